@@ -1,0 +1,54 @@
+/**
+ * Stable error codes. A code never changes its meaning; messages may become better.
+ */
+export const ERROR_CODES = [
+  /** An argument or option of a call is missing, misspelt or of the wrong type. */
+  'INVALID_ARGUMENT',
+  /** A tensor's shape does not fit what the model or the call asks for. */
+  'INVALID_SHAPE',
+  /** A tensor's element type does not fit. */
+  'INVALID_DTYPE',
+  /** A model file can't be read from disk. */
+  'MODEL_NOT_FOUND',
+  /** The bytes are not an ONNX model. */
+  'MODEL_CORRUPT',
+  /** The model decodes, but contradicts itself or the ONNX specification. */
+  'MODEL_INVALID',
+  /** The model uses operators, attributes or types that are not implemented; all are listed. */
+  'UNSUPPORTED_MODEL',
+  /** External tensor data is missing, too short, or outside the model's folder. */
+  'EXTERNAL_DATA',
+  /** A policy is malformed or names a block that the model doesn't have. */
+  'INVALID_POLICY',
+  /** A policy was made for another model (SHA-256 differs). */
+  'POLICY_MISMATCH',
+  /** An image or data file can't be decoded. */
+  'INVALID_DATA',
+  /** An optional dependency is not installed. */
+  'MISSING_DEPENDENCY',
+  /** The native addon can't be loaded here. */
+  'NATIVE_UNAVAILABLE',
+  /** The asked instruction set is not available here. */
+  'ISA_UNAVAILABLE',
+  /** The session was released. */
+  'SESSION_RELEASED',
+  /** The run was aborted by its signal. */
+  'ABORTED',
+  /** Memory for the run could not be had. */
+  'OUT_OF_MEMORY',
+  /** A defect of this package: an internal invariant was violated. */
+  'INTERNAL',
+] as const;
+
+export type ErrorCode = (typeof ERROR_CODES)[number];
+
+/** The one error class of this package: `code` is stable, `message` names the thing and the way out. */
+export class ResidualSkipError extends Error {
+  override readonly name = 'ResidualSkipError';
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.code = code;
+  }
+}
