@@ -1,0 +1,79 @@
+// The dispatch table: one plain struct of function pointers per instruction set, chosen once per session.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "kernels/types.h"
+
+namespace rskip {
+
+enum class Isa : int32_t { kScalar, kAvx2, kAvx512, kNeon };
+
+// Weights of one convolution, packed for one algorithm; the same bytes for every instruction set.
+// Immutable once made; shared by all concurrent runs.
+struct PackedConv;
+ConvAlgorithm choose_conv_algorithm(const ConvShape& shape);
+// weight is (M, C/groups, kh, kw), bias is (M) or null. Throws std::bad_alloc.
+std::shared_ptr<const PackedConv> pack_conv(const ConvShape& shape, ConvAlgorithm algorithm, const float* weight,
+                                            const float* bias);
+// Zero halo that the input view of this convolution must have (pads, and what tiles over-read).
+Halo conv_input_halo(const ConvShape& shape, ConvAlgorithm algorithm);
+// Scratch that one call on one worker needs, in bytes, 64-byte aligned.
+size_t conv_scratch_bytes(const PackedConv& conv);
+size_t conv_packed_bytes(const PackedConv& conv);
+
+struct ConvArgs {
+  const PackedConv* conv = nullptr;
+  BlockedView x;            // kDirect, kDepthwise, kWinograd*
+  PlanarView x_planar;      // kPlanar
+  BlockedView y;            // may be the same memory as residual; never overlaps x
+  const BlockedView* residual = nullptr;
+  Activation act;           // y = act(conv(x) + bias + residual)
+  void* scratch = nullptr;
+};
+
+// Matrix B (K x N) packed as [ceil(N/16)][K][16] with its bias.
+struct PackedGemm;
+// b is (K,N), or (N,K) if trans_b; c is (N) or null.
+std::shared_ptr<const PackedGemm> pack_gemm(int k, int n, const float* b, bool trans_b, const float* c);
+size_t gemm_packed_bytes(const PackedGemm& gemm);
+
+struct GemmArgs {
+  const PackedGemm* gemm = nullptr;
+  const float* a = nullptr;         // m x k, row-major, dense
+  float* y = nullptr;               // m x n, row-major, dense; may be the same memory as residual
+  const float* residual = nullptr;  // m x n or null
+  int m = 0;
+  Activation act;
+};
+
+struct PoolArgs {
+  BlockedView x, y;
+  int kernel_h = 1, kernel_w = 1, stride_h = 1, stride_w = 1, dilation_h = 1, dilation_w = 1;
+  Halo pad;
+  bool max = false;
+  bool count_include_pad = false;
+  // ONNX ceil_mode may let the last window reach past the end padding; those cells never count.
+};
+
+enum class BinaryKind : int32_t { kAdd, kSub, kMul, kDiv };
+
+// Splitting: a kernel with (part, parts) does the part-th of `parts` disjoint shares of its output; all
+// parts together give the same bits as (0, 1). Parts may be empty.
+struct KernelTable {
+  Isa isa = Isa::kScalar;
+  const char* name = "";
+#define RS_KERNEL(name, ...) void (*name)(__VA_ARGS__) = nullptr;
+#include "kernels/kernels.def"
+#undef RS_KERNEL
+};
+
+// Best table that this CPU and operating system can run, at most `cap`; null if `cap` itself can't run here.
+// Asks XCR0 as well as CPUID.
+const KernelTable* best_table();
+const KernelTable* table_for(Isa isa);
+// All tables that can run here, weakest first.
+std::vector<const KernelTable*> available_tables();
+
+}  // namespace rskip

@@ -1,0 +1,65 @@
+// What kernels and engine share: activations, tensor views, convolution shapes.
+// No Node headers, no exceptions, no allocation here.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace rskip {
+
+// Channels of one block of the blocked layout, and lanes of every vector type, on every instruction set.
+inline constexpr int kLanes = 16;
+
+// Order is that of ACTIVATION_KINDS in lib/model/program.ts.
+enum class ActivationKind : int32_t { kNone, kRelu, kLeakyRelu, kClip, kSigmoid, kHardSigmoid, kHardSwish, kSilu, kTanh };
+
+struct Activation {
+  ActivationKind kind = ActivationKind::kNone;
+  float alpha = 0;
+  float beta = 0;
+};
+
+// One item in the blocked layout NCHWc16. Element (c, h, w) is at
+//   data[(c / 16) * block_stride + h * row_stride + w * 16 + c % 16].
+// Strides are in floats. `data` points at (0, 0, 0); around every channel block lies a zero halo, so that
+// h in [-halo.top, height + halo.bottom) and w likewise may be read. Lanes of channels >= `channels` in
+// the last block are zero and stay zero. Kernels write only the interior: halos stay zero.
+// `data` is 64-byte aligned, and so is every row.
+struct Halo {
+  int top = 0, left = 0, bottom = 0, right = 0;
+};
+struct BlockedView {
+  float* data = nullptr;
+  int channels = 0, height = 0, width = 0;
+  ptrdiff_t row_stride = 0, block_stride = 0;
+  int blocks() const { return (channels + kLanes - 1) / kLanes; }
+};
+
+// One item in plain NCHW (C, H, W), dense or with row and plane strides in floats and a zero halo as above.
+struct PlanarView {
+  float* data = nullptr;
+  int channels = 0, height = 0, width = 0;
+  ptrdiff_t row_stride = 0, plane_stride = 0;
+};
+
+// A two-dimensional convolution. Padding may be asymmetric.
+struct ConvShape {
+  int in_channels = 0, in_height = 0, in_width = 0;
+  int out_channels = 0, out_height = 0, out_width = 0;
+  int kernel_h = 1, kernel_w = 1;
+  int stride_h = 1, stride_w = 1;
+  int dilation_h = 1, dilation_w = 1;
+  Halo pad;
+  int groups = 1;
+};
+
+// Fixed by the shape alone, so that every machine computes the same bits.
+enum class ConvAlgorithm : int32_t {
+  kDirect,     // blocked input, any kernel, stride, dilation, groups
+  kPlanar,     // planar input of few channels (the stem)
+  kDepthwise,  // groups == in_channels == out_channels
+  kWinograd2,  // F(2x2, 3x3)
+  kWinograd4,  // F(4x4, 3x3)
+};
+
+}  // namespace rskip
