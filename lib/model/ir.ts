@@ -1,0 +1,30 @@
+import type { Port, Step, Value, ValueId } from './program.js';
+
+/**
+ * A model specialised for concrete shapes, each ONNX node lowered to steps, constants folded; not yet fused,
+ * without blocks, in SSA form and topological order. Conditionals still nest.
+ */
+export interface Ir {
+  readonly values: Value[];
+  readonly inputs: readonly Port[];
+  readonly outputs: readonly Port[];
+  readonly ops: readonly IrOp[];
+  readonly batching: 'item' | 'whole';
+}
+
+/** Every step but `branch` and `jump`, which scheduling makes from `if`. `node` is the ONNX node's name. */
+export type IrStep = Exclude<Step, { op: 'branch' | 'jump' }> & { readonly node: string };
+
+/** [condition bool, one element] -> outputs; branches see all values of the outer scope. */
+export interface IrIf {
+  readonly op: 'if';
+  readonly node: string;
+  readonly inputs: readonly ValueId[];
+  readonly outputs: readonly ValueId[];
+  readonly branches: { readonly then: IrBranch; readonly else: IrBranch };
+}
+export interface IrBranch {
+  readonly ops: readonly IrOp[];
+  readonly outputs: readonly ValueId[];
+}
+export type IrOp = IrStep | IrIf;
