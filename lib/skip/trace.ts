@@ -1,3 +1,6 @@
+import type { Block, Program } from '../model/program.js';
+import { BlockMode, type ResolvedPolicy } from './mode.js';
+
 /** Why a block ran or was skipped. */
 export type SkipReason =
   /** The model's or the policy's gate decided by its score. */
@@ -32,4 +35,50 @@ export interface SkipTrace {
   readonly items: readonly ItemTrace[];
   /** Multiply-adds of one item in full. */
   readonly multiplyAdds: number;
+}
+
+/** What a run left behind, from which its trace is built; see RunRequest. */
+export interface RunRecord {
+  readonly items: number;
+  readonly policy: ResolvedPolicy;
+  /** items x blocks: 1 where the block ran. */
+  readonly ran: Uint8Array;
+  /** items x blocks: the gate's score, NaN where no gate was asked. */
+  readonly scores: Float32Array;
+}
+
+function reasonOf(block: Block, mode: number): SkipReason {
+  if (mode === BlockMode.gate) return 'gate';
+  const decided = mode === BlockMode.skip || (block.skippable && block.gate !== undefined);
+  return decided ? 'policy' : 'fixed';
+}
+
+/** The trace of one run of `program`. */
+export function buildTrace(program: Program, { items, policy, ran, scores }: RunRecord): SkipTrace {
+  const { blocks } = program;
+  const reasons = blocks.map((block, index) => reasonOf(block, policy.modes[index]!));
+  const traceItem = (item: number): ItemTrace => {
+    const first = item * blocks.length;
+    const decisions = blocks.map((block, index): BlockDecision => {
+      const asked = policy.modes[index] === BlockMode.gate;
+      return {
+        block: block.name,
+        index,
+        ran: ran[first + index] === 1,
+        score: asked ? scores[first + index]! : null,
+        threshold: asked ? policy.thresholds[index]! : null,
+        reason: reasons[index]!,
+      };
+    });
+    const skipped = blocks.filter((_, index) => !decisions[index]!.ran);
+    return {
+      blocks: decisions,
+      multiplyAddsSkipped: skipped.reduce((sum, { cost }) => sum + cost.multiplyAdds, 0),
+      layersSkipped: skipped.reduce((sum, { cost }) => sum + cost.layers, 0),
+    };
+  };
+  return {
+    items: Array.from({ length: items }, (_, item) => traceItem(item)),
+    multiplyAdds: program.cost.multiplyAdds,
+  };
 }

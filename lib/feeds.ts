@@ -1,0 +1,152 @@
+import { ResidualSkipError } from './errors.js';
+import type { Binding, Dimension, InputBinding, Model, ModelInput, ModelPort } from './model/model.js';
+import { suggest } from './suggest.js';
+import { describeTensor, type Tensor, type TensorLike, toTensor } from './tensor.js';
+
+/** Input tensors by name; tensors of onnxruntime-common are taken too. */
+export type Feeds = { readonly [inputName: string]: Tensor | TensorLike };
+
+export interface BoundFeeds {
+  /** Number of items; 1 for a model that runs its batch as a whole. */
+  readonly items: number;
+  readonly binding: Binding;
+  readonly tensors: { readonly [inputName: string]: Tensor };
+}
+
+function checkName(subject: string, name: string, ports: readonly ModelPort[]): void {
+  if (ports.some((port) => port.name === name)) return;
+  const known = ports.map((port) => port.name);
+  throw new ResidualSkipError(
+    'INVALID_ARGUMENT',
+    `${subject}: the model has no ${subject === 'feeds' ? 'input' : 'output'} '${name}'; ${suggest(name, known)}`,
+  );
+}
+
+/** Throws INVALID_ARGUMENT unless each of `names` is one of the `ports`. */
+export function checkNames(
+  subject: 'feeds' | 'fetches',
+  names: readonly string[],
+  ports: readonly ModelPort[],
+): void {
+  for (const name of names) checkName(subject, name, ports);
+}
+
+function fits(input: ModelInput, axis: number, declared: Dimension, length: number): boolean {
+  // An item is a model run of its own, whatever batch the file was exported with.
+  if (axis === 0 && input.batched) return length > 0;
+  return typeof declared === 'number' ? length === declared : length > 0;
+}
+
+function checkTensor(input: ModelInput, tensor: Tensor): void {
+  const { dtype, shape } = input;
+  const { type, dims } = tensor;
+  const compared = `expected ${describeTensor(dtype, shape)}, received ${describeTensor(type, dims)}`;
+  if (type !== dtype) throw new ResidualSkipError('INVALID_DTYPE', `input '${input.name}': ${compared}`);
+  if (
+    dims.length !== shape.length ||
+    !dims.every((length, axis) => fits(input, axis, shape[axis]!, length))
+  ) {
+    const empty =
+      dims.length === shape.length && dims.includes(0) && !shape.includes(0) ? '; it is empty' : '';
+    throw new ResidualSkipError('INVALID_SHAPE', `input '${input.name}': ${compared}${empty}`);
+  }
+  if (type === 'bool' && (tensor.data as Uint8Array).some((value) => value > 1)) {
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `input '${input.name}': a bool tensor holds 0 and 1 only`,
+    );
+  }
+}
+
+function take(input: ModelInput, feeds: Feeds): Tensor {
+  const value = Object.hasOwn(feeds, input.name) ? feeds[input.name] : undefined;
+  if (value === undefined) {
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `feeds: input '${input.name}' (${describeTensor(input.dtype, input.shape)}) is missing`,
+    );
+  }
+  const tensor = toTensor(`input '${input.name}'`, value);
+  checkTensor(input, tensor);
+  return tensor;
+}
+
+function bind(input: ModelInput, tensor: Tensor): InputBinding {
+  const shape = input.batched ? [1, ...tensor.dims.slice(1)] : tensor.dims;
+  return input.boundByValue ? { shape, data: tensor.data } : { shape };
+}
+
+/**
+ * Checks `feeds` against the inputs of `model`.
+ * @throws ResidualSkipError INVALID_ARGUMENT (missing or unknown inputs, no tensor), INVALID_DTYPE,
+ * INVALID_SHAPE (another shape than declared, an empty batch, batches that differ)
+ */
+export function bindFeeds(model: Model, feeds: Feeds): BoundFeeds {
+  if (typeof feeds !== 'object' || feeds === null || Array.isArray(feeds)) {
+    throw new ResidualSkipError('INVALID_ARGUMENT', 'feeds: expected an object of tensors by input name');
+  }
+  checkNames('feeds', Object.keys(feeds), model.inputs);
+  const tensors: Record<string, Tensor> = {};
+  const binding = new Map<string, InputBinding>();
+  let leader: ModelInput | undefined;
+  for (const input of model.inputs) {
+    const tensor = take(input, feeds);
+    tensors[input.name] = tensor;
+    binding.set(input.name, bind(input, tensor));
+    if (!input.batched) continue;
+    leader ??= input;
+    const items = tensors[leader.name]!.dims[0];
+    if (tensor.dims[0] !== items) {
+      throw new ResidualSkipError(
+        'INVALID_SHAPE',
+        `input '${input.name}' has a batch of ${tensor.dims[0]}, input '${leader.name}' one of ${items}; expected the same`,
+      );
+    }
+  }
+  return { items: leader ? tensors[leader.name]!.dims[0]! : 1, binding, tensors };
+}
+
+function withOverrides<P extends ModelPort>(port: P, overrides: Readonly<Record<string, number>>): P {
+  const shape = port.shape.map((dim) =>
+    typeof dim === 'string' && Object.hasOwn(overrides, dim) ? overrides[dim]! : dim,
+  );
+  return { ...port, shape };
+}
+
+/**
+ * `model` with lengths for some of its symbolic dimensions.
+ * @throws ResidualSkipError INVALID_ARGUMENT for a dimension that no input has
+ */
+export function overrideDimensions(model: Model, overrides: Readonly<Record<string, number>>): Model {
+  const symbols = new Set(
+    model.inputs.flatMap(({ shape }) => shape.filter((dim) => typeof dim === 'string')),
+  );
+  for (const name of Object.keys(overrides)) {
+    if (symbols.has(name)) continue;
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `options.freeDimensionOverrides: no input has a dimension '${name}'; ${suggest(name, [...symbols])}`,
+    );
+  }
+  return {
+    ...model,
+    inputs: model.inputs.map((port) => withOverrides(port, overrides)),
+    outputs: model.outputs.map((port) => withOverrides(port, overrides)),
+  };
+}
+
+/**
+ * The binding that the declared shapes of `model` stand for; undefined when it depends on what is fed. A model
+ * that runs its batch as a whole is bound to a batch of one when axis 0 is symbolic.
+ */
+export function declaredBinding(model: Model): Binding | undefined {
+  const binding = new Map<string, InputBinding>();
+  for (const input of model.inputs) {
+    const shape = input.shape.map((dim, axis) =>
+      axis === 0 && (input.batched || (model.batching === 'whole' && typeof dim === 'string')) ? 1 : dim,
+    );
+    if (input.boundByValue || !shape.every((dim) => typeof dim === 'number')) return undefined;
+    binding.set(input.name, { shape });
+  }
+  return binding;
+}

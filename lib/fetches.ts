@@ -1,0 +1,116 @@
+import type { RunRequest } from './backends/backend.js';
+import { ResidualSkipError } from './errors.js';
+import { checkNames } from './feeds.js';
+import type { Model } from './model/model.js';
+import type { Port, Program } from './model/program.js';
+import type { TensorMap } from './skip/observer.js';
+import {
+  allocate,
+  describeTensor,
+  isTensorLike,
+  Tensor,
+  type TensorData,
+  type TensorLike,
+  toTensor,
+} from './tensor.js';
+
+/** Which outputs a run returns: their names, or a map from name to null or to the tensor to fill. */
+export type Fetches = readonly string[] | { readonly [outputName: string]: Tensor | TensorLike | null };
+
+function isFetches(value: unknown): value is Fetches {
+  if (Array.isArray(value)) return true;
+  if (typeof value !== 'object' || value === null) return false;
+  return Object.values(value).some((entry) => entry === null || isTensorLike(entry));
+}
+
+function asMap(model: Model, fetches: Fetches): FetchMap {
+  const map = new Map(
+    Array.isArray(fetches)
+      ? fetches.map((name: string) => [name, null] as const)
+      : Object.entries(fetches as Record<string, Tensor | TensorLike | null>),
+  );
+  checkNames('fetches', [...map.keys()].map(String), model.outputs);
+  if (map.size === 0)
+    throw new ResidualSkipError('INVALID_ARGUMENT', 'fetches: expected at least one output');
+  return map;
+}
+
+/** By output name: null for a new tensor, or the one to fill. */
+export type FetchMap = ReadonlyMap<string, Tensor | TensorLike | null>;
+
+/**
+ * Tells `run(feeds, fetches, options)` from `run(feeds, options)`: fetches are an array, or an object that has
+ * a tensor or null for a value.
+ * @throws ResidualSkipError INVALID_ARGUMENT for an output that the model doesn't have
+ */
+export function parseFetches(
+  model: Model,
+  second: unknown,
+  third: unknown,
+): { readonly fetches: FetchMap; readonly options: unknown } {
+  if (isFetches(second)) return { fetches: asMap(model, second), options: third };
+  if (third !== undefined && second !== undefined && second !== null) {
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      'fetches: expected an array of output names or an object of tensors and nulls by output name',
+    );
+  }
+  return {
+    fetches: asMap(
+      model,
+      model.outputs.map(({ name }) => name),
+    ),
+    options: third ?? second,
+  };
+}
+
+function shapeOf({ value, batched }: Port, program: Program, items: number): readonly number[] {
+  const { shape } = program.values[value]!;
+  return batched ? [items, ...shape.slice(1)] : shape;
+}
+
+/** The tensor that `fetches` has for `port`, checked to fit; null when a new one is wanted. */
+function preallocated(port: Port, program: Program, items: number, fetches: FetchMap): Tensor | null {
+  const given = fetches.get(port.name);
+  if (!given) return null;
+  const tensor = toTensor(`fetches '${port.name}'`, given);
+  const { dtype } = program.values[port.value]!;
+  const shape = shapeOf(port, program, items);
+  const compared = `expected ${describeTensor(dtype, shape)}, received ${describeTensor(tensor.type, tensor.dims)}`;
+  if (tensor.type !== dtype)
+    throw new ResidualSkipError('INVALID_DTYPE', `fetches '${port.name}': ${compared}`);
+  if (!ArrayBuffer.isView(given.data)) {
+    throw new ResidualSkipError('INVALID_ARGUMENT', `fetches '${port.name}': expected a typed array to fill`);
+  }
+  if (tensor.dims.join() !== shape.join()) {
+    throw new ResidualSkipError('INVALID_SHAPE', `fetches '${port.name}': ${compared}`);
+  }
+  return tensor;
+}
+
+/** Arrays for all outputs of a run of `items`; the tensors in `fetches` are checked against them. */
+export function allocateOutputs(program: Program, items: number, fetches: FetchMap): readonly TensorData[] {
+  return program.outputs.map((port) => {
+    preallocated(port, program, items, fetches);
+    const size = shapeOf(port, program, items).reduce((product, length) => product * length, 1);
+    return allocate(program.values[port.value]!.dtype, size);
+  });
+}
+
+/** The outputs that were asked for, as tensors; those of the caller are filled now that the run has ended well. */
+export function collectOutputs(program: Program, request: RunRequest, fetches: FetchMap): TensorMap {
+  const wanted = [...program.outputs.entries()]
+    .filter(([, { name }]) => fetches.has(name))
+    .map(([index, port]) => ({
+      port,
+      data: request.outputs[index]!,
+      given: preallocated(port, program, request.items, fetches),
+    }));
+  const outputs: Record<string, Tensor> = {};
+  for (const { port, data, given } of wanted) {
+    if (given) (given.data as { set(from: TensorData): void }).set(data);
+    const { dtype } = program.values[port.value]!;
+    outputs[port.name] = given ?? new Tensor(dtype, data, shapeOf(port, program, request.items));
+  }
+  return outputs;
+}

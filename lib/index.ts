@@ -1,0 +1,18 @@
+export { ERROR_CODES, type ErrorCode, ResidualSkipError } from './errors.js';
+export type { Feeds } from './feeds.js';
+export type { Fetches } from './fetches.js';
+export type { BlockInfo, ModelInfo, TensorMetadata } from './metadata.js';
+export type { CompareKind, GateForm, ShortcutKind } from './model/program.js';
+export type { Isa, RunOptions, RunSyncOptions, SessionOptions } from './options.js';
+export { InferenceSession, type TracedRun } from './session.js';
+export type { RunEvent, RunObserver, TensorMap } from './skip/observer.js';
+export { type BlockAction, loadPolicy, type PolicySource, type SkipPolicy } from './skip/policy.js';
+export type { BlockDecision, ItemTrace, SkipReason, SkipTrace } from './skip/trace.js';
+export {
+  type DataType,
+  Tensor,
+  type TensorConstructor,
+  type TensorData,
+  type TensorLike,
+  type TensorSource,
+} from './tensor.js';

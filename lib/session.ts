@@ -1,0 +1,248 @@
+import type { Backend, RunRequest } from './backends/backend.js';
+import { NativeBackend } from './backends/native.js';
+import { ReferenceBackend } from './backends/reference.js';
+import { ResidualSkipError } from './errors.js';
+import { type BoundFeeds, bindFeeds, declaredBinding, type Feeds, overrideDimensions } from './feeds.js';
+import { allocateOutputs, collectOutputs, type Fetches, type FetchMap, parseFetches } from './fetches.js';
+import {
+  type BlockInfo,
+  describeBlocks,
+  describePort,
+  type ModelInfo,
+  type TensorMetadata,
+} from './metadata.js';
+import { loadModel } from './model/load.js';
+import { compileModel } from './model/lower.js';
+import type { Model } from './model/model.js';
+import type { Program } from './model/program.js';
+import {
+  parseRunOptions,
+  parseRunSyncOptions,
+  parseSessionOptions,
+  type RunOptions,
+  type RunSyncOptions,
+  type SessionOptions,
+} from './options.js';
+import { notify, type RunObserver, type TensorMap } from './skip/observer.js';
+import { loadPolicy, type SkipPolicy } from './skip/policy.js';
+import { buildTrace, type SkipTrace } from './skip/trace.js';
+import { Specializations } from './specializations.js';
+
+/** What a run with `{ trace: true }` returns. */
+export interface TracedRun {
+  /** Output tensors by name, as a run without trace returns them. */
+  readonly outputs: TensorMap;
+  readonly trace: SkipTrace;
+}
+
+type Traced<O> = O & { readonly trace: true };
+type Untraced<O> = O & { readonly trace?: false };
+
+interface Call {
+  readonly feeds: BoundFeeds;
+  readonly program: Program;
+  readonly request: RunRequest;
+  readonly fetches: FetchMap;
+  readonly trace: boolean;
+  run(request: RunRequest): Promise<void>;
+  runSync(request: RunRequest): void;
+}
+
+function createBackend({ backend = 'native', threads, isa }: SessionOptions): Backend {
+  return backend === 'native' ? new NativeBackend({ threads, isa }) : new ReferenceBackend();
+}
+
+/**
+ * A residual network made ready to run; shaped like onnxruntime's class of that name. Runs may overlap.
+ * Every failure is a ResidualSkipError, after which the session still works.
+ */
+export class InferenceSession {
+  readonly #model: Model;
+  readonly #backend: Backend;
+  readonly #programs: Specializations;
+  readonly #policy: SkipPolicy;
+  readonly #observers: readonly RunObserver[];
+  readonly #running = new Set<Promise<unknown>>();
+  #released: Promise<void> | undefined;
+
+  private constructor(model: Model, backend: Backend, policy: SkipPolicy, observers: readonly RunObserver[]) {
+    this.#model = model;
+    this.#backend = backend;
+    this.#programs = new Specializations(model, backend, compileModel);
+    this.#policy = policy;
+    this.#observers = [...observers];
+  }
+
+  /**
+   * Loads a model and compiles it for its declared shape. When that depends on symbolic dimensions other
+   * than the batch, it is compiled for each shape that is fed, at the first run with it.
+   * @param source path of an ONNX file, or the bytes of one (external data needs a path)
+   * @throws ResidualSkipError, see the codes MODEL_NOT_FOUND to ISA_UNAVAILABLE of ErrorCode
+   */
+  static async create(
+    source: string | Uint8Array | ArrayBufferLike,
+    options?: SessionOptions,
+  ): Promise<InferenceSession> {
+    const parsed = parseSessionOptions(options);
+    const policy = loadPolicy(parsed.policy ?? 'model');
+    const bytes = typeof source === 'string' || source instanceof Uint8Array ? source : bytesOf(source);
+    const model = overrideDimensions(await loadModel(bytes), parsed.freeDimensionOverrides ?? {});
+    const backend = createBackend(parsed);
+    const session = new InferenceSession(model, backend, policy, parsed.observers ?? []);
+    try {
+      session.#compileDeclared();
+    } catch (error) {
+      await session.release();
+      throw error;
+    }
+    return session;
+  }
+
+  get inputNames(): readonly string[] {
+    return this.#model.inputs.map(({ name }) => name);
+  }
+
+  get outputNames(): readonly string[] {
+    return this.#model.outputs.map(({ name }) => name);
+  }
+
+  get inputMetadata(): readonly TensorMetadata[] {
+    return this.#model.inputs.map(describePort);
+  }
+
+  get outputMetadata(): readonly TensorMetadata[] {
+    return this.#model.outputs.map(describePort);
+  }
+
+  /**
+   * The residual blocks, in order. Costs depend on shapes: they are those of the shape run last.
+   * @throws ResidualSkipError INVALID_ARGUMENT before the first run of a model with symbolic dimensions other
+   * than the batch; `freeDimensionOverrides` settles them
+   */
+  get blocks(): readonly BlockInfo[] {
+    const program = this.#programs.latest?.program;
+    if (program) return describeBlocks(program);
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      'blocks depend on the shapes of the inputs, which the model leaves open; run it once, or give freeDimensionOverrides to create',
+    );
+  }
+
+  get model(): ModelInfo {
+    const { sha256, opset, parameters, batching, batchingReason } = this.#model;
+    const multiplyAdds = this.#programs.latest?.program.cost.multiplyAdds ?? null;
+    return { sha256, opset, parameters, multiplyAdds, batching, batchingReason: batchingReason ?? null };
+  }
+
+  get backend(): 'native' | 'reference' {
+    return this.#backend.name;
+  }
+
+  /**
+   * Runs the model without blocking the event loop.
+   * @param feeds every input by name; copied before this returns
+   * @param fetches names of the outputs to return, or a map from name to null or to a tensor that is filled and
+   * returned; all outputs when left out. Tensors are filled only when the run ends well.
+   * @returns the outputs by name; with `{ trace: true }`, `{ outputs, trace }`
+   * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DTYPE, INVALID_SHAPE, INVALID_POLICY, POLICY_MISMATCH,
+   * ABORTED, SESSION_RELEASED, OUT_OF_MEMORY
+   */
+  run(feeds: Feeds, options: Traced<RunOptions>): Promise<TracedRun>;
+  run(feeds: Feeds, fetches: Fetches, options: Traced<RunOptions>): Promise<TracedRun>;
+  run(feeds: Feeds, options?: Untraced<RunOptions>): Promise<TensorMap>;
+  run(feeds: Feeds, fetches: Fetches, options?: Untraced<RunOptions>): Promise<TensorMap>;
+  async run(feeds: Feeds, second?: Fetches | RunOptions, third?: RunOptions): Promise<TensorMap | TracedRun> {
+    const { fetches, options } = parseFetches(this.#model, second, third);
+    const { signal, ...rest } = parseRunOptions(options);
+    if (signal?.aborted) {
+      throw new ResidualSkipError('ABORTED', 'the run was aborted before it began', { cause: signal.reason });
+    }
+    const call = this.#prepare(feeds, fetches, rest);
+    // The caller may change or transfer its arrays while the run is under way.
+    const inputs = call.request.inputs.map((data) => data.slice());
+    const start = performance.now();
+    const work = call.run({ ...call.request, inputs, signal });
+    this.#running.add(work);
+    try {
+      await work;
+    } finally {
+      this.#running.delete(work);
+    }
+    return this.#finish(call, performance.now() - start);
+  }
+
+  /** As `run`, on the calling thread, which it blocks: for scripts. */
+  runSync(feeds: Feeds, options: Traced<RunSyncOptions>): TracedRun;
+  runSync(feeds: Feeds, fetches: Fetches, options: Traced<RunSyncOptions>): TracedRun;
+  runSync(feeds: Feeds, options?: Untraced<RunSyncOptions>): TensorMap;
+  runSync(feeds: Feeds, fetches: Fetches, options?: Untraced<RunSyncOptions>): TensorMap;
+  runSync(feeds: Feeds, second?: Fetches | RunSyncOptions, third?: RunSyncOptions): TensorMap | TracedRun {
+    const { fetches, options } = parseFetches(this.#model, second, third);
+    const call = this.#prepare(feeds, fetches, parseRunSyncOptions(options));
+    const start = performance.now();
+    call.runSync(call.request);
+    return this.#finish(call, performance.now() - start);
+  }
+
+  /** Frees what the session holds, once the runs under way have ended. Idempotent. */
+  release(): Promise<void> {
+    this.#released ??= Promise.allSettled(this.#running).then(() => {
+      this.#programs.release();
+      this.#backend.release();
+    });
+    return this.#released;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.release();
+  }
+
+  #compileDeclared(): void {
+    const binding = declaredBinding(this.#model);
+    if (binding) this.#programs.get(binding).resolve(this.#policy);
+  }
+
+  #prepare(feeds: Feeds, fetches: FetchMap, { policy, trace = false }: RunSyncOptions): Call {
+    if (this.#released)
+      throw new ResidualSkipError('SESSION_RELEASED', 'the session was released; create another');
+    const bound = bindFeeds(this.#model, feeds);
+    const { program, compiled, resolve } = this.#programs.get(bound.binding);
+    const cells = bound.items * program.blocks.length;
+    const request: RunRequest = {
+      items: bound.items,
+      inputs: program.inputs.map(({ name }) => bound.tensors[name]!.data),
+      outputs: allocateOutputs(program, bound.items, fetches),
+      policy: resolve(policy === undefined ? this.#policy : loadPolicy(policy)),
+      ran: new Uint8Array(cells),
+      scores: new Float32Array(cells).fill(Number.NaN),
+    };
+    return {
+      feeds: bound,
+      program,
+      request,
+      fetches,
+      trace,
+      run: (ready) => compiled.run(ready),
+      runSync: (ready) => compiled.runSync(ready),
+    };
+  }
+
+  #finish({ feeds, program, request, fetches, trace }: Call, milliseconds: number): TensorMap | TracedRun {
+    const outputs = collectOutputs(program, request, fetches);
+    if (!trace && this.#observers.length === 0) return outputs;
+    const traced = { outputs, trace: buildTrace(program, request) };
+    notify(this.#observers, { sha256: this.#model.sha256, inputs: feeds.tensors, ...traced, milliseconds });
+    return trace ? traced : outputs;
+  }
+}
+
+function bytesOf(source: unknown): Uint8Array {
+  if (ArrayBuffer.isView(source)) return new Uint8Array(source.buffer, source.byteOffset, source.byteLength);
+  const tag = Object.prototype.toString.call(source);
+  if (tag === '[object ArrayBuffer]' || tag === '[object SharedArrayBuffer]')
+    return new Uint8Array(source as ArrayBuffer);
+  throw new ResidualSkipError(
+    'INVALID_ARGUMENT',
+    'create: expected the path of a model, or its bytes in a Buffer, Uint8Array or ArrayBuffer',
+  );
+}

@@ -1,0 +1,185 @@
+import { readFileSync } from 'node:fs';
+import { z } from 'zod';
+import { ResidualSkipError } from '../errors.js';
+import type { Block, Program } from '../model/program.js';
+import { suggest } from '../suggest.js';
+import { parseStrict } from '../validation.js';
+import { BlockMode, type ResolvedPolicy } from './mode.js';
+
+const THRESHOLD = 'expected a finite number that a float32 can hold';
+
+const thresholdSchema = z
+  .number({ error: THRESHOLD })
+  .refine((value) => Number.isFinite(Math.fround(value)), { error: THRESHOLD })
+  .meta({ description: "The score that the block's gate is compared with, by the gate's own comparison." });
+
+const actionSchema = z
+  .union([z.enum(['run', 'skip', 'gate']), z.strictObject({ threshold: thresholdSchema })], {
+    error: ({ input }) => explainAction(input),
+  })
+  .meta({
+    description:
+      "'run': always; 'skip': never; 'gate': as the block's gate decides; { threshold }: as the gate decides with this threshold.",
+  });
+
+export const policySchema = z
+  .strictObject({
+    version: z.literal(1).optional(),
+    model: z
+      .strictObject({
+        sha256: z.string().regex(/^[0-9a-f]{64}$/, { error: 'expected 64 hexadecimal digits in lower case' }),
+      })
+      .optional()
+      .meta({ description: 'The model that the policy was made for; another one is refused.' }),
+    default: actionSchema.optional().meta({
+      description: "For every block that 'blocks' doesn't name and that can do it; 'gate' when left out.",
+    }),
+    blocks: z.record(z.string(), actionSchema).meta({ description: 'By the name or the index of a block.' }),
+  })
+  .meta({ title: 'SkipPolicy of residual-skip' });
+
+/**
+ * What is done with one block: always run it, always skip it, let its gate decide (and run it when it has
+ * none), or let its gate decide with another threshold.
+ */
+export type BlockAction = z.infer<typeof actionSchema>;
+
+/**
+ * What is done with each block of a model.
+ *  - `blocks` names blocks by name or index; each must be able to do what is asked.
+ *  - `default` is for all others and applies where it can: `skip` to skippable blocks, `gate` and
+ *    `{ threshold }` to blocks with a gate; the rest run. It is `gate` when left out.
+ *  - `model.sha256` ties the policy to one model file.
+ */
+export type SkipPolicy = z.infer<typeof policySchema>;
+
+/** `model`: as the gates in the file decide. `full`: run every block. Otherwise a policy or a file with one. */
+export type PolicySource = 'model' | 'full' | SkipPolicy | (string & {});
+
+function explainAction(input: unknown): string {
+  if (typeof input === 'object' && input !== null) {
+    const keys = Object.keys(input);
+    const unknown = keys.find((key) => key !== 'threshold');
+    if (unknown !== undefined) return `unknown key '${unknown}'; expected { threshold }`;
+    if (keys.length === 1)
+      return `threshold: ${THRESHOLD}, received ${String(Reflect.get(input, 'threshold'))}`;
+  }
+  const received = typeof input === 'string' ? `'${input}'` : String(input);
+  return `expected 'run', 'skip', 'gate' or { threshold }, received ${received}`;
+}
+
+const KNOWN = Object.keys(policySchema.shape);
+
+/**
+ * `value` as a SkipPolicy.
+ * @throws ResidualSkipError INVALID_POLICY naming every key that is unknown or malformed
+ */
+export function parsePolicy(value: unknown, subject = 'policy'): SkipPolicy {
+  return parseStrict(policySchema, value, { code: 'INVALID_POLICY', subject, known: KNOWN });
+}
+
+function readPolicyFile(path: string): SkipPolicy {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new ResidualSkipError(
+      'INVALID_POLICY',
+      `policy '${path}' can't be read (${(error as Error).message}); expected 'model', 'full', a SkipPolicy or a JSON file`,
+      { cause: error },
+    );
+  }
+  try {
+    return parsePolicy(JSON.parse(text), `policy '${path}'`);
+  } catch (error) {
+    if (error instanceof ResidualSkipError) throw error;
+    throw new ResidualSkipError(
+      'INVALID_POLICY',
+      `policy '${path}' is no JSON: ${(error as Error).message}`,
+      {
+        cause: error,
+      },
+    );
+  }
+}
+
+const MODEL_POLICY: SkipPolicy = { blocks: {} };
+const FULL_POLICY: SkipPolicy = { default: 'run', blocks: {} };
+
+/**
+ * The policy that `source` stands for, read and checked as far as that goes without a model.
+ * @throws ResidualSkipError INVALID_POLICY
+ */
+export function loadPolicy(source: PolicySource): SkipPolicy {
+  if (source === 'model') return MODEL_POLICY;
+  if (source === 'full') return FULL_POLICY;
+  return typeof source === 'string' ? readPolicyFile(source) : parsePolicy(source);
+}
+
+/** Index of the block that `key` names; a name goes before an index. */
+function findBlock(key: string, blocks: readonly Block[]): number {
+  const byName = blocks.findIndex((block) => block.name === key);
+  if (byName >= 0) return byName;
+  if (/^\d+$/.test(key) && Number(key) < blocks.length) return Number(key);
+  const names = blocks.map((block) => block.name);
+  throw new ResidualSkipError(
+    'INVALID_POLICY',
+    `the policy names block '${key}', which the model doesn't have (it has ${blocks.length} blocks, counted from 0); ${suggest(key, names)}`,
+  );
+}
+
+/** What keeps `block` from doing `action`; undefined when nothing does. */
+function obstacle(block: Block, action: BlockAction): string | undefined {
+  if (action === 'run') return undefined;
+  if (action !== 'skip') return block.gate ? undefined : "has no gate; use 'run' or 'skip'";
+  if (block.skippable) return undefined;
+  const why =
+    block.shortcut === 'identity'
+      ? 'values of its body are used elsewhere'
+      : `its shortcut is a ${block.shortcut}`;
+  return `can't be skipped: ${why}`;
+}
+
+/**
+ * `policy` applied to the blocks of `program`.
+ * @param sha256 of the model file that the program was made from
+ * @throws ResidualSkipError POLICY_MISMATCH (made for another model), INVALID_POLICY (a block that the model
+ * doesn't have, is named twice, or can't do what is asked)
+ */
+export function resolvePolicy(policy: SkipPolicy, program: Program, sha256: string): ResolvedPolicy {
+  if (policy.model && policy.model.sha256 !== sha256) {
+    throw new ResidualSkipError(
+      'POLICY_MISMATCH',
+      `the policy was made for the model with SHA-256 ${policy.model.sha256}, this one has ${sha256}; use the policy's model, or make a policy for this one`,
+    );
+  }
+  const { blocks } = program;
+  const named = new Map<number, BlockAction>();
+  for (const [key, action] of Object.entries(policy.blocks)) {
+    const index = findBlock(key, blocks);
+    const block = blocks[index]!;
+    if (named.has(index)) {
+      throw new ResidualSkipError(
+        'INVALID_POLICY',
+        `the policy names block '${block.name}' (index ${index}) twice`,
+      );
+    }
+    const why = obstacle(block, action);
+    if (why) {
+      throw new ResidualSkipError(
+        'INVALID_POLICY',
+        `policy for block '${key}' (index ${index}): the block ${why}`,
+      );
+    }
+    named.set(index, action);
+  }
+  const modes = new Uint8Array(blocks.length);
+  const thresholds = new Float32Array(blocks.length);
+  for (const [index, block] of blocks.entries()) {
+    const preferred = named.get(index) ?? policy.default ?? 'gate';
+    const action = obstacle(block, preferred) ? 'run' : preferred;
+    modes[index] = typeof action === 'string' ? BlockMode[action] : BlockMode.gate;
+    thresholds[index] = typeof action === 'string' ? (block.gate?.threshold ?? 0) : action.threshold;
+  }
+  return { modes, thresholds };
+}
