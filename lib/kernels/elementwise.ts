@@ -1,0 +1,174 @@
+/** Pointwise operators. Integers wrap around; integer division truncates, and a division by zero gives 0. */
+import type { BinaryKind, CompareKind, LogicalKind, StepNamed } from '../model/program.js';
+import { activate } from './activation.js';
+import { forEachRow, planRows } from './rows.js';
+import {
+  broadcastStrides,
+  denseStrides,
+  elementCount,
+  floats,
+  type KernelTensor,
+  splitAt,
+} from './tensor.js';
+
+export function unary(x: KernelTensor, y: KernelTensor, attrs: StepNamed<'unary'>['attrs']): void {
+  activate(floats(x), floats(y), elementCount(y.shape), attrs.act);
+}
+
+/** y = act(x*scale[c] + shift[c]), channels along axis 1. */
+export function affine(
+  x: KernelTensor,
+  scale: KernelTensor,
+  shift: KernelTensor,
+  y: KernelTensor,
+  attrs: StepNamed<'affine'>['attrs'],
+): void {
+  const { outer, length, inner } = splitAt(x.shape, 1);
+  const [from, to, factors, shifts] = [floats(x), floats(y), floats(scale), floats(shift)];
+  let i = 0;
+  for (let item = 0; item < outer; item++) {
+    for (let c = 0; c < length; c++) {
+      const factor = factors[c]!;
+      const term = shifts[c]!;
+      for (const end = i + inner; i < end; i++) to[i] = from[i]! * factor + term;
+    }
+  }
+  if (attrs.act.kind !== 'none') activate(to, to, i, attrs.act);
+}
+
+/** Rows over y of operands that are broadcast to it. */
+function broadcastRows(y: KernelTensor, operands: readonly KernelTensor[]) {
+  return planRows(y.shape, [
+    denseStrides(y.shape),
+    ...operands.map((operand) => broadcastStrides(operand.shape, y.shape)),
+  ]);
+}
+
+const FLOAT_ROWS: Record<BinaryKind, typeof addRow> = {
+  add: addRow,
+  sub: (a, ia, sa, b, ib, sb, y, at, n) => {
+    for (let i = 0; i < n; i++) y[at + i] = a[ia + i * sa]! - b[ib + i * sb]!;
+  },
+  mul: (a, ia, sa, b, ib, sb, y, at, n) => {
+    for (let i = 0; i < n; i++) y[at + i] = a[ia + i * sa]! * b[ib + i * sb]!;
+  },
+  div: (a, ia, sa, b, ib, sb, y, at, n) => {
+    for (let i = 0; i < n; i++) y[at + i] = a[ia + i * sa]! / b[ib + i * sb]!;
+  },
+};
+
+function addRow(
+  a: Float32Array,
+  ia: number,
+  sa: number,
+  b: Float32Array,
+  ib: number,
+  sb: number,
+  y: Float32Array,
+  at: number,
+  n: number,
+): void {
+  for (let i = 0; i < n; i++) y[at + i] = a[ia + i * sa]! + b[ib + i * sb]!;
+}
+
+/** Results are stored into Int32Array or Uint8Array, which reduces them modulo 2^32 or 2^8. */
+const INTEGER_OPS: Record<BinaryKind, (a: number, b: number) => number> = {
+  add: (a, b) => a + b,
+  sub: (a, b) => a - b,
+  mul: Math.imul,
+  div: (a, b) => (b === 0 ? 0 : Math.trunc(a / b)),
+};
+
+/** Results are stored into BigInt64Array, which reduces them modulo 2^64. */
+const BIGINT_OPS: Record<BinaryKind, (a: bigint, b: bigint) => bigint> = {
+  add: (a, b) => a + b,
+  sub: (a, b) => a - b,
+  mul: (a, b) => a * b,
+  div: (a, b) => (b === 0n ? 0n : a / b),
+};
+
+export function binary(
+  a: KernelTensor,
+  b: KernelTensor,
+  y: KernelTensor,
+  attrs: StepNamed<'binary'>['attrs'],
+): void {
+  const rows = broadcastRows(y, [a, b]);
+  const { length } = rows;
+  const [, sa = 0, sb = 0] = rows.steps;
+  if (y.dtype === 'float32') {
+    const row = FLOAT_ROWS[attrs.kind];
+    forEachRow(rows, ([at = 0, ia = 0, ib = 0]) =>
+      row(floats(a), ia, sa, floats(b), ib, sb, floats(y), at, length),
+    );
+    if (attrs.act.kind !== 'none') activate(floats(y), floats(y), elementCount(y.shape), attrs.act);
+  } else if (y.dtype === 'int64') {
+    const op = BIGINT_OPS[attrs.kind];
+    const [left, right, to] = [a.data, b.data, y.data] as BigInt64Array[];
+    forEachRow(rows, ([at = 0, ia = 0, ib = 0]) => {
+      for (let i = 0; i < length; i++) to![at + i] = op(left![ia + i * sa]!, right![ib + i * sb]!);
+    });
+  } else {
+    const op = INTEGER_OPS[attrs.kind];
+    const [left, right, to] = [a.data, b.data, y.data] as Int32Array[];
+    forEachRow(rows, ([at = 0, ia = 0, ib = 0]) => {
+      for (let i = 0; i < length; i++) to![at + i] = op(left![ia + i * sa]!, right![ib + i * sb]!);
+    });
+  }
+}
+
+const COMPARE_OPS: Record<CompareKind, (a: number | bigint, b: number | bigint) => boolean> = {
+  gt: (a, b) => a > b,
+  ge: (a, b) => a >= b,
+  lt: (a, b) => a < b,
+  le: (a, b) => a <= b,
+  eq: (a, b) => a === b,
+};
+
+export function compare(a: KernelTensor, b: KernelTensor, y: KernelTensor, kind: CompareKind): void {
+  const op = COMPARE_OPS[kind];
+  const rows = broadcastRows(y, [a, b]);
+  const [, sa = 0, sb = 0] = rows.steps;
+  const [left, right, to] = [a.data, b.data, y.data as Uint8Array];
+  forEachRow(rows, ([at = 0, ia = 0, ib = 0]) => {
+    for (let i = 0; i < rows.length; i++) to[at + i] = op(left[ia + i * sa]!, right[ib + i * sb]!) ? 1 : 0;
+  });
+}
+
+const LOGICAL_OPS: Record<LogicalKind, (a: boolean, b: boolean) => boolean> = {
+  and: (a, b) => a && b,
+  or: (a, b) => a || b,
+  not: (a) => !a,
+};
+
+/** `b` is absent for `not`. */
+export function logical(
+  a: KernelTensor,
+  b: KernelTensor | undefined,
+  y: KernelTensor,
+  kind: LogicalKind,
+): void {
+  const op = LOGICAL_OPS[kind];
+  const second = b ?? a;
+  const rows = broadcastRows(y, [a, second]);
+  const [, sa = 0, sb = 0] = rows.steps;
+  const [left, right, to] = [a.data, second.data, y.data] as Uint8Array[];
+  forEachRow(rows, ([at = 0, ia = 0, ib = 0]) => {
+    for (let i = 0; i < rows.length; i++) {
+      to![at + i] = op(left![ia + i * sa] !== 0, right![ib + i * sb] !== 0) ? 1 : 0;
+    }
+  });
+}
+
+export function where(condition: KernelTensor, a: KernelTensor, b: KernelTensor, y: KernelTensor): void {
+  const rows = broadcastRows(y, [condition, a, b]);
+  const [, sc = 0, sa = 0, sb = 0] = rows.steps;
+  const chosen = condition.data as Uint8Array;
+  // Elements are only moved, so that one loop serves bigints too.
+  const [left, right, to] = [a.data, b.data, y.data] as Float32Array[];
+  forEachRow(rows, ([at = 0, ic = 0, ia = 0, ib = 0]) => {
+    for (let i = 0; i < rows.length; i++) {
+      to![at + i] = chosen[ic + i * sc] !== 0 ? left![ia + i * sa]! : right![ib + i * sb]!;
+    }
+  });
+}

@@ -1,0 +1,100 @@
+/**
+ * Kernels of every step in plain TypeScript: what constants are folded with, and what the reference backend runs.
+ * They know neither ONNX nor backends. Shapes and types are trusted: whoever made the step has checked them.
+ */
+import { ResidualSkipError } from '../errors.js';
+import type { Step } from '../model/program.js';
+import { cast } from './cast.js';
+import { conv } from './conv.js';
+import { affine, binary, compare, logical, unary, where } from './elementwise.js';
+import { gemm, matmul } from './gemm.js';
+import { concat, expand, gather, oneHot, pad, reshape, slice, transpose } from './move.js';
+import { pool } from './pool.js';
+import { argMax, globalPool, reduceMean, softmax } from './reduce.js';
+import type { KernelTensor } from './tensor.js';
+
+export { activate } from './activation.js';
+export { elementCount, type KernelTensor, newData } from './tensor.js';
+
+type Computed = Exclude<Step, { op: 'branch' | 'jump' }>;
+type Head<S> = S extends { op: infer Op; attrs: infer Attributes }
+  ? { readonly op: Op; readonly attrs: Attributes }
+  : never;
+
+/** What a kernel needs of a step. Every step but `branch` and `jump` is one. */
+export type KernelStep = Head<Computed>;
+
+/** The tensors of one step; `input` and `y` demand that the tensor is there. */
+interface Operands {
+  readonly inputs: readonly (KernelTensor | undefined)[];
+  readonly outputs: readonly KernelTensor[];
+  readonly input: (index: number) => KernelTensor;
+  readonly y: KernelTensor;
+}
+
+type KernelTable = {
+  readonly [Op in Computed['op']]: (
+    operands: Operands,
+    attrs: Extract<KernelStep, { op: Op }>['attrs'],
+  ) => void;
+};
+
+const KERNELS: KernelTable = {
+  conv: ({ input, inputs, y }, attrs) => conv(input(0), input(1), inputs[2], inputs[3], y, attrs),
+  gemm: ({ input, inputs, y }, attrs) => gemm(input(0), input(1), inputs[2], inputs[3], y, attrs),
+  matmul: ({ input, y }) => matmul(input(0), input(1), y),
+  affine: ({ input, y }, attrs) => affine(input(0), input(1), input(2), y, attrs),
+  unary: ({ input, y }, attrs) => unary(input(0), y, attrs),
+  binary: ({ input, y }, attrs) => binary(input(0), input(1), y, attrs),
+  compare: ({ input, y }, attrs) => compare(input(0), input(1), y, attrs.kind),
+  logical: ({ input, inputs, y }, attrs) => logical(input(0), inputs[1], y, attrs.kind),
+  where: ({ input, y }) => where(input(0), input(1), input(2), y),
+  cast: ({ input, y }) => cast(input(0), y),
+  pool: ({ input, outputs, y }, attrs) => pool(input(0), y, outputs[1], attrs),
+  globalPool: ({ input, y }, attrs) => globalPool(input(0), y, attrs.kind),
+  reduceMean: ({ input, y }, attrs) => reduceMean(input(0), y, attrs.axes),
+  softmax: ({ input, y }, attrs) => softmax(input(0), y, attrs),
+  argMax: ({ input, y }, attrs) => argMax(input(0), y, attrs),
+  oneHot: ({ input, y }, attrs) => oneHot(input(0), input(1), y, attrs),
+  gather: ({ input, y }, attrs) => gather(input(0), input(1), y, attrs.axis),
+  transpose: ({ input, y }, attrs) => transpose(input(0), y, attrs.perm),
+  pad: ({ input, y }, attrs) => pad(input(0), y, attrs),
+  slice: ({ input, y }, attrs) => slice(input(0), y, attrs),
+  concat: ({ input, inputs, y }, attrs) => {
+    concat(
+      inputs.map((_, i) => input(i)),
+      y,
+      attrs.axis,
+    );
+  },
+  reshape: ({ input, y }) => reshape(input(0), y),
+  expand: ({ input, y }) => expand(input(0), y),
+};
+
+/**
+ * Computes one step. `inputs` and `outputs` are in the step's order; an absent optional input is undefined. Outputs
+ * are preallocated with their final type and shape. An output may be the same array as
+ *  - the residual of `conv` and `gemm`;
+ *  - the input of `affine`, `unary`, `softmax` and `reshape`;
+ *  - an input of `binary` that has y's shape and type.
+ * Throws INVALID_ARGUMENT when `gather` is given an index out of range.
+ */
+export function runStep(
+  step: KernelStep,
+  inputs: readonly (KernelTensor | undefined)[],
+  outputs: readonly KernelTensor[],
+): void {
+  const operands: Operands = {
+    inputs,
+    outputs,
+    input: (index) => inputs[index] ?? missing(step.op, 'input', index),
+    y: outputs[0] ?? missing(step.op, 'output', 0),
+  };
+  // The table pairs every op with its own attributes; TypeScript can't follow that through an index.
+  const kernel = KERNELS[step.op] as (operands: Operands, attrs: KernelStep['attrs']) => void;
+  kernel(operands, step.attrs);
+}
+
+function missing(op: string, kind: 'input' | 'output', index: number): never {
+  throw new ResidualSkipError('INTERNAL', `The step '${op}' has no ${kind} ${index}.`);
+}

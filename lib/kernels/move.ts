@@ -1,0 +1,169 @@
+/**
+ * Operators that only move elements, of any type. Bigints are moved through arrays that are typed as holding numbers:
+ * nothing is computed with them.
+ */
+import { ResidualSkipError } from '../errors.js';
+import type { PadMode, StepNamed } from '../model/program.js';
+import { castNumber } from './cast.js';
+import { forEachRow, planRows } from './rows.js';
+import { broadcastStrides, denseStrides, elementCount, type KernelTensor, splitAt } from './tensor.js';
+
+function numbers(tensor: KernelTensor): Float32Array {
+  return tensor.data as Float32Array;
+}
+
+/** Fills the dense y from x[start + sum over axes of index * strides[axis]]. */
+function gatherStrided(x: KernelTensor, start: number, strides: readonly number[], y: KernelTensor): void {
+  const rows = planRows(y.shape, [denseStrides(y.shape), strides]);
+  const [from, to] = [numbers(x), numbers(y)];
+  const step = rows.steps[1]!;
+  forEachRow(rows, ([at = 0, offset = 0]) => {
+    const first = start + offset;
+    for (let i = 0; i < rows.length; i++) to[at + i] = from[first + i * step]!;
+  });
+}
+
+export function transpose(x: KernelTensor, y: KernelTensor, perm: readonly number[]): void {
+  const strides = denseStrides(x.shape);
+  gatherStrided(
+    x,
+    0,
+    perm.map((axis) => strides[axis]!),
+    y,
+  );
+}
+
+export function slice(
+  x: KernelTensor,
+  y: KernelTensor,
+  { starts, steps }: StepNamed<'slice'>['attrs'],
+): void {
+  const strides = denseStrides(x.shape);
+  const start = starts.reduce((sum, at, axis) => sum + at * strides[axis]!, 0);
+  gatherStrided(
+    x,
+    start,
+    strides.map((stride, axis) => stride * steps[axis]!),
+    y,
+  );
+}
+
+export function expand(x: KernelTensor, y: KernelTensor): void {
+  gatherStrided(x, 0, broadcastStrides(x.shape, y.shape), y);
+}
+
+export function reshape(x: KernelTensor, y: KernelTensor): void {
+  if (x.data !== y.data) copy(x, 0, y, 0, elementCount(y.shape));
+}
+
+function copy(x: KernelTensor, from: number, y: KernelTensor, to: number, count: number): void {
+  const [source, target] = [numbers(x), numbers(y)];
+  for (let i = 0; i < count; i++) target[to + i] = source[from + i]!;
+}
+
+export function concat(xs: readonly KernelTensor[], y: KernelTensor, axis: number): void {
+  const { outer, length, inner } = splitAt(y.shape, axis);
+  let start = 0;
+  for (const x of xs) {
+    const run = x.shape[axis]! * inner;
+    for (let o = 0; o < outer; o++) copy(x, o * run, y, o * length * inner + start, run);
+    start += run;
+  }
+}
+
+/** Throws INVALID_ARGUMENT when an index is out of range. */
+export function gather(data: KernelTensor, indices: KernelTensor, y: KernelTensor, axis: number): void {
+  const { outer, length, inner } = splitAt(data.shape, axis);
+  const count = elementCount(indices.shape);
+  for (let i = 0; i < count; i++) {
+    const asked = Number(indices.data[i]!);
+    const index = asked < 0 ? asked + length : asked;
+    if (index < 0 || index >= length) {
+      throw new ResidualSkipError(
+        'INVALID_ARGUMENT',
+        `Gather: index ${asked} is outside [${-length}, ${length - 1}], the range of axis ${axis} of its data.`,
+      );
+    }
+    for (let o = 0; o < outer; o++)
+      copy(data, (o * length + index) * inner, y, (o * count + i) * inner, inner);
+  }
+}
+
+/** `values` is [off, on]; float indices truncate. */
+export function oneHot(
+  indices: KernelTensor,
+  values: KernelTensor,
+  y: KernelTensor,
+  { axis, depth }: StepNamed<'oneHot'>['attrs'],
+): void {
+  const { outer, inner } = splitAt(y.shape, axis);
+  const to = numbers(y);
+  const [off, on] = numbers(values);
+  to.fill(off!, 0, elementCount(y.shape));
+  for (let o = 0; o < outer; o++) {
+    for (let i = 0; i < inner; i++) {
+      const asked = Math.trunc(Number(indices.data[o * inner + i]!));
+      const index = asked < 0 ? asked + depth : asked;
+      if (index >= 0 && index < depth) to[(o * depth + index) * inner + i] = on!;
+    }
+  }
+}
+
+/** Begins, then ends; negative pads crop before the others extend. */
+export function pad(
+  x: KernelTensor,
+  y: KernelTensor,
+  { pads, mode, value }: StepNamed<'pad'>['attrs'],
+): void {
+  const strides = denseStrides(x.shape);
+  const rank = x.shape.length;
+  const sources = y.shape.map((length, axis) => {
+    const source = new Int32Array(length);
+    const [begin, end] = [pads[axis]!, pads[axis + rank]!];
+    const size = x.shape[axis]! + Math.min(begin, 0) + Math.min(end, 0);
+    for (let i = 0; i < length; i++) {
+      const at = sourceIndex(i - Math.max(begin, 0), size, mode);
+      source[i] = at < 0 ? -1 : (at - Math.min(begin, 0)) * strides[axis]!;
+    }
+    return source;
+  });
+  const fill = castNumber(value, y.dtype) as number;
+  const [from, to] = [numbers(x), numbers(y)];
+  const inner = sources.pop();
+  if (inner === undefined) {
+    to[0] = from[0]!;
+    return;
+  }
+  let at = 0;
+  const walk = (axis: number, start: number, outside: boolean): void => {
+    const source = sources[axis];
+    if (source === undefined) {
+      for (const offset of inner) to[at++] = outside || offset < 0 ? fill : from[start + offset]!;
+    } else {
+      for (const offset of source) walk(axis + 1, start + offset, outside || offset < 0);
+    }
+  };
+  walk(0, 0, false);
+}
+
+/** Where position `at` (may be outside) of an axis of `size` elements comes from; -1 for the pad value. */
+function sourceIndex(at: number, size: number, mode: PadMode): number {
+  if (at >= 0 && at < size) return at;
+  if (size <= 0) return -1;
+  switch (mode) {
+    case 'constant':
+      return -1;
+    case 'edge':
+      return at < 0 ? 0 : size - 1;
+    case 'wrap':
+      return modulo(at, size);
+    case 'reflect': {
+      const folded = modulo(at, Math.max(1, 2 * (size - 1)));
+      return folded < size ? folded : 2 * (size - 1) - folded;
+    }
+  }
+}
+
+function modulo(a: number, n: number): number {
+  return ((a % n) + n) % n;
+}

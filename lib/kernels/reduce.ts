@@ -1,0 +1,112 @@
+import type { StepNamed } from '../model/program.js';
+import { forEachRow, planRows } from './rows.js';
+import { denseStrides, elementCount, floats, type KernelTensor, splitAt } from './tensor.js';
+
+/** Over all spatial axes; x is (N,C,spatial...). Max propagates NaN. */
+export function globalPool(x: KernelTensor, y: KernelTensor, kind: 'max' | 'avg'): void {
+  const planes = elementCount(x.shape.slice(0, 2));
+  const size = elementCount(x.shape.slice(2));
+  const [from, to] = [floats(x), floats(y)];
+  for (let plane = 0; plane < planes; plane++) {
+    const start = plane * size;
+    if (kind === 'max') {
+      to[plane] = maximum(from, start, size, 1);
+    } else {
+      let sum = 0;
+      for (let i = 0; i < size; i++) sum += from[start + i]!;
+      to[plane] = sum / size;
+    }
+  }
+}
+
+/** Math.max over n elements, `step` apart. */
+function maximum(x: Float32Array, start: number, n: number, step: number): number {
+  let best = Number.NEGATIVE_INFINITY;
+  for (let i = 0, at = start; i < n; i++, at += step) {
+    const v = x[at]!;
+    if (v > best) best = v;
+    else if (Number.isNaN(v)) return v;
+  }
+  return best;
+}
+
+/** Mean over `axes`. */
+export function reduceMean(x: KernelTensor, y: KernelTensor, axes: readonly number[]): void {
+  const strides = denseStrides(x.shape);
+  const kept = x.shape.map((_, axis) => axis).filter((axis) => !axes.includes(axis));
+  const pick = (list: readonly number[], chosen: readonly number[]) => chosen.map((axis) => list[axis]!);
+  const outer = planRows(pick(x.shape, kept), [pick(strides, kept)]);
+  const inner = planRows(pick(x.shape, axes), [pick(strides, axes)]);
+  const count = elementCount(pick(x.shape, axes));
+  const [from, to] = [floats(x), floats(y)];
+  const step = inner.steps[0]!;
+  let out = 0;
+  forEachRow(outer, ([row = 0]) => {
+    for (let i = 0; i < outer.length; i++) {
+      const start = row + i * outer.steps[0]!;
+      let sum = 0;
+      forEachRow(inner, ([offset = 0]) => {
+        for (let k = 0, at = start + offset; k < inner.length; k++, at += step) sum += from[at]!;
+      });
+      to[out++] = sum / count;
+    }
+  });
+}
+
+export function softmax(
+  x: KernelTensor,
+  y: KernelTensor,
+  { axis, log }: StepNamed<'softmax'>['attrs'],
+): void {
+  const { outer, length, inner } = splitAt(x.shape, axis);
+  const [from, to] = [floats(x), floats(y)];
+  for (let o = 0; o < outer; o++) {
+    for (let i = 0; i < inner; i++) {
+      const start = o * length * inner + i;
+      const end = start + length * inner;
+      const max = maximum(from, start, length, inner);
+      let sum = 0;
+      for (let at = start; at < end; at += inner) sum += Math.exp(from[at]! - max);
+      if (log) {
+        const shift = Math.log(sum);
+        for (let at = start; at < end; at += inner) to[at] = from[at]! - max - shift;
+      } else {
+        for (let at = start; at < end; at += inner) to[at] = Math.exp(from[at]! - max) / sum;
+      }
+    }
+  }
+}
+
+/** Index of the largest element along `axis`; NaN counts as larger than any number. */
+export function argMax(
+  x: KernelTensor,
+  y: KernelTensor,
+  { axis, selectLast }: StepNamed<'argMax'>['attrs'],
+): void {
+  const { outer, length, inner } = splitAt(x.shape, axis);
+  const from = floats(x);
+  const to = y.data as BigInt64Array;
+  for (let o = 0; o < outer; o++) {
+    for (let i = 0; i < inner; i++) {
+      const start = o * length * inner + i;
+      let best = 0;
+      let value = from[start]!;
+      for (let k = 1; k < length; k++) {
+        const v = from[start + k * inner]!;
+        const order = rank(v, value);
+        if (order > 0 || (selectLast && order === 0)) {
+          best = k;
+          value = v;
+        }
+      }
+      to[o * inner + i] = BigInt(best);
+    }
+  }
+}
+
+/** Positive when a is above b, 0 when they are equal; NaN is above all numbers and equal to itself. */
+function rank(a: number, b: number): number {
+  if (a > b) return 1;
+  if (a < b) return -1;
+  return Number(Number.isNaN(a)) - Number(Number.isNaN(b));
+}
