@@ -1,0 +1,162 @@
+import { NONE, type ValueId } from './program.js';
+import { type Region, sizeOf, type WorkStep, type WorkStepNamed } from './region.js';
+
+/** y = x*scale[c] + shift[c] in double, with one entry for each channel. */
+export interface ChannelAffine {
+  readonly scale: Float64Array;
+  readonly shift: Float64Array;
+}
+
+interface Folded {
+  readonly affine: ChannelAffine;
+  readonly bias: Float32Array | undefined;
+  readonly kind: string;
+  readonly weight: Float32Array;
+  readonly shift: Float32Array;
+}
+
+/** Folds already made of a weight array, so that all programs of a model share the results. */
+const folds = new WeakMap<Float32Array, Folded[]>();
+
+function constant(region: Region, id: ValueId): Float32Array | undefined {
+  const data = id === NONE ? undefined : region.value(id).data;
+  return data instanceof Float32Array ? data : undefined;
+}
+
+/** `operand` as one number for each channel (axis 1) of a tensor of shape `shape`; undefined if it is not. */
+function perChannel(region: Region, operand: ValueId, shape: readonly number[]): Float64Array | undefined {
+  const data = constant(region, operand);
+  const own = region.shape(operand);
+  const channels = shape[1];
+  if (!data || channels === undefined || own.length > shape.length) return undefined;
+  const aligned = [...Array<number>(shape.length - own.length).fill(1), ...own];
+  if (aligned.some((length, axis) => length !== 1 && (axis !== 1 || length !== channels))) return undefined;
+  return Float64Array.from({ length: channels }, (_, c) => data[data.length === 1 ? 0 : c]!);
+}
+
+/** The input and the function of a step that is an affine map of every channel, without its activation. */
+export function asChannelAffine(
+  region: Region,
+  step: WorkStep,
+): { readonly input: ValueId; readonly affine: ChannelAffine } | undefined {
+  if (step.op === 'affine') {
+    const [input, scale, shift] = step.inputs as [ValueId, ValueId, ValueId];
+    const [a, b] = [constant(region, scale), constant(region, shift)];
+    return a && b && { input, affine: { scale: Float64Array.from(a), shift: Float64Array.from(b) } };
+  }
+  if (step.op !== 'binary') return undefined;
+  const shape = region.shape(step.outputs[0]!);
+  const [left, right] = step.inputs as [ValueId, ValueId];
+  const reversed = constant(region, left) !== undefined;
+  const [input, operand] = reversed ? [right, left] : [left, right];
+  if (region.value(input).dtype !== 'float32' || sizeOf(region.shape(input)) !== sizeOf(shape))
+    return undefined;
+  if (region.shape(input).length !== shape.length) return undefined;
+  const c = perChannel(region, operand, shape);
+  if (!c) return undefined;
+  const all = (element: number) => new Float64Array(c.length).fill(element);
+  switch (step.attrs.kind) {
+    case 'add':
+      return { input, affine: { scale: all(1), shift: c } };
+    case 'sub':
+      return {
+        input,
+        affine: reversed ? { scale: all(-1), shift: c } : { scale: all(1), shift: c.map((x) => -x) },
+      };
+    case 'mul':
+      return { input, affine: { scale: c, shift: all(0) } };
+    case 'div':
+      return reversed ? undefined : { input, affine: { scale: c.map((x) => 1 / x), shift: all(0) } };
+  }
+}
+
+/**
+ * Replaces `layer` followed by `affine` with one layer that writes `output`. False when the weights are not
+ * constant. The caller has checked that nothing else reads the layer's output and that it has neither
+ * activation nor residual.
+ */
+export function foldIntoLayer(
+  region: Region,
+  layer: WorkStepNamed<'conv' | 'gemm'>,
+  step: WorkStep,
+  affine: ChannelAffine,
+): boolean {
+  const [x, weightId, biasId] = layer.inputs as [ValueId, ValueId, ValueId];
+  const weight = constant(region, weightId);
+  const bias = constant(region, biasId);
+  if (!weight || (biasId !== NONE && !bias)) return false;
+  const channels = affine.scale.length;
+  const rowMajor = layer.op === 'conv' || layer.attrs.transB;
+  const folded = fold(weight, bias, affine, rowMajor ? 'rows' : 'columns');
+  const { name, shape } = region.value(weightId);
+  const weightValue =
+    folded.weight === weight ? weightId : region.addValue(name, 'float32', shape, folded.weight);
+  const biasValue = region.addValue(`${name}.bias`, 'float32', [channels], folded.shift);
+  const attrs = { ...layer.attrs, act: activationOf(step) };
+  const inputs = [x, weightValue, biasValue, NONE];
+  region.replace([layer, step], [{ ...layer, inputs, outputs: step.outputs, attrs } as WorkStep]);
+  return true;
+}
+
+/** Replaces affine `first`, read by `step` alone, and `step`, which is `second`, with one affine. */
+export function foldIntoAffine(
+  region: Region,
+  first: WorkStepNamed<'affine'>,
+  step: WorkStep,
+  second: ChannelAffine,
+): boolean {
+  const inner = asChannelAffine(region, first);
+  if (!inner) return false;
+  const scale = inner.affine.scale.map((a, c) => a * second.scale[c]!);
+  const shift = inner.affine.shift.map((b, c) => b * second.scale[c]! + second.shift[c]!);
+  region.replace([first, step], [affineStep(region, step, inner.input, { scale, shift })]);
+  return true;
+}
+
+/** `step` as an `affine` step of `input`. */
+export function affineStep(region: Region, step: WorkStep, input: ValueId, affine: ChannelAffine): WorkStep {
+  const channels = affine.scale.length;
+  const scale = region.addValue(`${step.node}.scale`, 'float32', [channels], Float32Array.from(affine.scale));
+  const shift = region.addValue(`${step.node}.shift`, 'float32', [channels], Float32Array.from(affine.shift));
+  const attrs = { act: activationOf(step) };
+  return { op: 'affine', node: step.node, inputs: [input, scale, shift], outputs: step.outputs, attrs };
+}
+
+function activationOf(step: WorkStep) {
+  if (step.op === 'affine' || step.op === 'binary') return step.attrs.act;
+  return { kind: 'none', alpha: 0, beta: 0 } as const;
+}
+
+function fold(
+  weight: Float32Array,
+  bias: Float32Array | undefined,
+  affine: ChannelAffine,
+  kind: 'rows' | 'columns',
+): Folded {
+  const made = folds.get(weight) ?? [];
+  folds.set(weight, made);
+  const known = made.find(
+    (f) =>
+      f.kind === kind &&
+      sameElements(f.bias, bias) &&
+      sameElements(f.affine.scale, affine.scale) &&
+      sameElements(f.affine.shift, affine.shift),
+  );
+  if (known) return known;
+  const channels = affine.scale.length;
+  const perRow = weight.length / channels;
+  const channelOf = kind === 'rows' ? (i: number) => Math.floor(i / perRow) : (i: number) => i % channels;
+  const unscaled = affine.scale.every((a) => a === 1);
+  const scaled = unscaled ? weight : weight.map((w, i) => w * affine.scale[channelOf(i)]!);
+  const shift = Float32Array.from(affine.shift, (b, c) => (bias?.[c] ?? 0) * affine.scale[c]! + b);
+  const folded = { affine, bias, kind, weight: scaled, shift };
+  made.push(folded);
+  return folded;
+}
+
+function sameElements(a: ArrayLike<number> | undefined, b: ArrayLike<number> | undefined): boolean {
+  if (!a || !b) return a === b;
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (!Object.is(a[i], b[i])) return false;
+  return true;
+}

@@ -1,0 +1,34 @@
+import { type Cost, NONE, type Step, type Value, type ValueId } from './program.js';
+import { sizeOf } from './region.js';
+
+const BYTES = { float32: 4, int32: 4, int64: 8, uint8: 1, bool: 1 } as const;
+
+/** The sum over steps. Every step reads its inputs and writes its outputs once. */
+export function costOf(values: readonly Value[], steps: readonly Step[]): Cost {
+  const cost = { multiplyAdds: 0, bytes: 0, layers: 0 };
+  for (const step of steps) {
+    for (const id of [...step.inputs, ...step.outputs]) if (id !== NONE) cost.bytes += bytesOf(values[id]!);
+    cost.multiplyAdds += multiplyAddsOf(values, step);
+    if (step.op === 'conv' || step.op === 'gemm') cost.layers++;
+  }
+  return cost;
+}
+
+function bytesOf(value: Value): number {
+  return sizeOf(value.shape) * BYTES[value.dtype];
+}
+
+function multiplyAddsOf(values: readonly Value[], step: Step): number {
+  const shape = (id: ValueId | undefined) => values[id!]!.shape;
+  const outputs = () => sizeOf(shape(step.outputs[0]));
+  switch (step.op) {
+    case 'conv':
+      return outputs() * sizeOf(shape(step.inputs[1]).slice(1));
+    case 'gemm':
+      return outputs() * shape(step.inputs[0])[1]!;
+    case 'matmul':
+      return outputs() * shape(step.inputs[0]).at(-1)!;
+    default:
+      return 0;
+  }
+}

@@ -1,0 +1,250 @@
+import { affineStep, asChannelAffine, foldIntoAffine, foldIntoLayer } from './affine.js';
+import { NO_ACTIVATION, NONE, type ValueId } from './program.js';
+import { changesNothing, rangeOf } from './range.js';
+import { type Region, sameShape, type WorkOp, type WorkStep, type WorkStepNamed } from './region.js';
+import { matchSwish } from './swish.js';
+
+/** A rewriting rule: true when it changed the region. */
+type Rule = (region: Region, step: WorkStep) => boolean;
+
+const SIMPLIFICATIONS: readonly Rule[] = [dropNoOp, mergeReshapes, toGlobalPool, clipToRelu];
+const FUSIONS: readonly Rule[] = [
+  ...SIMPLIFICATIONS,
+  matMulToGemm,
+  foldAffine,
+  toAffine,
+  matchSwish,
+  dropIdleActivation,
+  fuseActivation,
+];
+
+/** Removes what computes nothing and brings equal things into one form. Changes no element. */
+export function simplify(region: Region): void {
+  rewrite(region, SIMPLIFICATIONS);
+}
+
+/** Folds affine maps into layers and pointwise functions into the epilogue of the step before. */
+export function fuse(region: Region): void {
+  rewrite(region, FUSIONS);
+}
+
+/**
+ * Turns the addition of a layer's output and another tensor into that layer's `residual` input. A value in
+ * `streams` is the residual stream: the layer that made it takes no sum, for it lies before the block.
+ */
+export function fuseResiduals(region: Region, streams: ReadonlySet<ValueId>): void {
+  rewrite(region, [(within, step) => fuseResidual(within, step, streams)]);
+}
+
+function rewrite(region: Region, rules: readonly Rule[]): void {
+  region.removeDead();
+  for (let changed = true; changed; ) {
+    changed = false;
+    for (const op of [...region.ops]) {
+      if (op.op === 'select') changed = (region.has(op) && sinkActivation(region, op)) || changed;
+      else if (op.op === 'if') region.changeBranches(op, (branch) => rewrite(branch, rules));
+      else changed = rules.some((rule) => region.has(op) && rule(region, op)) || changed;
+    }
+    region.removeDead();
+  }
+}
+
+/** The step before, if nothing but the reader of `id` needs it. */
+function soleProducer(region: Region, id: ValueId): WorkOp | undefined {
+  return region.usedOnce(id) ? region.producer(id) : undefined;
+}
+
+function dropNoOp(region: Region, step: WorkStep): boolean {
+  const [x, y] = [step.inputs[0]!, step.outputs[0]!];
+  if (step.outputs.length !== 1 || !computesNothing(region, step)) return false;
+  if (!sameShape(region.shape(x), region.shape(y)) || region.value(x).dtype !== region.value(y).dtype)
+    return false;
+  region.substitute(y, x);
+  region.remove(step);
+  return true;
+}
+
+/** Whether the step copies its input, given that input and output agree in shape and type. */
+function computesNothing(region: Region, step: WorkStep): boolean {
+  switch (step.op) {
+    case 'reshape':
+    case 'expand':
+    case 'cast':
+      return true;
+    case 'concat':
+      return step.inputs.length === 1;
+    case 'slice':
+      return step.attrs.steps.every(
+        (stride, axis) => stride > 0 || region.shape(step.outputs[0]!)[axis] === 1,
+      );
+    case 'pad':
+      return step.attrs.pads.every((pad) => pad === 0);
+    case 'transpose': {
+      const moved = step.attrs.perm.filter((axis) => region.shape(step.inputs[0]!)[axis] !== 1);
+      return moved.every((axis, i) => i === 0 || moved[i - 1]! < axis);
+    }
+    case 'unary':
+      return step.attrs.act.kind === 'none';
+    default:
+      return false;
+  }
+}
+
+function mergeReshapes(region: Region, step: WorkStep): boolean {
+  const before = step.op === 'reshape' ? region.producerOf(step.inputs[0]!, 'reshape') : undefined;
+  if (before) region.setInputs(step, before.inputs);
+  return before !== undefined;
+}
+
+/** ReduceMean over all spatial axes and AveragePool of the whole image are global pools. */
+function toGlobalPool(region: Region, step: WorkStep): boolean {
+  const shape = step.op === 'reduceMean' || step.op === 'pool' ? region.shape(step.inputs[0]!) : [];
+  if (shape.length < 3 || step.outputs.length !== 1) return false;
+  const spatial = shape.slice(2);
+  let kind: 'max' | 'avg' = 'avg';
+  if (step.op === 'reduceMean') {
+    const { axes } = step.attrs;
+    if (axes.length !== spatial.length || axes.some((axis, i) => axis !== i + 2)) return false;
+  } else if (step.op === 'pool') {
+    const { kernel, dilations, pads } = step.attrs;
+    if (!sameShape(kernel, spatial) || [...pads].some((pad) => pad !== 0)) return false;
+    if (dilations.some((d, i) => d !== 1 && kernel[i] !== 1)) return false;
+    kind = step.attrs.kind;
+  }
+  const { node, inputs, outputs } = step;
+  region.replace([step], [{ op: 'globalPool', node, inputs, outputs, attrs: { kind } }]);
+  return true;
+}
+
+function clipToRelu(_region: Region, step: WorkStep): boolean {
+  if (step.op !== 'unary' || step.attrs.act.kind !== 'clip') return false;
+  const { alpha, beta } = step.attrs.act;
+  const unbounded = beta >= 3.4028234663852886e38;
+  if (!unbounded || alpha !== 0) return false;
+  step.attrs = { act: { kind: 'relu', alpha: 0, beta: 0 } };
+  return true;
+}
+
+/** A product with a constant matrix is a fully connected layer. */
+function matMulToGemm(region: Region, step: WorkStep): boolean {
+  if (step.op !== 'matmul') return false;
+  const [a, b] = step.inputs as [ValueId, ValueId];
+  if (region.shape(a).length !== 2 || region.shape(b).length !== 2 || !region.value(b).data) return false;
+  const attrs = { transB: false, act: NO_ACTIVATION };
+  const { node, outputs } = step;
+  region.replace([step], [{ op: 'gemm', node, inputs: [a, b, NONE, NONE], outputs, attrs }]);
+  return true;
+}
+
+function foldAffine(region: Region, step: WorkStep): boolean {
+  const map = asChannelAffine(region, step);
+  const before = map && soleProducer(region, map.input);
+  if (!before) return false;
+  if (before.op === 'affine' && before.attrs.act.kind === 'none') {
+    return foldIntoAffine(region, before, step, map.affine);
+  }
+  if ((before.op !== 'conv' && before.op !== 'gemm') || before.attrs.act.kind !== 'none') return false;
+  return before.inputs[3] === NONE && foldIntoLayer(region, before, step, map.affine);
+}
+
+/** A product or sum with a constant for each channel becomes an affine step; a scalar stays as it is. */
+function toAffine(region: Region, step: WorkStep): boolean {
+  if (step.op !== 'binary' || region.shape(step.outputs[0]!).length < 3) return false;
+  const vector = step.inputs.some((id) => {
+    const { data } = region.value(id);
+    return data !== undefined && data.length > 1;
+  });
+  const map = vector ? asChannelAffine(region, step) : undefined;
+  if (!map) return false;
+  region.replace([step], [affineStep(region, step, map.input, map.affine)]);
+  return true;
+}
+
+/** Drops a function that cannot change its input, such as the relu of a relu. */
+function dropIdleActivation(region: Region, step: WorkStep): boolean {
+  if (step.op !== 'unary' || !region.producer(step.inputs[0]!)) return false;
+  if (!changesNothing(step.attrs.act, rangeOf(region, step.inputs[0]!))) return false;
+  step.attrs = { act: NO_ACTIVATION };
+  return dropNoOp(region, step);
+}
+
+type WithEpilogue = WorkStepNamed<'conv' | 'gemm' | 'affine' | 'binary'>;
+
+function hasFreeEpilogue(region: Region, op: WorkOp | undefined): op is WithEpilogue {
+  const candidate = op?.op === 'conv' || op?.op === 'gemm' || op?.op === 'affine' || op?.op === 'binary';
+  if (!candidate || op.attrs.act.kind !== 'none') return false;
+  return region.value(op.outputs[0]!).dtype === 'float32';
+}
+
+function fuseActivation(region: Region, step: WorkStep): boolean {
+  const before = step.op === 'unary' ? soleProducer(region, step.inputs[0]!) : undefined;
+  if (step.op !== 'unary' || !hasFreeEpilogue(region, before)) return false;
+  const fused = { ...before, outputs: step.outputs, attrs: { ...before.attrs, act: step.attrs.act } };
+  region.replace([before, step], [fused as WorkStep]);
+  return true;
+}
+
+/** act(select(body, shortcut)) = select(act(body), act(shortcut)): the shortcut owes it only when skipped. */
+function sinkActivation(region: Region, select: WorkOp): boolean {
+  if (select.op !== 'select' || select.attrs.skipActivation.kind !== 'none') return false;
+  const output = select.outputs[0]!;
+  const user = region.usedOnce(output) ? region.users(output)[0] : undefined;
+  if (user?.op !== 'unary') return false;
+  const [score, body, shortcut] = select.inputs as [ValueId, ValueId, ValueId];
+  const { act } = user.attrs;
+  const idle = changesNothing(act, rangeOf(region, shortcut));
+  const { name, dtype, shape } = region.value(body);
+  const activated = region.addValue(`${name}.act`, dtype, shape);
+  const step: WorkStep = {
+    op: 'unary',
+    node: user.node,
+    inputs: [body],
+    outputs: [activated],
+    attrs: { act },
+  };
+  const fused: WorkOp = {
+    ...select,
+    inputs: [score, activated, shortcut],
+    outputs: user.outputs,
+    attrs: { ...select.attrs, skipActivation: idle ? NO_ACTIVATION : act },
+  };
+  region.replace([select, user], [step, fused]);
+  return true;
+}
+
+function fuseResidual(region: Region, step: WorkStep, streams: ReadonlySet<ValueId>): boolean {
+  if (step.op !== 'binary' || step.attrs.kind !== 'add') return false;
+  const [a, b] = step.inputs as [ValueId, ValueId];
+  const { shape, dtype } = region.value(step.outputs[0]!);
+  if (dtype !== 'float32' || !sameShape(region.shape(a), shape) || !sameShape(region.shape(b), shape))
+    return false;
+  const order: [ValueId, ValueId][] = laterFirst(region, a, b);
+  for (const [x, residual] of order) {
+    const layer = streams.has(x) ? undefined : soleProducer(region, x);
+    if ((layer?.op !== 'conv' && layer?.op !== 'gemm') || layer.attrs.act.kind !== 'none') continue;
+    if (layer.inputs[3] !== NONE) continue;
+    const inputs = [...layer.inputs.slice(0, 3), residual];
+    const attrs = { ...layer.attrs, act: step.attrs.act };
+    region.replace([layer, step], [{ ...layer, inputs, outputs: step.outputs, attrs } as WorkStep]);
+    return true;
+  }
+  return false;
+}
+
+/** Of two summands the one with more steps before it is the body, whose last layer takes the sum. */
+function laterFirst(region: Region, a: ValueId, b: ValueId): [ValueId, ValueId][] {
+  const forward: [ValueId, ValueId] = [a, b];
+  const backward: [ValueId, ValueId] = [b, a];
+  return chainLength(region, a) >= chainLength(region, b) ? [forward, backward] : [backward, forward];
+}
+
+/** Number of steps on the way back to a value that has several readers. */
+function chainLength(region: Region, id: ValueId): number {
+  let length = 0;
+  let at = id;
+  for (let op = soleProducer(region, at); op?.inputs.length; op = soleProducer(region, at)) {
+    length++;
+    at = op.inputs[0]!;
+  }
+  return length;
+}

@@ -1,0 +1,87 @@
+import { costOf } from './cost.js';
+import { fuse, fuseResiduals, simplify } from './fuse.js';
+import { recogniseGates } from './gates.js';
+import type { Ir } from './ir.js';
+import type { Binding, Model } from './model.js';
+import { type Block, NONE, type Port, type Program, type Step, type Value, type ValueId } from './program.js';
+import { Region } from './region.js';
+import { findBlocks } from './residual.js';
+import { schedule } from './schedule.js';
+import { specialize } from './specialize.js';
+
+/** The program of a model for concrete input shapes. */
+export function compileModel(model: Model, binding: Binding): Program {
+  return buildProgram(specialize(model, binding));
+}
+
+/** Fuses operations, makes residual blocks and their gates explicit, and puts the steps in order. */
+export function buildProgram(ir: Ir): Program {
+  const region = new Region(
+    [...ir.values],
+    ir.ops,
+    ir.outputs.map(({ value }) => value),
+  );
+  simplify(region);
+  recogniseGates(region);
+  fuse(region);
+  const blocks = findBlocks(region);
+  fuseResiduals(region, new Set(blocks.map(({ input }) => input)));
+  const { steps, blocks: scheduled } = schedule(region, blocks);
+  const outputs = ir.outputs.map((port, i) => ({ ...port, value: region.outputs[i]! }));
+  return compact(region.values, ir.inputs, ownOutputs(region, outputs, steps), steps, scheduled, ir.batching);
+}
+
+/** Every output of a program is written by a step of its own: copies those that are not. */
+function ownOutputs(region: Region, outputs: readonly Port[], steps: Step[]): Port[] {
+  const taken = new Set<ValueId>();
+  return outputs.map((port) => {
+    let { value } = port;
+    if (!region.producer(value) || taken.has(value)) {
+      const { dtype, shape } = region.value(value);
+      const copy = region.addValue(port.name, dtype, shape);
+      steps.push({ op: 'reshape', inputs: [value], outputs: [copy], attrs: {} });
+      value = copy;
+    }
+    taken.add(value);
+    return { ...port, value };
+  });
+}
+
+/** Drops the values that no step and no port uses and renumbers the others. */
+function compact(
+  values: readonly Value[],
+  inputs: readonly Port[],
+  outputs: readonly Port[],
+  steps: readonly Step[],
+  blocks: readonly Block[],
+  batching: Program['batching'],
+): Program {
+  const kept: Value[] = [];
+  const renumbered = new Map<ValueId, ValueId>([[NONE, NONE]]);
+  const renumber = (id: ValueId): ValueId => {
+    let fresh = renumbered.get(id);
+    if (fresh === undefined) {
+      fresh = kept.push(values[id]!) - 1;
+      renumbered.set(id, fresh);
+    }
+    return fresh;
+  };
+  const port = ({ value, ...rest }: Port): Port => ({ ...rest, value: renumber(value) });
+  const program = {
+    values: kept,
+    inputs: inputs.map(port),
+    steps: steps.map((step) => {
+      const renumberAll = (ids: readonly ValueId[]) => ids.map(renumber);
+      return { ...step, inputs: renumberAll(step.inputs), outputs: renumberAll(step.outputs) } as Step;
+    }),
+    outputs: outputs.map(port),
+    blocks: blocks.map((block) => ({
+      ...block,
+      input: renumber(block.input),
+      output: renumber(block.output),
+      ...(block.gate && { gate: { ...block.gate, score: renumber(block.gate.score) } }),
+    })),
+    batching,
+  };
+  return { ...program, cost: costOf(kept, program.steps) };
+}

@@ -1,0 +1,26 @@
+/**
+ * A name for every block, from the names of the ONNX nodes in it: the path that they share, as exporters write
+ * module paths (`/layer1/layer1.0/conv1/Conv` and `/layer1/layer1.0/Add` give `layer1.0`). Blocks without such a
+ * path, or with one that another block has too, are `block<index>`.
+ */
+export function blockNames(nodes: readonly (readonly string[])[]): string[] {
+  const paths = nodes.map(sharedPath);
+  const names = new Set(
+    paths.filter((path) => path !== '' && paths.indexOf(path) === paths.lastIndexOf(path)),
+  );
+  return paths.map((path, i) => {
+    if (names.has(path)) return path;
+    let name = `block${i}`;
+    while (names.has(name)) name += '_';
+    names.add(name);
+    return name;
+  });
+}
+
+function sharedPath(nodes: readonly string[]): string {
+  const paths = nodes.map((node) => node.split('/').slice(0, -1));
+  const [first = [], ...others] = paths;
+  const length = first.findIndex((segment, i) => others.some((other) => other[i] !== segment));
+  const shared = first.slice(0, length < 0 ? first.length : length).filter((segment) => segment !== '');
+  return shared.filter((segment, i) => !shared[i + 1]?.startsWith(`${segment}.`)).join('/');
+}

@@ -1,0 +1,131 @@
+import type { Activation, ValueId } from './program.js';
+import type { Region, WorkOp } from './region.js';
+
+/** Bounds that hold for every element of a value whenever its inputs are finite. */
+export interface Range {
+  readonly low: number;
+  readonly high: number;
+}
+
+const ANY: Range = { low: Number.NEGATIVE_INFINITY, high: Number.POSITIVE_INFINITY };
+/** Below the minimum of silu (-0.2785) and of hardSwish (-0.375). */
+const SWISH_LOW = -0.4;
+const DEPTH = 200;
+
+/** The range of `value`, from the steps that make it. */
+export function rangeOf(region: Region, value: ValueId, known = new Map<ValueId, Range>(), depth = 0): Range {
+  const found = known.get(value);
+  if (found) return found;
+  const { data, dtype } = region.value(value);
+  const producer = region.producer(value);
+  let range = dtype === 'uint8' || dtype === 'bool' ? { low: 0, high: 255 } : ANY;
+  if (data) range = rangeOfData(data);
+  else if (producer && depth < DEPTH) {
+    range = rangeOfOp(region, producer, (id) => rangeOf(region, id, known, depth + 1));
+  }
+  known.set(value, range);
+  return range;
+}
+
+/** Whether applying `act` to elements within `range` leaves them as they are. */
+export function changesNothing(act: Activation, range: Range): boolean {
+  switch (act.kind) {
+    case 'none':
+      return true;
+    case 'relu':
+    case 'leakyRelu':
+      return range.low >= 0;
+    case 'clip':
+      return range.low >= act.alpha && range.high <= act.beta;
+    default:
+      return false;
+  }
+}
+
+function rangeOfData(data: ArrayLike<number | bigint>): Range {
+  let low = Number.POSITIVE_INFINITY;
+  let high = Number.NEGATIVE_INFINITY;
+  for (let i = 0; i < data.length; i++) {
+    const element = Number(data[i]);
+    if (Number.isNaN(element)) return ANY;
+    low = Math.min(low, element);
+    high = Math.max(high, element);
+  }
+  return low <= high ? { low, high } : ANY;
+}
+
+function rangeOfOp(region: Region, op: WorkOp, of: (id: ValueId) => Range): Range {
+  switch (op.op) {
+    case 'conv':
+    case 'gemm':
+    case 'affine':
+      return afterActivation(op.attrs.act, ANY);
+    case 'unary':
+      return afterActivation(op.attrs.act, of(op.inputs[0]!));
+    case 'binary': {
+      if (op.attrs.act.kind !== 'none') return afterActivation(op.attrs.act, ANY);
+      if (region.value(op.outputs[0]!).dtype !== 'float32') return ANY;
+      const [a, b] = [of(op.inputs[0]!), of(op.inputs[1]!)];
+      if (op.attrs.kind === 'add') return { low: a.low + b.low, high: a.high + b.high };
+      const positive = a.low >= 0 && b.low >= 0 && (op.attrs.kind === 'mul' || op.attrs.kind === 'div');
+      return positive ? { low: 0, high: Number.POSITIVE_INFINITY } : ANY;
+    }
+    case 'select': {
+      const skipped = afterActivation(op.attrs.skipActivation, of(op.inputs[2]!));
+      return union(of(op.inputs[1]!), skipped);
+    }
+    case 'where':
+      return union(of(op.inputs[1]!), of(op.inputs[2]!));
+    case 'concat':
+      return op.inputs.map(of).reduce(union);
+    case 'pad':
+      return op.attrs.mode === 'constant'
+        ? union(of(op.inputs[0]!), { low: op.attrs.value, high: op.attrs.value })
+        : of(op.inputs[0]!);
+    case 'pool':
+      return op.attrs.kind === 'avg' ? union(of(op.inputs[0]!), { low: 0, high: 0 }) : of(op.inputs[0]!);
+    case 'softmax':
+      return op.attrs.log ? { low: Number.NEGATIVE_INFINITY, high: 0 } : { low: 0, high: 1 };
+    case 'cast':
+      return region.value(op.inputs[0]!).dtype === 'bool' ? { low: 0, high: 1 } : ANY;
+    case 'globalPool':
+    case 'reduceMean':
+    case 'gather':
+    case 'transpose':
+    case 'slice':
+    case 'reshape':
+    case 'expand':
+      return of(op.inputs[0]!);
+    default:
+      return ANY;
+  }
+}
+
+function afterActivation(act: Activation, range: Range): Range {
+  const clamp = (low: number, high: number): Range => ({
+    low: Math.min(Math.max(range.low, low), high),
+    high: Math.max(Math.min(range.high, high), low),
+  });
+  switch (act.kind) {
+    case 'none':
+      return range;
+    case 'relu':
+      return clamp(0, Number.POSITIVE_INFINITY);
+    case 'clip':
+      return clamp(act.alpha, act.beta);
+    case 'sigmoid':
+    case 'hardSigmoid':
+      return { low: 0, high: 1 };
+    case 'tanh':
+      return { low: -1, high: 1 };
+    case 'silu':
+    case 'hardSwish':
+      return range.low >= 0 ? { low: 0, high: range.high } : { low: SWISH_LOW, high: ANY.high };
+    case 'leakyRelu':
+      return range.low >= 0 ? range : ANY;
+  }
+}
+
+function union(a: Range, b: Range): Range {
+  return { low: Math.min(a.low, b.low), high: Math.max(a.high, b.high) };
+}

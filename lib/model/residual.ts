@@ -1,0 +1,202 @@
+import { blockNames } from './names.js';
+import { type Activation, NO_ACTIVATION, type ShortcutKind, type ValueId } from './program.js';
+import { changesNothing, rangeOf } from './range.js';
+import { type Region, type Select, sameShape, type WorkOp, type WorkStep } from './region.js';
+import { shortcutPath } from './shortcut.js';
+
+/** A residual block by its values; its operations are gathered when it is scheduled. */
+export interface ResidualBlock {
+  readonly name: string;
+  readonly shortcut: ShortcutKind;
+  readonly skippable: boolean;
+  readonly input: ValueId;
+  readonly output: ValueId;
+  readonly skipActivation: Activation;
+  /** The producer of `output` is a `select`, which carries the gate. */
+  readonly gated: boolean;
+}
+
+interface Candidate {
+  readonly op: WorkOp;
+  readonly shortcut: ShortcutKind;
+  readonly input: ValueId;
+  readonly body: ReadonlySet<WorkOp>;
+  readonly gate: ReadonlySet<WorkOp>;
+  readonly skippable: boolean;
+  readonly skipActivation: Activation;
+}
+
+/**
+ * Finds the residual blocks of a fused region whose sums are still steps of their own (He et al. 2015 and 2016,
+ * Sandler et al. 2018). Blocks are disjoint: of nested ones a gated block wins over what it holds, otherwise the
+ * innermost win. A `select` that can't become a block becomes plain arithmetic.
+ */
+export function findBlocks(region: Region): ResidualBlock[] {
+  const gated = findGated(region);
+  const taken = new Set<WorkOp>(gated.flatMap(({ body, gate }) => [...body, ...gate]));
+  const plain: Candidate[] = [];
+  const inputs = new Map<ValueId, ValueId>(gated.map(({ op, input }) => [op.outputs[0]!, input]));
+  for (const op of region.ops) {
+    const candidate = taken.has(op) ? undefined : sumCandidate(region, op, inputs);
+    if (!candidate) continue;
+    inputs.set(op.outputs[0]!, candidate.input);
+    plain.push(candidate);
+  }
+  const chosen = [...gated];
+  for (const candidate of plain.sort((a, b) => a.body.size - b.body.size)) {
+    if ([...candidate.body].some((op) => taken.has(op))) continue;
+    for (const op of candidate.body) taken.add(op);
+    chosen.push(candidate);
+  }
+  const position = region.positions();
+  chosen.sort((a, b) => position.get(a.op)! - position.get(b.op)!);
+  const names = blockNames(chosen.map(({ body }) => [...body].map((op) => op.node)));
+  return chosen.map(({ op, shortcut, skippable, input, skipActivation }, i) => ({
+    name: names[i]!,
+    shortcut,
+    skippable,
+    input,
+    output: op.outputs[0]!,
+    skipActivation,
+    gated: op.op === 'select',
+  }));
+}
+
+/**
+ * The operations that only `output` needs (nothing in the region is dead): none of them is needed by `input`, and all their results end in
+ * `output`. For a `select`, `gate` holds those that only its score needs.
+ */
+export function gatherBody(
+  region: Region,
+  output: ValueId,
+  input: ValueId,
+): { body: Set<WorkOp>; gate: Set<WorkOp> } {
+  const last = region.producer(output)!;
+  const ancestors = region.ancestors(input);
+  const body = new Set<WorkOp>([last]);
+  const gate = new Set<WorkOp>();
+  const score = last.op === 'select' ? last.inputs[0] : undefined;
+  for (let i = region.ops.indexOf(last) - 1; i >= 0; i--) {
+    const op = region.ops[i]!;
+    if (ancestors.has(op) || op.outputs.some((id) => region.isOutput(id))) continue;
+    const users = op.outputs.flatMap((id) => region.users(id));
+    const isScore = score !== undefined && op.outputs.includes(score);
+    if (users.every((user) => gate.has(user) || (isScore && user === last))) gate.add(op);
+    else if (!isScore && users.every((user) => body.has(user))) body.add(op);
+  }
+  return { body, gate };
+}
+
+/** The selects that are blocks; the others become arithmetic. */
+function findGated(region: Region): Candidate[] {
+  const found: Candidate[] = [];
+  const inside = new Set<WorkOp>();
+  const selects = region.ops.filter((op): op is Select => op.op === 'select');
+  for (const op of selects.reverse()) {
+    const input = op.inputs[2]!;
+    const { body, gate } = gatherBody(region, op.outputs[0]!, input);
+    const source = region.producer(op.inputs[1]!);
+    if (inside.has(op) || !source || !body.has(source) || holdsConditional(body)) {
+      toArithmetic(region, op);
+      continue;
+    }
+    for (const member of [...body, ...gate]) inside.add(member);
+    const { skipActivation } = op.attrs;
+    found.push({ op, shortcut: 'identity', input, body, gate, skippable: true, skipActivation });
+  }
+  // Turning an inner select into arithmetic changed the members of the blocks around it.
+  return found.map((candidate) => ({
+    ...candidate,
+    ...gatherBody(region, candidate.op.outputs[0]!, candidate.input),
+  }));
+}
+
+/** Where(score <compare> threshold, body, skipActivation(shortcut)). */
+function toArithmetic(region: Region, select: Select): void {
+  const [score, body, shortcut] = select.inputs as [ValueId, ValueId, ValueId];
+  const { node, outputs } = select;
+  const { compare, threshold, skipActivation } = select.attrs;
+  const { dtype, shape } = region.value(shortcut);
+  const flat = region.addValue(`${node}.score`, 'float32', [1]);
+  const limit = region.addValue(`${node}.threshold`, 'float32', [1], Float32Array.of(threshold));
+  const flag = region.addValue(`${node}.flag`, 'bool', [1]);
+  const steps: WorkStep[] = [
+    { op: 'reshape', node, inputs: [score], outputs: [flat], attrs: {} },
+    { op: 'compare', node, inputs: [flat, limit], outputs: [flag], attrs: { kind: compare } },
+  ];
+  let skipped = shortcut;
+  if (skipActivation.kind !== 'none') {
+    skipped = region.addValue(`${node}.skipped`, dtype, shape);
+    const attrs = { act: skipActivation };
+    steps.push({ op: 'unary', node, inputs: [shortcut], outputs: [skipped], attrs });
+  }
+  steps.push({ op: 'where', node, inputs: [flag, body, skipped], outputs, attrs: {} });
+  region.replace([select], steps);
+}
+
+/** Blocks never cross a branch. */
+const holdsConditional = (ops: Iterable<WorkOp>): boolean => [...ops].some((op) => op.op === 'if');
+
+const isLayer = (op: WorkOp): boolean => op.op === 'conv' || op.op === 'gemm' || op.op === 'matmul';
+
+/** The block that ends with the sum `op`, if it is one. `inputs` has the input of every block by its output. */
+function sumCandidate(
+  region: Region,
+  op: WorkOp,
+  inputs: ReadonlyMap<ValueId, ValueId>,
+): Candidate | undefined {
+  if (op.op !== 'binary' || op.attrs.kind !== 'add') return undefined;
+  const output = op.outputs[0]!;
+  const [a, b] = op.inputs as [ValueId, ValueId];
+  const { shape, dtype } = region.value(output);
+  if (dtype !== 'float32' || ![a, b].every((id) => isVarying(region, id, shape))) return undefined;
+  const path = identity(region, a, b, inputs) ?? identity(region, b, a, inputs) ?? indirect(region, a, b);
+  if (!path) return undefined;
+  const { body, gate } = gatherBody(region, output, path.input);
+  if (holdsConditional(body)) return undefined;
+  const layers = region.between(path.input, output).filter(isLayer);
+  const leaks = layers.some((layer) => !body.has(layer));
+  if (layers.length === 0 && ![...body].some(isLayer)) return undefined;
+  const { act } = op.attrs;
+  const idle = changesNothing(act, rangeOf(region, path.input));
+  return {
+    op,
+    shortcut: path.kind,
+    input: path.input,
+    body,
+    gate,
+    skippable: path.kind === 'identity' && !leaks,
+    skipActivation: path.kind !== 'identity' || idle ? NO_ACTIVATION : act,
+  };
+}
+
+function isVarying(region: Region, id: ValueId, shape: readonly number[]): boolean {
+  const value = region.value(id);
+  return value.data === undefined && sameShape(value.shape, shape);
+}
+
+/** `body` is computed from `shortcut`, or from the input of the block that made it (x + F(x) + G(x)). */
+function identity(
+  region: Region,
+  shortcut: ValueId,
+  body: ValueId,
+  inputs: ReadonlyMap<ValueId, ValueId>,
+): { kind: ShortcutKind; input: ValueId } | undefined {
+  for (let from: ValueId | undefined = shortcut; from !== undefined; from = inputs.get(from)) {
+    if (region.dependsOn(body, from)) return { kind: 'identity', input: shortcut };
+    if (!region.usedOnce(from)) break;
+  }
+  return undefined;
+}
+
+/** A projected or padded shortcut; of two linear paths neither is the body. */
+function indirect(
+  region: Region,
+  a: ValueId,
+  b: ValueId,
+): { kind: ShortcutKind; input: ValueId } | undefined {
+  const [first, second] = [shortcutPath(region, a, b), shortcutPath(region, b, a)];
+  if (first && second && first.layers === second.layers) return undefined;
+  if (first && second) return first.layers < second.layers ? first : second;
+  return first ?? second;
+}

@@ -1,0 +1,71 @@
+import { NONE, type ShortcutKind, type ValueId } from './program.js';
+import type { Region, WorkOp } from './region.js';
+
+/** How a shortcut gets from the value before a block to the sum behind it. */
+export interface ShortcutPath {
+  readonly kind: ShortcutKind;
+  /** The value that both the shortcut and the body start from. */
+  readonly input: ValueId;
+  /** Convolutions and fully connected layers on the shortcut. */
+  readonly layers: number;
+}
+
+const LENGTH = 12;
+
+/**
+ * The way from `shortcut` back to a value that `body` is computed from, if there is one that looks like a
+ * shortcut: the value itself; a linear projection (1x1 convolution, pooling before it); or the parameter-free
+ * "option A" of He et al. 2015 (subsampling, new channels filled with zeros).
+ */
+export function shortcutPath(region: Region, shortcut: ValueId, body: ValueId): ShortcutPath | undefined {
+  if (region.dependsOn(body, shortcut)) return { kind: 'identity', input: shortcut, layers: 0 };
+  let at = shortcut;
+  let layers = 0;
+  let projects = false;
+  for (let length = 0; length < LENGTH; length++) {
+    const op = region.producer(at);
+    const before = op && linearInput(region, op);
+    if (!op || before === undefined) return undefined;
+    if (op.op === 'conv' || op.op === 'gemm') layers++;
+    projects ||= layers > 0 || op.op === 'affine';
+    at = before;
+    if (!region.dependsOn(body, at)) continue;
+    if (!projects && channels(region, shortcut) < channels(region, at)) return undefined;
+    return { kind: projects ? 'projection' : 'padded', input: at, layers };
+  }
+  return undefined;
+}
+
+function channels(region: Region, id: ValueId): number {
+  return region.shape(id)[1] ?? 1;
+}
+
+/** The one varying input of an operation that a shortcut may hold. */
+function linearInput(region: Region, op: WorkOp): ValueId | undefined {
+  switch (op.op) {
+    case 'conv':
+    case 'gemm':
+      return op.attrs.act.kind === 'none' && op.inputs[3] === NONE ? op.inputs[0] : undefined;
+    case 'affine':
+      return op.attrs.act.kind === 'none' ? op.inputs[0] : undefined;
+    case 'pool':
+    case 'slice':
+    case 'pad':
+    case 'reshape':
+      return op.inputs[0];
+    case 'concat': {
+      const varying = op.inputs.filter((id) => !isZero(region, id));
+      return varying.length === 1 ? varying[0] : undefined;
+    }
+    default:
+      return undefined;
+  }
+}
+
+/** A constant of zeros, or something multiplied by zeros. */
+function isZero(region: Region, id: ValueId): boolean {
+  const { data } = region.value(id);
+  if (data) return data.every((x) => Number(x) === 0);
+  const product = region.producerOf(id, 'binary');
+  return product?.attrs.kind === 'mul' && product.inputs.some((factor) => isZero(region, factor));
+}
