@@ -1,0 +1,55 @@
+import { SingleBar } from 'cli-progress';
+
+/** Where a command writes; tests hand in their own. */
+export interface Io {
+  /** Results. */
+  out(text: string): void;
+  /** Errors and notes. */
+  err(text: string): void;
+  /** Results may be coloured. */
+  readonly color: boolean;
+  /** Someone watches the error stream: progress bars make sense. */
+  readonly interactive: boolean;
+}
+
+/** The process's own streams. Colour follows NO_COLOR, FORCE_COLOR and the terminal. */
+export function processIo(): Io {
+  const { stdout, stderr } = process;
+  return {
+    out: (text) => void stdout.write(text),
+    err: (text) => void stderr.write(text),
+    color: stdout.isTTY === true && stdout.hasColors(),
+    interactive: stderr.isTTY === true,
+  };
+}
+
+const STYLES = { bold: [1, 22], dim: [2, 22], green: [32, 39], blue: [34, 39], yellow: [33, 39] } as const;
+export type Style = keyof typeof STYLES;
+
+/** `text` in a style when the output takes colour. */
+export function paint(io: Pick<Io, 'color'>, style: Style, text: string): string {
+  const [open, close] = STYLES[style];
+  return io.color ? `\u001b[${open}m${text}\u001b[${close}m` : text;
+}
+
+export interface Progress {
+  advance(): void;
+  stop(): void;
+}
+
+/** A bar on the error stream when someone watches it and `wanted`; otherwise nothing. */
+export function startProgress(io: Io, total: number, what: string, wanted: boolean): Progress {
+  if (!io.interactive || !wanted || total < 2) return { advance: () => {}, stop: () => {} };
+  const bar = new SingleBar({
+    format: `${what} {bar} {value}/{total}  {eta_formatted} left`,
+    barCompleteChar: '█',
+    barIncompleteChar: '░',
+    barsize: 30,
+    stream: process.stderr,
+    clearOnComplete: true,
+    hideCursor: null,
+    etaBuffer: 200,
+  });
+  bar.start(total, 0);
+  return { advance: () => bar.increment(), stop: () => bar.stop() };
+}

@@ -1,0 +1,63 @@
+import { type Io, paint } from './io.js';
+
+export interface Column {
+  readonly title: string;
+  readonly align?: 'left' | 'right';
+}
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: an escape character is what begins a colour
+const COLOR = /\u001b\[\d+m/g;
+
+/** Characters that show; colours take no room. */
+function widthOf(text: string): number {
+  return [...text.replace(COLOR, '')].length;
+}
+
+/** Rows under titles, columns two spaces apart, no space at the end of a line. */
+export function formatTable(
+  io: Pick<Io, 'color'>,
+  columns: readonly Column[],
+  rows: readonly (readonly string[])[],
+): string {
+  const widths = columns.map(({ title }, i) =>
+    Math.max(widthOf(title), ...rows.map((row) => widthOf(row[i] ?? ''))),
+  );
+  const line = (cells: readonly string[]) =>
+    columns
+      .map(({ align = 'left' }, i) => {
+        const cell = cells[i] ?? '';
+        const space = ' '.repeat(widths[i]! - widthOf(cell));
+        return align === 'left' ? cell + space : space + cell;
+      })
+      .join('  ')
+      .trimEnd();
+  const titles = line(columns.map(({ title }) => title));
+  return `${[paint(io, 'dim', titles), ...rows.map(line)].join('\n')}\n`;
+}
+
+/** 0.1234 -> "12.3 %". */
+export function percent(fraction: number, digits = 1): string {
+  return `${(100 * fraction).toFixed(digits)} %`;
+}
+
+/** Three significant digits or so, without an exponent. */
+export function milliseconds(value: number): string {
+  return value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(3);
+}
+
+/** 69124608 -> "69.1 M". */
+export function count(value: number): string {
+  for (const [unit, size] of [
+    ['G', 1e9],
+    ['M', 1e6],
+    ['k', 1e3],
+  ] as const) {
+    if (value >= size) return `${(value / size).toPrecision(3)} ${unit}`;
+  }
+  return String(value);
+}
+
+/** "1 block", "2 blocks". */
+export function plural(value: number, noun: string): string {
+  return `${value.toLocaleString('en')} ${noun}${value === 1 ? '' : 's'}`;
+}

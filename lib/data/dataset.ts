@@ -1,0 +1,140 @@
+import { basename, dirname, join, relative } from 'node:path';
+import { ResidualSkipError } from '../errors.js';
+import { kindOf, listFolder, listImagesBelow } from './files.js';
+import { readIdx } from './idx.js';
+import { decodeImage, type RawImage } from './image.js';
+
+/** One labelled image, not yet read. */
+export interface Sample {
+  /** Its file, relative to the data set's folder, or its number in an IDX file. */
+  readonly name: string;
+  readonly label: number;
+  /** @throws INVALID_DATA naming the file */
+  load(): Promise<RawImage>;
+}
+
+/** A labelled set of images in a fixed order. */
+export interface Dataset {
+  readonly samples: readonly Sample[];
+}
+
+/**
+ * Opens the data set at `path`: a folder with one folder of images per class; a folder with a pair of IDX files
+ * (`NAME-images-idx3-ubyte` and `NAME-labels-idx1-ubyte`, plain or `.gz`; of several pairs `t10k` or `test` is
+ * taken); or the IDX file of the images itself.
+ * @param labels the model's labels by index; folder names are matched with them
+ * @throws INVALID_DATA when nothing of that kind is there, or the classes don't fit the model's
+ */
+export async function openDataset(path: string, labels: readonly string[]): Promise<Dataset> {
+  const kind = await kindOf(path);
+  if (kind === undefined) throw new ResidualSkipError('INVALID_DATA', `There is no data at ${path}`);
+  if (kind === 'file') return openIdx(path, labels.length);
+  const { folders, files } = await listFolder(path);
+  const images = files.filter((name) => IDX_IMAGES.test(name));
+  if (images.length > 0) return openIdx(join(path, chooseIdx(path, images)), labels.length);
+  if (folders.length > 0) return openFolders(path, folders, labels);
+  throw new ResidualSkipError(
+    'INVALID_DATA',
+    `${path} holds neither a folder of images per class nor IDX files (NAME-images-idx3-ubyte[.gz])`,
+  );
+}
+
+/** `limit` samples spread evenly over the set, so that every class keeps its share; all when there are fewer. */
+export function takeEvenly(samples: readonly Sample[], limit: number): readonly Sample[] {
+  if (limit >= samples.length) return samples;
+  return Array.from({ length: limit }, (_, i) => samples[Math.floor((i * samples.length) / limit)]!);
+}
+
+async function openFolders(root: string, folders: string[], labels: readonly string[]): Promise<Dataset> {
+  const samples: Sample[] = [];
+  for (const [folder, label] of matchClasses(root, folders, labels)) {
+    for (const file of await listImagesBelow(join(root, folder))) {
+      samples.push({ name: relative(root, file), label, load: () => decodeImage(file) });
+    }
+  }
+  if (samples.length === 0)
+    throw new ResidualSkipError('INVALID_DATA', `No folder in ${root} holds an image`);
+  return { samples };
+}
+
+/**
+ * The label of every class folder: by name (case, spaces, hyphens and underscores don't count), or, when no
+ * name is known and there are as many folders as labels, by order.
+ */
+function matchClasses(root: string, folders: string[], labels: readonly string[]): [string, number][] {
+  const plain = (name: string) => name.toLowerCase().replace(/[\s_-]+/g, ' ');
+  const indexOf = new Map(labels.map((label, index) => [plain(label), index]));
+  const found = folders.map((folder) => indexOf.get(plain(folder)));
+  if (found.every((index) => index !== undefined)) return folders.map((folder, i) => [folder, found[i]!]);
+  const unknown = folders.filter((_, i) => found[i] === undefined);
+  if (unknown.length === folders.length && folders.length === labels.length) {
+    return folders.map((folder, index) => [folder, index]);
+  }
+  throw new ResidualSkipError(
+    'INVALID_DATA',
+    `${root}: the model has no label for the class ${unknown.length > 1 ? 'folders' : 'folder'} ` +
+      `${shorten(unknown)}; its ${labels.length} labels are ${shorten(labels)}`,
+  );
+}
+
+function shorten(names: readonly string[]): string {
+  const shown = names.slice(0, 10).map((name) => `"${name}"`);
+  return names.length > 10 ? `${shown.join(', ')}, …` : shown.join(', ');
+}
+
+const IDX_IMAGES = /^(.*)images([-.])idx3-ubyte(\.gz)?$/;
+
+function chooseIdx(root: string, images: string[]): string {
+  // A plain file and its gzipped twin are one data set.
+  const sets = images.filter((name) => !name.endsWith('.gz') || !images.includes(name.slice(0, -3)));
+  const chosen = sets.length === 1 ? sets : sets.filter((name) => /^(t10k|test)/.test(name));
+  if (chosen.length === 1) return chosen[0]!;
+  throw new ResidualSkipError(
+    'INVALID_DATA',
+    `${root} holds several IDX sets (${sets.join(', ')}); name one of these files`,
+  );
+}
+
+async function openIdx(imageFile: string, classes: number): Promise<Dataset> {
+  const match = IDX_IMAGES.exec(basename(imageFile));
+  if (match === null) {
+    throw new ResidualSkipError(
+      'INVALID_DATA',
+      `${imageFile} is not a data set: an image folder, or an IDX file named NAME-images-idx3-ubyte[.gz], is needed`,
+    );
+  }
+  const stem = join(dirname(imageFile), `${match[1]}labels${match[2]}idx1-ubyte`);
+  const labelFile = (await kindOf(stem)) === 'file' ? stem : `${stem}.gz`;
+  const [images, labels] = await Promise.all([readIdx(imageFile), readIdx(labelFile)]);
+  const [items = 0, height = 0, width = 0] = images.shape;
+  const invalid = (file: string, why: string) =>
+    new ResidualSkipError('INVALID_DATA', `The IDX file ${file} ${why}`);
+  if (images.shape.length !== 3 || items * height * width === 0) {
+    throw invalid(
+      imageFile,
+      `has shape ${images.shape.join('x')}; items x rows x columns are needed, none of them 0`,
+    );
+  }
+  if (labels.shape.length !== 1 || labels.shape[0] !== items) {
+    throw invalid(labelFile, `has shape ${labels.shape.join('x')}, but there are ${items} images`);
+  }
+  const wrong = labels.data.findIndex((label) => label >= classes);
+  if (wrong >= 0) {
+    throw invalid(
+      labelFile,
+      `has label ${labels.data[wrong]} for item ${wrong}; the model has ${classes} classes`,
+    );
+  }
+  const pixels = height * width;
+  const samples = Array.from(labels.data, (label, i) => ({
+    name: `${basename(imageFile)}[${i}]`,
+    label,
+    load: async (): Promise<RawImage> => ({
+      width,
+      height,
+      channels: 1,
+      data: images.data.subarray(i * pixels, (i + 1) * pixels),
+    }),
+  }));
+  return { samples };
+}

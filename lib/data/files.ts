@@ -1,0 +1,58 @@
+import { readdir, readFile, stat } from 'node:fs/promises';
+import { extname, join } from 'node:path';
+import type { z } from 'zod';
+import { ResidualSkipError } from '../errors.js';
+import { parseStrict } from '../validation.js';
+
+const IMAGE_EXTENSIONS = new Set(['.jpg', '.jpeg', '.png', '.webp', '.gif', '.tif', '.tiff', '.avif']);
+
+/** `folder`, `file`, or undefined when nothing is there. */
+export async function kindOf(path: string): Promise<'folder' | 'file' | undefined> {
+  const found = await stat(path).catch(() => undefined);
+  if (found === undefined) return undefined;
+  return found.isDirectory() ? 'folder' : 'file';
+}
+
+/**
+ * Names in a folder, in the order of their UTF-16 code units, so that it is the same on every machine; names
+ * with a leading dot are left out. Symbolic links to files count as files; those to folders are left out, so that a
+ * folder that holds itself can't trap a walk.
+ */
+export async function listFolder(folder: string): Promise<{ folders: string[]; files: string[] }> {
+  const folders: string[] = [];
+  const files: string[] = [];
+  try {
+    for (const entry of await readdir(folder, { withFileTypes: true })) {
+      if (entry.name.startsWith('.')) continue;
+      if (entry.isDirectory()) folders.push(entry.name);
+      else if (entry.isFile() || (await kindOf(join(folder, entry.name))) === 'file') files.push(entry.name);
+    }
+  } catch (cause) {
+    throw new ResidualSkipError('INVALID_DATA', `The folder ${folder} can't be read`, { cause });
+  }
+  return { folders: folders.sort(), files: files.sort() };
+}
+
+/** Full paths of the image files (by extension) in `folder`, in order; those of its subfolders follow. */
+export async function listImagesBelow(folder: string): Promise<string[]> {
+  const { files, folders } = await listFolder(folder);
+  const images = files.filter((name) => IMAGE_EXTENSIONS.has(extname(name).toLowerCase()));
+  const paths = images.map((name) => join(folder, name));
+  for (const inner of folders) paths.push(...(await listImagesBelow(join(folder, inner))));
+  return paths;
+}
+
+/**
+ * A JSON file checked against `schema`; undefined when there is no such file.
+ * @throws INVALID_DATA naming the file and the field
+ */
+export async function readJson<T>(file: string, schema: z.ZodType<T>): Promise<T | undefined> {
+  if ((await kindOf(file)) !== 'file') return undefined;
+  let json: unknown;
+  try {
+    json = JSON.parse(await readFile(file, 'utf8'));
+  } catch (cause) {
+    throw new ResidualSkipError('INVALID_DATA', `${file} is not valid JSON`, { cause });
+  }
+  return parseStrict(schema, json, { code: 'INVALID_DATA', subject: file, known: [] });
+}

@@ -1,0 +1,83 @@
+import type { Sharp, SharpOptions } from 'sharp';
+import { ResidualSkipError } from '../errors.js';
+
+/** A decoded image: 8-bit samples, row-major, channels interleaved (1: grey, 3: sRGB). */
+export interface RawImage {
+  readonly width: number;
+  readonly height: number;
+  readonly channels: 1 | 3;
+  readonly data: Uint8Array;
+}
+
+/** Interpolation kernels; the names are sharp's. */
+export type ResizeKernel = 'nearest' | 'linear' | 'cubic' | 'lanczos3';
+
+type SharpModule = (input: string | Uint8Array, options?: SharpOptions) => Sharp;
+let loading: Promise<SharpModule> | undefined;
+
+/** sharp is an optional peer: it is loaded when the first image file is, and its absence explained then. */
+function loadSharp(): Promise<SharpModule> {
+  loading ??= import('sharp').then(
+    (module) => module.default,
+    (cause: unknown) => {
+      throw new ResidualSkipError(
+        'MISSING_DEPENDENCY',
+        'Reading or resizing images needs the package "sharp", which can\'t be loaded here; install it with "npm install sharp"',
+        { cause },
+      );
+    },
+  );
+  return loading;
+}
+
+/**
+ * Decodes an image file: upright by its EXIF orientation, sRGB, transparency dropped, the first frame of an
+ * animation.
+ * @throws INVALID_DATA when the file can't be read or is damaged, even in part; MISSING_DEPENDENCY without sharp
+ */
+export async function decodeImage(file: string): Promise<RawImage> {
+  const sharp = await loadSharp();
+  return toRaw(sharp(file, { failOn: 'warning' }).rotate(), `The image ${file} can't be decoded`);
+}
+
+/** Resizes to exactly `width` x `height`; returns the same object when it already has that size. */
+export async function resizeImage(
+  image: RawImage,
+  width: number,
+  height: number,
+  kernel: ResizeKernel,
+): Promise<RawImage> {
+  if (image.width === width && image.height === height) return image;
+  const sharp = await loadSharp();
+  const raw = { width: image.width, height: image.height, channels: image.channels };
+  const resized = sharp(image.data, { raw }).resize(width, height, { fit: 'fill', kernel });
+  return toRaw(resized, `An image of ${image.width}x${image.height} can't be resized to ${width}x${height}`);
+}
+
+async function toRaw(pipeline: Sharp, problem: string): Promise<RawImage> {
+  try {
+    const { data, info } = await pipeline
+      .toColourspace('srgb')
+      .removeAlpha()
+      .raw()
+      .toBuffer({ resolveWithObject: true });
+    const channels = info.channels as number;
+    if (channels !== 1 && channels !== 3) throw new Error(`it has ${channels} channels`);
+    return { width: info.width, height: info.height, channels, data };
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new ResidualSkipError('INVALID_DATA', `${problem}: ${reason.split('\n')[0]}`, { cause });
+  }
+}
+
+/** Luma with the weights of ITU-R BT.601 in 16-bit fixed point; an image that is already grey is returned as it is. */
+export function toGrey(image: RawImage): RawImage {
+  if (image.channels === 1) return image;
+  const pixels = image.width * image.height;
+  const data = new Uint8Array(pixels);
+  const rgb = image.data;
+  for (let i = 0, j = 0; i < pixels; i++, j += 3) {
+    data[i] = (rgb[j]! * 19595 + rgb[j + 1]! * 38470 + rgb[j + 2]! * 7471 + 0x8000) >> 16;
+  }
+  return { width: image.width, height: image.height, channels: 1, data };
+}

@@ -1,0 +1,67 @@
+import { basename, dirname, extname, join } from 'node:path';
+import { z } from 'zod';
+import { ResidualSkipError } from '../errors.js';
+import { kindOf, listFolder, readJson } from './files.js';
+import { type PreprocessorConfig, preprocessorConfigSchema } from './preprocess.js';
+
+/** A model file and what Hugging Face's files beside it say. */
+export interface ModelFiles {
+  /** The ONNX file. */
+  readonly model: string;
+  /** Names the model to a reader: its folder, or its file where the folder holds several. */
+  readonly name: string;
+  readonly preprocessor?: { readonly config: PreprocessorConfig; readonly source: string };
+  /** Labels by class index, from config.json. */
+  readonly labels?: readonly string[];
+}
+
+const configSchema = z.looseObject({ id2label: z.record(z.string().regex(/^\d+$/), z.string()).optional() });
+
+/**
+ * Finds a model named by its file or by its folder (`model.onnx`, `onnx/model.onnx`, or the only `.onnx` file of
+ * the folder), and reads `preprocessor_config.json` and `config.json` beside it.
+ * @throws MODEL_NOT_FOUND, or INVALID_DATA naming the configuration file and its field
+ */
+export async function findModel(path: string): Promise<ModelFiles> {
+  const model = await modelFile(path);
+  const own = dirname(model);
+  const folder = basename(own) === 'onnx' ? dirname(own) : own;
+  const source = join(folder, 'preprocessor_config.json');
+  const configFile = join(folder, 'config.json');
+  const config = await readJson(source, preprocessorConfigSchema);
+  const id2label = (await readJson(configFile, configSchema))?.id2label;
+  return {
+    model,
+    name: basename(model) === 'model.onnx' ? basename(folder) : basename(model),
+    ...(config && { preprocessor: { config, source } }),
+    ...(id2label && { labels: labelList(id2label, configFile) }),
+  };
+}
+
+async function modelFile(path: string): Promise<string> {
+  const kind = await kindOf(path);
+  if (kind === 'file') return path;
+  if (kind === undefined) throw new ResidualSkipError('MODEL_NOT_FOUND', `There is no model at ${path}`);
+  for (const candidate of [join(path, 'model.onnx'), join(path, 'onnx', 'model.onnx')]) {
+    if ((await kindOf(candidate)) === 'file') return candidate;
+  }
+  const models = (await listFolder(path)).files.filter((name) => extname(name) === '.onnx');
+  if (models.length === 1) return join(path, models[0]!);
+  const why =
+    models.length === 0 ? 'holds no .onnx file' : `holds several models (${models.join(', ')}); name one`;
+  throw new ResidualSkipError('MODEL_NOT_FOUND', `The folder ${path} ${why}`);
+}
+
+function labelList(id2label: Readonly<Record<string, string>>, file: string): string[] {
+  const count = Object.keys(id2label).length;
+  return Array.from({ length: count }, (_, index) => {
+    const label = id2label[String(index)];
+    if (label === undefined) {
+      throw new ResidualSkipError(
+        'INVALID_DATA',
+        `${file}: id2label has ${count} entries but none for ${index}`,
+      );
+    }
+    return label;
+  });
+}

@@ -1,0 +1,234 @@
+import { z } from 'zod';
+import { ResidualSkipError } from '../errors.js';
+import { type RawImage, type ResizeKernel, resizeImage, toGrey } from './image.js';
+
+const length = z.int().positive().max(65535);
+const rectangle = z.strictObject({ height: length, width: length });
+const perChannel = z.union([z.number(), z.array(z.number()).nonempty()]);
+
+/**
+ * The part of Hugging Face's `preprocessor_config.json` that says what happens to the pixels. Fields that don't
+ * concern them are ignored; fields that would change them in a way that isn't implemented are errors.
+ */
+export const preprocessorConfigSchema = z.looseObject({
+  image_processor_type: z.string().optional(),
+  feature_extractor_type: z.string().optional(),
+  do_resize: z.boolean().optional(),
+  size: z.union([length, rectangle, z.strictObject({ shortest_edge: length })]).optional(),
+  resample: z.int().nullish(),
+  crop_pct: z.number().positive().max(1).nullish(),
+  do_center_crop: z.boolean().nullish(),
+  crop_size: z.union([length, rectangle]).nullish(),
+  do_rescale: z.boolean().optional(),
+  rescale_factor: z.number().optional(),
+  do_normalize: z.boolean().optional(),
+  image_mean: perChannel.nullish(),
+  image_std: perChannel.nullish(),
+  do_flip_channel_order: z.boolean().optional(),
+  do_pad: z.literal(false).nullish(),
+  rescale_offset: z.literal(false).nullish(),
+  include_top: z.literal(false).nullish(),
+});
+export type PreprocessorConfig = z.infer<typeof preprocessorConfigSchema>;
+
+/** What a model takes: NCHW with one item; undefined where the model leaves the length open. */
+export interface ImageInput {
+  readonly channels: number;
+  readonly height?: number;
+  readonly width?: number;
+}
+
+/** An image as the model takes it: float32, channel after channel; `shape` is [1, C, H, W]. */
+export interface PreparedImage {
+  readonly data: Float32Array;
+  readonly shape: readonly [1, number, number, number];
+}
+
+export interface Size {
+  readonly height: number;
+  readonly width: number;
+}
+type Resize = Size | { readonly shortestEdge: number } | undefined;
+
+/** PIL's filter numbers. Its box (4) and Hamming (5) filters have no counterpart. */
+const KERNELS: ReadonlyMap<number, ResizeKernel> = new Map([
+  [0, 'nearest'],
+  [1, 'lanczos3'],
+  [2, 'linear'],
+  [3, 'cubic'],
+]);
+
+/** More would be the mark of a strip-shaped image or a mistaken configuration. */
+const MAX_PIXELS = 2 ** 26;
+
+/** Turns decoded images into what one model takes. Immutable; calls may overlap. */
+export class Preprocessor {
+  readonly #source: string;
+  readonly #input: ImageInput;
+  readonly #resize: Resize;
+  readonly #kernel: ResizeKernel;
+  readonly #crop: Size | undefined;
+  /** For every output channel, the value of each of the 256 pixel values. */
+  readonly #tables: readonly Float32Array[];
+  readonly #flip: boolean;
+
+  /**
+   * @param source the file that `config` is from, for messages
+   * @throws INVALID_DATA when the configuration asks for what isn't implemented or doesn't fit the model
+   */
+  constructor(config: PreprocessorConfig, input: ImageInput, source: string) {
+    this.#source = source;
+    this.#input = input;
+    if (input.channels !== 1 && input.channels !== 3) {
+      throw this.#invalid(`the model's input has ${input.channels} channels; images have 1 or 3`);
+    }
+    const { resize, crop } = this.#geometry(config);
+    this.#resize = resize;
+    this.#crop = crop;
+    const kernel = KERNELS.get(config.resample ?? 2);
+    if (kernel === undefined) {
+      throw this.#invalid(`resample ${config.resample} is not one of ${[...KERNELS.keys()].join(', ')}`);
+    }
+    this.#kernel = kernel;
+    this.#flip = config.do_flip_channel_order ?? false;
+    this.#tables = this.#pixelTables(config);
+  }
+
+  /** The size that every image gets; undefined where it depends on the image. */
+  get outputSize(): Size | undefined {
+    if (this.#crop !== undefined) return this.#crop;
+    return this.#resize !== undefined && 'height' in this.#resize ? this.#resize : undefined;
+  }
+
+  /**
+   * @param name names the image in messages
+   * @throws INVALID_SHAPE when the result doesn't fit the model; INVALID_DATA when the image can't be resized;
+   *   MISSING_DEPENDENCY to resize without sharp
+   */
+  async apply(image: RawImage, name: string): Promise<PreparedImage> {
+    const { channels } = this.#input;
+    let sized = channels === 1 ? toGrey(image) : image;
+    const target = targetSize(sized, this.#resize);
+    if (target.height * target.width > MAX_PIXELS) {
+      const size = `${target.height}x${target.width}`;
+      throw new ResidualSkipError(
+        'INVALID_DATA',
+        `${name}: the image would be resized to ${size}, too much to hold`,
+      );
+    }
+    sized = await resizeImage(sized, target.width, target.height, this.#kernel);
+    const { height, width } = this.#crop ?? sized;
+    this.#checkSize(name, height, width);
+    const data = new Float32Array(channels * height * width);
+    for (let c = 0; c < channels; c++) {
+      const plane = data.subarray(c * height * width, (c + 1) * height * width);
+      fillPlane(plane, { height, width }, sized, this.#flip ? channels - 1 - c : c, this.#tables[c]!);
+    }
+    return { data, shape: [1, channels, height, width] };
+  }
+
+  #invalid(why: string): ResidualSkipError {
+    return new ResidualSkipError('INVALID_DATA', `${this.#source}: ${why}`);
+  }
+
+  #checkSize(name: string, height: number, width: number): void {
+    const { height: wantedHeight = height, width: wantedWidth = width } = this.#input;
+    if (height === wantedHeight && width === wantedWidth) return;
+    throw new ResidualSkipError(
+      'INVALID_SHAPE',
+      `${name} becomes ${height}x${width} (height x width) by ${this.#source}, ` +
+        `but the model takes ${wantedHeight}x${wantedWidth}; set do_resize and size, or do_center_crop and crop_size`,
+    );
+  }
+
+  #geometry(config: PreprocessorConfig): { resize: Resize; crop: Size | undefined } {
+    const { size } = config;
+    const resizes = config.do_resize ?? size !== undefined;
+    if (resizes && size === undefined) throw this.#invalid('do_resize is set without a size');
+    const crops = config.do_center_crop ?? (config.crop_size !== undefined && config.crop_size !== null);
+    if (crops && (config.crop_size === undefined || config.crop_size === null)) {
+      throw this.#invalid('do_center_crop is set without a crop_size');
+    }
+    const crop = crops ? square(config.crop_size!) : undefined;
+    if (!resizes) return { resize: undefined, crop };
+    const type = config.image_processor_type ?? config.feature_extractor_type ?? '';
+    const cropPct = config.crop_pct ?? (type.startsWith('ConvNext') ? 224 / 256 : undefined);
+    if (cropPct !== undefined) return cropResize(size!, cropPct, (why) => this.#invalid(why));
+    if (typeof size === 'number' && crops) return { resize: { shortestEdge: size }, crop };
+    if (typeof size === 'object' && 'shortest_edge' in size) {
+      return { resize: { shortestEdge: size.shortest_edge }, crop };
+    }
+    return { resize: square(size!), crop };
+  }
+
+  #pixelTables(config: PreprocessorConfig): Float32Array[] {
+    const scale = (config.do_rescale ?? true) ? (config.rescale_factor ?? 1 / 255) : 1;
+    const normalizes = config.do_normalize ?? (config.image_mean !== undefined && config.image_mean !== null);
+    const mean = this.#channelValues('image_mean', normalizes ? config.image_mean : 0);
+    const std = this.#channelValues('image_std', normalizes ? config.image_std : 1);
+    if (std.includes(0)) throw this.#invalid('image_std has a zero');
+    return mean.map((m, c) =>
+      Float32Array.from({ length: 256 }, (_, pixel) => (pixel * scale - m) / std[c]!),
+    );
+  }
+
+  #channelValues(field: string, value: number | readonly number[] | null | undefined): readonly number[] {
+    const { channels } = this.#input;
+    if (value === undefined || value === null) throw this.#invalid(`do_normalize is set without ${field}`);
+    if (typeof value === 'number') return Array<number>(channels).fill(value);
+    if (value.length === channels) return value;
+    if (value.every((one) => one === value[0])) return Array<number>(channels).fill(value[0]!);
+    throw this.#invalid(`${field} has ${value.length} values, but the model takes ${channels} channel(s)`);
+  }
+}
+
+function square(size: number | Size): Size {
+  return typeof size === 'number' ? { height: size, width: size } : size;
+}
+
+/**
+ * ConvNeXt's rule, which ResNet's processor shares: below 384 the shortest edge becomes size / crop_pct and the
+ * middle is cut out; from 384 on the image is squeezed to size x size.
+ */
+function cropResize(
+  size: NonNullable<PreprocessorConfig['size']>,
+  cropPct: number,
+  invalid: (why: string) => Error,
+): { resize: Resize; crop: Size | undefined } {
+  if (typeof size === 'object' && 'height' in size) throw invalid('crop_pct needs a size with shortest_edge');
+  const edge = typeof size === 'number' ? size : size.shortest_edge;
+  if (edge >= 384) return { resize: square(edge), crop: undefined };
+  return { resize: { shortestEdge: Math.floor(edge / cropPct) }, crop: square(edge) };
+}
+
+function targetSize(image: RawImage, resize: Resize): Size {
+  if (resize === undefined) return image;
+  if (!('shortestEdge' in resize)) return resize;
+  const { shortestEdge } = resize;
+  const longest = (long: number, short: number) => Math.max(1, Math.trunc((shortestEdge * long) / short));
+  return image.height <= image.width
+    ? { height: shortestEdge, width: longest(image.width, image.height) }
+    : { height: longest(image.height, image.width), width: shortestEdge };
+}
+
+/** Centres channel `channel` of `image` in a plane of `size`: what is too much is cut, what is missing is black. */
+function fillPlane(
+  plane: Float32Array,
+  size: Size,
+  image: RawImage,
+  channel: number,
+  table: Float32Array,
+): void {
+  const top = Math.ceil((size.height - image.height) / 2);
+  const left = Math.ceil((size.width - image.width) / 2);
+  const source = image.channels === 1 ? 0 : channel;
+  for (let y = 0; y < size.height; y++) {
+    const row = (y - top) * image.width;
+    const outside = y < top || y - top >= image.height;
+    for (let x = 0; x < size.width; x++) {
+      const black = outside || x < left || x - left >= image.width;
+      const pixel = black ? 0 : image.data[(row + x - left) * image.channels + source]!;
+      plane[y * size.width + x] = table[pixel]!;
+    }
+  }
+}
