@@ -35,6 +35,8 @@ export interface SkipTrace {
   readonly items: readonly ItemTrace[];
   /** Multiply-adds of one item in full. */
   readonly multiplyAdds: number;
+  /** Convolutions and fully connected layers of the whole network. */
+  readonly layers: number;
 }
 
 /** What a run left behind, from which its trace is built; see RunRequest. */
@@ -80,5 +82,6 @@ export function buildTrace(program: Program, { items, policy, ran, scores }: Run
   return {
     items: Array.from({ length: items }, (_, item) => traceItem(item)),
     multiplyAdds: program.cost.multiplyAdds,
+    layers: program.cost.layers,
   };
 }
