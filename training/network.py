@@ -1,0 +1,141 @@
+"""A CIFAR-style ResNet (He et al. 2016, section 4.2) whose identity blocks may carry a gate each."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Gate(nn.Module):
+    """Scores a block's input, [N, C, H, W] to [N, 1]: global average pool, then an MLP C-hidden-1; score > 0 runs it.
+
+    The pooled features are standardised while training, so that every gate starts by telling images apart instead of
+    by being constant; `fold` moves that into the first layer, and an exported gate is two plain linear layers.
+    """
+
+    def __init__(self, channels: int, hidden: int = 16):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(channels, affine=False)
+        self.fc1 = nn.Linear(channels, hidden)
+        self.fc2 = nn.Linear(hidden, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", enabled=False):
+            pooled = x.float().mean((2, 3))
+            return self.fc2(F.relu(self.fc1(self.norm(pooled))))
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        if isinstance(self.norm, nn.Identity):
+            return
+        weight = self.fc1.weight.double() / (self.norm.running_var.double() + self.norm.eps).sqrt()
+        self.fc1.bias.copy_(self.fc1.bias.double() - weight @ self.norm.running_mean.double())
+        self.fc1.weight.copy_(weight)
+        self.norm = nn.Identity()
+
+
+class Block(nn.Module):
+    """Basic block: relu(shortcut(x) + run * F(x)). Identity blocks can be left out, since their input is >= 0."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, gated: bool):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.is_identity = inputs == outputs and stride == 1
+        self.shortcut = None
+        if not self.is_identity:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+        self.gate = Gate(inputs) if gated and self.is_identity else None
+
+    def residual(self, x: torch.Tensor) -> torch.Tensor:
+        return self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True)))
+
+    def forward(self, x: torch.Tensor, run: torch.Tensor | None = None) -> torch.Tensor:
+        """`run`, [N, 1, 1, 1], scales the residual per item; None runs the block for all."""
+        residual = self.residual(x)
+        if run is not None:
+            residual = run * residual
+        return F.relu((x if self.shortcut is None else self.shortcut(x)) + residual)
+
+
+def hard_decision(score: torch.Tensor) -> torch.Tensor:
+    """score > 0 as 0 or 1, [N, 1] to [N, 1, 1, 1]; traced to Greater, Cast, Reshape."""
+    return (score > 0).to(torch.float32).reshape(-1, 1, 1, 1)
+
+
+def straight_through(score: torch.Tensor) -> torch.Tensor:
+    """The hard decision forward, the sigmoid's gradient backward (Bengio et al. 2013)."""
+    soft = torch.sigmoid(score).reshape(-1, 1, 1, 1)
+    return hard_decision(score) + soft - soft.detach()
+
+
+class ResNet(nn.Module):
+    """`depths` and `widths` hold blocks and channels per stage; all stages but the first halve the resolution."""
+
+    def __init__(self, channels: int, classes: int, depths: Sequence[int], widths: Sequence[int], gated: bool = False):
+        super().__init__()
+        self.depths, self.widths = tuple(depths), tuple(widths)
+        self.stem = nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False)
+        self.stem_bn = nn.BatchNorm2d(widths[0])
+        blocks, width = [], widths[0]
+        for stage, (depth, outputs) in enumerate(zip(depths, widths, strict=True)):
+            for index in range(depth):
+                blocks.append(Block(width, outputs, 2 if stage > 0 and index == 0 else 1, gated))
+                width = outputs
+        self.blocks = nn.ModuleList(blocks)
+        self.head = nn.Linear(width, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    @property
+    def layers(self) -> int:
+        """Weighted layers on the longest path (He et al.'s count): two per block, stem and head; no projections."""
+        return 2 * len(self.blocks) + 2
+
+    @property
+    def identity_blocks(self) -> list[int]:
+        return [index for index, block in enumerate(self.blocks) if block.is_identity]
+
+    @property
+    def gates(self) -> list[Gate]:
+        return [block.gate for block in self.blocks if block.gate is not None]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits [N, classes] of [N, C, H, W]; gates, where there are any, decide per item."""
+        return self.run(x)[0]
+
+    def run(self, x: torch.Tensor, kept: Sequence[bool] | None = None) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Logits, and the gates' scores, each [N, 1].
+
+        `kept`, one flag per block, overrides the gates for the whole batch: blocks not kept are not computed, and no
+        gate is asked. In training mode the gates' decisions pass gradients straight through.
+        """
+        scores = []
+        x = F.relu(self.stem_bn(self.stem(x)), inplace=True)
+        for index, block in enumerate(self.blocks):
+            if kept is not None:
+                if kept[index]:
+                    x = block(x)
+            elif block.gate is None:
+                x = block(x)
+            else:
+                score = block.gate(x)
+                scores.append(score)
+                x = block(x, straight_through(score) if self.training else hard_decision(score))
+        return self.head(x.float().mean((2, 3))), scores
+
+    def costs(self, size: int) -> tuple[int, list[int]]:
+        """Multiply-adds of one image of `size` pixels squared: of the whole network, and of each block."""
+        stem = self.stem.weight.numel() * size * size
+        blocks = []
+        for block in self.blocks:
+            size //= block.conv1.stride[0]
+            parts = [block.conv1, block.conv2] + ([block.shortcut[0]] if block.shortcut is not None else [])
+            blocks.append(sum(part.weight.numel() for part in parts) * size * size)
+        return stem + sum(blocks) + self.head.weight.numel(), blocks

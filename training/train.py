@@ -1,0 +1,45 @@
+#!/usr/bin/env python3
+"""Trains a plain network and its gated twin on one data set and writes both, exported, below --out. See README.md."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+import stages
+from data import DATASETS, load
+from recipes import RECIPES, SMOKE
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("dataset", choices=sorted(DATASETS))
+    parser.add_argument("--data", type=Path, help="folder of the data set (default .cache/data/DATASET)")
+    parser.add_argument("--out", type=Path, default=Path("models"), help="where the exported networks go")
+    parser.add_argument("--checkpoints", type=Path, default=Path(".cache/training"))
+    parser.add_argument("--until", choices=stages.ORDER, default=stages.ORDER[-1], help="stop after this stage")
+    parser.add_argument("--depths", type=int, nargs="+", help="residual blocks per stage")
+    parser.add_argument("--widths", type=int, nargs="+", help="channels per stage")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--smoke", action="store_true", help="one short pass through every stage on 2,000 images")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
+    torch.set_num_threads(options.threads)
+    dataset = DATASETS[options.dataset]
+    recipe = SMOKE if options.smoke else RECIPES[options.dataset]
+    recipe = replace(recipe, depths=options.depths or recipe.depths, widths=options.widths or recipe.widths)
+    train, test = load(dataset, options.data or Path(".cache/data") / dataset.name)
+    if options.smoke:
+        picked = torch.Generator().manual_seed(options.seed)
+        train = train.take(torch.randperm(len(train), generator=picked)[:2000])
+        test = test.take(torch.randperm(len(test), generator=picked)[:500])
+    stages.run(dataset, recipe, train, test, options)
+
+
+if __name__ == "__main__":
+    main()

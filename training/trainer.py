@@ -1,0 +1,116 @@
+"""What all stages share: seeded, resumable epochs, the learning rate's course, and accuracy."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from data import Dataset, Split, augment, normalize
+from network import ResNet
+from progress import progress, report
+
+Step = Callable[[torch.Tensor, torch.Tensor, int, int], torch.Tensor]
+
+
+def seeded(seed: int, stage: str, epoch: int) -> torch.Generator:
+    """A generator that depends on place alone, so that a resumed run draws what an uninterrupted one would."""
+    generator = torch.Generator()
+    generator.manual_seed(seed * 1_000_003 + sum(map(ord, stage)) * 1009 + epoch)
+    return generator
+
+
+def sgd(parameters, weight_decay: float = 5e-4) -> torch.optim.SGD:
+    """SGD with Nesterov momentum; vectors (BatchNorm, biases) are not decayed."""
+    parameters = list(parameters)
+    matrices = [p for p in parameters if p.ndim > 1]
+    vectors = [p for p in parameters if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True)
+
+
+def save_atomically(state: dict, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(file)
+
+
+class Stage:
+    """Some epochs with one loss and one course of the learning rate; each epoch ends in a checkpoint.
+
+    `loss(images, labels, step, steps)` gets a normalised batch; `rate(progress)` maps 0..1 to a learning rate;
+    `state` is what the checkpoint holds beside the network and optimizer (anything with state_dict/load_state_dict).
+    """
+
+    def __init__(self, name: str, network: ResNet, optimizer: torch.optim.Optimizer, loss: Step,
+                 rate: Callable[[float], float], epochs: int, checkpoint: Path, state: nn.Module | None = None):  # fmt: skip
+        self.name, self.network, self.optimizer, self.loss = name, network, optimizer, loss
+        self.rate, self.epochs, self.checkpoint, self.state = rate, epochs, checkpoint, state or nn.Module()
+
+    def load(self) -> int:
+        """Restores the checkpoint, if there is one; returns how many epochs are done."""
+        if not self.checkpoint.exists():
+            return 0
+        saved = torch.load(self.checkpoint, weights_only=True)
+        self.network.load_state_dict(saved["network"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.state.load_state_dict(saved["state"])
+        return saved["epoch"]
+
+    def run(self, dataset: Dataset, train: Split, monitor: Callable[[], str], batch: int, seed: int) -> None:
+        first = self.load()
+        steps = len(train) // batch
+        for epoch in range(first, self.epochs):
+            generator = seeded(seed, self.name, epoch)
+            torch.manual_seed(generator.initial_seed())
+            order = torch.randperm(len(train), generator=generator)
+            start, losses = time.monotonic(), []
+            self.network.train()
+            for index in progress(range(steps), f"{self.name} {epoch + 1}/{self.epochs}"):
+                picked = order[index * batch : (index + 1) * batch]
+                images = normalize(dataset, augment(dataset, train.images[picked], generator))
+                done = epoch * steps + index
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.rate((done + 0.5) / (self.epochs * steps))
+                with torch.autocast("cpu", torch.bfloat16):
+                    loss = self.loss(images, train.labels[picked], done, self.epochs * steps)
+                self.optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                self.optimizer.step()
+                losses.append(loss.detach())
+            seconds = time.monotonic() - start
+            mean = torch.stack(losses).mean().item()
+            report(f"{self.name} {epoch + 1}/{self.epochs}: loss {mean:.4f}, {seconds:.0f} s, {monitor()}")
+            save_atomically(
+                {
+                    "network": self.network.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "state": self.state.state_dict(),
+                    "epoch": epoch + 1,
+                },
+                self.checkpoint,
+            )
+
+
+def smoothed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(logits.float(), labels, label_smoothing=0.1)
+
+
+@torch.no_grad()
+def predict(network: ResNet, dataset: Dataset, split: Split, kept=None, bf16: bool = True):
+    """Logits [N, classes] and scores [N, gates] of a whole split, in evaluation mode."""
+    network.eval()
+    logits, scores = [], []
+    for images in split.images.split(250):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            batch_logits, batch_scores = network.run(normalize(dataset, images), kept)
+        logits.append(batch_logits.float())
+        scores.append(torch.cat(batch_scores, 1) if batch_scores else torch.zeros(len(images), 0))
+    return torch.cat(logits), torch.cat(scores)
+
+
+def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    return (logits.argmax(1) == labels).float().mean().item()
