@@ -1,0 +1,109 @@
+import { parseRunOptions, parseRunSyncOptions, parseSessionOptions } from '../../lib/options.js';
+import { notify, type RunEvent } from '../../lib/skip/observer.js';
+import { nearNames, suggest } from '../../lib/suggest.js';
+
+describe('session options', () => {
+  it('takes every option', () => {
+    const options = {
+      policy: 'full',
+      backend: 'reference',
+      threads: 2,
+      isa: 'avx2',
+      freeDimensionOverrides: { height: 32 },
+      observers: [{}, { onRun() {} }],
+    } as const;
+    expect(parseSessionOptions(options)).toEqual(options);
+    expect(parseSessionOptions(undefined)).toEqual({});
+  });
+
+  it.each<[unknown, string]>([
+    [{ polcy: 'full' }, "options: unknown key 'polcy'; did you mean 'policy'?"],
+    [{ executionProviders: ['cpu'] }, "options: unknown key 'executionProviders'"],
+    [{ backend: 'gpu' }, "options.backend: expected one of 'native', 'reference'"],
+    [{ threads: 0 }, 'options.threads: expected an integer in 1..1024'],
+    [{ threads: 1.5 }, 'options.threads'],
+    [{ threads: Number.NaN }, 'options.threads'],
+    [{ threads: '2' }, 'options.threads'],
+    [{ isa: 'sse' }, "options.isa: expected one of 'scalar', 'avx2', 'avx512', 'neon'"],
+    [{ policy: 3 }, "options.policy: expected 'model', 'full'"],
+    [{ observers: {} }, 'options.observers: expected an array'],
+    [{ observers: [{ onRun: 1 }] }, 'options.observers.0: expected an object with a method onRun'],
+    [{ freeDimensionOverrides: { h: -1 } }, 'options.freeDimensionOverrides.h: expected an integer'],
+    ['full', 'options: '],
+    [{ threads: 0, isa: 'x' }, '; options.isa'],
+  ])('refuses %j', (options, message) => {
+    expect(() => parseSessionOptions(options)).toThrow(
+      expect.objectContaining({ code: 'INVALID_ARGUMENT', message: expect.stringContaining(message) }),
+    );
+  });
+});
+
+describe('run options', () => {
+  it('takes every option', () => {
+    const options = { trace: true, policy: { blocks: {} }, signal: new AbortController().signal };
+    expect(parseRunOptions(options)).toEqual(options);
+  });
+
+  it.each<[unknown, string]>([
+    [{ trace: 1 }, 'options.trace: expected true or false'],
+    [{ signal: {} }, 'options.signal: expected an AbortSignal'],
+    [{ traces: true }, "did you mean 'trace'?"],
+  ])('refuses %j', (options, message) => {
+    expect(() => parseRunOptions(options)).toThrow(
+      expect.objectContaining({ code: 'INVALID_ARGUMENT', message: expect.stringContaining(message) }),
+    );
+  });
+
+  it('has no signal in runSync', () => {
+    expect(() => parseRunSyncOptions({ signal: new AbortController().signal })).toThrow(
+      "unknown key 'signal'",
+    );
+  });
+});
+
+describe('suggestions', () => {
+  it('finds near names, nearest first', () => {
+    expect(nearNames('treads', ['threads', 'trace', 'isa'])).toEqual(['threads']);
+    expect(nearNames('LAYER1', ['layer1.0', 'stem'])).toEqual(['layer1.0']);
+    expect(nearNames('zzzz', ['threads'])).toEqual([]);
+  });
+
+  it('lists the choices when none is near', () => {
+    expect(suggest('zzzz', ['a', 'b'])).toBe("expected one of 'a', 'b'");
+    expect(suggest('zzzz', [])).toBe('there are none');
+  });
+});
+
+describe('observers', () => {
+  const event = { milliseconds: 1 } as RunEvent;
+
+  it('get the event in order', () => {
+    const seen: string[] = [];
+    notify([{ onRun: () => void seen.push('a') }, {}, { onRun: () => void seen.push('b') }], event);
+    expect(seen).toEqual(['a', 'b']);
+  });
+
+  it('become a warning when they fail, at once or later', async () => {
+    const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => {});
+    const seen = jest.fn();
+    notify(
+      [
+        {
+          onRun() {
+            throw new Error('broken now');
+          },
+        },
+        { onRun: async () => Promise.reject(new Error('broken later')) },
+        { onRun: seen },
+      ],
+      event,
+    );
+    await new Promise(setImmediate);
+    expect(seen).toHaveBeenCalledWith(event);
+    expect(warned.mock.calls.map(([message]) => String(message))).toEqual([
+      expect.stringContaining('broken now'),
+      expect.stringContaining('broken later'),
+    ]);
+    warned.mockRestore();
+  });
+});
