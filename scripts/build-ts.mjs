@@ -1,17 +1,21 @@
-// Builds lib/ twice with tsc: ES modules into dist/esm, CommonJS into dist/cjs.
+// Builds lib/ twice with tsc, ES modules into dist/esm and CommonJS into dist/cjs, and writes the JSON schema
+// of policies.
 import { execFileSync } from 'node:child_process';
 import { rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { z } from 'zod';
 
 const require = createRequire(import.meta.url);
 const tsc = require.resolve('typescript/bin/tsc');
 
+rmSync('dist', { recursive: true, force: true });
 for (const [format, type] of [
   ['esm', 'module'],
   ['cjs', 'commonjs'],
 ]) {
-  const out = `dist/${format}`;
-  rmSync(out, { recursive: true, force: true });
   execFileSync(process.execPath, [tsc, '-p', `tsconfig.${format}.json`], { stdio: 'inherit' });
-  writeFileSync(`${out}/package.json`, `${JSON.stringify({ type })}\n`);
+  writeFileSync(`dist/${format}/package.json`, `${JSON.stringify({ type })}\n`);
 }
+
+const { policySchema } = await import('../dist/esm/skip/policy.js');
+writeFileSync('dist/policy.schema.json', `${JSON.stringify(z.toJSONSchema(policySchema), null, 2)}\n`);

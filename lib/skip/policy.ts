@@ -6,6 +6,26 @@ import { suggest } from '../suggest.js';
 import { parseStrict } from '../validation.js';
 import { BlockMode, type ResolvedPolicy } from './mode.js';
 
+/**
+ * What is done with one block: always run it, always skip it, let its gate decide, or let its gate decide with
+ * another threshold (finite; compared by the gate's own comparison).
+ */
+export type BlockAction = 'run' | 'skip' | 'gate' | { readonly threshold: number };
+
+/** What is done with each block of a model. */
+export interface SkipPolicy {
+  readonly version?: 1;
+  /** Ties the policy to one model file, by the hex SHA-256 of its bytes. */
+  readonly model?: { readonly sha256: string };
+  /**
+   * For all blocks that `blocks` doesn't name, applied where it can be: `skip` to skippable blocks, `gate` and
+   * `{ threshold }` to blocks with a gate; the rest run. It is `gate` when left out.
+   */
+  readonly default?: BlockAction;
+  /** By the name or the index of a block, which must be able to do what is asked. */
+  readonly blocks: { readonly [nameOrIndex: string]: BlockAction };
+}
+
 const THRESHOLD = 'expected a finite number that a float32 can hold';
 
 const thresholdSchema = z
@@ -36,22 +56,7 @@ export const policySchema = z
     }),
     blocks: z.record(z.string(), actionSchema).meta({ description: 'By the name or the index of a block.' }),
   })
-  .meta({ title: 'SkipPolicy of residual-skip' });
-
-/**
- * What is done with one block: always run it, always skip it, let its gate decide (and run it when it has
- * none), or let its gate decide with another threshold.
- */
-export type BlockAction = z.infer<typeof actionSchema>;
-
-/**
- * What is done with each block of a model.
- *  - `blocks` names blocks by name or index; each must be able to do what is asked.
- *  - `default` is for all others and applies where it can: `skip` to skippable blocks, `gate` and
- *    `{ threshold }` to blocks with a gate; the rest run. It is `gate` when left out.
- *  - `model.sha256` ties the policy to one model file.
- */
-export type SkipPolicy = z.infer<typeof policySchema>;
+  .meta({ title: 'SkipPolicy of residual-skip' }) satisfies z.ZodType<SkipPolicy>;
 
 /** `model`: as the gates in the file decide. `full`: run every block. Otherwise a policy or a file with one. */
 export type PolicySource = 'model' | 'full' | SkipPolicy | (string & {});
