@@ -151,6 +151,8 @@ export class InferenceSession {
   run(feeds: Feeds, fetches: Fetches, options: Traced<RunOptions>): Promise<TracedRun>;
   run(feeds: Feeds, options?: Untraced<RunOptions>): Promise<TensorMap>;
   run(feeds: Feeds, fetches: Fetches, options?: Untraced<RunOptions>): Promise<TensorMap>;
+  run(feeds: Feeds, options: RunOptions): Promise<TensorMap | TracedRun>;
+  run(feeds: Feeds, fetches: Fetches, options: RunOptions): Promise<TensorMap | TracedRun>;
   async run(feeds: Feeds, second?: Fetches | RunOptions, third?: RunOptions): Promise<TensorMap | TracedRun> {
     const { fetches, options } = parseFetches(this.#model, second, third);
     const { signal, ...rest } = parseRunOptions(options);
@@ -176,6 +178,8 @@ export class InferenceSession {
   runSync(feeds: Feeds, fetches: Fetches, options: Traced<RunSyncOptions>): TracedRun;
   runSync(feeds: Feeds, options?: Untraced<RunSyncOptions>): TensorMap;
   runSync(feeds: Feeds, fetches: Fetches, options?: Untraced<RunSyncOptions>): TensorMap;
+  runSync(feeds: Feeds, options: RunSyncOptions): TensorMap | TracedRun;
+  runSync(feeds: Feeds, fetches: Fetches, options: RunSyncOptions): TensorMap | TracedRun;
   runSync(feeds: Feeds, second?: Fetches | RunSyncOptions, third?: RunSyncOptions): TensorMap | TracedRun {
     const { fetches, options } = parseFetches(this.#model, second, third);
     const call = this.#prepare(feeds, fetches, parseRunSyncOptions(options));
