@@ -92,75 +92,90 @@ export interface DotArgs {
   residual: Float32Array | undefined;
 }
 
-const tile = new Float64Array(ROWS * 2);
-
 /** y[row, column] = sum over k of weights[row, k] * x[column, k] + bias[row] + residual[row, column]. */
 export function dot(args: DotArgs): void {
-  const { bases, columns, rows, depth } = args;
-  for (let row = 0; row < rows; row += ROWS) {
-    const weightsStart = args.weightsStart + row * depth;
-    for (let column = 0; column < columns; column += 2) {
-      const base = args.xStart + bases[column]!;
-      const next = column + 1 < columns ? args.xStart + bases[column + 1]! : base;
-      dotTile(args.x, base, next, args.offsets, args.weights, weightsStart, depth);
-      storeTile(args, row, column);
+  const paired = args.columns - (args.columns % 2);
+  for (let row = 0; row < args.rows; row += ROWS) {
+    if (args.rows - row >= ROWS) dotRows(args, row, paired);
+    else dotEdge(args, row, args.rows, 0, paired);
+    if (paired < args.columns) dotEdge(args, row, Math.min(row + ROWS, args.rows), paired, args.columns);
+  }
+}
+
+/** Four whole rows, `columns` (an even number of) columns. */
+function dotRows(args: DotArgs, row: number, columns: number): void {
+  const { x, xStart, bases, offsets, weights: w, depth, y, yRowStride, yColumnStride, residual } = args;
+  const weightsStart = args.weightsStart + row * depth;
+  const yStart = args.yStart + row * yRowStride;
+  const { bias, biasStart } = args;
+  const shift0 = bias ? bias[biasStart + row]! : 0;
+  const shift1 = bias ? bias[biasStart + row + 1]! : 0;
+  const shift2 = bias ? bias[biasStart + row + 2]! : 0;
+  const shift3 = bias ? bias[biasStart + row + 3]! : 0;
+  for (let column = 0; column < columns; column += 2) {
+    const b0 = xStart + bases[column]!;
+    const b1 = xStart + bases[column + 1]!;
+    let s00 = shift0;
+    let s01 = shift0;
+    let s10 = shift1;
+    let s11 = shift1;
+    let s20 = shift2;
+    let s21 = shift2;
+    let s30 = shift3;
+    let s31 = shift3;
+    for (let k = 0, at = weightsStart; k < depth; k++, at += ROWS) {
+      const offset = offsets[k]!;
+      const x0 = x[b0 + offset]!;
+      const x1 = x[b1 + offset]!;
+      const w0 = w[at]!;
+      s00 += w0 * x0;
+      s01 += w0 * x1;
+      const w1 = w[at + 1]!;
+      s10 += w1 * x0;
+      s11 += w1 * x1;
+      const w2 = w[at + 2]!;
+      s20 += w2 * x0;
+      s21 += w2 * x1;
+      const w3 = w[at + 3]!;
+      s30 += w3 * x0;
+      s31 += w3 * x1;
     }
+    const at0 = yStart + column * yColumnStride;
+    const at1 = at0 + yRowStride;
+    const at2 = at1 + yRowStride;
+    const at3 = at2 + yRowStride;
+    if (residual) {
+      s00 += residual[at0]!;
+      s01 += residual[at0 + yColumnStride]!;
+      s10 += residual[at1]!;
+      s11 += residual[at1 + yColumnStride]!;
+      s20 += residual[at2]!;
+      s21 += residual[at2 + yColumnStride]!;
+      s30 += residual[at3]!;
+      s31 += residual[at3 + yColumnStride]!;
+    }
+    y[at0] = s00;
+    y[at0 + yColumnStride] = s01;
+    y[at1] = s10;
+    y[at1 + yColumnStride] = s11;
+    y[at2] = s20;
+    y[at2 + yColumnStride] = s21;
+    y[at3] = s30;
+    y[at3 + yColumnStride] = s31;
   }
 }
 
-function dotTile(
-  x: Float32Array,
-  b0: number,
-  b1: number,
-  offsets: Int32Array,
-  w: Float32Array,
-  weightsStart: number,
-  depth: number,
-): void {
-  let s00 = 0;
-  let s01 = 0;
-  let s10 = 0;
-  let s11 = 0;
-  let s20 = 0;
-  let s21 = 0;
-  let s30 = 0;
-  let s31 = 0;
-  for (let k = 0, at = weightsStart; k < depth; k++, at += ROWS) {
-    const offset = offsets[k]!;
-    const x0 = x[b0 + offset]!;
-    const x1 = x[b1 + offset]!;
-    const w0 = w[at]!;
-    s00 += w0 * x0;
-    s01 += w0 * x1;
-    const w1 = w[at + 1]!;
-    s10 += w1 * x0;
-    s11 += w1 * x1;
-    const w2 = w[at + 2]!;
-    s20 += w2 * x0;
-    s21 += w2 * x1;
-    const w3 = w[at + 3]!;
-    s30 += w3 * x0;
-    s31 += w3 * x1;
-  }
-  tile[0] = s00;
-  tile[1] = s01;
-  tile[2] = s10;
-  tile[3] = s11;
-  tile[4] = s20;
-  tile[5] = s21;
-  tile[6] = s30;
-  tile[7] = s31;
-}
-
-function storeTile(args: DotArgs, row: number, column: number): void {
-  const { y, yRowStride, yColumnStride, bias, residual } = args;
-  const liveRows = Math.min(ROWS, args.rows - row);
-  const liveColumns = Math.min(2, args.columns - column);
-  for (let r = 0; r < liveRows; r++) {
-    const shift = bias ? bias[args.biasStart + row + r]! : 0;
-    let at = args.yStart + (row + r) * yRowStride + column * yColumnStride;
-    for (let c = 0; c < liveColumns; c++, at += yColumnStride) {
-      const sum = tile[r * 2 + c]! + shift;
+/** What the tiles of four rows and two columns leave over: rows [row, rowEnd) of one packed group. */
+function dotEdge(args: DotArgs, row: number, rowEnd: number, column: number, columnEnd: number): void {
+  const { x, offsets, weights: w, depth, y, bias, residual } = args;
+  for (let r = row; r < rowEnd; r++) {
+    const weightsStart = args.weightsStart + row * depth + (r - row);
+    const shift = bias ? bias[args.biasStart + r]! : 0;
+    for (let c = column; c < columnEnd; c++) {
+      const base = args.xStart + args.bases[c]!;
+      let sum = shift;
+      for (let k = 0, at = weightsStart; k < depth; k++, at += ROWS) sum += w[at]! * x[base + offsets[k]!]!;
+      const at = args.yStart + r * args.yRowStride + c * args.yColumnStride;
       y[at] = residual ? sum + residual[at]! : sum;
     }
   }

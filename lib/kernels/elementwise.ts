@@ -47,13 +47,13 @@ function broadcastRows(y: KernelTensor, operands: readonly KernelTensor[]) {
 const FLOAT_ROWS: Record<BinaryKind, typeof addRow> = {
   add: addRow,
   sub: (a, ia, sa, b, ib, sb, y, at, n) => {
-    for (let i = 0; i < n; i++) y[at + i] = a[ia + i * sa]! - b[ib + i * sb]!;
+    for (let i = at, ja = ia, jb = ib; i < at + n; i++, ja += sa, jb += sb) y[i] = a[ja]! - b[jb]!;
   },
   mul: (a, ia, sa, b, ib, sb, y, at, n) => {
-    for (let i = 0; i < n; i++) y[at + i] = a[ia + i * sa]! * b[ib + i * sb]!;
+    for (let i = at, ja = ia, jb = ib; i < at + n; i++, ja += sa, jb += sb) y[i] = a[ja]! * b[jb]!;
   },
   div: (a, ia, sa, b, ib, sb, y, at, n) => {
-    for (let i = 0; i < n; i++) y[at + i] = a[ia + i * sa]! / b[ib + i * sb]!;
+    for (let i = at, ja = ia, jb = ib; i < at + n; i++, ja += sa, jb += sb) y[i] = a[ja]! / b[jb]!;
   },
 };
 
@@ -68,7 +68,7 @@ function addRow(
   at: number,
   n: number,
 ): void {
-  for (let i = 0; i < n; i++) y[at + i] = a[ia + i * sa]! + b[ib + i * sb]!;
+  for (let i = at, ja = ia, jb = ib; i < at + n; i++, ja += sa, jb += sb) y[i] = a[ja]! + b[jb]!;
 }
 
 /** Results are stored into Int32Array or Uint8Array, which reduces them modulo 2^32 or 2^8. */

@@ -1,6 +1,12 @@
 import type { StepNamed } from '../model/program.js';
-import { elementCount, floats, type KernelTensor } from './tensor.js';
+import { elementCount, floats, type KernelTensor, Scratch } from './tensor.js';
 import { type Geometry, geometry, type Triple, volume } from './window.js';
+
+// Looked up once: a global is slow to reach from code that runs inside a vm context.
+const { max } = Math;
+
+const sumScratch = new Scratch((n) => new Float64Array(n));
+const cellScratch = new Scratch((n) => new Int32Array(n));
 
 /**
  * Max or average over windows. Max ignores padding and propagates NaN; over a window that lies wholly in the padding
@@ -15,11 +21,9 @@ export function pool(
   const geo = geometry(x.shape, y.shape, attrs.kernel, attrs);
   const planes = x.shape[0]! * x.shape[1]!;
   if (elementCount(y.shape) === 0) return;
-  for (let plane = 0; plane < planes; plane++) {
-    if (attrs.kind === 'avg') averagePlane(floats(x), floats(y), plane, geo, attrs.countIncludePad);
-    else if (indices === undefined) maxPlane(floats(x), floats(y), plane, geo);
-    else maxPlaneWithIndices(floats(x), floats(y), indices, plane, geo, attrs.columnMajorIndices);
-  }
+  if (attrs.kind === 'avg') average(floats(x), floats(y), planes, geo, attrs.countIncludePad);
+  else if (indices === undefined) maximum(floats(x), floats(y), planes, geo);
+  else maximumWithIndices(floats(x), floats(y), indices, planes, geo, attrs.columnMajorIndices);
 }
 
 /** First tap of a window (whose first tap lies at `start`) that is inside [0, length). */
@@ -32,139 +36,138 @@ function lastTap(start: number, dilation: number, kernel: number, length: number
   return Math.min(kernel, Math.ceil((length - start) / dilation));
 }
 
-/** Bounds of the taps of one window, per axis: those inside the input, first and one past last. */
-class Taps {
-  readonly start: [number, number, number] = [0, 0, 0];
-  readonly first: [number, number, number] = [0, 0, 0];
-  readonly last: [number, number, number] = [0, 0, 0];
-
-  constructor(private readonly geo: Geometry) {}
-
-  /** Sets one axis for output position `at`. */
-  set(axis: 0 | 1 | 2, at: number): void {
-    const { stride, padBegin, dilation, kernel, input } = this.geo;
-    const start = at * stride[axis] - padBegin[axis];
-    this.start[axis] = start;
-    this.first[axis] = firstTap(start, dilation[axis]);
-    this.last[axis] = lastTap(start, dilation[axis], kernel[axis], input[axis]);
-  }
-
-  /** Cells of the window that lie inside the input, or inside the padded input. */
-  cells(padded: boolean): number {
-    let count = 1;
-    for (let axis = 0; axis < 3; axis++) {
-      const end = padded
-        ? lastTap(
-            this.start[axis]!,
-            this.geo.dilation[axis]!,
-            this.geo.kernel[axis]!,
-            this.geo.input[axis]! + this.geo.padEnd[axis]!,
-          )
-        : this.last[axis]!;
-      count *= Math.max(0, end - (padded ? 0 : this.first[axis]!));
-    }
-    return count;
-  }
+/** Taps of the window at output position `at` of one axis that are inside the input: [first, last). */
+function tapsInside(geo: Geometry, axis: 0 | 1 | 2, at: number): [first: number, last: number] {
+  const start = at * geo.stride[axis] - geo.padBegin[axis];
+  return [
+    firstTap(start, geo.dilation[axis]),
+    lastTap(start, geo.dilation[axis], geo.kernel[axis], geo.input[axis]),
+  ];
 }
 
-/** Calls `window` for every output position of a plane, in order, with the bounds of its taps. */
-function forEachWindow(geo: Geometry, window: (p: number, taps: Taps) => void): void {
-  const taps = new Taps(geo);
-  let p = 0;
-  for (let d = 0; d < geo.output[0]; d++) {
-    taps.set(0, d);
-    for (let h = 0; h < geo.output[1]; h++) {
-      taps.set(1, h);
-      for (let w = 0; w < geo.output[2]; w++) {
-        taps.set(2, w);
-        window(p++, taps);
-      }
-    }
-  }
+/** Cells that the window at `at` counts along one axis: those inside the input, or inside the padded input. */
+function cellsCounted(geo: Geometry, axis: 0 | 1 | 2, at: number, padded: boolean): number {
+  const start = at * geo.stride[axis] - geo.padBegin[axis];
+  const first = padded ? 0 : firstTap(start, geo.dilation[axis]);
+  const length = padded ? geo.input[axis] + geo.padEnd[axis] : geo.input[axis];
+  return Math.max(0, lastTap(start, geo.dilation[axis], geo.kernel[axis], length) - first);
 }
 
-function averagePlane(
-  x: Float32Array,
-  y: Float32Array,
-  plane: number,
+/** Positions of one axis, [first, last), for which the tap at `shift` from the window's start is inside the input. */
+function positionsInside(shift: number, stride: number, input: number, output: number): [number, number] {
+  const first = shift < 0 ? Math.ceil(-shift / stride) : 0;
+  return [first, Math.min(output, Math.ceil((input - shift) / stride))];
+}
+
+/**
+ * Walks the windows row by row of the output and, within a row, tap by tap, so that the innermost loop runs along the
+ * row without tests. `tap` is given the columns [first, last) for which it lies inside x, and where in x the first lies.
+ */
+function forEachTapOfRow(
   geo: Geometry,
-  countPad: boolean,
+  plane: number,
+  d: number,
+  h: number,
+  tap: (start: number, first: number, last: number) => void,
 ): void {
-  const { input, dilation } = geo;
-  const xStart = plane * volume(input);
-  const yStart = plane * volume(geo.output);
-  forEachWindow(geo, (p, taps) => {
-    const { start, first, last } = taps;
-    let sum = 0;
-    for (let d = first[0]; d < last[0]; d++) {
-      for (let h = first[1]; h < last[1]; h++) {
-        const row = xStart + rowOf(start, dilation, input, d, h);
-        const end = row + last[2] * dilation[2];
-        for (let i = row + first[2] * dilation[2]; i < end; i += dilation[2]) sum += x[i]!;
+  const { input, output, stride, dilation, kernel, padBegin } = geo;
+  const [firstD, lastD] = tapsInside(geo, 0, d);
+  const [firstH, lastH] = tapsInside(geo, 1, h);
+  for (let kd = firstD; kd < lastD; kd++) {
+    const z = d * stride[0] - padBegin[0] + kd * dilation[0];
+    for (let kh = firstH; kh < lastH; kh++) {
+      const row = h * stride[1] - padBegin[1] + kh * dilation[1];
+      for (let kw = 0; kw < kernel[2]; kw++) {
+        const shift = kw * dilation[2] - padBegin[2];
+        const [first, last] = positionsInside(shift, stride[2], input[2], output[2]);
+        tap(((plane * input[0] + z) * input[1] + row) * input[2] + shift + first * stride[2], first, last);
       }
     }
-    const cells = taps.cells(countPad);
-    y[yStart + p] = cells === 0 ? 0 : sum / cells;
-  });
+  }
 }
 
-function maxPlane(x: Float32Array, y: Float32Array, plane: number, geo: Geometry): void {
-  const { input, dilation } = geo;
-  const xStart = plane * volume(input);
-  const yStart = plane * volume(geo.output);
-  forEachWindow(geo, (p, { start, first, last }) => {
-    let best = Number.NEGATIVE_INFINITY;
-    for (let d = first[0]; d < last[0]; d++) {
-      for (let h = first[1]; h < last[1]; h++) {
-        const row = xStart + rowOf(start, dilation, input, d, h);
-        const end = row + last[2] * dilation[2];
-        for (let i = row + first[2] * dilation[2]; i < end; i += dilation[2]) {
-          const v = x[i]!;
-          // False for a NaN on either side: once best is NaN it stays, and a NaN replaces any number.
-          if (!(v <= best) && !Number.isNaN(best)) best = v;
+function average(x: Float32Array, y: Float32Array, planes: number, geo: Geometry, countPad: boolean): void {
+  const [depth, height, width] = geo.output;
+  const step = geo.stride[2];
+  const sums = sumScratch.atLeast(width);
+  const cells = cellScratch.atLeast(width);
+  for (let w = 0; w < width; w++) cells[w] = cellsCounted(geo, 2, w, countPad);
+  const addTap = (start: number, first: number, last: number) => {
+    for (let w = first, i = start; w < last; w++, i += step) sums[w]! += x[i]!;
+  };
+  let to = 0;
+  for (let plane = 0; plane < planes; plane++) {
+    for (let d = 0; d < depth; d++) {
+      for (let h = 0; h < height; h++, to += width) {
+        const rows = cellsCounted(geo, 0, d, countPad) * cellsCounted(geo, 1, h, countPad);
+        sums.fill(0, 0, width);
+        forEachTapOfRow(geo, plane, d, h, addTap);
+        for (let w = 0; w < width; w++) {
+          const count = rows * cells[w]!;
+          y[to + w] = count === 0 ? 0 : sums[w]! / count;
         }
       }
     }
-    y[yStart + p] = best;
-  });
+  }
 }
 
-function maxPlaneWithIndices(
+function maximum(x: Float32Array, y: Float32Array, planes: number, geo: Geometry): void {
+  const [depth, height, width] = geo.output;
+  const step = geo.stride[2];
+  let to = 0;
+  const maxTap = (start: number, first: number, last: number) => {
+    for (let w = to + first, i = start; w < to + last; w++, i += step) y[w] = max(y[w]!, x[i]!);
+  };
+  y.fill(Number.NEGATIVE_INFINITY, 0, planes * volume(geo.output));
+  for (let plane = 0; plane < planes; plane++) {
+    for (let d = 0; d < depth; d++) {
+      for (let h = 0; h < height; h++, to += width) forEachTapOfRow(geo, plane, d, h, maxTap);
+    }
+  }
+}
+
+function maximumWithIndices(
   x: Float32Array,
   y: Float32Array,
   indices: KernelTensor,
-  plane: number,
+  planes: number,
   geo: Geometry,
   columnMajor: boolean,
 ): void {
-  const { input, dilation } = geo;
+  const { input, output, stride, dilation, padBegin } = geo;
   const to = indices.data as BigInt64Array;
-  const xStart = plane * volume(input);
-  const yStart = plane * volume(geo.output);
-  forEachWindow(geo, (p, { start, first, last }) => {
-    let best = Number.NEGATIVE_INFINITY;
-    let at = -1;
-    for (let d = first[0]; d < last[0]; d++) {
-      for (let h = first[1]; h < last[1]; h++) {
-        const row = rowOf(start, dilation, input, d, h);
-        for (let w = first[2]; w < last[2]; w++) {
-          const i = row + w * dilation[2];
-          const v = x[xStart + i]!;
-          if ((at < 0 || !(v <= best)) && !Number.isNaN(best)) {
-            best = v;
-            at = i;
+  let p = 0;
+  for (let plane = 0; plane < planes; plane++) {
+    const start = plane * volume(input);
+    for (let d = 0; d < output[0]; d++) {
+      const [firstD, lastD] = tapsInside(geo, 0, d);
+      for (let h = 0; h < output[1]; h++) {
+        const [firstH, lastH] = tapsInside(geo, 1, h);
+        for (let w = 0; w < output[2]; w++, p++) {
+          const [firstW, lastW] = tapsInside(geo, 2, w);
+          let best = Number.NEGATIVE_INFINITY;
+          let at = -1;
+          for (let kd = firstD; kd < lastD; kd++) {
+            const z = d * stride[0] - padBegin[0] + kd * dilation[0];
+            for (let kh = firstH; kh < lastH; kh++) {
+              const row = (z * input[1] + h * stride[1] - padBegin[1] + kh * dilation[1]) * input[2];
+              for (let kw = firstW; kw < lastW; kw++) {
+                const i = row + w * stride[2] - padBegin[2] + kw * dilation[2];
+                const v = x[start + i]!;
+                // The first tap counts whatever it is; then a NaN replaces any number, and nothing replaces a NaN.
+                if (at < 0 || (!(v <= best) && !Number.isNaN(best))) {
+                  best = v;
+                  at = i;
+                }
+              }
+            }
           }
+          y[p] = best;
+          to[p] = BigInt(at < 0 ? at : start + (columnMajor ? columnMajorIndex(at, input) : at));
         }
       }
     }
-    y[yStart + p] = best;
-    to[yStart + p] = BigInt(at < 0 ? at : xStart + (columnMajor ? columnMajorIndex(at, input) : at));
-  });
-}
-
-/** Offset, in its plane, of the row of a window that taps (d, h) read; column 0 of the window. */
-function rowOf(start: Triple, dilation: Triple, input: Triple, d: number, h: number): number {
-  return ((start[0] + d * dilation[0]) * input[1] + start[1] + h * dilation[1]) * input[2] + start[2];
+  }
 }
 
 function columnMajorIndex(at: number, [depth, height, width]: Triple): number {
