@@ -1,0 +1,250 @@
+import { setImmediate } from 'node:timers/promises';
+import { ResidualSkipError } from '../errors.js';
+import { activate, elementCount, type KernelTensor, runStep } from '../kernels/index.js';
+import { type Block, type Gate, NONE, type Program, type Step } from '../model/program.js';
+import type { DataType, TensorData } from '../tensor.js';
+import { type Backend, BlockMode, type CompiledProgram, type RunRequest } from './backend.js';
+import { type Placement, place } from './placement.js';
+
+/**
+ * Plain TypeScript: what the native backend is tested and measured against. Items of a batch are run one after
+ * another on the caller's thread; `run` gives way to the event loop between steps.
+ */
+export class ReferenceBackend implements Backend {
+  readonly name = 'reference';
+
+  compile(program: Program): CompiledProgram {
+    return new ReferenceProgram(program);
+  }
+
+  /** Programs share nothing. */
+  release(): void {}
+}
+
+/** How long `run` may hold the event loop, in milliseconds, if single steps are shorter. */
+const SLICE_MS = 4;
+
+class ReferenceProgram implements CompiledProgram {
+  private readonly placement: Placement;
+  private readonly program: Program;
+  /** Arenas that no run is using. */
+  private readonly idle: Arena[] = [];
+  private released = false;
+
+  constructor(program: Program) {
+    this.program = program;
+    this.placement = place(program);
+    this.idle.push(new Arena(program, this.placement));
+  }
+
+  runSync(request: RunRequest): void {
+    const arena = this.acquire();
+    try {
+      for (const _ of runItems(arena, request)) throwIfAborted(request.signal);
+    } finally {
+      this.giveBack(arena);
+    }
+  }
+
+  async run(request: RunRequest): Promise<void> {
+    const arena = this.acquire();
+    try {
+      let resumed = performance.now();
+      throwIfAborted(request.signal);
+      for (const _ of runItems(arena, request)) {
+        if (performance.now() - resumed > SLICE_MS) {
+          await setImmediate();
+          resumed = performance.now();
+        }
+        throwIfAborted(request.signal);
+      }
+    } finally {
+      this.giveBack(arena);
+    }
+  }
+
+  release(): void {
+    this.released = true;
+    this.idle.length = 0;
+  }
+
+  private acquire(): Arena {
+    if (this.released) throw new ResidualSkipError('SESSION_RELEASED', 'The program was released.');
+    return this.idle.pop() ?? new Arena(this.program, this.placement);
+  }
+
+  private giveBack(arena: Arena): void {
+    if (!this.released) this.idle.push(arena);
+  }
+}
+
+function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) {
+    throw new ResidualSkipError('ABORTED', 'The run was aborted by its signal.', { cause: signal.reason });
+  }
+}
+
+/** What one run owns: a tensor for every value, and the tensors of every step at hand. */
+class Arena {
+  readonly tensors: readonly (KernelTensor | undefined)[];
+  readonly operands: readonly { inputs: (KernelTensor | undefined)[]; outputs: KernelTensor[] }[];
+  /** The block that begins (with its gate, if it has steps of its own) at a step; undefined elsewhere. */
+  readonly blockAt: readonly (number | undefined)[];
+
+  constructor(
+    readonly program: Program,
+    { offsets, bytes }: Placement,
+  ) {
+    const memory = allocate(bytes);
+    // Values in the same place share one array, which tells kernels that they work in place.
+    const arrays = new Map<string, TensorData>();
+    this.tensors = program.values.map(({ dtype, shape, data }, id) => {
+      if (data) return { dtype, shape, data, constant: true };
+      const offset = offsets[id]!;
+      if (offset === NONE) return undefined;
+      const key = `${dtype} ${offset} ${elementCount(shape)}`;
+      const array = arrays.get(key) ?? view(memory, dtype, offset, elementCount(shape));
+      arrays.set(key, array);
+      return { dtype, shape, data: array };
+    });
+    this.operands = program.steps.map(({ inputs, outputs }) => ({
+      inputs: inputs.map((id) => (id === NONE ? undefined : this.tensor(id))),
+      outputs: outputs.map((id) => this.tensor(id)),
+    }));
+    const blockAt = new Array<number | undefined>(program.steps.length).fill(undefined);
+    for (const [index, { gateFirst }] of program.blocks.entries()) blockAt[gateFirst] = index;
+    this.blockAt = blockAt;
+  }
+
+  tensor(id: number): KernelTensor {
+    const tensor = this.tensors[id];
+    if (!tensor)
+      throw new ResidualSkipError('INTERNAL', `Value ${id} of the program is used but never made.`);
+    return tensor;
+  }
+}
+
+function allocate(bytes: number): ArrayBuffer {
+  try {
+    return new ArrayBuffer(bytes);
+  } catch (cause) {
+    throw new ResidualSkipError('OUT_OF_MEMORY', `The run needs ${bytes} bytes, which could not be had.`, {
+      cause,
+    });
+  }
+}
+
+function view(memory: ArrayBuffer, dtype: DataType, offset: number, length: number): TensorData {
+  switch (dtype) {
+    case 'float32':
+      return new Float32Array(memory, offset, length);
+    case 'int32':
+      return new Int32Array(memory, offset, length);
+    case 'int64':
+      return new BigInt64Array(memory, offset, length);
+    case 'uint8':
+    case 'bool':
+      return new Uint8Array(memory, offset, length);
+  }
+}
+
+/** Runs item after item, yielding after every step. */
+function* runItems(arena: Arena, request: RunRequest): Generator<void, void> {
+  const { program } = arena;
+  request.ran.fill(0);
+  request.scores.fill(Number.NaN);
+  for (let item = 0; item < request.items; item++) {
+    for (const [i, { value, batched }] of program.inputs.entries()) {
+      const { data } = arena.tensor(value);
+      copySlice(request.inputs[i]!, batched ? item * data.length : 0, data, 0, data.length);
+    }
+    yield* runProgram(arena, request, item);
+    for (const [i, { value, batched }] of program.outputs.entries()) {
+      const { data } = arena.tensor(value);
+      copySlice(data, 0, request.outputs[i]!, batched ? item * data.length : 0, data.length);
+    }
+  }
+}
+
+/** Both arrays are of one type, whatever it is. */
+function copySlice(
+  from: TensorData,
+  fromStart: number,
+  to: TensorData,
+  toStart: number,
+  count: number,
+): void {
+  (to as Uint8Array).set((from as Uint8Array).subarray(fromStart, fromStart + count), toStart);
+}
+
+function* runProgram(arena: Arena, request: RunRequest, item: number): Generator<void, void> {
+  const { program, blockAt } = arena;
+  let at = 0;
+  while (at < program.steps.length) {
+    const index = blockAt[at];
+    if (index === undefined) {
+      at = runOne(arena, at);
+      yield;
+    } else {
+      yield* runBlock(arena, request, item, index);
+      at = program.blocks[index]!.end;
+    }
+  }
+}
+
+/** Runs or skips one block. */
+function* runBlock(arena: Arena, request: RunRequest, item: number, index: number): Generator<void, void> {
+  const block = arena.program.blocks[index]!;
+  const entry = item * arena.program.blocks.length + index;
+  let runs = request.policy.modes[index] === BlockMode.run;
+  if (request.policy.modes[index] === BlockMode.gate && block.gate) {
+    yield* runRange(arena, block.gateFirst, block.first);
+    const score = Number(arena.tensor(block.gate.score).data[0]);
+    request.scores[entry] = score;
+    runs = gateOpens(block.gate, score, request.policy.thresholds[index]!);
+  }
+  request.ran[entry] = runs ? 1 : 0;
+  if (runs) yield* runRange(arena, block.first, block.end);
+  else skip(arena, block);
+}
+
+/** A score that is NaN runs the block: when in doubt, nothing is left out. */
+function gateOpens({ compare }: Gate, score: number, threshold: number): boolean {
+  if (Number.isNaN(score)) return true;
+  switch (compare) {
+    case 'gt':
+      return score > threshold;
+    case 'ge':
+      return score >= threshold;
+    case 'lt':
+      return score < threshold;
+    case 'le':
+      return score <= threshold;
+  }
+}
+
+/** The stream passes the block by: no work where the block's output lives where its input does. */
+function skip(arena: Arena, { input, output, skipActivation }: Block): void {
+  const x = arena.tensor(input).data;
+  const y = arena.tensor(output).data;
+  if (skipActivation.kind !== 'none')
+    activate(x as Float32Array, y as Float32Array, y.length, skipActivation);
+  else if (x !== y) copySlice(x, 0, y, 0, y.length);
+}
+
+function* runRange(arena: Arena, first: number, end: number): Generator<void, void> {
+  for (let at = first; at < end; ) {
+    at = runOne(arena, at);
+    yield;
+  }
+}
+
+/** Runs the step at `at` and tells which comes next. */
+function runOne(arena: Arena, at: number): number {
+  const step: Step = arena.program.steps[at]!;
+  if (step.op === 'jump') return step.attrs.target;
+  const { inputs, outputs } = arena.operands[at]!;
+  if (step.op === 'branch') return inputs[0]!.data[0] === 0 ? step.attrs.target : at + 1;
+  runStep(step, inputs, outputs);
+  return at + 1;
+}
