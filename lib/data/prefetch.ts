@@ -1,6 +1,6 @@
 /**
- * Maps `items` through `load` in order, with at most `ahead` loads under way or waiting at any time, so that
- * reading and decoding overlap the consumer's work. The first error ends the iteration at its item's turn;
+ * Maps `items` through `load` in order, with at most `ahead` loads under way or waiting behind the item in
+ * hand, so that reading and decoding overlap the consumer's work. The first error ends the iteration at its item's turn;
  * when the consumer stops early, loads under way are left to finish and their results are dropped.
  */
 export async function* prefetch<T, R>(
@@ -20,5 +20,10 @@ export async function* prefetch<T, R>(
       queue.push(loading);
     }
   };
-  for (fill(); queue.length > 0; fill()) yield await queue.shift()!;
+  fill();
+  while (queue.length > 0) {
+    const current = queue.shift()!;
+    fill();
+    yield await current;
+  }
 }

@@ -1,0 +1,28 @@
+import { CommanderError } from 'commander';
+import { type ErrorCode, ResidualSkipError } from '../errors.js';
+import type { Io } from './io.js';
+
+/** Exit codes: the command did not succeed; it was called in a way that it doesn't know. */
+const FAILED = 1;
+const USAGE = 2;
+
+/** Writes `error` to the error stream, as JSON where asked; returns the exit code. */
+export function reportFailure(io: Io, error: unknown, json: boolean): number {
+  if (error instanceof CommanderError && error.exitCode === 0) return 0;
+  const { code, message, exitCode } = describe(error);
+  io.err(
+    json ? `${JSON.stringify({ error: { code, message } })}\n` : `residual-skip: ${message} [${code}]\n`,
+  );
+  return exitCode;
+}
+
+function describe(error: unknown): { code: ErrorCode; message: string; exitCode: number } {
+  if (error instanceof ResidualSkipError)
+    return { code: error.code, message: error.message, exitCode: FAILED };
+  if (error instanceof CommanderError) {
+    const message = error.message.replace(/^error: /, '').replace(/\n\(?/, ' (');
+    return { code: 'INVALID_ARGUMENT', message, exitCode: USAGE };
+  }
+  const message = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  return { code: 'INTERNAL', message: `This is a defect, please report it: ${message}`, exitCode: FAILED };
+}

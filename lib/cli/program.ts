@@ -1,0 +1,29 @@
+import { Command } from 'commander';
+import { addEvalCommand } from './eval.js';
+import { reportFailure } from './failure.js';
+import { addInspectCommand } from './inspect.js';
+import type { Io } from './io.js';
+import { addRunCommand } from './run.js';
+import { packageVersion } from './version.cjs';
+
+/** Runs the command line `args` (without node and script); resolves to the exit code and never rejects. */
+export async function runCli(args: readonly string[], io: Io): Promise<number> {
+  const program = new Command('residual-skip')
+    .description('Run residual networks and skip the blocks that an input does not need.')
+    .version(packageVersion())
+    .showSuggestionAfterError()
+    // Failures are reported in one place, below.
+    .configureOutput({ writeOut: io.out, writeErr: () => {} })
+    .exitOverride();
+  for (const add of [addInspectCommand, addRunCommand, addEvalCommand]) add(program, io);
+  if (args.length === 0) {
+    io.err(program.helpInformation());
+    return 2;
+  }
+  try {
+    await program.parseAsync(args, { from: 'user' });
+    return 0;
+  } catch (error) {
+    return reportFailure(io, error, args.includes('--json'));
+  }
+}

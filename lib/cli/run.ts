@@ -1,0 +1,185 @@
+import { relative } from 'node:path';
+import { type Command, Option } from 'commander';
+import { median } from '../bench/stats.js';
+import { kindOf, listImagesBelow } from '../data/files.js';
+import { decodeImage, type RawImage } from '../data/image.js';
+import { ResidualSkipError } from '../errors.js';
+import type { BlockInfo } from '../metadata.js';
+import type { Tensor } from '../tensor.js';
+import { Classifier } from './classifier.js';
+import { type Prediction, topClasses } from './classify.js';
+import { type Io, paint, startProgress } from './io.js';
+import { addEngineOptions, type EngineOptions, positiveInteger } from './options.js';
+import { asciiPattern, drawPattern, patternLegend } from './pattern.js';
+import { type Column, formatTable, milliseconds, percent, plural } from './table.js';
+
+interface RunOptions extends EngineOptions {
+  readonly full?: boolean;
+  readonly top?: number;
+  readonly json?: boolean;
+}
+
+/** One image of `run --json`. */
+export interface RunResult {
+  readonly input: string;
+  readonly top: readonly Prediction[];
+  readonly blocks: { total: number; skippable: number; skipped: number; pattern: string };
+  /** Medians of alternated runs: with the policy, and with every block run. */
+  readonly milliseconds: { skip: number; full: number };
+}
+
+/** A result with what only the drawing needs. */
+interface Row {
+  readonly result: RunResult;
+  /** The file as the table shows it: relative to the folder that was named. */
+  readonly shown: string;
+  readonly drawn: string;
+}
+
+interface ImageFile {
+  readonly name: string;
+  readonly shown: string;
+  load(): Promise<RawImage>;
+}
+
+/** Pairs of timed runs for one image, and the time after which no further pair is begun. */
+const MOST_PAIRS = 9;
+const BUDGET_MS = 400;
+const JSON_TOP = 5;
+
+export function addRunCommand(program: Command, io: Io): void {
+  addEngineOptions(
+    program
+      .command('run')
+      .description('classify images; show which blocks each one skipped and the time that saved')
+      .argument('<model>', 'ONNX file, or a folder with one')
+      .argument('<images...>', 'image files, or folders of them')
+      .addOption(new Option('--full', 'run every block; the same as --policy full').conflicts('policy'))
+      .option('--top <k>', `classes to show (default: 1, with --json ${JSON_TOP})`, positiveInteger),
+  ).action((model: string, images: string[], options: RunOptions) => run(model, images, options, io));
+}
+
+async function run(model: string, paths: readonly string[], options: RunOptions, io: Io): Promise<void> {
+  const policy = options.full ? 'full' : options.policy;
+  const files = await imageFiles(paths);
+  const classifier = await Classifier.open(model, { ...options, policy }, io);
+  try {
+    const progress = startProgress(io, files.length, 'Classifying', options.json !== true);
+    const rows: Row[] = [];
+    try {
+      for await (const { image, tensor } of classifier.prepare(files)) {
+        rows.push(measure(classifier, image, tensor, options, io));
+        progress.advance();
+      }
+    } finally {
+      progress.stop();
+    }
+    if (options.json)
+      io.out(
+        `${JSON.stringify(
+          rows.map(({ result }) => result),
+          null,
+          2,
+        )}\n`,
+      );
+    else io.out(draw(classifier, rows, policy === 'full', io));
+  } finally {
+    await classifier.release();
+  }
+}
+
+async function imageFiles(paths: readonly string[]): Promise<ImageFile[]> {
+  const files: ImageFile[] = [];
+  for (const path of paths) {
+    if ((await kindOf(path)) !== 'folder') {
+      files.push({ name: path, shown: path, load: () => decodeImage(path) });
+      continue;
+    }
+    const images = await listImagesBelow(path);
+    if (images.length === 0) throw new ResidualSkipError('INVALID_DATA', `The folder ${path} holds no image`);
+    for (const file of images) {
+      files.push({ name: file, shown: relative(path, file), load: () => decodeImage(file) });
+    }
+  }
+  return files;
+}
+
+function measure(classifier: Classifier, image: ImageFile, tensor: Tensor, options: RunOptions, io: Io): Row {
+  // These two also warm caches up, so that what is timed is the steady state.
+  const { scores, trace } = classifier.classify(tensor);
+  classifier.time(tensor, 'full');
+  const times = { skip: [] as number[], full: [] as number[] };
+  const start = performance.now();
+  do {
+    const first = times.full.length % 2 === 0 ? 'full' : 'skip';
+    for (const mode of [first, first === 'full' ? 'skip' : 'full'] as const) {
+      times[mode].push(classifier.time(tensor, mode).milliseconds);
+    }
+  } while (times.full.length < MOST_PAIRS && performance.now() - start < BUDGET_MS);
+  const { blocks } = classifier;
+  const result = {
+    input: image.name,
+    top: topClasses(scores, classifier.labels, options.top ?? (options.json ? JSON_TOP : 1)),
+    blocks: {
+      total: blocks.length,
+      skippable: blocks.filter(({ skippable }) => skippable).length,
+      skipped: trace.blocks.filter(({ ran }) => !ran).length,
+      pattern: asciiPattern(trace),
+    },
+    milliseconds: { skip: median(times.skip), full: median(times.full) },
+  };
+  return { result, shown: image.shown, drawn: drawPattern(io, trace, stagesOf(blocks)) };
+}
+
+/** Indices of the blocks whose shortcut isn't the identity: there a stage begins. */
+function stagesOf(blocks: readonly BlockInfo[]): ReadonlySet<number> {
+  return new Set(blocks.filter(({ shortcut }) => shortcut !== 'identity').map(({ index }) => index));
+}
+
+function draw(classifier: Classifier, rows: readonly Row[], full: boolean, io: Io): string {
+  const { blocks, backend, name } = classifier;
+  const gates = blocks.filter(({ gate }) => gate !== null).length;
+  const heading = `${paint(io, 'bold', name)}: ${plural(blocks.length, 'block')}, ${gates} with a gate; ${backend} backend`;
+  const timeColumns: Column[] = full
+    ? [{ title: 'ms', align: 'right' }]
+    : [
+        { title: 'skipped', align: 'right' },
+        { title: 'ms full', align: 'right' },
+        { title: 'ms skip', align: 'right' },
+        { title: 'saved', align: 'right' },
+      ];
+  const columns: Column[] = [{ title: 'image' }, { title: 'class' }, { title: 'blocks' }, ...timeColumns];
+  const cells = rows.map(({ result, shown, drawn }) => {
+    const classes = result.top.map(({ label, probability }) => `${label} ${percent(probability)}`).join(', ');
+    return [shown, classes, drawn, ...(full ? [milliseconds(result.milliseconds.full)] : savings(result))];
+  });
+  return [
+    `${heading}\n\n${formatTable(io, columns, cells)}\n`,
+    full ? '' : `${patternLegend(io)}\n`,
+    `${summary(rows, full, io)}\n`,
+  ].join('');
+}
+
+function savings({ blocks, milliseconds: { skip, full } }: RunResult): string[] {
+  return [
+    `${blocks.skipped} of ${blocks.total}`,
+    milliseconds(full),
+    milliseconds(skip),
+    percent(1 - skip / full, 0),
+  ];
+}
+
+function summary(rows: readonly Row[], full: boolean, io: Io): string {
+  const mean = (value: (result: RunResult) => number) =>
+    rows.reduce((sum, { result }) => sum + value(result), 0) / rows.length;
+  const fullTime = mean((result) => result.milliseconds.full);
+  const images = plural(rows.length, 'image');
+  if (full) return `${images}, every block run: ${milliseconds(fullTime)} ms each`;
+  const skipTime = mean((result) => result.milliseconds.skip);
+  const skipped = mean(({ blocks }) => blocks.skipped);
+  const saved = paint(io, 'bold', `${percent(1 - skipTime / fullTime, 0)} of the time saved`);
+  return (
+    `${images}: ${skipped.toFixed(1)} of ${rows[0]!.result.blocks.total} blocks skipped on average, ` +
+    `${milliseconds(skipTime)} ms instead of ${milliseconds(fullTime)} ms: ${saved}`
+  );
+}

@@ -1,0 +1,92 @@
+import { mkdirSync, symlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { openDataset, type Sample, takeEvenly } from '../../../lib/data/dataset';
+import { folderOf, png, removeFolders } from './files';
+
+afterEach(removeFolders);
+
+async function names(files: Record<string, string | Uint8Array>, labels: string[]) {
+  const { samples } = await openDataset(folderOf(files), labels);
+  return samples.map(({ name, label }) => [name, label]);
+}
+
+describe('openDataset on image folders', () => {
+  test('labels by folder name, in code-unit order, subfolders after the files', async () => {
+    const files = {
+      'dog/b.png': '',
+      'dog/B.PNG': '',
+      'dog/a10.jpeg': '',
+      'dog/a9.jpg': '',
+      'dog/more/c.webp': '',
+      'Sea-Lion/x.tif': '',
+      'dog/notes.txt': '',
+      'dog/.hidden.png': '',
+      'README.md': '',
+    };
+    expect(await names(files, ['cat', 'dog', 'sea lion'])).toEqual([
+      ['Sea-Lion/x.tif', 2],
+      ['dog/B.PNG', 1],
+      ['dog/a10.jpeg', 1],
+      ['dog/a9.jpg', 1],
+      ['dog/b.png', 1],
+      ['dog/more/c.webp', 1],
+    ]);
+  });
+
+  test('labels by order when no name is known and the numbers fit', async () => {
+    const files = { 'n01/a.png': '', 'n02/a.png': '' };
+    expect(await names(files, ['tench', 'goldfish'])).toEqual([
+      ['n01/a.png', 0],
+      ['n02/a.png', 1],
+    ]);
+  });
+
+  test('does not follow a folder that links to itself', async () => {
+    const root = folderOf({ 'cat/a.png': '' });
+    symlinkSync(join(root, 'cat'), join(root, 'cat', 'loop'));
+    expect((await openDataset(root, ['cat'])).samples).toHaveLength(1);
+  });
+
+  test.each<[string, Record<string, string>, RegExp]>([
+    [
+      'some class is unknown',
+      { 'cat/a.png': '', 'cow/a.png': '' },
+      /no label for the class folder "cow"; its 2 labels are "cat", "dog"/,
+    ],
+    [
+      'all are unknown and the numbers differ',
+      { 'a/a.png': '', 'b/a.png': '', 'c/a.png': '' },
+      /folders "a", "b", "c"/,
+    ],
+    ['no class has an image', { 'cat/a.txt': '', 'dog/b.txt': '' }, /No folder in .* holds an image/],
+    ['images lie beside each other', { 'a.png': '' }, /neither a folder of images per class nor IDX files/],
+  ])('says so when %s', async (_, files, message) => {
+    await expect(openDataset(folderOf(files), ['cat', 'dog'])).rejects.toMatchObject({
+      code: 'INVALID_DATA',
+      message: expect.stringMatching(message),
+    });
+  });
+
+  test('says so when the folder is empty or not there, or a file is no data set', async () => {
+    const root = folderOf({ 'a.png': '' });
+    mkdirSync(join(root, 'empty'));
+    await expect(openDataset(join(root, 'empty'), ['cat'])).rejects.toThrow(/empty holds neither/);
+    await expect(openDataset(join(root, 'nowhere'), ['cat'])).rejects.toThrow(/no data at .*nowhere/);
+    await expect(openDataset(join(root, 'a.png'), ['cat'])).rejects.toThrow(/a\.png is not a data set/);
+  });
+
+  test('reads an image when asked, and names one that is broken', async () => {
+    const root = folderOf({ 'cat/good.png': await png(3, 2, [1, 2, 3]), 'cat/torn.png': 'no image' });
+    const [good, torn] = (await openDataset(root, ['cat'])).samples;
+    expect([...(await good!.load()).data.subarray(0, 3)]).toEqual([1, 2, 3]);
+    await expect(torn!.load()).rejects.toMatchObject({ code: 'INVALID_DATA' });
+    await expect(torn!.load()).rejects.toThrow(join(root, 'cat', 'torn.png'));
+  });
+});
+
+test('takeEvenly spreads over the whole set', () => {
+  const samples = Array.from({ length: 10 }, (_, label) => ({ name: '', label }) as Sample);
+  expect(takeEvenly(samples, 4).map(({ label }) => label)).toEqual([0, 2, 5, 7]);
+  expect(takeEvenly(samples, 10)).toEqual(samples);
+  expect(takeEvenly(samples, 99)).toEqual(samples);
+});

@@ -1,0 +1,94 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import sharp from 'sharp';
+import { decodeImage, resizeImage, toGrey } from '../../../lib/data/image';
+import { folderOf, png, removeFolders } from './files';
+
+afterEach(removeFolders);
+
+const example = join(__dirname, '../../../examples/images/cat-0000.jpg');
+
+async function decode(bytes: Uint8Array) {
+  return decodeImage(join(folderOf({ image: bytes }), 'image'));
+}
+
+describe('decodeImage', () => {
+  test('gives interleaved RGB', async () => {
+    const image = await decode(await png(2, 3, [10, 20, 30]));
+    expect(image).toMatchObject({ width: 2, height: 3, channels: 3 });
+    expect([...image.data]).toEqual(Array.from({ length: 6 }, () => [10, 20, 30]).flat());
+  });
+
+  test('drops transparency and turns upright', async () => {
+    const raw = { width: 2, height: 1, channels: 4 } as const;
+    const pixels = Uint8Array.of(255, 0, 0, 128, 0, 0, 255, 128);
+    const turned = sharp(pixels, { raw }).withMetadata({ orientation: 8 }).png();
+    const image = await decode(await turned.toBuffer());
+    expect(image).toMatchObject({ width: 1, height: 2, channels: 3 });
+    expect([...image.data]).toEqual([0, 0, 255, 255, 0, 0]);
+  });
+
+  test('takes a 16-bit grey image', async () => {
+    const raw = { width: 1, height: 1, channels: 1 } as const;
+    const grey = await sharp(Uint8Array.of(77), { raw }).toColourspace('grey16').png().toBuffer();
+    const image = await decode(grey);
+    expect([...toGrey(image).data]).toEqual([77]);
+  });
+
+  test.each([
+    ['a torn JPEG', readFileSync(example).subarray(0, 700)],
+    ['noise', Buffer.from('this is no image at all, only some text')],
+    ['an empty file', Buffer.alloc(0)],
+  ])('refuses %s by its name', async (_, bytes) => {
+    const file = join(folderOf({ 'bad.jpg': bytes }), 'bad.jpg');
+    await expect(decodeImage(file)).rejects.toMatchObject({
+      name: 'ResidualSkipError',
+      code: 'INVALID_DATA',
+    });
+    await expect(decodeImage(file)).rejects.toThrow(file);
+  });
+
+  test('refuses a file that is not there', async () => {
+    await expect(decodeImage('/nowhere/cat.jpg')).rejects.toMatchObject({
+      code: 'INVALID_DATA',
+      message: expect.stringContaining('/nowhere/cat.jpg'),
+    });
+  });
+});
+
+describe('without sharp', () => {
+  afterEach(() => jest.dontMock('sharp'));
+
+  test('says how to install it', async () => {
+    jest.doMock('sharp', () => {
+      throw new Error("Cannot find package 'sharp'");
+    });
+    await jest.isolateModulesAsync(async () => {
+      const image = await import('../../../lib/data/image');
+      await expect(image.decodeImage(example)).rejects.toMatchObject({
+        name: 'ResidualSkipError',
+        code: 'MISSING_DEPENDENCY',
+        message: expect.stringContaining('npm install sharp'),
+      });
+      const raw = { width: 1, height: 1, channels: 1, data: Uint8Array.of(3) } as const;
+      expect(await image.resizeImage(raw, 1, 1, 'linear')).toBe(raw);
+    });
+  });
+});
+
+test('resizeImage keeps a flat image flat, grey or not', async () => {
+  for (const channels of [1, 3] as const) {
+    const image = { width: 5, height: 4, channels, data: new Uint8Array(20 * channels).fill(99) };
+    const resized = await resizeImage(image, 7, 3, 'cubic');
+    expect(resized).toMatchObject({ width: 7, height: 3 });
+    expect(new Set(resized.data)).toEqual(new Set([99]));
+    expect(resized.data).toHaveLength(21 * resized.channels);
+  }
+});
+
+test('toGrey weighs red, green and blue as BT.601 does', () => {
+  const data = Uint8Array.of(255, 0, 0, 0, 255, 0, 0, 0, 255, 90, 90, 90);
+  const grey = toGrey({ width: 4, height: 1, channels: 3, data });
+  expect(grey.channels).toBe(1);
+  expect([...grey.data]).toEqual([76, 150, 29, 90]);
+});

@@ -1,0 +1,184 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import fc from 'fast-check';
+import type { RawImage } from '../../../lib/data/image';
+import {
+  Preprocessor,
+  type PreprocessorConfig,
+  preprocessorConfigSchema,
+} from '../../../lib/data/preprocess';
+
+const RGB = { channels: 3 };
+
+/** An image whose pixels tell where they stand: channel c of pixel i is i * channels + c. */
+function ramp(width: number, height: number, channels: 1 | 3 = 3): RawImage {
+  const data = Uint8Array.from({ length: width * height * channels }, (_, i) => i);
+  return { width, height, channels, data };
+}
+
+async function prepare(config: PreprocessorConfig, image: RawImage, input: { channels: number } = RGB) {
+  const { data, shape } = await new Preprocessor(config, input, 'config').apply(image, 'image');
+  return { values: [...data], shape };
+}
+
+const RAW = { do_rescale: false, do_normalize: false };
+
+describe('pixels', () => {
+  test('are rescaled and normalised channel by channel, in NCHW', async () => {
+    const file = join(__dirname, '../../../models/cifar10-resnet32/preprocessor_config.json');
+    const config = preprocessorConfigSchema.parse(JSON.parse(readFileSync(file, 'utf8')));
+    const image = {
+      width: 32,
+      height: 32,
+      channels: 3,
+      data: new Uint8Array(3072).map((_, i) => i % 251),
+    } as const;
+    const { data, shape } = await new Preprocessor(
+      config,
+      { channels: 3, height: 32, width: 32 },
+      file,
+    ).apply(image, 'i');
+    expect(shape).toEqual([1, 3, 32, 32]);
+    const mean = [0.4914, 0.4822, 0.4465];
+    const std = [0.247, 0.2435, 0.2616];
+    for (let c = 0; c < 3; c++) {
+      for (let i = 0; i < 1024; i++) {
+        expect(data[c * 1024 + i]).toBeCloseTo((image.data[i * 3 + c]! / 255 - mean[c]!) / std[c]!, 6);
+      }
+    }
+  });
+
+  test('are scaled to 0..1 by default, and left alone when told so', async () => {
+    const image = { width: 1, height: 1, channels: 3, data: Uint8Array.of(0, 51, 255) } as const;
+    expect((await prepare({}, image)).values).toEqual([0, 51 / 255, 1].map(Math.fround));
+    expect((await prepare({ do_rescale: false }, image)).values).toEqual([0, 51, 255]);
+    expect((await prepare({ rescale_factor: 1 / 127.5, image_mean: 1, image_std: 1 }, image)).values[2]).toBe(
+      1,
+    );
+  });
+
+  test('of a grey image fill every channel; those of a coloured one become grey for a grey model', async () => {
+    expect((await prepare(RAW, ramp(2, 1, 1))).values).toEqual([0, 1, 0, 1, 0, 1]);
+    const white = { width: 1, height: 1, channels: 3, data: Uint8Array.of(255, 255, 255) } as const;
+    const grey = await prepare({ image_mean: [0.5], image_std: [0.25] }, white, { channels: 1 });
+    expect(grey).toEqual({ values: [2], shape: [1, 1, 1, 1] });
+  });
+
+  test('are BGR with do_flip_channel_order', async () => {
+    expect((await prepare({ ...RAW, do_flip_channel_order: true }, ramp(1, 1))).values).toEqual([2, 1, 0]);
+  });
+});
+
+describe('geometry', () => {
+  test.each<[string, PreprocessorConfig, [number, number], [number, number]]>([
+    ['a height and width', { size: { height: 4, width: 6 } }, [10, 10], [4, 6]],
+    ['one number without crop: square', { size: 8 }, [10, 20], [8, 8]],
+    [
+      'one number with crop: shortest edge',
+      { size: 8, crop_size: 4, do_center_crop: true },
+      [10, 20],
+      [4, 4],
+    ],
+    ['a shortest edge', { size: { shortest_edge: 8 } }, [10, 21], [8, 16]],
+    ['a shortest edge, upright', { size: { shortest_edge: 8 } }, [21, 10], [16, 8]],
+    [
+      'a crop pads what is missing',
+      { do_resize: false, crop_size: { height: 12, width: 5 } },
+      [10, 20],
+      [12, 5],
+    ],
+    ['crop_pct', { size: 14, crop_pct: 0.875 }, [20, 30], [14, 14]],
+    [
+      'the ConvNeXt type implies crop_pct',
+      { size: { shortest_edge: 7 }, image_processor_type: 'ConvNextImageProcessor' },
+      [20, 30],
+      [7, 7],
+    ],
+    ['crop_pct from 384 on only resizes', { size: 384, crop_pct: 0.9 }, [20, 30], [384, 384]],
+    ['do_resize off', { size: 8, do_resize: false }, [10, 20], [10, 20]],
+  ])('%s', async (_, config, [height, width], [outHeight, outWidth]) => {
+    expect((await prepare(config, ramp(width, height, 1))).shape).toEqual([1, 3, outHeight, outWidth]);
+  });
+
+  test('outputSize tells the size where it does not depend on the image', () => {
+    const sizeOf = (config: PreprocessorConfig) => new Preprocessor(config, RGB, 'config').outputSize;
+    expect(sizeOf({ size: { height: 4, width: 6 } })).toEqual({ height: 4, width: 6 });
+    expect(sizeOf({ size: { shortest_edge: 9 }, crop_size: 5 })).toEqual({ height: 5, width: 5 });
+    expect(sizeOf({ size: { shortest_edge: 9 } })).toBeUndefined();
+    expect(sizeOf({})).toBeUndefined();
+  });
+
+  test('the middle of the image is cut out; black surrounds one that is too small', async () => {
+    const crop = (height: number, width: number) => ({ ...RAW, crop_size: { height, width } });
+    expect((await prepare(crop(2, 2), ramp(4, 4, 1))).values.slice(0, 4)).toEqual([5, 6, 9, 10]);
+    expect((await prepare(crop(1, 4), ramp(2, 3, 1))).values.slice(0, 4)).toEqual([0, 2, 3, 0]);
+  });
+
+  test('cropping equals padding with black and cutting, whatever the sizes', async () => {
+    const length = fc.integer({ min: 1, max: 6 });
+    await fc.assert(
+      fc.asyncProperty(length, length, length, length, async (width, height, cropWidth, cropHeight) => {
+        const image = { ...ramp(width, height, 1), data: ramp(width, height, 1).data.map((v) => v + 1) };
+        const config = { ...RAW, crop_size: { height: cropHeight, width: cropWidth } };
+        const { values } = await prepare(config, image, { channels: 1 });
+        // Every pixel that both share keeps its distance from the centre; offsets round up.
+        const expected = Array.from({ length: cropHeight * cropWidth }, (_, i) => {
+          const y = Math.floor(i / cropWidth) + Math.floor((height - cropHeight) / 2);
+          const x = (i % cropWidth) + Math.floor((width - cropWidth) / 2);
+          const inside = y >= 0 && y < height && x >= 0 && x < width;
+          return inside ? image.data[y * width + x]! : 0;
+        });
+        expect(values).toEqual(expected);
+      }),
+    );
+  });
+});
+
+describe('what does not fit', () => {
+  test.each<[string, PreprocessorConfig, { channels: number }, RegExp]>([
+    ['four channels', {}, { channels: 4 }, /the model's input has 4 channels/],
+    ['a resize without size', { do_resize: true }, RGB, /do_resize is set without a size/],
+    ['a crop without size', { do_center_crop: true }, RGB, /do_center_crop is set without a crop_size/],
+    ['normalising without mean', { do_normalize: true, image_std: 1 }, RGB, /without image_mean/],
+    [
+      'three means for a grey model',
+      { image_mean: [1, 2, 3], image_std: 1 },
+      { channels: 1 },
+      /image_mean has 3 values/,
+    ],
+    ['a deviation of zero', { image_mean: 0, image_std: [1, 0, 1] }, RGB, /image_std has a zero/],
+    ['an unknown filter', { size: 8, resample: 4 }, RGB, /resample 4 is not one of/],
+    ['crop_pct with a height', { size: { height: 8, width: 8 }, crop_pct: 0.9 }, RGB, /crop_pct needs/],
+  ])('%s is INVALID_DATA', (_, config, input, message) => {
+    expect(() => new Preprocessor(config, input, 'p.json')).toThrow(message);
+    expect(() => new Preprocessor(config, input, 'p.json')).toThrow(
+      expect.objectContaining({ code: 'INVALID_DATA', message: expect.stringMatching(/^p\.json: /) }),
+    );
+  });
+
+  test('a result of another size than the model takes is INVALID_SHAPE, naming the image', async () => {
+    const preprocessor = new Preprocessor({ size: 8 }, { channels: 3, height: 9, width: 9 }, 'p.json');
+    await expect(preprocessor.apply(ramp(2, 2), 'cat.jpg')).rejects.toMatchObject({
+      code: 'INVALID_SHAPE',
+      message: expect.stringMatching(/cat\.jpg becomes 8x8 .* p\.json, but the model takes 9x9/),
+    });
+  });
+
+  test('a strip that would be resized beyond all bounds is refused', async () => {
+    const preprocessor = new Preprocessor({ size: { shortest_edge: 4000 } }, RGB, 'p.json');
+    await expect(preprocessor.apply(ramp(200, 1, 1), 'strip.png')).rejects.toMatchObject({
+      code: 'INVALID_DATA',
+      message: expect.stringContaining('strip.png'),
+    });
+  });
+
+  test.each([
+    { size: -1 },
+    { size: { longest_edge: 8 } },
+    { do_pad: true },
+    { image_mean: 'x' },
+    { crop_pct: 2 },
+  ])('the schema refuses %j', (config) => {
+    expect(preprocessorConfigSchema.safeParse(config).success).toBe(false);
+  });
+});
