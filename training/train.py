@@ -2,14 +2,18 @@
 """Trains a plain network and its gated twin on one data set and writes both, exported, below --out. See README.md."""
 
 import argparse
+import os
 from dataclasses import replace
 from pathlib import Path
 
-import torch
+# Threads that wait without spinning lose little on a free machine and save most of a busy one; read by libgomp once.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import stages
-from data import DATASETS, load
-from recipes import RECIPES, SMOKE
+import torch  # noqa: E402
+
+import stages  # noqa: E402
+from data import DATASETS, load  # noqa: E402
+from recipes import RECIPES, SMOKE  # noqa: E402
 
 
 def parse() -> argparse.Namespace:

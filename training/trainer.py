@@ -42,13 +42,17 @@ class Stage:
     """Some epochs with one loss and one course of the learning rate; each epoch ends in a checkpoint.
 
     `loss(images, labels, step, steps)` gets a normalised batch; `rate(progress)` maps 0..1 to a learning rate;
-    `state` is what the checkpoint holds beside the network and optimizer (anything with state_dict/load_state_dict).
+    `state` is what the checkpoint holds beside the network and optimizer (anything with state_dict/load_state_dict);
+    `prepare` is called at each epoch's start, when the network is in training mode. A parameter group's `scale`
+    multiplies its rate.
     """
 
     def __init__(self, name: str, network: ResNet, optimizer: torch.optim.Optimizer, loss: Step,
-                 rate: Callable[[float], float], epochs: int, checkpoint: Path, state: nn.Module | None = None):  # fmt: skip
+                 rate: Callable[[float], float], epochs: int, checkpoint: Path, state: nn.Module | None = None,
+                 prepare: Callable[[], None] = lambda: None):  # fmt: skip
         self.name, self.network, self.optimizer, self.loss = name, network, optimizer, loss
         self.rate, self.epochs, self.checkpoint, self.state = rate, epochs, checkpoint, state or nn.Module()
+        self.prepare = prepare
 
     def load(self) -> int:
         """Restores the checkpoint, if there is one; returns how many epochs are done."""
@@ -69,12 +73,13 @@ class Stage:
             order = torch.randperm(len(train), generator=generator)
             start, losses = time.monotonic(), []
             self.network.train()
+            self.prepare()
             for index in progress(range(steps), f"{self.name} {epoch + 1}/{self.epochs}"):
                 picked = order[index * batch : (index + 1) * batch]
                 images = normalize(dataset, augment(dataset, train.images[picked], generator))
                 done = epoch * steps + index
                 for group in self.optimizer.param_groups:
-                    group["lr"] = self.rate((done + 0.5) / (self.epochs * steps))
+                    group["lr"] = group.get("scale", 1.0) * self.rate((done + 0.5) / (self.epochs * steps))
                 with torch.autocast("cpu", torch.bfloat16):
                     loss = self.loss(images, train.labels[picked], done, self.epochs * steps)
                 self.optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,93 @@
+"""Writes a network folder: model.onnx, config.json, preprocessor_config.json, reference.json and README.md."""
+
+from pathlib import Path
+
+import torch
+
+from data import Dataset, Split, model_config, preprocessor_config, write_json
+from evaluate import Evaluation, evaluate
+from model_card import gated_card, plain_card
+from network import ResNet
+from progress import report
+from recipes import Recipe
+
+NOTE = "PyTorch 2.6, fp32; decisions: 1 ran, 0 skipped, null: block without a gate"
+
+
+def export_onnx(network: ResNet, dataset: Dataset, file: Path) -> None:
+    """Opset 17, input `input` [batch, C, H, W], output `logits` [batch, classes]; BatchNorm is folded by the exporter."""
+    network.eval()
+    example = torch.zeros(2, dataset.channels, dataset.size, dataset.size)
+    torch.onnx.export(
+        network.to(memory_format=torch.contiguous_format), example, str(file), dynamo=False, opset_version=17,
+        input_names=["input"], output_names=["logits"],
+        dynamic_axes={"input": {0: "batch"}, "logits": {0: "batch"}},
+    )  # fmt: skip
+
+
+def two_per_class(test: Split, classes: int) -> list[int]:
+    return [int(index) for label in range(classes) for index in (test.labels == label).nonzero()[:2, 0]]
+
+
+def spread(values: list, network: ResNet) -> list:
+    """One entry per block, null where the block has no gate."""
+    gated = network.identity_blocks
+    return [values[gated.index(index)] if index in gated else None for index in range(len(network.blocks))]
+
+
+def reference(network: ResNet, result: Evaluation, test: Split, gated: bool) -> dict:
+    names = ("full", "gated", "static", "random") if gated else ("plain",)
+    accuracies = {("full" if name == "plain" else name): result.figures["accuracyOnTest"][name] for name in names}
+    items = []
+    for index in two_per_class(test, result.plain_logits.shape[1]):
+        item = {"file": test.names[index], "label": int(test.labels[index])}
+        if gated:
+            scores = result.scores[index]
+            item["full"] = result.full_logits[index].tolist()
+            item["gated"] = result.gated_logits[index].tolist()
+            item["decisions"] = spread((scores > 0).int().tolist(), network)
+            item["scores"] = spread(scores.tolist(), network)
+        else:
+            item["full"] = result.plain_logits[index].tolist()
+        items.append(item)
+    summary = {"accuracyOnTest": accuracies}
+    if gated:
+        summary["accuracyOnTest"] |= {
+            "executionRate": result.figures["executionRate"],
+            "distinctPaths": result.figures["distinctPaths"],
+        }
+    rates = [round(rate, 4) for rate in (result.scores > 0).double().mean(0).tolist()] if gated else None
+    return summary | {"perGateExecutionRate": rates, "note": NOTE, "items": items}
+
+
+def publish(dataset: Dataset, recipe: Recipe, plain: ResNet, gated: ResNet, train: Split, test: Split,
+            out: Path, checkpoints: Path) -> None:  # fmt: skip
+    """Evaluates both networks on the whole test set and writes both folders below `out`.
+
+    `checkpoints` gets evaluation.json and decisions.json, the scores of all test images, to check other engines with.
+    """
+    for gate in gated.gates:
+        gate.fold()
+    result = evaluate(plain, gated, dataset, train, test)
+    name = f"{dataset.name}-resnet{plain.layers}"
+    for network, suffix, card in ((plain, "", plain_card), (gated, "-gated", gated_card)):
+        folder = out / (name + suffix)
+        folder.mkdir(parents=True, exist_ok=True)
+        export_onnx(network, dataset, folder / "model.onnx")
+        write_json(folder / "config.json", model_config(dataset))
+        write_json(folder / "preprocessor_config.json", preprocessor_config(dataset))
+        write_json(folder / "reference.json", reference(network, result, test, bool(suffix)))
+        (folder / "README.md").write_text(card(name, dataset, recipe, plain, result.figures))
+        report(f"wrote {folder}")
+    write_json(checkpoints / "evaluation.json", result.figures)
+    write_json(
+        checkpoints / "decisions.json",
+        {
+            "blocks": gated.identity_blocks,
+            "files": test.names,
+            "scores": [[float(f"{score:.7g}") for score in row] for row in result.scores.tolist()],
+            "predicted": result.gated_logits.argmax(1).tolist(),
+        },
+    )
+    for key, value in result.figures.items():
+        report(f"{key}: {value}")
