@@ -1,0 +1,83 @@
+import { ReferenceBackend } from '../../lib/backends/reference.js';
+import type { Ir } from '../../lib/model/ir.js';
+import { buildProgram } from '../../lib/model/lower.js';
+import type { Program } from '../../lib/model/program.js';
+import { Region } from '../../lib/model/region.js';
+import { schedule } from '../../lib/model/schedule.js';
+import { BlockMode } from '../../lib/skip/mode.js';
+import type { TensorData } from '../../lib/tensor.js';
+import { randomFloats } from './random.js';
+
+export interface RunResult {
+  /** The first output. */
+  readonly output: Float32Array;
+  readonly ran: number[];
+  readonly scores: number[];
+}
+
+/** Runs one item on the reference backend; every gate decides as in the model, unless `modes` says otherwise. */
+export function runProgram(
+  program: Program,
+  inputs: readonly TensorData[],
+  modes: readonly number[] = modelModes(program),
+): RunResult {
+  const { blocks, values } = program;
+  const output = new Float32Array(values[program.outputs[0]!.value]!.shape.reduce((a, b) => a * b, 1));
+  const others = program.outputs.slice(1).map(({ value }) => {
+    return new Float32Array(values[value]!.shape.reduce((a, b) => a * b, 1));
+  });
+  const ran = new Uint8Array(blocks.length);
+  const scores = new Float32Array(blocks.length);
+  const thresholds = Float32Array.from(blocks, ({ gate }) => gate?.threshold ?? Number.NaN);
+  const policy = { modes: Uint8Array.from(modes), thresholds };
+  const compiled = new ReferenceBackend().compile(program);
+  compiled.runSync({ items: 1, inputs, outputs: [output, ...others], policy, ran, scores });
+  return { output, ran: [...ran], scores: [...scores] };
+}
+
+export function modelModes(program: Program): number[] {
+  return program.blocks.map(({ gate }) => (gate ? BlockMode.gate : BlockMode.run));
+}
+
+export function runModes(program: Program): number[] {
+  return program.blocks.map(() => BlockMode.run);
+}
+
+/** The operations of an Ir as they are: neither fused nor gated. */
+export function denseProgram(ir: Ir): Program {
+  const region = new Region(
+    [...ir.values],
+    ir.ops,
+    ir.outputs.map(({ value }) => value),
+  );
+  const cost = { multiplyAdds: 0, bytes: 0, layers: 0 };
+  const { values, inputs, outputs, batching } = ir;
+  return { values, inputs, outputs, batching, blocks: [], steps: schedule(region, []).steps, cost };
+}
+
+export interface Agreement {
+  readonly program: Program;
+  /** Blocks that ran, for each of the items. */
+  readonly ran: readonly (readonly number[])[];
+}
+
+/** Expects the program of `ir` to compute what `ir` says, for a few random items; says what they ran. */
+export function expectAgreement(ir: Ir, items = 6): Agreement {
+  const program = buildProgram(ir);
+  const dense = denseProgram(ir);
+  const shape = ir.values[ir.inputs[0]!.value]!.shape;
+  const size = shape.reduce((a, b) => a * b, 1);
+  const ran: number[][] = [];
+  for (let seed = 0; seed < items; seed++) {
+    const offset = (seed - (items - 1) / 2) / items;
+    const item = [randomFloats(size, 1000 + seed).map((x) => x * (seed + 1) * 0.5 + offset)];
+    const expected = runProgram(dense, item).output;
+    const actual = runProgram(program, item);
+    const scale = Math.max(...expected.map(Math.abs));
+    actual.output.forEach((x, i) => {
+      expect(Math.abs(x - expected[i]!)).toBeLessThanOrEqual(1e-5 * scale);
+    });
+    ran.push(actual.ran);
+  }
+  return { program, ran };
+}
