@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { openDataset } from '../../../lib/data/dataset';
 import { readIdx } from '../../../lib/data/idx';
-import { folderOf, idx, removeFolders } from './files';
+import { folderOf, idx, removeFolders } from '../../helpers/files';
 
 afterEach(removeFolders);
 

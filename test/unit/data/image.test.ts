@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { decodeImage, resizeImage, toGrey } from '../../../lib/data/image';
-import { folderOf, png, removeFolders } from './files';
+import { folderOf, png, removeFolders } from '../../helpers/files';
 
 afterEach(removeFolders);
 

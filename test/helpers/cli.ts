@@ -1,0 +1,33 @@
+import type { Io } from '../../lib/cli/io';
+import { runCli } from '../../lib/cli/program';
+
+export interface Captured {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** What a command line writes and answers when nobody watches. */
+export async function cli(...args: string[]): Promise<Captured> {
+  let out = '';
+  let err = '';
+  const io: Io = {
+    out: (text) => {
+      out += text;
+    },
+    err: (text) => {
+      err += text;
+    },
+    color: false,
+    interactive: false,
+  };
+  const code = await runCli(args, io);
+  return { code, out, err };
+}
+
+/** Like `cli` with `--json`, for a command that must succeed. */
+export async function cliJson(...args: string[]): Promise<unknown> {
+  const { code, out, err } = await cli(...args, '--json');
+  expect({ code, err }).toEqual({ code: 0, err: '' });
+  return JSON.parse(out);
+}

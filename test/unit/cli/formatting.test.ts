@@ -1,0 +1,137 @@
+import { CommanderError } from 'commander';
+import { argMax, probabilities, topClasses } from '../../../lib/cli/classify';
+import { reportFailure } from '../../../lib/cli/failure';
+import { paint } from '../../../lib/cli/io';
+import { asciiPattern, drawPattern, patternLegend } from '../../../lib/cli/pattern';
+import { count, formatTable, milliseconds, percent, plural } from '../../../lib/cli/table';
+import { ResidualSkipError } from '../../../lib/errors';
+import type { BlockDecision, ItemTrace } from '../../../lib/skip/trace';
+
+const PLAIN = { color: false };
+const COLOR = { color: true };
+
+function traceOf(...decisions: [ran: boolean, reason: BlockDecision['reason']][]): ItemTrace {
+  const blocks = decisions.map(([ran, reason], index) => ({
+    block: `b${index}`,
+    index,
+    ran,
+    score: null,
+    threshold: null,
+    reason,
+  }));
+  return { blocks, multiplyAddsSkipped: 0, layersSkipped: 0 };
+}
+
+describe('pattern', () => {
+  const trace = traceOf(
+    [true, 'fixed'],
+    [true, 'gate'],
+    [false, 'gate'],
+    [true, 'policy'],
+    [false, 'policy'],
+  );
+
+  test('has one ASCII character per block', () => {
+    expect(asciiPattern(trace)).toBe('#1.#.');
+  });
+
+  test('is drawn with a space before every stage but the first', () => {
+    expect(drawPattern(PLAIN, trace, new Set([0, 3]))).toBe('#█· #·');
+  });
+
+  test('has a legend of the same signs', () => {
+    const legend = patternLegend(PLAIN);
+    for (const sign of new Set(drawPattern(PLAIN, trace, new Set()))) expect(legend).toContain(sign);
+  });
+
+  test('is coloured only where colour is welcome', () => {
+    expect(drawPattern(COLOR, trace, new Set())).toContain('\u001b[32m█\u001b[39m');
+    expect(drawPattern(PLAIN, trace, new Set())).not.toContain('\u001b');
+  });
+});
+
+describe('table', () => {
+  test('aligns columns by what shows, colours aside', () => {
+    const columns = [{ title: 'a' }, { title: 'long', align: 'right' as const }, { title: 'z' }];
+    const rows = [
+      [paint(COLOR, 'green', 'wide'), '1', ''],
+      ['x', '22', 'end'],
+    ];
+    expect(formatTable(PLAIN, columns, rows)).toBe(
+      ['a     long  z', '\u001b[32mwide\u001b[39m     1', 'x       22  end', ''].join('\n'),
+    );
+  });
+
+  test('numbers are short and never exponential', () => {
+    expect([0.12345, 12.345, 1234.5].map(milliseconds)).toEqual(['0.123', '12.3', '1235']);
+    expect([0, 999, 69_124_608, 4.1e9].map(count)).toEqual(['0', '999', '69.1 M', '4.10 G']);
+    expect(percent(0.8573, 2)).toBe('85.73 %');
+    expect([plural(1, 'block'), plural(10_000, 'image')]).toEqual(['1 block', '10,000 images']);
+  });
+});
+
+describe('classes', () => {
+  test('probabilities are a softmax that does not overflow', () => {
+    const values = probabilities([1000, 1000 + Math.log(3), -1000]);
+    expect(values[0]).toBeCloseTo(0.25, 12);
+    expect(values[1]).toBeCloseTo(0.75, 12);
+    expect(values[2]).toBe(0);
+  });
+
+  test('what already are probabilities stays as it is', () => {
+    expect([...probabilities([0.5, 0.25, 0.25])]).toEqual([0.5, 0.25, 0.25]);
+    expect([...probabilities([2, -1, 0])]).not.toEqual([2, -1, 0]);
+  });
+
+  test('the top classes come most probable first, equals by index', () => {
+    const top = topClasses([1, 3, 1, 2], ['a', 'b', 'c', 'd'], 3);
+    expect(top.map(({ index, label }) => [index, label])).toEqual([
+      [1, 'b'],
+      [3, 'd'],
+      [0, 'a'],
+    ]);
+    expect(topClasses([1, 2], ['a', 'b'], 9)).toHaveLength(2);
+    expect(argMax([1, 3, 3])).toBe(1);
+  });
+});
+
+describe('reportFailure', () => {
+  function report(error: unknown, json: boolean) {
+    const written: string[] = [];
+    const io = {
+      out: () => {},
+      err: (text: string) => void written.push(text),
+      ...PLAIN,
+      interactive: false,
+    };
+    return { code: reportFailure(io, error, json), err: written.join('') };
+  }
+
+  test('writes message and code, or JSON', () => {
+    const error = new ResidualSkipError('INVALID_DATA', 'cat.jpg is torn');
+    expect(report(error, false)).toEqual({ code: 1, err: 'residual-skip: cat.jpg is torn [INVALID_DATA]\n' });
+    const { code, err } = report(error, true);
+    expect(code).toBe(1);
+    expect(JSON.parse(err)).toEqual({ error: { code: 'INVALID_DATA', message: 'cat.jpg is torn' } });
+  });
+
+  test('a usage error exits with 2, help with 0', () => {
+    expect(
+      report(new CommanderError(1, 'commander.unknownOption', "error: unknown option '--x'"), false),
+    ).toEqual({
+      code: 2,
+      err: "residual-skip: unknown option '--x' [INVALID_ARGUMENT]\n",
+    });
+    expect(report(new CommanderError(0, 'commander.help', '(outputHelp)'), false)).toEqual({
+      code: 0,
+      err: '',
+    });
+  });
+
+  test('anything else is a defect', () => {
+    const { code, err } = report(new TypeError('x is not a function'), true);
+    expect(code).toBe(1);
+    expect(JSON.parse(err).error).toMatchObject({ code: 'INTERNAL' });
+    expect(err).toContain('x is not a function');
+  });
+});
