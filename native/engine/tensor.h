@@ -1,6 +1,7 @@
 // Dense row-major tensors of the long tail: what native/ops computes on.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 

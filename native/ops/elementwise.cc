@@ -1,0 +1,195 @@
+// Pointwise operators. Integers wrap around; integer division truncates, and a division by zero gives 0.
+#include <limits>
+#include <type_traits>
+
+#include "kernels/scalar_math.h"
+#include "ops/ops.h"
+#include "ops/rows.h"
+
+namespace rskip::ops {
+namespace {
+
+// y[i] = op(a, b) over numpy-broadcast operands.
+template <class In, class Out, class Op>
+void zip(const TensorView& a, const TensorView& b, const TensorView& y, Op op) {
+  const std::array<Ints, 3> strides{dense_strides(y.shape), broadcast_strides(a.shape, y.shape),
+                                    broadcast_strides(b.shape, y.shape)};
+  for_each_row<3>(y.shape, strides, [&](const auto& at, int64_t length, const auto& steps) {
+    Out* to = y.as<Out>() + at[0];
+    const In* left = a.as<In>() + at[1];
+    const In* right = b.as<In>() + at[2];
+    if (steps[1] == 1 && steps[2] == 1) {
+      for (int64_t i = 0; i < length; ++i) to[i] = op(left[i], right[i]);
+    } else if (steps[1] == 1 && steps[2] == 0) {
+      const In value = *right;
+      for (int64_t i = 0; i < length; ++i) to[i] = op(left[i], value);
+    } else if (steps[1] == 0 && steps[2] == 1) {
+      const In value = *left;
+      for (int64_t i = 0; i < length; ++i) to[i] = op(value, right[i]);
+    } else {
+      for (int64_t i = 0; i < length; ++i) to[i] = op(left[i * steps[1]], right[i * steps[2]]);
+    }
+  });
+}
+
+template <class T>
+T divide(T a, T b) {
+  if constexpr (std::is_floating_point_v<T>) {
+    return a / b;
+  } else {
+    if (b == 0) return 0;
+    if constexpr (std::is_signed_v<T>) {
+      if (b == -1) return static_cast<T>(0 - static_cast<uint64_t>(a));  // the smallest number wraps to itself
+    }
+    return static_cast<T>(a / b);
+  }
+}
+
+template <class T>
+void binary_as(BinaryKind kind, const TensorView& a, const TensorView& b, const TensorView& y) {
+  // Unsigned arithmetic wraps where signed overflow would be undefined.
+  using Wide = std::conditional_t<std::is_floating_point_v<T>, T, uint64_t>;
+  const auto wide = [](T v) { return static_cast<Wide>(v); };
+  switch (kind) {
+    case BinaryKind::kAdd:
+      return zip<T, T>(a, b, y, [=](T p, T q) { return static_cast<T>(wide(p) + wide(q)); });
+    case BinaryKind::kSub:
+      return zip<T, T>(a, b, y, [=](T p, T q) { return static_cast<T>(wide(p) - wide(q)); });
+    case BinaryKind::kMul:
+      return zip<T, T>(a, b, y, [=](T p, T q) { return static_cast<T>(wide(p) * wide(q)); });
+    case BinaryKind::kDiv:
+      return zip<T, T>(a, b, y, [](T p, T q) { return divide(p, q); });
+  }
+}
+
+template <class T>
+void compare_as(CompareKind kind, const TensorView& a, const TensorView& b, const TensorView& y) {
+  switch (kind) {
+    case CompareKind::kGt:
+      return zip<T, uint8_t>(a, b, y, [](T p, T q) { return static_cast<uint8_t>(p > q); });
+    case CompareKind::kGe:
+      return zip<T, uint8_t>(a, b, y, [](T p, T q) { return static_cast<uint8_t>(p >= q); });
+    case CompareKind::kLt:
+      return zip<T, uint8_t>(a, b, y, [](T p, T q) { return static_cast<uint8_t>(p < q); });
+    case CompareKind::kLe:
+      return zip<T, uint8_t>(a, b, y, [](T p, T q) { return static_cast<uint8_t>(p <= q); });
+    case CompareKind::kEq:
+      return zip<T, uint8_t>(a, b, y, [](T p, T q) { return static_cast<uint8_t>(p == q); });
+  }
+}
+
+// Calls f with a value of the element type that stands for `dtype`.
+template <class F>
+void dispatch(DType dtype, F f) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return f(float{});
+    case DType::kInt32:
+      return f(int32_t{});
+    case DType::kInt64:
+      return f(int64_t{});
+    case DType::kUint8:
+    case DType::kBool:
+      return f(uint8_t{});
+  }
+}
+
+// NaN gives 0, and numbers out of range saturate.
+template <class Int>
+Int saturate(float v) {
+  if (v != v) return 0;
+  // Both bounds are powers of two (or 0), and so exact.
+  const float low = static_cast<float>(std::numeric_limits<Int>::min());
+  const float end = 2 * static_cast<float>(std::numeric_limits<Int>::max() / 2 + 1);
+  if (v >= end) return std::numeric_limits<Int>::max();
+  if (v <= low) return std::numeric_limits<Int>::min();
+  return static_cast<Int>(v);
+}
+
+template <class To, class From>
+To convert(From v) {
+  if constexpr (std::is_same_v<To, From>) return v;
+  else if constexpr (std::is_same_v<To, float>) return static_cast<float>(static_cast<double>(v));
+  else if constexpr (std::is_same_v<From, float>) return saturate<To>(v);
+  else return static_cast<To>(v);
+}
+
+void activate(float* y, int64_t n, Activation act) {
+  if (act.kind == ActivationKind::kNone) return;
+  for (int64_t i = 0; i < n; ++i) y[i] = scalar_activation(y[i], act);
+}
+
+}  // namespace
+
+void affine(const TensorView& x, const TensorView& scale, const TensorView& shift, Activation act, const TensorView& y) {
+  const Split s = split_at(x.shape, 1);
+  int64_t at = 0;
+  for (int64_t n = 0; n < s.outer; ++n) {
+    for (int64_t c = 0; c < s.length; ++c, at += s.inner) {
+      const double factor = scale.as<float>()[c], term = shift.as<float>()[c];
+      const float* from = x.as<float>() + at;
+      float* to = y.as<float>() + at;
+      for (int64_t i = 0; i < s.inner; ++i) to[i] = static_cast<float>(from[i] * factor + term);
+    }
+  }
+  activate(y.as<float>(), at, act);
+}
+
+void unary(const TensorView& x, Activation act, const TensorView& y) {
+  const int64_t n = y.elements();
+  for (int64_t i = 0; i < n; ++i) y.as<float>()[i] = scalar_activation(x.as<float>()[i], act);
+}
+
+void binary(BinaryKind kind, const TensorView& a, const TensorView& b, Activation act, const TensorView& y) {
+  dispatch(y.dtype, [&](auto type) { binary_as<decltype(type)>(kind, a, b, y); });
+  if (y.dtype == DType::kFloat32) activate(y.as<float>(), y.elements(), act);
+}
+
+void compare(CompareKind kind, const TensorView& a, const TensorView& b, const TensorView& y) {
+  dispatch(a.dtype, [&](auto type) { compare_as<decltype(type)>(kind, a, b, y); });
+}
+
+void logical(LogicalKind kind, const TensorView& a, const TensorView& b, const TensorView& y) {
+  using Byte = uint8_t;
+  switch (kind) {
+    case LogicalKind::kAnd:
+      return zip<Byte, Byte>(a, b, y, [](Byte p, Byte q) { return static_cast<Byte>(p != 0 && q != 0); });
+    case LogicalKind::kOr:
+      return zip<Byte, Byte>(a, b, y, [](Byte p, Byte q) { return static_cast<Byte>(p != 0 || q != 0); });
+    case LogicalKind::kNot:
+      return zip<Byte, Byte>(a, a, y, [](Byte p, Byte) { return static_cast<Byte>(p == 0); });
+  }
+}
+
+void where(const TensorView& condition, const TensorView& a, const TensorView& b, const TensorView& y) {
+  const std::array<Ints, 4> strides{dense_strides(y.shape), broadcast_strides(condition.shape, y.shape),
+                                    broadcast_strides(a.shape, y.shape), broadcast_strides(b.shape, y.shape)};
+  dispatch(y.dtype, [&](auto type) {
+    using T = decltype(type);
+    for_each_row<4>(y.shape, strides, [&](const auto& at, int64_t length, const auto& steps) {
+      T* to = y.as<T>() + at[0];
+      const uint8_t* chosen = condition.as<uint8_t>() + at[1];
+      const T* left = a.as<T>() + at[2];
+      const T* right = b.as<T>() + at[3];
+      for (int64_t i = 0; i < length; ++i) to[i] = chosen[i * steps[1]] != 0 ? left[i * steps[2]] : right[i * steps[3]];
+    });
+  });
+}
+
+void cast(const TensorView& x, const TensorView& y) {
+  const int64_t n = y.elements();
+  dispatch(x.dtype, [&](auto from_type) {
+    using From = decltype(from_type);
+    const From* from = x.as<From>();
+    if (y.dtype == DType::kBool && x.dtype != DType::kBool) {
+      for (int64_t i = 0; i < n; ++i) y.as<uint8_t>()[i] = from[i] != 0;
+      return;
+    }
+    dispatch(y.dtype, [&](auto to_type) {
+      using To = decltype(to_type);
+      for (int64_t i = 0; i < n; ++i) y.as<To>()[i] = convert<To>(from[i]);
+    });
+  });
+}
+
+}  // namespace rskip::ops

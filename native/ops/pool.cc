@@ -1,0 +1,96 @@
+#include <limits>
+
+#include "ops/ops.h"
+#include "ops/rows.h"
+#include "ops/window.h"
+
+namespace rskip::ops {
+namespace {
+
+constexpr float kLowest = -std::numeric_limits<float>::infinity();
+
+// Position of column `w` of the window's row that taps (i, j) read, in its plane.
+struct Plane {
+  const Geometry& g;
+  int64_t row(int64_t d, int64_t i, int64_t h, int64_t j) const {
+    return ((g[0].start(d) + i * g[0].dilation) * g[1].input + g[1].start(h) + j * g[1].dilation) * g[2].input;
+  }
+  int64_t column_major(int64_t at) const {
+    const int64_t w = at % g[2].input, h = at / g[2].input % g[1].input, d = at / (g[2].input * g[1].input);
+    return (w * g[1].input + h) * g[0].input + d;
+  }
+};
+
+float average_window(const Geometry& g, const float* x, int64_t d, int64_t h, int64_t w, bool count_include_pad) {
+  const Range di = g[0].taps_inside(d), hi = g[1].taps_inside(h), wi = g[2].taps_inside(w);
+  double sum = 0;
+  for (int64_t i = di.first; i < di.last; ++i) {
+    for (int64_t j = hi.first; j < hi.last; ++j) {
+      const float* row = x + Plane{g}.row(d, i, h, j) + g[2].start(w);
+      for (int64_t k = wi.first; k < wi.last; ++k) sum += row[k * g[2].dilation];
+    }
+  }
+  const int64_t cells =
+      g[0].cells(d, count_include_pad) * g[1].cells(h, count_include_pad) * g[2].cells(w, count_include_pad);
+  return cells == 0 ? 0.0f : static_cast<float>(sum / static_cast<double>(cells));
+}
+
+// Position of the largest element in the plane, or -1 for a window that lies wholly in the padding. The first
+// of equal ones wins, and the first NaN beats any number.
+int64_t max_window(const Geometry& g, const float* x, int64_t d, int64_t h, int64_t w) {
+  const Range di = g[0].taps_inside(d), hi = g[1].taps_inside(h), wi = g[2].taps_inside(w);
+  int64_t best = -1;
+  for (int64_t i = di.first; i < di.last; ++i) {
+    for (int64_t j = hi.first; j < hi.last; ++j) {
+      const int64_t row = Plane{g}.row(d, i, h, j) + g[2].start(w);
+      for (int64_t k = wi.first; k < wi.last; ++k) {
+        const int64_t at = row + k * g[2].dilation;
+        if (best < 0 || (!(x[at] <= x[best]) && x[best] == x[best])) best = at;
+      }
+    }
+  }
+  return best;
+}
+
+}  // namespace
+
+void pool(const TensorView& x, const Window& win, bool max, bool count_include_pad, bool column_major, const TensorView& y,
+          const TensorView& indices) {
+  const Geometry g = geometry(x.shape, y.shape, win.kernel, win);
+  const int64_t planes = x.shape[0] * x.shape[1], in_plane = product(x.shape, 2, x.shape.size());
+  int64_t at = 0;
+  for (int64_t p = 0; p < planes; ++p) {
+    const float* plane = x.as<float>() + p * in_plane;
+    for (int64_t d = 0; d < g[0].output; ++d) {
+      for (int64_t h = 0; h < g[1].output; ++h) {
+        for (int64_t w = 0; w < g[2].output; ++w, ++at) {
+          if (!max) {
+            y.as<float>()[at] = average_window(g, plane, d, h, w, count_include_pad);
+            continue;
+          }
+          const int64_t best = max_window(g, plane, d, h, w);
+          y.as<float>()[at] = best < 0 ? kLowest : plane[best];
+          if (!indices.data) continue;
+          const int64_t index = column_major ? Plane{g}.column_major(best) : best;
+          indices.as<int64_t>()[at] = best < 0 ? -1 : p * in_plane + index;
+        }
+      }
+    }
+  }
+}
+
+void global_pool(const TensorView& x, bool max, const TensorView& y) {
+  const int64_t planes = x.shape[0] * x.shape[1], size = product(x.shape, 2, x.shape.size());
+  for (int64_t p = 0; p < planes; ++p) {
+    const float* plane = x.as<float>() + p * size;
+    float best = kLowest;
+    double sum = 0;
+    for (int64_t i = 0; i < size; ++i) {
+      sum += plane[i];
+      if (!(plane[i] <= best) && best == best) best = plane[i];
+    }
+    y.as<float>()[p] = max ? best : static_cast<float>(sum / static_cast<double>(size));
+  }
+}
+
+}  // namespace rskip::ops

@@ -1,0 +1,94 @@
+// Walks strided views row by row: adjacent axes that every operand walks through evenly are merged first, so
+// that the innermost row is as long as the views allow.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "ops/ops.h"
+
+namespace rskip::ops {
+
+// Strides, in elements, of a dense row-major tensor.
+inline Ints dense_strides(const Ints& shape) {
+  Ints strides(shape.size());
+  int64_t stride = 1;
+  for (size_t axis = shape.size(); axis-- > 0;) {
+    strides[axis] = stride;
+    stride *= shape[axis];
+  }
+  return strides;
+}
+
+// Strides that read a dense tensor of `shape` as if it were numpy-broadcast to `target`.
+inline Ints broadcast_strides(const Ints& shape, const Ints& target) {
+  const Ints dense = dense_strides(shape);
+  const size_t lead = target.size() - shape.size();
+  Ints strides(target.size(), 0);
+  for (size_t axis = lead; axis < target.size(); ++axis) {
+    if (shape[axis - lead] != 1) strides[axis] = dense[axis - lead];
+  }
+  return strides;
+}
+
+inline int64_t product(const Ints& shape, size_t first, size_t last) {
+  int64_t n = 1;
+  for (size_t axis = first; axis < last; ++axis) n *= shape[axis];
+  return n;
+}
+
+// Elements of the axes before `axis`, of `axis` itself, and of those after it.
+struct Split {
+  int64_t outer, length, inner;
+};
+inline Split split_at(const Ints& shape, int64_t axis) {
+  const size_t a = static_cast<size_t>(axis);
+  return {product(shape, 0, a), a < shape.size() ? shape[a] : 1, a < shape.size() ? product(shape, a + 1, shape.size()) : 1};
+}
+
+// Calls row(offsets, length, steps) for every row: offsets of its first element and distance between its
+// elements, for each of the N operands, whose strides over `shape` are given.
+template <size_t N, class Row>
+void for_each_row(const Ints& shape, const std::array<Ints, N>& strides, Row row) {
+  Ints outer;
+  std::array<Ints, N> outer_strides;
+  for (size_t axis = 0; axis < shape.size(); ++axis) {
+    const int64_t dim = shape[axis];
+    if (dim == 0) return;
+    if (dim == 1) continue;
+    bool even = !outer.empty();
+    for (size_t i = 0; even && i < N; ++i) even = outer_strides[i].back() == strides[i][axis] * dim;
+    if (even) outer.back() *= dim;
+    else outer.push_back(dim);
+    for (size_t i = 0; i < N; ++i) {
+      if (even) outer_strides[i].back() = strides[i][axis];
+      else outer_strides[i].push_back(strides[i][axis]);
+    }
+  }
+  int64_t length = 1;
+  std::array<int64_t, N> steps{};
+  if (!outer.empty()) {
+    length = outer.back();
+    outer.pop_back();
+    for (size_t i = 0; i < N; ++i) {
+      steps[i] = outer_strides[i].back();
+      outer_strides[i].pop_back();
+    }
+  }
+  std::array<int64_t, N> offsets{};
+  Ints counter(outer.size(), 0);
+  for (;;) {
+    row(offsets, length, steps);
+    size_t axis = outer.size();
+    for (;;) {
+      if (axis == 0) return;
+      --axis;
+      const bool wraps = ++counter[axis] == outer[axis];
+      for (size_t i = 0; i < N; ++i) offsets[i] += outer_strides[i][axis] * (wraps ? 1 - outer[axis] : 1);
+      if (!wraps) break;
+      counter[axis] = 0;
+    }
+  }
+}
+
+}  // namespace rskip::ops
