@@ -1,0 +1,117 @@
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { InstalledPackage } from './installed.js';
+
+const ROOT = resolve(__dirname, '../..');
+
+let installed: InstalledPackage;
+beforeAll(() => {
+  installed = new InstalledPackage();
+});
+afterAll(() => installed?.remove());
+
+function tool(script: string, ...args: string[]) {
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    [join(ROOT, 'node_modules', script), ...args],
+    {
+      cwd: installed.folder,
+      encoding: 'utf8',
+    },
+  );
+  return { status, output: stdout + stderr };
+}
+
+describe('the packed package', () => {
+  it('holds what a user needs and nothing else', () => {
+    const top = new Set(installed.files.map((path) => path.split('/')[0]));
+    const allowed = [
+      'CHANGELOG.md',
+      'LICENSE',
+      'README.md',
+      'binding.gyp',
+      'dist',
+      'models',
+      'native',
+      'package.json',
+    ];
+    expect([...top].filter((name) => name !== 'prebuilds').sort()).toEqual(allowed);
+    expect(installed.files).toEqual(
+      expect.arrayContaining(['dist/esm/index.js', 'dist/cjs/index.js', 'dist/policy.schema.json']),
+    );
+    expect(installed.size).toBeLessThan(8e6);
+  });
+
+  it('has all C++ sources, so that it can be built where no prebuild fits', () => {
+    const { core, addon } = JSON.parse(readFileSync(join(ROOT, 'native/sources.json'), 'utf8')) as {
+      core: string[];
+      addon: string[];
+    };
+    expect(installed.files).toEqual(expect.arrayContaining([...core, ...addon]));
+  });
+
+  it('runs no script when a user installs it', () => {
+    const manifest = JSON.parse(readFileSync(join(installed.packageFolder, 'package.json'), 'utf8'));
+    expect(Object.keys(manifest.scripts)).not.toEqual(
+      expect.arrayContaining([expect.stringMatching(/^(pre|post)?install$/)]),
+    );
+    expect(manifest.gypfile).toBe(false);
+  });
+
+  it('passes publint', () => {
+    expect(tool('publint/src/cli.js', 'run', installed.packageFolder, '--strict')).toEqual({
+      status: 0,
+      output: expect.stringContaining('All good'),
+    });
+  });
+
+  it('has types for ES modules and CommonJS', () => {
+    const { status, output } = tool(
+      '@arethetypeswrong/cli/dist/index.js',
+      installed.tarball,
+      '--format',
+      'ascii',
+    );
+    expect({ status, output }).toEqual({ status: 0, output: expect.stringContaining('No problems found') });
+    const strict = ['--noEmit', '--strict', '--target', 'es2022', '--module', 'nodenext', '--types', 'node'];
+    const compiled = tool('typescript/bin/tsc', ...strict, 'consumer.mts', 'consumer.cts');
+    expect(compiled).toEqual({ status: 0, output: '' });
+  });
+});
+
+describe('the installed package', () => {
+  it.each(['native', 'reference'])('works as ES module and as CommonJS on the %s backend', (backend) => {
+    const [esm, cjs] = ['use.mjs', 'use.cjs'].map((program) => installed.run(program, backend));
+    expect(esm).toEqual({ status: 0, stderr: '', stdout: expect.any(String) });
+    expect(cjs).toEqual(esm);
+    const { logits, pattern, backend: used } = JSON.parse(esm!.stdout);
+    expect(used).toBe(backend);
+    expect(logits).toHaveLength(10);
+    expect(pattern).toMatch(/^[01]{15}$/);
+  });
+
+  it('has a command line', () => {
+    const model = 'node_modules/residual-skip/models/cifar10-resnet32-gated';
+    const { bin } = JSON.parse(readFileSync(join(installed.packageFolder, 'package.json'), 'utf8'));
+    const command = join(installed.packageFolder, bin['residual-skip']);
+    const { status, stdout, stderr } = installed.node(command, 'inspect', model, '--json');
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(JSON.parse(stdout).blocks).toHaveLength(15);
+  });
+
+  it('survives workers that are terminated in mid-run', () => {
+    const { status, stdout, stderr } = installed.run('workers.mjs');
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    const completed = ['running', '64x10', '64x10'];
+    expect(JSON.parse(stdout)).toEqual([completed, completed, completed, completed]);
+  });
+
+  it('survives an exit in mid-run', () => {
+    expect(installed.run('exit.mjs')).toEqual({ status: 0, stderr: '', stdout: 'leaving\n' });
+  });
+
+  it('lets the process end when nothing runs', () => {
+    expect(installed.run('idle.mjs')).toEqual({ status: 0, stderr: '', stdout: '1x10\n' });
+  });
+});

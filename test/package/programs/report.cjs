@@ -1,0 +1,21 @@
+const { join } = require('node:path');
+
+const MODEL = join(__dirname, 'node_modules/residual-skip/models/cifar10-resnet32-gated/model.onnx');
+
+/** Runs the shipped network and prints what came out. */
+async function report({ InferenceSession, Tensor }, backend) {
+  const session = await InferenceSession.create(MODEL, { backend });
+  const pixels = Float32Array.from({ length: 3 * 32 * 32 }, (_, i) => Math.sin(i));
+  const feeds = { input: new Tensor('float32', pixels, [1, 3, 32, 32]) };
+  const { outputs, trace } = await session.run(feeds, { trace: true });
+  await session.release();
+  console.log(
+    JSON.stringify({
+      backend: session.backend,
+      logits: [...outputs.logits.data],
+      pattern: trace.items[0].blocks.map(({ ran }) => Number(ran)).join(''),
+    }),
+  );
+}
+
+module.exports = { MODEL, report };

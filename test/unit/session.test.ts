@@ -1,0 +1,405 @@
+import * as ort from 'onnxruntime-common';
+import { type Feeds, InferenceSession, type RunEvent, type SessionOptions, Tensor } from '../../lib/index.js';
+import type { Model } from '../../lib/model/model.js';
+import { FakeBackend, fakeCompile, fakeInput, fakeModel } from '../helpers/fake-backend.js';
+
+let backend: FakeBackend;
+let model: Model;
+
+jest.mock('../../lib/model/load.js', () => ({ loadModel: async () => model }));
+jest.mock('../../lib/model/lower.js', () => ({
+  compileModel: (...args: Parameters<typeof fakeCompile>) => fakeCompile(...args),
+}));
+jest.mock('../../lib/backends/reference.js', () => ({
+  ReferenceBackend: function ReferenceBackend() {
+    return backend;
+  },
+}));
+
+beforeEach(() => {
+  backend = new FakeBackend();
+  model = fakeModel();
+  fakeCompile.mockClear();
+});
+
+function create(options: SessionOptions = {}): Promise<InferenceSession> {
+  return InferenceSession.create('fake.onnx', { backend: 'reference', ...options });
+}
+
+function feeds(...values: number[]): { x: Tensor } {
+  return { x: new Tensor('float32', values, [values.length / 2, 2]) };
+}
+
+async function settled(): Promise<void> {
+  for (let turn = 0; turn < 5; turn++) await new Promise(setImmediate);
+}
+
+describe('InferenceSession', () => {
+  it('describes the model', async () => {
+    const session = await create();
+    expect(session.inputNames).toEqual(['x']);
+    expect(session.outputNames).toEqual(['y', 'total']);
+    expect(session.inputMetadata).toEqual([
+      { name: 'x', isTensor: true, type: 'float32', shape: ['batch', 2] },
+    ]);
+    expect(session.outputMetadata[1]).toEqual({ name: 'total', isTensor: true, type: 'int64', shape: [] });
+    expect(session.backend).toBe('reference');
+    expect(session.model).toEqual({
+      sha256: 'a'.repeat(64),
+      opset: 17,
+      parameters: 12,
+      multiplyAdds: 100,
+      batching: 'item',
+      batchingReason: null,
+    });
+    expect(session.blocks).toEqual([
+      {
+        index: 0,
+        name: 'stem',
+        shortcut: 'projection',
+        skippable: false,
+        gate: null,
+        multiplyAdds: 40,
+        share: 0.4,
+        layers: 2,
+      },
+      {
+        index: 1,
+        name: 'gated',
+        shortcut: 'identity',
+        skippable: true,
+        gate: { form: 'multiply', compare: 'gt', threshold: 0 },
+        multiplyAdds: 40,
+        share: 0.4,
+        layers: 2,
+      },
+    ]);
+  });
+
+  it('returns outputs with the batch on axis 0', async () => {
+    const session = await create();
+    const outputs = await session.run(feeds(1, 2, 3, 4, 5, 6));
+    expect(Object.keys(outputs)).toEqual(['y', 'total']);
+    expect(outputs.y).toBeInstanceOf(Tensor);
+    expect(outputs.y!.dims).toEqual([3, 2]);
+    expect([...(outputs.y!.data as Float32Array)]).toEqual([2, 4, 6, 8, 10, 12]);
+    expect(outputs.total!.dims).toEqual([]);
+    expect(outputs.total!.data).toEqual(new BigInt64Array([3n]));
+    expect(session.runSync(feeds(1, 2, 3, 4, 5, 6))).toEqual(outputs);
+  });
+
+  it('takes tensors of onnxruntime-common', async () => {
+    const session = await create();
+    const { y } = await session.run({ x: new ort.Tensor('float32', new Float32Array([1, 2]), [1, 2]) });
+    expect([...(y!.data as Float32Array)]).toEqual([2, 4]);
+  });
+
+  it('traces every item', async () => {
+    const session = await create();
+    const { outputs, trace } = await session.run(feeds(1, 2, -3, 4), { trace: true });
+    expect(outputs.y!.dims).toEqual([2, 2]);
+    expect(
+      trace.items.map(({ blocks }) => blocks.map(({ ran, score, reason }) => [ran, score, reason])),
+    ).toEqual([
+      [
+        [true, null, 'fixed'],
+        [true, 1, 'gate'],
+      ],
+      [
+        [true, null, 'fixed'],
+        [false, -3, 'gate'],
+      ],
+    ]);
+    expect(trace.items[1]).toMatchObject({ multiplyAddsSkipped: 40, layersSkipped: 2 });
+    expect(session.runSync(feeds(1, 2, -3, 4), ['y'], { trace: true }).trace).toEqual(trace);
+  });
+
+  it('applies the policy of the session, or of the run', async () => {
+    const session = await create({ policy: { blocks: { gated: 'skip' } } });
+    const ran = async (policy?: 'full' | { blocks: Record<string, { threshold: number }> }) =>
+      (await session.run(feeds(1, 2), { trace: true, policy })).trace.items[0]!.blocks[1];
+    expect(await ran()).toMatchObject({ ran: false, reason: 'policy' });
+    expect(await ran('full')).toMatchObject({ ran: true, reason: 'policy' });
+    expect(await ran({ blocks: { 1: { threshold: 1.5 } } })).toMatchObject({
+      ran: false,
+      score: 1,
+      threshold: 1.5,
+    });
+    expect(await ran()).toMatchObject({ ran: false, reason: 'policy' });
+  });
+
+  it('refuses a policy that does not fit the model when it is created', async () => {
+    await expect(create({ policy: { blocks: { gatd: 'skip' } } })).rejects.toMatchObject({
+      code: 'INVALID_POLICY',
+      message: expect.stringContaining("did you mean 'gated'?"),
+    });
+    expect(backend.log.at(-1)).toBe('release backend');
+  });
+});
+
+describe('fetches', () => {
+  it('selects outputs by name', async () => {
+    const session = await create();
+    expect(Object.keys(await session.run(feeds(1, 2), ['total']))).toEqual(['total']);
+    expect(Object.keys(await session.run(feeds(1, 2), { y: null }))).toEqual(['y']);
+  });
+
+  it('fills tensors of the caller', async () => {
+    const session = await create();
+    const y = new Tensor('float32', new Float32Array(2), [1, 2]);
+    const outputs = await session.run(feeds(1, 2), { y });
+    expect(outputs).toEqual({ y });
+    expect(outputs.y).toBe(y);
+    expect([...y.data]).toEqual([2, 4]);
+    const other = new ort.Tensor('float32', new Float32Array(2), [1, 2]);
+    session.runSync(feeds(3, 4), { y: other, total: null });
+    expect([...other.data]).toEqual([6, 8]);
+  });
+
+  it('leaves tensors of the caller alone when the run fails', async () => {
+    const session = await create();
+    backend.hold = true;
+    const y = new Tensor('float32', new Float32Array(2), [1, 2]);
+    const run = session.run(feeds(1, 2), { y });
+    backend.waiting[0]!.request.outputs[0]!.fill(9 as never);
+    backend.waiting[0]!.fail(new Error('broken'));
+    await expect(run).rejects.toThrow('broken');
+    expect([...y.data]).toEqual([0, 0]);
+  });
+
+  const Any = Object as unknown as (value: unknown) => never;
+  it.each<[string, unknown, string]>([
+    ['INVALID_ARGUMENT', ['z'], "fetches: the model has no output 'z'; expected one of 'y', 'total'"],
+    ['INVALID_ARGUMENT', { totl: null }, "did you mean 'total'?"],
+    ['INVALID_ARGUMENT', [], 'fetches: expected at least one output'],
+    ['INVALID_ARGUMENT', { y: { type: 'float32', data: [true, false], dims: [1, 2] } }, "fetches 'y'"],
+    [
+      'INVALID_SHAPE',
+      { y: new Tensor('float32', [1, 2, 3, 4], [2, 2]) },
+      'expected float32[1,2], received float32[2,2]',
+    ],
+    [
+      'INVALID_DTYPE',
+      { y: new Tensor('int32', [1, 2], [1, 2]) },
+      'expected float32[1,2], received int32[1,2]',
+    ],
+    ['INVALID_ARGUMENT', 'y', 'options'],
+  ])('refuses with %s: %j', async (code, fetches, message) => {
+    const session = await create();
+    await expect(session.run(feeds(1, 2), Any(fetches))).rejects.toMatchObject({
+      code,
+      message: expect.stringContaining(message),
+    });
+    expect((await session.run(feeds(1, 2))).y!.dims).toEqual([1, 2]);
+  });
+});
+
+describe('feeds', () => {
+  const cases: [string, unknown, string][] = [
+    ['INVALID_ARGUMENT', null, 'feeds: expected an object'],
+    ['INVALID_ARGUMENT', [], 'feeds: expected an object'],
+    ['INVALID_ARGUMENT', {}, "feeds: input 'x' (float32[batch,2]) is missing"],
+    ['INVALID_ARGUMENT', { x: undefined }, 'is missing'],
+    ['INVALID_ARGUMENT', { x: [1, 2] }, "input 'x': expected a Tensor, received Array"],
+    ['INVALID_ARGUMENT', { ...feeds(1, 2), X: null }, "feeds: the model has no input 'X'; did you mean 'x'?"],
+    [
+      'INVALID_DTYPE',
+      { x: new Tensor('int32', [1, 2], [1, 2]) },
+      'expected float32[batch,2], received int32[1,2]',
+    ],
+    ['INVALID_SHAPE', { x: new Tensor('float32', [1, 2]) }, 'expected float32[batch,2], received float32[2]'],
+    ['INVALID_SHAPE', { x: new Tensor('float32', [1, 2, 3], [1, 3]) }, 'received float32[1,3]'],
+    ['INVALID_SHAPE', { x: new Tensor('float32', [], [0, 2]) }, 'received float32[0,2]; it is empty'],
+  ];
+  it.each(cases)('are refused with %s (%#)', async (code, bad, message) => {
+    const session = await create();
+    const expected = { code, message: expect.stringContaining(message) };
+    await expect(session.run(bad as Feeds)).rejects.toMatchObject(expected);
+    expect(() => session.runSync(bad as Feeds)).toThrow(expect.objectContaining(expected));
+    expect((await session.run(feeds(1, 2))).y!.dims).toEqual([1, 2]);
+  });
+
+  it('must have one batch size', async () => {
+    model = fakeModel({ inputs: [fakeInput('x'), fakeInput('z')] });
+    const session = await create();
+    await expect(session.run({ ...feeds(1, 2), z: feeds(1, 2, 3, 4).x })).rejects.toMatchObject({
+      code: 'INVALID_SHAPE',
+      message: "input 'z' has a batch of 2, input 'x' one of 1; expected the same",
+    });
+  });
+
+  it('hold 0 and 1 for bool', async () => {
+    model = fakeModel({
+      inputs: [fakeInput('x'), fakeInput('b', { dtype: 'bool', shape: [1], batched: false })],
+    });
+    const session = await create();
+    const b = new Tensor('bool', new Uint8Array([2]));
+    await expect(session.run({ ...feeds(1, 2), b })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+  });
+
+  it('may be changed by the caller while the run is under way', async () => {
+    const session = await create();
+    backend.hold = true;
+    const fed = feeds(1, 2);
+    const run = session.run(fed);
+    (fed.x.data as Float32Array).fill(100);
+    backend.waiting[0]!.resume();
+    expect([...((await run).y!.data as Float32Array)]).toEqual([2, 4]);
+  });
+
+  it('may have any batch, also where the file was exported with another', async () => {
+    model = fakeModel({ inputs: [fakeInput('x', { shape: [1, 2] })] });
+    const session = await create();
+    expect((await session.run(feeds(1, 2, 3, 4))).y!.dims).toEqual([2, 2]);
+  });
+});
+
+describe('specialisation', () => {
+  it('compiles once for all batches', async () => {
+    const session = await create();
+    await session.run(feeds(1, 2));
+    await session.run(feeds(1, 2, 3, 4));
+    expect(backend.log).toEqual(['compile 1x2']);
+  });
+
+  it('compiles for each shape when it is first fed, and keeps eight', async () => {
+    model = fakeModel({ inputs: [fakeInput('x', { shape: ['batch', 'width'] })] });
+    const session = await create();
+    expect(backend.log).toEqual([]);
+    expect(() => session.blocks).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT' }));
+    expect(session.model.multiplyAdds).toBeNull();
+    const run = (width: number) =>
+      session.run({ x: new Tensor('float32', new Float32Array(width), [1, width]) });
+    for (const width of [1, 2, 3, 4, 5, 6, 7, 8, 1, 9, 1]) await run(width);
+    expect(session.blocks).toHaveLength(2);
+    expect(backend.log.filter((entry) => entry.startsWith('compile'))).toHaveLength(9);
+    expect(backend.log.at(-1)).toBe('release 1x2');
+  });
+
+  it('compiles anew for other values of an input that the shapes depend on', async () => {
+    model = fakeModel({
+      inputs: [
+        fakeInput('x'),
+        fakeInput('k', { dtype: 'int64', shape: [1], batched: false, boundByValue: true }),
+      ],
+    });
+    const session = await create();
+    const run = (k: bigint) => session.run({ ...feeds(1, 2), k: new Tensor('int64', [k]) });
+    await run(1n);
+    await run(2n);
+    await run(1n);
+    expect(fakeCompile.mock.calls.map(([, binding]) => binding.get('k')!.data)).toEqual([
+      new BigInt64Array([1n]),
+      new BigInt64Array([2n]),
+    ]);
+  });
+
+  it('binds the whole batch where items are mixed', async () => {
+    model = fakeModel({
+      batching: 'whole',
+      batchingReason: 'r',
+      inputs: [fakeInput('x', { batched: false })],
+    });
+    const session = await create();
+    expect((await session.run(feeds(1, 2, 3, 4))).y!.dims).toEqual([2, 2]);
+    expect(backend.log).toEqual(['compile 1x2', 'compile 2x2']);
+    expect(session.model.batchingReason).toBe('r');
+  });
+
+  it('settles symbolic dimensions by freeDimensionOverrides', async () => {
+    model = fakeModel({ inputs: [fakeInput('x', { shape: ['batch', 'width'] })] });
+    const session = await create({ freeDimensionOverrides: { width: 3 } });
+    expect(session.inputMetadata[0]!.shape).toEqual(['batch', 3]);
+    expect(session.blocks).toHaveLength(2);
+    await expect(session.run(feeds(1, 2))).rejects.toMatchObject({ code: 'INVALID_SHAPE' });
+    await expect(create({ freeDimensionOverrides: { widht: 3 } })).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message: expect.stringContaining("did you mean 'width'?"),
+    });
+  });
+});
+
+describe('overlapping runs', () => {
+  it('have results of their own', async () => {
+    const session = await create();
+    backend.hold = true;
+    const runs = [feeds(1, 2), feeds(3, 4, 5, 6)].map((fed) => session.run(fed));
+    backend.waiting[1]!.resume();
+    expect((await runs[1]!).y!.dims).toEqual([2, 2]);
+    backend.waiting[0]!.resume();
+    expect((await runs[0]!).y!.dims).toEqual([1, 2]);
+  });
+
+  it('are waited for by release', async () => {
+    const session = await create();
+    backend.hold = true;
+    const run = session.run(feeds(1, 2));
+    const failing = session.run(feeds(1, 2));
+    const released = session.release();
+    expect(session.release()).toBe(released);
+    await settled();
+    expect(backend.log).toEqual(['compile 1x2']);
+    backend.waiting[1]!.fail(new Error('broken'));
+    await expect(failing).rejects.toThrow('broken');
+    await settled();
+    expect(backend.log).toEqual(['compile 1x2']);
+    backend.waiting[0]!.resume();
+    expect((await run).y!.dims).toEqual([1, 2]);
+    await released;
+    expect(backend.log).toEqual(['compile 1x2', 'release 1x2', 'release backend']);
+  });
+
+  it('are refused after release', async () => {
+    const session = await create();
+    await session[Symbol.asyncDispose]();
+    await expect(session.run(feeds(1, 2))).rejects.toMatchObject({ code: 'SESSION_RELEASED' });
+    expect(() => session.runSync(feeds(1, 2))).toThrow(expect.objectContaining({ code: 'SESSION_RELEASED' }));
+    expect(session.inputNames).toEqual(['x']);
+  });
+
+  it('end early when aborted', async () => {
+    const session = await create();
+    backend.hold = true;
+    const controller = new AbortController();
+    const run = session.run(feeds(1, 2), { signal: controller.signal });
+    controller.abort();
+    await expect(run).rejects.toMatchObject({ code: 'ABORTED' });
+    await expect(session.run(feeds(1, 2), { signal: controller.signal })).rejects.toMatchObject({
+      code: 'ABORTED',
+    });
+    expect(backend.waiting).toHaveLength(1);
+  });
+});
+
+describe('observers', () => {
+  it('see every run, with what was asked for', async () => {
+    const events: RunEvent[] = [];
+    const session = await create({ observers: [{ onRun: (event) => void events.push(event) }] });
+    const fed = feeds(1, 2);
+    const outputs = await session.run(fed, ['y']);
+    session.runSync(fed);
+    expect(events).toHaveLength(2);
+    expect(events[0]!.outputs).toBe(outputs);
+    expect(events[0]!.inputs.x).toBe(fed.x);
+    expect(events[0]!.sha256).toBe('a'.repeat(64));
+    expect(events[0]!.milliseconds).toBeGreaterThanOrEqual(0);
+    expect(events[0]!.trace.items).toHaveLength(1);
+    expect(Object.keys(events[1]!.outputs)).toEqual(['y', 'total']);
+  });
+
+  it('never break a run', async () => {
+    const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => {});
+    const session = await create({
+      observers: [
+        {
+          onRun() {
+            throw new Error('broken');
+          },
+        },
+      ],
+    });
+    expect((await session.run(feeds(1, 2))).y!.dims).toEqual([1, 2]);
+    expect(warned).toHaveBeenCalledTimes(1);
+    warned.mockRestore();
+  });
+});
