@@ -1,0 +1,26 @@
+// The kernels for AVX-512 (F, BW, DQ, VL).
+#include "kernels/isa.h"
+#include "kernels/prelude.h"
+
+#if RSKIP_X86
+#include <immintrin.h>
+
+#define RSKIP_ISA avx512
+#define RSKIP_TILE_BLOCKS 2
+RSKIP_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+#include "simd/vec_avx512-inl.h"
+// Keep the order: kernels are written on the vector type.
+#include "kernels/all-inl.h"
+RSKIP_TARGET_END
+
+namespace rskip {
+const KernelTable* avx512_table() {
+  static const KernelTable table = avx512::make_table(Isa::kAvx512, "avx512");
+  return &table;
+}
+}  // namespace rskip
+#else
+namespace rskip {
+const KernelTable* avx512_table() { return nullptr; }
+}  // namespace rskip
+#endif

@@ -1,0 +1,60 @@
+// Weights in the order in which the kernels read them. The same bytes serve every instruction set.
+#pragma once
+
+#include <cstring>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "kernels/table.h"
+
+namespace rskip {
+
+// Zeroed floats on a 64-byte boundary.
+class AlignedFloats {
+ public:
+  AlignedFloats() = default;
+  explicit AlignedFloats(size_t size)
+      : data_(static_cast<float*>(::operator new(size * sizeof(float), std::align_val_t{64}))), size_(size) {
+    std::memset(data_.get(), 0, size * sizeof(float));
+  }
+  float* data() { return data_.get(); }
+  const float* data() const { return data_.get(); }
+  size_t size() const { return size_; }
+
+ private:
+  struct Delete {
+    void operator()(float* p) const { ::operator delete(p, std::align_val_t{64}); }
+  };
+  std::unique_ptr<float, Delete> data_;
+  size_t size_ = 0;
+};
+
+// What one block of 16 output channels reads. With groups that is the covering range of input channels;
+// weights between channels of different groups are packed as zeros.
+struct ConvBlock {
+  int first_block = 0;    // of the input
+  int blocks = 0;         // input blocks read
+  int last_channels = 0;  // real channels of the last of them: the rest is not multiplied
+  size_t offset = 0;      // of its weights, in floats
+};
+
+struct PackedConv {
+  ConvShape shape;
+  ConvAlgorithm algorithm = ConvAlgorithm::kDirect;
+  // kDirect:    per output block [input block][kh][kw][input channel of the block][16]
+  // kPlanar:    per output block [input channel][kh][kw][16]
+  // kDepthwise: per block [kh][kw][16]
+  AlignedFloats weights;
+  AlignedFloats bias;  // whole blocks
+  std::vector<ConvBlock> blocks;
+};
+
+struct PackedGemm {
+  int k = 0, n = 0;
+  AlignedFloats weights;  // [ceil(n / 16)][k][16]
+  AlignedFloats bias;     // whole blocks
+  int blocks() const { return (n + kLanes - 1) / kLanes; }
+};
+
+}  // namespace rskip

@@ -1,0 +1,15 @@
+// Every ordinary header that the -inl.h files use: included here first, so that none is first seen inside a
+// target region.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <utility>
+
+#include "kernels/pack.h"
+#include "kernels/table.h"
+#include "kernels/types.h"
+#include "simd/target.h"

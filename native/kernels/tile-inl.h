@@ -1,0 +1,112 @@
+// The microkernel of convolution and matrix product: P pixels x N blocks of 16 output channels, summed in
+// registers over all of k. Lanes are output channels, so every output element is one chain of fused
+// multiply-adds in the order of k, and neither P nor N nor the instruction set can change its bits.
+#pragma once
+
+#include "simd/math-inl.h"
+
+namespace rskip::RSKIP_ISA {
+
+// How k runs through the input: three loops of n0 x n1 x n2 steps (strides in floats), innermost `inner`
+// neighbouring floats. In the last of the n0 steps only `inner_last` of them count.
+struct Walk {
+  int n0 = 1, n1 = 1, n2 = 1;
+  ptrdiff_t s0 = 0, s1 = 0, s2 = 0;
+  int inner = 1, inner_last = 1;
+};
+
+// Floats between neighbouring pixels of a tile; known at compile time where it matters for addressing.
+template <int kStride>
+RSKIP_INLINE ptrdiff_t pixel_stride(ptrdiff_t runtime) {
+  return kStride == 0 ? runtime : kStride;
+}
+
+template <int P, int N, int kStride>
+RSKIP_INLINE void tile_step(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, const float* w, ptrdiff_t w_block) {
+  Vec weight[N];
+  RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) weight[n] = load(w + n * w_block);
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+    const Vec pixel = splat(x[p * pixel_stride<kStride>(stride)]);
+    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) acc[p][n] = fma(pixel, weight[n], acc[p][n]);
+  }
+}
+
+// acc += x * w. Weights are read in sequence; those of output block n lie w_block floats after block n - 1.
+template <int P, int N, int kStride>
+RSKIP_INLINE void tile_sum(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, const float* w, ptrdiff_t w_block,
+                           const Walk& walk) {
+  for (int i0 = 0; i0 < walk.n0; ++i0, x += walk.s0) {
+    const int inner = i0 + 1 == walk.n0 ? walk.inner_last : walk.inner;
+    const float* x1 = x;
+    for (int i1 = 0; i1 < walk.n1; ++i1, x1 += walk.s1) {
+      const float* x2 = x1;
+      for (int i2 = 0; i2 < walk.n2; ++i2, x2 += walk.s2) {
+        const float* xi = x2;
+        int i = inner;
+        for (; i >= 4; i -= 4, xi += 4, w += 4 * kLanes) {
+          tile_step<P, N, kStride>(acc, xi, stride, w, w_block);
+          tile_step<P, N, kStride>(acc, xi + 1, stride, w + kLanes, w_block);
+          tile_step<P, N, kStride>(acc, xi + 2, stride, w + 2 * kLanes, w_block);
+          tile_step<P, N, kStride>(acc, xi + 3, stride, w + 3 * kLanes, w_block);
+        }
+        for (; i > 0; --i, ++xi, w += kLanes) tile_step<P, N, kStride>(acc, xi, stride, w, w_block);
+      }
+    }
+  }
+}
+
+template <int P, int N>
+RSKIP_INLINE void tile_bias(Vec (&acc)[P][N], const float* bias) {
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) acc[p][n] = load(bias + n * kLanes);
+  }
+}
+
+// Where a tile of pixels goes. Pixel p of block n is at y + n * y_block + (y_offset ? y_offset[p] : 16 p).
+struct TileOutput {
+  float* y = nullptr;
+  ptrdiff_t y_block = 0;
+  const float* residual = nullptr;
+  ptrdiff_t residual_block = 0;
+  const ptrdiff_t* y_offset = nullptr;
+  const ptrdiff_t* residual_offset = nullptr;
+  // Real channels of the last of the N blocks, for activations that don't map zero to zero.
+  int last_lanes = kLanes;
+};
+
+// y = act(acc + residual).
+template <int P, int N>
+RSKIP_INLINE void tile_store(Vec (&acc)[P][N], const TileOutput& out, const Epilogue& epilogue) {
+  if (out.residual != nullptr) {
+    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+      const float* residual = out.residual + (out.residual_offset != nullptr ? out.residual_offset[p] : p * kLanes);
+      RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) acc[p][n] = acc[p][n] + load(residual + n * out.residual_block);
+    }
+  }
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+    float* y = out.y + (out.y_offset != nullptr ? out.y_offset[p] : p * kLanes);
+    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
+      store(y + n * out.y_block, clamp(acc[p][n], epilogue.low, epilogue.high));
+    }
+  }
+  if (epilogue.clamp_only) return;
+  for (int p = 0; p < P; ++p) {
+    float* y = out.y + (out.y_offset != nullptr ? out.y_offset[p] : p * kLanes);
+    for (int n = 0; n < N; ++n, y += out.y_block) {
+      store(y, keep_first(activate(load(y), epilogue.act), n + 1 == N ? out.last_lanes : kLanes));
+    }
+  }
+}
+
+// `count` things split into chunks of at most `most`, as evenly as possible.
+struct Split {
+  int chunks, base, extra;
+  Split(int count, int most) : chunks((count + most - 1) / most), base(count / chunks), extra(count % chunks) {}
+  int begin(int chunk) const { return chunk * base + (chunk < extra ? chunk : extra); }
+  int size(int chunk) const { return base + (chunk < extra); }
+};
+
+// The part-th of `parts` shares of [0, count).
+inline int64_t part_begin(int64_t count, int part, int parts) { return count * part / parts; }
+
+}  // namespace rskip::RSKIP_ISA

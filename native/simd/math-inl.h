@@ -1,0 +1,148 @@
+// Elementary functions on any vector type V of this instruction set, with the same bits per lane on all of
+// them: only fma, +, -, *, /, comparisons and exact integer steps, in one order. NaN gives NaN.
+#pragma once
+
+#include <limits>
+
+#include "kernels/types.h"
+
+namespace rskip::RSKIP_ISA {
+
+// e^x; largest error about 1 ulp, subnormal results included (no flush to zero).
+template <class V>
+RSKIP_INLINE V exp(V x) {
+  // Beyond these the result is 0 or infinity; the bounds keep 2^n below within two normal factors.
+  const V t = min(splat<V>(89.0f), max(splat<V>(-105.0f), x));
+  // Adding 1.5 * 2^23 rounds t / ln 2 to an integer and leaves it in the low bits.
+  const float magic = 12582912.0f;
+  const V shifted = fma(t, splat<V>(1.44269504f), splat<V>(magic));
+  const V n = shifted - splat<V>(magic);
+  V r = fma(n, splat<V>(-0.693359375f), t);
+  r = fma(n, splat<V>(2.12194440e-4f), r);
+  V p = splat<V>(1.0f / 5040);
+  p = fma(p, r, splat<V>(1.0f / 720));
+  p = fma(p, r, splat<V>(1.0f / 120));
+  p = fma(p, r, splat<V>(1.0f / 24));
+  p = fma(p, r, splat<V>(1.0f / 6));
+  p = fma(p, r, splat<V>(0.5f));
+  p = fma(p, r, splat<V>(1.0f));
+  p = fma(p, r, splat<V>(1.0f));
+  const auto exponent = sub_bits(bits(shifted), bits(splat<V>(magic)));
+  const auto half = shift_right<1>(exponent);
+  const V scale_a = from_bits(shift_left<23>(add_bits(half, 127)));
+  const V scale_b = from_bits(shift_left<23>(add_bits(sub_bits(exponent, half), 127)));
+  return select(is_nan(x), x, p * scale_a * scale_b);
+}
+
+// Natural logarithm; largest error about 1 ulp. log(0) is -infinity, of negative numbers NaN.
+template <class V>
+RSKIP_INLINE V log(V x) {
+  const float smallest_normal = std::numeric_limits<float>::min();
+  const float infinity = std::numeric_limits<float>::infinity();
+  const auto subnormal = less(x, splat<V>(smallest_normal));
+  const V scaled = select(subnormal, x * splat<V>(8388608.0f), x);
+  // x = m * 2^e with m in [sqrt(1/2), sqrt(2)).
+  const auto offset = add_bits(bits(scaled), 0x3f800000 - 0x3f3504f3);
+  const V e = to_float(add_bits(shift_right<23>(offset), -127)) - select(subnormal, splat<V>(23.0f), splat<V>(0.0f));
+  const V m = from_bits(add_bits(and_bits(offset, 0x007fffff), 0x3f3504f3));
+  // log m = 2 atanh(s) = 2 (s + s^3/3 + s^5/5 + ...), s = (m - 1) / (m + 1), |s| < 0.172. Written as
+  // f - s (f - 2 s^2 (1/3 + s^2/5 + ...)) so that the leading term f = m - 1 is exact.
+  const V f = m - splat<V>(1.0f);
+  const V s = f / (f + splat<V>(2.0f));
+  const V z = s * s;
+  V p = splat<V>(2.0f / 11);
+  p = fma(p, z, splat<V>(2.0f / 9));
+  p = fma(p, z, splat<V>(2.0f / 7));
+  p = fma(p, z, splat<V>(2.0f / 5));
+  p = fma(p, z, splat<V>(2.0f / 3));
+  const V correction = s * fma(p, splat<V>(0.0f) - z, f);
+  const V low = fma(e, splat<V>(-2.12194440e-4f), splat<V>(0.0f) - correction);
+  V y = fma(e, splat<V>(0.693359375f), low + f);
+  y = select(less(x, splat<V>(infinity)), y, x);
+  y = select(less(splat<V>(0.0f), x), y, splat<V>(-infinity));
+  y = select(less(x, splat<V>(0.0f)), splat<V>(std::numeric_limits<float>::quiet_NaN()), y);
+  return select(is_nan(x), x, y);
+}
+
+// 1 / (1 + e^-x), for negative x as e^x / (1 + e^x), which keeps tiny results.
+template <class V>
+RSKIP_INLINE V sigmoid(V x) {
+  const V e = exp(min(x, splat<V>(0.0f) - x));
+  return select(less(x, splat<V>(0.0f)), e, splat<V>(1.0f)) / (splat<V>(1.0f) + e);
+}
+
+template <class V>
+RSKIP_INLINE V tanh(V x) {
+  // An odd polynomial, fitted by weighted least squares, where 1 - 2/(e^2x + 1) would cancel.
+  const V z = x * x;
+  V p = splat<V>(0.00213945936f);
+  p = fma(p, z, splat<V>(-0.00817354955f));
+  p = fma(p, z, splat<V>(0.0216991138f));
+  p = fma(p, z, splat<V>(-0.0539464578f));
+  p = fma(p, z, splat<V>(0.133332029f));
+  p = fma(p, z, splat<V>(-0.333333313f));
+  const V near = fma(x * z, p, x);
+  const V magnitude = from_bits(and_bits(bits(x), 0x7fffffff));
+  const V far = splat<V>(1.0f) - splat<V>(2.0f) / (exp(magnitude + magnitude) + splat<V>(1.0f));
+  const V far_signed = from_bits(or_bits(bits(far), and_bits(bits(x), std::numeric_limits<int32_t>::min())));
+  return select(is_nan(x), x, select(less(magnitude, splat<V>(0.625f)), near, far_signed));
+}
+
+template <class V>
+RSKIP_INLINE V clamp(V x, float low, float high) {
+  return min(splat<V>(high), max(splat<V>(low), x));
+}
+
+// The functions of Activation in lib/model/program.ts.
+template <class V>
+V activate(V x, const Activation& act) {
+  switch (act.kind) {
+    case ActivationKind::kNone:
+      return x;
+    case ActivationKind::kRelu:
+      return max(splat<V>(0.0f), x);
+    case ActivationKind::kLeakyRelu:
+      return select(less(x, splat<V>(0.0f)), x * splat<V>(act.alpha), x);
+    case ActivationKind::kClip:
+      return clamp(x, act.alpha, act.beta);
+    case ActivationKind::kSigmoid:
+      return sigmoid(x);
+    case ActivationKind::kHardSigmoid:
+      return clamp(fma(x, splat<V>(act.alpha), splat<V>(act.beta)), 0.0f, 1.0f);
+    case ActivationKind::kHardSwish:
+      return x * clamp(fma(x, splat<V>(1.0f / 6), splat<V>(0.5f)), 0.0f, 1.0f);
+    case ActivationKind::kSilu:
+      return x * sigmoid(x);
+    case ActivationKind::kTanh:
+      return tanh(x);
+  }
+  return x;
+}
+
+// How an epilogue applies an activation: min and max when that suffices, which needs no branch and keeps
+// lanes of zero at zero; otherwise `activate`, which may not (sigmoid(0) = 0.5).
+struct Epilogue {
+  float low = -std::numeric_limits<float>::infinity();
+  float high = std::numeric_limits<float>::infinity();
+  bool clamp_only = true;
+  Activation act;
+};
+inline Epilogue epilogue_of(const Activation& act) {
+  Epilogue e;
+  e.act = act;
+  if (act.kind == ActivationKind::kRelu) {
+    e.low = 0;
+  } else if (act.kind == ActivationKind::kClip && act.alpha <= 0 && act.beta >= 0) {
+    e.low = act.alpha;
+    e.high = act.beta;
+  } else {
+    e.clamp_only = act.kind == ActivationKind::kNone;
+  }
+  return e;
+}
+template <class V>
+RSKIP_INLINE V finish(V x, const Epilogue& e) {
+  return e.clamp_only ? clamp(x, e.low, e.high) : activate(x, e.act);
+}
+
+}  // namespace rskip::RSKIP_ISA

@@ -1,0 +1,34 @@
+// Opens and closes a region of code compiled for one instruction set, so that build files need no flags
+// per file. Use in an isa_*.cc after every standard header and before the first -inl.h:
+//   RSKIP_TARGET_BEGIN("avx2,fma")
+//   ... -inl.h files ...
+//   RSKIP_TARGET_END
+// Contraction is off inside: a*b + c is two roundings unless fma() is written.
+#pragma once
+
+#define RSKIP_PRAGMA(text) _Pragma(#text)
+
+#if defined(__clang__)
+#define RSKIP_TARGET_BEGIN(isa) \
+  RSKIP_PRAGMA(clang fp contract(off)) RSKIP_PRAGMA(clang attribute push(__attribute__((target(isa))), apply_to = function))
+#define RSKIP_TARGET_END RSKIP_PRAGMA(clang attribute pop)
+#else
+#define RSKIP_TARGET_BEGIN(isa) \
+  RSKIP_PRAGMA(GCC push_options) RSKIP_PRAGMA(GCC target(isa)) RSKIP_PRAGMA(GCC optimize("fp-contract=off"))
+#define RSKIP_TARGET_END RSKIP_PRAGMA(GCC pop_options)
+#endif
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define RSKIP_X86 1
+#else
+#define RSKIP_X86 0
+#endif
+#if defined(__aarch64__) || defined(_M_ARM64)
+#define RSKIP_ARM64 1
+#else
+#define RSKIP_ARM64 0
+#endif
+
+// Vector helpers must vanish into their caller: a call would pass registers through memory.
+#define RSKIP_INLINE [[gnu::always_inline]] inline
+#define RSKIP_UNROLL(n) RSKIP_PRAGMA(GCC unroll n)

@@ -1,0 +1,94 @@
+// Sixteen lanes as two ymm registers. The interface is that of vec_scalar-inl.h.
+#pragma once
+
+#include <immintrin.h>
+
+#include "kernels/types.h"
+#include "simd/target.h"
+
+namespace rskip::RSKIP_ISA {
+
+struct Vec {
+  __m256 lo, hi;
+};
+struct Bits {
+  __m256i lo, hi;
+};
+struct Mask {
+  __m256 lo, hi;
+};
+
+// 6 pixels x 2 registers of sums + 2 of weights + 1 broadcast = 15 of 16.
+inline constexpr int kTilePixels = 6;
+inline constexpr int kTileBlocks = RSKIP_TILE_BLOCKS;
+// Output pixels of a depthwise tile, and column blocks of a matrix-vector tile.
+inline constexpr int kDepthwisePixels = 4;
+inline constexpr int kGemvBlocks = 4;
+
+template <class V = Vec>
+RSKIP_INLINE V splat(float x) {
+  return {_mm256_set1_ps(x), _mm256_set1_ps(x)};
+}
+template <class V = Vec>
+RSKIP_INLINE V load(const float* p) {
+  return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
+}
+RSKIP_INLINE void store(float* p, Vec a) {
+  _mm256_storeu_ps(p, a.lo);
+  _mm256_storeu_ps(p + 8, a.hi);
+}
+// All ones in the first n of 8 lanes; n may be outside [0, 8].
+RSKIP_INLINE __m256i first_of_8(int n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+template <class V = Vec>
+RSKIP_INLINE V load_first(const float* p, int n) {
+  return {_mm256_maskload_ps(p, first_of_8(n)), _mm256_maskload_ps(p + 8, first_of_8(n - 8))};
+}
+RSKIP_INLINE void store_first(float* p, Vec a, int n) {
+  _mm256_maskstore_ps(p, first_of_8(n), a.lo);
+  _mm256_maskstore_ps(p + 8, first_of_8(n - 8), a.hi);
+}
+RSKIP_INLINE Vec keep_first(Vec a, int n) {
+  return {_mm256_and_ps(a.lo, _mm256_castsi256_ps(first_of_8(n))),
+          _mm256_and_ps(a.hi, _mm256_castsi256_ps(first_of_8(n - 8)))};
+}
+RSKIP_INLINE Vec fma(Vec a, Vec b, Vec c) {
+  return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+}
+RSKIP_INLINE Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
+RSKIP_INLINE Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
+RSKIP_INLINE Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
+RSKIP_INLINE Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
+RSKIP_INLINE Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
+RSKIP_INLINE Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
+RSKIP_INLINE Mask less(Vec a, Vec b) {
+  return {_mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ), _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ)};
+}
+RSKIP_INLINE Mask is_nan(Vec a) {
+  return {_mm256_cmp_ps(a.lo, a.lo, _CMP_UNORD_Q), _mm256_cmp_ps(a.hi, a.hi, _CMP_UNORD_Q)};
+}
+RSKIP_INLINE Vec select(Mask mask, Vec yes, Vec no) {
+  return {_mm256_blendv_ps(no.lo, yes.lo, mask.lo), _mm256_blendv_ps(no.hi, yes.hi, mask.hi)};
+}
+RSKIP_INLINE Bits bits(Vec a) { return {_mm256_castps_si256(a.lo), _mm256_castps_si256(a.hi)}; }
+RSKIP_INLINE Vec from_bits(Bits a) { return {_mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)}; }
+RSKIP_INLINE Vec to_float(Bits a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
+RSKIP_INLINE Bits add_bits(Bits a, int32_t b) {
+  return {_mm256_add_epi32(a.lo, _mm256_set1_epi32(b)), _mm256_add_epi32(a.hi, _mm256_set1_epi32(b))};
+}
+RSKIP_INLINE Bits sub_bits(Bits a, Bits b) { return {_mm256_sub_epi32(a.lo, b.lo), _mm256_sub_epi32(a.hi, b.hi)}; }
+RSKIP_INLINE Bits and_bits(Bits a, int32_t b) {
+  return {_mm256_and_si256(a.lo, _mm256_set1_epi32(b)), _mm256_and_si256(a.hi, _mm256_set1_epi32(b))};
+}
+RSKIP_INLINE Bits or_bits(Bits a, Bits b) { return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)}; }
+template <int K>
+RSKIP_INLINE Bits shift_left(Bits a) {
+  return {_mm256_slli_epi32(a.lo, K), _mm256_slli_epi32(a.hi, K)};
+}
+template <int K>
+RSKIP_INLINE Bits shift_right(Bits a) {
+  return {_mm256_srai_epi32(a.lo, K), _mm256_srai_epi32(a.hi, K)};
+}
+
+}  // namespace rskip::RSKIP_ISA

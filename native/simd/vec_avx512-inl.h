@@ -1,0 +1,70 @@
+// Sixteen lanes as one zmm register. The interface is that of vec_scalar-inl.h.
+#pragma once
+
+#include <immintrin.h>
+
+#include "kernels/types.h"
+#include "simd/target.h"
+
+namespace rskip::RSKIP_ISA {
+
+struct Vec {
+  __m512 v;
+};
+struct Bits {
+  __m512i v;
+};
+struct Mask {
+  __mmask16 v;
+};
+
+// 14 pixels x 2 registers of sums + 2 of weights + up to 2 broadcasts = 32 of 32.
+inline constexpr int kTilePixels = 14;
+inline constexpr int kTileBlocks = RSKIP_TILE_BLOCKS;
+// Output pixels of a depthwise tile, and column blocks of a matrix-vector tile.
+inline constexpr int kDepthwisePixels = 8;
+inline constexpr int kGemvBlocks = 8;
+
+template <class V = Vec>
+RSKIP_INLINE V splat(float x) {
+  return {_mm512_set1_ps(x)};
+}
+template <class V = Vec>
+RSKIP_INLINE V load(const float* p) {
+  return {_mm512_loadu_ps(p)};
+}
+RSKIP_INLINE void store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
+RSKIP_INLINE __mmask16 first_of_16(int n) { return static_cast<__mmask16>((1u << n) - 1); }
+template <class V = Vec>
+RSKIP_INLINE V load_first(const float* p, int n) {
+  return {_mm512_maskz_loadu_ps(first_of_16(n), p)};
+}
+RSKIP_INLINE void store_first(float* p, Vec a, int n) { _mm512_mask_storeu_ps(p, first_of_16(n), a.v); }
+RSKIP_INLINE Vec keep_first(Vec a, int n) { return {_mm512_maskz_mov_ps(first_of_16(n), a.v)}; }
+RSKIP_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+RSKIP_INLINE Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
+RSKIP_INLINE Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
+RSKIP_INLINE Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
+RSKIP_INLINE Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
+RSKIP_INLINE Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
+RSKIP_INLINE Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
+RSKIP_INLINE Mask less(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
+RSKIP_INLINE Mask is_nan(Vec a) { return {_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q)}; }
+RSKIP_INLINE Vec select(Mask mask, Vec yes, Vec no) { return {_mm512_mask_blend_ps(mask.v, no.v, yes.v)}; }
+RSKIP_INLINE Bits bits(Vec a) { return {_mm512_castps_si512(a.v)}; }
+RSKIP_INLINE Vec from_bits(Bits a) { return {_mm512_castsi512_ps(a.v)}; }
+RSKIP_INLINE Vec to_float(Bits a) { return {_mm512_cvtepi32_ps(a.v)}; }
+RSKIP_INLINE Bits add_bits(Bits a, int32_t b) { return {_mm512_add_epi32(a.v, _mm512_set1_epi32(b))}; }
+RSKIP_INLINE Bits sub_bits(Bits a, Bits b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+RSKIP_INLINE Bits and_bits(Bits a, int32_t b) { return {_mm512_and_si512(a.v, _mm512_set1_epi32(b))}; }
+RSKIP_INLINE Bits or_bits(Bits a, Bits b) { return {_mm512_or_si512(a.v, b.v)}; }
+template <int K>
+RSKIP_INLINE Bits shift_left(Bits a) {
+  return {_mm512_slli_epi32(a.v, K)};
+}
+template <int K>
+RSKIP_INLINE Bits shift_right(Bits a) {
+  return {_mm512_srai_epi32(a.v, K)};
+}
+
+}  // namespace rskip::RSKIP_ISA

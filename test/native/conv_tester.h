@@ -1,0 +1,185 @@
+// A convolution under test: `ConvTester().channels(24, 40).map(9, 11).kernel(3).pad(1).residual().check()` compares
+// every instruction set with the double oracle and with scalar's bytes, whole and in parts.
+#pragma once
+
+#include "kernel_tester.h"
+
+namespace rskip::test {
+
+class ConvTester {
+ public:
+  ConvTester& channels(int in, int out) { return in_ = in, out_ = out, *this; }
+  ConvTester& map(int height, int width) { return height_ = height, width_ = width, *this; }
+  ConvTester& kernel(int height, int width) { return shape_.kernel_h = height, shape_.kernel_w = width, *this; }
+  ConvTester& kernel(int size) { return kernel(size, size); }
+  ConvTester& stride(int height, int width) { return shape_.stride_h = height, shape_.stride_w = width, *this; }
+  ConvTester& stride(int size) { return stride(size, size); }
+  ConvTester& dilation(int height, int width) { return shape_.dilation_h = height, shape_.dilation_w = width, *this; }
+  ConvTester& dilation(int size) { return dilation(size, size); }
+  ConvTester& pad(Halo pad) { return shape_.pad = pad, *this; }
+  ConvTester& pad(int size) { return pad({size, size, size, size}); }
+  ConvTester& groups(int groups) { return shape_.groups = groups, *this; }
+  ConvTester& act(Activation act) { return act_ = act, *this; }
+  ConvTester& residual(bool on = true) { return residual_ = on, *this; }
+  // The output is written over the residual, as in a residual stream.
+  ConvTester& in_place() { return residual_ = in_place_ = true, *this; }
+  ConvTester& bias(bool on) { return bias_ = on, *this; }
+  // More halo than asked for, as when another layer reads the same map.
+  ConvTester& extra_halo(int size) { return extra_halo_ = size, *this; }
+  ConvTester& output_halo(int size) { return output_halo_ = size, *this; }
+  ConvTester& algorithm(ConvAlgorithm algorithm) { return algorithm_ = algorithm, chosen_ = true, *this; }
+
+  ConvShape shape() const {
+    ConvShape s = shape_;
+    s.in_channels = in_;
+    s.out_channels = out_;
+    s.in_height = height_;
+    s.in_width = width_;
+    s.out_height = (height_ + s.pad.top + s.pad.bottom - (s.kernel_h - 1) * s.dilation_h - 1) / s.stride_h + 1;
+    s.out_width = (width_ + s.pad.left + s.pad.right - (s.kernel_w - 1) * s.dilation_w - 1) / s.stride_w + 1;
+    return s;
+  }
+
+  void check() {
+    prepare();
+    SCOPED_TRACE(describe());
+    const std::vector<float> expected = run(scalar(), 1);
+    expect_near_oracle(expected);
+    for (const KernelTable* table : available_tables()) {
+      SCOPED_TRACE(table->name);
+      for (int parts : {1, 2, 3, 7}) EXPECT_TRUE(same_bits(expected, run(*table, parts))) << parts << " parts";
+    }
+  }
+
+  // Largest error of the best table against the oracle.
+  double max_error() {
+    prepare();
+    const std::vector<float> y = run(*best_table(), 1);
+    double error = 0;
+    for (size_t i = 0; i < y.size(); ++i) error = std::max(error, std::abs(y[i] - oracle_[i]));
+    return error;
+  }
+
+ private:
+  static Halo plus(Halo h, int extra) { return {h.top + extra, h.left + extra, h.bottom + extra, h.right + extra}; }
+
+  std::string describe() const {
+    const ConvShape s = shape();
+    return "channels " + std::to_string(s.in_channels) + " to " + std::to_string(s.out_channels) + ", map " +
+           std::to_string(s.in_height) + "x" + std::to_string(s.in_width) + ", kernel " + std::to_string(s.kernel_h) +
+           "x" + std::to_string(s.kernel_w) + ", stride " + std::to_string(s.stride_h) + "x" +
+           std::to_string(s.stride_w) + ", groups " + std::to_string(s.groups) + ", activation " +
+           std::to_string(static_cast<int>(act_.kind)) + ", algorithm " + std::to_string(static_cast<int>(algorithm_));
+  }
+
+  void prepare() {
+    const ConvShape s = shape();
+    if (!chosen_) algorithm_ = choose_conv_algorithm(s);
+    const size_t in_size = static_cast<size_t>(s.in_channels) * s.in_height * s.in_width;
+    const size_t out_size = static_cast<size_t>(s.out_channels) * s.out_height * s.out_width;
+    const size_t k = static_cast<size_t>(s.in_channels / s.groups) * s.kernel_h * s.kernel_w;
+    x_ = random_floats(in_size, 1);
+    weight_ = random_floats(s.out_channels * k, 2);
+    bias_values_ = bias_ ? random_floats(s.out_channels, 3) : std::vector<float>(s.out_channels, 0.0f);
+    residual_values_ = random_floats(out_size, 4);
+    packed_ = pack_conv(s, algorithm_, weight_.data(), bias_ ? bias_values_.data() : nullptr);
+    compute_oracle(s);
+  }
+
+  void compute_oracle(const ConvShape& s) {
+    const int group_in = s.in_channels / s.groups;
+    const int group_out = s.out_channels / s.groups;
+    oracle_.clear();
+    magnitude_.clear();
+    for (int m = 0; m < s.out_channels; ++m) {
+      for (int h = 0; h < s.out_height; ++h) {
+        for (int w = 0; w < s.out_width; ++w) {
+          double sum = bias_values_[m];
+          double magnitude = std::abs(sum);
+          for (int c = 0; c < group_in; ++c) {
+            for (int i = 0; i < s.kernel_h; ++i) {
+              for (int j = 0; j < s.kernel_w; ++j) {
+                const int row = h * s.stride_h + i * s.dilation_h - s.pad.top;
+                const int column = w * s.stride_w + j * s.dilation_w - s.pad.left;
+                if (row < 0 || row >= s.in_height || column < 0 || column >= s.in_width) continue;
+                const int channel = m / group_out * group_in + c;
+                const double product =
+                    static_cast<double>(x_[(static_cast<size_t>(channel) * s.in_height + row) * s.in_width + column]) *
+                    weight_[((static_cast<size_t>(m) * group_in + c) * s.kernel_h + i) * s.kernel_w + j];
+                sum += product;
+                magnitude += std::abs(product);
+              }
+            }
+          }
+          if (residual_) {
+            sum += residual_values_[oracle_.size()];
+            magnitude += std::abs(residual_values_[oracle_.size()]);
+          }
+          oracle_.push_back(oracle_activation(sum, act_));
+          magnitude_.push_back(magnitude);
+        }
+      }
+    }
+  }
+
+  void expect_near_oracle(const std::vector<float>& y) const {
+    const ConvShape s = shape();
+    const int64_t terms = static_cast<int64_t>(s.in_channels / s.groups) * s.kernel_h * s.kernel_w + 4;
+    // Winograd's transforms add and subtract what the direct sum never holds.
+    const bool winograd = algorithm_ == ConvAlgorithm::kWinograd2 || algorithm_ == ConvAlgorithm::kWinograd4;
+    for (size_t i = 0; i < y.size(); ++i) {
+      const double tolerance = sum_tolerance(terms, (winograd ? 4 : 1) * magnitude_[i]);
+      ASSERT_NEAR(y[i], oracle_[i], tolerance) << "at " << i;
+    }
+  }
+
+  std::vector<float> run(const KernelTable& table, int parts) const {
+    const ConvShape s = shape();
+    ConvArgs args;
+    args.conv = packed_.get();
+    args.act = act_;
+    const Halo halo = plus(conv_input_halo(s, algorithm_), extra_halo_);
+    Map x(s.in_channels, s.in_height, s.in_width, halo);
+    const size_t row = s.in_width + halo.left + halo.right;
+    const size_t plane = row * (s.in_height + halo.top + halo.bottom);
+    Guarded planar(algorithm_ == ConvAlgorithm::kPlanar ? plane * s.in_channels : 0);
+    if (algorithm_ == ConvAlgorithm::kPlanar) {
+      args.x_planar = {planar.data() + halo.top * row + halo.left, s.in_channels, s.in_height, s.in_width,
+                       static_cast<ptrdiff_t>(row), static_cast<ptrdiff_t>(plane)};
+      size_t i = 0;
+      for (int c = 0; c < s.in_channels; ++c) {
+        for (int h = 0; h < s.in_height; ++h) {
+          for (int w = 0; w < s.in_width; ++w) args.x_planar.data[c * plane + h * row + w] = x_[i++];
+        }
+      }
+    } else {
+      args.x = x.fill(x_).view();
+    }
+    const Halo out_halo = plus({}, output_halo_);
+    Map residual(s.out_channels, s.out_height, s.out_width, in_place_ ? out_halo : plus(out_halo, 1));
+    residual.fill(residual_values_);
+    Map y(s.out_channels, s.out_height, s.out_width, out_halo);
+    if (residual_) args.residual = &residual.view();
+    args.y = in_place_ ? residual.view() : y.view();
+    for (int part = 0; part < parts; ++part) {
+      Guarded scratch(conv_scratch_bytes(*packed_) / sizeof(float), std::numeric_limits<float>::quiet_NaN());
+      args.scratch = scratch.data();
+      table.conv(args, part, parts);
+    }
+    const Map& written = in_place_ ? residual : y;
+    written.expect_clean();
+    return written.planar();
+  }
+
+  int in_ = 16, out_ = 16, height_ = 8, width_ = 8;
+  ConvShape shape_;
+  Activation act_;
+  bool residual_ = false, in_place_ = false, bias_ = true, chosen_ = false;
+  int extra_halo_ = 0, output_halo_ = 0;
+  ConvAlgorithm algorithm_ = ConvAlgorithm::kDirect;
+  std::vector<float> x_, weight_, bias_values_, residual_values_;
+  std::vector<double> oracle_, magnitude_;
+  std::shared_ptr<const PackedConv> packed_;
+};
+
+}  // namespace rskip::test

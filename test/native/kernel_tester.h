@@ -1,0 +1,201 @@
+// What the kernel tests share: guarded buffers, maps in the blocked layout, tolerance families, and a loop
+// over every instruction set that this machine has.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/table.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
+#define ASAN_UNPOISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
+#endif
+
+namespace rskip::test {
+
+// Floats between two guards. The guards hold NaNs, so that a kernel that computes with what lies outside
+// shows it in its result; AddressSanitizer builds trap on any access at all.
+class Guarded {
+ public:
+  explicit Guarded(size_t size, float fill = 0) : size_(size), storage_(size + 2 * kGuard + 16) {
+    const size_t misaligned = reinterpret_cast<uintptr_t>(storage_.data()) % 64 / sizeof(float);
+    begin_ = storage_.data() + (16 - misaligned) % 16 + kGuard;
+    for (float& x : storage_) x = pattern();
+    std::fill_n(begin_, size, fill);
+    poison();
+  }
+  Guarded(const Guarded& other) : Guarded(other.size_) { std::copy_n(other.begin_, size_, begin_); }
+  Guarded& operator=(const Guarded&) = delete;
+  ~Guarded() {
+    ASAN_UNPOISON_MEMORY_REGION(storage_.data(), storage_.size() * sizeof(float));
+    for (size_t i = 0; i < kGuard; ++i) {
+      if (!same(begin_[-1 - static_cast<ptrdiff_t>(i)]) || !same(begin_[size_ + i])) {
+        ADD_FAILURE() << "a guard was overwritten " << i << " floats outside the buffer";
+        break;
+      }
+    }
+  }
+  float* data() { return begin_; }
+  const float* data() const { return begin_; }
+  size_t size() const { return size_; }
+
+ private:
+  static constexpr size_t kGuard = 64;
+  static constexpr uint32_t kPattern = 0x7fc5a5a5;
+  static float pattern() {
+    float x;
+    std::memcpy(&x, &kPattern, sizeof x);
+    return x;
+  }
+  static bool same(const float& x) { return std::memcmp(&x, &kPattern, sizeof x) == 0; }
+  void poison() {
+    ASAN_POISON_MEMORY_REGION(begin_ - kGuard, kGuard * sizeof(float));
+    ASAN_POISON_MEMORY_REGION(begin_ + size_, kGuard * sizeof(float));
+  }
+
+  size_t size_;
+  std::vector<float> storage_;
+  float* begin_;
+};
+
+inline std::vector<float> random_floats(size_t n, uint32_t seed, float low = -1, float high = 1) {
+  std::mt19937 generator(seed);
+  std::vector<float> out(n);
+  for (float& x : out) {
+    x = low + (high - low) * static_cast<float>(generator() >> 8) * 0x1p-24f;
+  }
+  return out;
+}
+
+// One item in the blocked layout, with a halo.
+class Map {
+ public:
+  Map(int channels, int height, int width, Halo halo = {})
+      : halo_(halo),
+        blocks_((channels + kLanes - 1) / kLanes),
+        storage_(static_cast<size_t>(blocks_) * (height + halo.top + halo.bottom) * (width + halo.left + halo.right) *
+                 kLanes) {
+    view_.channels = channels;
+    view_.height = height;
+    view_.width = width;
+    view_.row_stride = static_cast<ptrdiff_t>(width + halo.left + halo.right) * kLanes;
+    view_.block_stride = view_.row_stride * (height + halo.top + halo.bottom);
+    repoint();
+  }
+  Map(const Map& other) : halo_(other.halo_), blocks_(other.blocks_), storage_(other.storage_), view_(other.view_) {
+    repoint();
+  }
+  const BlockedView& view() const { return view_; }
+  float& at(int c, int h, int w) const {
+    return view_.data[c / kLanes * view_.block_stride + h * view_.row_stride + w * kLanes + c % kLanes];
+  }
+  Map& fill(const std::vector<float>& planar) {
+    size_t i = 0;
+    for (int c = 0; c < view_.channels; ++c) {
+      for (int h = 0; h < view_.height; ++h) {
+        for (int w = 0; w < view_.width; ++w) at(c, h, w) = planar[i++];
+      }
+    }
+    return *this;
+  }
+  std::vector<float> planar() const {
+    std::vector<float> out;
+    for (int c = 0; c < view_.channels; ++c) {
+      for (int h = 0; h < view_.height; ++h) {
+        for (int w = 0; w < view_.width; ++w) out.push_back(at(c, h, w));
+      }
+    }
+    return out;
+  }
+  // Halo and lanes beyond the last channel are still zero.
+  void expect_clean() const {
+    for (int c = 0; c < blocks_ * kLanes; ++c) {
+      for (int h = -halo_.top; h < view_.height + halo_.bottom; ++h) {
+        for (int w = -halo_.left; w < view_.width + halo_.right; ++w) {
+          const bool inside = c < view_.channels && h >= 0 && h < view_.height && w >= 0 && w < view_.width;
+          if (!inside && at(c, h, w) != 0) {
+            ADD_FAILURE() << "not zero outside the interior: channel " << c << ", row " << h << ", column " << w;
+            return;
+          }
+        }
+      }
+    }
+  }
+
+ private:
+  void repoint() { view_.data = storage_.data() + halo_.top * view_.row_stride + halo_.left * kLanes; }
+
+  Halo halo_;
+  int blocks_;
+  Guarded storage_;
+  BlockedView view_;
+};
+
+// Tolerance families. `magnitude` is the sum of the absolute values of the terms.
+inline constexpr double kUnitRoundoff = 0x1p-24;
+// A sum of `terms` products in any order: the bound of Higham, Accuracy and Stability, section 3.1.
+inline double sum_tolerance(int64_t terms, double magnitude) {
+  return kUnitRoundoff * static_cast<double>(terms + 2) * magnitude + 1e-38;
+}
+// `ulps` units in the last place of the true value.
+inline double ulp_tolerance(double ulps, double value) { return 2 * kUnitRoundoff * ulps * std::abs(value) + 1e-44; }
+
+// Bytes, save that any NaN equals any NaN: instruction sets differ in the payload they propagate.
+inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  if (a.size() != b.size()) return false;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (std::isnan(a[i]) && std::isnan(b[i])) continue;
+    if (std::memcmp(&a[i], &b[i], sizeof(float)) != 0) return false;
+  }
+  return true;
+}
+
+inline const KernelTable& scalar() { return *table_for(Isa::kScalar); }
+
+inline double oracle_activation(double x, const Activation& act) {
+  switch (act.kind) {
+    case ActivationKind::kNone:
+      return x;
+    case ActivationKind::kRelu:
+      return x < 0 ? 0 : x;
+    case ActivationKind::kLeakyRelu:
+      return x < 0 ? act.alpha * x : x;
+    case ActivationKind::kClip:
+      return std::isnan(x) ? x : std::min<double>(std::max<double>(x, act.alpha), act.beta);
+    case ActivationKind::kSigmoid:
+      return 1 / (1 + std::exp(-x));
+    case ActivationKind::kHardSigmoid:
+      return std::isnan(x) ? x : std::min(std::max<double>(act.alpha * x + act.beta, 0), 1.0);
+    case ActivationKind::kHardSwish:
+      return std::isnan(x) ? x : x * std::min(std::max(x / 6 + 0.5, 0.0), 1.0);
+    case ActivationKind::kSilu:
+      return x / (1 + std::exp(-x));
+    case ActivationKind::kTanh:
+      return std::tanh(x);
+  }
+  return x;
+}
+
+// One of each kind. The clip's interval doesn't hold 0: lanes beyond the last channel must stay zero even so.
+inline const std::vector<Activation>& all_activations() {
+  static const std::vector<Activation> all = {
+      {ActivationKind::kNone, 0, 0},          {ActivationKind::kRelu, 0, 0},
+      {ActivationKind::kLeakyRelu, 0.1f, 0},  {ActivationKind::kClip, 0.25f, 0.5f},
+      {ActivationKind::kClip, 0, 6},          {ActivationKind::kSigmoid, 0, 0},
+      {ActivationKind::kHardSigmoid, 0.2f, 0.5f}, {ActivationKind::kHardSwish, 0, 0},
+      {ActivationKind::kSilu, 0, 0},          {ActivationKind::kTanh, 0, 0},
+  };
+  return all;
+}
+
+}  // namespace rskip::test

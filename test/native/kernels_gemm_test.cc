@@ -1,0 +1,66 @@
+#include "kernel_tester.h"
+
+namespace rskip::test {
+namespace {
+
+struct GemmCase {
+  int m, k, n;
+  bool trans_b = false, residual = false, bias = true;
+  Activation act = {};
+};
+
+void check(const GemmCase& c) {
+  SCOPED_TRACE(std::to_string(c.m) + "x" + std::to_string(c.k) + "x" + std::to_string(c.n));
+  const std::vector<float> a = random_floats(static_cast<size_t>(c.m) * c.k, 1);
+  const std::vector<float> b = random_floats(static_cast<size_t>(c.k) * c.n, 2);
+  const std::vector<float> bias = random_floats(c.n, 3);
+  const std::vector<float> residual = random_floats(static_cast<size_t>(c.m) * c.n, 4);
+  const auto packed = pack_gemm(c.k, c.n, b.data(), c.trans_b, c.bias ? bias.data() : nullptr);
+  const auto run = [&](const KernelTable& table, int parts) {
+    Guarded x(a.size()), y(residual.size(), -7);
+    std::copy(a.begin(), a.end(), x.data());
+    if (c.residual) std::copy(residual.begin(), residual.end(), y.data());
+    GemmArgs args{packed.get(), x.data(), y.data(), c.residual ? y.data() : nullptr, c.m, c.act};
+    for (int part = 0; part < parts; ++part) table.gemm(args, part, parts);
+    return std::vector<float>(y.data(), y.data() + y.size());
+  };
+  const std::vector<float> expected = run(scalar(), 1);
+  for (int i = 0; i < c.m; ++i) {
+    for (int j = 0; j < c.n; ++j) {
+      double sum = c.bias ? bias[j] : 0;
+      double magnitude = std::abs(sum);
+      for (int k = 0; k < c.k; ++k) {
+        const double product = static_cast<double>(a[i * c.k + k]) * b[c.trans_b ? j * c.k + k : k * c.n + j];
+        sum += product;
+        magnitude += std::abs(product);
+      }
+      if (c.residual) sum += residual[i * c.n + j];
+      ASSERT_NEAR(expected[i * c.n + j], oracle_activation(sum, c.act), sum_tolerance(c.k + 4, magnitude + 1));
+    }
+  }
+  for (const KernelTable* table : available_tables()) {
+    SCOPED_TRACE(table->name);
+    for (int parts : {1, 2, 3, 5}) EXPECT_TRUE(same_bits(expected, run(*table, parts))) << parts << " parts";
+  }
+}
+
+TEST(Gemm, Vectors) {
+  for (int n : {1, 2, 10, 16, 17, 64, 100, 129, 150, 300}) check({1, 33, n});
+  check({1, 64, 16, true, false, true, {ActivationKind::kRelu, 0, 0}});
+  check({1, 16, 1, true, false, true, {ActivationKind::kSigmoid, 0, 0}});
+  check({1, 1, 1});
+}
+TEST(Gemm, Matrices) {
+  for (int m = 2; m <= 14; ++m) check({m, 19, 45, m % 2 == 0});
+  check({5, 24, 33, false, true, false});
+  check({7, 3, 16, true, true, true, {ActivationKind::kSilu, 0, 0}});
+}
+TEST(Gemm, Epilogues) {
+  for (const Activation& act : all_activations()) {
+    check({1, 20, 37, false, true, true, act});
+    check({3, 20, 37, false, false, true, act});
+  }
+}
+
+}  // namespace
+}  // namespace rskip::test
