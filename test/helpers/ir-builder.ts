@@ -101,6 +101,17 @@ export class IrBuilder {
     return this.step('gemm', [x, weight, bias, NONE], { transB: true, act: NO_ACTIVATION }, [n, columns]);
   }
 
+  /** A layer with the given weights, by rows; the bias of a row is `shift` times the sum of its weights. */
+  private mlpLayer(x: ValueId, weights: Float32Array, shift: number): ValueId {
+    const [n, k] = this.shape(x) as [number, number];
+    const rows = weights.length / k;
+    const bias = Float32Array.from({ length: rows }, (_, row) => {
+      return shift * weights.slice(row * k, (row + 1) * k).reduce((a, b) => a + b);
+    });
+    const inputs = [x, this.constant(weights, [rows, k]), this.constant(bias, [rows]), NONE];
+    return this.step('gemm', inputs, { transB: true, act: NO_ACTIVATION }, [n, rows]);
+  }
+
   /** BatchNormalization as lowered. */
   norm(x: ValueId): ValueId {
     const channels = this.shape(x)[1]!;
@@ -145,9 +156,20 @@ export class IrBuilder {
     return this.step('globalPool', [x], { kind: 'avg' }, this.shape(x).slice(0, 2));
   }
 
-  /** Pool and a small MLP: [1, outputs]. */
+  /**
+   * Pool and a small MLP: [1, outputs]. Logits grow with the brightness of x, the later the steeper; all are 0 at a
+   * brightness that divides the items of the tests.
+   */
   logits(x: ValueId, outputs = 1): ValueId {
-    return this.gemm(this.act(this.gemm(this.globalPool(x), 4)), outputs);
+    const channels = this.shape(x)[1]!;
+    const hidden = this.act(
+      this.mlpLayer(this.globalPool(x), new Float32Array(4 * channels).fill(1 / channels), 0),
+    );
+    const slopes = Float32Array.from(
+      { length: 4 * outputs },
+      (_, i) => (Math.floor(i / 4) + 1) / outputs / 4,
+    );
+    return this.mlpLayer(hidden, slopes, -0.3);
   }
 
   /** The hard decision logits(x) > threshold as [1,1,1,1] of 0 and 1. */
