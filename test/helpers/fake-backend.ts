@@ -68,6 +68,10 @@ export const fakeCompile = jest.fn((model: Model, binding: Binding): Program => 
 /** A backend whose asynchronous runs wait until the test lets them go on. */
 export class FakeBackend implements Backend {
   readonly name = 'reference';
+  readonly isa = 'js';
+  readonly threads = 1;
+  readonly isa = 'js';
+  readonly threads = 1;
   readonly log: string[] = [];
   readonly waiting: { resume(): void; fail(error: Error): void; readonly request: RunRequest }[] = [];
   hold = false;

@@ -1,5 +1,5 @@
 import { parseRunOptions, parseRunSyncOptions, parseSessionOptions } from '../../lib/options.js';
-import { notify, type RunEvent } from '../../lib/skip/observer.js';
+import { notify, type RunEvent, type RunObserver } from '../../lib/skip/observer.js';
 import { nearNames, suggest } from '../../lib/suggest.js';
 
 describe('session options', () => {
@@ -77,28 +77,26 @@ describe('suggestions', () => {
 describe('observers', () => {
   const event = { milliseconds: 1 } as RunEvent;
 
-  it('get the event in order', () => {
+  it('get the event in order', async () => {
     const seen: string[] = [];
-    notify([{ onRun: () => void seen.push('a') }, {}, { onRun: () => void seen.push('b') }], event);
+    const observers = [{ onRun: () => void seen.push('a') }, {}, { onRun: () => void seen.push('b') }];
+    await notify(observers, (observer: RunObserver) => observer.onRun?.(event));
     expect(seen).toEqual(['a', 'b']);
   });
 
   it('become a warning when they fail, at once or later', async () => {
     const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => {});
     const seen = jest.fn();
-    notify(
-      [
-        {
-          onRun() {
-            throw new Error('broken now');
-          },
+    const observers: RunObserver[] = [
+      {
+        onRun() {
+          throw new Error('broken now');
         },
-        { onRun: async () => Promise.reject(new Error('broken later')) },
-        { onRun: seen },
-      ],
-      event,
-    );
-    await new Promise(setImmediate);
+      },
+      { onRun: async () => Promise.reject(new Error('broken later')) },
+      { onRun: seen },
+    ];
+    await notify(observers, (observer) => observer.onRun?.(event));
     expect(seen).toHaveBeenCalledWith(event);
     expect(warned.mock.calls.map(([message]) => String(message))).toEqual([
       expect.stringContaining('broken now'),

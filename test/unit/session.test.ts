@@ -381,7 +381,7 @@ describe('observers', () => {
     expect(events).toHaveLength(2);
     expect(events[0]!.outputs).toBe(outputs);
     expect(events[0]!.inputs.x).toBe(fed.x);
-    expect(events[0]!.sha256).toBe('a'.repeat(64));
+    expect(events[0]!.context.sha256).toBe('a'.repeat(64));
     expect(events[0]!.milliseconds).toBeGreaterThanOrEqual(0);
     expect(events[0]!.trace.items).toHaveLength(1);
     expect(Object.keys(events[1]!.outputs)).toEqual(['y', 'total']);

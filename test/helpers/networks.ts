@@ -1,0 +1,55 @@
+import { readFileSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
+import { decodeImage } from '../../lib/data/image.js';
+import { Preprocessor, preprocessorConfigSchema } from '../../lib/data/preprocess.js';
+import { Tensor } from '../../lib/index.js';
+
+const ROOT = resolve(__dirname, '../..');
+
+/** One image of a network's `reference.json`, as PyTorch computed it. */
+export interface ReferenceItem {
+  readonly file: string;
+  readonly full: readonly number[];
+  readonly gated?: readonly number[];
+  readonly decisions?: readonly (0 | 1 | null)[];
+  readonly scores?: readonly (number | null)[];
+}
+
+/** A network that the package ships. */
+export class Network {
+  readonly folder: string;
+  readonly model: string;
+  readonly items: readonly ReferenceItem[];
+
+  constructor(name: string) {
+    this.folder = join(ROOT, 'models', name);
+    this.model = join(this.folder, 'model.onnx');
+    this.items = (this.#json('reference.json') as { items: ReferenceItem[] }).items;
+  }
+
+  /** The images of `items`, preprocessed, as one batch. */
+  async images(): Promise<Tensor<'float32'>> {
+    const config = preprocessorConfigSchema.parse(this.#json('preprocessor_config.json'));
+    const preprocessor = new Preprocessor(config, { channels: 3, height: 32, width: 32 }, this.folder);
+    const pixels = new Float32Array(this.items.length * 3 * 32 * 32);
+    for (const [index, { file }] of this.items.entries()) {
+      const name = `${basename(dirname(file))}-${basename(file)}`;
+      const image = await decodeImage(join(ROOT, 'examples/images', name));
+      pixels.set((await preprocessor.apply(image, name)).data, index * 3 * 32 * 32);
+    }
+    return new Tensor('float32', pixels, [this.items.length, 3, 32, 32]);
+  }
+
+  #json(name: string): unknown {
+    return JSON.parse(readFileSync(join(this.folder, name), 'utf8'));
+  }
+}
+
+/** Item `index` of a batch, as a batch of one. */
+export function itemOf(batch: Tensor<'float32'>, index: number): Tensor<'float32'> {
+  const size = batch.size / batch.dims[0]!;
+  return new Tensor('float32', batch.data.slice(index * size, (index + 1) * size), [
+    1,
+    ...batch.dims.slice(1),
+  ]);
+}

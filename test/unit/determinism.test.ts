@@ -1,0 +1,71 @@
+import { createHash } from 'node:crypto';
+import type { InferenceSession, SkipTrace, Tensor } from '../../lib/index.js';
+import { itemOf, Network } from '../helpers/networks.js';
+import { availableIsas, withSession } from '../helpers/sessions.js';
+
+const NETWORK = new Network('cifar10-resnet32-gated');
+
+/** The bits of one item's logits and all of its trace. */
+function hashItem(logits: Tensor, { items }: SkipTrace, index: number): string {
+  const size = logits.size / logits.dims[0]!;
+  const row = (logits.data as Float32Array).slice(index * size, (index + 1) * size);
+  const scores = Float32Array.from(items[index]!.blocks, ({ score }) => score ?? Number.NaN);
+  return createHash('sha256')
+    .update(new Uint8Array(row.buffer))
+    .update(new Uint8Array(scores.buffer))
+    .update(JSON.stringify(items[index]!.blocks))
+    .digest('hex');
+}
+
+async function hashes(session: InferenceSession, input: Tensor): Promise<string[]> {
+  const { outputs, trace } = await session.run({ input }, { trace: true });
+  return trace.items.map((_, index) => hashItem(outputs.logits!, trace, index));
+}
+
+describe('logits and traces have the same bits', () => {
+  let batch: Tensor<'float32'>;
+  let expected: string[];
+  beforeAll(async () => {
+    batch = await NETWORK.images();
+    expected = await withSession(NETWORK.model, { isa: 'scalar', threads: 1 }, (session) =>
+      hashes(session, batch),
+    );
+  });
+
+  it('and differ between images', () => {
+    expect(new Set(expected).size).toBe(batch.dims[0]);
+  });
+
+  it('on every instruction set with one and two threads', async () => {
+    for (const isa of await availableIsas(NETWORK.model)) {
+      for (const threads of [1, 2]) {
+        const got = await withSession(NETWORK.model, { isa, threads }, (session) => hashes(session, batch));
+        expect({ isa, threads, got }).toEqual({ isa, threads, got: expected });
+      }
+    }
+  });
+
+  it('for an item alone, on one thread or split over two', async () => {
+    for (const threads of [1, 2]) {
+      await withSession(NETWORK.model, { threads }, async (session) => {
+        for (const [index, hash] of expected.entries()) {
+          expect(await hashes(session, itemOf(batch, index))).toEqual([hash]);
+        }
+      });
+    }
+  });
+
+  it('in overlapping runs', async () => {
+    await withSession(NETWORK.model, { threads: 2 }, async (session) => {
+      const runs = expected.map((_, index) => hashes(session, itemOf(batch, index)));
+      expect((await Promise.all(runs)).flat()).toEqual(expected);
+    });
+  });
+
+  it('in runSync', async () => {
+    await withSession(NETWORK.model, { threads: 1 }, async (session) => {
+      const { outputs, trace } = session.runSync({ input: batch }, { trace: true });
+      expect(expected.map((_, index) => hashItem(outputs.logits!, trace, index))).toEqual(expected);
+    });
+  });
+});
