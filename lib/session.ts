@@ -1,4 +1,4 @@
-import type { Backend, RunRequest } from './backends/backend.js';
+import type { Backend, ResolvedPolicy, RunRequest } from './backends/backend.js';
 import { NativeBackend } from './backends/native.js';
 import { ReferenceBackend } from './backends/reference.js';
 import { ResidualSkipError } from './errors.js';
@@ -23,10 +23,11 @@ import {
   type RunSyncOptions,
   type SessionOptions,
 } from './options.js';
-import { notify, type RunObserver, type TensorMap } from './skip/observer.js';
-import { loadPolicy, type SkipPolicy } from './skip/policy.js';
+import { notify, type RunContext, type RunObserver, type TensorMap } from './skip/observer.js';
+import { hashPolicy, loadPolicy, type SkipPolicy } from './skip/policy.js';
 import { buildTrace, type SkipTrace } from './skip/trace.js';
 import { Specializations } from './specializations.js';
+import { packageVersion } from './version.cjs';
 
 /** What a run with `{ trace: true }` returns. */
 export interface TracedRun {
@@ -39,6 +40,8 @@ type Traced<O> = O & { readonly trace: true };
 type Untraced<O> = O & { readonly trace?: false };
 
 interface Call {
+  readonly context: RunContext;
+  readonly tripped: boolean;
   readonly feeds: BoundFeeds;
   readonly program: Program;
   readonly request: RunRequest;
@@ -62,11 +65,21 @@ export class InferenceSession {
   readonly #programs: Specializations;
   readonly #policy: SkipPolicy;
   readonly #observers: readonly RunObserver[];
+  readonly #source: string | null;
   readonly #running = new Set<Promise<unknown>>();
+  readonly #contexts = new WeakMap<ResolvedPolicy, RunContext>();
+  #fullDepth = false;
   #released: Promise<void> | undefined;
 
-  private constructor(model: Model, backend: Backend, policy: SkipPolicy, observers: readonly RunObserver[]) {
+  private constructor(
+    model: Model,
+    source: string | null,
+    backend: Backend,
+    policy: SkipPolicy,
+    observers: readonly RunObserver[],
+  ) {
     this.#model = model;
+    this.#source = source;
     this.#backend = backend;
     this.#programs = new Specializations(model, backend, compileModel);
     this.#policy = policy;
@@ -88,9 +101,11 @@ export class InferenceSession {
     const bytes = typeof source === 'string' || source instanceof Uint8Array ? source : bytesOf(source);
     const model = overrideDimensions(await loadModel(bytes), parsed.freeDimensionOverrides ?? {});
     const backend = createBackend(parsed);
-    const session = new InferenceSession(model, backend, policy, parsed.observers ?? []);
+    const path = typeof source === 'string' ? source : null;
+    const session = new InferenceSession(model, path, backend, policy, parsed.observers ?? []);
     try {
       session.#compileDeclared();
+      session.#attach();
     } catch (error) {
       await session.release();
       throw error;
@@ -138,6 +153,26 @@ export class InferenceSession {
     return this.#backend.name;
   }
 
+  /** Instruction set in use; 'js' for the reference backend. */
+  get isa(): string {
+    return this.#backend.isa;
+  }
+
+  /**
+   * What runs with the session's policy have in common, for the shape run last.
+   * @throws ResidualSkipError INVALID_ARGUMENT as `blocks` does
+   */
+  get context(): RunContext {
+    const latest = this.#programs.latest;
+    if (!latest) return { ...this.#describe(this.#policy), blocks: this.blocks, multiplyAdds: 0, layers: 0 };
+    return this.#contextOf(latest.program, this.#policy, latest.resolve(this.#policy));
+  }
+
+  /** What the observers say of themselves, in one object: `{ watch, auditLog }` where both are attached. */
+  stats(): Readonly<Record<string, unknown>> {
+    return Object.assign({}, ...this.#observers.map((observer) => observer.stats?.() ?? {}));
+  }
+
   /**
    * Runs the model without blocking the event loop.
    * @param feeds every input by name; copied before this returns
@@ -163,13 +198,7 @@ export class InferenceSession {
     // The caller may change or transfer its arrays while the run is under way.
     const inputs = call.request.inputs.map((data) => data.slice());
     const start = performance.now();
-    const work = call.run({ ...call.request, inputs, signal });
-    this.#running.add(work);
-    try {
-      await work;
-    } finally {
-      this.#running.delete(work);
-    }
+    await this.#track(call.run({ ...call.request, inputs, signal }));
     return this.#finish(call, performance.now() - start);
   }
 
@@ -190,15 +219,69 @@ export class InferenceSession {
 
   /** Frees what the session holds, once the runs under way have ended. Idempotent. */
   release(): Promise<void> {
-    this.#released ??= Promise.allSettled(this.#running).then(() => {
-      this.#programs.release();
-      this.#backend.release();
-    });
+    this.#released ??= this.#close();
     return this.#released;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.release();
+  }
+
+  async #close(): Promise<void> {
+    await Promise.allSettled(this.#running);
+    await notify(this.#observers, (observer) => observer.onRelease?.());
+    await Promise.allSettled(this.#running);
+    this.#programs.release();
+    this.#backend.release();
+  }
+
+  #attach(): void {
+    const control = {
+      runFull: (feeds: TensorMap) => this.#runUnseen(feeds),
+      setFullDepth: (on: boolean) => {
+        this.#fullDepth = on;
+      },
+    };
+    void notify(this.#observers, (observer) => observer.onAttach?.(control));
+  }
+
+  /** For observers: every block runs, and no observer sees it. */
+  async #runUnseen(feeds: TensorMap): Promise<TensorMap> {
+    const { fetches } = parseFetches(this.#model, undefined, undefined);
+    const call = this.#prepare(feeds, fetches, { policy: 'full' });
+    await this.#track(call.run(call.request));
+    return collectOutputs(call.program, call.request, call.fetches);
+  }
+
+  async #track(work: Promise<void>): Promise<void> {
+    this.#running.add(work);
+    try {
+      await work;
+    } finally {
+      this.#running.delete(work);
+    }
+  }
+
+  #describe(policy: SkipPolicy): Omit<RunContext, 'blocks' | 'multiplyAdds' | 'layers'> {
+    const { name, isa, threads } = this.#backend;
+    return {
+      version: packageVersion(),
+      sha256: this.#model.sha256,
+      source: this.#source,
+      policySha256: hashPolicy(policy),
+      backend: name,
+      isa,
+      threads,
+    };
+  }
+
+  #contextOf(program: Program, policy: SkipPolicy, resolved: ResolvedPolicy): RunContext {
+    const known = this.#contexts.get(resolved);
+    if (known) return known;
+    const { multiplyAdds, layers } = program.cost;
+    const made = { ...this.#describe(policy), multiplyAdds, layers, blocks: describeBlocks(program) };
+    this.#contexts.set(resolved, made);
+    return made;
   }
 
   #compileDeclared(): void {
@@ -209,18 +292,23 @@ export class InferenceSession {
   #prepare(feeds: Feeds, fetches: FetchMap, { policy, trace = false }: RunSyncOptions): Call {
     if (this.#released)
       throw new ResidualSkipError('SESSION_RELEASED', 'the session was released; create another');
+    const asked = policy === undefined ? this.#policy : loadPolicy(policy);
     const bound = bindFeeds(this.#model, feeds);
     const { program, compiled, resolve } = this.#programs.get(bound.binding);
+    const resolved = resolve(asked);
+    const tripped = this.#fullDepth && policy === undefined;
     const cells = bound.items * program.blocks.length;
     const request: RunRequest = {
       items: bound.items,
       inputs: program.inputs.map(({ name }) => bound.tensors[name]!.data),
       outputs: allocateOutputs(program, bound.items, fetches),
-      policy: resolve(policy === undefined ? this.#policy : loadPolicy(policy)),
+      policy: tripped ? resolve(loadPolicy('full')) : resolved,
       ran: new Uint8Array(cells),
       scores: new Float32Array(cells).fill(Number.NaN),
     };
     return {
+      context: this.#contextOf(program, asked, resolved),
+      tripped,
       feeds: bound,
       program,
       request,
@@ -231,11 +319,15 @@ export class InferenceSession {
     };
   }
 
-  #finish({ feeds, program, request, fetches, trace }: Call, milliseconds: number): TensorMap | TracedRun {
+  #finish(
+    { context, tripped, feeds, program, request, fetches, trace }: Call,
+    milliseconds: number,
+  ): TensorMap | TracedRun {
     const outputs = collectOutputs(program, request, fetches);
     if (!trace && this.#observers.length === 0) return outputs;
-    const traced = { outputs, trace: buildTrace(program, request) };
-    notify(this.#observers, { sha256: this.#model.sha256, inputs: feeds.tensors, ...traced, milliseconds });
+    const traced = { outputs, trace: buildTrace(program, { ...request, tripped }) };
+    const event = { context, inputs: feeds.tensors, ...traced, milliseconds };
+    void notify(this.#observers, (observer) => observer.onRun?.(event));
     return trace ? traced : outputs;
   }
 }

@@ -30,6 +30,10 @@ export interface CompiledProgram {
 
 export interface Backend {
   readonly name: 'native' | 'reference';
+  /** Instruction set in use; 'js' for the reference. */
+  readonly isa: string;
+  /** Workers in use. */
+  readonly threads: number;
   compile(program: Program): CompiledProgram;
   /** Frees what all programs share (packed weights, workers). Idempotent. */
   release(): void;

@@ -12,6 +12,8 @@ import { type Placement, place } from './placement.js';
  */
 export class ReferenceBackend implements Backend {
   readonly name = 'reference';
+  readonly isa = 'js';
+  readonly threads = 1;
 
   compile(program: Program): CompiledProgram {
     return new ReferenceProgram(program);

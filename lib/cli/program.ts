@@ -4,7 +4,7 @@ import { reportFailure } from './failure.js';
 import { addInspectCommand } from './inspect.js';
 import type { Io } from './io.js';
 import { addRunCommand } from './run.js';
-import { packageVersion } from './version.cjs';
+import { packageVersion } from '../version.cjs';
 
 /** Runs the command line `args` (without node and script); resolves to the exit code and never rejects. */
 export async function runCli(args: readonly string[], io: Io): Promise<number> {

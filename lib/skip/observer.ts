@@ -1,13 +1,32 @@
+import type { BlockInfo } from '../metadata.js';
 import type { Tensor } from '../tensor.js';
 import type { SkipTrace } from './trace.js';
 
 /** Tensors by the name of an input or output. */
 export type TensorMap = { readonly [name: string]: Tensor };
 
-/** One run that has ended well. The tensors are shared with the caller: read them before returning. */
-export interface RunEvent {
+/** The circumstances of a run; the same object for all runs that share them. */
+export interface RunContext {
+  /** Version of this package. */
+  readonly version: string;
   /** Hex SHA-256 of the model file. */
   readonly sha256: string;
+  /** Path that the model was loaded from; null when it came as bytes. */
+  readonly source: string | null;
+  /** Hex SHA-256 of the policy as canonical JSON. */
+  readonly policySha256: string;
+  readonly backend: 'native' | 'reference';
+  readonly isa: string;
+  readonly threads: number;
+  /** Of one item in full. */
+  readonly multiplyAdds: number;
+  readonly layers: number;
+  readonly blocks: readonly BlockInfo[];
+}
+
+/** One run that has ended well. The tensors are shared with the caller: read them before returning. */
+export interface RunEvent {
+  readonly context: RunContext;
   readonly inputs: TensorMap;
   /** The outputs that were asked for. */
   readonly outputs: TensorMap;
@@ -16,9 +35,23 @@ export interface RunEvent {
   readonly milliseconds: number;
 }
 
+/** What an observer may ask of its session. */
+export interface SessionControl {
+  /** Runs every block on `feeds`; no observer sees this run. */
+  runFull(feeds: TensorMap): Promise<TensorMap>;
+  /** While on, every block of every run is run, whatever the policy; traces give the reason `tripped`. */
+  setFullDepth(on: boolean): void;
+}
+
 /** Sees every run of a session. What it throws becomes a process warning and never reaches the caller of `run`. */
 export interface RunObserver {
+  /** Called once, by `create`. */
+  onAttach?(control: SessionControl): void;
   onRun?(event: RunEvent): void | Promise<void>;
+  /** Called by `release`, which waits for it. */
+  onRelease?(): void | Promise<void>;
+  /** Becomes part of `session.stats()`. */
+  stats?(): object;
 }
 
 function warn(error: unknown): void {
@@ -26,13 +59,17 @@ function warn(error: unknown): void {
   process.emitWarning(`a run observer failed: ${text}`, { code: 'RESIDUAL_SKIP_OBSERVER' });
 }
 
-/** Hands `event` to each observer, in order, without waiting for promises. */
-export function notify(observers: readonly RunObserver[], event: RunEvent): void {
-  for (const observer of observers) {
+/** Calls each observer in order; resolves when all that they began has ended. */
+export async function notify(
+  observers: readonly RunObserver[],
+  call: (observer: RunObserver) => void | Promise<void>,
+): Promise<void> {
+  const pending = observers.map((observer) => {
     try {
-      Promise.resolve(observer.onRun?.(event)).catch(warn);
+      return Promise.resolve(call(observer)).catch(warn);
     } catch (error) {
-      warn(error);
+      return warn(error);
     }
-  }
+  });
+  await Promise.all(pending);
 }

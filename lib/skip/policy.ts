@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
@@ -119,6 +120,15 @@ export function loadPolicy(source: PolicySource): SkipPolicy {
   if (source === 'model') return MODEL_POLICY;
   if (source === 'full') return FULL_POLICY;
   return typeof source === 'string' ? readPolicyFile(source) : parsePolicy(source);
+}
+
+/** Hex SHA-256 of a policy as canonical JSON: keys sorted, blocks as they are named. */
+export function hashPolicy(policy: SkipPolicy): string {
+  const sorted = (_: string, value: unknown) =>
+    typeof value === 'object' && value !== null && !Array.isArray(value)
+      ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : value;
+  return createHash('sha256').update(JSON.stringify(policy, sorted)).digest('hex');
 }
 
 /** Index of the block that `key` names; a name goes before an index. */

@@ -8,7 +8,9 @@ export type SkipReason =
   /** The policy says always run or always skip. */
   | 'policy'
   /** The block has no identity shortcut or no gate, and so always runs. */
-  | 'fixed';
+  | 'fixed'
+  /** An observer had set the session to full depth. */
+  | 'tripped';
 
 export interface BlockDecision {
   readonly block: string;
@@ -43,22 +45,28 @@ export interface SkipTrace {
 export interface RunRecord {
   readonly items: number;
   readonly policy: ResolvedPolicy;
+  /** An observer had set the session to full depth; `policy` is then the full one. */
+  readonly tripped?: boolean;
   /** items x blocks: 1 where the block ran. */
   readonly ran: Uint8Array;
   /** items x blocks: the gate's score, NaN where no gate was asked. */
   readonly scores: Float32Array;
 }
 
-function reasonOf(block: Block, mode: number): SkipReason {
+function reasonOf(block: Block, mode: number, tripped: boolean): SkipReason {
   if (mode === BlockMode.gate) return 'gate';
   const decided = mode === BlockMode.skip || (block.skippable && block.gate !== undefined);
-  return decided ? 'policy' : 'fixed';
+  if (!decided) return 'fixed';
+  return tripped ? 'tripped' : 'policy';
 }
 
 /** The trace of one run of `program`. */
-export function buildTrace(program: Program, { items, policy, ran, scores }: RunRecord): SkipTrace {
+export function buildTrace(
+  program: Program,
+  { items, policy, tripped = false, ran, scores }: RunRecord,
+): SkipTrace {
   const { blocks } = program;
-  const reasons = blocks.map((block, index) => reasonOf(block, policy.modes[index]!));
+  const reasons = blocks.map((block, index) => reasonOf(block, policy.modes[index]!, tripped));
   const traceItem = (item: number): ItemTrace => {
     const first = item * blocks.length;
     const decisions = blocks.map((block, index): BlockDecision => {

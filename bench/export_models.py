@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Exports the networks of the benchmark with fixed random weights, as ONNX files with a dynamic batch axis.
+
+    python3 bench/export_models.py [-o bench/models] [NAME ...]
+
+Needs torch, torchvision and onnx (Debian: python3-torch python3-torchvision python3-onnx). Weights are
+random but tame: BatchNorm statistics are settled on random images, so that activations neither vanish nor
+overflow. Speed does not depend on what the weights are.
+"""
+import argparse
+import pathlib
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+import torchvision.models as tv
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut: identity, or 1x1 where the shape changes."""
+
+    def __init__(self, in_channels, out_channels, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.shortcut = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
+
+    def forward(self, x):
+        y = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+
+class CifarResNet(nn.Module):
+    """He et al. 2016, section 4.2: depth 6n + 2, three stages of 16, 32 and 64 channels."""
+
+    def __init__(self, depth):
+        super().__init__()
+        blocks, channels = [], 16
+        for width in (16, 32, 64):
+            for i in range((depth - 2) // 6):
+                blocks.append(BasicBlock(channels, width, 2 if i == 0 and width > 16 else 1))
+                channels = width
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        self.blocks = nn.Sequential(*blocks)
+        self.fc = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.fc(self.blocks(self.stem(x)).mean((2, 3)))
+
+
+NETWORKS = {
+    "resnet20": (lambda: CifarResNet(20), 32),
+    "resnet32": (lambda: CifarResNet(32), 32),
+    "resnet56": (lambda: CifarResNet(56), 32),
+    "resnet18": (tv.resnet18, 224),
+    "resnet50": (tv.resnet50, 224),
+    "wide_resnet50": (tv.wide_resnet50_2, 224),
+    "resnext50": (tv.resnext50_32x4d, 224),
+    "mobilenetv2": (tv.mobilenet_v2, 224),
+}
+
+
+def settle(network, size):
+    """Two batches in training mode give every BatchNorm the statistics of its input."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        network.train()
+        for _ in range(2):
+            network(torch.randn(4, 3, size, size))
+    return network.eval()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-o", "--output", type=pathlib.Path, default=pathlib.Path(__file__).parent / "models")
+    parser.add_argument("names", nargs="*", choices=[[], *NETWORKS], help="all when none is given")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    for name in arguments.names or NETWORKS:
+        make, size = NETWORKS[name]
+        torch.manual_seed(0)
+        network = settle(make(), size)
+        path = arguments.output / f"{name}.onnx"
+        torch.onnx.export(
+            network,
+            torch.zeros(1, 3, size, size),
+            str(path),
+            input_names=["input"],
+            output_names=["logits"],
+            dynamic_axes={"input": {0: "batch"}, "logits": {0: "batch"}},
+            opset_version=17,
+            dynamo=False,
+        )
+        print(f"{path}  {path.stat().st_size / 2**20:.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()

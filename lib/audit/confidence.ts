@@ -1,0 +1,120 @@
+/**
+ * Anytime-valid inference on the rate of a binary event, from the number of events so far: it may be looked
+ * at after every observation, and stopped at will, without losing its guarantee.
+ *
+ * Source: I. Waudby-Smith and A. Ramdas, "Estimating means of bounded random variables by betting", Journal
+ * of the Royal Statistical Society B, 2023. For a binary event a bet against "the rate is m" is a likelihood
+ * ratio of an alternative above m; a mixture of such bets is a supermartingale whenever the true rate is at
+ * most m, so by Ville's inequality it ever reaches 1/alpha with probability at most alpha.
+ */
+
+/** Alternatives that the mixture bets on, evenly spaced in log-odds between the rate tested and almost 1. */
+const ALTERNATIVES = 48;
+const HIGHEST_LOG_ODDS = 7;
+
+const logOdds = (p: number) => Math.log(p / (1 - p));
+const fromLogOdds = (z: number) => 1 / (1 + Math.exp(-z));
+
+/** Logarithms that one event and one non-event multiply each bet by. */
+interface Bets {
+  readonly event: Float64Array;
+  readonly none: Float64Array;
+}
+
+function betsAgainst(rate: number): Bets {
+  const low = logOdds(rate);
+  const step = (HIGHEST_LOG_ODDS - low) / ALTERNATIVES;
+  const alternatives = Float64Array.from({ length: ALTERNATIVES }, (_, j) =>
+    fromLogOdds(low + (j + 1) * step),
+  );
+  return {
+    event: alternatives.map((alternative) => Math.log(alternative / rate)),
+    none: alternatives.map((alternative) => Math.log((1 - alternative) / (1 - rate))),
+  };
+}
+
+function mixture({ event, none }: Bets, events: number, trials: number): number {
+  const terms = event.map((gain, j) => events * gain + (trials - events) * none[j]!);
+  const top = Math.max(...terms);
+  return top + Math.log(terms.reduce((sum, term) => sum + Math.exp(term - top), 0) / ALTERNATIVES);
+}
+
+/**
+ * Logarithm of the evidence against "the rate is at most `rate`" after `events` in `trials`.
+ * @param rate in (0, 1)
+ */
+export function logEvidence(events: number, trials: number, rate: number): number {
+  return mixture(betsAgainst(rate), events, trials);
+}
+
+/**
+ * Lower end of the confidence sequence at level 1 - alpha: with that probability the true rate is never
+ * below it, at any time. 0 before the first event.
+ */
+export function lowerBound(events: number, trials: number, alpha: number): number {
+  if (events === 0) return 0;
+  const needed = Math.log(1 / alpha);
+  let [low, high] = [1e-9, Math.min(events / trials, 1 - 1e-6)];
+  if (logEvidence(events, trials, low) < needed) return 0;
+  for (let i = 0; i < 50; i++) {
+    const middle = Math.sqrt(low * high);
+    if (logEvidence(events, trials, middle) >= needed) low = middle;
+    else high = middle;
+  }
+  return low;
+}
+
+/** Upper end likewise: one minus the lower end for the complementary event. */
+export function upperBound(events: number, trials: number, alpha: number): number {
+  return trials === 0 ? 1 : 1 - lowerBound(trials - events, trials, alpha);
+}
+
+/** Tests "the rate is at most `limit`" after every observation. */
+export class RateMonitor {
+  #events = 0;
+  #trials = 0;
+  #exceeded = false;
+  readonly #bets: Bets;
+
+  /**
+   * @param limit the rate that is still acceptable, in (0, 1)
+   * @param alpha probability of ever raising a false alarm
+   */
+  constructor(
+    readonly limit: number,
+    readonly alpha: number,
+  ) {
+    this.#bets = betsAgainst(limit);
+  }
+
+  get events(): number {
+    return this.#events;
+  }
+  get trials(): number {
+    return this.#trials;
+  }
+  /** True once the lower bound has passed the limit; stays so until `reset`. */
+  get exceeded(): boolean {
+    return this.#exceeded;
+  }
+  get lower(): number {
+    return lowerBound(this.#events, this.#trials, this.alpha);
+  }
+  get upper(): number {
+    return upperBound(this.#events, this.#trials, this.alpha);
+  }
+
+  observe(event: boolean): void {
+    this.#trials++;
+    // Evidence only grows with an event, so only then can the alarm begin.
+    if (!event) return;
+    this.#events++;
+    this.#exceeded ||= mixture(this.#bets, this.#events, this.#trials) >= Math.log(1 / this.alpha);
+  }
+
+  reset(): void {
+    this.#events = 0;
+    this.#trials = 0;
+    this.#exceeded = false;
+  }
+}

@@ -1,0 +1,82 @@
+import { createReadStream } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { ResidualSkipError } from '../errors.js';
+import { type AuditHeader, type AuditItem, decodeLine, FIRST_LINK } from './record.js';
+
+/** One recorded item with the header it stands under. */
+export interface AuditEntry {
+  readonly header: AuditHeader;
+  readonly record: AuditItem;
+  /** Line of the file, from 1. */
+  readonly line: number;
+}
+
+/** What is wrong with a line. */
+export interface AuditProblem {
+  readonly line: number;
+  /** `truncated`: the last line is half written, as a killed process leaves it; `tampered`: anything else. */
+  readonly kind: 'truncated' | 'tampered';
+  readonly message: string;
+}
+
+export interface AuditTrace {
+  readonly entries: readonly AuditEntry[];
+  readonly problems: readonly AuditProblem[];
+}
+
+/**
+ * Reads an audit log. Lines that are no records are reported, never taken for one; all others are returned.
+ * @throws ResidualSkipError INVALID_DATA when the file can't be read or holds no header
+ */
+export async function readAudit(path: string): Promise<AuditTrace> {
+  const entries: AuditEntry[] = [];
+  const problems: AuditProblem[] = [];
+  let header: AuditHeader | undefined;
+  let link: string | undefined;
+  let pending: { line: number; message: string } | undefined;
+  const stream = createReadStream(path, 'utf8');
+  let endsInNewline = true;
+  stream.on('data', (chunk) => {
+    endsInNewline = chunk.at(-1) === '\n';
+  });
+  try {
+    let line = 0;
+    for await (const text of createInterface({ input: stream, crlfDelay: Number.POSITIVE_INFINITY })) {
+      line++;
+      if (pending) problems.push({ ...pending, kind: 'tampered' });
+      pending = undefined;
+      // The first file of a log begins a chain; a rotated one continues another file's.
+      const decoded = decodeLine(text, link ?? FIRST_LINK);
+      if ('problem' in decoded) {
+        pending = { line, message: `line ${line} is no record: ${decoded.problem}` };
+        continue;
+      }
+      const { record } = decoded;
+      if (link !== undefined && !decoded.follows) {
+        const message = `line ${line} doesn't continue the line before it: one of them was changed, removed or inserted`;
+        problems.push({ line, kind: 'tampered', message });
+      }
+      link = decoded.link;
+      if (record.type === 'header') header = record;
+      else if (!header)
+        problems.push({ line, kind: 'tampered', message: `line ${line} stands before any header` });
+      else entries.push({ header, record, line });
+    }
+  } catch (error) {
+    throw new ResidualSkipError(
+      'INVALID_DATA',
+      `the audit log '${path}' can't be read (${(error as Error).message})`,
+      {
+        cause: error,
+      },
+    );
+  }
+  if (pending) problems.push({ ...pending, kind: endsInNewline ? 'tampered' : 'truncated' });
+  if (!header) {
+    throw new ResidualSkipError(
+      'INVALID_DATA',
+      `'${path}' is no audit log: it has no header; expected a file that auditLog() wrote`,
+    );
+  }
+  return { entries, problems };
+}

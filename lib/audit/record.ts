@@ -1,0 +1,119 @@
+/**
+ * Records of the audit log: newline-delimited JSON, one record a line. A file begins with a header; each
+ * item that follows refers to the header before it. Every line ends in a link: the first 16 hexadecimal
+ * digits of SHA-256 over the link before it and the line's own text, so that a line that was changed,
+ * removed or inserted is found.
+ */
+import { createHash } from 'node:crypto';
+import { z } from 'zod';
+
+export const AUDIT_SCHEMA_VERSION = 1;
+const SHA256 = z.string().regex(/^[0-9a-f]{64}$/);
+
+const headerSchema = z.strictObject({
+  type: z.literal('header'),
+  schema: z.literal(AUDIT_SCHEMA_VERSION),
+  time: z.iso
+    .datetime()
+    .meta({ description: 'UTC time at which the log began or its circumstances changed.' }),
+  engine: z.string().meta({ description: 'Version of residual-skip.' }),
+  model: z.strictObject({ sha256: SHA256, source: z.string().nullable() }),
+  policy: z.strictObject({ sha256: SHA256 }),
+  backend: z.enum(['native', 'reference']),
+  isa: z.string(),
+  threads: z.int().min(1),
+  inputs: z.enum(['hash', 'none']),
+  sample: z.number().min(0).max(1),
+  labels: z.array(z.string()).nullable(),
+  multiplyAdds: z.number().meta({ description: 'Of one item in full.' }),
+  layers: z.int().meta({ description: 'Convolutions and fully connected layers of the whole network.' }),
+  blocks: z.array(
+    z.strictObject({
+      name: z.string(),
+      shortcut: z.string(),
+      skippable: z.boolean(),
+      multiplyAdds: z.number(),
+      layers: z.int(),
+      threshold: z
+        .number()
+        .nullable()
+        .meta({ description: 'Of the gate in force; null where none decides.' }),
+    }),
+  ),
+});
+
+const itemSchema = z.strictObject({
+  type: z.literal('item'),
+  time: z.int().meta({ description: 'Milliseconds since 1970-01-01 UTC.' }),
+  run: z.int().meta({ description: 'Number of the run in this process.' }),
+  item: z.int().meta({ description: 'Index in the batch of that run.' }),
+  input: SHA256.nullable().meta({ description: "SHA-256 of the item's input bytes, inputs in name order." }),
+  ran: z
+    .string()
+    .regex(/^[01]*$/)
+    .meta({ description: 'A digit for each block: 1 ran, 0 skipped.' }),
+  reasons: z.string().meta({ description: 'A letter for each block: g gate, p policy, f fixed, t tripped.' }),
+  scores: z
+    .array(z.number().nullable())
+    .meta({ description: 'float32, null where no gate was asked or NaN.' }),
+  output: SHA256.meta({ description: "SHA-256 of the item's output bytes, outputs in name order." }),
+  top: z.array(z.tuple([z.int(), z.number()])).meta({ description: 'Best classes with their probability.' }),
+  milliseconds: z.number().meta({ description: 'Wall-clock time of the run divided by its items.' }),
+});
+
+export const auditRecordSchema = z
+  .discriminatedUnion('type', [headerSchema, itemSchema])
+  .meta({ title: 'Audit record of residual-skip' });
+
+export type AuditHeader = z.infer<typeof headerSchema>;
+export type AuditItem = z.infer<typeof itemSchema>;
+export type AuditRecord = AuditHeader | AuditItem;
+
+/** The link before the first line of a log. */
+export const FIRST_LINK = '0'.repeat(16);
+const LINK_TEXT = /,"link":"([0-9a-f]{16})"\}$/;
+
+function linkOf(previous: string, text: string): string {
+  return createHash('sha256').update(previous).update(text).digest('hex').slice(0, 16);
+}
+
+/** One line, newline included, and its link. */
+export function encodeRecord(record: AuditRecord, previous: string): { line: string; link: string } {
+  const text = JSON.stringify(record);
+  const link = linkOf(previous, text);
+  return { line: `${text.slice(0, -1)},"link":"${link}"}\n`, link };
+}
+
+export type DecodedLine =
+  | { readonly record: AuditRecord; readonly link: string; readonly follows: boolean }
+  | { readonly problem: string };
+
+/** A line without its newline. `follows` says whether its link continues `previous`. */
+export function decodeLine(line: string, previous: string): DecodedLine {
+  const match = LINK_TEXT.exec(line);
+  if (!match) return { problem: 'it has no link at its end' };
+  const text = `${line.slice(0, match.index)}}`;
+  const link = match[1]!;
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return { problem: 'it is no JSON' };
+  }
+  const parsed = auditRecordSchema.safeParse(value);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0]!;
+    return { problem: `${issue.path.join('.') || 'record'}: ${issue.message}` };
+  }
+  return { record: parsed.data, link, follows: link === linkOf(previous, text) };
+}
+
+/** The shortest decimal that is the same float32; null for NaN. */
+export function shortFloat(value: number | null): number | null {
+  if (value === null || Number.isNaN(value)) return null;
+  for (let digits = 6; digits < 9; digits++) {
+    const short = Number(value.toPrecision(digits));
+    if (Math.fround(short) === value) return short;
+  }
+  return Number(value.toPrecision(9));
+}

@@ -1,0 +1,129 @@
+import type { InferenceSession } from '../session.js';
+import type { TensorMap } from '../skip/observer.js';
+import { hashItem } from './log.js';
+import type { AuditEntry } from './read.js';
+import { shortFloat } from './record.js';
+
+/** The first difference between a recorded item and its replay. */
+export interface ReplayDifference {
+  readonly line: number;
+  /** Name of the data item. */
+  readonly item: string;
+  readonly what: 'decision' | 'score' | 'output';
+  /** Block, for decisions and scores. */
+  readonly block: string | null;
+  readonly recorded: string;
+  readonly replayed: string;
+}
+
+export interface ReplayReport {
+  readonly recorded: number;
+  readonly replayed: number;
+  readonly identical: number;
+  /** Recorded items whose input is not among the data. */
+  readonly missing: number;
+  /** Circumstances that differ and can explain a difference. */
+  readonly circumstances: readonly string[];
+  /** One for each item that differs, in the order of the log. */
+  readonly differences: readonly ReplayDifference[];
+}
+
+/** One item of the data: its name and its input tensors with a batch axis of 1. */
+export interface ReplayItem {
+  readonly name: string;
+  readonly feeds: TensorMap;
+}
+
+/**
+ * Runs the data again and compares each recorded item with its replay, bit for bit: every decision, every
+ * score, and the hash of the outputs. Items are found by the hash of their input.
+ * @param onItem called after each item of the data
+ */
+export async function replayAudit(
+  entries: readonly AuditEntry[],
+  data: AsyncIterable<ReplayItem>,
+  session: InferenceSession,
+  onItem?: () => void,
+): Promise<ReplayReport> {
+  const byInput = groupByInput(entries);
+  const differences: ReplayDifference[] = [];
+  let replayed = 0;
+  for await (const { name, feeds } of data) {
+    const recorded = byInput.get(hashItem(feeds, 0, 1));
+    if (recorded) {
+      byInput.delete(recorded[0]!.record.input);
+      const { outputs, trace } = await session.run(feeds, { trace: true });
+      const output = hashItem(outputs, 0, 1);
+      for (const entry of recorded) {
+        replayed++;
+        const difference = compare(entry, name, trace.items[0]!.blocks, output);
+        if (difference) differences.push(difference);
+      }
+    }
+    onItem?.();
+  }
+  differences.sort((a, b) => a.line - b.line);
+  return {
+    recorded: entries.length,
+    replayed,
+    identical: replayed - differences.length,
+    missing: entries.length - replayed,
+    circumstances: circumstances(entries, session),
+    differences,
+  };
+}
+
+function groupByInput(entries: readonly AuditEntry[]): Map<string | null, AuditEntry[]> {
+  const groups = new Map<string | null, AuditEntry[]>();
+  for (const entry of entries) {
+    const group = groups.get(entry.record.input);
+    if (group) group.push(entry);
+    else groups.set(entry.record.input, [entry]);
+  }
+  return groups;
+}
+
+function compare(
+  { header, record, line }: AuditEntry,
+  item: string,
+  blocks: readonly { ran: boolean; score: number | null }[],
+  output: string,
+): ReplayDifference | undefined {
+  for (const [i, { ran, score }] of blocks.entries()) {
+    const block = header.blocks[i]?.name ?? `block ${i}`;
+    const [before, after] = [record.scores[i] ?? null, shortFloat(score)];
+    const verb = (did: boolean) => (did ? 'ran' : 'skipped');
+    if ((record.ran[i] === '1') !== ran) {
+      return {
+        line,
+        item,
+        what: 'decision',
+        block,
+        recorded: verb(record.ran[i] === '1'),
+        replayed: verb(ran),
+      };
+    }
+    if (before !== after) {
+      return { line, item, what: 'score', block, recorded: String(before), replayed: String(after) };
+    }
+  }
+  if (record.output === output) return undefined;
+  return { line, item, what: 'output', block: null, recorded: record.output, replayed: output };
+}
+
+/** What differs between the log's headers and the session, other than what can't matter (ISA, threads). */
+function circumstances(entries: readonly AuditEntry[], session: InferenceSession): string[] {
+  const { context } = session;
+  const found = new Set<string>();
+  for (const { header } of entries) {
+    const differs = (what: string, before: string, after: string) => {
+      if (before !== after)
+        found.add(`the log was recorded with ${what} ${before}, the replay ran with ${after}`);
+    };
+    differs('the model of SHA-256', header.model.sha256, context.sha256);
+    differs('the policy of SHA-256', header.policy.sha256, context.policySha256);
+    differs('residual-skip', header.engine, context.version);
+    differs('the backend', header.backend, context.backend);
+  }
+  return [...found];
+}

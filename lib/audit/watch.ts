@@ -1,0 +1,246 @@
+import { EventEmitter } from 'node:events';
+import { z } from 'zod';
+import type { RunEvent, RunObserver, SessionControl, TensorMap } from '../skip/observer.js';
+import { Tensor } from '../tensor.js';
+import { parseStrict } from '../validation.js';
+import { RateMonitor } from './confidence.js';
+import { PSI_DRIFT, populationStability, profileOf, type ScoreProfile } from './drift.js';
+
+export interface WatchOptions {
+  /** Fraction of the items that is also run in full, in the background; 0.01 when left out. */
+  shadow?: number;
+  /** Rate of other answers than the full network's that is still acceptable; 0.01 when left out. */
+  maxDisagreement?: number;
+  /** Probability of never raising a false alarm, however long it watches; 0.95 when left out. */
+  confidence?: number;
+  /** `full` (when left out): the session runs every block from then on. `warn`: only the event. */
+  onTrip?: 'full' | 'warn';
+  /** Scores to compare with, by block; the first `window` items of the stream when left out. */
+  profile?: { readonly [block: string]: ScoreProfile };
+  /** Items in one window of drift detection; 500 when left out. */
+  window?: number;
+}
+
+/** One block's drift in one window. */
+export interface Drift {
+  readonly block: string;
+  /** Population stability index of the scores; above 0.25 is drift. */
+  readonly psi: number;
+  readonly skipRate: number;
+  readonly expectedSkipRate: number;
+}
+
+export interface WatchStats {
+  readonly items: number;
+  readonly checks: number;
+  readonly disagreements: number;
+  /** Confidence sequence of the disagreement, valid at every time. */
+  readonly disagreement: readonly [number, number];
+  readonly tripped: boolean;
+  /** Shadow runs that could not be made. */
+  readonly failures: number;
+  /** Of the last whole window. */
+  readonly drift: readonly Drift[];
+}
+
+interface WatchEvents {
+  /** The lower bound of the disagreement has passed the limit. */
+  trip: [WatchStats];
+  /** Scores of at least one block have moved away from the profile. */
+  drift: [readonly Drift[]];
+}
+
+const share = z.number().gt(0).lt(1);
+const optionsSchema = z.strictObject({
+  shadow: z.number().min(0).max(1).optional(),
+  maxDisagreement: share.optional(),
+  confidence: share.optional(),
+  onTrip: z.enum(['full', 'warn']).optional(),
+  profile: z
+    .record(
+      z.string(),
+      z.strictObject({ edges: z.array(z.number()), shares: z.array(z.number()), skipRate: z.number() }),
+    )
+    .optional(),
+  window: z.int().min(50).optional(),
+});
+
+/** Shadow items that may wait; more are let go, so that a fast stream can't pile them up. */
+const MOST_WAITING = 16;
+
+/** An observer that checks skipped answers against full ones; see watch. */
+export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
+  readonly #options: Required<Omit<WatchOptions, 'profile'>>;
+  readonly #monitor: RateMonitor;
+  #profile: { readonly [block: string]: ScoreProfile } | undefined;
+  #control: SessionControl | undefined;
+  #scores: Map<string, { scores: number[]; skipped: number }> = new Map();
+  #seen = 0;
+  #items = 0;
+  #tripped = false;
+  #failures = 0;
+  #waiting = 0;
+  #queue: Promise<void> = Promise.resolve();
+  #drift: readonly Drift[] = [];
+
+  constructor(options: WatchOptions = {}) {
+    super();
+    const known = Object.keys(optionsSchema.shape);
+    const { profile, ...parsed } = parseStrict(optionsSchema, options, {
+      code: 'INVALID_ARGUMENT',
+      subject: 'watch options',
+      known,
+    });
+    const defaults = {
+      shadow: 0.01,
+      maxDisagreement: 0.01,
+      confidence: 0.95,
+      onTrip: 'full',
+      window: 500,
+    } as const;
+    this.#options = { ...defaults, ...parsed };
+    this.#profile = profile;
+    this.#monitor = new RateMonitor(this.#options.maxDisagreement, 1 - this.#options.confidence);
+  }
+
+  onAttach(control: SessionControl): void {
+    this.#control = control;
+  }
+
+  onRun({ trace, inputs, outputs }: RunEvent): void {
+    const count = trace.items.length;
+    this.#items += count;
+    for (const [item, { blocks }] of trace.items.entries()) {
+      for (const { block, score, ran } of blocks) if (score !== null) this.#see(block, score, ran);
+      if (blocks.some(({ score }) => score !== null)) this.#seen++;
+      if (this.#seen === this.#options.window) this.#closeWindow();
+      // An item that ran in full has nothing to disagree with.
+      if (this.#tripped || blocks.every(({ ran }) => ran) || Math.random() >= this.#options.shadow) continue;
+      if (this.#waiting >= MOST_WAITING) continue;
+      this.#waiting++;
+      const feeds = itemOf(inputs, item, count);
+      const answer = answerOf(itemOf(outputs, item, count));
+      this.#queue = this.#queue.then(() => this.#check(feeds, answer));
+    }
+  }
+
+  /** Waits for the shadow runs that are under way. */
+  async settled(): Promise<void> {
+    await this.#queue;
+  }
+
+  async onRelease(): Promise<void> {
+    this.#control = undefined;
+    await this.#queue;
+  }
+
+  /** Forgets the evidence so far and lets the session skip again. */
+  rearm(): void {
+    this.#monitor.reset();
+    this.#tripped = false;
+    this.#control?.setFullDepth(false);
+  }
+
+  stats(): { watch: WatchStats } {
+    return { watch: this.#snapshot() };
+  }
+
+  #snapshot(): WatchStats {
+    return {
+      items: this.#items,
+      checks: this.#monitor.trials,
+      disagreements: this.#monitor.events,
+      disagreement: [this.#monitor.lower, this.#monitor.upper],
+      tripped: this.#tripped,
+      failures: this.#failures,
+      drift: this.#drift,
+    };
+  }
+
+  async #check(feeds: TensorMap, answer: number): Promise<void> {
+    try {
+      if (!this.#control) return;
+      const full = await this.#control.runFull(feeds);
+      this.observe(answerOf(full) !== answer);
+    } catch {
+      this.#failures++;
+    } finally {
+      this.#waiting--;
+    }
+  }
+
+  /** One shadow check: whether the skipped answer differs from the full one. */
+  observe(disagrees: boolean): void {
+    this.#monitor.observe(disagrees);
+    if (this.#tripped || !this.#monitor.exceeded) return;
+    this.#tripped = true;
+    if (this.#options.onTrip === 'full') this.#control?.setFullDepth(true);
+    this.emit('trip', this.#snapshot());
+  }
+
+  #see(block: string, score: number, ran: boolean): void {
+    const entry = this.#scores.get(block) ?? { scores: [], skipped: 0 };
+    this.#scores.set(block, entry);
+    entry.scores.push(score);
+    if (!ran) entry.skipped++;
+  }
+
+  /** Compares the window with the profile; the first window becomes the profile where none was given. */
+  #closeWindow(): void {
+    const window = [...this.#scores].map(([block, { scores, skipped }]) => ({
+      block,
+      scores,
+      skipRate: skipped / scores.length,
+    }));
+    this.#scores = new Map();
+    this.#seen = 0;
+    const profile = this.#profile;
+    if (!profile) {
+      this.#profile = Object.fromEntries(
+        window.map(({ block, scores, skipRate }) => [block, profileOf(scores, skipRate)]),
+      );
+      return;
+    }
+    this.#drift = window.flatMap(({ block, scores, skipRate }) => {
+      const expected = profile[block];
+      if (!expected) return [];
+      const psi = populationStability(expected, scores);
+      return [{ block, psi, skipRate, expectedSkipRate: expected.skipRate }];
+    });
+    const moved = this.#drift.filter(({ psi }) => psi > PSI_DRIFT);
+    if (moved.length > 0) this.emit('drift', moved);
+  }
+}
+
+/**
+ * An observer for `InferenceSession.create`: a random share of the items is also run in full, at low
+ * priority, and an anytime-valid test decides whether skipping changes more answers than promised. Emits
+ * `trip` when it does (the session then runs in full until `rearm()`), and `drift` when gate scores move.
+ * @throws ResidualSkipError INVALID_ARGUMENT
+ */
+export function watch(options?: WatchOptions): Watch {
+  return new Watch(options);
+}
+
+/** One item of a batch, copied; a tensor that all items share is copied whole. */
+function itemOf(tensors: TensorMap, item: number, items: number): TensorMap {
+  return Object.fromEntries(
+    Object.entries(tensors).map(([name, { type, data, dims }]) => {
+      if (dims[0] !== items) return [name, new Tensor(type, data.slice() as Float32Array, dims)];
+      const each = data.length / items;
+      const part = data.slice(item * each, (item + 1) * each) as Float32Array;
+      return [name, new Tensor(type, part, [1, ...dims.slice(1)])];
+    }),
+  );
+}
+
+/** Index of the largest element of the first float32 output. */
+function answerOf(outputs: TensorMap): number {
+  const logits = Object.values(outputs).find(({ type }) => type === 'float32')?.data as
+    | Float32Array
+    | undefined;
+  if (!logits) return -1;
+  let best = 0;
+  for (let i = 1; i < logits.length; i++) if (logits[i]! > logits[best]!) best = i;
+  return best;
+}

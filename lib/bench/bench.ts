@@ -1,0 +1,162 @@
+/**
+ * Benchmark of one model on several runtimes. Each runner lives in a process of its own, so that thread
+ * pools and memory don't mix; the parent lets them run in turns, one at a time, in slices so short that
+ * drift of the machine meets all of them alike. Ratios come from the medians of the same rounds.
+ */
+import { type ChildProcess, fork } from 'node:child_process';
+import { cpus } from 'node:os';
+import { type ErrorCode, ResidualSkipError } from '../errors.js';
+import type { RunnerConfig } from './runner.js';
+import { median, quantile } from './stats.js';
+import type { WorkerReply, WorkerRequest } from './worker.js';
+
+export interface BenchOptions {
+  /** Script and arguments that end in `serveBenchWorker()`. */
+  readonly worker: { readonly script: string; readonly args: readonly string[] };
+  readonly model: string;
+  readonly batch: number;
+  readonly threads: number;
+  readonly isa: string;
+  readonly inputs: RunnerConfig['inputs'];
+  /** Runners to alternate; `native` comes first. */
+  readonly runners: readonly string[];
+  readonly peerFolders: readonly string[];
+  readonly peakGflops: number;
+  readonly rounds: number;
+  /** Called after each round. */
+  readonly onRound?: (round: number) => void;
+}
+
+export interface RunnerResult {
+  readonly name: string;
+  readonly version: string;
+  readonly medianMs: number;
+  readonly p95Ms: number;
+  readonly itemsPerSecond: number;
+  readonly rssMiB: number;
+  readonly loadMs: number;
+}
+
+export interface BenchReport {
+  readonly model: string;
+  readonly batch: number;
+  readonly threads: number;
+  readonly isa: string;
+  readonly cpu: string;
+  readonly peakGflops: number;
+  readonly runners: readonly RunnerResult[];
+  /** Median of the runner over the median of native: above 1, native is faster. */
+  readonly ratios: Readonly<Record<string, number>>;
+}
+
+/** Longest slice of one runner in one round; a slower runner does one batch. */
+const SLICE_MS = 150;
+/** Most batches in one slice. */
+const SLICE_BATCHES = 200;
+/** A runner whose batch takes longer than this sits out some rounds, so that the others get theirs. */
+const SLOW_BATCH_MS = 500;
+
+export async function runBench(options: BenchOptions): Promise<BenchReport> {
+  const workers: Worker[] = [];
+  try {
+    for (const runner of options.runners) workers.push(await Worker.start(runner, options));
+    // Twice through for warm-up, untimed.
+    for (let warm = 0; warm < 2; warm++) {
+      for (const worker of workers) if (warm === 0 || !worker.slow) await worker.slice(false);
+    }
+    for (let round = 0; round < options.rounds; round++) {
+      for (const worker of workers) if (!worker.slow || round % 8 === 0) await worker.slice(true);
+      options.onRound?.(round + 1);
+    }
+  } finally {
+    for (const worker of workers) worker.stop();
+  }
+  const runners = workers.map((worker) => worker.result(options.batch));
+  const native = runners.find(({ name }) => name === 'native');
+  const ratios = Object.fromEntries(
+    native
+      ? runners.filter((r) => r !== native).map(({ name, medianMs }) => [name, medianMs / native.medianMs])
+      : [],
+  );
+  const { model, batch, threads, isa, peakGflops } = options;
+  return { model, batch, threads, isa, cpu: cpus()[0]?.model ?? 'unknown', peakGflops, runners, ratios };
+}
+
+class Worker {
+  readonly #times: number[] = [];
+  #rssMiB = 0;
+  slow: boolean;
+
+  private constructor(
+    private readonly name: string,
+    private readonly child: ChildProcess,
+    private readonly ready: { version: string; loadMs: number; firstMs: number },
+  ) {
+    this.slow = ready.firstMs > SLOW_BATCH_MS;
+  }
+
+  static async start(runner: string, options: BenchOptions): Promise<Worker> {
+    const { worker, model, threads, isa, inputs, peerFolders } = options;
+    const child = fork(worker.script, worker.args, { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
+    try {
+      const reply = await ask(child, { load: { runner, model, threads, isa, inputs, peerFolders } });
+      if (!('ready' in reply)) throw unexpected(runner);
+      return new Worker(runner, child, reply.ready);
+    } catch (error) {
+      child.kill();
+      throw error;
+    }
+  }
+
+  async slice(counts: boolean): Promise<void> {
+    const reply = await ask(this.child, { run: { batches: SLICE_BATCHES, milliseconds: SLICE_MS } });
+    if (!('times' in reply)) throw unexpected(this.name);
+    this.slow = Math.min(...reply.times) > SLOW_BATCH_MS;
+    if (!counts) return;
+    this.#times.push(...reply.times);
+    this.#rssMiB = Math.max(this.#rssMiB, reply.rssMiB);
+  }
+
+  result(batch: number): RunnerResult {
+    const medianMs = median(this.#times);
+    return {
+      name: this.name,
+      version: this.ready.version,
+      medianMs,
+      p95Ms: quantile(this.#times, 0.95),
+      itemsPerSecond: (batch * 1000) / medianMs,
+      rssMiB: this.#rssMiB,
+      loadMs: this.ready.loadMs,
+    };
+  }
+
+  stop(): void {
+    if (this.child.connected) this.child.disconnect();
+    this.child.kill();
+  }
+}
+
+function unexpected(name: string): ResidualSkipError {
+  return new ResidualSkipError('INTERNAL', `the benchmark worker of '${name}' gave an unexpected answer`);
+}
+
+/** Sends one request and waits for its reply; an error reply or the child's end rejects. */
+function ask(child: ChildProcess, request: WorkerRequest): Promise<WorkerReply> {
+  return new Promise((resolve, reject) => {
+    const ended = (code: number | null, signal: string | null) =>
+      reject(
+        new ResidualSkipError('INTERNAL', `a benchmark worker ended (${signal ?? `exit code ${code}`})`),
+      );
+    child.once('exit', ended);
+    child.once('message', (reply: WorkerReply) => {
+      child.off('exit', ended);
+      if ('error' in reply) {
+        const { code, message } = reply.error;
+        reject(new ResidualSkipError(code as ErrorCode, message));
+      } else {
+        resolve(reply);
+      }
+    });
+    child.send(request);
+  });
+}

@@ -1,0 +1,127 @@
+/**
+ * Runners of the benchmark: this package's two backends and the peers. Peers are never dependencies: they
+ * are looked up in the folders given, and described here only as far as they are used.
+ */
+import { readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { ResidualSkipError } from '../errors.js';
+import { InferenceSession } from '../session.js';
+import { Tensor } from '../tensor.js';
+import { type BenchInput, benchInputs, type Runner, type RunnerConfig } from './runner.js';
+import { loadTfjs } from './tfjs.js';
+
+type Load = (config: RunnerConfig, inputs: BenchInput[]) => Promise<Runner>;
+
+const RUNNERS: Record<string, Load> = {
+  native: (config, inputs) => loadOwn('native', config, inputs),
+  reference: (config, inputs) => loadOwn('reference', config, inputs),
+  'onnxruntime-node': (config, inputs) => loadOnnxruntime('onnxruntime-node', config, inputs),
+  'onnxruntime-web': (config, inputs) => loadOnnxruntime('onnxruntime-web', config, inputs),
+  'tfjs-wasm': (config, inputs) => loadTfjs(config, inputs),
+};
+
+export const PEERS = ['reference', 'onnxruntime-node', 'onnxruntime-web', 'tfjs-wasm'] as const;
+
+/** Loads the model in the runtime that `config.runner` names. */
+export async function loadRunner(config: RunnerConfig): Promise<Runner> {
+  const load = RUNNERS[config.runner];
+  if (!load) {
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `no runner '${config.runner}'; there are ${Object.keys(RUNNERS).join(', ')}`,
+    );
+  }
+  return load(config, benchInputs(config));
+}
+
+async function loadOwn(backend: 'native' | 'reference', config: RunnerConfig, inputs: BenchInput[]) {
+  const session = await InferenceSession.create(config.model, {
+    backend,
+    policy: 'full',
+    ...(backend === 'native' ? { threads: config.threads, isa: config.isa as 'avx2' | undefined } : {}),
+  });
+  const feeds = Object.fromEntries(
+    inputs.map(({ name, type, data, dims }) => [name, new Tensor(type, data as Float32Array, dims)]),
+  );
+  return {
+    version: ownVersion(),
+    run: async () => {
+      await session.run(feeds);
+    },
+  };
+}
+
+function ownVersion(): string {
+  let folder = dirname(process.argv[1] ?? '.');
+  for (let up = 0; up < 5; up++, folder = dirname(folder)) {
+    try {
+      const { name, version } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'));
+      if (name === 'residual-skip') return version;
+    } catch {
+      // Not here; look one folder up.
+    }
+  }
+  return 'unknown';
+}
+
+/** A peer's package: its module and its version, from the first folder that has it. */
+export async function importPeer<Module>(
+  name: string,
+  folders: readonly string[],
+): Promise<{ module: Module; version: string; folder: string }> {
+  for (const folder of folders) {
+    const require = createRequire(join(folder, 'package.json'));
+    let entry: string;
+    try {
+      entry = require.resolve(name);
+    } catch {
+      continue;
+    }
+    let root = dirname(entry);
+    for (;;) {
+      try {
+        const found = JSON.parse(await readFile(join(root, 'package.json'), 'utf8'));
+        if (found.name === name) return { module: require(name), version: found.version, folder: root };
+      } catch {
+        // A folder inside the package without a package.json.
+      }
+      if (dirname(root) === root) break;
+      root = dirname(root);
+    }
+  }
+  throw new ResidualSkipError(
+    'MISSING_DEPENDENCY',
+    `the peer '${name}' is not installed; run 'npm ci --ignore-scripts' in the package's bench folder, ` +
+      `or 'npm i --ignore-scripts ${name}' where you start the benchmark`,
+  );
+}
+
+interface Onnxruntime {
+  env: { wasm: { numThreads?: number } };
+  Tensor: new (type: string, data: unknown, dims: readonly number[]) => unknown;
+  InferenceSession: {
+    create(model: string | Uint8Array, options: object): Promise<{ run(feeds: object): Promise<object> }>;
+  };
+}
+
+async function loadOnnxruntime(name: string, config: RunnerConfig, inputs: BenchInput[]): Promise<Runner> {
+  const { module: ort, version } = await importPeer<Onnxruntime>(name, config.peerFolders);
+  const web = name === 'onnxruntime-web';
+  if (web) ort.env.wasm.numThreads = config.threads;
+  const session = await ort.InferenceSession.create(web ? await readFile(config.model) : config.model, {
+    executionProviders: [web ? 'wasm' : 'cpu'],
+    intraOpNumThreads: config.threads,
+    interOpNumThreads: 1,
+  });
+  const feeds = Object.fromEntries(
+    inputs.map(({ name: input, type, data, dims }) => [input, new ort.Tensor(type, data, dims)]),
+  );
+  return {
+    version,
+    run: async () => {
+      await session.run(feeds);
+    },
+  };
+}

@@ -1,0 +1,59 @@
+import type { DataType, TensorData } from '../tensor.js';
+
+/** One float32 input batch, the same for every runner. */
+export interface BenchInput {
+  readonly name: string;
+  readonly type: DataType;
+  readonly data: TensorData;
+  readonly dims: readonly number[];
+}
+
+/** What every runner is told. `model` is the path of the ONNX file. */
+export interface RunnerConfig {
+  readonly runner: string;
+  readonly model: string;
+  readonly threads: number;
+  readonly isa?: string;
+  /** Seed and shapes of the inputs; each process makes the same ones. */
+  readonly inputs: readonly { name: string; type: DataType; dims: readonly number[] }[];
+  /** Folders whose node_modules may hold the peers, in order. */
+  readonly peerFolders: readonly string[];
+}
+
+/** A loaded model of one runtime. `run` resolves when the outputs of one batch are there. */
+export interface Runner {
+  readonly version: string;
+  run(): Promise<void>;
+}
+
+/** What a worker process says about itself once its model is loaded. */
+export interface RunnerReady {
+  readonly version: string;
+  readonly loadMs: number;
+}
+
+/** Inputs in [-1, 1) from a fixed linear congruential generator (Numerical Recipes' constants). */
+export function benchInputs(config: Pick<RunnerConfig, 'inputs'>): BenchInput[] {
+  let state = 20250301;
+  return config.inputs.map(({ name, type, dims }) => {
+    const size = dims.reduce((a, b) => a * b, 1);
+    const values = Float32Array.from({ length: size }, () => {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      return state / 2 ** 31 - 1;
+    });
+    return { name, type, dims, data: convert(values, type) };
+  });
+}
+
+function convert(values: Float32Array, type: DataType): TensorData {
+  switch (type) {
+    case 'float32':
+      return values;
+    case 'int64':
+      return BigInt64Array.from(values, (v) => BigInt(v > 0 ? 1 : 0));
+    case 'int32':
+      return Int32Array.from(values, (v) => (v > 0 ? 1 : 0));
+    default:
+      return Uint8Array.from(values, (v) => (v > 0 ? 1 : 0));
+  }
+}

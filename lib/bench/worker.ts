@@ -1,0 +1,58 @@
+/**
+ * The child process of one runner: loads the model, says so, then times as many batches as it is asked
+ * for, again and again, until its parent goes.
+ */
+import { ResidualSkipError } from '../errors.js';
+import { loadRunner } from './peers.js';
+import type { RunnerConfig } from './runner.js';
+
+export type WorkerRequest =
+  | { readonly load: RunnerConfig }
+  | { readonly run: { batches: number; milliseconds: number } };
+export type WorkerReply =
+  | { readonly ready: { version: string; loadMs: number; firstMs: number } }
+  | { readonly times: readonly number[]; readonly rssMiB: number }
+  | { readonly error: { code: string; message: string } };
+
+export function serveBenchWorker(): void {
+  let run: (() => Promise<void>) | undefined;
+  const reply = (message: WorkerReply) => process.send?.(message);
+  process.on('disconnect', () => process.exit(0));
+  process.on('message', async (request: WorkerRequest) => {
+    try {
+      if ('load' in request) {
+        const start = performance.now();
+        const runner = await loadRunner(request.load);
+        const loaded = performance.now();
+        await runner.run();
+        run = () => runner.run();
+        reply({
+          ready: { version: runner.version, loadMs: loaded - start, firstMs: performance.now() - loaded },
+        });
+        return;
+      }
+      if (!run)
+        throw new ResidualSkipError('INTERNAL', 'the benchmark worker was asked to run before it loaded');
+      reply({ times: await time(run, request.run), rssMiB: process.memoryUsage().rss / 2 ** 20 });
+    } catch (error) {
+      const { code = 'INTERNAL', message } = error as ResidualSkipError;
+      reply({ error: { code, message } });
+    }
+  });
+}
+
+/** Milliseconds of each batch: at least one, at most `batches`, until `milliseconds` are over. */
+async function time(
+  run: () => Promise<void>,
+  { batches, milliseconds }: { batches: number; milliseconds: number },
+) {
+  const times: number[] = [];
+  const end = performance.now() + milliseconds;
+  for (let now = performance.now(); times.length < batches && (times.length === 0 || now < end); ) {
+    await run();
+    const after = performance.now();
+    times.push(after - now);
+    now = after;
+  }
+  return times;
+}

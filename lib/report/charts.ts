@@ -1,0 +1,47 @@
+import type { TopLevelSpec } from 'vega-lite';
+
+/** Marks that read well on white and on black. */
+export const INK = { ran: '#3b82f6', skipped: '#f59e0b', guard: '#ef4444', muted: '#8b95a5' } as const;
+
+/** Text takes the page's colour, lines are a translucent grey: one SVG serves light and dark. */
+const CONFIG = {
+  background: 'transparent',
+  font: 'system-ui, sans-serif',
+  view: { stroke: 'rgba(128,128,128,0.35)' },
+  axis: {
+    labelColor: 'currentColor',
+    titleColor: 'currentColor',
+    gridColor: 'rgba(128,128,128,0.2)',
+    domainColor: 'rgba(128,128,128,0.6)',
+    tickColor: 'rgba(128,128,128,0.6)',
+    titleFontWeight: 'normal' as const,
+  },
+  legend: { labelColor: 'currentColor', titleColor: 'currentColor', titleFontWeight: 'normal' as const },
+  title: { color: 'currentColor', fontWeight: 'normal' as const, fontSize: 12 },
+  header: { labelColor: 'currentColor', titleColor: 'currentColor' },
+  mark: { color: INK.ran },
+};
+
+/** A chart as an inline SVG element, rendered without a browser and without the network. */
+export async function renderChart(spec: TopLevelSpec, label: string): Promise<string> {
+  const [vega, lite] = await Promise.all([import('vega'), import('vega-lite')]);
+  const compiled = lite.compile({ ...spec, config: CONFIG } as TopLevelSpec).spec;
+  const view = new vega.View(vega.parse(compiled), { renderer: 'none', logLevel: vega.Error });
+  try {
+    const svg = await view.toSVG();
+    return svg.replace('<svg ', `<svg role="img" aria-label="${escapeHtml(label)}" `);
+  } finally {
+    view.finalize();
+  }
+}
+
+export function escapeHtml(text: string): string {
+  const entities: Record<string, string> = {
+    '&': '&amp;',
+    '<': '&lt;',
+    '>': '&gt;',
+    '"': '&quot;',
+    "'": '&#39;',
+  };
+  return text.replace(/[&<>"']/g, (c) => entities[c]!);
+}

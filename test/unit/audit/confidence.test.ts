@@ -1,0 +1,78 @@
+import { logEvidence, lowerBound, RateMonitor, upperBound } from '../../../lib/audit/confidence.js';
+
+/** Mulberry32: a small seeded generator, uniform in [0, 1). */
+function generator(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+/** Checks until the monitor trips; Infinity when it doesn't within `most`. */
+function checksToTrip(rate: number, limit: number, most: number, seed: number): number {
+  const random = generator(seed);
+  const monitor = new RateMonitor(limit, 0.05);
+  for (let i = 1; i <= most; i++) {
+    monitor.observe(random() < rate);
+    if (monitor.exceeded) return i;
+  }
+  return Number.POSITIVE_INFINITY;
+}
+
+test.each([0.005, 0.01])(
+  'at a true rate of the limit, %d, at most 5 %% of 1,000 streams ever trip',
+  (limit) => {
+    const tripped = Array.from({ length: 1000 }, (_, seed) =>
+      checksToTrip(limit, limit, 10_000, seed),
+    ).filter(Number.isFinite).length;
+    // Ville's inequality bounds the probability by 5 %; four standard errors of 1,000 streams are 2.8 points.
+    expect(tripped).toBeLessThanOrEqual(50);
+  },
+);
+
+test('twice the limit trips every stream, within a number of checks that is printed', () => {
+  const checks = Array.from({ length: 300 }, (_, seed) => checksToTrip(0.02, 0.01, 20_000, 5000 + seed));
+  checks.sort((a, b) => a - b);
+  console.log(
+    `twice the limit of 1 %: median ${checks[150]} checks, slowest of 300 streams ${checks.at(-1)}`,
+  );
+  expect(checks.at(-1)).toBeLessThan(10_000);
+});
+
+test('the evidence against the limit grows with an event and falls without one', () => {
+  expect(logEvidence(6, 100, 0.01)).toBeGreaterThan(logEvidence(5, 99, 0.01));
+  expect(logEvidence(5, 100, 0.01)).toBeLessThan(logEvidence(5, 99, 0.01));
+});
+
+test('the evidence is a martingale under the limit: its expectation over all outcomes is 1', () => {
+  const [n, rate] = [12, 0.1];
+  let expectation = 0;
+  for (let outcome = 0; outcome < 2 ** n; outcome++) {
+    const events = outcome.toString(2).replaceAll('0', '').length;
+    expectation += rate ** events * (1 - rate) ** (n - events) * Math.exp(logEvidence(events, n, rate));
+  }
+  expect(expectation).toBeCloseTo(1, 9);
+});
+
+test('bounds enclose the observed rate and close in on it', () => {
+  for (const n of [100, 1000, 10_000]) {
+    const [low, high] = [lowerBound(n / 20, n, 0.05), upperBound(n / 20, n, 0.05)];
+    expect(low).toBeLessThan(0.05);
+    expect(high).toBeGreaterThan(0.05);
+  }
+  expect(lowerBound(500, 10_000, 0.05)).toBeGreaterThan(lowerBound(50, 1000, 0.05));
+  expect(upperBound(500, 10_000, 0.05)).toBeLessThan(upperBound(50, 1000, 0.05));
+  expect(lowerBound(0, 1000, 0.05)).toBe(0);
+  expect(upperBound(0, 0, 0.05)).toBe(1);
+});
+
+test('reset forgets the evidence', () => {
+  const monitor = new RateMonitor(0.01, 0.05);
+  for (let i = 0; i < 50; i++) monitor.observe(true);
+  expect(monitor.exceeded).toBe(true);
+  monitor.reset();
+  expect([monitor.exceeded, monitor.events, monitor.trials]).toEqual([false, 0, 0]);
+});
