@@ -14,8 +14,8 @@ export function fakeModel(rest: Partial<Model> = {}): Model {
     opset: 17,
     inputs: [input('x')],
     outputs: [
-      { name: 'y', dtype: 'float32', shape: ['batch', 2] },
-      { name: 'total', dtype: 'int64', shape: [] },
+      { name: 'y', dtype: 'float32', shape: ['batch', 2], batched: true },
+      { name: 'total', dtype: 'int64', shape: [], batched: false },
     ],
     batching: 'item',
     parameters: 12,
@@ -68,8 +68,6 @@ export const fakeCompile = jest.fn((model: Model, binding: Binding): Program => 
 /** A backend whose asynchronous runs wait until the test lets them go on. */
 export class FakeBackend implements Backend {
   readonly name = 'reference';
-  readonly isa = 'js';
-  readonly threads = 1;
   readonly isa = 'js';
   readonly threads = 1;
   readonly log: string[] = [];
