@@ -21,7 +21,7 @@ export function nearNames(given: string, names: readonly string[]): readonly str
       const contained = key.length >= 3 && other.includes(key);
       return { name, distance: contained ? 1 : editDistance(key, other) };
     })
-    .filter(({ distance }) => distance <= Math.max(2, key.length / 3))
+    .filter(({ distance }) => distance <= Math.min(key.length - 1, Math.max(2, key.length / 3)))
     .sort((a, b) => a.distance - b.distance)
     .slice(0, 3)
     .map(({ name }) => name);
