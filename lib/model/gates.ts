@@ -1,5 +1,5 @@
 import type { DataType } from '../tensor.js';
-import { type Condition, type Element, negate, type Scalar, sameCondition, Tracer } from './decision.js';
+import { type Condition, type Element, negate, type Scalar, sameCondition } from './decision.js';
 import { type GateForm, NO_ACTIVATION, type ValueId } from './program.js';
 import {
   type Region,
@@ -11,6 +11,7 @@ import {
   type WorkStep,
 } from './region.js';
 import { shortcutPath } from './shortcut.js';
+import { Tracer } from './tracer.js';
 
 /** A hard gate as it stood in the graph: y = condition ? body : shortcut. */
 interface Found {
