@@ -1,0 +1,42 @@
+# Sourced by .ci/run: runs steps, counts their tests, prints the sum.
+
+passed=0
+failed=0
+failures=()
+log=$(mktemp)
+
+# Prints "PASSED FAILED" from the closing lines of Jest, ctest, GoogleTest or our own scripts in a log.
+count_tests() {
+  awk '
+    /^Tests: / { for (i = 2; i < NF; i++) { if ($(i+1) ~ /^passed/) p += $i; if ($(i+1) ~ /^failed/) f += $i } }
+    /tests failed out of/ { ctest = 1; p += $NF - $4; f += $4 }
+    /^\[  PASSED  \] [0-9]+ test/ { gp += $4 }
+    /^\[  FAILED  \] [0-9]+ tests?, listed below/ { gf += $4 }
+    /^[0-9]+ passed, [0-9]+ failed$/ { p += $1; f += $3 }
+    END { if (!ctest) { p += gp; f += gf } print p + 0, f + 0 }' "$1"
+}
+
+# step NAME COMMAND...: runs the command, marks what it prints, and counts.
+step() {
+  local name=$1 began=$SECONDS status p f
+  shift
+  printf '\n== %s\n' "$name"
+  timeout --kill-after=30 1500 "$@" </dev/null 2>&1 | tee "$log" | sed 's/^/| /'
+  status=${PIPESTATUS[0]}
+  read -r p f < <(count_tests "$log")
+  if ((status != 0 && f == 0)); then f=1; fi
+  if ((status == 0 && p + f == 0)); then p=1; fi
+  if ((f > 0)); then failures+=("$name"); fi
+  passed=$((passed + p))
+  failed=$((failed + f))
+  printf '== %s: %d passed, %d failed, exit code %d, %d s\n' "$name" "$p" "$f" "$status" $((SECONDS - began))
+}
+
+finish() {
+  rm -f "$log"
+  printf '\n'
+  if ((${#failures[@]} > 0)); then printf 'failed: %s\n' "${failures[@]}"; fi
+  printf '%d passed, %d failed\n' "$passed" "$failed"
+  ((failed == 0))
+  exit
+}
