@@ -2,13 +2,13 @@
  * Runners of the benchmark: this package's two backends and the peers. Peers are never dependencies: they
  * are looked up in the folders given, and described here only as far as they are used.
  */
-import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { ResidualSkipError } from '../errors.js';
 import { InferenceSession } from '../session.js';
 import { Tensor } from '../tensor.js';
+import { packageVersion } from '../version.cjs';
 import { type BenchInput, benchInputs, type Runner, type RunnerConfig } from './runner.js';
 import { loadTfjs } from './tfjs.js';
 
@@ -46,24 +46,11 @@ async function loadOwn(backend: 'native' | 'reference', config: RunnerConfig, in
     inputs.map(({ name, type, data, dims }) => [name, new Tensor(type, data as Float32Array, dims)]),
   );
   return {
-    version: ownVersion(),
+    version: packageVersion(),
     run: async () => {
       await session.run(feeds);
     },
   };
-}
-
-function ownVersion(): string {
-  let folder = dirname(process.argv[1] ?? '.');
-  for (let up = 0; up < 5; up++, folder = dirname(folder)) {
-    try {
-      const { name, version } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'));
-      if (name === 'residual-skip') return version;
-    } catch {
-      // Not here; look one folder up.
-    }
-  }
-  return 'unknown';
 }
 
 /** A peer's package: its module and its version, from the first folder that has it. */

@@ -1,26 +1,19 @@
-import { type Command, InvalidArgumentError } from 'commander';
+import type { Command } from 'commander';
 import { findModel, type ModelFiles } from '../data/model-files.js';
-import { Preprocessor } from '../data/preprocess.js';
-import { ResidualSkipError } from '../errors.js';
 import { bindFeeds, declaredBinding } from '../feeds.js';
 import { type BlockInfo, describeBlocks } from '../metadata.js';
-import { loadModel } from '../model/load.js';
+import { loadModel, unsupportedOperators } from '../model/load.js';
 import { compileModel } from '../model/lower.js';
-import type { Binding, Dimension, Model, ModelInput, ModelPort } from '../model/model.js';
+import type { Binding, Dimension, Model, ModelPort } from '../model/model.js';
 import type { Program } from '../model/program.js';
 import { allocate, Tensor, type TensorLike } from '../tensor.js';
 import { type Io, paint } from './io.js';
+import { collectShape, inputShapes, SHAPE_HELP, type ShapeOption } from './shapes.js';
 import { type Column, count, formatTable, percent, plural } from './table.js';
 
 interface InspectOptions {
   readonly shape?: readonly ShapeOption[];
   readonly json?: boolean;
-}
-
-/** `--shape 1x3x224x224`, or `--shape NAME=1x3x224x224` for a model with several inputs. */
-interface ShapeOption {
-  readonly input?: string;
-  readonly dims: readonly number[];
 }
 
 interface PortReport {
@@ -46,26 +39,14 @@ export interface InspectReport {
   readonly mixesBatch?: string;
 }
 
-/** Elements of the largest input that a shape may ask for. */
-const MOST_ELEMENTS = 2 ** 28;
-
 export function addInspectCommand(program: Command, io: Io): void {
   program
     .command('inspect')
     .description("show a model's residual blocks, gates, costs and unsupported operators")
     .argument('<model>', 'ONNX file, or a folder with one')
-    .option('--shape <shape>', 'shape for open dimensions: 1x3x224x224, or INPUT=1x3x224x224', collectShape)
+    .option('--shape <shape>', SHAPE_HELP, collectShape)
     .option('--json', 'print JSON')
     .action((model: string, options: InspectOptions) => inspect(model, options, io));
-}
-
-function collectShape(text: string, previous: readonly ShapeOption[] = []): ShapeOption[] {
-  const match = /^(?:(.*)=)?(\d+(?:[x,]\d+)*)$/.exec(text);
-  const dims = match?.[2]?.split(/[x,]/).map(Number);
-  if (!match || !dims || dims.includes(0) || dims.reduce((a, b) => a * b, 1) > MOST_ELEMENTS) {
-    throw new InvalidArgumentError('Expected lengths above 0, such as 1x3x224x224 or INPUT=1x3x224x224.');
-  }
-  return [...previous, { input: match[1], dims }];
 }
 
 async function inspect(path: string, options: InspectOptions, io: Io): Promise<void> {
@@ -76,8 +57,8 @@ async function inspect(path: string, options: InspectOptions, io: Io): Promise<v
 }
 
 function describe(model: Model, files: ModelFiles, shapes: readonly ShapeOption[]): InspectReport {
-  const program =
-    model.unsupported.length > 0 ? undefined : compileModel(model, bindingOf(model, files, shapes));
+  const unsupported = unsupportedOperators(model).map(({ op }) => op);
+  const program = unsupported.length > 0 ? undefined : compileModel(model, bindingOf(model, files, shapes));
   return {
     model: files.model,
     sha256: model.sha256,
@@ -87,7 +68,7 @@ function describe(model: Model, files: ModelFiles, shapes: readonly ShapeOption[
     parameters: model.parameters,
     multiplyAdds: program?.cost.multiplyAdds ?? null,
     blocks: program ? blockReports(program) : [],
-    unsupported: model.unsupported,
+    unsupported,
     ...(model.batching === 'whole' && { mixesBatch: model.batchingReason ?? 'the graph' }),
   };
 }
@@ -106,52 +87,12 @@ function bindingOf(model: Model, files: ModelFiles, shapes: readonly ShapeOption
     const declared = declaredBinding(model);
     if (declared !== undefined) return declared;
   }
-  const unused = new Set(shapes);
   const feeds: Record<string, TensorLike> = {};
-  for (const input of model.inputs) {
-    const given = shapes.find(
-      (shape) => shape.input === input.name || (!shape.input && model.inputs.length === 1),
-    );
-    if (given) unused.delete(given);
-    const dims = given?.dims ?? assumedShape(input, files);
-    feeds[input.name] = new Tensor(
-      input.dtype,
-      allocate(
-        input.dtype,
-        dims.reduce((a, b) => a * b, 1),
-      ),
-      dims,
-    ) as TensorLike;
-  }
-  for (const { input, dims } of unused) {
-    const names = model.inputs.map(({ name }) => name).join(', ');
-    throw new ResidualSkipError(
-      'INVALID_ARGUMENT',
-      `--shape ${input ? `${input}=` : ''}${dims.join('x')} fits no input; write INPUT=SHAPE for one of: ${names}`,
-    );
+  for (const [name, { dtype, dims }] of inputShapes(model, files, shapes)) {
+    const size = dims.reduce((a, b) => a * b, 1);
+    feeds[name] = new Tensor(dtype, allocate(dtype, size), dims) as TensorLike;
   }
   return bindFeeds(model, feeds).binding;
-}
-
-function assumedShape(input: ModelInput, { preprocessor, model }: ModelFiles): number[] {
-  const [, channels, height, width] = input.shape;
-  let size: { height: number; width: number } | undefined;
-  if (preprocessor && input.shape.length === 4 && typeof channels === 'number') {
-    const known = (length: Dimension | undefined) => (typeof length === 'number' ? length : undefined);
-    const image = { channels, height: known(height), width: known(width) };
-    size = new Preprocessor(preprocessor.config, image, preprocessor.source).outputSize;
-  }
-  return input.shape.map((dim, axis) => {
-    if (typeof dim === 'number') return dim;
-    if (axis === 0) return 1;
-    const length = axis === 2 ? size?.height : axis === 3 ? size?.width : undefined;
-    if (length !== undefined) return length;
-    throw new ResidualSkipError(
-      'INVALID_ARGUMENT',
-      `${model}: input '${input.name}' leaves [${input.shape.join(', ')}] open; give --shape, such as ` +
-        `--shape ${input.name}=${input.shape.map((d, i) => (typeof d === 'number' ? d : i === 0 ? 1 : 224)).join('x')}`,
-    );
-  });
 }
 
 function draw(report: InspectReport, model: Model, io: Io): string {

@@ -1,10 +1,11 @@
 import { Command } from 'commander';
+import { packageVersion } from '../version.cjs';
+import { addBenchCommand } from './bench.js';
 import { addEvalCommand } from './eval.js';
 import { reportFailure } from './failure.js';
 import { addInspectCommand } from './inspect.js';
 import type { Io } from './io.js';
 import { addRunCommand } from './run.js';
-import { packageVersion } from '../version.cjs';
 
 /** Runs the command line `args` (without node and script); resolves to the exit code and never rejects. */
 export async function runCli(args: readonly string[], io: Io): Promise<number> {
@@ -15,7 +16,7 @@ export async function runCli(args: readonly string[], io: Io): Promise<number> {
     // Failures are reported in one place, below.
     .configureOutput({ writeOut: io.out, writeErr: () => {} })
     .exitOverride();
-  for (const add of [addInspectCommand, addRunCommand, addEvalCommand]) add(program, io);
+  for (const add of [addInspectCommand, addRunCommand, addEvalCommand, addBenchCommand]) add(program, io);
   if (args.length === 0) {
     io.err(program.helpInformation());
     return 2;

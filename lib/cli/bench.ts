@@ -1,0 +1,116 @@
+import { availableParallelism } from 'node:os';
+import { dirname, join } from 'node:path';
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { nativeInfo } from '../backends/native.js';
+import { type BenchReport, runBench } from '../bench/bench.js';
+import { PEERS } from '../bench/peers.js';
+import { serveBenchWorker } from '../bench/worker.js';
+import { findModel } from '../data/model-files.js';
+import { loadModel } from '../model/load.js';
+import { ISAS, type Isa } from '../options.js';
+import { packageRoot } from '../version.cjs';
+import { type Io, paint, startProgress } from './io.js';
+import { positiveInteger } from './options.js';
+import { collectShape, inputShapes, SHAPE_HELP, type ShapeOption } from './shapes.js';
+import { type Column, formatTable, milliseconds } from './table.js';
+
+interface BenchCommandOptions {
+  readonly batch: number;
+  readonly threads?: number;
+  readonly isa?: Isa;
+  readonly peers?: readonly string[];
+  readonly rounds: number;
+  readonly shape?: readonly ShapeOption[];
+  readonly json?: boolean;
+}
+
+/** Command that a benchmark's child processes are started with. */
+const WORKER_COMMAND = 'bench-worker';
+
+export function addBenchCommand(program: Command, io: Io): void {
+  program
+    .command('bench')
+    .description('time a model, every block run, alternating with other runtimes in one run')
+    .argument('<model>', 'ONNX file, or a folder with one')
+    .option('--batch <n>', 'items in a batch', positiveInteger, 1)
+    .option('--threads <n>', 'threads of every runtime (default: what the process may use)', positiveInteger)
+    .addOption(new Option('--isa <name>', 'most capable instruction set of native').choices(ISAS))
+    .option('--peers <names>', `others to alternate with, by comma: ${PEERS.join(', ')}`, peerNames)
+    .option('--rounds <n>', 'turns that each runtime gets', positiveInteger, 40)
+    .option('--shape <shape>', SHAPE_HELP, collectShape)
+    .option('--json', 'print JSON')
+    .action((model: string, options: BenchCommandOptions) => bench(model, options, io));
+  program.command(WORKER_COMMAND, { hidden: true }).action(serveBenchWorker);
+}
+
+function peerNames(text: string): string[] {
+  const names = text.split(',').filter((name) => name !== '');
+  const unknown = names.filter((name) => !(PEERS as readonly string[]).includes(name));
+  if (unknown.length === 0) return names;
+  throw new InvalidArgumentError(`There is no peer ${unknown.join(', ')}; expected ${PEERS.join(', ')}.`);
+}
+
+async function bench(path: string, options: BenchCommandOptions, io: Io): Promise<void> {
+  const files = await findModel(path);
+  const model = await loadModel(files.model);
+  const { batch, rounds, peers = [] } = options;
+  const inputs = [...inputShapes(model, files, options.shape ?? [])].map(
+    ([name, { dtype, dims, batched }]) => ({
+      name,
+      type: dtype,
+      dims: batched ? [batch, ...dims.slice(1)] : dims,
+    }),
+  );
+  const { best, peakGflops } = nativeInfo();
+  const isa = options.isa ?? (best as Isa);
+  const progress = startProgress(io, rounds, 'Alternating', options.json !== true);
+  let report: BenchReport;
+  try {
+    report = await runBench({
+      worker: { script: process.argv[1]!, args: [WORKER_COMMAND] },
+      model: files.model,
+      batch,
+      threads: options.threads ?? availableParallelism(),
+      isa,
+      inputs,
+      runners: ['native', ...peers],
+      peerFolders: [process.cwd(), dirname(files.model), join(packageRoot(), 'bench')],
+      peakGflops: peakGflops(isa),
+      rounds,
+      onRound: () => progress.advance(),
+    });
+  } finally {
+    progress.stop();
+  }
+  io.out(options.json ? `${JSON.stringify(report, null, 2)}\n` : draw(report, io));
+}
+
+const COLUMNS: readonly Column[] = [
+  { title: 'runtime' },
+  { title: 'version' },
+  { title: 'median ms', align: 'right' },
+  { title: 'p95 ms', align: 'right' },
+  { title: 'items/s', align: 'right' },
+  { title: 'RSS MiB', align: 'right' },
+  { title: 'load ms', align: 'right' },
+  { title: 'native is', align: 'right' },
+];
+
+function draw(report: BenchReport, io: Io): string {
+  const { batch, threads, isa, cpu, peakGflops, runners, ratios } = report;
+  const rows = runners.map((runner) => [
+    runner.name,
+    runner.version,
+    milliseconds(runner.medianMs),
+    milliseconds(runner.p95Ms),
+    runner.itemsPerSecond.toFixed(runner.itemsPerSecond < 10 ? 2 : 0),
+    runner.rssMiB.toFixed(0),
+    runner.loadMs.toFixed(0),
+    runner.name in ratios ? paint(io, 'bold', `${ratios[runner.name]!.toFixed(2)}x faster`) : '',
+  ]);
+  const setting = `batch ${batch}, ${threads === 1 ? 'one thread' : `${threads} threads`}, ${isa}`;
+  return (
+    `${paint(io, 'bold', report.model)}: ${setting}, every block run\n` +
+    `${cpu}; peak of one core ${peakGflops.toFixed(0)} GFLOP/s\n\n${formatTable(io, COLUMNS, rows)}`
+  );
+}
