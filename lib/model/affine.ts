@@ -10,7 +10,7 @@ export interface ChannelAffine {
 interface Folded {
   readonly affine: ChannelAffine;
   readonly bias: Float32Array | undefined;
-  readonly kind: string;
+  readonly kind: 'rows' | 'columns';
   readonly weight: Float32Array;
   readonly shift: Float32Array;
 }
@@ -143,15 +143,28 @@ function fold(
       sameElements(f.affine.shift, affine.shift),
   );
   if (known) return known;
-  const channels = affine.scale.length;
-  const perRow = weight.length / channels;
-  const channelOf = kind === 'rows' ? (i: number) => Math.floor(i / perRow) : (i: number) => i % channels;
   const unscaled = affine.scale.every((a) => a === 1);
-  const scaled = unscaled ? weight : weight.map((w, i) => w * affine.scale[channelOf(i)]!);
+  const scaled = unscaled ? weight : scaledWeight(weight, affine.scale, kind);
   const shift = Float32Array.from(affine.shift, (b, c) => (bias?.[c] ?? 0) * affine.scale[c]! + b);
   const folded = { affine, bias, kind, weight: scaled, shift };
   made.push(folded);
   return folded;
+}
+
+/** Channels are the rows or the columns of the weight as a matrix. */
+function scaledWeight(weight: Float32Array, scale: Float64Array, kind: 'rows' | 'columns'): Float32Array {
+  const scaled = new Float32Array(weight.length);
+  const channels = scale.length;
+  if (kind === 'columns') {
+    for (let i = 0; i < weight.length; i++) scaled[i] = weight[i]! * scale[i % channels]!;
+    return scaled;
+  }
+  const perRow = weight.length / channels;
+  for (let c = 0; c < channels; c++) {
+    const factor = scale[c]!;
+    for (let i = c * perRow; i < (c + 1) * perRow; i++) scaled[i] = weight[i]! * factor;
+  }
+  return scaled;
 }
 
 function sameElements(a: ArrayLike<number> | undefined, b: ArrayLike<number> | undefined): boolean {

@@ -7,7 +7,7 @@ import { matchSwish } from './swish.js';
 /** A rewriting rule: true when it changed the region. */
 type Rule = (region: Region, step: WorkStep) => boolean;
 
-const SIMPLIFICATIONS: readonly Rule[] = [dropNoOp, mergeReshapes, toGlobalPool, clipToRelu];
+const SIMPLIFICATIONS: readonly Rule[] = [dropNoOp, mergeReshapes, toGlobalPool, flattenPool, clipToRelu];
 const FUSIONS: readonly Rule[] = [
   ...SIMPLIFICATIONS,
   matMulToGemm,
@@ -113,6 +113,16 @@ function toGlobalPool(region: Region, step: WorkStep): boolean {
   }
   const { node, inputs, outputs } = step;
   region.replace([step], [{ op: 'globalPool', node, inputs, outputs, attrs: { kind } }]);
+  return true;
+}
+
+/** A global pool writes (N,C) itself. */
+function flattenPool(region: Region, step: WorkStep): boolean {
+  const pool = step.op === 'reshape' ? soleProducer(region, step.inputs[0]!) : undefined;
+  if (pool?.op !== 'globalPool') return false;
+  const flat = region.shape(pool.inputs[0]!).slice(0, 2);
+  if (!sameShape(region.shape(step.outputs[0]!), flat)) return false;
+  region.replace([pool, step], [{ ...pool, outputs: step.outputs }]);
   return true;
 }
 
