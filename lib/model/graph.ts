@@ -14,6 +14,7 @@ export type Attribute = number | string | Constant | Graph | readonly number[] |
 export interface Node {
   /** The file's node name, or one made from operator and output. For messages. */
   readonly name: string;
+  /** The operator; one of another domain than ONNX's own is `domain.operator`. */
   readonly op: string;
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
@@ -27,4 +28,27 @@ export interface Graph {
   readonly outputs: readonly ModelPort[];
   readonly constants: ReadonlyMap<string, Constant>;
   readonly nodes: readonly Node[];
+  /** What decoding had to leave out: element types, sparse tensors, an opset out of range. */
+  readonly unsupported: readonly Unsupported[];
+}
+
+/** Something that a model asks for and that is not implemented. */
+export interface Unsupported {
+  /** An operator's name, with the attribute or element type where only that is the problem. */
+  readonly op: string;
+  /** The nodes, inputs, outputs or initialisers that ask for it. */
+  readonly nodes: readonly string[];
+}
+
+/** The subgraphs among a node's attributes. */
+export function subgraphsOf(node: Node): Graph[] {
+  return [...node.attributes.values()].filter(isGraph);
+}
+
+export function isGraph(attribute: Attribute): attribute is Graph {
+  return typeof attribute === 'object' && 'nodes' in attribute;
+}
+
+export function isConstant(attribute: Attribute): attribute is Constant {
+  return typeof attribute === 'object' && 'dtype' in attribute;
 }

@@ -21,13 +21,18 @@ export interface ModelInput extends ModelPort {
   readonly boundByValue: boolean;
 }
 
+export interface ModelOutput extends ModelPort {
+  /** Axis 0 is the batch: each item has its own slice. Always false when the batch runs as a whole. */
+  readonly batched: boolean;
+}
+
 /** A decoded model, independent of concrete shapes. Immutable; shared by all programs made from it. */
 export interface Model {
   /** Hex SHA-256 of the model file's bytes. */
   readonly sha256: string;
   readonly opset: number;
   readonly inputs: readonly ModelInput[];
-  readonly outputs: readonly ModelPort[];
+  readonly outputs: readonly ModelOutput[];
   /** `whole` when the graph mixes the items of a batch; `batchingReason` then names the node. */
   readonly batching: 'item' | 'whole';
   readonly batchingReason?: string;

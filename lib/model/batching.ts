@@ -1,0 +1,129 @@
+import { ResidualSkipError } from '../errors.js';
+import { outputsByBatch } from './batch-rules.js';
+import { inputsBoundByValue } from './bound.js';
+import type { Graph } from './graph.js';
+import type { Binding, Dimension, Model, ModelInput, ModelPort } from './model.js';
+import { type LoweredGraph, lowerGraph } from './specialize.js';
+
+type Batching = Pick<Model, 'inputs' | 'outputs' | 'batching' | 'batchingReason'>;
+
+/** Items of the trial batch: a prime that few layers have as a length. */
+const TRIAL_BATCH = 3;
+
+/** Lengths that symbolic axes other than the batch are tried with; a model may accept only some. */
+const TRIAL_LENGTHS = [224, 32, 64, 256, 299, 512, 16, 8, 28, 1];
+
+/**
+ * Finds out whether the items of a batch can be run one by one: lowers the graph for one item and for a few,
+ * and checks that every step carries the batch axis from the inputs to the outputs untouched.
+ * @param runnable false for a graph with parts that are not implemented, which can't be lowered
+ * @throws ResidualSkipError MODEL_INVALID, UNSUPPORTED_MODEL when the graph can't be lowered for any shape
+ */
+export function analyseBatching(graph: Graph, opset: number, runnable: boolean): Batching {
+  const bound = inputsBoundByValue(graph);
+  const inputs = graph.inputs.map((port) => ({
+    ...port,
+    batched: false,
+    boundByValue: bound.has(port.name),
+  }));
+  const [first] = bound;
+  if (!runnable) return whole(graph, inputs, 'the model uses what is not implemented');
+  if (first !== undefined)
+    return whole(graph, inputs, `the elements of input '${first}' decide shapes or bounds`);
+
+  const batch = batchOf(graph);
+  const symbols = new Set(
+    graph.inputs.flatMap(({ shape }) => shape.filter((dim) => typeof dim === 'string')),
+  );
+  symbols.delete(String(batch));
+  const trial = firstThatFits(symbols.size > 0, (length) => ({
+    length,
+    one: lowerGraph(graph, opset, trialBinding(graph.inputs, batch, 1, length), 'MODEL_INVALID'),
+  }));
+  if (!trial) return whole(graph, inputs, 'no trial length of its symbolic axes fits the model');
+  const { length, one } = trial;
+  const alone = (reason: string) => whole(graph, inputs, reason, one, symbols.size > 0);
+  if (batch === undefined) return alone('no input has a batch of one or of any length');
+  if (typeof batch === 'string' && graph.inputs.some(({ shape }) => shape.indexOf(batch, 1) > 0)) {
+    return alone(`axis '${batch}' is not only the first of an input`);
+  }
+  const many = attempt(() =>
+    lowerGraph(graph, opset, trialBinding(graph.inputs, batch, TRIAL_BATCH, length), 'MODEL_INVALID'),
+  );
+  if (many instanceof ResidualSkipError)
+    return alone(`a batch of ${TRIAL_BATCH} doesn't fit: ${many.message}`);
+  const carriers = graph.inputs.filter(({ shape }) => shape[0] === batch).map(({ name }) => name);
+  const found = outputsByBatch(graph, one, many, TRIAL_BATCH, new Set(carriers));
+  if ('reason' in found) return alone(found.reason);
+  return {
+    inputs: inputs.map((port) => ({ ...port, batched: carriers.includes(port.name) })),
+    outputs: graph.outputs.map((port, i) => {
+      const batched = found.batched[i]!;
+      const shape = outputShape(port, one.values[one.outputs[i]!]!.shape, symbols.size > 0);
+      return { ...port, shape: batched ? shape.with(0, batch) : shape, batched };
+    }),
+    batching: 'item',
+  };
+}
+
+/** The axis that is the batch: the first symbolic one that stands first in an input, or one of length 1. */
+function batchOf(graph: Graph): Dimension | undefined {
+  const leading = graph.inputs.map(({ shape }) => shape[0]);
+  return leading.find((dim) => typeof dim === 'string') ?? leading.find((dim) => dim === 1);
+}
+
+function trialBinding(
+  inputs: readonly ModelPort[],
+  batch: Dimension | undefined,
+  items: number,
+  length: number,
+): Binding {
+  const concrete = (dim: Dimension, axis: number) => {
+    if (axis === 0 && dim === batch) return items;
+    return typeof dim === 'number' ? dim : dim === batch ? items : length;
+  };
+  return new Map(inputs.map(({ name, shape }) => [name, { shape: shape.map(concrete) }]));
+}
+
+function attempt<T>(action: () => T): T | ResidualSkipError {
+  try {
+    return action();
+  } catch (error) {
+    if (error instanceof ResidualSkipError) return error;
+    throw error;
+  }
+}
+
+/** What `lower` gives for the first length that it accepts; for an arbitrary one when no axis is `open`. */
+function firstThatFits<T>(open: boolean, lower: (length: number) => T): T | undefined {
+  for (const length of open ? TRIAL_LENGTHS : [1]) {
+    const result = attempt(() => lower(length));
+    if (!(result instanceof ResidualSkipError)) return result;
+    if (!open || result.code !== 'MODEL_INVALID') throw result;
+  }
+  return undefined;
+}
+
+/** The declared shape where there is one; else what lowering found, with open lengths named after the output. */
+function outputShape(
+  { name, shape }: ModelPort,
+  found: readonly number[],
+  open: boolean,
+): readonly Dimension[] {
+  if (shape.length === found.length) return shape;
+  return found.map((length, axis) => (open ? `${name}.${axis}` : length));
+}
+
+function whole(
+  graph: Graph,
+  inputs: readonly ModelInput[],
+  batchingReason: string,
+  lowered?: LoweredGraph,
+  open = true,
+): Batching {
+  const outputs = graph.outputs.map((port, i) => {
+    const value = lowered?.values[lowered.outputs[i]!];
+    return { ...port, shape: value ? outputShape(port, value.shape, open) : port.shape, batched: false };
+  });
+  return { inputs, outputs, batching: 'whole', batchingReason };
+}

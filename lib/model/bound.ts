@@ -1,0 +1,35 @@
+import { type Graph, type Node, subgraphsOf } from './graph.js';
+import { findOperator } from './operators/index.js';
+
+/**
+ * Inputs whose elements decide the program: those that reach an operand which has to be constant (the target of
+ * a Reshape, the bounds of a Clip). Only vectors and scalars count: a whole image that decides shapes is no
+ * binding but unsupported, which specialising says.
+ */
+export function inputsBoundByValue(graph: Graph): ReadonlySet<string> {
+  const producers = new Map<string, Node>();
+  const deciding: string[] = [];
+  const visit = ({ nodes }: Graph) => {
+    for (const node of nodes) {
+      for (const name of node.outputs) producers.set(name, node);
+      for (const index of findOperator(node.op)?.constantInputs ?? []) {
+        deciding.push(node.inputs[index] ?? '');
+      }
+      for (const subgraph of subgraphsOf(node)) visit(subgraph);
+    }
+  };
+  visit(graph);
+  const seen = new Set<string>();
+  for (const pending = deciding; pending.length > 0; ) {
+    const name = pending.pop()!;
+    if (seen.has(name)) continue;
+    seen.add(name);
+    const node = producers.get(name);
+    if (!node || findOperator(node.op)?.shapeOnly) continue;
+    pending.push(...node.inputs);
+    for (const subgraph of subgraphsOf(node)) pending.push(...subgraph.outputs.map((output) => output.name));
+  }
+  return new Set(
+    graph.inputs.filter(({ name, shape }) => seen.has(name) && shape.length <= 1).map(({ name }) => name),
+  );
+}

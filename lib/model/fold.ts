@@ -1,0 +1,127 @@
+import { elementCount, type KernelStep, type KernelTensor, newData, runStep } from '../kernels/index.js';
+import type { TensorData } from '../tensor.js';
+import type { Graph } from './graph.js';
+import type { Value } from './program.js';
+
+/** Steps that do more elementary operations than this stay in the program, though their inputs are constant. */
+const MAX_WORK = 2 ** 26;
+
+/**
+ * Constants computed from a model's initialisers, one array for each however often the model is specialised.
+ * Kept weakly: an array lives as long as a program that uses it.
+ */
+export class FoldCache {
+  private readonly ids = new WeakMap<TensorData, number>();
+  private readonly results = new Map<string, WeakRef<TensorData>[]>();
+  private nextId = 0;
+
+  constructor(graph: Graph) {
+    this.ownConstants(graph);
+  }
+
+  /** True for data that doesn't depend on what the model is specialised for. */
+  owns(data: TensorData): boolean {
+    return this.ids.has(data);
+  }
+
+  /**
+   * What `compute` returns, or what it returned before for this key and these inputs. Results are kept only when
+   * the cache owns all inputs.
+   */
+  memoise(key: string, inputs: readonly TensorData[], compute: () => TensorData[]): TensorData[] {
+    const ids = inputs.map((data) => this.ids.get(data));
+    if (ids.includes(undefined)) return compute();
+    const fullKey = `${key}(${ids})`;
+    const known = this.results.get(fullKey)?.map((reference) => reference.deref());
+    if (known?.every((data) => data !== undefined)) return known;
+    const results = compute();
+    for (const data of results) this.own(data);
+    this.results.set(
+      fullKey,
+      results.map((data) => new WeakRef(data)),
+    );
+    return results;
+  }
+
+  private own(data: TensorData): void {
+    if (!this.ids.has(data)) this.ids.set(data, this.nextId++);
+  }
+
+  private ownConstants(graph: Graph): void {
+    for (const { data } of graph.constants.values()) this.own(data);
+    for (const node of graph.nodes) {
+      for (const attribute of node.attributes.values()) {
+        if (typeof attribute !== 'object') continue;
+        if ('data' in attribute) this.own(attribute.data);
+        else if ('nodes' in attribute) this.ownConstants(attribute);
+      }
+    }
+  }
+}
+
+const caches = new WeakMap<Graph, FoldCache>();
+
+export function foldCacheOf(graph: Graph): FoldCache {
+  const cache = caches.get(graph) ?? new FoldCache(graph);
+  caches.set(graph, cache);
+  return cache;
+}
+
+/** Rough count of elementary operations of a step. */
+function workOf(
+  step: KernelStep,
+  inputs: readonly (Value | undefined)[],
+  outputs: readonly Omit<Value, 'name'>[],
+) {
+  const size = (value: Omit<Value, 'name'> | undefined) => (value ? elementCount(value.shape) : 0);
+  const result = size(outputs[0]);
+  const [x, weight] = inputs;
+  switch (step.op) {
+    case 'conv':
+      return (result * size(weight)) / (weight?.shape[0] || 1);
+    case 'gemm':
+    case 'matmul':
+      return result * (x?.shape.at(-1) ?? 1);
+    case 'pool':
+      return result * elementCount(step.attrs.kernel);
+    default:
+      return result + inputs.reduce((sum, input) => sum + size(input), 0);
+  }
+}
+
+/** JSON has no infinities. */
+function finite(_key: string, value: unknown): unknown {
+  return typeof value === 'number' && !Number.isFinite(value) ? String(value) : value;
+}
+
+/** The data of a step's outputs when all of its inputs are constant and the work is small; else undefined. */
+export function fold(
+  cache: FoldCache,
+  step: KernelStep,
+  inputs: readonly (Value | undefined)[],
+  outputs: readonly Omit<Value, 'name'>[],
+): TensorData[] | undefined {
+  const data = inputs.flatMap((input) => (input ? [input.data] : []));
+  if (!data.every((array) => array !== undefined)) return undefined;
+  if (step.op === 'reshape') return [data[0]!];
+  if (workOf(step, inputs, outputs) > MAX_WORK) return undefined;
+  const shapes = inputs.map((input) => input?.shape ?? null);
+  const types = outputs.map(({ dtype, shape }) => [dtype, shape]);
+  const key = JSON.stringify([step.op, step.attrs, shapes, types], finite);
+  return cache.memoise(key, data, () => {
+    const tensor = ({ dtype, shape }: Omit<Value, 'name'>, elements: TensorData): KernelTensor => ({
+      dtype,
+      shape,
+      data: elements,
+    });
+    const results = outputs.map((output) =>
+      tensor(output, newData(output.dtype, elementCount(output.shape))),
+    );
+    runStep(
+      step,
+      inputs.map((input) => input && tensor(input, input.data!)),
+      results,
+    );
+    return results.map((result) => result.data);
+  });
+}

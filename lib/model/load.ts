@@ -1,0 +1,90 @@
+import { createHash } from 'node:crypto';
+import { readFile, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { ResidualSkipError } from '../errors.js';
+import { analyseBatching } from './batching.js';
+import { readExternalData } from './external.js';
+import type { Graph } from './graph.js';
+import type { Model } from './model.js';
+import { type DecodedModel, decodeModel } from './onnx.js';
+import { decodeModelProto, type ModelProto } from './proto.js';
+import { requireSupported, unsupportedOperators } from './unsupported.js';
+
+export { unsupportedOperators } from './unsupported.js';
+
+export interface LoadOptions {
+  /** Return the model though it can't run, so that it can be looked at. */
+  readonly allowUnsupported?: boolean;
+}
+
+/**
+ * Reads and decodes an ONNX model and finds out how its batches can be run.
+ * @param source path of the file or of the folder with its `model.onnx`; or the file's bytes (external data
+ * needs a path)
+ * @throws ResidualSkipError MODEL_NOT_FOUND, MODEL_CORRUPT, MODEL_INVALID, EXTERNAL_DATA; UNSUPPORTED_MODEL
+ * naming everything that is not implemented
+ */
+export async function loadModel(
+  source: string | Uint8Array | ArrayBuffer,
+  options: LoadOptions = {},
+): Promise<Model> {
+  const { bytes, folder } =
+    typeof source === 'string' ? await readModelFile(source) : { bytes: asBytes(source) };
+  const sha256 = createHash('sha256').update(bytes).digest('hex');
+  const proto = decodeProto(bytes);
+  const { opset, graph } = await decode(proto, folder);
+  const runnable = unsupportedOperators({ graph }).length === 0;
+  if (!runnable && !options.allowUnsupported) requireSupported(graph);
+  return {
+    sha256,
+    opset,
+    ...analyseBatching(graph, opset, runnable),
+    parameters: parametersOf(graph),
+    graph,
+  };
+}
+
+function asBytes(source: Uint8Array | ArrayBuffer): Uint8Array {
+  return source instanceof Uint8Array ? source : new Uint8Array(source);
+}
+
+async function readModelFile(path: string): Promise<{ bytes: Uint8Array; folder: string }> {
+  try {
+    const isFolder = (await stat(path)).isDirectory();
+    const file = isFolder ? join(path, 'model.onnx') : path;
+    if (!(await stat(file)).isFile()) throw new Error(`${file} is not a regular file`);
+    return { bytes: await readFile(file), folder: dirname(file) };
+  } catch (error) {
+    const hint = 'give the path of an ONNX file or of the folder with its model.onnx';
+    const message = `The model '${path}' can't be read (${(error as Error).message}); ${hint}.`;
+    throw new ResidualSkipError('MODEL_NOT_FOUND', message, { cause: error });
+  }
+}
+
+function corrupt(error: unknown): ResidualSkipError {
+  if (error instanceof ResidualSkipError) return error;
+  const message = `The bytes are not an ONNX model (${(error as Error).message}).`;
+  return new ResidualSkipError('MODEL_CORRUPT', message, { cause: error });
+}
+
+function decodeProto(bytes: Uint8Array): ModelProto {
+  try {
+    return decodeModelProto(bytes);
+  } catch (error) {
+    throw corrupt(error);
+  }
+}
+
+async function decode(proto: ModelProto, folder: string | undefined): Promise<DecodedModel> {
+  try {
+    return decodeModel(proto, await readExternalData(proto, folder));
+  } catch (error) {
+    throw corrupt(error);
+  }
+}
+
+function parametersOf(graph: Graph): number {
+  let count = 0;
+  for (const { data } of graph.constants.values()) count += data.length;
+  return count;
+}

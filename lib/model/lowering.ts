@@ -1,0 +1,260 @@
+import { type ErrorCode, ResidualSkipError } from '../errors.js';
+import type { DataType, TensorData } from '../tensor.js';
+import { type FoldCache, fold } from './fold.js';
+import { type Constant, type Graph, isConstant, isGraph, type Node } from './graph.js';
+import type { IrBranch, IrOp, IrStep } from './ir.js';
+import { NONE, type StepNamed, type Value, type ValueId } from './program.js';
+import { type Shape, sameShape } from './shapes.js';
+import { checkShape } from './tensor-proto.js';
+
+/** Names that a graph has given to values; a subgraph's scope sees the one around it. */
+export class Scope {
+  private readonly ids = new Map<string, ValueId>();
+
+  constructor(private readonly outer?: Scope) {}
+
+  get(name: string): ValueId | undefined {
+    return this.ids.get(name) ?? this.outer?.get(name);
+  }
+
+  set(name: string, id: ValueId): void {
+    this.ids.set(name, id);
+  }
+}
+
+/** What all nodes of one specialisation share. */
+export interface Lowering {
+  readonly opset: number;
+  readonly values: Value[];
+  readonly cache: FoldCache;
+  /** Of errors that come of shapes: the model's own are its fault, open ones the caller's. */
+  readonly shapeError: Extract<ErrorCode, 'MODEL_INVALID' | 'INVALID_SHAPE'>;
+  /** Lowers a subgraph inside of `scope`. */
+  readonly lowerBranch: (graph: Graph, scope: Scope) => IrBranch;
+}
+
+export type OutputType = Pick<Value, 'dtype' | 'shape'>;
+
+/** One ONNX node while it is lowered: typed access to its operands and attributes, and the steps it becomes. */
+export class NodeLowering {
+  private made = 0;
+
+  constructor(
+    readonly node: Node,
+    readonly scope: Scope,
+    readonly context: Lowering,
+    private readonly ops: IrOp[],
+  ) {}
+
+  get opset(): number {
+    return this.context.opset;
+  }
+
+  /** @throws ResidualSkipError the node contradicts itself, its operands' shapes or the specification */
+  invalid(problem: string): never {
+    throw this.error(this.context.shapeError, problem);
+  }
+
+  /** @throws ResidualSkipError the node asks for what is not implemented */
+  unsupported(problem: string): never {
+    throw this.error('UNSUPPORTED_MODEL', problem);
+  }
+
+  private error(code: ErrorCode, problem: string): ResidualSkipError {
+    return new ResidualSkipError(code, `node '${this.node.name}' (${this.node.op}): ${problem}`);
+  }
+
+  /** The operand, or NONE where it is absent. */
+  optional(index: number): ValueId {
+    const name = this.node.inputs[index] ?? '';
+    if (name === '') return NONE;
+    // Decoding has checked that every name is defined before its use.
+    return this.scope.get(name)!;
+  }
+
+  input(index: number): ValueId {
+    const id = this.optional(index);
+    return id === NONE ? this.invalid(`its input ${index} is missing`) : id;
+  }
+
+  inputs(): ValueId[] {
+    if (this.node.inputs.length === 0) this.invalid('it has no inputs');
+    return this.node.inputs.map((_, index) => this.input(index));
+  }
+
+  /** An operand of float32 elements. */
+  float(index: number): ValueId {
+    const id = this.input(index);
+    const { dtype } = this.value(id);
+    return dtype === 'float32'
+      ? id
+      : this.unsupported(`its input ${index} is ${dtype}; only float is supported`);
+  }
+
+  value(id: ValueId): Value {
+    return this.context.values[id]!;
+  }
+
+  shape(id: ValueId): Shape {
+    return this.value(id).shape;
+  }
+
+  rank(id: ValueId): number {
+    return this.shape(id).length;
+  }
+
+  /** The elements of an operand that decides the program, so that it has to be known before any run. */
+  constant(id: ValueId, what: string): Value & { readonly data: TensorData } {
+    const value = this.value(id);
+    if (!value.data) {
+      this.unsupported(
+        `its ${what} '${value.name}' is computed from the input's elements; only constants are supported`,
+      );
+    }
+    return { ...value, data: value.data };
+  }
+
+  integers(id: ValueId, what: string): number[] {
+    const { dtype, data } = this.constant(id, what);
+    if (dtype === 'bool') this.unsupported(`its ${what} is bool; expected integers`);
+    return Array.from(data as Iterable<number | bigint>, Number);
+  }
+
+  /** The elements of the operand `index`; undefined where it is absent. */
+  optionalIntegers(index: number, what: string): number[] | undefined {
+    const id = this.optional(index);
+    return id === NONE ? undefined : this.integers(id, what);
+  }
+
+  /** The element of a one-element operand; undefined where it is absent. */
+  optionalScalar(index: number, what: string): number | undefined {
+    const id = this.optional(index);
+    if (id === NONE) return undefined;
+    const { data } = this.constant(id, what);
+    if (data.length !== 1) this.invalid(`its ${what} has ${data.length} elements; expected one`);
+    return Number(data[0]);
+  }
+
+  number(name: string, fallback: number): number {
+    const value = this.node.attributes.get(name) ?? fallback;
+    return typeof value === 'number' ? value : this.wrongAttribute(name);
+  }
+
+  string(name: string, fallback: string): string {
+    const value = this.node.attributes.get(name) ?? fallback;
+    return typeof value === 'string' ? value : this.wrongAttribute(name);
+  }
+
+  numbers(name: string): readonly number[] | undefined {
+    const value = this.node.attributes.get(name);
+    if (value === undefined) return undefined;
+    const list = Array.isArray(value) ? (value as readonly (number | string)[]) : this.wrongAttribute(name);
+    return list.every((item) => typeof item === 'number') ? list : this.wrongAttribute(name);
+  }
+
+  tensor(name: string): Constant | undefined {
+    const value = this.node.attributes.get(name);
+    return value === undefined || isConstant(value) ? value : this.wrongAttribute(name);
+  }
+
+  graph(name: string): Graph {
+    const value = this.node.attributes.get(name);
+    return value !== undefined && isGraph(value) ? value : this.wrongAttribute(name);
+  }
+
+  private wrongAttribute(name: string): never {
+    this.invalid(`its attribute '${name}' is missing or has the wrong type`);
+  }
+
+  /** An axis made non-negative; `rank` is that of what it indexes. */
+  axis(axis: number, rank: number): number {
+    const resolved = axis < 0 ? axis + rank : axis;
+    if (Number.isInteger(resolved) && resolved >= 0 && resolved < rank) return resolved;
+    return this.invalid(`its axis ${axis} is outside of a shape with ${rank} axes`);
+  }
+
+  /** Axes made non-negative, each once, in the given order. */
+  axes(axes: readonly number[], rank: number): number[] {
+    const resolved = axes.map((axis) => this.axis(axis, rank));
+    if (new Set(resolved).size < resolved.length) this.invalid(`its axes [${axes}] name one axis twice`);
+    return resolved;
+  }
+
+  /** A float32 constant of one element that doesn't depend on shapes. */
+  scalar(value: number): ValueId {
+    const [data] = this.context.cache.memoise(`scalar ${value}`, [], () => [Float32Array.of(value)]);
+    return this.constantOf('float32', [], data!);
+  }
+
+  /** A new value without a producer: constant data. */
+  constantOf(dtype: DataType, shape: Shape, data: TensorData): ValueId {
+    return this.define({ dtype, shape }, data);
+  }
+
+  /**
+   * Adds a step with one output, or computes it at once when all of its inputs are constant.
+   * @returns the output
+   */
+  step<Op extends IrStep['op']>(
+    op: Op,
+    inputs: readonly ValueId[],
+    output: OutputType,
+    attrs: StepNamed<Op>['attrs'],
+  ): ValueId {
+    return this.steps(op, inputs, [output], attrs)[0]!;
+  }
+
+  /** Like `step`, with any number of outputs. */
+  steps<Op extends IrStep['op']>(
+    op: Op,
+    inputs: readonly ValueId[],
+    outputs: readonly OutputType[],
+    attrs: StepNamed<Op>['attrs'],
+  ): ValueId[] {
+    for (const { shape } of outputs) checkShape(shape, (problem) => this.invalid(problem));
+    // The parameters tie op and attrs together; TypeScript doesn't see it through the union.
+    const step = { op, attrs } as IrStep;
+    const operands = inputs.map((id) => (id === NONE ? undefined : this.value(id)));
+    const folded = fold(this.context.cache, step, operands, outputs);
+    const ids = outputs.map((output, i) => this.define(output, folded?.[i]));
+    if (!folded) this.ops.push({ ...step, node: this.node.name, inputs, outputs: ids });
+    return ids;
+  }
+
+  /** Adds a conditional. */
+  conditional(condition: ValueId, branches: { then: IrBranch; else: IrBranch }): ValueId[] {
+    const outputs = branches.then.outputs.map((id) => {
+      const { dtype, shape } = this.value(id);
+      return this.define({ dtype, shape });
+    });
+    this.ops.push({ op: 'if', node: this.node.name, inputs: [condition], outputs, branches });
+    return outputs;
+  }
+
+  /** Adds the operations of a branch that is always taken. */
+  inline(branch: IrBranch): readonly ValueId[] {
+    this.ops.push(...branch.ops);
+    return branch.outputs;
+  }
+
+  /** The same elements under another shape; nothing when it is the same. */
+  reshape(x: ValueId, shape: Shape): ValueId {
+    const { dtype, shape: from } = this.value(x);
+    return sameShape(from, shape) ? x : this.step('reshape', [x], { dtype, shape }, {});
+  }
+
+  expand(x: ValueId, shape: Shape): ValueId {
+    const { dtype, shape: from } = this.value(x);
+    return sameShape(from, shape) ? x : this.step('expand', [x], { dtype, shape }, {});
+  }
+
+  cast(x: ValueId, dtype: DataType): ValueId {
+    const { dtype: from, shape } = this.value(x);
+    return from === dtype ? x : this.step('cast', [x], { dtype, shape }, {});
+  }
+
+  private define({ dtype, shape }: OutputType, data?: TensorData): ValueId {
+    const name = `${this.node.outputs[0] ?? this.node.name}:${this.made++}`;
+    return this.context.values.push({ name, dtype, shape, ...(data && { data }) }) - 1;
+  }
+}

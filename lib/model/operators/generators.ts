@@ -1,0 +1,70 @@
+import { newData } from '../../kernels/index.js';
+import type { NodeLowering } from '../lowering.js';
+import { NONE, type ValueId } from '../program.js';
+import { sizeOf } from '../shapes.js';
+import { checkShape, MAX_ELEMENTS } from '../tensor-proto.js';
+import type { OperatorTable } from './operator.js';
+
+function int64s(node: NodeLowering, shape: readonly number[], values: readonly number[]): ValueId {
+  return node.constantOf('int64', shape, BigInt64Array.from(values, BigInt));
+}
+
+/** `start` and `end` came with opset 15 and are clamped. */
+function shape(node: NodeLowering): ValueId {
+  const lengths = node.shape(node.input(0));
+  const part = lengths.slice(node.number('start', 0), node.number('end', lengths.length));
+  return int64s(node, [part.length], part);
+}
+
+function constantOfShape(node: NodeLowering): ValueId {
+  const lengths = node.integers(node.input(0), 'shape');
+  checkShape(lengths, (problem) => node.invalid(problem));
+  const value = node.tensor('value') ?? { dtype: 'float32', shape: [1], data: new Float32Array(1) };
+  if (value.data.length !== 1) node.invalid(`its value has ${value.data.length} elements; expected one`);
+  const { dtype } = value;
+  const scalar = node.constantOf(dtype, [], value.data);
+  return node.expand(scalar, lengths);
+}
+
+function arange(node: NodeLowering): ValueId {
+  const ids = [0, 1, 2].map((index) => node.input(index));
+  const [start, limit, delta] = ids.map((id, index) => {
+    const what = ['start', 'limit', 'delta'][index]!;
+    const value = node.constant(id, what);
+    if (value.data.length !== 1) node.invalid(`its ${what} has ${value.data.length} elements; expected one`);
+    return Number(value.data[0]);
+  }) as [number, number, number];
+  const { dtype } = node.value(ids[0]!);
+  const count = Math.max(Math.ceil((limit - start) / delta), 0);
+  if (!(count <= MAX_ELEMENTS)) node.invalid(`its range from ${start} to ${limit} by ${delta} is endless`);
+  const data = newData(dtype, count);
+  const integral = data instanceof BigInt64Array;
+  for (let i = 0; i < count; i++) {
+    const element = start + i * delta;
+    data[i] = integral ? BigInt(element) : element;
+  }
+  return node.constantOf(dtype, [count], data);
+}
+
+/** At inference nothing is dropped; the mask, where it is asked for, is all true. */
+function dropout(node: NodeLowering): readonly ValueId[] {
+  const x = node.input(0);
+  const trains = node.optional(2);
+  if (trains !== NONE && node.optionalScalar(2, 'training_mode') !== 0) {
+    node.unsupported('training mode is not supported');
+  }
+  if (!node.node.outputs[1]) return [x];
+  const lengths = node.shape(x);
+  return [x, node.constantOf('bool', lengths, new Uint8Array(sizeOf(lengths)).fill(1))];
+}
+
+export const GENERATORS: OperatorTable = {
+  Shape: { lower: shape, shapeOnly: true },
+  Size: {
+    lower: (node) => int64s(node, [], [sizeOf(node.shape(node.input(0)))]),
+    shapeOnly: true,
+  },
+  ConstantOfShape: { lower: constantOfShape, constantInputs: [0] },
+  Range: { lower: arange, constantInputs: [0, 1, 2] },
+  Dropout: { lower: dropout, constantInputs: [2] },
+};

@@ -1,0 +1,155 @@
+import type { NodeLowering } from '../lowering.js';
+import { PAD_MODES, type PadMode, type ValueId } from '../program.js';
+import { broadcast, range, sizeOf } from '../shapes.js';
+import type { OperatorTable } from './operator.js';
+
+function flatten(node: NodeLowering): ValueId {
+  const x = node.input(0);
+  const shape = node.shape(x);
+  const given = node.number('axis', 1);
+  const axis = given === shape.length ? given : node.axis(given, shape.length);
+  return node.reshape(x, [sizeOf(shape.slice(0, axis)), sizeOf(shape.slice(axis))]);
+}
+
+/** 0 keeps a length (unless `allowzero`), one -1 stands for whatever is left. */
+function reshape(node: NodeLowering): ValueId {
+  const x = node.input(0);
+  const shape = node.shape(x);
+  const target = node.integers(node.input(1), 'shape');
+  const keepsZero = node.number('allowzero', 0) !== 0;
+  const lengths = target.map((length, axis) => (length === 0 && !keepsZero ? (shape[axis] ?? -2) : length));
+  const open = lengths.indexOf(-1);
+  if (open >= 0) {
+    const known = sizeOf(lengths.filter((_, axis) => axis !== open));
+    lengths[open] = known === 0 ? 0 : sizeOf(shape) / known;
+  }
+  if (
+    !lengths.every((length) => Number.isInteger(length) && length >= 0) ||
+    sizeOf(lengths) !== sizeOf(shape)
+  ) {
+    node.invalid(`its input [${shape}] can't be reshaped to [${target}]`);
+  }
+  return node.reshape(x, lengths);
+}
+
+/** Axes of Squeeze and Unsqueeze: an attribute up to opset 12, an input from then on. */
+function axesOf(node: NodeLowering): readonly number[] | undefined {
+  return node.opset < 13 ? node.numbers('axes') : node.optionalIntegers(1, 'axes');
+}
+
+function squeeze(node: NodeLowering): ValueId {
+  const x = node.input(0);
+  const shape = node.shape(x);
+  const given = axesOf(node);
+  const axes = given
+    ? node.axes(given, shape.length)
+    : range(shape.length).filter((axis) => shape[axis] === 1);
+  if (axes.some((axis) => shape[axis] !== 1)) {
+    node.invalid(`axes [${axes}] of its input [${shape}] are not all of length 1`);
+  }
+  return node.reshape(
+    x,
+    shape.filter((_, axis) => !axes.includes(axis)),
+  );
+}
+
+function unsqueeze(node: NodeLowering): ValueId {
+  const x = node.input(0);
+  const given = axesOf(node) ?? node.invalid('its axes are missing');
+  const rank = node.rank(x) + given.length;
+  const axes = node.axes(given, rank);
+  const lengths = node.shape(x).values();
+  return node.reshape(
+    x,
+    range(rank).map((axis) => (axes.includes(axis) ? 1 : lengths.next().value!)),
+  );
+}
+
+function transpose(node: NodeLowering): ValueId {
+  const x = node.input(0);
+  const { dtype, shape } = node.value(x);
+  const perm = node.numbers('perm') ?? range(shape.length).reverse();
+  if (perm.length !== shape.length || !range(shape.length).every((axis) => perm.includes(axis))) {
+    node.invalid(`its perm [${perm}] is no permutation of ${shape.length} axes`);
+  }
+  if (perm.every((from, to) => from === to)) return x;
+  return node.step('transpose', [x], { dtype, shape: perm.map((axis) => shape[axis]!) }, { perm });
+}
+
+function concat(node: NodeLowering): ValueId {
+  const ids = node.inputs();
+  const { dtype, shape } = node.value(ids[0]!);
+  const axis = node.axis(node.number('axis', 0), shape.length);
+  let length = 0;
+  for (const id of ids) {
+    const other = node.value(id);
+    const fits =
+      other.shape.length === shape.length && shape.every((size, i) => i === axis || size === other.shape[i]);
+    if (!fits || other.dtype !== dtype) {
+      node.invalid(
+        `${dtype}[${shape}] and ${other.dtype}[${other.shape}] can't be concatenated along axis ${axis}`,
+      );
+    }
+    length += other.shape[axis]!;
+  }
+  if (ids.length === 1) return ids[0]!;
+  return node.step('concat', ids, { dtype, shape: shape.with(axis, length) }, { axis });
+}
+
+function expand(node: NodeLowering): ValueId {
+  const x = node.input(0);
+  const target = node.integers(node.input(1), 'shape');
+  const shape = target.every((length) => length >= 0) ? broadcast(node.shape(x), target) : undefined;
+  return node.expand(
+    x,
+    shape ?? node.invalid(`its input [${node.shape(x)}] can't be expanded to [${target}]`),
+  );
+}
+
+/** Pads and value are attributes up to opset 10, inputs from then on; opset 18 adds axes. */
+function pad(node: NodeLowering): ValueId {
+  const x = node.input(0);
+  const { dtype, shape } = node.value(x);
+  const rank = shape.length;
+  const asInputs = node.opset >= 11;
+  const given = asInputs ? node.integers(node.input(1), 'pads') : (node.numbers('pads') ?? []);
+  const value = (asInputs ? node.optionalScalar(2, 'constant_value') : node.number('value', 0)) ?? 0;
+  const axes = node.axes((asInputs ? node.optionalIntegers(3, 'axes') : undefined) ?? range(rank), rank);
+  const mode = PAD_MODES.find((known) => known === node.string('mode', 'constant'));
+  if (!mode) node.invalid(`its mode '${node.string('mode', '')}' is unknown`);
+  if (given.length !== 2 * axes.length || !given.every(Number.isSafeInteger)) {
+    node.invalid(`its pads [${given}] are not ${2 * axes.length} integers`);
+  }
+  const pads = new Array<number>(2 * rank).fill(0);
+  for (const [i, axis] of axes.entries()) {
+    pads[axis] = given[i]!;
+    pads[axis + rank] = given[i + axes.length]!;
+  }
+  if (pads.every((length) => length === 0)) return x;
+  const padded = shape.map((length, axis) => {
+    const [begin, end] = [pads[axis]!, pads[axis + rank]!];
+    checkPads(node, mode, length, begin, end);
+    return length + begin + end;
+  });
+  return node.step('pad', [x], { dtype, shape: padded }, { pads, mode, value });
+}
+
+/** Every output element has to come from an input element or from the constant. */
+function checkPads(node: NodeLowering, mode: PadMode, length: number, begin: number, end: number): void {
+  const most = { constant: 2 ** 31, edge: length > 0 ? 2 ** 31 : 0, reflect: length - 1, wrap: length }[mode];
+  if (begin > most || end > most || length + begin + end < 0 || -begin > length || -end > length) {
+    node.invalid(`an axis of ${length} elements can't be padded by ${begin} and ${end} in mode '${mode}'`);
+  }
+}
+
+export const LAYOUT: OperatorTable = {
+  Identity: { lower: (node) => node.input(0) },
+  Flatten: { lower: flatten },
+  Reshape: { lower: reshape, constantInputs: [1] },
+  Squeeze: { lower: squeeze, constantInputs: [1] },
+  Unsqueeze: { lower: unsqueeze, constantInputs: [1] },
+  Transpose: { lower: transpose },
+  Concat: { lower: concat },
+  Expand: { lower: expand, constantInputs: [1] },
+  Pad: { lower: pad, constantInputs: [1, 2, 3] },
+};

@@ -1,0 +1,87 @@
+import type { NodeLowering } from '../lowering.js';
+import { NO_ACTIVATION, NONE, type ValueId } from '../program.js';
+import { broadcast, sizeOf } from '../shapes.js';
+import type { OperatorTable } from './operator.js';
+
+/** numpy.matmul: a vector counts as a row on the left and as a column on the right. */
+function matMul(node: NodeLowering): ValueId {
+  const [a, b] = [node.float(0), node.float(1)];
+  if (node.rank(a) === 0 || node.rank(b) === 0) node.invalid('its inputs have to have at least one axis');
+  const left = node.rank(a) === 1 ? node.reshape(a, [1, ...node.shape(a)]) : a;
+  const right = node.rank(b) === 1 ? node.reshape(b, [...node.shape(b), 1]) : b;
+  const product = matrixProduct(node, left, right);
+  const shape = [...node.shape(product)];
+  if (node.rank(b) === 1) shape.splice(-1, 1);
+  if (node.rank(a) === 1) shape.splice(node.rank(b) === 1 ? -1 : -2, 1);
+  return node.reshape(product, shape);
+}
+
+/** Of operands with at least two axes. With one matrix on the right, the rows of all on the left are one. */
+function matrixProduct(node: NodeLowering, a: ValueId, b: ValueId): ValueId {
+  const [left, right] = [node.shape(a), node.shape(b)];
+  const [depth, columns] = [left.at(-1)!, right.at(-1)!];
+  const batch = broadcast(left.slice(0, -2), right.slice(0, -2));
+  if (right.at(-2) !== depth || !batch) node.invalid(`matrices [${left}] and [${right}] can't be multiplied`);
+  const shape = [...batch, left.at(-2)!, columns];
+  if (right.length > 2 || !node.value(b).data) {
+    return node.step('matmul', [a, b], { dtype: 'float32', shape }, {});
+  }
+  const rows = sizeOf(left.slice(0, -1));
+  const flat = node.reshape(a, [rows, depth]);
+  const attrs = { transB: false, act: NO_ACTIVATION };
+  const output = { dtype: 'float32', shape: [rows, columns] } as const;
+  return node.reshape(node.step('gemm', [flat, b, NONE, NONE], output, attrs), shape);
+}
+
+/** y = alpha * a' * b' + beta * c; the factors go to b and c, so that they vanish into constants. */
+function gemm(node: NodeLowering): ValueId {
+  const [alpha, beta] = [node.number('alpha', 1), node.number('beta', 1)];
+  const transB = node.number('transB', 0) !== 0;
+  let [a, b] = [node.float(0), node.float(1)];
+  if (node.rank(a) !== 2 || node.rank(b) !== 2) node.invalid('its inputs have to be matrices');
+  if (node.number('transA', 0) !== 0) {
+    const [depth, rows] = node.shape(a) as [number, number];
+    a = node.step('transpose', [a], { dtype: 'float32', shape: [rows, depth] }, { perm: [1, 0] });
+  }
+  const [rows, depth] = node.shape(a) as [number, number];
+  const [columns, inner] = transB ? node.shape(b) : [node.shape(b)[1], node.shape(b)[0]];
+  if (inner !== depth) {
+    node.invalid(`matrices [${node.shape(a)}] and [${node.shape(b)}] can't be multiplied`);
+  }
+  b = scaled(node, b, alpha);
+  const shape = [rows, columns!];
+  const given = beta === 0 || node.optional(2) === NONE ? NONE : scaled(node, node.float(2), beta);
+  const { row, rest } = addend(node, given, shape);
+  const output = { dtype: 'float32', shape } as const;
+  const y = node.step('gemm', [a, b, row, NONE], output, { transB, act: NO_ACTIVATION });
+  return rest === NONE ? y : node.step('binary', [y, rest], output, { kind: 'add', act: NO_ACTIVATION });
+}
+
+function scaled(node: NodeLowering, x: ValueId, factor: number): ValueId {
+  if (factor === 1) return x;
+  const output = { dtype: 'float32', shape: node.shape(x) } as const;
+  return node.step('binary', [x, node.scalar(factor)], output, { kind: 'mul', act: NO_ACTIVATION });
+}
+
+/** What is added to a product: one row for all rows where it is that, an operand of its own otherwise. */
+function addend(
+  node: NodeLowering,
+  c: ValueId,
+  shape: readonly [number, number] | number[],
+): { row: ValueId; rest: ValueId } {
+  if (c === NONE) return { row: NONE, rest: NONE };
+  const from = node.shape(c);
+  const target = broadcast(from, shape);
+  if (from.length > 2 || !target || sizeOf(target) !== sizeOf(shape)) {
+    node.invalid(`its input C [${from}] can't be broadcast to [${shape}]`);
+  }
+  if (from.length === 2 && from[0] !== 1) return { row: NONE, rest: c };
+  const columns = shape[1]!;
+  const row = node.reshape(c, [sizeOf(from)]);
+  return { row: node.expand(row, [columns]), rest: NONE };
+}
+
+export const MATRIX: OperatorTable = {
+  MatMul: { lower: matMul },
+  Gemm: { lower: gemm },
+};

@@ -1,0 +1,119 @@
+import { ResidualSkipError } from '../errors.js';
+import { foldCacheOf } from './fold.js';
+import type { Graph } from './graph.js';
+import type { Ir, IrBranch, IrOp } from './ir.js';
+import { type Lowering, NodeLowering, Scope } from './lowering.js';
+import type { Binding, InputBinding, Model } from './model.js';
+import { findOperator } from './operators/index.js';
+import type { Value, ValueId } from './program.js';
+import { checkShape } from './tensor-proto.js';
+import { requireSupported } from './unsupported.js';
+
+/** A graph lowered for concrete input shapes. */
+export interface LoweredGraph {
+  readonly values: Value[];
+  readonly ops: readonly IrOp[];
+  /** Inputs that are fed at run time; those bound by value have become constants. */
+  readonly inputs: ReadonlyMap<string, ValueId>;
+  readonly outputs: readonly ValueId[];
+  /** The values that have a name in the graph. */
+  readonly scope: Scope;
+}
+
+/**
+ * Lowers a model for concrete shapes: every node becomes steps, what is constant is computed, what no output
+ * needs is dropped.
+ * @throws ResidualSkipError UNSUPPORTED_MODEL, MODEL_INVALID or (where the model leaves shapes open)
+ * INVALID_SHAPE, naming the node; INVALID_ARGUMENT when an input is not bound
+ */
+export function specialize(model: Model, binding: Binding): Ir {
+  requireSupported(model.graph);
+  const open = model.inputs.some(({ shape, batched }) =>
+    shape.some((dim, axis) => typeof dim === 'string' && !(batched && axis === 0)),
+  );
+  const lowered = lowerGraph(model.graph, model.opset, binding, open ? 'INVALID_SHAPE' : 'MODEL_INVALID');
+  const batched = new Map(model.inputs.map((input) => [input.name, input.batched]));
+  return {
+    values: lowered.values,
+    ops: lowered.ops,
+    inputs: [...lowered.inputs].map(([name, value]) => ({ name, value, batched: batched.get(name)! })),
+    outputs: model.outputs.map(({ name, batched }, i) => ({ name, value: lowered.outputs[i]!, batched })),
+    batching: model.batching,
+  };
+}
+
+/** Like `specialize`, without regard to batches. */
+export function lowerGraph(
+  graph: Graph,
+  opset: number,
+  binding: Binding,
+  shapeError: Lowering['shapeError'],
+): LoweredGraph {
+  const values: Value[] = [];
+  const scope = new Scope();
+  const inputs = new Map<string, ValueId>();
+  for (const { name, dtype } of graph.inputs) {
+    const { shape, data } = boundInput(name, binding.get(name));
+    const id = values.push({ name, dtype, shape, ...(data && { data }) }) - 1;
+    scope.set(name, id);
+    if (!data) inputs.set(name, id);
+  }
+  const cache = foldCacheOf(graph);
+  const lowerBranch = (subgraph: Graph, outer: Scope) => lowerInto(subgraph, new Scope(outer), context);
+  const context: Lowering = { opset, values, cache, shapeError, lowerBranch };
+  const { ops, outputs } = lowerInto(graph, scope, context);
+  return { values, ops: liveOps(ops, new Set(outputs)), inputs, outputs, scope };
+}
+
+function boundInput(name: string, bound: InputBinding | undefined): InputBinding {
+  if (!bound) {
+    throw new ResidualSkipError('INVALID_ARGUMENT', `input '${name}': its shape is not bound`);
+  }
+  checkShape(bound.shape, (problem) => {
+    throw new ResidualSkipError('INVALID_SHAPE', `input '${name}': ${problem}`);
+  });
+  return bound;
+}
+
+/** Lowers the nodes of one graph; its inputs, if any, are in `scope` already. */
+function lowerInto(graph: Graph, scope: Scope, context: Lowering): IrBranch {
+  const { values } = context;
+  for (const [name, constant] of graph.constants) scope.set(name, values.push({ name, ...constant }) - 1);
+  const ops: IrOp[] = [];
+  for (const node of graph.nodes) {
+    const first = values.length;
+    const lowering = new NodeLowering(node, scope, context, ops);
+    const made = findOperator(node.op)?.lower(lowering) ?? lowering.unsupported('it is not implemented');
+    const ids = typeof made === 'number' ? [made] : made;
+    for (const [i, name] of node.outputs.entries()) {
+      if (name === '') continue;
+      const id = ids[i] ?? lowering.invalid(`it has no output ${i}`);
+      scope.set(name, id);
+      // Values that were there before keep their name: an Identity's output is its input.
+      if (id >= first) values[id] = { ...values[id]!, name };
+    }
+  }
+  return { ops, outputs: graph.outputs.map(({ name }) => scope.get(name)!) };
+}
+
+/** The operations that `needed` values depend on; adds to `needed` what those read. */
+function liveOps(ops: readonly IrOp[], needed: Set<ValueId>): IrOp[] {
+  const live: IrOp[] = [];
+  for (const op of ops.toReversed()) {
+    if (!op.outputs.some((id) => needed.has(id))) continue;
+    for (const id of op.inputs) needed.add(id);
+    live.push(op.op === 'if' ? { ...op, branches: liveBranches(op.branches, needed) } : op);
+  }
+  return live.reverse();
+}
+
+function liveBranches(
+  branches: { then: IrBranch; else: IrBranch },
+  needed: Set<ValueId>,
+): { then: IrBranch; else: IrBranch } {
+  const live = ({ ops, outputs }: IrBranch): IrBranch => {
+    for (const id of outputs) needed.add(id);
+    return { ops: liveOps(ops, needed), outputs };
+  };
+  return { then: live(branches.then), else: live(branches.else) };
+}

@@ -1,0 +1,210 @@
+import { ResidualSkipError } from '../errors.js';
+import type { DataType, TensorData } from '../tensor.js';
+import type { Constant } from './graph.js';
+import type { Int64, TensorProto } from './proto.js';
+
+/** Lengths of axes and counts of elements above this are refused: nothing here could hold them. */
+export const MAX_ELEMENTS = 2 ** 31 - 1;
+
+/** How an ONNX element type is stored and what it becomes. */
+interface ElementType {
+  readonly dtype: DataType;
+  /** Bytes of one element in raw data. */
+  readonly bytes: number;
+  readonly fromRaw: (raw: Uint8Array) => TensorData;
+  /** Elements from the typed field that the specification names for this type. */
+  readonly fromField: (tensor: TensorProto) => TensorData;
+}
+
+/** A copy of `raw` whose start is aligned for any element. */
+const aligned = (raw: Uint8Array): ArrayBuffer => {
+  if (raw.byteOffset === 0 && raw.buffer.byteLength === raw.byteLength && !Buffer.isBuffer(raw)) {
+    return raw.buffer as ArrayBuffer;
+  }
+  const copy = new ArrayBuffer(raw.byteLength);
+  new Uint8Array(copy).set(raw);
+  return copy;
+};
+
+const SCRATCH = new DataView(new ArrayBuffer(4));
+
+export function bfloat16ToNumber(bits: number): number {
+  SCRATCH.setUint32(0, (bits & 0xffff) << 16);
+  return SCRATCH.getFloat32(0);
+}
+
+export function float16ToNumber(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 0x1f;
+  const fraction = bits & 0x3ff;
+  if (exponent === 0) return sign * fraction * 2 ** -24;
+  if (exponent === 0x1f) return fraction ? Number.NaN : sign * Number.POSITIVE_INFINITY;
+  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+}
+
+export function toBigInt(value: Int64): bigint {
+  return typeof value === 'number' ? BigInt(value) : (BigInt(value.high) << 32n) | BigInt(value.low >>> 0);
+}
+
+const half = (widen: (bits: number) => number): ElementType => ({
+  dtype: 'float32',
+  bytes: 2,
+  fromRaw: (raw) => Float32Array.from(new Uint16Array(aligned(raw)), widen),
+  fromField: ({ int32Data = [] }) => Float32Array.from(int32Data, widen),
+});
+
+const asBool = (value: number) => (value ? 1 : 0);
+
+/** By TensorProto.DataType; the types that are not here are unsupported. */
+const ELEMENT_TYPES: ReadonlyMap<number, ElementType> = new Map<number, ElementType>([
+  [
+    1,
+    {
+      dtype: 'float32',
+      bytes: 4,
+      fromRaw: (raw) => new Float32Array(aligned(raw)),
+      fromField: ({ floatData = [] }) => Float32Array.from(floatData),
+    },
+  ],
+  [
+    2,
+    {
+      dtype: 'uint8',
+      bytes: 1,
+      fromRaw: (raw) => Uint8Array.from(raw),
+      fromField: ({ int32Data = [] }) => Uint8Array.from(int32Data),
+    },
+  ],
+  [
+    6,
+    {
+      dtype: 'int32',
+      bytes: 4,
+      fromRaw: (raw) => new Int32Array(aligned(raw)),
+      fromField: ({ int32Data = [] }) => Int32Array.from(int32Data),
+    },
+  ],
+  [
+    7,
+    {
+      dtype: 'int64',
+      bytes: 8,
+      fromRaw: (raw) => new BigInt64Array(aligned(raw)),
+      fromField: ({ int64Data = [] }) => BigInt64Array.from(int64Data, toBigInt),
+    },
+  ],
+  [
+    9,
+    {
+      dtype: 'bool',
+      bytes: 1,
+      fromRaw: (raw) => Uint8Array.from(raw, asBool),
+      fromField: ({ int32Data = [] }) => Uint8Array.from(int32Data, asBool),
+    },
+  ],
+  [10, half(float16ToNumber)],
+  [
+    11,
+    {
+      dtype: 'float32',
+      bytes: 8,
+      fromRaw: (raw) => Float32Array.from(new Float64Array(aligned(raw))),
+      fromField: ({ doubleData = [] }) => Float32Array.from(doubleData),
+    },
+  ],
+  [16, half(bfloat16ToNumber)],
+]);
+
+const TYPE_NAMES: readonly string[] = [
+  'undefined',
+  'float',
+  'uint8',
+  'int8',
+  'uint16',
+  'int16',
+  'int32',
+  'int64',
+  'string',
+  'bool',
+  'float16',
+  'double',
+  'uint32',
+  'uint64',
+  'complex64',
+  'complex128',
+  'bfloat16',
+  'float8e4m3fn',
+  'float8e4m3fnuz',
+  'float8e5m2',
+  'float8e5m2fnuz',
+  'uint4',
+  'int4',
+];
+
+/** ONNX's name of an element type, for messages. */
+export function elementTypeName(type: number): string {
+  return TYPE_NAMES[type] ?? `number ${type}`;
+}
+
+/** What elements of an ONNX type become; undefined for unsupported types. */
+export function dtypeOf(type: number): DataType | undefined {
+  return ELEMENT_TYPES.get(type)?.dtype;
+}
+
+function invalid(tensor: TensorProto, problem: string): never {
+  throw new ResidualSkipError('MODEL_INVALID', `tensor '${tensor.name ?? ''}': ${problem}`);
+}
+
+/** Checks that a shape is one that memory could hold; `invalid` is told what is wrong. */
+export function checkShape(shape: readonly number[], invalid: (problem: string) => never): void {
+  if (shape.length > 32) invalid(`it has ${shape.length} axes; at most 32 are supported`);
+  let count = 1;
+  for (const length of shape) {
+    if (!Number.isSafeInteger(length) || length < 0) invalid(`its shape [${shape}] has a length below 0`);
+    count *= length || 1;
+  }
+  if (count > MAX_ELEMENTS) invalid(`its shape [${shape}] overflows: more than ${MAX_ELEMENTS} elements`);
+}
+
+function shapeOf(tensor: TensorProto): { shape: number[]; count: number } {
+  const shape = (tensor.dims ?? []).map((dim) => Number(toBigInt(dim)));
+  checkShape(shape, (problem) => invalid(tensor, problem));
+  return { shape, count: shape.reduce((product, length) => product * length, 1) };
+}
+
+/**
+ * Bytes that a tensor takes in raw form; undefined when its type is unsupported.
+ * @throws ResidualSkipError MODEL_INVALID when its declared shape overflows
+ */
+export function byteLengthOf(tensor: TensorProto): number | undefined {
+  const type = ELEMENT_TYPES.get(tensor.dataType ?? 0);
+  return type && shapeOf(tensor).count * type.bytes;
+}
+
+/**
+ * Decodes a tensor of a supported type.
+ * @param external its bytes when they are kept in another file
+ * @throws ResidualSkipError MODEL_INVALID when shape and data don't fit together; UNSUPPORTED_MODEL
+ */
+export function decodeTensor(tensor: TensorProto, external?: Uint8Array): Constant {
+  const type = ELEMENT_TYPES.get(tensor.dataType ?? 0);
+  if (!type || tensor.segment) {
+    const what = tensor.segment
+      ? 'is stored in segments'
+      : `has type ${elementTypeName(tensor.dataType ?? 0)}`;
+    throw new ResidualSkipError('UNSUPPORTED_MODEL', `tensor '${tensor.name ?? ''}' ${what}`);
+  }
+  const { shape, count } = shapeOf(tensor);
+  const raw = external ?? tensor.rawData;
+  if (!raw) {
+    const data = type.fromField(tensor);
+    if (data.length !== count) {
+      invalid(tensor, `it has ${data.length} elements; its shape [${shape}] needs ${count}`);
+    }
+    return { dtype: type.dtype, shape, data };
+  }
+  if (raw.byteLength !== count * type.bytes) {
+    invalid(tensor, `it has ${raw.byteLength} bytes; its shape [${shape}] needs ${count * type.bytes}`);
+  }
+  return { dtype: type.dtype, shape, data: type.fromRaw(raw) };
+}
