@@ -1,3 +1,9 @@
+export type { AuditLog, AuditLogOptions, AuditLogStats } from './audit/log.js';
+export { auditLog } from './audit/log.js';
+export { type AuditEntry, type AuditProblem, type AuditTrace, readAudit } from './audit/read.js';
+export type { AuditHeader, AuditItem } from './audit/record.js';
+export { type ReplayDifference, type ReplayItem, type ReplayReport, replayAudit } from './audit/replay.js';
+export { type Drift, type Watch, type WatchOptions, type WatchStats, watch } from './audit/watch.js';
 export { ERROR_CODES, type ErrorCode, ResidualSkipError } from './errors.js';
 export type { Feeds } from './feeds.js';
 export type { Fetches } from './fetches.js';
@@ -5,7 +11,7 @@ export type { BlockInfo, ModelInfo, TensorMetadata } from './metadata.js';
 export type { CompareKind, GateForm, ShortcutKind } from './model/program.js';
 export type { Isa, RunOptions, RunSyncOptions, SessionOptions } from './options.js';
 export { InferenceSession, type TracedRun } from './session.js';
-export type { RunEvent, RunObserver, TensorMap } from './skip/observer.js';
+export type { RunContext, RunEvent, RunObserver, SessionControl, TensorMap } from './skip/observer.js';
 export { type BlockAction, loadPolicy, type PolicySource, type SkipPolicy } from './skip/policy.js';
 export type { BlockDecision, ItemTrace, SkipReason, SkipTrace } from './skip/trace.js';
 export {

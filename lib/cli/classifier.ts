@@ -5,6 +5,7 @@ import { Preprocessor } from '../data/preprocess.js';
 import { ResidualSkipError } from '../errors.js';
 import type { BlockInfo, TensorMetadata } from '../metadata.js';
 import { InferenceSession } from '../session.js';
+import type { RunObserver } from '../skip/observer.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { Tensor } from '../tensor.js';
 import type { Io } from './io.js';
@@ -23,7 +24,7 @@ export class Classifier {
   private constructor(
     readonly name: string,
     readonly labels: readonly string[],
-    private readonly session: InferenceSession,
+    readonly session: InferenceSession,
     private readonly preprocessor: Preprocessor,
     private readonly input: string,
     private readonly output: string,
@@ -34,9 +35,11 @@ export class Classifier {
     path: string,
     { policy, backend, isa, threads }: EngineOptions,
     io: Io,
+    observersFor: (labels: readonly string[] | undefined) => readonly RunObserver[] = () => [],
   ): Promise<Classifier> {
     const files = await findModel(path);
-    const session = await InferenceSession.create(files.model, { policy, backend, isa, threads });
+    const observers = observersFor(files.labels);
+    const session = await InferenceSession.create(files.model, { policy, backend, isa, threads, observers });
     try {
       const input = imageInput(session.inputMetadata, files.name);
       const { output, classes } = classOutput(session.outputMetadata, files.labels?.length, files.name);
@@ -84,6 +87,11 @@ export class Classifier {
       const { data, shape } = await this.preprocessor.apply(await image.load(), image.name);
       return { image, tensor: new Tensor('float32', data, shape) };
     });
+  }
+
+  /** What `session.run` takes for one prepared image. */
+  feeds(tensor: Tensor): { readonly [input: string]: Tensor } {
+    return { [this.input]: tensor };
   }
 
   /** Classifies with the session's policy. */

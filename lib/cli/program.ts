@@ -1,11 +1,24 @@
 import { Command } from 'commander';
 import { packageVersion } from '../version.cjs';
+import { addAuditCommand } from './audit.js';
 import { addBenchCommand } from './bench.js';
 import { addEvalCommand } from './eval.js';
 import { reportFailure } from './failure.js';
 import { addInspectCommand } from './inspect.js';
 import type { Io } from './io.js';
+import { addRecordCommand } from './record.js';
+import { addReplayCommand } from './replay.js';
 import { addRunCommand } from './run.js';
+
+const COMMANDS = [
+  addInspectCommand,
+  addRunCommand,
+  addEvalCommand,
+  addBenchCommand,
+  addRecordCommand,
+  addReplayCommand,
+  addAuditCommand,
+];
 
 /** Runs the command line `args` (without node and script); resolves to the exit code and never rejects. */
 export async function runCli(args: readonly string[], io: Io): Promise<number> {
@@ -16,7 +29,7 @@ export async function runCli(args: readonly string[], io: Io): Promise<number> {
     // Failures are reported in one place, below.
     .configureOutput({ writeOut: io.out, writeErr: () => {} })
     .exitOverride();
-  for (const add of [addInspectCommand, addRunCommand, addEvalCommand, addBenchCommand]) add(program, io);
+  for (const add of COMMANDS) add(program, io);
   if (args.length === 0) {
     io.err(program.helpInformation());
     return 2;

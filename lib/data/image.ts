@@ -54,6 +54,16 @@ export async function resizeImage(
   return toRaw(resized, `An image of ${image.width}x${image.height} can't be resized to ${width}x${height}`);
 }
 
+/** A picture of at most 64 pixels a side as a data URI (JPEG), for reports. */
+export async function encodeThumbnail({ width, height, channels, data }: RawImage): Promise<string> {
+  const sharp = await loadSharp();
+  const bytes = await sharp(data, { raw: { width, height, channels } })
+    .resize(64, 64, { fit: 'inside', kernel: width < 64 ? 'nearest' : 'lanczos3' })
+    .jpeg({ quality: 80 })
+    .toBuffer();
+  return `data:image/jpeg;base64,${bytes.toString('base64')}`;
+}
+
 async function toRaw(pipeline: Sharp, problem: string): Promise<RawImage> {
   try {
     const { data, info } = await pipeline

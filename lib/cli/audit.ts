@@ -1,0 +1,129 @@
+import { writeFile } from 'node:fs/promises';
+import type { Command } from 'commander';
+import { hashItem } from '../audit/log.js';
+import { type AuditEntry, readAudit } from '../audit/read.js';
+import { renderAuditReport } from '../audit/report.js';
+import { type AuditSummary, summarise } from '../audit/summary.js';
+import { openDataset } from '../data/dataset.js';
+import { encodeThumbnail } from '../data/image.js';
+import { ResidualSkipError } from '../errors.js';
+import { Classifier } from './classifier.js';
+import { type Io, paint, startProgress } from './io.js';
+import { type Column, formatTable, percent, plural } from './table.js';
+
+interface AuditOptions {
+  readonly output?: string;
+  readonly data?: string;
+  readonly model?: string;
+  readonly json?: boolean;
+}
+
+export function addAuditCommand(program: Command, io: Io): void {
+  program
+    .command('audit')
+    .description('summarise an audit log, or write a report of it')
+    .argument('<trace>', 'audit log')
+    .option('-o, --output <file>', 'HTML report to write, in one file')
+    .option('--data <dir>', 'the data that was recorded: the report then shows images')
+    .option('--model <model>', 'ONNX file or folder (default: the one that the log names)')
+    .option('--json', 'print JSON')
+    .action((trace: string, options: AuditOptions) => audit(trace, options, io));
+}
+
+async function audit(path: string, options: AuditOptions, io: Io): Promise<void> {
+  const { entries, problems } = await readAudit(path);
+  for (const { message } of problems) io.err(`note: ${path}: ${message}\n`);
+  if (entries.length === 0) throw new ResidualSkipError('INVALID_DATA', `${path} holds no item yet`);
+  const summary = summarise(entries);
+  if (options.output) {
+    const thumbnails = options.data ? await thumbnailsOf(entries, options, io) : undefined;
+    await write(options.output, await renderAuditReport(entries, { problems, thumbnails }));
+  }
+  if (options.json) io.out(`${JSON.stringify(publicSummary(summary, problems.length), null, 2)}\n`);
+  else io.out(draw(path, summary, options.output, io));
+}
+
+async function write(path: string, text: string): Promise<void> {
+  try {
+    await writeFile(path, text);
+  } catch (error) {
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `the report can't be written: ${(error as Error).message}`,
+      {
+        cause: error,
+      },
+    );
+  }
+}
+
+/** Small pictures of the items with the shortest and the longest paths, found by the hash of their input. */
+async function thumbnailsOf(
+  entries: readonly AuditEntry[],
+  { data, model }: AuditOptions,
+  io: Io,
+): Promise<Map<string, string>> {
+  const depth = ({ record }: AuditEntry) => [...record.ran].filter((digit) => digit === '1').length;
+  const ordered = [...entries].sort((a, b) => depth(a) - depth(b));
+  const wanted = new Set([...ordered.slice(0, 24), ...ordered.slice(-24)].map(({ record }) => record.input));
+  const source = model ?? entries.at(-1)!.header.model.source;
+  if (!source)
+    throw new ResidualSkipError('INVALID_ARGUMENT', "the log doesn't say where its model is; give --model");
+  const classifier = await Classifier.open(source, { backend: 'reference' }, io);
+  const found = new Map<string, string>();
+  try {
+    const { samples } = await openDataset(data!, classifier.labels);
+    const progress = startProgress(io, samples.length, 'Finding images', true);
+    for await (const { image, tensor } of classifier.prepare(samples)) {
+      const hash = hashItem(classifier.feeds(tensor), 0, 1);
+      if (wanted.delete(hash)) found.set(hash, await encodeThumbnail(await image.load()));
+      progress.advance();
+      if (wanted.size === 0) break;
+    }
+    progress.stop();
+  } finally {
+    await classifier.release();
+  }
+  return found;
+}
+
+function publicSummary(summary: AuditSummary, problems: number) {
+  const { items, from, to, blocksSkipped, layersSkipped, multiplyAddsSkipped, reasons } = summary;
+  return {
+    items,
+    from: new Date(from).toISOString(),
+    to: new Date(to).toISOString(),
+    blocksSkipped,
+    layersSkipped,
+    multiplyAddsSkipped,
+    distinctPaths: summary.paths.length,
+    blocks: summary.blocks.map(({ scores: _, ...block }) => block),
+    paths: summary.paths.slice(0, 20),
+    classes: summary.classes,
+    depths: summary.depths,
+    reasons,
+    problems,
+  };
+}
+
+const COLUMNS: readonly Column[] = [
+  { title: 'block' },
+  { title: 'skip rate', align: 'right' },
+  { title: '' },
+  { title: 'threshold', align: 'right' },
+];
+const BAR = 30;
+
+function draw(path: string, summary: AuditSummary, output: string | undefined, io: Io): string {
+  const { items, layersSkipped, multiplyAddsSkipped, paths, blocks } = summary;
+  const rows = blocks.map(({ name, skipRate, threshold }) => [
+    name,
+    percent(skipRate),
+    '█'.repeat(Math.round(skipRate * BAR)),
+    threshold === null ? '' : String(threshold),
+  ]);
+  const head =
+    `${paint(io, 'bold', path)}: ${plural(items, 'item')}, ${percent(layersSkipped)} of the layers and ` +
+    `${percent(multiplyAddsSkipped)} of the multiply-adds bypassed, ${plural(paths.length, 'distinct path')}`;
+  return `${head}\n\n${formatTable(io, COLUMNS, rows)}${output ? `\nreport: ${output}\n` : ''}`;
+}

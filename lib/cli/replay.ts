@@ -1,0 +1,83 @@
+import type { Command } from 'commander';
+import { readAudit } from '../audit/read.js';
+import { type ReplayItem, type ReplayReport, replayAudit } from '../audit/replay.js';
+import { openDataset, type Sample } from '../data/dataset.js';
+import { ResidualSkipError } from '../errors.js';
+import { Classifier } from './classifier.js';
+import { type Io, paint, startProgress } from './io.js';
+import { addEngineOptions, type EngineOptions } from './options.js';
+import { plural } from './table.js';
+
+interface ReplayOptions extends EngineOptions {
+  readonly data: string;
+  readonly model?: string;
+  readonly json?: boolean;
+}
+
+/** Differences that are printed; all are in the JSON. */
+const SHOWN = 5;
+
+export function addReplayCommand(program: Command, io: Io): void {
+  addEngineOptions(
+    program
+      .command('replay')
+      .description('run the inputs of an audit log again and compare every decision and output bit for bit')
+      .argument('<trace>', 'audit log')
+      .requiredOption('--data <dir>', 'the data that was recorded, as for eval')
+      .option('--model <model>', 'ONNX file or folder (default: the one that the log names)'),
+  ).action((trace: string, options: ReplayOptions) => replay(trace, options, io));
+}
+
+async function replay(path: string, options: ReplayOptions, io: Io): Promise<void> {
+  const { entries, problems } = await readAudit(path);
+  for (const { message } of problems) io.err(`note: ${path}: ${message}\n`);
+  const model = options.model ?? entries.at(-1)?.header.model.source;
+  if (!model) {
+    throw new ResidualSkipError('INVALID_ARGUMENT', `${path} doesn't say where its model is; give --model`);
+  }
+  if (entries.every(({ record }) => record.input === null)) {
+    throw new ResidualSkipError(
+      'INVALID_DATA',
+      `${path} has no input hashes, so its items can't be found in the data; record with inputs: 'hash'`,
+    );
+  }
+  const classifier = await Classifier.open(model, options, io);
+  try {
+    const { samples } = await openDataset(options.data, classifier.labels);
+    const progress = startProgress(io, samples.length, 'Replaying', options.json !== true);
+    const report = await replayAudit(entries, itemsOf(classifier, samples), classifier.session, () =>
+      progress.advance(),
+    ).finally(() => progress.stop());
+    io.out(options.json ? `${JSON.stringify(report, null, 2)}\n` : draw(path, report, io));
+    if (report.differences.length > 0 || report.replayed === 0) {
+      const why = report.replayed === 0 ? 'none of its items is among the data' : 'its items differ';
+      throw new ResidualSkipError('INVALID_DATA', `${path} does not replay: ${why}`);
+    }
+  } finally {
+    await classifier.release();
+  }
+}
+
+async function* itemsOf(classifier: Classifier, samples: readonly Sample[]): AsyncGenerator<ReplayItem> {
+  for await (const { image, tensor } of classifier.prepare(samples)) {
+    yield { name: image.name, feeds: classifier.feeds(tensor) };
+  }
+}
+
+function draw(path: string, report: ReplayReport, io: Io): string {
+  const { recorded, replayed, identical, missing, circumstances, differences } = report;
+  const lines = [
+    `${path}: ${plural(recorded, 'item')} recorded, ${replayed} replayed, ` +
+      paint(io, differences.length === 0 ? 'green' : 'yellow', `${identical} identical bit for bit`),
+  ];
+  if (missing > 0) lines.push(`${plural(missing, 'item')} not among the data`);
+  for (const difference of differences.slice(0, SHOWN)) {
+    const { line, item, what, block, recorded: before, replayed: after } = difference;
+    lines.push(
+      `line ${line}, ${item}: ${what}${block ? ` of ${block}` : ''}: recorded ${before}, replayed ${after}`,
+    );
+  }
+  if (differences.length > SHOWN) lines.push(`and ${differences.length - SHOWN} more`);
+  lines.push(...circumstances);
+  return `${lines.join('\n')}\n`;
+}
