@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { cli, cliJson } from '../../helpers/cli';
-import { folderOf, idx, removeFolders } from '../../helpers/files';
+import { cli, cliJson } from '../../helpers/cli.js';
+import { folderOf, idx, removeFolders } from '../../helpers/files.js';
 
 afterAll(removeFolders);
 

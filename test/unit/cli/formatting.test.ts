@@ -1,11 +1,11 @@
 import { CommanderError } from 'commander';
-import { argMax, probabilities, topClasses } from '../../../lib/cli/classify';
-import { reportFailure } from '../../../lib/cli/failure';
-import { paint } from '../../../lib/cli/io';
-import { asciiPattern, drawPattern, patternLegend } from '../../../lib/cli/pattern';
-import { count, formatTable, milliseconds, percent, plural } from '../../../lib/cli/table';
-import { ResidualSkipError } from '../../../lib/errors';
-import type { BlockDecision, ItemTrace } from '../../../lib/skip/trace';
+import { argMax, probabilities, topClasses } from '../../../lib/cli/classify.js';
+import { reportFailure } from '../../../lib/cli/failure.js';
+import { paint } from '../../../lib/cli/io.js';
+import { asciiPattern, drawPattern, patternLegend } from '../../../lib/cli/pattern.js';
+import { count, formatTable, milliseconds, percent, plural } from '../../../lib/cli/table.js';
+import { ResidualSkipError } from '../../../lib/errors.js';
+import type { BlockDecision, ItemTrace } from '../../../lib/skip/trace.js';
 
 const PLAIN = { color: false };
 const COLOR = { color: true };

@@ -1,7 +1,7 @@
 import { mkdirSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
-import { openDataset, type Sample, takeEvenly } from '../../../lib/data/dataset';
-import { folderOf, png, removeFolders } from '../../helpers/files';
+import { openDataset, type Sample, takeEvenly } from '../../../lib/data/dataset.js';
+import { folderOf, png, removeFolders } from '../../helpers/files.js';
 
 afterEach(removeFolders);
 

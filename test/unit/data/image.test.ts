@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import sharp from 'sharp';
-import { decodeImage, resizeImage, toGrey } from '../../../lib/data/image';
-import { folderOf, png, removeFolders } from '../../helpers/files';
+import { decodeImage, resizeImage, toGrey } from '../../../lib/data/image.js';
+import { folderOf, png, removeFolders } from '../../helpers/files.js';
 
 afterEach(removeFolders);
 
@@ -64,7 +64,7 @@ describe('without sharp', () => {
       throw new Error("Cannot find package 'sharp'");
     });
     await jest.isolateModulesAsync(async () => {
-      const image = await import('../../../lib/data/image');
+      const image = await import('../../../lib/data/image.js');
       await expect(image.decodeImage(example)).rejects.toMatchObject({
         name: 'ResidualSkipError',
         code: 'MISSING_DEPENDENCY',

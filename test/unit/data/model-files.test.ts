@@ -1,6 +1,6 @@
 import { join } from 'node:path';
-import { findModel } from '../../../lib/data/model-files';
-import { folderOf, removeFolders } from '../../helpers/files';
+import { findModel } from '../../../lib/data/model-files.js';
+import { folderOf, removeFolders } from '../../helpers/files.js';
 
 afterEach(removeFolders);
 

@@ -1,12 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import type { RawImage } from '../../../lib/data/image';
+import type { RawImage } from '../../../lib/data/image.js';
 import {
   Preprocessor,
   type PreprocessorConfig,
   preprocessorConfigSchema,
-} from '../../../lib/data/preprocess';
+} from '../../../lib/data/preprocess.js';
 
 const RGB = { channels: 3 };
 
