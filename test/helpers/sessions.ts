@@ -16,7 +16,7 @@ export async function availableIsas(model: string): Promise<Isa[]> {
 
 /** Hands a session to `use` and releases it. */
 export async function withSession<T>(
-  model: string,
+  model: string | Uint8Array,
   options: SessionOptions,
   use: (session: InferenceSession) => Promise<T>,
 ): Promise<T> {

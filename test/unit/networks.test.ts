@@ -48,6 +48,7 @@ const GATED = new Network('cifar10-resnet32-gated');
 
 async function configurations(): Promise<SessionOptions[]> {
   const isas = await availableIsas(GATED.model);
+  expect(isas).toContain('scalar');
   return [{ backend: 'reference' }, ...isas.map((isa): SessionOptions => ({ backend: 'native', isa }))];
 }
 
