@@ -1,10 +1,81 @@
-/** `length` floats from [-1, 1), the same for the same seed (mulberry32). */
-export function randomFloats(length: number, seed: number): Float32Array {
+import fc from 'fast-check';
+import { type KernelTensor, newData } from '../../lib/kernels/index.js';
+import type { DataType } from '../../lib/tensor.js';
+
+/** Numbers from [0, 1), the same for the same seed (mulberry32). */
+export function uniform(seed: number): () => number {
   let state = seed >>> 0;
-  return Float32Array.from({ length }, () => {
+  return () => {
     state = (state + 0x6d2b79f5) >>> 0;
     let t = Math.imul(state ^ (state >>> 15), 1 | state);
     t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 31 - 1;
-  });
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+/** `length` floats from [-1, 1), the same for the same seed. */
+export function randomFloats(length: number, seed: number): Float32Array {
+  const next = uniform(seed);
+  return Float32Array.from({ length }, () => next() * 2 - 1);
+}
+
+export type Fill =
+  /** Floats in [-1, 1); integers in [-5, 5], or [0, 5] if unsigned; booleans. */
+  | 'plain'
+  /** With some NaN, infinities, zeros of both signs, ties; integers at the ends of their range. */
+  | 'special';
+
+const SPECIAL_FLOATS = [
+  Number.NaN,
+  Number.POSITIVE_INFINITY,
+  Number.NEGATIVE_INFINITY,
+  0,
+  -0,
+  0.5,
+  -0.5,
+  3e9,
+  -1e20,
+];
+const SPECIAL_INTEGERS: Record<Exclude<DataType, 'float32'>, bigint[]> = {
+  uint8: [0n, 255n, 128n],
+  int32: [-(2n ** 31n), 2n ** 31n - 1n, -1n, 0n],
+  int64: [-(2n ** 63n), 2n ** 63n - 1n, -1n, 0n, 2n ** 53n + 1n],
+  bool: [0n, 1n],
+};
+
+function element(dtype: DataType, fill: Fill, next: () => number): number | bigint {
+  const special = fill === 'special' && next() < 0.3;
+  if (dtype === 'float32') {
+    return special ? SPECIAL_FLOATS[Math.floor(next() * SPECIAL_FLOATS.length)]! : next() * 2 - 1;
+  }
+  const list = SPECIAL_INTEGERS[dtype];
+  let value = BigInt(Math.floor(next() * 11) - 5);
+  if (dtype === 'bool') value = BigInt(Math.floor(next() * 2));
+  else if (dtype === 'uint8' && value < 0n) value = -value;
+  if (special) value = list[Math.floor(next() * list.length)]!;
+  return dtype === 'int64' ? value : Number(value);
+}
+
+export function randomTensor(
+  dtype: DataType,
+  shape: readonly number[],
+  seed: number,
+  fill: Fill = 'plain',
+): KernelTensor {
+  const next = uniform(seed);
+  const data = newData(
+    dtype,
+    shape.reduce((a, b) => a * b, 1),
+  );
+  for (let i = 0; i < data.length; i++) data[i] = element(dtype, fill, next);
+  return { dtype, shape, data };
+}
+
+/** A tensor of the given type and shape, whatever its elements. */
+export function tensorOf(
+  dtype: DataType,
+  shape: readonly number[],
+  fill: Fill = 'plain',
+): fc.Arbitrary<KernelTensor> {
+  return fc.integer().map((seed) => randomTensor(dtype, shape, seed, fill));
 }

@@ -1,0 +1,28 @@
+import {
+  elementCount,
+  type KernelStep,
+  type KernelTensor,
+  newData,
+  runStep,
+} from '../../lib/kernels/index.js';
+import type { DataType, TensorData } from '../../lib/tensor.js';
+
+/** Runs the TypeScript kernel of a step into new tensors, filled with rubbish before. */
+export function compute(
+  step: KernelStep,
+  inputs: readonly (KernelTensor | undefined)[],
+  outputs: readonly { dtype: DataType; shape: readonly number[] }[],
+): TensorData[] {
+  const tensors = outputs.map(({ dtype, shape }) => {
+    const data = newData(dtype, elementCount(shape));
+    if (data instanceof BigInt64Array) data.fill(77n);
+    else data.fill(77);
+    return { dtype, shape, data };
+  });
+  runStep(step, inputs, tensors);
+  return tensors.map(({ data }) => data);
+}
+
+export function float(shape: readonly number[], values: readonly number[]): KernelTensor {
+  return { dtype: 'float32', shape, data: Float32Array.from(values) };
+}

@@ -1,0 +1,399 @@
+/**
+ * What every step means, element by element: no blocking, no strides, no typed arrays; sums in double precision, and
+ * nothing shared with what is under test.
+ */
+import type { KernelStep, KernelTensor } from '../../lib/kernels/index.js';
+import type { Activation } from '../../lib/model/program.js';
+
+type Element = number | bigint;
+type Index = readonly number[];
+
+/** All indices of a shape, in row-major order. */
+export function indices(shape: Index): number[][] {
+  return shape.reduce<number[][]>(
+    (all, dim) => all.flatMap((index) => Array.from({ length: dim }, (_, i) => [...index, i])),
+    [[]],
+  );
+}
+
+function ravel(shape: Index, index: Index): number {
+  return index.reduce((flat, at, axis) => flat * shape[axis]! + at, 0);
+}
+
+function at(tensor: KernelTensor, index: Index): Element {
+  return tensor.data[ravel(tensor.shape, index)]!;
+}
+
+function num(tensor: KernelTensor, index: Index): number {
+  return Number(at(tensor, index));
+}
+
+/** Element of a tensor that is numpy-broadcast to the rank of `index`. */
+function broadcast(tensor: KernelTensor, index: Index): Element {
+  const lead = index.length - tensor.shape.length;
+  return at(
+    tensor,
+    tensor.shape.map((dim, axis) => (dim === 1 ? 0 : index[lead + axis]!)),
+  );
+}
+
+function sum(values: number[]): number {
+  return values.reduce((total, v) => total + v, 0);
+}
+
+export function activation({ kind, alpha, beta }: Activation, x: number): number {
+  const sigmoid = 1 / (1 + Math.exp(-x));
+  switch (kind) {
+    case 'none':
+      return x;
+    case 'relu':
+      return Math.max(x, 0);
+    case 'leakyRelu':
+      return x < 0 ? alpha * x : x;
+    case 'clip':
+      return Math.min(Math.max(x, alpha), beta);
+    case 'sigmoid':
+      return sigmoid;
+    case 'hardSigmoid':
+      return Math.min(Math.max(alpha * x + beta, 0), 1);
+    case 'hardSwish':
+      return x * Math.min(Math.max(x / 6 + 0.5, 0), 1);
+    case 'silu':
+      return x * sigmoid;
+    case 'tanh':
+      return Math.tanh(x);
+  }
+}
+
+/** Positions in x of the taps of the window at `out`, and which of them lie outside. */
+function taps(
+  kernel: Index,
+  out: Index,
+  window: { strides: Index; pads: Index; dilations: Index },
+  inner: Index,
+): { tap: number[]; position: number[]; inside: boolean; padded: boolean }[] {
+  return indices(kernel).map((tap) => {
+    const position = tap.map(
+      (k, i) => out[i]! * window.strides[i]! + k * window.dilations[i]! - window.pads[i]!,
+    );
+    return {
+      tap,
+      position,
+      inside: position.every((p, i) => p >= 0 && p < inner[i]!),
+      padded: position.every((p, i) => p < inner[i]! + window.pads[kernel.length + i]!),
+    };
+  });
+}
+
+function integerBinary(kind: string, a: bigint, b: bigint): bigint {
+  if (kind === 'add') return a + b;
+  if (kind === 'sub') return a - b;
+  if (kind === 'mul') return a * b;
+  return b === 0n ? 0n : a / b;
+}
+
+function floatBinary(kind: string, a: number, b: number): number {
+  if (kind === 'add') return a + b;
+  if (kind === 'sub') return a - b;
+  return kind === 'mul' ? a * b : a / b;
+}
+
+function wrap(value: bigint, dtype: string): Element {
+  if (dtype === 'int64') return BigInt.asIntN(64, value);
+  return Number(dtype === 'int32' ? BigInt.asIntN(32, value) : BigInt.asUintN(8, value));
+}
+
+const RANGES: Record<string, [bigint, bigint]> = {
+  uint8: [0n, 255n],
+  int32: [-(2n ** 31n), 2n ** 31n - 1n],
+  int64: [-(2n ** 63n), 2n ** 63n - 1n],
+};
+
+export function castElement(value: Element, from: string, to: string): Element {
+  if (to === from) return value;
+  if (to === 'bool') return Number(value) === 0 ? 0 : 1;
+  if (to === 'float32') return Math.fround(Number(value));
+  if (from !== 'float32') return wrap(BigInt(value), to);
+  const [low, high] = RANGES[to]!;
+  const x = Number(value);
+  if (Number.isNaN(x)) return to === 'int64' ? 0n : 0;
+  let whole: bigint;
+  if (Math.abs(x) > 1e30) whole = x > 0 ? high : low;
+  else whole = BigInt(Math.trunc(x));
+  if (whole < low) whole = low;
+  if (whole > high) whole = high;
+  return to === 'int64' ? whole : Number(whole);
+}
+
+function compareElements(kind: string, a: Element, b: Element): boolean {
+  if (kind === 'gt') return a > b;
+  if (kind === 'ge') return a >= b;
+  if (kind === 'lt') return a < b;
+  if (kind === 'le') return a <= b;
+  return a === b;
+}
+
+/** Index in a padded axis to index in the axis, null for the pad value; by walking, not by formula. */
+function padSource(i: number, size: number, mode: string): number | null {
+  if (i >= 0 && i < size) return i;
+  if (mode === 'constant') return null;
+  if (mode === 'edge') return i < 0 ? 0 : size - 1;
+  let p = i;
+  while (p < 0 || p >= size) {
+    if (mode === 'wrap') p += p < 0 ? size : -size;
+    else if (size === 1) p = 0;
+    else p = p < 0 ? -p : 2 * (size - 1) - p;
+  }
+  return p;
+}
+
+/**
+ * All outputs of a step, as plain lists of elements. Float results are not rounded to float32.
+ * @param shapes of the outputs
+ */
+export function evaluate(
+  step: KernelStep,
+  inputs: readonly (KernelTensor | undefined)[],
+  outputs: readonly { dtype: string; shape: Index }[],
+): Element[][] {
+  const x = inputs[0]!;
+  const { shape } = outputs[0]!;
+  const each = (f: (index: number[]) => Element): Element[][] => [indices(shape).map(f)];
+  switch (step.op) {
+    case 'conv': {
+      const [, w, bias, residual] = inputs;
+      const { group, act } = step.attrs;
+      const perGroup = w!.shape[0]! / group;
+      return each(([n, m, ...out]) => {
+        const firstChannel = Math.floor(m! / perGroup) * w!.shape[1]!;
+        const products = taps(w!.shape.slice(2), out, step.attrs, x.shape.slice(2))
+          .filter(({ inside }) => inside)
+          .flatMap(({ tap, position }) =>
+            Array.from(
+              { length: w!.shape[1]! },
+              (_, c) => num(x, [n!, firstChannel + c, ...position]) * num(w!, [m!, c, ...tap]),
+            ),
+          );
+        const extra = (bias ? num(bias, [m!]) : 0) + (residual ? num(residual, [n!, m!, ...out]) : 0);
+        return activation(act, sum(products) + extra);
+      });
+    }
+    case 'gemm': {
+      const [, b, c, residual] = inputs;
+      return each(([i, j]) => {
+        const terms = Array.from(
+          { length: x.shape[1]! },
+          (_, k) => num(x, [i!, k]) * num(b!, step.attrs.transB ? [j!, k] : [k, j!]),
+        );
+        const extra = (c ? num(c, [j!]) : 0) + (residual ? num(residual, [i!, j!]) : 0);
+        return activation(step.attrs.act, sum(terms) + extra);
+      });
+    }
+    case 'matmul': {
+      const b = inputs[1]!;
+      const depth = x.shape[x.shape.length - 1]!;
+      return each((index) => {
+        const batch = index.slice(0, -2);
+        const [i, j] = index.slice(-2);
+        return sum(
+          Array.from(
+            { length: depth },
+            (_, k) =>
+              Number(broadcast(stack(x), [...batch, ravel(x.shape.slice(-2), [i!, k])])) *
+              Number(broadcast(stack(b), [...batch, ravel(b.shape.slice(-2), [k, j!])])),
+          ),
+        );
+      });
+    }
+    case 'affine':
+      return each((index) =>
+        activation(
+          step.attrs.act,
+          num(x, index) * num(inputs[1]!, [index[1]!]) + num(inputs[2]!, [index[1]!]),
+        ),
+      );
+    case 'unary':
+      return each((index) => activation(step.attrs.act, num(x, index)));
+    case 'binary': {
+      const { kind, act } = step.attrs;
+      return each((index) => {
+        const [a, b] = [broadcast(x, index), broadcast(inputs[1]!, index)];
+        if (x.dtype !== 'float32') return wrap(integerBinary(kind, BigInt(a), BigInt(b)), x.dtype);
+        return activation(act, Math.fround(floatBinary(kind, Number(a), Number(b))));
+      });
+    }
+    case 'compare':
+      return each((index) =>
+        compareElements(step.attrs.kind, broadcast(x, index), broadcast(inputs[1]!, index)) ? 1 : 0,
+      );
+    case 'logical':
+      return each((index) => {
+        const a = broadcast(x, index) !== 0;
+        if (step.attrs.kind === 'not') return a ? 0 : 1;
+        const b = broadcast(inputs[1]!, index) !== 0;
+        return (step.attrs.kind === 'and' ? a && b : a || b) ? 1 : 0;
+      });
+    case 'where':
+      return each((index) => broadcast(inputs[broadcast(x, index) !== 0 ? 1 : 2]!, index));
+    case 'cast':
+      return each((index) => castElement(at(x, index), x.dtype, outputs[0]!.dtype));
+    case 'pool':
+      return evaluatePool(step, x, shape, outputs.length > 1);
+    case 'globalPool':
+      return each(([n, c]) => {
+        const values = indices(x.shape.slice(2)).map((position) => num(x, [n!, c!, ...position]));
+        return step.attrs.kind === 'max' ? Math.max(...values) : sum(values) / values.length;
+      });
+    case 'reduceMean': {
+      const kept = x.shape.map((_, axis) => axis).filter((axis) => !step.attrs.axes.includes(axis));
+      const groups = new Map<string, number[]>();
+      for (const index of indices(x.shape)) {
+        const key = kept.map((axis) => index[axis]).join();
+        groups.set(key, [...(groups.get(key) ?? []), num(x, index)]);
+      }
+      return [[...groups.values()].map((values) => sum(values) / values.length)];
+    }
+    case 'softmax':
+      return each((index) => {
+        const line = along(x, index, step.attrs.axis);
+        const max = Math.max(...line);
+        const total = sum(line.map((v) => Math.exp(v - max)));
+        const shifted = num(x, index) - max;
+        return step.attrs.log ? shifted - Math.log(total) : Math.exp(shifted) / total;
+      });
+    case 'argMax': {
+      const { axis, selectLast } = step.attrs;
+      const axisAt = (index: number[]) => (shape.length < x.shape.length ? insert(index, axis, 0) : index);
+      return each((index) => {
+        const line = along(x, axisAt(index), axis);
+        const best = line.some(Number.isNaN) ? Number.NaN : Math.max(...line);
+        const same = (v: number) => Object.is(v, best) || v === best;
+        return BigInt(selectLast ? line.findLastIndex(same) : line.findIndex(same));
+      });
+    }
+    case 'oneHot': {
+      const { axis, depth } = step.attrs;
+      return each((index) => {
+        const asked = Math.trunc(
+          num(
+            x,
+            index.filter((_, i) => i !== axis),
+          ),
+        );
+        const hot = index[axis] === asked || (asked < 0 && index[axis] === asked + depth);
+        return at(inputs[1]!, [hot ? 1 : 0]);
+      });
+    }
+    case 'gather': {
+      const { axis } = step.attrs;
+      const ids = inputs[1]!;
+      return each((index) => {
+        const asked = num(ids, index.slice(axis, axis + ids.shape.length));
+        const chosen = asked < 0 ? asked + x.shape[axis]! : asked;
+        return at(x, [...index.slice(0, axis), chosen, ...index.slice(axis + ids.shape.length)]);
+      });
+    }
+    case 'transpose':
+      return each((index) => {
+        const source: number[] = [];
+        for (const [i, axis] of step.attrs.perm.entries()) source[axis] = index[i]!;
+        return at(x, source);
+      });
+    case 'pad': {
+      const { pads, mode, value } = step.attrs;
+      const rank = x.shape.length;
+      return each((index) => {
+        const source = index.map((i, axis) => {
+          const [begin, end] = [pads[axis]!, pads[axis + rank]!];
+          const size = x.shape[axis]! + Math.min(begin, 0) + Math.min(end, 0);
+          const p = padSource(i - Math.max(begin, 0), size, mode);
+          return p === null ? null : p - Math.min(begin, 0);
+        });
+        if (source.includes(null)) return castElement(value, 'float32', x.dtype);
+        return at(x, source as number[]);
+      });
+    }
+    case 'slice':
+      return each((index) =>
+        at(
+          x,
+          index.map((i, axis) => step.attrs.starts[axis]! + i * step.attrs.steps[axis]!),
+        ),
+      );
+    case 'concat': {
+      const { axis } = step.attrs;
+      return each((index) => {
+        let rest = index[axis]!;
+        const source = inputs.find((tensor) => {
+          if (rest < tensor!.shape[axis]!) return true;
+          rest -= tensor!.shape[axis]!;
+          return false;
+        })!;
+        return at(
+          source,
+          index.map((i, a) => (a === axis ? rest : i)),
+        );
+      });
+    }
+    case 'reshape':
+      return [[...x.data]];
+    case 'expand':
+      return each((index) => broadcast(x, index));
+  }
+}
+
+/** The last two axes as one, so that the others broadcast. */
+function stack(tensor: KernelTensor): KernelTensor {
+  const [rows, columns] = tensor.shape.slice(-2);
+  return { ...tensor, shape: [...tensor.shape.slice(0, -2), rows! * columns!] };
+}
+
+function insert(index: Index, axis: number, value: number): number[] {
+  return [...index.slice(0, axis), value, ...index.slice(axis)];
+}
+
+/** The elements of the line through `index` along `axis`. */
+function along(x: KernelTensor, index: Index, axis: number): number[] {
+  return Array.from({ length: x.shape[axis]! }, (_, k) =>
+    num(
+      x,
+      index.map((i, a) => (a === axis ? k : i)),
+    ),
+  );
+}
+
+function evaluatePool(
+  step: Extract<KernelStep, { op: 'pool' }>,
+  x: KernelTensor,
+  shape: Index,
+  withIndices: boolean,
+): Element[][] {
+  const { kind, kernel, countIncludePad, columnMajorIndices } = step.attrs;
+  const inner = x.shape.slice(2);
+  const values: number[] = [];
+  const places: bigint[] = [];
+  for (const [n, c, ...out] of indices(shape)) {
+    const window = taps(kernel, out, step.attrs, inner);
+    const cells = window.filter(({ inside }) => inside);
+    const found = cells.map(({ position }) => num(x, [n!, c!, ...position]));
+    if (kind === 'avg') {
+      const count = countIncludePad ? window.filter(({ padded }) => padded).length : cells.length;
+      values.push(count === 0 ? 0 : sum(found) / count);
+      continue;
+    }
+    const best = Math.max(...found);
+    values.push(best);
+    const first = found.findIndex((v) => Object.is(v, best) || v === best);
+    if (first < 0) {
+      places.push(-1n);
+      continue;
+    }
+    const { position } = cells[first]!;
+    const plane = ravel(x.shape.slice(0, 2), [n!, c!]) * inner.reduce((a, b) => a * b, 1);
+    const inPlane = columnMajorIndices
+      ? ravel([...inner].reverse(), [...position].reverse())
+      : ravel(inner, position);
+    places.push(BigInt(plane + inPlane));
+  }
+  return withIndices ? [values, places] : [values];
+}

@@ -1,0 +1,519 @@
+/** Random steps of every kind, with inputs that fit. */
+import fc from 'fast-check';
+import type { KernelStep, KernelTensor } from '../../lib/kernels/index.js';
+import {
+  ACTIVATION_KINDS,
+  type Activation,
+  BINARY_KINDS,
+  COMPARE_KINDS,
+  NO_ACTIVATION,
+  PAD_MODES,
+} from '../../lib/model/program.js';
+import type { DataType } from '../../lib/tensor.js';
+import { type Fill, tensorOf } from './random.js';
+
+export interface StepCase {
+  readonly step: KernelStep;
+  readonly inputs: readonly (KernelTensor | undefined)[];
+  readonly outputs: readonly { readonly dtype: DataType; readonly shape: readonly number[] }[];
+}
+
+const DTYPES: readonly DataType[] = ['float32', 'uint8', 'int32', 'int64', 'bool'];
+const dtype = fc.constantFrom(...DTYPES);
+const fill = fc.constantFrom<Fill>('plain', 'special');
+const dim = fc.integer({ min: 1, max: 6 });
+const shapeOf = (min: number, max: number) => fc.array(dim, { minLength: min, maxLength: max });
+const channels = fc.integer({ min: 1, max: 20 });
+
+export const activations: fc.Arbitrary<Activation> = fc.constantFrom(...ACTIVATION_KINDS).map((kind) => {
+  switch (kind) {
+    case 'leakyRelu':
+      return { kind, alpha: 0.125, beta: 0 };
+    case 'clip':
+      return { kind, alpha: -0.25, beta: 0.75 };
+    case 'hardSigmoid':
+      return { kind, alpha: 0.25, beta: 0.5 };
+    default:
+      return { kind, alpha: 0, beta: 0 };
+  }
+});
+
+const optional = (tensor: fc.Arbitrary<KernelTensor>) => fc.option(tensor, { nil: undefined });
+
+function all<T>(arbitraries: readonly fc.Arbitrary<T>[]): fc.Arbitrary<T[]> {
+  return fc.tuple(...arbitraries) as unknown as fc.Arbitrary<T[]>;
+}
+
+/** One spatial axis: everything that shapes it. */
+const axis = fc
+  .record({
+    kernel: fc.integer({ min: 1, max: 4 }),
+    stride: fc.integer({ min: 1, max: 3 }),
+    dilation: fc.integer({ min: 1, max: 2 }),
+    begin: fc.integer({ min: 0, max: 2 }),
+    end: fc.integer({ min: 0, max: 2 }),
+    extra: fc.integer({ min: 0, max: 9 }),
+  })
+  .map(({ kernel, stride, dilation, begin, end, extra }) => {
+    const reach = (kernel - 1) * dilation + 1;
+    const input = Math.max(1, reach - begin - end) + extra;
+    return {
+      kernel,
+      stride,
+      dilation,
+      begin,
+      end,
+      input,
+      output: Math.floor((input + begin + end - reach) / stride) + 1,
+    };
+  });
+type Axis = typeof axis extends fc.Arbitrary<infer T> ? T : never;
+const axes = fc.oneof(
+  { weight: 4, arbitrary: fc.array(axis, { minLength: 2, maxLength: 2 }) },
+  { weight: 1, arbitrary: fc.array(axis, { minLength: 1, maxLength: 1 }) },
+  { weight: 1, arbitrary: fc.array(axis, { minLength: 3, maxLength: 3 }) },
+);
+
+function windowOf(list: readonly Axis[]) {
+  return {
+    strides: list.map((a) => a.stride),
+    pads: [...list.map((a) => a.begin), ...list.map((a) => a.end)],
+    dilations: list.map((a) => a.dilation),
+  };
+}
+
+const batch = fc.integer({ min: 1, max: 2 });
+
+const conv = fc
+  .record({
+    batch,
+    axes,
+    act: activations,
+    group: fc.constantFrom(1, 1, 2, 3),
+    in: channels,
+    out: channels,
+    depthwise: fc.boolean(),
+  })
+  .chain((c) => {
+    const group = c.depthwise ? c.in : c.group;
+    const groupIn = c.depthwise ? 1 : Math.ceil(c.in / group);
+    const out = c.depthwise ? c.in : Math.ceil(c.out / group) * group;
+    const x = [c.batch, groupIn * group, ...c.axes.map((a) => a.input)];
+    const w = [out, groupIn, ...c.axes.map((a) => a.kernel)];
+    const y = [c.batch, out, ...c.axes.map((a) => a.output)];
+    return fc
+      .tuple(
+        tensorOf('float32', x),
+        tensorOf('float32', w),
+        optional(tensorOf('float32', [out])),
+        optional(tensorOf('float32', y)),
+      )
+      .map(
+        (inputs): StepCase => ({
+          step: { op: 'conv', attrs: { ...windowOf(c.axes), group, act: c.act } },
+          inputs,
+          outputs: [{ dtype: 'float32', shape: y }],
+        }),
+      );
+  });
+
+const gemm = fc
+  .record({ m: dim, k: channels, n: channels, transB: fc.boolean(), act: activations })
+  .chain(({ m, k, n, transB, act }) =>
+    fc
+      .tuple(
+        tensorOf('float32', [m, k]),
+        tensorOf('float32', transB ? [n, k] : [k, n]),
+        optional(tensorOf('float32', [n])),
+        optional(tensorOf('float32', [m, n])),
+      )
+      .map(
+        (inputs): StepCase => ({
+          step: { op: 'gemm', attrs: { transB, act } },
+          inputs,
+          outputs: [{ dtype: 'float32', shape: [m, n] }],
+        }),
+      ),
+  );
+
+/** Shapes that broadcast to `shape`: axes of length 1 here and there, leading ones left out. */
+function broadcastable(shape: readonly number[]): fc.Arbitrary<number[]> {
+  return fc
+    .record({
+      ones: fc.array(fc.boolean(), { minLength: shape.length, maxLength: shape.length }),
+      drop: fc.integer({ min: 0, max: shape.length }),
+    })
+    .map(({ ones, drop }) => shape.map((d, i) => (ones[i] ? 1 : d)).slice(drop));
+}
+
+function broadcastShape(...shapes: readonly (readonly number[])[]): number[] {
+  const rank = Math.max(...shapes.map((s) => s.length));
+  return Array.from({ length: rank }, (_, i) => Math.max(...shapes.map((s) => s[s.length - rank + i] ?? 1)));
+}
+
+const matmul = fc
+  .record({ batch: shapeOf(0, 2), m: dim, k: channels, n: channels })
+  .chain(({ batch: lead, m, k, n }) =>
+    fc.tuple(broadcastable(lead), broadcastable(lead)).chain(([a, b]) =>
+      fc.tuple(tensorOf('float32', [...a, m, k]), tensorOf('float32', [...b, k, n])).map(
+        (inputs): StepCase => ({
+          step: { op: 'matmul', attrs: {} },
+          inputs,
+          outputs: [{ dtype: 'float32', shape: [...broadcastShape(a, b), m, n] }],
+        }),
+      ),
+    ),
+  );
+
+const affine = fc
+  .record({ shape: shapeOf(0, 3), n: batch, c: channels, act: activations, fill })
+  .chain(({ shape, n, c, act, fill: kind }) => {
+    const x = [n, c, ...shape];
+    return fc.tuple(tensorOf('float32', x, kind), tensorOf('float32', [c]), tensorOf('float32', [c])).map(
+      (inputs): StepCase => ({
+        step: { op: 'affine', attrs: { act } },
+        inputs,
+        outputs: [{ dtype: 'float32', shape: x }],
+      }),
+    );
+  });
+
+/** A step of one tensor, from its shape. */
+function ofOne(
+  min: number,
+  max: number,
+  make: (shape: number[]) => fc.Arbitrary<{ step: KernelStep; shape: number[] }>,
+  {
+    type = fc.constant<DataType>('float32'),
+    result,
+  }: { type?: fc.Arbitrary<DataType>; result?: DataType } = {},
+): fc.Arbitrary<StepCase> {
+  return fc.tuple(shapeOf(min, max), type, fill).chain(([shape, t, kind]) =>
+    fc.tuple(tensorOf(t, shape, kind), make(shape)).map(([x, { step, shape: y }]) => ({
+      step,
+      inputs: [x],
+      outputs: [{ dtype: result ?? t, shape: y }],
+    })),
+  );
+}
+
+const axisOf = (shape: readonly number[]) => fc.integer({ min: 0, max: shape.length - 1 });
+
+const unary = ofOne(0, 4, (shape) =>
+  activations.map((act) => ({ step: { op: 'unary', attrs: { act } }, shape })),
+);
+
+/** Steps of two or three broadcast operands; the types of the operands, and that of the result. */
+function broadcasting(
+  step: fc.Arbitrary<KernelStep>,
+  types: fc.Arbitrary<{ inputs: DataType[]; output: DataType }>,
+): fc.Arbitrary<StepCase> {
+  return fc.tuple(step, types, shapeOf(0, 4), fill).chain(([s, { inputs, output }, shape, kind]) =>
+    all(inputs.map((type) => broadcastable(shape).chain((part) => tensorOf(type, part, kind)))).map(
+      (tensors) => ({
+        step: s,
+        inputs: tensors,
+        outputs: [{ dtype: output, shape: broadcastShape(...tensors.map((t) => t.shape)) }],
+      }),
+    ),
+  );
+}
+
+const binary = fc.oneof(
+  broadcasting(
+    fc
+      .tuple(fc.constantFrom(...BINARY_KINDS), activations)
+      .map(([kind, act]): KernelStep => ({ op: 'binary', attrs: { kind, act } })),
+    fc.constant({ inputs: ['float32', 'float32'], output: 'float32' }),
+  ),
+  broadcasting(
+    fc
+      .constantFrom(...BINARY_KINDS)
+      .map((kind): KernelStep => ({ op: 'binary', attrs: { kind, act: NO_ACTIVATION } })),
+    fc.constantFrom<DataType>('int32', 'int64', 'uint8').map((t) => ({ inputs: [t, t], output: t })),
+  ),
+);
+
+const compare = broadcasting(
+  fc.constantFrom(...COMPARE_KINDS).map((kind): KernelStep => ({ op: 'compare', attrs: { kind } })),
+  dtype.map((t) => ({ inputs: [t, t], output: 'bool' })),
+);
+
+const logical = fc.oneof(
+  broadcasting(
+    fc
+      .constantFrom('and' as const, 'or' as const)
+      .map((kind): KernelStep => ({ op: 'logical', attrs: { kind } })),
+    fc.constant({ inputs: ['bool', 'bool'], output: 'bool' }),
+  ),
+  broadcasting(
+    fc.constant<KernelStep>({ op: 'logical', attrs: { kind: 'not' } }),
+    fc.constant({ inputs: ['bool'], output: 'bool' }),
+  ),
+);
+
+const where = broadcasting(
+  fc.constant<KernelStep>({ op: 'where', attrs: {} }),
+  dtype.map((t) => ({ inputs: ['bool', t, t], output: t })),
+);
+
+const cast = fc.tuple(dtype, shapeOf(0, 3), fill).chain(([from, shape, kind]) =>
+  fc.tuple(tensorOf(from, shape, kind), dtype).map(
+    ([x, to]): StepCase => ({
+      step: { op: 'cast', attrs: {} },
+      inputs: [x],
+      outputs: [{ dtype: to, shape }],
+    }),
+  ),
+);
+
+const pool = fc
+  .record({
+    batch,
+    c: channels,
+    axes,
+    kind: fc.constantFrom('max' as const, 'avg' as const),
+    fill,
+    countIncludePad: fc.boolean(),
+    withIndices: fc.boolean(),
+    columnMajorIndices: fc.boolean(),
+    ceil: fc.boolean(),
+  })
+  .chain((p) => {
+    const x = [p.batch, p.c, ...p.axes.map((a) => a.input)];
+    const y = [p.batch, p.c, ...p.axes.map((a) => (p.ceil ? ceilOutput(a) : a.output))];
+    const withIndices = p.withIndices && p.kind === 'max';
+    const { kind, countIncludePad, columnMajorIndices } = p;
+    const kernel = p.axes.map((a) => a.kernel);
+    return tensorOf('float32', x, p.fill).map(
+      (tensor): StepCase => ({
+        step: {
+          op: 'pool',
+          attrs: { ...windowOf(p.axes), kind, kernel, countIncludePad, columnMajorIndices },
+        },
+        inputs: [tensor],
+        outputs: [
+          { dtype: 'float32', shape: y },
+          ...(withIndices ? [{ dtype: 'int64' as const, shape: y }] : []),
+        ],
+      }),
+    );
+  });
+
+/** As ONNX's ceil_mode: a last window counts if it begins inside the input or its begin padding. */
+function ceilOutput({ input, begin, end, kernel, stride, dilation }: Axis): number {
+  const reach = (kernel - 1) * dilation + 1;
+  const count = Math.ceil((input + begin + end - reach) / stride) + 1;
+  return (count - 1) * stride >= input + begin ? count - 1 : count;
+}
+
+const globalPool = ofOne(3, 5, ([n, c, ...rest]) =>
+  fc.tuple(fc.constantFrom('max' as const, 'avg' as const), fc.boolean()).map(([kind, keep]) => ({
+    step: { op: 'globalPool', attrs: { kind } },
+    shape: [n!, c!, ...(keep ? rest.map(() => 1) : [])],
+  })),
+);
+
+const reduceMean = ofOne(1, 4, (shape) =>
+  fc
+    .tuple(
+      fc.subarray(
+        shape.map((_, i) => i),
+        { minLength: 1 },
+      ),
+      fc.boolean(),
+    )
+    .map(([reduced, keep]) => ({
+      step: { op: 'reduceMean', attrs: { axes: reduced } },
+      shape: keep
+        ? shape.map((d, i) => (reduced.includes(i) ? 1 : d))
+        : shape.filter((_, i) => !reduced.includes(i)),
+    })),
+);
+
+const softmax = ofOne(1, 4, (shape) =>
+  fc
+    .tuple(axisOf(shape), fc.boolean())
+    .map(([at, log]) => ({ step: { op: 'softmax', attrs: { axis: at, log } }, shape })),
+);
+
+const argMax = ofOne(
+  1,
+  4,
+  (shape) =>
+    fc.tuple(axisOf(shape), fc.boolean(), fc.boolean()).map(([at, selectLast, keep]) => ({
+      step: { op: 'argMax', attrs: { axis: at, selectLast } },
+      shape: keep ? shape.map((d, i) => (i === at ? 1 : d)) : shape.filter((_, i) => i !== at),
+    })),
+  { result: 'int64' },
+);
+
+const oneHot = fc
+  .record({
+    shape: shapeOf(0, 3),
+    depth: dim,
+    indexType: fc.constantFrom<DataType>('int64', 'int32', 'float32'),
+    valueType: dtype,
+    fill,
+  })
+  .chain(({ shape, depth, indexType, valueType, fill: kind }) =>
+    fc
+      .tuple(
+        tensorOf(indexType, shape, kind),
+        tensorOf(valueType, [2]),
+        fc.integer({ min: 0, max: shape.length }),
+      )
+      .map(
+        ([x, values, at]): StepCase => ({
+          step: { op: 'oneHot', attrs: { axis: at, depth } },
+          inputs: [x, values],
+          outputs: [{ dtype: valueType, shape: [...shape.slice(0, at), depth, ...shape.slice(at)] }],
+        }),
+      ),
+  );
+
+const gather = fc.tuple(dtype, shapeOf(1, 3)).chain(([type, shape]) =>
+  fc.record({ at: axisOf(shape), ids: shapeOf(0, 2), wide: fc.boolean() }).chain(({ at, ids, wide }) => {
+    const length = shape[at]!;
+    const count = ids.reduce((a, b) => a * b, 1);
+    const index = fc.integer({ min: -length, max: length - 1 });
+    return fc.tuple(tensorOf(type, shape), fc.array(index, { minLength: count, maxLength: count })).map(
+      ([data, list]): StepCase => ({
+        step: { op: 'gather', attrs: { axis: at } },
+        inputs: [
+          data,
+          wide
+            ? { dtype: 'int64', shape: ids, data: BigInt64Array.from(list, BigInt) }
+            : { dtype: 'int32', shape: ids, data: Int32Array.from(list) },
+        ],
+        outputs: [{ dtype: type, shape: [...shape.slice(0, at), ...ids, ...shape.slice(at + 1)] }],
+      }),
+    );
+  }),
+);
+
+const transpose = ofOne(
+  1,
+  5,
+  (shape) =>
+    fc
+      .shuffledSubarray(
+        shape.map((_, i) => i),
+        { minLength: shape.length },
+      )
+      .map((perm) => ({ step: { op: 'transpose', attrs: { perm } }, shape: perm.map((a) => shape[a]!) })),
+  { type: dtype },
+);
+
+const pad = ofOne(
+  1,
+  4,
+  (shape) =>
+    fc.constantFrom(...PAD_MODES).chain((mode) => {
+      const one = (d: number) => fc.integer({ min: -Math.floor((d - 1) / 2), max: 7 });
+      return fc
+        .tuple(all([...shape, ...shape].map(one)), fc.constantFrom(0, 3, -2.5))
+        .map(([pads, value]) => ({
+          step: { op: 'pad', attrs: { pads, mode, value } },
+          shape: shape.map((d, i) => d + pads[i]! + pads[i + shape.length]!),
+        }));
+    }),
+  { type: dtype },
+);
+
+const slice = ofOne(
+  1,
+  4,
+  (shape) =>
+    all(
+      shape.map((d) =>
+        fc.tuple(fc.integer({ min: 0, max: d - 1 }), fc.constantFrom(1, 2, -1, -2)).chain(([start, step]) => {
+          const room = step > 0 ? d - 1 - start : start;
+          const most = Math.floor(room / Math.abs(step)) + 1;
+          return fc.integer({ min: 0, max: most }).map((length) => ({ start, step, length }));
+        }),
+      ),
+    ).map((parts) => ({
+      step: {
+        op: 'slice',
+        attrs: { starts: parts.map((p) => p.start), steps: parts.map((p) => p.step) },
+      },
+      shape: parts.map((p) => p.length),
+    })),
+  { type: dtype },
+);
+
+const concat = fc
+  .tuple(dtype, shapeOf(1, 4), fc.array(dim, { minLength: 1, maxLength: 4 }))
+  .chain(([type, shape, lengths]) =>
+    axisOf(shape).chain((at) =>
+      all(
+        lengths.map((length) =>
+          tensorOf(
+            type,
+            shape.map((d, i) => (i === at ? length : d)),
+          ),
+        ),
+      ).map(
+        (inputs): StepCase => ({
+          step: { op: 'concat', attrs: { axis: at } },
+          inputs,
+          outputs: [
+            {
+              dtype: type,
+              shape: shape.map((d, i) => (i === at ? lengths.reduce((a, b) => a + b, 0) : d)),
+            },
+          ],
+        }),
+      ),
+    ),
+  );
+
+const reshape = ofOne(
+  0,
+  4,
+  (shape) =>
+    fc.constantFrom([...shape].reverse(), [shape.reduce((a, b) => a * b, 1)], [1, ...shape]).map((y) => ({
+      step: { op: 'reshape', attrs: {} },
+      shape: y,
+    })),
+  { type: dtype },
+);
+
+const expand = fc.tuple(dtype, shapeOf(0, 4)).chain(([type, shape]) =>
+  broadcastable(shape).chain((part) =>
+    tensorOf(type, part).map(
+      (x): StepCase => ({
+        step: { op: 'expand', attrs: {} },
+        inputs: [x],
+        outputs: [{ dtype: type, shape }],
+      }),
+    ),
+  ),
+);
+
+export const STEP_CASES: { readonly [Op in KernelStep['op']]: fc.Arbitrary<StepCase> } = {
+  conv,
+  gemm,
+  matmul,
+  affine,
+  unary,
+  binary,
+  compare,
+  logical,
+  where,
+  cast,
+  pool,
+  globalPool,
+  reduceMean,
+  softmax,
+  argMax,
+  oneHot,
+  gather,
+  transpose,
+  pad,
+  slice,
+  concat,
+  reshape,
+  expand,
+};
