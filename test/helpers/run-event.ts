@@ -1,0 +1,66 @@
+import type { RunContext, RunEvent } from '../../lib/skip/observer.js';
+import { Tensor } from '../../lib/tensor.js';
+
+/** Circumstances of a network of `blocks` gated blocks. */
+export function runContext(blocks = 3): RunContext {
+  return {
+    version: '0.0.0',
+    sha256: 'a'.repeat(64),
+    source: 'models/some/model.onnx',
+    policySha256: 'b'.repeat(64),
+    backend: 'native',
+    isa: 'scalar',
+    threads: 1,
+    multiplyAdds: 1000,
+    layers: 2 * blocks + 2,
+    blocks: Array.from({ length: blocks }, (_, index) => ({
+      index,
+      name: `block${index}`,
+      shortcut: 'identity' as const,
+      skippable: true,
+      gate: { form: 'multiply' as const, compare: 'gt' as const, threshold: 0 },
+      multiplyAdds: 300,
+      share: 0.3,
+      layers: 2,
+    })),
+  };
+}
+
+/** A run of one item for each row of `scores`; a block runs when its score is above 0. */
+export function runEvent(context: RunContext, scores: readonly (readonly number[])[], seed = 0): RunEvent {
+  const items = scores.length;
+  return {
+    context,
+    inputs: {
+      input: new Tensor(
+        'float32',
+        Float32Array.from({ length: items * 4 }, (_, i) => seed + i),
+        [items, 4],
+      ),
+    },
+    outputs: {
+      logits: new Tensor(
+        'float32',
+        Float32Array.from({ length: items * 2 }, (_, i) => Math.sin(seed + i)),
+        [items, 2],
+      ),
+    },
+    milliseconds: items,
+    trace: {
+      multiplyAdds: context.multiplyAdds,
+      layers: context.layers,
+      items: scores.map((row) => ({
+        blocks: row.map((score, index) => ({
+          block: `block${index}`,
+          index,
+          ran: score > 0,
+          score: Math.fround(score),
+          threshold: 0,
+          reason: 'gate' as const,
+        })),
+        multiplyAddsSkipped: 300 * row.filter((score) => score <= 0).length,
+        layersSkipped: 2 * row.filter((score) => score <= 0).length,
+      })),
+    },
+  };
+}

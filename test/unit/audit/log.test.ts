@@ -1,0 +1,165 @@
+import {
+  appendFileSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type AuditLogOptions, auditLog, hashItem } from '../../../lib/audit/log.js';
+import { readAudit } from '../../../lib/audit/read.js';
+import { shortFloat } from '../../../lib/audit/record.js';
+import { runContext, runEvent } from '../../helpers/run-event.js';
+
+let folder: string;
+let path: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'audit-'));
+  path = join(folder, 'trace.ndjson');
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+/** Writes `count` items of one run each and closes the log. */
+async function write(count: number, options: Partial<AuditLogOptions> = {}, seed = 0) {
+  const log = auditLog({ path, ...options });
+  const context = runContext();
+  for (let i = 0; i < count; i++) log.onRun(runEvent(context, [[0.5, -0.25, 0.1]], seed + i));
+  await log.onRelease();
+  return log;
+}
+
+test('an item is read back as it was written', async () => {
+  const context = runContext();
+  const log = auditLog({ path, labels: ['cat', 'dog'] });
+  const event = runEvent(context, [
+    [0.1, -0.2, 3],
+    [-1, 2, -3],
+  ]);
+  log.onRun(event);
+  await log.onRelease();
+  const { entries, problems } = await readAudit(path);
+  expect(problems).toEqual([]);
+  expect(entries.map(({ record }) => record.ran)).toEqual(['101', '010']);
+  const { header, record } = entries[1]!;
+  expect(header).toMatchObject({ labels: ['cat', 'dog'], isa: 'scalar', model: { sha256: context.sha256 } });
+  expect(record).toMatchObject({
+    item: 1,
+    reasons: 'ggg',
+    milliseconds: 1,
+    input: hashItem(event.inputs, 1, 2),
+  });
+  expect(record.scores.map((score) => Math.fround(score!))).toEqual([-1, 2, -3]);
+  expect(record.output).toBe(hashItem(event.outputs, 1, 2));
+  expect(record.top.map(([index]) => index).sort()).toEqual([0, 1]);
+  expect(log.stats().auditLog).toEqual({ written: 2, lost: 0, errors: 0, lastError: null });
+});
+
+test('inputs are copied before onRun returns: the caller may write over them', async () => {
+  const log = auditLog({ path });
+  const event = runEvent(runContext(), [[1, 1, 1]]);
+  const before = hashItem(event.inputs, 0, 1);
+  log.onRun(event);
+  (event.inputs.input!.data as Float32Array).fill(7);
+  await log.onRelease();
+  expect((await readAudit(path)).entries[0]!.record.input).toBe(before);
+});
+
+test('a log that is opened again goes on, with one chain of links', async () => {
+  await write(2);
+  await write(3, {}, 100);
+  const { entries, problems } = await readAudit(path);
+  expect(problems).toEqual([]);
+  expect(entries).toHaveLength(5);
+});
+
+test('a half line at the end is reported, and cut off when the log goes on', async () => {
+  await write(3);
+  truncateSync(path, readFileSync(path).length - 25);
+  const broken = await readAudit(path);
+  expect(broken.entries).toHaveLength(2);
+  expect(broken.problems).toMatchObject([{ kind: 'truncated', line: 4 }]);
+  await write(1);
+  const mended = await readAudit(path);
+  expect(mended.problems).toEqual([]);
+  expect(mended.entries).toHaveLength(3);
+});
+
+test.each([
+  ['changed', (lines: string[]) => lines.with(2, lines[2]!.replace('"ran":"101"', '"ran":"111"'))],
+  ['removed', (lines: string[]) => lines.toSpliced(2, 1)],
+  ['inserted', (lines: string[]) => lines.toSpliced(2, 0, lines[3]!)],
+  ['garbage', (lines: string[]) => lines.with(2, '{"type":"item"')],
+])('a line that was tampered with is found: %s', async (_, tamper) => {
+  await write(4);
+  const lines = readFileSync(path, 'utf8').trimEnd().split('\n');
+  writeFileSync(path, `${tamper(lines).join('\n')}\n`);
+  const { problems } = await readAudit(path);
+  expect(problems.length).toBeGreaterThan(0);
+  expect(problems[0]).toMatchObject({ kind: 'tampered' });
+});
+
+test('rotated files are whole logs each, and nothing is lost between them', async () => {
+  await write(40, { maxBytes: 4096 });
+  await write(40, { maxBytes: 4096 }, 40);
+  const files = readdirSync(folder);
+  expect(files.length).toBeGreaterThan(1);
+  let items = 0;
+  for (const file of files) {
+    const { entries, problems } = await readAudit(join(folder, file)).catch((error) => {
+      // The newest file may not have been written to yet.
+      expect(readFileSync(join(folder, file), 'utf8')).toBe('');
+      expect(error.code).toBe('INVALID_DATA');
+      return { entries: [], problems: [] };
+    });
+    expect(problems).toEqual([]);
+    items += entries.length;
+  }
+  expect(items).toBe(80);
+});
+
+test('a path that can not be written is reported once and counted; nothing is thrown', async () => {
+  const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => {});
+  try {
+    path = join(folder, 'missing', 'trace.ndjson');
+    const log = auditLog({ path });
+    for (let i = 0; i < 3; i++) {
+      log.onRun(runEvent(runContext(), [[1, 1, 1]]));
+      await new Promise(setImmediate);
+      await new Promise(setImmediate);
+    }
+    await log.onRelease();
+    expect(warned).toHaveBeenCalledTimes(1);
+    expect(warned.mock.calls[0]![0]).toContain(path);
+    expect(log.stats().auditLog).toMatchObject({ written: 0, lost: 3, errors: 3 });
+  } finally {
+    warned.mockRestore();
+  }
+});
+
+test('sampling keeps about its share, and none at 0', async () => {
+  await write(1000, { sample: 0.2 });
+  const { entries } = await readAudit(path);
+  expect(entries.length).toBeGreaterThan(120);
+  expect(entries.length).toBeLessThan(280);
+  const none = await write(10, { sample: 0 });
+  expect(none.stats().auditLog.written).toBe(0);
+});
+
+test('what is no log is refused', async () => {
+  appendFileSync(path, 'hello\n');
+  await expect(readAudit(path)).rejects.toMatchObject({ code: 'INVALID_DATA' });
+  await expect(readAudit(join(folder, 'nowhere'))).rejects.toMatchObject({ code: 'INVALID_DATA' });
+  expect(() => auditLog({ path, sampel: 1 } as never)).toThrow(/sampel.*sample/);
+});
+
+test('short floats are the same float32', () => {
+  for (let i = 0; i < 1000; i++) {
+    const value = Math.fround(Math.sin(i) * 10 ** ((i % 40) - 20));
+    expect(Math.fround(shortFloat(value)!)).toBe(value);
+  }
+  expect(shortFloat(Number.NaN)).toBeNull();
+  expect(shortFloat(null)).toBeNull();
+});
