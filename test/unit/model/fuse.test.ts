@@ -198,6 +198,17 @@ describe('clutter', () => {
     }
   });
 
+  test('a global pool flattens by itself, but not to another shape', () => {
+    for (const [shape, count] of [
+      [[1, 4], 1],
+      [[4, 1], 2],
+    ] as const) {
+      const { b, x } = image();
+      const y = b.step('globalPool', [x], { kind: 'max' }, [1, 4, 1, 1]);
+      expect(expectAgreement(b.build(b.reshape(y, shape))).program.steps).toHaveLength(count);
+    }
+  });
+
   test('a normalisation written as product and sum is one affine', () => {
     const { b, x } = image();
     const y = b.binary('add', b.binary('mul', x, b.random([4, 1, 1])), b.random([4, 1, 1]));

@@ -1,0 +1,107 @@
+/**
+ * Freshly exported networks against onnxruntime. Needs what `test/fixtures/export_models.py` writes (in
+ * RESIDUAL_SKIP_FIXTURES, or .cache/fixtures) and onnxruntime-node (as bench/package.json installs it, or where
+ * RESIDUAL_SKIP_ONNXRUNTIME says).
+ */
+import { execFileSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { type InferenceSession, type SkipTrace, Tensor } from '../../lib/index.js';
+import { withSession } from '../helpers/sessions.js';
+
+const ROOT = resolve(__dirname, '../..');
+const FOLDER = process.env.RESIDUAL_SKIP_FIXTURES ?? join(ROOT, '.cache/fixtures');
+const RUNTIME = process.env.RESIDUAL_SKIP_ONNXRUNTIME ?? join(ROOT, 'bench/node_modules/onnxruntime-node');
+/** Largest difference, as a fraction of the largest logit. */
+const TOLERANCE = 2e-4;
+
+/** What the exporter says of a network. */
+interface Facts {
+  readonly shape: readonly number[];
+  readonly batched: boolean;
+  readonly blocks: number;
+  readonly gates: number;
+}
+
+interface Network extends Facts {
+  readonly name: string;
+  readonly model: string;
+  readonly input: Tensor<'float32'>;
+}
+
+function networkOf(name: string): Network {
+  const facts = JSON.parse(readFileSync(join(FOLDER, `${name}.json`), 'utf8')) as Facts;
+  const bytes = readFileSync(join(FOLDER, `${name}.bin`));
+  const pixels = new Float32Array(new Uint8Array(bytes).buffer);
+  return { ...facts, name, model: join(FOLDER, `${name}.onnx`), input: new Tensor(pixels, facts.shape) };
+}
+
+/** onnxruntime's logits of every item. */
+function expectedLogits(name: string): number[][] {
+  const script = join(ROOT, 'test/helpers/onnxruntime.mjs');
+  return JSON.parse(execFileSync(process.execPath, [script, RUNTIME, FOLDER, name], { encoding: 'utf8' }));
+}
+
+interface Ran {
+  readonly logits: readonly Float32Array[];
+  readonly traces: SkipTrace['items'];
+}
+
+/** All items: as one batch, or one after another where the network takes only one. */
+async function runAll(session: InferenceSession, { input, batched, shape }: Network): Promise<Ran> {
+  const [items = 1, ...image] = shape;
+  const size = input.size / items;
+  const logits: Float32Array[] = [];
+  const traces: SkipTrace['items'][number][] = [];
+  for (let first = 0; first < items; first += batched ? items : 1) {
+    const count = batched ? items : 1;
+    const data = input.data.slice(first * size, (first + count) * size);
+    const feeds = { input: new Tensor(data, [count, ...image]) };
+    const { outputs, trace } = await session.run(feeds, { trace: true });
+    const rows = outputs.logits!.data as Float32Array;
+    for (let i = 0; i < count; i++) {
+      logits.push(rows.slice((i * rows.length) / count, ((i + 1) * rows.length) / count));
+    }
+    traces.push(...trace.items);
+  }
+  return { logits, traces };
+}
+
+function worstDifference(actual: readonly Float32Array[], expected: readonly number[][]): number {
+  const largest = Math.max(...expected.flat().map(Math.abs));
+  const differences = expected.flatMap((row, item) => row.map((x, k) => Math.abs(x - actual[item]![k]!)));
+  return Math.max(...differences) / largest;
+}
+
+const names = existsSync(FOLDER)
+  ? readdirSync(FOLDER).flatMap((file) => (file.endsWith('.onnx') ? file.slice(0, -'.onnx'.length) : []))
+  : [];
+const missing = [
+  ...(names.length === 0 ? [`no networks in ${FOLDER}: run test/fixtures/export_models.py`] : []),
+  ...(existsSync(RUNTIME) ? [] : [`no onnxruntime-node in ${RUNTIME}: run npm ci --ignore-scripts in bench`]),
+];
+
+if (missing.length > 0) test.skip(`skipped: ${missing.join('; ')}`, () => {});
+else {
+  describe.each(names)('%s', (name) => {
+    const network = networkOf(name);
+    let expected: number[][];
+    beforeAll(() => {
+      expected = expectedLogits(name);
+    });
+
+    test.each(['native', 'reference'] as const)('%s agrees with onnxruntime', async (backend) => {
+      await withSession(network.model, { backend }, async (session) => {
+        const { logits, traces } = await runAll(session, network);
+        expect(session.blocks).toHaveLength(network.blocks);
+        const gated = session.blocks.filter(({ gate }) => gate);
+        expect(gated).toHaveLength(network.gates);
+        expect(worstDifference(logits, expected)).toBeLessThanOrEqual(TOLERANCE);
+        for (const { index } of gated) {
+          const decisions = traces.map(({ blocks }) => blocks[index]!.ran);
+          expect(new Set(decisions).size).toBe(2);
+        }
+      });
+    });
+  });
+}
