@@ -37,7 +37,7 @@ export interface SkipTrace {
   readonly items: readonly ItemTrace[];
   /** Multiply-adds of one item in full. */
   readonly multiplyAdds: number;
-  /** Convolutions and fully connected layers of the whole network. */
+  /** Convolutions and fully connected layers of the whole network; those of its gates don't count. */
   readonly layers: number;
 }
 
@@ -58,6 +58,14 @@ function reasonOf(block: Block, mode: number, tripped: boolean): SkipReason {
   const decided = mode === BlockMode.skip || (block.skippable && block.gate !== undefined);
   if (!decided) return 'fixed';
   return tripped ? 'tripped' : 'policy';
+}
+
+/** A gate's small layers decide about layers; to count them too would only dilute what is skipped. */
+function layersOf({ steps, blocks, cost }: Program): number {
+  const ofGates = blocks
+    .flatMap(({ gateFirst, first }) => steps.slice(gateFirst, first))
+    .filter(({ op }) => op === 'conv' || op === 'gemm');
+  return cost.layers - ofGates.length;
 }
 
 /** The trace of one run of `program`. */
@@ -90,6 +98,6 @@ export function buildTrace(
   return {
     items: Array.from({ length: items }, (_, item) => traceItem(item)),
     multiplyAdds: program.cost.multiplyAdds,
-    layers: program.cost.layers,
+    layers: layersOf(program),
   };
 }
