@@ -1,19 +1,9 @@
 import { logEvidence, lowerBound, RateMonitor, upperBound } from '../../../lib/audit/confidence.js';
-
-/** Mulberry32: a small seeded generator, uniform in [0, 1). */
-function generator(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
+import { uniform } from '../../helpers/random.js';
 
 /** Checks until the monitor trips; Infinity when it doesn't within `most`. */
 function checksToTrip(rate: number, limit: number, most: number, seed: number): number {
-  const random = generator(seed);
+  const random = uniform(seed);
   const monitor = new RateMonitor(limit, 0.05);
   for (let i = 1; i <= most; i++) {
     monitor.observe(random() < rate);
