@@ -56,7 +56,7 @@ class Budget(nn.Module):
 
     The multiplier rises while the gates cost more than `target` (share of the gated blocks' multiply-adds) and falls
     while they cost less, so the price need not be guessed. The corridor keeps every gate a choice: one that is open
-    for all images or for none has stopped telling them apart.
+    for all images or for none has stopped telling them apart. Scores are kept small, where the sigmoid still has a slope.
     """
 
     def __init__(self, costs: Sequence[int], target: float, ascent: float = 0.05, stiffness: float = 10.0):
@@ -76,7 +76,7 @@ class Budget(nn.Module):
         price = self.multiplier.clone() * excess + 0.5 * self.stiffness * F.relu(excess) ** 2
         with torch.no_grad():
             self.multiplier.add_(self.ascent * excess).clamp_(min=0)
-        return price + self.stiffness * (outside + outside**2).sum()
+        return price + (2 * outside + self.stiffness * outside**2).sum() + 0.01 * score.square().mean()
 
 
 def freeze_all_but_gates(network: ResNet, frozen: bool) -> None:

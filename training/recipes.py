@@ -28,8 +28,8 @@ class Recipe:
 
 
 RECIPES = {
-    "cifar10": Recipe((2, 4, 4), (16, 64, 128), trunk=5, depth=3, gates=1, joint=5, target=0.42),
-    "fashion-mnist": Recipe((2, 4, 4), (16, 32, 64), trunk=3, depth=2, gates=1, joint=3, target=0.42),
-    "mnist": Recipe((2, 4, 4), (16, 32, 64), trunk=4, depth=3, gates=2, joint=5, target=0.42, batch=64),
+    "cifar10": Recipe((2, 4, 4), (16, 64, 128), trunk=4, depth=2, gates=1, joint=4, target=0.42),
+    "fashion-mnist": Recipe((2, 4, 4), (16, 32, 64), trunk=2, depth=2, gates=1, joint=3, target=0.42),
+    "mnist": Recipe((2, 4, 4), (16, 32, 64), trunk=4, depth=4, gates=2, joint=8, target=0.42, batch=64, peak_rate=0.05),
 }
 SMOKE = Recipe((1, 2, 2), (16, 32, 64), trunk=1, depth=1, gates=1, joint=1, target=0.42)

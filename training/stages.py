@@ -74,18 +74,23 @@ class Pipeline:
         logits, scores = self.gated.run(images)
         return distilled(logits, labels, self.teach(images)) + self.budget(scores)
 
+    def joint_loss(self, images, labels, step, steps):
+        """Every fourth batch runs at a random depth, so that the network stays good with more or fewer blocks too."""
+        return (self.depth_loss if step % 4 == 3 else self.gated_loss)(images, labels, steps, steps)
+
     def train_plain(self) -> bool:
         recipe, peak = self.recipe, self.recipe.peak_rate
         trunk = Stage(
-            "trunk", self.plain, sgd(self.plain.parameters()), self.plain_loss,
-            lambda done: peak * min(1.0, 0.05 + done * recipe.trunk), recipe.trunk, self.folder / "trunk.pt",
+            "trunk", self.plain,
+            [(sgd(self.plain.parameters()), lambda done: peak * min(1.0, 0.05 + done * recipe.trunk))],
+            self.plain_loss, recipe.trunk, self.folder / "trunk.pt",
         )  # fmt: skip
         if self.finish(trunk, self.monitor_plain):
             return True
         self.gated.load_state_dict(self.plain.state_dict(), strict=False)
         plain = Stage(
-            "plain", self.plain, sgd(self.plain.parameters()), self.plain_loss,
-            lambda done: peak * (1 - done), recipe.decay, self.folder / "plain.pt",
+            "plain", self.plain, [(sgd(self.plain.parameters()), lambda done: peak * (1 - done))],
+            self.plain_loss, recipe.decay, self.folder / "plain.pt",
         )  # fmt: skip
         return self.finish(plain, self.monitor_plain)
 
@@ -95,14 +100,14 @@ class Pipeline:
         backbone = [p for name, p in network.named_parameters() if ".gate." not in name]
         gates = [p for gate in network.gates for p in gate.parameters()]
         depth = Stage(
-            "depth", network, sgd(backbone), self.depth_loss,
-            lambda done: peak * (1 - 0.5 * done), recipe.depth, self.folder / "depth.pt",
+            "depth", network, [(sgd(backbone), lambda done: peak * (1 - 0.5 * done))],
+            self.depth_loss, recipe.depth, self.folder / "depth.pt",
         )  # fmt: skip
         if self.finish(depth, lambda: f"accuracy {self.full_accuracy(network):.4f} full"):
             return True
         self.budget = Budget(self.gate_costs, recipe.target)
         learn_gates = Stage(
-            "gates", network, torch.optim.Adam(gates), self.gated_loss, lambda done: 0.003, recipe.gates,
+            "gates", network, [(torch.optim.Adam(gates), lambda done: 0.003)], self.gated_loss, recipe.gates,
             self.folder / "gates.pt", self.budget, lambda: freeze_all_but_gates(network, True),
         )  # fmt: skip
         if not learn_gates.checkpoint.exists():
@@ -110,11 +115,13 @@ class Pipeline:
         if self.finish(learn_gates, self.monitor_gated):
             return True
         freeze_all_but_gates(network, False)
-        optimizer = sgd(backbone)
-        optimizer.add_param_group({"params": gates, "weight_decay": 0.0, "scale": 2.0})
         joint = Stage(
-            "joint", network, optimizer, self.gated_loss,
-            lambda done: 0.5 * peak * (1 - done), recipe.joint, self.folder / "joint.pt", self.budget,
+            "joint", network,
+            [
+                (sgd(backbone), lambda done: 0.5 * peak * (1 - done)),
+                (torch.optim.Adam(gates), lambda done: 0.001 * (1 - done)),
+            ],
+            self.joint_loss, recipe.joint, self.folder / "joint.pt", self.budget,
         )  # fmt: skip
         return self.finish(joint, self.monitor_gated)
 

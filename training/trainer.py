@@ -13,6 +13,7 @@ from network import ResNet
 from progress import progress, report
 
 Step = Callable[[torch.Tensor, torch.Tensor, int, int], torch.Tensor]
+Rate = Callable[[float], float]
 
 
 def seeded(seed: int, stage: str, epoch: int) -> torch.Generator:
@@ -39,20 +40,18 @@ def save_atomically(state: dict, file: Path) -> None:
 
 
 class Stage:
-    """Some epochs with one loss and one course of the learning rate; each epoch ends in a checkpoint.
+    """Some epochs with one loss; each epoch ends in a checkpoint.
 
-    `loss(images, labels, step, steps)` gets a normalised batch; `rate(progress)` maps 0..1 to a learning rate;
-    `state` is what the checkpoint holds beside the network and optimizer (anything with state_dict/load_state_dict);
-    `prepare` is called at each epoch's start, when the network is in training mode. A parameter group's `scale`
-    multiplies its rate.
+    `loss(images, labels, step, steps)` gets a normalised batch; each optimizer comes with its learning rate's course,
+    a function of the stage's progress from 0 to 1; `state` is what the checkpoint holds beside the network and optimizer (anything with state_dict/load_state_dict);
+    `prepare` is called at each epoch's start, when the network is in training mode.
     """
 
-    def __init__(self, name: str, network: ResNet, optimizer: torch.optim.Optimizer, loss: Step,
-                 rate: Callable[[float], float], epochs: int, checkpoint: Path, state: nn.Module | None = None,
+    def __init__(self, name: str, network: ResNet, optimizers: list[tuple[torch.optim.Optimizer, Rate]], loss: Step,
+                 epochs: int, checkpoint: Path, state: nn.Module | None = None,
                  prepare: Callable[[], None] = lambda: None):  # fmt: skip
-        self.name, self.network, self.optimizer, self.loss = name, network, optimizer, loss
-        self.rate, self.epochs, self.checkpoint, self.state = rate, epochs, checkpoint, state or nn.Module()
-        self.prepare = prepare
+        self.name, self.network, self.optimizers, self.loss = name, network, optimizers, loss
+        self.epochs, self.checkpoint, self.state, self.prepare = epochs, checkpoint, state or nn.Module(), prepare
 
     def load(self) -> int:
         """Restores the checkpoint, if there is one; returns how many epochs are done."""
@@ -60,7 +59,8 @@ class Stage:
             return 0
         saved = torch.load(self.checkpoint, weights_only=True)
         self.network.load_state_dict(saved["network"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        for (optimizer, _), state in zip(self.optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
         self.state.load_state_dict(saved["state"])
         return saved["epoch"]
 
@@ -78,13 +78,15 @@ class Stage:
                 picked = order[index * batch : (index + 1) * batch]
                 images = normalize(dataset, augment(dataset, train.images[picked], generator))
                 done = epoch * steps + index
-                for group in self.optimizer.param_groups:
-                    group["lr"] = group.get("scale", 1.0) * self.rate((done + 0.5) / (self.epochs * steps))
+                for optimizer, rate in self.optimizers:
+                    optimizer.zero_grad(set_to_none=True)
+                    for group in optimizer.param_groups:
+                        group["lr"] = rate((done + 0.5) / (self.epochs * steps))
                 with torch.autocast("cpu", torch.bfloat16):
                     loss = self.loss(images, train.labels[picked], done, self.epochs * steps)
-                self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()
-                self.optimizer.step()
+                for optimizer, _ in self.optimizers:
+                    optimizer.step()
                 losses.append(loss.detach())
             seconds = time.monotonic() - start
             mean = torch.stack(losses).mean().item()
@@ -92,7 +94,7 @@ class Stage:
             save_atomically(
                 {
                     "network": self.network.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
+                    "optimizers": [optimizer.state_dict() for optimizer, _ in self.optimizers],
                     "state": self.state.state_dict(),
                     "epoch": epoch + 1,
                 },
