@@ -1,0 +1,116 @@
+/**
+ * P-values for "the risk is above epsilon", and bounds on a rate, from finitely many losses. All are exact or
+ * conservative for every sample size; none is an approximation by the normal distribution.
+ */
+import { ResidualSkipError } from '../errors.js';
+
+/**
+ * P(Bin(n, p) <= k), summed term by term from the smallest, in logarithms: exact to rounding.
+ * @param k integer; below 0 the probability is 0, from n on it is 1
+ */
+export function binomialTail(k: number, n: number, p: number): number {
+  if (k < 0) return 0;
+  if (k >= n || p <= 0) return 1;
+  if (p >= 1) return 0;
+  const odds = Math.log(p) - Math.log1p(-p);
+  let term = n * Math.log1p(-p);
+  const terms = [term];
+  for (let i = 0; i < k; i++) {
+    term += Math.log((n - i) / (i + 1)) + odds;
+    terms.push(term);
+  }
+  const top = Math.max(...terms);
+  return Math.min(1, Math.exp(top) * terms.reduce((sum, t) => sum + Math.exp(t - top), 0));
+}
+
+/**
+ * P-value of "the expected 0/1 loss is above epsilon" after `events` losses of 1 in `n`: the exact binomial tail
+ * P(Bin(n, epsilon) <= events).
+ */
+export function binomialPValue(events: number, n: number, epsilon: number): number {
+  return binomialTail(events, n, epsilon);
+}
+
+/**
+ * P-value of "the expected loss is above epsilon" for losses in [0, 1] with mean `mean`: the Hoeffding-Bentkus
+ * bound (Bates et al. 2021, "Distribution-free, risk-controlling prediction sets"; used in Angelopoulos et al.
+ * 2021, "Learn then Test").
+ */
+export function hoeffdingBentkusPValue(mean: number, n: number, epsilon: number): number {
+  if (mean >= epsilon) return 1;
+  const hoeffding = Math.exp(-n * relativeEntropy(mean, epsilon));
+  // The product is an integer for 0/1 losses: rounding must not push it to the next one.
+  const bentkus = Math.E * binomialTail(Math.ceil(n * mean - 1e-9), n, epsilon);
+  return Math.min(1, hoeffding, bentkus);
+}
+
+/** Of two Bernoulli distributions, in nats. */
+function relativeEntropy(a: number, b: number): number {
+  const term = (x: number, y: number) => (x === 0 ? 0 : x * Math.log(x / y));
+  return term(a, b) + term(1 - a, 1 - b);
+}
+
+/** Largest number of events in `n` that still certifies "at most epsilon" at `delta`; -1 when none does. */
+export function allowedEvents(n: number, epsilon: number, delta: number): number {
+  let k = -1;
+  while (k < n && binomialTail(k + 1, n, epsilon) <= delta) k++;
+  return k;
+}
+
+/** Fewest items with which no event at all certifies "at most epsilon" at `delta`. */
+export function itemsNeeded(epsilon: number, delta: number): number {
+  return Math.ceil(Math.log(delta) / Math.log1p(-epsilon) - 1e-9);
+}
+
+/** Upper end of the one-sided Clopper-Pearson interval at level 1 - delta. */
+export function upperRate(events: number, n: number, delta: number): number {
+  if (events >= n) return 1;
+  let [low, high] = [events / n, 1];
+  for (let i = 0; i < 60; i++) {
+    const middle = (low + high) / 2;
+    if (binomialTail(events, n, middle) > delta) low = middle;
+    else high = middle;
+  }
+  return high;
+}
+
+/** One setting of the dial, from no skipping to the most aggressive, on the items that certify. */
+export interface Candidate {
+  /** P-value of "its risk is above the limit". */
+  readonly pValue: number;
+}
+
+/**
+ * Fixed-sequence testing: candidates are tested in the order given, each at the full level, until the first that
+ * fails. The probability of returning one whose risk is above the limit is at most `delta`, provided that the order
+ * was chosen without the items that certify.
+ * Source: Angelopoulos, Bates, Candès, Jordan and Lei 2021, "Learn then Test", section 2.
+ * @returns index of the last candidate that passed; -1 when the first one fails
+ */
+export function fixedSequenceTest(candidates: readonly Candidate[], delta: number): number {
+  const failure = candidates.findIndex(({ pValue }) => !(pValue <= delta));
+  return failure < 0 ? candidates.length - 1 : failure - 1;
+}
+
+/**
+ * Holm's step-down test: which of several hypotheses are rejected with a family-wise error of at most `delta`.
+ * Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
+ */
+export function holm(pValues: readonly number[], delta: number): boolean[] {
+  const order = pValues.map((_, i) => i).sort((a, b) => pValues[a]! - pValues[b]!);
+  const rejected = new Array<boolean>(pValues.length).fill(false);
+  for (const [rank, index] of order.entries()) {
+    if (!(pValues[index]! <= delta / (pValues.length - rank))) break;
+    rejected[index] = true;
+  }
+  return rejected;
+}
+
+/** @throws ResidualSkipError INVALID_ARGUMENT unless `value` is strictly between 0 and 1 */
+export function checkFraction(name: string, value: number): void {
+  if (value > 0 && value < 1) return;
+  throw new ResidualSkipError(
+    'INVALID_ARGUMENT',
+    `${name}: expected a number between 0 and 1, received ${value}`,
+  );
+}

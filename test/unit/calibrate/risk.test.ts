@@ -1,0 +1,110 @@
+import {
+  allowedEvents,
+  binomialPValue,
+  binomialTail,
+  fixedSequenceTest,
+  hoeffdingBentkusPValue,
+  holm,
+  itemsNeeded,
+  upperRate,
+} from '../../../lib/calibrate/risk.js';
+import { uniform } from '../../helpers/random.js';
+
+/** The tail in exact rational arithmetic, p = numerator / denominator. */
+function exactTail(k: number, n: number, numerator: bigint, denominator: bigint): number {
+  let sum = 0n;
+  let choose = 1n;
+  for (let i = 0; i <= k; i++) {
+    sum += choose * numerator ** BigInt(i) * (denominator - numerator) ** BigInt(n - i);
+    choose = (choose * BigInt(n - i)) / BigInt(i + 1);
+  }
+  const scale = 10n ** 30n;
+  return Number((sum * scale) / denominator ** BigInt(n)) / 1e30;
+}
+
+test.each([
+  [0, 20, 1n, 10n],
+  [3, 50, 1n, 100n],
+  [7, 200, 3n, 100n],
+  [49, 60, 1n, 2n],
+])('P(Bin(n, p) <= %d) for n = %d agrees with rational arithmetic', (k, n, a, b) => {
+  const exact = exactTail(k, n, a, b);
+  expect(Math.abs(binomialTail(k, n, Number(a) / Number(b)) / exact - 1)).toBeLessThan(1e-11);
+});
+
+test('the allowed numbers of disagreements are those of the exact binomial', () => {
+  expect(allowedEvents(1000, 0.01, 0.05)).toBe(4);
+  expect(allowedEvents(5000, 0.01, 0.05)).toBe(38);
+  expect(allowedEvents(10_000, 0.01, 0.05)).toBe(83);
+  expect(allowedEvents(10_000, 0.005, 0.05)).toBe(38);
+  expect(itemsNeeded(0.01, 0.05)).toBe(299);
+  expect(allowedEvents(298, 0.01, 0.05)).toBe(-1);
+  expect(allowedEvents(299, 0.01, 0.05)).toBe(0);
+});
+
+test('edges of the tail', () => {
+  expect(binomialTail(-1, 10, 0.5)).toBe(0);
+  expect(binomialTail(10, 10, 0.5)).toBe(1);
+  expect(binomialTail(0, 10, 1)).toBe(0);
+  expect(binomialTail(0, 10, 0)).toBe(1);
+});
+
+test('the upper rate is where the tail is delta', () => {
+  expect(binomialTail(5, 1000, upperRate(5, 1000, 0.05))).toBeCloseTo(0.05, 9);
+  expect(upperRate(10, 10, 0.05)).toBe(1);
+});
+
+test('Hoeffding-Bentkus is never below the exact p-value of 0/1 losses, but for rounding', () => {
+  for (const k of [0, 5, 20, 60]) {
+    const bound = hoeffdingBentkusPValue(k / 5000, 5000, 0.01);
+    expect(bound / binomialPValue(k, 5000, 0.01)).toBeGreaterThan(1 - 1e-12);
+  }
+  expect(hoeffdingBentkusPValue(0.02, 1000, 0.01)).toBe(1);
+});
+
+test('a fixed sequence stops at its first failure', () => {
+  const test = (...pValues: number[]) =>
+    fixedSequenceTest(
+      pValues.map((pValue) => ({ pValue })),
+      0.05,
+    );
+  expect(test(0.01, 0.04, 0.06, 0.001)).toBe(1);
+  expect(test(0.5, 0.001)).toBe(-1);
+  expect(test(0.05)).toBe(0);
+  expect(test(Number.NaN)).toBe(-1);
+});
+
+test('Holm steps down from the smallest p-value', () => {
+  expect(holm([0.01, 0.04, 0.03], 0.05)).toEqual([true, false, false]);
+  expect(holm([0.01, 0.02, 0.03], 0.05)).toEqual([true, true, true]);
+  expect(holm([0.02, 0.5], 0.05)).toEqual([true, false]);
+});
+
+test.each([0.005, 0.01, 0.02])(
+  'the promise is broken in at most delta of 2,000 repetitions, epsilon = %d',
+  (epsilon) => {
+    // A dial of 12 settings whose true disagreement rises past the limit, on shared items as in a real calibration.
+    const rates = Array.from({ length: 12 }, (_, i) => (epsilon * (i + 1)) / 8);
+    const [n, delta, repetitions] = [2000, 0.05, 2000];
+    const random = uniform(Math.round(epsilon * 1e6));
+    const allowed = allowedEvents(n, epsilon, delta);
+    let broken = 0;
+    let promised = 0;
+    for (let repetition = 0; repetition < repetitions; repetition++) {
+      const events = new Array<number>(rates.length).fill(0);
+      for (let item = 0; item < n; item++) {
+        const u = random();
+        for (let i = rates.length - 1; i >= 0 && u < rates[i]!; i--) events[i]!++;
+      }
+      const candidates = events.map((count) => ({ pValue: count <= allowed ? 0 : 1 }));
+      const chosen = fixedSequenceTest(candidates, delta);
+      if (chosen >= 0) promised++;
+      if (chosen >= 0 && rates[chosen]! > epsilon) broken++;
+    }
+    // Three standard errors of a binomial with 2,000 repetitions at 5 %.
+    expect(broken / repetitions).toBeLessThanOrEqual(
+      delta + 3 * Math.sqrt((delta * (1 - delta)) / repetitions),
+    );
+    expect(promised).toBeGreaterThan(repetitions / 2);
+  },
+);
