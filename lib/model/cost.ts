@@ -9,9 +9,14 @@ export function costOf(values: readonly Value[], steps: readonly Step[]): Cost {
   for (const step of steps) {
     for (const id of [...step.inputs, ...step.outputs]) if (id !== NONE) cost.bytes += bytesOf(values[id]!);
     cost.multiplyAdds += multiplyAddsOf(values, step);
-    if (step.op === 'conv' || step.op === 'gemm') cost.layers++;
+    if (isLayer(values, step)) cost.layers++;
   }
   return cost;
+}
+
+/** A product with a constant matrix is a fully connected layer; one of two activations is not. */
+function isLayer(values: readonly Value[], { op, inputs }: Step): boolean {
+  return op === 'conv' || op === 'gemm' || (op === 'matmul' && inputs.some((id) => values[id]!.data));
 }
 
 function bytesOf(value: Value): number {
