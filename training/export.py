@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
+import onnx
 import torch
+from onnx.reference import ReferenceEvaluator
 
-from data import Dataset, Split, model_config, preprocessor_config, write_json
+from data import Dataset, Split, model_config, normalize, preprocessor_config, write_json
 from evaluate import Evaluation, evaluate
 from model_card import gated_card, plain_card
 from network import ResNet
@@ -23,6 +26,13 @@ def export_onnx(network: ResNet, dataset: Dataset, file: Path) -> None:
         input_names=["input"], output_names=["logits"],
         dynamic_axes={"input": {0: "batch"}, "logits": {0: "batch"}},
     )  # fmt: skip
+
+
+def check_onnx(file: Path, images: torch.Tensor, logits: torch.Tensor) -> None:
+    """Runs the file in ONNX's own reference evaluator; raises where it and PyTorch differ."""
+    onnx.checker.check_model(str(file), full_check=True)
+    (answer,) = ReferenceEvaluator(str(file)).run(None, {"input": images.contiguous().numpy()})
+    np.testing.assert_allclose(answer, logits.numpy(), atol=1e-3, err_msg=str(file))
 
 
 def two_per_class(test: Split, classes: int) -> list[int]:
@@ -74,6 +84,8 @@ def publish(dataset: Dataset, recipe: Recipe, plain: ResNet, gated: ResNet, trai
         folder = out / (name + suffix)
         folder.mkdir(parents=True, exist_ok=True)
         export_onnx(network, dataset, folder / "model.onnx")
+        logits = result.gated_logits if suffix else result.plain_logits
+        check_onnx(folder / "model.onnx", normalize(dataset, test.images[:4]), logits[:4])
         write_json(folder / "config.json", model_config(dataset))
         write_json(folder / "preprocessor_config.json", preprocessor_config(dataset))
         write_json(folder / "reference.json", reference(network, result, test, bool(suffix)))
