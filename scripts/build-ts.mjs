@@ -1,5 +1,5 @@
-// Builds lib/ twice with tsc, ES modules into dist/esm and CommonJS into dist/cjs, and writes the JSON schema
-// of policies.
+// Builds lib/ with tsc: ES modules into dist/esm and, for what index.ts exports, CommonJS into dist/cjs. Writes the
+// JSON schema of policies.
 import { execFileSync } from 'node:child_process';
 import { rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
