@@ -46,8 +46,8 @@ void add_windows(const Geometry& g, const Channel& channel, int64_t d, int64_t h
 
 }  // namespace
 
-void conv(const TensorView& x, const TensorView& w, const TensorView& bias, const TensorView& residual, const Window& win,
-          int64_t group, Activation act, const TensorView& y) {
+void conv(const TensorView& x, const TensorView& w, const TensorView& bias, const TensorView& residual,
+          const Window& win, int64_t group, Activation act, const TensorView& y) {
   const Geometry g = geometry(x.shape, y.shape, Ints(w.shape.begin() + 2, w.shape.end()), win);
   const int64_t items = x.shape[0], in_channels = x.shape[1], out_channels = w.shape[0];
   const int64_t group_in = in_channels / group, group_out = out_channels / group;

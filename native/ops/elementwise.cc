@@ -121,7 +121,8 @@ void activate(float* y, int64_t n, Activation act) {
 
 }  // namespace
 
-void affine(const TensorView& x, const TensorView& scale, const TensorView& shift, Activation act, const TensorView& y) {
+void affine(const TensorView& x, const TensorView& scale, const TensorView& shift, Activation act,
+            const TensorView& y) {
   const Split s = split_at(x.shape, 1);
   int64_t at = 0;
   for (int64_t n = 0; n < s.outer; ++n) {

@@ -79,8 +79,9 @@ void matmul(const TensorView& a, const TensorView& b, const TensorView& y) {
                                     broadcast_strides(leading(b.shape), batch)};
   for_each_row<3>(batch, strides, [&](const auto& at, int64_t length, const auto& steps) {
     for (int64_t i = 0; i < length; ++i) {
-      multiply(p, a.as<float>() + (at[1] + i * steps[1]) * p.m * p.k, b.as<float>() + (at[2] + i * steps[2]) * p.k * p.n,
-               nullptr, y.as<float>() + (at[0] + i * steps[0]) * p.m * p.n);
+      const float* left = a.as<float>() + (at[1] + i * steps[1]) * p.m * p.k;
+      const float* right = b.as<float>() + (at[2] + i * steps[2]) * p.k * p.n;
+      multiply(p, left, right, nullptr, y.as<float>() + (at[0] + i * steps[0]) * p.m * p.n);
     }
   });
 }

@@ -22,8 +22,8 @@ enum class LogicalKind : int32_t { kAnd, kOr, kNot };
 enum class PadMode : int32_t { kConstant, kReflect, kEdge, kWrap };
 
 // 1 to 3 spatial axes, dynamic weights allowed; bias and residual may have null data.
-void conv(const TensorView& x, const TensorView& w, const TensorView& bias, const TensorView& residual, const Window& win,
-          int64_t group, Activation act, const TensorView& y);
+void conv(const TensorView& x, const TensorView& w, const TensorView& bias, const TensorView& residual,
+          const Window& win, int64_t group, Activation act, const TensorView& y);
 void gemm(const TensorView& a, const TensorView& b, const TensorView& c, const TensorView& residual, bool trans_b,
           Activation act, const TensorView& y);
 void matmul(const TensorView& a, const TensorView& b, const TensorView& y);
@@ -35,8 +35,8 @@ void logical(LogicalKind kind, const TensorView& a, const TensorView& b, const T
 void where(const TensorView& condition, const TensorView& a, const TensorView& b, const TensorView& y);
 void cast(const TensorView& x, const TensorView& y);
 // indices may have null data.
-void pool(const TensorView& x, const Window& win, bool max, bool count_include_pad, bool column_major, const TensorView& y,
-          const TensorView& indices);
+void pool(const TensorView& x, const Window& win, bool max, bool count_include_pad, bool column_major,
+          const TensorView& y, const TensorView& indices);
 void global_pool(const TensorView& x, bool max, const TensorView& y);
 void reduce_mean(const TensorView& x, const Ints& axes, const TensorView& y);
 void softmax(const TensorView& x, int64_t axis, bool log, const TensorView& y);

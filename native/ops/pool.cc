@@ -54,8 +54,8 @@ int64_t max_window(const Geometry& g, const float* x, int64_t d, int64_t h, int6
 
 }  // namespace
 
-void pool(const TensorView& x, const Window& win, bool max, bool count_include_pad, bool column_major, const TensorView& y,
-          const TensorView& indices) {
+void pool(const TensorView& x, const Window& win, bool max, bool count_include_pad, bool column_major,
+          const TensorView& y, const TensorView& indices) {
   const Geometry g = geometry(x.shape, y.shape, win.kernel, win);
   const int64_t planes = x.shape[0] * x.shape[1], in_plane = product(x.shape, 2, x.shape.size());
   int64_t at = 0;

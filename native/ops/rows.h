@@ -43,7 +43,8 @@ struct Split {
 };
 inline Split split_at(const Ints& shape, int64_t axis) {
   const size_t a = static_cast<size_t>(axis);
-  return {product(shape, 0, a), a < shape.size() ? shape[a] : 1, a < shape.size() ? product(shape, a + 1, shape.size()) : 1};
+  if (a >= shape.size()) return {product(shape, 0, shape.size()), 1, 1};
+  return {product(shape, 0, a), shape[a], product(shape, a + 1, shape.size())};
 }
 
 // Calls row(offsets, length, steps) for every row: offsets of its first element and distance between its

@@ -22,7 +22,8 @@ struct Axis {
   int64_t start(int64_t at) const { return at * stride - pad_begin; }
   // Taps of the window at output position `at` that are inside [0, length).
   Range taps(int64_t at, int64_t length) const {
-    return {start(at) < 0 ? ceil_div(-start(at), dilation) : 0, std::min(kernel, ceil_div(length - start(at), dilation))};
+    const int64_t first = start(at) < 0 ? ceil_div(-start(at), dilation) : 0;
+    return {first, std::min(kernel, ceil_div(length - start(at), dilation))};
   }
   Range taps_inside(int64_t at) const { return taps(at, input); }
   // Output positions for which tap `k` is inside the input.
