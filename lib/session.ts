@@ -1,6 +1,7 @@
-import type { Backend, ResolvedPolicy, RunRequest } from './backends/backend.js';
+import type { Backend, RunRequest } from './backends/backend.js';
 import { NativeBackend } from './backends/native.js';
 import { ReferenceBackend } from './backends/reference.js';
+import { Contexts } from './contexts.js';
 import { ResidualSkipError } from './errors.js';
 import { type BoundFeeds, bindFeeds, declaredBinding, type Feeds, overrideDimensions } from './feeds.js';
 import { allocateOutputs, collectOutputs, type Fetches, type FetchMap, parseFetches } from './fetches.js';
@@ -14,7 +15,6 @@ import {
 import { loadModel } from './model/load.js';
 import { compileModel } from './model/lower.js';
 import type { Model } from './model/model.js';
-import type { Program } from './model/program.js';
 import {
   parseRunOptions,
   parseRunSyncOptions,
@@ -24,10 +24,10 @@ import {
   type SessionOptions,
 } from './options.js';
 import { notify, type RunContext, type RunObserver, type TensorMap } from './skip/observer.js';
-import { hashPolicy, loadPolicy, type SkipPolicy } from './skip/policy.js';
+import { loadPolicy, type SkipPolicy } from './skip/policy.js';
 import { buildTrace, type SkipTrace } from './skip/trace.js';
-import { Specializations } from './specializations.js';
-import { packageVersion } from './version.cjs';
+import { checkSource, type ModelSource } from './source.js';
+import { type Specialization, Specializations } from './specializations.js';
 
 /** What a run with `{ trace: true }` returns. */
 export interface TracedRun {
@@ -39,16 +39,16 @@ export interface TracedRun {
 type Traced<O> = O & { readonly trace: true };
 type Untraced<O> = O & { readonly trace?: false };
 
+/** A run that is checked and ready. */
 interface Call {
-  readonly context: RunContext;
-  readonly tripped: boolean;
+  readonly specialization: Specialization;
   readonly feeds: BoundFeeds;
-  readonly program: Program;
-  readonly request: RunRequest;
   readonly fetches: FetchMap;
+  readonly request: RunRequest;
   readonly trace: boolean;
-  run(request: RunRequest): Promise<void>;
-  runSync(request: RunRequest): void;
+  /** What was asked for; `request.policy` is another one when an observer has set full depth. */
+  readonly policy: SkipPolicy;
+  readonly tripped: boolean;
 }
 
 function createBackend({ backend = 'native', threads, isa }: SessionOptions): Backend {
@@ -63,11 +63,10 @@ export class InferenceSession {
   readonly #model: Model;
   readonly #backend: Backend;
   readonly #programs: Specializations;
+  readonly #contexts: Contexts;
   readonly #policy: SkipPolicy;
   readonly #observers: readonly RunObserver[];
-  readonly #source: string | null;
   readonly #running = new Set<Promise<unknown>>();
-  readonly #contexts = new WeakMap<ResolvedPolicy, RunContext>();
   #fullDepth = false;
   #released: Promise<void> | undefined;
 
@@ -79,9 +78,9 @@ export class InferenceSession {
     observers: readonly RunObserver[],
   ) {
     this.#model = model;
-    this.#source = source;
     this.#backend = backend;
     this.#programs = new Specializations(model, backend, compileModel);
+    this.#contexts = new Contexts(model, source, backend);
     this.#policy = policy;
     this.#observers = [...observers];
   }
@@ -92,16 +91,13 @@ export class InferenceSession {
    * @param source path of an ONNX file, or the bytes of one (external data needs a path)
    * @throws ResidualSkipError, see the codes MODEL_NOT_FOUND to ISA_UNAVAILABLE of ErrorCode
    */
-  static async create(
-    source: string | Uint8Array | ArrayBufferLike,
-    options?: SessionOptions,
-  ): Promise<InferenceSession> {
+  static async create(source: ModelSource, options?: SessionOptions): Promise<InferenceSession> {
     const parsed = parseSessionOptions(options);
     const policy = loadPolicy(parsed.policy ?? 'model');
-    const bytes = typeof source === 'string' || source instanceof Uint8Array ? source : bytesOf(source);
-    const model = overrideDimensions(await loadModel(bytes), parsed.freeDimensionOverrides ?? {});
+    const checked = checkSource(source);
+    const model = overrideDimensions(await loadModel(checked), parsed.freeDimensionOverrides ?? {});
     const backend = createBackend(parsed);
-    const path = typeof source === 'string' ? source : null;
+    const path = typeof checked === 'string' ? checked : null;
     const session = new InferenceSession(model, path, backend, policy, parsed.observers ?? []);
     try {
       session.#compileDeclared();
@@ -135,12 +131,7 @@ export class InferenceSession {
    * than the batch; `freeDimensionOverrides` settles them
    */
   get blocks(): readonly BlockInfo[] {
-    const program = this.#programs.latest?.program;
-    if (program) return describeBlocks(program);
-    throw new ResidualSkipError(
-      'INVALID_ARGUMENT',
-      'blocks depend on the shapes of the inputs, which the model leaves open; run it once, or give freeDimensionOverrides to create',
-    );
+    return describeBlocks(this.#latest().program);
   }
 
   get model(): ModelInfo {
@@ -163,9 +154,8 @@ export class InferenceSession {
    * @throws ResidualSkipError INVALID_ARGUMENT as `blocks` does
    */
   get context(): RunContext {
-    const latest = this.#programs.latest;
-    if (!latest) return { ...this.#describe(this.#policy), blocks: this.blocks, multiplyAdds: 0, layers: 0 };
-    return this.#contextOf(latest.program, this.#policy, latest.resolve(this.#policy));
+    const { program, resolve } = this.#latest();
+    return this.#contexts.of(program, this.#policy, resolve(this.#policy));
   }
 
   /** What the observers say of themselves, in one object: `{ watch, auditLog }` where both are attached. */
@@ -198,7 +188,7 @@ export class InferenceSession {
     // The caller may change or transfer its arrays while the run is under way.
     const inputs = call.request.inputs.map((data) => data.slice());
     const start = performance.now();
-    await this.#track(call.run({ ...call.request, inputs, signal }));
+    await this.#track(call.specialization.compiled.run({ ...call.request, inputs, signal }));
     return this.#finish(call, performance.now() - start);
   }
 
@@ -213,7 +203,7 @@ export class InferenceSession {
     const { fetches, options } = parseFetches(this.#model, second, third);
     const call = this.#prepare(feeds, fetches, parseRunSyncOptions(options));
     const start = performance.now();
-    call.runSync(call.request);
+    call.specialization.compiled.runSync(call.request);
     return this.#finish(call, performance.now() - start);
   }
 
@@ -249,8 +239,8 @@ export class InferenceSession {
   async #runUnseen(feeds: TensorMap): Promise<TensorMap> {
     const { fetches } = parseFetches(this.#model, undefined, undefined);
     const call = this.#prepare(feeds, fetches, { policy: 'full' });
-    await this.#track(call.run(call.request));
-    return collectOutputs(call.program, call.request, call.fetches);
+    await this.#track(call.specialization.compiled.run(call.request));
+    return collectOutputs(call.specialization.program, call.request, fetches);
   }
 
   async #track(work: Promise<void>): Promise<void> {
@@ -262,83 +252,51 @@ export class InferenceSession {
     }
   }
 
-  #describe(policy: SkipPolicy): Omit<RunContext, 'blocks' | 'multiplyAdds' | 'layers'> {
-    const { name, isa, threads } = this.#backend;
-    return {
-      version: packageVersion(),
-      sha256: this.#model.sha256,
-      source: this.#source,
-      policySha256: hashPolicy(policy),
-      backend: name,
-      isa,
-      threads,
-    };
-  }
-
-  #contextOf(program: Program, policy: SkipPolicy, resolved: ResolvedPolicy): RunContext {
-    const known = this.#contexts.get(resolved);
-    if (known) return known;
-    const { multiplyAdds, layers } = program.cost;
-    const made = { ...this.#describe(policy), multiplyAdds, layers, blocks: describeBlocks(program) };
-    this.#contexts.set(resolved, made);
-    return made;
-  }
-
   #compileDeclared(): void {
     const binding = declaredBinding(this.#model);
     if (binding) this.#programs.get(binding).resolve(this.#policy);
   }
 
-  #prepare(feeds: Feeds, fetches: FetchMap, { policy, trace = false }: RunSyncOptions): Call {
-    if (this.#released)
+  #latest(): Specialization {
+    if (this.#programs.latest) return this.#programs.latest;
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      'blocks depend on the shapes of the inputs, which the model leaves open; run it once, or give freeDimensionOverrides to create',
+    );
+  }
+
+  #prepare(feeds: Feeds, fetches: FetchMap, options: RunSyncOptions): Call {
+    if (this.#released) {
       throw new ResidualSkipError('SESSION_RELEASED', 'the session was released; create another');
-    const asked = policy === undefined ? this.#policy : loadPolicy(policy);
+    }
+    const policy = options.policy === undefined ? this.#policy : loadPolicy(options.policy);
+    const tripped = this.#fullDepth && options.policy === undefined;
     const bound = bindFeeds(this.#model, feeds);
-    const { program, compiled, resolve } = this.#programs.get(bound.binding);
-    const resolved = resolve(asked);
-    const tripped = this.#fullDepth && policy === undefined;
+    const specialization = this.#programs.get(bound.binding);
+    const { program, resolve } = specialization;
     const cells = bound.items * program.blocks.length;
     const request: RunRequest = {
       items: bound.items,
       inputs: program.inputs.map(({ name }) => bound.tensors[name]!.data),
       outputs: allocateOutputs(program, bound.items, fetches),
-      policy: tripped ? resolve(loadPolicy('full')) : resolved,
+      policy: resolve(tripped ? loadPolicy('full') : policy),
       ran: new Uint8Array(cells),
       scores: new Float32Array(cells).fill(Number.NaN),
     };
-    return {
-      context: this.#contextOf(program, asked, resolved),
-      tripped,
-      feeds: bound,
-      program,
-      request,
-      fetches,
-      trace,
-      run: (ready) => compiled.run(ready),
-      runSync: (ready) => compiled.runSync(ready),
-    };
+    return { specialization, feeds: bound, fetches, request, trace: options.trace ?? false, policy, tripped };
   }
 
-  #finish(
-    { context, tripped, feeds, program, request, fetches, trace }: Call,
-    milliseconds: number,
-  ): TensorMap | TracedRun {
-    const outputs = collectOutputs(program, request, fetches);
-    if (!trace && this.#observers.length === 0) return outputs;
-    const traced = { outputs, trace: buildTrace(program, { ...request, tripped }) };
-    const event = { context, inputs: feeds.tensors, ...traced, milliseconds };
-    void notify(this.#observers, (observer) => observer.onRun?.(event));
-    return trace ? traced : outputs;
+  #finish(call: Call, milliseconds: number): TensorMap | TracedRun {
+    const { specialization, request } = call;
+    const { program, resolve } = specialization;
+    const outputs = collectOutputs(program, request, call.fetches);
+    if (!call.trace && this.#observers.length === 0) return outputs;
+    const traced = { outputs, trace: buildTrace(program, { ...request, tripped: call.tripped }) };
+    if (this.#observers.length > 0) {
+      const context = this.#contexts.of(program, call.policy, resolve(call.policy));
+      const event = { context, inputs: call.feeds.tensors, ...traced, milliseconds };
+      void notify(this.#observers, (observer) => observer.onRun?.(event));
+    }
+    return call.trace ? traced : outputs;
   }
-}
-
-function bytesOf(source: unknown): Uint8Array {
-  if (ArrayBuffer.isView(source)) return new Uint8Array(source.buffer, source.byteOffset, source.byteLength);
-  const tag = Object.prototype.toString.call(source);
-  if (tag === '[object ArrayBuffer]' || tag === '[object SharedArrayBuffer]')
-    return new Uint8Array(source as ArrayBuffer);
-  throw new ResidualSkipError(
-    'INVALID_ARGUMENT',
-    'create: expected the path of a model, or its bytes in a Buffer, Uint8Array or ArrayBuffer',
-  );
 }

@@ -1,0 +1,42 @@
+import type { Backend } from './backends/backend.js';
+import { describeBlocks } from './metadata.js';
+import type { Model } from './model/model.js';
+import type { Program } from './model/program.js';
+import type { ResolvedPolicy } from './skip/mode.js';
+import type { RunContext } from './skip/observer.js';
+import { hashPolicy, type SkipPolicy } from './skip/policy.js';
+import { packageVersion } from './version.cjs';
+
+/** Makes the RunContext of a session's runs, once for each policy and program. */
+export class Contexts {
+  readonly #known = new WeakMap<ResolvedPolicy, RunContext>();
+
+  /** @param source path that the model was loaded from; null when it came as bytes */
+  constructor(
+    private readonly model: Model,
+    private readonly source: string | null,
+    private readonly backend: Backend,
+  ) {}
+
+  /** @param resolved `policy` as resolved against `program` */
+  of(program: Program, policy: SkipPolicy, resolved: ResolvedPolicy): RunContext {
+    const known = this.#known.get(resolved);
+    if (known) return known;
+    const { name, isa, threads } = this.backend;
+    const { multiplyAdds, layers } = program.cost;
+    const made: RunContext = {
+      version: packageVersion(),
+      sha256: this.model.sha256,
+      source: this.source,
+      policySha256: hashPolicy(policy),
+      backend: name,
+      isa,
+      threads,
+      multiplyAdds,
+      layers,
+      blocks: describeBlocks(program),
+    };
+    this.#known.set(resolved, made);
+    return made;
+  }
+}
