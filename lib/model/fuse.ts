@@ -7,14 +7,20 @@ import { matchSwish } from './swish.js';
 /** A rewriting rule: true when it changed the region. */
 type Rule = (region: Region, step: WorkStep) => boolean;
 
-const SIMPLIFICATIONS: readonly Rule[] = [dropNoOp, mergeReshapes, toGlobalPool, flattenPool, clipToRelu];
+const SIMPLIFICATIONS: readonly Rule[] = [
+  dropNoOp,
+  mergeReshapes,
+  toGlobalPool,
+  flattenPool,
+  clipToRelu,
+  dropIdleActivation,
+];
 const FUSIONS: readonly Rule[] = [
   ...SIMPLIFICATIONS,
   matMulToGemm,
   foldAffine,
   toAffine,
   matchSwish,
-  dropIdleActivation,
   fuseActivation,
 ];
 

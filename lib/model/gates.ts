@@ -1,6 +1,7 @@
 import type { DataType } from '../tensor.js';
 import { type Condition, type Element, negate, type Scalar, sameCondition } from './decision.js';
-import { type GateForm, NO_ACTIVATION, type ValueId } from './program.js';
+import { type Activation, type GateForm, NO_ACTIVATION, type ValueId } from './program.js';
+import { changesNothing, rangeOf } from './range.js';
 import {
   type Region,
   type Select,
@@ -19,6 +20,8 @@ interface Found {
   readonly condition: Condition;
   readonly body: ValueId;
   readonly shortcut: ValueId;
+  /** Applied to the shortcut when the body does not run. */
+  readonly skipActivation: Activation;
 }
 
 /** A gate value that is exactly 0 or 1, as the condition that makes it 1. */
@@ -64,7 +67,13 @@ function matchSum(region: Region, tracer: Tracer, add: WorkStep): void {
   const sum = region.addValue(`${region.value(output).name}.run`, 'float32', shape);
   const inputs = gatedB ? [a, gated.term] : [gated.term, b];
   const body: WorkStep = { op: 'binary', node: add.node, inputs, outputs: [sum], attrs: add.attrs };
-  const found: Found = { form: gated.form, condition: gated.condition, body: sum, shortcut };
+  const found: Found = {
+    form: gated.form,
+    condition: gated.condition,
+    body: sum,
+    shortcut,
+    skipActivation: NO_ACTIVATION,
+  };
   replaceBySelect(region, [gated.op, add], [body], found, add);
 }
 
@@ -123,32 +132,41 @@ function matchIf(region: Region, tracer: Tracer, conditional: WorkIf): void {
   const condition = hardGate(tracer.uniform(conditional.inputs[0]!));
   if (!condition || conditional.outputs.length !== 1) return;
   const [onTrue, onFalse] = [passedOn(conditional.whenTrue), passedOn(conditional.whenFalse)];
-  const shortcut = onFalse ?? onTrue;
-  const branch = onFalse === undefined ? conditional.whenFalse : conditional.whenTrue;
-  if (shortcut === undefined || (onTrue !== undefined && onFalse !== undefined)) return;
+  const passed = onFalse ?? onTrue;
+  const branch = onFalse ? conditional.whenTrue : conditional.whenFalse;
+  if (!passed || (onTrue && onFalse) || branch.ops.some((op) => op.op === 'if')) return;
   const body = branch.outputs[0]!;
   const { shape, dtype } = region.value(conditional.outputs[0]!);
-  if (dtype !== 'float32' || !sameShape(region.shape(shortcut), shape)) return;
+  if (dtype !== 'float32' || !sameShape(region.shape(passed.shortcut), shape)) return;
   if (!branch.producer(body) || !sameShape(region.shape(body), shape)) return;
-  if (branch.ops.some((op) => op.op === 'if')) return;
-  const run = onFalse === undefined ? negate(condition) : condition;
-  replaceBySelect(
-    region,
-    [conditional],
-    branch.ops,
-    { form: 'if', condition: run, body, shortcut },
-    conditional,
-  );
+  const run = onFalse ? condition : negate(condition);
+  const found: Found = { form: 'if', condition: run, body, ...owed(region, passed) };
+  replaceBySelect(region, [conditional], branch.ops, found, conditional);
 }
 
-/** The outer value that a branch hands on untouched. */
-function passedOn(branch: Region): ValueId | undefined {
-  let id = branch.outputs[0]!;
-  for (let copy = branch.producerOf(id, 'reshape'); copy; copy = branch.producerOf(id, 'reshape')) {
-    if (!sameShape(branch.shape(copy.inputs[0]!), branch.shape(id))) return undefined;
-    id = copy.inputs[0]!;
+interface Shortcut {
+  readonly shortcut: ValueId;
+  readonly skipActivation: Activation;
+}
+
+/** The outer value that a branch hands on, untouched or through one activation. */
+function passedOn(branch: Region): Shortcut | undefined {
+  let shortcut = branch.outputs[0]!;
+  let skipActivation = NO_ACTIVATION;
+  for (let op = branch.producer(shortcut); op; op = branch.producer(shortcut)) {
+    const activates = op.op === 'unary' && skipActivation.kind === 'none';
+    if (op.op !== 'reshape' && !activates) return undefined;
+    if (!sameShape(branch.shape(op.inputs[0]!), branch.shape(shortcut))) return undefined;
+    if (op.op === 'unary') skipActivation = op.attrs.act;
+    shortcut = op.inputs[0]!;
   }
-  return branch.producer(id) ? undefined : id;
+  return { shortcut, skipActivation };
+}
+
+/** A shortcut without the activation that can't change it. */
+function owed(region: Region, { shortcut, skipActivation }: Shortcut): Shortcut {
+  const idle = changesNothing(skipActivation, rangeOf(region, shortcut));
+  return { shortcut, skipActivation: idle ? NO_ACTIVATION : skipActivation };
 }
 
 /** Tells which of the two alternatives is the shortcut of the other; `a` is taken when `condition` holds. */
@@ -159,11 +177,18 @@ function withShortcut(
   a: ValueId,
   b: ValueId,
 ): Found | undefined {
-  const isShortcut = (shortcut: ValueId, body: ValueId) =>
-    region.dependsOn(body, shortcut) || shortcutPath(region, shortcut, body) !== undefined;
-  if (isShortcut(b, a)) return { form, condition, body: a, shortcut: b };
-  if (isShortcut(a, b)) return { form, condition: negate(condition), body: b, shortcut: a };
-  return undefined;
+  const [whenRun, whenSkipped] = [shortcutOf(region, b, a), shortcutOf(region, a, b)];
+  if (whenRun) return { form, condition, body: a, ...whenRun };
+  return whenSkipped && { form, condition: negate(condition), body: b, ...whenSkipped };
+}
+
+/** `id` as the shortcut of `body`: a value that the body comes from, perhaps activated as the body is. */
+function shortcutOf(region: Region, id: ValueId, body: ValueId): Shortcut | undefined {
+  if (shortcutPath(region, id, body)) return { shortcut: id, skipActivation: NO_ACTIVATION };
+  const activated = region.producerOf(id, 'unary');
+  const shortcut = activated?.inputs[0];
+  if (!activated || shortcut === undefined || !region.dependsOn(body, shortcut)) return undefined;
+  return owed(region, { shortcut, skipActivation: activated.attrs.act });
 }
 
 function replaceBySelect(
@@ -181,7 +206,7 @@ function replaceBySelect(
     node: last.node,
     inputs: [score, found.body, found.shortcut],
     outputs: last.outputs,
-    attrs: { form, compare, threshold, skipActivation: NO_ACTIVATION },
+    attrs: { form, compare, threshold, skipActivation: found.skipActivation },
   };
   region.replace(old, [...steps, ...body, select]);
 }

@@ -349,6 +349,18 @@ describe('what a skipped block still owes', () => {
     expect(agreement.program.blocks[0]!.skipActivation.kind).toBe('relu');
   });
 
+  test.each(['where', 'if'] as const)('the relu that stands on both ways of %s', (form) => {
+    const agreement = check((b, x) => {
+      const y = b.conv(x, 4);
+      const flag = b.compare('gt', b.logits(b.act(y, 'leakyRelu', -1)), b.constant(0));
+      const run = (at: IrBuilder) => at.act(at.binary('add', y, at.body(y)));
+      if (form === 'if') return b.branches(b.reshape(flag, []), SHAPE, run, (branch) => branch.act(y));
+      return b.where(b.reshape(flag, ONE), run(b), b.act(y));
+    });
+    expectGate(agreement, form);
+    expect(agreement.program.blocks[0]!.skipActivation.kind).toBe('relu');
+  });
+
   test('the clip, unless the stream was clipped alike', () => {
     const clipped = (bound: number) =>
       check((b, x) => {
