@@ -14,6 +14,14 @@ export interface TypedArrayOf {
 /** The array that holds the elements of a tensor of type `T`. */
 export type TensorData<T extends DataType = DataType> = TypedArrayOf[T];
 
+export const ELEMENT_BYTES: Readonly<Record<DataType, number>> = {
+  float32: 4,
+  uint8: 1,
+  int32: 4,
+  int64: 8,
+  bool: 1,
+};
+
 /** What a tensor of type `T` can be made from. A typed array is kept, not copied; lists are converted. */
 export interface TensorSource {
   float32: Float32Array | readonly number[];

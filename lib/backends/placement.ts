@@ -1,10 +1,8 @@
 /** Where every value of a program lives while the reference backend runs it: which share memory, and from when to when. */
 import { elementCount } from '../kernels/index.js';
 import { NONE, type Program, type Step, type ValueId } from '../model/program.js';
-import type { DataType } from '../tensor.js';
+import { ELEMENT_BYTES } from '../tensor.js';
 import { planMemory } from './memory-plan.js';
-
-const ELEMENT_BYTES: Record<DataType, number> = { float32: 4, uint8: 1, int32: 4, int64: 8, bool: 1 };
 
 export interface Placement {
   /** Byte offset of every value in the arena; NONE for constants and for values that no step touches. */
@@ -60,7 +58,7 @@ function liveness(program: Program): (Life | undefined)[] {
   for (const { gate, first, end, skippable, input } of program.blocks) {
     if (gate) touch(gate.score, first);
     // Skipping copies the input where the body would have left its result.
-    if (skippable) touch(input, end - 1);
+    
   }
   for (const { value } of program.outputs) touch(value, program.steps.length);
   return lives;

@@ -1,7 +1,6 @@
+import { ELEMENT_BYTES } from '../tensor.js';
 import { type Cost, NONE, type Step, type Value, type ValueId } from './program.js';
-import { sizeOf } from './region.js';
-
-const BYTES = { float32: 4, int32: 4, int64: 8, uint8: 1, bool: 1 } as const;
+import { sizeOf } from './shapes.js';
 
 /** The sum over steps. Every step reads its inputs and writes its outputs once. */
 export function costOf(values: readonly Value[], steps: readonly Step[]): Cost {
@@ -20,7 +19,7 @@ function isLayer(values: readonly Value[], { op, inputs }: Step): boolean {
 }
 
 function bytesOf(value: Value): number {
-  return sizeOf(value.shape) * BYTES[value.dtype];
+  return sizeOf(value.shape) * ELEMENT_BYTES[value.dtype];
 }
 
 function multiplyAddsOf(values: readonly Value[], step: Step): number {

@@ -2,15 +2,8 @@ import type { DataType } from '../tensor.js';
 import { type Condition, type Element, negate, type Scalar, sameCondition } from './decision.js';
 import { type Activation, type GateForm, NO_ACTIVATION, type ValueId } from './program.js';
 import { changesNothing, rangeOf } from './range.js';
-import {
-  type Region,
-  type Select,
-  sameShape,
-  sizeOf,
-  type WorkIf,
-  type WorkOp,
-  type WorkStep,
-} from './region.js';
+import type { Region, Select, WorkIf, WorkOp, WorkStep } from './region.js';
+import { sameShape, sizeOf } from './shapes.js';
 import { shortcutPath } from './shortcut.js';
 import { Tracer } from './tracer.js';
 

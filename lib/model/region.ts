@@ -38,15 +38,6 @@ export interface Select {
 
 export type WorkOp = WorkStep | WorkIf | Select;
 
-/** Number of elements of a shape. */
-export function sizeOf(shape: readonly number[]): number {
-  return shape.reduce((product, length) => product * length, 1);
-}
-
-export function sameShape(a: readonly number[], b: readonly number[]): boolean {
-  return a.length === b.length && a.every((length, axis) => length === b[axis]);
-}
-
 /**
  * A list of operations in SSA form and topological order that can be rewritten. Keeps producer and users of
  * every value. Nested regions (branches of an `if`) share `values` and read the outer region's.

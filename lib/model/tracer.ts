@@ -16,7 +16,8 @@ import {
   type Score,
 } from './decision.js';
 import type { ValueId } from './program.js';
-import { type Region, sizeOf, type WorkStepNamed } from './region.js';
+import type { Region, WorkStepNamed } from './region.js';
+import { sizeOf } from './shapes.js';
 
 /** A position in a value; `all` when every element is meant and they must be equal. */
 type Position = number | 'all';
