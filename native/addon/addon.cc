@@ -1,0 +1,231 @@
+// Node-API face of the native core: Engine, Program and info(). Arguments come from lib/backends/native.ts, which has
+// checked what users give; here only what keeps memory safe is checked again.
+#include <napi.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "addon/convert.h"
+#include "addon/engine_host.h"
+#include "engine/cpu_budget.h"
+
+namespace rskip {
+namespace {
+
+struct AddonData {
+  Napi::FunctionReference program_constructor;
+};
+
+const KernelTable* find_table(const std::string& name) {
+  for (const KernelTable* table : available_tables()) {
+    if (name == table->name) return table;
+  }
+  return nullptr;
+}
+
+// program.run(items, arrays, inputs, outputs, modes, thresholds): Promise<void>; program.runSync(...): void.
+// `arrays` holds inputs, outputs, ran, scores and, for run(), the abort flag (Int32Array of one). Nobody else may
+// hold this list, so that it pins what it holds.
+class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
+ public:
+  static Napi::Function define(Napi::Env env) {
+    return DefineClass(env, "Program",
+                       {InstanceMethod("run", &ProgramWrap::run), InstanceMethod("runSync", &ProgramWrap::run_sync),
+                        InstanceMethod("release", &ProgramWrap::release)});
+  }
+  explicit ProgramWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ProgramWrap>(info) {}
+
+  void adopt(std::shared_ptr<EngineHost> host, std::shared_ptr<CompiledProgram> program) {
+    host_ = std::move(host);
+    program_ = std::move(program);
+  }
+
+ private:
+  Napi::Value run(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    RunRequest request = read_request(info);
+    auto pending = std::make_unique<PendingRun>(env, host_, info[1]);
+    pending->program = program_;
+    PendingRun* raw = pending.get();
+    const Napi::Promise promise = raw->deferred.Promise();
+    try {
+      program_->run(std::move(request), [raw](const RunResult& result) {
+        raw->error = result.error;
+        raw->host->run_ended(raw);
+      });
+    } catch (const EngineError& error) {
+      throw_js(env, error);
+    } catch (const std::bad_alloc&) {
+      throw_js(env, EngineError(ErrorCode::kOutOfMemory, "Memory for the run could not be had."));
+    }
+    // The end can't reach this thread before it returns to the event loop.
+    static_cast<void>(pending.release());
+    host_->run_started(env);
+    return promise;
+  }
+
+  void run_sync(const Napi::CallbackInfo& info) {
+    const RunResult result = [&] {
+      try {
+        return program_->run_here(read_request(info));
+      } catch (const EngineError& error) {
+        throw_js(info.Env(), error);
+      } catch (const std::bad_alloc&) {
+        throw_js(info.Env(), EngineError(ErrorCode::kOutOfMemory, "Memory for the run could not be had."));
+      }
+    }();
+    if (result.error) throw_js(info.Env(), *result.error);
+  }
+
+  void release(const Napi::CallbackInfo&) {
+    program_.reset();
+    host_.reset();
+  }
+
+  RunRequest read_request(const Napi::CallbackInfo& info) const {
+    const Napi::Env env = info.Env();
+    if (!program_ || host_->engine() == nullptr) {
+      throw_js(env, EngineError(ErrorCode::kSessionReleased, "The session was released; create a new one."));
+    }
+    if (info.Length() < 6 || !info[1].IsArray()) {
+      throw_js(env, EngineError(ErrorCode::kInvalidArgument, "run: wrong arguments."));
+    }
+    RunRequest request;
+    request.items = info[0].ToNumber().Int64Value();
+    const Napi::Array arrays = info[1].As<Napi::Array>();
+    const uint32_t inputs = info[2].ToNumber().Uint32Value(), outputs = info[3].ToNumber().Uint32Value();
+    const uint64_t ports = static_cast<uint64_t>(inputs) + outputs;
+    if (arrays.Length() < ports + 2) throw_js(env, EngineError(ErrorCode::kInvalidArgument, "run: missing arrays."));
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < inputs; ++i) {
+      const TypedBytes array = typed_bytes(env, arrays[at++], "An input");
+      request.inputs.push_back({array.data, array.bytes});
+    }
+    for (uint32_t i = 0; i < outputs; ++i) {
+      const TypedBytes array = typed_bytes(env, arrays[at++], "An output");
+      request.outputs.push_back({array.data, array.bytes});
+    }
+    const TypedBytes ran = typed_bytes(env, arrays[at++], napi_uint8_array, "The trace");
+    const TypedBytes scores = typed_bytes(env, arrays[at++], napi_float32_array, "The trace");
+    request.ran = {static_cast<uint8_t*>(ran.data), ran.elements};
+    request.scores = {static_cast<float*>(scores.data), scores.elements};
+    if (at < arrays.Length()) {
+      const TypedBytes flag = typed_bytes(env, arrays[at], napi_int32_array, "The abort flag");
+      if (flag.elements > 0) request.abort_flag = static_cast<const int32_t*>(flag.data);
+    }
+    const TypedBytes modes = typed_bytes(env, info[4], napi_uint8_array, "The policy");
+    const TypedBytes thresholds = typed_bytes(env, info[5], napi_float32_array, "The policy");
+    const uint8_t* mode = static_cast<const uint8_t*>(modes.data);
+    const float* threshold = static_cast<const float*>(thresholds.data);
+    request.modes.assign(mode, mode + modes.elements);
+    request.thresholds.assign(threshold, threshold + thresholds.elements);
+    return request;
+  }
+
+  std::shared_ptr<EngineHost> host_;
+  std::shared_ptr<CompiledProgram> program_;
+};
+
+// new Engine(threads: 0 for the CPU budget, isa: '' for the best)
+// engine.compile(words: Int32Array, constants: TypedArray[], ids: Int32Array of [id, data type] pairs): Program
+class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
+ public:
+  static Napi::Function define(Napi::Env env) {
+    return DefineClass(env, "Engine",
+                       {InstanceMethod("compile", &EngineWrap::compile), InstanceMethod("release", &EngineWrap::release),
+                        InstanceAccessor<&EngineWrap::isa>("isa"), InstanceAccessor<&EngineWrap::threads>("threads")});
+  }
+
+  explicit EngineWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<EngineWrap>(info) {
+    const Napi::Env env = info.Env();
+    EngineOptions options;
+    options.threads = info[0].ToNumber().Int32Value();
+    const std::string isa = info[1].ToString();
+    if (!isa.empty()) {
+      options.table = find_table(isa);
+      if (options.table == nullptr) {
+        std::string names;
+        for (const KernelTable* table : available_tables()) names += (names.empty() ? "" : ", ") + std::string(table->name);
+        throw_js(env, EngineError(ErrorCode::kIsaUnavailable,
+                                  "isa '" + isa + "' can't run on this machine; available here: " + names + "."));
+      }
+    }
+    try {
+      host_ = EngineHost::make(env, options);
+    } catch (const std::exception& error) {  // no threads or no memory
+      throw_js(env, EngineError(ErrorCode::kOutOfMemory, std::string("The worker threads can't be started: ") + error.what()));
+    }
+    isa_ = host_->engine()->table().name;
+    threads_ = host_->engine()->threads();
+  }
+
+ private:
+  Napi::Value isa(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), isa_); }
+  Napi::Value threads(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), threads_); }
+  void release(const Napi::CallbackInfo&) { host_->release(); }
+
+  Napi::Value compile(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    if (host_->engine() == nullptr) {
+      throw_js(env, EngineError(ErrorCode::kSessionReleased, "The backend was released; create a new one."));
+    }
+    if (info.Length() < 3 || !info[1].IsArray()) {
+      throw_js(env, EngineError(ErrorCode::kInvalidArgument, "compile: wrong arguments."));
+    }
+    const TypedBytes words = typed_bytes(env, info[0], napi_int32_array, "The program");
+    const Napi::Array arrays = info[1].As<Napi::Array>();
+    const TypedBytes ids = typed_bytes(env, info[2], napi_int32_array, "The list of constants");
+    if (ids.elements != 2 * static_cast<size_t>(arrays.Length())) {
+      throw_js(env, EngineError(ErrorCode::kInvalidArgument, "compile: as many ids as constants are needed."));
+    }
+    std::vector<ConstantData> constants;
+    for (uint32_t i = 0; i < arrays.Length(); ++i) {
+      const Napi::HandleScope scope(env);
+      const TypedBytes array = typed_bytes(env, arrays[i], "A constant");
+      const int32_t* id = static_cast<const int32_t*>(ids.data) + 2 * i;
+      constants.push_back({id[0], static_cast<DType>(id[1]), array.data, array.bytes});
+    }
+    std::unique_ptr<CompiledProgram> program;
+    try {
+      program = host_->engine()->compile({static_cast<const int32_t*>(words.data), words.elements}, constants);
+    } catch (const EngineError& error) {
+      throw_js(env, error);
+    }
+    const Napi::Object wrapped = env.GetInstanceData<AddonData>()->program_constructor.New({});
+    ProgramWrap::Unwrap(wrapped)->adopt(host_, std::move(program));
+    return wrapped;
+  }
+
+  std::shared_ptr<EngineHost> host_;
+  std::string isa_;
+  int threads_ = 0;
+};
+
+// info(): { isas, best, threads }
+Napi::Value info(const Napi::CallbackInfo& call) {
+  const Napi::Env env = call.Env();
+  const std::vector<const KernelTable*> tables = available_tables();
+  Napi::Array isas = Napi::Array::New(env, tables.size());
+  for (size_t i = 0; i < tables.size(); ++i) isas.Set(static_cast<uint32_t>(i), tables[i]->name);
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("isas", isas);
+  out.Set("best", best_table()->name);
+  out.Set("threads", cpu_budget());
+  return out;
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  auto* data = new AddonData();
+  data->program_constructor = Napi::Persistent(ProgramWrap::define(env));
+  env.SetInstanceData(data);
+  exports.Set("Engine", EngineWrap::define(env));
+  exports.Set("info", Napi::Function::New(env, info, "info"));
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(residual_skip, init)
+
+}  // namespace rskip

@@ -1,0 +1,190 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <new>
+#include <string>
+#include <utility>
+
+#include "engine/cpu_budget.h"
+
+namespace rskip {
+namespace {
+
+[[noreturn]] void invalid(const std::string& what) { throw EngineError(ErrorCode::kInvalidArgument, what); }
+
+const char* kOutOfMemory = "Memory for the run could not be had; run fewer items at once or use fewer threads.";
+
+// The error that is being handled.
+EngineError current_error() {
+  try {
+    throw;
+  } catch (const EngineError& error) {
+    return error;
+  } catch (const std::bad_alloc&) {
+    return EngineError(ErrorCode::kOutOfMemory, kOutOfMemory);
+  } catch (const std::exception& error) {
+    return EngineError(ErrorCode::kInternal, error.what());
+  }
+}
+
+}  // namespace
+
+// All items of one request; a unit is an item.
+class ProgramRun final : public Job {
+ public:
+  ProgramRun(const CompiledProgram& program, RunRequest request, int max_workers,
+             std::function<void(const RunResult&)> done)
+      : Job(request.items, max_workers, program.plan_->scratch_bytes),
+        plan_(program.plan_),
+        frames_(program.frames_),
+        request_(std::move(request)),
+        done_(std::move(done)) {}
+
+  void run_unit(int64_t unit, Workspace& workspace, Team& team) noexcept override {
+    if (stopped_.load(std::memory_order_relaxed)) return;
+    try {
+      run_item(static_cast<size_t>(unit), workspace, team);
+    } catch (...) {
+      fail(current_error());
+    }
+  }
+
+  void finished() noexcept override {
+    if (!result_.error && cancelled_) result_.error.emplace(ErrorCode::kAborted, "The run was cancelled.");
+    result_.instructions = instructions_.load();
+    if (done_) done_(result_);
+  }
+
+  void cancel() noexcept override {
+    cancelled_ = true;
+    stopped_ = true;
+  }
+
+  RunResult take_result() { return std::move(result_); }
+
+ private:
+  void run_item(size_t item, Workspace& workspace, Team& team) {
+    workspace.arena.reserve(plan_->arena_bytes);
+    workspace.scratch.reserve(plan_->scratch_bytes);
+    std::unique_ptr<Frame> frame = take_frame();
+    const auto bytes = [&](const PlanPort& port) { return port.batched ? item * port.item_bytes : 0; };
+    size_t base = 0;
+    frame->bases[base++] = 0;
+    frame->bases[base++] = reinterpret_cast<uintptr_t>(workspace.arena.data());
+    for (size_t i = 0; i < request_.inputs.size(); ++i) {
+      frame->bases[base++] = reinterpret_cast<uintptr_t>(request_.inputs[i].data) + bytes(plan_->inputs[i]);
+    }
+    for (size_t i = 0; i < request_.outputs.size(); ++i) {
+      frame->bases[base++] = reinterpret_cast<uintptr_t>(request_.outputs[i].data) + bytes(plan_->outputs[i]);
+    }
+    const size_t row = item * plan_->blocks.size();
+    ItemContext context;
+    context.modes = request_.modes.data();
+    context.thresholds = request_.thresholds.data();
+    context.ran = request_.ran.data() + row;
+    context.scores = request_.scores.data() + row;
+    context.shared_outputs = item == 0;
+    context.stopped = &stopped_;
+    context.abort_flag = request_.abort_flag;
+    instructions_ += execute_item(*plan_, *frame, context, workspace, team);
+    std::lock_guard lock(frames_->mutex);
+    frames_->idle.push_back(std::move(frame));
+  }
+
+  std::unique_ptr<Frame> take_frame() {
+    {
+      std::lock_guard lock(frames_->mutex);
+      if (!frames_->idle.empty()) {
+        std::unique_ptr<Frame> frame = std::move(frames_->idle.back());
+        frames_->idle.pop_back();
+        return frame;
+      }
+    }
+    return std::make_unique<Frame>(plan_->make_frame());
+  }
+
+  // The first error counts; the items that are left see `stopped_`.
+  void fail(EngineError error) {
+    std::lock_guard lock(error_mutex_);
+    if (!stopped_.exchange(true) && !result_.error) result_.error.emplace(std::move(error));
+  }
+
+  const std::shared_ptr<const Plan> plan_;
+  const std::shared_ptr<CompiledProgram::Frames> frames_;
+  const RunRequest request_;
+  const std::function<void(const RunResult&)> done_;
+  std::atomic<bool> stopped_{false}, cancelled_{false};
+  std::atomic<uint64_t> instructions_{0};
+  std::mutex error_mutex_;
+  RunResult result_;
+};
+
+CompiledProgram::CompiledProgram(Engine& engine, std::unique_ptr<const Plan> plan)
+    : engine_(engine), plan_(std::move(plan)), frames_(std::make_shared<Frames>()) {}
+
+void CompiledProgram::check(const RunRequest& request) const {
+  const Plan& plan = *plan_;
+  if (request.items < 1 || request.items > (int64_t{1} << 31)) invalid("The number of items is out of range.");
+  if (plan.whole && request.items != 1) invalid("This program takes its batch as one item.");
+  const size_t items = static_cast<size_t>(request.items), blocks = plan.blocks.size();
+  const auto check_ports = [&](const auto& given, const std::vector<PlanPort>& ports, const char* what) {
+    if (given.size() != ports.size()) invalid(std::string("The number of ") + what + "s is wrong.");
+    for (size_t i = 0; i < ports.size(); ++i) {
+      // Both factors are below 2^43 and 2^31: compare by division.
+      const size_t count = ports[i].batched ? items : 1;
+      const size_t bytes = ports[i].item_bytes;
+      if (given[i].bytes % count != 0 || given[i].bytes / count != bytes) {
+        invalid("The buffer of " + std::string(what) + " " + std::to_string(i) + " holds " +
+                std::to_string(given[i].bytes) + " bytes; " + std::to_string(count) + " x " + std::to_string(bytes) +
+                " are needed.");
+      }
+      if (bytes > 0 && given[i].data == nullptr) invalid("The buffer of " + std::string(what) + " is detached.");
+    }
+  };
+  check_ports(request.inputs, plan.inputs, "input");
+  check_ports(request.outputs, plan.outputs, "output");
+  if (request.modes.size() != blocks || request.thresholds.size() != blocks) {
+    invalid("The policy has not as many blocks as the program.");
+  }
+  if (request.ran.size() / std::max<size_t>(blocks, 1) != (blocks == 0 ? 0 : items) ||
+      request.ran.size() % std::max<size_t>(blocks, 1) != 0 || request.scores.size() != request.ran.size()) {
+    invalid("The trace has not items x blocks entries.");
+  }
+  for (size_t b = 0; b < blocks; ++b) {
+    const PlanBlock& block = plan.blocks[b];
+    const bool ok = request.modes[b] == static_cast<uint8_t>(BlockMode::kRun) ||
+                    (request.modes[b] == static_cast<uint8_t>(BlockMode::kSkip) && block.skippable) ||
+                    (request.modes[b] == static_cast<uint8_t>(BlockMode::kGate) && block.has_gate);
+    if (!ok) invalid("The mode of block " + std::to_string(b) + " doesn't fit it.");
+  }
+}
+
+void CompiledProgram::run(RunRequest request, std::function<void(const RunResult&)> done) {
+  check(request);
+  engine_.pool_.submit(std::make_shared<ProgramRun>(*this, std::move(request), engine_.threads(), std::move(done)));
+}
+
+RunResult CompiledProgram::run_here(RunRequest request) {
+  check(request);
+  std::lock_guard lock(engine_.here_mutex_);
+  ProgramRun run(*this, std::move(request), engine_.threads() - 1, nullptr);
+  engine_.pool_.run_here(run, engine_.here_);
+  return run.take_result();
+}
+
+Engine::Engine(const EngineOptions& options)
+    : table_(options.table != nullptr ? options.table : best_table()),
+      pool_(options.threads > 0 ? options.threads : cpu_budget()) {}
+
+std::unique_ptr<CompiledProgram> Engine::compile(std::span<const int32_t> words,
+                                                 std::span<const ConstantData> constants) {
+  try {
+    const Program program = decode_program(words, constants);
+    const PlanContext context{*table_, weights_, pool_};
+    return std::unique_ptr<CompiledProgram>(new CompiledProgram(*this, make_plan(program, constants, context)));
+  } catch (...) {
+    throw current_error();
+  }
+}
+
+}  // namespace rskip

@@ -1,0 +1,104 @@
+// The native backend without Node: an engine owns workers and packed weights; compiled programs run on it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "engine/error.h"
+#include "engine/executor.h"
+#include "engine/plan.h"
+#include "engine/program.h"
+#include "engine/weight_cache.h"
+#include "engine/worker_pool.h"
+
+namespace rskip {
+
+struct EngineOptions {
+  int threads = 0;                     // 0: cpu_budget()
+  const KernelTable* table = nullptr;  // null: the best that this machine can run
+};
+
+// A span of bytes that the caller keeps alive during a run.
+struct InputBytes {
+  const void* data = nullptr;
+  size_t bytes = 0;
+};
+struct OutputBytes {
+  void* data = nullptr;
+  size_t bytes = 0;
+};
+
+// As RunRequest in lib/backends/backend.ts. Everything pointed to must live until the run has ended.
+struct RunRequest {
+  int64_t items = 1;
+  std::vector<InputBytes> inputs;
+  std::vector<OutputBytes> outputs;
+  std::vector<uint8_t> modes;
+  std::vector<float> thresholds;
+  std::span<uint8_t> ran;
+  std::span<float> scores;
+  const int32_t* abort_flag = nullptr;  // not 0: stop
+};
+
+// How a run ended.
+struct RunResult {
+  std::optional<EngineError> error;
+  uint64_t instructions = 0;  // that were executed, over all items
+};
+
+class Engine;
+
+class CompiledProgram {
+ public:
+  // Checks the request: throws EngineError(kInvalidArgument) when a length or a mode doesn't fit.
+  // `done` is called once, on a worker's thread.
+  void run(RunRequest request, std::function<void(const RunResult&)> done);
+  // The calling thread works too.
+  RunResult run_here(RunRequest request);
+  const Plan& plan() const { return *plan_; }
+
+ private:
+  friend class Engine;
+  friend class ProgramRun;
+  CompiledProgram(Engine& engine, std::unique_ptr<const Plan> plan);
+  void check(const RunRequest& request) const;
+  Engine& engine_;
+  std::shared_ptr<const Plan> plan_;
+  // Frames that no item is using.
+  struct Frames {
+    std::mutex mutex;
+    std::vector<std::unique_ptr<Frame>> idle;
+  };
+  std::shared_ptr<Frames> frames_;
+};
+
+class Engine {
+ public:
+  explicit Engine(const EngineOptions& options);
+  // Cancels the runs under way and waits for them. Their `done` is still called.
+  ~Engine() = default;
+
+  const KernelTable& table() const { return *table_; }
+  int threads() const { return pool_.threads(); }
+  // Programs must not outlive the engine. Throws EngineError.
+  std::unique_ptr<CompiledProgram> compile(std::span<const int32_t> words, std::span<const ConstantData> constants);
+  void cancel_all() { pool_.cancel_all(); }
+  // Packed weights and constants in use.
+  size_t cached_weights() { return weights_.size(); }
+
+ private:
+  friend class CompiledProgram;
+  const KernelTable* table_;
+  WeightCache weights_;
+  std::mutex here_mutex_;
+  Workspace here_;  // of run_here()
+  WorkerPool pool_;  // last: its threads end before the rest goes
+};
+
+}  // namespace rskip

@@ -1,0 +1,22 @@
+// The decision of a gate.
+#pragma once
+
+#include "ops/ops.h"
+
+namespace rskip {
+
+// Whether the block runs: score <compare> threshold. A NaN compares with nothing, so nothing would follow from it;
+// the block then runs, which is what the network without gates would do.
+inline bool gate_runs(ops::CompareKind compare, float score, float threshold) {
+  if (score != score) return true;
+  switch (compare) {
+    case ops::CompareKind::kGt: return score > threshold;
+    case ops::CompareKind::kGe: return score >= threshold;
+    case ops::CompareKind::kLt: return score < threshold;
+    case ops::CompareKind::kLe: return score <= threshold;
+    case ops::CompareKind::kEq: return score == threshold;
+  }
+  return true;
+}
+
+}  // namespace rskip

@@ -1,0 +1,226 @@
+#include "engine/kernel_instructions.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace rskip {
+namespace {
+
+BlockedView resolve(const Frame& frame, const BlockedOperand& operand) {
+  BlockedView view = operand.view;
+  view.data = frame.at<float>(operand.place);
+  return view;
+}
+
+PlanarView resolve(const Frame& frame, const PlanarOperand& operand) {
+  PlanarView view = operand.view;
+  view.data = frame.at<float>(operand.place);
+  return view;
+}
+
+// A float read and written takes about as long as some multiply-adds.
+constexpr int64_t kMoveWork = 8;
+
+int64_t move_work(const BlockedView& view) {
+  return static_cast<int64_t>(view.blocks()) * kLanes * view.height * view.width * kMoveWork;
+}
+
+// An instruction from a lambda: body(frame, workspace, part, parts).
+template <class Body>
+class Simple final : public Instruction {
+ public:
+  Simple(int64_t work, Body body) : work_(work), body_(std::move(body)) {}
+  int64_t shareable_work() const override { return work_; }
+
+ private:
+  void compute(Frame& frame, Workspace&, int part, int parts) const override { body_(frame, part, parts); }
+  const int64_t work_;
+  const Body body_;
+};
+template <class Body>
+InstructionPtr simple(int64_t work, Body body) {
+  return std::make_unique<Simple<Body>>(work, std::move(body));
+}
+
+class Conv final : public Instruction {
+ public:
+  Conv(const KernelTable& table, ConvOperands operands) : kernel_(table.conv), o_(std::move(operands)) {}
+  int64_t shareable_work() const override { return o_.multiply_adds; }
+  size_t scratch_bytes() const override { return conv_scratch_bytes(*o_.conv); }
+
+ private:
+  void compute(Frame& frame, Workspace& workspace, int part, int parts) const override {
+    ConvArgs args;
+    args.conv = o_.conv.get();
+    if (o_.planar) {
+      args.x_planar = resolve(frame, o_.x_planar);
+    } else {
+      args.x = resolve(frame, o_.x);
+    }
+    args.y = resolve(frame, o_.y);
+    BlockedView residual;
+    if (o_.has_residual) {
+      residual = resolve(frame, o_.residual);
+      args.residual = &residual;
+    }
+    args.act = o_.act;
+    args.scratch = workspace.scratch.data();
+    kernel_(args, part, parts);
+  }
+  decltype(KernelTable::conv) const kernel_;
+  const ConvOperands o_;
+};
+
+// The share of n floats, cut at whole vectors.
+std::pair<int64_t, int64_t> span_share(int64_t n, int part, int parts) {
+  const int64_t vectors = (n + kLanes - 1) / kLanes;
+  return {std::min(n, vectors * part / parts * kLanes), std::min(n, vectors * (part + 1) / parts * kLanes)};
+}
+
+}  // namespace
+
+InstructionPtr make_conv(const KernelTable& table, ConvOperands operands) {
+  return std::make_unique<Conv>(table, std::move(operands));
+}
+
+InstructionPtr make_gemm(const KernelTable& table, GemmOperands o) {
+  const int64_t work = static_cast<int64_t>(o.m) * o.k * o.n;
+  return simple(work, [kernel = table.gemm, o = std::move(o)](Frame& frame, int part, int parts) {
+    GemmArgs args;
+    args.gemm = o.gemm.get();
+    args.a = frame.at<float>(o.a);
+    args.y = frame.at<float>(o.y);
+    args.residual = o.has_residual ? frame.at<float>(o.residual) : nullptr;
+    args.m = o.m;
+    args.act = o.act;
+    kernel(args, part, parts);
+  });
+}
+
+InstructionPtr make_pool(const KernelTable& table, BlockedOperand x, BlockedOperand y, const PoolArgs& window) {
+  const int64_t work = move_work(y.view) * window.kernel_h * window.kernel_w;
+  return simple(work, [kernel = table.pool, x, y, window](Frame& frame, int part, int parts) {
+    PoolArgs args = window;
+    args.x = resolve(frame, x);
+    args.y = resolve(frame, y);
+    kernel(args, part, parts);
+  });
+}
+
+InstructionPtr make_global_pool(const KernelTable& table, BlockedOperand x, bool max, Place y) {
+  return simple(move_work(x.view), [kernel = table.global_pool, x, max, y](Frame& frame, int part, int parts) {
+    BlockedView view = resolve(frame, x);
+    const int begin = view.blocks() * part / parts, end = view.blocks() * (part + 1) / parts;
+    if (begin == end) return;
+    view.data += begin * view.block_stride;
+    view.channels = std::min(view.channels, end * kLanes) - begin * kLanes;
+    kernel(view, max, frame.at<float>(y) + begin * kLanes);
+  });
+}
+
+InstructionPtr make_affine(const KernelTable& table, BlockedOperand x, Place scale, Place shift, BlockedOperand y,
+                           Activation act) {
+  return simple(move_work(y.view), [kernel = table.affine_blocked, x, scale, shift, y, act](Frame& frame, int part, int parts) {
+    kernel(resolve(frame, x), frame.at<float>(scale), frame.at<float>(shift), resolve(frame, y), act, part, parts);
+  });
+}
+
+InstructionPtr make_unary(const KernelTable& table, BlockedOperand x, BlockedOperand y, Activation act) {
+  return simple(move_work(y.view), [kernel = table.unary_blocked, x, y, act](Frame& frame, int part, int parts) {
+    kernel(resolve(frame, x), resolve(frame, y), act, part, parts);
+  });
+}
+
+InstructionPtr make_binary(const KernelTable& table, BinaryKind kind, BlockedOperand a, BlockedOperand b,
+                           BlockedOperand y, Activation act) {
+  return simple(move_work(y.view), [kernel = table.binary_blocked, kind, a, b, y, act](Frame& frame, int part, int parts) {
+    kernel(kind, resolve(frame, a), resolve(frame, b), resolve(frame, y), act, part, parts);
+  });
+}
+
+InstructionPtr make_binary_channel(const KernelTable& table, BinaryKind kind, BlockedOperand a, Place v, bool reversed,
+                                   BlockedOperand y, Activation act) {
+  const auto body = [kernel = table.binary_channel, kind, a, v, reversed, y, act](Frame& frame, int part, int parts) {
+    kernel(kind, resolve(frame, a), frame.at<float>(v), reversed, resolve(frame, y), act, part, parts);
+  };
+  return simple(move_work(y.view), body);
+}
+
+InstructionPtr make_unary_span(const KernelTable& table, Place x, Place y, int64_t n, Activation act) {
+  return simple(n * kMoveWork, [kernel = table.unary_span, x, y, n, act](Frame& frame, int part, int parts) {
+    const auto [begin, end] = span_share(n, part, parts);
+    kernel(frame.at<float>(x) + begin, frame.at<float>(y) + begin, static_cast<size_t>(end - begin), act);
+  });
+}
+
+InstructionPtr make_binary_span(const KernelTable& table, BinaryKind kind, Place a, Place b, Place y, int64_t n,
+                                Activation act) {
+  return simple(n * kMoveWork, [kernel = table.binary_span, kind, a, b, y, n, act](Frame& frame, int part, int parts) {
+    const auto [begin, end] = span_share(n, part, parts);
+    kernel(kind, frame.at<float>(a) + begin, frame.at<float>(b) + begin, frame.at<float>(y) + begin,
+           static_cast<size_t>(end - begin), act);
+  });
+}
+
+InstructionPtr make_planar_to_blocked(const KernelTable& table, PlanarOperand x, BlockedOperand y) {
+  return simple(move_work(y.view), [kernel = table.planar_to_blocked, x, y](Frame& frame, int part, int parts) {
+    kernel(resolve(frame, x), resolve(frame, y), part, parts);
+  });
+}
+
+InstructionPtr make_blocked_to_planar(const KernelTable& table, BlockedOperand x, PlanarOperand y) {
+  return simple(move_work(x.view), [kernel = table.blocked_to_planar, x, y](Frame& frame, int part, int parts) {
+    kernel(resolve(frame, x), resolve(frame, y), part, parts);
+  });
+}
+
+InstructionPtr make_copy(Place x, Place y, size_t bytes) {
+  return simple(0, [x, y, bytes](Frame& frame, int, int) {
+    if (bytes > 0) std::memcpy(frame.at<void>(y), frame.at<void>(x), bytes);
+  });
+}
+
+InstructionPtr make_copy_planar(PlanarOperand x, PlanarOperand y) {
+  return simple(0, [x, y](Frame& frame, int, int) {
+    const PlanarView from = resolve(frame, x), to = resolve(frame, y);
+    for (int c = 0; c < from.channels; ++c) {
+      for (int h = 0; h < from.height; ++h) {
+        std::memcpy(to.data + c * to.plane_stride + h * to.row_stride,
+                    from.data + c * from.plane_stride + h * from.row_stride,
+                    static_cast<size_t>(from.width) * sizeof(float));
+      }
+    }
+  });
+}
+
+InstructionPtr make_copy_blocked(BlockedOperand x, BlockedOperand y) {
+  return simple(0, [x, y](Frame& frame, int, int) {
+    const BlockedView from = resolve(frame, x), to = resolve(frame, y);
+    for (int b = 0; b < from.blocks(); ++b) {
+      for (int h = 0; h < from.height; ++h) {
+        std::memcpy(to.data + b * to.block_stride + h * to.row_stride,
+                    from.data + b * from.block_stride + h * from.row_stride,
+                    static_cast<size_t>(from.width) * kLanes * sizeof(float));
+      }
+    }
+  });
+}
+
+InstructionPtr make_pad_channels(Place x, Place y, int n) {
+  return simple(0, [x, y, n](Frame& frame, int, int) {
+    float* to = frame.at<float>(y);
+    std::copy_n(frame.at<float>(x), n, to);
+    std::fill(to + n, to + whole_blocks(n), 0.0f);
+  });
+}
+
+InstructionPtr make_spread(Place x, Place y, int n) {
+  return simple(0, [x, y, n](Frame& frame, int, int) {
+    float* to = frame.at<float>(y);
+    std::fill_n(to, n, *frame.at<float>(x));
+    std::fill(to + n, to + whole_blocks(n), 0.0f);
+  });
+}
+
+}  // namespace rskip

@@ -1,0 +1,68 @@
+// Instructions that call the kernels of the dispatch table.
+#pragma once
+
+#include <memory>
+
+#include "engine/instruction.h"
+#include "kernels/table.h"
+
+namespace rskip {
+
+// A blocked or planar image: `place` is that of its pixel (0, 0), the view has no data yet.
+struct BlockedOperand {
+  Place place;
+  BlockedView view;
+};
+struct PlanarOperand {
+  Place place;
+  PlanarView view;
+};
+
+struct ConvOperands {
+  std::shared_ptr<const PackedConv> conv;
+  bool planar = false;
+  BlockedOperand x;
+  PlanarOperand x_planar;
+  BlockedOperand y;
+  bool has_residual = false;
+  BlockedOperand residual;
+  Activation act;
+  int64_t multiply_adds = 0;
+};
+InstructionPtr make_conv(const KernelTable& table, ConvOperands operands);
+
+struct GemmOperands {
+  std::shared_ptr<const PackedGemm> gemm;
+  Place a, y;
+  bool has_residual = false;
+  Place residual;
+  int m = 0, k = 0, n = 0;
+  Activation act;
+};
+InstructionPtr make_gemm(const KernelTable& table, GemmOperands operands);
+
+// `args` carries the window; its views are replaced.
+InstructionPtr make_pool(const KernelTable& table, BlockedOperand x, BlockedOperand y, const PoolArgs& args);
+InstructionPtr make_global_pool(const KernelTable& table, BlockedOperand x, bool max, Place y);
+InstructionPtr make_affine(const KernelTable& table, BlockedOperand x, Place scale, Place shift, BlockedOperand y,
+                           Activation act);
+InstructionPtr make_unary(const KernelTable& table, BlockedOperand x, BlockedOperand y, Activation act);
+InstructionPtr make_binary(const KernelTable& table, BinaryKind kind, BlockedOperand a, BlockedOperand b,
+                           BlockedOperand y, Activation act);
+InstructionPtr make_binary_channel(const KernelTable& table, BinaryKind kind, BlockedOperand a, Place v, bool reversed,
+                                   BlockedOperand y, Activation act);
+InstructionPtr make_unary_span(const KernelTable& table, Place x, Place y, int64_t n, Activation act);
+InstructionPtr make_binary_span(const KernelTable& table, BinaryKind kind, Place a, Place b, Place y, int64_t n,
+                                Activation act);
+InstructionPtr make_planar_to_blocked(const KernelTable& table, PlanarOperand x, BlockedOperand y);
+InstructionPtr make_blocked_to_planar(const KernelTable& table, BlockedOperand x, PlanarOperand y);
+
+// Plain copies; no kernel of the table.
+InstructionPtr make_copy(Place x, Place y, size_t bytes);
+InstructionPtr make_copy_planar(PlanarOperand x, PlanarOperand y);
+InstructionPtr make_copy_blocked(BlockedOperand x, BlockedOperand y);
+// y[0, n) = x[0, n), or x[0] for make_spread; then zeros up to whole blocks.
+InstructionPtr make_pad_channels(Place x, Place y, int n);
+InstructionPtr make_spread(Place x, Place y, int n);
+
+}  // namespace rskip

@@ -1,0 +1,394 @@
+// Which instruction computes a step. The choice depends on the program alone, never on the instruction set, the
+// number of threads or the data, so that every machine computes the same bits.
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "engine/dense_instruction.h"
+#include "engine/plan_builder.h"
+
+namespace rskip {
+namespace {
+
+// Kinds of cached weights; part of WeightCache keys, beside those of nodes.cc.
+enum : int64_t { kPackedConv = 16, kPackedGemm = 17 };
+
+template <class T>
+using Slot = std::shared_ptr<std::shared_ptr<const T>>;
+
+bool fits_int(int64_t v) { return v > 0 && v <= std::numeric_limits<int>::max(); }
+
+// The attributes of a two-dimensional window; one-dimensional ones get a first axis of extent 1.
+struct Window2d {
+  int kernel_h = 1, kernel_w = 1, stride_h = 1, stride_w = 1, dilation_h = 1, dilation_w = 1;
+  Halo pad;
+};
+bool as_2d(const ops::Window& w, Window2d* out) {
+  const size_t rank = w.kernel.size();
+  if (rank > 2) return false;
+  for (const Ints* list : {&w.kernel, &w.strides, &w.dilations}) {
+    for (int64_t v : *list) {
+      if (!fits_int(v)) return false;
+    }
+  }
+  const auto last = [rank](const Ints& list) { return static_cast<int>(list[rank - 1]); };
+  out->kernel_w = last(w.kernel);
+  out->stride_w = last(w.strides);
+  out->dilation_w = last(w.dilations);
+  out->pad.left = static_cast<int>(w.pads[rank - 1]);
+  out->pad.right = static_cast<int>(w.pads[2 * rank - 1]);
+  if (rank == 2) {
+    out->kernel_h = static_cast<int>(w.kernel[0]);
+    out->stride_h = static_cast<int>(w.strides[0]);
+    out->dilation_h = static_cast<int>(w.dilations[0]);
+    out->pad.top = static_cast<int>(w.pads[0]);
+    out->pad.bottom = static_cast<int>(w.pads[2]);
+  }
+  return true;
+}
+
+bool no_pad(const Halo& pad) { return pad.top == 0 && pad.left == 0 && pad.bottom == 0 && pad.right == 0; }
+
+}  // namespace
+
+void PlanBuilder::lower(const Step& step) {
+  bool done = false;
+  switch (step.op) {
+    case Op::kConv: done = lower_conv(step); break;
+    case Op::kGemm:
+    case Op::kMatmul: done = lower_gemm(step); break;
+    case Op::kPool: done = lower_pool(step); break;
+    case Op::kGlobalPool: done = lower_global_pool(step, step.max); break;
+    case Op::kReduceMean: done = lower_spatial_mean(step); break;
+    case Op::kAffine: done = lower_affine(step); break;
+    case Op::kUnary: done = lower_unary(step); break;
+    case Op::kBinary: done = lower_binary(step); break;
+    case Op::kConcat: done = lower_concat(step); break;
+    case Op::kReshape: done = lower_reshape(step); break;
+    default: break;
+  }
+  if (!done) lower_dense(step);
+}
+
+bool PlanBuilder::lower_conv(const Step& step) {
+  const int32_t x_id = step.inputs[0], weight = step.inputs[1], bias = step.inputs[2], residual = step.inputs[3];
+  const int32_t y_id = step.outputs[0];
+  Image x, y;
+  Window2d window;
+  if (!as_image(value(x_id), &x) || !as_image(value(y_id), &y) || !as_2d(step.window, &window)) return false;
+  if (!is_constant(weight) || (bias != kNone && !is_constant(bias))) return false;
+  const bool pointwise = window.kernel_h == 1 && window.kernel_w == 1 && step.group == 1 && no_pad(window.pad);
+  if (pointwise && x.pixels() == 1 && y.pixels() == 1) return lower_conv_as_gemm(step, x);
+
+  ConvShape shape;
+  shape.in_channels = x.c;
+  shape.in_height = x.h;
+  shape.in_width = x.w;
+  shape.out_channels = y.c;
+  shape.out_height = y.h;
+  shape.out_width = y.w;
+  shape.kernel_h = window.kernel_h;
+  shape.kernel_w = window.kernel_w;
+  shape.stride_h = window.stride_h;
+  shape.stride_w = window.stride_w;
+  shape.dilation_h = window.dilation_h;
+  shape.dilation_w = window.dilation_w;
+  shape.pad = window.pad;
+  shape.groups = static_cast<int>(step.group);
+  const ConvAlgorithm algorithm = choose_conv_algorithm(shape);
+  const Halo halo = conv_input_halo(shape, algorithm);
+
+  const auto packed = std::make_shared<std::shared_ptr<const PackedConv>>();
+  const WeightCache::Key key = {constant_id(weight), constant_id(bias), kPackedConv, static_cast<int64_t>(algorithm),
+                                x.c, x.h, x.w, y.c, y.h, y.w, shape.kernel_h, shape.kernel_w, shape.stride_h,
+                                shape.stride_w, shape.dilation_h, shape.dilation_w, shape.pad.top, shape.pad.left,
+                                shape.pad.bottom, shape.pad.right, shape.groups};
+  packing_.push_back([this, key, packed, shape, algorithm, w = constant_floats(weight), b = constant_floats(bias)] {
+    *packed = context_.weights.get<PackedConv>(key, [&] { return pack_conv(shape, algorithm, w, b); });
+  });
+
+  const bool planar = algorithm == ConvAlgorithm::kPlanar;
+  const NodeId from = planar ? request_planar(x_id, halo) : request_blocked(x_id, halo);
+  const NodeId add = residual == kNone ? kNone : request_blocked(residual);
+  const NodeId to = target(y_id, Form::kBlocked);
+  Draft draft{.reads = {from}, .write = to};
+  if (add != kNone) {
+    draft.reads.push_back(add);
+    draft.in_place.push_back(add);
+  }
+  const int64_t work = static_cast<int64_t>(y.c) * y.pixels() * (x.c / step.group) * shape.kernel_h * shape.kernel_w;
+  draft.make = [=, act = step.act](const PlanBuilder& b) {
+    return for_images(y.n, [&](int n) {
+      ConvOperands o;
+      o.conv = *packed;
+      o.planar = planar;
+      if (planar) {
+        o.x_planar = b.planar(from, n);
+      } else {
+        o.x = b.blocked(from, n);
+      }
+      o.y = b.blocked(to, n);
+      o.has_residual = add != kNone;
+      if (o.has_residual) o.residual = b.blocked(add, n);
+      o.act = act;
+      o.multiply_adds = work;
+      return make_conv(b.table(), std::move(o));
+    });
+  };
+  add_compute(std::move(draft));
+  return true;
+}
+
+bool PlanBuilder::lower_conv_as_gemm(const Step& step, const Image& x) {
+  const int n = static_cast<int>(value(step.outputs[0]).shape[1]);
+  draft_gemm(step, x.n, x.c, n, true);
+  return true;
+}
+
+bool PlanBuilder::lower_gemm(const Step& step) {
+  const Value &a = value(step.inputs[0]), &b = value(step.inputs[1]);
+  const bool product = step.op == Op::kMatmul;
+  if (!is_constant(step.inputs[1]) || b.shape.size() != 2) return false;
+  if (!product && step.inputs[2] != kNone && !is_constant(step.inputs[2])) return false;
+  const int64_t k = a.shape.back(), n = value(step.outputs[0]).shape.back();
+  if (!fits_int(k) || !fits_int(n) || a.elements == 0 || !fits_int(a.elements / k)) return false;
+  draft_gemm(step, static_cast<int>(a.elements / k), static_cast<int>(k), static_cast<int>(n), !product && step.trans_b);
+  return true;
+}
+
+void PlanBuilder::draft_gemm(const Step& step, int m, int k, int n, bool trans_b) {
+  const bool product = step.op == Op::kMatmul;
+  const int32_t b_id = step.inputs[1], c_id = product ? kNone : step.inputs[2];
+  const int32_t residual = product ? kNone : step.inputs[3];
+  const auto packed = std::make_shared<std::shared_ptr<const PackedGemm>>();
+  const WeightCache::Key key = {constant_id(b_id), constant_id(c_id), kPackedGemm, k, n, trans_b};
+  packing_.push_back([this, key, packed, k, n, trans_b, w = constant_floats(b_id), c = constant_floats(c_id)] {
+    *packed = context_.weights.get<PackedGemm>(key, [&] { return pack_gemm(k, n, w, trans_b, c); });
+  });
+  const NodeId from = request(step.inputs[0], Form::kDense);
+  const NodeId add = residual == kNone ? kNone : request(residual, Form::kDense);
+  const NodeId to = target(step.outputs[0], Form::kDense);
+  Draft draft{.reads = {from}, .write = to};
+  if (add != kNone) {
+    draft.reads.push_back(add);
+    draft.in_place.push_back(add);
+  }
+  draft.make = [=, act = step.act](const PlanBuilder& b) {
+    GemmOperands o;
+    o.gemm = *packed;
+    o.a = b.place(from);
+    o.y = b.place(to);
+    o.has_residual = add != kNone;
+    if (o.has_residual) o.residual = b.place(add);
+    o.m = m;
+    o.k = k;
+    o.n = n;
+    o.act = act;
+    return make_gemm(b.table(), std::move(o));
+  };
+  add_compute(std::move(draft));
+}
+
+bool PlanBuilder::lower_pool(const Step& step) {
+  Image x, y;
+  Window2d window;
+  if (step.outputs.size() != 1 || !as_image(value(step.inputs[0]), &x) || !as_image(value(step.outputs[0]), &y)) return false;
+  if (!as_2d(step.window, &window)) return false;
+  PoolArgs args;
+  args.kernel_h = window.kernel_h;
+  args.kernel_w = window.kernel_w;
+  args.stride_h = window.stride_h;
+  args.stride_w = window.stride_w;
+  args.dilation_h = window.dilation_h;
+  args.dilation_w = window.dilation_w;
+  args.pad = window.pad;
+  args.max = step.max;
+  args.count_include_pad = step.count_include_pad;
+  const NodeId from = request_blocked(step.inputs[0]);
+  const NodeId to = target(step.outputs[0], Form::kBlocked);
+  add_compute({.reads = {from}, .write = to, .make = [=](const PlanBuilder& b) {
+    return for_images(y.n, [&](int n) { return make_pool(b.table(), b.blocked(from, n), b.blocked(to, n), args); });
+  }});
+  return true;
+}
+
+bool PlanBuilder::lower_global_pool(const Step& step, bool max) {
+  if (!blocked_at_home(step.inputs[0])) return false;
+  const NodeId from = request_blocked(step.inputs[0]);
+  const NodeId to = target(step.outputs[0], Form::kDense);
+  const Image x = nodes_[static_cast<size_t>(from)].image;
+  add_compute({.reads = {from}, .write = to, .make = [=](const PlanBuilder& b) {
+    return for_images(x.n, [&](int n) {
+      const Place y = b.place(to).plus(static_cast<int64_t>(n) * x.c * static_cast<int64_t>(sizeof(float)));
+      return make_global_pool(b.table(), b.blocked(from, n), max, y);
+    });
+  }});
+  return true;
+}
+
+// A mean over exactly the spatial axes is a global average pool.
+bool PlanBuilder::lower_spatial_mean(const Step& step) {
+  const size_t rank = value(step.inputs[0]).shape.size();
+  if (rank < 3 || step.axes.size() != rank - 2 || step.axes[0] != 2) return false;
+  return lower_global_pool(step, false);
+}
+
+bool PlanBuilder::lower_affine(const Step& step) {
+  if (!blocked_at_home(step.inputs[0]) || !is_constant(step.inputs[1]) || !is_constant(step.inputs[2])) return false;
+  const NodeId from = request_blocked(step.inputs[0]);
+  const Image x = nodes_[static_cast<size_t>(from)].image;
+  const NodeId scale = constant_channels(step.inputs[1], x.c), shift = constant_channels(step.inputs[2], x.c);
+  const NodeId to = target(step.outputs[0], Form::kBlocked);
+  add_compute({.reads = {from}, .write = to, .in_place = {from}, .make = [=, act = step.act](const PlanBuilder& b) {
+    return for_images(x.n, [&](int n) {
+      return make_affine(b.table(), b.blocked(from, n), b.place(scale), b.place(shift), b.blocked(to, n), act);
+    });
+  }});
+  return true;
+}
+
+bool PlanBuilder::lower_unary(const Step& step) {
+  const Form form = blocked_at_home(step.inputs[0]) ? Form::kBlocked : Form::kDense;
+  const NodeId from = request(step.inputs[0], form);
+  const NodeId to = target(step.outputs[0], form);
+  add_compute({.reads = {from}, .write = to, .in_place = {from}, .make = make_activation(from, to, step.act)});
+  return true;
+}
+
+MakeFn PlanBuilder::make_activation(NodeId from, NodeId to, const Activation& act) const {
+  const Node node = nodes_[static_cast<size_t>(from)];
+  if (node.form == Form::kBlocked) {
+    return [=](const PlanBuilder& b) {
+      return for_images(node.image.n, [&](int n) { return make_unary(b.table(), b.blocked(from, n), b.blocked(to, n), act); });
+    };
+  }
+  return [=, n = value(node.value).elements](const PlanBuilder& b) {
+    return make_unary_span(b.table(), b.place(from), b.place(to), n, act);
+  };
+}
+
+bool PlanBuilder::lower_binary(const Step& step) {
+  const Value &a = value(step.inputs[0]), &b = value(step.inputs[1]), &y = value(step.outputs[0]);
+  if (y.dtype != DType::kFloat32) return false;
+  const bool any_blocked = blocked_at_home(step.inputs[0]) || blocked_at_home(step.inputs[1]);
+  if (a.shape != b.shape) {
+    const int wide = a.shape == y.shape ? 0 : 1;
+    return value(step.inputs[static_cast<size_t>(wide)]).shape == y.shape &&
+           blocked_at_home(step.inputs[static_cast<size_t>(wide)]) && lower_binary_channel(step, wide);
+  }
+  const Form form = any_blocked ? Form::kBlocked : Form::kDense;
+  const NodeId left = request(step.inputs[0], form), right = request(step.inputs[1], form);
+  const NodeId to = target(step.outputs[0], form);
+  Draft draft{.reads = {left, right}, .write = to, .in_place = {left, right}, .elementwise = true};
+  const Image image = nodes_[static_cast<size_t>(to)].image;
+  draft.make = [=, kind = step.binary, act = step.act, n = y.elements](const PlanBuilder& p) -> InstructionPtr {
+    if (form == Form::kDense) {
+      return make_binary_span(p.table(), kind, p.place(left), p.place(right), p.place(to), n, act);
+    }
+    return for_images(image.n, [&](int i) {
+      return make_binary(p.table(), kind, p.blocked(left, i), p.blocked(right, i), p.blocked(to, i), act);
+    });
+  };
+  add_compute(std::move(draft));
+  return true;
+}
+
+// One operand has the result's shape and is blocked; the other has one element per channel (of all images or of each),
+// or one in all.
+bool PlanBuilder::lower_binary_channel(const Step& step, int wide) {
+  const int32_t wide_id = step.inputs[static_cast<size_t>(wide)], narrow_id = step.inputs[static_cast<size_t>(1 - wide)];
+  const Value &y = value(step.outputs[0]), &narrow = value(narrow_id);
+  Ints shape(y.shape.size() - narrow.shape.size(), 1);
+  shape.insert(shape.end(), narrow.shape.begin(), narrow.shape.end());
+  if (std::any_of(shape.begin() + 2, shape.end(), [](int64_t d) { return d != 1; })) return false;
+  if (shape[0] != 1 && (shape[1] != y.shape[1] || is_constant(narrow_id))) return false;
+
+  const Image image = nodes_[static_cast<size_t>(home(wide_id))].image;
+  const NodeId from = request_blocked(wide_id);
+  const bool each = shape[0] != 1;
+  const NodeId vector = request_channels(narrow_id, image.c, each ? image.n : 1);
+  const NodeId to = target(step.outputs[0], Form::kBlocked);
+  Draft draft{.reads = {from, vector}, .write = to, .in_place = {from}};
+  draft.make = [=, kind = step.binary, act = step.act, reversed = wide == 1](const PlanBuilder& p) {
+    return for_images(image.n, [&](int n) {
+      const int64_t skip = each ? static_cast<int64_t>(n) * whole_blocks(image.c) * static_cast<int64_t>(sizeof(float)) : 0;
+      return make_binary_channel(p.table(), kind, p.blocked(from, n), p.place(vector).plus(skip), reversed,
+                                 p.blocked(to, n), act);
+    });
+  };
+  add_compute(std::move(draft));
+  return true;
+}
+
+// Along channels, where every input but the last fills whole blocks.
+bool PlanBuilder::lower_concat(const Step& step) {
+  Image y;
+  if (step.axis != 1 || !as_image(value(step.outputs[0]), &y)) return false;
+  for (size_t i = 0; i < step.inputs.size(); ++i) {
+    if (!blocked_at_home(step.inputs[i])) return false;
+    if (i + 1 < step.inputs.size() && value(step.inputs[i]).shape[1] % kLanes != 0) return false;
+  }
+  Draft draft;
+  for (int32_t id : step.inputs) draft.reads.push_back(request_blocked(id));
+  draft.write = target(step.outputs[0], Form::kBlocked);
+  draft.make = [=, from = draft.reads, to = draft.write](const PlanBuilder& p) {
+    std::vector<InstructionPtr> copies;
+    for (int n = 0; n < y.n; ++n) {
+      BlockedOperand part = p.blocked(to, n);
+      for (NodeId node : from) {
+        const BlockedOperand x = p.blocked(node, n);
+        part.view.channels = x.view.channels;
+        copies.push_back(make_copy_blocked(x, part));
+        part.place = part.place.plus(part.view.block_stride * x.view.blocks() * static_cast<int64_t>(sizeof(float)));
+      }
+    }
+    return make_sequence(std::move(copies));
+  };
+  add_compute(std::move(draft));
+  return true;
+}
+
+// A view of the same memory, but for values that several branches write.
+bool PlanBuilder::lower_reshape(const Step& step) {
+  const int32_t x_id = step.inputs[0], y_id = step.outputs[0];
+  Image x, y;
+  const bool same_image = as_image(value(x_id), &x) && as_image(value(y_id), &y) && x == y;
+  const Form form = same_image && blocked_at_home(x_id) ? Form::kBlocked : Form::kDense;
+  const NodeId from = request(x_id, form);
+  if (writers_[static_cast<size_t>(y_id)] > 1) {
+    const NodeId dense = request(x_id, Form::kDense);
+    const NodeId to = target(y_id, Form::kDense);
+    add_compute({.reads = {dense}, .write = to, .make = [=, bytes = value(x_id).bytes()](const PlanBuilder& p) {
+      return make_copy(p.place(dense), p.place(to), bytes);
+    }});
+    return true;
+  }
+  const Node source = nodes_[static_cast<size_t>(from)];
+  const NodeId view = source.arena ? add_node(y_id, form) : add_fixed(y_id, form, source.fixed);
+  home_[static_cast<size_t>(y_id)] = view;
+  if (source.arena) join(view, from);
+  add_draft({.reads = {from}, .write = view});
+  return true;
+}
+
+void PlanBuilder::lower_dense(const Step& step) {
+  Draft draft;
+  std::vector<NodeId> operands;
+  for (int32_t id : step.inputs) {
+    operands.push_back(id == kNone ? kNone : request(id, Form::kDense));
+    if (id != kNone) draft.reads.push_back(operands.back());
+  }
+  for (int32_t id : step.outputs) operands.push_back(target(id, Form::kDense));
+  draft.write = operands[step.inputs.size()];
+  draft.more_writes.assign(operands.begin() + static_cast<ptrdiff_t>(step.inputs.size()) + 1, operands.end());
+  const size_t first_view = plan_->views.size();
+  for (TensorView& view : dense_views(program_, step)) plan_->views.push_back(std::move(view));
+  draft.make = [=, &step](const PlanBuilder& b) {
+    std::vector<Place> places;
+    for (NodeId node : operands) places.push_back(node == kNone ? Place{} : b.place(node));
+    return make_dense(step, std::move(places), first_view);
+  };
+  add_compute(std::move(draft));
+}
+
+}  // namespace rskip

@@ -1,0 +1,27 @@
+// Where buffers lie in an arena: a pure function of their lifetimes and sizes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace rskip {
+
+inline constexpr size_t kArenaAlignment = 64;
+
+// A buffer is alive from time `first` to time `last`, both included.
+struct Lifetime {
+  int32_t first = 0, last = 0;
+  size_t bytes = 0;
+};
+
+struct MemoryPlan {
+  std::vector<size_t> offsets;  // one per lifetime, multiples of kArenaAlignment
+  size_t bytes = 0;             // of the arena
+};
+
+// Buffers whose lifetimes overlap never share a byte. Largest first, each at the lowest offset that is free for
+// its whole life: near the best for the shapes of residual networks, and quick.
+MemoryPlan plan_memory(const std::vector<Lifetime>& lifetimes);
+
+}  // namespace rskip

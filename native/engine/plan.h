@@ -1,0 +1,78 @@
+// A program made ready to run: instructions in order, the places of all values in one arena, the control flow of
+// branches, gates and skips. Immutable; shared by all runs.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/instruction.h"
+#include "engine/program.h"
+#include "engine/weight_cache.h"
+#include "engine/worker_pool.h"
+#include "kernels/table.h"
+
+namespace rskip {
+
+struct PlanBlock {
+  Gate gate;
+  bool has_gate = false;
+  bool skippable = false;
+  Place score;          // float32; where there is a gate
+  int32_t body = 0;     // code after the gate
+  int32_t end = 0;      // code after the block
+  // What a skipped block still owes: a copy of the stream where it isn't updated in place, and its activation.
+  // Empty for a block without either: skipping it is no work at all.
+  std::vector<InstructionPtr> on_skip;
+};
+
+struct Code {
+  enum class Kind : uint8_t {
+    kRun,     // instruction
+    kBranch,  // to `target` when the bool at `condition` is false
+    kJump,    // to `target`
+    kEnter,   // block `block`: its mode says whether to go on to the gate, to the body or to the end
+    kDecide,  // the score of block `block` is there: to the body or to the end
+  };
+  Kind kind = Kind::kRun;
+  int32_t target = 0;
+  int32_t block = 0;
+  Place condition;
+  const Instruction* instruction = nullptr;
+  bool shareable = false;  // worth sharing among workers
+};
+
+struct PlanPort {
+  size_t item_bytes = 0;
+  bool batched = true;
+};
+
+struct Plan {
+  std::vector<InstructionPtr> instructions;
+  std::vector<Code> code;
+  std::vector<PlanBlock> blocks;
+  std::vector<PlanPort> inputs, outputs;
+  // Code [0, shared_outputs) computes and writes batched outputs; the rest writes those that all items share, and is
+  // for the first item only.
+  int32_t shared_outputs = 0;
+  std::vector<TensorView> views;  // a frame's, without data
+  size_t arena_bytes = 0;
+  size_t scratch_bytes = 0;
+  bool whole = false;
+  std::vector<std::shared_ptr<const void>> kept;  // constants that instructions point into
+  Frame make_frame() const;
+};
+
+struct PlanContext {
+  const KernelTable& table;
+  WeightCache& weights;
+  WorkerPool& pool;
+};
+
+// Packs weights on the pool's workers and the calling thread. The bytes of `constants` are not needed afterwards.
+std::unique_ptr<const Plan> make_plan(const Program& program, std::span<const ConstantData> constants,
+                                      const PlanContext& context);
+
+}  // namespace rskip

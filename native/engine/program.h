@@ -1,0 +1,102 @@
+// The native form of lib/model/program.ts. A Program is decoded from words that lib/backends/encode.ts
+// writes; nothing in them is trusted: decode_program() either returns a program whose indices, shapes and
+// attributes fit each other, or throws EngineError(kInternal).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "engine/tensor.h"
+#include "kernels/types.h"
+#include "ops/ops.h"
+
+namespace rskip {
+
+using Ints = std::vector<int64_t>;
+
+// Order is part of the encoding: that of OPS in lib/backends/encode.ts.
+enum class Op : int32_t {
+  kConv, kGemm, kMatmul, kAffine, kUnary, kBinary, kCompare, kLogical, kWhere, kCast, kPool, kGlobalPool,
+  kReduceMean, kSoftmax, kArgMax, kOneHot, kGather, kTranspose, kPad, kSlice, kConcat, kReshape, kExpand,
+  kBranch, kJump,
+};
+inline constexpr int kOpCount = 25;
+const char* op_name(Op op);
+
+inline constexpr int32_t kNone = -1;
+
+struct Value {
+  DType dtype = DType::kFloat32;
+  Ints shape;
+  int32_t constant = kNone;  // index into the list of constants
+  int64_t elements = 1;
+  size_t bytes() const { return static_cast<size_t>(elements) * dtype_size(dtype); }
+};
+
+// One step; which attributes are meaningful depends on `op`, as in lib/model/program.ts.
+struct Step {
+  Op op = Op::kReshape;
+  std::vector<int32_t> inputs, outputs;
+  Activation act;
+  ops::Window window;                     // conv (kernel from the weight's shape), pool
+  int64_t group = 1;                      // conv
+  BinaryKind binary = BinaryKind::kAdd;   // binary
+  ops::CompareKind compare = ops::CompareKind::kGt;
+  ops::LogicalKind logical = ops::LogicalKind::kAnd;
+  ops::PadMode pad_mode = ops::PadMode::kConstant;
+  bool trans_b = false;                   // gemm
+  bool max = false;                       // pool, globalPool
+  bool count_include_pad = false;         // pool
+  bool column_major = false;              // pool
+  bool log = false;                       // softmax
+  bool select_last = false;               // argMax
+  int64_t axis = 0, depth = 0;
+  Ints axes, perm, pads, starts, steps;
+  float value = 0;                        // pad
+  int32_t target = 0;                     // branch, jump
+};
+
+struct Gate {
+  int32_t score = kNone;
+  ops::CompareKind compare = ops::CompareKind::kGt;
+};
+
+struct Block {
+  bool skippable = false;
+  bool has_gate = false;
+  int32_t gate_first = 0, first = 0, end = 0;
+  int32_t input = kNone, output = kNone;
+  Activation skip_activation;
+  Gate gate;
+};
+
+struct Port {
+  int32_t value = kNone;
+  bool batched = true;
+};
+
+// A constant's bytes, owned by the caller for the time of the call that gets it. Equal ids mean equal bytes,
+// for the life of an engine.
+struct ConstantData {
+  int64_t id = 0;
+  DType dtype = DType::kFloat32;
+  const void* data = nullptr;
+  size_t bytes = 0;
+};
+
+struct Program {
+  std::vector<Value> values;
+  std::vector<Port> inputs, outputs;
+  std::vector<Step> steps;
+  std::vector<Block> blocks;
+  bool whole = false;  // batching 'whole': always one item
+  const Value& value(int32_t id) const { return values[static_cast<size_t>(id)]; }
+};
+
+Program decode_program(std::span<const int32_t> words, std::span<const ConstantData> constants);
+
+// Checks that the shapes and attributes of one step fit (validate.cc). Part of decode_program().
+void validate_step(const Program& program, size_t index);
+
+}  // namespace rskip

@@ -1,0 +1,151 @@
+// The engine's own threads. Jobs are lists of units (the items of a batch); a worker takes one unit at a time,
+// turn by turn from all jobs under way, so that concurrent runs share the workers fairly. Whoever executes a unit
+// leads a Team: workers without a unit of their own join it and take shares of single layers.
+//
+// Nobody spins when idle: workers sleep on a condition variable. A helper spins for some tens of microseconds
+// between two layers of the unit that it helps with, then goes back to sleep.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "engine/aligned_buffer.h"
+
+namespace rskip {
+
+class WorkerPool;
+
+// Memory of one executing thread.
+struct Workspace {
+  AlignedBuffer arena;    // of the unit that this thread leads
+  AlignedBuffer scratch;  // of single kernel calls
+};
+
+// The part-th of `parts` shares of something, on a thread that owns `workspace`.
+using PartFn = void (*)(const void* context, Workspace& workspace, int part, int parts);
+
+// One leader and the helpers of the moment. Teams live as long as the pool, so a late helper never touches a
+// dead one; it can only claim a part of the work that is published at that moment.
+class Team {
+ public:
+  // Shares fn(context, ...) among leader and helpers; returns when all parts are done. Called by the leader.
+  void split(PartFn fn, const void* context, Workspace& leader);
+  // Whether split() may find somebody; asks sleeping workers to come, so that the next layers find them.
+  bool has_company();
+
+ private:
+  friend class WorkerPool;
+  explicit Team(WorkerPool& pool) : pool_(pool) {}
+  void open(size_t scratch_bytes, int max_helpers);
+  void close();
+  // Takes parts until there has been nothing for a while, the team closes, or the pool has units to take.
+  void help(Workspace& workspace);
+  bool claim_and_run(Workspace& workspace);
+
+  WorkerPool& pool_;
+  // epoch (32 bits) | parts (16) | next part (16)
+  std::atomic<uint64_t> work_{0};
+  std::atomic<uint32_t> done_{0};
+  std::atomic<int> helpers_{0};
+  std::atomic<bool> open_{false};
+  std::atomic<size_t> scratch_bytes_{0};
+  std::atomic<int> max_helpers_{0};
+  // Written by the leader while no part is claimable, read by who has claimed one.
+  PartFn fn_ = nullptr;
+  const void* context_ = nullptr;
+  int wanted_ = 0;  // guarded by the pool's mutex
+};
+
+class Job {
+ public:
+  // At most `max_workers` of the pool's threads work on it at a time. `scratch_bytes` is what a helper needs.
+  Job(int64_t units, int max_workers, size_t scratch_bytes)
+      : units_(units), max_workers_(max_workers), scratch_bytes_(scratch_bytes) {}
+  virtual ~Job() = default;
+  virtual void run_unit(int64_t unit, Workspace& workspace, Team& team) noexcept = 0;
+  // Called once, on the thread that ends the last unit, after it; never with the pool's lock held.
+  virtual void finished() noexcept {}
+  // Asks units under way to end early. May be called from any thread.
+  virtual void cancel() noexcept {}
+
+ private:
+  friend class WorkerPool;
+  // All guarded by the pool's mutex.
+  const int64_t units_;
+  int64_t next_ = 0, ended_ = 0;
+  const int max_workers_;
+  int active_ = 0;
+  const size_t scratch_bytes_;
+};
+
+class WorkerPool {
+ public:
+  explicit WorkerPool(int threads);
+  // Cancels all jobs and waits until they have ended and the threads are gone.
+  ~WorkerPool();
+  WorkerPool(const WorkerPool&) = delete;
+  WorkerPool& operator=(const WorkerPool&) = delete;
+
+  int threads() const { return static_cast<int>(workers_.size()); }
+  // Returns at once.
+  void submit(std::shared_ptr<Job> job);
+  // The calling thread takes part and returns when the job has ended. max_workers should leave room for it.
+  void run_here(Job& job, Workspace& workspace);
+  // body(0) ... body(n - 1) in any order on the calling thread and the workers. The first exception is rethrown.
+  void parallel_for(int64_t n, const std::function<void(int64_t)>& body);
+  // Asks all jobs under way to end early; returns at once.
+  void cancel_all();
+
+ private:
+  friend class Team;
+  struct Worker {
+    Workspace workspace;
+    Team* team = nullptr;
+    std::thread thread;
+  };
+  struct Taken {
+    Job* job = nullptr;
+    std::shared_ptr<Job> keep;  // null for jobs of run_here()
+    int64_t unit = 0;
+  };
+  struct Entry {
+    Job* job;
+    std::shared_ptr<Job> keep;
+  };
+  struct Leading {
+    Team* team;
+    Job* job;
+    std::shared_ptr<Job> keep;
+  };
+  void main(Worker& self);
+  // Called with the lock held; gives it up in between and takes it again.
+  void execute(Taken& taken, Workspace& workspace, Team& team, std::unique_lock<std::mutex>& lock);
+  // `only` restricts it to one job.
+  bool take(Taken& taken, const Job* only);
+  Leading* team_that_wants_help();
+  void enqueue(Job* job, std::shared_ptr<Job> keep);
+  void leave(Job& job);
+  void update_pending();
+
+  std::mutex mutex_;
+  std::condition_variable wake_;      // workers
+  std::condition_variable job_ended_; // callers of run_here()
+  std::deque<Entry> queue_;           // jobs with units to take
+  std::vector<Job*> running_;         // jobs not ended
+  std::vector<Leading> leading_;
+  std::vector<std::unique_ptr<Team>> teams_;
+  std::vector<Team*> free_teams_;
+  bool stopping_ = false;
+  std::atomic<int> idle_{0};
+  std::atomic<int> pending_{0};  // units that a worker could take now
+  std::vector<std::unique_ptr<Worker>> workers_;
+};
+
+}  // namespace rskip
