@@ -145,8 +145,8 @@ export interface StepOf<Op extends string, Attributes> {
 export type OpName = Step['op'];
 export type StepNamed<Op extends OpName> = Extract<Step, { op: Op }>;
 
-/** How a learned gate stood in the file. */
-export type GateForm = 'multiply' | 'blend' | 'argmax' | 'where' | 'if';
+/** How a learned gate stood in the file; `policy` when a policy brought it along. */
+export type GateForm = 'multiply' | 'blend' | 'argmax' | 'where' | 'if' | 'policy';
 
 /** The block runs when `score <compare> threshold`. The score is one float32 that the network computes. */
 export interface Gate {
