@@ -58,7 +58,7 @@ function liveness(program: Program): (Life | undefined)[] {
   for (const { gate, first, end, skippable, input } of program.blocks) {
     if (gate) touch(gate.score, first);
     // Skipping copies the input where the body would have left its result.
-    
+    if (skippable) touch(input, end - 1);
   }
   for (const { value } of program.outputs) touch(value, program.steps.length);
   return lives;

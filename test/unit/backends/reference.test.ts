@@ -286,7 +286,7 @@ describe('runs', () => {
     const calls = Array.from({ length: 8 }, (_, i) =>
       requestFor(
         program,
-        Array.from({ length: 40 }, (_, k) => (k % 7) - 3 + i),
+        Array.from({ length: 8000 }, (_, k) => (k % 7) - 3 + i),
         [GATE, GATE],
       ),
     );

@@ -1,0 +1,37 @@
+import { BlockMode, type RunRequest } from '../../lib/backends/backend.js';
+import { elementCount, newData } from '../../lib/kernels/index.js';
+import type { Program } from '../../lib/model/program.js';
+import type { TensorData } from '../../lib/tensor.js';
+import { uniform } from './random.js';
+
+/** A mode for every block: what the seed picks among those that the block allows. */
+export function randomModes(program: Program, seed: number): Uint8Array {
+  const next = uniform(seed);
+  return Uint8Array.from(program.blocks, ({ skippable, gate }) => {
+    const allowed: number[] = [BlockMode.run];
+    if (skippable) allowed.push(BlockMode.skip);
+    if (gate) allowed.push(BlockMode.gate, BlockMode.gate, BlockMode.gate);
+    return allowed[Math.floor(next() * allowed.length)]!;
+  });
+}
+
+/** A request with room for everything; gates have the model's thresholds. Every input holds `items` slices. */
+export function makeRequest(
+  program: Program,
+  inputs: readonly TensorData[],
+  items = 1,
+  modes: Uint8Array = Uint8Array.from(program.blocks, ({ gate }) => (gate ? BlockMode.gate : BlockMode.run)),
+): RunRequest {
+  const { blocks, values } = program;
+  return {
+    items,
+    inputs,
+    outputs: program.outputs.map(({ value, batched }) => {
+      const { dtype, shape } = values[value]!;
+      return newData(dtype, elementCount(shape) * (batched ? items : 1));
+    }),
+    policy: { modes, thresholds: Float32Array.from(blocks, ({ gate }) => gate?.threshold ?? Number.NaN) },
+    ran: new Uint8Array(items * blocks.length),
+    scores: new Float32Array(items * blocks.length),
+  };
+}
