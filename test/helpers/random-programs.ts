@@ -27,6 +27,8 @@ class Grower {
   private readonly next: () => number;
   private stream: ValueId;
   private seed: number;
+  /** Scores that a policy network has computed at the start, not used yet. */
+  private readonly earlyScores: ValueId[] = [];
 
   constructor(seed: number) {
     this.seed = seed;
@@ -35,8 +37,10 @@ class Grower {
   }
 
   grow(): Program {
+    if (this.next() < 0.4) this.policyNetwork();
     const layers = [
       () => this.basicBlock(),
+      () => this.singleBlock(),
       () => this.preActivationBlock(),
       () => this.invertedBlock(),
       () => this.addBlock(),
@@ -114,13 +118,29 @@ class Grower {
     return this.dense(hidden, 5, 1, NO_ACTIVATION);
   }
 
+  /** Decides for several blocks at the start. */
+  private policyNetwork(): void {
+    const { b } = this;
+    const [, c, h, w] = this.shape();
+    const flat = b.step('reshape', {}, [this.stream], [1, c * h * w]);
+    const scores = this.dense(flat, c * h * w, 4, NO_ACTIVATION);
+    for (let i = 0; i < 4; i++) {
+      this.earlyScores.push(b.step('slice', { starts: [0, i], steps: [1, 1] }, [scores], [1, 1]));
+    }
+  }
+
   /** Makes a block of what `body` adds; it may have a gate, whose steps come first. */
   private block(body: () => ValueId, skipActivation: Activation, skippable = true): void {
     const input = this.stream;
     const gateFirst = this.b.steps.length;
     const gated = skippable && this.next() < 0.7;
     const gate: Gate | undefined = gated
-      ? { form: 'multiply', score: this.score(), compare: this.pick(COMPARES), threshold: this.next() - 0.5 }
+      ? {
+          form: 'multiply',
+          score: this.earlyScores.pop() ?? this.score(),
+          compare: this.pick(COMPARES),
+          threshold: this.next() - 0.5,
+        }
       : undefined;
     const first = this.b.steps.length;
     this.stream = body();
@@ -144,6 +164,12 @@ class Grower {
       const hidden = this.conv(this.stream, this.int(1, 20), { act: RELU });
       return this.conv(hidden, c, { act, residual: this.stream });
     }, act);
+  }
+
+  /** One convolution that reads the stream twice: as its input and as its residual. */
+  private singleBlock(): void {
+    const act = this.pick(ACTIVATIONS);
+    this.block(() => this.conv(this.stream, this.shape()[1], { act, residual: this.stream }), act);
   }
 
   private preActivationBlock(): void {
