@@ -1,0 +1,163 @@
+import { ERROR_CODES, type ErrorCode, ResidualSkipError } from '../errors.js';
+import type { Program } from '../model/program.js';
+import type { TensorData } from '../tensor.js';
+import type { Backend, CompiledProgram, RunRequest } from './backend.js';
+import { loadBinding } from './binding.cjs';
+import { encodeProgram } from './encode.js';
+
+export interface NativeOptions {
+  /** Worker threads; as many as the process's CPU affinity and quota allow when left out. */
+  readonly threads?: number;
+  /** The instruction set to use; the best of this CPU when left out. */
+  readonly isa?: 'scalar' | 'avx2' | 'avx512' | 'neon';
+}
+
+export interface NativeInfo {
+  /** Instruction sets that can run here, weakest first. */
+  readonly isas: string[];
+  readonly best: string;
+  /** Threads that the process's CPU affinity and quota allow. */
+  readonly threads: number;
+}
+
+/** What native/addon exports. Its errors have a `code` of lib/errors.ts. */
+interface NativeBinding {
+  readonly Engine: new (threads: number, isa: string) => NativeEngine;
+  info(): NativeInfo;
+}
+interface NativeEngine {
+  readonly isa: string;
+  readonly threads: number;
+  compile(words: Int32Array, constants: readonly TensorData[], ids: Int32Array): NativeProgram;
+  release(): void;
+}
+/** `arrays` holds inputs, outputs, ran, scores and, for `run`, a flag that aborts the run when it isn't 0. */
+type RunArguments = [
+  items: number,
+  arrays: readonly TensorData[],
+  inputs: number,
+  outputs: number,
+  modes: Uint8Array,
+  thresholds: Float32Array,
+];
+interface NativeProgram {
+  run(...args: RunArguments): Promise<void>;
+  runSync(...args: RunArguments): void;
+  release(): void;
+}
+
+function binding(): NativeBinding {
+  const loaded = loadBinding();
+  if ('problem' in loaded) {
+    throw new ResidualSkipError('NATIVE_UNAVAILABLE', loaded.problem, { cause: loaded.cause });
+  }
+  return loaded.exports as NativeBinding;
+}
+
+/** Throws NATIVE_UNAVAILABLE. */
+export function nativeInfo(): NativeInfo {
+  return binding().info();
+}
+
+/** An error of the addon as one of this package's. */
+function translate(error: unknown): unknown {
+  const code = error instanceof Error ? (error as Error & { code?: unknown }).code : undefined;
+  return error instanceof Error && ERROR_CODES.includes(code as ErrorCode)
+    ? new ResidualSkipError(code as ErrorCode, error.message)
+    : error;
+}
+
+function guarded<T>(call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    throw translate(error);
+  }
+}
+
+/** Programs run in C++, on worker threads of the backend's own. All of its programs share packed weights. */
+export class NativeBackend implements Backend {
+  readonly name = 'native';
+  private readonly engine: NativeEngine;
+
+  /** Throws NATIVE_UNAVAILABLE, ISA_UNAVAILABLE when this machine can't run `isa`, OUT_OF_MEMORY. */
+  constructor({ threads = 0, isa = undefined }: NativeOptions = {}) {
+    const { Engine } = binding();
+    this.engine = guarded(() => new Engine(threads, isa ?? ''));
+  }
+
+  /** The instruction set in use. */
+  get isa(): string {
+    return this.engine.isa;
+  }
+
+  get threads(): number {
+    return this.engine.threads;
+  }
+
+  compile(program: Program): CompiledProgram {
+    const { words, constants, ids } = encodeProgram(program);
+    return new CompiledNative(guarded(() => this.engine.compile(words, constants, ids)));
+  }
+
+  /** Runs under way end first. */
+  release(): void {
+    this.engine.release();
+  }
+}
+
+class CompiledNative implements CompiledProgram {
+  constructor(private readonly program: NativeProgram) {}
+
+  /** The buffers of the request must not be transferred or resized before the promise settles. */
+  async run(request: RunRequest): Promise<void> {
+    const { signal } = request;
+    if (!signal) return this.start(request, []);
+    if (signal.aborted) throw aborted(signal);
+    const flag = new Int32Array(1);
+    const abort = () => {
+      flag[0] = 1;
+    };
+    signal.addEventListener('abort', abort, { once: true });
+    try {
+      await this.start(request, [flag]);
+    } catch (error) {
+      throw signal.aborted ? aborted(signal) : error;
+    } finally {
+      signal.removeEventListener('abort', abort);
+    }
+  }
+
+  runSync(request: RunRequest): void {
+    if (request.signal?.aborted) throw aborted(request.signal);
+    guarded(() => this.program.runSync(...runArguments(request, [])));
+  }
+
+  release(): void {
+    this.program.release();
+  }
+
+  private async start(request: RunRequest, flag: readonly Int32Array[]): Promise<void> {
+    try {
+      await this.program.run(...runArguments(request, flag));
+    } catch (error) {
+      throw translate(error);
+    }
+  }
+}
+
+function aborted(signal: AbortSignal): ResidualSkipError {
+  return new ResidualSkipError('ABORTED', 'The run was aborted by its signal.', { cause: signal.reason });
+}
+
+function runArguments(request: RunRequest, flag: readonly Int32Array[]): RunArguments {
+  const { items, inputs, outputs, policy, ran, scores } = request;
+  const arrays = [...inputs, ...outputs, ran, scores, ...flag];
+  for (const { buffer } of arrays) {
+    // A buffer that shrinks takes its memory away from under the run. Shared ones only grow.
+    if ((buffer as { readonly resizable?: boolean }).resizable) {
+      throw new ResidualSkipError('INVALID_ARGUMENT', 'Tensors on resizable buffers are not supported.');
+    }
+  }
+  return [items, arrays, inputs.length, outputs.length, policy.modes, policy.thresholds];
+}
