@@ -1,0 +1,133 @@
+import type { Backend, CompiledProgram } from '../backends/backend.js';
+import type { Program, Step, Value } from '../model/program.js';
+import { BlockMode, type ResolvedPolicy } from '../skip/mode.js';
+import { allocate } from '../tensor.js';
+
+/** What one item gave under one policy. */
+export interface Outcome {
+  /** By the program's outputs. */
+  readonly outputs: readonly Float32Array[];
+  /** One for each block: 1 ran, 0 skipped. */
+  readonly ran: Uint8Array;
+}
+
+/** Items in one call of the backend. */
+const CHUNK = 64;
+
+/** A program of one float32 input, ready to run many single items under any policy. */
+export class Evaluator {
+  readonly #compiled: CompiledProgram;
+
+  constructor(
+    backend: Backend,
+    readonly program: Program,
+  ) {
+    this.#compiled = backend.compile(program);
+  }
+
+  /** Every block, in the mode given; gates at their own thresholds. */
+  policy(mode: (block: number) => number): ResolvedPolicy {
+    const { blocks } = this.program;
+    return {
+      modes: Uint8Array.from(blocks, (_, i) => mode(i)),
+      thresholds: Float32Array.from(blocks, ({ gate }) => gate?.threshold ?? 0),
+    };
+  }
+
+  /** @param onItems called with the number of items done since the last call */
+  async run(
+    items: readonly Float32Array[],
+    policy: ResolvedPolicy,
+    onItems?: (count: number) => void,
+  ): Promise<Outcome[]> {
+    const outcomes: Outcome[] = [];
+    for (let from = 0; from < items.length; from += CHUNK) {
+      const chunk = items.slice(from, from + CHUNK);
+      outcomes.push(...(await this.#runChunk(chunk, policy)));
+      onItems?.(chunk.length);
+    }
+    return outcomes;
+  }
+
+  release(): void {
+    this.#compiled.release();
+  }
+
+  async #runChunk(items: readonly Float32Array[], policy: ResolvedPolicy): Promise<Outcome[]> {
+    const { program } = this;
+    const count = items.length;
+    const size = items[0]!.length;
+    const input = new Float32Array(count * size);
+    items.forEach((item, i) => {
+      input.set(item, i * size);
+    });
+    const sizes = program.outputs.map(({ value }) => sizeOf(program.values[value]!));
+    // NaN where an output is not reached, as for exits behind the one taken.
+    const outputs = program.outputs.map(({ value }, i) => {
+      const data = allocate(program.values[value]!.dtype, sizes[i]! * count);
+      return data instanceof Float32Array ? data.fill(Number.NaN) : data;
+    });
+    const blocks = program.blocks.length;
+    const ran = new Uint8Array(count * blocks);
+    const scores = new Float32Array(count * blocks);
+    await this.#compiled.run({ items: count, inputs: [input], outputs, policy, ran, scores });
+    return items.map((_, i) => ({
+      outputs: outputs.map((data, k) => (data as Float32Array).slice(i * sizes[k]!, (i + 1) * sizes[k]!)),
+      ran: ran.slice(i * blocks, (i + 1) * blocks),
+    }));
+  }
+}
+
+function sizeOf({ shape }: Value): number {
+  return shape.reduce((product, length) => product * length, 1);
+}
+
+/** Every block runs. */
+export const runAll = () => BlockMode.run;
+
+/**
+ * `program` with two more outputs for each block: its input and its output, averaged over height and width. They
+ * follow the program's own outputs: input of block 0, output of block 0, input of block 1, and so on.
+ */
+export function withFeatures(program: Program): Program {
+  const values = [...program.values];
+  const outputs = [...program.outputs];
+  const steps: Step[] = [...program.steps];
+  const shift = new Array<number>(program.steps.length + 1).fill(0);
+  const insertions: { at: number; step: Step }[] = [];
+  for (const block of program.blocks) {
+    for (const [end, id, at] of [
+      ['input', block.input, block.gateFirst],
+      ['output', block.output, block.end],
+    ] as const) {
+      const { shape } = values[id]!;
+      const value = values.length;
+      values.push({ name: `${block.name}/${end}/pooled`, dtype: 'float32', shape: shape.slice(0, 2) });
+      insertions.push({
+        at,
+        step: { op: 'globalPool', inputs: [id], outputs: [value], attrs: { kind: 'avg' } },
+      });
+      outputs.push({ name: `${block.name}/${end}`, value, batched: program.batching === 'item' });
+    }
+  }
+  insertions.sort((a, b) => b.at - a.at);
+  for (const { at, step } of insertions) {
+    steps.splice(at, 0, step);
+    for (let i = at; i < shift.length; i++) shift[i]!++;
+  }
+  // What is put at i belongs in front of it; a block that ends at i must not take it in.
+  const before = (i: number) => (i === 0 ? 0 : i + shift[i - 1]!);
+  const blocks = program.blocks.map((block) => ({
+    ...block,
+    gateFirst: block.gateFirst + shift[block.gateFirst]!,
+    first: block.first + shift[block.first]!,
+    end: before(block.end),
+  }));
+  const moved = steps.map(
+    (step): Step =>
+      step.op === 'branch' || step.op === 'jump'
+        ? { ...step, attrs: { target: step.attrs.target + shift[step.attrs.target]! } }
+        : step,
+  );
+  return { ...program, values, outputs, steps: moved, blocks };
+}
