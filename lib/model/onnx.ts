@@ -14,8 +14,9 @@ import type {
 } from './proto.js';
 import { decodeTensor, dtypeOf, elementTypeName, toBigInt } from './tensor-proto.js';
 
-const OLDEST_OPSET = 7;
-const NEWEST_OPSET = 21;
+/** 6 is 7 with another way to say how shapes broadcast; 22 is 21 for more element types. */
+const OLDEST_OPSET = 6;
+const NEWEST_OPSET = 22;
 const STANDARD_DOMAINS = new Set(['', 'ai.onnx']);
 
 export interface DecodedModel {
@@ -30,9 +31,10 @@ export interface DecodedModel {
  */
 export function decodeModel(model: ModelProto, external: ExternalData): DecodedModel {
   if (!model.graph) corrupt('it has no graph');
-  const imported = model.opsetImport?.find(({ domain = '' }) => STANDARD_DOMAINS.has(domain));
-  if (imported?.version === undefined) corrupt('it names no operator set');
-  const opset = Number(toBigInt(imported.version));
+  const imports = model.opsetImport ?? [];
+  if (imports.length === 0) corrupt('it names no operator set');
+  const standard = imports.find(({ domain = '' }) => STANDARD_DOMAINS.has(domain));
+  const opset = Number(toBigInt(standard?.version ?? 0));
   const graph = new GraphDecoder(external, `graph '${model.graph.name ?? ''}'`).decode(
     model.graph,
     new Set(),
@@ -120,10 +122,8 @@ class GraphDecoder {
       // An axis without a length or a name: any length. Batches are taken to be one and the same.
       if (dimValue === undefined) return axis === 0 ? 'batch' : `${name}.${axis}`;
       const length = Number(toBigInt(dimValue));
-      // Some exporters write -1 (or 0 for an input's batch) for an axis of any length.
-      if (length === -1 || (length === 0 && axis === 0 && kind === 'input')) {
-        return axis === 0 ? 'batch' : `${name}.${axis}`;
-      }
+      // Some exporters write -1 for an axis of any length.
+      if (length === -1) return axis === 0 ? 'batch' : `${name}.${axis}`;
       if (length < 0) invalid(`${this.where}: ${kind} '${name}' has a length of ${length}`);
       return length;
     });

@@ -141,7 +141,11 @@ const root = protobuf.Root.fromJSON({
     ValueType: message({ tensorType: one(1, 'TensorType') }),
     TensorType: message({ elemType: one(1, 'int32'), shape: one(2, 'Shape') }),
     Shape: message({ dim: many(1, 'Dimension') }),
-    Dimension: message({ dimValue: one(1, 'int64'), dimParam: one(2, 'string') }),
+    // A group of alternatives, so that a length of 0 is told from an absent one.
+    Dimension: {
+      ...message({ dimValue: one(1, 'int64'), dimParam: one(2, 'string') }),
+      oneofs: { value: { oneof: ['dimValue', 'dimParam'] } },
+    },
   },
 });
 

@@ -115,6 +115,5 @@ function liveBranches(
     for (const id of outputs) needed.add(id);
     return { ops: liveOps(ops, needed), outputs };
   };
-  // biome-ignore lint/suspicious/noThenProperty: plain data that nothing awaits
   return { then: live(branches.then), else: live(branches.else) };
 }

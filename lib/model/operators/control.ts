@@ -14,7 +14,6 @@ function conditional(node: NodeLowering): readonly ValueId[] {
   const branch = (name: 'then_branch' | 'else_branch') =>
     node.context.lowerBranch(node.graph(name), node.scope);
   if (data) return node.inline(branch(data[0] ? 'then_branch' : 'else_branch'));
-  // biome-ignore lint/suspicious/noThenProperty: plain data that nothing awaits
   const branches = { then: branch('then_branch'), else: branch('else_branch') };
   checkOutputs(node, branches);
   return node.conditional(condition, branches);

@@ -34,8 +34,17 @@ function arithmetic(node: NodeLowering, kind: BinaryKind, a: ValueId, b: ValueId
   return node.step('binary', [a, b], { dtype, shape }, { kind, act: NO_ACTIVATION });
 }
 
+/** Both operands. In opset 6 the second may be laid over the first from `axis` on. */
+function operands(node: NodeLowering): [ValueId, ValueId] {
+  const [a, b] = [node.input(0), node.input(1)];
+  const axis = node.opset < 7 ? node.number('axis', -1) : -1;
+  if (axis < 0) return [a, b];
+  const trailing = Math.max(node.rank(a) - axis - node.rank(b), 0);
+  return [a, node.reshape(b, [...node.shape(b), ...new Array<number>(trailing).fill(1)])];
+}
+
 function binary(kind: BinaryKind): Operator {
-  return { lower: (node) => arithmetic(node, kind, node.input(0), node.input(1)) };
+  return { lower: (node) => arithmetic(node, kind, ...operands(node)) };
 }
 
 function compare(node: NodeLowering, kind: CompareKind, a: ValueId, b: ValueId): ValueId {
@@ -44,16 +53,14 @@ function compare(node: NodeLowering, kind: CompareKind, a: ValueId, b: ValueId):
 }
 
 function comparison(kind: CompareKind): Operator {
-  return { lower: (node) => compare(node, kind, node.input(0), node.input(1)) };
+  return { lower: (node) => compare(node, kind, ...operands(node)) };
 }
 
 function logical(kind: LogicalKind): Operator {
   return {
     lower: (node) => {
-      const ids = node.inputs();
-      if (ids.length !== (kind === 'not' ? 1 : 2) || commonType(node, ids) !== 'bool') {
-        node.invalid(`expected ${kind === 'not' ? 'one bool input' : 'two bool inputs'}`);
-      }
+      const ids = kind === 'not' ? [node.input(0)] : operands(node);
+      if (commonType(node, ids) !== 'bool') node.invalid('its inputs are not bool');
       return node.step('logical', ids, { dtype: 'bool', shape: broadcastOf(node, ids) }, { kind });
     },
   };

@@ -1,7 +1,7 @@
 import type { NodeLowering } from '../lowering.js';
 import type { ValueId } from '../program.js';
 import type { Operator, OperatorTable } from './operator.js';
-import { resolveWindow } from './window.js';
+import { resolveWindow, widenedPads } from './window.js';
 
 type Kind = 'max' | 'avg';
 
@@ -13,12 +13,10 @@ function pool(node: NodeLowering, kind: Kind): readonly ValueId[] {
   if (dtype !== 'float32' && !bytes) node.unsupported(`its input is ${dtype}; only float is supported`);
   const [batch = 0, channels = 0, ...spatial] = node.shape(x);
   const kernel = node.numbers('kernel_shape') ?? node.invalid('its kernel_shape is missing');
-  const { strides, pads, dilations, extents } = resolveWindow(
-    node,
-    spatial,
-    kernel,
-    node.number('ceil_mode', 0) !== 0,
-  );
+  const ceil = node.number('ceil_mode', 0) !== 0;
+  const window = resolveWindow(node, spatial, kernel, ceil);
+  const { strides, pads, dilations, extents } = window;
+  const countIncludePad = node.number('count_include_pad', 0) !== 0;
   if (pads.some((pad, i) => pad > (kernel[i % kernel.length]! - 1) * dilations[i % kernel.length]!)) {
     node.invalid(`its pads [${pads}] leave windows without any element`);
   }
@@ -27,9 +25,10 @@ function pool(node: NodeLowering, kind: Kind): readonly ValueId[] {
     kind,
     kernel,
     strides,
-    pads,
+    // ONNX counts what a rounded up window reaches beyond the padding as padding too.
+    pads: countIncludePad ? widenedPads(window, spatial) : pads,
     dilations,
-    countIncludePad: node.number('count_include_pad', 0) !== 0,
+    countIncludePad,
     columnMajorIndices: node.number('storage_order', 0) !== 0,
   };
   const wantsIndices = kind === 'max' && Boolean(node.node.outputs[1]);

@@ -58,6 +58,19 @@ export function resolveWindow(
   return { kernel, strides, pads, dilations, extents };
 }
 
+/** The pads of a window over `spatial`, with those at the ends wide enough for all that windows reach. */
+export function widenedPads(
+  { kernel, strides, pads, dilations, extents }: ResolvedWindow,
+  spatial: readonly number[],
+): number[] {
+  const begins = pads.slice(0, spatial.length);
+  const ends = spatial.map((length, axis) => {
+    const reached = (extents[axis]! - 1) * strides[axis]! + (kernel[axis]! - 1) * dilations[axis]! + 1;
+    return Math.max(pads[axis + spatial.length]!, reached - length - begins[axis]!);
+  });
+  return [...begins, ...ends];
+}
+
 function perAxis(node: NodeLowering, name: string, count: number, least: number): readonly number[] {
   const values = node.numbers(name) ?? new Array<number>(count).fill(least);
   const fits = values.length === count && values.every((value) => value >= least && value < 2 ** 31);
