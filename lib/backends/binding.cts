@@ -1,9 +1,9 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-
-import nodeGypBuild = require('node-gyp-build');
-
 import { packageRoot } from '../version.cjs';
+
+// Has no types of its own.
+const nodeGypBuild: (folder: string) => unknown = require('node-gyp-build');
 
 /** Either the addon's exports, or why there are none. */
 export type Loaded = { readonly exports: unknown } | { readonly problem: string; readonly cause: unknown };

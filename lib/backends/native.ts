@@ -18,6 +18,8 @@ export interface NativeInfo {
   readonly best: string;
   /** Threads that the process's CPU affinity and quota allow. */
   readonly threads: number;
+  /** Fused multiply-adds that one core reaches with `isa`, in GFLOP/s, measured on the spot in some milliseconds. */
+  peakGflops(isa: string): number;
 }
 
 /** What native/addon exports. Its errors have a `code` of lib/errors.ts. */
@@ -54,16 +56,12 @@ function binding(): NativeBinding {
   return loaded.exports as NativeBinding;
 }
 
-/** Throws NATIVE_UNAVAILABLE. */
-export function nativeInfo(): NativeInfo {
-  return binding().info();
-}
-
-/** An error of the addon as one of this package's. */
+/** An error of the addon as one of this package's. Its class may be that of another context, so its code tells. */
 function translate(error: unknown): unknown {
-  const code = error instanceof Error ? (error as Error & { code?: unknown }).code : undefined;
-  return error instanceof Error && ERROR_CODES.includes(code as ErrorCode)
-    ? new ResidualSkipError(code as ErrorCode, error.message)
+  if (typeof error !== 'object' || error === null) return error;
+  const { code, message } = error as { code?: unknown; message?: unknown };
+  return ERROR_CODES.includes(code as ErrorCode)
+    ? new ResidualSkipError(code as ErrorCode, String(message))
     : error;
 }
 
@@ -73,6 +71,12 @@ function guarded<T>(call: () => T): T {
   } catch (error) {
     throw translate(error);
   }
+}
+
+/** Throws NATIVE_UNAVAILABLE. */
+export function nativeInfo(): NativeInfo {
+  const { peakGflops, ...info } = binding().info();
+  return { ...info, peakGflops: (isa) => guarded(() => peakGflops(isa)) };
 }
 
 /** Programs run in C++, on worker threads of the backend's own. All of its programs share packed weights. */

@@ -9,6 +9,7 @@
 #include "addon/convert.h"
 #include "addon/engine_host.h"
 #include "engine/cpu_budget.h"
+#include "kernels/peak.h"
 
 namespace rskip {
 namespace {
@@ -22,6 +23,15 @@ const KernelTable* find_table(const std::string& name) {
     if (name == table->name) return table;
   }
   return nullptr;
+}
+
+// Throws ISA_UNAVAILABLE.
+const KernelTable* require_table(Napi::Env env, const std::string& name) {
+  if (const KernelTable* table = find_table(name)) return table;
+  std::string names;
+  for (const KernelTable* table : available_tables()) names += (names.empty() ? "" : ", ") + std::string(table->name);
+  throw_js(env, EngineError(ErrorCode::kIsaUnavailable,
+                            "isa '" + name + "' can't run on this machine; available here: " + names + "."));
 }
 
 // program.run(items, arrays, inputs, outputs, modes, thresholds): Promise<void>; program.runSync(...): void.
@@ -142,15 +152,7 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
     EngineOptions options;
     options.threads = info[0].ToNumber().Int32Value();
     const std::string isa = info[1].ToString();
-    if (!isa.empty()) {
-      options.table = find_table(isa);
-      if (options.table == nullptr) {
-        std::string names;
-        for (const KernelTable* table : available_tables()) names += (names.empty() ? "" : ", ") + std::string(table->name);
-        throw_js(env, EngineError(ErrorCode::kIsaUnavailable,
-                                  "isa '" + isa + "' can't run on this machine; available here: " + names + "."));
-      }
-    }
+    if (!isa.empty()) options.table = require_table(env, isa);
     try {
       host_ = EngineHost::make(env, options);
     } catch (const std::exception& error) {  // no threads or no memory
@@ -202,7 +204,12 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
   int threads_ = 0;
 };
 
-// info(): { isas, best, threads }
+Napi::Value peak_gflops(const Napi::CallbackInfo& call) {
+  const KernelTable* table = require_table(call.Env(), call[0].ToString());
+  return Napi::Number::New(call.Env(), measure_fma_peak_gflops(table->isa));
+}
+
+// info(): { isas, best, threads, peakGflops(isa) }
 Napi::Value info(const Napi::CallbackInfo& call) {
   const Napi::Env env = call.Env();
   const std::vector<const KernelTable*> tables = available_tables();
@@ -212,6 +219,7 @@ Napi::Value info(const Napi::CallbackInfo& call) {
   out.Set("isas", isas);
   out.Set("best", best_table()->name);
   out.Set("threads", cpu_budget());
+  out.Set("peakGflops", Napi::Function::New(env, peak_gflops, "peakGflops"));
   return out;
 }
 
