@@ -99,7 +99,7 @@ function firstThatFits<T>(open: boolean, lower: (length: number) => T): T | unde
   for (const length of open ? TRIAL_LENGTHS : [1]) {
     const result = attempt(() => lower(length));
     if (!(result instanceof ResidualSkipError)) return result;
-    if (!open || result.code !== 'MODEL_INVALID') throw result;
+    if (!open || result.code === 'UNSUPPORTED_MODEL') throw result;
   }
   return undefined;
 }

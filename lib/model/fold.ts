@@ -6,6 +6,20 @@ import type { Value } from './program.js';
 /** Steps that do more elementary operations than this stay in the program, though their inputs are constant. */
 const MAX_WORK = 2 ** 26;
 
+/** Likewise once all folding of one specialisation has done so many: a small file can ask for endless work. */
+const MAX_TOTAL_WORK = 2 ** 29;
+
+/** Elementary operations that one specialisation may still spend on folding. */
+export class FoldBudget {
+  private left = MAX_TOTAL_WORK;
+
+  spend(work: number): boolean {
+    if (work > MAX_WORK || work > this.left) return false;
+    this.left -= work;
+    return true;
+  }
+}
+
 /**
  * Constants computed from a model's initialisers, one array for each however often the model is specialised.
  * Kept weakly: an array lives as long as a program that uses it.
@@ -97,6 +111,7 @@ function finite(_key: string, value: unknown): unknown {
 /** The data of a step's outputs when all of its inputs are constant and the work is small; else undefined. */
 export function fold(
   cache: FoldCache,
+  budget: FoldBudget,
   step: KernelStep,
   inputs: readonly (Value | undefined)[],
   outputs: readonly Omit<Value, 'name'>[],
@@ -104,7 +119,7 @@ export function fold(
   const data = inputs.flatMap((input) => (input ? [input.data] : []));
   if (!data.every((array) => array !== undefined)) return undefined;
   if (step.op === 'reshape') return [data[0]!];
-  if (workOf(step, inputs, outputs) > MAX_WORK) return undefined;
+  if (!budget.spend(workOf(step, inputs, outputs))) return undefined;
   const shapes = inputs.map((input) => input?.shape ?? null);
   const types = outputs.map(({ dtype, shape }) => [dtype, shape]);
   const key = JSON.stringify([step.op, step.attrs, shapes, types], finite);

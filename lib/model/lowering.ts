@@ -1,6 +1,6 @@
 import { type ErrorCode, ResidualSkipError } from '../errors.js';
 import type { DataType, TensorData } from '../tensor.js';
-import { type FoldCache, fold } from './fold.js';
+import { type FoldBudget, type FoldCache, fold } from './fold.js';
 import { type Constant, type Graph, isConstant, isGraph, type Node } from './graph.js';
 import type { IrBranch, IrOp, IrStep } from './ir.js';
 import { NONE, type StepNamed, type Value, type ValueId } from './program.js';
@@ -27,6 +27,7 @@ export interface Lowering {
   readonly opset: number;
   readonly values: Value[];
   readonly cache: FoldCache;
+  readonly budget: FoldBudget;
   /** Of errors that come of shapes: the model's own are its fault, open ones the caller's. */
   readonly shapeError: Extract<ErrorCode, 'MODEL_INVALID' | 'INVALID_SHAPE'>;
   /** Lowers a subgraph inside of `scope`. */
@@ -215,7 +216,7 @@ export class NodeLowering {
     // The parameters tie op and attrs together; TypeScript doesn't see it through the union.
     const step = { op, attrs } as IrStep;
     const operands = inputs.map((id) => (id === NONE ? undefined : this.value(id)));
-    const folded = fold(this.context.cache, step, operands, outputs);
+    const folded = fold(this.context.cache, this.context.budget, step, operands, outputs);
     const ids = outputs.map((output, i) => this.define(output, folded?.[i]));
     if (!folded) this.ops.push({ ...step, node: this.node.name, inputs, outputs: ids });
     return ids;

@@ -1,5 +1,5 @@
 import { ResidualSkipError } from '../errors.js';
-import { foldCacheOf } from './fold.js';
+import { FoldBudget, foldCacheOf } from './fold.js';
 import type { Graph } from './graph.js';
 import type { Ir, IrBranch, IrOp } from './ir.js';
 import { type Lowering, NodeLowering, Scope } from './lowering.js';
@@ -58,9 +58,15 @@ export function lowerGraph(
     scope.set(name, id);
     if (!data) inputs.set(name, id);
   }
-  const cache = foldCacheOf(graph);
   const lowerBranch = (subgraph: Graph, outer: Scope) => lowerInto(subgraph, new Scope(outer), context);
-  const context: Lowering = { opset, values, cache, shapeError, lowerBranch };
+  const context: Lowering = {
+    opset,
+    values,
+    cache: foldCacheOf(graph),
+    budget: new FoldBudget(),
+    shapeError,
+    lowerBranch,
+  };
   const { ops, outputs } = lowerInto(graph, scope, context);
   return { values, ops: liveOps(ops, new Set(outputs)), inputs, outputs, scope };
 }

@@ -2,8 +2,11 @@ import { newData } from '../../kernels/index.js';
 import type { NodeLowering } from '../lowering.js';
 import { NONE, type ValueId } from '../program.js';
 import { sizeOf } from '../shapes.js';
-import { checkShape, MAX_ELEMENTS } from '../tensor-proto.js';
+import { checkShape } from '../tensor-proto.js';
 import type { OperatorTable } from './operator.js';
+
+/** Ranges are indices of axes; a longer one is a mistake. */
+const MAX_RANGE = 2 ** 26;
 
 function int64s(node: NodeLowering, shape: readonly number[], values: readonly number[]): ValueId {
   return node.constantOf('int64', shape, BigInt64Array.from(values, BigInt));
@@ -36,7 +39,8 @@ function arange(node: NodeLowering): ValueId {
   }) as [number, number, number];
   const { dtype } = node.value(ids[0]!);
   const count = Math.max(Math.ceil((limit - start) / delta), 0);
-  if (!(count <= MAX_ELEMENTS)) node.invalid(`its range from ${start} to ${limit} by ${delta} is endless`);
+  if (!(count <= MAX_RANGE))
+    node.invalid(`its range from ${start} to ${limit} by ${delta} has no end in sight`);
   const data = newData(dtype, count);
   const integral = data instanceof BigInt64Array;
   for (let i = 0; i < count; i++) {

@@ -63,6 +63,8 @@ function split(node: NodeLowering): readonly ValueId[] {
   const axis = node.axis(node.number('axis', 0), shape.length);
   const length = shape[axis]!;
   const parts = node.number('num_outputs', node.node.outputs.length);
+  if (parts !== node.node.outputs.length)
+    node.invalid(`its num_outputs ${parts} is not its number of outputs`);
   const share = Math.ceil(length / parts);
   const given = node.opset < 13 ? node.numbers('split') : node.optionalIntegers(1, 'split');
   const lengths = given ?? range(parts).map((i) => Math.min(share, length - i * share));

@@ -1,0 +1,68 @@
+import { InferenceSession, Tensor, type TensorMap } from '../../lib/index.js';
+import type { Ir, IrOp } from '../../lib/model/ir.js';
+import { loadModel } from '../../lib/model/load.js';
+import type { InputBinding, Model } from '../../lib/model/model.js';
+import { specialize } from '../../lib/model/specialize.js';
+import { type GraphBuilder, modelBytes } from './onnx-builder.js';
+import { randomFloats } from './random.js';
+
+/** The model of a graph. */
+export function modelOf(graph: GraphBuilder, opset?: number): Promise<Model> {
+  return loadModel(modelBytes(graph, opset));
+}
+
+/** Specialises on shapes in the order of the model's inputs, as they stand when none are given. */
+export function specializeOn(model: Model, ...shapes: readonly (readonly number[])[]): Ir {
+  const binding = model.inputs.map(({ name, shape, batched }, i): [string, InputBinding] => {
+    const declared = shape.map((dim, axis) => (batched && axis === 0 ? 1 : Number(dim)));
+    return [name, { shape: shapes[i] ?? declared }];
+  });
+  return specialize(model, new Map(binding));
+}
+
+/** All operations, those of branches after their conditional. */
+export function allOps(ops: readonly IrOp[]): IrOp[] {
+  return ops.flatMap((op) =>
+    op.op === 'if' ? [op, ...allOps(op.branches.then.ops), ...allOps(op.branches.else.ops)] : [op],
+  );
+}
+
+/** Names of all operations in order. */
+export function opNames({ ops }: Ir): string[] {
+  return allOps(ops).map(({ op }) => op);
+}
+
+/** Runs a graph on the reference backend. */
+export async function runOnnx(
+  graph: GraphBuilder,
+  feeds: Record<string, Tensor>,
+  opset?: number,
+): Promise<TensorMap> {
+  const session = await InferenceSession.create(modelBytes(graph, opset), { backend: 'reference' });
+  try {
+    return await session.run(feeds);
+  } finally {
+    await session.release();
+  }
+}
+
+export function randomTensor(shape: readonly number[], seed = 1): Tensor {
+  return new Tensor(
+    'float32',
+    randomFloats(
+      shape.reduce((a, b) => a * b, 1),
+      seed,
+    ),
+    shape,
+  );
+}
+
+/** A tensor that counts up from 0. */
+export function countingTensor(shape: readonly number[]): Tensor {
+  const size = shape.reduce((a, b) => a * b, 1);
+  return new Tensor(
+    'float32',
+    Float32Array.from({ length: size }, (_, i) => i),
+    shape,
+  );
+}

@@ -1,0 +1,80 @@
+import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { mkdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { loadModel } from '../../../lib/model/load.js';
+import { folderOf, removeFolders } from '../../helpers/files.js';
+import { Network } from '../../helpers/networks.js';
+import { float32s, GraphBuilder, modelBytes } from '../../helpers/onnx-builder.js';
+
+const network = new Network('cifar10-resnet32-gated');
+
+afterAll(removeFolders);
+
+function reluGraph(): GraphBuilder {
+  const graph = new GraphBuilder();
+  graph.node('Add', [graph.input('x', ['batch', 3]), graph.constant(float32s(1, 2, 3))]);
+  return graph.output('Add1_y', ['batch', 3]);
+}
+
+test('a path names the file or its folder; bytes are taken as they are', async () => {
+  const bytes = readFileSync(network.model);
+  const sha256 = createHash('sha256').update(bytes).digest('hex');
+  const copy = new ArrayBuffer(bytes.length);
+  new Uint8Array(copy).set(bytes);
+  for (const source of [network.model, network.folder, bytes, copy]) {
+    const model = await loadModel(source);
+    expect(model.sha256).toBe(sha256);
+    expect(model.opset).toBe(17);
+    expect(model.graph.nodes.length).toBeGreaterThan(100);
+  }
+});
+
+test('inputs, outputs and parameters are described', async () => {
+  const model = await loadModel(modelBytes(reluGraph()));
+  expect(model.inputs).toEqual([
+    { name: 'x', dtype: 'float32', shape: ['batch', 3], batched: true, boundByValue: false },
+  ]);
+  expect(model.outputs).toEqual([{ name: 'Add1_y', dtype: 'float32', shape: ['batch', 3], batched: true }]);
+  expect(model.parameters).toBe(3);
+  expect(model.batching).toBe('item');
+});
+
+test('the bytes of a caller are not kept', async () => {
+  const bytes = modelBytes(reluGraph());
+  const model = await loadModel(bytes);
+  bytes.fill(0);
+  expect([...model.graph.constants.values()].map(({ data }) => [...data])).toEqual([[1, 2, 3]]);
+});
+
+test('what can not be read is MODEL_NOT_FOUND with the way out', async () => {
+  const folder = folderOf({ file: '' });
+  mkdirSync(join(folder, 'empty'));
+  execFileSync('mkfifo', [join(folder, 'pipe')]);
+  for (const path of ['missing.onnx', 'empty', 'pipe', 'file/model.onnx']) {
+    await expect(loadModel(join(folder, path))).rejects.toMatchObject({
+      code: 'MODEL_NOT_FOUND',
+      message: expect.stringMatching(/empty|missing|pipe|file.*folder with its model.onnx/),
+    });
+  }
+});
+
+test('shapes of outputs that the file leaves out are inferred', async () => {
+  const graph = new GraphBuilder();
+  const flat = graph.node('Flatten', [graph.input('x', ['n', 3, 4])]);
+  graph.node('Relu', [flat]);
+  graph.output('Relu1_y');
+  const model = await loadModel(modelBytes(graph));
+  expect(model.outputs).toEqual([{ name: 'Relu1_y', dtype: 'float32', shape: ['n', 12], batched: true }]);
+});
+
+test('axes without a name are of any length', async () => {
+  const graph = new GraphBuilder();
+  graph.input('x');
+  graph.proto.input[0]!.type!.tensorType!.shape = { dim: [{}, { dimValue: 3 }, {}, { dimValue: -1 }] };
+  graph.node('Relu', ['x']);
+  graph.output('Relu0_y');
+  const model = await loadModel(modelBytes(graph));
+  expect(model.inputs[0]!.shape).toEqual(['batch', 3, 'x.2', 'x.3']);
+  expect(model.inputs[0]!.batched).toBe(true);
+});

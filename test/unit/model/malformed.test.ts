@@ -1,0 +1,154 @@
+import { readFileSync } from 'node:fs';
+import fc from 'fast-check';
+import { ResidualSkipError } from '../../../lib/errors.js';
+import { loadModel } from '../../../lib/model/load.js';
+import { Network } from '../../helpers/networks.js';
+import { float32s, GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
+
+const network = new Network('cifar10-resnet32-gated');
+
+/** A graph with a node of each kind that decoding treats in its own way. */
+function smallModel(): Uint8Array {
+  const graph = new GraphBuilder();
+  const x = graph.input('x', ['batch', 2, 4, 4]);
+  const weight = graph.constant(tensor(new Float32Array(2 * 2 * 9).fill(0.1), [2, 2, 3, 3]));
+  const y = graph.node('Conv', [x, weight], { kernel_shape: [3, 3], pads: [1, 1, 1, 1] });
+  const [mean] = graph.nodes('ReduceMean', [y], { axes: [2, 3], keepdims: 0 });
+  const shape = graph.node('Concat', [graph.node('Shape', [x]), graph.constant(int64s(1))], { axis: 0 });
+  const target = graph.node('Slice', [shape, graph.constant(int64s(0)), graph.constant(int64s(2))]);
+  graph.node('Reshape', [mean!, target]);
+  graph.output('Reshape6_y', ['batch', 2]);
+  graph.proto.node.at(-1)!.output = ['Reshape6_y'];
+  return modelBytes(graph);
+}
+
+/** The error of a load, or undefined when it succeeds. Anything but a ResidualSkipError fails the test. */
+async function loadError(bytes: Uint8Array): Promise<ResidualSkipError | undefined> {
+  try {
+    await loadModel(bytes);
+    return undefined;
+  } catch (error) {
+    expect(error).toBeInstanceOf(ResidualSkipError);
+    return error as ResidualSkipError;
+  }
+}
+
+test('the small model itself loads', async () => {
+  expect(await loadError(smallModel())).toBeUndefined();
+});
+
+test('a file cut off anywhere is MODEL_CORRUPT', async () => {
+  const bytes = smallModel();
+  for (let length = 0; length < bytes.length; length++) {
+    const error = await loadError(bytes.subarray(0, length));
+    expect([length, error?.code]).toEqual([length, 'MODEL_CORRUPT']);
+  }
+});
+
+test('a network cut off is MODEL_CORRUPT', async () => {
+  const bytes = readFileSync(network.model);
+  for (const share of [0.01, 0.3, 0.5, 0.9, 0.9999]) {
+    const error = await loadError(bytes.subarray(0, Math.floor(bytes.length * share)));
+    expect(error?.code).toBe('MODEL_CORRUPT');
+  }
+});
+
+test('random bytes are MODEL_CORRUPT', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.uint8Array({ maxLength: 400 }), async (bytes) => {
+      expect((await loadError(bytes))?.code).toBe('MODEL_CORRUPT');
+    }),
+    { numRuns: 2000, seed: 1 },
+  );
+});
+
+test('a file with changed bytes loads or fails with an error of this package', async () => {
+  const bytes = smallModel();
+  const change = fc.tuple(fc.nat(bytes.length - 1), fc.integer({ min: 0, max: 255 }));
+  const codes = new Set<string | undefined>();
+  await fc.assert(
+    fc.asyncProperty(fc.array(change, { minLength: 1, maxLength: 6 }), async (changes) => {
+      const changed = new Uint8Array(bytes);
+      for (const [at, value] of changes) changed[at] = value;
+      codes.add((await loadError(changed))?.code);
+    }),
+    { numRuns: 4000, seed: 2 },
+  );
+  expect([...codes]).toEqual(expect.arrayContaining(['MODEL_CORRUPT', 'MODEL_INVALID', 'UNSUPPORTED_MODEL']));
+});
+
+test('empty and foreign bytes are MODEL_CORRUPT', async () => {
+  for (const text of ['', 'GIF89a', '<html></html>', '{"format":"tflite"}', '\0'.repeat(100)]) {
+    expect((await loadError(new TextEncoder().encode(text)))?.code).toBe('MODEL_CORRUPT');
+  }
+});
+
+describe('tensors that contradict themselves', () => {
+  const withTensor = (change: (constant: Record<string, unknown>) => void) => {
+    const graph = new GraphBuilder();
+    const y = graph.node('Add', [graph.input('x', [2]), graph.constant(float32s(1, 2), 'weight')]);
+    graph.output(y, [2]);
+    change(graph.proto.initializer[0] as unknown as Record<string, unknown>);
+    return modelBytes(graph);
+  };
+  const dims = (...lengths: number[]) => withTensor((constant) => void (constant.dims = lengths));
+
+  test.each([
+    ['a shape that overflows', dims(2 ** 40, 2 ** 40), /'weight'.*overflows/],
+    ['a shape that overflows beside a length of 0', dims(0, 2 ** 40), /'weight'.*overflows/],
+    ['a negative length', dims(-2), /'weight'.*below 0/],
+    ['too few bytes', dims(3), /'weight'.*8 bytes.*needs 12/],
+    ['too many axes', dims(...new Array<number>(40).fill(1)), /'weight'.*40 axes/],
+    [
+      'too few elements',
+      withTensor((constant) => {
+        delete constant.rawData;
+        constant.floatData = [1];
+      }),
+      /'weight'.*1 elements.*needs 2/,
+    ],
+    ['no data', withTensor((constant) => void delete constant.rawData), /'weight'.*0 elements.*needs 2/],
+  ])('%s', async (_, bytes, message) => {
+    const error = await loadError(bytes);
+    expect(error?.code).toBe('MODEL_INVALID');
+    expect(error?.message).toMatch(message);
+  });
+});
+
+test('a small file can not ask for endless folding', async () => {
+  const graph = new GraphBuilder();
+  let big = graph.node('ConstantOfShape', [graph.constant(int64s(2 ** 25))]);
+  for (let i = 0; i < 200; i++) big = graph.node('Neg', [big]);
+  const y = graph.node('Add', [graph.input('x', [1]), big]);
+  graph.output(y, [2 ** 25]);
+  const before = process.memoryUsage().arrayBuffers;
+  expect(await loadError(modelBytes(graph))).toBeUndefined();
+  expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(2 ** 31);
+});
+
+test.each([
+  ['an endless range', ['Range', [0, Number.MAX_SAFE_INTEGER, 1]] as const],
+  ['a range that never arrives', ['Range', [0, 10, 0]] as const],
+])('%s is refused', async (_, [op, values]) => {
+  const graph = new GraphBuilder();
+  const operands = values.map((value) => graph.constant(tensor(BigInt64Array.of(BigInt(value)), [])));
+  const y = graph.node(op, operands);
+  graph.output(graph.node('Add', [graph.input('x', [1], 'int64'), y]), [1], 'int64');
+  const error = await loadError(modelBytes(graph));
+  expect(error?.code).toBe('MODEL_INVALID');
+  expect(error?.message).toMatch(/Range.*no end/);
+});
+
+test('subgraphs nested without end are MODEL_CORRUPT', async () => {
+  /** A field with a message in it; numbers are those of graph, node, attribute and subgraph. */
+  const field = (id: number, content: Buffer) => {
+    const length: number[] = [];
+    for (let rest = content.length; length.push(rest > 127 ? (rest & 127) | 128 : rest), rest > 127; ) {
+      rest >>= 7;
+    }
+    return Buffer.concat([Buffer.from([(id << 3) | 2, ...length]), content]);
+  };
+  let graph: Buffer = Buffer.alloc(0);
+  for (let depth = 0; depth < 5000; depth++) graph = field(1, field(5, field(6, graph)));
+  expect((await loadError(field(7, graph)))?.message).toMatch(/not an ONNX model.*depth/);
+});
