@@ -1,5 +1,5 @@
 // Draws docs/skip-patterns.svg: the blocks that the gated network runs and skips on some example images.
-// Usage, after `npm run build`: node scripts/draw-skip-patterns.mjs
+// Usage, after `npm run compile`: node scripts/draw-skip-patterns.mjs
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { basename } from 'node:path';

@@ -26,7 +26,7 @@ function newest(folder: string): number {
 function requireBuild(): void {
   const built = join(ROOT, 'dist/policy.schema.json');
   if (existsSync(built) && statSync(built).mtimeMs >= newest(join(ROOT, 'lib'))) return;
-  throw new Error('dist is missing or older than lib; run `npm run build` first');
+  throw new Error('dist is missing or older than lib; run `npm run compile` first');
 }
 
 interface Packed {

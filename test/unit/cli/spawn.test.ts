@@ -15,7 +15,7 @@ function spawn(...args: string[]) {
   return { status, stdout, stderr };
 }
 
-// `npm run build` makes dist; a checkout that was only type-checked has none.
+// `npm run compile` makes dist; a checkout that was only type-checked has none.
 (built ? describe : describe.skip)('the built command', () => {
   test('answers in JSON and exits with 0', () => {
     const { status, stdout, stderr } = spawn('run', model, 'examples/images/frog-0000.jpg', '--json');
