@@ -91,7 +91,7 @@ describe('tensors that contradict themselves', () => {
     change(graph.proto.initializer[0] as unknown as Record<string, unknown>);
     return modelBytes(graph);
   };
-  const dims = (...lengths: number[]) => withTensor((constant) => void (constant.dims = lengths));
+  const dims = (...lengths: number[]) => withTensor((constant) => Object.assign(constant, { dims: lengths }));
 
   test.each([
     ['a shape that overflows', dims(2 ** 40, 2 ** 40), /'weight'.*overflows/],
@@ -143,9 +143,9 @@ test('subgraphs nested without end are MODEL_CORRUPT', async () => {
   /** A field with a message in it; numbers are those of graph, node, attribute and subgraph. */
   const field = (id: number, content: Buffer) => {
     const length: number[] = [];
-    for (let rest = content.length; length.push(rest > 127 ? (rest & 127) | 128 : rest), rest > 127; ) {
-      rest >>= 7;
-    }
+    let rest = content.length;
+    for (; rest > 127; rest >>= 7) length.push((rest & 127) | 128);
+    length.push(rest);
     return Buffer.concat([Buffer.from([(id << 3) | 2, ...length]), content]);
   };
   let graph: Buffer = Buffer.alloc(0);

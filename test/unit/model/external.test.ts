@@ -1,0 +1,110 @@
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { ResidualSkipError } from '../../../lib/errors.js';
+import { loadModel } from '../../../lib/model/load.js';
+import type { KeyValueProto } from '../../../lib/model/proto.js';
+import { folderOf, removeFolders } from '../../helpers/files.js';
+import { float32s, GraphBuilder, modelBytes, tensor } from '../../helpers/onnx-builder.js';
+
+afterAll(removeFolders);
+
+const WEIGHTS = Float32Array.of(9, 9, 1, 2, 3);
+
+/** x + weight, where the three elements of the weight lie in another file. */
+function model(entries: Record<string, string>): Uint8Array {
+  const graph = new GraphBuilder();
+  const y = graph.node('Add', [graph.input('x', ['n', 3]), graph.constant(float32s(0, 0, 0), 'weight')]);
+  graph.output(y, ['n', 3]);
+  const [weight] = graph.proto.initializer;
+  delete weight!.rawData;
+  weight!.dataLocation = 1;
+  weight!.externalData = Object.entries(entries).map(([key, value]): KeyValueProto => ({ key, value }));
+  return modelBytes(graph);
+}
+
+function folderWith(entries: Record<string, string>): string {
+  return folderOf({ 'model.onnx': model(entries), 'weights/w.bin': new Uint8Array(WEIGHTS.buffer) });
+}
+
+async function expectRefused(folder: string, message: RegExp): Promise<void> {
+  const error = await loadModel(folder).catch((reason) => reason);
+  expect(error).toBeInstanceOf(ResidualSkipError);
+  expect([error.code, error.message]).toEqual(['EXTERNAL_DATA', expect.stringMatching(message)]);
+}
+
+test('offset and length choose the bytes', async () => {
+  const folder = folderWith({ location: 'weights/w.bin', offset: '8', length: '12' });
+  const { graph } = await loadModel(folder);
+  expect([...graph.constants.get('weight')!.data]).toEqual([1, 2, 3]);
+});
+
+test('without a length the tensor says how many bytes; without an offset they are the first', async () => {
+  const { graph } = await loadModel(folderWith({ location: 'weights/w.bin' }));
+  expect([...graph.constants.get('weight')!.data]).toEqual([9, 9, 1]);
+});
+
+test('a constant of a node may lie outside too', async () => {
+  const folder = folderOf({ 'w.bin': new Uint8Array(WEIGHTS.buffer) });
+  const graph = new GraphBuilder();
+  const value = { ...tensor(WEIGHTS), dataLocation: 1, externalData: [{ key: 'location', value: 'w.bin' }] };
+  delete (value as { rawData?: Uint8Array }).rawData;
+  const constant = graph.node('Constant', [], { value });
+  graph.output(graph.node('Add', [graph.input('x', ['n', 5]), constant]), ['n', 5]);
+  writeFileSync(join(folder, 'model.onnx'), modelBytes(graph));
+  const loaded = await loadModel(folder);
+  expect([...loaded.graph.constants.get(constant)!.data]).toEqual([...WEIGHTS]);
+});
+
+test.each([
+  ['a missing file', { location: 'no.bin' }, /'weight'.*no\.bin.*ENOENT/],
+  ['no location', {}, /'weight'.*names no file/],
+  ['an absolute path', { location: '/etc/hostname' }, /'weight'.*outside/],
+  ['a way up', { location: '../w.bin' }, /'weight'.*outside/],
+  ['a way up and down again', { location: 'weights/../../x/w.bin' }, /'weight'.*outside/],
+  ['the folder itself', { location: '.' }, /'weight'.*outside/],
+  ['a folder', { location: 'weights' }, /'weight'.*not a regular file/],
+  ['a name with a zero byte', { location: 'w\0.bin' }, /'weight'.*outside/],
+  ['a range past the end', { location: 'weights/w.bin', offset: '12' }, /'weight'.*20 bytes.*12 to 24/],
+  ['a wrong length', { location: 'weights/w.bin', length: '8' }, /'weight'.*8 bytes.*need 12/],
+  ['a negative offset', { location: 'weights/w.bin', offset: '-4' }, /'weight'.*offset '-4'/],
+  ['an offset that overflows', { location: 'weights/w.bin', offset: '9'.repeat(30) }, /'weight'.*offset/],
+  ['a huge offset', { location: 'weights/w.bin', offset: '9007199254740991' }, /'weight'.*were expected/],
+  ['an offset that is no number', { location: 'weights/w.bin', offset: '0x4' }, /'weight'.*offset '0x4'/],
+])('%s', async (_, entries, message) => {
+  await expectRefused(folderWith(entries), message);
+});
+
+test('symbolic links are followed inside of the folder, not out of it', async () => {
+  const inside = folderWith({ location: 'link.bin' });
+  symlinkSync(join(inside, 'weights', 'w.bin'), join(inside, 'link.bin'));
+  expect([...(await loadModel(inside)).graph.constants.get('weight')!.data]).toEqual([9, 9, 1]);
+
+  const outside = folderWith({ location: 'link.bin' });
+  symlinkSync(join(inside, 'weights', 'w.bin'), join(outside, 'link.bin'));
+  await expectRefused(outside, /'weight'.*outside/);
+
+  const through = folderWith({ location: 'door/w.bin' });
+  symlinkSync(join(inside, 'weights'), join(through, 'door'));
+  await expectRefused(through, /'weight'.*outside/);
+});
+
+test('a folder whose name begins like the model folder is outside of it', async () => {
+  const folder = folderWith({ location: 'x' });
+  const twin = `${folder}-twin`;
+  mkdirSync(twin);
+  writeFileSync(join(twin, 'w.bin'), new Uint8Array(WEIGHTS.buffer));
+  writeFileSync(join(folder, 'model.onnx'), model({ location: `../${basename(twin)}/w.bin` }));
+  await expectRefused(folder, /'weight'.*outside/);
+});
+
+test('a named pipe does not stop the load', async () => {
+  const folder = folderWith({ location: 'pipe' });
+  execFileSync('mkfifo', [join(folder, 'pipe')]);
+  await expectRefused(folder, /'weight'.*not a regular file/);
+});
+
+test('bytes lead to no folder', async () => {
+  const error = await loadModel(model({ location: 'weights/w.bin' })).catch((reason) => reason);
+  expect([error.code, error.message]).toEqual(['EXTERNAL_DATA', expect.stringMatching(/by its path/)]);
+});
