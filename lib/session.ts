@@ -24,10 +24,12 @@ import {
   type SessionOptions,
 } from './options.js';
 import { notify, type RunContext, type RunObserver, type TensorMap } from './skip/observer.js';
-import { loadPolicy, type SkipPolicy } from './skip/policy.js';
+import { exitThresholds, FULL_POLICY, guardsOf, loadPolicy, type SkipPolicy } from './skip/policy.js';
 import { buildTrace, type SkipTrace } from './skip/trace.js';
 import { checkSource, type ModelSource } from './source.js';
 import { type Specialization, Specializations } from './specializations.js';
+import type { TensorData } from './tensor.js';
+import { guardedItems, verificationOf } from './verification.js';
 
 /** What a run with `{ trace: true }` returns. */
 export interface TracedRun {
@@ -189,7 +191,12 @@ export class InferenceSession {
     const inputs = call.request.inputs.map((data) => data.slice());
     const start = performance.now();
     await this.#track(call.specialization.compiled.run({ ...call.request, inputs, signal }));
-    return this.#finish(call, performance.now() - start);
+    const check = this.#verification(call, inputs);
+    if (check) {
+      await this.#track(check.compiled.run({ ...check.request, signal }));
+      check.apply();
+    }
+    return this.#finish(call, performance.now() - start, check?.items);
   }
 
   /** As `run`, on the calling thread, which it blocks: for scripts. */
@@ -204,7 +211,12 @@ export class InferenceSession {
     const call = this.#prepare(feeds, fetches, parseRunSyncOptions(options));
     const start = performance.now();
     call.specialization.compiled.runSync(call.request);
-    return this.#finish(call, performance.now() - start);
+    const check = this.#verification(call, call.request.inputs);
+    if (check) {
+      check.compiled.runSync(check.request);
+      check.apply();
+    }
+    return this.#finish(call, performance.now() - start, check?.items);
   }
 
   /** Frees what the session holds, once the runs under way have ended. Idempotent. */
@@ -254,7 +266,7 @@ export class InferenceSession {
 
   #compileDeclared(): void {
     const binding = declaredBinding(this.#model);
-    if (binding) this.#programs.get(binding).resolve(this.#policy);
+    if (binding) this.#programs.get(binding, this.#policy).resolve(this.#policy);
   }
 
   #latest(): Specialization {
@@ -271,27 +283,46 @@ export class InferenceSession {
     }
     const policy = options.policy === undefined ? this.#policy : loadPolicy(options.policy);
     const tripped = this.#fullDepth && options.policy === undefined;
+    const applied = tripped ? FULL_POLICY : policy;
     const bound = bindFeeds(this.#model, feeds);
-    const specialization = this.#programs.get(bound.binding);
+    const specialization = this.#programs.get(bound.binding, applied);
     const { program, resolve } = specialization;
     const cells = bound.items * program.blocks.length;
     const request: RunRequest = {
       items: bound.items,
       inputs: program.inputs.map(({ name }) => bound.tensors[name]!.data),
       outputs: allocateOutputs(program, bound.items, fetches),
-      policy: resolve(tripped ? loadPolicy('full') : policy),
+      policy: resolve(applied),
       ran: new Uint8Array(cells),
       scores: new Float32Array(cells).fill(Number.NaN),
     };
     return { specialization, feeds: bound, fetches, request, trace: options.trace ?? false, policy, tripped };
   }
 
-  #finish(call: Call, milliseconds: number): TensorMap | TracedRun {
+  /** The run in full of the items whose answer the policy guards; undefined when there are none. */
+  #verification({ specialization, feeds, request, policy, tripped }: Call, inputs: readonly TensorData[]) {
+    const guards = tripped ? [] : guardsOf(policy);
+    if (guards.length === 0) return undefined;
+    const guarded = guardedItems(specialization.program, request, guards);
+    if (guarded.length === 0) return undefined;
+    const { program, compiled, resolve } = this.#programs.get(feeds.binding, FULL_POLICY);
+    return { compiled, ...verificationOf(program, { ...request, inputs }, guarded, resolve(FULL_POLICY)) };
+  }
+
+  #finish(call: Call, milliseconds: number, guarded?: ReadonlySet<number>): TensorMap | TracedRun {
     const { specialization, request } = call;
     const { program, resolve } = specialization;
     const outputs = collectOutputs(program, request, call.fetches);
     if (!call.trace && this.#observers.length === 0) return outputs;
-    const traced = { outputs, trace: buildTrace(program, { ...request, tripped: call.tripped }) };
+    const traced = {
+      outputs,
+      trace: buildTrace(program, {
+        ...request,
+        tripped: call.tripped,
+        exits: exitThresholds(call.policy),
+        guarded,
+      }),
+    };
     if (this.#observers.length > 0) {
       const context = this.#contexts.of(program, call.policy, resolve(call.policy));
       const event = { context, inputs: call.feeds.tensors, ...traced, milliseconds };

@@ -2,8 +2,9 @@ import { createHash } from 'node:crypto';
 import type { Backend, CompiledProgram } from './backends/backend.js';
 import type { Binding, Model } from './model/model.js';
 import type { Program } from './model/program.js';
+import { attachHeads, type Heads } from './skip/attach.js';
 import type { ResolvedPolicy } from './skip/mode.js';
-import { resolvePolicy, type SkipPolicy } from './skip/policy.js';
+import { headsOf, resolvePolicy, type SkipPolicy } from './skip/policy.js';
 
 /** A program of one binding, compiled, with the policies that were applied to it. */
 export interface Specialization {
@@ -27,6 +28,8 @@ function keyOf(binding: Binding): string {
 /** The programs of one model, compiled when first needed; the least recently used one goes first. */
 export class Specializations {
   readonly #entries = new Map<string, Specialization>();
+  readonly #headNumbers = new WeakMap<Heads, number>();
+  #lastNumber = 0;
   #latest: Specialization | undefined;
 
   constructor(
@@ -40,9 +43,11 @@ export class Specializations {
     return this.#latest;
   }
 
-  get(binding: Binding): Specialization {
-    const key = keyOf(binding);
-    const entry = this.#entries.get(key) ?? this.#make(binding);
+  /** With the heads that `policy` brings along built in. */
+  get(binding: Binding, policy: SkipPolicy): Specialization {
+    const heads = headsOf(policy);
+    const key = `${heads ? this.#numberOf(heads) : ''}${keyOf(binding)}`;
+    const entry = this.#entries.get(key) ?? this.#make(binding, heads);
     this.#entries.delete(key);
     this.#entries.set(key, entry);
     this.#latest = entry;
@@ -55,8 +60,17 @@ export class Specializations {
     this.#entries.clear();
   }
 
-  #make(binding: Binding): Specialization {
-    const program = this.compile(this.model, binding);
+  /** Heads are kept apart by identity: a policy is parsed once. */
+  #numberOf(heads: Heads): number {
+    const known = this.#headNumbers.get(heads);
+    if (known !== undefined) return known;
+    this.#headNumbers.set(heads, ++this.#lastNumber);
+    return this.#lastNumber;
+  }
+
+  #make(binding: Binding, heads: Heads | undefined): Specialization {
+    const plain = this.compile(this.model, binding);
+    const program = heads ? attachHeads(plain, heads) : plain;
     const resolved = new WeakMap<SkipPolicy, ResolvedPolicy>();
     const resolve = (policy: SkipPolicy): ResolvedPolicy => {
       const known = resolved.get(policy);

@@ -12,7 +12,7 @@ import {
 import { extname } from 'node:path';
 import { z } from 'zod';
 import type { RunContext, RunEvent, RunObserver, TensorMap } from '../skip/observer.js';
-import type { BlockDecision, SkipReason } from '../skip/trace.js';
+import type { BlockDecision, ExitDecision, SkipReason } from '../skip/trace.js';
 import type { Tensor } from '../tensor.js';
 import { parseStrict } from '../validation.js';
 import { type AuditRecord, decodeLine, encodeRecord, FIRST_LINK, shortFloat } from './record.js';
@@ -52,7 +52,14 @@ const optionsSchema = z.strictObject({
   top: z.int().min(1).max(100).optional(),
 });
 
-const LETTERS: Record<SkipReason, string> = { gate: 'g', policy: 'p', fixed: 'f', tripped: 't' };
+const LETTERS: Record<SkipReason, string> = {
+  gate: 'g',
+  policy: 'p',
+  fixed: 'f',
+  tripped: 't',
+  exit: 'x',
+  guard: 'v',
+};
 
 /** Items that wait to be encoded; past that they are counted as lost instead of filling the memory. */
 const MOST_WAITING = 4096;
@@ -66,6 +73,7 @@ interface Waiting {
   readonly output: readonly Uint8Array[];
   readonly logits: Float32Array | null;
   readonly blocks: readonly BlockDecision[];
+  readonly exits: readonly ExitDecision[];
   readonly milliseconds: number;
 }
 
@@ -107,7 +115,7 @@ export class AuditLog implements RunObserver {
     const run = this.#runs++;
     const { items } = trace;
     const time = Date.now();
-    for (const [item, { blocks }] of items.entries()) {
+    for (const [item, { blocks, exits }] of items.entries()) {
       if (this.#options.sample < 1 && Math.random() >= this.#options.sample) continue;
       if (this.#waiting.length >= MOST_WAITING) {
         this.#stats.lost++;
@@ -122,6 +130,7 @@ export class AuditLog implements RunObserver {
         output: sliceBytes(outputs, item, items.length),
         logits: firstFloats(outputs, item, items.length),
         blocks,
+        exits,
         milliseconds: milliseconds / items.length,
       });
     }
@@ -242,7 +251,7 @@ export class AuditLog implements RunObserver {
     };
   }
 
-  #itemOf({ time, run, item, input, output, logits, blocks, milliseconds }: Waiting): AuditRecord {
+  #itemOf({ time, run, item, input, output, logits, blocks, exits, milliseconds }: Waiting): AuditRecord {
     return {
       type: 'item',
       time,
@@ -252,6 +261,7 @@ export class AuditLog implements RunObserver {
       ran: blocks.map(({ ran }) => (ran ? '1' : '0')).join(''),
       reasons: blocks.map(({ reason }) => LETTERS[reason]).join(''),
       scores: blocks.map(({ score }) => shortFloat(score)),
+      exits: exits.map(({ after, score }) => [after, shortFloat(score)!]),
       output: hashBytes(output),
       top: logits ? softmaxTop(logits, this.#options.top) : [],
       milliseconds: Number(milliseconds.toFixed(4)),

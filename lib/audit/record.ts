@@ -52,10 +52,15 @@ const itemSchema = z.strictObject({
     .string()
     .regex(/^[01]*$/)
     .meta({ description: 'A digit for each block: 1 ran, 0 skipped.' }),
-  reasons: z.string().meta({ description: 'A letter for each block: g gate, p policy, f fixed, t tripped.' }),
+  reasons: z
+    .string()
+    .meta({ description: 'A letter for each block: g gate, p policy, f fixed, x exit, v guard, t tripped.' }),
   scores: z
     .array(z.number().nullable())
     .meta({ description: 'float32, null where no gate was asked or NaN.' }),
+  exits: z
+    .array(z.tuple([z.string(), z.number()]))
+    .meta({ description: 'Exits that the item came to: block behind which it stands, confidence.' }),
   output: SHA256.meta({ description: "SHA-256 of the item's output bytes, outputs in name order." }),
   top: z.array(z.tuple([z.int(), z.number()])).meta({ description: 'Best classes with their probability.' }),
   milliseconds: z.number().meta({ description: 'Wall-clock time of the run divided by its items.' }),

@@ -2,6 +2,7 @@ import { Command } from 'commander';
 import { packageVersion } from '../version.cjs';
 import { addAuditCommand } from './audit.js';
 import { addBenchCommand } from './bench.js';
+import { addCalibrateCommand } from './calibrate.js';
 import { addEvalCommand } from './eval.js';
 import { reportFailure } from './failure.js';
 import { addInspectCommand } from './inspect.js';
@@ -18,6 +19,7 @@ const COMMANDS = [
   addRecordCommand,
   addReplayCommand,
   addAuditCommand,
+  addCalibrateCommand,
 ];
 
 /** Runs the command line `args` (without node and script); resolves to the exit code and never rejects. */

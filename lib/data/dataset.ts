@@ -39,6 +39,24 @@ export async function openDataset(path: string, labels: readonly string[]): Prom
   );
 }
 
+/**
+ * The images of a data set whose labels don't matter: any folder of images, however deep, or what openDataset takes.
+ * @throws INVALID_DATA when there is none
+ */
+export async function openImages(
+  path: string,
+  labels: readonly string[],
+): Promise<readonly Omit<Sample, 'label'>[]> {
+  if ((await kindOf(path)) === 'folder') {
+    const { files } = await listFolder(path);
+    const images = files.some((name) => IDX_IMAGES.test(name)) ? [] : await listImagesBelow(path);
+    if (images.length > 0) {
+      return images.map((file) => ({ name: relative(path, file), load: () => decodeImage(file) }));
+    }
+  }
+  return (await openDataset(path, labels)).samples;
+}
+
 /** `limit` samples spread evenly over the set, so that every class keeps its share; all when there are fewer. */
 export function takeEvenly(samples: readonly Sample[], limit: number): readonly Sample[] {
   if (limit >= samples.length) return samples;

@@ -45,9 +45,16 @@ export interface Heads {
   readonly gates: readonly GateSpec[];
 }
 
-/** Name of the extra output that holds the confidence of an exit; not a name that ONNX files use. */
-export function exitScoreName(after: string): string {
-  return `residual-skip/exit/${after}`;
+const EXIT_SCORE = 'residual-skip/exit/';
+
+/** Name of the extra output that holds the confidence of an exit. */
+function exitScoreName(after: string): string {
+  return `${EXIT_SCORE}${after}`;
+}
+
+/** The block behind which the exit stands whose confidence is the output `name`; undefined for other outputs. */
+export function exitOf(name: string): string | undefined {
+  return name.startsWith(EXIT_SCORE) ? name.slice(EXIT_SCORE.length) : undefined;
 }
 
 /**
@@ -135,12 +142,15 @@ class Attachment {
     const spread = this.#value(`${after}/spread`, 'float32', [shape[0]!, 1, classes]);
     const score = this.#value(exitScoreName(after), 'float32', [shape[0]!, 1]);
     const limit = this.#constant(`${after}/threshold`, Float32Array.of(threshold), [1, 1]);
+    const sure = this.#value(`${after}/sure`, 'bool', [shape[0]!, 1]);
     const goesOn = this.#value(`${after}/goes on`, 'bool', [shape[0]!, 1]);
     this.#steps.push(
       { op: 'softmax', inputs: [logits], outputs: [probabilities], attrs: { axis: 1, log: false } },
       { op: 'reshape', inputs: [probabilities], outputs: [spread], attrs: {} },
       { op: 'globalPool', inputs: [spread], outputs: [score], attrs: { kind: 'max' } },
-      { op: 'compare', inputs: [score, limit], outputs: [goesOn], attrs: { kind: 'lt' } },
+      // A confidence that is no number is not sure: such an item goes on.
+      { op: 'compare', inputs: [score, limit], outputs: [sure], attrs: { kind: 'ge' } },
+      { op: 'logical', inputs: [sure], outputs: [goesOn], attrs: { kind: 'not' } },
     );
     this.#epilogues.push({ branchAt: this.#steps.length, logits });
     this.#steps.push({ op: 'branch', inputs: [goesOn], outputs: [], attrs: { target: NONE } });

@@ -5,7 +5,11 @@ import { ResidualSkipError } from '../errors.js';
 import type { Block, Program } from '../model/program.js';
 import { suggest } from '../suggest.js';
 import { parseStrict } from '../validation.js';
+import type { Heads } from './attach.js';
+import { type Guard, guardSchema, type ResolvedGuard, resolveGuards } from './guards.js';
+import { decodeHeads, type EncodedHeads, headsSchema } from './heads.js';
 import { BlockMode, type ResolvedPolicy } from './mode.js';
+import { type Expected, expectedSchema, type Promised, promiseSchema } from './promise.js';
 
 /**
  * What is done with one block: always run it, always skip it, let its gate decide, or let its gate decide with
@@ -25,6 +29,16 @@ export interface SkipPolicy {
   readonly default?: BlockAction;
   /** By the name or the index of a block, which must be able to do what is asked. */
   readonly blocks: { readonly [nameOrIndex: string]: BlockAction };
+  /** Early exits, and gates for blocks without one, as `calibrate` fits them. */
+  readonly heads?: EncodedHeads;
+  /** Answers that are checked against the full network. */
+  readonly guards?: readonly Guard[];
+  /** Names of the classes, which guards may use. */
+  readonly labels?: readonly string[];
+  /** What was promised of this policy, and the numbers behind it. */
+  readonly promise?: Promised;
+  /** What the policy saved on the data that it was made with. */
+  readonly expected?: Expected;
 }
 
 const THRESHOLD = 'expected a finite number that a float32 can hold';
@@ -56,6 +70,14 @@ export const policySchema = z
       description: "For every block that 'blocks' doesn't name and that can do it; 'gate' when left out.",
     }),
     blocks: z.record(z.string(), actionSchema).meta({ description: 'By the name or the index of a block.' }),
+    heads: headsSchema.optional(),
+    guards: z.array(guardSchema).optional(),
+    labels: z
+      .array(z.string())
+      .optional()
+      .meta({ description: 'Names of the classes, which guards may use.' }),
+    promise: promiseSchema.optional(),
+    expected: expectedSchema.optional(),
   })
   .meta({ title: 'SkipPolicy of residual-skip' }) satisfies z.ZodType<SkipPolicy>;
 
@@ -110,7 +132,8 @@ function readPolicyFile(path: string): SkipPolicy {
 }
 
 const MODEL_POLICY: SkipPolicy = { blocks: {} };
-const FULL_POLICY: SkipPolicy = { default: 'run', blocks: {} };
+/** Every block runs. */
+export const FULL_POLICY: SkipPolicy = { default: 'run', blocks: {} };
 
 /**
  * The policy that `source` stands for, read and checked as far as that goes without a model.
@@ -129,6 +152,40 @@ export function hashPolicy(policy: SkipPolicy): string {
       ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
       : value;
   return createHash('sha256').update(JSON.stringify(policy, sorted)).digest('hex');
+}
+
+const decoded = new WeakMap<EncodedHeads, Heads>();
+
+/**
+ * The heads that `policy` brings along, always the same object for the same policy; undefined when it has none.
+ * @throws ResidualSkipError INVALID_POLICY
+ */
+export function headsOf({ heads }: SkipPolicy): Heads | undefined {
+  if (!heads || heads.exits.length + heads.gates.length === 0) return undefined;
+  const known = decoded.get(heads);
+  if (known) return known;
+  const made = decodeHeads(heads);
+  decoded.set(heads, made);
+  return made;
+}
+
+const resolvedGuards = new WeakMap<SkipPolicy, ResolvedGuard[]>();
+
+/**
+ * The guards of a policy, with classes as indices.
+ * @throws ResidualSkipError INVALID_POLICY
+ */
+export function guardsOf(policy: SkipPolicy): readonly ResolvedGuard[] {
+  const known = resolvedGuards.get(policy);
+  if (known) return known;
+  const made = resolveGuards(policy.guards ?? [], policy.labels);
+  resolvedGuards.set(policy, made);
+  return made;
+}
+
+/** Thresholds of a policy's exits, by the block behind which they stand. */
+export function exitThresholds(policy: SkipPolicy): ReadonlyMap<string, number> {
+  return new Map(headsOf(policy)?.exits.map(({ after, threshold }) => [after, threshold]));
 }
 
 /** Index of the block that `key` names; a name goes before an index. */

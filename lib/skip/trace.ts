@@ -1,4 +1,6 @@
 import type { Block, Program } from '../model/program.js';
+import type { TensorData } from '../tensor.js';
+import { exitOf } from './attach.js';
 import { BlockMode, type ResolvedPolicy } from './mode.js';
 
 /** Why a block ran or was skipped. */
@@ -10,7 +12,11 @@ export type SkipReason =
   /** The block has no identity shortcut or no gate, and so always runs. */
   | 'fixed'
   /** An observer had set the session to full depth. */
-  | 'tripped';
+  | 'tripped'
+  /** An earlier exit was sure of its answer: all blocks behind it are skipped. */
+  | 'exit'
+  /** The answer was guarded: the item was run in full. */
+  | 'guard';
 
 export interface BlockDecision {
   readonly block: string;
@@ -23,9 +29,21 @@ export interface BlockDecision {
   readonly reason: SkipReason;
 }
 
+/** An early exit that an item reached. */
+export interface ExitDecision {
+  /** The block behind which it stands. */
+  readonly after: string;
+  readonly taken: boolean;
+  /** Largest softmax probability of its head. */
+  readonly score: number;
+  readonly threshold: number;
+}
+
 /** What one item did. */
 export interface ItemTrace {
   readonly blocks: readonly BlockDecision[];
+  /** Exits of the policy, as far as the item came. */
+  readonly exits: readonly ExitDecision[];
   /** Multiply-adds of the blocks that were skipped. */
   readonly multiplyAddsSkipped: number;
   /** Convolutions and fully connected layers in the blocks that were skipped. */
@@ -51,6 +69,12 @@ export interface RunRecord {
   readonly ran: Uint8Array;
   /** items x blocks: the gate's score, NaN where no gate was asked. */
   readonly scores: Float32Array;
+  /** By the program's outputs; read where there are exits. */
+  readonly outputs?: readonly TensorData[];
+  /** Thresholds of the exits, by the block behind which they stand. */
+  readonly exits?: ReadonlyMap<string, number>;
+  /** Items whose answer a guard had run in full. */
+  readonly guarded?: ReadonlySet<number>;
 }
 
 function reasonOf(block: Block, mode: number, tripped: boolean): SkipReason {
@@ -68,29 +92,47 @@ function layersOf({ steps, blocks, cost }: Program): number {
   return cost.layers - ofGates.length;
 }
 
-/** The trace of one run of `program`. */
-export function buildTrace(
+/** The exits that `item` came to, in order; only the last can be taken. */
+function exitsOf(
   program: Program,
-  { items, policy, tripped = false, ran, scores }: RunRecord,
-): SkipTrace {
+  { outputs = [], exits = new Map() }: RunRecord,
+  item: number,
+): ExitDecision[] {
+  return program.outputs.flatMap(({ name }, i): ExitDecision[] => {
+    const after = exitOf(name);
+    const score = after === undefined ? Number.NaN : (outputs[i]![item] as number);
+    if (after === undefined || Number.isNaN(score)) return [];
+    const threshold = exits.get(after) ?? Number.POSITIVE_INFINITY;
+    return [{ after, taken: score >= Math.fround(threshold), score, threshold }];
+  });
+}
+
+/** The trace of one run of `program`. */
+export function buildTrace(program: Program, record: RunRecord): SkipTrace {
+  const { items, policy, tripped = false, ran, scores, guarded } = record;
   const { blocks } = program;
   const reasons = blocks.map((block, index) => reasonOf(block, policy.modes[index]!, tripped));
   const traceItem = (item: number): ItemTrace => {
     const first = item * blocks.length;
+    const exits = exitsOf(program, record, item);
+    const last = exits.find(({ taken }) => taken)?.after;
+    const reached = last === undefined ? blocks.length : blocks.findIndex(({ name }) => name === last) + 1;
+    const verified = guarded?.has(item) ?? false;
     const decisions = blocks.map((block, index): BlockDecision => {
-      const asked = policy.modes[index] === BlockMode.gate;
+      const asked = policy.modes[index] === BlockMode.gate && index < reached;
       return {
         block: block.name,
         index,
-        ran: ran[first + index] === 1,
+        ran: verified || ran[first + index] === 1,
         score: asked ? scores[first + index]! : null,
         threshold: asked ? policy.thresholds[index]! : null,
-        reason: reasons[index]!,
+        reason: verified ? 'guard' : index < reached ? reasons[index]! : 'exit',
       };
     });
     const skipped = blocks.filter((_, index) => !decisions[index]!.ran);
     return {
       blocks: decisions,
+      exits,
       multiplyAddsSkipped: skipped.reduce((sum, { cost }) => sum + cost.multiplyAdds, 0),
       layersSkipped: skipped.reduce((sum, { cost }) => sum + cost.layers, 0),
     };

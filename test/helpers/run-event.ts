@@ -58,6 +58,7 @@ export function runEvent(context: RunContext, scores: readonly (readonly number[
           threshold: 0,
           reason: 'gate' as const,
         })),
+        exits: [],
         multiplyAddsSkipped: 300 * row.filter((score) => score <= 0).length,
         layersSkipped: 2 * row.filter((score) => score <= 0).length,
       })),

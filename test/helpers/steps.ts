@@ -8,6 +8,7 @@ import {
   COMPARE_KINDS,
   NO_ACTIVATION,
   PAD_MODES,
+  type PadMode,
 } from '../../lib/model/program.js';
 import type { DataType } from '../../lib/tensor.js';
 import { type Fill, tensorOf } from './random.js';
@@ -405,19 +406,29 @@ const transpose = ofOne(
   { type: dtype },
 );
 
+/** Begin and end of one axis of length d; as ONNX asks, a reflecting pad is shorter than what it reflects. */
+const padsOf = (d: number, mode: PadMode) => {
+  const one = fc.integer({ min: -Math.floor((d - 1) / 2), max: 7 });
+  return fc.tuple(one, one).map(([begin, end]) => {
+    const size = d + Math.min(begin, 0) + Math.min(end, 0);
+    const most = mode === 'reflect' ? size - 1 : 7;
+    return [Math.min(begin, most), Math.min(end, most)] as const;
+  });
+};
+
 const pad = ofOne(
   1,
   4,
   (shape) =>
-    fc.constantFrom(...PAD_MODES).chain((mode) => {
-      const one = (d: number) => fc.integer({ min: -Math.floor((d - 1) / 2), max: 7 });
-      return fc
-        .tuple(all([...shape, ...shape].map(one)), fc.constantFrom(0, 3, -2.5))
-        .map(([pads, value]) => ({
+    fc.constantFrom(...PAD_MODES).chain((mode) =>
+      fc.tuple(all(shape.map((d) => padsOf(d, mode))), fc.constantFrom(0, 3, -2.5)).map(([pairs, value]) => {
+        const pads = [...pairs.map(([begin]) => begin), ...pairs.map(([, end]) => end)];
+        return {
           step: { op: 'pad', attrs: { pads, mode, value } },
           shape: shape.map((d, i) => d + pads[i]! + pads[i + shape.length]!),
-        }));
-    }),
+        };
+      }),
+    ),
   { type: dtype },
 );
 

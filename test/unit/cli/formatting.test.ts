@@ -19,7 +19,7 @@ function traceOf(...decisions: [ran: boolean, reason: BlockDecision['reason']][]
     threshold: null,
     reason,
   }));
-  return { blocks, multiplyAddsSkipped: 0, layersSkipped: 0 };
+  return { blocks, exits: [], multiplyAddsSkipped: 0, layersSkipped: 0 };
 }
 
 describe('pattern', () => {

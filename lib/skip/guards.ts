@@ -1,0 +1,53 @@
+/** Guards for answers that matter: an item that is answered so, or nearly so, is run in full. */
+import { z } from 'zod';
+import { ResidualSkipError } from '../errors.js';
+
+export const guardSchema = z
+  .strictObject({
+    labels: z
+      .array(z.union([z.string(), z.int().min(0)]))
+      .min(1)
+      .meta({ description: 'Classes by index, or by name where the policy has labels.' }),
+    action: z.literal('verify').meta({ description: 'Run the item in full and return that answer.' }),
+    margin: z.number().min(0).max(1).optional().meta({
+      description: 'Also when the class is within this probability of the best one; 0 when left out.',
+    }),
+  })
+  .meta({ description: 'What is done when a skipped run answers with one of the labels.' });
+
+export type Guard = z.infer<typeof guardSchema>;
+
+/** A guard with its classes as indices. */
+export interface ResolvedGuard {
+  readonly classes: readonly number[];
+  readonly margin: number;
+}
+
+/** @throws ResidualSkipError INVALID_POLICY for a name that is none of the labels */
+export function resolveGuards(
+  guards: readonly Guard[],
+  labels: readonly string[] | undefined,
+): ResolvedGuard[] {
+  return guards.map(({ labels: named, margin = 0 }) => ({
+    margin,
+    classes: named.map((label) => {
+      const index = typeof label === 'number' ? label : (labels?.indexOf(label) ?? -1);
+      if (index >= 0) return index;
+      const known = labels
+        ? `; its labels are ${labels.join(', ')}`
+        : ', but has no labels; use class indices';
+      throw new ResidualSkipError('INVALID_POLICY', `the policy guards the label '${label}'${known}`);
+    }),
+  }));
+}
+
+/** Whether an answer touches a guarded class: it is the best one, or within the margin of it. */
+export function isGuarded(logits: Float32Array, guards: readonly ResolvedGuard[]): boolean {
+  if (guards.length === 0) return false;
+  const top = logits.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
+  const total = logits.reduce((sum, z) => sum + Math.exp(z - top), 0);
+  const best = 1 / total;
+  return guards.some(({ classes, margin }) =>
+    classes.some((index) => index < logits.length && best - Math.exp(logits[index]! - top) / total <= margin),
+  );
+}

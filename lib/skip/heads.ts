@@ -1,0 +1,74 @@
+/** Heads as a policy file holds them: base64 of little-endian float32. */
+import { z } from 'zod';
+import { ResidualSkipError } from '../errors.js';
+import type { Head, Heads } from './attach.js';
+
+const finite = z.number().refine(Number.isFinite, { error: 'expected a finite number' });
+const floats = z.base64().meta({ description: 'Base64 of little-endian float32.' });
+const headShape = {
+  threshold: finite,
+  weight: floats.meta({ description: 'outputs x channels, row-major; base64 of little-endian float32.' }),
+  bias: floats,
+};
+
+export const headsSchema = z
+  .strictObject({
+    exits: z.array(z.strictObject({ after: z.string(), ...headShape })).meta({
+      description: 'Behind a block: done when the largest softmax probability reaches the threshold.',
+    }),
+    gates: z.array(z.strictObject({ block: z.string(), ...headShape })).meta({
+      description: 'Before a block: it runs when the score is above the threshold.',
+    }),
+  })
+  .meta({ description: 'Linear heads on average-pooled feature maps that the policy brings along.' });
+
+export type EncodedHeads = z.infer<typeof headsSchema>;
+
+export function encodeHeads({ exits, gates }: Heads): EncodedHeads {
+  return {
+    exits: exits.map(({ after, head, threshold }) => ({ after, threshold, ...encodeHead(head) })),
+    gates: gates.map(({ block, head, threshold }) => ({ block, threshold, ...encodeHead(head) })),
+  };
+}
+
+/** @throws ResidualSkipError INVALID_POLICY when a string doesn't hold whole, finite float32 */
+export function decodeHeads({ exits, gates }: EncodedHeads): Heads {
+  return {
+    exits: exits.map(({ after, threshold, ...head }) => ({
+      after,
+      threshold,
+      head: decodeHead(after, head),
+    })),
+    gates: gates.map(({ block, threshold, ...head }) => ({
+      block,
+      threshold,
+      head: decodeHead(block, head),
+    })),
+  };
+}
+
+function encodeHead({ weight, bias }: Head): { weight: string; bias: string } {
+  return { weight: encodeFloats(weight), bias: encodeFloats(bias) };
+}
+
+function decodeHead(block: string, { weight, bias }: { weight: string; bias: string }): Head {
+  return { weight: decodeFloats(block, weight), bias: decodeFloats(block, bias) };
+}
+
+function encodeFloats(values: Float32Array): string {
+  const bytes = Buffer.alloc(4 * values.length);
+  for (const [i, value] of values.entries()) bytes.writeFloatLE(value, 4 * i);
+  return bytes.toString('base64');
+}
+
+function decodeFloats(block: string, text: string): Float32Array {
+  const bytes = Buffer.from(text, 'base64');
+  const values = Float32Array.from({ length: bytes.length >> 2 }, (_, i) => bytes.readFloatLE(4 * i));
+  if (bytes.length % 4 !== 0 || values.length === 0 || !values.every(Number.isFinite)) {
+    throw new ResidualSkipError(
+      'INVALID_POLICY',
+      `the policy's head for block '${block}' does not hold finite float32; the file was changed or cut off`,
+    );
+  }
+  return values;
+}

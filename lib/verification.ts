@@ -1,0 +1,72 @@
+/** Guarded answers: which items of a run have one, and the run in full that replaces it. */
+import type { ResolvedPolicy, RunRequest } from './backends/backend.js';
+import type { Program } from './model/program.js';
+import { isGuarded, type ResolvedGuard } from './skip/guards.js';
+import { allocate, type TensorData } from './tensor.js';
+
+/** Items that skipped something and whose class scores, in the first float32 output, touch a guarded class. */
+export function guardedItems(
+  program: Program,
+  request: RunRequest,
+  guards: readonly ResolvedGuard[],
+): number[] {
+  const { items, outputs, ran } = request;
+  const index = program.outputs.findIndex(({ value }) => program.values[value]!.dtype === 'float32');
+  const logits = outputs[index] as Float32Array | undefined;
+  if (!logits) return [];
+  const [classes, blocks] = [logits.length / items, program.blocks.length];
+  return Array.from({ length: items }, (_, item) => item).filter(
+    (item) =>
+      ran.subarray(item * blocks, (item + 1) * blocks).includes(0) &&
+      isGuarded(logits.subarray(item * classes, (item + 1) * classes), guards),
+  );
+}
+
+/** Copies of the slices that `chosen` items have in an array of `items` of them, one after another. */
+function gather(data: TensorData, items: number, chosen: readonly number[]): TensorData {
+  const size = data.length / items;
+  const part = new (data.constructor as new (length: number) => TensorData)(size * chosen.length);
+  chosen.forEach((item, i) => {
+    (part as Float32Array).set((data as Float32Array).subarray(item * size, (item + 1) * size), i * size);
+  });
+  return part;
+}
+
+/**
+ * The request that runs `chosen` items of `original` with `policy`, and what puts its answers in their place.
+ * @param program without heads: its outputs are the first ones of `original`
+ */
+export function verificationOf(
+  program: Program,
+  original: RunRequest,
+  chosen: readonly number[],
+  policy: ResolvedPolicy,
+): { items: ReadonlySet<number>; request: RunRequest; apply(): void } {
+  const { items } = original;
+  const cells = chosen.length * program.blocks.length;
+  const sizeOf = (i: number) => original.outputs[i]!.length / (program.outputs[i]!.batched ? items : 1);
+  const request: RunRequest = {
+    items: chosen.length,
+    inputs: program.inputs.map(({ batched }, i) => {
+      const data = original.inputs[i]!;
+      return batched ? gather(data, items, chosen) : data;
+    }),
+    outputs: program.outputs.map(({ value, batched }, i) =>
+      allocate(program.values[value]!.dtype, sizeOf(i) * (batched ? chosen.length : 1)),
+    ),
+    policy,
+    ran: new Uint8Array(cells),
+    scores: new Float32Array(cells),
+  };
+  const apply = () => {
+    program.outputs.forEach(({ batched }, i) => {
+      const [from, to] = [request.outputs[i] as Float32Array, original.outputs[i] as Float32Array];
+      const size = sizeOf(i);
+      if (!batched) to.set(from);
+      else
+        for (const [k, item] of chosen.entries())
+          to.set(from.subarray(k * size, (k + 1) * size), item * size);
+    });
+  };
+  return { items: new Set(chosen), request, apply };
+}
