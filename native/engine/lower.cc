@@ -277,7 +277,8 @@ bool PlanBuilder::lower_binary(const Step& step) {
            blocked_at_home(step.inputs[static_cast<size_t>(wide)]) && lower_binary_channel(step, wide);
   }
   const Form form = any_blocked ? Form::kBlocked : Form::kDense;
-  const NodeId left = request(step.inputs[0], form), right = request(step.inputs[1], form);
+  const auto operand = [&](int32_t id) { return any_blocked ? request_blocked(id) : request(id, form); };
+  const NodeId left = operand(step.inputs[0]), right = operand(step.inputs[1]);
   const NodeId to = target(step.outputs[0], form);
   Draft draft{.reads = {left, right}, .write = to, .in_place = {left, right}, .elementwise = true};
   const Image image = nodes_[static_cast<size_t>(to)].image;

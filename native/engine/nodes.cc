@@ -104,7 +104,6 @@ bool PlanBuilder::blocked_at_home(int32_t value_id) const {
 }
 
 NodeId PlanBuilder::request(int32_t value_id, Form form) {
-  if (form == Form::kBlocked && is_constant(value_id)) return constant_blocked(value_id);
   const NodeId at = home(value_id);
   if (nodes_[static_cast<size_t>(at)].form == form) return at;
   for (const Conversion& c : conversions_) {
@@ -118,6 +117,9 @@ NodeId PlanBuilder::request(int32_t value_id, Form form) {
 }
 
 NodeId PlanBuilder::request_blocked(int32_t value_id, const Halo& halo) {
+  // The blocked copy of a constant is made once, without a halo.
+  const bool bare = halo.top + halo.left + halo.bottom + halo.right == 0;
+  if (bare && is_constant(value_id)) return constant_blocked(value_id);
   const NodeId node = request(value_id, Form::kBlocked);
   Node& n = nodes_[static_cast<size_t>(node)];
   n.halo = widest(n.halo, halo);

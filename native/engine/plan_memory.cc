@@ -61,9 +61,10 @@ bool PlanBuilder::may_take(const Draft& draft, int32_t at, NodeId read) const {
   const NodeId from = root(read), to = root(draft.write);
   const NodeClass &a = classes_[static_cast<size_t>(from)], &b = classes_[static_cast<size_t>(to)];
   if (from == to || a.last > at || a.last_write >= at || b.first != at) return false;
-  return draft.elementwise || std::none_of(draft.reads.begin(), draft.reads.end(), [&](NodeId other) {
-           return other != read && root(other) == from;
-         });
+  // A convolution may read one value twice, as its input and as its residual.
+  return draft.elementwise || std::count_if(draft.reads.begin(), draft.reads.end(), [&](NodeId other) {
+           return root(other) == from;
+         }) == 1;
 }
 
 // The chain of in-place results that leads from a block's output back to its input, if there is one.

@@ -1,0 +1,199 @@
+/** The native backend against the reference, and against itself: instruction sets, threads, batches. */
+import fc from 'fast-check';
+import type { Backend, RunRequest } from '../../../lib/backends/backend.js';
+import { NativeBackend, type NativeOptions, nativeInfo } from '../../../lib/backends/native.js';
+import { ReferenceBackend } from '../../../lib/backends/reference.js';
+import { elementCount, type KernelStep } from '../../../lib/kernels/index.js';
+import { NONE, type Program, type Step } from '../../../lib/model/program.js';
+import type { TensorData } from '../../../lib/tensor.js';
+import { expectClose, type Tolerance } from '../../helpers/compare.js';
+import { ProgramBuilder } from '../../helpers/programs.js';
+import { randomFloats, uniform } from '../../helpers/random.js';
+import { randomProgram } from '../../helpers/random-programs.js';
+import { makeRequest, randomModes } from '../../helpers/requests.js';
+import { STEP_CASES, type StepCase } from '../../helpers/steps.js';
+
+/** Sums of up to about 1300 products of numbers below 1, kept in single precision. */
+const SUMMED: Tolerance = { relative: 2 ** -20, absolute: 2 ** -15 };
+
+const reference = new ReferenceBackend();
+const { isas } = nativeInfo();
+/** Every instruction set alone, and the best with company. */
+const natives: readonly [label: string, backend: Backend][] = [
+  ...isas.map((isa) => ({ isa: isa as NativeOptions['isa'], threads: 1 })),
+  { isa: isas[isas.length - 1] as NativeOptions['isa'], threads: 2 },
+].map((options) => [`${options.isa}, ${options.threads} threads`, new NativeBackend(options)]);
+
+afterAll(() => {
+  for (const [, backend] of natives) backend.release();
+});
+
+function run(backend: Backend, program: Program, request: RunRequest): RunRequest {
+  const fresh = makeRequest(program, request.inputs, request.items, request.policy.modes);
+  const compiled = backend.compile(program);
+  compiled.runSync(fresh);
+  compiled.release();
+  return fresh;
+}
+
+/** Bits of outputs and trace. */
+function bits({ outputs, ran, scores }: RunRequest): string[] {
+  return [...outputs, ran, scores].map((data) =>
+    Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('hex'),
+  );
+}
+
+/** Runs on every native backend, expects one result, and returns that. */
+function runNatives(program: Program, request: RunRequest): RunRequest {
+  const results = natives.map(([label, backend]) => ({ label, result: run(backend, program, request) }));
+  const first = results[0]!;
+  for (const { label, result } of results) {
+    expect({ label, bits: bits(result) }).toEqual({ label, bits: bits(first.result) });
+  }
+  return first.result;
+}
+
+/** A program of one step; `constants` picks which of its inputs are constants. */
+function programOf({ step, inputs, outputs }: StepCase, constants: number): [Program, TensorData[]] {
+  const b = new ProgramBuilder();
+  const fed: TensorData[] = [];
+  const operands = inputs.map((tensor, i) => {
+    if (!tensor) return NONE;
+    if ((constants >> i) & 1) return b.value(tensor.shape, tensor.dtype, tensor.data);
+    fed.push(tensor.data);
+    return b.input(tensor.shape, { dtype: tensor.dtype });
+  });
+  const results = outputs.map(({ dtype, shape }) => b.value(shape, dtype));
+  b.push({ ...step, inputs: operands, outputs: results } as Step);
+  return [b.build(results, 'whole'), fed];
+}
+
+describe.each(Object.keys(STEP_CASES) as KernelStep['op'][])('%s', (op) => {
+  test('agrees with the reference on every instruction set', () => {
+    fc.assert(
+      fc.property(STEP_CASES[op], fc.nat(15), (sample, constants) => {
+        const [program, inputs] = programOf(sample, constants);
+        const request = makeRequest(program, inputs);
+        const expected = run(reference, program, request);
+        const actual = runNatives(program, request);
+        actual.outputs.forEach((data, i) => {
+          expectClose(data, expected.outputs[i]!, SUMMED);
+        });
+      }),
+      { seed: 30, numRuns: 60 },
+    );
+  });
+});
+
+interface NetworkCase {
+  readonly program: Program;
+  /** One input per item. */
+  readonly items: readonly Float32Array[];
+  readonly modes: Uint8Array;
+}
+
+function networkCase(seed: number): NetworkCase {
+  const program = randomProgram(seed);
+  const size = elementCount(program.values[program.inputs[0]!.value]!.shape);
+  const items = Array.from({ length: 3 }, (_, i) => randomFloats(size, seed + i + 1));
+  return { program, items, modes: randomModes(program, seed) };
+}
+
+function batched({ program, items, modes }: NetworkCase, order: readonly number[]): RunRequest {
+  const input = Float32Array.from(order.flatMap((i) => [...items[i]!]));
+  return makeRequest(program, [input], order.length, modes);
+}
+
+/** The request that has only item `at` of a result. */
+function itemOf(
+  { program }: NetworkCase,
+  { items, outputs, ran, scores, ...rest }: RunRequest,
+  at: number,
+): RunRequest {
+  const cut = <A extends TensorData>(data: A): A => {
+    const length = data.length / items;
+    return data.slice(at * length, (at + 1) * length) as A;
+  };
+  const blocks = program.blocks.length;
+  return {
+    ...rest,
+    items: 1,
+    outputs: outputs.map(cut),
+    ran: ran.slice(at * blocks, (at + 1) * blocks),
+    scores: scores.slice(at * blocks, (at + 1) * blocks),
+  };
+}
+
+describe('random networks', () => {
+  test('agree with the reference in outputs, scores and decisions', () => {
+    let asked = 0;
+    fc.assert(
+      fc.property(fc.nat(), (seed) => {
+        const network = networkCase(seed);
+        const request = batched(network, [0, 1, 2]);
+        const expected = run(reference, network.program, request);
+        // A score so near to its threshold may fall on either side of it.
+        const { thresholds } = expected.policy;
+        expected.scores.forEach((score, i) => {
+          fc.pre(!(Math.abs(score - thresholds[i % thresholds.length]!) < 1e-4));
+        });
+        const actual = runNatives(network.program, request);
+        expect([...actual.ran]).toEqual([...expected.ran]);
+        asked += actual.scores.filter((score) => !Number.isNaN(score)).length;
+        for (const [i, data] of [...actual.outputs, actual.scores].entries()) {
+          const truth = [...expected.outputs, expected.scores][i]! as Float32Array;
+          const largest = truth.reduce((max, v) => Math.max(max, Math.abs(v) || 0), 1);
+          expectClose(data, truth, { relative: 0, absolute: 2 ** -16 * largest });
+        }
+      }),
+      { seed: 31, numRuns: 100 },
+    );
+    expect(asked).toBeGreaterThan(50);
+  });
+
+  test('give an item the same bits alone and in any batch', () => {
+    fc.assert(
+      fc.property(fc.nat(), (seed) => {
+        const network = networkCase(seed);
+        for (const [label, backend] of natives) {
+          const alone = [0, 1, 2].map((i) => run(backend, network.program, batched(network, [i])));
+          for (const order of [
+            [0, 1, 2],
+            [2, 0],
+            [1, 1, 0, 2],
+          ]) {
+            const together = run(backend, network.program, batched(network, order));
+            order.forEach((i, at) => {
+              const own = bits(itemOf(network, together, at));
+              expect({ label, order, at, bits: own }).toEqual({ label, order, at, bits: bits(alone[i]!) });
+            });
+          }
+        }
+      }),
+      { seed: 32, numRuns: 25 },
+    );
+  });
+
+  test('give the same bits when runs overlap', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.nat(), async (seed) => {
+        const network = networkCase(seed);
+        const next = uniform(seed);
+        for (const [label, backend] of natives) {
+          const compiled = backend.compile(network.program);
+          const requests = Array.from({ length: 6 }, () => {
+            const order = Array.from({ length: 1 + Math.floor(next() * 4) }, () => Math.floor(next() * 3));
+            return batched(network, order);
+          });
+          await Promise.all(requests.map((request) => compiled.run(request)));
+          for (const request of requests) {
+            const expected = run(backend, network.program, request);
+            expect({ label, bits: bits(request) }).toEqual({ label, bits: bits(expected) });
+          }
+          compiled.release();
+        }
+      }),
+      { seed: 33, numRuns: 15 },
+    );
+  });
+});
