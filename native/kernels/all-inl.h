@@ -11,6 +11,7 @@
 #include "kernels/gemm-inl.h"
 #include "kernels/pointwise-inl.h"
 #include "kernels/pool-inl.h"
+#include "kernels/winograd-inl.h"
 
 namespace rskip::RSKIP_ISA {
 
@@ -20,9 +21,28 @@ inline void conv(const ConvArgs& args, int part, int parts) {
       return conv_planar(args, part, parts);
     case ConvAlgorithm::kDepthwise:
       return conv_depthwise(args, part, parts);
-    default:
+    case ConvAlgorithm::kWinograd2:
+      return conv_winograd<2>(args, part, parts);
+    case ConvAlgorithm::kWinograd4:
+      return conv_winograd<4>(args, part, parts);
+    case ConvAlgorithm::kDirect:
       return conv_direct(args, part, parts);
   }
+}
+
+inline void fma_burst(int rounds, float* y, int* chains) {
+  constexpr int kChains = kTilePixels * kTileBlocks;
+  Vec sum[kChains];
+  RSKIP_UNROLL(32) for (int i = 0; i < kChains; ++i) sum[i] = splat(static_cast<float>(i));
+  const Vec factor = load(y);
+  for (int round = 0; round < rounds; ++round) {
+    RSKIP_UNROLL(32) for (int i = 0; i < kChains; ++i) sum[i] = fma(sum[i], factor, factor);
+  }
+  // Every chain differs and is used, or the compiler would drop it; chain 0 holds the least.
+  Vec least = sum[0];
+  RSKIP_UNROLL(32) for (int i = 1; i < kChains; ++i) least = min(sum[i], least);
+  store(y, least);
+  *chains = kChains;
 }
 
 inline KernelTable make_table(Isa isa, const char* name) {

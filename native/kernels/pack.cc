@@ -70,9 +70,21 @@ void pack_planar(const float* weight, PackedConv& packed) {
 
 }  // namespace
 
+bool winograd_applies(const ConvShape& s) {
+  return s.kernel_h == 3 && s.kernel_w == 3 && s.stride_h == 1 && s.stride_w == 1 && s.dilation_h == 1 &&
+         s.dilation_w == 1 && s.groups == 1;
+}
+
+// F(4x4) does the least work, but on small maps few tiles share its weights, which are four times those of
+// direct convolution.
 ConvAlgorithm choose_conv_algorithm(const ConvShape& s) {
   if (s.groups > 1 && s.groups == s.in_channels && s.groups == s.out_channels) return ConvAlgorithm::kDepthwise;
   if (s.groups == 1 && s.in_channels <= 4) return ConvAlgorithm::kPlanar;
+  if (winograd_applies(s) && s.in_channels >= kLanes && s.out_channels >= kLanes) {
+    const int smaller = std::min(s.out_height, s.out_width);
+    if (smaller >= 8) return ConvAlgorithm::kWinograd4;
+    if (smaller >= 4) return ConvAlgorithm::kWinograd2;
+  }
   return ConvAlgorithm::kDirect;
 }
 
@@ -83,7 +95,9 @@ std::shared_ptr<const PackedConv> pack_conv(const ConvShape& shape, ConvAlgorith
   packed->algorithm = algorithm;
   packed->bias = AlignedFloats(static_cast<size_t>(blocks_of(shape.out_channels)) * kLanes);
   if (bias != nullptr) std::copy_n(bias, shape.out_channels, packed->bias.data());
-  if (algorithm == ConvAlgorithm::kDirect) {
+  if (is_winograd(algorithm)) {
+    pack_winograd(weight, *packed);
+  } else if (algorithm == ConvAlgorithm::kDirect) {
     pack_direct(weight, *packed);
   } else {
     pack_planar(weight, *packed);
@@ -91,18 +105,23 @@ std::shared_ptr<const PackedConv> pack_conv(const ConvShape& shape, ConvAlgorith
   return packed;
 }
 
-Halo conv_input_halo(const ConvShape& s, ConvAlgorithm) {
-  const int last_row = (s.out_height - 1) * s.stride_h + (s.kernel_h - 1) * s.dilation_h - s.pad.top;
-  const int last_column = (s.out_width - 1) * s.stride_w + (s.kernel_w - 1) * s.dilation_w - s.pad.left;
+Halo conv_input_halo(const ConvShape& s, ConvAlgorithm algorithm) {
   Halo halo;
   halo.top = s.pad.top;
   halo.left = s.pad.left;
+  if (is_winograd(algorithm)) {
+    // Whole tiles are read, also where the output ends inside one.
+    const WinogradPlan plan(s, algorithm);
+    halo.bottom = std::max(0, plan.tile_rows * plan.m + 2 - s.pad.top - s.in_height);
+    halo.right = std::max(0, plan.tile_columns * plan.m + 2 - s.pad.left - s.in_width);
+    return halo;
+  }
+  const int last_row = (s.out_height - 1) * s.stride_h + (s.kernel_h - 1) * s.dilation_h - s.pad.top;
+  const int last_column = (s.out_width - 1) * s.stride_w + (s.kernel_w - 1) * s.dilation_w - s.pad.left;
   halo.bottom = std::max(0, last_row + 1 - s.in_height);
   halo.right = std::max(0, last_column + 1 - s.in_width);
   return halo;
 }
-
-size_t conv_scratch_bytes(const PackedConv&) { return 0; }
 
 size_t conv_packed_bytes(const PackedConv& conv) {
   return (conv.weights.size() + conv.bias.size()) * sizeof(float);

@@ -45,6 +45,7 @@ struct PackedConv {
   // kDirect:    per output block [input block][kh][kw][input channel of the block][16]
   // kPlanar:    per output block [input channel][kh][kw][16]
   // kDepthwise: per block [kh][kw][16]
+  // kWinograd*: per output block [point][input channel][16], transformed
   AlignedFloats weights;
   AlignedFloats bias;  // whole blocks
   std::vector<ConvBlock> blocks;
@@ -56,5 +57,23 @@ struct PackedGemm {
   AlignedFloats bias;     // whole blocks
   int blocks() const { return (n + kLanes - 1) / kLanes; }
 };
+
+// How a Winograd convolution F(m x m, 3x3) is cut up: tiles of m x m outputs, a few at a time. All of it
+// follows from the shape.
+struct WinogradPlan {
+  int m = 0;
+  int points = 0;  // (m + 2)^2
+  int tile_rows = 0, tile_columns = 0;
+  int chunk = 0;  // tiles that are transformed and multiplied together
+  WinogradPlan(const ConvShape& shape, ConvAlgorithm algorithm);
+  int tiles() const { return tile_rows * tile_columns; }
+};
+inline bool is_winograd(ConvAlgorithm a) { return a == ConvAlgorithm::kWinograd2 || a == ConvAlgorithm::kWinograd4; }
+// Floats between the points of a transformed map of `floats` each: spread over the sets of the cache.
+inline ptrdiff_t winograd_point_stride(ptrdiff_t floats) { return floats / kLanes % 2 == 0 ? floats + kLanes : floats; }
+// Output blocks that are multiplied before their transform; at most two.
+inline constexpr int kWinogradBlocks = 2;
+// U = G g G^T for every pair of channels, computed in double.
+void pack_winograd(const float* weight, PackedConv& packed);
 
 }  // namespace rskip

@@ -14,6 +14,8 @@ enum class Isa : int32_t { kScalar, kAvx2, kAvx512, kNeon };
 // Immutable once made; shared by all concurrent runs.
 struct PackedConv;
 ConvAlgorithm choose_conv_algorithm(const ConvShape& shape);
+// Whether kWinograd2 and kWinograd4 can compute this convolution at all: 3x3, stride 1, one group.
+bool winograd_applies(const ConvShape& shape);
 // weight is (M, C/groups, kh, kw), bias is (M) or null. Throws std::bad_alloc.
 std::shared_ptr<const PackedConv> pack_conv(const ConvShape& shape, ConvAlgorithm algorithm, const float* weight,
                                             const float* bias);

@@ -31,4 +31,7 @@
 
 // Vector helpers must vanish into their caller: a call would pass registers through memory.
 #define RSKIP_INLINE [[gnu::always_inline]] inline
+// Register tiles are arrays: unless every loop over them is unrolled they live in memory.
+#ifndef RSKIP_UNROLL
 #define RSKIP_UNROLL(n) RSKIP_PRAGMA(GCC unroll n)
+#endif

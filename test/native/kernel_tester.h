@@ -27,11 +27,10 @@ namespace rskip::test {
 // shows it in its result; AddressSanitizer builds trap on any access at all.
 class Guarded {
  public:
-  explicit Guarded(size_t size, float fill = 0) : size_(size), storage_(size + 2 * kGuard + 16) {
+  explicit Guarded(size_t size, float fill = 0) : size_(size), storage_(size + 2 * kGuard + 16, fill) {
     const size_t misaligned = reinterpret_cast<uintptr_t>(storage_.data()) % 64 / sizeof(float);
     begin_ = storage_.data() + (16 - misaligned) % 16 + kGuard;
-    for (float& x : storage_) x = pattern();
-    std::fill_n(begin_, size, fill);
+    for (size_t i = 0; i < kGuard; ++i) begin_[-1 - static_cast<ptrdiff_t>(i)] = begin_[size + i] = pattern();
     poison();
   }
   Guarded(const Guarded& other) : Guarded(other.size_) { std::copy_n(other.begin_, size_, begin_); }

@@ -104,6 +104,14 @@ Result run_blocked_to_planar(const KernelTable& table) {
   return y;
 }
 
+Result run_fma_burst(const KernelTable& table) {
+  Result y(kLanes, 0.5f);
+  int chains = 0;
+  table.fma_burst(10, y.data(), &chains);
+  EXPECT_GT(chains, 0);
+  return y;
+}
+
 #define RS_KERNEL(kernel, ...)                                              \
   TEST(EveryKernel, kernel) {                                               \
     const Result expected = run_##kernel(scalar());                         \

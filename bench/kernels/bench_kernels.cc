@@ -1,0 +1,174 @@
+// Times the convolution kernels on shapes from text files and prints GF/s and the share of the FMA peak that
+// was measured on the spot. Winograd's GF/s are effective: the multiply-adds of direct convolution by time.
+//
+//   bench_kernels [--isa scalar|avx2|avx512|neon] [--budget MILLISECONDS] SHAPES.txt...
+//
+// Each line of a file is a convolution: channels in, out, height, width, kernel, stride, pad, groups.
+// Every time is the least of as many runs as fit into the budget (40 ms) per shape and algorithm.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iostream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "kernels/pack.h"
+#include "kernels/peak.h"
+#include "kernels/table.h"
+
+namespace {
+
+using namespace rskip;
+
+struct Options {
+  std::vector<const KernelTable*> tables;
+  double budget_ms = 40;
+  std::vector<std::string> files;
+};
+
+[[noreturn]] void fail(const std::string& message) {
+  std::fprintf(stderr, "bench_kernels: %s\n", message.c_str());
+  std::exit(2);
+}
+
+Options parse(int argc, char** argv) {
+  Options options;
+  std::string isa;
+  for (int i = 1; i < argc; ++i) {
+    const std::string arg = argv[i];
+    if (arg == "--isa" || arg == "--budget") {
+      if (++i == argc) fail(arg + " needs a value");
+      if (arg == "--isa") {
+        isa = argv[i];
+      } else {
+        options.budget_ms = std::atof(argv[i]);
+      }
+    } else if (arg.rfind("--", 0) == 0) {
+      fail("unknown option " + arg);
+    } else {
+      options.files.push_back(arg);
+    }
+  }
+  for (const KernelTable* table : available_tables()) {
+    const bool wanted = isa.empty() ? table->isa != Isa::kScalar : isa == table->name;
+    if (wanted) options.tables.push_back(table);
+  }
+  if (options.tables.empty()) fail("this machine can't run instruction set '" + isa + "'");
+  if (options.files.empty()) fail("name at least one file of shapes");
+  return options;
+}
+
+// A map of ones with the halo that a convolution wants.
+struct Map {
+  AlignedFloats storage;
+  BlockedView blocked;
+  PlanarView planar;
+  Map(int channels, int height, int width, Halo halo) {
+    const ptrdiff_t rows = height + halo.top + halo.bottom;
+    const ptrdiff_t columns = width + halo.left + halo.right;
+    blocked = {nullptr, channels, height, width, columns * kLanes, columns * rows * kLanes};
+    planar = {nullptr, channels, height, width, columns, columns * rows};
+    storage = AlignedFloats(static_cast<size_t>(blocked.block_stride) * blocked.blocks());
+    blocked.data = storage.data() + halo.top * blocked.row_stride + halo.left * kLanes;
+    planar.data = storage.data() + halo.top * columns + halo.left;
+  }
+};
+
+double milliseconds(const KernelTable& table, const ConvShape& shape, ConvAlgorithm algorithm, double budget_ms) {
+  using Clock = std::chrono::steady_clock;
+  const size_t k = static_cast<size_t>(shape.in_channels / shape.groups) * shape.kernel_h * shape.kernel_w;
+  const std::vector<float> weight(k * shape.out_channels, 0.01f);
+  const auto packed = pack_conv(shape, algorithm, weight.data(), nullptr);
+  Map x(shape.in_channels, shape.in_height, shape.in_width, conv_input_halo(shape, algorithm));
+  Map y(shape.out_channels, shape.out_height, shape.out_width, {});
+  AlignedFloats scratch(conv_scratch_bytes(*packed) / sizeof(float));
+  ConvArgs args;
+  args.conv = packed.get();
+  args.x = x.blocked;
+  args.x_planar = x.planar;
+  args.y = y.blocked;
+  args.act = {ActivationKind::kRelu, 0, 0};
+  args.scratch = scratch.data();
+  double best = 1e30;
+  const auto stop = Clock::now() + std::chrono::duration<double, std::milli>(budget_ms);
+  do {
+    const auto start = Clock::now();
+    table.conv(args, 0, 1);
+    best = std::min(best, std::chrono::duration<double, std::milli>(Clock::now() - start).count());
+  } while (Clock::now() < stop);
+  return best;
+}
+
+const char* name_of(ConvAlgorithm algorithm) {
+  switch (algorithm) {
+    case ConvAlgorithm::kDirect:
+      return "direct";
+    case ConvAlgorithm::kPlanar:
+      return "planar";
+    case ConvAlgorithm::kDepthwise:
+      return "depthwise";
+    case ConvAlgorithm::kWinograd2:
+      return "winograd2";
+    case ConvAlgorithm::kWinograd4:
+      return "winograd4";
+  }
+  return "";
+}
+
+void bench_line(const Options& options, const ConvShape& shape, const std::vector<double>& peaks) {
+  const double flops = 2.0 * shape.out_channels * shape.out_height * shape.out_width * shape.in_channels /
+                       shape.groups * shape.kernel_h * shape.kernel_w;
+  const ConvAlgorithm chosen = choose_conv_algorithm(shape);
+  std::vector<ConvAlgorithm> algorithms = {chosen};
+  if (winograd_applies(shape)) {
+    algorithms = {ConvAlgorithm::kDirect, ConvAlgorithm::kWinograd2, ConvAlgorithm::kWinograd4};
+  }
+  for (size_t i = 0; i < options.tables.size(); ++i) {
+    for (ConvAlgorithm algorithm : algorithms) {
+      const double ms = milliseconds(*options.tables[i], shape, algorithm, options.budget_ms);
+      const double gflops = flops / ms * 1e-6;
+      std::printf("%4d %4d %3dx%-3d %dx%d/%d g%-4d %-7s %-10s%s %9.4f ms %7.1f GF/s %4.0f %%\n", shape.in_channels,
+                  shape.out_channels, shape.in_height, shape.in_width, shape.kernel_h, shape.kernel_w, shape.stride_h,
+                  shape.groups, options.tables[i]->name, name_of(algorithm), algorithm == chosen ? "*" : " ", ms,
+                  gflops, 100 * gflops / peaks[i]);
+      std::fflush(stdout);
+    }
+  }
+}
+
+void bench_file(const Options& options, const std::string& path, const std::vector<double>& peaks) {
+  std::ifstream file(path);
+  if (!file) fail("can't read " + path);
+  std::printf("%s (* marks the algorithm that the shape selects)\n", path.c_str());
+  std::string line;
+  while (std::getline(file, line)) {
+    if (line.empty() || line[0] == '#') continue;
+    std::istringstream fields(line);
+    ConvShape s;
+    int kernel = 0, stride = 0, pad = 0;
+    fields >> s.in_channels >> s.out_channels >> s.in_height >> s.in_width >> kernel >> stride >> pad >> s.groups;
+    if (!fields || stride < 1 || s.groups < 1) fail("bad line in " + path + ": " + line);
+    s.kernel_h = s.kernel_w = kernel;
+    s.stride_h = s.stride_w = stride;
+    s.pad = {pad, pad, pad, pad};
+    s.out_height = (s.in_height + 2 * pad - kernel) / stride + 1;
+    s.out_width = (s.in_width + 2 * pad - kernel) / stride + 1;
+    bench_line(options, s, peaks);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const Options options = parse(argc, argv);
+  std::vector<double> peaks;
+  for (const KernelTable* table : options.tables) {
+    peaks.push_back(rskip::measure_fma_peak_gflops(table->isa));
+    std::printf("FMA peak of one thread, %s: %.1f GF/s\n", table->name, peaks.back());
+  }
+  for (const std::string& file : options.files) bench_file(options, file, peaks);
+  return 0;
+}

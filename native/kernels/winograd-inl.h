@@ -1,0 +1,295 @@
+// Winograd convolution F(2x2, 3x3) and F(4x4, 3x3) (Lavin and Gray, 2016). For a chunk of tiles: transform the
+// inputs, multiply per point over the input channels, and transform back two output blocks at a time, where
+// bias, residual and activation are applied. Every step has one order, as everywhere.
+#pragma once
+
+#include <utility>
+
+#include "kernels/pack.h"
+#include "kernels/tile-inl.h"
+
+namespace rskip::RSKIP_ISA {
+
+// The one-dimensional transforms; points are those of finite_points in winograd_pack.cc.
+template <int M>
+struct WinogradMath;
+
+template <>
+struct WinogradMath<2> {
+  RSKIP_INLINE static void input(const Vec (&d)[4], Vec (&v)[4]) {
+    v[0] = d[2] - d[0];
+    v[1] = d[2] + d[1];
+    v[2] = d[2] - d[1];
+    v[3] = d[3] - d[1];
+  }
+  RSKIP_INLINE static void output(const Vec (&p)[4], Vec (&y)[2]) {
+    y[0] = p[0] + (p[1] + p[2]);
+    y[1] = (p[1] - p[2]) + p[3];
+  }
+};
+
+template <>
+struct WinogradMath<4> {
+  static constexpr float a = 0.6875f, b = 1.5f;
+  RSKIP_INLINE static void input(const Vec (&d)[6], Vec (&v)[6]) {
+    const Vec minus_aa = splat(-a * a), minus_bb = splat(-b * b);
+    const Vec minus_sum = splat(-(a * a + b * b)), product = splat(a * a * b * b);
+    const Vec even_a = fma(minus_bb, d[2], d[4]), odd_a = fma(minus_bb, d[1], d[3]);
+    const Vec even_b = fma(minus_aa, d[2], d[4]), odd_b = fma(minus_aa, d[1], d[3]);
+    v[0] = fma(product, d[0], fma(minus_sum, d[2], d[4]));
+    v[1] = fma(splat(a), odd_a, even_a);
+    v[2] = fma(splat(-a), odd_a, even_a);
+    v[3] = fma(splat(b), odd_b, even_b);
+    v[4] = fma(splat(-b), odd_b, even_b);
+    v[5] = fma(product, d[1], fma(minus_sum, d[3], d[5]));
+  }
+  RSKIP_INLINE static void output(const Vec (&p)[6], Vec (&y)[4]) {
+    const Vec sum_a = p[1] + p[2], difference_a = p[1] - p[2];
+    const Vec sum_b = p[3] + p[4], difference_b = p[3] - p[4];
+    y[0] = (p[0] + sum_a) + sum_b;
+    y[1] = fma(splat(b), difference_b, splat(a) * difference_a);
+    y[2] = fma(splat(b * b), sum_b, splat(a * a) * sum_a);
+    y[3] = fma(splat(b * b * b), difference_b, fma(splat(a * a * a), difference_a, p[5]));
+  }
+};
+
+// V = B^T d B of one tile of 16 channels; point p goes to v + p * stride.
+template <int M>
+RSKIP_INLINE void winograd_input(const float* x, ptrdiff_t x_row, float* v, ptrdiff_t stride) {
+  constexpr int A = M + 2;
+  Vec rows[A][A];
+  RSKIP_UNROLL(6) for (int j = 0; j < A; ++j) {
+    Vec d[A], t[A];
+    RSKIP_UNROLL(6) for (int i = 0; i < A; ++i) d[i] = load(x + i * x_row + j * kLanes);
+    WinogradMath<M>::input(d, t);
+    RSKIP_UNROLL(6) for (int i = 0; i < A; ++i) rows[i][j] = t[i];
+  }
+  RSKIP_UNROLL(6) for (int i = 0; i < A; ++i) {
+    Vec t[A];
+    WinogradMath<M>::input(rows[i], t);
+    RSKIP_UNROLL(6) for (int j = 0; j < A; ++j) store(v + (i * A + j) * stride, t[j]);
+  }
+}
+
+// The part of the output that one tile owns.
+struct WinogradTarget {
+  float* y;
+  ptrdiff_t y_row;
+  const float* residual;
+  ptrdiff_t residual_row;
+  int rows, columns;  // fewer than M at the lower and right edge
+  int lanes;
+};
+
+// Y = A^T m A of one tile of 16 channels, then y = act(Y + bias + residual).
+template <int M>
+RSKIP_INLINE void winograd_output(const float* product, ptrdiff_t stride, const Vec& bias, const WinogradTarget& t,
+                                  const Epilogue& epilogue) {
+  constexpr int A = M + 2;
+  Vec half[M][A];
+  RSKIP_UNROLL(6) for (int j = 0; j < A; ++j) {
+    Vec p[A], y[M];
+    RSKIP_UNROLL(6) for (int i = 0; i < A; ++i) p[i] = load(product + (i * A + j) * stride);
+    WinogradMath<M>::output(p, y);
+    RSKIP_UNROLL(4) for (int i = 0; i < M; ++i) half[i][j] = y[i];
+  }
+  RSKIP_UNROLL(4) for (int i = 0; i < M; ++i) {
+    Vec y[M];
+    WinogradMath<M>::output(half[i], y);
+    if (i >= t.rows) break;
+    RSKIP_UNROLL(4) for (int j = 0; j < M; ++j) {
+      if (j >= t.columns) break;
+      Vec sum = y[j] + bias;
+      if (t.residual != nullptr) sum = sum + load(t.residual + i * t.residual_row + j * kLanes);
+      float* to = t.y + i * t.y_row + j * kLanes;
+      if (epilogue.clamp_only) {
+        store(to, clamp(sum, epilogue.low, epilogue.high));
+      } else {
+        store(to, sum);
+      }
+    }
+  }
+  if (epilogue.clamp_only) return;
+  for (int i = 0; i < t.rows; ++i) {
+    for (int j = 0; j < t.columns; ++j) {
+      float* to = t.y + i * t.y_row + j * kLanes;
+      store(to, keep_first(activate(load(to), epilogue.act), t.lanes));
+    }
+  }
+}
+
+// P tiles x N output blocks of one point: product = sum over channels, in chains of `chain` channels that are
+// added one after the other. The transforms cancel much of what they sum, so one long chain would lose bits
+// that direct convolution keeps.
+struct WinogradTile {
+  const float* v;
+  ptrdiff_t v_block;
+  const float* w;
+  ptrdiff_t w_block;
+  int channels, chain;
+  float* product;
+  ptrdiff_t product_block;
+};
+using WinogradTileFn = void (*)(const WinogradTile&);
+
+template <int P, int N>
+[[gnu::noinline]] void winograd_tile(const WinogradTile& t) {
+  Walk walk;
+  walk.s0 = t.v_block;
+  walk.inner = kLanes;
+  for (int first = 0; first < t.channels; first += t.chain) {
+    const int channels = std::min(t.chain, t.channels - first);
+    walk.n0 = (channels + kLanes - 1) / kLanes;
+    walk.inner_last = channels - (walk.n0 - 1) * kLanes;
+    Vec acc[P][N];
+    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+      RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) acc[p][n] = splat(0.0f);
+    }
+    const float* v = t.v + first / kLanes * t.v_block + first % kLanes;
+    tile_sum<P, N, kLanes>(acc, v, kLanes, t.w + static_cast<ptrdiff_t>(first) * kLanes, t.w_block, walk);
+    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+      RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
+        float* product = t.product + n * t.product_block + p * kLanes;
+        store(product, first == 0 ? acc[p][n] : load(product) + acc[p][n]);
+      }
+    }
+  }
+}
+
+struct WinogradRow {
+  WinogradTileFn fn[kTilePixels];
+};
+template <int N, int... P>
+constexpr WinogradRow winograd_row(std::integer_sequence<int, P...>) {
+  return {{winograd_tile<P + 1, N>...}};
+}
+inline constexpr WinogradRow kWinogradTiles[] = {
+    winograd_row<1>(std::make_integer_sequence<int, kTilePixels>()),
+#if RSKIP_TILE_BLOCKS >= 2
+    winograd_row<2>(std::make_integer_sequence<int, kTilePixels>()),
+#endif
+};
+
+// One worker's share of a convolution.
+template <int M>
+struct WinogradRun {
+  static constexpr int kPoints = (M + 2) * (M + 2);
+  const ConvArgs& args;
+  const WinogradPlan& plan;
+  const Epilogue& epilogue;
+  int in_blocks = 0;
+  int count = 0;  // tiles of the present chunk
+  ptrdiff_t v_stride = 0, product_stride = 0;
+  float* v = nullptr;
+  float* product = nullptr;
+
+  void chunk(int first_tile, int tiles, int first_block, int end_block) {
+    count = tiles;
+    v_stride = winograd_point_stride(static_cast<ptrdiff_t>(in_blocks) * count * kLanes);
+    product_stride = winograd_point_stride(static_cast<ptrdiff_t>(kWinogradBlocks) * count * kLanes);
+    v = static_cast<float*>(args.scratch);
+    product = v + kPoints * v_stride;
+    transform_input(first_tile);
+    for (int block = first_block; block < end_block; block += kWinogradBlocks) {
+      const int n = std::min(kWinogradBlocks, end_block - block);
+      multiply(block, n);
+      for (int i = 0; i < n; ++i) transform_output(first_tile, block + i, product + i * count * kLanes);
+    }
+  }
+
+  void transform_input(int first_tile) {
+    const ConvShape& s = args.conv->shape;
+    const BlockedView& x = args.x;
+    for (int block = 0; block < in_blocks; ++block) {
+      const float* base = x.data + block * x.block_stride - s.pad.top * x.row_stride - s.pad.left * kLanes;
+      int row = first_tile / plan.tile_columns;
+      int column = first_tile % plan.tile_columns;
+      for (int t = 0; t < count; ++t) {
+        winograd_input<M>(base + row * M * x.row_stride + column * M * kLanes, x.row_stride,
+                          v + (block * count + t) * kLanes, v_stride);
+        if (++column == plan.tile_columns) {
+          column = 0;
+          ++row;
+        }
+      }
+    }
+  }
+
+  void multiply(int block, int n) {
+    const PackedConv& conv = *args.conv;
+    const ptrdiff_t point_size = static_cast<ptrdiff_t>(conv.shape.in_channels) * kLanes;
+    WinogradTile t;
+    t.v_block = static_cast<ptrdiff_t>(count) * kLanes;
+    t.channels = conv.shape.in_channels;
+    t.chain = t.channels <= kLanes ? kLanes / 2 : 2 * kLanes;
+    t.product_block = static_cast<ptrdiff_t>(count) * kLanes;
+    t.w_block = kPoints * point_size;
+    const Split pixels(count, kTilePixels);
+    for (int point = 0; point < kPoints; ++point) {
+      for (int i = 0; i < n; i += kTileBlocks) {
+        const int blocks = std::min(kTileBlocks, n - i);
+        t.w = conv.weights.data() + conv.blocks[block + i].offset + point * point_size;
+        for (int c = 0; c < pixels.chunks; ++c) {
+          t.v = v + point * v_stride + pixels.begin(c) * kLanes;
+          t.product = product + point * product_stride + i * t.product_block + pixels.begin(c) * kLanes;
+          kWinogradTiles[blocks - 1].fn[pixels.size(c) - 1](t);
+        }
+      }
+    }
+  }
+
+  void transform_output(int first_tile, int block, const float* from) {
+    const BlockedView& y = args.y;
+    const Vec bias = load(args.conv->bias.data() + block * kLanes);
+    int row = first_tile / plan.tile_columns * M;
+    int column = first_tile % plan.tile_columns * M;
+    WinogradTarget target;
+    target.y_row = y.row_stride;
+    target.residual = nullptr;
+    target.residual_row = args.residual == nullptr ? 0 : args.residual->row_stride;
+    target.lanes = std::min(kLanes, y.channels - block * kLanes);
+    for (int t = 0; t < count; ++t) {
+      target.y = y.data + block * y.block_stride + row * y.row_stride + column * kLanes;
+      if (args.residual != nullptr) {
+        target.residual = args.residual->data + block * args.residual->block_stride +
+                          row * target.residual_row + column * kLanes;
+      }
+      target.rows = std::min(M, y.height - row);
+      target.columns = std::min(M, y.width - column);
+      winograd_output<M>(from + t * kLanes, product_stride, bias, target, epilogue);
+      column += M;
+      if (column >= y.width) {
+        column = 0;
+        row += M;
+      }
+    }
+  }
+};
+
+// Workers share the tiles where there are enough of them, and otherwise the output channels; then each
+// transforms all inputs.
+template <int M>
+void conv_winograd(const ConvArgs& args, int part, int parts) {
+  const ConvShape& s = args.conv->shape;
+  const WinogradPlan plan(s, args.conv->algorithm);
+  const Epilogue epilogue = epilogue_of(args.act);
+  WinogradRun<M> run{args, plan, epilogue};
+  run.in_blocks = (s.in_channels + kLanes - 1) / kLanes;
+  const int blocks = args.y.blocks();
+  int first_tile = 0, end_tile = plan.tiles(), first_block = 0, end_block = blocks;
+  if (plan.tiles() >= 8 * parts) {
+    first_tile = static_cast<int>(part_begin(plan.tiles(), part, parts));
+    end_tile = static_cast<int>(part_begin(plan.tiles(), part + 1, parts));
+  } else {
+    first_block = static_cast<int>(part_begin(blocks, part, parts));
+    end_block = static_cast<int>(part_begin(blocks, part + 1, parts));
+    if (first_block == end_block) return;
+  }
+  if (first_tile == end_tile) return;
+  const Split chunks(end_tile - first_tile, plan.chunk);
+  for (int c = 0; c < chunks.chunks; ++c) {
+    run.chunk(first_tile + chunks.begin(c), chunks.size(c), first_block, end_block);
+  }
+}
+
+}  // namespace rskip::RSKIP_ISA
