@@ -43,7 +43,7 @@ interface ImageFile {
 }
 
 /** Pairs of timed runs for one image, and the time after which no further pair is begun. */
-const MOST_PAIRS = 9;
+const MOST_PAIRS = 41;
 const BUDGET_MS = 400;
 const JSON_TOP = 5;
 
