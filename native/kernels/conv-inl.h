@@ -44,20 +44,9 @@ inline constexpr ConvTileRow kConvTiles[] = {
 #endif
 };
 
-// Tiles of n blocks by pixel stride; 16 and 32 are strides 1 and 2 of blocked input, 1 and 2 of planar input.
+// Tiles of n blocks. Stride 1 on blocked input is worth addresses known at compile time.
 inline const ConvTileFn* conv_tiles(int n, ptrdiff_t stride) {
-  switch (stride) {
-    case 1:
-      return kConvTiles<1>[n - 1].fn;
-    case 2:
-      return kConvTiles<2>[n - 1].fn;
-    case kLanes:
-      return kConvTiles<kLanes>[n - 1].fn;
-    case 2 * kLanes:
-      return kConvTiles<2 * kLanes>[n - 1].fn;
-    default:
-      return kConvTiles<0>[n - 1].fn;
-  }
+  return stride == kLanes ? kConvTiles<kLanes>[n - 1].fn : kConvTiles<0>[n - 1].fn;
 }
 
 // Rows of pixels as the tiles see them. A 1x1 convolution without halo is one long row.
