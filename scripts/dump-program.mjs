@@ -1,0 +1,59 @@
+// Writes a model's program with inputs made from a seed, for test/native/program_hash.cc:
+//   node scripts/dump-program.mjs MODEL.onnx OUT [SHAPE [ITEMS]]        (needs `npm run build:ts`)
+// SHAPE, such as 1x3x32x32, is that of the first input.
+//
+// Little-endian: "RSKPROG1", then 32-bit counts before everything: words; constants (id, data type, bytes); items;
+// inputs (bytes); block modes; thresholds. Bytes are padded to multiples of 4.
+import { writeFileSync } from 'node:fs';
+
+const { encodeProgram } = await import('../dist/esm/backends/encode.js');
+const { loadModel } = await import('../dist/esm/model/load.js');
+const { compileModel } = await import('../dist/esm/model/lower.js');
+
+const [model, out, shapeText = '1x3x32x32', itemsText = '4'] = process.argv.slice(2);
+if (!out) throw new Error('usage: dump-program.mjs MODEL.onnx OUT [SHAPE [ITEMS]]');
+const shape = shapeText.split('x').map(Number);
+const loaded = await loadModel(model);
+const program = compileModel(loaded, new Map([[loaded.inputs[0].name, { shape }]]));
+const { words, constants, ids } = encodeProgram(program);
+const items = program.batching === 'whole' ? 1 : Number(itemsText);
+
+/** Smooth random images, so that scores spread: sums of a few waves. */
+function inputData(elements) {
+  let state = 12345;
+  const next = () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 2 ** 32;
+  };
+  const data = new Float32Array(elements);
+  const waves = Array.from({ length: 5 }, () => [next() * 0.3, next() * 6, next()]);
+  for (let i = 0; i < elements; i++) {
+    let sum = next() - 0.5;
+    for (const [frequency, phase, height] of waves) sum += height * Math.sin(i * frequency + phase);
+    data[i] = sum;
+  }
+  return data;
+}
+
+const chunks = [Buffer.from('RSKPROG1')];
+const int = (...values) => chunks.push(Buffer.from(Int32Array.from(values).buffer));
+const bytes = (array) => {
+  int(array.byteLength);
+  chunks.push(Buffer.from(array.buffer, array.byteOffset, array.byteLength));
+  chunks.push(Buffer.alloc(-array.byteLength & 3));
+};
+bytes(words);
+int(constants.length);
+for (const [i, constant] of constants.entries()) {
+  int(ids[2 * i], ids[2 * i + 1]);
+  bytes(constant);
+}
+int(items, program.inputs.length);
+for (const { value, batched } of program.inputs) {
+  const { dtype, shape: dims } = program.values[value];
+  if (dtype !== 'float32') throw new Error(`input of type ${dtype}`);
+  bytes(inputData(dims.reduce((a, b) => a * b, 1) * (batched ? items : 1)));
+}
+bytes(Uint8Array.from(program.blocks, ({ gate }) => (gate ? 2 : 0)));
+bytes(Float32Array.from(program.blocks, ({ gate }) => gate?.threshold ?? 0));
+writeFileSync(out, Buffer.concat(chunks));
