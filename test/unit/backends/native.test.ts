@@ -1,0 +1,262 @@
+import { BlockMode } from '../../../lib/backends/backend.js';
+import { NativeBackend, nativeInfo } from '../../../lib/backends/native.js';
+import { ReferenceBackend } from '../../../lib/backends/reference.js';
+import type { ErrorCode } from '../../../lib/errors.js';
+import { elementCount } from '../../../lib/kernels/index.js';
+import { NO_ACTIVATION, NONE, type Program } from '../../../lib/model/program.js';
+import { expectClose } from '../../helpers/compare.js';
+import { ProgramBuilder } from '../../helpers/programs.js';
+import { randomFloats } from '../../helpers/random.js';
+import { randomProgram } from '../../helpers/random-programs.js';
+import { makeRequest, randomModes } from '../../helpers/requests.js';
+
+/** Networks of a few layers with weights that keep the scale; sums of up to some hundred terms. */
+const TOLERANCE = { relative: 2e-5, absolute: 2e-5 };
+
+const coded = (code: ErrorCode) => expect.objectContaining({ name: 'ResidualSkipError', code });
+
+function inputsOf(program: Program, items: number, seed = 1): Float32Array[] {
+  return program.inputs.map(({ value }, i) =>
+    randomFloats(items * elementCount(program.values[value]!.shape), seed + i),
+  );
+}
+
+function withBackend<T>(
+  options: ConstructorParameters<typeof NativeBackend>[0],
+  body: (b: NativeBackend) => T,
+): T {
+  const backend = new NativeBackend(options);
+  let result: T;
+  try {
+    result = body(backend);
+  } catch (error) {
+    backend.release();
+    throw error;
+  }
+  if (result instanceof Promise) return result.finally(() => backend.release()) as T;
+  backend.release();
+  return result;
+}
+
+/** One input of 8 x 16 x 16 and `layers` convolutions of many channels: some milliseconds each. */
+function slowProgram(layers: number): Program {
+  const b = new ProgramBuilder();
+  const channels = 128;
+  let x = b.input([1, channels, 64, 64]);
+  const weight = b.constant([channels, channels, 3, 3], new Array(channels * channels * 9).fill(1e-3));
+  const attrs = {
+    strides: [1, 1],
+    pads: [1, 1, 1, 1],
+    dilations: [1, 1],
+    group: 1,
+    act: { kind: 'tanh', alpha: 0, beta: 0 },
+  } as const;
+  for (let i = 0; i < layers; i++) x = b.step('conv', attrs, [x, weight, NONE, NONE], [1, channels, 64, 64]);
+  return b.build([x]);
+}
+
+describe('random networks', () => {
+  const ITEMS = 3;
+  const seeds = Array.from({ length: 150 }, (_, seed) => seed);
+
+  it('give what the reference backend gives', () => {
+    withBackend({ threads: 1 }, (native) => {
+      let skipped = 0;
+      for (const seed of seeds) {
+        const program = randomProgram(seed);
+        const inputs = inputsOf(program, ITEMS, seed);
+        const modes = randomModes(program, seed);
+        const expected = makeRequest(program, inputs, ITEMS, modes);
+        const actual = makeRequest(program, inputs, ITEMS, modes);
+        new ReferenceBackend().compile(program).runSync(expected);
+        const compiled = native.compile(program);
+        compiled.runSync(actual);
+        compiled.release();
+        expect({ seed, ran: actual.ran }).toEqual({ seed, ran: expected.ran });
+        expectClose(actual.scores, expected.scores, TOLERANCE);
+        for (const [i, output] of actual.outputs.entries())
+          expectClose(output, expected.outputs[i]!, TOLERANCE);
+        skipped += [...actual.ran].filter((ran) => ran === 0).length;
+      }
+      expect(skipped).toBeGreaterThan(seeds.length);
+    });
+  });
+
+  it('give the same bits on every instruction set and any number of threads, together or alone', async () => {
+    const run = (seed: number) => async (native: NativeBackend) => {
+      const program = randomProgram(seed);
+      const request = makeRequest(program, inputsOf(program, ITEMS, seed), ITEMS, randomModes(program, seed));
+      await native.compile(program).run(request);
+      return [...request.outputs, request.scores, request.ran].map((data) => Buffer.from(data.buffer));
+    };
+    for (const seed of seeds.slice(0, 30)) {
+      const expected = await withBackend({ threads: 1, isa: 'scalar' }, run(seed));
+      for (const isa of nativeInfo().isas) {
+        for (const threads of [1, 3]) {
+          const actual = await withBackend({ threads, isa: isa as 'scalar' }, run(seed));
+          expect({ seed, isa, threads, actual }).toEqual({ seed, isa, threads, actual: expected });
+        }
+      }
+    }
+  });
+});
+
+describe('a batch as one item', () => {
+  it('goes through convolutions, pools, factors per channel and concatenations', () => {
+    const b = new ProgramBuilder();
+    const [n, c, h, w] = [3, 17, 6, 5];
+    const x = b.input([n, c, h, w], { batched: false });
+    const same = { strides: [1, 1], pads: [1, 1, 1, 1], dilations: [1, 1], group: 1, act: NO_ACTIVATION };
+    const weight = b.constant([32, c, 3, 3], [...randomFloats(32 * c * 9, 5)]);
+    const y = b.step('conv', same, [x, weight, NONE, NONE], [n, 32, h, w]);
+    const mean = b.step('globalPool', { kind: 'avg' }, [y], [n, 32, 1, 1]);
+    const pointwise = b.constant([32, 32, 1, 1], [...randomFloats(32 * 32, 6)]);
+    const factor = b.step(
+      'conv',
+      { ...same, pads: [0, 0, 0, 0] },
+      [mean, pointwise, NONE, NONE],
+      [n, 32, 1, 1],
+    );
+    const scaled = b.step('binary', { kind: 'mul', act: NO_ACTIVATION }, [factor, y], [n, 32, h, w]);
+    const one = b.constant([32, 1, 1], [...randomFloats(32, 7)]);
+    const shifted = b.step('binary', { kind: 'sub', act: NO_ACTIVATION }, [one, scaled], [n, 32, h, w]);
+    const both = b.step('concat', { axis: 1 }, [shifted, y], [n, 64, h, w]);
+    const pool = {
+      kind: 'max',
+      kernel: [2, 2],
+      strides: [2, 2],
+      pads: [0, 0, 0, 1],
+      dilations: [1, 1],
+      countIncludePad: false,
+      columnMajorIndices: false,
+    } as const;
+    const pooled = b.step('pool', pool, [both], [n, 64, 3, 3]);
+    const flat = b.step('reshape', {}, [pooled], [n, 64 * 9]);
+    const batchMean = b.step('reduceMean', { axes: [0] }, [flat], [64 * 9]);
+    const program = b.build([batchMean, pooled], 'whole');
+    const inputs = inputsOf(program, 1);
+    const expected = makeRequest(program, inputs);
+    const actual = makeRequest(program, inputs);
+    new ReferenceBackend().compile(program).runSync(expected);
+    withBackend({ threads: 2 }, (native) => native.compile(program).runSync(actual));
+    for (const [i, output] of actual.outputs.entries()) {
+      const scale = Math.max(...(expected.outputs[i] as Float32Array).map(Math.abs));
+      expectClose(output, expected.outputs[i]!, { relative: 0, absolute: 1e-5 * scale });
+    }
+  });
+});
+
+describe('errors', () => {
+  const program = randomProgram(1);
+
+  it('name an instruction set that this machine does not have', () => {
+    const missing = (['avx512', 'neon', 'avx2'] as const).find((isa) => !nativeInfo().isas.includes(isa))!;
+    expect(() => new NativeBackend({ isa: missing })).toThrow(coded('ISA_UNAVAILABLE'));
+    expect(() => new NativeBackend({ isa: missing })).toThrow(/scalar/);
+  });
+
+  it('come before a run when buffers or modes do not fit', async () => {
+    const native = new NativeBackend({ threads: 1 });
+    const compiled = native.compile(program);
+    const good = makeRequest(program, inputsOf(program, 2), 2);
+    const detached = new Float32Array(good.inputs[0]!.length);
+    structuredClone(detached.buffer, { transfer: [detached.buffer] });
+    const bad = [
+      { ...good, items: 3 },
+      { ...good, items: 0 },
+      { ...good, items: Number.NaN },
+      { ...good, inputs: [] },
+      { ...good, inputs: [good.inputs[0]!.subarray(1)] },
+      { ...good, inputs: [detached] },
+      { ...good, outputs: good.outputs.map((output) => output.subarray(1)) },
+      { ...good, ran: good.ran.subarray(1) },
+      { ...good, scores: new Float32Array(0) },
+      { ...good, policy: { ...good.policy, modes: good.policy.modes.map(() => 7) } },
+      { ...good, policy: { ...good.policy, thresholds: new Float32Array(1000) } },
+    ];
+    for (const request of bad) {
+      expect(() => compiled.runSync(request as typeof good)).toThrow(coded('INVALID_ARGUMENT'));
+      await expect(compiled.run(request as typeof good)).rejects.toEqual(coded('INVALID_ARGUMENT'));
+    }
+    await compiled.run(good);
+    native.release();
+  });
+
+  it('in the middle of a run leave the program usable', async () => {
+    const b = new ProgramBuilder();
+    const index = b.input([1], { dtype: 'int64' });
+    const gathered = b.step('gather', { axis: 0 }, [b.constant([3], [5, 6, 7]), index], [1]);
+    const compiled = new NativeBackend({ threads: 2 }).compile(b.build([gathered]));
+    const request = (...at: bigint[]) => {
+      const output = new Float32Array(at.length);
+      const policy = { modes: new Uint8Array(0), thresholds: new Float32Array(0) };
+      const trace = { ran: new Uint8Array(0), scores: new Float32Array(0) };
+      return { items: at.length, inputs: [BigInt64Array.from(at)], outputs: [output], policy, ...trace };
+    };
+    await expect(compiled.run(request(0n, 3n, 1n))).rejects.toEqual(coded('INVALID_ARGUMENT'));
+    expect(() => compiled.runSync(request(-4n))).toThrow(coded('INVALID_ARGUMENT'));
+    const good = request(0n, -1n, 1n);
+    await compiled.run(good);
+    expect([...good.outputs[0]!]).toEqual([5, 7, 6]);
+  });
+
+  it('follow a release, after the runs under way have ended', async () => {
+    const native = new NativeBackend({ threads: 1 });
+    const compiled = native.compile(program);
+    const requests = Array.from({ length: 4 }, () => makeRequest(program, inputsOf(program, 8), 8));
+    const runs = requests.map((request) => compiled.run(request));
+    compiled.release();
+    native.release();
+    native.release();
+    await Promise.all(runs);
+    await expect(compiled.run(requests[0]!)).rejects.toEqual(coded('SESSION_RELEASED'));
+    expect(() => compiled.runSync(requests[0]!)).toThrow(coded('SESSION_RELEASED'));
+    expect(() => native.compile(program)).toThrow(coded('SESSION_RELEASED'));
+  });
+});
+
+describe('AbortSignal', () => {
+  const program = slowProgram(40);
+
+  it('ends a run early with ABORTED', async () => {
+    await withBackend({ threads: 2 }, async (native) => {
+      const compiled = native.compile(program);
+      const request = makeRequest(program, inputsOf(program, 4), 4);
+      const controller = new AbortController();
+      const run = compiled.run({ ...request, signal: controller.signal });
+      setTimeout(() => controller.abort(new Error('enough')), 5);
+      await expect(run).rejects.toEqual(coded('ABORTED'));
+      await expect(run).rejects.toHaveProperty('cause.message', 'enough');
+      await expect(compiled.run({ ...request, signal: controller.signal })).rejects.toEqual(coded('ABORTED'));
+    });
+  });
+});
+
+describe('packed weights', () => {
+  it('are those of the array objects that a program names', () => {
+    withBackend({ threads: 1 }, (native) => {
+      const build = (data: Float32Array) => {
+        const b = new ProgramBuilder();
+        const weight = b.value([2, 2], 'float32', data);
+        const gemm = { transB: false, act: NO_ACTIVATION };
+        return b.build([b.step('gemm', gemm, [b.input([1, 2]), weight, NONE, NONE], [1, 2])]);
+      };
+      const weights = [Float32Array.of(1, 2, 3, 4), Float32Array.of(5, 6, 7, 8)];
+      const results = [...weights, weights[0]!].map((data) => {
+        const program = build(data);
+        const request = makeRequest(program, [Float32Array.of(1, 10)]);
+        native.compile(program).runSync(request);
+        return [...request.outputs[0]!];
+      });
+      expect(results).toEqual([
+        [31, 42],
+        [75, 86],
+        [31, 42],
+      ]);
+    });
+  });
+});
+
+it('modes are those of the native ABI', () => {
+  expect(BlockMode).toEqual({ run: 0, skip: 1, gate: 2 });
+});
