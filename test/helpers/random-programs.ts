@@ -33,7 +33,9 @@ class Grower {
   constructor(seed: number) {
     this.seed = seed;
     this.next = uniform(seed);
-    this.stream = this.b.input([1, this.int(1, 20), this.int(3, 9), this.int(3, 9)]);
+    // Some are large enough for the algorithms of large images.
+    const size = () => (this.next() < 0.15 ? this.int(10, 24) : this.int(3, 9));
+    this.stream = this.b.input([1, this.int(1, 20), size(), size()]);
   }
 
   grow(): Program {

@@ -36,11 +36,12 @@ function run(backend: Backend, program: Program, request: RunRequest): RunReques
   return fresh;
 }
 
-/** Bits of outputs and trace. */
+/** Bits of outputs and trace. Sign and payload of a NaN are the processor's affair: all are taken for one. */
 function bits({ outputs, ran, scores }: RunRequest): string[] {
-  return [...outputs, ran, scores].map((data) =>
-    Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('hex'),
-  );
+  return [...outputs, ran, scores].map((data) => {
+    const plain = data instanceof Float32Array ? data.map((v) => (Number.isNaN(v) ? Number.NaN : v)) : data;
+    return Buffer.from(plain.buffer, plain.byteOffset, plain.byteLength).toString('hex');
+  });
 }
 
 /** Runs on every native backend, expects one result, and returns that. */
