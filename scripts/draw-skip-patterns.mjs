@@ -1,8 +1,8 @@
 // Draws docs/skip-patterns.svg: the blocks that the gated network runs and skips on some example images.
 // Usage, after `npm run compile`: node scripts/draw-skip-patterns.mjs
 import { execFileSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
-import { basename } from 'node:path';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { basename, dirname } from 'node:path';
 
 const MODEL = 'models/cifar10-resnet32-gated';
 const IMAGES = [
@@ -65,6 +65,7 @@ const legend = [
     cell(sign, LEFT + i * 150, legendY) + text(LEFT + i * 150 + CELL.width + 8, legendY + 16, label),
 );
 
+mkdirSync(dirname(OUTPUT), { recursive: true });
 writeFileSync(
   OUTPUT,
   `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" font-family="system-ui, sans-serif" font-size="13" fill="#24292f">

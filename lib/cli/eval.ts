@@ -1,6 +1,5 @@
 import type { Command } from 'commander';
 import { openDataset, takeEvenly } from '../data/dataset.js';
-import type { Tensor } from '../tensor.js';
 import { Classifier } from './classifier.js';
 import { argMax } from './classify.js';
 import { type Io, paint, startProgress } from './io.js';
@@ -35,10 +34,6 @@ export interface EvalReport {
   readonly accuracyChange: PairedChange;
 }
 
-/** Pairs of runs before the first that counts, and the time after which no further one is begun. */
-const WARM_UP_PAIRS = 10;
-const WARM_UP_MS = 200;
-
 export function addEvalCommand(program: Command, io: Io): void {
   addEngineOptions(
     program
@@ -71,7 +66,7 @@ async function measure(classifier: Classifier, options: EvalOptions, io: Io): Pr
   const progress = startProgress(io, chosen.length, 'Evaluating', options.json !== true);
   try {
     for await (const { image, tensor } of classifier.prepare(chosen)) {
-      if (tally.items === 0) warmUp(classifier, tensor);
+      if (tally.items === 0) classifier.warmUp(tensor);
       const { trace, multiplyAdds, layers } = classifier.classify(tensor);
       // Whichever comes second finds warmer caches; taking turns gives that to both.
       const order = tally.items % 2 === 0 ? (['full', 'skip'] as const) : (['skip', 'full'] as const);
@@ -90,14 +85,6 @@ async function measure(classifier: Classifier, options: EvalOptions, io: Io): Pr
     progress.stop();
   }
   return tally.report();
-}
-
-function warmUp(classifier: Classifier, tensor: Tensor): void {
-  const start = performance.now();
-  for (let i = 0; i < WARM_UP_PAIRS && performance.now() - start < WARM_UP_MS; i++) {
-    classifier.time(tensor, 'full');
-    classifier.time(tensor, 'skip');
-  }
 }
 
 interface Timed {

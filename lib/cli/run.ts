@@ -68,6 +68,7 @@ async function run(model: string, paths: readonly string[], options: RunOptions,
     const rows: Row[] = [];
     try {
       for await (const { image, tensor } of classifier.prepare(files)) {
+        if (rows.length === 0) classifier.warmUp(tensor);
         rows.push(measure(classifier, image, tensor, options, io));
         progress.advance();
       }
@@ -153,10 +154,12 @@ function draw(classifier: Classifier, rows: readonly Row[], full: boolean, io: I
     const classes = result.top.map(({ label, probability }) => `${label} ${percent(probability)}`).join(', ');
     return [shown, classes, drawn, ...(full ? [milliseconds(result.milliseconds.full)] : savings(result))];
   });
+  const idle = !full && gates === 0 && rows.every(({ result }) => result.blocks.skipped === 0);
   return [
     `${heading}\n\n${formatTable(io, columns, cells)}\n`,
     full ? '' : `${patternLegend(io)}\n`,
     `${summary(rows, full, io)}\n`,
+    idle ? 'The network has no gates of its own; residual-skip calibrate makes a policy that skips.\n' : '',
   ].join('');
 }
 
@@ -178,8 +181,10 @@ function summary(rows: readonly Row[], full: boolean, io: Io): string {
   const skipTime = mean((result) => result.milliseconds.skip);
   const skipped = mean(({ blocks }) => blocks.skipped);
   const saved = paint(io, 'bold', `${percent(1 - skipTime / fullTime, 0)} of the time saved`);
-  return (
-    `${images}: ${skipped.toFixed(1)} of ${rows[0]!.result.blocks.total} blocks skipped on average, ` +
-    `${milliseconds(skipTime)} ms instead of ${milliseconds(fullTime)} ms: ${saved}`
-  );
+  const { total } = rows[0]!.result.blocks;
+  const blocks =
+    rows.length === 1
+      ? `${skipped} of ${total} blocks skipped`
+      : `${skipped.toFixed(1)} of ${total} blocks skipped on average`;
+  return `${images}: ${blocks}, ${milliseconds(skipTime)} ms instead of ${milliseconds(fullTime)} ms: ${saved}`;
 }
