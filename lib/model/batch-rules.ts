@@ -6,16 +6,21 @@ import { NONE, type OpName, type Value, type ValueId } from './program.js';
 import { type Shape, sameShape, sizeOf } from './shapes.js';
 import type { LoweredGraph } from './specialize.js';
 
+/**
+ * A value is batched when axis 0 holds the items one after another, each with the same number of rows: one where
+ * the axis is the batch itself, more where a reshape has moved other axes into it.
+ */
+
 /** One step, seen by a rule. */
 interface View {
-  /** True for inputs that have an item in each element of axis 0. */
   readonly batched: readonly boolean[];
   /** Shapes of the inputs; of an absent one, []. */
   readonly shapes: readonly Shape[];
   readonly output: Shape;
+  readonly items: number;
 }
 
-/** Whether a step with a batched input gives an output whose axis 0 is the batch, each item from its own. */
+/** Whether a step with a batched input gives a batched output, each row from the rows of the same item. */
 type Rule<Step> = (view: View, step: Step) => boolean;
 
 type StepOf<Op> = Extract<IrStep, { op: Op }>;
@@ -54,7 +59,7 @@ const RULES: { readonly [Op in Exclude<OpName, 'branch' | 'jump'>]: Rule<StepOf<
   slice: ({ shapes: [x], output }, { attrs }) =>
     attrs.starts[0] === 0 && attrs.steps[0] === 1 && output[0] === x![0],
   concat: (_, { attrs }) => attrs.axis !== 0,
-  reshape: ({ shapes: [x], output }) => output[0] === x![0],
+  reshape: ({ output: [rows = 0], items }) => rows > 0 && rows % items === 0,
   expand: aligned,
 };
 
@@ -71,23 +76,25 @@ export function outputsByBatch(
   items: number,
   carriers: ReadonlySet<string>,
 ): { batched: boolean[] } | { reason: string } {
-  const walk = new Walk(one, many, items, foldCacheOf(graph), carriers);
+  const walk = new Walk(graph, one, many, items, carriers);
   const reason = walk.over(many.ops) ?? walk.outputs();
   return reason === undefined ? { batched: many.outputs.map((id) => walk.isBatched(id)) } : { reason };
 }
 
 class Walk {
+  private readonly cache: FoldCache;
   private readonly batched: Set<ValueId>;
   /** Values of the lowering for one item, by name. */
   private readonly single: ReadonlyMap<string, Value>;
 
   constructor(
+    private readonly graph: Graph,
     private readonly one: LoweredGraph,
     private readonly many: LoweredGraph,
     private readonly items: number,
-    private readonly cache: FoldCache,
     carriers: ReadonlySet<string>,
   ) {
+    this.cache = foldCacheOf(graph);
     this.batched = new Set([...many.inputs].flatMap(([name, id]) => (carriers.has(name) ? [id] : [])));
     this.single = new Map(one.values.map((value) => [value.name, value]));
   }
@@ -110,7 +117,12 @@ class Walk {
   }
 
   outputs(): string | undefined {
-    return this.constants(this.many.outputs, undefined);
+    const { one, many } = this;
+    const wide = many.outputs.findIndex(
+      (id, i) => this.batched.has(id) && one.values[one.outputs[i]!]!.shape[0] !== 1,
+    );
+    if (wide >= 0) return `axis 0 of output '${this.graph.outputs[wide]!.name}' is not the batch alone`;
+    return this.constants(many.outputs, undefined);
   }
 
   private step(step: IrStep): string | undefined {
@@ -118,6 +130,7 @@ class Walk {
       batched: step.inputs.map((id) => this.batched.has(id)),
       shapes: step.inputs.map((id) => (id === NONE ? [] : this.many.values[id]!.shape)),
       output: this.many.values[step.outputs[0]!]!.shape,
+      items: this.items,
     };
     if (!view.batched.includes(true)) return undefined;
     // The table pairs every op with its own rule; TypeScript can't follow that through an index.
@@ -142,11 +155,15 @@ class Walk {
     return id === undefined ? this.single.get(name) : this.one.values[id];
   }
 
-  /** One item's shape is this one with a batch of 1, or the very same when it has no batch. */
+  /** One item's shape is this one with its own rows alone, or the very same when it has no batch. */
   private keepsShape(id: ValueId): boolean {
     const { name, shape } = this.many.values[id]!;
     const single = this.counterpart(name)?.shape;
-    return !single || sameShape(single, this.batched.has(id) ? shape.with(0, 1) : shape);
+    return single !== undefined && sameShape(shape, this.batched.has(id) ? this.tiled(single) : single);
+  }
+
+  private tiled([rows = 0, ...rest]: Shape): Shape {
+    return [rows * this.items, ...rest];
   }
 
   /** Constants made from shapes may depend on the number of items in one way only: the same slice for each. */
@@ -166,9 +183,7 @@ class Walk {
   }
 
   private repeats(data: TensorData, shape: Shape, slice: TensorData, sliceShape: Shape): boolean {
-    const repeated = sameShape(shape, sliceShape) ? 1 : this.items;
-    if (repeated > 1 && !sameShape(shape, [this.items, ...sliceShape.slice(1)])) return false;
-    if (repeated > 1 && sliceShape[0] !== 1) return false;
+    if (!sameShape(shape, sliceShape) && !sameShape(shape, this.tiled(sliceShape))) return false;
     const length = sizeOf(sliceShape);
     return data.every((element: number | bigint, i: number) => Object.is(element, slice[i % length]));
   }

@@ -10,8 +10,11 @@ type Batching = Pick<Model, 'inputs' | 'outputs' | 'batching' | 'batchingReason'
 /** Items of the trial batch: a prime that few layers have as a length. */
 const TRIAL_BATCH = 3;
 
-/** Lengths that symbolic axes other than the batch are tried with; a model may accept only some. */
-const TRIAL_LENGTHS = [224, 32, 64, 256, 299, 512, 16, 8, 28, 1];
+/**
+ * Lengths that symbolic axes other than the batch are tried with; a model may accept only some. Not 1, with
+ * which axes melt into the batch.
+ */
+const TRIAL_LENGTHS = [224, 32, 64, 256, 299, 512, 16, 8, 28];
 
 /**
  * Finds out whether the items of a batch can be run one by one: lowers the graph for one item and for a few,
@@ -28,30 +31,53 @@ export function analyseBatching(graph: Graph, opset: number, runnable: boolean):
   }));
   const [first] = bound;
   if (!runnable) return whole(graph, inputs, 'the model uses what is not implemented');
-  if (first !== undefined)
+  if (first !== undefined) {
     return whole(graph, inputs, `the elements of input '${first}' decide shapes or bounds`);
-
+  }
   const batch = batchOf(graph);
-  const symbols = new Set(
-    graph.inputs.flatMap(({ shape }) => shape.filter((dim) => typeof dim === 'string')),
+  const open = graph.inputs.some(({ shape }) =>
+    shape.some((dim) => typeof dim === 'string' && dim !== batch),
   );
-  symbols.delete(String(batch));
-  const trial = firstThatFits(symbols.size > 0, (length) => ({
-    length,
-    one: lowerGraph(graph, opset, trialBinding(graph.inputs, batch, 1, length), 'MODEL_INVALID'),
-  }));
-  if (!trial) return whole(graph, inputs, 'no trial length of its symbolic axes fits the model');
-  const { length, one } = trial;
-  const alone = (reason: string) => whole(graph, inputs, reason, one, symbols.size > 0);
+  let failed: Batching | undefined;
+  for (const length of open ? TRIAL_LENGTHS : [1]) {
+    const lower = (items: number) =>
+      attempt(() => {
+        const binding = trialBinding(graph.inputs, batch, items, length);
+        return lowerGraph(graph, opset, binding, 'MODEL_INVALID');
+      });
+    const one = lower(1);
+    if (one instanceof ResidualSkipError) {
+      if (!open || one.code === 'UNSUPPORTED_MODEL') throw one;
+      continue;
+    }
+    const result = compare({ graph, inputs, batch, open, one, lowerMany: () => lower(TRIAL_BATCH) });
+    if (result.batching === 'item') return result;
+    failed ??= result;
+  }
+  return failed ?? whole(graph, inputs, 'no trial length of its symbolic axes fits the model');
+}
+
+interface Trial {
+  readonly graph: Graph;
+  readonly inputs: readonly ModelInput[];
+  readonly batch: Dimension | undefined;
+  /** Axes other than the batch have no fixed length. */
+  readonly open: boolean;
+  /** The graph lowered for one item. */
+  readonly one: LoweredGraph;
+  readonly lowerMany: () => LoweredGraph | ResidualSkipError;
+}
+
+function compare({ graph, inputs, batch, open, one, lowerMany }: Trial): Batching {
+  const alone = (reason: string) => whole(graph, inputs, reason, one, open);
   if (batch === undefined) return alone('no input has a batch of one or of any length');
   if (typeof batch === 'string' && graph.inputs.some(({ shape }) => shape.indexOf(batch, 1) > 0)) {
     return alone(`axis '${batch}' is not only the first of an input`);
   }
-  const many = attempt(() =>
-    lowerGraph(graph, opset, trialBinding(graph.inputs, batch, TRIAL_BATCH, length), 'MODEL_INVALID'),
-  );
-  if (many instanceof ResidualSkipError)
+  const many = lowerMany();
+  if (many instanceof ResidualSkipError) {
     return alone(`a batch of ${TRIAL_BATCH} doesn't fit: ${many.message}`);
+  }
   const carriers = graph.inputs.filter(({ shape }) => shape[0] === batch).map(({ name }) => name);
   const found = outputsByBatch(graph, one, many, TRIAL_BATCH, new Set(carriers));
   if ('reason' in found) return alone(found.reason);
@@ -59,7 +85,7 @@ export function analyseBatching(graph: Graph, opset: number, runnable: boolean):
     inputs: inputs.map((port) => ({ ...port, batched: carriers.includes(port.name) })),
     outputs: graph.outputs.map((port, i) => {
       const batched = found.batched[i]!;
-      const shape = outputShape(port, one.values[one.outputs[i]!]!.shape, symbols.size > 0);
+      const shape = outputShape(port, one.values[one.outputs[i]!]!.shape, open);
       return { ...port, shape: batched ? shape.with(0, batch) : shape, batched };
     }),
     batching: 'item',
@@ -92,16 +118,6 @@ function attempt<T>(action: () => T): T | ResidualSkipError {
     if (error instanceof ResidualSkipError) return error;
     throw error;
   }
-}
-
-/** What `lower` gives for the first length that it accepts; for an arbitrary one when no axis is `open`. */
-function firstThatFits<T>(open: boolean, lower: (length: number) => T): T | undefined {
-  for (const length of open ? TRIAL_LENGTHS : [1]) {
-    const result = attempt(() => lower(length));
-    if (!(result instanceof ResidualSkipError)) return result;
-    if (!open || result.code === 'UNSUPPORTED_MODEL') throw result;
-  }
-  return undefined;
 }
 
 /** The declared shape where there is one; else what lowering found, with open lengths named after the output. */

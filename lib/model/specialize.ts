@@ -3,9 +3,9 @@ import { FoldBudget, foldCacheOf } from './fold.js';
 import type { Graph } from './graph.js';
 import type { Ir, IrBranch, IrOp } from './ir.js';
 import { type Lowering, NodeLowering, Scope } from './lowering.js';
-import type { Binding, InputBinding, Model } from './model.js';
+import type { Binding, InputBinding, Model, ModelOutput } from './model.js';
 import { findOperator } from './operators/index.js';
-import type { Value, ValueId } from './program.js';
+import type { Port, Value, ValueId } from './program.js';
 import { checkShape } from './tensor-proto.js';
 import { requireSupported } from './unsupported.js';
 
@@ -37,9 +37,19 @@ export function specialize(model: Model, binding: Binding): Ir {
     values: lowered.values,
     ops: lowered.ops,
     inputs: [...lowered.inputs].map(([name, value]) => ({ name, value, batched: batched.get(name)! })),
-    outputs: model.outputs.map(({ name, batched }, i) => ({ name, value: lowered.outputs[i]!, batched })),
+    outputs: model.outputs.map((output, i) => outputPort(output, lowered.outputs[i]!, lowered.values)),
     batching: model.batching,
   };
+}
+
+/** Whether items keep apart was found out for some lengths of the open axes; for others it may not hold. */
+function outputPort({ name, batched }: ModelOutput, value: ValueId, values: readonly Value[]): Port {
+  const { shape } = values[value]!;
+  if (!batched || shape[0] === 1) return { name, value, batched };
+  throw new ResidualSkipError(
+    'INVALID_SHAPE',
+    `output '${name}': with inputs of these lengths one item gives [${shape}], whose axis 0 is not the batch`,
+  );
 }
 
 /** Like `specialize`, without regard to batches. */

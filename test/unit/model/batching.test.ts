@@ -1,0 +1,434 @@
+import { InferenceSession, Tensor } from '../../../lib/index.js';
+import type { Ir } from '../../../lib/model/ir.js';
+import { lowerGraph } from '../../../lib/model/specialize.js';
+import { expectClose } from '../../helpers/compare.js';
+import { float32s, GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
+import { modelOf, randomTensor, runOnnx } from '../../helpers/onnx-run.js';
+import { randomFloats } from '../../helpers/random.js';
+import { denseProgram, runProgram } from '../../helpers/run-program.js';
+
+type Build = (graph: GraphBuilder, x: string) => string;
+
+const BATCH = 4;
+
+function graphOf(shape: readonly (number | string)[], build: Build): GraphBuilder {
+  const graph = new GraphBuilder();
+  const x = graph.input('x', ['n', ...shape]);
+  return graph.output(build(graph, x));
+}
+
+const random = (graph: GraphBuilder, ...shape: number[]) =>
+  graph.constant(
+    tensor(
+      randomFloats(
+        shape.reduce((a, b) => a * b, 1),
+        shape.length,
+      ),
+      shape,
+    ),
+  );
+const ints = (graph: GraphBuilder, ...values: number[]) => graph.constant(int64s(...values));
+const int = (graph: GraphBuilder, value: number) =>
+  graph.constant(tensor(BigInt64Array.of(BigInt(value)), []));
+/** The number of items, as a vector of one element. */
+const batchLength = (graph: GraphBuilder, x: string) => graph.node('Shape', [x], { end: 1 });
+
+describe('items are run one by one', () => {
+  test.each<[string, readonly number[], Build]>([
+    ['a convolution', [2, 5, 5], (graph, x) => graph.node('Conv', [x, random(graph, 3, 2, 3, 3)])],
+    ['a pool', [2, 6, 6], (graph, x) => graph.node('MaxPool', [x], { kernel_shape: [2, 2] })],
+    ['global pools', [2, 3, 3], (graph, x) => graph.node('GlobalAveragePool', [x])],
+    [
+      'a normalisation',
+      [2, 3],
+      (graph, x) => {
+        const values = [random(graph, 2), random(graph, 2), random(graph, 2), graph.constant(float32s(1, 2))];
+        return graph.node('BatchNormalization', [x, ...values]);
+      },
+    ],
+    [
+      'a fully connected layer',
+      [3],
+      (graph, x) => graph.node('Gemm', [x, random(graph, 3, 2), random(graph, 2)]),
+    ],
+    [
+      'a product for each of several vectors',
+      [4, 3],
+      (graph, x) => graph.node('MatMul', [x, random(graph, 3, 2)]),
+    ],
+    [
+      'a product of two parts of the item',
+      [2, 3, 3],
+      (graph, x) => graph.node('MatMul', [x, graph.node('Transpose', [x], { perm: [0, 1, 3, 2] })]),
+    ],
+    ['a sum with weights', [2, 3], (graph, x) => graph.node('Add', [x, random(graph, 2, 3)])],
+    [
+      'a sum with weights for every item',
+      [2, 3],
+      (graph, x) => graph.node('Add', [x, random(graph, 1, 2, 3)]),
+    ],
+    ['Flatten', [2, 3], (graph, x) => graph.node('Flatten', [x])],
+    ['Reshape that keeps the batch', [2, 3], (graph, x) => graph.node('Reshape', [x, ints(graph, 0, 6)])],
+    ['Reshape with an open batch', [2, 3], (graph, x) => graph.node('Reshape', [x, ints(graph, -1, 3, 2)])],
+    [
+      'Reshape into the batch and out of it',
+      [2, 3],
+      (graph, x) => {
+        const rows = graph.node('Softmax', [graph.node('Reshape', [x, ints(graph, -1, 3)])], { axis: 1 });
+        return graph.node('Reshape', [rows, ints(graph, -1, 2, 3)]);
+      },
+    ],
+    [
+      'channels shuffled',
+      [4, 2, 2],
+      (graph, x) => {
+        const grouped = graph.node('Reshape', [x, ints(graph, 0, 2, 2, 2, 2)]);
+        const mixed = graph.node('Transpose', [grouped], { perm: [0, 2, 1, 3, 4] });
+        return graph.node('Reshape', [mixed, ints(graph, 0, 4, 2, 2)]);
+      },
+    ],
+    ['Softmax', [2, 3], (graph, x) => graph.node('Softmax', [x], { axis: -1 })],
+    ['a mean', [2, 3], (graph, x) => graph.node('ReduceMean', [x], { axes: [1], keepdims: 0 })],
+    [
+      'ArgMax and OneHot',
+      [3],
+      (graph, x) => {
+        const choice = graph.node('ArgMax', [x], { axis: 1, keepdims: 0 });
+        return graph.node('OneHot', [choice, int(graph, 3), graph.constant(float32s(0, 1))], { axis: 1 });
+      },
+    ],
+    [
+      'an embedding of choices',
+      [3],
+      (graph, x) => {
+        const choice = graph.node('ArgMax', [x], { axis: 1, keepdims: 0 });
+        return graph.node('Gather', [random(graph, 3, 2), choice], { axis: 0 });
+      },
+    ],
+    ['one channel of all', [3, 2], (graph, x) => graph.node('Gather', [x, int(graph, 1)], { axis: 1 })],
+    ['Concat of channels', [2, 2], (graph, x) => graph.node('Concat', [x, x], { axis: 1 })],
+    [
+      'Slice of channels',
+      [4, 2],
+      (graph, x) => graph.node('Slice', [x, ints(graph, 1), ints(graph, 3), ints(graph, 1)]),
+    ],
+    ['Pad of channels', [2, 2], (graph, x) => graph.node('Pad', [x, ints(graph, 0, 1, 0, 0, 1, 0)])],
+    [
+      'zeros for each item beside its channels',
+      [2, 3],
+      (graph, x) => {
+        const shape = graph.node('Concat', [batchLength(graph, x), ints(graph, 1, 3)], { axis: 0 });
+        return graph.node('Concat', [x, graph.node('ConstantOfShape', [shape])], { axis: 1 });
+      },
+    ],
+    [
+      'weights expanded to the batch',
+      [3],
+      (graph, x) => {
+        const shape = graph.node('Concat', [batchLength(graph, x), ints(graph, 3)], { axis: 0 });
+        return graph.node('Mul', [x, graph.node('Expand', [random(graph, 1, 3), shape])]);
+      },
+    ],
+  ])('%s', async (_, shape, build) => {
+    const graph = graphOf(shape, build);
+    const model = await modelOf(graph);
+    expect([model.batching, model.batchingReason]).toEqual(['item', undefined]);
+    expect(model.inputs[0]!.batched && model.outputs[0]!.batched).toBe(true);
+
+    const x = randomTensor([BATCH, ...shape]);
+    const [output] = Object.values(await runOnnx(graph, { x }));
+    const binding = new Map([['x', { shape: x.dims }]]);
+    const whole = lowerGraph(model.graph, model.opset, binding, 'MODEL_INVALID');
+    const ir: Ir = {
+      values: whole.values,
+      ops: whole.ops,
+      inputs: [{ name: 'x', value: whole.inputs.get('x')!, batched: false }],
+      outputs: [{ name: 'y', value: whole.outputs[0]!, batched: false }],
+      batching: 'whole',
+    };
+    const expected = runProgram(denseProgram(ir), [x.data as Float32Array]).output;
+    expect(output!.dims).toEqual(ir.values[ir.outputs[0]!.value]!.shape);
+    expectClose(output!.data, expected, { relative: 1e-6, absolute: 1e-6 });
+  });
+});
+
+describe('a batch runs as a whole', () => {
+  test.each<[string, readonly number[], Build, RegExp]>([
+    [
+      'mean of all items',
+      [3],
+      (graph, x) => graph.node('Sub', [x, graph.node('ReduceMean', [x], { axes: [0] })]),
+      /ReduceMean/,
+    ],
+    ['mean of everything', [3], (graph, x) => graph.node('ReduceMean', [x]), /ReduceMean/],
+    ['softmax over items', [3], (graph, x) => graph.node('Softmax', [x], { axis: 0 }), /Softmax/],
+    [
+      'the best item',
+      [3],
+      (graph, x) => graph.node('Cast', [graph.node('ArgMax', [x], { axis: 0 })], { to: 1 }),
+      /ArgMax/,
+    ],
+    ['items transposed', [3], (graph, x) => graph.node('Transpose', [x], { perm: [1, 0] }), /Transpose/],
+    [
+      'the first item alone',
+      [3],
+      (graph, x) => graph.node('Gather', [x, int(graph, 0)], { axis: 0 }),
+      /Gather/,
+    ],
+    [
+      'all but the first',
+      [3],
+      (graph, x) => graph.node('Slice', [x, ints(graph, 1), ints(graph, 99), ints(graph, 0)]),
+      /Slice/,
+    ],
+    [
+      'every item but backwards',
+      [3],
+      (graph, x) =>
+        graph.node('Slice', [x, ints(graph, -1), ints(graph, -99), ints(graph, 0), ints(graph, -1)]),
+      /Slice/,
+    ],
+    ['one more item', [3], (graph, x) => graph.node('Pad', [x, ints(graph, 0, 0, 1, 0)]), /Pad/],
+    ['items twice', [3], (graph, x) => graph.node('Concat', [x, x], { axis: 0 }), /Concat/],
+    [
+      'a reshape to one row',
+      [3],
+      (graph, x) => graph.node('Reshape', [x, ints(graph, 1, -1)]),
+      /Reshape|batch of 3/,
+    ],
+    [
+      'a reshape that leaves rows',
+      [2, 3],
+      (graph, x) => graph.node('Reshape', [x, ints(graph, -1, 3)]),
+      /not the batch alone/,
+    ],
+    [
+      'items against items',
+      [3],
+      (graph, x) => graph.node('MatMul', [x, graph.node('Transpose', [x])]),
+      /Transpose|MatMul/,
+    ],
+    [
+      'items as the right side',
+      [3],
+      (graph, x) =>
+        graph.node('MatMul', [random(graph, 2, 2, 3), graph.node('Unsqueeze', [x, ints(graph, 2)])]),
+      /MatMul|batch of 3/,
+    ],
+    [
+      'items that meet channels',
+      [3],
+      (graph, x) => graph.node('Add', [x, graph.node('Unsqueeze', [x, ints(graph, 1)])]),
+      /Add/,
+    ],
+    ['a lost axis', [1], (graph, x) => graph.node('Squeeze', [x]), /Squeeze|batch/],
+    [
+      'a share of the batch',
+      [3],
+      (graph, x) => graph.node('Div', [x, graph.node('Cast', [batchLength(graph, x)], { to: 1 })]),
+      /Div.*number of items/,
+    ],
+    [
+      'a number of each item',
+      [3],
+      (graph, x) => {
+        const count = graph.node('Squeeze', [batchLength(graph, x)]);
+        const numbers = graph.node('Cast', [graph.node('Range', [int(graph, 0), count, int(graph, 1)])], {
+          to: 1,
+        });
+        return graph.node('Add', [x, graph.node('Unsqueeze', [numbers, ints(graph, 1)])]);
+      },
+      /Add.*number of items/,
+    ],
+    [
+      'indices through all items',
+      [2, 4],
+      (graph, x) => graph.nodes('MaxPool', [x], { kernel_shape: [2] }, { outputs: ['v', 'i'] })[1]!,
+      /MaxPool/,
+    ],
+  ])('%s', async (_, shape, build, reason) => {
+    const model = await modelOf(graphOf(shape, build));
+    expect([model.batching, model.batchingReason]).toEqual(['whole', expect.stringMatching(reason)]);
+    expect(model.inputs[0]!.batched || model.outputs[0]!.batched).toBe(false);
+  });
+
+  test('and gives what the graph says', async () => {
+    const graph = graphOf([2], (g, x) => g.node('Sub', [x, g.node('ReduceMean', [x], { axes: [0] })]));
+    const x = new Tensor('float32', [1, 2, 3, 6], [2, 2]);
+    const [y] = Object.values(await runOnnx(graph, { x }));
+    expect([...y!.data]).toEqual([-1, -2, 1, 2]);
+  });
+
+  test('an output that tells the number of items', async () => {
+    const graph = graphOf([2], (g, x) => g.node('Relu', [x]));
+    graph.output(graph.node('Shape', ['x']), [2], 'int64');
+    const model = await modelOf(graph);
+    expect([model.batching, model.batchingReason]).toEqual([
+      'whole',
+      expect.stringMatching(/number of items/),
+    ]);
+  });
+
+  test('a fixed batch of several', async () => {
+    const graph = new GraphBuilder();
+    graph.output(graph.node('Relu', [graph.input('x', [2, 3])]), [2, 3]);
+    const model = await modelOf(graph);
+    expect([model.batching, model.batchingReason]).toEqual(['whole', expect.stringMatching(/no input/)]);
+  });
+
+  test('a condition for the whole batch', async () => {
+    const branch = (name: string, op: string) => {
+      const inner = new GraphBuilder(name);
+      return inner.output(inner.node(op, ['x']), ['n', 2]);
+    };
+    const graph = new GraphBuilder();
+    graph.input('x', ['n', 2]);
+    const score = graph.node('ReduceMean', ['x'], { keepdims: 0 });
+    const flag = graph.node('Greater', [score, graph.constant(tensor(Float32Array.of(0), []))]);
+    const attributes = { then_branch: branch('t', 'Neg'), else_branch: branch('e', 'Relu') };
+    graph.output(graph.node('If', [flag], attributes), ['n', 2]);
+    const model = await modelOf(graph);
+    expect(model.batching).toBe('whole');
+    const x = new Tensor('float32', [1, -2, 3, 4], [2, 2]);
+    const [y] = Object.values(await runOnnx(graph, { x }));
+    expect([...y!.data]).toEqual([-1, 2, -3, -4]);
+  });
+});
+
+describe('several inputs and outputs', () => {
+  test('inputs with the same first axis are batched, others are shared', async () => {
+    const graph = new GraphBuilder();
+    const sum = graph.node('Add', [graph.input('a', ['n', 2]), graph.input('b', ['n', 2])]);
+    graph.output(graph.node('Mul', [sum, graph.input('scale', [2])]), ['n', 2]);
+    graph.output(graph.node('Neg', ['scale']), [2]);
+    const model = await modelOf(graph);
+    expect(model.batching).toBe('item');
+    expect(model.inputs.map(({ batched }) => batched)).toEqual([true, true, false]);
+    expect(model.outputs.map(({ batched }) => batched)).toEqual([true, false]);
+    const feeds = {
+      a: new Tensor('float32', [1, 2, 3, 4], [2, 2]),
+      b: new Tensor('float32', [1, 1, 1, 1], [2, 2]),
+      scale: new Tensor('float32', [10, 100], [2]),
+    };
+    const outputs = Object.values(await runOnnx(graph, feeds));
+    expect(outputs.map(({ dims, data }) => [dims, [...data]])).toEqual([
+      [
+        [2, 2],
+        [20, 300, 40, 500],
+      ],
+      [[2], [-10, -100]],
+    ]);
+  });
+
+  test('a mask of items by items', async () => {
+    const graph = new GraphBuilder();
+    graph.output(graph.node('MatMul', [graph.input('m', ['n', 'n']), graph.input('x', ['n', 2])]), ['n', 2]);
+    const model = await modelOf(graph);
+    expect([model.batching, model.batchingReason]).toEqual(['whole', expect.stringMatching(/axis 'n'/)]);
+  });
+});
+
+describe('other symbolic axes', () => {
+  test('height and width of any length', async () => {
+    const graph = new GraphBuilder();
+    const x = graph.input('x', ['n', 2, 'h', 'w']);
+    graph.output(graph.node('GlobalAveragePool', [graph.node('Conv', [x, random(graph, 3, 2, 3, 3)])]));
+    const model = await modelOf(graph);
+    expect(model.batching).toBe('item');
+    expect(model.outputs[0]!.shape).toEqual([
+      'n',
+      'GlobalAveragePool2_y.1',
+      'GlobalAveragePool2_y.2',
+      'GlobalAveragePool2_y.3',
+    ]);
+    for (const size of [3, 7]) {
+      const [y] = Object.values(await runOnnx(graph, { x: randomTensor([2, 2, size, size + 1]) }));
+      expect(y!.dims).toEqual([2, 3, 1, 1]);
+    }
+  });
+
+  test('a model that accepts one length only is still analysed', async () => {
+    const graph = new GraphBuilder();
+    const x = graph.input('x', ['n', 2, 'h', 'w']);
+    const flat = graph.node('Reshape', [x, ints(graph, -1, 2 * 32 * 32)]);
+    graph.output(graph.node('Gemm', [flat, random(graph, 2048, 2)]), ['n', 2]);
+    expect((await modelOf(graph)).batching).toBe('item');
+    // One image of 64 by 32 would be two rows.
+    await expect(runOnnx(graph, { x: randomTensor([1, 2, 64, 32]) })).rejects.toMatchObject({
+      code: 'INVALID_SHAPE',
+      message: expect.stringMatching(/\[2,2\].*not the batch/),
+    });
+  });
+
+  test('a length that does not fit is the fault of the call', async () => {
+    const graph = new GraphBuilder();
+    const x = graph.input('x', ['n', 2, 'h', 'w']);
+    graph.output(graph.node('Conv', [x, random(graph, 3, 2, 3, 3)]));
+    const session = await InferenceSession.create(modelBytes(graph), { backend: 'reference' });
+    await expect(session.run({ x: randomTensor([1, 2, 2, 2]) })).rejects.toMatchObject({
+      code: 'INVALID_SHAPE',
+      message: expect.stringMatching(/Conv.*window of 3/),
+    });
+    const outputs = await session.run({ x: randomTensor([1, 2, 3, 3]) });
+    expect(Object.values(outputs)[0]!.dims).toEqual([1, 3, 1, 1]);
+    await session.release();
+  });
+});
+
+describe('inputs that decide by their elements', () => {
+  test('a target shape that is fed', async () => {
+    const graph = new GraphBuilder();
+    graph.output(graph.node('Reshape', [graph.input('x', [2, 3]), graph.input('shape', [2], 'int64')]), [
+      'a',
+      'b',
+    ]);
+    const model = await modelOf(graph);
+    expect(model.inputs.map(({ boundByValue }) => boundByValue)).toEqual([false, true]);
+    const x = randomTensor([2, 3]);
+    for (const dims of [
+      [3, 2],
+      [1, 6],
+    ]) {
+      const shape = new Tensor('int64', dims, [2]);
+      expect(Object.values(await runOnnx(graph, { x, shape }))[0]!.dims).toEqual(dims);
+    }
+  });
+
+  test('bounds through a computation, not through a shape', async () => {
+    const graph = new GraphBuilder();
+    const x = graph.input('x', [4]);
+    const high = graph.node('Mul', [graph.input('half', []), graph.constant(tensor(Float32Array.of(2), []))]);
+    const clipped = graph.node('Clip', [x, '', high]);
+    const length = graph.node('Shape', [graph.input('like', [4])]);
+    graph.output(graph.node('Reshape', [clipped, length]), [4]);
+    const model = await modelOf(graph);
+    expect(model.inputs.map(({ name, boundByValue }) => [name, boundByValue])).toEqual([
+      ['x', false],
+      ['half', true],
+      ['like', false],
+    ]);
+    const feeds = { x: new Tensor('float32', [0, 1, 2, 3], [4]), like: randomTensor([4]) };
+    for (const half of [0.5, 1]) {
+      const [y] = Object.values(await runOnnx(graph, { ...feeds, half: new Tensor('float32', [half], []) }));
+      expect([...y!.data]).toEqual([0, 1, 2, 3].map((value) => Math.min(value, 2 * half)));
+    }
+  });
+
+  test('a condition inside of a subgraph counts too', async () => {
+    const inner = new GraphBuilder('inner');
+    inner.output(inner.node('Expand', ['x', 'target']), [3]);
+    const graph = new GraphBuilder();
+    graph.input('x', [1]);
+    graph.input('target', [1], 'int64');
+    graph.output(
+      graph.node('If', [graph.input('flag', [], 'bool')], { then_branch: inner, else_branch: inner }),
+      [3],
+    );
+    const model = await modelOf(graph);
+    expect(model.inputs.map(({ name, boundByValue }) => [name, boundByValue])).toEqual([
+      ['x', false],
+      ['target', true],
+      ['flag', false],
+    ]);
+  });
+});
