@@ -177,9 +177,10 @@ function summary(rows: readonly Row[], full: boolean, io: Io): string {
     rows.reduce((sum, { result }) => sum + value(result), 0) / rows.length;
   const fullTime = mean((result) => result.milliseconds.full);
   const images = plural(rows.length, 'image');
+  const skipped = mean(({ blocks }) => blocks.skipped);
   if (full) return `${images}, every block run: ${milliseconds(fullTime)} ms each`;
   const skipTime = mean((result) => result.milliseconds.skip);
-  const skipped = mean(({ blocks }) => blocks.skipped);
+  if (skipped === 0) return `${images}: no block skipped, ${milliseconds(skipTime)} ms each`;
   const saved = paint(io, 'bold', `${percent(1 - skipTime / fullTime, 0)} of the time saved`);
   const { total } = rows[0]!.result.blocks;
   const blocks =

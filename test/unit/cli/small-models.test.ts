@@ -87,7 +87,7 @@ describe('run', () => {
     const { code, out, err } = await cli('run', fileOf(oneBlock()), await image(), '--json', ...reference);
     expect(code).toBe(0);
     expect(err).toMatch(/no preprocessor_config\.json beside .*net\.onnx; pixels are scaled to 0\.\.1/);
-    const [{ top }] = JSON.parse(out) as { top: { index: number; label: string; probability: number }[] }[];
+    const [{ top }] = JSON.parse(out) as [{ top: { index: number; label: string; probability: number }[] }];
     // The network doubles the mean of each channel: 2, 0.4 and 0.
     const total = Math.exp(2) + Math.exp(0.4) + 1;
     expect(top.map(({ index, label }) => [index, label])).toEqual([
@@ -101,10 +101,9 @@ describe('run', () => {
   test('a policy that skips shows in pattern and answer', async () => {
     const policy = join(folderOf({ 'p.json': '{"blocks": {"0": "skip"}}' }), 'p.json');
     const args = ['run', fileOf(oneBlock()), await image(), '--policy', policy, '--json', ...reference];
-    const [{ top, blocks }] = JSON.parse((await cli(...args)).out) as {
-      top: { probability: number }[];
-      blocks: object;
-    }[];
+    const [{ top, blocks }] = JSON.parse((await cli(...args)).out) as [
+      { top: { probability: number }[]; blocks: object },
+    ];
     expect(blocks).toEqual({ total: 1, skippable: 1, skipped: 1, pattern: '.' });
     expect(top[0]!.probability).toBeCloseTo(Math.exp(1) / (Math.exp(1) + Math.exp(0.2) + 1), 6);
   });
