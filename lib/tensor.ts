@@ -31,7 +31,8 @@ export interface TensorSource {
   bool: Uint8Array | readonly boolean[];
 }
 
-const ARRAY_OF = {
+/** The class of the array that holds the elements of a type. */
+export const ARRAY_OF = {
   float32: Float32Array,
   uint8: Uint8Array,
   int32: Int32Array,

@@ -2,7 +2,7 @@ import { setImmediate } from 'node:timers/promises';
 import { ResidualSkipError } from '../errors.js';
 import { activate, elementCount, type KernelTensor, runStep } from '../kernels/index.js';
 import { type Block, type Gate, NONE, type Program, type Step } from '../model/program.js';
-import type { DataType, TensorData } from '../tensor.js';
+import { ARRAY_OF, type TensorData } from '../tensor.js';
 import { type Backend, BlockMode, type CompiledProgram, type RunRequest } from './backend.js';
 import { type Placement, place } from './placement.js';
 
@@ -105,7 +105,7 @@ class Arena {
       const offset = offsets[id]!;
       if (offset === NONE) return undefined;
       const key = `${dtype} ${offset} ${elementCount(shape)}`;
-      const array = arrays.get(key) ?? view(memory, dtype, offset, elementCount(shape));
+      const array = arrays.get(key) ?? new ARRAY_OF[dtype](memory, offset, elementCount(shape));
       arrays.set(key, array);
       return { dtype, shape, data: array };
     });
@@ -133,20 +133,6 @@ function allocate(bytes: number): ArrayBuffer {
     throw new ResidualSkipError('OUT_OF_MEMORY', `The run needs ${bytes} bytes, which could not be had.`, {
       cause,
     });
-  }
-}
-
-function view(memory: ArrayBuffer, dtype: DataType, offset: number, length: number): TensorData {
-  switch (dtype) {
-    case 'float32':
-      return new Float32Array(memory, offset, length);
-    case 'int32':
-      return new Int32Array(memory, offset, length);
-    case 'int64':
-      return new BigInt64Array(memory, offset, length);
-    case 'uint8':
-    case 'bool':
-      return new Uint8Array(memory, offset, length);
   }
 }
 

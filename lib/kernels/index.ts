@@ -14,7 +14,7 @@ import { argMax, globalPool, reduceMean, softmax } from './reduce.js';
 import type { KernelTensor } from './tensor.js';
 
 export { activate } from './activation.js';
-export { elementCount, type KernelTensor, newData } from './tensor.js';
+export { elementCount, type KernelTensor } from './tensor.js';
 
 type Computed = Exclude<Step, { op: 'branch' | 'jump' }>;
 type Head<S> = S extends { op: infer Op; attrs: infer Attributes }

@@ -33,21 +33,6 @@ export function broadcastStrides(shape: readonly number[], target: readonly numb
   return target.map((_, axis) => (axis < lead || shape[axis - lead] === 1 ? 0 : dense[axis - lead]!));
 }
 
-/** A new array of `length` elements of type `dtype`, all zero. */
-export function newData(dtype: DataType, length: number): TensorData {
-  switch (dtype) {
-    case 'float32':
-      return new Float32Array(length);
-    case 'int32':
-      return new Int32Array(length);
-    case 'int64':
-      return new BigInt64Array(length);
-    case 'uint8':
-    case 'bool':
-      return new Uint8Array(length);
-  }
-}
-
 /** The elements of a float32 tensor. */
 export function floats(tensor: KernelTensor): Float32Array {
   return tensor.data as Float32Array;

@@ -1,5 +1,5 @@
-import { elementCount, type KernelStep, type KernelTensor, newData, runStep } from '../kernels/index.js';
-import type { TensorData } from '../tensor.js';
+import { elementCount, type KernelStep, type KernelTensor, runStep } from '../kernels/index.js';
+import { allocate, type TensorData } from '../tensor.js';
 import type { Graph } from './graph.js';
 import type { Value } from './program.js';
 
@@ -130,7 +130,7 @@ export function fold(
       data: elements,
     });
     const results = outputs.map((output) =>
-      tensor(output, newData(output.dtype, elementCount(output.shape))),
+      tensor(output, allocate(output.dtype, elementCount(output.shape))),
     );
     runStep(
       step,

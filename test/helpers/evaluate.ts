@@ -1,11 +1,5 @@
-import {
-  elementCount,
-  type KernelStep,
-  type KernelTensor,
-  newData,
-  runStep,
-} from '../../lib/kernels/index.js';
-import type { DataType, TensorData } from '../../lib/tensor.js';
+import { elementCount, type KernelStep, type KernelTensor, runStep } from '../../lib/kernels/index.js';
+import { allocate, type DataType, type TensorData } from '../../lib/tensor.js';
 
 /** Runs the TypeScript kernel of a step into new tensors, filled with rubbish before. */
 export function compute(
@@ -14,7 +8,7 @@ export function compute(
   outputs: readonly { dtype: DataType; shape: readonly number[] }[],
 ): TensorData[] {
   const tensors = outputs.map(({ dtype, shape }) => {
-    const data = newData(dtype, elementCount(shape));
+    const data = allocate(dtype, elementCount(shape));
     if (data instanceof BigInt64Array) data.fill(77n);
     else data.fill(77);
     return { dtype, shape, data };

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
-import { type KernelTensor, newData } from '../../lib/kernels/index.js';
-import type { DataType } from '../../lib/tensor.js';
+import type { KernelTensor } from '../../lib/kernels/index.js';
+import { allocate, type DataType } from '../../lib/tensor.js';
 
 // Looked up once: globals are slow to reach inside the test runner.
 const { imul } = Math;
@@ -66,7 +66,7 @@ export function randomTensor(
   fill: Fill = 'plain',
 ): KernelTensor {
   const next = uniform(seed);
-  const data = newData(
+  const data = allocate(
     dtype,
     shape.reduce((a, b) => a * b, 1),
   );

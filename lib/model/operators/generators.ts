@@ -1,4 +1,4 @@
-import { newData } from '../../kernels/index.js';
+import { allocate } from '../../tensor.js';
 import type { NodeLowering } from '../lowering.js';
 import { NONE, type ValueId } from '../program.js';
 import { sizeOf } from '../shapes.js';
@@ -41,7 +41,7 @@ function arange(node: NodeLowering): ValueId {
   const count = Math.max(Math.ceil((limit - start) / delta), 0);
   if (!(count <= MAX_RANGE))
     node.invalid(`its range from ${start} to ${limit} by ${delta} has no end in sight`);
-  const data = newData(dtype, count);
+  const data = allocate(dtype, count);
   const integral = data instanceof BigInt64Array;
   for (let i = 0; i < count; i++) {
     const element = start + i * delta;
