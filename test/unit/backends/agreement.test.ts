@@ -86,6 +86,20 @@ describe.each(Object.keys(STEP_CASES) as KernelStep['op'][])('%s', (op) => {
   });
 });
 
+test.each([4, -5])(
+  'an index of %d is outside an axis of 4 for every backend, which works on after that',
+  (index) => {
+    const b = new ProgramBuilder();
+    const at = b.input([1], { dtype: 'int32' });
+    const program = b.build([b.step('gather', { axis: 0 }, [b.constant([4], [5, 6, 7, 8]), at], [1])]);
+    for (const backend of [reference, ...natives.map(([, native]) => native)]) {
+      const fails = () => run(backend, program, makeRequest(program, [Int32Array.of(index)]));
+      expect(fails).toThrow(expect.objectContaining({ name: 'ResidualSkipError', code: 'INVALID_ARGUMENT' }));
+      expect([...run(backend, program, makeRequest(program, [Int32Array.of(-1)])).outputs[0]!]).toEqual([8]);
+    }
+  },
+);
+
 interface NetworkCase {
   readonly program: Program;
   /** One input per item. */
