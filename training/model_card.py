@@ -63,7 +63,8 @@ def gated_card(name: str, dataset: Dataset, recipe: Recipe, network: ResNet, fig
 Each of the {gates} identity blocks carries a gate: global average pool of the block's input, an MLP with 16 hidden
 units, score > 0 runs the block (Greater, Cast, Reshape, Mul in the graph; x + g * F(x)). An engine that skips a block
 whose gate is 0 computes the same logits. Trained from scratch by `training/train.py {dataset.name}` in
-{recipe.trunk + recipe.decay} epochs, as many as the plain twin `{name}`, whose answers it is distilled from.
+{recipe.trunk + recipe.gated_epochs} epochs; the plain twin `{name}`, whose answers it is distilled from, had
+{recipe.trunk + recipe.decay}.
 
 | on the whole test set | accuracy | multiply-adds bypassed |
 |---|---|---|
