@@ -4,10 +4,11 @@ import { dirname, join } from 'node:path';
 import { ResidualSkipError } from '../errors.js';
 import { analyseBatching } from './batching.js';
 import { readExternalData } from './external.js';
-import type { Graph } from './graph.js';
 import type { Model } from './model.js';
 import { type DecodedModel, decodeModel } from './onnx.js';
-import { decodeModelProto, type ModelProto } from './proto.js';
+import { decodeModelProto, type GraphProto, type ModelProto } from './proto.js';
+import { sizeOf } from './shapes.js';
+import { toBigInt } from './tensor-proto.js';
 import { requireSupported, unsupportedOperators } from './unsupported.js';
 
 export { unsupportedOperators } from './unsupported.js';
@@ -39,7 +40,7 @@ export async function loadModel(
     sha256,
     opset,
     ...analyseBatching(graph, opset, runnable),
-    parameters: parametersOf(graph),
+    parameters: parametersOf(proto.graph),
     graph,
   };
 }
@@ -83,8 +84,9 @@ async function decode(proto: ModelProto, folder: string | undefined): Promise<De
   }
 }
 
-function parametersOf(graph: Graph): number {
-  let count = 0;
-  for (const { data } of graph.constants.values()) count += data.length;
-  return count;
+/** Elements of all initialisers; decoding has checked their shapes. */
+function parametersOf({ initializer = [], node = [] }: GraphProto = {}): number {
+  const own = initializer.map(({ dims = [] }) => sizeOf(dims.map((dim) => Number(toBigInt(dim)))));
+  const nested = node.flatMap(({ attribute = [] }) => attribute.map(({ g }) => (g ? parametersOf(g) : 0)));
+  return [...own, ...nested].reduce((sum, count) => sum + count, 0);
 }
