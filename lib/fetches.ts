@@ -3,7 +3,6 @@ import { ResidualSkipError } from './errors.js';
 import { checkNames } from './feeds.js';
 import type { Model } from './model/model.js';
 import type { Port, Program } from './model/program.js';
-import { exitOf } from './skip/attach.js';
 import type { TensorMap } from './skip/observer.js';
 import {
   allocate,
@@ -94,9 +93,7 @@ export function allocateOutputs(program: Program, items: number, fetches: FetchM
   return program.outputs.map((port) => {
     preallocated(port, program, items, fetches);
     const size = shapeOf(port, program, items).reduce((product, length) => product * length, 1);
-    const data = allocate(program.values[port.value]!.dtype, size);
-    // An exit that an item does not reach leaves its confidence as it was.
-    return exitOf(port.name) === undefined ? data : (data as Float32Array).fill(Number.NaN);
+    return allocate(program.values[port.value]!.dtype, size);
   });
 }
 

@@ -4,7 +4,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { ResidualSkipError } from '../errors.js';
 import { InferenceSession } from '../session.js';
 import { Tensor } from '../tensor.js';
@@ -59,7 +59,7 @@ export async function importPeer<Module>(
   folders: readonly string[],
 ): Promise<{ module: Module; version: string; folder: string }> {
   for (const folder of folders) {
-    const require = createRequire(join(folder, 'package.json'));
+    const require = createRequire(resolve(folder, 'package.json'));
     let entry: string;
     try {
       entry = require.resolve(name);

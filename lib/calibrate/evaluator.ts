@@ -62,11 +62,9 @@ export class Evaluator {
       input.set(item, i * size);
     });
     const sizes = program.outputs.map(({ value }) => sizeOf(program.values[value]!));
-    // NaN where an output is not reached, as for exits behind the one taken.
-    const outputs = program.outputs.map(({ value }, i) => {
-      const data = allocate(program.values[value]!.dtype, sizes[i]! * count);
-      return data instanceof Float32Array ? data.fill(Number.NaN) : data;
-    });
+    const outputs = program.outputs.map(({ value }, i) =>
+      allocate(program.values[value]!.dtype, sizes[i]! * count),
+    );
     const blocks = program.blocks.length;
     const ran = new Uint8Array(count * blocks);
     const scores = new Float32Array(count * blocks);

@@ -58,8 +58,8 @@ export function exitOf(name: string): string | undefined {
 }
 
 /**
- * `program` with `heads` built in. For each exit it has one more output [N, 1]: the confidence, which stays as the
- * buffer was (NaN by convention) where the exit was not reached.
+ * `program` with `heads` built in. For each exit it has one more output [N, 1]: the confidence,
+ * NaN where an item did not come to it.
  * @throws ResidualSkipError INVALID_POLICY when a head fits no block of the program
  */
 export function attachHeads(program: Program, heads: Heads): Program {
@@ -84,6 +84,7 @@ class Attachment {
     const { program } = this;
     const exits = this.heads.exits.map((exit) => ({ exit, block: this.#block(exit.after) }));
     const gates = this.heads.gates.map((gate) => ({ gate, block: this.#block(gate.block) }));
+    for (const { exit } of exits) this.#addScore(exit);
     /** Where old step i begins, with what was put before it, and where it stands itself. */
     const begins: number[] = [];
     const stands: number[] = [];
@@ -133,6 +134,19 @@ class Attachment {
     });
   }
 
+  /** The confidence of an exit is NaN until an item comes there. */
+  #addScore({ after }: ExitSpec): void {
+    const items = this.#values[this.#answer().value]!.shape[0]!;
+    const score = this.#value(exitScoreName(after), 'float32', [items, 1]);
+    const unknown = this.#constant(`${after}/unknown`, new Float32Array(items).fill(Number.NaN), [items, 1]);
+    this.#steps.push({ op: 'reshape', inputs: [unknown], outputs: [score], attrs: {} });
+    this.#scores.push({
+      name: exitScoreName(after),
+      value: score,
+      batched: this.program.batching === 'item',
+    });
+  }
+
   #addExit({ after, head, threshold }: ExitSpec, block: Block): void {
     const { value: output } = this.#answer();
     const classes = this.#values[output]!.shape.at(-1)!;
@@ -140,7 +154,7 @@ class Attachment {
     const { shape } = this.#values[logits]!;
     const probabilities = this.#value(`${after}/probabilities`, 'float32', shape);
     const spread = this.#value(`${after}/spread`, 'float32', [shape[0]!, 1, classes]);
-    const score = this.#value(exitScoreName(after), 'float32', [shape[0]!, 1]);
+    const score = this.#scores.find(({ name }) => name === exitScoreName(after))!.value;
     const limit = this.#constant(`${after}/threshold`, Float32Array.of(threshold), [1, 1]);
     const sure = this.#value(`${after}/sure`, 'bool', [shape[0]!, 1]);
     const goesOn = this.#value(`${after}/goes on`, 'bool', [shape[0]!, 1]);
@@ -154,11 +168,6 @@ class Attachment {
     );
     this.#epilogues.push({ branchAt: this.#steps.length, logits });
     this.#steps.push({ op: 'branch', inputs: [goesOn], outputs: [], attrs: { target: NONE } });
-    this.#scores.push({
-      name: exitScoreName(after),
-      value: score,
-      batched: this.program.batching === 'item',
-    });
   }
 
   #addGate({ block: name, head, threshold }: GateSpec, block: Block): void {

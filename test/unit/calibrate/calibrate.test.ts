@@ -1,0 +1,182 @@
+import { createHash } from 'node:crypto';
+import { NativeBackend } from '../../../lib/backends/native.js';
+import { type CalibrationItem, calibrate } from '../../../lib/calibrate/calibrate.js';
+import { Evaluator, withFeatures } from '../../../lib/calibrate/evaluator.js';
+import { fullPolicy } from '../../../lib/calibrate/levers.js';
+import { allowedEvents } from '../../../lib/calibrate/risk.js';
+import { partOf } from '../../../lib/calibrate/split.js';
+import { InferenceSession, Tensor } from '../../../lib/index.js';
+import { loadModel } from '../../../lib/model/load.js';
+import { compileModel } from '../../../lib/model/lower.js';
+import type { Program } from '../../../lib/model/program.js';
+import { Network } from '../../helpers/networks.js';
+import { uniform } from '../../helpers/random.js';
+
+const NETWORK = new Network('cifar10-resnet32');
+const PIXELS = 3 * 32 * 32;
+const LIMIT = 0.05;
+// Looked up once: globals are slow to reach inside the test runner.
+const { max, min, round } = Math;
+
+/** The twenty example images, each shifted, mirrored and scaled in brightness in `copies` ways. */
+async function variations(copies: number): Promise<CalibrationItem[]> {
+  const images = (await NETWORK.images()).data as Float32Array;
+  const random = uniform(11);
+  return Array.from({ length: 20 * copies }, (_, n) => {
+    const image = images.subarray((n % 20) * PIXELS, ((n % 20) + 1) * PIXELS);
+    const [dx, dy, mirror, gain] = [random() * 9 - 4, random() * 9 - 4, random() < 0.5, 0.7 + 0.6 * random()];
+    const input = new Float32Array(PIXELS);
+    for (let i = 0; i < PIXELS; i++) {
+      const [x, y, c] = [i % 32, (i >> 5) % 32, i >> 10];
+      const sx = min(31, max(0, round((mirror ? 31 - x : x) + dx)));
+      const sy = min(31, max(0, round(y + dy)));
+      input[i] = gain * image[(c << 10) + (sy << 5) + sx]!;
+    }
+    return { input, sha256: createHash('sha256').update(input).digest('hex') };
+  });
+}
+
+async function programOf(): Promise<{ program: Program; sha256: string }> {
+  const model = await loadModel(NETWORK.model);
+  return {
+    program: compileModel(model, new Map([['input', { shape: [1, 3, 32, 32] }]])),
+    sha256: model.sha256,
+  };
+}
+
+describe('calibration of the plain network', () => {
+  const backend = new NativeBackend({ threads: 2 });
+  let all: readonly CalibrationItem[];
+  beforeAll(async () => {
+    all = await variations(30);
+  });
+  afterAll(() => backend.release());
+
+  test('the promise is what a session with the policy then does, item by item', async () => {
+    const items = all;
+    const { program, sha256 } = await programOf();
+    const options = { maxDisagreement: LIMIT, seed: 3, settings: 5 };
+    const result = await calibrate(backend, program, sha256, items, options);
+    const { promise, expected } = result.policy;
+    expect(promise!.certified).toBe(true);
+    expect(promise!.events).toBeLessThanOrEqual(allowedEvents(promise!.items, LIMIT, 0.05));
+    expect(expected!.multiplyAddsSkipped).toBeGreaterThan(0.02);
+    expect(result.classes.reduce((sum, { events }) => sum + events, 0)).toBe(promise!.events);
+
+    const certify = items.filter(({ sha256: hash }) => partOf(hash, 3) === 'certify');
+    expect(certify).toHaveLength(promise!.items);
+    const batch = new Float32Array(certify.length * PIXELS);
+    for (const [i, { input }] of certify.entries()) batch.set(input, i * PIXELS);
+    const feeds = { input: new Tensor('float32', batch, [certify.length, 3, 32, 32]) };
+    const session = await InferenceSession.create(NETWORK.model, { policy: result.policy });
+    try {
+      const full = await session.run(feeds, { policy: 'full' });
+      const { outputs, trace } = await session.run(feeds, { trace: true });
+      const answers = (tensor: Tensor) =>
+        certify.map((_, i) => argMax((tensor.data as Float32Array).subarray(10 * i, 10 * (i + 1))));
+      const [a, b] = [answers(full.logits!), answers(outputs.logits!)];
+      expect(a.filter((answer, i) => answer !== b[i])).toHaveLength(promise!.events);
+      const skipped = trace.items.reduce((sum, item) => sum + item.multiplyAddsSkipped, 0);
+      expect(skipped / certify.length / trace.multiplyAdds).toBeCloseTo(expected!.multiplyAddsSkipped, 9);
+      for (const item of trace.items) {
+        const taken = item.exits.filter((exit) => exit.taken);
+        expect(taken.length).toBeLessThanOrEqual(1);
+        expect(item.blocks.some(({ reason }) => reason === 'exit')).toBe(taken.length === 1);
+      }
+    } finally {
+      await session.release();
+    }
+  }, 120_000);
+
+  test('the same seed gives the same policy, whatever the order of the items', async () => {
+    const items = all.slice(0, 200);
+    const { program, sha256 } = await programOf();
+    const run = (some: readonly CalibrationItem[]) =>
+      calibrate(backend, program, sha256, some, { maxDisagreement: 0.2, settings: 2 });
+    const [first, second] = [await run(items), await run([...items].reverse())];
+    expect(second.policy.promise).toEqual(first.policy.promise);
+    expect((await run(items)).policy).toEqual(first.policy);
+  }, 120_000);
+
+  test('a guarded answer is the full answer', async () => {
+    const items = all;
+    const { program, sha256 } = await programOf();
+    const labels = Array.from({ length: 10 }, (_, i) => `class ${i}`);
+    const guards = [{ labels: ['class 3', 5], action: 'verify' as const, margin: 0.2 }];
+    const { policy } = await calibrate(backend, program, sha256, items, {
+      maxDisagreement: LIMIT,
+      settings: 3,
+      guards,
+      labels,
+    });
+    const chosen = items.slice(0, 60);
+    const batch = new Float32Array(chosen.length * PIXELS);
+    for (const [i, { input }] of chosen.entries()) batch.set(input, i * PIXELS);
+    const feeds = { input: new Tensor('float32', batch, [chosen.length, 3, 32, 32]) };
+    const session = await InferenceSession.create(NETWORK.model, { policy });
+    try {
+      const full = (await session.run(feeds, { policy: 'full' })).logits!.data as Float32Array;
+      const { outputs, trace } = await session.run(feeds, { trace: true });
+      const logits = outputs.logits!.data as Float32Array;
+      let verified = 0;
+      for (const [i, { blocks }] of trace.items.entries()) {
+        const row = logits.subarray(10 * i, 10 * (i + 1));
+        if (blocks.some(({ reason }) => reason === 'guard')) {
+          verified++;
+          expect(blocks.every(({ ran }) => ran)).toBe(true);
+          expect([...row]).toEqual([...full.subarray(10 * i, 10 * (i + 1))]);
+        } else if (blocks.some(({ ran }) => !ran)) {
+          expect([3, 5]).not.toContain(argMax(row));
+        }
+      }
+      expect(verified).toBeGreaterThan(0);
+      const sync = session.runSync(feeds).logits!.data as Float32Array;
+      expect([...sync]).toEqual([...logits]);
+    } finally {
+      await session.release();
+    }
+  }, 120_000);
+
+  test('features do not change what the program computes', async () => {
+    const [item] = all;
+    const { program } = await programOf();
+    const [plain, probed] = [new Evaluator(backend, program), new Evaluator(backend, withFeatures(program))];
+    const [a] = await plain.run([item!.input], fullPolicy(plain));
+    const [b] = await probed.run([item!.input], fullPolicy(probed));
+    expect([...b!.outputs[0]!]).toEqual([...a!.outputs[0]!]);
+    expect(b!.outputs).toHaveLength(1 + 2 * program.blocks.length);
+    plain.release();
+    probed.release();
+  });
+
+  test('what can not be promised is refused with what would be enough', async () => {
+    const { program, sha256 } = await programOf();
+    const few = all.slice(0, 40);
+    await expect(calibrate(backend, program, sha256, few)).rejects.toMatchObject({
+      code: 'INVALID_DATA',
+      message: expect.stringContaining('299'),
+    });
+    await expect(calibrate(backend, program, sha256, few, { maxDisagreement: 0 })).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+    });
+    const many = all;
+    await expect(
+      calibrate(backend, program, sha256, many, { metric: 'accuracy', maxDisagreement: LIMIT }),
+    ).rejects.toMatchObject({ code: 'INVALID_DATA', message: expect.stringContaining('label') });
+    const broken = many.map((item) => ({ ...item, input: item.input.map(() => Number.NaN) }));
+    await expect(
+      calibrate(backend, program, sha256, broken, { maxDisagreement: LIMIT }),
+    ).rejects.toMatchObject({
+      code: 'INVALID_DATA',
+      message: expect.stringContaining('NaN'),
+    });
+    const fixed = { ...program, blocks: program.blocks.map((block) => ({ ...block, skippable: false })) };
+    await expect(calibrate(backend, fixed, sha256, many)).rejects.toMatchObject({
+      code: 'UNSUPPORTED_MODEL',
+    });
+  });
+});
+
+function argMax(row: Float32Array): number {
+  return row.reduce((best, value, i) => (value > row[best]! ? i : best), 0);
+}
