@@ -1,7 +1,7 @@
 import { ResidualSkipError } from './errors.js';
 import type { Binding, Dimension, InputBinding, Model, ModelInput, ModelPort } from './model/model.js';
 import { suggest } from './suggest.js';
-import { describeTensor, type Tensor, type TensorLike, toTensor } from './tensor.js';
+import { describeTensor, Tensor, type TensorData, type TensorLike, toTensor } from './tensor.js';
 
 /** Input tensors by name; tensors of onnxruntime-common are taken too. */
 export type Feeds = { readonly [inputName: string]: Tensor | TensorLike };
@@ -149,4 +149,17 @@ export function declaredBinding(model: Model): Binding | undefined {
     binding.set(input.name, { shape });
   }
   return binding;
+}
+
+/** The feeds with the arrays that the backend read for the inputs called `names`, not the caller's own. */
+export function tensorsAsRead(
+  { tensors }: BoundFeeds,
+  names: readonly string[],
+  read: readonly TensorData[],
+): BoundFeeds['tensors'] {
+  const own = names.map((name, i) => {
+    const { type, dims } = tensors[name]!;
+    return [name, new Tensor(type, read[i] as Float32Array, dims)];
+  });
+  return { ...tensors, ...Object.fromEntries(own) };
 }

@@ -3,7 +3,14 @@ import { NativeBackend } from './backends/native.js';
 import { ReferenceBackend } from './backends/reference.js';
 import { Contexts } from './contexts.js';
 import { ResidualSkipError } from './errors.js';
-import { type BoundFeeds, bindFeeds, declaredBinding, type Feeds, overrideDimensions } from './feeds.js';
+import {
+  type BoundFeeds,
+  bindFeeds,
+  declaredBinding,
+  type Feeds,
+  overrideDimensions,
+  tensorsAsRead,
+} from './feeds.js';
 import { allocateOutputs, collectOutputs, type Fetches, type FetchMap, parseFetches } from './fetches.js';
 import {
   type BlockInfo,
@@ -196,7 +203,7 @@ export class InferenceSession {
       await this.#track(check.compiled.run({ ...check.request, signal }));
       check.apply();
     }
-    return this.#finish(call, performance.now() - start, check?.items);
+    return this.#finish(call, inputs, performance.now() - start, check?.items);
   }
 
   /** As `run`, on the calling thread, which it blocks: for scripts. */
@@ -216,7 +223,7 @@ export class InferenceSession {
       check.compiled.runSync(check.request);
       check.apply();
     }
-    return this.#finish(call, performance.now() - start, check?.items);
+    return this.#finish(call, call.request.inputs, performance.now() - start, check?.items);
   }
 
   /** Frees what the session holds, once the runs under way have ended. Idempotent. */
@@ -309,7 +316,12 @@ export class InferenceSession {
     return { compiled, ...verificationOf(program, { ...request, inputs }, guarded, resolve(FULL_POLICY)) };
   }
 
-  #finish(call: Call, milliseconds: number, guarded?: ReadonlySet<number>): TensorMap | TracedRun {
+  #finish(
+    call: Call,
+    data: readonly TensorData[],
+    milliseconds: number,
+    guarded?: ReadonlySet<number>,
+  ): TensorMap | TracedRun {
     const { specialization, request } = call;
     const { program, resolve } = specialization;
     const outputs = collectOutputs(program, request, call.fetches);
@@ -325,7 +337,8 @@ export class InferenceSession {
     };
     if (this.#observers.length > 0) {
       const context = this.#contexts.of(program, call.policy, resolve(call.policy));
-      const event = { context, inputs: call.feeds.tensors, ...traced, milliseconds };
+      const names = program.inputs.map(({ name }) => name);
+      const event = { context, inputs: tensorsAsRead(call.feeds, names, data), ...traced, milliseconds };
       void notify(this.#observers, (observer) => observer.onRun?.(event));
     }
     return call.trace ? traced : outputs;

@@ -1,21 +1,12 @@
 import { createHash } from 'node:crypto';
-import {
-  closeSync,
-  fstatSync,
-  ftruncateSync,
-  openSync,
-  readSync,
-  renameSync,
-  write,
-  writeSync,
-} from 'node:fs';
-import { extname } from 'node:path';
 import { z } from 'zod';
-import type { RunContext, RunEvent, RunObserver, TensorMap } from '../skip/observer.js';
+import { ResidualSkipError } from '../errors.js';
+import type { RunContext, RunEvent, RunObserver, SessionControl, TensorMap } from '../skip/observer.js';
 import type { BlockDecision, ExitDecision, SkipReason } from '../skip/trace.js';
 import type { Tensor } from '../tensor.js';
 import { parseStrict } from '../validation.js';
-import { type AuditRecord, decodeLine, encodeRecord, FIRST_LINK, shortFloat } from './record.js';
+import { LogFile } from './file.js';
+import { type AuditHeader, type AuditItem, type AuditRecord, encodeRecord, shortFloat } from './record.js';
 import { softmaxTop } from './top.js';
 
 export interface AuditLogOptions {
@@ -61,8 +52,8 @@ const LETTERS: Record<SkipReason, string> = {
   guard: 'v',
 };
 
-/** Items that wait to be encoded; past that they are counted as lost instead of filling the memory. */
-const MOST_WAITING = 4096;
+/** Bytes of tensors that wait to be hashed; past that they are hashed at once, on the hot path. */
+const MOST_WAITING_BYTES = 2 ** 24;
 
 interface Waiting {
   readonly context: RunContext;
@@ -80,16 +71,18 @@ interface Waiting {
 /** An observer that appends what every item did to a file; see auditLog. */
 export class AuditLog implements RunObserver {
   readonly #options: Required<Omit<AuditLogOptions, 'labels'>> & { labels: readonly string[] | null };
-  #fd: number | undefined;
-  #size = 0;
-  #link = FIRST_LINK;
+  readonly #file: LogFile;
+  #control: SessionControl | undefined;
   #header: RunContext | undefined;
   #runs = 0;
   #waiting: Waiting[] = [];
+  #waitingBytes = 0;
   #scheduled = false;
-  #writing: Promise<void> = Promise.resolve();
   #stats = { written: 0, lost: 0, errors: 0, lastError: null as string | null };
-  readonly #atExit = () => this.#flushSync();
+  readonly #atExit = () => {
+    this.#drain();
+    this.#file.closeNow();
+  };
 
   constructor(options: AuditLogOptions) {
     const known = Object.keys(optionsSchema.shape);
@@ -106,7 +99,17 @@ export class AuditLog implements RunObserver {
       ...parsed,
       labels: parsed.labels ?? null,
     };
+    this.#file = new LogFile(this.#options.path, this.#options.maxBytes, {
+      written: (items) => {
+        this.#stats.written += items;
+      },
+      failed: (items, error) => this.#failed(items, error),
+    });
     process.once('exit', this.#atExit);
+  }
+
+  onAttach(control: SessionControl): void {
+    this.#control = control;
   }
 
   /** Copies what must be kept; hashing, encoding and writing follow once the event loop has a turn free. */
@@ -117,27 +120,51 @@ export class AuditLog implements RunObserver {
     const time = Date.now();
     for (const [item, { blocks, exits }] of items.entries()) {
       if (this.#options.sample < 1 && Math.random() >= this.#options.sample) continue;
-      if (this.#waiting.length >= MOST_WAITING) {
-        this.#stats.lost++;
-        continue;
-      }
+      const input = this.#options.inputs === 'hash' ? sliceBytes(inputs, item, items.length) : [];
+      const output = sliceBytes(outputs, item, items.length);
+      const logits = firstFloats(outputs, item, items.length);
+      const each = milliseconds / items.length;
       this.#waiting.push({
         context,
         time,
         run,
         item,
-        input: this.#options.inputs === 'hash' ? sliceBytes(inputs, item, items.length) : [],
-        output: sliceBytes(outputs, item, items.length),
-        logits: firstFloats(outputs, item, items.length),
+        input,
+        output,
+        logits,
         blocks,
         exits,
-        milliseconds: milliseconds / items.length,
+        milliseconds: each,
       });
+      for (const { length } of [...input, ...output]) this.#waitingBytes += length;
+      // Synchronous runs leave the event loop no turn.
+      if (this.#waitingBytes > MOST_WAITING_BYTES) this.#drain();
     }
     if (!this.#scheduled && this.#waiting.length > 0) {
       this.#scheduled = true;
       setImmediate(() => this.#drain());
     }
+  }
+
+  /**
+   * Runs one item in full, unseen by observers, and records its time, so that the report can tell what skipping
+   * saves. The item must be the one run last, and no other run under way.
+   * @throws ResidualSkipError INVALID_ARGUMENT before a session has this observer, and what `run` throws
+   */
+  async timeFull(feeds: TensorMap): Promise<void> {
+    if (!this.#control || this.#runs === 0) {
+      throw new ResidualSkipError(
+        'INVALID_ARGUMENT',
+        'timeFull needs an item before it; hand the log to InferenceSession.create and run the item first',
+      );
+    }
+    const run = this.#runs - 1;
+    const start = performance.now();
+    await this.#control.runFull(feeds);
+    const milliseconds = Number((performance.now() - start).toFixed(4));
+    this.#drain();
+    // Without a header there is no item that it could belong to.
+    if (!this.#file.fresh) this.#add({ type: 'full', time: Date.now(), run, milliseconds }, 0);
   }
 
   stats(): { auditLog: AuditLogStats } {
@@ -148,82 +175,46 @@ export class AuditLog implements RunObserver {
   async onRelease(): Promise<void> {
     process.off('exit', this.#atExit);
     this.#drain();
-    await this.#writing;
-    this.#close();
+    await this.#file.close();
   }
 
-  /** Encodes all that waits as one chunk and hands it to the disk, in order, off the main thread. */
   #drain(): void {
     this.#scheduled = false;
     const batch = this.#waiting;
     this.#waiting = [];
-    if (batch.length === 0) return;
-    this.#writing = this.#writing.then(() => this.#append(batch));
-  }
-
-  async #append(batch: readonly Waiting[]): Promise<void> {
-    try {
-      const fd = this.#open();
-      const [text, link] = this.#encode(batch);
-      await writeAll(fd, text);
-      this.#wrote(batch.length, text.length, link);
-    } catch (error) {
-      this.#failed(batch.length, error as Error);
+    this.#waitingBytes = 0;
+    for (const [i, waiting] of batch.entries()) {
+      try {
+        this.#file.open();
+      } catch (error) {
+        this.#failed(batch.length - i, error as Error);
+        return;
+      }
+      if (this.#file.fresh || this.#header !== waiting.context) {
+        this.#header = waiting.context;
+        this.#add(this.#headerOf(waiting), 0);
+      }
+      this.#add(this.#itemOf(waiting), 1);
     }
   }
 
-  #flushSync(): void {
-    const batch = this.#waiting;
-    this.#waiting = [];
-    if (batch.length === 0) return;
-    try {
-      const [text, link] = this.#encode(batch);
-      writeSync(this.#open(), text);
-      this.#wrote(batch.length, text.length, link);
-    } catch (error) {
-      this.#failed(batch.length, error as Error);
-    }
-  }
-
-  #wrote(items: number, bytes: number, link: string): void {
-    this.#stats.written += items;
-    this.#size += bytes;
-    this.#link = link;
-    if (this.#size >= this.#options.maxBytes) this.#rotate();
+  #add(record: AuditRecord, items: number): void {
+    this.#file.add(items, (link) => encodeRecord(record, link));
   }
 
   /** Inference goes on: the first failure is reported, all are counted, and the file is tried again. */
   #failed(items: number, error: Error): void {
+    this.#header = undefined;
     this.#stats.lost += items;
     this.#stats.lastError = error.message;
-    if (this.#stats.errors++ === 0) {
-      process.emitWarning(
-        `the audit log '${this.#options.path}' can't be written (${error.message}); inference goes on, and what is lost is counted in session.stats()`,
-        { code: 'RESIDUAL_SKIP_AUDIT' },
-      );
-    }
-    this.#close();
+    if (this.#stats.errors++ > 0) return;
+    process.emitWarning(
+      `the audit log '${this.#options.path}' can't be written (${error.message}); inference goes on, and what is lost is counted in session.stats()`,
+      { code: 'RESIDUAL_SKIP_AUDIT' },
+    );
   }
 
-  #encode(batch: readonly Waiting[]): [Buffer, string] {
-    let link = this.#link;
-    let text = '';
-    const add = (record: AuditRecord) => {
-      const encoded = encodeRecord(record, link);
-      text += encoded.line;
-      link = encoded.link;
-    };
-    for (const waiting of batch) {
-      if (this.#header !== waiting.context) {
-        this.#header = waiting.context;
-        add(this.#headerOf(waiting));
-      }
-      add(this.#itemOf(waiting));
-    }
-    return [Buffer.from(text), link];
-  }
-
-  #headerOf({ context, time, blocks }: Waiting): AuditRecord {
+  #headerOf({ context, time, blocks }: Waiting): AuditHeader {
     const { version, sha256, source, policySha256, backend, isa, threads, multiplyAdds, layers } = context;
     return {
       type: 'header',
@@ -251,7 +242,7 @@ export class AuditLog implements RunObserver {
     };
   }
 
-  #itemOf({ time, run, item, input, output, logits, blocks, exits, milliseconds }: Waiting): AuditRecord {
+  #itemOf({ time, run, item, input, output, logits, blocks, exits, milliseconds }: Waiting): AuditItem {
     return {
       type: 'item',
       time,
@@ -266,41 +257,6 @@ export class AuditLog implements RunObserver {
       top: logits ? softmaxTop(logits, this.#options.top) : [],
       milliseconds: Number(milliseconds.toFixed(4)),
     };
-  }
-
-  /** Opens for appending. A half line that a crash left at the end is no record: it is cut off. */
-  #open(): number {
-    if (this.#fd !== undefined) return this.#fd;
-    const fd = openSync(this.#options.path, 'a+');
-    try {
-      const { size } = fstatSync(fd);
-      const { end, link } = lastLine(fd, size);
-      if (end < size) ftruncateSync(fd, end);
-      this.#fd = fd;
-      this.#size = end;
-      this.#link = link;
-      this.#header = undefined;
-      return fd;
-    } catch (error) {
-      closeSync(fd);
-      throw error;
-    }
-  }
-
-  #close(): void {
-    if (this.#fd === undefined) return;
-    closeSync(this.#fd);
-    this.#fd = undefined;
-  }
-
-  /** The file makes room under the next free number; the new one continues its chain of links. */
-  #rotate(): void {
-    const { path } = this.#options;
-    const link = this.#link;
-    this.#close();
-    renameSync(path, nextRotated(path));
-    this.#open();
-    this.#link = link;
   }
 }
 
@@ -346,42 +302,4 @@ function firstFloats(outputs: TensorMap, item: number, items: number): Float32Ar
   if (tensor.dims[0] !== items) return data.slice();
   const each = data.length / items;
   return data.slice(item * each, (item + 1) * each);
-}
-
-function writeAll(fd: number, bytes: Buffer, from = 0): Promise<void> {
-  return new Promise((resolve, reject) => {
-    write(fd, bytes, from, bytes.length - from, null, (error, written) => {
-      if (error) reject(error);
-      else resolve(from + written < bytes.length ? writeAll(fd, bytes, from + written) : undefined);
-    });
-  });
-}
-
-/** Where the last whole line of a file ends, and its link. */
-function lastLine(fd: number, size: number): { end: number; link: string } {
-  for (let chunk = 64 * 1024; ; chunk *= 4) {
-    const start = Math.max(0, size - chunk);
-    const bytes = Buffer.alloc(size - start);
-    readSync(fd, bytes, 0, bytes.length, start);
-    const end = bytes.lastIndexOf(10) + 1;
-    const begin = end > 1 ? bytes.lastIndexOf(10, end - 2) + 1 : 0;
-    if ((end > 0 && begin > 0) || start === 0) {
-      const decoded = decodeLine(bytes.toString('utf8', begin, Math.max(begin, end - 1)), FIRST_LINK);
-      return { end: start + end, link: 'link' in decoded ? decoded.link : FIRST_LINK };
-    }
-  }
-}
-
-function nextRotated(path: string): string {
-  const extension = extname(path);
-  const stem = path.slice(0, path.length - extension.length);
-  for (let number = 1; ; number++) {
-    const candidate = `${stem}.${number}${extension}`;
-    try {
-      closeSync(openSync(candidate, 'wx'));
-      return candidate;
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-    }
-  }
 }

@@ -9,6 +9,8 @@ export interface AuditEntry {
   readonly record: AuditItem;
   /** Line of the file, from 1. */
   readonly line: number;
+  /** Time of the item with every block run, where it was measured. */
+  readonly fullMilliseconds: number | null;
 }
 
 /** What is wrong with a line. */
@@ -58,9 +60,10 @@ export async function readAudit(path: string): Promise<AuditTrace> {
       }
       link = decoded.link;
       if (record.type === 'header') header = record;
-      else if (!header)
-        problems.push({ line, kind: 'tampered', message: `line ${line} stands before any header` });
-      else entries.push({ header, record, line });
+      else if (!header || (record.type === 'full' && entries.length === 0))
+        problems.push({ line, kind: 'tampered', message: `line ${line} stands before what it refers to` });
+      else if (record.type === 'item') entries.push({ header, record, line, fullMilliseconds: null });
+      else entries.push({ ...entries.pop()!, fullMilliseconds: record.milliseconds });
     }
   } catch (error) {
     throw new ResidualSkipError(

@@ -1,6 +1,6 @@
 /**
  * Records of the audit log: newline-delimited JSON, one record a line. A file begins with a header; each
- * item that follows refers to the header before it. Every line ends in a link: the first 16 hexadecimal
+ * item that follows refers to the header before it, each time in full to the item before it. Every line ends in a link: the first 16 hexadecimal
  * digits of SHA-256 over the link before it and the line's own text, so that a line that was changed,
  * removed or inserted is found.
  */
@@ -66,13 +66,20 @@ const itemSchema = z.strictObject({
   milliseconds: z.number().meta({ description: 'Wall-clock time of the run divided by its items.' }),
 });
 
+const fullSchema = z.strictObject({
+  type: z.literal('full'),
+  time: z.int().meta({ description: 'Milliseconds since 1970-01-01 UTC.' }),
+  run: z.int().meta({ description: 'Number of the run whose item it was, the last before this record.' }),
+  milliseconds: z.number().meta({ description: 'Wall-clock time of the same item with every block run.' }),
+});
+
 export const auditRecordSchema = z
-  .discriminatedUnion('type', [headerSchema, itemSchema])
+  .discriminatedUnion('type', [headerSchema, itemSchema, fullSchema])
   .meta({ title: 'Audit record of residual-skip' });
 
 export type AuditHeader = z.infer<typeof headerSchema>;
 export type AuditItem = z.infer<typeof itemSchema>;
-export type AuditRecord = AuditHeader | AuditItem;
+export type AuditRecord = AuditHeader | AuditItem | z.infer<typeof fullSchema>;
 
 /** The link before the first line of a log. */
 export const FIRST_LINK = '0'.repeat(16);

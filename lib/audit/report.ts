@@ -1,6 +1,13 @@
 /** The audit report: one self-contained HTML page made from a trace. */
 import { escapeHtml, INK, renderChart } from '../report/charts.js';
-import { type Figure, renderPage, renderPath, renderTable, type Section } from '../report/page.js';
+import {
+  type Figure,
+  renderGroup,
+  renderPage,
+  renderPath,
+  renderTable,
+  type Section,
+} from '../report/page.js';
 import type { AuditEntry, AuditProblem } from './read.js';
 import { type AuditSummary, type BlockSummary, summarise } from './summary.js';
 
@@ -9,15 +16,15 @@ export interface ReportOptions {
   readonly problems?: readonly AuditProblem[];
   /** PNG or JPEG of the items whose inputs are at hand, as data URIs, by input hash; for the examples. */
   readonly thumbnails?: ReadonlyMap<string, string>;
-  /** Median latency of the network in full, in milliseconds, where it was measured. */
-  readonly fullMilliseconds?: number;
-  /** Energy of an item with and without skipping, already formatted, where it was measured. */
-  readonly energy?: string;
+  /** Energy or CPU time of an item, skipping against full, measured on the machine that makes the report. */
+  readonly effort?: { readonly value: string; readonly meaning: string };
 }
 
 const percent = (fraction: number, digits = 1) => `${(100 * fraction).toFixed(digits)} %`;
-const EXAMPLES = 6;
+const EXAMPLES = 5;
 const PATHS = 12;
+/** Rows of what is told by class, the most frequent first. */
+const MOST_CLASSES = 40;
 /** Points that a score histogram is drawn from. */
 const BINS = 24;
 
@@ -39,7 +46,7 @@ export async function renderAuditReport(
     depth(summary),
     paths(summary),
     classAgainstClass(summary),
-    guarded(summary),
+    exceptions(summary),
     examples(entries, options),
     provenance(summary, options),
   ]);
@@ -53,97 +60,113 @@ export async function renderAuditReport(
   });
 }
 
-function figures(summary: AuditSummary, { fullMilliseconds, energy }: ReportOptions): Figure[] {
-  const mean =
-    summary.slices.reduce((sum, { milliseconds }) => sum + milliseconds, 0) / summary.slices.length;
-  const saved = fullMilliseconds && 1 - mean / fullMilliseconds;
+function figures(summary: AuditSummary, { effort }: ReportOptions): Figure[] {
+  const { latencySaved, timedInFull } = summary;
+  const saved =
+    latencySaved === null
+      ? []
+      : [
+          {
+            value: percent(latencySaved),
+            meaning: `of the latency saved (median of ${timedInFull.toLocaleString('en')} items timed both ways)`,
+          },
+        ];
   return [
     { value: percent(summary.layersSkipped), meaning: 'of the layers bypassed' },
     { value: percent(summary.multiplyAddsSkipped), meaning: 'of the multiply-adds bypassed' },
-    { value: `${mean.toFixed(3)} ms`, meaning: 'mean time of an item' },
-    ...(saved === undefined || saved === 0
-      ? []
-      : [{ value: percent(saved), meaning: 'of the latency saved' }]),
+    ...saved,
+    { value: `${summary.milliseconds.toFixed(3)} ms`, meaning: 'median time of an item' },
     { value: summary.paths.length.toLocaleString('en'), meaning: 'distinct paths' },
-    ...(energy ? [{ value: energy, meaning: 'an item, skipping against full' }] : []),
+    ...(effort ? [effort] : []),
   ];
 }
 
-async function overTime({ slices }: AuditSummary): Promise<Section> {
-  const values = slices.map(({ time, layersSkipped, milliseconds }, i) => ({
-    i,
-    time,
-    layersSkipped,
-    milliseconds,
-  }));
-  const line = (field: string, title: string, color: string, format: string) =>
+async function overTime({ slices, latencySaved }: AuditSummary): Promise<Section> {
+  const line = (field: keyof (typeof slices)[number], title: string, color: string, format: string) =>
     renderChart(
       {
-        width: 420,
-        height: 160,
-        data: { values },
-        mark: { type: 'line', color, interpolate: 'monotone' },
+        width: 240,
+        height: 140,
+        data: {
+          values: slices.flatMap((slice, i) =>
+            slice[field] === null ? [] : { part: (i + 0.5) / slices.length, [field]: slice[field] },
+          ),
+        },
+        mark: { type: 'line', color, strokeWidth: 2 },
         encoding: {
           x: {
-            field: 'i',
+            field: 'part',
             type: 'quantitative',
-            title: 'part of the stream',
-            axis: { labels: false, ticks: false },
+            title: 'items so far',
+            scale: { domain: [0, 1] },
+            axis: { format: '.0%', tickCount: 4, grid: false },
           },
-          y: { field, type: 'quantitative', title, axis: { format }, scale: { zero: true } },
+          y: { field, type: 'quantitative', title, axis: { format, tickCount: 5 }, scale: { zero: true } },
         },
       },
-      title,
+      `${title} over time`,
     );
   const charts = await Promise.all([
     line('layersSkipped', 'layers bypassed', INK.skipped, '.0%'),
-    line('milliseconds', 'milliseconds an item', INK.ran, '.3~f'),
+    ...(latencySaved === null ? [] : [line('latencySaved', 'latency saved', INK.saved, '.0%')]),
+    line('milliseconds', 'median ms an item', INK.ran, '.3~f'),
   ]);
   return {
     title: 'Over time',
-    lead: 'The stream in slices of equal count, oldest on the left.',
-    body: `<div class="charts">${charts.join('')}</div>`,
+    lead: `The stream in ${slices.length} slices of equal count, oldest on the left.`,
+    body: renderGroup(charts),
   };
+}
+
+/** Blocks in order; every name is turned so that long ones have room. */
+function blockAxis(field: string) {
+  return { field, type: 'nominal', sort: null, title: 'block, in order', axis: { labelAngle: -50 } } as const;
 }
 
 async function byBlock({ blocks }: AuditSummary): Promise<Section> {
   const values = blocks.map(({ name, skipRate, skippable }) => ({
     name,
     skipRate,
-    kind: skippable ? 'can be skipped' : 'always runs',
+    label: skippable || skipRate > 0 ? percent(skipRate, 0) : 'runs',
   }));
+  const x = blockAxis('name');
   const chart = await renderChart(
     {
       width: 860,
       height: 180,
       data: { values },
-      mark: 'bar',
-      encoding: {
-        x: { field: 'name', type: 'nominal', sort: null, title: 'block, in order' },
-        y: {
-          field: 'skipRate',
-          type: 'quantitative',
-          title: 'skip rate',
-          scale: { domain: [0, 1] },
-          axis: { format: '.0%' },
+      layer: [
+        {
+          mark: { type: 'bar', color: INK.skipped },
+          encoding: {
+            x,
+            y: {
+              field: 'skipRate',
+              type: 'quantitative',
+              title: 'skip rate',
+              scale: { domain: [0, 1] },
+              axis: { format: '.0%', tickCount: 5 },
+            },
+          },
         },
-        color: {
-          field: 'kind',
-          type: 'nominal',
-          title: null,
-          scale: { domain: ['can be skipped', 'always runs'], range: [INK.skipped, INK.muted] },
+        {
+          mark: { type: 'text', dy: -6, fontSize: 10, color: 'currentColor' },
+          encoding: { x, y: { field: 'skipRate', type: 'quantitative' }, text: { field: 'label' } },
         },
-      },
+      ],
     },
     'skip rate by block',
   );
-  return { title: 'Skip rate by block', body: chart };
+  return {
+    title: 'Skip rate by block',
+    lead: 'Share of the items that skipped each block; "runs" stands where nothing can skip it.',
+    body: chart,
+  };
 }
 
 function histogram({ name, scores, threshold }: BlockSummary) {
   const sorted = [...scores].sort((a, b) => a - b);
   const at = (q: number) => sorted[Math.floor(q * (sorted.length - 1))]!;
-  // The outermost 1 % would squeeze the rest; they stand in the outermost bins.
   const [low, high] = [at(0.005), at(0.995)];
   const width = (high - low) / BINS || 1;
   const counts = new Array<number>(BINS).fill(0);
@@ -167,7 +190,7 @@ async function scoreHistograms({ blocks }: AuditSummary): Promise<Section | unde
       columns: 4,
       resolve: { scale: { x: 'independent', y: 'independent' } },
       spec: {
-        width: 170,
+        width: 195,
         height: 70,
         layer: [
           {
@@ -195,14 +218,14 @@ async function scoreHistograms({ blocks }: AuditSummary): Promise<Section | unde
   );
   return {
     title: 'Gate scores',
-    lead: 'How each gate scored the items; the red line is its threshold.',
+    lead: 'How each gate scored the items; the red line is its threshold. Scores beyond the outermost 0.5 % stand in the outermost bars.',
     body: chart,
   };
 }
 
 async function byClass({ classes, blocks }: AuditSummary): Promise<Section | undefined> {
   if (classes.length < 2) return undefined;
-  const shown = classes.slice(0, 40);
+  const shown = classes.slice(0, MOST_CLASSES);
   const values = shown.flatMap(({ label, skipRates }) =>
     skipRates.map((skipRate, i) => ({ label, block: blocks[i]!.name, skipRate })),
   );
@@ -213,7 +236,7 @@ async function byClass({ classes, blocks }: AuditSummary): Promise<Section | und
       data: { values },
       mark: 'rect',
       encoding: {
-        x: { field: 'block', type: 'nominal', sort: null, title: 'block, in order' },
+        x: blockAxis('block'),
         y: { field: 'label', type: 'nominal', sort: null, title: 'answer' },
         color: {
           field: 'skipRate',
@@ -230,7 +253,12 @@ async function byClass({ classes, blocks }: AuditSummary): Promise<Section | und
 }
 
 async function depth({ depths }: AuditSummary): Promise<Section> {
-  const x = { field: 'depth', type: 'ordinal', title: 'blocks that ran' } as const;
+  const x = {
+    field: 'depth',
+    type: 'ordinal',
+    title: 'blocks that ran',
+    axis: { labelAngle: 0, labelOverlap: true },
+  } as const;
   const charts = await Promise.all([
     renderChart(
       {
@@ -262,7 +290,11 @@ async function depth({ depths }: AuditSummary): Promise<Section> {
       'confidence against depth',
     ),
   ]);
-  return { title: 'Depth', body: `<div class="charts">${charts.join('')}</div>` };
+  return {
+    title: 'Depth',
+    lead: 'How many blocks ran, and how sure the answers were at each depth.',
+    body: renderGroup(charts),
+  };
 }
 
 function paths({ paths: all, items }: AuditSummary): Section {
@@ -301,7 +333,7 @@ async function classAgainstClass({ classes, blocks, items }: AuditSummary): Prom
       data: { values },
       mark: { type: 'line', point: true },
       encoding: {
-        x: { field: 'block', type: 'nominal', sort: null, title: 'block, in order' },
+        x: blockAxis('block'),
         y: { field: 'skipRate', type: 'quantitative', title: 'skip rate', axis: { format: '.0%' } },
         color: { field: 'label', type: 'nominal', title: null, scale: { range: [INK.ran, INK.skipped] } },
       },
@@ -315,12 +347,35 @@ async function classAgainstClass({ classes, blocks, items }: AuditSummary): Prom
   };
 }
 
-function guarded({ reasons, items }: AuditSummary): Section | undefined {
-  const tripped = reasons.t ?? 0;
-  if (tripped === 0) return undefined;
+/** Items that were not left to their gates. */
+function exceptions({ reasons, items, exceptions: classes, exits }: AuditSummary): Section | undefined {
+  const kinds = [
+    ['v', 'guarded: the answer made the item run in full'],
+    ['x', 'left at an early exit'],
+    ['t', 'ran in full because the monitor had tripped'],
+  ] as const;
+  const rows = kinds.flatMap(([letter, meaning]) => {
+    const count = reasons[letter] ?? 0;
+    return count > 0 ? [[meaning, count.toLocaleString('en'), percent(count / items)]] : [];
+  });
+  if (rows.length === 0) return undefined;
+  const number = (count: number) => count.toLocaleString('en');
+  const byAnswer = classes
+    .slice(0, MOST_CLASSES)
+    .map(({ label, guarded, exited }) => [escapeHtml(label), number(guarded), number(exited)]);
+  const byExit = exits.map(({ after, items: left }) => [
+    escapeHtml(after),
+    number(left),
+    percent(left / items),
+  ]);
   return {
-    title: 'Run in full',
-    body: `<p>${tripped.toLocaleString('en')} items (${percent(tripped / items)}) ran in full because the monitor had tripped.</p>`,
+    title: 'Guards, exits and trips',
+    lead: 'Items whose path was not left to the gates alone.',
+    body: renderGroup([
+      renderTable(['what happened', '#items', '#share'], rows),
+      ...(byAnswer.length > 0 ? [renderTable(['answer', '#guarded', '#left early'], byAnswer)] : []),
+      ...(byExit.length > 0 ? [renderTable(['exit behind', '#items', '#share'], byExit)] : []),
+    ]),
   };
 }
 

@@ -1,4 +1,5 @@
 /** What a trace says when its items are taken together. Pure: entries in, numbers out. */
+import { median } from '../bench/stats.js';
 import type { AuditEntry } from './read.js';
 import type { AuditHeader } from './record.js';
 
@@ -44,12 +45,31 @@ export interface AuditSummary {
   readonly slices: readonly {
     readonly time: number;
     readonly layersSkipped: number;
+    /** Median of the items. */
     readonly milliseconds: number;
+    /** As in the whole summary, over this slice and its neighbours. */
+    readonly latencySaved: number | null;
   }[];
+  /** Median time of an item. */
+  readonly milliseconds: number;
+  /** One minus the median ratio of an item's time to its time in full; null where no item was timed in full. */
+  readonly latencySaved: number | null;
+  /** Items timed in full. */
+  readonly timedInFull: number;
+  /** Items that a guard ran in full and items that left at an exit, by answer. */
+  readonly exceptions: readonly {
+    readonly label: string;
+    readonly guarded: number;
+    readonly exited: number;
+  }[];
+  /** Items that left at each exit, by the block that it stands behind. */
+  readonly exits: readonly { readonly after: string; readonly items: number }[];
   readonly reasons: Readonly<Record<string, number>>;
 }
 
 const SLICES = 60;
+/** Slices on either side whose items timed in full count as well: they are few. */
+const NEIGHBOURS = 3;
 
 /** @param entries not empty; those of other networks than the last one's are left out */
 export function summarise(all: readonly AuditEntry[]): AuditSummary {
@@ -86,7 +106,7 @@ export function summarise(all: readonly AuditEntry[]): AuditSummary {
     classes: [...groupBy(entries, ({ record }) => record.top[0]?.[0])]
       .filter(([index]) => index !== undefined)
       .map(([index, among]) => ({
-        label: header.labels?.[index!] ?? `class ${index}`,
+        label: answerOf(header, index),
         items: among.length,
         skipRates: blocks.map((_, i) => skipRateOf(i, among)),
       }))
@@ -95,6 +115,13 @@ export function summarise(all: readonly AuditEntry[]): AuditSummary {
       .map(([depth, among]) => ({ depth, items: among.length, confidence: meanConfidence(among) }))
       .sort((a, b) => a.depth - b.depth),
     slices: slice(entries, layersSkippedOf),
+    milliseconds: medianTime(entries),
+    latencySaved: latencySavedOf(entries),
+    timedInFull: entries.filter(({ fullMilliseconds }) => fullMilliseconds !== null).length,
+    exceptions: exceptionsOf(entries),
+    exits: [...groupBy(entries.filter(leftEarly), ({ record }) => record.exits.at(-1)?.[0] ?? '')].map(
+      ([after, among]) => ({ after, items: among.length }),
+    ),
     reasons: countReasons(entries),
   };
 }
@@ -120,19 +147,45 @@ function meanConfidence(entries: readonly AuditEntry[]): number | null {
 
 function slice(entries: readonly AuditEntry[], layersSkipped: (entry: AuditEntry) => number) {
   const count = Math.min(SLICES, entries.length);
+  const start = (i: number) => Math.floor((Math.min(Math.max(i, 0), count) * entries.length) / count);
   return Array.from({ length: count }, (_, i) => {
-    const part = entries.slice(
-      Math.floor((i * entries.length) / count),
-      Math.floor(((i + 1) * entries.length) / count),
-    );
-    const mean = (value: (entry: AuditEntry) => number) =>
-      part.reduce((sum, e) => sum + value(e), 0) / part.length;
+    const part = entries.slice(start(i), start(i + 1));
     return {
       time: part[0]!.record.time,
-      layersSkipped: mean(layersSkipped),
-      milliseconds: mean(({ record }) => record.milliseconds),
+      layersSkipped: part.reduce((sum, entry) => sum + layersSkipped(entry), 0) / part.length,
+      milliseconds: medianTime(part),
+      latencySaved: latencySavedOf(entries.slice(start(i - NEIGHBOURS), start(i + NEIGHBOURS + 1))),
     };
   });
+}
+
+const leftEarly = ({ record }: AuditEntry) => record.reasons.includes('x');
+const wasGuarded = ({ record }: AuditEntry) => record.reasons.includes('v');
+
+function exceptionsOf(entries: readonly AuditEntry[]): AuditSummary['exceptions'] {
+  const special = entries.filter((entry) => leftEarly(entry) || wasGuarded(entry));
+  return [...groupBy(special, ({ header, record }) => answerOf(header, record.top[0]?.[0]))]
+    .map(([label, among]) => ({
+      label,
+      guarded: among.filter(wasGuarded).length,
+      exited: among.filter(leftEarly).length,
+    }))
+    .sort((a, b) => b.guarded + b.exited - (a.guarded + a.exited));
+}
+
+/** Name of a class; items of a network without float32 outputs have none. */
+function answerOf({ labels }: AuditHeader, index: number | undefined): string {
+  return index === undefined ? 'no answer' : (labels?.[index] ?? `class ${index}`);
+}
+
+const medianTime = (entries: readonly AuditEntry[]) =>
+  median(entries.map(({ record }) => record.milliseconds));
+
+function latencySavedOf(entries: readonly AuditEntry[]): number | null {
+  const ratios = entries.flatMap(({ record, fullMilliseconds }) =>
+    fullMilliseconds ? record.milliseconds / fullMilliseconds : [],
+  );
+  return ratios.length > 0 ? 1 - median(ratios) : null;
 }
 
 function groupBy<T, K>(items: readonly T[], key: (item: T) => K): Map<K, T[]> {

@@ -4,7 +4,7 @@ import { hashItem } from '../audit/log.js';
 import { type AuditEntry, readAudit } from '../audit/read.js';
 import { renderAuditReport } from '../audit/report.js';
 import { type AuditSummary, summarise } from '../audit/summary.js';
-import { openDataset } from '../data/dataset.js';
+import { openDataset, takeEvenly } from '../data/dataset.js';
 import { encodeThumbnail } from '../data/image.js';
 import { ResidualSkipError } from '../errors.js';
 import { Classifier } from './classifier.js';
@@ -73,8 +73,11 @@ async function thumbnailsOf(
   const found = new Map<string, string>();
   try {
     const { samples } = await openDataset(data!, classifier.labels);
+    // Where the log has the items in the order of the data, they are found at once.
+    const inOrder = takeEvenly(samples, Math.min(entries.length, samples.length));
+    const likely = inOrder.filter((_, i) => wanted.has(entries[i]!.record.input));
     const progress = startProgress(io, samples.length, 'Finding images', true);
-    for await (const { image, tensor } of classifier.prepare(samples)) {
+    for await (const { image, tensor } of classifier.prepare([...likely, ...samples])) {
       const hash = hashItem(classifier.feeds(tensor), 0, 1);
       if (wanted.delete(hash)) found.set(hash, await encodeThumbnail(await image.load()));
       progress.advance();

@@ -1,7 +1,7 @@
 import type { TopLevelSpec } from 'vega-lite';
 
 /** Marks that read well on white and on black. */
-export const INK = { ran: '#3b82f6', skipped: '#f59e0b', guard: '#ef4444', muted: '#8b95a5' } as const;
+export const INK = { ran: '#3b82f6', skipped: '#f59e0b', saved: '#10b981', guard: '#ef4444' } as const;
 
 /** Text takes the page's colour, lines are a translucent grey: one SVG serves light and dark. */
 const CONFIG = {

@@ -20,17 +20,18 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2rem aut
   background: Canvas; color: CanvasText; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
 .figures { display: flex; flex-wrap: wrap; gap: .8rem; }
-.figure { border: 1px solid var(--line); border-radius: .5rem; padding: .6rem 1rem; min-width: 8rem; }
+.figure { border: 1px solid var(--line); border-radius: .5rem; padding: .6rem 1rem; min-width: 8rem; max-width: 13rem; }
 .figure b { display: block; font-size: 1.5rem; font-weight: 600; }
 .figure span, .note { opacity: .75; font-size: .85rem; }
-.charts { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
+.group { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
 svg { max-width: 100%; height: auto; }
 table { border-collapse: collapse; font-size: .9rem; } td, th { padding: .2rem .6rem; text-align: left;
   border-bottom: 1px solid var(--line); } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
-.path { display: inline-flex; gap: 2px; vertical-align: middle; }
+.path { display: inline-flex; flex-wrap: wrap; gap: 2px; max-width: 34rem; vertical-align: middle; }
 .path i { width: .55rem; height: .9rem; border-radius: 2px; background: var(--ran); }
 .path i.s { background: transparent; box-shadow: inset 0 0 0 1.5px var(--skipped); }
-.examples { display: flex; flex-wrap: wrap; gap: .8rem; } .examples figure { margin: 0; width: 9rem; font-size: .8rem; }
+.examples { display: flex; flex-wrap: wrap; gap: 1rem 1.4rem; } .examples figure { margin: 0; max-width: 22rem; font-size: .8rem; }
+.examples .path { margin: .3rem 0; }
 .examples img { width: 64px; height: 64px; image-rendering: pixelated; border-radius: 4px; display: block; }
 code { font-size: .85em; overflow-wrap: anywhere; }
 `;
@@ -69,6 +70,11 @@ ${sections}
 export function renderPath(ran: string): string {
   const cells = [...ran].map((digit) => (digit === '1' ? '<i></i>' : '<i class="s"></i>')).join('');
   return `<span class="path" role="img" aria-label="${ran}">${cells}</span>`;
+}
+
+/** Charts and tables side by side where there is room. */
+export function renderGroup(parts: readonly string[]): string {
+  return `<div class="group">${parts.join('')}</div>`;
 }
 
 /** A table; columns whose title begins with '#' hold numbers. Cells are HTML. */

@@ -380,11 +380,22 @@ describe('observers', () => {
     session.runSync(fed);
     expect(events).toHaveLength(2);
     expect(events[0]!.outputs).toBe(outputs);
-    expect(events[0]!.inputs.x).toBe(fed.x);
+    expect(events[0]!.inputs.x).toEqual(fed.x);
     expect(events[0]!.context.sha256).toBe('a'.repeat(64));
     expect(events[0]!.milliseconds).toBeGreaterThanOrEqual(0);
     expect(events[0]!.trace.items).toHaveLength(1);
     expect(Object.keys(events[1]!.outputs)).toEqual(['y', 'total']);
+  });
+
+  it('see the inputs that were run, whatever the caller does to its arrays meanwhile', async () => {
+    const events: RunEvent[] = [];
+    const session = await create({ observers: [{ onRun: (event) => void events.push(event) }] });
+    const fed = feeds(1, 2);
+    const before = Array.from(fed.x!.data as Float32Array);
+    const run = session.run(fed);
+    (fed.x!.data as Float32Array).fill(99);
+    await run;
+    expect(Array.from(events[0]!.inputs.x!.data as Float32Array)).toEqual(before);
   });
 
   it('never break a run', async () => {

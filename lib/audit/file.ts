@@ -1,0 +1,241 @@
+import {
+  closeSync,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  renameSync,
+  write,
+  writeSync,
+} from 'node:fs';
+import { extname } from 'node:path';
+import { decodeLine, FIRST_LINK } from './record.js';
+
+/** Whole lines that are written together. */
+interface Chunk {
+  readonly bytes: Buffer;
+  readonly items: number;
+  /** The file is rotated behind it. */
+  readonly last: boolean;
+}
+
+/** What a log file tells its owner. */
+export interface LogFileEvents {
+  written(items: number): void;
+  failed(items: number, error: Error): void;
+}
+
+/** Bytes that are written at once, and the time after which fewer are. */
+const CHUNK_BYTES = 2 ** 16;
+const FLUSH_MS = 100;
+/** Encoded lines that may wait for a slow disk; past that they are lost instead of filling the memory. */
+const MOST_BYTES = 2 ** 26;
+const EXIT_WAIT_MS = 1000;
+
+/**
+ * A file that lines are appended to, in order, by the threads of libuv. It belongs to one process at a time. A
+ * failed write drops what waits; the next line opens the file again and cuts off the half line that was left.
+ */
+export class LogFile {
+  /** Link of the last line handed in, and the size of the file once all is written. */
+  #link = FIRST_LINK;
+  #size = 0;
+  #fd: number | undefined;
+  #lines: string[] = [];
+  #bytes = 0;
+  #items = 0;
+  #chunks: Chunk[] = [];
+  #chunkBytes = 0;
+  #busy: Chunk | undefined;
+  /** Bytes of the file before the chunk that is being written. */
+  #before = 0;
+  #timer: NodeJS.Timeout | undefined;
+  #idle: (() => void)[] = [];
+
+  constructor(
+    readonly path: string,
+    readonly maxBytes: number,
+    readonly events: LogFileEvents,
+  ) {}
+
+  /** Whether the next line begins a file or follows a failure, and so needs a header before it. */
+  get fresh(): boolean {
+    return this.#fd === undefined || this.#size === 0;
+  }
+
+  /** Makes the file ready for `add`. @throws the file system's error */
+  open(): void {
+    if (this.#fd !== undefined) return;
+    const fd = openSync(this.path, 'a+');
+    try {
+      const { size } = fstatSync(fd);
+      const { end, link } = lastLine(fd, size);
+      if (end < size) ftruncateSync(fd, end);
+      this.#fd = fd;
+      this.#size = end;
+      this.#before = end;
+      this.#link = link;
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+  }
+
+  /**
+   * Takes one line that stands for `items` items. `encode` gets the link of the line before it.
+   * To be called between a successful `open` and the next turn of the event loop.
+   */
+  add(items: number, encode: (link: string) => { line: string; link: string }): void {
+    if (this.#chunkBytes > MOST_BYTES) {
+      this.events.failed(items, new Error('the disk is slower than the stream'));
+      return;
+    }
+    const { line, link } = encode(this.#link);
+    const bytes = Buffer.byteLength(line);
+    this.#link = link;
+    this.#lines.push(line);
+    this.#size += bytes;
+    this.#bytes += bytes;
+    this.#items += items;
+    const full = this.#size >= this.maxBytes && items > 0;
+    if (full || this.#bytes >= CHUNK_BYTES) this.#seal(full);
+    else this.#timer ??= setTimeout(() => this.#seal(false), FLUSH_MS).unref();
+  }
+
+  /** Waits until all is written, and closes the file. */
+  async close(): Promise<void> {
+    this.#seal(false);
+    while (this.#busy) await new Promise<void>((resolve) => this.#idle.push(resolve));
+    this.#shut();
+  }
+
+  /** As `close`, for a process that ends: without the event loop. */
+  closeNow(): void {
+    this.#timer = void clearTimeout(this.#timer);
+    const fd = this.#fd;
+    if (fd === undefined) return;
+    try {
+      const text = Buffer.concat([
+        ...this.#chunks.map(({ bytes }) => bytes),
+        Buffer.from(this.#lines.join('')),
+      ]);
+      // A write that is under way has its own thread, which still runs.
+      if (this.#busy) waitForSize(fd, this.#before + this.#busy.bytes.length);
+      writeSync(fd, text);
+    } catch (error) {
+      this.events.failed(
+        this.#items + this.#chunks.reduce((sum, { items }) => sum + items, 0),
+        error as Error,
+      );
+    }
+  }
+
+  #seal(last: boolean): void {
+    this.#timer = void clearTimeout(this.#timer);
+    if (this.#lines.length === 0) return;
+    const chunk = { bytes: Buffer.from(this.#lines.join('')), items: this.#items, last };
+    this.#lines = [];
+    this.#bytes = 0;
+    this.#items = 0;
+    // The file that follows begins with the line that continues this one.
+    if (last) this.#size = 0;
+    this.#chunks.push(chunk);
+    this.#chunkBytes += chunk.bytes.length;
+    if (!this.#busy) this.#next();
+  }
+
+  #next(): void {
+    const chunk = this.#chunks.shift();
+    this.#busy = chunk;
+    if (!chunk) {
+      for (const resolve of this.#idle.splice(0)) resolve();
+      return;
+    }
+    this.#chunkBytes -= chunk.bytes.length;
+    writeAll(this.#fd!, chunk.bytes, 0, (error) => {
+      if (error) {
+        this.#fail(chunk.items, error);
+        return;
+      }
+      this.#before += chunk.bytes.length;
+      this.events.written(chunk.items);
+      if (chunk.last) this.#rotate();
+      this.#next();
+    });
+  }
+
+  /** Drops all that waits: its links continue a line that isn't there. */
+  #fail(items: number, error: Error): void {
+    const lost = this.#chunks.reduce((sum, chunk) => sum + chunk.items, items + this.#items);
+    this.#chunks = [];
+    this.#chunkBytes = 0;
+    this.#lines = [];
+    this.#bytes = 0;
+    this.#items = 0;
+    this.#shut();
+    this.events.failed(lost, error);
+    this.#next();
+  }
+
+  #shut(): void {
+    this.#timer = void clearTimeout(this.#timer);
+    if (this.#fd === undefined) return;
+    closeSync(this.#fd);
+    this.#fd = undefined;
+  }
+
+  /** The file makes room under the next free number; where it can't, it goes on growing. */
+  #rotate(): void {
+    try {
+      renameSync(this.path, nextRotated(this.path));
+      const fd = openSync(this.path, 'a+');
+      closeSync(this.#fd!);
+      this.#fd = fd;
+      this.#before = 0;
+    } catch (error) {
+      this.events.failed(0, error as Error);
+    }
+  }
+}
+
+function writeAll(fd: number, bytes: Buffer, from: number, done: (error: Error | null) => void): void {
+  write(fd, bytes, from, bytes.length - from, null, (error, written) => {
+    if (error || from + written === bytes.length) done(error);
+    else writeAll(fd, bytes, from + written, done);
+  });
+}
+
+function waitForSize(fd: number, size: number): void {
+  const nap = new Int32Array(new SharedArrayBuffer(4));
+  for (let waited = 0; waited < EXIT_WAIT_MS && fstatSync(fd).size < size; waited++)
+    Atomics.wait(nap, 0, 0, 1);
+}
+
+/** Where the last whole line of a file ends, and its link. */
+function lastLine(fd: number, size: number): { end: number; link: string } {
+  for (let chunk = 64 * 1024; ; chunk *= 4) {
+    const start = Math.max(0, size - chunk);
+    const bytes = Buffer.alloc(size - start);
+    readSync(fd, bytes, 0, bytes.length, start);
+    const end = bytes.lastIndexOf(10) + 1;
+    const begin = end > 1 ? bytes.lastIndexOf(10, end - 2) + 1 : 0;
+    if ((end > 0 && begin > 0) || start === 0) {
+      const decoded = decodeLine(bytes.toString('utf8', begin, Math.max(begin, end - 1)), FIRST_LINK);
+      return { end: start + end, link: 'link' in decoded ? decoded.link : FIRST_LINK };
+    }
+  }
+}
+
+function nextRotated(path: string): string {
+  const extension = extname(path);
+  const stem = path.slice(0, path.length - extension.length);
+  for (let number = 1; ; number++) {
+    const candidate = `${stem}.${number}${extension}`;
+    try {
+      closeSync(openSync(candidate, 'wx'));
+      return candidate;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    }
+  }
+}
