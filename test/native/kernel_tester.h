@@ -2,7 +2,6 @@
 // over every instruction set that this machine has.
 #pragma once
 
-#include <algorithm>
 #include <gtest/gtest.h>
 
 #include <algorithm>

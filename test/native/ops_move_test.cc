@@ -1,4 +1,6 @@
 // Pools, reductions, and operators that only move elements.
+#include <algorithm>
+
 #include "ops_tester.h"
 
 namespace rskip::test {

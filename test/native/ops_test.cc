@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "ops_tester.h"
 
 namespace rskip::test {
