@@ -35,18 +35,24 @@ def random_depth(network: ResNet, severity: float, generator: torch.Generator | 
 
 
 @torch.no_grad()
-def recalibrate(network: ResNet, dataset: Dataset, train: Split, severity: float, batches: int, seed: int) -> None:
-    """Measures BatchNorm's statistics anew, over paths of mixed depth, after stochastic depth has blurred them."""
+def recalibrate(network: ResNet, dataset: Dataset, train: Split, batches: int, seed: int,
+                severity: float | None = None) -> None:  # fmt: skip
+    """Measures BatchNorm's statistics anew after batches of differing depth have blurred them: over paths of mixed
+    depth up to `severity`, or, without one, over the paths that the gates choose.
+    """
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
     network.train()
+    for gate in network.gates:
+        gate.eval()
     generator = seeded(seed, "recalibrate", 0)
     for picked in torch.randperm(len(train), generator=generator).split(250)[:batches]:
+        kept = None if severity is None else random_depth(network, severity, generator)
         with torch.autocast("cpu", torch.bfloat16):
-            network.run(normalize(dataset, train.images[picked]), random_depth(network, severity, generator))
+            network.run(normalize(dataset, train.images[picked]), kept)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 

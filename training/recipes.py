@@ -35,6 +35,8 @@ class Recipe:
 RECIPES = {
     "cifar10": Recipe((2, 4, 4), (16, 64, 128), trunk=4, decay=7, depth=2, gates=1, joint=4, target=0.42),
     "fashion-mnist": Recipe((2, 4, 4), (16, 32, 64), trunk=2, decay=6, depth=1, gates=1, joint=3, target=0.42),
-    "mnist": Recipe((2, 4, 4), (16, 32, 64), trunk=4, decay=14, depth=4, gates=2, joint=8, target=0.42, batch=64, peak_rate=0.05),
+    "mnist": Recipe(
+        (2, 4, 4), (16, 32, 64), trunk=4, decay=14, depth=4, gates=2, joint=8, target=0.42, batch=64, peak_rate=0.05,
+    ),  # fmt: skip
 }
 SMOKE = Recipe((1, 2, 2), (16, 32, 64), trunk=1, decay=3, depth=1, gates=1, joint=1, target=0.42)

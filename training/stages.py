@@ -111,7 +111,7 @@ class Pipeline:
             self.folder / "gates.pt", self.budget, lambda: freeze_all_but_gates(network, True),
         )  # fmt: skip
         if not learn_gates.checkpoint.exists():
-            recalibrate(network, self.dataset, self.train, severity=0.9, batches=40, seed=self.options.seed)
+            recalibrate(network, self.dataset, self.train, 40, self.options.seed, severity=0.9)
         if self.finish(learn_gates, self.monitor_gated):
             return True
         freeze_all_but_gates(network, False)
@@ -123,7 +123,11 @@ class Pipeline:
             ],
             self.joint_loss, recipe.joint, self.folder / "joint.pt", self.budget,
         )  # fmt: skip
-        return self.finish(joint, self.monitor_gated)
+        if self.finish(joint, self.monitor_gated):
+            return True
+        recalibrate(network, self.dataset, self.train, 40, self.options.seed)
+        report(f"recalibrated: {self.monitor_gated()}")
+        return False
 
 
 def run(dataset: Dataset, recipe: Recipe, train: Split, test: Split, options: Namespace) -> None:

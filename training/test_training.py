@@ -96,7 +96,7 @@ class GatingTest(unittest.TestCase):
         network = small_network(gated=False)
         weights = network.stem.weight.clone()
         network.stem_bn.running_mean.fill_(100.0)
-        recalibrate(network, MNIST, random_split(500), severity=0.5, batches=2, seed=1)
+        recalibrate(network, MNIST, random_split(500), batches=2, seed=1, severity=0.5)
         self.assertLess(network.stem_bn.running_mean.abs().max().item(), 10)
         self.assertTrue(torch.equal(network.stem.weight, weights))
         self.assertEqual(network.stem_bn.momentum, 0.1)
