@@ -1,7 +1,8 @@
 import type { NodeLowering } from '../lowering.js';
 import type { ValueId } from '../program.js';
+import { range } from '../shapes.js';
 import type { Operator, OperatorTable } from './operator.js';
-import { resolveWindow, widenedPads } from './window.js';
+import { type ResolvedWindow, resolveWindow, widenedPads } from './window.js';
 
 type Kind = 'max' | 'avg';
 
@@ -17,8 +18,8 @@ function pool(node: NodeLowering, kind: Kind): readonly ValueId[] {
   const window = resolveWindow(node, spatial, kernel, ceil);
   const { strides, pads, dilations, extents } = window;
   const countIncludePad = node.number('count_include_pad', 0) !== 0;
-  if (pads.some((pad, i) => pad > (kernel[i % kernel.length]! - 1) * dilations[i % kernel.length]!)) {
-    node.invalid(`its pads [${pads}] leave windows without any element`);
+  if (spatial.some((length, axis) => hasEmptyWindow(window, axis, length))) {
+    node.invalid(`its pads [${pads}] leave windows without any element of its input [${node.shape(x)}]`);
   }
   const shape = [batch, channels, ...extents];
   const attrs = {
@@ -40,12 +41,28 @@ function pool(node: NodeLowering, kind: Kind): readonly ValueId[] {
   return [node.cast(y!, dtype), ...indices];
 }
 
+/** True when all that some window along `axis` takes is padding. */
+function hasEmptyWindow(window: ResolvedWindow, axis: number, length: number): boolean {
+  const [kernel, stride, dilation] = [window.kernel[axis]!, window.strides[axis]!, window.dilations[axis]!];
+  const begin = window.pads[axis]!;
+  const count = window.extents[axis]!;
+  if (count > 0 && (count - 1) * stride - begin >= length) return true;
+  // A window that starts inside has its first element there.
+  const before = Math.min(count, Math.ceil(begin / stride));
+  return range(before).some((i) => {
+    const start = i * stride - begin;
+    const tap = Math.ceil(-start / dilation);
+    return tap >= kernel || start + tap * dilation >= length;
+  });
+}
+
 function globalPool(kind: Kind): Operator {
   return {
     lower: (node) => {
       const x = node.float(0);
       if (node.rank(x) < 3) node.invalid(`its input [${node.shape(x)}] has no spatial axes`);
       const shape = node.shape(x).map((length, axis) => (axis < 2 ? length : 1));
+      if (node.shape(x).includes(0, 2)) node.invalid(`its input [${node.shape(x)}] is empty`);
       return node.step('globalPool', [x], { dtype: 'float32', shape }, { kind });
     },
   };

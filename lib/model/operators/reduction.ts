@@ -22,7 +22,8 @@ function reduceMean(node: NodeLowering): ValueId {
     shape: reduced(shape, axes, node.number('keepdims', 1) !== 0),
   } as const;
   if (axes.length === 0) return x;
-  if (shape.length >= 3 && axes.length === shape.length - 2 && axes[0] === 2) {
+  const spatial = shape.length >= 3 && axes.length === shape.length - 2 && axes[0] === 2;
+  if (spatial && !shape.includes(0)) {
     return node.step('globalPool', [x], output, { kind: 'avg' });
   }
   return node.step('reduceMean', [x], output, { axes });

@@ -11,6 +11,9 @@ export interface ResolvedWindow {
   readonly extents: readonly number[];
 }
 
+/** No window is this wide; larger numbers are mistakes. */
+const MAX_WINDOW = 2 ** 20;
+
 /** Begin and end padding of one axis. */
 type Padding = readonly [number, number];
 
@@ -29,7 +32,7 @@ export function resolveWindow(
   if (axes.length < 1 || axes.length > 3) {
     node.unsupported(`its input has ${axes.length} spatial axes; 1 to 3 are supported`);
   }
-  if (kernel.length !== axes.length || !kernel.every((length) => Number.isInteger(length) && length > 0)) {
+  if (kernel.length !== axes.length || !kernel.every((length) => length > 0 && length <= MAX_WINDOW)) {
     node.invalid(`its kernel [${kernel}] doesn't fit ${axes.length} spatial axes`);
   }
   const strides = perAxis(node, 'strides', axes.length, 1);
@@ -73,10 +76,10 @@ export function widenedPads(
 
 function perAxis(node: NodeLowering, name: string, count: number, least: number): readonly number[] {
   const values = node.numbers(name) ?? new Array<number>(count).fill(least);
-  const fits = values.length === count && values.every((value) => value >= least && value < 2 ** 31);
+  const fits = values.length === count && values.every((value) => value >= least && value <= MAX_WINDOW);
   return fits
     ? values
-    : node.invalid(`its ${name} [${values}] are not ${count} integers of at least ${least}`);
+    : node.invalid(`its ${name} [${values}] are not ${count} integers from ${least} to ${MAX_WINDOW}`);
 }
 
 /** Padding that gives ceil(length / stride) windows; an odd rest goes to the end, or to the begin if `lower`. */

@@ -234,6 +234,12 @@ describe('windows', () => {
     ['too many pads', { kernel_shape: [2], pads: [0, 0, 0] }, /pads/],
     ['negative pads', { kernel_shape: [2], pads: [-1, 0] }, /pads/],
     ['windows in nothing but padding', { kernel_shape: [2], pads: [2, 0] }, /without any element/],
+    [
+      'windows that step over the input',
+      { kernel_shape: [2], pads: [1, 1], dilations: [7], strides: [9] },
+      /window of 8|without any element/,
+    ],
+    ['windows around the input', { kernel_shape: [2], pads: [1, 6], dilations: [7] }, /without any element/],
     ['an unknown auto_pad', { kernel_shape: [2], auto_pad: 'SAME' }, /auto_pad 'SAME'/],
     ['no kernel', {}, /kernel_shape/],
     ['a kernel of other axes', { kernel_shape: [2, 2] }, /kernel \[2,2\]/],
