@@ -134,10 +134,11 @@ function pad(node: NodeLowering): ValueId {
   return node.step('pad', [x], { dtype, shape: padded }, { pads, mode, value });
 }
 
-/** Every output element has to come from an input element or from the constant. */
+/** Negative pads crop first; then every element has to come from what is left or from the constant. */
 function checkPads(node: NodeLowering, mode: PadMode, length: number, begin: number, end: number): void {
-  const most = { constant: 2 ** 31, edge: length > 0 ? 2 ** 31 : 0, reflect: length - 1, wrap: length }[mode];
-  if (begin > most || end > most || length + begin + end < 0 || -begin > length || -end > length) {
+  const left = length + Math.min(begin, 0) + Math.min(end, 0);
+  const most = { constant: 2 ** 31, edge: left > 0 ? 2 ** 31 : 0, reflect: left - 1, wrap: left }[mode];
+  if (left < 0 || Math.max(begin, end, 0) > Math.max(most, 0)) {
     node.invalid(`an axis of ${length} elements can't be padded by ${begin} and ${end} in mode '${mode}'`);
   }
 }

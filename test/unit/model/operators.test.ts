@@ -337,6 +337,15 @@ test('reflection wider than the axis is refused', async () => {
   await expect(pad(3)).rejects.toMatchObject({ code: 'MODEL_INVALID' });
 });
 
+test('negative pads crop, but leave something to pad with', async () => {
+  const pad = (begin: number, end: number, mode: string) =>
+    compute([3], 17, (graph) => graph.node('Pad', ['x', graph.constant(int64s(begin, end))], { mode }));
+  expect((await pad(-2, 1, 'edge')).data).toEqual([2, 2]);
+  expect((await pad(-3, 1, 'constant')).data).toEqual([0]);
+  await expect(pad(-3, 1, 'edge')).rejects.toMatchObject({ code: 'MODEL_INVALID' });
+  await expect(pad(-2, -2, 'constant')).rejects.toMatchObject({ code: 'MODEL_INVALID' });
+});
+
 test('floats of attributes are read as they are written', async () => {
   const { data } = await compute([2], 17, (graph) => {
     const value = graph.node('Constant', [], { value_floats: floats(0.1, 2) });
