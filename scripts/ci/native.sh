@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Builds the native core with warnings as errors and runs its tests: `plain`, under `sanitizers`, or on `neon` under
+# qemu, where networks must also give the bits that they give here.
+set -euo pipefail
+kind=$1
+folder=build-ci-$kind
+
+build() {
+  cmake -S . -B "$folder" -DRSKIP_WERROR=ON "$@"
+  cmake --build "$folder" -j 2
+}
+
+# hashes FOLDER [EMULATOR...]: one line for each shipped network, of its outputs and traces.
+hashes() {
+  local program
+  for program in "$folder"/*.program; do "${@:2}" "$1/program_hash" "$program" | cut -d ' ' -f 1; done
+}
+
+compare_with_host() {
+  local model
+  for model in models/*/; do
+    node scripts/dump-program.mjs "$model" "$folder/$(basename "$model").program"
+  done
+  hashes build-ci-plain >"$folder/host.txt"
+  hashes "$folder" qemu-aarch64 -L /usr/aarch64-linux-gnu >"$folder/neon.txt"
+  if diff "$folder/host.txt" "$folder/neon.txt"; then echo '1 passed, 0 failed'; else echo '0 passed, 1 failed'; fi
+}
+
+case $kind in
+  plain) build ;;
+  sanitizers) build -DRSKIP_SANITIZE=address,undefined ;;
+  neon) build -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake ;;
+esac
+ctest --test-dir "$folder" -j 2 --output-on-failure
+if [[ $kind == neon ]]; then compare_with_host; fi
