@@ -7,11 +7,9 @@ import { type Shape, sameShape, sizeOf } from './shapes.js';
 import type { LoweredGraph } from './specialize.js';
 
 /**
- * A value is batched when axis 0 holds the items one after another, each with the same number of rows: one where
- * the axis is the batch itself, more where a reshape has moved other axes into it.
+ * One step, seen by a rule. A value is batched when axis 0 holds the items one after another, each with the same
+ * number of rows: one where the axis is the batch itself, more where a reshape has moved other axes into it.
  */
-
-/** One step, seen by a rule. */
 interface View {
   readonly batched: readonly boolean[];
   /** Shapes of the inputs; of an absent one, []. */
