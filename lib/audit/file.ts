@@ -69,11 +69,12 @@ export class LogFile {
     const fd = openSync(this.path, 'a+');
     try {
       const { size } = fstatSync(fd);
-      const { end, link } = lastLine(fd, size);
+      const { end, link, missing } = lastLine(fd, size);
       if (end < size) ftruncateSync(fd, end);
+      writeSync(fd, missing);
       this.#fd = fd;
-      this.#size = end;
-      this.#before = end;
+      this.#size = end + missing.length;
+      this.#before = this.#size;
       this.#link = link;
     } catch (error) {
       closeSync(fd);
@@ -211,8 +212,8 @@ function waitForSize(fd: number, size: number): void {
     Atomics.wait(nap, 0, 0, 1);
 }
 
-/** Where the last whole line of a file ends, and its link. */
-function lastLine(fd: number, size: number): { end: number; link: string } {
+/** Where the last whole line of a file ends, its link, and the newline where only that is missing behind it. */
+function lastLine(fd: number, size: number): { end: number; link: string; missing: '' | '\n' } {
   for (let chunk = 64 * 1024; ; chunk *= 4) {
     const start = Math.max(0, size - chunk);
     const bytes = Buffer.alloc(size - start);
@@ -220,8 +221,10 @@ function lastLine(fd: number, size: number): { end: number; link: string } {
     const end = bytes.lastIndexOf(10) + 1;
     const begin = end > 1 ? bytes.lastIndexOf(10, end - 2) + 1 : 0;
     if ((end > 0 && begin > 0) || start === 0) {
+      const tail = decodeLine(bytes.toString('utf8', end), FIRST_LINK);
+      if ('link' in tail) return { end: size, link: tail.link, missing: '\n' };
       const decoded = decodeLine(bytes.toString('utf8', begin, Math.max(begin, end - 1)), FIRST_LINK);
-      return { end: start + end, link: 'link' in decoded ? decoded.link : FIRST_LINK };
+      return { end: start + end, link: 'link' in decoded ? decoded.link : FIRST_LINK, missing: '' };
     }
   }
 }

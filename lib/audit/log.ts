@@ -27,7 +27,7 @@ export interface AuditLogOptions {
 export interface AuditLogStats {
   /** Items written to the file. */
   readonly written: number;
-  /** Items that could not be written, or came faster than the disk takes them. */
+  /** Items of writes that failed (the first of them may stand in the file), or that came faster than the disk takes them. */
   readonly lost: number;
   /** Writes that failed. */
   readonly errors: number;

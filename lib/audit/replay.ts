@@ -41,7 +41,7 @@ export interface ReplayItem {
  */
 export async function replayAudit(
   entries: readonly AuditEntry[],
-  data: AsyncIterable<ReplayItem>,
+  data: AsyncIterable<ReplayItem> | Iterable<ReplayItem>,
   session: InferenceSession,
   onItem?: () => void,
 ): Promise<ReplayReport> {

@@ -1,0 +1,23 @@
+// Hands the runs in a file of v8.serialize to an audit log, again and again, until it is killed in the middle of it:
+//   node writer.mjs DIST RUNS LOG
+import fs, { readFileSync } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
+import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
+import { pathToFileURL } from 'node:url';
+import { deserialize } from 'node:v8';
+
+// A disk that takes little at a time, so that nearly every kill comes in the middle of a write.
+const { write } = fs;
+fs.write = (fd, bytes, from, length, at, done) =>
+  write(fd, bytes, from, Math.min(length, 1 + Math.floor(2000 * Math.random())), at, done);
+syncBuiltinESMExports();
+
+const [dist, runs, path] = process.argv.slice(2);
+const { auditLog } = await import(pathToFileURL(join(dist, 'audit/log.js')));
+const events = deserialize(readFileSync(runs));
+const log = auditLog({ path });
+for (;;) {
+  for (const event of events) log.onRun(event);
+  await setImmediate();
+}
