@@ -1,0 +1,200 @@
+// The parts of the engine one by one: memory plan, layouts, CPU budget, worker pool.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <stdexcept>
+#include <string>
+
+#include "engine/aligned_buffer.h"
+#include "engine/cpu_budget.h"
+#include "engine/layout.h"
+#include "engine/memory_plan.h"
+#include "engine/worker_pool.h"
+#include "program_writer.h"
+
+namespace rskip::test {
+namespace {
+
+TEST(MemoryPlan, NeverSharesBytesOfOverlappingLives) {
+  Random random(11);
+  for (int round = 0; round < 200; ++round) {
+    std::vector<Lifetime> lives(1 + random.below(60));
+    size_t total = 0;
+    for (Lifetime& life : lives) {
+      life.first = static_cast<int32_t>(random.below(40));
+      life.last = life.first + static_cast<int32_t>(random.below(12));
+      life.bytes = random.below(5) == 0 ? 0 : random.below(5000);
+      total += (life.bytes + 63) / 64 * 64;
+    }
+    const MemoryPlan plan = plan_memory(lives);
+    EXPECT_LE(plan.bytes, total);
+    for (size_t i = 0; i < lives.size(); ++i) {
+      EXPECT_EQ(plan.offsets[i] % kArenaAlignment, 0u);
+      EXPECT_LE(plan.offsets[i] + lives[i].bytes, plan.bytes);
+      for (size_t j = 0; j < i; ++j) {
+        const bool together = lives[i].first <= lives[j].last && lives[j].first <= lives[i].last;
+        const bool overlap = plan.offsets[i] < plan.offsets[j] + lives[j].bytes &&
+                             plan.offsets[j] < plan.offsets[i] + lives[i].bytes;
+        EXPECT_FALSE(together && overlap && lives[i].bytes > 0 && lives[j].bytes > 0);
+      }
+    }
+  }
+}
+
+TEST(MemoryPlan, ReusesWhatIsFree) {
+  // A chain of layers: two buffers are enough.
+  std::vector<Lifetime> chain;
+  for (int32_t i = 0; i < 10; ++i) chain.push_back({i, i + 1, 1024});
+  EXPECT_EQ(plan_memory(chain).bytes, 2048u);
+}
+
+TEST(HaloFill, ClearsEverythingButTheInterior) {
+  for (int unit : {1, kLanes}) {
+    const Image image{2, 20, 3, 5};
+    const Halo halo{1, 2, 0, 3};
+    const ImageLayout layout = unit == 1 ? planar_layout(image, halo) : blocked_layout(image, halo);
+    AlignedBuffer memory;
+    memory.reserve(layout.bytes());
+    float* data = reinterpret_cast<float*>(memory.data());
+    for (int parts : {1, 3}) {
+      std::fill_n(data, layout.bytes() / sizeof(float), 1.0f);
+      Frame frame;
+      frame.bases = {0, reinterpret_cast<uintptr_t>(memory.data())};
+      for (int part = 0; part < parts; ++part) HaloFill{{kArenaBase, 0}, layout}.run(frame, part, parts);
+      size_t ones = 0;
+      for (size_t i = 0; i < layout.bytes() / sizeof(float); ++i) ones += data[i] == 1.0f;
+      EXPECT_EQ(ones, static_cast<size_t>(image.n * layout.planes * image.h * image.w * unit));
+      const float* corner = data + layout.origin;
+      EXPECT_EQ(corner[0], 1.0f);
+      EXPECT_EQ(corner[-1], 0.0f);
+      EXPECT_EQ(corner[(image.h - 1) * layout.row_stride + image.w * unit - 1], 1.0f);
+      EXPECT_EQ(corner[(image.h - 1) * layout.row_stride + image.w * unit], 0.0f);
+    }
+  }
+}
+
+class CgroupTest : public testing::Test {
+ protected:
+  CgroupTest() : root_(std::filesystem::temp_directory_path() / ("rskip_cgroup_" + std::to_string(::getpid()))) {}
+  ~CgroupTest() override { std::filesystem::remove_all(root_); }
+  void write(const std::string& file, const std::string& text) {
+    const std::filesystem::path path = root_ / file;
+    std::filesystem::create_directories(path.parent_path());
+    std::ofstream(path) << text;
+  }
+  double quota() const { return cgroup_cpu_quota(root_.string()); }
+  const std::filesystem::path root_;
+};
+
+TEST_F(CgroupTest, NoneWithoutFiles) { EXPECT_EQ(quota(), 0); }
+
+TEST_F(CgroupTest, TakesTheTightestLevelOfVersion2) {
+  write("proc/self/cgroup", "0::/a/b\n");
+  write("sys/fs/cgroup/a/b/cpu.max", "max 100000\n");
+  EXPECT_EQ(quota(), 0);
+  write("sys/fs/cgroup/a/cpu.max", "250000 100000\n");
+  EXPECT_DOUBLE_EQ(quota(), 2.5);
+  write("sys/fs/cgroup/a/b/cpu.max", "150000 100000\n");
+  EXPECT_DOUBLE_EQ(quota(), 1.5);
+}
+
+TEST_F(CgroupTest, SeesTheContainersOwnRoot) {
+  write("proc/self/cgroup", "0::/not/mounted/here\n");
+  write("sys/fs/cgroup/cpu.max", "400000 100000\n");
+  EXPECT_DOUBLE_EQ(quota(), 4);
+}
+
+TEST_F(CgroupTest, ReadsVersion1) {
+  write("proc/self/cgroup", "7:memory:/m\n4:cpu,cpuacct:/docker/x\n");
+  write("sys/fs/cgroup/cpu,cpuacct/docker/x/cpu.cfs_quota_us", "-1\n");
+  write("sys/fs/cgroup/cpu,cpuacct/docker/x/cpu.cfs_period_us", "100000\n");
+  EXPECT_EQ(quota(), 0);
+  write("sys/fs/cgroup/cpu,cpuacct/docker/x/cpu.cfs_quota_us", "300000\n");
+  EXPECT_DOUBLE_EQ(quota(), 3);
+}
+
+TEST_F(CgroupTest, IgnoresNonsense) {
+  write("proc/self/cgroup", "no colons\n0::/x\n");
+  write("sys/fs/cgroup/x/cpu.max", "many cpus\n");
+  EXPECT_EQ(quota(), 0);
+}
+
+TEST(CpuBudget, IsAtLeastOne) { EXPECT_GE(cpu_budget(), 1); }
+
+TEST(WorkerPool, RunsEveryIndexOnce) {
+  for (int threads : {1, 2, 5}) {
+    WorkerPool pool(threads);
+    std::vector<std::atomic<int>> seen(1000);
+    pool.parallel_for(1000, [&](int64_t i) { ++seen[static_cast<size_t>(i)]; });
+    for (const auto& count : seen) EXPECT_EQ(count, 1);
+    pool.parallel_for(0, [](int64_t) { FAIL(); });
+  }
+}
+
+TEST(WorkerPool, RethrowsAndGoesOn) {
+  WorkerPool pool(2);
+  EXPECT_THROW(pool.parallel_for(100, [](int64_t i) { if (i == 50) throw std::runtime_error("no"); }), std::runtime_error);
+  std::atomic<int> count{0};
+  pool.parallel_for(10, [&](int64_t) { ++count; });
+  EXPECT_EQ(count, 10);
+}
+
+// One unit whose leader shares many small pieces of work.
+class SharingJob final : public Job {
+ public:
+  SharingJob(int rounds, int workers) : Job(1, workers, 64), rounds_(rounds) {}
+  void run_unit(int64_t, Workspace& workspace, Team& team) noexcept override {
+    for (int i = 0; i < rounds_; ++i) {
+      team.has_company();
+      covered = 0;
+      team.split(
+          [](const void* self, Workspace&, int part, int parts) {
+            auto* job = static_cast<SharingJob*>(const_cast<void*>(self));
+            for (int share = part * 60 / parts; share < (part + 1) * 60 / parts; ++share) ++job->covered;
+            if (parts > 1) ++job->shared;
+          },
+          this, workspace);
+      if (covered != 60) ++wrong;
+    }
+  }
+  std::atomic<int> covered{0}, shared{0};
+  int wrong = 0;
+
+ private:
+  const int rounds_;
+};
+
+TEST(WorkerPool, SharesTheWorkOfALeader) {
+  WorkerPool pool(4);
+  Workspace workspace;
+  for (int repeat = 0; repeat < 20; ++repeat) {
+    SharingJob job(2000, 3);
+    pool.run_here(job, workspace);
+    EXPECT_EQ(job.wrong, 0);
+  }
+}
+
+TEST(WorkerPool, LeavesNobodyBehindWhenItEnds) {
+  class Count final : public Job {
+   public:
+    Count(std::atomic<int>& units, std::atomic<int>& ends) : Job(50, 2, 0), units_(units), ends_(ends) {}
+    void run_unit(int64_t, Workspace&, Team&) noexcept override { ++units_; }
+    void finished() noexcept override { ++ends_; }
+
+   private:
+    std::atomic<int>&units_, &ends_;
+  };
+  std::atomic<int> units{0}, ends{0};
+  {
+    WorkerPool pool(2);
+    for (int i = 0; i < 30; ++i) pool.submit(std::make_shared<Count>(units, ends));
+  }
+  EXPECT_EQ(ends, 30);
+  EXPECT_EQ(units, 30 * 50);
+}
+
+}  // namespace
+}  // namespace rskip::test

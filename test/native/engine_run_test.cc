@@ -1,0 +1,268 @@
+// Skipping, gates, in-place updates, and equal bits for any number of threads.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cmath>
+#include <condition_variable>
+#include <cstring>
+#include <limits>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include "engine/gate.h"
+#include "program_writer.h"
+
+namespace rskip::test {
+namespace {
+
+std::atomic<int> kernel_calls{0};
+
+// The kernel of the scalar table, counted.
+template <auto Member>
+struct Counted;
+template <class... Args, void (*KernelTable::*Member)(Args...)>
+struct Counted<Member> {
+  static void call(Args... args) {
+    ++kernel_calls;
+    (table_for(Isa::kScalar)->*Member)(args...);
+  }
+};
+
+const KernelTable& counting_table() {
+  static const KernelTable table = [] {
+    KernelTable t = *table_for(Isa::kScalar);
+#define RS_KERNEL(name, ...) t.name = Counted<&KernelTable::name>::call;
+#include "kernels/kernels.def"
+#undef RS_KERNEL
+    return t;
+  }();
+  return table;
+}
+
+std::unique_ptr<CompiledProgram> compile(Engine& engine, const ProgramWriter& writer) {
+  return engine.compile(writer.words(), writer.constants());
+}
+
+int calls_of(CompiledProgram& program, BlockMode mode, float threshold = 0, uint64_t* instructions = nullptr) {
+  TestRun run(program.plan(), 1, mode, threshold);
+  kernel_calls = 0;
+  const RunResult result = program.run_here(std::move(run.request));
+  EXPECT_FALSE(result.error);
+  if (instructions) *instructions = result.instructions;
+  return kernel_calls;
+}
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+TEST(Skipping, RunsNoKernelOfASkippedBlock) {
+  Engine engine({.threads = 1, .table = &counting_table()});
+  const TestNetwork none(0), ten(10);
+  const auto without = compile(engine, none.writer), with = compile(engine, ten.writer);
+  const int outside = calls_of(*without, BlockMode::kRun);
+  ASSERT_GT(outside, 0);
+  EXPECT_EQ(calls_of(*with, BlockMode::kSkip), outside);
+  EXPECT_EQ(calls_of(*with, BlockMode::kRun), outside + 10 * 2);           // two convolutions each
+  EXPECT_EQ(calls_of(*with, BlockMode::kGate, -kInfinity), outside + 10 * 4);  // and a pool and a product
+  EXPECT_EQ(calls_of(*with, BlockMode::kGate, kInfinity), outside + 10 * 2);   // the gate alone
+}
+
+TEST(Skipping, IsNoWorkAtAllWhereTheStreamIsUpdatedInPlace) {
+  Engine engine({.threads = 1});
+  const TestNetwork none(0), ten(10);
+  const auto without = compile(engine, none.writer), with = compile(engine, ten.writer);
+  uint64_t expected = 0, instructions = 0;
+  calls_of(*without, BlockMode::kRun, 0, &expected);
+  calls_of(*with, BlockMode::kSkip, 0, &instructions);
+  EXPECT_EQ(instructions, expected);
+  for (const PlanBlock& block : with->plan().blocks) EXPECT_TRUE(block.on_skip.empty());
+  // One stream, one hidden map: no more memory for ten blocks than for one.
+  const TestNetwork one(1);
+  EXPECT_EQ(with->plan().arena_bytes, compile(engine, one.writer)->plan().arena_bytes);
+}
+
+TEST(Skipping, CopiesTheStreamWhereItIsReadLater) {
+  Engine engine({.threads = 1});
+  Random random(3);
+  ProgramWriter w;
+  const int32_t x = w.conv(w.input({1, 3, 6, 6}), 18, 3, random);
+  const int32_t first = w.steps();
+  const int32_t y = w.conv(x, 18, 3, random, x);
+  w.block(true, first, first, x, y, -1, kRelu);
+  w.output(w.step(Op::kBinary, {x, y}, {1, 18, 6, 6}, {0, 0, 0, 0}));
+  w.output(y);
+  w.output(x);
+  const auto program = compile(engine, w);
+  EXPECT_EQ(program->plan().blocks[0].on_skip.size(), 2u);  // a copy and the activation
+  TestRun run(program->plan(), 1, BlockMode::kSkip);
+  ASSERT_FALSE(program->run_here(std::move(run.request)).error);
+  const float* sum = reinterpret_cast<const float*>(run.outputs[0].data());
+  const float* after = reinterpret_cast<const float*>(run.outputs[1].data());
+  const float* before = reinterpret_cast<const float*>(run.outputs[2].data());
+  int negative = 0;
+  for (int i = 0; i < 18 * 36; ++i) {
+    negative += before[i] < 0;
+    ASSERT_EQ(after[i], std::max(before[i], 0.0f)) << i;
+    ASSERT_EQ(sum[i], before[i] + after[i]) << i;
+  }
+  EXPECT_GT(negative, 0);
+}
+
+TEST(Gates, DecideByScoreAndThreshold) {
+  Engine engine({.threads = 1});
+  const TestNetwork network(1);
+  const auto program = compile(engine, network.writer);
+  TestRun asked(program->plan(), 1, BlockMode::kGate);
+  ASSERT_FALSE(program->run_here(std::move(asked.request)).error);
+  const float score = asked.scores[0];
+  EXPECT_EQ(asked.ran[0], score > 0 ? 1 : 0);
+  TestRun at(program->plan(), 1, BlockMode::kGate, score);
+  ASSERT_FALSE(program->run_here(std::move(at.request)).error);
+  EXPECT_EQ(at.ran[0], 0);  // not greater than itself
+  TestRun below(program->plan(), 1, BlockMode::kGate, std::nextafter(score, -kInfinity));
+  ASSERT_FALSE(program->run_here(std::move(below.request)).error);
+  EXPECT_EQ(below.ran[0], 1);
+  TestRun always(program->plan(), 1, BlockMode::kRun);
+  ASSERT_FALSE(program->run_here(std::move(always.request)).error);
+  EXPECT_EQ(always.ran[0], 1);
+  EXPECT_TRUE(std::isnan(always.scores[0]));
+}
+
+TEST(Gates, RunTheBlockWhenTheScoreIsNoNumber) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (auto compare : {ops::CompareKind::kGt, ops::CompareKind::kGe, ops::CompareKind::kLt, ops::CompareKind::kLe}) {
+    EXPECT_TRUE(gate_runs(compare, nan, 0));
+  }
+  EXPECT_FALSE(gate_runs(ops::CompareKind::kGt, 1, 1));
+  EXPECT_TRUE(gate_runs(ops::CompareKind::kGe, 1, 1));
+  EXPECT_FALSE(gate_runs(ops::CompareKind::kLt, 1, 1));
+  EXPECT_TRUE(gate_runs(ops::CompareKind::kLe, 1, 1));
+}
+
+// Large enough for layers to be shared among workers.
+TEST(Threads, GiveTheSameBits) {
+  const TestNetwork network(4, 48, 33);
+  std::vector<std::vector<char>> expected;
+  std::vector<float> scores;
+  for (const KernelTable* table : available_tables()) {
+    for (int threads : {1, 2, 4}) {
+      Engine engine({.threads = threads, .table = table});
+      const auto program = compile(engine, network.writer);
+      for (int repeat = 0; repeat < 3; ++repeat) {
+        TestRun run(program->plan(), 1, BlockMode::kGate, 0);
+        ASSERT_FALSE(program->run_here(std::move(run.request)).error);
+        if (expected.empty()) {
+          expected = run.outputs;
+          scores = run.scores;
+        }
+        EXPECT_EQ(run.outputs, expected) << table->name << " " << threads;
+        EXPECT_EQ(std::memcmp(run.scores.data(), scores.data(), scores.size() * sizeof(float)), 0);
+      }
+    }
+  }
+}
+
+TEST(Threads, ServeManyRunsAtOnce) {
+  Engine engine({.threads = 3});
+  const TestNetwork network(3);
+  const auto program = compile(engine, network.writer);
+  TestRun alone(program->plan(), 4, BlockMode::kGate);
+  ASSERT_FALSE(program->run_here(std::move(alone.request)).error);
+  std::vector<std::unique_ptr<TestRun>> runs;
+  std::mutex mutex;
+  std::condition_variable changed;
+  int done = 0;
+  for (int i = 0; i < 50; ++i) {
+    runs.push_back(std::make_unique<TestRun>(program->plan(), 4, BlockMode::kGate));
+    program->run(std::move(runs.back()->request), [&](const RunResult& result) {
+      EXPECT_FALSE(result.error);
+      std::lock_guard lock(mutex);
+      ++done;
+      changed.notify_one();
+    });
+  }
+  TestRun meanwhile(program->plan(), 4, BlockMode::kGate);
+  ASSERT_FALSE(program->run_here(std::move(meanwhile.request)).error);
+  std::unique_lock lock(mutex);
+  changed.wait(lock, [&] { return done == 50; });
+  for (const auto& run : runs) EXPECT_EQ(run->outputs, alone.outputs);
+  EXPECT_EQ(meanwhile.outputs, alone.outputs);
+}
+
+TEST(Runs, EndEarlyWhenAskedTo) {
+  Engine engine({.threads = 2});
+  const TestNetwork network(3);
+  const auto program = compile(engine, network.writer);
+  const int32_t flag = 1;
+  TestRun run(program->plan(), 100, BlockMode::kRun);
+  run.request.abort_flag = &flag;
+  const RunResult result = program->run_here(std::move(run.request));
+  ASSERT_TRUE(result.error);
+  EXPECT_EQ(result.error->code(), ErrorCode::kAborted);
+  EXPECT_EQ(result.instructions, 0u);
+}
+
+TEST(Runs, AreCancelledWhenTheEngineGoes) {
+  std::atomic<int> ended{0}, cancelled{0};
+  std::vector<std::unique_ptr<TestRun>> runs;
+  std::unique_ptr<CompiledProgram> program;
+  {
+    Engine engine({.threads = 2});
+    const TestNetwork network(20, 64, 33);
+    program = compile(engine, network.writer);
+    for (int i = 0; i < 20; ++i) {
+      runs.push_back(std::make_unique<TestRun>(program->plan(), 20, BlockMode::kRun));
+      program->run(std::move(runs.back()->request), [&](const RunResult& result) {
+        ++ended;
+        if (result.error && result.error->code() == ErrorCode::kAborted) ++cancelled;
+      });
+    }
+  }
+  EXPECT_EQ(ended, 20);
+  EXPECT_GT(cancelled, 0);
+}
+
+TEST(Runs, CheckTheirBuffers) {
+  Engine engine({.threads = 1});
+  const TestNetwork network(2);
+  const auto program = compile(engine, network.writer);
+  const auto rejects = [&](const std::function<void(RunRequest&)>& change) {
+    TestRun run(program->plan(), 2, BlockMode::kGate);
+    change(run.request);
+    try {
+      program->run_here(std::move(run.request));
+      ADD_FAILURE() << "the request was accepted";
+    } catch (const EngineError& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    }
+  };
+  rejects([](RunRequest& r) { r.items = 0; });
+  rejects([](RunRequest& r) { r.items = 3; });
+  rejects([](RunRequest& r) { r.items = std::numeric_limits<int64_t>::max(); });
+  rejects([](RunRequest& r) { r.inputs.clear(); });
+  rejects([](RunRequest& r) { r.inputs[0].bytes -= 4; });
+  rejects([](RunRequest& r) { r.inputs[0] = {}; });
+  rejects([](RunRequest& r) { r.outputs[0].bytes += 4; });
+  rejects([](RunRequest& r) { r.modes.pop_back(); });
+  rejects([](RunRequest& r) { r.modes[1] = 3; });
+  rejects([](RunRequest& r) { r.thresholds.push_back(0); });
+  rejects([](RunRequest& r) { r.ran = r.ran.subspan(1); });
+  rejects([](RunRequest& r) { r.scores = {}; });
+}
+
+TEST(Weights, AreSharedByProgramsAndGoWithThem) {
+  Engine engine({.threads = 1});
+  const TestNetwork network(2);
+  const auto first = compile(engine, network.writer);
+  const size_t held = engine.cached_weights();
+  EXPECT_GT(held, 0u);
+  {
+    const auto second = compile(engine, network.writer);
+    EXPECT_EQ(engine.cached_weights(), held);
+  }
+  EXPECT_EQ(engine.cached_weights(), held);
+  EXPECT_EQ(first->plan().blocks.size(), 2u);
+}
+
+}  // namespace
+}  // namespace rskip::test
