@@ -23,6 +23,7 @@ export interface ReportOptions {
 const percent = (fraction: number, digits = 1) => `${(100 * fraction).toFixed(digits)} %`;
 const EXAMPLES = 5;
 const PATHS = 12;
+const PROBLEMS = 10;
 /** Rows of what is told by class, the most frequent first. */
 const MOST_CLASSES = 40;
 /** Points that a score histogram is drawn from. */
@@ -418,7 +419,10 @@ function provenance({ header }: AuditSummary, { problems = [] }: ReportOptions):
       'log',
       problems.length === 0
         ? 'every line continues the one before it'
-        : problems.map((p) => escapeHtml(p.message)).join('<br>'),
+        : `${problems.length.toLocaleString('en')} problems<br>${problems
+            .slice(0, PROBLEMS)
+            .map(({ message }) => escapeHtml(message))
+            .join('<br>')}`,
     ],
   ];
   return { title: 'Provenance', body: renderTable(['what', 'value'], rows) };

@@ -7,6 +7,7 @@ import { type AuditSummary, summarise } from '../audit/summary.js';
 import { openDataset, takeEvenly } from '../data/dataset.js';
 import { encodeThumbnail } from '../data/image.js';
 import { ResidualSkipError } from '../errors.js';
+import { noteProblems } from './audit-log.js';
 import { Classifier } from './classifier.js';
 import { type Io, paint, startProgress } from './io.js';
 import { type Column, formatTable, percent, plural } from './table.js';
@@ -32,7 +33,7 @@ export function addAuditCommand(program: Command, io: Io): void {
 
 async function audit(path: string, options: AuditOptions, io: Io): Promise<void> {
   const { entries, problems } = await readAudit(path);
-  for (const { message } of problems) io.err(`note: ${path}: ${message}\n`);
+  noteProblems(path, problems, io);
   if (entries.length === 0) throw new ResidualSkipError('INVALID_DATA', `${path} holds no item yet`);
   const summary = summarise(entries);
   if (options.output) {

@@ -3,6 +3,7 @@ import { readAudit } from '../audit/read.js';
 import { type ReplayItem, type ReplayReport, replayAudit } from '../audit/replay.js';
 import { openDataset, type Sample } from '../data/dataset.js';
 import { ResidualSkipError } from '../errors.js';
+import { noteProblems } from './audit-log.js';
 import { Classifier } from './classifier.js';
 import { type Io, paint, startProgress } from './io.js';
 import { addEngineOptions, type EngineOptions } from './options.js';
@@ -30,7 +31,7 @@ export function addReplayCommand(program: Command, io: Io): void {
 
 async function replay(path: string, options: ReplayOptions, io: Io): Promise<void> {
   const { entries, problems } = await readAudit(path);
-  for (const { message } of problems) io.err(`note: ${path}: ${message}\n`);
+  noteProblems(path, problems, io);
   const model = options.model ?? entries.at(-1)?.header.model.source;
   if (!model) {
     throw new ResidualSkipError('INVALID_ARGUMENT', `${path} doesn't say where its model is; give --model`);

@@ -1,0 +1,166 @@
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import sharp from 'sharp';
+import { auditLog } from '../../lib/audit/log.js';
+import type { RunContext, RunEvent } from '../../lib/skip/observer.js';
+import { DIST, describeBuilt } from '../helpers/dist.js';
+import { folderOf, removeFolders } from '../helpers/files.js';
+import { uniform } from '../helpers/random.js';
+import { runContext, runEvent } from '../helpers/run-event.js';
+
+const ITEMS = 10_000;
+const BLOCKS = 15;
+const folder = folderOf({});
+const trace = join(folder, 'trace.ndjson');
+const page = join(folder, 'report.html');
+afterAll(removeFolders);
+
+/** An item with random scores that lean to skipping; a few are guarded, and a few leave at an exit. */
+function randomRun(context: RunContext, random: () => number, seed: number): RunEvent {
+  const scores = Array.from({ length: BLOCKS }, (_, i) => random() - 0.1 * (i % 5));
+  const event = runEvent(context, [scores], seed);
+  const kind = random();
+  if (kind > 0.1) return event;
+  const [item] = event.trace.items;
+  const blocks = item!.blocks.map((block, i) =>
+    kind < 0.05
+      ? { ...block, ran: true, reason: 'guard' as const }
+      : i < 9
+        ? block
+        : { ...block, ran: false, score: null, threshold: null, reason: 'exit' as const },
+  );
+  const exits =
+    kind < 0.05 ? [] : [{ after: 'block8', score: Math.fround(0.9), threshold: 0.8, taken: true }];
+  return { ...event, trace: { ...event.trace, items: [{ ...item!, blocks, exits }] } };
+}
+
+async function writeTrace(): Promise<void> {
+  const random = uniform(6);
+  const context = runContext(BLOCKS);
+  const log = auditLog({ path: trace, labels: ['night & day', '<script>alert(1)</script>'] });
+  log.onAttach({ runFull: async () => ({}), setFullDepth: () => {} });
+  for (let i = 0; i < ITEMS; i++) {
+    log.onRun(randomRun(context, random, i));
+    if (i % 100 === 0) await log.timeFull({});
+  }
+  await log.onRelease();
+}
+
+// The charts' library has ES modules only, which Node runs and Jest does not.
+describeBuilt(`the report of ${ITEMS} items`, () => {
+  beforeAll(async () => {
+    await writeTrace();
+    const { status, stderr } = spawnSync(
+      process.execPath,
+      [join(DIST, 'cli/main.js'), 'audit', trace, '-o', page],
+      { encoding: 'utf8' },
+    );
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+  });
+
+  test('is one page below 2 MB, without scripts and without the network', () => {
+    expect(statSync(page).size).toBeLessThan(2e6);
+    const html = readFileSync(page, 'utf8');
+    expect(html).not.toMatch(/<(script|link|iframe|object|embed|base)\b/i);
+    expect(html).not.toMatch(/\b(src|href|action|poster|srcset)\s*=\s*["']?(?!data:|#)/i);
+    expect(html).not.toMatch(/url\(\s*["']?(?!#|data:)|@import/i);
+    expect(html).not.toMatch(/\son\w+\s*=/i);
+  });
+
+  test('has every section, and its charts', () => {
+    const html = readFileSync(page, 'utf8');
+    const titles = [...html.matchAll(/<h2>(.*?)<\/h2>/g)].map(([, title]) => title);
+    expect(titles).toEqual([
+      'Over time',
+      'Skip rate by block',
+      'Gate scores',
+      'By class and block',
+      'Depth',
+      'Most frequent paths',
+      'One class against another',
+      'Guards, exits and trips',
+      'Examples',
+      'Provenance',
+    ]);
+    const charts = [...html.matchAll(/<svg role="img" aria-label="(.*?)"/g)].map(([, label]) => label);
+    expect(charts).toEqual([
+      'layers bypassed over time',
+      'latency saved over time',
+      'median ms an item over time',
+      'skip rate by block',
+      'distribution of gate scores',
+      'skip rate by answer and block',
+      'distribution of depth',
+      'confidence against depth',
+      expect.stringContaining('skip rates of'),
+    ]);
+    expect(html).toContain('every line continues the one before it');
+    expect(html).toContain('night &amp; day');
+  });
+
+  test('tells the same numbers as the trace', () => {
+    const { stdout } = spawnSync(process.execPath, [join(DIST, 'cli/main.js'), 'audit', trace, '--json'], {
+      encoding: 'utf8',
+    });
+    const summary = JSON.parse(stdout);
+    const records = readFileSync(trace, 'utf8')
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line))
+      .filter(({ type }) => type === 'item');
+    expect(summary.items).toBe(records.length);
+    const paths = new Set(records.map(({ ran }) => ran));
+    expect(summary.distinctPaths).toBe(paths.size);
+    const guarded = records.filter(({ reasons }) => reasons.includes('v')).length;
+    const left = records.filter(({ reasons }) => reasons.includes('x')).length;
+    expect(summary.reasons).toMatchObject({ v: guarded, x: left });
+    const html = readFileSync(page, 'utf8');
+    for (const count of [guarded, left]) expect(html).toContain(`<td class="n">${count}</td>`);
+    const skipped = records.filter(({ ran }) => ran[3] === '0').length / records.length;
+    expect(summary.blocks[3].skipRate).toBeCloseTo(skipped, 12);
+    expect(html).toContain(`${(100 * skipped).toFixed(0)} %`);
+  });
+
+  const chromium = ['/usr/bin/chromium', '/usr/bin/chromium-browser'].find((path) => existsSync(path));
+  if (!chromium) console.log('there is no Chromium: how the report looks is not checked');
+  (chromium ? test : test.skip).each([
+    ['light', 1, [255, 255, 255]],
+    ['dark', 0, [18, 18, 18]],
+  ] as const)('can be read in headless Chromium, %s', async (_, scheme, background) => {
+    const shot = join(folder, `${scheme}.png`);
+    const height = 3200;
+    const { status, stderr } = spawnSync(
+      chromium!,
+      [
+        ...[
+          '--headless',
+          '--no-sandbox',
+          '--disable-gpu',
+          '--disable-quic',
+          '--no-first-run',
+          '--hide-scrollbars',
+        ],
+        ...['--disable-background-networking', '--disable-component-update', '--disable-sync'],
+        ...['--host-resolver-rules=MAP * ~NOTFOUND', `--user-data-dir=${folderOf({})}`],
+        ...[`--window-size=1060,${height}`, `--blink-settings=preferredColorScheme=${scheme}`],
+        ...[`--screenshot=${shot}`, `file://${page}`],
+      ],
+      { encoding: 'utf8', timeout: 50_000 },
+    );
+    expect({ status, written: existsSync(shot), stderr }).toMatchObject({ status: 0, written: true });
+    const { data, info } = await sharp(shot).removeAlpha().raw().toBuffer({ resolveWithObject: true });
+    expect([info.width, info.height]).toEqual([1060, height]);
+    expect([...data.subarray(0, 3)]).toEqual(background);
+    // Text and charts stand out from the background in every fifth of the page.
+    const rows = height / 5;
+    for (let part = 0; part < 5; part++) {
+      let contrasting = 0;
+      for (let i = 3 * 1060 * rows * part; i < 3 * 1060 * rows * (part + 1); i += 3) {
+        const distance = Math.max(...background.map((value, c) => Math.abs(data[i + c]! - value)));
+        if (distance > 100) contrasting++;
+      }
+      expect(contrasting / (1060 * rows)).toBeGreaterThan(0.005);
+    }
+  });
+});
