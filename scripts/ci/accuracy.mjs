@@ -33,7 +33,7 @@ function check(name, got, expected) {
 const data = mkdtempSync(join(tmpdir(), 'cifar10-'));
 try {
   execFileSync('tar', ['-xzf', archive, '-C', data]);
-  for (const name of readdirSync('models').filter((entry) => existsSync(`models/${entry}/reference.json`))) {
+  for (const name of readdirSync('models').filter((entry) => entry.startsWith('cifar10-'))) {
     const { accuracyOnTest } = JSON.parse(readFileSync(`models/${name}/reference.json`, 'utf8'));
     const report = evaluate(`models/${name}`, join(data, 'cifar10/test'));
     console.log(`${name}: ${JSON.stringify(report)}`);
