@@ -104,7 +104,8 @@ function compare(
       };
     }
     if (before !== after) {
-      return { line, item, what: 'score', block, recorded: String(before), replayed: String(after) };
+      const said = (value: number | null) => (value === null ? 'not asked' : String(value));
+      return { line, item, what: 'score', block, recorded: said(before), replayed: said(after) };
     }
   }
   if (record.output === output) return undefined;
