@@ -1,20 +1,28 @@
 // Writes a model's program with inputs made from a seed, for test/native/program_hash.cc:
-//   node scripts/dump-program.mjs MODEL.onnx OUT [SHAPE [ITEMS]]        (needs `npm run build:ts`)
-// SHAPE, such as 1x3x32x32, is that of the first input.
+//   node scripts/dump-program.mjs MODEL OUT [SHAPE [ITEMS]]        (needs `npm run build:ts`)
+// SHAPE, such as 1x3x32x32, is that of the first input; not needed where only the batch is open.
 //
 // Little-endian: "RSKPROG1", then 32-bit counts before everything: words; constants (id, data type, bytes); items;
 // inputs (bytes); block modes; thresholds. Bytes are padded to multiples of 4.
 import { writeFileSync } from 'node:fs';
 
 const { encodeProgram } = await import('../dist/esm/backends/encode.js');
+const { findModel } = await import('../dist/esm/data/model-files.js');
 const { loadModel } = await import('../dist/esm/model/load.js');
 const { compileModel } = await import('../dist/esm/model/lower.js');
 
-const [model, out, shapeText = '1x3x32x32', itemsText = '4'] = process.argv.slice(2);
-if (!out) throw new Error('usage: dump-program.mjs MODEL.onnx OUT [SHAPE [ITEMS]]');
-const shape = shapeText.split('x').map(Number);
-const loaded = await loadModel(model);
-const program = compileModel(loaded, new Map([[loaded.inputs[0].name, { shape }]]));
+const [path, out, shapeText, itemsText = '4'] = process.argv.slice(2);
+if (!out) throw new Error('usage: dump-program.mjs MODEL OUT [SHAPE [ITEMS]]');
+const model = await loadModel((await findModel(path)).model);
+const [input] = model.inputs;
+const shape =
+  shapeText?.split('x').map(Number) ??
+  input.shape.map((length, axis) => {
+    if (typeof length === 'number') return length;
+    if (axis === 0) return 1;
+    throw new Error(`give a SHAPE for [${input.shape.join(', ')}]`);
+  });
+const program = compileModel(model, new Map([[input.name, { shape }]]));
 const { words, constants, ids } = encodeProgram(program);
 const items = program.batching === 'whole' ? 1 : Number(itemsText);
 
