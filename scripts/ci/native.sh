@@ -32,4 +32,8 @@ case $kind in
   neon) build -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake ;;
 esac
 ctest --test-dir "$folder" -j 2 --output-on-failure
-if [[ $kind == neon ]]; then compare_with_host; fi
+if [[ $kind == neon ]]; then
+  compare_with_host
+  node scripts/ci/replay-native.mjs models/cifar10-resnet32-gated examples/images \
+    qemu-aarch64 -L /usr/aarch64-linux-gnu "$folder/program_hash"
+fi

@@ -1,0 +1,49 @@
+// Records what a session decides and answers for a folder of images, and runs the same inputs in another build of the
+// native core; the hashes must be the same.
+//   node scripts/ci/replay-native.mjs MODEL IMAGES COMMAND...        COMMAND is program_hash, an emulator before it
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+const { Classifier } = await import('../../dist/esm/cli/classifier.js');
+const { decodeImage } = await import('../../dist/esm/data/image.js');
+
+const [model, images, ...command] = process.argv.slice(2);
+const names = readdirSync(images).sort();
+
+/** FNV-1a of 64 bits, as in test/native/program_hash.cc. */
+let hash = 0xcbf29ce484222325n;
+function mix(bytes) {
+  for (const byte of bytes) hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n);
+}
+
+const inputs = [];
+const runs = [];
+const classifier = await Classifier.open(model, {}, { out: () => {}, err: console.error, color: false });
+const files = names.map((name) => ({ name, load: () => decodeImage(join(images, name)) }));
+for await (const { tensor } of classifier.prepare(files)) {
+  inputs.push(
+    Buffer.from(new Uint8Array(tensor.data.buffer, tensor.data.byteOffset, tensor.data.byteLength)),
+  );
+  runs.push(await classifier.session.run(classifier.feeds(tensor), { trace: true }));
+}
+const { isa } = classifier.session;
+for (const name of classifier.session.outputNames) {
+  for (const { outputs } of runs) mix(new Uint8Array(outputs[name].data.buffer));
+}
+const decisions = runs.flatMap(({ trace }) => trace.items[0].blocks);
+mix(decisions.map(({ ran }) => Number(ran)));
+for (const { score } of decisions) if (score !== null) mix(new Uint8Array(Float32Array.of(score).buffer));
+await classifier.release();
+
+const recorded = hash.toString(16).padStart(16, '0');
+const folder = mkdtempSync(join(tmpdir(), 'replay-native-'));
+writeFileSync(join(folder, 'inputs'), Buffer.concat(inputs));
+const program = join(folder, 'program');
+const dump = ['scripts/dump-program.mjs', model, program, '1x3x32x32', join(folder, 'inputs')];
+execFileSync(process.execPath, dump, { stdio: 'inherit' });
+const replayed = execFileSync(command[0], [...command.slice(1), program], { encoding: 'utf8' }).trim();
+rmSync(folder, { recursive: true });
+console.log(`${names.length} items, ${isa}: ${recorded}; replayed: ${replayed}`);
+console.log(replayed.startsWith(`${recorded} `) ? '1 passed, 0 failed' : '0 passed, 1 failed');
