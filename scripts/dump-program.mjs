@@ -1,10 +1,11 @@
 // Writes a model's program with inputs made from a seed, for test/native/program_hash.cc:
 //   node scripts/dump-program.mjs MODEL OUT [SHAPE [ITEMS]]        (needs `npm run build:ts`)
-// SHAPE, such as 1x3x32x32, is that of the first input; not needed where only the batch is open.
+// SHAPE, such as 1x3x32x32, is that of the first input; not needed where only the batch is open. ITEMS is how many, or
+// a file with the float32 values of the only input.
 //
 // Little-endian: "RSKPROG1", then 32-bit counts before everything: words; constants (id, data type, bytes); items;
 // inputs (bytes); block modes; thresholds. Bytes are padded to multiples of 4.
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 
 const { encodeProgram } = await import('../dist/esm/backends/encode.js');
 const { findModel } = await import('../dist/esm/data/model-files.js');
@@ -24,7 +25,11 @@ const shape =
   });
 const program = compileModel(model, new Map([[input.name, { shape }]]));
 const { words, constants, ids } = encodeProgram(program);
-const items = program.batching === 'whole' ? 1 : Number(itemsText);
+const given = /^\d+$/.test(itemsText)
+  ? undefined
+  : new Float32Array(new Uint8Array(readFileSync(itemsText)).buffer);
+const elements = shape.reduce((a, b) => a * b, 1);
+const items = program.batching === 'whole' ? 1 : given ? given.length / elements : Number(itemsText);
 
 /** Smooth random images, so that scores spread: sums of a few waves. */
 function inputData(elements) {
@@ -60,7 +65,7 @@ int(items, program.inputs.length);
 for (const { value, batched } of program.inputs) {
   const { dtype, shape: dims } = program.values[value];
   if (dtype !== 'float32') throw new Error(`input of type ${dtype}`);
-  bytes(inputData(dims.reduce((a, b) => a * b, 1) * (batched ? items : 1)));
+  bytes(given ?? inputData(dims.reduce((a, b) => a * b, 1) * (batched ? items : 1)));
 }
 bytes(Uint8Array.from(program.blocks, ({ gate }) => (gate ? 2 : 0)));
 bytes(Float32Array.from(program.blocks, ({ gate }) => gate?.threshold ?? 0));

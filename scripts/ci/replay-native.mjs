@@ -18,23 +18,23 @@ function mix(bytes) {
   for (const byte of bytes) hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n);
 }
 
+const bytesOf = ({ buffer, byteOffset, byteLength }) => new Uint8Array(buffer, byteOffset, byteLength);
+
 const inputs = [];
 const runs = [];
 const classifier = await Classifier.open(model, {}, { out: () => {}, err: console.error, color: false });
 const files = names.map((name) => ({ name, load: () => decodeImage(join(images, name)) }));
 for await (const { tensor } of classifier.prepare(files)) {
-  inputs.push(
-    Buffer.from(new Uint8Array(tensor.data.buffer, tensor.data.byteOffset, tensor.data.byteLength)),
-  );
+  inputs.push(Buffer.from(bytesOf(tensor.data)));
   runs.push(await classifier.session.run(classifier.feeds(tensor), { trace: true }));
 }
 const { isa } = classifier.session;
 for (const name of classifier.session.outputNames) {
-  for (const { outputs } of runs) mix(new Uint8Array(outputs[name].data.buffer));
+  for (const { outputs } of runs) mix(bytesOf(outputs[name].data));
 }
 const decisions = runs.flatMap(({ trace }) => trace.items[0].blocks);
 mix(decisions.map(({ ran }) => Number(ran)));
-for (const { score } of decisions) if (score !== null) mix(new Uint8Array(Float32Array.of(score).buffer));
+for (const { score } of decisions) if (score !== null) mix(bytesOf(Float32Array.of(score)));
 await classifier.release();
 
 const recorded = hash.toString(16).padStart(16, '0');
