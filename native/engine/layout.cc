@@ -49,18 +49,26 @@ PlanarView planar_view(const ImageLayout& layout) {
 }
 
 void HaloFill::run(const Frame& frame, int part, int parts) const {
-  float* base = frame.at<float>(place);
   const int64_t planes = static_cast<int64_t>(layout.planes) * layout.image.n;
+  const int64_t begin = planes * part / parts, end = planes * (part + 1) / parts;
+  float* plane = frame.at<float>(place) + begin * layout.plane_stride;
   const ptrdiff_t interior = static_cast<ptrdiff_t>(layout.image.w) * layout.unit;
-  for (int64_t plane = planes * part / parts; plane < planes * (part + 1) / parts; ++plane) {
-    float* from = base + plane * layout.plane_stride;
-    float* const end = from + layout.plane_stride;
-    float* row = from + layout.origin;
-    for (int h = 0; h < layout.image.h; ++h, row += layout.row_stride) {
-      std::memset(from, 0, static_cast<size_t>(row - from) * sizeof(float));
-      from = row + interior;
+  const ptrdiff_t gap = layout.row_stride - interior;
+  for (int64_t i = begin; i < end; ++i, plane += layout.plane_stride) {
+    float* from = plane + layout.origin;
+    std::memset(plane, 0, static_cast<size_t>(from - plane) * sizeof(float));
+    from += interior;
+    if (gap == 2 * kLanes) {
+      // By far the most common: a pixel on either side. A call for every row would cost more than the stores.
+      for (int h = 1; h < layout.image.h; ++h, from += layout.row_stride) std::memset(from, 0, 2 * kLanes * sizeof(float));
+    } else if (gap > 0) {
+      for (int h = 1; h < layout.image.h; ++h, from += layout.row_stride) {
+        std::memset(from, 0, static_cast<size_t>(gap) * sizeof(float));
+      }
+    } else {
+      from += (layout.image.h - 1) * layout.row_stride;
     }
-    std::memset(from, 0, static_cast<size_t>(end - from) * sizeof(float));
+    std::memset(from, 0, static_cast<size_t>(plane + layout.plane_stride - from) * sizeof(float));
   }
 }
 

@@ -1,5 +1,6 @@
 // The parts of the engine one by one: memory plan, layouts, CPU budget, worker pool.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cmath>
