@@ -1,5 +1,5 @@
 // Builds lib/ with tsc: ES modules into dist/esm and, for what index.ts exports, CommonJS into dist/cjs. Writes the
-// JSON schema of policies.
+// JSON schemas of policies and of audit records.
 import { execFileSync } from 'node:child_process';
 import { rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -18,4 +18,10 @@ for (const [format, type] of [
 }
 
 const { policySchema } = await import('../dist/esm/skip/policy.js');
-writeFileSync('dist/policy.schema.json', `${JSON.stringify(z.toJSONSchema(policySchema), null, 2)}\n`);
+const { auditLineSchema } = await import('../dist/esm/audit/record.js');
+for (const [name, schema] of [
+  ['policy', policySchema],
+  ['audit', auditLineSchema],
+]) {
+  writeFileSync(`dist/${name}.schema.json`, `${JSON.stringify(z.toJSONSchema(schema), null, 2)}\n`);
+}

@@ -73,9 +73,20 @@ const fullSchema = z.strictObject({
   milliseconds: z.number().meta({ description: 'Wall-clock time of the same item with every block run.' }),
 });
 
-export const auditRecordSchema = z
-  .discriminatedUnion('type', [headerSchema, itemSchema, fullSchema])
-  .meta({ title: 'Audit record of residual-skip' });
+const auditRecordSchema = z.discriminatedUnion('type', [headerSchema, itemSchema, fullSchema]);
+
+const link = z
+  .string()
+  .regex(/^[0-9a-f]{16}$/)
+  .meta({ description: 'SHA-256 of the link before and this line without its link, the first 16 digits.' });
+/** A line as it stands in the file. */
+export const auditLineSchema = z
+  .discriminatedUnion('type', [
+    headerSchema.extend({ link }),
+    itemSchema.extend({ link }),
+    fullSchema.extend({ link }),
+  ])
+  .meta({ title: 'Line of an audit log of residual-skip' });
 
 export type AuditHeader = z.infer<typeof headerSchema>;
 export type AuditItem = z.infer<typeof itemSchema>;

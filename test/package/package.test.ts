@@ -40,7 +40,12 @@ describe('the packed package', () => {
     ];
     expect([...top].filter((name) => name !== 'prebuilds').sort()).toEqual(allowed);
     expect(installed.files).toEqual(
-      expect.arrayContaining(['dist/esm/index.js', 'dist/cjs/index.js', 'dist/policy.schema.json']),
+      expect.arrayContaining([
+        'dist/esm/index.js',
+        'dist/cjs/index.js',
+        'dist/policy.schema.json',
+        'dist/audit.schema.json',
+      ]),
     );
     expect(installed.size).toBeLessThan(8e6);
   });

@@ -11,7 +11,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type AuditLogOptions, auditLog, hashItem } from '../../../lib/audit/log.js';
 import { readAudit } from '../../../lib/audit/read.js';
-import { shortFloat } from '../../../lib/audit/record.js';
+import { auditLineSchema, shortFloat } from '../../../lib/audit/record.js';
 import { runContext, runEvent } from '../../helpers/run-event.js';
 
 let folder: string;
@@ -55,6 +55,28 @@ test('an item is read back as it was written', async () => {
   expect(record.output).toBe(hashItem(event.outputs, 1, 2));
   expect(record.top.map(([index]) => index).sort()).toEqual([0, 1]);
   expect(log.stats().auditLog).toEqual({ written: 2, lost: 0, errors: 0, lastError: null });
+});
+
+test('every line follows the published schema', async () => {
+  const log = auditLog({ path });
+  log.onAttach({ runFull: async () => ({}), setFullDepth: () => {} });
+  log.onRun(runEvent(runContext(), [[0.1, Number.NaN, 3]]));
+  await log.timeFull({});
+  await log.onRelease();
+  const lines = readFileSync(path, 'utf8').trimEnd().split('\n');
+  expect(lines.map((line) => auditLineSchema.parse(JSON.parse(line)).type)).toEqual([
+    'header',
+    'item',
+    'full',
+  ]);
+  const [entry] = (await readAudit(path)).entries;
+  expect(entry!.fullMilliseconds).toBeGreaterThanOrEqual(0);
+});
+
+test('a time in full needs an item before it', async () => {
+  const log = auditLog({ path });
+  await expect(log.timeFull({})).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+  await log.onRelease();
 });
 
 test('inputs are copied before onRun returns: the caller may write over them', async () => {
