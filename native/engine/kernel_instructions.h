@@ -20,6 +20,7 @@ struct PlanarOperand {
 
 struct ConvOperands {
   std::shared_ptr<const PackedConv> conv;
+  std::shared_ptr<const PackedConv> packed;  // what `conv` shares its weights with, kept for others to find
   bool planar = false;
   BlockedOperand x;
   PlanarOperand x_planar;

@@ -98,12 +98,12 @@ bool PlanBuilder::lower_conv(const Step& step) {
   const ConvAlgorithm algorithm = choose_conv_algorithm(shape);
   const Halo halo = conv_input_halo(shape, algorithm);
 
+  // Weights are packed alike for every height and width, so that all compiled shapes of a model share them.
   const auto packed = std::make_shared<std::shared_ptr<const PackedConv>>();
   const WeightCache::Key key = {constant_id(weight), constant_id(bias), kPackedConv, static_cast<int64_t>(algorithm),
-                                x.c, x.h, x.w, y.c, y.h, y.w, shape.kernel_h, shape.kernel_w, shape.stride_h,
-                                shape.stride_w, shape.dilation_h, shape.dilation_w, shape.pad.top, shape.pad.left,
-                                shape.pad.bottom, shape.pad.right, shape.groups};
-  packing_.push_back([this, key, packed, shape, algorithm, w = constant_floats(weight), b = constant_floats(bias)] {
+                                x.c, y.c, shape.kernel_h, shape.kernel_w, shape.groups};
+  add_packing(value(weight).elements, [this, key, packed, shape, algorithm, w = constant_floats(weight),
+                                       b = constant_floats(bias)] {
     *packed = context_.weights.get<PackedConv>(key, [&] { return pack_conv(shape, algorithm, w, b); });
   });
 
@@ -120,7 +120,8 @@ bool PlanBuilder::lower_conv(const Step& step) {
   draft.make = [=, act = step.act](const PlanBuilder& b) {
     return for_images(y.n, [&](int n) {
       ConvOperands o;
-      o.conv = *packed;
+      o.conv = rebind_conv(**packed, shape);
+      o.packed = *packed;
       o.planar = planar;
       if (planar) {
         o.x_planar = b.planar(from, n);
@@ -162,7 +163,7 @@ void PlanBuilder::draft_gemm(const Step& step, int m, int k, int n, bool trans_b
   const int32_t residual = product ? kNone : step.inputs[3];
   const auto packed = std::make_shared<std::shared_ptr<const PackedGemm>>();
   const WeightCache::Key key = {constant_id(b_id), constant_id(c_id), kPackedGemm, k, n, trans_b};
-  packing_.push_back([this, key, packed, k, n, trans_b, w = constant_floats(b_id), c = constant_floats(c_id)] {
+  add_packing(value(b_id).elements, [this, key, packed, k, n, trans_b, w = constant_floats(b_id), c = constant_floats(c_id)] {
     *packed = context_.weights.get<PackedGemm>(key, [&] { return pack_gemm(k, n, w, trans_b, c); });
   });
   const NodeId from = request(step.inputs[0], Form::kDense);

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "engine/kernel_instructions.h"
@@ -133,6 +134,7 @@ class PlanBuilder {
   // Between buffers of one value or of two values of one shape. on_skip_of: done only when that block is skipped.
   void draft_conversion(NodeId from, NodeId to, int32_t on_skip_of = kNone);
   void add_draft(Draft draft);
+  void add_packing(int64_t elements, std::function<void()> pack) { packing_.push_back({elements, std::move(pack)}); }
   void add_edge(int32_t target_step);
   void drop_conversions(int32_t step);
   ImageLayout layout(NodeId node) const;
@@ -158,7 +160,11 @@ class PlanBuilder {
   std::vector<Draft> drafts_;
   std::vector<NodeId> home_;            // the form in which a value is first written
   std::vector<int32_t> writers_;        // steps that write a value
-  std::vector<std::function<void()>> packing_;
+  struct Packing {
+    int64_t elements;
+    std::function<void()> pack;
+  };
+  std::vector<Packing> packing_;
 
   struct Conversion {
     int32_t value;

@@ -105,6 +105,12 @@ std::shared_ptr<const PackedConv> pack_conv(const ConvShape& shape, ConvAlgorith
   return packed;
 }
 
+std::shared_ptr<const PackedConv> rebind_conv(const PackedConv& conv, const ConvShape& shape) {
+  auto bound = std::make_shared<PackedConv>(conv);
+  bound->shape = shape;
+  return bound;
+}
+
 Halo conv_input_halo(const ConvShape& s, ConvAlgorithm algorithm) {
   Halo halo;
   halo.top = s.pad.top;

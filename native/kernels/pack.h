@@ -10,12 +10,12 @@
 
 namespace rskip {
 
-// Zeroed floats on a 64-byte boundary.
+// Zeroed floats on a 64-byte boundary. Copies share them.
 class AlignedFloats {
  public:
   AlignedFloats() = default;
   explicit AlignedFloats(size_t size)
-      : data_(static_cast<float*>(::operator new(size * sizeof(float), std::align_val_t{64}))), size_(size) {
+      : data_(static_cast<float*>(::operator new(size * sizeof(float), std::align_val_t{64})), Delete()), size_(size) {
     std::memset(data_.get(), 0, size * sizeof(float));
   }
   float* data() { return data_.get(); }
@@ -26,7 +26,7 @@ class AlignedFloats {
   struct Delete {
     void operator()(float* p) const { ::operator delete(p, std::align_val_t{64}); }
   };
-  std::unique_ptr<float, Delete> data_;
+  std::shared_ptr<float> data_;
   size_t size_ = 0;
 };
 
@@ -45,7 +45,8 @@ struct PackedConv {
   // kDirect:    per output block [input block][kh][kw][input channel of the block][16]
   // kPlanar:    per output block [input channel][kh][kw][16]
   // kDepthwise: per block [kh][kw][16]
-  // kWinograd*: per output block [point][input channel][16], transformed
+  // kWinograd*: per pair of output blocks [point][block of the pair][input channel][16], transformed; a last
+  //             block without partner is a pair of one
   AlignedFloats weights;
   AlignedFloats bias;  // whole blocks
   std::vector<ConvBlock> blocks;
@@ -71,7 +72,7 @@ struct WinogradPlan {
 inline bool is_winograd(ConvAlgorithm a) { return a == ConvAlgorithm::kWinograd2 || a == ConvAlgorithm::kWinograd4; }
 // Floats between the points of a transformed map of `floats` each: spread over the sets of the cache.
 inline ptrdiff_t winograd_point_stride(ptrdiff_t floats) { return floats / kLanes % 2 == 0 ? floats + kLanes : floats; }
-// Output blocks that are multiplied before their transform; at most two.
+// Output blocks that are multiplied before their transform.
 inline constexpr int kWinogradBlocks = 2;
 // U = G g G^T for every pair of channels, computed in double.
 void pack_winograd(const float* weight, PackedConv& packed);

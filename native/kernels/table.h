@@ -19,6 +19,8 @@ bool winograd_applies(const ConvShape& shape);
 // weight is (M, C/groups, kh, kw), bias is (M) or null. Throws std::bad_alloc.
 std::shared_ptr<const PackedConv> pack_conv(const ConvShape& shape, ConvAlgorithm algorithm, const float* weight,
                                             const float* bias);
+// The same weights, not copied, for another height, width or padding; algorithm and all else must be equal.
+std::shared_ptr<const PackedConv> rebind_conv(const PackedConv& conv, const ConvShape& shape);
 // Zero halo that the input view of this convolution must have (pads, and what tiles over-read).
 Halo conv_input_halo(const ConvShape& shape, ConvAlgorithm algorithm);
 // Scratch that one call on one worker needs, in bytes, 64-byte aligned.

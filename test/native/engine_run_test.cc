@@ -253,7 +253,7 @@ TEST(Runs, CheckTheirBuffers) {
 TEST(Weights, AreSharedByProgramsAndGoWithThem) {
   Engine engine({.threads = 1});
   const TestNetwork network(2);
-  const auto first = compile(engine, network.writer);
+  const auto program = compile(engine, network.writer);
   const size_t held = engine.cached_weights();
   EXPECT_GT(held, 0u);
   {
@@ -261,7 +261,20 @@ TEST(Weights, AreSharedByProgramsAndGoWithThem) {
     EXPECT_EQ(engine.cached_weights(), held);
   }
   EXPECT_EQ(engine.cached_weights(), held);
-  EXPECT_EQ(first->plan().blocks.size(), 2u);
+  // Another height and width with the same constants.
+  const TestNetwork larger(2, 20, 15);
+  const auto third = engine.compile(larger.writer.words(), network.writer.constants());
+  EXPECT_EQ(engine.cached_weights(), held);
+  // A program of the same shapes with constants of its own.
+  const auto fourth = compile(engine, TestNetwork(2).writer);
+  EXPECT_EQ(engine.cached_weights(), 2 * held);
+
+  // Sharing doesn't change a bit.
+  TestRun shared(third->plan(), 2, BlockMode::kGate), fresh(third->plan(), 2, BlockMode::kGate);
+  ASSERT_FALSE(third->run_here(std::move(shared.request)).error);
+  Engine other({.threads = 1});
+  ASSERT_FALSE(compile(other, larger.writer)->run_here(std::move(fresh.request)).error);
+  EXPECT_EQ(shared.outputs, fresh.outputs);
 }
 
 }  // namespace
