@@ -338,7 +338,9 @@ export class InferenceSession {
     if (this.#observers.length > 0) {
       const context = this.#contexts.of(program, call.policy, resolve(call.policy));
       const names = program.inputs.map(({ name }) => name);
-      const event = { context, inputs: tensorsAsRead(call.feeds, names, data), ...traced, milliseconds };
+      const inputsKept = data !== request.inputs;
+      const inputs = tensorsAsRead(call.feeds, names, data);
+      const event = { context, inputs, inputsKept, ...traced, milliseconds };
       void notify(this.#observers, (observer) => observer.onRun?.(event));
     }
     return call.trace ? traced : outputs;

@@ -114,14 +114,14 @@ export class AuditLog implements RunObserver {
 
   /** Copies what must be kept; hashing, encoding and writing follow once the event loop has a turn free. */
   onRun(event: RunEvent): void {
-    const { context, trace, inputs, outputs, milliseconds } = event;
+    const { context, trace, inputs, inputsKept, outputs, milliseconds } = event;
     const run = this.#runs++;
     const { items } = trace;
     const time = Date.now();
     for (const [item, { blocks, exits }] of items.entries()) {
       if (this.#options.sample < 1 && Math.random() >= this.#options.sample) continue;
-      const input = this.#options.inputs === 'hash' ? sliceBytes(inputs, item, items.length) : [];
-      const output = sliceBytes(outputs, item, items.length);
+      const input = this.#options.inputs === 'hash' ? bytesOf(inputs, item, items.length, !inputsKept) : [];
+      const output = bytesOf(outputs, item, items.length, true);
       const logits = firstFloats(outputs, item, items.length);
       const each = milliseconds / items.length;
       this.#waiting.push({
@@ -272,7 +272,7 @@ export function auditLog(options: AuditLogOptions): AuditLog {
 
 /** Hex SHA-256 of one item's tensors, as audit records hold it. */
 export function hashItem(tensors: TensorMap, item: number, items: number): string {
-  return hashBytes(sliceBytes(tensors, item, items));
+  return hashBytes(bytesOf(tensors, item, items, false));
 }
 
 function hashBytes(parts: readonly Uint8Array[]): string {
@@ -281,16 +281,17 @@ function hashBytes(parts: readonly Uint8Array[]): string {
   return hash.digest('hex');
 }
 
-/** Copies of one item's bytes of each tensor, in name order; a tensor that all items share is taken whole. */
-function sliceBytes(tensors: TensorMap, item: number, items: number): Uint8Array[] {
+/** One item's bytes of each tensor, in name order; a tensor that all items share is taken whole. */
+function bytesOf(tensors: TensorMap, item: number, items: number, copy: boolean): Uint8Array[] {
   return Object.keys(tensors)
     .sort()
     .map((name) => {
       const { data, dims } = tensors[name]!;
-      const bytes = new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
-      if (dims[0] !== items) return bytes.slice();
-      const each = bytes.length / items;
-      return bytes.slice(item * each, (item + 1) * each);
+      const { buffer, byteOffset, byteLength } = data as Float32Array;
+      const whole = dims[0] !== items;
+      const each = whole ? byteLength : byteLength / items;
+      const bytes = new Uint8Array(buffer, byteOffset + (whole ? 0 : item * each), each);
+      return copy ? bytes.slice() : bytes;
     });
 }
 

@@ -28,6 +28,8 @@ export interface RunContext {
 export interface RunEvent {
   readonly context: RunContext;
   readonly inputs: TensorMap;
+  /** The caller has no hold on `inputs`, as after `run`, which copies them: they may be kept, and not be changed. */
+  readonly inputsKept: boolean;
   /** The outputs that were asked for. */
   readonly outputs: TensorMap;
   readonly trace: SkipTrace;

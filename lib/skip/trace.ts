@@ -84,8 +84,16 @@ function reasonOf(block: Block, mode: number, tripped: boolean): SkipReason {
   return tripped ? 'tripped' : 'policy';
 }
 
+const layersKnown = new WeakMap<Program, number>();
+
 /** A gate's small layers decide about layers; to count them too would only dilute what is skipped. */
-function layersOf({ steps, blocks, cost }: Program): number {
+function layersOf(program: Program): number {
+  const known = layersKnown.get(program) ?? countLayers(program);
+  layersKnown.set(program, known);
+  return known;
+}
+
+function countLayers({ steps, blocks, cost }: Program): number {
   const ofGates = blocks
     .flatMap(({ gateFirst, first }) => steps.slice(gateFirst, first))
     .filter(({ op }) => op === 'conv' || op === 'gemm');

@@ -31,6 +31,7 @@ export function runEvent(context: RunContext, scores: readonly (readonly number[
   const items = scores.length;
   return {
     context,
+    inputsKept: false,
     inputs: {
       input: new Tensor(
         'float32',
