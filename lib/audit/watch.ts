@@ -24,7 +24,7 @@ export interface WatchOptions {
 /** One block's drift in one window. */
 export interface Drift {
   readonly block: string;
-  /** Population stability index of the scores; above 0.25 is drift. */
+  /** Population stability index of the scores; above 0.25, and what chance gives a window so short, is drift. */
   readonly psi: number;
   readonly skipRate: number;
   readonly expectedSkipRate: number;
@@ -207,7 +207,11 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
       const psi = populationStability(expected, scores);
       return [{ block, psi, skipRate, expectedSkipRate: expected.skipRate }];
     });
-    const moved = this.#drift.filter(({ psi }) => psi > PSI_DRIFT);
+    const moved = this.#drift.filter(({ block, psi }) => {
+      // By chance alone, two samples of n observations have an index of 2 (bins - 1) / n in the mean.
+      const chance = (2 * profile[block]!.edges.length) / this.#options.window;
+      return psi > PSI_DRIFT + chance;
+    });
     if (moved.length > 0) this.emit('drift', moved);
   }
 }

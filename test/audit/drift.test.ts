@@ -1,0 +1,77 @@
+import { type Drift, watch } from '../../lib/audit/watch.js';
+import { Tensor } from '../../lib/tensor.js';
+import { Network } from '../helpers/networks.js';
+import { uniform } from '../helpers/random.js';
+import { withSession } from '../helpers/sessions.js';
+
+// Looked up once: globals are slow to reach inside the test runner.
+const { floor, max, min, sqrt } = Math;
+const SIDE = 32;
+const PIXELS = 3 * SIDE * SIDE;
+const WINDOW = 150;
+const network = new Network('cifar10-resnet32-gated');
+
+type Corruption = (pixels: Float32Array, random: () => number) => Float32Array;
+
+/** What the network sees every day: the example images moved by up to two pixels, mirrored or not. */
+const usual: Corruption = (pixels, random) => {
+  const [dx, dy] = [floor(random() * 5) - 2, floor(random() * 5) - 2];
+  const mirrored = random() < 0.5;
+  const clamp = (i: number) => min(SIDE - 1, max(0, i));
+  return pixels.map((_, i) => {
+    const [c, y, x] = [floor(i / SIDE ** 2), floor(i / SIDE) % SIDE, i % SIDE];
+    const from = clamp((mirrored ? SIDE - 1 - x : x) + dx);
+    return pixels[c * SIDE ** 2 + clamp(y + dy) * SIDE + from]!;
+  });
+};
+
+/** A box of 5 x 5. */
+const blur: Corruption = (pixels) =>
+  pixels.map((_, i) => {
+    const [c, y, x] = [floor(i / SIDE ** 2), floor(i / SIDE) % SIDE, i % SIDE];
+    let [sum, count] = [0, 0];
+    for (let v = max(0, y - 2); v <= min(SIDE - 1, y + 2); v++) {
+      for (let u = max(0, x - 2); u <= min(SIDE - 1, x + 2); u++) {
+        sum += pixels[c * SIDE ** 2 + v * SIDE + u]!;
+        count++;
+      }
+    }
+    return sum / count;
+  });
+
+/** Uniform with a standard deviation of one, as wide as the normalised image itself. */
+const noise: Corruption = (pixels, random) => pixels.map((value) => value + sqrt(12) * (random() - 0.5));
+const inverted: Corruption = (pixels) => pixels.map((value) => -value);
+
+/** Drift events over windows of images: one that makes the profile, two of the usual kind, two corrupted ones. */
+async function driftsOf(corrupt: Corruption): Promise<(readonly Drift[])[]> {
+  const monitor = watch({ shadow: 0, window: WINDOW });
+  const drifts: (readonly Drift[])[] = [];
+  monitor.on('drift', (blocks) => drifts.push(blocks));
+  const { data } = await network.images();
+  const images = data.length / PIXELS;
+  const random = uniform(3);
+  await withSession(network.model, { observers: [monitor] }, async (session) => {
+    for (let window = 0; window < 5; window++) {
+      const batch = new Float32Array(WINDOW * PIXELS);
+      for (let i = 0; i < WINDOW; i++) {
+        const at = (i % images) * PIXELS;
+        const image = usual(data.slice(at, at + PIXELS), random);
+        batch.set(window > 2 ? corrupt(image, random) : image, i * PIXELS);
+      }
+      await session.run({ input: new Tensor('float32', batch, [WINDOW, 3, SIDE, SIDE]) });
+      if (window === 2) expect(drifts).toEqual([]);
+    }
+  });
+  return drifts;
+}
+
+test.each([
+  ['noise', noise],
+  ['blur', blur],
+  ['inverted images', inverted],
+])('%s: drift in every window, and none before', async (_, corrupt) => {
+  const drifts = await driftsOf(corrupt);
+  expect(drifts).toHaveLength(2);
+  for (const blocks of drifts) for (const { psi } of blocks) expect(psi).toBeGreaterThan(0.25);
+});
