@@ -142,9 +142,10 @@ class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
 class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
  public:
   static Napi::Function define(Napi::Env env) {
-    return DefineClass(env, "Engine",
-                       {InstanceMethod("compile", &EngineWrap::compile), InstanceMethod("release", &EngineWrap::release),
-                        InstanceAccessor<&EngineWrap::isa>("isa"), InstanceAccessor<&EngineWrap::threads>("threads")});
+    return DefineClass(
+        env, "Engine",
+        {InstanceMethod("compile", &EngineWrap::compile), InstanceMethod("release", &EngineWrap::release),
+         InstanceAccessor<&EngineWrap::isa>("isa"), InstanceAccessor<&EngineWrap::threads>("threads")});
   }
 
   explicit EngineWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<EngineWrap>(info) {
@@ -156,7 +157,8 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
     try {
       host_ = EngineHost::make(env, options);
     } catch (const std::exception& error) {  // no threads or no memory
-      throw_js(env, EngineError(ErrorCode::kOutOfMemory, std::string("The worker threads can't be started: ") + error.what()));
+      throw_js(env, EngineError(ErrorCode::kOutOfMemory,
+                                std::string("The worker threads can't be started: ") + error.what()));
     }
     isa_ = host_->engine()->table().name;
     threads_ = host_->engine()->threads();

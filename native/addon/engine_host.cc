@@ -7,7 +7,9 @@
 namespace rskip {
 
 PendingRun::PendingRun(Napi::Env env, std::shared_ptr<EngineHost> run_host, Napi::Value value)
-    : host(std::move(run_host)), deferred(Napi::Promise::Deferred::New(env)), pinned(Napi::Reference<Napi::Value>::New(value, 1)) {}
+    : host(std::move(run_host)),
+      deferred(Napi::Promise::Deferred::New(env)),
+      pinned(Napi::Reference<Napi::Value>::New(value, 1)) {}
 
 // On the event loop. `env` is null when the environment is ending: nobody waits any more, and its references are
 // no longer to be touched.

@@ -48,10 +48,9 @@ class Dense final : public Instruction {
       case Op::kOneHot: return ops::one_hot(x[0], x[1], s.axis, s.depth, y);
       case Op::kGather:
         if (!ops::gather(x[0], x[1], s.axis, y)) {
-          throw EngineError(ErrorCode::kInvalidArgument,
-                            "gather: an index is outside of [-n, n) with n = " +
-                                std::to_string(x[0].shape[static_cast<size_t>(s.axis)]) + " on axis " +
-                                std::to_string(s.axis));
+          throw EngineError(ErrorCode::kInvalidArgument, "gather: an index is outside of [-n, n) with n = " +
+                                                             std::to_string(x[0].shape[static_cast<size_t>(s.axis)]) +
+                                                             " on axis " + std::to_string(s.axis));
         }
         return;
       case Op::kTranspose: return ops::transpose(x[0], s.perm, y);

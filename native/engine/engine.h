@@ -97,7 +97,7 @@ class Engine {
   const KernelTable* table_;
   WeightCache weights_;
   std::mutex here_mutex_;
-  Workspace here_;  // of run_here()
+  Workspace here_;   // of run_here()
   WorkerPool pool_;  // last: its threads end before the rest goes
 };
 

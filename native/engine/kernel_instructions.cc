@@ -1,47 +1,12 @@
 #include "engine/kernel_instructions.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
+
+#include "engine/simple_instruction.h"
 
 namespace rskip {
 namespace {
-
-BlockedView resolve(const Frame& frame, const BlockedOperand& operand) {
-  BlockedView view = operand.view;
-  view.data = frame.at<float>(operand.place);
-  return view;
-}
-
-PlanarView resolve(const Frame& frame, const PlanarOperand& operand) {
-  PlanarView view = operand.view;
-  view.data = frame.at<float>(operand.place);
-  return view;
-}
-
-// A float read and written takes about as long as some multiply-adds.
-constexpr int64_t kMoveWork = 8;
-
-int64_t move_work(const BlockedView& view) {
-  return static_cast<int64_t>(view.blocks()) * kLanes * view.height * view.width * kMoveWork;
-}
-
-// An instruction from a lambda: body(frame, workspace, part, parts).
-template <class Body>
-class Simple final : public Instruction {
- public:
-  Simple(int64_t work, Body body) : work_(work), body_(std::move(body)) {}
-  int64_t shareable_work() const override { return work_; }
-
- private:
-  void compute(Frame& frame, Workspace&, int part, int parts) const override { body_(frame, part, parts); }
-  const int64_t work_;
-  const Body body_;
-};
-template <class Body>
-InstructionPtr simple(int64_t work, Body body) {
-  return std::make_unique<Simple<Body>>(work, std::move(body));
-}
 
 class Conv final : public Instruction {
  public:
@@ -121,9 +86,10 @@ InstructionPtr make_global_pool(const KernelTable& table, BlockedOperand x, bool
 
 InstructionPtr make_affine(const KernelTable& table, BlockedOperand x, Place scale, Place shift, BlockedOperand y,
                            Activation act) {
-  return simple(move_work(y.view), [kernel = table.affine_blocked, x, scale, shift, y, act](Frame& frame, int part, int parts) {
-    kernel(resolve(frame, x), frame.at<float>(scale), frame.at<float>(shift), resolve(frame, y), act, part, parts);
-  });
+  return simple(
+      move_work(y.view), [kernel = table.affine_blocked, x, scale, shift, y, act](Frame& frame, int part, int parts) {
+        kernel(resolve(frame, x), frame.at<float>(scale), frame.at<float>(shift), resolve(frame, y), act, part, parts);
+      });
 }
 
 InstructionPtr make_unary(const KernelTable& table, BlockedOperand x, BlockedOperand y, Activation act) {
@@ -134,9 +100,10 @@ InstructionPtr make_unary(const KernelTable& table, BlockedOperand x, BlockedOpe
 
 InstructionPtr make_binary(const KernelTable& table, BinaryKind kind, BlockedOperand a, BlockedOperand b,
                            BlockedOperand y, Activation act) {
-  return simple(move_work(y.view), [kernel = table.binary_blocked, kind, a, b, y, act](Frame& frame, int part, int parts) {
-    kernel(kind, resolve(frame, a), resolve(frame, b), resolve(frame, y), act, part, parts);
-  });
+  return simple(move_work(y.view),
+                [kernel = table.binary_blocked, kind, a, b, y, act](Frame& frame, int part, int parts) {
+                  kernel(kind, resolve(frame, a), resolve(frame, b), resolve(frame, y), act, part, parts);
+                });
 }
 
 InstructionPtr make_binary_channel(const KernelTable& table, BinaryKind kind, BlockedOperand a, Place v, bool reversed,
@@ -172,54 +139,6 @@ InstructionPtr make_planar_to_blocked(const KernelTable& table, PlanarOperand x,
 InstructionPtr make_blocked_to_planar(const KernelTable& table, BlockedOperand x, PlanarOperand y) {
   return simple(move_work(x.view), [kernel = table.blocked_to_planar, x, y](Frame& frame, int part, int parts) {
     kernel(resolve(frame, x), resolve(frame, y), part, parts);
-  });
-}
-
-InstructionPtr make_copy(Place x, Place y, size_t bytes) {
-  return simple(0, [x, y, bytes](Frame& frame, int, int) {
-    if (bytes > 0) std::memcpy(frame.at<void>(y), frame.at<void>(x), bytes);
-  });
-}
-
-InstructionPtr make_copy_planar(PlanarOperand x, PlanarOperand y) {
-  return simple(0, [x, y](Frame& frame, int, int) {
-    const PlanarView from = resolve(frame, x), to = resolve(frame, y);
-    for (int c = 0; c < from.channels; ++c) {
-      for (int h = 0; h < from.height; ++h) {
-        std::memcpy(to.data + c * to.plane_stride + h * to.row_stride,
-                    from.data + c * from.plane_stride + h * from.row_stride,
-                    static_cast<size_t>(from.width) * sizeof(float));
-      }
-    }
-  });
-}
-
-InstructionPtr make_copy_blocked(BlockedOperand x, BlockedOperand y) {
-  return simple(0, [x, y](Frame& frame, int, int) {
-    const BlockedView from = resolve(frame, x), to = resolve(frame, y);
-    for (int b = 0; b < from.blocks(); ++b) {
-      for (int h = 0; h < from.height; ++h) {
-        std::memcpy(to.data + b * to.block_stride + h * to.row_stride,
-                    from.data + b * from.block_stride + h * from.row_stride,
-                    static_cast<size_t>(from.width) * kLanes * sizeof(float));
-      }
-    }
-  });
-}
-
-InstructionPtr make_pad_channels(Place x, Place y, int n) {
-  return simple(0, [x, y, n](Frame& frame, int, int) {
-    float* to = frame.at<float>(y);
-    std::copy_n(frame.at<float>(x), n, to);
-    std::fill(to + n, to + whole_blocks(n), 0.0f);
-  });
-}
-
-InstructionPtr make_spread(Place x, Place y, int n) {
-  return simple(0, [x, y, n](Frame& frame, int, int) {
-    float* to = frame.at<float>(y);
-    std::fill_n(to, n, *frame.at<float>(x));
-    std::fill(to + n, to + whole_blocks(n), 0.0f);
   });
 }
 

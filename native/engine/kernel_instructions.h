@@ -58,12 +58,21 @@ InstructionPtr make_binary_span(const KernelTable& table, BinaryKind kind, Place
 InstructionPtr make_planar_to_blocked(const KernelTable& table, PlanarOperand x, BlockedOperand y);
 InstructionPtr make_blocked_to_planar(const KernelTable& table, BlockedOperand x, PlanarOperand y);
 
-// Plain copies; no kernel of the table.
+// Plain copies (move_instructions.cc); no kernel of the table.
 InstructionPtr make_copy(Place x, Place y, size_t bytes);
 InstructionPtr make_copy_planar(PlanarOperand x, PlanarOperand y);
 InstructionPtr make_copy_blocked(BlockedOperand x, BlockedOperand y);
 // y[0, n) = x[0, n), or x[0] for make_spread; then zeros up to whole blocks.
 InstructionPtr make_pad_channels(Place x, Place y, int n);
 InstructionPtr make_spread(Place x, Place y, int n);
+
+// y = x's pixels (first_row + i * row_step, first_column + j * column_step), at (top + i, left + j) and `channels`
+// channels later; zero elsewhere. Option A shortcuts are made of these.
+struct BlockedMove {
+  int first_row = 0, first_column = 0, row_step = 1, column_step = 1;
+  int rows = 0, columns = 0;
+  int top = 0, left = 0, channels = 0;
+};
+InstructionPtr make_move_blocked(BlockedOperand x, BlockedOperand y, const BlockedMove& move);
 
 }  // namespace rskip

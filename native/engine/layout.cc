@@ -60,7 +60,8 @@ void HaloFill::run(const Frame& frame, int part, int parts) const {
     from += interior;
     if (gap == 2 * kLanes) {
       // By far the most common: a pixel on either side. A call for every row would cost more than the stores.
-      for (int h = 1; h < layout.image.h; ++h, from += layout.row_stride) std::memset(from, 0, 2 * kLanes * sizeof(float));
+      for (int h = 1; h < layout.image.h; ++h, from += layout.row_stride)
+        std::memset(from, 0, 2 * kLanes * sizeof(float));
     } else if (gap > 0) {
       for (int h = 1; h < layout.image.h; ++h, from += layout.row_stride) {
         std::memset(from, 0, static_cast<size_t>(gap) * sizeof(float));

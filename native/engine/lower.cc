@@ -64,6 +64,8 @@ void PlanBuilder::lower(const Step& step) {
     case Op::kUnary: done = lower_unary(step); break;
     case Op::kBinary: done = lower_binary(step); break;
     case Op::kConcat: done = lower_concat(step); break;
+    case Op::kSlice: done = lower_slice(step); break;
+    case Op::kPad: done = lower_pad(step); break;
     case Op::kReshape: done = lower_reshape(step); break;
     default: break;
   }
@@ -100,12 +102,13 @@ bool PlanBuilder::lower_conv(const Step& step) {
 
   // Weights are packed alike for every height and width, so that all compiled shapes of a model share them.
   const auto packed = std::make_shared<std::shared_ptr<const PackedConv>>();
-  const WeightCache::Key key = {constant_id(weight), constant_id(bias), kPackedConv, static_cast<int64_t>(algorithm),
-                                x.c, y.c, shape.kernel_h, shape.kernel_w, shape.groups};
-  add_packing(value(weight).elements, [this, key, packed, shape, algorithm, w = constant_floats(weight),
-                                       b = constant_floats(bias)] {
-    *packed = context_.weights.get<PackedConv>(key, [&] { return pack_conv(shape, algorithm, w, b); });
-  });
+  const WeightCache::Key key = {
+      constant_id(weight), constant_id(bias), kPackedConv, static_cast<int64_t>(algorithm), x.c, y.c,
+      shape.kernel_h,      shape.kernel_w,    shape.groups};
+  add_packing(value(weight).elements,
+              [this, key, packed, shape, algorithm, w = constant_floats(weight), b = constant_floats(bias)] {
+                *packed = context_.weights.get<PackedConv>(key, [&] { return pack_conv(shape, algorithm, w, b); });
+              });
 
   const bool planar = algorithm == ConvAlgorithm::kPlanar;
   const NodeId from = planar ? request_planar(x_id, halo) : request_blocked(x_id, halo);
@@ -153,7 +156,8 @@ bool PlanBuilder::lower_gemm(const Step& step) {
   if (!product && step.inputs[2] != kNone && !is_constant(step.inputs[2])) return false;
   const int64_t k = a.shape.back(), n = value(step.outputs[0]).shape.back();
   if (!fits_int(k) || !fits_int(n) || a.elements == 0 || !fits_int(a.elements / k)) return false;
-  draft_gemm(step, static_cast<int>(a.elements / k), static_cast<int>(k), static_cast<int>(n), !product && step.trans_b);
+  draft_gemm(step, static_cast<int>(a.elements / k), static_cast<int>(k), static_cast<int>(n),
+             !product && step.trans_b);
   return true;
 }
 
@@ -163,9 +167,10 @@ void PlanBuilder::draft_gemm(const Step& step, int m, int k, int n, bool trans_b
   const int32_t residual = product ? kNone : step.inputs[3];
   const auto packed = std::make_shared<std::shared_ptr<const PackedGemm>>();
   const WeightCache::Key key = {constant_id(b_id), constant_id(c_id), kPackedGemm, k, n, trans_b};
-  add_packing(value(b_id).elements, [this, key, packed, k, n, trans_b, w = constant_floats(b_id), c = constant_floats(c_id)] {
-    *packed = context_.weights.get<PackedGemm>(key, [&] { return pack_gemm(k, n, w, trans_b, c); });
-  });
+  add_packing(value(b_id).elements,
+              [this, key, packed, k, n, trans_b, w = constant_floats(b_id), c = constant_floats(c_id)] {
+                *packed = context_.weights.get<PackedGemm>(key, [&] { return pack_gemm(k, n, w, trans_b, c); });
+              });
   const NodeId from = request(step.inputs[0], Form::kDense);
   const NodeId add = residual == kNone ? kNone : request(residual, Form::kDense);
   const NodeId to = target(step.outputs[0], Form::kDense);
@@ -193,7 +198,8 @@ void PlanBuilder::draft_gemm(const Step& step, int m, int k, int n, bool trans_b
 bool PlanBuilder::lower_pool(const Step& step) {
   Image x, y;
   Window2d window;
-  if (step.outputs.size() != 1 || !as_image(value(step.inputs[0]), &x) || !as_image(value(step.outputs[0]), &y)) return false;
+  if (step.outputs.size() != 1 || !as_image(value(step.inputs[0]), &x) || !as_image(value(step.outputs[0]), &y))
+    return false;
   if (!as_2d(step.window, &window)) return false;
   PoolArgs args;
   args.kernel_h = window.kernel_h;
@@ -208,8 +214,9 @@ bool PlanBuilder::lower_pool(const Step& step) {
   const NodeId from = request_blocked(step.inputs[0]);
   const NodeId to = target(step.outputs[0], Form::kBlocked);
   add_compute({.reads = {from}, .write = to, .make = [=](const PlanBuilder& b) {
-    return for_images(y.n, [&](int n) { return make_pool(b.table(), b.blocked(from, n), b.blocked(to, n), args); });
-  }});
+                 return for_images(
+                     y.n, [&](int n) { return make_pool(b.table(), b.blocked(from, n), b.blocked(to, n), args); });
+               }});
   return true;
 }
 
@@ -219,11 +226,12 @@ bool PlanBuilder::lower_global_pool(const Step& step, bool max) {
   const NodeId to = target(step.outputs[0], Form::kDense);
   const Image x = nodes_[static_cast<size_t>(from)].image;
   add_compute({.reads = {from}, .write = to, .make = [=](const PlanBuilder& b) {
-    return for_images(x.n, [&](int n) {
-      const Place y = b.place(to).plus(static_cast<int64_t>(n) * x.c * static_cast<int64_t>(sizeof(float)));
-      return make_global_pool(b.table(), b.blocked(from, n), max, y);
-    });
-  }});
+                 return for_images(x.n, [&](int n) {
+                   const Place y =
+                       b.place(to).plus(static_cast<int64_t>(n) * x.c * static_cast<int64_t>(sizeof(float)));
+                   return make_global_pool(b.table(), b.blocked(from, n), max, y);
+                 });
+               }});
   return true;
 }
 
@@ -232,145 +240,6 @@ bool PlanBuilder::lower_spatial_mean(const Step& step) {
   const size_t rank = value(step.inputs[0]).shape.size();
   if (rank < 3 || step.axes.size() != rank - 2 || step.axes[0] != 2) return false;
   return lower_global_pool(step, false);
-}
-
-bool PlanBuilder::lower_affine(const Step& step) {
-  if (!blocked_at_home(step.inputs[0]) || !is_constant(step.inputs[1]) || !is_constant(step.inputs[2])) return false;
-  const NodeId from = request_blocked(step.inputs[0]);
-  const Image x = nodes_[static_cast<size_t>(from)].image;
-  const NodeId scale = constant_channels(step.inputs[1], x.c), shift = constant_channels(step.inputs[2], x.c);
-  const NodeId to = target(step.outputs[0], Form::kBlocked);
-  add_compute({.reads = {from}, .write = to, .in_place = {from}, .make = [=, act = step.act](const PlanBuilder& b) {
-    return for_images(x.n, [&](int n) {
-      return make_affine(b.table(), b.blocked(from, n), b.place(scale), b.place(shift), b.blocked(to, n), act);
-    });
-  }});
-  return true;
-}
-
-bool PlanBuilder::lower_unary(const Step& step) {
-  const Form form = blocked_at_home(step.inputs[0]) ? Form::kBlocked : Form::kDense;
-  const NodeId from = request(step.inputs[0], form);
-  const NodeId to = target(step.outputs[0], form);
-  add_compute({.reads = {from}, .write = to, .in_place = {from}, .make = make_activation(from, to, step.act)});
-  return true;
-}
-
-MakeFn PlanBuilder::make_activation(NodeId from, NodeId to, const Activation& act) const {
-  const Node node = nodes_[static_cast<size_t>(from)];
-  if (node.form == Form::kBlocked) {
-    return [=](const PlanBuilder& b) {
-      return for_images(node.image.n, [&](int n) { return make_unary(b.table(), b.blocked(from, n), b.blocked(to, n), act); });
-    };
-  }
-  return [=, n = value(node.value).elements](const PlanBuilder& b) {
-    return make_unary_span(b.table(), b.place(from), b.place(to), n, act);
-  };
-}
-
-bool PlanBuilder::lower_binary(const Step& step) {
-  const Value &a = value(step.inputs[0]), &b = value(step.inputs[1]), &y = value(step.outputs[0]);
-  if (y.dtype != DType::kFloat32) return false;
-  const bool any_blocked = blocked_at_home(step.inputs[0]) || blocked_at_home(step.inputs[1]);
-  if (a.shape != b.shape) {
-    const int wide = a.shape == y.shape ? 0 : 1;
-    return value(step.inputs[static_cast<size_t>(wide)]).shape == y.shape &&
-           blocked_at_home(step.inputs[static_cast<size_t>(wide)]) && lower_binary_channel(step, wide);
-  }
-  const Form form = any_blocked ? Form::kBlocked : Form::kDense;
-  const auto operand = [&](int32_t id) { return any_blocked ? request_blocked(id) : request(id, form); };
-  const NodeId left = operand(step.inputs[0]), right = operand(step.inputs[1]);
-  const NodeId to = target(step.outputs[0], form);
-  Draft draft{.reads = {left, right}, .write = to, .in_place = {left, right}, .elementwise = true};
-  const Image image = nodes_[static_cast<size_t>(to)].image;
-  draft.make = [=, kind = step.binary, act = step.act, n = y.elements](const PlanBuilder& p) -> InstructionPtr {
-    if (form == Form::kDense) {
-      return make_binary_span(p.table(), kind, p.place(left), p.place(right), p.place(to), n, act);
-    }
-    return for_images(image.n, [&](int i) {
-      return make_binary(p.table(), kind, p.blocked(left, i), p.blocked(right, i), p.blocked(to, i), act);
-    });
-  };
-  add_compute(std::move(draft));
-  return true;
-}
-
-// One operand has the result's shape and is blocked; the other has one element per channel (of all images or of each),
-// or one in all.
-bool PlanBuilder::lower_binary_channel(const Step& step, int wide) {
-  const int32_t wide_id = step.inputs[static_cast<size_t>(wide)], narrow_id = step.inputs[static_cast<size_t>(1 - wide)];
-  const Value &y = value(step.outputs[0]), &narrow = value(narrow_id);
-  Ints shape(y.shape.size() - narrow.shape.size(), 1);
-  shape.insert(shape.end(), narrow.shape.begin(), narrow.shape.end());
-  if (std::any_of(shape.begin() + 2, shape.end(), [](int64_t d) { return d != 1; })) return false;
-  if (shape[0] != 1 && (shape[1] != y.shape[1] || is_constant(narrow_id))) return false;
-
-  const Image image = nodes_[static_cast<size_t>(home(wide_id))].image;
-  const NodeId from = request_blocked(wide_id);
-  const bool each = shape[0] != 1;
-  const NodeId vector = request_channels(narrow_id, image.c, each ? image.n : 1);
-  const NodeId to = target(step.outputs[0], Form::kBlocked);
-  Draft draft{.reads = {from, vector}, .write = to, .in_place = {from}};
-  draft.make = [=, kind = step.binary, act = step.act, reversed = wide == 1](const PlanBuilder& p) {
-    return for_images(image.n, [&](int n) {
-      const int64_t skip = each ? static_cast<int64_t>(n) * whole_blocks(image.c) * static_cast<int64_t>(sizeof(float)) : 0;
-      return make_binary_channel(p.table(), kind, p.blocked(from, n), p.place(vector).plus(skip), reversed,
-                                 p.blocked(to, n), act);
-    });
-  };
-  add_compute(std::move(draft));
-  return true;
-}
-
-// Along channels, where every input but the last fills whole blocks.
-bool PlanBuilder::lower_concat(const Step& step) {
-  Image y;
-  if (step.axis != 1 || !as_image(value(step.outputs[0]), &y)) return false;
-  for (size_t i = 0; i < step.inputs.size(); ++i) {
-    if (!blocked_at_home(step.inputs[i])) return false;
-    if (i + 1 < step.inputs.size() && value(step.inputs[i]).shape[1] % kLanes != 0) return false;
-  }
-  Draft draft;
-  for (int32_t id : step.inputs) draft.reads.push_back(request_blocked(id));
-  draft.write = target(step.outputs[0], Form::kBlocked);
-  draft.make = [=, from = draft.reads, to = draft.write](const PlanBuilder& p) {
-    std::vector<InstructionPtr> copies;
-    for (int n = 0; n < y.n; ++n) {
-      BlockedOperand part = p.blocked(to, n);
-      for (NodeId node : from) {
-        const BlockedOperand x = p.blocked(node, n);
-        part.view.channels = x.view.channels;
-        copies.push_back(make_copy_blocked(x, part));
-        part.place = part.place.plus(part.view.block_stride * x.view.blocks() * static_cast<int64_t>(sizeof(float)));
-      }
-    }
-    return make_sequence(std::move(copies));
-  };
-  add_compute(std::move(draft));
-  return true;
-}
-
-// A view of the same memory, but for values that several branches write.
-bool PlanBuilder::lower_reshape(const Step& step) {
-  const int32_t x_id = step.inputs[0], y_id = step.outputs[0];
-  Image x, y;
-  const bool same_image = as_image(value(x_id), &x) && as_image(value(y_id), &y) && x == y;
-  const Form form = same_image && blocked_at_home(x_id) ? Form::kBlocked : Form::kDense;
-  const NodeId from = request(x_id, form);
-  if (writers_[static_cast<size_t>(y_id)] > 1) {
-    const NodeId dense = request(x_id, Form::kDense);
-    const NodeId to = target(y_id, Form::kDense);
-    add_compute({.reads = {dense}, .write = to, .make = [=, bytes = value(x_id).bytes()](const PlanBuilder& p) {
-      return make_copy(p.place(dense), p.place(to), bytes);
-    }});
-    return true;
-  }
-  const Node source = nodes_[static_cast<size_t>(from)];
-  const NodeId view = source.arena ? add_node(y_id, form) : add_fixed(y_id, form, source.fixed);
-  home_[static_cast<size_t>(y_id)] = view;
-  if (source.arena) join(view, from);
-  add_draft({.reads = {from}, .write = view});
-  return true;
 }
 
 void PlanBuilder::lower_dense(const Step& step) {

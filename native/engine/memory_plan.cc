@@ -10,9 +10,12 @@ MemoryPlan plan_memory(const std::vector<Lifetime>& lifetimes) {
   plan.offsets.assign(lifetimes.size(), 0);
   std::vector<size_t> order(lifetimes.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return lifetimes[a].bytes > lifetimes[b].bytes; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return lifetimes[a].bytes > lifetimes[b].bytes; });
 
-  const auto rounded = [&](size_t i) { return (lifetimes[i].bytes + kArenaAlignment - 1) / kArenaAlignment * kArenaAlignment; };
+  const auto rounded = [&](size_t i) {
+    return (lifetimes[i].bytes + kArenaAlignment - 1) / kArenaAlignment * kArenaAlignment;
+  };
   std::vector<size_t> placed;  // sorted by offset
   for (const size_t i : order) {
     const Lifetime& life = lifetimes[i];

@@ -59,8 +59,12 @@ NodeId PlanBuilder::keep_constant(int32_t value_id, Form form, const WeightCache
 
 NodeId PlanBuilder::constant_dense(int32_t value_id) {
   const ConstantData& data = constant(value_id);
-  return keep_constant(value_id, Form::kDense, {data.id, kRaw},
-                       [&](float* to) { if (data.bytes > 0) std::memcpy(to, data.data, data.bytes); }, data.bytes);
+  return keep_constant(
+      value_id, Form::kDense, {data.id, kRaw},
+      [&](float* to) {
+        if (data.bytes > 0) std::memcpy(to, data.data, data.bytes);
+      },
+      data.bytes);
 }
 
 NodeId PlanBuilder::constant_channels(int32_t value_id, int channels) {
@@ -146,12 +150,13 @@ NodeId PlanBuilder::request_channels(int32_t value_id, int channels, int images)
   const int64_t padded = whole_blocks(channels) * static_cast<int64_t>(sizeof(float));
   nodes_[static_cast<size_t>(node)].bytes = static_cast<size_t>(padded * images);
   add_draft({.reads = {dense}, .write = node, .make = [=](const PlanBuilder& b) {
-    return for_images(images, [&](int n) {
-      const Place to = b.place(node).plus(n * padded);
-      if (spread) return make_spread(b.place(dense), to, channels);
-      return make_pad_channels(b.place(dense).plus(n * channels * static_cast<int64_t>(sizeof(float))), to, channels);
-    });
-  }});
+               return for_images(images, [&](int n) {
+                 const Place to = b.place(node).plus(n * padded);
+                 if (spread) return make_spread(b.place(dense), to, channels);
+                 return make_pad_channels(b.place(dense).plus(n * channels * static_cast<int64_t>(sizeof(float))), to,
+                                          channels);
+               });
+             }});
   return node;
 }
 
@@ -190,11 +195,10 @@ void PlanBuilder::draft_conversion(NodeId from, NodeId to, int32_t on_skip_of) {
   }
   // A block that is updated in place has nothing to copy when it is skipped.
   if (on_skip_of != kNone) {
-    make = [=, copy = std::move(make)](const PlanBuilder& p) {
-      return p.root(from) == p.root(to) ? nullptr : copy(p);
-    };
+    make = [=, copy = std::move(make)](const PlanBuilder& p) { return p.root(from) == p.root(to) ? nullptr : copy(p); };
   }
-  add_draft({.reads = {from}, .write = to, .make = std::move(make), .block = on_skip_of, .on_skip = on_skip_of != kNone});
+  add_draft(
+      {.reads = {from}, .write = to, .make = std::move(make), .block = on_skip_of, .on_skip = on_skip_of != kNone});
 }
 
 void PlanBuilder::add_draft(Draft draft) {

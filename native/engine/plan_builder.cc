@@ -94,7 +94,8 @@ void PlanBuilder::lower_all() {
       } else if (deciding < entering && program_.blocks[static_cast<size_t>(deciding)].first == s) {
         if (draft_of_step_.size() == static_cast<size_t>(s)) arrive(s);
         decide_block(deciding++);
-      } else if (entering < blocks && entering == ending && program_.blocks[static_cast<size_t>(entering)].gate_first == s) {
+      } else if (entering < blocks && entering == ending &&
+                 program_.blocks[static_cast<size_t>(entering)].gate_first == s) {
         if (draft_of_step_.size() == static_cast<size_t>(s)) arrive(s);
         enter_block(entering++);
       } else {
@@ -155,8 +156,11 @@ void PlanBuilder::lower_skip(int32_t index) {
   const NodeId output = home(block.output);
   draft_conversion(home(block.input), output, index);
   if (block.skip_activation.kind == ActivationKind::kNone) return;
-  add_draft({.reads = {output}, .write = output, .make = make_activation(output, output, block.skip_activation),
-             .block = index, .on_skip = true});
+  add_draft({.reads = {output},
+             .write = output,
+             .make = make_activation(output, output, block.skip_activation),
+             .block = index,
+             .on_skip = true});
 }
 
 void PlanBuilder::lower_output(size_t port) {

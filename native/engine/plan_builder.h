@@ -27,14 +27,14 @@ struct Node {
   bool zero_tail = false;  // dense: the lanes up to a whole block must be zero
   bool arena = true;       // false: `fixed` is its place
   Place fixed;
-  NodeId parent = kNone;   // union-find
+  NodeId parent = kNone;  // union-find
 };
 
 // What a class of nodes is, once all readers are known.
 struct NodeClass {
   int32_t first = -1, last = -1;  // drafts that define it first and use it last
   int32_t last_write = -1;
-  int32_t writer = -1;             // the only draft that computes it; -1 if there are several
+  int32_t writer = -1;  // the only draft that computes it; -1 if there are several
   Halo halo;
   bool zero_tail = false;
   Place place;
@@ -55,10 +55,10 @@ struct Draft {
   // True if other reads of the same memory don't matter: every element is read just before it is written.
   bool elementwise = false;
   MakeFn make{};
-  int32_t target_step = 0;    // branch, jump
-  NodeId condition = kNone;   // branch
-  int32_t block = kNone;      // enter, decide; and on-skip work
-  bool on_skip = false;       // runs only when the block is skipped
+  int32_t target_step = 0;   // branch, jump
+  NodeId condition = kNone;  // branch
+  int32_t block = kNone;     // enter, decide; and on-skip work
+  bool on_skip = false;      // runs only when the block is skipped
   bool shared_output = false;
 };
 
@@ -98,6 +98,9 @@ class PlanBuilder {
   bool lower_binary_channel(const Step& step, int wide);
   bool lower_spatial_mean(const Step& step);
   bool lower_concat(const Step& step);
+  bool lower_slice(const Step& step);
+  bool lower_pad(const Step& step);
+  void draft_move(const Step& step, const BlockedMove& move);
   bool lower_reshape(const Step& step);
   void lower_dense(const Step& step);
   void lower_skip(int32_t block);
@@ -158,8 +161,8 @@ class PlanBuilder {
 
   std::vector<Node> nodes_;
   std::vector<Draft> drafts_;
-  std::vector<NodeId> home_;            // the form in which a value is first written
-  std::vector<int32_t> writers_;        // steps that write a value
+  std::vector<NodeId> home_;      // the form in which a value is first written
+  std::vector<int32_t> writers_;  // steps that write a value
   struct Packing {
     int64_t elements;
     std::function<void()> pack;
@@ -172,12 +175,12 @@ class PlanBuilder {
     NodeId node;
     size_t draft;
   };
-  std::vector<Conversion> conversions_;  // that every path to here has made
+  std::vector<Conversion> conversions_;   // that every path to here has made
   std::multimap<int32_t, size_t> edges_;  // target step -> drafts before the jump
   std::vector<size_t> draft_of_step_;     // first draft of a step: where jumps to it land
   std::vector<size_t> draft_of_body_;     // of a block, after its gate has decided
   bool lowering_shared_outputs_ = false;
-  std::vector<NodeClass> classes_;       // by root
+  std::vector<NodeClass> classes_;  // by root
 };
 
 }  // namespace rskip

@@ -62,9 +62,8 @@ bool PlanBuilder::may_take(const Draft& draft, int32_t at, NodeId read) const {
   const NodeClass &a = classes_[static_cast<size_t>(from)], &b = classes_[static_cast<size_t>(to)];
   if (from == to || a.last > at || a.last_write >= at || b.first != at) return false;
   // A convolution may read one value twice, as its input and as its residual.
-  return draft.elementwise || std::count_if(draft.reads.begin(), draft.reads.end(), [&](NodeId other) {
-           return root(other) == from;
-         }) == 1;
+  return draft.elementwise ||
+         std::count_if(draft.reads.begin(), draft.reads.end(), [&](NodeId other) { return root(other) == from; }) == 1;
 }
 
 // The chain of in-place results that leads from a block's output back to its input, if there is one.

@@ -256,7 +256,8 @@ void check_block(const Program& program, const Block& block) {
     if (static_cast<int32_t>(s) == block.end - 1) continue;
     for (int32_t v : program.steps[s].outputs) {
       if (v == block.output) fail("a block's output is written elsewhere");
-      if (v == block.input && static_cast<int32_t>(s) >= block.gate_first) fail("a block's input is written after its start");
+      if (v == block.input && static_cast<int32_t>(s) >= block.gate_first)
+        fail("a block's input is written after its start");
     }
   }
   check_contained(program, block.first, block.end, block.output, "a skippable block");
@@ -287,9 +288,9 @@ void check_control(const Program& program) {
 
 const char* op_name(Op op) {
   static constexpr const char* kNames[kOpCount] = {
-      "conv",      "gemm",    "matmul", "affine",  "unary",     "binary", "compare", "logical", "where",
-      "cast",      "pool",    "globalPool", "reduceMean", "softmax", "argMax", "oneHot", "gather", "transpose",
-      "pad",       "slice",   "concat", "reshape", "expand",    "branch", "jump"};
+      "conv", "gemm",  "matmul",     "affine",     "unary",   "binary", "compare", "logical", "where",
+      "cast", "pool",  "globalPool", "reduceMean", "softmax", "argMax", "oneHot",  "gather",  "transpose",
+      "pad",  "slice", "concat",     "reshape",    "expand",  "branch", "jump"};
   return kNames[static_cast<size_t>(op)];
 }
 

@@ -17,9 +17,31 @@ using Ints = std::vector<int64_t>;
 
 // Order is part of the encoding: that of OPS in lib/backends/encode.ts.
 enum class Op : int32_t {
-  kConv, kGemm, kMatmul, kAffine, kUnary, kBinary, kCompare, kLogical, kWhere, kCast, kPool, kGlobalPool,
-  kReduceMean, kSoftmax, kArgMax, kOneHot, kGather, kTranspose, kPad, kSlice, kConcat, kReshape, kExpand,
-  kBranch, kJump,
+  kConv,
+  kGemm,
+  kMatmul,
+  kAffine,
+  kUnary,
+  kBinary,
+  kCompare,
+  kLogical,
+  kWhere,
+  kCast,
+  kPool,
+  kGlobalPool,
+  kReduceMean,
+  kSoftmax,
+  kArgMax,
+  kOneHot,
+  kGather,
+  kTranspose,
+  kPad,
+  kSlice,
+  kConcat,
+  kReshape,
+  kExpand,
+  kBranch,
+  kJump,
 };
 inline constexpr int kOpCount = 25;
 const char* op_name(Op op);
@@ -39,22 +61,22 @@ struct Step {
   Op op = Op::kReshape;
   std::vector<int32_t> inputs, outputs;
   Activation act;
-  ops::Window window;                     // conv (kernel from the weight's shape), pool
-  int64_t group = 1;                      // conv
-  BinaryKind binary = BinaryKind::kAdd;   // binary
+  ops::Window window;                    // conv (kernel from the weight's shape), pool
+  int64_t group = 1;                     // conv
+  BinaryKind binary = BinaryKind::kAdd;  // binary
   ops::CompareKind compare = ops::CompareKind::kGt;
   ops::LogicalKind logical = ops::LogicalKind::kAnd;
   ops::PadMode pad_mode = ops::PadMode::kConstant;
-  bool trans_b = false;                   // gemm
-  bool max = false;                       // pool, globalPool
-  bool count_include_pad = false;         // pool
-  bool column_major = false;              // pool
-  bool log = false;                       // softmax
-  bool select_last = false;               // argMax
+  bool trans_b = false;            // gemm
+  bool max = false;                // pool, globalPool
+  bool count_include_pad = false;  // pool
+  bool column_major = false;       // pool
+  bool log = false;                // softmax
+  bool select_last = false;        // argMax
   int64_t axis = 0, depth = 0;
   Ints axes, perm, pads, starts, steps;
-  float value = 0;                        // pad
-  int32_t target = 0;                     // branch, jump
+  float value = 0;     // pad
+  int32_t target = 0;  // branch, jump
 };
 
 struct Gate {

@@ -10,9 +10,7 @@ namespace rskip {
 // Order is part of the encoding of programs: float32, uint8, int32, int64, bool.
 enum class DType : int32_t { kFloat32, kUint8, kInt32, kInt64, kBool };
 
-inline size_t dtype_size(DType t) {
-  return t == DType::kInt64 ? 8 : (t == DType::kUint8 || t == DType::kBool) ? 1 : 4;
-}
+inline size_t dtype_size(DType t) { return t == DType::kInt64 ? 8 : (t == DType::kUint8 || t == DType::kBool) ? 1 : 4; }
 
 // A view; strides are those of a dense row-major tensor of this shape.
 struct TensorView {
@@ -25,7 +23,9 @@ struct TensorView {
     return n;
   }
   template <class T>
-  T* as() const { return static_cast<T*>(data); }
+  T* as() const {
+    return static_cast<T*>(data);
+  }
 };
 
 }  // namespace rskip

@@ -14,8 +14,7 @@ constexpr int64_t kMaxExtent = std::numeric_limits<int32_t>::max();
 
 class StepCheck {
  public:
-  StepCheck(const Program& program, size_t index)
-      : program_(program), index_(index), step_(program.steps[index]) {}
+  StepCheck(const Program& program, size_t index) : program_(program), index_(index), step_(program.steps[index]) {}
 
   void run();
 
@@ -295,9 +294,7 @@ void StepCheck::run() {
       require(in(0).dtype == DType::kBool, "the condition is not bool");
       require(in(1).dtype == out().dtype && in(2).dtype == out().dtype, "types differ");
       return broadcasts();
-    case Op::kCast:
-      counts(1, 1);
-      return shape_is(out(), in(0).shape);
+    case Op::kCast: counts(1, 1); return shape_is(out(), in(0).shape);
     case Op::kPool: return pool();
     case Op::kGlobalPool: {
       counts(1, 1);

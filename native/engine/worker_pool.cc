@@ -274,8 +274,7 @@ void WorkerPool::run_here(Job& job, Workspace& workspace) {
 void WorkerPool::parallel_for(int64_t n, const std::function<void(int64_t)>& body) {
   class Loop : public Job {
    public:
-    Loop(int64_t n, int max_workers, const std::function<void(int64_t)>& body)
-        : Job(n, max_workers, 0), body_(body) {}
+    Loop(int64_t n, int max_workers, const std::function<void(int64_t)>& body) : Job(n, max_workers, 0), body_(body) {}
     void run_unit(int64_t unit, Workspace&, Team&) noexcept override {
       if (failed_.load(std::memory_order_relaxed)) return;
       try {

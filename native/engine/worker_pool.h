@@ -135,10 +135,10 @@ class WorkerPool {
   void update_pending();
 
   std::mutex mutex_;
-  std::condition_variable wake_;      // workers
-  std::condition_variable job_ended_; // callers of run_here()
-  std::deque<Entry> queue_;           // jobs with units to take
-  std::vector<Job*> running_;         // jobs not ended
+  std::condition_variable wake_;       // workers
+  std::condition_variable job_ended_;  // callers of run_here()
+  std::deque<Entry> queue_;            // jobs with units to take
+  std::vector<Job*> running_;          // jobs not ended
   std::vector<Leading> leading_;
   std::vector<std::unique_ptr<Team>> teams_;
   std::vector<Team*> free_teams_;

@@ -37,8 +37,8 @@ TEST(MemoryPlan, NeverSharesBytesOfOverlappingLives) {
       EXPECT_LE(plan.offsets[i] + lives[i].bytes, plan.bytes);
       for (size_t j = 0; j < i; ++j) {
         const bool together = lives[i].first <= lives[j].last && lives[j].first <= lives[i].last;
-        const bool overlap = plan.offsets[i] < plan.offsets[j] + lives[j].bytes &&
-                             plan.offsets[j] < plan.offsets[i] + lives[i].bytes;
+        const bool overlap =
+            plan.offsets[i] < plan.offsets[j] + lives[j].bytes && plan.offsets[j] < plan.offsets[i] + lives[i].bytes;
         EXPECT_FALSE(together && overlap && lives[i].bytes > 0 && lives[j].bytes > 0);
       }
     }
@@ -137,7 +137,11 @@ TEST(WorkerPool, RunsEveryIndexOnce) {
 
 TEST(WorkerPool, RethrowsAndGoesOn) {
   WorkerPool pool(2);
-  EXPECT_THROW(pool.parallel_for(100, [](int64_t i) { if (i == 50) throw std::runtime_error("no"); }), std::runtime_error);
+  EXPECT_THROW(pool.parallel_for(100,
+                                 [](int64_t i) {
+                                   if (i == 50) throw std::runtime_error("no");
+                                 }),
+               std::runtime_error);
   std::atomic<int> count{0};
   pool.parallel_for(10, [&](int64_t) { ++count; });
   EXPECT_EQ(count, 10);

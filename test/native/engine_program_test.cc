@@ -90,11 +90,11 @@ TEST(DecodeProgram, RejectsShapesThatDoNotFit) {
     });
   };
   //                                                group, strides, pads, dilations
-  conv({1, 3, 8, 8}, {4, 3, 3, 3}, {1, 4, 8, 8}, {1, 1, 1, 0, 0, 0, 0, 1, 1});   // y is too large
-  conv({1, 3, 8, 8}, {4, 2, 3, 3}, {1, 4, 6, 6}, {1, 1, 1, 0, 0, 0, 0, 1, 1});   // channels
-  conv({1, 4, 8, 8}, {4, 2, 3, 3}, {1, 4, 6, 6}, {3, 1, 1, 0, 0, 0, 0, 1, 1});   // groups
-  conv({1, 3, 8, 8}, {4, 3, 3, 3}, {1, 4, 6, 6}, {1, 0, 1, 0, 0, 0, 0, 1, 1});   // stride 0
-  conv({1, 3, 8, 8}, {4, 3, 3, 3}, {1, 4, 4, 6}, {1, 1, 1, -1, 0, -1, 0, 1, 1}); // negative pads
+  conv({1, 3, 8, 8}, {4, 3, 3, 3}, {1, 4, 8, 8}, {1, 1, 1, 0, 0, 0, 0, 1, 1});    // y is too large
+  conv({1, 3, 8, 8}, {4, 2, 3, 3}, {1, 4, 6, 6}, {1, 1, 1, 0, 0, 0, 0, 1, 1});    // channels
+  conv({1, 4, 8, 8}, {4, 2, 3, 3}, {1, 4, 6, 6}, {3, 1, 1, 0, 0, 0, 0, 1, 1});    // groups
+  conv({1, 3, 8, 8}, {4, 3, 3, 3}, {1, 4, 6, 6}, {1, 0, 1, 0, 0, 0, 0, 1, 1});    // stride 0
+  conv({1, 3, 8, 8}, {4, 3, 3, 3}, {1, 4, 4, 6}, {1, 1, 1, -1, 0, -1, 0, 1, 1});  // negative pads
   expect_rejected([](ProgramWriter& w) { w.step(Op::kReshape, {w.input({6})}, {7}); });
   expect_rejected([](ProgramWriter& w) { w.step(Op::kTranspose, {w.input({2, 3})}, {2, 3}, {2, 0, 0}); });
   expect_rejected([](ProgramWriter& w) { w.step(Op::kSlice, {w.input({5})}, {3}, {1, 0, 3}); });
@@ -137,9 +137,9 @@ TEST(DecodeProgram, RejectsBlocksThatCannotBeSkipped) {
   ProgramWriter good;
   two_steps(good, false, 2, 4);
   EXPECT_NO_THROW(decode(good));
-  expect_rejected([](ProgramWriter& w) { two_steps(w, true, -1, -1); });   // a value of the body is read outside
-  expect_rejected([](ProgramWriter& w) { two_steps(w, false, 3, -1); });   // a jump into the body
-  expect_rejected([](ProgramWriter& w) {                                   // a jump out of it
+  expect_rejected([](ProgramWriter& w) { two_steps(w, true, -1, -1); });  // a value of the body is read outside
+  expect_rejected([](ProgramWriter& w) { two_steps(w, false, 3, -1); });  // a jump into the body
+  expect_rejected([](ProgramWriter& w) {                                  // a jump out of it
     two_steps(w, false, -1, 5);
     w.push(Op::kJump, {}, {}, {5});
     w.push(Op::kJump, {}, {}, {6});

@@ -62,7 +62,7 @@ TEST(Skipping, RunsNoKernelOfASkippedBlock) {
   const int outside = calls_of(*without, BlockMode::kRun);
   ASSERT_GT(outside, 0);
   EXPECT_EQ(calls_of(*with, BlockMode::kSkip), outside);
-  EXPECT_EQ(calls_of(*with, BlockMode::kRun), outside + 10 * 2);           // two convolutions each
+  EXPECT_EQ(calls_of(*with, BlockMode::kRun), outside + 10 * 2);               // two convolutions each
   EXPECT_EQ(calls_of(*with, BlockMode::kGate, -kInfinity), outside + 10 * 4);  // and a pool and a product
   EXPECT_EQ(calls_of(*with, BlockMode::kGate, kInfinity), outside + 10 * 2);   // the gate alone
 }

@@ -67,7 +67,8 @@ class ProgramWriter {
     ++output_count_;
   }
   void push(Op op, const Words& inputs, const Words& outputs, const Words& attributes = {}) {
-    append(steps_, {static_cast<int32_t>(op), static_cast<int32_t>(inputs.size()), static_cast<int32_t>(outputs.size())});
+    append(steps_,
+           {static_cast<int32_t>(op), static_cast<int32_t>(inputs.size()), static_cast<int32_t>(outputs.size())});
     append(steps_, inputs);
     append(steps_, outputs);
     append(steps_, attributes);
@@ -84,9 +85,9 @@ class ProgramWriter {
                const Activation& act = {}) {
     const Words shape = shapes_[static_cast<size_t>(x)];
     const int32_t taps = shape[1] * kernel * kernel, pad = kernel / 2;
-    const int32_t weight = constant({channels, shape[1], kernel, kernel},
-                                    random.reals(static_cast<size_t>(channels) * static_cast<size_t>(taps),
-                                                 1.7f / static_cast<float>(taps)));
+    const int32_t weight = constant(
+        {channels, shape[1], kernel, kernel},
+        random.reals(static_cast<size_t>(channels) * static_cast<size_t>(taps), 1.7f / static_cast<float>(taps)));
     const int32_t bias = constant({channels}, random.reals(static_cast<size_t>(channels)));
     Words attributes = {1};
     append(attributes, act_words(act));
@@ -133,7 +134,8 @@ class ProgramWriter {
 struct TestNetwork {
   ProgramWriter writer;
   int32_t block_count;
-  explicit TestNetwork(int32_t blocks, int32_t channels = 20, int32_t size = 9, uint32_t seed = 1) : block_count(blocks) {
+  explicit TestNetwork(int32_t blocks, int32_t channels = 20, int32_t size = 9, uint32_t seed = 1)
+      : block_count(blocks) {
     Random random(seed);
     int32_t x = writer.conv(writer.input({1, 3, size, size}), channels, 3, random, -1, kRelu);
     for (int32_t b = 0; b < blocks; ++b) {
@@ -158,7 +160,9 @@ struct TestRun {
 
   TestRun(const Plan& plan, int64_t items, BlockMode mode, float threshold = 0, uint32_t seed = 7) {
     Random random(seed);
-    const auto size = [&](const PlanPort& port) { return port.item_bytes * static_cast<size_t>(port.batched ? items : 1); };
+    const auto size = [&](const PlanPort& port) {
+      return port.item_bytes * static_cast<size_t>(port.batched ? items : 1);
+    };
     request.items = items;
     for (const PlanPort& port : plan.inputs) {
       inputs.emplace_back(size(port));

@@ -1,0 +1,47 @@
+// Instructions from lambdas, and operands to views; for the files that make instructions.
+#pragma once
+
+#include <memory>
+#include <utility>
+
+#include "engine/kernel_instructions.h"
+
+namespace rskip {
+
+inline BlockedView resolve(const Frame& frame, const BlockedOperand& operand) {
+  BlockedView view = operand.view;
+  view.data = frame.at<float>(operand.place);
+  return view;
+}
+
+inline PlanarView resolve(const Frame& frame, const PlanarOperand& operand) {
+  PlanarView view = operand.view;
+  view.data = frame.at<float>(operand.place);
+  return view;
+}
+
+// A float read and written takes about as long as some multiply-adds.
+inline constexpr int64_t kMoveWork = 8;
+
+inline int64_t move_work(const BlockedView& view) {
+  return static_cast<int64_t>(view.blocks()) * kLanes * view.height * view.width * kMoveWork;
+}
+
+// An instruction from a lambda: body(frame, workspace, part, parts).
+template <class Body>
+class Simple final : public Instruction {
+ public:
+  Simple(int64_t work, Body body) : work_(work), body_(std::move(body)) {}
+  int64_t shareable_work() const override { return work_; }
+
+ private:
+  void compute(Frame& frame, Workspace&, int part, int parts) const override { body_(frame, part, parts); }
+  const int64_t work_;
+  const Body body_;
+};
+template <class Body>
+InstructionPtr simple(int64_t work, Body body) {
+  return std::make_unique<Simple<Body>>(work, std::move(body));
+}
+
+}  // namespace rskip
