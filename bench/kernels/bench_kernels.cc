@@ -1,8 +1,10 @@
 // Times the convolution kernels on shapes from text files and prints GF/s and the share of the FMA peak that
 // was measured on the spot. Winograd's GF/s are effective: the multiply-adds of direct convolution by time.
 //
-//   bench_kernels [--isa scalar|avx2|avx512|neon] [--budget MILLISECONDS] SHAPES.txt...
+//   bench_kernels [--isa scalar|avx2|avx512|neon] [--budget MILLISECONDS] [--cold MIB] SHAPES.txt...
 //
+// --cold cycles through copies of the weights that together fill MIB, as the other layers of a network would
+// push them out of the caches.
 // Each line of a file is a convolution: channels in, out, height, width, kernel, stride, pad, groups.
 // Every time is the least of as many runs as fit into the budget (40 ms) per shape and algorithm.
 #include <algorithm>
@@ -26,6 +28,7 @@ using namespace rskip;
 struct Options {
   std::vector<const KernelTable*> tables;
   double budget_ms = 40;
+  double cold_mib = 0;
   std::vector<std::string> files;
 };
 
@@ -39,12 +42,12 @@ Options parse(int argc, char** argv) {
   std::string isa;
   for (int i = 1; i < argc; ++i) {
     const std::string arg = argv[i];
-    if (arg == "--isa" || arg == "--budget") {
+    if (arg == "--isa" || arg == "--budget" || arg == "--cold") {
       if (++i == argc) fail(arg + " needs a value");
       if (arg == "--isa") {
         isa = argv[i];
       } else {
-        options.budget_ms = std::atof(argv[i]);
+        (arg == "--cold" ? options.cold_mib : options.budget_ms) = std::atof(argv[i]);
       }
     } else if (arg.rfind("--", 0) == 0) {
       fail("unknown option " + arg);
@@ -77,24 +80,31 @@ struct Map {
   }
 };
 
-double milliseconds(const KernelTable& table, const ConvShape& shape, ConvAlgorithm algorithm, double budget_ms) {
+double milliseconds(const KernelTable& table, const ConvShape& shape, ConvAlgorithm algorithm,
+                    const Options& options) {
   using Clock = std::chrono::steady_clock;
   const size_t k = static_cast<size_t>(shape.in_channels / shape.groups) * shape.kernel_h * shape.kernel_w;
   const std::vector<float> weight(k * shape.out_channels, 0.01f);
-  const auto packed = pack_conv(shape, algorithm, weight.data(), nullptr);
+  std::vector<std::shared_ptr<const PackedConv>> packed;
+  size_t bytes = 0;
+  do {
+    packed.push_back(pack_conv(shape, algorithm, weight.data(), nullptr));
+    bytes += conv_packed_bytes(*packed.back());
+  } while (bytes < options.cold_mib * (1 << 20));
   Map x(shape.in_channels, shape.in_height, shape.in_width, conv_input_halo(shape, algorithm));
   Map y(shape.out_channels, shape.out_height, shape.out_width, {});
-  AlignedFloats scratch(conv_scratch_bytes(*packed) / sizeof(float));
+  AlignedFloats scratch(conv_scratch_bytes(*packed[0]) / sizeof(float));
   ConvArgs args;
-  args.conv = packed.get();
   args.x = x.blocked;
   args.x_planar = x.planar;
   args.y = y.blocked;
   args.act = {ActivationKind::kRelu, 0, 0};
   args.scratch = scratch.data();
   double best = 1e30;
-  const auto stop = Clock::now() + std::chrono::duration<double, std::milli>(budget_ms);
+  const auto stop = Clock::now() + std::chrono::duration<double, std::milli>(options.budget_ms);
+  size_t run = 0;
   do {
+    args.conv = packed[run++ % packed.size()].get();
     const auto start = Clock::now();
     table.conv(args, 0, 1);
     best = std::min(best, std::chrono::duration<double, std::milli>(Clock::now() - start).count());
@@ -128,7 +138,7 @@ void bench_line(const Options& options, const ConvShape& shape, const std::vecto
   }
   for (size_t i = 0; i < options.tables.size(); ++i) {
     for (ConvAlgorithm algorithm : algorithms) {
-      const double ms = milliseconds(*options.tables[i], shape, algorithm, options.budget_ms);
+      const double ms = milliseconds(*options.tables[i], shape, algorithm, options);
       const double gflops = flops / ms * 1e-6;
       std::printf("%4d %4d %3dx%-3d %dx%d/%d g%-4d %-7s %-10s%s %9.4f ms %7.1f GF/s %4.0f %%\n", shape.in_channels,
                   shape.out_channels, shape.in_height, shape.in_width, shape.kernel_h, shape.kernel_w, shape.stride_h,

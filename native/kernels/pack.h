@@ -45,8 +45,7 @@ struct PackedConv {
   // kDirect:    per output block [input block][kh][kw][input channel of the block][16]
   // kPlanar:    per output block [input channel][kh][kw][16]
   // kDepthwise: per block [kh][kw][16]
-  // kWinograd*: per pair of output blocks [point][block of the pair][input channel][16], transformed; a last
-  //             block without partner is a pair of one
+  // kWinograd*: per output block [point][input channel][16], transformed
   AlignedFloats weights;
   AlignedFloats bias;  // whole blocks
   std::vector<ConvBlock> blocks;

@@ -21,10 +21,17 @@ RSKIP_INLINE ptrdiff_t pixel_stride(ptrdiff_t runtime) {
   return kStride == 0 ? runtime : kStride;
 }
 
+// How far ahead of their use weights are asked for: they are read once per tile, in sequence, and in a network
+// most come from memory that the processor's own prefetchers, which stop at every page, don't keep up with.
+inline constexpr ptrdiff_t kPrefetch = 64 * kLanes;
+
 template <int P, int N, int kStride>
 RSKIP_INLINE void tile_step(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, const float* w, ptrdiff_t w_block) {
   Vec weight[N];
-  RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) weight[n] = load(w + n * w_block);
+  RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
+    weight[n] = load(w + n * w_block);
+    __builtin_prefetch(w + n * w_block + kPrefetch);
+  }
   RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
     const Vec pixel = splat(x[p * pixel_stride<kStride>(stride)]);
     RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) acc[p][n] = fma(pixel, weight[n], acc[p][n]);

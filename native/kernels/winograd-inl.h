@@ -156,6 +156,24 @@ template <int P, int N>
   }
 }
 
+// The same for two chains and one block, both held in registers.
+template <int P>
+[[gnu::noinline]] void winograd_tile_two_chains(const WinogradTile& t) {
+  Vec acc[P][1], rest[P][1];
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) acc[p][0] = rest[p][0] = splat(0.0f);
+  for (int i = 0; i < t.chain; ++i) {
+    tile_step<P, 1, kLanes>(acc, t.v + i, kLanes, t.w + i * kLanes, 0);
+    tile_step<P, 1, kLanes>(rest, t.v + t.chain + i, kLanes, t.w + (t.chain + i) * kLanes, 0);
+  }
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) store(t.product + p * kLanes, acc[p][0] + rest[p][0]);
+}
+template <int... P>
+constexpr auto winograd_two_chains_row(std::integer_sequence<int, P...>) {
+  return std::array<WinogradTileFn, sizeof...(P)>{winograd_tile_two_chains<P + 1>...};
+}
+inline constexpr auto kWinogradTwoChains =
+    winograd_two_chains_row(std::make_integer_sequence<int, kTilePixels>());
+
 struct WinogradRow {
   WinogradTileFn fn[kTilePixels];
 };
@@ -224,15 +242,18 @@ struct WinogradRun {
     t.chain = t.channels <= kLanes ? kLanes / 2 : 2 * kLanes;
     t.product_block = static_cast<ptrdiff_t>(count) * kLanes;
     t.w_block = kPoints * point_size;
+    // Registers for both chains are there where a tile has two blocks of channels.
+    const bool two_chains = kTileBlocks == 2 && t.channels == 2 * t.chain && t.chain < kLanes;
+    const int blocks_at_once = two_chains ? 1 : kTileBlocks;
     const Split pixels(count, kTilePixels);
     for (int point = 0; point < kPoints; ++point) {
-      for (int i = 0; i < n; i += kTileBlocks) {
-        const int blocks = std::min(kTileBlocks, n - i);
+      for (int i = 0; i < n; i += blocks_at_once) {
+        const int blocks = std::min(blocks_at_once, n - i);
         t.w = conv.weights.data() + conv.blocks[block + i].offset + point * point_size;
         for (int c = 0; c < pixels.chunks; ++c) {
           t.v = v + point * v_stride + pixels.begin(c) * kLanes;
           t.product = product + point * product_stride + i * t.product_block + pixels.begin(c) * kLanes;
-          kWinogradTiles[blocks - 1].fn[pixels.size(c) - 1](t);
+          (two_chains ? kWinogradTwoChains.data() : kWinogradTiles[blocks - 1].fn)[pixels.size(c) - 1](t);
         }
       }
     }
@@ -281,8 +302,10 @@ void conv_winograd(const ConvArgs& args, int part, int parts) {
     first_tile = static_cast<int>(part_begin(plan.tiles(), part, parts));
     end_tile = static_cast<int>(part_begin(plan.tiles(), part + 1, parts));
   } else {
-    first_block = static_cast<int>(part_begin(blocks, part, parts));
-    end_block = static_cast<int>(part_begin(blocks, part + 1, parts));
+    // In whole pairs, so that tiles of two blocks stay whole.
+    const int pairs = (blocks + kWinogradBlocks - 1) / kWinogradBlocks;
+    first_block = static_cast<int>(part_begin(pairs, part, parts)) * kWinogradBlocks;
+    end_block = std::min(blocks, static_cast<int>(part_begin(pairs, part + 1, parts)) * kWinogradBlocks);
     if (first_block == end_block) return;
   }
   if (first_tile == end_tile) return;

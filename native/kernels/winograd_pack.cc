@@ -38,9 +38,9 @@ WinogradPlan::WinogradPlan(const ConvShape& s, ConvAlgorithm algorithm) {
   points = (m + 2) * (m + 2);
   tile_rows = (s.out_height + m - 1) / m;
   tile_columns = (s.out_width + m - 1) / m;
-  // The transformed chunk should leave room for weights in a second-level cache of 512 KB or more.
+  // The transformed chunk should fit a second-level cache of 1 MB beside the products of two output blocks.
   const int64_t bytes_per_tile = static_cast<int64_t>(points) * s.in_channels * sizeof(float);
-  const int most = static_cast<int>(std::clamp<int64_t>((384 << 10) / bytes_per_tile, 14, 56));
+  const int most = static_cast<int>(std::clamp<int64_t>((600 << 10) / bytes_per_tile, 14, 64));
   const int chunks = (tiles() + most - 1) / most;
   chunk = (tiles() + chunks - 1) / chunks;
 }
@@ -55,7 +55,7 @@ void pack_winograd(const float* weight, PackedConv& packed) {
   packed.weights = AlignedFloats(block_size * blocks);
   for (int b = 0; b < blocks; ++b) packed.blocks.push_back({0, 0, 0, b * block_size});
   for (int out = 0; out < s.out_channels; ++out) {
-    float* to_block = packed.weights.data() + out / kLanes * block_size + out % kLanes;
+    float* to_block = packed.weights.data() + packed.blocks[out / kLanes].offset + out % kLanes;
     for (int in = 0; in < s.in_channels; ++in) {
       const float* w = weight + (static_cast<size_t>(out) * s.in_channels + in) * 9;
       double half[6][3];
