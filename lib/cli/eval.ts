@@ -1,5 +1,7 @@
 import type { Command } from 'commander';
+import { EnergyMeter } from '../bench/energy.js';
 import { openDataset, takeEvenly } from '../data/dataset.js';
+import type { Tensor } from '../tensor.js';
 import { Classifier } from './classifier.js';
 import { argMax } from './classify.js';
 import { type Io, paint, startProgress } from './io.js';
@@ -32,7 +34,21 @@ export interface EvalReport {
   /** 1 - skip.p50 / full.p50. */
   readonly latencyReduction: number;
   readonly accuracyChange: PairedChange;
+  /** Of one item. */
+  readonly energy: EnergyReport;
 }
+
+/** Measured apart from the latency, over runs of one mode in a row. */
+export interface EnergyReport {
+  readonly items: number;
+  readonly cpuSeconds: { readonly full: number; readonly skip: number };
+  /** Of all processor packages, whatever else runs on them; null where their counters can't be read. */
+  readonly joules: { readonly full: number; readonly skip: number } | null;
+}
+
+/** Items whose energy is measured, and how often. */
+const ENERGY_ITEMS = 100;
+const ENERGY_ROUNDS = 5;
 
 export function addEvalCommand(program: Command, io: Io): void {
   addEngineOptions(
@@ -63,6 +79,7 @@ async function measure(classifier: Classifier, options: EvalOptions, io: Io): Pr
   const { samples } = await openDataset(options.data, classifier.labels);
   const chosen = takeEvenly(samples, options.limit ?? samples.length);
   const tally = new Tally();
+  const measured: Tensor[] = [];
   const progress = startProgress(io, chosen.length, 'Evaluating', options.json !== true);
   try {
     for await (const { image, tensor } of classifier.prepare(chosen)) {
@@ -79,12 +96,36 @@ async function measure(classifier: Classifier, options: EvalOptions, io: Io): Pr
         layers: trace.layersSkipped / Math.max(1, layers),
         multiplyAdds: trace.multiplyAddsSkipped / Math.max(1, multiplyAdds),
       });
+      if (measured.length < ENERGY_ITEMS) measured.push(tensor);
       progress.advance();
     }
   } finally {
     progress.stop();
   }
-  return tally.report();
+  return { ...tally.report(), energy: measureEnergy(classifier, measured) };
+}
+
+/** The two modes take turns, so that what else runs here falls on both. */
+function measureEnergy(classifier: Classifier, tensors: readonly Tensor[]): EnergyReport {
+  const meter = new EnergyMeter();
+  const spent = { full: { cpuSeconds: 0, joules: 0 }, skip: { cpuSeconds: 0, joules: 0 } };
+  let readable = true;
+  for (let round = 0; round < ENERGY_ROUNDS; round++) {
+    for (const mode of ['full', 'skip'] as const) {
+      const stop = meter.start();
+      for (const tensor of tensors) classifier.time(tensor, mode);
+      const { cpuSeconds, joules } = stop();
+      spent[mode].cpuSeconds += cpuSeconds;
+      spent[mode].joules += joules ?? 0;
+      readable &&= joules !== null;
+    }
+  }
+  const items = tensors.length * ENERGY_ROUNDS;
+  const each = (what: 'cpuSeconds' | 'joules') => ({
+    full: spent.full[what] / items,
+    skip: spent.skip[what] / items,
+  });
+  return { items, cpuSeconds: each('cpuSeconds'), joules: readable ? each('joules') : null };
 }
 
 interface Timed {
@@ -120,7 +161,7 @@ class Tally {
     this.#times.skip.push(skip.milliseconds);
   }
 
-  report(): EvalReport {
+  report(): Omit<EvalReport, 'energy'> {
     const { items } = this;
     const latency = { full: latencyOf(this.#times.full), skip: latencyOf(this.#times.skip) };
     return {
@@ -140,6 +181,13 @@ class Tally {
   }
 }
 
+function energyRow({ joules, cpuSeconds }: EnergyReport): string[] {
+  const [title, { full, skip }] = joules
+    ? (['energy of the processor, mJ', joules] as const)
+    : (['CPU time, ms', cpuSeconds] as const);
+  return [title, milliseconds(1000 * full), milliseconds(1000 * skip), ''];
+}
+
 function draw({ name, backend }: Classifier, data: string, report: EvalReport, io: Io): string {
   const { full, skip, accuracyChange, latencyReduction } = report;
   const signed = (points: number) => `${points < 0 ? '-' : '+'}${Math.abs(points).toFixed(2)}`;
@@ -157,6 +205,7 @@ function draw({ name, backend }: Classifier, data: string, report: EvalReport, i
     latency('mean', 'latency, mean, ms', ''),
     latency('p50', '  median', paint(io, 'bold', `${percent(latencyReduction)} less with skipping`)),
     latency('p95', '  95th percentile', ''),
+    energyRow(report.energy),
     ['blocks skipped', '', percent(skip.blocksSkipped), ''],
     ['layers skipped', '', percent(skip.layersSkipped), ''],
     ['multiply-adds skipped', '', percent(skip.multiplyAddsSkipped), ''],

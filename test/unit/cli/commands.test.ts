@@ -69,6 +69,11 @@ const evalSchema = z.strictObject({
     multiplyAddsSkipped: fraction,
   }),
   latencyReduction: z.number().max(1),
+  energy: z.strictObject({
+    items: z.int().min(1),
+    cpuSeconds: z.strictObject({ full: z.number().positive(), skip: z.number().positive() }),
+    joules: z.strictObject({ full: z.number().min(0), skip: z.number().min(0) }).nullable(),
+  }),
   accuracyChange: z.strictObject({ points: z.number(), ci95: z.tuple([z.number(), z.number()]) }),
 });
 

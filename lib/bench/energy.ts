@@ -1,0 +1,71 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+/** What a piece of work took of the processor. */
+export interface Effort {
+  readonly cpuSeconds: number;
+  /** Of all packages, whatever ran on them meanwhile; null where the counters can't be read. */
+  readonly joules: number | null;
+}
+
+interface Counter {
+  readonly file: string;
+  /** Microjoules at which it begins again from 0. */
+  readonly range: number;
+}
+
+/**
+ * Meter of the CPU time of this process and, where the system lets it read them, of the energy counters of the
+ * processor packages (Linux powercap, RAPL). The counters move in steps of about a millisecond.
+ */
+export class EnergyMeter {
+  readonly #counters: readonly Counter[];
+
+  /** @param root folder of the powercap zones */
+  constructor(root = '/sys/class/powercap') {
+    this.#counters = findCounters(root);
+  }
+
+  /** Starts; call the result to stop. Work that takes longer than a counter's range (minutes) is measured too low. */
+  start(): () => Effort {
+    const cpu = process.cpuUsage();
+    const before = this.#read();
+    return () => {
+      const { user, system } = process.cpuUsage(cpu);
+      const after = this.#read();
+      const joules = this.#counters.reduce((sum, { range }, i) => {
+        const spent = after[i]! - before[i]!;
+        return sum + (spent < 0 ? spent + range : spent) / 1e6;
+      }, 0);
+      return { cpuSeconds: (user + system) / 1e6, joules: this.#counters.length > 0 ? joules : null };
+    };
+  }
+
+  #read(): number[] {
+    return this.#counters.map(({ file }) => readNumber(file));
+  }
+}
+
+/** Zones called intel-rapl:N are whole packages; their parts, intel-rapl:N:M, would count twice. */
+function findCounters(root: string): Counter[] {
+  try {
+    return readdirSync(root)
+      .filter((zone) => /^[a-z-]+-rapl:\d+$/.test(zone))
+      .map((zone) => {
+        const counter = {
+          file: join(root, zone, 'energy_uj'),
+          range: readNumber(join(root, zone, 'max_energy_range_uj')),
+        };
+        readNumber(counter.file);
+        return counter;
+      });
+  } catch {
+    return [];
+  }
+}
+
+function readNumber(file: string): number {
+  const value = Number(readFileSync(file, 'utf8'));
+  if (!Number.isFinite(value)) throw new Error(`${file} holds no number`);
+  return value;
+}
