@@ -16,8 +16,6 @@ export interface ReportOptions {
   readonly problems?: readonly AuditProblem[];
   /** PNG or JPEG of the items whose inputs are at hand, as data URIs, by input hash; for the examples. */
   readonly thumbnails?: ReadonlyMap<string, string>;
-  /** Energy or CPU time of an item, skipping against full, measured on the machine that makes the report. */
-  readonly effort?: { readonly value: string; readonly meaning: string };
 }
 
 const percent = (fraction: number, digits = 1) => `${(100 * fraction).toFixed(digits)} %`;
@@ -56,12 +54,12 @@ export async function renderAuditReport(
     subtitle:
       `${summary.items.toLocaleString('en')} items from ${new Date(summary.from).toISOString()} to ` +
       `${new Date(summary.to).toISOString()}, model ${header.model.source ?? ''} ${header.model.sha256.slice(0, 12)}`,
-    figures: figures(summary, options),
+    figures: figures(summary),
     sections: sections.filter((section) => section !== undefined),
   });
 }
 
-function figures(summary: AuditSummary, { effort }: ReportOptions): Figure[] {
+function figures(summary: AuditSummary): Figure[] {
   const { latencySaved, timedInFull } = summary;
   const saved =
     latencySaved === null
@@ -78,7 +76,6 @@ function figures(summary: AuditSummary, { effort }: ReportOptions): Figure[] {
     ...saved,
     { value: `${summary.milliseconds.toFixed(3)} ms`, meaning: 'median time of an item' },
     { value: summary.paths.length.toLocaleString('en'), meaning: 'distinct paths' },
-    ...(effort ? [effort] : []),
   ];
 }
 
