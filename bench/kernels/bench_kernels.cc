@@ -64,7 +64,7 @@ Options parse(int argc, char** argv) {
   return options;
 }
 
-// A map of ones with the halo that a convolution wants.
+// A map of zeros with the halo that a convolution wants.
 struct Map {
   AlignedFloats storage;
   BlockedView blocked;
@@ -75,6 +75,7 @@ struct Map {
     blocked = {nullptr, channels, height, width, columns * kLanes, columns * rows * kLanes};
     planar = {nullptr, channels, height, width, columns, columns * rows};
     storage = AlignedFloats(static_cast<size_t>(blocked.block_stride) * blocked.blocks());
+    storage.zero();
     blocked.data = storage.data() + halo.top * blocked.row_stride + halo.left * kLanes;
     planar.data = storage.data() + halo.top * columns + halo.left;
   }

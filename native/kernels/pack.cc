@@ -2,7 +2,24 @@
 
 #include <algorithm>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace rskip {
+
+AlignedFloats::AlignedFloats(size_t size) : size_(size) {
+  constexpr size_t kHugePage = size_t{2} << 20;
+  const size_t bytes = size * sizeof(float);
+  const bool huge = bytes >= 2 * kHugePage;
+  const std::align_val_t alignment{huge ? kHugePage : 64};
+  data_.reset(static_cast<float*>(::operator new(bytes, alignment)), Delete{alignment});
+#if defined(__linux__)
+  // A hint: fewer page faults while packing, fewer TLB misses later. Refusal changes nothing.
+  if (huge) madvise(data_.get(), bytes, MADV_HUGEPAGE);
+#endif
+}
+
 namespace {
 
 int blocks_of(int channels) { return (channels + kLanes - 1) / kLanes; }
@@ -33,6 +50,7 @@ void pack_direct(const float* weight, PackedConv& packed) {
     size += taps * kLanes * (static_cast<size_t>(block.blocks - 1) * kLanes + block.last_channels);
   }
   packed.weights = AlignedFloats(size);
+  packed.weights.zero_from(s.groups > 1 ? 0 : packed.blocks.back().offset);
   for (size_t b = 0; b < packed.blocks.size(); ++b) {
     const ConvBlock& block = packed.blocks[b];
     float* out = packed.weights.data() + block.offset;
@@ -57,6 +75,7 @@ void pack_planar(const float* weight, PackedConv& packed) {
   const ConvShape& s = packed.shape;
   const size_t k = static_cast<size_t>(s.in_channels / s.groups) * s.kernel_h * s.kernel_w;
   packed.weights = AlignedFloats(k * kLanes * blocks_of(s.out_channels));
+  packed.weights.zero();
   for (int b = 0; b < blocks_of(s.out_channels); ++b) {
     ConvBlock block;
     block.offset = b * k * kLanes;
@@ -94,6 +113,7 @@ std::shared_ptr<const PackedConv> pack_conv(const ConvShape& shape, ConvAlgorith
   packed->shape = shape;
   packed->algorithm = algorithm;
   packed->bias = AlignedFloats(static_cast<size_t>(blocks_of(shape.out_channels)) * kLanes);
+  packed->bias.zero();
   if (bias != nullptr) std::copy_n(bias, shape.out_channels, packed->bias.data());
   if (is_winograd(algorithm)) {
     pack_winograd(weight, *packed);
@@ -138,15 +158,17 @@ std::shared_ptr<const PackedGemm> pack_gemm(int k, int n, const float* b, bool t
   packed->k = k;
   packed->n = n;
   packed->weights = AlignedFloats(static_cast<size_t>(packed->blocks()) * k * kLanes);
+  packed->weights.zero_from(static_cast<size_t>(packed->blocks() - 1) * k * kLanes);
   packed->bias = AlignedFloats(static_cast<size_t>(packed->blocks()) * kLanes);
+  packed->bias.zero();
   if (c != nullptr) std::copy_n(c, n, packed->bias.data());
   const size_t row = trans_b ? 1 : n;
   const size_t column = trans_b ? k : 1;
   for (int block = 0; block < packed->blocks(); ++block) {
     float* out = packed->weights.data() + static_cast<size_t>(block) * k * kLanes;
-    each_lane(block, n, [&](int j, int lane) {
-      for (int i = 0; i < k; ++i) out[static_cast<size_t>(i) * kLanes + lane] = b[i * row + j * column];
-    });
+    for (int i = 0; i < k; ++i, out += kLanes) {
+      each_lane(block, n, [&](int j, int lane) { out[lane] = b[i * row + j * column]; });
+    }
   }
   return packed;
 }

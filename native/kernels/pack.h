@@ -10,21 +10,22 @@
 
 namespace rskip {
 
-// Zeroed floats on a 64-byte boundary. Copies share them.
+// Floats on a 64-byte boundary, not initialised; large ones in huge pages where the system has them. Copies share
+// them.
 class AlignedFloats {
  public:
   AlignedFloats() = default;
-  explicit AlignedFloats(size_t size)
-      : data_(static_cast<float*>(::operator new(size * sizeof(float), std::align_val_t{64})), Delete()), size_(size) {
-    std::memset(data_.get(), 0, size * sizeof(float));
-  }
+  explicit AlignedFloats(size_t size);
+  void zero() { zero_from(0); }
+  void zero_from(size_t first) { std::memset(data_.get() + first, 0, (size_ - first) * sizeof(float)); }
   float* data() { return data_.get(); }
   const float* data() const { return data_.get(); }
   size_t size() const { return size_; }
 
  private:
   struct Delete {
-    void operator()(float* p) const { ::operator delete(p, std::align_val_t{64}); }
+    std::align_val_t alignment;
+    void operator()(float* p) const { ::operator delete(p, alignment); }
   };
   std::shared_ptr<float> data_;
   size_t size_ = 0;
@@ -73,6 +74,10 @@ inline bool is_winograd(ConvAlgorithm a) { return a == ConvAlgorithm::kWinograd2
 inline ptrdiff_t winograd_point_stride(ptrdiff_t floats) { return floats / kLanes % 2 == 0 ? floats + kLanes : floats; }
 // Output blocks that are multiplied before their transform.
 inline constexpr int kWinogradBlocks = 2;
+// Interpolation points of F(4, 3) are 0, +-a, +-b and infinity. These lie closer together than the usual 1 and 2,
+// which makes the result about four times as exact at no cost; their powers and products are exact in float.
+// F(2, 3) has 0, +-1 and infinity.
+inline constexpr float kWinogradPointA = 0.6875f, kWinogradPointB = 1.5f;
 // U = G g G^T for every pair of channels, computed in double.
 void pack_winograd(const float* weight, PackedConv& packed);
 

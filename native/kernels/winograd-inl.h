@@ -10,7 +10,7 @@
 
 namespace rskip::RSKIP_ISA {
 
-// The one-dimensional transforms; points are those of finite_points in winograd_pack.cc.
+// The one-dimensional transforms B^T and A^T.
 template <int M>
 struct WinogradMath;
 
@@ -30,7 +30,7 @@ struct WinogradMath<2> {
 
 template <>
 struct WinogradMath<4> {
-  static constexpr float a = 0.6875f, b = 1.5f;
+  static constexpr float a = kWinogradPointA, b = kWinogradPointB;
   RSKIP_INLINE static void input(const Vec (&d)[6], Vec (&v)[6]) {
     const Vec minus_aa = splat(-a * a), minus_bb = splat(-b * b);
     const Vec minus_sum = splat(-(a * a + b * b)), product = splat(a * a * b * b);

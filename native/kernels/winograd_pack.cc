@@ -1,34 +1,39 @@
 // Winograd's minimal filtering (Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016): the
 // plan and the transformed weights.
 #include <algorithm>
-#include <vector>
 
 #include "kernels/pack.h"
 
 namespace rskip {
 namespace {
 
-// Finite interpolation points of F(m, 3); infinity is the last. Those of F(4, 3) lie closer together than the
-// usual 0, +-1, +-2, which makes the result about four times as exact at no cost; their powers and products are
-// exact in float.
-std::vector<double> finite_points(int m) {
-  if (m == 2) return {0, 1, -1};
-  return {0, 0.6875, -0.6875, 1.5, -1.5};
-}
+// One value for each of the 16 output channels of a block.
+struct Lanes {
+  double v[kLanes];
+};
 
-// Rows of G: (1, p, p^2) / prod(p - q) over the other finite points q; (0, 0, 1) for infinity.
-std::vector<double> filter_matrix(int m) {
-  const std::vector<double> points = finite_points(m);
-  std::vector<double> g;
-  for (double p : points) {
-    double divisor = 1;
-    for (double q : points) {
-      if (q != p) divisor *= p - q;
+// Applies G, the filter transform: row p is (1, p, p^2) / prod(p - q) over the other finite points q, and
+// (0, 0, 1) for infinity. Points come in pairs +-p, whose rows share their even and odd parts.
+void transform_filter(int m, const Lanes& g0, const Lanes& g1, const Lanes& g2, Lanes* out) {
+  const auto pair = [&](double p, double scale, Lanes& plus, Lanes& minus) {
+    for (int i = 0; i < kLanes; ++i) {
+      const double even = scale * (g0.v[i] + p * p * g2.v[i]);
+      const double odd = scale * p * g1.v[i];
+      plus.v[i] = even + odd;
+      minus.v[i] = even - odd;
     }
-    for (double power : {1.0, p, p * p}) g.push_back(power / divisor);
+  };
+  if (m == 2) {
+    for (int i = 0; i < kLanes; ++i) out[0].v[i] = -g0.v[i];
+    pair(1, 0.5, out[1], out[2]);
+    out[3] = g2;
+    return;
   }
-  for (double x : {0.0, 0.0, 1.0}) g.push_back(x);
-  return g;
+  constexpr double a = kWinogradPointA, b = kWinogradPointB, aa = a * a, bb = b * b;
+  for (int i = 0; i < kLanes; ++i) out[0].v[i] = g0.v[i] / (aa * bb);
+  pair(a, 1 / (2 * aa * (aa - bb)), out[1], out[2]);
+  pair(b, 1 / (2 * bb * (bb - aa)), out[3], out[4]);
+  out[5] = g2;
 }
 
 }  // namespace
@@ -47,25 +52,28 @@ WinogradPlan::WinogradPlan(const ConvShape& s, ConvAlgorithm algorithm) {
 
 void pack_winograd(const float* weight, PackedConv& packed) {
   const ConvShape& s = packed.shape;
-  const int alpha = packed.algorithm == ConvAlgorithm::kWinograd2 ? 4 : 6;
-  const std::vector<double> g = filter_matrix(alpha - 2);
+  const int m = packed.algorithm == ConvAlgorithm::kWinograd2 ? 2 : 4;
+  const int alpha = m + 2;
   const int blocks = (s.out_channels + kLanes - 1) / kLanes;
   const size_t point_size = static_cast<size_t>(s.in_channels) * kLanes;
   const size_t block_size = point_size * alpha * alpha;
   packed.weights = AlignedFloats(block_size * blocks);
-  for (int b = 0; b < blocks; ++b) packed.blocks.push_back({0, 0, 0, b * block_size});
-  for (int out = 0; out < s.out_channels; ++out) {
-    float* to_block = packed.weights.data() + packed.blocks[out / kLanes].offset + out % kLanes;
+  for (int b = 0; b < blocks; ++b) {
+    packed.blocks.push_back({0, 0, 0, b * block_size});
+    const int lanes = std::min(kLanes, s.out_channels - b * kLanes);
     for (int in = 0; in < s.in_channels; ++in) {
-      const float* w = weight + (static_cast<size_t>(out) * s.in_channels + in) * 9;
-      double half[6][3];
-      for (int i = 0; i < alpha; ++i) {
-        for (int j = 0; j < 3; ++j) half[i][j] = g[3 * i] * w[j] + g[3 * i + 1] * w[3 + j] + g[3 * i + 2] * w[6 + j];
+      Lanes g[3][3] = {};
+      for (int lane = 0; lane < lanes; ++lane) {
+        const float* w = weight + (static_cast<size_t>(b * kLanes + lane) * s.in_channels + in) * 9;
+        for (int i = 0; i < 9; ++i) g[i / 3][i % 3].v[lane] = w[i];
       }
-      float* to = to_block + static_cast<size_t>(in) * kLanes;
+      Lanes columns[3][6], row[6];
+      for (int j = 0; j < 3; ++j) transform_filter(m, g[0][j], g[1][j], g[2][j], columns[j]);
+      float* to = packed.weights.data() + b * block_size + static_cast<size_t>(in) * kLanes;
       for (int i = 0; i < alpha; ++i) {
+        transform_filter(m, columns[0][i], columns[1][i], columns[2][i], row);
         for (int j = 0; j < alpha; ++j, to += point_size) {
-          *to = static_cast<float>(half[i][0] * g[3 * j] + half[i][1] * g[3 * j + 1] + half[i][2] * g[3 * j + 2]);
+          for (int lane = 0; lane < kLanes; ++lane) to[lane] = static_cast<float>(row[j].v[lane]);
         }
       }
     }
