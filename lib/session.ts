@@ -30,7 +30,7 @@ import {
   type RunSyncOptions,
   type SessionOptions,
 } from './options.js';
-import { notify, type RunContext, type RunObserver, type TensorMap } from './skip/observer.js';
+import { notify, type RunContext, type RunEvent, type RunObserver, type TensorMap } from './skip/observer.js';
 import { exitThresholds, FULL_POLICY, guardsOf, loadPolicy, type SkipPolicy } from './skip/policy.js';
 import { buildTrace, type SkipTrace } from './skip/trace.js';
 import { checkSource, type ModelSource } from './source.js';
@@ -326,23 +326,35 @@ export class InferenceSession {
     const { program, resolve } = specialization;
     const outputs = collectOutputs(program, request, call.fetches);
     if (!call.trace && this.#observers.length === 0) return outputs;
-    const traced = {
-      outputs,
-      trace: buildTrace(program, {
-        ...request,
-        tripped: call.tripped,
-        exits: exitThresholds(call.policy),
-        guarded,
-      }),
-    };
+    const { items } = request;
+    const exits = exitThresholds(call.policy);
+    const traceOf = once(() => buildTrace(program, { ...request, tripped: call.tripped, exits, guarded }));
     if (this.#observers.length > 0) {
       const context = this.#contexts.of(program, call.policy, resolve(call.policy));
       const names = program.inputs.map(({ name }) => name);
       const inputsKept = data !== request.inputs;
       const inputs = tensorsAsRead(call.feeds, names, data);
-      const event = { context, inputs, inputsKept, ...traced, milliseconds };
+      const event: RunEvent = {
+        context,
+        inputs,
+        inputsKept,
+        outputs,
+        items,
+        milliseconds,
+        get trace() {
+          return traceOf();
+        },
+      };
       void notify(this.#observers, (observer) => observer.onRun?.(event));
     }
-    return call.trace ? traced : outputs;
+    return call.trace ? { outputs, trace: traceOf() } : outputs;
   }
+}
+
+function once<T>(make: () => T): () => T {
+  let made: T | undefined;
+  return () => {
+    made ??= make();
+    return made;
+  };
 }

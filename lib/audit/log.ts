@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import type { RunContext, RunEvent, RunObserver, SessionControl, TensorMap } from '../skip/observer.js';
-import type { BlockDecision, ExitDecision, SkipReason } from '../skip/trace.js';
+import type { SkipReason } from '../skip/trace.js';
 import type { Tensor } from '../tensor.js';
 import { parseStrict } from '../validation.js';
 import { LogFile } from './file.js';
@@ -56,16 +56,14 @@ const LETTERS: Record<SkipReason, string> = {
 const MOST_WAITING_BYTES = 2 ** 24;
 
 interface Waiting {
-  readonly context: RunContext;
   readonly time: number;
   readonly run: number;
   readonly item: number;
   readonly input: readonly Uint8Array[];
   readonly output: readonly Uint8Array[];
   readonly logits: Float32Array | null;
-  readonly blocks: readonly BlockDecision[];
-  readonly exits: readonly ExitDecision[];
-  readonly milliseconds: number;
+  /** Its trace is built only when the item is encoded, off the hot path. */
+  readonly event: RunEvent;
 }
 
 /** An observer that appends what every item did to a file; see auditLog. */
@@ -114,28 +112,15 @@ export class AuditLog implements RunObserver {
 
   /** Copies what must be kept; hashing, encoding and writing follow once the event loop has a turn free. */
   onRun(event: RunEvent): void {
-    const { context, trace, inputs, inputsKept, outputs, milliseconds } = event;
+    const { inputs, inputsKept, outputs, items } = event;
     const run = this.#runs++;
-    const { items } = trace;
     const time = Date.now();
-    for (const [item, { blocks, exits }] of items.entries()) {
+    for (let item = 0; item < items; item++) {
       if (this.#options.sample < 1 && Math.random() >= this.#options.sample) continue;
-      const input = this.#options.inputs === 'hash' ? bytesOf(inputs, item, items.length, !inputsKept) : [];
-      const output = bytesOf(outputs, item, items.length, true);
-      const logits = firstFloats(outputs, item, items.length);
-      const each = milliseconds / items.length;
-      this.#waiting.push({
-        context,
-        time,
-        run,
-        item,
-        input,
-        output,
-        logits,
-        blocks,
-        exits,
-        milliseconds: each,
-      });
+      const input = this.#options.inputs === 'hash' ? bytesOf(inputs, item, items, !inputsKept) : [];
+      const output = bytesOf(outputs, item, items, true);
+      const logits = firstFloats(outputs, item, items);
+      this.#waiting.push({ time, run, item, input, output, logits, event });
       for (const { length } of [...input, ...output]) this.#waitingBytes += length;
       // Synchronous runs leave the event loop no turn.
       if (this.#waitingBytes > MOST_WAITING_BYTES) this.#drain();
@@ -190,8 +175,8 @@ export class AuditLog implements RunObserver {
         this.#failed(batch.length - i, error as Error);
         return;
       }
-      if (this.#file.fresh || this.#header !== waiting.context) {
-        this.#header = waiting.context;
+      if (this.#file.fresh || this.#header !== waiting.event.context) {
+        this.#header = waiting.event.context;
         this.#add(this.#headerOf(waiting), 0);
       }
       this.#add(this.#itemOf(waiting), 1);
@@ -214,7 +199,8 @@ export class AuditLog implements RunObserver {
     );
   }
 
-  #headerOf({ context, time, blocks }: Waiting): AuditHeader {
+  #headerOf({ time, item, event: { context, trace } }: Waiting): AuditHeader {
+    const { blocks } = trace.items[item]!;
     const { version, sha256, source, policySha256, backend, isa, threads, multiplyAdds, layers } = context;
     return {
       type: 'header',
@@ -242,7 +228,8 @@ export class AuditLog implements RunObserver {
     };
   }
 
-  #itemOf({ time, run, item, input, output, logits, blocks, exits, milliseconds }: Waiting): AuditItem {
+  #itemOf({ time, run, item, input, output, logits, event }: Waiting): AuditItem {
+    const { blocks, exits } = event.trace.items[item]!;
     return {
       type: 'item',
       time,
@@ -255,7 +242,7 @@ export class AuditLog implements RunObserver {
       exits: exits.map(({ after, score }) => [after, shortFloat(score)!]),
       output: hashBytes(output),
       top: logits ? softmaxTop(logits, this.#options.top) : [],
-      milliseconds: Number(milliseconds.toFixed(4)),
+      milliseconds: Number((event.milliseconds / event.items).toFixed(4)),
     };
   }
 }

@@ -32,7 +32,9 @@ export interface RunEvent {
   readonly inputsKept: boolean;
   /** The outputs that were asked for. */
   readonly outputs: TensorMap;
+  /** Built when first read. It stays valid: an observer may keep the event and read it later. */
   readonly trace: SkipTrace;
+  readonly items: number;
   /** Wall-clock time in the backend, waiting for a free worker included. */
   readonly milliseconds: number;
 }

@@ -32,6 +32,7 @@ export function runEvent(context: RunContext, scores: readonly (readonly number[
   return {
     context,
     inputsKept: false,
+    items,
     inputs: {
       input: new Tensor(
         'float32',
