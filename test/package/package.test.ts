@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readFileSync, renameSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { InstalledPackage } from './installed.js';
 
@@ -116,5 +116,17 @@ describe('the installed package', () => {
 
   it('lets the process end when nothing runs', () => {
     expect(installed.run('idle.mjs')).toEqual({ status: 0, stderr: '', stdout: '1x10\n' });
+  });
+
+  it('explains itself where no binary fits, and still has the reference backend', () => {
+    const folder = join(installed.packageFolder, 'prebuilds');
+    renameSync(folder, `${folder}-away`);
+    const { status, stdout, stderr } = installed.run('missing.mjs');
+    renameSync(`${folder}-away`, folder);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    const { code, message, blocks } = JSON.parse(stdout);
+    expect({ code, blocks }).toEqual({ code: 'NATIVE_UNAVAILABLE', blocks: 15 });
+    expect(message).toContain(`${process.platform}-${process.arch}`);
+    expect(message).toContain("{ backend: 'reference' }");
   });
 });
