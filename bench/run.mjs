@@ -29,16 +29,12 @@ const TITLES = {
   mobilenetv2: 'MobileNetV2 (224)',
 };
 
-/** What is measured of one network: its best instruction set at several batches and threads, then the others. */
-function settingsOf(network, isas) {
-  const large = IMAGENET.includes(network);
+/** What is measured of one network, on one thread: its best instruction set at two batches, then the others. */
+function settingsOf(isas) {
   const best = isas.at(-1);
   const settings = [
     { batch: 1, threads: 1, isa: best },
-    { batch: 1, threads: 2, isa: best },
     { batch: 8, threads: 1, isa: best },
-    { batch: 8, threads: 2, isa: best },
-    ...(large ? [] : [{ batch: 32, threads: 2, isa: best }]),
   ];
   const others = isas.filter((isa) => isa !== best && isa !== 'scalar');
   return [...settings, ...others.map((isa) => ({ batch: 1, threads: 1, isa }))];
@@ -60,8 +56,8 @@ function measureAll(networks) {
     if (!existsSync(join(BENCH, 'models', `${network}.onnx`))) {
       throw new Error(`bench/models/${network}.onnx is missing: run python3 bench/export_models.py`);
     }
-    for (const setting of settingsOf(network, isas)) {
-      results.push(measure(network, setting, 'onnxruntime-node', 24));
+    for (const setting of settingsOf(isas)) {
+      results.push(measure(network, setting, 'onnxruntime-node', 14));
     }
   }
   if (networks.includes('resnet32')) {
@@ -101,27 +97,18 @@ function mainTable(results, isa) {
 }
 
 function scalingTable(results, isa) {
-  const settings = [
-    [1, 1],
-    [1, 2],
-    [8, 1],
-    [8, 2],
-    [32, 2],
-  ];
+  const settings = [1, 8];
   const networks = [...new Set(results.map(({ network }) => network))];
   const rows = networks.map((network) => [
     TITLES[network],
-    ...settings.map(([batch, threads]) => {
+    ...settings.map((batch) => {
       const result = results.find(
-        (r) =>
-          !r.peers && r.network === network && r.batch === batch && r.threads === threads && r.isa === isa,
+        (r) => !r.peers && r.network === network && r.batch === batch && r.threads === 1 && r.isa === isa,
       );
       return result ? `${result.ratios[ORT].toFixed(2)}x` : '';
     }),
   ]);
-  const head = settings.map(
-    ([batch, threads]) => `batch ${batch}, ${threads} thread${threads > 1 ? 's' : ''}`,
-  );
+  const head = settings.map((batch) => `batch ${batch}`);
   return table(['network', ...head], rows);
 }
 
@@ -144,7 +131,7 @@ function peersTable(results) {
 
 function loadTable(results) {
   const rows = results
-    .filter((r) => !r.peers && r.batch === 1 && r.threads === 2)
+    .filter((r) => !r.peers && r.batch === 8 && r.threads === 1)
     .map((r) => {
       const [own, peer] = [runnerOf(r, 'native'), runnerOf(r, ORT)];
       const of = (runner, key) => runner[key].toFixed(0);
