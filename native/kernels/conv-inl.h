@@ -71,6 +71,44 @@ inline void flat_offsets(const BlockedView& v, int first, int count, ptrdiff_t* 
   }
 }
 
+inline bool read_same_channels(const ConvBlock& a, const ConvBlock& b) {
+  return a.first_block == b.first_block && a.blocks == b.blocks && a.last_channels == b.last_channels;
+}
+
+// Whether output blocks (0, 1), (2, 3), ... can share a tile.
+inline bool blocks_pair_up(const std::vector<ConvBlock>& blocks) {
+  for (size_t b = 1; b < blocks.size(); b += 2) {
+    if (!read_same_channels(blocks[b - 1], blocks[b])) return false;
+  }
+  return kTileBlocks == 2;
+}
+
+// The order of a convolution's tiles: in chunks, and within each chunk all groups of output blocks. A chunk is
+// the whole map unless its input is too large for a second-level cache and the weights are not.
+struct ConvOrder {
+  int64_t tiles, groups, chunk;
+  ConvOrder(const ConvArgs& args, int64_t tiles, int64_t groups) : tiles(tiles), groups(groups), chunk(tiles) {
+    const ConvShape& s = args.conv->shape;
+    const int64_t input = static_cast<int64_t>(args.x.block_stride) * args.x.blocks();
+    const int64_t weights = static_cast<int64_t>(args.conv->weights.size());
+    constexpr int64_t kMost = (256 << 10) / sizeof(float);
+    if (s.groups == 1 && groups > 1 && input > 2 * kMost && weights <= 2 * kMost) {
+      chunk = std::max<int64_t>(8, tiles * kMost / input);
+    }
+  }
+  // The run of tiles of one group that starts at `unit`.
+  struct Run {
+    int group;
+    int64_t begin, end;
+  };
+  Run at(int64_t unit) const {
+    const int64_t first = unit / (chunk * groups) * chunk;
+    const int64_t size = std::min(chunk, tiles - first);
+    const int64_t rest = unit - first * groups;
+    return {static_cast<int>(rest / size), first + rest % size, first + size};
+  }
+};
+
 // Runs part of the tiles of a convolution whose taps start at x0 for output (0, 0).
 inline void conv_tiles_run(const ConvArgs& args, const float* x0, ptrdiff_t x_block, const ConvRows& rows, Walk walk,
                            int part, int parts) {
@@ -78,50 +116,41 @@ inline void conv_tiles_run(const ConvArgs& args, const float* x0, ptrdiff_t x_bl
   const BlockedView& y = args.y;
   const Epilogue epilogue = epilogue_of(args.act);
   const Split columns(rows.width, kTilePixels);
-  const int64_t tiles = static_cast<int64_t>(rows.rows) * columns.chunks;
   const int blocks = static_cast<int>(conv.blocks.size());
-  const bool planar = conv.algorithm == ConvAlgorithm::kPlanar;
+  const int group_blocks = blocks_pair_up(conv.blocks) ? 2 : 1;
+  const ConvOrder order(args, static_cast<int64_t>(rows.rows) * columns.chunks,
+                        (blocks + group_blocks - 1) / group_blocks);
   const bool scattered = rows.flat && !(dense(y) && (args.residual == nullptr || dense(*args.residual)));
   ptrdiff_t y_offset[kTilePixels];
   ptrdiff_t residual_offset[kTilePixels];
 
-  const int64_t begin = part_begin(tiles * blocks, part, parts);
-  const int64_t end = part_begin(tiles * blocks, part + 1, parts);
-  for (int64_t unit = begin; unit < end;) {
-    const int b = static_cast<int>(unit / tiles);
+  ConvTile t;
+  t.stride = rows.pixel;
+  t.walk = &walk;
+  t.epilogue = &epilogue;
+  t.out.y_block = y.block_stride;
+  t.out.residual_block = args.residual == nullptr ? 0 : args.residual->block_stride;
+  const int64_t end = part_begin(order.tiles * order.groups, part + 1, parts);
+  for (int64_t unit = part_begin(order.tiles * order.groups, part, parts); unit < end;) {
+    const ConvOrder::Run run = order.at(unit);
+    const int64_t tile_end = std::min(run.end, run.begin + end - unit);
+    unit += tile_end - run.begin;
+    const int b = run.group * group_blocks;
+    const int n = std::min(group_blocks, blocks - b);
     const ConvBlock& block = conv.blocks[b];
-    int64_t tile = unit % tiles;
-    // Two blocks at a time where both are wanted whole and read the same channels.
-    int n = 1;
-    if (kTileBlocks > 1 && tile == 0 && unit + 2 * tiles <= end) {
-      const ConvBlock& next = conv.blocks[b + 1];
-      if (next.first_block == block.first_block && next.blocks == block.blocks &&
-          next.last_channels == block.last_channels) {
-        n = 2;
-      }
-    }
-    const int64_t tile_end = std::min(tiles, tile + end - unit);
-    unit += n * (tile_end - tile);
-
-    if (!planar) {
+    if (conv.algorithm == ConvAlgorithm::kDirect) {
       walk.n0 = block.blocks;
       walk.inner_last = block.last_channels;
     }
-    ConvTile t;
-    t.stride = rows.pixel;
     t.w = conv.weights.data() + block.offset;
     t.w_block = n == 1 ? 0 : static_cast<ptrdiff_t>(conv.blocks[b + 1].offset - block.offset);
     t.bias = conv.bias.data() + b * kLanes;
-    t.walk = &walk;
-    t.epilogue = &epilogue;
-    t.out.y_block = y.block_stride;
-    t.out.residual_block = args.residual == nullptr ? 0 : args.residual->block_stride;
     t.out.last_lanes = std::min(kLanes, y.channels - (b + n - 1) * kLanes);
     const ConvTileFn* fns = conv_tiles(n, rows.pixel);
     const float* x = x0 + block.first_block * x_block;
     float* y_base = y.data + b * y.block_stride;
     const float* residual_base = args.residual == nullptr ? nullptr : args.residual->data + b * t.out.residual_block;
-    for (; tile < tile_end; ++tile) {
+    for (int64_t tile = run.begin; tile < tile_end; ++tile) {
       const int row = static_cast<int>(tile / columns.chunks);
       const int chunk = static_cast<int>(tile % columns.chunks);
       const int column = columns.begin(chunk);

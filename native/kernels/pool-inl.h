@@ -11,6 +11,7 @@ struct WindowSpan {
   int begin, end, padded;
 };
 inline WindowSpan window_span(int start, int kernel, int dilation, int size, int pad_end) {
+  if (start >= 0 && start + (kernel - 1) * dilation < size) return {0, kernel, kernel};
   WindowSpan span{kernel, 0, 0};
   for (int k = 0; k < kernel; ++k) {
     const int at = start + k * dilation;
