@@ -327,8 +327,9 @@ export class InferenceSession {
     const outputs = collectOutputs(program, request, call.fetches);
     if (!call.trace && this.#observers.length === 0) return outputs;
     const { items } = request;
-    const exits = exitThresholds(call.policy);
-    const traceOf = once(() => buildTrace(program, { ...request, tripped: call.tripped, exits, guarded }));
+    const traceOf = once(() =>
+      buildTrace(program, { ...request, tripped: call.tripped, exits: exitThresholds(call.policy), guarded }),
+    );
     if (this.#observers.length > 0) {
       const context = this.#contexts.of(program, call.policy, resolve(call.policy));
       const names = program.inputs.map(({ name }) => name);

@@ -33,8 +33,8 @@ class Recipe:
 
 
 RECIPES = {
-    "cifar10": Recipe((2, 4, 4), (16, 64, 128), trunk=4, decay=7, depth=2, gates=1, joint=4, target=0.42),
-    "fashion-mnist": Recipe((2, 4, 4), (16, 32, 64), trunk=2, decay=6, depth=1, gates=1, joint=3, target=0.42),
+    "cifar10": Recipe((2, 4, 4), (16, 64, 128), trunk=4, decay=14, depth=3, gates=1, joint=10, target=0.5),
+    "fashion-mnist": Recipe((2, 4, 4), (16, 32, 64), trunk=2, decay=10, depth=2, gates=1, joint=7, target=0.45),
     "mnist": Recipe(
         (2, 4, 4), (16, 32, 64), trunk=4, decay=14, depth=4, gates=2, joint=8, target=0.42, batch=64, peak_rate=0.05,
     ),  # fmt: skip

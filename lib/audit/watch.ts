@@ -1,6 +1,7 @@
 import { EventEmitter } from 'node:events';
 import { z } from 'zod';
 import type { RunEvent, RunObserver, SessionControl, TensorMap } from '../skip/observer.js';
+import { argMax } from '../skip/scores.js';
 import { Tensor } from '../tensor.js';
 import { parseStrict } from '../validation.js';
 import { RateMonitor } from './confidence.js';
@@ -243,8 +244,5 @@ function answerOf(outputs: TensorMap): number {
   const logits = Object.values(outputs).find(({ type }) => type === 'float32')?.data as
     | Float32Array
     | undefined;
-  if (!logits) return -1;
-  let best = 0;
-  for (let i = 1; i < logits.length; i++) if (logits[i]! > logits[best]!) best = i;
-  return best;
+  return logits ? argMax(logits) : -1;
 }

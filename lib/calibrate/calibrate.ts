@@ -66,8 +66,6 @@ export interface Calibration {
   readonly chosen: number;
   /** By class of the full network's answer: items, and how many of them broke the rule under the policy. */
   readonly classes: readonly { readonly label: string; readonly items: number; readonly events: number }[];
-  /** The items that certified, in order, with what they skipped under the policy (fraction of multiply-adds). */
-  readonly certified: readonly { readonly item: number; readonly skipped: number; readonly answer: number }[];
 }
 
 const SETTINGS = 24;
@@ -126,8 +124,8 @@ export async function calibrate(
   const worth: typeof dial = [];
   for (const setting of dial) {
     if (setting.heads.exits.length + setting.heads.gates.length === 0) continue;
-    const { events, multiplyAddsSkipped } = await judge.measure(setting.heads, order);
-    if (events / parts.order.length > limit) break;
+    const { broken, multiplyAddsSkipped } = await judge.measure(setting.heads, order);
+    if (count(broken) / parts.order.length > limit) break;
     worth.push(setting);
     if (budget !== undefined && 1 - multiplyAddsSkipped <= budget) break;
   }
@@ -136,7 +134,8 @@ export async function calibrate(
   const results: Measured[] = [];
   for (const { heads } of worth) results.push(await judge.measure(heads, certify));
   const settings = results.map((result, i): SettingResult => {
-    const { events, outcomes: _, broken: __, skipped: ___, ...rest } = result;
+    const { broken, ...rest } = result;
+    const events = count(broken);
     const n = parts.certify.length;
     return {
       price: worth[i]!.price,
@@ -185,11 +184,6 @@ export async function calibrate(
     settings,
     chosen,
     classes: byClass(certify.answers, result, options.labels),
-    certified: parts.certify.map((item, i) => ({
-      item,
-      skipped: result?.skipped[i] ?? 0,
-      answer: certify.answers[i]!,
-    })),
   };
 }
 
@@ -269,11 +263,8 @@ interface Judged {
 }
 
 interface Measured {
-  readonly events: number;
+  /** Whether each item broke the rule. */
   readonly broken: readonly boolean[];
-  readonly outcomes: readonly Outcome[];
-  /** Fraction of the multiply-adds that each item skipped. */
-  readonly skipped: readonly number[];
   readonly multiplyAddsSkipped: number;
   readonly blocksSkipped: number;
   readonly exits: Readonly<Record<string, number>>;
@@ -301,7 +292,10 @@ class Judge {
       program.blocks[i]!.gate ? BlockMode.gate : BlockMode.run,
     );
     const total = this.program.cost.multiplyAdds;
-    const verified = outcomes.map(({ outputs }) => isGuarded(outputs[0]!, this.guards));
+    // As a session does: an item that skipped nothing needs no check.
+    const verified = outcomes.map(
+      ({ outputs, ran }) => ran.includes(0) && isGuarded(outputs[0]!, this.guards),
+    );
     const broken = outcomes.map(({ outputs }, i) => {
       if (verified[i]) return false;
       const [answer, full, { label }] = [answerOf(outputs[0]!), answers[i]!, items[i]!] as const;
@@ -319,10 +313,7 @@ class Judge {
       return mean(outcomes.map((outcome) => (some(outcome, index) ? 1 : 0)));
     };
     return {
-      events: broken.filter(Boolean).length,
       broken,
-      outcomes,
-      skipped,
       multiplyAddsSkipped: Math.max(0, mean(skipped)),
       blocksSkipped: mean(
         outcomes.map(({ ran }, i) => (verified[i] ? 0 : ran.filter((r) => r === 0).length / ran.length)),
@@ -351,6 +342,10 @@ class Judge {
       evaluator.release();
     }
   }
+}
+
+function count(flags: readonly boolean[]): number {
+  return flags.filter(Boolean).length;
 }
 
 function byClass(

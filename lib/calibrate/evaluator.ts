@@ -1,5 +1,7 @@
 import type { Backend, CompiledProgram } from '../backends/backend.js';
-import type { Program, Step, Value } from '../model/program.js';
+import { insertSteps } from '../model/insert.js';
+import type { Program, Step } from '../model/program.js';
+import { sizeOf } from '../model/shapes.js';
 import { BlockMode, type ResolvedPolicy } from '../skip/mode.js';
 import { allocate } from '../tensor.js';
 
@@ -61,7 +63,7 @@ export class Evaluator {
     items.forEach((item, i) => {
       input.set(item, i * size);
     });
-    const sizes = program.outputs.map(({ value }) => sizeOf(program.values[value]!));
+    const sizes = program.outputs.map(({ value }) => sizeOf(program.values[value]!.shape));
     const outputs = program.outputs.map(({ value }, i) =>
       allocate(program.values[value]!.dtype, sizes[i]! * count),
     );
@@ -76,10 +78,6 @@ export class Evaluator {
   }
 }
 
-function sizeOf({ shape }: Value): number {
-  return shape.reduce((product, length) => product * length, 1);
-}
-
 /** Every block runs. */
 export const runAll = () => BlockMode.run;
 
@@ -90,42 +88,19 @@ export const runAll = () => BlockMode.run;
 export function withFeatures(program: Program): Program {
   const values = [...program.values];
   const outputs = [...program.outputs];
-  const steps: Step[] = [...program.steps];
-  const shift = new Array<number>(program.steps.length + 1).fill(0);
-  const insertions: { at: number; step: Step }[] = [];
+  const insertions = new Map<number, Step[]>();
   for (const block of program.blocks) {
     for (const [end, id, at] of [
       ['input', block.input, block.gateFirst],
       ['output', block.output, block.end],
     ] as const) {
-      const { shape } = values[id]!;
       const value = values.length;
-      values.push({ name: `${block.name}/${end}/pooled`, dtype: 'float32', shape: shape.slice(0, 2) });
-      insertions.push({
-        at,
-        step: { op: 'globalPool', inputs: [id], outputs: [value], attrs: { kind: 'avg' } },
-      });
+      const shape = values[id]!.shape.slice(0, 2);
+      values.push({ name: `${block.name}/${end}/pooled`, dtype: 'float32', shape });
       outputs.push({ name: `${block.name}/${end}`, value, batched: program.batching === 'item' });
+      const pool: Step = { op: 'globalPool', inputs: [id], outputs: [value], attrs: { kind: 'avg' } };
+      insertions.set(at, [...(insertions.get(at) ?? []), pool]);
     }
   }
-  insertions.sort((a, b) => b.at - a.at);
-  for (const { at, step } of insertions) {
-    steps.splice(at, 0, step);
-    for (let i = at; i < shift.length; i++) shift[i]!++;
-  }
-  // What is put at i belongs in front of it; a block that ends at i must not take it in.
-  const before = (i: number) => (i === 0 ? 0 : i + shift[i - 1]!);
-  const blocks = program.blocks.map((block) => ({
-    ...block,
-    gateFirst: block.gateFirst + shift[block.gateFirst]!,
-    first: block.first + shift[block.first]!,
-    end: before(block.end),
-  }));
-  const moved = steps.map(
-    (step): Step =>
-      step.op === 'branch' || step.op === 'jump'
-        ? { ...step, attrs: { target: step.attrs.target + shift[step.attrs.target]! } }
-        : step,
-  );
-  return { ...program, values, outputs, steps: moved, blocks };
+  return insertSteps({ ...program, values, outputs }, insertions);
 }

@@ -6,7 +6,8 @@
 import type { Program } from '../model/program.js';
 import type { Head } from '../skip/attach.js';
 import { BlockMode } from '../skip/mode.js';
-import { type Evaluator, type Outcome, runAll } from './evaluator.js';
+import { argMax, softmax } from '../skip/scores.js';
+import type { Evaluator, Outcome } from './evaluator.js';
 import { applyLinear, fitTemperature, ridge, scaleLinear } from './regression.js';
 
 export interface Lever {
@@ -28,23 +29,18 @@ export interface FullPass {
   readonly answers: readonly number[];
 }
 
-export const PENALTY = 1e-3;
+const PENALTY = 1e-3;
 /** An exit this close to the end saves too little to pay for its head. */
 const LEAST_SAVING = 0.02;
 
 /** Index of the largest logit; -1 when any is NaN. */
 export function answerOf(logits: Float32Array): number {
-  let best = 0;
-  for (let i = 0; i < logits.length; i++) {
-    if (Number.isNaN(logits[i]!)) return -1;
-    if (logits[i]! > logits[best]!) best = i;
-  }
-  return best;
+  return logits.some(Number.isNaN) ? -1 : argMax(logits);
 }
 
-export function largestProbability(logits: Float32Array): number {
-  const top = logits.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
-  return 1 / logits.reduce((sum, z) => sum + Math.exp(z - top), 0);
+function largestProbability(logits: Float32Array): number {
+  const probabilities = softmax(logits);
+  return probabilities[argMax(probabilities)]!;
 }
 
 /** Outputs of withFeatures(program): the program's own, then input and output of every block. */
@@ -129,5 +125,3 @@ export async function fitGates(
   }
   return levers;
 }
-
-export const fullPolicy = (evaluator: Evaluator) => evaluator.policy(runAll);

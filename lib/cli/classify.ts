@@ -1,15 +1,10 @@
+import { softmax } from '../skip/scores.js';
+
 /** One class of an answer. */
 export interface Prediction {
   readonly index: number;
   readonly label: string;
   readonly probability: number;
-}
-
-/** Index of the largest score; the first of equals. */
-export function argMax(scores: ArrayLike<number>): number {
-  let best = 0;
-  for (let i = 1; i < scores.length; i++) if (scores[i]! > scores[best]!) best = i;
-  return best;
 }
 
 /**
@@ -20,10 +15,7 @@ export function probabilities(scores: ArrayLike<number>): Float64Array {
   const values = Float64Array.from(scores);
   const total = values.reduce((sum, value) => sum + value, 0);
   if (Math.abs(total - 1) < 1e-3 && values.every((value) => value >= 0)) return values;
-  const largest = values.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
-  const exponentials = values.map((value) => Math.exp(value - largest));
-  const sum = exponentials.reduce((a, b) => a + b, 0);
-  return exponentials.map((value) => value / sum);
+  return softmax(values);
 }
 
 /** The `count` most probable classes, most probable first; equals in order of index. */

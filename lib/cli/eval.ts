@@ -1,9 +1,9 @@
 import type { Command } from 'commander';
 import { EnergyMeter } from '../bench/energy.js';
 import { openDataset, takeEvenly } from '../data/dataset.js';
+import { argMax } from '../skip/scores.js';
 import type { Tensor } from '../tensor.js';
 import { Classifier } from './classifier.js';
-import { argMax } from './classify.js';
 import { type Io, paint, startProgress } from './io.js';
 import { addEngineOptions, type EngineOptions, positiveInteger } from './options.js';
 import { type Latency, latencyOf, type PairedChange, pairedChange } from './statistics.js';

@@ -3,6 +3,7 @@
  * them, and a program without them is untouched.
  */
 import { ResidualSkipError } from '../errors.js';
+import { insertSteps } from '../model/insert.js';
 import {
   type Block,
   type Gate,
@@ -68,10 +69,10 @@ export function attachHeads(program: Program, heads: Heads): Program {
 
 class Attachment {
   readonly #values: Value[];
-  readonly #steps: Step[] = [];
   readonly #scores: Port[] = [];
-  readonly #epilogues: { branchAt: number; logits: ValueId }[] = [];
-  readonly #gates = new Map<number, Gate & { gateFirst: number }>();
+  readonly #exits: { readonly branch: Step; readonly logits: ValueId }[] = [];
+  readonly #gates = new Map<string, { readonly gate: Gate; readonly steps: number }>();
+  readonly #insertions = new Map<number, Step[]>();
 
   constructor(
     private readonly program: Program,
@@ -81,31 +82,32 @@ class Attachment {
   }
 
   build(): Program {
-    const { program } = this;
-    const exits = this.heads.exits.map((exit) => ({ exit, block: this.#block(exit.after) }));
-    const gates = this.heads.gates.map((gate) => ({ gate, block: this.#block(gate.block) }));
-    for (const { exit } of exits) this.#addScore(exit);
-    /** Where old step i begins, with what was put before it, and where it stands itself. */
-    const begins: number[] = [];
-    const stands: number[] = [];
-    for (let i = 0; i <= program.steps.length; i++) {
-      begins.push(this.#steps.length);
-      for (const { exit, block } of exits) if (block.end === i) this.#addExit(exit, block);
-      for (const { gate, block } of gates) if (block.first === i) this.#addGate(gate, block);
-      stands.push(this.#steps.length);
-      const step = program.steps[i];
-      if (step) this.#steps.push(step);
+    for (const exit of this.heads.exits) {
+      const block = this.#block(exit.after);
+      this.#insert(0, this.#unknownScore(exit));
+      this.#insert(block.end, this.#exitSteps(exit, block));
     }
-    const blocks = program.blocks.map((block, index) => this.#moved(block, index, begins, stands));
-    this.#retarget(begins);
-    this.#addEpilogues();
+    // Behind the exits: where a block ends and the next one begins, the exit comes first and the gate ends in the block.
+    for (const gate of this.heads.gates) {
+      const block = this.#block(gate.block);
+      this.#insert(block.first, this.#gateSteps(gate, block));
+    }
+    const grown = insertSteps(this.program, this.#insertions);
+    const blocks = grown.blocks.map((block): Block => {
+      const added = this.#gates.get(block.name);
+      return added ? { ...block, gateFirst: block.first - added.steps, gate: added.gate } : block;
+    });
     return {
-      ...program,
+      ...grown,
       values: this.#values,
-      steps: this.#steps,
+      steps: this.#withEpilogues(grown.steps),
       blocks,
-      outputs: [...program.outputs, ...this.#scores],
+      outputs: [...this.program.outputs, ...this.#scores],
     };
+  }
+
+  #insert(at: number, steps: readonly Step[]): void {
+    this.#insertions.set(at, [...(this.#insertions.get(at) ?? []), ...steps]);
   }
 
   #block(name: string): Block {
@@ -117,40 +119,23 @@ class Attachment {
     );
   }
 
-  #moved(block: Block, index: number, begins: readonly number[], stands: readonly number[]): Block {
-    const gate = this.#gates.get(index);
-    const moved = { ...block, first: stands[block.first]!, end: begins[block.end]! };
-    if (!gate) return { ...moved, gateFirst: stands[block.gateFirst]! };
-    const { gateFirst, ...rest } = gate;
-    return { ...moved, gateFirst, gate: rest };
-  }
-
-  /** Old jumps go to where their old target begins. New ones, which are still open, come later. */
-  #retarget(begins: readonly number[]): void {
-    this.#steps.forEach((step, at) => {
-      if ((step.op === 'branch' || step.op === 'jump') && step.attrs.target !== NONE) {
-        this.#steps[at] = { ...step, attrs: { target: begins[step.attrs.target]! } };
-      }
-    });
-  }
-
   /** The confidence of an exit is NaN until an item comes there. */
-  #addScore({ after }: ExitSpec): void {
+  #unknownScore({ after }: ExitSpec): Step[] {
     const items = this.#values[this.#answer().value]!.shape[0]!;
     const score = this.#value(exitScoreName(after), 'float32', [items, 1]);
     const unknown = this.#constant(`${after}/unknown`, new Float32Array(items).fill(Number.NaN), [items, 1]);
-    this.#steps.push({ op: 'reshape', inputs: [unknown], outputs: [score], attrs: {} });
     this.#scores.push({
       name: exitScoreName(after),
       value: score,
       batched: this.program.batching === 'item',
     });
+    return [{ op: 'reshape', inputs: [unknown], outputs: [score], attrs: {} }];
   }
 
-  #addExit({ after, head, threshold }: ExitSpec, block: Block): void {
+  #exitSteps({ after, head, threshold }: ExitSpec, block: Block): Step[] {
     const { value: output } = this.#answer();
     const classes = this.#values[output]!.shape.at(-1)!;
-    const logits = this.#readOut(`exit after ${after}`, head, block.output, classes);
+    const { steps, result: logits } = this.#readOut(`exit after ${after}`, head, block.output, classes);
     const { shape } = this.#values[logits]!;
     const probabilities = this.#value(`${after}/probabilities`, 'float32', shape);
     const spread = this.#value(`${after}/spread`, 'float32', [shape[0]!, 1, classes]);
@@ -158,20 +143,22 @@ class Attachment {
     const limit = this.#constant(`${after}/threshold`, Float32Array.of(threshold), [1, 1]);
     const sure = this.#value(`${after}/sure`, 'bool', [shape[0]!, 1]);
     const goesOn = this.#value(`${after}/goes on`, 'bool', [shape[0]!, 1]);
-    this.#steps.push(
+    // Its target is known when all steps stand.
+    const branch: Step = { op: 'branch', inputs: [goesOn], outputs: [], attrs: { target: NONE } };
+    this.#exits.push({ branch, logits });
+    return [
+      ...steps,
       { op: 'softmax', inputs: [logits], outputs: [probabilities], attrs: { axis: 1, log: false } },
       { op: 'reshape', inputs: [probabilities], outputs: [spread], attrs: {} },
       { op: 'globalPool', inputs: [spread], outputs: [score], attrs: { kind: 'max' } },
       // A confidence that is no number is not sure: such an item goes on.
       { op: 'compare', inputs: [score, limit], outputs: [sure], attrs: { kind: 'ge' } },
       { op: 'logical', inputs: [sure], outputs: [goesOn], attrs: { kind: 'not' } },
-    );
-    this.#epilogues.push({ branchAt: this.#steps.length, logits });
-    this.#steps.push({ op: 'branch', inputs: [goesOn], outputs: [], attrs: { target: NONE } });
+      branch,
+    ];
   }
 
-  #addGate({ block: name, head, threshold }: GateSpec, block: Block): void {
-    const index = this.program.blocks.indexOf(block);
+  #gateSteps({ block: name, head, threshold }: GateSpec, block: Block): Step[] {
     if (!block.skippable || block.gate) {
       const why = block.gate ? 'has a gate of its own' : "can't be skipped";
       throw new ResidualSkipError(
@@ -179,13 +166,14 @@ class Attachment {
         `the policy has a gate for block '${name}', which ${why}`,
       );
     }
-    const gateFirst = this.#steps.length;
-    const score = this.#readOut(`gate of ${name}`, head, block.input, 1);
-    this.#gates.set(index, { gateFirst, form: 'policy', score, compare: 'gt', threshold });
+    const { steps, result: score } = this.#readOut(`gate of ${name}`, head, block.input, 1);
+    const gate: Gate = { form: 'policy', score, compare: 'gt', threshold };
+    this.#gates.set(name, { gate, steps: steps.length });
+    return steps;
   }
 
-  /** Average over height and width, then the linear map; a value of [N, outputs]. */
-  #readOut(what: string, head: Head, from: ValueId, outputs: number): ValueId {
+  /** Average over height and width, then the linear map; `result` is [N, outputs]. */
+  #readOut(what: string, head: Head, from: ValueId, outputs: number): { steps: Step[]; result: ValueId } {
     const { shape, dtype } = this.#values[from]!;
     const [items = 0, channels = 0] = shape;
     const fits = head.weight.length === outputs * channels && head.bias.length === outputs;
@@ -205,7 +193,7 @@ class Attachment {
     const result = this.#value(`${what}/result`, 'float32', [items, outputs]);
     const weight = this.#constant(`${what}/weight`, head.weight, [outputs, channels]);
     const bias = this.#constant(`${what}/bias`, head.bias, [outputs]);
-    this.#steps.push(
+    const steps: Step[] = [
       { op: 'globalPool', inputs: [from], outputs: [pooled], attrs: { kind: 'avg' } },
       {
         op: 'gemm',
@@ -213,8 +201,8 @@ class Attachment {
         outputs: [result],
         attrs: { transB: true, act: NO_ACTIVATION },
       },
-    );
-    return result;
+    ];
+    return { steps, result };
   }
 
   /** The program's answer: its only output, class scores [N, classes]. */
@@ -228,19 +216,24 @@ class Attachment {
     );
   }
 
-  /** Behind the last step: each exit copies its answer into the program's. */
-  #addEpilogues(): void {
-    if (this.#epilogues.length === 0) return;
+  /** Behind the last step: each exit copies its answer into the program's, and its branch goes there. */
+  #withEpilogues(grown: readonly Step[]): Step[] {
+    const steps = [...grown];
+    if (this.#exits.length === 0) return steps;
     const { value: output } = this.#answer();
-    const length = this.#steps.length + 1 + 2 * this.#epilogues.length - 1;
-    const done: Step = { op: 'jump', inputs: [], outputs: [], attrs: { target: length } };
-    this.#steps.push(done);
-    this.#epilogues.forEach(({ branchAt, logits }, i) => {
-      const branch = this.#steps[branchAt] as Extract<Step, { op: 'branch' }>;
-      this.#steps[branchAt] = { ...branch, attrs: { target: this.#steps.length } };
-      this.#steps.push({ op: 'reshape', inputs: [logits], outputs: [output], attrs: {} });
-      if (i < this.#epilogues.length - 1) this.#steps.push(done);
-    });
+    const done: Step = {
+      op: 'jump',
+      inputs: [],
+      outputs: [],
+      attrs: { target: steps.length + 2 * this.#exits.length },
+    };
+    for (const { branch, logits } of this.#exits) {
+      steps.push(done);
+      const target = steps.length;
+      steps[grown.indexOf(branch)] = { op: 'branch', inputs: branch.inputs, outputs: [], attrs: { target } };
+      steps.push({ op: 'reshape', inputs: [logits], outputs: [output], attrs: {} });
+    }
+    return steps;
   }
 
   #value(name: string, dtype: DataType, shape: readonly number[], data?: TensorData): ValueId {

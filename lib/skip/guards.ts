@@ -1,6 +1,7 @@
 /** Guards for answers that matter: an item that is answered so, or nearly so, is run in full. */
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
+import { argMax, softmax } from './scores.js';
 
 export const guardSchema = z
   .strictObject({
@@ -44,10 +45,9 @@ export function resolveGuards(
 /** Whether an answer touches a guarded class: it is the best one, or within the margin of it. */
 export function isGuarded(logits: Float32Array, guards: readonly ResolvedGuard[]): boolean {
   if (guards.length === 0) return false;
-  const top = logits.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
-  const total = logits.reduce((sum, z) => sum + Math.exp(z - top), 0);
-  const best = 1 / total;
+  const probabilities = softmax(logits);
+  const best = probabilities[argMax(probabilities)]!;
   return guards.some(({ classes, margin }) =>
-    classes.some((index) => index < logits.length && best - Math.exp(logits[index]! - top) / total <= margin),
+    classes.some((index) => index < logits.length && best - probabilities[index]! <= margin),
   );
 }

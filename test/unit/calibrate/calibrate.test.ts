@@ -1,8 +1,7 @@
 import { createHash } from 'node:crypto';
 import { NativeBackend } from '../../../lib/backends/native.js';
 import { type CalibrationItem, calibrate } from '../../../lib/calibrate/calibrate.js';
-import { Evaluator, withFeatures } from '../../../lib/calibrate/evaluator.js';
-import { fullPolicy } from '../../../lib/calibrate/levers.js';
+import { Evaluator, runAll, withFeatures } from '../../../lib/calibrate/evaluator.js';
 import { allowedEvents } from '../../../lib/calibrate/risk.js';
 import { partOf } from '../../../lib/calibrate/split.js';
 import { InferenceSession, Tensor } from '../../../lib/index.js';
@@ -141,8 +140,8 @@ describe('calibration of the plain network', () => {
     const [item] = all;
     const { program } = await programOf();
     const [plain, probed] = [new Evaluator(backend, program), new Evaluator(backend, withFeatures(program))];
-    const [a] = await plain.run([item!.input], fullPolicy(plain));
-    const [b] = await probed.run([item!.input], fullPolicy(probed));
+    const [a] = await plain.run([item!.input], plain.policy(runAll));
+    const [b] = await probed.run([item!.input], probed.policy(runAll));
     expect([...b!.outputs[0]!]).toEqual([...a!.outputs[0]!]);
     expect(b!.outputs).toHaveLength(1 + 2 * program.blocks.length);
     plain.release();
