@@ -10,6 +10,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { nativeInfo } from '../dist/esm/backends/native.js';
 import { INK, renderChart } from '../dist/esm/report/charts.js';
+import { fillPage, standalone, table } from './page.mjs';
 
 const BENCH = dirname(fileURLToPath(import.meta.url));
 const RESULTS = join(BENCH, 'results.json');
@@ -72,11 +73,6 @@ function measureAll(networks) {
 
 const figure = (value) =>
   value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(3);
-
-function table(head, rows) {
-  const line = (cells) => `| ${cells.join(' | ')} |`;
-  return [line(head), line(head.map((_, i) => (i === 0 ? '---' : '---:'))), ...rows.map(line)].join('\n');
-}
 
 const ORT = 'onnxruntime-node';
 const runnerOf = (result, name) => result.runners.find((runner) => runner.name === name);
@@ -174,29 +170,19 @@ async function chart(results) {
     },
     `speed relative to ${ORT}`,
   );
-  // Outside a page nothing gives `currentColor` a value; grey reads on light and dark.
-  return svg.replaceAll('currentColor', '#808890');
+  return standalone(svg);
 }
 
-/** Puts each part between its markers in docs/performance.md; the prose around them is written by hand. */
 async function writePage(results) {
   const isas = [...new Set(results.map(({ isa }) => isa))];
   const [{ cpu, peakGflops, isa: best }] = results;
-  const parts = {
+  fillPage(join(DOCS, 'performance.md'), {
     machine: `${cpu}; peak of one core with ${best}: ${peakGflops.toFixed(0)} GFLOP/s, measured in the same run.`,
     main: isas.map((isa) => `With \`isa: '${isa}'\`:\n\n${mainTable(results, isa)}`).join('\n\n'),
     scaling: scalingTable(results, best),
     peers: peersTable(results),
     load: loadTable(results),
-  };
-  const path = join(DOCS, 'performance.md');
-  let page = readFileSync(path, 'utf8');
-  for (const [name, text] of Object.entries(parts)) {
-    const pattern = new RegExp(`(<!-- ${name} -->\\n)[\\s\\S]*?(<!-- /${name} -->)`);
-    if (!pattern.test(page)) throw new Error(`docs/performance.md has no part '${name}'`);
-    page = page.replace(pattern, (_, open, close) => `${open}${text}\n${close}`);
-  }
-  writeFileSync(path, page);
+  });
   writeFileSync(join(DOCS, 'performance.svg'), await chart(results));
 }
 

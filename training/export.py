@@ -1,5 +1,6 @@
 """Writes a network folder: model.onnx, config.json, preprocessor_config.json, reference.json and README.md."""
 
+import base64
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,17 @@ def spread(values: list, network: ResNet) -> list:
     return [values[gated.index(index)] if index in gated else None for index in range(len(network.blocks))]
 
 
+def test_decisions(network: ResNet, scores: torch.Tensor) -> dict:
+    """PyTorch's decisions on the whole test set, for other engines to be compared with.
+
+    `masks` holds, per image in order, the bits of its gates (first gate lowest; 1 ran) in as few bytes as they take,
+    as base64; `near` lists the images with a score within 1e-4 of the threshold, which rounding may turn.
+    """
+    bits = np.packbits((scores > 0).numpy(), axis=1, bitorder="little")
+    near = (scores.abs() < 1e-4).any(1).nonzero()[:, 0].tolist()
+    return {"blocks": network.identity_blocks, "masks": base64.b64encode(bits.tobytes()).decode(), "near": near}
+
+
 def reference(network: ResNet, result: Evaluation, test: Split, gated: bool) -> dict:
     names = ("full", "gated", "static", "random") if gated else ("plain",)
     accuracies = {("full" if name == "plain" else name): result.figures["accuracyOnTest"][name] for name in names}
@@ -67,14 +79,15 @@ def reference(network: ResNet, result: Evaluation, test: Split, gated: bool) -> 
             "distinctPaths": result.figures["distinctPaths"],
         }
     rates = [round(rate, 4) for rate in (result.scores > 0).double().mean(0).tolist()] if gated else None
-    return summary | {"perGateExecutionRate": rates, "note": NOTE, "items": items}
+    decisions = {"testDecisions": test_decisions(network, result.scores)} if gated else {}
+    return summary | {"perGateExecutionRate": rates, "note": NOTE, "items": items} | decisions
 
 
 def publish(dataset: Dataset, recipe: Recipe, plain: ResNet, gated: ResNet, train: Split, test: Split,
             out: Path, checkpoints: Path) -> None:  # fmt: skip
     """Evaluates both networks on the whole test set and writes both folders below `out`.
 
-    `checkpoints` gets evaluation.json and decisions.json, the scores of all test images, to check other engines with.
+    `checkpoints` gets evaluation.json, the figures of the model cards.
     """
     for gate in gated.gates:
         gate.fold()
@@ -92,14 +105,5 @@ def publish(dataset: Dataset, recipe: Recipe, plain: ResNet, gated: ResNet, trai
         (folder / "README.md").write_text(card(name, dataset, recipe, plain, result.figures))
         report(f"wrote {folder}")
     write_json(checkpoints / "evaluation.json", result.figures)
-    write_json(
-        checkpoints / "decisions.json",
-        {
-            "blocks": gated.identity_blocks,
-            "files": test.names,
-            "scores": [[float(f"{score:.7g}") for score in row] for row in result.scores.tolist()],
-            "predicted": result.gated_logits.argmax(1).tolist(),
-        },
-    )
     for key, value in result.figures.items():
         report(f"{key}: {value}")

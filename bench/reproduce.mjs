@@ -1,0 +1,80 @@
+// Measures the shipped gated networks against their plain twins, on whole test sets, one image at a time on one
+// thread, and checks what is claimed of them; writes docs/reproduction.md. Fetch the data first
+// (scripts/fetch-data.mjs); with the peers installed (cd bench && npm ci --ignore-scripts) onnxruntime-node runs too.
+//   npm run reproduce                          all three data sets; exits with 1 when a claim fails
+//   npm run reproduce -- mnist                 only this one; the page is not written
+//   npm run reproduce -- mnist --limit 200     a try: nothing is claimed of a part of the test set
+//   npm run reproduce -- --page                only the page, from bench/reproduction.json
+import { readFileSync, writeFileSync } from 'node:fs';
+import { cpus } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { processIo, startProgress } from '../dist/esm/cli/io.js';
+import { claimsOf } from './reproduction/claims.mjs';
+import { measure } from './reproduction/measure.mjs';
+import { DATASETS } from './reproduction/networks.mjs';
+import { mainTable, writePage } from './reproduction/page.mjs';
+
+const BENCH = dirname(fileURLToPath(import.meta.url));
+const RESULTS = join(BENCH, 'reproduction.json');
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    data: { type: 'string', default: join(BENCH, '..', '.cache', 'data') },
+    limit: { type: 'string' },
+    page: { type: 'boolean', default: false },
+  },
+});
+const limit = values.limit === undefined ? undefined : Number(values.limit);
+const unknown = positionals.find((name) => !Object.hasOwn(DATASETS, name));
+if (unknown !== undefined || (limit !== undefined && !(Number.isInteger(limit) && limit > 0))) {
+  console.error(
+    `Usage: npm run reproduce -- [${Object.keys(DATASETS).join('|')} ...] [--data DIR] [--limit N] [--page]`,
+  );
+  process.exit(2);
+}
+
+async function measureAll(names) {
+  const reports = [];
+  for (const name of names) {
+    let bar = { stop() {} };
+    const progress = (title, total) => {
+      bar.stop();
+      bar = startProgress(processIo(), total, title, true);
+    };
+    progress.advance = (count) => {
+      for (let i = 0; i < count; i++) bar.advance();
+    };
+    reports.push(await measure(name, { data: values.data, limit, progress }));
+    bar.stop();
+  }
+  return { cpu: cpus()[0]?.model.trim() ?? 'unknown CPU', reports };
+}
+
+const whole = positionals.length === 0 && limit === undefined;
+const results = values.page
+  ? JSON.parse(readFileSync(RESULTS, 'utf8'))
+  : await measureAll(positionals.length > 0 ? positionals : Object.keys(DATASETS));
+if (whole && !values.page) writeFileSync(RESULTS, `${JSON.stringify(results, null, 1)}\n`);
+
+const { cpu, reports } = results;
+console.log(mainTable(reports).replaceAll('**', ''));
+let failed = 0;
+for (const report of reports.filter(({ complete }) => complete)) {
+  for (const { claim, measured, holds } of claimsOf(report)) {
+    console.log(`${holds ? 'holds' : 'FAILS'}  ${report.dataset}: ${claim}: ${measured}`);
+    if (!holds) failed++;
+  }
+}
+if (whole) {
+  const [{ isa, peer }] = reports;
+  const beside = peer ? `; beside it onnxruntime-node ${peer}` : '';
+  await writePage(
+    join(BENCH, '..', 'docs'),
+    reports,
+    `Measured on: ${cpu}, \`isa: '${isa}'\`, one thread, batch 1${beside}.`,
+  );
+}
+process.exitCode = failed === 0 ? 0 : 1;

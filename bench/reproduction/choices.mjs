@@ -1,0 +1,67 @@
+// Choices that don't look at the image, to compare the gates with: static, random, and one dial on all gates.
+import { quantile } from '../../dist/esm/bench/stats.js';
+import { argMax } from '../../dist/esm/skip/scores.js';
+import { open } from './networks.mjs';
+
+export const sum = (values) => values.reduce((total, value) => total + value, 0);
+
+/** Skips the gated blocks that are not in `kept`, runs the others, whatever their gates say. */
+export function keepPolicy(blocks, kept) {
+  const gated = blocks.filter(({ gate }) => gate);
+  return {
+    blocks: Object.fromEntries(gated.map(({ index }) => [index, kept.includes(index) ? 'run' : 'skip'])),
+  };
+}
+
+function subsets(items) {
+  return Array.from({ length: 2 ** items.length }, (_, mask) => items.filter((_, i) => (mask >> i) & 1));
+}
+
+/**
+ * The blocks that, run for every image, are right most often on the training images, among all choices that cost
+ * what the gates do: at least as many multiply-adds, but less than one block more.
+ */
+export async function chooseStatic(folder, blocks, bypassed, training) {
+  const gated = blocks.filter(({ gate }) => gate);
+  const largest = Math.max(...gated.map(({ share }) => share));
+  const skippedBy = (kept) =>
+    sum(gated.filter(({ index }) => !kept.includes(index)).map(({ share }) => share));
+  const choices = subsets(gated.map(({ index }) => index)).filter((kept) => {
+    const skipped = skippedBy(kept);
+    return skipped <= bypassed && skipped > bypassed - largest;
+  });
+  const network = await open(folder, 'full');
+  const rightness = (kept) => {
+    const policy = keepPolicy(blocks, kept);
+    return training.filter(({ image, tensor }) => {
+      const outputs = network.session.runSync(network.feeds(tensor), { policy });
+      return argMax(Object.values(outputs)[0].data) === image.label;
+    }).length;
+  };
+  const rated = choices.map((kept) => ({ kept, right: rightness(kept) }));
+  await network.release();
+  const best = rated.reduce((a, b) => (b.right > a.right ? b : a));
+  return { kept: best.kept, choices: choices.length, multiplyAddsBypassed: skippedBy(best.kept) };
+}
+
+/** Uniform number in [0, 1) from an integer (the finaliser of MurmurHash3). */
+function hashed(value) {
+  let h = value >>> 0;
+  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
+  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
+  return ((h ^ (h >>> 16)) >>> 0) / 2 ** 32;
+}
+
+/** As many gated blocks as the gates run on average, drawn anew for image `seed`. */
+export function randomKept(gates, average, seed) {
+  const count = Math.floor(average) + (hashed(seed * 97 + 13) < average % 1 ? 1 : 0);
+  const order = gates.map((block, i) => [hashed(seed * 97 + i + 31), block]).sort(([a], [b]) => a - b);
+  return order.slice(0, count).map(([, block]) => block);
+}
+
+/** Thresholds for all gates at once, from "every block runs" to "none does", at quantiles of the scores; 0 is among them. */
+export function dialThresholds(scores, settings) {
+  const between = Array.from({ length: settings - 2 }, (_, i) => quantile(scores, (i + 1) / (settings - 1)));
+  const [low, high] = [quantile(scores, 0) - 1, quantile(scores, 1) + 1];
+  return [low, ...between, 0, high].sort((a, b) => a - b);
+}

@@ -1,0 +1,87 @@
+// The networks and test images of one data set, ready to run on one thread.
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Classifier } from '../../dist/esm/cli/classifier.js';
+import { openDataset, takeEvenly } from '../../dist/esm/data/dataset.js';
+
+const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..');
+const SILENT = { err: () => {} };
+
+/** Data sets in the order of the page: where their test and training images are below the data folder. */
+export const DATASETS = {
+  cifar10: { title: 'CIFAR-10', test: 'test', train: 'train' },
+  'fashion-mnist': {
+    title: 'Fashion-MNIST',
+    test: 't10k-images-idx3-ubyte.gz',
+    train: 'train-images-idx3-ubyte.gz',
+  },
+  mnist: { title: 'MNIST', test: 't10k-images-idx3-ubyte.gz', train: 'train-images-idx3-ubyte.gz' },
+};
+
+/** The folders of a data set's plain twin and gated network. */
+export function modelFolders(dataset) {
+  const models = join(ROOT, 'models');
+  const gated = readdirSync(models).find((name) => name.startsWith(`${dataset}-`) && name.endsWith('-gated'));
+  if (!gated)
+    throw new Error(`models/ holds no gated network for ${dataset}: python3 training/train.py ${dataset}`);
+  return { plain: join(models, gated.slice(0, -'-gated'.length)), gated: join(models, gated) };
+}
+
+/** Opens a network with a policy: a SkipPolicy, 'model' or 'full'. */
+export function open(folder, policy) {
+  return Classifier.open(folder, { policy, threads: 1 }, SILENT);
+}
+
+/** Images of one part of a data set, decoded and normalised: [{ image: { name, label }, tensor }]. */
+export async function readImages(classifier, dataFolder, dataset, part, limit = Number.POSITIVE_INFINITY) {
+  const path = join(dataFolder, dataset, DATASETS[dataset][part]);
+  if (!existsSync(path)) {
+    const from = dataset === 'cifar10' ? ' --from DIR' : '';
+    throw new Error(`${path} is not there: node scripts/fetch-data.mjs ${dataset}${from} --to ${dataFolder}`);
+  }
+  const { samples } = await openDataset(path, classifier.labels);
+  const images = [];
+  for await (const prepared of classifier.prepare(takeEvenly(samples, limit))) images.push(prepared);
+  return images;
+}
+
+/** onnxruntime-node from bench/node_modules, or undefined where the peers are not installed. */
+export function onnxruntime() {
+  const require = createRequire(join(ROOT, 'bench', 'package.json'));
+  try {
+    const ort = require('onnxruntime-node');
+    return { ort, version: require('onnxruntime-node/package.json').version };
+  } catch {
+    return undefined;
+  }
+}
+
+/** A network in onnxruntime on one thread: `run(tensor)` resolves to its logits. */
+export async function openOnnxruntime({ ort }, folder) {
+  const session = await ort.InferenceSession.create(join(folder, 'model.onnx'), {
+    intraOpNumThreads: 1,
+    interOpNumThreads: 1,
+  });
+  const [input] = session.inputNames;
+  const [output] = session.outputNames;
+  return {
+    run: async ({ data, dims }) => {
+      const feeds = { [input]: new ort.Tensor('float32', data, dims) };
+      return (await session.run(feeds))[output].data;
+    },
+    release: () => session.release(),
+  };
+}
+
+/** PyTorch's decisions on the whole test set, from reference.json: a bit mask per image, and the images in doubt. */
+export function pytorchDecisions(folder) {
+  const { testDecisions } = JSON.parse(readFileSync(join(folder, 'reference.json'), 'utf8'));
+  if (!testDecisions) return undefined;
+  const { blocks, masks, near } = testDecisions;
+  const bytes = Buffer.from(masks, 'base64');
+  const width = Math.ceil(blocks.length / 8);
+  const ran = (image, position) => (bytes[image * width + (position >> 3)] >> (position & 7)) & 1;
+  return { blocks, images: bytes.length / width, ran, near: new Set(near) };
+}
