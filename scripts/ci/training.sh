@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# The recipe in short: every stage on 2,000 images; its export must agree with PyTorch in the engine. Then the
+# reproduction's script on a part of a test set.
+set -euo pipefail
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+node scripts/fetch-data.mjs mnist --to "$folder/data"
+/usr/bin/python3 training/train.py mnist --smoke --data "$folder/data/mnist" --out "$folder/models" --checkpoints "$folder/checkpoints"
+for network in "$folder"/models/*; do
+  node scripts/ci/reference.mjs "$network" "$folder/data/mnist"
+done
+for network in models/mnist-*; do
+  node scripts/ci/reference.mjs "$network" "$folder/data/mnist"
+done
+node bench/reproduce.mjs mnist --data "$folder/data" --limit 100
