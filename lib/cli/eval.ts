@@ -58,7 +58,10 @@ export function addEvalCommand(program: Command, io: Io): void {
         'measure accuracy, latency and skipped work on labelled images, against running every block',
       )
       .argument('<model>', 'ONNX file, or a folder with one')
-      .requiredOption('--data <dir>', 'folder with a folder of images per class, or with IDX files')
+      .requiredOption(
+        '--data <dir>',
+        "folder with a folder of images per class, with IDX files, or with CIFAR-10's binary batches",
+      )
       .option('--limit <n>', 'items to use, spread evenly over the data', positiveInteger),
   ).action((model: string, options: EvalOptions) => evaluate(model, options, io));
 }

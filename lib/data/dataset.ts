@@ -1,12 +1,13 @@
 import { basename, dirname, join, relative } from 'node:path';
 import { ResidualSkipError } from '../errors.js';
+import { CIFAR_BATCH, readCifarBatch } from './cifar.js';
 import { kindOf, listFolder, listImagesBelow } from './files.js';
 import { readIdx } from './idx.js';
 import { decodeImage, type RawImage } from './image.js';
 
 /** One labelled image, not yet read. */
 export interface Sample {
-  /** Its file, relative to the data set's folder, or its number in an IDX file. */
+  /** Its file, relative to the data set's folder, or its file and number in it: `t10k-images-idx3-ubyte[7]`. */
   readonly name: string;
   readonly label: number;
   /** @throws INVALID_DATA naming the file */
@@ -21,21 +22,32 @@ export interface Dataset {
 /**
  * Opens the data set at `path`: a folder with one folder of images per class; a folder with a pair of IDX files
  * (`NAME-images-idx3-ubyte` and `NAME-labels-idx1-ubyte`, plain or `.gz`; of several pairs `t10k` or `test` is
- * taken); or the IDX file of the images itself.
+ * taken); a folder with CIFAR-10's binary batches (`test_batch.bin`, or all of `data_batch_N.bin` without it); or the
+ * IDX file of the images, or a batch, itself.
  * @param labels the model's labels by index; folder names are matched with them
  * @throws INVALID_DATA when nothing of that kind is there, or the classes don't fit the model's
  */
 export async function openDataset(path: string, labels: readonly string[]): Promise<Dataset> {
   const kind = await kindOf(path);
   if (kind === undefined) throw new ResidualSkipError('INVALID_DATA', `There is no data at ${path}`);
-  if (kind === 'file') return openIdx(path, labels.length);
+  if (kind === 'file') {
+    return CIFAR_BATCH.test(basename(path)) ? openCifar([path], labels.length) : openIdx(path, labels.length);
+  }
   const { folders, files } = await listFolder(path);
   const images = files.filter((name) => IDX_IMAGES.test(name));
   if (images.length > 0) return openIdx(join(path, chooseIdx(path, images)), labels.length);
+  const batches = files.filter((name) => CIFAR_BATCH.test(name));
+  if (batches.length > 0) {
+    const test = batches.filter((name) => name.startsWith('test'));
+    return openCifar(
+      (test.length > 0 ? test : batches).map((name) => join(path, name)),
+      labels.length,
+    );
+  }
   if (folders.length > 0) return openFolders(path, folders, labels);
   throw new ResidualSkipError(
     'INVALID_DATA',
-    `${path} holds neither a folder of images per class nor IDX files (NAME-images-idx3-ubyte[.gz])`,
+    `${path} holds neither a folder of images per class, nor IDX files (NAME-images-idx3-ubyte[.gz]), nor CIFAR-10's binary batches (test_batch.bin)`,
   );
 }
 
@@ -49,7 +61,8 @@ export async function openImages(
 ): Promise<readonly Omit<Sample, 'label'>[]> {
   if ((await kindOf(path)) === 'folder') {
     const { files } = await listFolder(path);
-    const images = files.some((name) => IDX_IMAGES.test(name)) ? [] : await listImagesBelow(path);
+    const packed = files.some((name) => IDX_IMAGES.test(name) || CIFAR_BATCH.test(name));
+    const images = packed ? [] : await listImagesBelow(path);
     if (images.length > 0) {
       return images.map((file) => ({ name: relative(path, file), load: () => decodeImage(file) }));
     }
@@ -100,6 +113,22 @@ function shorten(names: readonly string[]): string {
   return names.length > 10 ? `${shown.join(', ')}, …` : shown.join(', ');
 }
 
+async function openCifar(files: readonly string[], classes: number): Promise<Dataset> {
+  const samples: Sample[] = [];
+  for (const file of files) {
+    for (const [i, { label, decode }] of (await readCifarBatch(file)).entries()) {
+      if (label >= classes) {
+        throw new ResidualSkipError(
+          'INVALID_DATA',
+          `The CIFAR-10 batch ${file} has label ${label} for item ${i}; the model has ${classes} classes`,
+        );
+      }
+      samples.push({ name: `${basename(file)}[${i}]`, label, load: async () => decode() });
+    }
+  }
+  return { samples };
+}
+
 const IDX_IMAGES = /^(.*)images([-.])idx3-ubyte(\.gz)?$/;
 
 function chooseIdx(root: string, images: string[]): string {
@@ -118,7 +147,7 @@ async function openIdx(imageFile: string, classes: number): Promise<Dataset> {
   if (match === null) {
     throw new ResidualSkipError(
       'INVALID_DATA',
-      `${imageFile} is not a data set: an image folder, or an IDX file named NAME-images-idx3-ubyte[.gz], is needed`,
+      `${imageFile} is not a data set: an image folder, an IDX file named NAME-images-idx3-ubyte[.gz], or one of CIFAR-10's binary batches is needed`,
     );
   }
   const stem = join(dirname(imageFile), `${match[1]}labels${match[2]}idx1-ubyte`);

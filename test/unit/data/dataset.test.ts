@@ -59,7 +59,7 @@ describe('openDataset on image folders', () => {
       /folders "a", "b", "c"/,
     ],
     ['no class has an image', { 'cat/a.txt': '', 'dog/b.txt': '' }, /No folder in .* holds an image/],
-    ['images lie beside each other', { 'a.png': '' }, /neither a folder of images per class nor IDX files/],
+    ['images lie beside each other', { 'a.png': '' }, /neither a folder of images per class, nor IDX files/],
   ])('says so when %s', async (_, files, message) => {
     await expect(openDataset(folderOf(files), ['cat', 'dog'])).rejects.toMatchObject({
       code: 'INVALID_DATA',

@@ -1,0 +1,46 @@
+import { readFile } from 'node:fs/promises';
+import { ResidualSkipError } from '../errors.js';
+import type { RawImage } from './image.js';
+
+const SIDE = 32;
+const PIXELS = SIDE * SIDE;
+const CHANNELS = 3;
+/** A label and the red, green and blue planes, in rows. */
+const RECORD = 1 + CHANNELS * PIXELS;
+
+/** Names of CIFAR-10's binary batches; of several, those of the test set are the evaluation's. */
+export const CIFAR_BATCH = /^(data_batch_\d+|test_batch)\.bin$/;
+
+/** One labelled image of a batch. */
+export interface CifarImage {
+  readonly label: number;
+  decode(): RawImage;
+}
+
+/**
+ * Reads one of CIFAR-10's binary batches (Krizhevsky 2009; records of a label and 3x32x32 bytes).
+ * @throws INVALID_DATA unless the file holds whole records, at least one
+ */
+export async function readCifarBatch(file: string): Promise<readonly CifarImage[]> {
+  const bytes = await readFile(file).catch((cause: unknown) => {
+    throw new ResidualSkipError('INVALID_DATA', `The CIFAR-10 batch ${file} can't be read`, { cause });
+  });
+  if (bytes.length === 0 || bytes.length % RECORD !== 0) {
+    throw new ResidualSkipError(
+      'INVALID_DATA',
+      `The CIFAR-10 batch ${file} has ${bytes.length} bytes, which is no number of records of ${RECORD} bytes`,
+    );
+  }
+  return Array.from({ length: bytes.length / RECORD }, (_, i) => {
+    const record = bytes.subarray(i * RECORD, (i + 1) * RECORD);
+    return { label: record[0]!, decode: () => interleave(record.subarray(1)) };
+  });
+}
+
+function interleave(planes: Uint8Array): RawImage {
+  const data = new Uint8Array(planes.length);
+  for (let channel = 0; channel < CHANNELS; channel++) {
+    for (let i = 0; i < PIXELS; i++) data[i * CHANNELS + channel] = planes[channel * PIXELS + i]!;
+  }
+  return { width: SIDE, height: SIDE, channels: CHANNELS, data };
+}
