@@ -112,13 +112,19 @@ def normalize(dataset: Dataset, images: torch.Tensor) -> torch.Tensor:
     return ((scaled - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def augment(dataset: Dataset, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Random shift by up to `crop_padding` pixels (reflected borders) and, where labels allow it, a random mirror."""
-    count, channels, height, width = images.shape
+def augment(
+    dataset: Dataset, images: torch.Tensor, generator: torch.Generator, crop: int | None = None
+) -> torch.Tensor:
+    """Random crop of `crop` pixels squared (all of `size`, without one) out of an image with `crop_padding` reflected
+    pixels around it and, where labels allow it, a random mirror.
+    """
+    count, channels = images.shape[:2]
+    height = width = crop or dataset.size
     pad = dataset.crop_padding
+    places = dataset.size + 2 * pad - height + 1
     padded = F.pad(images.float(), (pad, pad, pad, pad), mode="reflect").to(torch.uint8)
-    rows = torch.randint(0, 2 * pad + 1, (count, 1), generator=generator) + torch.arange(height)
-    columns = torch.randint(0, 2 * pad + 1, (count, 1), generator=generator) + torch.arange(width)
+    rows = torch.randint(0, places, (count, 1), generator=generator) + torch.arange(height)
+    columns = torch.randint(0, places, (count, 1), generator=generator) + torch.arange(width)
     if dataset.flip:
         mirrored = torch.rand((count, 1), generator=generator) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)

@@ -1,6 +1,6 @@
 """Architecture and epochs per data set. The gated network gets as many epochs as its plain twin, or fewer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -9,7 +9,9 @@ class Recipe:
     """Epochs: `trunk` (shared, high rate), then `decay` for the plain twin, and for the gated network `depth`
     (stochastic depth), `gates` (gates alone) and `joint` (everything, to a rate of zero), together at most `decay`.
 
-    `target` is the share of the gated blocks' multiply-adds that the gates may keep running.
+    `target` is the share of the gated blocks' multiply-adds that the gates may keep running. With `early_crop`, images
+    are cropped to that side in the whole trunk and in the first two thirds of the stages `plain`, `depth` and `joint`
+    (progressive resizing): the epochs cost less, and the last ones still see whole images.
     """
 
     depths: Sequence[int]
@@ -22,10 +24,15 @@ class Recipe:
     target: float
     batch: int = 128
     peak_rate: float = 0.1
+    early_crop: int | None = None
 
     def __post_init__(self) -> None:
         if self.gated_epochs > self.decay:
             raise ValueError(f"the gated network would get {self.gated_epochs - self.decay} epochs more than its twin")
+
+    def crop(self, epochs: int) -> Callable[[int], int | None]:
+        """The side of the images in an epoch of a stage with that many, None for whole images."""
+        return lambda epoch: self.early_crop if epoch < 2 * epochs // 3 else None
 
     @property
     def gated_epochs(self) -> int:
@@ -33,7 +40,7 @@ class Recipe:
 
 
 RECIPES = {
-    "cifar10": Recipe((2, 4, 4), (16, 64, 128), trunk=4, decay=14, depth=3, gates=1, joint=10, target=0.5),
+    "cifar10": Recipe((2, 4, 4), (16, 64, 128), trunk=4, decay=11, depth=3, gates=1, joint=7, target=0.52, early_crop=24),
     "fashion-mnist": Recipe((2, 4, 4), (16, 32, 64), trunk=2, decay=10, depth=2, gates=1, joint=7, target=0.45),
     "mnist": Recipe(
         (2, 4, 4), (16, 32, 64), trunk=4, decay=14, depth=4, gates=2, joint=8, target=0.42, batch=64, peak_rate=0.05,

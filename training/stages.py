@@ -83,14 +83,14 @@ class Pipeline:
         trunk = Stage(
             "trunk", self.plain,
             [(sgd(self.plain.parameters()), lambda done: peak * min(1.0, 0.05 + done * recipe.trunk))],
-            self.plain_loss, recipe.trunk, self.folder / "trunk.pt",
+            self.plain_loss, recipe.trunk, self.folder / "trunk.pt", crop=lambda epoch: recipe.early_crop,
         )  # fmt: skip
         if self.finish(trunk, self.monitor_plain):
             return True
         self.gated.load_state_dict(self.plain.state_dict(), strict=False)
         plain = Stage(
             "plain", self.plain, [(sgd(self.plain.parameters()), lambda done: peak * (1 - done))],
-            self.plain_loss, recipe.decay, self.folder / "plain.pt",
+            self.plain_loss, recipe.decay, self.folder / "plain.pt", crop=recipe.crop(recipe.decay),
         )  # fmt: skip
         return self.finish(plain, self.monitor_plain)
 
@@ -101,7 +101,7 @@ class Pipeline:
         gates = [p for gate in network.gates for p in gate.parameters()]
         depth = Stage(
             "depth", network, [(sgd(backbone), lambda done: peak * (1 - 0.5 * done))],
-            self.depth_loss, recipe.depth, self.folder / "depth.pt",
+            self.depth_loss, recipe.depth, self.folder / "depth.pt", crop=recipe.crop(recipe.depth),
         )  # fmt: skip
         if self.finish(depth, lambda: f"accuracy {self.full_accuracy(network):.4f} full"):
             return True
@@ -121,7 +121,7 @@ class Pipeline:
                 (sgd(backbone), lambda done: 0.5 * peak * (1 - done)),
                 (torch.optim.Adam(gates), lambda done: 0.001 * (1 - done)),
             ],
-            self.joint_loss, recipe.joint, self.folder / "joint.pt", self.budget,
+            self.joint_loss, recipe.joint, self.folder / "joint.pt", self.budget, crop=recipe.crop(recipe.joint),
         )  # fmt: skip
         if self.finish(joint, self.monitor_gated):
             return True

@@ -44,14 +44,17 @@ class Stage:
 
     `loss(images, labels, step, steps)` gets a normalised batch; each optimizer comes with its learning rate's course,
     a function of the stage's progress from 0 to 1; `state` is what the checkpoint holds beside the network and optimizer (anything with state_dict/load_state_dict);
-    `prepare` is called at each epoch's start, when the network is in training mode.
+    `prepare` is called at each epoch's start, when the network is in training mode; `crop` gives the side of an epoch's
+    images in pixels.
     """
 
     def __init__(self, name: str, network: ResNet, optimizers: list[tuple[torch.optim.Optimizer, Rate]], loss: Step,
                  epochs: int, checkpoint: Path, state: nn.Module | None = None,
-                 prepare: Callable[[], None] = lambda: None):  # fmt: skip
+                 prepare: Callable[[], None] = lambda: None,
+                 crop: Callable[[int], int | None] = lambda epoch: None):  # fmt: skip
         self.name, self.network, self.optimizers, self.loss = name, network, optimizers, loss
-        self.epochs, self.checkpoint, self.state, self.prepare = epochs, checkpoint, state or nn.Module(), prepare
+        self.epochs, self.checkpoint, self.state = epochs, checkpoint, state or nn.Module()
+        self.prepare, self.crop = prepare, crop
 
     def load(self) -> int:
         """Restores the checkpoint, if there is one; returns how many epochs are done."""
@@ -76,7 +79,7 @@ class Stage:
             self.prepare()
             for index in progress(range(steps), f"{self.name} {epoch + 1}/{self.epochs}"):
                 picked = order[index * batch : (index + 1) * batch]
-                images = normalize(dataset, augment(dataset, train.images[picked], generator))
+                images = normalize(dataset, augment(dataset, train.images[picked], generator, self.crop(epoch)))
                 done = epoch * steps + index
                 for optimizer, rate in self.optimizers:
                     optimizer.zero_grad(set_to_none=True)
