@@ -1,4 +1,7 @@
 import { createHash } from 'node:crypto';
+import { ResidualSkipError } from '../errors.js';
+import type { CalibrationItem } from './calibration.js';
+import { itemsNeeded } from './risk.js';
 
 /** What each part of the data is for; nothing of `certify` touches anything that was chosen. */
 export type Part = 'fit' | 'order' | 'certify';
@@ -22,4 +25,42 @@ export function partOf(contentSha256: string, seed: number): Part {
     position -= share;
   }
   return 'certify';
+}
+
+/** With fewer than this nothing can be fitted. */
+const LEAST_FIT = 50;
+
+/** Indices of the items of each part. */
+export function split(items: readonly CalibrationItem[], seed: number): Record<Part, number[]> {
+  const parts: Record<Part, number[]> = { fit: [], order: [], certify: [] };
+  items.forEach(({ sha256 }, i) => {
+    parts[partOf(sha256, seed)].push(i);
+  });
+  return parts;
+}
+
+/** @throws ResidualSkipError INVALID_DATA that says what would be enough */
+export function checkParts(
+  parts: Record<Part, number[]>,
+  limit: number,
+  delta: number,
+  anyway: boolean,
+): void {
+  const needed = anyway ? 1 : itemsNeeded(limit, delta);
+  const { fit, order, certify } = parts;
+  if (certify.length >= needed && fit.length + order.length >= LEAST_FIT && order.length > 0) return;
+  const enough = Math.max(2 * needed, 2 * LEAST_FIT) + 50;
+  throw new ResidualSkipError(
+    'INVALID_DATA',
+    `too little data: ${certify.length} items certify, but a limit of ${limit} at confidence ${1 - delta} needs ${needed} ` +
+      `even without a single disagreement, and ${fit.length + order.length} of ${LEAST_FIT} are there to fit; ` +
+      `give about ${enough} images, or a higher --max-disagreement`,
+  );
+}
+
+/** SHA-256 over the sorted hashes: the same for the same set of items, however named and ordered. */
+export function fingerprint(items: readonly CalibrationItem[]): string {
+  const hash = createHash('sha256');
+  for (const sha256 of items.map((item) => item.sha256).sort()) hash.update(sha256);
+  return hash.digest('hex');
 }

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { NativeBackend } from '../../../lib/backends/native.js';
-import { type CalibrationItem, calibrate } from '../../../lib/calibrate/calibrate.js';
+import { calibrate } from '../../../lib/calibrate/calibrate.js';
+import type { CalibrationItem } from '../../../lib/calibrate/calibration.js';
 import { Evaluator, runAll, withFeatures } from '../../../lib/calibrate/evaluator.js';
 import { allowedEvents } from '../../../lib/calibrate/risk.js';
 import { partOf } from '../../../lib/calibrate/split.js';
