@@ -67,9 +67,14 @@ export interface AuditSummary {
   readonly reasons: Readonly<Record<string, number>>;
 }
 
+/** Rows of what is told by class, the most frequent first. */
+export const MOST_CLASSES = 40;
 const SLICES = 60;
 /** Slices on either side whose items timed in full count as well: they are few. */
 const NEIGHBOURS = 3;
+
+/** How many blocks an item ran. */
+export const depthOf = ({ record }: AuditEntry) => [...record.ran].filter((digit) => digit === '1').length;
 
 /** @param entries not empty; those of other networks than the last one's are left out */
 export function summarise(all: readonly AuditEntry[]): AuditSummary {
@@ -111,7 +116,7 @@ export function summarise(all: readonly AuditEntry[]): AuditSummary {
         skipRates: blocks.map((_, i) => skipRateOf(i, among)),
       }))
       .sort((a, b) => b.items - a.items),
-    depths: [...groupBy(entries, ({ record }) => [...record.ran].filter((digit) => digit === '1').length)]
+    depths: [...groupBy(entries, depthOf)]
       .map(([depth, among]) => ({ depth, items: among.length, confidence: meanConfidence(among) }))
       .sort((a, b) => a.depth - b.depth),
     slices: slice(entries, layersSkippedOf),

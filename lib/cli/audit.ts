@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import { hashItem } from '../audit/log.js';
 import { type AuditEntry, readAudit } from '../audit/read.js';
 import { renderAuditReport } from '../audit/report.js';
-import { type AuditSummary, summarise } from '../audit/summary.js';
+import { type AuditSummary, depthOf, summarise } from '../audit/summary.js';
 import { openDataset, takeEvenly } from '../data/dataset.js';
 import { encodeThumbnail } from '../data/image.js';
 import { ResidualSkipError } from '../errors.js';
@@ -64,8 +64,7 @@ async function thumbnailsOf(
   { data, model }: AuditOptions,
   io: Io,
 ): Promise<Map<string, string>> {
-  const depth = ({ record }: AuditEntry) => [...record.ran].filter((digit) => digit === '1').length;
-  const ordered = [...entries].sort((a, b) => depth(a) - depth(b));
+  const ordered = [...entries].sort((a, b) => depthOf(a) - depthOf(b));
   const wanted = new Set([...ordered.slice(0, 24), ...ordered.slice(-24)].map(({ record }) => record.input));
   const source = model ?? entries.at(-1)!.header.model.source;
   if (!source)

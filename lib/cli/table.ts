@@ -1,5 +1,7 @@
 import { type Io, paint } from './io.js';
 
+export { percent } from '../report/page.js';
+
 export interface Column {
   readonly title: string;
   readonly align?: 'left' | 'right';
@@ -33,11 +35,6 @@ export function formatTable(
       .trimEnd();
   const titles = line(columns.map(({ title }) => title));
   return `${[paint(io, 'dim', titles), ...rows.map(line)].join('\n')}\n`;
-}
-
-/** 0.1234 -> "12.3 %". */
-export function percent(fraction: number, digits = 1): string {
-  return `${(100 * fraction).toFixed(digits)} %`;
 }
 
 /** Three significant digits or so, without an exponent. */

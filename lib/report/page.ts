@@ -88,3 +88,9 @@ export function renderTable(columns: readonly string[], rows: readonly (readonly
   );
   return `<table><thead><tr>${head.join('')}</tr></thead><tbody>${body.join('')}</tbody></table>`;
 }
+
+/** 0.1234 -> "12.3 %". */
+export const percent = (fraction: number, digits = 1) => `${(100 * fraction).toFixed(digits)} %`;
+
+/** A count with its thousands apart. */
+export const whole = (count: number) => count.toLocaleString('en');

@@ -1,0 +1,157 @@
+/** The parts of the audit report that tell of paths: depth, frequent ones, classes, exceptions, examples. */
+import { skipRateLines } from '../report/blocks.js';
+import { escapeHtml, renderChart } from '../report/charts.js';
+import { percent, renderGroup, renderPath, renderTable, type Section, whole } from '../report/page.js';
+import type { AuditEntry } from './read.js';
+import { type AuditSummary, depthOf, MOST_CLASSES } from './summary.js';
+
+const EXAMPLES = 5;
+const PATHS = 12;
+
+export async function depth({ depths }: AuditSummary): Promise<Section> {
+  const x = {
+    field: 'depth',
+    type: 'ordinal',
+    title: 'blocks that ran',
+    axis: { labelAngle: 0, labelOverlap: true },
+  } as const;
+  const charts = await Promise.all([
+    renderChart(
+      {
+        width: 400,
+        height: 160,
+        data: { values: [...depths] },
+        mark: 'bar',
+        encoding: { x, y: { field: 'items', type: 'quantitative', title: 'items' } },
+      },
+      'distribution of depth',
+    ),
+    renderChart(
+      {
+        width: 400,
+        height: 160,
+        data: { values: depths.filter(({ confidence }) => confidence !== null) },
+        mark: { type: 'line', point: true },
+        encoding: {
+          x,
+          y: {
+            field: 'confidence',
+            type: 'quantitative',
+            title: 'mean confidence',
+            scale: { zero: false },
+            axis: { format: '.0%' },
+          },
+        },
+      },
+      'confidence against depth',
+    ),
+  ]);
+  return {
+    title: 'Depth',
+    lead: 'How many blocks ran, and how sure the answers were at each depth.',
+    body: renderGroup(charts),
+  };
+}
+
+export function paths({ paths: all, items }: AuditSummary): Section {
+  const rows = all
+    .slice(0, PATHS)
+    .map(({ ran, count }) => [renderPath(ran), whole(count), percent(count / items)]);
+  return {
+    title: 'Most frequent paths',
+    lead: `${whole(all.length)} distinct paths; a filled cell is a block that ran, a hollow one was skipped.`,
+    body: renderTable(['path', '#items', '#share'], rows),
+  };
+}
+
+/** The two classes, among those seen often enough, whose skip rates differ most. */
+export async function classAgainstClass({
+  classes,
+  blocks,
+  items,
+}: AuditSummary): Promise<Section | undefined> {
+  const often = classes.filter((c) => c.items >= Math.max(10, items / 200));
+  let best: { a: number; b: number; distance: number } | undefined;
+  for (let a = 0; a < often.length; a++) {
+    for (let b = a + 1; b < often.length; b++) {
+      const distance = blocks.reduce(
+        (sum, _, i) => sum + Math.abs(often[a]!.skipRates[i]! - often[b]!.skipRates[i]!),
+        0,
+      );
+      if (!best || distance > best.distance) best = { a, b, distance };
+    }
+  }
+  if (!best) return undefined;
+  const pair = [often[best.a]!, often[best.b]!];
+  return {
+    title: 'One class against another',
+    lead: `The two answers whose paths differ most: ${pair[0]!.label} and ${pair[1]!.label}.`,
+    body: await skipRateLines(
+      pair,
+      blocks.map(({ name }) => name),
+    ),
+  };
+}
+
+/** Items that were not left to their gates. */
+export function exceptions({
+  reasons,
+  items,
+  exceptions: classes,
+  exits,
+}: AuditSummary): Section | undefined {
+  const kinds = [
+    ['v', 'guarded: the answer made the item run in full'],
+    ['x', 'left at an early exit'],
+    ['t', 'ran in full because the monitor had tripped'],
+  ] as const;
+  const rows = kinds.flatMap(([letter, meaning]) => {
+    const count = reasons[letter] ?? 0;
+    return count > 0 ? [[meaning, whole(count), percent(count / items)]] : [];
+  });
+  if (rows.length === 0) return undefined;
+  const byAnswer = classes
+    .slice(0, MOST_CLASSES)
+    .map(({ label, guarded, exited }) => [escapeHtml(label), whole(guarded), whole(exited)]);
+  const byExit = exits.map(({ after, items: left }) => [
+    escapeHtml(after),
+    whole(left),
+    percent(left / items),
+  ]);
+  return {
+    title: 'Guards, exits and trips',
+    lead: 'Items whose path was not left to the gates alone.',
+    body: renderGroup([
+      renderTable(['what happened', '#items', '#share'], rows),
+      ...(byAnswer.length > 0 ? [renderTable(['answer', '#guarded', '#left early'], byAnswer)] : []),
+      ...(byExit.length > 0 ? [renderTable(['exit behind', '#items', '#share'], byExit)] : []),
+    ]),
+  };
+}
+
+export function examples(
+  entries: readonly AuditEntry[],
+  thumbnails: ReadonlyMap<string, string> | undefined,
+): Section {
+  const known = thumbnails ? entries.filter(({ record }) => thumbnails.has(record.input ?? '')) : [];
+  const ordered = [...(known.length >= 2 * EXAMPLES ? known : entries)].sort(
+    (a, b) => depthOf(a) - depthOf(b),
+  );
+  const draw = ({ header, record }: AuditEntry) => {
+    const image = thumbnails?.get(record.input ?? '');
+    const [index, probability] = record.top[0] ?? [-1, 0];
+    const label = index < 0 ? '' : `${header.labels?.[index] ?? `class ${index}`} ${percent(probability, 0)}`;
+    return (
+      `<figure>${image ? `<img alt="" src="${image}">` : ''}${renderPath(record.ran)}` +
+      `<figcaption>${escapeHtml(label)}</figcaption></figure>`
+    );
+  };
+  const part = (title: string, some: readonly AuditEntry[]) =>
+    `<h3>${title}</h3><div class="examples">${some.map(draw).join('')}</div>`;
+  return {
+    title: 'Examples',
+    body:
+      part('Shortest paths', ordered.slice(0, EXAMPLES)) +
+      part('Longest paths', ordered.slice(-EXAMPLES).reverse()),
+  };
+}
