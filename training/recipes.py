@@ -10,7 +10,7 @@ class Recipe:
     (stochastic depth), `gates` (gates alone) and `joint` (everything, to a rate of zero), together at most `decay`.
 
     `target` is the share of the gated blocks' multiply-adds that the gates may keep running. With `early_crop`, images
-    are cropped to that side in the whole trunk and in the first two thirds of the stages `plain`, `depth` and `joint`
+    are cropped to that side in the whole trunk and in the first three quarters of the stages `plain`, `depth` and `joint`
     (progressive resizing): the epochs cost less, and the last ones still see whole images.
     """
 
@@ -32,7 +32,7 @@ class Recipe:
 
     def crop(self, epochs: int) -> Callable[[int], int | None]:
         """The side of the images in an epoch of a stage with that many, None for whole images."""
-        return lambda epoch: self.early_crop if epoch < 2 * epochs // 3 else None
+        return lambda epoch: self.early_crop if epoch < 3 * epochs // 4 else None
 
     @property
     def gated_epochs(self) -> int:
@@ -40,7 +40,7 @@ class Recipe:
 
 
 RECIPES = {
-    "cifar10": Recipe((2, 4, 4), (16, 64, 128), trunk=4, decay=11, depth=3, gates=1, joint=7, target=0.52, early_crop=24),
+    "cifar10": Recipe((2, 4, 4), (16, 64, 128), trunk=4, decay=13, depth=3, gates=1, joint=8, target=0.52, early_crop=24),
     "fashion-mnist": Recipe((2, 4, 4), (16, 32, 64), trunk=2, decay=10, depth=2, gates=1, joint=7, target=0.45),
     "mnist": Recipe(
         (2, 4, 4), (16, 32, 64), trunk=4, decay=14, depth=4, gates=2, joint=8, target=0.42, batch=64, peak_rate=0.05,

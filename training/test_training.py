@@ -5,6 +5,7 @@ import gzip
 import sys
 import tempfile
 import unittest
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from data import DATASETS, Split, augment, read_idx  # noqa: E402
 from evaluate import kept_flags, paired_interval  # noqa: E402
 from gating import Budget, freeze_all_but_gates, random_depth, recalibrate  # noqa: E402
 from network import Gate, ResNet, straight_through  # noqa: E402
+from recipes import SMOKE  # noqa: E402
 from trainer import Stage, predict, sgd, smoothed_cross_entropy  # noqa: E402
 
 MNIST = DATASETS["mnist"]
@@ -149,6 +151,19 @@ class DataTest(unittest.TestCase):
         self.assertGreater(len(steps[:, 0].unique()), 1)
         shifted = augment(MNIST, images, torch.Generator().manual_seed(7))[:, 0, 0, 4:24].int().diff(dim=1)
         self.assertTrue((shifted == 1).all())
+
+    def test_crops_are_parts_of_the_image(self):
+        images = torch.arange(28).repeat(64, 1, 28, 1).to(torch.uint8)
+        crops = augment(MNIST, images, torch.Generator().manual_seed(8), crop=20)
+        self.assertEqual(tuple(crops.shape), (64, 1, 20, 20))
+        middle = crops[:, 0, 0, 2:18].int()
+        self.assertTrue((middle.diff(dim=1) == 1).all())
+        self.assertEqual(sorted(set((middle[:, 0] - 2).tolist())), list(range(-2, 11)))
+
+    def test_early_epochs_see_crops_and_the_last_ones_whole_images(self):
+        crop = replace(SMOKE, early_crop=20).crop(8)
+        self.assertEqual([crop(epoch) for epoch in range(8)], [20] * 6 + [None] * 2)
+        self.assertIsNone(SMOKE.crop(8)(0))
 
     def test_paired_interval(self):
         low, high = paired_interval(torch.tensor([1, 1, 1, 0] * 100), torch.tensor([1, 1, 0, 0] * 100))
