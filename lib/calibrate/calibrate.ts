@@ -8,10 +8,14 @@ import type { Program } from '../model/program.js';
 import { resolveGuards } from '../skip/guards.js';
 import { encodeHeads } from '../skip/heads.js';
 import type { Calibration, CalibrationItem, CalibrationOptions, SettingResult } from './calibration.js';
+import { boundOf, certificateOf, promiseOf, trivialCertificate } from './certify.js';
+import { checkProgram, distinctItems, ruleOf } from './checks.js';
 import { headsOf, prices, settingsAt } from './dial.js';
+import { byClass, examplesOf } from './examine.js';
 import { fitLevers } from './fit.js';
-import { byClass, count, Judge, type Measured } from './judge.js';
-import { binomialPValue, checkFraction, fixedSequenceTest, upperRate } from './risk.js';
+import { checkGroups, className, groupsOf } from './groups.js';
+import { Judge, type Measured } from './judge.js';
+import { fixedSequenceTest } from './risk.js';
 import { checkParts, fingerprint, split } from './split.js';
 
 const SETTINGS = 24;
@@ -25,20 +29,16 @@ export async function calibrate(
   backend: Backend,
   program: Program,
   sha256: string,
-  items: readonly CalibrationItem[],
+  given: readonly CalibrationItem[],
   options: CalibrationOptions = {},
 ): Promise<Calibration> {
-  const { maxDisagreement = 0.01, confidence = 0.95, metric = 'disagreement', seed = 0, budget } = options;
-  checkFraction('maxDisagreement', maxDisagreement);
-  checkFraction('confidence', confidence);
-  if (budget !== undefined) checkFraction('budget', budget);
+  const { seed = 0, budget, labels } = options;
+  const rule = ruleOf(options);
   checkProgram(program);
-  const guards = resolveGuards(options.guards ?? [], options.labels);
+  const guards = resolveGuards(options.guards ?? [], labels);
+  const items = distinctItems(given, program, options);
   const parts = split(items, seed);
-  checkParts(parts, maxDisagreement, 1 - confidence, budget !== undefined);
-  if (metric === 'accuracy' && items.some(({ label }) => label === undefined)) {
-    throw new ResidualSkipError('INVALID_DATA', "the metric 'accuracy' needs a label for every item");
-  }
+  checkParts(parts, rule, budget !== undefined);
 
   const chosenFrom = [...parts.fit, ...parts.order];
   const gates = program.blocks.filter(({ skippable, gate }) => skippable && !gate).length;
@@ -55,43 +55,57 @@ export async function calibrate(
     backend,
     program,
     chosenFrom.map((i) => items[i]!),
+    (index) => className(index, labels),
     onItems,
   );
   const dial = prices(steps).map((price) => ({
     price,
     heads: headsOf(settingsAt(levers, chosenFrom.length, price)),
   }));
-  const judge = new Judge(backend, program, guards, metric, onItems);
+  const judge = new Judge(backend, program, guards, rule.metric, onItems);
   const order = await judge.full(parts.order.map((i) => items[i]!));
   // Settings that already break the rule on `order` are not worth testing; the order of the rest stands.
-  const limit = budget === undefined ? 2 * maxDisagreement : 1;
+  const limit = budget === undefined ? 2 * rule.limit : 1;
   const worth: typeof dial = [];
+  let spent = 1;
   for (const setting of dial) {
     if (setting.heads.exits.length + setting.heads.gates.length === 0) continue;
-    const { broken, multiplyAddsSkipped } = await judge.measure(setting.heads, order);
-    if (count(broken) / parts.order.length > limit) break;
+    const { risk, multiplyAddsSkipped } = await judge.measure(setting.heads, order);
+    if (risk > limit) break;
     worth.push(setting);
-    if (budget !== undefined && 1 - multiplyAddsSkipped <= budget) break;
+    spent = 1 - multiplyAddsSkipped;
+    if (budget !== undefined && spent <= budget) break;
   }
+  if (budget !== undefined && spent > budget) throw outOfReach(budget, spent);
 
   const certify = await judge.full(parts.certify.map((i) => items[i]!));
+  const classes = certify.answers.map((answer, i) =>
+    items.every(({ label }) => label !== undefined) ? certify.items[i]!.label! : answer,
+  );
+  const grouping = checkGroups(groupsOf(certify.items, classes, options), rule.groupLimit, rule.delta);
   const results: Measured[] = [];
   for (const { heads } of worth) results.push(await judge.measure(heads, certify));
-  const settings = results.map((result, i): SettingResult => {
-    const { broken, ...rest } = result;
-    const events = count(broken);
-    const n = parts.certify.length;
-    return {
+  const settings = results.map(
+    ({ byItem, ...rest }, i): SettingResult => ({
       price: worth[i]!.price,
-      events,
-      items: n,
-      pValue: binomialPValue(events, n, maxDisagreement),
-      upperBound: upperRate(events, n, 1 - confidence),
       ...rest,
-    };
-  });
-  const passed = fixedSequenceTest(settings, 1 - confidence);
-  const chosen = budget === undefined ? passed : settings.length - 1;
+      ...certificateOf(byItem.losses, rule, grouping),
+    }),
+  );
+  // A budget has chosen before `certify` was seen: what that one setting's risk is at most is what is promised.
+  const chosen =
+    budget === undefined
+      ? fixedSequenceTest(
+          settings.map(({ worstPValue }) => worstPValue),
+          rule.delta,
+        )
+      : settings.length - 1;
+  const certificate =
+    chosen < 0
+      ? trivialCertificate(certify.items.length, rule, grouping)
+      : budget === undefined
+        ? settings[chosen]!
+        : boundOf(results[chosen]!.byItem.losses, rule);
   options.onProgress?.(total, total);
   const result = results[chosen];
   return {
@@ -101,24 +115,14 @@ export async function calibrate(
       blocks: {},
       ...(chosen >= 0 && { heads: encodeHeads(worth[chosen]!.heads) }),
       ...(options.guards && { guards: [...options.guards] }),
-      ...(options.labels && { labels: [...options.labels] }),
-      promise: {
-        metric,
-        limit: maxDisagreement,
-        confidence,
-        certified: chosen <= passed,
-        items: parts.certify.length,
-        events: chosen >= 0 ? settings[chosen]!.events : 0,
-        pValue: chosen >= 0 ? settings[chosen]!.pValue : 0,
-        upperBound: chosen >= 0 ? settings[chosen]!.upperBound : 0,
-        data: {
-          sha256: fingerprint(items),
-          seed,
-          fit: parts.fit.length,
-          order: parts.order.length,
-          certify: parts.certify.length,
-        },
-      },
+      ...(labels && { labels: [...labels] }),
+      promise: promiseOf(certificate, rule, {
+        sha256: fingerprint(items),
+        seed,
+        fit: parts.fit.length,
+        order: parts.order.length,
+        certify: parts.certify.length,
+      }),
       expected: {
         multiplyAddsSkipped: result?.multiplyAddsSkipped ?? 0,
         blocksSkipped: result?.blocksSkipped ?? 0,
@@ -127,22 +131,15 @@ export async function calibrate(
     },
     settings,
     chosen,
-    classes: byClass(certify.answers, result, options.labels),
+    classes: byClass(classes, result, labels),
+    examples: examplesOf(certify, result, labels),
+    duplicates: given.length - items.length,
   };
 }
 
-function checkProgram({ blocks, inputs, outputs, values }: Program): void {
-  if (!blocks.some(({ skippable }) => skippable)) {
-    throw new ResidualSkipError(
-      'UNSUPPORTED_MODEL',
-      'the model has no residual block that can be skipped: `inspect` shows what was found',
-    );
-  }
-  const shape = outputs[0] && values[outputs[0].value]!.shape;
-  if (inputs.length !== 1 || outputs.length !== 1 || shape?.length !== 2) {
-    throw new ResidualSkipError(
-      'UNSUPPORTED_MODEL',
-      'calibration needs a model with one input and one output of class scores, float32 [batch, classes]',
-    );
-  }
+function outOfReach(budget: number, spent: number): ResidualSkipError {
+  return new ResidualSkipError(
+    'INVALID_ARGUMENT',
+    `budget: no setting spends at most ${budget} of the multiply-adds; the boldest one spends ${spent.toFixed(3)}`,
+  );
 }

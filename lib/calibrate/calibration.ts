@@ -1,6 +1,8 @@
 /** What a calibration takes and gives. */
 import type { Guard } from '../skip/guards.js';
 import type { SkipPolicy } from '../skip/policy.js';
+import type { Metric } from '../skip/promise.js';
+import type { Certificate } from './certify.js';
 
 /** One image, prepared for the model. */
 export interface CalibrationItem {
@@ -9,16 +11,25 @@ export interface CalibrationItem {
   readonly sha256: string;
   /** Class index; required for the metric `accuracy`. */
   readonly label?: number;
+  /** Names of groups that it belongs to, each of which gets a promise of its own. */
+  readonly groups?: readonly string[];
 }
 
 export interface CalibrationOptions {
-  /** Rate that the policy must keep below; 0.01 when left out. */
+  /** Rate, or mean loss, that the policy must keep below; 0.01 when left out. */
   readonly maxDisagreement?: number;
+  /** The same for every class and group; `maxDisagreement` when left out. */
+  readonly maxGroupDisagreement?: number;
   /** Probability that it does; 0.95 when left out. */
   readonly confidence?: number;
-  /** `disagreement` (when left out) needs no labels; `accuracy` counts what only the full network has right. */
-  readonly metric?: 'disagreement' | 'accuracy';
-  /** Fraction of the full network's multiply-adds that the policy may spend: the best within it, certified or not. */
+  /**
+   * `disagreement` (when left out): another answer than the full network's. `accuracy`: only the full network has it
+   * right; needs labels. `probability`: how far the class probabilities move, as total variation distance.
+   */
+  readonly metric?: Metric;
+  /** A promise for each class as well: by label where every item has one, else by the full network's answer. */
+  readonly perClass?: boolean;
+  /** Instead of a limit: the most that the policy may spend, as a fraction of the full network's multiply-adds. */
   readonly budget?: number;
   readonly guards?: readonly Guard[];
   readonly labels?: readonly string[];
@@ -30,12 +41,8 @@ export interface CalibrationOptions {
 }
 
 /** One setting of the dial, as measured on the items that certify. */
-export interface SettingResult {
+export interface SettingResult extends Certificate {
   readonly price: number;
-  readonly events: number;
-  readonly items: number;
-  readonly pValue: number;
-  readonly upperBound: number;
   /** Means over the items; fractions. */
   readonly multiplyAddsSkipped: number;
   readonly blocksSkipped: number;
@@ -44,11 +51,37 @@ export interface SettingResult {
   readonly skips: Readonly<Record<string, number>>;
 }
 
+/** What the policy did to the items of one class. */
+export interface ClassResult {
+  readonly label: string;
+  readonly items: number;
+  /** Items with any loss. */
+  readonly events: number;
+  /** Mean loss. */
+  readonly risk: number;
+  readonly multiplyAddsSkipped: number;
+}
+
+/** What the policy did to one item. */
+export interface Example {
+  /** Hash of the item. */
+  readonly sha256: string;
+  readonly answer: string;
+  readonly fullAnswer: string;
+  /** A digit for each block: 1 ran, 0 skipped. */
+  readonly ran: string;
+  readonly multiplyAddsSkipped: number;
+}
+
 export interface Calibration {
   readonly policy: SkipPolicy;
   readonly settings: readonly SettingResult[];
   /** Index of the setting that the policy has; -1 for no skipping. */
   readonly chosen: number;
-  /** By class of the full network's answer: items, and how many of them broke the rule under the policy. */
-  readonly classes: readonly { readonly label: string; readonly items: number; readonly events: number }[];
+  /** Of the items that certify, by label where every item has one, else by the full network's answer. */
+  readonly classes: readonly ClassResult[];
+  /** Of the items that certify, those that skip most and least; empty when nothing is skipped. */
+  readonly examples: { readonly most: readonly Example[]; readonly least: readonly Example[] };
+  /** Items left out because another one has the same content. */
+  readonly duplicates: number;
 }

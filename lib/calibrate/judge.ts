@@ -4,6 +4,8 @@ import type { Program } from '../model/program.js';
 import { attachHeads, type Heads } from '../skip/attach.js';
 import { isGuarded, type ResolvedGuard } from '../skip/guards.js';
 import { BlockMode } from '../skip/mode.js';
+import type { Metric } from '../skip/promise.js';
+import { probabilities } from '../skip/scores.js';
 import type { CalibrationItem } from './calibration.js';
 import { Evaluator, type Outcome, runAll } from './evaluator.js';
 import { answerOf } from './levers.js';
@@ -24,11 +26,25 @@ export function answersOf(outcomes: readonly Outcome[]): number[] {
 export interface Judged {
   readonly items: readonly CalibrationItem[];
   readonly answers: readonly number[];
+  /** The class scores behind them. */
+  readonly scores: readonly Float32Array[];
+}
+
+/** What a setting did with each item. */
+interface ByItem {
+  /** In [0, 1]; 0 or 1 but for the metric `probability`. */
+  readonly losses: readonly number[];
+  /** Share of the network's multiply-adds; negative where a guard had the item run twice. */
+  readonly saved: readonly number[];
+  readonly answers: readonly number[];
+  /** A digit for each block: 1 ran, 0 skipped; all 1 where a guard had the item run in full. */
+  readonly ran: readonly string[];
 }
 
 export interface Measured {
-  /** Whether each item broke the rule. */
-  readonly broken: readonly boolean[];
+  readonly byItem: ByItem;
+  /** Mean loss. */
+  readonly risk: number;
   readonly multiplyAddsSkipped: number;
   readonly blocksSkipped: number;
   readonly exits: Readonly<Record<string, number>>;
@@ -41,16 +57,17 @@ export class Judge {
     private readonly backend: Backend,
     private readonly program: Program,
     private readonly guards: readonly ResolvedGuard[],
-    private readonly metric: 'disagreement' | 'accuracy',
+    private readonly metric: Metric,
     private readonly onItems: (count: number) => void,
   ) {}
 
   async full(items: readonly CalibrationItem[]): Promise<Judged> {
     const outcomes = await this.#run(this.program, items, runAll);
-    return { items, answers: answersOf(outcomes) };
+    return { items, answers: answersOf(outcomes), scores: outcomes.map(({ outputs }) => outputs[0]!) };
   }
 
-  async measure(heads: Heads, { items, answers }: Judged): Promise<Measured> {
+  async measure(heads: Heads, full: Judged): Promise<Measured> {
+    const { items } = full;
     const program = attachHeads(this.program, heads);
     const outcomes = await this.#run(program, items, (i) =>
       program.blocks[i]!.gate ? BlockMode.gate : BlockMode.run,
@@ -60,13 +77,9 @@ export class Judge {
     const verified = outcomes.map(
       ({ outputs, ran }) => ran.includes(0) && isGuarded(outputs[0]!, this.guards),
     );
-    const broken = outcomes.map(({ outputs }, i) => {
-      if (verified[i]) return false;
-      const [answer, full, { label }] = [answerOf(outputs[0]!), answers[i]!, items[i]!] as const;
-      return this.metric === 'disagreement' ? answer !== full : full === label && answer !== label;
-    });
+    const losses = outcomes.map(({ outputs }, i) => (verified[i] ? 0 : this.#loss(outputs[0]!, full, i)));
     const costs = program.blocks.map(({ cost }) => cost.multiplyAdds / total);
-    const skipped = outcomes.map(
+    const saved = outcomes.map(
       ({ ran }, i) =>
         // A guarded item is run twice: what it skipped at first was spent in vain.
         costs.reduce((sum, cost, b) => sum + (ran[b] ? 0 : cost), 0) - (verified[i] ? 1 : 0),
@@ -77,8 +90,14 @@ export class Judge {
       return mean(outcomes.map((outcome) => (some(outcome, index) ? 1 : 0)));
     };
     return {
-      broken,
-      multiplyAddsSkipped: Math.max(0, mean(skipped)),
+      byItem: {
+        losses,
+        saved,
+        answers: outcomes.map(({ outputs }, i) => (verified[i] ? full.answers[i]! : answerOf(outputs[0]!))),
+        ran: outcomes.map(({ ran }, i) => (verified[i] ? '1'.repeat(ran.length) : ran.join(''))),
+      },
+      risk: mean(losses),
+      multiplyAddsSkipped: Math.max(0, mean(saved)),
       blocksSkipped: mean(
         outcomes.map(({ ran }, i) => (verified[i] ? 0 : ran.filter((r) => r === 0).length / ran.length)),
       ),
@@ -92,6 +111,13 @@ export class Judge {
         heads.gates.map(({ block }) => [block, rate(block, ({ ran }, i) => ran[i] === 0)]),
       ),
     };
+  }
+
+  #loss(scores: Float32Array, { items, answers, scores: full }: Judged, i: number): number {
+    if (this.metric === 'probability') return totalVariation(scores, full[i]!);
+    const [answer, before, { label }] = [answerOf(scores), answers[i]!, items[i]!] as const;
+    const lost = this.metric === 'disagreement' ? answer !== before : before === label && answer !== label;
+    return lost ? 1 : 0;
   }
 
   async #run(program: Program, items: readonly CalibrationItem[], mode: (block: number) => number) {
@@ -108,26 +134,8 @@ export class Judge {
   }
 }
 
-export function count(flags: readonly boolean[]): number {
-  return flags.filter(Boolean).length;
-}
-
-/** By class of the full network's answer: items, and how many of them broke the rule. */
-export function byClass(
-  answers: readonly number[],
-  result: Measured | undefined,
-  labels: readonly string[] | undefined,
-) {
-  const classes = new Map<number, { label: string; items: number; events: number }>();
-  for (const [i, answer] of answers.entries()) {
-    const entry = classes.get(answer) ?? {
-      label: labels?.[answer] ?? `class ${answer}`,
-      items: 0,
-      events: 0,
-    };
-    classes.set(answer, entry);
-    entry.items++;
-    if (result?.broken[i]) entry.events++;
-  }
-  return [...classes].sort(([a], [b]) => a - b).map(([, entry]) => entry);
+/** Of the probabilities that two rows of class scores stand for: half the sum of their differences, in [0, 1]. */
+function totalVariation(a: Float32Array, b: Float32Array): number {
+  const [p, q] = [probabilities(a), probabilities(b)];
+  return Math.min(1, p.reduce((sum, value, i) => sum + Math.abs(value - q[i]!), 0) / 2);
 }

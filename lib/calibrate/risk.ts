@@ -19,7 +19,7 @@ export function binomialTail(k: number, n: number, p: number): number {
     term += Math.log((n - i) / (i + 1)) + odds;
     terms.push(term);
   }
-  const top = Math.max(...terms);
+  const top = terms.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
   return Math.min(1, Math.exp(top) * terms.reduce((sum, t) => sum + Math.exp(t - top), 0));
 }
 
@@ -65,19 +65,23 @@ export function itemsNeeded(epsilon: number, delta: number): number {
 /** Upper end of the one-sided Clopper-Pearson interval at level 1 - delta. */
 export function upperRate(events: number, n: number, delta: number): number {
   if (events >= n) return 1;
-  let [low, high] = [events / n, 1];
+  return whereAtMost(events / n, delta, (rate) => binomialPValue(events, n, rate));
+}
+
+/** Upper bound at level 1 - delta of an expected loss in [0, 1], where the Hoeffding-Bentkus p-value is delta. */
+export function upperMean(mean: number, n: number, delta: number): number {
+  return whereAtMost(mean, delta, (epsilon) => hoeffdingBentkusPValue(mean, n, epsilon));
+}
+
+/** The least epsilon in [low, 1] whose p-value is at most delta, from above; p-values fall as epsilon rises. */
+function whereAtMost(from: number, delta: number, pValue: (epsilon: number) => number): number {
+  let [low, high] = [from, 1];
   for (let i = 0; i < 60; i++) {
     const middle = (low + high) / 2;
-    if (binomialTail(events, n, middle) > delta) low = middle;
+    if (pValue(middle) > delta) low = middle;
     else high = middle;
   }
   return high;
-}
-
-/** One setting of the dial, from no skipping to the most aggressive, on the items that certify. */
-export interface Candidate {
-  /** P-value of "its risk is above the limit". */
-  readonly pValue: number;
 }
 
 /**
@@ -85,25 +89,28 @@ export interface Candidate {
  * fails. The probability of returning one whose risk is above the limit is at most `delta`, provided that the order
  * was chosen without the items that certify.
  * Source: Angelopoulos, Bates, Candès, Jordan and Lei 2021, "Learn then Test", section 2.
+ * @param pValues of "the candidate's risk is above the limit"
  * @returns index of the last candidate that passed; -1 when the first one fails
  */
-export function fixedSequenceTest(candidates: readonly Candidate[], delta: number): number {
-  const failure = candidates.findIndex(({ pValue }) => !(pValue <= delta));
-  return failure < 0 ? candidates.length - 1 : failure - 1;
+export function fixedSequenceTest(pValues: readonly number[], delta: number): number {
+  const failure = pValues.findIndex((pValue) => !(pValue <= delta));
+  return failure < 0 ? pValues.length - 1 : failure - 1;
 }
 
 /**
- * Holm's step-down test: which of several hypotheses are rejected with a family-wise error of at most `delta`.
+ * P-values adjusted by Holm's step-down procedure: those that are at most delta are rejected, with a family-wise error
+ * of at most delta, however the tests depend on each other.
  * Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
  */
-export function holm(pValues: readonly number[], delta: number): boolean[] {
+export function holmAdjusted(pValues: readonly number[]): number[] {
   const order = pValues.map((_, i) => i).sort((a, b) => pValues[a]! - pValues[b]!);
-  const rejected = new Array<boolean>(pValues.length).fill(false);
+  const adjusted = new Array<number>(pValues.length);
+  let largest = 0;
   for (const [rank, index] of order.entries()) {
-    if (!(pValues[index]! <= delta / (pValues.length - rank))) break;
-    rejected[index] = true;
+    largest = Math.max(largest, Math.min(1, (pValues.length - rank) * pValues[index]!));
+    adjusted[index] = largest;
   }
-  return rejected;
+  return adjusted;
 }
 
 /** @throws ResidualSkipError INVALID_ARGUMENT unless `value` is strictly between 0 and 1 */

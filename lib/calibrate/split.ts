@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { ResidualSkipError } from '../errors.js';
 import type { CalibrationItem } from './calibration.js';
+import type { Rule } from './certify.js';
 import { itemsNeeded } from './risk.js';
 
 /** What each part of the data is for; nothing of `certify` touches anything that was chosen. */
@@ -12,6 +13,10 @@ const SHARES: readonly (readonly [Part, number])[] = [
   ['order', 0.2],
   ['certify', 0.5],
 ];
+
+function shareOf(part: Part): number {
+  return SHARES.find(([name]) => name === part)![1];
+}
 
 /**
  * The part that an item belongs to, by a hash of its content and the seed: equal items always share a part, whatever
@@ -39,22 +44,23 @@ export function split(items: readonly CalibrationItem[], seed: number): Record<P
   return parts;
 }
 
-/** @throws ResidualSkipError INVALID_DATA that says what would be enough */
-export function checkParts(
-  parts: Record<Part, number[]>,
-  limit: number,
-  delta: number,
-  anyway: boolean,
-): void {
+/**
+ * @param anyway the items certify whatever they can: one is enough
+ * @throws ResidualSkipError INVALID_DATA that says what would be enough
+ */
+export function checkParts(parts: Record<Part, number[]>, { limit, delta }: Rule, anyway: boolean): void {
   const needed = anyway ? 1 : itemsNeeded(limit, delta);
   const { fit, order, certify } = parts;
   if (certify.length >= needed && fit.length + order.length >= LEAST_FIT && order.length > 0) return;
-  const enough = Math.max(2 * needed, 2 * LEAST_FIT) + 50;
+  // Parts vary in size by chance; a tenth and a few more make up for it.
+  const enough =
+    Math.ceil(1.1 * Math.max(needed / shareOf('certify'), LEAST_FIT / (1 - shareOf('certify')))) + 20;
+  const all = fit.length + order.length + certify.length;
   throw new ResidualSkipError(
     'INVALID_DATA',
-    `too little data: ${certify.length} items certify, but a limit of ${limit} at confidence ${1 - delta} needs ${needed} ` +
-      `even without a single disagreement, and ${fit.length + order.length} of ${LEAST_FIT} are there to fit; ` +
-      `give about ${enough} images, or a higher --max-disagreement`,
+    `too little data: of ${all} different images, ${certify.length} certify, but a limit of ${limit} at confidence ` +
+      `${1 - delta} needs ${needed} even without a single loss; ${fit.length + order.length} of at least ${LEAST_FIT} are ` +
+      `there to fit; about ${enough} different images would be enough, or a higher limit`,
   );
 }
 

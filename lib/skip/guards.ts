@@ -1,7 +1,7 @@
 /** Guards for answers that matter: an item that is answered so, or nearly so, is run in full. */
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
-import { argMax, softmax } from './scores.js';
+import { argMax, probabilities } from './scores.js';
 
 export const guardSchema = z
   .strictObject({
@@ -45,9 +45,9 @@ export function resolveGuards(
 /** Whether an answer touches a guarded class: it is the best one, or within the margin of it. */
 export function isGuarded(logits: Float32Array, guards: readonly ResolvedGuard[]): boolean {
   if (guards.length === 0) return false;
-  const probabilities = softmax(logits);
-  const best = probabilities[argMax(probabilities)]!;
+  const likely = probabilities(logits);
+  const best = likely[argMax(likely)]!;
   return guards.some(({ classes, margin }) =>
-    classes.some((index) => index < logits.length && best - probabilities[index]! <= margin),
+    classes.some((index) => index < logits.length && best - likely[index]! <= margin),
   );
 }

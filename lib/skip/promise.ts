@@ -3,21 +3,41 @@ import { z } from 'zod';
 
 const fraction = z.number().min(0).max(1);
 
+export const METRICS = ['disagreement', 'accuracy', 'probability'] as const;
+
+const testedShape = {
+  limit: fraction.meta({ description: 'The rate, or the mean loss, is at most this.' }),
+  items: z.int().min(0).meta({ description: 'Items that certified it.' }),
+  events: z.int().min(0).meta({ description: 'Of these, how many had any loss.' }),
+  risk: fraction.meta({ description: 'Their mean loss.' }),
+  pValue: fraction,
+  upperBound: fraction.meta({
+    description: 'Of the rate or mean loss, taken alone, at the same confidence.',
+  }),
+};
+
+const groupSchema = z.strictObject({
+  kind: z.enum(['class', 'group']),
+  name: z.string(),
+  promised: z.boolean().meta({ description: 'False when the group is too small for a promise.' }),
+  ...testedShape,
+});
+
 export const promiseSchema = z
   .strictObject({
-    metric: z.enum(['disagreement', 'accuracy']).meta({
+    metric: z.enum(METRICS).meta({
       description:
-        "disagreement: answers other than the full network's; accuracy: answers that the full network has right and skipping has not.",
+        "disagreement: answers other than the full network's; accuracy: answers that the full network has right and " +
+        'skipping has not; probability: how far the class probabilities move (total variation distance).',
     }),
-    limit: fraction.meta({ description: 'The rate is at most this ...' }),
     confidence: fraction.meta({
-      description: '... with at least this probability over the draw of the data.',
+      description: 'All of it holds with at least this probability over the draw of the data.',
     }),
-    certified: z.boolean().meta({ description: 'False when the limit was not met and no promise is made.' }),
-    items: z.int().min(0).meta({ description: 'Items that certified it.' }),
-    events: z.int().min(0).meta({ description: 'Of these, how many broke the rule.' }),
-    pValue: fraction,
-    upperBound: fraction.meta({ description: 'Of the rate, at the same confidence (Clopper-Pearson).' }),
+    ...testedShape,
+    groups: z
+      .array(groupSchema)
+      .optional()
+      .meta({ description: 'Limits that hold for each class or group too; p-values are adjusted (Holm).' }),
     data: z.strictObject({
       sha256: z.string().meta({ description: 'Of the sorted hashes of all items.' }),
       seed: z.int(),
@@ -29,6 +49,10 @@ export const promiseSchema = z
   .meta({ description: 'What was promised, by fixed-sequence testing on data that chose nothing.' });
 
 export type Promised = z.infer<typeof promiseSchema>;
+export type Metric = (typeof METRICS)[number];
+/** What one test on some items gave. */
+export type Tested = Pick<Promised, keyof typeof testedShape>;
+export type TestedGroup = z.infer<typeof groupSchema>;
 
 export const expectedSchema = z
   .strictObject({

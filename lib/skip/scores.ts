@@ -15,3 +15,14 @@ export function softmax(scores: ArrayLike<number>): Float64Array {
   const sum = exponentials.reduce((a, b) => a + b, 0);
   return exponentials.map((value) => value / sum);
 }
+
+/**
+ * Probabilities of the classes: the softmax of the scores, or the scores themselves where the network ends in a
+ * softmax of its own (none negative, and their sum is 1).
+ */
+export function probabilities(scores: ArrayLike<number>): Float64Array {
+  const values = Float64Array.from(scores);
+  const total = values.reduce((sum, value) => sum + value, 0);
+  if (Math.abs(total - 1) < 1e-3 && values.every((value) => value >= 0)) return values;
+  return softmax(values);
+}

@@ -4,8 +4,9 @@ import {
   binomialTail,
   fixedSequenceTest,
   hoeffdingBentkusPValue,
-  holm,
+  holmAdjusted,
   itemsNeeded,
+  upperMean,
   upperRate,
 } from '../../../lib/calibrate/risk.js';
 import { uniform } from '../../helpers/random.js';
@@ -62,22 +63,29 @@ test('Hoeffding-Bentkus is never below the exact p-value of 0/1 losses, but for 
   expect(hoeffdingBentkusPValue(0.02, 1000, 0.01)).toBe(1);
 });
 
+test('the upper bound of a mean is where the Hoeffding-Bentkus p-value is delta, and above that of 0/1 losses', () => {
+  const bound = upperMean(0.004, 2000, 0.05);
+  expect(hoeffdingBentkusPValue(0.004, 2000, bound)).toBeCloseTo(0.05, 6);
+  expect(bound).toBeGreaterThan(upperRate(8, 2000, 0.05));
+  expect(upperMean(1, 10, 0.05)).toBe(1);
+});
+
 test('a fixed sequence stops at its first failure', () => {
-  const test = (...pValues: number[]) =>
-    fixedSequenceTest(
-      pValues.map((pValue) => ({ pValue })),
-      0.05,
-    );
+  const test = (...pValues: number[]) => fixedSequenceTest(pValues, 0.05);
   expect(test(0.01, 0.04, 0.06, 0.001)).toBe(1);
   expect(test(0.5, 0.001)).toBe(-1);
   expect(test(0.05)).toBe(0);
   expect(test(Number.NaN)).toBe(-1);
+  expect(test()).toBe(-1);
 });
 
 test('Holm steps down from the smallest p-value', () => {
-  expect(holm([0.01, 0.04, 0.03], 0.05)).toEqual([true, false, false]);
-  expect(holm([0.01, 0.02, 0.03], 0.05)).toEqual([true, true, true]);
-  expect(holm([0.02, 0.5], 0.05)).toEqual([true, false]);
+  // 3 * 0.01, then 2 * 0.03, then what came before, which is larger than 0.04.
+  for (const [i, p] of holmAdjusted([0.01, 0.04, 0.03]).entries())
+    expect(p).toBeCloseTo([0.03, 0.06, 0.06][i]!, 12);
+  expect(holmAdjusted([0.01, 0.02, 0.03]).every((p) => p <= 0.05)).toBe(true);
+  expect(holmAdjusted([0.02, 0.5]).map((p) => p <= 0.05)).toEqual([true, false]);
+  expect(holmAdjusted([0.9, 0.8])).toEqual([1, 1]);
 });
 
 test.each([0.005, 0.01, 0.02])(
@@ -96,8 +104,10 @@ test.each([0.005, 0.01, 0.02])(
         const u = random();
         for (let i = rates.length - 1; i >= 0 && u < rates[i]!; i--) events[i]!++;
       }
-      const candidates = events.map((count) => ({ pValue: count <= allowed ? 0 : 1 }));
-      const chosen = fixedSequenceTest(candidates, delta);
+      const chosen = fixedSequenceTest(
+        events.map((count) => (count <= allowed ? 0 : 1)),
+        delta,
+      );
       if (chosen >= 0) promised++;
       if (chosen >= 0 && rates[chosen]! > epsilon) broken++;
     }

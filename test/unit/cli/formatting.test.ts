@@ -1,11 +1,11 @@
 import { CommanderError } from 'commander';
-import { probabilities, topClasses } from '../../../lib/cli/classify.js';
+import { topClasses } from '../../../lib/cli/classify.js';
 import { reportFailure } from '../../../lib/cli/failure.js';
 import { paint } from '../../../lib/cli/io.js';
 import { asciiPattern, drawPattern, patternLegend } from '../../../lib/cli/pattern.js';
 import { count, formatTable, milliseconds, percent, plural } from '../../../lib/cli/table.js';
 import { ResidualSkipError } from '../../../lib/errors.js';
-import { argMax } from '../../../lib/skip/scores.js';
+import { argMax, probabilities } from '../../../lib/skip/scores.js';
 import type { BlockDecision, ItemTrace } from '../../../lib/skip/trace.js';
 
 const PLAIN = { color: false };

@@ -1,0 +1,101 @@
+/** What a calibration refuses, before it runs anything. */
+import { ResidualSkipError } from '../errors.js';
+import type { Program } from '../model/program.js';
+import { sizeOf } from '../model/shapes.js';
+import type { CalibrationItem, CalibrationOptions } from './calibration.js';
+import type { Rule } from './certify.js';
+import { checkFraction } from './risk.js';
+
+const DEFAULTS = { maxDisagreement: 0.01, confidence: 0.95, metric: 'disagreement' } as const;
+
+/**
+ * What is to be promised.
+ * @throws ResidualSkipError INVALID_ARGUMENT
+ */
+export function ruleOf(options: CalibrationOptions): Rule {
+  const { budget, maxDisagreement: limit = DEFAULTS.maxDisagreement } = options;
+  const { maxGroupDisagreement: groupLimit = limit, confidence = DEFAULTS.confidence } = options;
+  checkFraction('maxDisagreement', limit);
+  checkFraction('maxGroupDisagreement', groupLimit);
+  checkFraction('confidence', confidence);
+  if (budget !== undefined) {
+    checkFraction('budget', budget);
+    if (
+      options.maxDisagreement !== undefined ||
+      options.perClass ||
+      options.maxGroupDisagreement !== undefined
+    ) {
+      throw new ResidualSkipError(
+        'INVALID_ARGUMENT',
+        'a budget stands instead of a limit: give one of budget and maxDisagreement, and no limits for groups',
+      );
+    }
+  }
+  return { metric: options.metric ?? DEFAULTS.metric, limit, groupLimit, delta: 1 - confidence };
+}
+
+/** @throws ResidualSkipError UNSUPPORTED_MODEL when nothing can be skipped, or answers are no class scores */
+export function checkProgram({ blocks, inputs, outputs, values }: Program): void {
+  if (!blocks.some(({ skippable }) => skippable)) {
+    throw new ResidualSkipError(
+      'UNSUPPORTED_MODEL',
+      `none of the model's ${blocks.length} residual blocks can be skipped, which takes a shortcut that is the identity: ` +
+        '`inspect` shows what was found',
+    );
+  }
+  const shape = outputs[0] && values[outputs[0].value]!.shape;
+  if (inputs.length !== 1 || outputs.length !== 1 || shape?.length !== 2) {
+    throw new ResidualSkipError(
+      'UNSUPPORTED_MODEL',
+      'calibration needs a model with one input and one output of class scores, float32 [batch, classes]',
+    );
+  }
+}
+
+/**
+ * The items, each content once: copies would count as evidence that they aren't.
+ * @throws ResidualSkipError INVALID_SHAPE, INVALID_DATA when an item doesn't fit the model, or lacks the label that is needed
+ */
+export function distinctItems(
+  items: readonly CalibrationItem[],
+  { inputs, outputs, values }: Program,
+  { metric = DEFAULTS.metric, labels }: CalibrationOptions,
+): CalibrationItem[] {
+  const size = sizeOf(values[inputs[0]!.value]!.shape);
+  const classes = values[outputs[0]!.value]!.shape[1]!;
+  const invalid = (why: string) => new ResidualSkipError('INVALID_DATA', why);
+  if (labels && labels.length !== classes) {
+    throw invalid(`there are ${labels.length} labels, but the model answers with ${classes} classes`);
+  }
+  const known = new Map<string, CalibrationItem>();
+  for (const [i, item] of items.entries()) {
+    const { input, sha256, label } = item;
+    if (input.length !== size) {
+      throw new ResidualSkipError(
+        'INVALID_SHAPE',
+        `item ${i} holds ${input.length} values, but the model takes ${size}; are all images prepared to one size?`,
+      );
+    }
+    if (label === undefined && metric === 'accuracy') {
+      throw invalid(`the metric 'accuracy' needs a label for every item, and item ${i} has none`);
+    }
+    if (label !== undefined && !(Number.isInteger(label) && label >= 0 && label < classes)) {
+      throw invalid(`item ${i} has the label ${label}, but the model's classes are 0 to ${classes - 1}`);
+    }
+    if (!known.has(sha256)) known.set(sha256, item);
+  }
+  return [...known.values()];
+}
+
+/**
+ * @param answers of the full network, by class index
+ * @throws ResidualSkipError INVALID_DATA when they are all the same
+ */
+export function checkAnswers(answers: readonly number[], name: (index: number) => string): void {
+  if (answers.length === 0 || answers.some((answer) => answer !== answers[0])) return;
+  throw new ResidualSkipError(
+    'INVALID_DATA',
+    `the network gives all ${answers.length} images the same answer, '${name(answers[0]!)}': a policy that saw one class ` +
+      'promises nothing for the others; give images of all classes that will come, and check the preprocessing',
+  );
+}

@@ -1,0 +1,52 @@
+/** What a policy did to the items that certify it, by class and one by one: for tables and reports. */
+import type { ClassResult, Example } from './calibration.js';
+import { className } from './groups.js';
+import type { Judged, Measured } from './judge.js';
+
+/** Items shown of those that skip most, and of those that skip least. */
+const EXAMPLES = 8;
+
+/** @param classes of the items, by index */
+export function byClass(
+  classes: readonly number[],
+  result: Measured | undefined,
+  labels: readonly string[] | undefined,
+): ClassResult[] {
+  const members = new Map<number, number[]>();
+  for (const [i, index] of classes.entries()) members.set(index, [...(members.get(index) ?? []), i]);
+  const sum = (some: readonly number[], value: (i: number) => number) =>
+    some.reduce((total, i) => total + value(i), 0);
+  return [...members]
+    .sort(([a], [b]) => a - b)
+    .map(([index, some]) => ({
+      label: className(index, labels),
+      items: some.length,
+      events: sum(some, (i) => (result && result.byItem.losses[i]! > 0 ? 1 : 0)),
+      risk: sum(some, (i) => result?.byItem.losses[i] ?? 0) / some.length,
+      multiplyAddsSkipped: sum(some, (i) => result?.byItem.saved[i] ?? 0) / some.length,
+    }));
+}
+
+export function examplesOf(
+  { items, answers }: Judged,
+  result: Measured | undefined,
+  labels: readonly string[] | undefined,
+): { most: Example[]; least: Example[] } {
+  if (!result) return { most: [], least: [] };
+  const { saved, ran, answers: given } = result.byItem;
+  // Ties go by content, so that the order of the items doesn't matter.
+  const order = items
+    .map((_, i) => i)
+    .sort((a, b) => saved[b]! - saved[a]! || (items[a]!.sha256 < items[b]!.sha256 ? -1 : 1));
+  const example = (i: number): Example => ({
+    sha256: items[i]!.sha256,
+    answer: className(given[i]!, labels),
+    fullAnswer: className(answers[i]!, labels),
+    ran: ran[i]!,
+    multiplyAddsSkipped: saved[i]!,
+  });
+  return {
+    most: order.slice(0, EXAMPLES).map(example),
+    least: order.slice(-EXAMPLES).reverse().map(example),
+  };
+}

@@ -1,0 +1,76 @@
+/** Groups of items that get a promise of their own: classes, and groups that the caller names. */
+import { ResidualSkipError } from '../errors.js';
+import type { TestedGroup } from '../skip/promise.js';
+import type { CalibrationItem, CalibrationOptions } from './calibration.js';
+import { holmAdjusted, itemsNeeded } from './risk.js';
+
+export interface Group {
+  readonly kind: TestedGroup['kind'];
+  readonly name: string;
+  /** Positions among the items that certify. */
+  readonly members: readonly number[];
+}
+
+export interface Grouping {
+  readonly tested: readonly Group[];
+  /** Without a single loss these would still fail: no promise is made for them. */
+  readonly tooSmall: readonly Group[];
+}
+
+export function className(index: number, labels: readonly string[] | undefined): string {
+  return labels?.[index] ?? `class ${index}`;
+}
+
+/**
+ * The groups that the options ask for, in order of class and of name.
+ * @param classes of the items, by index
+ */
+export function groupsOf(
+  items: readonly CalibrationItem[],
+  classes: readonly number[],
+  { perClass, labels }: Pick<CalibrationOptions, 'perClass' | 'labels'>,
+): Group[] {
+  const byClass = new Map<number, number[]>();
+  const byName = new Map<string, number[]>();
+  for (const [i, { groups = [] }] of items.entries()) {
+    if (perClass) push(byClass, classes[i]!, i);
+    for (const name of new Set(groups)) push(byName, name, i);
+  }
+  return [
+    ...[...byClass]
+      .sort(([a], [b]) => a - b)
+      .map(([index, members]) => ({ kind: 'class', name: className(index, labels), members }) as const),
+    ...[...byName]
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([name, members]) => ({ kind: 'group', name, members }) as const),
+  ];
+}
+
+function push<K>(map: Map<K, number[]>, key: K, value: number): void {
+  const list = map.get(key);
+  if (list) list.push(value);
+  else map.set(key, [value]);
+}
+
+/**
+ * Sorts out, by their sizes alone, the groups that no outcome could certify.
+ * @throws ResidualSkipError INVALID_DATA when none is left, or those left are too small for so many of them
+ */
+export function checkGroups(groups: readonly Group[], limit: number, delta: number): Grouping {
+  const alone = itemsNeeded(limit, delta);
+  const tested = groups.filter(({ members }) => members.length >= alone);
+  const tooSmall = groups.filter(({ members }) => members.length < alone);
+  const best = holmAdjusted(tested.map(({ members }) => (1 - limit) ** members.length));
+  const hopeless = tested.filter((_, i) => best[i]! > delta);
+  if (groups.length === 0 || (tested.length > 0 && hopeless.length === 0)) return { tested, tooSmall };
+  const short = (hopeless.length > 0 ? hopeless : groups)
+    .slice(0, 5)
+    .map(({ name, members }) => `${name} ${members.length}`);
+  const among = tested.length || groups.length;
+  throw new ResidualSkipError(
+    'INVALID_DATA',
+    `too little data for a promise to each of ${among} groups: items that certify are ${short.join(', ')}, ` +
+      `but a limit of ${limit} at confidence ${1 - delta} needs ${itemsNeeded(limit, delta / among)} in each, even without ` +
+      'a single loss; give more images, fewer groups, or a higher limit for groups',
+  );
+}

@@ -1,0 +1,195 @@
+import type { CalibrationItem } from '../../../lib/calibrate/calibration.js';
+import {
+  boundOf,
+  certificateOf,
+  promiseOf,
+  pValuesOf,
+  type Rule,
+  type Tally,
+  trivialCertificate,
+} from '../../../lib/calibrate/certify.js';
+import { checkGroups, type Grouping, groupsOf } from '../../../lib/calibrate/groups.js';
+import { fixedSequenceTest, itemsNeeded, upperRate } from '../../../lib/calibrate/risk.js';
+import { uniform } from '../../helpers/random.js';
+
+const RULE: Rule = { metric: 'disagreement', limit: 0.01, groupLimit: 0.05, delta: 0.05 };
+const NONE: Grouping = { tested: [], tooSmall: [] };
+const DATA = { sha256: 'f'.repeat(64), seed: 1, fit: 1, order: 1, certify: 1 };
+
+/** `events` losses of 1 among `items`, the first ones. */
+const losses = (events: number, items: number) =>
+  Array.from({ length: items }, (_, i) => (i < events ? 1 : 0));
+const members = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => from + i);
+
+/** Index of the last of `certificates` that passes, as a calibration tests them. */
+const lastCertified = (certificates: readonly { worstPValue: number }[], delta: number) =>
+  fixedSequenceTest(
+    certificates.map(({ worstPValue }) => worstPValue),
+    delta,
+  );
+
+/** The binomial interval of `delta` over the repetitions: three standard errors. */
+const atMost = (delta: number, repetitions: number) =>
+  delta + 3 * Math.sqrt((delta * (1 - delta)) / repetitions);
+
+test('a setting passes with as many events as the exact binomial allows, and not with one more', () => {
+  const certificate = (events: number) => certificateOf(losses(events, 1000), RULE, NONE);
+  expect(certificate(4)).toMatchObject({ items: 1000, events: 4, risk: 0.004, limit: 0.01, groups: [] });
+  expect(lastCertified([certificate(4), certificate(5), certificate(0)], 0.05)).toBe(0);
+  expect(lastCertified([certificate(5)], 0.05)).toBe(-1);
+});
+
+test('a setting fails when one group does, though all items together pass', () => {
+  const grouping = checkGroups(
+    [
+      { kind: 'class', name: 'cat', members: members(0, 200) },
+      { kind: 'class', name: 'dog', members: members(200, 2000) },
+      { kind: 'group', name: 'night', members: members(1960, 2000) },
+    ],
+    RULE.groupLimit,
+    RULE.delta,
+  );
+  expect(grouping.tooSmall.map(({ name }) => name)).toEqual(['night']);
+  const [good, bad] = [
+    certificateOf(losses(3, 2000), RULE, grouping),
+    certificateOf(losses(9, 2000), RULE, grouping),
+  ];
+  expect(bad.pValue).toBeLessThan(0.05);
+  expect(bad.worstPValue).toBeGreaterThan(0.05);
+  expect(lastCertified([good, bad], RULE.delta)).toBe(0);
+  expect(good.groups).toMatchObject([
+    { kind: 'class', name: 'cat', promised: true, items: 200, events: 3, limit: 0.05 },
+    { kind: 'class', name: 'dog', promised: true, items: 1800, events: 0 },
+    { kind: 'group', name: 'night', promised: false, items: 40, events: 0 },
+  ]);
+  const promise = promiseOf(good, RULE, DATA);
+  expect(promise).toMatchObject({
+    metric: 'disagreement',
+    confidence: 0.95,
+    limit: 0.01,
+    events: 3,
+    data: DATA,
+  });
+  expect(promise.groups).toHaveLength(3);
+});
+
+test('groups are classes, and whatever names the items carry', () => {
+  const item = (...groups: string[]): CalibrationItem => ({ input: new Float32Array(1), sha256: '', groups });
+  const items = [item('b'), item('a', 'b', 'b'), item()];
+  expect(groupsOf(items, [1, 0, 1], { perClass: true, labels: ['cat', 'dog'] })).toEqual([
+    { kind: 'class', name: 'cat', members: [1] },
+    { kind: 'class', name: 'dog', members: [0, 2] },
+    { kind: 'group', name: 'a', members: [1] },
+    { kind: 'group', name: 'b', members: [0, 1] },
+  ]);
+  expect(groupsOf(items, [1, 0, 1], {}).map(({ name }) => name)).toEqual(['a', 'b']);
+  expect(groupsOf([item()], [7], { perClass: true })).toMatchObject([{ name: 'class 7' }]);
+});
+
+test('groups too small for any promise are refused with what would be enough', () => {
+  const group = (name: string, items: number) => ({
+    kind: 'class' as const,
+    name,
+    members: members(0, items),
+  });
+  expect(() => checkGroups([group('cat', 100), group('dog', 298)], 0.01, 0.05)).toThrow(
+    /2 groups: .*cat 100, dog 298.* needs 368 in each/,
+  );
+  expect(itemsNeeded(0.01, 0.025)).toBe(368);
+  // Each of them would pass alone; ten at once don't.
+  const ten = Array.from({ length: 10 }, (_, i) => group(`class ${i}`, 400));
+  expect(() => checkGroups(ten, 0.01, 0.05)).toThrow(/10 groups/);
+  expect(checkGroups([group('cat', 299)], 0.01, 0.05).tested).toHaveLength(1);
+  expect(checkGroups([], 0.01, 0.05)).toEqual(NONE);
+});
+
+test('what a budget chose promises the upper bound of its risk', () => {
+  const bound = boundOf(losses(30, 1000), RULE);
+  expect(bound).toMatchObject({ events: 30, items: 1000, limit: upperRate(30, 1000, 0.05) });
+  expect(bound.pValue).toBeCloseTo(0.05, 9);
+});
+
+test('skipping nothing is certain', () => {
+  const grouping = { tested: [{ kind: 'group' as const, name: 'a', members: [0] }], tooSmall: [] };
+  expect(trivialCertificate(10, RULE, grouping)).toMatchObject({
+    items: 10,
+    events: 0,
+    upperBound: 0,
+    groups: [{ name: 'a', promised: true, events: 0 }],
+  });
+});
+
+/** How often, in 2,000 calibrations on fresh items, the setting that was chosen broke some part of its promise. */
+function simulate(
+  rule: Rule,
+  groups: number,
+  size: number,
+  /** True mean loss of a setting in a group. */
+  risk: (setting: number, group: number) => number,
+  /** Loss of an item, given the mean loss and the item's own uniform number. */
+  draw: (risk: number, u: number) => number,
+): { broken: number; promised: number } {
+  const [settings, repetitions] = [6, 2000];
+  const risks = Array.from({ length: settings }, (_, s) =>
+    Array.from({ length: groups }, (_, g) => risk(s, g)),
+  );
+  const random = uniform(Math.round(1e6 * rule.limit));
+  let [broken, promised] = [0, 0];
+  for (let repetition = 0; repetition < repetitions; repetition++) {
+    const events = risks.map((row) => row.map(() => 0));
+    const sums = risks.map((row) => row.map(() => 0));
+    for (let g = 0; g < groups; g++) {
+      for (let item = 0; item < size; item++) {
+        const u = random();
+        for (let s = 0; s < settings; s++) {
+          const loss = draw(risks[s]![g]!, u);
+          if (loss === 0) continue;
+          events[s]![g]!++;
+          sums[s]![g]! += loss;
+        }
+      }
+    }
+    const total = (row: readonly number[]) => row.reduce((a, b) => a + b, 0);
+    const worst = risks.map((_, s) => {
+      const tally = (count: number, sum: number, items: number): Tally => ({
+        items,
+        events: count,
+        risk: sum / items,
+      });
+      const parts = events[s]!.map((count, g) => tally(count, sums[s]![g]!, size));
+      return pValuesOf(tally(total(events[s]!), total(sums[s]!), size * groups), parts, rule).worst;
+    });
+    const chosen = fixedSequenceTest(worst, rule.delta);
+    if (chosen < 0) continue;
+    promised++;
+    const truth = risks[chosen]!;
+    if (total(truth) / groups > rule.limit || truth.some((r) => r > rule.groupLimit)) broken++;
+  }
+  return { broken: broken / repetitions, promised: promised / repetitions };
+}
+
+test.each([0.005, 0.01, 0.02])(
+  'a promise for groups is broken in at most delta of 2,000 repetitions, epsilon = %d',
+  (epsilon) => {
+    const rule: Rule = { metric: 'disagreement', limit: epsilon, groupLimit: epsilon, delta: 0.05 };
+    // Setting by setting the second group comes first to its limit, as every group does in the end.
+    const risk = (setting: number, group: number) => (epsilon * setting * (group === 1 ? 1.2 : 0.6)) / 4;
+    const size = 2 * itemsNeeded(epsilon, 0.05);
+    const { broken, promised } = simulate(rule, 2, size, risk, (p, u) => (u < p ? 1 : 0));
+    expect(broken).toBeLessThanOrEqual(atMost(0.05, 2000));
+    expect(promised).toBeGreaterThan(0.5);
+  },
+);
+
+test.each([0.01, 0.02])(
+  'a promise on a bounded loss is broken in at most delta of 2,000 repetitions, epsilon = %d',
+  (epsilon) => {
+    const rule: Rule = { metric: 'probability', limit: epsilon, groupLimit: epsilon, delta: 0.05 };
+    const risk = (setting: number) => (epsilon * (setting + 1)) / 4;
+    // A tenth of the items has all of the loss, evenly spread over [0, 20 * risk].
+    const draw = (p: number, u: number) => (u < 0.1 ? 10 * u * 20 * p : 0);
+    const { broken, promised } = simulate(rule, 1, 1000, risk, draw);
+    expect(broken).toBeLessThanOrEqual(atMost(0.05, 2000));
+    expect(promised).toBeGreaterThan(0.5);
+  },
+);
