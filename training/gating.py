@@ -1,6 +1,6 @@
 """Losses of the gated network: distillation, stochastic depth, and the price that holds the gates to a budget."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -34,12 +34,29 @@ def random_depth(network: ResNet, severity: float, generator: torch.Generator | 
     return [not block.is_identity or bool(draw[i] >= chance) for i, block in enumerate(network.blocks)]
 
 
+Paths = Callable[[int, torch.Generator | None], list[bool] | None]
+
+
+def depths_up_to(network: ResNet, severity: float) -> Paths:
+    """Every batch at a random depth."""
+    return lambda step, generator: random_depth(network, severity, generator)
+
+
+def mixed_paths(network: ResNet) -> Paths:
+    """What one network has to be good at, batch after batch: the paths that its gates choose (None), and all depths
+    that an offset on the scores may bring, the full one above all."""
+
+    def paths(step: int, generator: torch.Generator | None) -> list[bool] | None:
+        if step % 4 == 1:
+            return random_depth(network, 0.9, generator)
+        return [True] * len(network.blocks) if step % 4 == 3 else None
+
+    return paths
+
+
 @torch.no_grad()
-def recalibrate(network: ResNet, dataset: Dataset, train: Split, batches: int, seed: int,
-                severity: float | None = None) -> None:  # fmt: skip
-    """Measures BatchNorm's statistics anew after batches of differing depth have blurred them: over paths of mixed
-    depth up to `severity`, or, without one, over the paths that the gates choose.
-    """
+def recalibrate(network: ResNet, dataset: Dataset, train: Split, batches: int, seed: int, paths: Paths) -> None:
+    """Measures BatchNorm's statistics anew over `paths`, after batches of differing depth have blurred them."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -49,12 +66,18 @@ def recalibrate(network: ResNet, dataset: Dataset, train: Split, batches: int, s
     for gate in network.gates:
         gate.eval()
     generator = seeded(seed, "recalibrate", 0)
-    for picked in torch.randperm(len(train), generator=generator).split(250)[:batches]:
-        kept = None if severity is None else random_depth(network, severity, generator)
+    for step, picked in enumerate(torch.randperm(len(train), generator=generator).split(250)[:batches]):
         with torch.autocast("cpu", torch.bfloat16):
-            network.run(normalize(dataset, train.images[picked]), kept)
+            network.run(normalize(dataset, train.images[picked]), paths(step, generator))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def freeze_statistics(network: ResNet) -> None:
+    """BatchNorm goes on with the statistics it has, in training too: one set for every path, as in the exported file."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.eval()
 
 
 class Budget(nn.Module):

@@ -1,7 +1,7 @@
 """The recipe's stages, in order. Each resumes from its own checkpoint and is passed over when it is done.
 
-trunk -> plain                      the twin: a high rate, then its fall
-   `---> depth -> gates -> joint    the gated network, in as many epochs, taught by the finished twin
+trunk -> plain                                the twin: a high rate, then its fall
+   `---> depth -> gates -> joint -> settle    the gated network, in as many epochs, taught by the finished twin
 """
 
 from argparse import Namespace
@@ -11,13 +11,23 @@ import torch
 
 from data import Dataset, Split
 from export import publish
-from gating import Budget, describe_decisions, distilled, freeze_all_but_gates, random_depth, recalibrate
+from gating import (
+    Budget,
+    depths_up_to,
+    describe_decisions,
+    distilled,
+    freeze_all_but_gates,
+    freeze_statistics,
+    mixed_paths,
+    random_depth,
+    recalibrate,
+)
 from network import ResNet
 from progress import report
 from recipes import Recipe
 from trainer import Stage, accuracy, predict, seeded, sgd, smoothed_cross_entropy
 
-ORDER = ["trunk", "plain", "depth", "gates", "joint", "export"]
+ORDER = ["trunk", "plain", "depth", "gates", "joint", "settle", "export"]
 
 
 class Pipeline:
@@ -78,6 +88,12 @@ class Pipeline:
         """Every fourth batch runs at a random depth, so that the network stays good with more or fewer blocks too."""
         return (self.depth_loss if step % 4 == 3 else self.gated_loss)(images, labels, steps, steps)
 
+    def settling_loss(self, images, labels, step, steps):
+        kept = mixed_paths(self.gated)(step, None)
+        if kept is None:
+            return self.gated_loss(images, labels, step, steps)
+        return distilled(self.gated.run(images, kept)[0], labels, self.teach(images))
+
     def train_plain(self) -> bool:
         recipe, peak = self.recipe, self.recipe.peak_rate
         trunk = Stage(
@@ -111,23 +127,30 @@ class Pipeline:
             self.folder / "gates.pt", self.budget, lambda: freeze_all_but_gates(network, True),
         )  # fmt: skip
         if not learn_gates.checkpoint.exists():
-            recalibrate(network, self.dataset, self.train, 40, self.options.seed, severity=0.9)
+            self.recalibrate(depths_up_to(network, 0.9))
         if self.finish(learn_gates, self.monitor_gated):
             return True
         freeze_all_but_gates(network, False)
-        joint = Stage(
-            "joint", network,
-            [
-                (sgd(backbone), lambda done: 0.5 * peak * (1 - done)),
-                (torch.optim.Adam(gates), lambda done: 0.001 * (1 - done)),
-            ],
-            self.joint_loss, recipe.joint, self.folder / "joint.pt", self.budget, crop=recipe.crop(recipe.joint),
-        )  # fmt: skip
-        if self.finish(joint, self.monitor_gated):
-            return True
-        recalibrate(network, self.dataset, self.train, 40, self.options.seed)
-        report(f"recalibrated: {self.monitor_gated()}")
+        settled = recipe.settle / (recipe.joint + recipe.settle)
+        for name, loss, epochs, rate, crop, prepare in (
+            ("joint", self.joint_loss, recipe.joint, lambda done: 1 - done * (1 - settled), recipe.early_crop, lambda: None),
+            ("settle", self.settling_loss, recipe.settle, lambda done: settled * (1 - done), None,
+             lambda: freeze_statistics(network)),
+        ):  # fmt: skip
+            optimizers = [
+                (sgd(backbone), lambda done, rate=rate: 0.5 * peak * rate(done)),
+                (torch.optim.Adam(gates), lambda done, rate=rate: 0.001 * rate(done)),
+            ]
+            stage = Stage(name, network, optimizers, loss, epochs, self.folder / f"{name}.pt", self.budget, prepare,
+                          lambda epoch, crop=crop: crop)  # fmt: skip
+            if name == "settle" and not stage.checkpoint.exists():
+                self.recalibrate(mixed_paths(network))
+            if self.finish(stage, self.monitor_gated):
+                return True
         return False
+
+    def recalibrate(self, paths) -> None:
+        recalibrate(self.gated, self.dataset, self.train, 40, self.options.seed, paths)
 
 
 def run(dataset: Dataset, recipe: Recipe, train: Split, test: Split, options: Namespace) -> None:

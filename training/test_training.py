@@ -14,7 +14,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from data import DATASETS, Split, augment, read_idx  # noqa: E402
 from evaluate import kept_flags, paired_interval  # noqa: E402
-from gating import Budget, freeze_all_but_gates, random_depth, recalibrate  # noqa: E402
+from gating import (  # noqa: E402
+    Budget,
+    depths_up_to,
+    freeze_all_but_gates,
+    freeze_statistics,
+    mixed_paths,
+    random_depth,
+    recalibrate,
+)
 from network import Gate, ResNet, straight_through  # noqa: E402
 from recipes import SMOKE  # noqa: E402
 from trainer import Stage, predict, sgd, smoothed_cross_entropy  # noqa: E402
@@ -98,10 +106,26 @@ class GatingTest(unittest.TestCase):
         network = small_network(gated=False)
         weights = network.stem.weight.clone()
         network.stem_bn.running_mean.fill_(100.0)
-        recalibrate(network, MNIST, random_split(500), batches=2, seed=1, severity=0.5)
+        recalibrate(network, MNIST, random_split(500), batches=2, seed=1, paths=depths_up_to(network, 0.5))
         self.assertLess(network.stem_bn.running_mean.abs().max().item(), 10)
         self.assertTrue(torch.equal(network.stem.weight, weights))
         self.assertEqual(network.stem_bn.momentum, 0.1)
+
+    def test_mixed_paths_ask_the_gates_every_other_time_and_run_everything_every_fourth(self):
+        network = small_network(gated=True)
+        paths = [mixed_paths(network)(step, torch.Generator().manual_seed(9)) for step in range(8)]
+        self.assertTrue(all(kept is None for kept in paths[::2]))
+        self.assertEqual(paths[3::4], [[True] * len(network.blocks)] * 2)
+        self.assertTrue(all(len(kept) == len(network.blocks) for kept in paths[1::4]))
+
+    def test_frozen_statistics_stay_while_weights_learn(self):
+        network = small_network(gated=True).train()
+        freeze_statistics(network)
+        before = {name: value.clone() for name, value in network.named_buffers()}
+        network.run(torch.rand(8, 1, 28, 28))[0].sum().backward()
+        for name, value in network.named_buffers():
+            self.assertTrue(torch.equal(value, before[name]), name)
+        self.assertIsNotNone(network.stem_bn.weight.grad)
 
 
 class TrainerTest(unittest.TestCase):
