@@ -3,10 +3,11 @@
  * certifies the furthest one that keeps its promise. See docs/calibration.md.
  */
 import type { Backend } from '../backends/backend.js';
-import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program.js';
+import type { Heads } from '../skip/attach.js';
 import { resolveGuards } from '../skip/guards.js';
 import { encodeHeads } from '../skip/heads.js';
+import { type Budget, budgetOf } from './budget.js';
 import type { Calibration, CalibrationItem, CalibrationOptions, SettingResult } from './calibration.js';
 import { boundOf, certificateOf, promiseOf, trivialCertificate } from './certify.js';
 import { checkProgram, distinctItems, ruleOf } from './checks.js';
@@ -14,11 +15,15 @@ import { headsOf, prices, settingsAt } from './dial.js';
 import { byClass, examplesOf } from './examine.js';
 import { fitLevers } from './fit.js';
 import { checkGroups, className, groupsOf } from './groups.js';
-import { Judge, type Measured } from './judge.js';
+import { Judge, type Judged, type Measured } from './judge.js';
+import { latencyReduction, Stopwatch } from './latency.js';
 import { fixedSequenceTest } from './risk.js';
-import { checkParts, fingerprint, split } from './split.js';
+import { checkParts, fingerprint, type Part, split } from './split.js';
 
 const SETTINGS = 24;
+/** Timing of every setting that was tested, and of the one that was chosen. */
+const QUICK = { items: 50, milliseconds: 500 };
+const THOROUGH = { items: 400, milliseconds: 4000 };
 
 /**
  * @param program of the model at the shape of the items, one float32 input and one float32 output [N, classes]
@@ -32,13 +37,14 @@ export async function calibrate(
   given: readonly CalibrationItem[],
   options: CalibrationOptions = {},
 ): Promise<Calibration> {
-  const { seed = 0, budget, labels } = options;
+  const { seed = 0, labels } = options;
   const rule = ruleOf(options);
   checkProgram(program);
   const guards = resolveGuards(options.guards ?? [], labels);
   const items = distinctItems(given, program, options);
   const parts = split(items, seed);
-  checkParts(parts, rule, budget !== undefined);
+  const unlimited = options.budget !== undefined || options.budgetMs !== undefined;
+  checkParts(parts, rule, unlimited);
 
   const chosenFrom = [...parts.fit, ...parts.order];
   const gates = program.blocks.filter(({ skippable, gate }) => skippable && !gate).length;
@@ -51,6 +57,14 @@ export async function calibrate(
     options.onProgress?.(Math.min(done, total), total);
   };
 
+  const judge = new Judge(backend, program, guards, rule.metric, onItems);
+  const take = (part: Part) => parts[part].map((i) => items[i]!);
+  // Of the items that certify, nothing but the sizes of groups matters before settings are tested.
+  const certify = await judge.full(take('certify'));
+  const labelled = items.every(({ label }) => label !== undefined);
+  const classes = certify.answers.map((answer, i) => (labelled ? certify.items[i]!.label! : answer));
+  const grouping = checkGroups(groupsOf(certify.items, classes, options), rule.groupLimit, rule.delta);
+
   const levers = await fitLevers(
     backend,
     program,
@@ -62,84 +76,99 @@ export async function calibrate(
     price,
     heads: headsOf(settingsAt(levers, chosenFrom.length, price)),
   }));
-  const judge = new Judge(backend, program, guards, rule.metric, onItems);
-  const order = await judge.full(parts.order.map((i) => items[i]!));
-  // Settings that already break the rule on `order` are not worth testing; the order of the rest stands.
-  const limit = budget === undefined ? 2 * rule.limit : 1;
-  const worth: typeof dial = [];
-  let spent = 1;
-  for (const setting of dial) {
-    if (setting.heads.exits.length + setting.heads.gates.length === 0) continue;
-    const { risk, multiplyAddsSkipped } = await judge.measure(setting.heads, order);
-    if (risk > limit) break;
-    worth.push(setting);
-    spent = 1 - multiplyAddsSkipped;
-    if (budget !== undefined && spent <= budget) break;
-  }
-  if (budget !== undefined && spent > budget) throw outOfReach(budget, spent);
-
-  const certify = await judge.full(parts.certify.map((i) => items[i]!));
-  const classes = certify.answers.map((answer, i) =>
-    items.every(({ label }) => label !== undefined) ? certify.items[i]!.label! : answer,
-  );
-  const grouping = checkGroups(groupsOf(certify.items, classes, options), rule.groupLimit, rule.delta);
-  const results: Measured[] = [];
-  for (const { heads } of worth) results.push(await judge.measure(heads, certify));
-  const settings = results.map(
-    ({ byItem, ...rest }, i): SettingResult => ({
-      price: worth[i]!.price,
-      ...rest,
-      ...certificateOf(byItem.losses, rule, grouping),
-    }),
-  );
-  // A budget has chosen before `certify` was seen: what that one setting's risk is at most is what is promised.
-  const chosen =
-    budget === undefined
-      ? fixedSequenceTest(
-          settings.map(({ worstPValue }) => worstPValue),
-          rule.delta,
-        )
-      : settings.length - 1;
-  const certificate =
-    chosen < 0
-      ? trivialCertificate(certify.items.length, rule, grouping)
-      : budget === undefined
-        ? settings[chosen]!
-        : boundOf(results[chosen]!.byItem.losses, rule);
-  options.onProgress?.(total, total);
-  const result = results[chosen];
-  return {
-    policy: {
-      version: 1,
-      model: { sha256 },
-      blocks: {},
-      ...(chosen >= 0 && { heads: encodeHeads(worth[chosen]!.heads) }),
-      ...(options.guards && { guards: [...options.guards] }),
-      ...(labels && { labels: [...labels] }),
-      promise: promiseOf(certificate, rule, {
-        sha256: fingerprint(items),
-        seed,
-        fit: parts.fit.length,
-        order: parts.order.length,
-        certify: parts.certify.length,
+  const order = await judge.full(take('order'));
+  const stopwatch = new Stopwatch(backend, program, guards);
+  try {
+    const budget = budgetOf(
+      options,
+      stopwatch,
+      order.items.map(({ input }) => input),
+    );
+    const worth = await worthTesting(dial, judge, order, unlimited ? 1 : 2 * rule.limit, budget);
+    const results: Measured[] = [];
+    for (const { heads } of worth) results.push(await judge.measure(heads, certify));
+    const inputs = certify.items.map(({ input }) => input);
+    const settings = results.map(
+      ({ byItem, ...rest }, i): SettingResult => ({
+        price: worth[i]!.price,
+        ...rest,
+        ...certificateOf(byItem.losses, rule, grouping),
+        latency: stopwatch.time(worth[i]!.heads, inputs, QUICK),
       }),
-      expected: {
-        multiplyAddsSkipped: result?.multiplyAddsSkipped ?? 0,
-        blocksSkipped: result?.blocksSkipped ?? 0,
-        latencyReduction: null,
+    );
+    // A budget has chosen before `certify` was seen: what that one setting's risk is at most is what is promised.
+    const worst = settings.map(({ worstPValue }) => worstPValue);
+    const chosen = budget ? settings.length - 1 : fixedSequenceTest(worst, rule.delta);
+    const [setting, result] = [worth[chosen], results[chosen]];
+    const certificate =
+      chosen < 0
+        ? trivialCertificate(certify.items.length, rule, grouping)
+        : budget
+          ? boundOf(result!.byItem.losses, rule)
+          : settings[chosen]!;
+    const latency = setting && stopwatch.time(setting.heads, inputs, THOROUGH);
+    options.onProgress?.(total, total);
+    return {
+      policy: {
+        version: 1,
+        model: { sha256 },
+        blocks: {},
+        ...(setting && { heads: encodeHeads(setting.heads) }),
+        ...(options.guards && { guards: [...options.guards] }),
+        ...(labels && { labels: [...labels] }),
+        promise: promiseOf(certificate, rule, {
+          sha256: fingerprint(items),
+          seed,
+          fit: parts.fit.length,
+          order: parts.order.length,
+          certify: parts.certify.length,
+        }),
+        expected: {
+          multiplyAddsSkipped: result?.multiplyAddsSkipped ?? 0,
+          blocksSkipped: result?.blocksSkipped ?? 0,
+          latencyReduction: latency ? latencyReduction(latency) : 0,
+          ...(latency && { latency }),
+        },
       },
-    },
-    settings,
-    chosen,
-    classes: byClass(classes, result, labels),
-    examples: examplesOf(certify, result, labels),
-    duplicates: given.length - items.length,
-  };
+      settings,
+      chosen,
+      classes: byClass(classes, result, labels),
+      examples: examplesOf(certify, result, labels),
+      duplicates: given.length - items.length,
+    };
+  } finally {
+    stopwatch.release();
+  }
 }
 
-function outOfReach(budget: number, spent: number): ResidualSkipError {
-  return new ResidualSkipError(
-    'INVALID_ARGUMENT',
-    `budget: no setting spends at most ${budget} of the multiply-adds; the boldest one spends ${spent.toFixed(3)}`,
-  );
+/** A setting of the dial. */
+interface Setting {
+  readonly price: number;
+  readonly heads: Heads;
+}
+
+/**
+ * The settings to test, in the dial's order: up to the first that breaks the rule on `order`, which is not worth testing,
+ * or that keeps within the budget.
+ * @throws ResidualSkipError INVALID_ARGUMENT when none keeps within the budget
+ */
+async function worthTesting(
+  dial: readonly Setting[],
+  judge: Judge,
+  order: Judged,
+  limit: number,
+  budget: Budget | undefined,
+): Promise<Setting[]> {
+  const worth: Setting[] = [];
+  let spent = Number.POSITIVE_INFINITY;
+  for (const setting of dial) {
+    if (setting.heads.exits.length + setting.heads.gates.length === 0) continue;
+    const measured = await judge.measure(setting.heads, order);
+    if (measured.risk > limit) break;
+    worth.push(setting);
+    if (budget) spent = budget.spent(setting.heads, measured);
+    if (budget && spent <= budget.most) return worth;
+  }
+  if (budget) throw budget.outOfReach(spent);
+  return worth;
 }

@@ -1,7 +1,7 @@
 /** What a calibration takes and gives. */
 import type { Guard } from '../skip/guards.js';
 import type { SkipPolicy } from '../skip/policy.js';
-import type { Metric } from '../skip/promise.js';
+import type { Latency, Metric } from '../skip/promise.js';
 import type { Certificate } from './certify.js';
 
 /** One image, prepared for the model. */
@@ -31,6 +31,8 @@ export interface CalibrationOptions {
   readonly perClass?: boolean;
   /** Instead of a limit: the most that the policy may spend, as a fraction of the full network's multiply-adds. */
   readonly budget?: number;
+  /** Or as the median time of one item at batch 1, in milliseconds, on this machine. */
+  readonly budgetMs?: number;
   readonly guards?: readonly Guard[];
   readonly labels?: readonly string[];
   readonly seed?: number;
@@ -49,6 +51,8 @@ export interface SettingResult extends Certificate {
   /** Items that took each exit and skipped each gated block, as fractions, by block. */
   readonly exits: Readonly<Record<string, number>>;
   readonly skips: Readonly<Record<string, number>>;
+  /** Measured on some of the items. */
+  readonly latency: Latency;
 }
 
 /** What the policy did to the items of one class. */

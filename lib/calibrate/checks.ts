@@ -13,25 +13,30 @@ const DEFAULTS = { maxDisagreement: 0.01, confidence: 0.95, metric: 'disagreemen
  * @throws ResidualSkipError INVALID_ARGUMENT
  */
 export function ruleOf(options: CalibrationOptions): Rule {
-  const { budget, maxDisagreement: limit = DEFAULTS.maxDisagreement } = options;
+  const { budget, budgetMs, maxDisagreement: limit = DEFAULTS.maxDisagreement } = options;
   const { maxGroupDisagreement: groupLimit = limit, confidence = DEFAULTS.confidence } = options;
   checkFraction('maxDisagreement', limit);
   checkFraction('maxGroupDisagreement', groupLimit);
   checkFraction('confidence', confidence);
-  if (budget !== undefined) {
-    checkFraction('budget', budget);
-    if (
-      options.maxDisagreement !== undefined ||
-      options.perClass ||
-      options.maxGroupDisagreement !== undefined
-    ) {
-      throw new ResidualSkipError(
-        'INVALID_ARGUMENT',
-        'a budget stands instead of a limit: give one of budget and maxDisagreement, and no limits for groups',
-      );
-    }
+  if (budget !== undefined) checkFraction('budget', budget);
+  if (budgetMs !== undefined && !(budgetMs > 0)) {
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `budgetMs: expected a time above 0, received ${budgetMs}`,
+    );
   }
+  const limits = [options.maxDisagreement, options.maxGroupDisagreement, options.perClass || undefined];
+  const asked = [budget, budgetMs, limits.find((value) => value !== undefined)];
+  if (asked.filter((value) => value !== undefined).length > 1) throw budgetAlone();
   return { metric: options.metric ?? DEFAULTS.metric, limit, groupLimit, delta: 1 - confidence };
+}
+
+function budgetAlone(): ResidualSkipError {
+  return new ResidualSkipError(
+    'INVALID_ARGUMENT',
+    'a budget stands instead of limits: give budget, or budgetMs, or limits (maxDisagreement, maxGroupDisagreement, ' +
+      'perClass, groups of items)',
+  );
 }
 
 /** @throws ResidualSkipError UNSUPPORTED_MODEL when nothing can be skipped, or answers are no class scores */
@@ -59,8 +64,10 @@ export function checkProgram({ blocks, inputs, outputs, values }: Program): void
 export function distinctItems(
   items: readonly CalibrationItem[],
   { inputs, outputs, values }: Program,
-  { metric = DEFAULTS.metric, labels }: CalibrationOptions,
+  options: CalibrationOptions,
 ): CalibrationItem[] {
+  const { metric = DEFAULTS.metric, labels } = options;
+  const budget = options.budget ?? options.budgetMs;
   const size = sizeOf(values[inputs[0]!.value]!.shape);
   const classes = values[outputs[0]!.value]!.shape[1]!;
   const invalid = (why: string) => new ResidualSkipError('INVALID_DATA', why);
@@ -69,7 +76,8 @@ export function distinctItems(
   }
   const known = new Map<string, CalibrationItem>();
   for (const [i, item] of items.entries()) {
-    const { input, sha256, label } = item;
+    const { input, sha256, label, groups = [] } = item;
+    if (budget !== undefined && groups.length > 0) throw budgetAlone();
     if (input.length !== size) {
       throw new ResidualSkipError(
         'INVALID_SHAPE',

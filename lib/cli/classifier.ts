@@ -87,10 +87,13 @@ export class Classifier {
   prepare<T extends { readonly name: string; load(): Promise<RawImage> }>(
     images: Iterable<T>,
   ): AsyncGenerator<{ image: T; tensor: Tensor }> {
-    return prefetch(images, async (image) => {
-      const { data, shape } = await this.preprocessor.apply(await image.load(), image.name);
-      return { image, tensor: new Tensor('float32', data, shape) };
-    });
+    return prefetch(images, async (image) => ({ image, tensor: await this.prepareOne(image) }));
+  }
+
+  /** One image as the model takes it. */
+  async prepareOne(image: { readonly name: string; load(): Promise<RawImage> }): Promise<Tensor<'float32'>> {
+    const { data, shape } = await this.preprocessor.apply(await image.load(), image.name);
+    return new Tensor('float32', data, shape);
   }
 
   /** What `session.run` takes for one prepared image. */

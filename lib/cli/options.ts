@@ -1,12 +1,22 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { ISAS, type Isa } from '../options.js';
 
-/** Options that say how a model is run; the names are those of SessionOptions. */
-export interface EngineOptions {
-  readonly policy?: string;
+/** Options that say where a model is run; the names are those of SessionOptions. */
+export interface BackendOptions {
   readonly backend?: 'native' | 'reference';
   readonly isa?: Isa;
   readonly threads?: number;
+}
+
+export interface EngineOptions extends BackendOptions {
+  readonly policy?: string;
+}
+
+/** A number strictly between 0 and 1, for commander. */
+export function fraction(text: string): number {
+  const value = Number(text);
+  if (text.trim() !== '' && value > 0 && value < 1) return value;
+  throw new InvalidArgumentError('It must be a number between 0 and 1.');
 }
 
 /** A whole number above 0, for commander. */
@@ -16,14 +26,9 @@ export function positiveInteger(text: string): number {
   throw new InvalidArgumentError('It must be a whole number above 0.');
 }
 
-/** Adds the options that `run` and `eval` share. */
-export function addEngineOptions(command: Command): Command {
+/** Adds the options that say where a model is run, and `--json`. */
+export function addBackendOptions(command: Command): Command {
   return command
-    .option(
-      '--policy <policy>',
-      "'model' (its own gates decide), 'full' (run everything) or a policy file",
-      'model',
-    )
     .addOption(
       new Option('--backend <name>', 'where to run').choices(['native', 'reference']).default('native'),
     )
@@ -34,4 +39,15 @@ export function addEngineOptions(command: Command): Command {
     )
     .option('--threads <n>', 'worker threads (default: what the process may use)', positiveInteger)
     .option('--json', 'print JSON');
+}
+
+/** Adds the options of commands that run a model by a policy. */
+export function addEngineOptions(command: Command): Command {
+  return addBackendOptions(
+    command.option(
+      '--policy <policy>',
+      "'model' (its own gates decide), 'full' (run everything) or a policy file",
+      'model',
+    ),
+  );
 }

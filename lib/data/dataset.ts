@@ -14,6 +14,9 @@ export interface Sample {
   load(): Promise<RawImage>;
 }
 
+/** An image without its label. */
+export type Unlabelled = Omit<Sample, 'label'>;
+
 /** A labelled set of images in a fixed order. */
 export interface Dataset {
   readonly samples: readonly Sample[];
@@ -55,10 +58,7 @@ export async function openDataset(path: string, labels: readonly string[]): Prom
  * The images of a data set whose labels don't matter: any folder of images, however deep, or what openDataset takes.
  * @throws INVALID_DATA when there is none
  */
-export async function openImages(
-  path: string,
-  labels: readonly string[],
-): Promise<readonly Omit<Sample, 'label'>[]> {
+export async function openImages(path: string, labels: readonly string[]): Promise<readonly Unlabelled[]> {
   if ((await kindOf(path)) === 'folder') {
     const { files } = await listFolder(path);
     const packed = files.some((name) => IDX_IMAGES.test(name) || CIFAR_BATCH.test(name));
@@ -108,7 +108,8 @@ function matchClasses(root: string, folders: string[], labels: readonly string[]
   );
 }
 
-function shorten(names: readonly string[]): string {
+/** The first of `names`, quoted, for messages. */
+export function shorten(names: readonly string[]): string {
   const shown = names.slice(0, 10).map((name) => `"${name}"`);
   return names.length > 10 ? `${shown.join(', ')}, …` : shown.join(', ');
 }

@@ -54,6 +54,23 @@ export type Metric = (typeof METRICS)[number];
 export type Tested = Pick<Promised, keyof typeof testedShape>;
 export type TestedGroup = z.infer<typeof groupSchema>;
 
+const milliseconds = z.strictObject({ p50: z.number().positive(), mean: z.number().positive() });
+
+export const latencySchema = z
+  .strictObject({
+    fullMs: milliseconds,
+    policyMs: milliseconds,
+    items: z.int().min(1),
+    isa: z.string(),
+    threads: z.int().min(1),
+  })
+  .meta({
+    description:
+      'Milliseconds of one item at batch 1, in full and with the policy in turns, on the machine that calibrated.',
+  });
+
+export type Latency = z.infer<typeof latencySchema>;
+
 export const expectedSchema = z
   .strictObject({
     multiplyAddsSkipped: fraction,
@@ -62,6 +79,7 @@ export const expectedSchema = z
       .number()
       .nullable()
       .meta({ description: '1 - median with the policy / median in full.' }),
+    latency: latencySchema.optional(),
   })
   .meta({ description: 'Measured on the items that certified the policy.' });
 

@@ -1,0 +1,122 @@
+/** What a setting saves in time, here and now: the full network and the setting take turns on the same items. */
+import type { Backend, CompiledProgram, RunRequest } from '../backends/backend.js';
+import { median } from '../bench/stats.js';
+import type { Program } from '../model/program.js';
+import { sizeOf } from '../model/shapes.js';
+import { attachHeads, type Heads } from '../skip/attach.js';
+import { isGuarded, type ResolvedGuard } from '../skip/guards.js';
+import { BlockMode } from '../skip/mode.js';
+import type { Latency } from '../skip/promise.js';
+import { allocate } from '../tensor.js';
+
+export interface Effort {
+  /** Most items that are timed. */
+  readonly items: number;
+  /** No further item is begun after this time. */
+  readonly milliseconds: number;
+}
+
+/** With fewer items than this a median tells nothing; they are timed whatever it takes. */
+const LEAST_ITEMS = 5;
+/** Share of the effort that goes before what is timed: code, caches and clock rate reach their steady state. */
+const WARM_UP = 0.2;
+
+/** A program that runs one item at a time on the calling thread. */
+class Runner {
+  readonly #compiled: CompiledProgram;
+  readonly #request: Omit<RunRequest, 'inputs'>;
+
+  /** @param gated gates decide, those of heads and the network's own; otherwise every block runs */
+  constructor(backend: Backend, program: Program, gated: boolean) {
+    this.#compiled = backend.compile(program);
+    const { blocks, outputs, values } = program;
+    this.#request = {
+      items: 1,
+      outputs: outputs.map(({ value }) => allocate(values[value]!.dtype, sizeOf(values[value]!.shape))),
+      policy: {
+        modes: Uint8Array.from(blocks, ({ gate }) => (gated && gate ? BlockMode.gate : BlockMode.run)),
+        thresholds: Float32Array.from(blocks, ({ gate }) => gate?.threshold ?? 0),
+      },
+      ran: new Uint8Array(blocks.length),
+      scores: new Float32Array(blocks.length),
+    };
+  }
+
+  run(input: Float32Array): { readonly scores: Float32Array; readonly skipped: boolean } {
+    const { outputs, ran } = this.#request;
+    this.#compiled.runSync({ ...this.#request, inputs: [input] });
+    return { scores: outputs[0] as Float32Array, skipped: ran.includes(0) };
+  }
+
+  release(): void {
+    this.#compiled.release();
+  }
+}
+
+export class Stopwatch {
+  readonly #full: Runner;
+
+  /** @param program without heads */
+  constructor(
+    private readonly backend: Backend,
+    private readonly program: Program,
+    private readonly guards: readonly ResolvedGuard[],
+  ) {
+    this.#full = new Runner(backend, program, false);
+  }
+
+  /**
+   * Times of one item at batch 1, guards and their runs in full included.
+   * @param inputs at least one; as many as the effort allows are timed
+   */
+  time(heads: Heads, inputs: readonly Float32Array[], effort: Effort): Latency {
+    const setting = new Runner(this.backend, attachHeads(this.program, heads), true);
+    try {
+      const modes = {
+        full: (input: Float32Array) => void this.#full.run(input),
+        policy: (input: Float32Array) => {
+          const { scores, skipped } = setting.run(input);
+          if (skipped && isGuarded(scores, this.guards)) this.#full.run(input);
+        },
+      };
+      const times = { full: [] as number[], policy: [] as number[] };
+      const start = performance.now();
+      const spent = () => (performance.now() - start) / effort.milliseconds;
+      const most = Math.min(effort.items, inputs.length);
+      const warm = Math.ceil(WARM_UP * most);
+      for (let i = 0; i < warm && spent() < WARM_UP; i++) {
+        modes.full(inputs[i]!);
+        modes.policy(inputs[i]!);
+      }
+      for (let i = 0; i < most && (i < LEAST_ITEMS || spent() < 1); i++) {
+        // Whichever comes second finds warmer caches; taking turns gives that to both.
+        const order = i % 2 === 0 ? (['full', 'policy'] as const) : (['policy', 'full'] as const);
+        for (const mode of order) times[mode].push(timed(() => modes[mode](inputs[i]!)));
+      }
+      return latencyOf(times, this.backend);
+    } finally {
+      setting.release();
+    }
+  }
+
+  release(): void {
+    this.#full.release();
+  }
+}
+
+function timed(run: () => void): number {
+  const start = performance.now();
+  run();
+  return performance.now() - start;
+}
+
+function latencyOf(times: Readonly<Record<'full' | 'policy', number[]>>, { isa, threads }: Backend): Latency {
+  const mean = (sample: readonly number[]) => sample.reduce((a, b) => a + b, 0) / sample.length;
+  const of = (sample: readonly number[]) => ({ p50: median(sample), mean: mean(sample) });
+  return { items: times.full.length, isa, threads, fullMs: of(times.full), policyMs: of(times.policy) };
+}
+
+/** Of the median; negative where a policy takes longer. */
+export function latencyReduction({ fullMs, policyMs }: Latency): number {
+  return 1 - policyMs.p50 / fullMs.p50;
+}

@@ -1,0 +1,166 @@
+/**
+ * Calibrations that pick up where they were: a backend that keeps what each run gave in a folder, and takes it from there
+ * when the same run is asked for again. A run is named by the hash of all that its outcome depends on (program with its
+ * weights, policy, inputs), so results of another model, other images or other heads are never taken for it, while a
+ * calibration with another limit finds what it has in common with an earlier one.
+ */
+import { createHash, type Hash, randomUUID } from 'node:crypto';
+import { mkdir, readdir, readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Backend, CompiledProgram, RunRequest } from '../backends/backend.js';
+import { ResidualSkipError } from '../errors.js';
+import type { Program } from '../model/program.js';
+import type { TensorData } from '../tensor.js';
+import { packageVersion } from '../version.cjs';
+
+const KEPT = /^[0-9a-f]{64}\.(run|[0-9a-f-]{36})$/;
+/** Bytes of the SHA-256 that a file ends with. */
+const CHECKSUM = 32;
+
+export class ResumableBackend implements Backend {
+  readonly #digests = new WeakMap<TensorData, string>();
+  #taken = 0;
+  #computed = 0;
+
+  private constructor(
+    private readonly backend: Backend,
+    private readonly folder: string,
+    /** Files that were there before. */
+    private readonly earlier: ReadonlySet<string>,
+  ) {}
+
+  /**
+   * @param folder made when it isn't there
+   * @throws ResidualSkipError INVALID_ARGUMENT when it can't be written
+   */
+  static async open(backend: Backend, folder: string): Promise<ResumableBackend> {
+    try {
+      await mkdir(folder, { recursive: true });
+      return new ResumableBackend(backend, folder, new Set(await readdir(folder)));
+    } catch (cause) {
+      throw stateError(folder, cause);
+    }
+  }
+
+  get name() {
+    return this.backend.name;
+  }
+
+  get isa() {
+    return this.backend.isa;
+  }
+
+  get threads() {
+    return this.backend.threads;
+  }
+
+  /** Runs of an item that an earlier calibration had done, and those that were done now. */
+  get counts(): { readonly taken: number; readonly computed: number } {
+    return { taken: this.#taken, computed: this.#computed };
+  }
+
+  /** Only `run` is kept: `runSync` is what times are measured with. */
+  compile(program: Program): CompiledProgram {
+    const digest = this.#digestOf(program);
+    let compiled: CompiledProgram | undefined;
+    const made = () => {
+      compiled ??= this.backend.compile(program);
+      return compiled;
+    };
+    return {
+      run: async (request) => {
+        const name = `${keyOf(digest, request)}.run`;
+        const file = join(this.folder, name);
+        if (await restore(file, request)) {
+          if (this.earlier.has(name)) this.#taken += request.items;
+          return;
+        }
+        await made().run(request);
+        this.#computed += request.items;
+        await this.#keep(file, request);
+      },
+      runSync: (request) => made().runSync(request),
+      release: () => compiled?.release(),
+    };
+  }
+
+  release(): void {
+    this.backend.release();
+  }
+
+  /** Deletes what was kept, and the folder when nothing else is in it. */
+  async forget(): Promise<void> {
+    const files = (await readdir(this.folder)).filter((name) => KEPT.test(name));
+    await Promise.all(files.map((name) => rm(join(this.folder, name), { force: true })));
+    await rmdir(this.folder).catch(() => {});
+  }
+
+  async #keep(file: string, request: RunRequest): Promise<void> {
+    const content = Buffer.concat(resultsOf(request));
+    const draft = `${file.slice(0, -'run'.length)}${randomUUID()}`;
+    try {
+      // A file under its own name is whole, whenever the process is killed.
+      await writeFile(draft, Buffer.concat([content, createHash('sha256').update(content).digest()]));
+      await rename(draft, file);
+    } catch (cause) {
+      throw stateError(this.folder, cause);
+    }
+  }
+
+  #digestOf({ values, ...rest }: Program): string {
+    const hash = createHash('sha256').update(packageVersion());
+    const described = values.map(({ dtype, shape, data }) => [dtype, shape, data && this.#dataDigest(data)]);
+    // JSON has no infinities, which activations may have.
+    const exact = (_: string, value: unknown) =>
+      typeof value === 'number' && !Number.isFinite(value) ? String(value) : value;
+    return hash.update(JSON.stringify([described, rest], exact)).digest('hex');
+  }
+
+  #dataDigest(data: TensorData): string {
+    const known = this.#digests.get(data);
+    if (known !== undefined) return known;
+    const made = createHash('sha256').update(bytesOf(data)).digest('hex');
+    this.#digests.set(data, made);
+    return made;
+  }
+}
+
+function keyOf(program: string, { items, inputs, policy }: RunRequest): string {
+  const hash: Hash = createHash('sha256').update(`${program}:${items}`);
+  for (const data of [...inputs, policy.modes, policy.thresholds]) hash.update(bytesOf(data));
+  return hash.digest('hex');
+}
+
+function bytesOf({ buffer, byteOffset, byteLength }: TensorData): Uint8Array {
+  return new Uint8Array(buffer, byteOffset, byteLength);
+}
+
+/** All that a run fills, in the order in which a file holds it. */
+function resultsOf({ outputs, ran, scores }: RunRequest): Uint8Array[] {
+  return [...outputs, ran, scores].map(bytesOf);
+}
+
+/** Fills the results from `file`; false when it isn't there or isn't whole. */
+async function restore(file: string, request: RunRequest): Promise<boolean> {
+  const bytes = await readFile(file).catch(() => undefined);
+  const results = resultsOf(request);
+  const length = results.reduce((sum, part) => sum + part.length, 0);
+  if (bytes?.length !== length + CHECKSUM) return false;
+  const content = bytes.subarray(0, length);
+  if (!createHash('sha256').update(content).digest().equals(bytes.subarray(length))) return false;
+  let at = 0;
+  for (const part of results) {
+    part.set(content.subarray(at, at + part.length));
+    at += part.length;
+  }
+  return true;
+}
+
+function stateError(folder: string, cause: unknown): ResidualSkipError {
+  const why = cause instanceof Error ? cause.message : String(cause);
+  return new ResidualSkipError(
+    'INVALID_ARGUMENT',
+    `the state of the calibration can't be kept in ${folder}: ${why}; name another folder with --state`,
+    { cause },
+  );
+}

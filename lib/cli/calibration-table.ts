@@ -1,0 +1,84 @@
+/** What `calibrate` prints. */
+import type { Calibration } from '../calibrate/calibration.js';
+import { latencyReduction } from '../calibrate/latency.js';
+import { wordPromise } from '../calibrate/wording.js';
+import { type Io, paint } from './io.js';
+import { type Column, formatTable, milliseconds, percent, plural } from './table.js';
+
+const COLUMNS: readonly Column[] = [
+  { title: '' },
+  { title: 'changed', align: 'right' },
+  { title: 'mean loss', align: 'right' },
+  { title: 'at most', align: 'right' },
+  { title: 'p', align: 'right' },
+  { title: 'multiply-adds skipped', align: 'right' },
+  { title: 'blocks skipped', align: 'right' },
+  { title: 'ms', align: 'right' },
+  { title: 'saved', align: 'right' },
+];
+
+const GROUP_COLUMNS: readonly Column[] = [
+  { title: 'group' },
+  { title: 'items', align: 'right' },
+  { title: 'changed', align: 'right' },
+  { title: 'at most', align: 'right' },
+  { title: 'p', align: 'right' },
+  { title: '' },
+];
+
+/** @param written the policy's path, and how many runs of items an earlier calibration had done */
+export function drawCalibration(
+  result: Calibration,
+  written: { readonly output: string; readonly resumed: number },
+  io: Io,
+): string {
+  const { policy, duplicates } = result;
+  const { groups = [] } = policy.promise!;
+  const notes = [
+    ...(duplicates > 0 ? [`${plural(duplicates, 'image')} left out: the same as another one`] : []),
+    ...(written.resumed > 0 ? [`${plural(written.resumed, 'run')} taken from an earlier calibration`] : []),
+    `policy: ${written.output}`,
+  ];
+  return [
+    formatTable(io, COLUMNS, settingRows(result, io)),
+    ...(groups.length > 0 ? [formatTable(io, GROUP_COLUMNS, groupRows(result))] : []),
+    `${paint(io, 'bold', verdict(result))}\n${notes.join('\n')}\n`,
+  ].join('\n');
+}
+
+function settingRows({ settings, chosen }: Calibration, io: Io): string[][] {
+  return settings.map(({ events, items, risk, upperBound, worstPValue, latency, ...skipped }, i) => [
+    i === chosen ? paint(io, 'green', '→') : '',
+    `${events} of ${items}`,
+    percent(risk, 2),
+    percent(upperBound, 2),
+    worstPValue.toPrecision(2),
+    percent(skipped.multiplyAddsSkipped),
+    percent(skipped.blocksSkipped),
+    milliseconds(latency.policyMs.p50),
+    percent(latencyReduction(latency)),
+  ]);
+}
+
+function groupRows({ policy }: Calibration): string[][] {
+  return policy.promise!.groups!.map(({ name, items, events, upperBound, pValue, promised }) => [
+    name,
+    String(items),
+    String(events),
+    percent(upperBound, 2),
+    pValue.toPrecision(2),
+    promised ? '' : 'too few items for a promise',
+  ]);
+}
+
+function verdict({ policy, chosen }: Calibration): string {
+  const { promise, expected } = policy;
+  if (chosen < 0)
+    return `No setting keeps the limit of ${percent(promise!.limit, 2)}: the policy skips nothing.`;
+  const { latency, multiplyAddsSkipped } = expected!;
+  return (
+    `Certified on ${plural(promise!.items, 'item')}: ${wordPromise(promise!)}. ` +
+    `${percent(multiplyAddsSkipped)} of the multiply-adds are skipped; ` +
+    `${milliseconds(latency!.policyMs.p50)} ms instead of ${milliseconds(latency!.fullMs.p50)} ms.`
+  );
+}

@@ -1,0 +1,53 @@
+/** What a file says of images by name: their classes, or the groups that they belong to. */
+import { readFile } from 'node:fs/promises';
+import { extname } from 'node:path';
+import { parse } from 'csv-parse/sync';
+import { z } from 'zod';
+import { ResidualSkipError } from '../errors.js';
+import { readJson } from './files.js';
+
+const jsonSchema = z.record(z.string(), z.union([z.string(), z.int().transform(String)]));
+
+/**
+ * Reads a JSON object `{ "cats/1.jpg": "night" }`, or lines `name,value` of CSV (RFC 4180, no header).
+ * @returns values by image name, which is its path below the data set's folder
+ * @throws INVALID_DATA naming the file, and the line or field
+ */
+export async function readAssignments(file: string): Promise<ReadonlyMap<string, string>> {
+  if (extname(file).toLowerCase() === '.json') {
+    const known = await readJson(file, jsonSchema);
+    if (known === undefined) throw new ResidualSkipError('INVALID_DATA', `There is no file ${file}`);
+    return new Map(Object.entries(known));
+  }
+  try {
+    const rows: string[][] = parse(await readFile(file), { bom: true, trim: true, skip_empty_lines: true });
+    const wrong = rows.findIndex((row) => row.length !== 2);
+    if (wrong >= 0) throw new Error(`row ${wrong + 1} has ${rows[wrong]!.length} columns`);
+    return new Map(rows.map(([name, value]) => [name!, value!]));
+  } catch (cause) {
+    throw new ResidualSkipError(
+      'INVALID_DATA',
+      `${file} can't be read as CSV with two columns, the name of an image and its value: ${(cause as Error).message}`,
+      { cause },
+    );
+  }
+}
+
+/**
+ * The value of each image.
+ * @throws INVALID_DATA when some have none
+ */
+export function valuesOf(
+  names: readonly string[],
+  assignments: ReadonlyMap<string, string>,
+  file: string,
+): string[] {
+  const missing = names.filter((name) => !assignments.has(name));
+  if (missing.length === 0) return names.map((name) => assignments.get(name)!);
+  const some = [...assignments.keys()].slice(0, 2).map((name) => `"${name}"`);
+  throw new ResidualSkipError(
+    'INVALID_DATA',
+    `${file} has nothing for ${missing.length} of ${names.length} images, such as "${missing[0]}"; its names are like ` +
+      `${some.join(', ') || 'nothing: it is empty'}; names are paths below the folder of the data`,
+  );
+}
