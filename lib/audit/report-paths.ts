@@ -1,7 +1,15 @@
 /** The parts of the audit report that tell of paths: depth, frequent ones, classes, exceptions, examples. */
 import { skipRateLines } from '../report/blocks.js';
 import { escapeHtml, renderChart } from '../report/charts.js';
-import { percent, renderGroup, renderPath, renderTable, type Section, whole } from '../report/page.js';
+import {
+  percent,
+  renderExamples,
+  renderGroup,
+  renderPath,
+  renderTable,
+  type Section,
+  whole,
+} from '../report/page.js';
 import type { AuditEntry } from './read.js';
 import { type AuditSummary, depthOf, MOST_CLASSES } from './summary.js';
 
@@ -138,20 +146,17 @@ export function examples(
     (a, b) => depthOf(a) - depthOf(b),
   );
   const draw = ({ header, record }: AuditEntry) => {
-    const image = thumbnails?.get(record.input ?? '');
     const [index, probability] = record.top[0] ?? [-1, 0];
-    const label = index < 0 ? '' : `${header.labels?.[index] ?? `class ${index}`} ${percent(probability, 0)}`;
-    return (
-      `<figure>${image ? `<img alt="" src="${image}">` : ''}${renderPath(record.ran)}` +
-      `<figcaption>${escapeHtml(label)}</figcaption></figure>`
-    );
+    return {
+      image: thumbnails?.get(record.input ?? ''),
+      ran: record.ran,
+      caption: index < 0 ? '' : `${header.labels?.[index] ?? `class ${index}`} ${percent(probability, 0)}`,
+    };
   };
-  const part = (title: string, some: readonly AuditEntry[]) =>
-    `<h3>${title}</h3><div class="examples">${some.map(draw).join('')}</div>`;
   return {
     title: 'Examples',
     body:
-      part('Shortest paths', ordered.slice(0, EXAMPLES)) +
-      part('Longest paths', ordered.slice(-EXAMPLES).reverse()),
+      renderExamples('Shortest paths', ordered.slice(0, EXAMPLES).map(draw)) +
+      renderExamples('Longest paths', ordered.slice(-EXAMPLES).reverse().map(draw)),
   };
 }

@@ -12,7 +12,7 @@ import type { Calibration, CalibrationItem, CalibrationOptions, SettingResult } 
 import { boundOf, certificateOf, promiseOf, trivialCertificate } from './certify.js';
 import { checkProgram, distinctItems, ruleOf } from './checks.js';
 import { headsOf, prices, settingsAt } from './dial.js';
-import { byClass, examplesOf } from './examine.js';
+import { byClass, contributionsOf, examplesOf } from './examine.js';
 import { fitLevers } from './fit.js';
 import { checkGroups, className, groupsOf } from './groups.js';
 import { Judge, type Judged, type Measured } from './judge.js';
@@ -132,6 +132,7 @@ export async function calibrate(
       },
       settings,
       chosen,
+      contributions: contributionsOf(program, setting?.heads, result),
       classes: byClass(classes, result, labels),
       examples: examplesOf(certify, result, labels),
       duplicates: given.length - items.length,

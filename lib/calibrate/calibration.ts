@@ -48,11 +48,21 @@ export interface SettingResult extends Certificate {
   /** Means over the items; fractions. */
   readonly multiplyAddsSkipped: number;
   readonly blocksSkipped: number;
-  /** Items that took each exit and skipped each gated block, as fractions, by block. */
+  /** Items that left at each exit, and that each gate skipped its block for, as fractions, by block. */
   readonly exits: Readonly<Record<string, number>>;
   readonly skips: Readonly<Record<string, number>>;
   /** Measured on some of the items. */
   readonly latency: Latency;
+}
+
+/** What an exit or a gate of the policy does for it. */
+export interface Contribution {
+  readonly kind: 'exit' | 'gate';
+  readonly block: string;
+  /** Items that it was taken for, as a fraction. */
+  readonly rate: number;
+  /** Of the network's multiply-adds, that it saves on average over all items. */
+  readonly multiplyAddsSkipped: number;
 }
 
 /** What the policy did to the items of one class. */
@@ -82,6 +92,8 @@ export interface Calibration {
   readonly settings: readonly SettingResult[];
   /** Index of the setting that the policy has; -1 for no skipping. */
   readonly chosen: number;
+  /** In the order in which they stand in the network. */
+  readonly contributions: readonly Contribution[];
   /** Of the items that certify, by label where every item has one, else by the full network's answer. */
   readonly classes: readonly ClassResult[];
   /** Of the items that certify, those that skip most and least; empty when nothing is skipped. */

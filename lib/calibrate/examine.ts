@@ -1,10 +1,31 @@
 /** What a policy did to the items that certify it, by class and one by one: for tables and reports. */
-import type { ClassResult, Example } from './calibration.js';
+import type { Program } from '../model/program.js';
+import type { Heads } from '../skip/attach.js';
+import type { ClassResult, Contribution, Example } from './calibration.js';
 import { className } from './groups.js';
 import type { Judged, Measured } from './judge.js';
 
 /** Items shown of those that skip most, and of those that skip least. */
 const EXAMPLES = 8;
+
+/** What saves how much: an exit the rest of the network, a gate its block. */
+export function contributionsOf(
+  { blocks, cost }: Program,
+  heads: Heads | undefined,
+  result: Measured | undefined,
+): Contribution[] {
+  if (!heads || !result) return [];
+  const share = (from: number, to: number) =>
+    blocks.slice(from, to).reduce((sum, block) => sum + block.cost.multiplyAdds, 0) / cost.multiplyAdds;
+  const kinds = { gate: result.skips, exit: result.exits } as const;
+  return blocks.flatMap(({ name: block }, i) =>
+    (['gate', 'exit'] as const).flatMap((kind) => {
+      const rate = kinds[kind][block];
+      const saving = kind === 'gate' ? share(i, i + 1) : share(i + 1, blocks.length);
+      return rate === undefined ? [] : [{ kind, block, rate, multiplyAddsSkipped: rate * saving }];
+    }),
+  );
+}
 
 /** @param classes of the items, by index */
 export function byClass(

@@ -1,7 +1,7 @@
 import type { Backend } from '../backends/backend.js';
 import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program.js';
-import { attachHeads, type Heads } from '../skip/attach.js';
+import { attachHeads, exitOf, type Heads } from '../skip/attach.js';
 import { isGuarded, type ResolvedGuard } from '../skip/guards.js';
 import { BlockMode } from '../skip/mode.js';
 import type { Metric } from '../skip/promise.js';
@@ -85,30 +85,36 @@ export class Judge {
         costs.reduce((sum, cost, b) => sum + (ran[b] ? 0 : cost), 0) - (verified[i] ? 1 : 0),
     );
     const mean = (values: readonly number[]) => values.reduce((a, b) => a + b, 0) / values.length;
-    const rate = (block: string, some: (outcome: Outcome, index: number) => boolean) => {
-      const index = program.blocks.findIndex(({ name }) => name === block);
-      return mean(outcomes.map((outcome) => (some(outcome, index) ? 1 : 0)));
-    };
+    // Exits are asked in order, and one that isn't reached has NaN for its confidence.
+    const exits = heads.exits.map(({ after, threshold }) => ({
+      after,
+      threshold: Math.fround(threshold),
+      output: program.outputs.findIndex(({ name }) => exitOf(name) === after),
+      behind: program.blocks.findIndex(({ name }) => name === after) + 1,
+    }));
+    const left = outcomes.map(({ outputs }, i) =>
+      verified[i] ? undefined : exits.find(({ output, threshold }) => outputs[output]![0]! >= threshold),
+    );
+    const ran = outcomes.map((outcome, i) => (verified[i] ? outcome.ran.map(() => 1) : outcome.ran));
+    const rate = (some: (item: number) => boolean) => mean(outcomes.map((_, i) => (some(i) ? 1 : 0)));
     return {
       byItem: {
         losses,
         saved,
         answers: outcomes.map(({ outputs }, i) => (verified[i] ? full.answers[i]! : answerOf(outputs[0]!))),
-        ran: outcomes.map(({ ran }, i) => (verified[i] ? '1'.repeat(ran.length) : ran.join(''))),
+        ran: ran.map((row) => row.join('')),
       },
       risk: mean(losses),
       multiplyAddsSkipped: Math.max(0, mean(saved)),
-      blocksSkipped: mean(
-        outcomes.map(({ ran }, i) => (verified[i] ? 0 : ran.filter((r) => r === 0).length / ran.length)),
-      ),
+      blocksSkipped: mean(ran.map((row) => row.filter((r) => r === 0).length / row.length)),
       exits: Object.fromEntries(
-        heads.exits.map(({ after }) => [
-          after,
-          rate(after, ({ ran }, i) => !ran.slice(i + 1).some((r) => r === 1)),
-        ]),
+        exits.map(({ after }) => [after, rate((item) => left[item]?.after === after)]),
       ),
       skips: Object.fromEntries(
-        heads.gates.map(({ block }) => [block, rate(block, ({ ran }, i) => ran[i] === 0)]),
+        heads.gates.map(({ block }) => {
+          const index = program.blocks.findIndex(({ name }) => name === block);
+          return [block, rate((item) => ran[item]![index] === 0 && index < (left[item]?.behind ?? Infinity))];
+        }),
       ),
     };
   }

@@ -9,7 +9,8 @@ export function wordPromise({ metric, limit, confidence, groups = [] }: Promised
     accuracy: `${most(limit)} of the images lose their right answer`,
     probability: `the class probabilities move by ${most(limit)} on average`,
   }[metric];
-  const promised = groups.filter((group) => group.promised);
-  const each = promised[0] ? `, and ${most(promised[0].limit)} in each of ${promised.length} groups` : '';
+  const [first, ...others] = groups.filter(({ promised }) => promised);
+  const whose = others.length > 0 ? `each of ${others.length + 1} groups` : `the group ${first?.name}`;
+  const each = first ? `, and ${most(first.limit)} in ${whose}` : '';
   return `${what}${each}, with ${percent(confidence, 0)} confidence`;
 }

@@ -3,7 +3,9 @@ import { NativeBackend } from '../backends/native.js';
 import { ReferenceBackend } from '../backends/reference.js';
 import { calibrate } from '../calibrate/calibrate.js';
 import type { Calibration, CalibrationOptions } from '../calibrate/calibration.js';
+import { renderCalibrationReport } from '../calibrate/report.js';
 import { ResumableBackend } from '../calibrate/resume.js';
+import { encodeThumbnail } from '../data/image.js';
 import { findModel } from '../data/model-files.js';
 import { bindFeeds } from '../feeds.js';
 import { loadModel } from '../model/load.js';
@@ -30,6 +32,7 @@ interface CalibrateOptions extends BackendOptions, DataOptions {
   readonly settings: number;
   readonly seed: number;
   readonly state?: string;
+  readonly report?: string;
   readonly json?: boolean;
 }
 
@@ -86,6 +89,7 @@ export function addCalibrateCommand(program: Command, io: Io): void {
       )
       .option('--guard <label...>', 'answers that are verified by the full network')
       .option('--margin <p>', 'guard also when the label is within this probability of the best', fraction, 0)
+      .option('--report <file>', 'HTML page to write that shows what was tested and chosen')
       .option('--settings <n>', 'settings between none and bold that are tried', settingsCount, 24)
       .option('--seed <n>', 'seed of the split', positiveInteger, 1)
       .option(
@@ -109,7 +113,7 @@ function positiveNumber(text: string): number {
 
 async function run(path: string, options: CalibrateOptions, io: Io): Promise<void> {
   const { output, isa, threads } = options;
-  await checkWritable(output);
+  for (const file of [output, options.report]) if (file !== undefined) await checkWritable(file);
   const metric = options.metric ?? (options.labels === undefined ? 'disagreement' : 'accuracy');
   const labels = options.labels ?? (metric === 'accuracy' ? true : undefined);
   const watched = options.json !== true;
@@ -122,6 +126,11 @@ async function run(path: string, options: CalibrateOptions, io: Io): Promise<voi
     try {
       const result = await calibrateModel(path, classifier, backend, data, { ...options, metric }, io);
       await writeResult(output, `${JSON.stringify(result.policy, null, 2)}\n`);
+      if (options.report !== undefined) {
+        const thumbnails = await thumbnailsOf(result, data);
+        const page = await renderCalibrationReport(result, { model: classifier.name, thumbnails });
+        await writeResult(options.report, page);
+      }
       if (options.state === undefined) await backend.forget();
       const resumed = backend.counts;
       io.out(
@@ -177,6 +186,13 @@ async function calibrateModel(
   }
 }
 
-function summary({ policy, settings, chosen, classes, duplicates }: Calibration) {
-  return { promise: policy.promise, expected: policy.expected, chosen, settings, classes, duplicates };
+async function thumbnailsOf({ examples }: Calibration, data: CalibrationData): Promise<Map<string, string>> {
+  const hashes = [...examples.most, ...examples.least].map(({ sha256 }) => sha256);
+  const images = hashes.map(async (sha256) => encodeThumbnail(await data.load(sha256)));
+  const encoded = await Promise.all(images);
+  return new Map(hashes.map((sha256, i) => [sha256, encoded[i]!]));
+}
+
+function summary({ policy, examples: _, ...rest }: Calibration) {
+  return { promise: policy.promise, expected: policy.expected, ...rest };
 }

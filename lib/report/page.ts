@@ -72,6 +72,26 @@ export function renderPath(ran: string): string {
   return `<span class="path" role="img" aria-label="${ran}">${cells}</span>`;
 }
 
+/** One item as an example. */
+export interface DrawnExample {
+  /** A data URI. */
+  readonly image?: string;
+  /** A digit for each block: 1 ran, 0 skipped. */
+  readonly ran: string;
+  /** Plain text. */
+  readonly caption: string;
+}
+
+/** Items with their images and paths, under a title in plain text. */
+export function renderExamples(title: string, examples: readonly DrawnExample[]): string {
+  const figures = examples.map(
+    ({ image, ran, caption }) =>
+      `<figure>${image ? `<img alt="" src="${image}">` : ''}${renderPath(ran)}` +
+      `<figcaption>${escapeHtml(caption)}</figcaption></figure>`,
+  );
+  return `<h3>${escapeHtml(title)}</h3><div class="examples">${figures.join('')}</div>`;
+}
+
 /** Charts and tables side by side where there is room. */
 export function renderGroup(parts: readonly string[]): string {
   return `<div class="group">${parts.join('')}</div>`;

@@ -10,6 +10,7 @@ import {
 } from '../../../lib/calibrate/certify.js';
 import { checkGroups, type Grouping, groupsOf } from '../../../lib/calibrate/groups.js';
 import { fixedSequenceTest, itemsNeeded, upperRate } from '../../../lib/calibrate/risk.js';
+import { wordPromise } from '../../../lib/calibrate/wording.js';
 import { uniform } from '../../helpers/random.js';
 
 const RULE: Rule = { metric: 'disagreement', limit: 0.01, groupLimit: 0.05, delta: 0.05 };
@@ -193,3 +194,19 @@ test.each([0.01, 0.02])(
     expect(promised).toBeGreaterThan(0.5);
   },
 );
+
+test('a promise reads as a sentence', () => {
+  const group = (name: string, promised = true) => ({
+    ...{ kind: 'group' as const, name, promised, limit: 0.05 },
+    ...{ items: 100, events: 0, risk: 0, pValue: 0, upperBound: 0.03 },
+  });
+  const promise = promiseOf(certificateOf(losses(0, 1000), RULE, NONE), RULE, DATA);
+  const sentence = 'at most 1.00 % of the answers change';
+  expect(wordPromise(promise)).toBe(`${sentence}, with 95 % confidence`);
+  expect(wordPromise({ ...promise, groups: [group('a'), group('b', false)] })).toBe(
+    `${sentence}, and at most 5.00 % in the group a, with 95 % confidence`,
+  );
+  expect(wordPromise({ ...promise, groups: [group('a'), group('b')] })).toContain('in each of 2 groups');
+  expect(wordPromise({ ...promise, metric: 'accuracy' })).toContain('lose their right answer');
+  expect(wordPromise({ ...promise, metric: 'probability' })).toContain('move by at most 1.00 % on average');
+});

@@ -57,6 +57,14 @@ const resultSchema = z.strictObject({
   expected: z.looseObject({ multiplyAddsSkipped: z.number() }),
   chosen: z.int(),
   settings: z.array(settingSchema),
+  contributions: z.array(
+    z.strictObject({
+      kind: z.enum(['exit', 'gate']),
+      block: z.string(),
+      rate: z.number(),
+      multiplyAddsSkipped: z.number(),
+    }),
+  ),
   classes: z.array(z.looseObject({ label: z.string(), items: z.int() })),
   duplicates: z.int(),
   resumed: z.strictObject({ taken: z.int(), computed: z.int() }),
@@ -90,6 +98,8 @@ describe('calibrate', () => {
       12,
     );
     expect(result.resumed).toMatchObject({ taken: 0 });
+    const saved = result.contributions.reduce((sum, { multiplyAddsSkipped }) => sum + multiplyAddsSkipped, 0);
+    expect(saved).toBeCloseTo(expected!.multiplyAddsSkipped, 9);
 
     const report = (await cliJson('eval', MODEL, '--data', data, '--policy', result.output)) as {
       skip: { agreement: number; multiplyAddsSkipped: number };
@@ -272,7 +282,16 @@ describeBuilt('a calibration that is killed', () => {
     const start = (name: string) =>
       spawn(process.execPath, [
         ...[join(DIST, 'cli/main.js'), 'calibrate', MODEL, '--data', data, '-o', join(folder, name)],
-        ...['--max-disagreement', '0.3', '--threads', '1', '--json', ...FEW],
+        ...[
+          '--max-disagreement',
+          '0.3',
+          '--threads',
+          '1',
+          '--json',
+          ...FEW,
+          '--report',
+          join(folder, `${name}.html`),
+        ],
       ]);
     const finish = async (child: ReturnType<typeof start>) => {
       const text = { out: '', err: '' };
@@ -284,6 +303,8 @@ describeBuilt('a calibration that is killed', () => {
     const whole = await finish(start('whole.json'));
     expect(whole).toMatchObject({ status: 0, err: '' });
     expect(existsSync(join(folder, 'whole.json.state'))).toBe(false);
+    const page = readFileSync(join(folder, 'whole.json.html'), 'utf8');
+    expect(page.match(/<img alt="" src="data:image\/jpeg;base64,/g)).toHaveLength(16);
 
     const state = join(folder, 'killed.json.state');
     const killed = start('killed.json');
