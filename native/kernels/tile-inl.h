@@ -34,7 +34,7 @@ RSKIP_INLINE void tile_step(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, 
   }
   RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
     const Vec pixel = splat(x[p * pixel_stride<kStride>(stride)]);
-    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) acc[p][n] = fma(pixel, weight[n], acc[p][n]);
+    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) add_product(acc[p][n], pixel, weight[n]);
   }
 }
 

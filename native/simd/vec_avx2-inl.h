@@ -56,6 +56,16 @@ RSKIP_INLINE Vec keep_first(Vec a, int n) {
 RSKIP_INLINE Vec fma(Vec a, Vec b, Vec c) {
   return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
 }
+// sum += a * b. Written as the instruction that overwrites the sum: the compiler otherwise mixes the three forms, moves
+// the twelve sums of a tile from register to register, and runs out of the sixteen that there are.
+RSKIP_INLINE void add_product(Vec& sum, Vec a, Vec b) {
+#if defined(__GNUC__)
+  __asm__("vfmadd231ps %1, %2, %0" : "+x"(sum.lo) : "x"(b.lo), "x"(a.lo));
+  __asm__("vfmadd231ps %1, %2, %0" : "+x"(sum.hi) : "x"(b.hi), "x"(a.hi));
+#else
+  sum = fma(a, b, sum);
+#endif
+}
 RSKIP_INLINE Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
 RSKIP_INLINE Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
 RSKIP_INLINE Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }

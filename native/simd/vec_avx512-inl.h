@@ -42,6 +42,7 @@ RSKIP_INLINE V load_first(const float* p, int n) {
 RSKIP_INLINE void store_first(float* p, Vec a, int n) { _mm512_mask_storeu_ps(p, first_of_16(n), a.v); }
 RSKIP_INLINE Vec keep_first(Vec a, int n) { return {_mm512_maskz_mov_ps(first_of_16(n), a.v)}; }
 RSKIP_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+RSKIP_INLINE void add_product(Vec& sum, Vec a, Vec b) { sum = fma(a, b, sum); }
 RSKIP_INLINE Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
 RSKIP_INLINE Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
 RSKIP_INLINE Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }

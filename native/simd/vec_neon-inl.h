@@ -61,6 +61,7 @@ RSKIP_INLINE Vec keep_first(Vec a, int n) {
   return load_first(lanes, n);
 }
 RSKIP_INLINE Vec fma(Vec a, Vec b, Vec c) { RSKIP_EACH_QUARTER(Vec, vfmaq_f32(c.v[i], a.v[i], b.v[i])) }
+RSKIP_INLINE void add_product(Vec& sum, Vec a, Vec b) { sum = fma(a, b, sum); }
 RSKIP_INLINE Vec operator+(Vec a, Vec b) { RSKIP_EACH_QUARTER(Vec, vaddq_f32(a.v[i], b.v[i])) }
 RSKIP_INLINE Vec operator-(Vec a, Vec b) { RSKIP_EACH_QUARTER(Vec, vsubq_f32(a.v[i], b.v[i])) }
 RSKIP_INLINE Vec operator*(Vec a, Vec b) { RSKIP_EACH_QUARTER(Vec, vmulq_f32(a.v[i], b.v[i])) }

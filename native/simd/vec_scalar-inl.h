@@ -76,6 +76,11 @@ template <int N>
 Lanes<N> fma(Lanes<N> a, Lanes<N> b, Lanes<N> c) {
   RSKIP_EACH_LANE(Lanes<N>, std::fma(a.v[i], b.v[i], c.v[i]))
 }
+// sum = fma(a, b, sum), as the inner loops write it.
+template <int N>
+void add_product(Lanes<N>& sum, Lanes<N> a, Lanes<N> b) {
+  sum = fma(a, b, sum);
+}
 template <int N>
 Lanes<N> operator+(Lanes<N> a, Lanes<N> b) {
   RSKIP_EACH_LANE(Lanes<N>, a.v[i] + b.v[i])
