@@ -19,6 +19,7 @@ import {
   type ModelInfo,
   type TensorMetadata,
 } from './metadata.js';
+import { InputCopies } from './input-copies.js';
 import { loadModel } from './model/load.js';
 import { compileModel } from './model/lower.js';
 import type { Model } from './model/model.js';
@@ -76,6 +77,7 @@ export class InferenceSession {
   readonly #policy: SkipPolicy;
   readonly #observers: readonly RunObserver[];
   readonly #running = new Set<Promise<unknown>>();
+  readonly #copies = new InputCopies();
   #fullDepth = false;
   #released: Promise<void> | undefined;
 
@@ -195,7 +197,7 @@ export class InferenceSession {
     }
     const call = this.#prepare(feeds, fetches, rest);
     // The caller may change or transfer its arrays while the run is under way.
-    const inputs = call.request.inputs.map((data) => data.slice());
+    const inputs = call.request.inputs.map((data) => this.#copies.copy(data));
     const start = performance.now();
     await this.#track(call.specialization.compiled.run({ ...call.request, inputs, signal }));
     const check = this.#verification(call, inputs);
@@ -203,7 +205,10 @@ export class InferenceSession {
       await this.#track(check.compiled.run({ ...check.request, signal }));
       check.apply();
     }
-    return this.#finish(call, inputs, performance.now() - start, check?.items);
+    const result = this.#finish(call, inputs, performance.now() - start, check?.items);
+    // Observers may keep what they were shown.
+    if (this.#observers.length === 0) this.#copies.reuse(inputs);
+    return result;
   }
 
   /** As `run`, on the calling thread, which it blocks: for scripts. */
