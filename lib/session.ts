@@ -12,6 +12,7 @@ import {
   tensorsAsRead,
 } from './feeds.js';
 import { allocateOutputs, collectOutputs, type Fetches, type FetchMap, parseFetches } from './fetches.js';
+import { InputCopies } from './input-copies.js';
 import {
   type BlockInfo,
   describeBlocks,
@@ -19,7 +20,6 @@ import {
   type ModelInfo,
   type TensorMetadata,
 } from './metadata.js';
-import { InputCopies } from './input-copies.js';
 import { loadModel } from './model/load.js';
 import { compileModel } from './model/lower.js';
 import type { Model } from './model/model.js';

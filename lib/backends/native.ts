@@ -83,11 +83,14 @@ export function nativeInfo(): NativeInfo {
 export class NativeBackend implements Backend {
   readonly name = 'native';
   private readonly engine: NativeEngine;
+  /** Whether the process may use a core that no worker needs. */
+  private readonly spareCore: boolean;
 
   /** Throws NATIVE_UNAVAILABLE, ISA_UNAVAILABLE when this machine can't run `isa`, OUT_OF_MEMORY. */
   constructor({ threads = 0, isa = undefined }: NativeOptions = {}) {
-    const { Engine } = binding();
+    const { Engine, info } = binding();
     this.engine = guarded(() => new Engine(threads, isa ?? ''));
+    this.spareCore = this.engine.threads < info().threads;
   }
 
   /** The instruction set in use. */
@@ -101,7 +104,10 @@ export class NativeBackend implements Backend {
 
   compile(program: Program): CompiledProgram {
     const { words, constants, ids } = encodeProgram(program);
-    return new CompiledNative(guarded(() => this.engine.compile(words, constants, ids)));
+    return new CompiledNative(
+      guarded(() => this.engine.compile(words, constants, ids)),
+      this.spareCore,
+    );
   }
 
   /** Runs under way end first. */
@@ -110,8 +116,18 @@ export class NativeBackend implements Backend {
   }
 }
 
+/** A run as short as this notices how long it takes to wake the event loop. */
+const SHORT_RUN_MS = 2;
+
 class CompiledNative implements CompiledProgram {
-  constructor(private readonly program: NativeProgram) {}
+  private underway = 0;
+  private turning = false;
+  private lastRunMs = Number.POSITIVE_INFINITY;
+
+  constructor(
+    private readonly program: NativeProgram,
+    private readonly spareCore: boolean,
+  ) {}
 
   /** The buffers of the request must not be transferred or resized before the promise settles. */
   async run(request: RunRequest): Promise<void> {
@@ -142,11 +158,32 @@ class CompiledNative implements CompiledProgram {
   }
 
   private async start(request: RunRequest, flag: readonly Int32Array[]): Promise<void> {
+    const began = performance.now();
+    this.underway++;
     try {
-      await this.program.run(...runArguments(request, flag));
+      const ended = this.program.run(...runArguments(request, flag));
+      if (this.spareCore && this.lastRunMs < SHORT_RUN_MS) this.keepTurning(began + SHORT_RUN_MS);
+      await ended;
     } catch (error) {
       throw translate(error);
+    } finally {
+      this.underway--;
+      this.lastRunMs = performance.now() - began;
     }
+  }
+
+  /**
+   * Lets the event loop turn, serving whatever comes, instead of sleeping until the run ends: waking it up takes as
+   * long as some layers of a small network. For a short time, and only where a core is free for it.
+   */
+  private keepTurning(until: number): void {
+    if (this.turning) return;
+    this.turning = true;
+    const turn = () => {
+      this.turning = this.underway > 0 && performance.now() < until;
+      if (this.turning) setImmediate(turn);
+    };
+    setImmediate(turn);
   }
 }
 

@@ -174,7 +174,7 @@ RunResult CompiledProgram::run_here(RunRequest request) {
 
 Engine::Engine(const EngineOptions& options)
     : table_(options.table != nullptr ? options.table : best_table()),
-      pool_(options.threads > 0 ? options.threads : cpu_budget()) {}
+      pool_(options.threads > 0 ? options.threads : cpu_budget(), cpu_budget()) {}
 
 std::unique_ptr<CompiledProgram> Engine::compile(std::span<const int32_t> words,
                                                  std::span<const ConstantData> constants) {

@@ -14,6 +14,8 @@ namespace {
 
 // About 30 us of waiting on current CPUs: longer than small layers that are not split, shorter than a time slice.
 constexpr int kSpins = 1500;
+// Twice that between runs: their end has to reach the caller, who then prepares the next.
+constexpr int kLookOutSpins = 3000;
 
 inline void relax() {
 #if defined(__x86_64__) || defined(_M_X64)
@@ -71,7 +73,7 @@ bool Team::has_company() {
     const int more = std::min(max_helpers_.load(std::memory_order_relaxed) - helpers, pool_.idle_.load());
     if (wanted_ < more) {
       wanted_ = more;
-      for (int i = 0; i < more; ++i) pool_.wake_.notify_one();
+      for (int i = 0; i < more; ++i) pool_.call_worker();
     }
   }
   return helpers > 0;
@@ -104,7 +106,7 @@ void Team::close() {
   wanted_ = 0;
 }
 
-WorkerPool::WorkerPool(int threads) {
+WorkerPool::WorkerPool(int threads, int cores) : may_look_out_(cores > 1) {
   try {
     for (int i = 0; i < threads; ++i) {
       auto worker = std::make_unique<Worker>();
@@ -161,7 +163,7 @@ void WorkerPool::submit(std::shared_ptr<Job> job) {
     Job* raw = job.get();
     enqueue(raw, std::move(job));
   }
-  for (int64_t i = 0; i < wanted; ++i) wake_.notify_one();
+  for (int64_t i = 0; i < wanted; ++i) call_worker();
 }
 
 // The first job in the queue that may have another worker gives one unit and goes to the end of the queue.
@@ -210,15 +212,28 @@ void WorkerPool::execute(Taken& taken, Workspace& workspace, Team& team, std::un
   lock.lock();
 }
 
+void WorkerPool::call_worker() {
+  calls_.fetch_add(1, std::memory_order_release);
+  wake_.notify_one();
+}
+
+void WorkerPool::look_out(std::unique_lock<std::mutex>& lock) {
+  const uint32_t calls = calls_.load(std::memory_order_relaxed);
+  lock.unlock();
+  for (int i = 0; i < kLookOutSpins && calls_.load(std::memory_order_acquire) == calls; ++i) relax();
+  lock.lock();
+}
+
 void WorkerPool::main(Worker& self) {
   const FpModeScope fp_mode;
   std::unique_lock lock(mutex_);
-  for (;;) {
+  for (bool busy = false;;) {
     std::shared_ptr<Job> keep;  // outlives the lock below: a job's destructor must not run under it
     if (Taken taken; take(taken, nullptr)) {
       keep = taken.keep;
       execute(taken, self.workspace, *self.team, lock);
       leave(*taken.job);
+      busy = true;
     } else if (stopping_) {
       return;
     } else if (Leading* leading = team_that_wants_help()) {
@@ -231,9 +246,15 @@ void WorkerPool::main(Worker& self) {
       team.help(self.workspace);
       lock.lock();
       leave(job);
+      busy = true;
     } else {
       idle_.fetch_add(1);
-      wake_.wait(lock);
+      if (busy && may_look_out_) {
+        look_out(lock);
+      } else {
+        wake_.wait(lock);
+      }
+      busy = false;
       idle_.fetch_sub(1);
     }
     if (keep) {
@@ -256,7 +277,7 @@ void WorkerPool::run_here(Job& job, Workspace& workspace) {
   free_teams_.pop_back();
   enqueue(&job, nullptr);
   const int64_t wanted = std::min<int64_t>(job.units_ - 1, job.max_workers_);
-  for (int64_t i = 0; i < wanted; ++i) wake_.notify_one();
+  for (int64_t i = 0; i < wanted; ++i) call_worker();
   for (Taken taken; take(taken, &job);) execute(taken, workspace, team, lock);
   // Workers may still be at other units: lend a hand where layers come quickly, then sleep.
   for (const Leading& leading : leading_) {

@@ -2,8 +2,9 @@
 // turn by turn from all jobs under way, so that concurrent runs share the workers fairly. Whoever executes a unit
 // leads a Team: workers without a unit of their own join it and take shares of single layers.
 //
-// Nobody spins when idle: workers sleep on a condition variable. A helper spins for some tens of microseconds
-// between two layers of the unit that it helps with, then goes back to sleep.
+// Nobody spins when idle: workers sleep on a condition variable. But waking up takes as long as some layers of a small
+// network. So a helper first spins for some tens of microseconds between two layers of the unit that it helps with,
+// and a worker that has just done something first looks out for more, if another core is there for whoever brings it.
 #pragma once
 
 #include <atomic>
@@ -87,7 +88,8 @@ class Job {
 
 class WorkerPool {
  public:
-  explicit WorkerPool(int threads);
+  // `cores` is how many of them the process may use.
+  WorkerPool(int threads, int cores);
   // Cancels all jobs and waits until they have ended and the threads are gone.
   ~WorkerPool();
   WorkerPool(const WorkerPool&) = delete;
@@ -133,7 +135,12 @@ class WorkerPool {
   void enqueue(Job* job, std::shared_ptr<Job> keep);
   void leave(Job& job);
   void update_pending();
+  // Tells one worker that sleeps, and those that look out, that there may be something to do.
+  void call_worker();
+  // Called with the lock held, which it gives up in between: returns after a call or some tens of microseconds.
+  void look_out(std::unique_lock<std::mutex>& lock);
 
+  const bool may_look_out_;
   std::mutex mutex_;
   std::condition_variable wake_;       // workers
   std::condition_variable job_ended_;  // callers of run_here()
@@ -143,7 +150,8 @@ class WorkerPool {
   std::vector<std::unique_ptr<Team>> teams_;
   std::vector<Team*> free_teams_;
   bool stopping_ = false;
-  std::atomic<int> idle_{0};
+  std::atomic<int> idle_{0};        // workers that sleep or look out
+  std::atomic<uint32_t> calls_{0};  // of call_worker()
   std::atomic<int> pending_{0};  // units that a worker could take now
   std::vector<std::unique_ptr<Worker>> workers_;
 };

@@ -127,7 +127,7 @@ TEST(CpuBudget, IsAtLeastOne) { EXPECT_GE(cpu_budget(), 1); }
 
 TEST(WorkerPool, RunsEveryIndexOnce) {
   for (int threads : {1, 2, 5}) {
-    WorkerPool pool(threads);
+    WorkerPool pool(threads, 2);
     std::vector<std::atomic<int>> seen(1000);
     pool.parallel_for(1000, [&](int64_t i) { ++seen[static_cast<size_t>(i)]; });
     for (const auto& count : seen) EXPECT_EQ(count, 1);
@@ -136,7 +136,7 @@ TEST(WorkerPool, RunsEveryIndexOnce) {
 }
 
 TEST(WorkerPool, RethrowsAndGoesOn) {
-  WorkerPool pool(2);
+  WorkerPool pool(2, 2);
   EXPECT_THROW(pool.parallel_for(100,
                                  [](int64_t i) {
                                    if (i == 50) throw std::runtime_error("no");
@@ -173,7 +173,7 @@ class SharingJob final : public Job {
 };
 
 TEST(WorkerPool, SharesTheWorkOfALeader) {
-  WorkerPool pool(4);
+  WorkerPool pool(4, 2);
   Workspace workspace;
   for (int repeat = 0; repeat < 20; ++repeat) {
     SharingJob job(2000, 3);
@@ -194,7 +194,7 @@ TEST(WorkerPool, LeavesNobodyBehindWhenItEnds) {
   };
   std::atomic<int> units{0}, ends{0};
   {
-    WorkerPool pool(2);
+    WorkerPool pool(2, 2);
     for (int i = 0; i < 30; ++i) pool.submit(std::make_shared<Count>(units, ends));
   }
   EXPECT_EQ(ends, 30);
