@@ -12,7 +12,7 @@ export class InputCopies {
 
   copy(data: TensorData): TensorData {
     const at = this.#free.findIndex(
-      ({ constructor, length }) => constructor === data.constructor && length === data.length,
+      (free) => free.constructor === data.constructor && free.length === data.length,
     );
     if (at < 0) return data.slice();
     const [copy] = this.#free.splice(at, 1) as [TensorData];
