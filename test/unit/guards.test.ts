@@ -1,0 +1,36 @@
+import { isGuarded, resolveGuards } from '../../lib/skip/guards.js';
+
+const LABELS = ['cat', 'dog', 'bird'];
+const guard = (margin: number | undefined, ...labels: (string | number)[]) =>
+  resolveGuards([{ labels, action: 'verify', margin }], LABELS);
+/** Logits whose softmax these probabilities are. */
+const logits = (...probabilities: number[]) => Float32Array.from(probabilities, Math.log);
+
+test('without a margin only the best answer is guarded', () => {
+  expect(isGuarded(logits(0.5, 0.3, 0.2), guard(undefined, 'cat'))).toBe(true);
+  expect(isGuarded(logits(0.5, 0.3, 0.2), guard(undefined, 'dog'))).toBe(false);
+  expect(isGuarded(logits(0.5, 0.3, 0.2), guard(undefined, 'dog', 0))).toBe(true);
+  expect(isGuarded(logits(0.5, 0.3, 0.2), [])).toBe(false);
+});
+
+test('a margin is the distance in probability from the best answer', () => {
+  for (const [margin, guarded] of [
+    [0.19, false],
+    [0.21, true],
+  ] as const) {
+    expect(isGuarded(logits(0.5, 0.3, 0.2), guard(margin, 'dog'))).toBe(guarded);
+  }
+});
+
+test('the answers of a network that ends in a softmax are probabilities already', () => {
+  const answer = Float32Array.of(0.5, 0.3, 0.2);
+  expect(isGuarded(answer, guard(0.19, 'dog'))).toBe(false);
+  expect(isGuarded(answer, guard(0.21, 'dog'))).toBe(true);
+});
+
+test('a label that the policy does not have is refused', () => {
+  expect(() => guard(0, 'unicorn')).toThrow(/'unicorn'; its labels are cat, dog, bird/);
+  expect(() => resolveGuards([{ labels: ['cat'], action: 'verify' }], undefined)).toThrow(
+    /use class indices/,
+  );
+});
