@@ -1,8 +1,9 @@
 /**
  * The part of the ONNX format (onnx.proto, IR version 3 to 10) that models are decoded by. Field numbers are
- * those of the specification; fields that nothing here reads are skipped by the decoder.
+ * those of the specification; fields that nothing here reads are skipped. Messages are read by these tables with
+ * protobufjs's reader: its own decoders are compiled at run time, which takes longer than most models do.
  */
-import protobuf from 'protobufjs/light.js';
+import protobuf from 'protobufjs/minimal.js';
 
 /** An int64 of the wire: a number where it is safe, two halves otherwise. */
 export type Int64 = number | { readonly low: number; readonly high: number };
@@ -76,105 +77,157 @@ export interface ModelProto {
   graph?: GraphProto;
 }
 
-type Fields = Record<string, protobuf.IField>;
+type Scalar = 'string' | 'bytes' | 'int32' | 'int64' | 'uint64' | 'float' | 'double';
 
-const one = (id: number, type: string): protobuf.IField => ({ id, type });
-const many = (id: number, type: string): protobuf.IField => ({ id, type, rule: 'repeated' });
-const message = (fields: Fields): protobuf.IType => ({ fields });
+interface Field {
+  readonly name: string;
+  /** A scalar, or the fields of a message; a function where messages contain each other. */
+  readonly type: Scalar | (() => Message);
+  readonly repeated: boolean;
+}
+/** By field number. */
+type Message = Readonly<Record<number, Field>>;
 
-const root = protobuf.Root.fromJSON({
-  nested: {
-    Entry: message({ key: one(1, 'string'), value: one(2, 'string') }),
-    OperatorSet: message({ domain: one(1, 'string'), version: one(2, 'int64') }),
-    Model: message({
-      irVersion: one(1, 'int64'),
-      graph: one(7, 'Graph'),
-      opsetImport: many(8, 'OperatorSet'),
-    }),
-    Graph: message({
-      node: many(1, 'Node'),
-      name: one(2, 'string'),
-      initializer: many(5, 'Tensor'),
-      input: many(11, 'ValueInfo'),
-      output: many(12, 'ValueInfo'),
-      sparseInitializer: many(15, 'SparseTensor'),
-    }),
-    Node: message({
-      input: many(1, 'string'),
-      output: many(2, 'string'),
-      name: one(3, 'string'),
-      opType: one(4, 'string'),
-      attribute: many(5, 'Attribute'),
-      domain: one(7, 'string'),
-    }),
-    Attribute: message({
-      name: one(1, 'string'),
-      f: one(2, 'float'),
-      i: one(3, 'int64'),
-      s: one(4, 'bytes'),
-      t: one(5, 'Tensor'),
-      g: one(6, 'Graph'),
-      floats: many(7, 'float'),
-      ints: many(8, 'int64'),
-      strings: many(9, 'bytes'),
-      type: one(20, 'int32'),
-      refAttrName: one(21, 'string'),
-    }),
-    Tensor: message({
-      dims: many(1, 'int64'),
-      dataType: one(2, 'int32'),
-      segment: one(3, 'Segment'),
-      floatData: many(4, 'float'),
-      int32Data: many(5, 'int32'),
-      stringData: many(6, 'bytes'),
-      int64Data: many(7, 'int64'),
-      name: one(8, 'string'),
-      rawData: one(9, 'bytes'),
-      doubleData: many(10, 'double'),
-      uint64Data: many(11, 'uint64'),
-      externalData: many(13, 'Entry'),
-      dataLocation: one(14, 'int32'),
-    }),
-    Segment: message({ begin: one(1, 'int64'), end: one(2, 'int64') }),
-    SparseTensor: message({ values: one(1, 'Tensor') }),
-    ValueInfo: message({ name: one(1, 'string'), type: one(2, 'ValueType') }),
-    ValueType: message({ tensorType: one(1, 'TensorType') }),
-    TensorType: message({ elemType: one(1, 'int32'), shape: one(2, 'Shape') }),
-    Shape: message({ dim: many(1, 'Dimension') }),
-    // A group of alternatives, so that a length of 0 is told from an absent one.
-    Dimension: {
-      ...message({ dimValue: one(1, 'int64'), dimParam: one(2, 'string') }),
-      oneofs: { value: { oneof: ['dimValue', 'dimParam'] } },
-    },
-  },
-});
+const one = (name: string, type: Field['type']): Field => ({ name, type, repeated: false });
+const many = (name: string, type: Field['type']): Field => ({ name, type, repeated: true });
 
-const MODEL = root.lookupType('Model');
-const TENSOR = root.lookupType('Tensor');
+const ENTRY: Message = { 1: one('key', 'string'), 2: one('value', 'string') };
+const OPERATOR_SET: Message = { 1: one('domain', 'string'), 2: one('version', 'int64') };
+const SEGMENT: Message = { 1: one('begin', 'int64'), 2: one('end', 'int64') };
+const DIMENSION: Message = { 1: one('dimValue', 'int64'), 2: one('dimParam', 'string') };
+const SHAPE: Message = { 1: many('dim', () => DIMENSION) };
+const TENSOR_TYPE: Message = { 1: one('elemType', 'int32'), 2: one('shape', () => SHAPE) };
+const VALUE_TYPE: Message = { 1: one('tensorType', () => TENSOR_TYPE) };
+const VALUE_INFO: Message = { 1: one('name', 'string'), 2: one('type', () => VALUE_TYPE) };
+const TENSOR: Message = {
+  1: many('dims', 'int64'),
+  2: one('dataType', 'int32'),
+  3: one('segment', () => SEGMENT),
+  4: many('floatData', 'float'),
+  5: many('int32Data', 'int32'),
+  6: many('stringData', 'bytes'),
+  7: many('int64Data', 'int64'),
+  8: one('name', 'string'),
+  9: one('rawData', 'bytes'),
+  10: many('doubleData', 'double'),
+  11: many('uint64Data', 'uint64'),
+  13: many('externalData', () => ENTRY),
+  14: one('dataLocation', 'int32'),
+};
+const SPARSE_TENSOR: Message = { 1: one('values', () => TENSOR) };
+const ATTRIBUTE: Message = {
+  1: one('name', 'string'),
+  2: one('f', 'float'),
+  3: one('i', 'int64'),
+  4: one('s', 'bytes'),
+  5: one('t', () => TENSOR),
+  6: one('g', () => GRAPH),
+  7: many('floats', 'float'),
+  8: many('ints', 'int64'),
+  9: many('strings', 'bytes'),
+  20: one('type', 'int32'),
+  21: one('refAttrName', 'string'),
+};
+const NODE: Message = {
+  1: many('input', 'string'),
+  2: many('output', 'string'),
+  3: one('name', 'string'),
+  4: one('opType', 'string'),
+  5: many('attribute', () => ATTRIBUTE),
+  7: one('domain', 'string'),
+};
+const GRAPH: Message = {
+  1: many('node', () => NODE),
+  2: one('name', 'string'),
+  5: many('initializer', () => TENSOR),
+  11: many('input', () => VALUE_INFO),
+  12: many('output', () => VALUE_INFO),
+  15: many('sparseInitializer', () => SPARSE_TENSOR),
+};
+const MODEL: Message = {
+  1: one('irVersion', 'int64'),
+  7: one('graph', () => GRAPH),
+  8: many('opsetImport', () => OPERATOR_SET),
+};
+
+/** How a value of the type is written: 0 as a varint, 1 in eight bytes, 2 with its length before it, 5 in four bytes. */
+const WIRE_TYPES = { string: 2, bytes: 2, int32: 0, int64: 0, uint64: 0, float: 5, double: 1 } as const;
+const DELIMITED = 2;
+
+/** Deeper nesting of messages is refused: no model comes near it, and the stack holds it. */
+const MAX_DEPTH = 100;
+
+type Decoded = Record<string, unknown>;
+
+function decode(reader: protobuf.Reader, fields: Message, end: number, depth = 0): Decoded {
+  if (depth > MAX_DEPTH) throw new Error(`messages are nested beyond a depth of ${MAX_DEPTH}`);
+  const message: Decoded = {};
+  while (reader.pos < end) {
+    const tag = reader.uint32();
+    const wireType = tag & 7;
+    const field = fields[tag >>> 3];
+    const { type } = field ?? {};
+    const own = typeof type === 'string' ? WIRE_TYPES[type] : DELIMITED;
+    const packed = wireType === DELIMITED && own !== DELIMITED && field?.repeated === true;
+    if (!field || (wireType !== own && !packed)) {
+      reader.skipType(wireType);
+    } else if (packed) {
+      const last = delimitedEnd(reader, end);
+      const values = listOf(message, field);
+      while (reader.pos < last) values.push(reader[type as Scalar]());
+    } else if (typeof field.type === 'string') {
+      put(message, field, reader[field.type]());
+    } else {
+      put(message, field, decode(reader, field.type(), delimitedEnd(reader, end), depth + 1));
+    }
+  }
+  if (reader.pos !== end) throw new RangeError('a field is longer than the message around it');
+  return message;
+}
+
+function delimitedEnd(reader: protobuf.Reader, limit: number): number {
+  const length = reader.uint32();
+  if (length > limit - reader.pos) throw new RangeError('a message is longer than the one around it');
+  return reader.pos + length;
+}
+
+function put(message: Decoded, field: Field, value: unknown): void {
+  if (field.repeated) listOf(message, field).push(value);
+  else message[field.name] = value;
+}
+
+function listOf(message: Decoded, { name }: Field): unknown[] {
+  message[name] ??= [];
+  return message[name] as unknown[];
+}
+
+function encode(writer: protobuf.Writer, fields: Message, message: Decoded): protobuf.Writer {
+  for (const [number, { name, type, repeated }] of Object.entries(fields)) {
+    const given = message[name];
+    if (given === undefined) continue;
+    for (const value of (repeated ? given : [given]) as never[]) {
+      const tag = (wireType: number) => writer.uint32((Number(number) << 3) | wireType);
+      if (typeof type === 'string') tag(WIRE_TYPES[type])[type](value);
+      else encode(tag(DELIMITED).fork(), type(), value).ldelim();
+    }
+  }
+  return writer;
+}
 
 /**
- * Decodes a model file. Byte fields are views into `bytes`; absent singular fields are undefined.
+ * Decodes a model file. Byte fields are views into `bytes`; absent fields are undefined.
  * @throws Error from the decoder when the bytes are no such message
  */
 export function decodeModelProto(bytes: Uint8Array): ModelProto {
-  return presentFields(MODEL.decode(bytes)) as ModelProto;
+  return decode(protobuf.Reader.create(bytes), MODEL, bytes.length);
 }
 
 /** Decodes one serialised tensor, as the data sets of ONNX's own tests are. */
 export function decodeTensorProto(bytes: Uint8Array): TensorProto {
-  return presentFields(TENSOR.decode(bytes)) as TensorProto;
+  return decode(protobuf.Reader.create(bytes), TENSOR, bytes.length);
 }
 
 /** The bytes of a model file. */
 export function encodeModelProto(model: ModelProto): Uint8Array {
-  return MODEL.encode(MODEL.create({ ...model })).finish();
-}
-
-/** Drops the defaults that protobufjs puts on its prototypes, so that absent means undefined. */
-function presentFields(decoded: unknown): unknown {
-  if (Array.isArray(decoded)) return typeof decoded[0] === 'object' ? decoded.map(presentFields) : decoded;
-  if (!(decoded instanceof protobuf.Message)) return decoded;
-  const plain: Record<string, unknown> = {};
-  for (const [key, value] of Object.entries(decoded)) plain[key] = presentFields(value);
-  return plain;
+  return encode(protobuf.Writer.create(), MODEL, { ...model }).finish();
 }
