@@ -106,6 +106,15 @@ export function bindFeeds(model: Model, feeds: Feeds): BoundFeeds {
   return { items: leader ? tensors[leader.name]!.dims[0]! : 1, binding, tensors };
 }
 
+/** The same with copies of its arrays: the caller may change or transfer those that were fed. */
+export function copyFeeds(feeds: BoundFeeds, copy: (data: TensorData) => TensorData): BoundFeeds {
+  const tensors = Object.entries(feeds.tensors).map(([name, { type, data, dims }]) => [
+    name,
+    new Tensor(type, copy(data) as Float32Array, dims),
+  ]);
+  return { ...feeds, tensors: Object.fromEntries(tensors) };
+}
+
 function withOverrides<P extends ModelPort>(port: P, overrides: Readonly<Record<string, number>>): P {
   const shape = port.shape.map((dim) =>
     typeof dim === 'string' && Object.hasOwn(overrides, dim) ? overrides[dim]! : dim,
@@ -151,15 +160,10 @@ export function declaredBinding(model: Model): Binding | undefined {
   return binding;
 }
 
-/** The feeds with the arrays that the backend read for the inputs called `names`, not the caller's own. */
-export function tensorsAsRead(
-  { tensors }: BoundFeeds,
-  names: readonly string[],
-  read: readonly TensorData[],
-): BoundFeeds['tensors'] {
-  const own = names.map((name, i) => {
-    const { type, dims } = tensors[name]!;
-    return [name, new Tensor(type, read[i] as Float32Array, dims)];
-  });
-  return { ...tensors, ...Object.fromEntries(own) };
+/** Whether `declaredBinding` is the only one that feeds can lead to. */
+export function hasOneBinding({ inputs }: Model): boolean {
+  return inputs.every(
+    ({ batched, boundByValue, shape }) =>
+      !boundByValue && shape.every((dim, axis) => typeof dim === 'number' || (batched && axis === 0)),
+  );
 }

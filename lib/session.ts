@@ -6,10 +6,11 @@ import { ResidualSkipError } from './errors.js';
 import {
   type BoundFeeds,
   bindFeeds,
+  copyFeeds,
   declaredBinding,
   type Feeds,
+  hasOneBinding,
   overrideDimensions,
-  tensorsAsRead,
 } from './feeds.js';
 import { allocateOutputs, collectOutputs, type Fetches, type FetchMap, parseFetches } from './fetches.js';
 import { InputCopies } from './input-copies.js';
@@ -36,7 +37,6 @@ import { exitThresholds, FULL_POLICY, guardsOf, loadPolicy, type SkipPolicy } fr
 import { buildTrace, type SkipTrace } from './skip/trace.js';
 import { checkSource, type ModelSource } from './source.js';
 import { type Specialization, Specializations } from './specializations.js';
-import type { TensorData } from './tensor.js';
 import { guardedItems, verificationOf } from './verification.js';
 
 /** What a run with `{ trace: true }` returns. */
@@ -49,16 +49,27 @@ export interface TracedRun {
 type Traced<O> = O & { readonly trace: true };
 type Untraced<O> = O & { readonly trace?: false };
 
-/** A run that is checked and ready. */
-interface Call {
-  readonly specialization: Specialization;
+/** A run whose feeds are checked. */
+interface Bound {
   readonly feeds: BoundFeeds;
+  /** What was asked for. */
+  readonly policy: SkipPolicy;
+  /** What is done: another one when an observer has set full depth. */
+  readonly applied: SkipPolicy;
+  readonly tripped: boolean;
+}
+
+/** A run that is ready. */
+interface Call extends Bound {
+  readonly specialization: Specialization;
   readonly fetches: FetchMap;
   readonly request: RunRequest;
   readonly trace: boolean;
-  /** What was asked for; `request.policy` is another one when an observer has set full depth. */
-  readonly policy: SkipPolicy;
-  readonly tripped: boolean;
+}
+
+/** The run in full of `guarded` items. */
+function verify({ request }: Call, { program, resolve }: Specialization, guarded: readonly number[]) {
+  return verificationOf(program, request, guarded, resolve(FULL_POLICY));
 }
 
 function createBackend({ backend = 'native', threads, isa }: SessionOptions): Backend {
@@ -111,7 +122,7 @@ export class InferenceSession {
     const path = typeof checked === 'string' ? checked : null;
     const session = new InferenceSession(model, path, backend, policy, parsed.observers ?? []);
     try {
-      session.#compileDeclared();
+      await session.#compileDeclared();
       session.#attach();
     } catch (error) {
       await session.release();
@@ -195,19 +206,25 @@ export class InferenceSession {
     if (signal?.aborted) {
       throw new ResidualSkipError('ABORTED', 'the run was aborted before it began', { cause: signal.reason });
     }
-    const call = this.#prepare(feeds, fetches, rest);
+    const bound = this.#bind(feeds, rest);
     // The caller may change or transfer its arrays while the run is under way.
-    const inputs = call.request.inputs.map((data) => this.#copies.copy(data));
+    const own = { ...bound, feeds: copyFeeds(bound.feeds, (data) => this.#copies.copy(data)) };
+    const specialization =
+      this.#programs.find(own.feeds.binding, own.applied) ??
+      (await this.#track(this.#programs.get(own.feeds.binding, own.applied)));
+    const call = this.#prepare(own, specialization, fetches, rest);
     const start = performance.now();
-    await this.#track(call.specialization.compiled.run({ ...call.request, inputs, signal }));
-    const check = this.#verification(call, inputs);
-    if (check) {
-      await this.#track(check.compiled.run({ ...check.request, signal }));
+    await this.#track(specialization.compiled.run({ ...call.request, signal }));
+    const guarded = this.#guarded(call);
+    if (guarded) {
+      const full = await this.#track(this.#programs.get(call.feeds.binding, FULL_POLICY));
+      const check = verify(call, full, guarded);
+      await this.#track(full.compiled.run({ ...check.request, signal }));
       check.apply();
     }
-    const result = this.#finish(call, inputs, performance.now() - start, check?.items);
+    const result = this.#finish(call, true, performance.now() - start, guarded);
     // Observers may keep what they were shown.
-    if (this.#observers.length === 0) this.#copies.reuse(inputs);
+    if (this.#observers.length === 0) this.#copies.reuse(call.request.inputs);
     return result;
   }
 
@@ -220,15 +237,20 @@ export class InferenceSession {
   runSync(feeds: Feeds, fetches: Fetches, options: RunSyncOptions): TensorMap | TracedRun;
   runSync(feeds: Feeds, second?: Fetches | RunSyncOptions, third?: RunSyncOptions): TensorMap | TracedRun {
     const { fetches, options } = parseFetches(this.#model, second, third);
-    const call = this.#prepare(feeds, fetches, parseRunSyncOptions(options));
+    const parsed = parseRunSyncOptions(options);
+    const bound = this.#bind(feeds, parsed);
+    const specialization = this.#programs.getSync(bound.feeds.binding, bound.applied);
+    const call = this.#prepare(bound, specialization, fetches, parsed);
     const start = performance.now();
-    call.specialization.compiled.runSync(call.request);
-    const check = this.#verification(call, call.request.inputs);
-    if (check) {
-      check.compiled.runSync(check.request);
+    specialization.compiled.runSync(call.request);
+    const guarded = this.#guarded(call);
+    if (guarded) {
+      const full = this.#programs.getSync(call.feeds.binding, FULL_POLICY);
+      const check = verify(call, full, guarded);
+      full.compiled.runSync(check.request);
       check.apply();
     }
-    return this.#finish(call, call.request.inputs, performance.now() - start, check?.items);
+    return this.#finish(call, false, performance.now() - start, guarded);
   }
 
   /** Frees what the session holds, once the runs under way have ended. Idempotent. */
@@ -262,23 +284,27 @@ export class InferenceSession {
   /** For observers: every block runs, and no observer sees it. */
   async #runUnseen(feeds: TensorMap): Promise<TensorMap> {
     const { fetches } = parseFetches(this.#model, undefined, undefined);
-    const call = this.#prepare(feeds, fetches, { policy: 'full' });
-    await this.#track(call.specialization.compiled.run(call.request));
-    return collectOutputs(call.specialization.program, call.request, fetches);
+    const bound = this.#bind(feeds, { policy: 'full' });
+    const full = await this.#track(this.#programs.get(bound.feeds.binding, bound.applied));
+    const { request } = this.#prepare(bound, full, fetches, {});
+    await this.#track(full.compiled.run(request));
+    return collectOutputs(full.program, request, fetches);
   }
 
-  async #track(work: Promise<void>): Promise<void> {
+  async #track<T>(work: Promise<T>): Promise<T> {
     this.#running.add(work);
     try {
-      await work;
+      return await work;
     } finally {
       this.#running.delete(work);
     }
   }
 
-  #compileDeclared(): void {
+  async #compileDeclared(): Promise<void> {
     const binding = declaredBinding(this.#model);
-    if (binding) this.#programs.get(binding, this.#policy).resolve(this.#policy);
+    if (!binding) return;
+    const declared = await this.#programs.declare(binding, this.#policy, hasOneBinding(this.#model));
+    declared.resolve(this.#policy);
   }
 
   #latest(): Specialization {
@@ -289,43 +315,44 @@ export class InferenceSession {
     );
   }
 
-  #prepare(feeds: Feeds, fetches: FetchMap, options: RunSyncOptions): Call {
+  #bind(feeds: Feeds, options: RunSyncOptions): Bound {
     if (this.#released) {
       throw new ResidualSkipError('SESSION_RELEASED', 'the session was released; create another');
     }
     const policy = options.policy === undefined ? this.#policy : loadPolicy(options.policy);
     const tripped = this.#fullDepth && options.policy === undefined;
     const applied = tripped ? FULL_POLICY : policy;
-    const bound = bindFeeds(this.#model, feeds);
-    const specialization = this.#programs.get(bound.binding, applied);
+    return { feeds: bindFeeds(this.#model, feeds), policy, applied, tripped };
+  }
+
+  #prepare(bound: Bound, specialization: Specialization, fetches: FetchMap, { trace }: RunSyncOptions): Call {
+    const { items, tensors } = bound.feeds;
     const { program, resolve } = specialization;
-    const cells = bound.items * program.blocks.length;
+    const cells = items * program.blocks.length;
     const request: RunRequest = {
-      items: bound.items,
-      inputs: program.inputs.map(({ name }) => bound.tensors[name]!.data),
-      outputs: allocateOutputs(program, bound.items, fetches),
-      policy: resolve(applied),
+      items,
+      inputs: program.inputs.map(({ name }) => tensors[name]!.data),
+      outputs: allocateOutputs(program, items, fetches),
+      policy: resolve(bound.applied),
       ran: new Uint8Array(cells),
       scores: new Float32Array(cells).fill(Number.NaN),
     };
-    return { specialization, feeds: bound, fetches, request, trace: options.trace ?? false, policy, tripped };
+    return { ...bound, specialization, fetches, request, trace: trace ?? false };
   }
 
-  /** The run in full of the items whose answer the policy guards; undefined when there are none. */
-  #verification({ specialization, feeds, request, policy, tripped }: Call, inputs: readonly TensorData[]) {
+  /** The items whose answer the policy guards and that run again in full; undefined when there are none. */
+  #guarded({ specialization, request, policy, tripped }: Call): readonly number[] | undefined {
     const guards = tripped ? [] : guardsOf(policy);
     if (guards.length === 0) return undefined;
     const guarded = guardedItems(specialization.program, request, guards);
-    if (guarded.length === 0) return undefined;
-    const { program, compiled, resolve } = this.#programs.get(feeds.binding, FULL_POLICY);
-    return { compiled, ...verificationOf(program, { ...request, inputs }, guarded, resolve(FULL_POLICY)) };
+    return guarded.length > 0 ? guarded : undefined;
   }
 
   #finish(
     call: Call,
-    data: readonly TensorData[],
+    inputsKept: boolean,
     milliseconds: number,
-    guarded?: ReadonlySet<number>,
+    guarded: readonly number[] | undefined,
   ): TensorMap | TracedRun {
     const { specialization, request } = call;
     const { program, resolve } = specialization;
@@ -333,16 +360,18 @@ export class InferenceSession {
     if (!call.trace && this.#observers.length === 0) return outputs;
     const { items } = request;
     const traceOf = once(() =>
-      buildTrace(program, { ...request, tripped: call.tripped, exits: exitThresholds(call.policy), guarded }),
+      buildTrace(program, {
+        ...request,
+        tripped: call.tripped,
+        exits: exitThresholds(call.policy),
+        guarded: new Set(guarded),
+      }),
     );
     if (this.#observers.length > 0) {
       const context = this.#contexts.of(program, call.policy, resolve(call.policy));
-      const names = program.inputs.map(({ name }) => name);
-      const inputsKept = data !== request.inputs;
-      const inputs = tensorsAsRead(call.feeds, names, data);
       const event: RunEvent = {
         context,
-        inputs,
+        inputs: call.feeds.tensors,
         inputsKept,
         outputs,
         items,

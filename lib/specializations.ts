@@ -28,9 +28,15 @@ function keyOf(binding: Binding): string {
 /** The programs of one model, compiled when first needed; the least recently used one goes first. */
 export class Specializations {
   readonly #entries = new Map<string, Specialization>();
+  /** Under way, so that runs that need the same one share it. */
+  readonly #making = new Map<string, Promise<Specialization>>();
   readonly #headNumbers = new WeakMap<Heads, number>();
   #lastNumber = 0;
   #latest: Specialization | undefined;
+  /** The first: stays for good. */
+  #declared:
+    | { readonly binding: string; readonly plain: Program; readonly entry: Specialization }
+    | undefined;
 
   constructor(
     private readonly model: Model,
@@ -43,21 +49,71 @@ export class Specializations {
     return this.#latest;
   }
 
-  /** With the heads that `policy` brings along built in. */
-  get(binding: Binding, policy: SkipPolicy): Specialization {
+  /**
+   * Makes the one that the model's declared shapes stand for, before any other.
+   * @param only no other binding will be asked for: the backend may free the model's constants
+   */
+  async declare(binding: Binding, policy: SkipPolicy, only: boolean): Promise<Specialization> {
     const heads = headsOf(policy);
-    const key = `${heads ? this.#numberOf(heads) : ''}${keyOf(binding)}`;
-    const entry = this.#entries.get(key) ?? this.#make(binding, heads);
-    this.#entries.delete(key);
-    this.#entries.set(key, entry);
-    this.#latest = entry;
-    if (this.#entries.size > CAPACITY) this.#dropOldest();
-    return entry;
+    const plain = this.compile(this.model, binding);
+    const program = grown(plain, heads);
+    const entry = this.#entry(program, await this.backend.compile(program));
+    this.#declared = { binding: keyOf(binding), plain, entry };
+    if (only) this.backend.dropConstants(plain);
+    return this.#keep(this.#keyOf(binding, heads), entry);
+  }
+
+  /** The one that is there, with the heads that `policy` brings along built in; undefined when it has to be made. */
+  find(binding: Binding, policy: SkipPolicy): Specialization | undefined {
+    const key = this.#keyOf(binding, headsOf(policy));
+    const entry = this.#entries.get(key);
+    return entry && this.#keep(key, entry);
+  }
+
+  /** As `find`, or made without holding the event loop while weights are packed. */
+  async get(binding: Binding, policy: SkipPolicy): Promise<Specialization> {
+    const heads = headsOf(policy);
+    const key = this.#keyOf(binding, heads);
+    const entry =
+      this.#entries.get(key) ?? (await (this.#making.get(key) ?? this.#make(key, binding, heads)));
+    return this.#keep(key, entry);
+  }
+
+  getSync(binding: Binding, policy: SkipPolicy): Specialization {
+    const known = this.find(binding, policy);
+    if (known) return known;
+    const heads = headsOf(policy);
+    const program = this.#program(binding, heads);
+    return this.#keep(this.#keyOf(binding, heads), this.#entry(program, this.backend.compileSync(program)));
   }
 
   release(): void {
     for (const { compiled } of this.#entries.values()) compiled.release();
     this.#entries.clear();
+  }
+
+  async #make(key: string, binding: Binding, heads: Heads | undefined): Promise<Specialization> {
+    const program = this.#program(binding, heads);
+    const making = this.backend.compile(program).then((compiled) => {
+      const faster = this.#entries.get(key);
+      if (faster) compiled.release();
+      return faster ?? this.#entry(program, compiled);
+    });
+    this.#making.set(key, making);
+    try {
+      return await making;
+    } finally {
+      this.#making.delete(key);
+    }
+  }
+
+  #program(binding: Binding, heads: Heads | undefined): Program {
+    const declared = this.#declared?.binding === keyOf(binding) ? this.#declared.plain : undefined;
+    return grown(declared ?? this.compile(this.model, binding), heads);
+  }
+
+  #keyOf(binding: Binding, heads: Heads | undefined): string {
+    return `${heads ? this.#numberOf(heads) : ''}${keyOf(binding)}`;
   }
 
   /** Heads are kept apart by identity: a policy is parsed once. */
@@ -68,9 +124,7 @@ export class Specializations {
     return this.#lastNumber;
   }
 
-  #make(binding: Binding, heads: Heads | undefined): Specialization {
-    const plain = this.compile(this.model, binding);
-    const program = heads ? attachHeads(plain, heads) : plain;
+  #entry(program: Program, compiled: CompiledProgram): Specialization {
     const resolved = new WeakMap<SkipPolicy, ResolvedPolicy>();
     const resolve = (policy: SkipPolicy): ResolvedPolicy => {
       const known = resolved.get(policy);
@@ -79,12 +133,25 @@ export class Specializations {
       resolved.set(policy, made);
       return made;
     };
-    return { program, compiled: this.backend.compile(program), resolve };
+    return { program, compiled, resolve };
+  }
+
+  /** Puts `entry` last in the order of use. */
+  #keep(key: string, entry: Specialization): Specialization {
+    this.#entries.delete(key);
+    this.#entries.set(key, entry);
+    this.#latest = entry;
+    if (this.#entries.size > CAPACITY) this.#dropOldest();
+    return entry;
   }
 
   #dropOldest(): void {
-    const [key, entry] = this.#entries.entries().next().value!;
+    const [key, entry] = [...this.#entries].find(([, each]) => each !== this.#declared?.entry)!;
     this.#entries.delete(key);
     entry.compiled.release();
   }
+}
+
+function grown(plain: Program, heads: Heads | undefined): Program {
+  return heads ? attachHeads(plain, heads) : plain;
 }

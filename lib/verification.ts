@@ -41,7 +41,7 @@ export function verificationOf(
   original: RunRequest,
   chosen: readonly number[],
   policy: ResolvedPolicy,
-): { items: ReadonlySet<number>; request: RunRequest; apply(): void } {
+): { request: RunRequest; apply(): void } {
   const { items } = original;
   const cells = chosen.length * program.blocks.length;
   const sizeOf = (i: number) => original.outputs[i]!.length / (program.outputs[i]!.batched ? items : 1);
@@ -68,5 +68,5 @@ export function verificationOf(
           to.set(from.subarray(k * size, (k + 1) * size), item * size);
     });
   };
-  return { items: new Set(chosen), request, apply };
+  return { request, apply };
 }

@@ -34,7 +34,14 @@ export interface Backend {
   readonly isa: string;
   /** Workers in use. */
   readonly threads: number;
-  compile(program: Program): CompiledProgram;
+  /** Doesn't hold the calling thread for long. The program's constants must not change before it settles, nor later. */
+  compile(program: Program): Promise<CompiledProgram>;
+  compileSync(program: Program): CompiledProgram;
+  /**
+   * Frees the arrays of a compiled program's large constants where the backend has copies of its own. They are empty
+   * then; compiled again, here and while the first is held, the program and ones grown from it work as before.
+   */
+  dropConstants(program: Program): void;
   /** Frees what all programs share (packed weights, workers). Idempotent. */
   release(): void;
 }

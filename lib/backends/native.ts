@@ -25,12 +25,16 @@ export interface NativeInfo {
 /** What native/addon exports. Its errors have a `code` of lib/errors.ts. */
 interface NativeBinding {
   readonly Engine: new (threads: number, isa: string) => NativeEngine;
+  /** Detaches a buffer, which frees its memory now rather than when garbage is collected. */
+  discard(buffer: ArrayBuffer): void;
   info(): NativeInfo;
 }
+type CompileArguments = [words: Int32Array, constants: readonly TensorData[], ids: Int32Array];
 interface NativeEngine {
   readonly isa: string;
   readonly threads: number;
-  compile(words: Int32Array, constants: readonly TensorData[], ids: Int32Array): NativeProgram;
+  compile(...args: CompileArguments): Promise<NativeProgram>;
+  compileSync(...args: CompileArguments): NativeProgram;
   release(): void;
 }
 /** `arrays` holds inputs, outputs, ran, scores and, for `run`, a flag that aborts the run when it isn't 0. */
@@ -79,6 +83,14 @@ export function nativeInfo(): NativeInfo {
   return { ...info, peakGflops: (isa) => guarded(() => peakGflops(isa)) };
 }
 
+/** Smaller constants are not worth dropping. */
+const DROPPED_BYTES = 1 << 12;
+
+function compileArguments(program: Program): CompileArguments {
+  const { words, constants, ids } = encodeProgram(program);
+  return [words, constants, ids];
+}
+
 /** Programs run in C++, on worker threads of the backend's own. All of its programs share packed weights. */
 export class NativeBackend implements Backend {
   readonly name = 'native';
@@ -102,12 +114,28 @@ export class NativeBackend implements Backend {
     return this.engine.threads;
   }
 
-  compile(program: Program): CompiledProgram {
-    const { words, constants, ids } = encodeProgram(program);
+  async compile(program: Program): Promise<CompiledProgram> {
+    const args = compileArguments(program);
+    try {
+      return new CompiledNative(await this.engine.compile(...args), this.spareCore);
+    } catch (error) {
+      throw translate(error);
+    }
+  }
+
+  compileSync(program: Program): CompiledProgram {
+    const args = compileArguments(program);
     return new CompiledNative(
-      guarded(() => this.engine.compile(words, constants, ids)),
+      guarded(() => this.engine.compileSync(...args)),
       this.spareCore,
     );
+  }
+
+  dropConstants(program: Program): void {
+    const { discard } = binding();
+    for (const { data } of program.values) {
+      if (data && data.byteLength >= DROPPED_BYTES) discard(data.buffer as ArrayBuffer);
+    }
   }
 
   /** Runs under way end first. */

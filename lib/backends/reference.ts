@@ -15,9 +15,16 @@ export class ReferenceBackend implements Backend {
   readonly isa = 'js';
   readonly threads = 1;
 
-  compile(program: Program): CompiledProgram {
+  async compile(program: Program): Promise<CompiledProgram> {
+    return this.compileSync(program);
+  }
+
+  compileSync(program: Program): CompiledProgram {
     return new ReferenceProgram(program);
   }
+
+  /** Runs read them. */
+  dropConstants(): void {}
 
   /** Programs share nothing. */
   release(): void {}

@@ -24,7 +24,7 @@ export class Evaluator {
     backend: Backend,
     readonly program: Program,
   ) {
-    this.#compiled = backend.compile(program);
+    this.#compiled = backend.compileSync(program);
   }
 
   /** Every block, in the mode given; gates at their own thresholds. */

@@ -36,7 +36,7 @@ interface OpenFile {
   readonly size: number;
 }
 
-function* tensorsOf(graph: GraphProto | undefined): Generator<TensorProto> {
+export function* tensorsOf(graph: GraphProto | undefined): Generator<TensorProto> {
   if (!graph) return;
   yield* graph.initializer ?? [];
   for (const node of graph.node ?? []) {

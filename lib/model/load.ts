@@ -1,9 +1,8 @@
 import { createHash } from 'node:crypto';
-import { readFile, stat } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
 import { ResidualSkipError } from '../errors.js';
 import { analyseBatching } from './batching.js';
 import { readExternalData } from './external.js';
+import { alignInPlace, type ModelFile, readModelFile } from './file.js';
 import type { Model } from './model.js';
 import { type DecodedModel, decodeModel } from './onnx.js';
 import { decodeModelProto, type GraphProto, type ModelProto } from './proto.js';
@@ -29,11 +28,10 @@ export async function loadModel(
   source: string | Uint8Array | ArrayBuffer,
   options: LoadOptions = {},
 ): Promise<Model> {
-  const { bytes, folder } =
-    typeof source === 'string' ? await readModelFile(source) : { bytes: asBytes(source) };
-  const sha256 = createHash('sha256').update(bytes).digest('hex');
+  const file = typeof source === 'string' ? await readModelFile(source) : undefined;
+  const { bytes, sha256 } = file ?? hashed(asBytes(source as Uint8Array | ArrayBuffer));
   const proto = decodeProto(bytes);
-  const { opset, graph } = await decode(proto, folder);
+  const { opset, graph } = await decode(proto, file);
   const runnable = unsupportedOperators({ graph }).length === 0;
   if (!runnable && !options.allowUnsupported) requireSupported(graph);
   return {
@@ -49,17 +47,8 @@ function asBytes(source: Uint8Array | ArrayBuffer): Uint8Array {
   return source instanceof Uint8Array ? source : new Uint8Array(source);
 }
 
-async function readModelFile(path: string): Promise<{ bytes: Uint8Array; folder: string }> {
-  try {
-    const isFolder = (await stat(path)).isDirectory();
-    const file = isFolder ? join(path, 'model.onnx') : path;
-    if (!(await stat(file)).isFile()) throw new Error(`${file} is not a regular file`);
-    return { bytes: await readFile(file), folder: dirname(file) };
-  } catch (error) {
-    const hint = 'give the path of an ONNX file or of the folder with its model.onnx';
-    const message = `The model '${path}' can't be read (${(error as Error).message}); ${hint}.`;
-    throw new ResidualSkipError('MODEL_NOT_FOUND', message, { cause: error });
-  }
+function hashed(bytes: Uint8Array) {
+  return { bytes, sha256: createHash('sha256').update(bytes).digest('hex') };
 }
 
 function corrupt(error: unknown): ResidualSkipError {
@@ -76,9 +65,10 @@ function decodeProto(bytes: Uint8Array): ModelProto {
   }
 }
 
-async function decode(proto: ModelProto, folder: string | undefined): Promise<DecodedModel> {
+async function decode(proto: ModelProto, file: ModelFile | undefined): Promise<DecodedModel> {
   try {
-    return decodeModel(proto, await readExternalData(proto, folder));
+    const external = await readExternalData(proto, file?.folder);
+    return decodeModel(proto, file ? new Map([...alignInPlace(proto), ...external]) : external);
   } catch (error) {
     throw corrupt(error);
   }

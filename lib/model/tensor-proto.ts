@@ -11,20 +11,18 @@ interface ElementType {
   readonly dtype: DataType;
   /** Bytes of one element in raw data. */
   readonly bytes: number;
-  readonly fromRaw: (raw: Uint8Array) => TensorData;
+  /** @param own nobody else uses `raw`: it needn't be copied */
+  readonly fromRaw: (raw: Uint8Array, own: boolean) => TensorData;
   /** Elements from the typed field that the specification names for this type. */
   readonly fromField: (tensor: TensorProto) => TensorData;
 }
 
 /** A copy of `raw` whose start is aligned for any element. */
-const aligned = (raw: Uint8Array): ArrayBuffer => {
-  if (raw.byteOffset === 0 && raw.buffer.byteLength === raw.byteLength && !Buffer.isBuffer(raw)) {
-    return raw.buffer as ArrayBuffer;
-  }
+function aligned(raw: Uint8Array): ArrayBuffer {
   const copy = new ArrayBuffer(raw.byteLength);
   new Uint8Array(copy).set(raw);
   return copy;
-};
+}
 
 const SCRATCH = new DataView(new ArrayBuffer(4));
 
@@ -62,7 +60,10 @@ const ELEMENT_TYPES: ReadonlyMap<number, ElementType> = new Map<number, ElementT
     {
       dtype: 'float32',
       bytes: 4,
-      fromRaw: (raw) => new Float32Array(aligned(raw)),
+      fromRaw: (raw, own) =>
+        own && raw.byteOffset % Float32Array.BYTES_PER_ELEMENT === 0
+          ? new Float32Array(raw.buffer as ArrayBuffer, raw.byteOffset, raw.byteLength / 4)
+          : new Float32Array(aligned(raw)),
       fromField: ({ floatData = [] }) => Float32Array.from(floatData),
     },
   ],
@@ -183,7 +184,7 @@ export function byteLengthOf(tensor: TensorProto): number | undefined {
 
 /**
  * Decodes a tensor of a supported type.
- * @param external its bytes when they are kept in another file
+ * @param external its bytes when they are kept elsewhere, to be used where they are
  * @throws ResidualSkipError MODEL_INVALID when shape and data don't fit together; UNSUPPORTED_MODEL
  */
 export function decodeTensor(tensor: TensorProto, external?: Uint8Array): Constant {
@@ -206,5 +207,5 @@ export function decodeTensor(tensor: TensorProto, external?: Uint8Array): Consta
   if (raw.byteLength !== count * type.bytes) {
     invalid(tensor, `it has ${raw.byteLength} bytes; its shape [${shape}] needs ${count * type.bytes}`);
   }
-  return { dtype: type.dtype, shape, data: type.fromRaw(raw) };
+  return { dtype: type.dtype, shape, data: type.fromRaw(raw, external !== undefined) };
 }

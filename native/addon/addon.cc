@@ -2,6 +2,7 @@
 // checked what users give; here only what keeps memory safe is checked again.
 #include <napi.h>
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -137,15 +138,95 @@ class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
   std::shared_ptr<CompiledProgram> program_;
 };
 
+// What compile() was given; the arrays must stay alive while it is read.
+struct CompileRequest {
+  std::vector<int32_t> words;
+  std::vector<ConstantData> constants;
+};
+
+CompileRequest read_compile_request(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (info.Length() < 3 || !info[1].IsArray()) {
+    throw_js(env, EngineError(ErrorCode::kInvalidArgument, "compile: wrong arguments."));
+  }
+  const TypedBytes words = typed_bytes(env, info[0], napi_int32_array, "The program");
+  const Napi::Array arrays = info[1].As<Napi::Array>();
+  const TypedBytes ids = typed_bytes(env, info[2], napi_int32_array, "The list of constants");
+  if (ids.elements != 2 * static_cast<size_t>(arrays.Length())) {
+    throw_js(env, EngineError(ErrorCode::kInvalidArgument, "compile: as many ids as constants are needed."));
+  }
+  CompileRequest request;
+  const int32_t* word = static_cast<const int32_t*>(words.data);
+  request.words.assign(word, word + words.elements);
+  for (uint32_t i = 0; i < arrays.Length(); ++i) {
+    const Napi::HandleScope scope(env);
+    const TypedBytes array = typed_bytes(env, arrays[i], "A constant");
+    const int32_t* id = static_cast<const int32_t*>(ids.data) + 2 * i;
+    request.constants.push_back({id[0], static_cast<DType>(id[1]), array.data, array.bytes});
+  }
+  return request;
+}
+
+Napi::Object wrap_program(Napi::Env env, std::shared_ptr<EngineHost> host, std::shared_ptr<CompiledProgram> program) {
+  const Napi::Object wrapped = env.GetInstanceData<AddonData>()->program_constructor.New({});
+  ProgramWrap::Unwrap(wrapped)->adopt(std::move(host), std::move(program));
+  return wrapped;
+}
+
+// A compilation on a thread of the event loop's pool, so that neither the loop nor the engine's workers wait for it.
+class Compilation final : public Napi::AsyncWorker {
+ public:
+  Compilation(const Napi::CallbackInfo& info, std::shared_ptr<EngineHost> host)
+      : Napi::AsyncWorker(info.Env(), "residual-skip compile"),
+        host_(std::move(host)),
+        engine_(host_->engine()),
+        request_(read_compile_request(info)),
+        pinned_(Napi::Reference<Napi::Value>::New(info[1], 1)),
+        deferred_(Napi::Promise::Deferred::New(info.Env())) {}
+  Napi::Promise promise() const { return deferred_.Promise(); }
+
+ private:
+  void Execute() override {
+    try {
+      program_ = engine_->compile(request_.words, request_.constants);
+    } catch (const EngineError& error) {
+      error_.emplace(error);
+    }
+  }
+
+  void OnOK() override {
+    try {
+      host_->run_settled(Env());
+      if (error_) {
+        deferred_.Reject(to_js(Env(), *error_).Value());
+      } else {
+        deferred_.Resolve(wrap_program(Env(), host_, std::move(program_)));
+      }
+    } catch (const Napi::Error&) {
+      // The environment is ending and takes no more calls: nobody waits.
+    }
+  }
+
+  const std::shared_ptr<EngineHost> host_;
+  const std::shared_ptr<Engine> engine_;
+  const CompileRequest request_;
+  const Napi::Reference<Napi::Value> pinned_;  // keeps the constants
+  const Napi::Promise::Deferred deferred_;
+  std::shared_ptr<CompiledProgram> program_;  // goes before the engine
+  std::optional<EngineError> error_;
+};
+
 // new Engine(threads: 0 for the CPU budget, isa: '' for the best)
-// engine.compile(words: Int32Array, constants: TypedArray[], ids: Int32Array of [id, data type] pairs): Program
+// engine.compile(words: Int32Array, constants: TypedArray[], ids: Int32Array of [id, data type] pairs): Promise<Program>;
+// the caller leaves the arrays as they are until it settles. engine.compileSync(...): Program.
 class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
  public:
   static Napi::Function define(Napi::Env env) {
     return DefineClass(
         env, "Engine",
-        {InstanceMethod("compile", &EngineWrap::compile), InstanceMethod("release", &EngineWrap::release),
-         InstanceAccessor<&EngineWrap::isa>("isa"), InstanceAccessor<&EngineWrap::threads>("threads")});
+        {InstanceMethod("compile", &EngineWrap::compile), InstanceMethod("compileSync", &EngineWrap::compile_sync),
+         InstanceMethod("release", &EngineWrap::release), InstanceAccessor<&EngineWrap::isa>("isa"),
+         InstanceAccessor<&EngineWrap::threads>("threads")});
   }
 
   explicit EngineWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<EngineWrap>(info) {
@@ -170,41 +251,40 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
   void release(const Napi::CallbackInfo&) { host_->release(); }
 
   Napi::Value compile(const Napi::CallbackInfo& info) {
+    require_engine(info.Env());
+    auto compilation = std::make_unique<Compilation>(info, host_);
+    const Napi::Promise promise = compilation->promise();
+    compilation->Queue();
+    host_->run_started(info.Env());
+    static_cast<void>(compilation.release());  // deletes itself
+    return promise;
+  }
+
+  Napi::Value compile_sync(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
-    if (host_->engine() == nullptr) {
-      throw_js(env, EngineError(ErrorCode::kSessionReleased, "The backend was released; create a new one."));
-    }
-    if (info.Length() < 3 || !info[1].IsArray()) {
-      throw_js(env, EngineError(ErrorCode::kInvalidArgument, "compile: wrong arguments."));
-    }
-    const TypedBytes words = typed_bytes(env, info[0], napi_int32_array, "The program");
-    const Napi::Array arrays = info[1].As<Napi::Array>();
-    const TypedBytes ids = typed_bytes(env, info[2], napi_int32_array, "The list of constants");
-    if (ids.elements != 2 * static_cast<size_t>(arrays.Length())) {
-      throw_js(env, EngineError(ErrorCode::kInvalidArgument, "compile: as many ids as constants are needed."));
-    }
-    std::vector<ConstantData> constants;
-    for (uint32_t i = 0; i < arrays.Length(); ++i) {
-      const Napi::HandleScope scope(env);
-      const TypedBytes array = typed_bytes(env, arrays[i], "A constant");
-      const int32_t* id = static_cast<const int32_t*>(ids.data) + 2 * i;
-      constants.push_back({id[0], static_cast<DType>(id[1]), array.data, array.bytes});
-    }
-    std::unique_ptr<CompiledProgram> program;
+    const std::shared_ptr<Engine> engine = require_engine(env);
+    const CompileRequest request = read_compile_request(info);
     try {
-      program = host_->engine()->compile({static_cast<const int32_t*>(words.data), words.elements}, constants);
+      return wrap_program(env, host_, engine->compile(request.words, request.constants));
     } catch (const EngineError& error) {
       throw_js(env, error);
     }
-    const Napi::Object wrapped = env.GetInstanceData<AddonData>()->program_constructor.New({});
-    ProgramWrap::Unwrap(wrapped)->adopt(host_, std::move(program));
-    return wrapped;
+  }
+
+  std::shared_ptr<Engine> require_engine(Napi::Env env) const {
+    if (std::shared_ptr<Engine> engine = host_->engine()) return engine;
+    throw_js(env, EngineError(ErrorCode::kSessionReleased, "The backend was released; create a new one."));
   }
 
   std::shared_ptr<EngineHost> host_;
   std::string isa_;
   int threads_ = 0;
 };
+
+// discard(buffer: ArrayBuffer): void. Detaches it, which frees its memory now rather than when garbage is collected.
+void discard(const Napi::CallbackInfo& info) {
+  if (info.Length() > 0 && info[0].IsArrayBuffer()) info[0].As<Napi::ArrayBuffer>().Detach();
+}
 
 Napi::Value peak_gflops(const Napi::CallbackInfo& call) {
   const KernelTable* table = require_table(call.Env(), call[0].ToString());
@@ -231,6 +311,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(data);
   exports.Set("Engine", EngineWrap::define(env));
   exports.Set("info", Napi::Function::New(env, info, "info"));
+  exports.Set("discard", Napi::Function::New(env, discard, "discard"));
   return exports;
 }
 

@@ -31,7 +31,7 @@ void settle(Napi::Env env, Napi::Function, std::nullptr_t*, PendingRun* raw) {
 
 std::shared_ptr<EngineHost> EngineHost::make(Napi::Env env, const EngineOptions& options) {
   std::shared_ptr<EngineHost> host(new EngineHost());
-  host->engine_ = std::make_unique<Engine>(options);
+  host->engine_ = std::make_shared<Engine>(options);
   host->env_ = env;
   host->channel_ = RunChannel::New(env, "residual-skip run", 0, 1);
   host->channel_.Unref(env);

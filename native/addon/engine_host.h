@@ -32,11 +32,11 @@ class EngineHost : public std::enable_shared_from_this<EngineHost> {
   ~EngineHost();
 
   // Null after release(), and when the environment ends.
-  Engine* engine() { return released_ ? nullptr : engine_.get(); }
+  std::shared_ptr<Engine> engine() { return released_ ? nullptr : engine_; }
   // The engine goes when the runs under way have ended. Idempotent.
   void release();
 
-  // Called around every asynchronous run, on the environment's thread.
+  // Called around every asynchronous run and compilation, on the environment's thread.
   void run_started(Napi::Env env);
   void run_settled(Napi::Env env);
   // From a worker's thread: takes the run back to the event loop.
@@ -49,7 +49,7 @@ class EngineHost : public std::enable_shared_from_this<EngineHost> {
   void shut_down();
 
   napi_env env_ = nullptr;
-  std::unique_ptr<Engine> engine_;
+  std::shared_ptr<Engine> engine_;  // a compilation under way holds it, too
   RunChannel channel_;
   int pending_ = 0;
   bool released_ = false;

@@ -86,6 +86,7 @@ class Engine {
 
   const KernelTable& table() const { return *table_; }
   int threads() const { return pool_.threads(); }
+  // Thread-safe. Weights are packed by as many threads as the process may use, however many the engine runs with.
   // Programs must not outlive the engine. Throws EngineError.
   std::unique_ptr<CompiledProgram> compile(std::span<const int32_t> words, std::span<const ConstantData> constants);
   void cancel_all() { pool_.cancel_all(); }
@@ -96,6 +97,7 @@ class Engine {
   friend class CompiledProgram;
   const KernelTable* table_;
   WeightCache weights_;
+  const int load_threads_;
   std::mutex here_mutex_;
   Workspace here_;   // of run_here()
   WorkerPool pool_;  // last: its threads end before the rest goes

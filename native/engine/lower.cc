@@ -105,10 +105,13 @@ bool PlanBuilder::lower_conv(const Step& step) {
   const WeightCache::Key key = {
       constant_id(weight), constant_id(bias), kPackedConv, static_cast<int64_t>(algorithm), x.c, y.c,
       shape.kernel_h,      shape.kernel_w,    shape.groups};
-  add_packing(value(weight).elements,
-              [this, key, packed, shape, algorithm, w = constant_floats(weight), b = constant_floats(bias)] {
-                *packed = context_.weights.get<PackedConv>(key, [&] { return pack_conv(shape, algorithm, w, b); });
-              });
+  add_packing(value(weight).elements, [=, this] {
+    *packed = context_.weights.get<PackedConv>(key, [&] {
+      require_data(weight);
+      require_data(bias);
+      return pack_conv(shape, algorithm, constant_floats(weight), constant_floats(bias));
+    });
+  });
 
   const bool planar = algorithm == ConvAlgorithm::kPlanar;
   const NodeId from = planar ? request_planar(x_id, halo) : request_blocked(x_id, halo);
@@ -167,10 +170,13 @@ void PlanBuilder::draft_gemm(const Step& step, int m, int k, int n, bool trans_b
   const int32_t residual = product ? kNone : step.inputs[3];
   const auto packed = std::make_shared<std::shared_ptr<const PackedGemm>>();
   const WeightCache::Key key = {constant_id(b_id), constant_id(c_id), kPackedGemm, k, n, trans_b};
-  add_packing(value(b_id).elements,
-              [this, key, packed, k, n, trans_b, w = constant_floats(b_id), c = constant_floats(c_id)] {
-                *packed = context_.weights.get<PackedGemm>(key, [&] { return pack_gemm(k, n, w, trans_b, c); });
-              });
+  add_packing(value(b_id).elements, [=, this] {
+    *packed = context_.weights.get<PackedGemm>(key, [&] {
+      require_data(b_id);
+      require_data(c_id);
+      return pack_gemm(k, n, constant_floats(b_id), trans_b, constant_floats(c_id));
+    });
+  });
   const NodeId from = request(step.inputs[0], Form::kDense);
   const NodeId add = residual == kNone ? kNone : request(residual, Form::kDense);
   const NodeId to = target(step.outputs[0], Form::kDense);

@@ -1,9 +1,11 @@
 // Buffers of values in the forms that kernels ask for, and the conversions between them.
 #include <algorithm>
 #include <cstring>
+#include <string>
 #include <utility>
 
 #include "engine/aligned_buffer.h"
+#include "engine/error.h"
 #include "engine/plan_builder.h"
 
 namespace rskip {
@@ -29,6 +31,12 @@ std::shared_ptr<AlignedBuffer> zeroed(size_t bytes) {
 
 }  // namespace
 
+void PlanBuilder::require_data(int32_t value_id) const {
+  if (value_id == kNone || constant(value_id).data != nullptr || value(value_id).bytes() == 0) return;
+  throw EngineError(ErrorCode::kInternal, "constant " + std::to_string(constant(value_id).id) +
+                                              " came without data, and nothing made of it is held");
+}
+
 NodeId PlanBuilder::add_node(int32_t value_id, Form form) {
   Node node;
   node.form = form;
@@ -49,6 +57,7 @@ NodeId PlanBuilder::add_fixed(int32_t value_id, Form form, Place place) {
 NodeId PlanBuilder::keep_constant(int32_t value_id, Form form, const WeightCache::Key& key,
                                   const std::function<void(float* to)>& fill, size_t bytes) {
   const auto buffer = context_.weights.get<AlignedBuffer>(key, [&] {
+    require_data(value_id);
     auto fresh = zeroed(bytes);
     fill(reinterpret_cast<float*>(fresh->data()));
     return std::shared_ptr<const AlignedBuffer>(fresh);
@@ -59,12 +68,11 @@ NodeId PlanBuilder::keep_constant(int32_t value_id, Form form, const WeightCache
 
 NodeId PlanBuilder::constant_dense(int32_t value_id) {
   const ConstantData& data = constant(value_id);
-  return keep_constant(
-      value_id, Form::kDense, {data.id, kRaw},
-      [&](float* to) {
-        if (data.bytes > 0) std::memcpy(to, data.data, data.bytes);
-      },
-      data.bytes);
+  const size_t bytes = value(value_id).bytes();
+  const auto fill = [&](float* to) {
+    if (bytes > 0) std::memcpy(to, data.data, bytes);
+  };
+  return keep_constant(value_id, Form::kDense, {data.id, kRaw}, fill, bytes);
 }
 
 NodeId PlanBuilder::constant_channels(int32_t value_id, int channels) {

@@ -68,10 +68,10 @@ struct Plan {
 struct PlanContext {
   const KernelTable& table;
   WeightCache& weights;
-  WorkerPool& pool;
+  int threads;  // for packing weights
 };
 
-// Packs weights on the pool's workers and the calling thread. The bytes of `constants` are not needed afterwards.
+// The bytes of `constants` are not needed afterwards.
 std::unique_ptr<const Plan> make_plan(const Program& program, std::span<const ConstantData> constants,
                                       const PlanContext& context);
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "engine/error.h"
+#include "engine/parallel.h"
 
 namespace rskip {
 namespace {
@@ -71,8 +72,8 @@ std::unique_ptr<const Plan> PlanBuilder::build() {
   // The largest first, so that no worker is left with one at the end.
   std::stable_sort(packing_.begin(), packing_.end(),
                    [](const Packing& a, const Packing& b) { return a.elements > b.elements; });
-  context_.pool.parallel_for(static_cast<int64_t>(packing_.size()),
-                             [&](int64_t i) { packing_[static_cast<size_t>(i)].pack(); });
+  parallel_for(context_.threads, static_cast<int64_t>(packing_.size()),
+               [&](int64_t i) { packing_[static_cast<size_t>(i)].pack(); });
   find_uses();
   update_blocks_in_place();
   update_in_place();

@@ -115,6 +115,8 @@ class PlanBuilder {
   const float* constant_floats(int32_t value_id) const {
     return value_id == kNone ? nullptr : static_cast<const float*>(constant(value_id).data);
   }
+  // Throws EngineError when the bytes of a constant are needed that came without them. `value` may be kNone.
+  void require_data(int32_t value) const;
   NodeId add_node(int32_t value, Form form);
   NodeId add_fixed(int32_t value, Form form, Place place);
   NodeId keep_constant(int32_t value, Form form, const WeightCache::Key& key, const std::function<void(float*)>& fill,

@@ -77,7 +77,8 @@ Value read_value(Reader& in, std::span<const ConstantData> constants) {
   if (value.constant != kNone) {
     const ConstantData& data = constants[static_cast<size_t>(value.constant)];
     if (data.dtype != value.dtype) fail("the type of constant " + std::to_string(value.constant) + " differs");
-    if (data.bytes != value.bytes()) fail("the length of constant " + std::to_string(value.constant) + " differs");
+    const bool held = data.data == nullptr && data.bytes == 0;
+    if (!held && data.bytes != value.bytes()) fail("the length of constant " + std::to_string(value.constant) + " differs");
   }
   return value;
 }

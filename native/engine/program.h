@@ -99,7 +99,8 @@ struct Port {
 };
 
 // A constant's bytes, owned by the caller for the time of the call that gets it. Equal ids mean equal bytes,
-// for the life of an engine.
+// for the life of an engine. Without data (null and 0 bytes): the engine still holds what it made of them for
+// another program.
 struct ConstantData {
   int64_t id = 0;
   DType dtype = DType::kFloat32;

@@ -1,7 +1,6 @@
 #include "engine/worker_pool.h"
 
 #include <algorithm>
-#include <exception>
 
 #include "engine/fp_mode.h"
 
@@ -290,33 +289,6 @@ void WorkerPool::run_here(Job& job, Workspace& workspace) {
   }
   job_ended_.wait(lock, [&] { return job.ended_ == job.units_ && job.active_ == 0; });
   free_teams_.push_back(&team);
-}
-
-void WorkerPool::parallel_for(int64_t n, const std::function<void(int64_t)>& body) {
-  class Loop : public Job {
-   public:
-    Loop(int64_t n, int max_workers, const std::function<void(int64_t)>& body) : Job(n, max_workers, 0), body_(body) {}
-    void run_unit(int64_t unit, Workspace&, Team&) noexcept override {
-      if (failed_.load(std::memory_order_relaxed)) return;
-      try {
-        body_(unit);
-      } catch (...) {
-        if (!failed_.exchange(true)) error_ = std::current_exception();
-      }
-    }
-    void rethrow() const {
-      if (error_) std::rethrow_exception(error_);
-    }
-
-   private:
-    const std::function<void(int64_t)>& body_;
-    std::atomic<bool> failed_{false};
-    std::exception_ptr error_;
-  };
-  Loop loop(n, threads() - 1, body);
-  Workspace workspace;
-  run_here(loop, workspace);
-  loop.rethrow();
 }
 
 }  // namespace rskip

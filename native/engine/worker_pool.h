@@ -11,7 +11,6 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -100,8 +99,6 @@ class WorkerPool {
   void submit(std::shared_ptr<Job> job);
   // The calling thread takes part and returns when the job has ended. max_workers should leave room for it.
   void run_here(Job& job, Workspace& workspace);
-  // body(0) ... body(n - 1) in any order on the calling thread and the workers. The first exception is rethrown.
-  void parallel_for(int64_t n, const std::function<void(int64_t)>& body);
   // Asks all jobs under way to end early; returns at once.
   void cancel_all();
 

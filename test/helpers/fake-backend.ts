@@ -74,7 +74,11 @@ export class FakeBackend implements Backend {
   readonly waiting: { resume(): void; fail(error: Error): void; readonly request: RunRequest }[] = [];
   hold = false;
 
-  compile(program: Program): CompiledProgram {
+  async compile(program: Program): Promise<CompiledProgram> {
+    return this.compileSync(program);
+  }
+
+  compileSync(program: Program): CompiledProgram {
     const shape = program.values[0]!.shape.join('x');
     this.log.push(`compile ${shape}`);
     return {
@@ -85,6 +89,10 @@ export class FakeBackend implements Backend {
       runSync: compute,
       release: () => void this.log.push(`release ${shape}`),
     };
+  }
+
+  dropConstants(): void {
+    this.log.push('drop constants');
   }
 
   release(): void {

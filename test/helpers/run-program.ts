@@ -30,7 +30,7 @@ export function runProgram(
   const scores = new Float32Array(blocks.length);
   const thresholds = Float32Array.from(blocks, ({ gate }) => gate?.threshold ?? Number.NaN);
   const policy = { modes: Uint8Array.from(modes), thresholds };
-  const compiled = new ReferenceBackend().compile(program);
+  const compiled = new ReferenceBackend().compileSync(program);
   compiled.runSync({ items: 1, inputs, outputs: [output, ...others], policy, ran, scores });
   return { output, ran: [...ran], scores: [...scores] };
 }

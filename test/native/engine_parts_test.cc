@@ -8,11 +8,13 @@
 #include <fstream>
 #include <stdexcept>
 #include <string>
+#include <thread>
 
 #include "engine/aligned_buffer.h"
 #include "engine/cpu_budget.h"
 #include "engine/layout.h"
 #include "engine/memory_plan.h"
+#include "engine/parallel.h"
 #include "engine/worker_pool.h"
 #include "program_writer.h"
 
@@ -125,26 +127,33 @@ TEST_F(CgroupTest, IgnoresNonsense) {
 
 TEST(CpuBudget, IsAtLeastOne) { EXPECT_GE(cpu_budget(), 1); }
 
-TEST(WorkerPool, RunsEveryIndexOnce) {
+TEST(ParallelFor, RunsEveryIndexOnce) {
   for (int threads : {1, 2, 5}) {
-    WorkerPool pool(threads, 2);
     std::vector<std::atomic<int>> seen(1000);
-    pool.parallel_for(1000, [&](int64_t i) { ++seen[static_cast<size_t>(i)]; });
+    parallel_for(threads, 1000, [&](int64_t i) { ++seen[static_cast<size_t>(i)]; });
     for (const auto& count : seen) EXPECT_EQ(count, 1);
-    pool.parallel_for(0, [](int64_t) { FAIL(); });
+    parallel_for(threads, 0, [](int64_t) { FAIL(); });
   }
 }
 
-TEST(WorkerPool, RethrowsAndGoesOn) {
-  WorkerPool pool(2, 2);
-  EXPECT_THROW(pool.parallel_for(100,
-                                 [](int64_t i) {
-                                   if (i == 50) throw std::runtime_error("no");
-                                 }),
-               std::runtime_error);
-  std::atomic<int> count{0};
-  pool.parallel_for(10, [&](int64_t) { ++count; });
-  EXPECT_EQ(count, 10);
+TEST(ParallelFor, UsesAllThreads) {
+  // Each call waits until both have begun.
+  std::atomic<int> begun{0};
+  parallel_for(2, 2, [&](int64_t) {
+    ++begun;
+    while (begun < 2) std::this_thread::yield();
+  });
+  EXPECT_EQ(begun, 2);
+}
+
+TEST(ParallelFor, RethrowsTheFirstException) {
+  for (int threads : {1, 4}) {
+    EXPECT_THROW(parallel_for(threads, 100,
+                              [](int64_t i) {
+                                if (i == 50) throw std::runtime_error("no");
+                              }),
+                 std::runtime_error);
+  }
 }
 
 // One unit whose leader shares many small pieces of work.

@@ -250,6 +250,23 @@ TEST(Runs, CheckTheirBuffers) {
   rejects([](RunRequest& r) { r.scores = {}; });
 }
 
+TEST(Weights, AreEnoughWhileTheyAreHeld) {
+  Engine engine({.threads = 1});
+  const TestNetwork network(2);
+  std::vector<ConstantData> without(network.writer.constants().begin(), network.writer.constants().end());
+  for (ConstantData& constant : without) constant = {constant.id, constant.dtype, nullptr, 0};
+  const auto recompile = [&] { return engine.compile(network.writer.words(), without); };
+  EXPECT_THROW(recompile(), EngineError);
+  auto program = compile(engine, network.writer);
+  const size_t held = engine.cached_weights();
+  auto second = recompile();
+  EXPECT_EQ(engine.cached_weights(), held);
+  program.reset();
+  EXPECT_NO_THROW(recompile());
+  second.reset();
+  EXPECT_THROW(recompile(), EngineError);
+}
+
 TEST(Weights, AreSharedByProgramsAndGoWithThem) {
   Engine engine({.threads = 1});
   const TestNetwork network(2);

@@ -30,7 +30,7 @@ afterAll(() => {
 
 function run(backend: Backend, program: Program, request: RunRequest): RunRequest {
   const fresh = makeRequest(program, request.inputs, request.items, request.policy.modes);
-  const compiled = backend.compile(program);
+  const compiled = backend.compileSync(program);
   compiled.runSync(fresh);
   compiled.release();
   return fresh;
@@ -195,7 +195,7 @@ describe('random networks', () => {
         const network = networkCase(seed);
         const next = uniform(seed);
         for (const [label, backend] of natives) {
-          const compiled = backend.compile(network.program);
+          const compiled = backend.compileSync(network.program);
           const requests = Array.from({ length: 6 }, () => {
             const order = Array.from({ length: 1 + Math.floor(next() * 4) }, () => Math.floor(next() * 3));
             return batched(network, order);

@@ -30,7 +30,7 @@ interface Addon {
   readonly Engine: new (
     threads: number,
     isa: string,
-  ) => { compile(...args: unknown[]): { run(...args: unknown[]): Promise<void> } };
+  ) => { compileSync(...args: unknown[]): { run(...args: unknown[]): Promise<void> } };
 }
 
 /** Runs in a worker or a process of its own: starts runs and says so; the end may come at any time. */
@@ -39,7 +39,7 @@ function startRuns(
   { words, constants, ids }: { words: Int32Array; constants: Float32Array[]; ids: Int32Array },
   length: number,
 ): Promise<void>[] {
-  const program = new Engine(2, '').compile(words, constants, ids);
+  const program = new Engine(2, '').compileSync(words, constants, ids);
   return Array.from({ length: 3 }, () => {
     const arrays = [
       new Float32Array(8 * length),
@@ -67,6 +67,22 @@ it('workers may be terminated in the middle of runs, again and again', async () 
     await Promise.all(workers.map((worker) => new Promise((resolve) => worker.once('message', resolve))));
     await new Promise((resolve) => setTimeout(resolve, round));
     expect(await Promise.all(workers.map((worker) => worker.terminate()))).toEqual([1, 1]);
+  }
+});
+
+it('workers may be terminated in the middle of compilations, again and again', async () => {
+  const program = slowProgram();
+  const code = `
+    const { workerData, parentPort } = require('node:worker_threads');
+    const { words, constants, ids } = workerData.program;
+    const { Engine } = require(workerData.addon);
+    for (let i = 0; i < 6; i++) new Engine(1, '').compile(words, constants, ids);
+    parentPort.postMessage('compiling');`;
+  for (let round = 0; round < 8; round++) {
+    const worker = new Worker(code, { eval: true, workerData: { addon, program } });
+    await new Promise((resolve) => worker.once('message', resolve));
+    if (round % 2 === 1) await new Promise((resolve) => setTimeout(resolve, round / 2));
+    expect([0, 1]).toContain(await worker.terminate());
   }
 });
 
@@ -116,6 +132,17 @@ describe('a process', () => {
     const expected = { status: 7, signal: null, stdout: '', stderr: '' };
     expect(run('start(); process.exit(7);')).toEqual(expected);
     expect(run('start(); setTimeout(() => process.exit(7), 3);')).toEqual(expected);
+  });
+
+  it('may exit in the middle of a compilation', () => {
+    const compile = `new (require(${JSON.stringify(addon)}).Engine)(1, '').compile(program.words, program.constants, program.ids);`;
+    expect(run(`${compile} process.exit(7);`)).toEqual({ status: 7, signal: null, stdout: '', stderr: '' });
+    expect(run(`${compile}.then(() => console.log('ended'));`.replace(';.', '.'))).toEqual({
+      status: 0,
+      signal: null,
+      stdout: 'ended\n',
+      stderr: '',
+    });
   });
 
   it('may drop everything while runs are under way', () => {

@@ -68,8 +68,8 @@ describe('random networks', () => {
         const modes = randomModes(program, seed);
         const expected = makeRequest(program, inputs, ITEMS, modes);
         const actual = makeRequest(program, inputs, ITEMS, modes);
-        new ReferenceBackend().compile(program).runSync(expected);
-        const compiled = native.compile(program);
+        new ReferenceBackend().compileSync(program).runSync(expected);
+        const compiled = native.compileSync(program);
         compiled.runSync(actual);
         compiled.release();
         expect({ seed, ran: actual.ran }).toEqual({ seed, ran: expected.ran });
@@ -86,7 +86,7 @@ describe('random networks', () => {
     const run = (seed: number) => async (native: NativeBackend) => {
       const program = randomProgram(seed);
       const request = makeRequest(program, inputsOf(program, ITEMS, seed), ITEMS, randomModes(program, seed));
-      await native.compile(program).run(request);
+      await native.compileSync(program).run(request);
       return [...request.outputs, request.scores, request.ran].map((data) => Buffer.from(data.buffer));
     };
     for (const seed of seeds.slice(0, 30)) {
@@ -137,8 +137,8 @@ describe('a batch as one item', () => {
     const inputs = inputsOf(program, 1);
     const expected = makeRequest(program, inputs);
     const actual = makeRequest(program, inputs);
-    new ReferenceBackend().compile(program).runSync(expected);
-    withBackend({ threads: 2 }, (native) => native.compile(program).runSync(actual));
+    new ReferenceBackend().compileSync(program).runSync(expected);
+    withBackend({ threads: 2 }, (native) => native.compileSync(program).runSync(actual));
     for (const [i, output] of actual.outputs.entries()) {
       const scale = Math.max(...(expected.outputs[i] as Float32Array).map(Math.abs));
       expectClose(output, expected.outputs[i]!, { relative: 0, absolute: 1e-5 * scale });
@@ -157,7 +157,7 @@ describe('errors', () => {
 
   it('come before a run when buffers or modes do not fit', async () => {
     const native = new NativeBackend({ threads: 1 });
-    const compiled = native.compile(program);
+    const compiled = native.compileSync(program);
     const good = makeRequest(program, inputsOf(program, 2), 2);
     const detached = new Float32Array(good.inputs[0]!.length);
     structuredClone(detached.buffer, { transfer: [detached.buffer] });
@@ -186,7 +186,7 @@ describe('errors', () => {
     const b = new ProgramBuilder();
     const index = b.input([1], { dtype: 'int64' });
     const gathered = b.step('gather', { axis: 0 }, [b.constant([3], [5, 6, 7]), index], [1]);
-    const compiled = new NativeBackend({ threads: 2 }).compile(b.build([gathered]));
+    const compiled = new NativeBackend({ threads: 2 }).compileSync(b.build([gathered]));
     const request = (...at: bigint[]) => {
       const output = new Float32Array(at.length);
       const policy = { modes: new Uint8Array(0), thresholds: new Float32Array(0) };
@@ -202,7 +202,7 @@ describe('errors', () => {
 
   it('follow a release, after the runs under way have ended', async () => {
     const native = new NativeBackend({ threads: 1 });
-    const compiled = native.compile(program);
+    const compiled = native.compileSync(program);
     const requests = Array.from({ length: 4 }, () => makeRequest(program, inputsOf(program, 8), 8));
     const runs = requests.map((request) => compiled.run(request));
     compiled.release();
@@ -211,7 +211,7 @@ describe('errors', () => {
     await Promise.all(runs);
     await expect(compiled.run(requests[0]!)).rejects.toEqual(coded('SESSION_RELEASED'));
     expect(() => compiled.runSync(requests[0]!)).toThrow(coded('SESSION_RELEASED'));
-    expect(() => native.compile(program)).toThrow(coded('SESSION_RELEASED'));
+    expect(() => native.compileSync(program)).toThrow(coded('SESSION_RELEASED'));
   });
 });
 
@@ -220,7 +220,7 @@ describe('AbortSignal', () => {
 
   it('ends a run early with ABORTED', async () => {
     await withBackend({ threads: 2 }, async (native) => {
-      const compiled = native.compile(program);
+      const compiled = native.compileSync(program);
       const request = makeRequest(program, inputsOf(program, 4), 4);
       const controller = new AbortController();
       const run = compiled.run({ ...request, signal: controller.signal });
@@ -232,7 +232,58 @@ describe('AbortSignal', () => {
   });
 });
 
+describe('compile', () => {
+  it('leaves the event loop free, and the program runs as one compiled at once', async () => {
+    await withBackend({ threads: 1 }, async (native) => {
+      const program = slowProgram(2);
+      const order: string[] = [];
+      const compiling = native.compile(program).then((compiled) => {
+        order.push('compiled');
+        return compiled;
+      });
+      await new Promise(setImmediate);
+      order.push('turn of the loop');
+      const requests = [0, 1].map(() => makeRequest(program, inputsOf(program, 1)));
+      await (await compiling).run(requests[0]!);
+      native.compileSync(program).runSync(requests[1]!);
+      expect(order).toEqual(['turn of the loop', 'compiled']);
+      expect(requests[0]!.outputs).toEqual(requests[1]!.outputs);
+    });
+  });
+
+  it('under way is awaited by a release', async () => {
+    const native = new NativeBackend({ threads: 1 });
+    const program = slowProgram(1);
+    const compiling = native.compile(program);
+    native.release();
+    const compiled = await compiling;
+    const request = makeRequest(program, inputsOf(program, 1));
+    await expect(compiled.run(request)).rejects.toEqual(coded('SESSION_RELEASED'));
+    await expect(native.compile(program)).rejects.toEqual(coded('SESSION_RELEASED'));
+  });
+});
+
 describe('packed weights', () => {
+  it('are enough to compile a program again once its constants are dropped', () => {
+    withBackend({ threads: 1 }, (native) => {
+      const b = new ProgramBuilder();
+      const weight = b.value([64, 64], 'float32', randomFloats(64 * 64, 3));
+      const gemm = { transB: false, act: NO_ACTIVATION };
+      const program = b.build([b.step('gemm', gemm, [b.input([1, 64]), weight, NONE, NONE], [1, 64])]);
+      const results = [0, 1].map(() => {
+        const request = makeRequest(program, inputsOf(program, 1));
+        native.compileSync(program).runSync(request);
+        native.dropConstants(program);
+        return request.outputs[0];
+      });
+      expect(program.values.map(({ data }) => data?.length)).toContain(0);
+      expect(results[0]).toEqual(results[1]);
+      withBackend({ threads: 1 }, (other) => {
+        expect(() => other.compileSync(program)).toThrow(/came without data/);
+      });
+    });
+  });
+
   it('are those of the array objects that a program names', () => {
     withBackend({ threads: 1 }, (native) => {
       const build = (data: Float32Array) => {
@@ -245,7 +296,7 @@ describe('packed weights', () => {
       const results = [...weights, weights[0]!].map((data) => {
         const program = build(data);
         const request = makeRequest(program, [Float32Array.of(1, 10)]);
-        native.compile(program).runSync(request);
+        native.compileSync(program).runSync(request);
         return [...request.outputs[0]!];
       });
       expect(results).toEqual([

@@ -81,7 +81,7 @@ test('random networks give the same bits with and without sharing of memory', ()
   fc.assert(
     fc.property(fc.nat(), (seed) => {
       const { program, request } = randomCase(seed);
-      new ReferenceBackend().compile(program).runSync(request);
+      new ReferenceBackend().compileSync(program).runSync(request);
       const expected = runApart(program, request);
       expect(request.outputs).toEqual(expected.outputs);
       expect([...request.ran]).toEqual(expected.ran);
@@ -105,7 +105,7 @@ test('memory is shared', () => {
 
 test('runs of one program have memory of their own', () => {
   const { program, request } = randomCase(3);
-  const compiled = new ReferenceBackend().compile(program);
+  const compiled = new ReferenceBackend().compileSync(program);
   compiled.runSync(request);
   const first = request.outputs.map((data) => [...data]);
   const other = makeRequest(program, [randomFloats(request.inputs[0]!.length, 99)]);

@@ -41,7 +41,7 @@ function requestFor(
 
 function run(program: Program, ...rest: [number[], number[], number[]?]): Result {
   const { request, result } = requestFor(program, ...rest);
-  new ReferenceBackend().compile(program).runSync(request);
+  new ReferenceBackend().compileSync(program).runSync(request);
   return result();
 }
 
@@ -215,7 +215,7 @@ describe('the residual stream', () => {
 
   test('never overwrites what the caller fed', () => {
     const { request, result } = requestFor(twoBlocks(), [1, 2], [RUN, RUN]);
-    new ReferenceBackend().compile(twoBlocks()).runSync(request);
+    new ReferenceBackend().compileSync(twoBlocks()).runSync(request);
     expect(result().outputs).toEqual([2222, 4444]);
     expect([...request.inputs[0]!]).toEqual([1, 2]);
   });
@@ -257,7 +257,7 @@ describe('ports', () => {
     const program = b.build([b.step('binary', { kind: 'sub', act: NO_ACTIVATION }, [shared, x], [1, 1])]);
     const { request, result } = requestFor(program, [1, 2, 3], []);
     new ReferenceBackend()
-      .compile(program)
+      .compileSync(program)
       .runSync({ ...request, inputs: [...request.inputs, Float32Array.of(10)] });
     expect(result().outputs).toEqual([9, 8, 7]);
   });
@@ -282,7 +282,7 @@ describe('runs', () => {
   const program = twoBlocks({}, { form: 'multiply', compare: 'gt', threshold: 0 });
 
   test('may overlap', async () => {
-    const compiled = new ReferenceBackend().compile(program);
+    const compiled = new ReferenceBackend().compileSync(program);
     const calls = Array.from({ length: 8 }, (_, i) =>
       requestFor(
         program,
@@ -301,13 +301,13 @@ describe('runs', () => {
     const { request } = requestFor(program, new Array<number>(items * 2).fill(1), [RUN, RUN]);
     let turns = 0;
     const timer = setInterval(() => turns++, 0);
-    await new ReferenceBackend().compile(program).run(request);
+    await new ReferenceBackend().compileSync(program).run(request);
     clearInterval(timer);
     expect(turns).toBeGreaterThan(0);
   });
 
   test('end when they are aborted, and leave the program usable', async () => {
-    const compiled = new ReferenceBackend().compile(program);
+    const compiled = new ReferenceBackend().compileSync(program);
     const { request } = requestFor(program, new Array<number>(400000).fill(1), [RUN, RUN]);
     const controller = new AbortController();
     const pending = compiled.run({ ...request, signal: controller.signal });
@@ -322,7 +322,7 @@ describe('runs', () => {
   });
 
   test('under way end well after a release; later ones are refused', async () => {
-    const compiled = new ReferenceBackend().compile(program);
+    const compiled = new ReferenceBackend().compileSync(program);
     const { request, result } = requestFor(program, new Array<number>(20000).fill(1), [SKIP, SKIP]);
     const pending = compiled.run(request);
     compiled.release();
@@ -337,7 +337,7 @@ describe('runs', () => {
     const b = new ProgramBuilder();
     const index = b.input([1], { dtype: 'int32' });
     const picked = b.step('gather', { axis: 0 }, [b.constant([3], [5, 6, 7]), index], [1]);
-    const compiled = new ReferenceBackend().compile(b.build([picked]));
+    const compiled = new ReferenceBackend().compileSync(b.build([picked]));
     const output = new Float32Array(1);
     const request = (i: number): RunRequest => ({
       items: 1,

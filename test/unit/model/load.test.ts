@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { loadModel } from '../../../lib/model/load.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { Network } from '../../helpers/networks.js';
-import { float32s, GraphBuilder, modelBytes } from '../../helpers/onnx-builder.js';
+import { float32s, GraphBuilder, modelBytes, tensor } from '../../helpers/onnx-builder.js';
+import { randomFloats } from '../../helpers/random.js';
 
 const network = new Network('cifar10-resnet32-gated');
 
@@ -45,6 +46,30 @@ test('the bytes of a caller are not kept', async () => {
   const model = await loadModel(bytes);
   bytes.fill(0);
   expect([...model.graph.constants.values()].map(({ data }) => [...data])).toEqual([[1, 2, 3]]);
+});
+
+test('weights are the same from a path as from bytes, however they lie in the file', async () => {
+  const weights = randomFloats(3000, 5);
+  for (let shift = 0; shift < 4; shift++) {
+    const graph = new GraphBuilder();
+    graph.proto.name = 'g'.repeat(shift);
+    const large = graph.constant(tensor(weights, [1000, 3]));
+    const small = graph.constant(float32s(1, 2, 3));
+    graph.node('Add', [graph.node('Add', [graph.input('x', [1000, 3]), large]), small]);
+    const bytes = modelBytes(graph.output('Add3_y', [1000, 3]));
+    const path = folderOf({ 'model.onnx': bytes });
+    const constants = [...(await loadModel(path)).graph.constants.values()];
+    expect(constants).toEqual([...(await loadModel(bytes)).graph.constants.values()]);
+    expect(constants[0]!.data).toEqual(weights);
+  }
+});
+
+test('a file of many chunks is read and hashed as a whole', async () => {
+  const graph = reluGraph();
+  graph.constant(tensor(randomFloats(3 << 20, 6)));
+  const bytes = modelBytes(graph);
+  const model = await loadModel(folderOf({ 'model.onnx': bytes }));
+  expect(model.sha256).toBe(createHash('sha256').update(bytes).digest('hex'));
 });
 
 test('what can not be read is MODEL_NOT_FOUND with the way out', async () => {

@@ -1,0 +1,65 @@
+// Memory of a process: what create and release leave behind, and what overlapping runs take beside the weights.
+// node --expose-gc bench/memory.mjs MODEL [--cycles N] [--keep]; build first.
+//   --cycles N   sessions to make and release, 100 when left out, after as many for warm-up
+//   --keep       don't release them, to see what that would look like
+// Prints JSON in MiB: `cycles` is what the resident size grew by over all cycles; `session` what one session took,
+// `overlapping` what 16 runs at once took on top of one run after another.
+import { parseArgs } from 'node:util';
+import { InferenceSession, Tensor } from '../dist/esm/index.js';
+
+const { positionals, values } = parseArgs({
+  allowPositionals: true,
+  options: { cycles: { type: 'string', default: '100' }, keep: { type: 'boolean', default: false } },
+});
+const [model] = positionals;
+if (model === undefined || globalThis.gc === undefined) {
+  console.error('usage: node --expose-gc bench/memory.mjs MODEL [--cycles N] [--keep]');
+  process.exit(2);
+}
+
+/** Resident size in MiB, without garbage. */
+async function resident() {
+  for (let i = 0; i < 3; i++) {
+    globalThis.gc();
+    await new Promise(setImmediate);
+  }
+  return process.memoryUsage.rss() / 2 ** 20;
+}
+
+function feedsOf({ inputMetadata }) {
+  return Object.fromEntries(
+    inputMetadata.map(({ name, shape }) => {
+      const dims = shape.map((dim) => (typeof dim === 'number' ? dim : 1));
+      return [name, new Tensor('float32', new Float32Array(dims.reduce((a, b) => a * b, 1)), dims)];
+    }),
+  );
+}
+
+const kept = [];
+async function cycle() {
+  const session = await InferenceSession.create(model, { threads: 2 });
+  await session.run(feedsOf(session));
+  if (values.keep) kept.push(session);
+  else await session.release();
+}
+
+const cycles = Number(values.cycles);
+for (let i = 0; i < cycles; i++) await cycle();
+const before = await resident();
+for (let i = 0; i < cycles; i++) await cycle();
+const after = await resident();
+
+const session = await InferenceSession.create(model, { threads: 2 });
+const feeds = feedsOf(session);
+for (let i = 0; i < 4; i++) await session.run(feeds);
+const single = await resident();
+for (let i = 0; i < 4; i++) await Promise.all(Array.from({ length: 16 }, () => session.run(feeds)));
+const overlapping = await resident();
+const rounded = (value) => Number(value.toFixed(1));
+console.log(
+  JSON.stringify({
+    cycles: rounded(after - before),
+    session: rounded(single - after),
+    overlapping: rounded(overlapping - single),
+  }),
+);

@@ -1,0 +1,90 @@
+/** A model's file: its bytes, their hash, and its large weights where they lie. */
+import { createHash } from 'node:crypto';
+import { type FileHandle, open, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { ResidualSkipError } from '../errors.js';
+import { type ExternalData, tensorsOf } from './external.js';
+import type { ModelProto, TensorProto } from './proto.js';
+
+export interface ModelFile {
+  readonly bytes: Uint8Array;
+  /** Hex SHA-256 of the bytes. */
+  readonly sha256: string;
+  readonly folder: string;
+}
+
+/** Read and hashed at a time: small enough for the event loop and the cache. */
+const CHUNK = 4 << 20;
+
+/**
+ * Reads the file at `path`, or the `model.onnx` of the folder there. Reading and hashing overlap.
+ * @throws ResidualSkipError MODEL_NOT_FOUND
+ */
+export async function readModelFile(path: string): Promise<ModelFile> {
+  try {
+    const isFolder = (await stat(path)).isDirectory();
+    const file = isFolder ? join(path, 'model.onnx') : path;
+    if (!(await stat(file)).isFile()) throw new Error(`${file} is not a regular file`);
+    const handle = await open(file);
+    try {
+      return { ...(await readHashed(handle)), folder: dirname(file) };
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    const hint = 'give the path of an ONNX file or of the folder with its model.onnx';
+    const message = `The model '${path}' can't be read (${(error as Error).message}); ${hint}.`;
+    throw new ResidualSkipError('MODEL_NOT_FOUND', message, { cause: error });
+  }
+}
+
+async function readHashed(handle: FileHandle): Promise<{ bytes: Uint8Array; sha256: string }> {
+  const { size } = await handle.stat();
+  // Not from the pool: weights stay in it, and it is freed as a whole.
+  const bytes = Buffer.allocUnsafeSlow(size);
+  const hash = createHash('sha256');
+  let next = readChunk(handle, bytes, 0);
+  for (let at = 0; at < size; at += CHUNK) {
+    const chunk = await next;
+    next = readChunk(handle, bytes, at + CHUNK);
+    hash.update(chunk);
+  }
+  return { bytes, sha256: hash.digest('hex') };
+}
+
+async function readChunk(handle: FileHandle, bytes: Uint8Array, from: number): Promise<Uint8Array> {
+  const end = Math.min(from + CHUNK, bytes.length);
+  for (let at = from; at < end; ) {
+    const { bytesRead } = await handle.read(bytes, at, end - at, at);
+    if (bytesRead === 0) throw new Error('it became shorter while it was read');
+    at += bytesRead;
+  }
+  return bytes.subarray(from, end);
+}
+
+const FLOAT = 1;
+/**
+ * Smaller tensors are copied, as cheaply. Larger ones have at least 3 bytes before them that belong to them: a tag and
+ * their length.
+ */
+const IN_PLACE_BYTES = 1 << 12;
+
+/**
+ * Makes the large float32 tensors of a decoded file usable where they lie: each is moved by up to 3 bytes, to where a
+ * Float32Array can view it. The bytes of the file are no longer its own afterwards.
+ * @param model decoded from a file's bytes that nobody else uses
+ * @returns the tensors in place
+ */
+export function alignInPlace(model: ModelProto): ExternalData {
+  const placed = new Map<TensorProto, Uint8Array>();
+  for (const tensor of tensorsOf(model.graph)) {
+    const { rawData, dataType } = tensor;
+    if (!rawData || dataType !== FLOAT || rawData.byteLength < IN_PLACE_BYTES) continue;
+    const { buffer, byteOffset, byteLength } = rawData;
+    const start = byteOffset - (byteOffset % Float32Array.BYTES_PER_ELEMENT);
+    const aligned = new Uint8Array(buffer, start, byteLength);
+    aligned.set(rawData);
+    placed.set(tensor, aligned);
+  }
+  return placed;
+}

@@ -1,0 +1,60 @@
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { folderOf, removeFolders } from '../helpers/files.js';
+import { GraphBuilder, modelBytes, tensor } from '../helpers/onnx-builder.js';
+import { randomFloats } from '../helpers/random.js';
+
+const root = join(__dirname, '../..');
+const built = existsSync(join(root, 'dist/esm/index.js'));
+
+const CHANNELS = 512;
+const MIB = 2 ** 20;
+/** Of the file's 3x3 weights, and of Winograd's 6x6. */
+const WEIGHTS_MIB = (CHANNELS * CHANNELS * 9 * 4) / MIB;
+const PACKED_MIB = 4 * WEIGHTS_MIB;
+
+/** One convolution on a small map: nearly all of its memory is weights. */
+function heavyModel(): string {
+  const graph = new GraphBuilder();
+  const x = graph.input('x', ['batch', CHANNELS, 8, 8]);
+  const weight = graph.constant(tensor(randomFloats(CHANNELS * CHANNELS * 9, 1), [CHANNELS, CHANNELS, 3, 3]));
+  const y = graph.node('Conv', [x, weight], { kernel_shape: [3, 3], pads: [1, 1, 1, 1] });
+  return join(
+    folderOf({ 'model.onnx': modelBytes(graph.output(y, ['batch', CHANNELS, 8, 8])) }),
+    'model.onnx',
+  );
+}
+
+interface Growth {
+  readonly cycles: number;
+  readonly session: number;
+  readonly overlapping: number;
+}
+
+/** What bench/memory.mjs measures of a process of its own. */
+function measure(model: string, ...options: string[]): Growth {
+  const args = ['--expose-gc', join(root, 'bench/memory.mjs'), model, ...options];
+  const { stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' });
+  expect(stderr).toBe('');
+  return JSON.parse(stdout);
+}
+
+afterAll(removeFolders);
+
+// `npm run compile` makes dist; a checkout that was only type-checked has none.
+(built ? describe : describe.skip)('the resident size', () => {
+  it('stays flat over 100 sessions', () => {
+    const model = join(root, 'models/mnist-resnet22/model.onnx');
+    const bound = 12;
+    expect(measure(model).cycles).toBeLessThan(bound);
+    // The measurement sees what a session holds: a quarter of them, kept, are far beyond the bound.
+    expect(measure(model, '--cycles', '25', '--keep').cycles).toBeGreaterThan(4 * bound);
+  });
+
+  it('holds packed weights once, whatever runs overlap, and the weights of the file no more', () => {
+    const { session, overlapping } = measure(heavyModel(), '--cycles', '3');
+    expect(session).toBeLessThan(PACKED_MIB + WEIGHTS_MIB);
+    expect(overlapping).toBeLessThan(WEIGHTS_MIB);
+  });
+});
