@@ -28,7 +28,7 @@ class Runner {
 
   /** @param gated gates decide, those of heads and the network's own; otherwise every block runs */
   constructor(backend: Backend, program: Program, gated: boolean) {
-    this.#compiled = backend.compile(program);
+    this.#compiled = backend.compileSync(program);
     const { blocks, outputs, values } = program;
     this.#request = {
       items: 1,

@@ -59,12 +59,16 @@ export class ResumableBackend implements Backend {
     return { taken: this.#taken, computed: this.#computed };
   }
 
-  /** Only `run` is kept: `runSync` is what times are measured with. */
-  compile(program: Program): CompiledProgram {
+  async compile(program: Program): Promise<CompiledProgram> {
+    return this.compileSync(program);
+  }
+
+  /** Compiles when a run first needs it. Only `run` is kept: `runSync` is what times are measured with. */
+  compileSync(program: Program): CompiledProgram {
     const digest = this.#digestOf(program);
     let compiled: CompiledProgram | undefined;
     const made = () => {
-      compiled ??= this.backend.compile(program);
+      compiled ??= this.backend.compileSync(program);
       return compiled;
     };
     return {
@@ -82,6 +86,10 @@ export class ResumableBackend implements Backend {
       runSync: (request) => made().runSync(request),
       release: () => compiled?.release(),
     };
+  }
+
+  dropConstants(program: Program): void {
+    this.backend.dropConstants(program);
   }
 
   release(): void {

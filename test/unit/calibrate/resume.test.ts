@@ -25,7 +25,7 @@ function request(x: readonly number[] = [3, 4, -5, 6], threshold = 0): RunReques
 
 async function run(folder: string, asked: RunRequest, of: Program = program) {
   const backend = await ResumableBackend.open(new FakeBackend(), folder);
-  await backend.compile(of).run(asked);
+  await backend.compileSync(of).run(asked);
   return { ...backend.counts, asked, backend };
 }
 
@@ -41,7 +41,7 @@ test('a run that was done is taken from the folder, bit for bit', async () => {
 
 test('what a run of the same backend has done is no earlier work', async () => {
   const backend = await ResumableBackend.open(new FakeBackend(), state());
-  const compiled = backend.compile(program);
+  const compiled = backend.compileSync(program);
   await compiled.run(request());
   await compiled.run(request());
   expect(backend.counts).toEqual({ taken: 0, computed: 2 });
@@ -103,7 +103,7 @@ test('what times are measured with is never taken from the folder', async () => 
   await run(folder, request());
   const backend = await ResumableBackend.open(new FakeBackend(), folder);
   const asked = request();
-  backend.compile(program).runSync(asked);
+  backend.compileSync(program).runSync(asked);
   expect(asked.outputs[0]![0]).toBe(6);
   expect(backend.counts).toEqual({ taken: 0, computed: 0 });
 });
