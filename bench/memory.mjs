@@ -5,7 +5,8 @@
 // Prints JSON in MiB: `cycles` is what the resident size grew by over all cycles; `session` what one session took,
 // `overlapping` what 16 runs at once took on top of one run after another.
 import { parseArgs } from 'node:util';
-import { InferenceSession, Tensor } from '../dist/esm/index.js';
+import { InferenceSession } from '../dist/esm/index.js';
+import { feedsOf } from './sessions.mjs';
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,
@@ -24,15 +25,6 @@ async function resident() {
     await new Promise(setImmediate);
   }
   return process.memoryUsage.rss() / 2 ** 20;
-}
-
-function feedsOf({ inputMetadata }) {
-  return Object.fromEntries(
-    inputMetadata.map(({ name, shape }) => {
-      const dims = shape.map((dim) => (typeof dim === 'number' ? dim : 1));
-      return [name, new Tensor('float32', new Float32Array(dims.reduce((a, b) => a * b, 1)), dims)];
-    }),
-  );
 }
 
 const kept = [];

@@ -1,11 +1,12 @@
 // The tables and the chart of docs/performance.md: alternates this package with onnxruntime-node over networks,
-// batches, threads and instruction sets. Build first; export the networks (bench/export_models.py) and install the
+// batches, threads and instruction sets, and runs two at once. Build first; export the networks (bench/export_models.py) and install the
 // peers (cd bench && npm ci --ignore-scripts) first, too.
 //   npm run bench                 measure everything, write bench/results.json, then the page
 //   npm run bench -- --page       only write the page from bench/results.json
-//   npm run bench -- resnet18     only these networks; the page is not written
+//   npm run bench -- resnet18     only these networks, in place of what results.json has of them; the page is not written
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { nativeInfo } from '../dist/esm/backends/native.js';
@@ -19,6 +20,7 @@ const CLI = join(BENCH, '..', 'dist', 'esm', 'cli', 'main.js');
 
 const CIFAR = ['resnet20', 'resnet32', 'resnet56'];
 const IMAGENET = ['resnet18', 'resnet50', 'wide_resnet50', 'resnext50', 'mobilenetv2'];
+const ALL = [...CIFAR, ...IMAGENET];
 const TITLES = {
   resnet20: 'ResNet-20 (CIFAR)',
   resnet32: 'ResNet-32 (CIFAR)',
@@ -30,13 +32,19 @@ const TITLES = {
   mobilenetv2: 'MobileNetV2 (224)',
 };
 
-/** What is measured of one network, on one thread: its best instruction set at two batches, then the others. */
+/** What is measured of every network with the best instruction set. */
+const SCALING = [
+  { batch: 1, threads: 1 },
+  { batch: 8, threads: 1 },
+  { batch: 32, threads: 1 },
+  { batch: 1, threads: 2 },
+  { batch: 8, threads: 2 },
+];
+
+/** With the other instruction sets: one item on one thread. */
 function settingsOf(isas) {
   const best = isas.at(-1);
-  const settings = [
-    { batch: 1, threads: 1, isa: best },
-    { batch: 8, threads: 1, isa: best },
-  ];
+  const settings = SCALING.map((setting) => ({ ...setting, isa: best }));
   const others = isas.filter((isa) => isa !== best && isa !== 'scalar');
   return [...settings, ...others.map((isa) => ({ batch: 1, threads: 1, isa }))];
 }
@@ -50,6 +58,20 @@ function measure(network, { batch, threads, isa }, peers, rounds) {
   return { network, ...report };
 }
 
+/** Of one item. */
+function multiplyAddsOf(network) {
+  const args = [CLI, 'inspect', join(BENCH, 'models', `${network}.onnx`), '--json'];
+  return JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8' })).multiplyAdds;
+}
+
+/** Two runs at once. */
+function measureConcurrency(network) {
+  const args = [join(BENCH, 'concurrency.mjs'), join(BENCH, 'models', `${network}.onnx`)];
+  const result = JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8' }));
+  console.log(`${network}, two runs at once: ${result.throughput.toFixed(2)} times the throughput of one`);
+  return { network, concurrency: result };
+}
+
 function measureAll(networks) {
   const { isas } = nativeInfo();
   const results = [];
@@ -58,14 +80,16 @@ function measureAll(networks) {
       throw new Error(`bench/models/${network}.onnx is missing: run python3 bench/export_models.py`);
     }
     for (const setting of settingsOf(isas)) {
-      results.push(measure(network, setting, 'onnxruntime-node', 14));
+      results.push(measure(network, setting, 'onnxruntime-node', setting.batch === 1 ? 14 : 8));
     }
+    results.push(measureConcurrency(network));
   }
   if (networks.includes('resnet32')) {
     const all = 'onnxruntime-node,onnxruntime-web,tfjs-wasm,reference';
     results.push({
       ...measure('resnet32', { batch: 1, threads: 1, isa: isas.at(-1) }, all, 24),
       peers: true,
+      multiplyAdds: multiplyAddsOf('resnet32'),
     });
   }
   return results;
@@ -93,19 +117,33 @@ function mainTable(results, isa) {
 }
 
 function scalingTable(results, isa) {
-  const settings = [1, 8];
   const networks = [...new Set(results.map(({ network }) => network))];
   const rows = networks.map((network) => [
     TITLES[network],
-    ...settings.map((batch) => {
+    ...SCALING.map(({ batch, threads }) => {
       const result = results.find(
-        (r) => !r.peers && r.network === network && r.batch === batch && r.threads === 1 && r.isa === isa,
+        (r) =>
+          !r.peers && r.network === network && r.batch === batch && r.threads === threads && r.isa === isa,
       );
       return result ? `${result.ratios[ORT].toFixed(2)}x` : '';
     }),
   ]);
-  const head = settings.map((batch) => `batch ${batch}`);
+  const head = SCALING.map(
+    ({ batch, threads }) => `batch ${batch}, ${threads === 1 ? '1 thread' : '2 threads'}`,
+  );
   return table(['network', ...head], rows);
+}
+
+function concurrencyTable(results) {
+  const rows = results
+    .filter((r) => r.concurrency)
+    .map(({ network, concurrency: { oneMs, twoMs, throughput } }) => [
+      TITLES[network],
+      figure(oneMs),
+      figure(twoMs),
+      `${throughput.toFixed(2)}x`,
+    ]);
+  return table(['network', 'one run, ms', 'two at once, ms', 'throughput'], rows);
 }
 
 function peersTable(results) {
@@ -115,31 +153,41 @@ function peersTable(results) {
     `${name} ${version}`,
     figure(medianMs),
     figure(p95Ms),
+    ((2 * result.multiplyAdds) / 1e6 / medianMs).toFixed(1),
     rssMiB.toFixed(0),
     loadMs.toFixed(0),
     name in result.ratios ? `${result.ratios[name].toFixed(2)}x` : '',
   ]);
   return table(
-    ['ResNet-32, batch 1, one thread', 'median, ms', 'p95, ms', 'RSS, MiB', 'load, ms', 'native is'],
+    [
+      'ResNet-32, batch 1, one thread',
+      'median, ms',
+      'p95, ms',
+      'GFLOP/s',
+      'RSS, MiB',
+      'load, ms',
+      'native is',
+    ],
     rows,
   );
 }
 
 function loadTable(results) {
   const rows = results
-    .filter((r) => !r.peers && r.batch === 8 && r.threads === 1)
+    .filter((r) => !r.peers && r.batch === 1 && r.threads === 1 && r.isa === results[0].isa)
     .map((r) => {
       const [own, peer] = [runnerOf(r, 'native'), runnerOf(r, ORT)];
-      const of = (runner, key) => runner[key].toFixed(0);
       return [
         TITLES[r.network],
-        of(own, 'loadMs'),
-        of(peer, 'loadMs'),
-        of(own, 'rssMiB'),
-        of(peer, 'rssMiB'),
+        own.loadMs.toFixed(0),
+        peer.loadMs.toFixed(0),
+        `${(peer.loadMs / own.loadMs).toFixed(2)}x`,
+        own.rssMiB.toFixed(0),
+        peer.rssMiB.toFixed(0),
       ];
     });
-  return table(['network', 'native load, ms', `${ORT} load, ms`, 'native RSS, MiB', `${ORT} RSS, MiB`], rows);
+  const head = ['native load, ms', `${ORT} load, ms`, 'ratio', 'native RSS, MiB', `${ORT} RSS, MiB`];
+  return table(['network', ...head], rows);
 }
 
 async function chart(results) {
@@ -174,12 +222,17 @@ async function chart(results) {
 }
 
 async function writePage(results) {
-  const isas = [...new Set(results.map(({ isa }) => isa))];
-  const [{ cpu, peakGflops, isa: best }] = results;
+  const isas = [...new Set(results.flatMap(({ isa }) => isa ?? []))];
+  const peaks = isas.map((isa) => [isa, results.find((r) => r.isa === isa)]);
+  const [{ cpu, isa: best }] = results;
+  const peak = peaks
+    .map(([isa, { peakGflops }]) => `${peakGflops.toFixed(0)} GFLOP/s with ${isa}`)
+    .join(', ');
   fillPage(join(DOCS, 'performance.md'), {
-    machine: `${cpu}; peak of one core with ${best}: ${peakGflops.toFixed(0)} GFLOP/s, measured in the same run.`,
+    machine: `${cpu}, ${availableParallelism()} CPUs; peak of one core, measured in the same run: ${peak}.`,
     main: isas.map((isa) => `With \`isa: '${isa}'\`:\n\n${mainTable(results, isa)}`).join('\n\n'),
     scaling: scalingTable(results, best),
+    concurrency: concurrencyTable(results),
     peers: peersTable(results),
     load: loadTable(results),
   });
@@ -189,7 +242,10 @@ async function writePage(results) {
 const args = process.argv.slice(2);
 const named = args.filter((arg) => !arg.startsWith('--'));
 if (!args.includes('--page')) {
-  const results = measureAll(named.length > 0 ? named : [...CIFAR, ...IMAGENET]);
-  if (named.length === 0) writeFileSync(RESULTS, `${JSON.stringify(results, null, 2)}\n`);
+  const networks = named.length > 0 ? named : ALL;
+  const kept = existsSync(RESULTS) ? JSON.parse(readFileSync(RESULTS, 'utf8')) : [];
+  const results = [...kept.filter(({ network }) => !networks.includes(network)), ...measureAll(networks)];
+  results.sort((a, b) => ALL.indexOf(a.network) - ALL.indexOf(b.network));
+  writeFileSync(RESULTS, `${JSON.stringify(results, null, 2)}\n`);
 }
 if (named.length === 0) await writePage(JSON.parse(readFileSync(RESULTS, 'utf8')));

@@ -5,52 +5,62 @@
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { dirname, join, resolve } from 'node:path';
+import { nativeInfo } from '../backends/native.js';
 import { ResidualSkipError } from '../errors.js';
 import { InferenceSession } from '../session.js';
 import { Tensor } from '../tensor.js';
 import { packageVersion } from '../version.cjs';
-import { type BenchInput, benchInputs, type Runner, type RunnerConfig } from './runner.js';
-import { loadTfjs } from './tfjs.js';
+import { type BenchInput, benchInputs, type Runner, type RunnerConfig, type Runtime } from './runner.js';
+import { openTfjs } from './tfjs.js';
 
-type Load = (config: RunnerConfig, inputs: BenchInput[]) => Promise<Runner>;
+type Open = (config: RunnerConfig, inputs: BenchInput[]) => Promise<Runtime>;
 
-const RUNNERS: Record<string, Load> = {
-  native: (config, inputs) => loadOwn('native', config, inputs),
-  reference: (config, inputs) => loadOwn('reference', config, inputs),
-  'onnxruntime-node': (config, inputs) => loadOnnxruntime('onnxruntime-node', config, inputs),
-  'onnxruntime-web': (config, inputs) => loadOnnxruntime('onnxruntime-web', config, inputs),
-  'tfjs-wasm': (config, inputs) => loadTfjs(config, inputs),
+const RUNTIMES: Record<string, Open> = {
+  native: (config, inputs) => openOwn('native', config, inputs),
+  reference: (config, inputs) => openOwn('reference', config, inputs),
+  'onnxruntime-node': (config, inputs) => openOnnxruntime('onnxruntime-node', config, inputs),
+  'onnxruntime-web': (config, inputs) => openOnnxruntime('onnxruntime-web', config, inputs),
+  'tfjs-wasm': (config, inputs) => openTfjs(config, inputs),
 };
 
 export const PEERS = ['reference', 'onnxruntime-node', 'onnxruntime-web', 'tfjs-wasm'] as const;
 
-/** Loads the model in the runtime that `config.runner` names. */
-export async function loadRunner(config: RunnerConfig): Promise<Runner> {
-  const load = RUNNERS[config.runner];
-  if (!load) {
+/** The runtime that `config.runner` names. */
+export async function openRuntime(config: RunnerConfig): Promise<Runtime> {
+  const open = RUNTIMES[config.runner];
+  if (!open) {
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
-      `no runner '${config.runner}'; there are ${Object.keys(RUNNERS).join(', ')}`,
+      `no runner '${config.runner}'; there are ${Object.keys(RUNTIMES).join(', ')}`,
     );
   }
-  return load(config, benchInputs(config));
+  return open(config, benchInputs(config));
 }
 
-async function loadOwn(backend: 'native' | 'reference', config: RunnerConfig, inputs: BenchInput[]) {
-  const session = await InferenceSession.create(config.model, {
-    backend,
-    policy: 'full',
-    ...(backend === 'native' ? { threads: config.threads, isa: config.isa as 'avx2' | undefined } : {}),
-  });
+async function openOwn(
+  backend: 'native' | 'reference',
+  config: RunnerConfig,
+  inputs: BenchInput[],
+): Promise<Runtime> {
+  const native = backend === 'native';
+  if (native) nativeInfo();
   const feeds = Object.fromEntries(
     inputs.map(({ name, type, data, dims }) => [name, new Tensor(type, data as Float32Array, dims)]),
   );
-  return {
-    version: packageVersion(),
-    run: async () => {
-      await session.run(feeds);
-    },
+  const load = async (): Promise<Runner> => {
+    const session = await InferenceSession.create(config.model, {
+      backend,
+      policy: 'full',
+      ...(native ? { threads: config.threads, isa: config.isa as 'avx2' | undefined } : {}),
+    });
+    return {
+      version: packageVersion(),
+      run: async () => {
+        await session.run(feeds);
+      },
+    };
   };
+  return { load };
 }
 
 /** A peer's package: its module and its version, from the first folder that has it. */
@@ -93,22 +103,25 @@ interface Onnxruntime {
   };
 }
 
-async function loadOnnxruntime(name: string, config: RunnerConfig, inputs: BenchInput[]): Promise<Runner> {
+async function openOnnxruntime(name: string, config: RunnerConfig, inputs: BenchInput[]): Promise<Runtime> {
   const { module: ort, version } = await importPeer<Onnxruntime>(name, config.peerFolders);
   const web = name === 'onnxruntime-web';
   if (web) ort.env.wasm.numThreads = config.threads;
-  const session = await ort.InferenceSession.create(web ? await readFile(config.model) : config.model, {
-    executionProviders: [web ? 'wasm' : 'cpu'],
-    intraOpNumThreads: config.threads,
-    interOpNumThreads: 1,
-  });
   const feeds = Object.fromEntries(
     inputs.map(({ name: input, type, data, dims }) => [input, new ort.Tensor(type, data, dims)]),
   );
-  return {
-    version,
-    run: async () => {
-      await session.run(feeds);
-    },
+  const load = async (): Promise<Runner> => {
+    const session = await ort.InferenceSession.create(web ? await readFile(config.model) : config.model, {
+      executionProviders: [web ? 'wasm' : 'cpu'],
+      intraOpNumThreads: config.threads,
+      interOpNumThreads: 1,
+    });
+    return {
+      version,
+      run: async () => {
+        await session.run(feeds);
+      },
+    };
   };
+  return { load };
 }

@@ -26,10 +26,9 @@ export interface Runner {
   run(): Promise<void>;
 }
 
-/** What a worker process says about itself once its model is loaded. */
-export interface RunnerReady {
-  readonly version: string;
-  readonly loadMs: number;
+/** A runtime whose modules and libraries are loaded, which is not counted as loading the model. */
+export interface Runtime {
+  load(): Promise<Runner>;
 }
 
 /** Inputs in [-1, 1) from a fixed linear congruential generator (Numerical Recipes' constants). */

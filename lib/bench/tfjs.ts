@@ -8,7 +8,7 @@ import { loadModel } from '../model/load.js';
 import { compileModel } from '../model/lower.js';
 import { type Activation, NONE, type Program, type Step, type StepNamed } from '../model/program.js';
 import { importPeer } from './peers.js';
-import type { BenchInput, Runner, RunnerConfig } from './runner.js';
+import type { BenchInput, Runner, RunnerConfig, Runtime } from './runner.js';
 
 /** A tfjs tensor, seen as far as it is used. */
 interface TfTensor {
@@ -31,14 +31,18 @@ interface TfWasm {
   setThreadsCount(count: number): void;
 }
 
-/** Throws UNSUPPORTED_MODEL for a step that has no counterpart here. */
-export async function loadTfjs(config: RunnerConfig, inputs: BenchInput[]): Promise<Runner> {
+/** Its `load` throws UNSUPPORTED_MODEL for a step that has no counterpart here. */
+export async function openTfjs(config: RunnerConfig, inputs: BenchInput[]): Promise<Runtime> {
   const { module: tf, version } = await importPeer<Tf>('@tensorflow/tfjs', config.peerFolders);
   const wasm = await importPeer<TfWasm>('@tensorflow/tfjs-backend-wasm', config.peerFolders);
   wasm.module.setWasmPaths(join(wasm.folder, 'dist', '/'));
   wasm.module.setThreadsCount(config.threads);
   await tf.setBackend('wasm');
   await tf.ready();
+  return { load: async () => ({ version, run: await loadProgram(tf, config, inputs) }) };
+}
+
+async function loadProgram(tf: Tf, config: RunnerConfig, inputs: BenchInput[]): Promise<Runner['run']> {
   const model = await loadModel(config.model);
   const program = compileModel(
     model,
@@ -51,20 +55,17 @@ export async function loadTfjs(config: RunnerConfig, inputs: BenchInput[]): Prom
   );
   const steps = compileSteps(tf, program);
   const feeds = inputs.map(({ data, dims }) => toNhwc(tf.tensor(data, dims)));
-  return {
-    version,
-    run: async () => {
-      const outputs = tf.tidy(() => {
-        const values = new Map<number, TfTensor>();
-        program.inputs.forEach(({ value }, i) => {
-          values.set(value, feeds[i]!);
-        });
-        for (const step of steps) step(values);
-        return program.outputs.map(({ value }) => values.get(value)!);
+  return async () => {
+    const outputs = tf.tidy(() => {
+      const values = new Map<number, TfTensor>();
+      program.inputs.forEach(({ value }, i) => {
+        values.set(value, feeds[i]!);
       });
-      await Promise.all(outputs.map((output) => output.data()));
-      for (const output of outputs) output.dispose();
-    },
+      for (const step of steps) step(values);
+      return program.outputs.map(({ value }) => values.get(value)!);
+    });
+    await Promise.all(outputs.map((output) => output.data()));
+    for (const output of outputs) output.dispose();
   };
 }
 

@@ -3,7 +3,7 @@
  * for, again and again, until its parent goes.
  */
 import { ResidualSkipError } from '../errors.js';
-import { loadRunner } from './peers.js';
+import { openRuntime } from './peers.js';
 import type { RunnerConfig } from './runner.js';
 
 export type WorkerRequest =
@@ -21,8 +21,9 @@ export function serveBenchWorker(): void {
   process.on('message', async (request: WorkerRequest) => {
     try {
       if ('load' in request) {
+        const runtime = await openRuntime(request.load);
         const start = performance.now();
-        const runner = await loadRunner(request.load);
+        const runner = await runtime.load();
         const loaded = performance.now();
         await runner.run();
         run = () => runner.run();

@@ -7,11 +7,12 @@ import { PEERS } from '../bench/peers.js';
 import { serveBenchWorker } from '../bench/worker.js';
 import { findModel } from '../data/model-files.js';
 import { loadModel } from '../model/load.js';
+import { compileModel } from '../model/lower.js';
 import { ISAS, type Isa } from '../options.js';
 import { packageRoot } from '../version.cjs';
 import { type Io, paint, startProgress } from './io.js';
 import { positiveInteger } from './options.js';
-import { collectShape, inputShapes, SHAPE_HELP, type ShapeOption } from './shapes.js';
+import { bindingOf, collectShape, inputShapes, SHAPE_HELP, type ShapeOption } from './shapes.js';
 import { type Column, formatTable, milliseconds } from './table.js';
 
 interface BenchCommandOptions {
@@ -82,7 +83,12 @@ async function bench(path: string, options: BenchCommandOptions, io: Io): Promis
   } finally {
     progress.stop();
   }
-  io.out(options.json ? `${JSON.stringify(report, null, 2)}\n` : draw(report, io));
+  if (options.json) {
+    io.out(`${JSON.stringify(report, null, 2)}\n`);
+    return;
+  }
+  const { cost } = compileModel(model, bindingOf(model, files, options.shape ?? []));
+  io.out(draw(report, 2 * cost.multiplyAdds, io));
 }
 
 const COLUMNS: readonly Column[] = [
@@ -91,12 +97,14 @@ const COLUMNS: readonly Column[] = [
   { title: 'median ms', align: 'right' },
   { title: 'p95 ms', align: 'right' },
   { title: 'items/s', align: 'right' },
+  { title: 'GFLOP/s', align: 'right' },
   { title: 'RSS MiB', align: 'right' },
   { title: 'load ms', align: 'right' },
   { title: 'native is', align: 'right' },
 ];
 
-function draw(report: BenchReport, io: Io): string {
+/** @param flops floating-point operations of one item, two for each multiply-add of the plain algorithm */
+function draw(report: BenchReport, flops: number, io: Io): string {
   const { batch, threads, isa, cpu, peakGflops, runners, ratios } = report;
   const rows = runners.map((runner) => [
     runner.name,
@@ -104,6 +112,7 @@ function draw(report: BenchReport, io: Io): string {
     milliseconds(runner.medianMs),
     milliseconds(runner.p95Ms),
     runner.itemsPerSecond.toFixed(runner.itemsPerSecond < 10 ? 2 : 0),
+    ((runner.itemsPerSecond * flops) / 1e9).toFixed(1),
     runner.rssMiB.toFixed(0),
     runner.loadMs.toFixed(0),
     runner.name in ratios ? paint(io, 'bold', `${ratios[runner.name]!.toFixed(2)}x faster`) : '',

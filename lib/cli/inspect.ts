@@ -1,14 +1,12 @@
 import type { Command } from 'commander';
 import { findModel, type ModelFiles } from '../data/model-files.js';
-import { bindFeeds, declaredBinding } from '../feeds.js';
 import { type BlockInfo, describeBlocks } from '../metadata.js';
 import { loadModel, unsupportedOperators } from '../model/load.js';
 import { compileModel } from '../model/lower.js';
-import type { Binding, Dimension, Model, ModelPort } from '../model/model.js';
+import type { Dimension, Model, ModelPort } from '../model/model.js';
 import type { Program } from '../model/program.js';
-import { allocate, Tensor, type TensorLike } from '../tensor.js';
 import { type Io, paint } from './io.js';
-import { collectShape, inputShapes, SHAPE_HELP, type ShapeOption } from './shapes.js';
+import { bindingOf, collectShape, SHAPE_HELP, type ShapeOption } from './shapes.js';
 import { type Column, count, formatTable, percent, plural } from './table.js';
 
 interface InspectOptions {
@@ -79,20 +77,6 @@ function portReport({ name, dtype, shape }: ModelPort): PortReport {
 
 function blockReports(program: Program): InspectReport['blocks'] {
   return describeBlocks(program).map(({ layers: _, ...block }) => block);
-}
-
-/** Shapes from the options, or else as the model declares them, open height and width as images are prepared. */
-function bindingOf(model: Model, files: ModelFiles, shapes: readonly ShapeOption[]): Binding {
-  if (shapes.length === 0) {
-    const declared = declaredBinding(model);
-    if (declared !== undefined) return declared;
-  }
-  const feeds: Record<string, TensorLike> = {};
-  for (const [name, { dtype, dims }] of inputShapes(model, files, shapes)) {
-    const size = dims.reduce((a, b) => a * b, 1);
-    feeds[name] = new Tensor(dtype, allocate(dtype, size), dims) as TensorLike;
-  }
-  return bindFeeds(model, feeds).binding;
 }
 
 function draw(report: InspectReport, model: Model, io: Io): string {

@@ -2,8 +2,9 @@ import { InvalidArgumentError } from 'commander';
 import type { ModelFiles } from '../data/model-files.js';
 import { Preprocessor } from '../data/preprocess.js';
 import { ResidualSkipError } from '../errors.js';
-import type { Dimension, Model, ModelInput } from '../model/model.js';
-import type { DataType } from '../tensor.js';
+import { bindFeeds, declaredBinding } from '../feeds.js';
+import type { Binding, Dimension, Model, ModelInput } from '../model/model.js';
+import { allocate, type DataType, Tensor, type TensorLike } from '../tensor.js';
 
 /** `--shape 1x3x224x224`, or `--shape NAME=1x3x224x224` for a model with several inputs. */
 export interface ShapeOption {
@@ -75,4 +76,18 @@ function assumedShape(input: ModelInput, { preprocessor, model }: ModelFiles): n
         `--shape ${input.name}=${input.shape.map((d, i) => (typeof d === 'number' ? d : i === 0 ? 1 : 224)).join('x')}`,
     );
   });
+}
+
+/** Shapes from the options, or else as the model declares them, open height and width as images are prepared. */
+export function bindingOf(model: Model, files: ModelFiles, shapes: readonly ShapeOption[]): Binding {
+  if (shapes.length === 0) {
+    const declared = declaredBinding(model);
+    if (declared !== undefined) return declared;
+  }
+  const feeds: Record<string, TensorLike> = {};
+  for (const [name, { dtype, dims }] of inputShapes(model, files, shapes)) {
+    const size = dims.reduce((a, b) => a * b, 1);
+    feeds[name] = new Tensor(dtype, allocate(dtype, size), dims) as TensorLike;
+  }
+  return bindFeeds(model, feeds).binding;
 }
