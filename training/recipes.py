@@ -7,8 +7,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Recipe:
     """Epochs: `trunk` (shared, high rate), then `decay` for the plain twin, and for the gated network `depth`
-    (stochastic depth), `gates` (gates alone), `joint` (everything) and `settle` (everything, on BatchNorm's final
-    statistics, to a rate of zero), together at most `decay`.
+    (stochastic depth), `gates` (gates alone), `joint` (everything, to a rate of zero) and `settle` (everything, at
+    a low rate, on BatchNorm's final statistics), together at most `decay`.
 
     `target` is the share of the gated blocks' multiply-adds that the gates may keep running. With `early_crop`, images
     are cropped to that side in `trunk` and `joint`, and in the first three quarters of `plain` and `depth` (progressive
@@ -42,10 +42,10 @@ class Recipe:
 
 
 RECIPES = {
-    "cifar10": Recipe((2, 4, 4), (16, 64, 128), trunk=4, decay=13, depth=3, gates=1, joint=5, settle=2, target=0.52, early_crop=24),
-    "fashion-mnist": Recipe((2, 4, 4), (16, 32, 64), trunk=2, decay=10, depth=2, gates=1, joint=4, settle=3, target=0.45),
+    "cifar10": Recipe((2, 4, 4), (16, 64, 128), trunk=4, decay=13, depth=3, gates=1, joint=4, settle=1, target=0.56, early_crop=24),
+    "fashion-mnist": Recipe((2, 4, 4), (16, 32, 64), trunk=2, decay=10, depth=2, gates=1, joint=5, settle=2, target=0.5),
     "mnist": Recipe(
-        (2, 4, 4), (16, 32, 64), trunk=4, decay=14, depth=4, gates=2, joint=5, settle=3, target=0.42, batch=64, peak_rate=0.05,
+        (2, 4, 4), (16, 32, 64), trunk=4, decay=14, depth=4, gates=2, joint=6, settle=2, target=0.42, batch=64, peak_rate=0.05,
     ),  # fmt: skip
 }
 SMOKE = Recipe((1, 2, 2), (16, 32, 64), trunk=1, decay=4, depth=1, gates=1, joint=1, settle=1, target=0.42)

@@ -131,19 +131,17 @@ class Pipeline:
         if self.finish(learn_gates, self.monitor_gated):
             return True
         freeze_all_but_gates(network, False)
-        settled = recipe.settle / (recipe.joint + recipe.settle)
-        for name, loss, epochs, rate, crop, prepare in (
-            ("joint", self.joint_loss, recipe.joint, lambda done: 1 - done * (1 - settled), recipe.early_crop, lambda: None),
-            ("settle", self.settling_loss, recipe.settle, lambda done: settled * (1 - done), None,
-             lambda: freeze_statistics(network)),
-        ):  # fmt: skip
-            optimizers = [
-                (sgd(backbone), lambda done, rate=rate: 0.5 * peak * rate(done)),
-                (torch.optim.Adam(gates), lambda done, rate=rate: 0.001 * rate(done)),
-            ]
+        for name, loss, epochs, shares, crop, clip in (
+            ("joint", self.joint_loss, recipe.joint, (0.5, 0.01), recipe.early_crop, None),
+            ("settle", self.settling_loss, recipe.settle, (0.02, 0.002), None, 1.0),
+        ):
+            rates = [lambda done, share=share: peak * share * (1 - done) for share in shares]
+            optimizers = [(sgd(backbone), rates[0]), (torch.optim.Adam(gates), rates[1])]
+            settling = name == "settle"
+            prepare = (lambda: freeze_statistics(network)) if settling else (lambda: None)
             stage = Stage(name, network, optimizers, loss, epochs, self.folder / f"{name}.pt", self.budget, prepare,
-                          lambda epoch, crop=crop: crop)  # fmt: skip
-            if name == "settle" and not stage.checkpoint.exists():
+                          lambda epoch, crop=crop: crop, clip)  # fmt: skip
+            if settling and not stage.checkpoint.exists():
                 self.recalibrate(mixed_paths(network))
             if self.finish(stage, self.monitor_gated):
                 return True

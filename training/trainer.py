@@ -45,16 +45,16 @@ class Stage:
     `loss(images, labels, step, steps)` gets a normalised batch; each optimizer comes with its learning rate's course,
     a function of the stage's progress from 0 to 1; `state` is what the checkpoint holds beside the network and optimizer (anything with state_dict/load_state_dict);
     `prepare` is called at each epoch's start, when the network is in training mode; `crop` gives the side of an epoch's
-    images in pixels.
+    images in pixels; `clip` bounds the gradient's norm.
     """
 
     def __init__(self, name: str, network: ResNet, optimizers: list[tuple[torch.optim.Optimizer, Rate]], loss: Step,
                  epochs: int, checkpoint: Path, state: nn.Module | None = None,
                  prepare: Callable[[], None] = lambda: None,
-                 crop: Callable[[int], int | None] = lambda epoch: None):  # fmt: skip
+                 crop: Callable[[int], int | None] = lambda epoch: None, clip: float | None = None):  # fmt: skip
         self.name, self.network, self.optimizers, self.loss = name, network, optimizers, loss
         self.epochs, self.checkpoint, self.state = epochs, checkpoint, state or nn.Module()
-        self.prepare, self.crop = prepare, crop
+        self.prepare, self.crop, self.clip = prepare, crop, clip
 
     def load(self) -> int:
         """Restores the checkpoint, if there is one; returns how many epochs are done."""
@@ -88,6 +88,8 @@ class Stage:
                 with torch.autocast("cpu", torch.bfloat16):
                     loss = self.loss(images, train.labels[picked], done, self.epochs * steps)
                 loss.backward()
+                if self.clip is not None:
+                    torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
                 for optimizer, _ in self.optimizers:
                     optimizer.step()
                 losses.append(loss.detach())
