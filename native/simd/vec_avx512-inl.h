@@ -21,9 +21,10 @@ struct Mask {
 // 14 pixels x 2 registers of sums + 2 of weights + up to 2 broadcasts = 32 of 32.
 inline constexpr int kTilePixels = 14;
 inline constexpr int kTileBlocks = RSKIP_TILE_BLOCKS;
-// Output pixels of a depthwise tile, and column blocks of a matrix-vector tile.
+// Output pixels of a depthwise tile, and column blocks of a matrix-vector tile: more would be more streams of weights
+// than the cache has ways, as they often lie whole pages apart.
 inline constexpr int kDepthwisePixels = 8;
-inline constexpr int kGemvBlocks = 8;
+inline constexpr int kGemvBlocks = 4;
 
 template <class V = Vec>
 RSKIP_INLINE V splat(float x) {
