@@ -11,16 +11,17 @@ import { type Budget, budgetOf } from './budget.js';
 import type { Calibration, CalibrationItem, CalibrationOptions, SettingResult } from './calibration.js';
 import { boundOf, certificateOf, promiseOf, trivialCertificate } from './certify.js';
 import { checkProgram, distinctItems, ruleOf } from './checks.js';
-import { headsOf, prices, settingsAt } from './dial.js';
+import { Dial, headsOf, prices } from './dial.js';
 import { byClass, contributionsOf, examplesOf } from './examine.js';
-import { fitLevers } from './fit.js';
+import { fitLevers, fittingWork } from './fit.js';
 import { checkGroups, className, groupsOf } from './groups.js';
 import { Judge, type Judged, type Measured } from './judge.js';
 import { latencyReduction, Stopwatch } from './latency.js';
 import { fixedSequenceTest } from './risk.js';
 import { checkParts, fingerprint, type Part, split } from './split.js';
 
-const SETTINGS = 24;
+const SETTINGS = 64;
+const COPIES = 15;
 /** Timing of every setting that was tested, and of the one that was chosen. */
 const QUICK = { items: 50, milliseconds: 500 };
 const THOROUGH = { items: 400, milliseconds: 4000 };
@@ -37,7 +38,7 @@ export async function calibrate(
   given: readonly CalibrationItem[],
   options: CalibrationOptions = {},
 ): Promise<Calibration> {
-  const { seed = 0, labels } = options;
+  const { seed = 0, copies = COPIES, labels } = options;
   const rule = ruleOf(options);
   checkProgram(program);
   const guards = resolveGuards(options.guards ?? [], labels);
@@ -47,10 +48,11 @@ export async function calibrate(
   checkParts(parts, rule, unlimited);
 
   const chosenFrom = [...parts.fit, ...parts.order];
-  const gates = program.blocks.filter(({ skippable, gate }) => skippable && !gate).length;
   const steps = options.settings ?? SETTINGS;
   const total =
-    chosenFrom.length * (1 + gates) + parts.order.length * steps + parts.certify.length * (2 + steps);
+    fittingWork(program, chosenFrom.length, copies) +
+    parts.order.length * (1 + steps) +
+    parts.certify.length * (1 + steps);
   let done = 0;
   const onItems = (count: number) => {
     done += count;
@@ -69,13 +71,11 @@ export async function calibrate(
     backend,
     program,
     chosenFrom.map((i) => items[i]!),
+    { seed, copies },
     (index) => className(index, labels),
     onItems,
   );
-  const dial = prices(steps).map((price) => ({
-    price,
-    heads: headsOf(settingsAt(levers, chosenFrom.length, price)),
-  }));
+  const dial = settingsOf(new Dial(levers), steps);
   const order = await judge.full(take('order'));
   const stopwatch = new Stopwatch(backend, program, guards);
   try {
@@ -148,6 +148,21 @@ interface Setting {
   readonly heads: Heads;
 }
 
+/** The settings that skip anything, from dear to cheap; prices that set the same thresholds as the one before are left out. */
+function settingsOf(dial: Dial, steps: number): Setting[] {
+  const settings: Setting[] = [];
+  let before = '';
+  for (const price of prices(steps)) {
+    const pulled = dial.at(price);
+    const thresholds = JSON.stringify(
+      pulled.map(({ lever, threshold }) => [lever.kind, lever.block, threshold]),
+    );
+    if (pulled.length > 0 && thresholds !== before) settings.push({ price, heads: headsOf(pulled) });
+    before = thresholds;
+  }
+  return settings;
+}
+
 /**
  * The settings to test, in the dial's order: up to the first that breaks the rule on `order`, which is not worth testing,
  * or that keeps within the budget.
@@ -163,7 +178,6 @@ async function worthTesting(
   const worth: Setting[] = [];
   let spent = Number.POSITIVE_INFINITY;
   for (const setting of dial) {
-    if (setting.heads.exits.length + setting.heads.gates.length === 0) continue;
     const measured = await judge.measure(setting.heads, order);
     if (measured.risk > limit) break;
     worth.push(setting);

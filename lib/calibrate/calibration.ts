@@ -36,6 +36,8 @@ export interface CalibrationOptions {
   readonly guards?: readonly Guard[];
   readonly labels?: readonly string[];
   readonly seed?: number;
+  /** Most altered copies of an image that heads are fitted on; 0 for the images alone, 15 when left out. */
+  readonly copies?: number;
   /** Settings of the dial. */
   readonly settings?: number;
   /** Called with items done and items to do, of all passes over the data together. */

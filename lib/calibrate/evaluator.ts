@@ -1,6 +1,5 @@
 import type { Backend, CompiledProgram } from '../backends/backend.js';
-import { insertSteps } from '../model/insert.js';
-import type { Program, Step } from '../model/program.js';
+import type { Program } from '../model/program.js';
 import { sizeOf } from '../model/shapes.js';
 import { BlockMode, type ResolvedPolicy } from '../skip/mode.js';
 import { allocate } from '../tensor.js';
@@ -14,7 +13,7 @@ export interface Outcome {
 }
 
 /** Items in one call of the backend. */
-const CHUNK = 64;
+export const CHUNK = 64;
 
 /** A program of one float32 input, ready to run many single items under any policy. */
 export class Evaluator {
@@ -80,27 +79,3 @@ export class Evaluator {
 
 /** Every block runs. */
 export const runAll = () => BlockMode.run;
-
-/**
- * `program` with two more outputs for each block: its input and its output, averaged over height and width. They
- * follow the program's own outputs: input of block 0, output of block 0, input of block 1, and so on.
- */
-export function withFeatures(program: Program): Program {
-  const values = [...program.values];
-  const outputs = [...program.outputs];
-  const insertions = new Map<number, Step[]>();
-  for (const block of program.blocks) {
-    for (const [end, id, at] of [
-      ['input', block.input, block.gateFirst],
-      ['output', block.output, block.end],
-    ] as const) {
-      const value = values.length;
-      const shape = values[id]!.shape.slice(0, 2);
-      values.push({ name: `${block.name}/${end}/pooled`, dtype: 'float32', shape });
-      outputs.push({ name: `${block.name}/${end}`, value, batched: program.batching === 'item' });
-      const pool: Step = { op: 'globalPool', inputs: [id], outputs: [value], attrs: { kind: 'avg' } };
-      insertions.set(at, [...(insertions.get(at) ?? []), pool]);
-    }
-  }
-  return insertSteps({ ...program, values, outputs }, insertions);
-}

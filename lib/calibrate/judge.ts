@@ -7,19 +7,17 @@ import { BlockMode } from '../skip/mode.js';
 import type { Metric } from '../skip/promise.js';
 import { probabilities } from '../skip/scores.js';
 import type { CalibrationItem } from './calibration.js';
-import { Evaluator, type Outcome, runAll } from './evaluator.js';
+import { Evaluator, runAll } from './evaluator.js';
 import { answerOf } from './levers.js';
 
-/** @throws ResidualSkipError INVALID_DATA when the network answers NaN for an item */
-export function answersOf(outcomes: readonly Outcome[]): number[] {
-  return outcomes.map(({ outputs }) => {
-    const answer = answerOf(outputs[0]!);
-    if (answer >= 0) return answer;
-    throw new ResidualSkipError(
-      'INVALID_DATA',
-      'the model answers NaN for an item; check its weights and preprocessing',
-    );
-  });
+/** @throws ResidualSkipError INVALID_DATA when the network answers NaN */
+export function checkedAnswer(scores: Float32Array): number {
+  const answer = answerOf(scores);
+  if (answer >= 0) return answer;
+  throw new ResidualSkipError(
+    'INVALID_DATA',
+    'the model answers NaN for an item; check its weights and preprocessing',
+  );
 }
 
 /** The full network's answers on some items, which settings are judged by. */
@@ -63,7 +61,8 @@ export class Judge {
 
   async full(items: readonly CalibrationItem[]): Promise<Judged> {
     const outcomes = await this.#run(this.program, items, runAll);
-    return { items, answers: answersOf(outcomes), scores: outcomes.map(({ outputs }) => outputs[0]!) };
+    const scores = outcomes.map(({ outputs }) => outputs[0]!);
+    return { items, answers: scores.map(checkedAnswer), scores };
   }
 
   async measure(heads: Heads, full: Judged): Promise<Measured> {

@@ -1,14 +1,17 @@
 /**
- * What a calibration can turn: for each skippable block a gate, behind blocks an early exit. Each has a head fitted on
+ * What a calibration can turn: behind blocks an early exit, for each skippable block a gate. Each has a head fitted on
  * the frozen network, and for each fitting item a score (higher: safer to skip), the loss of turning it, and the work
- * that is saved.
+ * that is saved. Scores and losses are honest: those of an item come from a head that was fitted without it.
  */
-import type { Program } from '../model/program.js';
-import type { Head } from '../skip/attach.js';
+import { setImmediate } from 'node:timers/promises';
+import type { Block, Program } from '../model/program.js';
+import type { Head } from '../skip/head.js';
 import { BlockMode } from '../skip/mode.js';
-import { argMax, softmax } from '../skip/scores.js';
-import type { Evaluator, Outcome } from './evaluator.js';
-import { applyLinear, fitTemperature, ridge, scaleLinear } from './regression.js';
+import { argMax, probabilities, softmax } from '../skip/scores.js';
+import type { Evaluator } from './evaluator.js';
+import { type FullPass, featuresOf, rowOf } from './features.js';
+import { applyHead, fitMlp, type Samples } from './mlp.js';
+import { ridge } from './regression.js';
 
 export interface Lever {
   readonly kind: 'exit' | 'gate';
@@ -16,112 +19,176 @@ export interface Lever {
   readonly head: Head;
   /** Of the network's multiply-adds, that turning it saves. */
   readonly saving: number;
-  /** For each item: pull the lever where this is at least a threshold. */
+  /** For each row: pull the lever where this is at least a threshold. */
   readonly scores: Float64Array;
-  /** For each item: 1 where pulling this lever alone changes the answer. */
+  /** For each row: 1 where pulling this lever alone changes the answer. */
   readonly losses: Uint8Array;
 }
 
-/** What the full network said of the items, on which everything is fitted. */
-export interface FullPass {
-  readonly items: readonly Float32Array[];
-  readonly outcomes: readonly Outcome[];
-  readonly answers: readonly number[];
+/** Rows that heads are fitted on: every item, then altered copies of every item, again and again. */
+export interface Lesson extends FullPass {
+  /** Row r is a copy of item r % items. */
+  readonly items: number;
+  readonly seed: number;
+  /** Called with items when about the work of running as many is done. */
+  readonly onItems: (count: number) => void;
 }
 
-const PENALTY = 1e-3;
+/** Heads are fitted without each of so many parts of the items, to judge them on it, and then with all. */
+export const FOLDS = 3;
+const HIDDEN = 32;
+/** Training takes about so many steps of one sample, but not more than so many multiply-adds. */
+const [SAMPLES, LEAST_EPOCHS, MOST_EPOCHS, MOST_WORK] = [72_000, 2, 12, 8e9];
+const PENALTY = 1e-2;
+/** Below these, probabilities and divergences are alike. */
+const [TINY, LEAST_DIVERGENCE] = [1e-12, 1e-6];
 /** An exit this close to the end saves too little to pay for its head. */
 const LEAST_SAVING = 0.02;
+/** A head that sees less than this share of the network's work has nothing to tell. */
+const LEAST_DONE = 0.05;
 
 /** Index of the largest logit; -1 when any is NaN. */
 export function answerOf(logits: Float32Array): number {
   return logits.some(Number.isNaN) ? -1 : argMax(logits);
 }
 
-function largestProbability(logits: Float32Array): number {
-  const probabilities = softmax(logits);
-  return probabilities[argMax(probabilities)]!;
+interface Place {
+  readonly block: Block;
+  readonly saving: number;
 }
 
-/** Outputs of withFeatures(program): the program's own, then input and output of every block. */
-function featureOf(
-  { outputs }: Outcome,
-  program: Program,
-  block: number,
-  end: 'input' | 'output',
-): Float32Array {
-  const own = outputs.length - 2 * program.blocks.length;
-  return outputs[own + 2 * block + (end === 'output' ? 1 : 0)]!;
+/** Blocks behind which an exit is worth while. */
+export function exitPlaces(program: Program): Place[] {
+  const { blocks, cost } = program;
+  let done = 0;
+  const places: Place[] = [];
+  for (const [index, block] of blocks.entries()) {
+    done += block.cost.multiplyAdds / cost.multiplyAdds;
+    const rest = blocks.slice(index + 1).reduce((sum, next) => sum + next.cost.multiplyAdds, 0);
+    const saving = rest / cost.multiplyAdds;
+    if (done < LEAST_DONE || saving < LEAST_SAVING || !featuresOf(program, block.output)) continue;
+    places.push({ block, saving });
+  }
+  return places;
+}
+
+/** Skippable blocks that have no gate of their own. */
+export function gatePlaces(program: Program): Place[] {
+  return program.blocks
+    .filter((block) => block.skippable && !block.gate && featuresOf(program, block.input))
+    .map((block) => ({ block, saving: block.cost.multiplyAdds / program.cost.multiplyAdds }));
+}
+
+/** The rows whose item is, or is not, in a part of the items. */
+function rowsOf({ items, logits }: Lesson, inPart: (item: number) => boolean): number[] {
+  return Array.from({ length: logits.rows }, (_, row) => row).filter((row) => inPart(row % items));
+}
+
+function pick({ width, data }: Samples, rows: readonly number[]): Samples {
+  const picked = new Float32Array(rows.length * width);
+  for (const [i, row] of rows.entries()) {
+    picked.set(data.subarray(row * width, (row + 1) * width), i * width);
+  }
+  return { rows: rows.length, width, data: picked };
+}
+
+/**
+ * A head fitted on all rows, and what heads fitted without it say of each row.
+ * @param say called for every row once, with a head's outputs
+ */
+async function crossFit(
+  lesson: Lesson,
+  train: (rows: readonly number[]) => Head,
+  features: Samples,
+  say: (row: number, outputs: Float32Array) => void,
+): Promise<Head> {
+  for (let fold = 0; fold < FOLDS; fold++) {
+    const head = train(rowsOf(lesson, (item) => item % FOLDS !== fold));
+    for (const row of rowsOf(lesson, (item) => item % FOLDS === fold)) {
+      if (row < features.rows) say(row, applyHead(head, rowOf(features, row)));
+    }
+    lesson.onItems(lesson.items);
+    await setImmediate();
+  }
+  const head = train(rowsOf(lesson, () => true));
+  lesson.onItems(lesson.items);
+  await setImmediate();
+  return head;
 }
 
 /** An exit behind each block where something worth while remains to be saved. */
-export function fitExits(program: Program, { outcomes, answers }: FullPass, logits: number): Lever[] {
+export async function fitExits(program: Program, lesson: Lesson): Promise<Lever[]> {
+  const { logits, seed } = lesson;
+  const targets: Samples = { ...logits, data: new Float32Array(logits.data.length) };
+  const answers = Array.from({ length: logits.rows }, (_, row) => {
+    const own = rowOf(logits, row);
+    targets.data.set(probabilities(own), row * logits.width);
+    return argMax(own);
+  });
   const levers: Lever[] = [];
-  const targets = outcomes.map(({ outputs }) => outputs[logits]!);
-  for (const [index, block] of program.blocks.entries()) {
-    const done = program.blocks.slice(0, index + 1).reduce((sum, { cost }) => sum + cost.multiplyAdds, 0);
-    const rest = program.blocks.slice(index + 1).reduce((sum, { cost }) => sum + cost.multiplyAdds, 0);
-    const saving = rest / program.cost.multiplyAdds;
-    if (saving < LEAST_SAVING || done === 0) continue;
-    const features = outcomes.map((outcome) => featureOf(outcome, program, index, 'output'));
-    const fitted = ridge(features, targets, PENALTY);
-    const raw = features.map((x) => applyLinear(fitted, x));
-    const head = scaleLinear(fitted, fitTemperature(raw, answers));
-    const scaled = features.map((x) => applyLinear(head, x));
-    levers.push({
-      kind: 'exit',
-      block: block.name,
-      head,
-      saving,
-      scores: Float64Array.from(scaled, largestProbability),
-      losses: Uint8Array.from(scaled, (z, i) => (answerOf(z) === answers[i] ? 0 : 1)),
+  for (const { block, saving } of exitPlaces(program)) {
+    const features = lesson.features.get(block.output)!;
+    const train = (rows: readonly number[]): Head => {
+      const work = 3 * rows.length * HIDDEN * (features.width + logits.width);
+      const epochs = Math.round(
+        Math.max(LEAST_EPOCHS, Math.min(MOST_EPOCHS, SAMPLES / rows.length, MOST_WORK / work)),
+      );
+      const layers = fitMlp(pick(features, rows), pick(targets, rows), { hidden: HIDDEN, epochs, seed });
+      return { features: featuresOf(program, block.output)!, layers };
+    };
+    const scores = new Float64Array(logits.rows);
+    const losses = new Uint8Array(logits.rows);
+    const head = await crossFit(lesson, train, features, (row, outputs) => {
+      scores[row] = softmax(outputs)[argMax(outputs)]!;
+      losses[row] = argMax(outputs) === answers[row] ? 0 : 1;
     });
+    levers.push({ kind: 'exit', block: block.name, head, saving, scores, losses });
   }
   return levers;
 }
 
-/** Kullback-Leibler divergence of two softmax distributions, in nats. */
+/** Kullback-Leibler divergence of the answers from those in full, in nats. */
 function divergence(full: Float32Array, skipped: Float32Array): number {
-  const log = (z: Float32Array) => {
-    const top = z.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
-    const total = top + Math.log(z.reduce((sum, value) => sum + Math.exp(value - top), 0));
-    return (i: number) => z[i]! - total;
-  };
-  const [p, q] = [log(full), log(skipped)];
-  return full.reduce((sum, _, i) => sum + Math.exp(p(i)) * (p(i) - q(i)), 0);
+  const [p, q] = [probabilities(full), probabilities(skipped)];
+  return p.reduce((sum, share, k) => sum + share * Math.log((share + TINY) / (q[k]! + TINY)), 0);
 }
 
 /**
  * A gate for each skippable block without one: its head predicts, from the block's input, the logarithm of how far
- * leaving the block out moves the answer.
+ * leaving the block out moves the answer. Fitted on the items themselves, without copies.
+ * @param inputs the items
  */
 export async function fitGates(
   evaluator: Evaluator,
-  { items, outcomes, answers }: FullPass,
-  logits: number,
-  onItems: (count: number) => void,
+  inputs: readonly Float32Array[],
+  lesson: Lesson,
 ): Promise<Lever[]> {
   const { program } = evaluator;
   const levers: Lever[] = [];
-  for (const [index, block] of program.blocks.entries()) {
-    if (!block.skippable || block.gate) continue;
+  const logits = inputs.map((_, item) => rowOf(lesson.logits, item));
+  for (const { block, saving } of gatePlaces(program)) {
+    const index = program.blocks.indexOf(block);
     const alone = evaluator.policy((i) => (i === index ? BlockMode.skip : BlockMode.run));
-    const skipped = await evaluator.run(items, alone, onItems);
-    const targets = outcomes.map(({ outputs }, i) =>
-      Float32Array.of(Math.log(divergence(outputs[logits]!, skipped[i]!.outputs[logits]!) + 1e-6)),
+    const skipped = await evaluator.run(inputs, alone, lesson.onItems);
+    const targets = skipped.map(({ outputs }, i) =>
+      Float32Array.of(Math.log(Math.max(0, divergence(logits[i]!, outputs[0]!)) + LEAST_DIVERGENCE)),
     );
-    const features = outcomes.map((outcome) => featureOf(outcome, program, index, 'input'));
-    const head = ridge(features, targets, PENALTY);
-    levers.push({
-      kind: 'gate',
-      block: block.name,
-      head,
-      saving: block.cost.multiplyAdds / program.cost.multiplyAdds,
-      scores: Float64Array.from(features, (x) => -applyLinear(head, x)[0]!),
-      losses: Uint8Array.from(skipped, ({ outputs }, i) =>
-        answerOf(outputs[logits]!) === answers[i] ? 0 : 1,
-      ),
+    const all = lesson.features.get(block.input)!;
+    const features = { ...all, rows: inputs.length };
+    const train = (rows: readonly number[]): Head => {
+      const some = rows.filter((row) => row < inputs.length);
+      const x = some.map((row) => rowOf(features, row));
+      const y = some.map((row) => targets[row]!);
+      return { features: featuresOf(program, block.input)!, layers: [ridge(x, y, PENALTY)] };
+    };
+    const scores = new Float64Array(inputs.length);
+    const head = await crossFit(lesson, train, features, (row, [moved]) => {
+      scores[row] = -moved!;
     });
+    const losses = Uint8Array.from(skipped, ({ outputs }, i) =>
+      answerOf(outputs[0]!) === argMax(logits[i]!) ? 0 : 1,
+    );
+    levers.push({ kind: 'gate', block: block.name, head, saving, scores, losses });
   }
   return levers;
 }

@@ -1,10 +1,5 @@
 import { CholeskyDecomposition, Matrix } from 'ml-matrix';
-
-/** A linear map: y = weight * x + bias. `weight` is outputs x features, row-major. */
-export interface LinearMap {
-  readonly weight: Float32Array;
-  readonly bias: Float32Array;
-}
+import type { Layer } from '../skip/head.js';
 
 /**
  * Ridge regression in closed form, on standardised features so that one penalty suits all.
@@ -16,7 +11,7 @@ export function ridge(
   features: readonly Float32Array[],
   targets: readonly Float32Array[],
   penalty: number,
-): LinearMap {
+): Layer {
   const [items, width, outputs] = [features.length, features[0]!.length, targets[0]!.length];
   const mean = columnMeans(features, (value) => value);
   const variances = columnMeans(features, (value, j) => (value - mean[j]!) ** 2);
@@ -61,40 +56,4 @@ function matrixOf(rows: readonly Float32Array[], f: (value: number, column: numb
     for (let j = 0; j < row.length; j++) matrix.set(i, j, f(row[j]!, j));
   }
   return matrix;
-}
-
-export function applyLinear({ weight, bias }: LinearMap, x: Float32Array): Float32Array {
-  return bias.map((shift, k) => {
-    let sum = shift;
-    for (let j = 0; j < x.length; j++) sum += weight[k * x.length + j]! * x[j]!;
-    return sum;
-  });
-}
-
-/** The map with its outputs multiplied by `factor`. */
-export function scaleLinear({ weight, bias }: LinearMap, factor: number): LinearMap {
-  return { weight: weight.map((w) => w * factor), bias: bias.map((b) => b * factor) };
-}
-
-/**
- * The factor that makes the softmax of `logits` predict `answers` best (temperature scaling; Guo et al. 2017), by
- * golden-section search on the mean log-likelihood, in [1/16, 16].
- */
-export function fitTemperature(logits: readonly Float32Array[], answers: readonly number[]): number {
-  const loss = (logFactor: number) => {
-    const factor = Math.exp(logFactor);
-    return logits.reduce((sum, row, i) => {
-      const top = row.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
-      const total = row.reduce((s, z) => s + Math.exp(factor * (z - top)), 0);
-      return sum + Math.log(total) - factor * (row[answers[i]!]! - top);
-    }, 0);
-  };
-  const golden = (Math.sqrt(5) - 1) / 2;
-  let [low, high] = [-Math.log(16), Math.log(16)];
-  for (let i = 0; i < 40; i++) {
-    const [a, b] = [high - golden * (high - low), low + golden * (high - low)];
-    if (loss(a) < loss(b)) high = b;
-    else low = a;
-  }
-  return Math.exp((low + high) / 2);
 }

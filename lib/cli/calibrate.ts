@@ -30,6 +30,7 @@ interface CalibrateOptions extends BackendOptions, DataOptions {
   readonly guard?: readonly string[];
   readonly margin: number;
   readonly settings: number;
+  readonly copies: number;
   readonly seed: number;
   readonly state?: string;
   readonly report?: string;
@@ -90,7 +91,8 @@ export function addCalibrateCommand(program: Command, io: Io): void {
       .option('--guard <label...>', 'answers that are verified by the full network')
       .option('--margin <p>', 'guard also when the label is within this probability of the best', fraction, 0)
       .option('--report <file>', 'HTML page to write that shows what was tested and chosen')
-      .option('--settings <n>', 'settings between none and bold that are tried', settingsCount, 24)
+      .option('--settings <n>', 'settings between none and bold that are tried', settingsCount, 64)
+      .option('--copies <n>', 'shifted copies of each image to fit on, at most', wholeNumber, 15)
       .option('--seed <n>', 'seed of the split', positiveInteger, 1)
       .option(
         '--state <dir>',
@@ -103,6 +105,10 @@ function settingsCount(text: string): number {
   const value = positiveInteger(text);
   if (value > 1) return value;
   throw new InvalidArgumentError('It must be at least 2.');
+}
+
+function wholeNumber(text: string): number {
+  return text.trim() === '0' ? 0 : positiveInteger(text);
 }
 
 function positiveNumber(text: string): number {
@@ -158,7 +164,7 @@ async function calibrateModel(
   const model = await loadModel(files.model);
   const program = compileModel(model, bindFeeds(model, classifier.feeds(first)).binding);
   const { guard, margin, maxDisagreement, maxGroupDisagreement, confidence, metric } = options;
-  const { perClass, budget, budgetMs, seed, settings } = options;
+  const { perClass, budget, budgetMs, seed, settings, copies } = options;
   const progress = startProgress(io, 100, 'Calibrating', options.json !== true);
   let shown = 0;
   const asked: CalibrationOptions = {
@@ -172,6 +178,7 @@ async function calibrateModel(
       budgetMs,
       seed,
       settings,
+      copies,
     },
     labels: files.labels,
     guards: guard?.length ? [{ labels: [...guard], action: 'verify', margin }] : undefined,

@@ -3,29 +3,17 @@
  * them, and a program without them is untouched.
  */
 import { ResidualSkipError } from '../errors.js';
-import { insertSteps } from '../model/insert.js';
+import { Growth } from '../model/grow.js';
 import {
   type Block,
   type Gate,
-  NO_ACTIVATION,
   NONE,
   type Port,
   type Program,
   type Step,
-  type Value,
   type ValueId,
 } from '../model/program.js';
-import type { DataType, TensorData } from '../tensor.js';
-
-/**
- * A linear read-out of a feature map: global average over height and width, then weight * pooled + bias.
- */
-export interface Head {
-  /** outputs x channels, row-major. */
-  readonly weight: Float32Array;
-  /** One for each output. */
-  readonly bias: Float32Array;
-}
+import { featureSteps, type Head, layerSteps, widthOf } from './head.js';
 
 /** Behind a block: when the largest softmax probability of the head reaches the threshold, its answer is final. */
 export interface ExitSpec {
@@ -68,46 +56,35 @@ export function attachHeads(program: Program, heads: Heads): Program {
 }
 
 class Attachment {
-  readonly #values: Value[];
-  readonly #scores: Port[] = [];
+  readonly #growth: Growth;
   readonly #exits: { readonly branch: Step; readonly logits: ValueId }[] = [];
   readonly #gates = new Map<string, { readonly gate: Gate; readonly steps: number }>();
-  readonly #insertions = new Map<number, Step[]>();
 
   constructor(
     private readonly program: Program,
     private readonly heads: Heads,
   ) {
-    this.#values = [...program.values];
+    this.#growth = new Growth(program);
   }
 
   build(): Program {
     for (const exit of this.heads.exits) {
       const block = this.#block(exit.after);
-      this.#insert(0, this.#unknownScore(exit));
-      this.#insert(block.end, this.#exitSteps(exit, block));
+      const score = this.#unknownScore(exit);
+      this.#growth.insert(block.end, this.#exitSteps(exit, block, score));
     }
     // Behind the exits: where a block ends and the next one begins, the exit comes first and the gate ends in the block.
     for (const gate of this.heads.gates) {
       const block = this.#block(gate.block);
-      this.#insert(block.first, this.#gateSteps(gate, block));
+      this.#growth.insert(block.first, this.#gateSteps(gate, block));
     }
-    const grown = insertSteps(this.program, this.#insertions);
+    const epilogues = this.#exits.map(({ logits }) => this.#epilogue(logits));
+    const grown = this.#growth.build();
     const blocks = grown.blocks.map((block): Block => {
       const added = this.#gates.get(block.name);
       return added ? { ...block, gateFirst: block.first - added.steps, gate: added.gate } : block;
     });
-    return {
-      ...grown,
-      values: this.#values,
-      steps: this.#withEpilogues(grown.steps),
-      blocks,
-      outputs: [...this.program.outputs, ...this.#scores],
-    };
-  }
-
-  #insert(at: number, steps: readonly Step[]): void {
-    this.#insertions.set(at, [...(this.#insertions.get(at) ?? []), ...steps]);
+    return { ...grown, steps: this.#withEpilogues(grown.steps, epilogues), blocks };
   }
 
   #block(name: string): Block {
@@ -120,29 +97,26 @@ class Attachment {
   }
 
   /** The confidence of an exit is NaN until an item comes there. */
-  #unknownScore({ after }: ExitSpec): Step[] {
-    const items = this.#values[this.#answer().value]!.shape[0]!;
-    const score = this.#value(exitScoreName(after), 'float32', [items, 1]);
-    const unknown = this.#constant(`${after}/unknown`, new Float32Array(items).fill(Number.NaN), [items, 1]);
-    this.#scores.push({
-      name: exitScoreName(after),
-      value: score,
-      batched: this.program.batching === 'item',
-    });
-    return [{ op: 'reshape', inputs: [unknown], outputs: [score], attrs: {} }];
+  #unknownScore({ after }: ExitSpec): ValueId {
+    const items = this.#growth.valueOf(this.#answer().value).shape[0]!;
+    const score = this.#growth.value(exitScoreName(after), 'float32', [items, 1]);
+    const nothing = new Float32Array(items).fill(Number.NaN);
+    const unknown = this.#growth.constant(`${after}/unknown`, nothing, [items, 1]);
+    this.#growth.output(exitScoreName(after), score);
+    this.#growth.insert(0, [{ op: 'reshape', inputs: [unknown], outputs: [score], attrs: {} }]);
+    return score;
   }
 
-  #exitSteps({ after, head, threshold }: ExitSpec, block: Block): Step[] {
-    const { value: output } = this.#answer();
-    const classes = this.#values[output]!.shape.at(-1)!;
+  #exitSteps({ after, head, threshold }: ExitSpec, block: Block, score: ValueId): Step[] {
+    const growth = this.#growth;
+    const classes = growth.valueOf(this.#answer().value).shape.at(-1)!;
     const { steps, result: logits } = this.#readOut(`exit after ${after}`, head, block.output, classes);
-    const { shape } = this.#values[logits]!;
-    const probabilities = this.#value(`${after}/probabilities`, 'float32', shape);
-    const spread = this.#value(`${after}/spread`, 'float32', [shape[0]!, 1, classes]);
-    const score = this.#scores.find(({ name }) => name === exitScoreName(after))!.value;
-    const limit = this.#constant(`${after}/threshold`, Float32Array.of(threshold), [1, 1]);
-    const sure = this.#value(`${after}/sure`, 'bool', [shape[0]!, 1]);
-    const goesOn = this.#value(`${after}/goes on`, 'bool', [shape[0]!, 1]);
+    const { shape } = growth.valueOf(logits);
+    const probabilities = growth.value(`${after}/probabilities`, 'float32', shape);
+    const spread = growth.value(`${after}/spread`, 'float32', [shape[0]!, 1, classes]);
+    const limit = growth.constant(`${after}/threshold`, Float32Array.of(threshold), [1, 1]);
+    const sure = growth.value(`${after}/sure`, 'bool', [shape[0]!, 1]);
+    const goesOn = growth.value(`${after}/goes on`, 'bool', [shape[0]!, 1]);
     // Its target is known when all steps stand.
     const branch: Step = { op: 'branch', inputs: [goesOn], outputs: [], attrs: { target: NONE } };
     this.#exits.push({ branch, logits });
@@ -169,47 +143,42 @@ class Attachment {
     const { steps, result: score } = this.#readOut(`gate of ${name}`, head, block.input, 1);
     const gate: Gate = { form: 'policy', score, compare: 'gt', threshold };
     this.#gates.set(name, { gate, steps: steps.length });
-    return steps;
+    return [...steps];
   }
 
-  /** Average over height and width, then the linear map; `result` is [N, outputs]. */
-  #readOut(what: string, head: Head, from: ValueId, outputs: number): { steps: Step[]; result: ValueId } {
-    const { shape, dtype } = this.#values[from]!;
-    const [items = 0, channels = 0] = shape;
-    const fits = head.weight.length === outputs * channels && head.bias.length === outputs;
-    if (
-      shape.length !== 4 ||
-      dtype !== 'float32' ||
-      !fits ||
-      (this.program.batching === 'whole' && items > 1)
-    ) {
-      throw new ResidualSkipError(
-        'INVALID_POLICY',
-        `the policy's ${what} maps ${head.weight.length / Math.max(1, head.bias.length)} features to ` +
-          `${head.bias.length}, but the model has ${dtype} [${shape.join(', ')}] there and needs ${outputs}`,
-      );
-    }
-    const pooled = this.#value(`${what}/pooled`, 'float32', [items, channels]);
-    const result = this.#value(`${what}/result`, 'float32', [items, outputs]);
-    const weight = this.#constant(`${what}/weight`, head.weight, [outputs, channels]);
-    const bias = this.#constant(`${what}/bias`, head.bias, [outputs]);
-    const steps: Step[] = [
-      { op: 'globalPool', inputs: [from], outputs: [pooled], attrs: { kind: 'avg' } },
-      {
-        op: 'gemm',
-        inputs: [pooled, weight, bias, NONE],
-        outputs: [result],
-        attrs: { transB: true, act: NO_ACTIVATION },
-      },
-    ];
-    return { steps, result };
+  /** The head applied to the map `from`; `result` is [N, outputs]. */
+  #readOut(what: string, head: Head, from: ValueId, outputs: number) {
+    this.#checkFit(what, head, from, outputs);
+    const features = featureSteps(this.#growth, what, head.features, from);
+    const { steps, result } = layerSteps(this.#growth, what, head.layers, features.result);
+    return { steps: [...features.steps, ...steps], result };
+  }
+
+  #checkFit(what: string, { features, layers }: Head, from: ValueId, outputs: number): void {
+    const { shape, dtype } = this.#growth.valueOf(from);
+    const [items = 0, channels = 0, ...sides] = shape;
+    let width = widthOf(features, channels);
+    const chained = layers.every(({ weight, bias }) => {
+      const fits = weight.length === bias.length * width;
+      width = bias.length;
+      return fits;
+    });
+    const seen = sides.length === 2 && (features === 'mean' || sides.every((side) => side > 1));
+    const alone = this.program.batching === 'item' || items === 1;
+    if (chained && width === outputs && seen && dtype === 'float32' && alone) return;
+    const widths = layers.map(({ weight, bias }) => weight.length / Math.max(1, bias.length));
+    throw new ResidualSkipError(
+      'INVALID_POLICY',
+      `the policy's ${what} maps ${[...widths, layers.at(-1)?.bias.length ?? 0].join(' to ')} numbers (features: ` +
+        `'${features}'), but the model has ${dtype} [${shape.join(', ')}] there and needs ${outputs}`,
+    );
   }
 
   /** The program's answer: its only output, class scores [N, classes]. */
   #answer(): Port {
     const [port, another] = this.program.outputs;
-    const shape = port && this.#values[port.value]!.shape;
-    if (port && shape?.length === 2 && !another && this.#values[port.value]!.dtype === 'float32') return port;
+    const value = port && this.#growth.valueOf(port.value);
+    if (port && value?.shape.length === 2 && !another && value.dtype === 'float32') return port;
     throw new ResidualSkipError(
       'INVALID_POLICY',
       'early exits need a model with one output of class scores, float32 [batch, classes]',
@@ -217,31 +186,27 @@ class Attachment {
   }
 
   /** Behind the last step: each exit copies its answer into the program's, and its branch goes there. */
-  #withEpilogues(grown: readonly Step[]): Step[] {
+  #withEpilogues(grown: readonly Step[], epilogues: readonly (readonly Step[])[]): Step[] {
     const steps = [...grown];
-    if (this.#exits.length === 0) return steps;
-    const { value: output } = this.#answer();
-    const done: Step = {
-      op: 'jump',
-      inputs: [],
-      outputs: [],
-      attrs: { target: steps.length + 2 * this.#exits.length },
-    };
-    for (const { branch, logits } of this.#exits) {
+    const length = epilogues.reduce((sum, own) => sum + 1 + own.length, 0);
+    const done: Step = { op: 'jump', inputs: [], outputs: [], attrs: { target: steps.length + length } };
+    for (const [i, { branch }] of this.#exits.entries()) {
       steps.push(done);
       const target = steps.length;
       steps[grown.indexOf(branch)] = { op: 'branch', inputs: branch.inputs, outputs: [], attrs: { target } };
-      steps.push({ op: 'reshape', inputs: [logits], outputs: [output], attrs: {} });
+      steps.push(...epilogues[i]!);
     }
     return steps;
   }
 
-  #value(name: string, dtype: DataType, shape: readonly number[], data?: TensorData): ValueId {
-    this.#values.push({ name, dtype, shape, data });
-    return this.#values.length - 1;
-  }
-
-  #constant(name: string, data: Float32Array, shape: readonly number[]): ValueId {
-    return this.#value(name, 'float32', shape, data);
+  /** Makes the program's answer of an exit's: through a softmax where the program ends in one. */
+  #epilogue(logits: ValueId): Step[] {
+    const { value: output } = this.#answer();
+    const { shape } = this.#growth.valueOf(output);
+    const last = this.program.steps.find(({ outputs }) => outputs.includes(output));
+    const copy = (from: ValueId): Step => ({ op: 'reshape', inputs: [from], outputs: [output], attrs: {} });
+    if (last?.op !== 'softmax') return [copy(logits)];
+    const answer = this.#growth.value('answer of an exit', 'float32', shape);
+    return [{ ...last, inputs: [logits], outputs: [answer] }, copy(answer)];
   }
 }

@@ -1,14 +1,26 @@
 /** Heads as a policy file holds them: base64 of little-endian float32. */
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
-import type { Head, Heads } from './attach.js';
+import type { Heads } from './attach.js';
+import { FEATURES, type Head, type Layer } from './head.js';
 
 const finite = z.number().refine(Number.isFinite, { error: 'expected a finite number' });
 const floats = z.base64().meta({ description: 'Base64 of little-endian float32.' });
 const headShape = {
   threshold: finite,
-  weight: floats.meta({ description: 'outputs x channels, row-major; base64 of little-endian float32.' }),
-  bias: floats,
+  features: z.enum(FEATURES).meta({
+    description:
+      'mean: averages over height and width; grid: averages of the four quarters, then the maxima of the whole.',
+  }),
+  layers: z
+    .array(
+      z.strictObject({
+        weight: floats.meta({ description: 'outputs x inputs, row-major; base64 of little-endian float32.' }),
+        bias: floats,
+      }),
+    )
+    .min(1)
+    .meta({ description: 'One after another, with a ReLU between any two.' }),
 };
 
 export const headsSchema = z
@@ -20,7 +32,7 @@ export const headsSchema = z
       description: 'Before a block: it runs when the score is above the threshold.',
     }),
   })
-  .meta({ description: 'Linear heads on average-pooled feature maps that the policy brings along.' });
+  .meta({ description: 'Small heads on pooled feature maps that the policy brings along.' });
 
 export type EncodedHeads = z.infer<typeof headsSchema>;
 
@@ -47,12 +59,20 @@ export function decodeHeads({ exits, gates }: EncodedHeads): Heads {
   };
 }
 
-function encodeHead({ weight, bias }: Head): { weight: string; bias: string } {
-  return { weight: encodeFloats(weight), bias: encodeFloats(bias) };
+function encodeHead({ features, layers }: Head) {
+  const encode = ({ weight, bias }: Layer) => ({ weight: encodeFloats(weight), bias: encodeFloats(bias) });
+  return { features, layers: layers.map(encode) };
 }
 
-function decodeHead(block: string, { weight, bias }: { weight: string; bias: string }): Head {
-  return { weight: decodeFloats(block, weight), bias: decodeFloats(block, bias) };
+function decodeHead(
+  block: string,
+  { features, layers }: Omit<EncodedHeads['gates'][number], 'block' | 'threshold'>,
+) {
+  const decode = ({ weight, bias }: { weight: string; bias: string }): Layer => ({
+    weight: decodeFloats(block, weight),
+    bias: decodeFloats(block, bias),
+  });
+  return { features, layers: layers.map(decode) };
 }
 
 function encodeFloats(values: Float32Array): string {

@@ -2,10 +2,12 @@ import { createHash } from 'node:crypto';
 import { NativeBackend } from '../../../lib/backends/native.js';
 import { calibrate } from '../../../lib/calibrate/calibrate.js';
 import type { CalibrationItem } from '../../../lib/calibrate/calibration.js';
-import { Evaluator, runAll, withFeatures } from '../../../lib/calibrate/evaluator.js';
+import { Evaluator, runAll } from '../../../lib/calibrate/evaluator.js';
+import { fullPass, rowOf, withFeatures } from '../../../lib/calibrate/features.js';
 import { allowedEvents } from '../../../lib/calibrate/risk.js';
 import { partOf } from '../../../lib/calibrate/split.js';
 import { InferenceSession, Tensor } from '../../../lib/index.js';
+import { Growth } from '../../../lib/model/grow.js';
 import { loadModel } from '../../../lib/model/load.js';
 import { compileModel } from '../../../lib/model/lower.js';
 import type { Program } from '../../../lib/model/program.js';
@@ -55,7 +57,7 @@ describe('calibration of the plain network', () => {
   test('the promise is what a session with the policy then does, item by item', async () => {
     const items = all;
     const { program, sha256 } = await programOf();
-    const options = { maxDisagreement: LIMIT, seed: 3, settings: 5 };
+    const options = { maxDisagreement: LIMIT, seed: 3, settings: 5, copies: 1 };
     const result = await calibrate(backend, program, sha256, items, options);
     const { promise, expected } = result.policy;
     expect(promise).toMatchObject({ limit: LIMIT, confidence: 0.95 });
@@ -92,7 +94,7 @@ describe('calibration of the plain network', () => {
     const items = all.slice(0, 200);
     const { program, sha256 } = await programOf();
     const run = (some: readonly CalibrationItem[]) =>
-      calibrate(backend, program, sha256, some, { maxDisagreement: 0.2, settings: 2 });
+      calibrate(backend, program, sha256, some, { maxDisagreement: 0.2, settings: 2, copies: 1 });
     const [first, second] = [await run(items), await run([...items].reverse())];
     expect(second.policy.promise).toEqual(first.policy.promise);
     expect((await run(items)).policy).toEqual(first.policy);
@@ -106,6 +108,7 @@ describe('calibration of the plain network', () => {
     const { policy } = await calibrate(backend, program, sha256, items, {
       maxDisagreement: LIMIT,
       settings: 3,
+      copies: 1,
       guards,
       labels,
     });
@@ -137,16 +140,39 @@ describe('calibration of the plain network', () => {
     }
   }, 120_000);
 
-  test('features do not change what the program computes', async () => {
+  test('features are means of quarters and maxima of the stream, and change nothing', async () => {
     const [item] = all;
     const { program } = await programOf();
-    const [plain, probed] = [new Evaluator(backend, program), new Evaluator(backend, withFeatures(program))];
-    const [a] = await plain.run([item!.input], plain.policy(runAll));
-    const [b] = await probed.run([item!.input], probed.policy(runAll));
-    expect([...b!.outputs[0]!]).toEqual([...a!.outputs[0]!]);
-    expect(b!.outputs).toHaveLength(1 + 2 * program.blocks.length);
+    const { values, blocks } = program;
+    // The output of the first block as an output of the program, by a step of its own.
+    const stream = blocks[0]!.output;
+    const growth = new Growth(program);
+    const shown = growth.value('shown', 'float32', values[stream]!.shape);
+    growth.insert(blocks[0]!.end, [{ op: 'reshape', inputs: [stream], outputs: [shown], attrs: {} }]);
+    growth.output('shown', shown);
+    const plain = new Evaluator(backend, growth.build());
+    const [outcome] = await plain.run([item!.input], plain.policy(runAll));
+    const { outputs } = outcome!;
     plain.release();
-    probed.release();
+
+    const { logits, features } = await fullPass(backend, program, [item!.input], 1);
+    expect([...rowOf(logits, 0)]).toEqual([...outputs[0]!]);
+    expect(features.size).toBe(1 + blocks.length);
+    expect(withFeatures(program).points[1]).toBe(stream);
+    const found = rowOf(features.get(stream)!, 0);
+    const [, channels, height, width] = values[stream]!.shape as [number, number, number, number];
+    for (let c = 0; c < channels; c++) {
+      const map = outputs[1]!.subarray(c * height * width, (c + 1) * height * width);
+      const sums = [0, 0, 0, 0];
+      map.forEach((value, i) => {
+        const [y, x] = [Math.floor(i / width), i % width];
+        sums[2 * Number(y >= height / 2) + Number(x >= width / 2)]! += value;
+      });
+      for (const [q, sum] of sums.entries()) {
+        expect(found[4 * c + q]).toBeCloseTo((4 * sum) / (height * width), 4);
+      }
+      expect(found[4 * channels + c]).toBe(map.reduce((a, b) => max(a, b)));
+    }
   });
 
   test('what can not be promised is refused with what would be enough', async () => {

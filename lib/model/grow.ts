@@ -1,0 +1,46 @@
+import type { DataType, TensorData } from '../tensor.js';
+import { insertSteps } from './insert.js';
+import type { Port, Program, Step, Value, ValueId } from './program.js';
+
+/** A program with values, outputs and steps to be added to it. */
+export class Growth {
+  readonly #values: Value[];
+  readonly #outputs: Port[] = [];
+  readonly #insertions = new Map<number, Step[]>();
+
+  constructor(readonly program: Program) {
+    this.#values = [...program.values];
+  }
+
+  valueOf(id: ValueId): Value {
+    return this.#values[id]!;
+  }
+
+  value(name: string, dtype: DataType, shape: readonly number[], data?: TensorData): ValueId {
+    this.#values.push({ name, dtype, shape, data });
+    return this.#values.length - 1;
+  }
+
+  constant(name: string, data: Float32Array, shape: readonly number[]): ValueId {
+    return this.value(name, 'float32', shape, data);
+  }
+
+  /** `value`, which has a slice for each item, becomes an output behind the program's own. */
+  output(name: string, value: ValueId): void {
+    this.#outputs.push({ name, value, batched: this.program.batching === 'item' });
+  }
+
+  /** In front of step `at` of the program, behind what was put there before; see insertSteps. */
+  insert(at: number, steps: readonly Step[]): void {
+    this.#insertions.set(at, [...(this.#insertions.get(at) ?? []), ...steps]);
+  }
+
+  build(): Program {
+    const { program } = this;
+    return {
+      ...insertSteps(program, this.#insertions),
+      values: this.#values,
+      outputs: [...program.outputs, ...this.#outputs],
+    };
+  }
+}

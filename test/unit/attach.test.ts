@@ -1,0 +1,111 @@
+import { Growth } from '../../lib/model/grow.js';
+import { loadModel } from '../../lib/model/load.js';
+import { compileModel } from '../../lib/model/lower.js';
+import type { Program } from '../../lib/model/program.js';
+import { attachHeads, type ExitSpec } from '../../lib/skip/attach.js';
+import type { Layer } from '../../lib/skip/head.js';
+import { decodeHeads, encodeHeads } from '../../lib/skip/heads.js';
+import { softmax } from '../../lib/skip/scores.js';
+import { Network } from '../helpers/networks.js';
+import { randomFloats } from '../helpers/random.js';
+import { runProgram } from '../helpers/run-program.js';
+
+const NETWORK = new Network('mnist-resnet22');
+const CLASSES = 10;
+
+function layer(outputs: number, inputs: number, seed: number): Layer {
+  return { weight: randomFloats(outputs * inputs, seed), bias: randomFloats(outputs, seed + 1) };
+}
+
+describe('heads in a program', () => {
+  let program: Program;
+  let exit: ExitSpec;
+  const input = randomFloats(28 * 28, 5);
+  beforeAll(async () => {
+    const model = await loadModel(NETWORK.model);
+    program = compileModel(model, new Map([['input', { shape: [1, 1, 28, 28] }]]));
+    const block = program.blocks[2]!;
+    const channels = program.values[block.output]!.shape[1]!;
+    const layers = [layer(6, 5 * channels, 1), layer(CLASSES, 6, 2)];
+    exit = { after: block.name, threshold: 0, head: { features: 'grid', layers } };
+  });
+
+  test('an exit of two layers answers with what they say of quarters and maxima', () => {
+    const { output, ran } = runProgram(attachHeads(program, { exits: [exit], gates: [] }), [input]);
+    expect(ran).toEqual(program.blocks.map((_, i) => Number(i <= 2)));
+
+    const block = program.blocks[2]!;
+    const growth = new Growth({ ...program, outputs: [] });
+    const [, channels, height, width] = program.values[block.output]!.shape as [
+      number,
+      number,
+      number,
+      number,
+    ];
+    const shown = growth.value('shown', 'float32', [1, channels, height, width]);
+    growth.insert(block.end, [{ op: 'reshape', inputs: [block.output], outputs: [shown], attrs: {} }]);
+    growth.output('shown', shown);
+    const map = runProgram(growth.build(), [input]).output;
+    const features: number[] = [];
+    const maxima: number[] = [];
+    for (let c = 0; c < channels; c++) {
+      const at = (y: number, x: number) => map[(c * height + y) * width + x]!;
+      for (const top of [0, height / 2]) {
+        for (const left of [0, width / 2]) {
+          let sum = 0;
+          for (let y = 0; y < height / 2; y++) {
+            for (let x = 0; x < width / 2; x++) sum += at(top + y, left + x);
+          }
+          features.push((4 * sum) / (height * width));
+        }
+      }
+      maxima.push(Math.max(...map.subarray(c * height * width, (c + 1) * height * width)));
+    }
+    features.push(...maxima);
+    const apply = ({ weight, bias }: Layer, x: readonly number[]) =>
+      [...bias].map((shift, k) =>
+        x.reduce((sum, value, j) => sum + weight[k * x.length + j]! * value, shift),
+      );
+    const hidden = apply(exit.head.layers[0]!, features).map((sum) => Math.max(0, sum));
+    for (const [k, expected] of apply(exit.head.layers[1]!, hidden).entries()) {
+      expect(output[k]).toBeCloseTo(expected, 3);
+    }
+  });
+
+  test('an exit of a network that ends in a softmax answers with probabilities', () => {
+    const logits = runProgram(attachHeads(program, { exits: [exit], gates: [] }), [input]).output;
+    const [port] = program.outputs;
+    const probabilities = program.values.length;
+    const ended: Program = {
+      ...program,
+      values: [...program.values, { name: 'probabilities', dtype: 'float32', shape: [1, CLASSES] }],
+      outputs: [{ ...port!, value: probabilities }],
+      steps: [
+        ...program.steps,
+        { op: 'softmax', inputs: [port!.value], outputs: [probabilities], attrs: { axis: 1, log: false } },
+      ],
+    };
+    const { output } = runProgram(attachHeads(ended, { exits: [exit], gates: [] }), [input]);
+    for (const [k, expected] of softmax(logits).entries()) expect(output[k]).toBeCloseTo(expected, 5);
+  });
+
+  test('a policy file holds heads bit by bit', () => {
+    const heads = { exits: [exit], gates: [] };
+    const text = JSON.stringify(encodeHeads(heads));
+    expect(decodeHeads(JSON.parse(text))).toEqual(heads);
+  });
+
+  test.each([
+    [
+      'a first layer of another width',
+      (head: ExitSpec['head']) => ({ ...head, layers: head.layers.slice(1) }),
+    ],
+    ['too few outputs', (head: ExitSpec['head']) => ({ ...head, layers: head.layers.slice(0, 1) })],
+    ['other features', (head: ExitSpec['head']) => ({ ...head, features: 'mean' as const })],
+  ])('%s is refused', (_, changed) => {
+    const wrong = { ...exit, head: changed(exit.head) };
+    expect(() => attachHeads(program, { exits: [wrong], gates: [] })).toThrow(
+      /exit after .* maps .* numbers/,
+    );
+  });
+});

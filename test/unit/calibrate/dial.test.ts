@@ -1,0 +1,128 @@
+import { Dial, headsOf, prices } from '../../../lib/calibrate/dial.js';
+import type { Lever } from '../../../lib/calibrate/levers.js';
+import { uniform } from '../../helpers/random.js';
+
+const head = { features: 'mean', layers: [] } as const;
+
+function lever(
+  kind: 'exit' | 'gate',
+  block: string,
+  saving: number,
+  rows: readonly [number, number][],
+): Lever {
+  const scores = Float64Array.from(rows, ([score]) => score);
+  const losses = Uint8Array.from(rows, ([, loss]) => loss);
+  return { kind, block, head, saving, scores, losses };
+}
+
+/** Saving and losses over the rows under some thresholds, counted in the plainest way. */
+function outcome(exits: readonly Lever[], thresholds: readonly number[]): { saved: number; lost: number } {
+  let [saved, lost] = [0, 0];
+  for (const row of exits[0]!.scores.keys()) {
+    const taken = exits.find(({ scores }, e) => scores[row]! >= thresholds[e]!);
+    saved += taken?.saving ?? 0;
+    lost += taken?.losses[row] ?? 0;
+  }
+  return { saved, lost };
+}
+
+/** Exits whose losses are the likelier, the lower the score. */
+function someExits(seed: number, savings: readonly number[]): Lever[] {
+  const random = uniform(seed);
+  return savings.map((saving, e) =>
+    lever(
+      'exit',
+      `b${e}`,
+      saving,
+      Array.from({ length: 40 }, () => {
+        const score = random();
+        return [score, Number(random() > 0.5 + score / 2 + 0.2 * e)];
+      }),
+    ),
+  );
+}
+
+test.each([1, 2, 3, 4])('no single threshold can be bettered, example %d', (seed) => {
+  const exits = someExits(seed, [0.6, 0.4, 0.2]);
+  const dial = new Dial(exits);
+  for (const price of [20, 5, 1]) {
+    const settings = dial.at(price);
+    const thresholds = exits.map(
+      (exit) => settings.find(({ lever }) => lever === exit)?.threshold ?? Number.POSITIVE_INFINITY,
+    );
+    const worth = (some: readonly number[]) => {
+      const { saved, lost } = outcome(exits, some);
+      return saved - price * lost;
+    };
+    const best = worth(thresholds);
+    for (const [e, { scores }] of exits.entries()) {
+      for (const threshold of [...scores, Number.POSITIVE_INFINITY]) {
+        const other = worth(thresholds.map((own, i) => (i === e ? threshold : own)));
+        // An exit is charged half a loss for being there at all.
+        expect(other).toBeLessThanOrEqual(best + price / 2 + 1e-9);
+      }
+    }
+  }
+});
+
+test('a cheaper price never saves less nor changes fewer answers', () => {
+  const exits = someExits(9, [0.7, 0.5, 0.3, 0.1]);
+  const dial = new Dial(exits);
+  let before = { saved: 0, lost: 0 };
+  for (const price of [100, 30, 10, 3, 1, 0.1]) {
+    const settings = dial.at(price);
+    const now = outcome(
+      exits,
+      exits.map(
+        (exit) => settings.find(({ lever }) => lever === exit)?.threshold ?? Number.POSITIVE_INFINITY,
+      ),
+    );
+    expect(now.saved).toBeGreaterThanOrEqual(before.saved);
+    expect(now.lost).toBeGreaterThanOrEqual(before.lost);
+    before = now;
+  }
+});
+
+test('a gate counts only the rows that no exit before it took', () => {
+  const exit = lever('exit', 'a', 0.5, [
+    [0.9, 0],
+    [0.8, 0],
+    [0.1, 1],
+    [0.2, 1],
+    [0.3, 1],
+  ]);
+  const gate = lever('gate', 'b', 0.4, [
+    [3, 1],
+    [4, 1],
+    [5, 0],
+    [6, 0],
+    [7, 0],
+  ]);
+  const settings = new Dial([exit, gate]).at(1);
+  expect(settings).toEqual([
+    { lever: exit, threshold: 0.8 },
+    { lever: gate, threshold: 5 },
+  ]);
+  // Before the exit, the gate meets all rows; the two that would change lie below its threshold anyway.
+  expect(new Dial([gate, exit]).at(1)[0]).toEqual({ lever: gate, threshold: 5 });
+  expect(headsOf(settings)).toEqual({
+    exits: [{ after: 'a', head, threshold: 0.8 }],
+    gates: [{ block: 'b', head, threshold: -5 }],
+  });
+});
+
+test('rows with the same score are pulled together, or not at all', () => {
+  const exit = lever('exit', 'a', 0.5, [
+    [0.7, 0],
+    [0.5, 0],
+    [0.5, 1],
+    [0.5, 1],
+  ]);
+  expect(new Dial([exit]).at(0.9)).toEqual([{ lever: exit, threshold: 0.7 }]);
+});
+
+test('prices fall', () => {
+  const list = prices(5);
+  expect(list).toHaveLength(5);
+  expect([...list].sort((a, b) => b - a)).toEqual(list);
+});
