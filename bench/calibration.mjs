@@ -1,0 +1,141 @@
+// Calibrates the plain networks on the even-numbered test images and measures the policies on the odd-numbered ones,
+// beside simple baselines at the same certified limit; writes the tables of docs/calibration.md.
+//   node bench/calibration.mjs                     all three data sets
+//   node bench/calibration.mjs mnist               only this one
+//   node bench/calibration.mjs mnist --model DIR   another network on its images
+//   node bench/calibration.mjs --latency           only the times of the policies that an earlier run made
+//   node bench/calibration.mjs --page              only the page, from what earlier runs measured
+import { createHash } from 'node:crypto';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { NativeBackend } from '../dist/esm/backends/native.js';
+import { calibrate } from '../dist/esm/calibrate/calibrate.js';
+import { latencyReduction, Stopwatch } from '../dist/esm/calibrate/latency.js';
+import { split } from '../dist/esm/calibrate/split.js';
+import { bindFeeds } from '../dist/esm/feeds.js';
+import { loadModel } from '../dist/esm/model/load.js';
+import { compileModel } from '../dist/esm/model/lower.js';
+import { decodeHeads } from '../dist/esm/skip/heads.js';
+import { argMax } from '../dist/esm/skip/scores.js';
+import { baselines, fullAnswers, mean } from './calibration/baselines.mjs';
+import { writeTables } from './calibration/page.mjs';
+import { DATASETS, modelFolders, open, readImages } from './reproduction/networks.mjs';
+
+const BENCH = dirname(fileURLToPath(import.meta.url));
+const RESULTS = join(BENCH, 'calibration.json');
+const RULE = { limit: 0.01, delta: 0.05 };
+const SEED = 1;
+/** Images that are timed, each with the policy and in full. */
+const TIMED = { items: 2000, milliseconds: 15_000 };
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    data: { type: 'string', default: join(BENCH, '..', '.cache', 'data') },
+    model: { type: 'string' },
+    latency: { type: 'boolean', default: false },
+    page: { type: 'boolean', default: false },
+  },
+});
+
+async function openNetwork(dataset, folder) {
+  const network = await open(folder, 'full');
+  const images = await readImages(network, values.data, dataset, 'test');
+  const model = await loadModel(join(folder, 'model.onnx'));
+  const program = compileModel(model, bindFeeds(model, network.feeds(images[0].tensor)).binding);
+  await network.release();
+  const items = images.map(({ image, tensor }) => {
+    const { data } = tensor;
+    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    return {
+      input: data,
+      tensor,
+      label: image.label,
+      sha256: createHash('sha256').update(bytes).digest('hex'),
+    };
+  });
+  const half = (rest) => items.filter((_, i) => i % 2 === rest);
+  return { model, program, even: half(0), odd: half(1), backend: new NativeBackend({ threads: 1 }) };
+}
+
+/** What the policy does with the items, guards and all, as a session does it. */
+async function runPolicy(folder, policy, items) {
+  const network = await open(folder, policy);
+  const results = items.map(({ tensor }) => network.classify(tensor));
+  await network.release();
+  return results.map(({ scores, trace, multiplyAdds }) => ({
+    answer: argMax(scores),
+    saved: trace.multiplyAddsSkipped / multiplyAdds,
+    bypassed: mean(trace.blocks.map(({ ran }) => (ran ? 0 : 1))),
+  }));
+}
+
+async function measure(dataset, folder) {
+  const { model, program, even, odd, backend } = await openNetwork(dataset, folder);
+  const unlabelled = even.map(({ input, sha256 }) => ({ input, sha256 }));
+  const start = performance.now();
+  const { policy } = await calibrate(backend, program, model.sha256, unlabelled, { seed: SEED });
+  const seconds = (performance.now() - start) / 1000;
+  const test = odd.map(({ input }) => input);
+  const full = await fullAnswers(backend, program, test);
+  const results = await runPolicy(folder, policy, odd);
+  const right = (answers) => mean(answers.map((answer, i) => Number(answer === odd[i].label)));
+  const report = {
+    dataset,
+    network: basename(folder),
+    folder: relative(BENCH, folder),
+    seconds: Math.round(seconds),
+    promise: policy.promise,
+    test: odd.length,
+    accuracy: { full: right(full), policy: right(results.map(({ answer }) => answer)) },
+    disagreement: mean(results.map(({ answer }, i) => Number(answer !== full[i]))),
+    multiplyAddsSkipped: mean(results.map(({ saved }) => saved)),
+    blocksBypassed: mean(results.map(({ bypassed }) => bypassed)),
+    policy,
+  };
+  const parts = split(unlabelled, SEED);
+  const inputs = (part) => parts[part].map((i) => unlabelled[i].input);
+  const others = policy.heads
+    ? await baselines(
+        backend,
+        program,
+        decodeHeads(policy.heads),
+        { order: [...inputs('fit'), ...inputs('order')], certify: inputs('certify'), test },
+        RULE,
+      )
+    : {};
+  report.baselines = Object.entries(others).map(([name, { saved, disagreement }]) => ({
+    name,
+    saved,
+    disagreement,
+  }));
+  backend.release();
+  return report;
+}
+
+/** Times of the policy and of the full network, taking turns on the same images. */
+async function time({ dataset, folder, policy }) {
+  const { program, odd, backend } = await openNetwork(dataset, join(BENCH, folder));
+  const stopwatch = new Stopwatch(backend, program, []);
+  const inputs = odd.map(({ input }) => input);
+  const latency = stopwatch.time(decodeHeads(policy.heads), inputs, TIMED);
+  stopwatch.release();
+  backend.release();
+  return { ...latency, reduction: latencyReduction(latency) };
+}
+
+const reports = existsSync(RESULTS) ? JSON.parse(readFileSync(RESULTS, 'utf8')) : {};
+const names = positionals.length > 0 ? positionals : Object.keys(DATASETS);
+const save = () => writeFileSync(RESULTS, `${JSON.stringify(reports, null, 1)}\n`);
+for (const name of values.page ? [] : names) {
+  if (!values.latency) {
+    const { latency } = reports[name] ?? {};
+    reports[name] = { ...(await measure(name, values.model ?? modelFolders(name).plain)), latency };
+  } else if (reports[name]?.policy.heads) reports[name].latency = await time(reports[name]);
+  save();
+  const { policy: _, promise: __, ...shown } = reports[name] ?? {};
+  console.log(JSON.stringify(shown, null, 1));
+}
+writeTables(join(BENCH, '..', 'docs', 'calibration.md'), Object.values(reports));

@@ -1,0 +1,154 @@
+// Simple ways to skip, certified as policies are: their settings go from careful to bold, in an order that the items that
+// certify had no part in, and the last one that passes is taken.
+import { Evaluator, runAll } from '../../dist/esm/calibrate/evaluator.js';
+import { generator } from '../../dist/esm/calibrate/random.js';
+import { binomialPValue, fixedSequenceTest } from '../../dist/esm/calibrate/risk.js';
+import { attachHeads } from '../../dist/esm/skip/attach.js';
+import { BlockMode } from '../../dist/esm/skip/mode.js';
+import { argMax, softmax } from '../../dist/esm/skip/scores.js';
+
+/** Thresholds on a confidence, from careful to bold. */
+const THRESHOLDS = Array.from({ length: 60 }, (_, i) => 1 - 0.0001 * 1.15 ** i).filter((at) => at > 0.3);
+/** Shares of the skippable blocks that are left out at random. */
+const SHARES = Array.from({ length: 20 }, (_, i) => (i + 1) / 100);
+
+export const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+async function answersOf(backend, program, inputs, modes = runAll) {
+  const evaluator = new Evaluator(backend, program);
+  const outcomes = await evaluator.run(inputs, evaluator.policy(modes));
+  evaluator.release();
+  return outcomes.map(({ outputs }) => outputs[0]);
+}
+
+/** What the full network answers: the class of each item. */
+export async function fullAnswers(backend, program, inputs) {
+  return (await answersOf(backend, program, inputs)).map(argMax);
+}
+
+/** Certifies a list of settings; `outcome(setting, part)` gives, per item of a part, its answer and what it saves. */
+function certified(settings, outcome, full, limit, delta) {
+  const changedOf = (results, answers) => results.filter(({ answer }, i) => answer !== answers[i]).length;
+  const pValues = settings.map((setting) => {
+    const results = outcome(setting, 'certify');
+    return binomialPValue(changedOf(results, full.certify), results.length, limit);
+  });
+  const chosen = fixedSequenceTest(pValues, delta);
+  if (chosen < 0) return { setting: null, saved: 0, disagreement: 0, answers: full.test };
+  const results = outcome(settings[chosen], 'test');
+  return {
+    setting: settings[chosen],
+    saved: mean(results.map(({ saved }) => saved)),
+    disagreement: changedOf(results, full.test) / results.length,
+    answers: results.map(({ answer }) => answer),
+  };
+}
+
+/** What every exit of a policy would answer, alone and always taken: by exit, then by item. */
+async function exitTable(backend, program, exits, inputs) {
+  const costs = program.blocks.map(({ cost }) => cost.multiplyAdds / program.cost.multiplyAdds);
+  const table = [];
+  for (const exit of exits) {
+    const alone = attachHeads(program, { exits: [{ ...exit, threshold: 0 }], gates: [] });
+    const index = program.blocks.findIndex(({ name }) => name === exit.after);
+    const saved = costs.slice(index + 1).reduce((sum, cost) => sum + cost, 0);
+    const logits = await answersOf(backend, alone, inputs);
+    table.push(
+      logits.map((scores) => ({
+        answer: argMax(scores),
+        saved,
+        confidence: softmax(scores)[argMax(scores)],
+      })),
+    );
+  }
+  return table;
+}
+
+/**
+ * @param parts inputs of the items that chose (`order`), that certify, and of the test
+ * @returns by name: multiply-adds skipped and answers changed on the test items, at the same certified limit
+ */
+export async function baselines(backend, program, heads, parts, { limit, delta }) {
+  const full = {};
+  for (const part of ['order', 'certify', 'test'])
+    full[part] = await fullAnswers(backend, program, parts[part]);
+  const costs = program.blocks.map(({ cost }) => cost.multiplyAdds / program.cost.multiplyAdds);
+  const skippable = program.blocks.flatMap((block, i) => (block.skippable && !block.gate ? [i] : []));
+
+  // Blocks whose absence changes fewest answers go first, one more with each setting.
+  const influence = [];
+  for (const block of skippable) {
+    const without = await answersOf(backend, program, parts.order, (i) =>
+      i === block ? BlockMode.skip : BlockMode.run,
+    );
+    influence.push({
+      block,
+      changed: without.filter((scores, i) => argMax(scores) !== full.order[i]).length,
+    });
+  }
+  const order = influence.sort((a, b) => a.changed - b.changed).map(({ block }) => block);
+  const drops = new Map();
+  for (const part of ['certify', 'test']) {
+    // The first setting that fails ends the sequence, and one block is usually enough for that.
+    for (let count = 1; count <= 3; count++) {
+      const dropped = order.slice(0, count);
+      const scores = await answersOf(backend, program, parts[part], (i) =>
+        dropped.includes(i) ? BlockMode.skip : BlockMode.run,
+      );
+      const saved = dropped.reduce((sum, block) => sum + costs[block], 0);
+      drops.set(
+        `${count} ${part}`,
+        scores.map((own) => ({ answer: argMax(own), saved })),
+      );
+    }
+  }
+
+  const exits = heads.exits;
+  const tables = { certify: [], test: [] };
+  for (const part of ['certify', 'test'])
+    tables[part] = await exitTable(backend, program, exits, parts[part]);
+  const withExits = (places) => (threshold, part) =>
+    full[part].map((answer, i) => {
+      const taken = places.find((e) => tables[part][e][i].confidence >= threshold);
+      return taken === undefined ? { answer, saved: 0 } : tables[part][taken][i];
+    });
+
+  const random = new Map();
+  for (const part of ['certify', 'test']) {
+    for (const share of SHARES.slice(0, 2)) {
+      random.set(`${share} ${part}`, await skipAtRandom(backend, program, skippable, share, parts[part]));
+    }
+  }
+  const limits = [full, limit, delta];
+  const everyExit = exits.map((_, e) => e);
+  return {
+    'one threshold for all exits': certified(THRESHOLDS, withExits(everyExit), ...limits),
+    'confidence at the last exit': certified(THRESHOLDS, withExits(everyExit.slice(-1)), ...limits),
+    'blocks of least influence dropped': certified(
+      [1, 2, 3],
+      (count, part) => drops.get(`${count} ${part}`),
+      ...limits,
+    ),
+    'blocks dropped at random': certified(
+      SHARES.slice(0, 2),
+      (share, part) => random.get(`${share} ${part}`),
+      ...limits,
+    ),
+  };
+}
+
+/** Each skippable block is left out with the probability `share`, drawn anew for every item. */
+async function skipAtRandom(backend, program, skippable, share, inputs) {
+  const random = generator(1);
+  const evaluator = new Evaluator(backend, program);
+  const results = [];
+  for (const input of inputs) {
+    const dropped = skippable.filter(() => random() < share);
+    const modes = evaluator.policy((i) => (dropped.includes(i) ? BlockMode.skip : BlockMode.run));
+    const [{ outputs, ran }] = await evaluator.run([input], modes);
+    const saved = program.blocks.reduce((sum, { cost }, i) => sum + (ran[i] ? 0 : cost.multiplyAdds), 0);
+    results.push({ answer: argMax(outputs[0]), saved: saved / program.cost.multiplyAdds });
+  }
+  evaluator.release();
+  return results;
+}
