@@ -13,6 +13,8 @@ export interface Setting {
 
 /** Losses that are added to those counted, so that a clean sample is not taken for a clean truth. */
 const PRIOR_LOSSES = 0.5;
+/** Share of a small network's time that asking a head takes: each row that comes to one pays it. */
+const ASKING = 0.004;
 /** Exits are set one after another so many times at most; they have settled long before. */
 const MOST_SWEEPS = 8;
 const NEVER = Number.POSITIVE_INFINITY;
@@ -65,12 +67,13 @@ export class Dial {
 
   #bestExit(e: number, price: number): number {
     const { saving, scores, losses } = this.#exits[e]!;
-    let worth = -price * PRIOR_LOSSES;
-    let [best, threshold] = [0, NEVER];
     const ranked = this.#ranked[e]!;
+    const comes = (row: number) => this.#exitOf(row, 0, e) < 0;
+    let worth = -price * PRIOR_LOSSES - ASKING * ranked.reduce((sum, row) => sum + Number(comes(row)), 0);
+    let [best, threshold] = [0, NEVER];
     for (let rank = 0; rank < ranked.length; rank++) {
       const row = ranked[rank]!;
-      if (this.#exitOf(row, 0, e) < 0) {
+      if (comes(row)) {
         const later = this.#exitOf(row, e + 1, this.#exits.length);
         const otherwise = later < 0 ? 0 : this.#worthOf(later, row, price);
         worth += saving - price * losses[row]! - otherwise;
@@ -108,7 +111,7 @@ export function gateThreshold(
   price: number,
 ): number {
   const ranked = ranking(scores).filter((row) => !gone.has(row));
-  let worth = -price * PRIOR_LOSSES;
+  let worth = -price * PRIOR_LOSSES - ASKING * ranked.length;
   let [best, threshold] = [0, NEVER];
   for (const [rank, row] of ranked.entries()) {
     worth += saving - price * losses[row]!;

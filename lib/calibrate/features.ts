@@ -20,25 +20,30 @@ export function featuresOf({ values }: Program, id: ValueId): Features | undefin
 
 export interface Probe {
   readonly program: Program;
-  /** The values whose features follow the program's own outputs, in this order. */
-  readonly points: readonly ValueId[];
+  /** What follows the program's own outputs, in this order. */
+  readonly points: readonly string[];
 }
 
-/** `program` with the features of every block's input and output as further outputs. */
+/** Names the features of a value. */
+export function pointOf(id: ValueId, features: Features): string {
+  return `${features} of ${id}`;
+}
+
+/** `program` with the means of every block's input, for its gate, and what an exit sees of its output as further outputs. */
 export function withFeatures(program: Program): Probe {
   const growth = new Growth(program);
-  const points: ValueId[] = [];
+  const points: string[] = [];
   for (const { input, output, gateFirst, end } of program.blocks) {
-    for (const [id, at] of [
-      [input, gateFirst],
-      [output, end],
+    for (const [id, features, at] of [
+      [input, featuresOf(program, input) && 'mean', gateFirst],
+      [output, featuresOf(program, output), end],
     ] as const) {
-      const features = featuresOf(program, id);
-      if (!features || points.includes(id)) continue;
-      const { steps, result } = featureSteps(growth, `features of ${id}`, features, id);
+      if (!features) continue;
+      const point = pointOf(id, features);
+      const { steps, result } = featureSteps(growth, point, features, id);
       growth.insert(at, steps);
-      growth.output(`features/${id}`, result);
-      points.push(id);
+      growth.output(point, result);
+      points.push(point);
     }
   }
   return { program: growth.build(), points };
@@ -48,7 +53,8 @@ export function withFeatures(program: Program): Probe {
 export interface FullPass {
   /** Rows x classes. */
   readonly logits: Samples;
-  readonly features: ReadonlyMap<ValueId, Samples>;
+  /** By point. */
+  readonly features: ReadonlyMap<string, Samples>;
 }
 
 /**
@@ -83,7 +89,7 @@ export async function fullPass(
   const own = program.outputs.length;
   return {
     logits: collected[0]!,
-    features: new Map(probe.points.map((id, i) => [id, collected[own + i]!])),
+    features: new Map(probe.points.map((point, i) => [point, collected[own + i]!])),
   };
 }
 

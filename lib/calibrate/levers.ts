@@ -9,7 +9,7 @@ import type { Head } from '../skip/head.js';
 import { BlockMode } from '../skip/mode.js';
 import { argMax, probabilities, softmax } from '../skip/scores.js';
 import type { Evaluator } from './evaluator.js';
-import { type FullPass, featuresOf, rowOf } from './features.js';
+import { type FullPass, featuresOf, pointOf, rowOf } from './features.js';
 import { applyHead, fitMlp, type Samples } from './mlp.js';
 import { ridge } from './regression.js';
 
@@ -127,14 +127,15 @@ export async function fitExits(program: Program, lesson: Lesson): Promise<Lever[
   });
   const levers: Lever[] = [];
   for (const { block, saving } of exitPlaces(program)) {
-    const features = lesson.features.get(block.output)!;
+    const seen = featuresOf(program, block.output)!;
+    const features = lesson.features.get(pointOf(block.output, seen))!;
     const train = (rows: readonly number[]): Head => {
       const work = 3 * rows.length * HIDDEN * (features.width + logits.width);
       const epochs = Math.round(
         Math.max(LEAST_EPOCHS, Math.min(MOST_EPOCHS, SAMPLES / rows.length, MOST_WORK / work)),
       );
       const layers = fitMlp(pick(features, rows), pick(targets, rows), { hidden: HIDDEN, epochs, seed });
-      return { features: featuresOf(program, block.output)!, layers };
+      return { features: seen, layers };
     };
     const scores = new Float64Array(logits.rows);
     const losses = new Uint8Array(logits.rows);
@@ -173,13 +174,13 @@ export async function fitGates(
     const targets = skipped.map(({ outputs }, i) =>
       Float32Array.of(Math.log(Math.max(0, divergence(logits[i]!, outputs[0]!)) + LEAST_DIVERGENCE)),
     );
-    const all = lesson.features.get(block.input)!;
+    const all = lesson.features.get(pointOf(block.input, 'mean'))!;
     const features = { ...all, rows: inputs.length };
     const train = (rows: readonly number[]): Head => {
       const some = rows.filter((row) => row < inputs.length);
       const x = some.map((row) => rowOf(features, row));
       const y = some.map((row) => targets[row]!);
-      return { features: featuresOf(program, block.input)!, layers: [ridge(x, y, PENALTY)] };
+      return { features: 'mean', layers: [ridge(x, y, PENALTY)] };
     };
     const scores = new Float64Array(inputs.length);
     const head = await crossFit(lesson, train, features, (row, [moved]) => {

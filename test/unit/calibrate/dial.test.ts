@@ -58,8 +58,8 @@ test.each([1, 2, 3, 4])('no single threshold can be bettered, example %d', (seed
     for (const [e, { scores }] of exits.entries()) {
       for (const threshold of [...scores, Number.POSITIVE_INFINITY]) {
         const other = worth(thresholds.map((own, i) => (i === e ? threshold : own)));
-        // An exit is charged half a loss for being there at all.
-        expect(other).toBeLessThanOrEqual(best + price / 2 + 1e-9);
+        // An exit is charged half a loss for being there at all, and 0.4 % of the work of every row that comes to it.
+        expect(other).toBeLessThanOrEqual(best + price / 2 + 0.004 * scores.length + 1e-9);
       }
     }
   }
@@ -125,4 +125,11 @@ test('prices fall', () => {
   const list = prices(5);
   expect(list).toHaveLength(5);
   expect([...list].sort((a, b) => b - a)).toEqual(list);
+});
+
+test('an exit that hardly anything takes is not worth asking', () => {
+  const rows = Array.from({ length: 200 }, (_, i) => [i / 200, Number(i < 198)] as [number, number]);
+  expect(new Dial([lever('exit', 'a', 0.5, rows)]).at(1)).toEqual([]);
+  const more = rows.map(([score], i) => [score, Number(i < 190)] as [number, number]);
+  expect(new Dial([lever('exit', 'a', 0.5, more)]).at(1)).toHaveLength(1);
 });

@@ -71,7 +71,7 @@ const resultSchema = z.strictObject({
 });
 
 /** Settings of the dial: enough to choose from. */
-const FEW = ['--settings', '4', '--copies', '1'];
+const FEW = ['--settings', '4', '--copies', '0'];
 let written = 0;
 async function calibrateJson(...args: string[]) {
   const output = join(folder, `policy-${written++}.json`);
