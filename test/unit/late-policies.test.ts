@@ -10,8 +10,8 @@ it('a policy with heads does the same for one run as for a session', async () =>
   const network = new Network('cifar10-resnet32');
   const input = await network.images();
   const head = (outputs: number, seed: number) => ({
-    weight: randomFloats(outputs * 32, seed),
-    bias: new Float32Array(outputs),
+    features: 'mean' as const,
+    layers: [{ weight: randomFloats(outputs * 32, seed), bias: new Float32Array(outputs) }],
   });
   const policy: SkipPolicy = {
     blocks: {},
