@@ -2,14 +2,13 @@ import type { Backend } from './backends/backend.js';
 import { describeBlocks } from './metadata.js';
 import type { Model } from './model/model.js';
 import type { Program } from './model/program.js';
-import type { ResolvedPolicy } from './skip/mode.js';
 import type { RunContext } from './skip/observer.js';
 import { hashPolicy, type SkipPolicy } from './skip/policy.js';
 import { packageVersion } from './version.cjs';
 
 /** Makes the RunContext of a session's runs, once for each policy and program. */
 export class Contexts {
-  readonly #known = new WeakMap<ResolvedPolicy, RunContext>();
+  readonly #known = new WeakMap<Program, WeakMap<SkipPolicy, RunContext>>();
 
   /** @param source path that the model was loaded from; null when it came as bytes */
   constructor(
@@ -18,9 +17,11 @@ export class Contexts {
     private readonly backend: Backend,
   ) {}
 
-  /** @param resolved `policy` as resolved against `program` */
-  of(program: Program, policy: SkipPolicy, resolved: ResolvedPolicy): RunContext {
-    const known = this.#known.get(resolved);
+  /** @param policy as asked for; a session in full depth runs a program without its heads */
+  of(program: Program, policy: SkipPolicy): RunContext {
+    const ofProgram = this.#known.get(program) ?? new WeakMap<SkipPolicy, RunContext>();
+    this.#known.set(program, ofProgram);
+    const known = ofProgram.get(policy);
     if (known) return known;
     const { name, isa, threads } = this.backend;
     const { multiplyAdds, layers } = program.cost;
@@ -36,7 +37,7 @@ export class Contexts {
       layers,
       blocks: describeBlocks(program),
     };
-    this.#known.set(resolved, made);
+    ofProgram.set(policy, made);
     return made;
   }
 }

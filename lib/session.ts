@@ -33,7 +33,14 @@ import {
   type SessionOptions,
 } from './options.js';
 import { notify, type RunContext, type RunEvent, type RunObserver, type TensorMap } from './skip/observer.js';
-import { exitThresholds, FULL_POLICY, guardsOf, loadPolicy, type SkipPolicy } from './skip/policy.js';
+import {
+  exitThresholds,
+  FULL_POLICY,
+  guardsOf,
+  loadPolicy,
+  type SkipPolicy,
+  skippedByHeads,
+} from './skip/policy.js';
 import { buildTrace, type SkipTrace } from './skip/trace.js';
 import { checkSource, type ModelSource } from './source.js';
 import { type Specialization, Specializations } from './specializations.js';
@@ -176,8 +183,7 @@ export class InferenceSession {
    * @throws ResidualSkipError INVALID_ARGUMENT as `blocks` does
    */
   get context(): RunContext {
-    const { program, resolve } = this.#latest();
-    return this.#contexts.of(program, this.#policy, resolve(this.#policy));
+    return this.#contexts.of(this.#latest().program, this.#policy);
   }
 
   /** What the observers say of themselves, in one object: `{ watch, auditLog }` where both are attached. */
@@ -355,20 +361,20 @@ export class InferenceSession {
     guarded: readonly number[] | undefined,
   ): TensorMap | TracedRun {
     const { specialization, request } = call;
-    const { program, resolve } = specialization;
+    const { program } = specialization;
     const outputs = collectOutputs(program, request, call.fetches);
     if (!call.trace && this.#observers.length === 0) return outputs;
     const { items } = request;
     const traceOf = once(() =>
       buildTrace(program, {
         ...request,
-        tripped: call.tripped,
+        tripped: call.tripped ? skippedByHeads(call.policy, program) : undefined,
         exits: exitThresholds(call.policy),
         guarded: new Set(guarded),
       }),
     );
     if (this.#observers.length > 0) {
-      const context = this.#contexts.of(program, call.policy, resolve(call.policy));
+      const context = this.#contexts.of(program, call.policy);
       const event: RunEvent = {
         context,
         inputs: call.feeds.tensors,

@@ -188,6 +188,14 @@ export function exitThresholds(policy: SkipPolicy): ReadonlyMap<string, number> 
   return new Map(headsOf(policy)?.exits.map(({ after, threshold }) => [after, threshold]));
 }
 
+/** Blocks that the heads of `policy` may skip: those with a gate of its, and all behind its first exit. */
+export function skippedByHeads(policy: SkipPolicy, { blocks }: Program): ReadonlySet<string> {
+  const names = blocks.map(({ name }) => name);
+  const { exits = [], gates = [] } = headsOf(policy) ?? {};
+  const first = Math.min(names.length, ...exits.map(({ after }) => names.indexOf(after) + 1));
+  return new Set([...gates.map(({ block }) => block), ...names.slice(first)]);
+}
+
 /** Index of the block that `key` names; a name goes before an index. */
 function findBlock(key: string, blocks: readonly Block[]): number {
   const byName = blocks.findIndex((block) => block.name === key);

@@ -63,8 +63,11 @@ export interface SkipTrace {
 export interface RunRecord {
   readonly items: number;
   readonly policy: ResolvedPolicy;
-  /** An observer had set the session to full depth; `policy` is then the full one. */
-  readonly tripped?: boolean;
+  /**
+   * The blocks that heads of the policy may skip, when an observer had set the session to full depth; `policy` is then
+   * the full one.
+   */
+  readonly tripped?: ReadonlySet<string>;
   /** items x blocks: 1 where the block ran. */
   readonly ran: Uint8Array;
   /** items x blocks: the gate's score, NaN where no gate was asked. */
@@ -77,8 +80,9 @@ export interface RunRecord {
   readonly guarded?: ReadonlySet<number>;
 }
 
-function reasonOf(block: Block, mode: number, tripped: boolean): SkipReason {
+function reasonOf(block: Block, mode: number, tripped: ReadonlySet<string> | undefined): SkipReason {
   if (mode === BlockMode.gate) return 'gate';
+  if (tripped?.has(block.name)) return 'tripped';
   const decided = mode === BlockMode.skip || (block.skippable && block.gate !== undefined);
   if (!decided) return 'fixed';
   return tripped ? 'tripped' : 'policy';
@@ -117,7 +121,7 @@ function exitsOf(
 
 /** The trace of one run of `program`. */
 export function buildTrace(program: Program, record: RunRecord): SkipTrace {
-  const { items, policy, tripped = false, ran, scores, guarded } = record;
+  const { items, policy, tripped, ran, scores, guarded } = record;
   const { blocks } = program;
   const reasons = blocks.map((block, index) => reasonOf(block, policy.modes[index]!, tripped));
   const traceItem = (item: number): ItemTrace => {
