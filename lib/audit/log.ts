@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
+import type { EnergyReport } from '../bench/energy.js';
 import { ResidualSkipError } from '../errors.js';
 import type { RunContext, RunEvent, RunObserver, SessionControl, TensorMap } from '../skip/observer.js';
 import type { SkipReason } from '../skip/trace.js';
@@ -150,6 +151,13 @@ export class AuditLog implements RunObserver {
     this.#drain();
     // Without a header there is no item that it could belong to.
     if (!this.#file.fresh) this.#add({ type: 'full', time: Date.now(), run, milliseconds }, 0);
+  }
+
+  /** Records what items took of the processor both ways, as `record` measures it, for the report. */
+  recordEnergy({ items, cpuSeconds, joules }: EnergyReport): void {
+    this.#drain();
+    // Without a header nothing says which model it belongs to.
+    if (!this.#file.fresh) this.#add({ type: 'energy', time: Date.now(), items, cpuSeconds, joules }, 0);
   }
 
   stats(): { auditLog: AuditLogStats } {

@@ -1,7 +1,7 @@
 import { createReadStream } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { ResidualSkipError } from '../errors.js';
-import { type AuditHeader, type AuditItem, decodeLine, FIRST_LINK } from './record.js';
+import { type AuditEnergy, type AuditHeader, type AuditItem, decodeLine, FIRST_LINK } from './record.js';
 
 /** One recorded item with the header it stands under. */
 export interface AuditEntry {
@@ -24,6 +24,8 @@ export interface AuditProblem {
 export interface AuditTrace {
   readonly entries: readonly AuditEntry[];
   readonly problems: readonly AuditProblem[];
+  /** What items of the last model and policy took of the processor, measured last; null where it wasn't. */
+  readonly energy: AuditEnergy | null;
 }
 
 /**
@@ -34,6 +36,7 @@ export async function readAudit(path: string): Promise<AuditTrace> {
   const entries: AuditEntry[] = [];
   const problems: AuditProblem[] = [];
   let header: AuditHeader | undefined;
+  let energy: AuditEnergy | null = null;
   let link: string | undefined;
   let pending: { line: number; message: string } | undefined;
   const stream = createReadStream(path, 'utf8');
@@ -59,9 +62,12 @@ export async function readAudit(path: string): Promise<AuditTrace> {
         problems.push({ line, kind: 'tampered', message });
       }
       link = decoded.link;
-      if (record.type === 'header') header = record;
-      else if (!header || (record.type === 'full' && entries.length === 0))
+      if (record.type === 'header') {
+        if (!isSameNetwork(header, record)) energy = null;
+        header = record;
+      } else if (!header || (record.type === 'full' && entries.length === 0))
         problems.push({ line, kind: 'tampered', message: `line ${line} stands before what it refers to` });
+      else if (record.type === 'energy') energy = record;
       else if (record.type === 'item') entries.push({ header, record, line, fullMilliseconds: null });
       else entries.push({ ...entries.pop()!, fullMilliseconds: record.milliseconds });
     }
@@ -81,5 +87,9 @@ export async function readAudit(path: string): Promise<AuditTrace> {
       `'${path}' is no audit log: it has no header; expected a file that auditLog() wrote`,
     );
   }
-  return { entries, problems };
+  return { entries, problems, energy };
+}
+
+function isSameNetwork(before: AuditHeader | undefined, { model, policy }: AuditHeader): boolean {
+  return before?.model.sha256 === model.sha256 && before.policy.sha256 === policy.sha256;
 }

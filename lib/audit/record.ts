@@ -1,6 +1,7 @@
 /**
  * Records of the audit log: newline-delimited JSON, one record a line. A file begins with a header; each
- * item that follows refers to the header before it, each time in full to the item before it. Every line ends in a link: the first 16 hexadecimal
+ * item that follows refers to the header before it, each time in full to the item before it, each measurement of energy
+ * to the header. Every line ends in a link: the first 16 hexadecimal
  * digits of SHA-256 over the link before it and the line's own text, so that a line that was changed,
  * removed or inserted is found.
  */
@@ -73,7 +74,18 @@ const fullSchema = z.strictObject({
   milliseconds: z.number().meta({ description: 'Wall-clock time of the same item with every block run.' }),
 });
 
-const auditRecordSchema = z.discriminatedUnion('type', [headerSchema, itemSchema, fullSchema]);
+const eachWay = z.strictObject({ full: z.number().min(0), skip: z.number().min(0) });
+const energySchema = z.strictObject({
+  type: z.literal('energy'),
+  time: z.int().meta({ description: 'Milliseconds since 1970-01-01 UTC.' }),
+  items: z.int().min(1).meta({ description: 'Items that ran each way: in full, and as the policy says.' }),
+  cpuSeconds: eachWay.meta({ description: 'CPU time of the process, of one item.' }),
+  joules: eachWay
+    .nullable()
+    .meta({ description: 'Of all processor packages, of one item; null where they can not be read.' }),
+});
+
+const auditRecordSchema = z.discriminatedUnion('type', [headerSchema, itemSchema, fullSchema, energySchema]);
 
 const link = z
   .string()
@@ -85,12 +97,14 @@ export const auditLineSchema = z
     headerSchema.extend({ link }),
     itemSchema.extend({ link }),
     fullSchema.extend({ link }),
+    energySchema.extend({ link }),
   ])
   .meta({ title: 'Line of an audit log of residual-skip' });
 
 export type AuditHeader = z.infer<typeof headerSchema>;
 export type AuditItem = z.infer<typeof itemSchema>;
-export type AuditRecord = AuditHeader | AuditItem | z.infer<typeof fullSchema>;
+export type AuditEnergy = z.infer<typeof energySchema>;
+export type AuditRecord = AuditHeader | AuditItem | z.infer<typeof fullSchema> | AuditEnergy;
 
 /** The link before the first line of a log. */
 export const FIRST_LINK = '0'.repeat(16);

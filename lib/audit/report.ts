@@ -11,6 +11,7 @@ import {
   whole,
 } from '../report/page.js';
 import type { AuditEntry, AuditProblem } from './read.js';
+import type { AuditEnergy } from './record.js';
 import { classAgainstClass, depth, examples, exceptions, paths } from './report-paths.js';
 import { type AuditSummary, MOST_CLASSES, summarise } from './summary.js';
 
@@ -19,6 +20,8 @@ export interface ReportOptions {
   readonly problems?: readonly AuditProblem[];
   /** PNG or JPEG of the items whose inputs are at hand, as data URIs, by input hash; for the examples. */
   readonly thumbnails?: ReadonlyMap<string, string>;
+  /** What an item took of the processor both ways, where the log says. */
+  readonly energy?: AuditEnergy | null;
 }
 
 const PROBLEMS = 10;
@@ -35,6 +38,7 @@ export async function renderAuditReport(
   const { header } = summary;
   const sections = await Promise.all([
     overTime(summary),
+    energyOf(options),
     byBlock(summary),
     gateScores(summary),
     byClass(summary),
@@ -109,6 +113,31 @@ async function overTime({ slices, latencySaved }: AuditSummary): Promise<Section
     title: 'Over time',
     lead: `The stream in ${slices.length} slices of equal count, oldest on the left.`,
     body: renderGroup(charts),
+  };
+}
+
+/** Without the counters, CPU time stands alone and is called so. */
+function energyOf({ energy }: ReportOptions): Section | undefined {
+  if (!energy) return undefined;
+  const row = (what: string, { full, skip }: { full: number; skip: number }, scale: number) => [
+    what,
+    (scale * full).toPrecision(4),
+    (scale * skip).toPrecision(4),
+    full > 0 ? percent(1 - skip / full) : '',
+  ];
+  const { items, joules, cpuSeconds } = energy;
+  const rows = [
+    ...(joules ? [row('energy of the processor, mJ per item', joules, 1000)] : []),
+    row('CPU time, ms per item', cpuSeconds, 1000),
+  ];
+  return {
+    title: joules ? 'Energy' : 'CPU time',
+    lead:
+      `Measured over ${whole(items)} items each way, in turns. ` +
+      (joules
+        ? 'Energy is that of all processor packages, whatever else ran on them.'
+        : "The energy counters of the processor couldn't be read: CPU seconds of the process stand in their place."),
+    body: renderTable(['', '#in full', '#with skipping', '#saved'], rows),
   };
 }
 

@@ -8,6 +8,19 @@ export interface Effort {
   readonly joules: number | null;
 }
 
+/** What one item takes with every block run and with skipping. */
+export interface EnergyReport {
+  /** Items that ran in each mode. */
+  readonly items: number;
+  readonly cpuSeconds: { readonly full: number; readonly skip: number };
+  /** Of all processor packages, whatever else runs on them; null where their counters can't be read. */
+  readonly joules: { readonly full: number; readonly skip: number } | null;
+}
+
+const ROUNDS = 5;
+/** After so long no further round is begun. */
+const LONGEST_MS = 10_000;
+
 interface Counter {
   readonly file: string;
   /** Microjoules at which it begins again from 0. */
@@ -44,6 +57,37 @@ export class EnergyMeter {
   #read(): number[] {
     return this.#counters.map(({ file }) => readNumber(file));
   }
+}
+
+/**
+ * Measures stretches of items in both modes. The modes take turns, so that what else runs here falls on both.
+ * @param items of one stretch, at least 1
+ * @param run runs one stretch; `skip` follows the policy
+ */
+export function measureEnergy(
+  items: number,
+  run: (mode: 'full' | 'skip') => void,
+  meter: Pick<EnergyMeter, 'start'> = new EnergyMeter(),
+): EnergyReport {
+  const spent = { full: { cpuSeconds: 0, joules: 0 }, skip: { cpuSeconds: 0, joules: 0 } };
+  let readable = true;
+  let rounds = 0;
+  const begin = performance.now();
+  do {
+    for (const mode of ['full', 'skip'] as const) {
+      const stop = meter.start();
+      run(mode);
+      const { cpuSeconds, joules } = stop();
+      spent[mode].cpuSeconds += cpuSeconds;
+      spent[mode].joules += joules ?? 0;
+      readable &&= joules !== null;
+    }
+  } while (++rounds < ROUNDS && performance.now() - begin < LONGEST_MS);
+  const each = (what: 'cpuSeconds' | 'joules') => ({
+    full: spent.full[what] / (items * rounds),
+    skip: spent.skip[what] / (items * rounds),
+  });
+  return { items: items * rounds, cpuSeconds: each('cpuSeconds'), joules: readable ? each('joules') : null };
 }
 
 /** Zones called intel-rapl:N are whole packages; their parts, intel-rapl:N:M, would count twice. */

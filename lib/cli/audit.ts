@@ -2,6 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { hashItem } from '../audit/log.js';
 import { type AuditEntry, readAudit } from '../audit/read.js';
+import type { AuditEnergy } from '../audit/record.js';
 import { renderAuditReport } from '../audit/report.js';
 import { type AuditSummary, depthOf, summarise } from '../audit/summary.js';
 import { openDataset, takeEvenly } from '../data/dataset.js';
@@ -32,15 +33,15 @@ export function addAuditCommand(program: Command, io: Io): void {
 }
 
 async function audit(path: string, options: AuditOptions, io: Io): Promise<void> {
-  const { entries, problems } = await readAudit(path);
+  const { entries, problems, energy } = await readAudit(path);
   noteProblems(path, problems, io);
   if (entries.length === 0) throw new ResidualSkipError('INVALID_DATA', `${path} holds no item yet`);
   const summary = summarise(entries);
   if (options.output) {
     const thumbnails = options.data ? await thumbnailsOf(entries, options, io) : undefined;
-    await write(options.output, await renderAuditReport(entries, { problems, thumbnails }));
+    await write(options.output, await renderAuditReport(entries, { problems, thumbnails, energy }));
   }
-  if (options.json) io.out(`${JSON.stringify(publicSummary(summary, problems.length), null, 2)}\n`);
+  if (options.json) io.out(`${JSON.stringify(publicSummary(summary, energy, problems.length), null, 2)}\n`);
   else io.out(draw(path, summary, options.output, io));
 }
 
@@ -90,7 +91,7 @@ async function thumbnailsOf(
   return found;
 }
 
-function publicSummary(summary: AuditSummary, problems: number) {
+function publicSummary(summary: AuditSummary, energy: AuditEnergy | null, problems: number) {
   const { items, from, to, blocksSkipped, layersSkipped, multiplyAddsSkipped, reasons } = summary;
   return {
     items,
@@ -105,6 +106,7 @@ function publicSummary(summary: AuditSummary, problems: number) {
     classes: summary.classes,
     depths: summary.depths,
     reasons,
+    energy: energy && { items: energy.items, cpuSeconds: energy.cpuSeconds, joules: energy.joules },
     problems,
   };
 }

@@ -1,3 +1,4 @@
+import { type EnergyReport, measureEnergy } from '../bench/energy.js';
 import type { RawImage } from '../data/image.js';
 import { findModel } from '../data/model-files.js';
 import { prefetch } from '../data/prefetch.js';
@@ -22,6 +23,8 @@ export interface Classification {
 /** Pairs of runs before the first that is timed, and the time after which no further one is begun. */
 const WARM_UP_PAIRS = 50;
 const WARM_UP_MS = 200;
+/** Items that stretches whose energy is measured consist of, at most. */
+export const MOST_MEASURED = 100;
 
 /** A model that takes one image and gives one score per class, with its preprocessing and labels. */
 export class Classifier {
@@ -124,6 +127,13 @@ export class Classifier {
       this.time(tensor, 'full');
       this.time(tensor, 'skip');
     }
+  }
+
+  /** What one item takes of the processor, over stretches of all `tensors`; observers of the session see these runs. */
+  measureEnergy(tensors: readonly Tensor[]): EnergyReport {
+    return measureEnergy(tensors.length, (mode) => {
+      for (const tensor of tensors) this.time(tensor, mode);
+    });
   }
 
   release(): Promise<void> {

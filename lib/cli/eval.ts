@@ -1,9 +1,9 @@
 import type { Command } from 'commander';
-import { EnergyMeter } from '../bench/energy.js';
+import type { EnergyReport } from '../bench/energy.js';
 import { openDataset, takeEvenly } from '../data/dataset.js';
 import { argMax } from '../skip/scores.js';
 import type { Tensor } from '../tensor.js';
-import { Classifier } from './classifier.js';
+import { Classifier, MOST_MEASURED } from './classifier.js';
 import { type Io, paint, startProgress } from './io.js';
 import { addEngineOptions, type EngineOptions, positiveInteger } from './options.js';
 import { type Latency, latencyOf, type PairedChange, pairedChange } from './statistics.js';
@@ -34,21 +34,9 @@ export interface EvalReport {
   /** 1 - skip.p50 / full.p50. */
   readonly latencyReduction: number;
   readonly accuracyChange: PairedChange;
-  /** Of one item. */
+  /** Measured apart from the latency, over runs of one mode in a row. */
   readonly energy: EnergyReport;
 }
-
-/** Measured apart from the latency, over runs of one mode in a row. */
-export interface EnergyReport {
-  readonly items: number;
-  readonly cpuSeconds: { readonly full: number; readonly skip: number };
-  /** Of all processor packages, whatever else runs on them; null where their counters can't be read. */
-  readonly joules: { readonly full: number; readonly skip: number } | null;
-}
-
-/** Items whose energy is measured, and how often. */
-const ENERGY_ITEMS = 100;
-const ENERGY_ROUNDS = 5;
 
 export function addEvalCommand(program: Command, io: Io): void {
   addEngineOptions(
@@ -83,6 +71,7 @@ async function measure(classifier: Classifier, options: EvalOptions, io: Io): Pr
   const chosen = takeEvenly(samples, options.limit ?? samples.length);
   const tally = new Tally();
   const measured: Tensor[] = [];
+  const every = Math.ceil(chosen.length / MOST_MEASURED);
   const progress = startProgress(io, chosen.length, 'Evaluating', options.json !== true);
   try {
     for await (const { image, tensor } of classifier.prepare(chosen)) {
@@ -94,41 +83,18 @@ async function measure(classifier: Classifier, options: EvalOptions, io: Io): Pr
         [order[0]]: classifier.time(tensor, order[0]),
         [order[1]]: classifier.time(tensor, order[1]),
       };
+      if (tally.items % every === 0) measured.push(tensor);
       tally.add(image.label, timed.full!, timed.skip!, {
         blocks: trace.blocks.filter(({ ran }) => !ran).length / Math.max(1, trace.blocks.length),
         layers: trace.layersSkipped / Math.max(1, layers),
         multiplyAdds: trace.multiplyAddsSkipped / Math.max(1, multiplyAdds),
       });
-      if (measured.length < ENERGY_ITEMS) measured.push(tensor);
       progress.advance();
     }
   } finally {
     progress.stop();
   }
-  return { ...tally.report(), energy: measureEnergy(classifier, measured) };
-}
-
-/** The two modes take turns, so that what else runs here falls on both. */
-function measureEnergy(classifier: Classifier, tensors: readonly Tensor[]): EnergyReport {
-  const meter = new EnergyMeter();
-  const spent = { full: { cpuSeconds: 0, joules: 0 }, skip: { cpuSeconds: 0, joules: 0 } };
-  let readable = true;
-  for (let round = 0; round < ENERGY_ROUNDS; round++) {
-    for (const mode of ['full', 'skip'] as const) {
-      const stop = meter.start();
-      for (const tensor of tensors) classifier.time(tensor, mode);
-      const { cpuSeconds, joules } = stop();
-      spent[mode].cpuSeconds += cpuSeconds;
-      spent[mode].joules += joules ?? 0;
-      readable &&= joules !== null;
-    }
-  }
-  const items = tensors.length * ENERGY_ROUNDS;
-  const each = (what: 'cpuSeconds' | 'joules') => ({
-    full: spent.full[what] / items,
-    skip: spent.skip[what] / items,
-  });
-  return { items, cpuSeconds: each('cpuSeconds'), joules: readable ? each('joules') : null };
+  return { ...tally.report(), energy: classifier.measureEnergy(measured) };
 }
 
 interface Timed {

@@ -1,7 +1,9 @@
 import type { Command } from 'commander';
 import { type AuditLog, auditLog } from '../audit/log.js';
-import { openDataset, takeEvenly } from '../data/dataset.js';
-import { Classifier } from './classifier.js';
+import type { EnergyReport } from '../bench/energy.js';
+import { openDataset, type Sample, takeEvenly } from '../data/dataset.js';
+import type { Tensor } from '../tensor.js';
+import { Classifier, MOST_MEASURED } from './classifier.js';
 import { type Io, startProgress } from './io.js';
 import { addEngineOptions, type EngineOptions, positiveInteger } from './options.js';
 import { plural } from './table.js';
@@ -13,7 +15,7 @@ interface RecordOptions extends EngineOptions {
   readonly json?: boolean;
 }
 
-/** One item in so many is also timed in full, so that the report can tell the latency saved. */
+/** One item in so many is also timed in full, and measured, so that the report can tell what is saved. */
 const TIMED_EVERY = 10;
 
 export function addRecordCommand(program: Command, io: Io): void {
@@ -30,14 +32,14 @@ export function addRecordCommand(program: Command, io: Io): void {
 
 async function record(model: string, options: RecordOptions, io: Io): Promise<void> {
   const { output: path } = options;
+  const { chosen, energy } = await measure(model, options, io);
   let log: AuditLog | undefined;
-  const classifier = await Classifier.open(model, options, io, (labels) => {
+  // What there is to note about the model was said when it was measured.
+  const classifier = await Classifier.open(model, options, { ...io, err: () => {} }, (labels) => {
     log = auditLog({ path, labels });
     return [log];
   });
   try {
-    const { samples } = await openDataset(options.data, classifier.labels);
-    const chosen = takeEvenly(samples, options.limit ?? samples.length);
     const progress = startProgress(io, chosen.length, 'Recording', options.json !== true);
     try {
       let items = 0;
@@ -47,6 +49,7 @@ async function record(model: string, options: RecordOptions, io: Io): Promise<vo
         if (items++ % TIMED_EVERY === 0) await log?.timeFull(feeds);
         progress.advance();
       }
+      log?.recordEnergy(energy);
     } finally {
       progress.stop();
     }
@@ -60,4 +63,24 @@ async function record(model: string, options: RecordOptions, io: Io): Promise<vo
       ? `${JSON.stringify({ path, ...stats })}\n`
       : `${path}: ${plural(stats.written, 'item')}${lost}\n`,
   );
+}
+
+/** The items to record, and what some of them take: in a session of its own, so that the log neither shows nor slows these runs. */
+async function measure(
+  model: string,
+  options: RecordOptions,
+  io: Io,
+): Promise<{ chosen: readonly Sample[]; energy: EnergyReport }> {
+  const classifier = await Classifier.open(model, options, io);
+  try {
+    const { samples } = await openDataset(options.data, classifier.labels);
+    const chosen = takeEvenly(samples, options.limit ?? samples.length);
+    const measured = takeEvenly(chosen, Math.min(MOST_MEASURED, Math.ceil(chosen.length / TIMED_EVERY)));
+    const tensors: Tensor[] = [];
+    for await (const { tensor } of classifier.prepare(measured)) tensors.push(tensor);
+    classifier.warmUp(tensors[0]!);
+    return { chosen, energy: classifier.measureEnergy(tensors) };
+  } finally {
+    await classifier.release();
+  }
 }

@@ -44,6 +44,11 @@ async function writeTrace(): Promise<void> {
     log.onRun(randomRun(context, random, i));
     if (i % 100 === 0) await log.timeFull({});
   }
+  log.recordEnergy({
+    items: 500,
+    cpuSeconds: { full: 0.002, skip: 0.0015 },
+    joules: { full: 0.04, skip: 0.025 },
+  });
   await log.onRelease();
 }
 
@@ -69,6 +74,7 @@ describeBuilt(`the report of ${ITEMS} items`, () => {
     const titles = [...html.matchAll(/<h2>(.*?)<\/h2>/g)].map(([, title]) => title);
     expect(titles).toEqual([
       'Over time',
+      'Energy',
       'Skip rate by block',
       'Gate scores',
       'By class and block',
@@ -91,6 +97,9 @@ describeBuilt(`the report of ${ITEMS} items`, () => {
       'confidence against depth',
       expect.stringContaining('skip rates of'),
     ]);
+    expect(html).toContain(
+      '<td>energy of the processor, mJ per item</td><td class="n">40.00</td><td class="n">25.00</td><td class="n">37.5 %</td>',
+    );
     expect(html).toContain('every line continues the one before it');
     expect(html).toContain('night &amp; day');
   });

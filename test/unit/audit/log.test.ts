@@ -73,6 +73,30 @@ test('every line follows the published schema', async () => {
   expect(entry!.fullMilliseconds).toBeGreaterThanOrEqual(0);
 });
 
+test('a measurement of energy is read back; one of another policy does not stand for this one', async () => {
+  const energy = { items: 500, cpuSeconds: { full: 0.002, skip: 0.001 }, joules: { full: 0.05, skip: 0.03 } };
+  const log = auditLog({ path });
+  log.recordEnergy(energy);
+  const context = runContext();
+  log.onRun(runEvent(context, [[1, 1, 1]]));
+  log.recordEnergy(energy);
+  log.onRun(runEvent({ ...context, threads: 2 }, [[1, 1, 1]]));
+  await log.onRelease();
+  const read = await readAudit(path);
+  expect(read.problems).toEqual([]);
+  expect(read.energy).toMatchObject(energy);
+  const types = readFileSync(path, 'utf8')
+    .trimEnd()
+    .split('\n')
+    .map((line) => auditLineSchema.parse(JSON.parse(line)).type);
+  expect(types).toEqual(['header', 'item', 'energy', 'header', 'item']);
+
+  const other = auditLog({ path });
+  other.onRun(runEvent({ ...context, policySha256: 'c'.repeat(64) }, [[1, 1, 1]]));
+  await other.onRelease();
+  expect((await readAudit(path)).energy).toBeNull();
+});
+
 test('a time in full needs an item before it', async () => {
   const log = auditLog({ path });
   await expect(log.timeFull({})).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });

@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { EnergyMeter } from '../../../lib/bench/energy.js';
+import { type Effort, EnergyMeter, measureEnergy } from '../../../lib/bench/energy.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 
 afterAll(removeFolders);
@@ -29,4 +29,49 @@ test.each([
   const { cpuSeconds, joules } = stop();
   expect(joules).toBeNull();
   expect(cpuSeconds).toBeGreaterThanOrEqual(0.02);
+});
+
+/** A meter on which an item takes 2 ms and 3 J in full, half of that with skipping. */
+function fakeMeter(readable: (round: number) => boolean) {
+  let spent = 0;
+  let starts = 0;
+  return {
+    spend: (mode: 'full' | 'skip') => {
+      spent += mode === 'full' ? 2 : 1;
+    },
+    start: () => {
+      const before = spent;
+      const round = starts++;
+      return (): Effort => ({
+        cpuSeconds: (spent - before) / 1000,
+        joules: readable(round) ? 1.5 * (spent - before) : null,
+      });
+    },
+  };
+}
+
+test('modes take turns, and what is reported is of one item', () => {
+  const meter = fakeMeter(() => true);
+  const modes: string[] = [];
+  const report = measureEnergy(
+    4,
+    (mode) => {
+      modes.push(mode);
+      for (let i = 0; i < 4; i++) meter.spend(mode);
+    },
+    meter,
+  );
+  expect(modes.slice(0, 4)).toEqual(['full', 'skip', 'full', 'skip']);
+  expect(report.items).toBe(2 * modes.length);
+  expect(report.cpuSeconds.full).toBeCloseTo(0.002, 9);
+  expect(report.cpuSeconds.skip).toBeCloseTo(0.001, 9);
+  expect(report.joules!.full).toBeCloseTo(3, 9);
+  expect(report.joules!.skip).toBeCloseTo(1.5, 9);
+});
+
+test('counters that fail in between give no joules', () => {
+  const meter = fakeMeter((round) => round !== 3);
+  const report = measureEnergy(1, meter.spend, meter);
+  expect(report.joules).toBeNull();
+  expect(report.cpuSeconds.full).toBeCloseTo(0.002, 9);
 });
