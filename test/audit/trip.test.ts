@@ -11,8 +11,8 @@ import { withSession } from '../helpers/sessions.js';
 afterAll(removeFolders);
 
 const head = (outputs: number, seed: number) => ({
-  weight: randomFloats(outputs * 32, seed),
-  bias: new Float32Array(outputs),
+  features: 'mean' as const,
+  layers: [{ weight: randomFloats(outputs * 32, seed), bias: new Float32Array(outputs) }],
 });
 /** Heads that know nothing, as `calibrate` writes heads: they change answers all the time. */
 const policy: SkipPolicy = {
