@@ -13,6 +13,7 @@ import {
   overrideDimensions,
 } from './feeds.js';
 import { allocateOutputs, collectOutputs, type Fetches, type FetchMap, parseFetches } from './fetches.js';
+import { idle } from './idle.js';
 import { InputCopies } from './input-copies.js';
 import {
   type BlockInfo,
@@ -45,6 +46,9 @@ import { buildTrace, type SkipTrace } from './skip/trace.js';
 import { checkSource, type ModelSource } from './source.js';
 import { type Specialization, Specializations } from './specializations.js';
 import { guardedItems, verificationOf } from './verification.js';
+
+/** How long a run of low priority lets others go first: a session that is never idle is to be watched too. */
+const PATIENCE_MS = 250;
 
 /** What a run with `{ trace: true }` returns. */
 export interface TracedRun {
@@ -279,7 +283,8 @@ export class InferenceSession {
 
   #attach(): void {
     const control = {
-      runFull: (feeds: TensorMap) => this.#runUnseen(feeds),
+      profile: this.#policy.expected?.scores,
+      runFull: (feeds: TensorMap, priority?: 'low') => this.#runUnseen(feeds, priority),
       setFullDepth: (on: boolean) => {
         this.#fullDepth = on;
       },
@@ -288,7 +293,8 @@ export class InferenceSession {
   }
 
   /** For observers: every block runs, and no observer sees it. */
-  async #runUnseen(feeds: TensorMap): Promise<TensorMap> {
+  async #runUnseen(feeds: TensorMap, priority?: 'low'): Promise<TensorMap> {
+    if (priority === 'low') await idle(this.#running, PATIENCE_MS);
     const { fetches } = parseFetches(this.#model, undefined, undefined);
     const bound = this.#bind(feeds, { policy: 'full' });
     const full = await this.#track(this.#programs.get(bound.feeds.binding, bound.applied));

@@ -1,11 +1,12 @@
 import { EventEmitter } from 'node:events';
 import { z } from 'zod';
 import type { RunEvent, RunObserver, SessionControl, TensorMap } from '../skip/observer.js';
+import { profileOf, profileSchema, type ScoreProfiles } from '../skip/profile.js';
 import { argMax } from '../skip/scores.js';
 import { Tensor } from '../tensor.js';
 import { parseStrict } from '../validation.js';
 import { RateMonitor } from './confidence.js';
-import { PSI_DRIFT, populationStability, profileOf, type ScoreProfile } from './drift.js';
+import { PSI_DRIFT, populationStability } from './drift.js';
 
 export interface WatchOptions {
   /** Fraction of the items that is also run in full, in the background; 0.01 when left out. */
@@ -16,8 +17,11 @@ export interface WatchOptions {
   confidence?: number;
   /** `full` (when left out): the session runs every block from then on. `warn`: only the event. */
   onTrip?: 'full' | 'warn';
-  /** Scores to compare with, by block; the first `window` items of the stream when left out. */
-  profile?: { readonly [block: string]: ScoreProfile };
+  /**
+   * Scores to compare with, by block. When left out, those that the session's policy was calibrated with, or else the
+   * first `window` items of the stream.
+   */
+  profile?: ScoreProfiles;
   /** Items in one window of drift detection; 500 when left out. */
   window?: number;
 }
@@ -57,12 +61,7 @@ const optionsSchema = z.strictObject({
   maxDisagreement: share.optional(),
   confidence: share.optional(),
   onTrip: z.enum(['full', 'warn']).optional(),
-  profile: z
-    .record(
-      z.string(),
-      z.strictObject({ edges: z.array(z.number()), shares: z.array(z.number()), skipRate: z.number() }),
-    )
-    .optional(),
+  profile: z.record(z.string(), profileSchema).optional(),
   window: z.int().min(50).optional(),
 });
 
@@ -73,7 +72,7 @@ const MOST_WAITING = 16;
 export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
   readonly #options: Required<Omit<WatchOptions, 'profile'>>;
   readonly #monitor: RateMonitor;
-  #profile: { readonly [block: string]: ScoreProfile } | undefined;
+  #profile: ScoreProfiles | undefined;
   #control: SessionControl | undefined;
   #scores: Map<string, { scores: number[]; skipped: number }> = new Map();
   #seen = 0;
@@ -106,6 +105,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
 
   onAttach(control: SessionControl): void {
     this.#control = control;
+    this.#profile ??= control.profile;
   }
 
   onRun({ trace, inputs, outputs }: RunEvent): void {
@@ -161,10 +161,11 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
   async #check(feeds: TensorMap, answer: number): Promise<void> {
     try {
       if (!this.#control) return;
-      const full = await this.#control.runFull(feeds);
+      const full = await this.#control.runFull(feeds, 'low');
       this.observe(answerOf(full) !== answer);
     } catch {
-      this.#failures++;
+      // A session that is being released runs nothing more.
+      if (this.#control) this.#failures++;
     } finally {
       this.#waiting--;
     }

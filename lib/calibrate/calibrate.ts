@@ -89,7 +89,7 @@ export async function calibrate(
     for (const { heads } of worth) results.push(await judge.measure(heads, certify));
     const inputs = certify.items.map(({ input }) => input);
     const settings = results.map(
-      ({ byItem, ...rest }, i): SettingResult => ({
+      ({ byItem, profiles: _, ...rest }, i): SettingResult => ({
         price: worth[i]!.price,
         ...rest,
         ...certificateOf(byItem.losses, rule, grouping),
@@ -128,6 +128,7 @@ export async function calibrate(
           blocksSkipped: result?.blocksSkipped ?? 0,
           latencyReduction: latency ? latencyReduction(latency) : 0,
           ...(latency && { latency }),
+          ...(result && { scores: result.profiles }),
         },
       },
       settings,

@@ -10,6 +10,8 @@ export interface Outcome {
   readonly outputs: readonly Float32Array[];
   /** One for each block: 1 ran, 0 skipped. */
   readonly ran: Uint8Array;
+  /** Of each block's gate; NaN where none was asked. */
+  readonly scores: Float32Array;
 }
 
 /** Items in one call of the backend. */
@@ -68,11 +70,12 @@ export class Evaluator {
     );
     const blocks = program.blocks.length;
     const ran = new Uint8Array(count * blocks);
-    const scores = new Float32Array(count * blocks);
+    const scores = new Float32Array(count * blocks).fill(Number.NaN);
     await this.#compiled.run({ items: count, inputs: [input], outputs, policy, ran, scores });
     return items.map((_, i) => ({
       outputs: outputs.map((data, k) => (data as Float32Array).slice(i * sizes[k]!, (i + 1) * sizes[k]!)),
       ran: ran.slice(i * blocks, (i + 1) * blocks),
+      scores: scores.slice(i * blocks, (i + 1) * blocks),
     }));
   }
 }

@@ -4,10 +4,11 @@ import type { Program } from '../model/program.js';
 import { attachHeads, exitOf, type Heads } from '../skip/attach.js';
 import { isGuarded, type ResolvedGuard } from '../skip/guards.js';
 import { BlockMode } from '../skip/mode.js';
+import { profileOf, type ScoreProfiles } from '../skip/profile.js';
 import type { Metric } from '../skip/promise.js';
 import { probabilities } from '../skip/scores.js';
 import type { CalibrationItem } from './calibration.js';
-import { Evaluator, runAll } from './evaluator.js';
+import { Evaluator, type Outcome, runAll } from './evaluator.js';
 import { answerOf } from './levers.js';
 
 /** @throws ResidualSkipError INVALID_DATA when the network answers NaN */
@@ -47,6 +48,8 @@ export interface Measured {
   readonly blocksSkipped: number;
   readonly exits: Readonly<Record<string, number>>;
   readonly skips: Readonly<Record<string, number>>;
+  /** Of the blocks with a gate that was asked. */
+  readonly profiles: ScoreProfiles;
 }
 
 /** Runs settings as they will be run, guards included, and counts what breaks the rule. */
@@ -106,6 +109,7 @@ export class Judge {
       risk: mean(losses),
       multiplyAddsSkipped: Math.max(0, mean(saved)),
       blocksSkipped: mean(ran.map((row) => row.filter((r) => r === 0).length / row.length)),
+      profiles: profilesOf(program, outcomes, ran),
       exits: Object.fromEntries(
         exits.map(({ after }) => [after, rate((item) => left[item]?.after === after)]),
       ),
@@ -137,6 +141,22 @@ export class Judge {
       evaluator.release();
     }
   }
+}
+
+/** @param ran for each item and block, what came of it in the end */
+function profilesOf(
+  { blocks }: Program,
+  outcomes: readonly Outcome[],
+  ran: readonly ArrayLike<number>[],
+): ScoreProfiles {
+  const profiles = blocks.flatMap(({ name }, block) => {
+    const asked = outcomes.flatMap(({ scores }, item) => (Number.isNaN(scores[block]!) ? [] : [item]));
+    if (asked.length === 0) return [];
+    const skipped = asked.filter((item) => ran[item]![block] === 0).length;
+    const scores = asked.map((item) => outcomes[item]!.scores[block]!);
+    return [[name, profileOf(scores, skipped / asked.length)] as const];
+  });
+  return Object.fromEntries(profiles);
 }
 
 /** Of the probabilities that two rows of class scores stand for: half the sum of their differences, in [0, 1]. */

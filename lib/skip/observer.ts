@@ -1,5 +1,6 @@
 import type { BlockInfo } from '../metadata.js';
 import type { Tensor } from '../tensor.js';
+import type { ScoreProfiles } from './profile.js';
 import type { SkipTrace } from './trace.js';
 
 /** Tensors by the name of an input or output. */
@@ -41,8 +42,13 @@ export interface RunEvent {
 
 /** What an observer may ask of its session. */
 export interface SessionControl {
-  /** Runs every block on `feeds`; no observer sees this run. */
-  runFull(feeds: TensorMap): Promise<TensorMap>;
+  /** What gates' scores were when the session's policy was calibrated, where its file says. */
+  readonly profile?: ScoreProfiles;
+  /**
+   * Runs every block on `feeds`; no observer sees this run. With the priority `low` it lets the runs of others go first,
+   * for a quarter of a second at most.
+   */
+  runFull(feeds: TensorMap, priority?: 'low'): Promise<TensorMap>;
   /** While on, every block of every run is run, whatever the policy; traces give the reason `tripped`. */
   setFullDepth(on: boolean): void;
 }

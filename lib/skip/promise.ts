@@ -1,5 +1,6 @@
 /** What a calibrated policy promises, and what it rests on; see lib/calibrate. */
 import { z } from 'zod';
+import { profileSchema } from './profile.js';
 
 const fraction = z.number().min(0).max(1);
 
@@ -80,6 +81,9 @@ export const expectedSchema = z
       .nullable()
       .meta({ description: '1 - median with the policy / median in full.' }),
     latency: latencySchema.optional(),
+    scores: z.record(z.string(), profileSchema).optional().meta({
+      description: "Of each block's gate, by the block's name; watch() compares later scores with them.",
+    }),
   })
   .meta({ description: 'Measured on the items that certified the policy.' });
 

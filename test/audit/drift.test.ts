@@ -75,3 +75,23 @@ test.each([
   expect(drifts).toHaveLength(2);
   for (const blocks of drifts) for (const { psi } of blocks) expect(psi).toBeGreaterThan(0.25);
 });
+
+test("scores are compared with the policy's own from the first window on, unless watch was given others", async () => {
+  const low = { edges: [-1e6], shares: [1, 0], skipRate: 1 };
+  const expected = { multiplyAddsSkipped: 0.3, blocksSkipped: 0.3, latencyReduction: null };
+  const policy = { blocks: {}, expected: { ...expected, scores: { block1: low } } };
+  const input = await network.images();
+  const driftsOf = async (profile?: { block1: typeof low }) => {
+    const monitor = watch({ shadow: 0, window: 60, profile });
+    await withSession(network.model, { policy, observers: [monitor] }, async (session) => {
+      for (let i = 0; i < 3; i++) await session.run({ input });
+    });
+    return monitor.stats().watch.drift;
+  };
+  const [drift, none] = await driftsOf();
+  expect(none).toBeUndefined();
+  expect(drift).toMatchObject({ block: 'block1', expectedSkipRate: 1 });
+  expect(drift!.psi).toBeGreaterThan(1);
+  const [given] = await driftsOf({ block1: { ...low, shares: [0, 1] } });
+  expect(given!.psi).toBeLessThan(0.25);
+});

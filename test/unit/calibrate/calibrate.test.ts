@@ -11,6 +11,7 @@ import { Growth } from '../../../lib/model/grow.js';
 import { loadModel } from '../../../lib/model/load.js';
 import { compileModel } from '../../../lib/model/lower.js';
 import type { Program } from '../../../lib/model/program.js';
+import { profileOf } from '../../../lib/skip/profile.js';
 import { Network } from '../../helpers/networks.js';
 import { uniform } from '../../helpers/random.js';
 
@@ -80,6 +81,15 @@ describe('calibration of the plain network', () => {
       expect(a.filter((answer, i) => answer !== b[i])).toHaveLength(promise!.events);
       const skipped = trace.items.reduce((sum, item) => sum + item.multiplyAddsSkipped, 0);
       expect(skipped / certify.length / trace.multiplyAdds).toBeCloseTo(expected!.multiplyAddsSkipped, 9);
+      for (const { name, index } of session.blocks) {
+        const asked = trace.items.map(({ blocks }) => blocks[index]!).filter(({ score }) => score !== null);
+        const skipRate = asked.filter(({ ran }) => !ran).length / asked.length;
+        const profile = profileOf(
+          asked.map(({ score }) => score!),
+          skipRate,
+        );
+        expect(expected!.scores![name]).toEqual(asked.length > 0 ? profile : undefined);
+      }
       for (const item of trace.items) {
         const taken = item.exits.filter((exit) => exit.taken);
         expect(taken.length).toBeLessThanOrEqual(1);

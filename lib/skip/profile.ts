@@ -1,0 +1,50 @@
+/** What gates' scores looked like on some data: quantile bins, which later scores are compared with. */
+import { z } from 'zod';
+
+/** Of equal frequency in the reference. */
+const BINS = 10;
+
+const fraction = z.number().min(0).max(1);
+
+export const profileSchema = z
+  .strictObject({
+    edges: z
+      .array(z.number())
+      .meta({ description: 'Increasing cut points: deciles, fewer where scores repeat.' }),
+    shares: z
+      .array(fraction)
+      .meta({ description: 'Of the items, in each of the bins; one more than edges.' }),
+    skipRate: fraction.meta({
+      description: 'Of the items whose gate was asked, those that skipped the block.',
+    }),
+  })
+  .refine(({ edges, shares }) => shares.length === edges.length + 1, {
+    error: 'expected one share more than edges',
+  });
+
+/** What a block's scores looked like when the policy was made. */
+export type ScoreProfile = z.infer<typeof profileSchema>;
+/** By the names of blocks. */
+export type ScoreProfiles = { readonly [block: string]: ScoreProfile };
+
+/** @param scores of the items whose gate was asked @param skipRate fraction of them that skipped the block */
+export function profileOf(scores: readonly number[], skipRate: number): ScoreProfile {
+  const sorted = [...scores].sort((a, b) => a - b);
+  const cuts = Array.from(
+    { length: BINS - 1 },
+    (_, i) => sorted[Math.floor(((i + 1) * sorted.length) / BINS)]!,
+  );
+  const edges = [...new Set(cuts)].filter((edge) => Number.isFinite(edge));
+  return { edges, shares: shareOut(scores, edges), skipRate };
+}
+
+/** Fraction of `scores` in each of the edges.length + 1 bins. */
+export function shareOut(scores: readonly number[], edges: readonly number[]): number[] {
+  const counts = new Array<number>(edges.length + 1).fill(0);
+  for (const score of scores) {
+    let bin = 0;
+    while (bin < edges.length && score >= edges[bin]!) bin++;
+    counts[bin]!++;
+  }
+  return counts.map((count) => count / Math.max(1, scores.length));
+}
