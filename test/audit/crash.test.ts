@@ -33,14 +33,18 @@ const plain = (tensors: RunEvent['inputs']) =>
     Object.entries(tensors).map(([name, { type, data, dims }]) => [name, { type, data, dims }]),
   );
 
+/** More than a header and some items, so that every process leaves records, however slow it is. */
+const ENOUGH_BYTES = 8192;
+
 /** Kills a process while it writes to `path`. */
 async function killWhileWriting(runs: string, path: string, random: () => number): Promise<void> {
-  const before = existsSync(path) ? statSync(path).size : 0;
+  const size = () => (existsSync(path) ? statSync(path).size : 0);
+  const before = size();
   const child = spawn(process.execPath, [join(__dirname, 'writer.mjs'), DIST, runs, path], {
     stdio: 'inherit',
   });
   const ended = once(child, 'exit');
-  while (child.exitCode === null && (!existsSync(path) || statSync(path).size <= before)) await sleep(1);
+  while (child.exitCode === null && size() <= before + ENOUGH_BYTES) await sleep(1);
   await sleep(30 * random());
   child.kill('SIGKILL');
   expect(await ended).toEqual([null, 'SIGKILL']);
