@@ -1,58 +1,96 @@
-// What an audit log costs at full rate: runs of a network one after the other, with and without it in turn. Prints the
-// ratio of the medians of the blocks' times, and the CPU time that a run takes more.
-//   node bench/audit-cost.mjs [MODEL [PAIRS]]        (needs `npm run compile`)
+// What an audit log costs at full rate: blocks of runs of a network, one run after the other, with and without it in
+// turn. Prints by how much a run takes longer, as its caller sees it, and how much more CPU time all threads take.
+//   node bench/audit-cost.mjs [MODEL [PAIRS [THREADS]]]        (needs `npm run compile`)
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 const { InferenceSession, Tensor, auditLog } = await import('../dist/esm/index.js');
 
-const [model = 'models/cifar10-resnet32/model.onnx', pairs = '200'] = process.argv.slice(2);
-/** Runs timed together: enough for the log to write in between. */
-const BLOCK = 50;
-const folder = mkdtempSync(join(tmpdir(), 'audit-cost-'));
-const log = auditLog({ path: join(folder, 'trace.ndjson') });
-const sessions = {
-  without: await InferenceSession.create(model, { threads: 1 }),
-  with: await InferenceSession.create(model, { threads: 1, observers: [log] }),
-};
+const [model = 'models/cifar10-resnet32/model.onnx', pairs = '20', threads = '1'] = process.argv.slice(2);
+/** Each round has sessions of its own: where their memory comes to lie changes times by more than the log does. */
+const ROUNDS = 8;
+/** Runs timed together: so many that the log writes what it has several times. */
+const BLOCK = 100;
+/** After each block the log writes the rest, which counts as CPU time, and does not run into the next block. */
+const SETTLE_MS = 20;
+/** `again` is as `without`: what it differs by is chance. */
+const KINDS = ['without', 'with', 'again'];
+
 const images = Array.from({ length: BLOCK }, (_, seed) => {
   const pixels = Float32Array.from({ length: 3 * 32 * 32 }, (_, i) => Math.sin(i * 0.01 * (seed + 1)));
   return { input: new Tensor('float32', pixels, [1, 3, 32, 32]) };
 });
 
-async function time(kind) {
-  const cpu = process.cpuUsage();
-  const start = performance.now();
-  for (const feeds of images) await sessions[kind].run(feeds);
-  const milliseconds = (performance.now() - start) / BLOCK;
-  const { user, system } = process.cpuUsage(cpu);
-  return { milliseconds, cpu: (user + system) / 1000 / BLOCK };
+function quantile(values, q) {
+  return values.toSorted((a, b) => a - b)[Math.floor(q * (values.length - 1))];
 }
 
-const times = { without: [], with: [] };
-for (let pair = -5; pair < Number(pairs); pair++) {
-  for (const kind of pair % 2 === 0 ? ['without', 'with'] : ['with', 'without']) {
-    const timed = await time(kind);
-    if (pair >= 0) times[kind].push(timed);
+async function time(session) {
+  const cpu = process.cpuUsage();
+  const runs = [];
+  const start = performance.now();
+  let before = start;
+  for (const feeds of images) {
+    await session.run(feeds);
+    const now = performance.now();
+    runs.push(now - before);
+    before = now;
   }
+  const mean = (before - start) / BLOCK;
+  await sleep(SETTLE_MS);
+  const { user, system } = process.cpuUsage(cpu);
+  return { mean, median: quantile(runs, 0.5), cpu: (user + system) / 1000 / BLOCK };
 }
-await Promise.all(Object.values(sessions).map((session) => session.release()));
+
+const folder = mkdtempSync(join(tmpdir(), 'audit-cost-'));
+const times = { without: [], with: [], again: [] };
+let [written, lost] = [0, 0];
+for (let round = 0; round < ROUNDS; round++) {
+  const log = auditLog({ path: join(folder, 'trace.ndjson') });
+  const sessions = {};
+  for (let i = 0; i < KINDS.length; i++) {
+    const kind = KINDS[(i + round) % KINDS.length];
+    const observers = kind === 'with' ? [log] : [];
+    sessions[kind] = await InferenceSession.create(model, { threads: Number(threads), observers });
+  }
+  for (let pair = -2; pair < Number(pairs); pair++) {
+    // Every kind comes first, second and last equally often.
+    for (let i = 0; i < KINDS.length; i++) {
+      const kind = KINDS[(i + pair + round + 2) % KINDS.length];
+      const timed = await time(sessions[kind]);
+      if (pair >= 0) times[kind].push(timed);
+    }
+  }
+  await Promise.all(Object.values(sessions).map((session) => session.release()));
+  const stats = log.stats().auditLog;
+  written += stats.written;
+  lost += stats.lost;
+}
 rmSync(folder, { recursive: true });
 
-const quantile = (values, q) => values.sort((a, b) => a - b)[Math.floor(q * (values.length - 1))];
-const ratio = (of) => times.with.map((timed, i) => of(timed) / of(times.without[i]));
-const { written, lost } = log.stats().auditLog;
 for (const [name, of] of [
-  ['wall-clock time', ({ milliseconds }) => milliseconds],
-  ['CPU time', ({ cpu }) => cpu],
+  ['time of a run, mean of a block', 'mean'],
+  ['time of a run, median of a block', 'median'],
+  ['CPU time of all threads', 'cpu'],
 ]) {
-  const ms = (kind) => quantile(times[kind].map(of), 0.5).toFixed(4);
-  const percent = (value) => `${(100 * (value - 1)).toFixed(2)} %`;
-  const [low, middle, high] = [0.25, 0.5, 0.75].map((q) => quantile(ratio(of), q));
+  const compare = (kind) => {
+    const ratios = times[kind].map((timed, i) => timed[of] / times.without[i][of]);
+    // The median of n ratios lies between these two with 95 % confidence (order statistics of the sign test).
+    const margin = Math.min(0.5, 0.98 / Math.sqrt(ratios.length));
+    const [low, middle, high] = [0.5 - margin, 0.5, 0.5 + margin].map(
+      (q) => `${(100 * (quantile(ratios, q) - 1)).toFixed(2)} %`,
+    );
+    return `${middle} (95 %: ${low} to ${high})`;
+  };
+  const ms = (kind) => {
+    const values = times[kind].map((timed) => timed[of]);
+    return quantile(values, 0.5).toFixed(4);
+  };
+  console.log(`${name}: ${ms('without')} ms without, ${ms('with')} ms with the log`);
   console.log(
-    `${name} of a run: ${ms('without')} ms without, ${ms('with')} ms with the log: ` +
-      `${percent(middle)} more (quartiles ${percent(low)} to ${percent(high)})`,
+    `  more with the log: ${compare('with')}; by chance, the same again without: ${compare('again')}`,
   );
 }
 console.log(`${written} items written, ${lost} lost`);

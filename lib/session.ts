@@ -232,10 +232,7 @@ export class InferenceSession {
       await this.#track(full.compiled.run({ ...check.request, signal }));
       check.apply();
     }
-    const result = this.#finish(call, true, performance.now() - start, guarded);
-    // Observers may keep what they were shown.
-    if (this.#observers.length === 0) this.#copies.reuse(call.request.inputs);
-    return result;
+    return this.#finish(call, true, performance.now() - start, guarded);
   }
 
   /** As `run`, on the calling thread, which it blocks: for scripts. */
@@ -360,6 +357,7 @@ export class InferenceSession {
     return guarded.length > 0 ? guarded : undefined;
   }
 
+  /** @param inputsKept whether the inputs are copies of this session */
   #finish(
     call: Call,
     inputsKept: boolean,
@@ -369,7 +367,6 @@ export class InferenceSession {
     const { specialization, request } = call;
     const { program } = specialization;
     const outputs = collectOutputs(program, request, call.fetches);
-    if (!call.trace && this.#observers.length === 0) return outputs;
     const { items } = request;
     const traceOf = once(() =>
       buildTrace(program, {
@@ -379,6 +376,7 @@ export class InferenceSession {
         guarded: new Set(guarded),
       }),
     );
+    let observing: Promise<unknown> | undefined;
     if (this.#observers.length > 0) {
       const context = this.#contexts.of(program, call.policy);
       const event: RunEvent = {
@@ -392,7 +390,12 @@ export class InferenceSession {
           return traceOf();
         },
       };
-      void notify(this.#observers, (observer) => observer.onRun?.(event));
+      observing = notify(this.#observers, (observer) => observer.onRun?.(event));
+    }
+    if (inputsKept && this.#observers.every(({ keepsInputs }) => keepsInputs === false)) {
+      const reuse = () => this.#copies.reuse(request.inputs);
+      if (observing) void observing.then(reuse);
+      else reuse();
     }
     return call.trace ? { outputs, trace: traceOf() } : outputs;
   }

@@ -69,6 +69,7 @@ interface Waiting {
 
 /** An observer that appends what every item did to a file; see auditLog. */
 export class AuditLog implements RunObserver {
+  readonly keepsInputs = false;
   readonly #options: Required<Omit<AuditLogOptions, 'labels'>> & { labels: readonly string[] | null };
   readonly #file: LogFile;
   #control: SessionControl | undefined;
@@ -76,7 +77,8 @@ export class AuditLog implements RunObserver {
   #runs = 0;
   #waiting: Waiting[] = [];
   #waitingBytes = 0;
-  #scheduled = false;
+  /** What waits is encoded in a later turn of the event loop, after which this is resolved. */
+  #later: Promise<void> | undefined;
   #stats = { written: 0, lost: 0, errors: 0, lastError: null as string | null };
   readonly #atExit = () => {
     this.#drain();
@@ -111,8 +113,12 @@ export class AuditLog implements RunObserver {
     this.#control = control;
   }
 
-  /** Copies what must be kept; hashing, encoding and writing follow once the event loop has a turn free. */
-  onRun(event: RunEvent): void {
+  /**
+   * Keeps what is needed; hashing, encoding and writing follow once the event loop has a turn free, which is while
+   * the next run is under way.
+   * @returns when `event.inputs` are no longer needed
+   */
+  onRun(event: RunEvent): Promise<void> | undefined {
     const { inputs, inputsKept, outputs, items } = event;
     const run = this.#runs++;
     const time = Date.now();
@@ -126,10 +132,8 @@ export class AuditLog implements RunObserver {
       // Synchronous runs leave the event loop no turn.
       if (this.#waitingBytes > MOST_WAITING_BYTES) this.#drain();
     }
-    if (!this.#scheduled && this.#waiting.length > 0) {
-      this.#scheduled = true;
-      setImmediate(() => this.#drain());
-    }
+    if (this.#waiting.length > 0) this.#later ??= this.#drainLater();
+    return this.#later;
   }
 
   /**
@@ -171,8 +175,17 @@ export class AuditLog implements RunObserver {
     await this.#file.close();
   }
 
+  #drainLater(): Promise<void> {
+    return new Promise((resolve) => {
+      setImmediate(() => {
+        this.#later = undefined;
+        this.#drain();
+        resolve();
+      });
+    });
+  }
+
   #drain(): void {
-    this.#scheduled = false;
     const batch = this.#waiting;
     this.#waiting = [];
     this.#waitingBytes = 0;

@@ -70,6 +70,7 @@ const MOST_WAITING = 16;
 
 /** An observer that checks skipped answers against full ones; see watch. */
 export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
+  readonly keepsInputs = false;
   readonly #options: Required<Omit<WatchOptions, 'profile'>>;
   readonly #monitor: RateMonitor;
   #profile: ScoreProfiles | undefined;

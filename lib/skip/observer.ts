@@ -55,8 +55,14 @@ export interface SessionControl {
 
 /** Sees every run of a session. What it throws becomes a process warning and never reaches the caller of `run`. */
 export interface RunObserver {
+  /**
+   * False when `inputs` are not needed any more once `onRun` has returned and its promise is settled. Where all
+   * observers say so, their memory is used for other runs.
+   */
+  readonly keepsInputs?: boolean;
   /** Called once, by `create`. */
   onAttach?(control: SessionControl): void;
+  /** The caller of `run` does not wait for the promise. */
   onRun?(event: RunEvent): void | Promise<void>;
   /** Called by `release`, which waits for it. */
   onRelease?(): void | Promise<void>;
@@ -69,17 +75,22 @@ function warn(error: unknown): void {
   process.emitWarning(`a run observer failed: ${text}`, { code: 'RESIDUAL_SKIP_OBSERVER' });
 }
 
-/** Calls each observer in order; resolves when all that they began has ended. */
-export async function notify(
+/**
+ * Calls each observer in order. What one throws, or what its promise is rejected with, becomes a warning.
+ * @returns when all that they began has ended; undefined where nothing goes on
+ */
+export function notify(
   observers: readonly RunObserver[],
   call: (observer: RunObserver) => void | Promise<void>,
-): Promise<void> {
-  const pending = observers.map((observer) => {
+): Promise<unknown> | undefined {
+  const pending: Promise<void>[] = [];
+  for (const observer of observers) {
     try {
-      return Promise.resolve(call(observer)).catch(warn);
+      const going = call(observer);
+      if (going) pending.push(Promise.resolve(going).catch(warn));
     } catch (error) {
-      return warn(error);
+      warn(error);
     }
-  });
-  await Promise.all(pending);
+  }
+  return pending.length > 0 ? Promise.all(pending) : undefined;
 }

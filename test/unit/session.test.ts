@@ -418,6 +418,64 @@ describe('observers', () => {
     expect(Array.from(events[0]!.inputs.x!.data as Float32Array)).toEqual(before);
   });
 
+  it('may keep the inputs for good', async () => {
+    const events: RunEvent[] = [];
+    const observers = [{ onRun: (event: RunEvent) => void events.push(event) }, { keepsInputs: false }];
+    const session = await create({ observers });
+    for (const value of [1, 3, 5]) await session.run(feeds(value, value + 1));
+    const inputs = events.map((event) => Array.from(event.inputs.x!.data as Float32Array));
+    expect(inputs).toEqual([
+      [1, 2],
+      [3, 4],
+      [5, 6],
+    ]);
+  });
+
+  it('keep the inputs until their promise is settled where they do not need them for longer; then other runs use the memory', async () => {
+    const events: RunEvent[] = [];
+    const dataOf = (run: number) => events[run]!.inputs.x!.data;
+    const ends: (() => void)[] = [];
+    const session = await create({
+      observers: [
+        { keepsInputs: false, onRun: () => {} },
+        {
+          keepsInputs: false,
+          onRun: (event) => {
+            events.push(event);
+            return new Promise((resolve) => ends.push(resolve));
+          },
+        },
+      ],
+    });
+    await session.run(feeds(1, 2));
+    await session.run(feeds(3, 4));
+    expect(dataOf(1)).not.toBe(dataOf(0));
+    expect(Array.from(dataOf(0) as Float32Array)).toEqual([1, 2]);
+    ends[0]!();
+    await settled();
+    await session.run(feeds(5, 6));
+    expect(dataOf(2)).toBe(dataOf(0));
+    expect(events.map(({ inputsKept }) => inputsKept)).toEqual([true, true, true]);
+    for (const end of ends) end();
+  });
+
+  it('give the memory of the inputs back also where their promise is rejected', async () => {
+    const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => {});
+    const seen: unknown[] = [];
+    const onRun = async ({ inputs }: RunEvent) => {
+      seen.push(inputs.x!.data);
+      throw new Error('broken');
+    };
+    const session = await create({ observers: [{ keepsInputs: false, onRun }] });
+    await session.run(feeds(1, 2));
+    await settled();
+    await session.run(feeds(1, 2));
+    await settled();
+    expect(seen[1]).toBe(seen[0]);
+    expect(warned).toHaveBeenCalledTimes(2);
+    warned.mockRestore();
+  });
+
   it('never break a run', async () => {
     const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => {});
     const session = await create({

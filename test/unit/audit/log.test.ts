@@ -113,6 +113,25 @@ test('inputs are copied before onRun returns: the caller may write over them', a
   expect((await readAudit(path)).entries[0]!.record.input).toBe(before);
 });
 
+test('inputs that may be kept are not copied, and needed until the promise is settled', async () => {
+  const log = auditLog({ path });
+  const event = { ...runEvent(runContext(), [[1, 1, 1]]), inputsKept: true };
+  const data = event.inputs.input!.data as Float32Array;
+  const kept = log.onRun(event);
+  data[0] = 5;
+  const whenEncoded = hashItem(event.inputs, 0, 1);
+  await kept;
+  data.fill(7);
+  await log.onRelease();
+  expect((await readAudit(path)).entries[0]!.record.input).toBe(whenEncoded);
+});
+
+test('a run of which nothing is recorded keeps no inputs', async () => {
+  const log = auditLog({ path, sample: 0 });
+  expect(log.onRun({ ...runEvent(runContext(), [[1, 1, 1]]), inputsKept: true })).toBeUndefined();
+  await log.onRelease();
+});
+
 test('a log that is opened again goes on, with one chain of links', async () => {
   await write(2);
   await write(3, {}, 100);
