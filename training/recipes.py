@@ -45,7 +45,7 @@ RECIPES = {
     "cifar10": Recipe((2, 4, 4), (16, 64, 128), trunk=4, decay=13, depth=3, gates=1, joint=4, settle=1, target=0.56, early_crop=24),
     "fashion-mnist": Recipe((2, 4, 4), (16, 32, 64), trunk=2, decay=10, depth=2, gates=1, joint=5, settle=2, target=0.5),
     "mnist": Recipe(
-        (2, 4, 4), (16, 32, 64), trunk=4, decay=14, depth=4, gates=2, joint=6, settle=2, target=0.42, batch=64, peak_rate=0.05,
+        (2, 4, 4), (16, 32, 64), trunk=4, decay=24, depth=4, gates=2, joint=14, settle=4, target=0.5, batch=64, peak_rate=0.05,
     ),  # fmt: skip
 }
 SMOKE = Recipe((1, 2, 2), (16, 32, 64), trunk=1, decay=4, depth=1, gates=1, joint=1, settle=1, target=0.42)
