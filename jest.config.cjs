@@ -6,5 +6,5 @@ module.exports = {
   },
   moduleFileExtensions: ['ts', 'cts', 'js', 'cjs', 'mjs', 'json', 'node'],
   resolver: '<rootDir>/test/resolver.cjs',
-  testTimeout: 60000,
+  testTimeout: 300_000,
 };
