@@ -183,6 +183,9 @@ export async function writePage(docs, reports, machine) {
     machine,
     results: mainTable(reports),
     claims: claimsTable(reports),
+    dial: '![Accuracy against latency](reproduction-dial.svg)',
+    classes: '![Skip rate by class and block](reproduction-classes.svg)',
+    drawn: '![Shortest and longest paths](reproduction-paths.svg)',
     paths: exampleNote(reports),
   });
   const chart = async (name, spec, label) =>
