@@ -11,7 +11,7 @@ import { type Budget, budgetOf } from './budget.js';
 import type { Calibration, CalibrationItem, CalibrationOptions, SettingResult } from './calibration.js';
 import { boundOf, certificateOf, promiseOf, trivialCertificate } from './certify.js';
 import { checkProgram, distinctItems, ruleOf } from './checks.js';
-import { Dial, headsOf, prices } from './dial.js';
+import { Dial, headsOf, moreCareful, prices } from './dial.js';
 import { byClass, contributionsOf, examplesOf } from './examine.js';
 import { fitLevers, fittingWork } from './fit.js';
 import { checkGroups, className, groupsOf } from './groups.js';
@@ -149,16 +149,29 @@ interface Setting {
   readonly heads: Heads;
 }
 
-/** The settings that skip anything, from dear to cheap; prices that set the same thresholds as the one before are left out. */
+/**
+ * Shares of what the dearest price skips, tested before it: where the fitting items show no changed answer, no price is
+ * dear enough to be careful, and a sequence that fails at its first setting promises nothing.
+ */
+const CAREFUL_SHARES = [1 / 16, 1 / 8, 1 / 4, 1 / 2];
+
+/** The settings that skip anything, from careful to bold; those that set the same thresholds as the one before are left out. */
 function settingsOf(dial: Dial, steps: number): Setting[] {
+  const priced = prices(steps)
+    .map((price) => ({ price, pulled: dial.at(price) }))
+    .filter(({ pulled }) => pulled.length > 0);
+  const careful = priced
+    .slice(0, 1)
+    .flatMap(({ price, pulled }) =>
+      CAREFUL_SHARES.map((share) => ({ price: price / share, pulled: moreCareful(pulled, share) })),
+    );
   const settings: Setting[] = [];
   let before = '';
-  for (const price of prices(steps)) {
-    const pulled = dial.at(price);
+  for (const { price, pulled } of [...careful, ...priced]) {
     const thresholds = JSON.stringify(
       pulled.map(({ lever, threshold }) => [lever.kind, lever.block, threshold]),
     );
-    if (pulled.length > 0 && thresholds !== before) settings.push({ price, heads: headsOf(pulled) });
+    if (thresholds !== before) settings.push({ price, heads: headsOf(pulled) });
     before = thresholds;
   }
   return settings;

@@ -127,6 +127,14 @@ export function prices(steps: number): number[] {
   return Array.from({ length: steps }, (_, i) => Math.exp(dear + ((cheap - dear) * i) / (steps - 1)));
 }
 
+/** The same levers, each pulled only on `share` of the rows that it was pulled on: those that score highest. */
+export function moreCareful(settings: readonly Setting[], share: number): Setting[] {
+  return settings.map(({ lever, threshold }) => {
+    const pulled = lever.scores.filter((score) => score >= threshold).sort((a, b) => b - a);
+    return { lever, threshold: pulled[Math.ceil(share * pulled.length) - 1] ?? threshold };
+  });
+}
+
 /** The heads that a policy with these settings brings along. A gate's score is that of running: the negative. */
 export function headsOf(settings: readonly Setting[]): Heads {
   return {

@@ -1,4 +1,4 @@
-import { Dial, headsOf, prices } from '../../../lib/calibrate/dial.js';
+import { Dial, headsOf, moreCareful, prices } from '../../../lib/calibrate/dial.js';
 import type { Lever } from '../../../lib/calibrate/levers.js';
 import { uniform } from '../../helpers/random.js';
 
@@ -132,4 +132,20 @@ test('an exit that hardly anything takes is not worth asking', () => {
   expect(new Dial([lever('exit', 'a', 0.5, rows)]).at(1)).toEqual([]);
   const more = rows.map(([score], i) => [score, Number(i < 190)] as [number, number]);
   expect(new Dial([lever('exit', 'a', 0.5, more)]).at(1)).toHaveLength(1);
+});
+
+test('a more careful setting pulls each lever on the share of its rows that score highest', () => {
+  const exits = someExits(5, [0.6, 0.3]);
+  const pulled = new Dial(exits).at(5);
+  const taken = (settings: typeof pulled) =>
+    settings.map(({ lever: { scores }, threshold }) => scores.filter((score) => score >= threshold).length);
+  const before = taken(pulled);
+  expect(Math.max(...before)).toBeGreaterThan(4);
+  expect(taken(moreCareful(pulled, 1 / 4))).toEqual(before.map((rows) => Math.ceil(rows / 4)));
+  expect(moreCareful(pulled, 1)).toEqual(
+    pulled.map(({ lever: own, threshold }) => ({
+      lever: own,
+      threshold: Math.min(...own.scores.filter((score) => score >= threshold)),
+    })),
+  );
 });
