@@ -8,6 +8,7 @@ import { parsePolicy, type SkipPolicy } from '../../../lib/skip/policy.js';
 import { cli, cliJson } from '../../helpers/cli.js';
 import { DIST, describeBuilt, ROOT } from '../../helpers/dist.js';
 import { folderOf, png, removeFolders } from '../../helpers/files.js';
+import { untimed } from '../../helpers/policies.js';
 import { uniform } from '../../helpers/random.js';
 
 const MODEL = join(ROOT, 'models/cifar10-resnet32');
@@ -269,12 +270,6 @@ describe('calibrate', () => {
     });
   });
 });
-
-/** A policy without what is measured anew each time. */
-function untimed({ expected, ...rest }: SkipPolicy) {
-  const { latency: _, latencyReduction: __, ...known } = expected!;
-  return { ...rest, expected: known };
-}
 
 describeBuilt('a calibration that is killed', () => {
   test('goes on where it was, and comes to the same policy', async () => {
