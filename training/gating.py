@@ -80,12 +80,20 @@ def freeze_statistics(network: ResNet) -> None:
             module.eval()
 
 
+def easiest(teacher: torch.Tensor, labels: torch.Tensor, share: float) -> torch.Tensor:
+    """The `share` of a batch that the teacher is surest of, as flags [N], from its logits [N, classes] and the labels."""
+    sureness = -F.cross_entropy(teacher.float(), labels, reduction="none")
+    return sureness >= sureness.quantile(1 - share)
+
+
 class Budget(nn.Module):
     """The price on open gates: an augmented Lagrangian on their mean cost, and a corridor for every gate's open rate.
 
-    The multiplier rises while the gates cost more than `target` (share of the gated blocks' multiply-adds) and falls
-    while they cost less, so the price need not be guessed. The corridor keeps every gate a choice: one that is open
-    for all images or for none has stopped telling them apart. Scores are kept small, where the sigmoid still has a slope.
+    Only the images flagged in `paying` pay, the easy ones: a hard image may run every block that helps it, so depth
+    goes where it is needed. The multiplier rises while they cost more than `target` (share of the gated blocks'
+    multiply-adds) and falls while they cost less, so the price need not be guessed. The corridor keeps every gate a
+    choice: one that is open for all images or for none has stopped telling them apart. Scores are kept small, where
+    the sigmoid still has a slope.
     """
 
     def __init__(self, costs: Sequence[int], target: float, ascent: float = 0.05, stiffness: float = 10.0):
@@ -95,11 +103,12 @@ class Budget(nn.Module):
         self.register_buffer("multiplier", torch.zeros(()))
         self.target, self.ascent, self.stiffness = target, ascent, stiffness
 
-    def forward(self, scores: list[torch.Tensor]) -> torch.Tensor:
+    def forward(self, scores: list[torch.Tensor], paying: torch.Tensor) -> torch.Tensor:
         score = torch.cat(scores, 1)
         soft = torch.sigmoid(score)
-        rates = ((score > 0).float() + soft - soft.detach()).mean(0)
-        excess = (rates * self.shares).sum() - self.target
+        opened = (score > 0).float() + soft - soft.detach()
+        excess = (opened[paying].mean(0) * self.shares).sum() - self.target
+        rates = opened.mean(0)
         low, high = CORRIDOR
         outside = F.relu(rates - high) + F.relu(low - rates)
         price = self.multiplier.clone() * excess + 0.5 * self.stiffness * F.relu(excess) ** 2

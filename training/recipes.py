@@ -6,31 +6,36 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Recipe:
-    """Epochs: `trunk` (shared, high rate), then `decay` for the plain twin, and for the gated network `depth`
-    (stochastic depth), `gates` (gates alone), `joint` (everything, to a rate of zero) and `settle` (everything, at
-    a low rate, on BatchNorm's final statistics), together at most `decay`.
+    """Epochs: `trunk` at a high rate and `decay`, its fall, make the plain network that twin and gated network both
+    start from. The twin then gets `more`; the gated network gets `depth` (stochastic depth), `gates` (gates alone),
+    `joint` (everything, to a rate of zero) and `settle` (everything, at a low rate, on BatchNorm's final statistics),
+    together at most as many.
 
-    `target` is the share of the gated blocks' multiply-adds that the gates may keep running. With `early_crop`, images
-    are cropped to that side in `trunk` and `joint`, and in the first three quarters of `plain` and `depth` (progressive
-    resizing): the epochs cost less, and the last ones still see whole images.
+    `easy` is the share of a batch that pays for open gates: the images that the plain network is surest of. `target`
+    is the share of the gated blocks' multiply-adds that they may keep running; the others run what helps them. With
+    `early_crop`, images are cropped to that side in `trunk`, `depth` and `gates` and in the first three quarters of
+    `plain`, `twin` and `joint` (progressive resizing): the epochs cost less, and the last ones still see whole images.
     """
 
     depths: Sequence[int]
     widths: Sequence[int]
     trunk: int
     decay: int
+    more: int
     depth: int
     gates: int
     joint: int
     settle: int
     target: float
+    easy: float = 0.7
     batch: int = 128
     peak_rate: float = 0.1
+    restart: float = 0.3
     early_crop: int | None = None
 
     def __post_init__(self) -> None:
-        if self.gated_epochs > self.decay:
-            raise ValueError(f"the gated network would get {self.gated_epochs - self.decay} epochs more than its twin")
+        if self.gated_epochs > self.more:
+            raise ValueError(f"the gated network would get {self.gated_epochs - self.more} epochs more than its twin")
 
     def crop(self, epochs: int) -> Callable[[int], int | None]:
         """The side of the images in an epoch of a stage with that many, None for whole images."""
@@ -42,10 +47,14 @@ class Recipe:
 
 
 RECIPES = {
-    "cifar10": Recipe((2, 4, 4), (16, 64, 128), trunk=4, decay=13, depth=3, gates=1, joint=4, settle=1, target=0.56, early_crop=24),
-    "fashion-mnist": Recipe((2, 4, 4), (16, 32, 64), trunk=2, decay=10, depth=2, gates=1, joint=5, settle=2, target=0.5),
+    "cifar10": Recipe(
+        (2, 4, 4), (16, 64, 128), trunk=4, decay=13, more=10, depth=2, gates=1, joint=6, settle=1, target=0.45, early_crop=24,
+    ),
+    "fashion-mnist": Recipe(
+        (2, 4, 4), (16, 32, 64), trunk=2, decay=10, more=8, depth=1, gates=1, joint=4, settle=2, target=0.45,
+    ),
     "mnist": Recipe(
-        (2, 4, 4), (16, 32, 64), trunk=4, decay=24, depth=4, gates=2, joint=14, settle=4, target=0.5, batch=64, peak_rate=0.05,
-    ),  # fmt: skip
-}
-SMOKE = Recipe((1, 2, 2), (16, 32, 64), trunk=1, decay=4, depth=1, gates=1, joint=1, settle=1, target=0.42)
+        (2, 4, 4), (16, 32, 64), trunk=4, decay=24, more=24, depth=3, gates=2, joint=14, settle=5, target=0.45, batch=64, peak_rate=0.05,
+    ),
+}  # fmt: skip
+SMOKE = Recipe((1, 2, 2), (16, 32, 64), trunk=1, decay=3, more=4, depth=1, gates=1, joint=1, settle=1, target=0.42)

@@ -1,7 +1,7 @@
 """The recipe's stages, in order. Each resumes from its own checkpoint and is passed over when it is done.
 
-trunk -> plain                                the twin: a high rate, then its fall
-   `---> depth -> gates -> joint -> settle    the gated network, in as many epochs, taught by the finished twin
+trunk -> plain -> twin                                a high rate, its fall, and a restart
+            `---> depth -> gates -> joint -> settle   the gated network, in as many epochs as the twin
 """
 
 from argparse import Namespace
@@ -16,6 +16,7 @@ from gating import (
     depths_up_to,
     describe_decisions,
     distilled,
+    easiest,
     freeze_all_but_gates,
     freeze_statistics,
     mixed_paths,
@@ -27,7 +28,7 @@ from progress import report
 from recipes import Recipe
 from trainer import Stage, accuracy, predict, seeded, sgd, smoothed_cross_entropy
 
-ORDER = ["trunk", "plain", "depth", "gates", "joint", "settle", "export"]
+ORDER = ["trunk", "plain", "twin", "depth", "gates", "joint", "settle", "export"]
 
 
 class Pipeline:
@@ -36,6 +37,7 @@ class Pipeline:
         self.folder: Path = options.checkpoints / (dataset.name + ("-smoke" if options.smoke else ""))
         self.sample = test.take(torch.randperm(len(test), generator=seeded(0, "sample", 0))[:2000])
         self.plain = self.build(gated=False)
+        self.twin = self.build(gated=False)
         self.gated = self.build(gated=True)
         self.all_blocks = [True] * len(self.plain.blocks)
         total, costs = self.plain.costs(dataset.size)
@@ -60,17 +62,11 @@ class Pipeline:
     def full_accuracy(self, network: ResNet) -> float:
         return accuracy(predict(network, self.dataset, self.sample, self.all_blocks)[0], self.sample.labels)
 
-    def monitor_plain(self) -> str:
-        return f"accuracy {self.full_accuracy(self.plain):.4f} of {len(self.sample)}"
-
     def monitor_gated(self) -> str:
         logits, scores = predict(self.gated, self.dataset, self.sample)
         gated = accuracy(logits, self.sample.labels)
         full = self.full_accuracy(self.gated)
         return f"accuracy {gated:.4f} gated, {full:.4f} full, {describe_decisions(scores, self.gate_costs)}"
-
-    def plain_loss(self, images, labels, step, steps):
-        return smoothed_cross_entropy(self.plain.run(images, self.all_blocks)[0], labels)
 
     def teach(self, images: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
@@ -82,7 +78,8 @@ class Pipeline:
 
     def gated_loss(self, images, labels, step, steps):
         logits, scores = self.gated.run(images)
-        return distilled(logits, labels, self.teach(images)) + self.budget(scores)
+        teacher = self.teach(images)
+        return distilled(logits, labels, teacher) + self.budget(scores, easiest(teacher, labels, self.recipe.easy))
 
     def joint_loss(self, images, labels, step, steps):
         """Every fourth batch runs at a random depth, so that the network stays good with more or fewer blocks too."""
@@ -94,58 +91,65 @@ class Pipeline:
             return self.gated_loss(images, labels, step, steps)
         return distilled(self.gated.run(images, kept)[0], labels, self.teach(images))
 
+    def without_gates(self, name: str, network: ResNet, epochs: int, rate, crop) -> bool:
+        """A stage of ordinary training."""
+
+        def loss(images, labels, step, steps):
+            return smoothed_cross_entropy(network.run(images, self.all_blocks)[0], labels)
+
+        optimizers = [(sgd(network.parameters()), rate)]
+        stage = Stage(name, network, optimizers, loss, epochs, self.folder / f"{name}.pt", crop=crop)
+        return self.finish(stage, lambda: f"accuracy {self.full_accuracy(network):.4f} of {len(self.sample)}")
+
     def train_plain(self) -> bool:
-        recipe, peak = self.recipe, self.recipe.peak_rate
-        trunk = Stage(
-            "trunk", self.plain,
-            [(sgd(self.plain.parameters()), lambda done: peak * min(1.0, 0.05 + done * recipe.trunk))],
-            self.plain_loss, recipe.trunk, self.folder / "trunk.pt", crop=lambda epoch: recipe.early_crop,
-        )  # fmt: skip
-        if self.finish(trunk, self.monitor_plain):
-            return True
-        self.gated.load_state_dict(self.plain.state_dict(), strict=False)
-        plain = Stage(
-            "plain", self.plain, [(sgd(self.plain.parameters()), lambda done: peak * (1 - done))],
-            self.plain_loss, recipe.decay, self.folder / "plain.pt", crop=recipe.crop(recipe.decay),
-        )  # fmt: skip
-        return self.finish(plain, self.monitor_plain)
+        recipe, peak, plain = self.recipe, self.recipe.peak_rate, self.plain
+        return self.without_gates(
+            "trunk", plain, recipe.trunk, lambda done: peak * min(1.0, 0.05 + done * recipe.trunk), lambda epoch: recipe.early_crop,
+        ) or self.without_gates("plain", plain, recipe.decay, lambda done: peak * (1 - done), recipe.crop(recipe.decay))  # fmt: skip
+
+    def train_twin(self) -> bool:
+        recipe = self.recipe
+        self.twin.load_state_dict(self.plain.state_dict())
+        rate = recipe.peak_rate * recipe.restart
+        return self.without_gates("twin", self.twin, recipe.more, lambda done: rate * (1 - done), recipe.crop(recipe.more))
 
     def train_gated(self) -> bool:
-        recipe, peak, network = self.recipe, self.recipe.peak_rate, self.gated
+        recipe, network = self.recipe, self.gated
+        rate, early = recipe.peak_rate * recipe.restart, lambda epoch: recipe.early_crop
+        network.load_state_dict(self.plain.state_dict(), strict=False)
         self.plain.eval()
+        self.budget = Budget(self.gate_costs, recipe.target)
         backbone = [p for name, p in network.named_parameters() if ".gate." not in name]
         gates = [p for gate in network.gates for p in gate.parameters()]
-        depth = Stage(
-            "depth", network, [(sgd(backbone), lambda done: peak * (1 - 0.5 * done))],
-            self.depth_loss, recipe.depth, self.folder / "depth.pt", crop=recipe.crop(recipe.depth),
-        )  # fmt: skip
+
+        def stage(name, optimizers, loss, prepare=lambda: None, crop=lambda epoch: None, clip=None) -> Stage:
+            epochs, file = getattr(recipe, name), self.folder / f"{name}.pt"
+            return Stage(name, network, optimizers, loss, epochs, file, self.budget, prepare, crop, clip)
+
+        def both(backbone_rate: float, gate_rate: float) -> list:
+            return [
+                (sgd(backbone), lambda done: backbone_rate * (1 - done)),
+                (torch.optim.Adam(gates), lambda done: gate_rate * (1 - done)),
+            ]
+
+        depth = stage("depth", [(sgd(backbone), lambda done: rate)], self.depth_loss, crop=early)
         if self.finish(depth, lambda: f"accuracy {self.full_accuracy(network):.4f} full"):
             return True
-        self.budget = Budget(self.gate_costs, recipe.target)
-        learn_gates = Stage(
-            "gates", network, [(torch.optim.Adam(gates), lambda done: 0.003)], self.gated_loss, recipe.gates,
-            self.folder / "gates.pt", self.budget, lambda: freeze_all_but_gates(network, True),
-        )  # fmt: skip
+        alone = lambda: freeze_all_but_gates(network, True)  # noqa: E731
+        learn_gates = stage("gates", [(torch.optim.Adam(gates), lambda done: 0.003)], self.gated_loss, alone, early)
         if not learn_gates.checkpoint.exists():
             self.recalibrate(depths_up_to(network, 0.9))
         if self.finish(learn_gates, self.monitor_gated):
             return True
         freeze_all_but_gates(network, False)
-        for name, loss, epochs, shares, crop, clip in (
-            ("joint", self.joint_loss, recipe.joint, (0.5, 0.01), recipe.early_crop, None),
-            ("settle", self.settling_loss, recipe.settle, (0.02, 0.002), None, 1.0),
-        ):
-            rates = [lambda done, share=share: peak * share * (1 - done) for share in shares]
-            optimizers = [(sgd(backbone), rates[0]), (torch.optim.Adam(gates), rates[1])]
-            settling = name == "settle"
-            prepare = (lambda: freeze_statistics(network)) if settling else (lambda: None)
-            stage = Stage(name, network, optimizers, loss, epochs, self.folder / f"{name}.pt", self.budget, prepare,
-                          lambda epoch, crop=crop: crop, clip)  # fmt: skip
-            if settling and not stage.checkpoint.exists():
-                self.recalibrate(mixed_paths(network))
-            if self.finish(stage, self.monitor_gated):
-                return True
-        return False
+        joint = stage("joint", both(rate, 0.1 * rate), self.joint_loss, crop=recipe.crop(recipe.joint))
+        if self.finish(joint, self.monitor_gated):
+            return True
+        fixed = lambda: freeze_statistics(network)  # noqa: E731
+        settle = stage("settle", both(0.02 * recipe.peak_rate, 0.002 * recipe.peak_rate), self.settling_loss, fixed, clip=1.0)
+        if not settle.checkpoint.exists():
+            self.recalibrate(mixed_paths(network))
+        return self.finish(settle, self.monitor_gated)
 
     def recalibrate(self, paths) -> None:
         recalibrate(self.gated, self.dataset, self.train, 40, self.options.seed, paths)
@@ -153,5 +157,5 @@ class Pipeline:
 
 def run(dataset: Dataset, recipe: Recipe, train: Split, test: Split, options: Namespace) -> None:
     pipeline = Pipeline(dataset, recipe, train, test, options)
-    if not pipeline.train_plain() and not pipeline.train_gated():
-        publish(dataset, recipe, pipeline.plain, pipeline.gated, train, test, options.out, pipeline.folder)
+    if not (pipeline.train_plain() or pipeline.train_twin() or pipeline.train_gated()):
+        publish(dataset, recipe, pipeline.twin, pipeline.gated, train, test, options.out, pipeline.folder)

@@ -17,6 +17,7 @@ from evaluate import kept_flags, paired_interval  # noqa: E402
 from gating import (  # noqa: E402
     Budget,
     depths_up_to,
+    easiest,
     freeze_all_but_gates,
     freeze_statistics,
     mixed_paths,
@@ -79,12 +80,25 @@ class NetworkTest(unittest.TestCase):
 
 class GatingTest(unittest.TestCase):
     def test_price_rises_only_above_the_target(self):
-        budget = Budget([1, 3], target=0.5)
-        budget([torch.full((4, 1), -1.0), torch.full((4, 1), 1.0)])
+        budget, everyone = Budget([1, 3], target=0.5), torch.ones(4, dtype=torch.bool)
+        budget([torch.full((4, 1), -1.0), torch.full((4, 1), 1.0)], everyone)
         self.assertAlmostEqual(budget.multiplier.item(), 0.05 * 0.25, places=6)
         for _ in range(9):
-            budget([torch.full((4, 1), 1.0), torch.full((4, 1), -1.0)])
+            budget([torch.full((4, 1), 1.0), torch.full((4, 1), -1.0)], everyone)
         self.assertEqual(budget.multiplier.item(), 0.0)
+
+    def test_only_paying_images_raise_the_price(self):
+        score = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]], requires_grad=True)
+        budget = Budget([1], target=0.2)
+        budget([score], torch.tensor([False, False, True, True]))
+        self.assertEqual(budget.multiplier.item(), 0.0)
+        budget([score], torch.tensor([True, False, True, False]))
+        self.assertAlmostEqual(budget.multiplier.item(), 0.05 * 0.3, places=6)
+
+    def test_the_easiest_images_are_those_the_teacher_is_surest_of(self):
+        teacher = torch.tensor([[4.0, 0.0], [0.0, 4.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.5]])
+        flags = easiest(teacher, torch.tensor([0, 0, 1, 0, 1]), 0.4)
+        self.assertEqual(flags.tolist(), [True, False, False, True, False])
 
     def test_random_depth_keeps_all_but_identity_blocks(self):
         network = small_network(gated=False)
