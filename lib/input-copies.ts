@@ -1,4 +1,4 @@
-import type { TensorData } from './tensor.js';
+import { copyData, type TensorData } from './tensor.js';
 
 /** How many arrays are kept for runs to come. */
 const KEPT = 4;
@@ -14,7 +14,7 @@ export class InputCopies {
     const at = this.#free.findIndex(
       (free) => free.constructor === data.constructor && free.length === data.length,
     );
-    if (at < 0) return data.slice();
+    if (at < 0) return copyData(data);
     const [copy] = this.#free.splice(at, 1) as [TensorData];
     (copy as { set(from: TensorData): void }).set(data);
     return copy;

@@ -1,10 +1,10 @@
-import type { Backend, RunRequest } from './backends/backend.js';
+import type { Backend } from './backends/backend.js';
 import { NativeBackend } from './backends/native.js';
 import { ReferenceBackend } from './backends/reference.js';
+import { type Bound, type Call, guardedBy, prepareCall, traceLater } from './call.js';
 import { Contexts } from './contexts.js';
 import { ResidualSkipError } from './errors.js';
 import {
-  type BoundFeeds,
   bindFeeds,
   copyFeeds,
   declaredBinding,
@@ -12,9 +12,8 @@ import {
   hasOneBinding,
   overrideDimensions,
 } from './feeds.js';
-import { allocateOutputs, collectOutputs, type Fetches, type FetchMap, parseFetches } from './fetches.js';
+import { collectOutputs, type Fetches, parseFetches } from './fetches.js';
 import { idle } from './idle.js';
-import { InputCopies } from './input-copies.js';
 import {
   type BlockInfo,
   describeBlocks,
@@ -25,6 +24,7 @@ import {
 import { loadModel } from './model/load.js';
 import { compileModel } from './model/lower.js';
 import type { Model } from './model/model.js';
+import { Observing } from './observing.js';
 import {
   parseRunOptions,
   parseRunSyncOptions,
@@ -33,19 +33,12 @@ import {
   type RunSyncOptions,
   type SessionOptions,
 } from './options.js';
-import { notify, type RunContext, type RunEvent, type RunObserver, type TensorMap } from './skip/observer.js';
-import {
-  exitThresholds,
-  FULL_POLICY,
-  guardsOf,
-  loadPolicy,
-  type SkipPolicy,
-  skippedByHeads,
-} from './skip/policy.js';
-import { buildTrace, type SkipTrace } from './skip/trace.js';
+import type { RunContext, RunObserver, TensorMap } from './skip/observer.js';
+import { FULL_POLICY, loadPolicy, type SkipPolicy } from './skip/policy.js';
+import type { SkipTrace } from './skip/trace.js';
 import { checkSource, type ModelSource } from './source.js';
 import { type Specialization, Specializations } from './specializations.js';
-import { guardedItems, verificationOf } from './verification.js';
+import { verificationOf } from './verification.js';
 
 /** How long a run of low priority lets others go first: a session that is never idle is to be watched too. */
 const PATIENCE_MS = 250;
@@ -60,22 +53,13 @@ export interface TracedRun {
 type Traced<O> = O & { readonly trace: true };
 type Untraced<O> = O & { readonly trace?: false };
 
-/** A run whose feeds are checked. */
-interface Bound {
-  readonly feeds: BoundFeeds;
-  /** What was asked for. */
-  readonly policy: SkipPolicy;
-  /** What is done: another one when an observer has set full depth. */
-  readonly applied: SkipPolicy;
-  readonly tripped: boolean;
-}
-
-/** A run that is ready. */
-interface Call extends Bound {
-  readonly specialization: Specialization;
-  readonly fetches: FetchMap;
-  readonly request: RunRequest;
-  readonly trace: boolean;
+/** How a run ended. */
+interface Ended {
+  /** Whether the inputs are copies of this session. */
+  readonly inputsKept: boolean;
+  readonly milliseconds: number;
+  readonly guarded: readonly number[] | undefined;
+  readonly traced: boolean | undefined;
 }
 
 /** The run in full of `guarded` items. */
@@ -97,9 +81,8 @@ export class InferenceSession {
   readonly #programs: Specializations;
   readonly #contexts: Contexts;
   readonly #policy: SkipPolicy;
-  readonly #observers: readonly RunObserver[];
+  readonly #observing: Observing;
   readonly #running = new Set<Promise<unknown>>();
-  readonly #copies = new InputCopies();
   #fullDepth = false;
   #released: Promise<void> | undefined;
 
@@ -115,7 +98,7 @@ export class InferenceSession {
     this.#programs = new Specializations(model, backend, compileModel);
     this.#contexts = new Contexts(model, source, backend);
     this.#policy = policy;
-    this.#observers = [...observers];
+    this.#observing = new Observing(observers, this.#contexts);
   }
 
   /**
@@ -192,7 +175,7 @@ export class InferenceSession {
 
   /** What the observers say of themselves, in one object: `{ watch, auditLog }` where both are attached. */
   stats(): Readonly<Record<string, unknown>> {
-    return Object.assign({}, ...this.#observers.map((observer) => observer.stats?.() ?? {}));
+    return this.#observing.stats();
   }
 
   /**
@@ -218,21 +201,22 @@ export class InferenceSession {
     }
     const bound = this.#bind(feeds, rest);
     // The caller may change or transfer its arrays while the run is under way.
-    const own = { ...bound, feeds: copyFeeds(bound.feeds, (data) => this.#copies.copy(data)) };
+    const own = { ...bound, feeds: copyFeeds(bound.feeds, (data) => this.#observing.copyInput(data)) };
     const specialization =
       this.#programs.find(own.feeds.binding, own.applied) ??
       (await this.#track(this.#programs.get(own.feeds.binding, own.applied)));
-    const call = this.#prepare(own, specialization, fetches, rest);
+    const call = prepareCall(own, specialization, fetches);
     const start = performance.now();
     await this.#track(specialization.compiled.run({ ...call.request, signal }));
-    const guarded = this.#guarded(call);
+    const guarded = guardedBy(call);
     if (guarded) {
       const full = await this.#track(this.#programs.get(call.feeds.binding, FULL_POLICY));
       const check = verify(call, full, guarded);
       await this.#track(full.compiled.run({ ...check.request, signal }));
       check.apply();
     }
-    return this.#finish(call, true, performance.now() - start, guarded);
+    const milliseconds = performance.now() - start;
+    return this.#finish(call, { inputsKept: true, milliseconds, guarded, traced: rest.trace });
   }
 
   /** As `run`, on the calling thread, which it blocks: for scripts. */
@@ -247,17 +231,18 @@ export class InferenceSession {
     const parsed = parseRunSyncOptions(options);
     const bound = this.#bind(feeds, parsed);
     const specialization = this.#programs.getSync(bound.feeds.binding, bound.applied);
-    const call = this.#prepare(bound, specialization, fetches, parsed);
+    const call = prepareCall(bound, specialization, fetches);
     const start = performance.now();
     specialization.compiled.runSync(call.request);
-    const guarded = this.#guarded(call);
+    const guarded = guardedBy(call);
     if (guarded) {
       const full = this.#programs.getSync(call.feeds.binding, FULL_POLICY);
       const check = verify(call, full, guarded);
       full.compiled.runSync(check.request);
       check.apply();
     }
-    return this.#finish(call, false, performance.now() - start, guarded);
+    const milliseconds = performance.now() - start;
+    return this.#finish(call, { inputsKept: false, milliseconds, guarded, traced: parsed.trace });
   }
 
   /** Frees what the session holds, once the runs under way have ended. Idempotent. */
@@ -272,21 +257,20 @@ export class InferenceSession {
 
   async #close(): Promise<void> {
     await Promise.allSettled(this.#running);
-    await notify(this.#observers, (observer) => observer.onRelease?.());
+    await this.#observing.release();
     await Promise.allSettled(this.#running);
     this.#programs.release();
     this.#backend.release();
   }
 
   #attach(): void {
-    const control = {
+    this.#observing.attach({
       profile: this.#policy.expected?.scores,
       runFull: (feeds: TensorMap, priority?: 'low') => this.#runUnseen(feeds, priority),
       setFullDepth: (on: boolean) => {
         this.#fullDepth = on;
       },
-    };
-    void notify(this.#observers, (observer) => observer.onAttach?.(control));
+    });
   }
 
   /** For observers: every block runs, and no observer sees it. */
@@ -295,7 +279,7 @@ export class InferenceSession {
     const { fetches } = parseFetches(this.#model, undefined, undefined);
     const bound = this.#bind(feeds, { policy: 'full' });
     const full = await this.#track(this.#programs.get(bound.feeds.binding, bound.applied));
-    const { request } = this.#prepare(bound, full, fetches, {});
+    const { request } = prepareCall(bound, full, fetches);
     await this.#track(full.compiled.run(request));
     return collectOutputs(full.program, request, fetches);
   }
@@ -334,77 +318,10 @@ export class InferenceSession {
     return { feeds: bindFeeds(this.#model, feeds), policy, applied, tripped };
   }
 
-  #prepare(bound: Bound, specialization: Specialization, fetches: FetchMap, { trace }: RunSyncOptions): Call {
-    const { items, tensors } = bound.feeds;
-    const { program, resolve } = specialization;
-    const cells = items * program.blocks.length;
-    const request: RunRequest = {
-      items,
-      inputs: program.inputs.map(({ name }) => tensors[name]!.data),
-      outputs: allocateOutputs(program, items, fetches),
-      policy: resolve(bound.applied),
-      ran: new Uint8Array(cells),
-      scores: new Float32Array(cells).fill(Number.NaN),
-    };
-    return { ...bound, specialization, fetches, request, trace: trace ?? false };
+  #finish(call: Call, ended: Ended): TensorMap | TracedRun {
+    const outputs = collectOutputs(call.specialization.program, call.request, call.fetches);
+    const trace = traceLater(call, ended.guarded);
+    this.#observing.tell(call, { ...ended, outputs, trace });
+    return ended.traced ? { outputs, trace: trace() } : outputs;
   }
-
-  /** The items whose answer the policy guards and that run again in full; undefined when there are none. */
-  #guarded({ specialization, request, policy, tripped }: Call): readonly number[] | undefined {
-    const guards = tripped ? [] : guardsOf(policy);
-    if (guards.length === 0) return undefined;
-    const guarded = guardedItems(specialization.program, request, guards);
-    return guarded.length > 0 ? guarded : undefined;
-  }
-
-  /** @param inputsKept whether the inputs are copies of this session */
-  #finish(
-    call: Call,
-    inputsKept: boolean,
-    milliseconds: number,
-    guarded: readonly number[] | undefined,
-  ): TensorMap | TracedRun {
-    const { specialization, request } = call;
-    const { program } = specialization;
-    const outputs = collectOutputs(program, request, call.fetches);
-    const { items } = request;
-    const traceOf = once(() =>
-      buildTrace(program, {
-        ...request,
-        tripped: call.tripped ? skippedByHeads(call.policy, program) : undefined,
-        exits: exitThresholds(call.policy),
-        guarded: new Set(guarded),
-      }),
-    );
-    let observing: Promise<unknown> | undefined;
-    if (this.#observers.length > 0) {
-      const context = this.#contexts.of(program, call.policy);
-      const event: RunEvent = {
-        context,
-        inputs: call.feeds.tensors,
-        inputsKept,
-        outputs,
-        items,
-        milliseconds,
-        get trace() {
-          return traceOf();
-        },
-      };
-      observing = notify(this.#observers, (observer) => observer.onRun?.(event));
-    }
-    if (inputsKept && this.#observers.every(({ keepsInputs }) => keepsInputs === false)) {
-      const reuse = () => this.#copies.reuse(request.inputs);
-      if (observing) void observing.then(reuse);
-      else reuse();
-    }
-    return call.trace ? { outputs, trace: traceOf() } : outputs;
-  }
-}
-
-function once<T>(make: () => T): () => T {
-  let made: T | undefined;
-  return () => {
-    made ??= make();
-    return made;
-  };
 }

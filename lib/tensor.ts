@@ -54,6 +54,11 @@ export function allocate(type: DataType, length: number): TensorData {
   }
 }
 
+/** A copy of `data`. The method of a Buffer, which is a Uint8Array, would return a view. */
+export function copyData(data: TensorData): TensorData {
+  return Uint8Array.prototype.slice.call(data) as TensorData;
+}
+
 /** Anything shaped like a tensor, such as one of onnxruntime-common; what it holds is checked when it is used. */
 export interface TensorLike {
   readonly type: string;

@@ -28,6 +28,11 @@ export interface LogFileEvents {
 /** Bytes that are written at once, and the time after which fewer are. */
 const CHUNK_BYTES = 2 ** 16;
 const FLUSH_MS = 100;
+/** Room for the line that a chunk ends with. */
+const SPARE_BYTES = 2 ** 14;
+/** In UTF-8, of a unit of UTF-16. */
+const MOST_BYTES_OF_A_UNIT = 3;
+const NOTHING = Buffer.alloc(0);
 /** Encoded lines that may wait for a slow disk; past that they are lost instead of filling the memory. */
 const MOST_BYTES = 2 ** 26;
 const EXIT_WAIT_MS = 1000;
@@ -41,8 +46,9 @@ export class LogFile {
   #link = FIRST_LINK;
   #size = 0;
   #fd: number | undefined;
-  #lines: string[] = [];
-  #bytes = 0;
+  /** Lines that are not in a chunk yet: the first `#used` bytes. */
+  #lines: Buffer = NOTHING;
+  #used = 0;
   #items = 0;
   #chunks: Chunk[] = [];
   #chunkBytes = 0;
@@ -92,14 +98,11 @@ export class LogFile {
       return;
     }
     const { line, link } = encode(this.#link);
-    const bytes = Buffer.byteLength(line);
     this.#link = link;
-    this.#lines.push(line);
-    this.#size += bytes;
-    this.#bytes += bytes;
+    this.#size += this.#append(line);
     this.#items += items;
     const full = this.#size >= this.maxBytes && items > 0;
-    if (full || this.#bytes >= CHUNK_BYTES) this.#seal(full);
+    if (full || this.#used >= CHUNK_BYTES) this.#seal(full);
     else this.#timer ??= setTimeout(() => this.#seal(false), FLUSH_MS).unref();
   }
 
@@ -118,7 +121,7 @@ export class LogFile {
     try {
       const text = Buffer.concat([
         ...this.#chunks.map(({ bytes }) => bytes),
-        Buffer.from(this.#lines.join('')),
+        this.#lines.subarray(0, this.#used),
       ]);
       // A write that is under way has its own thread, which still runs.
       if (this.#busy) waitForSize(fd, this.#before + this.#busy.bytes.length);
@@ -131,13 +134,30 @@ export class LogFile {
     }
   }
 
+  /** @returns the length of `line` in bytes */
+  #append(line: string): number {
+    const end = this.#used + MOST_BYTES_OF_A_UNIT * line.length;
+    if (end > this.#lines.length) {
+      const room = Buffer.allocUnsafeSlow(Math.max(end, CHUNK_BYTES + SPARE_BYTES));
+      this.#lines.copy(room, 0, 0, this.#used);
+      this.#lines = room;
+    }
+    const bytes = this.#lines.write(line, this.#used);
+    this.#used += bytes;
+    return bytes;
+  }
+
+  #forgetLines(): void {
+    this.#lines = NOTHING;
+    this.#used = 0;
+    this.#items = 0;
+  }
+
   #seal(last: boolean): void {
     this.#timer = void clearTimeout(this.#timer);
-    if (this.#lines.length === 0) return;
-    const chunk = { bytes: Buffer.from(this.#lines.join('')), items: this.#items, last };
-    this.#lines = [];
-    this.#bytes = 0;
-    this.#items = 0;
+    if (this.#used === 0) return;
+    const chunk = { bytes: this.#lines.subarray(0, this.#used), items: this.#items, last };
+    this.#forgetLines();
     // The file that follows begins with the line that continues this one.
     if (last) this.#size = 0;
     this.#chunks.push(chunk);
@@ -170,9 +190,7 @@ export class LogFile {
     const lost = this.#chunks.reduce((sum, chunk) => sum + chunk.items, items + this.#items);
     this.#chunks = [];
     this.#chunkBytes = 0;
-    this.#lines = [];
-    this.#bytes = 0;
-    this.#items = 0;
+    this.#forgetLines();
     this.#shut();
     this.events.failed(lost, error);
     this.#next();

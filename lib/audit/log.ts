@@ -1,14 +1,13 @@
-import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import type { EnergyReport } from '../bench/energy.js';
 import { ResidualSkipError } from '../errors.js';
 import type { RunContext, RunEvent, RunObserver, SessionControl, TensorMap } from '../skip/observer.js';
-import type { SkipReason } from '../skip/trace.js';
-import type { Tensor } from '../tensor.js';
+import { copyData, type TensorData } from '../tensor.js';
 import { parseStrict } from '../validation.js';
 import { LogFile } from './file.js';
-import { type AuditHeader, type AuditItem, type AuditRecord, encodeRecord, shortFloat } from './record.js';
-import { softmaxTop } from './top.js';
+import { partsOf } from './hash.js';
+import { headerOf, itemOf, type Recorded } from './items.js';
+import { type AuditRecord, encodeRecord } from './record.js';
 
 export interface AuditLogOptions {
   /** File to append to; rotated files stand beside it as NAME.1.EXT, NAME.2.EXT, oldest first. */
@@ -44,28 +43,8 @@ const optionsSchema = z.strictObject({
   top: z.int().min(1).max(100).optional(),
 });
 
-const LETTERS: Record<SkipReason, string> = {
-  gate: 'g',
-  policy: 'p',
-  fixed: 'f',
-  tripped: 't',
-  exit: 'x',
-  guard: 'v',
-};
-
 /** Bytes of tensors that wait to be hashed; past that they are hashed at once, on the hot path. */
 const MOST_WAITING_BYTES = 2 ** 24;
-
-interface Waiting {
-  readonly time: number;
-  readonly run: number;
-  readonly item: number;
-  readonly input: readonly Uint8Array[];
-  readonly output: readonly Uint8Array[];
-  readonly logits: Float32Array | null;
-  /** Its trace is built only when the item is encoded, off the hot path. */
-  readonly event: RunEvent;
-}
 
 /** An observer that appends what every item did to a file; see auditLog. */
 export class AuditLog implements RunObserver {
@@ -75,7 +54,7 @@ export class AuditLog implements RunObserver {
   #control: SessionControl | undefined;
   #header: RunContext | undefined;
   #runs = 0;
-  #waiting: Waiting[] = [];
+  #waiting: Recorded[] = [];
   #waitingBytes = 0;
   /** What waits is encoded in a later turn of the event loop, after which this is resolved. */
   #later: Promise<void> | undefined;
@@ -120,15 +99,23 @@ export class AuditLog implements RunObserver {
    */
   onRun(event: RunEvent): Promise<void> | undefined {
     const { inputs, inputsKept, outputs, items } = event;
+    const { sample, inputs: recorded } = this.#options;
     const run = this.#runs++;
     const time = Date.now();
     for (let item = 0; item < items; item++) {
-      if (this.#options.sample < 1 && Math.random() >= this.#options.sample) continue;
-      const input = this.#options.inputs === 'hash' ? bytesOf(inputs, item, items, !inputsKept) : [];
-      const output = bytesOf(outputs, item, items, true);
-      const logits = firstFloats(outputs, item, items);
-      this.#waiting.push({ time, run, item, input, output, logits, event });
-      for (const { length } of [...input, ...output]) this.#waitingBytes += length;
+      if (sample < 1 && Math.random() >= sample) continue;
+      const input = recorded === 'none' ? null : partsOf(inputs, item, items);
+      const output = partsOf(outputs, item, items).map(copyData);
+      const waiting = {
+        time,
+        run,
+        item,
+        input: inputsKept ? input : (input?.map(copyData) ?? null),
+        output,
+        event,
+      };
+      this.#waiting.push(waiting);
+      this.#waitingBytes += sizeOf(waiting.input ?? []) + sizeOf(output);
       // Synchronous runs leave the event loop no turn.
       if (this.#waitingBytes > MOST_WAITING_BYTES) this.#drain();
     }
@@ -198,9 +185,9 @@ export class AuditLog implements RunObserver {
       }
       if (this.#file.fresh || this.#header !== waiting.event.context) {
         this.#header = waiting.event.context;
-        this.#add(this.#headerOf(waiting), 0);
+        this.#add(headerOf(waiting, this.#options), 0);
       }
-      this.#add(this.#itemOf(waiting), 1);
+      this.#add(itemOf(waiting, this.#options.top), 1);
     }
   }
 
@@ -219,53 +206,6 @@ export class AuditLog implements RunObserver {
       { code: 'RESIDUAL_SKIP_AUDIT' },
     );
   }
-
-  #headerOf({ time, item, event: { context, trace } }: Waiting): AuditHeader {
-    const { blocks } = trace.items[item]!;
-    const { version, sha256, source, policySha256, backend, isa, threads, multiplyAdds, layers } = context;
-    return {
-      type: 'header',
-      schema: 1,
-      time: new Date(time).toISOString(),
-      engine: version,
-      model: { sha256, source },
-      policy: { sha256: policySha256 },
-      backend,
-      isa,
-      threads,
-      inputs: this.#options.inputs,
-      sample: this.#options.sample,
-      labels: this.#options.labels ? [...this.#options.labels] : null,
-      multiplyAdds,
-      layers,
-      blocks: context.blocks.map((block, i) => ({
-        name: block.name,
-        shortcut: block.shortcut,
-        skippable: block.skippable,
-        multiplyAdds: block.multiplyAdds,
-        layers: block.layers,
-        threshold: shortFloat(blocks[i]!.threshold),
-      })),
-    };
-  }
-
-  #itemOf({ time, run, item, input, output, logits, event }: Waiting): AuditItem {
-    const { blocks, exits } = event.trace.items[item]!;
-    return {
-      type: 'item',
-      time,
-      run,
-      item,
-      input: this.#options.inputs === 'hash' ? hashBytes(input) : null,
-      ran: blocks.map(({ ran }) => (ran ? '1' : '0')).join(''),
-      reasons: blocks.map(({ reason }) => LETTERS[reason]).join(''),
-      scores: blocks.map(({ score }) => shortFloat(score)),
-      exits: exits.map(({ after, score }) => [after, shortFloat(score)!]),
-      output: hashBytes(output),
-      top: logits ? softmaxTop(logits, this.#options.top) : [],
-      milliseconds: Number((event.milliseconds / event.items).toFixed(4)),
-    };
-  }
 }
 
 /**
@@ -278,37 +218,8 @@ export function auditLog(options: AuditLogOptions): AuditLog {
   return new AuditLog(options);
 }
 
-/** Hex SHA-256 of one item's tensors, as audit records hold it. */
-export function hashItem(tensors: TensorMap, item: number, items: number): string {
-  return hashBytes(bytesOf(tensors, item, items, false));
-}
-
-function hashBytes(parts: readonly Uint8Array[]): string {
-  const hash = createHash('sha256');
-  for (const part of parts) hash.update(part);
-  return hash.digest('hex');
-}
-
-/** One item's bytes of each tensor, in name order; a tensor that all items share is taken whole. */
-function bytesOf(tensors: TensorMap, item: number, items: number, copy: boolean): Uint8Array[] {
-  return Object.keys(tensors)
-    .sort()
-    .map((name) => {
-      const { data, dims } = tensors[name]!;
-      const { buffer, byteOffset, byteLength } = data as Float32Array;
-      const whole = dims[0] !== items;
-      const each = whole ? byteLength : byteLength / items;
-      const bytes = new Uint8Array(buffer, byteOffset + (whole ? 0 : item * each), each);
-      return copy ? bytes.slice() : bytes;
-    });
-}
-
-/** One item's slice of the first float32 output; null when there is none. */
-function firstFloats(outputs: TensorMap, item: number, items: number): Float32Array | null {
-  const tensor = Object.values(outputs).find(({ type }: Tensor) => type === 'float32');
-  if (!tensor) return null;
-  const data = tensor.data as Float32Array;
-  if (tensor.dims[0] !== items) return data.slice();
-  const each = data.length / items;
-  return data.slice(item * each, (item + 1) * each);
+function sizeOf(parts: readonly TensorData[]): number {
+  let bytes = 0;
+  for (const { byteLength } of parts) bytes += byteLength;
+  return bytes;
 }

@@ -5,8 +5,8 @@
  * digits of SHA-256 over the link before it and the line's own text, so that a line that was changed,
  * removed or inserted is found.
  */
-import { createHash } from 'node:crypto';
 import { z } from 'zod';
+import { sha256 } from './hash.js';
 
 export const AUDIT_SCHEMA_VERSION = 1;
 const SHA256 = z.string().regex(/^[0-9a-f]{64}$/);
@@ -111,7 +111,7 @@ export const FIRST_LINK = '0'.repeat(16);
 const LINK_TEXT = /,"link":"([0-9a-f]{16})"\}$/;
 
 function linkOf(previous: string, text: string): string {
-  return createHash('sha256').update(previous).update(text).digest('hex').slice(0, 16);
+  return sha256(previous + text).slice(0, 16);
 }
 
 /** One line, newline included, and its link. */
@@ -145,11 +145,18 @@ export function decodeLine(line: string, previous: string): DecodedLine {
   return { record: parsed.data, link, follows: link === linkOf(previous, text) };
 }
 
-/** The shortest decimal that is the same float32; null for NaN. */
+/** Powers of ten that a double holds exactly. */
+const POWERS = Array.from({ length: 23 }, (_, i) => 10 ** i);
+
+/** A short decimal that is the same float32, the shortest of 6 to 9 digits; null for NaN. */
 export function shortFloat(value: number | null): number | null {
   if (value === null || Number.isNaN(value)) return null;
+  if (value === 0) return 0;
+  const exponent = Math.floor(Math.log10(Math.abs(value)));
   for (let digits = 6; digits < 9; digits++) {
-    const short = Number(value.toPrecision(digits));
+    // Two exact doubles: their quotient is the double nearest to the decimal, as when its text is read.
+    const power = POWERS[digits - 1 - exponent];
+    const short = power === undefined ? Number(value.toPrecision(digits)) : Math.round(value * power) / power;
     if (Math.fround(short) === value) return short;
   }
   return Number(value.toPrecision(9));

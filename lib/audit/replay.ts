@@ -1,6 +1,6 @@
 import type { InferenceSession } from '../session.js';
 import type { TensorMap } from '../skip/observer.js';
-import { hashItem } from './log.js';
+import { hashItem } from './hash.js';
 import type { AuditEntry } from './read.js';
 import { shortFloat } from './record.js';
 

@@ -1,6 +1,6 @@
 import { writeFile } from 'node:fs/promises';
 import type { Command } from 'commander';
-import { hashItem } from '../audit/log.js';
+import { hashItem } from '../audit/hash.js';
 import { type AuditEntry, readAudit } from '../audit/read.js';
 import type { AuditEnergy } from '../audit/record.js';
 import { renderAuditReport } from '../audit/report.js';

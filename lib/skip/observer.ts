@@ -92,5 +92,5 @@ export function notify(
       warn(error);
     }
   }
-  return pending.length > 0 ? Promise.all(pending) : undefined;
+  return pending.length > 1 ? Promise.all(pending) : pending[0];
 }

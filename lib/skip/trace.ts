@@ -130,24 +130,25 @@ export function buildTrace(program: Program, record: RunRecord): SkipTrace {
     const last = exits.find(({ taken }) => taken)?.after;
     const reached = last === undefined ? blocks.length : blocks.findIndex(({ name }) => name === last) + 1;
     const verified = guarded?.has(item) ?? false;
-    const decisions = blocks.map((block, index): BlockDecision => {
+    const decisions: BlockDecision[] = [];
+    let [multiplyAddsSkipped, layersSkipped] = [0, 0];
+    for (let index = 0; index < blocks.length; index++) {
+      const { name, cost } = blocks[index]!;
       const asked = policy.modes[index] === BlockMode.gate && index < reached;
-      return {
-        block: block.name,
+      const didRun = verified || ran[first + index] === 1;
+      decisions.push({
+        block: name,
         index,
-        ran: verified || ran[first + index] === 1,
+        ran: didRun,
         score: asked ? scores[first + index]! : null,
         threshold: asked ? policy.thresholds[index]! : null,
         reason: verified ? 'guard' : index < reached ? reasons[index]! : 'exit',
-      };
-    });
-    const skipped = blocks.filter((_, index) => !decisions[index]!.ran);
-    return {
-      blocks: decisions,
-      exits,
-      multiplyAddsSkipped: skipped.reduce((sum, { cost }) => sum + cost.multiplyAdds, 0),
-      layersSkipped: skipped.reduce((sum, { cost }) => sum + cost.layers, 0),
-    };
+      });
+      if (didRun) continue;
+      multiplyAddsSkipped += cost.multiplyAdds;
+      layersSkipped += cost.layers;
+    }
+    return { blocks: decisions, exits, multiplyAddsSkipped, layersSkipped };
   };
   return {
     items: Array.from({ length: items }, (_, item) => traceItem(item)),

@@ -8,6 +8,13 @@ describe('InputCopies', () => {
     expect(copy.buffer).not.toBe(data.buffer);
   });
 
+  it('copies a Buffer, which is taken for a uint8 tensor', () => {
+    const data = Buffer.from([1, 2, 3]);
+    const copy = new InputCopies().copy(data);
+    data[0] = 9;
+    expect([...copy]).toEqual([1, 2, 3]);
+  });
+
   it('uses memory again once it is given back, for the same type and length only', () => {
     const copies = new InputCopies();
     const first = copies.copy(Float32Array.of(1, 2));

@@ -9,7 +9,8 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type AuditLogOptions, auditLog, hashItem } from '../../../lib/audit/log.js';
+import { hashItem } from '../../../lib/audit/hash.js';
+import { type AuditLogOptions, auditLog } from '../../../lib/audit/log.js';
 import { readAudit } from '../../../lib/audit/read.js';
 import { auditLineSchema, shortFloat } from '../../../lib/audit/record.js';
 import { runContext, runEvent } from '../../helpers/run-event.js';
