@@ -1,4 +1,4 @@
-"""Losses of the gated network: distillation, stochastic depth, and the price that holds the gates to a budget."""
+"""Losses of the gated network: distillation, nested depths, and what teaches the gates."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,9 +9,6 @@ from torch import nn
 from data import Dataset, Split, normalize
 from network import ResNet
 from trainer import seeded, smoothed_cross_entropy
-
-CORRIDOR = (0.2, 0.85)
-
 
 def distilled(logits: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor, temperature: float = 2.0):
     """Cross entropy mixed with the teacher's softened answer (Hinton, Vinyals and Dean 2015)."""
@@ -24,22 +21,34 @@ def distilled(logits: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor,
     return 0.4 * smoothed_cross_entropy(logits, labels) + 0.6 * temperature**2 * soft
 
 
-def random_depth(network: ResNet, severity: float, generator: torch.Generator | None = None) -> list[bool]:
-    """Which blocks a batch keeps: each identity block is left out with a chance that is itself drawn, up to `severity`.
+def nested_depth(network: ResNet, chance: float, generator: torch.Generator | None = None) -> list[bool]:
+    """Which blocks a batch keeps: in each stage, with that chance, only the first few of its identity blocks.
 
-    One draw for the whole batch (unlike Huang et al. 2016), so a block left out costs nothing.
+    One draw for the whole batch, so a block left out costs nothing. A plain network needs each of its blocks; it learns
+    to do without a stage's last ones far sooner than to do without any subset (Huang et al. 2016 draw any).
     """
-    draw = torch.rand(len(network.blocks) + 1, generator=generator)
-    chance = severity * draw[-1]
-    return [not block.is_identity or bool(draw[i] >= chance) for i, block in enumerate(network.blocks)]
+    kept = []
+    for depth in network.depths:
+        stage = network.blocks[len(kept) : len(kept) + depth]
+        gated = sum(block.is_identity for block in stage)
+        draw = torch.rand(2, generator=generator).tolist()
+        running = int(draw[1] * gated) if draw[0] < chance else gated
+        kept += [not block.is_identity or index < running + depth - gated for index, block in enumerate(stage)]
+    return kept
+
+
+def anytime_loss(outputs: Sequence[torch.Tensor], labels: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """The distilled loss of each of `ResNet.anytime`'s outputs; the last, deepest one weighs 0.4, all others 0.6."""
+    losses = [distilled(output, labels, teacher) for output in outputs]
+    return 0.4 * losses[-1] + 0.6 * torch.stack(losses[:-1]).mean() if len(losses) > 1 else losses[0]
 
 
 Paths = Callable[[int, torch.Generator | None], list[bool] | None]
 
 
-def depths_up_to(network: ResNet, severity: float) -> Paths:
-    """Every batch at a random depth."""
-    return lambda step, generator: random_depth(network, severity, generator)
+def nested_depths(network: ResNet, chance: float) -> Paths:
+    """Every batch at a depth of its own."""
+    return lambda step, generator: nested_depth(network, chance, generator)
 
 
 def mixed_paths(network: ResNet) -> Paths:
@@ -48,7 +57,7 @@ def mixed_paths(network: ResNet) -> Paths:
 
     def paths(step: int, generator: torch.Generator | None) -> list[bool] | None:
         if step % 4 == 1:
-            return random_depth(network, 0.9, generator)
+            return nested_depth(network, 0.5, generator)
         return [True] * len(network.blocks) if step % 4 == 3 else None
 
     return paths
@@ -80,41 +89,26 @@ def freeze_statistics(network: ResNet) -> None:
             module.eval()
 
 
-def easiest(teacher: torch.Tensor, labels: torch.Tensor, share: float) -> torch.Tensor:
-    """The `share` of a batch that the teacher is surest of, as flags [N], from its logits [N, classes] and the labels."""
-    sureness = -F.cross_entropy(teacher.float(), labels, reduction="none")
-    return sureness >= sureness.quantile(1 - share)
+def sureness(logits: torch.Tensor) -> torch.Tensor:
+    """The largest softmax probability, [N, classes] to [N]."""
+    return logits.detach().float().softmax(1).amax(1)
 
 
-class Budget(nn.Module):
-    """The price on open gates: an augmented Lagrangian on their mean cost, and a corridor for every gate's open rate.
+def hardest(sure: torch.Tensor, share: float) -> torch.Tensor:
+    """1 for the `share` of a batch that is least sure, 0 for the others, [N]."""
+    return (sure < sure.quantile(share)).float()
 
-    Only the images flagged in `paying` pay, the easy ones: a hard image may run every block that helps it, so depth
-    goes where it is needed. The multiplier rises while they cost more than `target` (share of the gated blocks'
-    multiply-adds) and falls while they cost less, so the price need not be guessed. The corridor keeps every gate a
-    choice: one that is open for all images or for none has stopped telling them apart. Scores are kept small, where
-    the sigmoid still has a slope.
+
+def difficulty_loss(scores: Sequence[torch.Tensor], sure: Sequence[torch.Tensor], shares: Sequence[float]) -> torch.Tensor:
+    """Teaches gates by difficulty: gate i should open for the `shares[i]` of a batch that are least sure by `sure[i]`.
+
+    Binary cross entropy on the scores, [N, 1] each; a gate that can't tell stays on the side where most images belong.
     """
-
-    def __init__(self, costs: Sequence[int], target: float, ascent: float = 0.05, stiffness: float = 10.0):
-        super().__init__()
-        shares = torch.tensor(costs, dtype=torch.float32)
-        self.register_buffer("shares", shares / shares.sum())
-        self.register_buffer("multiplier", torch.zeros(()))
-        self.target, self.ascent, self.stiffness = target, ascent, stiffness
-
-    def forward(self, scores: list[torch.Tensor], paying: torch.Tensor) -> torch.Tensor:
-        score = torch.cat(scores, 1)
-        soft = torch.sigmoid(score)
-        opened = (score > 0).float() + soft - soft.detach()
-        excess = (opened[paying].mean(0) * self.shares).sum() - self.target
-        rates = opened.mean(0)
-        low, high = CORRIDOR
-        outside = F.relu(rates - high) + F.relu(low - rates)
-        price = self.multiplier.clone() * excess + 0.5 * self.stiffness * F.relu(excess) ** 2
-        with torch.no_grad():
-            self.multiplier.add_(self.ascent * excess).clamp_(min=0)
-        return price + (2 * outside + self.stiffness * outside**2).sum() + 0.01 * score.square().mean()
+    losses = [
+        F.binary_cross_entropy_with_logits(score[:, 0], hardest(confidence, share))
+        for score, confidence, share in zip(scores, sure, shares, strict=True)
+    ]
+    return torch.stack(losses).sum()
 
 
 def freeze_all_but_gates(network: ResNet, frozen: bool) -> None:

@@ -22,7 +22,7 @@ class Gate(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", enabled=False):
-            pooled = x.float().mean((2, 3))
+            pooled = x.detach().float().mean((2, 3))
             return self.fc2(F.relu(self.fc1(self.norm(pooled))))
 
     @torch.no_grad()
@@ -68,12 +68,6 @@ def hard_decision(score: torch.Tensor) -> torch.Tensor:
     return (score > 0).to(torch.float32).reshape(-1, 1, 1, 1)
 
 
-def straight_through(score: torch.Tensor) -> torch.Tensor:
-    """The hard decision forward, the sigmoid's gradient backward (Bengio et al. 2013)."""
-    soft = torch.sigmoid(score).reshape(-1, 1, 1, 1)
-    return hard_decision(score) + soft - soft.detach()
-
-
 class ResNet(nn.Module):
     """`depths` and `widths` hold blocks and channels per stage; all stages but the first halve the resolution."""
 
@@ -110,13 +104,15 @@ class ResNet(nn.Module):
         """Logits [N, classes] of [N, C, H, W]; gates, where there are any, decide per item."""
         return self.run(x)[0]
 
-    def run(self, x: torch.Tensor, kept: Sequence[bool] | None = None) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def run(
+        self, x: torch.Tensor, kept: Sequence[bool] | None = None, early: list[torch.Tensor] | None = None
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Logits, and the gates' scores, each [N, 1].
 
         `kept`, one flag per block, overrides the gates for the whole batch: blocks not kept are not computed, and no
-        gate is asked. In training mode the gates' decisions pass gradients straight through.
+        gate is asked. `early` gets the logits of the head before each gated block of the last stage.
         """
-        scores = []
+        scores, last = [], len(self.blocks) - self.depths[-1]
         x = F.relu(self.stem_bn(self.stem(x)), inplace=True)
         for index, block in enumerate(self.blocks):
             if kept is not None:
@@ -125,10 +121,25 @@ class ResNet(nn.Module):
             elif block.gate is None:
                 x = block(x)
             else:
+                if early is not None and index > last:
+                    early.append(self.head(x.float().mean((2, 3))))
                 score = block.gate(x)
                 scores.append(score)
-                x = block(x, straight_through(score) if self.training else hard_decision(score))
+                x = block(x, hard_decision(score))
         return self.head(x.float().mean((2, 3))), scores
+
+    def anytime(self, x: torch.Tensor, kept: Sequence[bool]) -> list[torch.Tensor]:
+        """Logits behind each block of the last stage, all of which run, for earlier blocks as in `run`: what the network
+        answers when it leaves out the rest. No BatchNorm stands between those blocks and the head, so they all share it.
+        """
+        logits, last = [], len(self.blocks) - self.depths[-1]
+        x = F.relu(self.stem_bn(self.stem(x)), inplace=True)
+        for index, block in enumerate(self.blocks):
+            if index >= last or kept[index]:
+                x = block(x)
+            if index >= last:
+                logits.append(self.head(x.float().mean((2, 3))))
+        return logits
 
     def costs(self, size: int) -> tuple[int, list[int]]:
         """Multiply-adds of one image of `size` pixels squared: of the whole network, and of each block."""

@@ -12,22 +12,25 @@ import torch
 from data import Dataset, Split
 from export import publish
 from gating import (
-    Budget,
-    depths_up_to,
+    anytime_loss,
     describe_decisions,
     distilled,
-    easiest,
+    difficulty_loss,
     freeze_all_but_gates,
     freeze_statistics,
     mixed_paths,
-    random_depth,
+    nested_depth,
+    nested_depths,
     recalibrate,
+    sureness,
 )
 from network import ResNet
 from progress import report
 from recipes import Recipe
 from trainer import Stage, accuracy, predict, seeded, sgd, smoothed_cross_entropy
 
+# Chance of each stage to lose its last identity blocks in a batch.
+NESTED = 0.3
 ORDER = ["trunk", "plain", "twin", "depth", "gates", "joint", "settle", "export"]
 
 
@@ -73,23 +76,26 @@ class Pipeline:
             return self.plain(images)
 
     def depth_loss(self, images, labels, step, steps):
-        kept = random_depth(self.gated, severity=0.4 + 0.5 * step / steps)
-        return distilled(self.gated.run(images, kept)[0], labels, self.teach(images))
+        kept = nested_depth(self.gated, NESTED)
+        return anytime_loss(self.gated.anytime(images, kept), labels, self.teach(images))
 
     def gated_loss(self, images, labels, step, steps):
-        logits, scores = self.gated.run(images)
+        """Gates of the last stage judge by what the network itself would answer there, the others by the teacher."""
+        early: list[torch.Tensor] = []
+        logits, scores = self.gated.run(images, early=early)
         teacher = self.teach(images)
-        return distilled(logits, labels, teacher) + self.budget(scores, easiest(teacher, labels, self.recipe.easy))
+        sure = [sureness(teacher)] * (len(scores) - len(early)) + [sureness(answer) for answer in early]
+        return distilled(logits, labels, teacher) + difficulty_loss(scores, sure, self.recipe.run)
 
     def joint_loss(self, images, labels, step, steps):
-        """Every fourth batch runs at a random depth, so that the network stays good with more or fewer blocks too."""
+        """Every fourth batch runs at nested depths, so that the network stays good with more or fewer blocks too."""
         return (self.depth_loss if step % 4 == 3 else self.gated_loss)(images, labels, steps, steps)
 
     def settling_loss(self, images, labels, step, steps):
         kept = mixed_paths(self.gated)(step, None)
         if kept is None:
-            return self.gated_loss(images, labels, step, steps)
-        return distilled(self.gated.run(images, kept)[0], labels, self.teach(images))
+            return self.gated_loss(images, labels, steps, steps)
+        return anytime_loss(self.gated.anytime(images, kept), labels, self.teach(images))
 
     def without_gates(self, name: str, network: ResNet, epochs: int, rate, crop) -> bool:
         """A stage of ordinary training."""
@@ -118,13 +124,12 @@ class Pipeline:
         rate, early = recipe.peak_rate * recipe.restart, lambda epoch: recipe.early_crop
         network.load_state_dict(self.plain.state_dict(), strict=False)
         self.plain.eval()
-        self.budget = Budget(self.gate_costs, recipe.target)
         backbone = [p for name, p in network.named_parameters() if ".gate." not in name]
         gates = [p for gate in network.gates for p in gate.parameters()]
 
         def stage(name, optimizers, loss, prepare=lambda: None, crop=lambda epoch: None, clip=None) -> Stage:
             epochs, file = getattr(recipe, name), self.folder / f"{name}.pt"
-            return Stage(name, network, optimizers, loss, epochs, file, self.budget, prepare, crop, clip)
+            return Stage(name, network, optimizers, loss, epochs, file, None, prepare, crop, clip)
 
         def both(backbone_rate: float, gate_rate: float) -> list:
             return [
@@ -138,7 +143,7 @@ class Pipeline:
         alone = lambda: freeze_all_but_gates(network, True)  # noqa: E731
         learn_gates = stage("gates", [(torch.optim.Adam(gates), lambda done: 0.003)], self.gated_loss, alone, early)
         if not learn_gates.checkpoint.exists():
-            self.recalibrate(depths_up_to(network, 0.9))
+            self.recalibrate(nested_depths(network, NESTED))
         if self.finish(learn_gates, self.monitor_gated):
             return True
         freeze_all_but_gates(network, False)

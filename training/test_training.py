@@ -15,16 +15,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 from data import DATASETS, Split, augment, read_idx  # noqa: E402
 from evaluate import kept_flags, paired_interval  # noqa: E402
 from gating import (  # noqa: E402
-    Budget,
-    depths_up_to,
-    easiest,
+    anytime_loss,
+    difficulty_loss,
+    distilled,
     freeze_all_but_gates,
     freeze_statistics,
+    hardest,
     mixed_paths,
-    random_depth,
+    nested_depth,
+    nested_depths,
     recalibrate,
+    sureness,
 )
-from network import Gate, ResNet, straight_through  # noqa: E402
+from network import Gate, ResNet  # noqa: E402
 from recipes import SMOKE  # noqa: E402
 from trainer import Stage, predict, sgd, smoothed_cross_entropy  # noqa: E402
 
@@ -63,14 +66,6 @@ class NetworkTest(unittest.TestCase):
         gate.fold()
         torch.testing.assert_close(gate(x), before, rtol=1e-4, atol=1e-5)
 
-    def test_straight_through_is_hard_forward_and_soft_backward(self):
-        score = torch.tensor([[-1.0], [2.0]], requires_grad=True)
-        decision = straight_through(score)
-        self.assertEqual(decision.flatten().tolist(), [0.0, 1.0])
-        decision.sum().backward()
-        soft = torch.sigmoid(score.detach())
-        torch.testing.assert_close(score.grad, soft * (1 - soft))
-
     def test_multiply_adds(self):
         total, blocks = small_network(gated=False).costs(28)
         self.assertEqual(blocks[0], 2 * 9 * 4 * 4 * 28 * 28)
@@ -79,48 +74,77 @@ class NetworkTest(unittest.TestCase):
 
 
 class GatingTest(unittest.TestCase):
-    def test_price_rises_only_above_the_target(self):
-        budget, everyone = Budget([1, 3], target=0.5), torch.ones(4, dtype=torch.bool)
-        budget([torch.full((4, 1), -1.0), torch.full((4, 1), 1.0)], everyone)
-        self.assertAlmostEqual(budget.multiplier.item(), 0.05 * 0.25, places=6)
-        for _ in range(9):
-            budget([torch.full((4, 1), 1.0), torch.full((4, 1), -1.0)], everyone)
-        self.assertEqual(budget.multiplier.item(), 0.0)
+    def test_the_hardest_are_those_a_network_is_least_sure_of(self):
+        sure = sureness(torch.tensor([[9.0, 0.0], [0.0, 1.0], [0.0, 4.0], [2.0, 0.0], [0.5, 0.0]]))
+        self.assertEqual(hardest(sure, 0.4).tolist(), [0, 1, 0, 0, 1])
+        self.assertEqual(hardest(sure, 0.0).sum().item(), 0)
 
-    def test_only_paying_images_raise_the_price(self):
-        score = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]], requires_grad=True)
-        budget = Budget([1], target=0.2)
-        budget([score], torch.tensor([False, False, True, True]))
-        self.assertEqual(budget.multiplier.item(), 0.0)
-        budget([score], torch.tensor([True, False, True, False]))
-        self.assertAlmostEqual(budget.multiplier.item(), 0.05 * 0.3, places=6)
+    def test_gates_are_taught_to_open_for_the_hardest(self):
+        sure = torch.tensor([0.2, 0.9, 0.8, 0.4])
+        right, wrong = (torch.tensor(signs).view(4, 1) for signs in ([5.0, -5.0, -5.0, 5.0], [-5.0, 5.0, 5.0, -5.0]))
+        self.assertLess(difficulty_loss([right], [sure], [0.5]).item(), 0.01)
+        self.assertGreater(difficulty_loss([wrong], [sure], [0.5]).item(), 4.9)
+        both = difficulty_loss([right, wrong], [sure, sure], [0.5, 0.5])
+        torch.testing.assert_close(both, difficulty_loss([right], [sure], [0.5]) + difficulty_loss([wrong], [sure], [0.5]))
 
-    def test_the_easiest_images_are_those_the_teacher_is_surest_of(self):
-        teacher = torch.tensor([[4.0, 0.0], [0.0, 4.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.5]])
-        flags = easiest(teacher, torch.tensor([0, 0, 1, 0, 1]), 0.4)
-        self.assertEqual(flags.tolist(), [True, False, False, True, False])
+    def test_early_answers_are_those_before_each_gated_block_of_the_last_stage(self):
+        torch.manual_seed(12)
+        network = ResNet(1, 10, (2, 3), (4, 8), gated=True).eval()
+        for gate in network.gates:
+            gate.fc2.bias.data.fill_(100.0)
+        images, early = torch.rand(4, 1, 28, 28), []
+        network.run(images, early=early)
+        expected = network.anytime(images, [True] * 5)[:-1]
+        self.assertEqual(len(early), 2)
+        for answer, alone in zip(early, expected, strict=True):
+            torch.testing.assert_close(answer, alone)
 
-    def test_random_depth_keeps_all_but_identity_blocks(self):
-        network = small_network(gated=False)
+    def test_nested_depth_leaves_out_the_last_identity_blocks_of_a_stage(self):
+        network = ResNet(1, 10, (2, 4), (4, 8))
         generator = torch.Generator().manual_seed(6)
-        draws = [random_depth(network, 0.9, generator) for _ in range(200)]
-        kept = torch.tensor(draws).float().mean(0)
-        for index, block in enumerate(network.blocks):
-            self.assertTrue(0.3 < kept[index] < 0.8 if block.is_identity else kept[index] == 1)
+        draws = {tuple(nested_depth(network, 0.5, generator)) for _ in range(400)}
+        first = {draw[:2] for draw in draws}
+        second = {draw[2:] for draw in draws}
+        self.assertEqual(first, {(False, False), (True, False), (True, True)})
+        self.assertEqual(second, {(True,) * (4 - left_out) + (False,) * left_out for left_out in range(4)})
+        self.assertEqual(nested_depth(network, 0.0, generator), [True] * 6)
 
-    def test_only_gates_learn_when_frozen(self):
+    def test_anytime_answers_are_those_of_the_network_without_its_last_blocks(self):
+        torch.manual_seed(10)
+        network = ResNet(1, 10, (2, 3), (4, 8)).eval()
+        images, kept = torch.rand(4, 1, 28, 28), [True, False, True, True, True]
+        outputs = network.anytime(images, kept)
+        self.assertEqual(len(outputs), 3)
+        for left_out, output in zip((2, 1, 0), outputs, strict=True):
+            alone, _ = network.run(images, kept[: 5 - left_out] + [False] * left_out)
+            torch.testing.assert_close(output, alone)
+
+    def test_anytime_loss_weighs_the_deepest_answer_most(self):
+        torch.manual_seed(11)
+        teacher, labels, outputs = torch.randn(8, 10), torch.randint(0, 10, (8,)), [torch.randn(8, 10) for _ in range(3)]
+        alone = [distilled(output, labels, teacher) for output in outputs]
+        expected = 0.3 * alone[0] + 0.3 * alone[1] + 0.4 * alone[2]
+        torch.testing.assert_close(anytime_loss(outputs, labels, teacher), expected)
+        torch.testing.assert_close(anytime_loss(outputs[:1], labels, teacher), alone[0])
+
+    def test_gates_learn_from_their_scores_alone_and_the_network_not_from_them(self):
         network = small_network(gated=True).train()
         freeze_all_but_gates(network, True)
-        logits, _ = network.run(torch.rand(8, 1, 28, 28))
-        logits.sum().backward()
+        _, scores = network.run(torch.rand(8, 1, 28, 28))
+        torch.cat(scores).sum().backward()
         for name, parameter in network.named_parameters():
             self.assertEqual(parameter.grad is not None, ".gate." in name, name)
+        freeze_all_but_gates(network, False)
+        network.zero_grad(set_to_none=True)
+        _, scores = network.run(torch.rand(8, 1, 28, 28))
+        torch.cat(scores).sum().backward()
+        self.assertIsNone(network.stem.weight.grad)
 
     def test_recalibration_measures_statistics_and_keeps_weights(self):
         network = small_network(gated=False)
         weights = network.stem.weight.clone()
         network.stem_bn.running_mean.fill_(100.0)
-        recalibrate(network, MNIST, random_split(500), batches=2, seed=1, paths=depths_up_to(network, 0.5))
+        recalibrate(network, MNIST, random_split(500), batches=2, seed=1, paths=nested_depths(network, 0.5))
         self.assertLess(network.stem_bn.running_mean.abs().max().item(), 10)
         self.assertTrue(torch.equal(network.stem.weight, weights))
         self.assertEqual(network.stem_bn.momentum, 0.1)
