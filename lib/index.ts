@@ -1,9 +1,10 @@
+export type { Drift } from './audit/drift-monitor.js';
 export type { AuditLog, AuditLogOptions, AuditLogStats } from './audit/log.js';
 export { auditLog } from './audit/log.js';
 export { type AuditEntry, type AuditProblem, type AuditTrace, readAudit } from './audit/read.js';
 export type { AuditHeader, AuditItem } from './audit/record.js';
 export { type ReplayDifference, type ReplayItem, type ReplayReport, replayAudit } from './audit/replay.js';
-export { type Drift, type Watch, type WatchOptions, type WatchStats, watch } from './audit/watch.js';
+export { type Watch, type WatchOptions, type WatchStats, watch } from './audit/watch.js';
 export { ERROR_CODES, type ErrorCode, ResidualSkipError } from './errors.js';
 export type { Feeds } from './feeds.js';
 export type { Fetches } from './fetches.js';

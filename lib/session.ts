@@ -264,8 +264,9 @@ export class InferenceSession {
   }
 
   #attach(): void {
+    const { expected } = this.#policy;
     this.#observing.attach({
-      profile: this.#policy.expected?.scores,
+      profiles: { gate: expected?.scores, exit: expected?.exits },
       runFull: (feeds: TensorMap, priority?: 'low') => this.#runUnseen(feeds, priority),
       setFullDepth: (on: boolean) => {
         this.#fullDepth = on;

@@ -1,12 +1,12 @@
 import { EventEmitter } from 'node:events';
 import { z } from 'zod';
 import type { RunEvent, RunObserver, SessionControl, TensorMap } from '../skip/observer.js';
-import { profileOf, profileSchema, type ScoreProfiles } from '../skip/profile.js';
+import { profileSchema, type ScoreProfiles } from '../skip/profile.js';
 import { argMax } from '../skip/scores.js';
 import { Tensor } from '../tensor.js';
 import { parseStrict } from '../validation.js';
 import { RateMonitor } from './confidence.js';
-import { PSI_DRIFT, populationStability } from './drift.js';
+import { type Drift, DriftMonitor } from './drift-monitor.js';
 
 export interface WatchOptions {
   /** Fraction of the items that is also run in full, in the background; 0.01 when left out. */
@@ -22,17 +22,10 @@ export interface WatchOptions {
    * first `window` items of the stream.
    */
   profile?: ScoreProfiles;
+  /** The same for the confidences of early exits, by the block behind which they stand. */
+  exitProfile?: ScoreProfiles;
   /** Items in one window of drift detection; 500 when left out. */
   window?: number;
-}
-
-/** One block's drift in one window. */
-export interface Drift {
-  readonly block: string;
-  /** Population stability index of the scores; above 0.25, and what chance gives a window so short, is drift. */
-  readonly psi: number;
-  readonly skipRate: number;
-  readonly expectedSkipRate: number;
 }
 
 export interface WatchStats {
@@ -51,7 +44,7 @@ export interface WatchStats {
 interface WatchEvents {
   /** The lower bound of the disagreement has passed the limit. */
   trip: [WatchStats];
-  /** Scores of at least one block have moved away from the profile. */
+  /** Scores or skip rates of at least one gate or exit have moved away from the profile. */
   drift: [readonly Drift[]];
 }
 
@@ -62,6 +55,7 @@ const optionsSchema = z.strictObject({
   confidence: share.optional(),
   onTrip: z.enum(['full', 'warn']).optional(),
   profile: z.record(z.string(), profileSchema).optional(),
+  exitProfile: z.record(z.string(), profileSchema).optional(),
   window: z.int().min(50).optional(),
 });
 
@@ -71,12 +65,11 @@ const MOST_WAITING = 16;
 /** An observer that checks skipped answers against full ones; see watch. */
 export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
   readonly keepsInputs = false;
-  readonly #options: Required<Omit<WatchOptions, 'profile'>>;
+  readonly #options: Required<Omit<WatchOptions, 'profile' | 'exitProfile'>>;
+  readonly #profiles: Pick<WatchOptions, 'profile' | 'exitProfile'>;
   readonly #monitor: RateMonitor;
-  #profile: ScoreProfiles | undefined;
   #control: SessionControl | undefined;
-  #scores: Map<string, { scores: number[]; skipped: number }> = new Map();
-  #seen = 0;
+  #driftMonitor: DriftMonitor;
   #items = 0;
   #tripped = false;
   #failures = 0;
@@ -87,7 +80,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
   constructor(options: WatchOptions = {}) {
     super();
     const known = Object.keys(optionsSchema.shape);
-    const { profile, ...parsed } = parseStrict(optionsSchema, options, {
+    const { profile, exitProfile, ...parsed } = parseStrict(optionsSchema, options, {
       code: 'INVALID_ARGUMENT',
       subject: 'watch options',
       known,
@@ -100,22 +93,24 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
       window: 500,
     } as const;
     this.#options = { ...defaults, ...parsed };
-    this.#profile = profile;
+    this.#profiles = { profile, exitProfile };
+    this.#driftMonitor = this.#makeDriftMonitor();
     this.#monitor = new RateMonitor(this.#options.maxDisagreement, 1 - this.#options.confidence);
   }
 
   onAttach(control: SessionControl): void {
     this.#control = control;
-    this.#profile ??= control.profile;
+    this.#driftMonitor = this.#makeDriftMonitor();
   }
 
   onRun({ trace, inputs, outputs }: RunEvent): void {
     const count = trace.items.length;
     this.#items += count;
-    for (const [item, { blocks }] of trace.items.entries()) {
-      for (const { block, score, ran } of blocks) if (score !== null) this.#see(block, score, ran);
-      if (blocks.some(({ score }) => score !== null)) this.#seen++;
-      if (this.#seen === this.#options.window) this.#closeWindow();
+    for (const [item, itemTrace] of trace.items.entries()) {
+      const { blocks } = itemTrace;
+      const closed = this.#driftMonitor.see(itemTrace);
+      if (closed) this.#drift = closed.drift;
+      if (closed && closed.moved.length > 0) this.emit('drift', closed.moved);
       // An item that ran in full has nothing to disagree with.
       if (this.#tripped || blocks.every(({ ran }) => ran) || Math.random() >= this.#options.shadow) continue;
       if (this.#waiting >= MOST_WAITING) continue;
@@ -181,41 +176,10 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     this.emit('trip', this.#snapshot());
   }
 
-  #see(block: string, score: number, ran: boolean): void {
-    const entry = this.#scores.get(block) ?? { scores: [], skipped: 0 };
-    this.#scores.set(block, entry);
-    entry.scores.push(score);
-    if (!ran) entry.skipped++;
-  }
-
-  /** Compares the window with the profile; the first window becomes the profile where none was given. */
-  #closeWindow(): void {
-    const window = [...this.#scores].map(([block, { scores, skipped }]) => ({
-      block,
-      scores,
-      skipRate: skipped / scores.length,
-    }));
-    this.#scores = new Map();
-    this.#seen = 0;
-    const profile = this.#profile;
-    if (!profile) {
-      this.#profile = Object.fromEntries(
-        window.map(({ block, scores, skipRate }) => [block, profileOf(scores, skipRate)]),
-      );
-      return;
-    }
-    this.#drift = window.flatMap(({ block, scores, skipRate }) => {
-      const expected = profile[block];
-      if (!expected) return [];
-      const psi = populationStability(expected, scores);
-      return [{ block, psi, skipRate, expectedSkipRate: expected.skipRate }];
-    });
-    const moved = this.#drift.filter(({ block, psi }) => {
-      // By chance alone, two samples of n observations have an index of 2 (bins - 1) / n in the mean.
-      const chance = (2 * profile[block]!.edges.length) / this.#options.window;
-      return psi > PSI_DRIFT + chance;
-    });
-    if (moved.length > 0) this.emit('drift', moved);
+  #makeDriftMonitor(): DriftMonitor {
+    const { profile, exitProfile } = this.#profiles;
+    const { gate, exit } = this.#control?.profiles ?? {};
+    return new DriftMonitor(this.#options.window, { gate: profile ?? gate, exit: exitProfile ?? exit });
   }
 }
 

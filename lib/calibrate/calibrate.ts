@@ -128,7 +128,7 @@ export async function calibrate(
           blocksSkipped: result?.blocksSkipped ?? 0,
           latencyReduction: latency ? latencyReduction(latency) : 0,
           ...(latency && { latency }),
-          ...(result && { scores: result.profiles }),
+          ...(result && { scores: result.profiles.gate, exits: result.profiles.exit }),
         },
       },
       settings,

@@ -48,8 +48,8 @@ export interface Measured {
   readonly blocksSkipped: number;
   readonly exits: Readonly<Record<string, number>>;
   readonly skips: Readonly<Record<string, number>>;
-  /** Of the blocks with a gate that was asked. */
-  readonly profiles: ScoreProfiles;
+  /** Of the gates that were asked, and of the exits that items came to. */
+  readonly profiles: { readonly gate: ScoreProfiles; readonly exit: ScoreProfiles };
 }
 
 /** Runs settings as they will be run, guards included, and counts what breaks the rule. */
@@ -109,7 +109,17 @@ export class Judge {
       risk: mean(losses),
       multiplyAddsSkipped: Math.max(0, mean(saved)),
       blocksSkipped: mean(ran.map((row) => row.filter((r) => r === 0).length / row.length)),
-      profiles: profilesOf(program, outcomes, ran),
+      profiles: {
+        gate: profilesOf(program, outcomes, ran),
+        exit: Object.fromEntries(
+          exits.flatMap(({ after, output }) => {
+            const scores = outcomes.map(({ outputs }) => outputs[output]![0]!);
+            const came = scores.filter((score) => !Number.isNaN(score));
+            const gone = left.filter((exit) => exit?.after === after).length;
+            return came.length > 0 ? [[after, profileOf(came, gone / came.length)]] : [];
+          }),
+        ),
+      },
       exits: Object.fromEntries(
         exits.map(({ after }) => [after, rate((item) => left[item]?.after === after)]),
       ),

@@ -42,8 +42,8 @@ export interface RunEvent {
 
 /** What an observer may ask of its session. */
 export interface SessionControl {
-  /** What gates' scores were when the session's policy was calibrated, where its file says. */
-  readonly profile?: ScoreProfiles;
+  /** What gates' scores and exits' confidences were when the session's policy was calibrated, where its file says. */
+  readonly profiles?: { readonly gate?: ScoreProfiles; readonly exit?: ScoreProfiles };
   /**
    * Runs every block on `feeds`; no observer sees this run. With the priority `low` it lets the runs of others go first,
    * for a quarter of a second at most.

@@ -84,6 +84,10 @@ export const expectedSchema = z
     scores: z.record(z.string(), profileSchema).optional().meta({
       description: "Of each block's gate, by the block's name; watch() compares later scores with them.",
     }),
+    exits: z.record(z.string(), profileSchema).optional().meta({
+      description:
+        'Confidences at each exit, by the block behind which it stands, likewise; skipRate is of the items that came to it, those that left.',
+    }),
   })
   .meta({ description: 'Measured on the items that certified the policy.' });
 

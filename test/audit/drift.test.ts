@@ -1,7 +1,10 @@
-import { type Drift, watch } from '../../lib/audit/watch.js';
+import type { Drift } from '../../lib/audit/drift-monitor.js';
+import { watch } from '../../lib/audit/watch.js';
+import { encodeHeads } from '../../lib/skip/heads.js';
+import type { SkipPolicy } from '../../lib/skip/policy.js';
 import { Tensor } from '../../lib/tensor.js';
 import { Network } from '../helpers/networks.js';
-import { uniform } from '../helpers/random.js';
+import { randomFloats, uniform } from '../helpers/random.js';
 import { withSession } from '../helpers/sessions.js';
 
 // Looked up once: globals are slow to reach inside the test runner.
@@ -10,6 +13,7 @@ const SIDE = 32;
 const PIXELS = 3 * SIDE * SIDE;
 const WINDOW = 150;
 const network = new Network('cifar10-resnet32-gated');
+const ungated = new Network('cifar10-resnet32');
 
 type Corruption = (pixels: Float32Array, random: () => number) => Float32Array;
 
@@ -44,14 +48,18 @@ const noise: Corruption = (pixels, random) => pixels.map((value) => value + sqrt
 const inverted: Corruption = (pixels) => pixels.map((value) => -value);
 
 /** Drift events over windows of images: one that makes the profile, two of the usual kind, two corrupted ones. */
-async function driftsOf(corrupt: Corruption): Promise<(readonly Drift[])[]> {
+async function driftsOf(
+  corrupt: Corruption,
+  watched = network,
+  policy?: SkipPolicy,
+): Promise<(readonly Drift[])[]> {
   const monitor = watch({ shadow: 0, window: WINDOW });
   const drifts: (readonly Drift[])[] = [];
   monitor.on('drift', (blocks) => drifts.push(blocks));
-  const { data } = await network.images();
+  const { data } = await watched.images();
   const images = data.length / PIXELS;
   const random = uniform(3);
-  await withSession(network.model, { observers: [monitor] }, async (session) => {
+  await withSession(watched.model, { policy, observers: [monitor] }, async (session) => {
     for (let window = 0; window < 5; window++) {
       const batch = new Float32Array(WINDOW * PIXELS);
       for (let i = 0; i < WINDOW; i++) {
@@ -73,7 +81,23 @@ test.each([
 ])('%s: drift in every window, and none before', async (_, corrupt) => {
   const drifts = await driftsOf(corrupt);
   expect(drifts).toHaveLength(2);
-  for (const blocks of drifts) for (const { psi } of blocks) expect(psi).toBeGreaterThan(0.25);
+  for (const blocks of drifts)
+    for (const { psi, skipRatePsi } of blocks) expect(max(psi, skipRatePsi)).toBeGreaterThan(0.25);
+});
+
+test('of a policy that has exits only, their confidences drift', async () => {
+  const head = {
+    features: 'mean' as const,
+    layers: [{ weight: randomFloats(10 * 32, 1), bias: new Float32Array(10) }],
+  };
+  const heads = encodeHeads({ exits: [{ after: 'block8', head, threshold: 0.9 }], gates: [] });
+  const drifts = await driftsOf(noise, ungated, { blocks: {}, heads });
+  expect(drifts).toHaveLength(2);
+  for (const [drift, ...others] of drifts) {
+    expect(others).toEqual([]);
+    expect(drift).toMatchObject({ kind: 'exit', block: 'block8' });
+    expect(max(drift!.psi, drift!.skipRatePsi)).toBeGreaterThan(0.25);
+  }
 });
 
 test("scores are compared with the policy's own from the first window on, unless watch was given others", async () => {

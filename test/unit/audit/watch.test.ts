@@ -1,5 +1,6 @@
-import { watch } from '../../../lib/audit/watch.js';
-import type { SessionControl, TensorMap } from '../../../lib/skip/observer.js';
+import type { Drift } from '../../../lib/audit/drift-monitor.js';
+import { type Watch, watch } from '../../../lib/audit/watch.js';
+import type { RunEvent, SessionControl, TensorMap } from '../../../lib/skip/observer.js';
 import { Tensor } from '../../../lib/tensor.js';
 import { runContext, runEvent } from '../../helpers/run-event.js';
 
@@ -92,6 +93,53 @@ test('scores that move raise drift; scores that stay do not', () => {
   expect(drifts).toEqual([]);
   window(1);
   expect(drifts).toEqual([['block2']]);
+});
+
+/** A run of an item that came to the exit behind block 0, and may have left there. */
+function cameToExit(score: number, taken: boolean) {
+  const event = runEvent(context, [[1, 1, 1]]);
+  const [item] = event.trace.items;
+  const exits = [{ after: 'block0', score, threshold: 0.9, taken }];
+  const blocks = item!.blocks.map((block) => ({ ...block, score: null, threshold: null }));
+  return { ...event, trace: { ...event.trace, items: [{ ...item!, blocks, exits }] } };
+}
+
+/** The drift in windows of 100 that raise one, of `rounds` windows of items. */
+function driftsOf(monitor: Watch, rounds: number, item: (i: number, round: number) => RunEvent): Drift[][] {
+  const drifts: Drift[][] = [];
+  monitor.on('drift', (drift) => drifts.push([...drift]));
+  for (let round = 0; round < rounds; round++) {
+    for (let i = 0; i < 100; i++) monitor.onRun(item(i, round));
+  }
+  return drifts;
+}
+
+test('confidences of exits that move raise drift', () => {
+  const monitor = watch({ shadow: 0, window: 100 });
+  const drifts = driftsOf(monitor, 3, (i, round) => cameToExit(round < 2 ? i / 100 : i / 200, false));
+  expect(drifts).toEqual([[expect.objectContaining({ kind: 'exit', block: 'block0', skipRate: 0 })]]);
+  expect(drifts[0]![0]!.psi).toBeGreaterThan(0.25);
+});
+
+test('a skip rate that moves raises drift where the scores stay', () => {
+  const exitProfile = { block0: { edges: [0.5], shares: [0.5, 0.5], skipRate: 0.1 } };
+  const monitor = watch({ shadow: 0, window: 100, exitProfile });
+  const drifts = driftsOf(monitor, 2, (i, round) => cameToExit(i / 100, i < (round === 0 ? 10 : 40)));
+  expect(drifts).toHaveLength(1);
+  const [{ psi, skipRatePsi, skipRate }] = drifts[0]! as [Drift];
+  expect(psi).toBeCloseTo(0, 12);
+  expect(skipRate).toBe(0.4);
+  expect(skipRatePsi).toBeCloseTo(0.3 * Math.log(4) - 0.3 * Math.log(6 / 9), 12);
+});
+
+test('few scores in a window are no drift by chance', () => {
+  const gate = { block0: { edges: [0, 1, 2], shares: [0.25, 0.25, 0.25, 0.25], skipRate: 0.5 } };
+  const monitor = watch({ shadow: 0, window: 100, profile: gate });
+  // One item of the window had its gate asked, all came to an exit.
+  const asked = runEvent(context, [[5, 5, 5]]);
+  const drifts = driftsOf(monitor, 1, (i) => (i === 0 ? asked : cameToExit(0.5, false)));
+  expect(monitor.stats().watch.drift).toHaveLength(1);
+  expect(drifts).toEqual([]);
 });
 
 test('a shadow run that fails is counted', async () => {

@@ -91,6 +91,17 @@ describe('calibration of the plain network', () => {
         );
         expect(expected!.scores![name]).toEqual(asked.length > 0 ? profile : undefined);
       }
+      const { exits } = result.policy.heads!;
+      expect(exits.length).toBeGreaterThan(0);
+      for (const { after } of exits) {
+        const came = trace.items.flatMap((item) => item.exits.filter((exit) => exit.after === after));
+        const leftRate = came.filter(({ taken }) => taken).length / came.length;
+        const profile = profileOf(
+          came.map(({ score }) => score),
+          leftRate,
+        );
+        expect(expected!.exits![after]).toEqual(came.length > 0 ? profile : undefined);
+      }
       for (const item of trace.items) {
         const taken = item.exits.filter((exit) => exit.taken);
         expect(taken.length).toBeLessThanOrEqual(1);

@@ -1,0 +1,129 @@
+import { profileOf, type ScoreProfile, type ScoreProfiles } from '../skip/profile.js';
+import type { ItemTrace } from '../skip/trace.js';
+import { PSI_DRIFT, populationStability } from './drift.js';
+
+/** What decides about skipping: a block's gate, or an early exit behind a block. */
+export type DriftKind = 'gate' | 'exit';
+
+/** The drift of one gate or exit in one window. */
+export interface Drift {
+  readonly kind: DriftKind;
+  /** Whose gate it is, or behind which the exit stands. */
+  readonly block: string;
+  /**
+   * Population stability index of the scores (an exit's are its confidences); above 0.25, and what chance gives so few
+   * scores, is drift.
+   */
+  readonly psi: number;
+  /** The same index of how many skipped and how many did not. */
+  readonly skipRatePsi: number;
+  /** Of the items whose gate was asked, those that skipped the block; of those that came to the exit, those that left. */
+  readonly skipRate: number;
+  readonly expectedSkipRate: number;
+}
+
+/** Scores to compare with, where there are any. */
+export type DriftProfiles = { readonly [K in DriftKind]?: ScoreProfiles };
+
+const KINDS: readonly DriftKind[] = ['gate', 'exit'];
+
+interface Seen {
+  readonly scores: number[];
+  skipped: number;
+}
+
+/** What a closed window says. */
+export interface ClosedWindow {
+  readonly drift: readonly Drift[];
+  /** Those of them that have drifted. */
+  readonly moved: readonly Drift[];
+}
+
+/** Compares windows of a stream with profiles; the first window becomes the profile of a kind that has none. */
+export class DriftMonitor {
+  readonly #window: number;
+  readonly #profiles: { [K in DriftKind]?: ScoreProfiles };
+  #seen = { gate: new Map<string, Seen>(), exit: new Map<string, Seen>() };
+  #items = 0;
+
+  /** @param window items that have a score, of which one window is made */
+  constructor(window: number, profiles: DriftProfiles) {
+    this.#window = window;
+    this.#profiles = { ...profiles };
+  }
+
+  /** @returns what the window says that the item closes, where it closes one with something to compare */
+  see({ blocks, exits }: ItemTrace): ClosedWindow | undefined {
+    let scored = exits.length > 0;
+    for (const { block, score, ran } of blocks) {
+      if (score === null) continue;
+      scored = true;
+      this.#count('gate', block, score, !ran);
+    }
+    // An answer that a guard had run in full skipped nothing in the end.
+    const guarded = blocks[0]?.reason === 'guard';
+    for (const { after, score, taken } of exits) this.#count('exit', after, score, taken && !guarded);
+    if (!scored || ++this.#items < this.#window) return undefined;
+    return this.#close();
+  }
+
+  #count(kind: DriftKind, block: string, score: number, skipped: boolean): void {
+    const seen = this.#seen[kind].get(block) ?? { scores: [], skipped: 0 };
+    this.#seen[kind].set(block, seen);
+    seen.scores.push(score);
+    if (skipped) seen.skipped++;
+  }
+
+  #close(): ClosedWindow | undefined {
+    const seen = this.#seen;
+    this.#seen = { gate: new Map(), exit: new Map() };
+    this.#items = 0;
+    const compared = KINDS.flatMap((kind) => {
+      const profiles = this.#profiles[kind];
+      if (profiles) return compareAll(kind, seen[kind], profiles);
+      if (seen[kind].size > 0) this.#profiles[kind] = profilesOf(seen[kind]);
+      return [];
+    });
+    if (compared.length === 0) return undefined;
+    const moved = compared.filter(({ hasMoved }) => hasMoved);
+    return { drift: compared.map(({ drift }) => drift), moved: moved.map(({ drift }) => drift) };
+  }
+}
+
+const skipRateOf = ({ scores, skipped }: Seen) => skipped / scores.length;
+
+function profilesOf(seen: ReadonlyMap<string, Seen>): ScoreProfiles {
+  return Object.fromEntries(
+    [...seen].map(([block, some]) => [block, profileOf(some.scores, skipRateOf(some))]),
+  );
+}
+
+function compareAll(kind: DriftKind, seen: ReadonlyMap<string, Seen>, profiles: ScoreProfiles) {
+  return [...seen].flatMap(([block, some]) => {
+    const profile = profiles[block];
+    return profile ? [compare(kind, block, some, profile)] : [];
+  });
+}
+
+function compare(kind: DriftKind, block: string, seen: Seen, profile: ScoreProfile) {
+  const { scores, skipped } = seen;
+  const { skipRate: expected, edges } = profile;
+  const psi = populationStability(profile, scores);
+  const rates = { edges: [0.5], shares: [1 - expected, expected], skipRate: expected };
+  const skips = scores.map((_, i) => (i < skipped ? 1 : 0));
+  const skipRatePsi = populationStability(rates, skips);
+  // By chance alone, two samples of n observations have an index of 2 (bins - 1) / n in the mean.
+  const hasMoved = [
+    [psi, edges.length],
+    [skipRatePsi, 1],
+  ].some(([index, cuts]) => index! > PSI_DRIFT + (2 * cuts!) / scores.length);
+  const drift: Drift = {
+    kind,
+    block,
+    psi,
+    skipRatePsi,
+    skipRate: skipRateOf(seen),
+    expectedSkipRate: expected,
+  };
+  return { drift, hasMoved };
+}
