@@ -21,6 +21,7 @@ export interface Recorded {
 
 const LETTERS: Record<SkipReason, string> = {
   gate: 'g',
+  confidence: 'c',
   policy: 'p',
   fixed: 'f',
   tripped: 't',
@@ -62,11 +63,13 @@ export function headerOf(
 
 /** @param top how many of the best classes are recorded */
 export function itemOf({ time, run, item, input, output, event }: Recorded, top: number): AuditItem {
-  const { blocks, exits } = event.trace.items[item]!;
+  const { blocks, exits, multiplyAddsSkipped } = event.trace.items[item]!;
   let [ran, reasons] = ['', ''];
+  let ofBlocks = 0;
   const scores: (number | null)[] = [];
   for (const block of blocks) {
     ran += block.ran ? '1' : '0';
+    if (!block.ran) ofBlocks += event.context.blocks[block.index]!.multiplyAdds;
     reasons += LETTERS[block.reason];
     scores.push(shortFloat(block.score));
   }
@@ -84,6 +87,7 @@ export function itemOf({ time, run, item, input, output, event }: Recorded, top:
     output: sha256Of(output),
     top: logits ? softmaxTop(logits as Float32Array, top) : [],
     milliseconds: Number((event.milliseconds / event.items).toFixed(4)),
+    ...(multiplyAddsSkipped !== ofBlocks && { multiplyAddsSkipped }),
   };
 }
 

@@ -53,9 +53,10 @@ const itemSchema = z.strictObject({
     .string()
     .regex(/^[01]*$/)
     .meta({ description: 'A digit for each block: 1 ran, 0 skipped.' }),
-  reasons: z
-    .string()
-    .meta({ description: 'A letter for each block: g gate, p policy, f fixed, x exit, v guard, t tripped.' }),
+  reasons: z.string().meta({
+    description:
+      'A letter for each block: g gate, c confidence gate, p policy, f fixed, x exit, v guard, t tripped.',
+  }),
   scores: z
     .array(z.number().nullable())
     .meta({ description: 'float32, null where no gate was asked or NaN.' }),
@@ -65,6 +66,10 @@ const itemSchema = z.strictObject({
   output: SHA256.meta({ description: "SHA-256 of the item's output bytes, outputs in name order." }),
   top: z.array(z.tuple([z.int(), z.number()])).meta({ description: 'Best classes with their probability.' }),
   milliseconds: z.number().meta({ description: 'Wall-clock time of the run divided by its items.' }),
+  multiplyAddsSkipped: z.number().optional().meta({
+    description:
+      "Saved, less what heads and a guard's run in full cost; there when it isn't the sum over the blocks that were skipped.",
+  }),
 });
 
 const fullSchema = z.strictObject({

@@ -106,7 +106,10 @@ export function summarise(all: readonly AuditEntry[]): AuditSummary {
       ({ record }) => [...record.ran].filter((digit) => digit === '0').length / blocks.length,
     ),
     layersSkipped: mean(layersSkippedOf),
-    multiplyAddsSkipped: mean(({ record }) => skippedCost(record.ran, 'multiplyAdds') / header.multiplyAdds),
+    multiplyAddsSkipped: mean(
+      ({ record }) =>
+        (record.multiplyAddsSkipped ?? skippedCost(record.ran, 'multiplyAdds')) / header.multiplyAdds,
+    ),
     paths: countPaths(entries),
     classes: [...groupBy(entries, ({ record }) => record.top[0]?.[0])]
       .filter(([index]) => index !== undefined)

@@ -57,13 +57,13 @@ export interface SettingResult extends Certificate {
   readonly latency: Latency;
 }
 
-/** What an exit or a gate of the policy does for it. */
+/** What an exit, a gate with a head of its own or one that reads an exit's confidence does for the policy. */
 export interface Contribution {
-  readonly kind: 'exit' | 'gate';
+  readonly kind: 'exit' | 'gate' | 'confidence';
   readonly block: string;
   /** Items that it was taken for, as a fraction. */
   readonly rate: number;
-  /** Of the network's multiply-adds, that it saves on average over all items. */
+  /** Of the network's multiply-adds, that it saves on average over all items, less those of its head. */
   readonly multiplyAddsSkipped: number;
 }
 

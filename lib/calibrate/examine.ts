@@ -1,6 +1,6 @@
 /** What a policy did to the items that certify it, by class and one by one: for tables and reports. */
 import type { Program } from '../model/program.js';
-import type { Heads } from '../skip/attach.js';
+import { attachHeads, type Heads } from '../skip/attach.js';
 import type { ClassResult, Contribution, Example } from './calibration.js';
 import { className } from './groups.js';
 import type { Judged, Measured } from './judge.js';
@@ -8,21 +8,25 @@ import type { Judged, Measured } from './judge.js';
 /** Items shown of those that skip most, and of those that skip least. */
 const EXAMPLES = 8;
 
-/** What saves how much: an exit the rest of the network, a gate its block. */
+/** What saves how much: an exit the rest of the network, a gate its block; each less what its head costs. */
 export function contributionsOf(
-  { blocks, cost }: Program,
+  program: Program,
   heads: Heads | undefined,
   result: Measured | undefined,
 ): Contribution[] {
   if (!heads || !result) return [];
+  const { blocks, cost } = attachHeads(program, heads);
   const share = (from: number, to: number) =>
     blocks.slice(from, to).reduce((sum, block) => sum + block.cost.multiplyAdds, 0) / cost.multiplyAdds;
-  const kinds = { gate: result.skips, exit: result.exits } as const;
-  return blocks.flatMap(({ name: block }, i) =>
-    (['gate', 'exit'] as const).flatMap((kind) => {
-      const rate = kinds[kind][block];
-      const saving = kind === 'gate' ? share(i, i + 1) : share(i + 1, blocks.length);
-      return rate === undefined ? [] : [{ kind, block, rate, multiplyAddsSkipped: rate * saving }];
+  const rates = { gate: result.skips, exit: result.exits } as const;
+  return blocks.flatMap(({ name: block, gate, heads: asking }, i) =>
+    (['gate', 'exit'] as const).flatMap((place): Contribution[] => {
+      const rate = rates[place][block];
+      if (rate === undefined) return [];
+      const saving = place === 'gate' ? share(i, i + 1) : share(i + 1, blocks.length);
+      const spent = ((asking?.[place] ?? 0) * result.asked[place][block]!) / cost.multiplyAdds;
+      const kind = place === 'gate' && gate?.form === 'confidence' ? 'confidence' : place;
+      return [{ kind, block, rate, multiplyAddsSkipped: rate * saving - spent }];
     }),
   );
 }

@@ -48,6 +48,11 @@ export interface Measured {
   readonly blocksSkipped: number;
   readonly exits: Readonly<Record<string, number>>;
   readonly skips: Readonly<Record<string, number>>;
+  /** Items that came to each exit and that asked each gate, as fractions, by block. */
+  readonly asked: {
+    readonly exit: Readonly<Record<string, number>>;
+    readonly gate: Readonly<Record<string, number>>;
+  };
   /** Of the gates that were asked, and of the exits that items came to. */
   readonly profiles: { readonly gate: ScoreProfiles; readonly exit: ScoreProfiles };
 }
@@ -80,12 +85,6 @@ export class Judge {
       ({ outputs, ran }) => ran.includes(0) && isGuarded(outputs[0]!, this.guards),
     );
     const losses = outcomes.map(({ outputs }, i) => (verified[i] ? 0 : this.#loss(outputs[0]!, full, i)));
-    const costs = program.blocks.map(({ cost }) => cost.multiplyAdds / total);
-    const saved = outcomes.map(
-      ({ ran }, i) =>
-        // A guarded item is run twice: what it skipped at first was spent in vain.
-        costs.reduce((sum, cost, b) => sum + (ran[b] ? 0 : cost), 0) - (verified[i] ? 1 : 0),
-    );
     const mean = (values: readonly number[]) => values.reduce((a, b) => a + b, 0) / values.length;
     // Exits are asked in order, and one that isn't reached has NaN for its confidence.
     const exits = heads.exits.map(({ after, threshold }) => ({
@@ -94,6 +93,20 @@ export class Judge {
       output: program.outputs.findIndex(({ name }) => exitOf(name) === after),
       behind: program.blocks.findIndex(({ name }) => name === after) + 1,
     }));
+    const came = ({ outputs }: Outcome, exit: { readonly output: number }) =>
+      !Number.isNaN(outputs[exit.output]![0]!);
+    const exitBehind = new Map(exits.map((exit) => [exit.after, exit]));
+    const saved = outcomes.map((outcome, i) => {
+      let sum = 0;
+      for (const [b, { name, cost, heads: asking }] of program.blocks.entries()) {
+        if (!outcome.ran[b]) sum += cost.multiplyAdds;
+        const exit = exitBehind.get(name);
+        if (asking && exit && came(outcome, exit)) sum -= asking.exit;
+        if (asking && !Number.isNaN(outcome.scores[b]!)) sum -= asking.gate;
+      }
+      // A guarded item is run twice: what it skipped at first was spent in vain.
+      return sum / total - (verified[i] ? 1 : 0);
+    });
     const left = outcomes.map(({ outputs }, i) =>
       verified[i] ? undefined : exits.find(({ output, threshold }) => outputs[output]![0]! >= threshold),
     );
@@ -114,9 +127,9 @@ export class Judge {
         exit: Object.fromEntries(
           exits.flatMap(({ after, output }) => {
             const scores = outcomes.map(({ outputs }) => outputs[output]![0]!);
-            const came = scores.filter((score) => !Number.isNaN(score));
+            const known = scores.filter((score) => !Number.isNaN(score));
             const gone = left.filter((exit) => exit?.after === after).length;
-            return came.length > 0 ? [[after, profileOf(came, gone / came.length)]] : [];
+            return known.length > 0 ? [[after, profileOf(known, gone / known.length)]] : [];
           }),
         ),
       },
@@ -129,6 +142,17 @@ export class Judge {
           return [block, rate((item) => ran[item]![index] === 0 && index < (left[item]?.behind ?? Infinity))];
         }),
       ),
+      asked: {
+        exit: Object.fromEntries(
+          exits.map((exit) => [exit.after, rate((item) => came(outcomes[item]!, exit))]),
+        ),
+        gate: Object.fromEntries(
+          heads.gates.map(({ block }) => {
+            const index = program.blocks.findIndex(({ name }) => name === block);
+            return [block, rate((item) => !Number.isNaN(outcomes[item]!.scores[index]!))];
+          }),
+        ),
+      },
     };
   }
 

@@ -1,11 +1,10 @@
 /** The calibration report: one self-contained HTML page that shows what was tested, chosen and promised. */
-import { escapeHtml, INK, renderChart } from '../report/charts.js';
+import { escapeHtml } from '../report/charts.js';
 import {
   type DrawnExample,
   type Figure,
   percent,
   renderExamples,
-  renderGroup,
   renderPage,
   renderTable,
   type Section,
@@ -13,6 +12,7 @@ import {
 } from '../report/page.js';
 import type { Calibration, Example } from './calibration.js';
 import { latencyReduction } from './latency.js';
+import { contributions, curves } from './report-charts.js';
 import { wordPromise } from './wording.js';
 
 export interface ReportOptions {
@@ -71,113 +71,6 @@ function figures({ policy }: Calibration): Figure[] {
     { value: percent(expected!.multiplyAddsSkipped), meaning: 'of the multiply-adds skipped' },
     ...times,
   ];
-}
-
-/** Risk against what a setting costs: in time, and in multiply-adds. */
-async function curves({ settings: tested, chosen, policy }: Calibration): Promise<Section | undefined> {
-  if (tested.length === 0) return undefined;
-  const { limit } = policy.promise!;
-  const values = tested.map(({ risk, upperBound, latency, multiplyAddsSkipped }, i) => ({
-    ...{ risk, upperBound, ms: latency.policyMs.p50, spent: 1 - multiplyAddsSkipped, limit },
-    state: i === chosen ? 'chosen' : 'tested',
-  }));
-  const curve = (field: 'ms' | 'spent', title: string, format: string) => {
-    const x = {
-      field,
-      type: 'quantitative',
-      title,
-      scale: { zero: false },
-      axis: { format, tickCount: 5 },
-    } as const;
-    const y = { field: 'risk', type: 'quantitative', title: 'risk', axis: { format: '.1%' } } as const;
-    return renderChart(
-      {
-        width: 390,
-        height: 220,
-        data: { values },
-        layer: [
-          {
-            mark: { type: 'rule', color: INK.guard, strokeDash: [4, 3] },
-            encoding: { y: { aggregate: 'min', field: 'limit', type: 'quantitative' } },
-          },
-          {
-            mark: { type: 'rule', color: INK.ran, opacity: 0.5 },
-            encoding: { x, y, y2: { field: 'upperBound' } },
-          },
-          {
-            mark: { type: 'point', filled: true, opacity: 1 },
-            encoding: {
-              x,
-              y,
-              color: {
-                field: 'state',
-                type: 'nominal',
-                title: null,
-                scale: { domain: ['tested', 'chosen'], range: [INK.ran, INK.skipped] },
-              },
-              size: { condition: { test: "datum.state === 'chosen'", value: 160 }, value: 40 },
-            },
-          },
-        ],
-      },
-      `risk against ${title}`,
-    );
-  };
-  return {
-    title: 'Risk against cost',
-    lead:
-      'Each point is a setting on the items that certify; its line reaches up to the upper bound of its risk, taken alone. ' +
-      'The dashed line is the limit.',
-    body: renderGroup([
-      await curve('ms', 'median ms of an item', '.3~f'),
-      await curve('spent', 'multiply-adds spent', '.0%'),
-    ]),
-  };
-}
-
-async function contributions({ contributions: parts }: Calibration): Promise<Section | undefined> {
-  if (parts.length === 0) return undefined;
-  const chart = await renderChart(
-    {
-      width: 780,
-      height: 200,
-      data: { values: parts.map((part) => ({ ...part })) },
-      mark: 'bar',
-      encoding: {
-        x: {
-          field: 'block',
-          type: 'nominal',
-          sort: null,
-          title: 'block, in order; an exit stands behind its block',
-          axis: { labelAngle: -50 },
-        },
-        xOffset: { field: 'kind', sort: ['gate', 'exit'] },
-        y: {
-          field: 'multiplyAddsSkipped',
-          type: 'quantitative',
-          title: 'multiply-adds saved',
-          axis: { format: '.1%' },
-        },
-        color: {
-          field: 'kind',
-          type: 'nominal',
-          title: null,
-          scale: { domain: ['gate', 'exit'], range: [INK.skipped, INK.saved] },
-        },
-      },
-    },
-    'multiply-adds saved by each gate and exit',
-  );
-  const rows = parts.map(({ kind, block, rate, multiplyAddsSkipped }) => [
-    kind === 'exit' ? `exit behind ${escapeHtml(block)}` : `gate of ${escapeHtml(block)}`,
-    percent(rate),
-    percent(multiplyAddsSkipped),
-  ]);
-  return {
-    title: 'What each gate and exit saves',
-    lead: 'Averaged over all items: a gate saves its block, an exit all that stands behind it.',
-    body: chart + renderTable(['', '#of the items', '#multiply-adds saved'], rows),
-  };
 }
 
 function settings({ settings: tested, chosen }: Calibration): Section | undefined {

@@ -145,8 +145,11 @@ export interface StepOf<Op extends string, Attributes> {
 export type OpName = Step['op'];
 export type StepNamed<Op extends OpName> = Extract<Step, { op: Op }>;
 
-/** How a learned gate stood in the file; `policy` when a policy brought it along. */
-export type GateForm = 'multiply' | 'blend' | 'argmax' | 'where' | 'if' | 'policy';
+/**
+ * How a learned gate stood in the file; `policy` when a policy brought it along, `confidence` when a policy lets it read
+ * the confidence of an exit.
+ */
+export type GateForm = 'multiply' | 'blend' | 'argmax' | 'where' | 'if' | 'policy' | 'confidence';
 
 /** The block runs when `score <compare> threshold`. The score is one float32 that the network computes. */
 export interface Gate {
@@ -179,6 +182,11 @@ export interface Block {
   readonly skipActivation: Activation;
   readonly gate?: Gate;
   readonly cost: Cost;
+  /**
+   * Multiply-adds of the heads that a policy brought along, part of no `cost`: of the gate before the block, spent when it is
+   * asked, and of the exit behind it, spent when an item comes there.
+   */
+  readonly heads?: { readonly gate: number; readonly exit: number };
 }
 
 export interface Cost {

@@ -13,7 +13,7 @@ import {
   type Step,
   type ValueId,
 } from '../model/program.js';
-import { featureSteps, type Head, layerSteps, widthOf } from './head.js';
+import { featureSteps, type Head, layerSteps, multiplyAddsOf, widthOf } from './head.js';
 
 /** Behind a block: when the largest softmax probability of the head reaches the threshold, its answer is final. */
 export interface ExitSpec {
@@ -23,11 +23,21 @@ export interface ExitSpec {
 }
 
 /** Before a skippable block: it runs when the head's one output is above the threshold. */
-export interface GateSpec {
+export interface HeadGateSpec {
   readonly block: string;
   readonly head: Head;
   readonly threshold: number;
 }
+
+/** Before a skippable block: it runs while the confidence of an exit in front of it is below the threshold. */
+export interface ConfidenceGateSpec {
+  readonly block: string;
+  /** The block behind which the exit stands: what its head answers is the running answer. */
+  readonly confidenceOf: string;
+  readonly threshold: number;
+}
+
+export type GateSpec = HeadGateSpec | ConfidenceGateSpec;
 
 export interface Heads {
   readonly exits: readonly ExitSpec[];
@@ -58,6 +68,8 @@ export function attachHeads(program: Program, heads: Heads): Program {
 class Attachment {
   readonly #growth: Growth;
   readonly #exits: { readonly branch: Step; readonly logits: ValueId }[] = [];
+  /** Where the confidence of each exit is, by the block behind which it stands. */
+  readonly #confidences = new Map<string, ValueId>();
   readonly #gates = new Map<string, { readonly gate: Gate; readonly steps: number }>();
 
   constructor(
@@ -71,6 +83,7 @@ class Attachment {
     for (const exit of this.heads.exits) {
       const block = this.#block(exit.after);
       const score = this.#unknownScore(exit);
+      this.#confidences.set(exit.after, score);
       this.#growth.insert(block.end, this.#exitSteps(exit, block, score));
     }
     // Behind the exits: where a block ends and the next one begins, the exit comes first and the gate ends in the block.
@@ -82,9 +95,21 @@ class Attachment {
     const grown = this.#growth.build();
     const blocks = grown.blocks.map((block): Block => {
       const added = this.#gates.get(block.name);
-      return added ? { ...block, gateFirst: block.first - added.steps, gate: added.gate } : block;
+      const heads = this.#costs(block.name);
+      const asked = heads.gate + heads.exit > 0 ? { ...block, heads } : block;
+      return added ? { ...asked, gateFirst: block.first - added.steps, gate: added.gate } : asked;
     });
     return { ...grown, steps: this.#withEpilogues(grown.steps, epilogues), blocks };
+  }
+
+  /** Multiply-adds of the heads at a block. A gate that reads an exit's confidence costs none. */
+  #costs(name: string): { gate: number; exit: number } {
+    const gate = this.heads.gates.find(({ block }) => block === name);
+    const exit = this.heads.exits.find(({ after }) => after === name);
+    return {
+      gate: gate && 'head' in gate ? multiplyAddsOf(gate.head) : 0,
+      exit: exit ? multiplyAddsOf(exit.head) : 0,
+    };
   }
 
   #block(name: string): Block {
@@ -132,7 +157,8 @@ class Attachment {
     ];
   }
 
-  #gateSteps({ block: name, head, threshold }: GateSpec, block: Block): Step[] {
+  #gateSteps(spec: GateSpec, block: Block): Step[] {
+    const { block: name, threshold } = spec;
     if (!block.skippable || block.gate) {
       const why = block.gate ? 'has a gate of its own' : "can't be skipped";
       throw new ResidualSkipError(
@@ -140,10 +166,26 @@ class Attachment {
         `the policy has a gate for block '${name}', which ${why}`,
       );
     }
-    const { steps, result: score } = this.#readOut(`gate of ${name}`, head, block.input, 1);
+    if ('confidenceOf' in spec) {
+      const score = this.#confidenceFor(spec);
+      this.#gates.set(name, { gate: { form: 'confidence', score, compare: 'lt', threshold }, steps: 0 });
+      return [];
+    }
+    const { steps, result: score } = this.#readOut(`gate of ${name}`, spec.head, block.input, 1);
     const gate: Gate = { form: 'policy', score, compare: 'gt', threshold };
     this.#gates.set(name, { gate, steps: steps.length });
     return [...steps];
+  }
+
+  #confidenceFor({ block, confidenceOf }: ConfidenceGateSpec): ValueId {
+    const names = this.program.blocks.map(({ name }) => name);
+    const score = this.#confidences.get(confidenceOf);
+    if (score !== undefined && names.indexOf(confidenceOf) < names.indexOf(block)) return score;
+    throw new ResidualSkipError(
+      'INVALID_POLICY',
+      `the policy's gate for block '${block}' reads the confidence of an exit behind block '${confidenceOf}', but the ` +
+        'policy has no exit there that comes before the block',
+    );
   }
 
   /** The head applied to the map `from`; `result` is [N, outputs]. */

@@ -30,6 +30,11 @@ export function widthOf(features: Features, channels: number): number {
   return features === 'mean' ? channels : 5 * channels;
 }
 
+/** Of one item: what asking the head costs. */
+export function multiplyAddsOf({ layers }: Head): number {
+  return layers.reduce((sum, { weight }) => sum + weight.length, 0);
+}
+
 interface Part {
   readonly steps: readonly Step[];
   readonly result: ValueId;

@@ -28,9 +28,19 @@ export const headsSchema = z
     exits: z.array(z.strictObject({ after: z.string(), ...headShape })).meta({
       description: 'Behind a block: done when the largest softmax probability reaches the threshold.',
     }),
-    gates: z.array(z.strictObject({ block: z.string(), ...headShape })).meta({
-      description: 'Before a block: it runs when the score is above the threshold.',
-    }),
+    gates: z
+      .array(
+        z.union([
+          z.strictObject({ block: z.string(), ...headShape }).meta({
+            description: 'The block runs when the score of this head is above the threshold.',
+          }),
+          z.strictObject({ block: z.string(), confidenceOf: z.string(), threshold: finite }).meta({
+            description:
+              "The block runs while the confidence of the exit behind the block 'confidenceOf' is below the threshold.",
+          }),
+        ]),
+      )
+      .meta({ description: 'Before a block.' }),
   })
   .meta({ description: 'Small heads on pooled feature maps that the policy brings along.' });
 
@@ -39,7 +49,11 @@ export type EncodedHeads = z.infer<typeof headsSchema>;
 export function encodeHeads({ exits, gates }: Heads): EncodedHeads {
   return {
     exits: exits.map(({ after, head, threshold }) => ({ after, threshold, ...encodeHead(head) })),
-    gates: gates.map(({ block, head, threshold }) => ({ block, threshold, ...encodeHead(head) })),
+    gates: gates.map((gate) =>
+      'head' in gate
+        ? { block: gate.block, threshold: gate.threshold, ...encodeHead(gate.head) }
+        : { block: gate.block, confidenceOf: gate.confidenceOf, threshold: gate.threshold },
+    ),
   };
 }
 
@@ -51,11 +65,11 @@ export function decodeHeads({ exits, gates }: EncodedHeads): Heads {
       threshold,
       head: decodeHead(after, head),
     })),
-    gates: gates.map(({ block, threshold, ...head }) => ({
-      block,
-      threshold,
-      head: decodeHead(block, head),
-    })),
+    gates: gates.map((gate) =>
+      'layers' in gate
+        ? { block: gate.block, threshold: gate.threshold, head: decodeHead(gate.block, gate) }
+        : gate,
+    ),
   };
 }
 
@@ -66,8 +80,8 @@ function encodeHead({ features, layers }: Head) {
 
 function decodeHead(
   block: string,
-  { features, layers }: Omit<EncodedHeads['gates'][number], 'block' | 'threshold'>,
-) {
+  { features, layers }: Pick<EncodedHeads['exits'][number], 'features' | 'layers'>,
+): Head {
   const decode = ({ weight, bias }: { weight: string; bias: string }): Layer => ({
     weight: decodeFloats(block, weight),
     bias: decodeFloats(block, bias),

@@ -7,6 +7,8 @@ import { BlockMode, type ResolvedPolicy } from './mode.js';
 export type SkipReason =
   /** The model's or the policy's gate decided by its score. */
   | 'gate'
+  /** The policy's gate decided by how sure the exit in front of it was. */
+  | 'confidence'
   /** The policy says always run or always skip. */
   | 'policy'
   /** The block has no identity shortcut or no gate, and so always runs. */
@@ -44,7 +46,10 @@ export interface ItemTrace {
   readonly blocks: readonly BlockDecision[];
   /** Exits of the policy, as far as the item came. */
   readonly exits: readonly ExitDecision[];
-  /** Multiply-adds of the blocks that were skipped. */
+  /**
+   * Multiply-adds that were saved: those of the blocks that were skipped, less those of the policy's heads that were asked,
+   * and less a run in full where a guard took one. Negative where more was spent than in full.
+   */
   readonly multiplyAddsSkipped: number;
   /** Convolutions and fully connected layers in the blocks that were skipped. */
   readonly layersSkipped: number;
@@ -81,7 +86,7 @@ export interface RunRecord {
 }
 
 function reasonOf(block: Block, mode: number, tripped: ReadonlySet<string> | undefined): SkipReason {
-  if (mode === BlockMode.gate) return 'gate';
+  if (mode === BlockMode.gate) return block.gate?.form === 'confidence' ? 'confidence' : 'gate';
   if (tripped?.has(block.name)) return 'tripped';
   const decided = mode === BlockMode.skip || (block.skippable && block.gate !== undefined);
   if (!decided) return 'fixed';
@@ -131,9 +136,9 @@ export function buildTrace(program: Program, record: RunRecord): SkipTrace {
     const reached = last === undefined ? blocks.length : blocks.findIndex(({ name }) => name === last) + 1;
     const verified = guarded?.has(item) ?? false;
     const decisions: BlockDecision[] = [];
-    let [multiplyAddsSkipped, layersSkipped] = [0, 0];
+    let [multiplyAddsSkipped, layersSkipped] = [verified ? -program.cost.multiplyAdds : 0, 0];
     for (let index = 0; index < blocks.length; index++) {
-      const { name, cost } = blocks[index]!;
+      const { name, cost, heads } = blocks[index]!;
       const asked = policy.modes[index] === BlockMode.gate && index < reached;
       const didRun = verified || ran[first + index] === 1;
       decisions.push({
@@ -144,9 +149,9 @@ export function buildTrace(program: Program, record: RunRecord): SkipTrace {
         threshold: asked ? policy.thresholds[index]! : null,
         reason: verified ? 'guard' : index < reached ? reasons[index]! : 'exit',
       });
-      if (didRun) continue;
-      multiplyAddsSkipped += cost.multiplyAdds;
-      layersSkipped += cost.layers;
+      if (heads) multiplyAddsSkipped -= (asked ? heads.gate : 0) + (index < reached ? heads.exit : 0);
+      if (ran[first + index] !== 1) multiplyAddsSkipped += cost.multiplyAdds;
+      if (!didRun) layersSkipped += cost.layers;
     }
     return { blocks: decisions, exits, multiplyAddsSkipped, layersSkipped };
   };

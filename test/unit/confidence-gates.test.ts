@@ -1,0 +1,135 @@
+import { join } from 'node:path';
+import { auditLog } from '../../lib/audit/log.js';
+import { readAudit } from '../../lib/audit/read.js';
+import { replayAudit } from '../../lib/audit/replay.js';
+import { summarise } from '../../lib/audit/summary.js';
+import { encodeHeads } from '../../lib/skip/heads.js';
+import { parsePolicy, type SkipPolicy } from '../../lib/skip/policy.js';
+import type { SkipTrace } from '../../lib/skip/trace.js';
+import { folderOf, removeFolders } from '../helpers/files.js';
+import { itemsOf } from '../helpers/items.js';
+import { Network } from '../helpers/networks.js';
+import { randomFloats } from '../helpers/random.js';
+import { withSession } from '../helpers/sessions.js';
+
+afterAll(removeFolders);
+const network = new Network('cifar10-resnet32');
+const CHANNELS = 32;
+const HEAD = 10 * CHANNELS;
+
+/** An exit behind block 8, and a gate before block 9 that reads it. */
+function policyOf(exitAt: number, gateAt: number, more: Partial<SkipPolicy> = {}): SkipPolicy {
+  const layer = { weight: randomFloats(HEAD, 1), bias: new Float32Array(10) };
+  return {
+    blocks: {},
+    heads: encodeHeads({
+      exits: [{ after: 'block8', head: { features: 'mean', layers: [layer] }, threshold: exitAt }],
+      gates: [{ block: 'block9', confidenceOf: 'block8', threshold: gateAt }],
+    }),
+    ...more,
+  };
+}
+
+async function traceOf(policy: SkipPolicy, backend: 'native' | 'reference' = 'native') {
+  const input = await network.images();
+  return withSession(network.model, { policy, backend }, async (session) => ({
+    ...(await session.run({ input }, { trace: true })),
+    blocks: session.blocks,
+  }));
+}
+
+const confidencesOf = ({ items }: SkipTrace) => items.map(({ exits }) => exits[0]!.score);
+
+/** Between the two confidences in the middle, and between the highest two, so that no rounding decides. */
+async function thresholds(): Promise<{ gateAt: number; exitAt: number }> {
+  const { trace } = await traceOf(policyOf(2, 2));
+  const sorted = confidencesOf(trace).sort((a, b) => a - b);
+  const between = (i: number) => (sorted[i]! + sorted[i - 1]!) / 2;
+  return { gateAt: between(sorted.length / 2), exitAt: between(sorted.length - 1) };
+}
+
+test('the block is left out where the running answer is sure, and nowhere else', async () => {
+  const { gateAt, exitAt } = await thresholds();
+  const { trace, blocks } = await traceOf(policyOf(exitAt, gateAt));
+  const index = blocks.findIndex(({ name }) => name === 'block9');
+  expect(blocks[index]!.gate).toMatchObject({ form: 'confidence', compare: 'lt' });
+  let skipped = 0;
+  for (const item of trace.items) {
+    const [{ score, taken }] = item.exits as [SkipTrace['items'][number]['exits'][number]];
+    const { ran, ...decision } = item.blocks[index]!;
+    const known = { block: 'block9', index };
+    if (taken) {
+      expect(decision).toEqual({ ...known, score: null, threshold: null, reason: 'exit' });
+      continue;
+    }
+    expect(ran).toBe(score < gateAt);
+    expect(decision).toEqual({ ...known, score, threshold: Math.fround(gateAt), reason: 'confidence' });
+    if (!ran) skipped++;
+  }
+  expect(skipped).toBe(trace.items.length / 2 - 1);
+});
+
+test('native and reference backend decide the same and answer alike', async () => {
+  const { gateAt, exitAt } = await thresholds();
+  const policy = policyOf(exitAt, gateAt);
+  const [native, reference] = [await traceOf(policy), await traceOf(policy, 'reference')];
+  const ranOf = ({ items }: SkipTrace) => items.map(({ blocks }) => blocks.map(({ ran }) => ran));
+  expect(ranOf(native.trace)).toEqual(ranOf(reference.trace));
+  const [ours, theirs] = [native.outputs.logits!.data, reference.outputs.logits!.data];
+  for (const [i, value] of theirs.entries()) expect(ours[i]).toBeCloseTo(value as number, 3);
+});
+
+test('what is saved is net of the heads that were asked, and of the run in full that a guard takes', async () => {
+  const { gateAt, exitAt } = await thresholds();
+  const plain = await traceOf(policyOf(exitAt, gateAt));
+  const labels = Array.from({ length: 10 }, (_, i) => `class ${i}`);
+  const guards = [{ labels, action: 'verify' as const }];
+  const guarded = await traceOf(policyOf(exitAt, gateAt, { labels, guards }));
+  const costs = plain.blocks.map(({ multiplyAdds }) => multiplyAdds);
+  for (const [i, { blocks, multiplyAddsSkipped }] of plain.trace.items.entries()) {
+    const ofBlocks = blocks.reduce((sum, { ran, index }) => sum + (ran ? 0 : costs[index]!), 0);
+    expect(multiplyAddsSkipped).toBe(ofBlocks - HEAD);
+    const again = guarded.trace.items[i]!;
+    expect(again.blocks.every(({ ran }) => ran)).toBe(true);
+    expect(again.multiplyAddsSkipped).toBe(ofBlocks > 0 ? ofBlocks - HEAD - plain.trace.multiplyAdds : -HEAD);
+  }
+});
+
+test('a log of such runs is replayed bit for bit and tells the net saving', async () => {
+  const { gateAt, exitAt } = await thresholds();
+  const policy = policyOf(exitAt, gateAt);
+  const path = join(folderOf({}), 'trace.ndjson');
+  const input = await network.images();
+  const trace = await withSession(
+    network.model,
+    { policy, observers: [auditLog({ path })] },
+    async (session) => (await session.run({ input }, { trace: true })).trace,
+  );
+  const entries = [...(await readAudit(path)).entries];
+  expect(entries.some(({ record }) => record.reasons.includes('c'))).toBe(true);
+  const net = trace.items.reduce((sum, item) => sum + item.multiplyAddsSkipped, 0) / trace.items.length;
+  expect(summarise(entries).multiplyAddsSkipped).toBeCloseTo(net / trace.multiplyAdds, 12);
+  const replayed = await withSession(network.model, { policy }, async (session) =>
+    replayAudit(entries, await itemsOf(network), session),
+  );
+  expect(replayed).toMatchObject({ identical: entries.length, differences: [], circumstances: [] });
+});
+
+test('a policy file may hold them, and a misspelt one is refused by name', () => {
+  const policy = policyOf(0.9, 0.8);
+  expect(parsePolicy(JSON.parse(JSON.stringify(policy)))).toEqual(policy);
+  const gates = [{ block: 'block9', confidenceof: 'block8', threshold: 0.8 }];
+  expect(() => parsePolicy({ ...policy, heads: { ...policy.heads, gates } })).toThrow(/heads\.gates/);
+});
+
+test.each([
+  ['an exit that the policy lacks', 'block7', 'block9'],
+  ['an exit behind the block', 'block8', 'block7'],
+])('%s has no running answer to read', async (_, confidenceOf, block) => {
+  const { heads, ...rest } = policyOf(0.9, 0.8);
+  const policy = { ...rest, heads: { ...heads!, gates: [{ block, confidenceOf, threshold: 0.8 }] } };
+  await expect(traceOf(policy)).rejects.toMatchObject({
+    code: 'INVALID_POLICY',
+    message: expect.stringContaining(`no exit there that comes before the block`),
+  });
+});
