@@ -9,14 +9,8 @@
 namespace rskip {
 namespace {
 
-struct Share {
-  const Instruction* instruction;
-  Frame* frame;
-};
-
-void run_share(const void* context, Workspace& workspace, int part, int parts) {
-  const Share& share = *static_cast<const Share*>(context);
-  share.instruction->run(*share.frame, workspace, part, parts);
+void run_part(const void* instruction, void* frame, Workspace& workspace, int part, int parts) {
+  static_cast<const Instruction*>(instruction)->run(*static_cast<Frame*>(frame), workspace, part, parts);
 }
 
 }  // namespace
@@ -40,9 +34,8 @@ uint64_t execute_item(const Plan& plan, Frame& frame, const ItemContext& item, W
         if (item.stopped->load(std::memory_order_relaxed) || abort_requested(item.abort_flag)) {
           throw EngineError(ErrorCode::kAborted, "The run was aborted.");
         }
-        if (code.shareable && team.has_company()) {
-          const Share share{code.instruction, &frame};
-          team.split(run_share, &share, workspace);
+        if (const int parts = code.shareable ? team.call() : 1; parts > 1) {
+          team.split(run_part, code.instruction, &frame, workspace, parts);
         } else {
           code.instruction->run(frame, workspace, 0, 1);
         }

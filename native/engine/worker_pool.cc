@@ -1,111 +1,20 @@
 #include "engine/worker_pool.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "engine/fp_mode.h"
-
-#if defined(__x86_64__) || defined(_M_X64)
-#include <immintrin.h>
-#endif
+#include "engine/spin.h"
 
 namespace rskip {
 namespace {
 
-// About 30 us of waiting on current CPUs: longer than small layers that are not split, shorter than a time slice.
-constexpr int kSpins = 1500;
-// Twice that between runs: their end has to reach the caller, who then prepares the next.
-constexpr int kLookOutSpins = 3000;
-
-inline void relax() {
-#if defined(__x86_64__) || defined(_M_X64)
-  _mm_pause();
-#elif defined(__aarch64__)
-  __asm__ volatile("yield");
-#endif
-}
-
-constexpr uint64_t pack(uint32_t epoch, uint32_t parts) {
-  return (static_cast<uint64_t>(epoch) << 32) | (static_cast<uint64_t>(parts) << 16);
-}
-constexpr uint32_t epoch_of(uint64_t work) { return static_cast<uint32_t>(work >> 32); }
-constexpr uint32_t parts_of(uint64_t work) { return static_cast<uint32_t>(work >> 16) & 0xffff; }
-constexpr uint32_t next_of(uint64_t work) { return static_cast<uint32_t>(work) & 0xffff; }
+// The end of a run has to reach the caller, who then prepares the next.
+constexpr std::chrono::microseconds kLookOut{60};
 
 }  // namespace
 
-bool Team::claim_and_run(Workspace& workspace) {
-  uint64_t work = work_.load(std::memory_order_acquire);
-  while (next_of(work) < parts_of(work)) {
-    if (!work_.compare_exchange_weak(work, work + 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
-    const uint32_t parts = parts_of(work);
-    fn_(context_, workspace, static_cast<int>(next_of(work)), static_cast<int>(parts));
-    if (done_.fetch_add(1, std::memory_order_acq_rel) + 1 == parts) done_.notify_one();
-    return true;
-  }
-  return false;
-}
-
-void Team::split(PartFn fn, const void* context, Workspace& leader) {
-  const int helpers = helpers_.load(std::memory_order_relaxed);
-  if (helpers == 0) return fn(context, leader, 0, 1);
-  const uint32_t parts = static_cast<uint32_t>(helpers) + 1;
-  fn_ = fn;
-  context_ = context;
-  done_.store(0, std::memory_order_relaxed);
-  work_.store(pack(epoch_of(work_.load(std::memory_order_relaxed)) + 1, parts), std::memory_order_release);
-  while (claim_and_run(leader)) {
-  }
-  for (int i = 0; i < kSpins; ++i) {
-    if (done_.load(std::memory_order_acquire) == parts) return;
-    relax();
-  }
-  for (uint32_t done = done_.load(std::memory_order_acquire); done != parts;
-       done = done_.load(std::memory_order_acquire)) {
-    done_.wait(done, std::memory_order_acquire);
-  }
-}
-
-bool Team::has_company() {
-  const int helpers = helpers_.load(std::memory_order_relaxed);
-  if (helpers < max_helpers_.load(std::memory_order_relaxed) && pool_.idle_.load(std::memory_order_relaxed) > 0) {
-    std::lock_guard lock(pool_.mutex_);
-    const int more = std::min(max_helpers_.load(std::memory_order_relaxed) - helpers, pool_.idle_.load());
-    if (wanted_ < more) {
-      wanted_ = more;
-      for (int i = 0; i < more; ++i) pool_.call_worker();
-    }
-  }
-  return helpers > 0;
-}
-
-void Team::help(Workspace& workspace) {
-  try {
-    workspace.scratch.reserve(scratch_bytes_.load(std::memory_order_acquire));
-  } catch (const std::bad_alloc&) {
-    return;  // the leader does all parts itself
-  }
-  helpers_.fetch_add(1, std::memory_order_acq_rel);
-  for (int idle = 0; idle < kSpins; ++idle) {
-    if (claim_and_run(workspace)) idle = 0;
-    if (!open_.load(std::memory_order_acquire) || pool_.pending_.load(std::memory_order_relaxed) > 0) break;
-    relax();
-  }
-  helpers_.fetch_sub(1, std::memory_order_acq_rel);
-}
-
-void Team::open(size_t scratch_bytes, int max_helpers) {
-  scratch_bytes_.store(scratch_bytes, std::memory_order_release);
-  max_helpers_.store(max_helpers, std::memory_order_relaxed);
-  wanted_ = 0;
-  open_.store(true, std::memory_order_release);
-}
-
-void Team::close() {
-  open_.store(false, std::memory_order_release);
-  wanted_ = 0;
-}
-
-WorkerPool::WorkerPool(int threads, int cores) : may_look_out_(cores > 1) {
+WorkerPool::WorkerPool(int threads, int cores) : cores_(cores) {
   try {
     for (int i = 0; i < threads; ++i) {
       auto worker = std::make_unique<Worker>();
@@ -184,7 +93,7 @@ bool WorkerPool::take(Taken& taken, const Job* only) {
 
 WorkerPool::Leading* WorkerPool::team_that_wants_help() {
   for (Leading& leading : leading_) {
-    if (leading.team->wanted_ > 0 && leading.job->active_ < leading.job->max_workers_) return &leading;
+    if (leading.team->asked_.load(std::memory_order_relaxed) > 0 && leading.job->active_ < leading.job->max_workers_) return &leading;
   }
   return nullptr;
 }
@@ -211,6 +120,14 @@ void WorkerPool::execute(Taken& taken, Workspace& workspace, Team& team, std::un
   lock.lock();
 }
 
+void WorkerPool::help(Team& team, Workspace& workspace, std::unique_lock<std::mutex>& lock) {
+  const int seat = team.join();
+  lock.unlock();
+  team.help(workspace, seat);
+  lock.lock();
+  team.leave(seat);
+}
+
 void WorkerPool::call_worker() {
   calls_.fetch_add(1, std::memory_order_release);
   wake_.notify_one();
@@ -219,7 +136,7 @@ void WorkerPool::call_worker() {
 void WorkerPool::look_out(std::unique_lock<std::mutex>& lock) {
   const uint32_t calls = calls_.load(std::memory_order_relaxed);
   lock.unlock();
-  for (int i = 0; i < kLookOutSpins && calls_.load(std::memory_order_acquire) == calls; ++i) relax();
+  spin(kLookOut, [&] { return calls_.load(std::memory_order_acquire) != calls; });
   lock.lock();
 }
 
@@ -238,20 +155,19 @@ void WorkerPool::main(Worker& self) {
     } else if (Leading* leading = team_that_wants_help()) {
       Job& job = *leading->job;
       keep = leading->keep;
-      --leading->team->wanted_;
+      leading->team->asked_.fetch_sub(1, std::memory_order_relaxed);
       ++job.active_;
-      Team& team = *leading->team;
-      lock.unlock();
-      team.help(self.workspace);
-      lock.lock();
+      help(*leading->team, self.workspace, lock);
       leave(job);
       busy = true;
     } else {
       idle_.fetch_add(1);
-      if (busy && may_look_out_) {
+      if (busy && may_look_out()) {
         look_out(lock);
       } else {
+        ++sleeping_;
         wake_.wait(lock);
+        --sleeping_;
       }
       busy = false;
       idle_.fetch_sub(1);
@@ -281,10 +197,7 @@ void WorkerPool::run_here(Job& job, Workspace& workspace) {
   // Workers may still be at other units: lend a hand where layers come quickly, then sleep.
   for (const Leading& leading : leading_) {
     if (leading.job != &job) continue;
-    Team& other = *leading.team;
-    lock.unlock();
-    other.help(workspace);
-    lock.lock();
+    help(*leading.team, workspace, lock);
     break;
   }
   job_ended_.wait(lock, [&] { return job.ended_ == job.units_ && job.active_ == 0; });

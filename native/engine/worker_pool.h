@@ -3,8 +3,8 @@
 // leads a Team: workers without a unit of their own join it and take shares of single layers.
 //
 // Nobody spins when idle: workers sleep on a condition variable. But waking up takes as long as some layers of a small
-// network. So a helper first spins for some tens of microseconds between two layers of the unit that it helps with,
-// and a worker that has just done something first looks out for more, if another core is there for whoever brings it.
+// network. So a helper first spins for a while between two layers of the unit that it helps with, and a worker that has
+// just led a unit first looks out for more, as long as a core is left for whoever brings it.
 #pragma once
 
 #include <atomic>
@@ -16,52 +16,9 @@
 #include <thread>
 #include <vector>
 
-#include "engine/aligned_buffer.h"
+#include "engine/team.h"
 
 namespace rskip {
-
-class WorkerPool;
-
-// Memory of one executing thread.
-struct Workspace {
-  AlignedBuffer arena;    // of the unit that this thread leads
-  AlignedBuffer scratch;  // of single kernel calls
-};
-
-// The part-th of `parts` shares of something, on a thread that owns `workspace`.
-using PartFn = void (*)(const void* context, Workspace& workspace, int part, int parts);
-
-// One leader and the helpers of the moment. Teams live as long as the pool, so a late helper never touches a
-// dead one; it can only claim a part of the work that is published at that moment.
-class Team {
- public:
-  // Shares fn(context, ...) among leader and helpers; returns when all parts are done. Called by the leader.
-  void split(PartFn fn, const void* context, Workspace& leader);
-  // Whether split() may find somebody; asks sleeping workers to come, so that the next layers find them.
-  bool has_company();
-
- private:
-  friend class WorkerPool;
-  explicit Team(WorkerPool& pool) : pool_(pool) {}
-  void open(size_t scratch_bytes, int max_helpers);
-  void close();
-  // Takes parts until there has been nothing for a while, the team closes, or the pool has units to take.
-  void help(Workspace& workspace);
-  bool claim_and_run(Workspace& workspace);
-
-  WorkerPool& pool_;
-  // epoch (32 bits) | parts (16) | next part (16)
-  std::atomic<uint64_t> work_{0};
-  std::atomic<uint32_t> done_{0};
-  std::atomic<int> helpers_{0};
-  std::atomic<bool> open_{false};
-  std::atomic<size_t> scratch_bytes_{0};
-  std::atomic<int> max_helpers_{0};
-  // Written by the leader while no part is claimable, read by who has claimed one.
-  PartFn fn_ = nullptr;
-  const void* context_ = nullptr;
-  int wanted_ = 0;  // guarded by the pool's mutex
-};
 
 class Job {
  public:
@@ -126,6 +83,8 @@ class WorkerPool {
   void main(Worker& self);
   // Called with the lock held; gives it up in between and takes it again.
   void execute(Taken& taken, Workspace& workspace, Team& team, std::unique_lock<std::mutex>& lock);
+  // Likewise.
+  void help(Team& team, Workspace& workspace, std::unique_lock<std::mutex>& lock);
   // `only` restricts it to one job.
   bool take(Taken& taken, const Job* only);
   Leading* team_that_wants_help();
@@ -134,10 +93,12 @@ class WorkerPool {
   void update_pending();
   // Tells one worker that sleeps, and those that look out, that there may be something to do.
   void call_worker();
+  // Whether the caller, who has nothing to do, may spin all the same.
+  bool may_look_out() const { return threads() - sleeping_ < cores_; }
   // Called with the lock held, which it gives up in between: returns after a call or some tens of microseconds.
   void look_out(std::unique_lock<std::mutex>& lock);
 
-  const bool may_look_out_;
+  const int cores_;
   std::mutex mutex_;
   std::condition_variable wake_;       // workers
   std::condition_variable job_ended_;  // callers of run_here()
@@ -146,6 +107,7 @@ class WorkerPool {
   std::vector<Leading> leading_;
   std::vector<std::unique_ptr<Team>> teams_;
   std::vector<Team*> free_teams_;
+  int sleeping_ = 0;
   bool stopping_ = false;
   std::atomic<int> idle_{0};        // workers that sleep or look out
   std::atomic<uint32_t> calls_{0};  // of call_worker()

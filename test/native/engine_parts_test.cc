@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -162,15 +163,14 @@ class SharingJob final : public Job {
   SharingJob(int rounds, int workers) : Job(1, workers, 64), rounds_(rounds) {}
   void run_unit(int64_t, Workspace& workspace, Team& team) noexcept override {
     for (int i = 0; i < rounds_; ++i) {
-      team.has_company();
       covered = 0;
       team.split(
-          [](const void* self, Workspace&, int part, int parts) {
-            auto* job = static_cast<SharingJob*>(const_cast<void*>(self));
+          [](const void*, void* self, Workspace&, int part, int parts) {
+            auto* job = static_cast<SharingJob*>(self);
             for (int share = part * 60 / parts; share < (part + 1) * 60 / parts; ++share) ++job->covered;
             if (parts > 1) ++job->shared;
           },
-          this, workspace);
+          nullptr, this, workspace, team.call());
       if (covered != 60) ++wrong;
     }
   }
@@ -189,6 +189,38 @@ TEST(WorkerPool, SharesTheWorkOfALeader) {
     pool.run_here(job, workspace);
     EXPECT_EQ(job.wrong, 0);
   }
+}
+
+// Layers that take longer than helpers spin would otherwise never find any.
+TEST(WorkerPool, HelpersFindTheLayerUnderWay) {
+  class Wait final : public Job {
+   public:
+    Wait() : Job(1, 1, 0) {}
+    void run_unit(int64_t, Workspace& workspace, Team& team) noexcept override {
+      int parts = 1;
+      while (parts == 1 && in_time()) parts = team.call();  // the worker may still be starting
+      team.split(
+          [](const void*, void* self, Workspace&, int part, int) {
+            auto* job = static_cast<Wait*>(self);
+            if (part == 1) job->other = std::this_thread::get_id();
+            ++job->begun;
+            while (job->begun < 2 && job->in_time()) std::this_thread::yield();
+          },
+          nullptr, this, workspace, parts);
+    }
+    std::thread::id other;
+
+   private:
+    bool in_time() const { return std::chrono::steady_clock::now() < end_; }
+    std::atomic<int> begun{0};
+    const std::chrono::steady_clock::time_point end_ = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  };
+  WorkerPool pool(2, 2);
+  Workspace workspace;
+  Wait job;
+  pool.run_here(job, workspace);
+  EXPECT_NE(job.other, std::thread::id());
+  EXPECT_NE(job.other, std::this_thread::get_id());
 }
 
 TEST(WorkerPool, LeavesNobodyBehindWhenItEnds) {

@@ -1,0 +1,114 @@
+#include "engine/team.h"
+
+#include <algorithm>
+#include <bit>
+#include <chrono>
+#include <mutex>
+#include <new>
+
+#include "engine/spin.h"
+#include "engine/worker_pool.h"
+
+namespace rskip {
+namespace {
+
+// Longer than layers that are not shared and than shares differ, shorter than a time slice.
+constexpr std::chrono::microseconds kPatience{100};
+
+constexpr uint32_t epoch_of(uint64_t work) { return static_cast<uint32_t>(work >> 32); }
+constexpr uint32_t free_of(uint64_t work) { return ~static_cast<uint32_t>(work); }
+
+}  // namespace
+
+int Team::call() {
+  const int helpers = helpers_.load(std::memory_order_relaxed), most = max_helpers_.load(std::memory_order_relaxed);
+  if (helpers >= most) return 1 + helpers;
+  const int idle = std::min(pool_.idle_.load(std::memory_order_relaxed), most - helpers);
+  if (asked_.load(std::memory_order_relaxed) < idle) {
+    std::lock_guard lock(pool_.mutex_);
+    for (; asked_.load(std::memory_order_relaxed) < idle; asked_.fetch_add(1, std::memory_order_relaxed)) {
+      pool_.call_worker();
+    }
+  }
+  return 1 + helpers + idle;
+}
+
+void Team::split(PartFn fn, const void* what, void* with, Workspace& leader, int parts) {
+  if (parts == 1) return fn(what, with, leader, 0, 1);
+  fn_ = fn;
+  what_ = what;
+  with_ = with;
+  parts_ = parts;
+  const uint32_t goal = goal_ += static_cast<uint32_t>(parts) - 1;
+  // The leader's own part is taken from the start.
+  const uint32_t taken = 1 | (parts == kSeats ? 0 : ~uint32_t{0} << parts);
+  const uint64_t epoch = epoch_of(work_.load(std::memory_order_relaxed)) + 1;
+  work_.store(epoch << 32 | taken, std::memory_order_release);
+  fn(what, with, leader, 0, parts);
+  const auto reached = [&] { return done_.load(std::memory_order_acquire) == goal; };
+  while (!reached() && take_part(leader, 0)) {
+  }
+  if (spin(kPatience, reached)) return;
+  for (uint32_t done; (done = done_.load(std::memory_order_acquire)) != goal;) {
+    done_.wait(done, std::memory_order_acquire);
+  }
+}
+
+bool Team::take_part(Workspace& workspace, int seat) {
+  uint64_t work = work_.load(std::memory_order_acquire);
+  for (uint32_t free; (free = free_of(work)) != 0;) {
+    const int part = (free >> seat & 1) != 0 ? seat : std::countr_zero(free);
+    const uint64_t bit = uint64_t{1} << part;
+    if (!work_.compare_exchange_weak(work, work | bit, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+    const uint32_t goal = goal_;  // the leader may publish the next layer as soon as it is reached
+    fn_(what_, with_, workspace, part, parts_);
+    if (done_.fetch_add(1, std::memory_order_acq_rel) + 1 == goal) done_.notify_one();
+    return true;
+  }
+  return false;
+}
+
+int Team::join() {
+  const int seat = std::min(std::countr_one(seats_), kSeats - 1);
+  seats_ |= uint32_t{1} << seat;
+  helpers_.fetch_add(1, std::memory_order_relaxed);
+  return seat;
+}
+
+void Team::leave(int seat) {
+  seats_ &= ~(uint32_t{1} << seat);
+  helpers_.fetch_sub(1, std::memory_order_relaxed);
+}
+
+void Team::help(Workspace& workspace, int seat) {
+  try {
+    workspace.scratch.reserve(scratch_bytes_.load(std::memory_order_acquire));
+  } catch (const std::bad_alloc&) {
+    return;  // others do all parts
+  }
+  const auto needed_elsewhere = [&] {
+    return !open_.load(std::memory_order_acquire) || pool_.pending_.load(std::memory_order_relaxed) > 0;
+  };
+  bool ends = false;
+  const auto something = [&] {
+    const bool took = take_part(workspace, seat);
+    ends = needed_elsewhere();
+    return took || ends;
+  };
+  while (spin(kPatience, something) && !ends) {
+  }
+}
+
+void Team::open(size_t scratch_bytes, int max_helpers) {
+  scratch_bytes_.store(scratch_bytes, std::memory_order_release);
+  max_helpers_.store(std::min(max_helpers, kSeats - 1), std::memory_order_relaxed);
+  asked_.store(0, std::memory_order_relaxed);
+  open_.store(true, std::memory_order_release);
+}
+
+void Team::close() {
+  open_.store(false, std::memory_order_release);
+  asked_.store(0, std::memory_order_relaxed);
+}
+
+}  // namespace rskip
