@@ -287,8 +287,15 @@ struct WinogradRun {
   }
 };
 
-// Workers share the tiles where there are enough of them, and otherwise the output channels; then each
-// transforms all inputs.
+// Whether workers share the output channels, each transforming all inputs, rather than the tiles, each reading all
+// weights. Weights that don't stay in a second-level cache are read once for every chunk of tiles anyway; with fewer
+// chunks than workers, sharing tiles would have them read more often.
+inline bool winograd_by_channels(const WinogradPlan& plan, const AlignedFloats& weights, int pairs, int parts) {
+  if (plan.tiles() < 8 * parts) return true;
+  constexpr size_t kFits = (256 << 10) / sizeof(float);
+  return pairs >= parts && plan.tiles() < plan.chunk * parts && weights.size() > kFits;
+}
+
 template <int M>
 void conv_winograd(const ConvArgs& args, int part, int parts) {
   const ConvShape& s = args.conv->shape;
@@ -297,13 +304,13 @@ void conv_winograd(const ConvArgs& args, int part, int parts) {
   WinogradRun<M> run{args, plan, epilogue};
   run.in_blocks = (s.in_channels + kLanes - 1) / kLanes;
   const int blocks = args.y.blocks();
+  // In whole pairs, so that tiles of two blocks stay whole.
+  const int pairs = (blocks + kWinogradBlocks - 1) / kWinogradBlocks;
   int first_tile = 0, end_tile = plan.tiles(), first_block = 0, end_block = blocks;
-  if (plan.tiles() >= 8 * parts) {
+  if (!winograd_by_channels(plan, args.conv->weights, pairs, parts)) {
     first_tile = static_cast<int>(part_begin(plan.tiles(), part, parts));
     end_tile = static_cast<int>(part_begin(plan.tiles(), part + 1, parts));
   } else {
-    // In whole pairs, so that tiles of two blocks stay whole.
-    const int pairs = (blocks + kWinogradBlocks - 1) / kWinogradBlocks;
     first_block = static_cast<int>(part_begin(pairs, part, parts)) * kWinogradBlocks;
     end_block = std::min(blocks, static_cast<int>(part_begin(pairs, part + 1, parts)) * kWinogradBlocks);
     if (first_block == end_block) return;

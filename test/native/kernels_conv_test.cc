@@ -105,6 +105,10 @@ TEST(WinogradConv, ChannelTails) {
     }
   }
 }
+// Weights so large that workers share the channels.
+TEST(WinogradConv, LargeWeights) {
+  for (ConvAlgorithm algorithm : kWinograds) winograd(algorithm).channels(96, 72).map(16, 16).check();
+}
 TEST(WinogradConv, PadsHalosAndEpilogues) {
   for (ConvAlgorithm algorithm : kWinograds) {
     winograd(algorithm).pad(0).channels(16, 16).map(9, 10).check();
