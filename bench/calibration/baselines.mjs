@@ -4,6 +4,7 @@ import { Evaluator, runAll } from '../../dist/esm/calibrate/evaluator.js';
 import { generator } from '../../dist/esm/calibrate/random.js';
 import { binomialPValue, fixedSequenceTest } from '../../dist/esm/calibrate/risk.js';
 import { attachHeads } from '../../dist/esm/skip/attach.js';
+import { multiplyAddsOf } from '../../dist/esm/skip/head.js';
 import { BlockMode } from '../../dist/esm/skip/mode.js';
 import { argMax, softmax } from '../../dist/esm/skip/scores.js';
 
@@ -52,11 +53,13 @@ async function exitTable(backend, program, exits, inputs) {
     const alone = attachHeads(program, { exits: [{ ...exit, threshold: 0 }], gates: [] });
     const index = program.blocks.findIndex(({ name }) => name === exit.after);
     const saved = costs.slice(index + 1).reduce((sum, cost) => sum + cost, 0);
+    const asking = multiplyAddsOf(exit.head) / program.cost.multiplyAdds;
     const logits = await answersOf(backend, alone, inputs);
     table.push(
       logits.map((scores) => ({
         answer: argMax(scores),
         saved,
+        asking,
         confidence: softmax(scores)[argMax(scores)],
       })),
     );
@@ -109,8 +112,12 @@ export async function baselines(backend, program, heads, parts, { limit, delta }
     tables[part] = await exitTable(backend, program, exits, parts[part]);
   const withExits = (places) => (threshold, part) =>
     full[part].map((answer, i) => {
-      const taken = places.find((e) => tables[part][e][i].confidence >= threshold);
-      return taken === undefined ? { answer, saved: 0 } : tables[part][taken][i];
+      let spent = 0;
+      for (const exit of places.map((e) => tables[part][e][i])) {
+        spent += exit.asking;
+        if (exit.confidence >= threshold) return { answer: exit.answer, saved: exit.saved - spent };
+      }
+      return { answer, saved: -spent };
     });
 
   const random = new Map();

@@ -4,23 +4,22 @@
  */
 import type { Backend } from '../backends/backend.js';
 import type { Program } from '../model/program.js';
-import type { Heads } from '../skip/attach.js';
 import { resolveGuards } from '../skip/guards.js';
 import { encodeHeads } from '../skip/heads.js';
-import { type Budget, budgetOf } from './budget.js';
+import { budgetOf } from './budget.js';
 import type { Calibration, CalibrationItem, CalibrationOptions, SettingResult } from './calibration.js';
 import { boundOf, certificateOf, promiseOf, trivialCertificate } from './certify.js';
 import { checkProgram, distinctItems, ruleOf } from './checks.js';
-import { Dial, headsOf, moreCareful, prices } from './dial.js';
 import { byClass, contributionsOf, examplesOf } from './examine.js';
 import { fitLevers, fittingWork } from './fit.js';
 import { checkGroups, className, groupsOf } from './groups.js';
-import { Judge, type Judged, type Measured } from './judge.js';
+import { Judge, type Measured } from './judge.js';
 import { latencyReduction, Stopwatch } from './latency.js';
 import { fixedSequenceTest } from './risk.js';
+import { bestSettings, settingsTried, worthTesting } from './settings.js';
 import { checkParts, fingerprint, type Part, split } from './split.js';
 
-const SETTINGS = 64;
+const SETTINGS = 96;
 const COPIES = 15;
 /** Timing of every setting that was tested, and of the one that was chosen. */
 const QUICK = { items: 50, milliseconds: 500 };
@@ -51,7 +50,7 @@ export async function calibrate(
   const steps = options.settings ?? SETTINGS;
   const total =
     fittingWork(program, chosenFrom.length, copies) +
-    parts.order.length * (1 + steps) +
+    parts.order.length * (1 + settingsTried(steps)) +
     parts.certify.length * (1 + steps);
   let done = 0;
   const onItems = (count: number) => {
@@ -71,12 +70,12 @@ export async function calibrate(
     backend,
     program,
     chosenFrom.map((i) => items[i]!),
-    { seed, copies },
+    { order: parts.fit.length, seed, copies },
     (index) => className(index, labels),
     onItems,
   );
-  const dial = settingsOf(new Dial(levers), steps);
   const order = await judge.full(take('order'));
+  const settings = await bestSettings(levers, judge, order, rule.limit, steps);
   const stopwatch = new Stopwatch(backend, program, guards);
   try {
     const budget = budgetOf(
@@ -84,11 +83,11 @@ export async function calibrate(
       stopwatch,
       order.items.map(({ input }) => input),
     );
-    const worth = await worthTesting(dial, judge, order, unlimited ? 1 : 2 * rule.limit, budget);
+    const worth = await worthTesting(settings, judge, order, unlimited ? 1 : 2 * rule.limit, budget);
     const results: Measured[] = [];
     for (const { heads } of worth) results.push(await judge.measure(heads, certify));
     const inputs = certify.items.map(({ input }) => input);
-    const settings = results.map(
+    const tested = results.map(
       ({ byItem, profiles: _, ...rest }, i): SettingResult => ({
         price: worth[i]!.price,
         ...rest,
@@ -97,15 +96,15 @@ export async function calibrate(
       }),
     );
     // A budget has chosen before `certify` was seen: what that one setting's risk is at most is what is promised.
-    const worst = settings.map(({ worstPValue }) => worstPValue);
-    const chosen = budget ? settings.length - 1 : fixedSequenceTest(worst, rule.delta);
+    const worst = tested.map(({ worstPValue }) => worstPValue);
+    const chosen = budget ? tested.length - 1 : fixedSequenceTest(worst, rule.delta);
     const [setting, result] = [worth[chosen], results[chosen]];
     const certificate =
       chosen < 0
         ? trivialCertificate(certify.items.length, rule, grouping)
         : budget
           ? boundOf(result!.byItem.losses, rule)
-          : settings[chosen]!;
+          : tested[chosen]!;
     const latency = setting && stopwatch.time(setting.heads, inputs, THOROUGH);
     options.onProgress?.(total, total);
     return {
@@ -131,7 +130,7 @@ export async function calibrate(
           ...(result && { scores: result.profiles.gate, exits: result.profiles.exit }),
         },
       },
-      settings,
+      settings: tested,
       chosen,
       contributions: contributionsOf(program, setting?.heads, result),
       classes: byClass(classes, result, labels),
@@ -141,63 +140,4 @@ export async function calibrate(
   } finally {
     stopwatch.release();
   }
-}
-
-/** A setting of the dial. */
-interface Setting {
-  readonly price: number;
-  readonly heads: Heads;
-}
-
-/**
- * Shares of what the dearest price skips, tested before it: where the fitting items show no changed answer, no price is
- * dear enough to be careful, and a sequence that fails at its first setting promises nothing.
- */
-const CAREFUL_SHARES = [1 / 16, 1 / 8, 1 / 4, 1 / 2];
-
-/** The settings that skip anything, from careful to bold; those that set the same thresholds as the one before are left out. */
-function settingsOf(dial: Dial, steps: number): Setting[] {
-  const priced = prices(steps)
-    .map((price) => ({ price, pulled: dial.at(price) }))
-    .filter(({ pulled }) => pulled.length > 0);
-  const careful = priced
-    .slice(0, 1)
-    .flatMap(({ price, pulled }) =>
-      CAREFUL_SHARES.map((share) => ({ price: price / share, pulled: moreCareful(pulled, share) })),
-    );
-  const settings: Setting[] = [];
-  let before = '';
-  for (const { price, pulled } of [...careful, ...priced]) {
-    const thresholds = JSON.stringify(
-      pulled.map(({ lever, threshold }) => [lever.kind, lever.block, threshold]),
-    );
-    if (thresholds !== before) settings.push({ price, heads: headsOf(pulled) });
-    before = thresholds;
-  }
-  return settings;
-}
-
-/**
- * The settings to test, in the dial's order: up to the first that breaks the rule on `order`, which is not worth testing,
- * or that keeps within the budget.
- * @throws ResidualSkipError INVALID_ARGUMENT when none keeps within the budget
- */
-async function worthTesting(
-  dial: readonly Setting[],
-  judge: Judge,
-  order: Judged,
-  limit: number,
-  budget: Budget | undefined,
-): Promise<Setting[]> {
-  const worth: Setting[] = [];
-  let spent = Number.POSITIVE_INFINITY;
-  for (const setting of dial) {
-    const measured = await judge.measure(setting.heads, order);
-    if (measured.risk > limit) break;
-    worth.push(setting);
-    if (budget) spent = budget.spent(setting.heads, measured);
-    if (budget && spent <= budget.most) return worth;
-  }
-  if (budget) throw budget.outOfReach(spent);
-  return worth;
 }

@@ -15,6 +15,7 @@ import {
   gatePlaces,
   type Lesson,
   type Lever,
+  withRisks,
 } from './levers.js';
 import { generator } from './random.js';
 
@@ -42,12 +43,15 @@ function imageShape({ inputs, values }: Program): [number, number, number] | und
   return items === 1 && width !== undefined ? [channels!, height!, width] : undefined;
 }
 
-/** All levers of a program, fitted on `items`, in the order in which they stand in the network. */
+/**
+ * All levers of a program, fitted on `items`, in the order in which they stand in the network.
+ * @param items those of `fit`, and from index `order` on those of `order`
+ */
 export async function fitLevers(
   backend: Backend,
   program: Program,
   items: readonly CalibrationItem[],
-  { seed, copies }: { readonly seed: number; readonly copies: number },
+  { order, seed, copies }: { readonly order: number; readonly seed: number; readonly copies: number },
   className: (index: number) => string,
   onItems: (count: number) => void,
 ): Promise<Lever[]> {
@@ -66,13 +70,9 @@ export async function fitLevers(
     );
     const answers = Array.from({ length: rows }, (_, row) => checkedAnswer(rowOf(full.logits, row)));
     checkAnswers(answers.slice(0, items.length), className);
-    const lesson: Lesson = { ...full, items: items.length, seed, onItems };
+    const lesson: Lesson = { ...full, items: items.length, order, seed, onItems };
     const exits = await fitExits(program, lesson);
-    const gates = await fitGates(evaluator, inputs, lesson);
-    // In the network's order: a gate stands before its block, an exit behind it.
-    const place = ({ kind, block }: Lever) =>
-      2 * program.blocks.findIndex(({ name }) => name === block) + (kind === 'exit' ? 1 : 0);
-    return [...exits, ...gates].sort((a, b) => place(a) - place(b));
+    return withRisks(program, exits, await fitGates(evaluator, inputs, lesson));
   } finally {
     evaluator.release();
   }

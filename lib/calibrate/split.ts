@@ -58,11 +58,14 @@ export function checkParts(parts: Record<Part, number[]>, { limit, delta }: Rule
   const enough =
     Math.ceil(1.1 * Math.max(needed / shareOf('certify'), LEAST_FIT / (1 - shareOf('certify')))) + 20;
   const all = fit.length + order.length + certify.length;
+  const evidence = anyway
+    ? 'a bound needs 1'
+    : `a limit of ${limit} at confidence ${1 - delta} needs ${needed} even without a single loss`;
   throw new ResidualSkipError(
     'INVALID_DATA',
-    `too little data: of ${all} different images, ${certify.length} certify, but a limit of ${limit} at confidence ` +
-      `${1 - delta} needs ${needed} even without a single loss; ${fit.length + order.length} of at least ${LEAST_FIT} are ` +
-      `there to fit; about ${enough} different images would be enough, or a higher limit`,
+    `too little data: of ${all} different images, ${certify.length || 'none'} certify, and ${evidence}; ` +
+      `${fit.length + order.length} of at least ${LEAST_FIT} are there to fit, ${order.length || 'none'} of them to order ` +
+      `settings; about ${enough} different images would be enough${anyway ? '' : ', or a higher limit'}`,
   );
 }
 

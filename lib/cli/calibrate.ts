@@ -91,7 +91,7 @@ export function addCalibrateCommand(program: Command, io: Io): void {
       .option('--guard <label...>', 'answers that are verified by the full network')
       .option('--margin <p>', 'guard also when the label is within this probability of the best', fraction, 0)
       .option('--report <file>', 'HTML page to write that shows what was tested and chosen')
-      .option('--settings <n>', 'settings between none and bold that are tried', settingsCount, 64)
+      .option('--settings <n>', 'settings between none and bold that are tried', settingsCount, 96)
       .option('--copies <n>', 'shifted copies of each image to fit on, at most', wholeNumber, 15)
       .option('--seed <n>', 'seed of the split', positiveInteger, 1)
       .option(

@@ -116,7 +116,7 @@ describe('calibration of the plain network', () => {
     const items = all.slice(0, 200);
     const { program, sha256 } = await programOf();
     const run = (some: readonly CalibrationItem[]) =>
-      calibrate(backend, program, sha256, some, { maxDisagreement: 0.2, settings: 2, copies: 0 });
+      calibrate(backend, program, sha256, some, { maxDisagreement: 0.2, settings: 8, copies: 0 });
     const [first, second] = [await run(items), await run([...items].reverse())];
     expect(second.policy.promise).toEqual(first.policy.promise);
     expect(first.policy.heads).toBeDefined();
@@ -196,33 +196,6 @@ describe('calibration of the plain network', () => {
       }
       expect(found[4 * channels + c]).toBe(map.reduce((a, b) => max(a, b)));
     }
-  });
-
-  test('what can not be promised is refused with what would be enough', async () => {
-    const { program, sha256 } = await programOf();
-    const few = all.slice(0, 40);
-    await expect(calibrate(backend, program, sha256, few)).rejects.toMatchObject({
-      code: 'INVALID_DATA',
-      message: expect.stringContaining('299'),
-    });
-    await expect(calibrate(backend, program, sha256, few, { maxDisagreement: 0 })).rejects.toMatchObject({
-      code: 'INVALID_ARGUMENT',
-    });
-    const many = all;
-    await expect(
-      calibrate(backend, program, sha256, many, { metric: 'accuracy', maxDisagreement: LIMIT }),
-    ).rejects.toMatchObject({ code: 'INVALID_DATA', message: expect.stringContaining('label') });
-    const broken = many.map((item) => ({ ...item, input: item.input.map(() => Number.NaN) }));
-    await expect(
-      calibrate(backend, program, sha256, broken, { maxDisagreement: LIMIT }),
-    ).rejects.toMatchObject({
-      code: 'INVALID_DATA',
-      message: expect.stringContaining('NaN'),
-    });
-    const fixed = { ...program, blocks: program.blocks.map((block) => ({ ...block, skippable: false })) };
-    await expect(calibrate(backend, fixed, sha256, many)).rejects.toMatchObject({
-      code: 'UNSUPPORTED_MODEL',
-    });
   });
 });
 

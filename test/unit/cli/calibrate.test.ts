@@ -60,7 +60,7 @@ const resultSchema = z.strictObject({
   settings: z.array(settingSchema),
   contributions: z.array(
     z.strictObject({
-      kind: z.enum(['exit', 'gate']),
+      kind: z.enum(['exit', 'gate', 'confidence']),
       block: z.string(),
       rate: z.number(),
       multiplyAddsSkipped: z.number(),
@@ -188,11 +188,11 @@ describe('calibrate', () => {
 
   test.each([
     [
-      ['--budget', '0.0001'],
+      ['--budget', '0.0001', ...FEW],
       1,
       /budget: no setting keeps within 0\.0001.*boldest one spends 0\.\d+.*INVALID_ARGUMENT/,
     ],
-    [['--budget-ms', '0.000001'], 1, /budgetMs: no setting keeps within a median of .* ms/],
+    [['--budget-ms', '0.000001', ...FEW], 1, /budgetMs: no setting keeps within a median of .* ms/],
     [['--budget', '0.5', '--max-disagreement', '0.1'], 2, /INVALID_ARGUMENT/],
     [['--budget', '0.5', '--per-class'], 2, /INVALID_ARGUMENT/],
     [['--budget-ms', '0'], 2, /above 0/],

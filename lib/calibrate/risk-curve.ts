@@ -1,0 +1,82 @@
+/**
+ * How likely a lever changes an answer, by the doubt that its score leaves: a logistic curve. Losses are few where a lever is
+ * worth pulling, and a threshold set by counting them there follows chance; the curve is held by all rows.
+ */
+
+/** Rows of one lever. */
+export interface Evidence {
+  /** Of each row: the higher, the likelier a loss. */
+  readonly doubts: Float64Array;
+  /** Of each row: 1 where pulling the lever changes the answer. */
+  readonly losses: Uint8Array;
+}
+
+/** Logit of the risk: at + slope * (doubt - centre). */
+interface Curve {
+  readonly at: number;
+  readonly slope: number;
+  readonly centre: number;
+}
+
+/** What is believed of a lever before its rows are seen counts as much as rows with so many losses. */
+const PRIOR_LOSSES = 30;
+/** Risk rises with doubt, if only a little. */
+const LEAST_SLOPE = 0.05;
+const MOST_STEPS = 60;
+
+const { abs, exp, max } = Math;
+
+function riskAt({ at, slope, centre }: Curve, doubt: number): number {
+  return 1 / (1 + exp(-(at + slope * (doubt - centre))));
+}
+
+/**
+ * The risk of every row of every lever. Levers of one kind are alike: each has a curve of its own, drawn towards the one
+ * that fits all of them together, as partial pooling does it (Gelman and Hill 2007).
+ */
+export function risksOf(levers: readonly Evidence[]): Float64Array[] {
+  const pooled = fitCurve(levers, undefined, 1);
+  return levers.map((lever) => {
+    const { doubts } = lever;
+    const expected = doubts.reduce((sum, doubt) => sum + riskAt(pooled, doubt), 0) / doubts.length;
+    const curve = fitCurve([lever], pooled, PRIOR_LOSSES / expected);
+    return doubts.map((doubt) => riskAt(curve, doubt));
+  });
+}
+
+/**
+ * By Newton's method on the likelihood of all rows, and of `weight` more that are spread over them and have the risks of
+ * `prior`, or one half where there is none.
+ */
+function fitCurve(levers: readonly Evidence[], prior: Curve | undefined, weight: number): Curve {
+  const rows = levers.reduce((sum, { doubts }) => sum + doubts.length, 0);
+  const total = levers.reduce((sum, { doubts }) => sum + doubts.reduce((a, b) => a + b, 0), 0);
+  const [centre, share] = [total / rows, weight / rows];
+  let curve: Curve = { at: -3, slope: 1, centre };
+  for (let step = 0; step < MOST_STEPS; step++) {
+    // Gradient, and the negative of the Hessian; never singular.
+    let [g0, g1, h00, h01, h11] = [0, 0, 1e-9, 0, 1e-9];
+    for (const { doubts, losses } of levers) {
+      for (let row = 0; row < doubts.length; row++) {
+        const x = doubts[row]! - centre;
+        const risk = riskAt(curve, doubts[row]!);
+        const believed = prior ? riskAt(prior, doubts[row]!) : 0.5;
+        const slope = losses[row]! - risk + share * (believed - risk);
+        const bend = (1 + share) * risk * (1 - risk);
+        g0 += slope;
+        g1 += slope * x;
+        h00 += bend;
+        h01 += bend * x;
+        h11 += bend * x * x;
+      }
+    }
+    const determinant = h00 * h11 - h01 * h01;
+    const [d0, d1] = [(h11 * g0 - h01 * g1) / determinant, (h00 * g1 - h01 * g0) / determinant];
+    const largest = max(abs(d0), abs(d1));
+    // Far from the optimum a whole step may overshoot.
+    const part = largest > 2 ? 2 / largest : 1;
+    curve = { at: curve.at + part * d0, slope: max(LEAST_SLOPE, curve.slope + part * d1), centre };
+    if (largest < 1e-8) break;
+  }
+  return curve;
+}
