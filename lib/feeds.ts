@@ -40,15 +40,15 @@ function fits(input: ModelInput, axis: number, declared: Dimension, length: numb
 function checkTensor(input: ModelInput, tensor: Tensor): void {
   const { dtype, shape } = input;
   const { type, dims } = tensor;
-  const compared = `expected ${describeTensor(dtype, shape)}, received ${describeTensor(type, dims)}`;
-  if (type !== dtype) throw new ResidualSkipError('INVALID_DTYPE', `input '${input.name}': ${compared}`);
+  const compared = () => `expected ${describeTensor(dtype, shape)}, received ${describeTensor(type, dims)}`;
+  if (type !== dtype) throw new ResidualSkipError('INVALID_DTYPE', `input '${input.name}': ${compared()}`);
   if (
     dims.length !== shape.length ||
     !dims.every((length, axis) => fits(input, axis, shape[axis]!, length))
   ) {
     const empty =
       dims.length === shape.length && dims.includes(0) && !shape.includes(0) ? '; it is empty' : '';
-    throw new ResidualSkipError('INVALID_SHAPE', `input '${input.name}': ${compared}${empty}`);
+    throw new ResidualSkipError('INVALID_SHAPE', `input '${input.name}': ${compared()}${empty}`);
   }
   if (type === 'bool' && (tensor.data as Uint8Array).some((value) => value > 1)) {
     throw new ResidualSkipError(

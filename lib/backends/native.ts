@@ -4,6 +4,7 @@ import type { TensorData } from '../tensor.js';
 import type { Backend, CompiledProgram, RunRequest } from './backend.js';
 import { loadBinding } from './binding.cjs';
 import { encodeProgram } from './encode.js';
+import { RunQueue, SHORT_RUN_MS } from './run-queue.js';
 
 export interface NativeOptions {
   /** Worker threads; as many as the process's CPU affinity and quota allow when left out. */
@@ -95,14 +96,13 @@ function compileArguments(program: Program): CompileArguments {
 export class NativeBackend implements Backend {
   readonly name = 'native';
   private readonly engine: NativeEngine;
-  /** Whether the process may use a core that no worker needs. */
-  private readonly spareCore: boolean;
+  private readonly queue: RunQueue;
 
   /** Throws NATIVE_UNAVAILABLE, ISA_UNAVAILABLE when this machine can't run `isa`, OUT_OF_MEMORY. */
   constructor({ threads = 0, isa = undefined }: NativeOptions = {}) {
     const { Engine, info } = binding();
     this.engine = guarded(() => new Engine(threads, isa ?? ''));
-    this.spareCore = this.engine.threads < info().threads;
+    this.queue = new RunQueue(this.engine.threads, this.engine.threads < info().threads);
   }
 
   /** The instruction set in use. */
@@ -117,7 +117,7 @@ export class NativeBackend implements Backend {
   async compile(program: Program): Promise<CompiledProgram> {
     const args = compileArguments(program);
     try {
-      return new CompiledNative(await this.engine.compile(...args), this.spareCore);
+      return new CompiledNative(await this.engine.compile(...args), this.queue);
     } catch (error) {
       throw translate(error);
     }
@@ -127,7 +127,7 @@ export class NativeBackend implements Backend {
     const args = compileArguments(program);
     return new CompiledNative(
       guarded(() => this.engine.compileSync(...args)),
-      this.spareCore,
+      this.queue,
     );
   }
 
@@ -140,27 +140,24 @@ export class NativeBackend implements Backend {
 
   /** Runs under way end first. */
   release(): void {
+    this.queue.handOver();
     this.engine.release();
   }
 }
 
-/** A run as short as this notices how long it takes to wake the event loop. */
-const SHORT_RUN_MS = 2;
-
 class CompiledNative implements CompiledProgram {
-  private underway = 0;
-  private turning = false;
-  private lastRunMs = Number.POSITIVE_INFINITY;
+  /** Of the run before. */
+  private msPerItem = Number.POSITIVE_INFINITY;
 
   constructor(
     private readonly program: NativeProgram,
-    private readonly spareCore: boolean,
+    private readonly queue: RunQueue,
   ) {}
 
   /** The buffers of the request must not be transferred or resized before the promise settles. */
   async run(request: RunRequest): Promise<void> {
     const { signal } = request;
-    if (!signal) return this.start(request, []);
+    if (!signal) return this.queued(request, []);
     if (signal.aborted) throw aborted(signal);
     const flag = new Int32Array(1);
     const abort = () => {
@@ -168,7 +165,7 @@ class CompiledNative implements CompiledProgram {
     };
     signal.addEventListener('abort', abort, { once: true });
     try {
-      await this.start(request, [flag]);
+      await this.queued(request, [flag]);
     } catch (error) {
       throw signal.aborted ? aborted(signal) : error;
     } finally {
@@ -178,40 +175,37 @@ class CompiledNative implements CompiledProgram {
 
   runSync(request: RunRequest): void {
     if (request.signal?.aborted) throw aborted(request.signal);
+    const began = performance.now();
     guarded(() => this.program.runSync(...runArguments(request, [])));
+    this.note(request, began);
   }
 
   release(): void {
+    this.queue.handOver();
     this.program.release();
+  }
+
+  /** A run that can be aborted never holds the event loop: the signal would not be seen. */
+  private queued(request: RunRequest, flag: readonly Int32Array[]): Promise<void> {
+    return this.queue.run({
+      short: flag.length === 0 && request.items * this.msPerItem <= SHORT_RUN_MS,
+      here: () => this.runSync(request),
+      there: () => this.start(request, flag),
+    });
   }
 
   private async start(request: RunRequest, flag: readonly Int32Array[]): Promise<void> {
     const began = performance.now();
-    this.underway++;
     try {
-      const ended = this.program.run(...runArguments(request, flag));
-      if (this.spareCore && this.lastRunMs < SHORT_RUN_MS) this.keepTurning(began + SHORT_RUN_MS);
-      await ended;
+      await this.program.run(...runArguments(request, flag));
     } catch (error) {
       throw translate(error);
-    } finally {
-      this.underway--;
-      this.lastRunMs = performance.now() - began;
     }
+    this.note(request, began);
   }
 
-  /**
-   * Lets the event loop turn, serving whatever comes, instead of sleeping until the run ends: waking it up takes as
-   * long as some layers of a small network. For a short time, and only where a core is free for it.
-   */
-  private keepTurning(until: number): void {
-    if (this.turning) return;
-    this.turning = true;
-    const turn = () => {
-      this.turning = this.underway > 0 && performance.now() < until;
-      if (this.turning) setImmediate(turn);
-    };
-    setImmediate(turn);
+  private note({ items }: RunRequest, began: number): void {
+    this.msPerItem = (performance.now() - began) / items;
   }
 }
 

@@ -232,6 +232,72 @@ describe('AbortSignal', () => {
   });
 });
 
+describe('short runs', () => {
+  /** No core is left to the calling thread, so that it may execute runs itself. */
+  const ALL = nativeInfo().threads;
+
+  /** A program of some microseconds, and one run of it, so that it is known to be short. */
+  async function warm(native: NativeBackend) {
+    const b = new ProgramBuilder();
+    const program = b.build([
+      b.step('unary', { act: { kind: 'tanh', alpha: 0, beta: 0 } }, [b.input([1, 64])], [1, 64]),
+    ]);
+    const compiled = native.compileSync(program);
+    const request = (seed = 1) => makeRequest(program, inputsOf(program, 1, seed));
+    const expected = request();
+    compiled.runSync(expected);
+    return { compiled, request, expected };
+  }
+
+  it('on all cores execute in the turn of the event loop that follows, and give what others give', async () => {
+    await withBackend({ threads: ALL }, async (native) => {
+      const { compiled, request, expected } = await warm(native);
+      const order: string[] = [];
+      const requests = [request(), request()];
+      const first = compiled.run(requests[0]!).then(() => order.push('first run'));
+      setImmediate(() => order.push('turn'));
+      await first;
+      await compiled.run(requests[1]!).then(() => order.push('second run'));
+      expect(order).toEqual(['first run', 'turn', 'second run']);
+      for (const { outputs } of requests) expect(outputs).toEqual(expected.outputs);
+    });
+  });
+
+  it('at the same time all end well, on any number of threads', async () => {
+    for (const threads of [1, ALL, ALL + 1]) {
+      await withBackend({ threads }, async (native) => {
+        const { compiled, request, expected } = await warm(native);
+        const requests = Array.from({ length: 20 }, () => request());
+        await Promise.all(requests.map((each) => compiled.run(each)));
+        for (const { outputs } of requests) expect(outputs).toEqual(expected.outputs);
+      });
+    }
+  });
+
+  it('that wait for their turn end before a release', async () => {
+    for (const released of ['program', 'backend']) {
+      const native = new NativeBackend({ threads: ALL });
+      const { compiled, request, expected } = await warm(native);
+      const last = request();
+      const run = compiled.run(last);
+      if (released === 'program') compiled.release();
+      else native.release();
+      await run;
+      expect(last.outputs).toEqual(expected.outputs);
+      await expect(compiled.run(request())).rejects.toEqual(coded('SESSION_RELEASED'));
+      native.release();
+    }
+  });
+
+  it('tell what is wrong with a request', async () => {
+    await withBackend({ threads: ALL }, async (native) => {
+      const { compiled, request } = await warm(native);
+      const wrong = { ...request(), inputs: [new Float32Array(3)] };
+      await expect(compiled.run(wrong)).rejects.toEqual(coded('INVALID_ARGUMENT'));
+    });
+  });
+});
+
 describe('compile', () => {
   it('leaves the event loop free, and the program runs as one compiled at once', async () => {
     await withBackend({ threads: 1 }, async (native) => {

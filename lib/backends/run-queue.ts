@@ -1,0 +1,94 @@
+/** A run that is expected to take no longer than this, in milliseconds, is a short one. */
+export const SHORT_RUN_MS = 2;
+
+/** The JS thread has one turn to give: a run of any session may be waiting for it. */
+let turnTaken = false;
+
+/** One run, wherever it executes. */
+export interface QueuedRun {
+  readonly short: boolean;
+  /** Executes it on the calling thread. */
+  here(): void;
+  /** Executes it on the workers. */
+  there(): Promise<void>;
+}
+
+/**
+ * Where the runs of one backend execute. Handing a run to a worker and waking the event loop when it ends takes as long
+ * as some layers of a small network, which short runs notice.
+ *
+ * Where the workers leave a core to the calling thread, they execute all runs, and the event loop keeps turning instead of
+ * sleeping while a short one is under way.
+ *
+ * Where they don't, the calling thread counts as one of them, and a short run that finds it free executes there: in a
+ * turn of the event loop of its own, at most one in each turn, so that timers and I/O are served before and after it, and
+ * another run that is asked for in the meantime starts on a worker at once.
+ */
+export class RunQueue {
+  #underway = 0;
+  #turning = false;
+  #handOver: (() => void) | undefined;
+
+  /**
+   * @param threads how many runs may execute at the same time
+   * @param spareCore whether the process may use a core that no worker needs
+   */
+  constructor(
+    private readonly threads: number,
+    private readonly spareCore: boolean,
+  ) {}
+
+  async run(run: QueuedRun): Promise<void> {
+    this.#underway++;
+    try {
+      await this.#start(run);
+    } finally {
+      this.#underway--;
+    }
+  }
+
+  /** Lets the workers have the run that waits for its turn, if there is one. */
+  handOver(): void {
+    this.#handOver?.();
+  }
+
+  #start(run: QueuedRun): Promise<void> {
+    const busy = this.#underway > this.threads;
+    if (busy) this.handOver();
+    if (run.short && !this.spareCore && !busy && !turnTaken) return this.#inTurn(run);
+    const ended = run.there();
+    if (run.short && this.spareCore) this.#keepTurning(performance.now() + SHORT_RUN_MS);
+    return ended;
+  }
+
+  #inTurn(run: QueuedRun): Promise<void> {
+    turnTaken = true;
+    return new Promise((resolve, reject) => {
+      const start = (execute: () => void | Promise<void>) => {
+        turnTaken = false;
+        this.#handOver = undefined;
+        try {
+          resolve(execute());
+        } catch (error) {
+          reject(error);
+        }
+      };
+      const turn = setImmediate(() => start(() => run.here()));
+      this.#handOver = () => {
+        clearImmediate(turn);
+        start(() => run.there());
+      };
+    });
+  }
+
+  /** Until then, or until no run is under way. Each turn serves whatever comes. */
+  #keepTurning(until: number): void {
+    if (this.#turning) return;
+    this.#turning = true;
+    const turn = () => {
+      this.#turning = this.#underway > 0 && performance.now() < until;
+      if (this.#turning) setImmediate(turn);
+    };
+    setImmediate(turn);
+  }
+}

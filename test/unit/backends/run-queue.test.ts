@@ -1,0 +1,142 @@
+import { RunQueue } from '../../../lib/backends/run-queue.js';
+
+/** A run that writes down what becomes of it. On workers it ends when `end` is called. */
+function recorded(log: string[], name: string, short = true) {
+  let end = () => {};
+  const ended = new Promise<void>((resolve) => {
+    end = resolve;
+  });
+  const run = {
+    short,
+    here: () => {
+      log.push(`${name} here`);
+    },
+    there: () => {
+      log.push(`${name} there`);
+      return ended;
+    },
+  };
+  return { run, end };
+}
+
+const turn = () => new Promise((resolve) => setImmediate(resolve));
+
+describe('a run queue without a spare core', () => {
+  it('executes a short run that is alone on the calling thread, in a turn of its own', async () => {
+    const log: string[] = [];
+    const queue = new RunQueue(1, false);
+    const done = queue.run(recorded(log, 'a').run);
+    await Promise.resolve();
+    expect(log).toEqual([]);
+    await done;
+    expect(log).toEqual(['a here']);
+  });
+
+  it('leaves long ones to the workers, at once', async () => {
+    const log: string[] = [];
+    const { run, end } = recorded(log, 'a', false);
+    const done = new RunQueue(1, false).run(run);
+    expect(log).toEqual(['a there']);
+    end();
+    await done;
+  });
+
+  it('starts a second one on a worker in the same turn', async () => {
+    const log: string[] = [];
+    const queue = new RunQueue(2, false);
+    const [a, b] = [recorded(log, 'a'), recorded(log, 'b')];
+    const both = Promise.all([queue.run(a.run), queue.run(b.run)]);
+    expect(log).toEqual(['b there']);
+    await turn();
+    expect(log).toEqual(['b there', 'a here']);
+    b.end();
+    await both;
+  });
+
+  it('never has more at once than there are threads: the workers get what waits, first', async () => {
+    const log: string[] = [];
+    const queue = new RunQueue(1, false);
+    const [a, b] = [recorded(log, 'a'), recorded(log, 'b')];
+    const both = Promise.all([queue.run(a.run), queue.run(b.run)]);
+    await turn();
+    expect(log).toEqual(['a there', 'b there']);
+    const c = recorded(log, 'c');
+    const third = queue.run(c.run);
+    await turn();
+    expect(log).toEqual(['a there', 'b there', 'c there']);
+    for (const each of [a, b, c]) each.end();
+    await Promise.all([both, third]);
+    await queue.run(recorded(log, 'd').run);
+    expect(log.at(-1)).toBe('d here');
+  });
+
+  it('gives a turn of the event loop to one run only, whoever asks', async () => {
+    const log: string[] = [];
+    const [a, b] = [recorded(log, 'a'), recorded(log, 'b')];
+    const both = Promise.all([new RunQueue(2, false).run(a.run), new RunQueue(2, false).run(b.run)]);
+    await turn();
+    expect(log).toEqual(['b there', 'a here']);
+    b.end();
+    await both;
+  });
+
+  it('lets timers and other callbacks in between', async () => {
+    const log: string[] = [];
+    const queue = new RunQueue(1, false);
+    const timer = setInterval(() => log.push('timer'), 1);
+    while (log.filter((each) => each === 'timer').length < 3) await queue.run(recorded(log, 'a').run);
+    clearInterval(timer);
+    expect(log).toContain('a here');
+    expect(log).not.toContain('a there');
+  });
+
+  it('hands the waiting run over when asked to, and waits for it', async () => {
+    const log: string[] = [];
+    const queue = new RunQueue(2, false);
+    const a = recorded(log, 'a');
+    const done = queue.run(a.run);
+    queue.handOver();
+    queue.handOver();
+    await turn();
+    expect(log).toEqual(['a there']);
+    a.end();
+    await done;
+    await queue.run(recorded(log, 'b').run);
+    expect(log).toEqual(['a there', 'b here']);
+  });
+
+  it('passes errors on, and goes on', async () => {
+    const log: string[] = [];
+    const queue = new RunQueue(1, false);
+    const { run } = recorded(log, 'a');
+    const here = () => {
+      throw new Error('here');
+    };
+    await expect(queue.run({ ...run, here })).rejects.toThrow('here');
+    const there = () => Promise.reject(new Error('there'));
+    await expect(queue.run({ ...run, short: false, there })).rejects.toThrow('there');
+    await queue.run(run);
+    expect(log).toEqual(['a here']);
+  });
+});
+
+describe('a run queue with a spare core', () => {
+  it('leaves all runs to the workers, and keeps the event loop turning while a short one is under way', async () => {
+    const turns = jest.spyOn(globalThis, 'setImmediate');
+    try {
+      for (const short of [false, true]) {
+        const log: string[] = [];
+        const { run, end } = recorded(log, 'a', short);
+        const before = turns.mock.calls.length;
+        const done = new RunQueue(1, true).run(run);
+        expect(log).toEqual(['a there']);
+        expect(turns.mock.calls.length - before).toBe(short ? 1 : 0);
+        end();
+        await done;
+        await turn();
+      }
+    } finally {
+      turns.mockRestore();
+    }
+  });
+});
