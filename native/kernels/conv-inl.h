@@ -44,9 +44,20 @@ inline constexpr ConvTileRow kConvTiles[] = {
 #endif
 };
 
-// Tiles of n blocks. Stride 1 on blocked input is worth addresses known at compile time.
+// Tiles of n blocks. Strides 1 and 2 are worth addresses known at compile time, on blocked and on planar input.
 inline const ConvTileFn* conv_tiles(int n, ptrdiff_t stride) {
-  return stride == kLanes ? kConvTiles<kLanes>[n - 1].fn : kConvTiles<0>[n - 1].fn;
+  switch (stride) {
+    case 1:
+      return kConvTiles<1>[n - 1].fn;
+    case 2:
+      return kConvTiles<2>[n - 1].fn;
+    case kLanes:
+      return kConvTiles<kLanes>[n - 1].fn;
+    case 2 * kLanes:
+      return kConvTiles<2 * kLanes>[n - 1].fn;
+    default:
+      return kConvTiles<0>[n - 1].fn;
+  }
 }
 
 // Rows of pixels as the tiles see them. A 1x1 convolution without halo is one long row.

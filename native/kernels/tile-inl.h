@@ -38,6 +38,17 @@ RSKIP_INLINE void tile_step(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, 
   }
 }
 
+// The next float of pixels that lie closer together than a block of channels. Neighbouring steps read some of the same
+// floats; the compiler would rather keep those in registers than read them again, and runs out of registers over it. So
+// it must not know.
+RSKIP_INLINE const float* next_of_overlapping(const float* x) {
+  ++x;
+#if defined(__GNUC__)
+  __asm__("" : "+r"(x));
+#endif
+  return x;
+}
+
 // acc += x * w. Weights are read in sequence; those of output block n lie w_block floats after block n - 1.
 template <int P, int N, int kStride>
 RSKIP_INLINE void tile_sum(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, const float* w, ptrdiff_t w_block,
@@ -50,6 +61,12 @@ RSKIP_INLINE void tile_sum(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, c
       for (int i2 = 0; i2 < walk.n2; ++i2, x2 += walk.s2) {
         const float* xi = x2;
         int i = inner;
+        if constexpr (kStride != 0 && kStride < kLanes) {
+          for (; i > 0; --i, xi = next_of_overlapping(xi), w += kLanes) {
+            tile_step<P, N, kStride>(acc, xi, stride, w, w_block);
+          }
+          continue;
+        }
         for (; i >= 4; i -= 4, xi += 4, w += 4 * kLanes) {
           tile_step<P, N, kStride>(acc, xi, stride, w, w_block);
           tile_step<P, N, kStride>(acc, xi + 1, stride, w + kLanes, w_block);

@@ -1,5 +1,5 @@
 // Winograd convolution F(2x2, 3x3) and F(4x4, 3x3) (Lavin and Gray, 2016). For a chunk of tiles: transform the
-// inputs, multiply per point over the input channels, and transform back two output blocks at a time, where
+// inputs, multiply per point over the input channels, and transform back a few output blocks at a time, where
 // bias, residual and activation are applied. Every step has one order, as everywhere.
 #pragma once
 
@@ -156,23 +156,42 @@ template <int P, int N>
   }
 }
 
-// The same for two chains and one block, both held in registers.
+// Adds one channel's products.
 template <int P>
-[[gnu::noinline]] void winograd_tile_two_chains(const WinogradTile& t) {
-  Vec acc[P][1], rest[P][1];
-  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) acc[p][0] = rest[p][0] = splat(0.0f);
-  for (int i = 0; i < t.chain; ++i) {
-    tile_step<P, 1, kLanes>(acc, t.v + i, kLanes, t.w + i * kLanes, 0);
-    tile_step<P, 1, kLanes>(rest, t.v + t.chain + i, kLanes, t.w + (t.chain + i) * kLanes, 0);
+RSKIP_INLINE void winograd_step(Vec (&acc)[P], const WinogradTile& t, int channel) {
+  const Vec weight = load(t.w + channel * kLanes);
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) add_product(acc[p], splat(t.v[channel + p * kLanes]), weight);
+}
+
+// The same for 16 channels and one block, unrolled. The two chains go side by side where there are registers for both.
+template <int P>
+[[gnu::noinline]] void winograd_tile_16(const WinogradTile& t) {
+  constexpr int kChain = kLanes / 2;
+  constexpr bool kSideBySide = 2 * P <= kTilePixels * kTileBlocks;
+  Vec acc[P], rest[P];
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) acc[p] = splat(0.0f);
+  if constexpr (kSideBySide) {
+    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) rest[p] = splat(0.0f);
+    RSKIP_UNROLL(8) for (int i = 0; i < kChain; ++i) {
+      winograd_step<P>(acc, t, i);
+      winograd_step<P>(rest, t, kChain + i);
+    }
+  } else {
+    RSKIP_UNROLL(8) for (int i = 0; i < kChain; ++i) winograd_step<P>(acc, t, i);
+    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+      store(t.product + p * kLanes, acc[p]);
+      rest[p] = splat(0.0f);
+    }
+    RSKIP_UNROLL(8) for (int i = 0; i < kChain; ++i) winograd_step<P>(rest, t, kChain + i);
+    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) acc[p] = load(t.product + p * kLanes);
   }
-  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) store(t.product + p * kLanes, acc[p][0] + rest[p][0]);
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) store(t.product + p * kLanes, acc[p] + rest[p]);
 }
 template <int... P>
-constexpr auto winograd_two_chains_row(std::integer_sequence<int, P...>) {
-  return std::array<WinogradTileFn, sizeof...(P)>{winograd_tile_two_chains<P + 1>...};
+constexpr auto winograd_row_16(std::integer_sequence<int, P...>) {
+  return std::array<WinogradTileFn, sizeof...(P)>{winograd_tile_16<P + 1>...};
 }
-inline constexpr auto kWinogradTwoChains =
-    winograd_two_chains_row(std::make_integer_sequence<int, kTilePixels>());
+inline constexpr auto kWinogradTiles16 = winograd_row_16(std::make_integer_sequence<int, kTilePixels>());
 
 struct WinogradRow {
   WinogradTileFn fn[kTilePixels];
@@ -185,6 +204,8 @@ inline constexpr WinogradRow kWinogradTiles[] = {
     winograd_row<1>(std::make_integer_sequence<int, kTilePixels>()),
 #if RSKIP_TILE_BLOCKS >= 2
     winograd_row<2>(std::make_integer_sequence<int, kTilePixels>()),
+    winograd_row<3>(std::make_integer_sequence<int, kFewWinogradTiles>()),
+    winograd_row<4>(std::make_integer_sequence<int, kFewWinogradTiles>()),
 #endif
 };
 
@@ -204,12 +225,12 @@ struct WinogradRun {
   void chunk(int first_tile, int tiles, int first_block, int end_block) {
     count = tiles;
     v_stride = winograd_point_stride(static_cast<ptrdiff_t>(in_blocks) * count * kLanes);
-    product_stride = winograd_point_stride(static_cast<ptrdiff_t>(kWinogradBlocks) * count * kLanes);
+    product_stride = winograd_point_stride(static_cast<ptrdiff_t>(plan.blocks) * count * kLanes);
     v = static_cast<float*>(args.scratch);
     product = v + kPoints * v_stride;
     transform_input(first_tile);
-    for (int block = first_block; block < end_block; block += kWinogradBlocks) {
-      const int n = std::min(kWinogradBlocks, end_block - block);
+    for (int block = first_block; block < end_block; block += plan.blocks) {
+      const int n = std::min(plan.blocks, end_block - block);
       multiply(block, n);
       for (int i = 0; i < n; ++i) transform_output(first_tile, block + i, product + i * count * kLanes);
     }
@@ -242,9 +263,8 @@ struct WinogradRun {
     t.chain = t.channels <= kLanes ? kLanes / 2 : 2 * kLanes;
     t.product_block = static_cast<ptrdiff_t>(count) * kLanes;
     t.w_block = kPoints * point_size;
-    // Registers for both chains are there where a tile has two blocks of channels.
-    const bool two_chains = kTileBlocks == 2 && t.channels == 2 * t.chain && t.chain < kLanes;
-    const int blocks_at_once = two_chains ? 1 : kTileBlocks;
+    const bool sixteen = t.channels == kLanes;
+    const int blocks_at_once = sixteen || kTileBlocks == 1 ? 1 : plan.blocks;
     const Split pixels(count, kTilePixels);
     for (int point = 0; point < kPoints; ++point) {
       for (int i = 0; i < n; i += blocks_at_once) {
@@ -253,7 +273,7 @@ struct WinogradRun {
         for (int c = 0; c < pixels.chunks; ++c) {
           t.v = v + point * v_stride + pixels.begin(c) * kLanes;
           t.product = product + point * product_stride + i * t.product_block + pixels.begin(c) * kLanes;
-          (two_chains ? kWinogradTwoChains.data() : kWinogradTiles[blocks - 1].fn)[pixels.size(c) - 1](t);
+          (sixteen ? kWinogradTiles16.data() : kWinogradTiles[blocks - 1].fn)[pixels.size(c) - 1](t);
         }
       }
     }
