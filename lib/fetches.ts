@@ -38,6 +38,17 @@ function asMap(model: Model, fetches: Fetches): FetchMap {
 /** By output name: null for a new tensor, or the one to fill. */
 export type FetchMap = ReadonlyMap<string, Tensor | TensorLike | null>;
 
+const everything = new WeakMap<Model, FetchMap>();
+
+/** All outputs, as new tensors. */
+function allOutputs(model: Model): FetchMap {
+  const known = everything.get(model);
+  if (known) return known;
+  const made: FetchMap = new Map(model.outputs.map(({ name }) => [name, null]));
+  everything.set(model, made);
+  return made;
+}
+
 /**
  * Tells `run(feeds, fetches, options)` from `run(feeds, options)`: fetches are an array, or an object that has
  * a tensor or null for a value.
@@ -55,13 +66,7 @@ export function parseFetches(
       'fetches: expected an array of output names or an object of tensors and nulls by output name',
     );
   }
-  return {
-    fetches: asMap(
-      model,
-      model.outputs.map(({ name }) => name),
-    ),
-    options: third ?? second,
-  };
+  return { fetches: allOutputs(model), options: third ?? second };
 }
 
 function shapeOf({ value, batched }: Port, program: Program, items: number): readonly number[] {

@@ -80,6 +80,8 @@ const runSchema = runSyncSchema.extend({
 });
 
 function parseOptions<T>(schema: z.ZodType<T> & { shape: object }, value: unknown): T {
+  // Every run asks, most without any.
+  if (value === undefined) return {} as T;
   const known = Object.keys(schema.shape);
   return parseStrict(schema, value ?? {}, { code: 'INVALID_ARGUMENT', subject: 'options', known });
 }

@@ -17,12 +17,14 @@ export interface Specialization {
 const CAPACITY = 8;
 
 function keyOf(binding: Binding): string {
-  const parts = [...binding].map(([name, { shape, data }]) => {
-    if (!data) return [name, shape];
+  let key = '';
+  for (const [name, { shape, data }] of binding) {
+    key += `${JSON.stringify(name)}[${shape.join()}]`;
+    if (!data) continue;
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-    return [name, shape, createHash('sha256').update(bytes).digest('base64')];
-  });
-  return JSON.stringify(parts);
+    key += createHash('sha256').update(bytes).digest('base64');
+  }
+  return key;
 }
 
 /** The programs of one model, compiled when first needed; the least recently used one goes first. */
