@@ -48,7 +48,6 @@ WinogradPlan::WinogradPlan(const ConvShape& s, ConvAlgorithm algorithm) {
   const int most = static_cast<int>(std::clamp<int64_t>((600 << 10) / bytes_per_tile, 14, 64));
   const int chunks = (tiles() + most - 1) / most;
   chunk = (tiles() + chunks - 1) / chunks;
-  blocks = chunk <= kFewWinogradTiles ? 2 * kWinogradBlocks : kWinogradBlocks;
 }
 
 void pack_winograd(const float* weight, PackedConv& packed) {
@@ -86,7 +85,7 @@ size_t conv_scratch_bytes(const PackedConv& conv) {
   const WinogradPlan plan(conv.shape, conv.algorithm);
   const ptrdiff_t in_blocks = (conv.shape.in_channels + kLanes - 1) / kLanes;
   const ptrdiff_t input = winograd_point_stride(in_blocks * plan.chunk * kLanes);
-  const ptrdiff_t product = winograd_point_stride(static_cast<ptrdiff_t>(plan.blocks) * plan.chunk * kLanes);
+  const ptrdiff_t product = winograd_point_stride(static_cast<ptrdiff_t>(kWinogradBlocks) * plan.chunk * kLanes);
   return static_cast<size_t>(plan.points * (input + product)) * sizeof(float);
 }
 

@@ -105,6 +105,13 @@ TEST(WinogradConv, ChannelTails) {
     }
   }
 }
+TEST(WinogradConv, FewTiles) {
+  for (ConvAlgorithm algorithm : kWinograds) {
+    for (int width : {4, 7, 12, 17, 20, 24}) {
+      for (int out : {16, 40, 64, 80}) winograd(algorithm).channels(24, out).map(4, width).check();
+    }
+  }
+}
 // Weights so large that workers share the channels.
 TEST(WinogradConv, LargeWeights) {
   for (ConvAlgorithm algorithm : kWinograds) winograd(algorithm).channels(96, 72).map(16, 16).check();
