@@ -1,24 +1,44 @@
 import * as crypto from 'node:crypto';
+import { nativeSha256 } from '../backends/native.js';
 import type { TensorMap } from '../skip/observer.js';
 import type { TensorData } from '../tensor.js';
 
 /** Hex SHA-256 of one piece. `crypto.hash`, which Node has since 20.12, needs no object for it. */
-export const sha256: (piece: string | TensorData) => string = crypto.hash
+export const sha256: (piece: string | Uint8Array) => string = crypto.hash
   ? (piece) => crypto.hash('sha256', piece, 'hex')
   : (piece) => crypto.createHash('sha256').update(piece).digest('hex');
 
-/** Hex SHA-256 of the bytes of some pieces, one after another. */
-export function sha256Of(pieces: readonly TensorData[]): string {
-  if (pieces.length === 1) return sha256(pieces[0]!);
+export const DIGEST_BYTES = 32;
+
+/**
+ * SHA-256 of many messages, each in some pieces: DIGEST_BYTES for each, one after another. It is fastest where
+ * neighbours are of equal length.
+ */
+export function hashAll(messages: readonly (readonly TensorData[])[]): Uint8Array {
+  const digests = new Uint8Array(DIGEST_BYTES * messages.length);
+  const native = nativeSha256();
+  if (native && messages.every(({ length }) => length === 1)) {
+    native(
+      messages.map(([piece]) => piece!),
+      digests,
+    );
+    return digests;
+  }
+  for (const [i, pieces] of messages.entries()) digests.set(digestOf(pieces), DIGEST_BYTES * i);
+  return digests;
+}
+
+function digestOf(pieces: readonly TensorData[]): Uint8Array {
   const hash = crypto.createHash('sha256');
   for (const piece of pieces) hash.update(piece);
-  return hash.digest('hex');
+  return hash.digest();
 }
 
 /** One item's part of each tensor, in name order, not copied; a tensor that all items share is taken whole. */
 export function partsOf(tensors: TensorMap, item: number, items: number): TensorData[] {
   const names = Object.keys(tensors);
   if (names.length > 1) names.sort();
+  else if (items === 1) return [tensors[names[0]!]!.data];
   return names.map((name) => {
     const { data, dims } = tensors[name]!;
     if (items === 1 || dims[0] !== items) return data;
@@ -27,7 +47,7 @@ export function partsOf(tensors: TensorMap, item: number, items: number): Tensor
   });
 }
 
-/** Hex SHA-256 of one item's tensors, as audit records hold it. */
+/** Hex SHA-256 of one item's tensors, as audit records hold it: of the bytes of all of them, in name order. */
 export function hashItem(tensors: TensorMap, item: number, items: number): string {
-  return sha256Of(partsOf(tensors, item, items));
+  return Buffer.from(digestOf(partsOf(tensors, item, items))).toString('hex');
 }

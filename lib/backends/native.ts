@@ -29,6 +29,8 @@ interface NativeBinding {
   /** Detaches a buffer, which frees its memory now rather than when garbage is collected. */
   discard(buffer: ArrayBuffer): void;
   info(): NativeInfo;
+  /** Fills in 32 bytes for each message. Missing where the processor has no instructions for it. */
+  sha256?(messages: readonly TensorData[], digests: Uint8Array): void;
 }
 type CompileArguments = [words: Int32Array, constants: readonly TensorData[], ids: Int32Array];
 interface NativeEngine {
@@ -82,6 +84,12 @@ function guarded<T>(call: () => T): T {
 export function nativeInfo(): NativeInfo {
   const { peakGflops, ...info } = binding().info();
   return { ...info, peakGflops: (isa) => guarded(() => peakGflops(isa)) };
+}
+
+/** SHA-256 of many messages at once, into 32 bytes for each; undefined where this machine has no native one. */
+export function nativeSha256(): ((messages: readonly TensorData[], digests: Uint8Array) => void) | undefined {
+  const loaded = loadBinding();
+  return 'problem' in loaded ? undefined : (loaded.exports as NativeBinding).sha256;
 }
 
 /** Smaller constants are not worth dropping. */

@@ -1,4 +1,4 @@
-// Node-API face of the native core: Engine, Program and info(). Arguments come from lib/backends/native.ts, which has
+// Node-API face of the native core: Engine, Program, info(), discard() and sha256(). Arguments come from lib/backends/native.ts, which has
 // checked what users give; here only what keeps memory safe is checked again.
 #include <napi.h>
 
@@ -10,6 +10,7 @@
 #include "addon/convert.h"
 #include "addon/engine_host.h"
 #include "engine/cpu_budget.h"
+#include "hash/sha256.h"
 #include "kernels/peak.h"
 
 namespace rskip {
@@ -286,6 +287,25 @@ void discard(const Napi::CallbackInfo& info) {
   if (info.Length() > 0 && info[0].IsArrayBuffer()) info[0].As<Napi::ArrayBuffer>().Detach();
 }
 
+// sha256(messages: TypedArray[], digests: Uint8Array): void. Fills in 32 bytes for each message.
+void sha256_all(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (info.Length() < 2 || !info[0].IsArray()) {
+    throw_js(env, EngineError(ErrorCode::kInvalidArgument, "sha256: wrong arguments."));
+  }
+  const Napi::Array arrays = info[0].As<Napi::Array>();
+  const TypedBytes digests = typed_bytes(env, info[1], napi_uint8_array, "The digests");
+  if (digests.bytes < arrays.Length() * kDigestBytes) {
+    throw_js(env, EngineError(ErrorCode::kInvalidArgument, "sha256: too little room for the digests."));
+  }
+  std::vector<Message> messages(arrays.Length());
+  for (uint32_t i = 0; i < arrays.Length(); ++i) {
+    const TypedBytes message = typed_bytes(env, arrays[i], "A message");
+    messages[i] = {static_cast<const uint8_t*>(message.data), message.bytes};
+  }
+  sha256(messages, static_cast<uint8_t*>(digests.data));
+}
+
 Napi::Value peak_gflops(const Napi::CallbackInfo& call) {
   const KernelTable* table = require_table(call.Env(), call[0].ToString());
   return Napi::Number::New(call.Env(), measure_fma_peak_gflops(table->isa));
@@ -312,6 +332,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("Engine", EngineWrap::define(env));
   exports.Set("info", Napi::Function::New(env, info, "info"));
   exports.Set("discard", Napi::Function::New(env, discard, "discard"));
+  if (can_sha256()) exports.Set("sha256", Napi::Function::New(env, sha256_all, "sha256"));
   return exports;
 }
 
