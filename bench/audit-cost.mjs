@@ -1,21 +1,22 @@
 // What an audit log costs at full rate: blocks of runs of a network, one run after the other, with and without it in
 // turn, once with the hash of each input and once without. Prints by how much a run takes longer, as its caller sees it,
 // and how much more CPU time all threads take.
-//   node bench/audit-cost.mjs [MODEL [PAIRS [THREADS]]]        (needs `npm run compile`)
+//   node bench/audit-cost.mjs [MODEL [ROUNDS [THREADS [POLICY]]]]        (needs `npm run compile`)
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 
 const { InferenceSession, Tensor, auditLog } = await import('../dist/esm/index.js');
 
-const [model = 'models/cifar10-resnet32/model.onnx', pairs = '20', threads = '1'] = process.argv.slice(2);
-/** Each round has sessions of its own: where their memory comes to lie changes times by more than the log does. */
-const ROUNDS = 8;
-/** Runs timed together: so many that the log writes what it has several times. */
-const BLOCK = 100;
+const [model = 'models/cifar10-resnet32/model.onnx', rounds = '5', threads = '1', policy = 'model'] =
+  process.argv.slice(2);
+/** Runs timed together: so many that the log writes several times. */
+const BLOCK = 400;
 /** After each block the log writes the rest, which counts as CPU time, and does not run into the next block. */
-const SETTLE_MS = 20;
+const SETTLE_MS = 120;
 /** `hash` and `none` are values of the log's option `inputs`. `again` is as `without`: what it differs by is chance. */
 const KINDS = ['without', 'hash', 'none', 'again'];
 
@@ -24,10 +25,22 @@ const images = Array.from({ length: BLOCK }, (_, seed) => {
   return { input: new Tensor('float32', pixels, [1, 3, 32, 32]) };
 });
 
+setFlagsFromString('--expose-gc');
+const collectGarbage = runInNewContext('gc');
+
 function quantile(values, q) {
   return values.toSorted((a, b) => a - b)[Math.floor(q * (values.length - 1))];
 }
 
+/** Every order of some things, so that each comes before and after each other equally often. */
+function orders(things) {
+  if (things.length === 0) return [[]];
+  return things.flatMap((first) =>
+    orders(things.filter((thing) => thing !== first)).map((rest) => [first, ...rest]),
+  );
+}
+
+/** Milliseconds of a run. Its garbage counts: it is collected at the end of the block, else another would pay for it. */
 async function time(session) {
   const cpu = process.cpuUsage();
   const runs = [];
@@ -39,7 +52,8 @@ async function time(session) {
     runs.push(now - before);
     before = now;
   }
-  const mean = (before - start) / BLOCK;
+  collectGarbage({ type: 'minor' });
+  const mean = (performance.now() - start) / BLOCK;
   await sleep(SETTLE_MS);
   const { user, system } = process.cpuUsage(cpu);
   return { mean, median: quantile(runs, 0.5), cpu: (user + system) / 1000 / BLOCK };
@@ -48,21 +62,17 @@ async function time(session) {
 const folder = mkdtempSync(join(tmpdir(), 'audit-cost-'));
 const times = Object.fromEntries(KINDS.map((kind) => [kind, []]));
 let [written, lost] = [0, 0];
-for (let round = 0; round < ROUNDS; round++) {
+for (let round = 0; round < Number(rounds); round++) {
+  // Sessions of its own: where their memory comes to lie changes times by more than the log does.
   const logs = ['hash', 'none'].map((inputs) => auditLog({ path: join(folder, `${inputs}.ndjson`), inputs }));
   const sessions = {};
-  for (let i = 0; i < KINDS.length; i++) {
-    const kind = KINDS[(i + round) % KINDS.length];
+  for (const kind of orders(KINDS)[(5 * round) % 24]) {
     const observers = { hash: [logs[0]], none: [logs[1]] }[kind] ?? [];
-    sessions[kind] = await InferenceSession.create(model, { threads: Number(threads), observers });
+    sessions[kind] = await InferenceSession.create(model, { threads: Number(threads), policy, observers });
+    await time(sessions[kind]);
   }
-  for (let pair = -2; pair < Number(pairs); pair++) {
-    // Every kind comes first, second and last equally often.
-    for (let i = 0; i < KINDS.length; i++) {
-      const kind = KINDS[(i + pair + round + 2) % KINDS.length];
-      const timed = await time(sessions[kind]);
-      if (pair >= 0) times[kind].push(timed);
-    }
+  for (const order of orders(KINDS)) {
+    for (const kind of order) times[kind].push(await time(sessions[kind]));
   }
   await Promise.all(Object.values(sessions).map((session) => session.release()));
   for (const log of logs) {

@@ -3,7 +3,13 @@ import type { RunRequest } from './backends/backend.js';
 import type { BoundFeeds } from './feeds.js';
 import { allocateOutputs, type FetchMap } from './fetches.js';
 import { exitThresholds, guardsOf, type SkipPolicy, skippedByHeads } from './skip/policy.js';
-import { buildTrace, type SkipTrace } from './skip/trace.js';
+import {
+  buildTrace,
+  type ItemDecisions,
+  RecordedDecisions,
+  type RunRecord,
+  type SkipTrace,
+} from './skip/trace.js';
 import type { Specialization } from './specializations.js';
 import { guardedItems } from './verification.js';
 
@@ -49,21 +55,35 @@ export function guardedBy({ specialization, request, policy, tripped }: Call): r
   return guarded.length > 0 ? guarded : undefined;
 }
 
-/**
- * The trace of a call that has ended, made when it is first asked for.
- * @param guarded items that ran again in full
- */
-export function traceLater(call: Call, guarded: readonly number[] | undefined): () => SkipTrace {
-  const { specialization, request, policy, tripped } = call;
-  const { program } = specialization;
-  let made: SkipTrace | undefined;
-  return () => {
-    made ??= buildTrace(program, {
+/** What a call that has ended did, made when it is asked for. */
+export class Deeds {
+  #record: RunRecord | undefined;
+  #trace: SkipTrace | undefined;
+
+  /** @param guarded items that ran again in full */
+  constructor(
+    private readonly call: Call,
+    private readonly guarded: readonly number[] | undefined,
+  ) {}
+
+  get trace(): SkipTrace {
+    this.#trace ??= buildTrace(this.call.specialization.program, this.#left());
+    return this.#trace;
+  }
+
+  decisionsOf(item: number): ItemDecisions {
+    return new RecordedDecisions(this.call.specialization.program, this.#left(), item);
+  }
+
+  #left(): RunRecord {
+    if (this.#record) return this.#record;
+    const { specialization, request, policy, tripped } = this.call;
+    this.#record = {
       ...request,
-      tripped: tripped ? skippedByHeads(policy, program) : undefined,
+      tripped: tripped ? skippedByHeads(policy, specialization.program) : undefined,
       exits: exitThresholds(policy),
-      guarded: new Set(guarded),
-    });
-    return made;
-  };
+      guarded: this.guarded && new Set(this.guarded),
+    };
+    return this.#record;
+  }
 }

@@ -2,8 +2,10 @@ import type { Backend } from './backends/backend.js';
 import { describeBlocks } from './metadata.js';
 import type { Model } from './model/model.js';
 import type { Program } from './model/program.js';
+import { guardedAnswers } from './skip/guards.js';
 import type { RunContext } from './skip/observer.js';
 import { hashPolicy, type SkipPolicy } from './skip/policy.js';
+import { layersOf } from './skip/trace.js';
 import { packageVersion } from './version.cjs';
 
 /** Makes the RunContext of a session's runs, once for each policy and program. */
@@ -19,25 +21,24 @@ export class Contexts {
 
   /** @param policy as asked for; a session in full depth runs a program without its heads */
   of(program: Program, policy: SkipPolicy): RunContext {
-    const ofProgram = this.#known.get(program) ?? new WeakMap<SkipPolicy, RunContext>();
-    this.#known.set(program, ofProgram);
-    const known = ofProgram.get(policy);
+    const known = this.#known.get(program)?.get(policy);
     if (known) return known;
     const { name, isa, threads } = this.backend;
-    const { multiplyAdds, layers } = program.cost;
     const made: RunContext = {
       version: packageVersion(),
       sha256: this.model.sha256,
       source: this.source,
       policySha256: hashPolicy(policy),
+      guards: guardedAnswers(policy.guards ?? [], policy.labels),
       backend: name,
       isa,
       threads,
-      multiplyAdds,
-      layers,
+      multiplyAdds: program.cost.multiplyAdds,
+      layers: layersOf(program),
       blocks: describeBlocks(program),
     };
-    ofProgram.set(policy, made);
+    const ofProgram = this.#known.get(program) ?? new WeakMap<SkipPolicy, RunContext>();
+    this.#known.set(program, ofProgram.set(policy, made));
     return made;
   }
 }

@@ -14,7 +14,7 @@ export type { Isa, RunOptions, RunSyncOptions, SessionOptions } from './options.
 export { InferenceSession, type TracedRun } from './session.js';
 export type { RunContext, RunEvent, RunObserver, SessionControl, TensorMap } from './skip/observer.js';
 export { type BlockAction, loadPolicy, type PolicySource, type SkipPolicy } from './skip/policy.js';
-export type { BlockDecision, ItemTrace, SkipReason, SkipTrace } from './skip/trace.js';
+export type { BlockDecision, ItemDecisions, ItemTrace, SkipReason, SkipTrace } from './skip/trace.js';
 export {
   type DataType,
   Tensor,

@@ -1,7 +1,7 @@
 import { copyData, type TensorData } from './tensor.js';
 
-/** How many arrays are kept for runs to come. */
-const KEPT = 4;
+/** How many arrays are kept for runs to come: as many as an observer holds at a time, and some more. */
+const KEPT = 16;
 
 /**
  * Copies of inputs, in memory that is used again: new memory is cleared and mapped page by page, which for an image
@@ -11,7 +11,8 @@ export class InputCopies {
   readonly #free: TensorData[] = [];
 
   copy(data: TensorData): TensorData {
-    const at = this.#free.findIndex(
+    // The one freed last is the likeliest to be in the cache.
+    const at = this.#free.findLastIndex(
       (free) => free.constructor === data.constructor && free.length === data.length,
     );
     if (at < 0) return copyData(data);

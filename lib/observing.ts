@@ -1,14 +1,15 @@
-import type { Call } from './call.js';
+import type { Call, Deeds } from './call.js';
 import type { Contexts } from './contexts.js';
 import { InputCopies } from './input-copies.js';
 import {
   notify,
+  type RunContext,
   type RunEvent,
   type RunObserver,
   type SessionControl,
   type TensorMap,
 } from './skip/observer.js';
-import type { SkipTrace } from './skip/trace.js';
+import type { ItemDecisions, SkipTrace } from './skip/trace.js';
 import type { TensorData } from './tensor.js';
 
 interface ToTell {
@@ -16,7 +17,28 @@ interface ToTell {
   readonly inputsKept: boolean;
   readonly outputs: TensorMap;
   readonly milliseconds: number;
-  readonly trace: () => SkipTrace;
+  readonly deeds: Deeds;
+}
+
+/** A class, because an object literal with a getter has a hidden class of its own, which outlives it and all it holds. */
+class Told implements RunEvent {
+  constructor(
+    readonly context: RunContext,
+    readonly inputs: TensorMap,
+    readonly inputsKept: boolean,
+    readonly outputs: TensorMap,
+    readonly items: number,
+    readonly milliseconds: number,
+    private readonly deeds: Deeds,
+  ) {}
+
+  get trace(): SkipTrace {
+    return this.deeds.trace;
+  }
+
+  decisionsOf(item: number): ItemDecisions {
+    return this.deeds.decisionsOf(item);
+  }
 }
 
 /** A session's observers, and the copies of inputs that wait until they are through with them. */
@@ -50,21 +72,12 @@ export class Observing {
   }
 
   /** Tells the observers of a run that has ended well. */
-  tell(call: Call, { inputsKept, outputs, milliseconds, trace }: ToTell): void {
+  tell(call: Call, { inputsKept, outputs, milliseconds, deeds }: ToTell): void {
     const { specialization, request, feeds, policy } = call;
     let going: Promise<unknown> | undefined;
     if (this.#observers.length > 0) {
-      const event: RunEvent = {
-        context: this.#contexts.of(specialization.program, policy),
-        inputs: feeds.tensors,
-        inputsKept,
-        outputs,
-        items: request.items,
-        milliseconds,
-        get trace() {
-          return trace();
-        },
-      };
+      const context = this.#contexts.of(specialization.program, policy);
+      const event = new Told(context, feeds.tensors, inputsKept, outputs, request.items, milliseconds, deeds);
       going = notify(this.#observers, (observer) => observer.onRun?.(event));
     }
     if (!inputsKept || !this.#givenBack) return;

@@ -1,7 +1,7 @@
 import type { Backend } from './backends/backend.js';
 import { NativeBackend } from './backends/native.js';
 import { ReferenceBackend } from './backends/reference.js';
-import { type Bound, type Call, guardedBy, prepareCall, traceLater } from './call.js';
+import { type Bound, type Call, Deeds, guardedBy, prepareCall } from './call.js';
 import { Contexts } from './contexts.js';
 import { ResidualSkipError } from './errors.js';
 import {
@@ -323,8 +323,8 @@ export class InferenceSession {
 
   #finish(call: Call, ended: Ended): TensorMap | TracedRun {
     const outputs = collectOutputs(call.specialization.program, call.request, call.fetches);
-    const trace = traceLater(call, ended.guarded);
-    this.#observing.tell(call, { ...ended, outputs, trace });
-    return ended.traced ? { outputs, trace: trace() } : outputs;
+    const deeds = new Deeds(call, ended.guarded);
+    this.#observing.tell(call, { ...ended, outputs, deeds });
+    return ended.traced ? { outputs, trace: deeds.trace } : outputs;
   }
 }

@@ -9,11 +9,14 @@ import {
   writeSync,
 } from 'node:fs';
 import { extname } from 'node:path';
-import { decodeLine, FIRST_LINK } from './record.js';
+import type { LineText } from './line.js';
+import { decodeLine, FIRST_LINK, sealLine } from './record.js';
 
 /** Whole lines that are written together. */
 interface Chunk {
   readonly bytes: Buffer;
+  /** The memory that they lie in. */
+  readonly room: Buffer;
   readonly items: number;
   /** The file is rotated behind it. */
   readonly last: boolean;
@@ -30,8 +33,6 @@ const CHUNK_BYTES = 2 ** 16;
 const FLUSH_MS = 100;
 /** Room for the line that a chunk ends with. */
 const SPARE_BYTES = 2 ** 14;
-/** In UTF-8, of a unit of UTF-16. */
-const MOST_BYTES_OF_A_UNIT = 3;
 const NOTHING = Buffer.alloc(0);
 /** Encoded lines that may wait for a slow disk; past that they are lost instead of filling the memory. */
 const MOST_BYTES = 2 ** 26;
@@ -48,6 +49,8 @@ export class LogFile {
   #fd: number | undefined;
   /** Lines that are not in a chunk yet: the first `#used` bytes. */
   #lines: Buffer = NOTHING;
+  /** Memory of a chunk that was written, for the next one: new memory is mapped page by page. */
+  #spare: Buffer = NOTHING;
   #used = 0;
   #items = 0;
   #chunks: Chunk[] = [];
@@ -67,6 +70,11 @@ export class LogFile {
   /** Whether the next line begins a file or follows a failure, and so needs a header before it. */
   get fresh(): boolean {
     return this.#fd === undefined || this.#size === 0;
+  }
+
+  /** Of the last line handed in. */
+  get link(): string {
+    return this.#link;
   }
 
   /** Makes the file ready for `add`. @throws the file system's error */
@@ -89,16 +97,15 @@ export class LogFile {
   }
 
   /**
-   * Takes one line that stands for `items` items. `encode` gets the link of the line before it.
+   * Takes one line that stands for `items` items, and links it to the line before it; `line` holds its record.
    * To be called between a successful `open` and the next turn of the event loop.
    */
-  add(items: number, encode: (link: string) => { line: string; link: string }): void {
+  add(items: number, line: LineText): void {
     if (this.#chunkBytes > MOST_BYTES) {
       this.events.failed(items, new Error('the disk is slower than the stream'));
       return;
     }
-    const { line, link } = encode(this.#link);
-    this.#link = link;
+    this.#link = sealLine(line, this.#link);
     this.#size += this.#append(line);
     this.#items += items;
     const full = this.#size >= this.maxBytes && items > 0;
@@ -135,16 +142,20 @@ export class LogFile {
   }
 
   /** @returns the length of `line` in bytes */
-  #append(line: string): number {
-    const end = this.#used + MOST_BYTES_OF_A_UNIT * line.length;
+  #append(line: LineText): number {
+    const end = this.#used + line.length;
     if (end > this.#lines.length) {
-      const room = Buffer.allocUnsafeSlow(Math.max(end, CHUNK_BYTES + SPARE_BYTES));
+      const room =
+        this.#spare.length >= end
+          ? this.#spare
+          : Buffer.allocUnsafeSlow(Math.max(end, CHUNK_BYTES + SPARE_BYTES));
+      this.#spare = NOTHING;
       this.#lines.copy(room, 0, 0, this.#used);
       this.#lines = room;
     }
-    const bytes = this.#lines.write(line, this.#used);
-    this.#used += bytes;
-    return bytes;
+    line.copyTo(this.#lines, this.#used);
+    this.#used = end;
+    return line.length;
   }
 
   #forgetLines(): void {
@@ -156,7 +167,8 @@ export class LogFile {
   #seal(last: boolean): void {
     this.#timer = void clearTimeout(this.#timer);
     if (this.#used === 0) return;
-    const chunk = { bytes: this.#lines.subarray(0, this.#used), items: this.#items, last };
+    const room = this.#lines;
+    const chunk = { bytes: room.subarray(0, this.#used), room, items: this.#items, last };
     this.#forgetLines();
     // The file that follows begins with the line that continues this one.
     if (last) this.#size = 0;
@@ -179,6 +191,7 @@ export class LogFile {
         return;
       }
       this.#before += chunk.bytes.length;
+      this.#spare = chunk.room;
       this.events.written(chunk.items);
       if (chunk.last) this.#rotate();
       this.#next();
@@ -239,9 +252,9 @@ function lastLine(fd: number, size: number): { end: number; link: string; missin
     const end = bytes.lastIndexOf(10) + 1;
     const begin = end > 1 ? bytes.lastIndexOf(10, end - 2) + 1 : 0;
     if ((end > 0 && begin > 0) || start === 0) {
-      const tail = decodeLine(bytes.toString('utf8', end), FIRST_LINK);
+      const tail = decodeLine(bytes.toString('utf8', end));
       if ('link' in tail) return { end: size, link: tail.link, missing: '\n' };
-      const decoded = decodeLine(bytes.toString('utf8', begin, Math.max(begin, end - 1)), FIRST_LINK);
+      const decoded = decodeLine(bytes.toString('utf8', begin, Math.max(begin, end - 1)));
       return { end: start + end, link: 'link' in decoded ? decoded.link : FIRST_LINK, missing: '' };
     }
   }

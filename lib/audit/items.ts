@@ -1,9 +1,10 @@
 /** What a run left behind as records of the audit log. */
 import type { RunEvent } from '../skip/observer.js';
-import type { SkipReason } from '../skip/trace.js';
+import type { ItemDecisions, SkipReason } from '../skip/trace.js';
 import type { TensorData } from '../tensor.js';
-import { sha256Of } from './hash.js';
-import { type AuditHeader, type AuditItem, shortFloat } from './record.js';
+import { DIGEST_BYTES, hashAll } from './hash.js';
+import { type LineText, shortFloat } from './line.js';
+import type { AuditHeader } from './record.js';
 import { softmaxTop } from './top.js';
 
 /** One item of a run that is to be recorded. */
@@ -15,8 +16,25 @@ export interface Recorded {
   readonly input: readonly TensorData[] | null;
   /** Its parts of the outputs, in name order. */
   readonly output: readonly TensorData[];
-  /** Its trace is built only when the item is encoded, off the hot path. */
+  /** What it did is read from it only when the item is encoded, off the hot path. */
   readonly event: RunEvent;
+}
+
+/** Where the SHA-256 of what an item was fed (null when it isn't recorded) and of what came out stand in `digests`. */
+export interface ItemHashes {
+  readonly digests: Uint8Array;
+  readonly input: number | null;
+  readonly output: number;
+}
+
+/** Hashes what items were fed, where that is to be recorded, and what came out. */
+export function hashItems(items: readonly Recorded[]): readonly ItemHashes[] {
+  const messages: (readonly TensorData[])[] = [];
+  const add = (pieces: readonly TensorData[]) => DIGEST_BYTES * (messages.push(pieces) - 1);
+  const inputs = items.map(({ input }) => input && add(input));
+  const outputs = items.map(({ output }) => add(output));
+  const digests = hashAll(messages);
+  return outputs.map((output, i) => ({ digests, input: inputs[i]!, output }));
 }
 
 const LETTERS: Record<SkipReason, string> = {
@@ -30,18 +48,36 @@ const LETTERS: Record<SkipReason, string> = {
 };
 
 export function headerOf(
-  { time, item, event: { context, trace } }: Recorded,
-  { inputs, sample, labels }: Pick<AuditHeader, 'inputs' | 'sample'> & { labels: readonly string[] | null },
+  { time, item, event }: Recorded,
+  {
+    inputs,
+    sample,
+    labels,
+    continues,
+  }: Pick<AuditHeader, 'inputs' | 'sample' | 'continues'> & { labels: readonly string[] | null },
 ): AuditHeader {
-  const { blocks } = trace.items[item]!;
-  const { version, sha256, source, policySha256, backend, isa, threads, multiplyAdds, layers } = context;
+  const decisions = event.decisionsOf(item);
+  const {
+    version,
+    sha256,
+    source,
+    policySha256,
+    guards,
+    backend,
+    isa,
+    threads,
+    multiplyAdds,
+    layers,
+    blocks,
+  } = event.context;
   return {
     type: 'header',
     schema: 1,
     time: new Date(time).toISOString(),
     engine: version,
     model: { sha256, source },
-    policy: { sha256: policySha256 },
+    policy: { sha256: policySha256, guards: [...guards] },
+    continues,
     backend,
     isa,
     threads,
@@ -50,45 +86,95 @@ export function headerOf(
     labels: labels ? [...labels] : null,
     multiplyAdds,
     layers,
-    blocks: context.blocks.map((block, i) => ({
+    blocks: blocks.map((block, i) => ({
       name: block.name,
       shortcut: block.shortcut,
       skippable: block.skippable,
       multiplyAdds: block.multiplyAdds,
       layers: block.layers,
-      threshold: shortFloat(blocks[i]!.threshold),
+      threshold: shortFloat(decisions.threshold(i)),
     })),
   };
 }
 
-/** @param top how many of the best classes are recorded */
-export function itemOf({ time, run, item, input, output, event }: Recorded, top: number): AuditItem {
-  const { blocks, exits, multiplyAddsSkipped } = event.trace.items[item]!;
-  let [ran, reasons] = ['', ''];
-  let ofBlocks = 0;
-  const scores: (number | null)[] = [];
-  for (const block of blocks) {
-    ran += block.ran ? '1' : '0';
-    if (!block.ran) ofBlocks += event.context.blocks[block.index]!.multiplyAdds;
-    reasons += LETTERS[block.reason];
-    scores.push(shortFloat(block.score));
-  }
+/**
+ * Writes one item, as `AuditItem` describes it.
+ * @param top how many of the best classes are recorded
+ */
+export function writeItem(
+  line: LineText,
+  { time, run, item, output, event }: Recorded,
+  { digests, input, output: outputHash }: ItemHashes,
+  top: number,
+): void {
+  line.ascii('{"type":"item","time":');
+  line.fixed(time, 0);
+  line.ascii(',"run":');
+  line.fixed(run, 0);
+  line.ascii(',"item":');
+  line.fixed(item, 0);
+  writeHash(line, ',"input":', digests, input);
+  const decisions = event.decisionsOf(item);
+  writeDecisions(line, decisions, event.context.blocks.length);
+  writeHash(line, ',"output":', digests, outputHash);
+  line.ascii(',"top":[');
   const logits = output[logitsIndex(event)];
-  return {
-    type: 'item',
-    time,
-    run,
-    item,
-    input: input && sha256Of(input),
-    ran,
-    reasons,
-    scores,
-    exits: exits.map(({ after, score }) => [after, shortFloat(score)!]),
-    output: sha256Of(output),
-    top: logits ? softmaxTop(logits as Float32Array, top) : [],
-    milliseconds: Number((event.milliseconds / event.items).toFixed(4)),
-    ...(multiplyAddsSkipped !== ofBlocks && { multiplyAddsSkipped }),
-  };
+  const best = logits ? softmaxTop(logits as Float32Array, top) : [];
+  for (let i = 0; i < best.length; i++) {
+    line.ascii(i === 0 ? '[' : ',[');
+    line.fixed(best[i]![0], 0);
+    line.ascii(',');
+    line.fixed(best[i]![1], 6);
+    line.ascii(']');
+  }
+  line.ascii('],"milliseconds":');
+  line.fixed(event.milliseconds / event.items, 4);
+  const saved = decisions.multiplyAddsSkipped();
+  if (saved !== skippedBy(decisions, event.context.blocks)) {
+    line.ascii(',"multiplyAddsSkipped":');
+    line.fixed(saved, 0);
+  }
+  line.ascii('}');
+}
+
+/** Multiply-adds of the blocks that were skipped. */
+function skippedBy(decisions: ItemDecisions, blocks: RunEvent['context']['blocks']): number {
+  return blocks.reduce(
+    (sum, { multiplyAdds }, block) => (decisions.ran(block) ? sum : sum + multiplyAdds),
+    0,
+  );
+}
+
+function writeHash(line: LineText, key: string, digests: Uint8Array, at: number | null): void {
+  line.ascii(key);
+  if (at === null) {
+    line.ascii('null');
+    return;
+  }
+  line.ascii('"');
+  line.hex(digests, at, at + DIGEST_BYTES);
+  line.ascii('"');
+}
+
+function writeDecisions(line: LineText, decisions: ItemDecisions, blocks: number): void {
+  line.ascii(',"ran":"');
+  for (let i = 0; i < blocks; i++) line.ascii(decisions.ran(i) ? '1' : '0');
+  line.ascii('","reasons":"');
+  for (let i = 0; i < blocks; i++) line.ascii(LETTERS[decisions.reason(i)]);
+  line.ascii('","scores":[');
+  for (let i = 0; i < blocks; i++) {
+    if (i > 0) line.ascii(',');
+    line.float(decisions.score(i));
+  }
+  line.ascii('],"exits":[');
+  for (const [i, { after, score }] of decisions.exits.entries()) {
+    line.ascii(i === 0 ? '[' : ',[');
+    line.json(after);
+    line.ascii(',');
+    line.float(score);
+    line.ascii(']');
+  }
+  line.ascii(']');
 }
 
 /** Where the first float32 output is among the outputs in name order; -1 when there is none. */

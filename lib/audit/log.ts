@@ -6,8 +6,9 @@ import { copyData, type TensorData } from '../tensor.js';
 import { parseStrict } from '../validation.js';
 import { LogFile } from './file.js';
 import { partsOf } from './hash.js';
-import { headerOf, itemOf, type Recorded } from './items.js';
-import { type AuditRecord, encodeRecord } from './record.js';
+import { hashItems, headerOf, type Recorded, writeItem } from './items.js';
+import { LineText } from './line.js';
+import type { AuditRecord } from './record.js';
 
 export interface AuditLogOptions {
   /** File to append to; rotated files stand beside it as NAME.1.EXT, NAME.2.EXT, oldest first. */
@@ -43,21 +44,53 @@ const optionsSchema = z.strictObject({
   top: z.int().min(1).max(100).optional(),
 });
 
+/** Items that are encoded together, and bytes of their tensors: with more, it is done in the next turn of the event loop. */
+const BATCH_ITEMS = 8;
+const BATCH_BYTES = 2 ** 18;
+/** Fewer are encoded after a while. */
+const BATCH_MS = 5;
 /** Bytes of tensors that wait to be hashed; past that they are hashed at once, on the hot path. */
 const MOST_WAITING_BYTES = 2 ** 24;
+
+/** A call that is made after BATCH_MS, or in the next turn of the event loop once it hurries. */
+class Later {
+  readonly done: Promise<void>;
+  #resolve: () => void = () => {};
+  readonly #timer: NodeJS.Timeout;
+  #turn: NodeJS.Immediate | undefined;
+
+  constructor(private readonly call: () => void) {
+    this.done = new Promise((resolve) => {
+      this.#resolve = resolve;
+    });
+    this.#timer = setTimeout(call, BATCH_MS).unref();
+  }
+
+  hurry(): void {
+    this.#turn ??= setImmediate(this.call);
+  }
+
+  /** The call is not made any more: what it was for is done. */
+  end(): void {
+    clearTimeout(this.#timer);
+    clearImmediate(this.#turn);
+    this.#resolve();
+  }
+}
 
 /** An observer that appends what every item did to a file; see auditLog. */
 export class AuditLog implements RunObserver {
   readonly keepsInputs = false;
   readonly #options: Required<Omit<AuditLogOptions, 'labels'>> & { labels: readonly string[] | null };
   readonly #file: LogFile;
+  readonly #line = new LineText();
   #control: SessionControl | undefined;
   #header: RunContext | undefined;
   #runs = 0;
   #waiting: Recorded[] = [];
   #waitingBytes = 0;
-  /** What waits is encoded in a later turn of the event loop, after which this is resolved. */
-  #later: Promise<void> | undefined;
+  /** What waits is encoded in a later turn of the event loop. */
+  #later: Later | undefined;
   #stats = { written: 0, lost: 0, errors: 0, lastError: null as string | null };
   readonly #atExit = () => {
     this.#drain();
@@ -119,8 +152,10 @@ export class AuditLog implements RunObserver {
       // Synchronous runs leave the event loop no turn.
       if (this.#waitingBytes > MOST_WAITING_BYTES) this.#drain();
     }
-    if (this.#waiting.length > 0) this.#later ??= this.#drainLater();
-    return this.#later;
+    if (this.#waiting.length === 0) return undefined;
+    this.#later ??= new Later(() => this.#drain());
+    if (this.#waiting.length >= BATCH_ITEMS || this.#waitingBytes >= BATCH_BYTES) this.#later.hurry();
+    return this.#later.done;
   }
 
   /**
@@ -141,14 +176,14 @@ export class AuditLog implements RunObserver {
     const milliseconds = Number((performance.now() - start).toFixed(4));
     this.#drain();
     // Without a header there is no item that it could belong to.
-    if (!this.#file.fresh) this.#add({ type: 'full', time: Date.now(), run, milliseconds }, 0);
+    if (!this.#file.fresh) this.#add({ type: 'full', time: Date.now(), run, milliseconds });
   }
 
   /** Records what items took of the processor both ways, as `record` measures it, for the report. */
   recordEnergy({ items, cpuSeconds, joules }: EnergyReport): void {
     this.#drain();
     // Without a header nothing says which model it belongs to.
-    if (!this.#file.fresh) this.#add({ type: 'energy', time: Date.now(), items, cpuSeconds, joules }, 0);
+    if (!this.#file.fresh) this.#add({ type: 'energy', time: Date.now(), items, cpuSeconds, joules });
   }
 
   stats(): { auditLog: AuditLogStats } {
@@ -162,20 +197,13 @@ export class AuditLog implements RunObserver {
     await this.#file.close();
   }
 
-  #drainLater(): Promise<void> {
-    return new Promise((resolve) => {
-      setImmediate(() => {
-        this.#later = undefined;
-        this.#drain();
-        resolve();
-      });
-    });
-  }
-
   #drain(): void {
     const batch = this.#waiting;
     this.#waiting = [];
     this.#waitingBytes = 0;
+    this.#later?.end();
+    this.#later = undefined;
+    const hashes = hashItems(batch);
     for (const [i, waiting] of batch.entries()) {
       try {
         this.#file.open();
@@ -185,14 +213,19 @@ export class AuditLog implements RunObserver {
       }
       if (this.#file.fresh || this.#header !== waiting.event.context) {
         this.#header = waiting.event.context;
-        this.#add(headerOf(waiting, this.#options), 0);
+        this.#add(headerOf(waiting, { ...this.#options, continues: this.#file.link }));
       }
-      this.#add(itemOf(waiting, this.#options.top), 1);
+      this.#line.clear();
+      writeItem(this.#line, waiting, hashes[i]!, this.#options.top);
+      this.#file.add(1, this.#line);
     }
   }
 
-  #add(record: AuditRecord, items: number): void {
-    this.#file.add(items, (link) => encodeRecord(record, link));
+  /** Adds a record that stands for no item. */
+  #add(record: AuditRecord): void {
+    this.#line.clear();
+    this.#line.json(record);
+    this.#file.add(0, this.#line);
   }
 
   /** Inference goes on: the first failure is reported, all are counted, and the file is tried again. */

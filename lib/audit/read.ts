@@ -1,7 +1,7 @@
 import { createReadStream } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { ResidualSkipError } from '../errors.js';
-import { type AuditEnergy, type AuditHeader, type AuditItem, decodeLine, FIRST_LINK } from './record.js';
+import { type AuditEnergy, type AuditHeader, type AuditItem, decodeLine } from './record.js';
 
 /** One recorded item with the header it stands under. */
 export interface AuditEntry {
@@ -50,15 +50,17 @@ export async function readAudit(path: string): Promise<AuditTrace> {
       line++;
       if (pending) problems.push({ ...pending, kind: 'tampered' });
       pending = undefined;
-      // The first file of a log begins a chain; a rotated one continues another file's.
-      const decoded = decodeLine(text, link ?? FIRST_LINK);
+      const decoded = decodeLine(text, link);
       if ('problem' in decoded) {
         pending = { line, message: `line ${line} is no record: ${decoded.problem}` };
         continue;
       }
       const { record } = decoded;
-      if (link !== undefined && !decoded.follows) {
-        const message = `line ${line} doesn't continue the line before it: one of them was changed, removed or inserted`;
+      if (!decoded.follows) {
+        const message =
+          link === undefined
+            ? `line ${line} was changed: its link does not fit it`
+            : `line ${line} doesn't continue the line before it: one of them was changed, removed or inserted`;
         problems.push({ line, kind: 'tampered', message });
       }
       link = decoded.link;

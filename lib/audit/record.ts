@@ -7,9 +7,11 @@
  */
 import { z } from 'zod';
 import { sha256 } from './hash.js';
+import type { LineText } from './line.js';
 
 export const AUDIT_SCHEMA_VERSION = 1;
 const SHA256 = z.string().regex(/^[0-9a-f]{64}$/);
+const LINK = z.string().regex(/^[0-9a-f]{16}$/);
 
 const headerSchema = z.strictObject({
   type: z.literal('header'),
@@ -19,7 +21,14 @@ const headerSchema = z.strictObject({
     .meta({ description: 'UTC time at which the log began or its circumstances changed.' }),
   engine: z.string().meta({ description: 'Version of residual-skip.' }),
   model: z.strictObject({ sha256: SHA256, source: z.string().nullable() }),
-  policy: z.strictObject({ sha256: SHA256 }),
+  policy: z.strictObject({
+    sha256: SHA256,
+    guards: z.array(z.string()).meta({ description: 'Answers that make an item run in full.' }),
+  }),
+  continues: LINK.meta({
+    description:
+      'Link of the line before, in the file before where this is the first line; zeros where the log begins.',
+  }),
   backend: z.enum(['native', 'reference']),
   isa: z.string(),
   threads: z.int().min(1),
@@ -27,7 +36,9 @@ const headerSchema = z.strictObject({
   sample: z.number().min(0).max(1),
   labels: z.array(z.string()).nullable(),
   multiplyAdds: z.number().meta({ description: 'Of one item in full.' }),
-  layers: z.int().meta({ description: 'Convolutions and fully connected layers of the whole network.' }),
+  layers: z
+    .int()
+    .meta({ description: 'Convolutions and fully connected layers of the whole network without its gates.' }),
   blocks: z.array(
     z.strictObject({
       name: z.string(),
@@ -92,10 +103,9 @@ const energySchema = z.strictObject({
 
 const auditRecordSchema = z.discriminatedUnion('type', [headerSchema, itemSchema, fullSchema, energySchema]);
 
-const link = z
-  .string()
-  .regex(/^[0-9a-f]{16}$/)
-  .meta({ description: 'SHA-256 of the link before and this line without its link, the first 16 digits.' });
+const link = LINK.meta({
+  description: 'SHA-256 of the link before and this line without its link, the first 16 digits.',
+});
 /** A line as it stands in the file. */
 export const auditLineSchema = z
   .discriminatedUnion('type', [
@@ -115,23 +125,30 @@ export type AuditRecord = AuditHeader | AuditItem | z.infer<typeof fullSchema> |
 export const FIRST_LINK = '0'.repeat(16);
 const LINK_TEXT = /,"link":"([0-9a-f]{16})"\}$/;
 
-function linkOf(previous: string, text: string): string {
-  return sha256(previous + text).slice(0, 16);
+/** The link of a line: over `text`, in which the link before it stands before the line's own text. */
+function linkOf(text: string | Uint8Array): string {
+  return sha256(text).slice(0, 16);
 }
 
-/** One line, newline included, and its link. */
-export function encodeRecord(record: AuditRecord, previous: string): { line: string; link: string } {
-  const text = JSON.stringify(record);
-  const link = linkOf(previous, text);
-  return { line: `${text.slice(0, -1)},"link":"${link}"}\n`, link };
+/** Ends `line`, which holds one record, with its link and a newline. @returns the link */
+export function sealLine(line: LineText, previous: string): string {
+  line.before(previous);
+  const link = linkOf(line.withRoom());
+  line.back(1);
+  line.ascii(`,"link":"${link}"}\n`);
+  return link;
 }
 
 export type DecodedLine =
   | { readonly record: AuditRecord; readonly link: string; readonly follows: boolean }
   | { readonly problem: string };
 
-/** A line without its newline. `follows` says whether its link continues `previous`. */
-export function decodeLine(line: string, previous: string): DecodedLine {
+/**
+ * A line without its newline.
+ * @param previous the link that it is to continue; when left out, what it says itself if it is a header
+ * @returns `follows`: whether its link is over that and its own text; true where there is nothing to tell by
+ */
+export function decodeLine(line: string, previous?: string): DecodedLine {
   const match = LINK_TEXT.exec(line);
   if (!match) return { problem: 'it has no link at its end' };
   const text = `${line.slice(0, match.index)}}`;
@@ -147,22 +164,7 @@ export function decodeLine(line: string, previous: string): DecodedLine {
     const issue = parsed.error.issues[0]!;
     return { problem: `${issue.path.join('.') || 'record'}: ${issue.message}` };
   }
-  return { record: parsed.data, link, follows: link === linkOf(previous, text) };
-}
-
-/** Powers of ten that a double holds exactly. */
-const POWERS = Array.from({ length: 23 }, (_, i) => 10 ** i);
-
-/** A short decimal that is the same float32, the shortest of 6 to 9 digits; null for NaN. */
-export function shortFloat(value: number | null): number | null {
-  if (value === null || Number.isNaN(value)) return null;
-  if (value === 0) return 0;
-  const exponent = Math.floor(Math.log10(Math.abs(value)));
-  for (let digits = 6; digits < 9; digits++) {
-    // Two exact doubles: their quotient is the double nearest to the decimal, as when its text is read.
-    const power = POWERS[digits - 1 - exponent];
-    const short = power === undefined ? Number(value.toPrecision(digits)) : Math.round(value * power) / power;
-    if (Math.fround(short) === value) return short;
-  }
-  return Number(value.toPrecision(9));
+  const record = parsed.data;
+  const before = previous ?? (record.type === 'header' ? record.continues : undefined);
+  return { record, link, follows: before === undefined || link === linkOf(before + text) };
 }

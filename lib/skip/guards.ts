@@ -42,6 +42,14 @@ export function resolveGuards(
   }));
 }
 
+/** What the guards are for, each answer once: its name, or `class 3` where the policy has none. */
+export function guardedAnswers(guards: readonly Guard[], labels: readonly string[] | undefined): string[] {
+  const named = guards
+    .flatMap((guard) => guard.labels)
+    .map((label) => (typeof label === 'number' ? (labels?.[label] ?? `class ${label}`) : label));
+  return [...new Set(named)];
+}
+
 /** Whether an answer touches a guarded class: it is the best one, or within the margin of it. */
 export function isGuarded(logits: Float32Array, guards: readonly ResolvedGuard[]): boolean {
   if (guards.length === 0) return false;

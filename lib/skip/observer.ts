@@ -1,7 +1,7 @@
 import type { BlockInfo } from '../metadata.js';
 import type { Tensor } from '../tensor.js';
 import type { ScoreProfiles } from './profile.js';
-import type { SkipTrace } from './trace.js';
+import type { ItemDecisions, SkipTrace } from './trace.js';
 
 /** Tensors by the name of an input or output. */
 export type TensorMap = { readonly [name: string]: Tensor };
@@ -16,11 +16,14 @@ export interface RunContext {
   readonly source: string | null;
   /** Hex SHA-256 of the policy as canonical JSON. */
   readonly policySha256: string;
+  /** Answers that the policy guards: names of classes, or `class 3` where it has none. */
+  readonly guards: readonly string[];
   readonly backend: 'native' | 'reference';
   readonly isa: string;
   readonly threads: number;
   /** Of one item in full. */
   readonly multiplyAdds: number;
+  /** Convolutions and fully connected layers of the whole network; those of its gates don't count. */
   readonly layers: number;
   readonly blocks: readonly BlockInfo[];
 }
@@ -35,6 +38,8 @@ export interface RunEvent {
   readonly outputs: TensorMap;
   /** Built when first read. It stays valid: an observer may keep the event and read it later. */
   readonly trace: SkipTrace;
+  /** What the trace says of one item, without an object for each of its blocks. It too may be asked later. */
+  decisionsOf(item: number): ItemDecisions;
   readonly items: number;
   /** Wall-clock time in the backend, waiting for a free worker included. */
   readonly milliseconds: number;

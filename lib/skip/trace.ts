@@ -64,6 +64,20 @@ export interface SkipTrace {
   readonly layers: number;
 }
 
+/** What one item did, by index of the block: as its ItemTrace, without an object for each block. */
+export interface ItemDecisions {
+  /** Exits of the policy, as far as the item came; only the last can be taken. */
+  readonly exits: readonly ExitDecision[];
+  ran(block: number): boolean;
+  /** The gate's score; null when no gate was asked. */
+  score(block: number): number | null;
+  /** The threshold of the gate in force, whether it was asked or not; null where none decides. */
+  threshold(block: number): number | null;
+  reason(block: number): SkipReason;
+  /** As ItemTrace has it. */
+  multiplyAddsSkipped(): number;
+}
+
 /** What a run left behind, from which its trace is built; see RunRequest. */
 export interface RunRecord {
   readonly items: number;
@@ -96,7 +110,7 @@ function reasonOf(block: Block, mode: number, tripped: ReadonlySet<string> | und
 const layersKnown = new WeakMap<Program, number>();
 
 /** A gate's small layers decide about layers; to count them too would only dilute what is skipped. */
-function layersOf(program: Program): number {
+export function layersOf(program: Program): number {
   const known = layersKnown.get(program) ?? countLayers(program);
   layersKnown.set(program, known);
   return known;
@@ -109,16 +123,88 @@ function countLayers({ steps, blocks, cost }: Program): number {
   return cost.layers - ofGates.length;
 }
 
-/** The exits that `item` came to, in order; only the last can be taken. */
+const exitPortsKnown = new WeakMap<Program, readonly { readonly after: string; readonly output: number }[]>();
+
+/** The outputs that hold exits' confidences, by the block behind which each stands. */
+function exitPortsOf(program: Program) {
+  const known = exitPortsKnown.get(program);
+  if (known) return known;
+  const ports = program.outputs.flatMap(({ name }, output) => {
+    const after = exitOf(name);
+    return after === undefined ? [] : [{ after, output }];
+  });
+  exitPortsKnown.set(program, ports);
+  return ports;
+}
+
+/** Reads what one item did from what the run left behind. */
+export class RecordedDecisions implements ItemDecisions {
+  readonly exits: readonly ExitDecision[];
+  readonly #program: Program;
+  readonly #record: RunRecord;
+  readonly #first: number;
+  readonly #guarded: boolean;
+  /** Blocks before the exit that was taken. */
+  readonly #reached: number;
+
+  constructor(program: Program, record: RunRecord, item: number) {
+    const { blocks } = program;
+    this.#program = program;
+    this.#record = record;
+    this.#first = item * blocks.length;
+    this.#guarded = record.guarded?.has(item) ?? false;
+    this.exits = exitsOf(program, record, item);
+    const last = this.exits.at(-1);
+    this.#reached = last?.taken ? blocks.findIndex(({ name }) => name === last.after) + 1 : blocks.length;
+  }
+
+  ran(block: number): boolean {
+    return this.#guarded || this.#record.ran[this.#first + block] === 1;
+  }
+
+  score(block: number): number | null {
+    return block < this.#reached && this.#gated(block) ? this.#record.scores[this.#first + block]! : null;
+  }
+
+  threshold(block: number): number | null {
+    return this.#gated(block) ? this.#record.policy.thresholds[block]! : null;
+  }
+
+  reason(block: number): SkipReason {
+    if (this.#guarded) return 'guard';
+    if (block >= this.#reached) return 'exit';
+    const { policy, tripped } = this.#record;
+    return reasonOf(this.#program.blocks[block]!, policy.modes[block]!, tripped);
+  }
+
+  multiplyAddsSkipped(): number {
+    const { blocks, cost } = this.#program;
+    let saved = this.#guarded ? -cost.multiplyAdds : 0;
+    for (let i = 0; i < blocks.length; i++) {
+      const { heads, cost: ofBlock } = blocks[i]!;
+      if (heads && i < this.#reached) saved -= (this.#gated(i) ? heads.gate : 0) + heads.exit;
+      if (this.#record.ran[this.#first + i] !== 1) saved += ofBlock.multiplyAdds;
+    }
+    return saved;
+  }
+
+  #gated(block: number): boolean {
+    return this.#record.policy.modes[block] === BlockMode.gate;
+  }
+}
+
+const NO_EXITS: readonly ExitDecision[] = [];
+
 function exitsOf(
   program: Program,
   { outputs = [], exits = new Map() }: RunRecord,
   item: number,
-): ExitDecision[] {
-  return program.outputs.flatMap(({ name }, i): ExitDecision[] => {
-    const after = exitOf(name);
-    const score = after === undefined ? Number.NaN : (outputs[i]![item] as number);
-    if (after === undefined || Number.isNaN(score)) return [];
+): readonly ExitDecision[] {
+  const ports = exitPortsOf(program);
+  if (ports.length === 0) return NO_EXITS;
+  return ports.flatMap(({ after, output }): ExitDecision[] => {
+    const score = outputs[output]![item] as number;
+    if (Number.isNaN(score)) return [];
     const threshold = exits.get(after) ?? Number.POSITIVE_INFINITY;
     return [{ after, taken: score >= Math.fround(threshold), score, threshold }];
   });
@@ -126,37 +212,31 @@ function exitsOf(
 
 /** The trace of one run of `program`. */
 export function buildTrace(program: Program, record: RunRecord): SkipTrace {
-  const { items, policy, tripped, ran, scores, guarded } = record;
-  const { blocks } = program;
-  const reasons = blocks.map((block, index) => reasonOf(block, policy.modes[index]!, tripped));
   const traceItem = (item: number): ItemTrace => {
-    const first = item * blocks.length;
-    const exits = exitsOf(program, record, item);
-    const last = exits.find(({ taken }) => taken)?.after;
-    const reached = last === undefined ? blocks.length : blocks.findIndex(({ name }) => name === last) + 1;
-    const verified = guarded?.has(item) ?? false;
-    const decisions: BlockDecision[] = [];
-    let [multiplyAddsSkipped, layersSkipped] = [verified ? -program.cost.multiplyAdds : 0, 0];
-    for (let index = 0; index < blocks.length; index++) {
-      const { name, cost, heads } = blocks[index]!;
-      const asked = policy.modes[index] === BlockMode.gate && index < reached;
-      const didRun = verified || ran[first + index] === 1;
-      decisions.push({
+    const decisions = new RecordedDecisions(program, record, item);
+    let layersSkipped = 0;
+    const blocks = program.blocks.map(({ name, cost }, index): BlockDecision => {
+      const ran = decisions.ran(index);
+      if (!ran) layersSkipped += cost.layers;
+      const score = decisions.score(index);
+      return {
         block: name,
         index,
-        ran: didRun,
-        score: asked ? scores[first + index]! : null,
-        threshold: asked ? policy.thresholds[index]! : null,
-        reason: verified ? 'guard' : index < reached ? reasons[index]! : 'exit',
-      });
-      if (heads) multiplyAddsSkipped -= (asked ? heads.gate : 0) + (index < reached ? heads.exit : 0);
-      if (ran[first + index] !== 1) multiplyAddsSkipped += cost.multiplyAdds;
-      if (!didRun) layersSkipped += cost.layers;
-    }
-    return { blocks: decisions, exits, multiplyAddsSkipped, layersSkipped };
+        ran,
+        score,
+        threshold: score === null ? null : decisions.threshold(index),
+        reason: decisions.reason(index),
+      };
+    });
+    return {
+      blocks,
+      exits: decisions.exits,
+      multiplyAddsSkipped: decisions.multiplyAddsSkipped(),
+      layersSkipped,
+    };
   };
   return {
-    items: Array.from({ length: items }, (_, item) => traceItem(item)),
+    items: Array.from({ length: record.items }, (_, item) => traceItem(item)),
     multiplyAdds: program.cost.multiplyAdds,
     layers: layersOf(program),
   };

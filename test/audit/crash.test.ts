@@ -61,7 +61,11 @@ describeBuilt('a process that is killed while it writes', () => {
     const runs = join(
       folderOf({
         runs: serialize(
-          events.map((event) => ({ ...event, inputs: plain(event.inputs), outputs: plain(event.outputs) })),
+          events.map(({ context, inputs, outputs, items, milliseconds, trace }) => ({
+            ...{ context, items, milliseconds, trace },
+            inputs: plain(inputs),
+            outputs: plain(outputs),
+          })),
         ),
       }),
       'runs',

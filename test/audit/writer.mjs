@@ -15,7 +15,21 @@ syncBuiltinESMExports();
 
 const [dist, runs, path] = process.argv.slice(2);
 const { auditLog } = await import(pathToFileURL(join(dist, 'audit/log.js')));
-const events = deserialize(readFileSync(runs));
+const events = deserialize(readFileSync(runs)).map((event) => ({
+  ...event,
+  decisionsOf(item) {
+    const { blocks, exits, multiplyAddsSkipped } = event.trace.items[item];
+    const what = (key) => (block) => blocks[block][key];
+    return {
+      exits,
+      ran: what('ran'),
+      score: what('score'),
+      threshold: what('threshold'),
+      reason: what('reason'),
+      multiplyAddsSkipped: () => multiplyAddsSkipped,
+    };
+  },
+}));
 const log = auditLog({ path });
 for (;;) {
   for (const event of events) log.onRun(event);

@@ -1,4 +1,5 @@
 import type { RunContext, RunEvent } from '../../lib/skip/observer.js';
+import type { ItemDecisions } from '../../lib/skip/trace.js';
 import { Tensor } from '../../lib/tensor.js';
 
 /** Circumstances of a network of `blocks` gated blocks. */
@@ -8,6 +9,7 @@ export function runContext(blocks = 3): RunContext {
     sha256: 'a'.repeat(64),
     source: 'models/some/model.onnx',
     policySha256: 'b'.repeat(64),
+    guards: [],
     backend: 'native',
     isa: 'scalar',
     threads: 1,
@@ -26,10 +28,26 @@ export function runContext(blocks = 3): RunContext {
   };
 }
 
+/** `event` with `decisionsOf`, which tells what its trace tells. */
+export function withDecisions(event: Omit<RunEvent, 'decisionsOf'>): RunEvent {
+  const decisionsOf = (item: number): ItemDecisions => {
+    const { blocks, exits, multiplyAddsSkipped } = event.trace.items[item]!;
+    return {
+      exits,
+      ran: (block) => blocks[block]!.ran,
+      score: (block) => blocks[block]!.score,
+      threshold: (block) => blocks[block]!.threshold,
+      reason: (block) => blocks[block]!.reason,
+      multiplyAddsSkipped: () => multiplyAddsSkipped,
+    };
+  };
+  return { ...event, decisionsOf };
+}
+
 /** A run of one item for each row of `scores`; a block runs when its score is above 0. */
 export function runEvent(context: RunContext, scores: readonly (readonly number[])[], seed = 0): RunEvent {
   const items = scores.length;
-  return {
+  return withDecisions({
     context,
     inputsKept: false,
     items,
@@ -65,5 +83,5 @@ export function runEvent(context: RunContext, scores: readonly (readonly number[
         layersSkipped: 2 * row.filter((score) => score <= 0).length,
       })),
     },
-  };
+  });
 }

@@ -1,0 +1,173 @@
+/** The text of a line of the audit log, written as bytes: no string for each number, no object for each field. */
+
+/** Powers of ten that a double holds exactly. */
+const POWERS = Array.from({ length: 23 }, (_, i) => 10 ** i);
+const [ZERO, MINUS, POINT] = [48, 45, 46];
+const DIGITS = Buffer.from('0123456789abcdef');
+/** Integers below it have at most nine digits, and are small to the compiler too. */
+const BILLION = 1e9;
+/** Before the text, for the link of the line before. */
+const ROOM = 16;
+/** UTF-8 takes no more bytes for a unit of UTF-16. */
+const MOST_BYTES_OF_A_UNIT = 3;
+/** More than any number takes. */
+const NUMBER_BYTES = 32;
+
+/**
+ * How many decimals make the shortest decimal of 6 to 9 digits that is the same float32; undefined where that is
+ * not to be written as a quotient of two exact doubles, which would be the double that is read from its text.
+ */
+function decimalsOf(signed: number): number | undefined {
+  const value = Math.abs(signed);
+  // Six digits: the number times a power of ten is at least 10^5.
+  let decimals = 0;
+  while (value * POWERS[decimals]! < 1e5) decimals++;
+  for (const most = decimals + 3; decimals <= most; decimals++) {
+    const power = POWERS[decimals];
+    if (power === undefined) return undefined;
+    const whole = Math.round(value * power);
+    if (whole < BILLION && Math.fround(whole / power) === value) return decimals;
+  }
+  return undefined;
+}
+
+/** A short decimal that is the same float32; null for null and for what is not finite. */
+export function shortFloat(value: number | null): number | null {
+  if (value === null || !Number.isFinite(value)) return null;
+  if (value === 0) return 0;
+  const decimals = decimalsOf(value);
+  if (decimals !== undefined) {
+    const size = Math.round(Math.abs(value) * POWERS[decimals]!) / POWERS[decimals]!;
+    return value < 0 ? -size : size;
+  }
+  for (let digits = 6; digits < 9; digits++) {
+    const short = Number(value.toPrecision(digits));
+    if (Math.fround(short) === value) return short;
+  }
+  return Number(value.toPrecision(9));
+}
+
+/** Grows as needed, and is used for one line after another. */
+export class LineText {
+  #bytes: Buffer = Buffer.allocUnsafeSlow(2 ** 12);
+  #end = ROOM;
+
+  clear(): void {
+    this.#end = ROOM;
+  }
+
+  get length(): number {
+    return this.#end - ROOM;
+  }
+
+  /** The line so far. Valid until it is written on. */
+  text(): Buffer {
+    return this.#bytes.subarray(ROOM, this.#end);
+  }
+
+  /** Copies the line so far to where `target` has room for it. */
+  copyTo(target: Buffer, at: number): void {
+    this.#bytes.copy(target, at, ROOM, this.#end);
+  }
+
+  /** The line so far behind what `before` has put there. */
+  withRoom(): Buffer {
+    return this.#bytes.subarray(0, this.#end);
+  }
+
+  /** @param link 16 characters */
+  before(link: string): void {
+    for (let i = 0; i < ROOM; i++) this.#bytes[i] = link.charCodeAt(i);
+  }
+
+  /** Takes back as many bytes. */
+  back(bytes: number): void {
+    this.#end -= bytes;
+  }
+
+  ascii(text: string): void {
+    this.#makeRoom(text.length);
+    for (let i = 0; i < text.length; i++) this.#bytes[this.#end + i] = text.charCodeAt(i);
+    this.#end += text.length;
+  }
+
+  /** Some of `bytes` as hexadecimal digits. */
+  hex(bytes: Uint8Array, from: number, to: number): void {
+    this.#makeRoom(2 * (to - from));
+    for (let i = from; i < to; i++) {
+      this.#bytes[this.#end++] = DIGITS[bytes[i]! >> 4]!;
+      this.#bytes[this.#end++] = DIGITS[bytes[i]! & 15]!;
+    }
+  }
+
+  /** Any value as JSON. */
+  json(value: unknown): void {
+    const text = JSON.stringify(value);
+    this.#makeRoom(MOST_BYTES_OF_A_UNIT * text.length);
+    this.#end += this.#bytes.write(text, this.#end);
+  }
+
+  /** A float32 as `shortFloat` has it. */
+  float(value: number | null): void {
+    if (value === null) {
+      this.ascii('null');
+      return;
+    }
+    const size = Math.abs(value);
+    const decimals = size >= 1e-6 && size < BILLION ? decimalsOf(size) : undefined;
+    if (decimals === undefined) this.json(shortFloat(value));
+    else this.#decimal(value < 0, Math.round(size * POWERS[decimals]!), decimals);
+  }
+
+  /** A number of at most 2^53 rounded to so many decimals, 9 at most. */
+  fixed(value: number, decimals: number): void {
+    const whole = Math.round(Math.abs(value) * POWERS[decimals]!);
+    if (whole <= Number.MAX_SAFE_INTEGER) this.#decimal(value < 0, whole, decimals);
+    else this.json(value);
+  }
+
+  /** `whole` / 10^`decimals`, without zeros at its end. */
+  #decimal(negative: boolean, whole: number, decimals: number): void {
+    this.#makeRoom(NUMBER_BYTES);
+    if (negative && whole > 0) this.#bytes[this.#end++] = MINUS;
+    const power = POWERS[decimals]!;
+    const units = Math.floor(whole / power);
+    let rest = whole - units * power;
+    let width = decimals;
+    for (; width > 0 && rest % 10 === 0; width--) rest /= 10;
+    this.#integer(units);
+    if (width === 0) return;
+    this.#bytes[this.#end++] = POINT;
+    this.#digits(rest, width);
+  }
+
+  #integer(value: number): void {
+    if (value >= BILLION) {
+      const high = Math.floor(value / BILLION);
+      this.#integer(high);
+      this.#digits(value - high * BILLION, 9);
+      return;
+    }
+    let width = 1;
+    while (value >= POWERS[width]!) width++;
+    this.#digits(value, width);
+  }
+
+  /** A number below a billion in exactly `width` digits. */
+  #digits(value: number, width: number): void {
+    let rest = value | 0;
+    for (let i = this.#end + width - 1; i >= this.#end; i--) {
+      const tenth = (rest / 10) | 0;
+      this.#bytes[i] = ZERO + rest - 10 * tenth;
+      rest = tenth;
+    }
+    this.#end += width;
+  }
+
+  #makeRoom(bytes: number): void {
+    if (this.#end + bytes <= this.#bytes.length) return;
+    const larger = Buffer.allocUnsafeSlow(2 * (this.#end + bytes));
+    this.#bytes.copy(larger, 0, 0, this.#end);
+    this.#bytes = larger;
+  }
+}
