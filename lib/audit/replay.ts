@@ -1,8 +1,8 @@
 import type { InferenceSession } from '../session.js';
 import type { TensorMap } from '../skip/observer.js';
 import { hashItem } from './hash.js';
+import { shortFloat } from './line.js';
 import type { AuditEntry } from './read.js';
-import { shortFloat } from './record.js';
 
 /** The first difference between a recorded item and its replay. */
 export interface ReplayDifference {
@@ -36,8 +36,9 @@ export interface ReplayItem {
 
 /**
  * Runs the data again and compares each recorded item with its replay, bit for bit: every decision, every
- * score, and the hash of the outputs. Items are found by the hash of their input.
- * @param onItem called after each item of the data
+ * score, and the hash of the outputs. Items are found by the hash of their input; the data is read only until all
+ * are found. What ran in full because the monitor had tripped is run in full again.
+ * @param onItem called after each recorded item
  */
 export async function replayAudit(
   entries: readonly AuditEntry[],
@@ -49,18 +50,23 @@ export async function replayAudit(
   const differences: ReplayDifference[] = [];
   let replayed = 0;
   for await (const { name, feeds } of data) {
-    const recorded = byInput.get(hashItem(feeds, 0, 1));
-    if (recorded) {
-      byInput.delete(recorded[0]!.record.input);
-      const { outputs, trace } = await session.run(feeds, { trace: true });
+    if (byInput.size === 0) break;
+    const input = hashItem(feeds, 0, 1);
+    const recorded = byInput.get(input) ?? [];
+    byInput.delete(input);
+    for (const wasTripped of [false, true]) {
+      const alike = recorded.filter((entry) => isTripped(entry) === wasTripped);
+      if (alike.length === 0) continue;
+      const policy = wasTripped ? 'full' : undefined;
+      const { outputs, trace } = await session.run(feeds, { trace: true, policy });
       const output = hashItem(outputs, 0, 1);
-      for (const entry of recorded) {
+      for (const entry of alike) {
         replayed++;
         const difference = compare(entry, name, trace.items[0]!.blocks, output);
         if (difference) differences.push(difference);
+        onItem?.();
       }
     }
-    onItem?.();
   }
   differences.sort((a, b) => a.line - b.line);
   return {
@@ -73,12 +79,18 @@ export async function replayAudit(
   };
 }
 
-function groupByInput(entries: readonly AuditEntry[]): Map<string | null, AuditEntry[]> {
-  const groups = new Map<string | null, AuditEntry[]>();
+/** The monitor had the item run in full, whatever the policy says. */
+const isTripped = ({ record }: AuditEntry) => record.reasons.includes('t');
+
+/** Items without the hash of their input can't be found. */
+function groupByInput(entries: readonly AuditEntry[]): Map<string, AuditEntry[]> {
+  const groups = new Map<string, AuditEntry[]>();
   for (const entry of entries) {
-    const group = groups.get(entry.record.input);
+    const { input } = entry.record;
+    if (input === null) continue;
+    const group = groups.get(input);
     if (group) group.push(entry);
-    else groups.set(entry.record.input, [entry]);
+    else groups.set(input, [entry]);
   }
   return groups;
 }
@@ -92,6 +104,9 @@ function compare(
   for (const [i, { ran, score }] of blocks.entries()) {
     const block = header.blocks[i]?.name ?? `block ${i}`;
     const [before, after] = [record.scores[i] ?? null, shortFloat(score)];
+    // Numbers of different text may be the same float32.
+    const same =
+      before === null || after === null ? before === after : Math.fround(before) === Math.fround(after);
     const verb = (did: boolean) => (did ? 'ran' : 'skipped');
     if ((record.ran[i] === '1') !== ran) {
       return {
@@ -103,7 +118,7 @@ function compare(
         replayed: verb(ran),
       };
     }
-    if (before !== after) {
+    if (!same) {
       const said = (value: number | null) => (value === null ? 'not asked' : String(value));
       return { line, item, what: 'score', block, recorded: said(before), replayed: said(after) };
     }

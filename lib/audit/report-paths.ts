@@ -101,13 +101,8 @@ export async function classAgainstClass({
   };
 }
 
-/** Items that were not left to their gates. */
-export function exceptions({
-  reasons,
-  items,
-  exceptions: classes,
-  exits,
-}: AuditSummary): Section | undefined {
+/** Items that were not left to their gates; that there were none is told too. */
+export function exceptions({ header, reasons, items, exceptions: classes, exits }: AuditSummary): Section {
   const kinds = [
     ['v', 'guarded: the answer made the item run in full'],
     ['x', 'left at an early exit'],
@@ -117,7 +112,16 @@ export function exceptions({
     const count = reasons[letter] ?? 0;
     return count > 0 ? [[meaning, whole(count), percent(count / items)]] : [];
   });
-  if (rows.length === 0) return undefined;
+  const { guards } = header.policy;
+  const lead = [
+    guards.length > 0
+      ? `The policy guards the answers ${guards.join(', ')}.`
+      : 'The policy guards no answer.',
+    ...(guards.length > 0 && !reasons.v ? ['No item came to a guard.'] : []),
+    rows.length > 0
+      ? 'These items did not take the path that their gates chose:'
+      : 'Every item took the path that its gates chose: none was guarded, left at an early exit, or ran in full because the monitor had tripped.',
+  ].join(' ');
   const byAnswer = classes
     .slice(0, MOST_CLASSES)
     .map(({ label, guarded, exited }) => [escapeHtml(label), whole(guarded), whole(exited)]);
@@ -128,9 +132,9 @@ export function exceptions({
   ]);
   return {
     title: 'Guards, exits and trips',
-    lead: 'Items whose path was not left to the gates alone.',
+    lead,
     body: renderGroup([
-      renderTable(['what happened', '#items', '#share'], rows),
+      ...(rows.length > 0 ? [renderTable(['what happened', '#items', '#share'], rows)] : []),
       ...(byAnswer.length > 0 ? [renderTable(['answer', '#guarded', '#left early'], byAnswer)] : []),
       ...(byExit.length > 0 ? [renderTable(['exit behind', '#items', '#share'], byExit)] : []),
     ]),

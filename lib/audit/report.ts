@@ -52,11 +52,24 @@ export async function renderAuditReport(
   return renderPage({
     title: 'What was skipped',
     subtitle:
-      `${whole(summary.items)} items from ${new Date(summary.from).toISOString()} to ` +
-      `${new Date(summary.to).toISOString()}, model ${header.model.source ?? ''} ${header.model.sha256.slice(0, 12)}`,
+      `${whole(summary.items)} items from ${utc(summary.from)} to ${utc(summary.to)} UTC, ` +
+      `model ${header.model.source ?? ''} ${header.model.sha256.slice(0, 12)}`,
+    summary: inWords(summary),
     figures: figures(summary),
     sections: sections.filter((section) => section !== undefined),
   });
+}
+
+/** "2026-01-31 23:59:59" */
+const utc = (time: number) => new Date(time).toISOString().slice(0, 19).replace('T', ' ');
+
+function inWords({ blocks, blocksSkipped }: AuditSummary): string {
+  const ran = `Of the ${whole(blocks.length)} residual blocks an item ran ${(blocks.length * (1 - blocksSkipped)).toFixed(1)} on average.`;
+  const [most] = [...blocks].sort((a, b) => b.skipRate - a.skipRate);
+  if (!most || most.skipRate === 0) return `${ran} No item skipped any.`;
+  const never = blocks.filter(({ skipRate }) => skipRate === 0).length;
+  const others = never === 0 ? 'none was run by every item' : `${whole(never)} were run by every item`;
+  return `${ran} Skipped most often was ${most.name}, by ${percent(most.skipRate, 0)} of the items; ${others}.`;
 }
 
 function figures(summary: AuditSummary): Figure[] {
@@ -144,8 +157,10 @@ function energyOf({ energy }: ReportOptions): Section | undefined {
 async function byBlock({ blocks }: AuditSummary): Promise<Section> {
   return {
     title: 'Skip rate by block',
-    lead: 'Share of the items that skipped each block; "runs" stands where nothing can skip it.',
-    body: await skipRateChart(blocks),
+    lead: 'Share of the items that skipped each block; "runs" stands where no gate asks and nothing skipped it.',
+    body: await skipRateChart(
+      blocks.map((block) => ({ ...block, skippable: block.skippable && block.threshold !== null })),
+    ),
   };
 }
 
@@ -162,7 +177,11 @@ async function gateScores({ blocks }: AuditSummary): Promise<Section | undefined
 async function byClass({ classes, blocks }: AuditSummary): Promise<Section | undefined> {
   if (classes.length < 2) return undefined;
   const names = blocks.map(({ name }) => name);
-  return { title: 'By class and block', body: await skipRateMap(classes.slice(0, MOST_CLASSES), names) };
+  return {
+    title: 'By class and block',
+    lead: 'Share of the items with each answer that skipped each block.',
+    body: await skipRateMap(classes.slice(0, MOST_CLASSES), names),
+  };
 }
 
 function provenance({ header }: AuditSummary, { problems = [] }: ReportOptions): Section {

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { readAudit } from '../audit/read.js';
 import { type ReplayItem, type ReplayReport, replayAudit } from '../audit/replay.js';
-import { openDataset, type Sample } from '../data/dataset.js';
+import { likelyFirst, openDataset, type Sample } from '../data/dataset.js';
 import { ResidualSkipError } from '../errors.js';
 import { noteProblems } from './audit-log.js';
 import { Classifier } from './classifier.js';
@@ -45,10 +45,11 @@ async function replay(path: string, options: ReplayOptions, io: Io): Promise<voi
   const classifier = await Classifier.open(model, options, io);
   try {
     const { samples } = await openDataset(options.data, classifier.labels);
-    const progress = startProgress(io, samples.length, 'Replaying', options.json !== true);
-    const report = await replayAudit(entries, itemsOf(classifier, samples), classifier.session, () =>
-      progress.advance(),
-    ).finally(() => progress.stop());
+    const progress = startProgress(io, entries.length, 'Replaying', options.json !== true);
+    const items = itemsOf(classifier, likelyFirst(samples, entries.length));
+    const report = await replayAudit(entries, items, classifier.session, () => progress.advance()).finally(
+      () => progress.stop(),
+    );
     io.out(options.json ? `${JSON.stringify(report, null, 2)}\n` : draw(path, report, io));
     if (report.differences.length > 0 || report.replayed === 0) {
       const why = report.replayed === 0 ? 'none of its items is among the data' : 'its items differ';

@@ -76,6 +76,14 @@ export function takeEvenly(samples: readonly Sample[], limit: number): readonly 
   return Array.from({ length: limit }, (_, i) => samples[Math.floor((i * samples.length) / limit)]!);
 }
 
+/** `samples`, first those that `takeEvenly` takes: where a log was made so, what it holds is found at once. */
+export function likelyFirst(samples: readonly Sample[], limit: number): readonly Sample[] {
+  const likely = takeEvenly(samples, limit);
+  if (likely === samples) return samples;
+  const known = new Set(likely);
+  return [...likely, ...samples.filter((sample) => !known.has(sample))];
+}
+
 async function openFolders(root: string, folders: string[], labels: readonly string[]): Promise<Dataset> {
   const samples: Sample[] = [];
   for (const [folder, label] of matchClasses(root, folders, labels)) {

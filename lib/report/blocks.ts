@@ -8,6 +8,7 @@ const BINS = 24;
 /** What is drawn of one block. */
 export interface DrawnBlock {
   readonly name: string;
+  /** Whether anything may skip it. */
   readonly skippable: boolean;
   /** Share of the items that skipped it, 0 to 1. */
   readonly skipRate: number;

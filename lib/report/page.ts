@@ -19,8 +19,8 @@ const STYLE = `
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2rem auto; padding: 0 1rem;
   background: Canvas; color: CanvasText; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
-.figures { display: flex; flex-wrap: wrap; gap: .8rem; }
-.figure { border: 1px solid var(--line); border-radius: .5rem; padding: .6rem 1rem; min-width: 8rem; max-width: 13rem; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .8rem; }
+.figure { border: 1px solid var(--line); border-radius: .5rem; padding: .6rem 1rem; max-width: 15rem; }
 .figure b { display: block; font-size: 1.5rem; font-weight: 600; }
 .figure span, .note { opacity: .75; font-size: .85rem; }
 .group { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
@@ -41,6 +41,8 @@ export function renderPage(page: {
   title: string;
   /** Plain text under the title. */
   subtitle: string;
+  /** What the page says in a sentence or two; plain text. */
+  summary?: string;
   figures: readonly Figure[];
   sections: readonly Section[];
 }): string {
@@ -60,6 +62,7 @@ export function renderPage(page: {
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>${escapeHtml(page.title)}</title><style>${STYLE}</style></head>
 <body><h1>${escapeHtml(page.title)}</h1><p class="note">${escapeHtml(page.subtitle)}</p>
+${page.summary ? `<p>${escapeHtml(page.summary)}</p>` : ''}
 <div class="figures">${figures}</div>
 ${sections}
 </body></html>

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { auditLog } from '../../lib/audit/log.js';
 import { type AuditEntry, readAudit } from '../../lib/audit/read.js';
 import { replayAudit } from '../../lib/audit/replay.js';
+import { watch } from '../../lib/audit/watch.js';
 import type { SessionOptions } from '../../lib/options.js';
 import { Tensor } from '../../lib/tensor.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
@@ -103,4 +104,33 @@ test('a score, an output or a decision that was changed is found where it is', a
     [entries[5]!.line, 'decision', entries[5]!.header.blocks[0]!.name],
   ]);
   expect(report).toMatchObject({ missing: 1, identical: entries.length - 4 });
+});
+
+test('what ran in full because the monitor had tripped is replayed in full', async () => {
+  const path = join(folderOf({}), 'trace.ndjson');
+  const monitor = watch({ shadow: 0, maxDisagreement: 0.01 });
+  const items = await itemsOf(gated);
+  await withSession(gated.model, { observers: [auditLog({ path }), monitor] }, async (session) => {
+    for (const { feeds } of items) await session.run(feeds);
+    for (let check = 0; check < 100; check++) monitor.observe(true);
+    for (const { feeds } of items) await session.run(feeds);
+  });
+  const { entries } = await readAudit(path);
+  expect(entries.filter(({ record }) => record.reasons.includes('t'))).toHaveLength(items.length);
+  const report = await replay(entries, {});
+  expect(report).toMatchObject({ identical: 2 * items.length, missing: 0, differences: [] });
+});
+
+test('the data is read only until every recorded item is found', async () => {
+  const [first] = await record();
+  const taken: string[] = [];
+  async function* items() {
+    for (const item of await itemsOf(gated)) {
+      taken.push(item.name);
+      yield item;
+    }
+  }
+  const report = await withSession(gated.model, {}, (session) => replayAudit([first!], items(), session));
+  expect(report).toMatchObject({ identical: 1, missing: 0 });
+  expect(taken).toHaveLength(2);
 });

@@ -7,7 +7,7 @@ import { COLOR_SCHEMES, expectReadable, expectSelfContained, testChromium } from
 import { DIST, describeBuilt } from '../helpers/dist.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
 import { uniform } from '../helpers/random.js';
-import { runContext, runEvent } from '../helpers/run-event.js';
+import { runContext, runEvent, withDecisions } from '../helpers/run-event.js';
 
 const ITEMS = 10_000;
 const BLOCKS = 15;
@@ -32,12 +32,12 @@ function randomRun(context: RunContext, random: () => number, seed: number): Run
   );
   const exits =
     kind < 0.05 ? [] : [{ after: 'block8', score: Math.fround(0.9), threshold: 0.8, taken: true }];
-  return { ...event, trace: { ...event.trace, items: [{ ...item!, blocks, exits }] } };
+  return withDecisions({ ...event, trace: { ...event.trace, items: [{ ...item!, blocks, exits }] } });
 }
 
 async function writeTrace(): Promise<void> {
   const random = uniform(6);
-  const context = runContext(BLOCKS);
+  const context = { ...runContext(BLOCKS), guards: ['night & day'] };
   const log = auditLog({ path: trace, labels: ['night & day', '<script>alert(1)</script>'] });
   log.onAttach({ runFull: async () => ({}), setFullDepth: () => {} });
   for (let i = 0; i < ITEMS; i++) {
@@ -101,6 +101,7 @@ describeBuilt(`the report of ${ITEMS} items`, () => {
       '<td>energy of the processor, mJ per item</td><td class="n">40.00</td><td class="n">25.00</td><td class="n">37.5 %</td>',
     );
     expect(html).toContain('every line continues the one before it');
+    expect(html).toContain('The policy guards the answers night &amp; day.');
     expect(html).toContain('night &amp; day');
   });
 
