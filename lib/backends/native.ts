@@ -110,7 +110,7 @@ export class NativeBackend implements Backend {
   constructor({ threads = 0, isa = undefined }: NativeOptions = {}) {
     const { Engine, info } = binding();
     this.engine = guarded(() => new Engine(threads, isa ?? ''));
-    this.queue = new RunQueue(this.engine.threads, this.engine.threads < info().threads);
+    this.queue = new RunQueue(this.engine.threads < info().threads);
   }
 
   /** The instruction set in use. */

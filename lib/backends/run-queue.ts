@@ -20,23 +20,17 @@ export interface QueuedRun {
  * Where the workers leave a core to the calling thread, they execute all runs, and the event loop keeps turning instead of
  * sleeping while a short one is under way.
  *
- * Where they don't, the calling thread counts as one of them, and a short run that finds it free executes there: in a
- * turn of the event loop of its own, at most one in each turn, so that timers and I/O are served before and after it, and
- * another run that is asked for in the meantime starts on a worker at once.
+ * Where they don't, a short run that is alone executes on the calling thread, with the workers' help: in a turn of the
+ * event loop of its own, at most one in each turn, so that timers and I/O are served before and after it. Another run that
+ * is asked for before that turn sends both to the workers.
  */
 export class RunQueue {
   #underway = 0;
   #turning = false;
   #handOver: (() => void) | undefined;
 
-  /**
-   * @param threads how many runs may execute at the same time
-   * @param spareCore whether the process may use a core that no worker needs
-   */
-  constructor(
-    private readonly threads: number,
-    private readonly spareCore: boolean,
-  ) {}
+  /** @param spareCore whether the process may use a core that no worker needs */
+  constructor(private readonly spareCore: boolean) {}
 
   async run(run: QueuedRun): Promise<void> {
     this.#underway++;
@@ -53,9 +47,9 @@ export class RunQueue {
   }
 
   #start(run: QueuedRun): Promise<void> {
-    const busy = this.#underway > this.threads;
-    if (busy) this.handOver();
-    if (run.short && !this.spareCore && !busy && !turnTaken) return this.#inTurn(run);
+    const alone = this.#underway === 1;
+    if (!alone) this.handOver();
+    if (run.short && !this.spareCore && alone && !turnTaken) return this.#inTurn(run);
     const ended = run.there();
     if (run.short && this.spareCore) this.#keepTurning(performance.now() + SHORT_RUN_MS);
     return ended;

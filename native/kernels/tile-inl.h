@@ -39,12 +39,13 @@ RSKIP_INLINE void tile_step(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, 
 }
 
 // The next float of pixels that lie closer together than a block of channels. Neighbouring steps read some of the same
-// floats; the compiler would rather keep those in registers than read them again, and runs out of registers over it. So
-// it must not know.
+// floats. The compiler keeps those in registers, which is fine beside `kSums` few enough; otherwise it runs out of
+// registers over it, so it must not know.
+template <int kSums>
 RSKIP_INLINE const float* next_of_overlapping(const float* x) {
   ++x;
 #if defined(__GNUC__)
-  __asm__("" : "+r"(x));
+  if constexpr (2 * kSums > kTilePixels * kTileBlocks) __asm__("" : "+r"(x));
 #endif
   return x;
 }
@@ -62,7 +63,15 @@ RSKIP_INLINE void tile_sum(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, c
         const float* xi = x2;
         int i = inner;
         if constexpr (kStride != 0 && kStride < kLanes) {
-          for (; i > 0; --i, xi = next_of_overlapping(xi), w += kLanes) {
+          for (; i >= 3; i -= 3, w += 3 * kLanes) {
+            tile_step<P, N, kStride>(acc, xi, stride, w, w_block);
+            xi = next_of_overlapping<P * N>(xi);
+            tile_step<P, N, kStride>(acc, xi, stride, w + kLanes, w_block);
+            xi = next_of_overlapping<P * N>(xi);
+            tile_step<P, N, kStride>(acc, xi, stride, w + 2 * kLanes, w_block);
+            xi = next_of_overlapping<P * N>(xi);
+          }
+          for (; i > 0; --i, xi = next_of_overlapping<P * N>(xi), w += kLanes) {
             tile_step<P, N, kStride>(acc, xi, stride, w, w_block);
           }
           continue;

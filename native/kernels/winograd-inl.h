@@ -167,7 +167,7 @@ struct WinogradRun {
     WinogradTile t;
     t.v_block = static_cast<ptrdiff_t>(count) * kLanes;
     t.channels = conv.shape.in_channels;
-    t.chain = t.channels <= kLanes ? kLanes / 2 : 2 * kLanes;
+    t.chain = winograd_chain(t.channels);
     t.product_block = static_cast<ptrdiff_t>(count) * kLanes;
     t.w_block = kPoints * point_size;
     const bool sixteen = t.channels == kLanes;

@@ -9,9 +9,14 @@
 
 namespace rskip::RSKIP_ISA {
 
-// P tiles x N output blocks of one point: product = sum over channels, in chains of `chain` channels that are
-// added one after the other. The transforms cancel much of what they sum, so one long chain would lose bits
-// that direct convolution keeps.
+// Sums over the channels go in chains, which are added one after the other: the transforms cancel much of what they sum,
+// so one long chain would lose bits that direct convolution keeps. With these lengths the largest error stays below
+// twice that of direct convolution (docs/performance.md).
+constexpr int winograd_chain(int channels) {
+  return channels <= kLanes ? kLanes / 2 : channels <= 2 * kLanes ? kLanes : 2 * kLanes;
+}
+
+// P tiles x N output blocks of one point: product = sum over channels.
 struct WinogradTile {
   const float* v;
   ptrdiff_t v_block;
@@ -57,7 +62,7 @@ RSKIP_INLINE void winograd_step(Vec (&acc)[P], const WinogradTile& t, int channe
 // The same for 16 channels and one block, unrolled. The two chains go side by side where there are registers for both.
 template <int P>
 [[gnu::noinline]] void winograd_tile_16(const WinogradTile& t) {
-  constexpr int kChain = kLanes / 2;
+  constexpr int kChain = winograd_chain(kLanes);
   constexpr bool kSideBySide = 2 * P <= kTilePixels * kTileBlocks;
   Vec acc[P], rest[P];
   RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) acc[p] = splat(0.0f);

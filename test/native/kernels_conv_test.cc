@@ -129,7 +129,7 @@ TEST(WinogradConv, PadsHalosAndEpilogues) {
 }
 // The largest error over many outputs is at most twice that of direct convolution.
 TEST(WinogradConv, ErrorIsNearThatOfDirectConvolution) {
-  for (int channels : {16, 64, 128}) {
+  for (int channels : {16, 32, 64, 128}) {
     const auto error = [&](ConvAlgorithm algorithm) {
       return winograd(algorithm).channels(channels, 32).map(32, 32).max_error();
     };

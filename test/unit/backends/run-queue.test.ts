@@ -24,7 +24,7 @@ const turn = () => new Promise((resolve) => setImmediate(resolve));
 describe('a run queue without a spare core', () => {
   it('executes a short run that is alone on the calling thread, in a turn of its own', async () => {
     const log: string[] = [];
-    const queue = new RunQueue(1, false);
+    const queue = new RunQueue(false);
     const done = queue.run(recorded(log, 'a').run);
     await Promise.resolve();
     expect(log).toEqual([]);
@@ -35,30 +35,17 @@ describe('a run queue without a spare core', () => {
   it('leaves long ones to the workers, at once', async () => {
     const log: string[] = [];
     const { run, end } = recorded(log, 'a', false);
-    const done = new RunQueue(1, false).run(run);
+    const done = new RunQueue(false).run(run);
     expect(log).toEqual(['a there']);
     end();
     await done;
   });
 
-  it('starts a second one on a worker in the same turn', async () => {
+  it('leaves several at once to the workers, the one that waits first', async () => {
     const log: string[] = [];
-    const queue = new RunQueue(2, false);
+    const queue = new RunQueue(false);
     const [a, b] = [recorded(log, 'a'), recorded(log, 'b')];
     const both = Promise.all([queue.run(a.run), queue.run(b.run)]);
-    expect(log).toEqual(['b there']);
-    await turn();
-    expect(log).toEqual(['b there', 'a here']);
-    b.end();
-    await both;
-  });
-
-  it('never has more at once than there are threads: the workers get what waits, first', async () => {
-    const log: string[] = [];
-    const queue = new RunQueue(1, false);
-    const [a, b] = [recorded(log, 'a'), recorded(log, 'b')];
-    const both = Promise.all([queue.run(a.run), queue.run(b.run)]);
-    await turn();
     expect(log).toEqual(['a there', 'b there']);
     const c = recorded(log, 'c');
     const third = queue.run(c.run);
@@ -73,7 +60,7 @@ describe('a run queue without a spare core', () => {
   it('gives a turn of the event loop to one run only, whoever asks', async () => {
     const log: string[] = [];
     const [a, b] = [recorded(log, 'a'), recorded(log, 'b')];
-    const both = Promise.all([new RunQueue(2, false).run(a.run), new RunQueue(2, false).run(b.run)]);
+    const both = Promise.all([new RunQueue(false).run(a.run), new RunQueue(false).run(b.run)]);
     await turn();
     expect(log).toEqual(['b there', 'a here']);
     b.end();
@@ -82,7 +69,7 @@ describe('a run queue without a spare core', () => {
 
   it('lets timers and other callbacks in between', async () => {
     const log: string[] = [];
-    const queue = new RunQueue(1, false);
+    const queue = new RunQueue(false);
     const timer = setInterval(() => log.push('timer'), 1);
     while (log.filter((each) => each === 'timer').length < 3) await queue.run(recorded(log, 'a').run);
     clearInterval(timer);
@@ -92,7 +79,7 @@ describe('a run queue without a spare core', () => {
 
   it('hands the waiting run over when asked to, and waits for it', async () => {
     const log: string[] = [];
-    const queue = new RunQueue(2, false);
+    const queue = new RunQueue(false);
     const a = recorded(log, 'a');
     const done = queue.run(a.run);
     queue.handOver();
@@ -107,7 +94,7 @@ describe('a run queue without a spare core', () => {
 
   it('passes errors on, and goes on', async () => {
     const log: string[] = [];
-    const queue = new RunQueue(1, false);
+    const queue = new RunQueue(false);
     const { run } = recorded(log, 'a');
     const here = () => {
       throw new Error('here');
@@ -128,7 +115,7 @@ describe('a run queue with a spare core', () => {
         const log: string[] = [];
         const { run, end } = recorded(log, 'a', short);
         const before = turns.mock.calls.length;
-        const done = new RunQueue(1, true).run(run);
+        const done = new RunQueue(true).run(run);
         expect(log).toEqual(['a there']);
         expect(turns.mock.calls.length - before).toBe(short ? 1 : 0);
         end();
