@@ -4,7 +4,7 @@ import type { TensorData } from '../tensor.js';
 import type { Backend, CompiledProgram, RunRequest } from './backend.js';
 import { loadBinding } from './binding.cjs';
 import { encodeProgram } from './encode.js';
-import { RunQueue, SHORT_RUN_MS } from './run-queue.js';
+import { RunQueue } from './run-queue.js';
 
 export interface NativeOptions {
   /** Worker threads; as many as the process's CPU affinity and quota allow when left out. */
@@ -196,7 +196,8 @@ class CompiledNative implements CompiledProgram {
   /** A run that can be aborted never holds the event loop: the signal would not be seen. */
   private queued(request: RunRequest, flag: readonly Int32Array[]): Promise<void> {
     return this.queue.run({
-      short: flag.length === 0 && request.items * this.msPerItem <= SHORT_RUN_MS,
+      expectedMs: request.items * this.msPerItem,
+      mayBeHere: flag.length === 0,
       here: () => this.runSync(request),
       there: () => this.start(request, flag),
     });

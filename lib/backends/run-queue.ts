@@ -1,12 +1,15 @@
-/** A run that is expected to take no longer than this, in milliseconds, is a short one. */
-export const SHORT_RUN_MS = 2;
+/** A run that is expected to take no longer than this, in milliseconds, may hold the event loop. */
+const SHORT_RUN_MS = 2;
 
 /** The JS thread has one turn to give: a run of any session may be waiting for it. */
 let turnTaken = false;
 
 /** One run, wherever it executes. */
 export interface QueuedRun {
-  readonly short: boolean;
+  /** Infinity where it isn't known. */
+  readonly expectedMs: number;
+  /** Whether it may hold the event loop if it is short. */
+  readonly mayBeHere: boolean;
   /** Executes it on the calling thread. */
   here(): void;
   /** Executes it on the workers. */
@@ -18,7 +21,7 @@ export interface QueuedRun {
  * as some layers of a small network, which short runs notice.
  *
  * Where the workers leave a core to the calling thread, they execute all runs, and the event loop keeps turning instead of
- * sleeping while a short one is under way.
+ * sleeping shortly before one should end, which for a short one is all the time.
  *
  * Where they don't, a short run that is alone executes on the calling thread, with the workers' help: in a turn of the
  * event loop of its own, at most one in each turn, so that timers and I/O are served before and after it. Another run that
@@ -49,9 +52,10 @@ export class RunQueue {
   #start(run: QueuedRun): Promise<void> {
     const alone = this.#underway === 1;
     if (!alone) this.handOver();
-    if (run.short && !this.spareCore && alone && !turnTaken) return this.#inTurn(run);
+    const here = run.mayBeHere && run.expectedMs <= SHORT_RUN_MS && !this.spareCore;
+    if (here && alone && !turnTaken) return this.#inTurn(run);
     const ended = run.there();
-    if (run.short && this.spareCore) this.#keepTurning(performance.now() + SHORT_RUN_MS);
+    if (this.spareCore && run.expectedMs < Number.POSITIVE_INFINITY) this.#beAwakeAfter(run.expectedMs);
     return ended;
   }
 
@@ -73,6 +77,14 @@ export class RunQueue {
         start(() => run.there());
       };
     });
+  }
+
+  #beAwakeAfter(milliseconds: number): void {
+    const until = performance.now() + milliseconds + SHORT_RUN_MS;
+    // Timers go by whole milliseconds and come up to one late.
+    const asleep = Math.floor(milliseconds - 1);
+    if (asleep < 1) this.#keepTurning(until);
+    else setTimeout(() => this.#keepTurning(until), asleep).unref();
   }
 
   /** Until then, or until no run is under way. Each turn serves whatever comes. */

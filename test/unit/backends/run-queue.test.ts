@@ -1,13 +1,14 @@
 import { RunQueue } from '../../../lib/backends/run-queue.js';
 
 /** A run that writes down what becomes of it. On workers it ends when `end` is called. */
-function recorded(log: string[], name: string, short = true) {
+function recorded(log: string[], name: string, { expectedMs = 1, mayBeHere = true } = {}) {
   let end = () => {};
   const ended = new Promise<void>((resolve) => {
     end = resolve;
   });
   const run = {
-    short,
+    expectedMs,
+    mayBeHere,
     here: () => {
       log.push(`${name} here`);
     },
@@ -32,14 +33,17 @@ describe('a run queue without a spare core', () => {
     expect(log).toEqual(['a here']);
   });
 
-  it('leaves long ones to the workers, at once', async () => {
-    const log: string[] = [];
-    const { run, end } = recorded(log, 'a', false);
-    const done = new RunQueue(false).run(run);
-    expect(log).toEqual(['a there']);
-    end();
-    await done;
-  });
+  it.each([{ expectedMs: 5 }, { expectedMs: Number.POSITIVE_INFINITY }, { mayBeHere: false }])(
+    'leaves others to the workers, at once: %j',
+    async (options) => {
+      const log: string[] = [];
+      const { run, end } = recorded(log, 'a', options);
+      const done = new RunQueue(false).run(run);
+      expect(log).toEqual(['a there']);
+      end();
+      await done;
+    },
+  );
 
   it('leaves several at once to the workers, the one that waits first', async () => {
     const log: string[] = [];
@@ -101,29 +105,36 @@ describe('a run queue without a spare core', () => {
     };
     await expect(queue.run({ ...run, here })).rejects.toThrow('here');
     const there = () => Promise.reject(new Error('there'));
-    await expect(queue.run({ ...run, short: false, there })).rejects.toThrow('there');
+    await expect(queue.run({ ...run, mayBeHere: false, there })).rejects.toThrow('there');
     await queue.run(run);
     expect(log).toEqual(['a here']);
   });
 });
 
 describe('a run queue with a spare core', () => {
-  it('leaves all runs to the workers, and keeps the event loop turning while a short one is under way', async () => {
-    const turns = jest.spyOn(globalThis, 'setImmediate');
-    try {
-      for (const short of [false, true]) {
+  it.each([
+    { expectedMs: 1, turns: 1, timers: [] },
+    { expectedMs: 7.4, turns: 0, timers: [6] },
+    { expectedMs: Number.POSITIVE_INFINITY, turns: 0, timers: [] },
+  ])(
+    'leaves all runs to the workers, and is awake when one should end: %j',
+    async ({ expectedMs, turns, timers }) => {
+      const immediates = jest.spyOn(globalThis, 'setImmediate');
+      const timeouts = jest.spyOn(globalThis, 'setTimeout');
+      try {
         const log: string[] = [];
-        const { run, end } = recorded(log, 'a', short);
-        const before = turns.mock.calls.length;
+        const { run, end } = recorded(log, 'a', { expectedMs });
         const done = new RunQueue(true).run(run);
         expect(log).toEqual(['a there']);
-        expect(turns.mock.calls.length - before).toBe(short ? 1 : 0);
+        expect(immediates).toHaveBeenCalledTimes(turns);
+        expect(timeouts.mock.calls.map(([, milliseconds]) => milliseconds)).toEqual(timers);
         end();
         await done;
-        await turn();
+      } finally {
+        immediates.mockRestore();
+        timeouts.mockRestore();
       }
-    } finally {
-      turns.mockRestore();
-    }
-  });
+      await turn();
+    },
+  );
 });
