@@ -1,14 +1,17 @@
 """Losses of the gated network: distillation, nested depths, and what teaches the gates."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from data import Dataset, Split, normalize
 from network import ResNet
-from trainer import seeded, smoothed_cross_entropy
+from trainer import smoothed_cross_entropy
+
+# What all early answers together weigh beside the full network's.
+EARLY = 0.5
+
 
 def distilled(logits: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor, temperature: float = 2.0):
     """Cross entropy mixed with the teacher's softened answer (Hinton, Vinyals and Dean 2015)."""
@@ -37,56 +40,16 @@ def nested_depth(network: ResNet, chance: float, generator: torch.Generator | No
     return kept
 
 
-def anytime_loss(outputs: Sequence[torch.Tensor], labels: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """The distilled loss of each of `ResNet.anytime`'s outputs; the last, deepest one weighs 0.4, all others 0.6."""
-    losses = [distilled(output, labels, teacher) for output in outputs]
-    return 0.4 * losses[-1] + 0.6 * torch.stack(losses[:-1]).mean() if len(losses) > 1 else losses[0]
+def anytime_loss(outputs: Sequence[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+    """Loss of `ResNet.anytime`'s outputs: the deepest learns from the labels, the earlier ones from it too.
 
-
-Paths = Callable[[int, torch.Generator | None], list[bool] | None]
-
-
-def nested_depths(network: ResNet, chance: float) -> Paths:
-    """Every batch at a depth of its own."""
-    return lambda step, generator: nested_depth(network, chance, generator)
-
-
-def mixed_paths(network: ResNet) -> Paths:
-    """What one network has to be good at, batch after batch: the paths that its gates choose (None), and all depths
-    that an offset on the scores may bring, the full one above all."""
-
-    def paths(step: int, generator: torch.Generator | None) -> list[bool] | None:
-        if step % 4 == 1:
-            return nested_depth(network, 0.5, generator)
-        return [True] * len(network.blocks) if step % 4 == 3 else None
-
-    return paths
-
-
-@torch.no_grad()
-def recalibrate(network: ResNet, dataset: Dataset, train: Split, batches: int, seed: int, paths: Paths) -> None:
-    """Measures BatchNorm's statistics anew over `paths`, after batches of differing depth have blurred them."""
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-    network.train()
-    for gate in network.gates:
-        gate.eval()
-    generator = seeded(seed, "recalibrate", 0)
-    for step, picked in enumerate(torch.randperm(len(train), generator=generator).split(250)[:batches]):
-        with torch.autocast("cpu", torch.bfloat16):
-            network.run(normalize(dataset, train.images[picked]), paths(step, generator))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-
-
-def freeze_statistics(network: ResNet) -> None:
-    """BatchNorm goes on with the statistics it has, in training too: one set for every path, as in the exported file."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.eval()
+    Deep supervision (Lee et al. 2015) with self-distillation (Zhang et al. 2019).
+    """
+    *earlier, deepest = outputs
+    loss = smoothed_cross_entropy(deepest, labels)
+    if earlier:
+        loss = loss + EARLY * torch.stack([distilled(output, labels, deepest.detach()) for output in earlier]).mean()
+    return loss
 
 
 def sureness(logits: torch.Tensor) -> torch.Tensor:
@@ -95,8 +58,10 @@ def sureness(logits: torch.Tensor) -> torch.Tensor:
 
 
 def hardest(sure: torch.Tensor, share: float) -> torch.Tensor:
-    """1 for the `share` of a batch that is least sure, 0 for the others, [N]."""
-    return (sure < sure.quantile(share)).float()
+    """1 for the `share` of a batch that is least sure (rounded), 0 for the others, [N]."""
+    picked = torch.zeros_like(sure)
+    picked[sure.argsort()[: round(share * len(sure))]] = 1
+    return picked
 
 
 def difficulty_loss(scores: Sequence[torch.Tensor], sure: Sequence[torch.Tensor], shares: Sequence[float]) -> torch.Tensor:

@@ -43,29 +43,28 @@ def data_source(dataset: Dataset) -> str:
 
 
 def plain_card(name: str, dataset: Dataset, recipe: Recipe, network: ResNet, figures: dict) -> str:
-    epochs = recipe.trunk + recipe.decay + recipe.more
     accuracy = percent(figures["accuracyOnTest"]["plain"])
     return (
         heading(name, dataset)
         + architecture(dataset, network)
-        + f"\nPlain twin of `{name}-gated`, trained from scratch by `training/train.py {dataset.name}` for {epochs} "
-        f"epochs. Accuracy on the whole test set: {accuracy}.\n" + data_source(dataset)
+        + f"\nPlain twin of `{name}-gated`, trained from scratch by `training/train.py {dataset.name}` for "
+        f"{recipe.epochs} epochs. Accuracy on the whole test set: {accuracy}.\n" + data_source(dataset)
     )
 
 
 def gated_card(name: str, dataset: Dataset, recipe: Recipe, network: ResNet, figures: dict) -> str:
     accuracy, bypassed = figures["accuracyOnTest"], figures["multiplyAddsBypassed"]
-    gates, shared = len(network.identity_blocks), recipe.trunk + recipe.decay
+    gates, last = len(network.identity_blocks), network.depths[-1]
     return (
         heading(name + "-gated", dataset)
         + architecture(dataset, network)
         + f"""
-Each of the {gates} identity blocks carries a gate: global average pool of the block's input, an MLP with 16 hidden
+Each of the {gates} identity blocks carries a gate: global average pool of the block's input, an MLP with 32 hidden
 units, score > 0 runs the block (Greater, Cast, Reshape, Mul in the graph; x + g * F(x)). An engine that skips a block
-whose gate is 0 computes the same logits. Trained from scratch by `training/train.py {dataset.name}` in
-{shared + recipe.gated_epochs} epochs: it and its plain twin `{name}` share the first {shared}, and the twin had
-{recipe.more} more too. It is distilled from the network at the end of the shared epochs, and pays for open gates on the
-{100 * recipe.easy:.0f} % of images which that network is surest of.
+whose gate is 0 computes the same logits. Trained from scratch by `training/train.py {dataset.name}` in {recipe.epochs}
+epochs, as many as its plain twin `{name}` from the same start: the head learns to answer behind each of the last
+stage's {last} blocks. Then the gates alone learned for {recipe.gates} more to open for the images that this network is
+least sure of.
 
 | on the whole test set | accuracy | multiply-adds bypassed |
 |---|---|---|

@@ -14,7 +14,7 @@ class Gate(nn.Module):
     by being constant; `fold` moves that into the first layer, and an exported gate is two plain linear layers.
     """
 
-    def __init__(self, channels: int, hidden: int = 16):
+    def __init__(self, channels: int, hidden: int = 32):
         super().__init__()
         self.norm = nn.BatchNorm1d(channels, affine=False)
         self.fc1 = nn.Linear(channels, hidden)

@@ -15,16 +15,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from data import DATASETS, Split, augment, read_idx  # noqa: E402
 from evaluate import kept_flags, paired_interval  # noqa: E402
 from gating import (  # noqa: E402
+    EARLY,
     anytime_loss,
     difficulty_loss,
     distilled,
     freeze_all_but_gates,
-    freeze_statistics,
     hardest,
-    mixed_paths,
     nested_depth,
-    nested_depths,
-    recalibrate,
     sureness,
 )
 from network import Gate, ResNet  # noqa: E402
@@ -78,6 +75,7 @@ class GatingTest(unittest.TestCase):
         sure = sureness(torch.tensor([[9.0, 0.0], [0.0, 1.0], [0.0, 4.0], [2.0, 0.0], [0.5, 0.0]]))
         self.assertEqual(hardest(sure, 0.4).tolist(), [0, 1, 0, 0, 1])
         self.assertEqual(hardest(sure, 0.0).sum().item(), 0)
+        self.assertEqual(hardest(sure, 1.0).sum().item(), 5)
 
     def test_gates_are_taught_to_open_for_the_hardest(self):
         sure = torch.tensor([0.2, 0.9, 0.8, 0.4])
@@ -119,13 +117,16 @@ class GatingTest(unittest.TestCase):
             alone, _ = network.run(images, kept[: 5 - left_out] + [False] * left_out)
             torch.testing.assert_close(output, alone)
 
-    def test_anytime_loss_weighs_the_deepest_answer_most(self):
+    def test_early_answers_learn_from_the_deepest_and_it_not_from_them(self):
         torch.manual_seed(11)
-        teacher, labels, outputs = torch.randn(8, 10), torch.randint(0, 10, (8,)), [torch.randn(8, 10) for _ in range(3)]
-        alone = [distilled(output, labels, teacher) for output in outputs]
-        expected = 0.3 * alone[0] + 0.3 * alone[1] + 0.4 * alone[2]
-        torch.testing.assert_close(anytime_loss(outputs, labels, teacher), expected)
-        torch.testing.assert_close(anytime_loss(outputs[:1], labels, teacher), alone[0])
+        labels, outputs = torch.randint(0, 10, (8,)), [torch.randn(8, 10, requires_grad=True) for _ in range(3)]
+        loss = anytime_loss(outputs, labels)
+        early = [distilled(output, labels, outputs[2]) for output in outputs[:2]]
+        deepest = smoothed_cross_entropy(outputs[2], labels)
+        torch.testing.assert_close(loss, deepest + EARLY * (early[0] + early[1]) / 2)
+        alone = torch.autograd.grad(deepest, outputs[2])[0]
+        torch.testing.assert_close(torch.autograd.grad(loss, outputs[2])[0], alone)
+        torch.testing.assert_close(anytime_loss(outputs[:1], labels), smoothed_cross_entropy(outputs[0], labels))
 
     def test_gates_learn_from_their_scores_alone_and_the_network_not_from_them(self):
         network = small_network(gated=True).train()
@@ -139,31 +140,6 @@ class GatingTest(unittest.TestCase):
         _, scores = network.run(torch.rand(8, 1, 28, 28))
         torch.cat(scores).sum().backward()
         self.assertIsNone(network.stem.weight.grad)
-
-    def test_recalibration_measures_statistics_and_keeps_weights(self):
-        network = small_network(gated=False)
-        weights = network.stem.weight.clone()
-        network.stem_bn.running_mean.fill_(100.0)
-        recalibrate(network, MNIST, random_split(500), batches=2, seed=1, paths=nested_depths(network, 0.5))
-        self.assertLess(network.stem_bn.running_mean.abs().max().item(), 10)
-        self.assertTrue(torch.equal(network.stem.weight, weights))
-        self.assertEqual(network.stem_bn.momentum, 0.1)
-
-    def test_mixed_paths_ask_the_gates_every_other_time_and_run_everything_every_fourth(self):
-        network = small_network(gated=True)
-        paths = [mixed_paths(network)(step, torch.Generator().manual_seed(9)) for step in range(8)]
-        self.assertTrue(all(kept is None for kept in paths[::2]))
-        self.assertEqual(paths[3::4], [[True] * len(network.blocks)] * 2)
-        self.assertTrue(all(len(kept) == len(network.blocks) for kept in paths[1::4]))
-
-    def test_frozen_statistics_stay_while_weights_learn(self):
-        network = small_network(gated=True).train()
-        freeze_statistics(network)
-        before = {name: value.clone() for name, value in network.named_buffers()}
-        network.run(torch.rand(8, 1, 28, 28))[0].sum().backward()
-        for name, value in network.named_buffers():
-            self.assertTrue(torch.equal(value, before[name]), name)
-        self.assertIsNotNone(network.stem_bn.weight.grad)
 
 
 class TrainerTest(unittest.TestCase):
@@ -223,9 +199,13 @@ class DataTest(unittest.TestCase):
         self.assertEqual(sorted(set((middle[:, 0] - 2).tolist())), list(range(-2, 11)))
 
     def test_early_epochs_see_crops_and_the_last_ones_whole_images(self):
-        crop = replace(SMOKE, early_crop=20).crop(8)
-        self.assertEqual([crop(epoch) for epoch in range(8)], [20] * 6 + [None] * 2)
-        self.assertIsNone(SMOKE.crop(8)(0))
+        recipe = replace(SMOKE, epochs=8, early_crop=20)
+        self.assertEqual([recipe.crop(epoch) for epoch in range(8)], [20] * 6 + [None] * 2)
+        self.assertIsNone(SMOKE.crop(0))
+
+    def test_a_recipe_has_a_share_for_every_gate(self):
+        with self.assertRaisesRegex(ValueError, "3 identity blocks"):
+            replace(SMOKE, run=(0.5, 0.5))
 
     def test_paired_interval(self):
         low, high = paired_interval(torch.tensor([1, 1, 1, 0] * 100), torch.tensor([1, 1, 0, 0] * 100))

@@ -3,7 +3,6 @@
 
 import argparse
 import os
-from dataclasses import replace
 from pathlib import Path
 
 # Threads that wait without spinning lose little on a free machine and save most of a busy one; read by libgomp once.
@@ -22,9 +21,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of the data set (default .cache/data/DATASET)")
     parser.add_argument("--out", type=Path, default=Path("models"), help="where the exported networks go")
     parser.add_argument("--checkpoints", type=Path, default=Path(".cache/training"))
-    parser.add_argument("--until", choices=stages.ORDER, default=stages.ORDER[-1], help="stop after this stage")
-    parser.add_argument("--depths", type=int, nargs="+", help="residual blocks per stage")
-    parser.add_argument("--widths", type=int, nargs="+", help="channels per stage")
+    parser.add_argument("--stages", choices=stages.ORDER, nargs="+", default=stages.ORDER, help="only these stages")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--smoke", action="store_true", help="one short pass through every stage on 2,000 images")
@@ -36,13 +33,12 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     dataset = DATASETS[options.dataset]
     recipe = SMOKE if options.smoke else RECIPES[options.dataset]
-    recipe = replace(recipe, depths=options.depths or recipe.depths, widths=options.widths or recipe.widths)
     train, test = load(dataset, options.data or Path(".cache/data") / dataset.name)
     if options.smoke:
         picked = torch.Generator().manual_seed(options.seed)
         train = train.take(torch.randperm(len(train), generator=picked)[:2000])
         test = test.take(torch.randperm(len(test), generator=picked)[:500])
-    stages.run(dataset, recipe, train, test, options)
+    stages.Pipeline(dataset, recipe, train, test, options).run(options.stages)
 
 
 if __name__ == "__main__":

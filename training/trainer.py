@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from data import Dataset, Split, augment, normalize
 from network import ResNet
@@ -43,18 +42,15 @@ class Stage:
     """Some epochs with one loss; each epoch ends in a checkpoint.
 
     `loss(images, labels, step, steps)` gets a normalised batch; each optimizer comes with its learning rate's course,
-    a function of the stage's progress from 0 to 1; `state` is what the checkpoint holds beside the network and optimizer (anything with state_dict/load_state_dict);
-    `prepare` is called at each epoch's start, when the network is in training mode; `crop` gives the side of an epoch's
-    images in pixels; `clip` bounds the gradient's norm.
+    a function of the stage's progress from 0 to 1; `prepare` is called at each epoch's start, when the network is in
+    training mode; `crop` gives the side of an epoch's images in pixels.
     """
 
     def __init__(self, name: str, network: ResNet, optimizers: list[tuple[torch.optim.Optimizer, Rate]], loss: Step,
-                 epochs: int, checkpoint: Path, state: nn.Module | None = None,
-                 prepare: Callable[[], None] = lambda: None,
-                 crop: Callable[[int], int | None] = lambda epoch: None, clip: float | None = None):  # fmt: skip
+                 epochs: int, checkpoint: Path, prepare: Callable[[], None] = lambda: None,
+                 crop: Callable[[int], int | None] = lambda epoch: None):  # fmt: skip
         self.name, self.network, self.optimizers, self.loss = name, network, optimizers, loss
-        self.epochs, self.checkpoint, self.state = epochs, checkpoint, state or nn.Module()
-        self.prepare, self.crop, self.clip = prepare, crop, clip
+        self.epochs, self.checkpoint, self.prepare, self.crop = epochs, checkpoint, prepare, crop
 
     def load(self) -> int:
         """Restores the checkpoint, if there is one; returns how many epochs are done."""
@@ -64,7 +60,6 @@ class Stage:
         self.network.load_state_dict(saved["network"])
         for (optimizer, _), state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        self.state.load_state_dict(saved["state"])
         return saved["epoch"]
 
     def run(self, dataset: Dataset, train: Split, monitor: Callable[[], str], batch: int, seed: int) -> None:
@@ -88,8 +83,6 @@ class Stage:
                 with torch.autocast("cpu", torch.bfloat16):
                     loss = self.loss(images, train.labels[picked], done, self.epochs * steps)
                 loss.backward()
-                if self.clip is not None:
-                    torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
                 for optimizer, _ in self.optimizers:
                     optimizer.step()
                 losses.append(loss.detach())
@@ -100,7 +93,6 @@ class Stage:
                 {
                     "network": self.network.state_dict(),
                     "optimizers": [optimizer.state_dict() for optimizer, _ in self.optimizers],
-                    "state": self.state.state_dict(),
                     "epoch": epoch + 1,
                 },
                 self.checkpoint,
