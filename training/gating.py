@@ -1,12 +1,11 @@
 """Losses of the gated network: distillation, nested depths, and what teaches the gates."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from network import ResNet
+from network import Gate, ResNet
 from trainer import smoothed_cross_entropy
 
 # What all early answers together weigh beside the full network's.
@@ -54,35 +53,65 @@ def anytime_loss(outputs: Sequence[torch.Tensor], labels: torch.Tensor) -> torch
 
 def sureness(logits: torch.Tensor) -> torch.Tensor:
     """The largest softmax probability, [N, classes] to [N]."""
-    return logits.detach().float().softmax(1).amax(1)
+    return logits.float().softmax(1).amax(1)
 
 
 def hardest(sure: torch.Tensor, share: float) -> torch.Tensor:
-    """1 for the `share` of a batch that is least sure (rounded), 0 for the others, [N]."""
+    """1 for the `share` of images that a network is least sure of (rounded), 0 for the others, [N]."""
     picked = torch.zeros_like(sure)
     picked[sure.argsort()[: round(share * len(sure))]] = 1
     return picked
 
 
-def difficulty_loss(scores: Sequence[torch.Tensor], sure: Sequence[torch.Tensor], shares: Sequence[float]) -> torch.Tensor:
-    """Teaches gates by difficulty: gate i should open for the `shares[i]` of a batch that are least sure by `sure[i]`.
-
-    Binary cross entropy on the scores, [N, 1] each; a gate that can't tell stays on the side where most images belong.
+@torch.no_grad()
+def observe(network: ResNet, batches: Iterable[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Runs all blocks for all images; returns the pooled inputs of each gate, [N, C], and how sure the network's answer
+    is behind each block of the last stage, [N].
     """
-    losses = [
-        F.binary_cross_entropy_with_logits(score[:, 0], hardest(confidence, share))
-        for score, confidence, share in zip(scores, sure, shares, strict=True)
-    ]
-    return torch.stack(losses).sum()
+    network.eval()
+    pooled, sure = [], []
+    for images in batches:
+        inputs: list[torch.Tensor] = []
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = network.anytime(images, [True] * len(network.blocks), inputs)
+        pooled.append(inputs)
+        sure.append([sureness(output) for output in outputs])
+    return [torch.cat(column) for column in zip(*pooled, strict=True)], [torch.cat(column) for column in zip(*sure, strict=True)]
 
 
-def freeze_all_but_gates(network: ResNet, frozen: bool) -> None:
-    """Stops (or resumes) the learning of everything but gates, BatchNorm's statistics included."""
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(not frozen or ".gate." in name)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.train(not frozen)
+Lesson = tuple[torch.Tensor, torch.Tensor]
+
+
+def lessons(pooled: Sequence[torch.Tensor], sure: Sequence[torch.Tensor], threshold: float, shares: Sequence[float]) -> list[Lesson]:
+    """What each gate learns from: pooled inputs [M, C] and whether it should open for them, [M].
+
+    A gate of the last stage opens where the answer at that depth is less sure than `threshold`. Where a gate before it
+    stays closed it sees what that one saw, so it learns from all shallower depths too. Gate i of the earlier stages
+    opens for the `shares[i]` of images that the whole network is least sure of.
+    """
+    early = [(inputs, hardest(sure[-1], share)) for inputs, share in zip(pooled, shares, strict=False)]
+    last = pooled[len(shares) :]
+    seen = [(torch.cat(last[: depth + 1]), torch.cat(sure[: depth + 1]) < threshold) for depth in range(len(last))]
+    return early + [(inputs, unsure.float()) for inputs, unsure in seen]
+
+
+def teach(gate: Gate, lesson: Lesson, steps: int, generator: torch.Generator, batch: int = 256, rate: float = 0.01) -> float:
+    """Trains one gate by binary cross entropy (Adam, a rate that falls to zero); returns the last steps' mean loss."""
+    inputs, targets = lesson
+    optimizer = torch.optim.Adam(gate.parameters())
+    losses = []
+    gate.train()
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * (1 - step / steps)
+        picked = torch.randint(len(targets), (batch,), generator=generator)
+        loss = F.binary_cross_entropy_with_logits(gate.score(inputs[picked])[:, 0], targets[picked])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    gate.eval()
+    return torch.stack(losses[-100:]).mean().item()
 
 
 def describe_decisions(scores: torch.Tensor, costs: Sequence[int]) -> str:

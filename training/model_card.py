@@ -59,12 +59,12 @@ def gated_card(name: str, dataset: Dataset, recipe: Recipe, network: ResNet, fig
         heading(name + "-gated", dataset)
         + architecture(dataset, network)
         + f"""
-Each of the {gates} identity blocks carries a gate: global average pool of the block's input, an MLP with 32 hidden
+Each of the {gates} identity blocks carries a gate: global average pool of the block's input, an MLP with 64 hidden
 units, score > 0 runs the block (Greater, Cast, Reshape, Mul in the graph; x + g * F(x)). An engine that skips a block
 whose gate is 0 computes the same logits. Trained from scratch by `training/train.py {dataset.name}` in {recipe.epochs}
 epochs, as many as its plain twin `{name}` from the same start: the head learns to answer behind each of the last
-stage's {last} blocks. Then the gates alone learned for {recipe.gates} more to open for the images that this network is
-least sure of.
+stage's {last} blocks. Then the gates alone learned, those of the last stage to run a block where the answer so far is
+less than {100 * recipe.sure:.0f} % sure.
 
 | on the whole test set | accuracy | multiply-adds bypassed |
 |---|---|---|

@@ -14,7 +14,7 @@ class Gate(nn.Module):
     by being constant; `fold` moves that into the first layer, and an exported gate is two plain linear layers.
     """
 
-    def __init__(self, channels: int, hidden: int = 32):
+    def __init__(self, channels: int, hidden: int = 64):
         super().__init__()
         self.norm = nn.BatchNorm1d(channels, affine=False)
         self.fc1 = nn.Linear(channels, hidden)
@@ -22,8 +22,11 @@ class Gate(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", enabled=False):
-            pooled = x.detach().float().mean((2, 3))
-            return self.fc2(F.relu(self.fc1(self.norm(pooled))))
+            return self.score(x.float().mean((2, 3)))
+
+    def score(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Scores [N, 1] of pooled inputs [N, C]."""
+        return self.fc2(F.relu(self.fc1(self.norm(pooled))))
 
     @torch.no_grad()
     def fold(self) -> None:
@@ -105,14 +108,14 @@ class ResNet(nn.Module):
         return self.run(x)[0]
 
     def run(
-        self, x: torch.Tensor, kept: Sequence[bool] | None = None, early: list[torch.Tensor] | None = None
+        self, x: torch.Tensor, kept: Sequence[bool] | None = None
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Logits, and the gates' scores, each [N, 1].
 
         `kept`, one flag per block, overrides the gates for the whole batch: blocks not kept are not computed, and no
-        gate is asked. `early` gets the logits of the head before each gated block of the last stage.
+        gate is asked.
         """
-        scores, last = [], len(self.blocks) - self.depths[-1]
+        scores = []
         x = F.relu(self.stem_bn(self.stem(x)), inplace=True)
         for index, block in enumerate(self.blocks):
             if kept is not None:
@@ -121,20 +124,24 @@ class ResNet(nn.Module):
             elif block.gate is None:
                 x = block(x)
             else:
-                if early is not None and index > last:
-                    early.append(self.head(x.float().mean((2, 3))))
                 score = block.gate(x)
                 scores.append(score)
                 x = block(x, hard_decision(score))
         return self.head(x.float().mean((2, 3))), scores
 
-    def anytime(self, x: torch.Tensor, kept: Sequence[bool]) -> list[torch.Tensor]:
+    def anytime(
+        self, x: torch.Tensor, kept: Sequence[bool], pooled: list[torch.Tensor] | None = None
+    ) -> list[torch.Tensor]:
         """Logits behind each block of the last stage, all of which run, for earlier blocks as in `run`: what the network
         answers when it leaves out the rest. No BatchNorm stands between those blocks and the head, so they all share it.
+
+        `pooled` gets the pooled input [N, C] of each gate.
         """
         logits, last = [], len(self.blocks) - self.depths[-1]
         x = F.relu(self.stem_bn(self.stem(x)), inplace=True)
         for index, block in enumerate(self.blocks):
+            if pooled is not None and block.gate is not None:
+                pooled.append(x.float().mean((2, 3)))
             if index >= last or kept[index]:
                 x = block(x)
             if index >= last:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from data import Dataset, Split
+from data import Dataset, Split, augment, normalize
 from export import publish
-from gating import anytime_loss, describe_decisions, difficulty_loss, freeze_all_but_gates, nested_depth, sureness
+from gating import anytime_loss, describe_decisions, lessons, nested_depth, observe, teach
 from network import ResNet
-from progress import report
+from progress import progress, report
 from recipes import Recipe
-from trainer import Stage, accuracy, predict, seeded, sgd, smoothed_cross_entropy
+from trainer import Stage, Step, accuracy, predict, save_atomically, seeded, sgd, smoothed_cross_entropy
 
 # Chance of each stage but the last to lose its last identity blocks in a batch.
 NESTED = 0.2
@@ -68,37 +68,42 @@ class Pipeline:
     def depth_loss(self, images, labels, step, steps):
         return anytime_loss(self.gated.anytime(images, nested_depth(self.gated, NESTED)), labels)
 
-    def gates_loss(self, images, labels, step, steps):
-        """Gates of the last stage judge by what the network would answer there, the others by what it answers in full."""
-        early: list[torch.Tensor] = []
-        with torch.no_grad():
-            full, _ = self.gated.run(images, self.all_blocks)
-        _, scores = self.gated.run(images, early=early)
-        sure = [sureness(full)] * (len(scores) - len(early)) + [sureness(answer) for answer in early]
-        return difficulty_loss(scores, sure, self.recipe.run)
+    def stage(self, name: str, network: ResNet, loss: Step) -> Stage:
+        backbone = [parameter for key, parameter in network.named_parameters() if ".gate." not in key]
+        file = self.folder / f"{name}.pt"
+        return Stage(name, network, [(sgd(backbone), self.rate)], loss, self.recipe.epochs, file, self.recipe.crop)
 
-    def stage(self, name: str) -> tuple[Stage, object]:
-        network, file = (self.plain if name == "plain" else self.gated), self.folder / f"{name}.pt"
-        if name == "gates":
-            gates = [p for gate in network.gates for p in gate.parameters()]
-            course = [(torch.optim.Adam(gates), lambda done: 0.003 * (1 - done))]
-            prepare = lambda: freeze_all_but_gates(network, True)  # noqa: E731
-            return Stage(name, network, course, self.gates_loss, self.recipe.gates, file, prepare), self.monitor_gated
-        backbone = [p for key, p in network.named_parameters() if ".gate." not in key]
-        loss = self.plain_loss if name == "plain" else self.depth_loss
-        stage = Stage(name, network, [(sgd(backbone), self.rate)], loss, self.recipe.epochs, file, crop=self.recipe.crop)
-        return stage, lambda: self.full_accuracy(network)
+    def train_gates(self) -> None:
+        """Passes over the augmented images, then each gate learns from what was seen there; the network stays as it is."""
+        recipe, network, generator = self.recipe, self.gated, seeded(self.options.seed, "gates", 0)
+        orders = [torch.randperm(len(self.train), generator=generator) for _ in range(recipe.gates)]
+        picks = [picked for order in orders for picked in order.split(250)]
+        images = (
+            normalize(self.dataset, augment(self.dataset, self.train.images[picked], generator))
+            for picked in progress(picks, "gates: looking")
+        )
+        taught = lessons(*observe(network, images), recipe.sure, recipe.run)
+        losses = [
+            teach(gate, lesson, recipe.gate_steps, generator)
+            for gate, lesson in progress(list(zip(network.gates, taught, strict=True)), "gates: learning")
+        ]
+        report(f"gates: losses {' '.join(f'{loss:.3f}' for loss in losses)}, {self.monitor_gated()}")
 
     def run(self, names: Iterable[str]) -> None:
         """Runs some of the stages; those before them must have been, in this run or an earlier one."""
-        for name in ORDER:
-            if name == "export":
-                if name in names:
-                    publish(self.dataset, self.recipe, self.plain, self.gated, self.train, self.test,
-                            self.options.out, self.folder)  # fmt: skip
-                return
-            stage, monitor = self.stage(name)
+        courses = {"plain": (self.plain, self.plain_loss), "depth": (self.gated, self.depth_loss)}
+        for name, (network, loss) in courses.items():
+            stage = self.stage(name, network, loss)
             if name in names:
-                stage.run(self.dataset, self.train, monitor, self.recipe.batch, self.options.seed)
+                stage.run(self.dataset, self.train, lambda: self.full_accuracy(network), self.recipe.batch, self.options.seed)  # noqa: B023
             else:
                 stage.load()
+        finished = self.folder / "gates.pt"
+        if finished.exists():
+            self.gated.load_state_dict(torch.load(finished, weights_only=True))
+        elif "gates" in names:
+            torch.manual_seed(self.options.seed)
+            self.train_gates()
+            save_atomically(self.gated.state_dict(), finished)
+        if "export" in names:
+            publish(self.dataset, self.recipe, self.plain, self.gated, self.train, self.test, self.options.out, self.folder)
