@@ -11,7 +11,7 @@ import { runInNewContext } from 'node:vm';
 
 const { InferenceSession, Tensor, auditLog } = await import('../dist/esm/index.js');
 
-const [model = 'models/cifar10-resnet32/model.onnx', rounds = '5', threads = '1', policy = 'model'] =
+const [model = 'test/models/cifar10-resnet32/model.onnx', rounds = '5', threads = '1', policy = 'model'] =
   process.argv.slice(2);
 /** Runs timed together: so many that the log writes several times. */
 const BLOCK = 400;

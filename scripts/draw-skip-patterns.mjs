@@ -4,7 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 
-const MODEL = 'models/cifar10-resnet32-gated';
+const MODEL = 'models/cifar10-resnet24-gated';
 const IMAGES = [
   'airplane-0001',
   'automobile-0000',

@@ -1,9 +1,9 @@
-// Evaluates the shipped networks on all CIFAR-10 test images and compares with what PyTorch measured.
+// Evaluates the shipped networks and those of the tests on all CIFAR-10 test images and compares with what PyTorch measured.
 // node scripts/ci/accuracy.mjs cifar10-test.tar.gz
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 
 /** A tenth of a percentage point. */
 const TOLERANCE = 0.001;
@@ -33,9 +33,12 @@ function check(name, got, expected) {
 const data = mkdtempSync(join(tmpdir(), 'cifar10-'));
 try {
   execFileSync('tar', ['-xzf', archive, '-C', data]);
-  for (const name of readdirSync('models').filter((entry) => entry.startsWith('cifar10-'))) {
-    const { accuracyOnTest } = JSON.parse(readFileSync(`models/${name}/reference.json`, 'utf8'));
-    const report = evaluate(`models/${name}`, join(data, 'cifar10/test'));
+  const folders = ['models', 'test/models'].flatMap((parent) =>
+    readdirSync(parent).map((name) => join(parent, name)),
+  );
+  for (const name of folders.filter((folder) => basename(folder).startsWith('cifar10-'))) {
+    const { accuracyOnTest } = JSON.parse(readFileSync(join(name, 'reference.json'), 'utf8'));
+    const report = evaluate(name, join(data, 'cifar10/test'));
     console.log(`${name}: ${JSON.stringify(report)}`);
     check(`${name}, every block run`, report.full.accuracy, accuracyOnTest.full);
     if (accuracyOnTest.gated) check(`${name}, gates asked`, report.skip.accuracy, accuracyOnTest.gated);

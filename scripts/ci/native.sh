@@ -18,7 +18,7 @@ hashes() {
 
 compare_with_host() {
   local model
-  for model in models/*/; do
+  for model in models/*/ test/models/*/; do
     node scripts/dump-program.mjs "$model" "$folder/$(basename "$model").program"
   done
   hashes build-ci-plain >"$folder/host.txt"
@@ -34,6 +34,6 @@ esac
 ctest --test-dir "$folder" -j 2 --output-on-failure
 if [[ $kind == neon ]]; then
   compare_with_host
-  node scripts/ci/replay-native.mjs models/cifar10-resnet32-gated examples/images \
+  node scripts/ci/replay-native.mjs test/models/cifar10-resnet32-gated examples/images \
     qemu-aarch64 -L /usr/aarch64-linux-gnu "$folder/program_hash"
 fi

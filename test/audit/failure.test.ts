@@ -60,7 +60,7 @@ test('a path that can not be written, and can later: the log begins then', async
 describeBuilt('a file that can not grow', () => {
   test('keeps whole lines and no more; the command ends well and tells what is lost', async () => {
     const path = join(folderOf({}), 'trace.ndjson');
-    const command = `ulimit -f 8; exec "$0" "$1/cli/main.js" record models/cifar10-resnet32-gated --data "$2" -o "$3" --json`;
+    const command = `ulimit -f 8; exec "$0" "$1/cli/main.js" record test/models/cifar10-resnet32-gated --data "$2" -o "$3" --json`;
     const data = folderOf(
       Object.fromEntries(
         network.items.map(({ file }, i) => {

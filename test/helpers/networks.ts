@@ -15,14 +15,14 @@ export interface ReferenceItem {
   readonly scores?: readonly (number | null)[];
 }
 
-/** A network that the package ships. */
+/** A network of test/models. */
 export class Network {
   readonly folder: string;
   readonly model: string;
   readonly items: readonly ReferenceItem[];
 
   constructor(name: string) {
-    this.folder = join(ROOT, 'models', name);
+    this.folder = join(ROOT, 'test/models', name);
     this.model = join(this.folder, 'model.onnx');
     this.items = (this.#json('reference.json') as { items: ReferenceItem[] }).items;
   }

@@ -52,7 +52,7 @@ async function configurations(): Promise<SessionOptions[]> {
   return [{ backend: 'reference' }, ...isas.map((isa): SessionOptions => ({ backend: 'native', isa }))];
 }
 
-describe('the shipped networks agree with PyTorch', () => {
+describe('trained networks agree with PyTorch', () => {
   it('on every backend and instruction set, with every block run', async () => {
     for (const network of [PLAIN, GATED]) {
       const input = await network.images();
@@ -79,7 +79,7 @@ describe('the shipped networks agree with PyTorch', () => {
   });
 });
 
-describe('the blocks of the shipped networks', () => {
+describe('the blocks of trained networks', () => {
   it.each([
     [PLAIN, 0],
     [GATED, 9],

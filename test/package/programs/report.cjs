@@ -1,6 +1,6 @@
 const { join } = require('node:path');
 
-const MODEL = join(__dirname, 'node_modules/residual-skip/models/cifar10-resnet32-gated/model.onnx');
+const MODEL = join(__dirname, 'node_modules/residual-skip/models/cifar10-resnet24-gated/model.onnx');
 
 /** Runs the shipped network and prints what came out. */
 async function report({ InferenceSession, Tensor }, backend) {

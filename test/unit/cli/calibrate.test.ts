@@ -11,7 +11,7 @@ import { folderOf, png, removeFolders } from '../../helpers/files.js';
 import { untimed } from '../../helpers/policies.js';
 import { uniform } from '../../helpers/random.js';
 
-const MODEL = join(ROOT, 'models/cifar10-resnet32');
+const MODEL = join(ROOT, 'test/models/cifar10-resnet32');
 const IMAGES = join(ROOT, 'examples/images');
 const CLASSES: string[] = Object.values(
   JSON.parse(readFileSync(join(MODEL, 'config.json'), 'utf8')).id2label,

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 const root = join(__dirname, '../../..');
 const main = join(root, 'dist/esm/cli/main.js');
 const built = existsSync(main);
-const model = 'models/cifar10-resnet32-gated';
+const model = 'test/models/cifar10-resnet32-gated';
 
 function spawn(...args: string[]) {
   const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], {

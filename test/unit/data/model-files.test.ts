@@ -4,7 +4,7 @@ import { folderOf, removeFolders } from '../../helpers/files.js';
 
 afterEach(removeFolders);
 
-const shipped = join(__dirname, '../../../models/cifar10-resnet32-gated');
+const shipped = join(__dirname, '../../../test/models/cifar10-resnet32-gated');
 
 test.each([shipped, join(shipped, 'model.onnx')])('finds a shipped network by %s', async (path) => {
   const found = await findModel(path);

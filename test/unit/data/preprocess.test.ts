@@ -25,7 +25,7 @@ const RAW = { do_rescale: false, do_normalize: false };
 
 describe('pixels', () => {
   test('are rescaled and normalised channel by channel, in NCHW', async () => {
-    const file = join(__dirname, '../../../models/cifar10-resnet32/preprocessor_config.json');
+    const file = join(__dirname, '../../../test/models/cifar10-resnet32/preprocessor_config.json');
     const config = preprocessorConfigSchema.parse(JSON.parse(readFileSync(file, 'utf8')));
     const image = {
       width: 32,
