@@ -19,7 +19,7 @@ class Recipe:
     widths: Sequence[int]
     epochs: int
     run: Sequence[float]
-    sure: float = 0.7
+    sure: float = 0.8
     gates: int = 2
     gate_steps: int = 8000
     batch: int = 128
@@ -37,8 +37,8 @@ class Recipe:
 
 
 RECIPES = {
-    "cifar10": Recipe((2, 3, 6), (16, 48, 96), epochs=30, run=(0.95, 0.75, 0.95, 0.85), early_crop=24),
+    "cifar10": Recipe((2, 3, 6), (16, 48, 96), epochs=30, run=(0.95, 0.75, 0.95, 0.85), sure=0.77, early_crop=24),
     "fashion-mnist": Recipe((2, 3, 5), (16, 32, 64), epochs=10, run=(0.95, 0.75, 0.95, 0.85)),
-    "mnist": Recipe((2, 3, 5), (16, 32, 48), epochs=40, run=(0.95, 0.75, 0.95, 0.85), gates=6, batch=64, peak_rate=0.05),
+    "mnist": Recipe((1, 2, 6), (16, 32, 48), epochs=40, run=(0.98, 0.98), sure=0.88, gates=6, batch=64, peak_rate=0.05),
 }
 SMOKE = Recipe((1, 2, 2), (16, 32, 64), epochs=3, run=(0.5, 0.6), gates=1, gate_steps=100)

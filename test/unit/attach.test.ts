@@ -10,7 +10,7 @@ import { Network } from '../helpers/networks.js';
 import { randomFloats } from '../helpers/random.js';
 import { runProgram } from '../helpers/run-program.js';
 
-const NETWORK = new Network('mnist-resnet22');
+const NETWORK = new Network('cifar10-resnet32');
 const CLASSES = 10;
 
 function layer(outputs: number, inputs: number, seed: number): Layer {
@@ -20,10 +20,10 @@ function layer(outputs: number, inputs: number, seed: number): Layer {
 describe('heads in a program', () => {
   let program: Program;
   let exit: ExitSpec;
-  const input = randomFloats(28 * 28, 5);
+  const input = randomFloats(3 * 32 * 32, 5);
   beforeAll(async () => {
     const model = await loadModel(NETWORK.model);
-    program = compileModel(model, new Map([['input', { shape: [1, 1, 28, 28] }]]));
+    program = compileModel(model, new Map([['input', { shape: [1, 3, 32, 32] }]]));
     const block = program.blocks[2]!;
     const channels = program.values[block.output]!.shape[1]!;
     const layers = [layer(6, 5 * channels, 1), layer(CLASSES, 6, 2)];

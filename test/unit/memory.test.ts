@@ -45,7 +45,7 @@ afterAll(removeFolders);
 // `npm run compile` makes dist; a checkout that was only type-checked has none.
 (built ? describe : describe.skip)('the resident size', () => {
   it('stays flat over 100 sessions', () => {
-    const model = join(root, 'models/mnist-resnet22/model.onnx');
+    const model = join(root, 'models/mnist-resnet20/model.onnx');
     const bound = 12;
     expect(measure(model).cycles).toBeLessThan(bound);
     // The measurement sees what a session holds: a quarter of them, kept, are far beyond the bound.
