@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { decodeImage } from '../../lib/data/image.js';
 import { Preprocessor, preprocessorConfigSchema } from '../../lib/data/preprocess.js';
@@ -15,14 +15,15 @@ export interface ReferenceItem {
   readonly scores?: readonly (number | null)[];
 }
 
-/** A network of test/models. */
+/** A network of test/models, or one that the package ships. */
 export class Network {
   readonly folder: string;
   readonly model: string;
   readonly items: readonly ReferenceItem[];
 
   constructor(name: string) {
-    this.folder = join(ROOT, 'test/models', name);
+    const kept = join(ROOT, 'test/models', name);
+    this.folder = existsSync(kept) ? kept : join(ROOT, 'models', name);
     this.model = join(this.folder, 'model.onnx');
     this.items = (this.#json('reference.json') as { items: ReferenceItem[] }).items;
   }

@@ -29,7 +29,7 @@ describe('refused', () => {
   let program: Program;
   beforeAll(async () => {
     backend = new NativeBackend({ threads: 1 });
-    const model = await loadModel(new Network('mnist-resnet22').model);
+    const model = await loadModel(new Network('mnist-resnet20').model);
     program = compileModel(model, new Map([['input', { shape: [1, 1, 28, 28] }]]));
   });
   afterAll(() => backend.release());
@@ -106,7 +106,7 @@ describe('refused', () => {
     await refused(noise(150), {}, fixed).toMatchObject({
       code: 'UNSUPPORTED_MODEL',
       message: expect.stringMatching(
-        /none of the model's 10 residual blocks can be skipped.*`inspect` shows/,
+        /none of the model's 9 residual blocks can be skipped.*`inspect` shows/,
       ),
     });
   });
