@@ -105,9 +105,7 @@ describe('refused', () => {
     const fixed = { ...program, blocks: program.blocks.map((block) => ({ ...block, skippable: false })) };
     await refused(noise(150), {}, fixed).toMatchObject({
       code: 'UNSUPPORTED_MODEL',
-      message: expect.stringMatching(
-        /none of the model's 9 residual blocks can be skipped.*`inspect` shows/,
-      ),
+      message: expect.stringMatching(/none of the model's 9 residual blocks can be skipped.*`inspect` shows/),
     });
   });
 
