@@ -23,14 +23,12 @@ constexpr uint32_t free_of(uint64_t work) { return ~static_cast<uint32_t>(work);
 int Team::call() {
   const int helpers = helpers_.load(std::memory_order_relaxed), most = max_helpers_.load(std::memory_order_relaxed);
   if (helpers >= most) return 1 + helpers;
-  const int idle = std::min(pool_.idle_.load(std::memory_order_relaxed), most - helpers);
-  if (asked_.load(std::memory_order_relaxed) < idle) {
+  const int more = std::min(pool_.spare(), most - helpers);
+  if (asked_.load(std::memory_order_relaxed) < more) {
     std::lock_guard lock(pool_.mutex_);
-    for (; asked_.load(std::memory_order_relaxed) < idle; asked_.fetch_add(1, std::memory_order_relaxed)) {
-      pool_.call_worker();
-    }
+    pool_.call_workers(more - asked_.exchange(more, std::memory_order_relaxed));
   }
-  return 1 + helpers + idle;
+  return 1 + helpers + more;
 }
 
 void Team::split(PartFn fn, const void* what, void* with, Workspace& leader, int parts) {
@@ -56,6 +54,8 @@ void Team::split(PartFn fn, const void* what, void* with, Workspace& leader, int
 
 bool Team::take_part(Workspace& workspace, int seat) {
   uint64_t work = work_.load(std::memory_order_acquire);
+  // A helper that was held up may find another unit under way, which needs more than it has reserved.
+  if (seat != 0 && workspace.scratch.bytes() < scratch_bytes_.load(std::memory_order_relaxed)) return false;
   for (uint32_t free; (free = free_of(work)) != 0;) {
     const int part = (free >> seat & 1) != 0 ? seat : std::countr_zero(free);
     const uint64_t bit = uint64_t{1} << part;
@@ -86,13 +86,10 @@ void Team::help(Workspace& workspace, int seat) {
   } catch (const std::bad_alloc&) {
     return;  // others do all parts
   }
-  const auto needed_elsewhere = [&] {
-    return !open_.load(std::memory_order_acquire) || pool_.pending_.load(std::memory_order_relaxed) > 0;
-  };
   bool ends = false;
   const auto something = [&] {
     const bool took = take_part(workspace, seat);
-    ends = needed_elsewhere();
+    ends = !open_.load(std::memory_order_acquire) || pool_.wants_helpers_back();
     return took || ends;
   };
   while (spin(kPatience, something) && !ends) {

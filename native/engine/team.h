@@ -44,7 +44,7 @@ class Team {
   // With the pool's mutex held. join() returns the helper's seat; should all be taken, the last one is shared.
   int join();
   void leave(int seat);
-  // Takes parts until there has been nothing for a while, the team closes, or the pool has units to take.
+  // Takes parts until there has been nothing for a while, the team closes, or the pool wants its helpers back.
   void help(Workspace& workspace, int seat);
   bool take_part(Workspace& workspace, int seat);
 

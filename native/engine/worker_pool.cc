@@ -71,7 +71,7 @@ void WorkerPool::submit(std::shared_ptr<Job> job) {
     Job* raw = job.get();
     enqueue(raw, std::move(job));
   }
-  for (int64_t i = 0; i < wanted; ++i) call_worker();
+  call_workers(wanted);
 }
 
 // The first job in the queue that may have another worker gives one unit and goes to the end of the queue.
@@ -92,8 +92,10 @@ bool WorkerPool::take(Taken& taken, const Job* only) {
 }
 
 WorkerPool::Leading* WorkerPool::team_that_wants_help() {
+  if (spare() == 0) return nullptr;
   for (Leading& leading : leading_) {
-    if (leading.team->asked_.load(std::memory_order_relaxed) > 0 && leading.job->active_ < leading.job->max_workers_) return &leading;
+    if (leading.team->asked_.load(std::memory_order_relaxed) == 0) continue;
+    if (leading.job->active_ < leading.job->max_workers_) return &leading;
   }
   return nullptr;
 }
@@ -108,9 +110,11 @@ void WorkerPool::execute(Taken& taken, Workspace& workspace, Team& team, std::un
   Job& job = *taken.job;
   team.open(job.scratch_bytes_, threads() - 1);
   leading_.push_back({&team, &job, taken.keep});
+  busy_.fetch_add(1, std::memory_order_relaxed);
   lock.unlock();
   job.run_unit(taken.unit, workspace, team);
   lock.lock();
+  busy_.fetch_sub(1, std::memory_order_relaxed);
   team.close();
   std::erase_if(leading_, [&](const Leading& l) { return l.team == &team; });
   if (++job.ended_ < job.units_) return;
@@ -122,22 +126,26 @@ void WorkerPool::execute(Taken& taken, Workspace& workspace, Team& team, std::un
 
 void WorkerPool::help(Team& team, Workspace& workspace, std::unique_lock<std::mutex>& lock) {
   const int seat = team.join();
+  busy_.fetch_add(1, std::memory_order_relaxed);
   lock.unlock();
   team.help(workspace, seat);
   lock.lock();
+  busy_.fetch_sub(1, std::memory_order_relaxed);
   team.leave(seat);
 }
 
-void WorkerPool::call_worker() {
+void WorkerPool::call_workers(int64_t n) {
   calls_.fetch_add(1, std::memory_order_release);
-  wake_.notify_one();
+  for (n -= looking_out_.load(std::memory_order_relaxed); n > 0; --n) wake_.notify_one();
 }
 
 void WorkerPool::look_out(std::unique_lock<std::mutex>& lock) {
   const uint32_t calls = calls_.load(std::memory_order_relaxed);
+  looking_out_.fetch_add(1, std::memory_order_relaxed);
   lock.unlock();
   spin(kLookOut, [&] { return calls_.load(std::memory_order_acquire) != calls; });
   lock.lock();
+  looking_out_.fetch_sub(1, std::memory_order_relaxed);
 }
 
 void WorkerPool::main(Worker& self) {
@@ -161,7 +169,6 @@ void WorkerPool::main(Worker& self) {
       leave(job);
       busy = true;
     } else {
-      idle_.fetch_add(1);
       if (busy && may_look_out()) {
         look_out(lock);
       } else {
@@ -170,7 +177,6 @@ void WorkerPool::main(Worker& self) {
         --sleeping_;
       }
       busy = false;
-      idle_.fetch_sub(1);
     }
     if (keep) {
       lock.unlock();
@@ -192,7 +198,7 @@ void WorkerPool::run_here(Job& job, Workspace& workspace) {
   free_teams_.pop_back();
   enqueue(&job, nullptr);
   const int64_t wanted = std::min<int64_t>(job.units_ - 1, job.max_workers_);
-  for (int64_t i = 0; i < wanted; ++i) call_worker();
+  call_workers(wanted);
   for (Taken taken; take(taken, &job);) execute(taken, workspace, team, lock);
   // Workers may still be at other units: lend a hand where layers come quickly, then sleep.
   for (const Leading& leading : leading_) {

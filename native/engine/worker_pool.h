@@ -7,6 +7,7 @@
 // just led a unit first looks out for more, as long as a core is left for whoever brings it.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -91,8 +92,15 @@ class WorkerPool {
   void enqueue(Job* job, std::shared_ptr<Job> keep);
   void leave(Job& job);
   void update_pending();
-  // Tells one worker that sleeps, and those that look out, that there may be something to do.
-  void call_worker();
+  // How many workers without anything to do may help: with them, no more threads are busy than the pool has.
+  int spare() const { return std::max(0, threads() - busy_.load(std::memory_order_relaxed)); }
+  // There are units that a worker could take, or more threads are busy than the pool has.
+  bool wants_helpers_back() const {
+    return pending_.load(std::memory_order_relaxed) > 0 || busy_.load(std::memory_order_relaxed) > threads();
+  }
+  // Tells `n` workers that there may be something to do: those that look out, then others that sleep. What there is to
+  // do must have been said before, under the lock.
+  void call_workers(int64_t n);
   // Whether the caller, who has nothing to do, may spin all the same.
   bool may_look_out() const { return threads() - sleeping_ < cores_; }
   // Called with the lock held, which it gives up in between: returns after a call or some tens of microseconds.
@@ -109,8 +117,9 @@ class WorkerPool {
   std::vector<Team*> free_teams_;
   int sleeping_ = 0;
   bool stopping_ = false;
-  std::atomic<int> idle_{0};        // workers that sleep or look out
-  std::atomic<uint32_t> calls_{0};  // of call_worker()
+  std::atomic<int> busy_{0};        // threads that execute a unit or help, callers of run_here() among them
+  std::atomic<int> looking_out_{0};
+  std::atomic<uint32_t> calls_{0};  // of call_workers()
   std::atomic<int> pending_{0};  // units that a worker could take now
   std::vector<std::unique_ptr<Worker>> workers_;
 };
