@@ -25,8 +25,10 @@ int Team::call() {
   if (helpers >= most) return 1 + helpers;
   const int more = std::min(pool_.spare(), most - helpers);
   if (asked_.load(std::memory_order_relaxed) < more) {
-    std::lock_guard lock(pool_.mutex_);
-    pool_.call_workers(more - asked_.exchange(more, std::memory_order_relaxed));
+    std::unique_lock lock(pool_.mutex_);
+    const int64_t sleepers = pool_.call_workers(more - asked_.exchange(more, std::memory_order_relaxed));
+    lock.unlock();
+    pool_.wake(sleepers);
   }
   return 1 + helpers + more;
 }

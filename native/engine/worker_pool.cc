@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "engine/fp_mode.h"
 #include "engine/spin.h"
@@ -11,6 +12,15 @@ namespace {
 
 // The end of a run has to reach the caller, who then prepares the next.
 constexpr std::chrono::microseconds kLookOut{60};
+// The lock is held for less than that, unless whoever holds it lost its core.
+constexpr std::chrono::microseconds kLocked{5};
+// A helper leaves sooner than that when the unit has ended.
+constexpr std::chrono::microseconds kLeaving{50};
+
+// Where others are awake, sleeping until they unlock takes longer than what they do.
+void take_again(std::unique_lock<std::mutex>& lock) {
+  if (!spin(kLocked, [&] { return lock.try_lock(); })) lock.lock();
+}
 
 }  // namespace
 
@@ -66,12 +76,14 @@ void WorkerPool::enqueue(Job* job, std::shared_ptr<Job> keep) {
 void WorkerPool::submit(std::shared_ptr<Job> job) {
   if (job->units_ == 0) return job->finished();
   const int64_t wanted = std::min<int64_t>(job->units_, threads());
+  int64_t sleepers = 0;
   {
     std::lock_guard lock(mutex_);
     Job* raw = job.get();
     enqueue(raw, std::move(job));
+    sleepers = call_workers(wanted);
   }
-  call_workers(wanted);
+  wake(sleepers);
 }
 
 // The first job in the queue that may have another worker gives one unit and goes to the end of the queue.
@@ -92,8 +104,10 @@ bool WorkerPool::take(Taken& taken, const Job* only) {
 }
 
 WorkerPool::Leading* WorkerPool::team_that_wants_help() {
-  if (spare() == 0) return nullptr;
+  const bool may_help = spare() > 0;
   for (Leading& leading : leading_) {
+    // Later it asks anew.
+    if (!may_help) leading.team->asked_.store(0, std::memory_order_relaxed);
     if (leading.team->asked_.load(std::memory_order_relaxed) == 0) continue;
     if (leading.job->active_ < leading.job->max_workers_) return &leading;
   }
@@ -113,7 +127,7 @@ void WorkerPool::execute(Taken& taken, Workspace& workspace, Team& team, std::un
   busy_.fetch_add(1, std::memory_order_relaxed);
   lock.unlock();
   job.run_unit(taken.unit, workspace, team);
-  lock.lock();
+  take_again(lock);
   busy_.fetch_sub(1, std::memory_order_relaxed);
   team.close();
   std::erase_if(leading_, [&](const Leading& l) { return l.team == &team; });
@@ -129,23 +143,31 @@ void WorkerPool::help(Team& team, Workspace& workspace, std::unique_lock<std::mu
   busy_.fetch_add(1, std::memory_order_relaxed);
   lock.unlock();
   team.help(workspace, seat);
-  lock.lock();
+  take_again(lock);
   busy_.fetch_sub(1, std::memory_order_relaxed);
   team.leave(seat);
 }
 
-void WorkerPool::call_workers(int64_t n) {
+int64_t WorkerPool::call_workers(int64_t n) {
+  if (n <= 0) return 0;
   calls_.fetch_add(1, std::memory_order_release);
-  for (n -= looking_out_.load(std::memory_order_relaxed); n > 0; --n) wake_.notify_one();
+  return std::max<int64_t>(0, n - std::exchange(looking_out_, 0));
 }
 
-void WorkerPool::look_out(std::unique_lock<std::mutex>& lock) {
+void WorkerPool::wake(int64_t n) {
+  for (; n > 0; --n) wake_.notify_one();
+}
+
+bool WorkerPool::look_out(std::unique_lock<std::mutex>& lock) {
   const uint32_t calls = calls_.load(std::memory_order_relaxed);
-  looking_out_.fetch_add(1, std::memory_order_relaxed);
+  const auto called = [&] { return calls_.load(std::memory_order_acquire) != calls; };
+  ++looking_out_;
   lock.unlock();
-  spin(kLookOut, [&] { return calls_.load(std::memory_order_acquire) != calls; });
-  lock.lock();
-  looking_out_.fetch_sub(1, std::memory_order_relaxed);
+  spin(kLookOut, called);
+  take_again(lock);
+  if (called()) return true;
+  --looking_out_;
+  return false;
 }
 
 void WorkerPool::main(Worker& self) {
@@ -170,13 +192,13 @@ void WorkerPool::main(Worker& self) {
       busy = true;
     } else {
       if (busy && may_look_out()) {
-        look_out(lock);
+        busy = look_out(lock);
       } else {
         ++sleeping_;
         wake_.wait(lock);
         --sleeping_;
+        busy = false;
       }
-      busy = false;
     }
     if (keep) {
       lock.unlock();
@@ -197,14 +219,18 @@ void WorkerPool::run_here(Job& job, Workspace& workspace) {
   Team& team = *free_teams_.back();
   free_teams_.pop_back();
   enqueue(&job, nullptr);
-  const int64_t wanted = std::min<int64_t>(job.units_ - 1, job.max_workers_);
-  call_workers(wanted);
+  wake(call_workers(std::min<int64_t>(job.units_ - 1, job.max_workers_)));
   for (Taken taken; take(taken, &job);) execute(taken, workspace, team, lock);
   // Workers may still be at other units: lend a hand where layers come quickly, then sleep.
   for (const Leading& leading : leading_) {
     if (leading.job != &job) continue;
     help(*leading.team, workspace, lock);
     break;
+  }
+  if (job.active_ > 0) {
+    lock.unlock();
+    spin(kLeaving, [&] { return job.active_ == 0; });
+    take_again(lock);
   }
   job_ended_.wait(lock, [&] { return job.ended_ == job.units_ && job.active_ == 0; });
   free_teams_.push_back(&team);

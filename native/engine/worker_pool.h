@@ -35,11 +35,11 @@ class Job {
 
  private:
   friend class WorkerPool;
-  // All guarded by the pool's mutex.
+  // All changed with the pool's mutex held.
   const int64_t units_;
   int64_t next_ = 0, ended_ = 0;
   const int max_workers_;
-  int active_ = 0;
+  std::atomic<int> active_{0};
   const size_t scratch_bytes_;
 };
 
@@ -98,13 +98,15 @@ class WorkerPool {
   bool wants_helpers_back() const {
     return pending_.load(std::memory_order_relaxed) > 0 || busy_.load(std::memory_order_relaxed) > threads();
   }
-  // Tells `n` workers that there may be something to do: those that look out, then others that sleep. What there is to
-  // do must have been said before, under the lock.
-  void call_workers(int64_t n);
+  // With the lock held, after saying what there is to do: tells those who look out, and returns how many of `n` workers
+  // are still to be woken, best without the lock.
+  int64_t call_workers(int64_t n);
+  void wake(int64_t n);
   // Whether the caller, who has nothing to do, may spin all the same.
   bool may_look_out() const { return threads() - sleeping_ < cores_; }
-  // Called with the lock held, which it gives up in between: returns after a call or some tens of microseconds.
-  void look_out(std::unique_lock<std::mutex>& lock);
+  // Called with the lock held, which it gives up in between: true after a call, false after some tens of microseconds
+  // without one.
+  bool look_out(std::unique_lock<std::mutex>& lock);
 
   const int cores_;
   std::mutex mutex_;
@@ -115,10 +117,9 @@ class WorkerPool {
   std::vector<Leading> leading_;
   std::vector<std::unique_ptr<Team>> teams_;
   std::vector<Team*> free_teams_;
-  int sleeping_ = 0;
+  int sleeping_ = 0, looking_out_ = 0;  // workers; those called no longer count as looking out
   bool stopping_ = false;
   std::atomic<int> busy_{0};        // threads that execute a unit or help, callers of run_here() among them
-  std::atomic<int> looking_out_{0};
   std::atomic<uint32_t> calls_{0};  // of call_workers()
   std::atomic<int> pending_{0};  // units that a worker could take now
   std::vector<std::unique_ptr<Worker>> workers_;
