@@ -21,11 +21,15 @@ void settle(Napi::Env env, Napi::Function, std::nullptr_t*, PendingRun* raw) {
   }
   const Napi::HandleScope scope(env);
   run->pinned.Reset();
-  run->host->run_settled(env);
-  if (run->error) {
-    run->deferred.Reject(to_js(env, *run->error).Value());
-  } else {
-    run->deferred.Resolve(env.Undefined());
+  try {
+    run->host->run_settled(env);
+    if (run->error) {
+      run->deferred.Reject(to_js(env, *run->error).Value());
+    } else {
+      run->deferred.Resolve(env.Undefined());
+    }
+  } catch (const Napi::Error&) {
+    // The environment is ending and takes no more calls: nobody waits.
   }
 }
 
