@@ -13,29 +13,39 @@ InstructionPtr make_copy(Place x, Place y, size_t bytes) {
   });
 }
 
+namespace {
+
+// copy(plane, row) for a share of the rows of all planes.
+template <class Copy>
+void each_row(int planes, int height, int part, int parts, const Copy& copy) {
+  const int64_t rows = static_cast<int64_t>(planes) * height;
+  for (int64_t r = rows * part / parts; r < rows * (part + 1) / parts; ++r) {
+    copy(static_cast<int>(r / height), static_cast<int>(r % height));
+  }
+}
+
+}  // namespace
+
 InstructionPtr make_copy_planar(PlanarOperand x, PlanarOperand y) {
-  return simple(0, [x, y](Frame& frame, int, int) {
+  const int64_t work = static_cast<int64_t>(x.view.channels) * x.view.height * x.view.width * kMoveWork;
+  return simple(work, [x, y](Frame& frame, int part, int parts) {
     const PlanarView from = resolve(frame, x), to = resolve(frame, y);
-    for (int c = 0; c < from.channels; ++c) {
-      for (int h = 0; h < from.height; ++h) {
-        std::memcpy(to.data + c * to.plane_stride + h * to.row_stride,
-                    from.data + c * from.plane_stride + h * from.row_stride,
-                    static_cast<size_t>(from.width) * sizeof(float));
-      }
-    }
+    each_row(from.channels, from.height, part, parts, [&](int c, int h) {
+      std::memcpy(to.data + c * to.plane_stride + h * to.row_stride,
+                  from.data + c * from.plane_stride + h * from.row_stride,
+                  static_cast<size_t>(from.width) * sizeof(float));
+    });
   });
 }
 
 InstructionPtr make_copy_blocked(BlockedOperand x, BlockedOperand y) {
-  return simple(0, [x, y](Frame& frame, int, int) {
+  return simple(move_work(x.view), [x, y](Frame& frame, int part, int parts) {
     const BlockedView from = resolve(frame, x), to = resolve(frame, y);
-    for (int b = 0; b < from.blocks(); ++b) {
-      for (int h = 0; h < from.height; ++h) {
-        std::memcpy(to.data + b * to.block_stride + h * to.row_stride,
-                    from.data + b * from.block_stride + h * from.row_stride,
-                    static_cast<size_t>(from.width) * kLanes * sizeof(float));
-      }
-    }
+    each_row(from.blocks(), from.height, part, parts, [&](int b, int h) {
+      std::memcpy(to.data + b * to.block_stride + h * to.row_stride,
+                  from.data + b * from.block_stride + h * from.row_stride,
+                  static_cast<size_t>(from.width) * kLanes * sizeof(float));
+    });
   });
 }
 
@@ -70,15 +80,13 @@ InstructionPtr make_move_blocked(BlockedOperand x, BlockedOperand y, const Block
     const BlockedView from = resolve(frame, x), to = resolve(frame, y);
     const int shift = move.channels % kLanes;
     const size_t row_bytes = static_cast<size_t>(to.width) * kLanes * sizeof(float);
-    const int64_t rows = static_cast<int64_t>(to.blocks()) * to.height;
-    for (int64_t r = rows * part / parts; r < rows * (part + 1) / parts; ++r) {
-      const int b = static_cast<int>(r / to.height), h = static_cast<int>(r % to.height);
+    each_row(to.blocks(), to.height, part, parts, [&](int b, int h) {
       float* row = to.data + b * to.block_stride + h * to.row_stride;
       const int high = b - move.channels / kLanes, low = high - 1;
-      const bool has_high = high >= 0 && high<from.blocks(), has_low = shift> 0 && low >= 0 && low < from.blocks();
+      const bool has_high = high >= 0 && high < from.blocks(), has_low = shift > 0 && low >= 0 && low < from.blocks();
       const bool inside = h >= move.top && h < move.top + move.rows && (has_high || has_low);
       if (!inside || move.columns < to.width) std::memset(row, 0, row_bytes);
-      if (!inside) continue;
+      if (!inside) return;
       const float* line = from.data + (move.first_row + (h - move.top) * move.row_step) * from.row_stride +
                           static_cast<ptrdiff_t>(move.first_column) * kLanes;
       const float* high_pixel = has_high ? line + high * from.block_stride : nullptr;
@@ -93,7 +101,7 @@ InstructionPtr make_move_blocked(BlockedOperand x, BlockedOperand y, const Block
           shift_lanes(has_low ? low_pixel + at : nullptr, has_high ? high_pixel + at : nullptr, shift, pixel);
         }
       }
-    }
+    });
   });
 }
 
