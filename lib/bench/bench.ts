@@ -1,10 +1,12 @@
 /**
  * Benchmark of one model on several runtimes. Each runner lives in a process of its own, so that thread
  * pools and memory don't mix; the parent lets them run in turns, one at a time, in slices so short that
- * drift of the machine meets all of them alike. Ratios come from the medians of the same rounds.
+ * drift of the machine meets all of them alike. Between two slices nobody runs, until threads that spin after a
+ * batch have gone to sleep: they would take a core from the next runner. Ratios come from the medians of the same rounds.
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { cpus } from 'node:os';
+import { setTimeout } from 'node:timers/promises';
 import { type ErrorCode, ResidualSkipError } from '../errors.js';
 import type { RunnerConfig } from './runner.js';
 import { median, quantile } from './stats.js';
@@ -55,6 +57,8 @@ export interface BenchReport {
 const SLICE_MS = 150;
 /** Most batches in one slice. */
 const SLICE_BATCHES = 200;
+/** Between two slices. Threads of onnxruntime spin for some 30 ms after a batch. */
+const REST_MS = 60;
 /** A runner whose batch takes longer than this sits out some rounds, so that the others get theirs. */
 const SLOW_BATCH_MS = 500;
 
@@ -124,6 +128,7 @@ class Worker {
   }
 
   async slice(counts: boolean): Promise<void> {
+    await setTimeout(REST_MS);
     const reply = await ask(this.child, { run: { batches: SLICE_BATCHES, milliseconds: SLICE_MS } });
     if (!('times' in reply)) throw unexpected(this.name);
     this.slow = Math.min(...reply.times) > SLOW_BATCH_MS;
