@@ -94,18 +94,33 @@ inline bool blocks_pair_up(const std::vector<ConvBlock>& blocks) {
   return kTileBlocks == 2;
 }
 
-// The order of a convolution's tiles: in chunks, and within each chunk all groups of output blocks. A chunk is
-// the whole map unless its input is too large for a second-level cache and the weights are not.
+// The order of one share of a convolution's tiles: in chunks, and within each chunk all groups of output blocks. A
+// chunk is the whole share unless the map's input is too large for a second-level cache and the weights are not.
+//
+// Workers share the tiles where the weights, which each of them then reads, are no more than input and output, which
+// then stay in the cache of one core from layer to layer; otherwise the groups.
 struct ConvOrder {
-  int64_t tiles, groups, chunk;
-  ConvOrder(const ConvArgs& args, int64_t tiles, int64_t groups) : tiles(tiles), groups(groups), chunk(tiles) {
+  int64_t first_tile = 0, tiles, groups, chunk, begin, end;  // of the share; begin and end in units: a tile of a group
+  ConvOrder(const ConvArgs& args, int64_t all_tiles, int64_t groups, int part, int parts)
+      : tiles(all_tiles), groups(groups), chunk(all_tiles) {
     const ConvShape& s = args.conv->shape;
-    const int64_t input = static_cast<int64_t>(args.x.block_stride) * args.x.blocks();
+    const bool planar = args.conv->algorithm == ConvAlgorithm::kPlanar;
+    const int64_t input = planar ? args.x_planar.plane_stride * s.in_channels : args.x.block_stride * args.x.blocks();
     const int64_t weights = static_cast<int64_t>(args.conv->weights.size());
     constexpr int64_t kMost = (256 << 10) / sizeof(float);
-    if (s.groups == 1 && groups > 1 && input > 2 * kMost && weights <= 2 * kMost) {
-      chunk = std::max<int64_t>(8, tiles * kMost / input);
+    if (!planar && s.groups == 1 && groups > 1 && input > 2 * kMost && weights <= 2 * kMost) {
+      chunk = std::max<int64_t>(8, all_tiles * kMost / input);
     }
+    const int64_t output = static_cast<int64_t>(args.y.block_stride) * args.y.blocks();
+    if (s.groups == 1 && weights <= input + output && shares_evenly(all_tiles, parts)) {
+      first_tile = part_begin(all_tiles, part, parts);
+      tiles = part_begin(all_tiles, part + 1, parts) - first_tile;
+      chunk = std::min(chunk, tiles);
+      part = 0;
+      parts = 1;
+    }
+    begin = part_begin(tiles * groups, part, parts);
+    end = part_begin(tiles * groups, part + 1, parts);
   }
   // The run of tiles of one group that starts at `unit`.
   struct Run {
@@ -116,7 +131,7 @@ struct ConvOrder {
     const int64_t first = unit / (chunk * groups) * chunk;
     const int64_t size = std::min(chunk, tiles - first);
     const int64_t rest = unit - first * groups;
-    return {static_cast<int>(rest / size), first + rest % size, first + size};
+    return {static_cast<int>(rest / size), first_tile + first + rest % size, first_tile + first + size};
   }
 };
 
@@ -130,7 +145,7 @@ inline void conv_tiles_run(const ConvArgs& args, const float* x0, ptrdiff_t x_bl
   const int blocks = static_cast<int>(conv.blocks.size());
   const int group_blocks = blocks_pair_up(conv.blocks) ? 2 : 1;
   const ConvOrder order(args, static_cast<int64_t>(rows.rows) * columns.chunks,
-                        (blocks + group_blocks - 1) / group_blocks);
+                        (blocks + group_blocks - 1) / group_blocks, part, parts);
   const bool scattered = rows.flat && !(dense(y) && (args.residual == nullptr || dense(*args.residual)));
   ptrdiff_t y_offset[kTilePixels];
   ptrdiff_t residual_offset[kTilePixels];
@@ -141,10 +156,9 @@ inline void conv_tiles_run(const ConvArgs& args, const float* x0, ptrdiff_t x_bl
   t.epilogue = &epilogue;
   t.out.y_block = y.block_stride;
   t.out.residual_block = args.residual == nullptr ? 0 : args.residual->block_stride;
-  const int64_t end = part_begin(order.tiles * order.groups, part + 1, parts);
-  for (int64_t unit = part_begin(order.tiles * order.groups, part, parts); unit < end;) {
+  for (int64_t unit = order.begin; unit < order.end;) {
     const ConvOrder::Run run = order.at(unit);
-    const int64_t tile_end = std::min(run.end, run.begin + end - unit);
+    const int64_t tile_end = std::min(run.end, run.begin + order.end - unit);
     unit += tile_end - run.begin;
     const int b = run.group * group_blocks;
     const int n = std::min(group_blocks, blocks - b);

@@ -98,10 +98,7 @@ inline void conv_depthwise(const ConvArgs& args, int part, int parts) {
   t.kernel_h = s.kernel_h;
   t.kernel_w = s.kernel_w;
   t.epilogue = &epilogue;
-  const int64_t units = static_cast<int64_t>(y.blocks()) * s.out_height;
-  for (int64_t unit = part_begin(units, part, parts); unit < part_begin(units, part + 1, parts); ++unit) {
-    const int b = static_cast<int>(unit / s.out_height);
-    const int row = static_cast<int>(unit % s.out_height);
+  each_row_of_share(y.blocks(), s.out_height, part, parts, [&](int b, int row) {
     t.w = conv.weights.data() + conv.blocks[b].offset;
     t.bias = conv.bias.data() + b * kLanes;
     t.out.last_lanes = std::min(kLanes, y.channels - b * kLanes);
@@ -117,7 +114,7 @@ inline void conv_depthwise(const ConvArgs& args, int part, int parts) {
       }
       fns[columns.size(chunk) - 1](t);
     }
-  }
+  });
 }
 
 }  // namespace rskip::RSKIP_ISA

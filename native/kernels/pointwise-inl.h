@@ -19,13 +19,9 @@ RSKIP_INLINE Vec combine(Vec a, Vec b) {
   }
 }
 
-// Rows of blocks; `fn(block, row)` for this part's share.
 template <class F>
 void each_row(const BlockedView& y, int part, int parts, const F& fn) {
-  const int64_t units = static_cast<int64_t>(y.blocks()) * y.height;
-  for (int64_t unit = part_begin(units, part, parts); unit < part_begin(units, part + 1, parts); ++unit) {
-    fn(static_cast<int>(unit / y.height), static_cast<int>(unit % y.height));
-  }
+  each_row_of_share(y.blocks(), y.height, part, parts, fn);
 }
 inline float* row_of(const BlockedView& v, int block, int row) {
   return v.data + block * v.block_stride + row * v.row_stride;

@@ -30,10 +30,7 @@ RSKIP_INLINE Vec max_or_nan(Vec sum, Vec x) { return select(is_nan(sum), sum, ma
 inline void pool(const PoolArgs& args, int part, int parts) {
   const BlockedView& x = args.x;
   const BlockedView& y = args.y;
-  const int64_t units = static_cast<int64_t>(y.blocks()) * y.height;
-  for (int64_t unit = part_begin(units, part, parts); unit < part_begin(units, part + 1, parts); ++unit) {
-    const int b = static_cast<int>(unit / y.height);
-    const int row = static_cast<int>(unit % y.height);
+  each_row_of_share(y.blocks(), y.height, part, parts, [&](int b, int row) {
     const int lanes = std::min(kLanes, y.channels - b * kLanes);
     const int top = row * args.stride_h - args.pad.top;
     const WindowSpan vertical = window_span(top, args.kernel_h, args.dilation_h, x.height, args.pad.bottom);
@@ -56,7 +53,7 @@ inline void pool(const PoolArgs& args, int part, int parts) {
       }
       store(y.data + b * y.block_stride + row * y.row_stride + column * kLanes, keep_first(sum, lanes));
     }
-  }
+  });
 }
 
 // The mean adds columns w, w + 4, w + 8, ... of all rows into sum w % 4, then (0 + 1) + (2 + 3): four

@@ -142,4 +142,25 @@ struct Split {
 // The part-th of `parts` shares of [0, count).
 inline int64_t part_begin(int64_t count, int part, int parts) { return count * part / parts; }
 
+// Whether `count` rows or tiles can be shared about evenly.
+inline bool shares_evenly(int64_t count, int parts) { return count % parts == 0 || count >= 8 * parts; }
+
+// fn(block, row) for the part-th share of a map. Rows are shared where that is about even, because layers that follow
+// each other then read what the same core has written; otherwise blocks and rows in one sequence.
+template <class F>
+void each_row_of_share(int blocks, int rows, int part, int parts, const F& fn) {
+  if (shares_evenly(rows, parts)) {
+    const int begin = static_cast<int>(part_begin(rows, part, parts));
+    const int end = static_cast<int>(part_begin(rows, part + 1, parts));
+    for (int block = 0; block < blocks; ++block) {
+      for (int row = begin; row < end; ++row) fn(block, row);
+    }
+    return;
+  }
+  const int64_t units = static_cast<int64_t>(blocks) * rows;
+  for (int64_t unit = part_begin(units, part, parts); unit < part_begin(units, part + 1, parts); ++unit) {
+    fn(static_cast<int>(unit / rows), static_cast<int>(unit % rows));
+  }
+}
+
 }  // namespace rskip::RSKIP_ISA

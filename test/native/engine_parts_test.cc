@@ -63,7 +63,7 @@ TEST(HaloFill, ClearsEverythingButTheInterior) {
     AlignedBuffer memory;
     memory.reserve(layout.bytes());
     float* data = reinterpret_cast<float*>(memory.data());
-    for (int parts : {1, 3}) {
+    for (int parts : {1, 2, 5}) {
       std::fill_n(data, layout.bytes() / sizeof(float), 1.0f);
       Frame frame;
       frame.bases = {0, reinterpret_cast<uintptr_t>(memory.data())};
