@@ -1,7 +1,7 @@
 """The README.md of an exported network; its first lines are the metadata that model hubs read."""
 
 from data import Dataset
-from network import ResNet
+from network import HIDDEN, ResNet
 from recipes import Recipe
 
 
@@ -59,7 +59,7 @@ def gated_card(name: str, dataset: Dataset, recipe: Recipe, network: ResNet, fig
         heading(name + "-gated", dataset)
         + architecture(dataset, network)
         + f"""
-Each of the {gates} identity blocks carries a gate: global average pool of the block's input, an MLP with 64 hidden
+Each of the {gates} identity blocks carries a gate: global average pool of the block's input, an MLP with {HIDDEN} hidden
 units, score > 0 runs the block (Greater, Cast, Reshape, Mul in the graph; x + g * F(x)). An engine that skips a block
 whose gate is 0 computes the same logits. Trained from scratch by `training/train.py {dataset.name}` in {recipe.epochs}
 epochs, as many as its plain twin `{name}` from the same start: the head learns to answer behind each of the last

@@ -7,6 +7,10 @@ import torch.nn.functional as F
 from torch import nn
 
 
+# Hidden units of a gate.
+HIDDEN = 64
+
+
 class Gate(nn.Module):
     """Scores a block's input, [N, C, H, W] to [N, 1]: global average pool, then an MLP C-hidden-1; score > 0 runs it.
 
@@ -14,7 +18,7 @@ class Gate(nn.Module):
     by being constant; `fold` moves that into the first layer, and an exported gate is two plain linear layers.
     """
 
-    def __init__(self, channels: int, hidden: int = 64):
+    def __init__(self, channels: int, hidden: int = HIDDEN):
         super().__init__()
         self.norm = nn.BatchNorm1d(channels, affine=False)
         self.fc1 = nn.Linear(channels, hidden)

@@ -23,6 +23,8 @@ NESTED = 0.2
 # The part of the course in which the learning rate rises.
 WARM_UP = 0.15
 ORDER = ["plain", "depth", "gates", "export"]
+# What must be finished before a stage can begin.
+NEEDED = {"plain": [], "depth": [], "gates": ["depth"], "export": ["plain", "depth", "gates"]}
 
 
 class Pipeline:
@@ -90,14 +92,15 @@ class Pipeline:
         report(f"gates: losses {' '.join(f'{loss:.3f}' for loss in losses)}, {self.monitor_gated()}")
 
     def run(self, names: Iterable[str]) -> None:
-        """Runs some of the stages; those before them must have been, in this run or an earlier one."""
+        """Runs some of the stages. RuntimeError where one needs another that is neither among them nor finished."""
+        needed = {earlier for name in names for earlier in NEEDED[name]}
         courses = {"plain": (self.plain, self.plain_loss), "depth": (self.gated, self.depth_loss)}
         for name, (network, loss) in courses.items():
             stage = self.stage(name, network, loss)
             if name in names:
                 stage.run(self.dataset, self.train, lambda: self.full_accuracy(network), self.recipe.batch, self.options.seed)  # noqa: B023
-            else:
-                stage.load()
+            elif name in needed and stage.load() < stage.epochs:
+                raise unfinished(name, stage.checkpoint)
         finished = self.folder / "gates.pt"
         if finished.exists():
             self.gated.load_state_dict(torch.load(finished, weights_only=True))
@@ -105,5 +108,11 @@ class Pipeline:
             torch.manual_seed(self.options.seed)
             self.train_gates()
             save_atomically(self.gated.state_dict(), finished)
+        elif "gates" in needed:
+            raise unfinished("gates", finished)
         if "export" in names:
             publish(self.dataset, self.recipe, self.plain, self.gated, self.train, self.test, self.options.out, self.folder)
+
+
+def unfinished(name: str, checkpoint: Path) -> RuntimeError:
+    return RuntimeError(f"stage {name} is not finished ({checkpoint}): name it in --stages, too")

@@ -5,6 +5,7 @@ import gzip
 import sys
 import tempfile
 import unittest
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from gating import (  # noqa: E402
 )
 from network import Gate, ResNet  # noqa: E402
 from recipes import SMOKE  # noqa: E402
+from stages import Pipeline  # noqa: E402
 from trainer import Stage, predict, sgd, smoothed_cross_entropy  # noqa: E402
 
 MNIST = DATASETS["mnist"]
@@ -170,6 +172,17 @@ class TrainerTest(unittest.TestCase):
         together, _ = predict(network, MNIST, split, bf16=False)
         alone, _ = predict(network, MNIST, split.take(torch.tensor([255])), bf16=False)
         torch.testing.assert_close(alone[0], together[255], rtol=1e-4, atol=1e-4)
+
+
+class PipelineTest(unittest.TestCase):
+    def test_nothing_is_exported_or_taught_before_the_network_is_trained(self):
+        split = random_split(8)
+        with tempfile.TemporaryDirectory() as folder:
+            options = Namespace(checkpoints=Path(folder), smoke=True, seed=1)
+            pipeline = Pipeline(MNIST, SMOKE, split, split, options)
+            for names, missing in ((["gates"], "depth"), (["export"], "plain")):
+                with self.assertRaisesRegex(RuntimeError, f"stage {missing} is not finished.*--stages"):
+                    pipeline.run(names)
 
 
 class DataTest(unittest.TestCase):
