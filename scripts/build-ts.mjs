@@ -1,5 +1,5 @@
 // Builds lib/ with tsc: ES modules into dist/esm and, for what index.ts exports, CommonJS into dist/cjs. Writes the
-// JSON schemas of policies and of audit records.
+// JSON schemas of policies and of audit records. Comments go into the declarations alone.
 import { execFileSync } from 'node:child_process';
 import { rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -13,7 +13,9 @@ for (const [format, type] of [
   ['esm', 'module'],
   ['cjs', 'commonjs'],
 ]) {
-  execFileSync(process.execPath, [tsc, '-p', `tsconfig.${format}.json`], { stdio: 'inherit' });
+  for (const flags of [['--removeComments', '--declaration', 'false'], ['--emitDeclarationOnly']]) {
+    execFileSync(process.execPath, [tsc, '-p', `tsconfig.${format}.json`, ...flags], { stdio: 'inherit' });
+  }
   writeFileSync(`dist/${format}/package.json`, `${JSON.stringify({ type })}\n`);
 }
 
