@@ -32,10 +32,7 @@ RSKIP_INLINE void tile_step(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, 
     weight[n] = load(w + n * w_block);
     __builtin_prefetch(w + n * w_block + kPrefetch);
   }
-  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
-    const Vec pixel = splat(x[p * pixel_stride<kStride>(stride)]);
-    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) add_product(acc[p][n], pixel, weight[n]);
-  }
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) add_products(acc[p], x + p * pixel_stride<kStride>(stride), weight);
 }
 
 // The next float of pixels that lie closer together than a block of channels. Neighbouring steps read some of the same

@@ -54,9 +54,9 @@ template <int P, int N>
 
 // Adds one channel's products.
 template <int P>
-RSKIP_INLINE void winograd_step(Vec (&acc)[P], const WinogradTile& t, int channel) {
-  const Vec weight = load(t.w + channel * kLanes);
-  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) add_product(acc[p], splat(t.v[channel + p * kLanes]), weight);
+RSKIP_INLINE void winograd_step(Vec (&acc)[P][1], const WinogradTile& t, int channel) {
+  const Vec weight[] = {load(t.w + channel * kLanes)};
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) add_products(acc[p], t.v + channel + p * kLanes, weight);
 }
 
 // The same for 16 channels and one block, unrolled. The two chains go side by side where there are registers for both.
@@ -64,10 +64,10 @@ template <int P>
 [[gnu::noinline]] void winograd_tile_16(const WinogradTile& t) {
   constexpr int kChain = winograd_chain(kLanes);
   constexpr bool kSideBySide = 2 * P <= kTilePixels * kTileBlocks;
-  Vec acc[P], rest[P];
-  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) acc[p] = splat(0.0f);
+  Vec acc[P][1], rest[P][1];
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) acc[p][0] = splat(0.0f);
   if constexpr (kSideBySide) {
-    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) rest[p] = splat(0.0f);
+    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) rest[p][0] = splat(0.0f);
     RSKIP_UNROLL(8) for (int i = 0; i < kChain; ++i) {
       winograd_step<P>(acc, t, i);
       winograd_step<P>(rest, t, kChain + i);
@@ -75,13 +75,13 @@ template <int P>
   } else {
     RSKIP_UNROLL(8) for (int i = 0; i < kChain; ++i) winograd_step<P>(acc, t, i);
     RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
-      store(t.product + p * kLanes, acc[p]);
-      rest[p] = splat(0.0f);
+      store(t.product + p * kLanes, acc[p][0]);
+      rest[p][0] = splat(0.0f);
     }
     RSKIP_UNROLL(8) for (int i = 0; i < kChain; ++i) winograd_step<P>(rest, t, kChain + i);
-    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) acc[p] = load(t.product + p * kLanes);
+    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) acc[p][0] = load(t.product + p * kLanes);
   }
-  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) store(t.product + p * kLanes, acc[p] + rest[p]);
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) store(t.product + p * kLanes, acc[p][0] + rest[p][0]);
 }
 template <int... P>
 constexpr auto winograd_row_16(std::integer_sequence<int, P...>) {

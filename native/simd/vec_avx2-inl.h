@@ -56,15 +56,19 @@ RSKIP_INLINE Vec keep_first(Vec a, int n) {
 RSKIP_INLINE Vec fma(Vec a, Vec b, Vec c) {
   return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
 }
-// sum += a * b. Written as the instruction that overwrites the sum: the compiler otherwise mixes the three forms, moves
-// the twelve sums of a tile from register to register, and runs out of the sixteen that there are.
-RSKIP_INLINE void add_product(Vec& sum, Vec a, Vec b) {
+// sum[n] += *x * factor[n]. Written as the instruction that overwrites the sum: the compiler otherwise mixes the three
+// forms, moves the twelve sums of a tile from register to register, and runs out of the sixteen that there are.
+template <int N>
+RSKIP_INLINE void add_products(Vec (&sum)[N], const float* x, const Vec (&factor)[N]) {
+  const Vec a = splat(*x);
+  RSKIP_UNROLL(4) for (int n = 0; n < N; ++n) {
 #if defined(__GNUC__)
-  __asm__("vfmadd231ps %1, %2, %0" : "+x"(sum.lo) : "x"(b.lo), "x"(a.lo));
-  __asm__("vfmadd231ps %1, %2, %0" : "+x"(sum.hi) : "x"(b.hi), "x"(a.hi));
+    __asm__("vfmadd231ps %1, %2, %0" : "+x"(sum[n].lo) : "x"(factor[n].lo), "x"(a.lo));
+    __asm__("vfmadd231ps %1, %2, %0" : "+x"(sum[n].hi) : "x"(factor[n].hi), "x"(a.hi));
 #else
-  sum = fma(a, b, sum);
+    sum[n] = fma(a, factor[n], sum[n]);
 #endif
+  }
 }
 RSKIP_INLINE Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
 RSKIP_INLINE Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }

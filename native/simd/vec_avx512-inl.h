@@ -43,7 +43,18 @@ RSKIP_INLINE V load_first(const float* p, int n) {
 RSKIP_INLINE void store_first(float* p, Vec a, int n) { _mm512_mask_storeu_ps(p, first_of_16(n), a.v); }
 RSKIP_INLINE Vec keep_first(Vec a, int n) { return {_mm512_maskz_mov_ps(first_of_16(n), a.v)}; }
 RSKIP_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
-RSKIP_INLINE void add_product(Vec& sum, Vec a, Vec b) { sum = fma(a, b, sum); }
+// sum[n] += *x * factor[n]. Multiplying by a float in memory costs no more than by a register; a broadcast of its own
+// does. Written as the instruction, because the compiler would broadcast once for all n.
+template <int N>
+RSKIP_INLINE void add_products(Vec (&sum)[N], const float* x, const Vec (&factor)[N]) {
+  RSKIP_UNROLL(4) for (int n = 0; n < N; ++n) {
+#if defined(__GNUC__)
+    __asm__("vfmadd231ps %1%{1to16%}, %2, %0" : "+v"(sum[n].v) : "m"(*x), "v"(factor[n].v));
+#else
+    sum[n] = fma(splat(*x), factor[n], sum[n]);
+#endif
+  }
+}
 RSKIP_INLINE Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
 RSKIP_INLINE Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
 RSKIP_INLINE Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }

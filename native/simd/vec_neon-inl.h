@@ -61,7 +61,11 @@ RSKIP_INLINE Vec keep_first(Vec a, int n) {
   return load_first(lanes, n);
 }
 RSKIP_INLINE Vec fma(Vec a, Vec b, Vec c) { RSKIP_EACH_QUARTER(Vec, vfmaq_f32(c.v[i], a.v[i], b.v[i])) }
-RSKIP_INLINE void add_product(Vec& sum, Vec a, Vec b) { sum = fma(a, b, sum); }
+template <int N>
+RSKIP_INLINE void add_products(Vec (&sum)[N], const float* x, const Vec (&factor)[N]) {
+  const Vec a = splat(*x);
+  RSKIP_UNROLL(4) for (int n = 0; n < N; ++n) sum[n] = fma(a, factor[n], sum[n]);
+}
 RSKIP_INLINE Vec operator+(Vec a, Vec b) { RSKIP_EACH_QUARTER(Vec, vaddq_f32(a.v[i], b.v[i])) }
 RSKIP_INLINE Vec operator-(Vec a, Vec b) { RSKIP_EACH_QUARTER(Vec, vsubq_f32(a.v[i], b.v[i])) }
 RSKIP_INLINE Vec operator*(Vec a, Vec b) { RSKIP_EACH_QUARTER(Vec, vmulq_f32(a.v[i], b.v[i])) }

@@ -76,10 +76,10 @@ template <int N>
 Lanes<N> fma(Lanes<N> a, Lanes<N> b, Lanes<N> c) {
   RSKIP_EACH_LANE(Lanes<N>, std::fma(a.v[i], b.v[i], c.v[i]))
 }
-// sum = fma(a, b, sum), as the inner loops write it.
+// sum[n] = fma(*x, factor[n], sum[n]), as the inner loops write it.
 template <int N>
-void add_product(Lanes<N>& sum, Lanes<N> a, Lanes<N> b) {
-  sum = fma(a, b, sum);
+void add_products(Vec (&sum)[N], const float* x, const Vec (&factor)[N]) {
+  for (int n = 0; n < N; ++n) sum[n] = fma(splat(*x), factor[n], sum[n]);
 }
 template <int N>
 Lanes<N> operator+(Lanes<N> a, Lanes<N> b) {
