@@ -51,26 +51,43 @@ struct WinogradMath<4> {
   }
 };
 
-// V = B^T d B of one tile of 16 channels; point p goes to v + p * stride.
-template <int M>
-RSKIP_INLINE void winograd_input(const float* x, ptrdiff_t x_row, float* v, ptrdiff_t stride) {
+// Rows [kFirst, kFirst + kRows) of V = B^T d B of one tile of 16 channels; point p goes to v + p * stride.
+template <int M, int kFirst, int kRows>
+RSKIP_INLINE float* winograd_input_rows(const float* x, ptrdiff_t x_row, float* v, ptrdiff_t stride) {
   constexpr int A = M + 2;
-  Vec rows[A][A];
+  Vec rows[kRows][A];
   RSKIP_UNROLL(6) for (int j = 0; j < A; ++j) {
     Vec d[A], t[A];
     RSKIP_UNROLL(6) for (int i = 0; i < A; ++i) d[i] = load(x + i * x_row + j * kLanes);
     WinogradMath<M>::input(d, t);
-    RSKIP_UNROLL(6) for (int i = 0; i < A; ++i) rows[i][j] = t[i];
+    RSKIP_UNROLL(6) for (int i = 0; i < kRows; ++i) rows[i][j] = t[kFirst + i];
   }
-  RSKIP_UNROLL(6) for (int i = 0; i < A; ++i) {
+  RSKIP_UNROLL(6) for (int i = 0; i < kRows; ++i) {
     Vec t[A];
     WinogradMath<M>::input(rows[i], t);
-    RSKIP_UNROLL(6) for (int j = 0; j < A; ++j) store(v + (i * A + j) * stride, t[j]);
+    RSKIP_UNROLL(6) for (int j = 0; j < A; ++j) store(v + j * stride, t[j]);
+    v = opaque(v + A * stride);
+  }
+  return v;
+}
+
+// All of V, a few rows at a time, or it would need more registers than there are: loading inputs again costs less. Rows
+// that are taken together share parts.
+template <int M>
+[[gnu::noinline]] void winograd_input(const float* x, ptrdiff_t x_row, float* v, ptrdiff_t stride) {
+  if constexpr (M == 2) {
+    winograd_input_rows<M, 0, 4>(x, x_row, v, stride);
+  } else {
+    v = winograd_input_rows<M, 0, 1>(x, x_row, v, stride);
+    v = winograd_input_rows<M, 1, 2>(opaque(x), x_row, v, stride);
+    v = winograd_input_rows<M, 3, 2>(opaque(x), x_row, v, stride);
+    winograd_input_rows<M, 5, 1>(opaque(x), x_row, v, stride);
   }
 }
 
 // The part of the output that one tile owns.
 struct WinogradTarget {
+  const float* bias;
   float* y;
   ptrdiff_t y_row;
   const float* residual;
@@ -79,32 +96,37 @@ struct WinogradTarget {
   int lanes;
 };
 
-// Y = A^T m A of one tile of 16 channels, then y = act(Y + bias + residual).
-template <int M>
-RSKIP_INLINE void winograd_output(const float* product, ptrdiff_t stride, const Vec& bias, const WinogradTarget& t,
-                                  const Epilogue& epilogue) {
+// Y = A^T m A of one tile of 16 channels, then y = act(Y + bias + residual). What the loops need of the arguments is
+// copied: stores might change the rest. Not inlined, because all four together would run out of registers.
+template <int M, bool kWhole, bool kResidual>
+[[gnu::noinline]] void winograd_output(const float* product, ptrdiff_t stride, const WinogradTarget& t,
+                                       const Epilogue& epilogue) {
   constexpr int A = M + 2;
+  const Vec bias = load(t.bias), low = splat(epilogue.low), high = splat(epilogue.high);
+  const bool clips = epilogue.high < std::numeric_limits<float>::infinity();
+  float* y_line = t.y;
+  const float* residual = t.residual;
+  const ptrdiff_t y_row = t.y_row, residual_row = t.residual_row;
+  const int height = t.rows, width = t.columns;
   Vec half[M][A];
   RSKIP_UNROLL(6) for (int j = 0; j < A; ++j) {
     Vec p[A], y[M];
-    RSKIP_UNROLL(6) for (int i = 0; i < A; ++i) p[i] = load(product + (i * A + j) * stride);
+    const float* const column = opaque(product + j * stride);
+    RSKIP_UNROLL(6) for (int i = 0; i < A; ++i) p[i] = load(column + i * A * stride);
     WinogradMath<M>::output(p, y);
     RSKIP_UNROLL(4) for (int i = 0; i < M; ++i) half[i][j] = y[i];
   }
-  RSKIP_UNROLL(4) for (int i = 0; i < M; ++i) {
+  RSKIP_UNROLL(4) for (int i = 0; i < M; ++i, y_line += y_row, residual += residual_row) {
     Vec y[M];
     WinogradMath<M>::output(half[i], y);
-    if (i >= t.rows) break;
+    if (!kWhole && i >= height) break;
     RSKIP_UNROLL(4) for (int j = 0; j < M; ++j) {
-      if (j >= t.columns) break;
+      if (!kWhole && j >= width) break;
       Vec sum = y[j] + bias;
-      if (t.residual != nullptr) sum = sum + load(t.residual + i * t.residual_row + j * kLanes);
-      float* to = t.y + i * t.y_row + j * kLanes;
-      if (epilogue.clamp_only) {
-        store(to, clamp(sum, epilogue.low, epilogue.high));
-      } else {
-        store(to, sum);
-      }
+      if (kResidual) sum = sum + load(residual + j * kLanes);
+      sum = max(low, sum);
+      if (clips) sum = min(high, sum);
+      store(y_line + j * kLanes, sum);
     }
   }
   if (epilogue.clamp_only) return;
@@ -113,6 +135,16 @@ RSKIP_INLINE void winograd_output(const float* product, ptrdiff_t stride, const 
       float* to = t.y + i * t.y_row + j * kLanes;
       store(to, keep_first(activate(load(to), epilogue.act), t.lanes));
     }
+  }
+}
+
+template <int M>
+void winograd_output(const float* product, ptrdiff_t stride, const WinogradTarget& t, const Epilogue& epilogue) {
+  const bool whole = t.rows == M && t.columns == M;
+  if (t.residual == nullptr) {
+    (whole ? winograd_output<M, true, false> : winograd_output<M, false, false>)(product, stride, t, epilogue);
+  } else {
+    (whole ? winograd_output<M, true, true> : winograd_output<M, false, true>)(product, stride, t, epilogue);
   }
 }
 
@@ -188,10 +220,10 @@ struct WinogradRun {
 
   void transform_output(int first_tile, int block, const float* from) {
     const BlockedView& y = args.y;
-    const Vec bias = load(args.conv->bias.data() + block * kLanes);
     int row = first_tile / plan.tile_columns * M;
     int column = first_tile % plan.tile_columns * M;
     WinogradTarget target;
+    target.bias = args.conv->bias.data() + block * kLanes;
     target.y_row = y.row_stride;
     target.residual = nullptr;
     target.residual_row = args.residual == nullptr ? 0 : args.residual->row_stride;
@@ -204,7 +236,7 @@ struct WinogradRun {
       }
       target.rows = std::min(M, y.height - row);
       target.columns = std::min(M, y.width - column);
-      winograd_output<M>(from + t * kLanes, product_stride, bias, target, epilogue);
+      winograd_output<M>(from + t * kLanes, product_stride, target, epilogue);
       column += M;
       if (column >= y.width) {
         column = 0;

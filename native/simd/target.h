@@ -31,6 +31,15 @@
 
 // Vector helpers must vanish into their caller: a call would pass registers through memory.
 #define RSKIP_INLINE [[gnu::always_inline]] inline
+// The same pointer, of whose origin the compiler knows nothing: it would otherwise keep every multiple of a stride that is
+// added to it in a register of its own.
+template <class T>
+RSKIP_INLINE T* opaque(T* p) {
+#if defined(__GNUC__)
+  __asm__("" : "+r"(p));
+#endif
+  return p;
+}
 // Register tiles are arrays: unless every loop over them is unrolled they live in memory.
 #ifndef RSKIP_UNROLL
 #define RSKIP_UNROLL(n) RSKIP_PRAGMA(GCC unroll n)
