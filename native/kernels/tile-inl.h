@@ -22,7 +22,8 @@ RSKIP_INLINE ptrdiff_t pixel_stride(ptrdiff_t runtime) {
 }
 
 // How far ahead of their use weights are asked for: they are read once per tile, in sequence, and in a network
-// most come from memory that the processor's own prefetchers, which stop at every page, don't keep up with.
+// most come from memory that the processor's own prefetchers, which stop at every page, don't keep up with. They are
+// asked for into the second-level cache alone: from there the prefetchers do keep up, and the first level is small.
 inline constexpr ptrdiff_t kPrefetch = 64 * kLanes;
 
 template <int P, int N, int kStride>
@@ -30,7 +31,7 @@ RSKIP_INLINE void tile_step(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, 
   Vec weight[N];
   RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
     weight[n] = load(w + n * w_block);
-    __builtin_prefetch(w + n * w_block + kPrefetch);
+    __builtin_prefetch(w + n * w_block + kPrefetch, 0, 2);
   }
   RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) add_products(acc[p], x + p * pixel_stride<kStride>(stride), weight);
 }
