@@ -203,16 +203,19 @@ struct WinogradRun {
     t.product_block = static_cast<ptrdiff_t>(count) * kLanes;
     t.w_block = kPoints * point_size;
     const bool sixteen = t.channels == kLanes;
-    const int blocks_at_once = sixteen ? 1 : kTileBlocks;
+    const bool two_chains = kWinogradTwoChains && t.channels == 2 * t.chain && t.chain % kLanes == 0;
+    const int blocks_at_once = sixteen || two_chains ? 1 : kTileBlocks;
     const Split pixels(count, kTilePixels);
     for (int point = 0; point < kPoints; ++point) {
       for (int i = 0; i < n; i += blocks_at_once) {
-        const int blocks = std::min(blocks_at_once, n - i);
+        const WinogradTileFn* fns = kWinogradTiles[std::min(blocks_at_once, n - i) - 1].fn;
+        if (sixteen) fns = kWinogradTiles16.data();
+        if (two_chains) fns = kWinogradTilesTwoChains.data();
         t.w = conv.weights.data() + conv.blocks[block + i].offset + point * point_size;
         for (int c = 0; c < pixels.chunks; ++c) {
           t.v = v + point * v_stride + pixels.begin(c) * kLanes;
           t.product = product + point * product_stride + i * t.product_block + pixels.begin(c) * kLanes;
-          (sixteen ? kWinogradTiles16.data() : kWinogradTiles[blocks - 1].fn)[pixels.size(c) - 1](t);
+          fns[pixels.size(c) - 1](t);
         }
       }
     }

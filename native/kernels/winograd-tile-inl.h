@@ -83,6 +83,35 @@ template <int P>
   }
   RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) store(t.product + p * kLanes, acc[p][0] + rest[p][0]);
 }
+
+// Two whole chains of 16 or 32 channels side by side, and one block.
+template <int P>
+[[gnu::noinline]] void winograd_tile_two_chains(const WinogradTile& t) {
+  Vec acc[P][1], rest[P][1];
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) acc[p][0] = rest[p][0] = splat(0.0f);
+  const float* v = t.v;
+  const float* w = t.w;
+  const ptrdiff_t v_rest = t.chain / kLanes * t.v_block;
+  const ptrdiff_t w_rest = static_cast<ptrdiff_t>(t.chain) * kLanes;
+  for (int blocks = t.chain / kLanes; blocks > 0; --blocks, v += t.v_block) {
+    for (int i = 0; i < kLanes; i += 4) {
+      RSKIP_UNROLL(4) for (int channel = i; channel < i + 4; ++channel, w += kLanes) {
+        tile_step<P, 1, kLanes>(acc, v + channel, kLanes, w, 0);
+        tile_step<P, 1, kLanes>(rest, v + v_rest + channel, kLanes, w + w_rest, 0);
+      }
+    }
+  }
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) store(t.product + p * kLanes, acc[p][0] + rest[p][0]);
+}
+template <int... P>
+constexpr auto winograd_row_two_chains(std::integer_sequence<int, P...>) {
+  return std::array<WinogradTileFn, sizeof...(P)>{winograd_tile_two_chains<P + 1>...};
+}
+// For instruction sets with registers for both chains.
+inline constexpr bool kWinogradTwoChains = kTileBlocks == 2;
+inline constexpr auto kWinogradTilesTwoChains =
+    winograd_row_two_chains(std::make_integer_sequence<int, kWinogradTwoChains ? kTilePixels : 1>());
+
 template <int... P>
 constexpr auto winograd_row_16(std::integer_sequence<int, P...>) {
   return std::array<WinogradTileFn, sizeof...(P)>{winograd_tile_16<P + 1>...};
