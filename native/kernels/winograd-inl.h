@@ -167,6 +167,11 @@ struct WinogradRun {
     product_stride = winograd_point_stride(static_cast<ptrdiff_t>(kWinogradBlocks) * count * kLanes);
     v = static_cast<float*>(args.scratch);
     product = v + kPoints * v_stride;
+    // A tile of 16 channels is read before its products are stored: they may take its place.
+    if (kWinogradTwoChains && args.conv->shape.in_channels == kLanes && end_block - first_block == 1) {
+      product = v;
+      product_stride = v_stride;
+    }
     transform_input(first_tile);
     for (int block = first_block; block < end_block; block += kWinogradBlocks) {
       const int n = std::min(kWinogradBlocks, end_block - block);
