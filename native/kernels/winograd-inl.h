@@ -51,7 +51,8 @@ struct WinogradMath<4> {
   }
 };
 
-// Rows [kFirst, kFirst + kRows) of V = B^T d B of one tile of 16 channels; point p goes to v + p * stride.
+// Rows [kFirst, kFirst + kRows) of V = B^T d B of one tile of 16 channels; the first point goes to v, the others to
+// multiples of `stride` after it. Returns the place of the row that follows.
 template <int M, int kFirst, int kRows>
 RSKIP_INLINE float* winograd_input_rows(const float* x, ptrdiff_t x_row, float* v, ptrdiff_t stride) {
   constexpr int A = M + 2;
@@ -71,8 +72,8 @@ RSKIP_INLINE float* winograd_input_rows(const float* x, ptrdiff_t x_row, float* 
   return v;
 }
 
-// All of V, a few rows at a time, or it would need more registers than there are: loading inputs again costs less. Rows
-// that are taken together share parts.
+// All of V: point p goes to v + p * stride. A few rows at a time, or it would need more registers than there are;
+// loading inputs again costs less. Rows that are taken together share parts.
 template <int M>
 [[gnu::noinline]] void winograd_input(const float* x, ptrdiff_t x_row, float* v, ptrdiff_t stride) {
   if constexpr (M == 2) {
@@ -96,8 +97,8 @@ struct WinogradTarget {
   int lanes;
 };
 
-// Y = A^T m A of one tile of 16 channels, then y = act(Y + bias + residual). What the loops need of the arguments is
-// copied: stores might change the rest. Not inlined, because all four together would run out of registers.
+// Y = A^T m A of one tile of 16 channels, then y = act(Y + bias + residual). Arguments are copied, or the compiler
+// would read them again after every store. Not inlined: all four versions in one loop would run out of registers.
 template <int M, bool kWhole, bool kResidual>
 [[gnu::noinline]] void winograd_output(const float* product, ptrdiff_t stride, const WinogradTarget& t,
                                        const Epilogue& epilogue) {

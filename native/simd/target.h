@@ -31,8 +31,8 @@
 
 // Vector helpers must vanish into their caller: a call would pass registers through memory.
 #define RSKIP_INLINE [[gnu::always_inline]] inline
-// The same pointer, of whose origin the compiler knows nothing: it would otherwise keep every multiple of a stride that is
-// added to it in a register of its own.
+// The same pointer, of whose origin the compiler knows nothing: it would otherwise keep every multiple of a stride that
+// is added to it in a register of its own, and move them through those of vectors.
 template <class T>
 RSKIP_INLINE T* opaque(T* p) {
 #if defined(__GNUC__)
