@@ -105,9 +105,10 @@ struct TileOutput {
   int last_lanes = kLanes;
 };
 
-// y = act(acc + residual).
+// y = act(acc + residual). Takes a copy, or the compiler would read `out` again after every store.
 template <int P, int N>
-RSKIP_INLINE void tile_store(Vec (&acc)[P][N], const TileOutput& out, const Epilogue& epilogue) {
+RSKIP_INLINE void tile_store(Vec (&acc)[P][N], const TileOutput out, const Epilogue& epilogue) {
+  const Vec low = splat(epilogue.low), high = splat(epilogue.high);
   if (out.residual != nullptr) {
     RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
       const float* residual = out.residual + (out.residual_offset != nullptr ? out.residual_offset[p] : p * kLanes);
@@ -117,7 +118,7 @@ RSKIP_INLINE void tile_store(Vec (&acc)[P][N], const TileOutput& out, const Epil
   RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
     float* y = out.y + (out.y_offset != nullptr ? out.y_offset[p] : p * kLanes);
     RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
-      store(y + n * out.y_block, clamp(acc[p][n], epilogue.low, epilogue.high));
+      store(y + n * out.y_block, min(high, max(low, acc[p][n])));
     }
   }
   if (epilogue.clamp_only) return;
