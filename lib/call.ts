@@ -78,8 +78,14 @@ export class Deeds {
   #left(): RunRecord {
     if (this.#record) return this.#record;
     const { specialization, request, policy, tripped } = this.call;
+    const { items, ran, scores, outputs } = request;
+    // Spreading the request would take longer than all else.
     this.#record = {
-      ...request,
+      items,
+      policy: request.policy,
+      ran,
+      scores,
+      outputs,
       tripped: tripped ? skippedByHeads(policy, specialization.program) : undefined,
       exits: exitThresholds(policy),
       guarded: this.guarded && new Set(this.guarded),

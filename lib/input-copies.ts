@@ -1,7 +1,7 @@
 import { copyData, type TensorData } from './tensor.js';
 
 /** How many arrays are kept for runs to come: as many as an observer holds at a time, and some more. */
-const KEPT = 16;
+const KEPT = 72;
 
 /**
  * Copies of inputs, in memory that is used again: new memory is cleared and mapped page by page, which for an image

@@ -46,6 +46,8 @@ export class Observing {
   readonly #observers: readonly RunObserver[];
   readonly #contexts: Contexts;
   readonly #copies = new InputCopies();
+  /** Inputs of runs that observers are not through with, by the promise that says so. */
+  readonly #held = new Map<Promise<unknown>, TensorData[]>();
   /** Whether copies may be used again once the observers' promises are settled. */
   readonly #givenBack: boolean;
 
@@ -81,7 +83,21 @@ export class Observing {
       going = notify(this.#observers, (observer) => observer.onRun?.(event));
     }
     if (!inputsKept || !this.#givenBack) return;
-    if (going) void going.then(() => this.#copies.reuse(request.inputs));
+    if (going) this.#hold(request.inputs, going);
     else this.#copies.reuse(request.inputs);
+  }
+
+  #hold(inputs: readonly TensorData[], going: Promise<unknown>): void {
+    const held = this.#held.get(going);
+    if (held) {
+      held.push(...inputs);
+      return;
+    }
+    const fresh = [...inputs];
+    this.#held.set(going, fresh);
+    void going.then(() => {
+      this.#held.delete(going);
+      this.#copies.reuse(fresh);
+    });
   }
 }

@@ -269,6 +269,7 @@ export class InferenceSession {
     const { expected } = this.#policy;
     this.#observing.attach({
       profiles: { gate: expected?.scores, exit: expected?.exits },
+      auditLines: this.#backend.auditLines,
       runFull: (feeds: TensorMap, priority?: 'low') => this.#runUnseen(feeds, priority),
       setFullDepth: (on: boolean) => {
         this.#fullDepth = on;

@@ -9,8 +9,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { extname } from 'node:path';
-import type { LineText } from './line.js';
-import { decodeLine, FIRST_LINK, sealLine } from './record.js';
+import { decodeLine, FIRST_LINK, linkAtEnd } from './record.js';
 
 /** Whole lines that are written together. */
 interface Chunk {
@@ -31,7 +30,7 @@ export interface LogFileEvents {
 /** Bytes that are written at once, and the time after which fewer are. */
 const CHUNK_BYTES = 2 ** 16;
 const FLUSH_MS = 100;
-/** Room for the line that a chunk ends with. */
+/** Room for the lines that a chunk ends with. */
 const SPARE_BYTES = 2 ** 14;
 const NOTHING = Buffer.alloc(0);
 /** Encoded lines that may wait for a slow disk; past that they are lost instead of filling the memory. */
@@ -60,6 +59,7 @@ export class LogFile {
   #before = 0;
   #timer: NodeJS.Timeout | undefined;
   #idle: (() => void)[] = [];
+  #closings = 0;
 
   constructor(
     readonly path: string,
@@ -77,7 +77,12 @@ export class LogFile {
     return this.#link;
   }
 
-  /** Makes the file ready for `add`. @throws the file system's error */
+  /** How often it was closed, for good or after a failure, which drops what waits. */
+  get closings(): number {
+    return this.#closings;
+  }
+
+  /** Makes the file ready for `append`. @throws the file system's error */
   open(): void {
     if (this.#fd !== undefined) return;
     const fd = openSync(this.path, 'a+');
@@ -97,16 +102,17 @@ export class LogFile {
   }
 
   /**
-   * Takes one line that stands for `items` items, and links it to the line before it; `line` holds its record.
-   * To be called between a successful `open` and the next turn of the event loop.
+   * Takes whole lines that stand for `items` items and continue the link of the last one. To be called between a
+   * successful `open` and the next change of `closings`.
    */
-  add(items: number, line: LineText): void {
+  append(items: number, lines: Uint8Array): void {
     if (this.#chunkBytes > MOST_BYTES) {
       this.events.failed(items, new Error('the disk is slower than the stream'));
       return;
     }
-    this.#link = sealLine(line, this.#link);
-    this.#size += this.#append(line);
+    this.#link = linkAtEnd(lines);
+    this.#size += lines.length;
+    this.#keep(lines);
     this.#items += items;
     const full = this.#size >= this.maxBytes && items > 0;
     if (full || this.#used >= CHUNK_BYTES) this.#seal(full);
@@ -141,9 +147,8 @@ export class LogFile {
     }
   }
 
-  /** @returns the length of `line` in bytes */
-  #append(line: LineText): number {
-    const end = this.#used + line.length;
+  #keep(lines: Uint8Array): void {
+    const end = this.#used + lines.length;
     if (end > this.#lines.length) {
       const room =
         this.#spare.length >= end
@@ -153,9 +158,8 @@ export class LogFile {
       this.#lines.copy(room, 0, 0, this.#used);
       this.#lines = room;
     }
-    line.copyTo(this.#lines, this.#used);
+    this.#lines.set(lines, this.#used);
     this.#used = end;
-    return line.length;
   }
 
   #forgetLines(): void {
@@ -214,6 +218,7 @@ export class LogFile {
     if (this.#fd === undefined) return;
     closeSync(this.#fd);
     this.#fd = undefined;
+    this.#closings++;
   }
 
   /** The file makes room under the next free number; where it can't, it goes on growing. */

@@ -1,8 +1,8 @@
 /** What a run left behind as records of the audit log. */
-import type { RunEvent } from '../skip/observer.js';
+import type { RunContext, RunEvent } from '../skip/observer.js';
 import type { ItemDecisions, SkipReason } from '../skip/trace.js';
 import type { TensorData } from '../tensor.js';
-import { DIGEST_BYTES, hashAll } from './hash.js';
+import { DIGEST_BYTES } from './hash.js';
 import { type LineText, shortFloat } from './line.js';
 import type { AuditHeader } from './record.js';
 import { softmaxTop } from './top.js';
@@ -25,16 +25,6 @@ export interface ItemHashes {
   readonly digests: Uint8Array;
   readonly input: number | null;
   readonly output: number;
-}
-
-/** Hashes what items were fed, where that is to be recorded, and what came out. */
-export function hashItems(items: readonly Recorded[]): readonly ItemHashes[] {
-  const messages: (readonly TensorData[])[] = [];
-  const add = (pieces: readonly TensorData[]) => DIGEST_BYTES * (messages.push(pieces) - 1);
-  const inputs = items.map(({ input }) => input && add(input));
-  const outputs = items.map(({ output }) => add(output));
-  const digests = hashAll(messages);
-  return outputs.map((output, i) => ({ digests, input: inputs[i]!, output }));
 }
 
 const LETTERS: Record<SkipReason, string> = {
@@ -129,20 +119,23 @@ export function writeItem(
   }
   line.ascii('],"milliseconds":');
   line.fixed(event.milliseconds / event.items, 4);
-  const saved = decisions.multiplyAddsSkipped();
-  if (saved !== skippedBy(decisions, event.context.blocks)) {
+  const saved = savedBy(decisions, event.context.blocks);
+  if (saved !== undefined) {
     line.ascii(',"multiplyAddsSkipped":');
     line.fixed(saved, 0);
   }
   line.ascii('}');
 }
 
-/** Multiply-adds of the blocks that were skipped. */
-function skippedBy(decisions: ItemDecisions, blocks: RunEvent['context']['blocks']): number {
-  return blocks.reduce(
+/** Multiply-adds that an item saved; undefined where that is the sum over the blocks that were skipped. */
+export function savedBy(decisions: ItemDecisions, blocks: RunContext['blocks']): number | undefined {
+  if (!decisions.spentMore()) return undefined;
+  const saved = decisions.multiplyAddsSkipped();
+  const skipped = blocks.reduce(
     (sum, { multiplyAdds }, block) => (decisions.ran(block) ? sum : sum + multiplyAdds),
     0,
   );
+  return saved === skipped ? undefined : saved;
 }
 
 function writeHash(line: LineText, key: string, digests: Uint8Array, at: number | null): void {
@@ -167,14 +160,19 @@ function writeDecisions(line: LineText, decisions: ItemDecisions, blocks: number
     line.float(decisions.score(i));
   }
   line.ascii('],"exits":[');
-  for (const [i, { after, score }] of decisions.exits.entries()) {
+  writeExits(line, decisions);
+  line.ascii(']');
+}
+
+/** The exits that an item came to, without the brackets around them. */
+export function writeExits(line: LineText, { exits }: ItemDecisions): void {
+  for (const [i, { after, score }] of exits.entries()) {
     line.ascii(i === 0 ? '[' : ',[');
     line.json(after);
     line.ascii(',');
     line.float(score);
     line.ascii(']');
   }
-  line.ascii(']');
 }
 
 /** Where the first float32 output is among the outputs in name order; -1 when there is none. */

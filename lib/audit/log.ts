@@ -2,13 +2,13 @@ import { z } from 'zod';
 import type { EnergyReport } from '../bench/energy.js';
 import { ResidualSkipError } from '../errors.js';
 import type { RunContext, RunEvent, RunObserver, SessionControl, TensorMap } from '../skip/observer.js';
-import { copyData, type TensorData } from '../tensor.js';
+import { copyData } from '../tensor.js';
 import { parseStrict } from '../validation.js';
+import { type Before, ItemBatch } from './batch.js';
 import { LogFile } from './file.js';
 import { partsOf } from './hash.js';
-import { hashItems, headerOf, type Recorded, writeItem } from './items.js';
-import { LineText } from './line.js';
-import type { AuditRecord } from './record.js';
+import { headerOf, type Recorded } from './items.js';
+import { type AuditRecord, encodeRecord } from './record.js';
 
 export interface AuditLogOptions {
   /** File to append to; rotated files stand beside it as NAME.1.EXT, NAME.2.EXT, oldest first. */
@@ -19,7 +19,7 @@ export interface AuditLogOptions {
   inputs?: 'hash' | 'none';
   /** Names of the classes, for the report. */
   labels?: readonly string[];
-  /** Size in bytes at which a file is rotated; 64 MiB when left out. */
+  /** Size in bytes at which a file is rotated, which it may pass by some lines; 64 MiB when left out. */
   maxBytes?: number;
   /** How many of the best classes are recorded; 3 when left out. */
   top?: number;
@@ -44,30 +44,41 @@ const optionsSchema = z.strictObject({
   top: z.int().min(1).max(100).optional(),
 });
 
-/** Items that are encoded together, and bytes of their tensors: with more, it is done in the next turn of the event loop. */
-const BATCH_ITEMS = 8;
-const BATCH_BYTES = 2 ** 18;
-/** Fewer are encoded after a while. */
-const BATCH_MS = 5;
-/** Bytes of tensors that wait to be hashed; past that they are hashed at once, on the hot path. */
+/** Bytes of tensors that are encoded in the next turn of the event loop, as a full batch is. */
+const BATCH_BYTES = 2 ** 19;
+/** What is less is encoded after a while. */
+const BATCH_MS = 20;
+/** Bytes of tensors that wait to be encoded; past that they are encoded at once, on the hot path. */
 const MOST_WAITING_BYTES = 2 ** 24;
 
-/** A call that is made after BATCH_MS, or in the next turn of the event loop once it hurries. */
+/** A call that is made after BATCH_MS, and in the next turn of the event loop whenever it hurries. */
 class Later {
   readonly done: Promise<void>;
   #resolve: () => void = () => {};
   readonly #timer: NodeJS.Timeout;
   #turn: NodeJS.Immediate | undefined;
+  #due = false;
 
   constructor(private readonly call: () => void) {
     this.done = new Promise((resolve) => {
       this.#resolve = resolve;
     });
-    this.#timer = setTimeout(call, BATCH_MS).unref();
+    this.#timer = setTimeout(() => {
+      this.#due = true;
+      call();
+    }, BATCH_MS).unref();
+  }
+
+  /** Whether BATCH_MS are over. */
+  get due(): boolean {
+    return this.#due;
   }
 
   hurry(): void {
-    this.#turn ??= setImmediate(this.call);
+    this.#turn ??= setImmediate(() => {
+      this.#turn = undefined;
+      this.call();
+    });
   }
 
   /** The call is not made any more: what it was for is done. */
@@ -83,14 +94,14 @@ export class AuditLog implements RunObserver {
   readonly keepsInputs = false;
   readonly #options: Required<Omit<AuditLogOptions, 'labels'>> & { labels: readonly string[] | null };
   readonly #file: LogFile;
-  readonly #line = new LineText();
   #control: SessionControl | undefined;
   #header: RunContext | undefined;
   #runs = 0;
-  #waiting: Recorded[] = [];
-  #waitingBytes = 0;
+  #waiting: ItemBatch[] = [];
   /** What waits is encoded in a later turn of the event loop. */
   #later: Later | undefined;
+  /** It is being encoded, and comes before what waits. */
+  #underway: ItemBatch | undefined;
   #stats = { written: 0, lost: 0, errors: 0, lastError: null as string | null };
   readonly #atExit = () => {
     this.#drain();
@@ -126,8 +137,7 @@ export class AuditLog implements RunObserver {
   }
 
   /**
-   * Keeps what is needed; hashing, encoding and writing follow once the event loop has a turn free, which is while
-   * the next run is under way.
+   * Keeps what is needed; hashing, encoding and writing follow on other threads, a batch of items at a time.
    * @returns when `event.inputs` are no longer needed
    */
   onRun(event: RunEvent): Promise<void> | undefined {
@@ -147,14 +157,11 @@ export class AuditLog implements RunObserver {
         output,
         event,
       };
-      this.#waiting.push(waiting);
-      this.#waitingBytes += sizeOf(waiting.input ?? []) + sizeOf(output);
-      // Synchronous runs leave the event loop no turn.
-      if (this.#waitingBytes > MOST_WAITING_BYTES) this.#drain();
+      this.#keep(waiting);
     }
     if (this.#waiting.length === 0) return undefined;
-    this.#later ??= new Later(() => this.#drain());
-    if (this.#waiting.length >= BATCH_ITEMS || this.#waitingBytes >= BATCH_BYTES) this.#later.hurry();
+    this.#later ??= new Later(() => this.#encode());
+    if (this.#enough()) this.#later.hurry();
     return this.#later.done;
   }
 
@@ -197,35 +204,102 @@ export class AuditLog implements RunObserver {
     await this.#file.close();
   }
 
+  #keep(item: Recorded): void {
+    const last = this.#waiting.at(-1);
+    const { context } = item.event;
+    if (!last || last.full || last.context !== context) {
+      this.#waiting.push(new ItemBatch(context, item, this.#control?.auditLines));
+    } else {
+      last.add(item);
+    }
+    // Synchronous runs leave the event loop no turn.
+    if (this.#waitingBytes() > MOST_WAITING_BYTES) this.#drain();
+  }
+
+  #waitingBytes(): number {
+    let bytes = 0;
+    for (const batch of this.#waiting) bytes += batch.bytes;
+    return bytes;
+  }
+
+  #enough(): boolean {
+    return this.#waiting[0]?.full === true || this.#waitingBytes() >= BATCH_BYTES;
+  }
+
+  /** Begins to encode what waits. Batches follow one another: each continues the link of the one before. */
+  #encode(): void {
+    if (this.#underway) return;
+    const before = this.#before();
+    if (!before) return;
+    const batch = this.#waiting.shift()!;
+    this.#underway = batch;
+    const { closings } = this.#file;
+    const later = this.#waiting.length === 0 ? this.#later : undefined;
+    if (later) this.#later = undefined;
+    const ended = (lines?: Uint8Array) => {
+      // Else what waited and this were encoded at once meanwhile.
+      if (this.#underway === batch) {
+        // Where the line that they continue was lost, or the session was released, they are encoded anew.
+        if (lines === undefined || this.#file.closings !== closings) {
+          this.#drain();
+        } else {
+          this.#underway = undefined;
+          this.#append(batch, lines);
+        }
+      }
+      later?.end();
+      if (this.#later && (this.#later.due || this.#enough())) this.#later.hurry();
+    };
+    batch.encode(before).then(ended, () => ended());
+  }
+
+  /** Encodes all that waits and what is being encoded, now. */
   #drain(): void {
-    const batch = this.#waiting;
+    if (this.#underway) this.#waiting.unshift(this.#underway);
+    this.#underway = undefined;
+    for (let before = this.#before(); before; before = this.#before()) {
+      const batch = this.#waiting.shift()!;
+      try {
+        this.#append(batch, batch.encodeSync(before));
+      } catch (error) {
+        this.#failed(batch.items.length, error as Error);
+      }
+    }
+    this.#nothingWaits();
+  }
+
+  /** What comes before the first batch that waits; undefined where there is nothing to do. */
+  #before(): Before | undefined {
+    const [batch] = this.#waiting;
+    if (!batch) return undefined;
+    try {
+      this.#file.open();
+    } catch (error) {
+      const items = this.#waiting.reduce((sum, waiting) => sum + waiting.items.length, 0);
+      this.#failed(items, error as Error);
+      this.#nothingWaits();
+      return undefined;
+    }
+    const { link, fresh } = this.#file;
+    const begins = fresh || this.#header !== batch.context;
+    const options = { ...this.#options, continues: link };
+    return { header: begins ? headerOf(batch.items[0]!, options) : undefined, link, top: this.#options.top };
+  }
+
+  #nothingWaits(): void {
     this.#waiting = [];
-    this.#waitingBytes = 0;
     this.#later?.end();
     this.#later = undefined;
-    const hashes = hashItems(batch);
-    for (const [i, waiting] of batch.entries()) {
-      try {
-        this.#file.open();
-      } catch (error) {
-        this.#failed(batch.length - i, error as Error);
-        return;
-      }
-      if (this.#file.fresh || this.#header !== waiting.event.context) {
-        this.#header = waiting.event.context;
-        this.#add(headerOf(waiting, { ...this.#options, continues: this.#file.link }));
-      }
-      this.#line.clear();
-      writeItem(this.#line, waiting, hashes[i]!, this.#options.top);
-      this.#file.add(1, this.#line);
-    }
+  }
+
+  #append({ items, context }: ItemBatch, lines: Uint8Array): void {
+    this.#header = context;
+    this.#file.append(items.length, lines);
   }
 
   /** Adds a record that stands for no item. */
   #add(record: AuditRecord): void {
-    this.#line.clear();
-    this.#line.json(record);
-    this.#file.add(0, this.#line);
+    this.#file.append(0, encodeRecord(record, this.#file.link));
   }
 
   /** Inference goes on: the first failure is reported, all are counted, and the file is tried again. */
@@ -249,10 +323,4 @@ export class AuditLog implements RunObserver {
  */
 export function auditLog(options: AuditLogOptions): AuditLog {
   return new AuditLog(options);
-}
-
-function sizeOf(parts: readonly TensorData[]): number {
-  let bytes = 0;
-  for (const { byteLength } of parts) bytes += byteLength;
-  return bytes;
 }

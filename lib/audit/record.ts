@@ -7,7 +7,7 @@
  */
 import { z } from 'zod';
 import { sha256 } from './hash.js';
-import type { LineText } from './line.js';
+import { LineText } from './line.js';
 
 export const AUDIT_SCHEMA_VERSION = 1;
 const SHA256 = z.string().regex(/^[0-9a-f]{64}$/);
@@ -137,6 +137,20 @@ export function sealLine(line: LineText, previous: string): string {
   line.back(1);
   line.ascii(`,"link":"${link}"}\n`);
   return link;
+}
+
+/** One record as a line that continues the link `previous`. */
+export function encodeRecord(record: AuditRecord, previous: string): Uint8Array {
+  const line = new LineText();
+  line.json(record);
+  sealLine(line, previous);
+  return line.text();
+}
+
+/** Link of the last of whole lines. */
+export function linkAtEnd(lines: Uint8Array): string {
+  const end = lines.length - '"}\n'.length;
+  return Buffer.from(lines.buffer, lines.byteOffset + end - 16, 16).toString('latin1');
 }
 
 export type DecodedLine =

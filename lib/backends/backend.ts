@@ -1,5 +1,6 @@
 import type { Program } from '../model/program.js';
 import type { ResolvedPolicy } from '../skip/mode.js';
+import type { AuditLines } from '../skip/observer.js';
 import type { TensorData } from '../tensor.js';
 
 export { BlockMode, type ResolvedPolicy } from '../skip/mode.js';
@@ -42,6 +43,8 @@ export interface Backend {
    * then; compiled again, here and while the first is held, the program and ones grown from it work as before.
    */
   dropConstants(program: Program): void;
+  /** Encodes lines of the audit log between runs, where that is better than to do it on the calling thread. */
+  readonly auditLines?: AuditLines | undefined;
   /** Frees what all programs share (packed weights, workers). Idempotent. */
   release(): void;
 }

@@ -1,5 +1,6 @@
 import { ERROR_CODES, type ErrorCode, ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program.js';
+import type { AuditLines } from '../skip/observer.js';
 import type { TensorData } from '../tensor.js';
 import type { Backend, CompiledProgram, RunRequest } from './backend.js';
 import { loadBinding } from './binding.cjs';
@@ -31,13 +32,17 @@ interface NativeBinding {
   info(): NativeInfo;
   /** Fills in 32 bytes for each message. Missing where the processor has no instructions for it. */
   sha256?(messages: readonly TensorData[], digests: Uint8Array): void;
+  /** Missing where the one above is. See native/addon/audit_lines.h. */
+  auditLinesSync?(...args: Parameters<AuditLines>): Buffer;
 }
+
 type CompileArguments = [words: Int32Array, constants: readonly TensorData[], ids: Int32Array];
 interface NativeEngine {
   readonly isa: string;
   readonly threads: number;
   compile(...args: CompileArguments): Promise<NativeProgram>;
   compileSync(...args: CompileArguments): NativeProgram;
+  auditLines(...args: Parameters<AuditLines>): Promise<Buffer>;
   release(): void;
 }
 /** `arrays` holds inputs, outputs, ran, scores and, for `run`, a flag that aborts the run when it isn't 0. */
@@ -92,6 +97,18 @@ export function nativeSha256(): ((messages: readonly TensorData[], digests: Uint
   return 'problem' in loaded ? undefined : (loaded.exports as NativeBinding).sha256;
 }
 
+let auditLinesSync: NativeBinding['auditLinesSync'] | null | undefined;
+
+/** Encodes a batch of items as lines of the audit log; null where this machine has no native encoder. */
+export function nativeAuditLines(): ((...args: Parameters<AuditLines>) => Uint8Array) | null {
+  if (auditLinesSync === undefined) {
+    const loaded = loadBinding();
+    auditLinesSync =
+      ('problem' in loaded ? undefined : (loaded.exports as NativeBinding).auditLinesSync) ?? null;
+  }
+  return auditLinesSync;
+}
+
 /** Smaller constants are not worth dropping. */
 const DROPPED_BYTES = 1 << 12;
 
@@ -105,12 +122,16 @@ export class NativeBackend implements Backend {
   readonly name = 'native';
   private readonly engine: NativeEngine;
   private readonly queue: RunQueue;
+  readonly auditLines: AuditLines | undefined;
 
   /** Throws NATIVE_UNAVAILABLE, ISA_UNAVAILABLE when this machine can't run `isa`, OUT_OF_MEMORY. */
   constructor({ threads = 0, isa = undefined }: NativeOptions = {}) {
     const { Engine, info } = binding();
     this.engine = guarded(() => new Engine(threads, isa ?? ''));
-    this.queue = new RunQueue(this.engine.threads < info().threads);
+    const spareCore = this.engine.threads < info().threads;
+    this.queue = new RunQueue(spareCore);
+    // With a spare core it is done on the calling thread while workers run.
+    this.auditLines = spareCore ? undefined : (...args) => this.engine.auditLines(...args);
   }
 
   /** The instruction set in use. */

@@ -45,6 +45,16 @@ export interface RunEvent {
   readonly milliseconds: number;
 }
 
+/** Encodes a batch of items as whole lines of the audit log; native/addon/audit_lines.h describes the batch. */
+export type AuditLines = (
+  arrays: readonly ArrayBufferView[],
+  items: number,
+  capacity: number,
+  blocks: number,
+  outputLength: number,
+  top: number,
+) => Promise<Uint8Array>;
+
 /** What an observer may ask of its session. */
 export interface SessionControl {
   /** What gates' scores and exits' confidences were when the session's policy was calibrated, where its file says. */
@@ -54,6 +64,8 @@ export interface SessionControl {
    * for a quarter of a second at most.
    */
   runFull(feeds: TensorMap, priority?: 'low'): Promise<TensorMap>;
+  /** For the audit log: does it between runs. Missing where that is better done on the calling thread. */
+  readonly auditLines?: AuditLines | undefined;
   /** While on, every block of every run is run, whatever the policy; traces give the reason `tripped`. */
   setFullDepth(on: boolean): void;
 }
@@ -80,6 +92,17 @@ function warn(error: unknown): void {
   process.emitWarning(`a run observer failed: ${text}`, { code: 'RESIDUAL_SKIP_OBSERVER' });
 }
 
+const quiet = new WeakMap<Promise<void>, Promise<void>>();
+
+/** A promise that is settled as `going` is, with a warning for what it is rejected with; the same for the same. */
+function warned(going: Promise<void>): Promise<void> {
+  const known = quiet.get(going);
+  if (known) return known;
+  const made = Promise.resolve(going).catch(warn);
+  quiet.set(going, made);
+  return made;
+}
+
 /**
  * Calls each observer in order. What one throws, or what its promise is rejected with, becomes a warning.
  * @returns when all that they began has ended; undefined where nothing goes on
@@ -92,7 +115,7 @@ export function notify(
   for (const observer of observers) {
     try {
       const going = call(observer);
-      if (going) pending.push(Promise.resolve(going).catch(warn));
+      if (going) pending.push(warned(going));
     } catch (error) {
       warn(error);
     }

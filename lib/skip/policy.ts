@@ -183,9 +183,18 @@ export function guardsOf(policy: SkipPolicy): readonly ResolvedGuard[] {
   return made;
 }
 
+const thresholdsKnown = new WeakMap<Heads, ReadonlyMap<string, number>>();
+const NO_THRESHOLDS: ReadonlyMap<string, number> = new Map();
+
 /** Thresholds of a policy's exits, by the block behind which they stand. */
 export function exitThresholds(policy: SkipPolicy): ReadonlyMap<string, number> {
-  return new Map(headsOf(policy)?.exits.map(({ after, threshold }) => [after, threshold]));
+  const heads = headsOf(policy);
+  if (!heads) return NO_THRESHOLDS;
+  const known = thresholdsKnown.get(heads);
+  if (known) return known;
+  const made = new Map(heads.exits.map(({ after, threshold }) => [after, threshold]));
+  thresholdsKnown.set(heads, made);
+  return made;
 }
 
 /** Blocks that the heads of `policy` may skip: those with a gate of its, and all behind its first exit. */

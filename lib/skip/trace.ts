@@ -20,6 +20,17 @@ export type SkipReason =
   /** The answer was guarded: the item was run in full. */
   | 'guard';
 
+/** Every reason once. */
+export const SKIP_REASONS = [
+  'gate',
+  'confidence',
+  'policy',
+  'fixed',
+  'tripped',
+  'exit',
+  'guard',
+] as const satisfies readonly SkipReason[];
+
 export interface BlockDecision {
   readonly block: string;
   readonly index: number;
@@ -76,6 +87,13 @@ export interface ItemDecisions {
   reason(block: number): SkipReason;
   /** As ItemTrace has it. */
   multiplyAddsSkipped(): number;
+  /** Whether heads or a run in full may have cost something, else that is the sum over the blocks that were skipped. */
+  spentMore(): boolean;
+  /**
+   * Writes what the methods above tell of block i to index `at` + i: 1 where it ran, the index of its reason in
+   * SKIP_REASONS, and its score, NaN for null.
+   */
+  copyTo(ran: Uint8Array, reasons: Uint8Array, scores: Float32Array, at: number): void;
 }
 
 /** What a run left behind, from which its trace is built; see RunRequest. */
@@ -105,6 +123,32 @@ function reasonOf(block: Block, mode: number, tripped: ReadonlySet<string> | und
   const decided = mode === BlockMode.skip || (block.skippable && block.gate !== undefined);
   if (!decided) return 'fixed';
   return tripped ? 'tripped' : 'policy';
+}
+
+interface BlockColumns {
+  /** Of each block, as an index of SKIP_REASONS, for an item that neither took an exit nor was guarded. */
+  readonly reasons: Uint8Array;
+  /** Blocks without a gate in force. */
+  readonly ungated: readonly number[];
+  /** Whether any block has heads. */
+  readonly heads: boolean;
+}
+
+const columnsKnown = new WeakMap<ResolvedPolicy, BlockColumns>();
+
+/** What is the same for most items. */
+function columnsOf({ blocks }: Program, { policy, tripped }: RunRecord): BlockColumns {
+  const known = tripped ? undefined : columnsKnown.get(policy);
+  if (known) return known;
+  const reasons = blocks.map((block, i) => SKIP_REASONS.indexOf(reasonOf(block, policy.modes[i]!, tripped)));
+  const ungated = blocks.flatMap((_, i) => (policy.modes[i] === BlockMode.gate ? [] : [i]));
+  const made = {
+    reasons: Uint8Array.from(reasons),
+    ungated,
+    heads: blocks.some(({ heads }) => heads !== undefined),
+  };
+  if (!tripped) columnsKnown.set(policy, made);
+  return made;
 }
 
 const layersKnown = new WeakMap<Program, number>();
@@ -186,6 +230,25 @@ export class RecordedDecisions implements ItemDecisions {
       if (this.#record.ran[this.#first + i] !== 1) saved += ofBlock.multiplyAdds;
     }
     return saved;
+  }
+
+  spentMore(): boolean {
+    return this.#guarded || columnsOf(this.#program, this.#record).heads;
+  }
+
+  copyTo(ran: Uint8Array, reasons: Uint8Array, scores: Float32Array, at: number): void {
+    const blocks = this.#program.blocks.length;
+    const end = this.#first + blocks;
+    const columns = columnsOf(this.#program, this.#record);
+    ran.set(this.#record.ran.subarray(this.#first, end), at);
+    reasons.set(columns.reasons, at);
+    scores.set(this.#record.scores.subarray(this.#first, end), at);
+    for (const block of columns.ungated) scores[at + block] = Number.NaN;
+    scores.fill(Number.NaN, at + this.#reached, at + blocks);
+    reasons.fill(SKIP_REASONS.indexOf('exit'), at + this.#reached, at + blocks);
+    if (!this.#guarded) return;
+    ran.fill(1, at, at + blocks);
+    reasons.fill(SKIP_REASONS.indexOf('guard'), at, at + blocks);
   }
 
   #gated(block: number): boolean {

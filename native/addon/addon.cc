@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "addon/audit_lines.h"
 #include "addon/convert.h"
 #include "addon/engine_host.h"
 #include "engine/cpu_budget.h"
@@ -36,6 +37,24 @@ const KernelTable* require_table(Napi::Env env, const std::string& name) {
                             "isa '" + name + "' can't run on this machine; available here: " + names + "."));
 }
 
+class PendingRun final : public Pending {
+ public:
+  PendingRun(Napi::Env env, std::shared_ptr<EngineHost> host, std::shared_ptr<CompiledProgram> program, Napi::Value pinned)
+      : Pending(env, std::move(host), pinned), program_(std::move(program)) {}
+  std::optional<EngineError> error;
+
+ private:
+  void settle(Napi::Env env) override {
+    if (error) {
+      deferred.Reject(to_js(env, *error).Value());
+    } else {
+      deferred.Resolve(env.Undefined());
+    }
+  }
+
+  std::shared_ptr<CompiledProgram> program_;
+};
+
 // program.run(items, arrays, inputs, outputs, modes, thresholds): Promise<void>; program.runSync(...): void.
 // `arrays` holds inputs, outputs, ran, scores and, for run(), the abort flag (Int32Array of one). Nobody else may
 // hold this list, so that it pins what it holds.
@@ -57,14 +76,14 @@ class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
   Napi::Value run(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     RunRequest request = read_request(info);
-    auto pending = std::make_unique<PendingRun>(env, host_, info[1]);
-    pending->program = program_;
+    auto pending = std::make_unique<PendingRun>(env, host_, program_, info[1]);
     PendingRun* raw = pending.get();
-    const Napi::Promise promise = raw->deferred.Promise();
+    const Napi::Promise promise = raw->promise();
     try {
-      program_->run(std::move(request), [raw](const RunResult& result) {
+      // Lives as long as the pending run.
+      program_->run(std::move(request), [raw, host = host_.get()](const RunResult& result) {
         raw->error = result.error;
-        raw->host->run_ended(raw);
+        host->work_ended(raw);
       });
     } catch (const EngineError& error) {
       throw_js(env, error);
@@ -73,7 +92,7 @@ class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
     }
     // The end can't reach this thread before it returns to the event loop.
     static_cast<void>(pending.release());
-    host_->run_started(env);
+    host_->work_started(env);
     return promise;
   }
 
@@ -197,7 +216,7 @@ class Compilation final : public Napi::AsyncWorker {
 
   void OnOK() override {
     try {
-      host_->run_settled(Env());
+      host_->work_settled(Env());
       if (error_) {
         deferred_.Reject(to_js(Env(), *error_).Value());
       } else {
@@ -220,13 +239,15 @@ class Compilation final : public Napi::AsyncWorker {
 // new Engine(threads: 0 for the CPU budget, isa: '' for the best)
 // engine.compile(words: Int32Array, constants: TypedArray[], ids: Int32Array of [id, data type] pairs): Promise<Program>;
 // the caller leaves the arrays as they are until it settles. engine.compileSync(...): Program.
+// engine.auditLines(...): Promise<Buffer>, see addon/audit_lines.h.
 class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
  public:
   static Napi::Function define(Napi::Env env) {
     return DefineClass(
         env, "Engine",
         {InstanceMethod("compile", &EngineWrap::compile), InstanceMethod("compileSync", &EngineWrap::compile_sync),
-         InstanceMethod("release", &EngineWrap::release), InstanceAccessor<&EngineWrap::isa>("isa"),
+         InstanceMethod("auditLines", &EngineWrap::audit_lines), InstanceMethod("release", &EngineWrap::release),
+         InstanceAccessor<&EngineWrap::isa>("isa"),
          InstanceAccessor<&EngineWrap::threads>("threads")});
   }
 
@@ -256,9 +277,14 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
     auto compilation = std::make_unique<Compilation>(info, host_);
     const Napi::Promise promise = compilation->promise();
     compilation->Queue();
-    host_->run_started(info.Env());
+    host_->work_started(info.Env());
     static_cast<void>(compilation.release());  // deletes itself
     return promise;
+  }
+
+  Napi::Value audit_lines(const Napi::CallbackInfo& info) {
+    require_engine(info.Env());
+    return start_audit_lines(info, host_);
   }
 
   Napi::Value compile_sync(const Napi::CallbackInfo& info) {
@@ -332,7 +358,10 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("Engine", EngineWrap::define(env));
   exports.Set("info", Napi::Function::New(env, info, "info"));
   exports.Set("discard", Napi::Function::New(env, discard, "discard"));
-  if (can_sha256()) exports.Set("sha256", Napi::Function::New(env, sha256_all, "sha256"));
+  if (can_sha256()) {
+    exports.Set("sha256", Napi::Function::New(env, sha256_all, "sha256"));
+    exports.Set("auditLinesSync", Napi::Function::New(env, audit_lines_sync, "auditLinesSync"));
+  }
   return exports;
 }
 

@@ -6,28 +6,24 @@
 
 namespace rskip {
 
-PendingRun::PendingRun(Napi::Env env, std::shared_ptr<EngineHost> run_host, Napi::Value value)
-    : host(std::move(run_host)),
-      deferred(Napi::Promise::Deferred::New(env)),
-      pinned(Napi::Reference<Napi::Value>::New(value, 1)) {}
+Pending::Pending(Napi::Env env, std::shared_ptr<EngineHost> host, Napi::Value pinned)
+    : deferred(Napi::Promise::Deferred::New(env)),
+      host_(std::move(host)),
+      pinned_(Napi::Reference<Napi::Value>::New(pinned, 1)) {}
 
 // On the event loop. `env` is null when the environment is ending: nobody waits any more, and its references are
 // no longer to be touched.
-void settle(Napi::Env env, Napi::Function, std::nullptr_t*, PendingRun* raw) {
-  std::unique_ptr<PendingRun> run(raw);
+void settle_pending(Napi::Env env, Napi::Function, std::nullptr_t*, Pending* raw) {
+  const std::unique_ptr<Pending> pending(raw);
   if (static_cast<napi_env>(env) == nullptr) {
-    run->pinned.SuppressDestruct();
+    pending->pinned_.SuppressDestruct();
     return;
   }
   const Napi::HandleScope scope(env);
-  run->pinned.Reset();
+  pending->pinned_.Reset();
   try {
-    run->host->run_settled(env);
-    if (run->error) {
-      run->deferred.Reject(to_js(env, *run->error).Value());
-    } else {
-      run->deferred.Resolve(env.Undefined());
-    }
+    pending->host_->work_settled(env);
+    pending->settle(env);
   } catch (const Napi::Error&) {
     // The environment is ending and takes no more calls: nobody waits.
   }
@@ -37,7 +33,7 @@ std::shared_ptr<EngineHost> EngineHost::make(Napi::Env env, const EngineOptions&
   std::shared_ptr<EngineHost> host(new EngineHost());
   host->engine_ = std::make_shared<Engine>(options);
   host->env_ = env;
-  host->channel_ = RunChannel::New(env, "residual-skip run", 0, 1);
+  host->channel_ = SettleChannel::New(env, "residual-skip run", 0, 1);
   host->channel_.Unref(env);
   // Hooks run in reverse order: this one before the channel's own, so that workers never call a closed channel.
   napi_add_env_cleanup_hook(env, environment_ends, host.get());
@@ -62,16 +58,16 @@ void EngineHost::release() {
   if (pending_ == 0) shut_down();
 }
 
-void EngineHost::run_started(Napi::Env env) {
+void EngineHost::work_started(Napi::Env env) {
   if (pending_++ == 0) channel_.Ref(env);
 }
 
-void EngineHost::run_settled(Napi::Env env) {
+void EngineHost::work_settled(Napi::Env env) {
   if (--pending_ > 0) return;
   if (env_ != nullptr) channel_.Unref(env);
   if (released_) shut_down();
 }
 
-void EngineHost::run_ended(PendingRun* run) { channel_.NonBlockingCall(run); }
+void EngineHost::work_ended(Pending* pending) { channel_.NonBlockingCall(pending); }
 
 }  // namespace rskip

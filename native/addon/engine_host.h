@@ -1,4 +1,4 @@
-// An engine in a Node environment: keeps the event loop alive while runs are under way, brings their ends back to it,
+// An engine in a Node environment: keeps the event loop alive while work is under way, brings its end back to it,
 // and goes away before the environment does.
 #pragma once
 
@@ -13,18 +13,28 @@ namespace rskip {
 
 class EngineHost;
 
-// A run under way. Made and destroyed on the environment's thread.
-struct PendingRun {
-  PendingRun(Napi::Env env, std::shared_ptr<EngineHost> host, Napi::Value pinned);
-  std::shared_ptr<EngineHost> host;
-  std::shared_ptr<CompiledProgram> program;
+// Work under way for a promise. Made and destroyed on the environment's thread.
+class Pending {
+ public:
+  // `pinned` keeps the buffers that the work needs.
+  Pending(Napi::Env env, std::shared_ptr<EngineHost> host, Napi::Value pinned);
+  virtual ~Pending() = default;
+  Napi::Promise promise() const { return deferred.Promise(); }
+
+ protected:
+  // Resolves or rejects; may throw Napi::Error.
+  virtual void settle(Napi::Env env) = 0;
   Napi::Promise::Deferred deferred;
-  Napi::Reference<Napi::Value> pinned;  // keeps the buffers of the run
-  std::optional<EngineError> error;
+
+ private:
+  friend void settle_pending(Napi::Env, Napi::Function, std::nullptr_t*, Pending*);
+  friend class EngineHost;
+  std::shared_ptr<EngineHost> host_;
+  Napi::Reference<Napi::Value> pinned_;
 };
 
-void settle(Napi::Env env, Napi::Function callback, std::nullptr_t* context, PendingRun* run);
-using RunChannel = Napi::TypedThreadSafeFunction<std::nullptr_t, PendingRun, settle>;
+void settle_pending(Napi::Env env, Napi::Function callback, std::nullptr_t* context, Pending* pending);
+using SettleChannel = Napi::TypedThreadSafeFunction<std::nullptr_t, Pending, settle_pending>;
 
 class EngineHost : public std::enable_shared_from_this<EngineHost> {
  public:
@@ -36,11 +46,11 @@ class EngineHost : public std::enable_shared_from_this<EngineHost> {
   // The engine goes when the runs under way have ended. Idempotent.
   void release();
 
-  // Called around every asynchronous run and compilation, on the environment's thread.
-  void run_started(Napi::Env env);
-  void run_settled(Napi::Env env);
-  // From a worker's thread: takes the run back to the event loop.
-  void run_ended(PendingRun* run);
+  // Called around all asynchronous work, on the environment's thread; settle_pending() calls the second one.
+  void work_started(Napi::Env env);
+  void work_settled(Napi::Env env);
+  // From a worker's thread: takes it back to the event loop. It must have been started, or be so in this turn of the loop.
+  void work_ended(Pending* pending);
 
  private:
   EngineHost() = default;
@@ -50,7 +60,7 @@ class EngineHost : public std::enable_shared_from_this<EngineHost> {
 
   napi_env env_ = nullptr;
   std::shared_ptr<Engine> engine_;  // a compilation under way holds it, too
-  RunChannel channel_;
+  SettleChannel channel_;
   int pending_ = 0;
   bool released_ = false;
 };

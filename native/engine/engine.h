@@ -90,6 +90,8 @@ class Engine {
   // Programs must not outlive the engine. Throws EngineError.
   std::unique_ptr<CompiledProgram> compile(std::span<const int32_t> words, std::span<const ConstantData> constants);
   void cancel_all() { pool_.cancel_all(); }
+  // Done by workers that have nothing else to do; see WorkerPool.
+  void submit_background(std::shared_ptr<BackgroundJob> job) { pool_.submit_background(std::move(job)); }
   // Packed weights and constants in use.
   size_t cached_weights() { return weights_.size(); }
 

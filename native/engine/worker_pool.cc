@@ -11,9 +11,11 @@ namespace rskip {
 namespace {
 
 // The end of a run has to reach the caller, who then prepares the next.
-constexpr std::chrono::microseconds kLookOut{60};
+constexpr std::chrono::microseconds kLookOut{200};
 // The lock is held for less than that, unless whoever holds it lost its core.
 constexpr std::chrono::microseconds kLocked{5};
+// Background jobs go first after that.
+constexpr std::chrono::milliseconds kBackgroundWaits{5};
 // A helper leaves sooner than that when the unit has ended.
 constexpr std::chrono::microseconds kLeaving{50};
 
@@ -84,6 +86,34 @@ void WorkerPool::submit(std::shared_ptr<Job> job) {
     sleepers = call_workers(wanted);
   }
   wake(sleepers);
+}
+
+void WorkerPool::submit_background(std::shared_ptr<BackgroundJob> job) {
+  int64_t sleepers = 0;
+  {
+    std::lock_guard lock(mutex_);
+    background_.push_back({std::move(job), std::chrono::steady_clock::now() + kBackgroundWaits});
+    sleepers = call_workers(1);
+  }
+  wake(sleepers);
+}
+
+bool WorkerPool::background_is_due() const {
+  return !background_.empty() && std::chrono::steady_clock::now() >= background_.front().due;
+}
+
+void WorkerPool::step_background(std::unique_lock<std::mutex>& lock) {
+  Background background = std::move(background_.front());
+  background_.pop_front();
+  // It is back soon: nobody needs to be woken in its place.
+  const uint32_t calls = calls_.load(std::memory_order_relaxed);
+  ++looking_out_;
+  lock.unlock();
+  const bool more = background.job->step();
+  if (!more) background.job.reset();
+  take_again(lock);
+  if (calls == calls_.load(std::memory_order_relaxed)) --looking_out_;
+  if (more) background_.push_front(std::move(background));
 }
 
 // The first job in the queue that may have another worker gives one unit and goes to the end of the queue.
@@ -175,13 +205,14 @@ void WorkerPool::main(Worker& self) {
   std::unique_lock lock(mutex_);
   for (bool busy = false;;) {
     std::shared_ptr<Job> keep;  // outlives the lock below: a job's destructor must not run under it
-    if (Taken taken; take(taken, nullptr)) {
+    if (Taken taken; background_is_due()) {
+      step_background(lock);
+      busy = true;
+    } else if (take(taken, nullptr)) {
       keep = taken.keep;
       execute(taken, self.workspace, *self.team, lock);
       leave(*taken.job);
       busy = true;
-    } else if (stopping_) {
-      return;
     } else if (Leading* leading = team_that_wants_help()) {
       Job& job = *leading->job;
       keep = leading->keep;
@@ -190,6 +221,11 @@ void WorkerPool::main(Worker& self) {
       help(*leading->team, self.workspace, lock);
       leave(job);
       busy = true;
+    } else if (!background_.empty()) {
+      step_background(lock);
+      busy = true;
+    } else if (stopping_) {
+      return;
     } else {
       if (busy && may_look_out()) {
         busy = look_out(lock);

@@ -2,6 +2,8 @@
 // turn by turn from all jobs under way, so that concurrent runs share the workers fairly. Whoever executes a unit
 // leads a Team: workers without a unit of their own join it and take shares of single layers.
 //
+// A worker with nothing else to do takes a step of a background job, which may be in between two runs.
+//
 // Nobody spins when idle: workers sleep on a condition variable. But waking up takes as long as some layers of a small
 // network. So a helper first spins for a while between two layers of the unit that it helps with, and a worker that has
 // just led a unit first looks out for more, as long as a core is left for whoever brings it.
@@ -9,6 +11,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -43,6 +46,14 @@ class Job {
   const size_t scratch_bytes_;
 };
 
+// Work of low priority, done in steps of some microseconds each, one after another.
+class BackgroundJob {
+ public:
+  virtual ~BackgroundJob() = default;
+  // On a worker's thread. True when there is more to do.
+  virtual bool step() noexcept = 0;
+};
+
 class WorkerPool {
  public:
   // `cores` is how many of them the process may use.
@@ -57,6 +68,8 @@ class WorkerPool {
   void submit(std::shared_ptr<Job> job);
   // The calling thread takes part and returns when the job has ended. max_workers should leave room for it.
   void run_here(Job& job, Workspace& workspace);
+  // Returns at once. The job goes first once it has waited for some milliseconds, and is done before the pool ends.
+  void submit_background(std::shared_ptr<BackgroundJob> job);
   // Asks all jobs under way to end early; returns at once.
   void cancel_all();
 
@@ -76,6 +89,10 @@ class WorkerPool {
     Job* job;
     std::shared_ptr<Job> keep;
   };
+  struct Background {
+    std::shared_ptr<BackgroundJob> job;
+    std::chrono::steady_clock::time_point due;
+  };
   struct Leading {
     Team* team;
     Job* job;
@@ -86,6 +103,8 @@ class WorkerPool {
   void execute(Taken& taken, Workspace& workspace, Team& team, std::unique_lock<std::mutex>& lock);
   // Likewise.
   void help(Team& team, Workspace& workspace, std::unique_lock<std::mutex>& lock);
+  void step_background(std::unique_lock<std::mutex>& lock);
+  bool background_is_due() const;
   // `only` restricts it to one job.
   bool take(Taken& taken, const Job* only);
   Leading* team_that_wants_help();
@@ -115,6 +134,7 @@ class WorkerPool {
   std::deque<Entry> queue_;            // jobs with units to take
   std::vector<Job*> running_;          // jobs not ended
   std::vector<Leading> leading_;
+  std::deque<Background> background_;
   std::vector<std::unique_ptr<Team>> teams_;
   std::vector<Team*> free_teams_;
   int sleeping_ = 0, looking_out_ = 0;  // workers; those called no longer count as looking out

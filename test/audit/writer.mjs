@@ -15,6 +15,7 @@ syncBuiltinESMExports();
 
 const [dist, runs, path] = process.argv.slice(2);
 const { auditLog } = await import(pathToFileURL(join(dist, 'audit/log.js')));
+const { SKIP_REASONS } = await import(pathToFileURL(join(dist, 'skip/trace.js')));
 const events = deserialize(readFileSync(runs)).map((event) => ({
   ...event,
   decisionsOf(item) {
@@ -27,6 +28,14 @@ const events = deserialize(readFileSync(runs)).map((event) => ({
       threshold: what('threshold'),
       reason: what('reason'),
       multiplyAddsSkipped: () => multiplyAddsSkipped,
+      spentMore: () => true,
+      copyTo(ran, reasons, scores, at) {
+        for (const [i, block] of blocks.entries()) {
+          ran[at + i] = block.ran ? 1 : 0;
+          reasons[at + i] = SKIP_REASONS.indexOf(block.reason);
+          scores[at + i] = block.score ?? Number.NaN;
+        }
+      },
     };
   },
 }));

@@ -1,5 +1,5 @@
 import type { RunContext, RunEvent } from '../../lib/skip/observer.js';
-import type { ItemDecisions } from '../../lib/skip/trace.js';
+import { type ItemDecisions, SKIP_REASONS } from '../../lib/skip/trace.js';
 import { Tensor } from '../../lib/tensor.js';
 
 /** Circumstances of a network of `blocks` gated blocks. */
@@ -39,6 +39,14 @@ export function withDecisions(event: Omit<RunEvent, 'decisionsOf'>): RunEvent {
       threshold: (block) => blocks[block]!.threshold,
       reason: (block) => blocks[block]!.reason,
       multiplyAddsSkipped: () => multiplyAddsSkipped,
+      spentMore: () => true,
+      copyTo: (ran, reasons, scores, at) => {
+        for (const [i, block] of blocks.entries()) {
+          ran[at + i] = block.ran ? 1 : 0;
+          reasons[at + i] = SKIP_REASONS.indexOf(block.reason);
+          scores[at + i] = block.score ?? Number.NaN;
+        }
+      },
     };
   };
   return { ...event, decisionsOf };

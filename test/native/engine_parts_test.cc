@@ -229,6 +229,58 @@ TEST(WorkerPool, HelpersFindTheLayerUnderWay) {
   EXPECT_NE(job.other, std::thread::id());
 }
 
+// Counts its steps, some of which are left when it is handed over.
+class Steps final : public BackgroundJob {
+ public:
+  Steps(int left, std::atomic<int>& done) : left_(left), done_(done) {}
+  bool step() noexcept override {
+    ++done_;
+    return --left_ > 0;
+  }
+
+ private:
+  int left_;
+  std::atomic<int>& done_;
+};
+
+TEST(WorkerPool, EndsBackgroundJobsBeforeItEnds) {
+  std::atomic<int> done{0};
+  {
+    WorkerPool pool(2, 2);
+    for (int i = 0; i < 40; ++i) pool.submit_background(std::make_shared<Steps>(1 + i, done));
+  }
+  EXPECT_EQ(done, 40 * 41 / 2);
+}
+
+TEST(WorkerPool, BusyWorkersDoBackgroundJobsAfterAWhile) {
+  // Units until the background job is done, or for a minute.
+  class Busy final : public Job {
+   public:
+    explicit Busy(const std::atomic<int>& done) : Job(200'000, 2, 0), done_(done) {}
+    void run_unit(int64_t, Workspace&, Team&) noexcept override {
+      if (done_ == 3) return;
+      if (std::chrono::steady_clock::now() < end_) std::this_thread::sleep_for(std::chrono::microseconds(300));
+      ++waited;
+    }
+    std::atomic<int> waited{0};
+
+   private:
+    const std::atomic<int>& done_;
+    const std::chrono::steady_clock::time_point end_ = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  };
+  std::atomic<int> done{0};
+  const auto job = std::make_shared<Busy>(done);
+  {
+    WorkerPool pool(2, 2);
+    pool.submit(job);
+    pool.submit_background(std::make_shared<Steps>(3, done));
+    while (done < 3) std::this_thread::yield();
+    pool.cancel_all();
+  }
+  EXPECT_EQ(done, 3);
+  EXPECT_LT(job->waited, 200'000);
+}
+
 TEST(WorkerPool, LeavesNobodyBehindWhenItEnds) {
   class Count final : public Job {
    public:

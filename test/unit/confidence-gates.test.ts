@@ -4,8 +4,9 @@ import { readAudit } from '../../lib/audit/read.js';
 import { replayAudit } from '../../lib/audit/replay.js';
 import { summarise } from '../../lib/audit/summary.js';
 import { encodeHeads } from '../../lib/skip/heads.js';
+import type { RunEvent } from '../../lib/skip/observer.js';
 import { parsePolicy, type SkipPolicy } from '../../lib/skip/policy.js';
-import type { SkipTrace } from '../../lib/skip/trace.js';
+import { SKIP_REASONS, type SkipTrace } from '../../lib/skip/trace.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
 import { itemsOf } from '../helpers/items.js';
 import { Network } from '../helpers/networks.js';
@@ -113,6 +114,43 @@ test('a log of such runs is replayed bit for bit and tells the net saving', asyn
     replayAudit(entries, await itemsOf(network), session),
   );
   expect(replayed).toMatchObject({ identical: entries.length, differences: [], circumstances: [] });
+});
+
+test.each([
+  ['exits and gates', {}],
+  [
+    'a guard',
+    {
+      labels: ['a', 'b', 'c'],
+      guards: [{ labels: ['a', 'b', 'c'], action: 'verify' as const, margin: 0.5 }],
+    },
+  ],
+])('decisions are copied all at once as they are told one by one: %s', async (_, more) => {
+  const { gateAt, exitAt } = await thresholds();
+  const events: RunEvent[] = [];
+  const observer = { onRun: (event: RunEvent) => void events.push(event) };
+  const input = await network.images();
+  const policy = policyOf(exitAt, gateAt, more);
+  await withSession(network.model, { policy, observers: [observer] }, (session) => session.run({ input }));
+  const event = events[0]!;
+  const blocks = event.context.blocks.length;
+  const reasons = new Set<string>();
+  for (const [item, { blocks: told }] of event.trace.items.entries()) {
+    const [ran, why, scores] = [
+      new Uint8Array(blocks + 2),
+      new Uint8Array(blocks + 2),
+      new Float32Array(blocks + 2),
+    ];
+    event.decisionsOf(item).copyTo(ran, why, scores, 1);
+    for (const [index, block] of told.entries()) {
+      reasons.add(block.reason);
+      expect(ran[1 + index]).toBe(Number(block.ran));
+      expect(SKIP_REASONS[why[1 + index]!]).toBe(block.reason);
+      expect(scores[1 + index]).toBe(block.score ?? Number.NaN);
+    }
+    for (const column of [ran, why, scores]) expect([column[0], column[blocks + 1]]).toEqual([0, 0]);
+  }
+  expect(reasons.size).toBeGreaterThan(2);
 });
 
 test('a policy file may hold them, and a misspelt one is refused by name', () => {

@@ -1,0 +1,179 @@
+/** Batches of items as lines of the audit log: encoded in C++, between runs if need be, or here where that can't be. */
+import { nativeAuditLines } from '../backends/native.js';
+import type { AuditLines, RunContext } from '../skip/observer.js';
+import type { TensorData } from '../tensor.js';
+import { DIGEST_BYTES, hashAll } from './hash.js';
+import { type Recorded, savedBy, writeExits, writeItem } from './items.js';
+import { LineText } from './line.js';
+import { type AuditHeader, sealLine } from './record.js';
+
+/** What comes before a batch, and how it is written. */
+export interface Before {
+  /** A line that comes before the items. */
+  readonly header: AuditHeader | undefined;
+  /** Link of the line before. */
+  readonly link: string;
+  /** How many of the best classes are recorded. */
+  readonly top: number;
+}
+
+/**
+ * Most items that are encoded together. Where the calling thread encodes while workers run, the fewer the better: they are
+ * still in its cache. Between runs each batch costs the calling thread some time, however many items it has.
+ */
+const BATCH_ITEMS = { here: 8, between: 32 };
+const NOTHING = new Uint8Array(0);
+
+/** Items of one context that are encoded together. */
+export class ItemBatch {
+  readonly items: Recorded[] = [];
+  readonly #capacity: number;
+  readonly #columns: Columns | undefined;
+  #native = nativeAuditLines();
+  #bytes = 0;
+
+  /** @param between encodes between runs; when left out, the calling thread encodes */
+  constructor(
+    readonly context: RunContext,
+    first: Recorded,
+    private readonly between?: AuditLines,
+  ) {
+    this.#capacity = between ? BATCH_ITEMS.between : BATCH_ITEMS.here;
+    if (this.#native && isSimple(first)) {
+      this.#columns = new Columns(this.#capacity, context.blocks, first.output[0]!.length);
+    }
+    this.add(first);
+  }
+
+  get full(): boolean {
+    return this.items.length === this.#capacity;
+  }
+
+  /** Of the tensors that are held. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  add(item: Recorded): void {
+    this.items.push(item);
+    for (const { byteLength } of item.input ?? []) this.#bytes += byteLength;
+    for (const { byteLength } of item.output) this.#bytes += byteLength;
+    // Now that its objects are in the cache.
+    if (!this.#columns?.add(item)) this.#native = null;
+  }
+
+  /** Whole lines. The arrays of the items must not change before the promise settles. */
+  async encode(before: Before): Promise<Uint8Array> {
+    const between = this.#native && this.between;
+    return between ? between(...this.#forNative(before)) : this.encodeSync(before);
+  }
+
+  /** The same on the calling thread; also while `encode` is under way. */
+  encodeSync(before: Before): Uint8Array {
+    return this.#native ? this.#native(...this.#forNative(before)) : this.#encodeHere(before);
+  }
+
+  #forNative({ header, link, top }: Before): Parameters<AuditLines> {
+    const record = header ? Buffer.from(JSON.stringify(header)) : NOTHING;
+    const { columns, exits, inputs, outputLength } = this.#columns!;
+    const arrays = [columns, exits, record, Buffer.from(link, 'latin1'), ...inputs];
+    return [arrays, this.items.length, this.#capacity, this.context.blocks.length, outputLength, top];
+  }
+
+  #encodeHere({ header, link, top }: Before): Uint8Array {
+    const line = new LineText();
+    const lines: Uint8Array[] = [];
+    let last = link;
+    const seal = () => {
+      last = sealLine(line, last);
+      lines.push(Buffer.from(line.text()));
+      line.clear();
+    };
+    if (header) {
+      line.json(header);
+      seal();
+    }
+    // Messages of one length are neighbours: inputs first.
+    const inputs = this.items.flatMap(({ input }) => (input ? [input] : []));
+    const digests = hashAll([...inputs, ...this.items.map(({ output }) => output)]);
+    let input = 0;
+    for (const [i, item] of this.items.entries()) {
+      const hashes = {
+        digests,
+        input: item.input ? DIGEST_BYTES * input++ : null,
+        output: DIGEST_BYTES * (inputs.length + i),
+      };
+      writeItem(line, item, hashes, top);
+      seal();
+    }
+    return Buffer.concat(lines);
+  }
+}
+
+/** The native encoder knows items of at most one input and of one output, whose elements are float32. */
+function isSimple({ input, output }: Recorded): boolean {
+  return (input === null || input.length === 1) && output.length === 1 && output[0] instanceof Float32Array;
+}
+
+/** Numbers for each item. */
+const NUMBERS = 7;
+
+/** A batch as auditLines of native/addon takes it. */
+class Columns {
+  /** All that follow, one behind the other, with room for `capacity` items each. */
+  readonly columns: Uint8Array;
+  readonly #numbers: Float64Array;
+  readonly #scores: Float32Array;
+  readonly #outputs: Float32Array;
+  readonly #ran: Uint8Array;
+  readonly #reasons: Uint8Array;
+  readonly inputs: TensorData[] = [];
+  #exits: LineText | undefined;
+  #items = 0;
+
+  constructor(
+    capacity: number,
+    private readonly blocks: RunContext['blocks'],
+    readonly outputLength: number,
+  ) {
+    const cells = capacity * blocks.length;
+    const [numbers, outputs] = [capacity * NUMBERS, capacity * outputLength];
+    // One buffer: making one takes longer than anything else here.
+    const all = new ArrayBuffer(8 * numbers + 4 * (cells + outputs) + 2 * cells);
+    this.columns = new Uint8Array(all);
+    this.#numbers = new Float64Array(all, 0, numbers);
+    this.#scores = new Float32Array(all, 8 * numbers, cells);
+    this.#outputs = new Float32Array(all, 8 * numbers + 4 * cells, outputs);
+    this.#ran = new Uint8Array(all, 8 * numbers + 4 * (cells + outputs), cells);
+    this.#reasons = new Uint8Array(all, 8 * numbers + 4 * (cells + outputs) + cells, cells);
+  }
+
+  get exits(): Uint8Array {
+    return this.#exits?.text() ?? NOTHING;
+  }
+
+  /** False when it doesn't fit. */
+  add(recorded: Recorded): boolean {
+    const { time, run, item, input, output, event } = recorded;
+    if (!isSimple(recorded) || output[0]!.length !== this.outputLength) return false;
+    const index = this.#items++;
+    const decisions = event.decisionsOf(item);
+    decisions.copyTo(this.#ran, this.#reasons, this.#scores, index * this.blocks.length);
+    this.#outputs.set(output[0] as Float32Array, index * this.outputLength);
+    if (input) this.inputs.push(input[0]!);
+    const before = this.#exits?.length ?? 0;
+    if (decisions.exits.length > 0) {
+      this.#exits ??= new LineText();
+      writeExits(this.#exits, decisions);
+    }
+    const at = NUMBERS * index;
+    this.#numbers[at] = time;
+    this.#numbers[at + 1] = run;
+    this.#numbers[at + 2] = item;
+    this.#numbers[at + 3] = event.milliseconds / event.items;
+    this.#numbers[at + 4] = savedBy(decisions, this.blocks) ?? Number.NaN;
+    this.#numbers[at + 5] = (this.#exits?.length ?? 0) - before;
+    this.#numbers[at + 6] = input ? 1 : 0;
+    return true;
+  }
+}

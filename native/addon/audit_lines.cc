@@ -1,0 +1,172 @@
+#include "addon/audit_lines.h"
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "addon/convert.h"
+#include "audit/item_lines.h"
+
+namespace rskip {
+namespace {
+
+constexpr size_t kNumbers = 7;
+constexpr size_t kMostItems = 1 << 12;
+
+// Items that are encoded in one step.
+constexpr size_t kStepItems = 2;
+
+class Batch {
+ public:
+  std::vector<ItemRow> rows;
+  std::string_view record;
+  Link link{};
+  int top = 0;
+
+  // True when there is more to encode.
+  bool step() {
+    if (done_ == 0 && !record.empty()) append_record(text_, link, record);
+    const size_t items = std::min(kStepItems, rows.size() - done_);
+    append_items(text_, link, {&rows[done_], items}, top);
+    done_ += items;
+    return done_ < rows.size();
+  }
+
+  Napi::Value lines(Napi::Env env) const { return Napi::Buffer<char>::Copy(env, text_.data(), text_.size()); }
+
+ private:
+  std::string text_;
+  size_t done_ = 0;
+};
+
+std::string_view text_of(const TypedBytes& bytes) { return {static_cast<const char*>(bytes.data), bytes.bytes}; }
+
+Batch read_batch(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto check = [&](bool ok) {
+    if (!ok) throw_js(env, EngineError(ErrorCode::kInvalidArgument, "auditLines: wrong arguments."));
+  };
+  check(info.Length() == 6 && info[0].IsArray());
+  const Napi::Array arrays = info[0].As<Napi::Array>();
+  uint32_t at = 0;
+  const auto next = [&] {
+    check(at < arrays.Length());
+    return typed_bytes(env, arrays[at++], "A part of the batch");
+  };
+  const auto argument = [&](size_t index) { return size_t{info[index].ToNumber().Uint32Value()}; };
+  const TypedBytes columns = next(), texts = next(), record = next(), link = next();
+  const size_t items = argument(1), capacity = argument(2), blocks = argument(3), outputs = argument(4);
+  Batch batch;
+  batch.top = info[5].ToNumber().Int32Value();
+  check(link.bytes == batch.link.size() && items > 0 && items <= capacity && capacity <= kMostItems && batch.top > 0);
+  // Below 2^48: the numbers of blocks and outputs are below 2^32.
+  check(columns.bytes >= capacity * (kNumbers * sizeof(double) + blocks * (sizeof(float) + 2) + outputs * sizeof(float)));
+  check(reinterpret_cast<uintptr_t>(columns.data) % alignof(double) == 0);
+  std::memcpy(batch.link.data(), link.data, link.bytes);
+  batch.record = text_of(record);
+  const auto* numbers = static_cast<const double*>(columns.data);
+  const auto* scores = reinterpret_cast<const float*>(numbers + capacity * kNumbers);
+  const float* logits = scores + capacity * blocks;
+  const auto* ran = reinterpret_cast<const uint8_t*>(logits + capacity * outputs);
+  const uint8_t* reasons = ran + capacity * blocks;
+  std::string_view text = text_of(texts);
+  batch.rows.resize(items);
+  for (size_t i = 0; i < items; ++i, numbers += kNumbers) {
+    ItemRow& row = batch.rows[i];
+    row.time = numbers[0];
+    row.run = numbers[1];
+    row.item = numbers[2];
+    row.milliseconds = numbers[3];
+    row.saved = numbers[4];
+    row.scores = {scores + i * blocks, blocks};
+    row.logits = {logits + i * outputs, outputs};
+    row.ran = {ran + i * blocks, blocks};
+    row.reasons = {reasons + i * blocks, blocks};
+    check(std::ranges::all_of(row.reasons, [](uint8_t reason) { return reason < kReasons; }));
+    check(numbers[5] >= 0 && numbers[5] <= static_cast<double>(text.size()));
+    row.exits = text.substr(0, static_cast<size_t>(numbers[5]));
+    text.remove_prefix(row.exits.size());
+    if (numbers[6] == 0) continue;
+    const TypedBytes input = next();
+    // Empty data may be null, which would mean that there is none.
+    static constexpr uint8_t kNothing = 0;
+    row.input = {input.bytes == 0 ? &kNothing : static_cast<const uint8_t*>(input.data), input.bytes};
+  }
+  return batch;
+}
+
+const char* kOutOfMemory = "Memory for the audit log could not be had.";
+
+class PendingLines final : public Pending {
+ public:
+  PendingLines(const Napi::CallbackInfo& info, std::shared_ptr<EngineHost> host)
+      : Pending(info.Env(), std::move(host), info[0]), batch_(read_batch(info)) {}
+
+  bool step() noexcept {
+    try {
+      return batch_.step();
+    } catch (const std::bad_alloc&) {
+      failed_ = true;
+      return false;
+    }
+  }
+
+ private:
+  void settle(Napi::Env env) override {
+    if (failed_) {
+      deferred.Reject(to_js(env, EngineError(ErrorCode::kOutOfMemory, kOutOfMemory)).Value());
+    } else {
+      deferred.Resolve(batch_.lines(env));
+    }
+  }
+
+  Batch batch_;
+  bool failed_ = false;
+};
+
+class LinesJob final : public BackgroundJob {
+ public:
+  LinesJob(PendingLines* pending, EngineHost* host) : pending_(pending), host_(host) {}
+  bool step() noexcept override {
+    const bool more = pending_->step();
+    if (!more) host_->work_ended(pending_);
+    return more;
+  }
+
+ private:
+  PendingLines* const pending_;
+  EngineHost* const host_;  // lives as long as what is pending
+};
+
+}  // namespace
+
+Napi::Value start_audit_lines(const Napi::CallbackInfo& info, std::shared_ptr<EngineHost> host) {
+  EngineHost& known = *host;
+  try {
+    auto pending = std::make_unique<PendingLines>(info, std::move(host));
+    const Napi::Promise promise = pending->promise();
+    known.engine()->submit_background(std::make_shared<LinesJob>(pending.get(), &known));
+    // The end can't reach this thread before it returns to the event loop.
+    static_cast<void>(pending.release());
+    known.work_started(info.Env());
+    return promise;
+  } catch (const std::bad_alloc&) {
+    throw_js(info.Env(), EngineError(ErrorCode::kOutOfMemory, kOutOfMemory));
+  }
+}
+
+Napi::Value audit_lines_sync(const Napi::CallbackInfo& info) {
+  try {
+    Batch batch = read_batch(info);
+    while (batch.step()) {
+    }
+    return batch.lines(info.Env());
+  } catch (const std::bad_alloc&) {
+    throw_js(info.Env(), EngineError(ErrorCode::kOutOfMemory, kOutOfMemory));
+  }
+}
+
+}  // namespace rskip
