@@ -58,18 +58,28 @@ export class ItemBatch {
     this.items.push(item);
     for (const { byteLength } of item.input ?? []) this.#bytes += byteLength;
     for (const { byteLength } of item.output) this.#bytes += byteLength;
-    // Now that its objects are in the cache.
-    if (!this.#columns?.add(item)) this.#native = null;
+    if (!this.#columns) this.#native = null;
+    // Between runs what it was is in the cache yet. Where the calling thread encodes, it has the time only then.
+    else if (this.between) this.#fill();
+  }
+
+  /** Copies items into the columns that aren't yet. */
+  #fill(): void {
+    const columns = this.#columns!;
+    while (this.#native && columns.items < this.items.length) {
+      if (!columns.add(this.items[columns.items]!)) this.#native = null;
+    }
   }
 
   /** Whole lines. The arrays of the items must not change before the promise settles. */
   async encode(before: Before): Promise<Uint8Array> {
-    const between = this.#native && this.between;
-    return between ? between(...this.#forNative(before)) : this.encodeSync(before);
+    if (this.#native && this.between) return this.between(...this.#forNative(before));
+    return this.encodeSync(before);
   }
 
   /** The same on the calling thread; also while `encode` is under way. */
   encodeSync(before: Before): Uint8Array {
+    if (this.#native) this.#fill();
     return this.#native ? this.#native(...this.#forNative(before)) : this.#encodeHere(before);
   }
 
@@ -146,6 +156,11 @@ class Columns {
     this.#outputs = new Float32Array(all, 8 * numbers + 4 * cells, outputs);
     this.#ran = new Uint8Array(all, 8 * numbers + 4 * (cells + outputs), cells);
     this.#reasons = new Uint8Array(all, 8 * numbers + 4 * (cells + outputs) + cells, cells);
+  }
+
+  /** How many there are. */
+  get items(): number {
+    return this.#items;
   }
 
   get exits(): Uint8Array {
