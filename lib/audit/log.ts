@@ -137,7 +137,8 @@ export class AuditLog implements RunObserver {
   }
 
   /**
-   * Keeps what is needed; hashing, encoding and writing follow on other threads, a batch of items at a time.
+   * Keeps what is needed. A batch of items is hashed and encoded while the next run is under way, or between runs, and written
+   * by other threads.
    * @returns when `event.inputs` are no longer needed
    */
   onRun(event: RunEvent): Promise<void> | undefined {
