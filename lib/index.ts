@@ -12,9 +12,23 @@ export type { BlockInfo, ModelInfo, TensorMetadata } from './metadata.js';
 export type { CompareKind, GateForm, ShortcutKind } from './model/program.js';
 export type { Isa, RunOptions, RunSyncOptions, SessionOptions } from './options.js';
 export { InferenceSession, type TracedRun } from './session.js';
-export type { RunContext, RunEvent, RunObserver, SessionControl, TensorMap } from './skip/observer.js';
+export type {
+  AuditLines,
+  RunContext,
+  RunEvent,
+  RunObserver,
+  SessionControl,
+  TensorMap,
+} from './skip/observer.js';
 export { type BlockAction, loadPolicy, type PolicySource, type SkipPolicy } from './skip/policy.js';
-export type { BlockDecision, ItemDecisions, ItemTrace, SkipReason, SkipTrace } from './skip/trace.js';
+export {
+  type BlockDecision,
+  type ItemDecisions,
+  type ItemTrace,
+  SKIP_REASONS,
+  type SkipReason,
+  type SkipTrace,
+} from './skip/trace.js';
 export {
   type DataType,
   Tensor,

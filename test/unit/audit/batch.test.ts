@@ -3,7 +3,7 @@ import { type Before, ItemBatch } from '../../../lib/audit/batch.js';
 import { headerOf, type Recorded } from '../../../lib/audit/items.js';
 import { decodeLine, FIRST_LINK, linkAtEnd } from '../../../lib/audit/record.js';
 import * as native from '../../../lib/backends/native.js';
-import type { SkipReason } from '../../../lib/skip/trace.js';
+import { SKIP_REASONS } from '../../../lib/skip/trace.js';
 import { runContext, runEvent, withDecisions } from '../../helpers/run-event.js';
 
 jest.mock('../../../lib/backends/native.js', () => ({
@@ -14,15 +14,7 @@ const encoder = jest.requireActual<typeof native>('../../../lib/backends/native.
 const nativeAuditLines = jest.mocked(native.nativeAuditLines);
 const testNative = encoder ? test : test.skip;
 
-const reason = fc.constantFrom<SkipReason>(
-  'gate',
-  'confidence',
-  'policy',
-  'fixed',
-  'tripped',
-  'exit',
-  'guard',
-);
+const reason = fc.constantFrom(...SKIP_REASONS);
 const float = fc.float({ noNaN: false });
 const block = fc.record({ ran: fc.boolean(), score: fc.option(float), reason });
 const exit = fc.record({
