@@ -22,6 +22,8 @@ export interface Before {
  * still in its cache. Between runs each batch costs the calling thread some time, however many items it has.
  */
 const BATCH_ITEMS = { here: 8, between: 32 };
+/** Files are rotated behind whole batches: batches have at most one item for so many bytes of a file. */
+const BYTES_FOR_EACH = 4096;
 const NOTHING = new Uint8Array(0);
 
 /** Items of one context that are encoded together. */
@@ -32,13 +34,18 @@ export class ItemBatch {
   #native = nativeAuditLines();
   #bytes = 0;
 
-  /** @param between encodes between runs; when left out, the calling thread encodes */
+  /**
+   * @param maxBytes at which a file is rotated, at least BYTES_FOR_EACH
+   * @param between encodes between runs; when left out, the calling thread encodes
+   */
   constructor(
     readonly context: RunContext,
     first: Recorded,
+    maxBytes: number,
     private readonly between?: AuditLines,
   ) {
-    this.#capacity = between ? BATCH_ITEMS.between : BATCH_ITEMS.here;
+    const most = between ? BATCH_ITEMS.between : BATCH_ITEMS.here;
+    this.#capacity = Math.min(most, Math.floor(maxBytes / BYTES_FOR_EACH));
     if (this.#native && isSimple(first)) {
       this.#columns = new Columns(this.#capacity, context.blocks, first.output[0]!.length);
     }

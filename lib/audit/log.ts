@@ -209,7 +209,8 @@ export class AuditLog implements RunObserver {
     const last = this.#waiting.at(-1);
     const { context } = item.event;
     if (!last || last.full || last.context !== context) {
-      this.#waiting.push(new ItemBatch(context, item, this.#control?.auditLines));
+      const { maxBytes } = this.#options;
+      this.#waiting.push(new ItemBatch(context, item, maxBytes, this.#control?.auditLines));
     } else {
       last.add(item);
     }

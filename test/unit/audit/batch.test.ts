@@ -62,7 +62,7 @@ function recorded({ blocks, exits, logits, input, time, run, milliseconds, saved
 
 function encoded(items: readonly Recorded[], before: Before, implementation: typeof encoder): string {
   nativeAuditLines.mockReturnValue(implementation);
-  const batch = new ItemBatch(context, items[0]!);
+  const batch = new ItemBatch(context, items[0]!, 2 ** 26);
   for (const next of items.slice(1)) batch.add(next);
   return Buffer.from(batch.encodeSync(before)).toString('utf8');
 }

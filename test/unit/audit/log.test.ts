@@ -220,7 +220,7 @@ test('what is no log is refused', async () => {
 });
 
 test('a header that was changed is found, where the log begins and where it goes on in another file', async () => {
-  await write(80, { maxBytes: 4096 });
+  await write(40, { maxBytes: 4096 });
   // The file that comes next is empty yet.
   const rotated = readdirSync(folder).filter((name) => name !== 'trace.ndjson');
   expect(rotated.length).toBeGreaterThan(2);
