@@ -1,7 +1,8 @@
 /** One call of `run` or `runSync`: what it was asked for, what it left behind, and its trace. */
 import type { RunRequest } from './backends/backend.js';
 import type { BoundFeeds } from './feeds.js';
-import { allocateOutputs, type FetchMap } from './fetches.js';
+import { checkFetches, type FetchMap } from './fetches.js';
+import type { Results } from './results.js';
 import { exitThresholds, guardsOf, type SkipPolicy, skippedByHeads } from './skip/policy.js';
 import {
   buildTrace,
@@ -28,23 +29,21 @@ export interface Call extends Bound {
   readonly specialization: Specialization;
   readonly fetches: FetchMap;
   readonly request: RunRequest;
+  /** What the request fills. */
+  readonly results: Results;
 }
 
 export function prepareCall(bound: Bound, specialization: Specialization, fetches: FetchMap): Call {
-  const { items, tensors } = bound.feeds;
-  const { program, resolve } = specialization;
-  const cells = items * program.blocks.length;
-  // One buffer: making one takes longer than anything else here.
-  const decisions = new ArrayBuffer(5 * cells);
-  const request: RunRequest = {
-    items,
-    inputs: program.inputs.map(({ name }) => tensors[name]!.data),
-    outputs: allocateOutputs(program, items, fetches),
-    policy: resolve(bound.applied),
-    ran: new Uint8Array(decisions, 4 * cells),
-    scores: new Float32Array(decisions, 0, cells).fill(Number.NaN),
-  };
-  return { ...bound, specialization, fetches, request };
+  const { feeds, policy, applied, tripped } = bound;
+  const { items, tensors } = feeds;
+  const { program, resolve, results } = specialization;
+  checkFetches(program, items, fetches);
+  const inputs = program.inputs.map(({ name }) => tensors[name]!.data);
+  const resolved = resolve(applied);
+  const taken = results.take(items);
+  const { outputs, ran, scores } = taken;
+  const request: RunRequest = { items, inputs, outputs, policy: resolved, ran, scores };
+  return { feeds, policy, applied, tripped, specialization, fetches, request, results: taken };
 }
 
 /** The items whose answer the policy guards and that run again in full; undefined when there are none. */

@@ -1,16 +1,49 @@
 import { ResidualSkipError } from './errors.js';
 import type { Binding, Dimension, InputBinding, Model, ModelInput, ModelPort } from './model/model.js';
 import { suggest } from './suggest.js';
-import { describeTensor, Tensor, type TensorData, type TensorLike, toTensor } from './tensor.js';
+import {
+  copyData,
+  describeTensor,
+  type Tensor,
+  type TensorData,
+  type TensorLike,
+  toTensor,
+  withData,
+} from './tensor.js';
 
 /** Input tensors by name; tensors of onnxruntime-common are taken too. */
 export type Feeds = { readonly [inputName: string]: Tensor | TensorLike };
 
-export interface BoundFeeds {
-  /** Number of items; 1 for a model that runs its batch as a whole. */
-  readonly items: number;
-  readonly binding: Binding;
-  readonly tensors: { readonly [inputName: string]: Tensor };
+type Tensors = { readonly [inputName: string]: Tensor };
+
+/** Feeds that fit a model. */
+export class BoundFeeds {
+  #binding: Binding | undefined;
+
+  /** @param items 1 for a model that runs its batch as a whole */
+  constructor(
+    private readonly model: Model,
+    readonly items: number,
+    readonly tensors: Tensors,
+  ) {}
+
+  /** Made when it is asked for: most models have only one. */
+  get binding(): Binding {
+    this.#binding ??= new Map(
+      this.model.inputs.map((input) => [input.name, bind(input, this.tensors[input.name]!)]),
+    );
+    return this.#binding;
+  }
+
+  /** The same with copies of its arrays: the caller may change or transfer those that were fed. */
+  copied(copy: (data: TensorData) => TensorData): BoundFeeds {
+    const tensors: Record<string, Tensor> = {};
+    for (const { name } of this.model.inputs) {
+      const tensor = this.tensors[name]!;
+      tensors[name] = withData(tensor, copy(tensor.data));
+    }
+    return new BoundFeeds(this.model, this.items, tensors);
+  }
 }
 
 function checkName(subject: string, name: string, ports: readonly ModelPort[]): void {
@@ -73,7 +106,8 @@ function take(input: ModelInput, feeds: Feeds): Tensor {
 
 function bind(input: ModelInput, tensor: Tensor): InputBinding {
   const shape = input.batched ? [1, ...tensor.dims.slice(1)] : tensor.dims;
-  return input.boundByValue ? { shape, data: tensor.data } : { shape };
+  // The program keeps it, and the memory of feeds is used again.
+  return input.boundByValue ? { shape, data: copyData(tensor.data) } : { shape };
 }
 
 /**
@@ -87,12 +121,10 @@ export function bindFeeds(model: Model, feeds: Feeds): BoundFeeds {
   }
   checkNames('feeds', Object.keys(feeds), model.inputs);
   const tensors: Record<string, Tensor> = {};
-  const binding = new Map<string, InputBinding>();
   let leader: ModelInput | undefined;
   for (const input of model.inputs) {
     const tensor = take(input, feeds);
     tensors[input.name] = tensor;
-    binding.set(input.name, bind(input, tensor));
     if (!input.batched) continue;
     leader ??= input;
     const items = tensors[leader.name]!.dims[0];
@@ -103,16 +135,7 @@ export function bindFeeds(model: Model, feeds: Feeds): BoundFeeds {
       );
     }
   }
-  return { items: leader ? tensors[leader.name]!.dims[0]! : 1, binding, tensors };
-}
-
-/** The same with copies of its arrays: the caller may change or transfer those that were fed. */
-export function copyFeeds(feeds: BoundFeeds, copy: (data: TensorData) => TensorData): BoundFeeds {
-  const tensors = Object.entries(feeds.tensors).map(([name, { type, data, dims }]) => [
-    name,
-    new Tensor(type, copy(data) as Float32Array, dims),
-  ]);
-  return { ...feeds, tensors: Object.fromEntries(tensors) };
+  return new BoundFeeds(model, leader ? tensors[leader.name]!.dims[0]! : 1, tensors);
 }
 
 function withOverrides<P extends ModelPort>(port: P, overrides: Readonly<Record<string, number>>): P {

@@ -1,11 +1,10 @@
-import type { RunRequest } from './backends/backend.js';
 import { ResidualSkipError } from './errors.js';
 import { checkNames } from './feeds.js';
 import type { Model } from './model/model.js';
 import type { Port, Program } from './model/program.js';
+import { keptOutput, type Results, shapeOf } from './results.js';
 import type { TensorMap } from './skip/observer.js';
 import {
-  allocate,
   describeTensor,
   isTensorLike,
   Tensor,
@@ -69,11 +68,6 @@ export function parseFetches(
   return { fetches: allOutputs(model), options: third ?? second };
 }
 
-function shapeOf({ value, batched }: Port, program: Program, items: number): readonly number[] {
-  const { shape } = program.values[value]!;
-  return batched ? [items, ...shape.slice(1)] : shape;
-}
-
 /** The tensor that `fetches` has for `port`, checked to fit; null when a new one is wanted. */
 function preallocated(port: Port, program: Program, items: number, fetches: FetchMap): Tensor | null {
   const given = fetches.get(port.name);
@@ -93,29 +87,26 @@ function preallocated(port: Port, program: Program, items: number, fetches: Fetc
   return tensor;
 }
 
-/** Arrays for all outputs of a run of `items`; the tensors in `fetches` are checked against them. */
-export function allocateOutputs(program: Program, items: number, fetches: FetchMap): readonly TensorData[] {
-  return program.outputs.map((port) => {
-    preallocated(port, program, items, fetches);
-    const size = shapeOf(port, program, items).reduce((product, length) => product * length, 1);
-    return allocate(program.values[port.value]!.dtype, size);
-  });
+/** Throws INVALID_ARGUMENT, INVALID_DTYPE or INVALID_SHAPE unless the tensors in `fetches` fit a run of `items`. */
+export function checkFetches(program: Program, items: number, fetches: FetchMap): void {
+  for (const port of program.outputs) preallocated(port, program, items, fetches);
 }
 
 /** The outputs that were asked for, as tensors; those of the caller are filled now that the run has ended well. */
-export function collectOutputs(program: Program, request: RunRequest, fetches: FetchMap): TensorMap {
-  const wanted = [...program.outputs.entries()]
-    .filter(([, { name }]) => fetches.has(name))
-    .map(([index, port]) => ({
-      port,
-      data: request.outputs[index]!,
-      given: preallocated(port, program, request.items, fetches),
-    }));
+export function collectOutputs(program: Program, results: Results, fetches: FetchMap): TensorMap {
+  const given = program.outputs.map((port) => preallocated(port, program, results.items, fetches));
   const outputs: Record<string, Tensor> = {};
-  for (const { port, data, given } of wanted) {
-    if (given) (given.data as { set(from: TensorData): void }).set(data);
-    const { dtype } = program.values[port.value]!;
-    outputs[port.name] = given ?? new Tensor(dtype, data, shapeOf(port, program, request.items));
+  for (const [index, port] of program.outputs.entries()) {
+    if (!fetches.has(port.name)) continue;
+    const tensor = given[index];
+    if (tensor) (tensor.data as { set(from: TensorData): void }).set(results.outputs[index]!);
+    outputs[port.name] = tensor ?? newOutput(program, results, index);
   }
   return outputs;
+}
+
+function newOutput(program: Program, results: Results, index: number): Tensor {
+  const port = program.outputs[index]!;
+  const { dtype } = program.values[port.value]!;
+  return new Tensor(dtype, keptOutput(results, index), shapeOf(port, program, results.items));
 }

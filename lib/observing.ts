@@ -57,6 +57,11 @@ export class Observing {
     this.#givenBack = this.#observers.every(({ keepsInputs }) => keepsInputs === false);
   }
 
+  /** Whether no observer will ask what a run did. */
+  get nobody(): boolean {
+    return this.#observers.length === 0;
+  }
+
   attach(control: SessionControl): void {
     void notify(this.#observers, (observer) => observer.onAttach?.(control));
   }

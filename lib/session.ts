@@ -4,14 +4,7 @@ import { ReferenceBackend } from './backends/reference.js';
 import { type Bound, type Call, Deeds, guardedBy, prepareCall } from './call.js';
 import { Contexts } from './contexts.js';
 import { ResidualSkipError } from './errors.js';
-import {
-  bindFeeds,
-  copyFeeds,
-  declaredBinding,
-  type Feeds,
-  hasOneBinding,
-  overrideDimensions,
-} from './feeds.js';
+import { bindFeeds, declaredBinding, type Feeds, hasOneBinding, overrideDimensions } from './feeds.js';
 import { collectOutputs, type Fetches, parseFetches } from './fetches.js';
 import { idle } from './idle.js';
 import {
@@ -203,16 +196,16 @@ export class InferenceSession {
     }
     const bound = this.#bind(feeds, rest);
     // The caller may change or transfer its arrays while the run is under way.
-    const own = { ...bound, feeds: copyFeeds(bound.feeds, (data) => this.#observing.copyInput(data)) };
+    const own = { ...bound, feeds: bound.feeds.copied((data) => this.#observing.copyInput(data)) };
     const specialization =
-      this.#programs.find(own.feeds.binding, own.applied) ??
-      (await this.#track(this.#programs.get(own.feeds.binding, own.applied)));
+      this.#programs.find(own.feeds, own.applied) ??
+      (await this.#track(this.#programs.get(own.feeds, own.applied)));
     const call = prepareCall(own, specialization, fetches);
     const start = performance.now();
     await this.#track(specialization.compiled.run({ ...call.request, signal }));
     const guarded = guardedBy(call);
     if (guarded) {
-      const full = await this.#track(this.#programs.get(call.feeds.binding, FULL_POLICY));
+      const full = await this.#track(this.#programs.get(call.feeds, FULL_POLICY));
       const check = verify(call, full, guarded);
       await this.#track(full.compiled.run({ ...check.request, signal }));
       check.apply();
@@ -232,13 +225,13 @@ export class InferenceSession {
     const { fetches, options } = parseFetches(this.#model, second, third);
     const parsed = parseRunSyncOptions(options);
     const bound = this.#bind(feeds, parsed);
-    const specialization = this.#programs.getSync(bound.feeds.binding, bound.applied);
+    const specialization = this.#programs.getSync(bound.feeds, bound.applied);
     const call = prepareCall(bound, specialization, fetches);
     const start = performance.now();
     specialization.compiled.runSync(call.request);
     const guarded = guardedBy(call);
     if (guarded) {
-      const full = this.#programs.getSync(call.feeds.binding, FULL_POLICY);
+      const full = this.#programs.getSync(call.feeds, FULL_POLICY);
       const check = verify(call, full, guarded);
       full.compiled.runSync(check.request);
       check.apply();
@@ -282,19 +275,19 @@ export class InferenceSession {
     if (priority === 'low') await idle(this.#running, PATIENCE_MS);
     const { fetches } = parseFetches(this.#model, undefined, undefined);
     const bound = this.#bind(feeds, { policy: 'full' });
-    const full = await this.#track(this.#programs.get(bound.feeds.binding, bound.applied));
-    const { request } = prepareCall(bound, full, fetches);
+    const full = await this.#track(this.#programs.get(bound.feeds, bound.applied));
+    const { request, results } = prepareCall(bound, full, fetches);
     await this.#track(full.compiled.run(request));
-    return collectOutputs(full.program, request, fetches);
+    const outputs = collectOutputs(full.program, results, fetches);
+    full.results.giveBack(results);
+    return outputs;
   }
 
-  async #track<T>(work: Promise<T>): Promise<T> {
+  #track<T>(work: Promise<T>): Promise<T> {
     this.#running.add(work);
-    try {
-      return await work;
-    } finally {
-      this.#running.delete(work);
-    }
+    const ended = () => this.#running.delete(work);
+    work.then(ended, ended);
+    return work;
   }
 
   async #compileDeclared(): Promise<void> {
@@ -323,9 +316,11 @@ export class InferenceSession {
   }
 
   #finish(call: Call, ended: Ended): TensorMap | TracedRun {
-    const outputs = collectOutputs(call.specialization.program, call.request, call.fetches);
+    const outputs = collectOutputs(call.specialization.program, call.results, call.fetches);
     const deeds = new Deeds(call, ended.guarded);
     this.#observing.tell(call, { ...ended, outputs, deeds });
-    return ended.traced ? { outputs, trace: deeds.trace } : outputs;
+    const ran = ended.traced ? { outputs, trace: deeds.trace } : outputs;
+    if (this.#observing.nobody) call.specialization.results.giveBack(call.results);
+    return ran;
   }
 }

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Backend, CompiledProgram } from './backends/backend.js';
 import type { Binding, Model } from './model/model.js';
 import type { Program } from './model/program.js';
+import { ResultPool } from './results.js';
 import { attachHeads, type Heads } from './skip/attach.js';
 import type { ResolvedPolicy } from './skip/mode.js';
 import { headsOf, resolvePolicy, type SkipPolicy } from './skip/policy.js';
@@ -10,11 +11,16 @@ import { headsOf, resolvePolicy, type SkipPolicy } from './skip/policy.js';
 export interface Specialization {
   readonly program: Program;
   readonly compiled: CompiledProgram;
+  readonly results: ResultPool;
   resolve(policy: SkipPolicy): ResolvedPolicy;
 }
 
 /** How many programs a session keeps; making one again costs about what `create` costs. */
 const CAPACITY = 8;
+
+interface Fed {
+  readonly binding: Binding;
+}
 
 function keyOf(binding: Binding): string {
   let key = '';
@@ -39,6 +45,8 @@ export class Specializations {
   #declared:
     | { readonly binding: string; readonly plain: Program; readonly entry: Specialization }
     | undefined;
+  /** No binding but the declared one is asked for. */
+  #only = false;
 
   constructor(
     private readonly model: Model,
@@ -61,32 +69,32 @@ export class Specializations {
     const program = grown(plain, heads);
     const entry = this.#entry(program, await this.backend.compile(program));
     this.#declared = { binding: keyOf(binding), plain, entry };
+    this.#only = only;
     if (only) this.backend.dropConstants(plain);
-    return this.#keep(this.#keyOf(binding, heads), entry);
+    return this.#keep(this.#keyOf({ binding }, heads), entry);
   }
 
   /** The one that is there, with the heads that `policy` brings along built in; undefined when it has to be made. */
-  find(binding: Binding, policy: SkipPolicy): Specialization | undefined {
-    const key = this.#keyOf(binding, headsOf(policy));
+  find(feeds: Fed, policy: SkipPolicy): Specialization | undefined {
+    const key = this.#keyOf(feeds, headsOf(policy));
     const entry = this.#entries.get(key);
     return entry && this.#keep(key, entry);
   }
 
   /** As `find`, or made without holding the event loop while weights are packed. */
-  async get(binding: Binding, policy: SkipPolicy): Promise<Specialization> {
+  async get(feeds: Fed, policy: SkipPolicy): Promise<Specialization> {
     const heads = headsOf(policy);
-    const key = this.#keyOf(binding, heads);
-    const entry =
-      this.#entries.get(key) ?? (await (this.#making.get(key) ?? this.#make(key, binding, heads)));
+    const key = this.#keyOf(feeds, heads);
+    const entry = this.#entries.get(key) ?? (await (this.#making.get(key) ?? this.#make(key, feeds, heads)));
     return this.#keep(key, entry);
   }
 
-  getSync(binding: Binding, policy: SkipPolicy): Specialization {
-    const known = this.find(binding, policy);
+  getSync(feeds: Fed, policy: SkipPolicy): Specialization {
+    const known = this.find(feeds, policy);
     if (known) return known;
     const heads = headsOf(policy);
-    const program = this.#program(binding, heads);
-    return this.#keep(this.#keyOf(binding, heads), this.#entry(program, this.backend.compileSync(program)));
+    const program = this.#program(feeds, heads);
+    return this.#keep(this.#keyOf(feeds, heads), this.#entry(program, this.backend.compileSync(program)));
   }
 
   release(): void {
@@ -94,8 +102,8 @@ export class Specializations {
     this.#entries.clear();
   }
 
-  async #make(key: string, binding: Binding, heads: Heads | undefined): Promise<Specialization> {
-    const program = this.#program(binding, heads);
+  async #make(key: string, feeds: Fed, heads: Heads | undefined): Promise<Specialization> {
+    const program = this.#program(feeds, heads);
     const making = this.backend.compile(program).then((compiled) => {
       const faster = this.#entries.get(key);
       if (faster) compiled.release();
@@ -109,13 +117,13 @@ export class Specializations {
     }
   }
 
-  #program(binding: Binding, heads: Heads | undefined): Program {
+  #program({ binding }: Fed, heads: Heads | undefined): Program {
     const declared = this.#declared?.binding === keyOf(binding) ? this.#declared.plain : undefined;
     return grown(declared ?? this.compile(this.model, binding), heads);
   }
 
-  #keyOf(binding: Binding, heads: Heads | undefined): string {
-    return `${heads ? this.#numberOf(heads) : ''}${keyOf(binding)}`;
+  #keyOf(feeds: Fed, heads: Heads | undefined): string {
+    return `${heads ? this.#numberOf(heads) : ''}${this.#only ? '' : keyOf(feeds.binding)}`;
   }
 
   /** Heads are kept apart by identity: a policy is parsed once. */
@@ -135,11 +143,12 @@ export class Specializations {
       resolved.set(policy, made);
       return made;
     };
-    return { program, compiled, resolve };
+    return { program, compiled, results: new ResultPool(program), resolve };
   }
 
   /** Puts `entry` last in the order of use. */
   #keep(key: string, entry: Specialization): Specialization {
+    if (entry === this.#latest) return entry;
     this.#entries.delete(key);
     this.#entries.set(key, entry);
     this.#latest = entry;

@@ -222,6 +222,14 @@ function checkType(type: string): DataType {
   );
 }
 
+/** A tensor that is known to be sound, and other elements of the same number and type. */
+class Copied {
+  constructor(
+    readonly from: Tensor,
+    readonly data: TensorData,
+  ) {}
+}
+
 class CpuTensor implements Tensor {
   readonly type: DataType;
   readonly dims: readonly number[];
@@ -230,6 +238,11 @@ class CpuTensor implements Tensor {
   #data: TensorData | undefined;
 
   constructor(first: unknown, second?: unknown, third?: unknown) {
+    if (first instanceof Copied) {
+      ({ type: this.type, dims: this.dims, size: this.size } = first.from);
+      this.#data = first.data;
+      return;
+    }
     const typed = typeof first === 'string';
     this.type = typed ? checkType(first) : inferType(first);
     const data = arrayFor(this.type, typed ? second : first);
@@ -264,6 +277,11 @@ class CpuTensor implements Tensor {
 }
 
 export const Tensor = CpuTensor as unknown as TensorConstructor;
+
+/** A tensor like `tensor` over `data`, which has as many elements of its type. */
+export function withData(tensor: Tensor, data: TensorData): Tensor {
+  return new CpuTensor(new Copied(tensor, data));
+}
 
 /** True for a Tensor and for anything that has a tensor's `type`, `data` and `dims`. */
 export function isTensorLike(value: unknown): value is TensorLike {

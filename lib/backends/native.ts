@@ -43,6 +43,8 @@ interface NativeEngine {
   compile(...args: CompileArguments): Promise<NativeProgram>;
   compileSync(...args: CompileArguments): NativeProgram;
   auditLines(...args: Parameters<AuditLines>): Promise<Buffer>;
+  awaitEnd(microseconds: number): void;
+  expectCaller(comes: boolean): void;
   release(): void;
 }
 /** `arrays` holds inputs, outputs, ran, scores and, for `run`, a flag that aborts the run when it isn't 0. */
@@ -129,7 +131,12 @@ export class NativeBackend implements Backend {
     const { Engine, info } = binding();
     this.engine = guarded(() => new Engine(threads, isa ?? ''));
     const spareCore = this.engine.threads < info().threads;
-    this.queue = new RunQueue(spareCore);
+    this.queue = new RunQueue({
+      threads: this.engine.threads,
+      spareCore,
+      awaitEnd: (microseconds) => this.engine.awaitEnd(microseconds),
+      expectCaller: (comes) => this.engine.expectCaller(comes),
+    });
     // With a spare core it is done on the calling thread while workers run.
     this.auditLines = spareCore ? undefined : (...args) => this.engine.auditLines(...args);
   }
@@ -184,9 +191,23 @@ class CompiledNative implements CompiledProgram {
   ) {}
 
   /** The buffers of the request must not be transferred or resized before the promise settles. */
-  async run(request: RunRequest): Promise<void> {
-    const { signal } = request;
-    if (!signal) return this.queued(request, []);
+  run(request: RunRequest): Promise<void> {
+    return request.signal ? this.abortable(request, request.signal) : this.queued(request, []);
+  }
+
+  runSync(request: RunRequest): void {
+    if (request.signal?.aborted) throw aborted(request.signal);
+    const began = performance.now();
+    guarded(() => this.program.runSync(...runArguments(request, [])));
+    this.note(request, began);
+  }
+
+  release(): void {
+    this.queue.handOver();
+    this.program.release();
+  }
+
+  private async abortable(request: RunRequest, signal: AbortSignal): Promise<void> {
     if (signal.aborted) throw aborted(signal);
     const flag = new Int32Array(1);
     const abort = () => {
@@ -200,18 +221,6 @@ class CompiledNative implements CompiledProgram {
     } finally {
       signal.removeEventListener('abort', abort);
     }
-  }
-
-  runSync(request: RunRequest): void {
-    if (request.signal?.aborted) throw aborted(request.signal);
-    const began = performance.now();
-    guarded(() => this.program.runSync(...runArguments(request, [])));
-    this.note(request, began);
-  }
-
-  release(): void {
-    this.queue.handOver();
-    this.program.release();
   }
 
   /** A run that can be aborted never holds the event loop: the signal would not be seen. */

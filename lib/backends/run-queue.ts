@@ -1,6 +1,16 @@
 /** A run that is expected to take no longer than this, in milliseconds, may hold the event loop. */
 const SHORT_RUN_MS = 2;
 
+/**
+ * After so many times what was expected, and so many milliseconds, a run is late: its worker may want the very core that
+ * the event loop turns on.
+ */
+const LATE = 1.25;
+const LATE_MS = 0.1;
+
+/** How long a turn of the event loop waits for runs to end, in microseconds. A turn that does nothing leaves garbage. */
+const TURN_US = 50;
+
 /** The JS thread has one turn to give: a run of any session may be waiting for it. */
 let turnTaken = false;
 
@@ -16,6 +26,17 @@ export interface QueuedRun {
   there(): Promise<void>;
 }
 
+/** The threads that runs are left to. */
+export interface Workers {
+  readonly threads: number;
+  /** Whether the process may use a core that none of them needs. */
+  readonly spareCore: boolean;
+  /** Holds the calling thread until a run has ended, for at most so many microseconds. */
+  awaitEnd(microseconds: number): void;
+  /** The calling thread is about to execute a run, or is not after all: what helps other runs leaves it a core. */
+  expectCaller(comes: boolean): void;
+}
+
 /**
  * Where the runs of one backend execute. Handing a run to a worker and waking the event loop when it ends takes as long
  * as some layers of a small network, which short runs notice.
@@ -23,25 +44,27 @@ export interface QueuedRun {
  * Where the workers leave a core to the calling thread, they execute all runs, and the event loop keeps turning instead of
  * sleeping shortly before one should end, which for a short one is all the time.
  *
- * Where they don't, a short run that is alone executes on the calling thread, with the workers' help: in a turn of the
- * event loop of its own, at most one in each turn, so that timers and I/O are served before and after it. Another run that
- * is asked for before that turn sends both to the workers.
+ * Where they don't, the calling thread takes one of the short runs, as long as there are no more of them than workers: in a
+ * turn of the event loop of its own, at most one in each turn, so that timers and I/O are served before and after it. When
+ * it is alone, workers help; when there are others, workers execute those. More runs than workers keep these busy anyway.
  */
 export class RunQueue {
   #underway = 0;
   #turning = false;
+  #until = 0;
   #handOver: (() => void) | undefined;
+  #callerExpected = false;
+  readonly #ended = () => {
+    this.#underway--;
+  };
 
-  /** @param spareCore whether the process may use a core that no worker needs */
-  constructor(private readonly spareCore: boolean) {}
+  constructor(private readonly workers: Workers) {}
 
-  async run(run: QueuedRun): Promise<void> {
+  run(run: QueuedRun): Promise<void> {
     this.#underway++;
-    try {
-      await this.#start(run);
-    } finally {
-      this.#underway--;
-    }
+    const running = this.#start(run);
+    running.then(this.#ended, this.#ended);
+    return running;
   }
 
   /** Lets the workers have the run that waits for its turn, if there is one. */
@@ -50,17 +73,19 @@ export class RunQueue {
   }
 
   #start(run: QueuedRun): Promise<void> {
-    const alone = this.#underway === 1;
-    if (!alone) this.handOver();
-    const here = run.mayBeHere && run.expectedMs <= SHORT_RUN_MS && !this.spareCore;
-    if (here && alone && !turnTaken) return this.#inTurn(run);
-    const ended = run.there();
-    if (this.spareCore && run.expectedMs < Number.POSITIVE_INFINITY) this.#beAwakeAfter(run.expectedMs);
-    return ended;
+    const { threads, spareCore } = this.workers;
+    if (this.#underway > threads) this.handOver();
+    else if (!spareCore && !turnTaken && run.mayBeHere && run.expectedMs <= SHORT_RUN_MS)
+      return this.#inTurn(run);
+    if (this.#handOver) this.#expectCaller(true);
+    const running = run.there();
+    if (spareCore && run.expectedMs < Number.POSITIVE_INFINITY) this.#beAwakeAfter(run.expectedMs);
+    return running;
   }
 
   #inTurn(run: QueuedRun): Promise<void> {
     turnTaken = true;
+    if (this.#underway > 1) this.#expectCaller(true);
     return new Promise((resolve, reject) => {
       const start = (execute: () => void | Promise<void>) => {
         turnTaken = false;
@@ -70,6 +95,7 @@ export class RunQueue {
         } catch (error) {
           reject(error);
         }
+        this.#expectCaller(false);
       };
       const turn = setImmediate(() => start(() => run.here()));
       this.#handOver = () => {
@@ -79,21 +105,29 @@ export class RunQueue {
     });
   }
 
-  #beAwakeAfter(milliseconds: number): void {
-    const until = performance.now() + milliseconds + SHORT_RUN_MS;
-    // Timers go by whole milliseconds and come up to one late.
-    const asleep = Math.floor(milliseconds - 1);
-    if (asleep < 1) this.#keepTurning(until);
-    else setTimeout(() => this.#keepTurning(until), asleep).unref();
+  #expectCaller(comes: boolean): void {
+    if (this.#callerExpected === comes) return;
+    this.#callerExpected = comes;
+    this.workers.expectCaller(comes);
   }
 
-  /** Until then, or until no run is under way. Each turn serves whatever comes. */
-  #keepTurning(until: number): void {
+  #beAwakeAfter(milliseconds: number): void {
+    this.#until = performance.now() + LATE * milliseconds + LATE_MS;
+    // Timers go by whole milliseconds and come up to one late.
+    const asleep = Math.floor(milliseconds - 1);
+    if (asleep < 1) this.#keepTurning();
+    else setTimeout(() => this.#keepTurning(), asleep).unref();
+  }
+
+  /** Until the last run that began should have ended, or none is under way. Each turn serves whatever comes. */
+  #keepTurning(): void {
     if (this.#turning) return;
     this.#turning = true;
     const turn = () => {
-      this.#turning = this.#underway > 0 && performance.now() < until;
-      if (this.#turning) setImmediate(turn);
+      this.#turning = this.#underway > 0 && performance.now() < this.#until;
+      if (!this.#turning) return;
+      this.workers.awaitEnd(TURN_US);
+      setImmediate(turn);
     };
     setImmediate(turn);
   }

@@ -2,6 +2,7 @@
 // checked what users give; here only what keeps memory safe is checked again.
 #include <napi.h>
 
+#include <chrono>
 #include <optional>
 #include <string>
 #include <utility>
@@ -240,6 +241,8 @@ class Compilation final : public Napi::AsyncWorker {
 // engine.compile(words: Int32Array, constants: TypedArray[], ids: Int32Array of [id, data type] pairs): Promise<Program>;
 // the caller leaves the arrays as they are until it settles. engine.compileSync(...): Program.
 // engine.auditLines(...): Promise<Buffer>, see addon/audit_lines.h.
+// engine.awaitEnd(microseconds): void. Waits awake until some work has ended, for at most so long.
+// engine.expectCaller(comes: boolean): void. Whether runSync() of a program will be called soon.
 class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
  public:
   static Napi::Function define(Napi::Env env) {
@@ -247,6 +250,7 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
         env, "Engine",
         {InstanceMethod("compile", &EngineWrap::compile), InstanceMethod("compileSync", &EngineWrap::compile_sync),
          InstanceMethod("auditLines", &EngineWrap::audit_lines), InstanceMethod("release", &EngineWrap::release),
+         InstanceMethod("awaitEnd", &EngineWrap::await_end), InstanceMethod("expectCaller", &EngineWrap::expect_caller),
          InstanceAccessor<&EngineWrap::isa>("isa"),
          InstanceAccessor<&EngineWrap::threads>("threads")});
   }
@@ -285,6 +289,14 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
   Napi::Value audit_lines(const Napi::CallbackInfo& info) {
     require_engine(info.Env());
     return start_audit_lines(info, host_);
+  }
+
+  void await_end(const Napi::CallbackInfo& info) {
+    host_->await_end(std::chrono::microseconds(info[0].ToNumber().Int64Value()));
+  }
+
+  void expect_caller(const Napi::CallbackInfo& info) {
+    if (const std::shared_ptr<Engine> engine = host_->engine()) engine->expect_caller(info[0].ToBoolean());
   }
 
   Napi::Value compile_sync(const Napi::CallbackInfo& info) {

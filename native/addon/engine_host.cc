@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "addon/convert.h"
+#include "engine/spin.h"
 
 namespace rskip {
 
@@ -19,6 +20,7 @@ void settle_pending(Napi::Env env, Napi::Function, std::nullptr_t*, Pending* raw
     pending->pinned_.SuppressDestruct();
     return;
   }
+  pending->host_->unsettled_.fetch_sub(1, std::memory_order_relaxed);
   const Napi::HandleScope scope(env);
   pending->pinned_.Reset();
   try {
@@ -68,6 +70,13 @@ void EngineHost::work_settled(Napi::Env env) {
   if (released_) shut_down();
 }
 
-void EngineHost::work_ended(Pending* pending) { channel_.NonBlockingCall(pending); }
+void EngineHost::work_ended(Pending* pending) {
+  unsettled_.fetch_add(1, std::memory_order_release);
+  channel_.NonBlockingCall(pending);
+}
+
+void EngineHost::await_end(std::chrono::microseconds limit) {
+  spin(limit, [&] { return unsettled_.load(std::memory_order_acquire) > 0; });
+}
 
 }  // namespace rskip

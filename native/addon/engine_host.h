@@ -4,6 +4,8 @@
 
 #include <napi.h>
 
+#include <atomic>
+#include <chrono>
 #include <memory>
 #include <optional>
 
@@ -51,8 +53,11 @@ class EngineHost : public std::enable_shared_from_this<EngineHost> {
   void work_settled(Napi::Env env);
   // From a worker's thread: takes it back to the event loop. It must have been started, or be so in this turn of the loop.
   void work_ended(Pending* pending);
+  // On the environment's thread: waits awake until some work has ended and isn't settled, for at most `limit`.
+  void await_end(std::chrono::microseconds limit);
 
  private:
+  friend void settle_pending(Napi::Env, Napi::Function, std::nullptr_t*, Pending*);
   EngineHost() = default;
   static void environment_ends(void* host);
   // Cancels, waits for the workers, and lets go of the event loop.
@@ -62,6 +67,7 @@ class EngineHost : public std::enable_shared_from_this<EngineHost> {
   std::shared_ptr<Engine> engine_;  // a compilation under way holds it, too
   SettleChannel channel_;
   int pending_ = 0;
+  std::atomic<int> unsettled_{0};  // ended and not settled
   bool released_ = false;
 };
 

@@ -167,9 +167,9 @@ void CompiledProgram::run(RunRequest request, std::function<void(const RunResult
 RunResult CompiledProgram::run_here(RunRequest request) {
   check(request);
   std::lock_guard lock(engine_.here_mutex_);
-  ProgramRun run(*this, std::move(request), engine_.threads() - 1, nullptr);
+  const auto run = std::make_shared<ProgramRun>(*this, std::move(request), engine_.threads() - 1, nullptr);
   engine_.pool_.run_here(run, engine_.here_);
-  return run.take_result();
+  return run->take_result();
 }
 
 Engine::Engine(const EngineOptions& options)

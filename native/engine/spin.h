@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <thread>
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
@@ -17,7 +18,8 @@ inline void relax() {
 #endif
 }
 
-// Asks again and again whether `ready()`, for at most `limit`; the answer to the last question.
+// Asks again and again whether `ready()`, for at most `limit`; the answer to the last question. What doesn't come at once
+// may need this very core, which others, such as threads that collect garbage, therefore get in between.
 template <class Ready>
 bool spin(std::chrono::microseconds limit, const Ready& ready) {
   using Clock = std::chrono::steady_clock;
@@ -31,8 +33,11 @@ bool spin(std::chrono::microseconds limit, const Ready& ready) {
     return false;
   };
   if (ask()) return true;
-  for (const auto end = Clock::now() + limit; Clock::now() < end;) {
+  constexpr std::chrono::microseconds kAtOnce{5};
+  const auto start = Clock::now();
+  for (auto now = start; now - start < limit; now = Clock::now()) {
     if (ask()) return true;
+    if (now - start >= kAtOnce) std::this_thread::yield();
   }
   return false;
 }

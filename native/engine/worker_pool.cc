@@ -16,8 +16,6 @@ constexpr std::chrono::microseconds kLookOut{200};
 constexpr std::chrono::microseconds kLocked{5};
 // Background jobs go first after that.
 constexpr std::chrono::milliseconds kBackgroundWaits{5};
-// A helper leaves sooner than that when the unit has ended.
-constexpr std::chrono::microseconds kLeaving{50};
 
 // Where others are awake, sleeping until they unlock takes longer than what they do.
 void take_again(std::unique_lock<std::mutex>& lock) {
@@ -65,13 +63,13 @@ void WorkerPool::cancel_all() {
 
 void WorkerPool::update_pending() {
   int pending = 0;
-  for (const Entry& entry : queue_) pending += entry.job->active_ < entry.job->max_workers_ ? 1 : 0;
+  for (const auto& job : queue_) pending += job->active_ < job->max_workers_ ? 1 : 0;
   pending_.store(pending, std::memory_order_relaxed);
 }
 
-void WorkerPool::enqueue(Job* job, std::shared_ptr<Job> keep) {
-  running_.push_back(job);
-  queue_.push_back({job, std::move(keep)});
+void WorkerPool::enqueue(std::shared_ptr<Job> job) {
+  running_.push_back(job.get());
+  queue_.push_back(std::move(job));
   update_pending();
 }
 
@@ -81,8 +79,7 @@ void WorkerPool::submit(std::shared_ptr<Job> job) {
   int64_t sleepers = 0;
   {
     std::lock_guard lock(mutex_);
-    Job* raw = job.get();
-    enqueue(raw, std::move(job));
+    enqueue(std::move(job));
     sleepers = call_workers(wanted);
   }
   wake(sleepers);
@@ -119,14 +116,13 @@ void WorkerPool::step_background(std::unique_lock<std::mutex>& lock) {
 // The first job in the queue that may have another worker gives one unit and goes to the end of the queue.
 bool WorkerPool::take(Taken& taken, const Job* only) {
   for (auto at = queue_.begin(); at != queue_.end(); ++at) {
-    Job* job = at->job;
+    std::shared_ptr<Job> job = *at;
     // The caller of run_here() comes on top of max_workers.
-    if (only == nullptr ? job->active_ >= job->max_workers_ : job != only) continue;
+    if (only == nullptr ? job->active_ >= job->max_workers_ : job.get() != only) continue;
     if (only == nullptr) ++job->active_;
-    taken = {job, at->keep, job->next_++};
-    Entry entry = std::move(*at);
     queue_.erase(at);
-    if (job->next_ < job->units_) queue_.push_back(std::move(entry));
+    taken = {job, job->next_++};
+    if (job->next_ < job->units_) queue_.push_back(std::move(job));
     update_pending();
     return true;
   }
@@ -147,18 +143,15 @@ WorkerPool::Leading* WorkerPool::team_that_wants_help() {
 void WorkerPool::leave(Job& job) {
   --job.active_;
   update_pending();
-  job_ended_.notify_all();
 }
 
 void WorkerPool::execute(Taken& taken, Workspace& workspace, Team& team, std::unique_lock<std::mutex>& lock) {
   Job& job = *taken.job;
   team.open(job.scratch_bytes_, threads() - 1);
-  leading_.push_back({&team, &job, taken.keep});
-  busy_.fetch_add(1, std::memory_order_relaxed);
+  leading_.push_back({&team, taken.job});
   lock.unlock();
   job.run_unit(taken.unit, workspace, team);
   take_again(lock);
-  busy_.fetch_sub(1, std::memory_order_relaxed);
   team.close();
   std::erase_if(leading_, [&](const Leading& l) { return l.team == &team; });
   if (++job.ended_ < job.units_) return;
@@ -166,15 +159,15 @@ void WorkerPool::execute(Taken& taken, Workspace& workspace, Team& team, std::un
   lock.unlock();
   job.finished();
   lock.lock();
+  job.over_ = true;
+  job_ended_.notify_all();
 }
 
 void WorkerPool::help(Team& team, Workspace& workspace, std::unique_lock<std::mutex>& lock) {
   const int seat = team.join();
-  busy_.fetch_add(1, std::memory_order_relaxed);
   lock.unlock();
   team.help(workspace, seat);
   take_again(lock);
-  busy_.fetch_sub(1, std::memory_order_relaxed);
   team.leave(seat);
 }
 
@@ -209,17 +202,20 @@ void WorkerPool::main(Worker& self) {
       step_background(lock);
       busy = true;
     } else if (take(taken, nullptr)) {
-      keep = taken.keep;
+      keep = taken.job;
+      busy_.fetch_add(1, std::memory_order_relaxed);
       execute(taken, self.workspace, *self.team, lock);
-      leave(*taken.job);
+      busy_.fetch_sub(1, std::memory_order_relaxed);
+      leave(*keep);
       busy = true;
     } else if (Leading* leading = team_that_wants_help()) {
-      Job& job = *leading->job;
-      keep = leading->keep;
+      keep = leading->job;
       leading->team->asked_.fetch_sub(1, std::memory_order_relaxed);
-      ++job.active_;
+      ++keep->active_;
+      busy_.fetch_add(1, std::memory_order_relaxed);
       help(*leading->team, self.workspace, lock);
-      leave(job);
+      busy_.fetch_sub(1, std::memory_order_relaxed);
+      leave(*keep);
       busy = true;
     } else if (!background_.empty()) {
       step_background(lock);
@@ -244,8 +240,15 @@ void WorkerPool::main(Worker& self) {
   }
 }
 
-void WorkerPool::run_here(Job& job, Workspace& workspace) {
-  if (job.units_ == 0) return job.finished();
+void WorkerPool::expect_caller(bool comes) {
+  std::lock_guard lock(mutex_);
+  if (caller_expected_ == comes) return;
+  caller_expected_ = comes;
+  busy_.fetch_add(comes ? 1 : -1, std::memory_order_relaxed);
+}
+
+void WorkerPool::run_here(const std::shared_ptr<Job>& job, Workspace& workspace) {
+  if (job->units_ == 0) return job->finished();
   const FpModeScope fp_mode;
   std::unique_lock lock(mutex_);
   if (free_teams_.empty()) {
@@ -254,21 +257,18 @@ void WorkerPool::run_here(Job& job, Workspace& workspace) {
   }
   Team& team = *free_teams_.back();
   free_teams_.pop_back();
-  enqueue(&job, nullptr);
-  wake(call_workers(std::min<int64_t>(job.units_ - 1, job.max_workers_)));
-  for (Taken taken; take(taken, &job);) execute(taken, workspace, team, lock);
+  if (!std::exchange(caller_expected_, false)) busy_.fetch_add(1, std::memory_order_relaxed);
+  enqueue(job);
+  wake(call_workers(std::min<int64_t>(job->units_ - 1, job->max_workers_)));
+  for (Taken taken; take(taken, job.get());) execute(taken, workspace, team, lock);
   // Workers may still be at other units: lend a hand where layers come quickly, then sleep.
   for (const Leading& leading : leading_) {
-    if (leading.job != &job) continue;
+    if (leading.job != job) continue;
     help(*leading.team, workspace, lock);
     break;
   }
-  if (job.active_ > 0) {
-    lock.unlock();
-    spin(kLeaving, [&] { return job.active_ == 0; });
-    take_again(lock);
-  }
-  job_ended_.wait(lock, [&] { return job.ended_ == job.units_ && job.active_ == 0; });
+  busy_.fetch_sub(1, std::memory_order_relaxed);
+  job_ended_.wait(lock, [&] { return job->over_; });
   free_teams_.push_back(&team);
 }
 

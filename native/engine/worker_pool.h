@@ -41,8 +41,9 @@ class Job {
   // All changed with the pool's mutex held.
   const int64_t units_;
   int64_t next_ = 0, ended_ = 0;
+  bool over_ = false;  // finished() has returned
   const int max_workers_;
-  std::atomic<int> active_{0};
+  int active_ = 0;
   const size_t scratch_bytes_;
 };
 
@@ -66,8 +67,12 @@ class WorkerPool {
   int threads() const { return static_cast<int>(workers_.size()); }
   // Returns at once.
   void submit(std::shared_ptr<Job> job);
-  // The calling thread takes part and returns when the job has ended. max_workers should leave room for it.
-  void run_here(Job& job, Workspace& workspace);
+  // The calling thread takes part and returns when the job has ended. max_workers should leave room for it. One at a
+  // time.
+  void run_here(const std::shared_ptr<Job>& job, Workspace& workspace);
+  // Whether the calling thread is about to come to run_here(): helpers then leave it its core. False takes that back;
+  // coming does, too.
+  void expect_caller(bool comes);
   // Returns at once. The job goes first once it has waited for some milliseconds, and is done before the pool ends.
   void submit_background(std::shared_ptr<BackgroundJob> job);
   // Asks all jobs under way to end early; returns at once.
@@ -81,13 +86,8 @@ class WorkerPool {
     std::thread thread;
   };
   struct Taken {
-    Job* job = nullptr;
-    std::shared_ptr<Job> keep;  // null for jobs of run_here()
+    std::shared_ptr<Job> job;
     int64_t unit = 0;
-  };
-  struct Entry {
-    Job* job;
-    std::shared_ptr<Job> keep;
   };
   struct Background {
     std::shared_ptr<BackgroundJob> job;
@@ -95,8 +95,7 @@ class WorkerPool {
   };
   struct Leading {
     Team* team;
-    Job* job;
-    std::shared_ptr<Job> keep;
+    std::shared_ptr<Job> job;
   };
   void main(Worker& self);
   // Called with the lock held; gives it up in between and takes it again.
@@ -108,7 +107,7 @@ class WorkerPool {
   // `only` restricts it to one job.
   bool take(Taken& taken, const Job* only);
   Leading* team_that_wants_help();
-  void enqueue(Job* job, std::shared_ptr<Job> keep);
+  void enqueue(std::shared_ptr<Job> job);
   void leave(Job& job);
   void update_pending();
   // How many workers without anything to do may help: with them, no more threads are busy than the pool has.
@@ -131,7 +130,7 @@ class WorkerPool {
   std::mutex mutex_;
   std::condition_variable wake_;       // workers
   std::condition_variable job_ended_;  // callers of run_here()
-  std::deque<Entry> queue_;            // jobs with units to take
+  std::deque<std::shared_ptr<Job>> queue_;  // jobs with units to take
   std::vector<Job*> running_;          // jobs not ended
   std::vector<Leading> leading_;
   std::deque<Background> background_;
@@ -139,7 +138,9 @@ class WorkerPool {
   std::vector<Team*> free_teams_;
   int sleeping_ = 0, looking_out_ = 0;  // workers; those called no longer count as looking out
   bool stopping_ = false;
-  std::atomic<int> busy_{0};        // threads that execute a unit or help, callers of run_here() among them
+  bool caller_expected_ = false;
+  // Threads that execute a unit or help, and the caller of run_here(), also when it is only expected.
+  std::atomic<int> busy_{0};
   std::atomic<uint32_t> calls_{0};  // of call_workers()
   std::atomic<int> pending_{0};  // units that a worker could take now
   std::vector<std::unique_ptr<Worker>> workers_;

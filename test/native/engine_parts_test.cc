@@ -185,9 +185,9 @@ TEST(WorkerPool, SharesTheWorkOfALeader) {
   WorkerPool pool(4, 2);
   Workspace workspace;
   for (int repeat = 0; repeat < 20; ++repeat) {
-    SharingJob job(2000, 3);
+    const auto job = std::make_shared<SharingJob>(2000, 3);
     pool.run_here(job, workspace);
-    EXPECT_EQ(job.wrong, 0);
+    EXPECT_EQ(job->wrong, 0);
   }
 }
 
@@ -224,9 +224,9 @@ TEST(WorkerPool, HelpersFindTheLayerUnderWay) {
   };
   WorkerPool pool(2, 2);
   Workspace workspace;
-  Wait job;
+  const auto job = std::make_shared<Wait>();
   pool.run_here(job, workspace);
-  EXPECT_NE(job.other, std::thread::id());
+  EXPECT_NE(job->other, std::thread::id());
 }
 
 // Counts its steps, some of which are left when it is handed over.

@@ -20,12 +20,24 @@ function recorded(log: string[], name: string, { expectedMs = 1, mayBeHere = tru
   return { run, end };
 }
 
+/** Workers that write down what they hear. */
+function workers(threads: number, spareCore: boolean, log: string[] = []) {
+  return {
+    threads,
+    spareCore,
+    awaitEnd: () => {},
+    expectCaller: (comes: boolean) => {
+      log.push(comes ? 'caller expected' : 'caller not expected');
+    },
+  };
+}
+
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 
 describe('a run queue without a spare core', () => {
   it('executes a short run that is alone on the calling thread, in a turn of its own', async () => {
     const log: string[] = [];
-    const queue = new RunQueue(false);
+    const queue = new RunQueue(workers(2, false));
     const done = queue.run(recorded(log, 'a').run);
     await Promise.resolve();
     expect(log).toEqual([]);
@@ -38,33 +50,53 @@ describe('a run queue without a spare core', () => {
     async (options) => {
       const log: string[] = [];
       const { run, end } = recorded(log, 'a', options);
-      const done = new RunQueue(false).run(run);
+      const done = new RunQueue(workers(2, false)).run(run);
       expect(log).toEqual(['a there']);
       end();
       await done;
     },
   );
 
-  it('leaves several at once to the workers, the one that waits first', async () => {
+  it('executes one of as many as there are workers, and announces it', async () => {
     const log: string[] = [];
-    const queue = new RunQueue(false);
+    const queue = new RunQueue(workers(2, false, log));
     const [a, b] = [recorded(log, 'a'), recorded(log, 'b')];
     const both = Promise.all([queue.run(a.run), queue.run(b.run)]);
-    expect(log).toEqual(['a there', 'b there']);
-    const c = recorded(log, 'c');
-    const third = queue.run(c.run);
+    expect(log).toEqual(['caller expected', 'b there']);
     await turn();
-    expect(log).toEqual(['a there', 'b there', 'c there']);
-    for (const each of [a, b, c]) each.end();
-    await Promise.all([both, third]);
-    await queue.run(recorded(log, 'd').run);
-    expect(log.at(-1)).toBe('d here');
+    expect(log).toEqual(['caller expected', 'b there', 'a here', 'caller not expected']);
+    const c = queue.run(recorded(log, 'c').run);
+    expect(log.slice(4)).toEqual(['caller expected']);
+    await c;
+    expect(log.slice(5)).toEqual(['c here', 'caller not expected']);
+    b.end();
+    await both;
+  });
+
+  it('leaves more than that to the workers, the one that waits first', async () => {
+    const log: string[] = [];
+    const queue = new RunQueue(workers(2, false));
+    const [a, b, c] = [recorded(log, 'a'), recorded(log, 'b'), recorded(log, 'c')];
+    const all = Promise.all([queue.run(a.run), queue.run(b.run), queue.run(c.run)]);
+    await turn();
+    expect(log).toEqual(['b there', 'a there', 'c there']);
+    const d = recorded(log, 'd');
+    const fourth = queue.run(d.run);
+    await turn();
+    expect(log.at(-1)).toBe('d there');
+    for (const each of [a, b, c, d]) each.end();
+    await Promise.all([all, fourth]);
+    await queue.run(recorded(log, 'e').run);
+    expect(log.at(-1)).toBe('e here');
   });
 
   it('gives a turn of the event loop to one run only, whoever asks', async () => {
     const log: string[] = [];
     const [a, b] = [recorded(log, 'a'), recorded(log, 'b')];
-    const both = Promise.all([new RunQueue(false).run(a.run), new RunQueue(false).run(b.run)]);
+    const both = Promise.all([
+      new RunQueue(workers(2, false)).run(a.run),
+      new RunQueue(workers(2, false)).run(b.run),
+    ]);
     await turn();
     expect(log).toEqual(['b there', 'a here']);
     b.end();
@@ -73,7 +105,7 @@ describe('a run queue without a spare core', () => {
 
   it('lets timers and other callbacks in between', async () => {
     const log: string[] = [];
-    const queue = new RunQueue(false);
+    const queue = new RunQueue(workers(2, false));
     const timer = setInterval(() => log.push('timer'), 1);
     while (log.filter((each) => each === 'timer').length < 3) await queue.run(recorded(log, 'a').run);
     clearInterval(timer);
@@ -83,7 +115,7 @@ describe('a run queue without a spare core', () => {
 
   it('hands the waiting run over when asked to, and waits for it', async () => {
     const log: string[] = [];
-    const queue = new RunQueue(false);
+    const queue = new RunQueue(workers(2, false));
     const a = recorded(log, 'a');
     const done = queue.run(a.run);
     queue.handOver();
@@ -98,7 +130,7 @@ describe('a run queue without a spare core', () => {
 
   it('passes errors on, and goes on', async () => {
     const log: string[] = [];
-    const queue = new RunQueue(false);
+    const queue = new RunQueue(workers(2, false));
     const { run } = recorded(log, 'a');
     const here = () => {
       throw new Error('here');
@@ -124,7 +156,7 @@ describe('a run queue with a spare core', () => {
       try {
         const log: string[] = [];
         const { run, end } = recorded(log, 'a', { expectedMs });
-        const done = new RunQueue(true).run(run);
+        const done = new RunQueue(workers(1, true)).run(run);
         expect(log).toEqual(['a there']);
         expect(immediates).toHaveBeenCalledTimes(turns);
         expect(timeouts.mock.calls.map(([, milliseconds]) => milliseconds)).toEqual(timers);

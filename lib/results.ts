@@ -1,0 +1,66 @@
+import type { Port, Program } from './model/program.js';
+import { allocate, type TensorData } from './tensor.js';
+
+/** What a run fills; see RunRequest. */
+export interface Results {
+  readonly items: number;
+  readonly outputs: readonly TensorData[];
+  readonly ran: Uint8Array;
+  readonly scores: Float32Array;
+}
+
+/** V8 has typed arrays of at most so many bytes in its heap, where making one costs next to nothing. */
+const SMALL_BYTES = 64;
+
+/** As many as runs may overlap without making more. */
+const KEPT = 16;
+
+/** The shape of an output of a run of `items`. */
+export function shapeOf({ value, batched }: Port, program: Program, items: number): readonly number[] {
+  const { shape } = program.values[value]!;
+  return batched ? [items, ...shape.slice(1)] : shape;
+}
+
+/**
+ * Memory that the runs of one program fill, used again: making an ArrayBuffer takes longer than anything else around a
+ * run. So are outputs where all of them are small; the caller gets copies of those.
+ */
+export class ResultPool {
+  readonly #free: Results[] = [];
+
+  constructor(private readonly program: Program) {}
+
+  take(items: number): Results {
+    const last = this.#free.pop();
+    if (last?.items === items) return areSmall(last.outputs) ? last : this.#withOutputs(last);
+    // The next runs will have as many items as this one.
+    this.#free.length = 0;
+    const cells = items * this.program.blocks.length;
+    const decisions = new ArrayBuffer(5 * cells);
+    const ran = new Uint8Array(decisions, 4 * cells);
+    return this.#withOutputs({ items, ran, scores: new Float32Array(decisions, 0, cells) });
+  }
+
+  /** Once the outputs are collected and nobody will ask what the items did. */
+  giveBack(results: Results): void {
+    if (this.#free.length < KEPT) this.#free.push(results);
+  }
+
+  #withOutputs({ items, ran, scores }: Omit<Results, 'outputs'>): Results {
+    const outputs = this.program.outputs.map((port) => {
+      const size = shapeOf(port, this.program, items).reduce((product, length) => product * length, 1);
+      return allocate(this.program.values[port.value]!.dtype, size);
+    });
+    return { items, outputs, ran, scores };
+  }
+}
+
+function areSmall(outputs: readonly TensorData[]): boolean {
+  return outputs.every(({ byteLength }) => byteLength <= SMALL_BYTES);
+}
+
+/** Output number `index`, for the caller to keep. */
+export function keptOutput({ outputs }: Pick<Results, 'outputs'>, index: number): TensorData {
+  const data = outputs[index]!;
+  return areSmall(outputs) ? (data.slice() as TensorData) : data;
+}
