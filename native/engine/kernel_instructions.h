@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "engine/instruction.h"
 #include "kernels/table.h"
@@ -31,6 +32,13 @@ struct ConvOperands {
   int64_t multiply_adds = 0;
 };
 InstructionPtr make_conv(const KernelTable& table, ConvOperands operands);
+
+// The second convolution, which is depthwise, of the first one's result, of which only some rows exist at a time
+// (fused_convs.cc); then, maybe, the third, 1x1 without stride or padding, of that. The first is kDirect or kPlanar; it and
+// the second, where there is a third, have no residual. What lies between them is not used as an operand: first.y, second.x
+// and so on. The same bits as one after the other.
+InstructionPtr make_fused_convs(const KernelTable& table, ConvOperands first, ConvOperands second,
+                                std::optional<ConvOperands> third);
 
 struct GemmOperands {
   std::shared_ptr<const PackedGemm> gemm;

@@ -123,25 +123,27 @@ bool PlanBuilder::lower_conv(const Step& step) {
     draft.in_place.push_back(add);
   }
   const int64_t work = static_cast<int64_t>(y.c) * y.pixels() * (x.c / step.group) * shape.kernel_h * shape.kernel_w;
-  draft.make = [=, act = step.act](const PlanBuilder& b) {
-    return for_images(y.n, [&](int n) {
-      ConvOperands o;
-      o.conv = rebind_conv(**packed, shape);
-      o.packed = *packed;
-      o.planar = planar;
-      if (planar) {
-        o.x_planar = b.planar(from, n);
-      } else {
-        o.x = b.blocked(from, n);
-      }
-      o.y = b.blocked(to, n);
-      o.has_residual = add != kNone;
-      if (o.has_residual) o.residual = b.blocked(add, n);
-      o.act = act;
-      o.multiply_adds = work;
-      return make_conv(b.table(), std::move(o));
-    });
+  const auto operands = [=, act = step.act](const PlanBuilder& b, int n) {
+    ConvOperands o;
+    o.conv = rebind_conv(**packed, shape);
+    o.packed = *packed;
+    o.planar = planar;
+    if (planar) {
+      o.x_planar = b.planar(from, n);
+    } else {
+      o.x = b.blocked(from, n);
+    }
+    o.y = b.blocked(to, n);
+    o.has_residual = add != kNone;
+    if (o.has_residual) o.residual = b.blocked(add, n);
+    o.act = act;
+    o.multiply_adds = work;
+    return o;
   };
+  draft.make = [=](const PlanBuilder& b) {
+    return for_images(y.n, [&](int n) { return make_conv(b.table(), operands(b, n)); });
+  };
+  draft.conv = std::make_shared<ConvDraft>(ConvDraft{shape, algorithm, add != kNone, y.n, operands});
   add_compute(std::move(draft));
   return true;
 }

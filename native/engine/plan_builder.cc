@@ -69,6 +69,7 @@ std::unique_ptr<const Plan> PlanBuilder::build() {
   for (const Port& port : program_.outputs) plan_->outputs.push_back({value(port.value).bytes(), port.batched});
 
   lower_all();
+  fuse_convs();
   // The largest first, so that no worker is left with one at the end.
   std::stable_sort(packing_.begin(), packing_.end(),
                    [](const Packing& a, const Packing& b) { return a.elements > b.elements; });

@@ -1,6 +1,6 @@
-// From a program to a plan in three passes: lower.cc walks the steps and drafts instructions on buffers that have
-// no place yet; plan_memory.cc decides what is updated in place and where everything lies; plan_builder.cc then makes
-// the instructions.
+// From a program to a plan in four passes: lower.cc walks the steps and drafts instructions on buffers that have
+// no place yet; fuse.cc joins some of them; plan_memory.cc decides what is updated in place and where everything lies;
+// plan_builder.cc then makes the instructions.
 #pragma once
 
 #include <functional>
@@ -45,6 +45,15 @@ class PlanBuilder;
 // Makes the instruction when all places are known; null where nothing is to be done.
 using MakeFn = std::function<InstructionPtr(const PlanBuilder&)>;
 
+// What drafts that join convolutions need to know of them.
+struct ConvDraft {
+  ConvShape shape;
+  ConvAlgorithm algorithm = ConvAlgorithm::kDirect;
+  bool has_residual = false;
+  int images = 1;
+  std::function<ConvOperands(const PlanBuilder&, int)> operands;  // for an image
+};
+
 struct Draft {
   Code::Kind kind = Code::Kind::kRun;
   std::vector<NodeId> reads{};
@@ -55,6 +64,7 @@ struct Draft {
   // True if other reads of the same memory don't matter: every element is read just before it is written.
   bool elementwise = false;
   MakeFn make{};
+  std::shared_ptr<const ConvDraft> conv{};  // null when it is none
   int32_t target_step = 0;   // branch, jump
   NodeId condition = kNone;  // branch
   int32_t block = kNone;     // enter, decide; and on-skip work
@@ -143,6 +153,9 @@ class PlanBuilder {
   void add_edge(int32_t target_step);
   void drop_conversions(int32_t step);
   ImageLayout layout(NodeId node) const;
+
+  // fuse.cc
+  void fuse_convs();
 
   // plan_memory.cc
   void join(NodeId from, NodeId into);

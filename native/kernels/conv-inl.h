@@ -94,6 +94,9 @@ inline bool blocks_pair_up(const std::vector<ConvBlock>& blocks) {
   return kTileBlocks == 2;
 }
 
+// Output rows to compute.
+inline int rows_of(const ConvArgs& args) { return args.rows > 0 ? args.rows : args.conv->shape.out_height; }
+
 // The order of one share of a convolution's tiles: in chunks, and within each chunk all groups of output blocks. A
 // chunk is the whole share unless the map's input is too large for a second-level cache and the weights are not.
 //
@@ -105,7 +108,8 @@ struct ConvOrder {
       : tiles(all_tiles), groups(groups), chunk(all_tiles) {
     const ConvShape& s = args.conv->shape;
     const bool planar = args.conv->algorithm == ConvAlgorithm::kPlanar;
-    const int64_t input = planar ? args.x_planar.plane_stride * s.in_channels : args.x.block_stride * args.x.blocks();
+    const int64_t whole = planar ? args.x_planar.plane_stride * s.in_channels : args.x.block_stride * args.x.blocks();
+    const int64_t input = whole * rows_of(args) / s.out_height;
     const int64_t weights = static_cast<int64_t>(args.conv->weights.size());
     constexpr int64_t kMost = (256 << 10) / sizeof(float);
     if (!planar && s.groups == 1 && groups > 1 && input > 2 * kMost && weights <= 2 * kMost) {
@@ -211,11 +215,11 @@ inline void conv_direct(const ConvArgs& args, int part, int parts) {
   walk.s1 = s.dilation_h * x.row_stride;
   walk.s2 = static_cast<ptrdiff_t>(s.dilation_w) * kLanes;
   walk.inner = kLanes;
-  ConvRows rows{s.out_height, s.out_width, s.stride_h * x.row_stride, static_cast<ptrdiff_t>(s.stride_w) * kLanes, false};
+  ConvRows rows{rows_of(args), s.out_width, s.stride_h * x.row_stride, static_cast<ptrdiff_t>(s.stride_w) * kLanes, false};
   const bool pointwise = s.kernel_h == 1 && s.kernel_w == 1 && s.stride_h == 1 && s.stride_w == 1;
   if (pointwise && s.out_height == s.in_height && s.out_width == s.in_width && s.pad.top == 0 && s.pad.left == 0 &&
       dense(x)) {
-    rows = {1, s.out_height * s.out_width, 0, kLanes, true};
+    rows = {1, rows_of(args) * s.out_width, 0, kLanes, true};
   }
   const float* x0 = x.data - s.pad.top * x.row_stride - static_cast<ptrdiff_t>(s.pad.left) * kLanes;
   conv_tiles_run(args, x0, x.block_stride, rows, walk, part, parts);
@@ -235,7 +239,7 @@ inline void conv_planar(const ConvArgs& args, int part, int parts) {
     walk.n2 = s.kernel_w;
     walk.s2 = s.dilation_w;
   }
-  const ConvRows rows{s.out_height, s.out_width, s.stride_h * x.row_stride, s.stride_w, false};
+  const ConvRows rows{rows_of(args), s.out_width, s.stride_h * x.row_stride, s.stride_w, false};
   const float* x0 = x.data - s.pad.top * x.row_stride - s.pad.left;
   conv_tiles_run(args, x0, 0, rows, walk, part, parts);
 }

@@ -35,24 +35,29 @@ template <int P>
   tile_store(acc, t.out, *t.epilogue);
 }
 
-// Kernel width K, horizontal stride S, no horizontal dilation: each input is loaded once per kernel row.
+// Kernel width K, horizontal stride S, no horizontal dilation: each input is loaded once per kernel row. One part of the
+// lanes after the other, so that sums and weights stay in registers.
 template <int P, int K, int S>
 [[gnu::noinline]] void depthwise_tile(const DepthwiseTile& t) {
-  Vec acc[P][1];
-  tile_bias(acc, t.bias);
-  const float* w = t.w;
-  const float* x = t.x;
-  for (int kh = 0; kh < t.kernel_h; ++kh, x += t.x_row, w += K * kLanes) {
-    Vec weight[K];
-    RSKIP_UNROLL(16) for (int k = 0; k < K; ++k) weight[k] = load(w + k * kLanes);
-    RSKIP_UNROLL(32) for (int j = 0; j < (P - 1) * S + K; ++j) {
-      const Vec pixel = load(x + j * kLanes);
-      RSKIP_UNROLL(16) for (int k = 0; k < K; ++k) {
-        const int p = (j - k) / S;
-        if (j >= k && p * S + k == j && p < P) acc[p][0] = fma(pixel, weight[k], acc[p][0]);
+  Part sum[P][kParts];
+  RSKIP_UNROLL(4) for (int part = 0; part < kParts; ++part) {
+    const float* w = t.w + part * kPartLanes;
+    const float* x = t.x + part * kPartLanes;
+    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) sum[p][part] = load_part(t.bias + part * kPartLanes);
+    for (int kh = 0; kh < t.kernel_h; ++kh, x += t.x_row, w += K * kLanes) {
+      Part weight[K];
+      RSKIP_UNROLL(16) for (int k = 0; k < K; ++k) weight[k] = load_part(w + k * kLanes);
+      RSKIP_UNROLL(32) for (int j = 0; j < (P - 1) * S + K; ++j) {
+        const Part pixel = load_part_once(x + j * kLanes);
+        RSKIP_UNROLL(16) for (int k = 0; k < K; ++k) {
+          const int p = (j - k) / S;
+          if (j >= k && p * S + k == j && p < P) sum[p][part] = fma_part(pixel, weight[k], sum[p][part]);
+        }
       }
     }
   }
+  Vec acc[P][1];
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) acc[p][0] = from_parts(sum[p]);
   tile_store(acc, t.out, *t.epilogue);
 }
 
@@ -98,7 +103,7 @@ inline void conv_depthwise(const ConvArgs& args, int part, int parts) {
   t.kernel_h = s.kernel_h;
   t.kernel_w = s.kernel_w;
   t.epilogue = &epilogue;
-  each_row_of_share(y.blocks(), s.out_height, part, parts, [&](int b, int row) {
+  each_row_of_share(y.blocks(), args.rows > 0 ? args.rows : s.out_height, part, parts, [&](int b, int row) {
     t.w = conv.weights.data() + conv.blocks[b].offset;
     t.bias = conv.bias.data() + b * kLanes;
     t.out.last_lanes = std::min(kLanes, y.channels - b * kLanes);

@@ -34,6 +34,9 @@ struct ConvArgs {
   BlockedView y;            // may be the same memory as residual; never overlaps x
   const BlockedView* residual = nullptr;
   Activation act;           // y = act(conv(x) + bias + residual)
+  // kDirect, kPlanar, kDepthwise: compute so many rows only, 0 for all. The first of them is row 0 of y and residual, and
+  // x is shifted so that it would be the first of all.
+  int rows = 0;
   void* scratch = nullptr;
 };
 

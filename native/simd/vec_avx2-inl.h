@@ -22,7 +22,7 @@ struct Mask {
 inline constexpr int kTilePixels = 6;
 inline constexpr int kTileBlocks = RSKIP_TILE_BLOCKS;
 // Output pixels of a depthwise tile, and column blocks of a matrix-vector tile.
-inline constexpr int kDepthwisePixels = 4;
+inline constexpr int kDepthwisePixels = 8;
 inline constexpr int kGemvBlocks = 4;
 
 template <class V = Vec>
@@ -70,6 +70,22 @@ RSKIP_INLINE void add_products(Vec (&sum)[N], const float* x, const Vec (&factor
 #endif
   }
 }
+
+// What one register holds of a vector.
+using Part = __m256;
+inline constexpr int kParts = 2, kPartLanes = kLanes / kParts;
+RSKIP_INLINE Part load_part(const float* p) { return _mm256_loadu_ps(p); }
+// For what several instructions use: the compiler would have each of them load it.
+RSKIP_INLINE Part load_part_once(const float* p) {
+  Part a = load_part(p);
+#if defined(__GNUC__)
+  __asm__("" : "+x"(a));
+#endif
+  return a;
+}
+RSKIP_INLINE Part fma_part(Part a, Part b, Part c) { return _mm256_fmadd_ps(a, b, c); }
+RSKIP_INLINE Vec from_parts(const Part (&part)[kParts]) { return {part[0], part[1]}; }
+
 RSKIP_INLINE Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
 RSKIP_INLINE Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
 RSKIP_INLINE Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }

@@ -53,6 +53,38 @@ int calls_of(CompiledProgram& program, BlockMode mode, float threshold = 0, uint
   return kernel_calls;
 }
 
+// Expand, depthwise, project, twice; values that are outputs, too, have to exist in whole.
+std::vector<std::vector<char>> run_inverted_residuals(const std::vector<int>& outputs, int threads, uint64_t* instructions) {
+  Random random(11);
+  ProgramWriter w;
+  std::vector<int32_t> values = {w.input({1, 16, 96, 96})};
+  for (int i = 0; i < 2; ++i) {
+    values.push_back(w.conv(values.back(), 48, 1, random, -1, kRelu));
+    values.push_back(w.conv(values.back(), 48, 3, random, -1, kRelu, 48));
+    values.push_back(w.conv(values.back(), 20, 1, random));
+  }
+  for (int index : outputs) w.output(values[static_cast<size_t>(index)]);
+  Engine engine({.threads = threads});
+  const auto program = compile(engine, w);
+  TestRun run(program->plan(), 2, BlockMode::kRun);
+  const RunResult result = program->run_here(std::move(run.request));
+  EXPECT_FALSE(result.error);
+  *instructions = result.instructions;
+  return run.outputs;
+}
+
+TEST(Fusing, JoinsConvolutionsWhoseResultsNobodyElseReads) {
+  uint64_t fused = 0, partly = 0, apart = 0, shared = 0;
+  const auto expected = run_inverted_residuals({6}, 1, &fused);
+  // Outputs are converted: one instruction more for each, and item.
+  EXPECT_EQ(run_inverted_residuals({6, 2}, 1, &partly)[0], expected[0]);
+  EXPECT_EQ(run_inverted_residuals({6, 1, 4}, 1, &apart)[0], expected[0]);
+  EXPECT_EQ(run_inverted_residuals({6}, 3, &shared)[0], expected[0]);
+  EXPECT_EQ(partly, fused + 2 * (1 + 1));
+  EXPECT_EQ(apart, fused + 2 * (2 + 4));
+  EXPECT_EQ(shared, fused);
+}
+
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 TEST(Skipping, RunsNoKernelOfASkippedBlock) {

@@ -37,7 +37,7 @@ Result run_conv(const KernelTable& table) {
   const Map residual = input(2);
   return map_result([&](const BlockedView& y) {
     const auto packed = pack_conv(s, ConvAlgorithm::kDirect, weight.data(), nullptr);
-    table.conv({packed.get(), x.view(), {}, y, &residual.view(), kAct, nullptr}, 0, 1);
+    table.conv({packed.get(), x.view(), {}, y, &residual.view(), kAct, 0, nullptr}, 0, 1);
   });
 }
 Result run_gemm(const KernelTable& table) {

@@ -82,14 +82,14 @@ class ProgramWriter {
   }
   // A convolution of stride 1 that keeps height and width, with random weights.
   int32_t conv(int32_t x, int32_t channels, int32_t kernel, Random& random, int32_t residual = -1,
-               const Activation& act = {}) {
+               const Activation& act = {}, int32_t groups = 1) {
     const Words shape = shapes_[static_cast<size_t>(x)];
-    const int32_t taps = shape[1] * kernel * kernel, pad = kernel / 2;
+    const int32_t taps = shape[1] / groups * kernel * kernel, pad = kernel / 2;
     const int32_t weight = constant(
-        {channels, shape[1], kernel, kernel},
+        {channels, shape[1] / groups, kernel, kernel},
         random.reals(static_cast<size_t>(channels) * static_cast<size_t>(taps), 1.7f / static_cast<float>(taps)));
     const int32_t bias = constant({channels}, random.reals(static_cast<size_t>(channels)));
-    Words attributes = {1};
+    Words attributes = {groups};
     append(attributes, act_words(act));
     append(attributes, {2, 1, 1, pad, pad, pad, pad, 1, 1});
     return step(Op::kConv, {x, weight, bias, residual}, {shape[0], channels, shape[2], shape[3]}, attributes);
