@@ -57,7 +57,8 @@ type RunArguments = [
   thresholds: Float32Array,
 ];
 interface NativeProgram {
-  run(...args: RunArguments): Promise<void>;
+  /** Resolves to the milliseconds from its beginning on a worker to its end. */
+  run(...args: RunArguments): Promise<number>;
   runSync(...args: RunArguments): void;
   release(): void;
 }
@@ -199,7 +200,7 @@ class CompiledNative implements CompiledProgram {
     if (request.signal?.aborted) throw aborted(request.signal);
     const began = performance.now();
     guarded(() => this.program.runSync(...runArguments(request, [])));
-    this.note(request, began);
+    this.msPerItem = (performance.now() - began) / request.items;
   }
 
   release(): void {
@@ -234,17 +235,11 @@ class CompiledNative implements CompiledProgram {
   }
 
   private async start(request: RunRequest, flag: readonly Int32Array[]): Promise<void> {
-    const began = performance.now();
     try {
-      await this.program.run(...runArguments(request, flag));
+      this.msPerItem = (await this.program.run(...runArguments(request, flag))) / request.items;
     } catch (error) {
       throw translate(error);
     }
-    this.note(request, began);
-  }
-
-  private note({ items }: RunRequest, began: number): void {
-    this.msPerItem = (performance.now() - began) / items;
   }
 }
 

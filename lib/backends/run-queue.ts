@@ -8,6 +8,9 @@ const SHORT_RUN_MS = 2;
 const LATE = 1.25;
 const LATE_MS = 0.1;
 
+/** A run that should end within so many milliseconds is waited for before the calling thread goes on with another. */
+const SOON_MS = 0.1;
+
 /** How long a turn of the event loop waits for runs to end, in microseconds. A turn that does nothing leaves garbage. */
 const TURN_US = 50;
 
@@ -46,7 +49,8 @@ export interface Workers {
  *
  * Where they don't, the calling thread takes one of the short runs, as long as there are no more of them than workers: in a
  * turn of the event loop of its own, at most one in each turn, so that timers and I/O are served before and after it. When
- * it is alone, workers help; when there are others, workers execute those. More runs than workers keep these busy anyway.
+ * it is alone, workers help; when there are others, workers execute those, and one that is about to end is waited for first:
+ * its worker would have nothing to do meanwhile. More runs than workers keep these busy anyway.
  */
 export class RunQueue {
   #underway = 0;
@@ -54,6 +58,8 @@ export class RunQueue {
   #until = 0;
   #handOver: (() => void) | undefined;
   #callerExpected = false;
+  /** When the runs that workers execute should end. */
+  readonly #ends = new Set<{ readonly at: number }>();
   readonly #ended = () => {
     this.#underway--;
   };
@@ -78,7 +84,7 @@ export class RunQueue {
     else if (!spareCore && !turnTaken && run.mayBeHere && run.expectedMs <= SHORT_RUN_MS)
       return this.#inTurn(run);
     if (this.#handOver) this.#expectCaller(true);
-    const running = run.there();
+    const running = this.#there(run);
     if (spareCore && run.expectedMs < Number.POSITIVE_INFINITY) this.#beAwakeAfter(run.expectedMs);
     return running;
   }
@@ -97,12 +103,36 @@ export class RunQueue {
         }
         this.#expectCaller(false);
       };
-      const turn = setImmediate(() => start(() => run.here()));
+      const here = () => start(() => run.here());
+      let turn = setImmediate(() => {
+        if (this.#waited()) turn = setImmediate(here);
+        else here();
+      });
       this.#handOver = () => {
         clearImmediate(turn);
-        start(() => run.there());
+        start(() => this.#there(run));
       };
     });
+  }
+
+  #there(run: QueuedRun): Promise<void> {
+    const end = { at: performance.now() + run.expectedMs };
+    const running = run.there();
+    this.#ends.add(end);
+    const ended = () => this.#ends.delete(end);
+    running.then(ended, ended);
+    return running;
+  }
+
+  /** Whether a run should have ended about now, and was waited for. */
+  #waited(): boolean {
+    const now = performance.now();
+    for (const { at } of this.#ends) {
+      if (Math.abs(at - now) > SOON_MS) continue;
+      this.workers.awaitEnd(1000 * (at + SOON_MS - now));
+      return true;
+    }
+    return false;
   }
 
   #expectCaller(comes: boolean): void {

@@ -42,21 +42,22 @@ class PendingRun final : public Pending {
  public:
   PendingRun(Napi::Env env, std::shared_ptr<EngineHost> host, std::shared_ptr<CompiledProgram> program, Napi::Value pinned)
       : Pending(env, std::move(host), pinned), program_(std::move(program)) {}
-  std::optional<EngineError> error;
+  RunResult result;
 
  private:
   void settle(Napi::Env env) override {
-    if (error) {
-      deferred.Reject(to_js(env, *error).Value());
+    if (result.error) {
+      deferred.Reject(to_js(env, *result.error).Value());
     } else {
-      deferred.Resolve(env.Undefined());
+      deferred.Resolve(Napi::Number::New(env, std::chrono::duration<double, std::milli>(result.time).count()));
     }
   }
 
   std::shared_ptr<CompiledProgram> program_;
 };
 
-// program.run(items, arrays, inputs, outputs, modes, thresholds): Promise<void>; program.runSync(...): void.
+// program.run(items, arrays, inputs, outputs, modes, thresholds): Promise<number>, the milliseconds that it took;
+// program.runSync(...): void.
 // `arrays` holds inputs, outputs, ran, scores and, for run(), the abort flag (Int32Array of one). Nobody else may
 // hold this list, so that it pins what it holds.
 class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
@@ -83,7 +84,7 @@ class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
     try {
       // Lives as long as the pending run.
       program_->run(std::move(request), [raw, host = host_.get()](const RunResult& result) {
-        raw->error = result.error;
+        raw->result = result;
         host->work_ended(raw);
       });
     } catch (const EngineError& error) {

@@ -41,6 +41,7 @@ class ProgramRun final : public Job {
         done_(std::move(done)) {}
 
   void run_unit(int64_t unit, Workspace& workspace, Team& team) noexcept override {
+    if (unit == 0) began_ = std::chrono::steady_clock::now();
     if (stopped_.load(std::memory_order_relaxed)) return;
     try {
       run_item(static_cast<size_t>(unit), workspace, team);
@@ -52,6 +53,7 @@ class ProgramRun final : public Job {
   void finished() noexcept override {
     if (!result_.error && cancelled_) result_.error.emplace(ErrorCode::kAborted, "The run was cancelled.");
     result_.instructions = instructions_.load();
+    result_.time = std::chrono::steady_clock::now() - began_;
     if (done_) done_(result_);
   }
 
@@ -115,6 +117,7 @@ class ProgramRun final : public Job {
   const std::function<void(const RunResult&)> done_;
   std::atomic<bool> stopped_{false}, cancelled_{false};
   std::atomic<uint64_t> instructions_{0};
+  std::chrono::steady_clock::time_point began_;
   std::mutex error_mutex_;
   RunResult result_;
 };

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -50,6 +51,7 @@ struct RunRequest {
 struct RunResult {
   std::optional<EngineError> error;
   uint64_t instructions = 0;  // that were executed, over all items
+  std::chrono::steady_clock::duration time{};  // from the beginning of the first item to the end of the last
 };
 
 class Engine;

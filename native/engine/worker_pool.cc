@@ -30,6 +30,7 @@ WorkerPool::WorkerPool(int threads, int cores) : cores_(cores) {
       auto worker = std::make_unique<Worker>();
       teams_.push_back(std::unique_ptr<Team>(new Team(*this)));
       worker->team = teams_.back().get();
+      workspaces_.push_back(std::make_unique<Workspace>());
       workers_.push_back(std::move(worker));
     }
     for (auto& worker : workers_) worker->thread = std::thread([this, self = worker.get()] { main(*self); });
@@ -145,6 +146,12 @@ void WorkerPool::leave(Job& job) {
   update_pending();
 }
 
+std::unique_ptr<Workspace> WorkerPool::take_workspace() {
+  std::unique_ptr<Workspace> workspace = std::move(workspaces_.back());
+  workspaces_.pop_back();
+  return workspace;
+}
+
 void WorkerPool::execute(Taken& taken, Workspace& workspace, Team& team, std::unique_lock<std::mutex>& lock) {
   Job& job = *taken.job;
   team.open(job.scratch_bytes_, threads() - 1);
@@ -204,7 +211,9 @@ void WorkerPool::main(Worker& self) {
     } else if (take(taken, nullptr)) {
       keep = taken.job;
       busy_.fetch_add(1, std::memory_order_relaxed);
-      execute(taken, self.workspace, *self.team, lock);
+      std::unique_ptr<Workspace> workspace = take_workspace();
+      execute(taken, *workspace, *self.team, lock);
+      workspaces_.push_back(std::move(workspace));
       busy_.fetch_sub(1, std::memory_order_relaxed);
       leave(*keep);
       busy = true;
@@ -213,7 +222,9 @@ void WorkerPool::main(Worker& self) {
       leading->team->asked_.fetch_sub(1, std::memory_order_relaxed);
       ++keep->active_;
       busy_.fetch_add(1, std::memory_order_relaxed);
-      help(*leading->team, self.workspace, lock);
+      std::unique_ptr<Workspace> workspace = take_workspace();
+      help(*leading->team, *workspace, lock);
+      workspaces_.push_back(std::move(workspace));
       busy_.fetch_sub(1, std::memory_order_relaxed);
       leave(*keep);
       busy = true;

@@ -81,7 +81,6 @@ class WorkerPool {
  private:
   friend class Team;
   struct Worker {
-    Workspace workspace;
     Team* team = nullptr;
     std::thread thread;
   };
@@ -98,6 +97,8 @@ class WorkerPool {
     std::shared_ptr<Job> job;
   };
   void main(Worker& self);
+  // Called with the lock held, as is the return of what it took.
+  std::unique_ptr<Workspace> take_workspace();
   // Called with the lock held; gives it up in between and takes it again.
   void execute(Taken& taken, Workspace& workspace, Team& team, std::unique_lock<std::mutex>& lock);
   // Likewise.
@@ -136,6 +137,8 @@ class WorkerPool {
   std::deque<Background> background_;
   std::vector<std::unique_ptr<Team>> teams_;
   std::vector<Team*> free_teams_;
+  // As many as workers. The one used last comes first: it is in a cache, maybe of a core that another worker has now.
+  std::vector<std::unique_ptr<Workspace>> workspaces_;
   int sleeping_ = 0, looking_out_ = 0;  // workers; those called no longer count as looking out
   bool stopping_ = false;
   bool caller_expected_ = false;

@@ -25,7 +25,9 @@ function workers(threads: number, spareCore: boolean, log: string[] = []) {
   return {
     threads,
     spareCore,
-    awaitEnd: () => {},
+    awaitEnd: (microseconds: number) => {
+      log.push(`waits ${Math.round(microseconds)}`);
+    },
     expectCaller: (comes: boolean) => {
       log.push(comes ? 'caller expected' : 'caller not expected');
     },
@@ -60,7 +62,7 @@ describe('a run queue without a spare core', () => {
   it('executes one of as many as there are workers, and announces it', async () => {
     const log: string[] = [];
     const queue = new RunQueue(workers(2, false, log));
-    const [a, b] = [recorded(log, 'a'), recorded(log, 'b')];
+    const [a, b] = [recorded(log, 'a'), recorded(log, 'b', { expectedMs: Number.POSITIVE_INFINITY })];
     const both = Promise.all([queue.run(a.run), queue.run(b.run)]);
     expect(log).toEqual(['caller expected', 'b there']);
     await turn();
@@ -71,6 +73,48 @@ describe('a run queue without a spare core', () => {
     expect(log.slice(5)).toEqual(['c here', 'caller not expected']);
     b.end();
     await both;
+  });
+
+  describe('beside a run on a worker', () => {
+    let clock: jest.SpyInstance;
+    beforeEach(() => {
+      clock = jest.spyOn(performance, 'now').mockReturnValue(100);
+    });
+    afterEach(() => clock.mockRestore());
+
+    it.each([
+      { expectedMs: 1, now: 100.95, microseconds: 150 },
+      { expectedMs: 1, now: 101.05, microseconds: 50 },
+    ])('waits for its end if that is due: %j', async ({ expectedMs, now, microseconds }) => {
+      const log: string[] = [];
+      const queue = new RunQueue(workers(2, false, log));
+      const [a, b] = [recorded(log, 'a'), recorded(log, 'b', { expectedMs, mayBeHere: false })];
+      const both = Promise.all([queue.run(b.run), queue.run(a.run)]);
+      clock.mockReturnValue(now);
+      await turn();
+      expect(log).toEqual(['b there', 'caller expected', `waits ${microseconds}`]);
+      b.end();
+      await both;
+      expect(log.slice(3)).toEqual(['a here', 'caller not expected']);
+      await queue.run(recorded(log, 'c').run);
+      expect(log.slice(5)).toEqual(['c here']);
+    });
+
+    it.each([
+      { expectedMs: 1, now: 100.5 },
+      { expectedMs: 1, now: 101.5 },
+      { expectedMs: Number.POSITIVE_INFINITY, now: 101 },
+    ])('does not wait otherwise: %j', async ({ expectedMs, now }) => {
+      const log: string[] = [];
+      const queue = new RunQueue(workers(2, false, log));
+      const [a, b] = [recorded(log, 'a'), recorded(log, 'b', { expectedMs, mayBeHere: false })];
+      const both = Promise.all([queue.run(b.run), queue.run(a.run)]);
+      clock.mockReturnValue(now);
+      await turn();
+      expect(log).toEqual(['b there', 'caller expected', 'a here', 'caller not expected']);
+      b.end();
+      await both;
+    });
   });
 
   it('leaves more than that to the workers, the one that waits first', async () => {
