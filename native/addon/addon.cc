@@ -242,7 +242,7 @@ class Compilation final : public Napi::AsyncWorker {
 // engine.compile(words: Int32Array, constants: TypedArray[], ids: Int32Array of [id, data type] pairs): Promise<Program>;
 // the caller leaves the arrays as they are until it settles. engine.compileSync(...): Program.
 // engine.auditLines(...): Promise<Buffer>, see addon/audit_lines.h.
-// engine.awaitEnd(microseconds): void. Waits awake until some work has ended, for at most so long.
+// engine.awaitEnd(microseconds): void. Waits awake until some work has ended, for at most so long, and settles its promise.
 // engine.expectCaller(comes: boolean): void. Whether runSync() of a program will be called soon.
 class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
  public:
@@ -293,7 +293,9 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
   }
 
   void await_end(const Napi::CallbackInfo& info) {
-    host_->await_end(std::chrono::microseconds(info[0].ToNumber().Int64Value()));
+    // What it settles may let go of the engine.
+    const std::shared_ptr<EngineHost> host = host_;
+    host->await_end(info.Env(), std::chrono::microseconds(info[0].ToNumber().Int64Value()));
   }
 
   void expect_caller(const Napi::CallbackInfo& info) {

@@ -12,22 +12,27 @@ Pending::Pending(Napi::Env env, std::shared_ptr<EngineHost> host, Napi::Value pi
       host_(std::move(host)),
       pinned_(Napi::Reference<Napi::Value>::New(pinned, 1)) {}
 
+void Pending::settle_now(Napi::Env env) {
+  settled_ = true;
+  const Napi::HandleScope scope(env);
+  pinned_.Reset();
+  try {
+    host_->work_settled(env);
+    settle(env);
+  } catch (const Napi::Error&) {
+    // The environment is ending and takes no more calls: nobody waits.
+  }
+}
+
 // On the event loop. `env` is null when the environment is ending: nobody waits any more, and its references are
 // no longer to be touched.
 void settle_pending(Napi::Env env, Napi::Function, std::nullptr_t*, Pending* raw) {
   const std::unique_ptr<Pending> pending(raw);
   if (static_cast<napi_env>(env) == nullptr) {
     pending->pinned_.SuppressDestruct();
-    return;
-  }
-  pending->host_->unsettled_.fetch_sub(1, std::memory_order_relaxed);
-  const Napi::HandleScope scope(env);
-  pending->pinned_.Reset();
-  try {
-    pending->host_->work_settled(env);
-    pending->settle(env);
-  } catch (const Napi::Error&) {
-    // The environment is ending and takes no more calls: nobody waits.
+  } else if (!pending->settled_) {
+    pending->host_->forget_end(raw);
+    pending->settle_now(env);
   }
 }
 
@@ -71,12 +76,30 @@ void EngineHost::work_settled(Napi::Env env) {
 }
 
 void EngineHost::work_ended(Pending* pending) {
-  unsettled_.fetch_add(1, std::memory_order_release);
+  {
+    std::lock_guard lock(ended_mutex_);
+    ended_.push_back(pending);
+    any_ended_.store(true, std::memory_order_release);
+  }
+  // It may be settled by now, but isn't gone: that is left to the one who is called here.
   channel_.NonBlockingCall(pending);
 }
 
-void EngineHost::await_end(std::chrono::microseconds limit) {
-  spin(limit, [&] { return unsettled_.load(std::memory_order_acquire) > 0; });
+void EngineHost::forget_end(Pending* pending) {
+  std::lock_guard lock(ended_mutex_);
+  std::erase(ended_, pending);
+  any_ended_.store(!ended_.empty(), std::memory_order_relaxed);
+}
+
+void EngineHost::await_end(Napi::Env env, std::chrono::microseconds limit) {
+  if (!spin(limit, [&] { return any_ended_.load(std::memory_order_acquire); })) return;
+  std::vector<Pending*> ended;
+  {
+    std::lock_guard lock(ended_mutex_);
+    ended.swap(ended_);
+    any_ended_.store(false, std::memory_order_relaxed);
+  }
+  for (Pending* pending : ended) pending->settle_now(env);
 }
 
 }  // namespace rskip

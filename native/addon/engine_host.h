@@ -7,7 +7,9 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <vector>
 
 #include "engine/engine.h"
 
@@ -31,8 +33,10 @@ class Pending {
  private:
   friend void settle_pending(Napi::Env, Napi::Function, std::nullptr_t*, Pending*);
   friend class EngineHost;
+  void settle_now(Napi::Env env);
   std::shared_ptr<EngineHost> host_;
   Napi::Reference<Napi::Value> pinned_;
+  bool settled_ = false;
 };
 
 void settle_pending(Napi::Env env, Napi::Function callback, std::nullptr_t* context, Pending* pending);
@@ -53,12 +57,14 @@ class EngineHost : public std::enable_shared_from_this<EngineHost> {
   void work_settled(Napi::Env env);
   // From a worker's thread: takes it back to the event loop. It must have been started, or be so in this turn of the loop.
   void work_ended(Pending* pending);
-  // On the environment's thread: waits awake until some work has ended and isn't settled, for at most `limit`.
-  void await_end(std::chrono::microseconds limit);
+  // On the environment's thread: waits awake until some work has ended, for at most `limit`, and settles it.
+  void await_end(Napi::Env env, std::chrono::microseconds limit);
 
  private:
   friend void settle_pending(Napi::Env, Napi::Function, std::nullptr_t*, Pending*);
   EngineHost() = default;
+  // `pending` is settled by others than await_end().
+  void forget_end(Pending* pending);
   static void environment_ends(void* host);
   // Cancels, waits for the workers, and lets go of the event loop.
   void shut_down();
@@ -67,7 +73,9 @@ class EngineHost : public std::enable_shared_from_this<EngineHost> {
   std::shared_ptr<Engine> engine_;  // a compilation under way holds it, too
   SettleChannel channel_;
   int pending_ = 0;
-  std::atomic<int> unsettled_{0};  // ended and not settled
+  std::mutex ended_mutex_;
+  std::vector<Pending*> ended_;     // and not settled
+  std::atomic<bool> any_ended_{false};
   bool released_ = false;
 };
 
