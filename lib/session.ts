@@ -173,8 +173,8 @@ export class InferenceSession {
 
   /**
    * Runs the model without blocking the event loop, but for runs of at most about 2 ms in a session that has all cores
-   * the process may use: one that is alone executes on the calling thread, in a turn of the event loop of its own. Those
-   * with a signal never do.
+   * the process may use: one that is alone, or one of several in a session of two to four threads, executes on the calling
+   * thread, in a turn of the event loop of its own. Those with a signal never do.
    * @param feeds every input by name; copied before this returns
    * @param fetches names of the outputs to return, or a map from name to null or to a tensor that is filled and
    * returned; all outputs when left out. Tensors are filled only when the run ends well.

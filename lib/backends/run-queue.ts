@@ -11,6 +11,12 @@ const LATE_MS = 0.1;
 /** A run that should end within so many milliseconds is waited for before the calling thread goes on with another. */
 const SOON_MS = 0.1;
 
+/**
+ * With at most so many workers, and two at least, the calling thread is one more that executes runs, in the place of a
+ * worker. With more of them it is needed for what they ask for.
+ */
+const FEW_WORKERS = 4;
+
 /** How long a turn of the event loop waits for runs to end, in microseconds. A turn that does nothing leaves garbage. */
 const TURN_US = 50;
 
@@ -36,7 +42,7 @@ export interface Workers {
   readonly spareCore: boolean;
   /** Holds the calling thread until a run has ended, for at most so many microseconds. */
   awaitEnd(microseconds: number): void;
-  /** The calling thread is about to execute a run, or is not after all: what helps other runs leaves it a core. */
+  /** The calling thread is going to execute runs, or is not any more: workers leave it a core until then. */
   expectCaller(comes: boolean): void;
 }
 
@@ -47,10 +53,10 @@ export interface Workers {
  * Where the workers leave a core to the calling thread, they execute all runs, and the event loop keeps turning instead of
  * sleeping shortly before one should end, which for a short one is all the time.
  *
- * Where they don't, the calling thread takes one of the short runs, as long as there are no more of them than workers: in a
- * turn of the event loop of its own, at most one in each turn, so that timers and I/O are served before and after it. When
- * it is alone, workers help; when there are others, workers execute those, and one that is about to end is waited for first:
- * its worker would have nothing to do meanwhile. More runs than workers keep these busy anyway.
+ * Where they don't, a short run that is alone executes on the calling thread, with the workers' help: in a turn of the
+ * event loop of its own, at most one in each turn, so that timers and I/O are served before and after it. With few workers
+ * so does one of several: a worker in its place would only compete with the calling thread for a core. A run that is about
+ * to end is waited for first, because its worker would have nothing to do meanwhile.
  */
 export class RunQueue {
   #underway = 0;
@@ -62,6 +68,10 @@ export class RunQueue {
   readonly #ends = new Set<{ readonly at: number }>();
   readonly #ended = () => {
     this.#underway--;
+  };
+
+  readonly #expectNobody = () => {
+    if (!this.#handOver) this.#expectCaller(false);
   };
 
   constructor(private readonly workers: Workers) {}
@@ -80,7 +90,9 @@ export class RunQueue {
 
   #start(run: QueuedRun): Promise<void> {
     const { threads, spareCore } = this.workers;
-    if (this.#underway > threads) this.handOver();
+    const few = threads > 1 && threads <= FEW_WORKERS;
+    const alone = this.#underway === 1;
+    if (!alone && !few) this.handOver();
     else if (!spareCore && !turnTaken && run.mayBeHere && run.expectedMs <= SHORT_RUN_MS)
       return this.#inTurn(run);
     if (this.#handOver) this.#expectCaller(true);
@@ -101,7 +113,8 @@ export class RunQueue {
         } catch (error) {
           reject(error);
         }
-        this.#expectCaller(false);
+        // Whoever waited for this run may ask for the next.
+        if (this.#callerExpected) setImmediate(this.#expectNobody);
       };
       const here = () => start(() => run.here());
       let turn = setImmediate(() => {
@@ -126,6 +139,8 @@ export class RunQueue {
 
   /** Whether a run should have ended about now, and was waited for. */
   #waited(): boolean {
+    // Others wait for a worker anyway.
+    if (this.#ends.size >= this.workers.threads) return false;
     const now = performance.now();
     for (const { at } of this.#ends) {
       if (Math.abs(at - now) > SOON_MS) continue;

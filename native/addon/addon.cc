@@ -243,7 +243,7 @@ class Compilation final : public Napi::AsyncWorker {
 // the caller leaves the arrays as they are until it settles. engine.compileSync(...): Program.
 // engine.auditLines(...): Promise<Buffer>, see addon/audit_lines.h.
 // engine.awaitEnd(microseconds): void. Waits awake until some work has ended, for at most so long, and settles its promise.
-// engine.expectCaller(comes: boolean): void. Whether runSync() of a program will be called soon.
+// engine.expectCaller(comes: boolean): void. Whether runSync() of a program will be called soon, maybe again and again.
 class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
  public:
   static Napi::Function define(Napi::Env env) {

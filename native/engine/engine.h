@@ -94,7 +94,7 @@ class Engine {
   void cancel_all() { pool_.cancel_all(); }
   // Done by workers that have nothing else to do; see WorkerPool.
   void submit_background(std::shared_ptr<BackgroundJob> job) { pool_.submit_background(std::move(job)); }
-  // Whether the calling thread is about to run something itself; see WorkerPool.
+  // Whether the calling thread is going to run things itself; see WorkerPool.
   void expect_caller(bool comes) { pool_.expect_caller(comes); }
   // Packed weights and constants in use.
   size_t cached_weights() { return weights_.size(); }

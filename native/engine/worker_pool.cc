@@ -81,7 +81,7 @@ void WorkerPool::submit(std::shared_ptr<Job> job) {
   {
     std::lock_guard lock(mutex_);
     enqueue(std::move(job));
-    sleepers = call_workers(wanted);
+    sleepers = call_workers(std::min<int64_t>(wanted, spare()));
   }
   wake(sleepers);
 }
@@ -116,6 +116,7 @@ void WorkerPool::step_background(std::unique_lock<std::mutex>& lock) {
 
 // The first job in the queue that may have another worker gives one unit and goes to the end of the queue.
 bool WorkerPool::take(Taken& taken, const Job* only) {
+  if (only == nullptr && spare() == 0) return false;
   for (auto at = queue_.begin(); at != queue_.end(); ++at) {
     std::shared_ptr<Job> job = *at;
     // The caller of run_here() comes on top of max_workers.
@@ -182,6 +183,10 @@ int64_t WorkerPool::call_workers(int64_t n) {
   if (n <= 0) return 0;
   calls_.fetch_add(1, std::memory_order_release);
   return std::max<int64_t>(0, n - std::exchange(looking_out_, 0));
+}
+
+int64_t WorkerPool::call_for_pending() {
+  return call_workers(std::min(pending_.load(std::memory_order_relaxed), spare()));
 }
 
 void WorkerPool::wake(int64_t n) {
@@ -252,10 +257,13 @@ void WorkerPool::main(Worker& self) {
 }
 
 void WorkerPool::expect_caller(bool comes) {
-  std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   if (caller_expected_ == comes) return;
   caller_expected_ = comes;
   busy_.fetch_add(comes ? 1 : -1, std::memory_order_relaxed);
+  const int64_t sleepers = comes ? 0 : call_for_pending();
+  lock.unlock();
+  wake(sleepers);
 }
 
 void WorkerPool::run_here(const std::shared_ptr<Job>& job, Workspace& workspace) {
@@ -268,7 +276,8 @@ void WorkerPool::run_here(const std::shared_ptr<Job>& job, Workspace& workspace)
   }
   Team& team = *free_teams_.back();
   free_teams_.pop_back();
-  if (!std::exchange(caller_expected_, false)) busy_.fetch_add(1, std::memory_order_relaxed);
+  const bool expected = caller_expected_;
+  if (!expected) busy_.fetch_add(1, std::memory_order_relaxed);
   enqueue(job);
   wake(call_workers(std::min<int64_t>(job->units_ - 1, job->max_workers_)));
   for (Taken taken; take(taken, job.get());) execute(taken, workspace, team, lock);
@@ -278,7 +287,10 @@ void WorkerPool::run_here(const std::shared_ptr<Job>& job, Workspace& workspace)
     help(*leading.team, workspace, lock);
     break;
   }
-  busy_.fetch_sub(1, std::memory_order_relaxed);
+  if (!expected) {
+    busy_.fetch_sub(1, std::memory_order_relaxed);
+    wake(call_for_pending());
+  }
   job_ended_.wait(lock, [&] { return job->over_; });
   free_teams_.push_back(&team);
 }

@@ -70,8 +70,8 @@ class WorkerPool {
   // The calling thread takes part and returns when the job has ended. max_workers should leave room for it. One at a
   // time.
   void run_here(const std::shared_ptr<Job>& job, Workspace& workspace);
-  // Whether the calling thread is about to come to run_here(): helpers then leave it its core. False takes that back;
-  // coming does, too.
+  // Whether the calling thread is going to come to run_here(), maybe again and again: workers leave it a core until it
+  // is no longer expected.
   void expect_caller(bool comes);
   // Returns at once. The job goes first once it has waited for some milliseconds, and is done before the pool ends.
   void submit_background(std::shared_ptr<BackgroundJob> job);
@@ -105,13 +105,13 @@ class WorkerPool {
   void help(Team& team, Workspace& workspace, std::unique_lock<std::mutex>& lock);
   void step_background(std::unique_lock<std::mutex>& lock);
   bool background_is_due() const;
-  // `only` restricts it to one job.
+  // `only` restricts it to one job; else it may be any, unless enough threads are busy.
   bool take(Taken& taken, const Job* only);
   Leading* team_that_wants_help();
   void enqueue(std::shared_ptr<Job> job);
   void leave(Job& job);
   void update_pending();
-  // How many workers without anything to do may help: with them, no more threads are busy than the pool has.
+  // How many workers without anything to do may have something: with them, no more threads are busy than the pool has.
   int spare() const { return std::max(0, threads() - busy_.load(std::memory_order_relaxed)); }
   // There are units that a worker could take, or more threads are busy than the pool has.
   bool wants_helpers_back() const {
@@ -120,6 +120,8 @@ class WorkerPool {
   // With the lock held, after saying what there is to do: tells those who look out, and returns how many of `n` workers
   // are still to be woken, best without the lock.
   int64_t call_workers(int64_t n);
+  // With the lock held, when fewer threads are busy than before.
+  int64_t call_for_pending();
   void wake(int64_t n);
   // Whether the caller, who has nothing to do, may spin all the same.
   bool may_look_out() const { return threads() - sleeping_ < cores_; }

@@ -229,6 +229,49 @@ TEST(WorkerPool, HelpersFindTheLayerUnderWay) {
   EXPECT_NE(job->other, std::thread::id());
 }
 
+// A calling thread that is going to execute units itself takes the place of a worker.
+TEST(WorkerPool, LeavesACoreToTheCallerWhoIsExpected) {
+  class Count final : public Job {
+   public:
+    explicit Count(int64_t units) : Job(units, 4, 0) {}
+    void run_unit(int64_t, Workspace&, Team&) noexcept override {
+      most = std::max<int>(most, ++now_);
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      --now_;
+    }
+    void finished() noexcept override { over = true; }
+    std::atomic<int> most{0};
+    std::atomic<bool> over{false};
+
+   private:
+    std::atomic<int> now_{0};
+  };
+  WorkerPool pool(3, 3);
+  const auto run = [&] {
+    const auto job = std::make_shared<Count>(40);
+    pool.submit(job);
+    return job;
+  };
+  const auto wait_for = [](const Count& job) {
+    while (!job.over) std::this_thread::yield();
+  };
+  pool.expect_caller(true);
+  pool.expect_caller(true);
+  const auto beside = run();
+  Workspace workspace;
+  const auto here = std::make_shared<Count>(1);
+  pool.run_here(here, workspace);
+  EXPECT_TRUE(here->over);
+  wait_for(*beside);
+  EXPECT_LE(beside->most, 2);
+  const auto left = run();
+  pool.expect_caller(false);
+  wait_for(*left);
+  const auto free = run();
+  wait_for(*free);
+  EXPECT_EQ(std::max<int>(left->most, free->most), 3);
+}
+
 // Counts its steps, some of which are left when it is handed over.
 class Steps final : public BackgroundJob {
  public:

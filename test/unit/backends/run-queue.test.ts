@@ -59,20 +59,42 @@ describe('a run queue without a spare core', () => {
     },
   );
 
-  it('executes one of as many as there are workers, and announces it', async () => {
+  it('executes one of several with few workers, and is expected until nothing more comes', async () => {
     const log: string[] = [];
     const queue = new RunQueue(workers(2, false, log));
-    const [a, b] = [recorded(log, 'a'), recorded(log, 'b', { expectedMs: Number.POSITIVE_INFINITY })];
-    const both = Promise.all([queue.run(a.run), queue.run(b.run)]);
-    expect(log).toEqual(['caller expected', 'b there']);
+    const others = ['b', 'c', 'd'].map((name) =>
+      recorded(log, name, { expectedMs: Number.POSITIVE_INFINITY }),
+    );
+    const all = [queue.run(recorded(log, 'a').run), ...others.map(({ run }) => queue.run(run))];
+    expect(log).toEqual(['caller expected', 'b there', 'c there', 'd there']);
+    await all[0];
+    expect(log.slice(4)).toEqual(['a here']);
+    await queue.run(recorded(log, 'e').run);
+    expect(log.slice(5)).toEqual(['e here']);
     await turn();
-    expect(log).toEqual(['caller expected', 'b there', 'a here', 'caller not expected']);
-    const c = queue.run(recorded(log, 'c').run);
-    expect(log.slice(4)).toEqual(['caller expected']);
-    await c;
-    expect(log.slice(5)).toEqual(['c here', 'caller not expected']);
-    b.end();
-    await both;
+    await turn();
+    expect(log.slice(6)).toEqual(['caller not expected']);
+    for (const { end } of others) end();
+    await Promise.all(all);
+    await queue.run(recorded(log, 'f').run);
+    expect(log.slice(7)).toEqual(['f here']);
+  });
+
+  it.each([1, 5])('leaves several to %d workers, the one that waits first', async (threads) => {
+    const log: string[] = [];
+    const queue = new RunQueue(workers(threads, false, log));
+    const [a, b] = [recorded(log, 'a'), recorded(log, 'b')];
+    const both = Promise.all([queue.run(a.run), queue.run(b.run)]);
+    await turn();
+    expect(log).toEqual(['a there', 'b there']);
+    const c = recorded(log, 'c');
+    const third = queue.run(c.run);
+    await turn();
+    expect(log.at(-1)).toBe('c there');
+    for (const each of [a, b, c]) each.end();
+    await Promise.all([both, third]);
+    await queue.run(recorded(log, 'd').run);
+    expect(log.at(-1)).toBe('d here');
   });
 
   describe('beside a run on a worker', () => {
@@ -95,9 +117,7 @@ describe('a run queue without a spare core', () => {
       expect(log).toEqual(['b there', 'caller expected', `waits ${microseconds}`]);
       b.end();
       await both;
-      expect(log.slice(3)).toEqual(['a here', 'caller not expected']);
-      await queue.run(recorded(log, 'c').run);
-      expect(log.slice(5)).toEqual(['c here']);
+      expect(log.slice(3)).toEqual(['a here']);
     });
 
     it.each([
@@ -111,27 +131,10 @@ describe('a run queue without a spare core', () => {
       const both = Promise.all([queue.run(b.run), queue.run(a.run)]);
       clock.mockReturnValue(now);
       await turn();
-      expect(log).toEqual(['b there', 'caller expected', 'a here', 'caller not expected']);
+      expect(log).toEqual(['b there', 'caller expected', 'a here']);
       b.end();
       await both;
     });
-  });
-
-  it('leaves more than that to the workers, the one that waits first', async () => {
-    const log: string[] = [];
-    const queue = new RunQueue(workers(2, false));
-    const [a, b, c] = [recorded(log, 'a'), recorded(log, 'b'), recorded(log, 'c')];
-    const all = Promise.all([queue.run(a.run), queue.run(b.run), queue.run(c.run)]);
-    await turn();
-    expect(log).toEqual(['b there', 'a there', 'c there']);
-    const d = recorded(log, 'd');
-    const fourth = queue.run(d.run);
-    await turn();
-    expect(log.at(-1)).toBe('d there');
-    for (const each of [a, b, c, d]) each.end();
-    await Promise.all([all, fourth]);
-    await queue.run(recorded(log, 'e').run);
-    expect(log.at(-1)).toBe('e here');
   });
 
   it('gives a turn of the event loop to one run only, whoever asks', async () => {
