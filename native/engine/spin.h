@@ -33,11 +33,14 @@ bool spin(std::chrono::microseconds limit, const Ready& ready) {
     return false;
   };
   if (ask()) return true;
-  constexpr std::chrono::microseconds kAtOnce{5};
+  constexpr std::chrono::microseconds kBetweenYields{10};
   const auto start = Clock::now();
+  auto yield_at = start + kBetweenYields;
   for (auto now = start; now - start < limit; now = Clock::now()) {
     if (ask()) return true;
-    if (now - start >= kAtOnce) std::this_thread::yield();
+    if (now < yield_at) continue;
+    std::this_thread::yield();
+    yield_at = now + kBetweenYields;
   }
   return false;
 }
