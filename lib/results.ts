@@ -60,7 +60,7 @@ function areSmall(outputs: readonly TensorData[]): boolean {
 }
 
 /** Output number `index`, for the caller to keep. */
-export function keptOutput({ outputs }: Pick<Results, 'outputs'>, index: number): TensorData {
+export function keptOutput({ outputs }: Results, index: number): TensorData {
   const data = outputs[index]!;
   return areSmall(outputs) ? (data.slice() as TensorData) : data;
 }

@@ -52,7 +52,7 @@ class EngineHost : public std::enable_shared_from_this<EngineHost> {
   // The engine goes when the runs under way have ended. Idempotent.
   void release();
 
-  // Called around all asynchronous work, on the environment's thread; settle_pending() calls the second one.
+  // Called around all asynchronous work, on the environment's thread; what is pending calls the second one.
   void work_started(Napi::Env env);
   void work_settled(Napi::Env env);
   // From a worker's thread: takes it back to the event loop. It must have been started, or be so in this turn of the loop.
@@ -74,7 +74,7 @@ class EngineHost : public std::enable_shared_from_this<EngineHost> {
   SettleChannel channel_;
   int pending_ = 0;
   std::mutex ended_mutex_;
-  std::vector<Pending*> ended_;     // and not settled
+  std::vector<Pending*> ended_;  // and not settled
   std::atomic<bool> any_ended_{false};
   bool released_ = false;
 };

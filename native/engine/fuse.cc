@@ -1,5 +1,4 @@
 // Which drafts become one.
-#include <algorithm>
 #include <optional>
 #include <utility>
 

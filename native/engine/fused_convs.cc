@@ -126,7 +126,6 @@ class FusedConvs final : public Instruction {
     const int begin = std::max(from, 0), end = std::min(to, s.out_height);
     if (begin >= end) return;
     ConvArgs args;
-    args.conv = first_.conv.get();
     if (first_.planar) {
       args.x_planar = resolve(frame, first_.x_planar);
       args.x_planar.data += static_cast<ptrdiff_t>(begin) * s.stride_h * args.x_planar.row_stride;
@@ -135,31 +134,31 @@ class FusedConvs final : public Instruction {
       args.x.data += static_cast<ptrdiff_t>(begin) * s.stride_h * args.x.row_stride;
     }
     args.y = view(window, begin - top);
-    args.act = first_.act;
-    args.rows = end - begin;
-    kernel_(args, 0, 1);
+    compute_rows(first_, args, end - begin);
   }
 
   void compute_second(float* window, const BlockedView& y, const BlockedView* residual, int count) const {
     ConvArgs args;
-    args.conv = second_.conv.get();
     args.x = view(window, second_.conv->shape.pad.top);
     args.y = y;
     args.residual = residual;
-    args.act = second_.act;
-    args.rows = count;
-    kernel_(args, 0, 1);
+    compute_rows(second_, args, count);
   }
 
   void compute_third(const Frame& frame, const BlockedView& x, int row, int count) const {
     const Target to(frame, *third_, row);
     ConvArgs args;
-    args.conv = third_->conv.get();
     args.x = x;
     args.y = to.y;
     args.residual = to.residual;
-    args.act = third_->act;
-    args.rows = count;
+    compute_rows(*third_, args, count);
+  }
+
+  // `args` has the views.
+  void compute_rows(const ConvOperands& o, ConvArgs& args, int rows) const {
+    args.conv = o.conv.get();
+    args.act = o.act;
+    args.rows = rows;
     kernel_(args, 0, 1);
   }
 

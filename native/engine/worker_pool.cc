@@ -147,10 +147,15 @@ void WorkerPool::leave(Job& job) {
   update_pending();
 }
 
-std::unique_ptr<Workspace> WorkerPool::take_workspace() {
+template <class Work>
+void WorkerPool::employ(Job& job, const Work& work) {
+  busy_.fetch_add(1, std::memory_order_relaxed);
   std::unique_ptr<Workspace> workspace = std::move(workspaces_.back());
   workspaces_.pop_back();
-  return workspace;
+  work(*workspace);
+  workspaces_.push_back(std::move(workspace));
+  busy_.fetch_sub(1, std::memory_order_relaxed);
+  leave(job);
 }
 
 void WorkerPool::execute(Taken& taken, Workspace& workspace, Team& team, std::unique_lock<std::mutex>& lock) {
@@ -215,23 +220,13 @@ void WorkerPool::main(Worker& self) {
       busy = true;
     } else if (take(taken, nullptr)) {
       keep = taken.job;
-      busy_.fetch_add(1, std::memory_order_relaxed);
-      std::unique_ptr<Workspace> workspace = take_workspace();
-      execute(taken, *workspace, *self.team, lock);
-      workspaces_.push_back(std::move(workspace));
-      busy_.fetch_sub(1, std::memory_order_relaxed);
-      leave(*keep);
+      employ(*keep, [&](Workspace& workspace) { execute(taken, workspace, *self.team, lock); });
       busy = true;
     } else if (Leading* leading = team_that_wants_help()) {
       keep = leading->job;
       leading->team->asked_.fetch_sub(1, std::memory_order_relaxed);
       ++keep->active_;
-      busy_.fetch_add(1, std::memory_order_relaxed);
-      std::unique_ptr<Workspace> workspace = take_workspace();
-      help(*leading->team, *workspace, lock);
-      workspaces_.push_back(std::move(workspace));
-      busy_.fetch_sub(1, std::memory_order_relaxed);
-      leave(*keep);
+      employ(*keep, [&](Workspace& workspace) { help(*leading->team, workspace, lock); });
       busy = true;
     } else if (!background_.empty()) {
       step_background(lock);

@@ -97,8 +97,9 @@ class WorkerPool {
     std::shared_ptr<Job> job;
   };
   void main(Worker& self);
-  // Called with the lock held, as is the return of what it took.
-  std::unique_ptr<Workspace> take_workspace();
+  // A worker's work for a job, work(workspace). Called with the lock held, which it may give up in between.
+  template <class Work>
+  void employ(Job& job, const Work& work);
   // Called with the lock held; gives it up in between and takes it again.
   void execute(Taken& taken, Workspace& workspace, Team& team, std::unique_lock<std::mutex>& lock);
   // Likewise.
@@ -131,10 +132,10 @@ class WorkerPool {
 
   const int cores_;
   std::mutex mutex_;
-  std::condition_variable wake_;       // workers
-  std::condition_variable job_ended_;  // callers of run_here()
+  std::condition_variable wake_;            // workers
+  std::condition_variable job_ended_;       // callers of run_here()
   std::deque<std::shared_ptr<Job>> queue_;  // jobs with units to take
-  std::vector<Job*> running_;          // jobs not ended
+  std::vector<Job*> running_;               // jobs not ended
   std::vector<Leading> leading_;
   std::deque<Background> background_;
   std::vector<std::unique_ptr<Team>> teams_;

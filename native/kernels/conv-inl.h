@@ -94,9 +94,6 @@ inline bool blocks_pair_up(const std::vector<ConvBlock>& blocks) {
   return kTileBlocks == 2;
 }
 
-// Output rows to compute.
-inline int rows_of(const ConvArgs& args) { return args.rows > 0 ? args.rows : args.conv->shape.out_height; }
-
 // The order of one share of a convolution's tiles: in chunks, and within each chunk all groups of output blocks. A
 // chunk is the whole share unless the map's input is too large for a second-level cache and the weights are not.
 //

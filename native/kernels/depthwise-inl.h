@@ -103,7 +103,7 @@ inline void conv_depthwise(const ConvArgs& args, int part, int parts) {
   t.kernel_h = s.kernel_h;
   t.kernel_w = s.kernel_w;
   t.epilogue = &epilogue;
-  each_row_of_share(y.blocks(), args.rows > 0 ? args.rows : s.out_height, part, parts, [&](int b, int row) {
+  each_row_of_share(y.blocks(), rows_of(args), part, parts, [&](int b, int row) {
     t.w = conv.weights.data() + conv.blocks[b].offset;
     t.bias = conv.bias.data() + b * kLanes;
     t.out.last_lanes = std::min(kLanes, y.channels - b * kLanes);

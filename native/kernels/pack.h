@@ -52,6 +52,9 @@ struct PackedConv {
   std::vector<ConvBlock> blocks;
 };
 
+// Output rows that a call computes.
+inline int rows_of(const ConvArgs& args) { return args.rows > 0 ? args.rows : args.conv->shape.out_height; }
+
 struct PackedGemm {
   int k = 0, n = 0;
   AlignedFloats weights;  // [ceil(n / 16)][k][16]

@@ -56,20 +56,14 @@ RSKIP_INLINE void add_products(Vec (&sum)[N], const float* x, const Vec (&factor
   }
 }
 
-// What one register holds of a vector; here all of it.
-using Part = Vec;
-inline constexpr int kParts = 1, kPartLanes = kLanes / kParts;
-RSKIP_INLINE Part load_part(const float* p) { return load(p); }
 // For what several instructions use: the compiler would have each of them load it.
-RSKIP_INLINE Part load_part_once(const float* p) {
-  Part a = load(p);
+RSKIP_INLINE Vec load_part_once(const float* p) {
+  Vec a = load(p);
 #if defined(__GNUC__)
   __asm__("" : "+v"(a.v));
 #endif
   return a;
 }
-RSKIP_INLINE Part fma_part(Part a, Part b, Part c) { return fma(a, b, c); }
-RSKIP_INLINE Vec from_parts(const Part (&part)[kParts]) { return part[0]; }
 
 RSKIP_INLINE Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
 RSKIP_INLINE Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
@@ -97,3 +91,5 @@ RSKIP_INLINE Bits shift_right(Bits a) {
 }
 
 }  // namespace rskip::RSKIP_ISA
+
+#include "simd/whole_part-inl.h"

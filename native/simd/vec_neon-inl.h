@@ -66,13 +66,7 @@ RSKIP_INLINE void add_products(Vec (&sum)[N], const float* x, const Vec (&factor
   const Vec a = splat(*x);
   RSKIP_UNROLL(4) for (int n = 0; n < N; ++n) sum[n] = fma(a, factor[n], sum[n]);
 }
-// What one register holds of a vector; there are enough for several vectors.
-using Part = Vec;
-inline constexpr int kParts = 1, kPartLanes = kLanes / kParts;
-RSKIP_INLINE Part load_part(const float* p) { return load(p); }
-RSKIP_INLINE Part load_part_once(const float* p) { return load(p); }
-RSKIP_INLINE Part fma_part(Part a, Part b, Part c) { return fma(a, b, c); }
-RSKIP_INLINE Vec from_parts(const Part (&part)[kParts]) { return part[0]; }
+RSKIP_INLINE Vec load_part_once(const float* p) { return load(p); }
 
 RSKIP_INLINE Vec operator+(Vec a, Vec b) { RSKIP_EACH_QUARTER(Vec, vaddq_f32(a.v[i], b.v[i])) }
 RSKIP_INLINE Vec operator-(Vec a, Vec b) { RSKIP_EACH_QUARTER(Vec, vsubq_f32(a.v[i], b.v[i])) }
@@ -107,3 +101,5 @@ RSKIP_INLINE Bits shift_right(Bits a) {
 #undef RSKIP_EACH_QUARTER
 
 }  // namespace rskip::RSKIP_ISA
+
+#include "simd/whole_part-inl.h"

@@ -81,13 +81,7 @@ template <int N>
 void add_products(Vec (&sum)[N], const float* x, const Vec (&factor)[N]) {
   for (int n = 0; n < N; ++n) sum[n] = fma(splat(*x), factor[n], sum[n]);
 }
-// What one register holds of a vector; here a vector is one.
-using Part = Vec;
-inline constexpr int kParts = 1, kPartLanes = kLanes / kParts;
-RSKIP_INLINE Part load_part(const float* p) { return load(p); }
-RSKIP_INLINE Part load_part_once(const float* p) { return load(p); }
-RSKIP_INLINE Part fma_part(Part a, Part b, Part c) { return fma(a, b, c); }
-RSKIP_INLINE Vec from_parts(const Part (&part)[kParts]) { return part[0]; }
+RSKIP_INLINE Vec load_part_once(const float* p) { return load(p); }
 
 template <int N>
 Lanes<N> operator+(Lanes<N> a, Lanes<N> b) {
@@ -167,3 +161,5 @@ LaneBits<N> shift_right(LaneBits<N> a) {
 #undef RSKIP_EACH_LANE
 
 }  // namespace rskip::RSKIP_ISA
+
+#include "simd/whole_part-inl.h"

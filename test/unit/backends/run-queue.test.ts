@@ -104,18 +104,24 @@ describe('a run queue without a spare core', () => {
     });
     afterEach(() => clock.mockRestore());
 
-    it.each([
-      { expectedMs: 1, now: 100.95, microseconds: 150 },
-      { expectedMs: 1, now: 101.05, microseconds: 50 },
-    ])('waits for its end if that is due: %j', async ({ expectedMs, now, microseconds }) => {
+    /** Run b on a worker, which should take so long, then a, and at a time of the clock one turn of the event loop. */
+    async function twoRuns(expectedMs: number, now: number) {
       const log: string[] = [];
       const queue = new RunQueue(workers(2, false, log));
       const [a, b] = [recorded(log, 'a'), recorded(log, 'b', { expectedMs, mayBeHere: false })];
       const both = Promise.all([queue.run(b.run), queue.run(a.run)]);
       clock.mockReturnValue(now);
       await turn();
+      return { log, end: b.end, both };
+    }
+
+    it.each([
+      { expectedMs: 1, now: 100.95, microseconds: 150 },
+      { expectedMs: 1, now: 101.05, microseconds: 50 },
+    ])('waits for its end if that is due: %j', async ({ expectedMs, now, microseconds }) => {
+      const { log, end, both } = await twoRuns(expectedMs, now);
       expect(log).toEqual(['b there', 'caller expected', `waits ${microseconds}`]);
-      b.end();
+      end();
       await both;
       expect(log.slice(3)).toEqual(['a here']);
     });
@@ -125,14 +131,9 @@ describe('a run queue without a spare core', () => {
       { expectedMs: 1, now: 101.5 },
       { expectedMs: Number.POSITIVE_INFINITY, now: 101 },
     ])('does not wait otherwise: %j', async ({ expectedMs, now }) => {
-      const log: string[] = [];
-      const queue = new RunQueue(workers(2, false, log));
-      const [a, b] = [recorded(log, 'a'), recorded(log, 'b', { expectedMs, mayBeHere: false })];
-      const both = Promise.all([queue.run(b.run), queue.run(a.run)]);
-      clock.mockReturnValue(now);
-      await turn();
+      const { log, end, both } = await twoRuns(expectedMs, now);
       expect(log).toEqual(['b there', 'caller expected', 'a here']);
-      b.end();
+      end();
       await both;
     });
   });
