@@ -1,0 +1,64 @@
+// Imports in lib/ run one way: a layer imports from itself and from the lines above it, never from its own line's
+// neighbours or from below. A name is a folder (lib/NAME/) or a file (lib/NAME.ts).
+const layers = [
+  ['errors'],
+  ['version', 'suggest', 'validation', 'tensor', 'numeric'],
+  ['kernels'],
+  ['model'],
+  ['skip'],
+  ['backends'],
+  [
+    'session',
+    // The parts of a session, until they have a folder.
+    ...['call', 'contexts', 'feeds', 'fetches', 'idle', 'input-copies', 'metadata', 'observing', 'options'],
+    ...['results', 'source', 'specializations', 'verification'],
+  ],
+  ['data'],
+  ['classify'],
+  ['report'],
+  ['calibrate', 'audit', 'bench'],
+  ['index'],
+  ['cli'],
+];
+/** Lines whose names may import from each other. */
+const open = new Set(['version', 'session']);
+
+const inLayers = (names) => `^lib/(${names.join('|')})(/|[.]c?ts$)`;
+
+const oneWay = layers.flatMap((line, at) => {
+  const later = layers.slice(at + 1).flat();
+  const groups = open.has(line[0]) ? [line] : line.map((name) => [name]);
+  return groups.map((group) => ({
+    name: `${group[0]}-imports-from-the-layers-before-it`,
+    severity: 'error',
+    from: { path: inLayers(group) },
+    to: { path: inLayers([...later, ...line.filter((name) => !group.includes(name))].concat('$^')) },
+  }));
+});
+
+/** @type {import('dependency-cruiser').IConfiguration} */
+module.exports = {
+  forbidden: [
+    ...oneWay,
+    {
+      name: 'every-file-has-a-layer',
+      severity: 'error',
+      from: { path: '^lib/' },
+      to: { path: '^lib/', pathNot: inLayers(layers.flat()) },
+    },
+    { name: 'no-circle', severity: 'error', from: { path: '^lib/' }, to: { circular: true } },
+    {
+      name: 'a-backend-knows-nothing-of-onnx',
+      severity: 'error',
+      from: { path: '^lib/backends/' },
+      to: { path: '^lib/model/(onnx|proto|tensor-proto|operators/)' },
+    },
+    { name: 'resolvable', severity: 'error', from: { path: '^lib/' }, to: { couldNotResolve: true } },
+  ],
+  options: {
+    doNotFollow: { path: 'node_modules' },
+    tsPreCompilationDeps: true,
+    tsConfig: { fileName: 'tsconfig.json' },
+    enhancedResolveOptions: { exportsFields: ['exports'], conditionNames: ['import', 'require', 'node'] },
+  },
+};
