@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 
-const { InferenceSession, Tensor, auditLog } = await import('../dist/esm/index.js');
+const { InferenceSession, Tensor, auditLog } = await import('../dist/index.js');
 
 const [model = 'test/models/cifar10-resnet32/model.onnx', rounds = '5', threads = '1', policy = 'model'] =
   process.argv.slice(2);

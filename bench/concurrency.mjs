@@ -1,7 +1,7 @@
 // Throughput of two overlapping runs against one run after another, alternating.
 // node bench/concurrency.mjs MODEL [ROUNDS]; build first. Prints JSON: medians of the time of one run on one thread and
 // of two runs at once on two, and how many times the throughput of one that is.
-import { InferenceSession } from '../dist/esm/index.js';
+import { InferenceSession } from '../dist/index.js';
 import { feedsOf, median, timed } from './sessions.mjs';
 
 const [model, rounds = '15'] = process.argv.slice(2);

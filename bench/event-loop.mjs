@@ -3,7 +3,7 @@
 // symbolic dimensions but the batch count as 224.
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setTimeout } from 'node:timers/promises';
-import { InferenceSession } from '../dist/esm/index.js';
+import { InferenceSession } from '../dist/index.js';
 import { feedsOf, timed } from './sessions.mjs';
 
 const [model, seconds = '5'] = process.argv.slice(2);

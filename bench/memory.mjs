@@ -5,7 +5,7 @@
 // Prints JSON in MiB: `cycles` is what the resident size grew by over all cycles; `session` what one session took,
 // `overlapping` what 16 runs at once took on top of one run after another.
 import { parseArgs } from 'node:util';
-import { InferenceSession } from '../dist/esm/index.js';
+import { InferenceSession } from '../dist/index.js';
 import { feedsOf } from './sessions.mjs';
 
 const { positionals, values } = parseArgs({

@@ -10,7 +10,7 @@ import { cpus } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { processIo, startProgress } from '../dist/esm/cli/io.js';
+import { processIo, startProgress } from '../dist/cli/io.js';
 import { claimsOf } from './reproduction/claims.mjs';
 import { measure } from './reproduction/measure.mjs';
 import { DATASETS } from './reproduction/networks.mjs';

@@ -9,8 +9,8 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { nativeInfo } from '../dist/esm/backends/native.js';
-import { INK, renderChart } from '../dist/esm/report/charts.js';
+import { nativeInfo } from '../dist/backends/native.js';
+import { INK, renderChart } from '../dist/report/charts.js';
 import { fillPage, standalone, table } from './page.mjs';
 
 const BENCH = dirname(fileURLToPath(import.meta.url));

@@ -1,5 +1,5 @@
 // What the scripts that drive sessions themselves share.
-import { Tensor } from '../dist/esm/index.js';
+import { Tensor } from '../dist/index.js';
 
 /** Zeros for every input; symbolic dimensions but the batch count as `open`. */
 export function feedsOf({ inputMetadata }, open = 224) {

@@ -1,7 +1,7 @@
 // Is skipping proportional? Runs a network with more and more of its blocks skipped, alternating, and compares the time
 // with the multiply-adds that ran; then what asking the gates costs. Build first.
 // node bench/skipping.mjs [MODEL] [ROUNDS]
-import { InferenceSession, Tensor } from '../dist/esm/index.js';
+import { InferenceSession, Tensor } from '../dist/index.js';
 
 const [model = 'models/cifar10-resnet24-gated', rounds = '30'] = process.argv.slice(2);
 const create = (policy) => InferenceSession.create(model, { threads: 1, policy });

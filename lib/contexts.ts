@@ -6,7 +6,7 @@ import { guardedAnswers } from './skip/guards.js';
 import type { RunContext } from './skip/observer.js';
 import { hashPolicy, type SkipPolicy } from './skip/policy.js';
 import { layersOf } from './skip/trace.js';
-import { packageVersion } from './version.cjs';
+import { packageVersion } from './version.js';
 
 /** Makes the RunContext of a session's runs, once for each policy and program. */
 export class Contexts {

@@ -1,5 +1,5 @@
-// Builds lib/ with tsc: ES modules into dist/esm and, for what index.ts exports, CommonJS into dist/cjs. Writes the
-// JSON schemas of policies and of audit records. Comments go into the declarations alone.
+// Builds lib/ with tsc into dist/: CommonJS, with index.mjs as the face for ES modules. Writes the JSON schemas of policies
+// and of audit records. Comments go into the declarations alone.
 import { execFileSync } from 'node:child_process';
 import { rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -9,18 +9,12 @@ const require = createRequire(import.meta.url);
 const tsc = require.resolve('typescript/bin/tsc');
 
 rmSync('dist', { recursive: true, force: true });
-for (const [format, type] of [
-  ['esm', 'module'],
-  ['cjs', 'commonjs'],
-]) {
-  for (const flags of [['--removeComments', '--declaration', 'false'], ['--emitDeclarationOnly']]) {
-    execFileSync(process.execPath, [tsc, '-p', `tsconfig.${format}.json`, ...flags], { stdio: 'inherit' });
-  }
-  writeFileSync(`dist/${format}/package.json`, `${JSON.stringify({ type })}\n`);
+for (const flags of [['--removeComments', '--declaration', 'false'], ['--emitDeclarationOnly']]) {
+  execFileSync(process.execPath, [tsc, '-p', 'tsconfig.build.json', ...flags], { stdio: 'inherit' });
 }
 
-const { policySchema } = await import('../dist/esm/skip/policy.js');
-const { auditLineSchema } = await import('../dist/esm/audit/record.js');
+const { policySchema } = require('../dist/skip/policy.js');
+const { auditLineSchema } = require('../dist/audit/record.js');
 for (const [name, schema] of [
   ['policy', policySchema],
   ['audit', auditLineSchema],

@@ -18,9 +18,7 @@ const IMAGES = [
 const OUTPUT = 'docs/skip-patterns.svg';
 
 const command = (...args) =>
-  JSON.parse(
-    execFileSync(process.execPath, ['dist/esm/cli/main.js', ...args, '--json'], { encoding: 'utf8' }),
-  );
+  JSON.parse(execFileSync(process.execPath, ['dist/cli/main.js', ...args, '--json'], { encoding: 'utf8' }));
 const { blocks } = command('inspect', MODEL);
 const results = command('run', MODEL, ...IMAGES.map((name) => `examples/images/${name}.jpg`));
 

@@ -7,10 +7,10 @@
 // inputs (bytes); block modes; thresholds. Bytes are padded to multiples of 4.
 import { readFileSync, writeFileSync } from 'node:fs';
 
-const { encodeProgram } = await import('../dist/esm/backends/encode.js');
-const { findModel } = await import('../dist/esm/data/model-files.js');
-const { loadModel } = await import('../dist/esm/model/load.js');
-const { compileModel } = await import('../dist/esm/model/lower.js');
+const { encodeProgram } = await import('../dist/backends/encode.js');
+const { findModel } = await import('../dist/data/model-files.js');
+const { loadModel } = await import('../dist/model/load.js');
+const { compileModel } = await import('../dist/model/lower.js');
 
 const [path, out, shapeText, itemsText = '4'] = process.argv.slice(2);
 if (!out) throw new Error('usage: dump-program.mjs MODEL OUT [SHAPE [ITEMS]]');

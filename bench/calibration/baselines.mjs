@@ -1,12 +1,12 @@
 // Simple ways to skip, certified as policies are: their settings go from careful to bold, in an order that the items that
 // certify had no part in, and the last one that passes is taken.
-import { Evaluator, runAll } from '../../dist/esm/calibrate/evaluator.js';
-import { generator } from '../../dist/esm/calibrate/random.js';
-import { binomialPValue, fixedSequenceTest } from '../../dist/esm/calibrate/risk.js';
-import { attachHeads } from '../../dist/esm/skip/attach.js';
-import { multiplyAddsOf } from '../../dist/esm/skip/head.js';
-import { BlockMode } from '../../dist/esm/skip/mode.js';
-import { argMax, softmax } from '../../dist/esm/skip/scores.js';
+import { Evaluator, runAll } from '../../dist/calibrate/evaluator.js';
+import { generator } from '../../dist/calibrate/random.js';
+import { binomialPValue, fixedSequenceTest } from '../../dist/calibrate/risk.js';
+import { attachHeads } from '../../dist/skip/attach.js';
+import { multiplyAddsOf } from '../../dist/skip/head.js';
+import { BlockMode } from '../../dist/skip/mode.js';
+import { argMax, softmax } from '../../dist/skip/scores.js';
 
 /** Thresholds on a confidence, from careful to bold. */
 const THRESHOLDS = Array.from({ length: 60 }, (_, i) => 1 - 0.0001 * 1.15 ** i).filter((at) => at > 0.3);

@@ -1,6 +1,6 @@
 // Choices that don't look at the image, to compare the gates with: static, random, and one dial on all gates.
-import { quantile } from '../../dist/esm/bench/stats.js';
-import { argMax } from '../../dist/esm/skip/scores.js';
+import { quantile } from '../../dist/bench/stats.js';
+import { argMax } from '../../dist/skip/scores.js';
 import { open } from './networks.mjs';
 
 export const sum = (values) => values.reduce((total, value) => total + value, 0);

@@ -1,7 +1,7 @@
 // What one data set's networks do on its test images: answers, decisions, and latencies that alternate.
 import sharp from 'sharp';
-import { latencyOf, pairedChange } from '../../dist/esm/cli/statistics.js';
-import { argMax } from '../../dist/esm/skip/scores.js';
+import { latencyOf, pairedChange } from '../../dist/cli/statistics.js';
+import { argMax } from '../../dist/skip/scores.js';
 import { chooseStatic, dialThresholds, keepPolicy, randomKept, sum } from './choices.mjs';
 import {
   modelFolders,

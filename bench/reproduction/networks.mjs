@@ -3,8 +3,8 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Classifier } from '../../dist/esm/cli/classifier.js';
-import { openDataset, takeEvenly } from '../../dist/esm/data/dataset.js';
+import { Classifier } from '../../dist/cli/classifier.js';
+import { openDataset, takeEvenly } from '../../dist/data/dataset.js';
 
 const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..');
 const SILENT = { err: () => {} };

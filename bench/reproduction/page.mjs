@@ -1,7 +1,7 @@
 // docs/reproduction.md and its drawings, from the reports of all data sets.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { INK, renderChart } from '../../dist/esm/report/charts.js';
+import { INK, renderChart } from '../../dist/report/charts.js';
 import { fillPage, standalone, table } from '../page.mjs';
 import { claimsOf, interval, latencyCut } from './claims.mjs';
 import { DATASETS } from './networks.mjs';

@@ -3,7 +3,7 @@ import type { Program } from '../model/program.js';
 import type { AuditLines } from '../skip/observer.js';
 import type { TensorData } from '../tensor.js';
 import type { Backend, CompiledProgram, RunRequest } from './backend.js';
-import { loadBinding } from './binding.cjs';
+import { loadBinding } from './binding.js';
 import { encodeProgram } from './encode.js';
 import { RunQueue } from './run-queue.js';
 

@@ -9,7 +9,7 @@ import { nativeInfo } from '../backends/native.js';
 import { ResidualSkipError } from '../errors.js';
 import { InferenceSession } from '../session.js';
 import { Tensor } from '../tensor.js';
-import { packageVersion } from '../version.cjs';
+import { packageVersion } from '../version.js';
 import { type BenchInput, benchInputs, type Runner, type RunnerConfig, type Runtime } from './runner.js';
 import { openTfjs } from './tfjs.js';
 

@@ -11,7 +11,7 @@ import type { Backend, CompiledProgram, RunRequest } from '../backends/backend.j
 import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program.js';
 import type { TensorData } from '../tensor.js';
-import { packageVersion } from '../version.cjs';
+import { packageVersion } from '../version.js';
 
 const KEPT = /^[0-9a-f]{64}\.(run|[0-9a-f-]{36})$/;
 /** Bytes of the SHA-256 that a file ends with. */

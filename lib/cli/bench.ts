@@ -9,7 +9,7 @@ import { findModel } from '../data/model-files.js';
 import { loadModel } from '../model/load.js';
 import { compileModel } from '../model/lower.js';
 import { ISAS, type Isa } from '../options.js';
-import { packageRoot } from '../version.cjs';
+import { packageRoot } from '../version.js';
 import { type Io, paint, startProgress } from './io.js';
 import { positiveInteger } from './options.js';
 import { bindingOf, collectShape, inputShapes, SHAPE_HELP, type ShapeOption } from './shapes.js';

@@ -1,4 +1,4 @@
-import type { TopLevelSpec } from 'vega-lite';
+import type { TopLevelSpec } from 'vega-lite' with { 'resolution-mode': 'import' };
 
 /** Marks that read well on white and on black. */
 export const INK = { ran: '#3b82f6', skipped: '#f59e0b', saved: '#10b981', guard: '#ef4444' } as const;

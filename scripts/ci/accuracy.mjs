@@ -15,7 +15,7 @@ if (!existsSync(archive)) {
 }
 
 function evaluate(model, data) {
-  const args = ['dist/esm/cli/main.js', 'eval', model, '--data', data, '--json'];
+  const args = ['dist/cli/main.js', 'eval', model, '--data', data, '--json'];
   return JSON.parse(
     execFileSync(process.execPath, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] }),
   );

@@ -2,8 +2,8 @@
 // node scripts/ci/reference.mjs MODEL_FOLDER DATA   (DATA: what `eval --data` takes)
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Classifier } from '../../dist/esm/cli/classifier.js';
-import { openDataset } from '../../dist/esm/data/dataset.js';
+import { Classifier } from '../../dist/cli/classifier.js';
+import { openDataset } from '../../dist/data/dataset.js';
 
 /** Rounding may move logits and scores by this much, and turn decisions whose score is this near to the threshold, 0. */
 const TOLERANCE = 1e-4;

@@ -6,8 +6,8 @@ import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-const { Classifier } = await import('../../dist/esm/cli/classifier.js');
-const { decodeImage } = await import('../../dist/esm/data/image.js');
+const { Classifier } = await import('../../dist/cli/classifier.js');
+const { decodeImage } = await import('../../dist/data/image.js');
 
 const [model, images, ...command] = process.argv.slice(2);
 const names = readdirSync(images).sort();

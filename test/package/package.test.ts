@@ -41,8 +41,9 @@ describe('the packed package', () => {
     expect([...top].filter((name) => name !== 'prebuilds').sort()).toEqual(allowed);
     expect(installed.files).toEqual(
       expect.arrayContaining([
-        'dist/esm/index.js',
-        'dist/cjs/index.js',
+        'dist/index.js',
+        'dist/index.mjs',
+        'dist/index.d.mts',
         'dist/policy.schema.json',
         'dist/audit.schema.json',
       ]),
@@ -92,6 +93,15 @@ describe('the installed package', () => {
     expect(used).toBe(backend);
     expect(logits).toHaveLength(10);
     expect(pattern).toMatch(/^[01]{11}$/);
+  });
+
+  it('is one implementation, whether it is imported or required', () => {
+    const { status, stdout, stderr } = installed.run('both.mjs');
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    const { names, ...rest } = JSON.parse(stdout);
+    expect(rest).toEqual({ classes: [], tensor: true, error: true });
+    expect(names[0]).toEqual(names[1]);
+    expect(names[0]).toContain('InferenceSession');
   });
 
   it('has a command line', () => {

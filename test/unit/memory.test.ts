@@ -6,7 +6,7 @@ import { GraphBuilder, modelBytes, tensor } from '../helpers/onnx-builder.js';
 import { randomFloats } from '../helpers/random.js';
 
 const root = join(__dirname, '../..');
-const built = existsSync(join(root, 'dist/esm/index.js'));
+const built = existsSync(join(root, 'dist/index.js'));
 
 const CHANNELS = 512;
 const MIB = 2 ** 20;

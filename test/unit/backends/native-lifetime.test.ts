@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { encodeProgram } from '../../../lib/backends/encode.js';
-import { packageRoot } from '../../../lib/version.cjs';
+import { packageRoot } from '../../../lib/version.js';
 import { ProgramBuilder } from '../../helpers/programs.js';
 
 const addon: string = require('node-gyp-build').path(packageRoot());

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 
 const root = join(__dirname, '../../..');
-const main = join(root, 'dist/esm/cli/main.js');
+const main = join(root, 'dist/cli/main.js');
 const built = existsSync(main);
 const model = 'test/models/cifar10-resnet32-gated';
 

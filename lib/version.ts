@@ -6,7 +6,6 @@ interface Found {
   readonly version: string;
 }
 
-// A CommonJS module, for `__dirname`, which both builds then share.
 function find(): Found {
   for (let root = __dirname; root !== dirname(root); root = dirname(root)) {
     const file = join(root, 'package.json');

@@ -1,6 +1,6 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { packageRoot } from '../version.cjs';
+import { packageRoot } from '../version.js';
 
 // Has no types of its own.
 const nodeGypBuild: (folder: string) => unknown = require('node-gyp-build');
@@ -10,10 +10,7 @@ export type Loaded = { readonly exports: unknown } | { readonly problem: string;
 
 let loaded: Loaded | undefined;
 
-/**
- * Loads the native addon: a local build (build/Release) before a prebuild (prebuilds/). A CommonJS module, because
- * addons are loaded with `require`; it knows no classes of the package, which may be ES modules.
- */
+/** Loads the native addon: a local build (build/Release) before a prebuild (prebuilds/). */
 export function loadBinding(): Loaded {
   loaded ??= tryLoad();
   return loaded;
