@@ -1,11 +1,12 @@
 /**
  * Certifies settings on items that chose nothing. Settings are tested in a fixed sequence, by the p-value of their worst
  * part; as the next one is tested only when all parts of the one before hold, the family-wise error stays at delta.
- * Across groups the p-values are adjusted by Holm's procedure.
+ * A setting passes only when all items together and every group pass. That is an intersection-union test (Berger 1982):
+ * each part is tested at the full level, however many there are.
  */
 import type { Metric, Promised, Tested, TestedGroup } from '../skip/promise.js';
 import type { Group, Grouping } from './groups.js';
-import { binomialPValue, hoeffdingBentkusPValue, holmAdjusted, upperMean, upperRate } from './risk.js';
+import { binomialPValue, hoeffdingBentkusPValue, upperMean, upperRate } from './risk.js';
 
 /** What is promised. */
 export interface Rule {
@@ -19,7 +20,7 @@ export interface Rule {
 
 export interface Certificate extends Tested {
   readonly groups: readonly TestedGroup[];
-  /** The largest of all p-values, those of groups adjusted: of "some part of the promise is wrong". */
+  /** The largest of all p-values: of "some part of the promise is wrong". */
   readonly worstPValue: number;
 }
 
@@ -47,18 +48,16 @@ function test(tally: Tally, { metric, delta }: Rule, limit: number): Tested {
   return { limit, ...tally, pValue: pValueOf(tally, metric, limit), upperBound };
 }
 
-/**
- * Of all items together, of each group (adjusted), and of "some part of the promise is wrong": the largest of them.
- * @param groups those that are tested
- */
-export function pValuesOf(
+/** Of "some part of the promise is wrong": the largest p-value of all items together and of each tested group. */
+export function worstPValueOf(
   all: Tally,
   groups: readonly Tally[],
   { metric, limit, groupLimit }: Rule,
-): { all: number; groups: number[]; worst: number } {
-  const own = pValueOf(all, metric, limit);
-  const adjusted = holmAdjusted(groups.map((group) => pValueOf(group, metric, groupLimit)));
-  return { all: own, groups: adjusted, worst: Math.max(own, ...adjusted) };
+): number {
+  return Math.max(
+    pValueOf(all, metric, limit),
+    ...groups.map((group) => pValueOf(group, metric, groupLimit)),
+  );
 }
 
 /** One setting, judged by its losses. */
@@ -67,27 +66,17 @@ export function certificateOf(
   rule: Rule,
   { tested, tooSmall }: Grouping,
 ): Certificate {
-  const part = ({ members }: Group) => tallyOf(members.map((i) => losses[i]!));
-  const [all, parts] = [tallyOf(losses), tested.map(part)];
-  const pValues = pValuesOf(all, parts, rule);
+  const tallyOfGroup = ({ members }: Group) => tallyOf(members.map((i) => losses[i]!));
+  const judged = (groups: readonly Group[], promised: boolean) =>
+    groups.map((group) => {
+      const { kind, name } = group;
+      return { kind, name, promised, ...test(tallyOfGroup(group), rule, rule.groupLimit) };
+    });
+  const all = tallyOf(losses);
   return {
     ...test(all, rule, rule.limit),
-    worstPValue: pValues.worst,
-    groups: [
-      ...tested.map(({ kind, name }, i) => ({
-        kind,
-        name,
-        promised: true,
-        ...test(parts[i]!, rule, rule.groupLimit),
-        pValue: pValues.groups[i]!,
-      })),
-      ...tooSmall.map((group) => ({
-        kind: group.kind,
-        name: group.name,
-        promised: false,
-        ...test(part(group), rule, rule.groupLimit),
-      })),
-    ],
+    worstPValue: worstPValueOf(all, tested.map(tallyOfGroup), rule),
+    groups: [...judged(tested, true), ...judged(tooSmall, false)],
   };
 }
 

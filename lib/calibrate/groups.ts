@@ -2,7 +2,7 @@
 import { ResidualSkipError } from '../errors.js';
 import type { TestedGroup } from '../skip/promise.js';
 import type { CalibrationItem, CalibrationOptions } from './calibration.js';
-import { holmAdjusted, itemsNeeded } from './risk.js';
+import { itemsNeeded } from './risk.js';
 
 export interface Group {
   readonly kind: TestedGroup['kind'];
@@ -54,23 +54,18 @@ function push<K>(map: Map<K, number[]>, key: K, value: number): void {
 
 /**
  * Sorts out, by their sizes alone, the groups that no outcome could certify.
- * @throws ResidualSkipError INVALID_DATA when none is left, or those left are too small for so many of them
+ * @throws ResidualSkipError INVALID_DATA when none is left
  */
 export function checkGroups(groups: readonly Group[], limit: number, delta: number): Grouping {
-  const alone = itemsNeeded(limit, delta);
-  const tested = groups.filter(({ members }) => members.length >= alone);
-  const tooSmall = groups.filter(({ members }) => members.length < alone);
-  const best = holmAdjusted(tested.map(({ members }) => (1 - limit) ** members.length));
-  const hopeless = tested.filter((_, i) => best[i]! > delta);
-  if (groups.length === 0 || (tested.length > 0 && hopeless.length === 0)) return { tested, tooSmall };
-  const short = (hopeless.length > 0 ? hopeless : groups)
-    .slice(0, 5)
-    .map(({ name, members }) => `${name} ${members.length}`);
-  const among = tested.length || groups.length;
+  const needed = itemsNeeded(limit, delta);
+  const tested = groups.filter(({ members }) => members.length >= needed);
+  const tooSmall = groups.filter(({ members }) => members.length < needed);
+  if (groups.length === 0 || tested.length > 0) return { tested, tooSmall };
+  const short = groups.slice(0, 5).map(({ name, members }) => `${name} ${members.length}`);
   throw new ResidualSkipError(
     'INVALID_DATA',
-    `too little data for a promise to each of ${among} groups: items that certify are ${short.join(', ')}, ` +
-      `but a limit of ${limit} at confidence ${1 - delta} needs ${itemsNeeded(limit, delta / among)} in each, even without ` +
-      'a single loss; give more images, fewer groups, or a higher limit for groups',
+    `too little data for a promise to any of ${groups.length} groups: items that certify are ${short.join(', ')}, ` +
+      `but a limit of ${limit} at confidence ${1 - delta} needs ${needed} in a group, even without a single loss; ` +
+      'give more images, or a higher limit for groups',
   );
 }

@@ -121,7 +121,7 @@ function groups({ policy }: Calibration): Section | undefined {
     ]);
   return {
     title: 'Promises for groups',
-    lead: "All of them hold together at the promise's confidence; p-values are adjusted by Holm's procedure.",
+    lead: "All of them hold together at the promise's confidence: a setting passes only when every group does.",
     body: renderTable(['group', 'kind', '#items', '#with loss', '#risk', '#at most', '#p', 'promised'], rows),
   };
 }

@@ -97,22 +97,6 @@ export function fixedSequenceTest(pValues: readonly number[], delta: number): nu
   return failure < 0 ? pValues.length - 1 : failure - 1;
 }
 
-/**
- * P-values adjusted by Holm's step-down procedure: those that are at most delta are rejected, with a family-wise error
- * of at most delta, however the tests depend on each other.
- * Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
- */
-export function holmAdjusted(pValues: readonly number[]): number[] {
-  const order = pValues.map((_, i) => i).sort((a, b) => pValues[a]! - pValues[b]!);
-  const adjusted = new Array<number>(pValues.length);
-  let largest = 0;
-  for (const [rank, index] of order.entries()) {
-    largest = Math.max(largest, Math.min(1, (pValues.length - rank) * pValues[index]!));
-    adjusted[index] = largest;
-  }
-  return adjusted;
-}
-
 /** @throws ResidualSkipError INVALID_ARGUMENT unless `value` is strictly between 0 and 1 */
 export function checkFraction(name: string, value: number): void {
   if (value > 0 && value < 1) return;

@@ -38,7 +38,7 @@ export const promiseSchema = z
     groups: z
       .array(groupSchema)
       .optional()
-      .meta({ description: 'Limits that hold for each class or group too; p-values are adjusted (Holm).' }),
+      .meta({ description: 'Limits that hold for each class or group too; each is tested at the full level.' }),
     data: z.strictObject({
       sha256: z.string().meta({ description: 'Of the sorted hashes of all items.' }),
       seed: z.int(),

@@ -4,7 +4,6 @@ import {
   binomialTail,
   fixedSequenceTest,
   hoeffdingBentkusPValue,
-  holmAdjusted,
   itemsNeeded,
   upperMean,
   upperRate,
@@ -77,15 +76,6 @@ test('a fixed sequence stops at its first failure', () => {
   expect(test(0.05)).toBe(0);
   expect(test(Number.NaN)).toBe(-1);
   expect(test()).toBe(-1);
-});
-
-test('Holm steps down from the smallest p-value', () => {
-  // 3 * 0.01, then 2 * 0.03, then what came before, which is larger than 0.04.
-  for (const [i, p] of holmAdjusted([0.01, 0.04, 0.03]).entries())
-    expect(p).toBeCloseTo([0.03, 0.06, 0.06][i]!, 12);
-  expect(holmAdjusted([0.01, 0.02, 0.03]).every((p) => p <= 0.05)).toBe(true);
-  expect(holmAdjusted([0.02, 0.5]).map((p) => p <= 0.05)).toEqual([true, false]);
-  expect(holmAdjusted([0.9, 0.8])).toEqual([1, 1]);
 });
 
 test.each([0.005, 0.01, 0.02])(
