@@ -6,5 +6,6 @@ module.exports = {
   },
   moduleFileExtensions: ['ts', 'js', 'cjs', 'mjs', 'json', 'node'],
   resolver: '<rootDir>/test/resolver.cjs',
+  setupFiles: ['<rootDir>/test/setup.cjs'],
   testTimeout: 300_000,
 };

@@ -202,7 +202,14 @@ export class InferenceSession {
       (await this.#track(this.#programs.get(own.feeds, own.applied)));
     const call = prepareCall(own, specialization, fetches);
     const start = performance.now();
-    await this.#track(specialization.compiled.run({ ...call.request, signal }));
+    const guarded = await this.#execute(call, signal);
+    const milliseconds = performance.now() - start;
+    return this.#finish(call, { inputsKept: true, milliseconds, guarded, traced: rest.trace });
+  }
+
+  /** @returns the items that a guard had run in full */
+  async #execute(call: Call, signal?: AbortSignal) {
+    await this.#track(call.specialization.compiled.run({ ...call.request, signal }));
     const guarded = guardedBy(call);
     if (guarded) {
       const full = await this.#track(this.#programs.get(call.feeds, FULL_POLICY));
@@ -210,8 +217,7 @@ export class InferenceSession {
       await this.#track(full.compiled.run({ ...check.request, signal }));
       check.apply();
     }
-    const milliseconds = performance.now() - start;
-    return this.#finish(call, { inputsKept: true, milliseconds, guarded, traced: rest.trace });
+    return guarded;
   }
 
   /** As `run`, on the calling thread, which it blocks: for scripts. */
@@ -263,23 +269,24 @@ export class InferenceSession {
     this.#observing.attach({
       profiles: { gate: expected?.scores, exit: expected?.exits },
       auditLines: this.#backend.auditLines,
-      runFull: (feeds: TensorMap, priority?: 'low') => this.#runUnseen(feeds, priority),
+      runFull: (feeds: TensorMap, priority?: 'low') => this.#runUnseen(feeds, { policy: 'full' }, priority),
+      runAgain: (feeds: TensorMap) => this.#runUnseen(feeds, {}),
       setFullDepth: (on: boolean) => {
         this.#fullDepth = on;
       },
     });
   }
 
-  /** For observers: every block runs, and no observer sees it. */
-  async #runUnseen(feeds: TensorMap, priority?: 'low'): Promise<TensorMap> {
+  /** For observers: no observer sees it. */
+  async #runUnseen(feeds: TensorMap, options: RunSyncOptions, priority?: 'low'): Promise<TensorMap> {
     if (priority === 'low') await idle(this.#running, PATIENCE_MS);
     const { fetches } = parseFetches(this.#model, undefined, undefined);
-    const bound = this.#bind(feeds, { policy: 'full' });
-    const full = await this.#track(this.#programs.get(bound.feeds, bound.applied));
-    const { request, results } = prepareCall(bound, full, fetches);
-    await this.#track(full.compiled.run(request));
-    const outputs = collectOutputs(full.program, results, fetches);
-    full.results.giveBack(results);
+    const bound = this.#bind(feeds, options);
+    const specialization = await this.#track(this.#programs.get(bound.feeds, bound.applied));
+    const call = prepareCall(bound, specialization, fetches);
+    await this.#execute(call);
+    const outputs = collectOutputs(specialization.program, call.results, fetches);
+    specialization.results.giveBack(call.results);
     return outputs;
   }
 

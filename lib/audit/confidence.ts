@@ -64,7 +64,9 @@ export function lowerBound(events: number, trials: number, alpha: number): numbe
   return low;
 }
 
-/** Upper end likewise: one minus the lower end for the complementary event. */
+/**
+ * Upper end likewise: one minus the lower end for the complementary event. Both ends hold together at level 1 - 2 * alpha.
+ */
 export function upperBound(events: number, trials: number, alpha: number): number {
   return trials === 0 ? 1 : 1 - lowerBound(trials - events, trials, alpha);
 }

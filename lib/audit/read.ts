@@ -9,8 +9,8 @@ export interface AuditEntry {
   readonly record: AuditItem;
   /** Line of the file, from 1. */
   readonly line: number;
-  /** Time of the item with every block run, where it was measured. */
-  readonly fullMilliseconds: number | null;
+  /** Times of the item with every block run and as the policy says, taken alike, where they were. */
+  readonly timed: { readonly full: number; readonly skip: number } | null;
 }
 
 /** What is wrong with a line. */
@@ -70,8 +70,11 @@ export async function readAudit(path: string): Promise<AuditTrace> {
       } else if (!header || (record.type === 'full' && entries.length === 0))
         problems.push({ line, kind: 'tampered', message: `line ${line} stands before what it refers to` });
       else if (record.type === 'energy') energy = record;
-      else if (record.type === 'item') entries.push({ header, record, line, fullMilliseconds: null });
-      else entries.push({ ...entries.pop()!, fullMilliseconds: record.milliseconds });
+      else if (record.type === 'item') entries.push({ header, record, line, timed: null });
+      else if (record.skipMilliseconds !== undefined) {
+        const timed = { full: record.milliseconds, skip: record.skipMilliseconds };
+        entries.push({ ...entries.pop()!, timed });
+      }
     }
   } catch (error) {
     throw new ResidualSkipError(

@@ -88,6 +88,9 @@ const fullSchema = z.strictObject({
   time: z.int().meta({ description: 'Milliseconds since 1970-01-01 UTC.' }),
   run: z.int().meta({ description: 'Number of the run whose item it was, the last before this record.' }),
   milliseconds: z.number().meta({ description: 'Wall-clock time of the same item with every block run.' }),
+  skipMilliseconds: z.number().optional().meta({
+    description: 'Of the same item as the policy says, taken in the same way right before or after.',
+  }),
 });
 
 const eachWay = z.strictObject({ full: z.number().min(0), skip: z.number().min(0) });

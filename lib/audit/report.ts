@@ -73,14 +73,14 @@ function inWords({ blocks, blocksSkipped }: AuditSummary): string {
 }
 
 function figures(summary: AuditSummary): Figure[] {
-  const { latencySaved, timedInFull } = summary;
+  const { latencySaved, timedBothWays } = summary;
   const saved =
     latencySaved === null
       ? []
       : [
           {
             value: percent(latencySaved),
-            meaning: `of the latency saved (median of ${whole(timedInFull)} items timed both ways)`,
+            meaning: `of the mean latency saved (${whole(timedBothWays)} items timed both ways in turns)`,
           },
         ];
   return [

@@ -52,10 +52,9 @@ export interface AuditSummary {
   }[];
   /** Median time of an item. */
   readonly milliseconds: number;
-  /** One minus the median ratio of an item's time to its time in full; null where no item was timed in full. */
+  /** One minus the ratio of the mean times of items that were timed both ways; null where none was. */
   readonly latencySaved: number | null;
-  /** Items timed in full. */
-  readonly timedInFull: number;
+  readonly timedBothWays: number;
   /** Items that a guard ran in full and items that left at an exit, by answer. */
   readonly exceptions: readonly {
     readonly label: string;
@@ -70,7 +69,7 @@ export interface AuditSummary {
 /** Rows of what is told by class, the most frequent first. */
 export const MOST_CLASSES = 40;
 const SLICES = 60;
-/** Slices on either side whose items timed in full count as well: they are few. */
+/** Slices on either side whose items timed both ways count as well: they are few. */
 const NEIGHBOURS = 3;
 
 /** How many blocks an item ran. */
@@ -125,7 +124,7 @@ export function summarise(all: readonly AuditEntry[]): AuditSummary {
     slices: slice(entries, layersSkippedOf),
     milliseconds: medianTime(entries),
     latencySaved: latencySavedOf(entries),
-    timedInFull: entries.filter(({ fullMilliseconds }) => fullMilliseconds !== null).length,
+    timedBothWays: entries.filter(({ timed }) => timed !== null).length,
     exceptions: exceptionsOf(entries),
     exits: [...groupBy(entries.filter(leftEarly), ({ record }) => record.exits.at(-1)?.[0] ?? '')].map(
       ([after, among]) => ({ after, items: among.length }),
@@ -190,10 +189,12 @@ const medianTime = (entries: readonly AuditEntry[]) =>
   median(entries.map(({ record }) => record.milliseconds));
 
 function latencySavedOf(entries: readonly AuditEntry[]): number | null {
-  const ratios = entries.flatMap(({ record, fullMilliseconds }) =>
-    fullMilliseconds ? record.milliseconds / fullMilliseconds : [],
-  );
-  return ratios.length > 0 ? 1 - median(ratios) : null;
+  const total = { full: 0, skip: 0 };
+  for (const { timed } of entries) {
+    total.full += timed?.full ?? 0;
+    total.skip += timed?.skip ?? 0;
+  }
+  return total.full > 0 ? 1 - total.skip / total.full : null;
 }
 
 function groupBy<T, K>(items: readonly T[], key: (item: T) => K): Map<K, T[]> {

@@ -32,7 +32,10 @@ export interface WatchStats {
   readonly items: number;
   readonly checks: number;
   readonly disagreements: number;
-  /** Confidence sequence of the disagreement, valid at every time. */
+  /**
+   * Both ends of the confidence sequence of the disagreement, valid at every time. Each is a one-sided bound at `confidence`;
+   * the rate is between the two with 2 * confidence - 1.
+   */
   readonly disagreement: readonly [number, number];
   readonly tripped: boolean;
   /** Shadow runs that could not be made. */

@@ -135,6 +135,7 @@ export async function calibrate(
       contributions: contributionsOf(program, setting?.heads, result),
       classes: byClass(classes, result, labels),
       examples: examplesOf(certify, result, labels),
+      certifiedOn: certify.items.map((item) => item.sha256),
       duplicates: given.length - items.length,
     };
   } finally {

@@ -100,6 +100,8 @@ export interface Calibration {
   readonly classes: readonly ClassResult[];
   /** Of the items that certify, those that skip most and least; empty when nothing is skipped. */
   readonly examples: { readonly most: readonly Example[]; readonly least: readonly Example[] };
+  /** Hashes of the items that certify. */
+  readonly certifiedOn: readonly string[];
   /** Items left out because another one has the same content. */
   readonly duplicates: number;
 }

@@ -193,8 +193,12 @@ function profilesOf(
   return Object.fromEntries(profiles);
 }
 
-/** Of the probabilities that two rows of class scores stand for: half the sum of their differences, in [0, 1]. */
-function totalVariation(a: Float32Array, b: Float32Array): number {
+/**
+ * Of the probabilities that two rows of class scores stand for: half the sum of their differences, in [0, 1]. Scores that
+ * are NaN are as far from any others as can be.
+ */
+export function totalVariation(a: Float32Array, b: Float32Array): number {
   const [p, q] = [probabilities(a), probabilities(b)];
-  return Math.min(1, p.reduce((sum, value, i) => sum + Math.abs(value - q[i]!), 0) / 2);
+  const distance = p.reduce((sum, value, i) => sum + Math.abs(value - q[i]!), 0) / 2;
+  return Number.isNaN(distance) ? 1 : Math.min(1, distance);
 }

@@ -61,8 +61,8 @@ function figures({ policy }: Calibration): Figure[] {
     : [];
   return [
     {
-      value: percent(promise!.upperBound, 2),
-      meaning: 'is the most that the risk can be, at this confidence',
+      value: percent(promise!.limit, 2),
+      meaning: `is the most that the risk can be, with ${percent(promise!.confidence, 0)} confidence`,
     },
     {
       value: `${whole(promise!.events)} of ${whole(promise!.items)}`,
@@ -90,7 +90,7 @@ function settings({ settings: tested, chosen }: Calibration): Section | undefine
     '',
     '#with loss',
     '#risk',
-    '#at most',
+    '#bound alone',
     '#p',
     '#multiply-adds',
     '#blocks',
@@ -99,7 +99,7 @@ function settings({ settings: tested, chosen }: Calibration): Section | undefine
   ];
   return {
     title: 'Settings in the order of testing',
-    lead: 'From careful to bold; each is tested only when all before it have passed, so what stands below the first failure is no claim.',
+    lead: 'From careful to bold; each is tested only when all before it have passed, so what stands below the first failure is no claim. The limit is certified; a bound alone would hold for a setting that was not selected on these items.',
     body: renderTable(columns, rows),
   };
 }
@@ -122,7 +122,10 @@ function groups({ policy }: Calibration): Section | undefined {
   return {
     title: 'Promises for groups',
     lead: "All of them hold together at the promise's confidence: a setting passes only when every group does.",
-    body: renderTable(['group', 'kind', '#items', '#with loss', '#risk', '#at most', '#p', 'promised'], rows),
+    body: renderTable(
+      ['group', 'kind', '#items', '#with loss', '#risk', '#bound alone', '#p', 'promised'],
+      rows,
+    ),
   };
 }
 
@@ -172,6 +175,7 @@ function provenance({ policy, duplicates }: Calibration): Section {
   const guarded = guards.map(
     ({ labels, margin = 0 }) => `${labels.join(', ')}${margin > 0 ? ` within ${margin}` : ''}`,
   );
+  const uses = data.uses ?? 1;
   const rows = [
     ['model', `<code>${model!.sha256}</code>`],
     ['data', `<code>${data.sha256}</code>, seed ${data.seed}`],
@@ -179,6 +183,14 @@ function provenance({ policy, duplicates }: Calibration): Section {
       'parts',
       `${whole(data.fit)} fit, ${whole(data.order)} order, ${whole(data.certify)} certify; ${whole(duplicates)} copies left out`,
     ],
+    ...(uses > 1
+      ? [
+          [
+            'warning',
+            `${whole(uses)} different policies were certified on these images; choosing among them by their results voids the promise`,
+          ],
+        ]
+      : []),
     ...(guarded.length > 0 ? [['guards', escapeHtml(guarded.join('; '))]] : []),
     ...(latency
       ? [

@@ -102,7 +102,8 @@ export async function worthTesting(
   for (const setting of settings) {
     const measured: Measured = await judge.measure(setting.trial, order);
     if (measured.risk > limit) break;
-    if (budget) spent = budget.spent(setting.heads, measured);
+    // Heads that were fitted on the images of `order` are surer of them: more of them would exit there than elsewhere.
+    if (budget) spent = budget.spent(setting.trial, measured);
     if (budget && spent <= budget.most) return [...worth, setting];
     if (measured.multiplyAddsSkipped < saved + LEAST_GAIN) continue;
     saved = measured.multiplyAddsSkipped;

@@ -5,6 +5,7 @@ import { calibrate } from '../calibrate/calibrate.js';
 import type { Calibration, CalibrationOptions } from '../calibrate/calibration.js';
 import { renderCalibrationReport } from '../calibrate/report.js';
 import { ResumableBackend } from '../calibrate/resume.js';
+import { recordUse } from '../calibrate/uses.js';
 import { encodeThumbnail } from '../data/image.js';
 import { findModel } from '../data/model-files.js';
 import { bindFeeds } from '../feeds.js';
@@ -130,7 +131,10 @@ async function run(path: string, options: CalibrateOptions, io: Io): Promise<voi
       options.backend === 'reference' ? new ReferenceBackend() : new NativeBackend({ isa, threads });
     const backend = await ResumableBackend.open(engine, options.state ?? `${output}.state`);
     try {
-      const result = await calibrateModel(path, classifier, backend, data, { ...options, metric }, io);
+      const result = await counted(
+        await calibrateModel(path, classifier, backend, data, { ...options, metric }, io),
+        io,
+      );
       await writeResult(output, `${JSON.stringify(result.policy, null, 2)}\n`);
       if (options.report !== undefined) {
         const thumbnails = await thumbnailsOf(result, data);
@@ -193,6 +197,19 @@ async function calibrateModel(
   }
 }
 
+/** With the number of policies that these images have certified in the promise. */
+async function counted(result: Calibration, io: Io): Promise<Calibration> {
+  const { policy, certifiedOn } = result;
+  const promise = policy.promise!;
+  try {
+    const uses = await recordUse(policy, certifiedOn);
+    return { ...result, policy: { ...policy, promise: { ...promise, data: { ...promise.data, uses } } } };
+  } catch (error) {
+    io.err(`note: how often these images have certified isn't counted: ${(error as Error).message}\n`);
+    return result;
+  }
+}
+
 async function thumbnailsOf({ examples }: Calibration, data: CalibrationData): Promise<Map<string, string>> {
   const hashes = [...examples.most, ...examples.least].map(({ sha256 }) => sha256);
   const images = hashes.map(async (sha256) => encodeThumbnail(await data.load(sha256)));
@@ -200,6 +217,6 @@ async function thumbnailsOf({ examples }: Calibration, data: CalibrationData): P
   return new Map(hashes.map((sha256, i) => [sha256, encoded[i]!]));
 }
 
-function summary({ policy, examples: _, ...rest }: Calibration) {
+function summary({ policy, examples: _, certifiedOn: __, ...rest }: Calibration) {
   return { promise: policy.promise, expected: policy.expected, ...rest };
 }

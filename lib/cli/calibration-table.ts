@@ -9,7 +9,7 @@ const COLUMNS: readonly Column[] = [
   { title: '' },
   { title: 'changed', align: 'right' },
   { title: 'mean loss', align: 'right' },
-  { title: 'at most', align: 'right' },
+  { title: 'bound alone', align: 'right' },
   { title: 'p', align: 'right' },
   { title: 'multiply-adds skipped', align: 'right' },
   { title: 'blocks skipped', align: 'right' },
@@ -21,7 +21,7 @@ const GROUP_COLUMNS: readonly Column[] = [
   { title: 'group' },
   { title: 'items', align: 'right' },
   { title: 'changed', align: 'right' },
-  { title: 'at most', align: 'right' },
+  { title: 'bound alone', align: 'right' },
   { title: 'p', align: 'right' },
   { title: '' },
 ];
@@ -33,8 +33,14 @@ export function drawCalibration(
   io: Io,
 ): string {
   const { policy, duplicates } = result;
-  const { groups = [] } = policy.promise!;
+  const { groups = [], data } = policy.promise!;
   const notes = [
+    ...(data.uses !== undefined && data.uses > 1
+      ? [
+          `warning: ${data.uses} different policies were certified on these images; choosing among them by their results voids ` +
+            'the promise: certify what you chose on images that certified nothing before',
+        ]
+      : []),
     ...(duplicates > 0 ? [`${plural(duplicates, 'image')} left out: the same as another one`] : []),
     ...(written.resumed > 0 ? [`${plural(written.resumed, 'run')} taken from an earlier calibration`] : []),
     `policy: ${written.output}`,

@@ -64,6 +64,8 @@ export interface SessionControl {
    * for a quarter of a second at most.
    */
   runFull(feeds: TensorMap, priority?: 'low'): Promise<TensorMap>;
+  /** Runs `feeds` as the session's policy says, guards included; no observer sees this run. */
+  runAgain(feeds: TensorMap): Promise<TensorMap>;
   /** For the audit log: does it between runs. Missing where that is better done on the calling thread. */
   readonly auditLines?: AuditLines | undefined;
   /** While on, every block of every run is run, whatever the policy; traces give the reason `tripped`. */

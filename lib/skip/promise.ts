@@ -13,7 +13,9 @@ const testedShape = {
   risk: fraction.meta({ description: 'Their mean loss.' }),
   pValue: fraction,
   upperBound: fraction.meta({
-    description: 'Of the rate or mean loss, taken alone, at the same confidence.',
+    description:
+      'One-sided upper bound of the rate or mean loss at the same confidence, for a setting that was not selected on these ' +
+      'items. Settings are selected on them, so that only the limit is certified; with a budget the limit is this bound.',
   }),
 };
 
@@ -35,16 +37,24 @@ export const promiseSchema = z
       description: 'All of it holds with at least this probability over the draw of the data.',
     }),
     ...testedShape,
-    groups: z
-      .array(groupSchema)
-      .optional()
-      .meta({ description: 'Limits that hold for each class or group too; each is tested at the full level.' }),
+    groups: z.array(groupSchema).optional().meta({
+      description: 'Limits that hold for each class or group too; each is tested at the full level.',
+    }),
     data: z.strictObject({
       sha256: z.string().meta({ description: 'Of the sorted hashes of all items.' }),
       seed: z.int(),
       fit: z.int(),
       order: z.int(),
       certify: z.int(),
+      uses: z
+        .int()
+        .min(1)
+        .optional()
+        .meta({
+          description:
+            'How many different policies these images, or others of a set that overlaps much, have certified on the machine ' +
+            'that calibrated, this one included. Choosing among them by their results voids the promise.',
+        }),
     }),
   })
   .meta({ description: 'What was promised, by fixed-sequence testing on data that chose nothing.' });

@@ -39,7 +39,7 @@ async function writeTrace(): Promise<void> {
   const random = uniform(6);
   const context = { ...runContext(BLOCKS), guards: ['night & day'] };
   const log = auditLog({ path: trace, labels: ['night & day', '<script>alert(1)</script>'] });
-  log.onAttach({ runFull: async () => ({}), setFullDepth: () => {} });
+  log.onAttach({ runFull: async () => ({}), runAgain: async () => ({}), setFullDepth: () => {} });
   for (let i = 0; i < ITEMS; i++) {
     log.onRun(randomRun(context, random, i));
     if (i % 100 === 0) await log.timeFull({});

@@ -13,6 +13,7 @@ import { hashItem } from '../../../lib/audit/hash.js';
 import { type AuditLogOptions, auditLog } from '../../../lib/audit/log.js';
 import { readAudit } from '../../../lib/audit/read.js';
 import { auditLineSchema } from '../../../lib/audit/record.js';
+import { summarise } from '../../../lib/audit/summary.js';
 import { runContext, runEvent } from '../../helpers/run-event.js';
 
 let folder: string;
@@ -60,7 +61,7 @@ test('an item is read back as it was written', async () => {
 
 test('every line follows the published schema', async () => {
   const log = auditLog({ path });
-  log.onAttach({ runFull: async () => ({}), setFullDepth: () => {} });
+  log.onAttach({ runFull: async () => ({}), runAgain: async () => ({}), setFullDepth: () => {} });
   log.onRun(runEvent(runContext(), [[0.1, Number.NaN, 3]]));
   await log.timeFull({});
   await log.onRelease();
@@ -71,7 +72,37 @@ test('every line follows the published schema', async () => {
     'full',
   ]);
   const [entry] = (await readAudit(path)).entries;
-  expect(entry!.fullMilliseconds).toBeGreaterThanOrEqual(0);
+  expect(entry!.timed!.full).toBeGreaterThanOrEqual(0);
+  expect(entry!.timed!.skip).toBeGreaterThanOrEqual(0);
+});
+
+test('latency saved is the ratio of mean times, both taken alike and in turns', async () => {
+  // Milliseconds that each run takes, by a clock of its own; those of the recorded run itself don't matter.
+  const times = { runFull: [10, 10, 40], runAgain: [5, 5, 30] };
+  const order: string[] = [];
+  let now = 0;
+  const clock = jest.spyOn(performance, 'now').mockImplementation(() => now);
+  const take = (which: 'runFull' | 'runAgain') => async () => {
+    order.push(which);
+    now += times[which].shift()!;
+    return {};
+  };
+  const log = auditLog({ path });
+  try {
+    log.onAttach({ runFull: take('runFull'), runAgain: take('runAgain'), setFullDepth: () => {} });
+    for (let i = 0; i < 3; i++) {
+      log.onRun(runEvent(runContext(), [[0.1, 0.2, 3]]));
+      await log.timeFull({});
+    }
+  } finally {
+    clock.mockRestore();
+  }
+  await log.onRelease();
+  const { latencySaved, timedBothWays } = summarise((await readAudit(path)).entries);
+  expect(timedBothWays).toBe(3);
+  // 1 - (5 + 5 + 30) / (10 + 10 + 40); the median of the ratios would be one half.
+  expect(latencySaved).toBeCloseTo(1 / 3, 9);
+  expect(order).toEqual(['runFull', 'runAgain', 'runAgain', 'runFull', 'runFull', 'runAgain']);
 });
 
 test('a measurement of energy is read back; one of another policy does not stand for this one', async () => {

@@ -8,6 +8,10 @@ import { runContext, runEvent } from '../../helpers/run-event.js';
 class FakeSession implements SessionControl {
   fullDepth = false;
   runs = 0;
+  async runAgain(): Promise<TensorMap> {
+    throw new Error('not asked for');
+  }
+
   async runFull(_: TensorMap): Promise<TensorMap> {
     this.runs++;
     return { logits: new Tensor('float32', Float32Array.of(0, 1), [1, 2]) };
@@ -145,6 +149,7 @@ test('few scores in a window are no drift by chance', () => {
 test('a shadow run that fails is counted', async () => {
   const monitor = watch({ shadow: 1 });
   monitor.onAttach({
+    runAgain: async () => ({}),
     runFull: async () => {
       throw new Error('no');
     },

@@ -9,7 +9,8 @@ import {
   worstPValueOf,
 } from '../../../lib/calibrate/certify.js';
 import { checkGroups, type Grouping, groupsOf } from '../../../lib/calibrate/groups.js';
-import { fixedSequenceTest, itemsNeeded, upperRate } from '../../../lib/calibrate/risk.js';
+import { totalVariation } from '../../../lib/calibrate/judge.js';
+import { fixedSequenceTest, itemsNeeded, upperMean, upperRate } from '../../../lib/calibrate/risk.js';
 import { wordPromise } from '../../../lib/calibrate/wording.js';
 import { uniform } from '../../helpers/random.js';
 
@@ -94,7 +95,7 @@ test('groups too small for any promise are refused with what would be enough', (
     members: members(0, items),
   });
   expect(() => checkGroups([group('cat', 100), group('dog', 298)], 0.01, 0.05)).toThrow(
-    /2 groups: .*cat 100, dog 298.* needs 299 in a group/,
+    /2 groups: .*cat 100, dog 298.* needs 299 in each/,
   );
   expect(checkGroups([group('cat', 299)], 0.01, 0.05).tested).toHaveLength(1);
   expect(checkGroups([], 0.01, 0.05)).toEqual(NONE);
@@ -117,6 +118,15 @@ test('what a budget chose promises the upper bound of its risk', () => {
   const bound = boundOf(losses(30, 1000), RULE);
   expect(bound).toMatchObject({ events: 30, items: 1000, limit: upperRate(30, 1000, 0.05) });
   expect(bound.pValue).toBeCloseTo(0.05, 9);
+});
+
+test('probabilities that are NaN lose all, so that a bound stays a number', () => {
+  const [known, unknown] = [Float32Array.of(1, 2, 3), Float32Array.of(1, Number.NaN, 3)];
+  expect(totalVariation(unknown, known)).toBe(1);
+  expect(totalVariation(known, known)).toBe(0);
+  const rule: Rule = { ...RULE, metric: 'probability' };
+  const some = [...losses(0, 99), totalVariation(unknown, known)];
+  expect(boundOf(some, rule)).toMatchObject({ events: 1, risk: 0.01, limit: upperMean(0.01, 100, 0.05) });
 });
 
 test('skipping nothing is certain', () => {

@@ -77,6 +77,7 @@ const result: Calibration = {
     most: [example('1', 'night & day', 'night & day'), example('2', 'night & day', 'cat')],
     least: [example('3', 'cat', 'cat')],
   },
+  certifiedOn: [],
   duplicates: 3,
 };
 
@@ -164,6 +165,7 @@ describeBuilt('the report of a calibration', () => {
       settings: [],
       chosen: -1,
       contributions: [],
+      certifiedOn: [],
       examples: { most: [], least: [] },
     };
     const bare = render(nothing, {});

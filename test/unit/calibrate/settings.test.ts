@@ -1,6 +1,8 @@
+import type { Budget } from '../../../lib/calibrate/budget.js';
 import type { Judge, Judged, Measured } from '../../../lib/calibrate/judge.js';
 import type { Lever } from '../../../lib/calibrate/levers.js';
 import { bestSettings, type Setting, worthTesting } from '../../../lib/calibrate/settings.js';
+import { ResidualSkipError } from '../../../lib/errors.js';
 import type { Heads } from '../../../lib/skip/attach.js';
 
 const ROWS = 200;
@@ -66,6 +68,23 @@ describe('gates are part of the order of settings', () => {
     expect(seen.length).toBeGreaterThan(24);
     expect(seen.every(({ exits }) => exits.every((own) => own.head === trial))).toBe(true);
   });
+});
+
+test('a budget is judged by heads that were fitted without the items it is measured on', async () => {
+  const asked: Heads[] = [];
+  const budget: Budget = {
+    most: 0.9,
+    spent: (heads, { multiplyAddsSkipped }) => {
+      asked.push(heads);
+      return 1 - multiplyAddsSkipped;
+    },
+    outOfReach: () => new ResidualSkipError('INVALID_ARGUMENT', ''),
+  };
+  const { judge } = judging(ofExit);
+  const worth = await worthTesting(await best(judge), judge, order, 0.02, budget);
+  expect(worth.at(-1)!.heads.exits[0]!.head).toBe(head);
+  expect(asked.length).toBeGreaterThan(0);
+  expect(asked.every(({ exits }) => exits.every((own) => own.head === trial))).toBe(true);
 });
 
 describe('of the settings', () => {
