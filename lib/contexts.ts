@@ -5,6 +5,7 @@ import type { Program } from './model/program.js';
 import { guardedAnswers } from './skip/guards.js';
 import type { RunContext } from './skip/observer.js';
 import { hashPolicy, type SkipPolicy } from './skip/policy.js';
+import { classScoresOf } from './skip/scores.js';
 import { layersOf } from './skip/trace.js';
 import { packageVersion } from './version.js';
 
@@ -36,6 +37,7 @@ export class Contexts {
       multiplyAdds: program.cost.multiplyAdds,
       layers: layersOf(program),
       blocks: describeBlocks(program),
+      classScores: classScoresOf(program),
     };
     const ofProgram = this.#known.get(program) ?? new WeakMap<SkipPolicy, RunContext>();
     this.#known.set(program, ofProgram.set(policy, made));

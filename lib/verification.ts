@@ -1,24 +1,34 @@
 /** Guarded answers: which items of a run have one, and the run in full that replaces it. */
 import type { ResolvedPolicy, RunRequest } from './backends/backend.js';
+import { ResidualSkipError } from './errors.js';
 import type { Program } from './model/program.js';
 import { isGuarded, type ResolvedGuard } from './skip/guards.js';
+import { classScoresOf } from './skip/scores.js';
 import { allocate, type TensorData } from './tensor.js';
 
-/** Items that skipped something and whose class scores, in the first float32 output, touch a guarded class. */
+/**
+ * Items that skipped something and whose class scores touch a guarded class.
+ * @throws ResidualSkipError INVALID_POLICY when the program has no class scores
+ */
 export function guardedItems(
   program: Program,
   request: RunRequest,
   guards: readonly ResolvedGuard[],
 ): number[] {
   const { items, outputs, ran } = request;
-  const index = program.outputs.findIndex(({ value }) => program.values[value]!.dtype === 'float32');
-  const logits = outputs[index] as Float32Array | undefined;
-  if (!logits) return [];
-  const [classes, blocks] = [logits.length / items, program.blocks.length];
+  const answer = classScoresOf(program);
+  if (!answer) {
+    throw new ResidualSkipError(
+      'INVALID_POLICY',
+      'the policy guards answers, but the model has no output of class scores, float32 [batch, classes]',
+    );
+  }
+  const scores = outputs[answer.index] as Float32Array;
+  const [classes, blocks] = [scores.length / items, program.blocks.length];
   return Array.from({ length: items }, (_, item) => item).filter(
     (item) =>
       ran.subarray(item * blocks, (item + 1) * blocks).includes(0) &&
-      isGuarded(logits.subarray(item * classes, (item + 1) * classes), guards),
+      isGuarded(scores.subarray(item * classes, (item + 1) * classes), answer.meaning, guards),
   );
 }
 

@@ -3,7 +3,7 @@ import { nativeAuditLines } from '../backends/native.js';
 import type { AuditLines, RunContext } from '../skip/observer.js';
 import type { TensorData } from '../tensor.js';
 import { DIGEST_BYTES, hashAll } from './hash.js';
-import { type Recorded, savedBy, writeExits, writeItem } from './items.js';
+import { type Recorded, savedBy, scoresOf, writeExits, writeItem } from './items.js';
 import { LineText } from './line.js';
 import { type AuditHeader, sealLine } from './record.js';
 
@@ -94,7 +94,16 @@ export class ItemBatch {
     const record = header ? Buffer.from(JSON.stringify(header)) : NOTHING;
     const { columns, exits, inputs, outputLength } = this.#columns!;
     const arrays = [columns, exits, record, Buffer.from(link, 'latin1'), ...inputs];
-    return [arrays, this.items.length, this.#capacity, this.context.blocks.length, outputLength, top];
+    const { meaning } = this.context.classScores!;
+    return [
+      arrays,
+      this.items.length,
+      this.#capacity,
+      this.context.blocks.length,
+      outputLength,
+      top,
+      meaning,
+    ];
   }
 
   #encodeHere({ header, link, top }: Before): Uint8Array {
@@ -127,9 +136,11 @@ export class ItemBatch {
   }
 }
 
-/** The native encoder knows items of at most one input and of one output, whose elements are float32. */
-function isSimple({ input, output }: Recorded): boolean {
-  return (input === null || input.length === 1) && output.length === 1 && output[0] instanceof Float32Array;
+/** The native encoder knows items of at most one input and of one output, which holds class scores. */
+function isSimple({ input, output, event }: Recorded): boolean {
+  return (
+    (input === null || input.length === 1) && output.length === 1 && scoresOf(event, output) !== undefined
+  );
 }
 
 /** Numbers for each item. */

@@ -1,11 +1,11 @@
 /** What a run left behind as records of the audit log. */
 import type { RunContext, RunEvent } from '../skip/observer.js';
+import { type Meaning, topClasses } from '../skip/scores.js';
 import type { ItemDecisions, SkipReason } from '../skip/trace.js';
 import type { TensorData } from '../tensor.js';
 import { DIGEST_BYTES } from './hash.js';
 import { type LineText, shortFloat } from './line.js';
 import type { AuditHeader } from './record.js';
-import { softmaxTop } from './top.js';
 
 /** One item of a run that is to be recorded. */
 export interface Recorded {
@@ -108,8 +108,8 @@ export function writeItem(
   writeDecisions(line, decisions, event.context.blocks.length);
   writeHash(line, ',"output":', digests, outputHash);
   line.ascii(',"top":[');
-  const logits = output[logitsIndex(event)];
-  const best = logits ? softmaxTop(logits as Float32Array, top) : [];
+  const scores = scoresOf(event, output);
+  const best = scores ? topClasses(scores.data, scores.meaning, top) : [];
   for (let i = 0; i < best.length; i++) {
     line.ascii(i === 0 ? '[' : ',[');
     line.fixed(best[i]![0], 0);
@@ -175,9 +175,15 @@ export function writeExits(line: LineText, { exits }: ItemDecisions): void {
   }
 }
 
-/** Where the first float32 output is among the outputs in name order; -1 when there is none. */
-function logitsIndex({ outputs }: RunEvent): number {
-  const names = Object.keys(outputs);
-  const name = names.find((known) => outputs[known]!.type === 'float32');
-  return name === undefined ? -1 : names.sort().indexOf(name);
+/**
+ * An item's class scores; undefined where the run has none, or was asked for other outputs.
+ * @param output the item's parts of the outputs, in name order
+ */
+export function scoresOf(
+  { context: { classScores }, outputs }: RunEvent,
+  output: readonly TensorData[],
+): { readonly data: Float32Array; readonly meaning: Meaning } | undefined {
+  if (!classScores || !Object.hasOwn(outputs, classScores.name)) return undefined;
+  const index = Object.keys(outputs).sort().indexOf(classScores.name);
+  return { data: output[index] as Float32Array, meaning: classScores.meaning };
 }

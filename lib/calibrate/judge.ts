@@ -6,7 +6,7 @@ import { isGuarded, type ResolvedGuard } from '../skip/guards.js';
 import { BlockMode } from '../skip/mode.js';
 import { profileOf, type ScoreProfiles } from '../skip/profile.js';
 import type { Metric } from '../skip/promise.js';
-import { probabilities } from '../skip/scores.js';
+import { type Meaning, meaningOf, probabilities } from '../skip/scores.js';
 import type { CalibrationItem } from './calibration.js';
 import { Evaluator, type Outcome, runAll } from './evaluator.js';
 import { answerOf } from './levers.js';
@@ -59,13 +59,17 @@ export interface Measured {
 
 /** Runs settings as they will be run, guards included, and counts what breaks the rule. */
 export class Judge {
+  private readonly meaning: Meaning;
+
   constructor(
     private readonly backend: Backend,
     private readonly program: Program,
     private readonly guards: readonly ResolvedGuard[],
     private readonly metric: Metric,
     private readonly onItems: (count: number) => void,
-  ) {}
+  ) {
+    this.meaning = meaningOf(program, program.outputs[0]!.value);
+  }
 
   async full(items: readonly CalibrationItem[]): Promise<Judged> {
     const outcomes = await this.#run(this.program, items, runAll);
@@ -82,7 +86,7 @@ export class Judge {
     const total = this.program.cost.multiplyAdds;
     // As a session does: an item that skipped nothing needs no check.
     const verified = outcomes.map(
-      ({ outputs, ran }) => ran.includes(0) && isGuarded(outputs[0]!, this.guards),
+      ({ outputs, ran }) => ran.includes(0) && isGuarded(outputs[0]!, this.meaning, this.guards),
     );
     const losses = outcomes.map(({ outputs }, i) => (verified[i] ? 0 : this.#loss(outputs[0]!, full, i)));
     const mean = (values: readonly number[]) => values.reduce((a, b) => a + b, 0) / values.length;
@@ -157,7 +161,7 @@ export class Judge {
   }
 
   #loss(scores: Float32Array, { items, answers, scores: full }: Judged, i: number): number {
-    if (this.metric === 'probability') return totalVariation(scores, full[i]!);
+    if (this.metric === 'probability') return totalVariation(scores, full[i]!, this.meaning);
     const [answer, before, { label }] = [answerOf(scores), answers[i]!, items[i]!] as const;
     const lost = this.metric === 'disagreement' ? answer !== before : before === label && answer !== label;
     return lost ? 1 : 0;
@@ -197,8 +201,8 @@ function profilesOf(
  * Of the probabilities that two rows of class scores stand for: half the sum of their differences, in [0, 1]. Scores that
  * are NaN are as far from any others as can be.
  */
-export function totalVariation(a: Float32Array, b: Float32Array): number {
-  const [p, q] = [probabilities(a), probabilities(b)];
+export function totalVariation(a: Float32Array, b: Float32Array, meaning: Meaning): number {
+  const [p, q] = [probabilities(a, meaning), probabilities(b, meaning)];
   const distance = p.reduce((sum, value, i) => sum + Math.abs(value - q[i]!), 0) / 2;
   return Number.isNaN(distance) ? 1 : Math.min(1, distance);
 }

@@ -7,6 +7,7 @@ import { attachHeads, type Heads } from '../skip/attach.js';
 import { isGuarded, type ResolvedGuard } from '../skip/guards.js';
 import { BlockMode } from '../skip/mode.js';
 import type { Latency } from '../skip/promise.js';
+import { meaningOf } from '../skip/scores.js';
 import { allocate } from '../tensor.js';
 
 export interface Effort {
@@ -71,12 +72,13 @@ export class Stopwatch {
    */
   time(heads: Heads, inputs: readonly Float32Array[], effort: Effort): Latency {
     const setting = new Runner(this.backend, attachHeads(this.program, heads), true);
+    const meaning = meaningOf(this.program, this.program.outputs[0]!.value);
     try {
       const modes = {
         full: (input: Float32Array) => void this.#full.run(input),
         policy: (input: Float32Array) => {
           const { scores, skipped } = setting.run(input);
-          if (skipped && isGuarded(scores, this.guards)) this.#full.run(input);
+          if (skipped && isGuarded(scores, meaning, this.guards)) this.#full.run(input);
         },
       };
       const times = { full: [] as number[], policy: [] as number[] };

@@ -7,7 +7,7 @@ import { setImmediate } from 'node:timers/promises';
 import type { Block, Program } from '../model/program.js';
 import type { Head } from '../skip/head.js';
 import { BlockMode } from '../skip/mode.js';
-import { argMax, probabilities, softmax } from '../skip/scores.js';
+import { argMax, type Meaning, meaningOf, probabilities, softmax } from '../skip/scores.js';
 import type { Evaluator } from './evaluator.js';
 import { type FullPass, featuresOf, pointOf, rowOf } from './features.js';
 import { applyHead, fitMlp, type Samples } from './mlp.js';
@@ -179,10 +179,11 @@ export function withRisks(program: Program, exits: readonly Fitted[], gates: rea
 /** An exit behind each block where something worth while remains to be saved. */
 export async function fitExits(program: Program, lesson: Lesson): Promise<Fitted[]> {
   const { logits, seed } = lesson;
+  const meaning = meaningOf(program, program.outputs[0]!.value);
   const targets: Samples = { ...logits, data: new Float32Array(logits.data.length) };
   const answers = Array.from({ length: logits.rows }, (_, row) => {
     const own = rowOf(logits, row);
-    targets.data.set(probabilities(own), row * logits.width);
+    targets.data.set(probabilities(own, meaning), row * logits.width);
     return argMax(own);
   });
   const levers: Fitted[] = [];
@@ -209,8 +210,8 @@ export async function fitExits(program: Program, lesson: Lesson): Promise<Fitted
 }
 
 /** Kullback-Leibler divergence of the answers from those in full, in nats. */
-function divergence(full: Float32Array, skipped: Float32Array): number {
-  const [p, q] = [probabilities(full), probabilities(skipped)];
+function divergence(full: Float32Array, skipped: Float32Array, meaning: Meaning): number {
+  const [p, q] = [probabilities(full, meaning), probabilities(skipped, meaning)];
   return p.reduce((sum, share, k) => sum + share * Math.log((share + TINY) / (q[k]! + TINY)), 0);
 }
 
@@ -232,7 +233,12 @@ export async function fitGates(
     const alone = evaluator.policy((i) => (i === index ? BlockMode.skip : BlockMode.run));
     const skipped = await evaluator.run(inputs, alone, lesson.onItems);
     const targets = skipped.map(({ outputs }, i) =>
-      Float32Array.of(Math.log(Math.max(0, divergence(logits[i]!, outputs[0]!)) + LEAST_DIVERGENCE)),
+      Float32Array.of(
+        Math.log(
+          Math.max(0, divergence(logits[i]!, outputs[0]!, meaningOf(program, program.outputs[0]!.value))) +
+            LEAST_DIVERGENCE,
+        ),
+      ),
     );
     const all = lesson.features.get(pointOf(block.input, 'mean'))!;
     const features = { ...all, rows: inputs.length };

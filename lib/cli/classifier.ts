@@ -7,14 +7,22 @@ import { ResidualSkipError } from '../errors.js';
 import type { BlockInfo, TensorMetadata } from '../metadata.js';
 import { InferenceSession } from '../session.js';
 import type { RunObserver } from '../skip/observer.js';
+import { topClasses } from '../skip/scores.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { Tensor } from '../tensor.js';
 import type { Io } from './io.js';
 import type { EngineOptions } from './options.js';
 
+/** One class of an answer. */
+export interface Prediction {
+  readonly index: number;
+  readonly label: string;
+  readonly probability: number;
+}
+
 /** What one image did, and the totals that its trace is compared with. */
 export interface Classification {
-  readonly scores: ArrayLike<number>;
+  readonly scores: Float32Array;
   readonly trace: ItemTrace;
   readonly multiplyAdds: number;
   readonly layers: number;
@@ -112,7 +120,7 @@ export class Classifier {
   }
 
   /** Classifies and takes the time; `full` runs every block, `skip` follows the session's policy. */
-  time(tensor: Tensor, mode: 'full' | 'skip'): { scores: ArrayLike<number>; milliseconds: number } {
+  time(tensor: Tensor, mode: 'full' | 'skip'): { scores: Float32Array; milliseconds: number } {
     const options = mode === 'full' ? { policy: 'full' } : {};
     const start = performance.now();
     const outputs = this.session.runSync({ [this.input]: tensor }, [this.output], options);
@@ -136,11 +144,27 @@ export class Classifier {
     });
   }
 
+  /** The `count` most probable classes of an image's scores, most probable first; equals in order of index. */
+  predict(scores: Float32Array, count: number): Prediction[] {
+    const { classScores } = this.session.context;
+    if (classScores?.name !== this.output) {
+      throw new ResidualSkipError(
+        'INVALID_ARGUMENT',
+        `${this.name}: output '${this.output}' holds no class scores, float32 [batch, classes] with two classes at least`,
+      );
+    }
+    return topClasses(scores, classScores.meaning, count).map(([index, probability]) => ({
+      index,
+      label: this.labels[index]!,
+      probability,
+    }));
+  }
+
   release(): Promise<void> {
     return this.session.release();
   }
 
-  #scores(outputs: { readonly [name: string]: Tensor }): ArrayLike<number> {
+  #scores(outputs: { readonly [name: string]: Tensor }): Float32Array {
     const { data } = outputs[this.output]!;
     if (data instanceof Float32Array && data.length === this.labels.length) return data;
     throw new ResidualSkipError(

@@ -6,8 +6,7 @@ import { decodeImage, type RawImage } from '../data/image.js';
 import { ResidualSkipError } from '../errors.js';
 import type { BlockInfo } from '../metadata.js';
 import type { Tensor } from '../tensor.js';
-import { Classifier } from './classifier.js';
-import { type Prediction, topClasses } from './classify.js';
+import { Classifier, type Prediction } from './classifier.js';
 import { type Io, paint, startProgress } from './io.js';
 import { addEngineOptions, type EngineOptions, positiveInteger } from './options.js';
 import { asciiPattern, drawPattern, patternLegend } from './pattern.js';
@@ -120,7 +119,7 @@ function measure(classifier: Classifier, image: ImageFile, tensor: Tensor, optio
   const { blocks } = classifier;
   const result = {
     input: image.name,
-    top: topClasses(scores, classifier.labels, options.top ?? (options.json ? JSON_TOP : 1)),
+    top: classifier.predict(scores, options.top ?? (options.json ? JSON_TOP : 1)),
     blocks: {
       total: blocks.length,
       skippable: blocks.filter(({ skippable }) => skippable).length,

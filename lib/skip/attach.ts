@@ -14,6 +14,7 @@ import {
   type ValueId,
 } from '../model/program.js';
 import { featureSteps, type Head, layerSteps, multiplyAddsOf, widthOf } from './head.js';
+import { finishOf } from './scores.js';
 
 /** Behind a block: when the largest softmax probability of the head reaches the threshold, its answer is final. */
 export interface ExitSpec {
@@ -241,14 +242,19 @@ class Attachment {
     return steps;
   }
 
-  /** Makes the program's answer of an exit's: through a softmax where the program ends in one. */
+  /** Makes the program's answer of an exit's, as the program makes its own. */
   #epilogue(logits: ValueId): Step[] {
     const { value: output } = this.#answer();
     const { shape } = this.#growth.valueOf(output);
-    const last = this.program.steps.find(({ outputs }) => outputs.includes(output));
+    const finish = finishOf(this.program, output);
     const copy = (from: ValueId): Step => ({ op: 'reshape', inputs: [from], outputs: [output], attrs: {} });
-    if (last?.op !== 'softmax') return [copy(logits)];
+    if (!finish) return [copy(logits)];
     const answer = this.#growth.value('answer of an exit', 'float32', shape);
-    return [{ ...last, inputs: [logits], outputs: [answer] }, copy(answer)];
+    const ports = { inputs: [logits], outputs: [answer] };
+    const last: Step =
+      finish.op === 'softmax'
+        ? { op: 'softmax', ...ports, attrs: { axis: 1, log: finish.log } }
+        : { op: 'unary', ...ports, attrs: { act: finish.act } };
+    return [last, copy(answer)];
   }
 }

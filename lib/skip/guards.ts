@@ -1,7 +1,7 @@
 /** Guards for answers that matter: an item that is answered so, or nearly so, is run in full. */
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
-import { argMax, probabilities } from './scores.js';
+import { argMax, type Meaning, probabilities } from './scores.js';
 
 export const guardSchema = z
   .strictObject({
@@ -51,11 +51,11 @@ export function guardedAnswers(guards: readonly Guard[], labels: readonly string
 }
 
 /** Whether an answer touches a guarded class: it is the best one, or within the margin of it. */
-export function isGuarded(logits: Float32Array, guards: readonly ResolvedGuard[]): boolean {
+export function isGuarded(scores: Float32Array, meaning: Meaning, guards: readonly ResolvedGuard[]): boolean {
   if (guards.length === 0) return false;
-  const likely = probabilities(logits);
+  const likely = probabilities(scores, meaning);
   const best = likely[argMax(likely)]!;
   return guards.some(({ classes, margin }) =>
-    classes.some((index) => index < logits.length && best - likely[index]! <= margin),
+    classes.some((index) => index < scores.length && best - likely[index]! <= margin),
   );
 }

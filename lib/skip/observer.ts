@@ -1,6 +1,7 @@
 import type { BlockInfo } from '../metadata.js';
 import type { Tensor } from '../tensor.js';
 import type { ScoreProfiles } from './profile.js';
+import type { Meaning } from './scores.js';
 import type { ItemDecisions, SkipTrace } from './trace.js';
 
 /** Tensors by the name of an input or output. */
@@ -26,6 +27,8 @@ export interface RunContext {
   /** Convolutions and fully connected layers of the whole network; those of its gates don't count. */
   readonly layers: number;
   readonly blocks: readonly BlockInfo[];
+  /** The output with class scores, and whether they are logits or probabilities; null where no output has them. */
+  readonly classScores: { readonly name: string; readonly meaning: Meaning } | null;
 }
 
 /** One run that has ended well. The tensors are shared with the caller: read them before returning. */
@@ -53,6 +56,7 @@ export type AuditLines = (
   blocks: number,
   outputLength: number,
   top: number,
+  meaning: Meaning,
 ) => Promise<Uint8Array>;
 
 /** What an observer may ask of its session. */

@@ -1,4 +1,70 @@
-/** What class scores say. */
+/** Class scores: which output of a network holds them, what they mean, and what they say. */
+import type { Activation, Program, Step, ValueId } from '../model/program.js';
+import { sizeOf } from '../model/shapes.js';
+
+/**
+ * `logits`: a softmax makes probabilities of them (so it does of logarithms of probabilities). `probabilities`: the network
+ * ends in a softmax or a sigmoid.
+ */
+export type Meaning = 'logits' | 'probabilities';
+
+/** The output that answers. */
+export interface ClassScores {
+  /** Index among the program's outputs. */
+  readonly index: number;
+  readonly name: string;
+  readonly meaning: Meaning;
+}
+
+const known = new WeakMap<Program, ClassScores | null>();
+
+/**
+ * The output with class scores: float32 [N, classes] or [N, classes, 1, ...], of two classes at least. Of several it is the
+ * one named `logits`, or else the first. Null where there is none: a map, a single number and integers are no class scores.
+ */
+export function classScoresOf(program: Program): ClassScores | null {
+  const found = known.get(program);
+  if (found !== undefined) return found;
+  const fitting = program.outputs.flatMap(({ name, value }, index) => {
+    const { dtype, shape } = program.values[value]!;
+    const classes = shape[1] ?? 1;
+    const fits = dtype === 'float32' && classes > 1 && classes === sizeOf(shape.slice(1));
+    return fits ? [{ index, name, meaning: meaningOf(program, value) }] : [];
+  });
+  const made = fitting.find(({ name }) => name === 'logits') ?? fitting[0] ?? null;
+  known.set(program, made);
+  return made;
+}
+
+/** What class scores in `value` mean. The graph decides, never the numbers. */
+export function meaningOf(program: Program, value: ValueId): Meaning {
+  const finish = finishOf(program, value);
+  return finish === undefined || (finish.op === 'softmax' && finish.log) ? 'logits' : 'probabilities';
+}
+
+/** What makes class scores of logits at the end of a network. */
+export type Finish =
+  | { readonly op: 'softmax'; readonly log: boolean }
+  | { readonly op: 'unary'; readonly act: Activation };
+
+/** What the network makes of logits to answer with `value`; undefined where it answers with logits. */
+export function finishOf(program: Program, value: ValueId): Finish | undefined {
+  // Steps of a policy's exits, which write the answer too, follow those of the network.
+  const step = program.steps.find(({ outputs }) => outputs.includes(value));
+  if (step?.op === 'reshape') return finishOf(program, step.inputs[0]!);
+  if (step?.op === 'softmax') {
+    const { shape } = program.values[value]!;
+    // Along another axis it says nothing about classes.
+    const overClasses = shape[step.attrs.axis] === sizeOf(shape.slice(1));
+    return overClasses ? { op: 'softmax', log: step.attrs.log } : undefined;
+  }
+  const act = step && activationOf(step);
+  return act?.kind === 'sigmoid' || act?.kind === 'hardSigmoid' ? { op: 'unary', act } : undefined;
+}
+
+function activationOf({ attrs }: Step): Activation | undefined {
+  return 'act' in attrs ? attrs.act : undefined;
+}
 
 /** Index of the largest score; the first of equals. */
 export function argMax(scores: ArrayLike<number>): number {
@@ -16,13 +82,21 @@ export function softmax(scores: ArrayLike<number>): Float64Array {
   return exponentials.map((value) => value / sum);
 }
 
-/**
- * Probabilities of the classes: the softmax of the scores, or the scores themselves where the network ends in a
- * softmax of its own (none negative, and their sum is 1).
- */
-export function probabilities(scores: ArrayLike<number>): Float64Array {
-  const values = Float64Array.from(scores);
-  const total = values.reduce((sum, value) => sum + value, 0);
-  if (Math.abs(total - 1) < 1e-3 && values.every((value) => value >= 0)) return values;
-  return softmax(values);
+/** Probabilities of the classes. */
+export function probabilities(scores: ArrayLike<number>, meaning: Meaning): Float64Array {
+  return meaning === 'logits' ? softmax(scores) : Float64Array.from(scores);
+}
+
+/** The `k` most probable classes, best first, of equals the one that comes first, as [class, probability]. */
+export function topClasses(scores: Float32Array, meaning: Meaning, k: number): [number, number][] {
+  const best: number[] = [];
+  for (let index = 0; index < scores.length; index++) {
+    const score = scores[index]!;
+    if (best.length === k && !(score > scores[best[k - 1]!]!)) continue;
+    let place = Math.min(best.length, k - 1);
+    for (; place > 0 && score > scores[best[place - 1]!]!; place--) best[place] = best[place - 1]!;
+    best[place] = index;
+  }
+  const likely = probabilities(scores, meaning);
+  return best.map((index) => [index, likely[index]!]);
 }

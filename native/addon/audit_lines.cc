@@ -25,12 +25,13 @@ class Batch {
   std::string_view record;
   Link link{};
   int top = 0;
+  Meaning meaning = Meaning::kLogits;
 
   // True when there is more to encode.
   bool step() {
     if (done_ == 0 && !record.empty()) append_record(text_, link, record);
     const size_t items = std::min(kStepItems, rows.size() - done_);
-    append_items(text_, link, {&rows[done_], items}, top);
+    append_items(text_, link, {&rows[done_], items}, top, meaning);
     done_ += items;
     return done_ < rows.size();
   }
@@ -49,7 +50,7 @@ Batch read_batch(const Napi::CallbackInfo& info) {
   const auto check = [&](bool ok) {
     if (!ok) throw_js(env, EngineError(ErrorCode::kInvalidArgument, "auditLines: wrong arguments."));
   };
-  check(info.Length() == 6 && info[0].IsArray());
+  check(info.Length() == 7 && info[0].IsArray() && info[6].IsString());
   const Napi::Array arrays = info[0].As<Napi::Array>();
   uint32_t at = 0;
   const auto next = [&] {
@@ -61,6 +62,9 @@ Batch read_batch(const Napi::CallbackInfo& info) {
   const size_t items = argument(1), capacity = argument(2), blocks = argument(3), outputs = argument(4);
   Batch batch;
   batch.top = info[5].ToNumber().Int32Value();
+  const std::string meaning = info[6].As<Napi::String>();
+  check(meaning == "logits" || meaning == "probabilities");
+  if (meaning == "probabilities") batch.meaning = Meaning::kProbabilities;
   check(link.bytes == batch.link.size() && items > 0 && items <= capacity && capacity <= kMostItems && batch.top > 0);
   // Below 2^48: the numbers of blocks and outputs are below 2^32.
   check(columns.bytes >= capacity * (kNumbers * sizeof(double) + blocks * (sizeof(float) + 2) + outputs * sizeof(float)));
@@ -69,8 +73,8 @@ Batch read_batch(const Napi::CallbackInfo& info) {
   batch.record = text_of(record);
   const auto* numbers = static_cast<const double*>(columns.data);
   const auto* scores = reinterpret_cast<const float*>(numbers + capacity * kNumbers);
-  const float* logits = scores + capacity * blocks;
-  const auto* ran = reinterpret_cast<const uint8_t*>(logits + capacity * outputs);
+  const float* answers = scores + capacity * blocks;
+  const auto* ran = reinterpret_cast<const uint8_t*>(answers + capacity * outputs);
   const uint8_t* reasons = ran + capacity * blocks;
   std::string_view text = text_of(texts);
   batch.rows.resize(items);
@@ -82,7 +86,7 @@ Batch read_batch(const Napi::CallbackInfo& info) {
     row.milliseconds = numbers[3];
     row.saved = numbers[4];
     row.scores = {scores + i * blocks, blocks};
-    row.logits = {logits + i * outputs, outputs};
+    row.answer = {answers + i * outputs, outputs};
     row.ran = {ran + i * blocks, blocks};
     row.reasons = {reasons + i * blocks, blocks};
     check(std::ranges::all_of(row.reasons, [](uint8_t reason) { return reason < kReasons; }));

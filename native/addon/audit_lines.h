@@ -9,9 +9,9 @@
 
 namespace rskip {
 
-// engine.auditLines(arrays: TypedArray[], items, capacity, blocks, outputLength, top): Promise<Buffer>, the lines of a batch
-// of items, encoded by workers with nothing else to do. Nobody may write to the arrays until it settles, nor hold their list.
-// auditLinesSync(...): Buffer. Both require can_sha256().
+// engine.auditLines(arrays: TypedArray[], items, capacity, blocks, outputLength, top, meaning): Promise<Buffer>, the lines of
+// a batch of items, encoded by workers with nothing else to do. `meaning` is "logits" or "probabilities". Nobody may write to
+// the arrays until it settles, nor hold their list. auditLinesSync(...): Buffer. Both require can_sha256().
 //
 // `arrays` holds Uint8Arrays: columns, texts of the exits one after the other, a record to begin with or nothing, the
 // link before (16 digits); then the inputs of those items that have one. Columns have room for `capacity` items each and follow

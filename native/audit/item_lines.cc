@@ -29,25 +29,28 @@ void append_digest(std::string& text, const uint8_t* digest) {
 }
 
 // The `top` most probable classes, best first, of equals the one that comes first.
-void append_top(std::string& text, std::span<const float> logits, size_t top) {
+void append_top(std::string& text, std::span<const float> scores, size_t top, Meaning meaning) {
   double peak = -std::numeric_limits<double>::infinity();
-  for (const float logit : logits) peak = std::isnan(logit) ? logit : std::max<double>(peak, logit);
+  for (const float score : scores) peak = std::isnan(score) ? score : std::max<double>(peak, score);
   double sum = 0;
-  for (const float logit : logits) sum += std::exp(logit - peak);
+  for (const float score : scores) sum += std::exp(score - peak);
+  const auto probability = [&](float score) {
+    return meaning == Meaning::kLogits ? std::exp(score - peak) / sum : score;
+  };
   std::vector<size_t> best;
-  for (size_t index = 0; index < logits.size(); ++index) {
-    const float logit = logits[index];
-    if (best.size() == top && !(logit > logits[best.back()])) continue;
+  for (size_t index = 0; index < scores.size(); ++index) {
+    const float score = scores[index];
+    if (best.size() == top && !(score > scores[best.back()])) continue;
     if (best.size() < top) best.push_back(index);
     size_t place = best.size() - 1;
-    for (; place > 0 && logit > logits[best[place - 1]]; --place) best[place] = best[place - 1];
+    for (; place > 0 && score > scores[best[place - 1]]; --place) best[place] = best[place - 1];
     best[place] = index;
   }
   for (size_t i = 0; i < best.size(); ++i) {
     text += i == 0 ? "[" : ",[";
     text += std::to_string(best[i]);
     text += ',';
-    append_fixed(text, std::exp(logits[best[i]] - peak) / sum, 6);
+    append_fixed(text, probability(scores[best[i]]), 6);
     text += ']';
   }
 }
@@ -67,7 +70,7 @@ void seal(std::string& text, size_t begin, Link& link) {
 }
 
 // `digests` holds that of the input, if there is one, and that of the output.
-void append_item(std::string& text, const ItemRow& row, const uint8_t* digests, int top) {
+void append_item(std::string& text, const ItemRow& row, const uint8_t* digests, int top, Meaning meaning) {
   text += "{\"type\":\"item\",\"time\":";
   append_fixed(text, row.time, 0);
   text += ",\"run\":";
@@ -93,7 +96,7 @@ void append_item(std::string& text, const ItemRow& row, const uint8_t* digests, 
   text.append("],\"exits\":[").append(row.exits).append("],\"output\":");
   append_digest(text, digests);
   text += ",\"top\":[";
-  append_top(text, row.logits, static_cast<size_t>(top));
+  append_top(text, row.answer, static_cast<size_t>(top), meaning);
   text += "],\"milliseconds\":";
   append_fixed(text, row.milliseconds, 4);
   if (!std::isnan(row.saved)) {
@@ -104,7 +107,7 @@ void append_item(std::string& text, const ItemRow& row, const uint8_t* digests, 
 
 }  // namespace
 
-void append_items(std::string& text, Link& link, std::span<const ItemRow> rows, int top) {
+void append_items(std::string& text, Link& link, std::span<const ItemRow> rows, int top, Meaning meaning) {
   // Messages of one length are neighbours: inputs first.
   std::vector<Message> messages;
   for (const ItemRow& row : rows) {
@@ -112,7 +115,7 @@ void append_items(std::string& text, Link& link, std::span<const ItemRow> rows, 
   }
   const size_t inputs = messages.size();
   for (const ItemRow& row : rows) {
-    messages.push_back({reinterpret_cast<const uint8_t*>(row.logits.data()), row.logits.size_bytes()});
+    messages.push_back({reinterpret_cast<const uint8_t*>(row.answer.data()), row.answer.size_bytes()});
   }
   std::vector<uint8_t> hashed(messages.size() * kDigestBytes);
   sha256(messages, hashed.data());
@@ -123,7 +126,7 @@ void append_items(std::string& text, Link& link, std::span<const ItemRow> rows, 
     if (row.input.data != nullptr) std::memcpy(digests, &hashed[kDigestBytes * input++], used = kDigestBytes);
     std::memcpy(digests + used, &hashed[kDigestBytes * output++], kDigestBytes);
     const size_t begin = text.size();
-    append_item(text, row, digests, top);
+    append_item(text, row, digests, top, meaning);
     seal(text, begin, link);
   }
 }

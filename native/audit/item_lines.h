@@ -28,16 +28,19 @@ struct ItemRow {
   std::string_view exits;
   // Null data where its hash is not recorded.
   Message input{nullptr, 0};
-  // The output: scores of classes.
-  std::span<const float> logits;
+  // The output: class scores, one for each class.
+  std::span<const float> answer;
 };
 
 // The first digits of SHA-256 over the link before and a line.
 using Link = std::array<char, 16>;
 
+// What class scores mean, as lib/skip/scores.ts has it.
+enum class Meaning { kLogits, kProbabilities };
+
 // Appends the items to `text`, a line each, which ends in its link. `top` is how many of the best classes are written.
 // Requires can_sha256().
-void append_items(std::string& text, Link& link, std::span<const ItemRow> rows, int top);
+void append_items(std::string& text, Link& link, std::span<const ItemRow> rows, int top, Meaning meaning);
 
 // Appends a line that holds `record`, a JSON object.
 void append_record(std::string& text, Link& link, std::string_view record);

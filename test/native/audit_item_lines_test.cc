@@ -62,16 +62,16 @@ class ItemLines : public testing::Test {
 };
 
 TEST_F(ItemLines, AreLinkedAndWhole) {
-  const std::vector<float> logits{0, 1, 1}, scores{0.25F, std::numeric_limits<float>::quiet_NaN()};
+  const std::vector<float> answer{0, 1, 1}, scores{0.25F, std::numeric_limits<float>::quiet_NaN()};
   const std::vector<uint8_t> ran{1, 0}, reasons{0, 5}, input{1, 2, 3};
-  ItemRow row{1000, 2, 0, 0.5, std::numeric_limits<double>::quiet_NaN(), ran, reasons, scores, "[\"a\",0.5]", {}, logits};
+  ItemRow row{1000, 2, 0, 0.5, std::numeric_limits<double>::quiet_NaN(), ran, reasons, scores, "[\"a\",0.5]", {}, answer};
   std::string text;
   Link link;
   link.fill('0');
   append_record(text, link, "{\"type\":\"header\"}");
-  append_items(text, link, {&row, 1}, 2);
+  append_items(text, link, {&row, 1}, 2, Meaning::kLogits);
   row.input = {input.data(), input.size()};
-  append_items(text, link, {&row, 1}, 9);
+  append_items(text, link, {&row, 1}, 9, Meaning::kProbabilities);
   std::vector<std::string> lines;
   for (size_t at = 0; at < text.size();) {
     const size_t end = text.find('\n', at);

@@ -7,10 +7,10 @@ const guard = (margin: number | undefined, ...labels: (string | number)[]) =>
 const logits = (...probabilities: number[]) => Float32Array.from(probabilities, Math.log);
 
 test('without a margin only the best answer is guarded', () => {
-  expect(isGuarded(logits(0.5, 0.3, 0.2), guard(undefined, 'cat'))).toBe(true);
-  expect(isGuarded(logits(0.5, 0.3, 0.2), guard(undefined, 'dog'))).toBe(false);
-  expect(isGuarded(logits(0.5, 0.3, 0.2), guard(undefined, 'dog', 0))).toBe(true);
-  expect(isGuarded(logits(0.5, 0.3, 0.2), [])).toBe(false);
+  expect(isGuarded(logits(0.5, 0.3, 0.2), 'logits', guard(undefined, 'cat'))).toBe(true);
+  expect(isGuarded(logits(0.5, 0.3, 0.2), 'logits', guard(undefined, 'dog'))).toBe(false);
+  expect(isGuarded(logits(0.5, 0.3, 0.2), 'logits', guard(undefined, 'dog', 0))).toBe(true);
+  expect(isGuarded(logits(0.5, 0.3, 0.2), 'logits', [])).toBe(false);
 });
 
 test('a margin is the distance in probability from the best answer', () => {
@@ -18,14 +18,14 @@ test('a margin is the distance in probability from the best answer', () => {
     [0.19, false],
     [0.21, true],
   ] as const) {
-    expect(isGuarded(logits(0.5, 0.3, 0.2), guard(margin, 'dog'))).toBe(guarded);
+    expect(isGuarded(logits(0.5, 0.3, 0.2), 'logits', guard(margin, 'dog'))).toBe(guarded);
   }
 });
 
 test('the answers of a network that ends in a softmax are probabilities already', () => {
   const answer = Float32Array.of(0.5, 0.3, 0.2);
-  expect(isGuarded(answer, guard(0.19, 'dog'))).toBe(false);
-  expect(isGuarded(answer, guard(0.21, 'dog'))).toBe(true);
+  expect(isGuarded(answer, 'probabilities', guard(0.19, 'dog'))).toBe(false);
+  expect(isGuarded(answer, 'probabilities', guard(0.21, 'dog'))).toBe(true);
 });
 
 test('a label that the policy does not have is refused', () => {

@@ -3,6 +3,7 @@ import { type Before, ItemBatch } from '../../../lib/audit/batch.js';
 import { headerOf, type Recorded } from '../../../lib/audit/items.js';
 import { decodeLine, FIRST_LINK, linkAtEnd } from '../../../lib/audit/record.js';
 import * as native from '../../../lib/backends/native.js';
+import type { RunContext } from '../../../lib/skip/observer.js';
 import { SKIP_REASONS } from '../../../lib/skip/trace.js';
 import { runContext, runEvent, withDecisions } from '../../helpers/run-event.js';
 
@@ -33,9 +34,16 @@ const item = fc.record({
 });
 type Item = typeof item extends fc.Arbitrary<infer T> ? T : never;
 
-const context = runContext(3);
+const contexts = (['logits', 'probabilities'] as const).map((meaning) => ({
+  ...runContext(3),
+  classScores: { name: 'logits', meaning },
+}));
+const context = contexts[0]!;
 
-function recorded({ blocks, exits, logits, input, time, run, milliseconds, saved }: Item): Recorded {
+function recorded(
+  { blocks, exits, logits, input, time, run, milliseconds, saved }: Item,
+  context: RunContext,
+): Recorded {
   const base = runEvent(context, [[0, 0, 0]]);
   const event = withDecisions({
     ...base,
@@ -62,7 +70,7 @@ function recorded({ blocks, exits, logits, input, time, run, milliseconds, saved
 
 function encoded(items: readonly Recorded[], before: Before, implementation: typeof encoder): string {
   nativeAuditLines.mockReturnValue(implementation);
-  const batch = new ItemBatch(context, items[0]!, 2 ** 26);
+  const batch = new ItemBatch(items[0]!.event.context, items[0]!, 2 ** 26);
   for (const next of items.slice(1)) batch.add(next);
   return Buffer.from(batch.encodeSync(before)).toString('utf8');
 }
@@ -73,8 +81,9 @@ testNative('the native encoder writes the same bytes as the one in TypeScript', 
       fc.array(item, { minLength: 1, maxLength: 8 }),
       fc.boolean(),
       fc.integer({ min: 1, max: 6 }),
-      (drawn, begins, top) => {
-        const items = drawn.map(recorded);
+      fc.constantFrom(...contexts),
+      (drawn, begins, top, context) => {
+        const items = drawn.map((item) => recorded(item, context));
         const options = { inputs: 'hash', sample: 1, labels: ['ü', '"'], continues: FIRST_LINK } as const;
         const header = begins ? headerOf(items[0]!, options) : undefined;
         const before = { header, link: '0123456789abcdef', top };
@@ -91,23 +100,26 @@ testNative('every float32 is written alike', () => {
   for (let i = 0; i < 3000; i++) {
     for (let j = 0; j < 3; j++) bits[j] = Math.imul(3 * i + j + 1, 0x9e3779b1);
     const blocks = [...values].map((score) => ({ ran: true, score, reason: 'gate' as const }));
-    const one = recorded({
-      blocks,
-      exits: [],
-      logits: [0, 0, 0, 0],
-      input: null,
-      time: 0,
-      run: 0,
-      milliseconds: 0,
-      saved: 0,
-    });
+    const one = recorded(
+      {
+        blocks,
+        exits: [],
+        logits: [0, 0, 0, 0],
+        input: null,
+        time: 0,
+        run: 0,
+        milliseconds: 0,
+        saved: 0,
+      },
+      context,
+    );
     const before = { header: undefined, link: FIRST_LINK, top: 1 };
     expect(encoded([one], before, encoder)).toBe(encoded([one], before, null));
   }
 });
 
 test('an item that does not fit the others is encoded with them, and links go on from batch to batch', () => {
-  const drawn = fc.sample(item, { numRuns: 3, seed: 7 }).map(recorded);
+  const drawn = fc.sample(item, { numRuns: 3, seed: 7 }).map((one) => recorded(one, context));
   const items = [drawn[0]!, { ...drawn[1]!, output: [Int32Array.of(1, 2)] }, drawn[2]!];
   const first = encoded(items.slice(0, 2), { header: undefined, link: FIRST_LINK, top: 3 }, encoder);
   const link = linkAtEnd(Buffer.from(first));

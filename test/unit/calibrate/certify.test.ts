@@ -122,10 +122,10 @@ test('what a budget chose promises the upper bound of its risk', () => {
 
 test('probabilities that are NaN lose all, so that a bound stays a number', () => {
   const [known, unknown] = [Float32Array.of(1, 2, 3), Float32Array.of(1, Number.NaN, 3)];
-  expect(totalVariation(unknown, known)).toBe(1);
-  expect(totalVariation(known, known)).toBe(0);
+  expect(totalVariation(unknown, known, 'logits')).toBe(1);
+  expect(totalVariation(known, known, 'logits')).toBe(0);
   const rule: Rule = { ...RULE, metric: 'probability' };
-  const some = [...losses(0, 99), totalVariation(unknown, known)];
+  const some = [...losses(0, 99), totalVariation(unknown, known, 'logits')];
   expect(boundOf(some, rule)).toMatchObject({ events: 1, risk: 0.01, limit: upperMean(0.01, 100, 0.05) });
 });
 

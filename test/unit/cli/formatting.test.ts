@@ -1,11 +1,9 @@
 import { CommanderError } from 'commander';
-import { topClasses } from '../../../lib/cli/classify.js';
 import { reportFailure } from '../../../lib/cli/failure.js';
 import { paint } from '../../../lib/cli/io.js';
 import { asciiPattern, drawPattern, patternLegend } from '../../../lib/cli/pattern.js';
 import { count, formatTable, milliseconds, percent, plural } from '../../../lib/cli/table.js';
 import { ResidualSkipError } from '../../../lib/errors.js';
-import { argMax, probabilities } from '../../../lib/skip/scores.js';
 import type { BlockDecision, ItemTrace } from '../../../lib/skip/trace.js';
 
 const PLAIN = { color: false };
@@ -68,31 +66,6 @@ describe('table', () => {
     expect([0, 999, 69_124_608, 4.1e9].map(count)).toEqual(['0', '999', '69.1 M', '4.10 G']);
     expect(percent(0.8573, 2)).toBe('85.73 %');
     expect([plural(1, 'block'), plural(10_000, 'image')]).toEqual(['1 block', '10,000 images']);
-  });
-});
-
-describe('classes', () => {
-  test('probabilities are a softmax that does not overflow', () => {
-    const values = probabilities([1000, 1000 + Math.log(3), -1000]);
-    expect(values[0]).toBeCloseTo(0.25, 12);
-    expect(values[1]).toBeCloseTo(0.75, 12);
-    expect(values[2]).toBe(0);
-  });
-
-  test('what already are probabilities stays as it is', () => {
-    expect([...probabilities([0.5, 0.25, 0.25])]).toEqual([0.5, 0.25, 0.25]);
-    expect([...probabilities([2, -1, 0])]).not.toEqual([2, -1, 0]);
-  });
-
-  test('the top classes come most probable first, equals by index', () => {
-    const top = topClasses([1, 3, 1, 2], ['a', 'b', 'c', 'd'], 3);
-    expect(top.map(({ index, label }) => [index, label])).toEqual([
-      [1, 'b'],
-      [3, 'd'],
-      [0, 'a'],
-    ]);
-    expect(topClasses([1, 2], ['a', 'b'], 9)).toHaveLength(2);
-    expect(argMax([1, 3, 3])).toBe(1);
   });
 });
 
