@@ -1,0 +1,155 @@
+/** What is fuzzed: model files, policy files and audit logs, each with what a user would do with it. */
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { readAudit } from '../../lib/audit/read.js';
+import { encodeRecord, FIRST_LINK, linkAtEnd } from '../../lib/audit/record.js';
+import { replayAudit } from '../../lib/audit/replay.js';
+import { renderAuditReport } from '../../lib/audit/report.js';
+import { summarise } from '../../lib/audit/summary.js';
+import { bindingOf } from '../../lib/cli/shapes.js';
+import type { ModelFiles } from '../../lib/data/model-files.js';
+import { InferenceSession, ResidualSkipError, Tensor } from '../../lib/index.js';
+import { describeBlocks } from '../../lib/metadata.js';
+import { loadModel, unsupportedOperators } from '../../lib/model/load.js';
+import { compileModel } from '../../lib/model/lower.js';
+import { decodeModelProto, encodeModelProto } from '../../lib/model/proto.js';
+import { allocate } from '../../lib/tensor.js';
+import { GATED, MODELS } from './models.js';
+import { mutateBytes, mutateJson, mutateModel } from './mutate.js';
+import { INPUT, POLICIES, TRACE } from './policies.js';
+import { Random } from './random.js';
+
+export const KINDS = ['onnx', 'policy.json', 'ndjson'] as const;
+/** By the ending of the file that holds the bytes. */
+export type Kind = (typeof KINDS)[number];
+
+export interface Case {
+  readonly kind: Kind;
+  readonly bytes: Uint8Array;
+}
+
+/** Case `number` of a run with `seed`: always the same for the same two numbers. */
+export function makeCase(seed: number, number: number): Case {
+  const random = new Random(seed, number);
+  const share = random.next();
+  if (share < 0.8) return { kind: 'onnx', bytes: makeModel(random) };
+  if (share < 0.93) return { kind: 'policy.json', bytes: makePolicy(random) };
+  return { kind: 'ndjson', bytes: makeTrace(random) };
+}
+
+function makeModel(random: Random): Uint8Array {
+  const seed = random.pick(MODELS);
+  if (random.chance(0.2)) return mutateBytes(seed, random);
+  const model = decodeModelProto(seed);
+  mutateModel(model, random, decodeModelProto(random.pick(MODELS)));
+  const bytes = encodeModelProto(model);
+  return random.chance(0.05) ? mutateBytes(bytes, random) : bytes;
+}
+
+function makePolicy(random: Random): Uint8Array {
+  const policy = mutateJson(structuredClone(random.pick(POLICIES)), random);
+  const bytes = new TextEncoder().encode(JSON.stringify(policy) ?? '');
+  return random.chance(0.1) ? mutateBytes(bytes, random) : bytes;
+}
+
+/** Most of the time with links that fit, as one who tampers would make them. */
+function makeTrace(random: Random): Uint8Array {
+  const records = mutateJson(structuredClone(TRACE), random);
+  let link = FIRST_LINK;
+  const lines = (Array.isArray(records) ? records : [records]).map((record) => {
+    const line = encodeRecord(record ?? {}, random.chance(0.05) ? FIRST_LINK : link);
+    link = linkAtEnd(line);
+    return line;
+  });
+  const bytes = Uint8Array.from(Buffer.concat(lines));
+  return random.chance(0.2) ? mutateBytes(bytes, random) : bytes;
+}
+
+/** What an error is beside an error of this package that blames its input; undefined for that. */
+export function describeFailure(error: unknown): string | undefined {
+  if (error instanceof ResidualSkipError) {
+    return error.code === 'INTERNAL' ? `INTERNAL: ${error.message}` : undefined;
+  }
+  return error instanceof Error ? (error.stack ?? String(error)) : `thrown: ${String(error)}`;
+}
+
+const folder = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'residual-skip-fuzz-'));
+process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+
+/**
+ * Does what a user would do with such a file. @param thorough also what takes long: threads, reports
+ * @returns a description of each failure that isn't an error of this package
+ */
+export async function runCase({ kind, bytes }: Case, thorough: boolean): Promise<string[]> {
+  const failures: string[] = [];
+  const attempt = async (action: () => unknown) => {
+    try {
+      await action();
+    } catch (error) {
+      const failure = describeFailure(error);
+      if (failure) failures.push(failure);
+    }
+  };
+  if (kind === 'onnx') {
+    await attempt(() => inspect(bytes));
+    await attempt(() => createAndRun(bytes, thorough));
+  } else {
+    const path = join(folder, `case.${kind}`);
+    writeFileSync(path, bytes);
+    await attempt(() => (kind === 'ndjson' ? audit(path, thorough) : applyPolicy(path)));
+  }
+  return failures;
+}
+
+async function inspect(bytes: Uint8Array): Promise<void> {
+  const model = await loadModel(bytes, { allowUnsupported: true });
+  if (unsupportedOperators(model).length > 0) return;
+  const binding = bindingOf(model, { model: 'case.onnx' } as ModelFiles, []);
+  describeBlocks(compileModel(model, binding));
+}
+
+/** Runs with larger inputs would say no more. */
+const MAX_ELEMENTS = 2 ** 16;
+
+async function createAndRun(bytes: Uint8Array, thorough: boolean): Promise<void> {
+  const session = await InferenceSession.create(bytes, { threads: thorough ? 2 : 1 });
+  try {
+    const feeds: Record<string, Tensor> = {};
+    for (const { name, type, shape } of session.inputMetadata) {
+      const dims = shape.map((length) => (typeof length === 'string' ? 2 : length));
+      const size = dims.reduce((product, length) => product * length, 1);
+      if (!(size <= MAX_ELEMENTS)) return;
+      const data = allocate(type, size);
+      for (let i = 0; i < size; i++) data[i] = data instanceof BigInt64Array ? BigInt(i % 3) : i % 3;
+      feeds[name] = new Tensor(type, data, dims) as Tensor;
+    }
+    if (thorough) await session.run(feeds);
+    const { trace } = session.runSync(feeds, { trace: true });
+    trace.items.map(({ blocks }) => blocks.length);
+    session.blocks.map(({ name }) => name);
+  } finally {
+    await session.release();
+  }
+}
+
+async function applyPolicy(path: string): Promise<void> {
+  const session = await InferenceSession.create(GATED, { policy: path, threads: 1 });
+  try {
+    session.runSync({ x: INPUT }, { trace: true });
+    session.context.blocks.length;
+  } finally {
+    await session.release();
+  }
+}
+
+let replaying: Promise<InferenceSession> | undefined;
+
+async function audit(path: string, thorough: boolean): Promise<void> {
+  const { entries, problems, energy } = await readAudit(path);
+  if (entries.length === 0) return;
+  JSON.stringify(summarise(entries));
+  if (thorough) await renderAuditReport(entries, { problems, energy });
+  replaying ??= InferenceSession.create(GATED, { threads: 1 });
+  await replayAudit(entries, [{ name: 'item', feeds: { x: INPUT } }], await replaying);
+}
