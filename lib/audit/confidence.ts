@@ -71,8 +71,13 @@ export function upperBound(events: number, trials: number, alpha: number): numbe
   return trials === 0 ? 1 : 1 - lowerBound(trials - events, trials, alpha);
 }
 
-/** Tests "the rate is at most `limit`" after every observation. */
+/**
+ * Tests "the rate is at most `limit`" after every observation. It can be armed again and again: arming number k begins
+ * without evidence and may raise a false alarm with probability alpha / (k (k + 1)). The sum over all k is alpha, so that
+ * by the union bound none of them ever does with probability at least 1 - alpha.
+ */
 export class RateMonitor {
+  #armings = 1;
   #events = 0;
   #trials = 0;
   #exceeded = false;
@@ -80,7 +85,7 @@ export class RateMonitor {
 
   /**
    * @param limit the rate that is still acceptable, in (0, 1)
-   * @param alpha probability of ever raising a false alarm
+   * @param alpha probability of ever raising a false alarm, over all armings
    */
   constructor(
     readonly limit: number,
@@ -89,21 +94,30 @@ export class RateMonitor {
     this.#bets = betsAgainst(limit);
   }
 
+  /** How often it was armed: 1 until the first `rearm`. */
+  get armings(): number {
+    return this.#armings;
+  }
+  /** The part of `alpha` that this arming has. */
+  get spent(): number {
+    return this.alpha / (this.#armings * (this.#armings + 1));
+  }
   get events(): number {
     return this.#events;
   }
   get trials(): number {
     return this.#trials;
   }
-  /** True once the lower bound has passed the limit; stays so until `reset`. */
+  /** True once the lower bound has passed the limit; stays so until `rearm`. */
   get exceeded(): boolean {
     return this.#exceeded;
   }
+  /** Bounds of the rate; each alone holds with probability 1 - `spent`. */
   get lower(): number {
-    return lowerBound(this.#events, this.#trials, this.alpha);
+    return lowerBound(this.#events, this.#trials, this.spent);
   }
   get upper(): number {
-    return upperBound(this.#events, this.#trials, this.alpha);
+    return upperBound(this.#events, this.#trials, this.spent);
   }
 
   observe(event: boolean): void {
@@ -111,10 +125,12 @@ export class RateMonitor {
     // Evidence only grows with an event, so only then can the alarm begin.
     if (!event) return;
     this.#events++;
-    this.#exceeded ||= mixture(this.#bets, this.#events, this.#trials) >= Math.log(1 / this.alpha);
+    this.#exceeded ||= mixture(this.#bets, this.#events, this.#trials) >= Math.log(1 / this.spent);
   }
 
-  reset(): void {
+  /** Forgets the evidence and begins the next arming. */
+  rearm(): void {
+    this.#armings++;
     this.#events = 0;
     this.#trials = 0;
     this.#exceeded = false;

@@ -1,8 +1,16 @@
 import { EventEmitter } from 'node:events';
 import { z } from 'zod';
-import type { RunEvent, RunObserver, SessionControl, TensorMap } from '../skip/observer.js';
+import { ResidualSkipError } from '../errors.js';
+import {
+  type RunEvent,
+  type RunObserver,
+  type SessionControl,
+  type TensorMap,
+  warn,
+} from '../skip/observer.js';
 import { profileSchema, type ScoreProfiles } from '../skip/profile.js';
 import { argMax } from '../skip/scores.js';
+import type { ItemTrace } from '../skip/trace.js';
 import { Tensor } from '../tensor.js';
 import { parseStrict } from '../validation.js';
 import { RateMonitor } from './confidence.js';
@@ -13,7 +21,7 @@ export interface WatchOptions {
   shadow?: number;
   /** Rate of other answers than the full network's that is still acceptable; 0.01 when left out. */
   maxDisagreement?: number;
-  /** Probability of never raising a false alarm, however long it watches; 0.95 when left out. */
+  /** Probability of never raising a false alarm, however long it watches and however often it is rearmed; 0.95 when left out. */
   confidence?: number;
   /** `full` (when left out): the session runs every block from then on. `warn`: only the event. */
   onTrip?: 'full' | 'warn';
@@ -30,13 +38,17 @@ export interface WatchOptions {
 
 export interface WatchStats {
   readonly items: number;
+  /** Items of the shadow sample since it was armed: those that ran again in full, and those that had run in full anyway. */
   readonly checks: number;
   readonly disagreements: number;
   /**
-   * Both ends of the confidence sequence of the disagreement, valid at every time. Each is a one-sided bound at `confidence`;
-   * the rate is between the two with 2 * confidence - 1.
+   * Both ends of the confidence sequence of the disagreement since it was armed, valid at every time. Each is a one-sided
+   * bound that holds with probability 1 minus the part of the error budget that this arming has, see `rearm`: in the first
+   * arming, the rate is between the two with probability `confidence`.
    */
   readonly disagreement: readonly [number, number];
+  /** How often it was armed: 1 until the first `rearm`. */
+  readonly armings: number;
   readonly tripped: boolean;
   /** Shadow runs that could not be made. */
   readonly failures: number;
@@ -101,7 +113,14 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     this.#monitor = new RateMonitor(this.#options.maxDisagreement, 1 - this.#options.confidence);
   }
 
+  /** @throws ResidualSkipError INVALID_ARGUMENT while another session has it */
   onAttach(control: SessionControl): void {
+    if (this.#control) {
+      throw new ResidualSkipError(
+        'INVALID_ARGUMENT',
+        'observers: this watch() belongs to another session, whose answers alone it can judge; make one for each session',
+      );
+    }
     this.#control = control;
     this.#driftMonitor = this.#makeDriftMonitor();
   }
@@ -110,17 +129,20 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     const count = trace.items.length;
     this.#items += count;
     for (const [item, itemTrace] of trace.items.entries()) {
-      const { blocks } = itemTrace;
       const closed = this.#driftMonitor.see(itemTrace);
       if (closed) this.#drift = closed.drift;
-      if (closed && closed.moved.length > 0) this.emit('drift', closed.moved);
-      // An item that ran in full has nothing to disagree with.
-      if (this.#tripped || blocks.every(({ ran }) => ran) || Math.random() >= this.#options.shadow) continue;
+      if (closed && closed.moved.length > 0) this.#report('drift', closed.moved);
+      // What is drawn, or let go, must not depend on what the item did: else another rate is tested than the promise.
+      if (this.#tripped || isTripped(itemTrace) || Math.random() >= this.#options.shadow) continue;
       if (this.#waiting >= MOST_WAITING) continue;
       this.#waiting++;
-      const feeds = itemOf(inputs, item, count);
-      const answer = answerOf(itemOf(outputs, item, count));
-      this.#queue = this.#queue.then(() => this.#check(feeds, answer));
+      if (ranInFull(itemTrace)) {
+        this.#queue = this.#queue.then(() => this.#agree());
+      } else {
+        const feeds = itemOf(inputs, item, count);
+        const answer = answerOf(itemOf(outputs, item, count));
+        this.#queue = this.#queue.then(() => this.#check(feeds, answer));
+      }
     }
   }
 
@@ -134,9 +156,13 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     await this.#queue;
   }
 
-  /** Forgets the evidence so far and lets the session skip again. */
+  /**
+   * Forgets the evidence so far and lets the session skip again. Arming number k (the first is 1) may raise a false alarm
+   * with probability alpha / (k (k + 1)), where alpha is 1 - `confidence`: over all armings that adds up to alpha, so that
+   * the promise holds however often it is rearmed.
+   */
   rearm(): void {
-    this.#monitor.reset();
+    this.#monitor.rearm();
     this.#tripped = false;
     this.#control?.setFullDepth(false);
   }
@@ -151,22 +177,39 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
       checks: this.#monitor.trials,
       disagreements: this.#monitor.events,
       disagreement: [this.#monitor.lower, this.#monitor.upper],
+      armings: this.#monitor.armings,
       tripped: this.#tripped,
       failures: this.#failures,
       drift: this.#drift,
     };
   }
 
+  #agree(): void {
+    this.#waiting--;
+    if (this.#control) this.observe(false);
+  }
+
   async #check(feeds: TensorMap, answer: number): Promise<void> {
+    let full: TensorMap;
     try {
       if (!this.#control) return;
-      const full = await this.#control.runFull(feeds, 'low');
-      this.observe(answerOf(full) !== answer);
+      full = await this.#control.runFull(feeds, 'low');
     } catch {
       // A session that is being released runs nothing more.
       if (this.#control) this.#failures++;
+      return;
     } finally {
       this.#waiting--;
+    }
+    this.observe(answerOf(full) !== answer);
+  }
+
+  /** A listener that throws must not hide what else there is to see. */
+  #report<K extends keyof WatchEvents>(name: K, ...what: WatchEvents[K]): void {
+    try {
+      (this as EventEmitter).emit(name, ...what);
+    } catch (error) {
+      warn(error);
     }
   }
 
@@ -176,7 +219,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     if (this.#tripped || !this.#monitor.exceeded) return;
     this.#tripped = true;
     if (this.#options.onTrip === 'full') this.#control?.setFullDepth(true);
-    this.emit('trip', this.#snapshot());
+    this.#report('trip', this.#snapshot());
   }
 
   #makeDriftMonitor(): DriftMonitor {
@@ -194,6 +237,17 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
  */
 export function watch(options?: WatchOptions): Watch {
   return new Watch(options);
+}
+
+/** Another monitor had the item run in full: that says nothing of the policy. */
+function isTripped({ blocks }: ItemTrace): boolean {
+  return blocks.some(({ reason }) => reason === 'tripped');
+}
+
+/** Whether the answer is the full network's. An exit's isn't, even behind the last block. */
+function ranInFull({ blocks, exits }: ItemTrace): boolean {
+  if (!blocks.every(({ ran }) => ran)) return false;
+  return blocks[0]?.reason === 'guard' || !exits.some(({ taken }) => taken);
 }
 
 /** One item of a batch, copied; a tensor that all items share is copied whole. */

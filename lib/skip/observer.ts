@@ -37,7 +37,7 @@ export interface RunEvent {
   readonly inputs: TensorMap;
   /** The caller has no hold on `inputs`, as after `run`, which copies them: they may be kept, and not be changed. */
   readonly inputsKept: boolean;
-  /** The outputs that were asked for. */
+  /** All outputs of the model, whichever the caller asked for. */
   readonly outputs: TensorMap;
   /** Built when first read. It stays valid: an observer may keep the event and read it later. */
   readonly trace: SkipTrace;
@@ -72,7 +72,10 @@ export interface SessionControl {
   runAgain(feeds: TensorMap): Promise<TensorMap>;
   /** For the audit log: does it between runs. Missing where that is better done on the calling thread. */
   readonly auditLines?: AuditLines | undefined;
-  /** While on, every block of every run is run, whatever the policy; traces give the reason `tripped`. */
+  /**
+   * While any observer has it on, every block of every run is run, whatever the policy, also one given to the run; traces
+   * give the reason `tripped`.
+   */
   setFullDepth(on: boolean): void;
 }
 
@@ -83,7 +86,7 @@ export interface RunObserver {
    * observers say so, their memory is used for other runs.
    */
   readonly keepsInputs?: boolean;
-  /** Called once, by `create`. */
+  /** Called once, by `create`, which fails with what this throws: so an observer refuses a session. */
   onAttach?(control: SessionControl): void;
   /** The caller of `run` does not wait for the promise. */
   onRun?(event: RunEvent): void | Promise<void>;
@@ -93,7 +96,8 @@ export interface RunObserver {
   stats?(): object;
 }
 
-function warn(error: unknown): void {
+/** Makes a process warning of what went wrong in an observer. */
+export function warn(error: unknown): void {
   const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
   process.emitWarning(`a run observer failed: ${text}`, { code: 'RESIDUAL_SKIP_OBSERVER' });
 }

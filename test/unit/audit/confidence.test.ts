@@ -59,10 +59,40 @@ test('bounds enclose the observed rate and close in on it', () => {
   expect(upperBound(0, 0, 0.05)).toBe(1);
 });
 
-test('reset forgets the evidence', () => {
+test('rearm forgets the evidence and leaves the next arming a smaller part of the budget', () => {
   const monitor = new RateMonitor(0.01, 0.05);
-  for (let i = 0; i < 50; i++) monitor.observe(true);
-  expect(monitor.exceeded).toBe(true);
-  monitor.reset();
-  expect([monitor.exceeded, monitor.events, monitor.trials]).toEqual([false, 0, 0]);
+  const parts: number[] = [];
+  for (let arming = 1; arming <= 1000; arming++) {
+    parts.push(monitor.spent);
+    for (let i = 0; i < 50; i++) monitor.observe(true);
+    expect(monitor.exceeded).toBe(true);
+    monitor.rearm();
+    expect([monitor.exceeded, monitor.events, monitor.trials, monitor.armings]).toEqual([
+      false,
+      0,
+      0,
+      arming + 1,
+    ]);
+  }
+  expect(parts.slice(0, 3)).toEqual([0.05 / 2, 0.05 / 6, 0.05 / 12]);
+  const sum = parts.reduce((a, b) => a + b, 0);
+  expect(sum).toBeLessThan(0.05);
+  expect(sum).toBeGreaterThan(0.0499);
+});
+
+test('rearmed every 500 checks at a true rate of the limit, at most 5 % of 500 streams ever trip', () => {
+  let tripped = 0;
+  for (let seed = 0; seed < 500; seed++) {
+    const random = uniform(seed);
+    const monitor = new RateMonitor(0.01, 0.05);
+    let alarm = false;
+    for (let i = 1; i <= 20 * 500; i++) {
+      monitor.observe(random() < 0.01);
+      alarm ||= monitor.exceeded;
+      if (i % 500 === 0) monitor.rearm();
+    }
+    if (alarm) tripped++;
+  }
+  // Each arming with the whole budget would be above 20 %.
+  expect(tripped).toBeLessThanOrEqual(25);
 });

@@ -48,7 +48,7 @@ test('answers that differ trip the session to full depth, once, and rearm undoes
   expect(session.runs).toBe(runs);
   monitor.rearm();
   expect(session.fullDepth).toBe(false);
-  expect(monitor.stats().watch).toMatchObject({ checks: 0, tripped: false });
+  expect(monitor.stats().watch).toMatchObject({ checks: 0, tripped: false, armings: 2 });
 });
 
 test('answers that agree never trip', async () => {
@@ -75,13 +75,80 @@ test("'warn' leaves the session as it is", async () => {
   expect(session.fullDepth).toBe(false);
 });
 
-test('an item that ran in full is not checked', async () => {
+test('an item that ran in full is not run again, and counts as agreeing', async () => {
   const session = new FakeSession();
   const monitor = watch({ shadow: 1 });
   monitor.onAttach(session);
   monitor.onRun(runEvent(context, [[1, 1, 1]]));
   await monitor.settled();
   expect(session.runs).toBe(0);
+  expect(monitor.stats().watch).toMatchObject({ checks: 1, disagreements: 0 });
+});
+
+test('an item that another monitor had run in full says nothing', async () => {
+  const monitor = watch({ shadow: 1 });
+  monitor.onAttach(new FakeSession());
+  const event = runEvent(context, [[1, 1, 1]]);
+  const [item] = event.trace.items;
+  const blocks = item!.blocks.map((block) => ({ ...block, reason: 'tripped' as const }));
+  monitor.onRun({ ...event, trace: { ...event.trace, items: [{ ...item!, blocks }] } });
+  await monitor.settled();
+  expect(monitor.stats().watch.checks).toBe(0);
+});
+
+test('an exit behind the last block answers for itself, and is checked', async () => {
+  const session = new FakeSession();
+  const monitor = watch({ shadow: 1 });
+  monitor.onAttach(session);
+  monitor.onRun(cameToExit(0.95, true));
+  await monitor.settled();
+  expect(session.runs).toBe(1);
+});
+
+test('of a stream that is too fast, what is let go does not depend on what it did', async () => {
+  const monitor = watch({ shadow: 1 });
+  monitor.onAttach(new FakeSession());
+  for (let i = 0; i < 100; i++) monitor.onRun(i % 2 ? skipped(1) : runEvent(context, [[1, 1, 1]]));
+  await monitor.settled();
+  expect(monitor.stats().watch).toMatchObject({ items: 100, checks: 16 });
+});
+
+test('it belongs to one session at a time', async () => {
+  const monitor = watch({ shadow: 1 });
+  monitor.onAttach(new FakeSession());
+  expect(() => monitor.onAttach(new FakeSession())).toThrow(/another session/);
+  await monitor.onRelease();
+  monitor.onAttach(new FakeSession());
+});
+
+test('listeners that throw become warnings; the monitor goes on', async () => {
+  const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => {});
+  const session = new FakeSession();
+  const monitor = watch({ shadow: 1, window: 50 });
+  monitor.onAttach(session);
+  monitor.on('trip', () => {
+    throw new Error('broken alarm');
+  });
+  monitor.on('drift', () => {
+    throw new Error('broken chart');
+  });
+  for (let i = 0; i < 20; i++) {
+    monitor.onRun(skipped(0));
+    await monitor.settled();
+  }
+  expect(monitor.stats().watch).toMatchObject({ tripped: true, failures: 0 });
+  expect(session.fullDepth).toBe(true);
+  expect(warned.mock.calls.map(([text]) => text)).toEqual([expect.stringContaining('broken alarm')]);
+  // Two windows in one batch, and the rest of the batch behind the second.
+  monitor.onRun(
+    runEvent(
+      context,
+      Array.from({ length: 120 }, (_, i) => [i < 30 ? 1 : 5, 1, 1]),
+    ),
+  );
+  expect(warned.mock.calls.at(-1)![0]).toContain('broken chart');
+  expect(monitor.stats().watch.items).toBe(140);
+  warned.mockRestore();
 });
 
 test('scores that move raise drift; scores that stay do not', () => {
