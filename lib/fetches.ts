@@ -39,8 +39,8 @@ export type FetchMap = ReadonlyMap<string, Tensor | TensorLike | null>;
 
 const everything = new WeakMap<Model, FetchMap>();
 
-/** All outputs, as new tensors. */
-function allOutputs(model: Model): FetchMap {
+/** All outputs, as new tensors; always the same object for a model. */
+export function allOutputs(model: Model): FetchMap {
   const known = everything.get(model);
   if (known) return known;
   const made: FetchMap = new Map(model.outputs.map(({ name }) => [name, null]));

@@ -12,6 +12,7 @@ export type { BlockInfo, ModelInfo, TensorMetadata } from './metadata.js';
 export type { CompareKind, GateForm, ShortcutKind } from './model/program.js';
 export type { Isa, RunOptions, RunSyncOptions, SessionOptions } from './options.js';
 export { InferenceSession, type TracedRun } from './session.js';
+export { loadPolicy, type PolicySource } from './skip/load-policy.js';
 export type {
   AuditLines,
   RunContext,
@@ -20,7 +21,7 @@ export type {
   SessionControl,
   TensorMap,
 } from './skip/observer.js';
-export { type BlockAction, loadPolicy, type PolicySource, type SkipPolicy } from './skip/policy.js';
+export type { BlockAction, SkipPolicy } from './skip/policy.js';
 export {
   type BlockDecision,
   type ItemDecisions,

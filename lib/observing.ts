@@ -44,6 +44,7 @@ class Told implements RunEvent {
 /** A session's observers, and the copies of inputs that wait until they are through with them. */
 export class Observing {
   readonly #observers: readonly RunObserver[];
+  readonly #attached: RunObserver[] = [];
   readonly #contexts: Contexts;
   readonly #copies = new InputCopies();
   /** Inputs of runs that observers are not through with, by the promise that says so. */
@@ -62,16 +63,30 @@ export class Observing {
     return this.#observers.length === 0;
   }
 
-  attach(control: SessionControl): void {
-    void notify(this.#observers, (observer) => observer.onAttach?.(control));
+  /** @throws what an observer throws that refuses the session */
+  attach(controlFor: (observer: RunObserver) => SessionControl): void {
+    for (const observer of this.#observers) {
+      observer.onAttach?.(controlFor(observer));
+      this.#attached.push(observer);
+    }
   }
 
+  /** An observer that was never attached may belong to another session. */
   async release(): Promise<void> {
-    await notify(this.#observers, (observer) => observer.onRelease?.());
+    await notify(this.#attached, (observer) => observer.onRelease?.());
   }
 
+  /** What each says under its own name; a name that is taken already gets a number. */
   stats(): Readonly<Record<string, unknown>> {
-    return Object.assign({}, ...this.#observers.map((observer) => observer.stats?.() ?? {}));
+    const stats: Record<string, unknown> = {};
+    for (const observer of this.#observers) {
+      for (const [name, value] of Object.entries(observer.stats?.() ?? {})) {
+        let key = name;
+        for (let number = 2; Object.hasOwn(stats, key); number++) key = `${name}${number}`;
+        stats[key] = value;
+      }
+    }
+    return stats;
   }
 
   copyInput(data: TensorData): TensorData {

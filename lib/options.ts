@@ -1,6 +1,6 @@
 import { z } from 'zod';
+import type { PolicySource } from './skip/load-policy.js';
 import type { RunObserver } from './skip/observer.js';
-import type { PolicySource } from './skip/policy.js';
 import { parseStrict } from './validation.js';
 
 /** Instruction sets that native kernels exist for. */

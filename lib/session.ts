@@ -5,7 +5,7 @@ import { type Bound, type Call, Deeds, guardedBy, prepareCall } from './call.js'
 import { Contexts } from './contexts.js';
 import { ResidualSkipError } from './errors.js';
 import { bindFeeds, declaredBinding, type Feeds, hasOneBinding, overrideDimensions } from './feeds.js';
-import { collectOutputs, type Fetches, parseFetches } from './fetches.js';
+import { allOutputs, collectOutputs, type Fetches, parseFetches } from './fetches.js';
 import { idle } from './idle.js';
 import {
   type BlockInfo,
@@ -16,7 +16,8 @@ import {
 } from './metadata.js';
 import { loadModel } from './model/load.js';
 import { compileModel } from './model/lower.js';
-import type { Model } from './model/model.js';
+import type { Binding, Model } from './model/model.js';
+import type { Program } from './model/program.js';
 import { Observing } from './observing.js';
 import {
   parseRunOptions,
@@ -26,8 +27,9 @@ import {
   type RunSyncOptions,
   type SessionOptions,
 } from './options.js';
+import { FULL_POLICY, loadPolicy } from './skip/load-policy.js';
 import type { RunContext, RunObserver, TensorMap } from './skip/observer.js';
-import { FULL_POLICY, loadPolicy, type SkipPolicy } from './skip/policy.js';
+import type { SkipPolicy } from './skip/policy.js';
 import type { SkipTrace } from './skip/trace.js';
 import { checkSource, type ModelSource } from './source.js';
 import { type Specialization, Specializations } from './specializations.js';
@@ -76,7 +78,10 @@ export class InferenceSession {
   readonly #policy: SkipPolicy;
   readonly #observing: Observing;
   readonly #running = new Set<Promise<unknown>>();
-  #fullDepth = false;
+  /** Observers that have set full depth. */
+  readonly #fullDepth = new Set<RunObserver>();
+  /** The declared shapes, or where the model leaves them open, those that the caller ran last. */
+  #shapes: Binding | undefined;
   #released: Promise<void> | undefined;
 
   private constructor(
@@ -135,17 +140,18 @@ export class InferenceSession {
   }
 
   /**
-   * The residual blocks, in order. Costs depend on shapes: they are those of the shape run last.
+   * The residual blocks under the session's own policy, in order. Costs are those of the declared shape; where the model
+   * leaves it open, those of the shape that the caller ran last.
    * @throws ResidualSkipError INVALID_ARGUMENT before the first run of a model with symbolic dimensions other
    * than the batch; `freeDimensionOverrides` settles them
    */
   get blocks(): readonly BlockInfo[] {
-    return describeBlocks(this.#latest().program);
+    return describeBlocks(this.#program());
   }
 
   get model(): ModelInfo {
     const { sha256, opset, parameters, batching, batchingReason } = this.#model;
-    const multiplyAdds = this.#programs.latest?.program.cost.multiplyAdds ?? null;
+    const multiplyAdds = this.#shapes ? this.#program().cost.multiplyAdds : null;
     return { sha256, opset, parameters, multiplyAdds, batching, batchingReason: batchingReason ?? null };
   }
 
@@ -159,14 +165,17 @@ export class InferenceSession {
   }
 
   /**
-   * What runs with the session's policy have in common, for the shape run last.
+   * What runs with the session's own policy have in common, for the shape that `blocks` describes.
    * @throws ResidualSkipError INVALID_ARGUMENT as `blocks` does
    */
   get context(): RunContext {
-    return this.#contexts.of(this.#latest().program, this.#policy);
+    return this.#contexts.of(this.#program(), this.#policy);
   }
 
-  /** What the observers say of themselves, in one object: `{ watch, auditLog }` where both are attached. */
+  /**
+   * What the observers say of themselves, in one object: `{ watch, auditLog }` where both are attached. A second one of a
+   * kind is `watch2`, in the order of the option `observers`.
+   */
   stats(): Readonly<Record<string, unknown>> {
     return this.#observing.stats();
   }
@@ -188,7 +197,11 @@ export class InferenceSession {
   run(feeds: Feeds, fetches: Fetches, options?: Untraced<RunOptions>): Promise<TensorMap>;
   run(feeds: Feeds, options: RunOptions): Promise<TensorMap | TracedRun>;
   run(feeds: Feeds, fetches: Fetches, options: RunOptions): Promise<TensorMap | TracedRun>;
-  async run(feeds: Feeds, second?: Fetches | RunOptions, third?: RunOptions): Promise<TensorMap | TracedRun> {
+  run(feeds: Feeds, second?: Fetches | RunOptions, third?: RunOptions): Promise<TensorMap | TracedRun> {
+    return this.#track(this.#run(feeds, second, third));
+  }
+
+  async #run(feeds: Feeds, second: unknown, third: unknown): Promise<TensorMap | TracedRun> {
     const { fetches, options } = parseFetches(this.#model, second, third);
     const { signal, ...rest } = parseRunOptions(options);
     if (signal?.aborted) {
@@ -198,8 +211,7 @@ export class InferenceSession {
     // The caller may change or transfer its arrays while the run is under way.
     const own = { ...bound, feeds: bound.feeds.copied((data) => this.#observing.copyInput(data)) };
     const specialization =
-      this.#programs.find(own.feeds, own.applied) ??
-      (await this.#track(this.#programs.get(own.feeds, own.applied)));
+      this.#programs.find(own.feeds, own.applied) ?? (await this.#programs.get(own.feeds, own.applied));
     const call = prepareCall(own, specialization, fetches);
     const start = performance.now();
     const guarded = await this.#execute(call, signal);
@@ -209,12 +221,12 @@ export class InferenceSession {
 
   /** @returns the items that a guard had run in full */
   async #execute(call: Call, signal?: AbortSignal) {
-    await this.#track(call.specialization.compiled.run({ ...call.request, signal }));
+    await call.specialization.compiled.run({ ...call.request, signal });
     const guarded = guardedBy(call);
     if (guarded) {
-      const full = await this.#track(this.#programs.get(call.feeds, FULL_POLICY));
+      const full = await this.#programs.get(call.feeds, FULL_POLICY);
       const check = verify(call, full, guarded);
-      await this.#track(full.compiled.run({ ...check.request, signal }));
+      await full.compiled.run({ ...check.request, signal });
       check.apply();
     }
     return guarded;
@@ -266,23 +278,28 @@ export class InferenceSession {
 
   #attach(): void {
     const { expected } = this.#policy;
-    this.#observing.attach({
+    this.#observing.attach((observer) => ({
       profiles: { gate: expected?.scores, exit: expected?.exits },
       auditLines: this.#backend.auditLines,
       runFull: (feeds: TensorMap, priority?: 'low') => this.#runUnseen(feeds, { policy: 'full' }, priority),
       runAgain: (feeds: TensorMap) => this.#runUnseen(feeds, {}),
       setFullDepth: (on: boolean) => {
-        this.#fullDepth = on;
+        if (on) this.#fullDepth.add(observer);
+        else this.#fullDepth.delete(observer);
       },
-    });
+    }));
   }
 
   /** For observers: no observer sees it. */
   async #runUnseen(feeds: TensorMap, options: RunSyncOptions, priority?: 'low'): Promise<TensorMap> {
     if (priority === 'low') await idle(this.#running, PATIENCE_MS);
-    const { fetches } = parseFetches(this.#model, undefined, undefined);
+    return this.#track(this.#runAside(feeds, options));
+  }
+
+  async #runAside(feeds: TensorMap, options: RunSyncOptions): Promise<TensorMap> {
+    const fetches = allOutputs(this.#model);
     const bound = this.#bind(feeds, options);
-    const specialization = await this.#track(this.#programs.get(bound.feeds, bound.applied));
+    const specialization = await this.#programs.get(bound.feeds, bound.applied);
     const call = prepareCall(bound, specialization, fetches);
     await this.#execute(call);
     const outputs = collectOutputs(specialization.program, call.results, fetches);
@@ -290,6 +307,7 @@ export class InferenceSession {
     return outputs;
   }
 
+  /** Until `work` is settled, `release` waits. */
   #track<T>(work: Promise<T>): Promise<T> {
     this.#running.add(work);
     const ended = () => this.#running.delete(work);
@@ -302,10 +320,12 @@ export class InferenceSession {
     if (!binding) return;
     const declared = await this.#programs.declare(binding, this.#policy, hasOneBinding(this.#model));
     declared.resolve(this.#policy);
+    this.#shapes = binding;
   }
 
-  #latest(): Specialization {
-    if (this.#programs.latest) return this.#programs.latest;
+  /** Of the session's own policy. */
+  #program(): Program {
+    if (this.#shapes) return this.#programs.programOf({ binding: this.#shapes }, this.#policy);
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
       'blocks depend on the shapes of the inputs, which the model leaves open; run it once, or give freeDimensionOverrides to create',
@@ -317,15 +337,24 @@ export class InferenceSession {
       throw new ResidualSkipError('SESSION_RELEASED', 'the session was released; create another');
     }
     const policy = options.policy === undefined ? this.#policy : loadPolicy(options.policy);
-    const tripped = this.#fullDepth && options.policy === undefined;
+    const tripped = this.#fullDepth.size > 0;
     const applied = tripped ? FULL_POLICY : policy;
     return { feeds: bindFeeds(this.#model, feeds), policy, applied, tripped };
   }
 
+  /** For observers: what the caller got where it asked for everything, or else all of them again. */
+  #allOutputs({ specialization, results, fetches }: Call, outputs: TensorMap): TensorMap {
+    const all = allOutputs(this.#model);
+    if (this.#observing.nobody || fetches === all) return outputs;
+    return collectOutputs(specialization.program, results, all);
+  }
+
   #finish(call: Call, ended: Ended): TensorMap | TracedRun {
-    const outputs = collectOutputs(call.specialization.program, call.results, call.fetches);
+    const { program } = call.specialization;
+    if (!this.#programs.hasDeclared) this.#shapes = call.feeds.binding;
+    const outputs = collectOutputs(program, call.results, call.fetches);
     const deeds = new Deeds(call, ended.guarded);
-    this.#observing.tell(call, { ...ended, outputs, deeds });
+    this.#observing.tell(call, { ...ended, outputs: this.#allOutputs(call, outputs), deeds });
     const ran = ended.traced ? { outputs, trace: deeds.trace } : outputs;
     if (this.#observing.nobody) call.specialization.results.giveBack(call.results);
     return ran;

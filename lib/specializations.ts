@@ -5,7 +5,7 @@ import type { Program } from './model/program.js';
 import { ResultPool } from './results.js';
 import { attachHeads, type Heads } from './skip/attach.js';
 import type { ResolvedPolicy } from './skip/mode.js';
-import { headsOf, resolvePolicy, type SkipPolicy } from './skip/policy.js';
+import { headsKey, headsOf, resolvePolicy, type SkipPolicy } from './skip/policy.js';
 
 /** A program of one binding, compiled, with the policies that were applied to it. */
 export interface Specialization {
@@ -38,9 +38,10 @@ export class Specializations {
   readonly #entries = new Map<string, Specialization>();
   /** Under way, so that runs that need the same one share it. */
   readonly #making = new Map<string, Promise<Specialization>>();
-  readonly #headNumbers = new WeakMap<Heads, number>();
-  #lastNumber = 0;
+  /** Used last, and so the last in the order of use. */
   #latest: Specialization | undefined;
+  /** Made for `programOf` alone. */
+  #described: { readonly key: string; readonly program: Program } | undefined;
   /** The first: stays for good. */
   #declared:
     | { readonly binding: string; readonly plain: Program; readonly entry: Specialization }
@@ -54,9 +55,9 @@ export class Specializations {
     private readonly compile: (model: Model, binding: Binding) => Program,
   ) {}
 
-  /** The one made or used last; undefined before the first. */
-  get latest(): Specialization | undefined {
-    return this.#latest;
+  /** Whether the model's declared shapes leave nothing open. */
+  get hasDeclared(): boolean {
+    return this.#declared !== undefined;
   }
 
   /**
@@ -71,30 +72,37 @@ export class Specializations {
     this.#declared = { binding: keyOf(binding), plain, entry };
     this.#only = only;
     if (only) this.backend.dropConstants(plain);
-    return this.#keep(this.#keyOf({ binding }, heads), entry);
+    return this.#keep(this.#keyOf({ binding }, policy), entry);
   }
 
   /** The one that is there, with the heads that `policy` brings along built in; undefined when it has to be made. */
   find(feeds: Fed, policy: SkipPolicy): Specialization | undefined {
-    const key = this.#keyOf(feeds, headsOf(policy));
+    const key = this.#keyOf(feeds, policy);
     const entry = this.#entries.get(key);
     return entry && this.#keep(key, entry);
   }
 
   /** As `find`, or made without holding the event loop while weights are packed. */
   async get(feeds: Fed, policy: SkipPolicy): Promise<Specialization> {
-    const heads = headsOf(policy);
-    const key = this.#keyOf(feeds, heads);
-    const entry = this.#entries.get(key) ?? (await (this.#making.get(key) ?? this.#make(key, feeds, heads)));
+    const key = this.#keyOf(feeds, policy);
+    const entry = this.#entries.get(key) ?? (await (this.#making.get(key) ?? this.#make(key, feeds, policy)));
     return this.#keep(key, entry);
   }
 
   getSync(feeds: Fed, policy: SkipPolicy): Specialization {
     const known = this.find(feeds, policy);
     if (known) return known;
-    const heads = headsOf(policy);
-    const program = this.#program(feeds, heads);
-    return this.#keep(this.#keyOf(feeds, heads), this.#entry(program, this.backend.compileSync(program)));
+    const program = this.#program(feeds, policy);
+    return this.#keep(this.#keyOf(feeds, policy), this.#entry(program, this.backend.compileSync(program)));
+  }
+
+  /** The program alone, to be described: it need not have run, and this does not count as use. */
+  programOf(feeds: Fed, policy: SkipPolicy): Program {
+    const key = this.#keyOf(feeds, policy);
+    const entry = this.#entries.get(key);
+    if (entry) return entry.program;
+    if (this.#described?.key !== key) this.#described = { key, program: this.#program(feeds, policy) };
+    return this.#described.program;
   }
 
   release(): void {
@@ -102,8 +110,8 @@ export class Specializations {
     this.#entries.clear();
   }
 
-  async #make(key: string, feeds: Fed, heads: Heads | undefined): Promise<Specialization> {
-    const program = this.#program(feeds, heads);
+  async #make(key: string, feeds: Fed, policy: SkipPolicy): Promise<Specialization> {
+    const program = this.#program(feeds, policy);
     const making = this.backend.compile(program).then((compiled) => {
       const faster = this.#entries.get(key);
       if (faster) compiled.release();
@@ -117,21 +125,13 @@ export class Specializations {
     }
   }
 
-  #program({ binding }: Fed, heads: Heads | undefined): Program {
+  #program({ binding }: Fed, policy: SkipPolicy): Program {
     const declared = this.#declared?.binding === keyOf(binding) ? this.#declared.plain : undefined;
-    return grown(declared ?? this.compile(this.model, binding), heads);
+    return grown(declared ?? this.compile(this.model, binding), headsOf(policy));
   }
 
-  #keyOf(feeds: Fed, heads: Heads | undefined): string {
-    return `${heads ? this.#numberOf(heads) : ''}${this.#only ? '' : keyOf(feeds.binding)}`;
-  }
-
-  /** Heads are kept apart by identity: a policy is parsed once. */
-  #numberOf(heads: Heads): number {
-    const known = this.#headNumbers.get(heads);
-    if (known !== undefined) return known;
-    this.#headNumbers.set(heads, ++this.#lastNumber);
-    return this.#lastNumber;
+  #keyOf(feeds: Fed, policy: SkipPolicy): string {
+    return `${headsKey(policy)}${this.#only ? '' : keyOf(feeds.binding)}`;
   }
 
   #entry(program: Program, compiled: CompiledProgram): Specialization {

@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import type { Block, Program } from '../model/program.js';
@@ -81,9 +80,6 @@ export const policySchema = z
   })
   .meta({ title: 'SkipPolicy of residual-skip' }) satisfies z.ZodType<SkipPolicy>;
 
-/** `model`: as the gates in the file decide. `full`: run every block. Otherwise a policy or a file with one. */
-export type PolicySource = 'model' | 'full' | SkipPolicy | (string & {});
-
 function explainAction(input: unknown): string {
   if (typeof input === 'object' && input !== null) {
     const keys = Object.keys(input);
@@ -104,45 +100,6 @@ const KNOWN = Object.keys(policySchema.shape);
  */
 export function parsePolicy(value: unknown, subject = 'policy'): SkipPolicy {
   return parseStrict(policySchema, value, { code: 'INVALID_POLICY', subject, known: KNOWN });
-}
-
-function readPolicyFile(path: string): SkipPolicy {
-  let text: string;
-  try {
-    text = readFileSync(path, 'utf8');
-  } catch (error) {
-    throw new ResidualSkipError(
-      'INVALID_POLICY',
-      `policy '${path}' can't be read (${(error as Error).message}); expected 'model', 'full', a SkipPolicy or a JSON file`,
-      { cause: error },
-    );
-  }
-  try {
-    return parsePolicy(JSON.parse(text), `policy '${path}'`);
-  } catch (error) {
-    if (error instanceof ResidualSkipError) throw error;
-    throw new ResidualSkipError(
-      'INVALID_POLICY',
-      `policy '${path}' is no JSON: ${(error as Error).message}`,
-      {
-        cause: error,
-      },
-    );
-  }
-}
-
-const MODEL_POLICY: SkipPolicy = { blocks: {} };
-/** Every block runs. */
-export const FULL_POLICY: SkipPolicy = { default: 'run', blocks: {} };
-
-/**
- * The policy that `source` stands for, read and checked as far as that goes without a model.
- * @throws ResidualSkipError INVALID_POLICY
- */
-export function loadPolicy(source: PolicySource): SkipPolicy {
-  if (source === 'model') return MODEL_POLICY;
-  if (source === 'full') return FULL_POLICY;
-  return typeof source === 'string' ? readPolicyFile(source) : parsePolicy(source);
 }
 
 /** Hex SHA-256 of a policy as canonical JSON: keys sorted, blocks as they are named. */
@@ -166,6 +123,19 @@ export function headsOf({ heads }: SkipPolicy): Heads | undefined {
   if (known) return known;
   const made = decodeHeads(heads);
   decoded.set(heads, made);
+  return made;
+}
+
+const keysKnown = new WeakMap<EncodedHeads, string>();
+
+/** The same for policies whose heads are alike; empty for those without. */
+export function headsKey(policy: SkipPolicy): string {
+  const { heads } = policy;
+  if (!heads || !headsOf(policy)) return '';
+  const known = keysKnown.get(heads);
+  if (known) return known;
+  const made = createHash('sha256').update(JSON.stringify(heads)).digest('base64');
+  keysKnown.set(heads, made);
   return made;
 }
 

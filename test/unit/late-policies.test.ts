@@ -1,25 +1,31 @@
-import type { InferenceSession } from '../../lib/index.js';
+import { writeFileSync } from 'node:fs';
+import { NativeBackend } from '../../lib/backends/native.js';
+import { type InferenceSession, loadPolicy, type SessionControl } from '../../lib/index.js';
 import { encodeHeads } from '../../lib/skip/heads.js';
 import type { SkipPolicy } from '../../lib/skip/policy.js';
+import { folderOf, removeFolders } from '../helpers/files.js';
 import { Network } from '../helpers/networks.js';
 import { randomFloats } from '../helpers/random.js';
 import { withSession } from '../helpers/sessions.js';
 
+afterAll(removeFolders);
+
+const head = (outputs: number, seed: number) => ({
+  features: 'mean' as const,
+  layers: [{ weight: randomFloats(outputs * 32, seed), bias: new Float32Array(outputs) }],
+});
+const policy: SkipPolicy = {
+  blocks: {},
+  heads: encodeHeads({
+    exits: [{ after: 'block8', head: head(10, 1), threshold: 0.5 }],
+    gates: [{ block: 'block7', head: head(1, 2), threshold: 0 }],
+  }),
+};
+const network = new Network('cifar10-resnet32');
+
 /** A session has freed the weights of its model by the time when a run brings a policy with heads of its own. */
 it('a policy with heads does the same for one run as for a session', async () => {
-  const network = new Network('cifar10-resnet32');
   const input = await network.images();
-  const head = (outputs: number, seed: number) => ({
-    features: 'mean' as const,
-    layers: [{ weight: randomFloats(outputs * 32, seed), bias: new Float32Array(outputs) }],
-  });
-  const policy: SkipPolicy = {
-    blocks: {},
-    heads: encodeHeads({
-      exits: [{ after: 'block8', head: head(10, 1), threshold: 0.5 }],
-      gates: [{ block: 'block7', head: head(1, 2), threshold: 0 }],
-    }),
-  };
   const resultsOf = async (session: InferenceSession, options: { policy?: SkipPolicy }) => {
     const { outputs, trace } = await session.run({ input }, { ...options, trace: true });
     return { logits: [...outputs.logits!.data], trace };
@@ -31,5 +37,45 @@ it('a policy with heads does the same for one run as for a session', async () =>
     expect(late).toEqual(expected);
     expect(late.logits).not.toEqual(plain.logits);
     expect(await resultsOf(session, {})).toEqual(plain);
+  });
+});
+
+it('a policy with heads is compiled for its first run alone, in whatever form it is given', async () => {
+  const input = await network.images();
+  const path = `${folderOf({})}/policy.json`;
+  writeFileSync(path, JSON.stringify(policy, null, 2));
+  const compile = jest.spyOn(NativeBackend.prototype, 'compile');
+  const forms = [
+    policy,
+    path,
+    loadPolicy(policy),
+    loadPolicy(path),
+    structuredClone(policy),
+    { ...policy, default: 'gate' },
+  ];
+  await withSession(network.model, {}, async (session) => {
+    for (const form of [...forms, ...forms]) await session.run({ input }, { policy: form as SkipPolicy });
+  });
+  expect(compile).toHaveBeenCalledTimes(2);
+  compile.mockRestore();
+});
+
+it('a session describes its own policy, whatever ran before and in the background', async () => {
+  const input = await network.images();
+  let control: SessionControl | undefined;
+  const onAttach = (given: SessionControl) => {
+    control = given;
+  };
+  await withSession(network.model, { policy, observers: [{ onAttach }] }, async (session) => {
+    const described = () => ({ blocks: session.blocks, context: session.context, model: session.model });
+    const before = described();
+    expect(before.blocks.filter(({ gate }) => gate).map(({ name }) => name)).toEqual(['block7']);
+    await session.run({ input }, { policy: 'full' });
+    expect(described()).toEqual(before);
+    await control!.runFull({ input });
+    expect(described()).toEqual(before);
+    control!.setFullDepth(true);
+    session.runSync({ input });
+    expect(described()).toEqual(before);
   });
 });

@@ -4,14 +4,9 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { ResidualSkipError } from '../../lib/errors.js';
 import { type Block, NO_ACTIVATION, type Program } from '../../lib/model/program.js';
+import { loadPolicy, type PolicySource } from '../../lib/skip/load-policy.js';
 import { BlockMode } from '../../lib/skip/mode.js';
-import {
-  loadPolicy,
-  type PolicySource,
-  parsePolicy,
-  resolvePolicy,
-  type SkipPolicy,
-} from '../../lib/skip/policy.js';
+import { headsKey, parsePolicy, resolvePolicy, type SkipPolicy } from '../../lib/skip/policy.js';
 import { buildTrace } from '../../lib/skip/trace.js';
 
 const SHA = 'a'.repeat(64);
@@ -178,6 +173,55 @@ describe('loadPolicy', () => {
     expect(error.code).toBe('INVALID_POLICY');
     expect(error.message).toContain(message);
     expect(error.message).toContain(path);
+  });
+});
+
+describe('a policy that is given again', () => {
+  const heads = {
+    exits: [
+      {
+        after: 'layer1.0',
+        threshold: 0.5,
+        features: 'mean',
+        layers: [{ weight: 'AAAAAA==', bias: 'AAAAAA==' }],
+      },
+    ],
+    gates: [],
+  } as const;
+
+  it('is parsed once, as an object, as what loadPolicy made of it, and as a file', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'policy-'));
+    try {
+      const policy = { blocks: { 0: 'skip' } } as const;
+      const path = join(folder, 'policy.json');
+      writeFileSync(path, JSON.stringify(policy));
+      const loaded = loadPolicy(policy);
+      expect(loadPolicy(loaded)).toBe(loaded);
+      expect(loadPolicy({ blocks: { 0: 'skip' } })).toBe(loaded);
+      expect(loadPolicy(path)).toBe(loaded);
+      writeFileSync(path, JSON.stringify({ blocks: { 0: 'run' } }));
+      expect(modes(path)).toEqual(['run', 'gate', 'run', 'run']);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  it('is parsed again where its owner changed it', () => {
+    const policy: { blocks: Record<string, 'skip' | 'run'> } = { blocks: { 0: 'skip' } };
+    expect(modes(policy)).toEqual(['skip', 'gate', 'run', 'run']);
+    policy.blocks[0] = 'run';
+    expect(modes(policy)).toEqual(['run', 'gate', 'run', 'run']);
+    expect(Object.isFrozen(policy.blocks)).toBe(false);
+  });
+
+  it('has the key of its heads alone', () => {
+    const key = (rest: Partial<SkipPolicy>) =>
+      headsKey(loadPolicy({ blocks: {}, heads, ...rest } as SkipPolicy));
+    expect(key({ default: 'run' })).toBe(key({}));
+    expect(key({ heads: { ...heads, exits: [{ ...heads.exits[0], threshold: 0.6 }] } as never })).not.toBe(
+      key({}),
+    );
+    expect(headsKey(loadPolicy('model'))).toBe('');
   });
 });
 

@@ -1,7 +1,22 @@
 import * as ort from 'onnxruntime-common';
-import { type Feeds, InferenceSession, type RunEvent, type SessionOptions, Tensor } from '../../lib/index.js';
+import {
+  auditLog,
+  type Feeds,
+  InferenceSession,
+  type RunEvent,
+  readAudit,
+  replayAudit,
+  type SessionControl,
+  type SessionOptions,
+  type SkipPolicy,
+  Tensor,
+  watch,
+} from '../../lib/index.js';
 import type { Model } from '../../lib/model/model.js';
 import { FakeBackend, fakeCompile, fakeInput, fakeModel } from '../helpers/fake-backend.js';
+import { folderOf, removeFolders } from '../helpers/files.js';
+
+afterAll(removeFolders);
 
 let backend: FakeBackend;
 let model: Model;
@@ -392,14 +407,14 @@ describe('overlapping runs', () => {
 });
 
 describe('observers', () => {
-  it('see every run, with what was asked for', async () => {
+  it('see every run, with all outputs', async () => {
     const events: RunEvent[] = [];
     const session = await create({ observers: [{ onRun: (event) => void events.push(event) }] });
     const fed = feeds(1, 2);
-    const outputs = await session.run(fed, ['y']);
+    const { total } = await session.run(fed, ['total']);
     session.runSync(fed);
     expect(events).toHaveLength(2);
-    expect(events[0]!.outputs).toBe(outputs);
+    expect(events[0]!.outputs).toEqual({ y: new Tensor('float32', [2, 4], [1, 2]), total });
     expect(events[0]!.inputs.x).toEqual(fed.x);
     expect(events[0]!.context.sha256).toBe('a'.repeat(64));
     expect(events[0]!.milliseconds).toBeGreaterThanOrEqual(0);
@@ -490,5 +505,93 @@ describe('observers', () => {
     expect((await session.run(feeds(1, 2))).y!.dims).toEqual([1, 2]);
     expect(warned).toHaveBeenCalledTimes(1);
     warned.mockRestore();
+  });
+
+  it('see a guarded run that release has to wait for, before they are released', async () => {
+    const seen: string[] = [];
+    const session = await create({
+      policy: { default: 'skip', blocks: {}, guards: [{ labels: [1], action: 'verify' }] },
+      observers: [{ onRun: () => void seen.push('run'), onRelease: () => void seen.push('release') }],
+    });
+    backend.hold = true;
+    const run = session.run(feeds(1, 2));
+    const released = session.release();
+    backend.waiting[0]!.resume();
+    await settled();
+    expect(backend.waiting).toHaveLength(2);
+    expect(seen).toEqual([]);
+    backend.waiting[1]!.resume();
+    await run;
+    await released;
+    expect(seen).toEqual(['run', 'release']);
+    expect(backend.log.at(-1)).toBe('release backend');
+  });
+
+  it('may have every block of every run run, also where the run has a policy of its own', async () => {
+    const controls: SessionControl[] = [];
+    const observer = { onAttach: (control: SessionControl) => void controls.push(control) };
+    const session = await create({
+      policy: { blocks: { gated: 'skip' } },
+      observers: [observer, { ...observer }],
+    });
+    const ran = (policy?: SkipPolicy) =>
+      session.runSync(feeds(1, 2), { trace: true, policy }).trace.items[0]!.blocks[1]!.ran;
+    expect(ran()).toBe(false);
+    for (const { setFullDepth } of controls) setFullDepth(true);
+    expect([ran(), ran({ default: 'skip', blocks: {} })]).toEqual([true, true]);
+    controls[0]!.setFullDepth(false);
+    expect(ran()).toBe(true);
+    controls[1]!.setFullDepth(false);
+    expect(ran()).toBe(false);
+  });
+
+  it('may refuse the session', async () => {
+    const monitor = watch({ shadow: 1, maxDisagreement: 0.05 });
+    const options = { policy: { default: 'skip', blocks: {} }, observers: [monitor] } as const;
+    const first = await create(options);
+    const other = { onRelease: jest.fn() };
+    await expect(create({ observers: [other, monitor] })).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message: expect.stringContaining('another session'),
+    });
+    expect(other.onRelease).toHaveBeenCalledTimes(1);
+    // The first session goes on to be watched.
+    await first.run(feeds(1, 2));
+    await monitor.settled();
+    expect(first.stats()).toMatchObject({ watch: { checks: 1, failures: 0 } });
+  });
+
+  it('have statistics of their own, also where two are of a kind', async () => {
+    const session = await create({ observers: [watch({ maxDisagreement: 0.01 }), watch({ shadow: 1 })] });
+    await session.run(feeds(1, 2));
+    await settled();
+    expect(session.stats()).toMatchObject({ watch: { checks: 0 }, watch2: { items: 1, checks: 1 } });
+  });
+});
+
+describe('watch', () => {
+  it('compares answers, whichever outputs are fetched', async () => {
+    const monitor = watch({ shadow: 1 });
+    const policy = { default: 'skip', blocks: {} } as const;
+    const session = await create({ policy, observers: [monitor] });
+    for (let i = 0; i < 30; i++) {
+      await session.run(feeds(1, 2), ['total']);
+      await monitor.settled();
+    }
+    expect(session.stats()).toMatchObject({ watch: { checks: 30, disagreements: 0, tripped: false } });
+  });
+});
+
+describe('an audit log', () => {
+  it('replays to the same outputs, whichever the runs fetched', async () => {
+    const path = `${folderOf({})}/trace.ndjson`;
+    const session = await create({ observers: [auditLog({ path })] });
+    await session.run(feeds(1, 2), ['total']);
+    await session.run(feeds(3, 4), ['y']);
+    await session.release();
+    const { entries } = await readAudit(path);
+    expect(entries[0]!.record.top).toHaveLength(2);
+    const data = [feeds(1, 2), feeds(3, 4)].map((fed, i) => ({ name: `item ${i}`, feeds: fed }));
+    expect(await replayAudit(entries, data, await create())).toMatchObject({ replayed: 2, identical: 2 });
   });
 });

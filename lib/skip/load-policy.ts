@@ -1,0 +1,90 @@
+/** What `policy` options may be, and the policies that they stand for. */
+import { readFileSync } from 'node:fs';
+import { ResidualSkipError } from '../errors.js';
+import { parsePolicy, type SkipPolicy } from './policy.js';
+
+/** `model`: as the gates in the file decide. `full`: run every block. Otherwise a policy or a file with one. */
+export type PolicySource = 'model' | 'full' | SkipPolicy | (string & {});
+
+/** Policies that are kept, so that one given to many runs is parsed once. */
+const KEPT = 16;
+
+/** By their JSON, least recently used first. */
+const parsed = new Map<string, SkipPolicy>();
+/** What this module returned: frozen, so that it needs no second look. */
+const loaded = new WeakSet<SkipPolicy>();
+
+const MODEL_POLICY = settled({ blocks: {} });
+/** Every block runs. */
+export const FULL_POLICY = settled({ default: 'run', blocks: {} });
+
+/**
+ * The policy that `source` stands for, read and checked as far as that goes without a model. It is frozen, and the same
+ * object for the same JSON as long as it is in use.
+ * @throws ResidualSkipError INVALID_POLICY
+ */
+export function loadPolicy(source: PolicySource): SkipPolicy {
+  if (source === 'model') return MODEL_POLICY;
+  if (source === 'full') return FULL_POLICY;
+  if (typeof source === 'string') {
+    const text = readPolicyFile(source);
+    return parseOnce(text, () => parsePolicy(parseJson(text, source), `policy '${source}'`));
+  }
+  if (loaded.has(source)) return source;
+  return parseOnce(jsonOf(source), () => parsePolicy(source));
+}
+
+function settled(policy: SkipPolicy): SkipPolicy {
+  loaded.add(deepFreeze(policy));
+  return policy;
+}
+
+function parseOnce(json: string | undefined, parse: () => SkipPolicy): SkipPolicy {
+  if (json === undefined) return settled(parse());
+  const policy = parsed.get(json) ?? settled(parse());
+  parsed.delete(json);
+  parsed.set(json, policy);
+  if (parsed.size > KEPT) parsed.delete(parsed.keys().next().value!);
+  return policy;
+}
+
+/** Undefined for what has no JSON, as an object that refers to itself; parsing says what is wrong with it. */
+function jsonOf(value: unknown): string | undefined {
+  try {
+    return JSON.stringify(value);
+  } catch {
+    return undefined;
+  }
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value !== 'object' || value === null) return value;
+  for (const part of Object.values(value)) deepFreeze(part);
+  return Object.freeze(value);
+}
+
+function readPolicyFile(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new ResidualSkipError(
+      'INVALID_POLICY',
+      `policy '${path}' can't be read (${(error as Error).message}); expected 'model', 'full', a SkipPolicy or a JSON file`,
+      { cause: error },
+    );
+  }
+}
+
+function parseJson(text: string, path: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new ResidualSkipError(
+      'INVALID_POLICY',
+      `policy '${path}' is no JSON: ${(error as Error).message}`,
+      {
+        cause: error,
+      },
+    );
+  }
+}
