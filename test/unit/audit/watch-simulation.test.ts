@@ -1,7 +1,7 @@
 /**
  * Streams of a policy that keeps its promise of 1 %, with a true risk of 0.9 %, of which some items run in full.
  *
- *   RSKIP_STREAMS=400 npx jest test/unit/audit/watch-simulation
+ *   RSKIP_STREAMS=100 npx jest --testTimeout=100000000 test/unit/audit/watch-simulation
  *
  * simulates more of them, as docs/audit.md reports.
  */
@@ -32,7 +32,7 @@ async function alarm(full: number, seed: number): Promise<boolean> {
   monitor.on('trip', () => {
     alarmed = true;
   });
-  monitor.onAttach({ runFull: async () => right, setFullDepth: () => {} });
+  monitor.onAttach({ runFull: async () => right, runAgain: async () => right, setFullDepth: () => {} });
   for (let i = 0; i < CHECKS && !alarmed; i += BATCH) {
     for (let item = 0; item < BATCH; item++) {
       const draw = random();
