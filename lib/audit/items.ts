@@ -176,14 +176,14 @@ export function writeExits(line: LineText, { exits }: ItemDecisions): void {
 }
 
 /**
- * An item's class scores; undefined where the run has none, or was asked for other outputs.
+ * An item's class scores; undefined where the model has none.
  * @param output the item's parts of the outputs, in name order
  */
 export function scoresOf(
   { context: { classScores }, outputs }: RunEvent,
   output: readonly TensorData[],
 ): { readonly data: Float32Array; readonly meaning: Meaning } | undefined {
-  if (!classScores || !Object.hasOwn(outputs, classScores.name)) return undefined;
+  if (!classScores) return undefined;
   const index = Object.keys(outputs).sort().indexOf(classScores.name);
   return { data: output[index] as Float32Array, meaning: classScores.meaning };
 }

@@ -88,6 +88,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
   #items = 0;
   #tripped = false;
   #failures = 0;
+  #warned = false;
   #waiting = 0;
   #queue: Promise<void> = Promise.resolve();
   #drift: readonly Drift[] = [];
@@ -125,7 +126,8 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     this.#driftMonitor = this.#makeDriftMonitor();
   }
 
-  onRun({ trace, inputs, outputs }: RunEvent): void {
+  onRun({ trace, inputs, outputs, context: { classScores } }: RunEvent): void {
+    if (!classScores) this.#warnOfNoAnswers();
     const count = trace.items.length;
     this.#items += count;
     for (const [item, itemTrace] of trace.items.entries()) {
@@ -133,15 +135,17 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
       if (closed) this.#drift = closed.drift;
       if (closed && closed.moved.length > 0) this.#report('drift', closed.moved);
       // What is drawn, or let go, must not depend on what the item did: else another rate is tested than the promise.
-      if (this.#tripped || isTripped(itemTrace) || Math.random() >= this.#options.shadow) continue;
+      if (!classScores || this.#tripped || isTripped(itemTrace) || Math.random() >= this.#options.shadow)
+        continue;
       if (this.#waiting >= MOST_WAITING) continue;
       this.#waiting++;
       if (ranInFull(itemTrace)) {
         this.#queue = this.#queue.then(() => this.#agree());
       } else {
         const feeds = itemOf(inputs, item, count);
-        const answer = answerOf(itemOf(outputs, item, count));
-        this.#queue = this.#queue.then(() => this.#check(feeds, answer));
+        const { name } = classScores;
+        const answer = answerOf(itemOf(outputs, item, count), name);
+        this.#queue = this.#queue.then(() => this.#check(feeds, name, answer));
       }
     }
   }
@@ -189,7 +193,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     if (this.#control) this.observe(false);
   }
 
-  async #check(feeds: TensorMap, answer: number): Promise<void> {
+  async #check(feeds: TensorMap, name: string, answer: number): Promise<void> {
     let full: TensorMap;
     try {
       if (!this.#control) return;
@@ -201,7 +205,17 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     } finally {
       this.#waiting--;
     }
-    this.observe(answerOf(full) !== answer);
+    this.observe(answerOf(full, name) !== answer);
+  }
+
+  #warnOfNoAnswers(): void {
+    if (this.#warned || this.#options.shadow === 0) return;
+    this.#warned = true;
+    warn(
+      new Error(
+        'watch() checks no answers: the model has no output of class scores, float32 [batch, classes]',
+      ),
+    );
   }
 
   /** A listener that throws must not hide what else there is to see. */
@@ -262,10 +276,7 @@ function itemOf(tensors: TensorMap, item: number, items: number): TensorMap {
   );
 }
 
-/** Index of the largest element of the first float32 output. */
-function answerOf(outputs: TensorMap): number {
-  const logits = Object.values(outputs).find(({ type }) => type === 'float32')?.data as
-    | Float32Array
-    | undefined;
-  return logits ? argMax(logits) : -1;
+/** The best class by the output `name`. */
+function answerOf(outputs: TensorMap, name: string): number {
+  return argMax(outputs[name]!.data as Float32Array);
 }

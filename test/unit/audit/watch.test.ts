@@ -230,3 +230,16 @@ test('a shadow run that fails is counted', async () => {
 test('misspelt options are refused', () => {
   expect(() => watch({ shadwo: 1 } as never)).toThrow(/shadwo.*shadow/);
 });
+
+test('a model without class scores is reported once, and its drift is watched all the same', () => {
+  const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => {});
+  const monitor = watch({ shadow: 1, window: 50 });
+  monitor.onAttach(new FakeSession());
+  const event = runEvent({ ...context, classScores: null }, [[1, -1, 1]]);
+  for (let i = 0; i < 100; i++) monitor.onRun(event);
+  expect(warned.mock.calls).toEqual([
+    [expect.stringContaining('no output of class scores'), expect.anything()],
+  ]);
+  expect(monitor.stats().watch).toMatchObject({ items: 100, checks: 0, drift: [{}, {}, {}] });
+  warned.mockRestore();
+});
