@@ -51,4 +51,10 @@ export class ResidualSkipError extends Error {
     super(message, options);
     this.code = code;
   }
+
+  /** For JSON.stringify, which leaves out the message of an error. */
+  toJSON(): { name: string; code: ErrorCode; message: string } {
+    const { name, code, message } = this;
+    return { name, code, message };
+  }
 }

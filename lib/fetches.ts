@@ -2,6 +2,7 @@ import { ResidualSkipError } from './errors.js';
 import { checkNames } from './feeds.js';
 import type { Model } from './model/model.js';
 import type { Port, Program } from './model/program.js';
+import { RUN_OPTIONS } from './options.js';
 import { keptOutput, type Results, shapeOf } from './results.js';
 import type { TensorMap } from './skip/observer.js';
 import {
@@ -16,10 +17,14 @@ import {
 /** Which outputs a run returns: their names, or a map from name to null or to the tensor to fill. */
 export type Fetches = readonly string[] | { readonly [outputName: string]: Tensor | TensorLike | null };
 
-function isFetches(value: unknown): value is Fetches {
+/** Null is a value of fetches, and of an option such as `signal`: the name decides, that of an output first. */
+function isFetches(model: Model, value: unknown): value is Fetches {
   if (Array.isArray(value)) return true;
   if (typeof value !== 'object' || value === null) return false;
-  return Object.values(value).some((entry) => entry === null || isTensorLike(entry));
+  return Object.entries(value).some(([name, entry]) => {
+    if (entry !== null) return isTensorLike(entry);
+    return !RUN_OPTIONS.includes(name) || model.outputs.some((output) => output.name === name);
+  });
 }
 
 function asMap(model: Model, fetches: Fetches): FetchMap {
@@ -49,8 +54,8 @@ export function allOutputs(model: Model): FetchMap {
 }
 
 /**
- * Tells `run(feeds, fetches, options)` from `run(feeds, options)`: fetches are an array, or an object that has
- * a tensor or null for a value.
+ * Distinguishes `run(feeds, fetches, options)` from `run(feeds, options)`: fetches are an array, or an object that has
+ * a tensor, or null for an output.
  * @throws ResidualSkipError INVALID_ARGUMENT for an output that the model doesn't have
  */
 export function parseFetches(
@@ -58,7 +63,7 @@ export function parseFetches(
   second: unknown,
   third: unknown,
 ): { readonly fetches: FetchMap; readonly options: unknown } {
-  if (isFetches(second)) return { fetches: asMap(model, second), options: third };
+  if (isFetches(model, second)) return { fetches: asMap(model, second), options: third };
   if (third !== undefined && second !== undefined && second !== null) {
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
@@ -68,8 +73,14 @@ export function parseFetches(
   return { fetches: allOutputs(model), options: third ?? second };
 }
 
-/** The tensor that `fetches` has for `port`, checked to fit; null when a new one is wanted. */
-function preallocated(port: Port, program: Program, items: number, fetches: FetchMap): Tensor | null {
+/** A tensor of the caller's, in any class, and the same as a Tensor over its elements. */
+interface Preallocated {
+  readonly given: TensorLike;
+  readonly tensor: Tensor;
+}
+
+/** What `fetches` has for `port`, checked to fit; null when a new tensor is wanted. */
+function preallocated(port: Port, program: Program, items: number, fetches: FetchMap): Preallocated | null {
   const given = fetches.get(port.name);
   if (!given) return null;
   const tensor = toTensor(`fetches '${port.name}'`, given);
@@ -84,7 +95,7 @@ function preallocated(port: Port, program: Program, items: number, fetches: Fetc
   if (tensor.dims.join() !== shape.join()) {
     throw new ResidualSkipError('INVALID_SHAPE', `fetches '${port.name}': ${compared}`);
   }
-  return tensor;
+  return { given, tensor };
 }
 
 /** Throws INVALID_ARGUMENT, INVALID_DTYPE or INVALID_SHAPE unless the tensors in `fetches` fit a run of `items`. */
@@ -98,9 +109,9 @@ export function collectOutputs(program: Program, results: Results, fetches: Fetc
   const outputs: Record<string, Tensor> = {};
   for (const [index, port] of program.outputs.entries()) {
     if (!fetches.has(port.name)) continue;
-    const tensor = given[index];
-    if (tensor) (tensor.data as { set(from: TensorData): void }).set(results.outputs[index]!);
-    outputs[port.name] = tensor ?? newOutput(program, results, index);
+    const filled = given[index];
+    if (filled) (filled.tensor.data as { set(from: TensorData): void }).set(results.outputs[index]!);
+    outputs[port.name] = (filled?.given as Tensor | undefined) ?? newOutput(program, results, index);
   }
   return outputs;
 }

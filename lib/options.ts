@@ -30,8 +30,8 @@ export interface RunSyncOptions {
 }
 
 export interface RunOptions extends RunSyncOptions {
-  /** Aborting ends the run early with the error ABORTED. */
-  signal?: AbortSignal;
+  /** Aborting ends the run early with the error ABORTED; null is no signal. */
+  signal?: AbortSignal | null;
 }
 
 const policySchema = z.custom<PolicySource>(
@@ -76,8 +76,11 @@ const runSyncSchema = z.strictObject({
 const runSchema = runSyncSchema.extend({
   signal: z
     .custom<AbortSignal>((value) => value instanceof AbortSignal, { error: 'expected an AbortSignal' })
-    .optional(),
+    .nullish(),
 });
+
+/** Names of the options of `run`. */
+export const RUN_OPTIONS: readonly string[] = Object.keys(runSchema.shape);
 
 function parseOptions<T>(schema: z.ZodType<T> & { shape: object }, value: unknown): T {
   // Every run asks, most without any.

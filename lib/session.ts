@@ -91,6 +91,12 @@ export class InferenceSession {
     policy: SkipPolicy,
     observers: readonly RunObserver[],
   ) {
+    if (backend === undefined) {
+      throw new ResidualSkipError(
+        'INVALID_ARGUMENT',
+        'new InferenceSession() is not supported; use await InferenceSession.create(model)',
+      );
+    }
     this.#model = model;
     this.#backend = backend;
     this.#programs = new Specializations(model, backend, compileModel);
@@ -203,7 +209,8 @@ export class InferenceSession {
 
   async #run(feeds: Feeds, second: unknown, third: unknown): Promise<TensorMap | TracedRun> {
     const { fetches, options } = parseFetches(this.#model, second, third);
-    const { signal, ...rest } = parseRunOptions(options);
+    const { signal: given, ...rest } = parseRunOptions(options);
+    const signal = given ?? undefined;
     if (signal?.aborted) {
       throw new ResidualSkipError('ABORTED', 'the run was aborted before it began', { cause: signal.reason });
     }

@@ -230,17 +230,18 @@ class Copied {
   ) {}
 }
 
+/** All is in properties of its own, so that structuredClone and postMessage keep it, as an object that `run` takes. */
 class CpuTensor implements Tensor {
   readonly type: DataType;
   readonly dims: readonly number[];
   readonly size: number;
   readonly location = 'cpu';
-  #data: TensorData | undefined;
+  readonly data: TensorData;
 
   constructor(first: unknown, second?: unknown, third?: unknown) {
     if (first instanceof Copied) {
       ({ type: this.type, dims: this.dims, size: this.size } = first.from);
-      this.#data = first.data;
+      this.data = first.data;
       return;
     }
     const typed = typeof first === 'string';
@@ -249,18 +250,13 @@ class CpuTensor implements Tensor {
     const dims = (typed ? third : second) ?? [data.length];
     this.size = sizeOf(dims);
     this.dims = Object.freeze([...(dims as readonly number[])]);
-    this.#data = data;
+    this.data = data;
     if (this.size !== data.length) {
       throw new ResidualSkipError(
         'INVALID_SHAPE',
         `dims [${this.dims.join(',')}] ask for ${this.size} elements, data has ${data.length}`,
       );
     }
-  }
-
-  get data(): TensorData {
-    if (this.#data === undefined) throw new ResidualSkipError('INVALID_ARGUMENT', 'the tensor was disposed');
-    return this.#data;
   }
 
   async getData(): Promise<TensorData> {
@@ -272,9 +268,14 @@ class CpuTensor implements Tensor {
   }
 
   dispose(): void {
-    this.#data = undefined;
+    const get = () => {
+      throw new ResidualSkipError('INVALID_ARGUMENT', 'the tensor was disposed');
+    };
+    Object.defineProperty(this, 'data', { get, enumerable: false });
   }
 }
+// As console.log shows it.
+Object.defineProperty(CpuTensor, 'name', { value: 'Tensor' });
 
 export const Tensor = CpuTensor as unknown as TensorConstructor;
 
@@ -289,7 +290,9 @@ export function isTensorLike(value: unknown): value is TensorLike {
 }
 
 function checkAttached(name: string, tensor: Tensor): Tensor {
-  if (tensor.data.length === tensor.size) return tensor;
+  const { data, type, size } = tensor;
+  // Also what was assigned in spite of the types.
+  if (data.length === size && data[Symbol.toStringTag] === ARRAY_OF[type]?.name) return tensor;
   throw new ResidualSkipError(
     'INVALID_ARGUMENT',
     `${name}: the tensor's buffer was resized or transferred to another thread`,

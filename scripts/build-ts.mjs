@@ -19,5 +19,8 @@ for (const [name, schema] of [
   ['policy', policySchema],
   ['audit', auditLineSchema],
 ]) {
-  writeFileSync(`dist/${name}.schema.json`, `${JSON.stringify(z.toJSONSchema(schema), null, 2)}\n`);
+  writeFileSync(
+    `dist/${name}.schema.json`,
+    `${JSON.stringify(z.toJSONSchema(schema, { io: 'input' }), null, 2)}\n`,
+  );
 }

@@ -89,6 +89,13 @@ class Later {
   }
 }
 
+/** Logs with items that may not be written yet. One listener serves all of them. */
+const unwritten = new Set<AuditLog>();
+
+function writeAll(): void {
+  for (const log of unwritten) log.closeNow();
+}
+
 /** An observer that appends what every item did to a file; see auditLog. */
 export class AuditLog implements RunObserver {
   readonly keepsInputs = false;
@@ -97,6 +104,8 @@ export class AuditLog implements RunObserver {
   #control: SessionControl | undefined;
   #header: RunContext | undefined;
   #runs = 0;
+  /** Whether the item that ran last was recorded. */
+  #recordedLast = false;
   #timings = 0;
   #waiting: ItemBatch[] = [];
   /** What waits is encoded in a later turn of the event loop. */
@@ -104,10 +113,6 @@ export class AuditLog implements RunObserver {
   /** It is being encoded, and comes before what waits. */
   #underway: ItemBatch | undefined;
   #stats = { written: 0, lost: 0, errors: 0, lastError: null as string | null };
-  readonly #atExit = () => {
-    this.#drain();
-    this.#file.closeNow();
-  };
 
   constructor(options: AuditLogOptions) {
     const known = Object.keys(optionsSchema.shape);
@@ -130,7 +135,6 @@ export class AuditLog implements RunObserver {
       },
       failed: (items, error) => this.#failed(items, error),
     });
-    process.once('exit', this.#atExit);
   }
 
   onAttach(control: SessionControl): void {
@@ -148,7 +152,8 @@ export class AuditLog implements RunObserver {
     const run = this.#runs++;
     const time = Date.now();
     for (let item = 0; item < items; item++) {
-      if (sample < 1 && Math.random() >= sample) continue;
+      this.#recordedLast = sample === 1 || Math.random() < sample;
+      if (!this.#recordedLast) continue;
       const input = recorded === 'none' ? null : partsOf(inputs, item, items);
       const output = partsOf(outputs, item, items).map(copyData);
       const waiting = {
@@ -170,7 +175,7 @@ export class AuditLog implements RunObserver {
   /**
    * Runs one item in full and as the policy says, unseen by observers, and records both times, so that the report can say
    * what skipping saves. Each of them is the first in every other call. The item must be the one run last, and no other
-   * run under way.
+   * run under way. Does nothing where that item is not in the sample.
    * @throws ResidualSkipError INVALID_ARGUMENT before a session has this observer, and what `run` throws
    */
   async timeFull(feeds: TensorMap): Promise<void> {
@@ -180,6 +185,7 @@ export class AuditLog implements RunObserver {
         'timeFull needs an item before it; hand the log to InferenceSession.create and run the item first',
       );
     }
+    if (!this.#recordedLast) return;
     const run = this.#runs - 1;
     const control = this.#control;
     const timed = async (which: 'runFull' | 'runAgain') => {
@@ -210,12 +216,21 @@ export class AuditLog implements RunObserver {
 
   /** Writes what is waiting and closes the file. Called when the session is released. */
   async onRelease(): Promise<void> {
-    process.off('exit', this.#atExit);
     this.#drain();
     await this.#file.close();
+    unwritten.delete(this);
+    if (unwritten.size === 0) process.off('exit', writeAll);
+  }
+
+  /** As onRelease, for a process that ends: without the event loop. */
+  closeNow(): void {
+    this.#drain();
+    this.#file.closeNow();
   }
 
   #keep(item: Recorded): void {
+    if (unwritten.size === 0) process.on('exit', writeAll);
+    unwritten.add(this);
     const last = this.#waiting.at(-1);
     const { context } = item.event;
     if (!last || last.full || last.context !== context) {

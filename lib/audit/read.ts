@@ -71,7 +71,7 @@ export async function readAudit(path: string): Promise<AuditTrace> {
         problems.push({ line, kind: 'tampered', message: `line ${line} stands before what it refers to` });
       else if (record.type === 'energy') energy = record;
       else if (record.type === 'item') entries.push({ header, record, line, timed: null });
-      else if (record.skipMilliseconds !== undefined) {
+      else if (record.skipMilliseconds !== undefined && entries.at(-1)!.record.run === record.run) {
         const timed = { full: record.milliseconds, skip: record.skipMilliseconds };
         entries.push({ ...entries.pop()!, timed });
       }

@@ -18,6 +18,8 @@ export type BlockAction = 'run' | 'skip' | 'gate' | { readonly threshold: number
 
 /** What is done with each block of a model. */
 export interface SkipPolicy {
+  /** Where the schema of policies is, for editors; ignored. */
+  readonly $schema?: string;
   readonly version?: 1;
   /** Ties the policy to one model file, by the hex SHA-256 of its bytes. */
   readonly model?: { readonly sha256: string };
@@ -27,7 +29,7 @@ export interface SkipPolicy {
    */
   readonly default?: BlockAction;
   /** By the name or the index of a block, which must be able to do what is asked. */
-  readonly blocks: { readonly [nameOrIndex: string]: BlockAction };
+  readonly blocks?: { readonly [nameOrIndex: string]: BlockAction };
   /** Early exits, and gates for blocks without one, as `calibrate` fits them. */
   readonly heads?: EncodedHeads;
   /** Answers that are checked against the full network. */
@@ -58,6 +60,7 @@ const actionSchema = z
 
 export const policySchema = z
   .strictObject({
+    $schema: z.string().optional().meta({ description: 'For editors; ignored.' }),
     version: z.literal(1).optional(),
     model: z
       .strictObject({
@@ -68,7 +71,10 @@ export const policySchema = z
     default: actionSchema.optional().meta({
       description: "For every block that 'blocks' doesn't name and that can do it; 'gate' when left out.",
     }),
-    blocks: z.record(z.string(), actionSchema).meta({ description: 'By the name or the index of a block.' }),
+    blocks: z
+      .record(z.string(), actionSchema)
+      .default({})
+      .meta({ description: 'By the name or the index of a block.' }),
     heads: headsSchema.optional(),
     guards: z.array(guardSchema).optional(),
     labels: z
@@ -99,7 +105,12 @@ const KNOWN = Object.keys(policySchema.shape);
  * @throws ResidualSkipError INVALID_POLICY naming every key that is unknown or malformed
  */
 export function parsePolicy(value: unknown, subject = 'policy'): SkipPolicy {
-  return parseStrict(policySchema, value, { code: 'INVALID_POLICY', subject, known: KNOWN });
+  const { $schema: _, ...policy } = parseStrict(policySchema, value, {
+    code: 'INVALID_POLICY',
+    subject,
+    known: KNOWN,
+  });
+  return policy;
 }
 
 /** Hex SHA-256 of a policy as canonical JSON: keys sorted, blocks as they are named. */
@@ -214,7 +225,7 @@ export function resolvePolicy(policy: SkipPolicy, program: Program, sha256: stri
   }
   const { blocks } = program;
   const named = new Map<number, BlockAction>();
-  for (const [key, action] of Object.entries(policy.blocks)) {
+  for (const [key, action] of Object.entries(policy.blocks ?? {})) {
     const index = findBlock(key, blocks);
     const block = blocks[index]!;
     if (named.has(index)) {

@@ -28,6 +28,13 @@ describe('ResidualSkipError', () => {
     expect(error).toMatchObject({ name: 'ResidualSkipError', code: 'INTERNAL', message: 'text', cause });
     expect(new Set(ERROR_CODES).size).toBe(ERROR_CODES.length);
   });
+
+  it('keeps code and message as JSON', () => {
+    const error = new ResidualSkipError('INVALID_DATA', 'text', { cause: new Error('inner') });
+    expect(JSON.parse(JSON.stringify({ error }))).toEqual({
+      error: { name: 'ResidualSkipError', code: 'INVALID_DATA', message: 'text' },
+    });
+  });
 });
 
 describe('create', () => {

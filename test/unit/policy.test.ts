@@ -6,7 +6,7 @@ import { ResidualSkipError } from '../../lib/errors.js';
 import { type Block, NO_ACTIVATION, type Program } from '../../lib/model/program.js';
 import { loadPolicy, type PolicySource } from '../../lib/skip/load-policy.js';
 import { BlockMode } from '../../lib/skip/mode.js';
-import { headsKey, parsePolicy, resolvePolicy, type SkipPolicy } from '../../lib/skip/policy.js';
+import { hashPolicy, headsKey, parsePolicy, resolvePolicy, type SkipPolicy } from '../../lib/skip/policy.js';
 import { buildTrace } from '../../lib/skip/trace.js';
 
 const SHA = 'a'.repeat(64);
@@ -49,6 +49,13 @@ function modes(policy: PolicySource): string[] {
   const resolved = resolvePolicy(loadPolicy(policy), PROGRAM, SHA);
   return [...resolved.modes].map((mode) => names.find(([, value]) => value === mode)![0]);
 }
+
+test('a policy may name its schema, and need not name blocks', () => {
+  const written = { $schema: 'https://example.org/policy.schema.json', default: 'run' } as const;
+  expect(modes(written)).toEqual(['run', 'run', 'run', 'run']);
+  expect(hashPolicy(loadPolicy(written))).toBe(hashPolicy(loadPolicy({ default: 'run', blocks: {} })));
+  expect(loadPolicy({})).toEqual({ blocks: {} });
+});
 
 function failure(action: () => unknown): ResidualSkipError {
   try {
@@ -115,7 +122,7 @@ describe('resolvePolicy', () => {
 
 describe('parsePolicy', () => {
   it.each<[unknown, string]>([
-    [{}, 'policy.blocks'],
+    [{ blocks: [] }, 'policy.blocks'],
     [null, 'policy: '],
     [[], 'policy: '],
     [{ blocks: {}, defalt: 'run' }, "policy: unknown key 'defalt'; did you mean 'default'?"],

@@ -152,11 +152,34 @@ describe('InferenceSession', () => {
   });
 });
 
+describe('new InferenceSession', () => {
+  it.each([[[]], [['model.onnx']]])('says what to use instead: %j', (args) => {
+    const Any = InferenceSession as unknown as new (...args: unknown[]) => unknown;
+    expect(() => new Any(...args)).toThrow(
+      expect.objectContaining({
+        code: 'INVALID_ARGUMENT',
+        message: expect.stringContaining('InferenceSession.create'),
+      }),
+    );
+  });
+});
+
 describe('fetches', () => {
   it('selects outputs by name', async () => {
     const session = await create();
     expect(Object.keys(await session.run(feeds(1, 2), ['total']))).toEqual(['total']);
     expect(Object.keys(await session.run(feeds(1, 2), { y: null }))).toEqual(['y']);
+  });
+
+  it('takes an option of null for an option, but where an output has its name', async () => {
+    const session = await create();
+    expect(Object.keys(await session.run(feeds(1, 2), { signal: null }))).toEqual(['y', 'total']);
+    const { trace } = await session.run(feeds(1, 2), { signal: null, trace: true });
+    expect(trace.items).toHaveLength(1);
+    const [y, total] = model.outputs;
+    model = { ...model, outputs: [{ ...y!, name: 'signal' }, total!] };
+    const other = await create();
+    await expect(other.run(feeds(1, 2), { signal: null })).resolves.not.toHaveProperty('total');
   });
 
   it('fills tensors of the caller', async () => {
@@ -167,8 +190,9 @@ describe('fetches', () => {
     expect(outputs.y).toBe(y);
     expect([...y.data]).toEqual([2, 4]);
     const other = new ort.Tensor('float32', new Float32Array(2), [1, 2]);
-    session.runSync(feeds(3, 4), { y: other, total: null });
+    const filled = session.runSync(feeds(3, 4), { y: other, total: null });
     expect([...other.data]).toEqual([6, 8]);
+    expect(filled.y).toBe(other);
   });
 
   it('leaves tensors of the caller alone when the run fails', async () => {

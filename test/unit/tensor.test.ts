@@ -1,3 +1,4 @@
+import { inspect } from 'node:util';
 import * as ort from 'onnxruntime-common';
 import { ResidualSkipError } from '../../lib/errors.js';
 import { isTensorLike, Tensor, type TensorConstructor, toTensor } from '../../lib/tensor.js';
@@ -67,6 +68,26 @@ describe('Tensor', () => {
     const tensor = new Tensor('float32', new Float32Array(4), dims);
     dims[0] = 9;
     expect(tensor.dims).toEqual([2, 2]);
+  });
+
+  it('keeps its data in a structured clone, as an object that is taken for a tensor', () => {
+    const tensor = new Tensor('float32', [1, 2, 3, 4], [2, 2]);
+    const clone = structuredClone(tensor) as unknown;
+    expect(clone).toEqual({ type: 'float32', data: tensor.data, dims: [2, 2], size: 4, location: 'cpu' });
+    expect(toTensor('clone', clone)).toEqual(tensor);
+    expect(toTensor('clone', clone).reshape([4]).dims).toEqual([4]);
+  });
+
+  it('shows its data in console.log', () => {
+    const shown = inspect(new Tensor('int32', [17, 23]));
+    expect(shown).toMatch(/^Tensor \{/);
+    expect(shown).toContain('17, 23');
+  });
+
+  it('is refused when its data was replaced by an array of another type', () => {
+    const tensor = new Tensor('float32', [1, 2]);
+    Object.assign(tensor, { data: new Int32Array(2) });
+    expect(codeOf(() => toTensor('x', tensor))).toBe('INVALID_ARGUMENT');
   });
 
   it('lets go of the data when disposed', async () => {

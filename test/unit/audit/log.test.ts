@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { hashItem } from '../../../lib/audit/hash.js';
 import { type AuditLogOptions, auditLog } from '../../../lib/audit/log.js';
 import { readAudit } from '../../../lib/audit/read.js';
-import { auditLineSchema } from '../../../lib/audit/record.js';
+import { auditLineSchema, encodeRecord } from '../../../lib/audit/record.js';
 import { summarise } from '../../../lib/audit/summary.js';
 import { runContext, runEvent } from '../../helpers/run-event.js';
 
@@ -127,6 +127,48 @@ test('a measurement of energy is read back; one of another policy does not stand
   other.onRun(runEvent({ ...context, policySha256: 'c'.repeat(64) }, [[1, 1, 1]]));
   await other.onRelease();
   expect((await readAudit(path)).energy).toBeNull();
+});
+
+test('a time goes with the item that it was taken of, and an item outside the sample is not timed', async () => {
+  const [random, full] = [jest.spyOn(Math, 'random'), jest.fn(async () => ({}))];
+  const log = auditLog({ path, sample: 0.5 });
+  log.onAttach({ runFull: full, runAgain: async () => ({}), setFullDepth: () => {} });
+  for (const drawn of [0.1, 0.9, 0.9, 0.2]) {
+    random.mockReturnValueOnce(drawn);
+    log.onRun(runEvent(runContext(), [[1, 1, 1]]));
+    await log.timeFull({});
+  }
+  random.mockRestore();
+  await log.onRelease();
+  expect(full).toHaveBeenCalledTimes(2);
+  const { entries, problems } = await readAudit(path);
+  expect(problems).toEqual([]);
+  expect(entries.map(({ record, timed }) => [record.run, timed !== null])).toEqual([
+    [0, true],
+    [3, true],
+  ]);
+});
+
+test('a time that was taken of another run than the item before it is left out', async () => {
+  const log = auditLog({ path });
+  log.onRun(runEvent(runContext(), [[1, 1, 1]]));
+  await log.onRelease();
+  const { link } = JSON.parse(readFileSync(path, 'utf8').trimEnd().split('\n').at(-1)!) as { link: string };
+  const time = { type: 'full', time: 1, run: 7, milliseconds: 5, skipMilliseconds: 3 } as const;
+  appendFileSync(path, encodeRecord(time, link));
+  const { entries, problems } = await readAudit(path);
+  expect(problems).toEqual([]);
+  expect(entries.map(({ timed }) => timed)).toEqual([null]);
+});
+
+test('live logs share one listener for the end of the process, and leave none behind', async () => {
+  const before = process.listenerCount('exit');
+  const logs = Array.from({ length: 12 }, (_, i) => auditLog({ path: join(folder, `${i}.ndjson`) }));
+  expect(process.listenerCount('exit')).toBe(before);
+  for (const log of logs) log.onRun(runEvent(runContext(), [[1, 1, 1]]));
+  expect(process.listenerCount('exit')).toBe(before + 1);
+  for (const log of logs) await log.onRelease();
+  expect(process.listenerCount('exit')).toBe(before);
 });
 
 test('a time in full needs an item before it', async () => {
