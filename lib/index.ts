@@ -5,6 +5,21 @@ export { type AuditEntry, type AuditProblem, type AuditTrace, readAudit } from '
 export type { AuditHeader, AuditItem } from './audit/record.js';
 export { type ReplayDifference, type ReplayItem, type ReplayReport, replayAudit } from './audit/replay.js';
 export { type Watch, type WatchOptions, type WatchStats, watch } from './audit/watch.js';
+export {
+  type ClassifyOptions,
+  type ImageClassification,
+  ImageClassifier,
+  type ImageClassifierOptions,
+  type Prediction,
+} from './classify/image-classifier.js';
+export type { ImageSource, PixelData, SharpLike } from './classify/image-source.js';
+export type { RawImage } from './data/image.js';
+export {
+  type ImageInput,
+  type PreparedImage,
+  Preprocessor,
+  type PreprocessorConfig,
+} from './data/preprocess.js';
 export { ERROR_CODES, type ErrorCode, ResidualSkipError } from './errors.js';
 export type { Feeds } from './feeds.js';
 export type { Fetches } from './fetches.js';

@@ -33,11 +33,13 @@ function loadSharp(): Promise<SharpModule> {
 /**
  * Decodes an image file: upright by its EXIF orientation, sRGB, transparency dropped, the first frame of an
  * animation.
+ * @param file its path, or its bytes
+ * @param name what messages call it
  * @throws INVALID_DATA when the file can't be read or is damaged, even in part; MISSING_DEPENDENCY without sharp
  */
-export async function decodeImage(file: string): Promise<RawImage> {
+export async function decodeImage(file: string | Uint8Array, name = String(file)): Promise<RawImage> {
   const sharp = await loadSharp();
-  return toRaw(sharp(file, { failOn: 'warning' }).rotate(), `The image ${file} can't be decoded`);
+  return toRaw(sharp(file, { failOn: 'warning' }).rotate(), `The image ${name} can't be decoded`);
 }
 
 /** Resizes to exactly `width` x `height`; returns the same object when it already has that size. */

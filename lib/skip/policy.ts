@@ -40,6 +40,11 @@ export interface SkipPolicy {
   readonly promise?: Promised;
   /** What the policy saved on the data that it was made with. */
   readonly expected?: Expected;
+  /**
+   * Bolder settings of the same model, in order, for those who choose between them as the load demands; a session uses
+   * none of them.
+   */
+  readonly settings?: readonly Omit<SkipPolicy, 'settings'>[];
 }
 
 const THRESHOLD = 'expected a finite number that a float32 can hold';
@@ -58,31 +63,35 @@ const actionSchema = z
       "'run': always; 'skip': never; 'gate': as the block's gate decides; { threshold }: as the gate decides with this threshold.",
   });
 
-export const policySchema = z
-  .strictObject({
-    $schema: z.string().optional().meta({ description: 'For editors; ignored.' }),
-    version: z.literal(1).optional(),
-    model: z
-      .strictObject({
-        sha256: z.string().regex(/^[0-9a-f]{64}$/, { error: 'expected 64 hexadecimal digits in lower case' }),
-      })
-      .optional()
-      .meta({ description: 'The model that the policy was made for; another one is refused.' }),
-    default: actionSchema.optional().meta({
-      description: "For every block that 'blocks' doesn't name and that can do it; 'gate' when left out.",
+const oneSchema = z.strictObject({
+  $schema: z.string().optional().meta({ description: 'For editors; ignored.' }),
+  version: z.literal(1).optional(),
+  model: z
+    .strictObject({
+      sha256: z.string().regex(/^[0-9a-f]{64}$/, { error: 'expected 64 hexadecimal digits in lower case' }),
+    })
+    .optional()
+    .meta({ description: 'The model that the policy was made for; another one is refused.' }),
+  default: actionSchema.optional().meta({
+    description: "For every block that 'blocks' doesn't name and that can do it; 'gate' when left out.",
+  }),
+  blocks: z
+    .record(z.string(), actionSchema)
+    .default({})
+    .meta({ description: 'By the name or the index of a block.' }),
+  heads: headsSchema.optional(),
+  guards: z.array(guardSchema).optional(),
+  labels: z.array(z.string()).optional().meta({ description: 'Names of the classes, which guards may use.' }),
+  promise: promiseSchema.optional(),
+  expected: expectedSchema.optional(),
+});
+
+export const policySchema = oneSchema
+  .extend({
+    settings: z.array(oneSchema).optional().meta({
+      description:
+        'Bolder settings of the same model, in order; a server chooses between them as the load demands.',
     }),
-    blocks: z
-      .record(z.string(), actionSchema)
-      .default({})
-      .meta({ description: 'By the name or the index of a block.' }),
-    heads: headsSchema.optional(),
-    guards: z.array(guardSchema).optional(),
-    labels: z
-      .array(z.string())
-      .optional()
-      .meta({ description: 'Names of the classes, which guards may use.' }),
-    promise: promiseSchema.optional(),
-    expected: expectedSchema.optional(),
   })
   .meta({ title: 'SkipPolicy of residual-skip' }) satisfies z.ZodType<SkipPolicy>;
 

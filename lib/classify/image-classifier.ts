@@ -1,0 +1,309 @@
+import { availableParallelism } from 'node:os';
+import { z } from 'zod';
+import type { RawImage } from '../data/image.js';
+import { findModel } from '../data/model-files.js';
+import { prefetch } from '../data/prefetch.js';
+import { Preprocessor, type PreprocessorConfig, preprocessorConfigSchema } from '../data/preprocess.js';
+import { ResidualSkipError } from '../errors.js';
+import type { TensorMetadata } from '../metadata.js';
+import type { SessionOptions } from '../options.js';
+import { InferenceSession } from '../session.js';
+import type { PolicySource } from '../skip/policy.js';
+import { topClasses } from '../skip/scores.js';
+import type { ItemTrace } from '../skip/trace.js';
+import { Tensor } from '../tensor.js';
+import { parseStrict } from '../validation.js';
+import { type ImageSource, isImageSource, nameOf, toRawImage } from './image-source.js';
+
+export interface ImageClassifierOptions extends SessionOptions {
+  /** Labels by class index; those of config.json beside the model, or else the indices, when left out. */
+  labels?: readonly string[];
+  /**
+   * How pixels are prepared, in the form of Hugging Face's preprocessor_config.json; that file beside the model when
+   * left out. Without either, pixels are scaled to 0..1 and, where the model has a fixed size, resized to it.
+   */
+  preprocessor?: PreprocessorConfig;
+}
+
+export interface ClassifyOptions {
+  /** Classes to return, most probable first; 5 when left out. */
+  topK?: number;
+  /** Also return what each image ran and skipped. */
+  trace?: boolean;
+  /** Instead of the session's policy. */
+  policy?: PolicySource;
+  signal?: AbortSignal;
+}
+
+/** One class of an answer. */
+export interface Prediction {
+  readonly index: number;
+  readonly label: string;
+  /** 0 to 1. */
+  readonly probability: number;
+}
+
+/** The answer for one image. */
+export interface ImageClassification extends Prediction {
+  /** The `topK` most probable classes; the first is this answer. */
+  readonly top: readonly Prediction[];
+  /** What the image ran and skipped; null unless `trace` was asked for. */
+  readonly trace: ItemTrace | null;
+}
+
+/** Images of one run. More would only hold more memory: each takes its own path through the network anyway. */
+const BATCH = 16;
+const TOP_K = 5;
+
+const classifySchema = z.strictObject({
+  topK: z.int().positive().optional(),
+  trace: z.boolean().optional(),
+  policy: z.custom<PolicySource>().optional(),
+  signal: z.instanceof(AbortSignal).optional(),
+});
+
+/**
+ * An image classifier: a network with one image input and one score per class, its preprocessing and its labels.
+ *
+ * ```ts
+ * const classifier = await ImageClassifier.from('models/resnet');
+ * const { label, probability } = await classifier.classify('cat.jpg');
+ * ```
+ */
+export class ImageClassifier {
+  private constructor(
+    /** Names the model: its folder, or its file where the folder holds several. */
+    readonly name: string,
+    readonly labels: readonly string[],
+    readonly session: InferenceSession,
+    /** False where the preprocessing is a guess, because nothing says how pixels are prepared. */
+    readonly preprocessorKnown: boolean,
+    private readonly preprocessor: Preprocessor,
+    private readonly input: string,
+    /** Name of the output that holds the scores. */
+    readonly output: string,
+  ) {}
+
+  /**
+   * Loads a model with `preprocessor_config.json` and `config.json` beside it.
+   * @param path folder or ONNX file
+   * @throws ResidualSkipError INVALID_ARGUMENT when the model takes no image or has no class scores, INVALID_DATA for a
+   * configuration file that can't be used, and what InferenceSession.create throws
+   */
+  static async from(path: string, options: ImageClassifierOptions = {}): Promise<ImageClassifier> {
+    const { labels: ownLabels, preprocessor: ownConfig, ...sessionOptions } = options;
+    const files = await findModel(path);
+    const known = ownLabels ?? files.labels;
+    const session = await InferenceSession.create(files.model, sessionOptions);
+    try {
+      const { name: input, ...image } = imageInput(session.inputMetadata, files.name);
+      const { output, classes } = classOutput(session.outputMetadata, known?.length, files.name);
+      const { height, width } = image;
+      const fixed = height !== undefined && width !== undefined;
+      const { config, source } = ownConfig
+        ? { config: checkConfig(ownConfig), source: 'options.preprocessor' }
+        : (files.preprocessor ?? {
+            config: fixed ? { size: { height, width } } : {},
+            source: 'preprocessing by default',
+          });
+      return new ImageClassifier(
+        files.name,
+        known ?? Array.from({ length: classes }, (_, index) => String(index)),
+        session,
+        (ownConfig ?? files.preprocessor) !== undefined,
+        new Preprocessor(config, image, source),
+        input,
+        output,
+      );
+    } catch (error) {
+      await session.release();
+      throw error;
+    }
+  }
+
+  /**
+   * Classifies one image, or several at once, which the engine's threads share. The answers of several have their order.
+   * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DATA (an image can't be read), INVALID_SHAPE,
+   * MISSING_DEPENDENCY, ABORTED, SESSION_RELEASED, and what a policy's use throws
+   */
+  classify(image: ImageSource, options?: ClassifyOptions): Promise<ImageClassification>;
+  classify(images: readonly ImageSource[], options?: ClassifyOptions): Promise<ImageClassification[]>;
+  async classify(
+    images: ImageSource | readonly ImageSource[],
+    options: ClassifyOptions = {},
+  ): Promise<ImageClassification | ImageClassification[]> {
+    const parsed = parseStrict(classifySchema, options, {
+      code: 'INVALID_ARGUMENT',
+      subject: 'options',
+      known: Object.keys(classifySchema.shape),
+    });
+    if (isImageSource(images)) return (await this.#classifyAll([images as ImageSource], parsed))[0]!;
+    if (Array.isArray(images)) return this.#classifyAll(images, parsed);
+    throw new ResidualSkipError('INVALID_ARGUMENT', 'classify: expected an image or an array of images');
+  }
+
+  /** One image as the network takes it: float32[1, channels, height, width]. Errors as `classify`. */
+  async prepare(image: ImageSource, { signal }: { signal?: AbortSignal } = {}): Promise<Tensor<'float32'>> {
+    const name = nameOf(image, 0);
+    return this.prepareRaw(await toRawImage(image, name, signal), name);
+  }
+
+  /** A decoded image as the network takes it; `name` is what messages call it. */
+  async prepareRaw(image: RawImage, name: string): Promise<Tensor<'float32'>> {
+    const { data, shape } = await this.preprocessor.apply(image, name);
+    return new Tensor('float32', data, shape);
+  }
+
+  /** What `session.run` takes for prepared images. */
+  feeds(tensor: Tensor): { readonly [input: string]: Tensor } {
+    return { [this.input]: tensor };
+  }
+
+  /** The scores of each item in the outputs of `session.run`. */
+  scoresOf(outputs: { readonly [name: string]: Tensor }, items: number): Float32Array[] {
+    const { data } = outputs[this.output]!;
+    const classes = this.labels.length;
+    if (data instanceof Float32Array && data.length === items * classes) {
+      return Array.from({ length: items }, (_, i) => data.subarray(i * classes, (i + 1) * classes));
+    }
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `${this.name}: output '${this.output}' has ${data.length / items} values for each image, but there are ${classes} labels`,
+    );
+  }
+
+  /**
+   * The `count` most probable classes of an image's scores, most probable first; equals in order of index.
+   * @throws ResidualSkipError INVALID_ARGUMENT when the model's output holds no class scores
+   */
+  predict(scores: Float32Array, count: number): Prediction[] {
+    const { classScores } = this.session.context;
+    if (classScores?.name !== this.output) {
+      throw new ResidualSkipError(
+        'INVALID_ARGUMENT',
+        `${this.name}: output '${this.output}' holds no class scores, float32 [batch, classes] with two classes at least`,
+      );
+    }
+    return topClasses(scores, classScores.meaning, count).map(([index, probability]) => ({
+      index,
+      label: this.labels[index]!,
+      probability,
+    }));
+  }
+
+  /** Frees what the session holds, once the runs under way have ended. Idempotent. */
+  release(): Promise<void> {
+    return this.session.release();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.release();
+  }
+
+  async #classifyAll(
+    images: readonly ImageSource[],
+    options: ClassifyOptions,
+  ): Promise<ImageClassification[]> {
+    const { signal } = options;
+    const answers: ImageClassification[] = [];
+    let waiting: Tensor<'float32'>[] = [];
+    const flush = async () => {
+      if (waiting.length > 0) answers.push(...(await this.#run(waiting, options)));
+      waiting = [];
+    };
+    const prepared = prefetch(
+      images.entries(),
+      async ([index, image]) => {
+        const name = nameOf(image, index);
+        return this.prepareRaw(await toRawImage(image, name, signal), name);
+      },
+      availableParallelism() + 1,
+    );
+    for await (const tensor of prepared) {
+      const fits =
+        waiting.length === 0 || tensor.dims.every((length, axis) => length === waiting[0]!.dims[axis]);
+      if (!fits || waiting.length === BATCH) await flush();
+      waiting.push(tensor);
+    }
+    await flush();
+    return answers;
+  }
+
+  async #run(
+    tensors: readonly Tensor<'float32'>[],
+    options: ClassifyOptions,
+  ): Promise<ImageClassification[]> {
+    const { topK = TOP_K, trace: traced, ...rest } = options;
+    const items = this.session.model.batching === 'item' ? tensors.length : 1;
+    if (items < tensors.length) {
+      const alone = tensors.map((tensor) => this.#run([tensor], options));
+      return (await Promise.all(alone)).flat();
+    }
+    const feeds = this.feeds(joined(tensors));
+    const { outputs, trace } = await this.session.run(feeds, [this.output], { ...rest, trace: true });
+    return this.scoresOf(outputs, items).map((scores, i) => {
+      const top = this.predict(scores, topK);
+      return { ...top[0]!, top, trace: traced ? trace.items[i]! : null };
+    });
+  }
+}
+
+/** Tensors of one item each as one batch. */
+function joined(tensors: readonly Tensor<'float32'>[]): Tensor<'float32'> {
+  const [first] = tensors;
+  if (tensors.length === 1) return first!;
+  const data = new Float32Array(first!.size * tensors.length);
+  for (const [i, tensor] of tensors.entries()) data.set(tensor.data, i * first!.size);
+  return new Tensor('float32', data, [tensors.length, ...first!.dims.slice(1)]);
+}
+
+function checkConfig(config: PreprocessorConfig): PreprocessorConfig {
+  return parseStrict(preprocessorConfigSchema, config, {
+    code: 'INVALID_ARGUMENT',
+    subject: 'options.preprocessor',
+    known: [],
+  });
+}
+
+interface NamedImageInput {
+  readonly name: string;
+  readonly channels: number;
+  readonly height?: number;
+  readonly width?: number;
+}
+
+function imageInput(inputs: readonly TensorMetadata[], model: string): NamedImageInput {
+  const [first] = inputs;
+  if (inputs.length !== 1 || first === undefined || first.shape.length !== 4 || first.type !== 'float32') {
+    const found = inputs.map(({ name, type, shape }) => `${name}: ${type}[${shape.join(', ')}]`).join('; ');
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `${model} takes ${found || 'nothing'}; images need one float32 input [batch, channels, height, width]`,
+    );
+  }
+  const [, channels, height, width] = first.shape;
+  const known = (length: string | number | undefined) => (typeof length === 'number' ? length : undefined);
+  return { name: first.name, channels: known(channels) ?? 3, height: known(height), width: known(width) };
+}
+
+/** The output with a score per class: `logits`, or else the first that is float32 of [batch, classes]. */
+function classOutput(
+  outputs: readonly TensorMetadata[],
+  labels: number | undefined,
+  model: string,
+): { output: string; classes: number } {
+  const fitting = outputs.filter(({ type, shape }) => type === 'float32' && shape.length >= 2);
+  const chosen = fitting.find(({ name }) => name === 'logits') ?? fitting[0];
+  const declared = chosen?.shape[1];
+  const classes = typeof declared === 'number' ? declared : labels;
+  if (chosen === undefined || classes === undefined) {
+    throw new ResidualSkipError('INVALID_ARGUMENT', `${model} has no float32 output [batch, classes]`);
+  }
+  if (labels !== undefined && labels !== classes) {
+    throw new ResidualSkipError(
+      'INVALID_DATA',
+      `${model}: there are ${labels} labels, but output '${chosen.name}' has ${classes} classes`,
+    );
+  }
+  return { output: chosen.name, classes };
+}

@@ -1,0 +1,141 @@
+import { fileURLToPath } from 'node:url';
+import { decodeImage, type RawImage } from '../data/image.js';
+import { ResidualSkipError } from '../errors.js';
+
+/** Pixels as a canvas holds them: 8-bit samples, row-major, channels interleaved; RGBA where `channels` is left out. */
+export interface PixelData {
+  readonly width: number;
+  readonly height: number;
+  /** 1: grey, 3: sRGB, 4: sRGB with an alpha channel, which is dropped. */
+  readonly channels?: 1 | 3 | 4;
+  readonly data: Uint8Array | Uint8ClampedArray;
+}
+
+/** An instance of sharp, as far as it matters here. */
+export interface SharpLike {
+  clone(): SharpLike;
+  toBuffer(options: { resolveWithObject: true }): Promise<{ readonly data: Uint8Array }>;
+  png(options?: { compressionLevel?: number }): SharpLike;
+}
+
+/**
+ * An image: the path of a file, a `file:`, `data:` or `http(s):` URL, the bytes of a file (JPEG, PNG, WebP, AVIF, GIF,
+ * TIFF), an instance of sharp, or pixels. A string is always a path; only a URL object is fetched.
+ */
+export type ImageSource = string | URL | Uint8Array | ArrayBuffer | Blob | SharpLike | PixelData;
+
+/** Larger downloads are refused. */
+const MOST_BYTES = 64 << 20;
+
+/** What messages call an image. */
+export function nameOf(source: unknown, index: number): string {
+  if (typeof source === 'string') return source;
+  if (source instanceof URL) return source.protocol === 'data:' ? 'the data: URL' : source.href;
+  return `images[${index}]`;
+}
+
+/**
+ * The pixels of an image.
+ * @throws ResidualSkipError INVALID_ARGUMENT for what is no image source, INVALID_DATA for an image that can't be
+ * read, MISSING_DEPENDENCY where decoding needs sharp, ABORTED
+ */
+export async function toRawImage(source: ImageSource, name: string, signal?: AbortSignal): Promise<RawImage> {
+  if (typeof source === 'string') return decodeImage(source);
+  if (source instanceof URL) {
+    if (source.protocol === 'file:') return decodeImage(fileURLToPath(source));
+    return decodeImage(await download(source, name, signal), name);
+  }
+  if (source instanceof Blob) return decodeImage(new Uint8Array(await source.arrayBuffer()), name);
+  if (isSharp(source)) return decodeImage(await encoded(source, name), name);
+  if (isPixelData(source)) return fromPixels(source, name);
+  const bytes = bytesOf(source);
+  if (bytes) return decodeImage(bytes, name);
+  throw new ResidualSkipError(
+    'INVALID_ARGUMENT',
+    `${name}: expected a path, a URL, the bytes of an image file, a sharp instance, or { width, height, data }`,
+  );
+}
+
+/** Whether `value` is one image and not a list of them. */
+export function isImageSource(value: unknown): boolean {
+  return typeof value === 'string' || (typeof value === 'object' && value !== null && !Array.isArray(value));
+}
+
+function bytesOf(value: unknown): Uint8Array | undefined {
+  if (ArrayBuffer.isView(value)) return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
+  // Not instanceof: bytes may come from another realm (a vm context, a test runner).
+  const tag = Object.prototype.toString.call(value);
+  return tag === '[object ArrayBuffer]' ? new Uint8Array(value as ArrayBuffer) : undefined;
+}
+
+function isSharp(value: object): value is SharpLike {
+  return (
+    typeof Reflect.get(value, 'toBuffer') === 'function' && typeof Reflect.get(value, 'png') === 'function'
+  );
+}
+
+function isPixelData(value: object): value is PixelData {
+  return 'width' in value && 'height' in value && 'data' in value;
+}
+
+/** Lossless and hardly compressed: the pipeline's pixels, whatever it does to them. */
+async function encoded(image: SharpLike, name: string): Promise<Uint8Array> {
+  try {
+    return (await image.clone().png({ compressionLevel: 0 }).toBuffer({ resolveWithObject: true })).data;
+  } catch (cause) {
+    throw new ResidualSkipError('INVALID_DATA', `${name}: sharp failed: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
+}
+
+async function download(url: URL, name: string, signal: AbortSignal | undefined): Promise<Uint8Array> {
+  if (!['data:', 'http:', 'https:'].includes(url.protocol)) {
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `${name}: expected a file:, data:, http: or https: URL, received ${url.protocol}`,
+    );
+  }
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  try {
+    const response = await fetch(url, { signal: signal ?? null });
+    if (!response.ok) throw new Error(`the server answered ${response.status}`);
+    for await (const chunk of response.body ?? []) {
+      size += chunk.byteLength;
+      if (size > MOST_BYTES) throw new Error(`it is larger than ${MOST_BYTES >> 20} MiB`);
+      chunks.push(chunk);
+    }
+  } catch (cause) {
+    if (signal?.aborted)
+      throw new ResidualSkipError('ABORTED', `${name}: the download was aborted`, { cause });
+    const { message, cause: deeper } = cause as Error;
+    const why = deeper instanceof Error ? `${message}: ${deeper.message}` : message;
+    throw new ResidualSkipError('INVALID_DATA', `${name} can't be downloaded (${why})`, { cause });
+  }
+  return Buffer.concat(chunks);
+}
+
+function fromPixels({ width, height, channels, data }: PixelData, name: string): RawImage {
+  const bytes = bytesOf(data);
+  const count = channels ?? 4;
+  const sound =
+    bytes !== undefined &&
+    [width, height].every((length) => Number.isSafeInteger(length) && length > 0) &&
+    [1, 3, 4].includes(count);
+  if (!sound || bytes.length !== width * height * count) {
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `${name}: expected width x height x channels (1, 3 or 4; 4 when left out) bytes of data, received ` +
+        `${width} x ${height} x ${count} and ${bytes?.length ?? 'no'} bytes`,
+    );
+  }
+  if (count !== 4) return { width, height, channels: count, data: bytes };
+  const rgb = new Uint8Array(width * height * 3);
+  for (let from = 0, to = 0; from < bytes.length; from += 4, to += 3) {
+    rgb[to] = bytes[from]!;
+    rgb[to + 1] = bytes[from + 1]!;
+    rgb[to + 2] = bytes[from + 2]!;
+  }
+  return { width, height, channels: 3, data: rgb };
+}
