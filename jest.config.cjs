@@ -5,6 +5,10 @@ module.exports = {
     '^.+\\.ts$': ['@swc/jest', { jsc: { target: 'es2022', parser: { syntax: 'typescript' } } }],
   },
   moduleFileExtensions: ['ts', 'js', 'cjs', 'mjs', 'json', 'node'],
+  moduleNameMapper: {
+    '^residual-skip$': '<rootDir>/lib/index.ts',
+    '^residual-skip-server$': '<rootDir>/server/src/index.ts',
+  },
   resolver: '<rootDir>/test/resolver.cjs',
   setupFiles: ['<rootDir>/test/setup.cjs'],
   testTimeout: 300_000,

@@ -1,5 +1,6 @@
 // Builds lib/ with tsc into dist/: CommonJS, with index.mjs as the face for ES modules. Writes the JSON schemas of policies
-// and of audit records. Comments go into the declarations alone.
+// and of audit records. Then builds the server, which imports the library as its users do. Comments go into the
+// declarations alone.
 import { execFileSync } from 'node:child_process';
 import { rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -24,3 +25,6 @@ for (const [name, schema] of [
     `${JSON.stringify(z.toJSONSchema(schema, { io: 'input' }), null, 2)}\n`,
   );
 }
+
+rmSync('server/dist', { recursive: true, force: true });
+execFileSync(process.execPath, [tsc, '-p', 'server'], { stdio: 'inherit' });

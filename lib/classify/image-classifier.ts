@@ -8,7 +8,7 @@ import { ResidualSkipError } from '../errors.js';
 import type { TensorMetadata } from '../metadata.js';
 import type { SessionOptions } from '../options.js';
 import { InferenceSession } from '../session.js';
-import type { PolicySource } from '../skip/policy.js';
+import type { PolicySource } from '../skip/load-policy.js';
 import { topClasses } from '../skip/scores.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { Tensor } from '../tensor.js';

@@ -1,0 +1,159 @@
+// The live page: draws the snapshots that /events sends. Charts are uPlot's.
+const KEPT = 240;
+const views = new Map();
+const byId = (id) => document.getElementById(id);
+
+function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+/** A colour that the page's theme gives, as canvases need it. */
+function resolved(name) {
+  const probe = element('span');
+  probe.style.color = `var(${name})`;
+  document.body.append(probe);
+  const { color: value } = getComputedStyle(probe);
+  probe.remove();
+  return value;
+}
+
+function chart(parent, title, series) {
+  const holder = element('div', {}, element('h3', { textContent: title }));
+  parent.append(holder);
+  const axis = {
+    stroke: resolved('--dim'),
+    grid: { stroke: resolved('--line'), width: 1 },
+    ticks: { show: false },
+  };
+  const width = () => Math.max(240, holder.clientWidth);
+  const plot = new uPlot(
+    {
+      width: width(),
+      height: 160,
+      cursor: { drag: { x: false, y: false } },
+      scales: { y: { range: (_self, _low, high) => [0, Math.max(high, 1e-6) * 1.05] } },
+      axes: [axis, { ...axis, size: 56 }],
+      series: [{}, ...series.map(({ label, color: name }) => ({ label, stroke: resolved(name), width: 2 }))],
+    },
+    [[], ...series.map(() => [])],
+    holder,
+  );
+  addEventListener('resize', () => plot.setSize({ width: width(), height: 160 }));
+  return plot;
+}
+
+function viewOf({ name, version }) {
+  const key = `${name} ${version}`;
+  const known = views.get(key);
+  if (known) return known;
+  const facts = element('dl', { className: 'facts' });
+  const charts = element('div', { className: 'charts' });
+  const blocks = element('div', { className: 'blocks' });
+  const recent = element('p', { className: 'recent' });
+  const skipping = element('div', {}, element('h3', { textContent: 'Skipped, by block' }), blocks);
+  const paths = element('div', {}, element('h3', { textContent: 'Last answers (# ran, . skipped)' }), recent);
+  const article = element(
+    'article',
+    {},
+    element('h2', { textContent: `${name}, version ${version}` }),
+    facts,
+    charts,
+  );
+  article.dataset.model = name;
+  byId('models').append(article);
+  const view = {
+    article,
+    facts,
+    blocks,
+    recent,
+    rate: chart(charts, 'Items per second', [{ label: 'items/s', color: '--accent' }]),
+    latency: chart(charts, 'Latency, ms', [
+      { label: 'p50', color: '--accent' },
+      { label: 'p99', color: '--second' },
+    ]),
+    saved: chart(charts, 'Multiply-adds saved, %', [{ label: 'saved', color: '--good' }]),
+    rows: [],
+  };
+  charts.append(skipping, paths);
+  views.set(key, view);
+  return view;
+}
+
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+
+function drawModel(time, model) {
+  const view = viewOf(model);
+  const { latencyMs, saved, promise } = model;
+  const facts = [
+    ['items per second', model.itemsPerSecond.toFixed(0)],
+    ['p99', latencyMs ? `${latencyMs.p99.toFixed(1)} ms` : '-'],
+    ['setting', model.setting],
+    ['promise', promise ? `at most ${percent(promise.limit)} of answers change` : 'none'],
+    ['saved', saved === null ? '-' : percent(saved)],
+    ['monitor', model.tripped ? 'tripped: full depth only' : 'quiet'],
+  ];
+  view.facts.replaceChildren(
+    ...facts.map(([name, value]) =>
+      element(
+        'div',
+        { className: name === 'monitor' && model.tripped ? 'tripped' : '' },
+        element('dt', { textContent: name }),
+        element('dd', { textContent: value }),
+      ),
+    ),
+  );
+  view.rows.push([
+    time / 1000,
+    model.itemsPerSecond,
+    latencyMs?.p50 ?? null,
+    latencyMs?.p99 ?? null,
+    saved === null ? null : 100 * saved,
+  ]);
+  if (view.rows.length > KEPT) view.rows.shift();
+  const column = (i) => view.rows.map((row) => row[i]);
+  view.rate.setData([column(0), column(1)]);
+  view.latency.setData([column(0), column(2), column(3)]);
+  view.saved.setData([column(0), column(4)]);
+  if (model.blocks.length > 0) {
+    view.blocks.replaceChildren(
+      ...model.blocks.map(({ name, skipped }) => {
+        const bar = element('span', { title: `${name}: ${percent(skipped)} skipped` });
+        bar.style.height = `${Math.max(1, 100 * skipped)}%`;
+        return bar;
+      }),
+    );
+  }
+  view.recent.textContent = model.recent.map(({ path, answer }) => `${path}  ${answer}`).join('\n');
+}
+
+function draw({ time, queued, running, models, changes }) {
+  byId('status').textContent = `${queued} waiting, ${running} running`;
+  for (const model of models) drawModel(time, model);
+  const present = new Set(models.map(({ name, version }) => `${name} ${version}`));
+  for (const [key, { article }] of views) {
+    if (present.has(key)) continue;
+    article.remove();
+    views.delete(key);
+  }
+  if (changes.length === 0) return;
+  byId('changes').replaceChildren(
+    ...[...changes].reverse().map(({ time: at, model, from, to, reason }) =>
+      element('li', {
+        textContent: `${new Date(at).toLocaleTimeString()}  ${model}: ${from} to ${to} (${reason})`,
+      }),
+    ),
+  );
+}
+
+const events = new EventSource('events');
+events.onmessage = ({ data }) => draw(JSON.parse(data));
+events.onerror = () => {
+  byId('status').textContent = 'the server does not answer; trying again';
+};
+// Canvases take colours when they are made: a change of theme makes them again.
+matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
+  for (const { article } of views.values()) article.remove();
+  views.clear();
+});

@@ -1,0 +1,149 @@
+import { ResidualSkipError, Tensor } from 'residual-skip';
+import { ServerError } from './errors.js';
+
+/**
+ * Element types of the Open Inference Protocol (v2) that this server takes, and the package's names of them. BYTES is
+ * for encoded images and for answers of the classification extension; it has no tensor of its own here.
+ */
+const TYPES = {
+  FP32: { type: 'float32', bytes: 4 },
+  UINT8: { type: 'uint8', bytes: 1 },
+  INT32: { type: 'int32', bytes: 4 },
+  INT64: { type: 'int64', bytes: 8 },
+  BOOL: { type: 'bool', bytes: 1 },
+} as const;
+
+export type Datatype = keyof typeof TYPES | 'BYTES';
+type NumericType = keyof typeof TYPES;
+
+const DATATYPE_OF = new Map(
+  Object.entries(TYPES).map(([datatype, { type }]) => [type as string, datatype as NumericType]),
+);
+
+/** The protocol's name of a type of this package. */
+export function datatypeOf(type: string): Datatype {
+  const datatype = DATATYPE_OF.get(type);
+  if (datatype) return datatype;
+  throw new ServerError('UNSUPPORTED', `outputs of type ${type} can't be sent`);
+}
+
+function elementType(name: string, datatype: string): (typeof TYPES)[NumericType] {
+  if (Object.hasOwn(TYPES, datatype)) return TYPES[datatype as NumericType];
+  throw new ServerError(
+    'INVALID_ARGUMENT',
+    `input '${name}': datatype ${datatype} is not supported; expected ${Object.keys(TYPES).join(', ')}, or BYTES for encoded images`,
+  );
+}
+
+/** Number of elements; INVALID_ARGUMENT unless `shape` has lengths only. */
+export function elementsOf(name: string, shape: readonly number[]): number {
+  const elements = shape.reduce((product, length) => product * length, 1);
+  if (
+    shape.every((length) => Number.isSafeInteger(length) && length >= 0) &&
+    Number.isSafeInteger(elements)
+  ) {
+    return elements;
+  }
+  throw new ServerError(
+    'INVALID_ARGUMENT',
+    `input '${name}': shape [${shape.join(', ')}] is not a list of lengths`,
+  );
+}
+
+/** A tensor from raw little-endian bytes, row-major. The bytes are copied where they are not aligned. */
+export function tensorFromBytes(
+  name: string,
+  datatype: string,
+  shape: readonly number[],
+  bytes: Uint8Array,
+): Tensor {
+  const { type, bytes: width } = elementType(name, datatype);
+  const elements = elementsOf(name, shape);
+  if (bytes.byteLength !== elements * width) {
+    throw new ServerError(
+      'INVALID_ARGUMENT',
+      `input '${name}': ${bytes.byteLength} bytes were sent, but ${datatype} [${shape.join(', ')}] takes ${elements * width}`,
+    );
+  }
+  const aligned = bytes.byteOffset % width === 0 ? bytes : bytes.slice();
+  const { buffer, byteOffset } = aligned;
+  return guarded(name, () => {
+    if (type === 'float32')
+      return new Tensor(type, new Float32Array(buffer as ArrayBuffer, byteOffset, elements), shape);
+    if (type === 'int32')
+      return new Tensor(type, new Int32Array(buffer as ArrayBuffer, byteOffset, elements), shape);
+    if (type === 'int64')
+      return new Tensor(type, new BigInt64Array(buffer as ArrayBuffer, byteOffset, elements), shape);
+    return new Tensor(type, new Uint8Array(buffer as ArrayBuffer, byteOffset, elements), shape);
+  });
+}
+
+/** A tensor from numbers or booleans, nested by shape or flat, as JSON has them. */
+export function tensorFromJson(
+  name: string,
+  datatype: string,
+  shape: readonly number[],
+  data: readonly unknown[],
+): Tensor {
+  const { type } = elementType(name, datatype);
+  elementsOf(name, shape);
+  const flat = Array.isArray(data[0]) ? (data.flat(Number.POSITIVE_INFINITY) as unknown[]) : data;
+  return guarded(name, () => {
+    if (type === 'bool') return new Tensor(type, flat as boolean[], shape);
+    if (type === 'int64') return new Tensor(type, flat as number[], shape);
+    return new Tensor(type as 'float32', flat as number[], shape);
+  });
+}
+
+/** What the package finds wrong with a tensor is wrong with the request. */
+function guarded(name: string, make: () => Tensor): Tensor {
+  try {
+    return make();
+  } catch (error) {
+    if (!(error instanceof ResidualSkipError)) throw error;
+    throw new ServerError('INVALID_ARGUMENT', `input '${name}': ${error.message}`, { cause: error });
+  }
+}
+
+/** The elements as raw little-endian bytes; not copied. */
+export function bytesOf(tensor: Tensor): Uint8Array {
+  const { buffer, byteOffset, byteLength } = tensor.data;
+  return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
+}
+
+/** The elements as JSON has them. int64 values that a double can't hold are refused by the caller's choice of binary. */
+export function jsonOf(tensor: Tensor): readonly (number | boolean)[] {
+  if (tensor.type === 'bool') return Array.from(tensor.data as Uint8Array, (value) => value !== 0);
+  return Array.from(tensor.data as ArrayLike<number | bigint>, Number);
+}
+
+/** BYTES elements from the binary form: each is preceded by its length in 4 bytes, little-endian. */
+export function splitBytes(name: string, shape: readonly number[], bytes: Uint8Array): Uint8Array[] {
+  const count = elementsOf(name, shape);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const parts: Uint8Array[] = [];
+  let at = 0;
+  while (parts.length < count && at + 4 <= bytes.length) {
+    const length = view.getUint32(at, true);
+    if (at + 4 + length > bytes.length) break;
+    parts.push(bytes.subarray(at + 4, at + 4 + length));
+    at += 4 + length;
+  }
+  if (parts.length === count && at === bytes.length) return parts;
+  throw new ServerError(
+    'INVALID_ARGUMENT',
+    `input '${name}': the bytes don't hold ${count} elements, each preceded by its length in 4 bytes`,
+  );
+}
+
+/** The binary form of BYTES elements. */
+export function joinBytes(parts: readonly Uint8Array[]): Uint8Array {
+  const joined = Buffer.alloc(parts.reduce((sum, { length }) => sum + 4 + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    joined.writeUInt32LE(part.length, at);
+    joined.set(part, at + 4);
+    at += 4 + part.length;
+  }
+  return joined;
+}

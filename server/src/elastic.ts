@@ -1,0 +1,117 @@
+import { type ControllerOptions, DepthController } from './controller.js';
+import type { Finished, Inference } from './infer.js';
+import type { ServedModel } from './model.js';
+import type { ModelRepository } from './repository.js';
+
+/** One change of a model's setting. */
+export interface SettingChange {
+  readonly time: number;
+  readonly model: string;
+  readonly from: string;
+  readonly to: string;
+  readonly reason: string;
+}
+
+const TICK_MS = 20;
+/** Requests that ended in this time make the percentile and the rate. */
+const WINDOW_MS = 500;
+
+interface Tracked {
+  readonly controller: DepthController;
+  /** Mean time of an item by setting, exponentially smoothed, in milliseconds. */
+  readonly itemMs: (number | undefined)[];
+  /** Of requests that ended lately: when, their latency in milliseconds, and their items. */
+  ended: { readonly at: number; readonly ms: number; readonly items: number }[];
+}
+
+/** Keeps the latency target by the depth of the models: asks a controller for each of them, many times a second. */
+export class ElasticDepth {
+  readonly #repository: ModelRepository;
+  readonly #inference: Inference;
+  readonly #threads: number;
+  readonly #options: ControllerOptions;
+  readonly #onChange: (model: ServedModel, change: SettingChange) => void;
+  readonly #tracked = new WeakMap<ServedModel, Tracked>();
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(
+    repository: ModelRepository,
+    inference: Inference,
+    { threads, ...options }: ControllerOptions & { readonly threads: number },
+    onChange: (model: ServedModel, change: SettingChange) => void,
+  ) {
+    this.#repository = repository;
+    this.#inference = inference;
+    this.#threads = threads;
+    this.#options = options;
+    this.#onChange = onChange;
+  }
+
+  start(): void {
+    this.#timer = setInterval(() => this.#tick(), TICK_MS);
+    this.#timer.unref();
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+  }
+
+  finished({ model, setting, items, queueMs, computeMs }: Finished): void {
+    const tracked = this.#of(model);
+    tracked.ended.push({ at: performance.now(), ms: queueMs + computeMs, items: items.length });
+    const at = model.settings.indexOf(setting);
+    if (at < 0) return;
+    const each = computeMs / items.length;
+    const known = tracked.itemMs[at] ?? each;
+    tracked.itemMs[at] = known + (each - known) / 32;
+  }
+
+  #of(model: ServedModel): Tracked {
+    let tracked = this.#tracked.get(model);
+    if (!tracked) {
+      tracked = { controller: new DepthController(this.#options), itemMs: [], ended: [] };
+      this.#tracked.set(model, tracked);
+      model.current = 0;
+    }
+    return tracked;
+  }
+
+  #tick(): void {
+    const { queue } = this.#inference;
+    const now = performance.now();
+    for (const model of this.#repository.loaded()) {
+      if (model.settings.length < 2) continue;
+      const tracked = this.#of(model);
+      tracked.ended = tracked.ended.filter(({ at }) => at > now - WINDOW_MS);
+      const before = model.setting;
+      const { setting, reason } = tracked.controller.tick(
+        {
+          now,
+          queued: queue.length,
+          ageMs: queue.age,
+          p99Ms: percentile99(tracked.ended.map(({ ms }) => ms)),
+          itemsPerSecond: (1000 * tracked.ended.reduce((sum, { items }) => sum + items, 0)) / WINDOW_MS,
+          itemMs: (index) => tracked.itemMs[index],
+          threads: this.#threads,
+        },
+        model.boldest,
+      );
+      model.current = setting;
+      if (reason === null) continue;
+      this.#onChange(model, {
+        time: Date.now(),
+        model: model.name,
+        from: before.name,
+        to: model.setting.name,
+        reason,
+      });
+    }
+  }
+}
+
+/** NaN of nothing. */
+function percentile99(values: readonly number[]): number {
+  if (values.length === 0) return Number.NaN;
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(0.99 * sorted.length))]!;
+}

@@ -1,0 +1,73 @@
+import { status as Grpc } from '@grpc/grpc-js';
+import { ResidualSkipError } from 'residual-skip';
+
+/** Codes of what a server refuses, with the status that REST and gRPC answer with. */
+const CODES = {
+  /** The request contradicts the protocol or the model. */
+  INVALID_ARGUMENT: { http: 400, grpc: Grpc.INVALID_ARGUMENT },
+  /** No valid token was sent. */
+  UNAUTHENTICATED: { http: 401, grpc: Grpc.UNAUTHENTICATED },
+  /** No such model, version or path. */
+  NOT_FOUND: { http: 404, grpc: Grpc.NOT_FOUND },
+  /** The client went away or cancelled. */
+  CANCELLED: { http: 499, grpc: Grpc.CANCELLED },
+  /** The body is larger than the server takes. */
+  TOO_LARGE: { http: 413, grpc: Grpc.RESOURCE_EXHAUSTED },
+  /** The queue is full: try again after `retryAfter` seconds. */
+  BUSY: { http: 429, grpc: Grpc.RESOURCE_EXHAUSTED },
+  /** The server is draining, or the model is not loaded. */
+  UNAVAILABLE: { http: 503, grpc: Grpc.UNAVAILABLE },
+  /** The request waited longer than its timeout. */
+  TIMEOUT: { http: 504, grpc: Grpc.DEADLINE_EXCEEDED },
+  /** The server can't do this. */
+  UNSUPPORTED: { http: 501, grpc: Grpc.UNIMPLEMENTED },
+  /** A defect. */
+  INTERNAL: { http: 500, grpc: Grpc.INTERNAL },
+} as const;
+
+export type ServerErrorCode = keyof typeof CODES;
+
+export class ServerError extends Error {
+  override readonly name = 'ServerError';
+
+  constructor(
+    readonly code: ServerErrorCode,
+    message: string,
+    /** `retryAfter`: seconds after which the client may try again. */
+    readonly options: { readonly retryAfter?: number; readonly cause?: unknown } = {},
+  ) {
+    super(message, { cause: options.cause });
+  }
+
+  get http(): number {
+    return CODES[this.code].http;
+  }
+
+  get grpc(): Grpc {
+    return CODES[this.code].grpc;
+  }
+}
+
+/** Errors of the package that a request causes; all others are the server's. */
+const CAUSED_BY_REQUESTS: Readonly<Record<string, ServerErrorCode>> = {
+  INVALID_ARGUMENT: 'INVALID_ARGUMENT',
+  INVALID_SHAPE: 'INVALID_ARGUMENT',
+  INVALID_DTYPE: 'INVALID_ARGUMENT',
+  INVALID_DATA: 'INVALID_ARGUMENT',
+  INVALID_POLICY: 'INVALID_ARGUMENT',
+  POLICY_MISMATCH: 'INVALID_ARGUMENT',
+  ABORTED: 'CANCELLED',
+  SESSION_RELEASED: 'UNAVAILABLE',
+  OUT_OF_MEMORY: 'UNAVAILABLE',
+};
+
+/** Any failure as a ServerError. */
+export function asServerError(error: unknown): ServerError {
+  if (error instanceof ServerError) return error;
+  if (error instanceof ResidualSkipError) {
+    return new ServerError(CAUSED_BY_REQUESTS[error.code] ?? 'INTERNAL', `${error.message} [${error.code}]`, {
+      cause: error,
+    });
+  }
+  return new ServerError('INTERNAL', 'the server failed; its log has the details', { cause: error });
+}

@@ -1,0 +1,228 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import {
+  loadPackageDefinition,
+  Server,
+  ServerCredentials,
+  type ServerUnaryCall,
+  type ServiceClientConstructor,
+  type sendUnaryData,
+} from '@grpc/grpc-js';
+import { loadSync } from '@grpc/proto-loader';
+import { Tensor } from 'residual-skip';
+import type { Authenticate } from './auth.js';
+import { bytesOf, joinBytes, splitBytes, tensorFromBytes, tensorFromJson } from './datatypes.js';
+import { asServerError, ServerError } from './errors.js';
+import type { Inference, InferRequest, InferResponse, Parameters, RequestInput } from './infer.js';
+import { EXTENSIONS, modelMetadata, modelStatistics } from './metadata.js';
+import type { ModelRepository } from './repository.js';
+
+/** A value of the protocol's `parameters`; the loader adds the name of the choice that is set. */
+interface InferParameter {
+  readonly parameter_choice?: string;
+  readonly [choice: string]: unknown;
+}
+type ParameterMap = Readonly<Record<string, InferParameter>>;
+
+interface InferInputTensor {
+  readonly name: string;
+  readonly datatype: string;
+  readonly shape: readonly number[];
+  readonly contents: Readonly<Record<string, readonly unknown[]>> | null;
+}
+
+/** ModelInferRequest as the loader gives it. */
+interface ModelInferRequest {
+  readonly model_name: string;
+  readonly model_version: string;
+  readonly id: string;
+  readonly parameters: ParameterMap;
+  readonly inputs: readonly InferInputTensor[];
+  readonly outputs: readonly { readonly name: string; readonly parameters: ParameterMap }[];
+  readonly raw_input_contents: readonly Uint8Array[];
+}
+
+interface Named {
+  readonly name: string;
+  readonly version: string;
+}
+
+export interface GrpcContext {
+  readonly repository: ModelRepository;
+  readonly inference: Inference;
+  readonly version: string;
+  readonly ready: () => boolean;
+  readonly authenticate: Authenticate;
+  /** Largest message in bytes. */
+  readonly bodyLimit: number;
+}
+
+/** The file that describes the service, for clients. */
+export const PROTO_FILE = join(__dirname, '..', 'proto', 'open_inference.proto');
+
+/** The service's definition, for servers and clients. */
+export function loadService(): ServiceClientConstructor {
+  const definition = loadSync(PROTO_FILE, { keepCase: true, longs: Number, defaults: true, oneofs: true });
+  const { inference } = loadPackageDefinition(definition) as unknown as {
+    inference: { GRPCInferenceService: ServiceClientConstructor };
+  };
+  return inference.GRPCInferenceService;
+}
+
+type Handler = (request: never, call: ServerUnaryCall<unknown, unknown>) => unknown;
+
+/** The Open Inference Protocol v2 over gRPC. */
+export function createGrpcServer(context: GrpcContext): Server {
+  const { repository, inference, version, ready, authenticate, bodyLimit } = context;
+  const server = new Server({
+    'grpc.max_receive_message_length': bodyLimit,
+    'grpc.max_send_message_length': -1,
+  });
+  const open = (work: Handler) => unary(work, () => {});
+  const guarded = (work: Handler) => unary(work, authenticate);
+  const isReady = ({ name, version: asked }: Named) => {
+    try {
+      repository.get(name, asked);
+      return true;
+    } catch (error) {
+      if (asServerError(error).code === 'UNAVAILABLE') return false;
+      throw error;
+    }
+  };
+  server.addService(loadService().service, {
+    ServerLive: open(() => ({ live: true })),
+    ServerReady: open(() => ({ ready: ready() })),
+    ModelReady: guarded((request: Named) => ({ ready: isReady(request) })),
+    ServerMetadata: guarded(() => ({ name: 'residual-skip', version, extensions: EXTENSIONS })),
+    ModelMetadata: guarded(({ name, version: asked }: Named) =>
+      modelMetadata(repository.get(name, asked), repository),
+    ),
+    ModelInfer: guarded((request: ModelInferRequest, call) => infer(request, call, inference)),
+    ModelStatistics: guarded(({ name, version: asked }: Named) => {
+      const all =
+        name === ''
+          ? repository.loaded()
+          : asked === ''
+            ? repository.versionsOf(name)
+            : [repository.get(name, asked)];
+      return { model_stats: all.map(modelStatistics) };
+    }),
+    RepositoryIndex: guarded(async ({ ready: onlyReady }: { ready: boolean }) => {
+      await repository.scan();
+      return { models: repository.index().filter(({ state }) => !onlyReady || state === 'READY') };
+    }),
+    RepositoryModelLoad: guarded(({ model_name }: { model_name: string }) =>
+      repository.load(model_name).then(() => ({})),
+    ),
+    RepositoryModelUnload: guarded(({ model_name }: { model_name: string }) =>
+      repository.unload(model_name).then(() => ({})),
+    ),
+  });
+  return server;
+}
+
+/** Credentials from PEM files; insecure without them. */
+export async function grpcCredentials(
+  tls: { cert: string; key: string } | undefined,
+): Promise<ServerCredentials> {
+  if (!tls) return ServerCredentials.createInsecure();
+  const [cert_chain, private_key] = await Promise.all([readFile(tls.cert), readFile(tls.key)]);
+  return ServerCredentials.createSsl(null, [{ cert_chain, private_key }]);
+}
+
+function unary(work: Handler, authenticate: Authenticate) {
+  return async (call: ServerUnaryCall<unknown, unknown>, callback: sendUnaryData<unknown>): Promise<void> => {
+    try {
+      authenticate(call.metadata.get('authorization')[0]?.toString());
+      callback(null, await work(call.request as never, call));
+    } catch (error) {
+      const failure = asServerError(error);
+      callback({ code: failure.grpc, details: failure.message });
+    }
+  };
+}
+
+async function infer(
+  request: ModelInferRequest,
+  call: ServerUnaryCall<unknown, unknown>,
+  inference: Inference,
+): Promise<object> {
+  const gone = new AbortController();
+  call.on('cancelled', () => gone.abort());
+  const response = await inference.infer(parse(request), gone.signal);
+  return format(response);
+}
+
+function parse(request: ModelInferRequest): InferRequest {
+  const { raw_input_contents: raw, inputs } = request;
+  if (raw.length > 0 && raw.length !== inputs.length) {
+    throw new ServerError(
+      'INVALID_ARGUMENT',
+      `there are ${raw.length} raw_input_contents for ${inputs.length} inputs`,
+    );
+  }
+  if (inputs.length === 0) throw new ServerError('INVALID_ARGUMENT', 'the request has no inputs');
+  return {
+    model: request.model_name,
+    version: request.model_version,
+    id: request.id,
+    parameters: parametersOf(request.parameters),
+    inputs: inputs.map((input, i) => parseInput(input, raw[i])),
+    outputs: request.outputs.map(({ name, parameters }) => ({ name, parameters: parametersOf(parameters) })),
+  };
+}
+
+/** Fields of InferTensorContents, by datatype. */
+const CONTENTS: Readonly<Record<string, string>> = {
+  FP32: 'fp32_contents',
+  UINT8: 'uint_contents',
+  INT32: 'int_contents',
+  INT64: 'int64_contents',
+  BOOL: 'bool_contents',
+  BYTES: 'bytes_contents',
+};
+
+function parseInput(
+  { name, datatype, shape, contents }: InferInputTensor,
+  raw: Uint8Array | undefined,
+): RequestInput {
+  if (raw) {
+    const content =
+      datatype === 'BYTES' ? splitBytes(name, shape, raw) : tensorFromBytes(name, datatype, shape, raw);
+    return { name, shape, content };
+  }
+  const data = contents?.[CONTENTS[datatype] ?? ''] ?? [];
+  const content = datatype === 'BYTES' ? (data as Uint8Array[]) : tensorFromJson(name, datatype, shape, data);
+  return { name, shape, content };
+}
+
+function parametersOf(parameters: ParameterMap): Parameters {
+  return Object.fromEntries(
+    Object.entries(parameters ?? {}).map(([name, value]) => [
+      name,
+      value[value.parameter_choice ?? ''] as string | number | boolean,
+    ]),
+  );
+}
+
+function format(response: InferResponse): object {
+  const { model, version, id, parameters, outputs } = response;
+  return {
+    model_name: model,
+    model_version: version,
+    id,
+    parameters: Object.fromEntries(
+      Object.entries(parameters).map(([name, value]) => [name, parameterOf(value)]),
+    ),
+    outputs: outputs.map(({ name, datatype, shape }) => ({ name, datatype, shape })),
+    raw_output_contents: outputs.map(({ content }) =>
+      content instanceof Tensor ? bytesOf(content) : joinBytes(content),
+    ),
+  };
+}
+
+function parameterOf(value: string | number | boolean): object {
+  if (typeof value === 'string') return { string_param: value };
+  if (typeof value === 'boolean') return { bool_param: value };
+  return Number.isSafeInteger(value) ? { int64_param: value } : { double_param: value };
+}

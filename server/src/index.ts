@@ -1,0 +1,3 @@
+export { ServerError, type ServerErrorCode } from './errors.js';
+export type { ServerOptions } from './options.js';
+export { createServer, type RunningServer } from './server.js';

@@ -1,0 +1,417 @@
+import { type ItemTrace, type SkipTrace, Tensor } from 'residual-skip';
+import { datatypeOf, elementsOf } from './datatypes.js';
+import { asServerError, ServerError } from './errors.js';
+import type { ServedModel } from './model.js';
+import { type Job, JobQueue } from './queue.js';
+import type { ModelRepository } from './repository.js';
+import type { Setting } from './settings.js';
+
+/** Values of the protocol's `parameters`. */
+export type Parameters = Readonly<Record<string, string | number | boolean>>;
+
+/** One input of a request: a tensor, or the files of images (datatype BYTES). */
+export interface RequestInput {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly content: Tensor | readonly Uint8Array[];
+}
+
+export interface RequestedOutput {
+  readonly name: string;
+  readonly parameters: Parameters;
+}
+
+/** An inference request, however it was sent. */
+export interface InferRequest {
+  readonly model: string;
+  readonly version: string;
+  readonly id: string;
+  readonly parameters: Parameters;
+  readonly inputs: readonly RequestInput[];
+  /** All outputs when empty. */
+  readonly outputs: readonly RequestedOutput[];
+}
+
+export interface ResponseOutput {
+  readonly name: string;
+  readonly datatype: string;
+  readonly shape: readonly number[];
+  /** BYTES elements for the classification extension. */
+  readonly content: Tensor | readonly Uint8Array[];
+}
+
+export interface InferResponse {
+  readonly model: string;
+  readonly version: string;
+  readonly id: string;
+  /** Which setting ran, what it promises, and what was skipped. */
+  readonly parameters: Parameters;
+  readonly outputs: readonly ResponseOutput[];
+}
+
+/** One request that has ended, for those who watch. */
+export interface Finished {
+  readonly model: ServedModel;
+  readonly setting: Setting;
+  readonly items: readonly ItemTrace[];
+  /** Multiply-adds of one item in full. */
+  readonly multiplyAdds: number;
+  readonly queueMs: number;
+  readonly computeMs: number;
+  /** Items that ran in the same call. */
+  readonly callItems: number;
+  /** The scores of each item where the model is a classifier. */
+  readonly scores: readonly ArrayLike<number>[] | null;
+}
+
+interface Work {
+  readonly model: ServedModel;
+  readonly setting: Setting;
+  readonly feeds: Readonly<Record<string, Tensor>>;
+  readonly fetches: readonly string[];
+  readonly queued: number;
+  result?: {
+    readonly outputs: Readonly<Record<string, Tensor>>;
+    readonly items: readonly ItemTrace[];
+    readonly multiplyAdds: number;
+    readonly queueMs: number;
+    readonly computeMs: number;
+    readonly callItems: number;
+  };
+}
+
+export interface InferenceOptions {
+  readonly capacity: number;
+  readonly threads: number;
+  readonly mostItems: number;
+  readonly onFinished?: (finished: Finished) => void;
+  readonly onFailed?: (model: ServedModel | null, error: ServerError) => void;
+}
+
+/** Runs requests: checks them, decodes images, queues, joins, and answers. */
+export class Inference {
+  readonly queue: JobQueue<Work>;
+  readonly #repository: ModelRepository;
+  readonly #options: InferenceOptions;
+  #decoding = 0;
+
+  constructor(repository: ModelRepository, options: InferenceOptions) {
+    this.#repository = repository;
+    this.#options = options;
+    const { capacity, threads, mostItems } = options;
+    this.queue = new JobQueue<Work>({ capacity, concurrency: threads, mostItems }, runTogether);
+  }
+
+  /**
+   * @param signal aborted when the client goes away
+   * @throws ServerError
+   */
+  async infer(request: InferRequest, signal: AbortSignal): Promise<InferResponse> {
+    let model: ServedModel | null = null;
+    try {
+      const found = this.#repository.get(request.model, request.version);
+      model = found;
+      return await found.use(() => this.#inferOn(found, request, signal));
+    } catch (error) {
+      const failure = asServerError(error);
+      if (model) model.counts.failures++;
+      this.#options.onFailed?.(model, failure);
+      throw failure;
+    }
+  }
+
+  async #inferOn(model: ServedModel, request: InferRequest, client: AbortSignal): Promise<InferResponse> {
+    const { policy, priority, timeout, trace } = request.parameters;
+    const setting = policy === undefined ? model.setting : model.settingCalled(String(policy));
+    const deadline = deadlineOf(client, timeout);
+    try {
+      const feeds = await this.#feedsOf(model, request);
+      const fetches =
+        request.outputs.length > 0 ? request.outputs.map(({ name }) => name) : model.session.outputNames;
+      checkOutputs(model, fetches);
+      const items = model.session.model.batching === 'item' ? itemsOf(feeds) : 1;
+      const work: Work = { model, setting, feeds, fetches, queued: performance.now() };
+      const job: Job<Work> = {
+        key: joinKey(work, items),
+        model: model.name,
+        priority: priorityOf(priority),
+        items,
+        work,
+        signal: deadline.signal,
+      };
+      await this.queue.push(job);
+      return this.#answer(request, work, trace === true);
+    } finally {
+      deadline.clear();
+    }
+  }
+
+  async #feedsOf(model: ServedModel, { inputs }: InferRequest): Promise<Record<string, Tensor>> {
+    const images = inputs.some(({ content }) => !(content instanceof Tensor));
+    // What decodes is not in the queue yet, but it will be.
+    if (images) this.queue.checkRoom(this.#decoding);
+    this.#decoding++;
+    try {
+      const feeds: [string, Tensor][] = [];
+      for (const { name, shape, content } of inputs) {
+        feeds.push([
+          name,
+          content instanceof Tensor ? content : await imagesAsTensor(model, name, shape, content),
+        ]);
+      }
+      return Object.fromEntries(feeds);
+    } finally {
+      this.#decoding--;
+    }
+  }
+
+  #answer(request: InferRequest, work: Work, traced: boolean): InferResponse {
+    const { model, setting } = work;
+    const { outputs, items, multiplyAdds, queueMs, computeMs, callItems } = work.result!;
+    const { counts } = model;
+    counts.requests++;
+    counts.items += items.length;
+    // Requests that ran together share the call's time by their items.
+    const share = items.length / callItems;
+    counts.calls += share;
+    counts.queueNs += queueMs * 1e6;
+    counts.computeNs += computeMs * share * 1e6;
+    counts.lastMs = Date.now();
+    const { classifier } = model;
+    const scores =
+      classifier && outputs[classifier.output] ? classifier.scoresOf(outputs, items.length) : null;
+    this.#options.onFinished?.({
+      ...{ model, setting, items, multiplyAdds, queueMs, computeMs: computeMs * share, callItems, scores },
+    });
+    const skippedBlocks = items.reduce((sum, { blocks }) => sum + blocks.filter(({ ran }) => !ran).length, 0);
+    const saved = items.reduce((sum, { multiplyAddsSkipped }) => sum + multiplyAddsSkipped, 0);
+    return {
+      model: model.name,
+      version: model.version,
+      id: request.id,
+      parameters: {
+        policy: setting.name,
+        ...(setting.promise && {
+          promise_limit: setting.promise.limit,
+          promise_confidence: setting.promise.confidence,
+          promise_metric: setting.promise.metric,
+        }),
+        blocks_skipped: skippedBlocks,
+        multiply_adds_skipped: multiplyAdds > 0 ? saved / (items.length * multiplyAdds) : 0,
+        ...(traced && { trace: JSON.stringify(items) }),
+      },
+      outputs: work.fetches.map((name) => this.#output(request, model, name, outputs[name]!, items.length)),
+    };
+  }
+
+  #output(
+    { outputs, parameters }: InferRequest,
+    model: ServedModel,
+    name: string,
+    tensor: Tensor,
+    items: number,
+  ): ResponseOutput {
+    const own = outputs.find((output) => output.name === name)?.parameters;
+    const classes = own?.classification ?? parameters.classification;
+    if (classes === undefined) {
+      return { name, datatype: datatypeOf(tensor.type), shape: tensor.dims, content: tensor };
+    }
+    return classification(model, name, tensor, items, Number(classes));
+  }
+}
+
+/** Class answers as the classification extension has them: `score:index:label`, most probable first. */
+function classification(
+  model: ServedModel,
+  name: string,
+  tensor: Tensor,
+  items: number,
+  count: number,
+): ResponseOutput {
+  const { classifier } = model;
+  if (!classifier || name !== classifier.output || !Number.isSafeInteger(count) || count < 1) {
+    throw new ServerError(
+      'INVALID_ARGUMENT',
+      `output '${name}' of model ${model.name} has no ${count} classes to name`,
+    );
+  }
+  const each = Math.min(count, classifier.labels.length);
+  const content = classifier.scoresOf({ [name]: tensor }, items).flatMap((scores) =>
+    Array.from(scores, (score, index) => ({ score, index }))
+      .sort((a, b) => b.score - a.score || a.index - b.index)
+      .slice(0, each)
+      .map(({ score, index }) => Buffer.from(`${score}:${index}:${classifier.labels[index]}`)),
+  );
+  return { name, datatype: 'BYTES', shape: [items, each], content };
+}
+
+async function imagesAsTensor(
+  model: ServedModel,
+  name: string,
+  shape: readonly number[],
+  files: readonly Uint8Array[],
+): Promise<Tensor> {
+  const count = elementsOf(name, shape);
+  if (count !== files.length || count === 0) {
+    throw new ServerError(
+      'INVALID_ARGUMENT',
+      `input '${name}': shape [${shape.join(', ')}] names ${count} images, ${files.length} were sent`,
+    );
+  }
+  const tensors = await Promise.all(files.map((file) => model.decode(file)));
+  const [first] = tensors;
+  const odd = tensors.find(({ dims }) => dims.some((length, axis) => length !== first!.dims[axis]));
+  if (odd) {
+    throw new ServerError(
+      'INVALID_ARGUMENT',
+      `input '${name}': the images have different sizes after preprocessing; send them one by one`,
+    );
+  }
+  return concat(tensors);
+}
+
+function concat(tensors: readonly Tensor[]): Tensor {
+  const [first] = tensors;
+  if (tensors.length === 1) return first!;
+  const length = tensors.reduce((sum, { size }) => sum + size, 0);
+  const data = new (first!.data.constructor as Float32ArrayConstructor)(length);
+  let at = 0;
+  for (const tensor of tensors) {
+    data.set(tensor.data as Float32Array, at);
+    at += tensor.size;
+  }
+  const items = tensors.reduce((sum, { dims }) => sum + dims[0]!, 0);
+  return new Tensor(first!.type as 'float32', data, [items, ...first!.dims.slice(1)]);
+}
+
+/** Items `from` to `end` of a batch of `items`; the same memory. */
+function slice(tensor: Tensor, from: number, end: number, items: number): Tensor {
+  const each = tensor.size / items;
+  const data = (tensor.data as Float32Array).subarray(from * each, end * each);
+  return new Tensor(tensor.type as 'float32', data, [end - from, ...tensor.dims.slice(1)]);
+}
+
+function checkOutputs(model: ServedModel, fetches: readonly string[]): void {
+  const unknown = fetches.find((name) => !model.session.outputNames.includes(name));
+  if (unknown === undefined) return;
+  const known = model.session.outputNames.join(', ');
+  throw new ServerError(
+    'INVALID_ARGUMENT',
+    `model ${model.name} has no output '${unknown}'; its outputs are ${known}`,
+  );
+}
+
+function itemsOf(feeds: Readonly<Record<string, Tensor>>): number {
+  return Object.values(feeds)[0]?.dims[0] ?? 1;
+}
+
+let lone = 0;
+
+/** Requests with the same key may run as one batch; those of a model that mixes the items of a batch never do. */
+function joinKey({ model, setting, feeds, fetches }: Work, items: number): string {
+  const tensors = Object.entries(feeds);
+  const splits =
+    model.session.model.batching === 'item' && tensors.every(([, { dims }]) => dims[0] === items);
+  const shapes = tensors.map(([name, { type, dims }]) => [name, type, ...dims.slice(1)]);
+  return JSON.stringify([model.name, model.version, setting.name, shapes, fetches, splits ? 0 : ++lone]);
+}
+
+async function runTogether(jobs: readonly Job<Work>[]): Promise<readonly unknown[]> {
+  try {
+    await runOnce(jobs);
+    return [];
+  } catch (error) {
+    if (jobs.length === 1) return [error];
+    // One of them is to blame; the others must not suffer for it.
+    const alone: unknown[] = [];
+    for (const job of jobs) alone.push((await runTogether([job]))[0]);
+    return alone;
+  }
+}
+
+async function runOnce(jobs: readonly Job<Work>[]): Promise<void> {
+  const { model, setting, fetches } = jobs[0]!.work;
+  const names = Object.keys(jobs[0]!.work.feeds);
+  const feeds = Object.fromEntries(
+    names.map((name) => [name, concat(jobs.map(({ work }) => work.feeds[name]!))]),
+  );
+  const start = performance.now();
+  const { outputs, trace } = await model.session.run(feeds, [...fetches], {
+    trace: true,
+    policy: setting.policy,
+    // A call that several share goes on for the others when one of them leaves.
+    ...(jobs.length === 1 && { signal: jobs[0]!.signal }),
+  });
+  const computeMs = performance.now() - start;
+  share(jobs, outputs, trace, start, computeMs);
+}
+
+function share(
+  jobs: readonly Job<Work>[],
+  outputs: Readonly<Record<string, Tensor>>,
+  trace: SkipTrace,
+  start: number,
+  computeMs: number,
+): void {
+  const callItems = jobs.reduce((sum, { items }) => sum + items, 0);
+  let from = 0;
+  for (const { work, items } of jobs) {
+    const end = from + items;
+    const own =
+      jobs.length === 1
+        ? outputs
+        : Object.fromEntries(
+            Object.entries(outputs).map(([name, tensor]) => [name, slice(tensor, from, end, callItems)]),
+          );
+    work.result = {
+      outputs: own,
+      items: jobs.length === 1 ? trace.items : trace.items.slice(from, end),
+      multiplyAdds: trace.multiplyAdds,
+      queueMs: start - work.queued,
+      computeMs,
+      callItems,
+    };
+    from = end;
+  }
+}
+
+/** The protocol's 0 and an absent priority are the default, which is served behind 1 to 9. */
+const DEFAULT_PRIORITY = 10;
+
+function priorityOf(value: unknown): number {
+  if (value === undefined || value === 0) return DEFAULT_PRIORITY;
+  const priority = Number(value);
+  if (Number.isSafeInteger(priority) && priority > 0) return priority;
+  throw new ServerError(
+    'INVALID_ARGUMENT',
+    `parameters.priority: expected a whole number of at least 0, received ${value}`,
+  );
+}
+
+/** Aborted when the client leaves or `microseconds` are over. */
+function deadlineOf(client: AbortSignal, microseconds: unknown): { signal: AbortSignal; clear(): void } {
+  const controller = new AbortController();
+  const leave = () => controller.abort(new ServerError('CANCELLED', 'the client went away'));
+  if (client.aborted) leave();
+  client.addEventListener('abort', leave, { once: true });
+  let timer: NodeJS.Timeout | undefined;
+  if (microseconds !== undefined) {
+    const limit = Number(microseconds);
+    if (!(limit > 0)) {
+      throw new ServerError(
+        'INVALID_ARGUMENT',
+        `parameters.timeout: expected microseconds above 0, received ${microseconds}`,
+      );
+    }
+    const late = () =>
+      controller.abort(new ServerError('TIMEOUT', `the request took longer than its timeout of ${limit} µs`));
+    timer = setTimeout(late, limit / 1000);
+  }
+  return {
+    signal: controller.signal,
+    clear: () => {
+      clearTimeout(timer);
+      client.removeEventListener('abort', leave);
+    },
+  };
+}

@@ -1,0 +1,191 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { FastifyInstance } from 'fastify';
+import type { SettingChange } from './elastic.js';
+import type { Finished, Inference } from './infer.js';
+import type { ServedModel } from './model.js';
+import type { ModelRepository } from './repository.js';
+
+/** What the page shows of the time since the moment before. */
+export interface Snapshot {
+  readonly time: number;
+  readonly queued: number;
+  readonly running: number;
+  readonly models: readonly ModelSnapshot[];
+  /** Newest last. */
+  readonly changes: readonly SettingChange[];
+}
+
+interface ModelSnapshot {
+  readonly name: string;
+  readonly version: string;
+  readonly itemsPerSecond: number;
+  readonly failuresPerSecond: number;
+  /** Milliseconds, queue and compute; null where nothing ended. */
+  readonly latencyMs: { readonly p50: number; readonly p99: number } | null;
+  readonly setting: string;
+  readonly settings: readonly { readonly name: string; readonly allowed: boolean }[];
+  readonly promise: { readonly limit: number; readonly confidence: number } | null;
+  readonly tripped: boolean;
+  /** Share of the multiply-adds that skipping saved. */
+  readonly saved: number | null;
+  /** For each block, the share of the items that skipped it. */
+  readonly blocks: readonly { readonly name: string; readonly skipped: number }[];
+  /** The last answers: what was said and which blocks ran, a character each: `#` ran, `.` skipped. */
+  readonly recent: readonly { readonly answer: string; readonly path: string }[];
+}
+
+class Tally {
+  items = 0;
+  failures = 0;
+  saved = 0;
+  full = 0;
+  latencies: number[] = [];
+  blocks = new Map<string, { met: number; skipped: number }>();
+  recent: { answer: string; path: string }[] = [];
+}
+
+const INTERVAL_MS = 500;
+const RECENT = 8;
+const CHANGES = 20;
+const LATENCIES = 4000;
+
+/** The live page and the stream of snapshots behind it. Nothing is computed while nobody looks, but for the counts. */
+export class LivePage {
+  readonly #repository: ModelRepository;
+  readonly #inference: () => Inference;
+  readonly #tallies = new Map<ServedModel, Tally>();
+  readonly #changes: SettingChange[] = [];
+  readonly #viewers = new Set<(text: string) => void>();
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(repository: ModelRepository, inference: () => Inference) {
+    this.#repository = repository;
+    this.#inference = inference;
+  }
+
+  finished({ model, items, multiplyAdds, queueMs, computeMs, scores }: Finished): void {
+    const tally = this.#tallyOf(model);
+    tally.items += items.length;
+    tally.full += items.length * multiplyAdds;
+    if (tally.latencies.length < LATENCIES) tally.latencies.push(queueMs + computeMs);
+    for (const [i, { blocks, multiplyAddsSkipped }] of items.entries()) {
+      tally.saved += multiplyAddsSkipped;
+      for (const { block, ran } of blocks) {
+        const counts = tally.blocks.get(block) ?? { met: 0, skipped: 0 };
+        counts.met++;
+        if (!ran) counts.skipped++;
+        tally.blocks.set(block, counts);
+      }
+      const path = blocks.map(({ ran }) => (ran ? '#' : '.')).join('');
+      tally.recent.push({ answer: answerOf(model, scores?.[i]), path });
+    }
+    if (tally.recent.length > RECENT) tally.recent.splice(0, tally.recent.length - RECENT);
+  }
+
+  failed(model: ServedModel | null): void {
+    if (model) this.#tallyOf(model).failures++;
+  }
+
+  changed(change: SettingChange): void {
+    this.#changes.push(change);
+    if (this.#changes.length > CHANGES) this.#changes.shift();
+  }
+
+  start(): void {
+    this.#timer = setInterval(() => this.#publish(), INTERVAL_MS);
+    this.#timer.unref();
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+    for (const send of this.#viewers) send('');
+  }
+
+  async addRoutes(app: FastifyInstance): Promise<void> {
+    const charts = require.resolve('uplot/dist/uPlot.iife.min.js');
+    const files = [
+      ['/', 'text/html; charset=utf-8', page('index.html')],
+      ['/page.css', 'text/css; charset=utf-8', page('page.css')],
+      ['/page.js', 'text/javascript; charset=utf-8', page('page.js')],
+      ['/uplot.js', 'text/javascript; charset=utf-8', charts],
+      ['/uplot.css', 'text/css; charset=utf-8', charts.replace('uPlot.iife.min.js', 'uPlot.min.css')],
+    ] as const;
+    for (const [path, type, file] of files) {
+      const content = await readFile(file);
+      app.get(path, (_request, reply) => reply.type(type).header('cache-control', 'no-cache').send(content));
+    }
+    app.get('/events', (request, reply) => {
+      reply.hijack();
+      const { raw } = reply;
+      raw.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-cache' });
+      // A viewer that doesn't read is left out rather than buffered for.
+      const send = (text: string) => {
+        if (text === '') raw.end();
+        else if (!raw.writableNeedDrain) raw.write(text);
+      };
+      this.#viewers.add(send);
+      request.raw.on('close', () => this.#viewers.delete(send));
+    });
+  }
+
+  #tallyOf(model: ServedModel): Tally {
+    const tally = this.#tallies.get(model) ?? new Tally();
+    this.#tallies.set(model, tally);
+    return tally;
+  }
+
+  #publish(): void {
+    const loaded = this.#repository.loaded();
+    const text = this.#viewers.size > 0 ? `data: ${JSON.stringify(this.#snapshot(loaded))}\n\n` : undefined;
+    const tallies = [...this.#tallies];
+    this.#tallies.clear();
+    for (const [model, { recent }] of tallies) {
+      if (loaded.includes(model)) this.#tallies.set(model, Object.assign(new Tally(), { recent }));
+    }
+    if (text) for (const send of this.#viewers) send(text);
+  }
+
+  #snapshot(models: readonly ServedModel[]): Snapshot {
+    const { queue } = this.#inference();
+    return {
+      time: Date.now(),
+      queued: queue.length,
+      running: queue.running,
+      models: models.map((model) => snapshotOf(model, this.#tallyOf(model))),
+      changes: this.#changes,
+    };
+  }
+}
+
+function snapshotOf(model: ServedModel, tally: Tally): ModelSnapshot {
+  const perSecond = 1000 / INTERVAL_MS;
+  const sorted = [...tally.latencies].sort((a, b) => a - b);
+  const quantile = (q: number) => sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))]!;
+  const { promise } = model.setting;
+  return {
+    name: model.name,
+    version: model.version,
+    itemsPerSecond: tally.items * perSecond,
+    failuresPerSecond: tally.failures * perSecond,
+    latencyMs: sorted.length > 0 ? { p50: quantile(0.5), p99: quantile(0.99) } : null,
+    setting: model.setting.name,
+    settings: model.settings.map(({ name }, i) => ({ name, allowed: i <= model.boldest })),
+    promise: promise && { limit: promise.limit, confidence: promise.confidence },
+    tripped: model.boldest === 0 && model.settings.length > 1,
+    saved: tally.full > 0 ? tally.saved / tally.full : null,
+    blocks: [...tally.blocks].map(([name, { met, skipped }]) => ({ name, skipped: skipped / met })),
+    recent: tally.recent,
+  };
+}
+
+function answerOf({ classifier }: ServedModel, scores: ArrayLike<number> | undefined): string {
+  if (!classifier || !scores) return '';
+  let best = 0;
+  for (let i = 1; i < scores.length; i++) if (scores[i]! > scores[best]!) best = i;
+  return classifier.labels[best]!;
+}
+
+function page(name: string): string {
+  return join(__dirname, '..', 'page', name);
+}

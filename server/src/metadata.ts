@@ -1,0 +1,51 @@
+import type { TensorMetadata } from 'residual-skip';
+import { datatypeOf } from './datatypes.js';
+import type { ServedModel } from './model.js';
+import type { ModelRepository } from './repository.js';
+
+export const PLATFORM = 'residual-skip_onnx';
+export const EXTENSIONS = [
+  'binary_tensor_data',
+  'classification',
+  'model_repository',
+  'schedule_policy',
+  'statistics',
+] as const;
+
+/** What the protocol calls the metadata of a model. Lengths that the model leaves open are -1. */
+export function modelMetadata(model: ServedModel, repository: ModelRepository) {
+  return {
+    name: model.name,
+    versions: repository.versionsOf(model.name).map(({ version }) => version),
+    platform: PLATFORM,
+    inputs: model.inputs.map(tensorMetadata),
+    outputs: model.outputs.map(tensorMetadata),
+  };
+}
+
+function tensorMetadata({ name, type, shape }: TensorMetadata) {
+  return {
+    name,
+    datatype: datatypeOf(type),
+    shape: shape.map((length) => (typeof length === 'number' ? length : -1)),
+  };
+}
+
+/** Counters of a model, by the names of the protocol's statistics extension. */
+export function modelStatistics({ name, version, counts }: ServedModel) {
+  const { requests, failures, items, calls, lastMs, queueNs, computeNs } = counts;
+  const duration = (count: number, ns: number) => ({ count, ns: Math.round(ns) });
+  return {
+    name,
+    version,
+    last_inference: lastMs,
+    inference_count: items,
+    execution_count: Math.round(calls),
+    inference_stats: {
+      success: duration(requests, queueNs + computeNs),
+      fail: duration(failures, 0),
+      queue: duration(requests, queueNs),
+      compute_infer: duration(requests, computeNs),
+    },
+  };
+}

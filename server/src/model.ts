@@ -1,0 +1,155 @@
+import {
+  ImageClassifier,
+  InferenceSession,
+  type RunObserver,
+  type Tensor,
+  type TensorMetadata,
+  type Watch,
+  watch,
+} from 'residual-skip';
+import { ServerError } from './errors.js';
+import { FULL, type Setting } from './settings.js';
+
+export interface ModelOptions {
+  /** From careful to bold; the first is full depth. */
+  readonly settings: readonly Setting[];
+  readonly threads: number;
+  /** Share of the items that is also run in full, to see whether the promise holds; 0 for none. */
+  readonly shadow: number;
+}
+
+/** What is counted of a model, since it was loaded; nanoseconds, as the protocol's statistics extension has them. */
+export interface ModelCounts {
+  requests: number;
+  items: number;
+  calls: number;
+  failures: number;
+  queueNs: number;
+  computeNs: number;
+  lastMs: number;
+}
+
+/** One version of a model, ready to run. */
+export class ServedModel {
+  readonly counts: ModelCounts = {
+    requests: 0,
+    items: 0,
+    calls: 0,
+    failures: 0,
+    queueNs: 0,
+    computeNs: 0,
+    lastMs: 0,
+  };
+  /** Index of the boldest setting that may be taken; a tripped monitor lowers it to 0. */
+  boldest: number;
+  /** Index of the setting in force. */
+  current: number;
+  #users = 0;
+  #closing: (() => void) | undefined;
+
+  private constructor(
+    readonly name: string,
+    readonly version: string,
+    readonly path: string,
+    readonly session: InferenceSession,
+    /** Null for a network that is no image classifier. */
+    readonly classifier: ImageClassifier | null,
+    readonly settings: readonly Setting[],
+    readonly monitor: Watch | null,
+  ) {
+    this.boldest = settings.length - 1;
+    this.current = this.boldest;
+  }
+
+  /** Loads the model at `path`, a folder or an ONNX file. Errors as ImageClassifier.from. */
+  static async load(
+    name: string,
+    version: string,
+    path: string,
+    options: ModelOptions,
+  ): Promise<ServedModel> {
+    const { settings, threads, shadow } = options;
+    const bold = settings.at(-1)!;
+    const monitor =
+      shadow > 0 && bold.promise && settings.length > 1
+        ? watch({ shadow, maxDisagreement: bold.promise.limit, onTrip: 'warn' })
+        : null;
+    const observers: RunObserver[] = monitor ? [monitor] : [];
+    const sessionOptions = { threads, observers, policy: bold.policy };
+    const classifier = await ImageClassifier.from(path, sessionOptions).catch((error: unknown) => {
+      if (isNoClassifier(error)) return null;
+      throw error;
+    });
+    const session = classifier?.session ?? (await InferenceSession.create(path, sessionOptions));
+    const model = new ServedModel(name, version, path, session, classifier, settings, monitor);
+    monitor?.on('trip', () => {
+      model.boldest = 0;
+      model.current = 0;
+    });
+    return model;
+  }
+
+  get setting(): Setting {
+    return this.settings[Math.min(this.current, this.boldest)]!;
+  }
+
+  get inputs(): readonly TensorMetadata[] {
+    return this.session.inputMetadata;
+  }
+
+  get outputs(): readonly TensorMetadata[] {
+    return this.session.outputMetadata;
+  }
+
+  /** The setting called `name`; INVALID_ARGUMENT unless the model has it and may use it. */
+  settingCalled(name: string): Setting {
+    if (name === 'full') return FULL;
+    const at = this.settings.findIndex((setting) => setting.name === name);
+    if (at < 0) {
+      const known = this.settings.map((setting) => setting.name).join(', ');
+      throw new ServerError(
+        'INVALID_ARGUMENT',
+        `model ${this.name} has no policy '${name}'; it has ${known}`,
+      );
+    }
+    if (at > this.boldest) {
+      throw new ServerError(
+        'UNAVAILABLE',
+        `policy '${name}' is suspended: its monitor saw more changed answers than it promises`,
+      );
+    }
+    return this.settings[at]!;
+  }
+
+  /** Keeps the model alive while `work` runs, an unload notwithstanding. */
+  async use<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#closing) throw new ServerError('UNAVAILABLE', `model ${this.name} is being unloaded`);
+    this.#users++;
+    try {
+      return await work();
+    } finally {
+      this.#users--;
+      if (this.#users === 0) (this.#closing as (() => void) | undefined)?.();
+    }
+  }
+
+  /** Releases the model once nobody uses it. */
+  async close(): Promise<void> {
+    const unused = new Promise<void>((resolve) => {
+      this.#closing = resolve;
+    });
+    if (this.#users > 0) await unused;
+    await this.session.release();
+  }
+
+  /** One image as the network takes it, from the bytes of a file. */
+  async decode(bytes: Uint8Array): Promise<Tensor<'float32'>> {
+    if (this.classifier) return this.classifier.prepare(bytes);
+    throw new ServerError('INVALID_ARGUMENT', `model ${this.name} doesn't take images; send its tensors`);
+  }
+}
+
+/** Whether the model loads but takes no image or gives no class scores. */
+function isNoClassifier(error: unknown): boolean {
+  return (error as { code?: unknown } | null)?.code === 'INVALID_ARGUMENT';
+}

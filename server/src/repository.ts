@@ -1,0 +1,190 @@
+import { readdir, stat } from 'node:fs/promises';
+import { basename, extname, join, resolve } from 'node:path';
+import { ServerError } from './errors.js';
+import { type ModelOptions, ServedModel } from './model.js';
+
+/** What is known of one version of a model, loaded or not. */
+export interface IndexEntry {
+  readonly name: string;
+  readonly version: string;
+  readonly state: 'READY' | 'UNAVAILABLE' | 'LOADING' | 'UNLOADING';
+  /** Why it isn't ready. */
+  readonly reason: string;
+}
+
+interface Known {
+  readonly name: string;
+  readonly version: string;
+  readonly path: string;
+  state: IndexEntry['state'];
+  reason: string;
+  model: ServedModel | undefined;
+}
+
+/** The models of some folders: which there are, which are loaded, and how they are loaded and unloaded. */
+export class ModelRepository {
+  readonly #folders: readonly string[];
+  readonly #optionsFor: (path: string) => Promise<ModelOptions>;
+  readonly #known = new Map<string, Known>();
+
+  /**
+   * @param folders each is the folder of a model (with an ONNX file), of versions of one (`1/`, `2/`, ...), or of models
+   */
+  constructor(folders: readonly string[], optionsFor: (path: string) => Promise<ModelOptions>) {
+    this.#folders = folders.map((folder) => resolve(folder));
+    this.#optionsFor = optionsFor;
+  }
+
+  /** Finds what the folders hold now; models that are loaded stay as they are. */
+  async scan(): Promise<void> {
+    const found = new Map<string, { name: string; version: string; path: string }>();
+    for (const folder of this.#folders) {
+      for (const one of await modelsIn(folder)) found.set(keyOf(one.name, one.version), one);
+    }
+    for (const [key, one] of found) {
+      if (!this.#known.has(key)) {
+        this.#known.set(key, { ...one, state: 'UNAVAILABLE', reason: 'not loaded', model: undefined });
+      }
+    }
+    for (const [key, { model }] of this.#known) if (!found.has(key) && !model) this.#known.delete(key);
+  }
+
+  index(): readonly IndexEntry[] {
+    return [...this.#known.values()].map(({ name, version, state, reason }) => ({
+      name,
+      version,
+      state,
+      reason,
+    }));
+  }
+
+  /** The models that are loaded. */
+  loaded(): readonly ServedModel[] {
+    return [...this.#known.values()].flatMap(({ model }) => model ?? []);
+  }
+
+  /** Versions of a model that are ready, oldest first; NOT_FOUND for a model that isn't there. */
+  versionsOf(name: string): readonly ServedModel[] {
+    const versions = this.#versions(name);
+    return versions.flatMap(({ model }) => model ?? []);
+  }
+
+  /** A model that is ready; its newest version when none is named. */
+  get(name: string, version?: string): ServedModel {
+    const ready = this.versionsOf(name);
+    const model = version ? ready.find((one) => one.version === version) : ready.at(-1);
+    if (model) return model;
+    const known = this.#versions(name);
+    if (version && !known.some((one) => one.version === version)) {
+      throw new ServerError('NOT_FOUND', `model ${name} has no version ${version}`);
+    }
+    throw new ServerError('UNAVAILABLE', `model ${name} is not loaded (${known.at(-1)!.reason})`);
+  }
+
+  /** Loads every version of a model, or loads it again; requests under way end with the version they began with. */
+  async load(name: string): Promise<void> {
+    await this.scan();
+    await Promise.all(this.#versions(name).map((known) => this.#loadOne(known)));
+  }
+
+  async loadAll(): Promise<void> {
+    await this.scan();
+    await Promise.all([...this.#known.values()].map((known) => this.#loadOne(known)));
+  }
+
+  /** Unloads every version of a model; requests under way end well. */
+  async unload(name: string): Promise<void> {
+    await Promise.all(
+      this.#versions(name).map(async (known) => {
+        const { model } = known;
+        if (!model) return;
+        known.model = undefined;
+        known.state = 'UNLOADING';
+        await model.close();
+        known.state = 'UNAVAILABLE';
+        known.reason = 'unloaded';
+      }),
+    );
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(
+      [...new Set([...this.#known.values()].map(({ name }) => name))].map((name) => this.unload(name)),
+    );
+  }
+
+  #versions(name: string): Known[] {
+    const versions = [...this.#known.values()].filter((known) => known.name === name);
+    if (versions.length === 0) {
+      const names = [...new Set([...this.#known.values()].map((known) => known.name))];
+      throw new ServerError(
+        'NOT_FOUND',
+        `there is no model ${name}; there are ${names.join(', ') || 'none'}`,
+      );
+    }
+    return versions.sort((a, b) => Number(a.version) - Number(b.version));
+  }
+
+  async #loadOne(known: Known): Promise<void> {
+    if (known.state === 'LOADING') return;
+    known.state = 'LOADING';
+    const before = known.model;
+    try {
+      known.model = await ServedModel.load(
+        known.name,
+        known.version,
+        known.path,
+        await this.#optionsFor(known.path),
+      );
+      known.state = 'READY';
+      known.reason = '';
+    } catch (error) {
+      known.state = before ? 'READY' : 'UNAVAILABLE';
+      known.reason = (error as Error).message;
+      throw error;
+    }
+    await before?.close();
+  }
+}
+
+function keyOf(name: string, version: string): string {
+  return JSON.stringify([name, version]);
+}
+
+const VERSION = /^[1-9]\d*$/;
+
+async function modelsIn(folder: string): Promise<{ name: string; version: string; path: string }[]> {
+  const own = await versionsIn(folder);
+  if (own.length > 0) return own;
+  const inner = await Promise.all((await foldersIn(folder)).map((name) => versionsIn(join(folder, name))));
+  if (inner.flat().length > 0) return inner.flat();
+  throw new ServerError('NOT_FOUND', `${folder} holds no model: neither an .onnx file nor folders with one`);
+}
+
+/** The model in a folder: itself as version 1, or a numbered folder for each version. */
+async function versionsIn(folder: string): Promise<{ name: string; version: string; path: string }[]> {
+  const name = basename(folder);
+  if (await holdsModel(folder)) return [{ name, version: '1', path: folder }];
+  const numbers = (await foldersIn(folder)).filter((inner) => VERSION.test(inner));
+  const held = await Promise.all(numbers.map((version) => holdsModel(join(folder, version))));
+  return numbers.filter((_, i) => held[i]).map((version) => ({ name, version, path: join(folder, version) }));
+}
+
+async function holdsModel(folder: string): Promise<boolean> {
+  const files = await readdir(folder).catch(() => []);
+  return (
+    files.some((file) => extname(file) === '.onnx') || (await isFile(join(folder, 'onnx', 'model.onnx')))
+  );
+}
+
+async function foldersIn(folder: string): Promise<string[]> {
+  const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
+  return entries
+    .filter((entry) => entry.isDirectory() && !entry.name.startsWith('.'))
+    .map(({ name }) => name)
+    .sort();
+}
+
+async function isFile(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined))?.isFile() ?? false;
+}

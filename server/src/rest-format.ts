@@ -1,0 +1,148 @@
+import { TextDecoder } from 'node:util';
+import { Tensor } from 'residual-skip';
+import { z } from 'zod';
+import { bytesOf, joinBytes, jsonOf, splitBytes, tensorFromBytes, tensorFromJson } from './datatypes.js';
+import { ServerError } from './errors.js';
+import type { InferRequest, InferResponse, RequestInput, ResponseOutput } from './infer.js';
+
+/** The part of the Open Inference Protocol's JSON that says what is asked, and its binary tensor data extension. */
+const parameters = z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])).default({});
+const requestSchema = z.object({
+  id: z.string().default(''),
+  parameters,
+  inputs: z
+    .array(
+      z.object({
+        name: z.string(),
+        datatype: z.string(),
+        shape: z.array(z.int().min(0)),
+        parameters,
+        data: z.array(z.unknown()).optional(),
+      }),
+    )
+    .min(1),
+  outputs: z.array(z.object({ name: z.string(), parameters })).default([]),
+});
+type JsonRequest = z.infer<typeof requestSchema>;
+
+/** What a body asks for, and which outputs it wants in binary. */
+export interface ParsedRequest {
+  readonly request: Omit<InferRequest, 'model' | 'version'>;
+  readonly binary: (output: string) => boolean;
+}
+
+/**
+ * @param headerLength of the JSON at the head of the body, from Inference-Header-Content-Length; tensors follow in
+ * binary. Undefined: the whole body is JSON.
+ * @throws ServerError INVALID_ARGUMENT
+ */
+export function parseInferBody(body: Uint8Array, headerLength: number | undefined): ParsedRequest {
+  if (
+    headerLength !== undefined &&
+    (!Number.isSafeInteger(headerLength) || headerLength < 0 || headerLength > body.length)
+  ) {
+    throw new ServerError(
+      'INVALID_ARGUMENT',
+      `Inference-Header-Content-Length is ${headerLength}, but the body has ${body.length} bytes`,
+    );
+  }
+  const json = parseJson(body.subarray(0, headerLength ?? body.length));
+  const binary = { bytes: body.subarray(headerLength ?? body.length), at: 0 };
+  const inputs = json.inputs.map((input) => parseInput(input, binary));
+  if (binary.at !== binary.bytes.length) {
+    throw new ServerError(
+      'INVALID_ARGUMENT',
+      `${binary.bytes.length} bytes follow the JSON, but its inputs name ${binary.at} (binary_data_size)`,
+    );
+  }
+  const all = json.parameters.binary_data_output === true;
+  const own = new Map(json.outputs.map(({ name, parameters: { binary_data } }) => [name, binary_data]));
+  return {
+    request: { id: json.id, parameters: json.parameters, inputs, outputs: json.outputs },
+    binary: (output) => (own.get(output) ?? all) === true,
+  };
+}
+
+function parseJson(bytes: Uint8Array): JsonRequest {
+  let value: unknown;
+  try {
+    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+  } catch (cause) {
+    throw new ServerError('INVALID_ARGUMENT', `the body is not JSON: ${(cause as Error).message}`, { cause });
+  }
+  const parsed = requestSchema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  throw new ServerError('INVALID_ARGUMENT', `${issue!.path.join('.') || 'the request'}: ${issue!.message}`);
+}
+
+function parseInput(
+  input: JsonRequest['inputs'][number],
+  binary: { bytes: Uint8Array; at: number },
+): RequestInput {
+  const { name, datatype, shape, data, parameters } = input;
+  const size = parameters.binary_data_size;
+  if (size !== undefined) {
+    const end = binary.at + Number(size);
+    if (!Number.isSafeInteger(size) || (size as number) < 0 || end > binary.bytes.length) {
+      throw new ServerError(
+        'INVALID_ARGUMENT',
+        `input '${name}': binary_data_size ${size} goes beyond the body`,
+      );
+    }
+    const bytes = binary.bytes.subarray(binary.at, end);
+    binary.at = end;
+    const content =
+      datatype === 'BYTES' ? splitBytes(name, shape, bytes) : tensorFromBytes(name, datatype, shape, bytes);
+    return { name, shape, content };
+  }
+  if (!data)
+    throw new ServerError('INVALID_ARGUMENT', `input '${name}' has neither data nor binary_data_size`);
+  if (datatype !== 'BYTES') return { name, shape, content: tensorFromJson(name, datatype, shape, data) };
+  // JSON can't hold bytes; files are sent as base64, as the protocol's other servers take them.
+  const texts = data.flat(Number.POSITIVE_INFINITY);
+  if (!texts.every((text) => typeof text === 'string')) {
+    throw new ServerError('INVALID_ARGUMENT', `input '${name}': BYTES in JSON are base64 strings`);
+  }
+  return { name, shape, content: texts.map((text) => Buffer.from(text as string, 'base64')) };
+}
+
+/** An answer as it is sent: JSON, or JSON with tensors behind it. */
+export interface Formatted {
+  readonly body: Buffer;
+  /** Of the JSON; undefined where nothing follows it. */
+  readonly headerLength: number | undefined;
+}
+
+export function formatInferResponse(response: InferResponse, binary: (output: string) => boolean): Formatted {
+  const tails: Uint8Array[] = [];
+  const outputs = response.outputs.map((output) => {
+    const { name, datatype, shape, content } = output;
+    if (!binary(name)) return { name, datatype, shape, data: jsonContent(output) };
+    const bytes = content instanceof Tensor ? bytesOf(content) : joinBytes(content);
+    tails.push(bytes);
+    return { name, datatype, shape, parameters: { binary_data_size: bytes.byteLength } };
+  });
+  const { model, version, id, parameters: answered } = response;
+  const head = Buffer.from(
+    JSON.stringify({
+      model_name: model,
+      model_version: version,
+      ...(id && { id }),
+      parameters: answered,
+      outputs,
+    }),
+  );
+  if (tails.length === 0) return { body: head, headerLength: undefined };
+  return { body: Buffer.concat([head, ...tails]), headerLength: head.length };
+}
+
+function jsonContent({ name, content }: ResponseOutput): readonly unknown[] {
+  if (!(content instanceof Tensor)) return content.map((bytes) => Buffer.from(bytes).toString());
+  const values = jsonOf(content);
+  if (values.every((value) => typeof value === 'boolean' || Number.isFinite(value))) return values;
+  throw new ServerError(
+    'UNSUPPORTED',
+    `output '${name}' has values that JSON can't hold (NaN or infinity); ask for it in binary`,
+  );
+}

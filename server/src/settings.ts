@@ -1,0 +1,43 @@
+import { basename } from 'node:path';
+import { loadPolicy, type SkipPolicy } from 'residual-skip';
+
+/** One depth at which a model can run. */
+export interface Setting {
+  /** `full`, `model` (its own gates decide), or the limit that the policy promises, such as `0.01`. */
+  readonly name: string;
+  readonly policy: SkipPolicy | 'full' | 'model';
+  /** What was certified: at most this share of the answers differs from the full network's; null where nothing was. */
+  readonly promise: { readonly limit: number; readonly confidence: number; readonly metric: string } | null;
+}
+
+export const FULL: Setting = {
+  name: 'full',
+  policy: 'full',
+  promise: { limit: 0, confidence: 1, metric: 'disagreement' },
+};
+
+/**
+ * The settings of a model, from careful to bold: full depth first, then what each policy promises, by limit.
+ * @param sources policy files; `model` for the gates in the model file, which promise nothing
+ */
+export async function settingsOf(sources: readonly string[]): Promise<readonly Setting[]> {
+  const settings = await Promise.all(sources.map((source) => settingFrom(source)));
+  const boldness = ({ promise }: Setting) => promise?.limit ?? 1;
+  return [FULL, ...settings.flat().sort((a, b) => boldness(a) - boldness(b))];
+}
+
+async function settingFrom(source: string): Promise<Setting[]> {
+  if (source === 'model') return [{ name: 'model', policy: 'model', promise: null }];
+  if (source === 'full') return [];
+  const { settings = [], ...own } = loadPolicy(source);
+  return [own, ...settings].map((policy): Setting => {
+    const { promise } = policy;
+    return {
+      name: promise ? String(promise.limit) : basename(source, '.json'),
+      policy,
+      promise: promise
+        ? { limit: promise.limit, confidence: promise.confidence, metric: promise.metric }
+        : null,
+    };
+  });
+}
