@@ -6,6 +6,7 @@ import { RUN_OPTIONS } from './options.js';
 import { keptOutput, type Results, shapeOf } from './results.js';
 import type { TensorMap } from './skip/observer.js';
 import {
+  describe,
   describeTensor,
   isTensorLike,
   Tensor,
@@ -30,10 +31,10 @@ function isFetches(model: Model, value: unknown): value is Fetches {
 function asMap(model: Model, fetches: Fetches): FetchMap {
   const map = new Map(
     Array.isArray(fetches)
-      ? fetches.map((name: string) => [name, null] as const)
+      ? fetches.map((name: unknown) => [typeof name === 'string' ? name : describe(name), null] as const)
       : Object.entries(fetches as Record<string, Tensor | TensorLike | null>),
   );
-  checkNames('fetches', [...map.keys()].map(String), model.outputs);
+  checkNames('fetches', [...map.keys()], model.outputs);
   if (map.size === 0)
     throw new ResidualSkipError('INVALID_ARGUMENT', 'fetches: expected at least one output');
   return map;

@@ -106,7 +106,8 @@ export function describeTensor(type: string, dims: readonly (number | string)[])
   return `${type}[${dims.join(',')}]`;
 }
 
-function describe(value: unknown): string {
+/** What kind of value it is, for messages. */
+export function describe(value: unknown): string {
   if (value === null) return 'null';
   return typeof value === 'object' ? (value.constructor?.name ?? 'an object') : typeof value;
 }
@@ -181,7 +182,10 @@ function arrayFor(type: DataType, data: unknown): TensorData {
   if (tag === ARRAY_OF[type].name) return data as TensorData;
   if (type === 'uint8' && (tag as string) === 'Uint8ClampedArray') {
     const clamped = data as unknown as Uint8ClampedArray;
-    return new Uint8Array(clamped.buffer, clamped.byteOffset, clamped.length);
+    // Of a buffer that was transferred there is no other view.
+    return clamped.length === 0
+      ? new Uint8Array()
+      : new Uint8Array(clamped.buffer, clamped.byteOffset, clamped.length);
   }
   throw new ResidualSkipError(
     'INVALID_DTYPE',
@@ -214,11 +218,12 @@ function inferType(data: unknown): DataType {
   );
 }
 
-function checkType(type: string): DataType {
-  if (Object.hasOwn(ARRAY_OF, type)) return type as DataType;
+function checkType(type: unknown): DataType {
+  if (typeof type === 'string' && Object.hasOwn(ARRAY_OF, type)) return type as DataType;
+  const shown = typeof type === 'string' ? `'${type}'` : describe(type);
   throw new ResidualSkipError(
     'INVALID_DTYPE',
-    `type '${type}' is not supported; expected one of ${DATA_TYPES.join(', ')}`,
+    `type ${shown} is not supported; expected one of ${DATA_TYPES.join(', ')}`,
   );
 }
 
@@ -319,7 +324,7 @@ export function toTensor(name: string, value: unknown): Tensor {
     );
   }
   try {
-    return new Tensor(checkType(String(value.type)), value.data as TensorData, value.dims);
+    return new Tensor(checkType(value.type), value.data as TensorData, value.dims);
   } catch (error) {
     if (!(error instanceof ResidualSkipError)) throw error;
     throw new ResidualSkipError(error.code, `${name}: ${error.message}`, { cause: error });

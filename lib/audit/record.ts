@@ -13,6 +13,13 @@ export const AUDIT_SCHEMA_VERSION = 1;
 const SHA256 = z.string().regex(/^[0-9a-f]{64}$/);
 const LINK = z.string().regex(/^[0-9a-f]{16}$/);
 
+/** Of a time that a Date can hold. */
+const time = z
+  .int()
+  .min(0)
+  .max(8_640_000_000_000_000)
+  .meta({ description: 'Milliseconds since 1970-01-01 UTC.' });
+
 const headerSchema = z.strictObject({
   type: z.literal('header'),
   schema: z.literal(AUDIT_SCHEMA_VERSION),
@@ -56,7 +63,7 @@ const headerSchema = z.strictObject({
 
 const itemSchema = z.strictObject({
   type: z.literal('item'),
-  time: z.int().meta({ description: 'Milliseconds since 1970-01-01 UTC.' }),
+  time,
   run: z.int().meta({ description: 'Number of the run in this process.' }),
   item: z.int().meta({ description: 'Index in the batch of that run.' }),
   input: SHA256.nullable().meta({ description: "SHA-256 of the item's input bytes, inputs in name order." }),
@@ -85,7 +92,7 @@ const itemSchema = z.strictObject({
 
 const fullSchema = z.strictObject({
   type: z.literal('full'),
-  time: z.int().meta({ description: 'Milliseconds since 1970-01-01 UTC.' }),
+  time,
   run: z.int().meta({ description: 'Number of the run whose item it was, the last before this record.' }),
   milliseconds: z.number().meta({ description: 'Wall-clock time of the same item with every block run.' }),
   skipMilliseconds: z.number().optional().meta({
@@ -96,7 +103,7 @@ const fullSchema = z.strictObject({
 const eachWay = z.strictObject({ full: z.number().min(0), skip: z.number().min(0) });
 const energySchema = z.strictObject({
   type: z.literal('energy'),
-  time: z.int().meta({ description: 'Milliseconds since 1970-01-01 UTC.' }),
+  time,
   items: z.int().min(1).meta({ description: 'Items that ran each way: in full, and as the policy says.' }),
   cpuSeconds: eachWay.meta({ description: 'CPU time of the process, of one item.' }),
   joules: eachWay

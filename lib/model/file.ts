@@ -72,7 +72,7 @@ const IN_PLACE_BYTES = 1 << 12;
 /**
  * Makes the large float32 tensors of a decoded file usable where they lie: each is moved by up to 3 bytes, to where a
  * Float32Array can view it. The bytes of the file are no longer its own afterwards.
- * @param model decoded from a file's bytes that nobody else uses
+ * @param model decoded from bytes that nobody else uses
  * @returns the tensors in place
  */
 export function alignInPlace(model: ModelProto): ExternalData {

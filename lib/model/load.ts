@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { ResidualSkipError } from '../errors.js';
+import { copyData } from '../tensor.js';
 import { analyseBatching } from './batching.js';
 import { readExternalData } from './external.js';
 import { alignInPlace, type ModelFile, readModelFile } from './file.js';
@@ -29,7 +30,7 @@ export async function loadModel(
   options: LoadOptions = {},
 ): Promise<Model> {
   const file = typeof source === 'string' ? await readModelFile(source) : undefined;
-  const { bytes, sha256 } = file ?? hashed(asBytes(source as Uint8Array | ArrayBuffer));
+  const { bytes, sha256 } = file ?? copied(source as Uint8Array | ArrayBuffer);
   const proto = decodeProto(bytes);
   const { opset, graph } = await decode(proto, file);
   const runnable = unsupportedOperators({ graph }).length === 0;
@@ -43,11 +44,9 @@ export async function loadModel(
   };
 }
 
-function asBytes(source: Uint8Array | ArrayBuffer): Uint8Array {
-  return source instanceof Uint8Array ? source : new Uint8Array(source);
-}
-
-function hashed(bytes: Uint8Array) {
+/** The caller may change its bytes while the model is decoded, which must be what was hashed. */
+function copied(source: Uint8Array | ArrayBuffer) {
+  const bytes = copyData(source instanceof Uint8Array ? source : new Uint8Array(source)) as Uint8Array;
   return { bytes, sha256: createHash('sha256').update(bytes).digest('hex') };
 }
 
@@ -68,7 +67,7 @@ function decodeProto(bytes: Uint8Array): ModelProto {
 async function decode(proto: ModelProto, file: ModelFile | undefined): Promise<DecodedModel> {
   try {
     const external = await readExternalData(proto, file?.folder);
-    return decodeModel(proto, file ? new Map([...alignInPlace(proto), ...external]) : external);
+    return decodeModel(proto, new Map([...alignInPlace(proto), ...external]));
   } catch (error) {
     throw corrupt(error);
   }

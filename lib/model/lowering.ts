@@ -117,7 +117,7 @@ export class NodeLowering {
 
   integers(id: ValueId, what: string): number[] {
     const { dtype, data } = this.constant(id, what);
-    if (dtype === 'bool') this.unsupported(`its ${what} is bool; expected integers`);
+    if (dtype === 'bool' || dtype === 'float32') this.invalid(`its ${what} is ${dtype}; expected integers`);
     return Array.from(data as Iterable<number | bigint>, Number);
   }
 
@@ -146,11 +146,12 @@ export class NodeLowering {
     return typeof value === 'string' ? value : this.wrongAttribute(name);
   }
 
+  /** An attribute that is a list of integers; undefined where it is absent. */
   numbers(name: string): readonly number[] | undefined {
     const value = this.node.attributes.get(name);
     if (value === undefined) return undefined;
     const list = Array.isArray(value) ? (value as readonly (number | string)[]) : this.wrongAttribute(name);
-    return list.every((item) => typeof item === 'number') ? list : this.wrongAttribute(name);
+    return list.every((item) => Number.isInteger(item)) ? (list as number[]) : this.wrongAttribute(name);
   }
 
   tensor(name: string): Constant | undefined {

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { inspect } from 'node:util';
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import type { Block, Program } from '../model/program.js';
@@ -95,16 +96,20 @@ export const policySchema = oneSchema
   })
   .meta({ title: 'SkipPolicy of residual-skip' }) satisfies z.ZodType<SkipPolicy>;
 
+/** Not String(): an object may have no method that makes text of it. */
+function shown(value: unknown): string {
+  return inspect(value, { depth: 1, breakLength: Number.POSITIVE_INFINITY });
+}
+
 function explainAction(input: unknown): string {
   if (typeof input === 'object' && input !== null) {
     const keys = Object.keys(input);
     const unknown = keys.find((key) => key !== 'threshold');
     if (unknown !== undefined) return `unknown key '${unknown}'; expected { threshold }`;
     if (keys.length === 1)
-      return `threshold: ${THRESHOLD}, received ${String(Reflect.get(input, 'threshold'))}`;
+      return `threshold: ${THRESHOLD}, received ${shown(Reflect.get(input, 'threshold'))}`;
   }
-  const received = typeof input === 'string' ? `'${input}'` : String(input);
-  return `expected 'run', 'skip', 'gate' or { threshold }, received ${received}`;
+  return `expected 'run', 'skip', 'gate' or { threshold }, received ${shown(input)}`;
 }
 
 const KNOWN = Object.keys(policySchema.shape);

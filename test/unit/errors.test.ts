@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -61,6 +62,36 @@ describe('create', () => {
   it.each([null, undefined, 3, {}, []])('refuses %p for a model', async (source) => {
     const create = InferenceSession.create as (source: unknown) => Promise<unknown>;
     await expect(create(source)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+  });
+
+  it('refuses bytes whose buffer was transferred', async () => {
+    const bytes = Uint8Array.from(BYTES);
+    structuredClone(bytes.buffer, { transfer: [bytes.buffer] });
+    for (const source of [bytes, bytes.buffer]) {
+      const create = InferenceSession.create(source);
+      await expect(create).rejects.toMatchObject({
+        code: expect.stringMatching(/INVALID_ARGUMENT|MODEL_CORRUPT/),
+      });
+    }
+  });
+
+  it('hashes the bytes that it decodes, whatever becomes of them meanwhile', async () => {
+    const [before, after] = ['cifar10-resnet32-gated', 'cifar10-resnet32'].map(
+      (name) => new Uint8Array(readFileSync(new Network(name).model)),
+    );
+    const x = new Tensor(
+      'float32',
+      Float32Array.from({ length: 3072 }, (_, i) => Math.sin(i)),
+      [1, 3, 32, 32],
+    );
+    const expected = await withSession(before!, {}, (session) => session.run({ input: x }));
+    const bytes = Uint8Array.from(before!);
+    const creating = InferenceSession.create(bytes);
+    bytes.set(after!.subarray(0, bytes.length));
+    const session = await creating;
+    expect(session.model.sha256).toBe(createHash('sha256').update(before!).digest('hex'));
+    expect(await session.run({ input: x })).toEqual(expected);
+    await session.release();
   });
 
   it('refuses every truncation of a model', async () => {

@@ -123,6 +123,8 @@ describe('resolvePolicy', () => {
 describe('parsePolicy', () => {
   it.each<[unknown, string]>([
     [{ blocks: [] }, 'policy.blocks'],
+    [{ default: Object.create(null) }, "policy.default: expected 'run', 'skip', 'gate' or { threshold }"],
+    [{ default: { threshold: Object.create(null) } }, 'policy.default'],
     [null, 'policy: '],
     [[], 'policy: '],
     [{ blocks: {}, defalt: 'run' }, "policy: unknown key 'defalt'; did you mean 'default'?"],

@@ -211,6 +211,7 @@ describe('fetches', () => {
     ['INVALID_ARGUMENT', ['z'], "fetches: the model has no output 'z'; expected one of 'y', 'total'"],
     ['INVALID_ARGUMENT', { totl: null }, "did you mean 'total'?"],
     ['INVALID_ARGUMENT', [], 'fetches: expected at least one output'],
+    ['INVALID_ARGUMENT', [Object.create(null)], 'fetches: the model has no output'],
     ['INVALID_ARGUMENT', { y: { type: 'float32', data: [true, false], dims: [1, 2] } }, "fetches 'y'"],
     [
       'INVALID_SHAPE',

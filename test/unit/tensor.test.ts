@@ -13,6 +13,12 @@ function codeOf(action: () => unknown): string {
   return 'no error';
 }
 
+function transferred(): Uint8ClampedArray {
+  const array = new Uint8ClampedArray(4);
+  structuredClone(array.buffer, { transfer: [array.buffer] });
+  return array;
+}
+
 describe('Tensor', () => {
   it('keeps a typed array without a copy', () => {
     const data = new Float32Array([1, 2, 3, 4, 5, 6]);
@@ -88,6 +94,14 @@ describe('Tensor', () => {
     const tensor = new Tensor('float32', [1, 2]);
     Object.assign(tensor, { data: new Int32Array(2) });
     expect(codeOf(() => toTensor('x', tensor))).toBe('INVALID_ARGUMENT');
+  });
+
+  it.each([
+    ['a type without prototype', { type: Object.create(null), data: new Float32Array(1), dims: [1] }],
+    ['a type that is a symbol', { type: Symbol('float32'), data: new Float32Array(1), dims: [1] }],
+    ['a transferred buffer', { type: 'uint8', data: transferred(), dims: [1] }],
+  ])('refuses %s', (_, value) => {
+    expect(codeOf(() => toTensor('x', value))).toMatch(/^INVALID_/);
   });
 
   it('lets go of the data when disposed', async () => {

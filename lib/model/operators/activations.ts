@@ -1,5 +1,6 @@
 import type { NodeLowering } from '../lowering.js';
 import { type Activation, type ActivationKind, NONE, type ValueId } from '../program.js';
+import { sizeOf } from '../shapes.js';
 import type { Operator, OperatorTable } from './operator.js';
 
 function unary(node: NodeLowering, x: ValueId, kind: ActivationKind, alpha = 0, beta = 0): ValueId {
@@ -30,10 +31,14 @@ function clip(node: NodeLowering): ValueId {
   return limit(node, 'gt', limit(node, 'lt', x, lower), upper);
 }
 
-/** Elements of an integer tensor that compare so with `bound` are replaced by it. */
+/** Elements of an integer tensor that compare so with `bound`, a scalar, are replaced by it. */
 function limit(node: NodeLowering, kind: 'lt' | 'gt', x: ValueId, bound: ValueId): ValueId {
   if (bound === NONE) return x;
   const { dtype, shape } = node.value(x);
+  const limits = node.value(bound);
+  if (limits.dtype !== dtype || sizeOf(limits.shape) !== 1 || limits.shape.length > shape.length) {
+    node.invalid(`its bound is ${limits.dtype}[${limits.shape}]; expected one ${dtype}, as its input has`);
+  }
   const beyond = node.step('compare', [x, bound], { dtype: 'bool', shape }, { kind });
   return node.step('where', [beyond, bound, x], { dtype, shape }, {});
 }

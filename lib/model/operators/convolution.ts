@@ -6,7 +6,7 @@ import { resolveWindow } from './window.js';
 
 function conv(node: NodeLowering): ValueId {
   const [x, weight] = [node.float(0), node.float(1)];
-  const bias = node.optional(2);
+  const bias = node.optional(2) === NONE ? NONE : node.float(2);
   const [batch = 0, channels = 0, ...spatial] = node.shape(x);
   const [filters = 0, depth, ...kernel] = node.shape(weight);
   const group = node.number('group', 1);
@@ -16,7 +16,13 @@ function conv(node: NodeLowering): ValueId {
       `its weight [${node.shape(weight)}] doesn't fit its input [${node.shape(x)}] or its kernel_shape`,
     );
   }
-  if (!(group >= 1) || depth === undefined || depth * group !== channels || filters % group !== 0) {
+  if (
+    !Number.isInteger(group) ||
+    group < 1 ||
+    depth === undefined ||
+    depth * group !== channels ||
+    filters % group !== 0
+  ) {
     node.invalid(
       `its weight [${node.shape(weight)}] in ${group} groups doesn't fit an input of ${channels} channels`,
     );

@@ -38,6 +38,7 @@ function arange(node: NodeLowering): ValueId {
     return Number(value.data[0]);
   }) as [number, number, number];
   const { dtype } = node.value(ids[0]!);
+  if (ids.some((id) => node.value(id).dtype !== dtype)) node.invalid('its inputs have different types');
   const count = Math.max(Math.ceil((limit - start) / delta), 0);
   if (!(count <= MAX_RANGE))
     node.invalid(`its range from ${start} to ${limit} by ${delta} has no end in sight`);

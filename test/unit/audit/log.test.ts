@@ -161,6 +161,21 @@ test('a time that was taken of another run than the item before it is left out',
   expect(entries.map(({ timed }) => timed)).toEqual([null]);
 });
 
+test('a line with a time that no date holds is no record', async () => {
+  const log = auditLog({ path });
+  log.onRun(runEvent(runContext(), [[1, 1, 1]]));
+  await log.onRelease();
+  const lines = readFileSync(path, 'utf8')
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  const { link, ...item } = lines.at(-1);
+  appendFileSync(path, encodeRecord({ ...item, time: 2 ** 53 - 1 }, link));
+  const { entries, problems } = await readAudit(path);
+  expect(entries).toHaveLength(1);
+  expect(problems).toEqual([{ line: 3, kind: 'tampered', message: expect.stringContaining('time') }]);
+});
+
 test('live logs share one listener for the end of the process, and leave none behind', async () => {
   const before = process.listenerCount('exit');
   const logs = Array.from({ length: 12 }, (_, i) => auditLog({ path: join(folder, `${i}.ndjson`) }));

@@ -3,7 +3,17 @@ import fc from 'fast-check';
 import { ResidualSkipError } from '../../../lib/errors.js';
 import { loadModel } from '../../../lib/model/load.js';
 import { Network } from '../../helpers/networks.js';
-import { float32s, GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
+import {
+  type ElementTypeName,
+  float,
+  float32s,
+  floats,
+  GraphBuilder,
+  int64s,
+  modelBytes,
+  tensor,
+} from '../../helpers/onnx-builder.js';
+import { withSession } from '../../helpers/sessions.js';
 
 const network = new Network('cifar10-resnet32-gated');
 
@@ -51,6 +61,75 @@ test('a network cut off is MODEL_CORRUPT', async () => {
     const error = await loadError(bytes.subarray(0, Math.floor(bytes.length * share)));
     expect(error?.code).toBe('MODEL_CORRUPT');
   }
+});
+
+/** The node `build` adds, on an input `x` of a type and shape. */
+function oneNode(
+  [type, shape]: [ElementTypeName, number[]],
+  build: (graph: GraphBuilder) => string,
+  opset = 17,
+): Uint8Array {
+  const graph = new GraphBuilder();
+  graph.input('x', shape, type);
+  graph.output(build(graph), undefined, type);
+  return modelBytes(graph, opset);
+}
+
+const int32s = (...values: number[]) => tensor(Int32Array.from(values));
+test.each<[string, Uint8Array]>([
+  [
+    'a convolution with an int32 bias',
+    oneNode(['float32', [1, 1, 4, 4]], (graph) => {
+      const weight = graph.constant(tensor(new Float32Array(4), [1, 1, 2, 2]));
+      return graph.node('Conv', ['x', weight, graph.constant(int32s(1))]);
+    }),
+  ],
+  [
+    'a convolution of half a group',
+    oneNode(['float32', [1, 1, 4, 4]], (graph) => {
+      const weight = graph.constant(tensor(new Float32Array(8), [1, 2, 2, 2]));
+      return graph.node('Conv', ['x', weight], { group: float(0.5) });
+    }),
+  ],
+  [
+    'a convolution with a stride of one and a half',
+    oneNode(['float32', [1, 1, 4, 4]], (graph) => {
+      const weight = graph.constant(tensor(new Float32Array(4), [1, 1, 2, 2]));
+      return graph.node('Conv', ['x', weight], { strides: floats(1.5, 1.5) });
+    }),
+  ],
+  [
+    'a slice with float starts',
+    oneNode(['float32', [4]], (graph) =>
+      graph.node('Slice', ['x', graph.constant(float32s(0.5)), graph.constant(int64s(2))]),
+    ),
+  ],
+  [
+    'a slice with float starts in opset 9',
+    oneNode(['float32', [4]], (graph) => graph.node('Slice', ['x'], { starts: floats(0.5), ends: [2] }), 9),
+  ],
+  [
+    'a clip of int32 with int64 bounds',
+    oneNode(['int32', [4]], (graph) =>
+      graph.node('Clip', ['x', graph.constant(int64s(0)), graph.constant(int64s(2))]),
+    ),
+  ],
+  [
+    'a clip of int32 with two bounds',
+    oneNode(['int32', [4]], (graph) => graph.node('Clip', ['x', graph.constant(int32s(0, 1))])),
+  ],
+  [
+    'a range from an integer in steps of a half',
+    oneNode(['int64', [4]], (graph) => {
+      const half = graph.constant(tensor(Float32Array.of(0.5), []));
+      const [first, last] = [0n, 2n].map((value) => graph.constant(tensor(BigInt64Array.of(value), [])));
+      return graph.node('Add', ['x', graph.node('Range', [first!, last!, half])]);
+    }),
+  ],
+])('%s has an error that blames the model', async (_, bytes) => {
+  const create = withSession(bytes, { backend: 'reference' }, async () => {});
+  await expect(create).rejects.toMatchObject({ name: 'ResidualSkipError' });
+  await create.catch((error) => expect(['MODEL_INVALID', 'UNSUPPORTED_MODEL']).toContain(error.code));
 });
 
 test('random bytes are MODEL_CORRUPT', async () => {
