@@ -1,7 +1,6 @@
 #include "engine/engine.h"
 
 #include <algorithm>
-#include <new>
 #include <string>
 #include <utility>
 
@@ -11,21 +10,6 @@ namespace rskip {
 namespace {
 
 [[noreturn]] void invalid(const std::string& what) { throw EngineError(ErrorCode::kInvalidArgument, what); }
-
-const char* kOutOfMemory = "Memory for the run could not be had; run fewer items at once or use fewer threads.";
-
-// The error that is being handled.
-EngineError current_error() {
-  try {
-    throw;
-  } catch (const EngineError& error) {
-    return error;
-  } catch (const std::bad_alloc&) {
-    return EngineError(ErrorCode::kOutOfMemory, kOutOfMemory);
-  } catch (const std::exception& error) {
-    return EngineError(ErrorCode::kInternal, error.what());
-  }
-}
 
 }  // namespace
 
@@ -86,8 +70,7 @@ class ProgramRun final : public Job {
     context.ran = request_.ran.data() + row;
     context.scores = request_.scores.data() + row;
     context.shared_outputs = item == 0;
-    context.stopped = &stopped_;
-    context.abort_flag = request_.abort_flag;
+    frame->cancellation = {&stopped_, request_.abort_flag};
     instructions_ += execute_item(*plan_, *frame, context, workspace, team);
     std::lock_guard lock(frames_->mutex);
     frames_->idle.push_back(std::move(frame));

@@ -1,6 +1,7 @@
 // The one exception of the native core; its code is one of lib/errors.ts.
 #pragma once
 
+#include <new>
 #include <stdexcept>
 #include <string>
 
@@ -28,5 +29,29 @@ class EngineError : public std::runtime_error {
  private:
   ErrorCode code_;
 };
+
+// Made at load: constructing an error takes memory, copying one doesn't.
+inline const EngineError kOutOfMemoryError(
+    ErrorCode::kOutOfMemory, "Out of memory; run fewer items at once, use fewer threads or a smaller network.");
+inline const EngineError kUnknownError(ErrorCode::kInternal, "Unknown exception in the native engine.");
+
+// The exception that is being handled.
+inline EngineError current_error() noexcept {
+  try {
+    throw;
+  } catch (const EngineError& error) {
+    return error;
+  } catch (const std::bad_alloc&) {
+    return kOutOfMemoryError;
+  } catch (const std::exception& error) {
+    try {
+      return EngineError(ErrorCode::kInternal, error.what());
+    } catch (const std::bad_alloc&) {
+      return kOutOfMemoryError;
+    }
+  } catch (...) {
+    return kUnknownError;
+  }
+}
 
 }  // namespace rskip

@@ -1,6 +1,7 @@
 #include "engine/executor.h"
 
 #include <algorithm>
+#include <atomic>
 #include <limits>
 
 #include "engine/error.h"
@@ -9,9 +10,45 @@
 namespace rskip {
 namespace {
 
-void run_part(const void* instruction, void* frame, Workspace& workspace, int part, int parts) {
-  static_cast<const Instruction*>(instruction)->run(*static_cast<Frame*>(frame), workspace, part, parts);
-}
+// Multiply-adds from which on sharing an instruction among workers gains more than it costs: some microseconds.
+constexpr int64_t kShareWork = 250'000;
+
+// Enough for any step that fits in memory; products of rows and shares stay far below 2^63.
+constexpr int64_t kMaxSlices = 4096;
+
+// An instruction for one item. A long one is cut into slices, so that every member of a team can poll between them.
+class Execution {
+ public:
+  Execution(const Code& code, Frame& frame) : code_(code), frame_(frame) {}
+
+  void run(Workspace& workspace, Team& team) {
+    const int parts = code_.work >= kShareWork ? team.call() : 1;
+    slices_ = static_cast<int>(std::min(code_.work / (kPollWork * parts) + 1, kMaxSlices / parts));
+    if (parts > 1) {
+      team.split(run_part, this, workspace, parts);
+    } else {
+      run_slices(workspace, 0, 1);
+    }
+    if (cut_short_.load(std::memory_order_relaxed)) throw EngineError(ErrorCode::kAborted, "The run was aborted.");
+  }
+
+ private:
+  static void run_part(void* self, Workspace& workspace, int part, int parts) {
+    static_cast<Execution*>(self)->run_slices(workspace, part, parts);
+  }
+
+  void run_slices(Workspace& workspace, int part, int parts) {
+    for (int slice = 0; slice < slices_; ++slice) {
+      if (slice > 0 && frame_.cancellation.requested()) return cut_short_.store(true, std::memory_order_relaxed);
+      code_.instruction->run(frame_, workspace, part * slices_ + slice, parts * slices_);
+    }
+  }
+
+  const Code& code_;
+  Frame& frame_;
+  int slices_ = 1;
+  std::atomic<bool> cut_short_{false};
+};
 
 }  // namespace
 
@@ -31,14 +68,8 @@ uint64_t execute_item(const Plan& plan, Frame& frame, const ItemContext& item, W
     const Code& code = plan.code[static_cast<size_t>(at)];
     switch (code.kind) {
       case Code::Kind::kRun:
-        if (item.stopped->load(std::memory_order_relaxed) || abort_requested(item.abort_flag)) {
-          throw EngineError(ErrorCode::kAborted, "The run was aborted.");
-        }
-        if (const int parts = code.shareable ? team.call() : 1; parts > 1) {
-          team.split(run_part, code.instruction, &frame, workspace, parts);
-        } else {
-          code.instruction->run(frame, workspace, 0, 1);
-        }
+        frame.cancellation.check();
+        Execution(code, frame).run(workspace, team);
         ++executed;
         ++at;
         break;

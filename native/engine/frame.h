@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "engine/cancellation.h"
 #include "engine/tensor.h"
 
 namespace rskip {
@@ -23,6 +24,8 @@ struct Frame {
   // Operands of the operators on dense tensors; made once with the frame, so that steps allocate nothing. Only the
   // data pointers change from item to item.
   std::vector<TensorView> views;
+  // Of the run that the item belongs to.
+  Cancellation cancellation;
 
   template <class T>
   T* at(Place place) const {

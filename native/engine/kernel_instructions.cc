@@ -76,7 +76,8 @@ InstructionPtr make_pool(const KernelTable& table, BlockedOperand x, BlockedOper
 InstructionPtr make_global_pool(const KernelTable& table, BlockedOperand x, bool max, Place y) {
   return simple(move_work(x.view), [kernel = table.global_pool, x, max, y](Frame& frame, int part, int parts) {
     BlockedView view = resolve(frame, x);
-    const int begin = view.blocks() * part / parts, end = view.blocks() * (part + 1) / parts;
+    const int64_t blocks = view.blocks();
+    const int begin = static_cast<int>(blocks * part / parts), end = static_cast<int>(blocks * (part + 1) / parts);
     if (begin == end) return;
     view.data += begin * view.block_stride;
     view.channels = std::min(view.channels, end * kLanes) - begin * kLanes;

@@ -41,7 +41,7 @@ struct Code {
   int32_t block = 0;
   Place condition;
   const Instruction* instruction = nullptr;
-  bool shareable = false;  // worth sharing among workers
+  int64_t work = 0;  // as Instruction::shareable_work()
 };
 
 struct PlanPort {

@@ -10,9 +10,6 @@
 namespace rskip {
 namespace {
 
-// Multiply-adds from which on sharing an instruction among workers gains more than it costs: some microseconds.
-constexpr int64_t kShareWork = 250'000;
-
 // Instructions on disjoint memory, shared out one by one.
 class Sequence final : public Instruction {
  public:
@@ -222,7 +219,7 @@ void PlanBuilder::make_code() {
       plan_->blocks[static_cast<size_t>(draft.block)].on_skip.push_back(std::move(instruction));
       continue;
     }
-    code.shareable = instruction->shareable_work() >= kShareWork;
+    code.work = instruction->shareable_work();
     code.instruction = instruction.get();
     plan_->instructions.push_back(std::move(instruction));
     plan_->code.push_back(code);

@@ -17,8 +17,8 @@ struct Workspace {
   AlignedBuffer scratch;  // of single kernel calls
 };
 
-// The part-th of `parts` shares of doing something with something, on a thread that owns `workspace`.
-using PartFn = void (*)(const void* what, void* with, Workspace& workspace, int part, int parts);
+// Does the part-th of `parts` shares of a task, on a thread that owns `workspace`.
+using PartFn = void (*)(void* task, Workspace& workspace, int part, int parts);
 
 // Every member has a seat, the leader the first, and takes the part of its seat if it can: so it works on the same
 // share of every layer, whose data is in its core's cache. Nobody waits for a member that is late: its part is taken by
@@ -30,18 +30,20 @@ class Team {
  public:
   static constexpr int kSeats = 32;
 
-  // How many shares to make of a layer: one for each member that is here or on its way. Asks workers that sleep to
-  // come. Called by the leader, as is split().
+  // How many shares to make of a layer, at most kSeats: one for each member that is here or on its way. Asks workers
+  // that sleep to come. Called by the leader, as is split().
   int call();
-  // Returns when fn(what, with, ...) has done all `parts`, at most kSeats.
-  void split(PartFn fn, const void* what, void* with, Workspace& leader, int parts);
+  // Returns when fn(task, ...) has done all `parts`, at most kSeats.
+  void split(PartFn fn, void* task, Workspace& leader, int parts);
 
  private:
   friend class WorkerPool;
   explicit Team(WorkerPool& pool) : pool_(pool) {}
   void open(size_t scratch_bytes, int max_helpers);
   void close();
-  // With the pool's mutex held. join() returns the helper's seat; should all be taken, the last one is shared.
+  // With the pool's mutex held, as are join() and leave(). Whether another helper may join.
+  bool has_room() const { return helpers_.load(std::memory_order_relaxed) < max_helpers_.load(std::memory_order_relaxed); }
+  // Returns the helper's seat, which no other member has. Requires has_room(). Answers one call, if there is any.
   int join();
   void leave(int seat);
   // Takes parts until there has been nothing for a while, the team closes, or the pool wants its helpers back.
@@ -49,9 +51,9 @@ class Team {
   bool take_part(Workspace& workspace, int seat);
 
   WorkerPool& pool_;
+  // Changed with the pool's mutex held, while open: helpers_ + asked_ <= max_helpers_ < kSeats.
   std::atomic<int> helpers_{0};
-  // Helpers that were asked to come and haven't yet. Changed with the pool's mutex held.
-  std::atomic<int> asked_{0};
+  std::atomic<int> asked_{0};  // helpers that were asked to come and haven't yet
   std::atomic<int> max_helpers_{0};
   std::atomic<bool> open_{false};
   std::atomic<size_t> scratch_bytes_{0};
@@ -63,8 +65,7 @@ class Team {
   alignas(64) std::atomic<uint64_t> work_{~uint64_t{0} >> 32};
   // Written by the leader while no part can be taken, read by who has taken one.
   PartFn fn_ = nullptr;
-  const void* what_ = nullptr;
-  void* with_ = nullptr;
+  void* task_ = nullptr;
   int parts_ = 0;
   uint32_t goal_ = 0;
   // Parts done in all, but for the leader's first; `goal_` when those published are. Both start anew after 2^32.

@@ -136,7 +136,7 @@ WorkerPool::Leading* WorkerPool::team_that_wants_help() {
   for (Leading& leading : leading_) {
     // Later it asks anew.
     if (!may_help) leading.team->asked_.store(0, std::memory_order_relaxed);
-    if (leading.team->asked_.load(std::memory_order_relaxed) == 0) continue;
+    if (leading.team->asked_.load(std::memory_order_relaxed) == 0 || !leading.team->has_room()) continue;
     if (leading.job->active_ < leading.job->max_workers_) return &leading;
   }
   return nullptr;
@@ -224,7 +224,6 @@ void WorkerPool::main(Worker& self) {
       busy = true;
     } else if (Leading* leading = team_that_wants_help()) {
       keep = leading->job;
-      leading->team->asked_.fetch_sub(1, std::memory_order_relaxed);
       ++keep->active_;
       employ(*keep, [&](Workspace& workspace) { help(*leading->team, workspace, lock); });
       busy = true;
@@ -278,7 +277,7 @@ void WorkerPool::run_here(const std::shared_ptr<Job>& job, Workspace& workspace)
   for (Taken taken; take(taken, job.get());) execute(taken, workspace, team, lock);
   // Workers may still be at other units: lend a hand where layers come quickly, then sleep.
   for (const Leading& leading : leading_) {
-    if (leading.job != job) continue;
+    if (leading.job != job || !leading.team->has_room()) continue;
     help(*leading.team, workspace, lock);
     break;
   }

@@ -21,7 +21,7 @@ struct Channel {
 
 // sums[i] += what the window of output column first + i takes, for `count` columns of one output row.
 void add_windows(const Geometry& g, const Channel& channel, int64_t d, int64_t h, int64_t first, int64_t count,
-                 double* sums) {
+                 double* sums, Poll& poll) {
   const auto& [gd, gh, gw] = g;
   const Range kd = gd.taps_inside(d), kh = gh.taps_inside(h);
   for (int64_t c = 0; c < channel.in_channels; ++c) {
@@ -29,6 +29,7 @@ void add_windows(const Geometry& g, const Channel& channel, int64_t d, int64_t h
     const float* weight = channel.weight + c * channel.taps;
     for (int64_t i = kd.first; i < kd.last; ++i) {
       for (int64_t j = kh.first; j < kh.last; ++j) {
+        poll.before(gw.kernel * count);
         const int64_t row_at = (gd.start(d) + i * gd.dilation) * gh.input + gh.start(h) + j * gh.dilation;
         for (int64_t k = 0; k < gw.kernel; ++k) {
           const double factor = weight[(i * gh.kernel + j) * gw.kernel + k];
@@ -47,7 +48,7 @@ void add_windows(const Geometry& g, const Channel& channel, int64_t d, int64_t h
 }  // namespace
 
 void conv(const TensorView& x, const TensorView& w, const TensorView& bias, const TensorView& residual,
-          const Window& win, int64_t group, Activation act, const TensorView& y) {
+          const Window& win, int64_t group, Activation act, const TensorView& y, Poll poll) {
   const Geometry g = geometry(x.shape, y.shape, Ints(w.shape.begin() + 2, w.shape.end()), win);
   const int64_t items = x.shape[0], in_channels = x.shape[1], out_channels = w.shape[0];
   const int64_t group_in = in_channels / group, group_out = out_channels / group;
@@ -66,7 +67,7 @@ void conv(const TensorView& x, const TensorView& w, const TensorView& bias, cons
             const int64_t count = std::min(kTile, width - first);
             double sums[kTile];
             std::fill_n(sums, count, shift);
-            add_windows(g, channel, d, h, first, count, sums);
+            add_windows(g, channel, d, h, first, count, sums, poll);
             for (int64_t i = 0; i < count; ++i, ++at) {
               if (residual.data) sums[i] += residual.as<float>()[at];
               out[at] = scalar_activation(static_cast<float>(sums[i]), act);

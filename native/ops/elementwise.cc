@@ -11,10 +11,10 @@ namespace {
 
 // y[i] = op(a, b) over numpy-broadcast operands.
 template <class In, class Out, class Op>
-void zip(const TensorView& a, const TensorView& b, const TensorView& y, Op op) {
+void zip(const TensorView& a, const TensorView& b, const TensorView& y, Poll& poll, Op op) {
   const std::array<Ints, 3> strides{dense_strides(y.shape), broadcast_strides(a.shape, y.shape),
                                     broadcast_strides(b.shape, y.shape)};
-  for_each_row<3>(y.shape, strides, [&](const auto& at, int64_t length, const auto& steps) {
+  for_each_row<3>(y.shape, strides, poll, [&](const auto& at, int64_t length, const auto& steps) {
     Out* to = y.as<Out>() + at[0];
     const In* left = a.as<In>() + at[1];
     const In* right = b.as<In>() + at[2];
@@ -46,35 +46,35 @@ T divide(T a, T b) {
 }
 
 template <class T>
-void binary_as(BinaryKind kind, const TensorView& a, const TensorView& b, const TensorView& y) {
+void binary_as(BinaryKind kind, const TensorView& a, const TensorView& b, const TensorView& y, Poll& poll) {
   // Unsigned arithmetic wraps where signed overflow would be undefined.
   using Wide = std::conditional_t<std::is_floating_point_v<T>, T, uint64_t>;
   const auto wide = [](T v) { return static_cast<Wide>(v); };
   switch (kind) {
     case BinaryKind::kAdd:
-      return zip<T, T>(a, b, y, [=](T p, T q) { return static_cast<T>(wide(p) + wide(q)); });
+      return zip<T, T>(a, b, y, poll, [=](T p, T q) { return static_cast<T>(wide(p) + wide(q)); });
     case BinaryKind::kSub:
-      return zip<T, T>(a, b, y, [=](T p, T q) { return static_cast<T>(wide(p) - wide(q)); });
+      return zip<T, T>(a, b, y, poll, [=](T p, T q) { return static_cast<T>(wide(p) - wide(q)); });
     case BinaryKind::kMul:
-      return zip<T, T>(a, b, y, [=](T p, T q) { return static_cast<T>(wide(p) * wide(q)); });
+      return zip<T, T>(a, b, y, poll, [=](T p, T q) { return static_cast<T>(wide(p) * wide(q)); });
     case BinaryKind::kDiv:
-      return zip<T, T>(a, b, y, [](T p, T q) { return divide(p, q); });
+      return zip<T, T>(a, b, y, poll, [](T p, T q) { return divide(p, q); });
   }
 }
 
 template <class T>
-void compare_as(CompareKind kind, const TensorView& a, const TensorView& b, const TensorView& y) {
+void compare_as(CompareKind kind, const TensorView& a, const TensorView& b, const TensorView& y, Poll& poll) {
   switch (kind) {
     case CompareKind::kGt:
-      return zip<T, uint8_t>(a, b, y, [](T p, T q) { return static_cast<uint8_t>(p > q); });
+      return zip<T, uint8_t>(a, b, y, poll, [](T p, T q) { return static_cast<uint8_t>(p > q); });
     case CompareKind::kGe:
-      return zip<T, uint8_t>(a, b, y, [](T p, T q) { return static_cast<uint8_t>(p >= q); });
+      return zip<T, uint8_t>(a, b, y, poll, [](T p, T q) { return static_cast<uint8_t>(p >= q); });
     case CompareKind::kLt:
-      return zip<T, uint8_t>(a, b, y, [](T p, T q) { return static_cast<uint8_t>(p < q); });
+      return zip<T, uint8_t>(a, b, y, poll, [](T p, T q) { return static_cast<uint8_t>(p < q); });
     case CompareKind::kLe:
-      return zip<T, uint8_t>(a, b, y, [](T p, T q) { return static_cast<uint8_t>(p <= q); });
+      return zip<T, uint8_t>(a, b, y, poll, [](T p, T q) { return static_cast<uint8_t>(p <= q); });
     case CompareKind::kEq:
-      return zip<T, uint8_t>(a, b, y, [](T p, T q) { return static_cast<uint8_t>(p == q); });
+      return zip<T, uint8_t>(a, b, y, poll, [](T p, T q) { return static_cast<uint8_t>(p == q); });
   }
 }
 
@@ -114,15 +114,17 @@ To convert(From v) {
   else return static_cast<To>(v);
 }
 
-void activate(float* y, int64_t n, Activation act) {
+void activate(float* y, int64_t n, Activation act, Poll& poll) {
   if (act.kind == ActivationKind::kNone) return;
-  for (int64_t i = 0; i < n; ++i) y[i] = scalar_activation(y[i], act);
+  for_each_segment(n, poll, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) y[i] = scalar_activation(y[i], act);
+  });
 }
 
 }  // namespace
 
 void affine(const TensorView& x, const TensorView& scale, const TensorView& shift, Activation act,
-            const TensorView& y) {
+            const TensorView& y, Poll poll) {
   const Split s = split_at(x.shape, 1);
   int64_t at = 0;
   for (int64_t n = 0; n < s.outer; ++n) {
@@ -130,44 +132,48 @@ void affine(const TensorView& x, const TensorView& scale, const TensorView& shif
       const double factor = scale.as<float>()[c], term = shift.as<float>()[c];
       const float* from = x.as<float>() + at;
       float* to = y.as<float>() + at;
-      for (int64_t i = 0; i < s.inner; ++i) to[i] = static_cast<float>(from[i] * factor + term);
+      for_each_segment(s.inner, poll, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) to[i] = static_cast<float>(from[i] * factor + term);
+      });
     }
   }
-  activate(y.as<float>(), at, act);
+  activate(y.as<float>(), at, act, poll);
 }
 
-void unary(const TensorView& x, Activation act, const TensorView& y) {
+void unary(const TensorView& x, Activation act, const TensorView& y, Poll poll) {
   const int64_t n = y.elements();
-  for (int64_t i = 0; i < n; ++i) y.as<float>()[i] = scalar_activation(x.as<float>()[i], act);
+  for_each_segment(n, poll, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) y.as<float>()[i] = scalar_activation(x.as<float>()[i], act);
+  });
 }
 
-void binary(BinaryKind kind, const TensorView& a, const TensorView& b, Activation act, const TensorView& y) {
-  dispatch(y.dtype, [&](auto type) { binary_as<decltype(type)>(kind, a, b, y); });
-  if (y.dtype == DType::kFloat32) activate(y.as<float>(), y.elements(), act);
+void binary(BinaryKind kind, const TensorView& a, const TensorView& b, Activation act, const TensorView& y, Poll poll) {
+  dispatch(y.dtype, [&](auto type) { binary_as<decltype(type)>(kind, a, b, y, poll); });
+  if (y.dtype == DType::kFloat32) activate(y.as<float>(), y.elements(), act, poll);
 }
 
-void compare(CompareKind kind, const TensorView& a, const TensorView& b, const TensorView& y) {
-  dispatch(a.dtype, [&](auto type) { compare_as<decltype(type)>(kind, a, b, y); });
+void compare(CompareKind kind, const TensorView& a, const TensorView& b, const TensorView& y, Poll poll) {
+  dispatch(a.dtype, [&](auto type) { compare_as<decltype(type)>(kind, a, b, y, poll); });
 }
 
-void logical(LogicalKind kind, const TensorView& a, const TensorView& b, const TensorView& y) {
+void logical(LogicalKind kind, const TensorView& a, const TensorView& b, const TensorView& y, Poll poll) {
   using Byte = uint8_t;
   switch (kind) {
     case LogicalKind::kAnd:
-      return zip<Byte, Byte>(a, b, y, [](Byte p, Byte q) { return static_cast<Byte>(p != 0 && q != 0); });
+      return zip<Byte, Byte>(a, b, y, poll, [](Byte p, Byte q) { return static_cast<Byte>(p != 0 && q != 0); });
     case LogicalKind::kOr:
-      return zip<Byte, Byte>(a, b, y, [](Byte p, Byte q) { return static_cast<Byte>(p != 0 || q != 0); });
+      return zip<Byte, Byte>(a, b, y, poll, [](Byte p, Byte q) { return static_cast<Byte>(p != 0 || q != 0); });
     case LogicalKind::kNot:
-      return zip<Byte, Byte>(a, a, y, [](Byte p, Byte) { return static_cast<Byte>(p == 0); });
+      return zip<Byte, Byte>(a, a, y, poll, [](Byte p, Byte) { return static_cast<Byte>(p == 0); });
   }
 }
 
-void where(const TensorView& condition, const TensorView& a, const TensorView& b, const TensorView& y) {
+void where(const TensorView& condition, const TensorView& a, const TensorView& b, const TensorView& y, Poll poll) {
   const std::array<Ints, 4> strides{dense_strides(y.shape), broadcast_strides(condition.shape, y.shape),
                                     broadcast_strides(a.shape, y.shape), broadcast_strides(b.shape, y.shape)};
   dispatch(y.dtype, [&](auto type) {
     using T = decltype(type);
-    for_each_row<4>(y.shape, strides, [&](const auto& at, int64_t length, const auto& steps) {
+    for_each_row<4>(y.shape, strides, poll, [&](const auto& at, int64_t length, const auto& steps) {
       T* to = y.as<T>() + at[0];
       const uint8_t* chosen = condition.as<uint8_t>() + at[1];
       const T* left = a.as<T>() + at[2];
@@ -177,18 +183,21 @@ void where(const TensorView& condition, const TensorView& a, const TensorView& b
   });
 }
 
-void cast(const TensorView& x, const TensorView& y) {
+void cast(const TensorView& x, const TensorView& y, Poll poll) {
   const int64_t n = y.elements();
   dispatch(x.dtype, [&](auto from_type) {
     using From = decltype(from_type);
     const From* from = x.as<From>();
     if (y.dtype == DType::kBool && x.dtype != DType::kBool) {
-      for (int64_t i = 0; i < n; ++i) y.as<uint8_t>()[i] = from[i] != 0;
-      return;
+      return for_each_segment(n, poll, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) y.as<uint8_t>()[i] = from[i] != 0;
+      });
     }
     dispatch(y.dtype, [&](auto to_type) {
       using To = decltype(to_type);
-      for (int64_t i = 0; i < n; ++i) y.as<To>()[i] = convert<To>(from[i]);
+      for_each_segment(n, poll, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) y.as<To>()[i] = convert<To>(from[i]);
+      });
     });
   });
 }

@@ -45,10 +45,11 @@ struct Product {
   Activation act;
 };
 
-void multiply(const Product& p, const float* a, const float* b, const float* residual, float* y) {
+void multiply(const Product& p, const float* a, const float* b, const float* residual, float* y, Poll& poll) {
   for (int64_t i = 0; i < p.m; ++i) {
     for (int64_t first = 0; first < p.n; first += kTile) {
       const int64_t count = std::min(kTile, p.n - first);
+      poll.before(p.k * count);
       double sums[kTile];
       for (int64_t j = 0; j < count; ++j) sums[j] = p.bias ? p.bias[first + j] : 0;
       if (p.trans_b) add_row_transposed(a + i * p.k, b + first * p.k, p.k, count, sums);
@@ -65,23 +66,23 @@ void multiply(const Product& p, const float* a, const float* b, const float* res
 }  // namespace
 
 void gemm(const TensorView& a, const TensorView& b, const TensorView& c, const TensorView& residual, bool trans_b,
-          Activation act, const TensorView& y) {
+          Activation act, const TensorView& y, Poll poll) {
   const Product p{y.shape[0], a.shape[1], y.shape[1], trans_b, c.as<float>(), act};
-  multiply(p, a.as<float>(), b.as<float>(), residual.as<float>(), y.as<float>());
+  multiply(p, a.as<float>(), b.as<float>(), residual.as<float>(), y.as<float>(), poll);
 }
 
-void matmul(const TensorView& a, const TensorView& b, const TensorView& y) {
+void matmul(const TensorView& a, const TensorView& b, const TensorView& y, Poll poll) {
   const size_t rank = y.shape.size();
   const Product p{y.shape[rank - 2], a.shape.back(), y.shape[rank - 1], false, nullptr, {}};
   const auto leading = [](const Ints& shape) { return Ints(shape.begin(), shape.end() - 2); };
   const Ints batch = leading(y.shape);
   const std::array<Ints, 3> strides{dense_strides(batch), broadcast_strides(leading(a.shape), batch),
                                     broadcast_strides(leading(b.shape), batch)};
-  for_each_row<3>(batch, strides, [&](const auto& at, int64_t length, const auto& steps) {
+  for_each_row<3>(batch, strides, poll, [&](const auto& at, int64_t length, const auto& steps) {
     for (int64_t i = 0; i < length; ++i) {
       const float* left = a.as<float>() + (at[1] + i * steps[1]) * p.m * p.k;
       const float* right = b.as<float>() + (at[2] + i * steps[2]) * p.k * p.n;
-      multiply(p, left, right, nullptr, y.as<float>() + (at[0] + i * steps[0]) * p.m * p.n);
+      multiply(p, left, right, nullptr, y.as<float>() + (at[0] + i * steps[0]) * p.m * p.n, poll);
     }
   });
 }

@@ -29,10 +29,11 @@ void with_size(DType dtype, F f) {
 }
 
 // Fills the dense y from x[start + sum over axes of index * strides[axis]].
-void gather_strided(const TensorView& x, int64_t start, const Ints& strides, const TensorView& y) {
+void gather_strided(const TensorView& x, int64_t start, const Ints& strides, const TensorView& y, Poll& poll) {
   with_size(y.dtype, [&](auto size) {
     constexpr int64_t kSize = size;
-    for_each_row<2>(y.shape, {dense_strides(y.shape), strides}, [&](const auto& at, int64_t length, const auto& steps) {
+    const std::array<Ints, 2> both{dense_strides(y.shape), strides};
+    for_each_row<2>(y.shape, both, poll, [&](const auto& at, int64_t length, const auto& steps) {
       char* to = y.as<char>() + at[0] * kSize;
       const char* from = x.as<char>() + (start + at[1]) * kSize;
       if (steps[1] == 1) {
@@ -108,6 +109,7 @@ struct Padder {
   const char* x;
   char* y;
   const char* fill;
+  Poll& poll;
 
   void element(int64_t offset) {
     copy_element<Size>(y, offset < 0 ? fill : x + offset * static_cast<int64_t>(Size));
@@ -116,6 +118,7 @@ struct Padder {
 
   void row(int64_t start) {
     const PadAxis& axis = axes.back();
+    poll.before(static_cast<int64_t>(axis.source.size()));
     const auto outside = [&](int64_t i) {
       const int64_t offset = axis.source[static_cast<size_t>(i)];
       element(offset < 0 ? -1 : start + offset);
@@ -132,7 +135,9 @@ struct Padder {
   void fill_run(size_t level) {
     int64_t count = 1;
     for (size_t a = level; a < axes.size(); ++a) count *= static_cast<int64_t>(axes[a].source.size());
-    for (int64_t i = 0; i < count; ++i) element(-1);
+    for_each_segment(count, poll, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) element(-1);
+    });
   }
 
   void walk(size_t level, int64_t start) {
@@ -146,36 +151,41 @@ struct Padder {
 
 }  // namespace
 
-void transpose(const TensorView& x, const Ints& perm, const TensorView& y) {
+void transpose(const TensorView& x, const Ints& perm, const TensorView& y, Poll poll) {
   const Ints dense = dense_strides(x.shape);
   Ints strides;
   for (const int64_t axis : perm) strides.push_back(dense[static_cast<size_t>(axis)]);
-  gather_strided(x, 0, strides, y);
+  gather_strided(x, 0, strides, y, poll);
 }
 
-void slice(const TensorView& x, const Ints& starts, const Ints& steps, const TensorView& y) {
+void slice(const TensorView& x, const Ints& starts, const Ints& steps, const TensorView& y, Poll poll) {
   Ints strides = dense_strides(x.shape);
   int64_t start = 0;
   for (size_t axis = 0; axis < strides.size(); ++axis) {
     start += starts[axis] * strides[axis];
     strides[axis] *= steps[axis];
   }
-  gather_strided(x, start, strides, y);
+  gather_strided(x, start, strides, y, poll);
 }
 
-void expand(const TensorView& x, const TensorView& y) { gather_strided(x, 0, broadcast_strides(x.shape, y.shape), y); }
+void expand(const TensorView& x, const TensorView& y, Poll poll) {
+  gather_strided(x, 0, broadcast_strides(x.shape, y.shape), y, poll);
+}
 
-void concat(const std::vector<TensorView>& xs, int64_t axis, const TensorView& y) {
+void concat(const std::vector<TensorView>& xs, int64_t axis, const TensorView& y, Poll poll) {
   const Split s = split_at(y.shape, axis);
   int64_t start = 0;
   for (const TensorView& x : xs) {
     const int64_t run = x.shape[static_cast<size_t>(axis)] * s.inner;
-    for (int64_t o = 0; o < s.outer; ++o) copy_run(x, o * run, y, o * s.length * s.inner + start, run);
+    for (int64_t o = 0; o < s.outer; ++o) {
+      poll.before(run);
+      copy_run(x, o * run, y, o * s.length * s.inner + start, run);
+    }
     start += run;
   }
 }
 
-bool gather(const TensorView& data, const TensorView& indices, int64_t axis, const TensorView& y) {
+bool gather(const TensorView& data, const TensorView& indices, int64_t axis, const TensorView& y, Poll poll) {
   const Split s = split_at(data.shape, axis);
   const int64_t count = indices.elements();
   for (int64_t i = 0; i < count; ++i) {
@@ -183,17 +193,21 @@ bool gather(const TensorView& data, const TensorView& indices, int64_t axis, con
     if (asked < -s.length || asked >= s.length) return false;
     const int64_t index = asked < 0 ? asked + s.length : asked;
     for (int64_t o = 0; o < s.outer; ++o) {
+      poll.before(s.inner);
       copy_run(data, (o * s.length + index) * s.inner, y, (o * count + i) * s.inner, s.inner);
     }
   }
   return true;
 }
 
-void one_hot(const TensorView& indices, const TensorView& values, int64_t axis, int64_t depth, const TensorView& y) {
+void one_hot(const TensorView& indices, const TensorView& values, int64_t axis, int64_t depth, const TensorView& y, Poll poll) {
   const Split s = split_at(y.shape, axis);
   const int64_t n = y.elements();
-  for (int64_t i = 0; i < n; ++i) copy_run(values, 0, y, i, 1);
+  for_each_segment(n, poll, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) copy_run(values, 0, y, i, 1);
+  });
   for (int64_t o = 0; o < s.outer; ++o) {
+    poll.before(s.inner);
     for (int64_t i = 0; i < s.inner; ++i) {
       const int64_t asked = index_at(indices, o * s.inner + i, depth);
       if (asked < -depth || asked >= depth) continue;
@@ -203,7 +217,7 @@ void one_hot(const TensorView& indices, const TensorView& values, int64_t axis, 
   }
 }
 
-void pad(const TensorView& x, const Ints& pads, PadMode mode, float value, const TensorView& y) {
+void pad(const TensorView& x, const Ints& pads, PadMode mode, float value, const TensorView& y, Poll poll) {
   if (y.elements() == 0) return;
   const size_t rank = x.shape.size();
   if (rank == 0) return copy_run(x, 0, y, 0, 1);
@@ -214,7 +228,7 @@ void pad(const TensorView& x, const Ints& pads, PadMode mode, float value, const
   }
   alignas(8) char fill[8];
   pad_element(value, y.dtype, fill);
-  with_size(y.dtype, [&](auto size) { Padder<size>{axes, x.as<char>(), y.as<char>(), fill}.walk(0, 0); });
+  with_size(y.dtype, [&](auto size) { Padder<size>{axes, x.as<char>(), y.as<char>(), fill, poll}.walk(0, 0); });
 }
 
 }  // namespace rskip::ops

@@ -1,10 +1,11 @@
 // The long tail of operators in plain C++ loops, on dense tensors of any rank. Semantics are those of the
 // steps in lib/model/program.ts. Results don't depend on the instruction set: this code is compiled once,
-// with contraction off.
+// with contraction off. Long loops ask `poll` whether to go on, which throws if not.
 #pragma once
 
 #include <vector>
 
+#include "engine/cancellation.h"
 #include "engine/tensor.h"
 #include "kernels/types.h"
 #include "kernels/table.h"
@@ -23,31 +24,31 @@ enum class PadMode : int32_t { kConstant, kReflect, kEdge, kWrap };
 
 // 1 to 3 spatial axes, dynamic weights allowed; bias and residual may have null data.
 void conv(const TensorView& x, const TensorView& w, const TensorView& bias, const TensorView& residual,
-          const Window& win, int64_t group, Activation act, const TensorView& y);
+          const Window& win, int64_t group, Activation act, const TensorView& y, Poll poll = {});
 void gemm(const TensorView& a, const TensorView& b, const TensorView& c, const TensorView& residual, bool trans_b,
-          Activation act, const TensorView& y);
-void matmul(const TensorView& a, const TensorView& b, const TensorView& y);
-void affine(const TensorView& x, const TensorView& scale, const TensorView& shift, Activation act, const TensorView& y);
-void unary(const TensorView& x, Activation act, const TensorView& y);
-void binary(BinaryKind kind, const TensorView& a, const TensorView& b, Activation act, const TensorView& y);
-void compare(CompareKind kind, const TensorView& a, const TensorView& b, const TensorView& y);
-void logical(LogicalKind kind, const TensorView& a, const TensorView& b, const TensorView& y);
-void where(const TensorView& condition, const TensorView& a, const TensorView& b, const TensorView& y);
-void cast(const TensorView& x, const TensorView& y);
+          Activation act, const TensorView& y, Poll poll = {});
+void matmul(const TensorView& a, const TensorView& b, const TensorView& y, Poll poll = {});
+void affine(const TensorView& x, const TensorView& scale, const TensorView& shift, Activation act, const TensorView& y, Poll poll = {});
+void unary(const TensorView& x, Activation act, const TensorView& y, Poll poll = {});
+void binary(BinaryKind kind, const TensorView& a, const TensorView& b, Activation act, const TensorView& y, Poll poll = {});
+void compare(CompareKind kind, const TensorView& a, const TensorView& b, const TensorView& y, Poll poll = {});
+void logical(LogicalKind kind, const TensorView& a, const TensorView& b, const TensorView& y, Poll poll = {});
+void where(const TensorView& condition, const TensorView& a, const TensorView& b, const TensorView& y, Poll poll = {});
+void cast(const TensorView& x, const TensorView& y, Poll poll = {});
 // indices may have null data.
 void pool(const TensorView& x, const Window& win, bool max, bool count_include_pad, bool column_major,
-          const TensorView& y, const TensorView& indices);
-void global_pool(const TensorView& x, bool max, const TensorView& y);
-void reduce_mean(const TensorView& x, const Ints& axes, const TensorView& y);
-void softmax(const TensorView& x, int64_t axis, bool log, const TensorView& y);
-void arg_max(const TensorView& x, int64_t axis, bool select_last, const TensorView& y);
-void one_hot(const TensorView& indices, const TensorView& values, int64_t axis, int64_t depth, const TensorView& y);
+          const TensorView& y, const TensorView& indices, Poll poll = {});
+void global_pool(const TensorView& x, bool max, const TensorView& y, Poll poll = {});
+void reduce_mean(const TensorView& x, const Ints& axes, const TensorView& y, Poll poll = {});
+void softmax(const TensorView& x, int64_t axis, bool log, const TensorView& y, Poll poll = {});
+void arg_max(const TensorView& x, int64_t axis, bool select_last, const TensorView& y, Poll poll = {});
+void one_hot(const TensorView& indices, const TensorView& values, int64_t axis, int64_t depth, const TensorView& y, Poll poll = {});
 // False when an index is out of range (nothing outside the tensors is read).
-bool gather(const TensorView& data, const TensorView& indices, int64_t axis, const TensorView& y);
-void transpose(const TensorView& x, const Ints& perm, const TensorView& y);
-void pad(const TensorView& x, const Ints& pads, PadMode mode, float value, const TensorView& y);
-void slice(const TensorView& x, const Ints& starts, const Ints& steps, const TensorView& y);
-void concat(const std::vector<TensorView>& xs, int64_t axis, const TensorView& y);
-void expand(const TensorView& x, const TensorView& y);
+bool gather(const TensorView& data, const TensorView& indices, int64_t axis, const TensorView& y, Poll poll = {});
+void transpose(const TensorView& x, const Ints& perm, const TensorView& y, Poll poll = {});
+void pad(const TensorView& x, const Ints& pads, PadMode mode, float value, const TensorView& y, Poll poll = {});
+void slice(const TensorView& x, const Ints& starts, const Ints& steps, const TensorView& y, Poll poll = {});
+void concat(const std::vector<TensorView>& xs, int64_t axis, const TensorView& y, Poll poll = {});
+void expand(const TensorView& x, const TensorView& y, Poll poll = {});
 
 }  // namespace rskip::ops

@@ -21,11 +21,13 @@ struct Plane {
   }
 };
 
-float average_window(const Geometry& g, const float* x, int64_t d, int64_t h, int64_t w, bool count_include_pad) {
+float average_window(const Geometry& g, const float* x, int64_t d, int64_t h, int64_t w, bool count_include_pad,
+                     Poll& poll) {
   const Range di = g[0].taps_inside(d), hi = g[1].taps_inside(h), wi = g[2].taps_inside(w);
   double sum = 0;
   for (int64_t i = di.first; i < di.last; ++i) {
     for (int64_t j = hi.first; j < hi.last; ++j) {
+      poll.before(wi.last - wi.first);
       const float* row = x + Plane{g}.row(d, i, h, j) + g[2].start(w);
       for (int64_t k = wi.first; k < wi.last; ++k) sum += row[k * g[2].dilation];
     }
@@ -37,11 +39,12 @@ float average_window(const Geometry& g, const float* x, int64_t d, int64_t h, in
 
 // Position of the largest element in the plane, or -1 for a window that lies wholly in the padding. The first
 // of equal ones wins, and the first NaN beats any number.
-int64_t max_window(const Geometry& g, const float* x, int64_t d, int64_t h, int64_t w) {
+int64_t max_window(const Geometry& g, const float* x, int64_t d, int64_t h, int64_t w, Poll& poll) {
   const Range di = g[0].taps_inside(d), hi = g[1].taps_inside(h), wi = g[2].taps_inside(w);
   int64_t best = -1;
   for (int64_t i = di.first; i < di.last; ++i) {
     for (int64_t j = hi.first; j < hi.last; ++j) {
+      poll.before(wi.last - wi.first);
       const int64_t row = Plane{g}.row(d, i, h, j) + g[2].start(w);
       for (int64_t k = wi.first; k < wi.last; ++k) {
         const int64_t at = row + k * g[2].dilation;
@@ -55,7 +58,7 @@ int64_t max_window(const Geometry& g, const float* x, int64_t d, int64_t h, int6
 }  // namespace
 
 void pool(const TensorView& x, const Window& win, bool max, bool count_include_pad, bool column_major,
-          const TensorView& y, const TensorView& indices) {
+          const TensorView& y, const TensorView& indices, Poll poll) {
   const Geometry g = geometry(x.shape, y.shape, win.kernel, win);
   const int64_t planes = x.shape[0] * x.shape[1], in_plane = product(x.shape, 2, x.shape.size());
   int64_t at = 0;
@@ -63,12 +66,13 @@ void pool(const TensorView& x, const Window& win, bool max, bool count_include_p
     const float* plane = x.as<float>() + p * in_plane;
     for (int64_t d = 0; d < g[0].output; ++d) {
       for (int64_t h = 0; h < g[1].output; ++h) {
+        poll.before(g[2].output);
         for (int64_t w = 0; w < g[2].output; ++w, ++at) {
           if (!max) {
-            y.as<float>()[at] = average_window(g, plane, d, h, w, count_include_pad);
+            y.as<float>()[at] = average_window(g, plane, d, h, w, count_include_pad, poll);
             continue;
           }
-          const int64_t best = max_window(g, plane, d, h, w);
+          const int64_t best = max_window(g, plane, d, h, w, poll);
           y.as<float>()[at] = best < 0 ? kLowest : plane[best];
           if (!indices.data) continue;
           const int64_t index = column_major ? Plane{g}.column_major(best) : best;
@@ -79,9 +83,10 @@ void pool(const TensorView& x, const Window& win, bool max, bool count_include_p
   }
 }
 
-void global_pool(const TensorView& x, bool max, const TensorView& y) {
+void global_pool(const TensorView& x, bool max, const TensorView& y, Poll poll) {
   const int64_t planes = x.shape[0] * x.shape[1], size = product(x.shape, 2, x.shape.size());
   for (int64_t p = 0; p < planes; ++p) {
+    poll.before(size);
     const float* plane = x.as<float>() + p * size;
     float best = kLowest;
     double sum = 0;

@@ -25,7 +25,7 @@ bool level(float a, float b) { return a == b || (a != a && b != b); }
 
 }  // namespace
 
-void reduce_mean(const TensorView& x, const Ints& axes, const TensorView& y) {
+void reduce_mean(const TensorView& x, const Ints& axes, const TensorView& y, Poll poll) {
   const Ints dense = dense_strides(x.shape);
   Ints kept_shape, kept_strides, reduced_shape, reduced_strides;
   for (size_t axis = 0; axis < x.shape.size(); ++axis) {
@@ -35,11 +35,11 @@ void reduce_mean(const TensorView& x, const Ints& axes, const TensorView& y) {
   }
   const double count = static_cast<double>(product(reduced_shape, 0, reduced_shape.size()));
   float* to = y.as<float>();
-  for_each_row<1>(kept_shape, {kept_strides}, [&](const auto& kept, int64_t length, const auto& steps) {
+  for_each_row<1>(kept_shape, {kept_strides}, poll, [&](const auto& kept, int64_t length, const auto& steps) {
     for (int64_t i = 0; i < length; ++i) {
       const float* from = x.as<float>() + kept[0] + i * steps[0];
       double sum = 0;
-      for_each_row<1>(reduced_shape, {reduced_strides}, [&](const auto& at, int64_t n, const auto& step) {
+      for_each_row<1>(reduced_shape, {reduced_strides}, poll, [&](const auto& at, int64_t n, const auto& step) {
         for (int64_t k = 0; k < n; ++k) sum += from[at[0] + k * step[0]];
       });
       *to++ = static_cast<float>(sum / count);
@@ -47,10 +47,11 @@ void reduce_mean(const TensorView& x, const Ints& axes, const TensorView& y) {
   });
 }
 
-void softmax(const TensorView& x, int64_t axis, bool log, const TensorView& y) {
+void softmax(const TensorView& x, int64_t axis, bool log, const TensorView& y, Poll poll) {
   const Split s = split_at(x.shape, axis);
   for (int64_t o = 0; o < s.outer; ++o) {
     for (int64_t i = 0; i < s.inner; ++i) {
+      poll.before(s.length);
       const float* from = x.as<float>() + o * s.length * s.inner + i;
       float* to = y.as<float>() + o * s.length * s.inner + i;
       const float max = maximum(from, s.length, s.inner);
@@ -70,10 +71,11 @@ void softmax(const TensorView& x, int64_t axis, bool log, const TensorView& y) {
   }
 }
 
-void arg_max(const TensorView& x, int64_t axis, bool select_last, const TensorView& y) {
+void arg_max(const TensorView& x, int64_t axis, bool select_last, const TensorView& y, Poll poll) {
   const Split s = split_at(x.shape, axis);
   for (int64_t o = 0; o < s.outer; ++o) {
     for (int64_t i = 0; i < s.inner; ++i) {
+      poll.before(s.length);
       const float* from = x.as<float>() + o * s.length * s.inner + i;
       int64_t best = 0;
       for (int64_t k = 1; k < s.length; ++k) {

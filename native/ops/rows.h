@@ -2,6 +2,7 @@
 // that the innermost row is as long as the views allow.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 
@@ -47,10 +48,21 @@ inline Split split_at(const Ints& shape, int64_t axis) {
   return {product(shape, 0, a), shape[a], product(shape, a + 1, shape.size())};
 }
 
-// Calls row(offsets, length, steps) for every row: offsets of its first element and distance between its
-// elements, for each of the N operands, whose strides over `shape` are given.
+// Calls segment(begin, end) for consecutive pieces of [0, n), and polls before each.
+template <class Segment>
+void for_each_segment(int64_t n, Poll& poll, Segment segment) {
+  constexpr int64_t kSegment = 1 << 16;
+  for (int64_t begin = 0; begin < n; begin += kSegment) {
+    const int64_t end = std::min(n, begin + kSegment);
+    poll.before(end - begin);
+    segment(begin, end);
+  }
+}
+
+// Calls row(offsets, length, steps) for every row, or piece of a long one: offsets of its first element and distance
+// between its elements, for each of the N operands, whose strides over `shape` are given.
 template <size_t N, class Row>
-void for_each_row(const Ints& shape, const std::array<Ints, N>& strides, Row row) {
+void for_each_row(const Ints& shape, const std::array<Ints, N>& strides, Poll& poll, Row row) {
   Ints outer;
   std::array<Ints, N> outer_strides;
   for (size_t axis = 0; axis < shape.size(); ++axis) {
@@ -79,7 +91,11 @@ void for_each_row(const Ints& shape, const std::array<Ints, N>& strides, Row row
   std::array<int64_t, N> offsets{};
   Ints counter(outer.size(), 0);
   for (;;) {
-    row(offsets, length, steps);
+    for_each_segment(length, poll, [&](int64_t begin, int64_t end) {
+      std::array<int64_t, N> first = offsets;
+      for (size_t i = 0; i < N; ++i) first[i] += begin * steps[i];
+      row(first, end - begin, steps);
+    });
     size_t axis = outer.size();
     for (;;) {
       if (axis == 0) return;

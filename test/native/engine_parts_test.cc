@@ -165,12 +165,12 @@ class SharingJob final : public Job {
     for (int i = 0; i < rounds_; ++i) {
       covered = 0;
       team.split(
-          [](const void*, void* self, Workspace&, int part, int parts) {
+          [](void* self, Workspace&, int part, int parts) {
             auto* job = static_cast<SharingJob*>(self);
             for (int share = part * 60 / parts; share < (part + 1) * 60 / parts; ++share) ++job->covered;
             if (parts > 1) ++job->shared;
           },
-          nullptr, this, workspace, team.call());
+          this, workspace, team.call());
       if (covered != 60) ++wrong;
     }
   }
@@ -203,13 +203,13 @@ TEST(WorkerPool, HelpersFindTheLayerUnderWay) {
         begun_ = 0;
         patience_ = now() + std::chrono::milliseconds(200);
         team.split(
-            [](const void*, void* self, Workspace&, int, int) {
+            [](void* self, Workspace&, int, int) {
               auto* job = static_cast<Wait*>(self);
               if (std::this_thread::get_id() != job->leader_) job->other = std::this_thread::get_id();
               ++job->begun_;
               while (job->begun_ < 2 && now() < job->patience_) std::this_thread::yield();
             },
-            nullptr, this, workspace, team.call());
+            this, workspace, team.call());
       }
     }
     std::thread::id other;

@@ -234,6 +234,85 @@ TEST(Runs, EndEarlyWhenAskedTo) {
   EXPECT_EQ(result.instructions, 0u);
 }
 
+// A program of one step can only hear it within the step.
+TEST(Runs, EndEarlyInTheMiddleOfALongKernel) {
+  static std::atomic<int32_t> flag;
+  static std::atomic<int> calls;
+  KernelTable table = *table_for(Isa::kScalar);
+  table.conv = [](const ConvArgs&, int, int) {
+    ++calls;
+    flag = 1;
+  };
+  Random random(5);
+  ProgramWriter w;
+  w.output(w.conv(w.input({1, 256, 128, 128}), 256, 3, random));
+  for (int threads : {1, 3}) {
+    Engine engine({.threads = threads, .table = &table});
+    const auto program = compile(engine, w);
+    flag = 0;
+    calls = 0;
+    TestRun run(program->plan(), 1, BlockMode::kRun);
+    run.request.abort_flag = reinterpret_cast<const int32_t*>(&flag);
+    const RunResult result = program->run_here(std::move(run.request));
+    ASSERT_TRUE(result.error);
+    EXPECT_EQ(result.error->code(), ErrorCode::kAborted);
+    EXPECT_LE(calls, threads);
+  }
+}
+
+TEST(Runs, EndEarlyInTheMiddleOfALongLoop) {
+  ProgramWriter w;
+  const int32_t n = 2048;
+  const int32_t x = w.input({n, n});
+  w.output(w.step(Op::kMatmul, {x, x}, {n, n}));
+  Engine engine({.threads = 1});
+  const auto program = compile(engine, w);
+  std::atomic<int32_t> flag{0};
+  TestRun run(program->plan(), 1, BlockMode::kRun);
+  run.request.abort_flag = reinterpret_cast<const int32_t*>(&flag);
+  std::thread aborter([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    flag = 1;
+  });
+  const RunResult result = program->run_here(std::move(run.request));
+  aborter.join();
+  ASSERT_TRUE(result.error);
+  EXPECT_EQ(result.error->code(), ErrorCode::kAborted);
+}
+
+// Cutting a long step into slices moves no bit.
+TEST(Runs, GiveTheSameBitsInSlices) {
+  Random random(6);
+  ProgramWriter w;
+  const int32_t x = w.conv(w.input({1, 40, 160, 160}), 100, 5, random, -1, kRelu);
+  w.output(w.conv(x, 256, 3, random));
+  std::vector<std::vector<char>> expected;
+  for (int threads : {1, 3}) {
+    Engine engine({.threads = threads});
+    const auto program = compile(engine, w);
+    // In whole: as the parts of an instruction do without an executor.
+    int64_t most = 0;
+    for (const Code& code : program->plan().code) most = std::max(most, code.work);
+    EXPECT_GT(most, kPollWork);
+    TestRun run(program->plan(), 1, BlockMode::kRun);
+    ASSERT_FALSE(program->run_here(std::move(run.request)).error);
+    if (expected.empty()) {
+      Frame frame = program->plan().make_frame();
+      AlignedBuffer arena, output;
+      Workspace workspace;
+      arena.reserve(program->plan().arena_bytes);
+      output.reserve(run.outputs[0].size());
+      workspace.scratch.reserve(program->plan().scratch_bytes);
+      frame.bases = {0, reinterpret_cast<uintptr_t>(arena.data()), reinterpret_cast<uintptr_t>(run.inputs[0].data()),
+                     reinterpret_cast<uintptr_t>(output.data())};
+      for (const Code& code : program->plan().code) code.instruction->run(frame, workspace, 0, 1);
+      expected.emplace_back(run.outputs[0].size());
+      std::memcpy(expected[0].data(), output.data(), expected[0].size());
+    }
+    EXPECT_EQ(run.outputs, expected) << threads;
+  }
+}
+
 TEST(Runs, AreCancelledWhenTheEngineGoes) {
   std::atomic<int> ended{0}, cancelled{0};
   std::vector<std::unique_ptr<TestRun>> runs;
