@@ -3,8 +3,10 @@
 #include <napi.h>
 
 #include <chrono>
+#include <memory>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -42,24 +44,20 @@ class PendingRun final : public Pending {
  public:
   PendingRun(Napi::Env env, std::shared_ptr<EngineHost> host, std::shared_ptr<CompiledProgram> program, Napi::Value pinned)
       : Pending(env, std::move(host), pinned), program_(std::move(program)) {}
-  RunResult result;
+  RunResult run;
 
  private:
-  void settle(Napi::Env env) override {
-    if (result.error) {
-      deferred.Reject(to_js(env, *result.error).Value());
-    } else {
-      deferred.Resolve(Napi::Number::New(env, std::chrono::duration<double, std::milli>(result.time).count()));
-    }
+  Napi::Value result(Napi::Env env) override {
+    if (run.error) throw *run.error;
+    return Napi::Number::New(env, std::chrono::duration<double, std::milli>(run.time).count());
   }
 
-  std::shared_ptr<CompiledProgram> program_;
+  const std::shared_ptr<CompiledProgram> program_;
 };
 
 // program.run(items, arrays, inputs, outputs, modes, thresholds): Promise<number>, the milliseconds that it took;
 // program.runSync(...): void.
-// `arrays` holds inputs, outputs, ran, scores and, for run(), the abort flag (Int32Array of one). Nobody else may
-// hold this list, so that it pins what it holds.
+// `arrays` holds inputs, outputs, ran, scores and, for run(), the abort flag (Int32Array of one).
 class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
  public:
   static Napi::Function define(Napi::Env env) {
@@ -77,38 +75,25 @@ class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
  private:
   Napi::Value run(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
-    RunRequest request = read_request(info);
-    auto pending = std::make_unique<PendingRun>(env, host_, program_, info[1]);
-    PendingRun* raw = pending.get();
-    const Napi::Promise promise = raw->promise();
-    try {
-      // Lives as long as the pending run.
-      program_->run(std::move(request), [raw, host = host_.get()](const RunResult& result) {
-        raw->result = result;
-        host->work_ended(raw);
+    return translated(env, [&]() -> Napi::Value {
+      Arguments arguments = read_arguments(info);
+      EngineHost* const host = arguments.host.get();  // lives as long as what is pending
+      auto pending = std::make_unique<PendingRun>(env, arguments.host, arguments.program, list_of(env, arguments.arrays));
+      return host->start(env, std::move(pending), [&](PendingRun& run) {
+        arguments.program->run(std::move(arguments.request), [&run, host](const RunResult& result) {
+          run.run = result;
+          host->work_ended(&run);
+        });
       });
-    } catch (const EngineError& error) {
-      throw_js(env, error);
-    } catch (const std::bad_alloc&) {
-      throw_js(env, EngineError(ErrorCode::kOutOfMemory, "Memory for the run could not be had."));
-    }
-    // The end can't reach this thread before it returns to the event loop.
-    static_cast<void>(pending.release());
-    host_->work_started(env);
-    return promise;
+    });
   }
 
   void run_sync(const Napi::CallbackInfo& info) {
-    const RunResult result = [&] {
-      try {
-        return program_->run_here(read_request(info));
-      } catch (const EngineError& error) {
-        throw_js(info.Env(), error);
-      } catch (const std::bad_alloc&) {
-        throw_js(info.Env(), EngineError(ErrorCode::kOutOfMemory, "Memory for the run could not be had."));
-      }
-    }();
-    if (result.error) throw_js(info.Env(), *result.error);
+    translated(info.Env(), [&] {
+      Arguments arguments = read_arguments(info);
+      const RunResult result = arguments.program->run_here(std::move(arguments.request));
+      if (result.error) throw *result.error;
+    });
   }
 
   void release(const Napi::CallbackInfo&) {
@@ -116,35 +101,45 @@ class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
     host_.reset();
   }
 
-  RunRequest read_request(const Napi::CallbackInfo& info) const {
+  struct Arguments {
+    std::shared_ptr<EngineHost> host;
+    std::shared_ptr<Engine> engine;
+    std::shared_ptr<CompiledProgram> program;  // goes before the engine
+    std::vector<Napi::Value> arrays;
+    RunRequest request;
+  };
+
+  Arguments read_arguments(const Napi::CallbackInfo& info) const {
     const Napi::Env env = info.Env();
-    if (!program_ || host_->engine() == nullptr) {
-      throw_js(env, EngineError(ErrorCode::kSessionReleased, "The session was released; create a new one."));
-    }
+    Arguments out{host_, nullptr, program_, {}, {}};
     if (info.Length() < 6 || !info[1].IsArray()) {
       throw_js(env, EngineError(ErrorCode::kInvalidArgument, "run: wrong arguments."));
     }
-    RunRequest request;
+    RunRequest& request = out.request;
     request.items = info[0].ToNumber().Int64Value();
-    const Napi::Array arrays = info[1].As<Napi::Array>();
     const uint32_t inputs = info[2].ToNumber().Uint32Value(), outputs = info[3].ToNumber().Uint32Value();
+    out.arrays = read_elements(info[1].As<Napi::Array>());
+    if (out.host == nullptr) throw EngineError(ErrorCode::kSessionReleased, "The program was released; compile it again.");
+    out.engine = out.host->require_engine();
     const uint64_t ports = static_cast<uint64_t>(inputs) + outputs;
-    if (arrays.Length() < ports + 2) throw_js(env, EngineError(ErrorCode::kInvalidArgument, "run: missing arrays."));
-    uint32_t at = 0;
+    if (out.arrays.size() < ports + 2) {
+      throw_js(env, EngineError(ErrorCode::kInvalidArgument, "run: missing arrays."));
+    }
+    size_t at = 0;
     for (uint32_t i = 0; i < inputs; ++i) {
-      const TypedBytes array = typed_bytes(env, arrays[at++], "An input");
+      const TypedBytes array = typed_bytes(env, out.arrays[at++], "An input");
       request.inputs.push_back({array.data, array.bytes});
     }
     for (uint32_t i = 0; i < outputs; ++i) {
-      const TypedBytes array = typed_bytes(env, arrays[at++], "An output");
+      const TypedBytes array = typed_bytes(env, out.arrays[at++], "An output");
       request.outputs.push_back({array.data, array.bytes});
     }
-    const TypedBytes ran = typed_bytes(env, arrays[at++], napi_uint8_array, "The trace");
-    const TypedBytes scores = typed_bytes(env, arrays[at++], napi_float32_array, "The trace");
+    const TypedBytes ran = typed_bytes(env, out.arrays[at++], napi_uint8_array, "The trace");
+    const TypedBytes scores = typed_bytes(env, out.arrays[at++], napi_float32_array, "The trace");
     request.ran = {static_cast<uint8_t*>(ran.data), ran.elements};
     request.scores = {static_cast<float*>(scores.data), scores.elements};
-    if (at < arrays.Length()) {
-      const TypedBytes flag = typed_bytes(env, arrays[at], napi_int32_array, "The abort flag");
+    if (at < out.arrays.size()) {
+      const TypedBytes flag = typed_bytes(env, out.arrays[at], napi_int32_array, "The abort flag");
       if (flag.elements > 0) request.abort_flag = static_cast<const int32_t*>(flag.data);
     }
     const TypedBytes modes = typed_bytes(env, info[4], napi_uint8_array, "The policy");
@@ -153,7 +148,7 @@ class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
     const float* threshold = static_cast<const float*>(thresholds.data);
     request.modes.assign(mode, mode + modes.elements);
     request.thresholds.assign(threshold, threshold + thresholds.elements);
-    return request;
+    return out;
   }
 
   std::shared_ptr<EngineHost> host_;
@@ -163,6 +158,7 @@ class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
 // What compile() was given; the arrays must stay alive while it is read.
 struct CompileRequest {
   std::vector<int32_t> words;
+  std::vector<Napi::Value> arrays;  // of the constants
   std::vector<ConstantData> constants;
 };
 
@@ -171,20 +167,20 @@ CompileRequest read_compile_request(const Napi::CallbackInfo& info) {
   if (info.Length() < 3 || !info[1].IsArray()) {
     throw_js(env, EngineError(ErrorCode::kInvalidArgument, "compile: wrong arguments."));
   }
+  CompileRequest request;
+  request.arrays = read_elements(info[1].As<Napi::Array>());
   const TypedBytes words = typed_bytes(env, info[0], napi_int32_array, "The program");
-  const Napi::Array arrays = info[1].As<Napi::Array>();
   const TypedBytes ids = typed_bytes(env, info[2], napi_int32_array, "The list of constants");
-  if (ids.elements != 2 * static_cast<size_t>(arrays.Length())) {
+  if (ids.elements != 2 * request.arrays.size()) {
     throw_js(env, EngineError(ErrorCode::kInvalidArgument, "compile: as many ids as constants are needed."));
   }
-  CompileRequest request;
   const int32_t* word = static_cast<const int32_t*>(words.data);
   request.words.assign(word, word + words.elements);
-  for (uint32_t i = 0; i < arrays.Length(); ++i) {
-    const Napi::HandleScope scope(env);
-    const TypedBytes array = typed_bytes(env, arrays[i], "A constant");
-    const int32_t* id = static_cast<const int32_t*>(ids.data) + 2 * i;
+  const int32_t* id = static_cast<const int32_t*>(ids.data);
+  for (const Napi::Value& value : request.arrays) {
+    const TypedBytes array = typed_bytes(env, value, "A constant");
     request.constants.push_back({id[0], static_cast<DType>(id[1]), array.data, array.bytes});
+    id += 2;
   }
   return request;
 }
@@ -198,40 +194,37 @@ Napi::Object wrap_program(Napi::Env env, std::shared_ptr<EngineHost> host, std::
 // A compilation on a thread of the event loop's pool, so that neither the loop nor the engine's workers wait for it.
 class Compilation final : public Napi::AsyncWorker {
  public:
-  Compilation(const Napi::CallbackInfo& info, std::shared_ptr<EngineHost> host)
-      : Napi::AsyncWorker(info.Env(), "residual-skip compile"),
+  Compilation(Napi::Env env, std::shared_ptr<EngineHost> host, std::shared_ptr<Engine> engine, CompileRequest request)
+      : Napi::AsyncWorker(env, "residual-skip compile"),
         host_(std::move(host)),
-        engine_(host_->engine()),
-        request_(read_compile_request(info)),
-        pinned_(Napi::Reference<Napi::Value>::New(info[1], 1)),
-        deferred_(Napi::Promise::Deferred::New(info.Env())) {}
+        engine_(std::move(engine)),
+        words_(std::move(request.words)),
+        constants_(std::move(request.constants)),
+        pinned_(Napi::Reference<Napi::Value>::New(list_of(env, request.arrays), 1)),
+        deferred_(Napi::Promise::Deferred::New(env)) {}
   Napi::Promise promise() const { return deferred_.Promise(); }
 
  private:
   void Execute() override {
     try {
-      program_ = engine_->compile(request_.words, request_.constants);
-    } catch (const EngineError& error) {
-      error_.emplace(error);
+      program_ = engine_->compile(words_, constants_);
+    } catch (...) {
+      error_.emplace(current_error());
     }
   }
 
   void OnOK() override {
-    try {
+    settle(Env(), deferred_, [&]() -> Napi::Value {
       host_->work_settled(Env());
-      if (error_) {
-        deferred_.Reject(to_js(Env(), *error_).Value());
-      } else {
-        deferred_.Resolve(wrap_program(Env(), host_, std::move(program_)));
-      }
-    } catch (const Napi::Error&) {
-      // The environment is ending and takes no more calls: nobody waits.
-    }
+      if (error_) throw *error_;
+      return wrap_program(Env(), host_, std::move(program_));
+    });
   }
 
   const std::shared_ptr<EngineHost> host_;
   const std::shared_ptr<Engine> engine_;
-  const CompileRequest request_;
+  const std::vector<int32_t> words_;
+  const std::vector<ConstantData> constants_;
   const Napi::Reference<Napi::Value> pinned_;  // keeps the constants
   const Napi::Promise::Deferred deferred_;
   std::shared_ptr<CompiledProgram> program_;  // goes before the engine
@@ -262,12 +255,13 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
     options.threads = info[0].ToNumber().Int32Value();
     const std::string isa = info[1].ToString();
     if (!isa.empty()) options.table = require_table(env, isa);
-    try {
-      host_ = EngineHost::make(env, options);
-    } catch (const std::exception& error) {  // no threads or no memory
-      throw_js(env, EngineError(ErrorCode::kOutOfMemory,
-                                std::string("The worker threads can't be started: ") + error.what()));
-    }
+    translated(env, [&] {
+      try {
+        host_ = EngineHost::make(env, options);
+      } catch (const std::system_error& error) {
+        throw EngineError(ErrorCode::kOutOfMemory, std::string("The worker threads can't be started: ") + error.what());
+      }
+    });
     isa_ = host_->engine()->table().name;
     threads_ = host_->engine()->threads();
   }
@@ -278,44 +272,40 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
   void release(const Napi::CallbackInfo&) { host_->release(); }
 
   Napi::Value compile(const Napi::CallbackInfo& info) {
-    require_engine(info.Env());
-    auto compilation = std::make_unique<Compilation>(info, host_);
-    const Napi::Promise promise = compilation->promise();
-    compilation->Queue();
-    host_->work_started(info.Env());
-    static_cast<void>(compilation.release());  // deletes itself
-    return promise;
+    const Napi::Env env = info.Env();
+    return translated(env, [&]() -> Napi::Value {
+      CompileRequest request = read_compile_request(info);
+      std::shared_ptr<Engine> engine = host_->require_engine();
+      auto compilation = std::make_unique<Compilation>(env, host_, std::move(engine), std::move(request));
+      const Napi::Promise promise = compilation->promise();
+      host_->work_started(env);
+      compilation.release()->Queue();  // deletes itself
+      return promise;
+    });
+  }
+
+  Napi::Value compile_sync(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    return translated(env, [&]() -> Napi::Value {
+      const CompileRequest request = read_compile_request(info);
+      const std::shared_ptr<Engine> engine = host_->require_engine();
+      return wrap_program(env, host_, engine->compile(request.words, request.constants));
+    });
   }
 
   Napi::Value audit_lines(const Napi::CallbackInfo& info) {
-    require_engine(info.Env());
-    return start_audit_lines(info, host_);
+    return translated(info.Env(), [&] { return start_audit_lines(info, host_); });
   }
 
   void await_end(const Napi::CallbackInfo& info) {
     // What it settles may let go of the engine.
     const std::shared_ptr<EngineHost> host = host_;
-    host->await_end(info.Env(), std::chrono::microseconds(info[0].ToNumber().Int64Value()));
+    const std::chrono::microseconds limit(info[0].ToNumber().Int64Value());
+    translated(info.Env(), [&] { host->await_end(info.Env(), limit); });
   }
 
   void expect_caller(const Napi::CallbackInfo& info) {
     if (const std::shared_ptr<Engine> engine = host_->engine()) engine->expect_caller(info[0].ToBoolean());
-  }
-
-  Napi::Value compile_sync(const Napi::CallbackInfo& info) {
-    const Napi::Env env = info.Env();
-    const std::shared_ptr<Engine> engine = require_engine(env);
-    const CompileRequest request = read_compile_request(info);
-    try {
-      return wrap_program(env, host_, engine->compile(request.words, request.constants));
-    } catch (const EngineError& error) {
-      throw_js(env, error);
-    }
-  }
-
-  std::shared_ptr<Engine> require_engine(Napi::Env env) const {
-    if (std::shared_ptr<Engine> engine = host_->engine()) return engine;
-    throw_js(env, EngineError(ErrorCode::kSessionReleased, "The backend was released; create a new one."));
   }
 
   std::shared_ptr<EngineHost> host_;
@@ -334,17 +324,19 @@ void sha256_all(const Napi::CallbackInfo& info) {
   if (info.Length() < 2 || !info[0].IsArray()) {
     throw_js(env, EngineError(ErrorCode::kInvalidArgument, "sha256: wrong arguments."));
   }
-  const Napi::Array arrays = info[0].As<Napi::Array>();
-  const TypedBytes digests = typed_bytes(env, info[1], napi_uint8_array, "The digests");
-  if (digests.bytes < arrays.Length() * kDigestBytes) {
-    throw_js(env, EngineError(ErrorCode::kInvalidArgument, "sha256: too little room for the digests."));
-  }
-  std::vector<Message> messages(arrays.Length());
-  for (uint32_t i = 0; i < arrays.Length(); ++i) {
-    const TypedBytes message = typed_bytes(env, arrays[i], "A message");
-    messages[i] = {static_cast<const uint8_t*>(message.data), message.bytes};
-  }
-  sha256(messages, static_cast<uint8_t*>(digests.data));
+  translated(env, [&] {
+    const std::vector<Napi::Value> arrays = read_elements(info[0].As<Napi::Array>());
+    const TypedBytes digests = typed_bytes(env, info[1], napi_uint8_array, "The digests");
+    if (digests.bytes < arrays.size() * kDigestBytes) {
+      throw EngineError(ErrorCode::kInvalidArgument, "sha256: too little room for the digests.");
+    }
+    std::vector<Message> messages;
+    for (const Napi::Value& array : arrays) {
+      const TypedBytes message = typed_bytes(env, array, "A message");
+      messages.push_back({static_cast<const uint8_t*>(message.data), message.bytes});
+    }
+    sha256(messages, static_cast<uint8_t*>(digests.data));
+  });
 }
 
 Napi::Value peak_gflops(const Napi::CallbackInfo& call) {
@@ -367,9 +359,10 @@ Napi::Value info(const Napi::CallbackInfo& call) {
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
-  auto* data = new AddonData();
+  auto data = std::make_unique<AddonData>();
   data->program_constructor = Napi::Persistent(ProgramWrap::define(env));
-  env.SetInstanceData(data);
+  env.SetInstanceData(data.get());
+  static_cast<void>(data.release());
   exports.Set("Engine", EngineWrap::define(env));
   exports.Set("info", Napi::Function::New(env, info, "info"));
   exports.Set("discard", Napi::Function::New(env, discard, "discard"));

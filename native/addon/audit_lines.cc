@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
-#include <new>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -45,25 +45,27 @@ class Batch {
 
 std::string_view text_of(const TypedBytes& bytes) { return {static_cast<const char*>(bytes.data), bytes.bytes}; }
 
-Batch read_batch(const Napi::CallbackInfo& info) {
+// `arrays` gets what the batch points into.
+Batch read_batch(const Napi::CallbackInfo& info, std::vector<Napi::Value>& arrays) {
   const Napi::Env env = info.Env();
   const auto check = [&](bool ok) {
     if (!ok) throw_js(env, EngineError(ErrorCode::kInvalidArgument, "auditLines: wrong arguments."));
   };
   check(info.Length() == 7 && info[0].IsArray() && info[6].IsString());
-  const Napi::Array arrays = info[0].As<Napi::Array>();
-  uint32_t at = 0;
-  const auto next = [&] {
-    check(at < arrays.Length());
-    return typed_bytes(env, arrays[at++], "A part of the batch");
-  };
   const auto argument = [&](size_t index) { return size_t{info[index].ToNumber().Uint32Value()}; };
-  const TypedBytes columns = next(), texts = next(), record = next(), link = next();
   const size_t items = argument(1), capacity = argument(2), blocks = argument(3), outputs = argument(4);
-  Batch batch;
-  batch.top = info[5].ToNumber().Int32Value();
+  const int top = info[5].ToNumber().Int32Value();
   const std::string meaning = info[6].As<Napi::String>();
   check(meaning == "logits" || meaning == "probabilities");
+  arrays = read_elements(info[0].As<Napi::Array>());
+  size_t at = 0;
+  const auto next = [&] {
+    check(at < arrays.size());
+    return typed_bytes(env, arrays[at++], "A part of the batch");
+  };
+  const TypedBytes columns = next(), texts = next(), record = next(), link = next();
+  Batch batch;
+  batch.top = top;
   if (meaning == "probabilities") batch.meaning = Meaning::kProbabilities;
   check(link.bytes == batch.link.size() && items > 0 && items <= capacity && capacity <= kMostItems && batch.top > 0);
   // Below 2^48: the numbers of blocks and outputs are below 2^32.
@@ -102,33 +104,28 @@ Batch read_batch(const Napi::CallbackInfo& info) {
   return batch;
 }
 
-const char* kOutOfMemory = "Memory for the audit log could not be had.";
-
 class PendingLines final : public Pending {
  public:
-  PendingLines(const Napi::CallbackInfo& info, std::shared_ptr<EngineHost> host)
-      : Pending(info.Env(), std::move(host), info[0]), batch_(read_batch(info)) {}
+  PendingLines(Napi::Env env, std::shared_ptr<EngineHost> host, Batch batch, const std::vector<Napi::Value>& arrays)
+      : Pending(env, std::move(host), list_of(env, arrays)), batch_(std::move(batch)) {}
 
   bool step() noexcept {
     try {
       return batch_.step();
-    } catch (const std::bad_alloc&) {
-      failed_ = true;
+    } catch (...) {
+      error_.emplace(current_error());
       return false;
     }
   }
 
  private:
-  void settle(Napi::Env env) override {
-    if (failed_) {
-      deferred.Reject(to_js(env, EngineError(ErrorCode::kOutOfMemory, kOutOfMemory)).Value());
-    } else {
-      deferred.Resolve(batch_.lines(env));
-    }
+  Napi::Value result(Napi::Env env) override {
+    if (error_) throw *error_;
+    return batch_.lines(env);
   }
 
   Batch batch_;
-  bool failed_ = false;
+  std::optional<EngineError> error_;
 };
 
 class LinesJob final : public BackgroundJob {
@@ -147,30 +144,25 @@ class LinesJob final : public BackgroundJob {
 
 }  // namespace
 
-Napi::Value start_audit_lines(const Napi::CallbackInfo& info, std::shared_ptr<EngineHost> host) {
-  EngineHost& known = *host;
-  try {
-    auto pending = std::make_unique<PendingLines>(info, std::move(host));
-    const Napi::Promise promise = pending->promise();
-    known.engine()->submit_background(std::make_shared<LinesJob>(pending.get(), &known));
-    // The end can't reach this thread before it returns to the event loop.
-    static_cast<void>(pending.release());
-    known.work_started(info.Env());
-    return promise;
-  } catch (const std::bad_alloc&) {
-    throw_js(info.Env(), EngineError(ErrorCode::kOutOfMemory, kOutOfMemory));
-  }
+Napi::Value start_audit_lines(const Napi::CallbackInfo& info, const std::shared_ptr<EngineHost>& host) {
+  const Napi::Env env = info.Env();
+  std::vector<Napi::Value> arrays;
+  Batch batch = read_batch(info, arrays);
+  const std::shared_ptr<Engine> engine = host->require_engine();
+  auto pending = std::make_unique<PendingLines>(env, host, std::move(batch), arrays);
+  return host->start(env, std::move(pending), [&](PendingLines& lines) {
+    engine->submit_background(std::make_shared<LinesJob>(&lines, host.get()));
+  });
 }
 
 Napi::Value audit_lines_sync(const Napi::CallbackInfo& info) {
-  try {
-    Batch batch = read_batch(info);
+  return translated(info.Env(), [&] {
+    std::vector<Napi::Value> arrays;
+    Batch batch = read_batch(info, arrays);
     while (batch.step()) {
     }
     return batch.lines(info.Env());
-  } catch (const std::bad_alloc&) {
-    throw_js(info.Env(), EngineError(ErrorCode::kOutOfMemory, kOutOfMemory));
-  }
+  });
 }
 
 }  // namespace rskip

@@ -32,6 +32,20 @@ Napi::Error to_js(Napi::Env env, const EngineError& error) {
 
 void throw_js(Napi::Env env, const EngineError& error) { throw to_js(env, error); }
 
+std::vector<Napi::Value> read_elements(const Napi::Array& list) {
+  const uint32_t length = list.Length();
+  std::vector<Napi::Value> elements;
+  elements.reserve(length);
+  for (uint32_t i = 0; i < length; ++i) elements.push_back(list[i]);
+  return elements;
+}
+
+Napi::Array list_of(Napi::Env env, const std::vector<Napi::Value>& elements) {
+  const Napi::Array list = Napi::Array::New(env, elements.size());
+  for (size_t i = 0; i < elements.size(); ++i) list.Set(static_cast<uint32_t>(i), elements[i]);
+  return list;
+}
+
 TypedBytes typed_bytes(Napi::Env env, Napi::Value value, const char* what) {
   TypedBytes out;
   bool is_typed = false;

@@ -3,6 +3,9 @@
 
 #include <napi.h>
 
+#include <utility>
+#include <vector>
+
 #include "engine/engine.h"
 #include "engine/error.h"
 
@@ -11,6 +14,40 @@ namespace rskip {
 // Throws a JavaScript error with the `code` of `error`.
 [[noreturn]] void throw_js(Napi::Env env, const EngineError& error);
 Napi::Error to_js(Napi::Env env, const EngineError& error);
+
+// Returns body(). Every exception but a JavaScript error becomes one with a code: none may cross Node-API.
+template <class Body>
+auto translated(Napi::Env env, const Body& body) -> decltype(body()) {
+  try {
+    return body();
+  } catch (const Napi::Error&) {
+    throw;
+  } catch (...) {
+    throw_js(env, current_error());
+  }
+}
+
+// Resolves the promise to body(), or rejects it with what that throws.
+template <class Body>
+void settle(Napi::Env env, const Napi::Promise::Deferred& deferred, const Body& body) {
+  try {
+    Napi::Value value;
+    try {
+      value = translated(env, body);
+    } catch (const Napi::Error& error) {
+      return deferred.Reject(error.Value());
+    }
+    deferred.Resolve(value);
+  } catch (const Napi::Error&) {
+    // The environment is ending and takes no more calls: nobody waits.
+  }
+}
+
+// The elements of a list. Reading them may run getters, which can detach buffers and release engines: take pointers, and
+// ask what is there, only after that.
+std::vector<Napi::Value> read_elements(const Napi::Array& list);
+// A list of the same elements that nobody else holds, to keep them alive.
+Napi::Array list_of(Napi::Env env, const std::vector<Napi::Value>& elements);
 
 // The bytes of a typed array; null data and 0 bytes when it is detached.
 struct TypedBytes {

@@ -8,7 +8,7 @@
 namespace rskip {
 
 Pending::Pending(Napi::Env env, std::shared_ptr<EngineHost> host, Napi::Value pinned)
-    : deferred(Napi::Promise::Deferred::New(env)),
+    : deferred_(Napi::Promise::Deferred::New(env)),
       host_(std::move(host)),
       pinned_(Napi::Reference<Napi::Value>::New(pinned, 1)) {}
 
@@ -16,12 +16,10 @@ void Pending::settle_now(Napi::Env env) {
   settled_ = true;
   const Napi::HandleScope scope(env);
   pinned_.Reset();
-  try {
+  settle(env, deferred_, [&] {
     host_->work_settled(env);
-    settle(env);
-  } catch (const Napi::Error&) {
-    // The environment is ending and takes no more calls: nobody waits.
-  }
+    return result(env);
+  });
 }
 
 // On the event loop. `env` is null when the environment is ending: nobody waits any more, and its references are
@@ -39,12 +37,18 @@ void settle_pending(Napi::Env env, Napi::Function, std::nullptr_t*, Pending* raw
 std::shared_ptr<EngineHost> EngineHost::make(Napi::Env env, const EngineOptions& options) {
   std::shared_ptr<EngineHost> host(new EngineHost());
   host->engine_ = std::make_shared<Engine>(options);
-  host->env_ = env;
+  // Throws when the environment is ending; there is nothing to shut down then.
   host->channel_ = SettleChannel::New(env, "residual-skip run", 0, 1);
+  host->env_ = env;
   host->channel_.Unref(env);
   // Hooks run in reverse order: this one before the channel's own, so that workers never call a closed channel.
   napi_add_env_cleanup_hook(env, environment_ends, host.get());
   return host;
+}
+
+std::shared_ptr<Engine> EngineHost::require_engine() {
+  if (std::shared_ptr<Engine> found = engine()) return found;
+  throw EngineError(ErrorCode::kSessionReleased, "The session was released; create a new one.");
 }
 
 EngineHost::~EngineHost() { shut_down(); }
@@ -66,7 +70,13 @@ void EngineHost::release() {
 }
 
 void EngineHost::work_started(Napi::Env env) {
-  if (pending_++ == 0) channel_.Ref(env);
+  {
+    // Workers report the end without taking memory.
+    std::lock_guard lock(ended_mutex_);
+    ended_.reserve(static_cast<size_t>(pending_) + 1);
+  }
+  if (pending_ == 0) channel_.Ref(env);
+  ++pending_;
 }
 
 void EngineHost::work_settled(Napi::Env env) {
@@ -81,7 +91,7 @@ void EngineHost::work_ended(Pending* pending) {
     ended_.push_back(pending);
     any_ended_.store(true, std::memory_order_release);
   }
-  // It may be settled by now, but isn't gone: that is left to the one who is called here.
+  // await_end() may have settled it already, but only settle_pending(), which this calls, deletes it.
   channel_.NonBlockingCall(pending);
 }
 
@@ -96,7 +106,8 @@ void EngineHost::await_end(Napi::Env env, std::chrono::microseconds limit) {
   std::vector<Pending*> ended;
   {
     std::lock_guard lock(ended_mutex_);
-    ended.swap(ended_);
+    ended = ended_;
+    ended_.clear();  // and keeps its memory
     any_ended_.store(false, std::memory_order_relaxed);
   }
   for (Pending* pending : ended) pending->settle_now(env);

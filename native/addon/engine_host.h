@@ -23,18 +23,15 @@ class Pending {
   // `pinned` keeps the buffers that the work needs.
   Pending(Napi::Env env, std::shared_ptr<EngineHost> host, Napi::Value pinned);
   virtual ~Pending() = default;
-  Napi::Promise promise() const { return deferred.Promise(); }
-
- protected:
-  // Resolves or rejects; may throw Napi::Error.
-  virtual void settle(Napi::Env env) = 0;
-  Napi::Promise::Deferred deferred;
 
  private:
+  // What the promise resolves to, or rejects with when it is thrown. Called once, after the work has ended.
+  virtual Napi::Value result(Napi::Env env) = 0;
   friend void settle_pending(Napi::Env, Napi::Function, std::nullptr_t*, Pending*);
   friend class EngineHost;
   void settle_now(Napi::Env env);
-  std::shared_ptr<EngineHost> host_;
+  const Napi::Promise::Deferred deferred_;
+  const std::shared_ptr<EngineHost> host_;
   Napi::Reference<Napi::Value> pinned_;
   bool settled_ = false;
 };
@@ -49,13 +46,18 @@ class EngineHost : public std::enable_shared_from_this<EngineHost> {
 
   // Null after release(), and when the environment ends.
   std::shared_ptr<Engine> engine() { return released_ ? nullptr : engine_; }
+  // Throws EngineError(kSessionReleased).
+  std::shared_ptr<Engine> require_engine();
   // The engine goes when the runs under way have ended. Idempotent.
   void release();
 
-  // Called around all asynchronous work, on the environment's thread; what is pending calls the second one.
+  // Around all asynchronous work, on the environment's thread.
   void work_started(Napi::Env env);
   void work_settled(Napi::Env env);
-  // From a worker's thread: takes it back to the event loop. It must have been started, or be so in this turn of the loop.
+  // Starts work by start(*pending), after which a worker calls work_ended(). Returns the work's promise.
+  template <class Work, class Start>
+  Napi::Promise start(Napi::Env env, std::unique_ptr<Work> pending, const Start& start);
+  // From a worker's thread: takes work that was started back to the event loop.
   void work_ended(Pending* pending);
   // On the environment's thread: waits awake until some work has ended, for at most `limit`, and settles it.
   void await_end(Napi::Env env, std::chrono::microseconds limit);
@@ -78,5 +80,20 @@ class EngineHost : public std::enable_shared_from_this<EngineHost> {
   std::atomic<bool> any_ended_{false};
   bool released_ = false;
 };
+
+template <class Work, class Start>
+Napi::Promise EngineHost::start(Napi::Env env, std::unique_ptr<Work> pending, const Start& start) {
+  const Napi::Promise promise = pending->deferred_.Promise();
+  work_started(env);
+  try {
+    start(*pending);
+  } catch (...) {
+    work_settled(env);
+    throw;
+  }
+  // settle_pending() deletes it, not before this thread is back in the event loop.
+  static_cast<void>(pending.release());
+  return promise;
+}
 
 }  // namespace rskip
