@@ -44,12 +44,14 @@ export type ErrorCode = (typeof ERROR_CODES)[number];
 
 /** The one error class of this package: `code` is stable, `message` names the thing and the way out. */
 export class ResidualSkipError extends Error {
-  override readonly name = 'ResidualSkipError';
+  /** `AbortError` for the code ABORTED, which is what code that handles aborts looks for. */
+  override readonly name: 'ResidualSkipError' | 'AbortError';
   readonly code: ErrorCode;
 
   constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
     super(message, options);
     this.code = code;
+    this.name = code === 'ABORTED' ? 'AbortError' : 'ResidualSkipError';
   }
 
   /** For JSON.stringify, which leaves out the message of an error. */

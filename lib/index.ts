@@ -1,3 +1,6 @@
+import { InferenceSession } from './session.js';
+import { Tensor } from './tensor.js';
+
 export type { Drift } from './audit/drift-monitor.js';
 export type { AuditLog, AuditLogOptions, AuditLogStats } from './audit/log.js';
 export { auditLog } from './audit/log.js';
@@ -26,7 +29,7 @@ export type { Fetches } from './fetches.js';
 export type { BlockInfo, ModelInfo, TensorMetadata } from './metadata.js';
 export type { CompareKind, GateForm, ShortcutKind } from './model/program.js';
 export type { Isa, RunOptions, RunSyncOptions, SessionOptions } from './options.js';
-export { InferenceSession, type TracedRun } from './session.js';
+export type { TracedRun } from './session.js';
 export { loadPolicy, type PolicySource } from './skip/load-policy.js';
 export type {
   AuditLines,
@@ -45,11 +48,14 @@ export {
   type SkipReason,
   type SkipTrace,
 } from './skip/trace.js';
-export {
-  type DataType,
-  Tensor,
-  type TensorConstructor,
-  type TensorData,
-  type TensorLike,
-  type TensorSource,
+export type {
+  DataType,
+  TensorConstructor,
+  TensorData,
+  TensorLike,
+  TensorSource,
 } from './tensor.js';
+export { InferenceSession, Tensor };
+
+/** For code that imports onnxruntime as a whole: `import ort from`. */
+export default { InferenceSession, Tensor };

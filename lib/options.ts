@@ -7,13 +7,32 @@ import { parseStrict } from './validation.js';
 export const ISAS = ['scalar', 'avx2', 'avx512', 'neon'] as const;
 export type Isa = (typeof ISAS)[number];
 
-export interface SessionOptions {
+/** Options of onnxruntime that have no effect here; the first use of each is warned of, once. */
+export interface IgnoredSessionOptions {
+  interOpNumThreads?: number;
+  graphOptimizationLevel?: 'disabled' | 'basic' | 'extended' | 'layout' | 'all';
+  enableCpuMemArena?: boolean;
+  enableMemPattern?: boolean;
+  executionMode?: 'sequential' | 'parallel';
+  logId?: string;
+  logSeverityLevel?: 0 | 1 | 2 | 3 | 4;
+  logVerbosityLevel?: number;
+  extra?: Readonly<Record<string, unknown>>;
+}
+
+export interface SessionOptions extends IgnoredSessionOptions {
   /** Which blocks run; `model` (the gates in the file decide) when left out. */
   policy?: PolicySource;
   /** `native` when left out. `reference` is plain TypeScript: the same results from anywhere, slowly. */
   backend?: 'native' | 'reference';
   /** Native worker threads; as many as the process may use of the CPU when left out. */
   threads?: number;
+  /** onnxruntime's name of `threads`; 0 for as many as the process may use. */
+  intraOpNumThreads?: number;
+  /** onnxruntime's providers: there is `cpu` alone; others are refused by name. */
+  executionProviders?: readonly ('cpu' | (string & {}) | { readonly name: string })[];
+  /** onnxruntime's place of outputs: there is `cpu` alone. */
+  preferredOutputLocation?: 'cpu' | { readonly [outputName: string]: 'cpu' };
   /** The most capable instruction set that native may use; the best of this CPU when left out. */
   isa?: Isa;
   /** Lengths for symbolic dimensions by name, as in onnxruntime: they become part of the model's shapes. */
@@ -23,15 +42,21 @@ export interface SessionOptions {
 }
 
 export interface RunSyncOptions {
-  /** Also return what each item ran and skipped. */
-  trace?: boolean;
   /** Instead of the session's policy, for this run. */
   policy?: PolicySource;
+  /** A name for the run; as in onnxruntime, and without effect. */
+  tag?: string;
+  /** As in onnxruntime, and without effect. */
+  logSeverityLevel?: 0 | 1 | 2 | 3 | 4;
+  /** As in onnxruntime, and without effect. */
+  logVerbosityLevel?: number;
 }
 
 export interface RunOptions extends RunSyncOptions {
-  /** Aborting ends the run early with the error ABORTED; null is no signal. */
+  /** Aborting ends the run early with the error ABORTED, whose name is AbortError; null is no signal. */
   signal?: AbortSignal | null;
+  /** As in onnxruntime: true ends the run at once with the error ABORTED. */
+  terminate?: boolean;
 }
 
 const policySchema = z.custom<PolicySource>(
@@ -48,7 +73,39 @@ function oneOf<const T extends readonly string[]>(names: T) {
   return z.enum(names, { error: `expected one of ${names.map((name) => `'${name}'`).join(', ')}` });
 }
 
+const logLevel = z.literal([0, 1, 2, 3, 4], { error: 'expected an integer in 0..4' });
+const CPU_ONLY = "this package runs on the CPU alone; expected ['cpu']";
+
+const ignoredShape = {
+  interOpNumThreads: z.int().min(0).optional(),
+  graphOptimizationLevel: oneOf(['disabled', 'basic', 'extended', 'layout', 'all']).optional(),
+  enableCpuMemArena: z.boolean().optional(),
+  enableMemPattern: z.boolean().optional(),
+  executionMode: oneOf(['sequential', 'parallel']).optional(),
+  logId: z.string().optional(),
+  logSeverityLevel: logLevel.optional(),
+  logVerbosityLevel: z.int().optional(),
+  extra: z.record(z.string(), z.unknown()).optional(),
+} satisfies Record<keyof IgnoredSessionOptions, z.ZodType>;
+
 const sessionSchema = z.strictObject({
+  ...ignoredShape,
+  intraOpNumThreads: z.int().min(0).max(1024, { error: 'expected an integer in 0..1024' }).optional(),
+  executionProviders: z
+    .array(
+      z.custom<string | { readonly name: string }>(
+        (value) => value === 'cpu' || Object(value).name === 'cpu',
+        {
+          error: ({ input }) => `'${Object(input).name ?? input}' is not available: ${CPU_ONLY}`,
+        },
+      ),
+    )
+    .optional(),
+  preferredOutputLocation: z
+    .union([z.literal('cpu'), z.record(z.string(), z.literal('cpu'))], {
+      error: "outputs are in main memory; expected 'cpu'",
+    })
+    .optional(),
   policy: policySchema.optional(),
   backend: oneOf(['native', 'reference']).optional(),
   threads: integer(1024).optional(),
@@ -69,14 +126,18 @@ const sessionSchema = z.strictObject({
 });
 
 const runSyncSchema = z.strictObject({
-  trace: z.boolean({ error: 'expected true or false' }).optional(),
   policy: policySchema.optional(),
+  tag: z.string().optional(),
+  logSeverityLevel: logLevel.optional(),
+  logVerbosityLevel: z.int().optional(),
+  trace: z.undefined({ error: 'runTraced and runTracedSync return traces' }).optional(),
 });
 
 const runSchema = runSyncSchema.extend({
   signal: z
     .custom<AbortSignal>((value) => value instanceof AbortSignal, { error: 'expected an AbortSignal' })
     .nullish(),
+  terminate: z.boolean({ error: 'expected true or false' }).optional(),
 });
 
 /** Names of the options of `run`. */
@@ -89,7 +150,29 @@ function parseOptions<T>(schema: z.ZodType<T> & { shape: object }, value: unknow
   return parseStrict(schema, value ?? {}, { code: 'INVALID_ARGUMENT', subject: 'options', known });
 }
 
+const warned = new Set<string>();
+
+function warnOfIgnored(options: SessionOptions): void {
+  for (const name of Object.keys(ignoredShape)) {
+    if (!Object.hasOwn(options, name) || warned.has(name)) continue;
+    warned.add(name);
+    process.emitWarning(`the option ${name} of onnxruntime has no effect in residual-skip`, {
+      code: 'RESIDUAL_SKIP_OPTION',
+    });
+  }
+}
+
+/**
+ * Options of a session; `threads` stands for onnxruntime's `intraOpNumThreads`, too.
+ * @throws ResidualSkipError INVALID_ARGUMENT that names all options that are unknown or malformed
+ */
+export function parseSessionOptions(value: unknown): SessionOptions {
+  const options: SessionOptions = parseOptions(sessionSchema, value);
+  warnOfIgnored(options);
+  const { intraOpNumThreads, ...rest } = options;
+  return intraOpNumThreads ? { threads: intraOpNumThreads, ...rest } : rest;
+}
+
 /** Each throws ResidualSkipError INVALID_ARGUMENT that names all options that are unknown or malformed. */
-export const parseSessionOptions = (value: unknown): SessionOptions => parseOptions(sessionSchema, value);
 export const parseRunOptions = (value: unknown): RunOptions => parseOptions(runSchema, value);
 export const parseRunSyncOptions = (value: unknown): RunSyncOptions => parseOptions(runSyncSchema, value);

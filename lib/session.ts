@@ -31,22 +31,24 @@ import { FULL_POLICY, loadPolicy } from './skip/load-policy.js';
 import type { RunContext, RunObserver, TensorMap } from './skip/observer.js';
 import type { SkipPolicy } from './skip/policy.js';
 import type { SkipTrace } from './skip/trace.js';
-import { checkSource, type ModelSource } from './source.js';
+import { checkSource, type ModelSource, parseSourceArguments } from './source.js';
 import { type Specialization, Specializations } from './specializations.js';
 import { verificationOf } from './verification.js';
 
 /** How long a run of low priority lets others go first: a session that is never idle is to be watched too. */
 const PATIENCE_MS = 250;
 
-/** What a run with `{ trace: true }` returns. */
+/** What `runTraced` returns. */
 export interface TracedRun {
-  /** Output tensors by name, as a run without trace returns them. */
+  /** Output tensors by name, as `run` returns them. */
   readonly outputs: TensorMap;
   readonly trace: SkipTrace;
 }
 
-type Traced<O> = O & { readonly trace: true };
-type Untraced<O> = O & { readonly trace?: false };
+/** What the caller gets of a run that has ended. */
+type Answer<T> = (outputs: TensorMap, deeds: Deeds) => T;
+const untraced: Answer<TensorMap> = (outputs) => outputs;
+const traced: Answer<TracedRun> = (outputs, { trace }) => ({ outputs, trace });
 
 /** How a run ended. */
 interface Ended {
@@ -54,7 +56,6 @@ interface Ended {
   readonly inputsKept: boolean;
   readonly milliseconds: number;
   readonly guarded: readonly number[] | undefined;
-  readonly traced: boolean | undefined;
 }
 
 /** The run in full of `guarded` items. */
@@ -108,14 +109,27 @@ export class InferenceSession {
   /**
    * Loads a model and compiles it for its declared shape. When that depends on symbolic dimensions other
    * than the batch, it is compiled for each shape that is fed, at the first run with it.
-   * @param source path of an ONNX file, or the bytes of one (external data needs a path)
+   * @param source an ONNX file: the path of it or of its folder, a `file:` URL, its bytes, or a Blob. External data needs
+   * a path. For an ArrayBuffer, `byteOffset` and `byteLength` may follow.
    * @throws ResidualSkipError, see the codes MODEL_NOT_FOUND to ISA_UNAVAILABLE of ErrorCode
    */
-  static async create(source: ModelSource, options?: SessionOptions): Promise<InferenceSession> {
+  static async create(source: ModelSource, options?: SessionOptions): Promise<InferenceSession>;
+  static async create(
+    buffer: ArrayBufferLike,
+    byteOffset: number,
+    byteLength?: number,
+    options?: SessionOptions,
+  ): Promise<InferenceSession>;
+  static async create(source: ModelSource, ...rest: unknown[]): Promise<InferenceSession> {
+    const { bytes, options } = parseSourceArguments(source, rest);
     const parsed = parseSessionOptions(options);
     const policy = loadPolicy(parsed.policy ?? 'model');
-    const checked = checkSource(source);
-    const model = overrideDimensions(await loadModel(checked), parsed.freeDimensionOverrides ?? {});
+    const checked = checkSource(bytes);
+    // Bytes of the caller's are copied before this function first waits.
+    const loaded = await loadModel(
+      checked instanceof Blob ? new Uint8Array(await checked.arrayBuffer()) : checked,
+    );
+    const model = overrideDimensions(loaded, parsed.freeDimensionOverrides ?? {});
     const backend = createBackend(parsed);
     const path = typeof checked === 'string' ? checked : null;
     const session = new InferenceSession(model, path, backend, policy, parsed.observers ?? []);
@@ -193,26 +207,31 @@ export class InferenceSession {
    * @param feeds every input by name; copied before this returns
    * @param fetches names of the outputs to return, or a map from name to null or to a tensor that is filled and
    * returned; all outputs when left out. Tensors are filled only when the run ends well.
-   * @returns the outputs by name; with `{ trace: true }`, `{ outputs, trace }`
+   * @returns the outputs by name
    * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DTYPE, INVALID_SHAPE, INVALID_POLICY, POLICY_MISMATCH,
    * ABORTED, SESSION_RELEASED, OUT_OF_MEMORY
    */
-  run(feeds: Feeds, options: Traced<RunOptions>): Promise<TracedRun>;
-  run(feeds: Feeds, fetches: Fetches, options: Traced<RunOptions>): Promise<TracedRun>;
-  run(feeds: Feeds, options?: Untraced<RunOptions>): Promise<TensorMap>;
-  run(feeds: Feeds, fetches: Fetches, options?: Untraced<RunOptions>): Promise<TensorMap>;
-  run(feeds: Feeds, options: RunOptions): Promise<TensorMap | TracedRun>;
-  run(feeds: Feeds, fetches: Fetches, options: RunOptions): Promise<TensorMap | TracedRun>;
-  run(feeds: Feeds, second?: Fetches | RunOptions, third?: RunOptions): Promise<TensorMap | TracedRun> {
-    return this.#track(this.#run(feeds, second, third));
+  run(feeds: Feeds, options?: RunOptions): Promise<TensorMap>;
+  run(feeds: Feeds, fetches: Fetches, options?: RunOptions): Promise<TensorMap>;
+  run(feeds: Feeds, second?: Fetches | RunOptions, third?: RunOptions): Promise<TensorMap> {
+    return this.#track(this.#run(feeds, second, third, untraced));
   }
 
-  async #run(feeds: Feeds, second: unknown, third: unknown): Promise<TensorMap | TracedRun> {
+  /** As `run`, and returns what each item ran and skipped, too. */
+  runTraced(feeds: Feeds, options?: RunOptions): Promise<TracedRun>;
+  runTraced(feeds: Feeds, fetches: Fetches, options?: RunOptions): Promise<TracedRun>;
+  runTraced(feeds: Feeds, second?: Fetches | RunOptions, third?: RunOptions): Promise<TracedRun> {
+    return this.#track(this.#run(feeds, second, third, traced));
+  }
+
+  async #run<T>(feeds: Feeds, second: unknown, third: unknown, answer: Answer<T>): Promise<T> {
     const { fetches, options } = parseFetches(this.#model, second, third);
-    const { signal: given, ...rest } = parseRunOptions(options);
+    const { signal: given, terminate, ...rest } = parseRunOptions(options);
     const signal = given ?? undefined;
-    if (signal?.aborted) {
-      throw new ResidualSkipError('ABORTED', 'the run was aborted before it began', { cause: signal.reason });
+    if (terminate || signal?.aborted) {
+      throw new ResidualSkipError('ABORTED', 'the run was aborted before it began', {
+        cause: signal?.reason,
+      });
     }
     const bound = this.#bind(feeds, rest);
     // The caller may change or transfer its arrays while the run is under way.
@@ -223,7 +242,7 @@ export class InferenceSession {
     const start = performance.now();
     const guarded = await this.#execute(call, signal);
     const milliseconds = performance.now() - start;
-    return this.#finish(call, { inputsKept: true, milliseconds, guarded, traced: rest.trace });
+    return this.#finish(call, { inputsKept: true, milliseconds, guarded }, answer);
   }
 
   /** @returns the items that a guard had run in full */
@@ -240,13 +259,20 @@ export class InferenceSession {
   }
 
   /** As `run`, on the calling thread, which it blocks: for scripts. */
-  runSync(feeds: Feeds, options: Traced<RunSyncOptions>): TracedRun;
-  runSync(feeds: Feeds, fetches: Fetches, options: Traced<RunSyncOptions>): TracedRun;
-  runSync(feeds: Feeds, options?: Untraced<RunSyncOptions>): TensorMap;
-  runSync(feeds: Feeds, fetches: Fetches, options?: Untraced<RunSyncOptions>): TensorMap;
-  runSync(feeds: Feeds, options: RunSyncOptions): TensorMap | TracedRun;
-  runSync(feeds: Feeds, fetches: Fetches, options: RunSyncOptions): TensorMap | TracedRun;
-  runSync(feeds: Feeds, second?: Fetches | RunSyncOptions, third?: RunSyncOptions): TensorMap | TracedRun {
+  runSync(feeds: Feeds, options?: RunSyncOptions): TensorMap;
+  runSync(feeds: Feeds, fetches: Fetches, options?: RunSyncOptions): TensorMap;
+  runSync(feeds: Feeds, second?: Fetches | RunSyncOptions, third?: RunSyncOptions): TensorMap {
+    return this.#runSync(feeds, second, third, untraced);
+  }
+
+  /** As `runTraced`, on the calling thread, which it blocks: for scripts. */
+  runTracedSync(feeds: Feeds, options?: RunSyncOptions): TracedRun;
+  runTracedSync(feeds: Feeds, fetches: Fetches, options?: RunSyncOptions): TracedRun;
+  runTracedSync(feeds: Feeds, second?: Fetches | RunSyncOptions, third?: RunSyncOptions): TracedRun {
+    return this.#runSync(feeds, second, third, traced);
+  }
+
+  #runSync<T>(feeds: Feeds, second: unknown, third: unknown, answer: Answer<T>): T {
     const { fetches, options } = parseFetches(this.#model, second, third);
     const parsed = parseRunSyncOptions(options);
     const bound = this.#bind(feeds, parsed);
@@ -262,7 +288,7 @@ export class InferenceSession {
       check.apply();
     }
     const milliseconds = performance.now() - start;
-    return this.#finish(call, { inputsKept: false, milliseconds, guarded, traced: parsed.trace });
+    return this.#finish(call, { inputsKept: false, milliseconds, guarded }, answer);
   }
 
   /** Frees what the session holds, once the runs under way have ended. Idempotent. */
@@ -356,14 +382,24 @@ export class InferenceSession {
     return collectOutputs(specialization.program, results, all);
   }
 
-  #finish(call: Call, ended: Ended): TensorMap | TracedRun {
+  #finish<T>(call: Call, ended: Ended, answer: Answer<T>): T {
     const { program } = call.specialization;
     if (!this.#programs.hasDeclared) this.#shapes = call.feeds.binding;
     const outputs = collectOutputs(program, call.results, call.fetches);
     const deeds = new Deeds(call, ended.guarded);
     this.#observing.tell(call, { ...ended, outputs: this.#allOutputs(call, outputs), deeds });
-    const ran = ended.traced ? { outputs, trace: deeds.trace } : outputs;
+    const ran = answer(outputs, deeds);
     if (this.#observing.nobody) call.specialization.results.giveBack(call.results);
     return ran;
   }
+}
+
+/** onnxruntime's names of the types around a session. */
+export declare namespace InferenceSession {
+  type SessionOptions = import('./options.js').SessionOptions;
+  type RunOptions = import('./options.js').RunOptions;
+  type FeedsType = Feeds;
+  type FetchesType = Fetches;
+  type ReturnType = TensorMap;
+  type ValueMetadata = TensorMetadata;
 }

@@ -58,7 +58,7 @@ export async function replayAudit(
       const alike = recorded.filter((entry) => isTripped(entry) === wasTripped);
       if (alike.length === 0) continue;
       const policy = wasTripped ? 'full' : undefined;
-      const { outputs, trace } = await session.run(feeds, { trace: true, policy });
+      const { outputs, trace } = await session.runTraced(feeds, { policy });
       const output = hashItem(outputs, 0, 1);
       for (const entry of alike) {
         replayed++;

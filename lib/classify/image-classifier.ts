@@ -240,10 +240,12 @@ export class ImageClassifier {
       return (await Promise.all(alone)).flat();
     }
     const feeds = this.feeds(joined(tensors));
-    const { outputs, trace } = await this.session.run(feeds, [this.output], { ...rest, trace: true });
+    const { outputs, trace } = traced
+      ? await this.session.runTraced(feeds, [this.output], rest)
+      : { outputs: await this.session.run(feeds, [this.output], rest), trace: null };
     return this.scoresOf(outputs, items).map((scores, i) => {
       const top = this.predict(scores, topK);
-      return { ...top[0]!, top, trace: traced ? trace.items[i]! : null };
+      return { ...top[0]!, top, trace: trace?.items[i] ?? null };
     });
   }
 }

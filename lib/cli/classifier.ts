@@ -114,7 +114,7 @@ export class Classifier {
 
   /** Classifies with the session's policy. */
   classify(tensor: Tensor): Classification {
-    const { outputs, trace } = this.session.runSync({ [this.input]: tensor }, [this.output], { trace: true });
+    const { outputs, trace } = this.session.runTracedSync({ [this.input]: tensor }, [this.output]);
     const { multiplyAdds, layers } = trace;
     return { scores: this.#scores(outputs), trace: trace.items[0]!, multiplyAdds, layers };
   }

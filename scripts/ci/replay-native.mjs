@@ -26,7 +26,7 @@ const classifier = await Classifier.open(model, {}, { out: () => {}, err: consol
 const files = names.map((name) => ({ name, load: () => decodeImage(join(images, name)) }));
 for await (const { tensor } of classifier.prepare(files)) {
   inputs.push(Buffer.from(bytesOf(tensor.data)));
-  runs.push(await classifier.session.run(classifier.feeds(tensor), { trace: true }));
+  runs.push(await classifier.session.runTraced(classifier.feeds(tensor)));
 }
 const { isa } = classifier.session;
 for (const name of classifier.session.outputNames) {

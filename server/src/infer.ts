@@ -336,8 +336,7 @@ async function runOnce(jobs: readonly Job<Work>[]): Promise<void> {
     names.map((name) => [name, concat(jobs.map(({ work }) => work.feeds[name]!))]),
   );
   const start = performance.now();
-  const { outputs, trace } = await model.session.run(feeds, [...fetches], {
-    trace: true,
+  const { outputs, trace } = await model.session.runTraced(feeds, [...fetches], {
     policy: setting.policy,
     // A call that several share goes on for the others when one of them leaves.
     ...(jobs.length === 1 && { signal: jobs[0]!.signal }),

@@ -31,12 +31,12 @@ test('a policy with heads of its own: a tripped session runs in full and says so
   await withSession(network.model, { policy, observers: [auditLog({ path }), monitor] }, async (session) => {
     const { context } = session;
     const full = await session.run({ input }, { policy: 'full' });
-    const before = await session.run({ input }, { trace: true });
+    const before = await session.runTraced({ input });
     expect(before.outputs.logits!.data).not.toEqual(full.logits!.data);
     await monitor.settled();
     expect(session.stats()).toMatchObject({ watch: { tripped: true, failures: 0 } });
 
-    const tripped = await session.run({ input }, { trace: true });
+    const tripped = await session.runTraced({ input });
     expect(tripped.outputs.logits!.data).toEqual(full.logits!.data);
     expect(session.runSync({ input }).logits!.data).toEqual(full.logits!.data);
     expect(session.context.policySha256).toBe(context.policySha256);
@@ -47,7 +47,7 @@ test('a policy with heads of its own: a tripped session runs in full and says so
     }
 
     monitor.rearm();
-    expect((await session.run({ input }, { trace: true })).trace).toEqual(before.trace);
+    expect((await session.runTraced({ input })).trace).toEqual(before.trace);
   });
   const { entries, problems } = await readAudit(path);
   expect(problems).toEqual([]);

@@ -57,7 +57,7 @@ async function runAll(session: InferenceSession, { input, batched, shape }: Netw
     const count = batched ? items : 1;
     const data = input.data.slice(first * size, (first + count) * size);
     const feeds = { input: new Tensor(data, [count, ...image]) };
-    const { outputs, trace } = await session.run(feeds, { trace: true });
+    const { outputs, trace } = await session.runTraced(feeds);
     const rows = outputs.logits!.data as Float32Array;
     for (let i = 0; i < count; i++) {
       logits.push(rows.slice((i * rows.length) / count, ((i + 1) * rows.length) / count));

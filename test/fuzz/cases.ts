@@ -125,7 +125,7 @@ async function createAndRun(bytes: Uint8Array, thorough: boolean): Promise<void>
       feeds[name] = new Tensor(type, data, dims) as Tensor;
     }
     if (thorough) await session.run(feeds);
-    const { trace } = session.runSync(feeds, { trace: true });
+    const { trace } = session.runTracedSync(feeds);
     trace.items.map(({ blocks }) => blocks.length);
     session.blocks.map(({ name }) => name);
   } finally {
@@ -136,7 +136,7 @@ async function createAndRun(bytes: Uint8Array, thorough: boolean): Promise<void>
 async function applyPolicy(path: string): Promise<void> {
   const session = await InferenceSession.create(GATED, { policy: path, threads: 1 });
   try {
-    session.runSync({ x: INPUT }, { trace: true });
+    session.runTracedSync({ x: INPUT });
     session.context.blocks.length;
   } finally {
     await session.release();

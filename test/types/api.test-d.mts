@@ -4,6 +4,7 @@ import * as ort from 'onnxruntime-common';
 import {
   type BlockInfo,
   type ErrorCode,
+  type Feeds,
   InferenceSession,
   type ResidualSkipError,
   type SkipPolicy,
@@ -15,7 +16,6 @@ import {
 
 const session = await InferenceSession.create('model.onnx', { policy: 'model', threads: 2, isa: 'avx2' });
 const x = new Tensor('float32', new Float32Array(4), [1, 4]);
-const flag = Math.random() > 0.5;
 
 expectTypeOf(x).toEqualTypeOf<Tensor<'float32'>>();
 expectTypeOf(x.data).toEqualTypeOf<Float32Array>();
@@ -31,19 +31,29 @@ new Tensor('float32', new Int32Array(1));
 new Tensor('bool', [1]);
 
 expectTypeOf(await session.run({ x })).toEqualTypeOf<TensorMap>();
-expectTypeOf(await session.run({ x }, { trace: false })).toEqualTypeOf<TensorMap>();
+expectTypeOf(await session.run({ x }, { policy: 'full' })).toEqualTypeOf<TensorMap>();
 expectTypeOf(await session.run({ x }, ['y'])).toEqualTypeOf<TensorMap>();
 expectTypeOf(await session.run({ x }, { y: null, z: x })).toEqualTypeOf<TensorMap>();
-expectTypeOf(await session.run({ x }, { trace: true })).toEqualTypeOf<TracedRun>();
-expectTypeOf(await session.run({ x }, ['y'], { trace: true, policy: 'full' })).toEqualTypeOf<TracedRun>();
+expectTypeOf(await session.runTraced({ x })).toEqualTypeOf<TracedRun>();
+expectTypeOf(await session.runTraced({ x }, ['y'], { policy: 'full' })).toEqualTypeOf<TracedRun>();
 expectTypeOf(session.runSync({ x })).toEqualTypeOf<TensorMap>();
-expectTypeOf(session.runSync({ x }, { trace: true }).trace).toEqualTypeOf<SkipTrace>();
-expectTypeOf(await session.run({ x }, { trace: flag })).toEqualTypeOf<TensorMap | TracedRun>();
-expectTypeOf(session.runSync({ x }, ['y'], { trace: flag })).toEqualTypeOf<TensorMap | TracedRun>();
+expectTypeOf(session.runTracedSync({ x }).trace).toEqualTypeOf<SkipTrace>();
+// @ts-expect-error runTraced returns traces
+await session.run({ x }, { trace: true });
 // Tensors of onnxruntime are taken as they are.
 await session.run({ x: new ort.Tensor('float32', new Float32Array(4), [1, 4]) });
 // @ts-expect-error runSync has no signal
 session.runSync({ x }, { signal: new AbortController().signal });
+// Options of onnxruntime that a CPU can honour, and its names of types.
+const options: InferenceSession.SessionOptions = {
+  executionProviders: ['cpu'],
+  intraOpNumThreads: 1,
+  graphOptimizationLevel: 'all',
+  logSeverityLevel: 3,
+} satisfies ort.InferenceSession.SessionOptions;
+await InferenceSession.create(new URL('file:///model.onnx'), options);
+await InferenceSession.create(new ArrayBuffer(8), 4, 4, options);
+expectTypeOf<InferenceSession.FeedsType>().toEqualTypeOf<Feeds>();
 // @ts-expect-error misspelt
 await InferenceSession.create('model.onnx', { polcy: 'full' });
 // @ts-expect-error an array is no tensor

@@ -34,7 +34,7 @@ function policyOf(exitAt: number, gateAt: number, more: Partial<SkipPolicy> = {}
 async function traceOf(policy: SkipPolicy, backend: 'native' | 'reference' = 'native') {
   const input = await network.images();
   return withSession(network.model, { policy, backend }, async (session) => ({
-    ...(await session.run({ input }, { trace: true })),
+    ...(await session.runTraced({ input })),
     blocks: session.blocks,
   }));
 }
@@ -104,7 +104,7 @@ test('a log of such runs is replayed bit for bit and tells the net saving', asyn
   const trace = await withSession(
     network.model,
     { policy, observers: [auditLog({ path })] },
-    async (session) => (await session.run({ input }, { trace: true })).trace,
+    async (session) => (await session.runTraced({ input })).trace,
   );
   const entries = [...(await readAudit(path)).entries];
   expect(entries.some(({ record }) => record.reasons.includes('c'))).toBe(true);

@@ -18,7 +18,7 @@ function hashItem(logits: Tensor, { items }: SkipTrace, index: number): string {
 }
 
 async function hashes(session: InferenceSession, input: Tensor): Promise<string[]> {
-  const { outputs, trace } = await session.run({ input }, { trace: true });
+  const { outputs, trace } = await session.runTraced({ input });
   return trace.items.map((_, index) => hashItem(outputs.logits!, trace, index));
 }
 
@@ -66,7 +66,7 @@ describe('logits and traces have the same bits', () => {
 
   it('in runSync', async () => {
     await withSession(NETWORK.model, { threads: 1 }, async (session) => {
-      const { outputs, trace } = session.runSync({ input: batch }, { trace: true });
+      const { outputs, trace } = session.runTracedSync({ input: batch });
       expect(expected.map((_, index) => hashItem(outputs.logits!, trace, index))).toEqual(expected);
     });
   });

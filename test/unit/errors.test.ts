@@ -161,7 +161,7 @@ describe('a session', () => {
       new Tensor('float32', new Float32Array(3072).fill(value), [1, 3, 32, 32]);
     await withSession(NETWORK.model, { backend }, async (session) => {
       for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, 3e38]) {
-        const { outputs, trace } = await session.run({ input: input(value) }, { trace: true });
+        const { outputs, trace } = await session.runTraced({ input: input(value) });
         expect(outputs.logits!.size).toBe(10);
         expect(trace.items[0]!.blocks).toHaveLength(15);
       }

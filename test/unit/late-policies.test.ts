@@ -27,7 +27,7 @@ const network = new Network('cifar10-resnet32');
 it('a policy with heads does the same for one run as for a session', async () => {
   const input = await network.images();
   const resultsOf = async (session: InferenceSession, options: { policy?: SkipPolicy }) => {
-    const { outputs, trace } = await session.run({ input }, { ...options, trace: true });
+    const { outputs, trace } = await session.runTraced({ input }, { ...options });
     return { logits: [...outputs.logits!.data], trace };
   };
   const expected = await withSession(network.model, { policy }, (session) => resultsOf(session, {}));

@@ -70,7 +70,7 @@ describe('trained networks agree with PyTorch', () => {
     const gated = GATED.items.map((item) => item.gated!);
     for (const options of await configurations()) {
       await withSession(GATED.model, options, async (session) => {
-        const { outputs, trace } = await session.run({ input }, { trace: true });
+        const { outputs, trace } = await session.runTraced({ input });
         const excused = expectDecisions(trace, GATED.items);
         expect(excused.size).toBeLessThanOrEqual(1);
         expectLogits(outputs.logits!, gated, excused);

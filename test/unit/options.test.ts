@@ -18,7 +18,14 @@ describe('session options', () => {
 
   it.each<[unknown, string]>([
     [{ polcy: 'full' }, "options: unknown key 'polcy'; did you mean 'policy'?"],
-    [{ executionProviders: ['cpu'] }, "options: unknown key 'executionProviders'"],
+    [{ executionProviders: ['cpu', 'cuda'] }, "options.executionProviders.1: 'cuda' is not available"],
+    [{ executionProviders: [{ name: 'webgpu' }] }, "'webgpu' is not available"],
+    [
+      { preferredOutputLocation: 'gpu-buffer' },
+      'options.preferredOutputLocation: outputs are in main memory',
+    ],
+    [{ enableGraphCapture: true }, "unknown key 'enableGraphCapture'"],
+    [{ intraOpNumThreads: -1 }, 'options.intraOpNumThreads'],
     [{ backend: 'gpu' }, "options.backend: expected one of 'native', 'reference'"],
     [{ threads: 0 }, 'options.threads: expected an integer in 1..1024'],
     [{ threads: 1.5 }, 'options.threads'],
@@ -38,16 +45,45 @@ describe('session options', () => {
   });
 });
 
+describe("onnxruntime's session options", () => {
+  it('mean the same: intraOpNumThreads is threads, 0 the default, and the provider is the CPU', () => {
+    expect(parseSessionOptions({ intraOpNumThreads: 3 })).toEqual({ threads: 3 });
+    expect(parseSessionOptions({ intraOpNumThreads: 0 })).toEqual({});
+    expect(parseSessionOptions({ intraOpNumThreads: 3, threads: 2 })).toEqual({ threads: 2 });
+    expect(() => parseSessionOptions({ executionProviders: ['cpu', { name: 'cpu' }] })).not.toThrow();
+  });
+
+  it('are accepted where they have no effect, with one warning for each', () => {
+    const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => {});
+    const ignored = { graphOptimizationLevel: 'all', enableCpuMemArena: true, executionMode: 'sequential' };
+    parseSessionOptions(ignored);
+    parseSessionOptions(ignored);
+    const named = warned.mock.calls.map(([message]) =>
+      Object.keys(ignored).find((name) => String(message).includes(name)),
+    );
+    warned.mockRestore();
+    expect(named).toEqual(Object.keys(ignored));
+  });
+});
+
 describe('run options', () => {
   it('takes every option', () => {
-    const options = { trace: true, policy: { blocks: {} }, signal: new AbortController().signal };
+    const options = {
+      policy: { blocks: {} },
+      signal: new AbortController().signal,
+      terminate: false,
+      tag: 'a run',
+      logSeverityLevel: 2,
+      logVerbosityLevel: 0,
+    };
     expect(parseRunOptions(options)).toEqual(options);
   });
 
   it.each<[unknown, string]>([
-    [{ trace: 1 }, 'options.trace: expected true or false'],
+    [{ trace: true }, 'options.trace: runTraced and runTracedSync return traces'],
+    [{ terminate: 1 }, 'options.terminate: expected true or false'],
     [{ signal: {} }, 'options.signal: expected an AbortSignal'],
-    [{ traces: true }, "did you mean 'trace'?"],
+    [{ polcy: 'full' }, "did you mean 'policy'?"],
   ])('refuses %j', (options, message) => {
     expect(() => parseRunOptions(options)).toThrow(
       expect.objectContaining({ code: 'INVALID_ARGUMENT', message: expect.stringContaining(message) }),

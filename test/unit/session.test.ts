@@ -111,7 +111,7 @@ describe('InferenceSession', () => {
 
   it('traces every item', async () => {
     const session = await create();
-    const { outputs, trace } = await session.run(feeds(1, 2, -3, 4), { trace: true });
+    const { outputs, trace } = await session.runTraced(feeds(1, 2, -3, 4));
     expect(outputs.y!.dims).toEqual([2, 2]);
     expect(
       trace.items.map(({ blocks }) => blocks.map(({ ran, score, reason }) => [ran, score, reason])),
@@ -126,13 +126,13 @@ describe('InferenceSession', () => {
       ],
     ]);
     expect(trace.items[1]).toMatchObject({ multiplyAddsSkipped: 40, layersSkipped: 2 });
-    expect(session.runSync(feeds(1, 2, -3, 4), ['y'], { trace: true }).trace).toEqual(trace);
+    expect(session.runTracedSync(feeds(1, 2, -3, 4), ['y']).trace).toEqual(trace);
   });
 
   it('applies the policy of the session, or of the run', async () => {
     const session = await create({ policy: { blocks: { gated: 'skip' } } });
     const ran = async (policy?: 'full' | { blocks: Record<string, { threshold: number }> }) =>
-      (await session.run(feeds(1, 2), { trace: true, policy })).trace.items[0]!.blocks[1];
+      (await session.runTraced(feeds(1, 2), { policy })).trace.items[0]!.blocks[1];
     expect(await ran()).toMatchObject({ ran: false, reason: 'policy' });
     expect(await ran('full')).toMatchObject({ ran: true, reason: 'policy' });
     expect(await ran({ blocks: { 1: { threshold: 1.5 } } })).toMatchObject({
@@ -174,7 +174,7 @@ describe('fetches', () => {
   it('takes an option of null for an option, but where an output has its name', async () => {
     const session = await create();
     expect(Object.keys(await session.run(feeds(1, 2), { signal: null }))).toEqual(['y', 'total']);
-    const { trace } = await session.run(feeds(1, 2), { signal: null, trace: true });
+    const { trace } = await session.runTraced(feeds(1, 2), { signal: null });
     expect(trace.items).toHaveLength(1);
     const [y, total] = model.outputs;
     model = { ...model, outputs: [{ ...y!, name: 'signal' }, total!] };
@@ -560,7 +560,7 @@ describe('observers', () => {
       observers: [observer, { ...observer }],
     });
     const ran = (policy?: SkipPolicy) =>
-      session.runSync(feeds(1, 2), { trace: true, policy }).trace.items[0]!.blocks[1]!.ran;
+      session.runTracedSync(feeds(1, 2), { policy }).trace.items[0]!.blocks[1]!.ran;
     expect(ran()).toBe(false);
     for (const { setFullDepth } of controls) setFullDepth(true);
     expect([ran(), ran({ default: 'skip', blocks: {} })]).toEqual([true, true]);

@@ -3,7 +3,7 @@ import { InferenceSession, type SkipTrace, Tensor } from 'residual-skip';
 export async function classify(pixels: Float32Array): Promise<SkipTrace> {
   const session = await InferenceSession.create('model.onnx', { policy: 'model' });
   const input = new Tensor('float32', pixels, [1, 3, 32, 32]);
-  const { outputs, trace } = await session.run({ input }, { trace: true });
+  const { outputs, trace } = await session.runTraced({ input });
   const dims: readonly number[] | undefined = outputs.logits?.dims;
   if (dims) await session.release();
   return trace;

@@ -7,7 +7,7 @@ async function report({ InferenceSession, Tensor }, backend) {
   const session = await InferenceSession.create(MODEL, { backend });
   const pixels = Float32Array.from({ length: 3 * 32 * 32 }, (_, i) => Math.sin(i));
   const feeds = { input: new Tensor('float32', pixels, [1, 3, 32, 32]) };
-  const { outputs, trace } = await session.run(feeds, { trace: true });
+  const { outputs, trace } = await session.runTraced(feeds);
   await session.release();
   console.log(
     JSON.stringify({

@@ -75,7 +75,7 @@ describe('calibration of the plain network', () => {
     const session = await InferenceSession.create(NETWORK.model, { policy: result.policy });
     try {
       const full = await session.run(feeds, { policy: 'full' });
-      const { outputs, trace } = await session.run(feeds, { trace: true });
+      const { outputs, trace } = await session.runTraced(feeds);
       const answers = (tensor: Tensor) =>
         certify.map((_, i) => argMax((tensor.data as Float32Array).subarray(10 * i, 10 * (i + 1))));
       const [a, b] = [answers(full.logits!), answers(outputs.logits!)];
@@ -142,7 +142,7 @@ describe('calibration of the plain network', () => {
     const session = await InferenceSession.create(NETWORK.model, { policy });
     try {
       const full = (await session.run(feeds, { policy: 'full' })).logits!.data as Float32Array;
-      const { outputs, trace } = await session.run(feeds, { trace: true });
+      const { outputs, trace } = await session.runTraced(feeds);
       const logits = outputs.logits!.data as Float32Array;
       let verified = 0;
       for (const [i, { blocks }] of trace.items.entries()) {
