@@ -80,6 +80,15 @@ function translate(error: unknown): unknown {
     : error;
 }
 
+/** As translate(), of an error of compiling `program`: what it calls by number gets the name that it has in the model. */
+function named(error: unknown, { values }: Program): unknown {
+  const translated = translate(error);
+  const { value } = (error ?? {}) as { value?: number };
+  if (!(translated instanceof ResidualSkipError) || value === undefined) return translated;
+  const message = translated.message.replace(`value ${value}`, `'${values[value]?.name}'`);
+  return new ResidualSkipError(translated.code, message);
+}
+
 function guarded<T>(call: () => T): T {
   try {
     return call();
@@ -156,16 +165,17 @@ export class NativeBackend implements Backend {
     try {
       return new CompiledNative(await this.engine.compile(...args), this.queue);
     } catch (error) {
-      throw translate(error);
+      throw named(error, program);
     }
   }
 
   compileSync(program: Program): CompiledProgram {
     const args = compileArguments(program);
-    return new CompiledNative(
-      guarded(() => this.engine.compileSync(...args)),
-      this.queue,
-    );
+    try {
+      return new CompiledNative(this.engine.compileSync(...args), this.queue);
+    } catch (error) {
+      throw named(error, program);
+    }
   }
 
   dropConstants(program: Program): void {

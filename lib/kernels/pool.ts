@@ -73,11 +73,14 @@ function forEachTapOfRow(
   const { input, output, stride, dilation, kernel, padBegin } = geo;
   const [firstD, lastD] = tapsInside(geo, 0, d);
   const [firstH, lastH] = tapsInside(geo, 1, h);
+  // Columns of taps that some window of the row has inside: a kernel may be far larger than the input.
+  const firstW = firstTap((output[2] - 1) * stride[2] - padBegin[2], dilation[2]);
+  const lastW = lastTap(-padBegin[2], dilation[2], kernel[2], input[2]);
   for (let kd = firstD; kd < lastD; kd++) {
     const z = d * stride[0] - padBegin[0] + kd * dilation[0];
     for (let kh = firstH; kh < lastH; kh++) {
       const row = h * stride[1] - padBegin[1] + kh * dilation[1];
-      for (let kw = 0; kw < kernel[2]; kw++) {
+      for (let kw = firstW; kw < lastW; kw++) {
         const shift = kw * dilation[2] - padBegin[2];
         const [first, last] = positionsInside(shift, stride[2], input[2], output[2]);
         tap(((plane * input[0] + z) * input[1] + row) * input[2] + shift + first * stride[2], first, last);

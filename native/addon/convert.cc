@@ -27,6 +27,7 @@ size_t element_size(napi_typedarray_type type) {
 Napi::Error to_js(Napi::Env env, const EngineError& error) {
   Napi::Error out = Napi::Error::New(env, error.what());
   out.Set("code", Napi::String::New(env, error_code_name(error.code())));
+  if (error.value() >= 0) out.Set("value", Napi::Number::New(env, error.value()));
   return out;
 }
 

@@ -9,6 +9,9 @@
 #if defined(__linux__)
 #include <sched.h>
 #endif
+#if defined(__unix__) || defined(__APPLE__)
+#include <unistd.h>
+#endif
 
 namespace rskip {
 namespace {
@@ -29,12 +32,12 @@ int affinity() {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
-void tighten(double& quota, double limit) {
-  if (limit > 0 && (quota == 0 || limit < quota)) quota = limit;
+void tighten(double& limit, double other) {
+  if (other > 0 && (limit == 0 || other < limit)) limit = other;
 }
 
 // "max 100000" or "150000 100000".
-double read_v2(const std::string& file) {
+double cpu_quota_v2(const std::string& file) {
   std::ifstream in(file);
   std::string limit;
   double period = 0;
@@ -42,28 +45,35 @@ double read_v2(const std::string& file) {
   return std::strtod(limit.c_str(), nullptr) / period;
 }
 
-double read_v1(const std::string& folder) {
+double cpu_quota_v1(const std::string& folder) {
   std::ifstream quota_in(folder + "/cpu.cfs_quota_us"), period_in(folder + "/cpu.cfs_period_us");
   double quota = 0, period = 0;
   if (!(quota_in >> quota) || !(period_in >> period) || quota <= 0 || period <= 0) return 0;
   return quota / period;
 }
 
+// A number alone; "max" is none, and version 1 has huge ones for none.
+double read_bytes(const std::string& file) {
+  std::ifstream in(file);
+  double bytes = 0;
+  return in >> bytes && bytes < 0x1p62 ? bytes : 0;
+}
+
 // Every group from `path` up to the root may hold a limit. In a container the path may name a group that is not
 // mounted inside; the root that is mounted is then the container's own.
 template <class ReadLimit>
-void walk_up(const std::string& mount, std::string path, double& quota, ReadLimit read) {
+void walk_up(const std::string& mount, std::string path, double& limit, ReadLimit read) {
   for (;;) {
-    tighten(quota, read(mount + path));
+    tighten(limit, read(mount + path));
     if (path.empty() || path == "/") break;
     path.resize(path.rfind('/'));
   }
 }
 
-}  // namespace
-
-double cgroup_cpu_quota(const std::string& root) {
-  double quota = 0;
+// The tightest limit that a controller sets for this process; 0 when there is none. Both readers get a group's folder.
+template <class ReadV1, class ReadV2>
+double cgroup_limit(const std::string& root, const std::string& controller, ReadV1 read_v1, ReadV2 read_v2) {
+  double limit = 0;
   std::ifstream groups(root + "/proc/self/cgroup");
   std::string line;
   while (std::getline(groups, line)) {  // id:controllers:path
@@ -71,17 +81,46 @@ double cgroup_cpu_quota(const std::string& root) {
     if (first == std::string::npos || second == std::string::npos) continue;
     const std::string controllers = line.substr(first + 1, second - first - 1), path = line.substr(second + 1);
     if (controllers.empty()) {
-      walk_up(root + "/sys/fs/cgroup", path, quota, [](const std::string& g) { return read_v2(g + "/cpu.max"); });
+      walk_up(root + "/sys/fs/cgroup", path, limit, read_v2);
       continue;
     }
     std::istringstream names(controllers);
     for (std::string name; std::getline(names, name, ',');) {
-      if (name != "cpu") continue;
-      walk_up(root + "/sys/fs/cgroup/cpu", path, quota, read_v1);
-      walk_up(root + "/sys/fs/cgroup/" + controllers, path, quota, read_v1);
+      if (name != controller) continue;
+      walk_up(root + "/sys/fs/cgroup/" + controller, path, limit, read_v1);
+      walk_up(root + "/sys/fs/cgroup/" + controllers, path, limit, read_v1);
     }
   }
-  return quota;
+  return limit;
+}
+
+// 0 where the system doesn't say.
+double physical_memory() {
+#if defined(_SC_PHYS_PAGES)
+  const double pages = static_cast<double>(::sysconf(_SC_PHYS_PAGES));
+  const double page = static_cast<double>(::sysconf(_SC_PAGESIZE));
+  return pages > 0 && page > 0 ? pages * page : 0;
+#else
+  return 0;
+#endif
+}
+
+}  // namespace
+
+double cgroup_cpu_quota(const std::string& root) {
+  return cgroup_limit(root, "cpu", cpu_quota_v1, [](const std::string& group) { return cpu_quota_v2(group + "/cpu.max"); });
+}
+
+int64_t cgroup_memory_limit(const std::string& root) {
+  return static_cast<int64_t>(cgroup_limit(
+      root, "memory", [](const std::string& group) { return read_bytes(group + "/memory.limit_in_bytes"); },
+      [](const std::string& group) { return read_bytes(group + "/memory.max"); }));
+}
+
+int64_t memory_budget() {
+  double limit = physical_memory();
+  tighten(limit, static_cast<double>(cgroup_memory_limit("")));
+  return limit > 0 ? static_cast<int64_t>(limit) : int64_t{1} << 47;
 }
 
 int cpu_budget() {

@@ -161,13 +161,14 @@ RunResult CompiledProgram::run_here(RunRequest request) {
 Engine::Engine(const EngineOptions& options)
     : table_(options.table != nullptr ? options.table : best_table()),
       load_threads_(cpu_budget()),
+      memory_limit_(options.memory_limit > 0 ? options.memory_limit : memory_budget()),
       pool_(options.threads > 0 ? options.threads : load_threads_, load_threads_) {}
 
 std::unique_ptr<CompiledProgram> Engine::compile(std::span<const int32_t> words,
                                                  std::span<const ConstantData> constants) {
   try {
     const Program program = decode_program(words, constants);
-    const PlanContext context{*table_, weights_, load_threads_};
+    const PlanContext context{*table_, weights_, load_threads_, memory_limit_};
     return std::unique_ptr<CompiledProgram>(new CompiledProgram(*this, make_plan(program, constants, context)));
   } catch (...) {
     throw current_error();

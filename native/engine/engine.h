@@ -23,6 +23,7 @@ namespace rskip {
 struct EngineOptions {
   int threads = 0;                     // 0: cpu_budget()
   const KernelTable* table = nullptr;  // null: the best that this machine can run
+  int64_t memory_limit = 0;            // bytes that a program may need for one item; 0: memory_budget()
 };
 
 // A span of bytes that the caller keeps alive during a run.
@@ -104,6 +105,7 @@ class Engine {
   const KernelTable* table_;
   WeightCache weights_;
   const int load_threads_;
+  const int64_t memory_limit_;
   std::mutex here_mutex_;
   Workspace here_;   // of run_here()
   WorkerPool pool_;  // last: its threads end before the rest goes

@@ -1,6 +1,7 @@
 // The one exception of the native core; its code is one of lib/errors.ts.
 #pragma once
 
+#include <cstdint>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -23,11 +24,15 @@ inline const char* error_code_name(ErrorCode code) {
 
 class EngineError : public std::runtime_error {
  public:
-  EngineError(ErrorCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
+  EngineError(ErrorCode code, const std::string& message, int32_t value = -1)
+      : std::runtime_error(message), code_(code), value_(value) {}
   ErrorCode code() const { return code_; }
+  // The value of the program that the message calls "value N", whose name the engine doesn't know; -1 for none.
+  int32_t value() const { return value_; }
 
  private:
   ErrorCode code_;
+  int32_t value_;
 };
 
 // Made at load: constructing an error takes memory, copying one doesn't.

@@ -19,20 +19,20 @@ constexpr int64_t kWindowFloats = (256 << 10) / sizeof(float);
 struct Window {
   Halo halo;
   int width = 0, rows = 0, blocks = 0, band = 0;  // band: rows of the second convolution
-  ptrdiff_t row_stride = 0, block_stride = 0;
+  int64_t row_stride = 0, block_stride = 0;
 
   explicit Window(const ConvShape& second)
       : halo(conv_input_halo(second, ConvAlgorithm::kDepthwise)),
         width(second.in_width),
-        blocks((second.in_channels + kLanes - 1) / kLanes) {
-    row_stride = static_cast<ptrdiff_t>(halo.left + width + halo.right) * kLanes;
+        blocks(channel_blocks(second.in_channels)) {
+    row_stride = (int64_t{halo.left} + width + halo.right) * kLanes;
     const int taps = (second.kernel_h - 1) * second.dilation_h + 1;
     const int most = static_cast<int>(kWindowFloats / (row_stride * blocks));
     band = std::clamp((most - taps) / second.stride_h + 1, 1, second.out_height);
     rows = (band - 1) * second.stride_h + taps;
-    block_stride = rows * row_stride;
+    block_stride = saturating_mul(row_stride, rows);
   }
-  size_t bytes() const { return static_cast<size_t>(block_stride) * static_cast<size_t>(blocks) * sizeof(float); }
+  int64_t bytes() const { return saturating_product({block_stride, blocks, sizeof(float)}); }
 };
 
 class FusedConvs final : public Instruction {
@@ -51,8 +51,9 @@ class FusedConvs final : public Instruction {
     return first_.multiply_adds + second_.multiply_adds + (third_ ? third_->multiply_adds : 0);
   }
   size_t scratch_bytes() const override {
+    // A band is no larger than a map, which has been laid out.
     const int64_t band = third_ ? band_view_.block_stride * band_view_.blocks() : 0;
-    return window_.bytes() + static_cast<size_t>(band) * sizeof(float);
+    return static_cast<size_t>(saturating_add(window_.bytes(), band * static_cast<int64_t>(sizeof(float))));
   }
 
  private:
@@ -73,7 +74,7 @@ class FusedConvs final : public Instruction {
       held_end = bottom;
       if (third_) {
         BlockedView between = band_view_;
-        between.data = window + window_.bytes() / sizeof(float);
+        between.data = window + window_.block_stride * window_.blocks;
         compute_second(window, between, nullptr, count);
         compute_third(frame, between, row, count);
       } else {
@@ -99,7 +100,7 @@ class FusedConvs final : public Instruction {
   void clear_sides(float* window) const {
     const size_t left = static_cast<size_t>(window_.halo.left) * kLanes * sizeof(float);
     const size_t right = static_cast<size_t>(window_.halo.right) * kLanes * sizeof(float);
-    for (int row = 0; row < window_.rows * window_.blocks; ++row, window += window_.row_stride) {
+    for (int64_t row = int64_t{window_.rows} * window_.blocks; row > 0; --row, window += window_.row_stride) {
       std::memset(window, 0, left);
       std::memset(window + (window_.halo.left + window_.width) * kLanes, 0, right);
     }

@@ -50,7 +50,7 @@ InstructionPtr make_conv(const KernelTable& table, ConvOperands operands) {
 }
 
 InstructionPtr make_gemm(const KernelTable& table, GemmOperands o) {
-  const int64_t work = static_cast<int64_t>(o.m) * o.k * o.n;
+  const int64_t work = saturating_product({o.m, o.k, o.n});
   return simple(work, [kernel = table.gemm, o = std::move(o)](Frame& frame, int part, int parts) {
     GemmArgs args;
     args.gemm = o.gemm.get();
@@ -64,7 +64,7 @@ InstructionPtr make_gemm(const KernelTable& table, GemmOperands o) {
 }
 
 InstructionPtr make_pool(const KernelTable& table, BlockedOperand x, BlockedOperand y, const PoolArgs& window) {
-  const int64_t work = move_work(y.view) * window.kernel_h * window.kernel_w;
+  const int64_t work = saturating_product({move_work(y.view), window.kernel_h, window.kernel_w});
   return simple(work, [kernel = table.pool, x, y, window](Frame& frame, int part, int parts) {
     PoolArgs args = window;
     args.x = resolve(frame, x);

@@ -52,6 +52,7 @@ bool no_pad(const Halo& pad) { return pad.top == 0 && pad.left == 0 && pad.botto
 }  // namespace
 
 void PlanBuilder::lower(const Step& step) {
+  layer_ = step.outputs[0];
   bool done = false;
   switch (step.op) {
     case Op::kConv: done = lower_conv(step); break;
@@ -122,7 +123,7 @@ bool PlanBuilder::lower_conv(const Step& step) {
     draft.reads.push_back(add);
     draft.in_place.push_back(add);
   }
-  const int64_t work = static_cast<int64_t>(y.c) * y.pixels() * (x.c / step.group) * shape.kernel_h * shape.kernel_w;
+  const int64_t work = saturating_product({y.c, y.pixels(), x.c / step.group, shape.kernel_h, shape.kernel_w});
   const auto operands = [=, act = step.act](const PlanBuilder& b, int n) {
     ConvOperands o;
     o.conv = rebind_conv(**packed, shape);

@@ -91,14 +91,16 @@ void PlanBuilder::draft_move(const Step& step, const BlockedMove& move) {
                }});
 }
 
-// A view of the same memory, but for values that several branches write.
+// A view of the same memory, unless either value is written again, by another step or by skipping a block: the other
+// would change with it.
 bool PlanBuilder::lower_reshape(const Step& step) {
   const int32_t x_id = step.inputs[0], y_id = step.outputs[0];
   Image x, y;
   const bool same_image = as_image(value(x_id), &x) && as_image(value(y_id), &y) && x == y;
   const Form form = same_image && blocked_at_home(x_id) ? Form::kBlocked : Form::kDense;
   const NodeId from = request(x_id, form);
-  if (writers_[static_cast<size_t>(y_id)] > 1) {
+  if (writers_[static_cast<size_t>(x_id)] > 1 || writers_[static_cast<size_t>(y_id)] > 1 ||
+      written_by_skip_[static_cast<size_t>(y_id)]) {
     const NodeId dense = request(x_id, Form::kDense);
     const NodeId to = target(y_id, Form::kDense);
     add_compute({.reads = {dense}, .write = to, .make = [=, bytes = value(x_id).bytes()](const PlanBuilder& p) {

@@ -46,7 +46,7 @@ bool PlanBuilder::lower_binary(const Step& step) {
   const Value &a = value(step.inputs[0]), &b = value(step.inputs[1]), &y = value(step.outputs[0]);
   if (y.dtype != DType::kFloat32) return false;
   const bool any_blocked = blocked_at_home(step.inputs[0]) || blocked_at_home(step.inputs[1]);
-  if (a.shape != b.shape) {
+  if (a.shape != y.shape || b.shape != y.shape) {
     const int wide = a.shape == y.shape ? 0 : 1;
     return value(step.inputs[static_cast<size_t>(wide)]).shape == y.shape &&
            blocked_at_home(step.inputs[static_cast<size_t>(wide)]) && lower_binary_channel(step, wide);

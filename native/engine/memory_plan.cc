@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "engine/geometry.h"
+
 namespace rskip {
 
 MemoryPlan plan_memory(const std::vector<Lifetime>& lifetimes) {
@@ -14,23 +16,23 @@ MemoryPlan plan_memory(const std::vector<Lifetime>& lifetimes) {
                    [&](size_t a, size_t b) { return lifetimes[a].bytes > lifetimes[b].bytes; });
 
   const auto rounded = [&](size_t i) {
-    return (lifetimes[i].bytes + kArenaAlignment - 1) / kArenaAlignment * kArenaAlignment;
+    return saturating_add(lifetimes[i].bytes, kArenaAlignment - 1) / kArenaAlignment * kArenaAlignment;
   };
   std::vector<size_t> placed;  // sorted by offset
   for (const size_t i : order) {
     const Lifetime& life = lifetimes[i];
     if (life.bytes == 0) continue;
-    size_t offset = 0;
+    int64_t offset = 0;
     for (const size_t j : placed) {
       const Lifetime& other = lifetimes[j];
       if (other.last < life.first || other.first > life.last) continue;
-      if (plan.offsets[j] >= offset + rounded(i)) break;  // the gap before it is large enough
-      offset = std::max(offset, plan.offsets[j] + rounded(j));
+      if (plan.offsets[j] >= saturating_add(offset, rounded(i))) break;  // the gap before it is large enough
+      offset = std::max(offset, saturating_add(plan.offsets[j], rounded(j)));
     }
     plan.offsets[i] = offset;
-    plan.bytes = std::max(plan.bytes, offset + rounded(i));
+    plan.bytes = std::max(plan.bytes, saturating_add(offset, rounded(i)));
     const auto at = std::lower_bound(placed.begin(), placed.end(), offset,
-                                     [&](size_t j, size_t value) { return plan.offsets[j] < value; });
+                                     [&](size_t j, int64_t value) { return plan.offsets[j] < value; });
     placed.insert(at, i);
   }
   return plan;

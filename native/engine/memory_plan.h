@@ -7,17 +7,17 @@
 
 namespace rskip {
 
-inline constexpr size_t kArenaAlignment = 64;
+inline constexpr int64_t kArenaAlignment = 64;
 
 // A buffer is alive from time `first` to time `last`, both included.
 struct Lifetime {
   int32_t first = 0, last = 0;
-  size_t bytes = 0;
+  int64_t bytes = 0;
 };
 
 struct MemoryPlan {
-  std::vector<size_t> offsets;  // one per lifetime, multiples of kArenaAlignment
-  size_t bytes = 0;             // of the arena
+  std::vector<int64_t> offsets;  // one per lifetime, multiples of kArenaAlignment
+  int64_t bytes = 0;             // of the arena; kTooLarge when no arena can be as large
 };
 
 // Buffers whose lifetimes overlap never share a byte. Largest first, each at the lowest offset that is free for

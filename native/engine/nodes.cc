@@ -14,10 +14,6 @@ namespace {
 // Kinds of cached constants; part of WeightCache keys.
 enum : int64_t { kRaw, kPaddedChannels, kBlockedConstant };
 
-Halo widest(const Halo& a, const Halo& b) {
-  return {std::max(a.top, b.top), std::max(a.left, b.left), std::max(a.bottom, b.bottom), std::max(a.right, b.right)};
-}
-
 Place address(const AlignedBuffer& buffer) {
   return {kAbsoluteBase, static_cast<int64_t>(reinterpret_cast<uintptr_t>(buffer.data()))};
 }
@@ -72,7 +68,7 @@ NodeId PlanBuilder::constant_dense(int32_t value_id) {
   const auto fill = [&](float* to) {
     if (bytes > 0) std::memcpy(to, data.data, bytes);
   };
-  return keep_constant(value_id, Form::kDense, {data.id, kRaw}, fill, bytes);
+  return keep_constant(value_id, Form::kDense, {data.id, kRaw, static_cast<int64_t>(bytes)}, fill, bytes);
 }
 
 NodeId PlanBuilder::constant_channels(int32_t value_id, int channels) {
@@ -91,7 +87,7 @@ NodeId PlanBuilder::constant_blocked(int32_t value_id) {
   const ImageLayout layout = blocked_layout(image, {});
   const auto fill = [&](float* to) {
     const float* from = constant_floats(value_id);
-    for (int n = 0; n < image.n; ++n, to += layout.image_bytes() / sizeof(float)) {
+    for (int n = 0; n < image.n; ++n, to += layout.image_floats()) {
       for (int c = 0; c < image.c; ++c) {
         for (int h = 0; h < image.h; ++h) {
           float* row = to + c / kLanes * layout.plane_stride + h * layout.row_stride + c % kLanes;
@@ -101,7 +97,7 @@ NodeId PlanBuilder::constant_blocked(int32_t value_id) {
     }
   };
   const WeightCache::Key key = {constant(value_id).id, kBlockedConstant, image.n, image.c, image.h, image.w};
-  return keep_constant(value_id, Form::kBlocked, key, fill, layout.bytes());
+  return keep_constant(value_id, Form::kBlocked, key, fill, static_cast<size_t>(layout.bytes()));
 }
 
 NodeId PlanBuilder::home(int32_t value_id) {
@@ -128,21 +124,26 @@ NodeId PlanBuilder::request(int32_t value_id, Form form) {
   return node;
 }
 
+void PlanBuilder::widen(NodeId node, const Halo& halo) {
+  Node& n = nodes_[static_cast<size_t>(node)];
+  const Halo wide = widest(n.halo, halo);
+  if (wide == n.halo) return;
+  n.halo = wide;
+  n.layer = layer_;
+}
+
 NodeId PlanBuilder::request_blocked(int32_t value_id, const Halo& halo) {
   // The blocked copy of a constant is made once, without a halo.
-  const bool bare = halo.top + halo.left + halo.bottom + halo.right == 0;
-  if (bare && is_constant(value_id)) return constant_blocked(value_id);
+  if (is_empty(halo) && is_constant(value_id)) return constant_blocked(value_id);
   const NodeId node = request(value_id, Form::kBlocked);
-  Node& n = nodes_[static_cast<size_t>(node)];
-  n.halo = widest(n.halo, halo);
+  widen(node, halo);
   return node;
 }
 
 NodeId PlanBuilder::request_planar(int32_t value_id, const Halo& halo) {
-  if (halo.top + halo.left + halo.bottom + halo.right == 0) return request(value_id, Form::kDense);
+  if (is_empty(halo)) return request(value_id, Form::kDense);
   const NodeId node = request(value_id, Form::kPlanar);
-  Node& n = nodes_[static_cast<size_t>(node)];
-  n.halo = widest(n.halo, halo);
+  widen(node, halo);
   return node;
 }
 
@@ -170,7 +171,9 @@ NodeId PlanBuilder::request_channels(int32_t value_id, int channels, int images)
 
 NodeId PlanBuilder::target(int32_t value_id, Form form) {
   NodeId& at = home_[static_cast<size_t>(value_id)];
-  // A value that several branches write has one form for all of them.
+  // What was made of an earlier content.
+  std::erase_if(conversions_, [&](const Conversion& c) { return c.value == value_id; });
+  // A value that several steps write has one form for all of them.
   const bool joined = writers_[static_cast<size_t>(value_id)] > 1;
   if (at == kNone) at = add_node(value_id, joined ? Form::kDense : form);
   return nodes_[static_cast<size_t>(at)].form == form ? at : add_node(value_id, form);
@@ -232,19 +235,22 @@ Place PlanBuilder::place(NodeId id) const {
 ImageLayout PlanBuilder::layout(NodeId id) const {
   const Node& node = nodes_[static_cast<size_t>(id)];
   const Halo halo = node.arena ? classes_[static_cast<size_t>(root(id))].halo : Halo{};
-  return node.form == Form::kBlocked ? blocked_layout(node.image, halo)
-                                     : planar_layout(node.image, node.form == Form::kPlanar ? halo : Halo{});
+  switch (node.form) {
+    case Form::kBlocked: return blocked_layout(node.image, halo);
+    case Form::kPlanar: return planar_layout(node.image, halo);
+    default: return dense_layout(node.image);
+  }
 }
 
 BlockedOperand PlanBuilder::blocked(NodeId id, int n) const {
   const ImageLayout l = layout(id);
-  const int64_t floats = static_cast<int64_t>(l.image_bytes() / sizeof(float)) * n + l.origin;
+  const int64_t floats = l.image_floats() * n + l.origin;
   return {place(id).plus(floats * static_cast<int64_t>(sizeof(float))), blocked_view(l)};
 }
 
 PlanarOperand PlanBuilder::planar(NodeId id, int n) const {
   const ImageLayout l = layout(id);
-  const int64_t floats = static_cast<int64_t>(l.image_bytes() / sizeof(float)) * n + l.origin;
+  const int64_t floats = l.image_floats() * n + l.origin;
   return {place(id).plus(floats * static_cast<int64_t>(sizeof(float))), planar_view(l)};
 }
 

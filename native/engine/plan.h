@@ -68,10 +68,11 @@ struct Plan {
 struct PlanContext {
   const KernelTable& table;
   WeightCache& weights;
-  int threads;  // for packing weights
+  int threads;           // for packing weights
+  int64_t memory_limit;  // bytes that a plan may need for one item
 };
 
-// The bytes of `constants` are not needed afterwards.
+// The bytes of `constants` are not needed afterwards. Throws EngineError, kOutOfMemory for a plan beyond the memory limit.
 std::unique_ptr<const Plan> make_plan(const Program& program, std::span<const ConstantData> constants,
                                       const PlanContext& context);
 

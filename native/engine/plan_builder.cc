@@ -57,6 +57,10 @@ std::unique_ptr<const Plan> PlanBuilder::build() {
   for (const Step& step : program_.steps) {
     for (int32_t id : step.outputs) ++writers_[static_cast<size_t>(id)];
   }
+  written_by_skip_.assign(program_.values.size(), false);
+  for (const Block& block : program_.blocks) {
+    if (block.skippable) written_by_skip_[static_cast<size_t>(block.output)] = true;
+  }
   for (size_t i = 0; i < program_.inputs.size(); ++i) {
     const Port& port = program_.inputs[i];
     home_[static_cast<size_t>(port.value)] =
@@ -214,7 +218,10 @@ void PlanBuilder::make_code() {
     }
     InstructionPtr instruction = make_instruction(draft);
     if (!instruction) continue;
-    plan_->scratch_bytes = std::max(plan_->scratch_bytes, instruction->scratch_bytes());
+    const int64_t scratch = static_cast<int64_t>(instruction->scratch_bytes());
+    note_size(nodes_[static_cast<size_t>(draft.write)].value, scratch);
+    require_memory(saturating_add(static_cast<int64_t>(plan_->arena_bytes), scratch));
+    plan_->scratch_bytes = std::max(plan_->scratch_bytes, static_cast<size_t>(scratch));
     if (draft.on_skip) {
       plan_->blocks[static_cast<size_t>(draft.block)].on_skip.push_back(std::move(instruction));
       continue;

@@ -24,6 +24,7 @@ struct Node {
   Image image;             // of image forms
   size_t bytes = 0;        // of dense and channel forms
   Halo halo;               // what readers need
+  int32_t layer = kNone;   // whose reader wants the halo, by its output; else `value` itself
   bool zero_tail = false;  // dense: the lanes up to a whole block must be zero
   bool arena = true;       // false: `fixed` is its place
   Place fixed;
@@ -36,6 +37,7 @@ struct NodeClass {
   int32_t last_write = -1;
   int32_t writer = -1;  // the only draft that computes it; -1 if there are several
   Halo halo;
+  int32_t layer = kNone;  // as Node::layer
   bool zero_tail = false;
   Place place;
 };
@@ -153,6 +155,7 @@ class PlanBuilder {
   void add_edge(int32_t target_step);
   void drop_conversions(int32_t step);
   ImageLayout layout(NodeId node) const;
+  void widen(NodeId node, const Halo& halo);
 
   // fuse.cc
   void fuse_convs();
@@ -163,6 +166,8 @@ class PlanBuilder {
   bool may_take(const Draft& draft, int32_t at, NodeId read) const;
   void update_blocks_in_place();
   void update_in_place();
+  void note_size(int32_t value, int64_t bytes);
+  void require_memory(int64_t bytes) const;
   void assign_places();
 
   // plan_builder.cc
@@ -178,6 +183,7 @@ class PlanBuilder {
   std::vector<Draft> drafts_;
   std::vector<NodeId> home_;      // the form in which a value is first written
   std::vector<int32_t> writers_;  // steps that write a value
+  std::vector<bool> written_by_skip_;  // outputs of skippable blocks
   struct Packing {
     int64_t elements;
     std::function<void()> pack;
@@ -195,7 +201,12 @@ class PlanBuilder {
   std::vector<size_t> draft_of_step_;     // first draft of a step: where jumps to it land
   std::vector<size_t> draft_of_body_;     // of a block, after its gate has decided
   bool lowering_shared_outputs_ = false;
+  int32_t layer_ = kNone;           // the output of the step that is being lowered
   std::vector<NodeClass> classes_;  // by root
+  struct {
+    int32_t value = kNone;
+    int64_t bytes = 0;
+  } largest_;  // buffer of the plan
 };
 
 }  // namespace rskip

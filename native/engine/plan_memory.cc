@@ -1,12 +1,30 @@
 // What shares memory: results that take the place of an operand, the residual stream of skippable blocks above all;
 // and where everything lies in the arena.
 #include <algorithm>
+#include <cstdio>
+#include <string>
 #include <utility>
 
+#include "engine/error.h"
 #include "engine/memory_plan.h"
 #include "engine/plan_builder.h"
 
 namespace rskip {
+namespace {
+
+// In the largest decimal unit: 4.4 TB.
+std::string format_bytes(int64_t bytes) {
+  if (bytes >= kTooLarge) return "more than 4 EB";
+  double amount = static_cast<double>(bytes);
+  const char* const units[] = {"bytes", "KB", "MB", "GB", "TB", "PB", "EB"};
+  size_t unit = 0;
+  for (; amount >= 1000; amount /= 1000) ++unit;
+  char text[32];
+  std::snprintf(text, sizeof(text), unit == 0 ? "%.0f %s" : "%.1f %s", amount, units[unit]);
+  return text;
+}
+
+}  // namespace
 
 NodeId PlanBuilder::root(NodeId node) const {
   while (nodes_[static_cast<size_t>(node)].parent != kNone) node = nodes_[static_cast<size_t>(node)].parent;
@@ -117,12 +135,26 @@ void PlanBuilder::update_in_place() {
   }
 }
 
+void PlanBuilder::note_size(int32_t value_id, int64_t bytes) {
+  if (bytes > largest_.bytes) largest_ = {value_id, bytes};
+}
+
+// Throws EngineError(kOutOfMemory), with the largest value, for what this process may not allocate.
+void PlanBuilder::require_memory(int64_t bytes) const {
+  if (bytes <= context_.memory_limit) return;
+  throw EngineError(ErrorCode::kOutOfMemory,
+                    "The plan needs " + format_bytes(bytes) + " for one item, " + format_bytes(largest_.bytes) +
+                        " of them for value " + std::to_string(largest_.value) + ", and this process may use " +
+                        format_bytes(context_.memory_limit) + ". Make the input or the model smaller.",
+                    largest_.value);
+}
+
 void PlanBuilder::assign_places() {
   for (size_t i = 0; i < nodes_.size(); ++i) {
     const Node& node = nodes_[i];
     NodeClass& c = classes_[static_cast<size_t>(root(static_cast<NodeId>(i)))];
-    c.halo = {std::max(c.halo.top, node.halo.top), std::max(c.halo.left, node.halo.left),
-              std::max(c.halo.bottom, node.halo.bottom), std::max(c.halo.right, node.halo.right)};
+    c.halo = widest(c.halo, node.halo);
+    if (node.layer != kNone) c.layer = node.layer;
     c.zero_tail = c.zero_tail || node.zero_tail;
   }
   std::vector<Lifetime> lifetimes;
@@ -132,13 +164,16 @@ void PlanBuilder::assign_places() {
     const NodeId id = static_cast<NodeId>(i);
     if (!node.arena || node.parent != kNone || classes_[i].first < 0) continue;
     const bool image = node.form == Form::kBlocked || node.form == Form::kPlanar;
-    lifetimes.push_back({classes_[i].first, classes_[i].last, image ? layout(id).bytes() : node.bytes});
+    const int64_t bytes = image ? layout(id).bytes() : static_cast<int64_t>(node.bytes);
+    lifetimes.push_back({classes_[i].first, classes_[i].last, bytes});
     roots.push_back(id);
+    note_size(classes_[i].layer != kNone ? classes_[i].layer : node.value, bytes);
   }
   const MemoryPlan memory = plan_memory(lifetimes);
-  plan_->arena_bytes = memory.bytes;
+  require_memory(memory.bytes);
+  plan_->arena_bytes = static_cast<size_t>(memory.bytes);
   for (size_t i = 0; i < roots.size(); ++i) {
-    classes_[static_cast<size_t>(roots[i])].place = {kArenaBase, static_cast<int64_t>(memory.offsets[i])};
+    classes_[static_cast<size_t>(roots[i])].place = {kArenaBase, memory.offsets[i]};
   }
 }
 

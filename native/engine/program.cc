@@ -2,7 +2,9 @@
 
 #include <bit>
 #include <limits>
+#include <map>
 #include <string>
+#include <utility>
 
 #include "engine/error.h"
 
@@ -182,33 +184,53 @@ Block read_block(Reader& in, int32_t values, int32_t steps, int32_t after) {
   return block;
 }
 
-// Every value that is read has been written by an earlier step, is an input, or is a constant.
+// What every path has written that leads through either.
+void join_paths(std::vector<bool>& ready, const std::vector<bool>& other) {
+  for (size_t v = 0; v < ready.size(); ++v) ready[v] = ready[v] && other[v];
+}
+
+// On every path, a value that is read has been written before, is an input, or is a constant. Jumps lead forwards.
 void check_order(const Program& program) {
-  std::vector<bool> ready(program.values.size());
-  for (size_t v = 0; v < ready.size(); ++v) ready[v] = program.values[v].constant != kNone;
+  std::vector<bool> fixed(program.values.size());
+  for (size_t v = 0; v < fixed.size(); ++v) fixed[v] = program.values[v].constant != kNone;
   for (const Port& port : program.inputs) {
-    if (ready[static_cast<size_t>(port.value)]) fail("an input is a constant or stands twice");
-    ready[static_cast<size_t>(port.value)] = true;
+    if (fixed[static_cast<size_t>(port.value)]) fail("an input is a constant or is listed twice");
+    fixed[static_cast<size_t>(port.value)] = true;
   }
-  const std::vector<bool> fixed = ready;
+  std::vector<bool> ready = fixed;
+  std::map<int32_t, std::vector<bool>> arriving;  // by jumps, at their targets
+  bool falls_through = true;                      // from the step before
   size_t block = 0;
   for (size_t s = 0; s <= program.steps.size(); ++s) {
+    if (const auto jump = arriving.find(static_cast<int32_t>(s)); jump != arriving.end()) {
+      if (falls_through) {
+        join_paths(ready, jump->second);
+      } else {
+        ready = std::move(jump->second);
+      }
+      arriving.erase(jump);
+      falls_through = true;
+    }
     for (; block < program.blocks.size() && static_cast<size_t>(program.blocks[block].first) == s; ++block) {
       const Block& b = program.blocks[block];
       if (!ready[static_cast<size_t>(b.input)]) fail("a block's input isn't there yet");
       if (b.has_gate && !ready[static_cast<size_t>(b.gate.score)]) fail("a gate's score isn't there yet");
     }
     if (s == program.steps.size()) break;
-    for (int32_t v : program.steps[s].inputs) {
+    const Step& step = program.steps[s];
+    for (int32_t v : step.inputs) {
       if (v != kNone && !ready[static_cast<size_t>(v)]) fail("step " + std::to_string(s) + " reads a value too early");
     }
-    for (int32_t v : program.steps[s].outputs) {
+    for (int32_t v : step.outputs) {
       if (fixed[static_cast<size_t>(v)]) fail("step " + std::to_string(s) + " writes a constant or an input");
-      for (int32_t in : program.steps[s].inputs) {
+      for (int32_t in : step.inputs) {
         if (in == v) fail("step " + std::to_string(s) + " reads what it writes");
       }
       ready[static_cast<size_t>(v)] = true;
     }
+    if (step.op != Op::kBranch && step.op != Op::kJump) continue;
+    if (const auto [there, first] = arriving.try_emplace(step.target, ready); !first) join_paths(there->second, ready);
+    falls_through = step.op == Op::kBranch;
   }
   for (const Port& port : program.outputs) {
     if (!ready[static_cast<size_t>(port.value)]) fail("an output is never written");
@@ -241,7 +263,8 @@ void check_block(const Program& program, const Block& block) {
   }
   if (block.gate_first < block.first) {
     if (!block.has_gate) fail("a block has gate steps but no gate");
-    check_contained(program, block.gate_first, block.first, block.gate.score, "the steps of a gate");
+    // Not even the score: a block that is made to run or to skip never asks its gate.
+    check_contained(program, block.gate_first, block.first, kNone, "the steps of a gate");
   }
   if (!block.skippable) return;
   const Value& in = program.value(block.input);
@@ -330,8 +353,8 @@ Program decode_program(std::span<const int32_t> words, std::span<const ConstantD
     const Ints& weight = program.value(step.inputs[1]).shape;
     step.window.kernel.assign(weight.begin() + 2, weight.end());
   }
-  check_order(program);
   check_control(program);
+  check_order(program);
   for (const Block& block : program.blocks) check_block(program, block);
   return program;
 }

@@ -10,18 +10,14 @@ namespace rskip::RSKIP_ISA {
 struct WindowSpan {
   int begin, end, padded;
 };
-inline WindowSpan window_span(int start, int kernel, int dilation, int size, int pad_end) {
+inline WindowSpan window_span(int64_t start, int kernel, int64_t dilation, int64_t size, int64_t pad_end) {
   if (start >= 0 && start + (kernel - 1) * dilation < size) return {0, kernel, kernel};
-  WindowSpan span{kernel, 0, 0};
-  for (int k = 0; k < kernel; ++k) {
-    const int at = start + k * dilation;
-    if (at >= size + pad_end) break;
-    ++span.padded;
-    if (at < 0 || at >= size) continue;
-    span.begin = std::min(span.begin, k);
-    span.end = k + 1;
-  }
-  return span;
+  // Taps before position `limit`.
+  const auto taps_before = [&](int64_t limit) {
+    if (start >= limit) return 0;
+    return static_cast<int>(std::min<int64_t>(kernel, (limit - start - 1) / dilation + 1));
+  };
+  return {taps_before(0), taps_before(size), taps_before(size + pad_end)};
 }
 
 // Once a NaN is met it stays.
@@ -46,10 +42,9 @@ inline void pool(const PoolArgs& args, int part, int parts) {
         }
       }
       if (!args.max) {
-        const int counted = args.count_include_pad ? vertical.padded * horizontal.padded
-                                                   : std::max(0, vertical.end - vertical.begin) *
-                                                         std::max(0, horizontal.end - horizontal.begin);
-        sum = sum / splat(static_cast<float>(std::max(1, counted)));
+        const int64_t rows = args.count_include_pad ? vertical.padded : vertical.end - vertical.begin;
+        const int64_t columns = args.count_include_pad ? horizontal.padded : horizontal.end - horizontal.begin;
+        sum = sum / splat(static_cast<float>(std::max<int64_t>(1, rows * columns)));
       }
       store(y.data + b * y.block_stride + row * y.row_stride + column * kLanes, keep_first(sum, lanes));
     }

@@ -27,6 +27,7 @@ struct Activation {
 // `data` is 64-byte aligned, and so is every row.
 struct Halo {
   int top = 0, left = 0, bottom = 0, right = 0;
+  bool operator==(const Halo&) const = default;
 };
 struct BlockedView {
   float* data = nullptr;

@@ -32,9 +32,12 @@ float average_window(const Geometry& g, const float* x, int64_t d, int64_t h, in
       for (int64_t k = wi.first; k < wi.last; ++k) sum += row[k * g[2].dilation];
     }
   }
-  const int64_t cells =
-      g[0].cells(d, count_include_pad) * g[1].cells(h, count_include_pad) * g[2].cells(w, count_include_pad);
-  return cells == 0 ? 0.0f : static_cast<float>(sum / static_cast<double>(cells));
+  // In double, as the product of three 31-bit extents can exceed 64 bits.
+  double cells = 1;
+  for (const auto& [axis, at] : {std::pair{g[0], d}, {g[1], h}, {g[2], w}}) {
+    cells *= static_cast<double>(axis.cells(at, count_include_pad));
+  }
+  return cells == 0 ? 0.0f : static_cast<float>(sum / cells);
 }
 
 // Position of the largest element in the plane, or -1 for a window that lies wholly in the padding. The first

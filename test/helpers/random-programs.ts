@@ -19,6 +19,14 @@ const ACTIVATIONS: readonly Activation[] = [
   { kind: 'hardSwish', alpha: 0, beta: 0 },
   { kind: 'silu', alpha: 0, beta: 0 },
 ];
+/**
+ * Powers of two and their neighbours: where caches alias, where whole vectors and tiles end, and where an algorithm
+ * gives way to the next.
+ */
+const EDGES = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096].flatMap((n) => [n - 1, n, n + 1]);
+/** Of the stream of such a network. */
+const MOST_ELEMENTS = 1 << 17;
+
 const COMPARES: readonly Gate['compare'][] = ['gt', 'ge', 'lt', 'le'];
 
 /** Grows a network on one residual stream of shape [1, C, H, W]. */
@@ -30,9 +38,14 @@ class Grower {
   /** Scores that a policy network has computed at the start, not used yet. */
   private readonly earlyScores: ValueId[] = [];
 
-  constructor(seed: number) {
+  /** `edges`: of a size next to a power of two, often a large one. */
+  constructor(seed: number, edges: boolean) {
     this.seed = seed;
     this.next = uniform(seed);
+    if (edges) {
+      this.stream = this.b.input(this.edgeShape());
+      return;
+    }
     // Some are large enough for the algorithms of large images.
     const size = () => (this.next() < 0.15 ? this.int(10, 24) : this.int(3, 9));
     this.stream = this.b.input([1, this.int(1, 20), size(), size()]);
@@ -60,6 +73,22 @@ class Grower {
     const flat = b.step('reshape', {}, [pooled], [1, c]);
     const logits = this.dense(flat, c, this.int(1, 18), NO_ACTIVATION);
     return b.build(this.next() < 0.3 ? [logits, this.stream] : [logits]);
+  }
+
+  private edgeShape(): number[] {
+    const shape = [1];
+    let room = MOST_ELEMENTS;
+    // In any order, so that each axis is the long one in some network. A 0 is among the neighbours of 1.
+    for (const axis of this.pick([
+      [3, 2, 1],
+      [3, 1, 2],
+      [2, 3, 1],
+    ])) {
+      const most = axis === 1 ? Math.min(room, 65) : room;
+      shape[axis] = this.pick(EDGES.filter((n) => n > 0 && n <= most));
+      room = Math.floor(room / shape[axis]!);
+    }
+    return shape;
   }
 
   private int(low: number, high: number): number {
@@ -301,6 +330,6 @@ class Grower {
   }
 }
 
-export function randomProgram(seed: number): Program {
-  return new Grower(seed).grow();
+export function randomProgram(seed: number, { edges = false } = {}): Program {
+  return new Grower(seed, edges).grow();
 }

@@ -26,7 +26,7 @@ TEST(MemoryPlan, NeverSharesBytesOfOverlappingLives) {
   Random random(11);
   for (int round = 0; round < 200; ++round) {
     std::vector<Lifetime> lives(1 + random.below(60));
-    size_t total = 0;
+    int64_t total = 0;
     for (Lifetime& life : lives) {
       life.first = static_cast<int32_t>(random.below(40));
       life.last = life.first + static_cast<int32_t>(random.below(12));
@@ -36,7 +36,7 @@ TEST(MemoryPlan, NeverSharesBytesOfOverlappingLives) {
     const MemoryPlan plan = plan_memory(lives);
     EXPECT_LE(plan.bytes, total);
     for (size_t i = 0; i < lives.size(); ++i) {
-      EXPECT_EQ(plan.offsets[i] % kArenaAlignment, 0u);
+      EXPECT_EQ(plan.offsets[i] % kArenaAlignment, 0);
       EXPECT_LE(plan.offsets[i] + lives[i].bytes, plan.bytes);
       for (size_t j = 0; j < i; ++j) {
         const bool together = lives[i].first <= lives[j].last && lives[j].first <= lives[i].last;
@@ -52,7 +52,7 @@ TEST(MemoryPlan, ReusesWhatIsFree) {
   // A chain of layers: two buffers are enough.
   std::vector<Lifetime> chain;
   for (int32_t i = 0; i < 10; ++i) chain.push_back({i, i + 1, 1024});
-  EXPECT_EQ(plan_memory(chain).bytes, 2048u);
+  EXPECT_EQ(plan_memory(chain).bytes, 2048);
 }
 
 TEST(HaloFill, ClearsEverythingButTheInterior) {
@@ -61,15 +61,16 @@ TEST(HaloFill, ClearsEverythingButTheInterior) {
     const Halo halo{1, 2, 0, 3};
     const ImageLayout layout = unit == 1 ? planar_layout(image, halo) : blocked_layout(image, halo);
     AlignedBuffer memory;
-    memory.reserve(layout.bytes());
+    memory.reserve(static_cast<size_t>(layout.bytes()));
+    const size_t floats = static_cast<size_t>(layout.bytes()) / sizeof(float);
     float* data = reinterpret_cast<float*>(memory.data());
     for (int parts : {1, 2, 5}) {
-      std::fill_n(data, layout.bytes() / sizeof(float), 1.0f);
+      std::fill_n(data, floats, 1.0f);
       Frame frame;
       frame.bases = {0, reinterpret_cast<uintptr_t>(memory.data())};
       for (int part = 0; part < parts; ++part) HaloFill{{kArenaBase, 0}, layout}.run(frame, part, parts);
       size_t ones = 0;
-      for (size_t i = 0; i < layout.bytes() / sizeof(float); ++i) ones += data[i] == 1.0f;
+      for (size_t i = 0; i < floats; ++i) ones += data[i] == 1.0f;
       EXPECT_EQ(ones, static_cast<size_t>(image.n * layout.planes * image.h * image.w * unit));
       const float* corner = data + layout.origin;
       EXPECT_EQ(corner[0], 1.0f);
@@ -90,6 +91,7 @@ class CgroupTest : public testing::Test {
     std::ofstream(path) << text;
   }
   double quota() const { return cgroup_cpu_quota(root_.string()); }
+  int64_t memory() const { return cgroup_memory_limit(root_.string()); }
   const std::filesystem::path root_;
 };
 
@@ -120,11 +122,33 @@ TEST_F(CgroupTest, ReadsVersion1) {
   EXPECT_DOUBLE_EQ(quota(), 3);
 }
 
+TEST_F(CgroupTest, TakesTheTightestMemoryLimit) {
+  EXPECT_EQ(memory(), 0);
+  write("proc/self/cgroup", "0::/a/b\n");
+  write("sys/fs/cgroup/a/b/memory.max", "max\n");
+  EXPECT_EQ(memory(), 0);
+  write("sys/fs/cgroup/a/memory.max", "1073741824\n");
+  write("sys/fs/cgroup/memory.max", "2147483648\n");
+  EXPECT_EQ(memory(), 1 << 30);
+}
+
+TEST_F(CgroupTest, ReadsMemoryLimitsOfVersion1) {
+  write("proc/self/cgroup", "7:memory:/m\n4:cpu,cpuacct:/docker/x\n");
+  write("sys/fs/cgroup/memory/m/memory.limit_in_bytes", "9223372036854771712\n");
+  EXPECT_EQ(memory(), 0);
+  write("sys/fs/cgroup/memory/memory.limit_in_bytes", "536870912\n");
+  EXPECT_EQ(memory(), 512 << 20);
+}
+
 TEST_F(CgroupTest, IgnoresNonsense) {
   write("proc/self/cgroup", "no colons\n0::/x\n");
   write("sys/fs/cgroup/x/cpu.max", "many cpus\n");
+  write("sys/fs/cgroup/x/memory.max", "plenty\n");
   EXPECT_EQ(quota(), 0);
+  EXPECT_EQ(memory(), 0);
 }
+
+TEST(MemoryBudget, IsThatOfAMachine) { EXPECT_GE(memory_budget(), 1 << 28); }
 
 TEST(CpuBudget, IsAtLeastOne) { EXPECT_GE(cpu_budget(), 1); }
 

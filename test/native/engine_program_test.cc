@@ -108,6 +108,29 @@ TEST(DecodeProgram, RejectsShapesThatDoNotFit) {
   });
 }
 
+TEST(DecodeProgram, RejectsValuesThatOnlyOneBranchWrites) {
+  // `both`: the other branch writes the value too. `between`: steps between the branches and the read.
+  const auto branches = [](bool both) {
+    return [=](ProgramWriter& w) {
+      const int32_t x = w.input({2}), condition = w.input({1}, DType::kBool), y = w.value({2});
+      w.push(Op::kBranch, {condition}, {}, {3});
+      w.push(Op::kUnary, {x}, {y}, act_words(kRelu));
+      w.push(Op::kJump, {}, {}, {4});
+      w.push(Op::kUnary, {x}, {both ? y : w.value({2})}, act_words({}));
+      w.output(w.step(Op::kUnary, {y}, {2}, act_words({})));
+    };
+  };
+  ProgramWriter good;
+  branches(true)(good);
+  EXPECT_NO_THROW(decode(good));
+  expect_rejected(branches(false));
+  expect_rejected([](ProgramWriter& w) {  // a branch that may be left out, and no other
+    const int32_t x = w.input({2}), condition = w.input({1}, DType::kBool);
+    w.push(Op::kBranch, {condition}, {}, {2});
+    w.output(w.step(Op::kUnary, {x}, {2}, act_words(kRelu)));
+  });
+}
+
 TEST(DecodeProgram, RejectsJumps) {
   const auto jump = [](int32_t target) {
     expect_rejected([=](ProgramWriter& w) {
@@ -153,6 +176,13 @@ TEST(DecodeProgram, RejectsBlocksThatCannotBeSkipped) {
     const int32_t x = w.input({2});
     const int32_t first = w.steps();
     w.block(true, first, first, x, w.step(Op::kUnary, {x}, {2}, act_words(kRelu)), x);
+  });
+  expect_rejected([](ProgramWriter& w) {  // a score that is there only when the gate is asked
+    const int32_t x = w.input({1});
+    const int32_t score = w.step(Op::kUnary, {x}, {1}, act_words(kRelu));
+    const int32_t first = w.steps();
+    w.block(true, 0, first, x, w.step(Op::kUnary, {x}, {1}, act_words(kRelu)), score);
+    w.output(score);
   });
 }
 

@@ -113,6 +113,55 @@ TEST(Skipping, IsNoWorkAtAllWhereTheStreamIsUpdatedInPlace) {
   EXPECT_EQ(with->plan().arena_bytes, compile(engine, one.writer)->plan().arena_bytes);
 }
 
+// What was made of the first content is left alone, and not taken for the second.
+TEST(Rewriting, GivesLaterStepsTheNewContent) {
+  ProgramWriter w;
+  const Words shape = {1, 2, 3, 2};
+  const int32_t x = w.input(shape), v = w.value(shape);
+  const int32_t weight = w.constant({2, 2, 1, 1}, {1, 0, 0, 1});
+  const auto conv = [&] { return w.step(Op::kConv, {v, weight, -1, v}, shape, {1, 0, 0, 0, 2, 1, 1, 0, 0, 0, 0, 1, 1}); };
+  w.push(Op::kReshape, {x}, {v});
+  w.output(w.step(Op::kReshape, {v}, {12}));
+  w.output(conv());
+  w.push(Op::kBinary, {x, x}, {v}, {0, 0, 0, 0});
+  w.output(conv());
+  Engine engine({.threads = 1});
+  const auto program = compile(engine, w);
+  TestRun run(program->plan(), 1, BlockMode::kRun);
+  EXPECT_FALSE(program->run_here(std::move(run.request)).error);
+  float in[12], out[12];
+  std::memcpy(in, run.inputs[0].data(), sizeof(in));
+  for (size_t i = 0; i < 3; ++i) {
+    std::memcpy(out, run.outputs[i].data(), sizeof(out));
+    for (int e = 0; e < 12; ++e) EXPECT_EQ(out[e], static_cast<float>(1 << i) * in[e]) << "output " << i;
+  }
+}
+
+// The copy of a skipped block must not go into the memory of what its last step, a reshape, read.
+TEST(Skipping, LeavesTheSourceOfAReshapeAlone) {
+  ProgramWriter w;
+  const int32_t x = w.input({4});
+  const int32_t twice = w.step(Op::kBinary, {x, x}, {4}, {0, 0, 0, 0});
+  const int32_t first = w.steps();
+  const int32_t y = w.step(Op::kReshape, {twice}, {4});
+  w.block(true, first, first, x, y);
+  w.output(y);
+  w.output(twice);
+  Engine engine({.threads = 1});
+  const auto program = compile(engine, w);
+  for (BlockMode mode : {BlockMode::kRun, BlockMode::kSkip}) {
+    TestRun run(program->plan(), 1, mode);
+    float in[4], out[2][4];
+    std::memcpy(in, run.inputs[0].data(), sizeof(in));
+    EXPECT_FALSE(program->run_here(std::move(run.request)).error);
+    for (size_t i = 0; i < 2; ++i) std::memcpy(out[i], run.outputs[i].data(), sizeof(in));
+    for (int i = 0; i < 4; ++i) {
+      EXPECT_EQ(out[0][i], mode == BlockMode::kRun ? 2 * in[i] : in[i]);
+      EXPECT_EQ(out[1][i], 2 * in[i]);
+    }
+  }
+}
+
 TEST(Skipping, CopiesTheStreamWhereItIsReadLater) {
   Engine engine({.threads = 1});
   Random random(3);
