@@ -7,13 +7,14 @@ import { encodeRecord, FIRST_LINK, linkAtEnd } from '../../lib/audit/record.js';
 import { replayAudit } from '../../lib/audit/replay.js';
 import { renderAuditReport } from '../../lib/audit/report.js';
 import { summarise } from '../../lib/audit/summary.js';
-import { bindingOf } from '../../lib/cli/shapes.js';
-import type { ModelFiles } from '../../lib/data/model-files.js';
-import { InferenceSession, ResidualSkipError, Tensor } from '../../lib/index.js';
+import { bindFeeds } from '../../lib/feeds.js';
+import { type Feeds, InferenceSession, ResidualSkipError, Tensor } from '../../lib/index.js';
 import { describeBlocks } from '../../lib/metadata.js';
 import { loadModel, unsupportedOperators } from '../../lib/model/load.js';
 import { compileModel } from '../../lib/model/lower.js';
+import type { ModelInput } from '../../lib/model/model.js';
 import { decodeModelProto, encodeModelProto } from '../../lib/model/proto.js';
+import { sizeOf } from '../../lib/model/shapes.js';
 import { allocate } from '../../lib/tensor.js';
 import { GATED, MODELS } from './models.js';
 import { mutateBytes, mutateJson, mutateModel } from './mutate.js';
@@ -92,8 +93,11 @@ export async function runCase({ kind, bytes }: Case, thorough: boolean): Promise
     }
   };
   if (kind === 'onnx') {
-    await attempt(() => inspect(bytes));
-    await attempt(() => createAndRun(bytes, thorough));
+    let runs = true;
+    await attempt(async () => {
+      runs = await inspect(bytes);
+    });
+    await attempt(() => createAndRun(bytes, runs, thorough));
   } else {
     const path = join(folder, `case.${kind}`);
     writeFileSync(path, bytes);
@@ -102,28 +106,43 @@ export async function runCase({ kind, bytes }: Case, thorough: boolean): Promise
   return failures;
 }
 
-async function inspect(bytes: Uint8Array): Promise<void> {
+/** @returns false for a model whose run may rightly take long or much memory, as it says of itself */
+async function inspect(bytes: Uint8Array): Promise<boolean> {
   const model = await loadModel(bytes, { allowUnsupported: true });
-  if (unsupportedOperators(model).length > 0) return;
-  const binding = bindingOf(model, { model: 'case.onnx' } as ModelFiles, []);
-  describeBlocks(compileModel(model, binding));
+  if (unsupportedOperators(model).length > 0) return true;
+  const feeds = feedsOf(model.inputs);
+  if (!feeds) return false;
+  const program = compileModel(model, bindFeeds(model, feeds).binding);
+  describeBlocks(program);
+  const elements = program.values.reduce((sum, { shape }) => sum + sizeOf(shape), 0);
+  return program.cost.multiplyAdds <= MAX_MULTIPLY_ADDS && (elements <= MAX_ELEMENTS || elements > ENDLESS);
 }
 
-/** Runs with larger inputs would say no more. */
-const MAX_ELEMENTS = 2 ** 16;
+const MAX_FED = 2 ** 16;
+const MAX_MULTIPLY_ADDS = 1e8;
+const MAX_ELEMENTS = 2 ** 25;
+/** No machine has the memory: it has to be refused, not tried. */
+const ENDLESS = 2 ** 42;
 
-async function createAndRun(bytes: Uint8Array, thorough: boolean): Promise<void> {
+/** Tensors for a run; undefined where they would be too large. */
+function feedsOf(inputs: readonly Pick<ModelInput, 'name' | 'dtype' | 'shape'>[]): Feeds | undefined {
+  const feeds: Record<string, Tensor> = {};
+  for (const { name, dtype, shape } of inputs) {
+    const dims = shape.map((length) => (typeof length === 'string' ? 2 : length));
+    const size = sizeOf(dims);
+    if (!(size <= MAX_FED)) return undefined;
+    const data = allocate(dtype, size);
+    for (let i = 0; i < size; i++) data[i] = data instanceof BigInt64Array ? BigInt(i % 3) : i % 3;
+    feeds[name] = new Tensor(dtype, data, dims) as Tensor;
+  }
+  return feeds;
+}
+
+async function createAndRun(bytes: Uint8Array, runs: boolean, thorough: boolean): Promise<void> {
   const session = await InferenceSession.create(bytes, { threads: thorough ? 2 : 1 });
   try {
-    const feeds: Record<string, Tensor> = {};
-    for (const { name, type, shape } of session.inputMetadata) {
-      const dims = shape.map((length) => (typeof length === 'string' ? 2 : length));
-      const size = dims.reduce((product, length) => product * length, 1);
-      if (!(size <= MAX_ELEMENTS)) return;
-      const data = allocate(type, size);
-      for (let i = 0; i < size; i++) data[i] = data instanceof BigInt64Array ? BigInt(i % 3) : i % 3;
-      feeds[name] = new Tensor(type, data, dims) as Tensor;
-    }
+    const feeds = feedsOf(session.inputMetadata.map(({ type: dtype, ...rest }) => ({ dtype, ...rest })));
+    if (!feeds || !runs) return;
     if (thorough) await session.run(feeds);
     const { trace } = session.runTracedSync(feeds);
     trace.items.map(({ blocks }) => blocks.length);

@@ -60,11 +60,16 @@ function note({ number, problem }: Finding): void {
   const before = kinds.get(kind) ?? 0;
   kinds.set(kind, before + 1);
   if (before > 0) return;
-  const { kind: ending, bytes } = makeCase(seed, number);
+  console.log(`case ${number} (${keep(number)}): ${problem}`);
+}
+
+/** Writes the file of a case. @returns its path */
+function keep(number: number): string {
+  const { kind, bytes } = makeCase(seed, number);
   mkdirSync(KEPT, { recursive: true });
-  const file = join(KEPT, `${seed}-${number}.${ending}`);
+  const file = join(KEPT, `${seed}-${number}.${kind}`);
   writeFileSync(file, bytes);
-  console.log(`case ${number} (${file}, ${bytes.length} bytes): ${problem}`);
+  return file;
 }
 
 /** The case that `task` is at; undefined before its first. */
@@ -158,6 +163,7 @@ async function runJob(job: number): Promise<void> {
 }
 
 async function main(): Promise<void> {
+  if (values.case) console.log(keep(from));
   const began = performance.now();
   const seconds = () => (performance.now() - began) / 1000;
   const status = setInterval(() => {
