@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the native core with warnings as errors and runs its tests: `plain`, under `sanitizers`, or on `neon` under
-# qemu, where networks must also give the bits that they give here.
+# qemu, where networks must also give the bits that they give here. `fuzz [SECONDS]` runs libFuzzer on the words of programs.
 set -euo pipefail
 kind=$1
 folder=build-ci-$kind
@@ -26,6 +26,24 @@ compare_with_host() {
   if diff "$folder/host.txt" "$folder/neon.txt"; then echo '1 passed, 0 failed'; else echo '0 passed, 1 failed'; fi
 }
 
+# What the fuzzer finds new, and what it failed on, stays in the folder.
+fuzz() {
+  CXX=clang++-19 build -DRSKIP_FUZZ=ON -DRSKIP_SANITIZE=address,undefined
+  mkdir -p "$folder/found" "$folder/seeds" "$folder/failed"
+  "$folder/fuzz_seeds" "$folder/seeds"
+  if "$folder/fuzz_program" -max_total_time="$1" -max_len=16384 -timeout=10 -rss_limit_mb=3072 -malloc_limit_mb=256 \
+    -artifact_prefix="$folder/failed/" "$folder/found" "$folder/seeds" test/native/corpus 2>&1 | tail -40; then
+    echo '1 passed, 0 failed'
+  else
+    echo '0 passed, 1 failed'
+    return 1
+  fi
+}
+
+if [[ $kind == fuzz ]]; then
+  fuzz "${2:-30}"
+  exit
+fi
 case $kind in
   plain) build ;;
   sanitizers) build -DRSKIP_SANITIZE=address,undefined ;;
