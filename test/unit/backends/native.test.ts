@@ -230,6 +230,21 @@ describe('AbortSignal', () => {
       await expect(compiled.run({ ...request, signal: controller.signal })).rejects.toEqual(coded('ABORTED'));
     });
   });
+
+  it('hears its signal in the middle of a layer of seconds', async () => {
+    const b = new ProgramBuilder();
+    const shape = [1, 128, 160, 160];
+    const attrs = { strides: [1, 1], pads: [5, 5, 5, 5], dilations: [1, 1], group: 1, act: NO_ACTIVATION };
+    const weight = b.constant([128, 128, 11, 11], new Array(128 * 128 * 121).fill(1e-3));
+    const program = b.build([b.step('conv', attrs, [b.input(shape), weight, NONE, NONE], shape)]);
+    await withBackend({ threads: 1, isa: 'scalar' }, async (native) => {
+      const compiled = await native.compile(program);
+      const controller = new AbortController();
+      const run = compiled.run({ ...makeRequest(program, inputsOf(program, 1)), signal: controller.signal });
+      setTimeout(() => controller.abort(), 20);
+      await expect(run).rejects.toEqual(coded('ABORTED'));
+    });
+  });
 });
 
 describe('short runs', () => {
