@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds the native core with warnings as errors and runs its tests: `plain`, under `sanitizers`, or on `neon` under
-# qemu, where networks must also give the bits that they give here. `fuzz [SECONDS]` runs libFuzzer on the words of programs.
+# Builds the native core with warnings as errors and runs its tests: `plain`, under `sanitizers`, those that use threads
+# under ThreadSanitizer (`tsan`), or on `neon` under qemu, where networks must also give the bits that they give here.
+# `fuzz [SECONDS]` runs libFuzzer on the words of programs.
 set -euo pipefail
 kind=$1
 folder=build-ci-$kind
@@ -47,9 +48,12 @@ fi
 case $kind in
   plain) build ;;
   sanitizers) build -DRSKIP_SANITIZE=address,undefined ;;
+  tsan) build -DRSKIP_SANITIZE=thread ;;
   neon) build -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake ;;
 esac
-ctest --test-dir "$folder" -j 2 --output-on-failure
+# What runs on one thread has nothing to show to ThreadSanitizer.
+threaded=$([[ $kind == tsan ]] && echo 'Threads|Team|WorkerPool|ParallelFor|Runs|Weights|Fusing' || echo .)
+ctest --test-dir "$folder" -j 2 --output-on-failure -R "$threaded"
 if [[ $kind == neon ]]; then
   compare_with_host
   node scripts/ci/replay-native.mjs test/models/cifar10-resnet32-gated examples/images \

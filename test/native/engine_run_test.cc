@@ -333,19 +333,18 @@ TEST(Runs, EndEarlyInTheMiddleOfALongLoop) {
 TEST(Runs, GiveTheSameBitsInSlices) {
   Random random(6);
   ProgramWriter w;
-  const int32_t x = w.conv(w.input({1, 40, 160, 160}), 100, 5, random, -1, kRelu);
-  w.output(w.conv(x, 256, 3, random));
+  w.output(w.conv(w.input({1, 80, 170, 170}), 80, 3, random));
   std::vector<std::vector<char>> expected;
-  for (int threads : {1, 3}) {
+  for (int threads : {1, 2}) {
     Engine engine({.threads = threads});
     const auto program = compile(engine, w);
-    // In whole: as the parts of an instruction do without an executor.
     int64_t most = 0;
     for (const Code& code : program->plan().code) most = std::max(most, code.work);
-    EXPECT_GT(most, kPollWork);
+    EXPECT_GT(most, 2 * kPollWork);
     TestRun run(program->plan(), 1, BlockMode::kRun);
     ASSERT_FALSE(program->run_here(std::move(run.request)).error);
     if (expected.empty()) {
+      // In whole.
       Frame frame = program->plan().make_frame();
       AlignedBuffer arena, output;
       Workspace workspace;

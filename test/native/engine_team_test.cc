@@ -66,6 +66,19 @@ class Layers final : public Job {
   const size_t scratch_;
 };
 
+class Steps final : public BackgroundJob {
+ public:
+  explicit Steps(std::atomic<int>& done) : done_(done) {}
+  bool step() noexcept override {
+    ++done_;
+    return --left_ > 0;
+  }
+
+ private:
+  int left_ = 3;
+  std::atomic<int>& done_;
+};
+
 class StallScope {
  public:
   explicit StallScope(void (*hook)(StallPoint)) { stall_hook = hook; }
@@ -161,6 +174,27 @@ TEST(Team, LateHelpersTakeNoPartThatNeedsMoreScratch) {
   EXPECT_GT(helped, 0);
 }
 
+// Jobs of all kinds at once.
+void stress(int threads, std::atomic<int>& steps) {
+  WorkerPool pool(threads, 2);
+  std::vector<std::shared_ptr<Layers>> jobs;
+  Workspace workspace;
+  for (int i = 0; i < 100; ++i) {
+    jobs.push_back(std::make_shared<Layers>(1 + i % 4, 6, threads, 64u << i % 8));
+    pool.submit(jobs.back());
+    if (i % 5 == 0) pool.expect_caller(i % 2 == 0);
+    if (i % 4 == 0) pool.submit_background(std::make_shared<Steps>(steps));
+    if (i % 3 != 0) continue;
+    jobs.push_back(std::make_shared<Layers>(1 + i % 3, 6, threads - 1, 64u << i % 7));
+    pool.run_here(jobs.back(), workspace);
+  }
+  pool.expect_caller(false);
+  for (const auto& job : jobs) {
+    ASSERT_TRUE(wait_for(60s, [&] { return job->over.load(); }));
+    EXPECT_EQ(job->wrong, 0);
+  }
+}
+
 TEST(Team, SurvivesStallsAnywhere) {
   static std::atomic<uint32_t> count;
   const StallScope scope([](StallPoint) {
@@ -169,22 +203,9 @@ TEST(Team, SurvivesStallsAnywhere) {
     else if (n < 64) std::this_thread::yield();
   });
   for (int threads : {2, 5, 40}) {
-    WorkerPool pool(threads, 2);
-    std::vector<std::shared_ptr<Layers>> jobs;
-    Workspace workspace;
-    for (int i = 0; i < 100; ++i) {
-      jobs.push_back(std::make_shared<Layers>(1 + i % 4, 6, threads, 64u << i % 8));
-      pool.submit(jobs.back());
-      if (i % 5 == 0) pool.expect_caller(i % 2 == 0);
-      if (i % 3 != 0) continue;
-      jobs.push_back(std::make_shared<Layers>(1 + i % 3, 6, threads - 1, 64u << i % 7));
-      pool.run_here(jobs.back(), workspace);
-    }
-    pool.expect_caller(false);
-    for (const auto& job : jobs) {
-      ASSERT_TRUE(wait_for(60s, [&] { return job->over.load(); }));
-      EXPECT_EQ(job->wrong, 0);
-    }
+    std::atomic<int> steps{0};
+    stress(threads, steps);
+    EXPECT_EQ(steps, 75);
   }
 }
 
