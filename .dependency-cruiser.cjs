@@ -3,6 +3,7 @@
 const layers = [
   ['errors'],
   ['version', 'suggest', 'validation', 'tensor', 'numeric'],
+  ['client'],
   ['kernels'],
   ['model'],
   ['skip'],

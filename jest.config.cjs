@@ -7,6 +7,7 @@ module.exports = {
   moduleFileExtensions: ['ts', 'js', 'cjs', 'mjs', 'json', 'node'],
   moduleNameMapper: {
     '^residual-skip$': '<rootDir>/lib/index.ts',
+    '^residual-skip/client$': '<rootDir>/lib/client/index.ts',
     '^residual-skip-server$': '<rootDir>/server/src/index.ts',
   },
   resolver: '<rootDir>/test/resolver.cjs',

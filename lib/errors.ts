@@ -36,6 +36,10 @@ export const ERROR_CODES = [
   'ABORTED',
   /** Memory for the run could not be had. */
   'OUT_OF_MEMORY',
+  /** A server refused a request for now, because too many wait; try again later. */
+  'BUSY',
+  /** A server can't be reached, is shutting down, or hasn't loaded the model. */
+  'UNAVAILABLE',
   /** A defect of this package: an internal invariant was violated. */
   'INTERNAL',
 ] as const;

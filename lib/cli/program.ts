@@ -10,6 +10,7 @@ import type { Io } from './io.js';
 import { addRecordCommand } from './record.js';
 import { addReplayCommand } from './replay.js';
 import { addRunCommand } from './run.js';
+import { addServeCommand } from './serve.js';
 
 const COMMANDS = [
   addInspectCommand,
@@ -20,6 +21,7 @@ const COMMANDS = [
   addReplayCommand,
   addAuditCommand,
   addCalibrateCommand,
+  addServeCommand,
 ];
 
 /** Runs the command line `args` (without node and script); resolves to the exit code and never rejects. */

@@ -65,7 +65,8 @@ export function tensorFromBytes(
       `input '${name}': ${bytes.byteLength} bytes were sent, but ${datatype} [${shape.join(', ')}] takes ${elements * width}`,
     );
   }
-  const aligned = bytes.byteOffset % width === 0 ? bytes : bytes.slice();
+  // Not slice(): that of a Buffer is a view.
+  const aligned = bytes.byteOffset % width === 0 ? bytes : new Uint8Array(bytes);
   const { buffer, byteOffset } = aligned;
   return guarded(name, () => {
     if (type === 'float32')

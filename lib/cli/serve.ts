@@ -1,0 +1,127 @@
+import { type Command, InvalidArgumentError } from 'commander';
+import { ResidualSkipError } from '../errors.js';
+import { type Io, paint } from './io.js';
+import { fraction, positiveInteger } from './options.js';
+
+interface ServeOptions {
+  readonly host: string;
+  readonly port: number;
+  readonly grpcPort: number | false;
+  readonly policy: readonly string[];
+  readonly threads?: number;
+  readonly targetP99?: number;
+  readonly targetQueue?: number;
+  readonly shadow?: number;
+  readonly queue: number;
+  readonly tokenFile?: string;
+  readonly tlsCert?: string;
+  readonly tlsKey?: string;
+  readonly json?: boolean;
+}
+
+/** What this command uses of the package residual-skip-server. */
+interface ServerModule {
+  createServer(options: object): Promise<{
+    readonly url: string;
+    readonly grpcAddress: string | null;
+    close(): Promise<void>;
+  }>;
+}
+
+const SERVER = 'residual-skip-server';
+
+export function addServeCommand(program: Command, io: Io): void {
+  program
+    .command('serve')
+    .description('serve models: Open Inference Protocol v2 over REST and gRPC, metrics, and a live page')
+    .argument('<folders...>', 'folder of a model, of its versions (1/, 2/, ...), or of several models')
+    .option('--host <address>', 'address to listen on', '127.0.0.1')
+    .option('--port <n>', 'port of REST; 0 for any that is free', port, 8000)
+    .option('--grpc-port <n>', 'port of gRPC', port, 8001)
+    .option('--no-grpc-port', 'without gRPC')
+    .option(
+      '--policy <policies...>',
+      "policy files, or 'model' (the model's own gates decide), from careful to bold",
+      ['model'],
+    )
+    .option('--threads <n>', 'worker threads (default: what the process may use)', positiveInteger)
+    .option(
+      '--target-p99 <time>',
+      'latency that 99 % of requests should keep, such as 20ms: skip more to keep it',
+      duration,
+    )
+    .option('--target-queue <n>', 'or requests that may wait before models skip more', positiveInteger)
+    .option(
+      '--shadow <share>',
+      'share of items that is run in full too, to watch over promises (default: 0.01)',
+      fraction,
+    )
+    .option('--queue <n>', 'requests that may wait; others are answered with 429', positiveInteger, 1024)
+    .option('--token-file <file>', 'file with a token on each line; requests need one of them')
+    .option('--tls-cert <file>', 'PEM file of the certificate')
+    .option('--tls-key <file>', 'PEM file of the key')
+    .option('--json', 'print JSON lines')
+    .action((folders: string[], options: ServeOptions) => serve(folders, options, io));
+}
+
+function port(text: string): number {
+  const value = Number(text);
+  if (/^\d+$/.test(text) && value <= 65535) return value;
+  throw new InvalidArgumentError('It must be a port, 0 to 65535.');
+}
+
+/** Milliseconds from `20ms`, `0.5s` or a number of milliseconds. */
+export function duration(text: string): number {
+  const [, digits, unit] = /^(\d+(?:\.\d+)?)(ms|s)?$/.exec(text.trim()) ?? [];
+  const value = Number(digits) * (unit === 's' ? 1000 : 1);
+  if (value > 0) return value;
+  throw new InvalidArgumentError('It must be a time such as 20ms or 0.5s.');
+}
+
+async function loadServer(): Promise<ServerModule> {
+  try {
+    return (await import(SERVER)) as ServerModule;
+  } catch (cause) {
+    throw new ResidualSkipError(
+      'MISSING_DEPENDENCY',
+      `the command serve needs the package "${SERVER}", which can't be loaded here; install it with "npm install ${SERVER}"`,
+      { cause },
+    );
+  }
+}
+
+async function serve(folders: readonly string[], options: ServeOptions, io: Io): Promise<void> {
+  const { host, policy, threads, targetP99, targetQueue, shadow, queue, tokenFile, tlsCert, tlsKey, json } =
+    options;
+  if ((tlsCert === undefined) !== (tlsKey === undefined)) {
+    throw new ResidualSkipError('INVALID_ARGUMENT', '--tls-cert and --tls-key go together; give both');
+  }
+  const { createServer } = await loadServer();
+  const server = await createServer({
+    folders,
+    host,
+    port: options.port,
+    grpcPort: options.grpcPort === false ? null : options.grpcPort,
+    policies: policy,
+    capacity: queue,
+    ...(threads && { threads }),
+    ...(targetP99 && { targetP99 }),
+    ...(targetQueue && { targetQueue }),
+    ...(shadow && { shadow }),
+    ...(tokenFile && { tokenFile }),
+    ...(tlsCert && { tls: { cert: tlsCert, key: tlsKey } }),
+    log: (entry: object) => io.err(`${JSON.stringify({ time: new Date().toISOString(), ...entry })}\n`),
+  });
+  const { url, grpcAddress } = server;
+  if (json) io.out(`${JSON.stringify({ url, grpcAddress })}\n`);
+  else {
+    io.out(
+      `${paint(io, 'bold', url)}: REST, /metrics and a live page; gRPC: ${grpcAddress ?? 'off'}. Ctrl-C ends it.\n`,
+    );
+  }
+  await new Promise<void>((resolve) => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve());
+  });
+  if (!json) io.err('draining: requests under way end, new ones are refused\n');
+  await server.close();
+}

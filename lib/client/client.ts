@@ -1,0 +1,301 @@
+import { ResidualSkipError } from '../errors.js';
+import { Tensor, type TensorLike, toTensor } from '../tensor.js';
+
+export interface ClientOptions {
+  /** Sent as `Authorization: Bearer`. */
+  token?: string;
+  /** Times that a request is sent again when the server is busy, after the time that it asks for; 0 when left out. */
+  retries?: number;
+}
+
+export interface InferOptions {
+  /** Outputs to return; all when left out. */
+  outputs?: readonly string[];
+  /** `full`, or another setting of the server's model; what the server chooses by its load when left out. */
+  policy?: string;
+  /** Also return what each item ran and skipped. */
+  trace?: boolean;
+  /** 1 is served first; 0, as when left out, behind all others. */
+  priority?: number;
+  /** Milliseconds after which the server gives the request up. */
+  timeout?: number;
+  /** The newest version of the model when left out. */
+  version?: string;
+  signal?: AbortSignal;
+}
+
+/** The answer of a server. */
+export interface Inference {
+  readonly outputs: { readonly [name: string]: Tensor };
+  readonly version: string;
+  /** The setting that ran, and what it promises: at most `limit` of the answers differ from the full network's. */
+  readonly policy: string;
+  readonly promise: { readonly limit: number; readonly confidence: number; readonly metric: string } | null;
+  readonly blocksSkipped: number;
+  /** 0 to 1. */
+  readonly multiplyAddsSkipped: number;
+  /** By item, as ItemTrace of the package; null unless it was asked for. */
+  readonly trace: readonly unknown[] | null;
+}
+
+export interface RemotePrediction {
+  readonly index: number;
+  readonly label: string;
+  /** The model's score, which is a logarithm of odds or a probability, as the model has it. */
+  readonly score: number;
+}
+
+/** Inputs of the protocol that hold a file each. */
+type ImageFile = Uint8Array | ArrayBuffer;
+
+const TYPES = { FP32: 'float32', UINT8: 'uint8', INT32: 'int32', INT64: 'int64', BOOL: 'bool' } as const;
+const DATATYPES = new Map(Object.entries(TYPES).map(([datatype, type]) => [type as string, datatype]));
+const BYTES_OF = { FP32: 4, UINT8: 1, INT32: 4, INT64: 8, BOOL: 1 } as const;
+
+interface WireInput {
+  readonly name: string;
+  readonly datatype: string;
+  readonly shape: readonly number[];
+  readonly bytes: Uint8Array;
+}
+
+interface WireOutput {
+  readonly name: string;
+  readonly datatype: keyof typeof TYPES | 'BYTES';
+  readonly shape: readonly number[];
+  readonly parameters: { readonly binary_data_size: number };
+}
+
+interface WireResponse {
+  readonly model_version: string;
+  readonly parameters: Readonly<Record<string, string | number | boolean>>;
+  readonly outputs: readonly WireOutput[];
+}
+
+/**
+ * A client of a model server: Open Inference Protocol v2 over REST, tensors in binary. Works wherever `fetch` does.
+ *
+ * ```ts
+ * const client = new Client('http://127.0.0.1:8000');
+ * const [[best]] = await client.classify('resnet', [await readFile('cat.jpg')]);
+ * ```
+ */
+export class Client {
+  readonly #url: string;
+  readonly #options: ClientOptions;
+
+  /** @param url of the server, `http://127.0.0.1:8000` */
+  constructor(url: string, options: ClientOptions = {}) {
+    this.#url = url.replace(/\/+$/, '');
+    this.#options = options;
+  }
+
+  /** Whether the server answers and takes requests. */
+  async ready(): Promise<boolean> {
+    return fetch(`${this.#url}/v2/health/ready`).then(
+      ({ ok }) => ok,
+      () => false,
+    );
+  }
+
+  /** Models of the server's repository, loaded or not. */
+  async models(): Promise<readonly { name: string; version: string; state: string; reason: string }[]> {
+    return (await this.#post('/v2/repository/index')).json() as never;
+  }
+
+  async load(model: string): Promise<void> {
+    await this.#post(`/v2/repository/models/${encodeURIComponent(model)}/load`);
+  }
+
+  async unload(model: string): Promise<void> {
+    await this.#post(`/v2/repository/models/${encodeURIComponent(model)}/unload`);
+  }
+
+  /**
+   * Runs a model on tensors, those of onnxruntime-common included.
+   * @throws ResidualSkipError INVALID_ARGUMENT (the request doesn't fit the model), MODEL_NOT_FOUND, BUSY, UNAVAILABLE,
+   * ABORTED
+   */
+  async infer(
+    model: string,
+    feeds: { readonly [input: string]: Tensor | TensorLike },
+    options: InferOptions = {},
+  ): Promise<Inference> {
+    const inputs = Object.entries(feeds).map(([name, given]): WireInput => {
+      const { type, dims, data } = toTensor(`input '${name}'`, given);
+      const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+      return { name, datatype: DATATYPES.get(type)!, shape: dims, bytes };
+    });
+    const { head, tail } = await this.#infer(
+      model,
+      inputs,
+      options.outputs?.map((name) => ({ name })),
+      options,
+    );
+    return { outputs: Object.fromEntries(tensorsOf(head, tail)), ...reportOf(head) };
+  }
+
+  /**
+   * Classifies image files (JPEG, PNG, WebP) as the server's model prepares them.
+   * @param input name of the model's input; `input` when left out
+   * @param output name of its scores; `logits` when left out
+   * @returns for each image, the `topK` (5 when left out) best classes. Errors as `infer`.
+   */
+  async classify(
+    model: string,
+    images: readonly ImageFile[],
+    {
+      topK = 5,
+      input = 'input',
+      output = 'logits',
+      ...options
+    }: Omit<InferOptions, 'outputs'> & { topK?: number; input?: string; output?: string } = {},
+  ): Promise<RemotePrediction[][]> {
+    const bytes = joinBytes(
+      images.map((image) => (image instanceof Uint8Array ? image : new Uint8Array(image))),
+    );
+    const inputs = [{ name: input, datatype: 'BYTES', shape: [images.length], bytes }];
+    const outputs = [{ name: output, parameters: { classification: topK } }];
+    const { tail } = await this.#infer(model, inputs, outputs, options);
+    const texts = splitBytes(tail).map((part) => new TextDecoder().decode(part));
+    const predictions = texts.map((text): RemotePrediction => {
+      const [score, index, ...label] = text.split(':');
+      return { index: Number(index), label: label.join(':'), score: Number(score) };
+    });
+    const each = predictions.length / images.length;
+    return images.map((_, i) => predictions.slice(i * each, (i + 1) * each));
+  }
+
+  async #infer(
+    model: string,
+    inputs: readonly WireInput[],
+    outputs: readonly object[] | undefined,
+    { policy, trace, priority, timeout, version, signal }: InferOptions,
+  ): Promise<{ head: WireResponse; tail: Uint8Array }> {
+    const head = {
+      parameters: {
+        binary_data_output: true,
+        ...(policy !== undefined && { policy }),
+        ...(trace && { trace }),
+        ...(priority !== undefined && { priority }),
+        ...(timeout !== undefined && { timeout: Math.round(1000 * timeout) }),
+      },
+      inputs: inputs.map(({ bytes, ...input }) => ({
+        ...input,
+        parameters: { binary_data_size: bytes.byteLength },
+      })),
+      ...(outputs && { outputs }),
+    };
+    const json = new TextEncoder().encode(JSON.stringify(head));
+    const body = new Blob([json, ...inputs.map(({ bytes }) => bytes as Uint8Array<ArrayBuffer>)]);
+    const path = `/v2/models/${encodeURIComponent(model)}${version ? `/versions/${version}` : ''}/infer`;
+    const headers = {
+      'content-type': 'application/octet-stream',
+      'inference-header-content-length': `${json.length}`,
+    };
+    const response = await this.#post(path, { headers, body, ...(signal && { signal }) });
+    const bytes = new Uint8Array(await response.arrayBuffer());
+    const length = Number(response.headers.get('inference-header-content-length') ?? bytes.length);
+    return {
+      head: JSON.parse(new TextDecoder().decode(bytes.subarray(0, length))),
+      tail: bytes.subarray(length),
+    };
+  }
+
+  async #post(path: string, init: RequestInit = {}, attempt = 0): Promise<Response> {
+    const { token, retries = 0 } = this.#options;
+    const headers = { ...(init.headers as object), ...(token && { authorization: `Bearer ${token}` }) };
+    const response = await fetch(`${this.#url}${path}`, { ...init, method: 'POST', headers }).catch(
+      (cause: Error) => {
+        if (init.signal?.aborted)
+          throw new ResidualSkipError('ABORTED', 'the request was aborted', { cause });
+        const why = cause.cause instanceof Error ? cause.cause.message : cause.message;
+        throw new ResidualSkipError('UNAVAILABLE', `${this.#url} can't be reached (${why})`, { cause });
+      },
+    );
+    if (response.ok) return response;
+    if ([429, 503].includes(response.status) && attempt < retries) {
+      await response.body?.cancel();
+      const seconds = Number(response.headers.get('retry-after') ?? 1);
+      await new Promise((resolve) => setTimeout(resolve, 1000 * seconds * (0.5 + Math.random())));
+      return this.#post(path, init, attempt + 1);
+    }
+    throw await errorOf(response);
+  }
+}
+
+const CODES = { 404: 'MODEL_NOT_FOUND', 429: 'BUSY', 503: 'UNAVAILABLE', 504: 'ABORTED' } as const;
+
+async function errorOf(response: Response): Promise<ResidualSkipError> {
+  const { status } = response;
+  const text = await response.text();
+  const code = CODES[status as keyof typeof CODES] ?? (status < 500 ? 'INVALID_ARGUMENT' : 'UNAVAILABLE');
+  return new ResidualSkipError(code, `the server answered ${status}: ${messageIn(text)}`);
+}
+
+function messageIn(text: string): string {
+  try {
+    return String((JSON.parse(text) as { error?: unknown }).error ?? text);
+  } catch {
+    return text;
+  }
+}
+
+function* tensorsOf({ outputs }: WireResponse, tail: Uint8Array): Generator<[string, Tensor]> {
+  let at = 0;
+  for (const { name, datatype, shape, parameters } of outputs) {
+    if (datatype === 'BYTES') throw new ResidualSkipError('INVALID_DTYPE', `output '${name}' is no tensor`);
+    const end = at + parameters.binary_data_size;
+    // A copy: the tail lies where the JSON happens to end.
+    const { buffer } = tail.slice(at, end);
+    const array = arrayOf(datatype, buffer as ArrayBuffer, (end - at) / BYTES_OF[datatype]);
+    yield [name, new Tensor(TYPES[datatype] as 'float32', array as Float32Array, shape)];
+    at = end;
+  }
+}
+
+function arrayOf(datatype: keyof typeof TYPES, buffer: ArrayBuffer, length: number) {
+  if (datatype === 'FP32') return new Float32Array(buffer, 0, length);
+  if (datatype === 'INT32') return new Int32Array(buffer, 0, length);
+  if (datatype === 'INT64') return new BigInt64Array(buffer, 0, length);
+  return new Uint8Array(buffer, 0, length);
+}
+
+function reportOf({ model_version, parameters }: WireResponse): Omit<Inference, 'outputs'> {
+  const { policy, promise_limit: limit, promise_confidence: confidence, promise_metric: metric } = parameters;
+  return {
+    version: model_version,
+    policy: String(policy),
+    promise:
+      limit === undefined
+        ? null
+        : { limit: Number(limit), confidence: Number(confidence), metric: String(metric) },
+    blocksSkipped: Number(parameters.blocks_skipped),
+    multiplyAddsSkipped: Number(parameters.multiply_adds_skipped),
+    trace: parameters.trace === undefined ? null : JSON.parse(String(parameters.trace)),
+  };
+}
+
+/** Elements, each preceded by its length in 4 bytes, little-endian. */
+function joinBytes(parts: readonly Uint8Array[]): Uint8Array {
+  const joined = new Uint8Array(parts.reduce((sum, { length }) => sum + 4 + length, 0));
+  const view = new DataView(joined.buffer);
+  let at = 0;
+  for (const part of parts) {
+    view.setUint32(at, part.length, true);
+    joined.set(part, at + 4);
+    at += 4 + part.length;
+  }
+  return joined;
+}
+
+function splitBytes(bytes: Uint8Array): Uint8Array[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const parts: Uint8Array[] = [];
+  for (let at = 0; at + 4 <= bytes.length; ) {
+    const length = view.getUint32(at, true);
+    parts.push(bytes.subarray(at + 4, at + 4 + length));
+    at += 4 + length;
+  }
+  return parts;
+}

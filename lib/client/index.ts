@@ -1,0 +1,9 @@
+export { ResidualSkipError } from '../errors.js';
+export { Tensor } from '../tensor.js';
+export {
+  Client,
+  type ClientOptions,
+  type Inference,
+  type InferOptions,
+  type RemotePrediction,
+} from './client.js';

@@ -1,0 +1,132 @@
+import { DepthController, type Load } from '../../server/src/controller.js';
+import { type Job, JobQueue } from '../../server/src/queue.js';
+
+const idle = new AbortController().signal;
+
+/** A queue whose calls end when they are told to; `calls` are the names of the jobs in each. */
+function heldQueue(options: { capacity?: number; concurrency?: number; mostItems?: number } = {}) {
+  const calls: string[][] = [];
+  const ends: (() => void)[] = [];
+  const queue = new JobQueue<string>(
+    { capacity: 100, concurrency: 1, mostItems: 4, ...options },
+    async (jobs) => {
+      calls.push(jobs.map(({ work }) => work));
+      await new Promise<void>((end) => ends.push(end));
+      return [];
+    },
+  );
+  const push = (work: string, job: Partial<Job<string>> = {}) =>
+    queue.push({ key: 'a', model: 'a', priority: 10, items: 1, work, signal: idle, ...job });
+  const endAll = async () => {
+    while (ends.length > 0) {
+      ends.shift()!();
+      await new Promise(setImmediate);
+    }
+  };
+  return { queue, calls, push, endAll };
+}
+
+describe('the queue', () => {
+  test('runs a job at once while a call is free, and joins jobs only where calls are scarce', async () => {
+    const { calls, push, endAll } = heldQueue({ concurrency: 2 });
+    const jobs = ['1', '2', '3', '4', '5', '6'].map((work) => push(work));
+    expect(calls).toEqual([['1'], ['2']]);
+    await endAll();
+    await Promise.all(jobs);
+    expect(calls.slice(2)).toEqual([['3', '4', '5', '6']]);
+  });
+
+  test('joins jobs of one key alone, and at most so many items', async () => {
+    const { calls, push, endAll } = heldQueue();
+    const jobs = [push('1'), push('2'), push('3', { key: 'b' }), push('4', { items: 3 }), push('5')];
+    await endAll();
+    await Promise.all(jobs);
+    expect(calls).toEqual([['1'], ['2', '4'], ['3'], ['5']]);
+  });
+
+  test('serves priorities first and models fairly', async () => {
+    const { calls, push, endAll } = heldQueue({ mostItems: 1 });
+    const jobs = [push('a1'), push('a2'), push('a3')];
+    jobs.push(push('b1', { model: 'b', key: 'b' }), push('urgent', { priority: 1 }));
+    await endAll();
+    await Promise.all(jobs);
+    expect(calls.flat()).toEqual(['a1', 'urgent', 'b1', 'a2', 'a3']);
+  });
+
+  test('refuses what is too much, lets go of what nobody waits for, and drains', async () => {
+    const { queue, calls, push, endAll } = heldQueue({ capacity: 2 });
+    const first = push('1');
+    const gone = new AbortController();
+    const left = push('2', { signal: gone.signal });
+    const third = push('3');
+    expect(() => push('4')).toThrow(
+      expect.objectContaining({ code: 'BUSY', options: { retryAfter: expect.any(Number) } }),
+    );
+    const reason = new Error('gone');
+    gone.abort(reason);
+    await expect(left).rejects.toBe(reason);
+    const drained = queue.drain();
+    expect(() => push('5')).toThrow(expect.objectContaining({ code: 'UNAVAILABLE' }));
+    await endAll();
+    await Promise.all([first, third, drained]);
+    expect(calls.flat()).toEqual(['1', '3']);
+  });
+});
+
+describe('the depth controller', () => {
+  const calm: Load = {
+    ...{ now: 0, queued: 0, ageMs: 0, p99Ms: 1, itemsPerSecond: 100, threads: 2 },
+    itemMs: (setting) => [4, 3, 2][setting],
+  };
+  const overloaded: Load = { ...calm, queued: 50, ageMs: 15, p99Ms: 19, itemsPerSecond: 900 };
+
+  test('goes bolder step by step while the target is in danger, never beyond what is allowed', () => {
+    const controller = new DepthController({ targetP99Ms: 20 });
+    const taken = Array.from(
+      { length: 10 },
+      (_, i) => controller.tick({ ...overloaded, now: 1000 + 200 * i }, 2).setting,
+    );
+    expect(taken.slice(0, 3)).toEqual([1, 2, 2]);
+    expect(Math.max(...taken)).toBe(2);
+    expect(controller.tick({ ...overloaded, now: 4000 }, 0).setting).toBe(0);
+  });
+
+  test('returns to full depth when calm, one step at a time', () => {
+    const controller = new DepthController({ targetP99Ms: 20 }, 2);
+    const taken = Array.from({ length: 60 }, (_, i) => controller.tick({ ...calm, now: 100 * i }, 2).setting);
+    expect(taken).toEqual([...taken].sort((a, b) => b - a));
+    expect(new Set(taken)).toEqual(new Set([1, 0]));
+  });
+
+  test('stays where a more careful setting would not bear the load', () => {
+    const controller = new DepthController({ targetP99Ms: 20 }, 2);
+    // 3 ms each on two threads: 500 items a second would take 75 % of them.
+    for (let now = 0; now < 20_000; now += 100) controller.tick({ ...calm, itemsPerSecond: 500, now }, 2);
+    expect(controller.setting).toBe(2);
+  });
+
+  test('does not flutter: the way back becomes slower each time it had to be undone', () => {
+    const controller = new DepthController({ targetP99Ms: 20 });
+    const changes: number[] = [];
+    let before = 0;
+    // A load that the careful setting can't bear, and that looks bearable from the bold one.
+    for (let now = 0; now < 120_000; now += 50) {
+      const load = controller.setting === 0 ? { ...overloaded, now } : { ...calm, now };
+      const { setting } = controller.tick(load, 1);
+      if (setting !== before) changes.push(now);
+      before = setting;
+    }
+    const early = changes.filter((at) => at < 20_000).length;
+    const late = changes.filter((at) => at >= 100_000).length;
+    expect(late).toBeLessThan(early / 2);
+  });
+
+  test('follows a queue length where that is the target', () => {
+    const controller = new DepthController({ targetQueue: 10 });
+    expect(controller.tick({ ...calm, queued: 5, now: 1000 }, 1).setting).toBe(0);
+    expect(controller.tick({ ...calm, queued: 11, now: 2000 }, 1)).toEqual({
+      setting: 1,
+      reason: '11 requests wait',
+    });
+  });
+});
