@@ -14,7 +14,7 @@ import {
 } from '../model/program.js';
 import type { DataType, TensorData } from '../tensor.js';
 
-/** A program as native code reads it (native/engine/program.cc). */
+/** A program as native code reads it (native/program/decode.cc). */
 export interface EncodedProgram {
   readonly words: Int32Array;
   readonly constants: readonly TensorData[];

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "engine/engine.h"
-#include "engine/error.h"
+#include "program/error.h"
 
 namespace rskip {
 

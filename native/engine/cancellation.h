@@ -4,7 +4,7 @@
 #include <atomic>
 #include <cstdint>
 
-#include "engine/error.h"
+#include "program/error.h"
 
 namespace rskip {
 

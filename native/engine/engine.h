@@ -11,12 +11,12 @@
 #include <span>
 #include <vector>
 
-#include "engine/error.h"
 #include "engine/executor.h"
-#include "engine/plan.h"
-#include "engine/program.h"
-#include "engine/weight_cache.h"
 #include "engine/worker_pool.h"
+#include "plan/plan.h"
+#include "plan/weight_cache.h"
+#include "program/error.h"
+#include "program/program.h"
 
 namespace rskip {
 

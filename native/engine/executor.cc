@@ -4,8 +4,8 @@
 #include <atomic>
 #include <limits>
 
-#include "engine/error.h"
 #include "engine/gate.h"
+#include "program/error.h"
 
 namespace rskip {
 namespace {

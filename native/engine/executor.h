@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-#include "engine/plan.h"
 #include "engine/worker_pool.h"
+#include "plan/plan.h"
 
 namespace rskip {
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "engine/cancellation.h"
-#include "engine/tensor.h"
+#include "ops/tensor.h"
 
 namespace rskip {
 

@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "engine/cancellation.h"
-#include "engine/tensor.h"
-#include "kernels/types.h"
 #include "kernels/table.h"
+#include "kernels/types.h"
+#include "ops/tensor.h"
 
 namespace rskip::ops {
 

@@ -13,10 +13,10 @@
 
 #include "engine/aligned_buffer.h"
 #include "engine/cpu_budget.h"
-#include "engine/layout.h"
-#include "engine/memory_plan.h"
-#include "engine/parallel.h"
 #include "engine/worker_pool.h"
+#include "plan/fill.h"
+#include "plan/memory_plan.h"
+#include "plan/parallel.h"
 #include "program_writer.h"
 
 namespace rskip::test {

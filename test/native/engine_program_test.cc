@@ -3,7 +3,7 @@
 
 #include <functional>
 
-#include "engine/error.h"
+#include "program/error.h"
 #include "program_writer.h"
 
 namespace rskip::test {

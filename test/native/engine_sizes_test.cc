@@ -7,9 +7,9 @@
 #include <numeric>
 #include <string>
 
-#include "engine/error.h"
-#include "engine/geometry.h"
-#include "engine/memory_plan.h"
+#include "plan/memory_plan.h"
+#include "program/error.h"
+#include "program/geometry.h"
 #include "program_writer.h"
 
 namespace rskip::test {

@@ -6,8 +6,8 @@
 #include <memory>
 #include <vector>
 
-#include "engine/error.h"
-#include "engine/geometry.h"
+#include "program/error.h"
+#include "program/geometry.h"
 #include "program_writer.h"
 
 namespace rskip::test {

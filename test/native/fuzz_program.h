@@ -1,4 +1,4 @@
-// What the fuzzer does with a program's words: native/engine must refuse them, or run them within its buffers and with
+// What the fuzzer does with the words of a program: the engine must refuse them, or run them within its buffers and with
 // the same bits on every instruction set, whatever its memory held before.
 #pragma once
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "engine/engine.h"
-#include "engine/program.h"
+#include "program/program.h"
 
 namespace rskip::test {
 

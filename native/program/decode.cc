@@ -1,4 +1,4 @@
-#include "engine/program.h"
+#include "program/program.h"
 
 #include <bit>
 #include <limits>
@@ -6,7 +6,7 @@
 #include <string>
 #include <utility>
 
-#include "engine/error.h"
+#include "program/error.h"
 
 namespace rskip {
 namespace {

@@ -3,7 +3,7 @@
 #include <limits>
 #include <utility>
 
-#include "engine/plan_builder.h"
+#include "plan/lowering.h"
 
 namespace rskip {
 

@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "engine/aligned_buffer.h"
-#include "engine/error.h"
-#include "engine/plan_builder.h"
+#include "plan/lowering.h"
+#include "program/error.h"
 
 namespace rskip {
 namespace {

@@ -1,4 +1,4 @@
-#include "engine/weight_cache.h"
+#include "plan/weight_cache.h"
 
 #include <utility>
 

@@ -4,8 +4,8 @@
 #include <limits>
 #include <utility>
 
-#include "engine/dense_instruction.h"
-#include "engine/plan_builder.h"
+#include "plan/dense_instruction.h"
+#include "plan/lowering.h"
 
 namespace rskip {
 namespace {

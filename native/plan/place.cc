@@ -5,9 +5,9 @@
 #include <string>
 #include <utility>
 
-#include "engine/error.h"
-#include "engine/memory_plan.h"
-#include "engine/plan_builder.h"
+#include "plan/lowering.h"
+#include "plan/memory_plan.h"
+#include "program/error.h"
 
 namespace rskip {
 namespace {

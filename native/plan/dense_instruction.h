@@ -3,8 +3,8 @@
 
 #include <vector>
 
-#include "engine/instruction.h"
-#include "engine/program.h"
+#include "plan/instruction.h"
+#include "program/program.h"
 
 namespace rskip {
 

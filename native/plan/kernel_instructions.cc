@@ -1,9 +1,9 @@
-#include "engine/kernel_instructions.h"
+#include "plan/kernel_instructions.h"
 
 #include <algorithm>
 #include <utility>
 
-#include "engine/simple_instruction.h"
+#include "plan/simple_instruction.h"
 
 namespace rskip {
 namespace {

@@ -6,8 +6,8 @@
 #include <optional>
 #include <utility>
 
-#include "engine/simple_instruction.h"
 #include "kernels/pack.h"
+#include "plan/simple_instruction.h"
 
 namespace rskip {
 namespace {

@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "engine/kernel_instructions.h"
-#include "engine/simple_instruction.h"
+#include "plan/kernel_instructions.h"
+#include "plan/simple_instruction.h"
 
 namespace rskip {
 

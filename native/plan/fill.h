@@ -4,7 +4,7 @@
 #include <cstddef>
 
 #include "engine/frame.h"
-#include "engine/geometry.h"
+#include "program/geometry.h"
 
 namespace rskip {
 

@@ -1,4 +1,4 @@
-#include "engine/layout.h"
+#include "plan/fill.h"
 
 #include <algorithm>
 #include <cstring>

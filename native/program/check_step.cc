@@ -3,8 +3,8 @@
 #include <limits>
 #include <string>
 
-#include "engine/error.h"
-#include "engine/program.h"
+#include "program/error.h"
+#include "program/program.h"
 
 namespace rskip {
 namespace {

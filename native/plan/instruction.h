@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "engine/frame.h"
-#include "engine/layout.h"
 #include "engine/worker_pool.h"
+#include "plan/fill.h"
 
 namespace rskip {
 

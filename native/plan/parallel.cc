@@ -1,4 +1,4 @@
-#include "engine/parallel.h"
+#include "plan/parallel.h"
 
 #include <algorithm>
 #include <atomic>

@@ -4,7 +4,7 @@
 #include <memory>
 #include <utility>
 
-#include "engine/kernel_instructions.h"
+#include "plan/kernel_instructions.h"
 
 namespace rskip {
 

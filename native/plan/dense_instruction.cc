@@ -1,10 +1,10 @@
-#include "engine/dense_instruction.h"
+#include "plan/dense_instruction.h"
 
 #include <string>
 #include <utility>
 
-#include "engine/error.h"
 #include "ops/ops.h"
+#include "program/error.h"
 
 namespace rskip {
 namespace {

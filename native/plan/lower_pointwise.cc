@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "engine/plan_builder.h"
+#include "plan/lowering.h"
 
 namespace rskip {
 

@@ -9,9 +9,9 @@
 #include <utility>
 #include <vector>
 
-#include "engine/kernel_instructions.h"
-#include "engine/layout.h"
-#include "engine/plan.h"
+#include "plan/fill.h"
+#include "plan/kernel_instructions.h"
+#include "plan/plan.h"
 
 namespace rskip {
 

@@ -7,9 +7,9 @@
 #include <span>
 #include <vector>
 
-#include "engine/tensor.h"
 #include "kernels/types.h"
 #include "ops/ops.h"
+#include "ops/tensor.h"
 
 namespace rskip {
 

@@ -7,8 +7,8 @@
 #include <cstdint>
 #include <initializer_list>
 
-#include "engine/program.h"
 #include "kernels/types.h"
+#include "program/program.h"
 
 namespace rskip {
 

@@ -1,9 +1,9 @@
-#include "engine/memory_plan.h"
+#include "plan/memory_plan.h"
 
 #include <algorithm>
 #include <numeric>
 
-#include "engine/geometry.h"
+#include "program/geometry.h"
 
 namespace rskip {
 

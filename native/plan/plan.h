@@ -8,11 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "engine/instruction.h"
-#include "engine/program.h"
-#include "engine/weight_cache.h"
 #include "engine/worker_pool.h"
 #include "kernels/table.h"
+#include "plan/instruction.h"
+#include "plan/weight_cache.h"
+#include "program/program.h"
 
 namespace rskip {
 

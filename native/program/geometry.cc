@@ -1,4 +1,4 @@
-#include "engine/geometry.h"
+#include "program/geometry.h"
 
 #include <algorithm>
 #include <limits>

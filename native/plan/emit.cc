@@ -1,11 +1,11 @@
-#include "engine/plan_builder.h"
+#include "plan/lowering.h"
 
 #include <algorithm>
 #include <string>
 #include <utility>
 
-#include "engine/error.h"
-#include "engine/parallel.h"
+#include "plan/parallel.h"
+#include "program/error.h"
 
 namespace rskip {
 namespace {

@@ -4,8 +4,8 @@
 #include <memory>
 #include <optional>
 
-#include "engine/instruction.h"
 #include "kernels/table.h"
+#include "plan/instruction.h"
 
 namespace rskip {
 
