@@ -67,8 +67,8 @@ export interface TensorLike {
   readonly location?: string;
 }
 
-/** A dense, row-major tensor in main memory, shaped like onnxruntime's. */
-export interface Tensor<T extends DataType = DataType> extends TensorLike {
+/** A dense, row-major tensor of type `T` in main memory, shaped like onnxruntime's. */
+export interface TypedTensor<T extends DataType> extends TensorLike {
   readonly type: T;
   /** The elements; `bool` holds 0 and 1. Throws INVALID_ARGUMENT after `dispose`. */
   readonly data: TensorData<T>;
@@ -84,8 +84,11 @@ export interface Tensor<T extends DataType = DataType> extends TensorLike {
   dispose(): void;
 }
 
+/** A tensor of one of the types `T`: `type` tells which, and so what `data` is. */
+export type Tensor<T extends DataType = DataType> = { [K in T]: TypedTensor<K> }[T];
+
 export interface TensorConstructor {
-  readonly prototype: Tensor;
+  readonly prototype: TypedTensor<DataType>;
   /**
    * @param dims lengths of the axes; one axis as long as the data when left out.
    * @throws ResidualSkipError INVALID_DTYPE (type, or an array that does not fit it), INVALID_SHAPE (dims
@@ -236,7 +239,7 @@ class Copied {
 }
 
 /** All is in properties of its own, so that structuredClone and postMessage keep it, as an object that `run` takes. */
-class CpuTensor implements Tensor {
+class CpuTensor implements TypedTensor<DataType> {
   readonly type: DataType;
   readonly dims: readonly number[];
   readonly size: number;
@@ -286,7 +289,7 @@ export const Tensor = CpuTensor as unknown as TensorConstructor;
 
 /** A tensor like `tensor` over `data`, which has as many elements of its type. */
 export function withData(tensor: Tensor, data: TensorData): Tensor {
-  return new CpuTensor(new Copied(tensor, data));
+  return new CpuTensor(new Copied(tensor, data)) as Tensor;
 }
 
 /** True for a Tensor and for anything that has a tensor's `type`, `data` and `dims`. */
@@ -309,7 +312,7 @@ function checkAttached(name: string, tensor: Tensor): Tensor {
  * @throws ResidualSkipError as the constructor, and INVALID_ARGUMENT for what is no tensor in main memory.
  */
 export function toTensor(name: string, value: unknown): Tensor {
-  if (value instanceof CpuTensor) return checkAttached(name, value);
+  if (value instanceof CpuTensor) return checkAttached(name, value as Tensor);
   if (!isTensorLike(value)) {
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',

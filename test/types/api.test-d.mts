@@ -31,6 +31,9 @@ new Tensor('float32', new Int32Array(1));
 new Tensor('bool', [1]);
 
 expectTypeOf(await session.run({ x })).toEqualTypeOf<TensorMap>();
+// The type tells what the data are.
+const { y } = await session.run({ x });
+if (y?.type === 'int64') expectTypeOf(y.data).toEqualTypeOf<BigInt64Array>();
 expectTypeOf(await session.run({ x }, { policy: 'full' })).toEqualTypeOf<TensorMap>();
 expectTypeOf(await session.run({ x }, ['y'])).toEqualTypeOf<TensorMap>();
 expectTypeOf(await session.run({ x }, { y: null, z: x })).toEqualTypeOf<TensorMap>();
