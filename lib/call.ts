@@ -86,7 +86,7 @@ export class Deeds {
       scores,
       outputs,
       tripped: tripped ? skippedByHeads(policy, specialization.program) : undefined,
-      exits: exitThresholds(policy),
+      exits: exitThresholds(policy, specialization.program),
       guarded: this.guarded && new Set(this.guarded),
     };
     return this.#record;

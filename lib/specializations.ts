@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto';
 import type { Backend, CompiledProgram } from './backends/backend.js';
+import { mayHaveExits } from './model/exits.js';
 import type { Binding, Model } from './model/model.js';
 import type { Program } from './model/program.js';
 import { ResultPool } from './results.js';
-import { attachHeads, type Heads } from './skip/attach.js';
+import { attachHeads, type Heads, resolveHeads } from './skip/attach.js';
 import type { ResolvedPolicy } from './skip/mode.js';
 import { headsKey, headsOf, resolvePolicy, type SkipPolicy } from './skip/policy.js';
 
@@ -46,6 +47,8 @@ export class Specializations {
   #declared:
     | { readonly binding: string; readonly plain: Program; readonly entry: Specialization }
     | undefined;
+  /** Otherwise one program serves all policies without heads. */
+  readonly #mayHaveExits: boolean;
   /** No binding but the declared one is asked for. */
   #only = false;
 
@@ -53,7 +56,9 @@ export class Specializations {
     private readonly model: Model,
     private readonly backend: Backend,
     private readonly compile: (model: Model, binding: Binding) => Program,
-  ) {}
+  ) {
+    this.#mayHaveExits = mayHaveExits(model.graph);
+  }
 
   /** Whether the model's declared shapes leave nothing open. */
   get hasDeclared(): boolean {
@@ -131,7 +136,8 @@ export class Specializations {
   }
 
   #keyOf(feeds: Fed, policy: SkipPolicy): string {
-    return `${headsKey(policy)}${this.#only ? '' : keyOf(feeds.binding)}`;
+    const heads = this.#mayHaveExits || policy.heads ? headsKey(policy) : '';
+    return `${heads}${this.#only ? '' : keyOf(feeds.binding)}`;
   }
 
   #entry(program: Program, compiled: CompiledProgram): Specialization {
@@ -164,5 +170,6 @@ export class Specializations {
 }
 
 function grown(plain: Program, heads: Heads | undefined): Program {
-  return heads ? attachHeads(plain, heads) : plain;
+  const resolved = resolveHeads(plain, heads);
+  return resolved ? attachHeads(plain, resolved) : plain;
 }

@@ -112,7 +112,8 @@ export async function calibrate(
         version: 1,
         model: { sha256 },
         blocks: {},
-        ...(setting && { heads: encodeHeads(setting.heads) }),
+        // Without heads a policy would leave the model its own exits, which nothing has certified.
+        ...((setting || program.exits) && { heads: encodeHeads(setting?.heads ?? { exits: [], gates: [] }) }),
         ...(options.guards && { guards: [...options.guards] }),
         ...(labels && { labels: [...labels] }),
         promise: promiseOf(certificate, rule, {

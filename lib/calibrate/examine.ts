@@ -23,7 +23,8 @@ export function contributionsOf(
     (['gate', 'exit'] as const).flatMap((place): Contribution[] => {
       const rate = rates[place][block];
       if (rate === undefined) return [];
-      const saving = place === 'gate' ? share(i, i + 1) : share(i + 1, blocks.length);
+      const beyond = (asking?.beyond ?? 0) / cost.multiplyAdds;
+      const saving = place === 'gate' ? share(i, i + 1) : share(i + 1, blocks.length) + beyond;
       const spent = ((asking?.[place] ?? 0) * result.asked[place][block]!) / cost.multiplyAdds;
       const kind = place === 'gate' && gate?.form === 'confidence' ? 'confidence' : place;
       return [{ kind, block, rate, multiplyAddsSkipped: rate * saving - spent }];

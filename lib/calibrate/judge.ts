@@ -106,6 +106,7 @@ export class Judge {
         if (!outcome.ran[b]) sum += cost.multiplyAdds;
         const exit = exitBehind.get(name);
         if (asking && exit && came(outcome, exit)) sum -= asking.exit;
+        if (asking && exit && outcome.outputs[exit.output]![0]! >= exit.threshold) sum += asking.beyond;
         if (asking && !Number.isNaN(outcome.scores[b]!)) sum -= asking.gate;
       }
       // A guarded item is run twice: what it skipped at first was spent in vain.

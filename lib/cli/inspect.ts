@@ -4,7 +4,7 @@ import { type BlockInfo, describeBlocks } from '../metadata.js';
 import { loadModel, unsupportedOperators } from '../model/load.js';
 import { compileModel } from '../model/lower.js';
 import type { Dimension, Model, ModelPort } from '../model/model.js';
-import type { Program } from '../model/program.js';
+import type { Exit, Program, ValueId } from '../model/program.js';
 import { type Io, paint } from './io.js';
 import { bindingOf, collectShape, SHAPE_HELP, type ShapeOption } from './shapes.js';
 import { type Column, count, formatTable, percent, plural } from './table.js';
@@ -20,6 +20,19 @@ interface PortReport {
   readonly shape: readonly Dimension[];
 }
 
+interface BlockReport extends Omit<BlockInfo, 'layers'> {
+  /** Names of the tensors before and behind the block, in the graph where they are there. */
+  readonly input: string;
+  readonly output: string;
+}
+
+interface ExitReport {
+  readonly after: string;
+  readonly threshold: number;
+  /** Of one item, part of no block's and not of the model's. */
+  readonly multiplyAdds: number;
+}
+
 /** The answer of `inspect --json`. */
 export interface InspectReport {
   readonly model: string;
@@ -30,7 +43,9 @@ export interface InspectReport {
   readonly parameters: number;
   /** Of one item; null when operators are unsupported. */
   readonly multiplyAdds: number | null;
-  readonly blocks: readonly Omit<BlockInfo, 'layers'>[];
+  readonly blocks: readonly BlockReport[];
+  /** Early exits in the graph: an item leaves behind the block when its score is at least the threshold. */
+  readonly exits: readonly ExitReport[];
   /** Operators that can't be run, by name. */
   readonly unsupported: readonly string[];
   /** Only there when the graph mixes the items of a batch, so that a batch runs as one item: what mixes them. */
@@ -66,6 +81,7 @@ function describe(model: Model, files: ModelFiles, shapes: readonly ShapeOption[
     parameters: model.parameters,
     multiplyAdds: program?.cost.multiplyAdds ?? null,
     blocks: program ? blockReports(program) : [],
+    exits: program?.exits?.list.map(exitReport) ?? [],
     unsupported,
     ...(model.batching === 'whole' && { mixesBatch: model.batchingReason ?? 'the graph' }),
   };
@@ -76,7 +92,15 @@ function portReport({ name, dtype, shape }: ModelPort): PortReport {
 }
 
 function blockReports(program: Program): InspectReport['blocks'] {
-  return describeBlocks(program).map(({ layers: _, ...block }) => block);
+  const nameOf = (id: ValueId) => program.values[id]!.name;
+  return describeBlocks(program).map(({ layers: _, ...block }, i) => {
+    const { input, output } = program.blocks[i]!;
+    return { ...block, input: nameOf(input), output: nameOf(output) };
+  });
+}
+
+function exitReport({ after, threshold, cost }: Exit): ExitReport {
+  return { after, threshold, multiplyAdds: cost.multiplyAdds };
 }
 
 function draw(report: InspectReport, model: Model, io: Io): string {
@@ -102,7 +126,8 @@ function draw(report: InspectReport, model: Model, io: Io): string {
   const head = facts.map(([name, value]) => `${paint(io, 'dim', name!.padEnd(14))}${value}\n`).join('');
   if (unsupported.length > 0) return `${head}\nThis model can't be run, because operators are unsupported.\n`;
   if (blocks.length === 0) return `${head}\nNo residual block was found.\n`;
-  return `${head}\n${formatTable(io, COLUMNS, blocks.map(blockRow))}\n${blockSummary(blocks)}\n`;
+  const exits = report.exits.map((exit) => `${exitLine(exit)}\n`).join('');
+  return `${head}\n${formatTable(io, COLUMNS, blocks.map(blockRow))}\n${blockSummary(blocks)}\n${exits}`;
 }
 
 const COLUMNS: readonly Column[] = [
@@ -116,7 +141,7 @@ const COLUMNS: readonly Column[] = [
 ];
 const COMPARE = { gt: '>', ge: '>=', lt: '<', le: '<=' } as const;
 
-function blockRow(block: Omit<BlockInfo, 'layers'>): string[] {
+function blockRow(block: BlockReport): string[] {
   const { index, name, shortcut, skippable, gate, multiplyAdds, share } = block;
   return [
     String(index),
@@ -127,6 +152,10 @@ function blockRow(block: Omit<BlockInfo, 'layers'>): string[] {
     count(multiplyAdds),
     percent(share),
   ];
+}
+
+function exitLine({ after, threshold, multiplyAdds }: ExitReport): string {
+  return `exit after ${after}: score >= ${Number(threshold.toPrecision(4))}, ${count(multiplyAdds)} multiply-adds`;
 }
 
 function blockSummary(blocks: InspectReport['blocks']): string {

@@ -50,6 +50,14 @@ export function sameCondition(a: Condition | undefined, b: Condition | undefined
   return a !== undefined && b !== undefined && JSON.stringify(a) === JSON.stringify(b);
 }
 
+/** A gate value that is exactly 0 or 1, as the condition that makes it 1. */
+export function hardGate(scalar: Scalar | undefined): Condition | undefined {
+  if (!scalar?.condition || scalar.terms.size > 0 || Number.isNaN(scalar.condition.threshold))
+    return undefined;
+  if (scalar.on === 1 && scalar.off === 0) return scalar.condition;
+  return scalar.on === 0 && scalar.off === 1 ? negate(scalar.condition) : undefined;
+}
+
 export function decision(condition: Condition): Scalar {
   return { on: 1, off: 0, condition, terms: NO_TERMS };
 }

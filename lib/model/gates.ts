@@ -1,5 +1,5 @@
 import type { DataType } from '../tensor.js';
-import { type Condition, type Element, negate, type Scalar, sameCondition } from './decision.js';
+import { type Condition, type Element, hardGate, negate, sameCondition } from './decision.js';
 import { type Activation, type GateForm, NO_ACTIVATION, type ValueId } from './program.js';
 import { changesNothing, rangeOf } from './range.js';
 import type { Region, Select, WorkIf, WorkOp, WorkStep } from './region.js';
@@ -15,14 +15,6 @@ interface Found {
   readonly shortcut: ValueId;
   /** Applied to the shortcut when the body does not run. */
   readonly skipActivation: Activation;
-}
-
-/** A gate value that is exactly 0 or 1, as the condition that makes it 1. */
-function hardGate(scalar: Scalar | undefined): Condition | undefined {
-  if (!scalar?.condition || scalar.terms.size > 0 || Number.isNaN(scalar.condition.threshold))
-    return undefined;
-  if (scalar.on === 1 && scalar.off === 0) return scalar.condition;
-  return scalar.on === 0 && scalar.off === 1 ? negate(scalar.condition) : undefined;
 }
 
 /**

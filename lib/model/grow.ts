@@ -9,7 +9,7 @@ export class Growth {
   readonly #insertions = new Map<number, Step[]>();
 
   constructor(readonly program: Program) {
-    this.#values = [...program.values];
+    this.#values = [...program.values, ...(program.exits?.values ?? [])];
   }
 
   valueOf(id: ValueId): Value {
@@ -41,6 +41,7 @@ export class Growth {
       ...insertSteps(program, this.#insertions),
       values: this.#values,
       outputs: [...program.outputs, ...this.#outputs],
+      ...(program.exits && { exits: { ...program.exits, values: [] } }),
     };
   }
 }

@@ -1,9 +1,19 @@
 import { costOf } from './cost.js';
+import { detachExits, placeExits } from './exits.js';
 import { fuse, fuseResiduals, simplify } from './fuse.js';
 import { recogniseGates } from './gates.js';
 import type { Ir } from './ir.js';
 import type { Binding, Model } from './model.js';
-import { type Block, NONE, type Port, type Program, type Step, type Value, type ValueId } from './program.js';
+import {
+  type Block,
+  type Exit,
+  NONE,
+  type Port,
+  type Program,
+  type Step,
+  type Value,
+  type ValueId,
+} from './program.js';
 import { Region } from './region.js';
 import { findBlocks } from './residual.js';
 import { schedule } from './schedule.js';
@@ -14,21 +24,38 @@ export function compileModel(model: Model, binding: Binding): Program {
   return buildProgram(specialize(model, binding));
 }
 
-/** Fuses operations, makes residual blocks and their gates explicit, and puts the steps in order. */
+/** Fuses operations, makes exits, residual blocks and their gates explicit, and puts the steps in order. */
 export function buildProgram(ir: Ir): Program {
+  return assemble(ir, true)!;
+}
+
+/** @returns undefined when exits are to be taken out that can't be */
+function assemble(ir: Ir, withExits: boolean): Program | undefined {
   const region = new Region(
     [...ir.values],
     ir.ops,
     ir.outputs.map(({ value }) => value),
   );
+  const alone = ir.batching === 'item' || region.shape(region.outputs[0]!)[0] === 1;
+  const detached = withExits && alone ? detachExits(region) : undefined;
   simplify(region);
   recogniseGates(region);
   fuse(region);
   const blocks = findBlocks(region);
   fuseResiduals(region, new Set(blocks.map(({ input }) => input)));
+  const exits = detached && placeExits(detached, blocks);
+  if (detached && !exits) return assemble(ir, false);
   const { steps, blocks: scheduled } = schedule(region, blocks);
   const outputs = ir.outputs.map((port, i) => ({ ...port, value: region.outputs[i]! }));
-  return compact(region.values, ir.inputs, ownOutputs(region, outputs, steps), steps, scheduled, ir.batching);
+  return compact(
+    region.values,
+    ir.inputs,
+    ownOutputs(region, outputs, steps),
+    steps,
+    scheduled,
+    ir.batching,
+    exits,
+  );
 }
 
 /** Every output of a program is written by a step of its own: copies those that are not. */
@@ -55,6 +82,7 @@ function compact(
   steps: readonly Step[],
   blocks: readonly Block[],
   batching: Program['batching'],
+  exits: readonly Exit[] = [],
 ): Program {
   const kept: Value[] = [];
   const renumbered = new Map<ValueId, ValueId>([[NONE, NONE]]);
@@ -67,13 +95,13 @@ function compact(
     return fresh;
   };
   const port = ({ value, ...rest }: Port): Port => ({ ...rest, value: renumber(value) });
+  const renumberAll = (ids: readonly ValueId[]) => ids.map(renumber);
+  const renumberStep = (step: Step) =>
+    ({ ...step, inputs: renumberAll(step.inputs), outputs: renumberAll(step.outputs) }) as Step;
   const program = {
     values: kept,
     inputs: inputs.map(port),
-    steps: steps.map((step) => {
-      const renumberAll = (ids: readonly ValueId[]) => ids.map(renumber);
-      return { ...step, inputs: renumberAll(step.inputs), outputs: renumberAll(step.outputs) } as Step;
-    }),
+    steps: steps.map(renumberStep),
     outputs: outputs.map(port),
     blocks: blocks.map((block) => ({
       ...block,
@@ -83,5 +111,14 @@ function compact(
     })),
     batching,
   };
-  return { ...program, cost: costOf(kept, program.steps) };
+  const cost = costOf(kept, program.steps);
+  if (exits.length === 0) return { ...program, cost };
+  const own = kept.length;
+  const list = exits.map((exit) => ({
+    ...exit,
+    steps: exit.steps.map(renumberStep),
+    score: renumber(exit.score),
+    answer: renumber(exit.answer),
+  }));
+  return { ...program, values: kept.slice(0, own), cost, exits: { values: kept.slice(own), list } };
 }

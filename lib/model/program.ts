@@ -184,9 +184,10 @@ export interface Block {
   readonly cost: Cost;
   /**
    * Multiply-adds of the heads that a policy brought along, part of no `cost`: of the gate before the block, spent when it is
-   * asked, and of the exit behind it, spent when an item comes there.
+   * asked, and of the exit behind it, spent when an item comes there. `beyond` are those of the network behind the block
+   * that are no block's: what leaving here saves besides the blocks.
    */
-  readonly heads?: { readonly gate: number; readonly exit: number };
+  readonly heads?: { readonly gate: number; readonly exit: number; readonly beyond: number };
 }
 
 export interface Cost {
@@ -196,6 +197,29 @@ export interface Cost {
   readonly bytes: number;
   /** Convolutions and fully connected layers. */
   readonly layers: number;
+}
+
+/**
+ * An early exit that stood in the graph, apart from the program's steps: behind its block an item whose score is at least
+ * the threshold has its answer, of the shape of the program's output.
+ */
+export interface Exit {
+  /** Name of the block. */
+  readonly after: string;
+  /** What makes score and answer, from outputs of blocks and what the exits before have computed. */
+  readonly steps: readonly Step[];
+  /** One float32. */
+  readonly score: ValueId;
+  readonly threshold: number;
+  readonly answer: ValueId;
+  readonly cost: Cost;
+}
+
+export interface Exits {
+  /** Behind the program's values, which they continue. */
+  readonly values: readonly Value[];
+  /** In order, each behind another block. */
+  readonly list: readonly Exit[];
 }
 
 export interface Port {
@@ -212,6 +236,7 @@ export interface Program {
   readonly steps: readonly Step[];
   readonly blocks: readonly Block[];
   readonly batching: 'item' | 'whole';
-  /** Of the whole program, gates included. */
+  /** Of the whole program, gates included, exits not. */
   readonly cost: Cost;
+  readonly exits?: Exits;
 }

@@ -3,9 +3,12 @@
  * them, and a program without them is untouched.
  */
 import { ResidualSkipError } from '../errors.js';
+import { costOf } from '../model/cost.js';
+import { stepsFor } from '../model/exits.js';
 import { Growth } from '../model/grow.js';
 import {
   type Block,
+  type Exits,
   type Gate,
   NONE,
   type Port,
@@ -16,10 +19,13 @@ import {
 import { featureSteps, type Head, layerSteps, multiplyAddsOf, widthOf } from './head.js';
 import { finishOf } from './scores.js';
 
-/** Behind a block: when the largest softmax probability of the head reaches the threshold, its answer is final. */
+/**
+ * Behind a block: when the largest softmax probability of the head reaches the threshold, its answer is final. Without a
+ * head it is the model's own exit there, whose own score reaches the threshold.
+ */
 export interface ExitSpec {
   readonly after: string;
-  readonly head: Head;
+  readonly head?: Head;
   readonly threshold: number;
 }
 
@@ -45,6 +51,22 @@ export interface Heads {
   readonly gates: readonly GateSpec[];
 }
 
+/** The exits that a model has of its own, as it has them. */
+export const MODEL_EXITS: Heads = { exits: [], gates: [] };
+
+const ownKnown = new WeakMap<Exits, Heads>();
+
+/** `heads`, where MODEL_EXITS has become the exits that `program` was made with; the same object for the same program. */
+export function resolveHeads({ exits }: Program, heads: Heads | undefined): Heads | undefined {
+  if (heads !== MODEL_EXITS) return heads;
+  if (!exits) return undefined;
+  const known = ownKnown.get(exits);
+  if (known) return known;
+  const made = { exits: exits.list.map(({ after, threshold }) => ({ after, threshold })), gates: [] };
+  ownKnown.set(exits, made);
+  return made;
+}
+
 const EXIT_SCORE = 'residual-skip/exit/';
 
 /** Name of the extra output that holds the confidence of an exit. */
@@ -66,9 +88,56 @@ export function attachHeads(program: Program, heads: Heads): Program {
   return new Attachment(program, heads).build();
 }
 
+/** Multiply-adds of the steps behind a block that are part of no block. */
+function workBeyond({ values, steps, blocks }: Program, { end }: Block): number {
+  const inside = blocks.filter(({ first }) => first >= end).map(({ cost }) => cost.multiplyAdds);
+  return costOf(values, steps.slice(end)).multiplyAdds - inside.reduce((sum, cost) => sum + cost, 0);
+}
+
+interface OwnExits {
+  /** By block. */
+  readonly steps: ReadonlyMap<string, readonly Step[]>;
+  /** By the block of an exit that is asked: with what it takes of those before it that are not. */
+  readonly multiplyAdds: ReadonlyMap<string, number>;
+}
+
+/** Of the model's own exits, what those in `heads` take. */
+function ownExits({ values, exits }: Program, heads: Heads): OwnExits {
+  const asked = new Set(heads.exits.filter(({ head }) => !head).map(({ after }) => after));
+  const list = exits?.list ?? [];
+  const missing = [...asked].find((after) => !list.some((exit) => exit.after === after));
+  if (missing !== undefined) {
+    throw new ResidualSkipError(
+      'INVALID_POLICY',
+      `the policy has an exit after block '${missing}' without a head, but the model has no exit of its own there`,
+    );
+  }
+  const wanted = list.filter(({ after }) => asked.has(after));
+  const needed = new Set(
+    stepsFor(
+      list.flatMap(({ steps }) => steps),
+      wanted.flatMap(({ score, answer }) => [score, answer]),
+    ),
+  );
+  const steps = new Map<string, readonly Step[]>();
+  const multiplyAdds = new Map<string, number>();
+  let waiting: Step[] = [];
+  for (const { after, steps: all } of list) {
+    const own = all.filter((step) => needed.has(step));
+    steps.set(after, own);
+    waiting.push(...own);
+    if (!asked.has(after)) continue;
+    multiplyAdds.set(after, costOf([...values, ...exits!.values], waiting).multiplyAdds);
+    waiting = [];
+  }
+  return { steps, multiplyAdds };
+}
+
 class Attachment {
   readonly #growth: Growth;
-  readonly #exits: { readonly branch: Step; readonly logits: ValueId }[] = [];
+  readonly #exits: { readonly branch: Step; readonly epilogue: () => Step[] }[] = [];
+  /** Of the model's own exits, what those that were asked for take, and what that costs each of them. */
+  readonly #own: OwnExits;
   /** Where the confidence of each exit is, by the block behind which it stands. */
   readonly #confidences = new Map<string, ValueId>();
   readonly #gates = new Map<string, { readonly gate: Gate; readonly steps: number }>();
@@ -78,9 +147,11 @@ class Attachment {
     private readonly heads: Heads,
   ) {
     this.#growth = new Growth(program);
+    this.#own = ownExits(program, heads);
   }
 
   build(): Program {
+    for (const [after, steps] of this.#own.steps) this.#growth.insert(this.#block(after).end, steps);
     for (const exit of this.heads.exits) {
       const block = this.#block(exit.after);
       const score = this.#unknownScore(exit);
@@ -92,7 +163,7 @@ class Attachment {
       const block = this.#block(gate.block);
       this.#growth.insert(block.first, this.#gateSteps(gate, block));
     }
-    const epilogues = this.#exits.map(({ logits }) => this.#epilogue(logits));
+    const epilogues = this.#exits.map(({ epilogue }) => epilogue());
     const grown = this.#growth.build();
     const blocks = grown.blocks.map((block): Block => {
       const added = this.#gates.get(block.name);
@@ -104,12 +175,13 @@ class Attachment {
   }
 
   /** Multiply-adds of the heads at a block. A gate that reads an exit's confidence costs none. */
-  #costs(name: string): { gate: number; exit: number } {
+  #costs(name: string): { gate: number; exit: number; beyond: number } {
     const gate = this.heads.gates.find(({ block }) => block === name);
     const exit = this.heads.exits.find(({ after }) => after === name);
     return {
       gate: gate && 'head' in gate ? multiplyAddsOf(gate.head) : 0,
-      exit: exit ? multiplyAddsOf(exit.head) : 0,
+      exit: exit?.head ? multiplyAddsOf(exit.head) : (this.#own.multiplyAdds.get(name) ?? 0),
+      beyond: exit ? workBeyond(this.program, this.#block(name)) : 0,
     };
   }
 
@@ -134,23 +206,36 @@ class Attachment {
   }
 
   #exitSteps({ after, head, threshold }: ExitSpec, block: Block, score: ValueId): Step[] {
+    if (!head) {
+      const own = this.program.exits!.list.find((exit) => exit.after === after)!;
+      const known: Step = { op: 'reshape', inputs: [own.score], outputs: [score], attrs: {} };
+      return [known, ...this.#leaveWhenSure(after, score, threshold, () => [this.#answerIs(own.answer)])];
+    }
     const growth = this.#growth;
     const classes = growth.valueOf(this.#answer().value).shape.at(-1)!;
     const { steps, result: logits } = this.#readOut(`exit after ${after}`, head, block.output, classes);
     const { shape } = growth.valueOf(logits);
     const probabilities = growth.value(`${after}/probabilities`, 'float32', shape);
     const spread = growth.value(`${after}/spread`, 'float32', [shape[0]!, 1, classes]);
-    const limit = growth.constant(`${after}/threshold`, Float32Array.of(threshold), [1, 1]);
-    const sure = growth.value(`${after}/sure`, 'bool', [shape[0]!, 1]);
-    const goesOn = growth.value(`${after}/goes on`, 'bool', [shape[0]!, 1]);
-    // Its target is known when all steps stand.
-    const branch: Step = { op: 'branch', inputs: [goesOn], outputs: [], attrs: { target: NONE } };
-    this.#exits.push({ branch, logits });
     return [
       ...steps,
       { op: 'softmax', inputs: [logits], outputs: [probabilities], attrs: { axis: 1, log: false } },
       { op: 'reshape', inputs: [probabilities], outputs: [spread], attrs: {} },
       { op: 'globalPool', inputs: [spread], outputs: [score], attrs: { kind: 'max' } },
+      ...this.#leaveWhenSure(after, score, threshold, () => this.#epilogue(logits)),
+    ];
+  }
+
+  #leaveWhenSure(after: string, score: ValueId, threshold: number, epilogue: () => Step[]): Step[] {
+    const growth = this.#growth;
+    const items = growth.valueOf(score).shape[0]!;
+    const limit = growth.constant(`${after}/threshold`, Float32Array.of(threshold), [1, 1]);
+    const sure = growth.value(`${after}/sure`, 'bool', [items, 1]);
+    const goesOn = growth.value(`${after}/goes on`, 'bool', [items, 1]);
+    // Its target is known when all steps stand.
+    const branch: Step = { op: 'branch', inputs: [goesOn], outputs: [], attrs: { target: NONE } };
+    this.#exits.push({ branch, epilogue });
+    return [
       // A confidence that is no number is not sure: such an item goes on.
       { op: 'compare', inputs: [score, limit], outputs: [sure], attrs: { kind: 'ge' } },
       { op: 'logical', inputs: [sure], outputs: [goesOn], attrs: { kind: 'not' } },
@@ -247,14 +332,17 @@ class Attachment {
     const { value: output } = this.#answer();
     const { shape } = this.#growth.valueOf(output);
     const finish = finishOf(this.program, output);
-    const copy = (from: ValueId): Step => ({ op: 'reshape', inputs: [from], outputs: [output], attrs: {} });
-    if (!finish) return [copy(logits)];
+    if (!finish) return [this.#answerIs(logits)];
     const answer = this.#growth.value('answer of an exit', 'float32', shape);
     const ports = { inputs: [logits], outputs: [answer] };
     const last: Step =
       finish.op === 'softmax'
         ? { op: 'softmax', ...ports, attrs: { axis: 1, log: finish.log } }
         : { op: 'unary', ...ports, attrs: { act: finish.act } };
-    return [last, copy(answer)];
+    return [last, this.#answerIs(answer)];
+  }
+
+  #answerIs(from: ValueId): Step {
+    return { op: 'reshape', inputs: [from], outputs: [this.#answer().value], attrs: {} };
   }
 }

@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import type { Heads } from './attach.js';
-import { FEATURES, type Head, type Layer } from './head.js';
+import { FEATURES, type Features, type Head, type Layer } from './head.js';
 
 const finite = z.number().refine(Number.isFinite, { error: 'expected a finite number' });
 const floats = z.base64().meta({ description: 'Base64 of little-endian float32.' });
@@ -25,9 +25,16 @@ const headShape = {
 
 export const headsSchema = z
   .strictObject({
-    exits: z.array(z.strictObject({ after: z.string(), ...headShape })).meta({
-      description: 'Behind a block: done when the largest softmax probability reaches the threshold.',
-    }),
+    exits: z.array(
+      z.union([
+        z.strictObject({ after: z.string(), ...headShape }).meta({
+          description: 'Behind a block: done when the largest softmax probability reaches the threshold.',
+        }),
+        z.strictObject({ after: z.string(), threshold: finite }).meta({
+          description: "The model's own exit behind a block: done when its score reaches the threshold.",
+        }),
+      ]),
+    ),
     gates: z
       .array(
         z.union([
@@ -48,7 +55,7 @@ export type EncodedHeads = z.infer<typeof headsSchema>;
 
 export function encodeHeads({ exits, gates }: Heads): EncodedHeads {
   return {
-    exits: exits.map(({ after, head, threshold }) => ({ after, threshold, ...encodeHead(head) })),
+    exits: exits.map(({ after, head, threshold }) => ({ after, threshold, ...(head && encodeHead(head)) })),
     gates: gates.map((gate) =>
       'head' in gate
         ? { block: gate.block, threshold: gate.threshold, ...encodeHead(gate.head) }
@@ -63,7 +70,7 @@ export function decodeHeads({ exits, gates }: EncodedHeads): Heads {
     exits: exits.map(({ after, threshold, ...head }) => ({
       after,
       threshold,
-      head: decodeHead(after, head),
+      ...('layers' in head && { head: decodeHead(after, head) }),
     })),
     gates: gates.map((gate) =>
       'layers' in gate
@@ -80,7 +87,7 @@ function encodeHead({ features, layers }: Head) {
 
 function decodeHead(
   block: string,
-  { features, layers }: Pick<EncodedHeads['exits'][number], 'features' | 'layers'>,
+  { features, layers }: { features: Features; layers: readonly { weight: string; bias: string }[] },
 ): Head {
   const decode = ({ weight, bias }: { weight: string; bias: string }): Layer => ({
     weight: decodeFloats(block, weight),

@@ -5,7 +5,7 @@ import { ResidualSkipError } from '../errors.js';
 import type { Block, Program } from '../model/program.js';
 import { suggest } from '../suggest.js';
 import { parseStrict } from '../validation.js';
-import type { Heads } from './attach.js';
+import { type Heads, MODEL_EXITS, resolveHeads } from './attach.js';
 import { type Guard, guardSchema, type ResolvedGuard, resolveGuards } from './guards.js';
 import { decodeHeads, type EncodedHeads, headsSchema } from './heads.js';
 import { BlockMode, type ResolvedPolicy } from './mode.js';
@@ -31,7 +31,7 @@ export interface SkipPolicy {
   readonly default?: BlockAction;
   /** By the name or the index of a block, which must be able to do what is asked. */
   readonly blocks?: { readonly [nameOrIndex: string]: BlockAction };
-  /** Early exits, and gates for blocks without one, as `calibrate` fits them. */
+  /** Early exits, and gates for blocks without one, as `calibrate` fits them. When left out, a model's own exits decide. */
   readonly heads?: EncodedHeads;
   /** Answers that are checked against the full network. */
   readonly guards?: readonly Guard[];
@@ -139,11 +139,13 @@ export function hashPolicy(policy: SkipPolicy): string {
 const decoded = new WeakMap<EncodedHeads, Heads>();
 
 /**
- * The heads that `policy` brings along, always the same object for the same policy; undefined when it has none.
+ * The heads that `policy` brings along, always the same object for the same policy; undefined when it has none. A policy
+ * that says nothing of heads, and doesn't run all blocks either, leaves a model its own exits.
  * @throws ResidualSkipError INVALID_POLICY
  */
-export function headsOf({ heads }: SkipPolicy): Heads | undefined {
-  if (!heads || heads.exits.length + heads.gates.length === 0) return undefined;
+export function headsOf({ heads, default: others }: SkipPolicy): Heads | undefined {
+  if (!heads) return others === 'run' ? undefined : MODEL_EXITS;
+  if (heads.exits.length + heads.gates.length === 0) return undefined;
   const known = decoded.get(heads);
   if (known) return known;
   const made = decodeHeads(heads);
@@ -153,10 +155,11 @@ export function headsOf({ heads }: SkipPolicy): Heads | undefined {
 
 const keysKnown = new WeakMap<EncodedHeads, string>();
 
-/** The same for policies whose heads are alike; empty for those without. */
+/** The same for policies whose heads are alike; empty for those without, 'model' for those that leave a model its own exits. */
 export function headsKey(policy: SkipPolicy): string {
   const { heads } = policy;
-  if (!heads || !headsOf(policy)) return '';
+  if (!heads) return headsOf(policy) ? 'model' : '';
+  if (!headsOf(policy)) return '';
   const known = keysKnown.get(heads);
   if (known) return known;
   const made = createHash('sha256').update(JSON.stringify(heads)).digest('base64');
@@ -181,9 +184,9 @@ export function guardsOf(policy: SkipPolicy): readonly ResolvedGuard[] {
 const thresholdsKnown = new WeakMap<Heads, ReadonlyMap<string, number>>();
 const NO_THRESHOLDS: ReadonlyMap<string, number> = new Map();
 
-/** Thresholds of a policy's exits, by the block behind which they stand. */
-export function exitThresholds(policy: SkipPolicy): ReadonlyMap<string, number> {
-  const heads = headsOf(policy);
+/** Thresholds of the exits of a policy for `program`, by the block behind which they stand. */
+export function exitThresholds(policy: SkipPolicy, program: Program): ReadonlyMap<string, number> {
+  const heads = resolveHeads(program, headsOf(policy));
   if (!heads) return NO_THRESHOLDS;
   const known = thresholdsKnown.get(heads);
   if (known) return known;
@@ -193,9 +196,9 @@ export function exitThresholds(policy: SkipPolicy): ReadonlyMap<string, number> 
 }
 
 /** Blocks that the heads of `policy` may skip: those with a gate of its, and all behind its first exit. */
-export function skippedByHeads(policy: SkipPolicy, { blocks }: Program): ReadonlySet<string> {
-  const names = blocks.map(({ name }) => name);
-  const { exits = [], gates = [] } = headsOf(policy) ?? {};
+export function skippedByHeads(policy: SkipPolicy, program: Program): ReadonlySet<string> {
+  const names = program.blocks.map(({ name }) => name);
+  const { exits = [], gates = [] } = resolveHeads(program, headsOf(policy)) ?? {};
   const first = Math.min(names.length, ...exits.map(({ after }) => names.indexOf(after) + 1));
   return new Set([...gates.map(({ block }) => block), ...names.slice(first)]);
 }

@@ -55,11 +55,11 @@ export interface ExitDecision {
 /** What one item did. */
 export interface ItemTrace {
   readonly blocks: readonly BlockDecision[];
-  /** Exits of the policy, as far as the item came. */
+  /** Exits of the policy or the model, as far as the item came. */
   readonly exits: readonly ExitDecision[];
   /**
-   * Multiply-adds that were saved: those of the blocks that were skipped, less those of the policy's heads that were asked,
-   * and less a run in full where a guard took one. Negative where more was spent than in full.
+   * Multiply-adds that were saved: those of the blocks that were skipped and, behind an exit that was taken, of all else; less
+   * those of the heads that were asked, and less a run in full where a guard took one. Negative where more was spent than in full.
    */
   readonly multiplyAddsSkipped: number;
   /** Convolutions and fully connected layers in the blocks that were skipped. */
@@ -229,6 +229,7 @@ export class RecordedDecisions implements ItemDecisions {
       if (heads && i < this.#reached) saved -= (this.#gated(i) ? heads.gate : 0) + heads.exit;
       if (this.#record.ran[this.#first + i] !== 1) saved += ofBlock.multiplyAdds;
     }
+    if (this.#reached < blocks.length) saved += blocks[this.#reached - 1]!.heads!.beyond;
     return saved;
   }
 

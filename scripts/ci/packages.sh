@@ -5,4 +5,4 @@ set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q
 apt-get install -y -q --no-install-recommends libonnx-testdata qemu-user g++-aarch64-linux-gnu libgtest-dev cmake \
-  clang-19 libclang-rt-19-dev python3-torch python3-torchvision python3-onnx chromium
+  clang-19 libclang-rt-19-dev python3-torch python3-torchvision python3-onnx python3-tqdm chromium

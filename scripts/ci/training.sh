@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The recipe in short: every stage on 2,000 images; its export must agree with PyTorch in the engine. Then the
+# Tests of the recipe and of adapt.py. Then the recipe in short: every stage on 2,000 images; its export must agree with PyTorch in the engine. Then the
 # reproduction's script on a part of a test set.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
+/usr/bin/python3 -m unittest discover training
 node scripts/fetch-data.mjs mnist --to "$folder/data"
 /usr/bin/python3 training/train.py mnist --smoke --data "$folder/data/mnist" --out "$folder/models" --checkpoints "$folder/checkpoints"
 for network in "$folder"/models/*; do

@@ -3,7 +3,7 @@ import { loadModel } from '../../lib/model/load.js';
 import { compileModel } from '../../lib/model/lower.js';
 import type { Program } from '../../lib/model/program.js';
 import { attachHeads, type ExitSpec } from '../../lib/skip/attach.js';
-import type { Layer } from '../../lib/skip/head.js';
+import type { Head, Layer } from '../../lib/skip/head.js';
 import { decodeHeads, encodeHeads } from '../../lib/skip/heads.js';
 import { softmax } from '../../lib/skip/scores.js';
 import { Network } from '../helpers/networks.js';
@@ -19,7 +19,7 @@ function layer(outputs: number, inputs: number, seed: number): Layer {
 
 describe('heads in a program', () => {
   let program: Program;
-  let exit: ExitSpec;
+  let exit: ExitSpec & { readonly head: Head };
   const input = randomFloats(3 * 32 * 32, 5);
   beforeAll(async () => {
     const model = await loadModel(NETWORK.model);
@@ -96,12 +96,9 @@ describe('heads in a program', () => {
   });
 
   test.each([
-    [
-      'a first layer of another width',
-      (head: ExitSpec['head']) => ({ ...head, layers: head.layers.slice(1) }),
-    ],
-    ['too few outputs', (head: ExitSpec['head']) => ({ ...head, layers: head.layers.slice(0, 1) })],
-    ['other features', (head: ExitSpec['head']) => ({ ...head, features: 'mean' as const })],
+    ['a first layer of another width', (head: Head) => ({ ...head, layers: head.layers.slice(1) })],
+    ['too few outputs', (head: Head) => ({ ...head, layers: head.layers.slice(0, 1) })],
+    ['other features', (head: Head) => ({ ...head, features: 'mean' as const })],
   ])('%s is refused', (_, changed) => {
     const wrong = { ...exit, head: changed(exit.head) };
     expect(() => attachHeads(program, { exits: [wrong], gates: [] })).toThrow(

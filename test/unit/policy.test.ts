@@ -230,7 +230,8 @@ describe('a policy that is given again', () => {
     expect(key({ heads: { ...heads, exits: [{ ...heads.exits[0], threshold: 0.6 }] } as never })).not.toBe(
       key({}),
     );
-    expect(headsKey(loadPolicy('model'))).toBe('');
+    expect(headsKey(loadPolicy('full'))).toBe('');
+    expect(headsKey(loadPolicy('model'))).toBe('model');
   });
 });
 

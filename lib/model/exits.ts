@@ -1,0 +1,129 @@
+/**
+ * Early exits that stand in the graph: its answer is `Where(score >= threshold, early answer, later answer)`, where the
+ * later answer may be such a choice again (Teerapittayanon et al. 2016). They are taken out of the graph, which becomes
+ * the network in full, and kept beside the program, for a policy to put them in.
+ */
+import { costOf } from './cost.js';
+import { hardGate } from './decision.js';
+import { fuse, simplify } from './fuse.js';
+import type { Graph } from './graph.js';
+import type { Block, Exit, Step, Value, ValueId } from './program.js';
+import { Region, type WorkOp } from './region.js';
+import { schedule } from './schedule.js';
+import { sameShape, sizeOf } from './shapes.js';
+import { Tracer } from './tracer.js';
+
+/** A choice of the graph's answer. */
+interface Choice {
+  readonly score: ValueId;
+  readonly threshold: number;
+  readonly answer: ValueId;
+}
+
+/** Exits apart from the network, in the order in which they are asked. */
+export interface DetachedExits {
+  readonly choices: readonly Choice[];
+  /** What only the exits need. */
+  readonly heads: Region;
+}
+
+/** Whether a graph may have exits; their blocks are known when it has become a program. */
+export function mayHaveExits({ nodes, outputs }: Graph): boolean {
+  return nodes.some((node) => node.op === 'Where' && outputs.some(({ name }) => node.outputs.includes(name)));
+}
+
+/** Takes the exits out of a region that has not been rewritten yet; undefined where there are none. */
+export function detachExits(region: Region): DetachedExits | undefined {
+  const choices: Choice[] = [];
+  const [output, another] = region.outputs;
+  if (output === undefined || another !== undefined) return undefined;
+  const tracer = new Tracer(region);
+  let rest = output;
+  for (let next = choiceOf(region, tracer, rest); next; next = choiceOf(region, tracer, rest)) {
+    choices.push(next.choice);
+    rest = next.rest;
+  }
+  const needed = region.ancestors(rest);
+  const heads = region.ops.filter((op) => !needed.has(op));
+  if (choices.length === 0 || heads.some((op) => op.op === 'if' || op.op === 'select')) return undefined;
+  const outputs = choices.flatMap(({ score, answer }) => [score, answer]);
+  const detached = new Region(region.values, heads as Exclude<WorkOp, { op: 'if' | 'select' }>[], outputs);
+  detached.removeDead();
+  region.outputs = [rest];
+  region.removeDead();
+  return { choices, heads: detached };
+}
+
+function choiceOf(
+  region: Region,
+  tracer: Tracer,
+  output: ValueId,
+): { choice: Choice; rest: ValueId } | undefined {
+  const where = region.producerOf(output, 'where');
+  if (!where) return undefined;
+  const [when, answer, rest] = where.inputs as [ValueId, ValueId, ValueId];
+  const condition = hardGate(tracer.uniform(when));
+  if (condition?.score.kind !== 'element' || condition.compare !== 'ge') return undefined;
+  const { value: score } = condition.score.element;
+  const alike = [answer, rest].every(
+    (id) => region.producer(id) && sameShape(region.shape(id), region.shape(output)),
+  );
+  if (!alike || sizeOf(region.shape(score)) !== 1 || region.value(score).dtype !== 'float32')
+    return undefined;
+  return { choice: { score, threshold: condition.threshold, answer }, rest };
+}
+
+/**
+ * The exits with the blocks behind which they stand.
+ * @param outputs block by the value that it makes, all of them in the program's order
+ * @returns undefined when an exit reads anything but outputs of blocks, or two stand behind one block
+ */
+export function placeExits(
+  { choices, heads }: DetachedExits,
+  blocks: readonly Pick<Block, 'name' | 'output'>[],
+): Exit[] | undefined {
+  simplify(heads);
+  fuse(heads);
+  const places = new Map(blocks.map(({ output }, place) => [output, place]));
+  const { steps } = schedule(heads, []);
+  const values: readonly Value[] = heads.values;
+  const taken = new Set<Step>();
+  const exits: Exit[] = [];
+  let before = -1;
+  for (const [i, { threshold }] of choices.entries()) {
+    const [score, answer] = heads.outputs.slice(2 * i, 2 * i + 2) as [ValueId, ValueId];
+    const own = stepsFor(steps, [score, answer]).filter((step) => !taken.has(step));
+    for (const step of own) taken.add(step);
+    const made = new Set([...taken].flatMap((step) => step.outputs));
+    const read = own
+      .flatMap(({ inputs }) => inputs)
+      .filter((id) => id >= 0 && !made.has(id) && !values[id]!.data);
+    const seen = read.map((id) => places.get(id));
+    if (seen.length === 0 || seen.includes(undefined)) return undefined;
+    const place = Math.max(...(seen as number[]));
+    if (place <= before) return undefined;
+    before = place;
+    exits.push({
+      after: blocks[place]!.name,
+      steps: own,
+      score,
+      threshold,
+      answer,
+      cost: costOf(values, own),
+    });
+  }
+  return exits;
+}
+
+/** Those of `steps` that some values depend on, in order. */
+export function stepsFor(steps: readonly Step[], values: Iterable<ValueId>): Step[] {
+  const needed = new Set(values);
+  return steps
+    .toReversed()
+    .filter((step) => {
+      const used = step.outputs.some((id) => needed.has(id));
+      if (used) for (const id of step.inputs) needed.add(id);
+      return used;
+    })
+    .reverse();
+}

@@ -1,0 +1,204 @@
+import { InferenceSession, type PolicySource, Tensor } from '../../../lib/index.js';
+import { buildProgram } from '../../../lib/model/lower.js';
+import type { Program, ValueId } from '../../../lib/model/program.js';
+import { attachHeads, type ExitSpec, MODEL_EXITS, resolveHeads } from '../../../lib/skip/attach.js';
+import { IrBuilder } from '../../helpers/ir-builder.js';
+import { GraphBuilder, modelBytes, tensor } from '../../helpers/onnx-builder.js';
+import { randomFloats } from '../../helpers/random.js';
+import { denseProgram, runProgram } from '../../helpers/run-program.js';
+
+const CLASSES = 3;
+const SIZE = 3 * 6 * 6;
+const ITEMS = Array.from({ length: 12 }, (_, i) =>
+  randomFloats(SIZE, 50 + i).map((x) => x * 0.5 + i / 4 - 1),
+);
+
+/** A stem and three blocks: outputs of all of them, and the answer. */
+function network(b: IrBuilder): { maps: ValueId[]; full: ValueId } {
+  const maps = [b.act(b.conv(b.input([1, 3, 6, 6]), 4))];
+  for (let i = 0; i < 3; i++) maps.push(b.act(b.binary('add', maps[i]!, b.body(maps[i]!))));
+  return { maps, full: b.gemm(b.globalPool(maps[3]!), CLASSES) };
+}
+
+/** An exit behind the map: its score grows with the brightness, its answer reads what `before` found as well. */
+function exit(b: IrBuilder, map: ValueId, before?: ValueId) {
+  const hidden = b.act(b.gemm(b.globalPool(map), 4));
+  const found = before === undefined ? hidden : b.binary('add', hidden, before);
+  return { found, score: b.logits(map), answer: b.gemm(found, CLASSES) };
+}
+
+function choose(
+  b: IrBuilder,
+  { score, answer }: ReturnType<typeof exit>,
+  limit: number,
+  rest: ValueId,
+): ValueId {
+  return b.where(b.compare('ge', score, b.constant(Float32Array.of(limit), [1, 1])), answer, rest);
+}
+
+/** The network with exits behind its first and second block. */
+function withExits(limits: readonly [number, number]): IrBuilder & { output: ValueId } {
+  const b = new IrBuilder();
+  const { maps, full } = network(b);
+  const first = exit(b, maps[1]!);
+  const second = exit(b, maps[2]!, first.found);
+  return Object.assign(b, { output: choose(b, first, limits[0], choose(b, second, limits[1], full)) });
+}
+
+function expectSame(program: Program, other: Program): void {
+  for (const item of ITEMS) {
+    const [actual, expected] = [runProgram(program, [item]).output, runProgram(other, [item]).output];
+    for (const [k, value] of expected.entries()) expect(actual[k]).toBeCloseTo(value, 5);
+  }
+}
+
+const attach = (program: Program, ...exits: ExitSpec[]) => attachHeads(program, { exits, gates: [] });
+const blocksRun = (program: Program) => ITEMS.map((item) => runProgram(program, [item]).ran.join(''));
+
+describe('exits in a graph', () => {
+  const built = withExits([0.1, 0.01]);
+  const ir = built.build(built.output);
+  const program = buildProgram(ir);
+  const [first, second] = program.exits!.list;
+
+  test('the program is that of the network without them', () => {
+    const b = new IrBuilder();
+    const { exits: _, ...own } = program;
+    expect(own).toEqual(buildProgram(b.build(network(b).full)));
+  });
+
+  test('each is behind the block that it reads, with its threshold and what it costs', () => {
+    const names = program.blocks.map(({ name }) => name);
+    expect([first!.after, second!.after]).toEqual(names.slice(0, 2));
+    expect(first!.threshold).toBeCloseTo(0.1);
+    expect(second!.threshold).toBeCloseTo(0.01);
+    // Pool to hidden, hidden to answer, and the score's two layers.
+    expect(first!.cost.multiplyAdds).toBe(4 * 4 + 4 * CLASSES + 4 * 4 + 4);
+  });
+
+  test('built in as the model has them, they answer as the graph does, and skip all that remains', () => {
+    const grown = attachHeads(program, resolveHeads(program, MODEL_EXITS)!);
+    expectSame(grown, denseProgram(ir));
+    expect(new Set(blocksRun(grown))).toEqual(new Set(['100', '110', '111']));
+    expect(grown.blocks[0]!.heads).toEqual({
+      gate: 0,
+      exit: first!.cost.multiplyAdds,
+      beyond: 4 * CLASSES,
+    });
+  });
+
+  test('one alone brings along what it needs of the one before, and nothing else', () => {
+    const grown = attach(program, { after: second!.after, threshold: 0.1 });
+    const b = withExits([Number.POSITIVE_INFINITY, 0.1]);
+    expectSame(grown, denseProgram(b.build(b.output)));
+    expect(new Set(blocksRun(grown))).toEqual(new Set(['110', '111']));
+    expect(grown.blocks.map(({ heads }) => heads?.exit ?? 0)).toEqual([
+      0,
+      4 * 4 + second!.cost.multiplyAdds,
+      0,
+    ]);
+  });
+
+  test('a policy has other thresholds for them', () => {
+    const grown = attach(program, { after: first!.after, threshold: -1e9 });
+    expect(new Set(blocksRun(grown))).toEqual(new Set(['100']));
+  });
+
+  test('a policy can not name one that is not there', () => {
+    expect(() => attach(program, { after: program.blocks[2]!.name, threshold: 0 })).toThrow(
+      /exit after block '.*' without a head, but the model has no exit of its own there/,
+    );
+  });
+});
+
+type Change = (b: IrBuilder, maps: ValueId[], full: ValueId) => ValueId;
+
+describe('choices that are no exits', () => {
+  test.each<[string, Change]>([
+    [
+      'of what lies inside a block',
+      (b, maps) => {
+        const inside = b.act(b.conv(maps[3]!, 4));
+        const last = b.act(b.binary('add', maps[3]!, b.conv(inside, 4)));
+        return choose(b, exit(b, inside), 0.3, b.gemm(b.globalPool(last), CLASSES));
+      },
+    ],
+    [
+      'for low scores',
+      (b, maps, full) => {
+        const { score, answer } = exit(b, maps[1]!);
+        return b.where(b.compare('le', score, b.constant(Float32Array.of(0.3), [1, 1])), answer, full);
+      },
+    ],
+    [
+      'two behind one block',
+      (b, maps, full) => choose(b, exit(b, maps[1]!), 0.6, choose(b, exit(b, maps[1]!), 0.3, full)),
+    ],
+    [
+      'class by class',
+      (b, maps, full) => {
+        const answer = b.gemm(b.globalPool(maps[1]!), CLASSES);
+        return b.where(b.compare('ge', b.logits(maps[1]!, CLASSES), b.constant(0.3)), answer, full);
+      },
+    ],
+  ])('%s: the graph stays as it is', (_, make) => {
+    const b = new IrBuilder();
+    const { maps, full } = network(b);
+    const ir = b.build(make(b, maps, full));
+    const program = buildProgram(ir);
+    expect(program.exits).toBeUndefined();
+    expectSame(program, denseProgram(ir));
+  });
+});
+
+describe('a session', () => {
+  /** Behind its only block it leaves where the mean of the input is at least a half, with the answer 1, 0 for 0, 1. */
+  function model(): Uint8Array {
+    const graph = new GraphBuilder();
+    const x = graph.input('x', ['N', 1, 4, 4]);
+    const ones = (...shape: number[]) =>
+      graph.constant(tensor(new Float32Array(shape.reduce((a, b) => a * b)).fill(1), shape));
+    const block = (from: string) => graph.node('Add', [from, graph.node('Conv', [from, ones(1, 1, 1, 1)])]);
+    const [one, two] = [block(x), ''];
+    const mean = graph.node('Flatten', [graph.node('GlobalAveragePool', [one])]);
+    const last = graph.node('Flatten', [graph.node('GlobalAveragePool', [block(one) + two])]);
+    const answer = (from: string, ...weights: number[]) =>
+      graph.node('Gemm', [from, graph.constant(tensor(Float32Array.from(weights), [1, 2]))]);
+    const limit = graph.constant(tensor(Float32Array.of(1), [1, 1]));
+    const sure = graph.node('GreaterOrEqual', [mean, limit]);
+    const chosen = graph.node('Where', [sure, answer(mean, 1, 0), answer(last, 0, 1)]);
+    graph.output(chosen, ['N', 2]);
+    return modelBytes(graph);
+  }
+  const input = () => {
+    const data = new Float32Array(32).fill(0.25, 0, 16).fill(0.75, 16);
+    return { x: new Tensor('float32', data, [2, 1, 4, 4]) };
+  };
+
+  test.each(['native', 'reference'] as const)('leaves as the model or a policy says: %s', async (backend) => {
+    const session = await InferenceSession.create(model(), { backend });
+    try {
+      const run = async (policy?: PolicySource) => {
+        const { outputs, trace } = await session.runTraced(input(), { policy });
+        return {
+          answer: [...Object.values(outputs)[0]!.data],
+          taken: trace.items.map(({ exits }) => exits.map(({ taken }) => taken)),
+          saved: trace.items.map(({ multiplyAddsSkipped }) => multiplyAddsSkipped),
+        };
+      };
+      const [after] = session.blocks.map(({ name }) => name);
+      // The second block and the last layer are left out, the exit's layer is spent.
+      expect(await run()).toEqual({
+        answer: [0, 1, 1.5, 0],
+        taken: [[false], [true]],
+        saved: [-2, 16 + 2 - 2],
+      });
+      expect(await run('full')).toEqual({ answer: [0, 1, 0, 3], taken: [[], []], saved: [0, 0] });
+      expect(await run({ heads: { exits: [], gates: [] } })).toEqual(await run('full'));
+      const bold = await run({ heads: { exits: [{ after: after!, threshold: 0 }], gates: [] } });
+      expect(bold.taken).toEqual([[true], [true]]);
+    } finally {
+      await session.release();
+    }
+  });
+});

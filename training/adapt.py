@@ -1,0 +1,275 @@
+#!/usr/bin/env python3
+"""Gives a trained residual network early exits, from unlabelled images; see README.md beside this file."""
+
+import argparse
+import copy
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from exit_graph import write_adapted
+from exits import Classifier, Exits, Place, choose_places, find_classifier
+from onnx_network import OnnxNetwork, load
+from teaching import (
+    BATCH,
+    MIXED,
+    Library,
+    Outcome,
+    Seen,
+    Training,
+    adamw,
+    ask,
+    fast_bf16,
+    lesson,
+    observe,
+    one_threshold,
+    remember,
+)
+from trainer import seeded
+from unlabelled import (
+    MIRROR_AGREEMENT,
+    MIRROR_IMAGES,
+    Preprocessing,
+    altered,
+    mixed,
+    pixels_of,
+    read_images,
+)
+
+ROOT = Path(__file__).parent.parent
+HEADS_RATE, TRUNK_RATE = 3e-3, 5e-4
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path, help="ONNX file, or a folder with model.onnx")
+    parser.add_argument("--data", type=Path, required=True, help="any folder of images; labels are not needed")
+    parser.add_argument("--out", type=Path, help="folder to write (default: MODEL-exits or MODEL-tuned)")
+    parser.add_argument("--work", type=Path, help="intermediate results; the same command resumes there (default: .cache/adapt/...)")
+    parser.add_argument("--fine-tune", action="store_true", help="teach the network too, under a weight that keeps its answers")
+    parser.add_argument("--keep", type=float, default=2.0, help="that weight, beside 1 for all exits together")
+    parser.add_argument("--epochs", type=int, default=20, help="over the frozen network's features")
+    parser.add_argument("--tune-epochs", type=int, default=12, help="over images, with --fine-tune")
+    parser.add_argument("--copies", type=int, default=4, help="altered copies of each image that the frozen network sees")
+    parser.add_argument("--exits", type=int, default=6, help="exits at most")
+    parser.add_argument("--exit-cost", type=float, default=0.006, help="largest cost of one, as a share of the network's")
+    parser.add_argument("--max-disagreement", type=float, default=0.01, help="for the thresholds in the file")
+    parser.add_argument("--max-images", type=int, help="use so many of the images only")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    return parser.parse_args(arguments)
+
+
+def inspect(file: Path, side: tuple[int, ...] | None = None) -> dict:
+    """What residual-skip makes of the network."""
+    program = json.loads((ROOT / "package.json").read_text())["bin"]["residual-skip"]
+    command = ["node", str(ROOT / program), "inspect", str(file), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise ValueError(f"residual-skip can't inspect {file}: {done.stderr.strip()}")
+    return json.loads(done.stdout)
+
+
+class Adaptation:
+    """One network, its images and its exits."""
+
+    def __init__(self, options: argparse.Namespace):
+        self.options = options
+        torch.set_num_threads(options.threads)
+        self.file = options.model / "model.onnx" if options.model.is_dir() else options.model
+        self.model, self.network = load(self.file)
+        self.network.eval().requires_grad_(False)
+        self.classifier = find_classifier(self.network)
+        sha256 = hashlib.sha256(self.file.read_bytes()).hexdigest()
+        self.work = options.work or ROOT / ".cache/adapt" / sha256[:12]
+        names = ("seed", "copies", "exits", "exit_cost", "max_images", "epochs")
+        settings = {name: getattr(options, name) for name in names}
+        remember(self.work, {"model": sha256, "data": str(options.data.resolve()), **settings})
+        self.places = self.find_places()
+        self.read()
+        self.library = Library(
+            self.work, self.network, self.places, self.classifier, self.images, self.preprocessing, options.seed,
+            self.minds_no_mirror(),
+        )  # fmt: skip
+
+    def find_places(self) -> list[Place]:
+        """Where exits can be: behind residual blocks whose output is a map of the graph."""
+        report = inspect(self.file)
+        blocks = report["blocks"]
+        if report["exits"] or any(block["gate"] for block in blocks):
+            raise ValueError(f"{self.file} has exits or gates already; take the network that it was made from")
+        dims = self.model.graph.input[0].type.tensor_type.shape.dim
+        shape = [dim.dim_value for dim in list(dims)[1:]]
+        if len(shape) != 3 or not all(shape):
+            raise ValueError(f"{self.file}: the input is {shape or 'open'}; images of a fixed size [N, C, H, W] are needed")
+        self.channels, self.side = shape[0], (shape[1], shape[2])
+        tensors = [block["output"] for block in blocks if block["output"] in self.network.producers]
+        values = self.network(torch.zeros(1, *shape), tensors) if tensors else {}
+        self.multiply_adds, until = count_work(self.network, torch.zeros(1, *shape), tensors)
+        fit = [
+            Place(block["name"], block["output"], tuple(values[block["output"]].shape[1:]), until[block["output"]])
+            for block in blocks
+            if block["output"] in values and values[block["output"]].ndim == 4
+        ]
+        places = choose_places(fit, self.options.exits)
+        if not places:
+            raise ValueError(f"{self.file} has no residual block behind which an exit would save work")
+        return places
+
+    def read(self) -> None:
+        self.preprocessing = Preprocessing(self.file.parent / "preprocessor_config.json", self.channels, self.side)
+        generator = seeded(self.options.seed, "split", 0)
+        self.images = read_images(
+            self.options.data, self.preprocessing, self.work / "images.npy", self.options.max_images, generator
+        )
+        held_out = min(5000, max(1, len(self.images) // 10))
+        self.held_out, self.train = torch.arange(len(self.images)).split([held_out, len(self.images) - held_out])
+
+    @torch.no_grad()
+    def minds_no_mirror(self) -> bool:
+        pixels = self.preprocessing.normalize(pixels_of(self.images, self.train[:MIRROR_IMAGES]))
+        answers = [
+            self.network(some, [self.network.output])[self.network.output].flatten(1).argmax(1)
+            for some in (pixels, pixels.flip(3))
+        ]
+        return (answers[0] == answers[1]).float().mean().item() >= MIRROR_AGREEMENT
+
+    def new_exits(self) -> Exits:
+        torch.manual_seed(self.options.seed)
+        exits = Exits(self.places, self.classifier, self.classes, self.options.exit_cost * self.multiply_adds)
+        return exits.to(memory_format=torch.channels_last)
+
+    def teach_exits(self) -> Exits:
+        """With the network frozen."""
+        self.check = self.library.made("validation", self.held_out, lambda pixels: pixels.float())
+        self.classes = self.check.logits.shape[1]
+        first = self.library.copy(0, self.train)
+        self.spread = torch.from_numpy(np.asarray(first.features[:4096], np.float32)).var(0).clamp(min=1e-6)
+        exits = self.new_exits()
+        for exit_, seen in zip(exits, first.maps, strict=True):
+            some = torch.from_numpy(np.asarray(seen[:1024], np.float32))
+            exit_.deviation.copy_(some.std((0, 2, 3)).clamp(min=1e-3 * some.std()))
+        options = self.options
+
+        def batches(epoch: int) -> tuple[int, Iterator]:
+            seen = self.library.copy(epoch % options.copies, self.train)
+            order = torch.randperm(len(seen), generator=seeded(options.seed, "order", epoch)).split(BATCH)
+            return len(order), ((seen.rows(rows.sort()[0]),) for rows in order if len(rows) > 1)
+
+        def loss(seen: Seen) -> torch.Tensor:
+            with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
+                answers = exits(seen.maps)
+            return lesson(answers, seen.features, seen.logits, self.spread)
+
+        training = Training(
+            "exits", exits, [(adamw(exits), HEADS_RATE)], options.epochs, self.work / "exits.pt", options.seed
+        )
+        return training.run(batches, loss, lambda average: self.describe(average, self.check))
+
+    def fine_tune(self, exits: Exits) -> tuple[OnnxNetwork, Exits]:
+        options = self.options
+        student = copy.deepcopy(self.network).requires_grad_(True)
+        both = nn.ModuleDict({"network": student, "exits": exits.requires_grad_(True)})
+        kept = [place.tensor for place in self.places]
+
+        def batches(epoch: int) -> tuple[int, Iterator]:
+            generator = seeded(options.seed, "tune", epoch)
+            order = self.train[torch.randperm(len(self.train), generator=generator)].split(BATCH)
+
+            def made() -> Iterator:
+                for rows in order:
+                    changed = altered(pixels_of(self.images, rows.sort()[0]), self.library.mirror, generator)
+                    half = mixed(changed, MIXED / 2, generator)
+                    yield (self.preprocessing.normalize(half),)
+
+            return len(order), made()
+
+        def loss(images: torch.Tensor) -> torch.Tensor:
+            with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
+                with torch.no_grad():
+                    told = observe(self.network, [], self.classifier, images)
+                own = observe(student, self.places, self.classifier, images)
+                answers = exits(own.maps)
+            full = -(told.logits.softmax(1) * own.logits.log_softmax(1)).sum(1).mean()
+            drift = ((own.features - told.features) ** 2 / self.spread).mean()
+            early = lesson(answers, told.features, told.logits, self.spread) / len(kept)
+            return options.keep * (full + drift) + early
+
+        groups = [(adamw(student, 1e-3), TRUNK_RATE), (adamw(exits), HEADS_RATE / 4)]
+        name = f"tuned-{options.tune_epochs}-{options.keep}.pt"
+        training = Training("tuning", both, groups, options.tune_epochs, self.work / name, options.seed)
+        tuned = training.run(batches, loss, self.describe_tuned)
+        return tuned["network"], tuned["exits"]
+
+    @torch.no_grad()
+    def seen_by(self, network: OnnxNetwork) -> Seen:
+        """The validation images through a fine-tuned network, with the original's answers; and how often its own differ."""
+        parts, changed = [], 0
+        for rows in torch.arange(len(self.held_out)).split(250):
+            images = self.preprocessing.normalize(pixels_of(self.images, self.held_out[rows]))
+            with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
+                parts.append(observe(network, self.places, self.classifier, images))
+        own = torch.cat([part.logits for part in parts])
+        changed = (own.argmax(1) != torch.from_numpy(self.check.logits).argmax(1)).float().mean().item()
+        maps = [torch.cat([part.maps[i] for part in parts]).numpy() for i in range(len(self.places))]
+        self.full_changed = changed
+        return Seen(maps, self.check.features, self.check.logits)
+
+    def describe_tuned(self, both: nn.ModuleDict) -> str:
+        text = self.describe(both["exits"], self.seen_by(both["network"]))
+        return f"{text}; in full {self.full_changed:.2%} changed"
+
+    def outcome(self, exits: Exits, seen: Seen) -> tuple[Outcome, torch.Tensor]:
+        scores, agrees = ask(exits, seen)
+        best = one_threshold(exits, scores, agrees, self.multiply_adds, self.options.max_disagreement)
+        return best, agrees.float().mean(1)
+
+    def describe(self, exits: Exits, seen: Seen) -> str:
+        best, agreement = self.outcome(exits, seen)
+        shares = " ".join(f"{share:.1%}" for share in agreement.tolist())
+        return f"exits agree on {shares}; {best.saved:.1%} saved with {best.changed:.2%} changed"
+
+
+def count_work(network: OnnxNetwork, images: torch.Tensor, tensors: list[str]) -> tuple[int, dict[str, float]]:
+    """Multiply-adds of one image, and the share of them that each of the tensors takes."""
+    layers = [node for node in network.nodes if node.op in ("Conv", "Gemm", "MatMul")]
+    names = [name for node in layers for name in (node.inputs[0], node.outputs[0])]
+    values = network(images, names)
+    work = {}
+    for node in layers:
+        made = values[node.outputs[0]]
+        if node.op == "Conv":
+            per_output = network.weight(node.inputs[1])[0].numel()
+        else:
+            source = values.get(node.inputs[0])
+            per_output = source.shape[0 if node.get("transA", 0) else -1]
+        work[node.outputs[0]] = made.numel() * per_output
+    total = sum(work.values())
+    until = {name: sum(work.get(node.outputs[0], 0) for node in network.needed([name])) / total for name in tensors}
+    return total, until
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    adaptation = Adaptation(options)
+    exits = adaptation.teach_exits()
+    network, seen = None, adaptation.check
+    if options.fine_tune:
+        network, exits = adaptation.fine_tune(exits)
+        seen = adaptation.seen_by(network)
+    outcome, agreement = adaptation.outcome(exits, seen)
+    name = adaptation.file.parent.name if adaptation.file.name == "model.onnx" else adaptation.file.stem
+    out = options.out or Path(f"{name}-{'tuned' if options.fine_tune else 'exits'}")
+    write_adapted(out, adaptation, network, exits, outcome, agreement)
+    print(f"wrote {out}: {adaptation.describe(exits, seen)}")
+
+
+if __name__ == "__main__":
+    main()

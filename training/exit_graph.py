@@ -1,0 +1,167 @@
+"""Writes exits into an ONNX graph: nodes are added to the original, which is left as it is up to its weights.
+
+The graph's answer becomes Where(score of exit 1 >= its threshold, answer of exit 1, Where(..., the whole network's
+answer)). residual-skip recognises this and leaves at the first sure exit; any other engine computes all of it and
+gives the same answers.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from exits import Classifier, Exit, Exits, Separable
+from onnx_network import OnnxNetwork
+
+PREFIX = "exits"
+
+
+def folded(layer: nn.Module, norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of a layer without bias and the normalisation behind it."""
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    weight = layer.weight * scale.view(-1, *[1] * (layer.weight.ndim - 1))
+    return weight, norm.bias - norm.running_mean * scale
+
+
+class ExitWriter:
+    """Adds nodes to a graph under names that begin with the exit's."""
+
+    def __init__(self, graph: onnx.GraphProto, opset: int):
+        self.graph, self.opset = graph, opset
+        self.scope = PREFIX
+
+    def constant(self, name: str, value: torch.Tensor | np.ndarray) -> str:
+        array = value.detach().contiguous().numpy() if isinstance(value, torch.Tensor) else value
+        full = f"{self.scope}/{name}"
+        self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), full))
+        return full
+
+    def node(self, op: str, inputs: list[str], name: str, **attributes) -> str:
+        full = f"{self.scope}/{name}"
+        self.graph.node.append(helper.make_node(op, inputs, [full], full, **attributes))
+        return full
+
+    def separable(self, x: str, part: Separable, name: str, deviation: torch.Tensor | None = None) -> str:
+        weight = part.depthwise.weight
+        if deviation is not None:
+            weight = weight / deviation.view(-1, 1, 1, 1)
+        inputs = [x, self.constant(f"{name}.depthwise", weight)]
+        y = self.node("Conv", inputs, f"{name}/depthwise", kernel_shape=[3, 3], pads=[1] * 4, group=len(weight))
+        if deviation is not None:
+            pool = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4, "count_include_pad": 0}
+            y = self.node("AveragePool", [y], f"{name}/half", **pool)
+        weight, bias = folded(part.pointwise, part.norm)
+        inputs = [y, self.constant(f"{name}.weight", weight), self.constant(f"{name}.bias", bias)]
+        y = self.node("Conv", inputs, f"{name}/pointwise", kernel_shape=[1, 1])
+        return self.node("Relu", [y], f"{name}/relu")
+
+    def linear(self, x: str, weight: torch.Tensor, bias: torch.Tensor, name: str) -> str:
+        inputs = [x, self.constant(f"{name}.weight", weight), self.constant(f"{name}.bias", bias)]
+        return self.node("Gemm", inputs, name, transB=1)
+
+    def flat_pool(self, op: str, x: str, name: str) -> str:
+        return self.node("Flatten", [self.node(op, [x], f"{name}/map")], name, axis=1)
+
+    def write(self, exit_: Exit, found: str | None, softmax: bool) -> tuple[str, str, str]:
+        """Names of what the exit found, of its score [N, 1] and of its answer [N, classes]."""
+        place = exit_.place
+        self.scope = f"{PREFIX}/{place.block}"
+        x = place.tensor
+        if place.pooling != (1, 1):
+            kernel = list(place.pooling)
+            x = self.node("AveragePool", [x], "pool", kernel_shape=kernel, strides=kernel)
+        z = self.separable(x, exit_.wide, "wide", exit_.deviation)
+        z = self.separable(z, exit_.deep, "deep")
+        parts = [
+            self.flat_pool("GlobalAveragePool", z, "mean"),
+            self.flat_pool("GlobalMaxPool", z, "max"),
+            self.flat_pool("GlobalAveragePool", x, "input_mean"),
+        ]
+        joined = self.node("Concat", parts + ([found] if found else []), "pooled", axis=1)
+        weight, bias = folded(exit_.mix, exit_.mix_norm)
+        scale = 1 / torch.sqrt(exit_.normal.running_var + exit_.normal.eps)
+        mixed = self.linear(joined, weight * scale, bias - weight @ (exit_.normal.running_mean * scale), "mix")
+        found = self.node("Relu", [mixed], "found")
+        weight, bias = exit_.predict.weight, exit_.predict.bias
+        if exit_.weight is not None:
+            weight, bias = exit_.weight @ weight, exit_.weight @ bias + exit_.bias
+        logits = self.linear(found, weight, bias, "logits")
+        answer = self.node("Softmax", [logits], "answer", axis=1) if softmax else logits
+        agrees = self.linear(found, exit_.agree.weight, exit_.agree.bias, "agree")
+        return found, self.node("Sigmoid", [agrees], "score"), answer
+
+
+def add_exits(model: onnx.ModelProto, exits: Exits, classifier: Classifier, thresholds: list[float]) -> None:
+    """Adds exits to `model`, whose output keeps its name and its shape [N, classes]."""
+    graph = model.graph
+    opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    output = graph.output[0].name
+    full = f"{PREFIX}/full"
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for i, name in enumerate(names):
+                if name == output:
+                    names[i] = full
+    writer = ExitWriter(graph, opset)
+    found, choices = None, []
+    for exit_, threshold in zip(exits, thresholds, strict=True):
+        found, score, answer = writer.write(exit_, found, classifier.softmax)
+        limit = writer.constant("threshold", np.array([[threshold]], np.float32))
+        choices.append((writer.scope, score, limit, answer))
+    chosen = full
+    for i, (scope, score, limit, answer) in reversed(list(enumerate(choices))):
+        writer.scope = scope
+        sure = writer.node("GreaterOrEqual", [score, limit], "sure")
+        chosen = writer.node("Where", [sure, answer, chosen], "chosen")
+        if i == 0:
+            graph.node[-1].output[0] = output
+
+
+def write_weights(model: onnx.ModelProto, network: OnnxNetwork) -> None:
+    """The weights of a fine-tuned network, in the place of the original ones."""
+    for tensor in model.graph.initializer:
+        if tensor.name in network.keys:
+            array = network.weight(tensor.name).detach().contiguous().numpy()
+            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), tensor.name))
+
+
+def write_adapted(out: Path, adaptation, network, exits: Exits, outcome, agreement: torch.Tensor) -> None:
+    """The folder of the adapted network; `network` is the fine-tuned one, None where the original was left alone."""
+    model = onnx.ModelProto()
+    model.CopyFrom(adaptation.model)
+    if network is not None:
+        write_weights(model, network)
+    with torch.no_grad():
+        add_exits(model, exits.eval(), adaptation.classifier, [outcome.threshold] * len(exits))
+    onnx.checker.check_model(model, full_check=True)
+    out.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, str(out / "model.onnx"))
+    for name in ("config.json", "preprocessor_config.json", "LICENSE"):
+        file = adaptation.file.parent / name
+        if file.exists():
+            shutil.copyfile(file, out / name)
+    report = {
+        "mode": "exits alone" if network is None else "fine-tuned",
+        "images": len(adaptation.train),
+        "validationImages": len(adaptation.held_out),
+        "multiplyAdds": adaptation.multiply_adds,
+        "exits": [
+            {
+                "after": exit_.place.block,
+                "done": round(exit_.place.done, 4),
+                "cost": round(exit_.work / adaptation.multiply_adds, 5),
+                "agreement": round(share, 4),
+                "leaving": round(leaving, 4),
+            }
+            for exit_, share, leaving in zip(exits, agreement.tolist(), outcome.leaving, strict=True)
+        ],
+        "threshold": outcome.threshold,
+        "multiplyAddsSaved": round(outcome.saved, 4),
+        "answersChanged": round(outcome.changed, 4),
+    }
+    (out / "adaptation.json").write_text(json.dumps(report, indent=1) + "\n")

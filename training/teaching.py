@@ -1,0 +1,256 @@
+"""What teaches exits: the network's own answers on altered copies of images, with the network frozen or fine-tuned."""
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm import tqdm
+
+from exits import Classifier, Exits, Place
+from onnx_network import OnnxNetwork
+from trainer import save_atomically, seeded
+from unlabelled import Preprocessing, altered, mixed, pixels_of
+
+BATCH = 256
+# Weight of the features beside that of the answers, and of an image that the exit before is sure of.
+FEATURES, EASY = 0.5, 0.3
+# Of every second copy so many images are mixed with another.
+MIXED = 0.7
+EMA = 0.998
+
+
+@dataclass
+class Seen:
+    """What the network makes of some images: the pooled map at each place, penultimate features and logits."""
+
+    maps: list[np.ndarray | torch.Tensor]
+    features: np.ndarray | torch.Tensor
+    logits: np.ndarray | torch.Tensor
+
+    def rows(self, rows: torch.Tensor) -> "Seen":
+        def take(array):
+            return torch.from_numpy(array[rows.numpy()]).float()
+
+        maps = [take(array).contiguous(memory_format=torch.channels_last) for array in self.maps]
+        return Seen(maps, take(self.features), take(self.logits))
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+
+def fast_bf16() -> bool:
+    """Whether this CPU multiplies matrices of bfloat16 in hardware."""
+    file = Path("/proc/cpuinfo")
+    return file.exists() and any(flag in file.read_text() for flag in (" amx_bf16", " avx512_bf16"))
+
+
+def observe(network: OnnxNetwork, places: list[Place], classifier: Classifier, images: torch.Tensor) -> Seen:
+    names = [place.tensor for place in places] + [classifier.features, classifier.logits]
+    values = network(images, names)
+    maps = [place.pool(values[place.tensor]).float() for place in places]
+    return Seen(maps, values[classifier.features].float().flatten(1), values[classifier.logits].float().flatten(1))
+
+
+class Library:
+    """Files of what the network makes of copies of the images, each made once.
+
+    Copy k of the training images is altered, every second one mixed as well; validation images are as they are.
+    """
+
+    def __init__(self, folder: Path, network: OnnxNetwork, places: list[Place], classifier: Classifier,
+                 images: np.ndarray, preprocessing: Preprocessing, seed: int, mirror: bool):  # fmt: skip
+        self.folder, self.network, self.places, self.classifier = folder, network, places, classifier
+        self.images, self.preprocessing, self.seed, self.mirror = images, preprocessing, seed, mirror
+
+    def copy(self, number: int, rows: torch.Tensor) -> Seen:
+        generator = seeded(self.seed, "copy", number)
+
+        def change(pixels: torch.Tensor) -> torch.Tensor:
+            changed = altered(pixels, self.mirror, generator)
+            return mixed(changed, MIXED, generator) if number % 2 else changed
+
+        return self.made(f"copy-{number}", rows, change)
+
+    def made(self, name: str, rows: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]) -> Seen:
+        folder = self.folder / name
+        if not folder.exists():
+            partial = self.folder / f"{name}.partial"
+            partial.mkdir(parents=True, exist_ok=True)
+            self.write(partial, name, rows, change)
+            partial.rename(folder)
+        maps = [np.load(folder / f"map-{i}.npy", mmap_mode="r") for i in range(len(self.places))]
+        return Seen(maps, np.load(folder / "features.npy", mmap_mode="r"), np.load(folder / "logits.npy"))
+
+    @torch.no_grad()
+    def write(self, folder: Path, name: str, rows: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        files: list[np.memmap] = []
+        done = 0
+        for picked in tqdm(rows.split(64), f"running the network, {name}", unit_scale=64, unit="image", disable=None):
+            pixels = self.preprocessing.normalize(change(pixels_of(self.images, picked)))
+            with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
+                seen = observe(self.network, self.places, self.classifier, pixels)
+            values = [*seen.maps, seen.features, seen.logits]
+            if not files:
+                names = [*(f"map-{i}" for i in range(len(seen.maps))), "features", "logits"]
+                for part, value in zip(names, values, strict=True):
+                    dtype = np.float32 if part == "logits" else np.float16
+                    shape = (len(rows), *value.shape[1:])
+                    files.append(np.lib.format.open_memmap(folder / f"{part}.npy", "w+", dtype, shape))
+            for file, value in zip(files, values, strict=True):
+                limit = torch.finfo(torch.float16).max
+                file[done : done + len(picked)] = value.clamp(-limit, limit).numpy()
+            done += len(picked)
+        for file in files:
+            file.flush()
+
+
+def lesson(answers, features: torch.Tensor, logits: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
+    """The exits' loss against the network's features and logits; `spread` is the features' variance.
+
+    An image counts less where the exit before has its answer already.
+    """
+    target, answer = logits.softmax(1), logits.argmax(1)
+    total = torch.zeros(())
+    weight = torch.ones(len(logits))
+    for own_features, own_logits, score in answers:
+        own_features, own_logits, score = own_features.float(), own_logits.float(), score.float()
+        loss = -(target * own_logits.log_softmax(1)).sum(1)
+        loss = loss + FEATURES * ((own_features - features) ** 2 / spread).mean(1)
+        agrees = (own_logits.argmax(1) == answer).float()
+        total = total + (weight * loss).mean() / weight.mean() + F.binary_cross_entropy_with_logits(score, agrees)
+        weight = 1 - (1 - EASY) * score.detach().sigmoid()
+    return total
+
+
+def adamw(module: nn.Module, decay: float = 0.01) -> list[dict]:
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+class Training:
+    """Epochs that resume where they were interrupted; what is kept is the average of the weights over the last steps."""
+
+    def __init__(self, name: str, module: nn.Module, groups: list[tuple[list[dict], float]], epochs: int, file: Path,
+                 seed: int):  # fmt: skip
+        self.name, self.module, self.epochs, self.file, self.seed = name, module, epochs, file, seed
+        self.average = copy.deepcopy(module).requires_grad_(False)
+        self.peaks = [peak for parameters, peak in groups for _ in parameters]
+        self.optimizer = torch.optim.AdamW([group for parameters, _ in groups for group in parameters])
+
+    def run(self, batches: Callable[[int], tuple[int, Iterator]], loss: Callable[..., torch.Tensor],
+            monitor: Callable[[nn.Module], str]) -> nn.Module:  # fmt: skip
+        """`batches(epoch)` gives their number and themselves; the module with averaged weights is returned."""
+        first = 0
+        if self.file.exists():
+            saved = torch.load(self.file, weights_only=True)
+            self.module.load_state_dict(saved["module"])
+            self.average.load_state_dict(saved["average"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            first = saved["epoch"]
+        for epoch in range(first, self.epochs):
+            torch.manual_seed(seeded(self.seed, self.name, epoch).initial_seed())
+            self.module.train()
+            count, made = batches(epoch)
+            start, losses = time.monotonic(), []
+            for step, batch in enumerate(tqdm(made, f"{self.name} {epoch + 1}/{self.epochs}", total=count, disable=None)):
+                self.set_rate((epoch + (step + 0.5) / count) / self.epochs)
+                self.optimizer.zero_grad(set_to_none=True)
+                value = loss(*batch)
+                value.backward()
+                nn.utils.clip_grad_norm_(self.module.parameters(), 5.0)
+                self.optimizer.step()
+                self.update_average(epoch * count + step)
+                losses.append(value.item())
+            self.average.eval()
+            seconds = time.monotonic() - start
+            mean = sum(losses) / max(1, len(losses))
+            save_atomically(
+                {
+                    "module": self.module.state_dict(),
+                    "average": self.average.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "epoch": epoch + 1,
+                },
+                self.file,
+            )
+            self.report(epoch, f"loss {mean:.4f}, {seconds:.0f} s, {monitor(self.average)}")
+        return self.average.eval()
+
+    def report(self, epoch: int, text: str) -> None:
+        tqdm.write(f"{self.name} {epoch + 1}/{self.epochs}: {text}")
+
+    def set_rate(self, done: float) -> None:
+        """A tenth of the steps up, then down along a cosine."""
+        share = done / 0.1 if done < 0.1 else 0.5 * (1 + math.cos(math.pi * (done - 0.1) / 0.9))
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * share
+
+    @torch.no_grad()
+    def update_average(self, step: int) -> None:
+        kept = min(EMA, (1 + step) / (10 + step))
+        for mean, value in zip(self.average.state_dict().values(), self.module.state_dict().values(), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - kept)
+            else:
+                mean.copy_(value)
+
+
+@torch.no_grad()
+def ask(exits: Exits, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of all exits on all rows: scores, and whether the answer is the network's; both [exits, rows]."""
+    exits.eval()
+    scores, agrees = [], []
+    for rows in torch.arange(len(seen)).split(500):
+        some = seen.rows(rows)
+        answers = exits(some.maps)
+        scores.append(torch.stack([score.sigmoid() for _, _, score in answers]))
+        agrees.append(torch.stack([logits.argmax(1) == some.logits.argmax(1) for _, logits, _ in answers]))
+    return torch.cat(scores, 1), torch.cat(agrees, 1)
+
+
+@dataclass
+class Outcome:
+    threshold: float
+    saved: float
+    changed: float
+    leaving: list[float]
+
+
+def one_threshold(exits: Exits, scores: torch.Tensor, agrees: torch.Tensor, work: int, limit: float) -> Outcome:
+    """The lowest threshold for all exits with which at most `limit` of the answers change, and what that saves.
+
+    `work` is the network's multiply-adds, which the exits' own are part of.
+    """
+    rest = torch.tensor([1 - exit_.place.done for exit_ in exits] + [0.0])
+    spent = torch.tensor([exit_.work / work for exit_ in exits]).cumsum(0)
+    spent = torch.cat([spent, spent[-1:]])
+    best = Outcome(2.0, 0.0, 0.0, [0.0] * len(exits))
+    for threshold in torch.cat([torch.linspace(0.3, 0.95, 66), 1 - torch.logspace(-1.3, -5, 100)]).sort(descending=True)[0]:
+        sure = scores >= threshold
+        left = torch.where(sure.any(0), sure.float().argmax(0), len(exits))
+        changed = 1 - torch.cat([agrees, torch.ones_like(agrees[:1])]).gather(0, left[None])[0].float().mean().item()
+        saved = (rest[left] - spent[left]).mean().item()
+        if changed <= limit and saved > best.saved:
+            shares = torch.bincount(left, minlength=len(exits) + 1)[:-1] / len(left)
+            best = Outcome(threshold.item(), saved, changed, shares.tolist())
+    return best
+
+
+def remember(folder: Path, settings: dict) -> None:
+    """Ties a folder of intermediate results to the settings that they depend on."""
+    file = folder / "settings.json"
+    if file.exists() and json.loads(file.read_text()) != settings:
+        raise ValueError(f"{folder} holds work of another network, other data or settings; name another folder, or delete it")
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(settings, indent=1))

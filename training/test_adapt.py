@@ -1,0 +1,283 @@
+#!/usr/bin/env python3
+"""Tests of adapt.py: python3 -m unittest discover training"""
+
+import io
+import json
+import subprocess
+import sys
+import tempfile
+import unittest
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx.reference import ReferenceEvaluator
+from PIL import Image
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import adapt  # noqa: E402
+from exits import Place, choose_places, find_classifier  # noqa: E402
+from onnx_network import OnnxNetwork, Unsupported  # noqa: E402
+from teaching import Training, lesson  # noqa: E402
+from unlabelled import altered, mixed  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+SIDE, CLASSES = 16, 4
+# Answers of a model to a file of images, and what they left out: full depth, and as the model's exits decide.
+RUN = """
+const { InferenceSession, Tensor } = await import(process.argv[1]);
+const { readFileSync } = await import('node:fs');
+const [, , model, file, side] = process.argv;
+const data = new Float32Array(readFileSync(file).buffer.slice(0));
+const shape = [data.length / (3 * side * side), 3, +side, +side];
+const answers = {};
+for (const policy of ['full', 'model']) {
+  const session = await InferenceSession.create(model, { policy, threads: 1 });
+  const input = { [session.inputNames[0]]: new Tensor('float32', data, shape) };
+  const { outputs, trace } = await session.runTraced(input);
+  const bytes = Buffer.from(outputs[session.outputNames[0]].data.slice().buffer);
+  answers[policy] = { bytes: bytes.toString('hex'), exits: trace.items.map(({ exits }) => exits.filter((e) => e.taken).length) };
+}
+console.log(JSON.stringify(answers));
+"""
+
+
+class Residual(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, early: bool = False):
+        super().__init__()
+        self.early = early
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm1, self.norm2 = nn.BatchNorm2d(inputs if early else outputs), nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, stride)
+
+    def forward(self, x):
+        if self.early:
+            y = self.conv2(torch.relu(self.norm2(self.conv1(torch.relu(self.norm1(x))))))
+            return self.shortcut(x) + y
+        y = self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x)))))
+        return torch.relu(self.shortcut(x) + y)
+
+
+class Inverted(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, 12, 1), nn.ReLU6(), nn.Conv2d(12, 12, 3, 1, 1, groups=12), nn.ReLU6(),
+            nn.Conv2d(12, channels, 1),
+        )  # fmt: skip
+
+    def forward(self, x):
+        return x + self.layers(x)
+
+
+class Squeeze(nn.Module):
+    """Squeeze-and-excitation and hard activations, as in MobileNetV3."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, 1, 1)
+        self.excite = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, 3, 1), nn.ReLU(), nn.Conv2d(3, channels, 1), nn.Hardsigmoid()
+        )
+
+    def forward(self, x):
+        y = nn.functional.hardswish(self.conv(x))
+        return x + y * self.excite(y)
+
+
+def network(*blocks: nn.Module, head: nn.Module | None = None) -> nn.Sequential:
+    stem = nn.Sequential(nn.Conv2d(3, 6, 3, 1, 1), nn.ReLU())
+    head = head or nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, CLASSES))
+    return nn.Sequential(stem, *blocks, head)
+
+
+NETWORKS = {
+    "post-activation with projections": lambda: network(Residual(6, 6), Residual(6, 8, 2), Residual(8, 8)),
+    "pre-activation": lambda: network(Residual(6, 8, 2, early=True), Residual(8, 8, early=True)),
+    "inverted residuals": lambda: network(Inverted(6), nn.Conv2d(6, 8, 3, 2, 1), Inverted(8)),
+    "squeeze and excitation": lambda: network(nn.MaxPool2d(3, 2, 1), nn.Conv2d(6, 8, 1), Squeeze(8)),
+    "a convolution as its classifier": lambda: network(
+        Residual(6, 8, 2), Residual(8, 8),
+        head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, CLASSES, 1), nn.Flatten(), nn.Softmax(1)),
+    ),
+}  # fmt: skip
+
+
+def exported(make, folder: Path) -> Path:
+    """A network with statistics of its own, as PyTorch exports it without folding BatchNorm."""
+    torch.manual_seed(3)
+    module = make()
+    for _ in range(5):
+        module(torch.randn(16, 3, SIDE, SIDE))
+    file = folder / "model.onnx"
+    torch.onnx.export(
+        module.eval(), torch.zeros(2, 3, SIDE, SIDE), str(file), dynamo=False, opset_version=17, input_names=["input"],
+        output_names=["answer"], dynamic_axes={"input": {0: "N"}, "answer": {0: "N"}},
+        training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False,
+    )  # fmt: skip
+    return file
+
+
+def write_images(folder: Path, count: int) -> None:
+    generator = np.random.default_rng(4)
+    folder.mkdir()
+    for i in range(count):
+        coarse = generator.integers(0, 256, (4, 4, 3), np.uint8)
+        Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+
+
+def quietly(*arguments) -> None:
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        adapt.main([str(argument) for argument in arguments])
+
+
+class InterpreterTest(unittest.TestCase):
+    def test_it_computes_what_the_graph_says(self):
+        images = torch.randn(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(5))
+        for name, make in NETWORKS.items():
+            with self.subTest(name), tempfile.TemporaryDirectory() as folder:
+                file = exported(make, Path(folder))
+                (expected,) = ReferenceEvaluator(str(file)).run(None, {"input": images.numpy()})
+                with torch.no_grad():
+                    answer = OnnxNetwork(onnx.load(str(file)))(images, ["answer"])["answer"]
+                np.testing.assert_allclose(answer.numpy(), expected, rtol=1e-4, atol=1e-4)
+
+    def test_the_classifier_answers_from_the_features(self):
+        images = torch.randn(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(6))
+        for name, make in NETWORKS.items():
+            with self.subTest(name), tempfile.TemporaryDirectory() as folder:
+                built = OnnxNetwork(onnx.load(str(exported(make, Path(folder)))))
+                found = find_classifier(built)
+                with torch.no_grad():
+                    values = built(images, [found.features, found.logits])
+                again = values[found.features].flatten(1) @ found.weight.t() + found.bias
+                torch.testing.assert_close(again, values[found.logits].flatten(1), rtol=1e-4, atol=1e-5)
+                self.assertEqual(found.softmax, name.startswith("a convolution"))
+
+    def test_unknown_operators_are_named(self):
+        graph = onnx.parser.parse_model('<ir_version: 8, opset_import: ["": 17]> g (float[N, 3] x) => (float[N, 3] y) { y = Sin(x) }')
+        with self.assertRaisesRegex(Unsupported, "Sin"):
+            OnnxNetwork(graph)
+
+
+class AdaptTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.temporary = tempfile.TemporaryDirectory()
+        cls.folder = Path(cls.temporary.name)
+        (cls.folder / "network").mkdir()
+        cls.file = exported(NETWORKS["post-activation with projections"], cls.folder / "network")
+        preprocessing = {"do_resize": False, "do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+        (cls.file.parent / "preprocessor_config.json").write_text(json.dumps(preprocessing))
+        write_images(cls.folder / "images", 300)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.temporary.cleanup()
+
+    def adapt(self, name: str, *more) -> Path:
+        out = self.folder / name
+        quietly(
+            self.file.parent, "--data", self.folder / "images", "--out", out, "--work", self.folder / f"work-{name}",
+            "--epochs", 3, "--copies", 2, "--exits", 2, "--exit-cost", 0.2, "--max-disagreement", 0.3, "--threads", 1, *more,
+        )  # fmt: skip
+        return out
+
+    def run_engine(self, model: Path) -> dict:
+        """Bits of the answers of the engine, and the exits taken."""
+        images = torch.randn(24, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(7))
+        file = self.folder / "images.bin"
+        file.write_bytes(images.numpy().tobytes())
+        package = json.loads((ROOT / "package.json").read_text())
+        entry = (ROOT / package["main"]).as_uri()
+        command = ["node", "--input-type=module", "-e", RUN, entry, str(model), str(file), str(SIDE)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout) | {"images": images}
+
+    def test_exits_alone_leave_the_answers_in_full_bit_for_bit(self):
+        model = self.adapt("exits") / "model.onnx"
+        original, adapted = self.run_engine(self.file), self.run_engine(model)
+        self.assertEqual(adapted["full"]["bytes"], original["full"]["bytes"])
+        self.assertEqual(len(adapt.inspect(model)["exits"]), 2)
+        with self.subTest("the engine leaves where the graph chooses an exit"):
+            (expected,) = ReferenceEvaluator(str(model)).run(None, {"input": adapted["images"].numpy()})
+            answer = np.frombuffer(bytes.fromhex(adapted["model"]["bytes"]), np.float32).reshape(expected.shape)
+            np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-4)
+            self.assertGreater(sum(adapted["model"]["exits"]), 0)
+
+    def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(self):
+        whole = self.adapt("whole", "--fine-tune", "--tune-epochs", 2)
+        monitor, calls = Training.report, []
+
+        def interrupt(training, *arguments):
+            monitor(training, *arguments)
+            calls.append(training.name)
+            if len(calls) in (2, 4):
+                raise KeyboardInterrupt
+
+        Training.report = interrupt
+        try:
+            for _ in range(2):
+                with self.assertRaises(KeyboardInterrupt):
+                    self.adapt("resumed", "--fine-tune", "--tune-epochs", 2)
+            resumed = self.adapt("resumed", "--fine-tune", "--tune-epochs", 2)
+        finally:
+            Training.report = monitor
+        self.assertEqual(calls, ["exits", "exits", "exits", "tuning", "tuning"])
+        self.assertEqual((whole / "model.onnx").read_bytes(), (resumed / "model.onnx").read_bytes())
+        with self.subTest("fine-tuning changes the network's own weights"):
+            answers = [self.run_engine(file)["full"]["bytes"] for file in (self.file, whole / "model.onnx")]
+            self.assertNotEqual(*answers)
+
+    def test_work_of_other_settings_is_refused(self):
+        self.adapt("settings")
+        with self.assertRaisesRegex(ValueError, "another network, other data or settings"):
+            self.adapt("settings", "--seed", 2)
+
+    def test_a_network_with_exits_or_gates_is_refused(self):
+        out = self.adapt("twice")
+        with self.assertRaisesRegex(ValueError, "has exits or gates already"):
+            quietly(out, "--data", self.folder / "images", "--work", self.folder / "work-twice-again")
+
+
+class PartsTest(unittest.TestCase):
+    def test_places_are_spread_over_the_work(self):
+        shares = [0.1, 0.32, 0.34, 0.5, 0.7, 0.72, 0.9, 0.99]
+        chosen = choose_places([Place(str(share), "", (1, 1, 1), share) for share in shares], 4)
+        self.assertEqual([place.done for place in chosen], [0.34, 0.5, 0.72, 0.9])
+
+    def test_images_that_an_exit_is_sure_of_count_less_for_the_next(self):
+        torch.manual_seed(1)
+        logits, features = torch.randn(2, 3), torch.randn(2, 5)
+
+        def gradient(score: float) -> list[float]:
+            own = torch.randn(2, 3, generator=torch.Generator().manual_seed(2)).requires_grad_()
+            first = (features, logits, torch.tensor([score, -20.0]))
+            second = (features, own, torch.zeros(2))
+            lesson([first, second], features, logits, torch.ones(5)).backward()
+            return own.grad.abs().sum(1).tolist()
+
+        (sure, other), (unsure, alike) = gradient(20.0), gradient(-20.0)
+        self.assertLess(sure, unsure)
+        self.assertGreater(other, alike)
+
+    def test_altered_images_are_shifted_and_mixed_ones_have_a_rectangle_of_another(self):
+        generator = torch.Generator().manual_seed(3)
+        pixels = torch.arange(SIDE).repeat(32, 1, SIDE, 1).to(torch.uint8)
+        changed = altered(pixels, mirror=False, generator=generator)
+        self.assertTrue((changed[..., 3:-3].diff(dim=-1) == 1).all())
+        plain = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 1, SIDE, SIDE)
+        seen = [len(image.unique()) for image in mixed(plain, 1.0, generator)]
+        self.assertIn(2, seen)
+        self.assertLessEqual(max(seen), 2)
+        self.assertTrue(torch.equal(mixed(plain, 0.0, generator), plain))
+
+
+if __name__ == "__main__":
+    unittest.main()
