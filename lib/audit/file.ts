@@ -1,10 +1,15 @@
 import {
   closeSync,
+  existsSync,
   fstatSync,
+  fsync,
+  fsyncSync,
   ftruncateSync,
   openSync,
   readSync,
+  rename,
   renameSync,
+  rmSync,
   write,
   writeSync,
 } from 'node:fs';
@@ -14,7 +19,7 @@ import { decodeLine, FIRST_LINK, linkAtEnd } from './record.js';
 /** Whole lines that are written together. */
 interface Chunk {
   readonly bytes: Buffer;
-  /** The memory that they lie in. */
+  /** The memory that they lie in, for others to come; empty where they share it. */
   readonly room: Buffer;
   readonly items: number;
   /** The file is rotated behind it. */
@@ -37,20 +42,28 @@ const NOTHING = Buffer.alloc(0);
 const MOST_BYTES = 2 ** 26;
 const EXIT_WAIT_MS = 1000;
 
+/** New files so far, for their temporary names. */
+let begun = 0;
+
 /**
- * A file that lines are appended to, in order, by the threads of libuv. It belongs to one process at a time. A
- * failed write drops what waits; the next line opens the file again and cuts off the half line that was left.
+ * A file that lines are appended to, in order, by the threads of libuv. It belongs to one process at a time. A new file gets
+ * its name once its header is on the disk. A failed write drops what waits; the next line opens the file again and cuts off
+ * the half line that was left.
  */
 export class LogFile {
   /** Link of the last line handed in, and the size of the file once all is written. */
   #link = FIRST_LINK;
   #size = 0;
   #fd: number | undefined;
+  /** The name that a new file has until its header is on the disk. */
+  #temporary: string | undefined;
   /** Lines that are not in a chunk yet: the first `#used` bytes. */
   #lines: Buffer = NOTHING;
   /** Memory of a chunk that was written, for the next one: new memory is mapped page by page. */
   #spare: Buffer = NOTHING;
   #used = 0;
+  /** The first of them is the header of a file. */
+  #begins = false;
   #items = 0;
   #chunks: Chunk[] = [];
   #chunkBytes = 0;
@@ -85,6 +98,12 @@ export class LogFile {
   /** Makes the file ready for `append`. @throws the file system's error */
   open(): void {
     if (this.#fd !== undefined) return;
+    if (!existsSync(this.path)) {
+      this.#begin();
+      this.#size = 0;
+      this.#link = FIRST_LINK;
+      return;
+    }
     const fd = openSync(this.path, 'a+');
     try {
       const { size } = fstatSync(fd);
@@ -111,6 +130,7 @@ export class LogFile {
       return;
     }
     this.#link = linkAtEnd(lines);
+    if (this.#size === 0) this.#begins = true;
     this.#size += lines.length;
     this.#keep(lines);
     this.#items += items;
@@ -139,6 +159,14 @@ export class LogFile {
       // A write that is under way has its own thread, which still runs.
       if (this.#busy) waitForSize(fd, this.#before + this.#busy.bytes.length);
       writeSync(fd, text);
+      if (!this.#temporary) return;
+      if (fstatSync(fd).size === 0) {
+        rmSync(this.#temporary, { force: true });
+        return;
+      }
+      fsyncSync(fd);
+      // That thread may be naming it, too.
+      if (!existsSync(this.path)) renameSync(this.#temporary, this.path);
     } catch (error) {
       this.events.failed(
         this.#items + this.#chunks.reduce((sum, { items }) => sum + items, 0),
@@ -162,9 +190,18 @@ export class LogFile {
     this.#used = end;
   }
 
+  /** Makes a new file. @throws the file system's error */
+  #begin(): void {
+    const name = `${this.path}.${process.pid}-${++begun}.tmp`;
+    this.#fd = openSync(name, 'ax');
+    this.#temporary = name;
+    this.#before = 0;
+  }
+
   #forgetLines(): void {
     this.#lines = NOTHING;
     this.#used = 0;
+    this.#begins = false;
     this.#items = 0;
   }
 
@@ -172,12 +209,16 @@ export class LogFile {
     this.#timer = void clearTimeout(this.#timer);
     if (this.#used === 0) return;
     const room = this.#lines;
-    const chunk = { bytes: room.subarray(0, this.#used), room, items: this.#items, last };
+    const bytes = room.subarray(0, this.#used);
+    const header = this.#begins ? bytes.indexOf(10) + 1 : 0;
+    if (header > 0) {
+      this.#chunks.push({ bytes: bytes.subarray(0, header), room: NOTHING, items: 0, last: false });
+    }
+    this.#chunks.push({ bytes: bytes.subarray(header), room, items: this.#items, last });
+    this.#chunkBytes += bytes.length;
     this.#forgetLines();
     // The file that follows begins with the line that continues this one.
     if (last) this.#size = 0;
-    this.#chunks.push(chunk);
-    this.#chunkBytes += chunk.bytes.length;
     if (!this.#busy) this.#next();
   }
 
@@ -195,10 +236,30 @@ export class LogFile {
         return;
       }
       this.#before += chunk.bytes.length;
-      this.#spare = chunk.room;
+      if (chunk.room.length > 0) this.#spare = chunk.room;
       this.events.written(chunk.items);
       if (chunk.last) this.#rotate();
+      if (this.#temporary && this.#before > 0) this.#name(this.#temporary);
+      else this.#next();
+    });
+  }
+
+  /** Gives a new file its name, now that it has a header. */
+  #name(temporary: string): void {
+    // Still busy, but with nothing that is yet to be written.
+    this.#busy = { bytes: NOTHING, room: NOTHING, items: 0, last: false };
+    const named = (error: Error | null) => {
+      if (error) {
+        this.#fail(0, error);
+        return;
+      }
+      this.#temporary = undefined;
       this.#next();
+    };
+    fsync(this.#fd!, (error) => {
+      if (error) named(error);
+      else if (existsSync(this.path)) named(new Error('somebody else has begun it meanwhile'));
+      else rename(temporary, this.path, named);
     });
   }
 
@@ -217,6 +278,8 @@ export class LogFile {
     this.#timer = void clearTimeout(this.#timer);
     if (this.#fd === undefined) return;
     closeSync(this.#fd);
+    if (this.#temporary) rmSync(this.#temporary, { force: true });
+    this.#temporary = undefined;
     this.#fd = undefined;
     this.#closings++;
   }
@@ -225,10 +288,9 @@ export class LogFile {
   #rotate(): void {
     try {
       renameSync(this.path, nextRotated(this.path));
-      const fd = openSync(this.path, 'a+');
-      closeSync(this.#fd!);
-      this.#fd = fd;
-      this.#before = 0;
+      const written = this.#fd!;
+      this.#begin();
+      closeSync(written);
     } catch (error) {
       this.events.failed(0, error as Error);
     }

@@ -43,13 +43,13 @@ export async function toRawImage(source: ImageSource, name: string, signal?: Abo
   if (typeof source === 'string') return decodeImage(source);
   if (source instanceof URL) {
     if (source.protocol === 'file:') return decodeImage(fileURLToPath(source));
-    return decodeImage(await download(source, name, signal), name);
+    return decodeImage(await download(source, name, signal), { name });
   }
-  if (source instanceof Blob) return decodeImage(new Uint8Array(await source.arrayBuffer()), name);
-  if (isSharp(source)) return decodeImage(await encoded(source, name), name);
+  if (source instanceof Blob) return decodeImage(new Uint8Array(await source.arrayBuffer()), { name });
+  if (isSharp(source)) return decodeImage(await encoded(source, name), { name });
   if (isPixelData(source)) return fromPixels(source, name);
   const bytes = bytesOf(source);
-  if (bytes) return decodeImage(bytes, name);
+  if (bytes) return decodeImage(bytes, { name });
   throw new ResidualSkipError(
     'INVALID_ARGUMENT',
     `${name}: expected a path, a URL, the bytes of an image file, a sharp instance, or { width, height, data }`,

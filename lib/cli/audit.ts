@@ -1,4 +1,3 @@
-import { writeFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { hashItem } from '../audit/hash.js';
 import { type AuditEntry, readAudit } from '../audit/read.js';
@@ -10,6 +9,7 @@ import { encodeThumbnail } from '../data/image.js';
 import { ResidualSkipError } from '../errors.js';
 import { noteProblems } from './audit-log.js';
 import { Classifier } from './classifier.js';
+import { checkWritable, writeResult } from './files.js';
 import { type Io, paint, startProgress } from './io.js';
 import { type Column, formatTable, percent, plural } from './table.js';
 
@@ -33,30 +33,17 @@ export function addAuditCommand(program: Command, io: Io): void {
 }
 
 async function audit(path: string, options: AuditOptions, io: Io): Promise<void> {
+  if (options.output) await checkWritable(options.output);
   const { entries, problems, energy } = await readAudit(path);
   noteProblems(path, problems, io);
   if (entries.length === 0) throw new ResidualSkipError('INVALID_DATA', `${path} holds no item yet`);
   const summary = summarise(entries);
   if (options.output) {
     const thumbnails = options.data ? await thumbnailsOf(entries, options, io) : undefined;
-    await write(options.output, await renderAuditReport(entries, { problems, thumbnails, energy }));
+    await writeResult(options.output, await renderAuditReport(entries, { problems, thumbnails, energy }));
   }
   if (options.json) io.out(`${JSON.stringify(publicSummary(summary, energy, problems.length), null, 2)}\n`);
   else io.out(draw(path, summary, options.output, io));
-}
-
-async function write(path: string, text: string): Promise<void> {
-  try {
-    await writeFile(path, text);
-  } catch (error) {
-    throw new ResidualSkipError(
-      'INVALID_ARGUMENT',
-      `the report can't be written: ${(error as Error).message}`,
-      {
-        cause: error,
-      },
-    );
-  }
 }
 
 /** Small pictures of the items with the shortest and the longest paths, found by the hash of their input. */

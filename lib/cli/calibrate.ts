@@ -17,7 +17,13 @@ import { drawCalibration } from './calibration-table.js';
 import { Classifier } from './classifier.js';
 import { checkWritable, writeResult } from './files.js';
 import { type Io, startProgress } from './io.js';
-import { addBackendOptions, type BackendOptions, fraction, positiveInteger } from './options.js';
+import {
+  addBackendOptions,
+  addLimitOptions,
+  type BackendOptions,
+  fraction,
+  positiveInteger,
+} from './options.js';
 
 interface CalibrateOptions extends BackendOptions, DataOptions {
   readonly output: string;
@@ -41,64 +47,71 @@ interface CalibrateOptions extends BackendOptions, DataOptions {
 const LIMITS = ['maxDisagreement', 'maxGroupDisagreement', 'perClass', 'groups'];
 
 export function addCalibrateCommand(program: Command, io: Io): void {
-  addBackendOptions(
-    program
-      .command('calibrate')
-      .description(
-        'make a policy that skips, for any residual network, with a certified limit on changed answers',
-      )
-      .argument('<model>', 'ONNX file, or a folder with one')
-      .requiredOption(
-        '--data <dir>',
-        'images: any folder of them (labels are not needed), or what eval takes',
-      )
-      .requiredOption('-o, --output <file>', 'policy file to write')
-      .option(
-        '--max-disagreement <rate>',
-        'most answers that may change, as a fraction (default: 0.01)',
-        fraction,
-      )
-      .option('--confidence <level>', 'probability that all limits hold', fraction, 0.95)
-      .addOption(
-        new Option(
-          '--metric <name>',
-          'what the limit is for: changed answers, right answers lost (needs labels), or mean change of the probabilities (default: disagreement, with --labels accuracy)',
-        ).choices(METRICS),
-      )
-      .option('--labels [file]', 'the data is labelled: by its folders, or by a CSV or JSON file')
-      .option('--per-class', 'keep the limit for every class as well')
-      .option(
-        '--groups <source>',
-        "and for every group: 'folder', or a CSV or JSON file with a name for each image",
-      )
-      .option(
-        '--max-group-disagreement <rate>',
-        'another limit for classes and groups (default: that of all)',
-        fraction,
-      )
-      .addOption(
-        new Option('--budget <share>', 'instead of a limit: spend at most this share of the multiply-adds')
-          .argParser(fraction)
-          .conflicts([...LIMITS, 'budgetMs']),
-      )
-      .addOption(
-        new Option(
-          '--budget-ms <time>',
-          'instead of a limit: take at most this long, as the median of one image',
+  addLimitOptions(
+    addBackendOptions(
+      program
+        .command('calibrate')
+        .description(
+          'make a policy that skips, for any residual network, with a certified limit on changed answers',
         )
-          .argParser(positiveNumber)
-          .conflicts(LIMITS),
-      )
-      .option('--guard <label...>', 'answers that are verified by the full network')
-      .option('--margin <p>', 'guard also when the label is within this probability of the best', fraction, 0)
-      .option('--report <file>', 'HTML page to write that shows what was tested and chosen')
-      .option('--settings <n>', 'settings between none and bold that are tried', settingsCount, 96)
-      .option('--copies <n>', 'shifted copies of each image to fit on, at most', wholeNumber, 15)
-      .option('--seed <n>', 'seed of the split', positiveInteger, 1)
-      .option(
-        '--state <dir>',
-        'keep what was computed here, for other calibrations too (default: beside the policy, until it is written)',
-      ),
+        .argument('<model>', 'ONNX file, or a folder with one')
+        .requiredOption(
+          '--data <dir>',
+          'images: any folder of them (labels are not needed), or what eval takes',
+        )
+        .requiredOption('-o, --output <file>', 'policy file to write')
+        .option(
+          '--max-disagreement <rate>',
+          'most answers that may change, as a fraction (default: 0.01)',
+          fraction,
+        )
+        .option('--confidence <level>', 'probability that all limits hold', fraction, 0.95)
+        .addOption(
+          new Option(
+            '--metric <name>',
+            'what the limit is for: changed answers, right answers lost (needs labels), or mean change of the probabilities (default: disagreement, with --labels accuracy)',
+          ).choices(METRICS),
+        )
+        .option('--labels [file]', 'the data is labelled: by its folders, or by a CSV or JSON file')
+        .option('--per-class', 'keep the limit for every class as well')
+        .option(
+          '--groups <source>',
+          "and for every group: 'folder', or a CSV or JSON file with a name for each image",
+        )
+        .option(
+          '--max-group-disagreement <rate>',
+          'another limit for classes and groups (default: that of all)',
+          fraction,
+        )
+        .addOption(
+          new Option('--budget <share>', 'instead of a limit: spend at most this share of the multiply-adds')
+            .argParser(fraction)
+            .conflicts([...LIMITS, 'budgetMs']),
+        )
+        .addOption(
+          new Option(
+            '--budget-ms <time>',
+            'instead of a limit: take at most this long, as the median of one image',
+          )
+            .argParser(positiveNumber)
+            .conflicts(LIMITS),
+        )
+        .option('--guard <label...>', 'answers that are verified by the full network')
+        .option(
+          '--margin <p>',
+          'guard also when the label is within this probability of the best',
+          fraction,
+          0,
+        )
+        .option('--report <file>', 'HTML page to write that shows what was tested and chosen')
+        .option('--settings <n>', 'settings between none and bold that are tried', settingsCount, 96)
+        .option('--copies <n>', 'shifted copies of each image to fit on, at most', wholeNumber, 15)
+        .option('--seed <n>', 'seed of the split', positiveInteger, 1)
+        .option(
+          '--state <dir>',
+          'keep what was computed here, for other calibrations too (default: beside the policy, until it is written)',
+        ),
+    ),
   ).action((model: string, options: CalibrateOptions) => run(model, options, io));
 }
 

@@ -4,13 +4,15 @@ import type { CalibrationItem } from '../calibrate/calibration.js';
 import { readAssignments, valuesOf } from '../data/assignments.js';
 import { openDataset, openImages, shorten, type Unlabelled } from '../data/dataset.js';
 import type { RawImage } from '../data/image.js';
+import type { DataLimits } from '../data/limits.js';
 import { prefetch } from '../data/prefetch.js';
 import { ResidualSkipError } from '../errors.js';
 import type { Tensor } from '../tensor.js';
 import type { Classifier } from './classifier.js';
 import { type Io, startProgress } from './io.js';
+import { Unusable } from './unusable.js';
 
-export interface DataOptions {
+export interface DataOptions extends DataLimits {
   readonly data: string;
   /** True: as the data set has them; otherwise a file that has them by image name. */
   readonly labels?: true | string;
@@ -31,8 +33,6 @@ interface Image extends Unlabelled {
   readonly groups?: readonly string[];
 }
 
-const SHOWN = 5;
-
 /** @throws INVALID_DATA naming every image that can't be read, and labels or groups that don't fit */
 export async function readCalibrationData(
   classifier: Classifier,
@@ -43,21 +43,17 @@ export async function readCalibrationData(
   const images = await imagesOf(options, classifier.labels);
   const items: CalibrationItem[] = [];
   const bySha256 = new Map<string, Image>();
-  const unreadable: string[] = [];
+  const unusable = new Unusable();
   let first: Tensor | undefined;
   const reading = startProgress(io, images.length, 'Reading', progress);
   try {
     const prepared = prefetch(images, async (image) => {
-      const tensor = await classifier.prepareOne(image).catch((error: unknown) => error as Error);
+      const tensor = await classifier.prepareOne(image).catch((error: unknown) => unusable.note(error));
       return { image, tensor };
     });
     for await (const { image, tensor } of prepared) {
       reading.advance();
-      if (tensor instanceof Error) {
-        if (!(tensor instanceof ResidualSkipError && tensor.code === 'INVALID_DATA')) throw tensor;
-        unreadable.push(tensor.message);
-        continue;
-      }
+      if (!tensor) continue;
       first ??= tensor;
       const input = tensor.data;
       const bytes = new Uint8Array(input.buffer, input.byteOffset, input.byteLength);
@@ -68,20 +64,15 @@ export async function readCalibrationData(
   } finally {
     reading.stop();
   }
-  if (unreadable.length > 0 || first === undefined) {
-    const more = unreadable.length > SHOWN ? `; and ${unreadable.length - SHOWN} more` : '';
-    throw new ResidualSkipError(
-      'INVALID_DATA',
-      `${unreadable.length} of ${images.length} images can't be used: ${unreadable.slice(0, SHOWN).join('; ')}${more}; ` +
-        'repair them, or take them out of the data',
-    );
-  }
-  return { items, first, load: (sha256) => bySha256.get(sha256)!.load() };
+  // A promise is about all of the data: none of it is left out in silence.
+  unusable.check('repair them, or take them out of the data');
+  return { items, first: first!, load: (sha256) => bySha256.get(sha256)!.load() };
 }
 
-async function imagesOf({ data, labels, groups }: DataOptions, known: readonly string[]): Promise<Image[]> {
-  const labelled = labels === true ? (await openDataset(data, known)).samples : undefined;
-  const images = labelled ?? (await openImages(data, known));
+async function imagesOf(options: DataOptions, known: readonly string[]): Promise<Image[]> {
+  const { data, labels, groups } = options;
+  const labelled = labels === true ? (await openDataset(data, known, options)).samples : undefined;
+  const images = labelled ?? (await openImages(data, known, options));
   const names = images.map(({ name }) => name);
   const classes =
     typeof labels === 'string' ? await classesOf(names, labels, known) : labelled?.map(({ label }) => label);

@@ -12,6 +12,7 @@ import type { ItemTrace } from '../skip/trace.js';
 import { Tensor } from '../tensor.js';
 import type { Io } from './io.js';
 import type { EngineOptions } from './options.js';
+import { Unusable } from './unusable.js';
 
 /** One class of an answer. */
 export interface Prediction {
@@ -36,6 +37,8 @@ export const MOST_MEASURED = 100;
 
 /** A model that takes one image and gives one score per class, with its preprocessing and labels. */
 export class Classifier {
+  readonly unusable = new Unusable();
+
   private constructor(
     readonly name: string,
     readonly labels: readonly string[],
@@ -94,11 +97,15 @@ export class Classifier {
     return this.session.backend;
   }
 
-  /** Reads and prepares `images` in order, a few ahead of the consumer. */
-  prepare<T extends { readonly name: string; load(): Promise<RawImage> }>(
+  /** Reads and prepares `images` in order, a few ahead of the consumer; without those that are noted in `unusable`. */
+  async *prepare<T extends { readonly name: string; load(): Promise<RawImage> }>(
     images: Iterable<T>,
   ): AsyncGenerator<{ image: T; tensor: Tensor }> {
-    return prefetch(images, async (image) => ({ image, tensor: await this.prepareOne(image) }));
+    const prepared = prefetch(images, async (image) => ({
+      image,
+      tensor: await this.prepareOne(image).catch((error: unknown) => this.unusable.note(error)),
+    }));
+    for await (const { image, tensor } of prepared) if (tensor) yield { image, tensor };
   }
 
   /** One image as the model takes it. */

@@ -1,15 +1,16 @@
 import type { Command } from 'commander';
 import type { EnergyReport } from '../bench/energy.js';
 import { openDataset, takeEvenly } from '../data/dataset.js';
+import type { DataLimits } from '../data/limits.js';
 import { argMax } from '../skip/scores.js';
 import type { Tensor } from '../tensor.js';
 import { Classifier, MOST_MEASURED } from './classifier.js';
 import { type Io, paint, startProgress } from './io.js';
-import { addEngineOptions, type EngineOptions, positiveInteger } from './options.js';
+import { addImageOptions, type EngineOptions, positiveInteger } from './options.js';
 import { type Latency, latencyOf, type PairedChange, pairedChange } from './statistics.js';
 import { formatTable, milliseconds, percent, plural } from './table.js';
 
-interface EvalOptions extends EngineOptions {
+interface EvalOptions extends EngineOptions, DataLimits {
   readonly data: string;
   readonly limit?: number;
   readonly json?: boolean;
@@ -39,7 +40,7 @@ export interface EvalReport {
 }
 
 export function addEvalCommand(program: Command, io: Io): void {
-  addEngineOptions(
+  addImageOptions(
     program
       .command('eval')
       .description(
@@ -61,13 +62,14 @@ async function evaluate(model: string, options: EvalOptions, io: Io): Promise<vo
     io.out(
       options.json ? `${JSON.stringify(report, null, 2)}\n` : draw(classifier, options.data, report, io),
     );
+    classifier.unusable.check();
   } finally {
     await classifier.release();
   }
 }
 
 async function measure(classifier: Classifier, options: EvalOptions, io: Io): Promise<EvalReport> {
-  const { samples } = await openDataset(options.data, classifier.labels);
+  const { samples } = await openDataset(options.data, classifier.labels, options);
   const chosen = takeEvenly(samples, options.limit ?? samples.length);
   const tally = new Tally();
   const measured: Tensor[] = [];
@@ -94,6 +96,7 @@ async function measure(classifier: Classifier, options: EvalOptions, io: Io): Pr
   } finally {
     progress.stop();
   }
+  if (tally.items === 0) classifier.unusable.check('no image is left');
   return { ...tally.report(), energy: classifier.measureEnergy(measured) };
 }
 

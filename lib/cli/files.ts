@@ -1,10 +1,11 @@
 import { constants } from 'node:fs';
-import { access, writeFile } from 'node:fs/promises';
+import { access, open, realpath, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { kindOf } from '../data/files.js';
 import { ResidualSkipError } from '../errors.js';
 
-function unwritable(path: string, why: string, cause?: unknown): ResidualSkipError {
+/** The error for a file that could not be written. */
+export function unwritable(path: string, why: string, cause?: unknown): ResidualSkipError {
   return new ResidualSkipError('INVALID_ARGUMENT', `${path} can't be written: ${why}`, { cause });
 }
 
@@ -19,9 +20,34 @@ export async function checkWritable(path: string): Promise<void> {
   });
 }
 
-/** @throws INVALID_ARGUMENT */
+/**
+ * Writes a file as a whole or not at all: what was there stays until the new text is on the disk.
+ * @throws INVALID_ARGUMENT
+ */
 export async function writeResult(path: string, text: string): Promise<void> {
-  await writeFile(path, text).catch((cause: unknown) => {
+  try {
+    const before = await stat(path).catch(() => undefined);
+    // A pipe or a device is written to, not replaced.
+    if (before && !before.isFile()) await writeFile(path, text);
+    else await replaceFile(before ? await realpath(path) : path, text, before?.mode);
+  } catch (cause) {
     throw unwritable(path, (cause as Error).message, cause);
-  });
+  }
+}
+
+async function replaceFile(path: string, text: string, mode: number | undefined): Promise<void> {
+  const temporary = `${path}.${process.pid}.tmp`;
+  try {
+    const file = await open(temporary, 'w', mode);
+    try {
+      await file.writeFile(text);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw error;
+  }
 }

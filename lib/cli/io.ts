@@ -32,6 +32,20 @@ export function paint(io: Pick<Io, 'color'>, style: Style, text: string): string
   return io.color ? `\u001b[${open}m${text}\u001b[${close}m` : text;
 }
 
+/** Control characters but tabs and newlines, and those that change the direction of text. */
+const CONTROLS = /\p{Cc}|[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/gu;
+/** What `paint` writes, and so may stay. */
+const PAINTED = new RegExp(`\u001b\\[(?:${Object.values(STYLES).flat().join('|')})m`, 'y');
+
+/** `text` with escape sequences written out as \u001b, which means the same in JSON: a name can't steer the terminal. */
+export function printable(text: string): string {
+  return text.replace(CONTROLS, (control, at: number) => {
+    PAINTED.lastIndex = at;
+    if (control === '\n' || control === '\t' || PAINTED.test(text)) return control;
+    return `\\u${control.charCodeAt(0).toString(16).padStart(4, '0')}`;
+  });
+}
+
 export interface Progress {
   advance(): void;
   stop(): void;

@@ -1,4 +1,5 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { MAX_BYTES, MAX_PIXELS } from '../data/limits.js';
 import { ISAS, type Isa } from '../options.js';
 
 /** Options that say where a model is run; the names are those of SessionOptions. */
@@ -50,4 +51,16 @@ export function addEngineOptions(command: Command): Command {
       'model',
     ),
   );
+}
+
+/** Adds what addEngineOptions does, and limits for images. */
+export function addImageOptions(command: Command): Command {
+  return addLimitOptions(addEngineOptions(command));
+}
+
+/** Adds the options of DataLimits. */
+export function addLimitOptions(command: Command): Command {
+  return command
+    .option('--max-pixels <n>', 'refuse larger images', positiveInteger, MAX_PIXELS)
+    .option('--max-bytes <n>', 'refuse larger files of many images, unpacked', positiveInteger, MAX_BYTES);
 }

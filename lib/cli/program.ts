@@ -6,7 +6,7 @@ import { addCalibrateCommand } from './calibrate.js';
 import { addEvalCommand } from './eval.js';
 import { reportFailure } from './failure.js';
 import { addInspectCommand } from './inspect.js';
-import type { Io } from './io.js';
+import { type Io, printable } from './io.js';
 import { addRecordCommand } from './record.js';
 import { addReplayCommand } from './replay.js';
 import { addRunCommand } from './run.js';
@@ -25,7 +25,13 @@ const COMMANDS = [
 ];
 
 /** Runs the command line `args` (without node and script); resolves to the exit code and never rejects. */
-export async function runCli(args: readonly string[], io: Io): Promise<number> {
+export async function runCli(args: readonly string[], streams: Io): Promise<number> {
+  // What is printed may name files, blocks and classes, and anybody may have named those.
+  const io: Io = {
+    ...streams,
+    out: (text) => streams.out(printable(text)),
+    err: (text) => streams.err(printable(text)),
+  };
   const program = new Command('residual-skip')
     .description('Run residual networks and skip the blocks that an input does not need.')
     .version(packageVersion())

@@ -2,13 +2,15 @@ import type { Command } from 'commander';
 import { type AuditLog, auditLog } from '../audit/log.js';
 import type { EnergyReport } from '../bench/energy.js';
 import { openDataset, type Sample, takeEvenly } from '../data/dataset.js';
+import type { DataLimits } from '../data/limits.js';
 import type { Tensor } from '../tensor.js';
 import { Classifier, MOST_MEASURED } from './classifier.js';
+import { checkWritable, unwritable } from './files.js';
 import { type Io, startProgress } from './io.js';
-import { addEngineOptions, type EngineOptions, positiveInteger } from './options.js';
+import { addImageOptions, type EngineOptions, positiveInteger } from './options.js';
 import { plural } from './table.js';
 
-interface RecordOptions extends EngineOptions {
+interface RecordOptions extends EngineOptions, DataLimits {
   readonly data: string;
   readonly output: string;
   readonly limit?: number;
@@ -19,7 +21,7 @@ interface RecordOptions extends EngineOptions {
 const TIMED_EVERY = 10;
 
 export function addRecordCommand(program: Command, io: Io): void {
-  addEngineOptions(
+  addImageOptions(
     program
       .command('record')
       .description('run labelled images and write an audit log of what each one ran and skipped')
@@ -32,6 +34,7 @@ export function addRecordCommand(program: Command, io: Io): void {
 
 async function record(model: string, options: RecordOptions, io: Io): Promise<void> {
   const { output: path } = options;
+  await checkWritable(path);
   const { chosen, energy } = await measure(model, options, io);
   let log: AuditLog | undefined;
   // What there is to note about the model was said when it was measured.
@@ -63,6 +66,8 @@ async function record(model: string, options: RecordOptions, io: Io): Promise<vo
       ? `${JSON.stringify({ path, ...stats })}\n`
       : `${path}: ${plural(stats.written, 'item')}${lost}\n`,
   );
+  if (stats.errors > 0) throw unwritable(path, `${plural(stats.lost, 'item')} lost: ${stats.lastError}`);
+  classifier.unusable.check();
 }
 
 /** The items to record, and what some of them take: in a session of its own, so that the log neither shows nor slows these runs. */
@@ -73,11 +78,12 @@ async function measure(
 ): Promise<{ chosen: readonly Sample[]; energy: EnergyReport }> {
   const classifier = await Classifier.open(model, options, io);
   try {
-    const { samples } = await openDataset(options.data, classifier.labels);
+    const { samples } = await openDataset(options.data, classifier.labels, options);
     const chosen = takeEvenly(samples, options.limit ?? samples.length);
     const measured = takeEvenly(chosen, Math.min(MOST_MEASURED, Math.ceil(chosen.length / TIMED_EVERY)));
     const tensors: Tensor[] = [];
     for await (const { tensor } of classifier.prepare(measured)) tensors.push(tensor);
+    if (tensors.length === 0) classifier.unusable.check('no image is left to measure');
     classifier.warmUp(tensors[0]!);
     return { chosen, energy: classifier.measureEnergy(tensors) };
   } finally {

@@ -2,14 +2,15 @@ import type { Command } from 'commander';
 import { readAudit } from '../audit/read.js';
 import { type ReplayItem, type ReplayReport, replayAudit } from '../audit/replay.js';
 import { likelyFirst, openDataset, type Sample } from '../data/dataset.js';
+import type { DataLimits } from '../data/limits.js';
 import { ResidualSkipError } from '../errors.js';
 import { noteProblems } from './audit-log.js';
 import { Classifier } from './classifier.js';
 import { type Io, paint, startProgress } from './io.js';
-import { addEngineOptions, type EngineOptions } from './options.js';
+import { addImageOptions, type EngineOptions } from './options.js';
 import { plural } from './table.js';
 
-interface ReplayOptions extends EngineOptions {
+interface ReplayOptions extends EngineOptions, DataLimits {
   readonly data: string;
   readonly model?: string;
   readonly json?: boolean;
@@ -19,7 +20,7 @@ interface ReplayOptions extends EngineOptions {
 const SHOWN = 5;
 
 export function addReplayCommand(program: Command, io: Io): void {
-  addEngineOptions(
+  addImageOptions(
     program
       .command('replay')
       .description('run the inputs of an audit log again and compare every decision and output bit for bit')
@@ -44,7 +45,7 @@ async function replay(path: string, options: ReplayOptions, io: Io): Promise<voi
   }
   const classifier = await Classifier.open(model, options, io);
   try {
-    const { samples } = await openDataset(options.data, classifier.labels);
+    const { samples } = await openDataset(options.data, classifier.labels, options);
     const progress = startProgress(io, entries.length, 'Replaying', options.json !== true);
     const items = itemsOf(classifier, likelyFirst(samples, entries.length));
     const report = await replayAudit(entries, items, classifier.session, () => progress.advance()).finally(
@@ -55,6 +56,7 @@ async function replay(path: string, options: ReplayOptions, io: Io): Promise<voi
       const why = report.replayed === 0 ? 'none of its items is among the data' : 'its items differ';
       throw new ResidualSkipError('INVALID_DATA', `${path} does not replay: ${why}`);
     }
+    classifier.unusable.check();
   } finally {
     await classifier.release();
   }

@@ -3,16 +3,17 @@ import { type Command, Option } from 'commander';
 import { median } from '../bench/stats.js';
 import { kindOf, listImagesBelow } from '../data/files.js';
 import { decodeImage, type RawImage } from '../data/image.js';
+import type { DataLimits } from '../data/limits.js';
 import { ResidualSkipError } from '../errors.js';
 import type { BlockInfo } from '../metadata.js';
 import type { Tensor } from '../tensor.js';
 import { Classifier, type Prediction } from './classifier.js';
 import { type Io, paint, startProgress } from './io.js';
-import { addEngineOptions, type EngineOptions, positiveInteger } from './options.js';
+import { addImageOptions, type EngineOptions, positiveInteger } from './options.js';
 import { asciiPattern, drawPattern, patternLegend } from './pattern.js';
 import { type Column, formatTable, milliseconds, percent, plural } from './table.js';
 
-interface RunOptions extends EngineOptions {
+interface RunOptions extends EngineOptions, DataLimits {
   readonly full?: boolean;
   readonly top?: number;
   readonly json?: boolean;
@@ -47,7 +48,7 @@ const BUDGET_MS = 400;
 const JSON_TOP = 5;
 
 export function addRunCommand(program: Command, io: Io): void {
-  addEngineOptions(
+  addImageOptions(
     program
       .command('run')
       .description('classify images; show which blocks each one skipped and the time that saved')
@@ -60,7 +61,7 @@ export function addRunCommand(program: Command, io: Io): void {
 
 async function run(model: string, paths: readonly string[], options: RunOptions, io: Io): Promise<void> {
   const policy = options.full ? 'full' : options.policy;
-  const files = await imageFiles(paths);
+  const files = await imageFiles(paths, options);
   const classifier = await Classifier.open(model, { ...options, policy }, io);
   try {
     const progress = startProgress(io, files.length, 'Classifying', options.json !== true);
@@ -74,6 +75,7 @@ async function run(model: string, paths: readonly string[], options: RunOptions,
     } finally {
       progress.stop();
     }
+    if (rows.length === 0) classifier.unusable.check('no image is left');
     if (options.json)
       io.out(
         `${JSON.stringify(
@@ -83,22 +85,23 @@ async function run(model: string, paths: readonly string[], options: RunOptions,
         )}\n`,
       );
     else io.out(draw(classifier, rows, policy === 'full', io));
+    classifier.unusable.check();
   } finally {
     await classifier.release();
   }
 }
 
-async function imageFiles(paths: readonly string[]): Promise<ImageFile[]> {
+async function imageFiles(paths: readonly string[], limits: DataLimits): Promise<ImageFile[]> {
   const files: ImageFile[] = [];
   for (const path of paths) {
     if ((await kindOf(path)) !== 'folder') {
-      files.push({ name: path, shown: path, load: () => decodeImage(path) });
+      files.push({ name: path, shown: path, load: () => decodeImage(path, limits) });
       continue;
     }
     const images = await listImagesBelow(path);
     if (images.length === 0) throw new ResidualSkipError('INVALID_DATA', `The folder ${path} holds no image`);
     for (const file of images) {
-      files.push({ name: file, shown: relative(path, file), load: () => decodeImage(file) });
+      files.push({ name: file, shown: relative(path, file), load: () => decodeImage(file, limits) });
     }
   }
   return files;

@@ -1,4 +1,4 @@
-import { type Io, paint } from './io.js';
+import { type Io, paint, printable } from './io.js';
 
 export { percent } from '../report/page.js';
 
@@ -19,8 +19,10 @@ function widthOf(text: string): number {
 export function formatTable(
   io: Pick<Io, 'color'>,
   columns: readonly Column[],
-  rows: readonly (readonly string[])[],
+  cells: readonly (readonly string[])[],
 ): string {
+  // As they are printed, and each on one line.
+  const rows = cells.map((row) => row.map((cell) => printable(cell.replaceAll('\n', '\\n'))));
   const widths = columns.map(({ title }, i) =>
     Math.max(widthOf(title), ...rows.map((row) => widthOf(row[i] ?? ''))),
   );

@@ -1,6 +1,7 @@
-import { readFile } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { ResidualSkipError } from '../errors.js';
 import type { RawImage } from './image.js';
+import { type DataLimits, MAX_BYTES } from './limits.js';
 
 const SIDE = 32;
 const PIXELS = SIDE * SIDE;
@@ -21,7 +22,17 @@ export interface CifarImage {
  * Reads one of CIFAR-10's binary batches (Krizhevsky 2009; records of a label and 3x32x32 bytes).
  * @throws INVALID_DATA unless the file holds whole records, at least one
  */
-export async function readCifarBatch(file: string): Promise<readonly CifarImage[]> {
+export async function readCifarBatch(
+  file: string,
+  { maxBytes = MAX_BYTES }: DataLimits = {},
+): Promise<readonly CifarImage[]> {
+  const size = (await stat(file).catch(() => undefined))?.size ?? 0;
+  if (size > maxBytes) {
+    throw new ResidualSkipError(
+      'INVALID_DATA',
+      `The CIFAR-10 batch ${file} has ${size} bytes, more than the limit of ${maxBytes} (maxBytes, --max-bytes)`,
+    );
+  }
   const bytes = await readFile(file).catch((cause: unknown) => {
     throw new ResidualSkipError('INVALID_DATA', `The CIFAR-10 batch ${file} can't be read`, { cause });
   });

@@ -4,6 +4,7 @@ import { CIFAR_BATCH, readCifarBatch } from './cifar.js';
 import { kindOf, listFolder, listImagesBelow } from './files.js';
 import { readIdx } from './idx.js';
 import { decodeImage, type RawImage } from './image.js';
+import type { DataLimits } from './limits.js';
 
 /** One labelled image, not yet read. */
 export interface Sample {
@@ -30,24 +31,31 @@ export interface Dataset {
  * @param labels the model's labels by index; folder names are matched with them
  * @throws INVALID_DATA when nothing of that kind is there, or the classes don't fit the model's
  */
-export async function openDataset(path: string, labels: readonly string[]): Promise<Dataset> {
+export async function openDataset(
+  path: string,
+  labels: readonly string[],
+  limits?: DataLimits,
+): Promise<Dataset> {
   const kind = await kindOf(path);
   if (kind === undefined) throw new ResidualSkipError('INVALID_DATA', `There is no data at ${path}`);
   if (kind === 'file') {
-    return CIFAR_BATCH.test(basename(path)) ? openCifar([path], labels.length) : openIdx(path, labels.length);
+    return CIFAR_BATCH.test(basename(path))
+      ? openCifar([path], labels.length, limits)
+      : openIdx(path, labels.length, limits);
   }
   const { folders, files } = await listFolder(path);
   const images = files.filter((name) => IDX_IMAGES.test(name));
-  if (images.length > 0) return openIdx(join(path, chooseIdx(path, images)), labels.length);
+  if (images.length > 0) return openIdx(join(path, chooseIdx(path, images)), labels.length, limits);
   const batches = files.filter((name) => CIFAR_BATCH.test(name));
   if (batches.length > 0) {
     const test = batches.filter((name) => name.startsWith('test'));
     return openCifar(
       (test.length > 0 ? test : batches).map((name) => join(path, name)),
       labels.length,
+      limits,
     );
   }
-  if (folders.length > 0) return openFolders(path, folders, labels);
+  if (folders.length > 0) return openFolders(path, folders, labels, limits);
   throw new ResidualSkipError(
     'INVALID_DATA',
     `${path} holds neither a folder of images per class, nor IDX files (NAME-images-idx3-ubyte[.gz]), nor CIFAR-10's binary batches (test_batch.bin)`,
@@ -58,16 +66,20 @@ export async function openDataset(path: string, labels: readonly string[]): Prom
  * The images of a data set whose labels don't matter: any folder of images, however deep, or what openDataset takes.
  * @throws INVALID_DATA when there is none
  */
-export async function openImages(path: string, labels: readonly string[]): Promise<readonly Unlabelled[]> {
+export async function openImages(
+  path: string,
+  labels: readonly string[],
+  limits?: DataLimits,
+): Promise<readonly Unlabelled[]> {
   if ((await kindOf(path)) === 'folder') {
     const { files } = await listFolder(path);
     const packed = files.some((name) => IDX_IMAGES.test(name) || CIFAR_BATCH.test(name));
     const images = packed ? [] : await listImagesBelow(path);
     if (images.length > 0) {
-      return images.map((file) => ({ name: relative(path, file), load: () => decodeImage(file) }));
+      return images.map((file) => ({ name: relative(path, file), load: () => decodeImage(file, limits) }));
     }
   }
-  return (await openDataset(path, labels)).samples;
+  return (await openDataset(path, labels, limits)).samples;
 }
 
 /** `limit` samples spread evenly over the set, so that every class keeps its share; all when there are fewer. */
@@ -84,11 +96,16 @@ export function likelyFirst(samples: readonly Sample[], limit: number): readonly
   return [...likely, ...samples.filter((sample) => !known.has(sample))];
 }
 
-async function openFolders(root: string, folders: string[], labels: readonly string[]): Promise<Dataset> {
+async function openFolders(
+  root: string,
+  folders: string[],
+  labels: readonly string[],
+  limits: DataLimits | undefined,
+): Promise<Dataset> {
   const samples: Sample[] = [];
   for (const [folder, label] of matchClasses(root, folders, labels)) {
     for (const file of await listImagesBelow(join(root, folder))) {
-      samples.push({ name: relative(root, file), label, load: () => decodeImage(file) });
+      samples.push({ name: relative(root, file), label, load: () => decodeImage(file, limits) });
     }
   }
   if (samples.length === 0)
@@ -122,10 +139,14 @@ export function shorten(names: readonly string[]): string {
   return names.length > 10 ? `${shown.join(', ')}, …` : shown.join(', ');
 }
 
-async function openCifar(files: readonly string[], classes: number): Promise<Dataset> {
+async function openCifar(
+  files: readonly string[],
+  classes: number,
+  limits: DataLimits | undefined,
+): Promise<Dataset> {
   const samples: Sample[] = [];
   for (const file of files) {
-    for (const [i, { label, decode }] of (await readCifarBatch(file)).entries()) {
+    for (const [i, { label, decode }] of (await readCifarBatch(file, limits)).entries()) {
       if (label >= classes) {
         throw new ResidualSkipError(
           'INVALID_DATA',
@@ -151,7 +172,7 @@ function chooseIdx(root: string, images: string[]): string {
   );
 }
 
-async function openIdx(imageFile: string, classes: number): Promise<Dataset> {
+async function openIdx(imageFile: string, classes: number, limits: DataLimits | undefined): Promise<Dataset> {
   const match = IDX_IMAGES.exec(basename(imageFile));
   if (match === null) {
     throw new ResidualSkipError(
@@ -161,7 +182,7 @@ async function openIdx(imageFile: string, classes: number): Promise<Dataset> {
   }
   const stem = join(dirname(imageFile), `${match[1]}labels${match[2]}idx1-ubyte`);
   const labelFile = (await kindOf(stem)) === 'file' ? stem : `${stem}.gz`;
-  const [images, labels] = await Promise.all([readIdx(imageFile), readIdx(labelFile)]);
+  const [images, labels] = await Promise.all([readIdx(imageFile, limits), readIdx(labelFile, limits)]);
   const [items = 0, height = 0, width = 0] = images.shape;
   const invalid = (file: string, why: string) =>
     new ResidualSkipError('INVALID_DATA', `The IDX file ${file} ${why}`);

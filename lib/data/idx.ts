@@ -1,11 +1,11 @@
-import { readFile } from 'node:fs/promises';
-import { promisify } from 'node:util';
-import { gunzip } from 'node:zlib';
+import { createReadStream } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { createGunzip } from 'node:zlib';
 import { ResidualSkipError } from '../errors.js';
+import { type DataLimits, MAX_BYTES } from './limits.js';
 
-const unzip = promisify(gunzip);
-const MAX_BYTES = 2 ** 31 - 1;
 const UNSIGNED_BYTE = 0x08;
+const GZIP = [0x1f, 0x8b];
 
 /** An array of unsigned bytes from an IDX file. */
 export interface IdxArray {
@@ -14,37 +14,88 @@ export interface IdxArray {
 }
 
 /**
- * Reads an IDX file (the format of MNIST: two zero bytes, element type, rank, big-endian lengths, elements),
- * plain or gzipped; which of the two is told from its first bytes.
- * @throws INVALID_DATA unless the file holds exactly the unsigned bytes that its header promises
+ * Reads an IDX file (the format of MNIST: two zero bytes, element type, rank, big-endian lengths, elements), plain or
+ * gzipped, as its first bytes say. No more of it is unpacked than its header promises.
+ * @throws INVALID_DATA unless the file holds exactly the unsigned bytes that its header promises, within the limit
  */
-export async function readIdx(file: string): Promise<IdxArray> {
-  const bytes = await readBytes(file);
+export async function readIdx(file: string, { maxBytes = MAX_BYTES }: DataLimits = {}): Promise<IdxArray> {
   const invalid = (why: string) => new ResidualSkipError('INVALID_DATA', `The IDX file ${file} ${why}`);
-  if (bytes.length < 4 || bytes[0] !== 0 || bytes[1] !== 0) throw invalid("doesn't begin with an IDX header");
-  if (bytes[2] !== UNSIGNED_BYTE) {
-    throw invalid(
-      `has elements of type 0x${bytes[2]!.toString(16).padStart(2, '0')}; unsigned bytes (0x08) are read`,
-    );
-  }
-  const rank = bytes[3]!;
-  const start = 4 + 4 * rank;
-  if (rank === 0 || bytes.length < start) throw invalid('ends within its header');
-  const shape = Array.from({ length: rank }, (_, axis) => bytes.readUInt32BE(4 + 4 * axis));
-  const elements = shape.reduce((product, length) => product * length, 1);
-  if (elements !== bytes.length - start) {
-    throw invalid(`promises ${shape.join('x')} = ${elements} elements but holds ${bytes.length - start}`);
-  }
-  return { shape, data: bytes.subarray(start) };
-}
-
-async function readBytes(file: string): Promise<Buffer> {
+  let head = Buffer.alloc(0);
+  let array: (IdxArray & { filled: number }) | undefined;
   try {
-    const bytes = await readFile(file);
-    const gzipped = bytes[0] === 0x1f && bytes[1] === 0x8b;
-    return gzipped ? await unzip(bytes, { maxOutputLength: MAX_BYTES }) : bytes;
+    for await (const chunk of chunksOf(file)) {
+      let rest = chunk;
+      if (!array) {
+        head = Buffer.concat([head, chunk]);
+        const header = readHeader(head, invalid);
+        if (!header) continue;
+        const elements = header.shape.reduce((product, length) => product * length, 1);
+        if (elements > maxBytes) {
+          const promised = `${header.shape.join('x')} = ${elements} elements`;
+          throw invalid(
+            `promises ${promised}, more than the limit of ${maxBytes} bytes (maxBytes, --max-bytes)`,
+          );
+        }
+        array = { shape: header.shape, data: new Uint8Array(elements), filled: 0 };
+        rest = head.subarray(header.bytes);
+      }
+      const { data, shape, filled } = array;
+      if (filled + rest.length > data.length) {
+        throw invalid(`promises ${shape.join('x')} = ${data.length} elements but holds more`);
+      }
+      data.set(rest, filled);
+      array.filled += rest.length;
+    }
   } catch (cause) {
+    if (cause instanceof ResidualSkipError) throw cause;
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new ResidualSkipError('INVALID_DATA', `The IDX file ${file} can't be read: ${reason}`, { cause });
+  }
+  if (!array) throw invalid(head.length < 4 ? "doesn't begin with an IDX header" : 'ends within its header');
+  const { shape, data, filled } = array;
+  if (filled < data.length) {
+    throw invalid(`promises ${shape.join('x')} = ${data.length} elements but holds ${filled}`);
+  }
+  return { shape, data };
+}
+
+/** The shape, and how many bytes come before the elements; undefined where `head` doesn't hold all of that yet. */
+function readHeader(
+  head: Buffer,
+  invalid: (why: string) => Error,
+): { readonly shape: readonly number[]; readonly bytes: number } | undefined {
+  if (head.length < 4) return undefined;
+  if (head[0] !== 0 || head[1] !== 0) throw invalid("doesn't begin with an IDX header");
+  if (head[2] !== UNSIGNED_BYTE) {
+    const type = head[2]!.toString(16).padStart(2, '0');
+    throw invalid(`has elements of type 0x${type}; unsigned bytes (0x08) are read`);
+  }
+  const rank = head[3]!;
+  if (rank === 0) throw invalid('ends within its header');
+  const bytes = 4 + 4 * rank;
+  if (head.length < bytes) return undefined;
+  return { bytes, shape: Array.from({ length: rank }, (_, axis) => head.readUInt32BE(4 + 4 * axis)) };
+}
+
+async function* chunksOf(file: string): AsyncGenerator<Buffer> {
+  const handle = await open(file);
+  let gzipped: boolean;
+  try {
+    const { buffer } = await handle.read({ buffer: Buffer.alloc(2), position: 0 });
+    gzipped = GZIP.every((byte, i) => buffer[i] === byte);
+  } finally {
+    await handle.close();
+  }
+  const stream = createReadStream(file);
+  if (!gzipped) {
+    yield* stream;
+    return;
+  }
+  const unzipped = createGunzip();
+  stream.on('error', (error) => unzipped.destroy(error));
+  try {
+    yield* stream.pipe(unzipped);
+  } finally {
+    stream.destroy();
   }
 }

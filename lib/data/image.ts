@@ -1,5 +1,6 @@
 import type { Sharp, SharpOptions } from 'sharp';
 import { ResidualSkipError } from '../errors.js';
+import { type DataLimits, MAX_PIXELS } from './limits.js';
 
 /** A decoded image: 8-bit samples, row-major, channels interleaved (1: grey, 3: sRGB). */
 export interface RawImage {
@@ -35,11 +36,24 @@ function loadSharp(): Promise<SharpModule> {
  * animation.
  * @param file its path, or its bytes
  * @param name what messages call it
- * @throws INVALID_DATA when the file can't be read or is damaged, even in part; MISSING_DEPENDENCY without sharp
+ * @throws INVALID_DATA when the file can't be read, is damaged, even in part, or has more pixels than the limit;
+ * MISSING_DEPENDENCY without sharp
  */
-export async function decodeImage(file: string | Uint8Array, name = String(file)): Promise<RawImage> {
+export async function decodeImage(
+  file: string | Uint8Array,
+  { name = String(file), maxPixels = MAX_PIXELS }: { name?: string } & DataLimits = {},
+): Promise<RawImage> {
   const sharp = await loadSharp();
-  return toRaw(sharp(file, { failOn: 'warning' }).rotate(), `The image ${name} can't be decoded`);
+  const problem = `The image ${name} can't be decoded`;
+  const decoded = toRaw(sharp(file, { failOn: 'warning', limitInputPixels: maxPixels }).rotate(), problem);
+  return decoded.catch((error: Error) => {
+    if (!/pixel limit/.test(error.message)) throw error;
+    throw new ResidualSkipError(
+      'INVALID_DATA',
+      `${problem}: it has more than ${maxPixels} pixels; make it smaller, or raise the limit (maxPixels, --max-pixels)`,
+      { cause: error },
+    );
+  });
 }
 
 /** Resizes to exactly `width` x `height`; returns the same object when it already has that size. */

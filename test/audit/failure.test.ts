@@ -58,7 +58,7 @@ test('a path that can not be written, and can later: the log begins then', async
 
 // A limit on the size of files stops a write in its middle, as a disk does that becomes full.
 describeBuilt('a file that can not grow', () => {
-  test('keeps whole lines and no more; the command ends well and tells what is lost', async () => {
+  test('keeps whole lines and no more; the command says what is lost, and fails', async () => {
     const path = join(folderOf({}), 'trace.ndjson');
     const command = `ulimit -f 8; exec "$0" "$1/cli/main.js" record test/models/cifar10-resnet32-gated --data "$2" -o "$3" --json`;
     const data = folderOf(
@@ -73,7 +73,8 @@ describeBuilt('a file that can not grow', () => {
       cwd: ROOT,
       encoding: 'utf8',
     });
-    expect(child.status).toBe(0);
+    expect(child.status).toBe(1);
+    expect(child.stderr).toMatch(/items? lost/);
     expect(child.stderr.match(/inference goes on/g)).toHaveLength(1);
     const { written, lost } = JSON.parse(child.stdout);
     expect(written + lost).toBe(network.items.length);

@@ -1,4 +1,4 @@
-import {
+import fs, {
   appendFileSync,
   mkdtempSync,
   readdirSync,
@@ -174,6 +174,33 @@ test('a line with a time that no date holds is no record', async () => {
   const { entries, problems } = await readAudit(path);
   expect(entries).toHaveLength(1);
   expect(problems).toEqual([{ line: 3, kind: 'tampered', message: expect.stringContaining('time') }]);
+});
+
+test('a disk that is full while a header is written leaves no file behind', async () => {
+  const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => {});
+  const write = jest.spyOn(fs, 'write').mockImplementation(((
+    fd: number,
+    bytes: Buffer,
+    ...rest: unknown[]
+  ) => {
+    fs.writeSync(fd, bytes, 0, 10);
+    const done = rest.at(-1) as (error: Error, written: number) => void;
+    setImmediate(() => done(Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' }), 0));
+  }) as never);
+  const log = auditLog({ path });
+  try {
+    log.onRun(runEvent(runContext(), [[1, 1, 1]]));
+    await log.onRelease();
+    expect(log.stats().auditLog).toMatchObject({ written: 0, lost: 1 });
+    expect(readdirSync(folder)).toEqual([]);
+  } finally {
+    write.mockRestore();
+    warned.mockRestore();
+  }
+  log.onRun(runEvent(runContext(), [[1, 1, 1]]));
+  await log.onRelease();
+  const { entries, problems } = await readAudit(path);
+  expect([entries.length, problems]).toEqual([1, []]);
 });
 
 test('live logs share one listener for the end of the process, and leave none behind', async () => {

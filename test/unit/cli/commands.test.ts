@@ -253,7 +253,7 @@ describe('what goes wrong', () => {
   const policyOf = (content: object) => join(folderOf({ 'p.json': JSON.stringify(content) }), 'p.json');
 
   test.each<[string, string[], string, RegExp]>([
-    ['a torn image', ['run', gated, example('cat-0000'), torn], 'INVALID_DATA', /torn\.jpg/],
+    ['no image but a torn one', ['run', gated, torn], 'INVALID_DATA', /1 image can't be used.*torn\.jpg/],
     ['an image that is not there', ['run', gated, 'nowhere.jpg'], 'INVALID_DATA', /nowhere\.jpg/],
     ['a folder without images', ['run', gated, empty], 'INVALID_DATA', /holds no image/],
     ['no data', ['eval', gated, '--data', empty], 'INVALID_DATA', /neither a folder of images per class/],
@@ -295,6 +295,73 @@ describe('what goes wrong', () => {
     const { error } = JSON.parse(json.err) as { error: { code: string; message: string } };
     expect(error.code).toBe(errorCode);
     expect(error.message).toMatch(message);
+  });
+
+  describe('images that can not be used are named, the others are taken, and the exit code says so', () => {
+    const cat = readFileSync(example('cat-0000'));
+    const data = folderOf({
+      'cat/0.jpg': cat,
+      'cat/1.jpg': cat.subarray(0, 600),
+      'cat/2.jpg': cat,
+      'dog/0.jpg': 'no image',
+      'dog/1.jpg': readFileSync(example('dog-0000')),
+    });
+    const log = join(folderOf({}), 'trace.ndjson');
+    const problem = /2 images can't be used: .*(1\.jpg.*dog.0\.jpg|dog.0\.jpg.*1\.jpg)/s;
+
+    test.each<[string, string[], (answer: never) => number]>([
+      ['run', [data], (answer: unknown[]) => answer.length],
+      ['eval', ['--data', data], ({ items }: { items: number }) => items],
+      ['record', ['--data', data, '-o', log], ({ written }: { written: number }) => written],
+    ])('by %s', async (command, args, count) => {
+      const json = await cli(command, gated, ...args, '--json');
+      expect(json.code).toBe(1);
+      expect(count(JSON.parse(json.out) as never)).toBe(3);
+      const { error } = JSON.parse(json.err) as { error: { code: string; message: string } };
+      expect(error.code).toBe('INVALID_DATA');
+      expect(error.message).toMatch(problem);
+    });
+
+    test('by replay', async () => {
+      const { code, out, err } = await cli('replay', log, '--data', data, '--model', gated);
+      expect(out).toContain('3 identical bit for bit');
+      // It reads no further than to the last one that it looks for.
+      expect(code === 1).toBe(/can't be used/.test(err));
+    });
+  });
+
+  test('an image above the limit of pixels is refused before it is decoded', async () => {
+    const { code, err } = await cli('run', gated, example('cat-0000'), '--max-pixels', '1000');
+    expect(code).toBe(1);
+    expect(err).toMatch(/cat-0000\.jpg.* more than 1000 pixels.*--max-pixels/);
+    expect(await cli('run', gated, example('cat-0000'), '--max-pixels', '1024')).toMatchObject({ code: 0 });
+  });
+
+  test('a data file above the limit of bytes is refused', async () => {
+    const data = folderOf({
+      'test-images-idx3-ubyte': idx([2, 2, 2], []),
+      'test-labels-idx1-ubyte': idx([2], [0, 0]),
+    });
+    const { code, err } = await cli('eval', gated, '--data', data, '--max-bytes', '7');
+    expect({ code, err }).toEqual({ code: 1, err: expect.stringMatching(/limit of 7 bytes.*--max-bytes/) });
+  });
+
+  test('record refuses a path that is a folder, before it runs anything', async () => {
+    const { code, out, err } = await cli('record', gated, '--data', images, '-o', empty);
+    expect({ code, out }).toEqual({ code: 1, out: '' });
+    expect(err).toMatch(/can't be written: it is a folder/);
+  });
+
+  test('names with escape codes are written out', async () => {
+    const name = `evil\u001b[2J\u009b31m\u202e.jpg`;
+    const folder = folderOf({ [name]: readFileSync(example('cat-0000')), [`torn-${name}`]: 'no image' });
+    const { code, out, err } = await cli('run', gated, folder);
+    expect(code).toBe(1);
+    expect(out).toContain('evil\\u001b[2J\\u009b31m\\u202e.jpg');
+    const json = await cli('run', gated, folder, '--json');
+    const printed = out + err + json.out + json.err;
+    for (const control of ['\u001b', '\u009b', '\u202e']) expect(printed).not.toContain(control);
+    expect(JSON.parse(json.out)).toMatchObject([{ input: join(folder, name) }]);
   });
 
   test.each<[string, string[], RegExp]>([

@@ -1,6 +1,9 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { folderOf, removeFolders } from '../../helpers/files.js';
+
+afterAll(removeFolders);
 
 const root = join(__dirname, '../../..');
 const main = join(root, 'dist/cli/main.js');
@@ -17,6 +20,25 @@ function spawn(...args: string[]) {
 
 // `npm run compile` makes dist; a checkout that was only type-checked has none.
 (built ? describe : describe.skip)('the built command', () => {
+  // A limit on the size of files stops a write in its middle, as a disk does that becomes full.
+  test('a report that does not fit on the disk leaves the one before as it was', () => {
+    const folder = folderOf({ 'report.html': 'the one before' });
+    const write =
+      "require(process.argv[1]).writeResult(process.argv[2], 'x'.repeat(5000)).catch((e) => console.log(e.code))";
+    const command = `ulimit -f 1; exec "$0" -e "${write}" "$1" "$2"`;
+    const args = [
+      '-c',
+      command,
+      process.execPath,
+      join(root, 'dist/cli/files.js'),
+      join(folder, 'report.html'),
+    ];
+    const { stdout } = spawnSync('bash', args, { encoding: 'utf8' });
+    expect(stdout).toBe('INVALID_ARGUMENT\n');
+    expect(readdirSync(folder)).toEqual(['report.html']);
+    expect(readFileSync(join(folder, 'report.html'), 'utf8')).toBe('the one before');
+  });
+
   test('answers in JSON and exits with 0', () => {
     const { status, stdout, stderr } = spawn('run', model, 'examples/images/frog-0000.jpg', '--json');
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });

@@ -34,9 +34,10 @@ describe('readIdx', () => {
     ['a header cut short', whole.subarray(0, 9), /ends within its header/],
     ['no axes', Buffer.from([0, 0, 8, 0]), /ends within its header/],
     ['elements cut short', whole.subarray(0, -1), /3x2x4 = 24 elements but holds 23/],
-    ['bytes too many', Buffer.concat([whole, Buffer.of(0)]), /but holds 25/],
+    ['bytes too many', Buffer.concat([whole, Buffer.of(0)]), /but holds more/],
     ['signed bytes', signed, /type 0x09/],
-    ['lengths that overflow', huge, /elements but holds 24/],
+    ['lengths that overflow', huge, /more than the limit of 1073741824 bytes/],
+    ['a bomb', gzipSync(Buffer.concat([whole, Buffer.alloc(2 ** 26)])), /24 elements but holds more/],
     ['a broken gzip stream', gzipSync(whole).subarray(0, 20), /can't be read/],
   ])('refuses %s', async (_, bytes, message) => {
     const file = join(folderOf({ 'broken.idx': bytes }), 'broken.idx');
@@ -47,6 +48,14 @@ describe('readIdx', () => {
     });
     await expect(readIdx(file)).rejects.toThrow(file);
   });
+});
+
+test('the limit of bytes is an option', async () => {
+  const file = join(folderOf({ file: idx([3, 2, 4], pixels) }), 'file');
+  await expect(readIdx(file, { maxBytes: 23 })).rejects.toThrow(
+    /3x2x4 = 24 elements, more than the limit of 23/,
+  );
+  await expect(readIdx(file, { maxBytes: 24 })).resolves.toMatchObject({ shape: [3, 2, 4] });
 });
 
 describe('openDataset on IDX files', () => {

@@ -1,0 +1,32 @@
+import { ResidualSkipError } from '../errors.js';
+import { plural } from './table.js';
+
+/** What is wrong with one image; anything else ends a command. */
+const ABOUT_ONE_IMAGE = ['INVALID_DATA', 'INVALID_SHAPE'];
+const SHOWN = 5;
+
+/** Images that a command leaves out because they can't be used. */
+export class Unusable {
+  readonly #problems: string[] = [];
+
+  /** Keeps the problem of one image; throws what is no such problem. */
+  note(error: unknown): undefined {
+    if (!(error instanceof ResidualSkipError && ABOUT_ONE_IMAGE.includes(error.code))) throw error;
+    this.#problems.push(error.message);
+    return undefined;
+  }
+
+  /**
+   * To be called once a command has printed what it made of the others: its exit code then says that some are missing.
+   * @throws INVALID_DATA naming them
+   */
+  check(advice = 'the results are those of the other images'): void {
+    const count = this.#problems.length;
+    if (count === 0) return;
+    const more = count > SHOWN ? `; and ${count - SHOWN} more` : '';
+    throw new ResidualSkipError(
+      'INVALID_DATA',
+      `${plural(count, 'image')} can't be used: ${this.#problems.slice(0, SHOWN).join('; ')}${more}; ${advice}`,
+    );
+  }
+}
