@@ -1,25 +1,28 @@
 /** A budget instead of a limit: the most careful setting that keeps within it is taken, and its risk certified. */
 import { ResidualSkipError } from '../errors.js';
-import type { Heads } from '../skip/attach.js';
 import type { CalibrationOptions } from './calibration.js';
-import type { Measured } from './judge.js';
 import type { Effort, Stopwatch } from './latency.js';
+import { headsOf, type Thresholds } from './measure.js';
+import type { Table } from './table.js';
 
 /** Times that decide, on the items that order the settings. */
-const EFFORT: Effort = { items: 100, milliseconds: 1000 };
+const EFFORT: Effort = { items: 100, milliseconds: 500 };
 
 export interface Budget {
   readonly most: number;
-  spent(heads: Heads, measured: Measured): number;
+  spent(thresholds: Thresholds, multiplyAddsSkipped: number): number;
   /** @param least that any setting spent */
   outOfReach(least: number): ResidualSkipError;
 }
 
-/** The budget that the options ask for. */
+/**
+ * The budget that the options ask for.
+ * @param order of the items that order settings, by heads that were fitted without them
+ */
 export function budgetOf(
   { budget, budgetMs }: CalibrationOptions,
   stopwatch: Stopwatch,
-  inputs: readonly Float32Array[],
+  order: Table,
 ): Budget | undefined {
   const outOfReach = (name: string, what: string) => (least: number) => {
     const bold = Number.isFinite(least)
@@ -30,14 +33,15 @@ export function budgetOf(
   if (budget !== undefined) {
     return {
       most: budget,
-      spent: (_, { multiplyAddsSkipped }) => 1 - multiplyAddsSkipped,
+      spent: (_, multiplyAddsSkipped) => 1 - multiplyAddsSkipped,
       outOfReach: outOfReach('budget', `${budget} of the multiply-adds`),
     };
   }
   if (budgetMs === undefined) return undefined;
+  const inputs = order.items.map(({ input }) => input);
   return {
     most: budgetMs,
-    spent: (heads) => stopwatch.time(heads, inputs, EFFORT).policyMs.p50,
+    spent: (thresholds) => stopwatch.time(headsOf(order, thresholds), inputs, EFFORT).policyMs.p50,
     outOfReach: outOfReach('budgetMs', `a median of ${budgetMs} ms`),
   };
 }

@@ -1,28 +1,38 @@
 /**
- * Calibration of a frozen network: fits heads, orders settings from "no skipping" to the most aggressive, and
- * certifies the furthest one that keeps its promise. See docs/calibration.md.
+ * Calibration of a frozen network: fits exits, orders settings of their thresholds from "no skipping" to the most aggressive,
+ * and certifies the furthest one that keeps its promise. See docs/calibration.md.
  */
 import type { Backend } from '../backends/backend.js';
+import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program.js';
+import { attachHeads, type Heads } from '../skip/attach.js';
 import { resolveGuards } from '../skip/guards.js';
-import { encodeHeads } from '../skip/heads.js';
+import { decodeHeads, type EncodedHeads, encodeHeads } from '../skip/heads.js';
+import { answerOf, checkedAnswer } from './answers.js';
 import { budgetOf } from './budget.js';
 import type { Calibration, CalibrationItem, CalibrationOptions, SettingResult } from './calibration.js';
 import { boundOf, certificateOf, promiseOf, trivialCertificate } from './certify.js';
-import { checkProgram, distinctItems, ruleOf } from './checks.js';
+import type { FittedExit } from './chain.js';
+import { checkAnswers, checkProgram, distinctItems, ruleOf } from './checks.js';
+import { Evaluator, runAll } from './evaluator.js';
 import { byClass, contributionsOf, examplesOf } from './examine.js';
-import { fitLevers, fittingWork } from './fit.js';
+import { type Fitting, fitExits, fittingWork, type ImageSource } from './fit.js';
 import { checkGroups, className, groupsOf } from './groups.js';
-import { Judge, type Measured } from './judge.js';
 import { latencyReduction, Stopwatch } from './latency.js';
+import { headsOf, type Measured, measure } from './measure.js';
+import { exitPlaces } from './places.js';
+import { ResumableBackend } from './resume.js';
 import { fixedSequenceTest } from './risk.js';
-import { bestSettings, settingsTried, worthTesting } from './settings.js';
-import { checkParts, fingerprint, type Part, split } from './split.js';
+import { leversOf, settingsOf, worthTesting } from './settings.js';
+import { checkParts, contentHash, fingerprint, type Part, split } from './split.js';
+import { gatesOf, hasGates, itemsFrom, type Judging, type Table, tableOf } from './table.js';
 
 const SETTINGS = 96;
 const COPIES = 15;
+/** Heads are fitted without each of so many parts of the items, to judge them on it, and then with all. The last is `order`. */
+const FOLDS = 3;
 /** Timing of every setting that was tested, and of the one that was chosen. */
-const QUICK = { items: 50, milliseconds: 500 };
+const QUICK = { items: 20, milliseconds: 100 };
 const THOROUGH = { items: 400, milliseconds: 4000 };
 
 /**
@@ -45,67 +55,82 @@ export async function calibrate(
   const parts = split(items, seed);
   const unlimited = options.budget !== undefined || options.budgetMs !== undefined;
   checkParts(parts, rule, unlimited);
+  const take = (part: Part) => parts[part].map((i) => items[i]!);
+  const chosenFrom = [...take('fit'), ...take('order')];
+  const certify = take('certify');
 
-  const chosenFrom = [...parts.fit, ...parts.order];
-  const steps = options.settings ?? SETTINGS;
+  const nameOf = (index: number) => className(index, labels);
+  const foldOf = (i: number) => (i >= parts.fit.length ? FOLDS - 1 : i % (FOLDS - 1));
+  const fitting: Omit<Fitting, 'onItems'> = {
+    ...{ seed, copies, className: nameOf },
+    chains: options.fit
+      ? [() => true]
+      : [...Array(FOLDS).keys()].map((fold) => (i: number) => foldOf(i) !== fold).concat(() => true),
+  };
+  const source = options.fit ? without(options.fit, items) : sourceOf(chosenFrom);
+  const passes = hasGates(program) ? 2 : 1;
   const total =
-    fittingWork(program, chosenFrom.length, copies) +
-    parts.order.length * (1 + settingsTried(steps)) +
-    parts.certify.length * (1 + steps);
+    fittingWork(program, source.count, fitting) + passes * items.length + (passes + 1) * certify.length;
   let done = 0;
   const onItems = (count: number) => {
     done += count;
     options.onProgress?.(Math.min(done, total), total);
   };
+  const judging: Judging = { backend, program, guards, metric: rule.metric, onItems };
 
-  const judge = new Judge(backend, program, guards, rule.metric, onItems);
-  const take = (part: Part) => parts[part].map((i) => items[i]!);
   // Of the items that certify, nothing but the sizes of groups matters before settings are tested.
-  const certify = await judge.full(take('certify'));
   const labelled = items.every(({ label }) => label !== undefined);
-  const classes = certify.answers.map((answer, i) => (labelled ? certify.items[i]!.label! : answer));
-  const grouping = checkGroups(groupsOf(certify.items, classes, options), rule.groupLimit, rule.delta);
+  const classes =
+    labelled || !options.perClass
+      ? certify.map(({ label }) => label ?? 0)
+      : await fullAnswers(backend, program, certify);
+  const grouping = checkGroups(groupsOf(certify, classes, options), rule.groupLimit, rule.delta);
 
-  const levers = await fitLevers(
-    backend,
-    program,
-    chosenFrom.map((i) => items[i]!),
-    { order: parts.fit.length, seed, copies },
-    (index) => className(index, labels),
-    onItems,
+  const fitOn = (on: Backend) => fitExits(on, program, source, { ...fitting, onItems });
+  const chains =
+    backend instanceof ResumableBackend && !options.fit
+      ? await remembered(backend, program, chosenFrom, { seed, copies }, fitOn)
+      : await fitOn(backend instanceof ResumableBackend ? backend.engine : backend);
+  const exits = chains.at(-1) ?? [];
+  const honest = options.fit
+    ? [await tableOf(judging, exits, chosenFrom)]
+    : await foldTables(judging, chains, chosenFrom, foldOf);
+  checkAnswers(
+    honest.flatMap(({ answers }) => [...answers]),
+    nameOf,
   );
-  const order = await judge.full(take('order'));
-  const settings = await bestSettings(levers, judge, order, rule.limit, steps);
+  const savings = exitPlaces(program).map(({ saving }) => saving);
+  const order = options.fit ? itemsFrom(honest[0]!, parts.fit.length) : honest.at(-1)!;
+  const settings =
+    exits.length > 0 ? settingsOf(leversOf(honest, savings), options.settings ?? SETTINGS) : [];
   const stopwatch = new Stopwatch(backend, program, guards);
   try {
-    const budget = budgetOf(
-      options,
-      stopwatch,
-      order.items.map(({ input }) => input),
-    );
-    const worth = await worthTesting(settings, judge, order, unlimited ? 1 : 2 * rule.limit, budget);
-    const results: Measured[] = [];
-    for (const { heads } of worth) results.push(await judge.measure(heads, certify));
-    const inputs = certify.items.map(({ input }) => input);
+    const budget = budgetOf(options, stopwatch, order);
+    const worth = worthTesting(settings, order, unlimited ? 1 : 2 * rule.limit, budget);
+    const table = await tableOf(judging, exits, certify);
+    const results = worth.map(({ thresholds }) => measure(table, thresholds));
+    const inputs = certify.map(({ input }) => input);
     const tested = results.map(
-      ({ byItem, profiles: _, ...rest }, i): SettingResult => ({
+      ({ byItem, profiles: _, came: __, ...rest }, i): SettingResult => ({
         price: worth[i]!.price,
         ...rest,
         ...certificateOf(byItem.losses, rule, grouping),
-        latency: stopwatch.time(worth[i]!.heads, inputs, QUICK),
+        latency: stopwatch.time(headsOf(table, worth[i]!.thresholds), inputs, QUICK),
       }),
     );
     // A budget has chosen before `certify` was seen: what that one setting's risk is at most is what is promised.
     const worst = tested.map(({ worstPValue }) => worstPValue);
     const chosen = budget ? tested.length - 1 : fixedSequenceTest(worst, rule.delta);
-    const [setting, result] = [worth[chosen], results[chosen]];
+    const result = results[chosen];
+    const heads = result && headsOf(table, worth[chosen]!.thresholds);
+    if (heads) await checkRun(judging, heads, table, result);
     const certificate =
       chosen < 0
-        ? trivialCertificate(certify.items.length, rule, grouping)
+        ? trivialCertificate(certify.length, rule, grouping)
         : budget
           ? boundOf(result!.byItem.losses, rule)
           : tested[chosen]!;
-    const latency = setting && stopwatch.time(setting.heads, inputs, THOROUGH);
+    const latency = heads && stopwatch.time(heads, inputs, THOROUGH);
     options.onProgress?.(total, total);
     return {
       policy: {
@@ -113,7 +138,7 @@ export async function calibrate(
         model: { sha256 },
         blocks: {},
         // Without heads a policy would leave the model its own exits, which nothing has certified.
-        ...((setting || program.exits) && { heads: encodeHeads(setting?.heads ?? { exits: [], gates: [] }) }),
+        ...((heads || program.exits) && { heads: encodeHeads(heads ?? { exits: [], gates: [] }) }),
         ...(options.guards && { guards: [...options.guards] }),
         ...(labels && { labels: [...labels] }),
         promise: promiseOf(certificate, rule, {
@@ -133,13 +158,114 @@ export async function calibrate(
       },
       settings: tested,
       chosen,
-      contributions: contributionsOf(program, setting?.heads, result),
-      classes: byClass(classes, result, labels),
-      examples: examplesOf(certify, result, labels),
-      certifiedOn: certify.items.map((item) => item.sha256),
+      contributions: heads ? contributionsOf(table, heads, result) : [],
+      classes: byClass(labelled ? classes : [...table.answers], result, labels),
+      examples: examplesOf(table, result, labels),
+      certifiedOn: certify.map((item) => item.sha256),
       duplicates: given.length - items.length,
     };
   } finally {
     stopwatch.release();
   }
+}
+
+function sourceOf(items: readonly CalibrationItem[]): ImageSource {
+  return { count: items.length, load: async (index) => items[index]!.input };
+}
+
+/** The images but those that are among the items: what was fitted on an item can't be judged by it. */
+function without(source: ImageSource, items: readonly CalibrationItem[]): ImageSource {
+  const known = new Set(items.map((item) => item.sha256));
+  return {
+    count: source.count,
+    load: async (index) => {
+      const input = await source.load(index);
+      return input && known.has(contentHash(input)) ? undefined : input;
+    },
+  };
+}
+
+async function fullAnswers(
+  backend: Backend,
+  program: Program,
+  items: readonly CalibrationItem[],
+): Promise<number[]> {
+  const evaluator = new Evaluator(backend, program);
+  try {
+    const outcomes = await evaluator.run(
+      items.map(({ input }) => input),
+      evaluator.policy(runAll),
+    );
+    return outcomes.map(({ outputs }) => checkedAnswer(outputs[0]!));
+  } finally {
+    evaluator.release();
+  }
+}
+
+/** Tables of each fold of the items, by heads that were fitted without it; the last fold is `order`. */
+async function foldTables(
+  judging: Judging,
+  chains: readonly (readonly FittedExit[])[],
+  items: readonly CalibrationItem[],
+  foldOf: (item: number) => number,
+): Promise<Table[]> {
+  const tables: Table[] = [];
+  for (let fold = 0; fold < FOLDS; fold++) {
+    const own = items.filter((_, i) => foldOf(i) === fold);
+    tables.push(await tableOf(judging, chains[fold]!, own));
+  }
+  return tables;
+}
+
+/**
+ * What was counted for the chosen setting is what running it does.
+ * @throws ResidualSkipError INTERNAL
+ */
+async function checkRun(
+  { backend, program: own, onItems }: Judging,
+  heads: Heads,
+  { items, end }: Table,
+  { byItem }: Measured,
+): Promise<void> {
+  const program = attachHeads(own, heads);
+  const evaluator = new Evaluator(backend, program);
+  try {
+    const inputs = items.map(({ input }) => input);
+    const outcomes = await evaluator.run(inputs, evaluator.policy(gatesOf(program)), onItems);
+    const differs = outcomes.findIndex(({ outputs, ran }, i) => {
+      // A guarded item was counted as it is run in full.
+      if (byItem.losses[i] === 0 && !byItem.ran[i]!.includes('0')) return false;
+      return answerOf(outputs[0]!) !== byItem.answers[i] || ran.join('') !== byItem.ran[i];
+    });
+    if (differs < 0) return;
+    throw new ResidualSkipError(
+      'INTERNAL',
+      `item ${differs} of ${end.answers.length} that certify does something else when the policy runs than was counted; ` +
+        'please report it with the model',
+    );
+  } finally {
+    evaluator.release();
+  }
+}
+
+/** Chains of heads, taken from the state of an earlier calibration where it fitted the same. */
+async function remembered(
+  backend: ResumableBackend,
+  program: Program,
+  items: readonly CalibrationItem[],
+  options: { readonly seed: number; readonly copies: number },
+  fitOn: (on: Backend) => Promise<FittedExit[][]>,
+): Promise<FittedExit[][]> {
+  const inputs = JSON.stringify([items.map(({ sha256 }) => sha256), options]);
+  const encoded = await backend.remember(program, inputs, async (engine) => {
+    const chains = await fitOn(engine);
+    const heads = chains.map((chain) =>
+      encodeHeads({ exits: chain.map((exit) => ({ ...exit, threshold: 0 })), gates: [] }),
+    );
+    return JSON.stringify(heads);
+  });
+  const chains: EncodedHeads[] = JSON.parse(encoded);
+  return chains.map((chain) =>
+    decodeHeads(chain).exits.map(({ threshold: _, head, ...exit }) => ({ ...exit, head: head! })),
+  );
 }

@@ -3,6 +3,7 @@ import type { Guard } from '../skip/guards.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import type { Latency, Metric } from '../skip/promise.js';
 import type { Certificate } from './certify.js';
+import type { ImageSource } from './fit.js';
 
 /** One image, prepared for the model. */
 export interface CalibrationItem {
@@ -36,6 +37,11 @@ export interface CalibrationOptions {
   readonly guards?: readonly Guard[];
   readonly labels?: readonly string[];
   readonly seed?: number;
+  /**
+   * Further images that heads are fitted on, and that nothing else is done with: those the network was trained on, say. The items
+   * then decide about thresholds and certify. Images that are among the items are left out.
+   */
+  readonly fit?: ImageSource;
   /** Most altered copies of an image that heads are fitted on; 0 for the images alone, 15 when left out. */
   readonly copies?: number;
   /** Settings of the dial. */
@@ -50,16 +56,15 @@ export interface SettingResult extends Certificate {
   /** Means over the items; fractions. */
   readonly multiplyAddsSkipped: number;
   readonly blocksSkipped: number;
-  /** Items that left at each exit, and that each gate skipped its block for, as fractions, by block. */
+  /** Items that left at each exit, as fractions, by block. */
   readonly exits: Readonly<Record<string, number>>;
-  readonly skips: Readonly<Record<string, number>>;
   /** Measured on some of the items. */
   readonly latency: Latency;
 }
 
-/** What an exit, a gate with a head of its own or one that reads an exit's confidence does for the policy. */
+/** What an exit does for the policy. */
 export interface Contribution {
-  readonly kind: 'exit' | 'gate' | 'confidence';
+  readonly kind: 'exit';
   readonly block: string;
   /** Items that it was taken for, as a fraction. */
   readonly rate: number;

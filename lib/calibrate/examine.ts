@@ -1,35 +1,24 @@
 /** What a policy did to the items that certify it, by class and one by one: for tables and reports. */
-import type { Program } from '../model/program.js';
-import { attachHeads, type Heads } from '../skip/attach.js';
+import type { Heads } from '../skip/attach.js';
 import type { ClassResult, Contribution, Example } from './calibration.js';
 import { className } from './groups.js';
-import type { Judged, Measured } from './judge.js';
+import type { Measured } from './measure.js';
+import type { Table } from './table.js';
 
 /** Items shown of those that skip most, and of those that skip least. */
 const EXAMPLES = 8;
 
-/** What saves how much: an exit the rest of the network, a gate its block; each less what its head costs. */
-export function contributionsOf(
-  program: Program,
-  heads: Heads | undefined,
-  result: Measured | undefined,
-): Contribution[] {
-  if (!heads || !result) return [];
-  const { blocks, cost } = attachHeads(program, heads);
-  const share = (from: number, to: number) =>
-    blocks.slice(from, to).reduce((sum, block) => sum + block.cost.multiplyAdds, 0) / cost.multiplyAdds;
-  const rates = { gate: result.skips, exit: result.exits } as const;
-  return blocks.flatMap(({ name: block, gate, heads: asking }, i) =>
-    (['gate', 'exit'] as const).flatMap((place): Contribution[] => {
-      const rate = rates[place][block];
-      if (rate === undefined) return [];
-      const beyond = (asking?.beyond ?? 0) / cost.multiplyAdds;
-      const saving = place === 'gate' ? share(i, i + 1) : share(i + 1, blocks.length) + beyond;
-      const spent = ((asking?.[place] ?? 0) * result.asked[place][block]!) / cost.multiplyAdds;
-      const kind = place === 'gate' && gate?.form === 'confidence' ? 'confidence' : place;
-      return [{ kind, block, rate, multiplyAddsSkipped: rate * saving - spent }];
-    }),
-  );
+/** What each exit saves: the rest of the network for those that leave, less what its head costs for all that come. */
+export function contributionsOf({ program }: Table, { exits }: Heads, result: Measured): Contribution[] {
+  const { blocks, cost } = program;
+  return exits.map(({ after }) => {
+    const place = blocks.findIndex(({ name }) => name === after);
+    const { exit, beyond } = blocks[place]!.heads!;
+    const rest = blocks.slice(place + 1).reduce((sum, block) => sum + block.cost.multiplyAdds, beyond);
+    const [rate, came] = [result.exits[after]!, result.came[after]!];
+    const multiplyAddsSkipped = (rate * rest - came * exit) / cost.multiplyAdds;
+    return { kind: 'exit', block: after, rate, multiplyAddsSkipped };
+  });
 }
 
 /** @param classes of the items, by index */
@@ -54,7 +43,7 @@ export function byClass(
 }
 
 export function examplesOf(
-  { items, answers }: Judged,
+  { items, answers }: Table,
   result: Measured | undefined,
   labels: readonly string[] | undefined,
 ): { most: Example[]; least: Example[] } {

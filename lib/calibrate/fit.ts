@@ -1,40 +1,76 @@
+/**
+ * Fits the heads of exits on what the full network says of images. No labels are needed, so that altered copies teach as
+ * well as the images themselves. Features are kept for so many rows at a time as memory allows: the network runs once for each copy.
+ */
 import type { Backend } from '../backends/backend.js';
+import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program.js';
+import { type Meaning, meaningOf, probabilities } from '../skip/scores.js';
+import { answerOf, checkedAnswer } from './answers.js';
 import { altered } from './augment.js';
-import type { CalibrationItem } from './calibration.js';
+import { Chain, type FittedExit, type Lesson } from './chain.js';
 import { checkAnswers } from './checks.js';
-import { Evaluator, runAll } from './evaluator.js';
-import { fullPass, rowOf } from './features.js';
-import { checkedAnswer } from './judge.js';
-import {
-  answerOf,
-  exitPlaces,
-  FOLDS,
-  fitExits,
-  fitGates,
-  gatePlaces,
-  type Lesson,
-  type Lever,
-  withRisks,
-} from './levers.js';
-import { generator } from './random.js';
+import { CHUNK, Evaluator, runAll } from './evaluator.js';
+import { withFeatures } from './features.js';
+import { basisOf } from './low-rank.js';
+import { exitPlaces, type Place } from './places.js';
+import { type Matrix, matrix } from './products.js';
+import { generator, shuffle } from './random.js';
+import { scaleOf } from './training.js';
 
-/** As many copies are made as it takes to have so many rows, if they cost no more than so many multiply-adds. */
-const [ROWS, MOST_WORK] = [12_000, 2e12];
-/** Mirrored copies teach something when the network answers mirrored images mostly as it answers the images. */
-const [MIRROR_ITEMS, MIRROR_AGREEMENT] = [256, 0.8];
-
-/** What fitting costs, in items run by the full network: what `onItems` adds up to. */
-export function fittingWork(program: Program, items: number, mostCopies: number): number {
-  const [exits, gates] = [exitPlaces(program).length, gatePlaces(program).length];
-  const runs = 1 + copiesOf(program, items, mostCopies) + gates;
-  return items * (runs + (FOLDS + 1) * (exits + gates)) + 2 * Math.min(items, MIRROR_ITEMS);
+/** Images, read when they are needed. */
+export interface ImageSource {
+  readonly count: number;
+  /** Prepared for the model; undefined for one that is to be left out. */
+  load(index: number): Promise<Float32Array | undefined>;
 }
 
-function copiesOf(program: Program, items: number, most: number): number {
-  if (!imageShape(program)) return 0;
-  const affordable = MOST_WORK / (items * program.cost.multiplyAdds);
-  return Math.floor(Math.min(most, ROWS / items, affordable));
+export interface Fitting {
+  readonly seed: number;
+  /** Most altered copies of each image. */
+  readonly copies: number;
+  /** For each chain of heads that is wanted: whether an image is one to learn from. */
+  readonly chains: readonly ((image: number) => boolean)[];
+  readonly className: (index: number) => string;
+  /** Called with items when about the work of running as many is done. */
+  readonly onItems: (count: number) => void;
+}
+
+/** Copies are made until there are so many rows, or twice the images, unless they cost more multiply-adds than this. */
+const [ROWS, MOST_WORK] = [24_000, 2e12];
+/** Steps of one row that each head is trained for, and how often it sees each row. */
+const [SAMPLES, LEAST_EPOCHS, MOST_EPOCHS] = [150_000, 4, 40];
+/** Bytes of features that are kept at a time, and the rows that are kept whatever they take. */
+const [MOST_BYTES, LEAST_ROWS] = [2 ** 29, 4096];
+/** Mirrored copies teach something when the network answers mirrored images mostly as it answers the images. */
+const [MIRROR_ITEMS, MIRROR_AGREEMENT] = [256, 0.8];
+/** Width of the hidden layers with at least so many images to learn from. */
+const HIDDEN: readonly (readonly [images: number, hidden: number])[] = [
+  [16_000, 256],
+  [8000, 128],
+  [4000, 64],
+  [0, 32],
+];
+const LEAST_HIDDEN = 8;
+/** Smaller probabilities are alike. */
+const TINY = 1e-12;
+/** Share of the network's multiply-adds that a head takes at most. */
+const MOST_SHARE = 0.01;
+
+/** What fitting costs, in items run by the full network: what `onItems` adds up to. */
+export function fittingWork(
+  program: Program,
+  images: number,
+  { copies, chains }: Pick<Fitting, 'copies' | 'chains'>,
+): number {
+  const rows = rowsOf(program, images, copies);
+  return rows * (1 + chains.length) + 2 * Math.min(images, MIRROR_ITEMS);
+}
+
+function rowsOf(program: Program, images: number, most: number): number {
+  const affordable = MOST_WORK / (images * program.cost.multiplyAdds);
+  const copies = Math.min(most, Math.max(ROWS / images, 2), affordable) - 1;
+  return images * (1 + (imageShape(program) ? Math.max(0, Math.floor(copies)) : 0));
 }
 
 /** Channels, height and width of the input; undefined when it is no image. */
@@ -43,64 +79,182 @@ function imageShape({ inputs, values }: Program): [number, number, number] | und
   return items === 1 && width !== undefined ? [channels!, height!, width] : undefined;
 }
 
+/** Width of the hidden layers: by the images there are to learn from, and so that no head costs more than its share. */
+function hiddenWidth(program: Program, places: readonly Place[], images: number, classes: number): number {
+  let hidden = HIDDEN.find(([least]) => images >= least)![1];
+  const widest = Math.max(...places.map(({ width }) => width));
+  const cost = () => hidden * (widest + hidden + classes);
+  while (hidden > LEAST_HIDDEN && cost() > MOST_SHARE * program.cost.multiplyAdds) hidden /= 2;
+  return hidden;
+}
+
 /**
- * All levers of a program, fitted on `items`, in the order in which they stand in the network.
- * @param items those of `fit`, and from index `order` on those of `order`
+ * Exits with heads, in the network's order: one chain of them for each of `chains`.
+ * @throws ResidualSkipError INVALID_DATA when the network gives all images one answer, or NaN, or no image can be used
  */
-export async function fitLevers(
+export async function fitExits(
   backend: Backend,
   program: Program,
-  items: readonly CalibrationItem[],
-  { order, seed, copies }: { readonly order: number; readonly seed: number; readonly copies: number },
-  className: (index: number) => string,
-  onItems: (count: number) => void,
-): Promise<Lever[]> {
-  const evaluator = new Evaluator(backend, program);
+  source: ImageSource,
+  fitting: Fitting,
+): Promise<FittedExit[][]> {
+  const { seed, copies, onItems } = fitting;
+  const places = exitPlaces(program);
+  if (places.length === 0) return fitting.chains.map(() => []);
+  const rows = rowsOf(program, source.count, copies);
+  const classes = program.values[program.outputs[0]!.value]!.shape[1]!;
+  const bytes = 4 * (classes + places.reduce((sum, { width }) => sum + width, 0));
+  const most = Math.min(rows, Math.max(LEAST_ROWS, Math.floor(MOST_BYTES / bytes)));
+  const capacity = Math.ceil(most / CHUNK) * CHUNK;
+  const epochs = Math.min(MOST_EPOCHS, Math.max(LEAST_EPOCHS, Math.round(SAMPLES / rows)));
+  const hidden = hiddenWidth(program, places, source.count, classes);
+  const evaluator = new Evaluator(backend, withFeatures(program, places));
+  const memory = new LessonMemory(capacity, classes, places, meaningOf(program, program.outputs[0]!.value));
+  let chains: Chain[] | undefined;
   try {
-    const inputs = items.map(({ input }) => input);
-    const shape = imageShape(program);
-    const mirror = shape !== undefined && (await mindsNoMirror(evaluator, inputs, shape, onItems));
-    const rows = items.length * (1 + copiesOf(program, items.length, copies));
-    const full = await fullPass(
-      backend,
-      program,
-      lessonInputs(inputs, rows, shape, mirror, seed),
-      rows,
-      onItems,
+    const mirror = await mindsNoMirror(evaluator, source, program, onItems);
+    const inputs = copiesOf(source, rows, imageShape(program), mirror, seed);
+    let done = 0;
+    for (;;) {
+      const lesson = await memory.fill(inputs, evaluator, onItems);
+      if (lesson.rows === 0) break;
+      const before = done / rows;
+      done += lesson.rows;
+      if (!chains) {
+        checkAnswers(memory.answers(), fitting.className);
+        const basis = basisOf(backend, memory.scores(), seed);
+        const scales = lesson.features.map((features) => scaleOf({ ...features, rows: lesson.rows }));
+        chains = fitting.chains.map(
+          (teaches) => new Chain(backend, places, scales, hidden, basis, seed, teaches),
+        );
+      }
+      for (const chain of chains) {
+        await chain.learn(lesson, epochs, before, done / rows);
+        onItems(lesson.rows);
+      }
+    }
+    if (chains) return chains.map((chain) => chain.exits());
+    throw new ResidualSkipError(
+      'INVALID_DATA',
+      `none of the ${source.count} images to fit on can be used: they can't be read, or are among the data`,
     );
-    const answers = Array.from({ length: rows }, (_, row) => checkedAnswer(rowOf(full.logits, row)));
-    checkAnswers(answers.slice(0, items.length), className);
-    const lesson: Lesson = { ...full, items: items.length, order, seed, onItems };
-    const exits = await fitExits(program, lesson);
-    return withRisks(program, exits, await fitGates(evaluator, inputs, lesson));
   } finally {
     evaluator.release();
   }
 }
 
-/** The items, then copies of all of them until there are so many rows. */
-function* lessonInputs(
-  inputs: readonly Float32Array[],
+/** An image with its index. */
+interface Indexed {
+  readonly image: number;
+  readonly input: Float32Array;
+}
+
+/** The images in an order by chance, then altered copies of them, until there are so many rows; a chunk at a time. */
+async function* copiesOf(
+  source: ImageSource,
   rows: number,
   shape: [number, number, number] | undefined,
   mirror: boolean,
   seed: number,
-): Generator<Float32Array> {
+): AsyncGenerator<Indexed[]> {
   const random = generator(seed);
-  for (let row = 0; row < rows; row++) {
-    const input = inputs[row % inputs.length]!;
-    const copy = Math.floor(row / inputs.length);
-    yield copy > 0 && shape ? altered(input, shape, mirror && copy % 2 === 1, random) : input;
+  const order = Array.from({ length: source.count }, (_, i) => i);
+  for (let copy = 0; copy * source.count < rows; copy++) {
+    shuffle(order, random);
+    for (let at = 0; at < order.length; at += CHUNK) {
+      const images = order.slice(at, at + CHUNK);
+      const loaded = await Promise.all(images.map((image) => source.load(image)));
+      yield images.flatMap((image, i) => {
+        const input = loaded[i];
+        if (!input) return [];
+        const changed = copy > 0 && shape ? altered(input, shape, mirror && copy % 2 === 1, random) : input;
+        return [{ image, input: changed }];
+      });
+    }
+  }
+}
+
+/** Rows of features, filled again and again. */
+class LessonMemory {
+  readonly #images: Uint32Array;
+  readonly #features: readonly Matrix[];
+  readonly #targets: Matrix;
+  /** What the network answered, as logits. */
+  readonly #scores: Matrix;
+  #rows = 0;
+
+  /** @param capacity in rows, a multiple of CHUNK */
+  constructor(
+    private readonly capacity: number,
+    classes: number,
+    places: readonly Place[],
+    private readonly meaning: Meaning,
+  ) {
+    this.#images = new Uint32Array(capacity);
+    this.#features = places.map(({ width }) => matrix(capacity, width));
+    this.#targets = matrix(capacity, classes);
+    this.#scores = matrix(capacity, classes);
+  }
+
+  /** As many rows of further inputs as fit; none when all were read. */
+  async fill(
+    inputs: AsyncGenerator<Indexed[]>,
+    evaluator: Evaluator,
+    onItems: (count: number) => void,
+  ): Promise<Lesson> {
+    this.#rows = 0;
+    while (this.#rows + CHUNK <= this.capacity) {
+      const { value: chunk, done } = await inputs.next();
+      if (done) break;
+      const outcomes = await evaluator.run(
+        chunk.map(({ input }) => input),
+        evaluator.policy(runAll),
+        onItems,
+      );
+      for (const [i, { outputs }] of outcomes.entries()) this.#add(chunk[i]!.image, outputs);
+    }
+    const [images, features, targets] = [this.#images, this.#features, this.#targets];
+    return { rows: this.#rows, images, features, targets };
+  }
+
+  #add(image: number, [scores, ...seen]: readonly Float32Array[]): void {
+    const row = this.#rows++;
+    checkedAnswer(scores!);
+    this.#images[row] = image;
+    const { columns } = this.#scores;
+    const logits = this.meaning === 'logits' ? scores! : scores!.map((p) => Math.log(Math.max(p, TINY)));
+    this.#scores.data.set(logits, row * columns);
+    this.#targets.data.set(probabilities(scores!, this.meaning), row * columns);
+    for (const [i, { columns: width, data }] of this.#features.entries()) data.set(seen[i]!, row * width);
+  }
+
+  answers(): number[] {
+    const { columns, data } = this.#scores;
+    return Array.from({ length: this.#rows }, (_, row) =>
+      answerOf(data.subarray(row * columns, (row + 1) * columns)),
+    );
+  }
+
+  scores(): Matrix {
+    const { columns, data } = this.#scores;
+    return { rows: this.#rows, columns, data: data.subarray(0, this.#rows * columns) };
   }
 }
 
 async function mindsNoMirror(
   evaluator: Evaluator,
-  inputs: readonly Float32Array[],
-  shape: [number, number, number],
+  source: ImageSource,
+  program: Program,
   onItems: (count: number) => void,
 ): Promise<boolean> {
-  const some = inputs.slice(0, MIRROR_ITEMS);
+  const shape = imageShape(program);
+  if (!shape) return false;
+  const count = Math.min(MIRROR_ITEMS, source.count);
+  // Spread over the images, which may be sorted.
+  const chosen = Array.from({ length: count }, (_, i) => Math.floor((i * source.count) / count));
+  const some = (await Promise.all(chosen.map((image) => source.load(image)))).filter(
+    (input) => input !== undefined,
+  );
   const still = () => 0.5;
   const answers = async (images: readonly Float32Array[]) =>
     (await evaluator.run(images, evaluator.policy(runAll), onItems)).map(({ outputs }) =>

@@ -1,7 +1,7 @@
 /** Charts of the calibration report: risk against cost, and what each exit and gate saves. */
 import { escapeHtml, INK, renderChart } from '../report/charts.js';
 import { percent, renderGroup, renderTable, type Section } from '../report/page.js';
-import type { Calibration, Contribution } from './calibration.js';
+import type { Calibration } from './calibration.js';
 
 /** Risk against what a setting costs: in time, and in multiply-adds. */
 export async function curves({
@@ -69,12 +69,6 @@ export async function curves({
   };
 }
 
-const PLACES: Record<Contribution['kind'], string> = {
-  exit: 'exit behind',
-  gate: 'gate of',
-  confidence: 'confidence gate of',
-};
-
 export async function contributions({ contributions: parts }: Calibration): Promise<Section | undefined> {
   if (parts.length === 0) return undefined;
   const chart = await renderChart(
@@ -88,36 +82,28 @@ export async function contributions({ contributions: parts }: Calibration): Prom
           field: 'block',
           type: 'nominal',
           sort: null,
-          title: 'block, in order; an exit stands behind its block',
+          title: 'exit behind block',
           axis: { labelAngle: -50 },
         },
-        xOffset: { field: 'kind', sort: ['gate', 'confidence', 'exit'] },
         y: {
           field: 'multiplyAddsSkipped',
           type: 'quantitative',
           title: 'multiply-adds saved',
           axis: { format: '.1%' },
         },
-        color: {
-          field: 'kind',
-          type: 'nominal',
-          title: null,
-          scale: { domain: ['gate', 'confidence', 'exit'], range: [INK.skipped, INK.ran, INK.saved] },
-        },
+        color: { value: INK.saved },
       },
     },
-    'multiply-adds saved by each gate and exit',
+    'multiply-adds saved by each exit',
   );
-  const rows = parts.map(({ kind, block, rate, multiplyAddsSkipped }) => [
-    `${PLACES[kind]} ${escapeHtml(block)}`,
+  const rows = parts.map(({ block, rate, multiplyAddsSkipped }) => [
+    `exit behind ${escapeHtml(block)}`,
     percent(rate),
     percent(multiplyAddsSkipped),
   ]);
   return {
-    title: 'What each gate and exit saves',
-    lead:
-      'Averaged over all items: a gate saves its block, an exit all that stands behind it, each less what its head costs. ' +
-      'A confidence gate reads the exit in front of it and costs nothing.',
+    title: 'What each exit saves',
+    lead: 'Averaged over all items: all that is behind it for those that leave, less what its head costs for those that come to it.',
     body: chart + renderTable(['', '#of the items', '#multiply-adds saved'], rows),
   };
 }

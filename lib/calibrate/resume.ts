@@ -23,7 +23,8 @@ export class ResumableBackend implements Backend {
   #computed = 0;
 
   private constructor(
-    private readonly backend: Backend,
+    /** Keeps nothing. */
+    readonly engine: Backend,
     private readonly folder: string,
     /** Files that were there before. */
     private readonly earlier: ReadonlySet<string>,
@@ -43,15 +44,15 @@ export class ResumableBackend implements Backend {
   }
 
   get name() {
-    return this.backend.name;
+    return this.engine.name;
   }
 
   get isa() {
-    return this.backend.isa;
+    return this.engine.isa;
   }
 
   get threads() {
-    return this.backend.threads;
+    return this.engine.threads;
   }
 
   /** Runs of an item that an earlier calibration had done, and those that were done now. */
@@ -65,14 +66,15 @@ export class ResumableBackend implements Backend {
 
   /** Compiles when a run first needs it. Only `run` is kept: `runSync` is what times are measured with. */
   compileSync(program: Program): CompiledProgram {
-    const digest = this.#digestOf(program);
+    let digest: string | undefined;
     let compiled: CompiledProgram | undefined;
     const made = () => {
-      compiled ??= this.backend.compileSync(program);
+      compiled ??= this.engine.compileSync(program);
       return compiled;
     };
     return {
       run: async (request) => {
+        digest ??= this.#digestOf(program);
         const name = `${keyOf(digest, request)}.run`;
         const file = join(this.folder, name);
         if (await restore(file, request)) {
@@ -81,7 +83,7 @@ export class ResumableBackend implements Backend {
         }
         await made().run(request);
         this.#computed += request.items;
-        await this.#keep(file, request);
+        await this.#keep(file, Buffer.concat(resultsOf(request)));
       },
       runSync: (request) => made().runSync(request),
       release: () => compiled?.release(),
@@ -89,11 +91,11 @@ export class ResumableBackend implements Backend {
   }
 
   dropConstants(program: Program): void {
-    this.backend.dropConstants(program);
+    this.engine.dropConstants(program);
   }
 
   release(): void {
-    this.backend.release();
+    this.engine.release();
   }
 
   /** Deletes what was kept, and the folder when nothing else is in it. */
@@ -103,8 +105,25 @@ export class ResumableBackend implements Backend {
     await rmdir(this.folder).catch(() => {});
   }
 
-  async #keep(file: string, request: RunRequest): Promise<void> {
-    const content = Buffer.concat(resultsOf(request));
+  /**
+   * What `make` gives for a program and some inputs, kept like what a run gave.
+   * @param inputs all else that it depends on
+   */
+  async remember(
+    program: Program,
+    inputs: string,
+    make: (engine: Backend) => Promise<string>,
+  ): Promise<string> {
+    const hash = createHash('sha256').update(`${this.#digestOf(program)}:${inputs}`);
+    const file = join(this.folder, `${hash.digest('hex')}.run`);
+    const known = await contentOf(file);
+    if (known) return known.toString('utf8');
+    const made = await make(this.engine);
+    await this.#keep(file, Buffer.from(made));
+    return made;
+  }
+
+  async #keep(file: string, content: Buffer): Promise<void> {
     const draft = `${file.slice(0, -'run'.length)}${randomUUID()}`;
     try {
       // A file under its own name is whole, whenever the process is killed.
@@ -148,14 +167,22 @@ function resultsOf({ outputs, ran, scores }: RunRequest): Uint8Array[] {
   return [...outputs, ran, scores].map(bytesOf);
 }
 
+/** What `file` holds; undefined when it isn't there or isn't whole. */
+async function contentOf(file: string): Promise<Buffer | undefined> {
+  const bytes = await readFile(file).catch(() => undefined);
+  if (!bytes || bytes.length < CHECKSUM) return undefined;
+  const content = bytes.subarray(0, -CHECKSUM);
+  return createHash('sha256').update(content).digest().equals(bytes.subarray(-CHECKSUM))
+    ? content
+    : undefined;
+}
+
 /** Fills the results from `file`; false when it isn't there or isn't whole. */
 async function restore(file: string, request: RunRequest): Promise<boolean> {
-  const bytes = await readFile(file).catch(() => undefined);
+  const content = await contentOf(file);
   const results = resultsOf(request);
   const length = results.reduce((sum, part) => sum + part.length, 0);
-  if (bytes?.length !== length + CHECKSUM) return false;
-  const content = bytes.subarray(0, length);
-  if (!createHash('sha256').update(content).digest().equals(bytes.subarray(length))) return false;
+  if (content?.length !== length) return false;
   let at = 0;
   for (const part of results) {
     part.set(content.subarray(at, at + part.length));

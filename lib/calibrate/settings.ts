@@ -1,112 +1,82 @@
-/** The order of settings, from careful to bold: which kinds of levers it is made of, and which of them are worth testing. */
-import type { Heads } from '../skip/attach.js';
+/** The order of settings, from careful to bold, and which of them are worth testing. */
 import type { Budget } from './budget.js';
-import { Dial, headsOf, prices } from './dial.js';
-import type { Judge, Judged, Measured } from './judge.js';
-import type { Lever } from './levers.js';
+import { Dial, type Lever, prices } from './dial.js';
+import { summarise, type Thresholds } from './measure.js';
+import { risksOf } from './risk-curve.js';
+import { NEVER, type Table } from './table.js';
 
 /** A setting of the dial. */
 export interface Setting {
   readonly price: number;
-  readonly heads: Heads;
-  /** The same thresholds on heads that were fitted without the items of `order`, which judge it by them. */
-  readonly trial: Heads;
+  readonly thresholds: Thresholds;
 }
 
-/** Kinds of levers that an order of settings can be made of, from plain to rich. */
-const KINDS: readonly (readonly Lever['kind'][])[] = [
-  ['exit'],
-  ['exit', 'gate'],
-  ['exit', 'confidence'],
-  ['exit', 'gate', 'confidence'],
-];
-/** Settings of each of them that are tried on `order`. */
-const PROBES = 12;
-/** Multiply-adds that further kinds of levers must save, to be worth their while; and a setting, to be worth a test. */
-const [LEAST_PROFIT, LEAST_GAIN] = [0.01, 0.005];
+/** Multiply-adds that a setting must save beyond the one before, to be worth a test. */
+const LEAST_GAIN = 0.005;
+/** Below this, doubts are alike. */
+const LEAST_DOUBT = 1e-7;
 
-/** Settings that are run on `order`. */
-export function settingsTried(steps: number): number {
-  return steps + KINDS.length * Math.min(PROBES, steps);
+/** Of the confidence of an exit: the logarithm of its odds against. */
+function doubtOf(confidence: number): number {
+  return Math.log((1 - confidence + LEAST_DOUBT) / (confidence + LEAST_DOUBT));
+}
+
+/**
+ * What is known of each exit, from tables of items that its head was fitted without.
+ * @param savings of the exits
+ */
+export function leversOf(tables: readonly Table[], savings: readonly number[]): Lever[] {
+  const scores = savings.map((_, e) =>
+    Float64Array.from(tables.flatMap(({ exits }) => [...exits[e]!.confidences])),
+  );
+  const evidence = scores.map((confidences, e) => ({
+    doubts: confidences.map(doubtOf),
+    losses: Uint8Array.from(
+      tables.flatMap(({ exits, answers }) =>
+        [...exits[e]!.answers].map((answer, i) => Number(answer !== answers[i])),
+      ),
+    ),
+  }));
+  const risks = evidence.length > 0 ? risksOf(evidence) : [];
+  return savings.map((saving, e) => ({ saving, scores: scores[e]!, risks: risks[e]! }));
 }
 
 /** The settings that skip anything; those that set the same thresholds as the one before are left out. */
-function settingsOf(dial: Dial, kinds: readonly Lever['kind'][], steps: number): Setting[] {
+export function settingsOf(levers: readonly Lever[], steps: number): Setting[] {
+  const dial = new Dial(levers);
   const settings: Setting[] = [];
-  let before = '[]';
+  let before = '';
   for (const price of prices(steps)) {
-    const pulled = dial.at(price, kinds);
-    const thresholds = JSON.stringify(
-      pulled.map(({ lever, threshold }) => [lever.kind, lever.block, threshold]),
-    );
-    if (thresholds !== before) {
-      settings.push({ price, heads: headsOf(pulled), trial: headsOf(pulled, 'trial') });
+    const thresholds = dial.at(price);
+    if (thresholds.join() !== before && thresholds.some((threshold) => threshold < NEVER)) {
+      settings.push({ price, thresholds });
     }
-    before = thresholds;
+    before = thresholds.join();
   }
   return settings;
 }
 
 /**
- * Of all kinds of levers those whose settings save most within the limit on `order`: a gate that earns nothing there is left
- * out altogether.
- */
-export async function bestSettings(
-  levers: readonly Lever[],
-  judge: Pick<Judge, 'measure'>,
-  order: Judged,
-  limit: number,
-  steps: number,
-): Promise<Setting[]> {
-  const dial = new Dial(levers);
-  let best: { settings: Setting[]; saved: number } | undefined;
-  for (const kinds of KINDS) {
-    const settings = settingsOf(dial, kinds, steps);
-    const saved = await mostSaved(settings, judge, order, limit);
-    if (!best || saved >= best.saved + LEAST_PROFIT) best = { settings, saved };
-  }
-  return best!.settings;
-}
-
-/** Multiply-adds that the best of a few settings saves which keep the limit on `order`; 0 when none does. */
-async function mostSaved(
-  settings: readonly Setting[],
-  judge: Pick<Judge, 'measure'>,
-  order: Judged,
-  limit: number,
-): Promise<number> {
-  const every = Math.max(1, settings.length / PROBES);
-  let most = 0;
-  for (let at = every; Math.round(at) <= settings.length; at += every) {
-    const { risk, multiplyAddsSkipped } = await judge.measure(settings[Math.round(at) - 1]!.trial, order);
-    if (risk > 2 * limit) break;
-    if (risk <= limit) most = Math.max(most, multiplyAddsSkipped);
-  }
-  return most;
-}
-
-/**
- * The settings to test, in the dial's order: up to the first that breaks `limit` on `order`, which is not worth testing,
- * or that keeps within the budget.
+ * The settings to test, in the dial's order: up to the first that breaks `limit` on the items that order them, which is not
+ * worth testing, or that keeps within the budget.
+ * @param order of the items that order settings, by heads that were fitted without them
  * @throws ResidualSkipError INVALID_ARGUMENT when none keeps within the budget
  */
-export async function worthTesting(
+export function worthTesting(
   settings: readonly Setting[],
-  judge: Pick<Judge, 'measure'>,
-  order: Judged,
+  order: Table,
   limit: number,
   budget: Budget | undefined,
-): Promise<Setting[]> {
+): Setting[] {
   const worth: Setting[] = [];
   let [spent, saved] = [Number.POSITIVE_INFINITY, 0];
   for (const setting of settings) {
-    const measured: Measured = await judge.measure(setting.trial, order);
-    if (measured.risk > limit) break;
-    // Heads that were fitted on the images of `order` are surer of them: more of them would exit there than elsewhere.
-    if (budget) spent = budget.spent(setting.trial, measured);
+    const { risk, multiplyAddsSkipped } = summarise(order, setting.thresholds);
+    if (risk > limit) break;
+    if (budget) spent = budget.spent(setting.thresholds, multiplyAddsSkipped);
     if (budget && spent <= budget.most) return [...worth, setting];
-    if (measured.multiplyAddsSkipped < saved + LEAST_GAIN) continue;
-    saved = measured.multiplyAddsSkipped;
+    if (multiplyAddsSkipped < saved + LEAST_GAIN) continue;
+    saved = multiplyAddsSkipped;
     worth.push(setting);
   }
   if (budget) throw budget.outOfReach(spent);

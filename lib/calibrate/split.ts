@@ -69,6 +69,13 @@ export function checkParts(parts: Record<Part, number[]>, { limit, delta }: Rule
   );
 }
 
+/** Hex SHA-256 of a prepared image. */
+export function contentHash({ buffer, byteOffset, byteLength }: Float32Array): string {
+  return createHash('sha256')
+    .update(new Uint8Array(buffer, byteOffset, byteLength))
+    .digest('hex');
+}
+
 /** SHA-256 over the sorted hashes: the same for the same set of items, however named and ordered. */
 export function fingerprint(items: readonly CalibrationItem[]): string {
   const hash = createHash('sha256');

@@ -12,7 +12,12 @@ import { bindFeeds } from '../feeds.js';
 import { loadModel } from '../model/load.js';
 import { compileModel } from '../model/lower.js';
 import { METRICS, type Metric } from '../skip/promise.js';
-import { type CalibrationData, type DataOptions, readCalibrationData } from './calibration-data.js';
+import {
+  type CalibrationData,
+  type DataOptions,
+  openFitImages,
+  readCalibrationData,
+} from './calibration-data.js';
 import { drawCalibration } from './calibration-table.js';
 import { Classifier } from './classifier.js';
 import { checkWritable, writeResult } from './files.js';
@@ -26,6 +31,7 @@ import {
 } from './options.js';
 
 interface CalibrateOptions extends BackendOptions, DataOptions {
+  readonly fit?: string;
   readonly output: string;
   readonly maxDisagreement?: number;
   readonly maxGroupDisagreement?: number;
@@ -60,6 +66,10 @@ export function addCalibrateCommand(program: Command, io: Io): void {
           'images: any folder of them (labels are not needed), or what eval takes',
         )
         .requiredOption('-o, --output <file>', 'policy file to write')
+        .option(
+          '--fit <dir>',
+          'further images, without labels, that heads are fitted on and nothing else: those the network was trained on, say',
+        )
         .option(
           '--max-disagreement <rate>',
           'most answers that may change, as a fraction (default: 0.01)',
@@ -182,6 +192,7 @@ async function calibrateModel(
   const program = compileModel(model, bindFeeds(model, classifier.feeds(first)).binding);
   const { guard, margin, maxDisagreement, maxGroupDisagreement, confidence, metric } = options;
   const { perClass, budget, budgetMs, seed, settings, copies } = options;
+  const fit = options.fit === undefined ? undefined : await openFitImages(classifier, options.fit, options);
   const progress = startProgress(io, 100, 'Calibrating', options.json !== true);
   let shown = 0;
   const asked: CalibrationOptions = {
@@ -196,6 +207,7 @@ async function calibrateModel(
       seed,
       settings,
       copies,
+      fit,
     },
     labels: files.labels,
     guards: guard?.length ? [{ labels: [...guard], action: 'verify', margin }] : undefined,
@@ -207,6 +219,8 @@ async function calibrateModel(
     return await calibrate(backend, program, model.sha256, items, asked);
   } finally {
     progress.stop();
+    const leftOut = fit?.unusable.describe();
+    if (leftOut !== undefined) io.err(`note: of ${options.fit}, ${leftOut}; they are left out\n`);
   }
 }
 

@@ -1,6 +1,7 @@
 /** Images as a calibration takes them: prepared, hashed, and with the labels and groups that were asked for. */
-import { createHash } from 'node:crypto';
 import type { CalibrationItem } from '../calibrate/calibration.js';
+import type { ImageSource } from '../calibrate/fit.js';
+import { contentHash } from '../calibrate/split.js';
 import { readAssignments, valuesOf } from '../data/assignments.js';
 import { openDataset, openImages, shorten, type Unlabelled } from '../data/dataset.js';
 import type { RawImage } from '../data/image.js';
@@ -56,8 +57,7 @@ export async function readCalibrationData(
       if (!tensor) continue;
       first ??= tensor;
       const input = tensor.data;
-      const bytes = new Uint8Array(input.buffer, input.byteOffset, input.byteLength);
-      const sha256 = createHash('sha256').update(bytes).digest('hex');
+      const sha256 = contentHash(input);
       items.push({ input, sha256, label: image.label, groups: image.groups });
       bySha256.set(sha256, image);
     }
@@ -67,6 +67,44 @@ export async function readCalibrationData(
   // A promise is about all of the data: none of it is left out in silence.
   unusable.check('repair them, or take them out of the data');
   return { items, first: first!, load: (sha256) => bySha256.get(sha256)!.load() };
+}
+
+/** Prepared images are kept while they take no more bytes than this; others are prepared whenever they are asked for. */
+const MOST_KEPT = 2 ** 30;
+
+/** Images to fit heads on. */
+export interface FitImages extends ImageSource {
+  /** Those that were left out. */
+  readonly unusable: Unusable;
+}
+
+/** @param dir any folder of images, or what eval takes; labels are not needed */
+export async function openFitImages(
+  classifier: Classifier,
+  dir: string,
+  limits: DataLimits,
+): Promise<FitImages> {
+  const images = await openImages(dir, classifier.labels, limits);
+  /** Undefined for those that can't be used. */
+  const kept = new Map<number, Float32Array | undefined>();
+  const unusable = new Unusable();
+  let bytes = 0;
+  return {
+    count: images.length,
+    unusable,
+    load: async (index) => {
+      if (kept.has(index)) return kept.get(index);
+      const tensor = await classifier
+        .prepareOne(images[index]!)
+        .catch((error: unknown) => unusable.note(error));
+      const size = tensor?.data.byteLength ?? 0;
+      if (bytes + size <= MOST_KEPT) {
+        bytes += size;
+        kept.set(index, tensor?.data);
+      }
+      return tensor?.data;
+    },
+  };
 }
 
 async function imagesOf(options: DataOptions, known: readonly string[]): Promise<Image[]> {

@@ -21,12 +21,15 @@ export class Unusable {
    * @throws INVALID_DATA naming them
    */
   check(advice = 'the results are those of the other images'): void {
+    const said = this.describe();
+    if (said !== undefined) throw new ResidualSkipError('INVALID_DATA', `${said}; ${advice}`);
+  }
+
+  /** How many there are and what is wrong with some of them; undefined when there are none. */
+  describe(): string | undefined {
     const count = this.#problems.length;
-    if (count === 0) return;
+    if (count === 0) return undefined;
     const more = count > SHOWN ? `; and ${count - SHOWN} more` : '';
-    throw new ResidualSkipError(
-      'INVALID_DATA',
-      `${plural(count, 'image')} can't be used: ${this.#problems.slice(0, SHOWN).join('; ')}${more}; ${advice}`,
-    );
+    return `${plural(count, 'image')} can't be used: ${this.#problems.slice(0, SHOWN).join('; ')}${more}`;
   }
 }

@@ -25,6 +25,11 @@ import { finishOf } from './scores.js';
  */
 export interface ExitSpec {
   readonly after: string;
+  /**
+   * The block behind which an earlier exit is: what the last layer of that exit's head sees follows the features, so that
+   * each exit knows what the ones before it found.
+   */
+  readonly reads?: string;
   readonly head?: Head;
   readonly threshold: number;
 }
@@ -68,6 +73,7 @@ export function resolveHeads({ exits }: Program, heads: Heads | undefined): Head
 }
 
 const EXIT_SCORE = 'residual-skip/exit/';
+const EXIT_ANSWER = 'residual-skip/answer/';
 
 /** Name of the extra output that holds the confidence of an exit. */
 function exitScoreName(after: string): string {
@@ -79,17 +85,28 @@ export function exitOf(name: string): string | undefined {
   return name.startsWith(EXIT_SCORE) ? name.slice(EXIT_SCORE.length) : undefined;
 }
 
+/** The block behind which the exit is whose answer is the output `name`; undefined for other outputs. */
+export function exitOfAnswer(name: string): string | undefined {
+  return name.startsWith(EXIT_ANSWER) ? name.slice(EXIT_ANSWER.length) : undefined;
+}
+
 /**
  * `program` with `heads` built in. For each exit it has one more output [N, 1]: the confidence,
  * NaN where an item did not come to it.
+ * @param options.answers for each exit, also an output [N, classes]: what the program answers when it is taken, where an item
+ * came to it
  * @throws ResidualSkipError INVALID_POLICY when a head fits no block of the program
  */
-export function attachHeads(program: Program, heads: Heads): Program {
-  return new Attachment(program, heads).build();
+export function attachHeads(
+  program: Program,
+  heads: Heads,
+  options: { readonly answers?: boolean } = {},
+): Program {
+  return new Attachment(program, heads, options.answers ?? false).build();
 }
 
 /** Multiply-adds of the steps behind a block that are part of no block. */
-function workBeyond({ values, steps, blocks }: Program, { end }: Block): number {
+export function workBeyond({ values, steps, blocks }: Program, { end }: Block): number {
   const inside = blocks.filter(({ first }) => first >= end).map(({ cost }) => cost.multiplyAdds);
   return costOf(values, steps.slice(end)).multiplyAdds - inside.reduce((sum, cost) => sum + cost, 0);
 }
@@ -138,13 +155,15 @@ class Attachment {
   readonly #exits: { readonly branch: Step; readonly epilogue: () => Step[] }[] = [];
   /** Of the model's own exits, what those that were asked for take, and what that costs each of them. */
   readonly #own: OwnExits;
-  /** Where the confidence of each exit is, by the block behind which it stands. */
+  /** Where the confidence of each exit is, and what the last layer of its head sees, by the block behind which it is. */
   readonly #confidences = new Map<string, ValueId>();
+  readonly #hidden = new Map<string, ValueId>();
   readonly #gates = new Map<string, { readonly gate: Gate; readonly steps: number }>();
 
   constructor(
     private readonly program: Program,
     private readonly heads: Heads,
+    private readonly showsAnswers: boolean,
   ) {
     this.#growth = new Growth(program);
     this.#own = ownExits(program, heads);
@@ -154,7 +173,7 @@ class Attachment {
     for (const [after, steps] of this.#own.steps) this.#growth.insert(this.#block(after).end, steps);
     for (const exit of this.heads.exits) {
       const block = this.#block(exit.after);
-      const score = this.#unknownScore(exit);
+      const score = this.#unknown(exitScoreName(exit.after), 1);
       this.#confidences.set(exit.after, score);
       this.#growth.insert(block.end, this.#exitSteps(exit, block, score));
     }
@@ -194,18 +213,19 @@ class Attachment {
     );
   }
 
-  /** The confidence of an exit is NaN until an item comes there. */
-  #unknownScore({ after }: ExitSpec): ValueId {
+  /** Another output [N, width], NaN until an item comes to the exit. */
+  #unknown(name: string, width: number): ValueId {
     const items = this.#growth.valueOf(this.#answer().value).shape[0]!;
-    const score = this.#growth.value(exitScoreName(after), 'float32', [items, 1]);
-    const nothing = new Float32Array(items).fill(Number.NaN);
-    const unknown = this.#growth.constant(`${after}/unknown`, nothing, [items, 1]);
-    this.#growth.output(exitScoreName(after), score);
-    this.#growth.insert(0, [{ op: 'reshape', inputs: [unknown], outputs: [score], attrs: {} }]);
-    return score;
+    const value = this.#growth.value(name, 'float32', [items, width]);
+    const nothing = new Float32Array(items * width).fill(Number.NaN);
+    const unknown = this.#growth.constant(`${name}/unknown`, nothing, [items, width]);
+    this.#growth.output(name, value);
+    this.#growth.insert(0, [{ op: 'reshape', inputs: [unknown], outputs: [value], attrs: {} }]);
+    return value;
   }
 
-  #exitSteps({ after, head, threshold }: ExitSpec, block: Block, score: ValueId): Step[] {
+  #exitSteps(spec: ExitSpec, block: Block, score: ValueId): Step[] {
+    const { after, head, threshold } = spec;
     if (!head) {
       const own = this.program.exits!.list.find((exit) => exit.after === after)!;
       const known: Step = { op: 'reshape', inputs: [own.score], outputs: [score], attrs: {} };
@@ -213,7 +233,16 @@ class Attachment {
     }
     const growth = this.#growth;
     const classes = growth.valueOf(this.#answer().value).shape.at(-1)!;
-    const { steps, result: logits } = this.#readOut(`exit after ${after}`, head, block.output, classes);
+    const more = this.#hiddenFor(spec);
+    const what = `exit after ${after}`;
+    const { steps, result: logits, hidden } = this.#readOut(what, head, block.output, classes, more);
+    this.#hidden.set(after, hidden);
+    if (this.showsAnswers) {
+      const shown = this.#unknown(`${EXIT_ANSWER}${after}`, classes);
+      const finished = this.#finished(logits);
+      const copy: Step = { op: 'reshape', inputs: [finished.result], outputs: [shown], attrs: {} };
+      steps.push(...finished.steps, copy);
+    }
     const { shape } = growth.valueOf(logits);
     const probabilities = growth.value(`${after}/probabilities`, 'float32', shape);
     const spread = growth.value(`${after}/spread`, 'float32', [shape[0]!, 1, classes]);
@@ -257,7 +286,7 @@ class Attachment {
       this.#gates.set(name, { gate: { form: 'confidence', score, compare: 'lt', threshold }, steps: 0 });
       return [];
     }
-    const { steps, result: score } = this.#readOut(`gate of ${name}`, spec.head, block.input, 1);
+    const { steps, result: score } = this.#readOut(`gate of ${name}`, spec.head, block.input, 1, []);
     const gate: Gate = { form: 'policy', score, compare: 'gt', threshold };
     this.#gates.set(name, { gate, steps: steps.length });
     return [...steps];
@@ -274,18 +303,48 @@ class Attachment {
     );
   }
 
-  /** The head applied to the map `from`; `result` is [N, outputs]. */
-  #readOut(what: string, head: Head, from: ValueId, outputs: number) {
-    this.#checkFit(what, head, from, outputs);
-    const features = featureSteps(this.#growth, what, head.features, from);
-    const { steps, result } = layerSteps(this.#growth, what, head.layers, features.result);
-    return { steps: [...features.steps, ...steps], result };
+  /** What an exit sees of the one that it reads. */
+  #hiddenFor({ after, reads }: ExitSpec): ValueId[] {
+    if (reads === undefined) return [];
+    const names = this.program.blocks.map(({ name }) => name);
+    const hidden = this.#hidden.get(reads);
+    if (hidden !== undefined && names.indexOf(reads) < names.indexOf(after)) return [hidden];
+    throw new ResidualSkipError(
+      'INVALID_POLICY',
+      `the policy's exit behind block '${after}' reads the exit behind block '${reads}', but the policy has no exit there ` +
+        'that comes before it, in the network and in the file',
+    );
   }
 
-  #checkFit(what: string, { features, layers }: Head, from: ValueId, outputs: number): void {
+  /** The head applied to the map `from` and to `more`, [N, n] each; `result` is [N, outputs]. */
+  #readOut(what: string, head: Head, from: ValueId, outputs: number, more: readonly ValueId[]) {
+    const growth = this.#growth;
+    this.#checkFit(what, head, from, outputs, more);
+    const { steps, result } = featureSteps(growth, what, head.features, from);
+    if (more.length === 0) {
+      const layers = layerSteps(growth, what, head.layers, result);
+      return { ...layers, steps: [...steps, ...layers.steps] };
+    }
+    const inputs = [result, ...more];
+    const [items = 0] = growth.valueOf(result).shape;
+    const width = inputs.reduce((sum, id) => sum + growth.valueOf(id).shape[1]!, 0);
+    const seen = growth.value(`${what}/seen`, 'float32', [items, width]);
+    const concat: Step = { op: 'concat', inputs, outputs: [seen], attrs: { axis: 1 } };
+    const layers = layerSteps(growth, what, head.layers, seen);
+    return { ...layers, steps: [...steps, concat, ...layers.steps] };
+  }
+
+  #checkFit(
+    what: string,
+    { features, layers }: Head,
+    from: ValueId,
+    outputs: number,
+    more: readonly ValueId[],
+  ): void {
     const { shape, dtype } = this.#growth.valueOf(from);
-    const [items = 0, channels = 0, ...sides] = shape;
-    let width = widthOf(features, channels);
+    const [items = 0, , ...sides] = shape;
+    let width = widthOf(features, shape);
+    for (const id of more) width += this.#growth.valueOf(id).shape[1]!;
     const chained = layers.every(({ weight, bias }) => {
       const fits = weight.length === bias.length * width;
       width = bias.length;
@@ -327,22 +386,27 @@ class Attachment {
     return steps;
   }
 
-  /** Makes the program's answer of an exit's, as the program makes its own. */
+  /** Makes the program's answer of an exit's. */
   #epilogue(logits: ValueId): Step[] {
-    const { value: output } = this.#answer();
-    const { shape } = this.#growth.valueOf(output);
-    const finish = finishOf(this.program, output);
-    if (!finish) return [this.#answerIs(logits)];
-    const answer = this.#growth.value('answer of an exit', 'float32', shape);
-    const ports = { inputs: [logits], outputs: [answer] };
-    const last: Step =
-      finish.op === 'softmax'
-        ? { op: 'softmax', ...ports, attrs: { axis: 1, log: finish.log } }
-        : { op: 'unary', ...ports, attrs: { act: finish.act } };
-    return [last, this.#answerIs(answer)];
+    const { steps, result } = this.#finished(logits);
+    return [...steps, this.#answerIs(result)];
   }
 
   #answerIs(from: ValueId): Step {
     return { op: 'reshape', inputs: [from], outputs: [this.#answer().value], attrs: {} };
+  }
+
+  /** An exit's logits made into what the program answers with, as the program does it with its own. */
+  #finished(logits: ValueId): { readonly steps: Step[]; readonly result: ValueId } {
+    const { value: output } = this.#answer();
+    const finish = finishOf(this.program, output);
+    if (!finish) return { steps: [], result: logits };
+    const result = this.#growth.value('answer of an exit', 'float32', this.#growth.valueOf(output).shape);
+    const ports = { inputs: [logits], outputs: [result] };
+    const last: Step =
+      finish.op === 'softmax'
+        ? { op: 'softmax', ...ports, attrs: { axis: 1, log: finish.log } }
+        : { op: 'unary', ...ports, attrs: { act: finish.act } };
+    return { steps: [last], result };
   }
 }

@@ -7,8 +7,11 @@ import { NO_ACTIVATION, NONE, type Step, type ValueId } from '../model/program.j
  *  - `mean`: the averages over height and width; C numbers
  *  - `grid`: the averages of its four quarters, which overlap by a row or column where a side is odd, channel after
  *    channel, and then the maxima over height and width; 5 C numbers
+ *  - `pyramid`: the averages of a grid of 4 x 4 windows, channel after channel, then the maxima and the mean squares over
+ *    height and width; 18 C numbers. Windows overlap where a side is no multiple of 4; a side below 4 has one for each row
+ *    or column.
  */
-export const FEATURES = ['mean', 'grid'] as const;
+export const FEATURES = ['mean', 'grid', 'pyramid'] as const;
 export type Features = (typeof FEATURES)[number];
 
 /** y = weight * x + bias. */
@@ -25,9 +28,17 @@ export interface Head {
   readonly layers: readonly Layer[];
 }
 
-/** How many numbers a head sees of a map with that many channels. */
-export function widthOf(features: Features, channels: number): number {
-  return features === 'mean' ? channels : 5 * channels;
+/** Windows along a side of the grid of `pyramid`, at most. */
+const WINDOWS = 4;
+
+/** How many numbers a head sees of a map [N, C, height, width]. */
+export function widthOf(
+  features: Features,
+  [, channels = 0, height = 0, width = 0]: readonly number[],
+): number {
+  if (features === 'mean') return channels;
+  if (features === 'grid') return 5 * channels;
+  return channels * (Math.min(WINDOWS, height) * Math.min(WINDOWS, width) + 2);
 }
 
 /** Of one item: what asking the head costs. */
@@ -49,32 +60,71 @@ export function featureSteps(growth: Growth, what: string, features: Features, f
     const pool: Step = { op: 'globalPool', inputs: [from], outputs: [mean], attrs: { kind: 'avg' } };
     return { steps: [pool], result: mean };
   }
-  const quarters = growth.value(`${what}/quarters`, 'float32', [items, channels, 2, 2]);
-  const averages = flat('averages', 4 * channels);
+  const sides = [height, width].map((side) =>
+    features === 'grid' ? halves(side) : windows(side, Math.min(WINDOWS, side)),
+  );
+  const [rows, columns] = sides.map(({ count }) => count);
+  const cells = growth.value(`${what}/windows`, 'float32', [items, channels, rows!, columns!]);
+  const averages = flat('averages', channels * rows! * columns!);
   const maxima = flat('maxima', channels);
-  const result = flat('features', 5 * channels);
-  const kernel = [Math.ceil(height / 2), Math.ceil(width / 2)];
   const window = {
-    kernel,
-    strides: [height - kernel[0]!, width - kernel[1]!],
+    kernel: sides.map(({ kernel }) => kernel),
+    strides: sides.map(({ stride }) => stride),
     pads: [0, 0, 0, 0],
     dilations: [1, 1],
     countIncludePad: false,
     columnMajorIndices: false,
   };
   const steps: Step[] = [
-    { op: 'pool', inputs: [from], outputs: [quarters], attrs: { kind: 'avg', ...window } },
-    { op: 'reshape', inputs: [quarters], outputs: [averages], attrs: {} },
+    { op: 'pool', inputs: [from], outputs: [cells], attrs: { kind: 'avg', ...window } },
+    { op: 'reshape', inputs: [cells], outputs: [averages], attrs: {} },
     { op: 'globalPool', inputs: [from], outputs: [maxima], attrs: { kind: 'max' } },
-    { op: 'concat', inputs: [averages, maxima], outputs: [result], attrs: { axis: 1 } },
   ];
+  const seen = [averages, maxima];
+  if (features === 'pyramid') {
+    const squares = growth.value(`${what}/squares`, 'float32', growth.valueOf(from).shape);
+    const meanSquares = flat('mean squares', channels);
+    steps.push(
+      { op: 'binary', inputs: [from, from], outputs: [squares], attrs: { kind: 'mul', act: NO_ACTIVATION } },
+      { op: 'globalPool', inputs: [squares], outputs: [meanSquares], attrs: { kind: 'avg' } },
+    );
+    seen.push(meanSquares);
+  }
+  const result = flat('features', widthOf(features, growth.valueOf(from).shape));
+  steps.push({ op: 'concat', inputs: seen, outputs: [result], attrs: { axis: 1 } });
   return { steps, result };
 }
 
-/** Steps of the layers on features [N, widthOf]; the result is [N, outputs of the last layer]. */
-export function layerSteps(growth: Growth, what: string, layers: readonly Layer[], features: ValueId): Part {
+interface Windows {
+  readonly count: number;
+  readonly kernel: number;
+  readonly stride: number;
+}
+
+/** Two windows that meet, or share the row in the middle. */
+function halves(side: number): Windows {
+  const kernel = Math.ceil(side / 2);
+  return { count: 2, kernel, stride: side - kernel };
+}
+
+/** So many windows that cover the side from end to end. */
+function windows(side: number, count: number): Windows {
+  const stride = Math.floor(side / count);
+  return { count, kernel: side - (count - 1) * stride, stride };
+}
+
+/**
+ * Steps of the layers on what the head sees, [N, inputs of the first layer]; the result is [N, outputs of the last layer],
+ * `hidden` what the last layer sees.
+ */
+export function layerSteps(
+  growth: Growth,
+  what: string,
+  layers: readonly Layer[],
+  seen: ValueId,
+): Part & { readonly hidden: ValueId } {
   const steps: Step[] = [];
-  let result = features;
+  let [result, hidden] = [seen, seen];
   for (const [i, { weight, bias }] of layers.entries()) {
     const [items = 0, inputs = 0] = growth.valueOf(result).shape;
     const outputs = bias.length;
@@ -84,7 +134,7 @@ export function layerSteps(growth: Growth, what: string, layers: readonly Layer[
     const last = i === layers.length - 1;
     const act = last ? NO_ACTIVATION : ({ kind: 'relu', alpha: 0, beta: 0 } as const);
     steps.push({ op: 'gemm', inputs: [result, w, b, NONE], outputs: [y], attrs: { transB: true, act } });
-    result = y;
+    [hidden, result] = [result, y];
   }
-  return { steps, result };
+  return { steps, result, hidden };
 }

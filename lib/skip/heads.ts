@@ -10,7 +10,8 @@ const headShape = {
   threshold: finite,
   features: z.enum(FEATURES).meta({
     description:
-      'mean: averages over height and width; grid: averages of the four quarters, then the maxima of the whole.',
+      'mean: averages over height and width; grid: averages of the four quarters, then the maxima of the whole; ' +
+      'pyramid: averages of 4 x 4 windows, then the maxima and the mean squares of the whole.',
   }),
   layers: z
     .array(
@@ -27,9 +28,18 @@ export const headsSchema = z
   .strictObject({
     exits: z.array(
       z.union([
-        z.strictObject({ after: z.string(), ...headShape }).meta({
-          description: 'Behind a block: done when the largest softmax probability reaches the threshold.',
-        }),
+        z
+          .strictObject({
+            after: z.string(),
+            reads: z.string().optional().meta({
+              description:
+                'The block behind which an earlier exit is: what the last layer of its head sees follows the features.',
+            }),
+            ...headShape,
+          })
+          .meta({
+            description: 'Behind a block: done when the largest softmax probability reaches the threshold.',
+          }),
         z.strictObject({ after: z.string(), threshold: finite }).meta({
           description: "The model's own exit behind a block: done when its score reaches the threshold.",
         }),
@@ -55,7 +65,12 @@ export type EncodedHeads = z.infer<typeof headsSchema>;
 
 export function encodeHeads({ exits, gates }: Heads): EncodedHeads {
   return {
-    exits: exits.map(({ after, head, threshold }) => ({ after, threshold, ...(head && encodeHead(head)) })),
+    exits: exits.map(({ after, reads, head, threshold }) => ({
+      after,
+      ...(reads !== undefined && { reads }),
+      threshold,
+      ...(head && encodeHead(head)),
+    })),
     gates: gates.map((gate) =>
       'head' in gate
         ? { block: gate.block, threshold: gate.threshold, ...encodeHead(gate.head) }
@@ -69,6 +84,7 @@ export function decodeHeads({ exits, gates }: EncodedHeads): Heads {
   return {
     exits: exits.map(({ after, threshold, ...head }) => ({
       after,
+      ...('reads' in head && head.reads !== undefined && { reads: head.reads }),
       threshold,
       ...('layers' in head && { head: decodeHead(after, head) }),
     })),

@@ -11,6 +11,8 @@ import { randomFloats } from './random.js';
 export interface RunResult {
   /** The first output. */
   readonly output: Float32Array;
+  /** Those behind it. */
+  readonly others: readonly Float32Array[];
   readonly ran: number[];
   readonly scores: number[];
 }
@@ -32,7 +34,7 @@ export function runProgram(
   const policy = { modes: Uint8Array.from(modes), thresholds };
   const compiled = new ReferenceBackend().compileSync(program);
   compiled.runSync({ items: 1, inputs, outputs: [output, ...others], policy, ran, scores });
-  return { output, ran: [...ran], scores: [...scores] };
+  return { output, others, ran: [...ran], scores: [...scores] };
 }
 
 export function modelModes(program: Program): number[] {

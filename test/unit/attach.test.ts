@@ -3,7 +3,7 @@ import { loadModel } from '../../lib/model/load.js';
 import { compileModel } from '../../lib/model/lower.js';
 import type { Program } from '../../lib/model/program.js';
 import { attachHeads, type ExitSpec } from '../../lib/skip/attach.js';
-import type { Head, Layer } from '../../lib/skip/head.js';
+import { featureSteps, type Head, type Layer, widthOf } from '../../lib/skip/head.js';
 import { decodeHeads, encodeHeads } from '../../lib/skip/heads.js';
 import { softmax } from '../../lib/skip/scores.js';
 import { Network } from '../helpers/networks.js';
@@ -70,6 +70,61 @@ describe('heads in a program', () => {
     for (const [k, expected] of apply(exit.head.layers[1]!, hidden).entries()) {
       expect(output[k]).toBeCloseTo(expected, 3);
     }
+  });
+
+  test('an exit that reads an earlier one sees the hidden layer of that', () => {
+    const [first, second] = [program.blocks[2]!, program.blocks[4]!];
+    const shapeOf = (id: number) => program.values[id]!.shape;
+    const inputs = widthOf('pyramid', shapeOf(second.output));
+    const reading: ExitSpec & { readonly head: Head } = {
+      ...{ after: second.name, reads: first.name, threshold: 0 },
+      head: { features: 'pyramid', layers: [layer(4, inputs + 6, 3), layer(CLASSES, 4, 4)] },
+    };
+    const passed = { ...exit, threshold: 2 };
+    const { output, ran } = runProgram(attachHeads(program, { exits: [passed, reading], gates: [] }), [
+      input,
+    ]);
+    expect(ran).toEqual(program.blocks.map((_, i) => Number(i <= 4)));
+
+    // What both see, as outputs of a program without heads.
+    const growth = new Growth({ ...program, outputs: [] });
+    for (const [block, features] of [
+      [second, 'pyramid'],
+      [first, 'grid'],
+    ] as const) {
+      const { steps, result } = featureSteps(growth, block.name, features, block.output);
+      growth.insert(block.end, steps);
+      growth.output(block.name, result);
+    }
+    const seen = runProgram(growth.build(), [input]);
+    const apply = ({ weight, bias }: Layer, x: readonly number[]) =>
+      [...bias].map((shift, k) =>
+        x.reduce((sum, value, j) => sum + weight[k * x.length + j]! * value, shift),
+      );
+    const relu = (x: number) => Math.max(0, x);
+    const before = apply(exit.head.layers[0]!, [...seen.others[0]!]).map(relu);
+    const hidden = apply(reading.head.layers[0]!, [...seen.output, ...before]).map(relu);
+    for (const [k, expected] of apply(reading.head.layers[1]!, hidden).entries()) {
+      expect(output[k]).toBeCloseTo(expected, 3);
+    }
+    expect(
+      decodeHeads(JSON.parse(JSON.stringify(encodeHeads({ exits: [exit, reading], gates: [] })))),
+    ).toEqual({
+      exits: [exit, reading],
+      gates: [],
+    });
+  });
+
+  test.each([
+    ['none', (reading: ExitSpec) => [reading]],
+    ['one behind it', (reading: ExitSpec, other: ExitSpec) => [{ ...reading, reads: other.after }, other]],
+    ['itself', (reading: ExitSpec) => [{ ...reading, reads: reading.after }]],
+  ])('an exit that reads %s is refused', (_, exitsOf) => {
+    const reading = { ...exit, reads: 'another block' };
+    const later = { ...exit, after: program.blocks[3]!.name };
+    expect(() => attachHeads(program, { exits: exitsOf(reading, later), gates: [] })).toThrow(
+      /reads the exit behind block .*, but the policy has no exit there that comes before it/,
+    );
   });
 
   test('an exit of a network that ends in a softmax answers with probabilities', () => {

@@ -3,7 +3,9 @@ import { NativeBackend } from '../../../lib/backends/native.js';
 import { calibrate } from '../../../lib/calibrate/calibrate.js';
 import type { CalibrationItem } from '../../../lib/calibrate/calibration.js';
 import { Evaluator, runAll } from '../../../lib/calibrate/evaluator.js';
-import { fullPass, pointOf, rowOf, withFeatures } from '../../../lib/calibrate/features.js';
+import { withFeatures } from '../../../lib/calibrate/features.js';
+import { fitExits } from '../../../lib/calibrate/fit.js';
+import { exitPlaces } from '../../../lib/calibrate/places.js';
 import { allowedEvents } from '../../../lib/calibrate/risk.js';
 import { partOf } from '../../../lib/calibrate/split.js';
 import { InferenceSession, Tensor } from '../../../lib/index.js';
@@ -11,6 +13,8 @@ import { Growth } from '../../../lib/model/grow.js';
 import { loadModel } from '../../../lib/model/load.js';
 import { compileModel } from '../../../lib/model/lower.js';
 import type { Program } from '../../../lib/model/program.js';
+import { attachHeads } from '../../../lib/skip/attach.js';
+import { decodeHeads, encodeHeads } from '../../../lib/skip/heads.js';
 import { profileOf } from '../../../lib/skip/profile.js';
 import { Network } from '../../helpers/networks.js';
 import { untimed } from '../../helpers/policies.js';
@@ -163,39 +167,86 @@ describe('calibration of the plain network', () => {
     }
   }, 600_000);
 
-  test('features are means of quarters and maxima of the stream, and change nothing', async () => {
+  test('features are averages of windows, maxima and mean squares of the stream, and change nothing', async () => {
     const [item] = all;
     const { program } = await programOf();
-    const { values, blocks } = program;
-    // The output of the first block as an output of the program, by a step of its own.
-    const stream = blocks[0]!.output;
-    const growth = new Growth(program);
-    const shown = growth.value('shown', 'float32', values[stream]!.shape);
-    growth.insert(blocks[0]!.end, [{ op: 'reshape', inputs: [stream], outputs: [shown], attrs: {} }]);
+    const places = exitPlaces(program);
+    const { block, width } = places[0]!;
+    expect(places[0]!.features).toBe('pyramid');
+    // The stream itself as an output, by a step of its own.
+    const { shape } = program.values[block.output]!;
+    const growth = new Growth(withFeatures(program, places));
+    const shown = growth.value('shown', 'float32', shape);
+    const end = growth.program.blocks.find(({ name }) => name === block.name)!.end;
+    growth.insert(end, [{ op: 'reshape', inputs: [block.output], outputs: [shown], attrs: {} }]);
     growth.output('shown', shown);
-    const plain = new Evaluator(backend, growth.build());
-    const [outcome] = await plain.run([item!.input], plain.policy(runAll));
-    const { outputs } = outcome!;
-    plain.release();
-
-    const { logits, features } = await fullPass(backend, program, [item!.input], 1);
-    expect([...rowOf(logits, 0)]).toEqual([...outputs[0]!]);
-    expect(features.size).toBe(2 * blocks.length);
-    expect(withFeatures(program).points[1]).toBe(pointOf(stream, 'grid'));
-    const found = rowOf(features.get(pointOf(stream, 'grid'))!, 0);
-    const [, channels, height, width] = values[stream]!.shape as [number, number, number, number];
+    const run = async (of: Program) => {
+      const evaluator = new Evaluator(backend, of);
+      const [outcome] = await evaluator.run([item!.input], evaluator.policy(runAll));
+      evaluator.release();
+      return outcome!.outputs;
+    };
+    const [outputs, plain] = [await run(growth.build()), await run(program)];
+    expect([...outputs[0]!]).toEqual([...plain[0]!]);
+    const found = outputs[1]!;
+    const [, channels, height, across] = shape as [number, number, number, number];
+    expect(found).toHaveLength(width);
+    expect(width).toBe(18 * channels);
     for (let c = 0; c < channels; c++) {
-      const map = outputs[1]!.subarray(c * height * width, (c + 1) * height * width);
-      const sums = [0, 0, 0, 0];
+      const map = outputs.at(-1)!.subarray(c * height * across, (c + 1) * height * across);
+      const sums = Array.from({ length: 16 }, () => 0);
       map.forEach((value, i) => {
-        const [y, x] = [Math.floor(i / width), i % width];
-        sums[2 * Number(y >= height / 2) + Number(x >= width / 2)]! += value;
+        const [y, x] = [Math.floor(i / across), i % across];
+        sums[4 * Math.floor((4 * y) / height) + Math.floor((4 * x) / across)]! += value;
       });
-      for (const [q, sum] of sums.entries()) {
-        expect(found[4 * c + q]).toBeCloseTo((4 * sum) / (height * width), 4);
+      for (const [window, sum] of sums.entries()) {
+        expect(found[16 * c + window]).toBeCloseTo((16 * sum) / (height * across), 4);
       }
-      expect(found[4 * channels + c]).toBe(map.reduce((a, b) => max(a, b)));
+      expect(found[16 * channels + c]).toBe(map.reduce((a, b) => max(a, b)));
+      const squares = map.reduce((sum, value) => sum + value * value, 0);
+      expect(found[17 * channels + c]).toBeCloseTo(squares / (height * across), 3);
     }
+  });
+
+  test('exits are spread over the network, each head takes less than 1 % of its work', async () => {
+    const { program } = await programOf();
+    const source = { count: 300, load: async (i: number) => all[i]!.input };
+    const [exits] = await fitExits(backend, program, source, {
+      ...{ seed: 1, copies: 0, chains: [() => true], className: String, onItems: () => {} },
+    });
+    expect(exits!.length).toBeGreaterThan(3);
+    const heads = { exits: exits!.map((exit) => ({ ...exit, threshold: 0.9 })), gates: [] };
+    const { blocks, cost } = attachHeads(program, heads);
+    const asked = blocks.flatMap((block) => (block.heads ? [block.heads.exit / cost.multiplyAdds] : []));
+    expect(asked).toHaveLength(exits!.length);
+    expect(Math.max(...asked)).toBeLessThan(0.01);
+    expect(exits!.slice(1).map(({ reads }) => reads)).toEqual(exits!.slice(0, -1).map(({ after }) => after));
+    expect(decodeHeads(JSON.parse(JSON.stringify(encodeHeads(heads))))).toEqual(heads);
+  });
+
+  test('further images only fit: those of the data among them are left out', async () => {
+    const { program, sha256 } = await programOf();
+    const [data, more] = [all.slice(0, 300), all.slice(300)];
+    const asked: number[] = [];
+    const run = (images: readonly CalibrationItem[]) =>
+      calibrate(backend, program, sha256, data, {
+        ...{ maxDisagreement: 0.2, settings: 8, copies: 0, seed: 3 },
+        fit: {
+          count: images.length,
+          load: async (i) => {
+            asked.push(i);
+            return images[i]!.input;
+          },
+        },
+      });
+    const { policy } = await run(more);
+    expect(new Set(asked).size).toBe(more.length);
+    expect(policy.heads!.exits.length).toBeGreaterThan(0);
+    expect(policy.promise!.items).toBe(data.filter((item) => partOf(item.sha256, 3) === 'certify').length);
+    await expect(run(data)).rejects.toMatchObject({
+      code: 'INVALID_DATA',
+      message: expect.stringMatching(/none of the 300 images to fit on can be used.*among the data/),
+    });
   });
 });
 

@@ -1,3 +1,4 @@
+import { totalVariation } from '../../../lib/calibrate/answers.js';
 import type { CalibrationItem } from '../../../lib/calibrate/calibration.js';
 import {
   boundOf,
@@ -9,7 +10,7 @@ import {
   worstPValueOf,
 } from '../../../lib/calibrate/certify.js';
 import { checkGroups, type Grouping, groupsOf } from '../../../lib/calibrate/groups.js';
-import { totalVariation } from '../../../lib/calibrate/judge.js';
+
 import { fixedSequenceTest, itemsNeeded, upperMean, upperRate } from '../../../lib/calibrate/risk.js';
 import { wordPromise } from '../../../lib/calibrate/wording.js';
 import { uniform } from '../../helpers/random.js';

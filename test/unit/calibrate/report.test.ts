@@ -66,7 +66,7 @@ const result: Calibration = {
   settings: Array.from({ length: 8 }, (_, i) => setting(i)),
   chosen: 4,
   contributions: [
-    { kind: 'gate', block: 'block1', rate: 0.1, multiplyAddsSkipped: 0.04 },
+    { kind: 'exit', block: 'block1', rate: 0.1, multiplyAddsSkipped: 0.04 },
     { kind: 'exit', block: 'block2', rate: 0.2, multiplyAddsSkipped: 0.2 },
   ],
   classes: [
@@ -115,7 +115,7 @@ describeBuilt('the report of a calibration', () => {
     const titles = [...html.matchAll(/<h2>(.*?)<\/h2>/g)].map(([, title]) => title);
     expect(titles).toEqual([
       'Risk against cost',
-      'What each gate and exit saves',
+      'What each exit saves',
       'Settings in the order of testing',
       'Promises for groups',
       'By class',
@@ -126,7 +126,7 @@ describeBuilt('the report of a calibration', () => {
     expect(charts).toEqual([
       'risk against median ms of an item',
       'risk against multiply-adds spent',
-      'multiply-adds saved by each gate and exit',
+      'multiply-adds saved by each exit',
     ]);
   });
 

@@ -1,119 +1,145 @@
 import type { Budget } from '../../../lib/calibrate/budget.js';
-import type { Judge, Judged, Measured } from '../../../lib/calibrate/judge.js';
-import type { Lever } from '../../../lib/calibrate/levers.js';
-import { bestSettings, type Setting, worthTesting } from '../../../lib/calibrate/settings.js';
+import { headsOf, measure, summarise } from '../../../lib/calibrate/measure.js';
+import { leversOf, type Setting, settingsOf, worthTesting } from '../../../lib/calibrate/settings.js';
+import { itemsFrom, NEVER } from '../../../lib/calibrate/table.js';
 import { ResidualSkipError } from '../../../lib/errors.js';
-import type { Heads } from '../../../lib/skip/attach.js';
+import { tableFrom } from '../../helpers/tables.js';
 
-const ROWS = 200;
-const head = { features: 'mean', layers: [] } as const;
-const trial = { features: 'grid', layers: [] } as const;
-const scores = Float64Array.from({ length: ROWS }, (_, i) => i / ROWS);
-const risks = scores.map((score) => (1 - score) ** 4 / 4);
-const exit: Lever = { kind: 'exit', block: 'a', head, trial, saving: 0.5, scores, risks };
-/** What the exit lets pass, they may skip. */
-const less = risks.map((risk) => risk / 20);
-const gate: Lever = { kind: 'gate', block: 'b', head, trial, saving: 0.1, scores, risks: less };
-const reader: Lever = { kind: 'confidence', block: 'b', reads: 'a', saving: 0.1, scores, risks: less };
-const order: Judged = { items: [], answers: [], scores: [] };
-
-/** Measures what `saves` says of a setting, at the risk that `risk` says. */
-function judging(saves: (heads: Heads) => number, risk: (heads: Heads) => number = () => 0) {
-  const seen: Heads[] = [];
-  const judge: Pick<Judge, 'measure'> = {
-    measure: async (heads) => {
-      seen.push(heads);
-      return { risk: risk(heads), multiplyAddsSkipped: saves(heads) } as Measured;
-    },
-  };
-  return { judge, seen };
-}
-
-const ofExit = ({ exits: [first] }: Heads) => (first ? 0.5 * (1 - first.threshold) : 0);
-const kindsOf = (settings: readonly Setting[]) => {
-  const gates = settings.flatMap(({ heads }) => heads.gates);
-  return { head: gates.some((spec) => 'head' in spec), read: gates.some((spec) => 'confidenceOf' in spec) };
-};
-const best = (judge: Pick<Judge, 'measure'>) => bestSettings([exit, gate, reader], judge, order, 0.01, 24);
-
-describe('gates are part of the order of settings', () => {
-  test('not where they save less than one percent on the items that order', async () => {
-    const { judge } = judging((heads) => ofExit(heads) + (heads.gates.length > 0 ? 0.009 : 0));
-    expect(kindsOf(await best(judge))).toEqual({ head: false, read: false });
-  });
-
-  test('with heads where those earn it', async () => {
-    const { judge } = judging((heads) => ofExit(heads) + (heads.gates.some((g) => 'head' in g) ? 0.05 : 0));
-    expect(kindsOf(await best(judge)).head).toBe(true);
-  });
-
-  test('reading an exit where that earns it', async () => {
-    const { judge } = judging(
-      (heads) => ofExit(heads) + (heads.gates.some((g) => 'confidenceOf' in g) ? 0.05 : 0),
-    );
-    expect(kindsOf(await best(judge))).toEqual({ head: false, read: true });
-  });
-
-  test('not where they break the limit', async () => {
-    const { judge } = judging(
-      (heads) => ofExit(heads) + 0.05 * heads.gates.length,
-      (heads) => (heads.gates.length > 0 ? 0.015 : 0),
-    );
-    expect(kindsOf(await best(judge))).toEqual({ head: false, read: false });
-  });
-
-  test('and are judged by heads that were fitted without those items', async () => {
-    const { judge, seen } = judging(ofExit);
-    await worthTesting(await best(judge), judge, order, 0.02, undefined);
-    expect(seen.length).toBeGreaterThan(24);
-    expect(seen.every(({ exits }) => exits.every((own) => own.head === trial))).toBe(true);
-  });
+/** One exit that saves half; the surer it is of an item, the likelier it is right. */
+const ROWS = 1000;
+const confidences = Array.from({ length: ROWS }, (_, i) => (i + 1) / ROWS);
+const wrong = (i: number) => i < ROWS / 2 && i % 3 === 0;
+const table = tableFrom([0.5, 0.5], [{ after: 0, rows: confidences.map((score, i) => [score, wrong(i)]) }]);
+const settings = Array.from({ length: 40 }, (_, i): Setting => {
+  return { price: 100 - i, thresholds: [1 - 0.0022 * (i + 1) * 2] };
 });
 
-test('a budget is judged by heads that were fitted without the items it is measured on', async () => {
-  const asked: Heads[] = [];
-  const budget: Budget = {
-    most: 0.9,
-    spent: (heads, { multiplyAddsSkipped }) => {
-      asked.push(heads);
-      return 1 - multiplyAddsSkipped;
-    },
-    outOfReach: () => new ResidualSkipError('INVALID_ARGUMENT', ''),
-  };
-  const { judge } = judging(ofExit);
-  const worth = await worthTesting(await best(judge), judge, order, 0.02, budget);
-  expect(worth.at(-1)!.heads.exits[0]!.head).toBe(head);
-  expect(asked.length).toBeGreaterThan(0);
-  expect(asked.every(({ exits }) => exits.every((own) => own.head === trial))).toBe(true);
+test('levers are what the exits of tables say of items', () => {
+  const levers = leversOf([itemsFrom(table, 700), table], [0.5]);
+  expect(levers).toHaveLength(1);
+  const [{ scores, risks, saving }] = levers as [(typeof levers)[number]];
+  expect(saving).toBe(0.5);
+  expect(scores).toHaveLength(1300);
+  expect([scores[0], scores[300]]).toEqual([
+    table.exits[0]!.confidences[700],
+    table.exits[0]!.confidences[0],
+  ]);
+  // Wrong where it is unsure.
+  expect(risks[301]).toBeGreaterThan(0.1);
+  expect(risks[299]).toBeLessThan(0.05);
+});
+
+test('settings go from careful to bold, each with other thresholds than the one before', () => {
+  const made = settingsOf(leversOf([table], [0.5]), 24);
+  const thresholds = made.map((setting) => setting.thresholds[0]!);
+  expect(thresholds.length).toBeGreaterThan(3);
+  expect(new Set(thresholds).size).toBe(thresholds.length);
+  expect([...thresholds].sort((a, b) => b - a)).toEqual(thresholds);
 });
 
 describe('of the settings', () => {
-  const settings = Array.from({ length: 40 }, (_, i): Setting => {
-    const heads: Heads = { exits: [{ after: 'a', head, threshold: 1 - 0.0022 * (i + 1) }], gates: [] };
-    return { price: 100 - i, heads, trial: heads };
+  test('those are tested that save half a percent more than the one before', () => {
+    const worth = worthTesting(settings, table, 0.02, undefined);
+    const saved = worth.map(({ thresholds }) => summarise(table, thresholds).multiplyAddsSkipped);
+    expect(worth.length).toBeGreaterThan(10);
+    for (const [i, own] of saved.entries()) expect(own - (saved[i - 1] ?? 0)).toBeGreaterThanOrEqual(0.005);
   });
 
-  test('those are tested that save half a percent more than the one before', async () => {
-    const { judge } = judging(ofExit);
-    const worth = await worthTesting(settings, judge, order, 0.02, undefined);
-    expect(worth.map(({ price }) => price)).toEqual([96, 91, 86, 81, 76, 71, 66, 61]);
+  test('none is tested from the first on that breaks the limit', () => {
+    const bold: Setting = { price: 1, thresholds: [0] };
+    expect(summarise(table, [0]).risk).toBeGreaterThan(0.1);
+    expect(worthTesting([settings[9]!, bold, settings[30]!], table, 0.02, undefined)).toEqual([settings[9]]);
   });
 
-  test('none is tested from the first on that breaks the limit', async () => {
-    const { judge, seen } = judging(ofExit, (heads) => ofExit(heads));
-    const worth = await worthTesting(settings, judge, order, 0.02, undefined);
-    expect(worth.map(({ price }) => price)).toEqual([96, 91, 86]);
-    expect(seen).toHaveLength(19);
-  });
-
-  test('the first within a budget is the last, whatever it gains', async () => {
-    const { judge } = judging(ofExit);
-    const budget = {
-      most: 0.993,
-      spent: (_: Heads, measured: Measured) => 1 - measured.multiplyAddsSkipped,
-      outOfReach: () => new Error(),
+  test('the first within a budget is the last, judged by what the heads saved on items they never saw', () => {
+    const budget: Budget = {
+      most: 0.97,
+      spent: (_, multiplyAddsSkipped) => 1 - multiplyAddsSkipped,
+      outOfReach: () => new ResidualSkipError('INVALID_ARGUMENT', 'out of reach'),
     };
-    const worth = await worthTesting(settings, judge, order, 1, budget as never);
-    expect(worth.map(({ price }) => price)).toEqual([96, 94]);
+    const worth = worthTesting(settings, table, 1, budget);
+    expect(summarise(table, worth.at(-1)!.thresholds).multiplyAddsSkipped).toBeGreaterThanOrEqual(0.03);
+    expect(summarise(table, worth.at(-2)!.thresholds).multiplyAddsSkipped).toBeLessThan(0.03);
+    expect(() => worthTesting(settings.slice(0, 2), table, 1, budget)).toThrow('out of reach');
+  });
+});
+
+describe('what thresholds do with the items of a table', () => {
+  // Four blocks of a quarter each; exits behind the first and the third, whose heads cost a hundredth.
+  const two = tableFrom(
+    [0.25, 0.25, 0.25, 0.25],
+    [
+      {
+        after: 0,
+        cost: 0.01,
+        rows: [
+          [0.9, false],
+          [0.5, true],
+          [0.2, false],
+          [0.2, false],
+        ],
+      },
+      {
+        after: 2,
+        cost: 0.01,
+        rows: [
+          [0.9, false],
+          [0.9, false],
+          [0.8, true],
+          [0.1, false],
+        ],
+      },
+    ],
+  );
+
+  test('each leaves at the first exit that is sure enough', () => {
+    const { byItem, risk, multiplyAddsSkipped, exits, came } = measure(two, [0.9, 0.8]);
+    expect(byItem.ran).toEqual(['1000', '1110', '1110', '1111']);
+    expect(byItem.losses).toEqual([0, 0, 1, 0]);
+    expect(risk).toBe(0.25);
+    const saved = [0.75 - 0.01, 0.25 - 0.02, 0.25 - 0.02, -0.02];
+    for (const [i, share] of saved.entries()) expect(byItem.saved[i]).toBeCloseTo(share, 12);
+    expect(multiplyAddsSkipped).toBeCloseTo(saved.reduce((a, b) => a + b) / 4, 12);
+    expect(exits).toEqual({ b0: 0.25, b2: 0.5 });
+    expect(came).toEqual({ b0: 1, b2: 0.75 });
+    expect(summarise(two, [0.9, 0.8])).toEqual({ risk, multiplyAddsSkipped });
+  });
+
+  test('a threshold is compared as the float32 that the engine has', () => {
+    expect(measure(two, [Math.fround(0.9), NEVER]).exits).toEqual({ b0: 0.25 });
+    expect(measure(two, [0.9 + 1e-9, NEVER]).exits).toEqual({ b0: 0.25 });
+    expect(measure(two, [0.9 + 1e-6, NEVER]).exits).toEqual({ b0: 0 });
+  });
+
+  test('a policy has the exits up to the last that is taken, since each reads the one before', () => {
+    expect(headsOf(two, [NEVER, 0.8]).exits.map(({ after, threshold }) => [after, threshold])).toEqual([
+      ['b0', NEVER],
+      ['b2', 0.8],
+    ]);
+    expect(headsOf(two, [0.9, NEVER]).exits.map(({ after }) => after)).toEqual(['b0']);
+    // An exit that the policy hasn't costs nothing.
+    expect(measure(two, [0.9, NEVER]).byItem.saved[3]).toBeCloseTo(-0.01, 12);
+  });
+
+  test('a guarded answer costs the run in full, and loses nothing', () => {
+    const guarded = tableFrom(
+      [0.5, 0.5],
+      [
+        {
+          after: 0,
+          rows: [
+            [0.9, true],
+            [0.9, true],
+          ],
+          guarded: [1, 0],
+        },
+      ],
+    );
+    const { byItem, exits, blocksSkipped } = measure(guarded, [0.8]);
+    expect(byItem.losses).toEqual([0, 1]);
+    expect(byItem.saved).toEqual([-0.5, 0.5]);
+    expect(byItem.ran).toEqual(['11', '10']);
+    expect(exits).toEqual({ b0: 0.5 });
+    expect(blocksSkipped).toBe(0.25);
   });
 });

@@ -1,0 +1,28 @@
+/** What class scores answer, and how far answers are apart. */
+import { ResidualSkipError } from '../errors.js';
+import { argMax, type Meaning, probabilities } from '../skip/scores.js';
+
+/** Index of the largest score; -1 when any is NaN. */
+export function answerOf(scores: Float32Array): number {
+  return scores.some(Number.isNaN) ? -1 : argMax(scores);
+}
+
+/** @throws ResidualSkipError INVALID_DATA when the network answers NaN */
+export function checkedAnswer(scores: Float32Array): number {
+  const answer = answerOf(scores);
+  if (answer >= 0) return answer;
+  throw new ResidualSkipError(
+    'INVALID_DATA',
+    'the model answers NaN for an item; check its weights and preprocessing',
+  );
+}
+
+/**
+ * Of the probabilities that two rows of class scores stand for: half the sum of their differences, in [0, 1]. Scores that
+ * are NaN are as far from any others as can be.
+ */
+export function totalVariation(a: Float32Array, b: Float32Array, meaning: Meaning): number {
+  const [p, q] = [probabilities(a, meaning), probabilities(b, meaning)];
+  const distance = p.reduce((sum, value, i) => sum + Math.abs(value - q[i]!), 0) / 2;
+  return Number.isNaN(distance) ? 1 : Math.min(1, distance);
+}

@@ -1,0 +1,118 @@
+/** A chain of heads, one for each place of an exit, fitted together on rows of features. */
+import { setImmediate } from 'node:timers/promises';
+import type { Backend } from '../backends/backend.js';
+import type { ExitSpec } from '../skip/attach.js';
+import type { Head } from '../skip/head.js';
+import type { Basis } from './low-rank.js';
+import type { Place } from './places.js';
+import { type Matrix, matrix } from './products.js';
+import { generator, shuffle } from './random.js';
+import { HeadInTraining, type Scale } from './training.js';
+
+/** An exit as it was fitted; its threshold is yet to be chosen. */
+export type FittedExit = Omit<ExitSpec, 'threshold' | 'head'> & { readonly head: Head };
+
+/** What heads are fitted on: rows, each an image that the full network answered. */
+export interface Lesson {
+  readonly rows: number;
+  /** The image that a row is a copy of. */
+  readonly images: Uint32Array;
+  /** By place: rows x its width. */
+  readonly features: readonly Matrix[];
+  /** Rows x classes: what the network answered, as probabilities. */
+  readonly targets: Matrix;
+}
+
+const { cos, PI } = Math;
+/** Rows of a batch: few of them where there are few, so that there are steps enough. */
+const [BATCH, SMALL_BATCH, FEW_ROWS] = [256, 64, 8192];
+const RATE = 3e-3;
+
+export class Chain {
+  readonly #heads: HeadInTraining[];
+  readonly #random: () => number;
+  #time = 0;
+
+  /**
+   * @param scales of the features, by place
+   * @param teaches whether an image is one to learn from
+   */
+  constructor(
+    readonly backend: Backend,
+    private readonly places: readonly Place[],
+    private readonly scales: readonly Scale[],
+    readonly hidden: number,
+    basis: Basis,
+    seed: number,
+    private readonly teaches: (image: number) => boolean,
+  ) {
+    const random = generator(seed);
+    this.#heads = places.map(
+      ({ width }, i) => new HeadInTraining(backend, width, i > 0 ? hidden : 0, hidden, basis, random),
+    );
+    this.#random = generator(seed + 1);
+  }
+
+  /**
+   * Goes over the rows a few times, in another order each time.
+   * @param from share of the whole training that is done, 0 to 1, and what it will be `to`: the rate falls along a cosine
+   */
+  async learn(lesson: Lesson, epochs: number, from: number, to: number): Promise<void> {
+    const rows = Array.from({ length: lesson.rows }, (_, row) => row).filter((row) =>
+      this.teaches(lesson.images[row]!),
+    );
+    const size = rows.length < FEW_ROWS ? SMALL_BATCH : BATCH;
+    const batches = Math.ceil(rows.length / size);
+    const steps = batches * epochs;
+    for (let step = 0; step < steps; step++) {
+      if (step % batches === 0) shuffle(rows, this.#random);
+      const at = (step % batches) * size;
+      // The last batch of an epoch takes its missing rows from the first.
+      const batch = Uint32Array.from({ length: size }, (_, i) => rows[(at + i) % rows.length]!);
+      const done = from + ((to - from) * step) / steps;
+      this.#step(lesson, batch, (RATE * (1 + cos(PI * done))) / 2);
+      if (step % 8 === 0) await setImmediate();
+    }
+  }
+
+  #step(lesson: Lesson, batch: Uint32Array, rate: number): void {
+    this.#time++;
+    const targets = gather(lesson.targets, batch);
+    let before: Matrix | undefined;
+    for (const [i, head] of this.#heads.entries()) {
+      const seen = this.#seen(lesson.features[i]!, this.scales[i]!, batch, before);
+      before = head.train(seen, targets, this.#time, rate);
+    }
+  }
+
+  /** Features of the rows, standardised, and behind them what the head before has found. */
+  #seen(features: Matrix, { mean, inverse }: Scale, batch: Uint32Array, before: Matrix | undefined): Matrix {
+    const width = features.columns;
+    const more = before?.columns ?? 0;
+    const seen = matrix(batch.length, width + more);
+    for (const [i, row] of batch.entries()) {
+      const [to, from] = [i * (width + more), row * width];
+      for (let j = 0; j < width; j++) {
+        seen.data[to + j] = (features.data[from + j]! - mean[j]!) * inverse[j]!;
+      }
+      if (before) seen.data.set(before.data.subarray(i * more, (i + 1) * more), to + width);
+    }
+    return seen;
+  }
+
+  exits(): FittedExit[] {
+    return this.places.map(({ block, features }, i) => ({
+      after: block.name,
+      ...(i > 0 && { reads: this.places[i - 1]!.block.name }),
+      head: { features, layers: this.#heads[i]!.layers(this.scales[i]!) },
+    }));
+  }
+}
+
+function gather({ columns, data }: Matrix, rows: Uint32Array): Matrix {
+  const gathered = matrix(rows.length, columns);
+  for (const [i, row] of rows.entries()) {
+    gathered.data.set(data.subarray(row * columns, (row + 1) * columns), i * columns);
+  }
+  return gathered;
+}

@@ -1,0 +1,169 @@
+/** What thresholds do with the items of a table, guards included: counted, not run. */
+import type { Heads } from '../skip/attach.js';
+import { profileOf, type ScoreProfiles } from '../skip/profile.js';
+import { NEVER, type Table } from './table.js';
+
+/** What a setting did with each item. */
+interface ByItem {
+  /** In [0, 1]; 0 or 1 but for the metric `probability`. */
+  readonly losses: readonly number[];
+  /** Share of the network's multiply-adds; negative where a guard had the item run twice. */
+  readonly saved: readonly number[];
+  readonly answers: readonly number[];
+  /** A digit for each block: 1 ran, 0 skipped; all 1 where a guard had the item run in full. */
+  readonly ran: readonly string[];
+}
+
+export interface Measured {
+  readonly byItem: ByItem;
+  /** Mean loss. */
+  readonly risk: number;
+  readonly multiplyAddsSkipped: number;
+  readonly blocksSkipped: number;
+  /** Items that left at each exit, and that came to it, as fractions, by block. */
+  readonly exits: Readonly<Record<string, number>>;
+  readonly came: Readonly<Record<string, number>>;
+  /** Of the network's own gates that were asked, and of the exits that items came to. */
+  readonly profiles: { readonly gate: ScoreProfiles; readonly exit: ScoreProfiles };
+}
+
+/** The threshold of each exit of a table; NEVER for one that is only passed. */
+export type Thresholds = readonly number[];
+
+/** The heads of a policy: the exits up to the last that is taken, since each reads the one before it. */
+export function headsOf(table: Pick<Table, 'exits'>, thresholds: Thresholds): Heads {
+  const last = thresholds.findLastIndex((threshold) => threshold < NEVER);
+  const exits = table.exits.slice(0, last + 1);
+  return { exits: exits.map(({ exit }, e) => ({ ...exit, threshold: thresholds[e]! })), gates: [] };
+}
+
+/** Sums over the items, without what is told item by item. */
+export function summarise(
+  table: Table,
+  thresholds: Thresholds,
+): { risk: number; multiplyAddsSkipped: number } {
+  const path = new Paths(table, thresholds);
+  let [risk, saved] = [0, 0];
+  for (let i = 0; i < table.items.length; i++) {
+    const taken = path.takenBy(i);
+    risk += path.columnOf(taken).losses[i]!;
+    saved += path.saved(i, taken);
+  }
+  const items = table.items.length;
+  return { risk: risk / items, multiplyAddsSkipped: Math.max(0, saved / items) };
+}
+
+export function measure(table: Table, thresholds: Thresholds): Measured {
+  const { items, program, exits, answers } = table;
+  const path = new Paths(table, thresholds);
+  const taken = items.map((_, i) => path.takenBy(i));
+  const columns = taken.map((exit) => path.columnOf(exit));
+  const guarded = columns.map((column, i) => column.guarded[i] === 1);
+  const blocks = program.blocks.length;
+  const ran = items.map((_, i) => {
+    const behind = path.behind(taken[i]!);
+    return Array.from({ length: blocks }, (_, b) =>
+      guarded[i] || (b < behind && table.ran[i * blocks + b] === 1) ? 1 : 0,
+    );
+  });
+  const mean = (value: (item: number) => number) =>
+    items.reduce((sum, _, i) => sum + value(i), 0) / items.length;
+  const last = thresholds.findLastIndex((threshold) => threshold < NEVER);
+  const asked = exits.slice(0, last + 1);
+  const comes = (i: number, e: number) => taken[i]! < 0 || taken[i]! >= e;
+  const leaves = (i: number, e: number) => taken[i] === e && !guarded[i];
+  const shares = (some: (item: number, exit: number) => boolean) =>
+    Object.fromEntries(asked.map(({ exit }, e) => [exit.after, mean((i) => Number(some(i, e)))]));
+  const losses = columns.map((column, i) => column.losses[i]!);
+  const saved = items.map((_, i) => path.saved(i, taken[i]!));
+  return {
+    byItem: {
+      losses,
+      saved,
+      answers: columns.map((column, i) => (guarded[i] ? answers[i]! : column.answers[i]!)),
+      ran: ran.map((row) => row.join('')),
+    },
+    risk: mean((i) => losses[i]!),
+    multiplyAddsSkipped: Math.max(
+      0,
+      mean((i) => saved[i]!),
+    ),
+    blocksSkipped: mean((i) => ran[i]!.filter((digit) => digit === 0).length / blocks),
+    exits: shares(leaves),
+    came: shares(comes),
+    profiles: {
+      exit: Object.fromEntries(
+        asked.flatMap(({ exit, confidences }, e) => {
+          const those = [...items.keys()].filter((i) => comes(i, e));
+          const left = those.filter((i) => leaves(i, e)).length;
+          const scores = those.map((i) => confidences[i]!);
+          return scores.length > 0 ? [[exit.after, profileOf(scores, left / scores.length)]] : [];
+        }),
+      ),
+      gate: Object.fromEntries(
+        program.blocks.flatMap(({ name }, b) => {
+          const those = [...items.keys()].filter(
+            (i) => b < path.behind(taken[i]!) && !Number.isNaN(table.scores[i * blocks + b]!),
+          );
+          const skipped = those.filter((i) => ran[i]![b] === 0).length;
+          const scores = those.map((i) => table.scores[i * blocks + b]!);
+          return scores.length > 0 ? [[name, profileOf(scores, skipped / scores.length)]] : [];
+        }),
+      ),
+    },
+  };
+}
+
+/** Which exit each item takes, and what that saves. */
+class Paths {
+  /** As the engine compares: a threshold is a float32. */
+  readonly #thresholds: Float32Array;
+  /** Blocks in front of each exit; then all of them. */
+  readonly #behind: readonly number[];
+  /** Multiply-adds of the heads that an item has asked when it leaves at each exit; then at the end. */
+  readonly #asking: readonly number[];
+
+  constructor(
+    private readonly table: Table,
+    thresholds: Thresholds,
+  ) {
+    const { program, exits } = table;
+    this.#thresholds = Float32Array.from(thresholds);
+    const last = thresholds.findLastIndex((threshold) => threshold < NEVER);
+    const places = exits.map(({ exit }) => program.blocks.findIndex(({ name }) => name === exit.after));
+    this.#behind = [...places.map((place) => place + 1), program.blocks.length];
+    let asked = 0;
+    const asking = places.map((place, e) => {
+      if (e <= last) asked += program.blocks[place]!.heads!.exit;
+      return asked;
+    });
+    this.#asking = [...asking, asked];
+  }
+
+  /** The exit that an item takes; -1 for none. */
+  takenBy(item: number): number {
+    return this.table.exits.findIndex(({ confidences }, e) => confidences[item]! >= this.#thresholds[e]!);
+  }
+
+  columnOf(taken: number) {
+    return taken < 0 ? this.table.end : this.table.exits[taken]!;
+  }
+
+  /** Blocks in front of the exit that was taken. */
+  behind(taken: number): number {
+    return this.#behind.at(taken)!;
+  }
+
+  /** Share of the network's multiply-adds. */
+  saved(item: number, taken: number): number {
+    const { program, ran } = this.table;
+    const { blocks, cost } = program;
+    const behind = this.behind(taken);
+    let sum = (taken < 0 ? 0 : blocks[behind - 1]!.heads!.beyond) - this.#asking.at(taken)!;
+    for (let b = 0; b < blocks.length; b++) {
+      if (b >= behind || ran[item * blocks.length + b] === 0) sum += blocks[b]!.cost.multiplyAdds;
+    }
+    // A guarded item is run twice: what it skipped at first was spent in vain.
+    return sum / cost.multiplyAdds - this.columnOf(taken).guarded[item]!;
+  }
+}

@@ -1,0 +1,175 @@
+/**
+ * What exits say of items. Each item runs once, through all exits, none of which is taken; what any thresholds would do with
+ * it follows without another run, since nothing of what happens in front of an exit depends on those that were passed.
+ */
+import type { Backend } from '../backends/backend.js';
+import type { Program } from '../model/program.js';
+import { attachHeads, exitOf, exitOfAnswer } from '../skip/attach.js';
+import { isGuarded, type ResolvedGuard } from '../skip/guards.js';
+import { BlockMode } from '../skip/mode.js';
+import type { Metric } from '../skip/promise.js';
+import { meaningOf } from '../skip/scores.js';
+import { answerOf, checkedAnswer, totalVariation } from './answers.js';
+import type { CalibrationItem } from './calibration.js';
+import type { FittedExit } from './chain.js';
+import { CHUNK, Evaluator, type Outcome, runAll } from './evaluator.js';
+
+/** What is answered at one place, for each item. */
+export interface Column {
+  readonly answers: Int32Array;
+  /** In [0, 1]; 0 or 1 but for the metric `probability`. */
+  readonly losses: Float64Array;
+  /** 1 where a guard would have the item run in full. */
+  readonly guarded: Uint8Array;
+}
+
+export interface ExitColumn extends Column {
+  readonly exit: FittedExit;
+  /** Largest softmax probability. */
+  readonly confidences: Float32Array;
+}
+
+export interface Table {
+  readonly items: readonly CalibrationItem[];
+  /** With the heads of all exits. */
+  readonly program: Program;
+  /** Of the full network, every block run. */
+  readonly answers: Int32Array;
+  readonly exits: readonly ExitColumn[];
+  /** Where no exit is taken: what the network answers, by gates of its own where it has any. */
+  readonly end: Column;
+  /** Items x blocks: 1 where the block ran, and the scores of the network's own gates, NaN where none was asked. */
+  readonly ran: Uint8Array;
+  readonly scores: Float32Array;
+}
+
+/** An exit with this threshold is passed by every item. */
+export const NEVER = 2;
+
+export interface Judging {
+  readonly backend: Backend;
+  /** Without heads. */
+  readonly program: Program;
+  readonly guards: readonly ResolvedGuard[];
+  readonly metric: Metric;
+  /** Called with the number of items done since the last call. */
+  readonly onItems: (count: number) => void;
+}
+
+function column(items: number): Column {
+  return {
+    answers: new Int32Array(items),
+    losses: new Float64Array(items),
+    guarded: new Uint8Array(items),
+  };
+}
+
+/** Whether the network decides by gates of its own what it runs. */
+export function hasGates({ blocks }: Program): boolean {
+  return blocks.some(({ gate }) => gate !== undefined);
+}
+
+/** @throws ResidualSkipError INVALID_DATA when the network answers NaN */
+export async function tableOf(
+  judging: Judging,
+  exits: readonly FittedExit[],
+  items: readonly CalibrationItem[],
+): Promise<Table> {
+  const { backend, program: own, guards, onItems } = judging;
+  const meaning = meaningOf(own, own.outputs[0]!.value);
+  const passed = exits.map((exit) => ({ ...exit, threshold: NEVER }));
+  const program = attachHeads(own, { exits: passed, gates: [] }, { answers: true });
+  const blocks = program.blocks.length;
+  const table: Table = {
+    items,
+    program,
+    answers: new Int32Array(items.length),
+    exits: exits.map((exit) => ({
+      exit,
+      ...column(items.length),
+      confidences: new Float32Array(items.length),
+    })),
+    end: column(items.length),
+    ran: new Uint8Array(items.length * blocks),
+    scores: new Float32Array(items.length * blocks),
+  };
+  const find = (nameOf: (name: string) => string | undefined) =>
+    exits.map(({ after }) => program.outputs.findIndex(({ name }) => nameOf(name) === after));
+  const outputs = { confidences: find(exitOf), answers: find(exitOfAnswer) };
+  const fill = (to: Column, i: number, scores: Float32Array, full: Float32Array, skipped: boolean) => {
+    to.answers[i] = answerOf(scores);
+    // As a session does: an item that skipped nothing needs no check.
+    to.guarded[i] = Number(skipped && isGuarded(scores, meaning, guards));
+    to.losses[i] = to.guarded[i] ? 0 : lossOf(judging, items[i]!, scores, full, table.answers[i]!);
+  };
+
+  const evaluator = new Evaluator(backend, program);
+  const full = hasGates(own) ? new Evaluator(backend, own) : undefined;
+  try {
+    for (let from = 0; from < items.length; from += CHUNK) {
+      const inputs = items.slice(from, from + CHUNK).map(({ input }) => input);
+      const outcomes = await evaluator.run(inputs, evaluator.policy(gatesOf(program)), onItems);
+      const inFull: readonly Outcome[] = full
+        ? await full.run(inputs, full.policy(runAll), onItems)
+        : outcomes;
+      for (const [k, outcome] of outcomes.entries()) {
+        const i = from + k;
+        const answered = inFull[k]!.outputs[0]!;
+        table.answers[i] = checkedAnswer(answered);
+        for (const [e, exit] of table.exits.entries()) {
+          exit.confidences[i] = outcome.outputs[outputs.confidences[e]!]![0]!;
+          fill(exit, i, outcome.outputs[outputs.answers[e]!]!, answered, true);
+        }
+        fill(table.end, i, outcome.outputs[0]!, answered, outcome.ran.includes(0));
+        table.ran.set(outcome.ran, i * blocks);
+        table.scores.set(outcome.scores, i * blocks);
+      }
+    }
+  } finally {
+    evaluator.release();
+    full?.release();
+  }
+  return table;
+}
+
+/** A table of the items from an index on. */
+export function itemsFrom(table: Table, from: number): Table {
+  const blocks = table.program.blocks.length;
+  const cut = ({ answers, losses, guarded }: Column): Column => ({
+    answers: answers.subarray(from),
+    losses: losses.subarray(from),
+    guarded: guarded.subarray(from),
+  });
+  return {
+    ...table,
+    items: table.items.slice(from),
+    answers: table.answers.subarray(from),
+    exits: table.exits.map((exit) => ({
+      ...exit,
+      ...cut(exit),
+      confidences: exit.confidences.subarray(from),
+    })),
+    end: cut(table.end),
+    ran: table.ran.subarray(from * blocks),
+    scores: table.scores.subarray(from * blocks),
+  };
+}
+
+/** Blocks with a gate are decided by it. */
+export function gatesOf({ blocks }: Program): (block: number) => number {
+  return (i) => (blocks[i]!.gate ? BlockMode.gate : BlockMode.run);
+}
+
+function lossOf(
+  { metric, program }: Judging,
+  { label }: CalibrationItem,
+  scores: Float32Array,
+  full: Float32Array,
+  before: number,
+): number {
+  if (metric === 'probability') {
+    return totalVariation(scores, full, meaningOf(program, program.outputs[0]!.value));
+  }
+  const answer = answerOf(scores);
+  return Number(metric === 'disagreement' ? answer !== before : before === label && answer !== label);
+}

@@ -1,0 +1,54 @@
+/** Tables of what exits say, made without a network. */
+import type { Table } from '../../lib/calibrate/table.js';
+import type { Block } from '../../lib/model/program.js';
+
+export interface MadeExit {
+  /** Index of the block behind which it is. */
+  readonly after: number;
+  /** Share of the network's multiply-adds that its head takes. */
+  readonly cost?: number;
+  /** Of each item: the confidence, and whether the answer is another than in full. */
+  readonly rows: readonly (readonly [confidence: number, wrong: boolean])[];
+  /** 1 for each item whose answer is guarded. */
+  readonly guarded?: readonly number[];
+}
+
+/**
+ * The full network answers 0 to every item; block i is `b` with its index.
+ * @param shares of the blocks of the network's multiply-adds
+ */
+export function tableFrom(shares: readonly number[], exits: readonly MadeExit[]): Table {
+  const work = 1e6;
+  const items = exits[0]!.rows.length;
+  const blocks = shares.map((share, i): Block => {
+    const own = exits.find(({ after }) => after === i);
+    return {
+      ...{ name: `b${i}`, shortcut: 'identity', skippable: true, gateFirst: i, first: i, end: i + 1 },
+      ...{ input: 0, output: 0, skipActivation: { kind: 'none', alpha: 0, beta: 0 } },
+      cost: { multiplyAdds: share * work, bytes: 0, layers: 1 },
+      ...(own && { heads: { gate: 0, exit: (own.cost ?? 0) * work, beyond: 0 } }),
+    };
+  });
+  const program: Table['program'] = {
+    ...{ values: [], inputs: [], outputs: [], steps: [], blocks, batching: 'item' },
+    cost: { multiplyAdds: work, bytes: 0, layers: shares.length },
+  };
+  return {
+    items: Array.from({ length: items }, (_, i) => ({ input: new Float32Array(0), sha256: String(i) })),
+    program,
+    answers: new Int32Array(items),
+    exits: exits.map(({ after, rows, guarded = [] }) => ({
+      exit: { after: `b${after}`, head: { features: 'mean', layers: [] } },
+      confidences: Float32Array.from(rows, ([confidence]) => confidence),
+      answers: Int32Array.from(rows, ([, wrong]) => Number(wrong)),
+      losses: Float64Array.from(rows, ([, wrong], i) => (guarded[i] ? 0 : Number(wrong))),
+      guarded: Uint8Array.from(rows, (_, i) => guarded[i] ?? 0),
+    })),
+    end: {
+      ...{ answers: new Int32Array(items), losses: new Float64Array(items) },
+      guarded: new Uint8Array(items),
+    },
+    ran: new Uint8Array(items * shares.length).fill(1),
+    scores: new Float32Array(items * shares.length).fill(Number.NaN),
+  };
+}
