@@ -4,9 +4,7 @@
 import argparse
 import copy
 import hashlib
-import json
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+import engine
 from exit_graph import write_adapted
 from exits import Classifier, Exits, Place, choose_places, find_classifier
 from onnx_network import OnnxNetwork, load
@@ -38,6 +37,7 @@ from unlabelled import (
     MIRROR_IMAGES,
     Preprocessing,
     altered,
+    list_images,
     mixed,
     pixels_of,
     read_images,
@@ -45,6 +45,8 @@ from unlabelled import (
 
 ROOT = Path(__file__).parent.parent
 HEADS_RATE, TRUNK_RATE = 3e-3, 5e-4
+# Largest difference of answers between PyTorch and the engine, beside their size, on so many images.
+TOLERANCE, CHECKED = 1e-4, 16
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -67,16 +69,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def inspect(file: Path, side: tuple[int, ...] | None = None) -> dict:
-    """What residual-skip makes of the network."""
-    program = json.loads((ROOT / "package.json").read_text())["bin"]["residual-skip"]
-    command = ["node", str(ROOT / program), "inspect", str(file), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise ValueError(f"residual-skip can't inspect {file}: {done.stderr.strip()}")
-    return json.loads(done.stdout)
-
-
 class Adaptation:
     """One network, its images and its exits."""
 
@@ -89,11 +81,13 @@ class Adaptation:
         self.classifier = find_classifier(self.network)
         sha256 = hashlib.sha256(self.file.read_bytes()).hexdigest()
         self.work = options.work or ROOT / ".cache/adapt" / sha256[:12]
-        names = ("seed", "copies", "exits", "exit_cost", "max_images", "epochs")
-        settings = {name: getattr(options, name) for name in names}
-        remember(self.work, {"model": sha256, "data": str(options.data.resolve()), **settings})
+        self.files = list_images(options.data, options.max_images, seeded(options.seed, "images", 0))
+        names = "\n".join(str(file.relative_to(options.data)) for file in self.files)
+        settings = {name: getattr(options, name) for name in ("seed", "copies", "exits", "exit_cost", "epochs")}
+        remember(self.work, {"model": sha256, "images": hashlib.sha256(names.encode()).hexdigest(), **settings})
         self.places = self.find_places()
         self.read()
+        self.check_rebuilt()
         self.library = Library(
             self.work, self.network, self.places, self.classifier, self.images, self.preprocessing, options.seed,
             self.minds_no_mirror(),
@@ -101,7 +95,7 @@ class Adaptation:
 
     def find_places(self) -> list[Place]:
         """Where exits can be: behind residual blocks whose output is a map of the graph."""
-        report = inspect(self.file)
+        report = engine.inspect(self.file)
         blocks = report["blocks"]
         if report["exits"] or any(block["gate"] for block in blocks):
             raise ValueError(f"{self.file} has exits or gates already; take the network that it was made from")
@@ -125,12 +119,28 @@ class Adaptation:
 
     def read(self) -> None:
         self.preprocessing = Preprocessing(self.file.parent / "preprocessor_config.json", self.channels, self.side)
-        generator = seeded(self.options.seed, "split", 0)
-        self.images = read_images(
-            self.options.data, self.preprocessing, self.work / "images.npy", self.options.max_images, generator
-        )
-        held_out = min(5000, max(1, len(self.images) // 10))
+        self.images = read_images(self.files, self.preprocessing, self.work / "images.npy")
+        held_out = min(5000, len(self.images) // 10)
         self.held_out, self.train = torch.arange(len(self.images)).split([held_out, len(self.images) - held_out])
+
+    @torch.no_grad()
+    def check_rebuilt(self) -> None:
+        """That PyTorch computes what the engine does."""
+        images = self.some_images()
+        answer = self.network(images, [self.network.output])[self.network.output].numpy()
+        difference = np.abs(answer - engine.run(self.file, images.numpy(), "full").values).max()
+        if not difference <= TOLERANCE * max(1.0, np.abs(answer).max()):
+            raise ValueError(f"{self.file}: rebuilt in PyTorch, its answers differ by {difference:.2g}; please report this")
+
+    def some_images(self) -> torch.Tensor:
+        return self.preprocessing.normalize(pixels_of(self.images, self.held_out[:CHECKED])).contiguous()
+
+    def check_written(self, file: Path) -> None:
+        """That a file with exits alone answers as the original does, at full depth."""
+        images = self.some_images().numpy()
+        answers = [engine.run(model, images, "full").values.tobytes() for model in (self.file, file)]
+        if answers[0] != answers[1]:
+            raise ValueError(f"{file} does not answer as {self.file} does at full depth; please report this")
 
     @torch.no_grad()
     def minds_no_mirror(self) -> bool:
@@ -268,6 +278,8 @@ def main(arguments: list[str] | None = None) -> None:
     name = adaptation.file.parent.name if adaptation.file.name == "model.onnx" else adaptation.file.stem
     out = options.out or Path(f"{name}-{'tuned' if options.fine_tune else 'exits'}")
     write_adapted(out, adaptation, network, exits, outcome, agreement)
+    if network is None:
+        adaptation.check_written(out / "model.onnx")
     print(f"wrote {out}: {adaptation.describe(exits, seen)}")
 
 

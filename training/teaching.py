@@ -253,4 +253,6 @@ def remember(folder: Path, settings: dict) -> None:
     if file.exists() and json.loads(file.read_text()) != settings:
         raise ValueError(f"{folder} holds work of another network, other data or settings; name another folder, or delete it")
     folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(settings, indent=1))
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(settings, indent=1))
+    partial.replace(file)

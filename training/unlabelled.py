@@ -13,6 +13,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 # Images up to this side are shifted by whole pixels; larger ones are zoomed too.
 SMALL = 64
 MIRROR_IMAGES, MIRROR_AGREEMENT = 256, 0.8
+LEAST_IMAGES = 100
 
 
 class Preprocessing:
@@ -51,26 +52,24 @@ class Preprocessing:
         return (pixels.float() * self.factor + self.shift).contiguous(memory_format=torch.channels_last)
 
 
-def read_images(
-    folder: Path, preprocessing: Preprocessing, cache: Path, most: int | None, generator: torch.Generator
-) -> np.ndarray:
-    """uint8 [images, height, width, channels] of the images below `folder`, or `most` of them, by chance; read once."""
+def list_images(folder: Path, most: int | None, generator: torch.Generator) -> list[Path]:
+    """All images below `folder`, or `most` of them, in an order by chance."""
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
-    if not files:
-        raise ValueError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))})")
-    files = [files[i] for i in torch.randperm(len(files), generator=generator)[:most].tolist()]
-    shape = (len(files), *preprocessing.side, preprocessing.channels)
-    names = cache.with_suffix(".json")
-    listed = [str(file.relative_to(folder)) for file in files]
-    if cache.exists() and names.exists() and json.loads(names.read_text()) == listed:
-        return np.load(cache, mmap_mode="r")
-    partial = cache.with_suffix(".partial")
-    images = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
-    for i, file in enumerate(tqdm(files, "reading", unit="image", disable=None)):
-        images[i] = preprocessing.read(file)
-    images.flush()
-    partial.replace(cache)
-    names.write_text(json.dumps(listed))
+    if len(files) < LEAST_IMAGES:
+        raise ValueError(f"{folder} holds {len(files)} images ({', '.join(sorted(SUFFIXES))}); {LEAST_IMAGES} are needed")
+    return [files[i] for i in torch.randperm(len(files), generator=generator)[:most].tolist()]
+
+
+def read_images(files: list[Path], preprocessing: Preprocessing, cache: Path) -> np.ndarray:
+    """uint8 [images, height, width, channels], kept in the file `cache`."""
+    if not cache.exists():
+        partial = cache.with_suffix(".partial")
+        shape = (len(files), *preprocessing.side, preprocessing.channels)
+        images = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+        for i, file in enumerate(tqdm(files, "reading", unit="image", disable=None)):
+            images[i] = preprocessing.read(file)
+        images.flush()
+        partial.replace(cache)
     return np.load(cache, mmap_mode="r")
 
 
