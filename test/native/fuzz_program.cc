@@ -114,7 +114,8 @@ class Machine {
   // The results of a run in memory that holds the stain.
   std::unique_ptr<TestRun> run(CompiledProgram& program, uint32_t policy) {
     fill(program.plan().arena_bytes);
-    auto run = std::make_unique<TestRun>(program.plan(), 2, BlockMode::kRun, 0.0f, 1);
+    const int64_t items = program.plan().whole ? 1 : 2;
+    auto run = std::make_unique<TestRun>(program.plan(), items, BlockMode::kRun, 0.0f, 1);
     for (size_t b = 0; b < program.plan().blocks.size(); ++b, policy /= 3) {
       const PlanBlock& block = program.plan().blocks[b];
       BlockMode mode = static_cast<BlockMode>(policy % 3);
