@@ -1,4 +1,4 @@
-// The long tail: a step on dense tensors, computed by native/ops.
+// The long tail: a step on dense tensors, computed by its operator's rules.
 #pragma once
 
 #include <vector>
@@ -8,9 +8,8 @@
 
 namespace rskip {
 
-// `operands` are the places of the step's inputs, then its outputs; those of absent inputs are ignored. The frame's
-// views [first_view, first_view + operands) must be as dense_views() gives them.
+// `operands` are the places of the step's inputs, then its outputs; those of absent inputs are ignored. The frame's views
+// [first_view, first_view + operands) have the types and shapes of these values, none for absent ones.
 InstructionPtr make_dense(const Step& step, std::vector<Place> operands, size_t first_view);
-std::vector<TensorView> dense_views(const Program& program, const Step& step);
 
 }  // namespace rskip

@@ -1,18 +1,14 @@
-// Buffers of values in the forms that kernels ask for, and the conversions between them.
+#include "plan/lowering.h"
+
 #include <algorithm>
 #include <cstring>
 #include <string>
-#include <utility>
 
 #include "engine/aligned_buffer.h"
-#include "plan/lowering.h"
 #include "program/error.h"
 
 namespace rskip {
 namespace {
-
-// Kinds of cached constants; part of WeightCache keys.
-enum : int64_t { kRaw, kPaddedChannels, kBlockedConstant };
 
 Place address(const AlignedBuffer& buffer) {
   return {kAbsoluteBase, static_cast<int64_t>(reinterpret_cast<uintptr_t>(buffer.data()))};
@@ -27,66 +23,87 @@ std::shared_ptr<AlignedBuffer> zeroed(size_t bytes) {
 
 }  // namespace
 
-void PlanBuilder::require_data(int32_t value_id) const {
-  if (value_id == kNone || constant(value_id).data != nullptr || value(value_id).bytes() == 0) return;
-  throw EngineError(ErrorCode::kInternal, "constant " + std::to_string(constant(value_id).id) +
+void ConstantReader::require(ValueId id) const {
+  if (!id || data(id).data != nullptr || program->value(id).bytes() == 0) return;
+  throw EngineError(ErrorCode::kInternal, "constant " + std::to_string(data(id).id) +
                                               " came without data, and nothing made of it is held");
 }
 
-NodeId PlanBuilder::add_node(int32_t value_id, Form form) {
+Lowering::Lowering(const Program& program, std::span<const ConstantData> constants, WeightCache& weights)
+    : program_(program),
+      constants_{&program, constants},
+      weights_(weights),
+      home_(program.values.size()),
+      writers_(program.values.size()),
+      written_by_skip_(program.values.size()) {
+  for (const Step& step : program.steps) {
+    for (ValueId id : step.outputs) ++writers_[id];
+  }
+  for (const Block& block : program.blocks) {
+    if (block.skippable) written_by_skip_[block.output] = true;
+  }
+  for (size_t i = 0; i < program.inputs.size(); ++i) {
+    const ValueId id = program.inputs[i].value;
+    home_[id] = add_fixed(id, Form::kDense, {kFirstPortBase + static_cast<int32_t>(i), 0});
+  }
+}
+
+bool Lowering::as_images(const Step& step, Image* x, Image* y) const {
+  return as_image(value(step.inputs[0]), x) && as_image(value(step.outputs[0]), y);
+}
+
+NodeId Lowering::add_node(ValueId id, Form form) {
   Node node;
   node.form = form;
-  node.value = value_id;
-  node.bytes = value(value_id).bytes();
-  as_image(value(value_id), &node.image);
-  nodes_.push_back(node);
-  return static_cast<NodeId>(nodes_.size()) - 1;
+  node.value = id;
+  node.bytes = value(id).bytes();
+  as_image(value(id), &node.image);
+  return graph_.nodes.add(node);
 }
 
-NodeId PlanBuilder::add_fixed(int32_t value_id, Form form, Place place) {
-  const NodeId id = add_node(value_id, form);
-  nodes_[static_cast<size_t>(id)].arena = false;
-  nodes_[static_cast<size_t>(id)].fixed = place;
-  return id;
+NodeId Lowering::add_fixed(ValueId id, Form form, Place place) {
+  const NodeId node = add_node(id, form);
+  graph_.nodes[node].arena = false;
+  graph_.nodes[node].fixed = place;
+  return node;
 }
 
-NodeId PlanBuilder::keep_constant(int32_t value_id, Form form, const WeightCache::Key& key,
-                                  const std::function<void(float* to)>& fill, size_t bytes) {
-  const auto buffer = context_.weights.get<AlignedBuffer>(key, [&] {
-    require_data(value_id);
+NodeId Lowering::keep_constant(ValueId id, Form form, const WeightCache::Key& key, size_t bytes,
+                               const std::function<void(float* to)>& fill) {
+  const auto buffer = weights_.get<AlignedBuffer>(key, [&] {
+    constants_.require(id);
     auto fresh = zeroed(bytes);
     fill(reinterpret_cast<float*>(fresh->data()));
     return std::shared_ptr<const AlignedBuffer>(fresh);
   });
-  plan_->kept.push_back(buffer);
-  return add_fixed(value_id, form, address(*buffer));
+  graph_.kept.push_back(buffer);
+  return add_fixed(id, form, address(*buffer));
 }
 
-NodeId PlanBuilder::constant_dense(int32_t value_id) {
-  const ConstantData& data = constant(value_id);
-  const size_t bytes = value(value_id).bytes();
+NodeId Lowering::constant_dense(ValueId id) {
+  const size_t bytes = value(id).bytes();
   const auto fill = [&](float* to) {
-    if (bytes > 0) std::memcpy(to, data.data, bytes);
+    if (bytes > 0) std::memcpy(to, constants_.data(id).data, bytes);
   };
-  return keep_constant(value_id, Form::kDense, {data.id, kRaw, static_cast<int64_t>(bytes)}, fill, bytes);
+  return keep_constant(id, Form::kDense, {constant_key(id), kRaw, static_cast<int64_t>(bytes)}, bytes, fill);
 }
 
-NodeId PlanBuilder::constant_channels(int32_t value_id, int channels) {
-  const float* from = constant_floats(value_id);
-  const bool spread = value(value_id).elements == 1;
+NodeId Lowering::constant_channels(ValueId id, int channels) {
+  const bool spread = value(id).elements == 1;
   const auto fill = [&](float* to) {
+    const float* from = constants_.floats(id);
     for (int c = 0; c < channels; ++c) to[c] = from[spread ? 0 : c];
   };
-  return keep_constant(value_id, Form::kChannels, {constant(value_id).id, kPaddedChannels, channels}, fill,
-                       static_cast<size_t>(whole_blocks(channels)) * sizeof(float));
+  return keep_constant(id, Form::kChannels, {constant_key(id), kPaddedChannels, channels},
+                       static_cast<size_t>(whole_blocks(channels)) * sizeof(float), fill);
 }
 
-NodeId PlanBuilder::constant_blocked(int32_t value_id) {
+NodeId Lowering::constant_blocked(ValueId id) {
   Image image;
-  as_image(value(value_id), &image);
+  as_image(value(id), &image);
   const ImageLayout layout = blocked_layout(image, {});
   const auto fill = [&](float* to) {
-    const float* from = constant_floats(value_id);
+    const float* from = constants_.floats(id);
     for (int n = 0; n < image.n; ++n, to += layout.image_floats()) {
       for (int c = 0; c < image.c; ++c) {
         for (int h = 0; h < image.h; ++h) {
@@ -96,162 +113,142 @@ NodeId PlanBuilder::constant_blocked(int32_t value_id) {
       }
     }
   };
-  const WeightCache::Key key = {constant(value_id).id, kBlockedConstant, image.n, image.c, image.h, image.w};
-  return keep_constant(value_id, Form::kBlocked, key, fill, static_cast<size_t>(layout.bytes()));
+  const WeightCache::Key key = {constant_key(id), kBlockedConstant, image.n, image.c, image.h, image.w};
+  return keep_constant(id, Form::kBlocked, key, static_cast<size_t>(layout.bytes()), fill);
 }
 
-NodeId PlanBuilder::home(int32_t value_id) {
-  NodeId& node = home_[static_cast<size_t>(value_id)];
-  if (node == kNone) node = constant_dense(value_id);  // what isn't a constant has been written by now
+NodeId Lowering::home(ValueId id) {
+  if (!home_[id]) home_[id] = constant_dense(id);  // what isn't a constant has been written by now
+  return home_[id];
+}
+
+bool Lowering::blocked_at_home(ValueId id) const {
+  return home_[id] && graph_.nodes[home_[id]].form == Form::kBlocked;
+}
+
+NodeId Lowering::request(ValueId id, Form form) {
+  const NodeId at = home(id);
+  if (graph_.nodes[at].form == form) return at;
+  if (const auto made = conversions_.find({id, form}); made != conversions_.end()) return made->second.node;
+  const DraftId draft = graph_.drafts.next();
+  const NodeId node = add_node(id, form);
+  convert(at, node);
+  conversions_[{id, form}] = {node, draft};
   return node;
 }
 
-bool PlanBuilder::blocked_at_home(int32_t value_id) const {
-  const NodeId node = home_[static_cast<size_t>(value_id)];
-  return node != kNone && nodes_[static_cast<size_t>(node)].form == Form::kBlocked;
-}
-
-NodeId PlanBuilder::request(int32_t value_id, Form form) {
-  const NodeId at = home(value_id);
-  if (nodes_[static_cast<size_t>(at)].form == form) return at;
-  for (const Conversion& c : conversions_) {
-    if (c.value == value_id && c.form == form) return c.node;
-  }
-  const size_t before = drafts_.size();
-  const NodeId node = add_node(value_id, form);
-  draft_conversion(at, node);
-  conversions_.push_back({value_id, form, node, before});
-  return node;
-}
-
-void PlanBuilder::widen(NodeId node, const Halo& halo) {
-  Node& n = nodes_[static_cast<size_t>(node)];
+void Lowering::widen(NodeId node, const Halo& halo) {
+  Node& n = graph_.nodes[node];
   const Halo wide = widest(n.halo, halo);
   if (wide == n.halo) return;
   n.halo = wide;
   n.layer = layer_;
 }
 
-NodeId PlanBuilder::request_blocked(int32_t value_id, const Halo& halo) {
+NodeId Lowering::request_blocked(ValueId id, const Halo& halo) {
   // The blocked copy of a constant is made once, without a halo.
-  if (is_empty(halo) && is_constant(value_id)) return constant_blocked(value_id);
-  const NodeId node = request(value_id, Form::kBlocked);
+  if (is_empty(halo) && is_constant(id)) return constant_blocked(id);
+  const NodeId node = request(id, Form::kBlocked);
   widen(node, halo);
   return node;
 }
 
-NodeId PlanBuilder::request_planar(int32_t value_id, const Halo& halo) {
-  if (is_empty(halo)) return request(value_id, Form::kDense);
-  const NodeId node = request(value_id, Form::kPlanar);
+NodeId Lowering::request_planar(ValueId id, const Halo& halo) {
+  if (is_empty(halo)) return request(id, Form::kDense);
+  const NodeId node = request(id, Form::kPlanar);
   widen(node, halo);
   return node;
 }
 
-NodeId PlanBuilder::request_channels(int32_t value_id, int channels, int images) {
-  if (is_constant(value_id)) return constant_channels(value_id, channels);
-  const NodeId dense = request(value_id, Form::kDense);
-  const bool spread = value(value_id).elements == 1 && channels > 1;
-  if (!spread && images == 1 && nodes_[static_cast<size_t>(dense)].arena) {
-    nodes_[static_cast<size_t>(dense)].zero_tail = true;
+NodeId Lowering::request_channels(ValueId id, int channels, int images) {
+  if (is_constant(id)) return constant_channels(id, channels);
+  const NodeId dense = request(id, Form::kDense);
+  const bool spread = value(id).elements == 1 && channels > 1;
+  if (!spread && images == 1 && graph_.nodes[dense].arena) {
+    graph_.nodes[dense].zero_tail = true;
     return dense;
   }
-  const NodeId node = add_node(value_id, Form::kChannels);
+  const NodeId node = add_node(id, Form::kChannels);
+  const int64_t item = channels * static_cast<int64_t>(sizeof(float));
   const int64_t padded = whole_blocks(channels) * static_cast<int64_t>(sizeof(float));
-  nodes_[static_cast<size_t>(node)].bytes = static_cast<size_t>(padded * images);
-  add_draft({.reads = {dense}, .write = node, .make = [=](const PlanBuilder& b) {
-               return for_images(images, [&](int n) {
-                 const Place to = b.place(node).plus(n * padded);
-                 if (spread) return make_spread(b.place(dense), to, channels);
-                 return make_pad_channels(b.place(dense).plus(n * channels * static_cast<int64_t>(sizeof(float))), to,
-                                          channels);
-               });
-             }});
+  graph_.nodes[node].bytes = static_cast<size_t>(padded * images);
+  add({.reads = {dense}, .write = node, .make = [=](const Emitter& e) {
+         return for_images(images, [&](int n) {
+           const Place to = e.place(node).plus(n * padded);
+           if (spread) return make_spread(e.place(dense), to, channels);
+           return make_pad_channels(e.place(dense).plus(n * item), to, channels);
+         });
+       }});
   return node;
 }
 
-NodeId PlanBuilder::target(int32_t value_id, Form form) {
-  NodeId& at = home_[static_cast<size_t>(value_id)];
+NodeId Lowering::target(ValueId id, Form form) {
   // What was made of an earlier content.
-  std::erase_if(conversions_, [&](const Conversion& c) { return c.value == value_id; });
+  std::erase_if(conversions_, [&](const auto& entry) { return entry.first.first == id; });
   // A value that several steps write has one form for all of them.
-  const bool joined = writers_[static_cast<size_t>(value_id)] > 1;
-  if (at == kNone) at = add_node(value_id, joined ? Form::kDense : form);
-  return nodes_[static_cast<size_t>(at)].form == form ? at : add_node(value_id, form);
+  if (!home_[id]) home_[id] = add_node(id, writers(id) > 1 ? Form::kDense : form);
+  return graph_.nodes[home_[id]].form == form ? home_[id] : add_node(id, form);
 }
 
-void PlanBuilder::add_compute(Draft draft) {
+void Lowering::compute(Draft draft) {
   const NodeId written = draft.write;
-  add_draft(std::move(draft));
-  const NodeId at = home_[static_cast<size_t>(nodes_[static_cast<size_t>(written)].value)];
-  if (written != at) draft_conversion(written, at);
+  add(std::move(draft));
+  const NodeId at = home_[graph_.nodes[written].value];
+  if (written != at) convert(written, at);
 }
 
-void PlanBuilder::draft_conversion(NodeId from, NodeId to, int32_t on_skip_of) {
-  const Node source = nodes_[static_cast<size_t>(from)];
-  const Form a = source.form, b = nodes_[static_cast<size_t>(to)].form;
+void Lowering::view(ValueId id, NodeId node) {
+  const Node source = graph_.nodes[node];
+  home_[id] = source.arena ? add_node(id, source.form) : add_fixed(id, source.form, source.fixed);
+  if (source.arena) graph_.nodes[home_[id]].view_of = node;
+  add({.reads = {node}, .write = home_[id]});
+}
+
+MakeFn Lowering::make_activation(NodeId from, NodeId to, const Activation& act) const {
+  const Node node = graph_.nodes[from];
+  if (node.form == Form::kBlocked) {
+    return [=](const Emitter& e) {
+      return for_images(node.image.n,
+                        [&](int n) { return make_unary(e.table(), e.blocked(from, n), e.blocked(to, n), act); });
+    };
+  }
+  return [=, n = value(node.value).elements](const Emitter& e) {
+    return make_unary_span(e.table(), e.place(from), e.place(to), n, act);
+  };
+}
+
+void Lowering::convert(NodeId from, NodeId to, BlockId on_skip_of) {
+  const Node source = graph_.nodes[from];
+  const Form a = source.form, b = graph_.nodes[to].form;
   MakeFn make;
   if (a == b && a == Form::kDense) {
-    make = [=, bytes = source.bytes](const PlanBuilder& p) { return make_copy(p.place(from), p.place(to), bytes); };
+    make = [=, bytes = source.bytes](const Emitter& e) { return make_copy(e.place(from), e.place(to), bytes); };
   } else {
-    make = [=, images = source.image.n](const PlanBuilder& p) {
+    make = [=, images = source.image.n](const Emitter& e) {
       return for_images(images, [&](int n) -> InstructionPtr {
         if (b == Form::kBlocked) {
-          if (a == Form::kBlocked) return make_copy_blocked(p.blocked(from, n), p.blocked(to, n));
-          return make_planar_to_blocked(p.table(), p.planar(from, n), p.blocked(to, n));
+          if (a == Form::kBlocked) return make_copy_blocked(e.blocked(from, n), e.blocked(to, n));
+          return make_planar_to_blocked(e.table(), e.planar(from, n), e.blocked(to, n));
         }
-        if (a == Form::kBlocked) return make_blocked_to_planar(p.table(), p.blocked(from, n), p.planar(to, n));
-        return make_copy_planar(p.planar(from, n), p.planar(to, n));
+        if (a == Form::kBlocked) return make_blocked_to_planar(e.table(), e.blocked(from, n), e.planar(to, n));
+        return make_copy_planar(e.planar(from, n), e.planar(to, n));
       });
     };
   }
   // A block that is updated in place has nothing to copy when it is skipped.
-  if (on_skip_of != kNone) {
-    make = [=, copy = std::move(make)](const PlanBuilder& p) { return p.root(from) == p.root(to) ? nullptr : copy(p); };
+  if (on_skip_of) {
+    make = [=, copy = std::move(make)](const Emitter& e) { return e.same_memory(from, to) ? nullptr : copy(e); };
   }
-  add_draft(
-      {.reads = {from}, .write = to, .make = std::move(make), .block = on_skip_of, .on_skip = on_skip_of != kNone});
+  add({.reads = {from},
+       .write = to,
+       .make = std::move(make),
+       .block = on_skip_of,
+       .on_skip = static_cast<bool>(on_skip_of)});
 }
 
-void PlanBuilder::add_draft(Draft draft) {
-  draft.shared_output = lowering_shared_outputs_;
-  drafts_.push_back(std::move(draft));
-}
-
-void PlanBuilder::add_edge(int32_t target_step) { edges_.emplace(target_step, drafts_.size()); }
-
-// A conversion made after a jump that may avoid it isn't there for what follows the jump's target.
-void PlanBuilder::drop_conversions(int32_t step) {
-  const auto [begin, end] = edges_.equal_range(step);
-  for (auto edge = begin; edge != end; ++edge) {
-    std::erase_if(conversions_, [&](const Conversion& c) { return c.draft >= edge->second; });
-  }
-}
-
-Place PlanBuilder::place(NodeId id) const {
-  const Node& node = nodes_[static_cast<size_t>(id)];
-  return node.arena ? classes_[static_cast<size_t>(root(id))].place : node.fixed;
-}
-
-ImageLayout PlanBuilder::layout(NodeId id) const {
-  const Node& node = nodes_[static_cast<size_t>(id)];
-  const Halo halo = node.arena ? classes_[static_cast<size_t>(root(id))].halo : Halo{};
-  switch (node.form) {
-    case Form::kBlocked: return blocked_layout(node.image, halo);
-    case Form::kPlanar: return planar_layout(node.image, halo);
-    default: return dense_layout(node.image);
-  }
-}
-
-BlockedOperand PlanBuilder::blocked(NodeId id, int n) const {
-  const ImageLayout l = layout(id);
-  const int64_t floats = l.image_floats() * n + l.origin;
-  return {place(id).plus(floats * static_cast<int64_t>(sizeof(float))), blocked_view(l)};
-}
-
-PlanarOperand PlanBuilder::planar(NodeId id, int n) const {
-  const ImageLayout l = layout(id);
-  const int64_t floats = l.image_floats() * n + l.origin;
-  return {place(id).plus(floats * static_cast<int64_t>(sizeof(float))), planar_view(l)};
+void Lowering::add(Draft draft) {
+  draft.shared_output = shared_outputs_;
+  graph_.drafts.add(std::move(draft));
 }
 
 }  // namespace rskip

@@ -1,6 +1,6 @@
-// The native form of lib/model/program.ts. A Program is decoded from words that lib/backends/encode.ts
-// writes; nothing in them is trusted: decode_program() either returns a program whose indices, shapes and
-// attributes fit each other, or throws EngineError(kInternal).
+// The native form of lib/model/program.ts. A Program is decoded from words that lib/backends/encode.ts writes; nothing in
+// them is trusted: decode_program() either returns a program whose indices, shapes and attributes fit each other, or
+// throws EngineError(kInternal).
 #pragma once
 
 #include <cstdint>
@@ -10,56 +10,33 @@
 #include "kernels/types.h"
 #include "ops/ops.h"
 #include "ops/tensor.h"
+#include "program/ids.h"
 
 namespace rskip {
 
 using Ints = std::vector<int64_t>;
+using ValueId = Index<struct ValueTag>;
+using ConstantId = Index<struct ConstantTag>;
 
-// Order is part of the encoding: that of OPS in lib/backends/encode.ts.
+// In the order of ops/operators.def, which is part of the encoding.
 enum class Op : int32_t {
-  kConv,
-  kGemm,
-  kMatmul,
-  kAffine,
-  kUnary,
-  kBinary,
-  kCompare,
-  kLogical,
-  kWhere,
-  kCast,
-  kPool,
-  kGlobalPool,
-  kReduceMean,
-  kSoftmax,
-  kArgMax,
-  kOneHot,
-  kGather,
-  kTranspose,
-  kPad,
-  kSlice,
-  kConcat,
-  kReshape,
-  kExpand,
-  kBranch,
-  kJump,
+#define RS_OPERATOR(constant, ...) constant,
+#include "ops/operators.def"
+#undef RS_OPERATOR
 };
-inline constexpr int kOpCount = 25;
-const char* op_name(Op op);
-
-inline constexpr int32_t kNone = -1;
 
 struct Value {
   DType dtype = DType::kFloat32;
   Ints shape;
-  int32_t constant = kNone;  // index into the list of constants
+  ConstantId constant;
   int64_t elements = 1;
   size_t bytes() const { return static_cast<size_t>(elements) * dtype_size(dtype); }
 };
 
 // One step; which attributes are meaningful depends on `op`, as in lib/model/program.ts.
 struct Step {
-  Op op = Op::kReshape;
-  std::vector<int32_t> inputs, outputs;
+  Op op{};
+  std::vector<ValueId> inputs, outputs;
   Activation act;
   ops::Window window;                    // conv (kernel from the weight's shape), pool
   int64_t group = 1;                     // conv
@@ -75,26 +52,27 @@ struct Step {
   bool select_last = false;        // argMax
   int64_t axis = 0, depth = 0;
   Ints axes, perm, pads, starts, steps;
-  float value = 0;     // pad
-  int32_t target = 0;  // branch, jump
+  float value = 0;    // pad
+  size_t target = 0;  // branch, jump: a step, or the number of steps
 };
 
 struct Gate {
-  int32_t score = kNone;
+  ValueId score;
   ops::CompareKind compare = ops::CompareKind::kGt;
 };
 
+// Steps [gate_first, first) compute the gate's score, [first, end) are the body.
 struct Block {
   bool skippable = false;
   bool has_gate = false;
-  int32_t gate_first = 0, first = 0, end = 0;
-  int32_t input = kNone, output = kNone;
+  size_t gate_first = 0, first = 0, end = 0;
+  ValueId input, output;
   Activation skip_activation;
   Gate gate;
 };
 
 struct Port {
-  int32_t value = kNone;
+  ValueId value;
   bool batched = true;
 };
 
@@ -109,17 +87,14 @@ struct ConstantData {
 };
 
 struct Program {
-  std::vector<Value> values;
+  Table<ValueId, Value> values;
   std::vector<Port> inputs, outputs;
   std::vector<Step> steps;
   std::vector<Block> blocks;
   bool whole = false;  // batching 'whole': always one item
-  const Value& value(int32_t id) const { return values[static_cast<size_t>(id)]; }
+  const Value& value(ValueId id) const { return values[id]; }
 };
 
 Program decode_program(std::span<const int32_t> words, std::span<const ConstantData> constants);
-
-// Checks that the shapes and attributes of one step fit (validate.cc). Part of decode_program().
-void validate_step(const Program& program, size_t index);
 
 }  // namespace rskip

@@ -1,0 +1,101 @@
+#include "ops/gemm_operators.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "ops/operator.h"
+#include "ops/ops.h"
+#include "program/check_step.h"
+
+namespace rskip {
+namespace {
+
+void check_gemm(const StepCheck& c) {
+  c.counts(4, 1);
+  c.all_float();
+  const Ints &a = c.in(0).shape, &b = c.in(1).shape, &y = c.out().shape;
+  c.require(a.size() == 2 && b.size() == 2 && y.size() == 2, "bad ranks");
+  const int64_t k = c.step.trans_b ? b[1] : b[0], n = c.step.trans_b ? b[0] : b[1];
+  c.require(a[1] == k && y[0] == a[0] && y[1] == n, "the matrices don't fit");
+  if (c.optional(2)) c.shape_is(c.in(2), {n});
+  if (c.optional(3)) c.shape_is(c.in(3), y);
+}
+
+void check_matmul(const StepCheck& c) {
+  c.counts(2, 1);
+  c.all_float();
+  const Ints &a = c.in(0).shape, &b = c.in(1).shape, &y = c.out().shape;
+  c.require(a.size() >= 2 && b.size() >= 2 && y.size() == std::max(a.size(), b.size()), "bad ranks");
+  c.require(a.back() == b[b.size() - 2] && y.back() == b.back() && y[y.size() - 2] == a[a.size() - 2],
+            "the matrices don't fit");
+  for (size_t d = 0; d + 2 < y.size(); ++d) {
+    const auto extent = [&](const Ints& s) { return d + s.size() < y.size() ? 1 : s[d + s.size() - y.size()]; };
+    const int64_t ea = extent(a), eb = extent(b);
+    c.require((ea == 1 || ea == y[d]) && (eb == 1 || eb == y[d]) && (ea == y[d] || eb == y[d]),
+              "leading axes don't fit");
+  }
+}
+
+// A product with a constant matrix.
+bool lower_product(Lowering& plan, const Step& step, bool trans_b) {
+  const Value &a = plan.value(step.inputs[0]), &b = plan.value(step.inputs[1]);
+  if (!plan.is_constant(step.inputs[1]) || b.shape.size() != 2) return false;
+  const auto fits = [](int64_t v) { return v > 0 && v <= std::numeric_limits<int>::max(); };
+  const int64_t k = a.shape.back(), n = plan.value(step.outputs[0]).shape.back();
+  if (!fits(k) || !fits(n) || a.elements == 0 || !fits(a.elements / k)) return false;
+  draft_gemm(plan, step, {static_cast<int>(a.elements / k), static_cast<int>(k), static_cast<int>(n), trans_b});
+  return true;
+}
+
+bool lower_gemm(Lowering& plan, const Step& step) {
+  if (step.inputs[2] && !plan.is_constant(step.inputs[2])) return false;
+  return lower_product(plan, step, step.trans_b);
+}
+
+bool lower_matmul(Lowering& plan, const Step& step) { return lower_product(plan, step, false); }
+
+void compute_gemm(const DenseStep& d) {
+  ops::gemm(d.x[0], d.x[1], d.x[2], d.x[3], d.step.trans_b, d.step.act, *d.y, d.poll);
+}
+
+void compute_matmul(const DenseStep& d) { ops::matmul(d.x[0], d.x[1], *d.y, d.poll); }
+
+}  // namespace
+
+void draft_gemm(Lowering& plan, const Step& step, const GemmShape& shape) {
+  const auto operand = [&](size_t i) { return i < step.inputs.size() ? step.inputs[i] : ValueId(); };
+  const ValueId b = operand(1), c = operand(2), residual = operand(3);
+  const auto packed =
+      plan.pack<PackedGemm>({plan.constant_key(b), plan.constant_key(c), kPackedGemm, shape.k, shape.n, shape.trans_b},
+                            {b, c}, [=](const float* matrix, const float* bias) {
+                              return pack_gemm(shape.k, shape.n, matrix, shape.trans_b, bias);
+                            });
+  const NodeId from = plan.request(step.inputs[0], Form::kDense);
+  const NodeId add = residual ? plan.request(residual, Form::kDense) : NodeId();
+  const NodeId to = plan.target(step.outputs[0], Form::kDense);
+  Draft draft{.reads = {from}, .write = to};
+  if (add) {
+    draft.reads.push_back(add);
+    draft.in_place.push_back(add);
+  }
+  draft.make = [=, act = step.act](const Emitter& e) {
+    GemmOperands o;
+    o.gemm = *packed;
+    o.a = e.place(from);
+    o.y = e.place(to);
+    o.has_residual = static_cast<bool>(add);
+    if (o.has_residual) o.residual = e.place(add);
+    o.m = shape.m;
+    o.k = shape.k;
+    o.n = shape.n;
+    o.act = act;
+    return make_gemm(e.table(), std::move(o));
+  };
+  plan.compute(std::move(draft));
+}
+
+const OperatorRules operators::gemm = {check_gemm, lower_gemm, compute_gemm};
+const OperatorRules operators::matmul = {check_matmul, lower_matmul, compute_matmul};
+
+}  // namespace rskip

@@ -1,0 +1,127 @@
+// Operators that reduce or normalise along axes, and what turns indices into elements.
+#include <limits>
+#include <string>
+
+#include "ops/operator.h"
+#include "ops/ops.h"
+#include "plan/lowering.h"
+#include "program/check_step.h"
+#include "program/error.h"
+
+namespace rskip {
+namespace {
+
+void check_global_pool(const StepCheck& c) {
+  c.counts(1, 1);
+  c.all_float();
+  const Ints& x = c.in(0).shape;
+  c.require(x.size() >= 2, "bad rank");
+  Ints kept(x.size(), 1);
+  kept[0] = x[0];
+  kept[1] = x[1];
+  c.require(c.out().shape == kept || c.out().shape == Ints{x[0], x[1]}, "a shape doesn't fit");
+}
+
+bool lower_global_pool(Lowering& plan, ValueId x_id, ValueId y_id, bool max) {
+  if (!plan.blocked_at_home(x_id)) return false;
+  const NodeId from = plan.request_blocked(x_id);
+  const NodeId to = plan.target(y_id, Form::kDense);
+  const Image x = plan.image(from);
+  plan.compute({.reads = {from}, .write = to, .make = [=](const Emitter& e) {
+                  return for_images(x.n, [&](int n) {
+                    const Place y = e.place(to).plus(int64_t{n} * x.c * static_cast<int64_t>(sizeof(float)));
+                    return make_global_pool(e.table(), e.blocked(from, n), max, y);
+                  });
+                }});
+  return true;
+}
+
+bool lower_global_pool(Lowering& plan, const Step& step) {
+  return lower_global_pool(plan, step.inputs[0], step.outputs[0], step.max);
+}
+
+void compute_global_pool(const DenseStep& d) { ops::global_pool(d.x[0], d.step.max, *d.y, d.poll); }
+
+void check_reduce_mean(const StepCheck& c) {
+  c.counts(1, 1);
+  c.all_float();
+  int64_t last = -1;
+  for (int64_t axis : c.step.axes) {
+    c.require(axis > last && axis < static_cast<int64_t>(c.in(0).shape.size()), "bad axes");
+    last = axis;
+  }
+  c.reduces(c.out(), c.in(0), c.step.axes);
+}
+
+// A mean over exactly the spatial axes is a global average pool.
+bool lower_reduce_mean(Lowering& plan, const Step& step) {
+  const size_t rank = plan.value(step.inputs[0]).shape.size();
+  if (rank < 3 || step.axes.size() != rank - 2 || step.axes[0] != 2) return false;
+  return lower_global_pool(plan, step.inputs[0], step.outputs[0], false);
+}
+
+void compute_reduce_mean(const DenseStep& d) { ops::reduce_mean(d.x[0], d.step.axes, *d.y, d.poll); }
+
+void check_softmax(const StepCheck& c) {
+  c.counts(1, 1);
+  c.all_float();
+  c.axis_in(c.in(0).shape.size());
+  c.shape_is(c.out(), c.in(0).shape);
+}
+
+void compute_softmax(const DenseStep& d) { ops::softmax(d.x[0], d.step.axis, d.step.log, *d.y, d.poll); }
+
+void check_arg_max(const StepCheck& c) {
+  c.counts(1, 1);
+  c.require(c.in(0).dtype == DType::kFloat32 && c.out().dtype == DType::kInt64, "bad types");
+  c.axis_in(c.in(0).shape.size());
+  c.require(c.in(0).shape[static_cast<size_t>(c.step.axis)] > 0, "the maximum of nothing");
+  c.reduces(c.out(), c.in(0), {c.step.axis});
+}
+
+void compute_arg_max(const DenseStep& d) { ops::arg_max(d.x[0], d.step.axis, d.step.select_last, *d.y, d.poll); }
+
+void check_one_hot(const StepCheck& c) {
+  c.counts(2, 1);
+  const Value &indices = c.in(0), &values = c.in(1);
+  c.require(indices.dtype == DType::kInt64 || indices.dtype == DType::kInt32 || indices.dtype == DType::kFloat32,
+            "bad type of indices");
+  c.require(values.elements == 2 && values.dtype == c.out().dtype, "bad values");
+  Ints shape = indices.shape;
+  c.axis_in(shape.size() + 1);
+  shape.insert(shape.begin() + c.step.axis, c.step.depth);
+  c.shape_is(c.out(), shape);
+}
+
+void compute_one_hot(const DenseStep& d) { ops::one_hot(d.x[0], d.x[1], d.step.axis, d.step.depth, *d.y, d.poll); }
+
+void check_gather(const StepCheck& c) {
+  c.counts(2, 1);
+  const Value &data = c.in(0), &indices = c.in(1);
+  c.require(indices.dtype == DType::kInt64 || indices.dtype == DType::kInt32, "bad type of indices");
+  c.require(data.dtype == c.out().dtype, "types differ");
+  c.axis_in(data.shape.size());
+  Ints shape(data.shape.begin(), data.shape.begin() + c.step.axis);
+  shape.insert(shape.end(), indices.shape.begin(), indices.shape.end());
+  shape.insert(shape.end(), data.shape.begin() + c.step.axis + 1, data.shape.end());
+  c.shape_is(c.out(), shape);
+}
+
+void compute_gather(const DenseStep& d) {
+  if (ops::gather(d.x[0], d.x[1], d.step.axis, *d.y, d.poll)) return;
+  const int64_t extent = d.x[0].shape[static_cast<size_t>(d.step.axis)];
+  throw EngineError(ErrorCode::kInvalidArgument, "gather: an index is outside of [-n, n) with n = " +
+                                                     std::to_string(extent) + " on axis " +
+                                                     std::to_string(d.step.axis));
+}
+
+}  // namespace
+
+const OperatorRules operators::globalPool = {check_global_pool, lower_global_pool, compute_global_pool};
+const OperatorRules operators::reduceMean = {check_reduce_mean, lower_reduce_mean, compute_reduce_mean};
+const OperatorRules operators::softmax = {check_softmax, nullptr, compute_softmax};
+const OperatorRules operators::argMax = {check_arg_max, nullptr, compute_arg_max};
+const OperatorRules operators::oneHot = {check_one_hot, nullptr, compute_one_hot};
+const OperatorRules operators::gather = {check_gather, nullptr, compute_gather};
+
+}  // namespace rskip

@@ -1,0 +1,190 @@
+// Operators that slide a window over an image. Which algorithm computes a step depends on the program alone, never on the
+// instruction set, the number of threads or the data, so that every machine computes the same bits.
+#include <limits>
+#include <optional>
+#include <utility>
+
+#include "ops/gemm_operators.h"
+#include "ops/operator.h"
+#include "ops/ops.h"
+#include "plan/lowering.h"
+#include "program/check_step.h"
+
+namespace rskip {
+namespace {
+
+// The attributes of a two-dimensional window; one-dimensional ones get a first axis of extent 1.
+struct Window2d {
+  int kernel_h = 1, kernel_w = 1, stride_h = 1, stride_w = 1, dilation_h = 1, dilation_w = 1;
+  Halo pad;
+};
+
+// Nothing for three axes, and for numbers beyond int.
+std::optional<Window2d> as_2d(const ops::Window& w) {
+  const size_t rank = w.kernel.size();
+  if (rank > 2) return std::nullopt;
+  for (const Ints* list : {&w.kernel, &w.strides, &w.dilations}) {
+    for (int64_t v : *list) {
+      if (v < 1 || v > std::numeric_limits<int>::max()) return std::nullopt;
+    }
+  }
+  const auto last = [rank](const Ints& list) { return static_cast<int>(list[rank - 1]); };
+  Window2d out;
+  out.kernel_w = last(w.kernel);
+  out.stride_w = last(w.strides);
+  out.dilation_w = last(w.dilations);
+  out.pad.left = static_cast<int>(w.pads[rank - 1]);
+  out.pad.right = static_cast<int>(w.pads[2 * rank - 1]);
+  if (rank == 2) {
+    out.kernel_h = static_cast<int>(w.kernel[0]);
+    out.stride_h = static_cast<int>(w.strides[0]);
+    out.dilation_h = static_cast<int>(w.dilations[0]);
+    out.pad.top = static_cast<int>(w.pads[0]);
+    out.pad.bottom = static_cast<int>(w.pads[2]);
+  }
+  return out;
+}
+
+void check_conv(const StepCheck& c) {
+  c.counts(4, 1);
+  c.all_float();
+  const Ints &x = c.in(0).shape, &w = c.in(1).shape, &y = c.out().shape;
+  c.require(x.size() >= 3 && x.size() <= 5 && w.size() == x.size(), "bad ranks");
+  const int64_t group = c.step.group;
+  c.require(group >= 1 && w[0] % group == 0 && x[1] % group == 0 && x[1] / group == w[1],
+            "channels and groups don't fit");
+  c.require(y.size() == x.size() && y[1] == w[0], "output channels don't fit");
+  c.window(c.in(0), c.out(), true);
+  if (c.optional(2)) c.shape_is(c.in(2), {w[0]});
+  if (c.optional(3)) c.shape_is(c.in(3), y);
+}
+
+ConvShape conv_shape(const Image& x, const Image& y, const Window2d& window, int groups) {
+  ConvShape shape;
+  shape.in_channels = x.c;
+  shape.in_height = x.h;
+  shape.in_width = x.w;
+  shape.out_channels = y.c;
+  shape.out_height = y.h;
+  shape.out_width = y.w;
+  shape.kernel_h = window.kernel_h;
+  shape.kernel_w = window.kernel_w;
+  shape.stride_h = window.stride_h;
+  shape.stride_w = window.stride_w;
+  shape.dilation_h = window.dilation_h;
+  shape.dilation_w = window.dilation_w;
+  shape.pad = window.pad;
+  shape.groups = groups;
+  return shape;
+}
+
+bool lower_conv(Lowering& plan, const Step& step) {
+  const ValueId x_id = step.inputs[0], weight = step.inputs[1], bias = step.inputs[2], residual = step.inputs[3];
+  Image x, y;
+  const std::optional<Window2d> window = as_2d(step.window);
+  if (!plan.as_images(step, &x, &y) || !window) return false;
+  if (!plan.is_constant(weight) || (bias && !plan.is_constant(bias))) return false;
+  const bool pointwise = window->kernel_h == 1 && window->kernel_w == 1 && step.group == 1 && is_empty(window->pad);
+  if (pointwise && x.pixels() == 1 && y.pixels() == 1) {
+    draft_gemm(plan, step, {x.n, x.c, y.c, true});
+    return true;
+  }
+  const ConvShape shape = conv_shape(x, y, *window, static_cast<int>(step.group));
+  const ConvAlgorithm algorithm = choose_conv_algorithm(shape);
+  const Halo halo = conv_input_halo(shape, algorithm);
+
+  // Weights are packed alike for every height and width, so that all compiled shapes of a model share them.
+  const auto packed = plan.pack<PackedConv>(
+      {plan.constant_key(weight), plan.constant_key(bias), kPackedConv, static_cast<int64_t>(algorithm), x.c, y.c,
+       shape.kernel_h, shape.kernel_w, shape.groups},
+      {weight, bias}, [=](const float* weights, const float* biases) {
+        return pack_conv(shape, algorithm, weights, biases);
+      });
+
+  const bool planar = algorithm == ConvAlgorithm::kPlanar;
+  const NodeId from = planar ? plan.request_planar(x_id, halo) : plan.request_blocked(x_id, halo);
+  const NodeId add = residual ? plan.request_blocked(residual) : NodeId();
+  const NodeId to = plan.target(step.outputs[0], Form::kBlocked);
+  Draft draft{.reads = {from}, .write = to};
+  if (add) {
+    draft.reads.push_back(add);
+    draft.in_place.push_back(add);
+  }
+  const int64_t work = saturating_product({y.c, y.pixels(), x.c / step.group, shape.kernel_h, shape.kernel_w});
+  const auto operands = [=, act = step.act](const Emitter& e, int n) {
+    ConvOperands o;
+    o.conv = rebind_conv(**packed, shape);
+    o.packed = *packed;
+    o.planar = planar;
+    if (planar) {
+      o.x_planar = e.planar(from, n);
+    } else {
+      o.x = e.blocked(from, n);
+    }
+    o.y = e.blocked(to, n);
+    o.has_residual = static_cast<bool>(add);
+    if (o.has_residual) o.residual = e.blocked(add, n);
+    o.act = act;
+    o.multiply_adds = work;
+    return o;
+  };
+  draft.make = [=](const Emitter& e) {
+    return for_images(y.n, [&](int n) { return make_conv(e.table(), operands(e, n)); });
+  };
+  draft.conv = std::make_shared<ConvDraft>(ConvDraft{shape, algorithm, static_cast<bool>(add), y.n, operands});
+  plan.compute(std::move(draft));
+  return true;
+}
+
+void compute_conv(const DenseStep& d) {
+  ops::conv(d.x[0], d.x[1], d.x[2], d.x[3], d.step.window, d.step.group, d.step.act, *d.y, d.poll);
+}
+
+void check_pool(const StepCheck& c) {
+  const size_t outputs = c.step.outputs.size();
+  c.require(outputs == 1 || (outputs == 2 && c.step.max), "wrong number of outputs");
+  c.counts(1, outputs);
+  c.all_float();
+  c.window(c.in(0), c.out(), false);
+  c.require(c.in(0).shape[1] == c.out().shape[1], "channels differ");
+  if (outputs == 2) {
+    c.require(c.out(1).dtype == DType::kInt64, "the indices are not int64");
+    c.shape_is(c.out(1), c.out().shape);
+  }
+}
+
+bool lower_pool(Lowering& plan, const Step& step) {
+  Image x, y;
+  const std::optional<Window2d> window = as_2d(step.window);
+  if (step.outputs.size() != 1 || !plan.as_images(step, &x, &y) || !window) return false;
+  PoolArgs args;
+  args.kernel_h = window->kernel_h;
+  args.kernel_w = window->kernel_w;
+  args.stride_h = window->stride_h;
+  args.stride_w = window->stride_w;
+  args.dilation_h = window->dilation_h;
+  args.dilation_w = window->dilation_w;
+  args.pad = window->pad;
+  args.max = step.max;
+  args.count_include_pad = step.count_include_pad;
+  const NodeId from = plan.request_blocked(step.inputs[0]);
+  const NodeId to = plan.target(step.outputs[0], Form::kBlocked);
+  plan.compute({.reads = {from}, .write = to, .make = [=](const Emitter& e) {
+                  return for_images(
+                      y.n, [&](int n) { return make_pool(e.table(), e.blocked(from, n), e.blocked(to, n), args); });
+                }});
+  return true;
+}
+
+void compute_pool(const DenseStep& d) {
+  static const TensorView kNoIndices;
+  const TensorView& indices = d.step.outputs.size() == 2 ? d.y[1] : kNoIndices;
+  ops::pool(d.x[0], d.step.window, d.step.max, d.step.count_include_pad, d.step.column_major, *d.y, indices, d.poll);
+}
+
+}  // namespace
+
+const OperatorRules operators::conv = {check_conv, lower_conv, compute_conv};
+const OperatorRules operators::pool = {check_pool, lower_pool, compute_pool};
+
+}  // namespace rskip

@@ -1,0 +1,104 @@
+// The draft of a plan, which the passes hand on: buffers that have no place yet, and instructions on them.
+//
+//   lower   program -> graph     an instruction, or several, for each step
+//   fuse    graph -> graph       instructions that become one
+//   place   graph -> placement   what shares memory, and where everything lies
+//   emit    both -> plan         the instructions themselves
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "plan/fill.h"
+#include "plan/kernel_instructions.h"
+#include "plan/plan.h"
+#include "program/geometry.h"
+#include "program/program.h"
+
+namespace rskip {
+
+using NodeId = Index<struct NodeTag>;
+using DraftId = Index<struct DraftTag>;
+using BlockId = Index<struct BlockTag>;
+
+// One buffer: a value in one form.
+struct Node {
+  Form form = Form::kDense;
+  ValueId value;
+  Image image;             // of image forms
+  size_t bytes = 0;        // of dense and channel forms
+  Halo halo;               // what readers need
+  ValueId layer;           // whose reader wants the halo, by its output; none where nobody does
+  bool zero_tail = false;  // dense: the lanes up to a whole block must be zero
+  bool arena = true;       // false: `fixed` is its place
+  Place fixed;
+  NodeId view_of;  // the same memory, which is no copy
+};
+
+class Emitter;
+
+// Makes the instruction when all places are known; null where nothing is to be done.
+using MakeFn = std::function<InstructionPtr(const Emitter&)>;
+
+// What drafts that join convolutions need to know of them.
+struct ConvDraft {
+  ConvShape shape;
+  ConvAlgorithm algorithm = ConvAlgorithm::kDirect;
+  bool has_residual = false;
+  int images = 1;
+  std::function<ConvOperands(const Emitter&, int)> operands;  // for an image
+};
+
+struct Draft {
+  Code::Kind kind = Code::Kind::kRun;
+  std::vector<NodeId> reads{};
+  NodeId write{};
+  std::vector<NodeId> more_writes{};
+  // Reads whose memory the result may take, best first. Only those of the result's own form and geometry.
+  std::vector<NodeId> in_place{};
+  // True if other reads of the same memory don't matter: every element is read just before it is written.
+  bool elementwise = false;
+  MakeFn make{};
+  std::shared_ptr<const ConvDraft> conv{};  // null when it is none
+  size_t target_step = 0;                   // branch, jump
+  NodeId condition{};                       // branch, decide
+  BlockId block{};                          // enter, decide; and on-skip work
+  bool on_skip = false;                     // runs only when the block is skipped
+  bool shared_output = false;
+};
+
+// Makes packed weights; the larger, the earlier.
+struct Packing {
+  int64_t elements = 0;
+  std::function<void()> pack;
+};
+
+// The ends of a skippable block.
+struct StreamEnds {
+  BlockId block;
+  NodeId input, output;
+};
+
+struct DraftGraph {
+  Table<NodeId, Node> nodes;
+  Table<DraftId, Draft> drafts;
+  std::vector<DraftId> draft_of_step;      // first draft of a step, and of the end: where jumps to it land
+  Table<BlockId, DraftId> draft_of_body;   // of a block, after its gate has decided
+  std::vector<StreamEnds> skippable;       // in the order of blocks
+  std::vector<Packing> packing;
+  std::vector<TensorView> views;           // of instructions on dense tensors
+  std::vector<std::shared_ptr<const void>> kept;  // constants that nodes lie in
+
+  // The node whose memory this one is.
+  NodeId origin(NodeId node) const {
+    while (nodes[node].view_of) node = nodes[node].view_of;
+    return node;
+  }
+};
+
+// One instruction that does make(n) for every image of a batch; all of them are of the same kind.
+InstructionPtr make_sequence(std::vector<InstructionPtr> steps);
+InstructionPtr for_images(int images, const std::function<InstructionPtr(int)>& make);
+
+}  // namespace rskip

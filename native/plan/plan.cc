@@ -1,0 +1,30 @@
+#include "plan/plan.h"
+
+#include <algorithm>
+
+#include "plan/parallel.h"
+#include "plan/passes.h"
+
+namespace rskip {
+
+std::unique_ptr<const Plan> make_plan(const Program& program, std::span<const ConstantData> constants,
+                                      const PlanContext& context) {
+  DraftGraph graph = fuse(lower(program, constants, context.weights));
+  // The largest first, so that no worker is left with one at the end.
+  std::vector<Packing>& packing = graph.packing;
+  std::stable_sort(packing.begin(), packing.end(),
+                   [](const Packing& a, const Packing& b) { return a.elements > b.elements; });
+  parallel_for(context.threads, static_cast<int64_t>(packing.size()),
+               [&](int64_t i) { packing[static_cast<size_t>(i)].pack(); });
+  const Placement placement = place(graph, context.memory_limit);
+  return emit(program, std::move(graph), placement, context.table, context.memory_limit);
+}
+
+Frame Plan::make_frame() const {
+  Frame frame;
+  frame.bases.assign(kFirstPortBase + inputs.size() + outputs.size(), 0);
+  frame.views = views;
+  return frame;
+}
+
+}  // namespace rskip
