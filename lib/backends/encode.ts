@@ -11,6 +11,7 @@ import {
   PAD_MODES,
   type Program,
   type Step,
+  type StepNamed,
 } from '../model/program.js';
 import type { DataType, TensorData } from '../tensor.js';
 
@@ -25,35 +26,8 @@ export interface EncodedProgram {
 const MAGIC = 0x52534b50;
 const VERSION = 1;
 
-/** Orders are part of the encoding. */
-const DATA_TYPES: readonly DataType[] = ['float32', 'uint8', 'int32', 'int64', 'bool'];
-const OPS: readonly OpName[] = [
-  'conv',
-  'gemm',
-  'matmul',
-  'affine',
-  'unary',
-  'binary',
-  'compare',
-  'logical',
-  'where',
-  'cast',
-  'pool',
-  'globalPool',
-  'reduceMean',
-  'softmax',
-  'argMax',
-  'oneHot',
-  'gather',
-  'transpose',
-  'pad',
-  'slice',
-  'concat',
-  'reshape',
-  'expand',
-  'branch',
-  'jump',
-];
+/** Order is part of the encoding. */
+export const DATA_TYPES: readonly DataType[] = ['float32', 'uint8', 'int32', 'int64', 'bool'];
 
 /** Native keeps packed weights by these, so an array must not change once it was part of a program. */
 const constantIds = new WeakMap<TensorData, number>();
@@ -88,58 +62,78 @@ function list(values: readonly number[]): number[] {
   return [values.length, ...values];
 }
 
-/** The words of a step's attributes; the number of spatial axes, or of a list, comes first. */
+type Attributes<Op extends OpName> = StepNamed<Op>['attrs'];
+
+/** The words of each attribute that native/ops/operators.def names; the number of axes, or the length of a list, comes first. */
+const ATTRIBUTES = {
+  activation: ({ act }: Attributes<'unary'>) => activation(act),
+  axes: ({ axes }: Attributes<'reduceMean'>) => list(axes),
+  axis: ({ axis }: Attributes<'gather'>) => [axis],
+  binaryKind: ({ kind }: Attributes<'binary'>) => [indexIn(BINARY_KINDS, kind)],
+  columnMajor: ({ columnMajorIndices }: Attributes<'pool'>) => [Number(columnMajorIndices)],
+  compareKind: ({ kind }: Attributes<'compare'>) => [indexIn(COMPARE_KINDS, kind)],
+  countIncludePad: ({ countIncludePad }: Attributes<'pool'>) => [Number(countIncludePad)],
+  depth: ({ depth }: Attributes<'oneHot'>) => [depth],
+  group: ({ group }: Attributes<'conv'>) => [group],
+  kernelWindow: ({ kernel, strides, pads, dilations }: Attributes<'pool'>) => [
+    ...list(kernel),
+    ...strides,
+    ...pads,
+    ...dilations,
+  ],
+  log: ({ log }: Attributes<'softmax'>) => [Number(log)],
+  logicalKind: ({ kind }: Attributes<'logical'>) => [indexIn(LOGICAL_KINDS, kind)],
+  max: ({ kind }: Attributes<'globalPool'>) => [Number(kind === 'max')],
+  padMode: ({ mode }: Attributes<'pad'>) => [indexIn(PAD_MODES, mode)],
+  pads: ({ pads }: Attributes<'pad'>) => list(pads),
+  perm: ({ perm }: Attributes<'transpose'>) => list(perm),
+  selectLast: ({ selectLast }: Attributes<'argMax'>) => [Number(selectLast)],
+  startsAndSteps: ({ starts, steps }: Attributes<'slice'>) => [...list(starts), ...steps],
+  target: ({ target }: Attributes<'jump'>) => [target],
+  transB: ({ transB }: Attributes<'gemm'>) => [Number(transB)],
+  value: ({ value }: Attributes<'pad'>) => [bitsOf(value)],
+  window: ({ strides, pads, dilations }: Attributes<'conv'>) => [...list(strides), ...pads, ...dilations],
+};
+type AttributeName = keyof typeof ATTRIBUTES;
+
+/** Operators and their attributes, in the order of native/ops/operators.def, with which a test compares them. */
+export const OPERATORS: { readonly [Op in OpName]: readonly AttributesOf<Op>[] } = {
+  conv: ['group', 'activation', 'window'],
+  gemm: ['transB', 'activation'],
+  matmul: [],
+  affine: ['activation'],
+  unary: ['activation'],
+  binary: ['binaryKind', 'activation'],
+  compare: ['compareKind'],
+  logical: ['logicalKind'],
+  where: [],
+  cast: [],
+  pool: ['max', 'countIncludePad', 'columnMajor', 'kernelWindow'],
+  globalPool: ['max'],
+  reduceMean: ['axes'],
+  softmax: ['axis', 'log'],
+  argMax: ['axis', 'selectLast'],
+  oneHot: ['axis', 'depth'],
+  gather: ['axis'],
+  transpose: ['perm'],
+  pad: ['padMode', 'value', 'pads'],
+  slice: ['startsAndSteps'],
+  concat: ['axis'],
+  reshape: [],
+  expand: [],
+  branch: ['target'],
+  jump: ['target'],
+};
+const OPS = Object.keys(OPERATORS) as OpName[];
+
+/** Attributes that can be read off a step of this operator. */
+type AttributesOf<Op extends OpName> = {
+  [Name in AttributeName]: Attributes<Op> extends Parameters<(typeof ATTRIBUTES)[Name]>[0] ? Name : never;
+}[AttributeName];
+
 function attributes(step: Step): number[] {
-  switch (step.op) {
-    case 'conv': {
-      const { group, act, strides, pads, dilations } = step.attrs;
-      return [group, ...activation(act), ...list(strides), ...pads, ...dilations];
-    }
-    case 'gemm':
-      return [Number(step.attrs.transB), ...activation(step.attrs.act)];
-    case 'affine':
-    case 'unary':
-      return activation(step.attrs.act);
-    case 'binary':
-      return [indexIn(BINARY_KINDS, step.attrs.kind), ...activation(step.attrs.act)];
-    case 'compare':
-      return [indexIn(COMPARE_KINDS, step.attrs.kind)];
-    case 'logical':
-      return [indexIn(LOGICAL_KINDS, step.attrs.kind)];
-    case 'pool': {
-      const { kind, countIncludePad, columnMajorIndices, kernel, strides, pads, dilations } = step.attrs;
-      const flags = [Number(kind === 'max'), Number(countIncludePad), Number(columnMajorIndices)];
-      return [...flags, ...list(kernel), ...strides, ...pads, ...dilations];
-    }
-    case 'globalPool':
-      return [Number(step.attrs.kind === 'max')];
-    case 'reduceMean':
-      return list(step.attrs.axes);
-    case 'softmax':
-      return [step.attrs.axis, Number(step.attrs.log)];
-    case 'argMax':
-      return [step.attrs.axis, Number(step.attrs.selectLast)];
-    case 'oneHot':
-      return [step.attrs.axis, step.attrs.depth];
-    case 'gather':
-    case 'concat':
-      return [step.attrs.axis];
-    case 'transpose':
-      return list(step.attrs.perm);
-    case 'pad':
-      return [indexIn(PAD_MODES, step.attrs.mode), bitsOf(step.attrs.value), ...list(step.attrs.pads)];
-    case 'slice':
-      return [...list(step.attrs.starts), ...step.attrs.steps];
-    case 'branch':
-    case 'jump':
-      return [step.attrs.target];
-    case 'matmul':
-    case 'where':
-    case 'cast':
-    case 'reshape':
-    case 'expand':
-      return [];
-  }
+  // The type of OPERATORS has checked that each of them fits the step's attributes.
+  return OPERATORS[step.op].flatMap((name) => (ATTRIBUTES[name] as (attrs: object) => number[])(step.attrs));
 }
 
 function block({ skippable, gateFirst, first, end, input, output, skipActivation, gate }: Block): number[] {
