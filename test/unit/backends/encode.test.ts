@@ -1,7 +1,8 @@
-/** What lib/backends/encode.ts writes and native/program/decode.cc reads has one description on either side: they are equal. */
+/** What TypeScript writes of a program and native/program reads has one description on either side: they are equal. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { DATA_TYPES, OPERATORS } from '../../../lib/backends/encode.js';
+import { DATA_TYPES } from '../../../lib/backends/encode.js';
+import { OPERATORS } from '../../../lib/model/operator-words.js';
 import {
   ACTIVATION_KINDS,
   BINARY_KINDS,

@@ -1,0 +1,108 @@
+/** The attributes of steps as 32-bit words, which native/program/decode.cc reads. */
+import { ResidualSkipError } from '../errors.js';
+import {
+  ACTIVATION_KINDS,
+  type Activation,
+  BINARY_KINDS,
+  COMPARE_KINDS,
+  LOGICAL_KINDS,
+  type OpName,
+  PAD_MODES,
+  type Step,
+  type StepNamed,
+} from './program.js';
+
+const floatBits = new DataView(new ArrayBuffer(4));
+function bitsOf(value: number): number {
+  floatBits.setFloat32(0, value);
+  return floatBits.getInt32(0);
+}
+
+/** The place of a name in a list whose order is part of the encoding. */
+export function indexIn<T extends string>(names: readonly T[], name: T): number {
+  const index = names.indexOf(name);
+  if (index < 0) throw new ResidualSkipError('INTERNAL', `'${name}' has no native encoding.`);
+  return index;
+}
+
+export function activationWords({ kind, alpha, beta }: Activation): number[] {
+  return [indexIn(ACTIVATION_KINDS, kind), bitsOf(alpha), bitsOf(beta)];
+}
+
+/** A list after its length. */
+export function list(values: readonly number[]): number[] {
+  return [values.length, ...values];
+}
+
+type Attributes<Op extends OpName> = StepNamed<Op>['attrs'];
+
+/** The words of each attribute that native/ops/operators.def names; the number of axes, or the length of a list, comes first. */
+const ATTRIBUTES = {
+  activation: ({ act }: Attributes<'unary'>) => activationWords(act),
+  axes: ({ axes }: Attributes<'reduceMean'>) => list(axes),
+  axis: ({ axis }: Attributes<'gather'>) => [axis],
+  binaryKind: ({ kind }: Attributes<'binary'>) => [indexIn(BINARY_KINDS, kind)],
+  columnMajor: ({ columnMajorIndices }: Attributes<'pool'>) => [Number(columnMajorIndices)],
+  compareKind: ({ kind }: Attributes<'compare'>) => [indexIn(COMPARE_KINDS, kind)],
+  countIncludePad: ({ countIncludePad }: Attributes<'pool'>) => [Number(countIncludePad)],
+  depth: ({ depth }: Attributes<'oneHot'>) => [depth],
+  group: ({ group }: Attributes<'conv'>) => [group],
+  kernelWindow: ({ kernel, strides, pads, dilations }: Attributes<'pool'>) => [
+    ...list(kernel),
+    ...strides,
+    ...pads,
+    ...dilations,
+  ],
+  log: ({ log }: Attributes<'softmax'>) => [Number(log)],
+  logicalKind: ({ kind }: Attributes<'logical'>) => [indexIn(LOGICAL_KINDS, kind)],
+  max: ({ kind }: Attributes<'globalPool'>) => [Number(kind === 'max')],
+  padMode: ({ mode }: Attributes<'pad'>) => [indexIn(PAD_MODES, mode)],
+  pads: ({ pads }: Attributes<'pad'>) => list(pads),
+  perm: ({ perm }: Attributes<'transpose'>) => list(perm),
+  selectLast: ({ selectLast }: Attributes<'argMax'>) => [Number(selectLast)],
+  startsAndSteps: ({ starts, steps }: Attributes<'slice'>) => [...list(starts), ...steps],
+  target: ({ target }: Attributes<'jump'>) => [target],
+  transB: ({ transB }: Attributes<'gemm'>) => [Number(transB)],
+  value: ({ value }: Attributes<'pad'>) => [bitsOf(value)],
+  window: ({ strides, pads, dilations }: Attributes<'conv'>) => [...list(strides), ...pads, ...dilations],
+};
+type AttributeName = keyof typeof ATTRIBUTES;
+
+/** Operators and their attributes, in the order of native/ops/operators.def, with which a test compares them. */
+export const OPERATORS: { readonly [Op in OpName]: readonly AttributesOf<Op>[] } = {
+  conv: ['group', 'activation', 'window'],
+  gemm: ['transB', 'activation'],
+  matmul: [],
+  affine: ['activation'],
+  unary: ['activation'],
+  binary: ['binaryKind', 'activation'],
+  compare: ['compareKind'],
+  logical: ['logicalKind'],
+  where: [],
+  cast: [],
+  pool: ['max', 'countIncludePad', 'columnMajor', 'kernelWindow'],
+  globalPool: ['max'],
+  reduceMean: ['axes'],
+  softmax: ['axis', 'log'],
+  argMax: ['axis', 'selectLast'],
+  oneHot: ['axis', 'depth'],
+  gather: ['axis'],
+  transpose: ['perm'],
+  pad: ['padMode', 'value', 'pads'],
+  slice: ['startsAndSteps'],
+  concat: ['axis'],
+  reshape: [],
+  expand: [],
+  branch: ['target'],
+  jump: ['target'],
+};
+
+/** Attributes that can be read off a step of this operator. */
+type AttributesOf<Op extends OpName> = {
+  [Name in AttributeName]: Attributes<Op> extends Parameters<(typeof ATTRIBUTES)[Name]>[0] ? Name : never;
+}[AttributeName];
+
+export function attributeWords(step: Step): number[] {
+  // The type of OPERATORS has checked that each of them fits the step's attributes.
+  return OPERATORS[step.op].flatMap((name) => (ATTRIBUTES[name] as (attrs: object) => number[])(step.attrs));
+}

@@ -1,0 +1,144 @@
+// Each pass of planning by itself: what it makes of what the pass before it hands on.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "plan/passes.h"
+#include "program/error.h"
+#include "program_writer.h"
+
+namespace rskip::test {
+namespace {
+
+constexpr int64_t kEnough = int64_t{1} << 32;
+
+// A program and what lowering needs.
+struct Lowered {
+  explicit Lowered(const ProgramWriter& w)
+      : program(decode_program(w.words(), w.constants())), graph(lower(program, w.constants(), weights)) {}
+  WeightCache weights;
+  Program program;
+  DraftGraph graph;
+};
+
+size_t count(const DraftGraph& graph, const std::function<bool(const Draft&)>& is) {
+  return static_cast<size_t>(std::count_if(graph.drafts.begin(), graph.drafts.end(), is));
+}
+size_t convolutions(const DraftGraph& graph) {
+  return count(graph, [](const Draft& d) { return d.conv != nullptr; });
+}
+size_t instructions(const DraftGraph& graph) {
+  return count(graph, [](const Draft& d) { return d.make != nullptr; });
+}
+
+// Expand, depthwise and project on a map that is too large for a cache.
+ProgramWriter inverted_residual(bool middle_is_output) {
+  Random random(1);
+  ProgramWriter w;
+  const int32_t wide = w.conv(w.input({1, 16, 96, 96}), 48, 1, random, -1, kRelu);
+  const int32_t filtered = w.conv(wide, 48, 3, random, -1, kRelu, 48);
+  w.output(w.conv(filtered, 20, 1, random));
+  if (middle_is_output) w.output(wide);
+  return w;
+}
+
+TEST(Lower, DraftsBlocksAroundTheirSteps) {
+  const Lowered lowered(TestNetwork(2).writer);
+  const DraftGraph& graph = lowered.graph;
+  EXPECT_EQ(convolutions(graph), 1u + 2 * 2);
+  for (Code::Kind kind : {Code::Kind::kEnter, Code::Kind::kDecide}) {
+    EXPECT_EQ(count(graph, [&](const Draft& d) { return d.kind == kind; }), 2u);
+  }
+  // Where jumps land: every step, and the end.
+  EXPECT_EQ(graph.draft_of_step.size(), lowered.program.steps.size() + 1);
+  EXPECT_EQ(graph.skippable.size(), 2u);
+  EXPECT_EQ(graph.packing.size(), 1u + 2 * (2 + 1) + 1);
+  EXPECT_TRUE(std::is_sorted(graph.draft_of_step.begin(), graph.draft_of_step.end()));
+}
+
+TEST(Lower, ConvertsAValueOnceForAllItsReaders) {
+  Random random(2);
+  ProgramWriter w;
+  const int32_t x = w.input({1, 20, 8, 8});
+  for (int i = 0; i < 3; ++i) w.output(w.conv(x, 4, 3, random));
+  const Lowered lowered(w);
+  // To blocked once; three convolutions; three outputs to dense.
+  EXPECT_EQ(instructions(lowered.graph), 1u + 3 + 3);
+}
+
+TEST(Fuse, JoinsWhatNobodyElseReads) {
+  for (bool middle_is_output : {false, true}) {
+    const Lowered lowered(inverted_residual(middle_is_output));
+    const DraftGraph fused = fuse(lowered.graph);
+    EXPECT_EQ(fused.drafts.size(), lowered.graph.drafts.size());  // positions are those of jumps
+    EXPECT_EQ(instructions(fused), instructions(lowered.graph) - (middle_is_output ? 0 : 2));
+  }
+}
+
+TEST(Place, UpdatesTheStreamOfSkippableBlocksInPlace) {
+  const Lowered lowered(TestNetwork(3).writer);
+  const Placement placement = place(lowered.graph, kEnough);
+  for (const StreamEnds& block : lowered.graph.skippable) {
+    EXPECT_EQ(placement.root(block.input), placement.root(block.output));
+  }
+}
+
+TEST(Place, KeepsApartWhatIsAliveAtTheSameTime) {
+  for (uint32_t seed = 1; seed < 6; ++seed) {
+    const Lowered lowered(TestNetwork(2, 20, 9, seed).writer);
+    const DraftGraph& graph = lowered.graph;
+    const Placement placement = place(graph, kEnough);
+    for (NodeId a : graph.nodes.ids()) {
+      const NodeClass& p = placement.classes[a];
+      if (!graph.nodes[a].arena || placement.parent[a] || !p.first) continue;
+      EXPECT_LT(p.place.offset, placement.arena_bytes);
+      for (NodeId b : graph.nodes.ids()) {
+        const NodeClass& q = placement.classes[b];
+        if (a == b || !graph.nodes[b].arena || placement.parent[b] || !q.first) continue;
+        const bool together = p.first <= q.last && q.first <= p.last;
+        EXPECT_FALSE(together && p.place.offset == q.place.offset);
+      }
+    }
+  }
+}
+
+TEST(Place, RefusesArenasAboveTheLimit) {
+  const Lowered lowered(TestNetwork(1).writer);
+  const int64_t needed = place(lowered.graph, kEnough).arena_bytes;
+  EXPECT_EQ(place(lowered.graph, needed).arena_bytes, needed);
+  EXPECT_THROW(place(lowered.graph, needed - 1), EngineError);
+}
+
+TEST(Emit, LeadsJumpsToTheirSteps) {
+  ProgramWriter w;
+  const int32_t x = w.input({4}), condition = w.input({1}, DType::kBool), y = w.value({4});
+  w.push(Op::kBranch, {condition}, {}, {3});
+  w.push(Op::kUnary, {x}, {y}, act_words(kRelu));
+  w.push(Op::kJump, {}, {}, {4});
+  w.push(Op::kUnary, {x}, {y}, act_words({}));
+  w.output(y);
+  Lowered lowered(w);
+  const Placement placement = place(lowered.graph, kEnough);
+  const auto plan = emit(lowered.program, lowered.graph, placement, *table_for(Isa::kScalar), kEnough);
+  const auto kind = [&](size_t at) { return plan->code[at].kind; };
+  ASSERT_EQ(plan->code.size(), 5u);
+  EXPECT_EQ(kind(0), Code::Kind::kBranch);
+  EXPECT_EQ(plan->code[0].target, 3);
+  EXPECT_EQ(kind(2), Code::Kind::kJump);
+  EXPECT_EQ(plan->code[2].target, 4);
+  EXPECT_EQ(plan->instructions.size(), 3u);  // two steps and the output's copy
+}
+
+TEST(Emit, GivesASkippedBlockNothingToDoWhereItIsUpdatedInPlace) {
+  Lowered lowered(TestNetwork(2).writer);
+  for (const Packing& packing : lowered.graph.packing) packing.pack();
+  const Placement placement = place(lowered.graph, kEnough);
+  const auto plan = emit(lowered.program, lowered.graph, placement, *table_for(Isa::kScalar), kEnough);
+  for (const PlanBlock& block : plan->blocks) {
+    EXPECT_TRUE(block.on_skip.empty());
+    EXPECT_LT(block.body, block.end);
+  }
+}
+
+}  // namespace
+}  // namespace rskip::test
