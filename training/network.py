@@ -76,12 +76,19 @@ def hard_decision(score: torch.Tensor) -> torch.Tensor:
 
 
 class ResNet(nn.Module):
-    """`depths` and `widths` hold blocks and channels per stage; all stages but the first halve the resolution."""
+    """`depths` and `widths` hold blocks and channels per stage; all stages but the first halve the resolution.
 
-    def __init__(self, channels: int, classes: int, depths: Sequence[int], widths: Sequence[int], gated: bool = False):
+    The stem is a 3x3 convolution, or for `large` images a 7x7 one and a maximum pool, each of stride 2 (He et al. 2016,
+    table 1).
+    """
+
+    def __init__(self, channels: int, classes: int, depths: Sequence[int], widths: Sequence[int], gated: bool = False,
+                 large: bool = False):  # fmt: skip
         super().__init__()
         self.depths, self.widths = tuple(depths), tuple(widths)
-        self.stem = nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False)
+        kernel, stride, padding = (7, 2, 3) if large else (3, 1, 1)
+        self.stem = nn.Conv2d(channels, widths[0], kernel, stride, padding, bias=False)
+        self.pool = nn.MaxPool2d(3, 2, 1) if large else nn.Identity()
         self.stem_bn = nn.BatchNorm2d(widths[0])
         blocks, width = [], widths[0]
         for stage, (depth, outputs) in enumerate(zip(depths, widths, strict=True)):
@@ -111,6 +118,10 @@ class ResNet(nn.Module):
         """Logits [N, classes] of [N, C, H, W]; gates, where there are any, decide per item."""
         return self.run(x)[0]
 
+    def begin(self, x: torch.Tensor) -> torch.Tensor:
+        """The input of the first block."""
+        return self.pool(F.relu(self.stem_bn(self.stem(x)), inplace=True))
+
     def run(
         self, x: torch.Tensor, kept: Sequence[bool] | None = None
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -120,7 +131,7 @@ class ResNet(nn.Module):
         gate is asked.
         """
         scores = []
-        x = F.relu(self.stem_bn(self.stem(x)), inplace=True)
+        x = self.begin(x)
         for index, block in enumerate(self.blocks):
             if kept is not None:
                 if kept[index]:
@@ -142,7 +153,7 @@ class ResNet(nn.Module):
         `pooled` gets the pooled input [N, C] of each gate.
         """
         logits, last = [], len(self.blocks) - self.depths[-1]
-        x = F.relu(self.stem_bn(self.stem(x)), inplace=True)
+        x = self.begin(x)
         for index, block in enumerate(self.blocks):
             if pooled is not None and block.gate is not None:
                 pooled.append(x.float().mean((2, 3)))
@@ -154,7 +165,9 @@ class ResNet(nn.Module):
 
     def costs(self, size: int) -> tuple[int, list[int]]:
         """Multiply-adds of one image of `size` pixels squared: of the whole network, and of each block."""
+        size //= self.stem.stride[0]
         stem = self.stem.weight.numel() * size * size
+        size //= getattr(self.pool, "stride", 1)
         blocks = []
         for block in self.blocks:
             size //= block.conv1.stride[0]

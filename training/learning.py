@@ -1,0 +1,100 @@
+"""One training of the protocol: it may be killed at any time and goes on where its last checkpoint was written."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from progress import progress, report
+from trainer import save_atomically, seeded, sgd
+
+# Seconds between two checkpoints.
+INTERVAL = 240.0
+# The part of the course in which the learning rate rises.
+WARM_UP = 0.15
+
+
+def rate(peak: float, done: float) -> float:
+    """Linear warm-up and linear fall to zero."""
+    return peak * min(done / WARM_UP, (1 - done) / (1 - WARM_UP))
+
+
+class Training:
+    """`batch(picked, epoch, generator)` gives normalised images [N, C, H, W] and labels [N] of the training images with
+    the indices `picked`; `loss(network, images, labels, done)` is what is to be made small, `done` from 0 to 1.
+    `folder` gets checkpoint.pt and log.jsonl, one line per epoch: mean loss, seconds, and CPU seconds of all threads.
+    """
+
+    def __init__(self, network: nn.Module, images: int, epochs: int, size: int, peak: float, seed: int, folder: Path,
+                 batch: Callable, loss: Callable, interval: float = INTERVAL):  # fmt: skip
+        self.network, self.images, self.epochs, self.size, self.peak, self.seed = network, images, epochs, size, peak, seed
+        self.folder, self.batch, self.loss, self.interval = folder, batch, loss, interval
+        self.optimizer = sgd(network.parameters())
+        self.steps = images // size
+        self.state = {"step": 0, "seconds": 0.0, "cpu": 0.0, "loss": 0.0}
+        file = self.checkpoint
+        if file.exists():
+            saved = torch.load(file, weights_only=True)
+            network.load_state_dict(saved["network"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.state = saved["state"]
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def save(self) -> None:
+        states = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        save_atomically(states | {"state": dict(self.state)}, self.checkpoint)
+
+    def step(self, picked: torch.Tensor, epoch: int) -> None:
+        done = (self.state["step"] + 0.5) / (self.epochs * self.steps)
+        images, labels = self.batch(picked, epoch, seeded(self.seed, "batch", self.state["step"]))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate(self.peak, done)
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = self.loss(self.network, images, labels, done)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is not finite in step {self.state['step']}")
+        loss.backward()
+        self.optimizer.step()
+        self.state["loss"] += loss.item()
+        self.state["step"] += 1
+
+    def run(self, check: Callable[[int], dict]) -> None:
+        """Trains what is left; `check(epochs done)` adds to the line of an epoch."""
+        saved = time.monotonic()
+        for epoch in range(self.state["step"] // self.steps, self.epochs):
+            order = torch.randperm(self.images, generator=seeded(self.seed, "order", epoch))
+            first = self.state["step"] - epoch * self.steps
+            self.network.train()
+            for index in progress(range(first, self.steps), f"{self.folder.name} {epoch + 1}/{self.epochs}"):
+                before, cpu = time.monotonic(), time.process_time()
+                self.step(order[index * self.size : (index + 1) * self.size], epoch)
+                now = time.monotonic()
+                self.state["seconds"] += now - before
+                self.state["cpu"] += time.process_time() - cpu
+                if now - saved > self.interval and index + 1 < self.steps:
+                    self.save()
+                    saved = now
+            self.end_epoch(epoch + 1, check)
+            saved = time.monotonic()
+
+    def end_epoch(self, epochs: int, check: Callable[[int], dict]) -> None:
+        line = {
+            "epoch": epochs,
+            "of": self.epochs,
+            "loss": round(self.state["loss"] / self.steps, 4),
+            "seconds": round(self.state["seconds"]),
+            "cpu": round(self.state["cpu"]),
+            **check(epochs),
+        }
+        report(f"{self.folder.name}: {json.dumps(line)}")
+        with (self.folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps(line) + "\n")
+        self.state |= {"seconds": 0.0, "cpu": 0.0, "loss": 0.0}
+        self.save()

@@ -1,0 +1,111 @@
+"""The protocol's plan: which networks are trained, how, and in what order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+Shape = tuple[Sequence[int], Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All networks of a data set share it: `epochs`, learning rate, augmentation. `twin` holds the depths and widths of
+    the plain twin and the gated network, `family` those of smaller plain networks; the first of these is the rival of
+    about the gated network's mean cost, which is trained with every seed, as twin and gated network are.
+
+    The first `early` of the epochs see images of `early_side` (progressive resizing), the others those of the data set's
+    size. `cutout` is the side of the blanked square, as a share of the image's.
+    """
+
+    twin: Shape
+    family: dict[str, Shape]
+    epochs: int
+    early_side: int
+    early: float = 0.6
+    cutout: float = 0.3
+    batch: int = 128
+    peak_rate: float = 0.1
+    seeds: tuple[int, ...] = (1, 2, 3)
+    large: bool = False
+
+    def side(self, epoch: int, size: int) -> int:
+        return self.early_side if epoch < self.early * self.epochs else size
+
+
+PLAN = {
+    "cifar10": Recipe(
+        twin=((2, 5, 8), (16, 48, 96)),
+        family={
+            "plain-1-3-4": ((1, 3, 4), (16, 48, 96)),
+            "plain-thin": ((2, 5, 8), (16, 32, 64)),
+            "plain-1-2-3": ((1, 2, 3), (16, 48, 96)),
+            "plain-2-4-6": ((2, 4, 6), (16, 48, 96)),
+        },
+        epochs=60, early_side=24,
+    ),
+    "fashion-mnist": Recipe(
+        twin=((2, 4, 6), (16, 32, 64)),
+        family={
+            "plain-1-2-3": ((1, 2, 3), (16, 32, 64)),
+            "plain-thin": ((2, 4, 6), (16, 24, 48)),
+            "plain-1-1-2": ((1, 1, 2), (16, 32, 64)),
+            "plain-1-3-5": ((1, 3, 5), (16, 32, 64)),
+        },
+        epochs=40, early_side=20,
+    ),
+    "imagenette": Recipe(
+        twin=((3, 4, 6, 3), (48, 96, 192, 256)),
+        family={
+            "plain-2-2-2-2": ((2, 2, 2, 2), (48, 96, 192, 256)),
+            "plain-thin": ((3, 4, 6, 3), (32, 64, 128, 192)),
+            "plain-1-1-1-1": ((1, 1, 1, 1), (48, 96, 192, 256)),
+            "plain-2-3-4-2": ((2, 3, 4, 2), (48, 96, 192, 256)),
+        },
+        epochs=80, early_side=96, early=0.7, batch=64, peak_rate=0.05, seeds=(1,), large=True, cutout=0.25,
+    ),
+    "mnist": Recipe(
+        twin=((1, 2, 6), (16, 32, 48)), family={"plain-1-1-2": ((1, 1, 2), (16, 32, 48))},
+        epochs=40, early_side=28, batch=64, peak_rate=0.05, seeds=(1,),
+    ),
+}  # fmt: skip
+
+SMOKE = {
+    "mnist": Recipe(
+        twin=((1, 2, 2), (8, 16, 32)), family={"plain-1-1-1": ((1, 1, 1), (8, 16, 32))},
+        epochs=2, early_side=20, early=0.5, seeds=(1,),
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: of the twin, the gated network, or a plain network of the family."""
+
+    dataset: str
+    role: str
+    seed: int
+    recipe: Recipe = field(repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset}/{self.role}-seed{self.seed}"
+
+    @property
+    def shape(self) -> Shape:
+        return self.recipe.family.get(self.role, self.recipe.twin)
+
+
+def runs(plan: dict[str, Recipe] = PLAN) -> list[Run]:
+    """All runs, the most telling ones first: one seed of twin, gated network and rival on each data set, then the rest of
+    the families, then further seeds.
+    """
+    listed = []
+    for dataset, recipe in plan.items():
+        rival = next(iter(recipe.family))
+        roles = {role: recipe.seeds if role in ("twin", "gated", rival) else recipe.seeds[:1]
+                 for role in ("twin", "gated", *recipe.family)}  # fmt: skip
+        for role, seeds in roles.items():
+            for seed in seeds:
+                first = recipe.seeds.index(seed)
+                turn = 1 + first if first else int(role not in ("twin", "gated", rival))
+                listed.append((turn, Run(dataset, role, seed, recipe)))
+    return [run for _, run in sorted(listed, key=lambda entry: entry[0])]

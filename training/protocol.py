@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""Trains all networks of the protocol, one after another; see README.md. The same command continues where it was stopped."""
+
+import argparse
+import fcntl
+import json
+import os
+from pathlib import Path
+
+# Threads that wait without spinning lose little on a free machine and save most of a busy one; read by libgomp once.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+
+import images  # noqa: E402
+from data import Split, model_config, normalize, preprocessor_config, write_json  # noqa: E402
+from early_exits import RAMP, ExitResNet, exit_loss  # noqa: E402
+from export import check_onnx, export_onnx, two_per_class  # noqa: E402
+from learning import Training  # noqa: E402
+from network import ResNet  # noqa: E402
+from plan import PLAN, SMOKE, Run, runs  # noqa: E402
+from progress import report  # noqa: E402
+from trainer import save_atomically  # noqa: E402
+
+# Validation accuracy is measured after every so many epochs, and after the last.
+CHECK = 5
+
+
+def parse() -> argparse.Namespace:
+    cache = Path.home() / ".cache" / "residual-skip"
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("only", nargs="*", help="runs whose names begin like this, cifar10/twin say; all without")
+    parser.add_argument("--data", type=Path, default=Path(".cache/data"), help="folder of the data sets")
+    parser.add_argument("--to", type=Path, default=cache / "training", help="checkpoints and results")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--smoke", action="store_true", help="small networks, two epochs, a part of the digits")
+    parser.add_argument("--status", action="store_true", help="only say how far each run is")
+    return parser.parse_args()
+
+
+def build(run: Run) -> ResNet:
+    """The start depends on the seed alone: the trunk of the gated network begins as its twin."""
+    recipe, dataset = run.recipe, images.DATASETS[run.dataset]
+    torch.manual_seed(run.seed)
+    network = ResNet(dataset.channels, len(dataset.labels), *run.shape, large=recipe.large)
+    if run.role == "gated":
+        plain, network = network, ExitResNet(dataset.channels, len(dataset.labels), *run.shape, large=recipe.large)
+        network.load_state_dict(plain.state_dict(), strict=False)
+    return network.to(memory_format=torch.channels_last)
+
+
+def loss_of(network: ResNet, batch: torch.Tensor, labels: torch.Tensor, done: float) -> torch.Tensor:
+    if isinstance(network, ExitResNet):
+        return exit_loss(network.answers(batch, min(1.0, done / RAMP)), labels)
+    return F.cross_entropy(network(batch).float(), labels)
+
+
+@torch.no_grad()
+def answers(network: ResNet, dataset: images.Dataset, split: Split, bf16: bool = True) -> torch.Tensor:
+    """Logits [answers, N, classes] of a whole split: of each exit and, last, of the network."""
+    network.eval()
+    parts = []
+    for batch in split.images.split(250):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            batch = normalize(dataset, batch)
+            given = network.answers(batch) if isinstance(network, ExitResNet) else [network(batch)]
+        parts.append(torch.stack([answer.float() for answer in given]))
+    return torch.cat(parts, 1)
+
+
+def rightness(network: ResNet, dataset: images.Dataset, split: Split, bf16: bool = True) -> list[float]:
+    """Accuracy of each answer."""
+    right = answers(network, dataset, split, bf16).argmax(2) == split.labels
+    return [round(share, 4) for share in right.float().mean(1).tolist()]
+
+
+def train(run: Run, folder: Path, train_part: Split, validation: Split) -> None:
+    dataset, recipe, network = images.DATASETS[run.dataset], run.recipe, build(run)
+    seen = images.resized(validation, dataset.size)
+
+    def batch(picked, epoch, generator):
+        whole = train_part.images[picked]
+        made = images.augmented(dataset, whole, recipe.side(epoch, dataset.size), recipe.cutout, generator)
+        return made, train_part.labels[picked]
+
+    def check(epochs: int) -> dict:
+        if epochs % CHECK and epochs < recipe.epochs:
+            return {}
+        return {"validation": rightness(network, dataset, seen)}
+
+    training = Training(network, len(train_part), recipe.epochs, recipe.batch, recipe.peak_rate, run.seed, folder, batch, loss_of)
+    training.run(check)
+    save_atomically(network.state_dict(), folder / "network.pt")
+    result = {"validation": rightness(network, dataset, seen, bf16=False), "epochs": recipe.epochs}
+    deploy(network, dataset, folder, seen)
+    write_json(folder / "result.json", result)
+    training.checkpoint.unlink(missing_ok=True)
+
+
+@torch.no_grad()
+def deploy(network: ResNet, dataset: images.Dataset, folder: Path, validation: Split) -> None:
+    """Writes what residual-skip opens: model.onnx, its configurations, and in reference.json PyTorch's logits of two
+    validation images of each class, for the engine to be compared with.
+    """
+    for exit_ in getattr(network, "exits", []):
+        exit_.fold()
+    export_onnx(network.eval(), dataset, folder / "model.onnx")
+    few = validation.take(torch.tensor(two_per_class(validation, len(dataset.labels))))
+    logits = network(normalize(dataset, few.images))
+    check_onnx(folder / "model.onnx", normalize(dataset, few.images[:4]), logits[:4])
+    write_json(folder / "config.json", model_config(dataset))
+    write_json(folder / "preprocessor_config.json", preprocessor_config(dataset))
+    items = [
+        {"file": name, "label": label, "full": answer}
+        for name, label, answer in zip(few.names, few.labels.tolist(), logits.tolist(), strict=True)
+    ]
+    write_json(folder / "reference.json", {"items": items})
+
+
+def status(run: Run, folder: Path) -> str:
+    log = folder / "log.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    if not lines:
+        return f"{run.name}: 0 of {run.recipe.epochs} epochs"
+    accuracy = next((line["validation"][-1] for line in reversed(lines) if "validation" in line), None)
+    seconds = sum(line["seconds"] for line in lines)
+    return f"{run.name}: {lines[-1]['epoch']} of {lines[-1]['of']} epochs, {seconds:.0f} s, validation accuracy {accuracy}"
+
+
+def main() -> None:
+    options = parse()
+    torch.set_num_threads(options.threads)
+    planned = runs(SMOKE if options.smoke else PLAN)
+    chosen = [run for run in planned if not options.only or any(run.name.startswith(name) for name in options.only)]
+    if options.status:
+        for run in chosen:
+            report(status(run, options.to / run.name))
+        return
+    options.to.mkdir(parents=True, exist_ok=True)
+    lock = (options.to / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SystemExit(f"another process is training in {options.to}") from None
+    loaded = {}
+    for run in chosen:
+        folder = options.to / run.name
+        if (folder / "result.json").exists():
+            continue
+        if run.dataset not in loaded:
+            dataset, source = images.DATASETS[run.dataset], options.data / run.dataset
+            train_part, validation = images.load(dataset, source, options.to / "data")
+            images.write_validation(dataset, source, validation, options.to / "data" / f"{run.dataset}-validation")
+            loaded = {run.dataset: (train_part.take(torch.arange(2000)) if options.smoke else train_part, validation)}
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            train(run, folder, *loaded[run.dataset])
+        except FloatingPointError as error:
+            report(f"{run.name} failed: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+#!/usr/bin/env python3
+"""Tests of the protocol: python3 -m unittest discover training"""
+
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from data import Split, read_idx_pair  # noqa: E402
+from early_exits import Exit, ExitResNet, exit_loss, grid  # noqa: E402
+from images import DATASETS, cutout, held_out, resized_crops, write_validation  # noqa: E402
+from learning import Training  # noqa: E402
+from network import ResNet  # noqa: E402
+from plan import PLAN, runs  # noqa: E402
+
+
+torch.set_num_threads(1)
+
+
+def small_network() -> ExitResNet:
+    torch.manual_seed(1)
+    return ExitResNet(1, 10, (2, 2), (4, 8))
+
+
+class ExitTest(unittest.TestCase):
+    def test_where_no_exit_is_taken_the_answer_is_the_plain_networks(self):
+        network, plain, x = small_network().eval(), ResNet(1, 10, (2, 2), (4, 8)).eval(), torch.rand(4, 1, 12, 12)
+        plain.load_state_dict({key: value for key, value in network.state_dict().items() if key in plain.state_dict()})
+        network.thresholds.fill_(2.0)
+        torch.testing.assert_close(network(x), plain(x))
+        self.assertEqual(network.places, [1, 2])
+
+    def test_an_image_leaves_at_the_first_sure_exit(self):
+        network, x = small_network().eval(), torch.rand(64, 1, 12, 12)
+        answers = network.answers(x)
+        sure = [answer.softmax(1).amax(1) for answer in answers]
+        network.thresholds.copy_(torch.stack([sure[0].median(), sure[1].median()]))
+        leaves = [0 if sure[0][i] >= network.thresholds[0] else 1 if sure[1][i] >= network.thresholds[1] else 2 for i in range(64)]
+        self.assertEqual(set(leaves), {0, 1, 2})
+        torch.testing.assert_close(network(x), torch.stack([answers[leave][i] for i, leave in enumerate(leaves)]))
+
+    def test_the_trunk_receives_each_exits_share_of_its_gradient_and_the_exit_in_front_nothing(self):
+        network, x = small_network().train(), torch.rand(8, 1, 12, 12)
+
+        def gradients(gradient: float) -> tuple[torch.Tensor, ...]:
+            answers = network.answers(x, gradient)
+            weights = [network.stem.weight, network.exits[1].fc1.weight, network.exits[0].fc1.weight]
+            return torch.autograd.grad(answers[1].square().sum(), weights, allow_unused=True)
+
+        whole, half, none = gradients(1.0), gradients(0.5), gradients(0.0)
+        torch.testing.assert_close(half[0], whole[0] / 2)
+        self.assertEqual(none[0].abs().sum().item(), 0)
+        torch.testing.assert_close(none[1], whole[1])
+        self.assertIsNone(whole[2])
+        self.assertAlmostEqual(sum(network.trunk_shares()), 1.0)
+
+    def test_the_whole_network_learns_from_labels_and_not_from_its_exits(self):
+        torch.manual_seed(2)
+        labels, logits = torch.randint(0, 10, (8,)), [torch.randn(8, 10, requires_grad=True) for _ in range(4)]
+        (given,) = torch.autograd.grad(exit_loss(logits, labels), logits[-1])
+        (alone,) = torch.autograd.grad(F.cross_entropy(logits[-1], labels), logits[-1])
+        torch.testing.assert_close(given, alone)
+
+    def test_folding_keeps_the_logits(self):
+        torch.manual_seed(3)
+        exit_ = Exit(4, 6, 10)
+        for _ in range(20):
+            exit_(torch.rand(16, 26) * torch.arange(1, 27))
+        exit_.eval()
+        with torch.no_grad():
+            exit_.hidden_norm.weight.uniform_(0.5, 2)
+            exit_.hidden_norm.bias.normal_()
+        seen = torch.rand(16, 26)
+        before, cost = exit_(seen)[1], exit_.multiply_adds
+        exit_.fold()
+        torch.testing.assert_close(exit_(seen)[1], before, rtol=1e-4, atol=1e-5)
+        self.assertEqual(exit_.multiply_adds, cost)
+
+    def test_a_grid_holds_quarters_that_overlap_where_a_side_is_odd_and_the_maxima(self):
+        x = torch.arange(9.0).view(1, 1, 3, 3)
+        self.assertEqual(grid(x).tolist(), [[2, 3, 5, 6, 8]])
+
+    def test_costs_grow_from_exit_to_exit(self):
+        network = small_network()
+        first, second, whole = network.exit_costs(28)
+        total, blocks = network.costs(28)
+        heads = [exit_.multiply_adds for exit_ in network.exits]
+        self.assertEqual(whole, total + sum(heads))
+        self.assertEqual(second - first, blocks[2] + heads[1])
+
+
+class ImagesTest(unittest.TestCase):
+    def test_the_same_share_of_each_class_is_held_out_each_time(self):
+        labels = torch.arange(500) % 5
+        chosen = held_out(labels)
+        self.assertEqual(labels[chosen].bincount().tolist(), [10] * 5)
+        self.assertTrue(torch.equal(chosen, held_out(labels)))
+
+    def test_the_validation_part_is_written_as_it_was_read(self):
+        images = torch.randint(0, 256, (6, 1, 28, 28), dtype=torch.uint8)
+        split = Split(images, torch.arange(6), [str(i) for i in range(6)])
+        with tempfile.TemporaryDirectory() as folder:
+            write_validation(DATASETS["mnist"], Path(folder), split, Path(folder) / "validation")
+            again = read_idx_pair(Path(folder) / "validation", "validation")
+        self.assertTrue(torch.equal(again.images, split.images))
+        self.assertTrue(torch.equal(again.labels, split.labels))
+
+    def test_resized_crops_show_parts_of_the_image(self):
+        images = torch.arange(64).repeat(40, 1, 64, 1).to(torch.uint8)
+        crops = resized_crops(images, 32, False, torch.Generator().manual_seed(4))
+        self.assertEqual(tuple(crops.shape), (40, 1, 32, 32))
+        self.assertTrue((crops[:, 0, 0].diff(dim=1) > 0).all())
+        spans = crops[:, 0, 0, -1] - crops[:, 0, 0, 0]
+        self.assertGreater(spans.min().item(), 25)
+        self.assertGreater(len(spans.round().unique()), 1)
+
+    def test_cutout_blanks_one_square(self):
+        blanked = cutout(torch.ones(50, 3, 12, 12), 4, torch.Generator().manual_seed(5)) == 0
+        self.assertTrue((blanked[:, 0] == blanked[:, 2]).all())
+        self.assertEqual(blanked[:, 0].sum((1, 2)).max().item(), 16)
+        self.assertGreater(blanked[:, 0].sum((1, 2)).min().item(), 0)
+
+
+class Killed(Exception):
+    pass
+
+
+class TrainingTest(unittest.TestCase):
+    def train(self, folder: Path, killed_at: int | None = None) -> dict:
+        """Three epochs of four steps; where it is killed in a step, it begins again from the last checkpoint."""
+        torch.manual_seed(6)
+        pixels, labels = torch.rand(32, 1, 12, 12), torch.randint(0, 10, (32,))
+
+        def attempt(killed: int | None) -> dict:
+            network = small_network()
+
+            def batch(picked, epoch, generator):
+                if training.state["step"] == killed:
+                    raise Killed
+                return pixels[picked] + torch.rand(1, generator=generator), labels[picked]
+
+            def loss(network, images, labels, done):
+                return exit_loss(network.answers(images, done), labels)
+
+            training = Training(network, 32, 3, 8, 0.05, 7, folder, batch, loss, interval=0.0)
+            training.run(lambda epochs: {})
+            return network.state_dict()
+
+        if killed_at is not None:
+            with self.assertRaises(Killed):
+                attempt(killed_at)
+        return attempt(None)
+
+    def test_a_training_killed_in_any_step_ends_as_one_that_was_not(self):
+        with tempfile.TemporaryDirectory() as folder:
+            folders = [Path(folder) / name for name in ("whole", "0", "4", "6", "11")]
+            for one in folders:
+                one.mkdir()
+            whole = self.train(folders[0])
+            for one in folders[1:]:
+                resumed = self.train(one, int(one.name))
+                for name, value in whole.items():
+                    self.assertTrue(torch.equal(value, resumed[name]), f"{one.name}: {name}")
+                self.assertEqual(len((one / "log.jsonl").read_text().splitlines()), 3)
+
+    def test_a_loss_that_is_not_finite_ends_the_training(self):
+        with tempfile.TemporaryDirectory() as folder:
+            batch = lambda picked, epoch, generator: (torch.full((len(picked), 1, 12, 12), torch.nan), picked % 10)  # noqa: E731
+            loss = lambda network, images, labels, done: F.cross_entropy(network(images), labels)  # noqa: E731
+            training = Training(small_network(), 32, 1, 8, 0.05, 1, Path(folder), batch, loss)
+            with self.assertRaisesRegex(FloatingPointError, "not finite in step 0"):
+                training.run(lambda epochs: {})
+
+
+class PlanTest(unittest.TestCase):
+    def test_every_set_begins_with_one_seed_of_twin_gated_network_and_rival(self):
+        planned = runs()
+        self.assertEqual(len({run.name for run in planned}), len(planned))
+        first = [(run.dataset, run.role) for run in planned[: 3 * len(PLAN)]]
+        self.assertEqual(first, [(name, role) for name in PLAN for role in ("twin", "gated", next(iter(PLAN[name].family)))])
+        self.assertEqual({run.seed for run in planned[: 3 * len(PLAN)]}, {1})
+        self.assertEqual(sum(run.seed == 3 for run in planned), 6)
+
+    def test_all_networks_of_a_family_cost_less_than_the_twin(self):
+        for name, recipe in PLAN.items():
+            dataset = DATASETS[name]
+            twin, *family = (
+                ResNet(dataset.channels, 10, *shape, large=recipe.large).costs(dataset.size)[0]
+                for shape in (recipe.twin, *recipe.family.values())
+            )
+            self.assertGreaterEqual(len(family), 1 if name == "mnist" else 4)
+            self.assertLess(max(family), 0.85 * twin)
+
+
+if __name__ == "__main__":
+    unittest.main()
