@@ -20,12 +20,12 @@ import { type Fitting, fitExits, fittingWork, type ImageSource } from './fit.js'
 import { checkGroups, className, groupsOf } from './groups.js';
 import { latencyReduction, Stopwatch } from './latency.js';
 import { headsOf, type Measured, measure } from './measure.js';
-import { exitPlaces } from './places.js';
+import { exitPlaces, ownSavings } from './places.js';
 import { ResumableBackend } from './resume.js';
 import { fixedSequenceTest } from './risk.js';
 import { leversOf, settingsOf, worthTesting } from './settings.js';
 import { checkParts, contentHash, fingerprint, type Part, split } from './split.js';
-import { gatesOf, hasGates, itemsFrom, type Judging, type Table, tableOf } from './table.js';
+import { type AnyExit, gatesOf, hasGates, itemsFrom, type Judging, type Table, tableOf } from './table.js';
 
 const SETTINGS = 96;
 const COPIES = 15;
@@ -59,6 +59,15 @@ export async function calibrate(
   const chosenFrom = [...take('fit'), ...take('order')];
   const certify = take('certify');
 
+  // Exits that are in the model were taught elsewhere: nothing is fitted, and they are judged on all items at once.
+  const own = program.exits?.list.map(({ after }): AnyExit => ({ after }));
+  if (own && options.fit) {
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `the model has ${own.length} exits of its own, so that there is nothing to fit on further images; leave 'fit' out`,
+    );
+  }
+  const judgedAtOnce = own !== undefined || options.fit !== undefined;
   const nameOf = (index: number) => className(index, labels);
   const foldOf = (i: number) => (i >= parts.fit.length ? FOLDS - 1 : i % (FOLDS - 1));
   const fitting: Omit<Fitting, 'onItems'> = {
@@ -70,7 +79,9 @@ export async function calibrate(
   const source = options.fit ? without(options.fit, items) : sourceOf(chosenFrom);
   const passes = hasGates(program) ? 2 : 1;
   const total =
-    fittingWork(program, source.count, fitting) + passes * items.length + (passes + 1) * certify.length;
+    (own ? 0 : fittingWork(program, source.count, fitting)) +
+    passes * items.length +
+    (passes + 1) * certify.length;
   let done = 0;
   const onItems = (count: number) => {
     done += count;
@@ -87,20 +98,21 @@ export async function calibrate(
   const grouping = checkGroups(groupsOf(certify, classes, options), rule.groupLimit, rule.delta);
 
   const fitOn = (on: Backend) => fitExits(on, program, source, { ...fitting, onItems });
-  const chains =
+  const fitChains = () =>
     backend instanceof ResumableBackend && !options.fit
-      ? await remembered(backend, program, chosenFrom, { seed, copies }, fitOn)
-      : await fitOn(backend instanceof ResumableBackend ? backend.engine : backend);
+      ? remembered(backend, program, chosenFrom, { seed, copies }, fitOn)
+      : fitOn(backend instanceof ResumableBackend ? backend.engine : backend);
+  const chains: readonly (readonly AnyExit[])[] = own ? [own] : await fitChains();
   const exits = chains.at(-1) ?? [];
-  const honest = options.fit
+  const honest = judgedAtOnce
     ? [await tableOf(judging, exits, chosenFrom)]
     : await foldTables(judging, chains, chosenFrom, foldOf);
   checkAnswers(
     honest.flatMap(({ answers }) => [...answers]),
     nameOf,
   );
-  const savings = exitPlaces(program).map(({ saving }) => saving);
-  const order = options.fit ? itemsFrom(honest[0]!, parts.fit.length) : honest.at(-1)!;
+  const savings = own ? ownSavings(program) : exitPlaces(program).map(({ saving }) => saving);
+  const order = judgedAtOnce ? itemsFrom(honest[0]!, parts.fit.length) : honest.at(-1)!;
   const settings =
     exits.length > 0 ? settingsOf(leversOf(honest, savings), options.settings ?? SETTINGS) : [];
   const stopwatch = new Stopwatch(backend, program, guards);
@@ -205,7 +217,7 @@ async function fullAnswers(
 /** Tables of each fold of the items, by heads that were fitted without it; the last fold is `order`. */
 async function foldTables(
   judging: Judging,
-  chains: readonly (readonly FittedExit[])[],
+  chains: readonly (readonly AnyExit[])[],
   items: readonly CalibrationItem[],
   foldOf: (item: number) => number,
 ): Promise<Table[]> {

@@ -28,14 +28,25 @@ function featuresOf({ values }: Program, id: ValueId): Features | undefined {
   return (['pyramid', 'grid'] as const).find((features) => widthOf(features, shape) <= MOST_WIDTH) ?? 'mean';
 }
 
+/** Of the network's multiply-adds, those behind a block. */
+function savingBehind(program: Program, block: Block): number {
+  const { blocks, cost } = program;
+  const inside = blocks.slice(blocks.indexOf(block) + 1).map((later) => later.cost.multiplyAdds);
+  return inside.reduce((sum, work) => sum + work, workBeyond(program, block)) / cost.multiplyAdds;
+}
+
+/** Of each exit that the model has of its own. */
+export function ownSavings(program: Program): number[] {
+  const blockOf = (name: string) => program.blocks.find((block) => block.name === name)!;
+  return (program.exits?.list ?? []).map(({ after }) => savingBehind(program, blockOf(after)));
+}
+
 /** Blocks behind which an exit is worth while, spread over the network's work. */
 export function exitPlaces(program: Program): Place[] {
-  const { blocks, cost, values } = program;
-  const shares = blocks.map((block) => block.cost.multiplyAdds / cost.multiplyAdds);
+  const { blocks, values } = program;
   const places: Place[] = [];
-  for (const [index, block] of blocks.entries()) {
-    const outside = workBeyond(program, block) / cost.multiplyAdds;
-    const saving = shares.slice(index + 1).reduce((sum, share) => sum + share, outside);
+  for (const block of blocks) {
+    const saving = savingBehind(program, block);
     const done = 1 - saving;
     const features = featuresOf(program, block.output);
     if (!features || done < LEAST_DONE || saving < LEAST_SAVING) continue;

@@ -4,15 +4,17 @@
  */
 import type { Backend } from '../backends/backend.js';
 import type { Program } from '../model/program.js';
-import { attachHeads, exitOf, exitOfAnswer } from '../skip/attach.js';
+import { attachHeads, type ExitSpec, exitOf, exitOfAnswer } from '../skip/attach.js';
 import { isGuarded, type ResolvedGuard } from '../skip/guards.js';
 import { BlockMode } from '../skip/mode.js';
 import type { Metric } from '../skip/promise.js';
 import { meaningOf } from '../skip/scores.js';
 import { answerOf, checkedAnswer, totalVariation } from './answers.js';
 import type { CalibrationItem } from './calibration.js';
-import type { FittedExit } from './chain.js';
 import { CHUNK, Evaluator, type Outcome, runAll } from './evaluator.js';
+
+/** An exit as it was fitted, or as the model has it; its threshold is yet to be chosen. */
+export type AnyExit = Omit<ExitSpec, 'threshold'>;
 
 /** What is answered at one place, for each item. */
 export interface Column {
@@ -24,7 +26,7 @@ export interface Column {
 }
 
 export interface ExitColumn extends Column {
-  readonly exit: FittedExit;
+  readonly exit: AnyExit;
   /** Largest softmax probability. */
   readonly confidences: Float32Array;
 }
@@ -72,7 +74,7 @@ export function hasGates({ blocks }: Program): boolean {
 /** @throws ResidualSkipError INVALID_DATA when the network answers NaN */
 export async function tableOf(
   judging: Judging,
-  exits: readonly FittedExit[],
+  exits: readonly AnyExit[],
   items: readonly CalibrationItem[],
 ): Promise<Table> {
   const { backend, program: own, guards, onItems } = judging;

@@ -228,8 +228,9 @@ class Attachment {
     const { after, head, threshold } = spec;
     if (!head) {
       const own = this.program.exits!.list.find((exit) => exit.after === after)!;
-      const known: Step = { op: 'reshape', inputs: [own.score], outputs: [score], attrs: {} };
-      return [known, ...this.#leaveWhenSure(after, score, threshold, () => [this.#answerIs(own.answer)])];
+      const known: Step[] = [{ op: 'reshape', inputs: [own.score], outputs: [score], attrs: {} }];
+      if (this.showsAnswers) known.push(this.#shownAnswer(after, own.answer));
+      return [...known, ...this.#leaveWhenSure(after, score, threshold, () => [this.#answerIs(own.answer)])];
     }
     const growth = this.#growth;
     const classes = growth.valueOf(this.#answer().value).shape.at(-1)!;
@@ -238,10 +239,8 @@ class Attachment {
     const { steps, result: logits, hidden } = this.#readOut(what, head, block.output, classes, more);
     this.#hidden.set(after, hidden);
     if (this.showsAnswers) {
-      const shown = this.#unknown(`${EXIT_ANSWER}${after}`, classes);
       const finished = this.#finished(logits);
-      const copy: Step = { op: 'reshape', inputs: [finished.result], outputs: [shown], attrs: {} };
-      steps.push(...finished.steps, copy);
+      steps.push(...finished.steps, this.#shownAnswer(after, finished.result));
     }
     const { shape } = growth.valueOf(logits);
     const probabilities = growth.value(`${after}/probabilities`, 'float32', shape);
@@ -253,6 +252,11 @@ class Attachment {
       { op: 'globalPool', inputs: [spread], outputs: [score], attrs: { kind: 'max' } },
       ...this.#leaveWhenSure(after, score, threshold, () => this.#epilogue(logits)),
     ];
+  }
+
+  #shownAnswer(after: string, answer: ValueId): Step {
+    const shown = this.#unknown(`${EXIT_ANSWER}${after}`, this.#growth.valueOf(answer).shape.at(-1)!);
+    return { op: 'reshape', inputs: [answer], outputs: [shown], attrs: {} };
   }
 
   #leaveWhenSure(after: string, score: ValueId, threshold: number, epilogue: () => Step[]): Step[] {

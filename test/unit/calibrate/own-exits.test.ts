@@ -1,0 +1,84 @@
+import { createHash } from 'node:crypto';
+import { ReferenceBackend } from '../../../lib/backends/reference.js';
+import { calibrate } from '../../../lib/calibrate/calibrate.js';
+import { buildProgram } from '../../../lib/model/lower.js';
+import { NO_ACTIVATION, NONE, type ValueId } from '../../../lib/model/program.js';
+import { attachHeads } from '../../../lib/skip/attach.js';
+import { decodeHeads } from '../../../lib/skip/heads.js';
+import { IrBuilder } from '../../helpers/ir-builder.js';
+import { randomFloats } from '../../helpers/random.js';
+import { runProgram } from '../../helpers/run-program.js';
+
+const CLASSES = 3;
+const SHA256 = '0'.repeat(64);
+
+/** Three blocks that change little, one classifier, and exits behind the first two: they answer with it, or with another. */
+function program(misled = false) {
+  const b = new IrBuilder();
+  const maps = [b.act(b.conv(b.input([1, 3, 6, 6]), 8))];
+  for (let i = 0; i < 3; i++) {
+    const small = b.binary('mul', b.body(maps[i]!), b.constant(0.2));
+    maps.push(b.act(b.binary('add', maps[i]!, small)));
+  }
+  const classifier = [b.random([CLASSES, 8], 8), b.random([CLASSES], 0.1)] as const;
+  const other = [b.random([CLASSES, 8], 8), b.random([CLASSES], 0.1)] as const;
+  const answerFrom = (map: ValueId, [weight, bias]: readonly [ValueId, ValueId] = classifier) =>
+    b.step('gemm', [b.globalPool(map), weight, bias, NONE], { transB: true, act: NO_ACTIVATION }, [
+      1,
+      CLASSES,
+    ]);
+  const exit = (map: ValueId, rest: ValueId) => {
+    const answer = answerFrom(map, misled ? other : classifier);
+    const shares = b.step('softmax', [answer], { axis: 1, log: false }, [1, CLASSES]);
+    const score = b.step('globalPool', [b.reshape(shares, [1, 1, CLASSES])], { kind: 'max' }, [1, 1]);
+    return b.where(b.compare('ge', score, b.constant(Float32Array.of(0.5), [1, 1])), answer, rest);
+  };
+  const full = answerFrom(maps[3]!);
+  return buildProgram(b.build(exit(maps[1]!, exit(maps[2]!, full))));
+}
+
+/** Noise on one colour each. */
+const ITEMS = Array.from({ length: 700 }, (_, i) => {
+  const colour = randomFloats(3, 10_000 + i);
+  const input = randomFloats(3 * 6 * 6, 100 + i).map((x, k) => x + 3 * colour[Math.floor(k / 36)]!);
+  return { input, sha256: createHash('sha256').update(input).digest('hex') };
+});
+
+test('exits that are in a model get thresholds that are certified, and nothing is fitted', async () => {
+  const own = program();
+  const backend = new ReferenceBackend();
+  const result = await calibrate(backend, own, SHA256, ITEMS, {
+    maxDisagreement: 0.05,
+    seed: 2,
+    settings: 12,
+  });
+  const { heads, promise, expected } = result.policy;
+  const places = own.exits!.list.map(({ after }) => after);
+  expect(heads!.gates).toEqual([]);
+  expect(heads!.exits.length).toBeGreaterThan(0);
+  for (const [e, exit] of heads!.exits.entries()) {
+    expect(exit).toEqual({ after: places[e], threshold: expect.any(Number) });
+  }
+  expect(expected!.multiplyAddsSkipped).toBeGreaterThan(0.1);
+
+  const grown = attachHeads(own, decodeHeads(heads!));
+  const answerOf = (scores: Float32Array) => scores.indexOf(Math.max(...scores));
+  const changed = ITEMS.filter(({ sha256 }) => result.certifiedOn.includes(sha256)).filter(({ input }) => {
+    const [before, after] = [own, grown].map((each) => answerOf(runProgram(each, [input]).output));
+    return before !== after;
+  });
+  expect(changed).toHaveLength(promise!.events);
+});
+
+test('a policy that certifies nothing leaves the exits of the model out', async () => {
+  const options = { maxDisagreement: 0.05, seed: 2, settings: 4 };
+  const { policy } = await calibrate(new ReferenceBackend(), program(true), SHA256, ITEMS, options);
+  expect(policy.heads).toEqual({ exits: [], gates: [] });
+});
+
+test('further images to fit on are refused', async () => {
+  const fit = { count: 1, load: async () => ITEMS[0]!.input };
+  await expect(calibrate(new ReferenceBackend(), program(), SHA256, ITEMS, { fit })).rejects.toThrow(
+    /2 exits of its own.*leave 'fit' out/,
+  );
+});
