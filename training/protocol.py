@@ -119,13 +119,15 @@ def deploy(network: ResNet, dataset: images.Dataset, folder: Path, validation: S
 
 
 def status(run: Run, folder: Path) -> str:
-    log = folder / "log.jsonl"
+    log, checkpoint = folder / "log.jsonl", folder / "checkpoint.pt"
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    if not lines:
-        return f"{run.name}: 0 of {run.recipe.epochs} epochs"
-    accuracy = next((line["validation"][-1] for line in reversed(lines) if "validation" in line), None)
-    seconds = sum(line["seconds"] for line in lines)
-    return f"{run.name}: {lines[-1]['epoch']} of {lines[-1]['of']} epochs, {seconds:.0f} s, validation accuracy {accuracy}"
+    accuracy = next((f", validation accuracy {line['validation'][-1]}" for line in reversed(lines) if "validation" in line), "")
+    state = {"step": 0, "seconds": 0.0, "cpu": 0.0}
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)["state"]
+    wall, cpu = (sum(line[key] for line in lines) + state[key] for key in ("seconds", "cpu"))
+    done = "finished" if (folder / "result.json").exists() else f"{len(lines)} epochs of {run.recipe.epochs}, {state['step']} steps"
+    return f"{run.name}: {done}, {wall:.0f} s, {cpu:.0f} CPU s{accuracy}"
 
 
 def main() -> None:
