@@ -5,13 +5,11 @@
 #include <limits>
 
 #include "engine/gate.h"
+#include "engine/pool_policy.h"
 #include "program/error.h"
 
 namespace rskip {
 namespace {
-
-// Multiply-adds from which on sharing an instruction among workers gains more than it costs: some microseconds.
-constexpr int64_t kShareWork = 250'000;
 
 // Enough for any step that fits in memory; products of rows and shares stay far below 2^63.
 constexpr int64_t kMaxSlices = 4096;

@@ -3,19 +3,15 @@
 #include <algorithm>
 #include <bit>
 #include <cassert>
-#include <chrono>
-#include <mutex>
 #include <new>
 
+#include "engine/pool_policy.h"
 #include "engine/spin.h"
 #include "engine/stall.h"
 #include "engine/worker_pool.h"
 
 namespace rskip {
 namespace {
-
-// Longer than layers that are not shared and than shares differ, shorter than a time slice.
-constexpr std::chrono::microseconds kPatience{100};
 
 constexpr uint32_t epoch_of(uint64_t work) { return static_cast<uint32_t>(work >> 32); }
 constexpr uint32_t free_of(uint64_t work) { return ~static_cast<uint32_t>(work); }
@@ -24,25 +20,17 @@ constexpr uint32_t free_of(uint64_t work) { return ~static_cast<uint32_t>(work);
 
 int Team::call() {
   const int most = max_helpers_.load(std::memory_order_relaxed);
-  int helpers = helpers_.load(std::memory_order_relaxed);
+  const int helpers = helpers_.load(std::memory_order_relaxed);
   if (helpers >= most) return 1 + helpers;
-  int more = std::min(pool_.spare(), most - helpers);
+  const int more = std::min(pool_.policy().may_begin(), most - helpers);
   stall(StallPoint::kCallsHelp);
-  if (asked_.load(std::memory_order_relaxed) < more) {
-    std::unique_lock lock(pool_.mutex_);
-    // Helpers may have come since.
-    helpers = helpers_.load(std::memory_order_relaxed);
-    more = std::min(pool_.spare(), most - helpers);
-    const int64_t sleepers = pool_.call_workers(more - asked_.exchange(more, std::memory_order_relaxed));
-    lock.unlock();
-    pool_.wake(sleepers);
-  }
-  return 1 + helpers + more;
+  if (called_.load(std::memory_order_relaxed) >= more) return 1 + helpers + more;
+  return 1 + pool_.call_helpers(*this);
 }
 
 void Team::split(PartFn fn, void* task, Workspace& leader, int parts) {
+  assert(parts >= 1 && parts <= kSeats);
   if (parts == 1) return fn(task, leader, 0, 1);
-  assert(parts > 1 && parts <= kSeats);
   fn_ = fn;
   task_ = task;
   parts_ = parts;
@@ -56,7 +44,7 @@ void Team::split(PartFn fn, void* task, Workspace& leader, int parts) {
   const auto reached = [&] { return done_.load(std::memory_order_acquire) == goal; };
   while (!reached() && take_part(leader, 0)) {
   }
-  if (spin(kPatience, reached)) return;
+  if (spin(kSpinForLayer, reached)) return;
   for (uint32_t done; (done = done_.load(std::memory_order_acquire)) != goal;) {
     done_.wait(done, std::memory_order_acquire);
   }
@@ -81,17 +69,35 @@ bool Team::take_part(Workspace& workspace, int seat) {
   return false;
 }
 
+void Team::open(size_t scratch_bytes, int max_helpers) {
+  scratch_bytes_.store(scratch_bytes, std::memory_order_release);
+  max_helpers_.store(std::min(max_helpers, kSeats - 1), std::memory_order_relaxed);
+  set_called(0);
+  open_.store(true, std::memory_order_release);
+}
+
+void Team::close() {
+  open_.store(false, std::memory_order_release);
+  set_called(0);
+}
+
+int Team::set_called(int helpers) {
+  assert(helpers >= 0 && helpers + helpers_.load(std::memory_order_relaxed) <= max_helpers_.load(std::memory_order_relaxed));
+  return helpers - called_.exchange(helpers, std::memory_order_relaxed);
+}
+
 int Team::join() {
   assert(has_room());
   const int seat = std::countr_one(seats_);
   assert(seat > 0 && seat < kSeats);
   seats_ |= uint32_t{1} << seat;
   helpers_.fetch_add(1, std::memory_order_relaxed);
-  if (asked_.load(std::memory_order_relaxed) > 0) asked_.fetch_sub(1, std::memory_order_relaxed);
+  if (called_.load(std::memory_order_relaxed) > 0) called_.fetch_sub(1, std::memory_order_relaxed);
   return seat;
 }
 
 void Team::leave(int seat) {
+  assert((seats_ >> seat & 1) != 0);
   seats_ &= ~(uint32_t{1} << seat);
   helpers_.fetch_sub(1, std::memory_order_relaxed);
 }
@@ -104,25 +110,13 @@ void Team::help(Workspace& workspace, int seat) {
     return;  // others do all parts
   }
   bool ends = false;
-  const auto something = [&] {
+  const auto took_part_or_ends = [&] {
     const bool took = take_part(workspace, seat);
-    ends = !open_.load(std::memory_order_acquire) || pool_.wants_helpers_back();
+    ends = !open_.load(std::memory_order_acquire) || pool_.policy().wants_helpers_back();
     return took || ends;
   };
-  while (spin(kPatience, something) && !ends) {
+  while (spin(kSpinForLayer, took_part_or_ends) && !ends) {
   }
-}
-
-void Team::open(size_t scratch_bytes, int max_helpers) {
-  scratch_bytes_.store(scratch_bytes, std::memory_order_release);
-  max_helpers_.store(std::min(max_helpers, kSeats - 1), std::memory_order_relaxed);
-  asked_.store(0, std::memory_order_relaxed);
-  open_.store(true, std::memory_order_release);
-}
-
-void Team::close() {
-  open_.store(false, std::memory_order_release);
-  asked_.store(0, std::memory_order_relaxed);
 }
 
 }  // namespace rskip
