@@ -13,9 +13,9 @@
 #include "addon/audit_lines.h"
 #include "addon/convert.h"
 #include "addon/engine_host.h"
-#include "engine/cpu_budget.h"
 #include "hash/sha256.h"
 #include "kernels/peak.h"
+#include "run/cpu_budget.h"
 
 namespace rskip {
 namespace {

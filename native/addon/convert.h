@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
-#include "engine/engine.h"
 #include "program/error.h"
+#include "run/engine.h"
 
 namespace rskip {
 

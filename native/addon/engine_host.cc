@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "addon/convert.h"
-#include "engine/spin.h"
+#include "run/spin.h"
 
 namespace rskip {
 

@@ -11,7 +11,7 @@
 #include <optional>
 #include <vector>
 
-#include "engine/engine.h"
+#include "run/engine.h"
 
 namespace rskip {
 

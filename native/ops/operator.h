@@ -3,7 +3,7 @@
 
 #include <span>
 
-#include "engine/cancellation.h"
+#include "ops/cancellation.h"
 #include "ops/tensor.h"
 #include "program/program.h"
 

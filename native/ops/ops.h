@@ -5,9 +5,9 @@
 
 #include <vector>
 
-#include "engine/cancellation.h"
 #include "kernels/table.h"
 #include "kernels/types.h"
+#include "ops/cancellation.h"
 #include "ops/tensor.h"
 
 namespace rskip::ops {

@@ -5,9 +5,9 @@
 #include <memory>
 #include <vector>
 
-#include "engine/frame.h"
-#include "engine/worker_pool.h"
 #include "plan/fill.h"
+#include "run/frame.h"
+#include "run/worker_pool.h"
 
 namespace rskip {
 

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <string>
 
-#include "engine/aligned_buffer.h"
+#include "run/aligned_buffer.h"
 #include "program/error.h"
 
 namespace rskip {

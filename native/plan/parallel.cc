@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-#include "engine/fp_mode.h"
+#include "run/fp_mode.h"
 
 namespace rskip {
 

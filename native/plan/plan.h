@@ -8,11 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "engine/worker_pool.h"
 #include "kernels/table.h"
 #include "plan/instruction.h"
 #include "plan/weight_cache.h"
 #include "program/program.h"
+#include "run/worker_pool.h"
 
 namespace rskip {
 

@@ -1,9 +1,9 @@
 // Convolutions in bands of rows: the bits of one after the other, whole and in parts, and nothing read or written outside.
 #include <optional>
 
-#include "engine/team.h"
 #include "kernel_tester.h"
 #include "plan/kernel_instructions.h"
+#include "run/team.h"
 
 namespace rskip::test {
 namespace {

@@ -11,13 +11,13 @@
 #include <string>
 #include <thread>
 
-#include "engine/aligned_buffer.h"
-#include "engine/cpu_budget.h"
-#include "engine/worker_pool.h"
 #include "plan/fill.h"
 #include "plan/memory_plan.h"
 #include "plan/parallel.h"
 #include "program_writer.h"
+#include "run/aligned_buffer.h"
+#include "run/cpu_budget.h"
+#include "run/worker_pool.h"
 
 namespace rskip::test {
 namespace {

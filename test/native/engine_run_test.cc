@@ -10,8 +10,8 @@
 #include <mutex>
 #include <thread>
 
-#include "engine/gate.h"
 #include "program_writer.h"
+#include "run/gate.h"
 
 namespace rskip::test {
 namespace {

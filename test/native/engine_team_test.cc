@@ -7,9 +7,9 @@
 #include <thread>
 #include <vector>
 
-#include "engine/stall.h"
-#include "engine/worker_pool.h"
 #include "program_writer.h"
+#include "run/stall.h"
+#include "run/worker_pool.h"
 
 namespace rskip::test {
 namespace {

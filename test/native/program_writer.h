@@ -6,8 +6,8 @@
 #include <deque>
 #include <vector>
 
-#include "engine/engine.h"
 #include "program/program.h"
+#include "run/engine.h"
 
 namespace rskip::test {
 

@@ -1,7 +1,7 @@
 // Memory of one executing thread.
 #pragma once
 
-#include "engine/aligned_buffer.h"
+#include "run/aligned_buffer.h"
 
 namespace rskip {
 

@@ -11,12 +11,12 @@
 #include <span>
 #include <vector>
 
-#include "engine/executor.h"
-#include "engine/worker_pool.h"
 #include "plan/plan.h"
 #include "plan/weight_cache.h"
 #include "program/error.h"
 #include "program/program.h"
+#include "run/executor.h"
+#include "run/worker_pool.h"
 
 namespace rskip {
 

@@ -1,12 +1,12 @@
-#include "engine/executor.h"
+#include "run/executor.h"
 
 #include <algorithm>
 #include <atomic>
 #include <limits>
 
-#include "engine/gate.h"
-#include "engine/pool_policy.h"
 #include "program/error.h"
+#include "run/gate.h"
+#include "run/pool_policy.h"
 
 namespace rskip {
 namespace {

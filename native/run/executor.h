@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-#include "engine/worker_pool.h"
 #include "plan/plan.h"
+#include "run/worker_pool.h"
 
 namespace rskip {
 

@@ -1,10 +1,10 @@
-#include "engine/engine.h"
+#include "run/engine.h"
 
 #include <algorithm>
 #include <string>
 #include <utility>
 
-#include "engine/cpu_budget.h"
+#include "run/cpu_budget.h"
 
 namespace rskip {
 namespace {

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "engine/workspace.h"
+#include "run/workspace.h"
 
 namespace rskip {
 

@@ -1,11 +1,11 @@
-#include "engine/worker_pool.h"
+#include "run/worker_pool.h"
 
 #include <algorithm>
 #include <cassert>
 #include <utility>
 
-#include "engine/fp_mode.h"
-#include "engine/spin.h"
+#include "run/fp_mode.h"
+#include "run/spin.h"
 
 namespace rskip {
 namespace {

@@ -1,14 +1,14 @@
-#include "engine/team.h"
+#include "run/team.h"
 
 #include <algorithm>
 #include <bit>
 #include <cassert>
 #include <new>
 
-#include "engine/pool_policy.h"
-#include "engine/spin.h"
-#include "engine/stall.h"
-#include "engine/worker_pool.h"
+#include "run/pool_policy.h"
+#include "run/spin.h"
+#include "run/stall.h"
+#include "run/worker_pool.h"
 
 namespace rskip {
 namespace {

@@ -1,4 +1,4 @@
-#include "engine/cpu_budget.h"
+#include "run/cpu_budget.h"
 
 #include <algorithm>
 #include <cmath>

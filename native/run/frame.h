@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "engine/cancellation.h"
+#include "ops/cancellation.h"
 #include "ops/tensor.h"
 
 namespace rskip {

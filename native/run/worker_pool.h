@@ -17,8 +17,8 @@
 #include <thread>
 #include <vector>
 
-#include "engine/pool_policy.h"
-#include "engine/team.h"
+#include "run/pool_policy.h"
+#include "run/team.h"
 
 namespace rskip {
 
