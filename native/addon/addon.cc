@@ -55,7 +55,7 @@ class PendingRun final : public Pending {
   const std::shared_ptr<CompiledProgram> program_;
 };
 
-// program.run(items, arrays, inputs, outputs, modes, thresholds): Promise<number>, the milliseconds that it took;
+// program.run(items, arrays, inputs, outputs, modes, thresholds): Promise<number>, the milliseconds that it took.
 // program.runSync(...): void.
 // `arrays` holds inputs, outputs, ran, scores and, for run(), the abort flag (Int32Array of one).
 class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
@@ -144,7 +144,7 @@ class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
     }
     const TypedBytes modes = typed_bytes(env, info[4], napi_uint8_array, "The policy");
     const TypedBytes thresholds = typed_bytes(env, info[5], napi_float32_array, "The policy");
-    const uint8_t* mode = static_cast<const uint8_t*>(modes.data);
+    const BlockMode* mode = static_cast<const BlockMode*>(modes.data);
     const float* threshold = static_cast<const float*>(thresholds.data);
     request.modes.assign(mode, mode + modes.elements);
     request.thresholds.assign(threshold, threshold + thresholds.elements);
@@ -232,11 +232,11 @@ class Compilation final : public Napi::AsyncWorker {
 };
 
 // new Engine(threads: 0 for the CPU budget, isa: '' for the best)
-// engine.compile(words: Int32Array, constants: TypedArray[], ids: Int32Array of [id, data type] pairs): Promise<Program>;
-// the caller leaves the arrays as they are until it settles. engine.compileSync(...): Program.
+// engine.compile(words: Int32Array, constants: TypedArray[], ids: Int32Array of [id, data type] pairs): Promise<Program>.
+// Nobody may write to the arrays until it settles. engine.compileSync(...): Program.
 // engine.auditLines(...): Promise<Buffer>, see addon/audit_lines.h.
-// engine.awaitEnd(microseconds): void. Waits awake until some work has ended, for at most so long, and settles its promise.
-// engine.expectCaller(comes: boolean): void. Whether runSync() of a program will be called soon, maybe again and again.
+// engine.awaitEnd(microseconds): void. Spins until some work has ended, for at most that long, and settles its promise.
+// engine.expectCaller(expected: boolean): void. Whether runSync() of a program will be called soon, maybe again and again.
 class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
  public:
   static Napi::Function define(Napi::Env env) {

@@ -1,5 +1,6 @@
 #include "addon/engine_host.h"
 
+#include <cassert>
 #include <utility>
 
 #include "addon/convert.h"
@@ -88,6 +89,7 @@ void EngineHost::work_settled(Napi::Env env) {
 void EngineHost::work_ended(Pending* pending) {
   {
     std::lock_guard lock(ended_mutex_);
+    assert(ended_.size() < ended_.capacity());
     ended_.push_back(pending);
     any_ended_.store(true, std::memory_order_release);
   }

@@ -1,5 +1,5 @@
-// An engine in a Node environment: keeps the event loop alive while work is under way, brings its end back to it,
-// and goes away before the environment does.
+// An engine in a Node environment: keeps the event loop alive while work is under way, settles its promises there, and
+// ends before the environment does.
 #pragma once
 
 #include <napi.h>
@@ -25,7 +25,7 @@ class Pending {
   virtual ~Pending() = default;
 
  private:
-  // What the promise resolves to, or rejects with when it is thrown. Called once, after the work has ended.
+  // Returns what the promise resolves to, or throws what it rejects with. Called once, after the work has ended.
   virtual Napi::Value result(Napi::Env env) = 0;
   friend void settle_pending(Napi::Env, Napi::Function, std::nullptr_t*, Pending*);
   friend class EngineHost;
@@ -48,35 +48,35 @@ class EngineHost : public std::enable_shared_from_this<EngineHost> {
   std::shared_ptr<Engine> engine() { return released_ ? nullptr : engine_; }
   // Throws EngineError(kSessionReleased).
   std::shared_ptr<Engine> require_engine();
-  // The engine goes when the runs under way have ended. Idempotent.
+  // Destroys the engine once the runs under way have ended. Idempotent.
   void release();
 
-  // Around all asynchronous work, on the environment's thread.
+  // Called around all asynchronous work, on the environment's thread.
   void work_started(Napi::Env env);
   void work_settled(Napi::Env env);
   // Starts work by start(*pending), after which a worker calls work_ended(). Returns the work's promise.
   template <class Work, class Start>
   Napi::Promise start(Napi::Env env, std::unique_ptr<Work> pending, const Start& start);
-  // From a worker's thread: takes work that was started back to the event loop.
+  // On a worker's thread: has the event loop settle work that was started.
   void work_ended(Pending* pending);
-  // On the environment's thread: waits awake until some work has ended, for at most `limit`, and settles it.
+  // On the environment's thread: spins until some work has ended, for at most `limit`, and settles it.
   void await_end(Napi::Env env, std::chrono::microseconds limit);
 
  private:
   friend void settle_pending(Napi::Env, Napi::Function, std::nullptr_t*, Pending*);
   EngineHost() = default;
-  // `pending` is settled by others than await_end().
+  // await_end() must not settle `pending`.
   void forget_end(Pending* pending);
   static void environment_ends(void* host);
-  // Cancels, waits for the workers, and lets go of the event loop.
+  // Cancels the work, waits for the workers, and releases the event loop.
   void shut_down();
 
   napi_env env_ = nullptr;
   std::shared_ptr<Engine> engine_;  // a compilation under way holds it, too
   SettleChannel channel_;
-  int pending_ = 0;
+  int pending_ = 0;  // work that was started and is not settled
   std::mutex ended_mutex_;
-  std::vector<Pending*> ended_;  // and not settled
+  std::vector<Pending*> ended_;  // of them; has room for all
   std::atomic<bool> any_ended_{false};
   bool released_ = false;
 };
@@ -91,7 +91,7 @@ Napi::Promise EngineHost::start(Napi::Env env, std::unique_ptr<Work> pending, co
     work_settled(env);
     throw;
   }
-  // settle_pending() deletes it, not before this thread is back in the event loop.
+  // settle_pending() deletes it, once this thread is back in the event loop.
   static_cast<void>(pending.release());
   return promise;
 }

@@ -4,9 +4,10 @@
 #include <atomic>
 #include <cstdint>
 
-#include "program/error.h"
-
 namespace rskip {
+
+// Thrown by work that was asked to end.
+struct Cancelled {};
 
 // Either flag may ask. Null flags never do.
 struct Cancellation {
@@ -18,30 +19,27 @@ struct Cancellation {
     return abort_flag != nullptr &&
            std::atomic_ref<int32_t>(*const_cast<int32_t*>(abort_flag)).load(std::memory_order_relaxed) != 0;
   }
-  // Throws EngineError(kAborted).
+  // Throws Cancelled.
   void check() const {
-    if (requested()) throw EngineError(ErrorCode::kAborted, "The run was aborted.");
+    if (requested()) throw Cancelled();
   }
 };
 
-// Multiply-adds, or as long, after which a step polls: some milliseconds with SIMD, less than a second in plain loops.
-inline constexpr int64_t kPollWork = int64_t{1} << 29;
-
-// Polls inside a long loop, at a cost of an addition a call.
+// Polls inside a long loop, at the cost of an addition a call.
 class Poll {
  public:
   explicit Poll(const Cancellation& cancellation) : cancellation_(cancellation) {}
   Poll() = default;
-  // `work`: multiply-adds that come next. Throws EngineError(kAborted).
+  // `work`: multiply-adds, or as long, that come next. Throws Cancelled.
   void before(int64_t work) {
-    if ((work_ += work) < kLoopWork) return;
+    if ((work_ += work) < kPollWork) return;
     work_ = 0;
     cancellation_.check();
   }
 
  private:
-  // Plain loops compute a multiply-add in about a nanosecond.
-  static constexpr int64_t kLoopWork = int64_t{1} << 24;
+  // A plain loop computes a multiply-add in about a nanosecond.
+  static constexpr int64_t kPollWork = int64_t{1} << 24;
   Cancellation cancellation_;
   int64_t work_ = 0;
 };

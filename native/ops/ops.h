@@ -1,6 +1,6 @@
 // The long tail of operators in plain C++ loops, on dense tensors of any rank. Semantics are those of the
 // steps in lib/model/program.ts. Results don't depend on the instruction set: this code is compiled once,
-// with contraction off. Long loops ask `poll` whether to go on, which throws if not.
+// with contraction off. Long loops poll, and throw Cancelled when asked to end.
 #pragma once
 
 #include <vector>

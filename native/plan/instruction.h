@@ -7,7 +7,7 @@
 
 #include "plan/fill.h"
 #include "run/frame.h"
-#include "run/worker_pool.h"
+#include "run/workspace.h"
 
 namespace rskip {
 

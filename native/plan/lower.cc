@@ -139,7 +139,7 @@ void Lowering::lower_skip(BlockId id) {
 
 void Lowering::lower_output(size_t port) {
   const ValueId id = program_.outputs[port].value;
-  const Place place{kFirstPortBase + static_cast<int32_t>(program_.inputs.size() + port), 0};
+  const Place place = Place::at_port(program_.inputs.size() + port);
   const NodeId from = home(id);
   convert(from, add_fixed(id, Form::kDense, place));
 }

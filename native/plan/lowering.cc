@@ -4,15 +4,13 @@
 #include <cstring>
 #include <string>
 
-#include "run/aligned_buffer.h"
 #include "program/error.h"
+#include "run/aligned_buffer.h"
 
 namespace rskip {
 namespace {
 
-Place address(const AlignedBuffer& buffer) {
-  return {kAbsoluteBase, static_cast<int64_t>(reinterpret_cast<uintptr_t>(buffer.data()))};
-}
+Place address(const AlignedBuffer& buffer) { return Place::at_address(buffer.data()); }
 
 std::shared_ptr<AlignedBuffer> zeroed(size_t bytes) {
   auto buffer = std::make_shared<AlignedBuffer>();
@@ -44,7 +42,7 @@ Lowering::Lowering(const Program& program, std::span<const ConstantData> constan
   }
   for (size_t i = 0; i < program.inputs.size(); ++i) {
     const ValueId id = program.inputs[i].value;
-    home_[id] = add_fixed(id, Form::kDense, {kFirstPortBase + static_cast<int32_t>(i), 0});
+    home_[id] = add_fixed(id, Form::kDense, Place::at_port(i));
   }
 }
 

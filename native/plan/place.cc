@@ -161,7 +161,7 @@ class Placing {
     const MemoryPlan memory = plan_memory(lifetimes);
     require_memory(memory.bytes, memory_limit, p_.largest);
     p_.arena_bytes = memory.bytes;
-    for (size_t i = 0; i < roots.size(); ++i) p_.classes[roots[i]].place = {kArenaBase, memory.offsets[i]};
+    for (size_t i = 0; i < roots.size(); ++i) p_.classes[roots[i]].place = Place::in_arena(memory.offsets[i]);
   }
 
   const DraftGraph& graph_;

@@ -22,7 +22,7 @@ std::unique_ptr<const Plan> make_plan(const Program& program, std::span<const Co
 
 Frame Plan::make_frame() const {
   Frame frame;
-  frame.bases.assign(kFirstPortBase + inputs.size() + outputs.size(), 0);
+  frame.bases.assign(Frame::base_count(inputs.size() + outputs.size()), 0);
   frame.views = views;
   return frame;
 }

@@ -12,7 +12,6 @@
 #include "plan/instruction.h"
 #include "plan/weight_cache.h"
 #include "program/program.h"
-#include "run/worker_pool.h"
 
 namespace rskip {
 

@@ -9,6 +9,9 @@
 namespace rskip {
 namespace {
 
+// Made at load, so that an abort takes no memory.
+const EngineError kAbortedError(ErrorCode::kAborted, "The run was aborted.");
+
 [[noreturn]] void invalid(const std::string& what) { throw EngineError(ErrorCode::kInvalidArgument, what); }
 
 }  // namespace
@@ -29,13 +32,15 @@ class ProgramRun final : public Job {
     if (stopped_.load(std::memory_order_relaxed)) return;
     try {
       run_item(static_cast<size_t>(unit), workspace, team);
+    } catch (const Cancelled&) {
+      fail(kAbortedError);
     } catch (...) {
       fail(current_error());
     }
   }
 
   void finished() noexcept override {
-    if (!result_.error && cancelled_) result_.error.emplace(ErrorCode::kAborted, "The run was cancelled.");
+    if (!result_.error && cancelled_) result_.error = kAbortedError;
     result_.instructions = instructions_.load();
     result_.time = std::chrono::steady_clock::now() - began_;
     if (done_) done_(result_);
@@ -130,17 +135,17 @@ void CompiledProgram::check(const RunRequest& request) const {
   check_ports(request.inputs, plan.inputs, "input");
   check_ports(request.outputs, plan.outputs, "output");
   if (request.modes.size() != blocks || request.thresholds.size() != blocks) {
-    invalid("The policy has not as many blocks as the program.");
+    invalid("The policy must have as many blocks as the program.");
   }
   if (request.ran.size() / std::max<size_t>(blocks, 1) != (blocks == 0 ? 0 : items) ||
       request.ran.size() % std::max<size_t>(blocks, 1) != 0 || request.scores.size() != request.ran.size()) {
-    invalid("The trace has not items x blocks entries.");
+    invalid("The trace must have items x blocks entries.");
   }
   for (size_t b = 0; b < blocks; ++b) {
     const PlanBlock& block = plan.blocks[b];
-    const bool ok = request.modes[b] == static_cast<uint8_t>(BlockMode::kRun) ||
-                    (request.modes[b] == static_cast<uint8_t>(BlockMode::kSkip) && block.skippable) ||
-                    (request.modes[b] == static_cast<uint8_t>(BlockMode::kGate) && block.has_gate);
+    const BlockMode mode = request.modes[b];
+    const bool ok = mode == BlockMode::kRun || (mode == BlockMode::kSkip && block.skippable) ||
+                    (mode == BlockMode::kGate && block.has_gate);
     if (!ok) invalid("The mode of block " + std::to_string(b) + " doesn't fit it.");
   }
 }

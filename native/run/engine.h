@@ -41,7 +41,7 @@ struct RunRequest {
   int64_t items = 1;
   std::vector<InputBytes> inputs;
   std::vector<OutputBytes> outputs;
-  std::vector<uint8_t> modes;
+  std::vector<BlockMode> modes;
   std::vector<float> thresholds;
   std::span<uint8_t> ran;
   std::span<float> scores;
@@ -93,10 +93,10 @@ class Engine {
   // Programs must not outlive the engine. Throws EngineError.
   std::unique_ptr<CompiledProgram> compile(std::span<const int32_t> words, std::span<const ConstantData> constants);
   void cancel_all() { pool_.cancel_all(); }
-  // Done by workers that have nothing else to do; see WorkerPool.
+  // For workers with nothing else to do; see WorkerPool.
   void submit_background(std::shared_ptr<BackgroundJob> job) { pool_.submit_background(std::move(job)); }
-  // Whether the calling thread is going to run things itself; see WorkerPool.
-  void expect_caller(bool comes) { pool_.expect_caller(comes); }
+  // Whether run_here() of a program will be called soon; see WorkerPool.
+  void expect_caller(bool expected) { pool_.expect_caller(expected); }
   // Packed weights and constants in use.
   size_t cached_weights() { return weights_.size(); }
 

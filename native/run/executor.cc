@@ -4,30 +4,29 @@
 #include <atomic>
 #include <limits>
 
-#include "program/error.h"
 #include "run/gate.h"
 #include "run/pool_policy.h"
 
 namespace rskip {
 namespace {
 
-// Enough for any step that fits in memory; products of rows and shares stay far below 2^63.
+// Parts times slices of an instruction. A kernel's products of rows and shares stay far below 2^63.
 constexpr int64_t kMaxSlices = 4096;
 
-// An instruction for one item. A long one is cut into slices, so that every member of a team can poll between them.
+// An instruction for one item. Every member of the team cuts its part of a long one into slices, and polls between them.
 class Execution {
  public:
   Execution(const Code& code, Frame& frame) : code_(code), frame_(frame) {}
 
   void run(Workspace& workspace, Team& team) {
     const int parts = code_.work >= kShareWork ? team.call() : 1;
-    slices_ = static_cast<int>(std::min(code_.work / (kPollWork * parts) + 1, kMaxSlices / parts));
+    slices_ = static_cast<int>(std::min(code_.work / (kSliceWork * parts) + 1, kMaxSlices / parts));
     if (parts > 1) {
       team.split(run_part, this, workspace, parts);
     } else {
       run_slices(workspace, 0, 1);
     }
-    if (cut_short_.load(std::memory_order_relaxed)) throw EngineError(ErrorCode::kAborted, "The run was aborted.");
+    if (cut_short_.load(std::memory_order_relaxed)) throw Cancelled();
   }
 
  private:
@@ -75,7 +74,7 @@ uint64_t execute_item(const Plan& plan, Frame& frame, const ItemContext& item, W
       case Code::Kind::kJump: at = code.target; break;
       case Code::Kind::kEnter: {
         const PlanBlock& block = plan.blocks[static_cast<size_t>(code.block)];
-        const BlockMode mode = static_cast<BlockMode>(item.modes[code.block]);
+        const BlockMode mode = item.modes[code.block];
         if (mode == BlockMode::kSkip) {
           at = skip(block);
         } else if (mode == BlockMode::kGate) {

@@ -4,24 +4,27 @@
 #include <cstdint>
 
 #include "plan/plan.h"
-#include "run/worker_pool.h"
+#include "run/team.h"
 
 namespace rskip {
 
 // Values are part of the ABI: BlockMode of lib/backends/backend.ts.
 enum class BlockMode : uint8_t { kRun = 0, kSkip = 1, kGate = 2 };
 
-// What one item is told and what it reports; rows of `blocks` entries.
+// The policy and the trace of one item: arrays of an entry for each block.
 struct ItemContext {
-  const uint8_t* modes = nullptr;
+  const BlockMode* modes = nullptr;
   const float* thresholds = nullptr;
   uint8_t* ran = nullptr;
   float* scores = nullptr;
-  bool shared_outputs = false;  // this item also writes the outputs that all items share
+  bool shared_outputs = false;  // whether this item writes the outputs that all items share
 };
 
+// Multiply-adds after which an instruction polls: some milliseconds with SIMD, less than a second without.
+inline constexpr int64_t kSliceWork = int64_t{1} << 29;
+
 // Returns how many instructions ran: those of skipped blocks are not among them. Polls the frame's cancellation before
-// every instruction and inside long ones. Throws EngineError(kAborted) when asked to stop, and what operators throw.
+// every instruction and inside long ones. Throws Cancelled, and what operators throw.
 uint64_t execute_item(const Plan& plan, Frame& frame, const ItemContext& item, Workspace& workspace, Team& team);
 
 }  // namespace rskip

@@ -1,4 +1,4 @@
-// What one item's execution owns besides its arena, and how plans name memory before it exists.
+// How plans name memory before it exists, and what one item's execution owns besides its arena.
 #pragma once
 
 #include <cstddef>
@@ -10,22 +10,34 @@
 
 namespace rskip {
 
-// A byte address as base + offset. Bases of a frame: 0 is address zero (so `offset` is an address: constants),
-// 1 the arena, then the program's inputs, then its outputs.
+// What a place's offset counts from: address zero (the offset is then an address), the arena, or an input or output of
+// the program, which follow in this order.
+enum class Base : uint32_t { kAddress, kArena, kFirstPort };
+
+// A byte address that a frame resolves.
 struct Place {
-  int32_t base = 0;
+  Base base = Base::kAddress;
   int64_t offset = 0;
+
+  static Place at_address(const void* data) {
+    return {Base::kAddress, static_cast<int64_t>(reinterpret_cast<uintptr_t>(data))};
+  }
+  static Place in_arena(int64_t offset) { return {Base::kArena, offset}; }
+  // Inputs are counted first, then outputs.
+  static Place at_port(size_t port) {
+    return {static_cast<Base>(static_cast<size_t>(Base::kFirstPort) + port), 0};
+  }
   Place plus(int64_t bytes) const { return {base, offset + bytes}; }
 };
-inline constexpr int32_t kAbsoluteBase = 0, kArenaBase = 1, kFirstPortBase = 2;
 
 struct Frame {
-  std::vector<uintptr_t> bases;
-  // Operands of the operators on dense tensors; made once with the frame, so that steps allocate nothing. Only the
-  // data pointers change from item to item.
+  std::vector<uintptr_t> bases;  // by Base
+  // Operands of the operators on dense tensors. Made once with the frame, so that steps allocate nothing; only the data
+  // pointers change from item to item.
   std::vector<TensorView> views;
-  // Of the run that the item belongs to.
-  Cancellation cancellation;
+  Cancellation cancellation;  // of the item's run
+
+  static size_t base_count(size_t ports) { return static_cast<size_t>(Base::kFirstPort) + ports; }
 
   template <class T>
   T* at(Place place) const {

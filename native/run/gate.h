@@ -5,8 +5,7 @@
 
 namespace rskip {
 
-// Whether the block runs: score <compare> threshold. A NaN compares with nothing, so nothing would follow from it;
-// the block then runs, which is what the network without gates would do.
+// Whether the block runs: score <compare> threshold. It runs when the score is NaN, as in the network without gates.
 inline bool gate_runs(ops::CompareKind compare, float score, float threshold) {
   if (score != score) return true;
   switch (compare) {

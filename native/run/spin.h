@@ -1,4 +1,4 @@
-// Waiting without sleep, for what comes sooner than waking up takes.
+// Waiting without sleeping, for what happens sooner than a thread wakes up.
 #pragma once
 
 #include <chrono>
@@ -18,12 +18,12 @@ inline void relax() {
 #endif
 }
 
-// Asks again and again whether `ready()`, for at most `limit`; the answer to the last question. What doesn't come at once
-// may need this very core, which others, such as threads that collect garbage, therefore get in between.
+// Calls ready() until it is true, for at most `limit`; returns its last answer. Yields now and then: whoever is to make it
+// true may need this core.
 template <class Ready>
 bool spin(std::chrono::microseconds limit, const Ready& ready) {
   using Clock = std::chrono::steady_clock;
-  // Instructions to pause last from one cycle to some 150, by CPU; a clock tells how long it has been.
+  // A pause lasts from one cycle to 150, depending on the CPU, so a clock measures the time.
   constexpr int kBetweenClocks = 32;
   const auto ask = [&] {
     for (int i = 0; i < kBetweenClocks; ++i) {

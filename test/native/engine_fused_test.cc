@@ -32,7 +32,7 @@ std::shared_ptr<const PackedConv> pack(const ConvShape& s, uint32_t seed) {
 
 BlockedOperand operand(const Map& map) {
   BlockedView view = map.view();
-  const Place place{kAbsoluteBase, static_cast<int64_t>(reinterpret_cast<uintptr_t>(view.data))};
+  const Place place = Place::at_address(view.data);
   view.data = nullptr;
   return {place, view};
 }

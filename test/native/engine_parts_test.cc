@@ -68,7 +68,7 @@ TEST(HaloFill, ClearsEverythingButTheInterior) {
       std::fill_n(data, floats, 1.0f);
       Frame frame;
       frame.bases = {0, reinterpret_cast<uintptr_t>(memory.data())};
-      for (int part = 0; part < parts; ++part) HaloFill{{kArenaBase, 0}, layout}.run(frame, part, parts);
+      for (int part = 0; part < parts; ++part) HaloFill{Place::in_arena(0), layout}.run(frame, part, parts);
       size_t ones = 0;
       for (size_t i = 0; i < floats; ++i) ones += data[i] == 1.0f;
       EXPECT_EQ(ones, static_cast<size_t>(image.n * layout.planes * image.h * image.w * unit));

@@ -218,7 +218,7 @@ TEST(DecodeProgram, SurvivesChangedWords) {
     ++accepted;
     TestRun run(program->plan(), 1, BlockMode::kRun);
     for (size_t b = 0; b < program->plan().blocks.size(); ++b) {
-      if (program->plan().blocks[b].has_gate) run.request.modes[b] = static_cast<uint8_t>(BlockMode::kGate);
+      if (program->plan().blocks[b].has_gate) run.request.modes[b] = BlockMode::kGate;
     }
     const RunResult result = program->run_here(std::move(run.request));
     EXPECT_FALSE(result.error && result.error->code() == ErrorCode::kInternal) << result.error->what();

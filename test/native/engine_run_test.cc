@@ -340,7 +340,7 @@ TEST(Runs, GiveTheSameBitsInSlices) {
     const auto program = compile(engine, w);
     int64_t most = 0;
     for (const Code& code : program->plan().code) most = std::max(most, code.work);
-    EXPECT_GT(most, 2 * kPollWork);
+    EXPECT_GT(most, 2 * kSliceWork);
     TestRun run(program->plan(), 1, BlockMode::kRun);
     ASSERT_FALSE(program->run_here(std::move(run.request)).error);
     if (expected.empty()) {
@@ -403,7 +403,7 @@ TEST(Runs, CheckTheirBuffers) {
   rejects([](RunRequest& r) { r.inputs[0] = {}; });
   rejects([](RunRequest& r) { r.outputs[0].bytes += 4; });
   rejects([](RunRequest& r) { r.modes.pop_back(); });
-  rejects([](RunRequest& r) { r.modes[1] = 3; });
+  rejects([](RunRequest& r) { r.modes[1] = BlockMode{3}; });
   rejects([](RunRequest& r) { r.thresholds.push_back(0); });
   rejects([](RunRequest& r) { r.ran = r.ran.subspan(1); });
   rejects([](RunRequest& r) { r.scores = {}; });

@@ -121,7 +121,7 @@ class Machine {
       BlockMode mode = static_cast<BlockMode>(policy % 3);
       if (mode == BlockMode::kGate && !block.has_gate) mode = BlockMode::kSkip;
       if (mode == BlockMode::kSkip && !block.skippable) mode = BlockMode::kRun;
-      run->request.modes[b] = static_cast<uint8_t>(mode);
+      run->request.modes[b] = mode;
     }
     const RunResult result = program.run_here(run->request);
     if (result.error && result.error->code() == ErrorCode::kInternal) defect("a run failed:", result.error->what());

@@ -84,7 +84,7 @@ int run(int argc, char** argv) {
     inputs.push_back(file.bytes());
     request.inputs.push_back({inputs.back().data(), inputs.back().size()});
   }
-  request.modes = file.array<uint8_t>();
+  request.modes = file.array<rskip::BlockMode>();
   request.thresholds = file.array<float>();
   for (const rskip::PlanPort& port : program->plan().outputs) {
     outputs.emplace_back(port.item_bytes * static_cast<size_t>(port.batched ? request.items : 1));

@@ -175,7 +175,7 @@ struct TestRun {
       request.outputs.push_back({outputs.back().data(), outputs.back().size()});
     }
     const size_t blocks = plan.blocks.size();
-    request.modes.assign(blocks, static_cast<uint8_t>(mode));
+    request.modes.assign(blocks, mode);
     request.thresholds.assign(blocks, threshold);
     ran.resize(blocks * static_cast<size_t>(items));
     scores.resize(ran.size());

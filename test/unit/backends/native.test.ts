@@ -13,7 +13,8 @@ import { makeRequest, randomModes } from '../../helpers/requests.js';
 /** Networks of a few layers with weights that keep the scale; sums of up to some hundred terms. */
 const TOLERANCE = { relative: 2e-5, absolute: 2e-5 };
 
-const coded = (code: ErrorCode) => expect.objectContaining({ name: 'ResidualSkipError', code });
+const coded = (code: ErrorCode) =>
+  expect.objectContaining({ name: code === 'ABORTED' ? 'AbortError' : 'ResidualSkipError', code });
 
 function inputsOf(program: Program, items: number, seed = 1): Float32Array[] {
   return program.inputs.map(({ value }, i) =>
