@@ -6,12 +6,13 @@
 #error "define RSKIP_ISA and include a vector type first"
 #endif
 
-#include "kernels/conv-inl.h"
-#include "kernels/depthwise-inl.h"
+#include "kernels/conv_depthwise-inl.h"
+#include "kernels/conv_direct-inl.h"
+#include "kernels/conv_planar-inl.h"
+#include "kernels/conv_winograd-inl.h"
 #include "kernels/gemm-inl.h"
 #include "kernels/pointwise-inl.h"
 #include "kernels/pool-inl.h"
-#include "kernels/winograd-inl.h"
 
 namespace rskip::RSKIP_ISA {
 

@@ -67,8 +67,7 @@ inline constexpr GemmRow kGemmTiles[] = {
 inline void gemm(const GemmArgs& args, int part, int parts) {
   const PackedGemm& g = *args.gemm;
   const Epilogue epilogue = epilogue_of(args.act);
-  const int begin = static_cast<int>(part_begin(g.blocks(), part, parts));
-  const int end = static_cast<int>(part_begin(g.blocks(), part + 1, parts));
+  const auto [begin, end] = share_of(g.blocks(), part, parts);
   if (begin == end || args.m == 0) return;
   const Split rows(args.m, kGemmRows);
   const Split columns(end - begin, args.m == 1 ? kGemvBlocks : kTileBlocks);

@@ -59,29 +59,7 @@ struct PackedGemm {
   int k = 0, n = 0;
   AlignedFloats weights;  // [ceil(n / 16)][k][16]
   AlignedFloats bias;     // whole blocks
-  int blocks() const { return (n + kLanes - 1) / kLanes; }
+  int blocks() const { return channel_blocks(n); }
 };
-
-// How a Winograd convolution F(m x m, 3x3) is cut up: tiles of m x m outputs, a few at a time. All of it
-// follows from the shape.
-struct WinogradPlan {
-  int m = 0;
-  int points = 0;  // (m + 2)^2
-  int tile_rows = 0, tile_columns = 0;
-  int chunk = 0;  // tiles that are transformed and multiplied together
-  WinogradPlan(const ConvShape& shape, ConvAlgorithm algorithm);
-  int tiles() const { return tile_rows * tile_columns; }
-};
-inline bool is_winograd(ConvAlgorithm a) { return a == ConvAlgorithm::kWinograd2 || a == ConvAlgorithm::kWinograd4; }
-// Floats between the points of a transformed map of `floats` each: spread over the sets of the cache.
-inline ptrdiff_t winograd_point_stride(ptrdiff_t floats) { return floats / kLanes % 2 == 0 ? floats + kLanes : floats; }
-// Output blocks that are multiplied before their transform.
-inline constexpr int kWinogradBlocks = 2;
-// Interpolation points of F(4, 3) are 0, +-a, +-b and infinity. These lie closer together than the usual 1 and 2,
-// which makes the result about four times as exact at no cost; their powers and products are exact in float.
-// F(2, 3) has 0, +-1 and infinity.
-inline constexpr float kWinogradPointA = 0.6875f, kWinogradPointB = 1.5f;
-// U = G g G^T for every pair of channels, computed in double.
-void pack_winograd(const float* weight, PackedConv& packed);
 
 }  // namespace rskip

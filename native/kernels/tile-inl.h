@@ -138,9 +138,6 @@ struct Split {
   int size(int chunk) const { return base + (chunk < extra); }
 };
 
-// The part-th of `parts` shares of [0, count).
-inline int64_t part_begin(int64_t count, int part, int parts) { return count * part / parts; }
-
 // Whether `count` rows or tiles can be shared about evenly.
 inline bool shares_evenly(int64_t count, int parts) { return count % parts == 0 || count >= 8 * parts; }
 
@@ -149,10 +146,9 @@ inline bool shares_evenly(int64_t count, int parts) { return count % parts == 0 
 template <class F>
 void each_row_of_share(int blocks, int rows, int part, int parts, const F& fn) {
   if (shares_evenly(rows, parts)) {
-    const int begin = static_cast<int>(part_begin(rows, part, parts));
-    const int end = static_cast<int>(part_begin(rows, part + 1, parts));
+    const Share<int> share = share_of(rows, part, parts);
     for (int block = 0; block < blocks; ++block) {
-      for (int row = begin; row < end; ++row) fn(block, row);
+      for (int row = share.begin; row < share.end; ++row) fn(block, row);
     }
     return;
   }

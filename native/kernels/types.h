@@ -10,6 +10,22 @@ namespace rskip {
 // Channels of one block of the blocked layout, and lanes of every vector type, on every instruction set.
 inline constexpr int kLanes = 16;
 
+// Blocks of channels, and channels rounded up to whole blocks.
+constexpr int channel_blocks(int channels) { return (channels + kLanes - 1) / kLanes; }
+constexpr int whole_blocks(int channels) { return channel_blocks(channels) * kLanes; }
+
+// Where the part-th of `parts` shares of [0, count) begins.
+constexpr int64_t part_begin(int64_t count, int part, int parts) { return count * part / parts; }
+// One share of [0, count); all of them together are disjoint and complete.
+template <class T>
+struct Share {
+  T begin, end;
+};
+template <class T>
+constexpr Share<T> share_of(T count, int part, int parts) {
+  return {static_cast<T>(part_begin(count, part, parts)), static_cast<T>(part_begin(count, part + 1, parts))};
+}
+
 // Order is that of ACTIVATION_KINDS in lib/model/program.ts.
 enum class ActivationKind : int32_t { kNone, kRelu, kLeakyRelu, kClip, kSigmoid, kHardSigmoid, kHardSwish, kSilu, kTanh };
 
@@ -33,7 +49,7 @@ struct BlockedView {
   float* data = nullptr;
   int channels = 0, height = 0, width = 0;
   ptrdiff_t row_stride = 0, block_stride = 0;
-  int blocks() const { return (channels + kLanes - 1) / kLanes; }
+  int blocks() const { return channel_blocks(channels); }
 };
 
 // One item in plain NCHW (C, H, W), dense or with row and plane strides in floats and a zero halo as above.

@@ -7,8 +7,7 @@ namespace rskip {
 
 void HaloFill::run(const Frame& frame, int part, int parts) const {
   const int height = layout.image.h;
-  const int first = static_cast<int>(static_cast<int64_t>(height) * part / parts);
-  const int end = static_cast<int>(static_cast<int64_t>(height) * (part + 1) / parts);
+  const auto [first, end] = share_of(height, part, parts);
   if (first == end) return;
   const ptrdiff_t interior = static_cast<ptrdiff_t>(layout.image.w) * layout.unit;
   const ptrdiff_t gap = layout.row_stride - interior;

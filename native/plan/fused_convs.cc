@@ -59,8 +59,7 @@ class FusedConvs final : public Instruction {
  private:
   void compute(Frame& frame, Workspace& workspace, int part, int parts) const override {
     const ConvShape& s = second_.conv->shape;
-    const int begin = static_cast<int>(static_cast<int64_t>(s.out_height) * part / parts);
-    const int end = static_cast<int>(static_cast<int64_t>(s.out_height) * (part + 1) / parts);
+    const auto [begin, end] = share_of(s.out_height, part, parts);
     float* const window = reinterpret_cast<float*>(workspace.scratch.data());
     clear_sides(window);
     int held = begin * s.stride_h - s.pad.top, held_end = held;  // rows in the window, from its first on

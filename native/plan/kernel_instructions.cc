@@ -38,9 +38,9 @@ class Conv final : public Instruction {
 };
 
 // The share of n floats, cut at whole vectors.
-std::pair<int64_t, int64_t> span_share(int64_t n, int part, int parts) {
-  const int64_t vectors = (n + kLanes - 1) / kLanes;
-  return {std::min(n, vectors * part / parts * kLanes), std::min(n, vectors * (part + 1) / parts * kLanes)};
+Share<int64_t> span_share(int64_t n, int part, int parts) {
+  const auto [begin, end] = share_of((n + kLanes - 1) / kLanes, part, parts);
+  return {std::min(n, begin * kLanes), std::min(n, end * kLanes)};
 }
 
 }  // namespace
@@ -76,8 +76,7 @@ InstructionPtr make_pool(const KernelTable& table, BlockedOperand x, BlockedOper
 InstructionPtr make_global_pool(const KernelTable& table, BlockedOperand x, bool max, Place y) {
   return simple(move_work(x.view), [kernel = table.global_pool, x, max, y](Frame& frame, int part, int parts) {
     BlockedView view = resolve(frame, x);
-    const int64_t blocks = view.blocks();
-    const int begin = static_cast<int>(blocks * part / parts), end = static_cast<int>(blocks * (part + 1) / parts);
+    const auto [begin, end] = share_of(view.blocks(), part, parts);
     if (begin == end) return;
     view.data += begin * view.block_stride;
     view.channels = std::min(view.channels, end * kLanes) - begin * kLanes;

@@ -18,8 +18,8 @@ namespace {
 // copy(plane, row) for a share of the rows of all planes.
 template <class Copy>
 void each_row(int planes, int height, int part, int parts, const Copy& copy) {
-  const int64_t rows = static_cast<int64_t>(planes) * height;
-  for (int64_t r = rows * part / parts; r < rows * (part + 1) / parts; ++r) {
+  const auto [begin, end] = share_of(int64_t{planes} * height, part, parts);
+  for (int64_t r = begin; r < end; ++r) {
     copy(static_cast<int>(r / height), static_cast<int>(r % height));
   }
 }

@@ -23,10 +23,6 @@ constexpr int64_t saturating_product(std::initializer_list<int64_t> factors) {
   return product;
 }
 
-constexpr int channel_blocks(int channels) { return (channels + kLanes - 1) / kLanes; }
-// Channels rounded up to whole blocks.
-constexpr int whole_blocks(int channels) { return channel_blocks(channels) * kLanes; }
-
 // A value seen as images: (N, C), (N, C, W) or (N, C, H, W).
 struct Image {
   int n = 0, c = 0, h = 0, w = 0;

@@ -5,7 +5,7 @@
 #include <fstream>
 #include <iterator>
 
-#include "fuzz_program.h"
+#include "fuzz_words.h"
 #include "fuzz_seeds.h"
 
 namespace rskip::test {

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <vector>
 
-#include "fuzz_program.h"
+#include "fuzz_words.h"
 #include "program_writer.h"
 
 namespace {

@@ -1,4 +1,4 @@
-#include "fuzz_program.h"
+#include "fuzz_words.h"
 
 #include <algorithm>
 #include <cstdio>

@@ -2,7 +2,8 @@
 // plan and the transformed weights.
 #include <algorithm>
 
-#include "kernels/pack.h"
+#include "kernels/conv_rules.h"
+#include "kernels/conv_winograd.h"
 
 namespace rskip {
 namespace {
@@ -36,25 +37,38 @@ void transform_filter(int m, const Lanes& g0, const Lanes& g1, const Lanes& g2, 
   out[5] = g2;
 }
 
-}  // namespace
+constexpr ConvAlgorithm algorithm_of(int m) { return m == 2 ? ConvAlgorithm::kWinograd2 : ConvAlgorithm::kWinograd4; }
 
-WinogradPlan::WinogradPlan(const ConvShape& s, ConvAlgorithm algorithm) {
-  m = algorithm == ConvAlgorithm::kWinograd2 ? 2 : 4;
-  points = (m + 2) * (m + 2);
-  tile_rows = (s.out_height + m - 1) / m;
-  tile_columns = (s.out_width + m - 1) / m;
-  // The transformed chunk should fit a second-level cache of 1 MB beside the products of two output blocks.
-  const int64_t bytes_per_tile = static_cast<int64_t>(points) * s.in_channels * sizeof(float);
-  const int most = static_cast<int>(std::clamp<int64_t>((600 << 10) / bytes_per_tile, 14, 64));
-  const int chunks = (tiles() + most - 1) / most;
-  chunk = (tiles() + chunks - 1) / chunks;
+// F(4x4) does the least work, but on small maps few tiles share its weights, which are four times those of direct
+// convolution.
+template <int M>
+bool applies(const ConvShape& s) {
+  return winograd_applies(s) && s.in_channels >= kLanes && s.out_channels >= kLanes &&
+         std::min(s.out_height, s.out_width) >= 2 * M;
 }
 
-void pack_winograd(const float* weight, PackedConv& packed) {
+// Whole tiles are read, also where the output ends inside one.
+template <int M>
+Halo input_halo(const ConvShape& s) {
+  const WinogradPlan plan(s, algorithm_of(M));
+  return {s.pad.top, s.pad.left, std::max(0, plan.tile_rows * M + 2 - s.pad.top - s.in_height),
+          std::max(0, plan.tile_columns * M + 2 - s.pad.left - s.in_width)};
+}
+
+template <int M>
+size_t scratch_bytes(const ConvShape& s) {
+  const WinogradPlan plan(s, algorithm_of(M));
+  const ptrdiff_t input = winograd_point_stride(ptrdiff_t{channel_blocks(s.in_channels)} * plan.chunk * kLanes);
+  const ptrdiff_t product = winograd_point_stride(ptrdiff_t{kWinogradBlocks} * plan.chunk * kLanes);
+  return static_cast<size_t>(plan.points * (input + product)) * sizeof(float);
+}
+
+// U = G g G^T for every pair of channels, computed in double.
+void pack(const float* weight, PackedConv& packed) {
   const ConvShape& s = packed.shape;
   const int m = packed.algorithm == ConvAlgorithm::kWinograd2 ? 2 : 4;
   const int alpha = m + 2;
-  const int blocks = (s.out_channels + kLanes - 1) / kLanes;
+  const int blocks = channel_blocks(s.out_channels);
   const size_t point_size = static_cast<size_t>(s.in_channels) * kLanes;
   const size_t block_size = point_size * alpha * alpha;
   packed.weights = AlignedFloats(block_size * blocks);
@@ -80,13 +94,26 @@ void pack_winograd(const float* weight, PackedConv& packed) {
   }
 }
 
-size_t conv_scratch_bytes(const PackedConv& conv) {
-  if (!is_winograd(conv.algorithm)) return 0;
-  const WinogradPlan plan(conv.shape, conv.algorithm);
-  const ptrdiff_t in_blocks = (conv.shape.in_channels + kLanes - 1) / kLanes;
-  const ptrdiff_t input = winograd_point_stride(in_blocks * plan.chunk * kLanes);
-  const ptrdiff_t product = winograd_point_stride(static_cast<ptrdiff_t>(kWinogradBlocks) * plan.chunk * kLanes);
-  return static_cast<size_t>(plan.points * (input + product)) * sizeof(float);
+}  // namespace
+
+WinogradPlan::WinogradPlan(const ConvShape& s, ConvAlgorithm algorithm) {
+  m = algorithm == ConvAlgorithm::kWinograd2 ? 2 : 4;
+  points = (m + 2) * (m + 2);
+  tile_rows = (s.out_height + m - 1) / m;
+  tile_columns = (s.out_width + m - 1) / m;
+  // The transformed chunk should fit a second-level cache of 1 MB beside the products of two output blocks.
+  const int64_t bytes_per_tile = static_cast<int64_t>(points) * s.in_channels * sizeof(float);
+  const int most = static_cast<int>(std::clamp<int64_t>((600 << 10) / bytes_per_tile, 14, 64));
+  const int chunks = (tiles() + most - 1) / most;
+  chunk = (tiles() + chunks - 1) / chunks;
 }
+
+bool winograd_applies(const ConvShape& s) {
+  return s.kernel_h == 3 && s.kernel_w == 3 && s.stride_h == 1 && s.stride_w == 1 && s.dilation_h == 1 &&
+         s.dilation_w == 1 && s.groups == 1;
+}
+
+const ConvRules kWinograd2Rules = {applies<2>, input_halo<2>, scratch_bytes<2>, pack};
+const ConvRules kWinograd4Rules = {applies<4>, input_halo<4>, scratch_bytes<4>, pack};
 
 }  // namespace rskip

@@ -1,5 +1,4 @@
-// Direct convolution: kDirect on blocked input and kPlanar on planar input, both as an implicit matrix
-// product. k runs over (input block, kh, kw, channel) for kDirect and (channel, kh, kw) for kPlanar.
+// Convolution as an implicit matrix product, tile by tile: what kDirect and kPlanar share.
 #pragma once
 
 #include <utility>
@@ -200,45 +199,6 @@ inline void conv_tiles_run(const ConvArgs& args, const float* x0, ptrdiff_t x_bl
       fns[pixels - 1](t);
     }
   }
-}
-
-inline void conv_direct(const ConvArgs& args, int part, int parts) {
-  const ConvShape& s = args.conv->shape;
-  const BlockedView& x = args.x;
-  Walk walk;
-  walk.n1 = s.kernel_h;
-  walk.n2 = s.kernel_w;
-  walk.s0 = x.block_stride;
-  walk.s1 = s.dilation_h * x.row_stride;
-  walk.s2 = static_cast<ptrdiff_t>(s.dilation_w) * kLanes;
-  walk.inner = kLanes;
-  ConvRows rows{rows_of(args), s.out_width, s.stride_h * x.row_stride, static_cast<ptrdiff_t>(s.stride_w) * kLanes, false};
-  const bool pointwise = s.kernel_h == 1 && s.kernel_w == 1 && s.stride_h == 1 && s.stride_w == 1;
-  if (pointwise && s.out_height == s.in_height && s.out_width == s.in_width && s.pad.top == 0 && s.pad.left == 0 &&
-      dense(x)) {
-    rows = {1, rows_of(args) * s.out_width, 0, kLanes, true};
-  }
-  const float* x0 = x.data - s.pad.top * x.row_stride - static_cast<ptrdiff_t>(s.pad.left) * kLanes;
-  conv_tiles_run(args, x0, x.block_stride, rows, walk, part, parts);
-}
-
-inline void conv_planar(const ConvArgs& args, int part, int parts) {
-  const ConvShape& s = args.conv->shape;
-  const PlanarView& x = args.x_planar;
-  Walk walk;
-  walk.n0 = s.in_channels;
-  walk.n1 = s.kernel_h;
-  walk.s0 = x.plane_stride;
-  walk.s1 = s.dilation_h * x.row_stride;
-  if (s.dilation_w == 1) {
-    walk.inner = walk.inner_last = s.kernel_w;
-  } else {
-    walk.n2 = s.kernel_w;
-    walk.s2 = s.dilation_w;
-  }
-  const ConvRows rows{rows_of(args), s.out_width, s.stride_h * x.row_stride, s.stride_w, false};
-  const float* x0 = x.data - s.pad.top * x.row_stride - s.pad.left;
-  conv_tiles_run(args, x0, 0, rows, walk, part, parts);
 }
 
 }  // namespace rskip::RSKIP_ISA

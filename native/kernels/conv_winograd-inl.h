@@ -3,8 +3,8 @@
 // bias, residual and activation are applied. Every step has one order, as everywhere.
 #pragma once
 
-#include "kernels/pack.h"
-#include "kernels/winograd-tile-inl.h"
+#include "kernels/conv_winograd.h"
+#include "kernels/conv_winograd_tile-inl.h"
 
 namespace rskip::RSKIP_ISA {
 
@@ -270,7 +270,7 @@ void conv_winograd(const ConvArgs& args, int part, int parts) {
   const WinogradPlan plan(s, args.conv->algorithm);
   const Epilogue epilogue = epilogue_of(args.act);
   WinogradRun<M> run{args, plan, epilogue};
-  run.in_blocks = (s.in_channels + kLanes - 1) / kLanes;
+  run.in_blocks = channel_blocks(s.in_channels);
   const int blocks = args.y.blocks();
   // In whole pairs, so that tiles of two blocks stay whole.
   const int pairs = (blocks + kWinogradBlocks - 1) / kWinogradBlocks;

@@ -4,7 +4,7 @@
 #include <array>
 #include <utility>
 
-#include "kernels/pack.h"
+#include "kernels/conv_winograd.h"
 #include "kernels/tile-inl.h"
 
 namespace rskip::RSKIP_ISA {
@@ -35,7 +35,7 @@ template <int P, int N>
   walk.inner = kLanes;
   for (int first = 0; first < t.channels; first += t.chain) {
     const int channels = std::min(t.chain, t.channels - first);
-    walk.n0 = (channels + kLanes - 1) / kLanes;
+    walk.n0 = channel_blocks(channels);
     walk.inner_last = channels - (walk.n0 - 1) * kLanes;
     Vec acc[P][N];
     RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
