@@ -1,5 +1,6 @@
 import { ResidualSkipError } from './errors.js';
-import type { Binding, Dimension, InputBinding, Model, ModelInput, ModelPort } from './model/model.js';
+import type { Dimension, ModelPort } from './model/graph.js';
+import type { Binding, InputBinding, Model, ModelInput } from './model/model.js';
 import { suggest } from './suggest.js';
 import {
   copyData,

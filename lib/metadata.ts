@@ -1,4 +1,4 @@
-import type { Dimension, ModelPort } from './model/model.js';
+import type { Dimension, ModelPort } from './model/graph.js';
 import type { CompareKind, GateForm, Program, ShortcutKind } from './model/program.js';
 import type { DataType } from './tensor.js';
 

@@ -3,13 +3,12 @@
  * are looked up in the folders given, and described here only as far as they are used.
  */
 import { readFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
-import { dirname, join, resolve } from 'node:path';
 import { nativeInfo } from '../backends/native.js';
 import { ResidualSkipError } from '../errors.js';
 import { InferenceSession } from '../session.js';
 import { Tensor } from '../tensor.js';
 import { packageVersion } from '../version.js';
+import { importPeer } from './import-peer.js';
 import { type BenchInput, benchInputs, type Runner, type RunnerConfig, type Runtime } from './runner.js';
 import { openTfjs } from './tfjs.js';
 
@@ -61,38 +60,6 @@ async function openOwn(
     };
   };
   return { load };
-}
-
-/** A peer's package: its module and its version, from the first folder that has it. */
-export async function importPeer<Module>(
-  name: string,
-  folders: readonly string[],
-): Promise<{ module: Module; version: string; folder: string }> {
-  for (const folder of folders) {
-    const require = createRequire(resolve(folder, 'package.json'));
-    let entry: string;
-    try {
-      entry = require.resolve(name);
-    } catch {
-      continue;
-    }
-    let root = dirname(entry);
-    for (;;) {
-      try {
-        const found = JSON.parse(await readFile(join(root, 'package.json'), 'utf8'));
-        if (found.name === name) return { module: require(name), version: found.version, folder: root };
-      } catch {
-        // A folder inside the package without a package.json.
-      }
-      if (dirname(root) === root) break;
-      root = dirname(root);
-    }
-  }
-  throw new ResidualSkipError(
-    'MISSING_DEPENDENCY',
-    `the peer '${name}' is not installed; run 'npm ci --ignore-scripts' in the package's bench folder, ` +
-      `or 'npm i --ignore-scripts ${name}' where you start the benchmark`,
-  );
 }
 
 interface Onnxruntime {

@@ -7,7 +7,7 @@ import { ResidualSkipError } from '../errors.js';
 import { loadModel } from '../model/load.js';
 import { compileModel } from '../model/lower.js';
 import { type Activation, NONE, type Program, type Step, type StepNamed } from '../model/program.js';
-import { importPeer } from './peers.js';
+import { importPeer } from './import-peer.js';
 import type { BenchInput, Runner, RunnerConfig, Runtime } from './runner.js';
 
 /** A tfjs tensor, seen as far as it is used. */

@@ -3,7 +3,8 @@ import type { ModelFiles } from '../data/model-files.js';
 import { Preprocessor } from '../data/preprocess.js';
 import { ResidualSkipError } from '../errors.js';
 import { bindFeeds, declaredBinding } from '../feeds.js';
-import type { Binding, Dimension, Model, ModelInput } from '../model/model.js';
+import type { Dimension } from '../model/graph.js';
+import type { Binding, Model, ModelInput } from '../model/model.js';
 import { allocate, type DataType, Tensor, type TensorLike } from '../tensor.js';
 
 /** `--shape 1x3x224x224`, or `--shape NAME=1x3x224x224` for a model with several inputs. */

@@ -1,4 +1,4 @@
-import type { Activation } from '../model/program.js';
+import type { Activation } from './operations.js';
 
 // Looked up once: a global is slow to reach from code that runs inside a vm context.
 const { exp, max, min, tanh } = Math;

@@ -1,6 +1,6 @@
-import type { StepNamed } from '../model/program.js';
 import { activate } from './activation.js';
 import { dot, packed, packedLength, packWeights } from './dot.js';
+import type { Operations } from './operations.js';
 import { elementCount, floats, type KernelTensor, Scratch } from './tensor.js';
 import { type Geometry, geometry, type Triple, volume } from './window.js';
 
@@ -15,7 +15,7 @@ export function conv(
   bias: KernelTensor | undefined,
   residual: KernelTensor | undefined,
   y: KernelTensor,
-  attrs: StepNamed<'conv'>['attrs'],
+  attrs: Operations['conv'],
 ): void {
   const geo = geometry(x.shape, y.shape, w.shape.slice(2), attrs);
   const [items = 0, channels = 0] = x.shape;

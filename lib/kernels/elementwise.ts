@@ -1,6 +1,7 @@
 /** Pointwise operators. Integers wrap around; integer division truncates, and a division by zero gives 0. */
-import type { BinaryKind, CompareKind, LogicalKind, StepNamed } from '../model/program.js';
+
 import { activate } from './activation.js';
+import type { BinaryKind, CompareKind, LogicalKind, Operations } from './operations.js';
 import { forEachRow, planRows } from './rows.js';
 import {
   broadcastStrides,
@@ -11,7 +12,7 @@ import {
   splitAt,
 } from './tensor.js';
 
-export function unary(x: KernelTensor, y: KernelTensor, attrs: StepNamed<'unary'>['attrs']): void {
+export function unary(x: KernelTensor, y: KernelTensor, attrs: Operations['unary']): void {
   activate(floats(x), floats(y), elementCount(y.shape), attrs.act);
 }
 
@@ -21,7 +22,7 @@ export function affine(
   scale: KernelTensor,
   shift: KernelTensor,
   y: KernelTensor,
-  attrs: StepNamed<'affine'>['attrs'],
+  attrs: Operations['affine'],
 ): void {
   const { outer, length, inner } = splitAt(x.shape, 1);
   const [from, to, factors, shifts] = [floats(x), floats(y), floats(scale), floats(shift)];
@@ -87,12 +88,7 @@ const BIGINT_OPS: Record<BinaryKind, (a: bigint, b: bigint) => bigint> = {
   div: (a, b) => (b === 0n ? 0n : a / b),
 };
 
-export function binary(
-  a: KernelTensor,
-  b: KernelTensor,
-  y: KernelTensor,
-  attrs: StepNamed<'binary'>['attrs'],
-): void {
+export function binary(a: KernelTensor, b: KernelTensor, y: KernelTensor, attrs: Operations['binary']): void {
   const rows = broadcastRows(y, [a, b]);
   const { length } = rows;
   const [, sa = 0, sb = 0] = rows.steps;

@@ -1,6 +1,6 @@
-import type { StepNamed } from '../model/program.js';
 import { activate } from './activation.js';
 import { dot, packed, packedLength, packWeights } from './dot.js';
+import type { Operations } from './operations.js';
 import { forEachRow, planRows } from './rows.js';
 import {
   broadcastStrides,
@@ -22,7 +22,7 @@ export function gemm(
   c: KernelTensor | undefined,
   residual: KernelTensor | undefined,
   y: KernelTensor,
-  attrs: StepNamed<'gemm'>['attrs'],
+  attrs: Operations['gemm'],
 ): void {
   const [m = 0, k = 0] = a.shape;
   const n = y.shape[1]!;

@@ -3,12 +3,12 @@
  * They know neither ONNX nor backends. Shapes and types are trusted: whoever made the step has checked them.
  */
 import { ResidualSkipError } from '../errors.js';
-import type { Step } from '../model/program.js';
 import { cast } from './cast.js';
 import { conv } from './conv.js';
 import { affine, binary, compare, logical, unary, where } from './elementwise.js';
 import { gemm, matmul } from './gemm.js';
 import { concat, expand, gather, oneHot, pad, reshape, slice, transpose } from './move.js';
+import type { OperationName, Operations } from './operations.js';
 import { pool } from './pool.js';
 import { argMax, globalPool, reduceMean, softmax } from './reduce.js';
 import type { KernelTensor } from './tensor.js';
@@ -16,13 +16,10 @@ import type { KernelTensor } from './tensor.js';
 export { activate } from './activation.js';
 export { elementCount, type KernelTensor } from './tensor.js';
 
-type Computed = Exclude<Step, { op: 'branch' | 'jump' }>;
-type Head<S> = S extends { op: infer Op; attrs: infer Attributes }
-  ? { readonly op: Op; readonly attrs: Attributes }
-  : never;
-
-/** What a kernel needs of a step. Every step but `branch` and `jump` is one. */
-export type KernelStep = Head<Computed>;
+/** One operation. Every step of a program but `branch` and `jump` is one. */
+export type KernelStep = {
+  [Op in OperationName]: { readonly op: Op; readonly attrs: Operations[Op] };
+}[OperationName];
 
 /** The tensors of one step; `input` and `y` demand that the tensor is there. */
 interface Operands {
@@ -33,10 +30,7 @@ interface Operands {
 }
 
 type KernelTable = {
-  readonly [Op in Computed['op']]: (
-    operands: Operands,
-    attrs: Extract<KernelStep, { op: Op }>['attrs'],
-  ) => void;
+  readonly [Op in OperationName]: (operands: Operands, attrs: Operations[Op]) => void;
 };
 
 const KERNELS: KernelTable = {

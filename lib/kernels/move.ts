@@ -3,8 +3,8 @@
  * nothing is computed with them.
  */
 import { ResidualSkipError } from '../errors.js';
-import type { PadMode, StepNamed } from '../model/program.js';
 import { castNumber } from './cast.js';
+import type { Operations, PadMode } from './operations.js';
 import { forEachRow, planRows } from './rows.js';
 import { broadcastStrides, denseStrides, elementCount, type KernelTensor, splitAt } from './tensor.js';
 
@@ -33,11 +33,7 @@ export function transpose(x: KernelTensor, y: KernelTensor, perm: readonly numbe
   );
 }
 
-export function slice(
-  x: KernelTensor,
-  y: KernelTensor,
-  { starts, steps }: StepNamed<'slice'>['attrs'],
-): void {
+export function slice(x: KernelTensor, y: KernelTensor, { starts, steps }: Operations['slice']): void {
   const strides = denseStrides(x.shape);
   const start = starts.reduce((sum, at, axis) => sum + at * strides[axis]!, 0);
   gatherStrided(
@@ -94,7 +90,7 @@ export function oneHot(
   indices: KernelTensor,
   values: KernelTensor,
   y: KernelTensor,
-  { axis, depth }: StepNamed<'oneHot'>['attrs'],
+  { axis, depth }: Operations['oneHot'],
 ): void {
   const { outer, inner } = splitAt(y.shape, axis);
   const to = numbers(y);
@@ -110,11 +106,7 @@ export function oneHot(
 }
 
 /** Begins, then ends; negative pads crop before the others extend. */
-export function pad(
-  x: KernelTensor,
-  y: KernelTensor,
-  { pads, mode, value }: StepNamed<'pad'>['attrs'],
-): void {
+export function pad(x: KernelTensor, y: KernelTensor, { pads, mode, value }: Operations['pad']): void {
   const strides = denseStrides(x.shape);
   const rank = x.shape.length;
   const sources = y.shape.map((length, axis) => {

@@ -1,4 +1,4 @@
-import type { StepNamed } from '../model/program.js';
+import type { Operations } from './operations.js';
 import { elementCount, floats, type KernelTensor, Scratch } from './tensor.js';
 import { type Geometry, geometry, type Triple, volume } from './window.js';
 
@@ -16,7 +16,7 @@ export function pool(
   x: KernelTensor,
   y: KernelTensor,
   indices: KernelTensor | undefined,
-  attrs: StepNamed<'pool'>['attrs'],
+  attrs: Operations['pool'],
 ): void {
   const geo = geometry(x.shape, y.shape, attrs.kernel, attrs);
   const planes = x.shape[0]! * x.shape[1]!;

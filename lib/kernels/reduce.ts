@@ -1,4 +1,4 @@
-import type { StepNamed } from '../model/program.js';
+import type { Operations } from './operations.js';
 import { forEachRow, planRows } from './rows.js';
 import { denseStrides, elementCount, floats, type KernelTensor, splitAt } from './tensor.js';
 
@@ -53,11 +53,7 @@ export function reduceMean(x: KernelTensor, y: KernelTensor, axes: readonly numb
   });
 }
 
-export function softmax(
-  x: KernelTensor,
-  y: KernelTensor,
-  { axis, log }: StepNamed<'softmax'>['attrs'],
-): void {
+export function softmax(x: KernelTensor, y: KernelTensor, { axis, log }: Operations['softmax']): void {
   const { outer, length, inner } = splitAt(x.shape, axis);
   const [from, to] = [floats(x), floats(y)];
   for (let o = 0; o < outer; o++) {
@@ -78,11 +74,7 @@ export function softmax(
 }
 
 /** Index of the largest element along `axis`; NaN counts as larger than any number. */
-export function argMax(
-  x: KernelTensor,
-  y: KernelTensor,
-  { axis, selectLast }: StepNamed<'argMax'>['attrs'],
-): void {
+export function argMax(x: KernelTensor, y: KernelTensor, { axis, selectLast }: Operations['argMax']): void {
   const { outer, length, inner } = splitAt(x.shape, axis);
   const from = floats(x);
   const to = y.data as BigInt64Array;

@@ -1,8 +1,8 @@
 import { ResidualSkipError } from '../errors.js';
 import { outputsByBatch } from './batch-rules.js';
 import { inputsBoundByValue } from './bound.js';
-import type { Graph } from './graph.js';
-import type { Binding, Dimension, Model, ModelInput, ModelPort } from './model.js';
+import type { Dimension, Graph, ModelPort } from './graph.js';
+import type { Binding, Model, ModelInput } from './model.js';
 import { type LoweredGraph, lowerGraph } from './specialize.js';
 
 type Batching = Pick<Model, 'inputs' | 'outputs' | 'batching' | 'batchingReason'>;

@@ -1,5 +1,13 @@
 import type { DataType, TensorData } from '../tensor.js';
-import type { ModelPort } from './model.js';
+
+/** A dimension: a length, or the name of a symbolic one. */
+export type Dimension = number | string;
+
+export interface ModelPort {
+  readonly name: string;
+  readonly dtype: DataType;
+  readonly shape: readonly Dimension[];
+}
 
 /** A constant tensor of the file; fp16, bf16 and double have become float32. */
 export interface Constant {

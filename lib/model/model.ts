@@ -1,14 +1,5 @@
-import type { DataType, TensorData } from '../tensor.js';
-import type { Graph } from './graph.js';
-
-/** A dimension: a length, or the name of a symbolic one. */
-export type Dimension = number | string;
-
-export interface ModelPort {
-  readonly name: string;
-  readonly dtype: DataType;
-  readonly shape: readonly Dimension[];
-}
+import type { TensorData } from '../tensor.js';
+import type { Graph, ModelPort } from './graph.js';
 
 /** An input of the model that a program is specialised on. */
 export interface ModelInput extends ModelPort {

@@ -1,7 +1,6 @@
 import { ResidualSkipError } from '../errors.js';
 import type { ExternalData } from './external.js';
-import type { Attribute, Constant, Graph, Node, Unsupported } from './graph.js';
-import type { Dimension, ModelPort } from './model.js';
+import type { Attribute, Constant, Dimension, Graph, ModelPort, Node, Unsupported } from './graph.js';
 import { checkedNodes } from './order.js';
 import type {
   AttributeProto,

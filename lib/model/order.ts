@@ -1,6 +1,5 @@
 import { ResidualSkipError } from '../errors.js';
-import { type Graph, type Node, subgraphsOf } from './graph.js';
-import type { ModelPort } from './model.js';
+import { type Graph, type ModelPort, type Node, subgraphsOf } from './graph.js';
 
 /**
  * The nodes of a graph in topological order: as they are in the file where that is one.

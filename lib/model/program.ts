@@ -7,7 +7,23 @@
  * `batching: 'item'` the batch axis (axis 0) of every batched value has length 1 and the program is run
  * once for each item; for `batching: 'whole'` the program sees the whole batch as one item.
  */
+import type { Activation, CompareKind, OperationName, Operations } from '../kernels/operations.js';
 import type { DataType, TensorData } from '../tensor.js';
+
+export {
+  ACTIVATION_KINDS,
+  type Activation,
+  type ActivationKind,
+  BINARY_KINDS,
+  type BinaryKind,
+  COMPARE_KINDS,
+  type CompareKind,
+  LOGICAL_KINDS,
+  type LogicalKind,
+  NO_ACTIVATION,
+  PAD_MODES,
+  type PadMode,
+} from '../kernels/operations.js';
 
 /** Index into `Program.values`. `NONE` stands for an absent optional input. */
 export type ValueId = number;
@@ -23,114 +39,11 @@ export interface Value {
 }
 
 /**
- * A pointwise function of one float32.
- *  - `relu` max(x, 0); `leakyRelu` x < 0 ? alpha*x : x; `clip` min(max(x, alpha), beta)
- *  - `sigmoid` 1/(1+e^-x); `hardSigmoid` min(max(alpha*x + beta, 0), 1)
- *  - `hardSwish` x*min(max(x/6 + 0.5, 0), 1); `silu` x*sigmoid(x); `tanh`
- * NaN propagates. Unused parameters are 0.
- */
-export interface Activation {
-  readonly kind: ActivationKind;
-  readonly alpha: number;
-  readonly beta: number;
-}
-export const ACTIVATION_KINDS = [
-  'none',
-  'relu',
-  'leakyRelu',
-  'clip',
-  'sigmoid',
-  'hardSigmoid',
-  'hardSwish',
-  'silu',
-  'tanh',
-] as const;
-export type ActivationKind = (typeof ACTIVATION_KINDS)[number];
-export const NO_ACTIVATION: Activation = { kind: 'none', alpha: 0, beta: 0 };
-
-export const BINARY_KINDS = ['add', 'sub', 'mul', 'div'] as const;
-export type BinaryKind = (typeof BINARY_KINDS)[number];
-export const COMPARE_KINDS = ['gt', 'ge', 'lt', 'le', 'eq'] as const;
-export type CompareKind = (typeof COMPARE_KINDS)[number];
-export const LOGICAL_KINDS = ['and', 'or', 'not'] as const;
-export type LogicalKind = (typeof LOGICAL_KINDS)[number];
-export const PAD_MODES = ['constant', 'reflect', 'edge', 'wrap'] as const;
-export type PadMode = (typeof PAD_MODES)[number];
-
-/** Spatial attributes; every list has one entry per spatial axis (1 to 3 of them). */
-interface Window {
-  readonly strides: readonly number[];
-  /** Begin of every spatial axis, then end of every spatial axis, as in ONNX; `auto_pad` is resolved. */
-  readonly pads: readonly number[];
-  readonly dilations: readonly number[];
-}
-
-/**
- * One step. `inputs` and `outputs` are ValueIds, in the order given here. Output shapes and types are
- * those of the output values; a backend need not infer anything. Data types are float32 unless noted.
+ * One step: an operation, or a jump. `inputs` and `outputs` are ValueIds, in the order that `Operations` gives. Output
+ * shapes and types are those of the output values.
  */
 export type Step =
-  /** [x (N,C,spatial...), weight (M,C/group,kernel...), bias (M) | NONE, residual (shape of y) | NONE] -> [y];
-   *  y = act(conv(x) + bias + residual). */
-  | StepOf<'conv', Window & { readonly group: number; readonly act: Activation }>
-  /** [a (M,K), b (K,N) or (N,K) if transB, c (N) | NONE, residual (M,N) | NONE] -> [y (M,N)];
-   *  y = act(a*b + c + residual). */
-  | StepOf<'gemm', { readonly transB: boolean; readonly act: Activation }>
-  /** [a, b] -> [y]; numpy.matmul with broadcasting of the leading axes, both of rank >= 2. */
-  | StepOf<'matmul', object>
-  /** [x (N,C,...), scale (C), shift (C)] -> [y]; y = act(x*scale[c] + shift[c]). */
-  | StepOf<'affine', { readonly act: Activation }>
-  /** [x] -> [y] same shape. */
-  | StepOf<'unary', { readonly act: Activation }>
-  /** [a, b] -> [y]; numpy broadcasting; float32, int32, int64 or uint8, same type on both sides;
-   *  integer division truncates. `act` applies to float32 only. */
-  | StepOf<'binary', { readonly kind: BinaryKind; readonly act: Activation }>
-  /** [a, b] -> [y bool]; numpy broadcasting; any one type. */
-  | StepOf<'compare', { readonly kind: CompareKind }>
-  /** [a, b] (or [a] for `not`) -> [y], bool, numpy broadcasting. */
-  | StepOf<'logical', { readonly kind: LogicalKind }>
-  /** [condition bool, a, b] -> [y]; numpy broadcasting of all three; any type. */
-  | StepOf<'where', object>
-  /** [x] -> [y]; C conversion rules, float to integer truncates, to bool is != 0. */
-  | StepOf<'cast', object>
-  /** [x (N,C,spatial...)] -> [y] or [y, indices int64] (max only; indices into the flattened x tensor). Max
-   *  ignores padding; NaN propagates. Avg divides by the window, with padding counted if countIncludePad.
-   *  Rounding of the output size is already in y's shape. */
-  | StepOf<
-      'pool',
-      Window & {
-        readonly kind: 'max' | 'avg';
-        readonly kernel: readonly number[];
-        readonly countIncludePad: boolean;
-        /** Indices are column-major over the spatial axes (ONNX storage_order = 1). */
-        readonly columnMajorIndices: boolean;
-      }
-    >
-  /** [x (N,C,spatial...)] -> [y]; over all spatial axes; y is (N,C,1,1...) or (N,C). */
-  | StepOf<'globalPool', { readonly kind: 'max' | 'avg' }>
-  /** [x] -> [y]; mean over `axes` (sorted); y's shape says whether the axes were kept. */
-  | StepOf<'reduceMean', { readonly axes: readonly number[] }>
-  /** [x] -> [y]; along `axis`. */
-  | StepOf<'softmax', { readonly axis: number; readonly log: boolean }>
-  /** [x float32] -> [y int64]; the first of equal maxima, or the last if selectLast. */
-  | StepOf<'argMax', { readonly axis: number; readonly selectLast: boolean }>
-  /** [indices int64|int32|float32, values (2) = [off, on]] -> [y]; y has `depth` at `axis`; an index in
-   *  [-depth, -1] counts from the end, others outside give the off value everywhere. */
-  | StepOf<'oneHot', { readonly axis: number; readonly depth: number }>
-  /** [data, indices int64|int32] -> [y]; negative indices count from the end; outside is an error at run. */
-  | StepOf<'gather', { readonly axis: number }>
-  /** [x] -> [y]; y.shape[i] = x.shape[perm[i]]. */
-  | StepOf<'transpose', { readonly perm: readonly number[] }>
-  /** [x] -> [y]; pads as in ONNX over all axes (begins, then ends; negative crops). */
-  | StepOf<'pad', { readonly pads: readonly number[]; readonly mode: PadMode; readonly value: number }>
-  /** [x] -> [y]; starts are resolved (in range), steps may be negative; extents are y's shape. */
-  | StepOf<'slice', { readonly starts: readonly number[]; readonly steps: readonly number[] }>
-  /** [x0, x1, ...] -> [y]. */
-  | StepOf<'concat', { readonly axis: number }>
-  /** [x] -> [y]; same elements in the same order under another shape (also a plain copy). */
-  | StepOf<'reshape', object>
-  /** [x] -> [y]; numpy broadcasting to y's shape. */
-  | StepOf<'expand', object>
+  | { [Op in OperationName]: StepOf<Op, Operations[Op]> }[OperationName]
   /** [condition bool, one element] -> []; goes to step `target` when false. Forward only. */
   | StepOf<'branch', { readonly target: number }>
   /** [] -> []; goes to step `target`. Forward only. */
