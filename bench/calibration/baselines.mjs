@@ -1,8 +1,8 @@
 // Simple ways to skip, certified as policies are: their settings go from careful to bold, in an order that the items that
 // certify had no part in, and the last one that passes is taken.
 import { Evaluator, runAll } from '../../dist/calibrate/evaluator.js';
-import { generator } from '../../dist/calibrate/random.js';
 import { binomialPValue, fixedSequenceTest } from '../../dist/calibrate/risk.js';
+import { generator } from '../../dist/numeric/random.js';
 import { attachHeads } from '../../dist/skip/attach.js';
 import { multiplyAddsOf } from '../../dist/skip/head.js';
 import { BlockMode } from '../../dist/skip/mode.js';

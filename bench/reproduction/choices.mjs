@@ -1,5 +1,5 @@
 // Choices that don't look at the image, to compare the gates with: static, random, and one dial on all gates.
-import { quantile } from '../../dist/bench/stats.js';
+import { quantile } from '../../dist/numeric/statistics.js';
 import { argMax } from '../../dist/skip/scores.js';
 import { open } from './networks.mjs';
 

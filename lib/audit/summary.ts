@@ -1,5 +1,5 @@
 /** What a trace says when its items are taken together. Pure: entries in, numbers out. */
-import { median } from '../bench/stats.js';
+import { median } from '../numeric/statistics.js';
 import type { AuditEntry } from './read.js';
 import type { AuditHeader } from './record.js';
 

@@ -8,8 +8,8 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { cpus } from 'node:os';
 import { setTimeout } from 'node:timers/promises';
 import { type ErrorCode, ResidualSkipError } from '../errors.js';
+import { median, quantile } from '../numeric/statistics.js';
 import type { RunnerConfig } from './runner.js';
-import { median, quantile } from './stats.js';
 import type { WorkerReply, WorkerRequest } from './worker.js';
 
 export interface BenchOptions {

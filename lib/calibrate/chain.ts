@@ -6,7 +6,7 @@ import type { Head } from '../skip/head.js';
 import type { Basis } from './low-rank.js';
 import type { Place } from './places.js';
 import { type Matrix, matrix } from './products.js';
-import { generator, shuffle } from './random.js';
+import { generator, shuffle } from '../numeric/random.js';
 import { HeadInTraining, type Scale } from './training.js';
 
 /** An exit as it was fitted; its threshold is yet to be chosen. */

@@ -1,7 +1,7 @@
 /** What a calibration refuses, before it runs anything. */
 import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program.js';
-import { sizeOf } from '../model/shapes.js';
+import { sizeOf } from '../numeric/shapes.js';
 import type { CalibrationItem, CalibrationOptions } from './calibration.js';
 import type { Rule } from './certify.js';
 import { checkFraction } from './risk.js';

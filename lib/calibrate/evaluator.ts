@@ -1,6 +1,6 @@
 import type { Backend, CompiledProgram } from '../backends/backend.js';
 import type { Program } from '../model/program.js';
-import { sizeOf } from '../model/shapes.js';
+import { sizeOf } from '../numeric/shapes.js';
 import { BlockMode, type ResolvedPolicy } from '../skip/mode.js';
 import { allocate } from '../tensor.js';
 

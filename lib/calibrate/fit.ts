@@ -15,7 +15,7 @@ import { withFeatures } from './features.js';
 import { basisOf } from './low-rank.js';
 import { exitPlaces, type Place } from './places.js';
 import { type Matrix, matrix } from './products.js';
-import { generator, shuffle } from './random.js';
+import { generator, shuffle } from '../numeric/random.js';
 import { scaleOf } from './training.js';
 
 /** Images, read when they are needed. */

@@ -1,8 +1,8 @@
 /** What a setting saves in time, here and now: the full network and the setting take turns on the same items. */
 import type { Backend, CompiledProgram, RunRequest } from '../backends/backend.js';
-import { median } from '../bench/stats.js';
 import type { Program } from '../model/program.js';
-import { sizeOf } from '../model/shapes.js';
+import { sizeOf } from '../numeric/shapes.js';
+import { median } from '../numeric/statistics.js';
 import { attachHeads, type Heads } from '../skip/attach.js';
 import { isGuarded, type ResolvedGuard } from '../skip/guards.js';
 import { BlockMode } from '../skip/mode.js';

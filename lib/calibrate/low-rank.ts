@@ -6,7 +6,7 @@
  */
 import type { Backend } from '../backends/backend.js';
 import { type Matrix, matrix, multiply, transpose } from './products.js';
-import { generator } from './random.js';
+import { generator } from '../numeric/random.js';
 
 export interface Basis {
   /** classes x rank: the scores that a unit in each direction adds. */

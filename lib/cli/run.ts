@@ -1,11 +1,11 @@
 import { relative } from 'node:path';
 import { type Command, Option } from 'commander';
-import { median } from '../bench/stats.js';
 import { kindOf, listImagesBelow } from '../data/files.js';
 import { decodeImage, type RawImage } from '../data/image.js';
 import type { DataLimits } from '../data/limits.js';
 import { ResidualSkipError } from '../errors.js';
 import type { BlockInfo } from '../metadata.js';
+import { median } from '../numeric/statistics.js';
 import type { Tensor } from '../tensor.js';
 import { Classifier, type Prediction } from './classifier.js';
 import { type Io, paint, startProgress } from './io.js';

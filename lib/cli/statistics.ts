@@ -1,4 +1,4 @@
-import { quantile } from '../bench/stats.js';
+import { quantile } from '../numeric/statistics.js';
 
 export interface Latency {
   readonly mean: number;

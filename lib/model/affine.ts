@@ -1,6 +1,6 @@
+import { sizeOf } from '../numeric/shapes.js';
 import { NONE, type ValueId } from './program.js';
 import type { Region, WorkStep, WorkStepNamed } from './region.js';
-import { sizeOf } from './shapes.js';
 
 /** y = x*scale[c] + shift[c] in double, with one entry for each channel. */
 export interface ChannelAffine {

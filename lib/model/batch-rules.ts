@@ -1,9 +1,9 @@
+import { type Shape, sameShape, sizeOf } from '../numeric/shapes.js';
 import type { TensorData } from '../tensor.js';
 import { type FoldCache, foldCacheOf } from './fold.js';
 import type { Graph } from './graph.js';
 import type { IrOp, IrStep } from './ir.js';
 import { NONE, type OpName, type Value, type ValueId } from './program.js';
-import { type Shape, sameShape, sizeOf } from './shapes.js';
 import type { LoweredGraph } from './specialize.js';
 
 /**

@@ -1,6 +1,6 @@
+import { sizeOf } from '../numeric/shapes.js';
 import { ELEMENT_BYTES } from '../tensor.js';
 import { type Cost, NONE, type Step, type Value, type ValueId } from './program.js';
-import { sizeOf } from './shapes.js';
 
 /** The sum over steps. Every step reads its inputs and writes its outputs once. */
 export function costOf(values: readonly Value[], steps: readonly Step[]): Cost {

@@ -10,7 +10,7 @@ import type { Graph } from './graph.js';
 import type { Block, Exit, Step, Value, ValueId } from './program.js';
 import { Region, type WorkOp } from './region.js';
 import { schedule } from './schedule.js';
-import { sameShape, sizeOf } from './shapes.js';
+import { sameShape, sizeOf } from '../numeric/shapes.js';
 import { Tracer } from './tracer.js';
 
 /** A choice of the graph's answer. */

@@ -1,8 +1,8 @@
+import { sameShape } from '../numeric/shapes.js';
 import { affineStep, asChannelAffine, foldIntoAffine, foldIntoLayer } from './affine.js';
 import { NO_ACTIVATION, NONE, type ValueId } from './program.js';
 import { changesNothing, rangeOf } from './range.js';
 import type { Region, WorkOp, WorkStep, WorkStepNamed } from './region.js';
-import { sameShape } from './shapes.js';
 import { matchSwish } from './swish.js';
 
 /** A rewriting rule: true when it changed the region. */

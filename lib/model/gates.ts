@@ -1,9 +1,9 @@
+import { sameShape, sizeOf } from '../numeric/shapes.js';
 import type { DataType } from '../tensor.js';
 import { type Condition, type Element, hardGate, negate, sameCondition } from './decision.js';
 import { type Activation, type GateForm, NO_ACTIVATION, type ValueId } from './program.js';
 import { changesNothing, rangeOf } from './range.js';
 import type { Region, Select, WorkIf, WorkOp, WorkStep } from './region.js';
-import { sameShape, sizeOf } from './shapes.js';
 import { shortcutPath } from './shortcut.js';
 import { Tracer } from './tracer.js';
 

@@ -1,13 +1,13 @@
 import { createHash } from 'node:crypto';
 import { ResidualSkipError } from '../errors.js';
 import { copyData } from '../tensor.js';
+import { sizeOf } from '../numeric/shapes.js';
 import { analyseBatching } from './batching.js';
 import { readExternalData } from './external.js';
 import { alignInPlace, type ModelFile, readModelFile } from './file.js';
 import type { Model } from './model.js';
 import { type DecodedModel, decodeModel } from './onnx.js';
 import { decodeModelProto, type GraphProto, type ModelProto } from './proto.js';
-import { sizeOf } from './shapes.js';
 import { toBigInt } from './tensor-proto.js';
 import { requireSupported, unsupportedOperators } from './unsupported.js';
 

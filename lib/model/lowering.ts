@@ -1,10 +1,10 @@
 import { type ErrorCode, ResidualSkipError } from '../errors.js';
+import { type Shape, sameShape } from '../numeric/shapes.js';
 import type { DataType, TensorData } from '../tensor.js';
 import { type FoldBudget, type FoldCache, fold } from './fold.js';
 import { type Constant, type Graph, isConstant, isGraph, type Node } from './graph.js';
 import type { IrBranch, IrOp, IrStep } from './ir.js';
 import { NONE, type StepNamed, type Value, type ValueId } from './program.js';
-import { type Shape, sameShape } from './shapes.js';
 import { checkShape } from './tensor-proto.js';
 
 /** Names that a graph has given to values; a subgraph's scope sees the one around it. */

@@ -1,8 +1,8 @@
+import { sameShape } from '../numeric/shapes.js';
 import { blockNames } from './names.js';
 import { type Activation, NO_ACTIVATION, type ShortcutKind, type ValueId } from './program.js';
 import { changesNothing, rangeOf } from './range.js';
 import type { Region, Select, WorkOp, WorkStep } from './region.js';
-import { sameShape } from './shapes.js';
 import { shortcutPath } from './shortcut.js';
 
 /** A residual block by its values; its operations are gathered when it is scheduled. */

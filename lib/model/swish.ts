@@ -1,6 +1,6 @@
+import { sameShape } from '../numeric/shapes.js';
 import type { Activation, ValueId } from './program.js';
 import type { Region, WorkOp, WorkStep } from './region.js';
-import { sameShape } from './shapes.js';
 
 const NEAR = 1e-6;
 const near = (a: number, b: number): boolean => Math.abs(a - b) <= NEAR;

@@ -1,3 +1,4 @@
+import { sizeOf } from '../numeric/shapes.js';
 import {
   applyActivation,
   arithmetic,
@@ -17,7 +18,6 @@ import {
 } from './decision.js';
 import type { ValueId } from './program.js';
 import type { Region, WorkStepNamed } from './region.js';
-import { sizeOf } from './shapes.js';
 
 /** A position in a value; `all` when every element is meant and they must be equal. */
 type Position = number | 'all';

@@ -1,6 +1,6 @@
 /** Class scores: which output of a network holds them, what they mean, and what they say. */
 import type { Activation, Program, Step, ValueId } from '../model/program.js';
-import { sizeOf } from '../model/shapes.js';
+import { sizeOf } from '../numeric/shapes.js';
 
 /**
  * `logits`: a softmax makes probabilities of them (so it does of logarithms of probabilities). `probabilities`: the network

@@ -14,7 +14,7 @@ import { loadModel, unsupportedOperators } from '../../lib/model/load.js';
 import { compileModel } from '../../lib/model/lower.js';
 import type { ModelInput } from '../../lib/model/model.js';
 import { decodeModelProto, encodeModelProto } from '../../lib/model/proto.js';
-import { sizeOf } from '../../lib/model/shapes.js';
+import { sizeOf } from '../../lib/numeric/shapes.js';
 import { allocate } from '../../lib/tensor.js';
 import { GATED, MODELS } from './models.js';
 import { mutateBytes, mutateJson, mutateModel } from './mutate.js';

@@ -1,7 +1,7 @@
+import { sameShape, sizeOf } from '../../numeric/shapes.js';
 import type { IrBranch } from '../ir.js';
 import type { NodeLowering } from '../lowering.js';
 import type { ValueId } from '../program.js';
-import { sameShape, sizeOf } from '../shapes.js';
 import type { OperatorTable } from './operator.js';
 
 /** A condition that is known leaves only the branch that it takes. */

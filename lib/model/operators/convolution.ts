@@ -1,6 +1,6 @@
+import { sameShape } from '../../numeric/shapes.js';
 import type { NodeLowering } from '../lowering.js';
 import { NO_ACTIVATION, NONE, type ValueId } from '../program.js';
-import { sameShape } from '../shapes.js';
 import type { OperatorTable } from './operator.js';
 import { resolveWindow } from './window.js';
 

@@ -1,3 +1,4 @@
+import { broadcast } from '../../numeric/shapes.js';
 import type { DataType } from '../../tensor.js';
 import type { Node } from '../graph.js';
 import type { NodeLowering } from '../lowering.js';
@@ -8,7 +9,6 @@ import {
   NO_ACTIVATION,
   type ValueId,
 } from '../program.js';
-import { broadcast } from '../shapes.js';
 import { dtypeOf, elementTypeName } from '../tensor-proto.js';
 import type { Operator, OperatorTable } from './operator.js';
 

@@ -1,7 +1,7 @@
+import { sizeOf } from '../../numeric/shapes.js';
 import { allocate } from '../../tensor.js';
 import type { NodeLowering } from '../lowering.js';
 import { NONE, type ValueId } from '../program.js';
-import { sizeOf } from '../shapes.js';
 import { checkShape } from '../tensor-proto.js';
 import type { OperatorTable } from './operator.js';
 

@@ -1,6 +1,6 @@
+import { range, sameShape } from '../../numeric/shapes.js';
 import type { NodeLowering } from '../lowering.js';
 import type { ValueId } from '../program.js';
-import { range, sameShape } from '../shapes.js';
 import type { OperatorTable } from './operator.js';
 
 /** numpy.take along one axis. */

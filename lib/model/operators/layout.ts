@@ -1,6 +1,6 @@
+import { broadcast, range, sizeOf } from '../../numeric/shapes.js';
 import type { NodeLowering } from '../lowering.js';
 import { PAD_MODES, type PadMode, type ValueId } from '../program.js';
-import { broadcast, range, sizeOf } from '../shapes.js';
 import type { OperatorTable } from './operator.js';
 
 function flatten(node: NodeLowering): ValueId {

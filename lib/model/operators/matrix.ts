@@ -1,6 +1,6 @@
+import { broadcast, sizeOf } from '../../numeric/shapes.js';
 import type { NodeLowering } from '../lowering.js';
 import { NO_ACTIVATION, NONE, type ValueId } from '../program.js';
-import { broadcast, sizeOf } from '../shapes.js';
 import type { OperatorTable } from './operator.js';
 
 /** numpy.matmul: a vector counts as a row on the left and as a column on the right. */

@@ -1,6 +1,6 @@
+import { range } from '../../numeric/shapes.js';
 import type { NodeLowering } from '../lowering.js';
 import type { ValueId } from '../program.js';
-import { range } from '../shapes.js';
 import type { Operator, OperatorTable } from './operator.js';
 import { type ResolvedWindow, resolveWindow, widenedPads } from './window.js';
 

@@ -1,6 +1,6 @@
+import { range, type Shape, sizeOf } from '../../numeric/shapes.js';
 import type { NodeLowering } from '../lowering.js';
 import type { ValueId } from '../program.js';
-import { range, type Shape, sizeOf } from '../shapes.js';
 import type { Operator, OperatorTable } from './operator.js';
 
 /** `shape` with the lengths of `axes` 1, or without them. */

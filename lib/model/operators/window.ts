@@ -1,5 +1,5 @@
+import { range } from '../../numeric/shapes.js';
 import type { NodeLowering } from '../lowering.js';
-import { range } from '../shapes.js';
 
 /** The sliding window of a convolution or pool, with `auto_pad` resolved. */
 export interface ResolvedWindow {
