@@ -5,6 +5,7 @@
 //   node bench/calibration.mjs mnist --model DIR   another network on its images
 //   node bench/calibration.mjs --latency           only the times of the policies that an earlier run made
 //   node bench/calibration.mjs --page              only the page, from what earlier runs measured
+
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join, relative } from 'node:path';
@@ -17,8 +18,8 @@ import { split } from '../dist/calibrate/split.js';
 import { bindFeeds } from '../dist/feeds.js';
 import { loadModel } from '../dist/model/load.js';
 import { compileModel } from '../dist/model/lower.js';
+import { argMax } from '../dist/numeric/softmax.js';
 import { decodeHeads } from '../dist/skip/heads.js';
-import { argMax } from '../dist/skip/scores.js';
 import { baselines, fullAnswers, mean } from './calibration/baselines.mjs';
 import { writeTables } from './calibration/page.mjs';
 import { DATASETS, modelFolders, open, readImages } from './reproduction/networks.mjs';

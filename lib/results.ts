@@ -1,4 +1,5 @@
 import type { Port, Program } from './model/program.js';
+import { sizeOf } from './numeric/shapes.js';
 import { allocate, type TensorData } from './tensor.js';
 
 /** What a run fills; see RunRequest. */
@@ -48,7 +49,7 @@ export class ResultPool {
 
   #withOutputs({ items, ran, scores }: Omit<Results, 'outputs'>): Results {
     const outputs = this.program.outputs.map((port) => {
-      const size = shapeOf(port, this.program, items).reduce((product, length) => product * length, 1);
+      const size = sizeOf(shapeOf(port, this.program, items));
       return allocate(this.program.values[port.value]!.dtype, size);
     });
     return { items, outputs, ran, scores };

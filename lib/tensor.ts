@@ -120,7 +120,7 @@ function isArray(value: unknown): value is readonly unknown[] {
 }
 
 /** Number of elements of a tensor with these `dims`; INVALID_SHAPE unless they are lengths. */
-function sizeOf(dims: unknown): number {
+function checkedSize(dims: unknown): number {
   if (!isArray(dims)) {
     throw new ResidualSkipError(
       'INVALID_SHAPE',
@@ -256,7 +256,7 @@ class CpuTensor implements TypedTensor<DataType> {
     this.type = typed ? checkType(first) : inferType(first);
     const data = arrayFor(this.type, typed ? second : first);
     const dims = (typed ? third : second) ?? [data.length];
-    this.size = sizeOf(dims);
+    this.size = checkedSize(dims);
     this.dims = Object.freeze([...(dims as readonly number[])]);
     this.data = data;
     if (this.size !== data.length) {

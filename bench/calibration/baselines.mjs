@@ -1,12 +1,13 @@
 // Simple ways to skip, certified as policies are: their settings go from careful to bold, in an order that the items that
 // certify had no part in, and the last one that passes is taken.
+
 import { Evaluator, runAll } from '../../dist/calibrate/evaluator.js';
 import { binomialPValue, fixedSequenceTest } from '../../dist/calibrate/risk.js';
 import { generator } from '../../dist/numeric/random.js';
+import { argMax, softmax } from '../../dist/numeric/softmax.js';
 import { attachHeads } from '../../dist/skip/attach.js';
 import { multiplyAddsOf } from '../../dist/skip/head.js';
 import { BlockMode } from '../../dist/skip/mode.js';
-import { argMax, softmax } from '../../dist/skip/scores.js';
 
 /** Thresholds on a confidence, from careful to bold. */
 const THRESHOLDS = Array.from({ length: 60 }, (_, i) => 1 - 0.0001 * 1.15 ** i).filter((at) => at > 0.3);

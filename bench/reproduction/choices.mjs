@@ -1,6 +1,7 @@
 // Choices that don't look at the image, to compare the gates with: static, random, and one dial on all gates.
+
+import { argMax } from '../../dist/numeric/softmax.js';
 import { quantile } from '../../dist/numeric/statistics.js';
-import { argMax } from '../../dist/skip/scores.js';
 import { open } from './networks.mjs';
 
 export const sum = (values) => values.reduce((total, value) => total + value, 0);

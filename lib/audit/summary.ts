@@ -1,5 +1,5 @@
 /** What a trace says when its items are taken together. Pure: entries in, numbers out. */
-import { median } from '../numeric/statistics.js';
+import { mean, median } from '../numeric/statistics.js';
 import type { AuditEntry } from './read.js';
 import type { AuditHeader } from './record.js';
 
@@ -82,8 +82,7 @@ export function summarise(all: readonly AuditEntry[]): AuditSummary {
   const { blocks } = header;
   const skippedCost = (ran: string, cost: 'layers' | 'multiplyAdds') =>
     blocks.reduce((sum, block, i) => sum + (ran[i] === '0' ? block[cost] : 0), 0);
-  const mean = (value: (entry: AuditEntry) => number) =>
-    entries.reduce((sum, entry) => sum + value(entry), 0) / entries.length;
+  const meanOf = (value: (entry: AuditEntry) => number) => mean(entries.map(value));
   const skipRateOf = (block: number, among: readonly AuditEntry[]) =>
     among.filter(({ record }) => record.ran[block] === '0').length / among.length;
   const layersSkippedOf = ({ record }: AuditEntry) =>
@@ -101,11 +100,11 @@ export function summarise(all: readonly AuditEntry[]): AuditSummary {
       skipRate: skipRateOf(i, entries),
       scores: entries.flatMap(({ record }) => record.scores[i] ?? []),
     })),
-    blocksSkipped: mean(
+    blocksSkipped: meanOf(
       ({ record }) => [...record.ran].filter((digit) => digit === '0').length / blocks.length,
     ),
-    layersSkipped: mean(layersSkippedOf),
-    multiplyAddsSkipped: mean(
+    layersSkipped: meanOf(layersSkippedOf),
+    multiplyAddsSkipped: meanOf(
       ({ record }) =>
         (record.multiplyAddsSkipped ?? skippedCost(record.ran, 'multiplyAdds')) / header.multiplyAdds,
     ),
@@ -149,7 +148,7 @@ function countReasons(entries: readonly AuditEntry[]): Record<string, number> {
 
 function meanConfidence(entries: readonly AuditEntry[]): number | null {
   const known = entries.flatMap(({ record }) => record.top[0]?.[1] ?? []);
-  return known.length > 0 ? known.reduce((a, b) => a + b, 0) / known.length : null;
+  return known.length > 0 ? mean(known) : null;
 }
 
 function slice(entries: readonly AuditEntry[], layersSkipped: (entry: AuditEntry) => number) {
@@ -159,7 +158,7 @@ function slice(entries: readonly AuditEntry[], layersSkipped: (entry: AuditEntry
     const part = entries.slice(start(i), start(i + 1));
     return {
       time: part[0]!.record.time,
-      layersSkipped: part.reduce((sum, entry) => sum + layersSkipped(entry), 0) / part.length,
+      layersSkipped: mean(part.map(layersSkipped)),
       milliseconds: medianTime(part),
       latencySaved: latencySavedOf(entries.slice(start(i - NEIGHBOURS), start(i + NEIGHBOURS + 1))),
     };

@@ -1,6 +1,7 @@
 import { EventEmitter } from 'node:events';
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
+import { argMax } from '../numeric/softmax.js';
 import {
   type RunEvent,
   type RunObserver,
@@ -9,7 +10,6 @@ import {
   warn,
 } from '../skip/observer.js';
 import { profileSchema, type ScoreProfiles } from '../skip/profile.js';
-import { argMax } from '../skip/scores.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { Tensor } from '../tensor.js';
 import { parseStrict } from '../validation.js';

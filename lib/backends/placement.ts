@@ -1,6 +1,7 @@
 /** Where every value of a program lives while the reference backend runs it: which share memory, and from when to when. */
-import { elementCount } from '../kernels/index.js';
+
 import { NONE, type Program, type Step, type ValueId } from '../model/program.js';
+import { sizeOf } from '../numeric/shapes.js';
 import { ELEMENT_BYTES } from '../tensor.js';
 import { planMemory } from './memory-plan.js';
 
@@ -70,7 +71,7 @@ function inPlaceOperands(program: Program, step: Step): ValueId[] {
   const y = program.values[step.outputs[0]!]!;
   const fits = (id: ValueId): boolean => {
     const value = program.values[id];
-    return value?.dtype === y.dtype && elementCount(value.shape) === elementCount(y.shape);
+    return value?.dtype === y.dtype && sizeOf(value.shape) === sizeOf(y.shape);
   };
   switch (step.op) {
     case 'conv':
@@ -92,5 +93,5 @@ function inPlaceOperands(program: Program, step: Step): ValueId[] {
 
 function byteLength(program: Program, id: ValueId): number {
   const { dtype, shape } = program.values[id]!;
-  return elementCount(shape) * ELEMENT_BYTES[dtype];
+  return sizeOf(shape) * ELEMENT_BYTES[dtype];
 }

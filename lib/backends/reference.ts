@@ -1,7 +1,8 @@
 import { setImmediate } from 'node:timers/promises';
 import { ResidualSkipError } from '../errors.js';
-import { activate, elementCount, type KernelTensor, runStep } from '../kernels/index.js';
+import { activate, type KernelTensor, runStep } from '../kernels/index.js';
 import { type Block, type Gate, NONE, type Program, type Step } from '../model/program.js';
+import { sizeOf } from '../numeric/shapes.js';
 import { ARRAY_OF, type TensorData } from '../tensor.js';
 import { type Backend, BlockMode, type CompiledProgram, type RunRequest } from './backend.js';
 import { type Placement, place } from './placement.js';
@@ -111,8 +112,8 @@ class Arena {
       if (data) return { dtype, shape, data, constant: true };
       const offset = offsets[id]!;
       if (offset === NONE) return undefined;
-      const key = `${dtype} ${offset} ${elementCount(shape)}`;
-      const array = arrays.get(key) ?? new ARRAY_OF[dtype](memory, offset, elementCount(shape));
+      const key = `${dtype} ${offset} ${sizeOf(shape)}`;
+      const array = arrays.get(key) ?? new ARRAY_OF[dtype](memory, offset, sizeOf(shape));
       arrays.set(key, array);
       return { dtype, shape, data: array };
     });

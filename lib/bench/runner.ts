@@ -1,3 +1,4 @@
+import { sizeOf } from '../numeric/shapes.js';
 import type { DataType, TensorData } from '../tensor.js';
 
 /** One float32 input batch, the same for every runner. */
@@ -35,7 +36,7 @@ export interface Runtime {
 export function benchInputs(config: Pick<RunnerConfig, 'inputs'>): BenchInput[] {
   let state = 20250301;
   return config.inputs.map(({ name, type, dims }) => {
-    const size = dims.reduce((a, b) => a * b, 1);
+    const size = sizeOf(dims);
     const values = Float32Array.from({ length: size }, () => {
       state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
       return state / 2 ** 31 - 1;

@@ -2,7 +2,7 @@
 import type { Backend, CompiledProgram, RunRequest } from '../backends/backend.js';
 import type { Program } from '../model/program.js';
 import { sizeOf } from '../numeric/shapes.js';
-import { median } from '../numeric/statistics.js';
+import { mean, median } from '../numeric/statistics.js';
 import { attachHeads, type Heads } from '../skip/attach.js';
 import { isGuarded, type ResolvedGuard } from '../skip/guards.js';
 import { BlockMode } from '../skip/mode.js';
@@ -113,7 +113,6 @@ function timed(run: () => void): number {
 }
 
 function latencyOf(times: Readonly<Record<'full' | 'policy', number[]>>, { isa, threads }: Backend): Latency {
-  const mean = (sample: readonly number[]) => sample.reduce((a, b) => a + b, 0) / sample.length;
   const of = (sample: readonly number[]) => ({ p50: median(sample), mean: mean(sample) });
   return { items: times.full.length, isa, threads, fullMs: of(times.full), policyMs: of(times.policy) };
 }

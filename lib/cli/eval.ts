@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import type { EnergyReport } from '../bench/energy.js';
 import { openDataset, takeEvenly } from '../data/dataset.js';
 import type { DataLimits } from '../data/limits.js';
-import { argMax } from '../skip/scores.js';
+import { argMax } from '../numeric/softmax.js';
 import type { Tensor } from '../tensor.js';
 import { Classifier, MOST_MEASURED } from './classifier.js';
 import { type Io, paint, startProgress } from './io.js';

@@ -5,7 +5,7 @@ import { decodeImage, type RawImage } from '../data/image.js';
 import type { DataLimits } from '../data/limits.js';
 import { ResidualSkipError } from '../errors.js';
 import type { BlockInfo } from '../metadata.js';
-import { median } from '../numeric/statistics.js';
+import { mean, median } from '../numeric/statistics.js';
 import type { Tensor } from '../tensor.js';
 import { Classifier, type Prediction } from './classifier.js';
 import { type Io, paint, startProgress } from './io.js';
@@ -175,13 +175,12 @@ function savings({ blocks, milliseconds: { skip, full } }: RunResult): string[] 
 }
 
 function summary(rows: readonly Row[], full: boolean, io: Io): string {
-  const mean = (value: (result: RunResult) => number) =>
-    rows.reduce((sum, { result }) => sum + value(result), 0) / rows.length;
-  const fullTime = mean((result) => result.milliseconds.full);
+  const meanOf = (value: (result: RunResult) => number) => mean(rows.map(({ result }) => value(result)));
+  const fullTime = meanOf((result) => result.milliseconds.full);
   const images = plural(rows.length, 'image');
-  const skipped = mean(({ blocks }) => blocks.skipped);
+  const skipped = meanOf(({ blocks }) => blocks.skipped);
   if (full) return `${images}, every block run: ${milliseconds(fullTime)} ms each`;
-  const skipTime = mean((result) => result.milliseconds.skip);
+  const skipTime = meanOf((result) => result.milliseconds.skip);
   if (skipped === 0) return `${images}: no block skipped, ${milliseconds(skipTime)} ms each`;
   const saved = paint(io, 'bold', `${percent(1 - skipTime / fullTime, 0)} of the time saved`);
   const { total } = rows[0]!.result.blocks;

@@ -5,6 +5,7 @@ import { ResidualSkipError } from '../errors.js';
 import { bindFeeds, declaredBinding } from '../feeds.js';
 import type { Dimension } from '../model/graph.js';
 import type { Binding, Model, ModelInput } from '../model/model.js';
+import { sizeOf } from '../numeric/shapes.js';
 import { allocate, type DataType, Tensor, type TensorLike } from '../tensor.js';
 
 /** `--shape 1x3x224x224`, or `--shape NAME=1x3x224x224` for a model with several inputs. */
@@ -22,7 +23,7 @@ const MOST_ELEMENTS = 2 ** 28;
 export function collectShape(text: string, previous: readonly ShapeOption[] = []): ShapeOption[] {
   const match = /^(?:(.*)=)?(\d+(?:[x,]\d+)*)$/.exec(text);
   const dims = match?.[2]?.split(/[x,]/).map(Number);
-  if (!match || !dims || dims.includes(0) || dims.reduce((a, b) => a * b, 1) > MOST_ELEMENTS) {
+  if (!match || !dims || dims.includes(0) || sizeOf(dims) > MOST_ELEMENTS) {
     throw new InvalidArgumentError('Expected lengths above 0, such as 1x3x224x224 or INPUT=1x3x224x224.');
   }
   return [...previous, { input: match[1], dims }];
@@ -87,7 +88,7 @@ export function bindingOf(model: Model, files: ModelFiles, shapes: readonly Shap
   }
   const feeds: Record<string, TensorLike> = {};
   for (const [name, { dtype, dims }] of inputShapes(model, files, shapes)) {
-    const size = dims.reduce((a, b) => a * b, 1);
+    const size = sizeOf(dims);
     feeds[name] = new Tensor(dtype, allocate(dtype, size), dims) as TensorLike;
   }
   return bindFeeds(model, feeds).binding;

@@ -1,4 +1,4 @@
-import { quantile } from '../numeric/statistics.js';
+import { mean, quantile } from '../numeric/statistics.js';
 
 export interface Latency {
   readonly mean: number;
@@ -8,8 +8,7 @@ export interface Latency {
 
 /** Of a sample that isn't empty. */
 export function latencyOf(sample: readonly number[]): Latency {
-  const mean = sample.reduce((sum, value) => sum + value, 0) / sample.length;
-  return { mean, p50: quantile(sample, 0.5), p95: quantile(sample, 0.95) };
+  return { mean: mean(sample), p50: quantile(sample, 0.5), p95: quantile(sample, 0.95) };
 }
 
 export interface PairedChange {

@@ -2,6 +2,7 @@ import { createReadStream } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { createGunzip } from 'node:zlib';
 import { ResidualSkipError } from '../errors.js';
+import { sizeOf } from '../numeric/shapes.js';
 import { type DataLimits, MAX_BYTES } from './limits.js';
 
 const UNSIGNED_BYTE = 0x08;
@@ -29,7 +30,7 @@ export async function readIdx(file: string, { maxBytes = MAX_BYTES }: DataLimits
         head = Buffer.concat([head, chunk]);
         const header = readHeader(head, invalid);
         if (!header) continue;
-        const elements = header.shape.reduce((product, length) => product * length, 1);
+        const elements = sizeOf(header.shape);
         if (elements > maxBytes) {
           const promised = `${header.shape.join('x')} = ${elements} elements`;
           throw invalid(

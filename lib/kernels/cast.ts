@@ -1,5 +1,6 @@
+import { sizeOf } from '../numeric/shapes.js';
 import type { DataType } from '../tensor.js';
-import { elementCount, type KernelTensor } from './tensor.js';
+import type { KernelTensor } from './tensor.js';
 
 const INT64_MIN = -(2n ** 63n);
 const INT64_MAX = 2n ** 63n - 1n;
@@ -9,7 +10,7 @@ const INT64_MAX = 2n ** 63n - 1n;
  * range saturate. Integers wrap around. int64 to float32 goes through double precision.
  */
 export function cast(x: KernelTensor, y: KernelTensor): void {
-  const count = elementCount(y.shape);
+  const count = sizeOf(y.shape);
   const convert = converter(x.dtype, y.dtype);
   const from = x.data as ArrayLike<number | bigint>;
   const to = y.data as { [index: number]: number | bigint };

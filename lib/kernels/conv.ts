@@ -1,7 +1,8 @@
+import { sizeOf } from '../numeric/shapes.js';
 import { activate } from './activation.js';
 import { dot, packed, packedLength, packWeights } from './dot.js';
 import type { Operations } from './operations.js';
-import { elementCount, floats, type KernelTensor, Scratch } from './tensor.js';
+import { floats, type KernelTensor, Scratch } from './tensor.js';
 import { type Geometry, geometry, type Triple, volume } from './window.js';
 
 const paddedScratch = new Scratch((n) => new Float32Array(n));
@@ -81,7 +82,7 @@ export function conv(
       else dot(args);
     }
   }
-  if (attrs.act.kind !== 'none') activate(floats(y), floats(y), elementCount(y.shape), attrs.act);
+  if (attrs.act.kind !== 'none') activate(floats(y), floats(y), sizeOf(y.shape), attrs.act);
 }
 
 /** Extent of the input, counted from the first padded element, that the windows cover. */

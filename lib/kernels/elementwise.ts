@@ -1,19 +1,13 @@
 /** Pointwise operators. Integers wrap around; integer division truncates, and a division by zero gives 0. */
 
+import { sizeOf } from '../numeric/shapes.js';
 import { activate } from './activation.js';
 import type { BinaryKind, CompareKind, LogicalKind, Operations } from './operations.js';
 import { forEachRow, planRows } from './rows.js';
-import {
-  broadcastStrides,
-  denseStrides,
-  elementCount,
-  floats,
-  type KernelTensor,
-  splitAt,
-} from './tensor.js';
+import { broadcastStrides, denseStrides, floats, type KernelTensor, splitAt } from './tensor.js';
 
 export function unary(x: KernelTensor, y: KernelTensor, attrs: Operations['unary']): void {
-  activate(floats(x), floats(y), elementCount(y.shape), attrs.act);
+  activate(floats(x), floats(y), sizeOf(y.shape), attrs.act);
 }
 
 /** y = act(x*scale[c] + shift[c]), channels along axis 1. */
@@ -97,7 +91,7 @@ export function binary(a: KernelTensor, b: KernelTensor, y: KernelTensor, attrs:
     forEachRow(rows, ([at = 0, ia = 0, ib = 0]) =>
       row(floats(a), ia, sa, floats(b), ib, sb, floats(y), at, length),
     );
-    if (attrs.act.kind !== 'none') activate(floats(y), floats(y), elementCount(y.shape), attrs.act);
+    if (attrs.act.kind !== 'none') activate(floats(y), floats(y), sizeOf(y.shape), attrs.act);
   } else if (y.dtype === 'int64') {
     const op = BIGINT_OPS[attrs.kind];
     const [left, right, to] = [a.data, b.data, y.data] as BigInt64Array[];

@@ -1,15 +1,9 @@
+import { sizeOf } from '../numeric/shapes.js';
 import { activate } from './activation.js';
 import { dot, packed, packedLength, packWeights } from './dot.js';
 import type { Operations } from './operations.js';
 import { forEachRow, planRows } from './rows.js';
-import {
-  broadcastStrides,
-  denseStrides,
-  elementCount,
-  floats,
-  type KernelTensor,
-  Scratch,
-} from './tensor.js';
+import { broadcastStrides, denseStrides, floats, type KernelTensor, Scratch } from './tensor.js';
 
 const baseScratch = new Scratch((n) => new Int32Array(n));
 const offsetScratch = new Scratch((n) => new Int32Array(n));
@@ -43,7 +37,7 @@ export function matmul(a: KernelTensor, b: KernelTensor, y: KernelTensor): void 
     broadcastStrides(b.shape.slice(0, -2), batch).map((stride) => stride * k * n),
   ];
   const rows = planRows(batch, strides);
-  if (elementCount(y.shape) === 0) return;
+  if (sizeOf(y.shape) === 0) return;
   forEachRow(rows, ([yRow = 0, aRow = 0, bRow = 0]) => {
     for (let i = 0; i < rows.length; i++) {
       const start = bRow + i * rows.steps[2]!;

@@ -14,7 +14,7 @@ import { argMax, globalPool, reduceMean, softmax } from './reduce.js';
 import type { KernelTensor } from './tensor.js';
 
 export { activate } from './activation.js';
-export { elementCount, type KernelTensor } from './tensor.js';
+export type { KernelTensor } from './tensor.js';
 
 /** One operation. Every step of a program but `branch` and `jump` is one. */
 export type KernelStep = {

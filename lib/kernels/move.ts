@@ -2,11 +2,13 @@
  * Operators that only move elements, of any type. Bigints are moved through arrays that are typed as holding numbers:
  * nothing is computed with them.
  */
+
 import { ResidualSkipError } from '../errors.js';
+import { sizeOf } from '../numeric/shapes.js';
 import { castNumber } from './cast.js';
 import type { Operations, PadMode } from './operations.js';
 import { forEachRow, planRows } from './rows.js';
-import { broadcastStrides, denseStrides, elementCount, type KernelTensor, splitAt } from './tensor.js';
+import { broadcastStrides, denseStrides, type KernelTensor, splitAt } from './tensor.js';
 
 function numbers(tensor: KernelTensor): Float32Array {
   return tensor.data as Float32Array;
@@ -49,7 +51,7 @@ export function expand(x: KernelTensor, y: KernelTensor): void {
 }
 
 export function reshape(x: KernelTensor, y: KernelTensor): void {
-  if (x.data !== y.data) copy(x, 0, y, 0, elementCount(y.shape));
+  if (x.data !== y.data) copy(x, 0, y, 0, sizeOf(y.shape));
 }
 
 function copy(x: KernelTensor, from: number, y: KernelTensor, to: number, count: number): void {
@@ -70,7 +72,7 @@ export function concat(xs: readonly KernelTensor[], y: KernelTensor, axis: numbe
 /** Throws INVALID_ARGUMENT when an index is out of range. */
 export function gather(data: KernelTensor, indices: KernelTensor, y: KernelTensor, axis: number): void {
   const { outer, length, inner } = splitAt(data.shape, axis);
-  const count = elementCount(indices.shape);
+  const count = sizeOf(indices.shape);
   for (let i = 0; i < count; i++) {
     const asked = Number(indices.data[i]!);
     const index = asked < 0 ? asked + length : asked;
@@ -95,7 +97,7 @@ export function oneHot(
   const { outer, inner } = splitAt(y.shape, axis);
   const to = numbers(y);
   const [off, on] = numbers(values);
-  to.fill(off!, 0, elementCount(y.shape));
+  to.fill(off!, 0, sizeOf(y.shape));
   for (let o = 0; o < outer; o++) {
     for (let i = 0; i < inner; i++) {
       const asked = Math.trunc(Number(indices.data[o * inner + i]!));

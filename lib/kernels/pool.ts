@@ -1,5 +1,6 @@
+import { sizeOf } from '../numeric/shapes.js';
 import type { Operations } from './operations.js';
-import { elementCount, floats, type KernelTensor, Scratch } from './tensor.js';
+import { floats, type KernelTensor, Scratch } from './tensor.js';
 import { type Geometry, geometry, type Triple, volume } from './window.js';
 
 // Looked up once: a global is slow to reach from code that runs inside a vm context.
@@ -20,7 +21,7 @@ export function pool(
 ): void {
   const geo = geometry(x.shape, y.shape, attrs.kernel, attrs);
   const planes = x.shape[0]! * x.shape[1]!;
-  if (elementCount(y.shape) === 0) return;
+  if (sizeOf(y.shape) === 0) return;
   if (attrs.kind === 'avg') average(floats(x), floats(y), planes, geo, attrs.countIncludePad);
   else if (indices === undefined) maximum(floats(x), floats(y), planes, geo);
   else maximumWithIndices(floats(x), floats(y), indices, planes, geo, attrs.columnMajorIndices);

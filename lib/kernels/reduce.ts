@@ -1,11 +1,12 @@
+import { sizeOf } from '../numeric/shapes.js';
 import type { Operations } from './operations.js';
 import { forEachRow, planRows } from './rows.js';
-import { denseStrides, elementCount, floats, type KernelTensor, splitAt } from './tensor.js';
+import { denseStrides, floats, type KernelTensor, splitAt } from './tensor.js';
 
 /** Over all spatial axes; x is (N,C,spatial...). Max propagates NaN. */
 export function globalPool(x: KernelTensor, y: KernelTensor, kind: 'max' | 'avg'): void {
-  const planes = elementCount(x.shape.slice(0, 2));
-  const size = elementCount(x.shape.slice(2));
+  const planes = sizeOf(x.shape.slice(0, 2));
+  const size = sizeOf(x.shape.slice(2));
   const [from, to] = [floats(x), floats(y)];
   for (let plane = 0; plane < planes; plane++) {
     const start = plane * size;
@@ -37,7 +38,7 @@ export function reduceMean(x: KernelTensor, y: KernelTensor, axes: readonly numb
   const pick = (list: readonly number[], chosen: readonly number[]) => chosen.map((axis) => list[axis]!);
   const outer = planRows(pick(x.shape, kept), [pick(strides, kept)]);
   const inner = planRows(pick(x.shape, axes), [pick(strides, axes)]);
-  const count = elementCount(pick(x.shape, axes));
+  const count = sizeOf(pick(x.shape, axes));
   const [from, to] = [floats(x), floats(y)];
   const step = inner.steps[0]!;
   let out = 0;

@@ -1,3 +1,4 @@
+import { sizeOf } from '../numeric/shapes.js';
 import type { DataType, TensorData } from '../tensor.js';
 
 /** A dense row-major tensor that a kernel reads or fills. */
@@ -7,12 +8,6 @@ export interface KernelTensor {
   readonly data: TensorData;
   /** The elements never change, so that a kernel may keep a packed form of them for as long as `data` lives. */
   readonly constant?: boolean;
-}
-
-export function elementCount(shape: readonly number[]): number {
-  let count = 1;
-  for (const dim of shape) count *= dim;
-  return count;
 }
 
 /** Strides, in elements, of a dense row-major tensor. */
@@ -44,9 +39,9 @@ export function splitAt(
   axis: number,
 ): { outer: number; length: number; inner: number } {
   return {
-    outer: elementCount(shape.slice(0, axis)),
+    outer: sizeOf(shape.slice(0, axis)),
     length: shape[axis] ?? 1,
-    inner: elementCount(shape.slice(axis + 1)),
+    inner: sizeOf(shape.slice(axis + 1)),
   };
 }
 

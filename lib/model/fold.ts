@@ -1,4 +1,5 @@
-import { elementCount, type KernelStep, type KernelTensor, runStep } from '../kernels/index.js';
+import { type KernelStep, type KernelTensor, runStep } from '../kernels/index.js';
+import { sizeOf } from '../numeric/shapes.js';
 import { allocate, type TensorData } from '../tensor.js';
 import type { Graph } from './graph.js';
 import type { Value } from './program.js';
@@ -87,7 +88,7 @@ function workOf(
   inputs: readonly (Value | undefined)[],
   outputs: readonly Omit<Value, 'name'>[],
 ) {
-  const size = (value: Omit<Value, 'name'> | undefined) => (value ? elementCount(value.shape) : 0);
+  const size = (value: Omit<Value, 'name'> | undefined) => (value ? sizeOf(value.shape) : 0);
   const result = size(outputs[0]);
   const [x, weight] = inputs;
   switch (step.op) {
@@ -97,7 +98,7 @@ function workOf(
     case 'matmul':
       return result * (x?.shape.at(-1) ?? 1);
     case 'pool':
-      return result * elementCount(step.attrs.kernel);
+      return result * sizeOf(step.attrs.kernel);
     default:
       return result + inputs.reduce((sum, input) => sum + size(input), 0);
   }
@@ -129,9 +130,7 @@ export function fold(
       shape,
       data: elements,
     });
-    const results = outputs.map((output) =>
-      tensor(output, allocate(output.dtype, elementCount(output.shape))),
-    );
+    const results = outputs.map((output) => tensor(output, allocate(output.dtype, sizeOf(output.shape))));
     runStep(
       step,
       inputs.map((input) => input && tensor(input, input.data!)),

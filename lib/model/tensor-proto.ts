@@ -1,4 +1,5 @@
 import { ResidualSkipError } from '../errors.js';
+import { sizeOf } from '../numeric/shapes.js';
 import type { DataType, TensorData } from '../tensor.js';
 import type { Constant } from './graph.js';
 import type { Int64, TensorProto } from './proto.js';
@@ -170,7 +171,7 @@ export function checkShape(shape: readonly number[], invalid: (problem: string) 
 function shapeOf(tensor: TensorProto): { shape: number[]; count: number } {
   const shape = (tensor.dims ?? []).map((dim) => Number(toBigInt(dim)));
   checkShape(shape, (problem) => invalid(tensor, problem));
-  return { shape, count: shape.reduce((product, length) => product * length, 1) };
+  return { shape, count: sizeOf(shape) };
 }
 
 /**

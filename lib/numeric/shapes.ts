@@ -1,8 +1,11 @@
 /** Arithmetic on concrete shapes. */
 export type Shape = readonly number[];
 
+/** How many elements a tensor of that shape has. */
 export function sizeOf(shape: Shape): number {
-  return shape.reduce((product, length) => product * length, 1);
+  let size = 1;
+  for (const length of shape) size *= length;
+  return size;
 }
 
 export function sameShape(a: Shape, b: Shape): boolean {

@@ -1,3 +1,8 @@
+/** NaN of an empty sample. */
+export function mean(sample: readonly number[]): number {
+  return sample.reduce((sum, value) => sum + value, 0) / sample.length;
+}
+
 /** The q-quantile (0 to 1) of a sample, linear between order statistics; NaN of an empty one. */
 export function quantile(sample: readonly number[], q: number): number {
   if (sample.length === 0) return Number.NaN;

@@ -1,7 +1,9 @@
 /** Guards for answers that matter: an item that is answered so, or nearly so, is run in full. */
+
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
-import { argMax, type Meaning, probabilities } from './scores.js';
+import { argMax } from '../numeric/softmax.js';
+import { type Meaning, probabilities } from './scores.js';
 
 export const guardSchema = z
   .strictObject({

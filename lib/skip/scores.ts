@@ -1,6 +1,8 @@
 /** Class scores: which output of a network holds them, what they mean, and what they say. */
+
 import type { Activation, Program, Step, ValueId } from '../model/program.js';
 import { sizeOf } from '../numeric/shapes.js';
+import { softmax } from '../numeric/softmax.js';
 
 /**
  * `logits`: a softmax makes probabilities of them (so it does of logarithms of probabilities). `probabilities`: the network
@@ -64,22 +66,6 @@ export function finishOf(program: Program, value: ValueId): Finish | undefined {
 
 function activationOf({ attrs }: Step): Activation | undefined {
   return 'act' in attrs ? attrs.act : undefined;
-}
-
-/** Index of the largest score; the first of equals. */
-export function argMax(scores: ArrayLike<number>): number {
-  let best = 0;
-  for (let i = 1; i < scores.length; i++) if (scores[i]! > scores[best]!) best = i;
-  return best;
-}
-
-/** Probabilities that the softmax gives to scores. */
-export function softmax(scores: ArrayLike<number>): Float64Array {
-  const values = Float64Array.from(scores);
-  const largest = values.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
-  const exponentials = values.map((value) => Math.exp(value - largest));
-  const sum = exponentials.reduce((a, b) => a + b, 0);
-  return exponentials.map((value) => value / sum);
 }
 
 /** Probabilities of the classes. */

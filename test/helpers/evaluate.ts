@@ -1,4 +1,5 @@
-import { elementCount, type KernelStep, type KernelTensor, runStep } from '../../lib/kernels/index.js';
+import { type KernelStep, type KernelTensor, runStep } from '../../lib/kernels/index.js';
+import { sizeOf } from '../../lib/numeric/shapes.js';
 import { allocate, type DataType, type TensorData } from '../../lib/tensor.js';
 
 /** Runs the TypeScript kernel of a step into new tensors, filled with rubbish before. */
@@ -8,7 +9,7 @@ export function compute(
   outputs: readonly { dtype: DataType; shape: readonly number[] }[],
 ): TensorData[] {
   const tensors = outputs.map(({ dtype, shape }) => {
-    const data = allocate(dtype, elementCount(shape));
+    const data = allocate(dtype, sizeOf(shape));
     if (data instanceof BigInt64Array) data.fill(77n);
     else data.fill(77);
     return { dtype, shape, data };

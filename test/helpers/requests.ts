@@ -1,6 +1,6 @@
 import { BlockMode, type RunRequest } from '../../lib/backends/backend.js';
-import { elementCount } from '../../lib/kernels/index.js';
 import type { Program } from '../../lib/model/program.js';
+import { sizeOf } from '../../lib/numeric/shapes.js';
 import { allocate, type TensorData } from '../../lib/tensor.js';
 import { uniform } from './random.js';
 
@@ -28,7 +28,7 @@ export function makeRequest(
     inputs,
     outputs: program.outputs.map(({ value, batched }) => {
       const { dtype, shape } = values[value]!;
-      return allocate(dtype, elementCount(shape) * (batched ? items : 1));
+      return allocate(dtype, sizeOf(shape) * (batched ? items : 1));
     }),
     policy: { modes, thresholds: Float32Array.from(blocks, ({ gate }) => gate?.threshold ?? Number.NaN) },
     ran: new Uint8Array(items * blocks.length),

@@ -1,10 +1,12 @@
 /** The native backend against the reference, and against itself: instruction sets, threads, batches. */
+
 import fc from 'fast-check';
 import type { Backend, RunRequest } from '../../../lib/backends/backend.js';
 import { NativeBackend, type NativeOptions, nativeInfo } from '../../../lib/backends/native.js';
 import { ReferenceBackend } from '../../../lib/backends/reference.js';
-import { elementCount, type KernelStep } from '../../../lib/kernels/index.js';
+import type { KernelStep } from '../../../lib/kernels/index.js';
 import { NONE, type Program, type Step } from '../../../lib/model/program.js';
+import { sizeOf } from '../../../lib/numeric/shapes.js';
 import type { TensorData } from '../../../lib/tensor.js';
 import { expectClose, type Tolerance } from '../../helpers/compare.js';
 import { ProgramBuilder } from '../../helpers/programs.js';
@@ -109,7 +111,7 @@ interface NetworkCase {
 
 function networkCase(seed: number, { edges = false, count = 3 } = {}): NetworkCase {
   const program = randomProgram(seed, { edges });
-  const size = elementCount(program.values[program.inputs[0]!.value]!.shape);
+  const size = sizeOf(program.values[program.inputs[0]!.value]!.shape);
   const items = Array.from({ length: count }, (_, i) => randomFloats(size, seed + i + 1));
   return { program, items, modes: randomModes(program, seed) };
 }

@@ -2,8 +2,8 @@ import { BlockMode } from '../../../lib/backends/backend.js';
 import { NativeBackend, nativeInfo } from '../../../lib/backends/native.js';
 import { ReferenceBackend } from '../../../lib/backends/reference.js';
 import type { ErrorCode } from '../../../lib/errors.js';
-import { elementCount } from '../../../lib/kernels/index.js';
 import { NO_ACTIVATION, NONE, type Program } from '../../../lib/model/program.js';
+import { sizeOf } from '../../../lib/numeric/shapes.js';
 import { expectClose } from '../../helpers/compare.js';
 import { ProgramBuilder } from '../../helpers/programs.js';
 import { randomFloats } from '../../helpers/random.js';
@@ -18,7 +18,7 @@ const coded = (code: ErrorCode) =>
 
 function inputsOf(program: Program, items: number, seed = 1): Float32Array[] {
   return program.inputs.map(({ value }, i) =>
-    randomFloats(items * elementCount(program.values[value]!.shape), seed + i),
+    randomFloats(items * sizeOf(program.values[value]!.shape), seed + i),
   );
 }
 

@@ -1,10 +1,12 @@
 /** Sharing memory between values must not be seen in results. */
+
 import fc from 'fast-check';
 import { BlockMode, type RunRequest } from '../../../lib/backends/backend.js';
 import { place } from '../../../lib/backends/placement.js';
 import { ReferenceBackend } from '../../../lib/backends/reference.js';
-import { activate, elementCount, type KernelTensor } from '../../../lib/kernels/index.js';
+import { activate, type KernelTensor } from '../../../lib/kernels/index.js';
 import { NONE, type Program } from '../../../lib/model/program.js';
+import { sizeOf } from '../../../lib/numeric/shapes.js';
 import type { TensorData } from '../../../lib/tensor.js';
 import { compute } from '../../helpers/evaluate.js';
 import { randomFloats } from '../../helpers/random.js';
@@ -69,7 +71,7 @@ function runApart(
 
 function randomCase(seed: number): { program: Program; request: RunRequest } {
   const program = randomProgram(seed);
-  const size = elementCount(program.values[program.inputs[0]!.value]!.shape);
+  const size = sizeOf(program.values[program.inputs[0]!.value]!.shape);
   return {
     program,
     request: makeRequest(program, [randomFloats(size, seed + 1)], 1, randomModes(program, seed + 2)),
@@ -98,7 +100,7 @@ test('memory is shared', () => {
   for (let seed = 0; seed < 20; seed++) {
     const program = randomProgram(seed);
     shared += place(program).bytes;
-    for (const { shape, data } of program.values) apart += data ? 0 : 4 * elementCount(shape);
+    for (const { shape, data } of program.values) apart += data ? 0 : 4 * sizeOf(shape);
   }
   expect(shared).toBeLessThan(apart / 2);
 });
