@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { ResidualSkipError } from '../errors.js';
-import { copyData } from '../tensor.js';
 import { sizeOf } from '../numeric/shapes.js';
+import { copyData } from '../tensor.js';
 import { analyseBatching } from './batching.js';
 import { readExternalData } from './external.js';
 import { alignInPlace, type ModelFile, readModelFile } from './file.js';

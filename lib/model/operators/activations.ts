@@ -1,6 +1,6 @@
+import { sizeOf } from '../../numeric/shapes.js';
 import type { NodeLowering } from '../lowering.js';
 import { type Activation, type ActivationKind, NONE, type ValueId } from '../program.js';
-import { sizeOf } from '../../numeric/shapes.js';
 import type { Operator, OperatorTable } from './operator.js';
 
 function unary(node: NodeLowering, x: ValueId, kind: ActivationKind, alpha = 0, beta = 0): ValueId {
