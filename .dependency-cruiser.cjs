@@ -17,7 +17,7 @@ const layers = [
   ['data'],
   ['classify'],
   ['report'],
-  ['calibrate', 'audit', 'bench'],
+  ['calibrate', 'audit', 'measure'],
   ['index'],
   ['cli'],
 ];

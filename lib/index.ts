@@ -1,4 +1,4 @@
-import { InferenceSession } from './session.js';
+import { InferenceSession } from './session/session.js';
 import { Tensor } from './tensor.js';
 
 export type { Drift } from './audit/drift-monitor.js';
@@ -24,12 +24,12 @@ export {
   type PreprocessorConfig,
 } from './data/preprocess.js';
 export { ERROR_CODES, type ErrorCode, ResidualSkipError } from './errors.js';
-export type { Feeds } from './feeds.js';
-export type { Fetches } from './fetches.js';
-export type { BlockInfo, ModelInfo, TensorMetadata } from './metadata.js';
 export type { CompareKind, GateForm, ShortcutKind } from './model/program.js';
-export type { Isa, RunOptions, RunSyncOptions, SessionOptions } from './options.js';
-export type { TracedRun } from './session.js';
+export type { Feeds } from './session/feeds.js';
+export type { Fetches } from './session/fetches.js';
+export type { BlockInfo, ModelInfo, TensorMetadata } from './session/metadata.js';
+export type { Isa, RunOptions, RunSyncOptions, SessionOptions } from './session/options.js';
+export type { TracedRun } from './session/session.js';
 export { loadPolicy, type PolicySource } from './skip/load-policy.js';
 export type {
   AuditLines,

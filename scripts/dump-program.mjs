@@ -10,7 +10,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 const { encodeProgram } = await import('../dist/backends/encode.js');
 const { findModel } = await import('../dist/data/model-files.js');
 const { loadModel } = await import('../dist/model/load.js');
-const { compileModel } = await import('../dist/model/lower.js');
+const { compileModel } = await import('../dist/model/compile.js');
 
 const [path, out, shapeText, itemsText = '4'] = process.argv.slice(2);
 if (!out) throw new Error('usage: dump-program.mjs MODEL OUT [SHAPE [ITEMS]]');

@@ -1,6 +1,6 @@
 import { z } from 'zod';
-import type { EnergyReport } from '../bench/energy.js';
 import { ResidualSkipError } from '../errors.js';
+import type { EnergyReport } from '../measure/energy.js';
 import type { RunContext, RunEvent, RunObserver, SessionControl, TensorMap } from '../skip/observer.js';
 import { copyData } from '../tensor.js';
 import { parseStrict } from '../validation.js';

@@ -1,4 +1,4 @@
-import type { InferenceSession } from '../session.js';
+import type { InferenceSession } from '../session/session.js';
 import type { TensorMap } from '../skip/observer.js';
 import { hashItem } from './hash.js';
 import { shortFloat } from './line.js';

@@ -1,6 +1,6 @@
 /** A budget instead of a limit: the most careful setting that keeps within it is taken, and its risk certified. */
 import { ResidualSkipError } from '../errors.js';
-import type { CalibrationOptions } from './calibration.js';
+import type { CalibrationOptions } from './result.js';
 import type { Effort, Stopwatch } from './latency.js';
 import { headsOf, type Thresholds } from './measure.js';
 import type { Table } from './table.js';

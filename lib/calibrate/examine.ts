@@ -1,6 +1,6 @@
 /** What a policy did to the items that certify it, by class and one by one: for tables and reports. */
 import type { Heads } from '../skip/attach.js';
-import type { ClassResult, Contribution, Example } from './calibration.js';
+import type { ClassResult, Contribution, Example } from './result.js';
 import { className } from './groups.js';
 import type { Measured } from './measure.js';
 import type { Table } from './table.js';

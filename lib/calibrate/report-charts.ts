@@ -1,7 +1,7 @@
 /** Charts of the calibration report: risk against cost, and what each exit and gate saves. */
 import { escapeHtml, INK, renderChart } from '../report/charts.js';
 import { percent, renderGroup, renderTable, type Section } from '../report/page.js';
-import type { Calibration } from './calibration.js';
+import type { Calibration } from './result.js';
 
 /** Risk against what a setting costs: in time, and in multiply-adds. */
 export async function curves({

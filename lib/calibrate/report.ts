@@ -10,9 +10,9 @@ import {
   type Section,
   whole,
 } from '../report/page.js';
-import type { Calibration, Example } from './calibration.js';
 import { latencyReduction } from './latency.js';
 import { contributions, curves } from './report-charts.js';
+import type { Calibration, Example } from './result.js';
 import { wordPromise } from './wording.js';
 
 export interface ReportOptions {

@@ -10,7 +10,7 @@ import { BlockMode } from '../skip/mode.js';
 import type { Metric } from '../skip/promise.js';
 import { meaningOf } from '../skip/scores.js';
 import { answerOf, checkedAnswer, totalVariation } from './answers.js';
-import type { CalibrationItem } from './calibration.js';
+import type { CalibrationItem } from './result.js';
 import { CHUNK, Evaluator, type Outcome, runAll } from './evaluator.js';
 
 /** An exit as it was fitted, or as the model has it; its threshold is yet to be chosen. */

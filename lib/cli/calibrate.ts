@@ -2,15 +2,15 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { NativeBackend } from '../backends/native.js';
 import { ReferenceBackend } from '../backends/reference.js';
 import { calibrate } from '../calibrate/calibrate.js';
-import type { Calibration, CalibrationOptions } from '../calibrate/calibration.js';
 import { renderCalibrationReport } from '../calibrate/report.js';
+import type { Calibration, CalibrationOptions } from '../calibrate/result.js';
 import { ResumableBackend } from '../calibrate/resume.js';
 import { recordUse } from '../calibrate/uses.js';
 import { encodeThumbnail } from '../data/image.js';
 import { findModel } from '../data/model-files.js';
-import { bindFeeds } from '../feeds.js';
+import { compileModel } from '../model/compile.js';
 import { loadModel } from '../model/load.js';
-import { compileModel } from '../model/lower.js';
+import { bindFeeds } from '../session/feeds.js';
 import { METRICS, type Metric } from '../skip/promise.js';
 import {
   type CalibrationData,

@@ -1,6 +1,7 @@
 /** What `calibrate` prints. */
-import type { Calibration } from '../calibrate/calibration.js';
+
 import { latencyReduction } from '../calibrate/latency.js';
+import type { Calibration } from '../calibrate/result.js';
 import { wordPromise } from '../calibrate/wording.js';
 import { type Io, paint } from './io.js';
 import { type Column, formatTable, milliseconds, percent, plural } from './table.js';

@@ -1,11 +1,11 @@
-import { type EnergyReport, measureEnergy } from '../bench/energy.js';
 import type { RawImage } from '../data/image.js';
 import { findModel } from '../data/model-files.js';
 import { prefetch } from '../data/prefetch.js';
 import { Preprocessor } from '../data/preprocess.js';
 import { ResidualSkipError } from '../errors.js';
-import type { BlockInfo, TensorMetadata } from '../metadata.js';
-import { InferenceSession } from '../session.js';
+import { type EnergyReport, measureEnergy } from '../measure/energy.js';
+import type { BlockInfo, TensorMetadata } from '../session/metadata.js';
+import { InferenceSession } from '../session/session.js';
 import type { RunObserver } from '../skip/observer.js';
 import { topClasses } from '../skip/scores.js';
 import type { ItemTrace } from '../skip/trace.js';

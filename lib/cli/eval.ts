@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
-import type { EnergyReport } from '../bench/energy.js';
 import { openDataset, takeEvenly } from '../data/dataset.js';
 import type { DataLimits } from '../data/limits.js';
+import type { EnergyReport } from '../measure/energy.js';
 import { argMax } from '../numeric/softmax.js';
 import type { Tensor } from '../tensor.js';
 import { Classifier, MOST_MEASURED } from './classifier.js';

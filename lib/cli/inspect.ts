@@ -1,13 +1,13 @@
 import type { Command } from 'commander';
 import { findModel, type ModelFiles } from '../data/model-files.js';
-import { type BlockInfo, describeBlocks } from '../metadata.js';
+import { compileModel } from '../model/compile.js';
 import type { Dimension, ModelPort } from '../model/graph.js';
 import { loadModel, unsupportedOperators } from '../model/load.js';
-import { compileModel } from '../model/lower.js';
 
 import type { Model } from '../model/model.js';
 import type { Exit, Program, ValueId } from '../model/program.js';
 
+import { type BlockInfo, describeBlocks } from '../session/metadata.js';
 import { type Io, paint } from './io.js';
 import { bindingOf, collectShape, SHAPE_HELP, type ShapeOption } from './shapes.js';
 import { type Column, count, formatTable, percent, plural } from './table.js';

@@ -1,6 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { MAX_BYTES, MAX_PIXELS } from '../data/limits.js';
-import { ISAS, type Isa } from '../options.js';
+import { ISAS, type Isa } from '../session/options.js';
 
 /** Options that say where a model is run; the names are those of SessionOptions. */
 export interface BackendOptions {

@@ -1,8 +1,8 @@
 import type { Command } from 'commander';
 import { type AuditLog, auditLog } from '../audit/log.js';
-import type { EnergyReport } from '../bench/energy.js';
 import { openDataset, type Sample, takeEvenly } from '../data/dataset.js';
 import type { DataLimits } from '../data/limits.js';
+import type { EnergyReport } from '../measure/energy.js';
 import type { Tensor } from '../tensor.js';
 import { Classifier, MOST_MEASURED } from './classifier.js';
 import { checkWritable, unwritable } from './files.js';

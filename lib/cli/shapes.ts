@@ -2,10 +2,10 @@ import { InvalidArgumentError } from 'commander';
 import type { ModelFiles } from '../data/model-files.js';
 import { Preprocessor } from '../data/preprocess.js';
 import { ResidualSkipError } from '../errors.js';
-import { bindFeeds, declaredBinding } from '../feeds.js';
 import type { Dimension } from '../model/graph.js';
 import type { Binding, Model, ModelInput } from '../model/model.js';
 import { sizeOf } from '../numeric/shapes.js';
+import { bindFeeds, declaredBinding } from '../session/feeds.js';
 import { allocate, type DataType, Tensor, type TensorLike } from '../tensor.js';
 
 /** `--shape 1x3x224x224`, or `--shape NAME=1x3x224x224` for a model with several inputs. */

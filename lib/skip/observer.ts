@@ -1,4 +1,4 @@
-import type { BlockInfo } from '../metadata.js';
+import type { BlockInfo } from '../session/metadata.js';
 import type { Tensor } from '../tensor.js';
 import type { ScoreProfiles } from './profile.js';
 import type { Meaning } from './scores.js';

@@ -7,7 +7,7 @@ import { suggest } from '../suggest.js';
 import { parseStrict } from '../validation.js';
 import { type Heads, MODEL_EXITS, resolveHeads } from './attach.js';
 import { type Guard, guardSchema, type ResolvedGuard, resolveGuards } from './guards.js';
-import { decodeHeads, type EncodedHeads, headsSchema } from './heads.js';
+import { decodeHeads, type EncodedHeads, headsSchema } from './head-codec.js';
 import { BlockMode, type ResolvedPolicy } from './mode.js';
 import { type Expected, expectedSchema, type Promised, promiseSchema } from './promise.js';
 

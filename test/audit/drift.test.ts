@@ -1,6 +1,6 @@
 import type { Drift } from '../../lib/audit/drift-monitor.js';
 import { watch } from '../../lib/audit/watch.js';
-import { encodeHeads } from '../../lib/skip/heads.js';
+import { encodeHeads } from '../../lib/skip/head-codec.js';
 import type { SkipPolicy } from '../../lib/skip/policy.js';
 import { Tensor } from '../../lib/tensor.js';
 import { Network } from '../helpers/networks.js';

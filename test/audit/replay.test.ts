@@ -3,7 +3,7 @@ import { auditLog } from '../../lib/audit/log.js';
 import { type AuditEntry, readAudit } from '../../lib/audit/read.js';
 import { replayAudit } from '../../lib/audit/replay.js';
 import { watch } from '../../lib/audit/watch.js';
-import type { SessionOptions } from '../../lib/options.js';
+import type { SessionOptions } from '../../lib/session/options.js';
 import { Tensor } from '../../lib/tensor.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
 import { itemsOf } from '../helpers/items.js';

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { hashItem } from '../../lib/audit/hash.js';
 import type { AuditRecord } from '../../lib/audit/record.js';
 import { type SkipPolicy, Tensor } from '../../lib/index.js';
-import { encodeHeads } from '../../lib/skip/heads.js';
+import { encodeHeads } from '../../lib/skip/head-codec.js';
 import { randomFloats } from '../helpers/random.js';
 import { GATED, GATED_BLOCKS } from './models.js';
 

@@ -1,6 +1,6 @@
 import { ReferenceBackend } from '../../lib/backends/reference.js';
+import { buildProgram } from '../../lib/model/compile.js';
 import type { Ir } from '../../lib/model/ir.js';
-import { buildProgram } from '../../lib/model/lower.js';
 import type { Program } from '../../lib/model/program.js';
 import { Region } from '../../lib/model/region.js';
 import { schedule } from '../../lib/model/schedule.js';

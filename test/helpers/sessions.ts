@@ -1,5 +1,5 @@
 import { InferenceSession, type Isa, ResidualSkipError, type SessionOptions } from '../../lib/index.js';
-import { ISAS } from '../../lib/options.js';
+import { ISAS } from '../../lib/session/options.js';
 
 /** The native instruction sets of this machine. */
 export async function availableIsas(model: string): Promise<Isa[]> {

@@ -1,5 +1,5 @@
 /** Model files of some hundred bytes that ask for more than there is. */
-import { InferenceSession } from '../../lib/session.js';
+import { InferenceSession } from '../../lib/session/session.js';
 import { Tensor } from '../../lib/tensor.js';
 import { GraphBuilder, modelBytes, tensor } from '../helpers/onnx-builder.js';
 

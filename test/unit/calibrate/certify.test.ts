@@ -1,5 +1,4 @@
 import { totalVariation } from '../../../lib/calibrate/answers.js';
-import type { CalibrationItem } from '../../../lib/calibrate/calibration.js';
 import {
   boundOf,
   certificateOf,

@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import type { Calibration, Example, SettingResult } from '../../../lib/calibrate/calibration.js';
+import type { Calibration, Example, SettingResult } from '../../../lib/calibrate/result.js';
 import type { Latency } from '../../../lib/skip/promise.js';
 import { COLOR_SCHEMES, expectReadable, expectSelfContained, testChromium } from '../../helpers/browser.js';
 import { DIST, describeBuilt } from '../../helpers/dist.js';

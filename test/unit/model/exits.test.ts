@@ -1,5 +1,5 @@
 import { InferenceSession, type PolicySource, Tensor } from '../../../lib/index.js';
-import { buildProgram } from '../../../lib/model/lower.js';
+import { buildProgram } from '../../../lib/model/compile.js';
 import type { Program, ValueId } from '../../../lib/model/program.js';
 import { attachHeads, type ExitSpec, MODEL_EXITS, resolveHeads } from '../../../lib/skip/attach.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';

@@ -1,4 +1,4 @@
-import { buildProgram } from '../../../lib/model/lower.js';
+import { buildProgram } from '../../../lib/model/compile.js';
 import { NO_ACTIVATION, NONE, type Program, type StepNamed } from '../../../lib/model/program.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
 import { expectAgreement } from '../../helpers/run-program.js';

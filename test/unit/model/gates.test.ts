@@ -1,4 +1,4 @@
-import { buildProgram } from '../../../lib/model/lower.js';
+import { buildProgram } from '../../../lib/model/compile.js';
 import { type GateForm, NO_ACTIVATION } from '../../../lib/model/program.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
 import { randomFloats } from '../../helpers/random.js';

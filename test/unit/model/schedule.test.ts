@@ -1,5 +1,5 @@
 import * as fc from 'fast-check';
-import { buildProgram } from '../../../lib/model/lower.js';
+import { buildProgram } from '../../../lib/model/compile.js';
 import { NONE, type Program } from '../../../lib/model/program.js';
 import { BlockMode } from '../../../lib/skip/mode.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';

@@ -1,7 +1,7 @@
 import { z } from 'zod';
-import type { PolicySource } from './skip/load-policy.js';
-import type { RunObserver } from './skip/observer.js';
-import { parseStrict } from './validation.js';
+import type { PolicySource } from '../skip/load-policy.js';
+import type { RunObserver } from '../skip/observer.js';
+import { parseStrict } from '../validation.js';
 
 /** Instruction sets that native kernels exist for. */
 export const ISAS = ['scalar', 'avx2', 'avx512', 'neon'] as const;

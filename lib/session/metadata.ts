@@ -1,6 +1,6 @@
-import type { Dimension, ModelPort } from './model/graph.js';
-import type { CompareKind, GateForm, Program, ShortcutKind } from './model/program.js';
-import type { DataType } from './tensor.js';
+import type { Dimension, ModelPort } from '../model/graph.js';
+import type { CompareKind, GateForm, Program, ShortcutKind } from '../model/program.js';
+import type { DataType } from '../tensor.js';
 
 /** An input or output, in onnxruntime's form. A symbolic dimension is given by its name. */
 export interface TensorMetadata {

@@ -1,10 +1,7 @@
-import { ResidualSkipError } from './errors.js';
-import { checkNames } from './feeds.js';
-import type { Model } from './model/model.js';
-import type { Port, Program } from './model/program.js';
-import { RUN_OPTIONS } from './options.js';
-import { keptOutput, type Results, shapeOf } from './results.js';
-import type { TensorMap } from './skip/observer.js';
+import { ResidualSkipError } from '../errors.js';
+import type { Model } from '../model/model.js';
+import type { Port, Program } from '../model/program.js';
+import type { TensorMap } from '../skip/observer.js';
 import {
   describe,
   describeTensor,
@@ -13,7 +10,10 @@ import {
   type TensorData,
   type TensorLike,
   toTensor,
-} from './tensor.js';
+} from '../tensor.js';
+import { checkNames } from './feeds.js';
+import { RUN_OPTIONS } from './options.js';
+import { keptOutput, type Results, shapeOf } from './results.js';
 
 /** Which outputs a run returns: their names, or a map from name to null or to the tensor to fill. */
 export type Fetches = readonly string[] | { readonly [outputName: string]: Tensor | TensorLike | null };

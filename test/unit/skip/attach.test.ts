@@ -1,14 +1,14 @@
-import { Growth } from '../../lib/model/grow.js';
-import { loadModel } from '../../lib/model/load.js';
-import { compileModel } from '../../lib/model/lower.js';
-import type { Program } from '../../lib/model/program.js';
-import { softmax } from '../../lib/numeric/softmax.js';
-import { attachHeads, type ExitSpec } from '../../lib/skip/attach.js';
-import { featureSteps, type Head, type Layer, widthOf } from '../../lib/skip/head.js';
-import { decodeHeads, encodeHeads } from '../../lib/skip/heads.js';
-import { Network } from '../helpers/networks.js';
-import { randomFloats } from '../helpers/random.js';
-import { runProgram } from '../helpers/run-program.js';
+import { Growth } from '../../../lib/model/grow.js';
+import { loadModel } from '../../../lib/model/load.js';
+import { compileModel } from '../../../lib/model/compile.js';
+import type { Program } from '../../../lib/model/program.js';
+import { softmax } from '../../../lib/numeric/softmax.js';
+import { attachHeads, type ExitSpec } from '../../../lib/skip/attach.js';
+import { featureSteps, type Head, type Layer, widthOf } from '../../../lib/skip/head.js';
+import { decodeHeads, encodeHeads } from '../../../lib/skip/head-codec.js';
+import { Network } from '../../helpers/networks.js';
+import { randomFloats } from '../../helpers/random.js';
+import { runProgram } from '../../helpers/run-program.js';
 
 const NETWORK = new Network('cifar10-resnet32');
 const CLASSES = 10;

@@ -1,6 +1,3 @@
-import type { Call, Deeds } from './call.js';
-import type { Contexts } from './contexts.js';
-import { InputCopies } from './input-copies.js';
 import {
   notify,
   type RunContext,
@@ -8,9 +5,12 @@ import {
   type RunObserver,
   type SessionControl,
   type TensorMap,
-} from './skip/observer.js';
-import type { ItemDecisions, SkipTrace } from './skip/trace.js';
-import type { TensorData } from './tensor.js';
+} from '../skip/observer.js';
+import type { ItemDecisions, SkipTrace } from '../skip/trace.js';
+import type { TensorData } from '../tensor.js';
+import type { Call, Deeds } from './call.js';
+import type { Contexts } from './contexts.js';
+import { InputCopies } from './input-copies.js';
 
 interface ToTell {
   /** Whether the inputs are copies that `copyInput` made. */

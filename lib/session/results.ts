@@ -1,6 +1,6 @@
-import type { Port, Program } from './model/program.js';
-import { sizeOf } from './numeric/shapes.js';
-import { allocate, type TensorData } from './tensor.js';
+import type { Port, Program } from '../model/program.js';
+import { sizeOf } from '../numeric/shapes.js';
+import { allocate, type TensorData } from '../tensor.js';
 
 /** What a run fills; see RunRequest. */
 export interface Results {

@@ -1,10 +1,10 @@
 /** Guarded answers: which items of a run have one, and the run in full that replaces it. */
-import type { ResolvedPolicy, RunRequest } from './backends/backend.js';
-import { ResidualSkipError } from './errors.js';
-import type { Program } from './model/program.js';
-import { isGuarded, type ResolvedGuard } from './skip/guards.js';
-import { classScoresOf } from './skip/scores.js';
-import { allocate, type TensorData } from './tensor.js';
+import type { ResolvedPolicy, RunRequest } from '../backends/backend.js';
+import { ResidualSkipError } from '../errors.js';
+import type { Program } from '../model/program.js';
+import { isGuarded, type ResolvedGuard } from '../skip/guards.js';
+import { classScoresOf } from '../skip/scores.js';
+import { allocate, type TensorData } from '../tensor.js';
 
 /**
  * Items that skipped something and whose class scores touch a guarded class.

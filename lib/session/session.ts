@@ -1,9 +1,17 @@
-import type { Backend } from './backends/backend.js';
-import { NativeBackend } from './backends/native.js';
-import { ReferenceBackend } from './backends/reference.js';
+import type { Backend } from '../backends/backend.js';
+import { NativeBackend } from '../backends/native.js';
+import { ReferenceBackend } from '../backends/reference.js';
+import { ResidualSkipError } from '../errors.js';
+import { compileModel } from '../model/compile.js';
+import { loadModel } from '../model/load.js';
+import type { Binding, Model } from '../model/model.js';
+import type { Program } from '../model/program.js';
+import { FULL_POLICY, loadPolicy } from '../skip/load-policy.js';
+import type { RunContext, RunObserver, TensorMap } from '../skip/observer.js';
+import type { SkipPolicy } from '../skip/policy.js';
+import type { SkipTrace } from '../skip/trace.js';
 import { type Bound, type Call, Deeds, guardedBy, prepareCall } from './call.js';
 import { Contexts } from './contexts.js';
-import { ResidualSkipError } from './errors.js';
 import { bindFeeds, declaredBinding, type Feeds, hasOneBinding, overrideDimensions } from './feeds.js';
 import { allOutputs, collectOutputs, type Fetches, parseFetches } from './fetches.js';
 import { idle } from './idle.js';
@@ -14,11 +22,7 @@ import {
   type ModelInfo,
   type TensorMetadata,
 } from './metadata.js';
-import { loadModel } from './model/load.js';
-import { compileModel } from './model/lower.js';
-import type { Binding, Model } from './model/model.js';
-import type { Program } from './model/program.js';
-import { Observing } from './observing.js';
+import { Observing } from './notifier.js';
 import {
   parseRunOptions,
   parseRunSyncOptions,
@@ -27,12 +31,8 @@ import {
   type RunSyncOptions,
   type SessionOptions,
 } from './options.js';
-import { FULL_POLICY, loadPolicy } from './skip/load-policy.js';
-import type { RunContext, RunObserver, TensorMap } from './skip/observer.js';
-import type { SkipPolicy } from './skip/policy.js';
-import type { SkipTrace } from './skip/trace.js';
+import { type Specialization, Specializations } from './program-cache.js';
 import { checkSource, type ModelSource, parseSourceArguments } from './source.js';
-import { type Specialization, Specializations } from './specializations.js';
 import { verificationOf } from './verification.js';
 
 /** How long a run of low priority lets others go first: a session that is never idle is to be watched too. */

@@ -1,7 +1,7 @@
-import { ResidualSkipError } from './errors.js';
-import type { Dimension, ModelPort } from './model/graph.js';
-import type { Binding, InputBinding, Model, ModelInput } from './model/model.js';
-import { suggest } from './suggest.js';
+import { ResidualSkipError } from '../errors.js';
+import type { Dimension, ModelPort } from '../model/graph.js';
+import type { Binding, InputBinding, Model, ModelInput } from '../model/model.js';
+import { suggest } from '../suggest.js';
 import {
   copyData,
   describeTensor,
@@ -10,7 +10,7 @@ import {
   type TensorLike,
   toTensor,
   withData,
-} from './tensor.js';
+} from '../tensor.js';
 
 /** Input tensors by name; tensors of onnxruntime-common are taken too. */
 export type Feeds = { readonly [inputName: string]: Tensor | TensorLike };

@@ -11,21 +11,21 @@ import {
   type SkipPolicy,
   Tensor,
   watch,
-} from '../../lib/index.js';
-import type { Model } from '../../lib/model/model.js';
-import { FakeBackend, fakeCompile, fakeInput, fakeModel } from '../helpers/fake-backend.js';
-import { folderOf, removeFolders } from '../helpers/files.js';
+} from '../../../lib/index.js';
+import type { Model } from '../../../lib/model/model.js';
+import { FakeBackend, fakeCompile, fakeInput, fakeModel } from '../../helpers/fake-backend.js';
+import { folderOf, removeFolders } from '../../helpers/files.js';
 
 afterAll(removeFolders);
 
 let backend: FakeBackend;
 let model: Model;
 
-jest.mock('../../lib/model/load.js', () => ({ loadModel: async () => model }));
-jest.mock('../../lib/model/lower.js', () => ({
+jest.mock('../../../lib/model/load.js', () => ({ loadModel: async () => model }));
+jest.mock('../../../lib/model/compile.js', () => ({
   compileModel: (...args: Parameters<typeof fakeCompile>) => fakeCompile(...args),
 }));
-jest.mock('../../lib/backends/reference.js', () => ({
+jest.mock('../../../lib/backends/reference.js', () => ({
   ReferenceBackend: function ReferenceBackend() {
     return backend;
   },

@@ -1,5 +1,5 @@
 import { setTimeout } from 'node:timers/promises';
-import { idle } from '../../lib/idle.js';
+import { idle } from '../../../lib/session/idle.js';
 
 test('waits while something runs, and no longer', async () => {
   const running = new Set(['a']);

@@ -5,7 +5,7 @@
 import { readFile } from 'node:fs/promises';
 import { nativeInfo } from '../backends/native.js';
 import { ResidualSkipError } from '../errors.js';
-import { InferenceSession } from '../session.js';
+import { InferenceSession } from '../session/session.js';
 import { Tensor } from '../tensor.js';
 import { packageVersion } from '../version.js';
 import { importPeer } from './import-peer.js';

@@ -1,5 +1,5 @@
 import { fileURLToPath } from 'node:url';
-import { ResidualSkipError } from './errors.js';
+import { ResidualSkipError } from '../errors.js';
 
 /** What a model is loaded from: a path or `file:` URL of its file or folder, or the bytes of its file. */
 export type ModelSource = string | URL | Uint8Array | ArrayBufferLike | Blob;

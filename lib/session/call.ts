@@ -1,17 +1,17 @@
 /** One call of `run` or `runSync`: what it was asked for, what it left behind, and its trace. */
-import type { RunRequest } from './backends/backend.js';
-import type { BoundFeeds } from './feeds.js';
-import { checkFetches, type FetchMap } from './fetches.js';
-import type { Results } from './results.js';
-import { exitThresholds, guardsOf, type SkipPolicy, skippedByHeads } from './skip/policy.js';
+import type { RunRequest } from '../backends/backend.js';
+import { exitThresholds, guardsOf, type SkipPolicy, skippedByHeads } from '../skip/policy.js';
 import {
   buildTrace,
   type ItemDecisions,
   RecordedDecisions,
   type RunRecord,
   type SkipTrace,
-} from './skip/trace.js';
-import type { Specialization } from './specializations.js';
+} from '../skip/trace.js';
+import type { BoundFeeds } from './feeds.js';
+import { checkFetches, type FetchMap } from './fetches.js';
+import type { Specialization } from './program-cache.js';
+import type { Results } from './results.js';
 import { guardedItems } from './verification.js';
 
 /** A run whose feeds are checked. */

@@ -1,12 +1,12 @@
 import { writeFileSync } from 'node:fs';
-import { NativeBackend } from '../../lib/backends/native.js';
-import { type InferenceSession, loadPolicy, type SessionControl } from '../../lib/index.js';
-import { encodeHeads } from '../../lib/skip/heads.js';
-import type { SkipPolicy } from '../../lib/skip/policy.js';
-import { folderOf, removeFolders } from '../helpers/files.js';
-import { Network } from '../helpers/networks.js';
-import { randomFloats } from '../helpers/random.js';
-import { withSession } from '../helpers/sessions.js';
+import { NativeBackend } from '../../../lib/backends/native.js';
+import { type InferenceSession, loadPolicy, type SessionControl } from '../../../lib/index.js';
+import { encodeHeads } from '../../../lib/skip/head-codec.js';
+import type { SkipPolicy } from '../../../lib/skip/policy.js';
+import { folderOf, removeFolders } from '../../helpers/files.js';
+import { Network } from '../../helpers/networks.js';
+import { randomFloats } from '../../helpers/random.js';
+import { withSession } from '../../helpers/sessions.js';
 
 afterAll(removeFolders);
 

@@ -1,6 +1,6 @@
-import { parseRunOptions, parseRunSyncOptions, parseSessionOptions } from '../../lib/options.js';
-import { notify, type RunEvent, type RunObserver } from '../../lib/skip/observer.js';
-import { nearNames, suggest } from '../../lib/suggest.js';
+import { parseRunOptions, parseRunSyncOptions, parseSessionOptions } from '../../../lib/session/options.js';
+import { notify, type RunEvent, type RunObserver } from '../../../lib/skip/observer.js';
+import { nearNames, suggest } from '../../../lib/suggest.js';
 
 describe('session options', () => {
   it('takes every option', () => {

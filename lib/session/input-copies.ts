@@ -1,4 +1,4 @@
-import { copyData, type TensorData } from './tensor.js';
+import { copyData, type TensorData } from '../tensor.js';
 
 /** How many arrays are kept for runs to come: as many as an observer holds at a time, and some more. */
 const KEPT = 72;
