@@ -8,12 +8,7 @@ const layers = [
   ['model'],
   ['skip'],
   ['backends'],
-  [
-    'session',
-    // The parts of a session, until they have a folder.
-    ...['call', 'contexts', 'feeds', 'fetches', 'idle', 'input-copies', 'metadata', 'observing', 'options'],
-    ...['results', 'source', 'specializations', 'verification'],
-  ],
+  ['session'],
   ['data'],
   ['classify'],
   ['report'],
@@ -22,7 +17,7 @@ const layers = [
   ['cli'],
 ];
 /** Lines whose names may import from each other. */
-const open = new Set(['version', 'session']);
+const open = new Set(['version']);
 
 const inLayers = (names) => `^lib/(${names.join('|')})(/|[.]c?ts$)`;
 

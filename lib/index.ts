@@ -27,9 +27,10 @@ export { ERROR_CODES, type ErrorCode, ResidualSkipError } from './errors.js';
 export type { CompareKind, GateForm, ShortcutKind } from './model/program.js';
 export type { Feeds } from './session/feeds.js';
 export type { Fetches } from './session/fetches.js';
-export type { BlockInfo, ModelInfo, TensorMetadata } from './session/metadata.js';
+export type { ModelInfo, TensorMetadata } from './session/metadata.js';
 export type { Isa, RunOptions, RunSyncOptions, SessionOptions } from './session/options.js';
 export type { TracedRun } from './session/session.js';
+export type { BlockInfo } from './skip/block-info.js';
 export { loadPolicy, type PolicySource } from './skip/load-policy.js';
 export type {
   AuditLines,

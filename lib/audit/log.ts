@@ -1,6 +1,5 @@
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
-import type { EnergyReport } from '../measure/energy.js';
 import type { RunContext, RunEvent, RunObserver, SessionControl, TensorMap } from '../skip/observer.js';
 import { copyData } from '../tensor.js';
 import { parseStrict } from '../validation.js';
@@ -8,7 +7,7 @@ import { type Before, ItemBatch } from './batch.js';
 import { LogFile } from './file.js';
 import { partsOf } from './hash.js';
 import { headerOf, type Recorded } from './items.js';
-import { type AuditRecord, encodeRecord } from './record.js';
+import { type AuditEnergy, type AuditRecord, encodeRecord } from './record.js';
 
 export interface AuditLogOptions {
   /** File to append to; rotated files stand beside it as NAME.1.EXT, NAME.2.EXT, oldest first. */
@@ -204,7 +203,7 @@ export class AuditLog implements RunObserver {
   }
 
   /** Records what items took of the processor both ways, as `record` measures it, for the report. */
-  recordEnergy({ items, cpuSeconds, joules }: EnergyReport): void {
+  recordEnergy({ items, cpuSeconds, joules }: Omit<AuditEnergy, 'type' | 'time'>): void {
     this.#drain();
     // Without a header nothing says which model it belongs to.
     if (!this.#file.fresh) this.#add({ type: 'energy', time: Date.now(), items, cpuSeconds, joules });

@@ -3,7 +3,7 @@ import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program.js';
 import { sizeOf } from '../numeric/shapes.js';
 import type { Rule } from './certify.js';
-import type { CalibrationItem, CalibrationOptions } from './result.js';
+import type { CalibrationItem, CalibrationOptions } from './options.js';
 import { checkFraction } from './risk.js';
 
 const DEFAULTS = { maxDisagreement: 0.01, confidence: 0.95, metric: 'disagreement' } as const;

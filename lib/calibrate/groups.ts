@@ -1,7 +1,7 @@
 /** Groups of items that get a promise of their own: classes, and groups that the caller names. */
 import { ResidualSkipError } from '../errors.js';
 import type { TestedGroup } from '../skip/promise.js';
-import type { CalibrationItem, CalibrationOptions } from './result.js';
+import type { CalibrationItem, CalibrationOptions } from './options.js';
 import { itemsNeeded } from './risk.js';
 
 export interface Group {

@@ -1,7 +1,6 @@
-/** What a calibration takes and gives. */
-import type { Guard } from '../skip/guards.js';
+/** What a calibration returns. */
 import type { SkipPolicy } from '../skip/policy.js';
-import type { Latency, Metric } from '../skip/promise.js';
+import type { Latency } from '../skip/promise.js';
 import type { Certificate } from './certify.js';
 import type { ImageSource } from './fit.js';
 

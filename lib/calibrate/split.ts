@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { ResidualSkipError } from '../errors.js';
 import type { Rule } from './certify.js';
-import type { CalibrationItem } from './result.js';
+import type { CalibrationItem } from './options.js';
 import { itemsNeeded } from './risk.js';
 
 /** What each part of the data is for; nothing of `certify` touches anything that was chosen. */

@@ -7,7 +7,7 @@ import { loadModel, unsupportedOperators } from '../model/load.js';
 import type { Model } from '../model/model.js';
 import type { Exit, Program, ValueId } from '../model/program.js';
 
-import { type BlockInfo, describeBlocks } from '../session/metadata.js';
+import { type BlockInfo, describeBlocks } from '../skip/block-info.js';
 import { type Io, paint } from './io.js';
 import { bindingOf, collectShape, SHAPE_HELP, type ShapeOption } from './shapes.js';
 import { type Column, count, formatTable, percent, plural } from './table.js';

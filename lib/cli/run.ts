@@ -5,7 +5,7 @@ import { decodeImage, type RawImage } from '../data/image.js';
 import type { DataLimits } from '../data/limits.js';
 import { ResidualSkipError } from '../errors.js';
 import { mean, median } from '../numeric/statistics.js';
-import type { BlockInfo } from '../session/metadata.js';
+import type { BlockInfo } from '../skip/block-info.js';
 import type { Tensor } from '../tensor.js';
 import { Classifier, type Prediction } from './classifier.js';
 import { type Io, paint, startProgress } from './io.js';

@@ -1,13 +1,13 @@
 import type { Backend } from '../backends/backend.js';
 import type { Model } from '../model/model.js';
 import type { Program } from '../model/program.js';
+import { describeBlocks } from '../skip/block-info.js';
 import { guardedAnswers } from '../skip/guards.js';
 import type { RunContext } from '../skip/observer.js';
 import { hashPolicy, type SkipPolicy } from '../skip/policy.js';
 import { classScoresOf } from '../skip/scores.js';
 import { layersOf } from '../skip/trace.js';
 import { packageVersion } from '../version.js';
-import { describeBlocks } from './metadata.js';
 
 /** Makes the RunContext of a session's runs, once for each policy and program. */
 export class Contexts {

@@ -1,5 +1,4 @@
 import type { Dimension, ModelPort } from '../model/graph.js';
-import type { CompareKind, GateForm, Program, ShortcutKind } from '../model/program.js';
 import type { DataType } from '../tensor.js';
 
 /** An input or output, in onnxruntime's form. A symbolic dimension is given by its name. */
@@ -8,27 +7,6 @@ export interface TensorMetadata {
   readonly isTensor: true;
   readonly type: DataType;
   readonly shape: readonly Dimension[];
-}
-
-/** One residual block. */
-export interface BlockInfo {
-  readonly index: number;
-  readonly name: string;
-  readonly shortcut: ShortcutKind;
-  /** True when the block can be left out: its shortcut is the identity. */
-  readonly skippable: boolean;
-  /** The learned gate: the block runs when `score <compare> threshold`. */
-  readonly gate: {
-    readonly form: GateForm;
-    readonly compare: Exclude<CompareKind, 'eq'>;
-    readonly threshold: number;
-  } | null;
-  /** Of one item. */
-  readonly multiplyAdds: number;
-  /** `multiplyAdds` as a fraction of the whole network's, 0 to 1. */
-  readonly share: number;
-  /** Convolutions and fully connected layers. */
-  readonly layers: number;
 }
 
 export interface ModelInfo {
@@ -47,19 +25,4 @@ export interface ModelInfo {
 
 export function describePort({ name, dtype, shape }: ModelPort): TensorMetadata {
   return { name, isTensor: true, type: dtype, shape: [...shape] };
-}
-
-export function describeBlocks({ blocks, cost }: Program): readonly BlockInfo[] {
-  return blocks.map((block, index) => ({
-    index,
-    name: block.name,
-    shortcut: block.shortcut,
-    skippable: block.skippable,
-    gate: block.gate
-      ? { form: block.gate.form, compare: block.gate.compare, threshold: block.gate.threshold }
-      : null,
-    multiplyAdds: block.cost.multiplyAdds,
-    share: cost.multiplyAdds > 0 ? block.cost.multiplyAdds / cost.multiplyAdds : 0,
-    layers: block.cost.layers,
-  }));
 }

@@ -6,6 +6,7 @@ import { compileModel } from '../model/compile.js';
 import { loadModel } from '../model/load.js';
 import type { Binding, Model } from '../model/model.js';
 import type { Program } from '../model/program.js';
+import { type BlockInfo, describeBlocks } from '../skip/block-info.js';
 import { FULL_POLICY, loadPolicy } from '../skip/load-policy.js';
 import type { RunContext, RunObserver, TensorMap } from '../skip/observer.js';
 import type { SkipPolicy } from '../skip/policy.js';
@@ -15,13 +16,7 @@ import { Contexts } from './contexts.js';
 import { bindFeeds, declaredBinding, type Feeds, hasOneBinding, overrideDimensions } from './feeds.js';
 import { allOutputs, collectOutputs, type Fetches, parseFetches } from './fetches.js';
 import { idle } from './idle.js';
-import {
-  type BlockInfo,
-  describeBlocks,
-  describePort,
-  type ModelInfo,
-  type TensorMetadata,
-} from './metadata.js';
+import { describePort, type ModelInfo, type TensorMetadata } from './metadata.js';
 import { Observing } from './notifier.js';
 import {
   parseRunOptions,

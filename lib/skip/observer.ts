@@ -1,5 +1,5 @@
-import type { BlockInfo } from '../session/metadata.js';
 import type { Tensor } from '../tensor.js';
+import type { BlockInfo } from './block-info.js';
 import type { ScoreProfiles } from './profile.js';
 import type { Meaning } from './scores.js';
 import type { ItemDecisions, SkipTrace } from './trace.js';

@@ -9,7 +9,7 @@ import { renderAuditReport } from '../../lib/audit/report.js';
 import { summarise } from '../../lib/audit/summary.js';
 import { bindFeeds } from '../../lib/session/feeds.js';
 import { type Feeds, InferenceSession, ResidualSkipError, Tensor } from '../../lib/index.js';
-import { describeBlocks } from '../../lib/session/metadata.js';
+import { describeBlocks } from '../../lib/skip/block-info.js';
 import { loadModel, unsupportedOperators } from '../../lib/model/load.js';
 import { compileModel } from '../../lib/model/compile.js';
 import type { ModelInput } from '../../lib/model/model.js';

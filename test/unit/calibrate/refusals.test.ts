@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import type { Backend } from '../../../lib/backends/backend.js';
 import { NativeBackend } from '../../../lib/backends/native.js';
 import { calibrate } from '../../../lib/calibrate/calibrate.js';
-import type { CalibrationItem, CalibrationOptions } from '../../../lib/calibrate/result.js';
+import type { CalibrationItem, CalibrationOptions } from '../../../lib/calibrate/options.js';
 import { type Part, partOf } from '../../../lib/calibrate/split.js';
 import { compileModel } from '../../../lib/model/compile.js';
 import { loadModel } from '../../../lib/model/load.js';
