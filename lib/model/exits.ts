@@ -3,6 +3,8 @@
  * later answer may be such a choice again (Teerapittayanon et al. 2016). They are taken out of the graph, which becomes
  * the network in full, and kept beside the program, for a policy to put them in.
  */
+
+import { sameShape, sizeOf } from '../numeric/shapes.js';
 import { costOf } from './cost.js';
 import { hardGate } from './decision.js';
 import { fuse, simplify } from './fuse.js';
@@ -10,7 +12,6 @@ import type { Graph } from './graph.js';
 import type { Block, Exit, Step, Value, ValueId } from './program.js';
 import { Region, type WorkOp } from './region.js';
 import { schedule } from './schedule.js';
-import { sameShape, sizeOf } from '../numeric/shapes.js';
 import { Tracer } from './tracer.js';
 
 /** A choice of the graph's answer. */

@@ -3,10 +3,10 @@ import type { Backend, CompiledProgram } from '../backends/backend.js';
 import { mayHaveExits } from '../model/exits.js';
 import type { Binding, Model } from '../model/model.js';
 import type { Program } from '../model/program.js';
-import { ResultPool } from './results.js';
 import { attachHeads, type Heads, resolveHeads } from '../skip/attach.js';
 import type { ResolvedPolicy } from '../skip/mode.js';
 import { headsKey, headsOf, resolvePolicy, type SkipPolicy } from '../skip/policy.js';
+import { ResultPool } from './results.js';
 
 /** A program of one binding, compiled, with the policies that were applied to it. */
 export interface Specialization {

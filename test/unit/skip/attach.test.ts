@@ -1,6 +1,6 @@
+import { compileModel } from '../../../lib/model/compile.js';
 import { Growth } from '../../../lib/model/grow.js';
 import { loadModel } from '../../../lib/model/load.js';
-import { compileModel } from '../../../lib/model/compile.js';
 import type { Program } from '../../../lib/model/program.js';
 import { softmax } from '../../../lib/numeric/softmax.js';
 import { attachHeads, type ExitSpec } from '../../../lib/skip/attach.js';
