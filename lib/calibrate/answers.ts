@@ -1,6 +1,7 @@
 /** What class scores answer, and how far answers are apart. */
 import { ResidualSkipError } from '../errors.js';
-import { argMax, type Meaning, probabilities } from '../skip/scores.js';
+import { argMax } from '../numeric/softmax.js';
+import { type Meaning, probabilities } from '../skip/scores.js';
 
 /** Index of the largest score; -1 when any is NaN. */
 export function answerOf(scores: Float32Array): number {

@@ -1,8 +1,8 @@
 /** A budget instead of a limit: the most careful setting that keeps within it is taken, and its risk certified. */
 import { ResidualSkipError } from '../errors.js';
-import type { CalibrationOptions } from './result.js';
 import type { Effort, Stopwatch } from './latency.js';
 import { headsOf, type Thresholds } from './measure.js';
+import type { CalibrationOptions } from './options.js';
 import type { Table } from './table.js';
 
 /** Times that decide, on the items that order the settings. */

@@ -2,6 +2,7 @@
  * Calibration of a frozen network: fits exits, orders settings of their thresholds from "no skipping" to the most aggressive,
  * and certifies the furthest one that keeps its promise. See docs/calibration.md.
  */
+
 import type { Backend } from '../backends/backend.js';
 import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program.js';
@@ -19,7 +20,9 @@ import { type Fitting, fitExits, fittingWork, type ImageSource } from './fit.js'
 import { checkGroups, className, groupsOf } from './groups.js';
 import { latencyReduction, Stopwatch } from './latency.js';
 import { headsOf, type Measured, measure } from './measure.js';
+import type { CalibrationItem, CalibrationOptions } from './options.js';
 import { exitPlaces, ownSavings } from './places.js';
+import type { Calibration, SettingResult } from './result.js';
 import { ResumableBackend } from './resume.js';
 import { fixedSequenceTest } from './risk.js';
 import { leversOf, settingsOf, worthTesting } from './settings.js';

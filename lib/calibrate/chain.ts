@@ -1,12 +1,12 @@
 /** A chain of heads, one for each place of an exit, fitted together on rows of features. */
 import { setImmediate } from 'node:timers/promises';
 import type { Backend } from '../backends/backend.js';
+import { generator, shuffle } from '../numeric/random.js';
 import type { ExitSpec } from '../skip/attach.js';
 import type { Head } from '../skip/head.js';
 import type { Basis } from './low-rank.js';
 import type { Place } from './places.js';
 import { type Matrix, matrix } from './products.js';
-import { generator, shuffle } from '../numeric/random.js';
 import { HeadInTraining, type Scale } from './training.js';
 
 /** An exit as it was fitted; its threshold is yet to be chosen. */

@@ -1,8 +1,8 @@
 /** What a policy did to the items that certify it, by class and one by one: for tables and reports. */
 import type { Heads } from '../skip/attach.js';
-import type { ClassResult, Contribution, Example } from './result.js';
 import { className } from './groups.js';
 import type { Measured } from './measure.js';
+import type { ClassResult, Contribution, Example } from './result.js';
 import type { Table } from './table.js';
 
 /** Items shown of those that skip most, and of those that skip least. */

@@ -5,6 +5,7 @@
 import type { Backend } from '../backends/backend.js';
 import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program.js';
+import { generator, shuffle } from '../numeric/random.js';
 import { type Meaning, meaningOf, probabilities } from '../skip/scores.js';
 import { answerOf, checkedAnswer } from './answers.js';
 import { altered } from './augment.js';
@@ -15,7 +16,6 @@ import { withFeatures } from './features.js';
 import { basisOf } from './low-rank.js';
 import { exitPlaces, type Place } from './places.js';
 import { type Matrix, matrix } from './products.js';
-import { generator, shuffle } from '../numeric/random.js';
 import { scaleOf } from './training.js';
 
 /** Images, read when they are needed. */

@@ -5,8 +5,8 @@
  * classes, and without an example of each.
  */
 import type { Backend } from '../backends/backend.js';
-import { type Matrix, matrix, multiply, transpose } from './products.js';
 import { generator } from '../numeric/random.js';
+import { type Matrix, matrix, multiply, transpose } from './products.js';
 
 export interface Basis {
   /** classes x rank: the scores that a unit in each direction adds. */

@@ -1,6 +1,8 @@
 /** What a calibration takes. */
+
 import type { Guard } from '../skip/guards.js';
 import type { Metric } from '../skip/promise.js';
+import type { ImageSource } from './fit.js';
 
 /** One image, prepared for the model. */
 export interface CalibrationItem {
@@ -34,6 +36,11 @@ export interface CalibrationOptions {
   readonly guards?: readonly Guard[];
   readonly labels?: readonly string[];
   readonly seed?: number;
+  /**
+   * Further images that heads are fitted on, and that nothing else is done with: those the network was trained on, say. The items
+   * then decide about thresholds and certify. Images that are among the items are left out.
+   */
+  readonly fit?: ImageSource;
   /** Most altered copies of an image that heads are fitted on; 0 for the images alone, 15 when left out. */
   readonly copies?: number;
   /** Settings of the dial. */

@@ -2,52 +2,6 @@
 import type { SkipPolicy } from '../skip/policy.js';
 import type { Latency } from '../skip/promise.js';
 import type { Certificate } from './certify.js';
-import type { ImageSource } from './fit.js';
-
-/** One image, prepared for the model. */
-export interface CalibrationItem {
-  readonly input: Float32Array;
-  /** Hex SHA-256 of its content. */
-  readonly sha256: string;
-  /** Class index; required for the metric `accuracy`. */
-  readonly label?: number;
-  /** Names of groups that it belongs to, each of which gets a promise of its own. */
-  readonly groups?: readonly string[];
-}
-
-export interface CalibrationOptions {
-  /** Rate, or mean loss, that the policy must keep below; 0.01 when left out. */
-  readonly maxDisagreement?: number;
-  /** The same for every class and group; `maxDisagreement` when left out. */
-  readonly maxGroupDisagreement?: number;
-  /** Probability that it does; 0.95 when left out. */
-  readonly confidence?: number;
-  /**
-   * `disagreement` (when left out): another answer than the full network's. `accuracy`: only the full network has it
-   * right; needs labels. `probability`: how far the class probabilities move, as total variation distance.
-   */
-  readonly metric?: Metric;
-  /** A promise for each class as well: by label where every item has one, else by the full network's answer. */
-  readonly perClass?: boolean;
-  /** Instead of a limit: the most that the policy may spend, as a fraction of the full network's multiply-adds. */
-  readonly budget?: number;
-  /** Or as the median time of one item at batch 1, in milliseconds, on this machine. */
-  readonly budgetMs?: number;
-  readonly guards?: readonly Guard[];
-  readonly labels?: readonly string[];
-  readonly seed?: number;
-  /**
-   * Further images that heads are fitted on, and that nothing else is done with: those the network was trained on, say. The items
-   * then decide about thresholds and certify. Images that are among the items are left out.
-   */
-  readonly fit?: ImageSource;
-  /** Most altered copies of an image that heads are fitted on; 0 for the images alone, 15 when left out. */
-  readonly copies?: number;
-  /** Settings of the dial. */
-  readonly settings?: number;
-  /** Called with items done and items to do, of all passes over the data together. */
-  readonly onProgress?: (done: number, total: number) => void;
-}
 
 /** One setting of the dial, as measured on the items that certify. */
 export interface SettingResult extends Certificate {

@@ -10,8 +10,8 @@ import { BlockMode } from '../skip/mode.js';
 import type { Metric } from '../skip/promise.js';
 import { meaningOf } from '../skip/scores.js';
 import { answerOf, checkedAnswer, totalVariation } from './answers.js';
-import type { CalibrationItem } from './result.js';
 import { CHUNK, Evaluator, type Outcome, runAll } from './evaluator.js';
+import type { CalibrationItem } from './options.js';
 
 /** An exit as it was fitted, or as the model has it; its threshold is yet to be chosen. */
 export type AnyExit = Omit<ExitSpec, 'threshold'>;

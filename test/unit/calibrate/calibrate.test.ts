@@ -4,6 +4,7 @@ import { calibrate } from '../../../lib/calibrate/calibrate.js';
 import { Evaluator, runAll } from '../../../lib/calibrate/evaluator.js';
 import { withFeatures } from '../../../lib/calibrate/features.js';
 import { fitExits } from '../../../lib/calibrate/fit.js';
+import type { CalibrationItem } from '../../../lib/calibrate/options.js';
 import { exitPlaces } from '../../../lib/calibrate/places.js';
 import { allowedEvents } from '../../../lib/calibrate/risk.js';
 import { partOf } from '../../../lib/calibrate/split.js';

@@ -9,6 +9,7 @@ import {
   worstPValueOf,
 } from '../../../lib/calibrate/certify.js';
 import { checkGroups, type Grouping, groupsOf } from '../../../lib/calibrate/groups.js';
+import type { CalibrationItem } from '../../../lib/calibrate/options.js';
 
 import { fixedSequenceTest, itemsNeeded, upperMean, upperRate } from '../../../lib/calibrate/risk.js';
 import { wordPromise } from '../../../lib/calibrate/wording.js';

@@ -5,7 +5,7 @@ import { basisOf } from '../../../lib/calibrate/low-rank.js';
 import type { Place } from '../../../lib/calibrate/places.js';
 import { type Matrix, matrix, multiply, transpose } from '../../../lib/calibrate/products.js';
 import { scaleOf } from '../../../lib/calibrate/training.js';
-import { argMax, softmax } from '../../../lib/skip/scores.js';
+import { argMax, softmax } from '../../../lib/numeric/softmax.js';
 import { randomFloats } from '../../helpers/random.js';
 
 const backend = new NativeBackend({ threads: 1 });
