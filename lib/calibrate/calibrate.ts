@@ -16,12 +16,15 @@ import type { FittedExit } from './chain.js';
 import { checkAnswers, checkProgram, distinctItems, ruleOf } from './checks.js';
 import { Evaluator, runAll } from './evaluator.js';
 import { byClass, contributionsOf, examplesOf } from './examine.js';
-import { type Fitting, fitExits, fittingWork, type ImageSource } from './fit.js';
+import { type Fitting, fitExits, fittingWork } from './fit.js';
 import { checkGroups, className, groupsOf } from './groups.js';
 import { latencyReduction, Stopwatch } from './latency.js';
 import { headsOf, type Measured, measure } from './measure.js';
-import type { CalibrationItem, CalibrationOptions } from './options.js';
+
+import type { CalibrationItem, CalibrationOptions, ImageSource } from './options.js';
 import { exitPlaces, ownSavings } from './places.js';
+import type { Calibration, SettingResult } from './result.js';
+
 import type { Calibration, SettingResult } from './result.js';
 import { ResumableBackend } from './resume.js';
 import { fixedSequenceTest } from './risk.js';

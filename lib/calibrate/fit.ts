@@ -2,6 +2,7 @@
  * Fits the heads of exits on what the full network says of images. No labels are needed, so that altered copies teach as
  * well as the images themselves. Features are kept for so many rows at a time as memory allows: the network runs once for each copy.
  */
+
 import type { Backend } from '../backends/backend.js';
 import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program.js';
@@ -14,16 +15,10 @@ import { checkAnswers } from './checks.js';
 import { CHUNK, Evaluator, runAll } from './evaluator.js';
 import { withFeatures } from './features.js';
 import { basisOf } from './low-rank.js';
+import type { ImageSource } from './options.js';
 import { exitPlaces, type Place } from './places.js';
 import { type Matrix, matrix } from './products.js';
 import { scaleOf } from './training.js';
-
-/** Images, read when they are needed. */
-export interface ImageSource {
-  readonly count: number;
-  /** Prepared for the model; undefined for one that is to be left out. */
-  load(index: number): Promise<Float32Array | undefined>;
-}
 
 export interface Fitting {
   readonly seed: number;

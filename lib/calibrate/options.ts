@@ -2,7 +2,13 @@
 
 import type { Guard } from '../skip/guards.js';
 import type { Metric } from '../skip/promise.js';
-import type { ImageSource } from './fit.js';
+
+/** Images, read when they are needed. */
+export interface ImageSource {
+  readonly count: number;
+  /** Prepared for the model; undefined for one that is to be left out. */
+  load(index: number): Promise<Float32Array | undefined>;
+}
 
 /** One image, prepared for the model. */
 export interface CalibrationItem {

@@ -1,7 +1,6 @@
 /** Images as a calibration takes them: prepared, hashed, and with the labels and groups that were asked for. */
 
-import type { ImageSource } from '../calibrate/fit.js';
-import type { CalibrationItem } from '../calibrate/options.js';
+import type { CalibrationItem, ImageSource } from '../calibrate/options.js';
 import { contentHash } from '../calibrate/split.js';
 import { readAssignments, valuesOf } from '../data/assignments.js';
 import { openDataset, openImages, shorten, type Unlabelled } from '../data/dataset.js';

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
 import { ReferenceBackend } from '../../../lib/backends/reference.js';
 import { calibrate } from '../../../lib/calibrate/calibrate.js';
-import { buildProgram } from '../../../lib/model/lower.js';
+import { buildProgram } from '../../../lib/model/compile.js';
 import { NO_ACTIVATION, NONE, type ValueId } from '../../../lib/model/program.js';
 import { attachHeads } from '../../../lib/skip/attach.js';
-import { decodeHeads } from '../../../lib/skip/heads.js';
+import { decodeHeads } from '../../../lib/skip/head-codec.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
 import { randomFloats } from '../../helpers/random.js';
 import { runProgram } from '../../helpers/run-program.js';
