@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: E402
 
 import images  # noqa: E402
 from data import Split, model_config, normalize, preprocessor_config, write_json  # noqa: E402
-from early_exits import RAMP, ExitResNet, exit_loss  # noqa: E402
+from early_exits import RAMP, ExitResNet, exit_loss, one_threshold  # noqa: E402
 from export import check_onnx, export_onnx, two_per_class  # noqa: E402
 from learning import Training  # noqa: E402
 from network import ResNet  # noqa: E402
@@ -69,9 +69,9 @@ def answers(network: ResNet, dataset: images.Dataset, split: Split, bf16: bool =
     return torch.cat(parts, 1)
 
 
-def rightness(network: ResNet, dataset: images.Dataset, split: Split, bf16: bool = True) -> list[float]:
+def rightness(logits: torch.Tensor, labels: torch.Tensor) -> list[float]:
     """Accuracy of each answer."""
-    right = answers(network, dataset, split, bf16).argmax(2) == split.labels
+    right = logits.argmax(2) == labels
     return [round(share, 4) for share in right.float().mean(1).tolist()]
 
 
@@ -87,12 +87,17 @@ def train(run: Run, folder: Path, train_part: Split, validation: Split) -> None:
     def check(epochs: int) -> dict:
         if epochs % CHECK and epochs < recipe.epochs:
             return {}
-        return {"validation": rightness(network, dataset, seen)}
+        return {"validation": rightness(answers(network, dataset, seen), seen.labels)}
 
     training = Training(network, len(train_part), recipe.epochs, recipe.batch, recipe.peak_rate, run.seed, folder, batch, loss_of)
     training.run(check)
     save_atomically(network.state_dict(), folder / "network.pt")
-    result = {"validation": rightness(network, dataset, seen, bf16=False), "epochs": recipe.epochs}
+    logits = answers(network, dataset, seen, bf16=False)
+    total = network.costs(dataset.size)[0]
+    result = {"epochs": recipe.epochs, "multiplyAdds": total, "validation": rightness(logits, seen.labels)}
+    if isinstance(network, ExitResNet):
+        costs = [cost / total for cost in network.exit_costs(dataset.size)]
+        result["oneThreshold"] = one_threshold(logits, seen.labels, costs)
     deploy(network, dataset, folder, seen)
     write_json(folder / "result.json", result)
     training.checkpoint.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).parent))
 
 from data import Split, read_idx_pair  # noqa: E402
-from early_exits import Exit, ExitResNet, exit_loss, grid  # noqa: E402
+from early_exits import Exit, ExitResNet, exit_loss, grid, one_threshold  # noqa: E402
 from images import DATASETS, cutout, held_out, resized_crops, write_validation  # noqa: E402
 from learning import Training  # noqa: E402
 from network import ResNet  # noqa: E402
@@ -92,6 +92,16 @@ class ExitTest(unittest.TestCase):
         heads = [exit_.multiply_adds for exit_ in network.exits]
         self.assertEqual(whole, total + sum(heads))
         self.assertEqual(second - first, blocks[2] + heads[1])
+
+
+    def test_with_one_threshold_each_image_costs_what_it_takes_to_the_first_sure_exit(self):
+        odds = torch.tensor([[0.8, 0.4], [0.94, 0.6], [0.5, 0.7]]).log()
+        others = torch.tensor([[0.2, 0.6], [0.06, 0.4], [0.5, 0.3]]).log()
+        logits = torch.stack([odds, others], 2)
+        dial = {point["threshold"]: point for point in one_threshold(logits, torch.tensor([0, 0]), [0.2, 0.5, 1.0])}
+        self.assertEqual(dial[0.5], {"threshold": 0.5, "cost": 0.2, "accuracy": 0.5})
+        self.assertEqual(dial[0.9], {"threshold": 0.9, "cost": 0.75, "accuracy": 1.0})
+        self.assertEqual(dial[2.0]["cost"], 1.0)
 
 
 class ImagesTest(unittest.TestCase):
