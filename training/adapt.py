@@ -14,7 +14,7 @@ from torch import nn
 
 import engine
 from exit_graph import write_adapted
-from exits import Classifier, Exits, Place, choose_places, find_classifier
+from exits import Exits, Place, choose_places, find_classifier
 from onnx_network import OnnxNetwork, load
 from teaching import (
     BATCH,
@@ -54,14 +54,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("model", type=Path, help="ONNX file, or a folder with model.onnx")
     parser.add_argument("--data", type=Path, required=True, help="any folder of images; labels are not needed")
     parser.add_argument("--out", type=Path, help="folder to write (default: MODEL-exits or MODEL-tuned)")
-    parser.add_argument("--work", type=Path, help="intermediate results; the same command resumes there (default: .cache/adapt/...)")
-    parser.add_argument("--fine-tune", action="store_true", help="teach the network too, under a weight that keeps its answers")
-    parser.add_argument("--keep", type=float, default=2.0, help="that weight, beside 1 for all exits together")
+    parser.add_argument("--work", type=Path, help="intermediate results, to resume from (default: .cache/adapt/...)")
+    parser.add_argument("--fine-tune", action="store_true", help="train the network too, while it keeps its answers")
+    parser.add_argument("--keep", type=float, default=2.0, help="weight of those answers; all exits together have 1")
     parser.add_argument("--epochs", type=int, default=20, help="over the frozen network's features")
     parser.add_argument("--tune-epochs", type=int, default=12, help="over images, with --fine-tune")
-    parser.add_argument("--copies", type=int, default=4, help="altered copies of each image that the frozen network sees")
+    parser.add_argument("--copies", type=int, default=4, help="altered copies of each image for the frozen network")
     parser.add_argument("--exits", type=int, default=6, help="exits at most")
-    parser.add_argument("--exit-cost", type=float, default=0.006, help="largest cost of one, as a share of the network's")
+    parser.add_argument("--exit-cost", type=float, default=0.006, help="largest cost of an exit, as a share of the whole")
     parser.add_argument("--max-disagreement", type=float, default=0.01, help="for the thresholds in the file")
     parser.add_argument("--max-images", type=int, help="use so many of the images only")
     parser.add_argument("--seed", type=int, default=1)
@@ -220,16 +220,15 @@ class Adaptation:
 
     @torch.no_grad()
     def seen_by(self, network: OnnxNetwork) -> Seen:
-        """The validation images through a fine-tuned network, with the original's answers; and how often its own differ."""
-        parts, changed = [], 0
+        """The validation images through a fine-tuned network, with the original's answers."""
+        parts = []
         for rows in torch.arange(len(self.held_out)).split(250):
             images = self.preprocessing.normalize(pixels_of(self.images, self.held_out[rows]))
             with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
                 parts.append(observe(network, self.places, self.classifier, images))
         own = torch.cat([part.logits for part in parts])
-        changed = (own.argmax(1) != torch.from_numpy(self.check.logits).argmax(1)).float().mean().item()
+        self.full_changed = (own.argmax(1) != torch.from_numpy(self.check.logits).argmax(1)).float().mean().item()
         maps = [torch.cat([part.maps[i] for part in parts]).numpy() for i in range(len(self.places))]
-        self.full_changed = changed
         return Seen(maps, self.check.features, self.check.logits)
 
     def describe_tuned(self, both: nn.ModuleDict) -> str:

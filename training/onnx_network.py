@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from onnx import helper, numpy_helper
 from torch import nn
 
-Tensors = list[torch.Tensor | None]
 # What of an operator's inputs is learnt, by position.
 WEIGHTS = {"Conv": (1, 2), "Gemm": (1, 2), "MatMul": (0, 1), "BatchNormalization": (1, 2), "Add": (0, 1), "Mul": (0, 1)}
 DTYPES = {
