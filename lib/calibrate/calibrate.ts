@@ -23,7 +23,7 @@ import { headsOf, type Measured, measure } from './measure.js';
 
 import type { CalibrationItem, CalibrationOptions, ImageSource } from './options.js';
 import { exitPlaces, ownSavings } from './places.js';
-import type { Calibration, Calibration, SettingResult, SettingResult } from './result.js';
+import type { Calibration, SettingResult } from './result.js';
 import { ResumableBackend } from './resume.js';
 import { fixedSequenceTest } from './risk.js';
 import { leversOf, settingsOf, worthTesting } from './settings.js';
