@@ -6,7 +6,6 @@ import { binomialPValue, fixedSequenceTest } from '../../dist/calibrate/risk.js'
 import { generator } from '../../dist/numeric/random.js';
 import { argMax, softmax } from '../../dist/numeric/softmax.js';
 import { attachHeads } from '../../dist/skip/attach.js';
-import { multiplyAddsOf } from '../../dist/skip/head.js';
 import { BlockMode } from '../../dist/skip/mode.js';
 
 /** Thresholds on a confidence, from careful to bold. */
@@ -48,13 +47,16 @@ function certified(settings, outcome, full, limit, delta) {
 
 /** What every exit of a policy would answer, alone and always taken: by exit, then by item. */
 async function exitTable(backend, program, exits, inputs) {
-  const costs = program.blocks.map(({ cost }) => cost.multiplyAdds / program.cost.multiplyAdds);
   const table = [];
-  for (const exit of exits) {
-    const alone = attachHeads(program, { exits: [{ ...exit, threshold: 0 }], gates: [] });
-    const index = program.blocks.findIndex(({ name }) => name === exit.after);
-    const saved = costs.slice(index + 1).reduce((sum, cost) => sum + cost, 0);
-    const asking = multiplyAddsOf(exit.head) / program.cost.multiplyAdds;
+  for (const [e, exit] of exits.entries()) {
+    // Each exit reads the one before it, which no item leaves at.
+    const passed = exits.slice(0, e).map((before) => ({ ...before, threshold: 2 }));
+    const alone = attachHeads(program, { exits: [...passed, { ...exit, threshold: 0 }], gates: [] });
+    const index = alone.blocks.findIndex(({ name }) => name === exit.after);
+    const { heads } = alone.blocks[index];
+    const behind = alone.blocks.slice(index + 1).reduce((sum, { cost }) => sum + cost.multiplyAdds, 0);
+    const saved = (behind + heads.beyond) / program.cost.multiplyAdds;
+    const asking = heads.exit / program.cost.multiplyAdds;
     const logits = await answersOf(backend, alone, inputs);
     table.push(
       logits.map((scores) => ({
@@ -114,9 +116,11 @@ export async function baselines(backend, program, heads, parts, { limit, delta }
   const withExits = (places) => (threshold, part) =>
     full[part].map((answer, i) => {
       let spent = 0;
-      for (const exit of places.map((e) => tables[part][e][i])) {
+      for (const [e, table] of tables[part].entries()) {
+        const exit = table[i];
         spent += exit.asking;
-        if (exit.confidence >= threshold) return { answer: exit.answer, saved: exit.saved - spent };
+        if (places.includes(e) && exit.confidence >= threshold)
+          return { answer: exit.answer, saved: exit.saved - spent };
       }
       return { answer, saved: -spent };
     });

@@ -4,21 +4,15 @@ import { fillPage, table } from '../page.mjs';
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
 const ms = (value) => value.toFixed(3);
 
-/** How many of each kind a policy has. */
-function levers({ heads: { exits, gates } = { exits: [], gates: [] } }) {
-  const reading = gates.filter(({ confidenceOf }) => confidenceOf !== undefined).length;
-  return `${exits.length}, ${gates.length - reading}, ${reading}`;
-}
-
 function policies(reports) {
-  const columns = ['network', 'exits, gates, confidence gates', 'certified on', 'changed there'];
+  const columns = ['network', 'exits', 'certified on', 'changed there'];
   columns.push('multiply-adds skipped', 'blocks bypassed');
   columns.push('answers changed', 'accuracy in full', 'accuracy', 'seconds to calibrate');
   return table(
     columns,
     reports.map(({ network, promise, accuracy, policy, ...rest }) => [
       network,
-      levers(policy),
+      policy.heads?.exits.length ?? 0,
       promise.items,
       promise.events,
       percent(rest.multiplyAddsSkipped),

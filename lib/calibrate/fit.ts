@@ -32,9 +32,9 @@ export interface Fitting {
 }
 
 /** Copies are made until there are so many rows, or twice the images, unless they cost more multiply-adds than this. */
-const [ROWS, MOST_WORK] = [24_000, 2e12];
+const [ROWS, MOST_WORK] = [20_000, 2e12];
 /** Steps of one row that each head is trained for, and how often it sees each row. */
-const [SAMPLES, LEAST_EPOCHS, MOST_EPOCHS] = [150_000, 4, 40];
+const [SAMPLES, LEAST_EPOCHS, MOST_EPOCHS] = [120_000, 4, 40];
 /** Bytes of features that are kept at a time, and the rows that are kept whatever they take. */
 const [MOST_BYTES, LEAST_ROWS] = [2 ** 29, 4096];
 /** Mirrored copies teach something when the network answers mirrored images mostly as it answers the images. */
