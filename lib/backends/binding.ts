@@ -1,16 +1,27 @@
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageRoot } from '../version.js';
-
-// Has no types of its own.
-const nodeGypBuild: (folder: string) => unknown = require('node-gyp-build');
 
 /** Either the addon's exports, or why there are none. */
 export type Loaded = { readonly exports: unknown } | { readonly problem: string; readonly cause: unknown };
 
+/** What prebuilt addons are made for: `process.platform`, `process.arch` and, on Linux, the C library. */
+const PREBUILT = [
+  'linux-x64-glibc',
+  'linux-x64-musl',
+  'linux-arm64-glibc',
+  'linux-arm64-musl',
+  'darwin-x64',
+  'darwin-arm64',
+  'win32-x64',
+];
+
 let loaded: Loaded | undefined;
 
-/** Loads the native addon: a local build (build/Release) before a prebuild (prebuilds/). */
+/**
+ * Loads the native addon: a local build (build/Release) before the prebuilt one, which is a package of its own for each
+ * platform, such as residual-skip-linux-x64-glibc, or in a checkout a folder of prebuilds/.
+ */
 export function loadBinding(): Loaded {
   loaded ??= tryLoad();
   return loaded;
@@ -18,23 +29,61 @@ export function loadBinding(): Loaded {
 
 function tryLoad(): Loaded {
   const root = packageRoot();
+  const here = `${process.platform}-${process.arch}`;
+  const fitting = PREBUILT.filter((name) => name === here || name.startsWith(`${here}-`));
+  const files = [
+    'build/Release/residual_skip.node',
+    ...fitting.map((name) => `prebuilds/${name}/residual-skip.node`),
+  ];
+  const candidates = [
+    ...files.map((name) => ({ name, path: join(root, name) })),
+    ...fitting.map((name) => ({ name: `residual-skip-${name}`, path: `residual-skip-${name}` })),
+  ];
+  const problems: string[] = [];
+  let cause: unknown;
+  for (const { name, path } of candidates) {
+    const isMissing = path === name ? !isInstalled(path) : !existsSync(path);
+    if (isMissing) {
+      problems.push(`${name} is not there`);
+      continue;
+    }
+    try {
+      return { exports: require(path) };
+    } catch (error) {
+      cause = error;
+      problems.push(`${name}: ${error instanceof Error ? error.message.split('\n')[0] : String(error)}`);
+    }
+  }
+  return { problem: explain(root, here, fitting.length > 0, problems), cause };
+}
+
+function isInstalled(name: string): boolean {
   try {
-    return { exports: nodeGypBuild(root) };
-  } catch (cause) {
-    return { problem: explain(root, cause), cause };
+    require.resolve(name);
+    return true;
+  } catch {
+    return false;
   }
 }
 
-function explain(root: string, cause: unknown): string {
-  const libc = process.platform === 'linux' ? `, ${libcName()}` : '';
-  const platform = `${process.platform}-${process.arch}${libc}, Node.js ${process.versions.node}`;
-  const found = binaries(root);
-  const tried = found.length > 0 ? `found ${found.join(', ')}` : 'found neither a build nor prebuilds';
-  const message = cause instanceof Error ? cause.message.split('\n')[0] : String(cause);
+function explain(root: string, here: string, isPrebuilt: boolean, problems: readonly string[]): string {
+  const libc = process.platform === 'linux' ? ` with ${libcName()}` : '';
+  const build = root.includes('node_modules')
+    ? 'npm explore residual-skip -- npm run build:native'
+    : 'npm run build:native';
+  const remedies = [
+    ...(isPrebuilt
+      ? [
+          'install it again on this platform, with optional dependencies (npm install residual-skip --include=optional)',
+        ]
+      : []),
+    `build it with a C++20 compiler and Python 3 (${build})`,
+    "use the slower { backend: 'reference' }",
+  ];
   return (
-    `The native addon can't be loaded on ${platform}. In ${root}: ${tried}; ${message}. ` +
-    "Ways out: install for this platform again (npm install residual-skip); with a C++20 compiler and the package's " +
-    "sources, build it (npm run build:native); or use the slower { backend: 'reference' }."
+    `The native addon can't be loaded on ${here}${libc}, Node.js ${process.versions.node}` +
+    `${isPrebuilt ? '' : '; there is no prebuilt one for this platform'}. Tried in ${root}: ${problems.join('; ')}. ` +
+    `Ways out: ${remedies.join('; or ')}.`
   );
 }
 
@@ -42,16 +91,4 @@ function libcName(): string {
   const report = process.report?.getReport() as { header?: { glibcVersionRuntime?: string } } | undefined;
   const version = report?.header?.glibcVersionRuntime;
   return version === undefined ? 'musl' : `glibc ${version}`;
-}
-
-/** Paths of all binaries of this package, whatever they are for. */
-function binaries(root: string): string[] {
-  const folders = ['build/Release', 'build/Debug'];
-  if (existsSync(join(root, 'prebuilds'))) {
-    folders.push(...readdirSync(join(root, 'prebuilds')).map((name) => `prebuilds/${name}`));
-  }
-  return folders
-    .filter((folder) => existsSync(join(root, folder)))
-    .flatMap((folder) => readdirSync(join(root, folder)).map((name) => `${folder}/${name}`))
-    .filter((file) => file.endsWith('.node'));
 }

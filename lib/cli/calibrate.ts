@@ -11,6 +11,7 @@ import { encodeThumbnail } from '../data/image.js';
 import { findModel } from '../data/model-files.js';
 import { compileModel } from '../model/compile.js';
 import { loadModel } from '../model/load.js';
+import { loadVega } from '../report/charts.js';
 import { bindFeeds } from '../session/feeds.js';
 import { METRICS, type Metric } from '../skip/promise.js';
 import {
@@ -145,6 +146,7 @@ function positiveNumber(text: string): number {
 async function run(path: string, options: CalibrateOptions, io: Io): Promise<void> {
   const { output, isa, threads } = options;
   for (const file of [output, options.report]) if (file !== undefined) await checkWritable(file);
+  if (options.report !== undefined) await loadVega();
   const metric = options.metric ?? (options.labels === undefined ? 'disagreement' : 'accuracy');
   const labels = options.labels ?? (metric === 'accuracy' ? true : undefined);
   const watched = options.json !== true;

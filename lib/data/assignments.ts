@@ -1,7 +1,7 @@
 /** What a file says of images by name: their classes, or the groups that they belong to. */
 import { readFile } from 'node:fs/promises';
 import { extname } from 'node:path';
-import { parse } from 'csv-parse/sync';
+import Papa from 'papaparse';
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import { readJson } from './files.js';
@@ -20,7 +20,10 @@ export async function readAssignments(file: string): Promise<ReadonlyMap<string,
     return new Map(Object.entries(known));
   }
   try {
-    const rows: string[][] = parse(await readFile(file), { bom: true, trim: true, skip_empty_lines: true });
+    const text = await readFile(file, 'utf8');
+    const { data, errors } = Papa.parse<string[]>(text, { delimiter: ',', skipEmptyLines: true });
+    if (errors[0]) throw new Error(`row ${(errors[0].row ?? 0) + 1}: ${errors[0].message}`);
+    const rows = data.map((row) => row.map((field) => field.trim()));
     const wrong = rows.findIndex((row) => row.length !== 2);
     if (wrong >= 0) throw new Error(`row ${wrong + 1} has ${rows[wrong]!.length} columns`);
     return new Map(rows.map(([name, value]) => [name!, value!]));

@@ -1,9 +1,9 @@
 /**
  * The part of the ONNX format (onnx.proto, IR version 3 to 10) that models are decoded by. Field numbers are
  * those of the specification; fields that nothing here reads are skipped. Messages are read by these tables with
- * protobufjs's reader: its own decoders are compiled at run time, which takes longer than most models do.
+ * the reader of @protobuf-ts/runtime.
  */
-import protobuf from 'protobufjs/minimal.js';
+import { BinaryReader, BinaryWriter, type IBinaryWriter } from '@protobuf-ts/runtime';
 
 /** An int64 of the wire: a number where it is safe, two halves otherwise. */
 export type Int64 = number | { readonly low: number; readonly high: number };
@@ -159,7 +159,38 @@ const MAX_DEPTH = 100;
 
 type Decoded = Record<string, unknown>;
 
-function decode(reader: protobuf.Reader, fields: Message, end: number, depth = 0): Decoded {
+/** Text that isn't UTF-8 is read with replacement characters, as names that only have to differ. */
+const TEXT = new TextDecoder('utf-8', { ignoreBOM: true });
+
+const wide = ({ lo, hi }: { lo: number; hi: number }): Int64 => {
+  const value = hi * 2 ** 32 + (lo >>> 0);
+  return Number.isSafeInteger(value) ? value : { low: lo, high: hi };
+};
+
+const READ: Readonly<Record<Scalar, (reader: BinaryReader) => unknown>> = {
+  string: (reader) => reader.string(),
+  bytes: (reader) => reader.bytes(),
+  int32: (reader) => reader.int32(),
+  int64: (reader) => wide(reader.int64()),
+  uint64: (reader) => wide(reader.uint64()),
+  float: (reader) => reader.float(),
+  double: (reader) => reader.double(),
+};
+
+const bigint = (value: Int64) =>
+  typeof value === 'number' ? BigInt(value) : (BigInt(value.high) << 32n) | BigInt(value.low >>> 0);
+
+const WRITE: Readonly<Record<Scalar, (writer: IBinaryWriter, value: never) => unknown>> = {
+  string: (writer, value) => writer.string(value),
+  bytes: (writer, value) => writer.bytes(value),
+  int32: (writer, value) => writer.int32(value),
+  int64: (writer, value) => writer.int64(BigInt.asIntN(64, bigint(value))),
+  uint64: (writer, value) => writer.uint64(BigInt.asUintN(64, bigint(value))),
+  float: (writer, value) => writer.float(value),
+  double: (writer, value) => writer.double(value),
+};
+
+function decode(reader: BinaryReader, fields: Message, end: number, depth = 0): Decoded {
   if (depth > MAX_DEPTH) throw new Error(`messages are nested beyond a depth of ${MAX_DEPTH}`);
   const message: Decoded = {};
   while (reader.pos < end) {
@@ -170,13 +201,14 @@ function decode(reader: protobuf.Reader, fields: Message, end: number, depth = 0
     const own = typeof type === 'string' ? WIRE_TYPES[type] : DELIMITED;
     const packed = wireType === DELIMITED && own !== DELIMITED && field?.repeated === true;
     if (!field || (wireType !== own && !packed)) {
-      reader.skipType(wireType);
+      reader.skip(wireType);
     } else if (packed) {
       const last = delimitedEnd(reader, end);
       const values = listOf(message, field);
-      while (reader.pos < last) values.push(reader[type as Scalar]());
+      const read = READ[type as Scalar];
+      while (reader.pos < last) values.push(read(reader));
     } else if (typeof field.type === 'string') {
-      put(message, field, reader[field.type]());
+      put(message, field, READ[field.type](reader));
     } else {
       put(message, field, decode(reader, field.type(), delimitedEnd(reader, end), depth + 1));
     }
@@ -185,7 +217,7 @@ function decode(reader: protobuf.Reader, fields: Message, end: number, depth = 0
   return message;
 }
 
-function delimitedEnd(reader: protobuf.Reader, limit: number): number {
+function delimitedEnd(reader: BinaryReader, limit: number): number {
   const length = reader.uint32();
   if (length > limit - reader.pos) throw new RangeError('a message is longer than the one around it');
   return reader.pos + length;
@@ -201,14 +233,13 @@ function listOf(message: Decoded, { name }: Field): unknown[] {
   return message[name] as unknown[];
 }
 
-function encode(writer: protobuf.Writer, fields: Message, message: Decoded): protobuf.Writer {
+function encode(writer: IBinaryWriter, fields: Message, message: Decoded): IBinaryWriter {
   for (const [number, { name, type, repeated }] of Object.entries(fields)) {
     const given = message[name];
     if (given === undefined) continue;
     for (const value of (repeated ? given : [given]) as never[]) {
-      const tag = (wireType: number) => writer.uint32((Number(number) << 3) | wireType);
-      if (typeof type === 'string') tag(WIRE_TYPES[type])[type](value);
-      else encode(tag(DELIMITED).fork(), type(), value).ldelim();
+      if (typeof type === 'string') WRITE[type](writer.tag(Number(number), WIRE_TYPES[type]), value);
+      else encode(writer.tag(Number(number), DELIMITED).fork(), type(), value).join();
     }
   }
   return writer;
@@ -219,15 +250,15 @@ function encode(writer: protobuf.Writer, fields: Message, message: Decoded): pro
  * @throws Error from the decoder when the bytes are no such message
  */
 export function decodeModelProto(bytes: Uint8Array): ModelProto {
-  return decode(protobuf.Reader.create(bytes), MODEL, bytes.length);
+  return decode(new BinaryReader(bytes, TEXT), MODEL, bytes.length);
 }
 
 /** Decodes one serialised tensor, as the data sets of ONNX's own tests are. */
 export function decodeTensorProto(bytes: Uint8Array): TensorProto {
-  return decode(protobuf.Reader.create(bytes), TENSOR, bytes.length);
+  return decode(new BinaryReader(bytes, TEXT), TENSOR, bytes.length);
 }
 
 /** The bytes of a model file. */
 export function encodeModelProto(model: ModelProto): Uint8Array {
-  return encode(protobuf.Writer.create(), MODEL, { ...model }).finish();
+  return encode(new BinaryWriter(), MODEL, { ...model }).finish();
 }

@@ -1,4 +1,5 @@
 import type { TopLevelSpec } from 'vega-lite' with { 'resolution-mode': 'import' };
+import { ResidualSkipError } from '../errors.js';
 
 /** Marks that read well on white and on black. */
 export const INK = { ran: '#3b82f6', skipped: '#f59e0b', saved: '#10b981', guard: '#ef4444' } as const;
@@ -22,9 +23,29 @@ const CONFIG = {
   mark: { color: INK.ran },
 };
 
-/** A chart as an inline SVG element, rendered without a browser and without the network. */
+/**
+ * Vega is an optional peer. Who will draw charts at the end of long work calls this before it.
+ * @throws ResidualSkipError MISSING_DEPENDENCY without vega and vega-lite
+ */
+export async function loadVega() {
+  try {
+    const [vega, lite] = await Promise.all([import('vega'), import('vega-lite')]);
+    return { vega, lite };
+  } catch (cause) {
+    throw new ResidualSkipError(
+      'MISSING_DEPENDENCY',
+      'The charts of a report need the packages "vega" and "vega-lite", which can\'t be loaded here; install them with "npm install vega vega-lite"',
+      { cause },
+    );
+  }
+}
+
+/**
+ * A chart as an inline SVG element, rendered without a browser and without the network.
+ * @throws ResidualSkipError MISSING_DEPENDENCY without vega and vega-lite
+ */
 export async function renderChart(spec: TopLevelSpec, label: string): Promise<string> {
-  const [vega, lite] = await Promise.all([import('vega'), import('vega-lite')]);
+  const { vega, lite } = await loadVega();
   const compiled = lite.compile({ ...spec, config: CONFIG } as TopLevelSpec).spec;
   const view = new vega.View(vega.parse(compiled), { renderer: 'none', logLevel: vega.Error });
   try {

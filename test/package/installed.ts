@@ -2,16 +2,17 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import {
   cpSync,
   existsSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
-  readFileSync,
   rmSync,
   statSync,
   symlinkSync,
+  writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
+import { dirname, join, relative, resolve } from 'node:path';
 
 const ROOT = resolve(__dirname, '../..');
 const PROGRAMS = join(__dirname, 'programs');
@@ -29,36 +30,64 @@ function requireBuild(): void {
   throw new Error('dist is missing or older than lib; run `npm run compile` first');
 }
 
-interface Packed {
-  readonly filename: string;
-  readonly size: number;
-  readonly files: readonly { readonly path: string }[];
-}
-
-/** The package as a user has it: packed, and laid beside its dependencies in a folder of its own. */
+/** The package as a user has it: packed, and installed by `npm ci` with a lock file into a project of its own. */
 export class InstalledPackage {
   readonly folder = mkdtempSync(join(tmpdir(), 'residual-skip-'));
   readonly tarball: string;
   readonly size: number;
+  /** Paths in the tarball. */
   readonly files: readonly string[];
 
   constructor() {
     requireBuild();
-    const packed = JSON.parse(
-      execFileSync('npm', ['pack', '--ignore-scripts', '--json', '--pack-destination', this.folder], {
-        cwd: ROOT,
-        encoding: 'utf8',
-      }),
-    ) as Packed[];
-    const { filename, size, files } = packed[0]!;
-    this.tarball = join(this.folder, filename);
-    this.size = size;
-    this.files = files.map(({ path }) => path);
-    this.#install();
+    // The gate of a release hands its own tarballs in.
+    const given = process.env.RSKIP_TARBALLS;
+    const packed = given ?? join(this.folder, 'packed');
+    if (!given) this.#exec(process.execPath, [join(ROOT, 'scripts/package.mjs'), '--local', packed]);
+    const tarballs = readdirSync(packed).filter((name) => name.endsWith('.tgz'));
+    const main = tarballs.find((name) => /^residual-skip-\d/.test(name))!;
+    this.tarball = join(packed, main);
+    this.size = statSync(this.tarball).size;
+    this.files = this.#exec('tar', ['-tzf', this.tarball])
+      .trim()
+      .split('\n')
+      .map((path) => path.replace('package/', ''));
+    this.#install(
+      packed,
+      tarballs.filter((name) => name !== main),
+    );
   }
 
   get packageFolder(): string {
     return join(this.folder, 'node_modules/residual-skip');
+  }
+
+  /** The installed packages: their folders in node_modules, with their size in bytes. */
+  get packages(): ReadonlyMap<string, number> {
+    const sizes = new Map<string, number>();
+    const visit = (modules: string) => {
+      const names = readdirSync(join(this.folder, modules)).filter((name) => !name.startsWith('.'));
+      for (const name of names.flatMap((name) =>
+        name.startsWith('@')
+          ? readdirSync(join(this.folder, modules, name)).map((part) => `${name}/${part}`)
+          : [name],
+      )) {
+        const folder = join(modules, name);
+        if (lstatSync(join(this.folder, folder)).isSymbolicLink()) continue;
+        const inner = join(folder, 'node_modules');
+        if (existsSync(join(this.folder, inner))) visit(inner);
+        const files = readdirSync(join(this.folder, folder), { recursive: true, withFileTypes: true });
+        const own = files.filter(
+          (e) => e.isFile() && !relative(join(this.folder, folder), e.parentPath).startsWith('node_modules'),
+        );
+        sizes.set(
+          folder,
+          own.reduce((sum, e) => sum + statSync(join(e.parentPath, e.name)).size, 0),
+        );
+      }
+    };
+    visit('node_modules');
+    return sizes;
   }
 
   /** Runs one of the `programs` in the folder where the package is installed. */
@@ -79,27 +108,32 @@ export class InstalledPackage {
     rmSync(this.folder, { recursive: true, force: true });
   }
 
-  #install(): void {
-    mkdirSync(this.packageFolder, { recursive: true });
-    execFileSync('tar', ['-xzf', this.tarball, '-C', this.packageFolder, '--strip-components=1']);
-    const manifest = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
-      dependencies: Record<string, string>;
-    };
-    for (const name of [...Object.keys(manifest.dependencies), '@types/node']) {
-      const link = join(this.folder, 'node_modules', name);
-      mkdirSync(dirname(link), { recursive: true });
-      symlinkSync(join(ROOT, 'node_modules', name), link);
-    }
-    this.#addPrebuild();
-    cpSync(PROGRAMS, this.folder, { recursive: true });
-    cpSync(join(PROGRAMS, 'consumer.mts'), join(this.folder, 'consumer.cts'));
+  #exec(command: string, args: readonly string[]): string {
+    return execFileSync(command, args, {
+      cwd: this.folder,
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
   }
 
-  /** `npm run prebuild` is no part of a build: where it did not run, its place is taken by what node-gyp made. */
-  #addPrebuild(): void {
-    if (this.files.some((path) => path.startsWith(`prebuilds/${process.platform}-${process.arch}/`))) return;
-    const folder = join(this.packageFolder, 'prebuilds', `${process.platform}-${process.arch}`);
-    mkdirSync(folder, { recursive: true });
-    cpSync(join(ROOT, 'build/Release/residual_skip.node'), join(folder, 'residual-skip.node'));
+  /** `npm install` makes the lock file and `npm ci` installs by it. The platforms' packages are no part of the registry yet. */
+  #install(packed: string, platforms: readonly string[]): void {
+    const overrides = platforms.map((file) => [
+      file.replace(/-\d+\.\d+\.\d+.*/, ''),
+      `file:${join(packed, file)}`,
+    ]);
+    const manifest = {
+      private: true,
+      dependencies: { 'residual-skip': `file:${this.tarball}` },
+      overrides: Object.fromEntries(overrides),
+    };
+    writeFileSync(join(this.folder, 'package.json'), JSON.stringify(manifest));
+    this.#exec('npm', ['install', '--package-lock-only', '--no-audit', '--no-fund', '--prefer-offline']);
+    this.#exec('npm', ['ci', '--no-audit', '--no-fund', '--prefer-offline']);
+    const types = join(this.folder, 'node_modules/@types/node');
+    mkdirSync(dirname(types), { recursive: true });
+    symlinkSync(join(ROOT, 'node_modules/@types/node'), types);
+    cpSync(PROGRAMS, this.folder, { recursive: true });
+    cpSync(join(PROGRAMS, 'consumer.mts'), join(this.folder, 'consumer.cts'));
   }
 }

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { readFileSync, renameSync } from 'node:fs';
+import { readdirSync, readFileSync, realpathSync, renameSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { InstalledPackage } from './installed.js';
 
@@ -28,17 +28,8 @@ function tool(script: string, ...args: string[]) {
 describe('the packed package', () => {
   it('holds what a user needs and nothing else', () => {
     const top = new Set(installed.files.map((path) => path.split('/')[0]));
-    const allowed = [
-      'CHANGELOG.md',
-      'LICENSE',
-      'README.md',
-      'binding.gyp',
-      'dist',
-      'models',
-      'native',
-      'package.json',
-    ];
-    expect([...top].filter((name) => name !== 'prebuilds').sort()).toEqual(allowed);
+    const allowed = ['CHANGELOG.md', 'LICENSE', 'README.md', 'demo', 'dist', 'native', 'package.json'];
+    expect([...top].sort()).toEqual(allowed);
     expect(installed.files).toEqual(
       expect.arrayContaining([
         'dist/index.js',
@@ -48,7 +39,8 @@ describe('the packed package', () => {
         'dist/audit.schema.json',
       ]),
     );
-    expect(installed.size).toBeLessThan(8e6);
+    expect(installed.files.filter((path) => path.startsWith('native/build/'))).toEqual([]);
+    expect(installed.size).toBeLessThan(1.5e6);
   });
 
   it('has all C++ sources, so that it can be built where no prebuild fits', () => {
@@ -64,7 +56,25 @@ describe('the packed package', () => {
     expect(Object.keys(manifest.scripts)).not.toEqual(
       expect.arrayContaining([expect.stringMatching(/^(pre|post)?install$/)]),
     );
-    expect(manifest.gypfile).toBe(false);
+    // npm would run node-gyp for it, whatever the manifest says, where a lock file is (npm/cli#3341).
+    expect(installed.files).not.toContain('binding.gyp');
+  });
+
+  it('names the addons of all platforms that it has as optional dependencies, each for its platform alone', () => {
+    const manifest = JSON.parse(readFileSync(join(installed.packageFolder, 'package.json'), 'utf8'));
+    const names = Object.keys(manifest.optionalDependencies);
+    if (process.env.RSKIP_TARBALLS) expect(names).toHaveLength(7);
+    const lock = JSON.parse(readFileSync(join(installed.folder, 'package-lock.json'), 'utf8'));
+    for (const name of names) {
+      const [os, cpu, libc] = name.replace('residual-skip-', '').split('-');
+      const { optional, ...entry } = lock.packages[`node_modules/${name}`];
+      expect({ optional, os: entry.os, cpu: entry.cpu, libc: entry.libc }).toEqual({
+        optional: true,
+        os: [os],
+        cpu: [cpu],
+        libc: libc && [libc],
+      });
+    }
   });
 
   it('passes publint', () => {
@@ -85,6 +95,27 @@ describe('the packed package', () => {
 });
 
 describe('the installed package', () => {
+  it('is at most 15 packages and 15 MB', () => {
+    const { packages } = installed;
+    const bytes = [...packages.values()].reduce((sum, size) => sum + size, 0);
+    console.log(
+      `${packages.size} packages, ${(bytes / 1e6).toFixed(2)} MB, tarball ${(installed.size / 1e6).toFixed(2)} MB`,
+    );
+    expect(packages.size).toBeLessThanOrEqual(15);
+    expect(bytes).toBeLessThanOrEqual(15e6);
+  });
+
+  it('has a small network to try it with', () => {
+    const demo = installed.files.filter((path) => path.startsWith('demo/'));
+    const sizes = demo.map((path) => statSync(join(installed.packageFolder, path)).size);
+    expect(sizes.reduce((sum, size) => sum + size, 0)).toBeLessThan(1e6);
+    const { status, stdout } = installed.node('-p', "require.resolve('residual-skip/demo/model.onnx')");
+    expect({ status, stdout: stdout.trim() }).toEqual({
+      status: 0,
+      stdout: join(realpathSync(installed.packageFolder), 'demo/model.onnx'),
+    });
+  });
+
   it.each(['native', 'reference'])('works as ES module and as CommonJS on the %s backend', (backend) => {
     const [esm, cjs] = ['use.mjs', 'use.cjs'].map((program) => installed.run(program, backend));
     expect(esm).toEqual({ status: 0, stderr: '', stdout: expect.any(String) });
@@ -92,7 +123,7 @@ describe('the installed package', () => {
     const { logits, pattern, backend: used } = JSON.parse(esm!.stdout);
     expect(used).toBe(backend);
     expect(logits).toHaveLength(10);
-    expect(pattern).toMatch(/^[01]{11}$/);
+    expect(pattern).toMatch(/^[01]{9}$/);
   });
 
   it('is one implementation, whether it is imported or required', () => {
@@ -105,12 +136,12 @@ describe('the installed package', () => {
   });
 
   it('has a command line', () => {
-    const model = 'node_modules/residual-skip/models/cifar10-resnet24-gated';
+    const model = 'node_modules/residual-skip/demo';
     const { bin } = JSON.parse(readFileSync(join(installed.packageFolder, 'package.json'), 'utf8'));
     const command = join(installed.packageFolder, bin['residual-skip']);
     const { status, stdout, stderr } = installed.node(command, 'inspect', model, '--json');
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
-    expect(JSON.parse(stdout).blocks).toHaveLength(11);
+    expect(JSON.parse(stdout).blocks).toHaveLength(9);
   });
 
   it('survives workers that are terminated in mid-run', () => {
@@ -129,14 +160,18 @@ describe('the installed package', () => {
   });
 
   it('explains itself where no binary fits, and still has the reference backend', () => {
-    const folder = join(installed.packageFolder, 'prebuilds');
-    renameSync(folder, `${folder}-away`);
+    const modules = join(installed.folder, 'node_modules');
+    const addons = readdirSync(modules).filter((name) => name.startsWith('residual-skip-'));
+    expect(addons.length).toBeGreaterThan(0);
+    for (const name of addons) renameSync(join(modules, name), join(modules, `.away-${name}`));
     const { status, stdout, stderr } = installed.run('missing.mjs');
-    renameSync(`${folder}-away`, folder);
+    for (const name of addons) renameSync(join(modules, `.away-${name}`), join(modules, name));
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     const { code, message, blocks } = JSON.parse(stdout);
-    expect({ code, blocks }).toEqual({ code: 'NATIVE_UNAVAILABLE', blocks: 11 });
+    expect({ code, blocks }).toEqual({ code: 'NATIVE_UNAVAILABLE', blocks: 9 });
     expect(message).toContain(`${process.platform}-${process.arch}`);
+    expect(message).toContain(`${addons[0]} is not there`);
+    expect(message).toContain('npm explore residual-skip -- npm run build:native');
     expect(message).toContain("{ backend: 'reference' }");
   });
 });

@@ -5,7 +5,7 @@ import { MODEL } from './report.cjs';
 const imported = await import('residual-skip');
 const required = createRequire(import.meta.url)('residual-skip');
 const session = await required.InferenceSession.create(MODEL);
-const input = new imported.Tensor('float32', new Float32Array(3072), [1, 3, 32, 32]);
+const input = new imported.Tensor('float32', new Float32Array(784), [1, 1, 28, 28]);
 const { logits } = await session.run({ input });
 const error = await session.run({ inptu: input }).catch((reason) => reason);
 await session.release();

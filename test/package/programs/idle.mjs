@@ -4,6 +4,6 @@ import { MODEL } from './report.cjs';
 
 const session = await InferenceSession.create(MODEL);
 const { logits } = await session.run({
-  input: new Tensor('float32', new Float32Array(3072), [1, 3, 32, 32]),
+  input: new Tensor('float32', new Float32Array(784), [1, 1, 28, 28]),
 });
 console.log(logits.dims.join('x'));

@@ -1,12 +1,12 @@
 const { join } = require('node:path');
 
-const MODEL = join(__dirname, 'node_modules/residual-skip/models/cifar10-resnet24-gated/model.onnx');
+const MODEL = join(__dirname, 'node_modules/residual-skip/demo/model.onnx');
 
 /** Runs the shipped network and prints what came out. */
 async function report({ InferenceSession, Tensor }, backend) {
   const session = await InferenceSession.create(MODEL, { backend });
-  const pixels = Float32Array.from({ length: 3 * 32 * 32 }, (_, i) => Math.sin(i));
-  const feeds = { input: new Tensor('float32', pixels, [1, 3, 32, 32]) };
+  const pixels = Float32Array.from({ length: 28 * 28 }, (_, i) => Math.sin(i));
+  const feeds = { input: new Tensor('float32', pixels, [1, 1, 28, 28]) };
   const { outputs, trace } = await session.runTraced(feeds);
   await session.release();
   console.log(

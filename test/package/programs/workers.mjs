@@ -7,7 +7,7 @@ const WORKERS = 8;
 
 async function work() {
   const session = await InferenceSession.create(MODEL, { threads: 2 });
-  const input = new Tensor('float32', new Float32Array(64 * 3 * 32 * 32), [64, 3, 32, 32]);
+  const input = new Tensor('float32', new Float32Array(64 * 28 * 28), [64, 1, 28, 28]);
   const runs = [session.run({ input }), session.run({ input })];
   parentPort.postMessage('running');
   for (const { logits } of await Promise.all(runs)) parentPort.postMessage(logits.dims.join('x'));

@@ -1,11 +1,12 @@
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { encodeProgram } from '../../../lib/backends/encode.js';
 import { packageRoot } from '../../../lib/version.js';
 import { ProgramBuilder } from '../../helpers/programs.js';
 
-const addon: string = require('node-gyp-build').path(packageRoot());
+const addon = join(packageRoot(), 'build/Release/residual_skip.node');
 
 const CHANNELS = 64;
 const SIZE = 48;

@@ -3,9 +3,9 @@
     {
       "target_name": "residual_skip",
       "sources": [
-        "<!@(node -p \"const s = require('./native/sources.json'); [...s.core, ...s.addon].join(' ')\")"
+        "<!@(node -p \"const s = require('./sources.json'); [...s.core, ...s.addon].map((path) => '../' + path).join(' ')\")"
       ],
-      "include_dirs": ["native", "<!(node -p \"require('node-addon-api').include_dir\")"],
+      "include_dirs": [".", "<!(node -p \"require('node-addon-api').include_dir\")"],
       "defines": ["NAPI_VERSION=8", "NODE_ADDON_API_DISABLE_DEPRECATED", "NAPI_CPP_EXCEPTIONS", "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS"],
       "variables": { "werror%": 0 },
       "conditions": [["werror==1", { "cflags_cc": ["-Werror"] }]],

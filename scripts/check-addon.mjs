@@ -1,0 +1,46 @@
+// Loads a prebuilt addon and compares the bits of its results with the expected ones:
+//
+//   node scripts/check-addon.mjs linux-x64-glibc
+//   node scripts/check-addon.mjs linux-arm64-glibc qemu-aarch64 -L /usr/aarch64-linux-gnu path/to/node
+//
+// What follows the name is the command of the Node to use.
+import { execFileSync } from 'node:child_process';
+import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+
+const ROOT = resolve(import.meta.dirname, '..');
+const require = createRequire(import.meta.url);
+/** Results have the same bits on every platform. Who moves a sum by intent puts the new hashes here. */
+const EXPECTED = '';
+
+const [name, ...command] = process.argv.slice(2);
+const folder = mkdtempSync(join(tmpdir(), 'residual-skip-addon-'));
+try {
+  const parts = {
+    dist: 'dist',
+    demo: 'demo',
+    cifar10: 'models/cifar10-resnet24-gated',
+    [`prebuilds/${name}`]: `prebuilds/${name}`,
+    'package.json': 'package.json',
+    'addon-hash.cjs': 'scripts/addon-hash.cjs',
+  };
+  for (const [to, from] of Object.entries(parts))
+    cpSync(join(ROOT, from), join(folder, to), { recursive: true });
+  for (const dependency of Object.keys(JSON.parse(readFileSync(join(ROOT, 'package.json'))).dependencies)) {
+    const source = dirname(require.resolve(`${dependency}/package.json`));
+    cpSync(source, join(folder, 'node_modules', dependency), { recursive: true });
+  }
+  const [node, ...args] = command.length > 0 ? command : [process.execPath];
+  const output = execFileSync(node, [...args, 'addon-hash.cjs'], { cwd: folder, encoding: 'utf8' });
+  const { platform, isas, hashes } = JSON.parse(output.trim().split('\n').at(-1));
+  const passed = hashes.length === 1 && hashes[0] === EXPECTED;
+  console.log(
+    `${name}: ${platform}, ${isas.join(', ')}: ${passed ? 'the expected bits' : `other bits: ${hashes.join('; ')}`}`,
+  );
+  console.log(passed ? '1 passed, 0 failed' : '0 passed, 1 failed');
+  process.exitCode = passed ? 0 : 1;
+} finally {
+  rmSync(folder, { recursive: true });
+}

