@@ -20,7 +20,6 @@ import { type Fitting, fitExits, fittingWork } from './fit.js';
 import { checkGroups, className, groupsOf } from './groups.js';
 import { latencyReduction, Stopwatch } from './latency.js';
 import { headsOf, type Measured, measure } from './measure.js';
-
 import type { CalibrationItem, CalibrationOptions, ImageSource } from './options.js';
 import { exitPlaces, ownSavings } from './places.js';
 import type { Calibration, SettingResult } from './result.js';
