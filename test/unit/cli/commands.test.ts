@@ -35,7 +35,12 @@ const inspectSchema = z.strictObject({
       gate: z.strictObject({ form: z.string(), compare: z.string(), threshold: z.number() }).nullable(),
       multiplyAdds: z.int().positive(),
       share: fraction,
+      input: z.string().min(1),
+      output: z.string().min(1),
     }),
+  ),
+  exits: z.array(
+    z.strictObject({ after: z.string(), threshold: z.number(), multiplyAdds: z.int().positive() }),
   ),
   unsupported: z.array(z.string()),
 });
