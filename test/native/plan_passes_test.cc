@@ -15,7 +15,10 @@ constexpr int64_t kEnough = int64_t{1} << 32;
 // A program and what lowering needs.
 struct Lowered {
   explicit Lowered(const ProgramWriter& w)
-      : program(decode_program(w.words(), w.constants())), graph(lower(program, w.constants(), weights)) {}
+      : writer(w),
+        program(decode_program(writer.words(), writer.constants())),
+        graph(lower(program, writer.constants(), weights)) {}
+  const ProgramWriter writer;  // holds the constants that are packed later
   WeightCache weights;
   Program program;
   DraftGraph graph;

@@ -3,7 +3,7 @@
 
 #include <bit>
 #include <cstring>
-#include <deque>
+#include <memory>
 #include <vector>
 
 #include "program/program.h"
@@ -49,11 +49,11 @@ class ProgramWriter {
     return value_count_++;
   }
   int32_t constant(const Words& shape, std::vector<float> data) {
-    data_.push_back(std::move(data));
+    data_.push_back(std::make_shared<const std::vector<float>>(std::move(data)));
     const int32_t index = static_cast<int32_t>(constants_.size());
     // Ids count up over all writers: equal ids mean equal bytes.
     static int64_t next_id = 0;
-    constants_.push_back({next_id++, DType::kFloat32, data_.back().data(), data_.back().size() * sizeof(float)});
+    constants_.push_back({next_id++, DType::kFloat32, data_.back()->data(), data_.back()->size() * sizeof(float)});
     return value(shape, DType::kFloat32, index);
   }
   int32_t input(const Words& shape, DType dtype = DType::kFloat32, bool batched = true) {
@@ -126,7 +126,7 @@ class ProgramWriter {
   Words values_, inputs_, outputs_, steps_, blocks_;
   int32_t value_count_ = 0, input_count_ = 0, output_count_ = 0, step_count_ = 0, block_count_ = 0;
   std::vector<Words> shapes_;
-  std::deque<std::vector<float>> data_;
+  std::vector<std::shared_ptr<const std::vector<float>>> data_;  // that `constants_` points to; copies share it
   std::vector<ConstantData> constants_;
 };
 

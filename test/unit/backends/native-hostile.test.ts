@@ -7,7 +7,7 @@ import { encodeProgram } from '../../../lib/backends/encode.js';
 import { packageRoot } from '../../../lib/version.js';
 import { ProgramBuilder } from '../../helpers/programs.js';
 
-const addon: string = require('node-gyp-build').path(packageRoot());
+const addon = join(packageRoot(), 'build', 'Release', 'residual_skip.node');
 
 /** Runs code that has `Engine` and `compile`, the arguments of a small program; returns what it printed. */
 function run(code: string, env: Record<string, string> = {}): string {
