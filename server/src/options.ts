@@ -40,8 +40,6 @@ export const serverOptionsSchema = z.strictObject({
   tokenFile: file.optional(),
   /** PEM files. */
   tls: z.strictObject({ cert: file, key: file }).optional(),
-  /** Where OpenTelemetry spans are sent (OTLP over HTTP). */
-  otlpEndpoint: z.url().optional(),
   /** Writes lines of the server's log: changes of setting, trips, failures. */
   log: z
     .custom<(entry: Readonly<Record<string, unknown>>) => void>((value) => typeof value === 'function')
