@@ -74,6 +74,8 @@ export class ImageClassifier {
   private constructor(
     /** Names the model: its folder, or its file where the folder holds several. */
     readonly name: string,
+    /** The ONNX file. */
+    readonly file: string,
     readonly labels: readonly string[],
     readonly session: InferenceSession,
     /** False where the preprocessing is a guess, because nothing says how pixels are prepared. */
@@ -97,7 +99,9 @@ export class ImageClassifier {
     const session = await InferenceSession.create(files.model, sessionOptions);
     try {
       const { name: input, ...image } = imageInput(session.inputMetadata, files.name);
-      const { output, classes } = classOutput(session.outputMetadata, known?.length, files.name);
+      const { output, classes } = classOutput(session.outputMetadata, known?.length, files.name, {
+        labelsFrom: ownLabels ? 'options.labels' : 'config.json',
+      });
       const { height, width } = image;
       const fixed = height !== undefined && width !== undefined;
       const { config, source } = ownConfig
@@ -108,6 +112,7 @@ export class ImageClassifier {
           });
       return new ImageClassifier(
         files.name,
+        files.model,
         known ?? Array.from({ length: classes }, (_, index) => String(index)),
         session,
         (ownConfig ?? files.preprocessor) !== undefined,
@@ -293,6 +298,7 @@ function classOutput(
   outputs: readonly TensorMetadata[],
   labels: number | undefined,
   model: string,
+  { labelsFrom }: { labelsFrom: string },
 ): { output: string; classes: number } {
   const fitting = outputs.filter(({ type, shape }) => type === 'float32' && shape.length >= 2);
   const chosen = fitting.find(({ name }) => name === 'logits') ?? fitting[0];
@@ -304,7 +310,7 @@ function classOutput(
   if (labels !== undefined && labels !== classes) {
     throw new ResidualSkipError(
       'INVALID_DATA',
-      `${model}: there are ${labels} labels, but output '${chosen.name}' has ${classes} classes`,
+      `${model}: ${labelsFrom} has ${labels} labels, but output '${chosen.name}' has ${classes} classes`,
     );
   }
   return { output: chosen.name, classes };

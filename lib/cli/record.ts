@@ -1,7 +1,8 @@
 import type { Command } from 'commander';
-import { type AuditLog, auditLog } from '../audit/log.js';
+import { auditLog } from '../audit/log.js';
 import { openDataset, type Sample, takeEvenly } from '../data/dataset.js';
 import type { DataLimits } from '../data/limits.js';
+import { findModel } from '../data/model-files.js';
 import type { EnergyReport } from '../measure/energy.js';
 import type { Tensor } from '../tensor.js';
 import { Classifier, MOST_MEASURED } from './classifier.js';
@@ -36,12 +37,9 @@ async function record(model: string, options: RecordOptions, io: Io): Promise<vo
   const { output: path } = options;
   await checkWritable(path);
   const { chosen, energy } = await measure(model, options, io);
-  let log: AuditLog | undefined;
   // What there is to note about the model was said when it was measured.
-  const classifier = await Classifier.open(model, options, { ...io, err: () => {} }, (labels) => {
-    log = auditLog({ path, labels });
-    return [log];
-  });
+  const log = auditLog({ path, labels: (await findModel(model)).labels });
+  const classifier = await Classifier.open(model, options, { ...io, err: () => {} }, [log]);
   try {
     const progress = startProgress(io, chosen.length, 'Recording', options.json !== true);
     try {
@@ -49,17 +47,17 @@ async function record(model: string, options: RecordOptions, io: Io): Promise<vo
       for await (const { tensor } of classifier.prepare(chosen)) {
         const feeds = classifier.feeds(tensor);
         await classifier.session.run(feeds);
-        if (items++ % TIMED_EVERY === 0) await log?.timeFull(feeds);
+        if (items++ % TIMED_EVERY === 0) await log.timeFull(feeds);
         progress.advance();
       }
-      log?.recordEnergy(energy);
+      log.recordEnergy(energy);
     } finally {
       progress.stop();
     }
   } finally {
     await classifier.release();
   }
-  const stats = log!.stats().auditLog;
+  const stats = log.stats().auditLog;
   const lost = stats.lost > 0 ? `; ${plural(stats.lost, 'item')} lost: ${stats.lastError}` : '';
   io.out(
     options.json

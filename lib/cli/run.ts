@@ -1,5 +1,6 @@
 import { relative } from 'node:path';
 import { type Command, Option } from 'commander';
+import type { Prediction } from '../classify/image-classifier.js';
 import { kindOf, listImagesBelow } from '../data/files.js';
 import { decodeImage, type RawImage } from '../data/image.js';
 import type { DataLimits } from '../data/limits.js';
@@ -7,7 +8,7 @@ import { ResidualSkipError } from '../errors.js';
 import { mean, median } from '../numeric/statistics.js';
 import type { BlockInfo } from '../skip/block-info.js';
 import type { Tensor } from '../tensor.js';
-import { Classifier, type Prediction } from './classifier.js';
+import { Classifier } from './classifier.js';
 import { type Io, paint, startProgress } from './io.js';
 import { addImageOptions, type EngineOptions, positiveInteger } from './options.js';
 import { asciiPattern, drawPattern, patternLegend } from './pattern.js';
