@@ -8,7 +8,7 @@ export interface Load {
   readonly ageMs: number;
   /** 99th percentile of queue and compute time of the requests that ended lately, in milliseconds; NaN where none did. */
   readonly p99Ms: number;
-  /** Items that arrive in a second. */
+  /** Items that ended in the last second. */
   readonly itemsPerSecond: number;
   /** Mean compute time of one item in the setting with this index, in milliseconds; undefined before it was measured. */
   readonly itemMs: (setting: number) => number | undefined;

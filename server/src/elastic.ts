@@ -60,7 +60,7 @@ export class ElasticDepth {
     const tracked = this.#of(model);
     tracked.ended.push({ at: performance.now(), ms: queueMs + computeMs, items: items.length });
     const at = model.settings.indexOf(setting);
-    if (at < 0) return;
+    if (at < 0 || items.length === 0) return;
     const each = computeMs / items.length;
     const known = tracked.itemMs[at] ?? each;
     tracked.itemMs[at] = known + (each - known) / 32;

@@ -129,6 +129,7 @@ export class Inference {
       const fetches =
         request.outputs.length > 0 ? request.outputs.map(({ name }) => name) : model.session.outputNames;
       checkOutputs(model, fetches);
+      for (const name of fetches) checkClasses(model, name, classesAsked(request, name));
       const items = model.session.model.batching === 'item' ? itemsOf(feeds) : 1;
       const work: Work = { model, setting, feeds, fetches, queued: performance.now() };
       const job: Job<Work> = {
@@ -172,14 +173,14 @@ export class Inference {
     counts.requests++;
     counts.items += items.length;
     // Requests that ran together share the call's time by their items.
-    const share = items.length / callItems;
+    const share = callItems > 0 ? items.length / callItems : 1;
     counts.calls += share;
     counts.queueNs += queueMs * 1e6;
     counts.computeNs += computeMs * share * 1e6;
     counts.lastMs = Date.now();
     const { classifier } = model;
-    const scores =
-      classifier && outputs[classifier.output] ? classifier.scoresOf(outputs, items.length) : null;
+    const scored = classifier && outputs[classifier.output];
+    const scores = scored ? classifier.scoresOf(outputs, batchOf(scored)) : null;
     this.#options.onFinished?.({
       ...{ model, setting, items, multiplyAdds, queueMs, computeMs: computeMs * share, callItems, scores },
     });
@@ -197,45 +198,51 @@ export class Inference {
           promise_metric: setting.promise.metric,
         }),
         blocks_skipped: skippedBlocks,
-        multiply_adds_skipped: multiplyAdds > 0 ? saved / (items.length * multiplyAdds) : 0,
+        multiply_adds_skipped: saved > 0 ? saved / (items.length * multiplyAdds) : 0,
         ...(traced && { trace: JSON.stringify(items) }),
       },
-      outputs: work.fetches.map((name) => this.#output(request, model, name, outputs[name]!, items.length)),
+      outputs: work.fetches.map((name) => this.#output(request, model, name, outputs[name]!)),
     };
   }
 
-  #output(
-    { outputs, parameters }: InferRequest,
-    model: ServedModel,
-    name: string,
-    tensor: Tensor,
-    items: number,
-  ): ResponseOutput {
-    const own = outputs.find((output) => output.name === name)?.parameters;
-    const classes = own?.classification ?? parameters.classification;
+  #output(request: InferRequest, model: ServedModel, name: string, tensor: Tensor): ResponseOutput {
+    const classes = classesAsked(request, name);
     if (classes === undefined) {
       return { name, datatype: datatypeOf(tensor.type), shape: tensor.dims, content: tensor };
     }
-    return classification(model, name, tensor, items, Number(classes));
+    return classification(model.classifier!, name, tensor, Number(classes));
   }
+}
+
+/** How many classes the request wants named instead of the output's scores. */
+function classesAsked({ outputs, parameters }: InferRequest, name: string): Parameters[string] | undefined {
+  const own = outputs.find((output) => output.name === name)?.parameters;
+  return own?.classification ?? parameters.classification;
+}
+
+function checkClasses(
+  { classifier, name: model }: ServedModel,
+  name: string,
+  classes: Parameters[string] | undefined,
+): void {
+  if (classes === undefined) return;
+  const count = Number(classes);
+  if (classifier && name === classifier.output && Number.isSafeInteger(count) && count > 0) return;
+  throw new ServerError(
+    'INVALID_ARGUMENT',
+    `output '${name}' of model ${model} has no ${classes} classes to name`,
+  );
 }
 
 /** Class answers as the classification extension has them: `score:index:label`, most probable first. */
 function classification(
-  model: ServedModel,
+  classifier: NonNullable<ServedModel['classifier']>,
   name: string,
   tensor: Tensor,
-  items: number,
   count: number,
 ): ResponseOutput {
-  const { classifier } = model;
-  if (!classifier || name !== classifier.output || !Number.isSafeInteger(count) || count < 1) {
-    throw new ServerError(
-      'INVALID_ARGUMENT',
-      `output '${name}' of model ${model.name} has no ${count} classes to name`,
-    );
-  }
   const each = Math.min(count, classifier.labels.length);
+  const items = batchOf(tensor);
   const content = classifier.scoresOf({ [name]: tensor }, items).flatMap((scores) =>
     Array.from(scores, (score, index) => ({ score, index }))
       .sort((a, b) => b.score - a.score || a.index - b.index)
@@ -243,6 +250,11 @@ function classification(
       .map(({ score, index }) => Buffer.from(`${score}:${index}:${classifier.labels[index]}`)),
   );
   return { name, datatype: 'BYTES', shape: [items, each], content };
+}
+
+/** A model that mixes the items of a batch runs it as one item, and answers for each all the same. */
+function batchOf({ dims }: Tensor): number {
+  return dims[0] ?? 1;
 }
 
 async function imagesAsTensor(

@@ -177,7 +177,7 @@ export class JobQueue<T> {
     const took = performance.now() - start;
     this.#running--;
     this.#runningItems -= items;
-    this.#itemMs += (took / items - this.#itemMs) / 16;
+    this.#itemMs += (took / Math.max(1, items) - this.#itemMs) / 16;
     this.#served.set(model, this.#servedTime(model) + took);
     for (const [i, one] of taken.entries()) one.settle(errors[i]);
     this.#fill();

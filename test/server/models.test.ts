@@ -1,0 +1,57 @@
+import { Tensor } from 'residual-skip';
+import { Client } from 'residual-skip/client';
+import { createServer, type RunningServer } from 'residual-skip-server';
+import { folderOf, removeFolders } from '../helpers/files.js';
+import { GraphBuilder, int64s, modelBytes } from '../helpers/onnx-builder.js';
+
+/** Means of the channels; with `mixes`, by a shape that holds the whole batch, so that a batch runs as one item. */
+function means(mixes: boolean): Uint8Array {
+  const graph = new GraphBuilder();
+  const x = graph.input('input', ['batch', 3, 4, 4]);
+  const flat = mixes ? graph.node('Reshape', [x, graph.constant(int64s(1, -1))]) : x;
+  const back = mixes ? graph.node('Reshape', [flat, graph.constant(int64s(-1, 3, 4, 4))]) : x;
+  const pooled = graph.node('GlobalAveragePool', [back]);
+  graph.nodes('Flatten', [pooled], {}, { outputs: ['logits'] });
+  return modelBytes(graph.output('logits', ['batch', 3]));
+}
+
+let server: RunningServer;
+beforeAll(async () => {
+  const folder = folderOf({ 'mixing/model.onnx': means(true), 'plain/model.onnx': means(false) });
+  server = await createServer({ folders: [folder], port: 0, grpcPort: null });
+});
+afterAll(async () => {
+  await server.close();
+  removeFolders();
+});
+
+const batch = (items: number) =>
+  new Tensor(
+    'float32',
+    Float32Array.from({ length: items * 48 }, (_, i) => Math.floor(i / 16)),
+    [items, 3, 4, 4],
+  );
+
+test.each(['mixing', 'plain'])('%s: answers for each of a batch', async (model) => {
+  const { outputs } = await new Client(server.url).infer(model, { input: batch(2) });
+  expect([...outputs.logits!.data]).toEqual([0, 1, 2, 3, 4, 5]);
+});
+
+test.each(['mixing', 'plain'])('%s: names the best class of each of a batch', async (model) => {
+  const response = await fetch(`${server.url}/v2/models/${model}/infer`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({
+      inputs: [{ name: 'input', datatype: 'FP32', shape: [2, 3, 4, 4], data: [...batch(2).data] }],
+      outputs: [{ name: 'logits', parameters: { classification: 1 } }],
+    }),
+  });
+  expect(await response.json()).toMatchObject({ outputs: [{ shape: [2, 1], data: ['2:2:2', '5:2:2'] }] });
+});
+
+test('a batch of nothing leaves the counts numbers', async () => {
+  await new Client(server.url).infer('plain', { input: batch(0) }).catch(() => {});
+  await new Client(server.url).infer('plain', { input: batch(1) });
+  const stats = await (await fetch(`${server.url}/v2/models/plain/stats`)).json();
+  expect(JSON.stringify(stats)).not.toContain('null');
+});
