@@ -5,12 +5,16 @@
 //   npm run reproduce -- mnist                 only this one; the page is not written
 //   npm run reproduce -- mnist --limit 200     a try: nothing is claimed of a part of the test set
 //   npm run reproduce -- --page                only the page, from bench/reproduction.json
+//   npm run reproduce -- --protocol DIR        what training/protocol.py has finished in DIR; writes docs/protocol.md. The
+//                                              policies must be registered (bench/register.mjs); --part validation needs none
 import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { processIo, startProgress } from '../dist/cli/io.js';
+import { reproduceProtocol } from './protocol/reproduce.mjs';
+import { SETS } from './protocol/runs.mjs';
 import { claimsOf } from './reproduction/claims.mjs';
 import { measure } from './reproduction/measure.mjs';
 import { DATASETS } from './reproduction/networks.mjs';
@@ -25,32 +29,61 @@ const { values, positionals } = parseArgs({
     data: { type: 'string', default: join(BENCH, '..', '.cache', 'data') },
     limit: { type: 'string' },
     page: { type: 'boolean', default: false },
+    protocol: { type: 'string' },
+    part: { type: 'string', default: 'test' },
+    cards: { type: 'string' },
   },
 });
 const limit = values.limit === undefined ? undefined : Number(values.limit);
-const unknown = positionals.find((name) => !Object.hasOwn(DATASETS, name));
+const known = values.protocol === undefined ? DATASETS : SETS;
+const unknown = positionals.find((name) => !Object.hasOwn(known, name));
 if (unknown !== undefined || (limit !== undefined && !(Number.isInteger(limit) && limit > 0))) {
   console.error(
-    `Usage: npm run reproduce -- [${Object.keys(DATASETS).join('|')} ...] [--data DIR] [--limit N] [--page]`,
+    `Usage: npm run reproduce -- [${Object.keys(known).join('|')} ...] [--data DIR] [--limit N] [--page] ` +
+      '[--protocol DIR [--part test|validation] [--cards DIR]]',
   );
   process.exit(2);
+}
+
+/** `progress(title, total)` begins a bar, `progress.advance(count)` moves it. */
+function bars() {
+  let bar = { stop() {} };
+  const progress = (title, total) => {
+    bar.stop();
+    bar = startProgress(processIo(), total, title, true);
+  };
+  progress.advance = (count) => {
+    for (let i = 0; i < count; i++) bar.advance();
+  };
+  progress.stop = () => bar.stop();
+  return progress;
 }
 
 async function measureAll(names) {
   const reports = [];
   for (const name of names) {
-    let bar = { stop() {} };
-    const progress = (title, total) => {
-      bar.stop();
-      bar = startProgress(processIo(), total, title, true);
-    };
-    progress.advance = (count) => {
-      for (let i = 0; i < count; i++) bar.advance();
-    };
+    const progress = bars();
     reports.push(await measure(name, { data: values.data, limit, progress }));
-    bar.stop();
+    progress.stop();
   }
   return { cpu: cpus()[0]?.model.trim() ?? 'unknown CPU', reports };
+}
+
+if (values.protocol !== undefined) {
+  const { protocol: folder, data, part, cards, page } = values;
+  const progress = bars();
+  const failed = await reproduceProtocol({
+    folder,
+    names: positionals,
+    data,
+    part,
+    limit,
+    cards,
+    page,
+    progress,
+  });
+  progress.stop();
+  process.exit(failed === 0 ? 0 : 1);
 }
 
 const whole = positionals.length === 0 && limit === undefined;

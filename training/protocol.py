@@ -123,6 +123,12 @@ def deploy(network: ResNet, dataset: images.Dataset, folder: Path, validation: S
     write_json(folder / "reference.json", {"items": items})
 
 
+def entry(run: Run) -> dict:
+    """A run as plan.json lists it, for those who read the results."""
+    depths, widths = run.shape
+    return {"name": run.name, "dataset": run.dataset, "role": run.role, "seed": run.seed, "depths": depths, "widths": widths}
+
+
 def status(run: Run, folder: Path) -> str:
     log, checkpoint = folder / "log.jsonl", folder / "checkpoint.pt"
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
@@ -150,6 +156,7 @@ def main() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise SystemExit(f"another process is training in {options.to}") from None
+    write_json(options.to / "plan.json", [entry(run) for run in planned])
     loaded = {}
     for run in chosen:
         folder = options.to / run.name

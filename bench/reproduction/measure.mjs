@@ -23,7 +23,7 @@ const DIAL_SETTINGS = 9;
 const EXAMPLES = 6;
 
 /** Lets runners take turns over the images; returns each one's milliseconds per image, and calls `seen` with answers. */
-async function alternate(runners, images, seen, advance = () => {}) {
+export async function alternate(runners, images, seen, advance = () => {}) {
   const times = runners.map(() => []);
   for (let start = 0; start < images.length; start += TURN) {
     const turn = images.slice(start, start + TURN);

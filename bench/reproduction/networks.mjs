@@ -34,17 +34,22 @@ export function open(folder, policy) {
   return Classifier.open(folder, { policy, threads: 1 }, SILENT);
 }
 
-/** Images of one part of a data set, decoded and normalised: [{ image: { name, label }, tensor }]. */
-export async function readImages(classifier, dataFolder, dataset, part, limit = Number.POSITIVE_INFINITY) {
+/** Labelled images of a path that `eval` takes, decoded and normalised: [{ image: { name, label }, tensor }]. */
+export async function readImagesOf(classifier, path, limit = Number.POSITIVE_INFINITY) {
+  const { samples } = await openDataset(path, classifier.labels);
+  const images = [];
+  for await (const prepared of classifier.prepare(takeEvenly(samples, limit))) images.push(prepared);
+  return images;
+}
+
+/** Images of one part of a data set, as readImagesOf gives them. */
+export async function readImages(classifier, dataFolder, dataset, part, limit) {
   const path = join(dataFolder, dataset, DATASETS[dataset][part]);
   if (!existsSync(path)) {
     const from = dataset === 'cifar10' ? ' --from DIR' : '';
     throw new Error(`${path} is not there: node scripts/fetch-data.mjs ${dataset}${from} --to ${dataFolder}`);
   }
-  const { samples } = await openDataset(path, classifier.labels);
-  const images = [];
-  for await (const prepared of classifier.prepare(takeEvenly(samples, limit))) images.push(prepared);
-  return images;
+  return readImagesOf(classifier, path, limit);
 }
 
 /** onnxruntime-node from bench/node_modules, or undefined where the peers are not installed. */

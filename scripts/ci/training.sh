@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tests of the recipe, the protocol and adapt.py. Recipe and protocol in short, on 2,000 images: what they export must
-# agree with PyTorch in the engine. Then the reproduction's script on a part of a test set.
+# agree with PyTorch in the engine. Then the reproduction's scripts on a part of a test set.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -14,6 +14,19 @@ done
 for network in "$folder"/protocol/mnist/*; do
   node scripts/ci/reference.mjs "$network" "$folder/protocol/data/mnist-validation"
 done
+# Nothing of the test set is read before the policies are registered in a commit.
+cards=$folder/cards
+reproduce() { node bench/reproduce.mjs --protocol "$folder/protocol" --cards "$cards" --data "$folder/data" --limit 100 "$@"; }
+reproduce --part validation
+node bench/register.mjs "$folder/protocol" --cards "$cards"
+git -C "$cards" init --quiet
+if reproduce 2>/dev/null; then
+  echo 'FAIL: the test set was read without a registration'
+  exit 1
+fi
+git -C "$cards" add .
+git -C "$cards" -c user.name=ci -c user.email=ci@localhost commit --quiet --message 'Register'
+reproduce
 for network in models/mnist-*; do
   node scripts/ci/reference.mjs "$network" "$folder/data/mnist"
 done

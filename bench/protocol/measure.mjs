@@ -1,0 +1,172 @@
+// What the protocol's networks do on the images of one data set: answers, saved work, and latencies that alternate.
+import { join } from 'node:path';
+import { latencyOf } from '../../dist/cli/statistics.js';
+import { argMax } from '../../dist/numeric/softmax.js';
+import { mean } from '../../dist/numeric/statistics.js';
+import { sum } from '../reproduction/choices.mjs';
+import { alternate } from '../reproduction/measure.mjs';
+import { onnxruntime, open, openOnnxruntime, readImagesOf } from '../reproduction/networks.mjs';
+import {
+  bestStatic,
+  exitTable,
+  oneThreshold,
+  THRESHOLDS,
+  thresholdPolicy,
+  withRandomExits,
+} from './rivals.mjs';
+import { LIMITS, policyFile, SETS } from './runs.mjs';
+
+/** Validation images on which the static choice is made, and images that are timed. */
+const CHOSEN_ON = 1000;
+const TIMED = { default: 2000, imagenette: 500 };
+
+const share = (flags) => mean(flags.map(Number));
+
+/** What a network does with each image under the policy that it was opened with. */
+function runAll(network, images) {
+  return images.map(({ image, tensor }) => {
+    const { scores, trace, multiplyAdds, layers } = network.classify(tensor);
+    const skipped = trace.blocks.map(({ ran }) => !ran);
+    return {
+      right: argMax(scores) === image.label,
+      saved: trace.multiplyAddsSkipped / multiplyAdds,
+      layers: trace.layersSkipped / layers,
+      exit: trace.exits.find(({ taken }) => taken)?.after,
+      skipped,
+    };
+  });
+}
+
+/** Shares of the blocks that are skipped, by stage of `depths`. */
+function byStage(results, depths) {
+  let first = 0;
+  return depths.map((depth) => {
+    const [from, to] = [first, first + depth];
+    first = to;
+    return mean(results.map(({ skipped }) => share(skipped.slice(from, to))));
+  });
+}
+
+async function measurePlain(run, images) {
+  const network = await open(run.folder, 'full');
+  const right = runAll(network, images).map((one) => one.right);
+  await network.release();
+  return { ...describe(run), accuracy: share(right), right };
+}
+
+function describe({ name, role, seed, depths, widths, result }) {
+  return { name, role, seed, depths, widths, multiplyAdds: result.multiplyAdds };
+}
+
+async function measureGated(run, images, validation) {
+  const points = [];
+  let headline;
+  for (const limit of LIMITS[run.dataset]) {
+    const network = await open(run.folder, policyFile(run, limit));
+    const results = runAll(network, images);
+    await network.release();
+    const saved = mean(results.map((one) => one.saved));
+    points.push({ limit, saved, accuracy: share(results.map((one) => one.right)) });
+    headline ??= results;
+  }
+  const [{ saved, accuracy }] = points;
+  const full = await open(run.folder, 'full');
+  const inFull = share(runAll(full, images).map((one) => one.right));
+  await full.release();
+  const table = await exitTable(run, images);
+  const blocks = sum(run.depths);
+  const skippedBlocks = mean(headline.map(({ skipped }) => sum(skipped.map(Number))));
+  return {
+    ...describe(run),
+    accuracy,
+    right: headline.map((one) => one.right),
+    inFull,
+    saved,
+    layers: mean(headline.map((one) => one.layers)),
+    // Two convolutions for each block, the stem and the classifier; shortcuts don't count (He et al. 2016).
+    paperLayers: (2 * skippedBlocks) / (2 * blocks + 2),
+    blocks: skippedBlocks / blocks,
+    stages: byStage(headline, run.depths),
+    dial: points,
+    oneThreshold: oneThreshold(table),
+    random: withRandomExits(
+      table,
+      headline.map((one) => one.exit),
+    ),
+    static: await bestStatic(run, saved, validation, images),
+  };
+}
+
+/** Milliseconds of every network of the first seed, and of the gated one with each policy; all take turns. */
+async function timeAll(dataset, runs, images, progress) {
+  const [first] = runs.map(({ seed }) => seed).sort();
+  const own = runs.filter(({ seed }) => seed === first);
+  const plain = own.filter(({ role }) => role !== 'gated');
+  const gated = own.find(({ role }) => role === 'gated');
+  const runners = [];
+  const add = async (name, folder, policy) => {
+    const network = await open(folder, policy);
+    const run = (tensor) => network.time(tensor, 'skip').scores;
+    runners.push({ name, run, release: () => network.release() });
+  };
+  for (const run of plain) await add(run.role, run.folder, 'full');
+  if (gated) {
+    await add('gated in full', gated.folder, 'full');
+    for (const limit of LIMITS[dataset]) await add(`limit ${limit}`, gated.folder, policyFile(gated, limit));
+    for (const threshold of THRESHOLDS)
+      await add(`threshold ${threshold}`, gated.folder, await thresholdPolicy(gated, threshold));
+  }
+  const peer = onnxruntime();
+  for (const run of peer ? own.filter(({ role }) => role === 'twin' || role === 'gated') : [])
+    runners.push({ name: `onnxruntime ${run.role}`, ...(await openOnnxruntime(peer, run.folder)) });
+  const every = Math.max(1, Math.floor(images.length / (TIMED[dataset] ?? TIMED.default)));
+  const some = images.filter((_, i) => i % every === 0);
+  progress(`${dataset}: times`, some.length);
+  const times = await alternate(runners, some, () => {}, progress.advance);
+  const energy = gated && (await energyOf(gated, some));
+  for (const { release } of runners) await release();
+  const latencyMs = Object.fromEntries(runners.map(({ name }, k) => [name, latencyOf(times[k])]));
+  return { latencyMs, energy, seed: first, timed: some.length, peer: peer?.version };
+}
+
+async function energyOf(run, images) {
+  const network = await open(run.folder, policyFile(run, LIMITS[run.dataset][0]));
+  const report = network.measureEnergy(images.slice(0, 100).map(({ tensor }) => tensor));
+  await network.release();
+  return report;
+}
+
+/**
+ * @param runs of one data set, finished ones only
+ * @param part 'test', or 'validation', of which nothing is claimed
+ */
+export async function measureRuns(dataset, runs, { folder, data, part, limit, progress }) {
+  const gated = runs.filter(({ role }) => role === 'gated');
+  const reader = await open(runs[0].folder, 'full');
+  const validationPath = join(folder, 'data', `${dataset}-validation`);
+  const path = part === 'test' ? join(data, dataset, SETS[dataset].test) : validationPath;
+  const images = await readImagesOf(reader, path, limit);
+  const validation =
+    gated.length > 0
+      ? await readImagesOf(reader, validationPath, Math.min(limit ?? CHOSEN_ON, CHOSEN_ON))
+      : [];
+  const { isa } = reader.session;
+  await reader.release();
+  const networks = [];
+  progress(`${dataset}: networks`, runs.length);
+  for (const run of runs) {
+    const gates = run.role === 'gated';
+    networks.push(gates ? await measureGated(run, images, validation) : await measurePlain(run, images));
+    progress.advance(1);
+  }
+  const times = await timeAll(dataset, runs, images, progress);
+  return {
+    dataset,
+    part,
+    complete: part === 'test' && limit === undefined,
+    items: images.length,
+    isa,
+    networks,
+    ...times,
+  };
+}

@@ -1,0 +1,56 @@
+// `npm run reproduce -- --protocol DIR`: measures what training/protocol.py has finished in DIR, evaluates every claim, and
+// writes docs/protocol.md.
+import { readFileSync, writeFileSync } from 'node:fs';
+import { cpus } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { claimsOf } from './claims.mjs';
+import { measureRuns } from './measure.mjs';
+import { claimsTable, writePage } from './page.mjs';
+import { CARDS, checkRegistered, LIMITS, readRuns } from './runs.mjs';
+
+const BENCH = dirname(dirname(fileURLToPath(import.meta.url)));
+const RESULTS = join(BENCH, 'protocol.json');
+
+/** Claims that hold are not written down: what was measured is, and they are made of it again. */
+const withoutClaims = ({ cpu, reports, missing }) => ({ cpu, reports, missing });
+
+/**
+ * @param options `part` 'test', or 'validation' to try it; with `limit`, images of a part, nothing is written down
+ * @returns how many claims fail
+ */
+export async function reproduceProtocol({ folder, names, data, part, limit, cards = CARDS, page, progress }) {
+  const whole = names.length === 0 && limit === undefined && part === 'test';
+  const results = page
+    ? JSON.parse(readFileSync(RESULTS, 'utf8'))
+    : await measureAll({ folder, names, data, part, limit, cards, progress });
+  const { reports, missing } = results;
+  const measured = new Set(reports.map(({ dataset }) => dataset));
+  const absent = Object.keys(LIMITS).filter((dataset) => whole && !measured.has(dataset));
+  const empty = absent.map((dataset) => ({ dataset, networks: [], latencyMs: {} }));
+  const claims = [...reports, ...empty].flatMap((report) => claimsOf(report, LIMITS));
+  console.log(claimsTable(claims).replaceAll('**', ''));
+  if (missing.length > 0) console.log(`not trained yet: ${missing.join(', ')}`);
+  if (whole) {
+    if (!page) writeFileSync(RESULTS, `${JSON.stringify(withoutClaims(results))}\n`);
+    await writePage(join(BENCH, '..', 'docs'), { ...results, claims });
+  }
+  const claimed = part === 'test' && limit === undefined;
+  return claimed ? claims.filter(({ measured: found, holds }) => found !== undefined && !holds).length : 0;
+}
+
+async function measureAll({ folder, names, ...options }) {
+  const all = readRuns(folder);
+  const chosen = all.filter(({ dataset }) => names.length === 0 || names.includes(dataset));
+  const finished = chosen.filter(({ result }) => result !== undefined);
+  // All of them are checked before the first test image of any set is read.
+  const gated = finished.filter(({ role }) => role === 'gated');
+  if (options.part === 'test') for (const run of gated) checkRegistered(run, options.cards);
+  const reports = [];
+  for (const dataset of new Set(finished.map((run) => run.dataset))) {
+    const own = finished.filter((run) => run.dataset === dataset);
+    reports.push(await measureRuns(dataset, own, { folder, ...options }));
+  }
+  const missing = chosen.filter(({ result }) => result === undefined).map(({ name }) => name);
+  return { cpu: cpus()[0]?.model.trim() ?? 'unknown CPU', reports, missing };
+}

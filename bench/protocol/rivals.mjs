@@ -1,0 +1,118 @@
+// What the gated network is compared with in the same network: one threshold for all exits, a random exit, a static choice.
+import { argMax, softmax } from '../../dist/numeric/softmax.js';
+import { mean } from '../../dist/numeric/statistics.js';
+import { open } from '../reproduction/networks.mjs';
+
+/** Of ordinary early exit. */
+export const THRESHOLDS = [0.7, 0.8, 0.9, 0.95, 0.98, 0.99];
+/** A threshold that no score reaches. */
+const NEVER = 2;
+
+const policyOf = (exits, blocks = {}) => ({ version: 1, blocks, heads: { exits, gates: [] } });
+
+/** Names of the blocks behind which a gated network has exits: from the end of the first stage on, but not the last. */
+async function exitsOf({ folder, depths }) {
+  const network = await open(folder, 'full');
+  const names = network.blocks.slice(depths[0] - 1, -1).map(({ name }) => name);
+  await network.release();
+  return names;
+}
+
+/** All images leave at one exit; at the end without one. */
+function leavingAt(names, after) {
+  const exits = after === undefined ? names : names.slice(0, names.indexOf(after) + 1);
+  return policyOf(exits.map((name) => ({ after: name, threshold: name === after ? 0 : NEVER })));
+}
+
+/** Ordinary early exit: all exits have the same threshold. */
+export async function thresholdPolicy(run, threshold) {
+  return policyOf((await exitsOf(run)).map((after) => ({ after, threshold })));
+}
+
+async function answersUnder(folder, policy, images) {
+  const network = await open(folder, policy);
+  const results = images.map(({ image, tensor }) => {
+    const { scores, trace, multiplyAdds } = network.classify(tensor);
+    return {
+      right: argMax(scores) === image.label,
+      saved: trace.multiplyAddsSkipped / multiplyAdds,
+      score: Math.max(...softmax(scores)),
+    };
+  });
+  await network.release();
+  return results;
+}
+
+/** [{ after, results }] of every exit, and of the network's end last, where `after` is undefined: each taken by all images. */
+export async function exitTable(run, images) {
+  const names = await exitsOf(run);
+  const table = [];
+  for (const after of [...names, undefined])
+    table.push({ after, results: await answersUnder(run.folder, leavingAt(names, after), images) });
+  return table;
+}
+
+/** Accuracy and share of multiply-adds saved, where each image leaves at the first exit that is sure enough. */
+export function oneThreshold(table) {
+  const images = table[0].results.map((_, i) => i);
+  return THRESHOLDS.map((threshold) => {
+    const taken = images.map((i) => {
+      const exit = table.find(({ after, results }) => after === undefined || results[i].score >= threshold);
+      return exit.results[i];
+    });
+    return { threshold, ...summary(taken) };
+  });
+}
+
+const summary = (results) => ({
+  accuracy: mean(results.map(({ right }) => Number(right))),
+  saved: mean(results.map(({ saved }) => saved)),
+});
+
+/** What is expected of leaving at a random exit, each as often as the policy leaves there. */
+export function withRandomExits(table, taken) {
+  const shares = table.map(({ after }) => taken.filter((exit) => exit === after).length / taken.length);
+  const each = table.map(({ results }) => summary(results));
+  const expected = (key) => each.reduce((total, one, e) => total + shares[e] * one[key], 0);
+  return { accuracy: expected('accuracy'), saved: expected('saved') };
+}
+
+/**
+ * Of the choices that are the same for all images and save at most what the policy does, but less than one block less, the one
+ * that is right most often on validation images: to leave at a certain exit, or blocks that are left out. Those are found
+ * greedily: the block whose absence costs least goes first.
+ */
+export async function bestStatic(run, saved, validation, images) {
+  const { folder } = run;
+  const full = await open(folder, 'full');
+  const blocks = full.blocks.filter(({ skippable }) => skippable);
+  const largest = Math.max(...full.blocks.map(({ share }) => share));
+  await full.release();
+  const choices = [];
+  const names = await exitsOf(run);
+  for (const { after, results } of await exitTable(run, validation)) {
+    const name = after === undefined ? 'all blocks' : `exit after ${after}`;
+    choices.push({ name, policy: leavingAt(names, after), ...summary(results) });
+  }
+
+  const dropped = [];
+  const left = new Set(blocks.map(({ index }) => index));
+  while (left.size > 0) {
+    const tried = [];
+    for (const index of left) {
+      const policy = without([...dropped, index]);
+      tried.push({ index, policy, ...summary(await answersUnder(folder, policy, validation)) });
+    }
+    const best = tried.reduce((a, b) => (b.accuracy > a.accuracy ? b : a));
+    if (best.saved > saved) break;
+    dropped.push(best.index);
+    left.delete(best.index);
+    choices.push({ ...best, name: `without blocks ${[...dropped].sort((a, b) => a - b).join(', ')}` });
+  }
+  const fitting = choices.filter((choice) => choice.saved <= saved && choice.saved > saved - largest);
+  const near = fitting.length > 0 ? fitting : choices.filter((choice) => choice.saved <= saved).slice(-1);
+  const best = near.reduce((a, b) => (b.accuracy > a.accuracy ? b : a));
+  return { choice: best.name, ...summary(await answersUnder(folder, best.policy, images)) };
+}
+
+const without = (dropped) => policyOf([], Object.fromEntries(dropped.map((index) => [index, 'skip'])));

@@ -1,0 +1,69 @@
+// The networks that training/protocol.py has trained, and the registrations of their policies.
+import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { DATASETS } from '../reproduction/networks.mjs';
+
+export const CARDS = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..', 'training', 'cards');
+
+export const SETS = { ...DATASETS, imagenette: { title: 'Imagenette', test: 'test', train: 'train' } };
+
+/**
+ * Most right answers that a policy may lose, certified at 95 % on the validation part. The first is that of the policy that
+ * claims are made of; the others are points of the dial. Imagenette and MNIST have too few validation images for less.
+ */
+export const LIMITS = {
+  cifar10: [0.005, 0.0025, 0.01, 0.02, 0.04],
+  'fashion-mnist': [0.005, 0.0025, 0.01, 0.02, 0.04],
+  imagenette: [0.01, 0.02, 0.04],
+  mnist: [0.01, 0.02, 0.04],
+};
+
+const readJson = (file) => JSON.parse(readFileSync(file, 'utf8'));
+const sha256 = (data) => createHash('sha256').update(data).digest('hex');
+
+/** All runs of the plan of a folder that protocol.py trains in; `result` is missing until a run is finished. */
+export function readRuns(folder) {
+  const file = join(folder, 'plan.json');
+  if (!existsSync(file))
+    throw new Error(`${folder} has no plan.json: python3 training/protocol.py --to ${folder}`);
+  return readJson(file).map((run) => {
+    const own = join(folder, run.dataset, `${run.role}-seed${run.seed}`);
+    const result = join(own, 'result.json');
+    return { ...run, folder: own, result: existsSync(result) ? readJson(result) : undefined };
+  });
+}
+
+export const policyFile = (run, limit) => join(run.folder, `policy-${limit}.json`);
+
+/** What a card says of a run's model and policies: one line for each file. */
+export function registrationOf(run, limits = LIMITS[run.dataset]) {
+  const files = [join(run.folder, 'model.onnx'), ...limits.map((limit) => policyFile(run, limit))];
+  return files.map((file) => `* \`${basename(file)}\`: \`${sha256(readFileSync(file))}\``).join('\n');
+}
+
+export const cardName = ({ dataset, role, seed }) => `${dataset}-${role}-seed${seed}.md`;
+
+/**
+ * That the policies of a run are those of its model card, and that the card is committed.
+ * @param cards folder of cards, in a git repository
+ * @throws Error before anything of the test set is read
+ */
+export function checkRegistered(run, cards = CARDS) {
+  const name = cardName(run);
+  const how = `node bench/register.mjs, commit ${join(cards, name)}, and only then read the test set`;
+  const absent = LIMITS[run.dataset].map((limit) => policyFile(run, limit)).find((file) => !existsSync(file));
+  if (absent) throw new Error(`${absent} is not there: ${how}`);
+  let card;
+  try {
+    card = execFileSync('git', ['-C', cards, 'show', `HEAD:./${name}`], { encoding: 'utf8', stdio: 'pipe' });
+  } catch {
+    throw new Error(`${run.name}: no committed model card registers its policies: ${how}`);
+  }
+  if (!card.includes(registrationOf(run)))
+    throw new Error(
+      `${run.name}: model or policies are not those that the committed model card registers: ${how}`,
+    );
+}
