@@ -6,7 +6,7 @@ import { binomialPValue, fixedSequenceTest } from '../../dist/calibrate/risk.js'
 import { generator } from '../../dist/numeric/random.js';
 import { argMax, softmax } from '../../dist/numeric/softmax.js';
 import { attachHeads } from '../../dist/skip/attach.js';
-import { BlockMode } from '../../dist/skip/mode.js';
+import { BlockMode } from '../../dist/skip/resolve.js';
 
 /** Thresholds on a confidence, from careful to bold. */
 const THRESHOLDS = Array.from({ length: 60 }, (_, i) => 1 - 0.0001 * 1.15 ** i).filter((at) => at > 0.3);

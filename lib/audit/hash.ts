@@ -3,10 +3,8 @@ import { nativeSha256 } from '../backends/native.js';
 import type { TensorMap } from '../skip/observer.js';
 import type { TensorData } from '../tensor.js';
 
-/** Hex SHA-256 of one piece. `crypto.hash`, which Node has since 20.12, needs no object for it. */
-export const sha256: (piece: string | Uint8Array) => string = crypto.hash
-  ? (piece) => crypto.hash('sha256', piece, 'hex')
-  : (piece) => crypto.createHash('sha256').update(piece).digest('hex');
+/** Hex SHA-256 of one piece. */
+export const sha256 = (piece: string | Uint8Array): string => crypto.hash('sha256', piece, 'hex');
 
 export const DIGEST_BYTES = 32;
 

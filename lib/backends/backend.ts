@@ -1,9 +1,9 @@
 import type { Program } from '../model/program.js';
-import type { ResolvedPolicy } from '../skip/mode.js';
 import type { AuditLines } from '../skip/observer.js';
+import type { ResolvedPolicy } from '../skip/resolve.js';
 import type { TensorData } from '../tensor.js';
 
-export { BlockMode, type ResolvedPolicy } from '../skip/mode.js';
+export { BlockMode, type ResolvedPolicy } from '../skip/resolve.js';
 
 export interface RunRequest {
   /** Number of items (1 for a program of batching 'whole'). */

@@ -1,7 +1,7 @@
 import type { Backend, CompiledProgram } from '../backends/backend.js';
 import type { Program } from '../model/program.js';
 import { sizeOf } from '../numeric/shapes.js';
-import { BlockMode, type ResolvedPolicy } from '../skip/mode.js';
+import { BlockMode, type ResolvedPolicy } from '../skip/resolve.js';
 import { allocate } from '../tensor.js';
 
 /** What one item gave under one policy. */

@@ -5,8 +5,8 @@ import { sizeOf } from '../numeric/shapes.js';
 import { mean, median } from '../numeric/statistics.js';
 import { attachHeads, type Heads } from '../skip/attach.js';
 import { isGuarded, type ResolvedGuard } from '../skip/guards.js';
-import { BlockMode } from '../skip/mode.js';
 import type { Latency } from '../skip/promise.js';
+import { BlockMode } from '../skip/resolve.js';
 import { meaningOf } from '../skip/scores.js';
 import { allocate } from '../tensor.js';
 

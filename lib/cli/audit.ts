@@ -1,15 +1,14 @@
 import type { Command } from 'commander';
 import { hashItem } from '../audit/hash.js';
-import { type AuditEntry, readAudit } from '../audit/read.js';
+import type { AuditEntry } from '../audit/read.js';
 import type { AuditEnergy } from '../audit/record.js';
 import { renderAuditReport } from '../audit/report.js';
 import { type AuditSummary, depthOf, summarise } from '../audit/summary.js';
 import { openDataset, takeEvenly } from '../data/dataset.js';
 import { encodeThumbnail } from '../data/image.js';
 import { ResidualSkipError } from '../errors.js';
-import { noteProblems } from './audit-log.js';
 import { Classifier } from './classifier.js';
-import { checkWritable, writeResult } from './files.js';
+import { checkWritable, readLog, writeResult } from './files.js';
 import { type Io, paint, startProgress } from './io.js';
 import { type Column, formatTable, percent, plural } from './table.js';
 
@@ -34,8 +33,7 @@ export function addAuditCommand(program: Command, io: Io): void {
 
 async function audit(path: string, options: AuditOptions, io: Io): Promise<void> {
   if (options.output) await checkWritable(options.output);
-  const { entries, problems, energy } = await readAudit(path);
-  noteProblems(path, problems, io);
+  const { entries, problems, energy } = await readLog(path, io);
   if (entries.length === 0) throw new ResidualSkipError('INVALID_DATA', `${path} holds no item yet`);
   const summary = summarise(entries);
   if (options.output) {

@@ -1,8 +1,11 @@
 import { constants } from 'node:fs';
 import { access, open, realpath, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { type AuditTrace, readAudit } from '../audit/read.js';
 import { kindOf } from '../data/files.js';
 import { ResidualSkipError } from '../errors.js';
+import type { Io } from './io.js';
+import { plural } from './table.js';
 
 /** The error for a file that could not be written. */
 export function unwritable(path: string, why: string, cause?: unknown): ResidualSkipError {
@@ -50,4 +53,13 @@ async function replaceFile(path: string, text: string, mode: number | undefined)
     await rm(temporary, { force: true });
     throw error;
   }
+}
+
+/** Reads an audit log; says on the error stream what is wrong with it: the first line, and how many more there are. */
+export async function readLog(path: string, io: Io): Promise<AuditTrace> {
+  const trace = await readAudit(path);
+  const [first, ...more] = trace.problems;
+  const others = more.length > 0 ? `; and ${plural(more.length, 'problem')} more` : '';
+  if (first) io.err(`note: ${path}: ${first.message}${others}\n`);
+  return trace;
 }

@@ -1,3 +1,4 @@
+import { inspect, styleText } from 'node:util';
 import { SingleBar } from 'cli-progress';
 
 /** Where a command writes; tests hand in their own. */
@@ -23,19 +24,22 @@ export function processIo(): Io {
   };
 }
 
-const STYLES = { bold: [1, 22], dim: [2, 22], green: [32, 39], blue: [34, 39], yellow: [33, 39] } as const;
-export type Style = keyof typeof STYLES;
+const STYLES = ['bold', 'dim', 'green', 'blue', 'yellow'] as const;
+export type Style = (typeof STYLES)[number];
 
 /** `text` in a style when the output takes colour. */
 export function paint(io: Pick<Io, 'color'>, style: Style, text: string): string {
-  const [open, close] = STYLES[style];
-  return io.color ? `\u001b[${open}m${text}\u001b[${close}m` : text;
+  // `io` knows whether its stream takes colour.
+  return io.color ? styleText(style, text, { validateStream: false }) : text;
 }
 
 /** Control characters but tabs and newlines, and those that change the direction of text. */
 const CONTROLS = /\p{Cc}|[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/gu;
 /** What `paint` writes, and so may stay. */
-const PAINTED = new RegExp(`\u001b\\[(?:${Object.values(STYLES).flat().join('|')})m`, 'y');
+const PAINTED = new RegExp(
+  `\u001b\\[(?:${STYLES.flatMap((style) => inspect.colors[style]).join('|')})m`,
+  'y',
+);
 
 /** `text` with escape sequences written out as \u001b, which means the same in JSON: a name can't steer the terminal. */
 export function printable(text: string): string {

@@ -1,11 +1,10 @@
 import type { Command } from 'commander';
-import { readAudit } from '../audit/read.js';
 import { type ReplayItem, type ReplayReport, replayAudit } from '../audit/replay.js';
 import { likelyFirst, openDataset, type Sample } from '../data/dataset.js';
 import type { DataLimits } from '../data/limits.js';
 import { ResidualSkipError } from '../errors.js';
-import { noteProblems } from './audit-log.js';
 import { Classifier } from './classifier.js';
+import { readLog } from './files.js';
 import { type Io, paint, startProgress } from './io.js';
 import { addImageOptions, type EngineOptions } from './options.js';
 import { plural } from './table.js';
@@ -31,8 +30,7 @@ export function addReplayCommand(program: Command, io: Io): void {
 }
 
 async function replay(path: string, options: ReplayOptions, io: Io): Promise<void> {
-  const { entries, problems } = await readAudit(path);
-  noteProblems(path, problems, io);
+  const { entries } = await readLog(path, io);
   const model = options.model ?? entries.at(-1)?.header.model.source;
   if (!model) {
     throw new ResidualSkipError('INVALID_ARGUMENT', `${path} doesn't say where its model is; give --model`);

@@ -1,3 +1,4 @@
+import { stripVTControlCharacters } from 'node:util';
 import { type Io, paint, printable } from './io.js';
 
 export { percent } from '../report/page.js';
@@ -7,12 +8,9 @@ export interface Column {
   readonly align?: 'left' | 'right';
 }
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: an escape character is what begins a colour
-const COLOR = /\u001b\[\d+m/g;
-
 /** Characters that show; colours take no room. */
 function widthOf(text: string): number {
-  return [...text.replace(COLOR, '')].length;
+  return [...stripVTControlCharacters(text)].length;
 }
 
 /** Rows under titles, columns two spaces apart, no space at the end of a line. */

@@ -8,20 +8,20 @@ import {
 } from '../skip/observer.js';
 import type { ItemDecisions, SkipTrace } from '../skip/trace.js';
 import type { TensorData } from '../tensor.js';
-import type { Call, Deeds } from './call.js';
 import type { Contexts } from './contexts.js';
 import { InputCopies } from './input-copies.js';
+import type { PreparedRun, RunOutcome } from './run.js';
 
-interface ToTell {
+interface EndedRun {
   /** Whether the inputs are copies that `copyInput` made. */
   readonly inputsKept: boolean;
   readonly outputs: TensorMap;
   readonly milliseconds: number;
-  readonly deeds: Deeds;
+  readonly outcome: RunOutcome;
 }
 
 /** A class, because an object literal with a getter has a hidden class of its own, which outlives it and all it holds. */
-class Told implements RunEvent {
+class ObservedRun implements RunEvent {
   constructor(
     readonly context: RunContext,
     readonly inputs: TensorMap,
@@ -29,20 +29,20 @@ class Told implements RunEvent {
     readonly outputs: TensorMap,
     readonly items: number,
     readonly milliseconds: number,
-    private readonly deeds: Deeds,
+    private readonly outcome: RunOutcome,
   ) {}
 
   get trace(): SkipTrace {
-    return this.deeds.trace;
+    return this.outcome.trace;
   }
 
   decisionsOf(item: number): ItemDecisions {
-    return this.deeds.decisionsOf(item);
+    return this.outcome.decisionsOf(item);
   }
 }
 
 /** A session's observers, and the copies of inputs that wait until they are through with them. */
-export class Observing {
+export class Notifier {
   readonly #observers: readonly RunObserver[];
   readonly #attached: RunObserver[] = [];
   readonly #contexts: Contexts;
@@ -94,12 +94,20 @@ export class Observing {
   }
 
   /** Tells the observers of a run that has ended well. */
-  tell(call: Call, { inputsKept, outputs, milliseconds, deeds }: ToTell): void {
-    const { specialization, request, feeds, policy } = call;
+  notify(call: PreparedRun, { inputsKept, outputs, milliseconds, outcome }: EndedRun): void {
+    const { cached, request, feeds, policy } = call;
     let going: Promise<unknown> | undefined;
     if (this.#observers.length > 0) {
-      const context = this.#contexts.of(specialization.program, policy);
-      const event = new Told(context, feeds.tensors, inputsKept, outputs, request.items, milliseconds, deeds);
+      const context = this.#contexts.of(cached.program, policy);
+      const event = new ObservedRun(
+        context,
+        feeds.tensors,
+        inputsKept,
+        outputs,
+        request.items,
+        milliseconds,
+        outcome,
+      );
       going = notify(this.#observers, (observer) => observer.onRun?.(event));
     }
     if (!inputsKept || !this.#givenBack) return;

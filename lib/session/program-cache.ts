@@ -1,25 +1,27 @@
 import { createHash } from 'node:crypto';
 import type { Backend, CompiledProgram } from '../backends/backend.js';
+import { LruMap } from '../lru-map.js';
 import { mayHaveExits } from '../model/exits.js';
 import type { Binding, Model } from '../model/model.js';
 import type { Program } from '../model/program.js';
 import { attachHeads, type Heads, resolveHeads } from '../skip/attach.js';
-import type { ResolvedPolicy } from '../skip/mode.js';
-import { headsKey, headsOf, resolvePolicy, type SkipPolicy } from '../skip/policy.js';
+import { headsKey, headsOf, type SkipPolicy } from '../skip/policy.js';
+import { type ResolvedPolicy, resolvePolicy } from '../skip/resolve.js';
 import { ResultPool } from './results.js';
 
 /** A program of one binding, compiled, with the policies that were applied to it. */
-export interface Specialization {
+export interface CachedProgram {
   readonly program: Program;
   readonly compiled: CompiledProgram;
   readonly results: ResultPool;
   resolve(policy: SkipPolicy): ResolvedPolicy;
 }
 
-/** How many programs a session keeps; making one again costs about what `create` costs. */
+/** How many programs a session keeps beside the declared one; making one again costs about what `create` costs. */
 const CAPACITY = 8;
 
-interface Fed {
+/** What a program is compiled for; made when it is asked for. */
+interface Bound {
   readonly binding: Binding;
 }
 
@@ -35,17 +37,20 @@ function keyOf(binding: Binding): string {
 }
 
 /** The programs of one model, compiled when first needed; the least recently used one goes first. */
-export class Specializations {
-  readonly #entries = new Map<string, Specialization>();
+export class ProgramCache {
+  readonly #entries = new LruMap<CachedProgram>(CAPACITY, ({ compiled }) => compiled.release());
   /** Under way, so that runs that need the same one share it. */
-  readonly #making = new Map<string, Promise<Specialization>>();
-  /** Used last, and so the last in the order of use. */
-  #latest: Specialization | undefined;
+  readonly #making = new Map<string, Promise<CachedProgram>>();
   /** Made for `programOf` alone. */
   #described: { readonly key: string; readonly program: Program } | undefined;
-  /** The first: stays for good. */
+  /** The one of the declared shapes, with the heads of the session's policy; stays until `release`. */
   #declared:
-    | { readonly binding: string; readonly plain: Program; readonly entry: Specialization }
+    | {
+        readonly key: string;
+        readonly binding: string;
+        readonly plain: Program;
+        readonly entry: CachedProgram;
+      }
     | undefined;
   /** Otherwise one program serves all policies without heads. */
   readonly #mayHaveExits: boolean;
@@ -69,58 +74,59 @@ export class Specializations {
    * Makes the one that the model's declared shapes stand for, before any other.
    * @param only no other binding will be asked for: the backend may free the model's constants
    */
-  async declare(binding: Binding, policy: SkipPolicy, only: boolean): Promise<Specialization> {
+  async declare(binding: Binding, policy: SkipPolicy, only: boolean): Promise<CachedProgram> {
     const heads = headsOf(policy);
     const plain = this.compile(this.model, binding);
     const program = grown(plain, heads);
     const entry = this.#entry(program, await this.backend.compile(program));
-    this.#declared = { binding: keyOf(binding), plain, entry };
     this.#only = only;
+    this.#declared = { key: this.#keyOf({ binding }, policy), binding: keyOf(binding), plain, entry };
     if (only) this.backend.dropConstants(plain);
-    return this.#keep(this.#keyOf({ binding }, policy), entry);
+    return entry;
   }
 
   /** The one that is there, with the heads that `policy` brings along built in; undefined when it has to be made. */
-  find(feeds: Fed, policy: SkipPolicy): Specialization | undefined {
-    const key = this.#keyOf(feeds, policy);
-    const entry = this.#entries.get(key);
-    return entry && this.#keep(key, entry);
+  find(bound: Bound, policy: SkipPolicy): CachedProgram | undefined {
+    const key = this.#keyOf(bound, policy);
+    return key === this.#declared?.key ? this.#declared.entry : this.#entries.get(key);
   }
 
   /** As `find`, or made without holding the event loop while weights are packed. */
-  async get(feeds: Fed, policy: SkipPolicy): Promise<Specialization> {
-    const key = this.#keyOf(feeds, policy);
-    const entry = this.#entries.get(key) ?? (await (this.#making.get(key) ?? this.#make(key, feeds, policy)));
-    return this.#keep(key, entry);
+  async get(bound: Bound, policy: SkipPolicy): Promise<CachedProgram> {
+    const known = this.find(bound, policy);
+    if (known) return known;
+    const key = this.#keyOf(bound, policy);
+    return this.#making.get(key) ?? this.#make(key, bound, policy);
   }
 
-  getSync(feeds: Fed, policy: SkipPolicy): Specialization {
-    const known = this.find(feeds, policy);
+  getSync(bound: Bound, policy: SkipPolicy): CachedProgram {
+    const known = this.find(bound, policy);
     if (known) return known;
-    const program = this.#program(feeds, policy);
-    return this.#keep(this.#keyOf(feeds, policy), this.#entry(program, this.backend.compileSync(program)));
+    const program = this.#program(bound, policy);
+    return this.#keep(this.#keyOf(bound, policy), program, this.backend.compileSync(program));
   }
 
   /** The program alone, to be described: it need not have run, and this does not count as use. */
-  programOf(feeds: Fed, policy: SkipPolicy): Program {
-    const key = this.#keyOf(feeds, policy);
-    const entry = this.#entries.get(key);
+  programOf(bound: Bound, policy: SkipPolicy): Program {
+    const key = this.#keyOf(bound, policy);
+    if (key === this.#declared?.key) return this.#declared.entry.program;
+    const entry = this.#entries.peek(key);
     if (entry) return entry.program;
-    if (this.#described?.key !== key) this.#described = { key, program: this.#program(feeds, policy) };
+    if (this.#described?.key !== key) this.#described = { key, program: this.#program(bound, policy) };
     return this.#described.program;
   }
 
   release(): void {
-    for (const { compiled } of this.#entries.values()) compiled.release();
+    this.#declared?.entry.compiled.release();
     this.#entries.clear();
   }
 
-  async #make(key: string, feeds: Fed, policy: SkipPolicy): Promise<Specialization> {
-    const program = this.#program(feeds, policy);
+  async #make(key: string, bound: Bound, policy: SkipPolicy): Promise<CachedProgram> {
+    const program = this.#program(bound, policy);
     const making = this.backend.compile(program).then((compiled) => {
       const faster = this.#entries.get(key);
       if (faster) compiled.release();
-      return faster ?? this.#entry(program, compiled);
+      return faster ?? this.#keep(key, program, compiled);
     });
     this.#making.set(key, making);
     try {
@@ -130,17 +136,17 @@ export class Specializations {
     }
   }
 
-  #program({ binding }: Fed, policy: SkipPolicy): Program {
+  #program({ binding }: Bound, policy: SkipPolicy): Program {
     const declared = this.#declared?.binding === keyOf(binding) ? this.#declared.plain : undefined;
     return grown(declared ?? this.compile(this.model, binding), headsOf(policy));
   }
 
-  #keyOf(feeds: Fed, policy: SkipPolicy): string {
+  #keyOf(bound: Bound, policy: SkipPolicy): string {
     const heads = this.#mayHaveExits || policy.heads ? headsKey(policy) : '';
-    return `${heads}${this.#only ? '' : keyOf(feeds.binding)}`;
+    return `${heads}${this.#only ? '' : keyOf(bound.binding)}`;
   }
 
-  #entry(program: Program, compiled: CompiledProgram): Specialization {
+  #entry(program: Program, compiled: CompiledProgram): CachedProgram {
     const resolved = new WeakMap<SkipPolicy, ResolvedPolicy>();
     const resolve = (policy: SkipPolicy): ResolvedPolicy => {
       const known = resolved.get(policy);
@@ -152,20 +158,10 @@ export class Specializations {
     return { program, compiled, results: new ResultPool(program), resolve };
   }
 
-  /** Puts `entry` last in the order of use. */
-  #keep(key: string, entry: Specialization): Specialization {
-    if (entry === this.#latest) return entry;
-    this.#entries.delete(key);
+  #keep(key: string, program: Program, compiled: CompiledProgram): CachedProgram {
+    const entry = this.#entry(program, compiled);
     this.#entries.set(key, entry);
-    this.#latest = entry;
-    if (this.#entries.size > CAPACITY) this.#dropOldest();
     return entry;
-  }
-
-  #dropOldest(): void {
-    const [key, entry] = [...this.#entries].find(([, each]) => each !== this.#declared?.entry)!;
-    this.#entries.delete(key);
-    entry.compiled.release();
   }
 }
 

@@ -11,13 +11,12 @@ import { FULL_POLICY, loadPolicy } from '../skip/load-policy.js';
 import type { RunContext, RunObserver, TensorMap } from '../skip/observer.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import type { SkipTrace } from '../skip/trace.js';
-import { type Bound, type Call, Deeds, guardedBy, prepareCall } from './call.js';
+import { ActiveRuns } from './active-runs.js';
 import { Contexts } from './contexts.js';
 import { bindFeeds, declaredBinding, type Feeds, hasOneBinding, overrideDimensions } from './feeds.js';
 import { allOutputs, collectOutputs, type Fetches, parseFetches } from './fetches.js';
-import { idle } from './idle.js';
 import { describePort, type ModelInfo, type TensorMetadata } from './metadata.js';
-import { Observing } from './notifier.js';
+import { Notifier } from './notifier.js';
 import {
   parseRunOptions,
   parseRunSyncOptions,
@@ -26,9 +25,9 @@ import {
   type RunSyncOptions,
   type SessionOptions,
 } from './options.js';
-import { type Specialization, Specializations } from './program-cache.js';
+import { ProgramCache } from './program-cache.js';
+import { type BoundRun, execute, executeSync, type PreparedRun, prepareRun, RunOutcome } from './run.js';
 import { checkSource, type ModelSource, parseSourceArguments } from './source.js';
-import { verificationOf } from './verification.js';
 
 /** How long a run of low priority lets others go first: a session that is never idle is to be watched too. */
 const PATIENCE_MS = 250;
@@ -41,7 +40,7 @@ export interface TracedRun {
 }
 
 /** What the caller gets of a run that has ended. */
-type Answer<T> = (outputs: TensorMap, deeds: Deeds) => T;
+type Answer<T> = (outputs: TensorMap, outcome: RunOutcome) => T;
 const untraced: Answer<TensorMap> = (outputs) => outputs;
 const traced: Answer<TracedRun> = (outputs, { trace }) => ({ outputs, trace });
 
@@ -51,11 +50,6 @@ interface Ended {
   readonly inputsKept: boolean;
   readonly milliseconds: number;
   readonly guarded: readonly number[] | undefined;
-}
-
-/** The run in full of `guarded` items. */
-function verify({ request }: Call, { program, resolve }: Specialization, guarded: readonly number[]) {
-  return verificationOf(program, request, guarded, resolve(FULL_POLICY));
 }
 
 function createBackend({ backend = 'native', threads, isa }: SessionOptions): Backend {
@@ -69,11 +63,11 @@ function createBackend({ backend = 'native', threads, isa }: SessionOptions): Ba
 export class InferenceSession {
   readonly #model: Model;
   readonly #backend: Backend;
-  readonly #programs: Specializations;
+  readonly #programs: ProgramCache;
   readonly #contexts: Contexts;
   readonly #policy: SkipPolicy;
-  readonly #observing: Observing;
-  readonly #running = new Set<Promise<unknown>>();
+  readonly #notifier: Notifier;
+  readonly #running = new ActiveRuns();
   /** Observers that have set full depth. */
   readonly #fullDepth = new Set<RunObserver>();
   /** The declared shapes, or where the model leaves them open, those that the caller ran last. */
@@ -95,10 +89,10 @@ export class InferenceSession {
     }
     this.#model = model;
     this.#backend = backend;
-    this.#programs = new Specializations(model, backend, compileModel);
+    this.#programs = new ProgramCache(model, backend, compileModel);
     this.#contexts = new Contexts(model, source, backend);
     this.#policy = policy;
-    this.#observing = new Observing(observers, this.#contexts);
+    this.#notifier = new Notifier(observers, this.#contexts);
   }
 
   /**
@@ -192,7 +186,7 @@ export class InferenceSession {
    * kind is `watch2`, in the order of the option `observers`.
    */
   stats(): Readonly<Record<string, unknown>> {
-    return this.#observing.stats();
+    return this.#notifier.stats();
   }
 
   /**
@@ -209,14 +203,14 @@ export class InferenceSession {
   run(feeds: Feeds, options?: RunOptions): Promise<TensorMap>;
   run(feeds: Feeds, fetches: Fetches, options?: RunOptions): Promise<TensorMap>;
   run(feeds: Feeds, second?: Fetches | RunOptions, third?: RunOptions): Promise<TensorMap> {
-    return this.#track(this.#run(feeds, second, third, untraced));
+    return this.#running.track(this.#run(feeds, second, third, untraced));
   }
 
   /** As `run`, and returns what each item ran and skipped, too. */
   runTraced(feeds: Feeds, options?: RunOptions): Promise<TracedRun>;
   runTraced(feeds: Feeds, fetches: Fetches, options?: RunOptions): Promise<TracedRun>;
   runTraced(feeds: Feeds, second?: Fetches | RunOptions, third?: RunOptions): Promise<TracedRun> {
-    return this.#track(this.#run(feeds, second, third, traced));
+    return this.#running.track(this.#run(feeds, second, third, traced));
   }
 
   async #run<T>(feeds: Feeds, second: unknown, third: unknown, answer: Answer<T>): Promise<T> {
@@ -230,27 +224,14 @@ export class InferenceSession {
     }
     const bound = this.#bind(feeds, rest);
     // The caller may change or transfer its arrays while the run is under way.
-    const own = { ...bound, feeds: bound.feeds.copied((data) => this.#observing.copyInput(data)) };
-    const specialization =
+    const own = { ...bound, feeds: bound.feeds.copied((data) => this.#notifier.copyInput(data)) };
+    const cached =
       this.#programs.find(own.feeds, own.applied) ?? (await this.#programs.get(own.feeds, own.applied));
-    const call = prepareCall(own, specialization, fetches);
+    const call = prepareRun(own, cached, fetches);
     const start = performance.now();
-    const guarded = await this.#execute(call, signal);
+    const guarded = await execute(call, this.#programs, signal);
     const milliseconds = performance.now() - start;
     return this.#finish(call, { inputsKept: true, milliseconds, guarded }, answer);
-  }
-
-  /** @returns the items that a guard had run in full */
-  async #execute(call: Call, signal?: AbortSignal) {
-    await call.specialization.compiled.run({ ...call.request, signal });
-    const guarded = guardedBy(call);
-    if (guarded) {
-      const full = await this.#programs.get(call.feeds, FULL_POLICY);
-      const check = verify(call, full, guarded);
-      await full.compiled.run({ ...check.request, signal });
-      check.apply();
-    }
-    return guarded;
   }
 
   /** As `run`, on the calling thread, which it blocks: for scripts. */
@@ -271,17 +252,10 @@ export class InferenceSession {
     const { fetches, options } = parseFetches(this.#model, second, third);
     const parsed = parseRunSyncOptions(options);
     const bound = this.#bind(feeds, parsed);
-    const specialization = this.#programs.getSync(bound.feeds, bound.applied);
-    const call = prepareCall(bound, specialization, fetches);
+    const cached = this.#programs.getSync(bound.feeds, bound.applied);
+    const call = prepareRun(bound, cached, fetches);
     const start = performance.now();
-    specialization.compiled.runSync(call.request);
-    const guarded = guardedBy(call);
-    if (guarded) {
-      const full = this.#programs.getSync(call.feeds, FULL_POLICY);
-      const check = verify(call, full, guarded);
-      full.compiled.runSync(check.request);
-      check.apply();
-    }
+    const guarded = executeSync(call, this.#programs);
     const milliseconds = performance.now() - start;
     return this.#finish(call, { inputsKept: false, milliseconds, guarded }, answer);
   }
@@ -297,16 +271,16 @@ export class InferenceSession {
   }
 
   async #close(): Promise<void> {
-    await Promise.allSettled(this.#running);
-    await this.#observing.release();
-    await Promise.allSettled(this.#running);
+    await this.#running.settled();
+    await this.#notifier.release();
+    await this.#running.settled();
     this.#programs.release();
     this.#backend.release();
   }
 
   #attach(): void {
     const { expected } = this.#policy;
-    this.#observing.attach((observer) => ({
+    this.#notifier.attach((observer) => ({
       profiles: { gate: expected?.scores, exit: expected?.exits },
       auditLines: this.#backend.auditLines,
       runFull: (feeds: TensorMap, priority?: 'low') => this.#runUnseen(feeds, { policy: 'full' }, priority),
@@ -320,27 +294,19 @@ export class InferenceSession {
 
   /** For observers: no observer sees it. */
   async #runUnseen(feeds: TensorMap, options: RunSyncOptions, priority?: 'low'): Promise<TensorMap> {
-    if (priority === 'low') await idle(this.#running, PATIENCE_MS);
-    return this.#track(this.#runAside(feeds, options));
+    if (priority === 'low') await this.#running.idle(PATIENCE_MS);
+    return this.#running.track(this.#runAside(feeds, options));
   }
 
   async #runAside(feeds: TensorMap, options: RunSyncOptions): Promise<TensorMap> {
     const fetches = allOutputs(this.#model);
     const bound = this.#bind(feeds, options);
-    const specialization = await this.#programs.get(bound.feeds, bound.applied);
-    const call = prepareCall(bound, specialization, fetches);
-    await this.#execute(call);
-    const outputs = collectOutputs(specialization.program, call.results, fetches);
-    specialization.results.giveBack(call.results);
+    const cached = await this.#programs.get(bound.feeds, bound.applied);
+    const call = prepareRun(bound, cached, fetches);
+    await execute(call, this.#programs);
+    const outputs = collectOutputs(cached.program, call.results, fetches);
+    cached.results.giveBack(call.results);
     return outputs;
-  }
-
-  /** Until `work` is settled, `release` waits. */
-  #track<T>(work: Promise<T>): Promise<T> {
-    this.#running.add(work);
-    const ended = () => this.#running.delete(work);
-    work.then(ended, ended);
-    return work;
   }
 
   async #compileDeclared(): Promise<void> {
@@ -360,7 +326,7 @@ export class InferenceSession {
     );
   }
 
-  #bind(feeds: Feeds, options: RunSyncOptions): Bound {
+  #bind(feeds: Feeds, options: RunSyncOptions): BoundRun {
     if (this.#released) {
       throw new ResidualSkipError('SESSION_RELEASED', 'the session was released; create another');
     }
@@ -371,20 +337,20 @@ export class InferenceSession {
   }
 
   /** For observers: what the caller got where it asked for everything, or else all of them again. */
-  #allOutputs({ specialization, results, fetches }: Call, outputs: TensorMap): TensorMap {
+  #allOutputs({ cached, results, fetches }: PreparedRun, outputs: TensorMap): TensorMap {
     const all = allOutputs(this.#model);
-    if (this.#observing.nobody || fetches === all) return outputs;
-    return collectOutputs(specialization.program, results, all);
+    if (this.#notifier.nobody || fetches === all) return outputs;
+    return collectOutputs(cached.program, results, all);
   }
 
-  #finish<T>(call: Call, ended: Ended, answer: Answer<T>): T {
-    const { program } = call.specialization;
+  #finish<T>(call: PreparedRun, ended: Ended, answer: Answer<T>): T {
+    const { program } = call.cached;
     if (!this.#programs.hasDeclared) this.#shapes = call.feeds.binding;
     const outputs = collectOutputs(program, call.results, call.fetches);
-    const deeds = new Deeds(call, ended.guarded);
-    this.#observing.tell(call, { ...ended, outputs: this.#allOutputs(call, outputs), deeds });
-    const ran = answer(outputs, deeds);
-    if (this.#observing.nobody) call.specialization.results.giveBack(call.results);
+    const outcome = new RunOutcome(call, ended.guarded);
+    this.#notifier.notify(call, { ...ended, outputs: this.#allOutputs(call, outputs), outcome });
+    const ran = answer(outputs, outcome);
+    if (this.#notifier.nobody) call.cached.results.giveBack(call.results);
     return ran;
   }
 }

@@ -1,16 +1,14 @@
 /** What `policy` options may be, and the policies that they stand for. */
 import { readFileSync } from 'node:fs';
 import { ResidualSkipError } from '../errors.js';
+import { LruMap } from '../lru-map.js';
 import { parsePolicy, type SkipPolicy } from './policy.js';
 
 /** `model`: as the gates in the file decide. `full`: run every block. Otherwise a policy or a file with one. */
 export type PolicySource = 'model' | 'full' | SkipPolicy | (string & {});
 
-/** Policies that are kept, so that one given to many runs is parsed once. */
-const KEPT = 16;
-
-/** By their JSON, least recently used first. */
-const parsed = new Map<string, SkipPolicy>();
+/** By their JSON: a policy that is given to many runs is parsed once. */
+const parsed = new LruMap<SkipPolicy>(16);
 /** What this module returned: frozen, so that it needs no second look. */
 const loaded = new WeakSet<SkipPolicy>();
 
@@ -41,10 +39,10 @@ function settled(policy: SkipPolicy): SkipPolicy {
 
 function parseOnce(json: string | undefined, parse: () => SkipPolicy): SkipPolicy {
   if (json === undefined) return settled(parse());
-  const policy = parsed.get(json) ?? settled(parse());
-  parsed.delete(json);
+  const known = parsed.get(json);
+  if (known) return known;
+  const policy = settled(parse());
   parsed.set(json, policy);
-  if (parsed.size > KEPT) parsed.delete(parsed.keys().next().value!);
   return policy;
 }
 

@@ -1,14 +1,11 @@
 import { createHash } from 'node:crypto';
 import { inspect } from 'node:util';
 import { z } from 'zod';
-import { ResidualSkipError } from '../errors.js';
-import type { Block, Program } from '../model/program.js';
-import { suggest } from '../suggest.js';
+import type { Program } from '../model/program.js';
 import { parseStrict } from '../validation.js';
 import { type Heads, MODEL_EXITS, resolveHeads } from './attach.js';
 import { type Guard, guardSchema, type ResolvedGuard, resolveGuards } from './guards.js';
 import { decodeHeads, type EncodedHeads, headsSchema } from './head-codec.js';
-import { BlockMode, type ResolvedPolicy } from './mode.js';
 import { type Expected, expectedSchema, type Promised, promiseSchema } from './promise.js';
 
 /**
@@ -201,72 +198,4 @@ export function skippedByHeads(policy: SkipPolicy, program: Program): ReadonlySe
   const { exits = [], gates = [] } = resolveHeads(program, headsOf(policy)) ?? {};
   const first = Math.min(names.length, ...exits.map(({ after }) => names.indexOf(after) + 1));
   return new Set([...gates.map(({ block }) => block), ...names.slice(first)]);
-}
-
-/** Index of the block that `key` names; a name goes before an index. */
-function findBlock(key: string, blocks: readonly Block[]): number {
-  const byName = blocks.findIndex((block) => block.name === key);
-  if (byName >= 0) return byName;
-  if (/^\d+$/.test(key) && Number(key) < blocks.length) return Number(key);
-  const names = blocks.map((block) => block.name);
-  throw new ResidualSkipError(
-    'INVALID_POLICY',
-    `the policy names block '${key}', which the model doesn't have (it has ${blocks.length} blocks, counted from 0); ${suggest(key, names)}`,
-  );
-}
-
-/** What keeps `block` from doing `action`; undefined when nothing does. */
-function obstacle(block: Block, action: BlockAction): string | undefined {
-  if (action === 'run') return undefined;
-  if (action !== 'skip') return block.gate ? undefined : "has no gate; use 'run' or 'skip'";
-  if (block.skippable) return undefined;
-  const why =
-    block.shortcut === 'identity'
-      ? 'values of its body are used elsewhere'
-      : `its shortcut is a ${block.shortcut}`;
-  return `can't be skipped: ${why}`;
-}
-
-/**
- * `policy` applied to the blocks of `program`.
- * @param sha256 of the model file that the program was made from
- * @throws ResidualSkipError POLICY_MISMATCH (made for another model), INVALID_POLICY (a block that the model
- * doesn't have, is named twice, or can't do what is asked)
- */
-export function resolvePolicy(policy: SkipPolicy, program: Program, sha256: string): ResolvedPolicy {
-  if (policy.model && policy.model.sha256 !== sha256) {
-    throw new ResidualSkipError(
-      'POLICY_MISMATCH',
-      `the policy was made for the model with SHA-256 ${policy.model.sha256}, this one has ${sha256}; use the policy's model, or make a policy for this one`,
-    );
-  }
-  const { blocks } = program;
-  const named = new Map<number, BlockAction>();
-  for (const [key, action] of Object.entries(policy.blocks ?? {})) {
-    const index = findBlock(key, blocks);
-    const block = blocks[index]!;
-    if (named.has(index)) {
-      throw new ResidualSkipError(
-        'INVALID_POLICY',
-        `the policy names block '${block.name}' (index ${index}) twice`,
-      );
-    }
-    const why = obstacle(block, action);
-    if (why) {
-      throw new ResidualSkipError(
-        'INVALID_POLICY',
-        `policy for block '${key}' (index ${index}): the block ${why}`,
-      );
-    }
-    named.set(index, action);
-  }
-  const modes = new Uint8Array(blocks.length);
-  const thresholds = new Float32Array(blocks.length);
-  for (const [index, block] of blocks.entries()) {
-    const preferred = named.get(index) ?? policy.default ?? 'gate';
-    const action = obstacle(block, preferred) ? 'run' : preferred;
-    modes[index] = typeof action === 'string' ? BlockMode[action] : BlockMode.gate;
-    thresholds[index] = typeof action === 'string' ? (block.gate?.threshold ?? 0) : action.threshold;
-  }
-  return { modes, thresholds };
 }

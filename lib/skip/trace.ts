@@ -1,7 +1,7 @@
 import type { Block, Program } from '../model/program.js';
 import type { TensorData } from '../tensor.js';
 import { exitOf } from './attach.js';
-import { BlockMode, type ResolvedPolicy } from './mode.js';
+import { BlockMode, type ResolvedPolicy } from './resolve.js';
 
 /** Why a block ran or was skipped. */
 export type SkipReason =

@@ -4,7 +4,7 @@ import type { Ir } from '../../lib/model/ir.js';
 import type { Program } from '../../lib/model/program.js';
 import { Region } from '../../lib/model/region.js';
 import { schedule } from '../../lib/model/schedule.js';
-import { BlockMode } from '../../lib/skip/mode.js';
+import { BlockMode } from '../../lib/skip/resolve.js';
 import type { TensorData } from '../../lib/tensor.js';
 import { randomFloats } from './random.js';
 

@@ -5,14 +5,8 @@ import fc from 'fast-check';
 import { ResidualSkipError } from '../../../lib/errors.js';
 import { type Block, NO_ACTIVATION, type Program } from '../../../lib/model/program.js';
 import { loadPolicy, type PolicySource } from '../../../lib/skip/load-policy.js';
-import { BlockMode } from '../../../lib/skip/mode.js';
-import {
-  hashPolicy,
-  headsKey,
-  parsePolicy,
-  resolvePolicy,
-  type SkipPolicy,
-} from '../../../lib/skip/policy.js';
+import { hashPolicy, headsKey, parsePolicy, type SkipPolicy } from '../../../lib/skip/policy.js';
+import { BlockMode, resolvePolicy } from '../../../lib/skip/resolve.js';
 import { buildTrace } from '../../../lib/skip/trace.js';
 
 const SHA = 'a'.repeat(64);

@@ -1,0 +1,133 @@
+/** One run: what it was asked for, how it is executed, what it left behind, and its trace. */
+import type { RunRequest } from '../backends/backend.js';
+import { FULL_POLICY } from '../skip/load-policy.js';
+import { exitThresholds, guardsOf, type SkipPolicy, skippedByHeads } from '../skip/policy.js';
+import {
+  buildTrace,
+  type ItemDecisions,
+  RecordedDecisions,
+  type RunRecord,
+  type SkipTrace,
+} from '../skip/trace.js';
+import type { BoundFeeds } from './feeds.js';
+import { checkFetches, type FetchMap } from './fetches.js';
+import type { CachedProgram, ProgramCache } from './program-cache.js';
+import type { Results } from './results.js';
+import { guardedItems, verificationOf } from './verification.js';
+
+/** A run whose feeds are checked. */
+export interface BoundRun {
+  readonly feeds: BoundFeeds;
+  /** What was asked for. */
+  readonly policy: SkipPolicy;
+  /** What is done: another one when an observer has set full depth. */
+  readonly applied: SkipPolicy;
+  readonly tripped: boolean;
+}
+
+/** A run that is ready. */
+export interface PreparedRun extends BoundRun {
+  readonly cached: CachedProgram;
+  readonly fetches: FetchMap;
+  readonly request: RunRequest;
+  /** What the request fills. */
+  readonly results: Results;
+}
+
+export function prepareRun(bound: BoundRun, cached: CachedProgram, fetches: FetchMap): PreparedRun {
+  const { feeds, policy, applied, tripped } = bound;
+  const { items, tensors } = feeds;
+  const { program, resolve, results } = cached;
+  checkFetches(program, items, fetches);
+  const inputs = program.inputs.map(({ name }) => tensors[name]!.data);
+  const resolved = resolve(applied);
+  const taken = results.take(items);
+  const { outputs, ran, scores } = taken;
+  const request: RunRequest = { items, inputs, outputs, policy: resolved, ran, scores };
+  return { feeds, policy, applied, tripped, cached, fetches, request, results: taken };
+}
+
+/**
+ * Runs it, and again in full the items whose answer the policy guards.
+ * @returns those items; undefined when there are none
+ */
+export async function execute(
+  run: PreparedRun,
+  programs: ProgramCache,
+  signal?: AbortSignal,
+): Promise<readonly number[] | undefined> {
+  await run.cached.compiled.run({ ...run.request, signal });
+  const guarded = guardedBy(run);
+  if (!guarded) return undefined;
+  const full = await programs.get(run.feeds, FULL_POLICY);
+  const check = verification(run, full, guarded);
+  await full.compiled.run({ ...check.request, signal });
+  check.apply();
+  return guarded;
+}
+
+/** As `execute`, on the calling thread. */
+export function executeSync(run: PreparedRun, programs: ProgramCache): readonly number[] | undefined {
+  run.cached.compiled.runSync(run.request);
+  const guarded = guardedBy(run);
+  if (!guarded) return undefined;
+  const full = programs.getSync(run.feeds, FULL_POLICY);
+  const check = verification(run, full, guarded);
+  full.compiled.runSync(check.request);
+  check.apply();
+  return guarded;
+}
+
+function guardedBy({ cached, request, policy, tripped }: PreparedRun): readonly number[] | undefined {
+  const guards = tripped ? [] : guardsOf(policy);
+  if (guards.length === 0) return undefined;
+  const guarded = guardedItems(cached.program, request, guards);
+  return guarded.length > 0 ? guarded : undefined;
+}
+
+function verification(
+  { request }: PreparedRun,
+  { program, resolve }: CachedProgram,
+  guarded: readonly number[],
+) {
+  return verificationOf(program, request, guarded, resolve(FULL_POLICY));
+}
+
+/** What a run that has ended did. Its trace is built when it is first read. */
+export class RunOutcome {
+  #record: RunRecord | undefined;
+  #trace: SkipTrace | undefined;
+
+  /** @param guarded items that ran again in full */
+  constructor(
+    private readonly run: PreparedRun,
+    private readonly guarded: readonly number[] | undefined,
+  ) {}
+
+  get trace(): SkipTrace {
+    this.#trace ??= buildTrace(this.run.cached.program, this.#runRecord());
+    return this.#trace;
+  }
+
+  decisionsOf(item: number): ItemDecisions {
+    return new RecordedDecisions(this.run.cached.program, this.#runRecord(), item);
+  }
+
+  #runRecord(): RunRecord {
+    if (this.#record) return this.#record;
+    const { cached, request, policy, tripped } = this.run;
+    const { items, ran, scores, outputs } = request;
+    // Spreading the request would take longer than all else.
+    this.#record = {
+      items,
+      policy: request.policy,
+      ran,
+      scores,
+      outputs,
+      tripped: tripped ? skippedByHeads(policy, cached.program) : undefined,
+      exits: exitThresholds(policy, cached.program),
+      guarded: this.guarded && new Set(this.guarded),
+    };
+    return this.#record;
+  }
+}
