@@ -60,6 +60,12 @@ export function inputShapes(
 }
 
 function assumedShape(input: ModelInput, { preprocessor, model }: ModelFiles): number[] {
+  if (input.anyRank) {
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `${model}: input '${input.name}' has no declared shape; give --shape ${input.name}=SHAPE`,
+    );
+  }
   const [, channels, height, width] = input.shape;
   let size: { height: number; width: number } | undefined;
   if (preprocessor && input.shape.length === 4 && typeof channels === 'number') {

@@ -10,7 +10,7 @@ import { gemm, matmul } from './gemm.js';
 import { concat, expand, gather, oneHot, pad, reshape, slice, transpose } from './move.js';
 import type { OperationName, Operations } from './operations.js';
 import { pool } from './pool.js';
-import { argMax, globalPool, reduceMean, softmax } from './reduce.js';
+import { argMax, globalPool, reduceMean, softmax, topK } from './reduce.js';
 import type { KernelTensor } from './tensor.js';
 
 export { activate } from './activation.js';
@@ -49,6 +49,7 @@ const KERNELS: KernelTable = {
   reduceMean: ({ input, y }, attrs) => reduceMean(input(0), y, attrs.axes),
   softmax: ({ input, y }, attrs) => softmax(input(0), y, attrs),
   argMax: ({ input, y }, attrs) => argMax(input(0), y, attrs),
+  topK: ({ input, outputs, y }, attrs) => topK(input(0), y, outputs[1]!, attrs),
   oneHot: ({ input, y }, attrs) => oneHot(input(0), input(1), y, attrs),
   gather: ({ input, y }, attrs) => gather(input(0), input(1), y, attrs.axis),
   transpose: ({ input, y }, attrs) => transpose(input(0), y, attrs.perm),

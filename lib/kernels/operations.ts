@@ -90,6 +90,9 @@ export interface Operations {
   readonly softmax: { readonly axis: number; readonly log: boolean };
   /** [x float32] -> [y int64]; the first of equal maxima, or the last if selectLast. */
   readonly argMax: { readonly axis: number; readonly selectLast: boolean };
+  /** [x float32] -> [y, indices int64]; the largest along `axis`, or the smallest, best first; as many as y has there. Of equals
+   *  the first comes first; NaN is above all numbers. */
+  readonly topK: { readonly axis: number; readonly largest: boolean };
   /** [indices int64|int32|float32, values (2) = [off, on]] -> [y]; y has `depth` at `axis`; an index in
    *  [-depth, -1] counts from the end, others outside give the off value everywhere. */
   readonly oneHot: { readonly axis: number; readonly depth: number };

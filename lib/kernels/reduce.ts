@@ -97,6 +97,39 @@ export function argMax(x: KernelTensor, y: KernelTensor, { axis, selectLast }: O
   }
 }
 
+/** The best of each line along `axis`, kept in order while the line is read. */
+export function topK(
+  x: KernelTensor,
+  y: KernelTensor,
+  indices: KernelTensor,
+  { axis, largest }: Operations['topK'],
+): void {
+  const { outer, length, inner } = splitAt(x.shape, axis);
+  const most = y.shape[axis]!;
+  const [from, values] = [floats(x), floats(y)];
+  const places = indices.data as BigInt64Array;
+  for (let o = 0; o < outer; o++) {
+    for (let i = 0; i < inner; i++) {
+      const start = o * most * inner + i;
+      for (let k = 0; k < length; k++) {
+        const v = from[(o * length + k) * inner + i]!;
+        let at = Math.min(k, most);
+        for (; at > 0; at--) {
+          const before = start + (at - 1) * inner;
+          const w = values[before]!;
+          if ((largest ? rank(v, w) : rank(w, v)) <= 0) break;
+          if (at === most) continue;
+          values[before + inner] = w;
+          places[before + inner] = places[before]!;
+        }
+        if (at === most) continue;
+        values[start + at * inner] = v;
+        places[start + at * inner] = BigInt(k);
+      }
+    }
+  }
+}
+
 /** Positive when a is above b, 0 when they are equal; NaN is above all numbers and equal to itself. */
 function rank(a: number, b: number): number {
   if (a > b) return 1;

@@ -49,6 +49,7 @@ const RULES: { readonly [Op in Exclude<OpName, 'branch' | 'jump'>]: Rule<StepOf<
   reduceMean: (_, { attrs }) => !attrs.axes.includes(0),
   softmax: (_, { attrs }) => attrs.axis !== 0,
   argMax: (_, { attrs }) => attrs.axis !== 0,
+  topK: (_, { attrs }) => attrs.axis !== 0,
   oneHot: (view, { attrs }) => first(view) && attrs.axis !== 0,
   gather: ({ batched: [data, indices] }, { attrs }) =>
     data ? !indices && attrs.axis !== 0 : attrs.axis === 0,

@@ -34,6 +34,8 @@ export function analyseBatching(graph: Graph, opset: number, runnable: boolean):
   if (first !== undefined) {
     return whole(graph, inputs, `the elements of input '${first}' decide shapes or bounds`);
   }
+  const unknown = graph.inputs.find(({ anyRank }) => anyRank);
+  if (unknown) return whole(graph, inputs, `input '${unknown.name}' has no declared shape`);
   const batch = batchOf(graph);
   const open = graph.inputs.some(({ shape }) =>
     shape.some((dim) => typeof dim === 'string' && dim !== batch),

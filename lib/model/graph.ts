@@ -7,6 +7,8 @@ export interface ModelPort {
   readonly name: string;
   readonly dtype: DataType;
   readonly shape: readonly Dimension[];
+  /** An input that may have any number of axes, because the file gives it no shape; `shape` is empty then. */
+  readonly anyRank?: true;
 }
 
 /** A constant tensor of the file; fp16, bf16 and double have become float32. */

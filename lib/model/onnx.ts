@@ -114,7 +114,6 @@ class GraphDecoder {
     if (type !== undefined || kind === 'input') {
       if (!tensorType) this.report(`${kind} that is no tensor`, name);
       else if (!dtype) this.report(`${kind} of ${elementTypeName(elementType)}`, name);
-      else if (!tensorType.shape && kind === 'input') this.report(`${kind} of unknown shape`, name);
     }
     const shape = (tensorType?.shape?.dim ?? []).map(({ dimValue, dimParam }, axis): Dimension => {
       if (dimParam) return dimParam;
@@ -126,7 +125,8 @@ class GraphDecoder {
       if (length < 0) invalid(`${this.where}: ${kind} '${name}' has a length of ${length}`);
       return length;
     });
-    return { name, dtype: dtype ?? 'float32', shape };
+    const anyRank = kind === 'input' && tensorType && !tensorType.shape;
+    return { name, dtype: dtype ?? 'float32', shape, ...(anyRank && { anyRank }) };
   }
 
   /** A Constant node becomes a constant and leaves no node. */

@@ -53,6 +53,7 @@ const ATTRIBUTES = {
     ...pads,
     ...dilations,
   ],
+  largest: ({ largest }: Attributes<'topK'>) => [Number(largest)],
   log: ({ log }: Attributes<'softmax'>) => [Number(log)],
   logicalKind: ({ kind }: Attributes<'logical'>) => [indexIn(LOGICAL_KINDS, kind)],
   max: ({ kind }: Attributes<'globalPool'>) => [Number(kind === 'max')],
@@ -95,6 +96,7 @@ export const OPERATORS: { readonly [Op in OpName]: readonly AttributesOf<Op>[] }
   expand: [],
   branch: ['target'],
   jump: ['target'],
+  topK: ['axis', 'largest'],
 };
 
 /** Attributes that can be read off a step of this operator. */

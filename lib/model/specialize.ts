@@ -28,8 +28,9 @@ export interface LoweredGraph {
  */
 export function specialize(model: Model, binding: Binding): Ir {
   requireSupported(model.graph);
-  const open = model.inputs.some(({ shape, batched }) =>
-    shape.some((dim, axis) => typeof dim === 'string' && !(batched && axis === 0)),
+  const open = model.inputs.some(
+    ({ shape, batched, anyRank }) =>
+      anyRank || shape.some((dim, axis) => typeof dim === 'string' && !(batched && axis === 0)),
   );
   const lowered = lowerGraph(model.graph, model.opset, binding, open ? 'INVALID_SHAPE' : 'MODEL_INVALID');
   const batched = new Map(model.inputs.map((input) => [input.name, input.batched]));

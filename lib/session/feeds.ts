@@ -76,10 +76,10 @@ function checkTensor(input: ModelInput, tensor: Tensor): void {
   const { type, dims } = tensor;
   const compared = () => `expected ${describeTensor(dtype, shape)}, received ${describeTensor(type, dims)}`;
   if (type !== dtype) throw new ResidualSkipError('INVALID_DTYPE', `input '${input.name}': ${compared()}`);
-  if (
-    dims.length !== shape.length ||
-    !dims.every((length, axis) => fits(input, axis, shape[axis]!, length))
-  ) {
+  const fitting =
+    (input.anyRank && !dims.includes(0)) ||
+    (dims.length === shape.length && dims.every((length, axis) => fits(input, axis, shape[axis]!, length)));
+  if (!fitting) {
     const empty =
       dims.length === shape.length && dims.includes(0) && !shape.includes(0) ? '; it is empty' : '';
     throw new ResidualSkipError('INVALID_SHAPE', `input '${input.name}': ${compared()}${empty}`);
@@ -178,7 +178,7 @@ export function declaredBinding(model: Model): Binding | undefined {
     const shape = input.shape.map((dim, axis) =>
       axis === 0 && (input.batched || (model.batching === 'whole' && typeof dim === 'string')) ? 1 : dim,
     );
-    if (input.boundByValue || !shape.every((dim) => typeof dim === 'number')) return undefined;
+    if (input.boundByValue || input.anyRank || !shape.every((dim) => typeof dim === 'number')) return undefined;
     binding.set(input.name, { shape });
   }
   return binding;
@@ -187,7 +187,8 @@ export function declaredBinding(model: Model): Binding | undefined {
 /** Whether `declaredBinding` is the only one that feeds can lead to. */
 export function hasOneBinding({ inputs }: Model): boolean {
   return inputs.every(
-    ({ batched, boundByValue, shape }) =>
-      !boundByValue && shape.every((dim, axis) => typeof dim === 'number' || (batched && axis === 0)),
+    ({ batched, boundByValue, anyRank, shape }) =>
+      !boundByValue &&
+      !anyRank && shape.every((dim, axis) => typeof dim === 'number' || (batched && axis === 0)),
   );
 }

@@ -24,6 +24,7 @@ enum class Attribute {
   kDepth,
   kGroup,
   kKernelWindow,  // kernel, strides, pads, dilations
+  kLargest,
   kLog,
   kLogicalKind,
   kMax,

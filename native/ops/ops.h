@@ -42,6 +42,8 @@ void global_pool(const TensorView& x, bool max, const TensorView& y, Poll poll =
 void reduce_mean(const TensorView& x, const Ints& axes, const TensorView& y, Poll poll = {});
 void softmax(const TensorView& x, int64_t axis, bool log, const TensorView& y, Poll poll = {});
 void arg_max(const TensorView& x, int64_t axis, bool select_last, const TensorView& y, Poll poll = {});
+// Best first; as many as y has at `axis`.
+void top_k(const TensorView& x, int64_t axis, bool largest, const TensorView& y, const TensorView& indices, Poll poll = {});
 void one_hot(const TensorView& indices, const TensorView& values, int64_t axis, int64_t depth, const TensorView& y, Poll poll = {});
 // False when an index is out of range (nothing outside the tensors is read).
 bool gather(const TensorView& data, const TensorView& indices, int64_t axis, const TensorView& y, Poll poll = {});

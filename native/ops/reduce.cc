@@ -87,4 +87,32 @@ void arg_max(const TensorView& x, int64_t axis, bool select_last, const TensorVi
   }
 }
 
+// The best so far are kept in order in the outputs, so that nothing is allocated.
+void top_k(const TensorView& x, int64_t axis, bool largest, const TensorView& y, const TensorView& indices, Poll poll) {
+  const Split s = split_at(x.shape, axis);
+  const int64_t most = y.shape[static_cast<size_t>(axis)], step = s.inner;
+  for (int64_t o = 0; o < s.outer; ++o) {
+    for (int64_t i = 0; i < s.inner; ++i) {
+      const float* from = x.as<float>() + o * s.length * step + i;
+      float* values = y.as<float>() + o * most * step + i;
+      int64_t* places = indices.as<int64_t>() + o * most * step + i;
+      for (int64_t k = 0; k < s.length; ++k) {
+        poll.before(most + 1);
+        const float v = from[k * step];
+        int64_t at = std::min(k, most);
+        for (; at > 0; --at) {
+          const float w = values[(at - 1) * step];
+          if (!(largest ? above(v, w) : above(w, v))) break;
+          if (at == most) continue;
+          values[at * step] = w;
+          places[at * step] = places[(at - 1) * step];
+        }
+        if (at == most) continue;
+        values[at * step] = v;
+        places[at * step] = k;
+      }
+    }
+  }
+}
+
 }  // namespace rskip::ops

@@ -81,6 +81,23 @@ void check_arg_max(const StepCheck& c) {
 
 void compute_arg_max(const DenseStep& d) { ops::arg_max(d.x[0], d.step.axis, d.step.select_last, *d.y, d.poll); }
 
+void check_top_k(const StepCheck& c) {
+  c.counts(1, 2);
+  c.require(c.in(0).dtype == DType::kFloat32 && c.out().dtype == DType::kFloat32, "bad types");
+  c.require(c.out(1).dtype == DType::kInt64, "the indices are not int64");
+  c.axis_in(c.in(0).shape.size());
+  Ints shape = c.in(0).shape;
+  int64_t& length = shape[static_cast<size_t>(c.step.axis)];
+  c.require(c.out().shape.size() == shape.size(), "bad rank");
+  const int64_t found = c.out().shape[static_cast<size_t>(c.step.axis)];
+  c.require(found <= length, "more are asked for than there are");
+  length = found;
+  c.shape_is(c.out(), shape);
+  c.shape_is(c.out(1), shape);
+}
+
+void compute_top_k(const DenseStep& d) { ops::top_k(d.x[0], d.step.axis, d.step.largest, d.y[0], d.y[1], d.poll); }
+
 void check_one_hot(const StepCheck& c) {
   c.counts(2, 1);
   const Value &indices = c.in(0), &values = c.in(1);
@@ -121,6 +138,7 @@ const OperatorRules operators::globalPool = {check_global_pool, lower_global_poo
 const OperatorRules operators::reduceMean = {check_reduce_mean, lower_reduce_mean, compute_reduce_mean};
 const OperatorRules operators::softmax = {check_softmax, nullptr, compute_softmax};
 const OperatorRules operators::argMax = {check_arg_max, nullptr, compute_arg_max};
+const OperatorRules operators::topK = {check_top_k, nullptr, compute_top_k};
 const OperatorRules operators::oneHot = {check_one_hot, nullptr, compute_one_hot};
 const OperatorRules operators::gather = {check_gather, nullptr, compute_gather};
 

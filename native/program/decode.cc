@@ -69,6 +69,7 @@ void read_attribute(Words& in, Attribute attribute, const Program& program, size
     case Attribute::kDepth: step.depth = in.in_range(0, std::numeric_limits<int32_t>::max(), "depth"); return;
     case Attribute::kGroup: step.group = in.next(); return;
     case Attribute::kKernelWindow: return read_window(in, step, true);
+    case Attribute::kLargest: step.largest = in.flag(); return;
     case Attribute::kLog: step.log = in.flag(); return;
     case Attribute::kLogicalKind: step.logical = in.one_of(ops::LogicalKind::kNot, "logical kind"); return;
     case Attribute::kMax: step.max = in.flag(); return;

@@ -50,6 +50,7 @@ struct Step {
   bool column_major = false;       // pool
   bool log = false;                // softmax
   bool select_last = false;        // argMax
+  bool largest = true;             // topK
   int64_t axis = 0, depth = 0;
   Ints axes, perm, pads, starts, steps;
   float value = 0;    // pad

@@ -6,7 +6,7 @@ export const OPERATORS: ReadonlySet<string> = words(`
   Add And ArgMax AveragePool BatchNormalization Cast Clip Concat Constant ConstantOfShape Conv Div Dropout
   Equal Expand Flatten Gather Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual HardSigmoid HardSwish
   Identity If LeakyRelu Less LessOrEqual LogSoftmax MatMul MaxPool Mul Neg Not OneHot Or Pad Range ReduceMean
-  Relu Reshape Shape Sigmoid Size Slice Softmax Split Squeeze Sub Sum Tanh Transpose Unsqueeze Where
+  Relu Reshape Shape Sigmoid Size Slice Softmax Split Squeeze Sub Sum Tanh TopK Transpose Unsqueeze Where
 `);
 
 /** Cases of implemented operators that are not run, by reason. */

@@ -214,6 +214,7 @@ export const MODELS: readonly Uint8Array[] = [
   single('ReduceMean', IMAGE, [], { axes: [2, 3], keepdims: 0 }),
   single('ReduceMean', [3, 4, 5], [], { axes: [1] }),
   single('ArgMax', ['batch', 7], [], { axis: 1, select_last_index: 1 }),
+  single('TopK', ['batch', 7], [int64s(3)], { axis: 1, largest: 0 }),
   single('LogSoftmax', ['batch', 3, 4], [], { axis: 1 }),
   single('Softmax', ['batch', 3, 4], [], { axis: 1 }, 11),
   single('Sum', ['batch', 4], [weights(4), weights(1, 4)]),

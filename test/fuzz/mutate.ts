@@ -124,11 +124,11 @@ export const OPERATORS = (
   'Add And ArgMax AveragePool BatchNormalization Cast Clip Concat Constant ConstantOfShape Conv Div Dropout Equal ' +
   'Expand Flatten Gather Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual HardSigmoid HardSwish Identity ' +
   'If LeakyRelu Less LessOrEqual LogSoftmax MatMul MaxPool Mul Neg Not OneHot Or Pad Range ReduceMean Relu Reshape ' +
-  'Shape Sigmoid Size Slice Softmax Split Squeeze Sub Sum Tanh Transpose Unsqueeze Where'
+  'Shape Sigmoid Size Slice Softmax Split Squeeze Sub Sum Tanh TopK Transpose Unsqueeze Where'
 ).split(' ');
 const ATTRIBUTES = (
   'kernel_shape pads strides dilations group auto_pad ceil_mode count_include_pad storage_order axis axes keepdims ' +
-  'perm to alpha beta epsilon transA transB mode value value_ints value_float select_last_index allowzero start end ' +
+  'perm to alpha beta epsilon transA transB mode value value_ints value_float select_last_index largest allowzero start end ' +
   'num_outputs split then_branch else_branch noop_with_empty_axes training_mode'
 ).split(' ');
 /** Values of fields that have few. */

@@ -271,6 +271,24 @@ export function evaluate(
         return BigInt(selectLast ? line.findLastIndex(same) : line.findIndex(same));
       });
     }
+    case 'topK': {
+      const { axis, largest } = step.attrs;
+      const places = (index: number[]) => {
+        const line = along(x, index.with(axis, 0), axis);
+        const order = (v: number) => (Number.isNaN(v) ? Number.POSITIVE_INFINITY : v);
+        const above = (a: number, b: number) =>
+          Number(order(a) > order(b)) - Number(order(a) < order(b)) || Number(Number.isNaN(a)) - Number(Number.isNaN(b));
+        const sorted = [...line.keys()].sort(
+          (a, b) => (largest ? above(line[b]!, line[a]!) : above(line[a]!, line[b]!)) || a - b,
+        );
+        return sorted[index[axis]!]!;
+      };
+      const found = indices(shape).map((index) => ({ index, place: places(index) }));
+      return [
+        found.map(({ index, place }) => num(x, index.with(axis, place))),
+        found.map(({ place }) => BigInt(place)),
+      ];
+    }
     case 'oneHot': {
       const { axis, depth } = step.attrs;
       return each((index) => {

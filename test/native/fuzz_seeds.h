@@ -41,6 +41,10 @@ inline ProgramWriter tensors() {
   const int32_t chosen = w.step(Op::kWhere, {negative, zero, x}, {1, 6});
   const int32_t most = w.step(Op::kArgMax, {chosen}, {1}, {1, 0}, DType::kInt64);
   const int32_t hot = w.step(Op::kOneHot, {most, w.constant({2}, {0, 1})}, {1, 6}, {1, 6});
+  const int32_t best = w.value({1, 4}), places = w.value({1, 4}, DType::kInt64);
+  w.push(Op::kTopK, {chosen}, {best, places}, {1, 1});
+  w.output(best);
+  w.output(places);
   const int32_t picked = w.step(Op::kGather, {hot, most}, {1, 1}, {1});
   const int32_t wide = w.step(Op::kExpand, {picked}, {1, 6});
   const int32_t whole = w.step(Op::kCast, {wide}, {1, 6}, {}, DType::kInt32);

@@ -41,6 +41,23 @@ function argMax(node: NodeLowering): ValueId {
   return node.step('argMax', [x], output, { axis, selectLast: node.number('select_last_index', 0) !== 0 });
 }
 
+/** The number is an attribute up to opset 9, an input from then on. */
+function topK(node: NodeLowering): readonly ValueId[] {
+  const x = node.float(0);
+  const shape = node.shape(x);
+  const axis = node.axis(node.number('axis', -1), shape.length);
+  const count = node.opset < 10 ? node.number('k', -1) : (node.optionalScalar(1, 'k') ?? -1);
+  if (!(Number.isInteger(count) && count >= 0 && count <= shape[axis]!)) {
+    node.invalid(`its k ${count} is outside of 0..${shape[axis]}, the length of axis ${axis} of its input [${shape}]`);
+  }
+  const found = shape.with(axis, count);
+  const outputs = [
+    { dtype: 'float32', shape: found },
+    { dtype: 'int64', shape: found },
+  ] as const;
+  return node.steps('topK', [x], outputs, { axis, largest: node.number('largest', 1) !== 0 });
+}
+
 /** Up to opset 12 the axes from `axis` on count as one. */
 function softmax(log: boolean): Operator {
   return {
@@ -65,6 +82,7 @@ function softmax(log: boolean): Operator {
 export const REDUCTION: OperatorTable = {
   ReduceMean: { lower: reduceMean, constantInputs: [1] },
   ArgMax: { lower: argMax },
+  TopK: { lower: topK, constantInputs: [1] },
   Softmax: softmax(false),
   LogSoftmax: softmax(true),
 };

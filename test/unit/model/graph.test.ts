@@ -243,7 +243,6 @@ describe('what is not implemented', () => {
     ['strings', (graph) => graph.input('s', [1], 'string'), /input of string \('s'\)/],
     ['int8', (graph) => graph.constant({ ...float32s(), dataType: 3 }, 'w'), /tensor of int8 \('w'\)/],
     ['double inputs', (graph) => graph.input('d', [1], 'double'), /input of double \('d'\)/],
-    ['inputs without a shape', (graph) => graph.input('u'), /input of unknown shape \('u'\)/],
     [
       'sparse initialisers',
       (graph) => {
