@@ -1,5 +1,5 @@
 /** The face for ES modules: `import` and `require` load one implementation, so that classes and sessions can be shared. */
-import { InferenceSession, Tensor } from './index.js';
+import { env, InferenceSession, Tensor } from './index.js';
 
 export * from './index.js';
-export default { InferenceSession, Tensor };
+export default { env, InferenceSession, Tensor };

@@ -1,3 +1,4 @@
+import { env } from './session/env.js';
 import { InferenceSession } from './session/session.js';
 import { Tensor } from './tensor.js';
 
@@ -25,6 +26,7 @@ export {
 } from './data/preprocess.js';
 export { ERROR_CODES, type ErrorCode, ResidualSkipError } from './errors.js';
 export type { CompareKind, GateForm, ShortcutKind } from './model/program.js';
+export type { Env } from './session/env.js';
 export type { Feeds } from './session/feeds.js';
 export type { Fetches } from './session/fetches.js';
 export type { ModelInfo, TensorMetadata } from './session/metadata.js';
@@ -56,7 +58,7 @@ export type {
   TensorLike,
   TensorSource,
 } from './tensor.js';
-export { InferenceSession, Tensor };
+export { env, InferenceSession, Tensor };
 
 /** For code that imports onnxruntime as a whole: `import ort from`. */
-export default { InferenceSession, Tensor };
+export default { env, InferenceSession, Tensor };

@@ -178,7 +178,8 @@ export function declaredBinding(model: Model): Binding | undefined {
     const shape = input.shape.map((dim, axis) =>
       axis === 0 && (input.batched || (model.batching === 'whole' && typeof dim === 'string')) ? 1 : dim,
     );
-    if (input.boundByValue || input.anyRank || !shape.every((dim) => typeof dim === 'number')) return undefined;
+    if (input.boundByValue || input.anyRank || !shape.every((dim) => typeof dim === 'number'))
+      return undefined;
     binding.set(input.name, { shape });
   }
   return binding;
@@ -189,6 +190,7 @@ export function hasOneBinding({ inputs }: Model): boolean {
   return inputs.every(
     ({ batched, boundByValue, anyRank, shape }) =>
       !boundByValue &&
-      !anyRank && shape.every((dim, axis) => typeof dim === 'number' || (batched && axis === 0)),
+      !anyRank &&
+      shape.every((dim, axis) => typeof dim === 'number' || (batched && axis === 0)),
   );
 }

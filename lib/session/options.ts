@@ -2,12 +2,13 @@ import { z } from 'zod';
 import type { PolicySource } from '../skip/load-policy.js';
 import type { RunObserver } from '../skip/observer.js';
 import { parseStrict } from '../validation.js';
+import { env } from './env.js';
 
 /** Instruction sets that native kernels exist for. */
 export const ISAS = ['scalar', 'avx2', 'avx512', 'neon'] as const;
 export type Isa = (typeof ISAS)[number];
 
-/** Options of onnxruntime that have no effect here; the first use of each is warned of, once. */
+/** Options of onnxruntime that have no effect here; the first use of each is warned of, once, unless `env.logLevel` says otherwise. */
 export interface IgnoredSessionOptions {
   interOpNumThreads?: number;
   graphOptimizationLevel?: 'disabled' | 'basic' | 'extended' | 'layout' | 'all';
@@ -153,6 +154,7 @@ function parseOptions<T>(schema: z.ZodType<T> & { shape: object }, value: unknow
 const warned = new Set<string>();
 
 function warnOfIgnored(options: SessionOptions): void {
+  if (env.logLevel === 'error' || env.logLevel === 'fatal') return;
   for (const name of Object.keys(ignoredShape)) {
     if (!Object.hasOwn(options, name) || warned.has(name)) continue;
     warned.add(name);

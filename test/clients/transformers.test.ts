@@ -3,14 +3,25 @@
  * the network is made here. Skipped where transformers.js can't be installed.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { cpSync, existsSync, mkdtempSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { LABELS, writeSeededModel } from '../helpers/seeded-network.js';
 
 const ROOT = resolve(__dirname, '../..');
 const RUNTIME = process.env.RESIDUAL_SKIP_ONNXRUNTIME ?? join(ROOT, 'bench/node_modules/onnxruntime-node');
-const IMAGES = ['cat-0000.jpg', 'ship-0001.jpg', 'frog-0000.jpg'].map((name) => join(ROOT, 'examples/images', name));
+const IMAGES = ['cat-0000.jpg', 'ship-0001.jpg', 'frog-0000.jpg'].map((name) =>
+  join(ROOT, 'examples/images', name),
+);
 
 const folder = mkdtempSync(join(tmpdir(), 'residual-skip-clients-'));
 const problem = install();

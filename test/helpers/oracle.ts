@@ -277,7 +277,8 @@ export function evaluate(
         const line = along(x, index.with(axis, 0), axis);
         const order = (v: number) => (Number.isNaN(v) ? Number.POSITIVE_INFINITY : v);
         const above = (a: number, b: number) =>
-          Number(order(a) > order(b)) - Number(order(a) < order(b)) || Number(Number.isNaN(a)) - Number(Number.isNaN(b));
+          Number(order(a) > order(b)) - Number(order(a) < order(b)) ||
+          Number(Number.isNaN(a)) - Number(Number.isNaN(b));
         const sorted = [...line.keys()].sort(
           (a, b) => (largest ? above(line[b]!, line[a]!) : above(line[a]!, line[b]!)) || a - b,
         );

@@ -34,7 +34,10 @@ export function seededNetwork(): Uint8Array {
     const body = conv(graph.node('Relu', [conv(stream, CHANNELS, 1)]), CHANNELS, 1);
     stream = graph.node('Relu', [graph.node('Add', [body, stream])]);
   }
-  const pooled = graph.node('Reshape', [graph.node('GlobalAveragePool', [stream]), graph.constant(int64s(0, -1))]);
+  const pooled = graph.node('Reshape', [
+    graph.node('GlobalAveragePool', [stream]),
+    graph.constant(int64s(0, -1)),
+  ]);
   const head = [pooled, weights([CHANNELS, LABELS.length], 2), weights([LABELS.length], 0.5)];
   graph.nodes('Gemm', head, {}, { outputs: ['logits'] });
   graph.output('logits', ['batch_size', LABELS.length]);

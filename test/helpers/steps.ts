@@ -349,21 +349,23 @@ const argMax = ofOne(
   { result: 'int64' },
 );
 
-const topK = fc.record({ shape: shapeOf(1, 4), largest: fc.boolean(), fill }).chain(({ shape, largest, fill: kind }) =>
-  axisOf(shape).chain((at) =>
-    fc.tuple(fc.nat(shape[at]!), tensorOf('float32', shape, kind)).map(([count, x]): StepCase => {
-      const found = shape.with(at, count);
-      return {
-        step: { op: 'topK', attrs: { axis: at, largest } },
-        inputs: [x],
-        outputs: [
-          { dtype: 'float32', shape: found },
-          { dtype: 'int64', shape: found },
-        ],
-      };
-    }),
-  ),
-);
+const topK = fc
+  .record({ shape: shapeOf(1, 4), largest: fc.boolean(), fill })
+  .chain(({ shape, largest, fill: kind }) =>
+    axisOf(shape).chain((at) =>
+      fc.tuple(fc.nat(shape[at]!), tensorOf('float32', shape, kind)).map(([count, x]): StepCase => {
+        const found = shape.with(at, count);
+        return {
+          step: { op: 'topK', attrs: { axis: at, largest } },
+          inputs: [x],
+          outputs: [
+            { dtype: 'float32', shape: found },
+            { dtype: 'int64', shape: found },
+          ],
+        };
+      }),
+    ),
+  );
 
 const oneHot = fc
   .record({

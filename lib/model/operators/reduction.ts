@@ -48,7 +48,9 @@ function topK(node: NodeLowering): readonly ValueId[] {
   const axis = node.axis(node.number('axis', -1), shape.length);
   const count = node.opset < 10 ? node.number('k', -1) : (node.optionalScalar(1, 'k') ?? -1);
   if (!(Number.isInteger(count) && count >= 0 && count <= shape[axis]!)) {
-    node.invalid(`its k ${count} is outside of 0..${shape[axis]}, the length of axis ${axis} of its input [${shape}]`);
+    node.invalid(
+      `its k ${count} is outside of 0..${shape[axis]}, the length of axis ${axis} of its input [${shape}]`,
+    );
   }
   const found = shape.with(axis, count);
   const outputs = [

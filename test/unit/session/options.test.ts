@@ -1,3 +1,4 @@
+import { env } from '../../../lib/session/env.js';
 import { parseRunOptions, parseRunSyncOptions, parseSessionOptions } from '../../../lib/session/options.js';
 import { notify, type RunEvent, type RunObserver } from '../../../lib/skip/observer.js';
 import { nearNames, suggest } from '../../../lib/suggest.js';
@@ -61,6 +62,11 @@ describe("onnxruntime's session options", () => {
     const named = warned.mock.calls.map(([message]) =>
       Object.keys(ignored).find((name) => String(message).includes(name)),
     );
+    const { logLevel } = env;
+    env.logLevel = 'error';
+    parseSessionOptions({ logId: 'quiet' });
+    env.logLevel = logLevel;
+    expect(warned).toHaveBeenCalledTimes(named.length);
     warned.mockRestore();
     expect(named).toEqual(Object.keys(ignored));
   });
