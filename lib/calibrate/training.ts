@@ -4,6 +4,7 @@
  * layer of the head before it (Wołczyk et al. 2021, "Zero Time Waste"). Deterministic for a seed.
  */
 import type { Backend } from '../backends/backend.js';
+import { nearestBfloat16 } from '../numeric/bfloat16.js';
 import type { Layer } from '../skip/head.js';
 import type { Basis } from './low-rank.js';
 import { type Matrix, matrix, multiply, transpose } from './products.js';
@@ -117,28 +118,29 @@ export class HeadInTraining {
     return hidden;
   }
 
-  /** The head's layers, for features as they are: standardisation and basis are part of them. */
+  /**
+   * The head's layers, for features as they are: standardisation and basis are part of them. Weights are rounded to bfloat16,
+   * which halves the policy's file.
+   */
   layers({ mean, inverse }: Scale): Layer[] {
     const { width, more, hidden, basis } = this;
     const inputs = width + more;
-    const weight = new Float32Array(hidden * inputs);
-    const bias = new Float32Array(hidden);
-    for (let k = 0; k < hidden; k++) {
-      let shift = this.#b1.values[k]!;
-      for (let j = 0; j < inputs; j++) {
-        const own = this.#w1.values[k * inputs + j]!;
-        const scaled = j < width ? own * inverse[j]! : own;
-        weight[k * inputs + j] = scaled;
-        if (j < width) shift -= scaled * mean[j]!;
-      }
-      bias[k] = shift;
-    }
+    const scaled = this.#w1.values.map((own, i) => {
+      const j = i % inputs;
+      return j < width ? own * inverse[j]! : own;
+    });
+    const weight = nearestBfloat16(scaled);
+    const bias = this.#b1.values.map((own, k) => {
+      let shift = own;
+      for (let j = 0; j < width; j++) shift -= weight[k * inputs + j]! * mean[j]!;
+      return shift;
+    });
     const w2 = matrix(basis.directions.columns, hidden, this.#w2.values);
     const b2 = matrix(1, basis.directions.columns, this.#b2.values);
     return [
       { weight, bias },
       {
-        weight: multiply(this.backend, basis.directions, w2).data,
+        weight: nearestBfloat16(multiply(this.backend, basis.directions, w2).data),
         bias: multiply(this.backend, b2, basis.directions, { transposed: true, bias: basis.mean }).data,
       },
     ];

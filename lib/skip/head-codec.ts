@@ -1,6 +1,7 @@
-/** Heads as a policy file holds them: base64 of little-endian float32. */
+/** Heads as a policy file holds them: base64 of little-endian float32, or bfloat16 where no bit is lost by it. */
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
+import { holdsBfloat16 } from '../numeric/bfloat16.js';
 import type { Heads } from './attach.js';
 import { FEATURES, type Features, type Head, type Layer } from './head.js';
 
@@ -16,7 +17,13 @@ const headShape = {
   layers: z
     .array(
       z.strictObject({
-        weight: floats.meta({ description: 'outputs x inputs, row-major; base64 of little-endian float32.' }),
+        dtype: z
+          .enum(['float32', 'bfloat16'])
+          .optional()
+          .meta({ description: "Of the weights; 'float32' when left out." }),
+        weight: z.base64().meta({
+          description: 'outputs x inputs, row-major; base64 of little-endian numbers of the dtype.',
+        }),
         bias: floats,
       }),
     )
@@ -97,16 +104,23 @@ export function decodeHeads({ exits, gates }: EncodedHeads): Heads {
 }
 
 function encodeHead({ features, layers }: Head) {
-  const encode = ({ weight, bias }: Layer) => ({ weight: encodeFloats(weight), bias: encodeFloats(bias) });
+  const encode = ({ weight, bias }: Layer) => ({
+    ...(holdsBfloat16(weight)
+      ? { dtype: 'bfloat16' as const, weight: encodeBfloat16(weight) }
+      : { weight: encodeFloats(weight) }),
+    bias: encodeFloats(bias),
+  });
   return { features, layers: layers.map(encode) };
 }
 
+type EncodedLayer = z.infer<typeof headShape.layers>[number];
+
 function decodeHead(
   block: string,
-  { features, layers }: { features: Features; layers: readonly { weight: string; bias: string }[] },
+  { features, layers }: { features: Features; layers: readonly EncodedLayer[] },
 ): Head {
-  const decode = ({ weight, bias }: { weight: string; bias: string }): Layer => ({
-    weight: decodeFloats(block, weight),
+  const decode = ({ dtype, weight, bias }: EncodedLayer): Layer => ({
+    weight: decodeFloats(block, weight, dtype),
     bias: decodeFloats(block, bias),
   });
   return { features, layers: layers.map(decode) };
@@ -118,13 +132,25 @@ function encodeFloats(values: Float32Array): string {
   return bytes.toString('base64');
 }
 
-function decodeFloats(block: string, text: string): Float32Array {
+function encodeBfloat16(values: Float32Array): string {
+  const bytes = Buffer.alloc(2 * values.length);
+  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  for (const [i, word] of bits.entries()) bytes.writeUInt16LE(word >>> 16, 2 * i);
+  return bytes.toString('base64');
+}
+
+function decodeFloats(block: string, text: string, dtype: 'float32' | 'bfloat16' = 'float32'): Float32Array {
   const bytes = Buffer.from(text, 'base64');
-  const values = Float32Array.from({ length: bytes.length >> 2 }, (_, i) => bytes.readFloatLE(4 * i));
-  if (bytes.length % 4 !== 0 || values.length === 0 || !values.every(Number.isFinite)) {
+  const size = dtype === 'float32' ? 4 : 2;
+  const values = new Float32Array(Math.floor(bytes.length / size));
+  const bits = new Uint32Array(values.buffer);
+  for (let i = 0; i < values.length; i++) {
+    bits[i] = dtype === 'float32' ? bytes.readUInt32LE(4 * i) : bytes.readUInt16LE(2 * i) << 16;
+  }
+  if (bytes.length % size !== 0 || values.length === 0 || !values.every(Number.isFinite)) {
     throw new ResidualSkipError(
       'INVALID_POLICY',
-      `the policy's head for block '${block}' does not hold finite float32; the file was changed or cut off`,
+      `the policy's head for block '${block}' does not hold finite ${dtype}; the file was changed or cut off`,
     );
   }
   return values;
