@@ -9,11 +9,19 @@ import type { Program } from '../model/program.js';
 import { attachHeads, type Heads } from '../skip/attach.js';
 import { resolveGuards } from '../skip/guards.js';
 import { decodeHeads, type EncodedHeads, encodeHeads } from '../skip/head-codec.js';
+import type { SkipPolicy } from '../skip/policy.js';
 import { answerOf, checkedAnswer } from './answers.js';
 import { budgetOf } from './budget.js';
-import { boundOf, certificateOf, promiseOf, trivialCertificate } from './certify.js';
+import {
+  boundOf,
+  type Certified,
+  certificateOf,
+  certifyEach,
+  promiseOf,
+  trivialCertificate,
+} from './certify.js';
 import type { FittedExit } from './chain.js';
-import { checkAnswers, checkProgram, distinctItems, ruleOf } from './checks.js';
+import { checkAnswers, checkProgram, distinctItems, rulesOf } from './checks.js';
 import { Evaluator, runAll } from './evaluator.js';
 import { byClass, contributionsOf, examplesOf } from './examine.js';
 import { type Fitting, fitExits, fittingWork } from './fit.js';
@@ -24,7 +32,6 @@ import type { CalibrationItem, CalibrationOptions, ImageSource } from './options
 import { exitPlaces, ownSavings } from './places.js';
 import type { Calibration, SettingResult } from './result.js';
 import { ResumableBackend } from './resume.js';
-import { fixedSequenceTest } from './risk.js';
 import { leversOf, settingsOf, worthTesting } from './settings.js';
 import { checkParts, contentHash, fingerprint, type Part, split } from './split.js';
 import { type AnyExit, gatesOf, hasGates, itemsFrom, type Judging, type Table, tableOf } from './table.js';
@@ -50,13 +57,13 @@ export async function calibrate(
   options: CalibrationOptions = {},
 ): Promise<Calibration> {
   const { seed = 0, copies = COPIES, labels } = options;
-  const rule = ruleOf(options);
+  const rules = rulesOf(options);
   checkProgram(program);
   const guards = resolveGuards(options.guards ?? [], labels);
   const items = distinctItems(given, program, options);
   const parts = split(items, seed);
   const unlimited = options.budget !== undefined || options.budgetMs !== undefined;
-  checkParts(parts, rule, unlimited);
+  checkParts(parts, rules[0], unlimited);
   const take = (part: Part) => parts[part].map((i) => items[i]!);
   const chosenFrom = [...take('fit'), ...take('order')];
   const certify = take('certify');
@@ -83,13 +90,13 @@ export async function calibrate(
   const total =
     (own ? 0 : fittingWork(program, source.count, fitting)) +
     passes * items.length +
-    (passes + 1) * certify.length;
+    (passes + rules.length) * certify.length;
   let done = 0;
   const onItems = (count: number) => {
     done += count;
     options.onProgress?.(Math.min(done, total), total);
   };
-  const judging: Judging = { backend, program, guards, metric: rule.metric, onItems };
+  const judging: Judging = { backend, program, guards, metric: rules[0].metric, onItems };
 
   // Of the items that certify, nothing but the sizes of groups matters before settings are tested.
   const labelled = items.every(({ label }) => label !== undefined);
@@ -97,7 +104,8 @@ export async function calibrate(
     labelled || !options.perClass
       ? certify.map(({ label }) => label ?? 0)
       : await fullAnswers(backend, program, certify);
-  const grouping = checkGroups(groupsOf(certify, classes, options), rule.groupLimit, rule.delta);
+  const groups = groupsOf(certify, classes, options);
+  const limits = rules.map((rule) => ({ rule, grouping: checkGroups(groups, rule.groupLimit, rule.delta) }));
 
   const fitOn = (on: Backend) => fitExits(on, program, source, { ...fitting, onItems });
   const fitChains = () =>
@@ -120,34 +128,40 @@ export async function calibrate(
   const stopwatch = new Stopwatch(backend, program, guards);
   try {
     const budget = budgetOf(options, stopwatch, order);
-    const worth = worthTesting(settings, order, unlimited ? 1 : 2 * rule.limit, budget);
+    const worth = worthTesting(settings, order, unlimited ? 1 : 2 * rules.at(-1)!.limit, budget);
     const table = await tableOf(judging, exits, certify);
     const results = worth.map(({ thresholds }) => measure(table, thresholds));
     const inputs = certify.map(({ input }) => input);
+    const losses = results.map(({ byItem }) => byItem.losses);
+    const certified = certifyEach(losses, limits);
+    const [careful, ...others] = certified;
     const tested = results.map(
-      ({ byItem, profiles: _, came: __, ...rest }, i): SettingResult => ({
+      ({ byItem: _, profiles: __, came: ___, ...rest }, i): SettingResult => ({
         price: worth[i]!.price,
         ...rest,
-        ...certificateOf(byItem.losses, rule, grouping),
+        ...certificateOf(losses[i]!, careful.rule, careful.grouping),
         latency: stopwatch.time(headsOf(table, worth[i]!.thresholds), inputs, QUICK),
       }),
     );
-    // A budget has chosen before `certify` was seen: what that one setting's risk is at most is what is promised.
-    const worst = tested.map(({ worstPValue }) => worstPValue);
-    const chosen = budget ? tested.length - 1 : fixedSequenceTest(worst, rule.delta);
-    const result = results[chosen];
-    const heads = result && headsOf(table, worth[chosen]!.thresholds);
-    if (heads) await checkRun(judging, heads, table, result);
-    const certificate =
-      chosen < 0
-        ? trivialCertificate(certify.length, rule, grouping)
-        : budget
-          ? boundOf(result!.byItem.losses, rule)
-          : tested[chosen]!;
-    const latency = heads && stopwatch.time(heads, inputs, THOROUGH);
-    options.onProgress?.(total, total);
-    return {
-      policy: {
+    const data = {
+      sha256: fingerprint(items),
+      seed,
+      fit: parts.fit.length,
+      order: parts.order.length,
+      certify: parts.certify.length,
+    };
+    const settle = async ({ rule, grouping }: Certified, chosen: number) => {
+      const result = results[chosen];
+      const heads = result && headsOf(table, worth[chosen]!.thresholds);
+      if (heads) await checkRun(judging, heads, table, result);
+      const certificate =
+        chosen < 0
+          ? trivialCertificate(certify.length, rule, grouping)
+          : budget
+            ? boundOf(losses[chosen]!, rule)
+            : certificateOf(losses[chosen]!, rule, grouping);
+      const latency = heads && stopwatch.time(heads, inputs, THOROUGH);
+      const policy: SkipPolicy = {
         version: 1,
         model: { sha256 },
         blocks: {},
@@ -155,13 +169,7 @@ export async function calibrate(
         ...((heads || program.exits) && { heads: encodeHeads(heads ?? { exits: [], gates: [] }) }),
         ...(options.guards && { guards: [...options.guards] }),
         ...(labels && { labels: [...labels] }),
-        promise: promiseOf(certificate, rule, {
-          sha256: fingerprint(items),
-          seed,
-          fit: parts.fit.length,
-          order: parts.order.length,
-          certify: parts.certify.length,
-        }),
+        promise: promiseOf(certificate, rule, data),
         expected: {
           multiplyAddsSkipped: result?.multiplyAddsSkipped ?? 0,
           blocksSkipped: result?.blocksSkipped ?? 0,
@@ -169,10 +177,21 @@ export async function calibrate(
           ...(latency && { latency }),
           ...(result && { scores: result.profiles.gate, exits: result.profiles.exit }),
         },
-      },
+      };
+      return { policy, heads, result };
+    };
+    // A budget has chosen before `certify` was seen: what that one setting's risk is at most is what is promised.
+    const chosen = budget ? tested.length - 1 : careful.chosen;
+    const { policy, heads, result } = await settle(careful, chosen);
+    const bolder: SkipPolicy[] = [];
+    for (const other of others) bolder.push((await settle(other, other.chosen)).policy);
+    options.onProgress?.(total, total);
+    return {
+      policy: { ...policy, ...(bolder.length > 0 && { settings: bolder }) },
       settings: tested,
       chosen,
-      contributions: heads ? contributionsOf(table, heads, result) : [],
+      bolder: others.map((other) => other.chosen),
+      contributions: heads ? contributionsOf(table, heads, result!) : [],
       classes: byClass(labelled ? classes : [...table.answers], result, labels),
       examples: examplesOf(table, result, labels),
       certifiedOn: certify.map((item) => item.sha256),

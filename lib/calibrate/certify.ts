@@ -6,7 +6,7 @@
  */
 import type { Metric, Promised, Tested, TestedGroup } from '../skip/promise.js';
 import type { Group, Grouping } from './groups.js';
-import { binomialPValue, hoeffdingBentkusPValue, upperMean, upperRate } from './risk.js';
+import { binomialPValue, fixedSequenceTest, hoeffdingBentkusPValue, upperMean, upperRate } from './risk.js';
 
 /** What is promised. */
 export interface Rule {
@@ -14,8 +14,10 @@ export interface Rule {
   readonly limit: number;
   /** For every group. */
   readonly groupLimit: number;
-  /** 1 - confidence. */
+  /** 1 - confidence of this promise. */
   readonly delta: number;
+  /** Where it is one of several that hold together: how many, and with which confidence. */
+  readonly joint?: Promised['joint'];
 }
 
 export interface Certificate extends Tested {
@@ -80,6 +82,37 @@ export function certificateOf(
   };
 }
 
+/** What the tests of one limit came to. */
+export interface Certified {
+  readonly rule: Rule;
+  readonly grouping: Grouping;
+  /** Index of the last setting that passed; -1 for none. */
+  readonly chosen: number;
+}
+
+/**
+ * Tests each limit in a fixed sequence of its own, at the limit's own level.
+ * @param losses of each setting, in the order of testing
+ * @returns by limit, without those that certify the setting of a lower limit, or none, unless that is all there is
+ */
+export function certifyEach(
+  losses: readonly (readonly number[])[],
+  limits: readonly { readonly rule: Rule; readonly grouping: Grouping }[],
+): readonly [Certified, ...Certified[]] {
+  const all = limits.map(({ rule, grouping }): Certified => {
+    const worst = losses.map((own) =>
+      worstPValueOf(
+        tallyOf(own),
+        grouping.tested.map(({ members }) => tallyOf(members.map((i) => own[i]!))),
+        rule,
+      ),
+    );
+    return { rule, grouping, chosen: fixedSequenceTest(worst, rule.delta) };
+  });
+  const bolder = all.filter(({ chosen }, i) => chosen > (all[i - 1]?.chosen ?? -1));
+  return (bolder.length > 0 ? bolder : all.slice(0, 1)) as [Certified, ...Certified[]];
+}
+
 /** What holds when nothing is skipped: the answers are the full network's own. */
 export function trivialCertificate(items: number, rule: Rule, { tested, tooSmall }: Grouping): Certificate {
   const none = { events: 0, risk: 0, pValue: 0, upperBound: 0 };
@@ -108,12 +141,13 @@ export function boundOf(losses: readonly number[], rule: Rule): Certificate {
 
 export function promiseOf(
   { groups, worstPValue: _, ...tested }: Certificate,
-  { metric, delta }: Rule,
+  { metric, delta, joint }: Rule,
   data: Promised['data'],
 ): Promised {
   return {
     metric,
     confidence: 1 - delta,
+    ...(joint && { joint }),
     limit: tested.limit,
     items: tested.items,
     events: tested.events,

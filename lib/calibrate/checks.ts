@@ -9,14 +9,21 @@ import { checkFraction } from './risk.js';
 const DEFAULTS = { maxDisagreement: 0.01, confidence: 0.95, metric: 'disagreement' } as const;
 
 /**
- * What is to be promised.
+ * What is to be promised, by limit, the lowest first. Each of several limits is tested at an equal share of the error that
+ * `confidence` leaves, so that by Bonferroni's inequality all promises hold together with that confidence.
  * @throws ResidualSkipError INVALID_ARGUMENT
  */
-export function ruleOf(options: CalibrationOptions): Rule {
-  const { budget, budgetMs, maxDisagreement: limit = DEFAULTS.maxDisagreement } = options;
-  const { maxGroupDisagreement: groupLimit = limit, confidence = DEFAULTS.confidence } = options;
-  checkFraction('maxDisagreement', limit);
-  checkFraction('maxGroupDisagreement', groupLimit);
+export function rulesOf(options: CalibrationOptions): readonly [Rule, ...Rule[]] {
+  const { budget, budgetMs, maxDisagreement, confidence = DEFAULTS.confidence } = options;
+  const { limits = [maxDisagreement ?? DEFAULTS.maxDisagreement] } = options;
+  if (options.limits && maxDisagreement !== undefined) {
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      'limits and maxDisagreement exclude each other; give one of them',
+    );
+  }
+  for (const limit of limits) checkFraction(options.limits ? 'limits' : 'maxDisagreement', limit);
+  checkFraction('maxGroupDisagreement', options.maxGroupDisagreement ?? DEFAULTS.maxDisagreement);
   checkFraction('confidence', confidence);
   if (budget !== undefined) checkFraction('budget', budget);
   if (budgetMs !== undefined && !(budgetMs > 0)) {
@@ -25,17 +32,33 @@ export function ruleOf(options: CalibrationOptions): Rule {
       `budgetMs: expected a time above 0, received ${budgetMs}`,
     );
   }
-  const limits = [options.maxDisagreement, options.maxGroupDisagreement, options.perClass || undefined];
-  const asked = [budget, budgetMs, limits.find((value) => value !== undefined)];
+  const limited = [
+    maxDisagreement,
+    options.limits,
+    options.maxGroupDisagreement,
+    options.perClass || undefined,
+  ];
+  const asked = [budget, budgetMs, limited.find((value) => value !== undefined)];
   if (asked.filter((value) => value !== undefined).length > 1) throw budgetAlone();
-  return { metric: options.metric ?? DEFAULTS.metric, limit, groupLimit, delta: 1 - confidence };
+  const [lowest, ...higher] = [...new Set(limits)].sort((a, b) => a - b);
+  if (lowest === undefined)
+    throw new ResidualSkipError('INVALID_ARGUMENT', 'limits: expected at least one limit');
+  const promises = 1 + higher.length;
+  const ruleOf = (limit: number): Rule => ({
+    metric: options.metric ?? DEFAULTS.metric,
+    limit,
+    groupLimit: options.maxGroupDisagreement ?? limit,
+    delta: (1 - confidence) / promises,
+    ...(promises > 1 && { joint: { promises, confidence } }),
+  });
+  return [ruleOf(lowest), ...higher.map(ruleOf)];
 }
 
 function budgetAlone(): ResidualSkipError {
   return new ResidualSkipError(
     'INVALID_ARGUMENT',
-    'a budget stands instead of limits: give budget, or budgetMs, or limits (maxDisagreement, maxGroupDisagreement, ' +
-      'perClass, groups of items)',
+    'a budget stands instead of limits: give budget, or budgetMs, or limits (maxDisagreement, limits, ' +
+      'maxGroupDisagreement, perClass, groups of items)',
   );
 }
 

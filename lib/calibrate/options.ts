@@ -24,7 +24,9 @@ export interface CalibrationItem {
 export interface CalibrationOptions {
   /** Rate, or mean loss, that the policy must keep below; 0.01 when left out. */
   readonly maxDisagreement?: number;
-  /** The same for every class and group; `maxDisagreement` when left out. */
+  /** Or several such limits: the policy then has a setting for each of them, and all promises hold together. */
+  readonly limits?: readonly number[];
+  /** The same for every class and group; `maxDisagreement`, or each of `limits`, when left out. */
   readonly maxGroupDisagreement?: number;
   /** Probability that it does; 0.95 when left out. */
   readonly confidence?: number;

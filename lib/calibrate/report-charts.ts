@@ -7,13 +7,14 @@ import type { Calibration } from './result.js';
 export async function curves({
   settings: tested,
   chosen,
+  bolder,
   policy,
 }: Calibration): Promise<Section | undefined> {
   if (tested.length === 0) return undefined;
   const { limit } = policy.promise!;
   const values = tested.map(({ risk, upperBound, latency, multiplyAddsSkipped }, i) => ({
     ...{ risk, upperBound, ms: latency.policyMs.p50, spent: 1 - multiplyAddsSkipped, limit },
-    state: i === chosen ? 'chosen' : 'tested',
+    state: i === chosen || bolder.includes(i) ? 'chosen' : 'tested',
   }));
   const curve = (field: 'ms' | 'spent', title: string, format: string) => {
     const x = {

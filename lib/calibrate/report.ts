@@ -13,7 +13,7 @@ import {
 import { latencyReduction } from './latency.js';
 import { contributions, curves } from './report-charts.js';
 import type { Calibration, Example } from './result.js';
-import { wordPromise } from './wording.js';
+import { wordConfidence, wordPromise } from './wording.js';
 
 export interface ReportOptions {
   /** Names the model to a reader. */
@@ -32,6 +32,7 @@ export async function renderCalibrationReport(result: Calibration, options: Repo
     curves(result),
     contributions(result),
     settings(result),
+    bolder(result),
     groups(result),
     classes(result),
     examples(result, options),
@@ -62,7 +63,7 @@ function figures({ policy }: Calibration): Figure[] {
   return [
     {
       value: percent(promise!.limit, 2),
-      meaning: `is the most that the risk can be, with ${percent(promise!.confidence, 0)} confidence`,
+      meaning: `is the most that the risk can be, with ${wordConfidence(promise!.confidence)} confidence`,
     },
     {
       value: `${whole(promise!.events)} of ${whole(promise!.items)}`,
@@ -73,10 +74,10 @@ function figures({ policy }: Calibration): Figure[] {
   ];
 }
 
-function settings({ settings: tested, chosen }: Calibration): Section | undefined {
+function settings({ settings: tested, chosen, bolder }: Calibration): Section | undefined {
   if (tested.length === 0) return undefined;
   const rows = tested.map(({ events, risk, upperBound, worstPValue, latency, ...skipped }, i) => [
-    i === chosen ? 'chosen' : '',
+    i === chosen ? 'chosen' : bolder.includes(i) ? 'bolder' : '',
     whole(events),
     percent(risk, 2),
     percent(upperBound, 2),
@@ -101,6 +102,23 @@ function settings({ settings: tested, chosen }: Calibration): Section | undefine
     title: 'Settings in the order of testing',
     lead: 'From careful to bold; each is tested only when all before it have passed, so what stands below the first failure is no claim. The limit is certified; a bound alone would hold for a setting that was not selected on these items.',
     body: renderTable(columns, rows),
+  };
+}
+
+function bolder({ policy: { settings: others = [], ...own } }: Calibration): Section | undefined {
+  const { joint } = own.promise!;
+  if (!joint) return undefined;
+  const rows = [own, ...others].map(({ promise, expected }) => [
+    percent(promise!.limit, 2),
+    whole(promise!.events),
+    promise!.pValue.toPrecision(2),
+    percent(expected!.multiplyAddsSkipped),
+    expected!.latency ? expected!.latency.policyMs.p50.toFixed(3) : '',
+  ]);
+  return {
+    title: 'Settings of the policy',
+    lead: `Their limits hold together with ${wordConfidence(joint.confidence)} confidence: each was tested at ${wordConfidence(own.promise!.confidence)}.`,
+    body: renderTable(['limit', '#with loss', '#p', '#multiply-adds', '#ms'], rows),
   };
 }
 

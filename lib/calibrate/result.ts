@@ -49,9 +49,12 @@ export interface Example {
 
 export interface Calibration {
   readonly policy: SkipPolicy;
+  /** Judged by the limit of the policy, the lowest of several that certified anything. */
   readonly settings: readonly SettingResult[];
   /** Index of the setting that the policy has; -1 for no skipping. */
   readonly chosen: number;
+  /** Of several limits: indices of the settings that the policy's bolder settings have. */
+  readonly bolder: readonly number[];
   /** In the order in which they stand in the network. */
   readonly contributions: readonly Contribution[];
   /** Of the items that certify, by label where every item has one, else by the full network's answer. */

@@ -60,9 +60,15 @@ export async function recordUse(
 }
 
 /** What is certified of a model: measured times, which differ from run to run, are no part of it. */
-function identityOf({ model, heads, guards, promise }: SkipPolicy): string {
+function identityOf({ settings = [], ...own }: SkipPolicy): string {
+  const certified = [own, ...settings].map(({ model, heads, guards, promise }) => [
+    model,
+    heads,
+    guards,
+    promise,
+  ]);
   return createHash('sha256')
-    .update(JSON.stringify([model, heads, guards, promise]))
+    .update(JSON.stringify(settings.length > 0 ? certified : certified[0]))
     .digest('hex');
 }
 

@@ -12,5 +12,10 @@ export function wordPromise({ metric, limit, confidence, groups = [] }: Promised
   const [first, ...others] = groups.filter(({ promised }) => promised);
   const whose = others.length > 0 ? `each of ${others.length + 1} groups` : `the group ${first?.name}`;
   const each = first ? `, and ${most(first.limit)} in ${whose}` : '';
-  return `${what}${each}, with ${percent(confidence, 0)} confidence`;
+  return `${what}${each}, with ${wordConfidence(confidence)} confidence`;
+}
+
+/** Never rounded to a whole that it isn't. */
+export function wordConfidence(confidence: number): string {
+  return percent(confidence, Math.abs(100 * confidence - Math.round(100 * confidence)) < 1e-9 ? 0 : 2);
 }

@@ -13,6 +13,7 @@ import { compileModel } from '../model/compile.js';
 import { loadModel } from '../model/load.js';
 import { loadVega } from '../report/charts.js';
 import { bindFeeds } from '../session/feeds.js';
+import type { SkipPolicy } from '../skip/policy.js';
 import { METRICS, type Metric } from '../skip/promise.js';
 import {
   type CalibrationData,
@@ -36,6 +37,7 @@ interface CalibrateOptions extends BackendOptions, DataOptions {
   readonly fit?: string;
   readonly output: string;
   readonly maxDisagreement?: number;
+  readonly limits?: readonly number[];
   readonly maxGroupDisagreement?: number;
   readonly confidence: number;
   readonly metric?: Metric;
@@ -52,7 +54,7 @@ interface CalibrateOptions extends BackendOptions, DataOptions {
   readonly json?: boolean;
 }
 
-const LIMITS = ['maxDisagreement', 'maxGroupDisagreement', 'perClass', 'groups'];
+const LIMITS = ['maxDisagreement', 'limits', 'maxGroupDisagreement', 'perClass', 'groups'];
 
 export function addCalibrateCommand(program: Command, io: Io): void {
   addLimitOptions(
@@ -76,6 +78,14 @@ export function addCalibrateCommand(program: Command, io: Io): void {
           '--max-disagreement <rate>',
           'most answers that may change, as a fraction (default: 0.01)',
           fraction,
+        )
+        .addOption(
+          new Option(
+            '--limits <rates>',
+            'or several such limits, as 0.005,0.01,0.02: a setting for each in one policy; all promises hold together',
+          )
+            .argParser((text) => text.split(',').map(fraction))
+            .conflicts('maxDisagreement'),
         )
         .option('--confidence <level>', 'probability that all limits hold', fraction, 0.95)
         .addOption(
@@ -193,7 +203,7 @@ async function calibrateModel(
   const files = await findModel(path);
   const model = await loadModel(files.model);
   const program = compileModel(model, bindFeeds(model, classifier.feeds(first)).binding);
-  const { guard, margin, maxDisagreement, maxGroupDisagreement, confidence, metric } = options;
+  const { guard, margin, maxDisagreement, limits, maxGroupDisagreement, confidence, metric } = options;
   const { perClass, budget, budgetMs, seed, settings, copies } = options;
   const fit = options.fit === undefined ? undefined : await openFitImages(classifier, options.fit, options);
   const progress = startProgress(io, 100, 'Calibrating', options.json !== true);
@@ -201,6 +211,7 @@ async function calibrateModel(
   const asked: CalibrationOptions = {
     ...{
       maxDisagreement,
+      limits,
       maxGroupDisagreement,
       confidence,
       metric,
@@ -230,10 +241,14 @@ async function calibrateModel(
 /** With the number of policies that these images have certified in the promise. */
 async function counted(result: Calibration, io: Io): Promise<Calibration> {
   const { policy, certifiedOn } = result;
-  const promise = policy.promise!;
   try {
     const uses = await recordUse(policy, certifiedOn);
-    return { ...result, policy: { ...policy, promise: { ...promise, data: { ...promise.data, uses } } } };
+    const used = (one: SkipPolicy): SkipPolicy => {
+      const promise = one.promise!;
+      return { ...one, promise: { ...promise, data: { ...promise.data, uses } } };
+    };
+    const { settings } = policy;
+    return { ...result, policy: { ...used(policy), ...(settings && { settings: settings.map(used) }) } };
   } catch (error) {
     io.err(`note: how often these images have certified isn't counted: ${(error as Error).message}\n`);
     return result;
@@ -247,6 +262,8 @@ async function thumbnailsOf({ examples }: Calibration, data: CalibrationData): P
   return new Map(hashes.map((sha256, i) => [sha256, encoded[i]!]));
 }
 
-function summary({ policy, examples: _, certifiedOn: __, ...rest }: Calibration) {
-  return { promise: policy.promise, expected: policy.expected, ...rest };
+function summary({ policy, examples: _, certifiedOn: __, bolder: ___, ...rest }: Calibration) {
+  const told = ({ promise, expected }: SkipPolicy) => ({ promise, expected });
+  const { settings } = policy;
+  return { ...told(policy), ...(settings && { bolder: settings.map(told) }), ...rest };
 }

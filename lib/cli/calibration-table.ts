@@ -2,7 +2,8 @@
 
 import { latencyReduction } from '../calibrate/latency.js';
 import type { Calibration } from '../calibrate/result.js';
-import { wordPromise } from '../calibrate/wording.js';
+import { wordConfidence, wordPromise } from '../calibrate/wording.js';
+import type { SkipPolicy } from '../skip/policy.js';
 import { type Io, paint } from './io.js';
 import { type Column, formatTable, milliseconds, percent, plural } from './table.js';
 
@@ -42,6 +43,7 @@ export function drawCalibration(
             'the promise: certify what you chose on images that certified nothing before',
         ]
       : []),
+    ...jointNote(policy),
     ...(duplicates > 0 ? [`${plural(duplicates, 'image')} left out: the same as another one`] : []),
     ...(written.resumed > 0 ? [`${plural(written.resumed, 'run')} taken from an earlier calibration`] : []),
     `policy: ${written.output}`,
@@ -49,13 +51,13 @@ export function drawCalibration(
   return [
     formatTable(io, COLUMNS, settingRows(result, io)),
     ...(groups.length > 0 ? [formatTable(io, GROUP_COLUMNS, groupRows(result))] : []),
-    `${paint(io, 'bold', verdict(result))}\n${notes.join('\n')}\n`,
+    `${[result.policy, ...(result.policy.settings ?? [])].map((policy) => paint(io, 'bold', verdict(policy, result))).join('\n')}\n${notes.join('\n')}\n`,
   ].join('\n');
 }
 
-function settingRows({ settings, chosen }: Calibration, io: Io): string[][] {
+function settingRows({ settings, chosen, bolder }: Calibration, io: Io): string[][] {
   return settings.map(({ events, items, risk, upperBound, worstPValue, latency, ...skipped }, i) => [
-    i === chosen ? paint(io, 'green', '→') : '',
+    i === chosen || bolder.includes(i) ? paint(io, 'green', '→') : '',
     `${events} of ${items}`,
     percent(risk, 2),
     percent(upperBound, 2),
@@ -78,8 +80,20 @@ function groupRows({ policy }: Calibration): string[][] {
   ]);
 }
 
-function verdict({ policy, chosen }: Calibration): string {
-  const { promise, expected } = policy;
+function jointNote({ promise, settings = [] }: SkipPolicy): string[] {
+  const { joint, confidence } = promise!;
+  if (!joint) return [];
+  const certified = 1 + settings.length;
+  const others =
+    certified < joint.promises
+      ? `; of ${joint.promises} limits, ${certified} ${certified === 1 ? 'has' : 'have'} a setting of its own`
+      : '';
+  return [
+    `all limits hold together with ${wordConfidence(joint.confidence)} confidence, each tested at ${wordConfidence(confidence)}${others}`,
+  ];
+}
+
+function verdict({ promise, expected }: SkipPolicy, { chosen }: Calibration): string {
   if (chosen < 0)
     return `No setting keeps the limit of ${percent(promise!.limit, 2)}: the policy skips nothing.`;
   const { latency, multiplyAddsSkipped } = expected!;

@@ -36,6 +36,14 @@ export const promiseSchema = z
     confidence: fraction.meta({
       description: 'All of it holds with at least this probability over the draw of the data.',
     }),
+    joint: z
+      .strictObject({ promises: z.int().min(2), confidence: fraction })
+      .optional()
+      .meta({
+        description:
+          'Of a policy with several settings: so many promises, those of limits that certified nothing of their own included, hold ' +
+          'together with this confidence.',
+      }),
     ...testedShape,
     groups: z.array(groupSchema).optional().meta({
       description: 'Limits that hold for each class or group too; each is tested at the full level.',

@@ -30,7 +30,9 @@ async function settingFrom(source: string): Promise<Setting[]> {
   if (source === 'model') return [{ name: 'model', policy: 'model', promise: null }];
   if (source === 'full') return [];
   const { settings = [], ...own } = loadPolicy(source);
-  return [own, ...settings].map((policy): Setting => {
+  return [own, ...settings].map((given): Setting => {
+    // The one object that runs need not parse again.
+    const policy = loadPolicy(given);
     const { promise } = policy;
     return {
       name: promise ? String(promise.limit) : basename(source, '.json'),

@@ -15,6 +15,8 @@ import { loadModel } from '../../../lib/model/load.js';
 import type { Program } from '../../../lib/model/program.js';
 import { attachHeads } from '../../../lib/skip/attach.js';
 import { decodeHeads, encodeHeads } from '../../../lib/skip/head-codec.js';
+import { loadPolicy } from '../../../lib/skip/load-policy.js';
+import type { SkipPolicy } from '../../../lib/skip/policy.js';
 import { profileOf } from '../../../lib/skip/profile.js';
 import { Network } from '../../helpers/networks.js';
 import { untimed } from '../../helpers/policies.js';
@@ -114,6 +116,29 @@ describe('calibration of the plain network', () => {
     } finally {
       await session.release();
     }
+  }, 600_000);
+
+  test('several limits give one policy with a setting for each, careful before bold', async () => {
+    const { program, sha256 } = await programOf();
+    const options = { limits: [0.2, 0.03, 0.08], seed: 3, settings: 12, copies: 0 };
+    const { policy, settings, chosen, bolder } = await calibrate(backend, program, sha256, all, options);
+    expect(loadPolicy(policy).settings).toHaveLength(policy.settings!.length);
+    const each = [policy, ...policy.settings!];
+    expect(each.length).toBeGreaterThan(1);
+    const values = (of: (one: SkipPolicy) => number) => each.map((one) => of(one as SkipPolicy));
+    for (const rising of [
+      values(({ promise }) => promise!.limit),
+      values(({ expected }) => expected!.multiplyAddsSkipped),
+    ])
+      expect(rising).toEqual([...new Set(rising)].sort((a, b) => a - b));
+    for (const { promise } of each) {
+      expect(promise!.joint).toEqual({ promises: 3, confidence: 0.95 });
+      expect(promise!.pValue).toBeLessThanOrEqual(0.05 / 3);
+      expect(promise!.events).toBeLessThanOrEqual(allowedEvents(promise!.items, promise!.limit, 0.05 / 3));
+    }
+    expect([chosen, ...bolder].map((i) => settings[i]!.events)).toEqual(
+      values(({ promise }) => promise!.events),
+    );
   }, 600_000);
 
   test('the same seed gives the same policy, whatever the order of the items', async () => {

@@ -2,12 +2,14 @@ import { totalVariation } from '../../../lib/calibrate/answers.js';
 import {
   boundOf,
   certificateOf,
+  certifyEach,
   promiseOf,
   type Rule,
   type Tally,
   trivialCertificate,
   worstPValueOf,
 } from '../../../lib/calibrate/certify.js';
+import { rulesOf } from '../../../lib/calibrate/checks.js';
 import { checkGroups, type Grouping, groupsOf } from '../../../lib/calibrate/groups.js';
 import type { CalibrationItem } from '../../../lib/calibrate/options.js';
 
@@ -225,6 +227,72 @@ test.each([0.01, 0.02])(
     expect(promised).toBeGreaterThan(0.5);
   },
 );
+
+describe('several limits at once', () => {
+  const LIMITS = [0.005, 0.01, 0.02, 0.05];
+  const ruleFor = (limit: number, delta: number): Rule => ({
+    ...{ metric: 'disagreement', limit, groupLimit: limit, delta },
+  });
+
+  /** How often any of the promises is broken where, beyond each limit, the next setting's risk is just above it. */
+  function broken(delta: number, repetitions: number): number {
+    const [items, risks] = [2000, [0.001, ...LIMITS.map((limit) => limit * 1.001)]];
+    const random = uniform(7);
+    const limits = LIMITS.map((limit) => ({ rule: ruleFor(limit, delta), grouping: NONE }));
+    let count = 0;
+    for (let repetition = 0; repetition < repetitions; repetition++) {
+      // Losses of settings are independent here: the worst case of a union bound.
+      const drawn = risks.map((risk) => Array.from({ length: items }, () => (random() < risk ? 1 : 0)));
+      const certified = certifyEach(drawn, limits);
+      if (certified.some(({ rule, chosen }) => chosen >= 0 && risks[chosen]! > rule.limit)) count++;
+    }
+    return count / repetitions;
+  }
+
+  test('all promises hold together in at least the confidence of 1,000 repetitions', () => {
+    const [rule] = rulesOf({ limits: LIMITS });
+    expect(rule.delta).toBeCloseTo(0.05 / 4, 12);
+    const share = broken(rule.delta, 1000);
+    expect(share).toBeLessThanOrEqual(atMost(0.05, 1000));
+    // Not by being idle, and not where each limit is tested at the full level.
+    expect(share).toBeGreaterThan(0.01);
+    expect(broken(0.05, 300)).toBeGreaterThan(atMost(0.05, 300));
+  });
+
+  test('the policy has one setting for each limit that certifies more than a lower one', () => {
+    const drawn = [losses(0, 2000), losses(12, 2000), losses(13, 2000), losses(300, 2000)];
+    const limits = rulesOf({ limits: [0.05, 0.02, 0.01, 0.0005] }).map((rule) => ({ rule, grouping: NONE }));
+    const certified = certifyEach(drawn, limits);
+    expect(certified.map(({ rule, chosen }) => [rule.limit, chosen])).toEqual([
+      [0.01, 0],
+      [0.02, 2],
+    ]);
+    const promise = promiseOf(certificateOf(drawn[2]!, certified[1]!.rule, NONE), certified[1]!.rule, DATA);
+    expect(promise).toMatchObject({
+      confidence: 0.9875,
+      joint: { promises: 4, confidence: 0.95 },
+      limit: 0.02,
+    });
+    expect(wordPromise(promise)).toContain('with 98.75 % confidence');
+    expect(certifyEach([], limits)).toMatchObject([{ rule: { limit: 0.0005 }, chosen: -1 }]);
+  });
+
+  test('groups are tested at the level of their limit', () => {
+    const [careful, bold] = rulesOf({ limits: [0.02, 0.05], maxGroupDisagreement: 0.1 });
+    expect(careful).toMatchObject({ limit: 0.02, groupLimit: 0.1, delta: expect.closeTo(0.025, 9) });
+    expect(bold).toMatchObject({ limit: 0.05, groupLimit: 0.1 });
+    expect(rulesOf({ limits: [0.05] })).toEqual(rulesOf({ maxDisagreement: 0.05 }));
+  });
+
+  test.each([
+    [{ limits: [] }, /at least one/],
+    [{ limits: [0.01, 0] }, /between 0 and 1/],
+    [{ limits: [0.01], maxDisagreement: 0.01 }, /exclude each other/],
+    [{ limits: [0.01], budget: 0.5 }, /budget/],
+  ])('%j is refused', (options, message) => {
+    expect(() => rulesOf(options)).toThrow(message);
+  });
+});
 
 test('a promise reads as a sentence', () => {
   const group = (name: string, promised = true) => ({

@@ -64,6 +64,7 @@ const result: Calibration = {
     },
   },
   settings: Array.from({ length: 8 }, (_, i) => setting(i)),
+  bolder: [],
   chosen: 4,
   contributions: [
     { kind: 'exit', block: 'block1', rate: 0.1, multiplyAddsSkipped: 0.04 },
