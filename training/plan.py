@@ -32,16 +32,6 @@ class Recipe:
 
 
 PLAN = {
-    "cifar10": Recipe(
-        twin=((2, 5, 8), (16, 48, 96)),
-        family={
-            "plain-1-3-4": ((1, 3, 4), (16, 48, 96)),
-            "plain-thin": ((2, 5, 8), (16, 32, 64)),
-            "plain-1-2-3": ((1, 2, 3), (16, 48, 96)),
-            "plain-2-4-6": ((2, 4, 6), (16, 48, 96)),
-        },
-        epochs=60, early_side=24,
-    ),
     "fashion-mnist": Recipe(
         twin=((2, 4, 6), (16, 32, 64)),
         family={
@@ -51,6 +41,16 @@ PLAN = {
             "plain-1-3-5": ((1, 3, 5), (16, 32, 64)),
         },
         epochs=40, early_side=20,
+    ),
+    "cifar10": Recipe(
+        twin=((2, 5, 8), (16, 48, 96)),
+        family={
+            "plain-1-3-4": ((1, 3, 4), (16, 48, 96)),
+            "plain-thin": ((2, 5, 8), (16, 32, 64)),
+            "plain-1-2-3": ((1, 2, 3), (16, 48, 96)),
+            "plain-2-4-6": ((2, 4, 6), (16, 48, 96)),
+        },
+        epochs=60, early_side=24,
     ),
     "imagenette": Recipe(
         twin=((3, 4, 6, 3), (48, 96, 192, 256)),
@@ -95,8 +95,8 @@ class Run:
 
 
 def runs(plan: dict[str, Recipe] = PLAN) -> list[Run]:
-    """All runs, the most telling ones first: one seed of twin, gated network and rival on each data set, then the rest of
-    the families, then further seeds.
+    """All runs, the most telling ones first: one seed of twin, gated network and rival on each data set, the cheapest of the
+    three first, then the rest of the families, then further seeds.
     """
     listed = []
     for dataset, recipe in plan.items():
