@@ -6,7 +6,7 @@
 //   npm run reproduce -- mnist --limit 200     a try: nothing is claimed of a part of the test set
 //   npm run reproduce -- --page                only the page, from bench/reproduction.json
 //   npm run reproduce -- --protocol DIR        what training/protocol.py has finished in DIR; writes docs/protocol.md. The
-//                                              policies must be registered (bench/register.mjs); --part validation needs none
+//                                              policies must be registered (bench/register.mjs) and, but for --part validation, committed
 import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { dirname, join } from 'node:path';

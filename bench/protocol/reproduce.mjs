@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { claimsOf } from './claims.mjs';
 import { measureRuns } from './measure.mjs';
 import { claimsTable, writePage } from './page.mjs';
-import { CARDS, checkRegistered, LIMITS, readRuns } from './runs.mjs';
+import { CARDS, checkPolicies, checkRegistered, LIMITS, readRuns } from './runs.mjs';
 
 const BENCH = dirname(dirname(fileURLToPath(import.meta.url)));
 const RESULTS = join(BENCH, 'protocol.json');
@@ -45,7 +45,10 @@ async function measureAll({ folder, names, ...options }) {
   const finished = chosen.filter(({ result }) => result !== undefined);
   // All of them are checked before the first test image of any set is read.
   const gated = finished.filter(({ role }) => role === 'gated');
-  if (options.part === 'test') for (const run of gated) checkRegistered(run, options.cards);
+  for (const run of gated) {
+    if (options.part === 'test') checkRegistered(run, options.cards);
+    else checkPolicies(run);
+  }
   const reports = [];
   for (const dataset of new Set(finished.map((run) => run.dataset))) {
     const own = finished.filter((run) => run.dataset === dataset);

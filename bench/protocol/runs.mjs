@@ -46,16 +46,21 @@ export function registrationOf(run, limits = LIMITS[run.dataset]) {
 
 export const cardName = ({ dataset, role, seed }) => `${dataset}-${role}-seed${seed}.md`;
 
+/** @throws Error when a policy of the run is missing */
+export function checkPolicies(run) {
+  const absent = LIMITS[run.dataset].map((limit) => policyFile(run, limit)).find((file) => !existsSync(file));
+  if (absent) throw new Error(`${absent} is not there: node bench/register.mjs`);
+}
+
 /**
  * That the policies of a run are those of its model card, and that the card is committed.
  * @param cards folder of cards, in a git repository
  * @throws Error before anything of the test set is read
  */
 export function checkRegistered(run, cards = CARDS) {
+  checkPolicies(run);
   const name = cardName(run);
   const how = `node bench/register.mjs, commit ${join(cards, name)}, and only then read the test set`;
-  const absent = LIMITS[run.dataset].map((limit) => policyFile(run, limit)).find((file) => !existsSync(file));
-  if (absent) throw new Error(`${absent} is not there: ${how}`);
   let card;
   try {
     card = execFileSync('git', ['-C', cards, 'show', `HEAD:./${name}`], { encoding: 'utf8', stdio: 'pipe' });

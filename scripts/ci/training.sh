@@ -17,8 +17,8 @@ done
 # Nothing of the test set is read before the policies are registered in a commit.
 cards=$folder/cards
 reproduce() { node bench/reproduce.mjs --protocol "$folder/protocol" --cards "$cards" --data "$folder/data" --limit 100 "$@"; }
-reproduce --part validation
 node bench/register.mjs "$folder/protocol" --cards "$cards"
+reproduce --part validation
 git -C "$cards" init --quiet
 if reproduce 2>/dev/null; then
   echo 'FAIL: the test set was read without a registration'
