@@ -153,7 +153,7 @@ export const claimsTable = (claims) =>
     claims.map(({ set, claim, measured, holds }) => [
       set,
       claim,
-      measured ?? 'not trained yet',
+      measured ?? 'not measured yet',
       measured === undefined ? 'open' : holds ? 'holds' : '**fails**',
     ]),
   );

@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { claimsOf } from './claims.mjs';
 import { measureRuns } from './measure.mjs';
 import { claimsTable, writePage } from './page.mjs';
+import { publishedClaims, readPublished } from './published.mjs';
 import { CARDS, checkPolicies, checkRegistered, LIMITS, readRuns } from './runs.mjs';
 
 const BENCH = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -30,6 +31,7 @@ export async function reproduceProtocol({ folder, names, data, part, limit, card
   const absent = Object.keys(LIMITS).filter((dataset) => whole && !measured.has(dataset));
   const empty = absent.map((dataset) => ({ dataset, networks: [], latencyMs: {} }));
   const claims = [...reports, ...empty].flatMap((report) => claimsOf(report, LIMITS));
+  if (whole) claims.push(...publishedClaims(readPublished()));
   if (!claimed) console.log('A try on a part of the images: nothing is claimed of it.');
   console.log(claimsTable(claims).replaceAll('**', ''));
   if (missing.length > 0) console.log(`not trained yet: ${missing.join(', ')}`);

@@ -87,6 +87,31 @@ describe('the claims of the protocol', () => {
   });
 });
 
+describe('the claims about published networks', () => {
+  const latency = { fullMs: { p50: 1, mean: 1 }, policyMs: { p50: 0.5, mean: 0.6 } };
+  const tuned = { saved: 0.45, changed: 0.02, change: { points: -0.2, ci95: [-0.4, 0] }, latency };
+  const exits = { limit: 0.02, saved: 0.2, changed: 0.01, latency };
+  const outcomes = (results: object) =>
+    evaluate(
+      'published.mjs',
+      'module.publishedClaims(input).map(({ measured, holds }) => measured ? holds : null)',
+      results,
+    );
+
+  it('hold at their limits, fail beyond, and are open where nothing was measured', () => {
+    const worse = { ...tuned, change: { points: -0.21, ci95: [-0.4, 0] } };
+    expect(outcomes({ 'resnet32-tuned': tuned, 'mobilenetv2-exits': exits })).toEqual([
+      null,
+      true,
+      null,
+      true,
+    ]);
+    expect(outcomes({ 'resnet32-tuned': worse })).toEqual([null, false, null, null]);
+    expect(outcomes({ 'resnet32-tuned': { ...tuned, saved: 0.449 } })).toEqual([null, false, null, null]);
+    expect(outcomes({ 'mobilenetv2-exits': { ...exits, limit: 0.03 } })).toEqual([null, null, null, false]);
+  });
+});
+
 describe('the registration of policies', () => {
   const folder = mkdtempSync(join(tmpdir(), 'registration-'));
   const [run, cards] = [join(folder, 'run'), join(folder, 'cards')];
