@@ -18,10 +18,17 @@ export interface RunRequest {
   /** items x blocks, row-major; the gate's score, NaN where no gate was asked. Filled by the run. */
   readonly scores: Float32Array;
   readonly signal?: AbortSignal;
+  /**
+   * For a profile: items x work x [begin, end] in microseconds of a steady clock, where `work` is that of
+   * `CompiledProgram.profiled`. Filled by the run; zeros for what did not run.
+   */
+  readonly times?: Float64Array | undefined;
 }
 
 /** A program made ready to run. Immutable and shared: any number of runs may be under way at once. */
 export interface CompiledProgram {
+  /** The value that each piece of work computes, -1 for none; missing where runs can't be profiled. */
+  readonly profiled?: Int32Array;
   /** Resolves when outputs and trace are filled; rejects with a ResidualSkipError. */
   run(request: RunRequest): Promise<void>;
   runSync(request: RunRequest): void;

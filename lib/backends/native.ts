@@ -55,11 +55,14 @@ type RunArguments = [
   outputs: number,
   modes: Uint8Array,
   thresholds: Float32Array,
+  times?: Float64Array,
 ];
 interface NativeProgram {
   /** Resolves to the milliseconds from its beginning on a worker to its end. */
   run(...args: RunArguments): Promise<number>;
   runSync(...args: RunArguments): void;
+  /** The value that each code computes; -1 for none. */
+  readonly profiled: Int32Array;
   release(): void;
 }
 
@@ -201,6 +204,10 @@ class CompiledNative implements CompiledProgram {
     private readonly queue: RunQueue,
   ) {}
 
+  get profiled(): Int32Array {
+    return this.program.profiled;
+  }
+
   /** The buffers of the request must not be transferred or resized before the promise settles. */
   run(request: RunRequest): Promise<void> {
     return request.signal ? this.abortable(request, request.signal) : this.queued(request, []);
@@ -266,5 +273,5 @@ function runArguments(request: RunRequest, flag: readonly Int32Array[]): RunArgu
       throw new ResidualSkipError('INVALID_ARGUMENT', 'Tensors on resizable buffers are not supported.');
     }
   }
-  return [items, arrays, inputs.length, outputs.length, policy.modes, policy.thresholds];
+  return [items, arrays, inputs.length, outputs.length, policy.modes, policy.thresholds, request.times];
 }

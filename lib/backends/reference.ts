@@ -36,6 +36,7 @@ const SLICE_MS = 4;
 
 class ReferenceProgram implements CompiledProgram {
   private readonly placement: Placement;
+  readonly profiled: Int32Array;
   private readonly program: Program;
   /** Arenas that no run is using. */
   private readonly idle: Arena[] = [];
@@ -43,6 +44,7 @@ class ReferenceProgram implements CompiledProgram {
 
   constructor(program: Program) {
     this.program = program;
+    this.profiled = Int32Array.from(program.steps, ({ outputs }) => outputs[0] ?? NONE);
     this.placement = place(program);
     this.idle.push(new Arena(program, this.placement));
   }
@@ -173,13 +175,22 @@ function copySlice(
   (to as Uint8Array).set((from as Uint8Array).subarray(fromStart, fromStart + count), toStart);
 }
 
+/** Begin and end of each step for one item; undefined where the run is not profiled. */
+type Times = Float64Array | undefined;
+
+function timesOf({ program }: Arena, { times }: RunRequest, item: number): Times {
+  const size = 2 * program.steps.length;
+  return times?.subarray(item * size, (item + 1) * size);
+}
+
 function* runProgram(arena: Arena, request: RunRequest, item: number): Generator<void, void> {
   const { program, blockAt } = arena;
+  const times = timesOf(arena, request, item);
   let at = 0;
   while (at < program.steps.length) {
     const index = blockAt[at];
     if (index === undefined) {
-      at = runOne(arena, at);
+      at = runOne(arena, at, times);
       yield;
     } else {
       yield* runBlock(arena, request, item, index);
@@ -191,16 +202,17 @@ function* runProgram(arena: Arena, request: RunRequest, item: number): Generator
 /** Runs or skips one block. */
 function* runBlock(arena: Arena, request: RunRequest, item: number, index: number): Generator<void, void> {
   const block = arena.program.blocks[index]!;
+  const times = timesOf(arena, request, item);
   const entry = item * arena.program.blocks.length + index;
   let runs = request.policy.modes[index] === BlockMode.run;
   if (request.policy.modes[index] === BlockMode.gate && block.gate) {
-    yield* runRange(arena, block.gateFirst, block.first);
+    yield* runRange(arena, block.gateFirst, block.first, times);
     const score = Number(arena.tensor(block.gate.score).data[0]);
     request.scores[entry] = score;
     runs = gateOpens(block.gate, score, request.policy.thresholds[index]!);
   }
   request.ran[entry] = runs ? 1 : 0;
-  if (runs) yield* runRange(arena, block.first, block.end);
+  if (runs) yield* runRange(arena, block.first, block.end, times);
   else skip(arena, block);
 }
 
@@ -228,19 +240,21 @@ function skip(arena: Arena, { input, output, skipActivation }: Block): void {
   else if (x !== y) copySlice(x, 0, y, 0, y.length);
 }
 
-function* runRange(arena: Arena, first: number, end: number): Generator<void, void> {
+function* runRange(arena: Arena, first: number, end: number, times: Times): Generator<void, void> {
   for (let at = first; at < end; ) {
-    at = runOne(arena, at);
+    at = runOne(arena, at, times);
     yield;
   }
 }
 
 /** Runs the step at `at` and tells which comes next. */
-function runOne(arena: Arena, at: number): number {
+function runOne(arena: Arena, at: number, times: Times): number {
   const step: Step = arena.program.steps[at]!;
   if (step.op === 'jump') return step.attrs.target;
   const { inputs, outputs } = arena.operands[at]!;
   if (step.op === 'branch') return inputs[0]!.data[0] === 0 ? step.attrs.target : at + 1;
+  const begin = times && performance.now();
   runStep(step, inputs, outputs);
+  if (times) times.set([1000 * begin!, 1000 * performance.now()], 2 * at);
   return at + 1;
 }

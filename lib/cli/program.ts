@@ -7,6 +7,7 @@ import { addEvalCommand } from './eval.js';
 import { reportFailure } from './failure.js';
 import { addInspectCommand } from './inspect.js';
 import { type Io, printable } from './io.js';
+import { addProfileCommand } from './profile.js';
 import { addRecordCommand } from './record.js';
 import { addReplayCommand } from './replay.js';
 import { addRunCommand } from './run.js';
@@ -17,6 +18,7 @@ const COMMANDS = [
   addRunCommand,
   addEvalCommand,
   addBenchCommand,
+  addProfileCommand,
   addRecordCommand,
   addReplayCommand,
   addAuditCommand,

@@ -18,6 +18,8 @@ export interface IgnoredSessionOptions {
   logId?: string;
   logSeverityLevel?: 0 | 1 | 2 | 3 | 4;
   logVerbosityLevel?: number;
+  /** `endProfiling` returns the profile. */
+  profileFilePrefix?: string;
   extra?: Readonly<Record<string, unknown>>;
 }
 
@@ -38,6 +40,8 @@ export interface SessionOptions extends IgnoredSessionOptions {
   isa?: Isa;
   /** Lengths for symbolic dimensions by name, as in onnxruntime: they become part of the model's shapes. */
   freeDimensionOverrides?: { readonly [dimension: string]: number };
+  /** As `startProfiling` right after `create`. */
+  enableProfiling?: boolean;
   /** Each sees every run of the session. */
   observers?: readonly RunObserver[];
 }
@@ -86,6 +90,7 @@ const ignoredShape = {
   logId: z.string().optional(),
   logSeverityLevel: logLevel.optional(),
   logVerbosityLevel: z.int().optional(),
+  profileFilePrefix: z.string().optional(),
   extra: z.record(z.string(), z.unknown()).optional(),
 } satisfies Record<keyof IgnoredSessionOptions, z.ZodType>;
 
@@ -111,6 +116,7 @@ const sessionSchema = z.strictObject({
   backend: oneOf(['native', 'reference']).optional(),
   threads: integer(1024).optional(),
   isa: oneOf(ISAS).optional(),
+  enableProfiling: z.boolean().optional(),
   freeDimensionOverrides: z.record(z.string(), integer(2 ** 31 - 1)).optional(),
   observers: z
     .array(

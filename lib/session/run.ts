@@ -11,6 +11,7 @@ import {
 } from '../skip/trace.js';
 import type { BoundFeeds } from './feeds.js';
 import { checkFetches, type FetchMap } from './fetches.js';
+import type { Profiler } from './profile.js';
 import type { CachedProgram, ProgramCache } from './program-cache.js';
 import type { Results } from './results.js';
 import { guardedItems, verificationOf } from './verification.js';
@@ -32,9 +33,16 @@ export interface PreparedRun extends BoundRun {
   readonly request: RunRequest;
   /** What the request fills. */
   readonly results: Results;
+  /** Set while the session is profiled. */
+  readonly profiler: Profiler | undefined;
 }
 
-export function prepareRun(bound: BoundRun, cached: CachedProgram, fetches: FetchMap): PreparedRun {
+export function prepareRun(
+  bound: BoundRun,
+  cached: CachedProgram,
+  fetches: FetchMap,
+  profiler?: Profiler,
+): PreparedRun {
   const { feeds, policy, applied, tripped } = bound;
   const { items, tensors } = feeds;
   const { program, resolve, results } = cached;
@@ -43,8 +51,9 @@ export function prepareRun(bound: BoundRun, cached: CachedProgram, fetches: Fetc
   const resolved = resolve(applied);
   const taken = results.take(items);
   const { outputs, ran, scores } = taken;
-  const request: RunRequest = { items, inputs, outputs, policy: resolved, ran, scores };
-  return { feeds, policy, applied, tripped, cached, fetches, request, results: taken };
+  const times = profiler?.begin(program, cached.compiled, items);
+  const request: RunRequest = { items, inputs, outputs, policy: resolved, ran, scores, times };
+  return { feeds, policy, applied, tripped, cached, fetches, request, results: taken, profiler };
 }
 
 /**
@@ -86,11 +95,13 @@ function guardedBy({ cached, request, policy, tripped }: PreparedRun): readonly 
 }
 
 function verification(
-  { request }: PreparedRun,
-  { program, resolve }: CachedProgram,
+  { request, profiler }: PreparedRun,
+  { program, compiled, resolve }: CachedProgram,
   guarded: readonly number[],
 ) {
-  return verificationOf(program, request, guarded, resolve(FULL_POLICY));
+  const times = profiler?.begin(program, compiled, guarded.length);
+  const { request: again, apply } = verificationOf(program, request, guarded, resolve(FULL_POLICY));
+  return { request: { ...again, times }, apply };
 }
 
 /** What a run that has ended did. Its trace is built when it is first read. */

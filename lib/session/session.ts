@@ -25,6 +25,7 @@ import {
   type RunSyncOptions,
   type SessionOptions,
 } from './options.js';
+import { type Profile, Profiler } from './profile.js';
 import { ProgramCache } from './program-cache.js';
 import { type BoundRun, execute, executeSync, type PreparedRun, prepareRun, RunOutcome } from './run.js';
 import { checkSource, type ModelSource, parseSourceArguments } from './source.js';
@@ -67,6 +68,7 @@ export class InferenceSession {
   readonly #contexts: Contexts;
   readonly #policy: SkipPolicy;
   readonly #notifier: Notifier;
+  #profiler: Profiler | undefined;
   readonly #running = new ActiveRuns();
   /** Observers that have set full depth. */
   readonly #fullDepth = new Set<RunObserver>();
@@ -125,6 +127,7 @@ export class InferenceSession {
     try {
       await session.#compileDeclared();
       session.#attach();
+      if (parsed.enableProfiling) session.startProfiling();
     } catch (error) {
       await session.release();
       throw error;
@@ -227,7 +230,7 @@ export class InferenceSession {
     const own = { ...bound, feeds: bound.feeds.copied((data) => this.#notifier.copyInput(data)) };
     const cached =
       this.#programs.find(own.feeds, own.applied) ?? (await this.#programs.get(own.feeds, own.applied));
-    const call = prepareRun(own, cached, fetches);
+    const call = prepareRun(own, cached, fetches, this.#profiler);
     const start = performance.now();
     const guarded = await execute(call, this.#programs, signal);
     const milliseconds = performance.now() - start;
@@ -253,11 +256,37 @@ export class InferenceSession {
     const parsed = parseRunSyncOptions(options);
     const bound = this.#bind(feeds, parsed);
     const cached = this.#programs.getSync(bound.feeds, bound.applied);
-    const call = prepareRun(bound, cached, fetches);
+    const call = prepareRun(bound, cached, fetches, this.#profiler);
     const start = performance.now();
     const guarded = executeSync(call, this.#programs);
     const milliseconds = performance.now() - start;
     return this.#finish(call, { inputsKept: false, milliseconds, guarded }, answer);
+  }
+
+  /**
+   * Measures the time of every step of the runs from now on, until `endProfiling`. Begins again when it was on.
+   * Without it nothing is measured, and nothing is spent.
+   */
+  startProfiling(): void {
+    this.#profiler = new Profiler();
+  }
+
+  /**
+   * Ends profiling.
+   * @returns what ran since `startProfiling`: items, their blocks and gates, and their steps, in Chrome's trace format.
+   * Steps that the engine has joined are one, under the name of the last.
+   * @throws ResidualSkipError INVALID_ARGUMENT when profiling was not started
+   */
+  endProfiling(): Profile {
+    if (!this.#profiler) {
+      throw new ResidualSkipError(
+        'INVALID_ARGUMENT',
+        'endProfiling: profiling is not on; call startProfiling first',
+      );
+    }
+    const profile = this.#profiler.end(this.#backend);
+    this.#profiler = undefined;
+    return profile;
   }
 
   /** Frees what the session holds, once the runs under way have ended. Idempotent. */

@@ -57,13 +57,16 @@ class PendingRun final : public Pending {
 
 // program.run(items, arrays, inputs, outputs, modes, thresholds): Promise<number>, the milliseconds that it took.
 // program.runSync(...): void.
-// `arrays` holds inputs, outputs, ran, scores and, for run(), the abort flag (Int32Array of one).
+// `arrays` holds inputs, outputs, ran, scores and, for run(), the abort flag (Int32Array of one). A Float64Array of times may
+// follow `thresholds`: the run is profiled then.
+// program.profiled: Int32Array, the value that each code computes; -1 for none. `times` has begin and end for each, by item.
 class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
  public:
   static Napi::Function define(Napi::Env env) {
     return DefineClass(env, "Program",
                        {InstanceMethod("run", &ProgramWrap::run), InstanceMethod("runSync", &ProgramWrap::run_sync),
-                        InstanceMethod("release", &ProgramWrap::release)});
+                        InstanceMethod("release", &ProgramWrap::release),
+                        InstanceAccessor<&ProgramWrap::profiled>("profiled")});
   }
   explicit ProgramWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ProgramWrap>(info) {}
 
@@ -94,6 +97,14 @@ class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
       const RunResult result = arguments.program->run_here(std::move(arguments.request));
       if (result.error) throw *result.error;
     });
+  }
+
+  Napi::Value profiled(const Napi::CallbackInfo& info) {
+    const std::vector<Code> none;
+    const std::vector<Code>& code = program_ ? program_->plan().code : none;
+    Napi::Int32Array values = Napi::Int32Array::New(info.Env(), code.size());
+    for (size_t i = 0; i < code.size(); ++i) values[i] = code[i].value.number();
+    return values;
   }
 
   void release(const Napi::CallbackInfo&) {
@@ -148,6 +159,11 @@ class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
     const float* threshold = static_cast<const float*>(thresholds.data);
     request.modes.assign(mode, mode + modes.elements);
     request.thresholds.assign(threshold, threshold + thresholds.elements);
+    if (info.Length() > 6 && !info[6].IsUndefined()) {
+      const TypedBytes times = typed_bytes(env, info[6], napi_float64_array, "The profile");
+      request.times = {static_cast<double*>(times.data), times.elements};
+      out.arrays.push_back(info[6]);
+    }
     return out;
   }
 

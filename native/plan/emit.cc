@@ -79,6 +79,7 @@ class Emission {
       return;
     }
     code.work = instruction->shareable_work();
+    code.value = graph_.nodes[draft.write].value;
     code.instruction = instruction.get();
     plan_->instructions.push_back(std::move(instruction));
     plan_->code.push_back(code);

@@ -41,6 +41,7 @@ struct Code {
   Place condition;
   const Instruction* instruction = nullptr;
   int64_t work = 0;  // as Instruction::shareable_work()
+  ValueId value;     // what the instruction computes, or converts
 };
 
 struct PlanPort {

@@ -74,6 +74,7 @@ class ProgramRun final : public Job {
     context.thresholds = request_.thresholds.data();
     context.ran = request_.ran.data() + row;
     context.scores = request_.scores.data() + row;
+    if (!request_.times.empty()) context.times = request_.times.data() + item * 2 * plan_->code.size();
     context.shared_outputs = item == 0;
     frame->cancellation = {&stopped_, request_.abort_flag};
     instructions_ += execute_item(*plan_, *frame, context, workspace, team);
@@ -140,6 +141,9 @@ void CompiledProgram::check(const RunRequest& request) const {
   if (request.ran.size() / std::max<size_t>(blocks, 1) != (blocks == 0 ? 0 : items) ||
       request.ran.size() % std::max<size_t>(blocks, 1) != 0 || request.scores.size() != request.ran.size()) {
     invalid("The trace must have items x blocks entries.");
+  }
+  if (!request.times.empty() && request.times.size() != items * plan.code.size() * 2) {
+    invalid("The profile must have items x code x 2 entries.");
   }
   for (size_t b = 0; b < blocks; ++b) {
     const PlanBlock& block = plan.blocks[b];

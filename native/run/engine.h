@@ -45,6 +45,7 @@ struct RunRequest {
   std::vector<float> thresholds;
   std::span<uint8_t> ran;
   std::span<float> scores;
+  std::span<double> times;  // items x code x [begin, end], for a profile; empty without
   const int32_t* abort_flag = nullptr;  // not 0: stop
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <limits>
 
 #include "run/gate.h"
@@ -47,6 +48,10 @@ class Execution {
   std::atomic<bool> cut_short_{false};
 };
 
+double microseconds_now() {
+  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 }  // namespace
 
 uint64_t execute_item(const Plan& plan, Frame& frame, const ItemContext& item, Workspace& workspace, Team& team) {
@@ -66,7 +71,9 @@ uint64_t execute_item(const Plan& plan, Frame& frame, const ItemContext& item, W
     switch (code.kind) {
       case Code::Kind::kRun:
         frame.cancellation.check();
+        if (item.times != nullptr) item.times[2 * at] = microseconds_now();
         Execution(code, frame).run(workspace, team);
+        if (item.times != nullptr) item.times[2 * at + 1] = microseconds_now();
         ++executed;
         ++at;
         break;

@@ -17,6 +17,7 @@ struct ItemContext {
   const float* thresholds = nullptr;
   uint8_t* ran = nullptr;
   float* scores = nullptr;
+  double* times = nullptr;      // of a run that is profiled: begin and end of each code that ran, in microseconds
   bool shared_outputs = false;  // whether this item writes the outputs that all items share
 };
 

@@ -64,6 +64,25 @@ it('worker threads may be terminated while they load the addon or make sessions'
   expect(printed).toBe('ended\n');
 });
 
+it('times of a profile have to fit, and stay while the run needs them', () => {
+  const printed = run(`
+    const program = new Engine(2, '').compileSync(...compile);
+    const codes = program.profiled.length;
+    for (const times of [new Float64Array(2 * codes - 1), new Float64Array(2 * codes), new Float32Array(2 * codes), 7]) {
+      console.log(code(() => program.runSync(1, arrays(), ...tail, times)));
+    }
+    const detached = new Float64Array(2 * codes);
+    structuredClone(detached.buffer, { transfer: [detached.buffer] });
+    console.log(code(() => program.runSync(1, arrays(), ...tail, detached)));
+    (async () => {
+      const times = new Float64Array(2 * codes);
+      await program.run(1, arrays(), ...tail, times);
+      console.log(times.some((time) => time > 0));
+    })();`);
+  const refused = 'INVALID_ARGUMENT';
+  expect(printed.trim().split('\n')).toEqual([refused, 'ok', refused, refused, 'ok', 'true']);
+});
+
 it('getters in the arguments may release the program or the engine', () => {
   const printed = run(`
     for (const method of ['run', 'runSync']) {

@@ -1,0 +1,159 @@
+import type { Command } from 'commander';
+import { findModel } from '../data/model-files.js';
+import { loadModel } from '../model/load.js';
+import { generator } from '../numeric/random.js';
+import { sizeOf } from '../numeric/shapes.js';
+import type { Profile, ProfileEvent } from '../session/profile.js';
+import { InferenceSession } from '../session/session.js';
+import type { TensorMap } from '../skip/observer.js';
+import { ARRAY_OF, Tensor } from '../tensor.js';
+import { checkWritable, writeResult } from './files.js';
+import { type Io, paint } from './io.js';
+import { addEngineOptions, type EngineOptions, positiveInteger } from './options.js';
+import { collectShape, inputShapes, SHAPE_HELP, type ShapeOption } from './shapes.js';
+import { type Column, formatTable, milliseconds, percent, plural } from './table.js';
+
+interface ProfileOptions extends EngineOptions {
+  readonly shape?: readonly ShapeOption[];
+  readonly runs: number;
+  readonly output?: string;
+  readonly json?: boolean;
+}
+
+/** One row of `profile --json`: a step, or what a block took. */
+export interface ProfileRow {
+  readonly name: string;
+  readonly op: string | null;
+  readonly block: string | null;
+  /** Items that ran it, as a fraction. */
+  readonly ran: number;
+  /** Mean of one item that ran it. */
+  readonly milliseconds: number;
+  /** Of the time of the items. */
+  readonly share: number;
+}
+
+export interface ProfileReport {
+  readonly model: string;
+  readonly backend: string;
+  readonly isa: string;
+  readonly runs: number;
+  /** Mean of one item. */
+  readonly milliseconds: number;
+  readonly blocks: readonly ProfileRow[];
+  readonly steps: readonly ProfileRow[];
+}
+
+/** Untimed, before those that count. */
+const WARM_UP = 5;
+
+export function addProfileCommand(program: Command, io: Io): void {
+  addEngineOptions(
+    program
+      .command('profile')
+      .description('measure the time of every step and block, on random inputs')
+      .argument('<model>', 'ONNX file, or a folder with one')
+      .option('--runs <n>', 'runs to measure, each on other inputs', positiveInteger, 50)
+      .option('--shape <shape>', SHAPE_HELP, collectShape)
+      .option(
+        '-o, --output <file>',
+        "write the events in Chrome's trace format, for chrome://tracing or Perfetto",
+      ),
+  ).action((model: string, options: ProfileOptions) => profile(model, options, io));
+}
+
+async function profile(path: string, options: ProfileOptions, io: Io): Promise<void> {
+  const { output, policy, backend, isa, threads } = options;
+  if (output !== undefined) await checkWritable(output);
+  const files = await findModel(path);
+  const shapes = inputShapes(await loadModel(files.model), files, options.shape ?? []);
+  const session = await InferenceSession.create(files.model, { policy, backend, isa, threads });
+  try {
+    const random = generator(1);
+    const feeds = (): TensorMap =>
+      Object.fromEntries(
+        [...shapes].map(([name, { dtype, dims }]) => {
+          const values = Array.from({ length: sizeOf(dims) }, () => 2 * random() - 1);
+          // Integers and booleans are zeros: they may be indices or lengths.
+          const data = dtype === 'float32' ? Float32Array.from(values) : new ARRAY_OF[dtype](values.length);
+          return [name, new Tensor(dtype, data as Float32Array, dims)];
+        }),
+      );
+    for (let run = 0; run < WARM_UP; run++) await session.run(feeds());
+    session.startProfiling();
+    for (let run = 0; run < options.runs; run++) await session.run(feeds());
+    const measured = session.endProfiling();
+    if (output !== undefined) await writeResult(output, `${JSON.stringify(measured)}\n`);
+    const report = reportOf(files.name, measured);
+    io.out(options.json ? `${JSON.stringify(report, null, 2)}\n` : draw(report, output, io));
+  } finally {
+    await session.release();
+  }
+}
+
+/** The time of one step or block over all items. */
+interface Total {
+  readonly first: ProfileEvent;
+  /** Numbers of the items that ran it; a step may be several events of one item. */
+  readonly items: Set<number>;
+  microseconds: number;
+}
+
+function reportOf(model: string, { traceEvents, otherData }: Profile): ProfileReport {
+  const totals = { item: new Map<string, Total>(), block: new Map(), gate: new Map(), step: new Map() };
+  let items = 0;
+  for (const event of traceEvents) {
+    // The events of an item follow it.
+    if (event.cat === 'item') items++;
+    const known: Map<string, Total> = totals[event.cat];
+    const name = event.cat === 'item' ? 'all' : event.name;
+    const total = known.get(name) ?? { first: event, items: new Set(), microseconds: 0 };
+    known.set(name, total);
+    total.items.add(items);
+    total.microseconds += event.dur;
+  }
+  const whole = totals.item.get('all')!.microseconds;
+  const rows = (known: ReadonlyMap<string, Total>) =>
+    [...known].map(([name, { first, items: ran, microseconds }]) => ({
+      name,
+      op: first.args.op ?? null,
+      block: first.args.block ?? null,
+      ran: ran.size / items,
+      milliseconds: microseconds / ran.size / 1000,
+      share: microseconds / whole,
+    }));
+  const { backend, isa, runs } = otherData;
+  return {
+    ...{ model, backend, isa, runs },
+    milliseconds: whole / items / 1000,
+    blocks: rows(totals.block),
+    steps: rows(totals.step),
+  };
+}
+
+const COLUMNS: readonly Column[] = [
+  { title: 'step' },
+  { title: 'op' },
+  { title: 'block' },
+  { title: 'ran', align: 'right' },
+  { title: 'ms', align: 'right' },
+  { title: 'share', align: 'right' },
+];
+
+function draw(report: ProfileReport, output: string | undefined, io: Io): string {
+  const cells = ({ name, op, block, ran, milliseconds: ms, share }: ProfileRow) => [
+    name,
+    op ?? '',
+    block ?? '',
+    percent(ran, 0),
+    ms.toFixed(4),
+    percent(share),
+  ];
+  const blocks = report.blocks.map((row) => cells({ ...row, block: row.name, name: 'whole block' }));
+  return (
+    `${paint(io, 'bold', report.model)}: ${milliseconds(report.milliseconds)} ms an item, mean of ` +
+    `${plural(report.runs, 'run')} on random inputs; ${report.backend} backend, ${report.isa}\n\n` +
+    formatTable(io, COLUMNS, [...report.steps.map(cells), ...blocks]) +
+    (output === undefined ? '' : `\nevents: ${output}\n`)
+  );
+}
