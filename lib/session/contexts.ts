@@ -29,6 +29,7 @@ export class Contexts {
       version: packageVersion(),
       sha256: this.model.sha256,
       source: this.source,
+      policy,
       policySha256: hashPolicy(policy),
       guards: guardedAnswers(policy.guards ?? [], policy.labels),
       backend: name,

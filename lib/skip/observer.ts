@@ -1,5 +1,6 @@
 import type { Tensor } from '../tensor.js';
 import type { BlockInfo } from './block-info.js';
+import type { SkipPolicy } from './policy.js';
 import type { ScoreProfiles } from './profile.js';
 import type { Meaning } from './scores.js';
 import type { ItemDecisions, SkipTrace } from './trace.js';
@@ -15,6 +16,8 @@ export interface RunContext {
   readonly sha256: string;
   /** Path that the model was loaded from; null when it came as bytes. */
   readonly source: string | null;
+  /** What `loadPolicy` makes of the policy that was asked for. */
+  readonly policy: SkipPolicy;
   /** Hex SHA-256 of the policy as canonical JSON. */
   readonly policySha256: string;
   /** Answers that the policy guards: names of classes, or `class 3` where it has none. */

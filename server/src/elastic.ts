@@ -2,6 +2,7 @@ import { type ControllerOptions, DepthController } from './controller.js';
 import type { Finished, Inference } from './infer.js';
 import type { ServedModel } from './model.js';
 import type { ModelRepository } from './repository.js';
+import type { Setting } from './settings.js';
 
 /** One change of a model's setting. */
 export interface SettingChange {
@@ -9,7 +10,14 @@ export interface SettingChange {
   readonly model: string;
   readonly from: string;
   readonly to: string;
+  /** Of the setting that was taken. */
+  readonly promise: Setting['promise'];
   readonly reason: string;
+}
+
+export function settingChange(model: ServedModel, from: Setting, reason: string): SettingChange {
+  const { name: to, promise } = model.setting;
+  return { time: Date.now(), model: model.name, from: from.name, to, promise, reason };
 }
 
 const TICK_MS = 20;
@@ -56,12 +64,12 @@ export class ElasticDepth {
     clearInterval(this.#timer);
   }
 
-  finished({ model, setting, items, queueMs, computeMs }: Finished): void {
+  finished({ model, setting, items, queueMs, callMs, callItems }: Finished): void {
     const tracked = this.#of(model);
-    tracked.ended.push({ at: performance.now(), ms: queueMs + computeMs, items: items.length });
+    tracked.ended.push({ at: performance.now(), ms: queueMs + callMs, items: items.length });
     const at = model.settings.indexOf(setting);
-    if (at < 0 || items.length === 0) return;
-    const each = computeMs / items.length;
+    if (at < 0 || callItems === 0) return;
+    const each = callMs / callItems;
     const known = tracked.itemMs[at] ?? each;
     tracked.itemMs[at] = known + (each - known) / 32;
   }
@@ -97,14 +105,9 @@ export class ElasticDepth {
         model.boldest,
       );
       model.current = setting;
-      if (reason === null) continue;
-      this.#onChange(model, {
-        time: Date.now(),
-        model: model.name,
-        from: before.name,
-        to: model.setting.name,
-        reason,
-      });
+      // After a trip, which has been reported, nothing changes any more.
+      if (reason === null || model.setting === before) continue;
+      this.#onChange(model, settingChange(model, before, reason));
     }
   }
 }

@@ -57,7 +57,8 @@ export interface Finished {
   /** Multiply-adds of one item in full. */
   readonly multiplyAdds: number;
   readonly queueMs: number;
-  readonly computeMs: number;
+  /** Of the call that it ran in, which it may have shared with other requests. */
+  readonly callMs: number;
   /** Items that ran in the same call. */
   readonly callItems: number;
   /** The scores of each item where the model is a classifier. */
@@ -75,7 +76,7 @@ interface Work {
     readonly items: readonly ItemTrace[];
     readonly multiplyAdds: number;
     readonly queueMs: number;
-    readonly computeMs: number;
+    readonly callMs: number;
     readonly callItems: number;
   };
 }
@@ -168,7 +169,7 @@ export class Inference {
 
   #answer(request: InferRequest, work: Work, traced: boolean): InferResponse {
     const { model, setting } = work;
-    const { outputs, items, multiplyAdds, queueMs, computeMs, callItems } = work.result!;
+    const { outputs, items, multiplyAdds, queueMs, callMs, callItems } = work.result!;
     const { counts } = model;
     counts.requests++;
     counts.items += items.length;
@@ -176,13 +177,13 @@ export class Inference {
     const share = callItems > 0 ? items.length / callItems : 1;
     counts.calls += share;
     counts.queueNs += queueMs * 1e6;
-    counts.computeNs += computeMs * share * 1e6;
+    counts.computeNs += callMs * share * 1e6;
     counts.lastMs = Date.now();
     const { classifier } = model;
     const scored = classifier && outputs[classifier.output];
     const scores = scored ? classifier.scoresOf(outputs, batchOf(scored)) : null;
     this.#options.onFinished?.({
-      ...{ model, setting, items, multiplyAdds, queueMs, computeMs: computeMs * share, callItems, scores },
+      ...{ model, setting, items, multiplyAdds, queueMs, callMs, callItems, scores },
     });
     const skippedBlocks = items.reduce((sum, { blocks }) => sum + blocks.filter(({ ran }) => !ran).length, 0);
     const saved = items.reduce((sum, { multiplyAddsSkipped }) => sum + multiplyAddsSkipped, 0);
@@ -353,8 +354,8 @@ async function runOnce(jobs: readonly Job<Work>[]): Promise<void> {
     // A call that several share goes on for the others when one of them leaves.
     ...(jobs.length === 1 && { signal: jobs[0]!.signal }),
   });
-  const computeMs = performance.now() - start;
-  share(jobs, outputs, trace, start, computeMs);
+  const callMs = performance.now() - start;
+  share(jobs, outputs, trace, start, callMs);
 }
 
 function share(
@@ -362,7 +363,7 @@ function share(
   outputs: Readonly<Record<string, Tensor>>,
   trace: SkipTrace,
   start: number,
-  computeMs: number,
+  callMs: number,
 ): void {
   const callItems = jobs.reduce((sum, { items }) => sum + items, 0);
   let from = 0;
@@ -379,7 +380,7 @@ function share(
       items: jobs.length === 1 ? trace.items : trace.items.slice(from, end),
       multiplyAdds: trace.multiplyAdds,
       queueMs: start - work.queued,
-      computeMs,
+      callMs,
       callItems,
     };
     from = end;

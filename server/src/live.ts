@@ -64,11 +64,11 @@ export class LivePage {
     this.#inference = inference;
   }
 
-  finished({ model, items, multiplyAdds, queueMs, computeMs, scores }: Finished): void {
+  finished({ model, items, multiplyAdds, queueMs, callMs, scores }: Finished): void {
     const tally = this.#tallyOf(model);
     tally.items += items.length;
     tally.full += items.length * multiplyAdds;
-    if (tally.latencies.length < LATENCIES) tally.latencies.push(queueMs + computeMs);
+    if (tally.latencies.length < LATENCIES) tally.latencies.push(queueMs + callMs);
     for (const [i, { blocks, multiplyAddsSkipped }] of items.entries()) {
       tally.saved += multiplyAddsSkipped;
       for (const { block, ran } of blocks) {

@@ -3,10 +3,12 @@ import type { ServerError } from './errors.js';
 import type { Finished, Inference } from './infer.js';
 import type { ServedModel } from './model.js';
 import type { ModelRepository } from './repository.js';
+import type { Setting } from './settings.js';
 
 const SECONDS = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5];
 const ITEMS = [1, 2, 4, 8, 16, 32, 64];
 const OF_MODEL = ['model', 'version'] as const;
+const OF_SETTING = [...OF_MODEL, 'setting'] as const;
 
 /** Prometheus metrics of a server; names follow Prometheus's naming guide, labels Triton's. */
 export class Metrics {
@@ -17,13 +19,14 @@ export class Metrics {
     labelNames: [...OF_MODEL, 'outcome'],
     registers: [this.registry],
   });
-  readonly #items = this.#counter('items_total', 'Items that were run.');
+  readonly #items = new Counter({
+    name: 'residual_skip_items_total',
+    help: 'Items that were run, by the setting that ran.',
+    labelNames: OF_SETTING,
+    registers: [this.registry],
+  });
   readonly #queue = this.#histogram('queue_seconds', 'Time that a request waited for the engine.', SECONDS);
-  readonly #compute = this.#histogram(
-    'compute_seconds',
-    "A request's share of the time of its call.",
-    SECONDS,
-  );
+  readonly #compute = this.#histogram('compute_seconds', 'Time of the call that a request ran in.', SECONDS);
   readonly #call = this.#histogram('call_items', 'Items that ran in the call of a request.', ITEMS);
   readonly #blocks = new Counter({
     name: 'residual_skip_blocks_total',
@@ -42,7 +45,7 @@ export class Metrics {
   readonly #changes = new Counter({
     name: 'residual_skip_setting_changes_total',
     help: 'Changes of the setting, by the setting that was taken.',
-    labelNames: [...OF_MODEL, 'setting'],
+    labelNames: OF_SETTING,
     registers: [this.registry],
   });
 
@@ -69,34 +72,64 @@ export class Metrics {
       });
     };
     perModel('setting', 'Index of the setting in force; 0 is full depth.', ({ current }) => current);
-    perModel(
-      'promised_limit',
-      'Share of changed answers that the setting in force promises at most; NaN where nothing is promised.',
-      ({ setting }) => setting.promise?.limit ?? Number.NaN,
+    perModel('boldest_setting', 'Index of the boldest setting that is allowed.', ({ boldest }) => boldest);
+    const perSetting = (
+      name: string,
+      help: string,
+      value: (setting: Setting, model: ServedModel) => number | undefined,
+    ) => {
+      const gauge: Gauge<(typeof OF_SETTING)[number]> = new Gauge({
+        name: `residual_skip_${name}`,
+        help,
+        labelNames: OF_SETTING,
+        registers: [registry],
+        collect: () => {
+          gauge.reset();
+          for (const model of repository.loaded()) {
+            for (const setting of model.settings) {
+              const known = value(setting, model);
+              if (known !== undefined) gauge.set({ ...labels(model), setting: setting.name }, known);
+            }
+          }
+        },
+      });
+    };
+    perSetting('setting_active', '1 for the setting in force.', (setting, model) =>
+      setting === model.setting ? 1 : 0,
     );
-    perModel(
+    perSetting(
+      'promised_limit',
+      'What the setting promises at most, in its metric; settings without a promise are missing.',
+      ({ promise }) => promise?.limit,
+    );
+    const watched = (setting: Setting, { monitor }: ServedModel) =>
+      monitor?.watches.get(setting)?.stats().watch;
+    perSetting(
       'monitor_tripped',
       '1 after the monitor saw more changed answers than promised.',
-      ({ monitor }) => (monitor?.stats().watch.tripped ? 1 : 0),
+      (setting, model) => {
+        const stats = watched(setting, model);
+        return stats && Number(stats.tripped);
+      },
     );
-    perModel(
+    perSetting(
       'monitor_checks',
-      'Items that the monitor ran in full.',
-      ({ monitor }) => monitor?.stats().watch.checks ?? 0,
+      'Items that the monitor ran in full too.',
+      (setting, model) => watched(setting, model)?.checks,
     );
-    perModel(
+    perSetting(
       'monitor_disagreements',
       'Checked items whose answer skipping changed.',
-      ({ monitor }) => monitor?.stats().watch.disagreements ?? 0,
+      (setting, model) => watched(setting, model)?.disagreements,
     );
   }
 
-  finished({ model, items, multiplyAdds, queueMs, computeMs, callItems }: Finished): void {
+  finished({ model, setting, items, multiplyAdds, queueMs, callMs, callItems }: Finished): void {
     const labels = { model: model.name, version: model.version };
     this.#requests.inc({ ...labels, outcome: 'ok' });
-    this.#items.inc(labels, items.length);
+    this.#items.inc({ ...labels, setting: setting.name }, items.length);
     this.#queue.observe(labels, queueMs / 1000);
-    this.#compute.observe(labels, computeMs / 1000);
+    this.#compute.observe(labels, callMs / 1000);
     this.#call.observe(labels, callItems);
     this.#full.inc(labels, items.length * multiplyAdds);
     for (const { blocks, multiplyAddsSkipped } of items) {

@@ -1,21 +1,16 @@
-import {
-  ImageClassifier,
-  InferenceSession,
-  type RunObserver,
-  type Tensor,
-  type TensorMetadata,
-  type Watch,
-  watch,
-} from 'residual-skip';
+import { ImageClassifier, InferenceSession, type Tensor, type TensorMetadata } from 'residual-skip';
 import { ServerError } from './errors.js';
+import { PromiseMonitor, type Trip } from './promise-monitor.js';
 import { FULL, type Setting } from './settings.js';
 
 export interface ModelOptions {
   /** From careful to bold; the first is full depth. */
   readonly settings: readonly Setting[];
   readonly threads: number;
-  /** Share of the items that is also run in full, to see whether the promise holds; 0 for none. */
+  /** Share of the items that is also run in full, to see whether promises hold; 0 for none. */
   readonly shadow: number;
+  /** Called when a promise turns out to be broken: from then on the model runs in full. */
+  readonly onTrip?: (model: ServedModel, from: Setting, trip: Trip) => void;
 }
 
 /** What is counted of a model, since it was loaded; nanoseconds, as the protocol's statistics extension has them. */
@@ -55,7 +50,7 @@ export class ServedModel {
     /** Null for a network that is no image classifier. */
     readonly classifier: ImageClassifier | null,
     readonly settings: readonly Setting[],
-    readonly monitor: Watch | null,
+    readonly monitor: PromiseMonitor | null,
   ) {
     this.boldest = settings.length - 1;
     this.current = this.boldest;
@@ -69,22 +64,18 @@ export class ServedModel {
     options: ModelOptions,
   ): Promise<ServedModel> {
     const { settings, threads, shadow } = options;
-    const bold = settings.at(-1)!;
-    const monitor =
-      shadow > 0 && bold.promise && settings.length > 1
-        ? watch({ shadow, maxDisagreement: bold.promise.limit, onTrip: 'warn' })
-        : null;
-    const observers: RunObserver[] = monitor ? [monitor] : [];
-    const sessionOptions = { threads, observers, policy: bold.policy };
+    const monitor = PromiseMonitor.of(settings, shadow);
+    const sessionOptions = { threads, observers: monitor ? [monitor] : [], policy: settings.at(-1)!.policy };
     const classifier = await ImageClassifier.from(path, sessionOptions).catch((error: unknown) => {
       if (isNoClassifier(error)) return null;
       throw error;
     });
     const session = classifier?.session ?? (await InferenceSession.create(path, sessionOptions));
     const model = new ServedModel(name, version, path, session, classifier, settings, monitor);
-    monitor?.on('trip', () => {
+    monitor?.onTrip((trip) => {
+      const from = model.setting;
       model.boldest = 0;
-      model.current = 0;
+      options.onTrip?.(model, from, trip);
     });
     return model;
   }

@@ -2,13 +2,13 @@ import { readFile } from 'node:fs/promises';
 import type { Server as GrpcServer } from '@grpc/grpc-js';
 import fastify, { type FastifyError, type FastifyInstance } from 'fastify';
 import { authenticator } from './auth.js';
-import { ElasticDepth, type SettingChange } from './elastic.js';
+import { ElasticDepth, type SettingChange, settingChange } from './elastic.js';
 import { asServerError, ServerError } from './errors.js';
 import { createGrpcServer, grpcCredentials } from './grpc.js';
 import { type Finished, Inference } from './infer.js';
 import { LivePage } from './live.js';
 import { Metrics } from './metrics.js';
-import type { ServedModel } from './model.js';
+import type { ModelOptions, ServedModel } from './model.js';
 import { type ParsedOptions, parseServerOptions, type ServerOptions } from './options.js';
 import { ModelRepository } from './repository.js';
 import { addRestRoutes } from './rest.js';
@@ -38,7 +38,19 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   const { threads, capacity, mostItems, targetP99, targetQueue, shadow, log } = parsed;
   const authenticate = await authenticator(parsed.tokenFile);
   const settings = await settingsOf(parsed.policies);
-  const repository = new ModelRepository(parsed.folders, async () => ({ settings, threads, shadow }));
+  const report = (model: ServedModel, change: SettingChange) => {
+    metrics.settingChanged(model);
+    live.changed(change);
+    const { from, to, promise, reason } = change;
+    log?.({ event: 'setting', model: model.name, from, to, promise, reason });
+  };
+  const onTrip: ModelOptions['onTrip'] = (model, from, { setting, checks, disagreements }) => {
+    const limit = setting.promise?.limit;
+    log?.({ event: 'trip', model: model.name, setting: setting.name, limit, checks, disagreements });
+    const saw = `${disagreements} of ${checks} checked answers of ${setting.name} were changed`;
+    if (from !== model.setting) report(model, settingChange(model, from, saw));
+  };
+  const repository = new ModelRepository(parsed.folders, async () => ({ settings, threads, shadow, onTrip }));
   const watchers: {
     finished(finished: Finished): void;
     failed?(model: ServedModel | null, error: ServerError): void;
@@ -60,11 +72,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     repository,
     inference,
     { threads, targetP99Ms: targetP99, targetQueue },
-    (model, change) => {
-      metrics.settingChanged(model);
-      live.changed(change);
-      logChange(log, change);
-    },
+    report,
   );
   watchers.push(metrics, live);
 
@@ -174,8 +182,4 @@ async function listenGrpc(
     );
   });
   return { server, address: `${host}:${port}` };
-}
-
-function logChange(log: ParsedOptions['log'], { model, from, to, reason }: SettingChange): void {
-  log?.({ event: 'setting', model, from, to, reason });
 }

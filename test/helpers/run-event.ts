@@ -8,6 +8,7 @@ export function runContext(blocks = 3): RunContext {
     version: '0.0.0',
     sha256: 'a'.repeat(64),
     source: 'models/some/model.onnx',
+    policy: { blocks: {} },
     policySha256: 'b'.repeat(64),
     guards: [],
     backend: 'native',
