@@ -4,10 +4,10 @@ import { allocate, type TensorData } from '../tensor.js';
 import type { Graph } from './graph.js';
 import type { Value } from './program.js';
 
-/** Steps that do more elementary operations than this stay in the program, though their inputs are constant. */
+/** Steps with more elementary operations than this stay in the program even if their inputs are constant. */
 const MAX_WORK = 2 ** 26;
 
-/** Likewise once all folding of one specialisation has done so many: a small file can ask for endless work. */
+/** Folding ends after this many elementary operations in one specialisation: a small file can ask for endless work. */
 const MAX_TOTAL_WORK = 2 ** 29;
 
 /** Elementary operations that one specialisation may still spend on folding. */
@@ -22,8 +22,8 @@ export class FoldBudget {
 }
 
 /**
- * Constants computed from a model's initialisers, one array for each however often the model is specialised.
- * Kept weakly: an array lives as long as a program that uses it.
+ * Constants computed from a model's initialisers: one array for each, however often the model is specialised. They
+ * are held weakly: an array lives as long as a program that uses it.
  */
 export class FoldCache {
   private readonly ids = new WeakMap<TensorData, number>();
@@ -109,7 +109,7 @@ function finite(_key: string, value: unknown): unknown {
   return typeof value === 'number' && !Number.isFinite(value) ? String(value) : value;
 }
 
-/** The data of a step's outputs when all of its inputs are constant and the work is small; else undefined. */
+/** The data of a step's outputs if all of its inputs are constant and the work is small; otherwise undefined. */
 export function fold(
   cache: FoldCache,
   budget: FoldBudget,

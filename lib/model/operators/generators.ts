@@ -12,7 +12,7 @@ function int64s(node: NodeLowering, shape: readonly number[], values: readonly n
   return node.constantOf('int64', shape, BigInt64Array.from(values, BigInt));
 }
 
-/** `start` and `end` came with opset 15 and are clamped. */
+/** `start` and `end` exist since opset 15 and are clamped. */
 function shape(node: NodeLowering): ValueId {
   const lengths = node.shape(node.input(0));
   const part = lengths.slice(node.number('start', 0), node.number('end', lengths.length));
@@ -41,7 +41,7 @@ function arange(node: NodeLowering): ValueId {
   if (ids.some((id) => node.value(id).dtype !== dtype)) node.invalid('its inputs have different types');
   const count = Math.max(Math.ceil((limit - start) / delta), 0);
   if (!(count <= MAX_RANGE))
-    node.invalid(`its range from ${start} to ${limit} by ${delta} has no end in sight`);
+    node.invalid(`its range from ${start} to ${limit} by ${delta} has more than ${MAX_RANGE} elements`);
   const data = allocate(dtype, count);
   const integral = data instanceof BigInt64Array;
   for (let i = 0; i < count; i++) {
@@ -51,7 +51,7 @@ function arange(node: NodeLowering): ValueId {
   return node.constantOf(dtype, [count], data);
 }
 
-/** At inference nothing is dropped; the mask, where it is asked for, is all true. */
+/** Inference drops nothing; the mask, if requested, is all true. */
 function dropout(node: NodeLowering): readonly ValueId[] {
   const x = node.input(0);
   const trains = node.optional(2);
