@@ -1,12 +1,10 @@
 import { sizeOf } from '../../numeric/shapes.js';
 import { allocate } from '../../tensor.js';
+import { workFor } from '../fold.js';
 import type { NodeLowering } from '../lowering.js';
 import { NONE, type ValueId } from '../program.js';
 import { checkShape } from '../tensor-proto.js';
 import type { OperatorTable } from './operator.js';
-
-/** Ranges are indices of axes; a longer one is a mistake. */
-const MAX_RANGE = 2 ** 26;
 
 function int64s(node: NodeLowering, shape: readonly number[], values: readonly number[]): ValueId {
   return node.constantOf('int64', shape, BigInt64Array.from(values, BigInt));
@@ -40,8 +38,8 @@ function arange(node: NodeLowering): ValueId {
   const { dtype } = node.value(ids[0]!);
   if (ids.some((id) => node.value(id).dtype !== dtype)) node.invalid('its inputs have different types');
   const count = Math.max(Math.ceil((limit - start) / delta), 0);
-  if (!(count <= MAX_RANGE))
-    node.invalid(`its range from ${start} to ${limit} by ${delta} has more than ${MAX_RANGE} elements`);
+  if (!node.context.budget.spend(workFor(dtype, count)))
+    node.invalid(`its range from ${start} to ${limit} by ${delta} has too many elements`);
   const data = allocate(dtype, count);
   const integral = data instanceof BigInt64Array;
   for (let i = 0; i < count; i++) {
