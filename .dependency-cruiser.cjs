@@ -10,7 +10,7 @@ const layers = [
   ['backends'],
   ['session'],
   ['data'],
-  ['inspect', 'classify'],
+  ['classify'],
   ['report'],
   ['calibrate', 'audit', 'measure'],
   ['index'],

@@ -3,9 +3,8 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { itemsOfPath } from '../../dist/classify/images.js';
-import { openClassifier } from '../../dist/cli/classifier.js';
-import { takeEvenly } from '../../dist/data/dataset.js';
+import { Classifier } from '../../dist/cli/classifier.js';
+import { openDataset, takeEvenly } from '../../dist/data/dataset.js';
 
 const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..');
 const SILENT = { err: () => {} };
@@ -32,14 +31,14 @@ export function modelFolders(dataset) {
 
 /** Opens a network with a policy: a SkipPolicy, 'model' or 'full'. */
 export function open(folder, policy) {
-  return openClassifier(folder, { policy, threads: 1 }, SILENT);
+  return Classifier.open(folder, { policy, threads: 1 }, SILENT);
 }
 
 /** Labelled images of a path that `eval` takes, decoded and normalised: [{ image: { name, label }, tensor }]. */
 export async function readImagesOf(classifier, path, limit = Number.POSITIVE_INFINITY) {
-  const items = takeEvenly(await itemsOfPath(path, classifier.images, { labelsFrom: 'data' }), limit);
+  const { samples } = await openDataset(path, classifier.labels);
   const images = [];
-  for await (const { item: image, tensor } of classifier.prepare(items)) images.push({ image, tensor });
+  for await (const prepared of classifier.prepare(takeEvenly(samples, limit))) images.push(prepared);
   return images;
 }
 

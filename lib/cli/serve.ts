@@ -34,7 +34,10 @@ export function addServeCommand(program: Command, io: Io): void {
   program
     .command('serve')
     .description('serve models: Open Inference Protocol v2 over REST and gRPC, metrics, and a live page')
-    .argument('<folders...>', 'folder of a model, of its versions (1/, 2/, ...), or of several models')
+    .argument(
+      '<folders...>',
+      'folder of a model, of its versions (1/, 2/, ...), or of several models; or an ONNX file',
+    )
     .option('--host <address>', 'address to listen on', '127.0.0.1')
     .option('--port <n>', 'port of REST; 0 for any that is free', port, 8000)
     .option('--grpc-port <n>', 'port of gRPC', port, 8001)
@@ -90,6 +93,13 @@ async function loadServer(): Promise<ServerModule> {
   }
 }
 
+/** What the server refuses when it starts is nothing that it has done wrong. */
+function asUsers(error: unknown): unknown {
+  const { name, code, message } = error as { name?: unknown; code?: unknown; message: string };
+  if (name !== 'ServerError' || code === 'INTERNAL') return error;
+  return new ResidualSkipError('INVALID_ARGUMENT', message, { cause: error });
+}
+
 async function serve(folders: readonly string[], options: ServeOptions, io: Io): Promise<void> {
   const { host, policy, threads, targetP99, targetQueue, shadow, queue, tokenFile, tlsCert, tlsKey, json } =
     options;
@@ -97,7 +107,7 @@ async function serve(folders: readonly string[], options: ServeOptions, io: Io):
     throw new ResidualSkipError('INVALID_ARGUMENT', '--tls-cert and --tls-key go together; give both');
   }
   const { createServer } = await loadServer();
-  const server = await createServer({
+  const starting = createServer({
     folders,
     host,
     port: options.port,
@@ -111,6 +121,9 @@ async function serve(folders: readonly string[], options: ServeOptions, io: Io):
     ...(tokenFile && { tokenFile }),
     ...(tlsCert && { tls: { cert: tlsCert, key: tlsKey } }),
     log: (entry: object) => io.err(`${JSON.stringify({ time: new Date().toISOString(), ...entry })}\n`),
+  });
+  const server = await starting.catch((error: unknown) => {
+    throw asUsers(error);
   });
   const { url, grpcAddress } = server;
   if (json) io.out(`${JSON.stringify({ url, grpcAddress })}\n`);

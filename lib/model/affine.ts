@@ -24,10 +24,7 @@ function constant(region: Region, id: ValueId): Float32Array | undefined {
   return data instanceof Float32Array ? data : undefined;
 }
 
-/**
- * The number that `operand` holds for each channel (axis 1) of a tensor of shape `shape`; undefined unless it is
- * constant within each channel.
- */
+/** `operand` as one number for each channel (axis 1) of a tensor of shape `shape`; undefined if it is not. */
 function perChannel(region: Region, operand: ValueId, shape: readonly number[]): Float64Array | undefined {
   const data = constant(region, operand);
   const own = region.shape(operand);
@@ -102,10 +99,7 @@ export function foldIntoLayer(
   return true;
 }
 
-/**
- * Replaces the affine map `first`, which only `step` reads, and `step` (the affine map `second`) with one affine
- * step.
- */
+/** Replaces affine `first`, read by `step` alone, and `step`, which is `second`, with one affine. */
 export function foldIntoAffine(
   region: Region,
   first: WorkStepNamed<'affine'>,
@@ -120,7 +114,7 @@ export function foldIntoAffine(
   return true;
 }
 
-/** Writes `step` as an `affine` step on `input`. */
+/** `step` as an `affine` step of `input`. */
 export function affineStep(region: Region, step: WorkStep, input: ValueId, affine: ChannelAffine): WorkStep {
   const channels = affine.scale.length;
   const scale = region.addValue(`${step.node}.scale`, 'float32', [channels], Float32Array.from(affine.scale));

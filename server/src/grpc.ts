@@ -149,7 +149,8 @@ async function infer(
 ): Promise<object> {
   const gone = new AbortController();
   call.on('cancelled', () => gone.abort());
-  const response = await inference.infer(parse(request), gone.signal);
+  const traceparent = call.metadata.get('traceparent')[0]?.toString();
+  const response = await inference.infer({ ...parse(request), traceparent }, gone.signal);
   return format(response);
 }
 

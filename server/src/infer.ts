@@ -30,6 +30,8 @@ export interface InferRequest {
   readonly inputs: readonly RequestInput[];
   /** All outputs when empty. */
   readonly outputs: readonly RequestedOutput[];
+  /** W3C trace context of the caller. */
+  readonly traceparent?: string | undefined;
 }
 
 export interface ResponseOutput {
@@ -49,8 +51,11 @@ export interface InferResponse {
   readonly outputs: readonly ResponseOutput[];
 }
 
-/** One request that has ended, for those who watch. */
+/** One request that was answered, for those who watch. */
 export interface Finished {
+  readonly request: InferRequest;
+  /** When it was received, in milliseconds of `performance.now()`. */
+  readonly started: number;
   readonly model: ServedModel;
   readonly setting: Setting;
   readonly items: readonly ItemTrace[];
@@ -63,6 +68,16 @@ export interface Finished {
   readonly callItems: number;
   /** The scores of each item where the model is a classifier. */
   readonly scores: readonly ArrayLike<number>[] | null;
+}
+
+/** One request that was not. */
+export interface Failed {
+  /** Null where the model isn't known. */
+  readonly model: ServedModel | null;
+  readonly error: ServerError;
+  /** Null where the request was refused before it was read. */
+  readonly request: InferRequest | null;
+  readonly started: number;
 }
 
 interface Work {
@@ -86,7 +101,7 @@ export interface InferenceOptions {
   readonly threads: number;
   readonly mostItems: number;
   readonly onFinished?: (finished: Finished) => void;
-  readonly onFailed?: (model: ServedModel | null, error: ServerError) => void;
+  readonly onFailed?: (failed: Failed) => void;
 }
 
 /** Runs requests: checks them, decodes images, queues, joins, and answers. */
@@ -108,20 +123,47 @@ export class Inference {
    * @throws ServerError
    */
   async infer(request: InferRequest, signal: AbortSignal): Promise<InferResponse> {
+    const started = performance.now();
     let model: ServedModel | null = null;
     try {
       const found = this.#repository.get(request.model, request.version);
       model = found;
-      return await found.use(() => this.#inferOn(found, request, signal));
+      return await found.use(() => this.#inferOn(found, request, signal, started));
     } catch (error) {
-      const failure = asServerError(error);
-      if (model) model.counts.failures++;
-      this.#options.onFailed?.(model, failure);
-      throw failure;
+      throw this.#failed(model, error, request, started);
     }
   }
 
-  async #inferOn(model: ServedModel, request: InferRequest, client: AbortSignal): Promise<InferResponse> {
+  /** Refuses with BUSY, before the body is read, what there is no room for. */
+  admit(name: string, version?: string): void {
+    try {
+      this.queue.checkRoom(this.#decoding);
+    } catch (error) {
+      const model = this.#repository
+        .loaded()
+        .find((one) => one.name === name && (!version || one.version === version));
+      throw this.#failed(model ?? null, error, null, performance.now());
+    }
+  }
+
+  #failed(
+    model: ServedModel | null,
+    cause: unknown,
+    request: InferRequest | null,
+    started: number,
+  ): ServerError {
+    const error = asServerError(cause);
+    if (model) model.counts.failures++;
+    this.#options.onFailed?.({ model, error, request, started });
+    return error;
+  }
+
+  async #inferOn(
+    model: ServedModel,
+    request: InferRequest,
+    client: AbortSignal,
+    started: number,
+  ): Promise<InferResponse> {
     const { policy, priority, timeout, trace } = request.parameters;
     const setting = policy === undefined ? model.setting : model.settingCalled(String(policy));
     const deadline = deadlineOf(client, timeout);
@@ -142,7 +184,7 @@ export class Inference {
         signal: deadline.signal,
       };
       await this.queue.push(job);
-      return this.#answer(request, work, trace === true);
+      return this.#answer(request, work, started, trace === true);
     } finally {
       deadline.clear();
     }
@@ -167,7 +209,7 @@ export class Inference {
     }
   }
 
-  #answer(request: InferRequest, work: Work, traced: boolean): InferResponse {
+  #answer(request: InferRequest, work: Work, started: number, traced: boolean): InferResponse {
     const { model, setting } = work;
     const { outputs, items, multiplyAdds, queueMs, callMs, callItems } = work.result!;
     const { counts } = model;
@@ -183,7 +225,7 @@ export class Inference {
     const scored = classifier && outputs[classifier.output];
     const scores = scored ? classifier.scoresOf(outputs, batchOf(scored)) : null;
     this.#options.onFinished?.({
-      ...{ model, setting, items, multiplyAdds, queueMs, callMs, callItems, scores },
+      ...{ request, started, model, setting, items, multiplyAdds, queueMs, callMs, callItems, scores },
     });
     const skippedBlocks = items.reduce((sum, { blocks }) => sum + blocks.filter(({ ran }) => !ran).length, 0);
     const saved = items.reduce((sum, { multiplyAddsSkipped }) => sum + multiplyAddsSkipped, 0);

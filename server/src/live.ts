@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import type { SettingChange } from './elastic.js';
-import type { Finished, Inference } from './infer.js';
+import type { Failed, Finished, Inference } from './infer.js';
 import type { ServedModel } from './model.js';
 import type { ModelRepository } from './repository.js';
 
@@ -83,7 +83,7 @@ export class LivePage {
     if (tally.recent.length > RECENT) tally.recent.splice(0, tally.recent.length - RECENT);
   }
 
-  failed(model: ServedModel | null): void {
+  failed({ model }: Failed): void {
     if (model) this.#tallyOf(model).failures++;
   }
 

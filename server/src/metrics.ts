@@ -1,6 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
-import type { ServerError } from './errors.js';
-import type { Finished, Inference } from './infer.js';
+import type { Failed, Finished, Inference } from './infer.js';
 import type { ServedModel } from './model.js';
 import type { ModelRepository } from './repository.js';
 import type { Setting } from './settings.js';
@@ -139,7 +138,7 @@ export class Metrics {
     }
   }
 
-  failed(model: ServedModel | null, error: ServerError): void {
+  failed({ model, error }: Failed): void {
     this.#requests.inc({ model: model?.name ?? '', version: model?.version ?? '', outcome: error.code });
   }
 

@@ -28,7 +28,8 @@ export class ModelRepository {
   readonly #known = new Map<string, Known>();
 
   /**
-   * @param folders each is the folder of a model (with an ONNX file), of versions of one (`1/`, `2/`, ...), or of models
+   * @param folders each is the folder of a model (with an ONNX file), of versions of one (`1/`, `2/`, ...), or of models;
+   * or an ONNX file
    */
   constructor(folders: readonly string[], optionsFor: (path: string) => Promise<ModelOptions>) {
     this.#folders = folders.map((folder) => resolve(folder));
@@ -154,6 +155,8 @@ function keyOf(name: string, version: string): string {
 const VERSION = /^[1-9]\d*$/;
 
 async function modelsIn(folder: string): Promise<{ name: string; version: string; path: string }[]> {
+  if (extname(folder) === '.onnx' && (await isFile(folder)))
+    return [{ name: basename(folder, '.onnx'), version: '1', path: folder }];
   const own = await versionsIn(folder);
   if (own.length > 0) return own;
   const inner = await Promise.all((await foldersIn(folder)).map((name) => versionsIn(join(folder, name))));

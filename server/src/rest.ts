@@ -56,7 +56,13 @@ export function addRestRoutes(app: FastifyInstance, context: RestContext): void 
       const models = asked ? [repository.get(model, asked)] : repository.versionsOf(model);
       return { model_stats: models.map(modelStatistics) };
     });
-    app.post(`${path}/infer`, (request: ModelRequest, reply) => infer(request, reply, inference));
+    app.post<{ Params: ModelParams }>(
+      `${path}/infer`,
+      {
+        onRequest: async ({ params }) => inference.admit(params.model, params.version),
+      },
+      (request: ModelRequest, reply) => infer(request, reply, inference),
+    );
   }
 }
 
@@ -71,7 +77,8 @@ async function infer(
     header === undefined ? undefined : Number(header),
   );
   const { model, version = '' } = request.params;
-  const response = await inference.infer({ ...parsed, model, version }, goneSignal(reply));
+  const { traceparent } = request.headers as { traceparent?: string };
+  const response = await inference.infer({ ...parsed, model, version, traceparent }, goneSignal(reply));
   const { body, headerLength } = formatInferResponse(response, binary);
   if (headerLength === undefined) return reply.type('application/json').send(body);
   return reply

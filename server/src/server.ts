@@ -1,18 +1,19 @@
 import { readFile } from 'node:fs/promises';
 import type { Server as GrpcServer } from '@grpc/grpc-js';
 import fastify, { type FastifyError, type FastifyInstance } from 'fastify';
-import { authenticator } from './auth.js';
+import { type Authenticate, authenticator } from './auth.js';
 import { ElasticDepth, type SettingChange, settingChange } from './elastic.js';
 import { asServerError, ServerError } from './errors.js';
 import { createGrpcServer, grpcCredentials } from './grpc.js';
-import { type Finished, Inference } from './infer.js';
+import { type Failed, type Finished, Inference } from './infer.js';
 import { LivePage } from './live.js';
 import { Metrics } from './metrics.js';
 import type { ModelOptions, ServedModel } from './model.js';
 import { type ParsedOptions, parseServerOptions, type ServerOptions } from './options.js';
 import { ModelRepository } from './repository.js';
-import { addRestRoutes } from './rest.js';
+import { addRestRoutes, type RestContext } from './rest.js';
 import { settingsOf } from './settings.js';
+import { Tracing } from './tracing.js';
 import { packageVersion } from './version.js';
 
 /** A server that listens. */
@@ -29,15 +30,80 @@ export interface RunningServer {
 /** Paths that need no token: probes have none. */
 const OPEN_PATHS = new Set(['/v2/health/live', '/v2/health/ready']);
 
+/** What sees requests end. */
+interface Watcher {
+  finished(finished: Finished): void;
+  failed?(failed: Failed): void;
+}
+
 /**
  * Loads the models and serves them: Open Inference Protocol v2 over REST and gRPC, `/metrics`, and a live page at `/`.
- * @throws ServerError INVALID_ARGUMENT, NOT_FOUND; ResidualSkipError for a model or policy that can't be used
+ * With OTEL_EXPORTER_OTLP_ENDPOINT in the environment it sends spans there.
+ * @throws ServerError INVALID_ARGUMENT (files and ports that can't be used included), NOT_FOUND; ResidualSkipError for a
+ * model or policy that can't be used
  */
 export async function createServer(options: ServerOptions): Promise<RunningServer> {
   const parsed = parseServerOptions(options);
+  const cleanups: (() => void | Promise<void>)[] = [];
+  let draining = false;
+  let closing: Promise<void> | undefined;
+  const close = () => {
+    draining = true;
+    closing ??= cleanups.reduceRight((before, cleanup) => before.then(cleanup), Promise.resolve());
+    return closing;
+  };
+  try {
+    const tracing = await Tracing.fromEnvironment();
+    if (tracing) cleanups.push(() => tracing.close());
+    const authenticate = await authenticator(parsed.tokenFile);
+    const core = await createCore(parsed, tracing);
+    const { repository, inference, elastic, live } = core;
+    cleanups.push(() => repository.close());
+    await repository.loadAll();
+
+    const ready = () => !draining && repository.index().every(({ state }) => state !== 'LOADING');
+    const app = await createApp(parsed, () => draining);
+    cleanups.push(() => app.close());
+    const context = { repository, inference, version: packageVersion(), ready };
+    await addRoutes(app, core, context, authenticate);
+    const grpc = await listenGrpc(parsed, { ...context, authenticate });
+    if (grpc) cleanups.push(() => shutDown(grpc.server));
+    elastic?.start();
+    live.start();
+    const url = await app.listen({ host: parsed.host, port: parsed.port });
+    cleanups.push(async () => {
+      elastic?.stop();
+      const late = new Promise<void>((resolve) => setTimeout(resolve, parsed.drainTimeout).unref());
+      // Who hasn't sent the whole request by then, or doesn't read the answer, is cut off.
+      void late.then(() => {
+        app.server.closeAllConnections();
+        grpc?.server.forceShutdown();
+      });
+      await Promise.race([inference.queue.drain(), late]);
+      live.stop();
+      app.server.closeIdleConnections();
+    });
+    return { url, grpcAddress: grpc?.address ?? null, repository, close };
+  } catch (error) {
+    await close();
+    throw asStartError(error);
+  }
+}
+
+interface Core {
+  readonly repository: ModelRepository;
+  readonly inference: Inference;
+  readonly metrics: Metrics;
+  readonly live: LivePage;
+  /** Null without a target. */
+  readonly elastic: ElasticDepth | null;
+}
+
+/** The parts behind the protocols, and who hears of what. */
+async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promise<Core> {
   const { threads, capacity, mostItems, targetP99, targetQueue, shadow, log } = parsed;
-  const authenticate = await authenticator(parsed.tokenFile);
   const settings = await settingsOf(parsed.policies);
+  const watchers: Watcher[] = [];
   const report = (model: ServedModel, change: SettingChange) => {
     metrics.settingChanged(model);
     live.changed(change);
@@ -51,80 +117,56 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     if (from !== model.setting) report(model, settingChange(model, from, saw));
   };
   const repository = new ModelRepository(parsed.folders, async () => ({ settings, threads, shadow, onTrip }));
-  const watchers: {
-    finished(finished: Finished): void;
-    failed?(model: ServedModel | null, error: ServerError): void;
-  }[] = [];
   const inference = new Inference(repository, {
     ...{ capacity, threads, mostItems },
     onFinished: (finished) => {
       for (const watcher of watchers) watcher.finished(finished);
     },
-    onFailed: (model, error) => {
-      for (const watcher of watchers) watcher.failed?.(model, error);
+    onFailed: (failed) => {
+      for (const watcher of watchers) watcher.failed?.(failed);
+      const { model, error } = failed;
       if (error.code === 'INTERNAL')
         log?.({ event: 'failure', model: model?.name, error: String(error.cause ?? error) });
     },
   });
   const metrics = new Metrics(repository, () => inference);
   const live = new LivePage(repository, () => inference);
-  const elastic = new ElasticDepth(
-    repository,
-    inference,
-    { threads, targetP99Ms: targetP99, targetQueue },
-    report,
-  );
+  const targets = { threads, targetP99Ms: targetP99, targetQueue };
+  const elastic =
+    targetP99 === undefined && targetQueue === undefined
+      ? null
+      : new ElasticDepth(repository, inference, targets, report);
   watchers.push(metrics, live);
+  if (elastic) watchers.push(elastic);
+  if (tracing) watchers.push(tracing);
+  return { repository, inference, metrics, live, elastic };
+}
 
-  await repository.loadAll();
-  const elasticOn = targetP99 !== undefined || targetQueue !== undefined;
-  if (elasticOn) {
-    watchers.push(elastic);
-    elastic.start();
-  }
-  live.start();
-
-  let draining = false;
-  const ready = () => !draining && repository.index().every(({ state }) => state !== 'LOADING');
-  const app = await createApp(parsed, () => draining);
+async function addRoutes(
+  app: FastifyInstance,
+  { metrics, live }: Core,
+  context: RestContext,
+  authenticate: Authenticate,
+): Promise<void> {
   app.addHook('onRequest', async (request) => {
     if (!OPEN_PATHS.has(request.url)) authenticate(request.headers.authorization);
   });
-  addRestRoutes(app, { repository, inference, version: packageVersion(), ready });
+  addRestRoutes(app, context);
   app.get('/metrics', async (_request, reply) =>
     reply.type(metrics.registry.contentType).send(await metrics.registry.metrics()),
   );
   await live.addRoutes(app);
-  const grpc = await listenGrpc(parsed, {
-    repository,
-    inference,
-    version: packageVersion(),
-    ready,
-    authenticate,
-  });
-  const url = await app.listen({ host: parsed.host, port: parsed.port });
+}
 
-  let closing: Promise<void> | undefined;
-  const close = async () => {
-    draining = true;
-    elastic.stop();
-    const late = new Promise<void>((resolve) => setTimeout(resolve, parsed.drainTimeout).unref());
-    await Promise.race([inference.queue.drain(), late]);
-    live.stop();
-    app.server.closeIdleConnections();
-    await app.close();
-    await new Promise<void>((resolve) => (grpc ? grpc.server.tryShutdown(() => resolve()) : resolve()));
-    await repository.close();
-  };
-  return {
-    url,
-    grpcAddress: grpc?.address ?? null,
-    repository,
-    close: () => {
-      closing ??= close();
-      return closing;
-    },
-  };
+/** Ports that are taken and files that can't be read are for the one who starts the server to mend. */
+function asStartError(error: unknown): unknown {
+  const { code = '', message } = error as NodeJS.ErrnoException;
+  if (error instanceof ServerError || !/^(E[A-Z]+|ERR_OSSL.*)$/.test(code)) return error;
+  return new ServerError('INVALID_ARGUMENT', `the server can't start: ${message}`, { cause: error });
+}
+
+function shutDown(server: GrpcServer): Promise<void> {
+  return new Promise((resolve) => server.tryShutdown(() => resolve()));
 }
 
 async function createApp(
@@ -177,9 +219,11 @@ async function listenGrpc(
   const server = createGrpcServer({ ...context, bodyLimit });
   const credentials = await grpcCredentials(tls);
   const port = await new Promise<number>((resolve, reject) => {
-    server.bindAsync(`${host}:${grpcPort}`, credentials, (error, bound) =>
-      error ? reject(error) : resolve(bound),
-    );
+    server.bindAsync(`${host}:${grpcPort}`, credentials, (error, bound) => {
+      if (!error) return resolve(bound);
+      const message = `the server can't listen for gRPC on ${host}:${grpcPort}: ${error.message}`;
+      reject(new ServerError('INVALID_ARGUMENT', message, { cause: error }));
+    });
   });
   return { server, address: `${host}:${port}` };
 }

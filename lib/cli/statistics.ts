@@ -1,14 +1,13 @@
 import { mean, quantile } from '../numeric/statistics.js';
 
-/** Times of single items, in milliseconds. */
-export interface LatencySummary {
+export interface Latency {
   readonly mean: number;
   readonly p50: number;
   readonly p95: number;
 }
 
 /** Of a sample that isn't empty. */
-export function latencyOf(sample: readonly number[]): LatencySummary {
+export function latencyOf(sample: readonly number[]): Latency {
   return { mean: mean(sample), p50: quantile(sample, 0.5), p95: quantile(sample, 0.95) };
 }
 

@@ -1,0 +1,264 @@
+// What the server bears, and what elastic depth is worth: writes docs/serving.svg and the measurements of docs/serving.md.
+//
+//   node bench/serving.mjs DATA           DATA: a folder of CIFAR-10 images that the network wasn't trained on
+//   node bench/serving.mjs DATA --short   a try of a minute, which writes no page
+//
+// Build first; bench/export_models.py makes bench/models/resnet18.onnx. bench/serving-policy.json is calibrated on 70 % of the
+// images where it is missing; the requests are the others. The load comes from this process, on the same cores.
+import { spawn } from 'node:child_process';
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { availableParallelism, cpus, tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { createInterface } from 'node:readline';
+import { parseArgs } from 'node:util';
+import { ImageClassifier, InferenceSession, Tensor } from '../dist/index.js';
+import { Load } from './serving/load.mjs';
+import { writePage } from './serving/page.mjs';
+
+const here = import.meta.dirname;
+const CLI = join(here, '..', 'dist', 'cli', 'main.js');
+const POLICY = join(here, 'serving-policy.json');
+const CIFAR = join(here, '..', 'models', 'cifar10-resnet24');
+const RESNET18 = join(here, 'models', 'resnet18.onnx');
+const LIMITS = [0.005, 0.01, 0.02, 0.05];
+const THREADS = availableParallelism();
+const TARGET_MS = 50;
+/** Requests that wait at most where latency is measured against a target: more would only make what is late later. */
+const RAMP_QUEUE = 400;
+
+const { values: flags, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { short: { type: 'boolean', default: false } },
+});
+const [data] = positionals;
+if (data === undefined || !existsSync(RESNET18)) {
+  console.error(
+    'usage: node bench/serving.mjs DATA [--short]; bench/export_models.py makes bench/models/resnet18.onnx',
+  );
+  process.exit(2);
+}
+const say = (text) => console.error(`${new Date().toISOString().slice(11, 19)} ${text}`);
+const seconds = flags.short
+  ? { alone: 1, capacity: 2, half: 2, over: 4, ramp: 8 }
+  : { alone: 5, capacity: 8, half: 20, over: 60, ramp: 76 };
+/** Loads of the ramp, as shares of what full depth bears. */
+const RAMP = { from: 0.2, to: 2, steps: flags.short ? 4 : 19 };
+
+function run(...args) {
+  return new Promise((done, fail) => {
+    const child = spawn(process.execPath, [CLI, ...args], { stdio: ['ignore', 'ignore', 'inherit'] });
+    child.on('exit', (code) => (code === 0 ? done() : fail(new Error(`${args[0]} ended with ${code}`))));
+  });
+}
+
+/** The images of a folder and of those in it: those to calibrate on, and those to ask for. */
+function split() {
+  const files = readdirSync(data, { recursive: true })
+    .filter((name) => /\.(png|jpe?g)$/i.test(name))
+    .sort()
+    .map((name) => resolve(data, name));
+  return { calibrate: files.filter((_, i) => i % 10 >= 3), ask: files.filter((_, i) => i % 10 < 3) };
+}
+
+async function makePolicy(files) {
+  say(`calibrating on ${files.length} images`);
+  const folder = mkdtempSync(join(tmpdir(), 'serving-'));
+  try {
+    for (const [i, file] of files.entries())
+      symlinkSync(file, join(folder, `${i}${file.slice(file.lastIndexOf('.'))}`));
+    await run('calibrate', CIFAR, '--data', folder, '--limits', LIMITS.join(), '--output', POLICY);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** Starts `serve` and waits until it listens. */
+async function serve(model, ...args) {
+  const child = spawn(
+    process.execPath,
+    [CLI, 'serve', model, '--port', '0', '--no-grpc-port', '--json', '--threads', String(THREADS), ...args],
+    { stdio: ['ignore', 'pipe', 'pipe'] },
+  );
+  const log = [];
+  createInterface(child.stderr).on('line', (line) => log.push(line));
+  const ended = new Promise((done) => child.on('exit', (code, signal) => done({ code, signal })));
+  const first = new Promise((done) => createInterface(child.stdout).once('line', done));
+  const listening = await Promise.race([first, ended]);
+  if (typeof listening !== 'string') throw new Error(`the server didn't start: ${log.join('\n')}`);
+  const { url } = JSON.parse(listening);
+  const rssMiB = () =>
+    Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))[1]) / 1024;
+  const stop = async () => {
+    child.kill('SIGTERM');
+    const { code } = await ended;
+    if (code !== 0) throw new Error(`the server ended with ${code}: ${log.slice(-5).join('\n')}`);
+  };
+  return { url, log, rssMiB, stop };
+}
+
+/** Scores of all images in one setting, as bytes; `session.run` in this process. */
+async function answersOf(session, input, dims, images, policy) {
+  const answers = [];
+  for (const pixels of images) {
+    const { [session.outputNames[0]]: scores } = await session.run(
+      { [input]: new Tensor('float32', pixels, dims) },
+      { policy },
+    );
+    answers.push(Buffer.from(scores.data.buffer, scores.data.byteOffset, scores.data.byteLength));
+  }
+  return answers;
+}
+
+/** Items a second of `session.run` alone, with as many runs under way as there are threads, and one more to follow. */
+async function alone(session, input, dims, images) {
+  let runs = 0;
+  const start = performance.now();
+  const worker = async () => {
+    while (performance.now() - start < 1000 * seconds.alone) {
+      await session.run(
+        { [input]: new Tensor('float32', images[runs % images.length], dims) },
+        { policy: 'full' },
+      );
+      runs++;
+    }
+  };
+  await Promise.all(Array.from({ length: THREADS + 1 }, worker));
+  return (1000 * runs) / (performance.now() - start);
+}
+
+/** Throughput, latency at half of it, and three times as much as the server bears. */
+async function bears(model, title, { input, dims, images, reference }, session) {
+  const inProcess = await alone(session, input, dims, images);
+  const name = model.replace(/.*\/|\.onnx$/g, '');
+  const server = await serve(model, '--policy', 'full');
+  const load = new Load(server.url, name, { input, dims, images, reference });
+  await load.closed(2, 0.5);
+  const full = await load.closed(16, seconds.capacity);
+  const capacity = full.perSecond;
+  say(
+    `${title}: ${inProcess.toFixed(0)} runs a second in process, ${capacity.toFixed(0)} requests a second served`,
+  );
+  const [half] = await load.open(capacity / 2, seconds.half);
+  const serviceMs = (1000 * THREADS) / inProcess;
+  say(
+    `half of that: p99 is ${half.quantile(0.99).toFixed(1)} ms, a run on one thread takes ${serviceMs.toFixed(1)} ms`,
+  );
+  const memory = [];
+  const sampler = setInterval(() => memory.push(server.rssMiB()), 500);
+  const [over] = await load.open(3 * capacity, seconds.over);
+  clearInterval(sampler);
+  say(
+    `three times that: ${JSON.stringify(over.statuses)}, ${over.wrong} wrong, goodput ${over.perSecond.toFixed(0)}`,
+  );
+  load.close();
+  await server.stop();
+  const third = memory[Math.floor(memory.length / 3)];
+  return {
+    title,
+    ...{ inProcess, capacity, serviceMs, halfP99Ms: half.quantile(0.99) },
+    over: {
+      seconds: seconds.over,
+      statuses: over.statuses,
+      goodput: over.perSecond,
+      memoryMiB: { afterAThird: third, atTheEnd: memory.at(-1) },
+    },
+    requests: full.requests + half.requests + over.requests,
+    wrong: full.wrong + half.wrong + over.wrong,
+    unanswered: [full, half, over].reduce((sum, { statuses }) => sum + (statuses[0] ?? 0), 0),
+  };
+}
+
+/** A ramp of load, and a calm end. */
+async function ramp(capacity, feeds, ...args) {
+  const server = await serve(CIFAR, '--queue', String(RAMP_QUEUE), ...args);
+  const load = new Load(server.url, 'cifar10-resnet24', feeds);
+  await load.closed(2, 0.5);
+  const rate = (at) => capacity * (RAMP.from + (RAMP.to - RAMP.from) * at);
+  const parts = await load.open(rate, seconds.ramp, RAMP.steps);
+  const [calm] = await load.open(0.2 * capacity, flags.short ? 3 : 10);
+  const after = await load.closed(1, 0.1);
+  load.close();
+  await server.stop();
+  const changes = server.log.flatMap((line) =>
+    line.includes('"event":"setting"') ? [JSON.parse(line)] : [],
+  );
+  return {
+    steps: parts.map((part, i) => ({
+      load: RAMP.from + ((RAMP.to - RAMP.from) * (i + 0.5)) / RAMP.steps,
+      p50Ms: part.quantile(0.5),
+      p99Ms: part.quantile(0.99),
+      refused: (part.statuses[429] ?? 0) / part.requests,
+      saved: part.saved / part.answered,
+      settings: part.settings,
+      statuses: part.statuses,
+      wrong: part.wrong,
+    })),
+    changes: changes.length,
+    after: Object.keys(after.settings),
+    requests: parts.reduce((sum, part) => sum + part.requests, 0) + calm.requests + after.requests,
+    wrong: parts.reduce((sum, part) => sum + part.wrong, 0) + calm.wrong + after.wrong,
+  };
+}
+
+/** Share of the images that each setting answers otherwise than full depth. */
+function disagreements(reference) {
+  const best = (bytes) => {
+    const scores = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
+    return scores.indexOf(Math.max(...scores));
+  };
+  const full = reference.full.map(best);
+  return Object.entries(reference)
+    .filter(([setting]) => setting !== 'full')
+    .map(([setting, answers]) => ({
+      limit: Number(setting),
+      changed: answers.filter((bytes, i) => best(bytes) !== full[i]).length,
+      images: answers.length,
+    }));
+}
+
+const { calibrate: forPolicy, ask } = split();
+if (!existsSync(POLICY)) await makePolicy(forPolicy);
+
+say(`answers of ${ask.length} images in each setting`);
+const classifier = await ImageClassifier.from(CIFAR, { threads: THREADS });
+const images = [];
+for (const file of flags.short ? ask.slice(0, 100) : ask) images.push((await classifier.prepare(file)).data);
+const policies = { full: 'full' };
+const { settings, ...careful } = JSON.parse(readFileSync(POLICY, 'utf8'));
+for (const policy of [careful, ...settings]) policies[policy.promise.limit] = policy;
+const cifar = { input: classifier.session.inputNames[0], dims: [1, 3, 32, 32], images, reference: {} };
+for (const [name, policy] of Object.entries(policies)) {
+  cifar.reference[name] = await answersOf(classifier.session, cifar.input, cifar.dims, images, policy);
+}
+const changed = disagreements(cifar.reference);
+const measured = [await bears(CIFAR, 'ResNet-24 (CIFAR)', cifar, classifier.session)];
+await classifier.release();
+
+say(`the ramp, with the target of ${TARGET_MS} ms and without`);
+const elastic = await ramp(measured[0].capacity, cifar, '--policy', POLICY, '--target-p99', `${TARGET_MS}ms`);
+const fixed = await ramp(measured[0].capacity, cifar, '--policy', 'full');
+
+const session = await InferenceSession.create(RESNET18, { threads: THREADS });
+const photos = { input: session.inputNames[0], dims: [1, 3, 224, 224], reference: {} };
+photos.images = Array.from({ length: 8 }, (_, seed) =>
+  Float32Array.from({ length: 3 * 224 * 224 }, (_, i) => Math.sin(seed + i * 0.01)),
+);
+photos.reference.full = await answersOf(session, photos.input, photos.dims, photos.images, 'full');
+measured.push(await bears(RESNET18, 'ResNet-18 (224)', photos, session));
+await session.release();
+
+const [{ model: cpu }] = cpus();
+const results = { threads: THREADS, cpu, targetMs: TARGET_MS, changed, measured, ramp: { elastic, fixed } };
+console.log(JSON.stringify(results, null, 2));
+if (!flags.short) {
+  writeFileSync(join(here, 'serving.json'), JSON.stringify(results));
+  await writePage(results);
+}

@@ -1,0 +1,172 @@
+// The measurements of docs/serving.md and its chart.
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { INK, renderChart } from '../../dist/report/charts.js';
+import { standalone, table } from '../page.mjs';
+
+const DOCS = join(import.meta.dirname, '..', '..', 'docs');
+const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
+const ms = (value) => (Number.isFinite(value) ? value.toFixed(1) : '-');
+
+/** Up to which load every step of a ramp kept the target and refused nothing; 0 where the first broke it. */
+export function keptUpTo({ steps }, targetMs) {
+  const broken = steps.findIndex(({ p99Ms, refused }) => !(p99Ms <= targetMs) || refused > 0);
+  return (broken < 0 ? steps.at(-1) : steps[broken - 1])?.load ?? 0;
+}
+
+function bearsTable(measured) {
+  const rows = measured.map(({ title, inProcess, capacity, serviceMs, halfP99Ms, over, requests, wrong }) => [
+    title,
+    inProcess.toFixed(0),
+    `${capacity.toFixed(0)} (${percent(capacity / inProcess)})`,
+    `${ms(halfP99Ms)} ms (${(halfP99Ms / serviceMs).toFixed(1)} service times)`,
+    `${over.goodput.toFixed(0)} (${percent(over.goodput / capacity)})`,
+    `${over.memoryMiB.afterAThird.toFixed(0)}, ${over.memoryMiB.atTheEnd.toFixed(0)}`,
+    requests.toLocaleString('en'),
+    String(wrong),
+  ]);
+  return table(
+    [
+      'network',
+      '`session.run`, items/s',
+      'served, items/s',
+      'p99 at half load',
+      `answered at three times the load, items/s`,
+      'MiB after a third, at the end',
+      'requests',
+      'wrong answers',
+    ],
+    rows,
+  );
+}
+
+function rampTable({ elastic, fixed }) {
+  const rows = elastic.steps.map((step, i) => {
+    const full = fixed.steps[i];
+    const [setting] = Object.entries(step.settings).sort((a, b) => b[1] - a[1])[0] ?? ['-'];
+    return [
+      percent(step.load),
+      ms(full.p99Ms),
+      percent(full.refused, 1),
+      ms(step.p99Ms),
+      percent(step.refused, 1),
+      setting,
+      percent(step.saved),
+    ];
+  });
+  const head = ['load', 'full: p99, ms', 'full: refused', 'elastic: p99, ms', 'elastic: refused'];
+  return table([...head, 'most frequent setting', 'multiply-adds skipped'], rows);
+}
+
+function changedTable(changed) {
+  const rows = changed.map(({ limit, changed: count, images }) => [
+    percent(limit, 1),
+    percent(count / images, 2),
+    `${count} of ${images}`,
+  ]);
+  return table(['promised', 'measured', 'changed answers'], rows);
+}
+
+async function chart({ targetMs, ramp: { elastic, fixed } }) {
+  const lines = [
+    ['full depth', fixed],
+    ['elastic depth', elastic],
+  ].flatMap(([server, { steps }]) => steps.map(({ load, p99Ms }) => ({ server, load, p99Ms })));
+  const shares = elastic.steps.flatMap(({ load, settings }) => {
+    const all = Object.values(settings).reduce((sum, count) => sum + count, 0);
+    return Object.entries(settings).map(([setting, count]) => ({ load, setting, share: count / all }));
+  });
+  const x = {
+    field: 'load',
+    type: 'quantitative',
+    title: 'load, relative to what full depth bears',
+    axis: { format: '%' },
+  };
+  const svg = await renderChart(
+    {
+      vconcat: [
+        {
+          width: 620,
+          height: 220,
+          layer: [
+            {
+              data: { values: lines },
+              mark: { type: 'line', point: true },
+              encoding: {
+                x,
+                y: {
+                  field: 'p99Ms',
+                  type: 'quantitative',
+                  scale: { type: 'log' },
+                  title: '99th percentile of latency, ms',
+                },
+                color: {
+                  field: 'server',
+                  type: 'nominal',
+                  title: null,
+                  scale: { domain: ['full depth', 'elastic depth'], range: [INK.skipped, INK.ran] },
+                },
+              },
+            },
+            {
+              data: { values: [{ targetMs }] },
+              mark: { type: 'rule', strokeDash: [4, 3], color: INK.guard },
+              encoding: { y: { field: 'targetMs', type: 'quantitative' } },
+            },
+          ],
+        },
+        {
+          width: 620,
+          height: 110,
+          data: { values: shares },
+          mark: { type: 'area', interpolate: 'step' },
+          encoding: {
+            x,
+            y: {
+              field: 'share',
+              type: 'quantitative',
+              stack: 'normalize',
+              title: 'answers by setting',
+              axis: { format: '%' },
+            },
+            color: {
+              field: 'setting',
+              type: 'ordinal',
+              title: 'setting',
+              sort: ['full', '0.005', '0.01', '0.02', '0.05'],
+              scale: { scheme: 'blues' },
+            },
+          },
+        },
+      ],
+      resolve: { scale: { color: 'independent' } },
+    },
+    'latency and settings while the load grows',
+  );
+  return standalone(svg);
+}
+
+/** Everything from the last heading of the page on is measured. */
+const HEADING = '\n## Measurements\n';
+
+function section({ threads, cpu, targetMs, changed, measured, ramp }) {
+  const kept = (one) => percent(keptUpTo(one, targetMs));
+  const { changes, after, requests, wrong } = ramp.elastic;
+  return [
+    `\`node bench/serving.mjs DATA\` on ${cpu}, ${threads} CPUs, which the load shares. Every answer was compared with that of \`session.run\` in the same setting.`,
+    bearsTable(measured),
+    'A service time is that of one run on one thread. At three times the load, the other requests were answered with 429.',
+    `ResNet-24 for CIFAR-10 with a policy of \`calibrate --limits\`, \`--target-p99 ${targetMs}ms\`, and a load that grows steadily: full depth keeps the target up to ${kept(ramp.fixed)} of what it bears, elastic depth up to ${kept(ramp.elastic)}. The setting changed ${changes} times, and was ${after.join(', ')} when the load had gone. ${requests.toLocaleString('en')} requests, ${wrong} wrong answers.`,
+    '![Latency and settings while the load grows](serving.svg)',
+    rampTable(ramp),
+    'What each setting changes, on images that neither training nor calibration saw:',
+    changedTable(changed),
+  ].join('\n\n');
+}
+
+export async function writePage(results) {
+  const path = join(DOCS, 'serving.md');
+  const [written] = readFileSync(path, 'utf8').split(HEADING);
+  writeFileSync(path, `${written}${HEADING}\n${section(results)}\n`);
+  writeFileSync(join(DOCS, 'serving.svg'), await chart(results));
+}
