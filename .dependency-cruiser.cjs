@@ -10,7 +10,7 @@ const layers = [
   ['backends'],
   ['session'],
   ['data'],
-  ['classify'],
+  ['inspect', 'classify'],
   ['report'],
   ['calibrate', 'audit', 'measure'],
   ['index'],

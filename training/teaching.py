@@ -19,12 +19,13 @@ from onnx_network import OnnxNetwork
 from trainer import save_atomically, seeded
 from unlabelled import Preprocessing, altered, mixed, pixels_of
 
-BATCH = 256
+BATCH, TUNE_BATCH = 256, 128
 # Weight of the features beside that of the answers, and of an image that the exit before is sure of.
 FEATURES, EASY = 0.5, 0.3
 # Of every second copy so many images are mixed with another.
 MIXED = 0.7
-EMA = 0.998
+# The average of the weights reaches back over so large a part of the steps.
+AVERAGED = 0.05
 
 
 @dataclass
@@ -170,7 +171,7 @@ class Training:
                 value.backward()
                 nn.utils.clip_grad_norm_(self.module.parameters(), 5.0)
                 self.optimizer.step()
-                self.update_average(epoch * count + step)
+                self.update_average(epoch * count + step, self.epochs * count)
                 losses.append(value.item())
             self.average.eval()
             seconds = time.monotonic() - start
@@ -197,8 +198,8 @@ class Training:
             group["lr"] = peak * share
 
     @torch.no_grad()
-    def update_average(self, step: int) -> None:
-        kept = min(EMA, (1 + step) / (10 + step))
+    def update_average(self, step: int, steps: int) -> None:
+        kept = min(1 - 1 / max(1.0, AVERAGED * steps), (1 + step) / (10 + step))
         for mean, value in zip(self.average.state_dict().values(), self.module.state_dict().values(), strict=True):
             if mean.is_floating_point():
                 mean.lerp_(value, 1 - kept)

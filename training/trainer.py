@@ -1,5 +1,6 @@
 """What all stages share: seeded, resumable epochs, the learning rate's course, and accuracy."""
 
+import ctypes
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,16 @@ from progress import progress, report
 
 Step = Callable[[torch.Tensor, torch.Tensor, int, int], torch.Tensor]
 Rate = Callable[[float], float]
+
+
+def keep_freed_memory() -> None:
+    """Makes glibc keep large blocks that are freed. It would give them back to the system, which clears them again for the
+    next layer: that takes two thirds of the time of a MobileNetV2, and 8 % of that of a CIFAR ResNet in training.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(-4, 0)  # M_MMAP_MAX
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def seeded(seed: int, stage: str, epoch: int) -> torch.Generator:

@@ -1,6 +1,6 @@
 // What the protocol's networks do on the images of one data set: answers, saved work, and latencies that alternate.
 import { join } from 'node:path';
-import { latencyOf } from '../../dist/cli/statistics.js';
+import { latencyOf } from '../../dist/measure/statistics.js';
 import { argMax } from '../../dist/numeric/softmax.js';
 import { mean } from '../../dist/numeric/statistics.js';
 import { sum } from '../reproduction/choices.mjs';

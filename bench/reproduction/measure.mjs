@@ -1,7 +1,7 @@
 // What one data set's networks do on its test images: answers, decisions, and latencies that alternate.
 
 import sharp from 'sharp';
-import { latencyOf, pairedChange } from '../../dist/cli/statistics.js';
+import { latencyOf, pairedChange } from '../../dist/measure/statistics.js';
 import { argMax } from '../../dist/numeric/softmax.js';
 import { chooseStatic, dialThresholds, keepPolicy, randomKept, sum } from './choices.mjs';
 import {

@@ -3,8 +3,9 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Classifier } from '../../dist/cli/classifier.js';
-import { openDataset, takeEvenly } from '../../dist/data/dataset.js';
+import { itemsOfPath } from '../../dist/classify/images.js';
+import { openClassifier } from '../../dist/cli/classifier.js';
+import { takeEvenly } from '../../dist/data/dataset.js';
 
 const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..');
 const SILENT = { err: () => {} };
@@ -31,14 +32,14 @@ export function modelFolders(dataset) {
 
 /** Opens a network with a policy: a SkipPolicy, 'model' or 'full'. */
 export function open(folder, policy) {
-  return Classifier.open(folder, { policy, threads: 1 }, SILENT);
+  return openClassifier(folder, { policy, threads: 1 }, SILENT);
 }
 
 /** Labelled images of a path that `eval` takes, decoded and normalised: [{ image: { name, label }, tensor }]. */
 export async function readImagesOf(classifier, path, limit = Number.POSITIVE_INFINITY) {
-  const { samples } = await openDataset(path, classifier.labels);
+  const items = takeEvenly(await itemsOfPath(path, classifier.images, { labelsFrom: 'data' }), limit);
   const images = [];
-  for await (const prepared of classifier.prepare(takeEvenly(samples, limit))) images.push(prepared);
+  for await (const { item: image, tensor } of classifier.prepare(items)) images.push({ image, tensor });
   return images;
 }
 

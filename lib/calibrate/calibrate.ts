@@ -1,304 +1,251 @@
-/**
- * Calibration of a frozen network: fits exits, orders settings of their thresholds from "no skipping" to the most aggressive,
- * and certifies the furthest one that keeps its promise. See docs/calibration.md.
- */
-
+/** Calibration of a model on images: what `residual-skip calibrate` does, from code. */
+import { z } from 'zod';
 import type { Backend } from '../backends/backend.js';
-import { ResidualSkipError } from '../errors.js';
-import type { Program } from '../model/program.js';
-import { attachHeads, type Heads } from '../skip/attach.js';
-import { resolveGuards } from '../skip/guards.js';
-import { decodeHeads, type EncodedHeads, encodeHeads } from '../skip/head-codec.js';
-import type { SkipPolicy } from '../skip/policy.js';
-import { answerOf, checkedAnswer } from './answers.js';
-import { budgetOf } from './budget.js';
+import { NativeBackend } from '../backends/native.js';
+import { ReferenceBackend } from '../backends/reference.js';
+import { ImageClassifier, type ImageClassifierOptions } from '../classify/image-classifier.js';
 import {
-  boundOf,
-  type Certified,
-  certificateOf,
-  certifyEach,
-  promiseOf,
-  trivialCertificate,
-} from './certify.js';
-import type { FittedExit } from './chain.js';
-import { checkAnswers, checkProgram, distinctItems, rulesOf } from './checks.js';
-import { Evaluator, runAll } from './evaluator.js';
-import { byClass, contributionsOf, examplesOf } from './examine.js';
-import { type Fitting, fitExits, fittingWork } from './fit.js';
-import { checkGroups, className, groupsOf } from './groups.js';
-import { latencyReduction, Stopwatch } from './latency.js';
-import { headsOf, type Measured, measure } from './measure.js';
-import type { CalibrationItem, CalibrationOptions, ImageSource } from './options.js';
-import { exitPlaces, ownSavings } from './places.js';
-import type { Calibration, SettingResult } from './result.js';
+  type DataOptions,
+  dataShape,
+  type Images,
+  type Item,
+  openItems,
+  prepareItems,
+} from '../classify/images.js';
+import { Unusable } from '../classify/unusable.js';
+import { Work, type WorkOptions, workShape } from '../classify/work.js';
+import { encodeThumbnail } from '../data/image.js';
+import { prefetch } from '../data/prefetch.js';
+import { compileModel } from '../model/compile.js';
+import { loadModel } from '../model/load.js';
+import { bindFeeds } from '../session/feeds.js';
+import { guardSchema } from '../skip/guards.js';
+import type { SkipPolicy } from '../skip/policy.js';
+import { METRICS } from '../skip/promise.js';
+import type { Tensor } from '../tensor.js';
+import { parsePart } from '../validation.js';
+import { calibrateItems } from './calibrate-items.js';
+import type { CalibrationItem, CalibrationOptions, FitImages } from './options.js';
+import type { Calibration, Example } from './result.js';
 import { ResumableBackend } from './resume.js';
-import { leversOf, settingsOf, worthTesting } from './settings.js';
-import { checkParts, contentHash, fingerprint, type Part, split } from './split.js';
-import { type AnyExit, gatesOf, hasGates, itemsFrom, type Judging, type Table, tableOf } from './table.js';
+import { contentHash } from './split.js';
+import { recordUse } from './uses.js';
 
-const SETTINGS = 96;
-const COPIES = 15;
-/** Heads are fitted without each of so many parts of the items, to judge them on it, and then with all. The last is `order`. */
-const FOLDS = 3;
-/** Timing of every setting that was tested, and of the one that was chosen. */
-const QUICK = { items: 20, milliseconds: 100 };
-const THOROUGH = { items: 400, milliseconds: 4000 };
+/** `labels`, `preprocessor`, `backend`, `isa` and `threads` are those of ImageClassifier.from. */
+export interface CalibrateOptions
+  extends Omit<CalibrationOptions, 'labels' | 'fit' | 'onProgress'>,
+    Pick<ImageClassifierOptions, 'labels' | 'preprocessor' | 'backend' | 'isa' | 'threads'>,
+    DataOptions,
+    WorkOptions {
+  /**
+   * Further images that heads are fitted on, and that nothing else is done with: those the network was trained on, say; labels are
+   * not needed. Those that can't be used are left out, with a note; so are images that are among `images`.
+   */
+  readonly fit?: Images | undefined;
+  /** Folder for intermediate results, made when it isn't there: the same calibration, killed and called again, goes on from them. */
+  readonly state?: string | undefined;
+}
+
+const number = z.number().optional();
+const count = (least: number) =>
+  z
+    .int({ error: `expected a whole number of at least ${least}` })
+    .min(least)
+    .optional();
+
+const ownShape = {
+  ...dataShape,
+  ...workShape,
+  maxDisagreement: number,
+  limits: z.array(z.number()).optional(),
+  maxGroupDisagreement: number,
+  confidence: number,
+  metric: z.enum(METRICS).optional(),
+  perClass: z.boolean().optional(),
+  budget: number,
+  budgetMs: number,
+  guards: z.array(guardSchema).optional(),
+  seed: count(0),
+  copies: count(0),
+  settings: count(2),
+  fit: z.custom<Images>().optional(),
+  state: z.string().min(1).optional(),
+};
+
+type Own = Pick<CalibrateOptions, keyof typeof ownShape & keyof CalibrateOptions>;
+
+/** Of the split, when the options have none. */
+const SEED = 1;
+/** Prepared images to fit on are kept while they take no more bytes than this; others are prepared whenever they are asked for. */
+const MOST_KEPT = 2 ** 30;
 
 /**
- * @param program of the model at the shape of the items, one float32 input and one float32 output [N, classes]
- * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DATA (too little data, NaN logits, labels missing),
- * UNSUPPORTED_MODEL (nothing to skip)
+ * Makes a policy that skips, for a frozen residual network with one image input and one output of class scores, with a certified
+ * limit on changed answers; see docs/calibration.md. The network runs many times: on thousands of images this takes minutes.
+ *
+ * That these images have certified a policy is noted in a file of the user's (`$XDG_STATE_HOME/residual-skip`), since a promise is
+ * void when the best of several policies is kept that the same images have certified; `policy.promise.data.uses` counts them.
+ * @param model ONNX file, or a folder with one
+ * @param images a folder of images or a file that holds many, or images or tensors one after another. Labels are needed for the metric
+ * `accuracy` alone. They are kept in memory, prepared.
+ * @returns the policy, for `JSON.stringify` into a file or the option `policy` of InferenceSession.create, and what was tested
+ * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DATA (images that can't be used, all named; too few of them; all answered
+ * alike), INVALID_SHAPE, UNSUPPORTED_MODEL (nothing to skip), ABORTED (an AbortError), and what ImageClassifier.from throws
  */
 export async function calibrate(
-  backend: Backend,
-  program: Program,
-  sha256: string,
-  given: readonly CalibrationItem[],
-  options: CalibrationOptions = {},
+  model: string,
+  images: Images,
+  options: CalibrateOptions = {},
 ): Promise<Calibration> {
-  const { seed = 0, copies = COPIES, labels } = options;
-  const rules = rulesOf(options);
-  checkProgram(program);
-  const guards = resolveGuards(options.guards ?? [], labels);
-  const items = distinctItems(given, program, options);
-  const parts = split(items, seed);
-  const unlimited = options.budget !== undefined || options.budgetMs !== undefined;
-  checkParts(parts, rules[0], unlimited);
-  const take = (part: Part) => parts[part].map((i) => items[i]!);
-  const chosenFrom = [...take('fit'), ...take('order')];
-  const certify = take('certify');
-
-  // Exits that are in the model were taught elsewhere: nothing is fitted, and they are judged on all items at once.
-  const own = program.exits?.list.map(({ after }): AnyExit => ({ after }));
-  if (own && options.fit) {
-    throw new ResidualSkipError(
-      'INVALID_ARGUMENT',
-      `the model has ${own.length} exits of its own, so that there is nothing to fit on further images; leave 'fit' out`,
-    );
-  }
-  const judgedAtOnce = own !== undefined || options.fit !== undefined;
-  const nameOf = (index: number) => className(index, labels);
-  const foldOf = (i: number) => (i >= parts.fit.length ? FOLDS - 1 : i % (FOLDS - 1));
-  const fitting: Omit<Fitting, 'onItems'> = {
-    ...{ seed, copies, className: nameOf },
-    chains: options.fit
-      ? [() => true]
-      : [...Array(FOLDS).keys()].map((fold) => (i: number) => foldOf(i) !== fold).concat(() => true),
-  };
-  const source = options.fit ? without(options.fit, items) : sourceOf(chosenFrom);
-  const passes = hasGates(program) ? 2 : 1;
-  const total =
-    (own ? 0 : fittingWork(program, source.count, fitting)) +
-    passes * items.length +
-    (passes + rules.length) * certify.length;
-  let done = 0;
-  const onItems = (count: number) => {
-    done += count;
-    options.onProgress?.(Math.min(done, total), total);
-  };
-  const judging: Judging = { backend, program, guards, metric: rules[0].metric, onItems };
-
-  // Of the items that certify, nothing but the sizes of groups matters before settings are tested.
-  const labelled = items.every(({ label }) => label !== undefined);
-  const classes =
-    labelled || !options.perClass
-      ? certify.map(({ label }) => label ?? 0)
-      : await fullAnswers(backend, program, certify);
-  const groups = groupsOf(certify, classes, options);
-  const limits = rules.map((rule) => ({ rule, grouping: checkGroups(groups, rule.groupLimit, rule.delta) }));
-
-  const fitOn = (on: Backend) => fitExits(on, program, source, { ...fitting, onItems });
-  const fitChains = () =>
-    backend instanceof ResumableBackend && !options.fit
-      ? remembered(backend, program, chosenFrom, { seed, copies }, fitOn)
-      : fitOn(backend instanceof ResumableBackend ? backend.engine : backend);
-  const chains: readonly (readonly AnyExit[])[] = own ? [own] : await fitChains();
-  const exits = chains.at(-1) ?? [];
-  const honest = judgedAtOnce
-    ? [await tableOf(judging, exits, chosenFrom)]
-    : await foldTables(judging, chains, chosenFrom, foldOf);
-  checkAnswers(
-    honest.flatMap(({ answers }) => [...answers]),
-    nameOf,
-  );
-  const savings = own ? ownSavings(program) : exitPlaces(program).map(({ saving }) => saving);
-  const order = judgedAtOnce ? itemsFrom(honest[0]!, parts.fit.length) : honest.at(-1)!;
-  const settings =
-    exits.length > 0 ? settingsOf(leversOf(honest, savings), options.settings ?? SETTINGS) : [];
-  const stopwatch = new Stopwatch(backend, program, guards);
+  const { own, rest } = parsePart(ownShape, options);
+  const work = new Work('the calibration', own);
+  work.check();
+  // The images are prepared with it, and runs are the calibration's own.
+  const preparing = { ...rest, backend: 'reference' as const, maxPixels: own.maxPixels };
+  const classifier = await ImageClassifier.from(model, preparing);
   try {
-    const budget = budgetOf(options, stopwatch, order);
-    const worth = worthTesting(settings, order, unlimited ? 1 : 2 * rules.at(-1)!.limit, budget);
-    const table = await tableOf(judging, exits, certify);
-    const results = worth.map(({ thresholds }) => measure(table, thresholds));
-    const inputs = certify.map(({ input }) => input);
-    const losses = results.map(({ byItem }) => byItem.losses);
-    const certified = certifyEach(losses, limits);
-    const [careful, ...others] = certified;
-    const tested = results.map(
-      ({ byItem: _, profiles: __, came: ___, ...rest }, i): SettingResult => ({
-        price: worth[i]!.price,
-        ...rest,
-        ...certificateOf(losses[i]!, careful.rule, careful.grouping),
-        latency: stopwatch.time(headsOf(table, worth[i]!.thresholds), inputs, QUICK),
-      }),
-    );
-    const data = {
-      sha256: fingerprint(items),
-      seed,
-      fit: parts.fit.length,
-      order: parts.order.length,
-      certify: parts.certify.length,
-    };
-    const settle = async ({ rule, grouping }: Certified, chosen: number) => {
-      const result = results[chosen];
-      const heads = result && headsOf(table, worth[chosen]!.thresholds);
-      if (heads) await checkRun(judging, heads, table, result);
-      const certificate =
-        chosen < 0
-          ? trivialCertificate(certify.length, rule, grouping)
-          : budget
-            ? boundOf(losses[chosen]!, rule)
-            : certificateOf(losses[chosen]!, rule, grouping);
-      const latency = heads && stopwatch.time(heads, inputs, THOROUGH);
-      const policy: SkipPolicy = {
-        version: 1,
-        model: { sha256 },
-        blocks: {},
-        // Without heads a policy would leave the model its own exits, which nothing has certified.
-        ...((heads || program.exits) && { heads: encodeHeads(heads ?? { exits: [], gates: [] }) }),
-        ...(options.guards && { guards: [...options.guards] }),
-        ...(labels && { labels: [...labels] }),
-        promise: promiseOf(certificate, rule, data),
-        expected: {
-          multiplyAddsSkipped: result?.multiplyAddsSkipped ?? 0,
-          blocksSkipped: result?.blocksSkipped ?? 0,
-          latencyReduction: latency ? latencyReduction(latency) : 0,
-          ...(latency && { latency }),
-          ...(result && { scores: result.profiles.gate, exits: result.profiles.exit }),
-        },
-      };
-      return { policy, heads, result };
-    };
-    // A budget has chosen before `certify` was seen: what that one setting's risk is at most is what is promised.
-    const chosen = budget ? tested.length - 1 : careful.chosen;
-    const { policy, heads, result } = await settle(careful, chosen);
-    const bolder: SkipPolicy[] = [];
-    for (const other of others) bolder.push((await settle(other, other.chosen)).policy);
-    options.onProgress?.(total, total);
-    return {
-      policy: { ...policy, ...(bolder.length > 0 && { settings: bolder }) },
-      settings: tested,
-      chosen,
-      bolder: others.map((other) => other.chosen),
-      contributions: heads ? contributionsOf(table, heads, result!) : [],
-      classes: byClass(labelled ? classes : [...table.answers], result, labels),
-      examples: examplesOf(table, result, labels),
-      certifiedOn: certify.map((item) => item.sha256),
-      duplicates: given.length - items.length,
-    };
+    const data = await readImages(classifier, images, own, work);
+    const engine = engineOf(rest);
+    try {
+      const backend = own.state === undefined ? engine : await ResumableBackend.open(engine, own.state);
+      const result = await calibrateOn(backend, classifier, data, own, work);
+      return await withThumbnails(await counted(result, work), data.byHash);
+    } finally {
+      engine.release();
+    }
   } finally {
-    stopwatch.release();
+    await classifier.release();
   }
 }
 
-function sourceOf(items: readonly CalibrationItem[]): ImageSource {
-  return { count: items.length, load: async (index) => items[index]!.input };
+function engineOf({
+  backend = 'native',
+  isa,
+  threads,
+}: Pick<CalibrateOptions, 'backend' | 'isa' | 'threads'>) {
+  return backend === 'reference' ? new ReferenceBackend() : new NativeBackend({ isa, threads });
 }
 
-/** The images but those that are among the items: what was fitted on an item can't be judged by it. */
-function without(source: ImageSource, items: readonly CalibrationItem[]): ImageSource {
-  const known = new Set(items.map((item) => item.sha256));
+interface CalibrationData {
+  readonly items: readonly CalibrationItem[];
+  /** One prepared image, for its shape. */
+  readonly first: Tensor;
+  readonly byHash: ReadonlyMap<string, Item>;
+}
+
+async function readImages(
+  classifier: ImageClassifier,
+  images: Images,
+  options: Own,
+  work: Work,
+): Promise<CalibrationData> {
+  const labels = options.metric === 'accuracy' ? 'data' : 'none';
+  const { count, list } = await openItems(images, classifier, options, work, labels);
+  const items: CalibrationItem[] = [];
+  const byHash = new Map<string, Item>();
+  const unusable = new Unusable();
+  let first: Tensor | undefined;
+  let read = 0;
+  for await (const { item, tensor } of work.each(prepareItems<Item>(list, unusable))) {
+    work.report('reading', ++read, count);
+    if (!tensor) continue;
+    first ??= tensor;
+    const sha256 = contentHash(tensor.data);
+    items.push({ input: tensor.data, sha256, label: item.label, groups: item.groups });
+    byHash.set(sha256, item);
+  }
+  // A promise is about all of the data: none of it is left out in silence.
+  unusable.check('repair them, or take them out of the data');
+  unusable.checkSome(items.length);
+  return { items, first: first!, byHash };
+}
+
+async function calibrateOn(
+  backend: Backend,
+  classifier: ImageClassifier,
+  { items, first }: CalibrationData,
+  options: Own,
+  work: Work,
+): Promise<Calibration> {
+  const model = await loadModel(classifier.file);
+  const program = compileModel(model, bindFeeds(model, classifier.feeds(first)).binding);
+  const { fit: fitImages, seed = SEED, onProgress: _, ...asked } = options;
+  const unusable = new Unusable();
+  const fit =
+    fitImages === undefined ? undefined : await openFit(classifier, fitImages, options, work, unusable);
+  try {
+    return await calibrateItems(backend, program, model.sha256, items, {
+      ...asked,
+      seed,
+      fit,
+      labels: classifier.labelsKnown ? classifier.labels : undefined,
+      onProgress: (done, total) => work.report('calibrating', done, total),
+    });
+  } finally {
+    const leftOut = unusable.describe();
+    if (leftOut !== undefined) work.note(`of the images to fit on, ${leftOut}; they are left out`);
+  }
+}
+
+async function openFit(
+  classifier: ImageClassifier,
+  images: Images,
+  { maxPixels, maxBytes }: Own,
+  work: Work,
+  unusable: Unusable,
+): Promise<FitImages> {
+  const { list } = await openItems(images, classifier, { maxPixels, maxBytes, labelsFrom: 'none' }, work);
+  const items: Item[] = [];
+  for await (const item of work.each(prefetch<Item, Item>(list, async (each) => each))) items.push(item);
+  /** Undefined for those that can't be used. */
+  const kept = new Map<number, Float32Array | undefined>();
+  let bytes = 0;
   return {
-    count: source.count,
+    count: items.length,
     load: async (index) => {
-      const input = await source.load(index);
-      return input && known.has(contentHash(input)) ? undefined : input;
+      if (kept.has(index)) return kept.get(index);
+      const tensor = await items[index]!.prepare().catch((error: unknown) => unusable.note(error));
+      const size = tensor?.data.byteLength ?? 0;
+      if (bytes + size <= MOST_KEPT) {
+        bytes += size;
+        kept.set(index, tensor?.data);
+      }
+      return tensor?.data;
     },
   };
 }
 
-async function fullAnswers(
-  backend: Backend,
-  program: Program,
-  items: readonly CalibrationItem[],
-): Promise<number[]> {
-  const evaluator = new Evaluator(backend, program);
+/** With the number of policies that these images have certified in the promise. */
+async function counted(result: Calibration, work: Work): Promise<Calibration> {
+  const { policy, certifiedOn } = result;
   try {
-    const outcomes = await evaluator.run(
-      items.map(({ input }) => input),
-      evaluator.policy(runAll),
-    );
-    return outcomes.map(({ outputs }) => checkedAnswer(outputs[0]!));
-  } finally {
-    evaluator.release();
+    const uses = await recordUse(policy, certifiedOn);
+    const used = (one: SkipPolicy): SkipPolicy => {
+      const promise = one.promise!;
+      return { ...one, promise: { ...promise, data: { ...promise.data, uses } } };
+    };
+    const { settings } = policy;
+    return { ...result, policy: { ...used(policy), ...(settings && { settings: settings.map(used) }) } };
+  } catch (error) {
+    work.note(`how often these images have certified isn't counted: ${(error as Error).message}`);
+    return result;
   }
 }
 
-/** Tables of each fold of the items, by heads that were fitted without it; the last fold is `order`. */
-async function foldTables(
-  judging: Judging,
-  chains: readonly (readonly AnyExit[])[],
-  items: readonly CalibrationItem[],
-  foldOf: (item: number) => number,
-): Promise<Table[]> {
-  const tables: Table[] = [];
-  for (let fold = 0; fold < FOLDS; fold++) {
-    const own = items.filter((_, i) => foldOf(i) === fold);
-    tables.push(await tableOf(judging, chains[fold]!, own));
-  }
-  return tables;
-}
-
-/**
- * What was counted for the chosen setting is what running it does.
- * @throws ResidualSkipError INTERNAL
- */
-async function checkRun(
-  { backend, program: own, onItems }: Judging,
-  heads: Heads,
-  { items, end }: Table,
-  { byItem }: Measured,
-): Promise<void> {
-  const program = attachHeads(own, heads);
-  const evaluator = new Evaluator(backend, program);
-  try {
-    const inputs = items.map(({ input }) => input);
-    const outcomes = await evaluator.run(inputs, evaluator.policy(gatesOf(program)), onItems);
-    const differs = outcomes.findIndex(({ outputs, ran }, i) => {
-      // A guarded item was counted as it is run in full.
-      if (byItem.losses[i] === 0 && !byItem.ran[i]!.includes('0')) return false;
-      return answerOf(outputs[0]!) !== byItem.answers[i] || ran.join('') !== byItem.ran[i];
-    });
-    if (differs < 0) return;
-    throw new ResidualSkipError(
-      'INTERNAL',
-      `item ${differs} of ${end.answers.length} that certify does something else when the policy runs than was counted; ` +
-        'please report it with the model',
-    );
-  } finally {
-    evaluator.release();
-  }
-}
-
-/** Chains of heads, taken from the state of an earlier calibration where it fitted the same. */
-async function remembered(
-  backend: ResumableBackend,
-  program: Program,
-  items: readonly CalibrationItem[],
-  options: { readonly seed: number; readonly copies: number },
-  fitOn: (on: Backend) => Promise<FittedExit[][]>,
-): Promise<FittedExit[][]> {
-  const inputs = JSON.stringify([items.map(({ sha256 }) => sha256), options]);
-  const encoded = await backend.remember(program, inputs, async (engine) => {
-    const chains = await fitOn(engine);
-    const heads = chains.map((chain) =>
-      encodeHeads({ exits: chain.map((exit) => ({ ...exit, threshold: 0 })), gates: [] }),
-    );
-    return JSON.stringify(heads);
-  });
-  const chains: EncodedHeads[] = JSON.parse(encoded);
-  return chains.map((chain) =>
-    decodeHeads(chain).exits.map(({ threshold: _, head, ...exit }) => ({ ...exit, head: head! })),
-  );
+async function withThumbnails(result: Calibration, items: ReadonlyMap<string, Item>): Promise<Calibration> {
+  const drawn = async (example: Example): Promise<Example> => {
+    try {
+      const image = await items.get(example.sha256)?.load?.();
+      return image ? { ...example, thumbnail: await encodeThumbnail(image) } : example;
+    } catch {
+      // Without sharp, or without the file by now: a report is as true without pictures.
+      return example;
+    }
+  };
+  const { most, least } = result.examples;
+  const examples = {
+    most: await Promise.all(most.map(drawn)),
+    least: await Promise.all(least.map(drawn)),
+  };
+  return { ...result, examples };
 }

@@ -15,7 +15,7 @@ import { checkAnswers } from './checks.js';
 import { CHUNK, Evaluator, runAll } from './evaluator.js';
 import { withFeatures } from './features.js';
 import { basisOf } from './low-rank.js';
-import type { ImageSource } from './options.js';
+import type { FitImages } from './options.js';
 import { exitPlaces, type Place } from './places.js';
 import { type Matrix, matrix } from './products.js';
 import { scaleOf } from './training.js';
@@ -90,7 +90,7 @@ function hiddenWidth(program: Program, places: readonly Place[], images: number,
 export async function fitExits(
   backend: Backend,
   program: Program,
-  source: ImageSource,
+  source: FitImages,
   fitting: Fitting,
 ): Promise<FittedExit[][]> {
   const { seed, copies, onItems } = fitting;
@@ -146,7 +146,7 @@ interface Indexed {
 
 /** The images in an order by chance, then altered copies of them, until there are so many rows; a chunk at a time. */
 async function* copiesOf(
-  source: ImageSource,
+  source: FitImages,
   rows: number,
   shape: [number, number, number] | undefined,
   mirror: boolean,
@@ -238,7 +238,7 @@ class LessonMemory {
 
 async function mindsNoMirror(
   evaluator: Evaluator,
-  source: ImageSource,
+  source: FitImages,
   program: Program,
   onItems: (count: number) => void,
 ): Promise<boolean> {

@@ -3,8 +3,8 @@
 import type { Guard } from '../skip/guards.js';
 import type { Metric } from '../skip/promise.js';
 
-/** Images, read when they are needed. */
-export interface ImageSource {
+/** Images that heads are fitted on, read when they are needed. */
+export interface FitImages {
   readonly count: number;
   /** Prepared for the model; undefined for one that is to be left out. */
   load(index: number): Promise<Float32Array | undefined>;
@@ -48,7 +48,7 @@ export interface CalibrationOptions {
    * Further images that heads are fitted on, and that nothing else is done with: those the network was trained on, say. The items
    * then decide about thresholds and certify. Images that are among the items are left out.
    */
-  readonly fit?: ImageSource;
+  readonly fit?: FitImages;
   /** Most altered copies of an image that heads are fitted on; 0 for the images alone, 15 when left out. */
   readonly copies?: number;
   /** Settings of the dial. */

@@ -36,8 +36,10 @@ export function multiply(backend: Backend, a: Matrix, b: Matrix, options: Produc
   const value = (name: string, { rows, columns: width }: Matrix, data?: Float32Array): Value => ({
     ...{ name, dtype: 'float32', shape: [rows, width], data },
   });
-  const values = [value('a', a), value('b', b, b.data), value('product', result)];
-  if (bias) values.push({ name: 'bias', dtype: 'float32', shape: [columns], data: bias });
+  // Copies: a worker may hold packed weights for a moment after `release`, a backend finds them again by their array, and
+  // training changes its arrays in place.
+  const values = [value('a', a), value('b', b, b.data.slice()), value('product', result)];
+  if (bias) values.push({ name: 'bias', dtype: 'float32', shape: [columns], data: bias.slice() });
   const port = (index: number): Port => ({ name: values[index]!.name, value: index, batched: false });
   const program: Program = {
     values,

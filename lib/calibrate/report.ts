@@ -15,18 +15,23 @@ import { contributions, curves } from './report-charts.js';
 import type { Calibration, Example } from './result.js';
 import { wordConfidence, wordPromise } from './wording.js';
 
-export interface ReportOptions {
-  /** Names the model to a reader. */
-  readonly model: string;
-  /** Images of the examples as data URIs, by the hash of the item. */
-  readonly thumbnails?: ReadonlyMap<string, string>;
+export interface RenderCalibrationOptions {
+  /** Names the model to a reader; the beginning of its SHA-256 when left out. */
+  model?: string | undefined;
 }
 
 /** Rows of what is told by class or group, in the order of the classes. */
 const MOST_ROWS = 60;
 
-/** @returns HTML, without scripts and without references to the network */
-export async function renderCalibrationReport(result: Calibration, options: ReportOptions): Promise<string> {
+/**
+ * A page for people about a calibration: risk against time, what each exit saves, settings, groups, classes, examples.
+ * @returns HTML in one file, without scripts and without references to the network
+ * @throws ResidualSkipError MISSING_DEPENDENCY without the packages vega and vega-lite
+ */
+export async function renderCalibration(
+  result: Calibration,
+  options: RenderCalibrationOptions = {},
+): Promise<string> {
   const { promise } = result.policy;
   const sections = await Promise.all([
     curves(result),
@@ -35,14 +40,14 @@ export async function renderCalibrationReport(result: Calibration, options: Repo
     bolder(result),
     groups(result),
     classes(result),
-    examples(result, options),
+    examples(result),
     provenance(result),
   ]);
   const sentence =
     result.chosen < 0 ? 'No setting could be certified: the policy skips nothing' : wordPromise(promise!);
   return renderPage({
     title: 'What the policy promises',
-    subtitle: `${options.model}: ${sentence}.`,
+    subtitle: `${options.model ?? `model ${result.policy.model!.sha256.slice(0, 12)}`}: ${sentence}.`,
     figures: figures(result),
     sections: sections.filter((section) => section !== undefined),
   });
@@ -166,13 +171,10 @@ function classes({ classes: all }: Calibration): Section | undefined {
   };
 }
 
-function examples(
-  { examples: { most, least } }: Calibration,
-  { thumbnails }: ReportOptions,
-): Section | undefined {
+function examples({ examples: { most, least } }: Calibration): Section | undefined {
   if (most.length === 0) return undefined;
-  const drawn = ({ sha256, answer, fullAnswer, ran, multiplyAddsSkipped }: Example): DrawnExample => ({
-    image: thumbnails?.get(sha256),
+  const drawn = ({ thumbnail, answer, fullAnswer, ran, multiplyAddsSkipped }: Example): DrawnExample => ({
+    image: thumbnail,
     ran,
     caption:
       `${answer}, ${percent(Math.max(0, multiplyAddsSkipped), 0)} skipped` +

@@ -45,6 +45,8 @@ export interface Example {
   /** A digit for each block: 1 ran, 0 skipped. */
   readonly ran: string;
   readonly multiplyAddsSkipped: number;
+  /** A small picture of it as a data URI (JPEG), where the item was an image that could be read again. */
+  readonly thumbnail?: string;
 }
 
 export interface Calibration {
@@ -65,4 +67,6 @@ export interface Calibration {
   readonly certifiedOn: readonly string[];
   /** Items left out because another one has the same content. */
   readonly duplicates: number;
+  /** Runs of an item that an earlier calibration had left in the folder `state`, and those that were done now; null without it. */
+  readonly resumed: { readonly taken: number; readonly computed: number } | null;
 }

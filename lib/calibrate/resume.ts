@@ -98,13 +98,6 @@ export class ResumableBackend implements Backend {
     this.engine.release();
   }
 
-  /** Deletes what was kept, and the folder when nothing else is in it. */
-  async forget(): Promise<void> {
-    const files = (await readdir(this.folder)).filter((name) => KEPT.test(name));
-    await Promise.all(files.map((name) => rm(join(this.folder, name), { force: true })));
-    await rmdir(this.folder).catch(() => {});
-  }
-
   /**
    * What `make` gives for a program and some inputs, kept like what a run gave.
    * @param inputs all else that it depends on
@@ -150,6 +143,13 @@ export class ResumableBackend implements Backend {
     this.#digests.set(data, made);
     return made;
   }
+}
+
+/** Deletes what calibrations have kept in a folder, and the folder when nothing else is in it. */
+export async function forgetState(folder: string): Promise<void> {
+  const files = (await readdir(folder)).filter((name) => KEPT.test(name));
+  await Promise.all(files.map((name) => rm(join(folder, name), { force: true })));
+  await rmdir(folder).catch(() => {});
 }
 
 function keyOf(program: string, { items, inputs, policy }: RunRequest): string {

@@ -23,6 +23,8 @@ export interface ImageClassifierOptions extends SessionOptions {
    * left out. Without either, pixels are scaled to 0..1 and, where the model has a fixed size, resized to it.
    */
   preprocessor?: PreprocessorConfig;
+  /** Images of more pixels are refused before they are decoded; 2^26, as 8192 x 8192 has, when left out. */
+  readonly maxPixels?: number | undefined;
 }
 
 export interface ClassifyOptions {
@@ -77,6 +79,8 @@ export class ImageClassifier {
     /** The ONNX file. */
     readonly file: string,
     readonly labels: readonly string[],
+    /** False where the labels are no more than the classes' indices. */
+    readonly labelsKnown: boolean,
     readonly session: InferenceSession,
     /** False where the preprocessing is a guess, because nothing says how pixels are prepared. */
     readonly preprocessorKnown: boolean,
@@ -84,6 +88,7 @@ export class ImageClassifier {
     private readonly input: string,
     /** Name of the output that holds the scores. */
     readonly output: string,
+    private readonly maxPixels: number | undefined,
   ) {}
 
   /**
@@ -93,7 +98,8 @@ export class ImageClassifier {
    * configuration file that can't be used, and what InferenceSession.create throws
    */
   static async from(path: string, options: ImageClassifierOptions = {}): Promise<ImageClassifier> {
-    const { labels: ownLabels, preprocessor: ownConfig, ...sessionOptions } = options;
+    const { labels: ownLabels, preprocessor: ownConfig, maxPixels: ownLimit, ...sessionOptions } = options;
+    const maxPixels = checkMaxPixels(ownLimit);
     const files = await findModel(path);
     const known = ownLabels ?? files.labels;
     const session = await InferenceSession.create(files.model, sessionOptions);
@@ -114,11 +120,13 @@ export class ImageClassifier {
         files.name,
         files.model,
         known ?? Array.from({ length: classes }, (_, index) => String(index)),
+        known !== undefined,
         session,
         (ownConfig ?? files.preprocessor) !== undefined,
         new Preprocessor(config, image, source),
         input,
         output,
+        maxPixels,
       );
     } catch (error) {
       await session.release();
@@ -149,8 +157,11 @@ export class ImageClassifier {
 
   /** One image as the network takes it: float32[1, channels, height, width]. Errors as `classify`. */
   async prepare(image: ImageSource, { signal }: { signal?: AbortSignal } = {}): Promise<Tensor<'float32'>> {
-    const name = nameOf(image, 0);
-    return this.prepareRaw(await toRawImage(image, name, signal), name);
+    return this.#prepare(image, nameOf(image, 0), signal);
+  }
+
+  async #prepare(image: ImageSource, name: string, signal: AbortSignal | undefined) {
+    return this.prepareRaw(await toRawImage(image, name, { signal, maxPixels: this.maxPixels }), name);
   }
 
   /** A decoded image as the network takes it; `name` is what messages call it. */
@@ -218,10 +229,7 @@ export class ImageClassifier {
     };
     const prepared = prefetch(
       images.entries(),
-      async ([index, image]) => {
-        const name = nameOf(image, index);
-        return this.prepareRaw(await toRawImage(image, name, signal), name);
-      },
+      ([index, image]) => this.#prepare(image, nameOf(image, index), signal),
       availableParallelism() + 1,
     );
     for await (const tensor of prepared) {
@@ -268,6 +276,14 @@ function checkConfig(config: PreprocessorConfig): PreprocessorConfig {
   return parseStrict(preprocessorConfigSchema, config, {
     code: 'INVALID_ARGUMENT',
     subject: 'options.preprocessor',
+    known: [],
+  });
+}
+
+function checkMaxPixels(value: unknown): number | undefined {
+  return parseStrict(z.int().positive().optional(), value, {
+    code: 'INVALID_ARGUMENT',
+    subject: 'options.maxPixels',
     known: [],
   });
 }

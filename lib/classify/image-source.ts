@@ -39,17 +39,24 @@ export function nameOf(source: unknown, index: number): string {
  * @throws ResidualSkipError INVALID_ARGUMENT for what is no image source, INVALID_DATA for an image that can't be
  * read, MISSING_DEPENDENCY where decoding needs sharp, ABORTED
  */
-export async function toRawImage(source: ImageSource, name: string, signal?: AbortSignal): Promise<RawImage> {
-  if (typeof source === 'string') return decodeImage(source);
+export async function toRawImage(
+  source: ImageSource,
+  name: string,
+  { signal, maxPixels }: { signal?: AbortSignal | null | undefined; maxPixels?: number | undefined } = {},
+): Promise<RawImage> {
+  const decode = (bytes: Uint8Array) => decodeImage(bytes, { name, maxPixels });
+  if (typeof source === 'string') return decodeImage(source, { maxPixels });
   if (source instanceof URL) {
-    if (source.protocol === 'file:') return decodeImage(fileURLToPath(source));
-    return decodeImage(await download(source, name, signal), { name });
+    if (source.protocol === 'file:') return decodeImage(fileURLToPath(source), { maxPixels });
+    return decode(await download(source, name, signal));
   }
-  if (source instanceof Blob) return decodeImage(new Uint8Array(await source.arrayBuffer()), { name });
-  if (isSharp(source)) return decodeImage(await encoded(source, name), { name });
-  if (isPixelData(source)) return fromPixels(source, name);
-  const bytes = bytesOf(source);
-  if (bytes) return decodeImage(bytes, { name });
+  if (source instanceof Blob) return decode(new Uint8Array(await source.arrayBuffer()));
+  if (typeof source === 'object' && source !== null) {
+    if (isSharp(source)) return decode(await encoded(source, name));
+    if (isPixelData(source)) return fromPixels(source, name);
+    const bytes = bytesOf(source);
+    if (bytes) return decode(bytes);
+  }
   throw new ResidualSkipError(
     'INVALID_ARGUMENT',
     `${name}: expected a path, a URL, the bytes of an image file, a sharp instance, or { width, height, data }`,
@@ -89,7 +96,7 @@ async function encoded(image: SharpLike, name: string): Promise<Uint8Array> {
   }
 }
 
-async function download(url: URL, name: string, signal: AbortSignal | undefined): Promise<Uint8Array> {
+async function download(url: URL, name: string, signal: AbortSignal | null | undefined): Promise<Uint8Array> {
   if (!['data:', 'http:', 'https:'].includes(url.protocol)) {
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',

@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { nativeInfo } from '../backends/native.js';
 import { findModel } from '../data/model-files.js';
+import { bindingOf, inputShapes } from '../inspect/shapes.js';
 import { type BenchReport, runBench } from '../measure/bench.js';
 import { PEERS } from '../measure/peers.js';
 import { serveBenchWorker } from '../measure/worker.js';
@@ -12,7 +13,7 @@ import { ISAS, type Isa } from '../session/options.js';
 import { packageRoot } from '../version.js';
 import { type Io, paint, startProgress } from './io.js';
 import { positiveInteger } from './options.js';
-import { bindingOf, collectShape, inputShapes, SHAPE_HELP, type ShapeOption } from './shapes.js';
+import { collectShape, SHAPE_HELP, type ShapeOption, shapesOf } from './shapes.js';
 import { type Column, formatTable, milliseconds } from './table.js';
 
 interface BenchCommandOptions {
@@ -55,7 +56,7 @@ async function bench(path: string, options: BenchCommandOptions, io: Io): Promis
   const files = await findModel(path);
   const model = await loadModel(files.model);
   const { batch, rounds, peers = [] } = options;
-  const inputs = [...inputShapes(model, files, options.shape ?? [])].map(
+  const inputs = [...inputShapes(model, files, shapesOf(options.shape))].map(
     ([name, { dtype, dims, batched }]) => ({
       name,
       type: dtype,
@@ -87,7 +88,7 @@ async function bench(path: string, options: BenchCommandOptions, io: Io): Promis
     io.out(`${JSON.stringify(report, null, 2)}\n`);
     return;
   }
-  const { cost } = compileModel(model, bindingOf(model, files, options.shape ?? []));
+  const { cost } = compileModel(model, bindingOf(model, files, shapesOf(options.shape)));
   io.out(draw(report, 2 * cost.multiplyAdds, io));
 }
 

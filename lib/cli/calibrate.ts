@@ -1,30 +1,16 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { NativeBackend } from '../backends/native.js';
-import { ReferenceBackend } from '../backends/reference.js';
 import { calibrate } from '../calibrate/calibrate.js';
-import type { CalibrationOptions } from '../calibrate/options.js';
-import { renderCalibrationReport } from '../calibrate/report.js';
+import { renderCalibration } from '../calibrate/report.js';
 import type { Calibration } from '../calibrate/result.js';
-import { ResumableBackend } from '../calibrate/resume.js';
-import { recordUse } from '../calibrate/uses.js';
-import { encodeThumbnail } from '../data/image.js';
+import { forgetState } from '../calibrate/resume.js';
+import type { DataLimits } from '../data/limits.js';
 import { findModel } from '../data/model-files.js';
-import { compileModel } from '../model/compile.js';
-import { loadModel } from '../model/load.js';
 import { loadVega } from '../report/charts.js';
-import { bindFeeds } from '../session/feeds.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import { METRICS, type Metric } from '../skip/promise.js';
-import {
-  type CalibrationData,
-  type DataOptions,
-  openFitImages,
-  readCalibrationData,
-} from './calibration-data.js';
 import { drawCalibration } from './calibration-table.js';
-import { Classifier } from './classifier.js';
 import { checkWritable, writeResult } from './files.js';
-import { type Io, startProgress } from './io.js';
+import { type Io, watchWork } from './io.js';
 import {
   addBackendOptions,
   addLimitOptions,
@@ -33,7 +19,11 @@ import {
   positiveInteger,
 } from './options.js';
 
-interface CalibrateOptions extends BackendOptions, DataOptions {
+interface CalibrateOptions extends BackendOptions, DataLimits {
+  readonly data: string;
+  /** True: as the data set has them; otherwise a file that has them by image name. */
+  readonly labels?: true | string;
+  readonly groups?: string;
   readonly fit?: string;
   readonly output: string;
   readonly maxDisagreement?: number;
@@ -154,112 +144,31 @@ function positiveNumber(text: string): number {
 }
 
 async function run(path: string, options: CalibrateOptions, io: Io): Promise<void> {
-  const { output, isa, threads } = options;
-  for (const file of [output, options.report]) if (file !== undefined) await checkWritable(file);
-  if (options.report !== undefined) await loadVega();
-  const metric = options.metric ?? (options.labels === undefined ? 'disagreement' : 'accuracy');
-  const labels = options.labels ?? (metric === 'accuracy' ? true : undefined);
-  const watched = options.json !== true;
-  const classifier = await Classifier.open(path, { backend: 'reference' }, io);
-  try {
-    const data = await readCalibrationData(classifier, { ...options, labels }, io, watched);
-    const engine =
-      options.backend === 'reference' ? new ReferenceBackend() : new NativeBackend({ isa, threads });
-    const backend = await ResumableBackend.open(engine, options.state ?? `${output}.state`);
-    try {
-      const result = await counted(
-        await calibrateModel(path, classifier, backend, data, { ...options, metric }, io),
-        io,
-      );
-      await writeResult(output, `${JSON.stringify(result.policy, null, 2)}\n`);
-      if (options.report !== undefined) {
-        const thumbnails = await thumbnailsOf(result, data);
-        const page = await renderCalibrationReport(result, { model: classifier.name, thumbnails });
-        await writeResult(options.report, page);
-      }
-      if (options.state === undefined) await backend.forget();
-      const resumed = backend.counts;
-      io.out(
-        options.json
-          ? `${JSON.stringify({ ...summary(result), resumed }, null, 2)}\n`
-          : drawCalibration(result, { output, resumed: resumed.taken }, io),
-      );
-    } finally {
-      backend.release();
-    }
-  } finally {
-    await classifier.release();
-  }
-}
-
-async function calibrateModel(
-  path: string,
-  classifier: Classifier,
-  backend: ResumableBackend,
-  { items, first }: CalibrationData,
-  options: CalibrateOptions,
-  io: Io,
-): Promise<Calibration> {
-  const files = await findModel(path);
-  const model = await loadModel(files.model);
-  const program = compileModel(model, bindFeeds(model, classifier.feeds(first)).binding);
-  const { guard, margin, maxDisagreement, limits, maxGroupDisagreement, confidence, metric } = options;
-  const { perClass, budget, budgetMs, seed, settings, copies } = options;
-  const fit = options.fit === undefined ? undefined : await openFitImages(classifier, options.fit, options);
-  const progress = startProgress(io, 100, 'Calibrating', options.json !== true);
-  let shown = 0;
-  const asked: CalibrationOptions = {
-    ...{
-      maxDisagreement,
-      limits,
-      maxGroupDisagreement,
-      confidence,
-      metric,
-      perClass,
-      budget,
-      budgetMs,
-      seed,
-      settings,
-      copies,
-      fit,
-    },
-    labels: files.labels,
+  const { output, data, guard, margin, labels, groups, report, json, ...asked } = options;
+  for (const file of [output, report]) if (file !== undefined) await checkWritable(file);
+  if (report !== undefined) await loadVega();
+  const work = watchWork(io, json !== true);
+  const state = options.state ?? `${output}.state`;
+  const result = await calibrate(path, data, {
+    ...asked,
+    ...work.options,
+    state,
+    metric: options.metric ?? (labels === undefined ? 'disagreement' : 'accuracy'),
+    labelsFrom: labels === true ? 'data' : labels,
+    groupsFrom: groups,
     guards: guard?.length ? [{ labels: [...guard], action: 'verify', margin }] : undefined,
-    onProgress: (done, total) => {
-      for (; shown < Math.floor((100 * done) / total); shown++) progress.advance();
-    },
-  };
-  try {
-    return await calibrate(backend, program, model.sha256, items, asked);
-  } finally {
-    progress.stop();
-    const leftOut = fit?.unusable.describe();
-    if (leftOut !== undefined) io.err(`note: of ${options.fit}, ${leftOut}; they are left out\n`);
+  }).finally(work.stop);
+  await writeResult(output, `${JSON.stringify(result.policy, null, 2)}\n`);
+  if (report !== undefined) {
+    const { name } = await findModel(path);
+    await writeResult(report, await renderCalibration(result, { model: name }));
   }
-}
-
-/** With the number of policies that these images have certified in the promise. */
-async function counted(result: Calibration, io: Io): Promise<Calibration> {
-  const { policy, certifiedOn } = result;
-  try {
-    const uses = await recordUse(policy, certifiedOn);
-    const used = (one: SkipPolicy): SkipPolicy => {
-      const promise = one.promise!;
-      return { ...one, promise: { ...promise, data: { ...promise.data, uses } } };
-    };
-    const { settings } = policy;
-    return { ...result, policy: { ...used(policy), ...(settings && { settings: settings.map(used) }) } };
-  } catch (error) {
-    io.err(`note: how often these images have certified isn't counted: ${(error as Error).message}\n`);
-    return result;
-  }
-}
-
-async function thumbnailsOf({ examples }: Calibration, data: CalibrationData): Promise<Map<string, string>> {
-  const hashes = [...examples.most, ...examples.least].map(({ sha256 }) => sha256);
-  const images = hashes.map(async (sha256) => encodeThumbnail(await data.load(sha256)));
-  const encoded = await Promise.all(images);
-  return new Map(hashes.map((sha256, i) => [sha256, encoded[i]!]));
+  if (options.state === undefined) await forgetState(state);
+  io.out(
+    json
+      ? `${JSON.stringify(summary(result), null, 2)}\n`
+      : drawCalibration(result, { output, resumed: result.resumed!.taken }, io),
+  );
 }
 
 function summary({ policy, examples: _, certifiedOn: __, bolder: ___, ...rest }: Calibration) {

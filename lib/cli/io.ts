@@ -1,5 +1,6 @@
 import { inspect, styleText } from 'node:util';
 import { SingleBar } from 'cli-progress';
+import type { Progress as WorkProgress } from '../classify/work.js';
 
 /** Where a command writes; tests hand in their own. */
 export interface Io {
@@ -58,6 +59,28 @@ export interface Progress {
 /** A bar on the error stream when someone watches it and `wanted`; otherwise nothing. */
 export function startProgress(io: Io, total: number, what: string, wanted: boolean): Progress {
   if (!io.interactive || !wanted || total < 2) return { advance: () => {}, stop: () => {} };
+  const bar = startBar(total, what);
+  return { advance: () => bar.increment(), stop: () => bar.stop() };
+}
+
+/** A bar for each stage of work that reports them, as startProgress has one; and notes on the error stream. */
+export function watchWork(io: Io, wanted: boolean) {
+  let bar: SingleBar | undefined;
+  let shown: string | undefined;
+  const stop = () => bar?.stop();
+  const onProgress = ({ stage, done, total }: WorkProgress) => {
+    if (!io.interactive || !wanted || total === null || total < 2) return;
+    if (shown !== stage) {
+      stop();
+      bar = startBar(total, `${stage[0]!.toUpperCase()}${stage.slice(1)}`);
+      shown = stage;
+    }
+    bar!.update(done);
+  };
+  return { stop, options: { onNote: (note: string) => io.err(`note: ${note}\n`), onProgress } };
+}
+
+function startBar(total: number, what: string): SingleBar {
   const bar = new SingleBar({
     format: `${what} {bar} {value}/{total}  {eta_formatted} left`,
     barCompleteChar: '█',
@@ -69,5 +92,5 @@ export function startProgress(io: Io, total: number, what: string, wanted: boole
     etaBuffer: 200,
   });
   bar.start(total, 0);
-  return { advance: () => bar.increment(), stop: () => bar.stop() };
+  return bar;
 }

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { findModel } from '../data/model-files.js';
+import { inputShapes } from '../inspect/shapes.js';
 import { loadModel } from '../model/load.js';
 import { generator } from '../numeric/random.js';
 import { sizeOf } from '../numeric/shapes.js';
@@ -10,7 +11,7 @@ import { ARRAY_OF, Tensor } from '../tensor.js';
 import { checkWritable, writeResult } from './files.js';
 import { type Io, paint } from './io.js';
 import { addEngineOptions, type EngineOptions, positiveInteger } from './options.js';
-import { collectShape, inputShapes, SHAPE_HELP, type ShapeOption } from './shapes.js';
+import { collectShape, SHAPE_HELP, type ShapeOption, shapesOf } from './shapes.js';
 import { type Column, formatTable, milliseconds, percent, plural } from './table.js';
 
 interface ProfileOptions extends EngineOptions {
@@ -66,7 +67,7 @@ async function profile(path: string, options: ProfileOptions, io: Io): Promise<v
   const { output, policy, backend, isa, threads } = options;
   if (output !== undefined) await checkWritable(output);
   const files = await findModel(path);
-  const shapes = inputShapes(await loadModel(files.model), files, options.shape ?? []);
+  const shapes = inputShapes(await loadModel(files.model), files, shapesOf(options.shape));
   const session = await InferenceSession.create(files.model, { policy, backend, isa, threads });
   try {
     const random = generator(1);

@@ -1,11 +1,13 @@
 import type { Command } from 'commander';
 import { auditLog } from '../audit/log.js';
-import { openDataset, type Sample, takeEvenly } from '../data/dataset.js';
+import { type Item, itemsOfPath } from '../classify/images.js';
+import { takeEvenly } from '../data/dataset.js';
 import type { DataLimits } from '../data/limits.js';
 import { findModel } from '../data/model-files.js';
 import type { EnergyReport } from '../measure/energy.js';
+import { MOST_MEASURED } from '../measure/timed-classifier.js';
 import type { Tensor } from '../tensor.js';
-import { Classifier, MOST_MEASURED } from './classifier.js';
+import { openClassifier } from './classifier.js';
 import { checkWritable, unwritable } from './files.js';
 import { type Io, startProgress } from './io.js';
 import { addImageOptions, type EngineOptions, positiveInteger } from './options.js';
@@ -25,9 +27,12 @@ export function addRecordCommand(program: Command, io: Io): void {
   addImageOptions(
     program
       .command('record')
-      .description('run labelled images and write an audit log of what each one ran and skipped')
+      .description('run images and write an audit log of what each one ran and skipped')
       .argument('<model>', 'ONNX file, or a folder with one')
-      .requiredOption('--data <dir>', 'folder with a folder of images per class, or with IDX files')
+      .requiredOption(
+        '--data <dir>',
+        'images: any folder of them (labels are not needed), or what eval takes',
+      )
       .requiredOption('-o, --output <file>', 'audit log to append to')
       .option('--limit <n>', 'items to use, spread evenly over the data', positiveInteger),
   ).action((model: string, options: RecordOptions) => record(model, options, io));
@@ -39,7 +44,7 @@ async function record(model: string, options: RecordOptions, io: Io): Promise<vo
   const { chosen, energy } = await measure(model, options, io);
   // What there is to note about the model was said when it was measured.
   const log = auditLog({ path, labels: (await findModel(model)).labels });
-  const classifier = await Classifier.open(model, options, { ...io, err: () => {} }, [log]);
+  const classifier = await openClassifier(model, options, { ...io, err: () => {} }, [log]);
   try {
     const progress = startProgress(io, chosen.length, 'Recording', options.json !== true);
     try {
@@ -73,15 +78,17 @@ async function measure(
   model: string,
   options: RecordOptions,
   io: Io,
-): Promise<{ chosen: readonly Sample[]; energy: EnergyReport }> {
-  const classifier = await Classifier.open(model, options, io);
+): Promise<{ chosen: readonly Item[]; energy: EnergyReport }> {
+  const classifier = await openClassifier(model, options, io);
   try {
-    const { samples } = await openDataset(options.data, classifier.labels, options);
-    const chosen = takeEvenly(samples, options.limit ?? samples.length);
+    const { maxPixels, maxBytes, limit } = options;
+    const from = { maxPixels, maxBytes, labelsFrom: 'none' };
+    const items = await itemsOfPath(options.data, classifier.images, from);
+    const chosen = takeEvenly(items, limit ?? items.length);
     const measured = takeEvenly(chosen, Math.min(MOST_MEASURED, Math.ceil(chosen.length / TIMED_EVERY)));
     const tensors: Tensor[] = [];
     for await (const { tensor } of classifier.prepare(measured)) tensors.push(tensor);
-    if (tensors.length === 0) classifier.unusable.check('no image is left to measure');
+    classifier.unusable.checkSome(tensors.length);
     classifier.warmUp(tensors[0]!);
     return { chosen, energy: classifier.measureEnergy(tensors) };
   } finally {

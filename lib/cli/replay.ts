@@ -1,9 +1,11 @@
 import type { Command } from 'commander';
 import { type ReplayItem, type ReplayReport, replayAudit } from '../audit/replay.js';
-import { likelyFirst, openDataset, type Sample } from '../data/dataset.js';
+import { type Item, itemsOfPath } from '../classify/images.js';
+import { likelyFirst } from '../data/dataset.js';
 import type { DataLimits } from '../data/limits.js';
 import { ResidualSkipError } from '../errors.js';
-import { Classifier } from './classifier.js';
+import type { TimedClassifier } from '../measure/timed-classifier.js';
+import { openClassifier } from './classifier.js';
 import { readLog } from './files.js';
 import { type Io, paint, startProgress } from './io.js';
 import { addImageOptions, type EngineOptions } from './options.js';
@@ -41,11 +43,13 @@ async function replay(path: string, options: ReplayOptions, io: Io): Promise<voi
       `${path} has no input hashes, so its items can't be found in the data; record with inputs: 'hash'`,
     );
   }
-  const classifier = await Classifier.open(model, options, io);
+  const classifier = await openClassifier(model, options, io);
   try {
-    const { samples } = await openDataset(options.data, classifier.labels, options);
+    const { maxPixels, maxBytes } = options;
+    const from = { maxPixels, maxBytes, labelsFrom: 'none' };
+    const images = await itemsOfPath(options.data, classifier.images, from);
     const progress = startProgress(io, entries.length, 'Replaying', options.json !== true);
-    const items = itemsOf(classifier, likelyFirst(samples, entries.length));
+    const items = itemsOf(classifier, likelyFirst(images, entries.length));
     const report = await replayAudit(entries, items, classifier.session, () => progress.advance()).finally(
       () => progress.stop(),
     );
@@ -60,9 +64,9 @@ async function replay(path: string, options: ReplayOptions, io: Io): Promise<voi
   }
 }
 
-async function* itemsOf(classifier: Classifier, samples: readonly Sample[]): AsyncGenerator<ReplayItem> {
-  for await (const { image, tensor } of classifier.prepare(samples)) {
-    yield { name: image.name, feeds: classifier.feeds(tensor) };
+async function* itemsOf(classifier: TimedClassifier, images: readonly Item[]): AsyncGenerator<ReplayItem> {
+  for await (const { item, tensor } of classifier.prepare(images)) {
+    yield { name: item.name, feeds: classifier.feeds(tensor) };
   }
 }
 

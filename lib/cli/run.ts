@@ -2,13 +2,13 @@ import { relative } from 'node:path';
 import { type Command, Option } from 'commander';
 import type { Prediction } from '../classify/image-classifier.js';
 import { kindOf, listImagesBelow } from '../data/files.js';
-import { decodeImage, type RawImage } from '../data/image.js';
 import type { DataLimits } from '../data/limits.js';
 import { ResidualSkipError } from '../errors.js';
+import type { TimedClassifier } from '../measure/timed-classifier.js';
 import { mean, median } from '../numeric/statistics.js';
 import type { BlockInfo } from '../skip/block-info.js';
 import type { Tensor } from '../tensor.js';
-import { Classifier } from './classifier.js';
+import { openClassifier } from './classifier.js';
 import { type Io, paint, startProgress } from './io.js';
 import { addImageOptions, type EngineOptions, positiveInteger } from './options.js';
 import { asciiPattern, drawPattern, patternLegend } from './pattern.js';
@@ -38,9 +38,8 @@ interface Row {
 }
 
 interface ImageFile {
-  readonly name: string;
+  readonly path: string;
   readonly shown: string;
-  load(): Promise<RawImage>;
 }
 
 /** Pairs of timed runs for one image, and the time after which no further pair is begun. */
@@ -62,21 +61,22 @@ export function addRunCommand(program: Command, io: Io): void {
 
 async function run(model: string, paths: readonly string[], options: RunOptions, io: Io): Promise<void> {
   const policy = options.full ? 'full' : options.policy;
-  const files = await imageFiles(paths, options);
-  const classifier = await Classifier.open(model, { ...options, policy }, io);
+  const files = await imageFiles(paths);
+  const classifier = await openClassifier(model, { ...options, policy }, io);
   try {
+    const items = files.map((file) => ({ ...file, prepare: () => classifier.images.prepare(file.path) }));
     const progress = startProgress(io, files.length, 'Classifying', options.json !== true);
     const rows: Row[] = [];
     try {
-      for await (const { image, tensor } of classifier.prepare(files)) {
+      for await (const { item, tensor } of classifier.prepare(items)) {
         if (rows.length === 0) classifier.warmUp(tensor);
-        rows.push(measure(classifier, image, tensor, options, io));
+        rows.push(measure(classifier, item, tensor, options, io));
         progress.advance();
       }
     } finally {
       progress.stop();
     }
-    if (rows.length === 0) classifier.unusable.check('no image is left');
+    classifier.unusable.checkSome(rows.length);
     if (options.json)
       io.out(
         `${JSON.stringify(
@@ -92,23 +92,27 @@ async function run(model: string, paths: readonly string[], options: RunOptions,
   }
 }
 
-async function imageFiles(paths: readonly string[], limits: DataLimits): Promise<ImageFile[]> {
+async function imageFiles(paths: readonly string[]): Promise<ImageFile[]> {
   const files: ImageFile[] = [];
   for (const path of paths) {
     if ((await kindOf(path)) !== 'folder') {
-      files.push({ name: path, shown: path, load: () => decodeImage(path, limits) });
+      files.push({ path, shown: path });
       continue;
     }
     const images = await listImagesBelow(path);
     if (images.length === 0) throw new ResidualSkipError('INVALID_DATA', `The folder ${path} holds no image`);
-    for (const file of images) {
-      files.push({ name: file, shown: relative(path, file), load: () => decodeImage(file, limits) });
-    }
+    for (const file of images) files.push({ path: file, shown: relative(path, file) });
   }
   return files;
 }
 
-function measure(classifier: Classifier, image: ImageFile, tensor: Tensor, options: RunOptions, io: Io): Row {
+function measure(
+  classifier: TimedClassifier,
+  image: ImageFile,
+  tensor: Tensor,
+  options: RunOptions,
+  io: Io,
+): Row {
   // These two also warm caches up, so that what is timed is the steady state.
   const { scores, trace } = classifier.classify(tensor);
   classifier.time(tensor, 'full');
@@ -122,7 +126,7 @@ function measure(classifier: Classifier, image: ImageFile, tensor: Tensor, optio
   } while (times.full.length < MOST_PAIRS && performance.now() - start < BUDGET_MS);
   const { blocks } = classifier;
   const result = {
-    input: image.name,
+    input: image.path,
     top: classifier.predict(scores, options.top ?? (options.json ? JSON_TOP : 1)),
     blocks: {
       total: blocks.length,
@@ -140,7 +144,7 @@ function stagesOf(blocks: readonly BlockInfo[]): ReadonlySet<number> {
   return new Set(blocks.filter(({ shortcut }) => shortcut !== 'identity').map(({ index }) => index));
 }
 
-function draw(classifier: Classifier, rows: readonly Row[], full: boolean, io: Io): string {
+function draw(classifier: TimedClassifier, rows: readonly Row[], full: boolean, io: Io): string {
   const { blocks, backend, name } = classifier;
   const gates = blocks.filter(({ gate }) => gate !== null).length;
   const heading = `${paint(io, 'bold', name)}: ${plural(blocks.length, 'block')}, ${gates} with a gate; ${backend} backend`;

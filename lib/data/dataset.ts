@@ -1,7 +1,7 @@
 import { basename, dirname, join, relative } from 'node:path';
 import { ResidualSkipError } from '../errors.js';
 import { CIFAR_BATCH, readCifarBatch } from './cifar.js';
-import { kindOf, listFolder, listImagesBelow } from './files.js';
+import { isImageFile, kindOf, listFolder, listImagesBelow } from './files.js';
 import { readIdx } from './idx.js';
 import { decodeImage, type RawImage } from './image.js';
 import type { DataLimits } from './limits.js';
@@ -82,14 +82,28 @@ export async function openImages(
   return (await openDataset(path, labels, limits)).samples;
 }
 
+/** As openDataset; the images of a folder that holds images alone, in no folders by class, have no labels. */
+export async function openSamples(
+  path: string,
+  labels: readonly string[],
+  limits?: DataLimits,
+): Promise<readonly (Unlabelled & { readonly label?: number })[]> {
+  if ((await kindOf(path)) === 'folder') {
+    const { folders, files } = await listFolder(path);
+    const packed = files.some((name) => IDX_IMAGES.test(name) || CIFAR_BATCH.test(name));
+    if (folders.length === 0 && !packed && files.some(isImageFile)) return openImages(path, labels, limits);
+  }
+  return (await openDataset(path, labels, limits)).samples;
+}
+
 /** `limit` samples spread evenly over the set, so that every class keeps its share; all when there are fewer. */
-export function takeEvenly(samples: readonly Sample[], limit: number): readonly Sample[] {
+export function takeEvenly<T>(samples: readonly T[], limit: number): readonly T[] {
   if (limit >= samples.length) return samples;
   return Array.from({ length: limit }, (_, i) => samples[Math.floor((i * samples.length) / limit)]!);
 }
 
 /** `samples`, first those that `takeEvenly` takes: where a log was made so, what it holds is found at once. */
-export function likelyFirst(samples: readonly Sample[], limit: number): readonly Sample[] {
+export function likelyFirst<T>(samples: readonly T[], limit: number): readonly T[] {
   const likely = takeEvenly(samples, limit);
   if (likely === samples) return samples;
   const known = new Set(likely);
@@ -129,7 +143,7 @@ function matchClasses(root: string, folders: string[], labels: readonly string[]
   throw new ResidualSkipError(
     'INVALID_DATA',
     `${root}: the model has no label for the class ${unknown.length > 1 ? 'folders' : 'folder'} ` +
-      `${shorten(unknown)}; its ${labels.length} labels are ${shorten(labels)}`,
+      `${shorten(unknown)}; its ${labels.length} labels are ${shorten(labels)}; where labels aren't needed, read the images without them (labelsFrom: 'none'; eval --no-labels)`,
   );
 }
 

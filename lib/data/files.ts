@@ -33,10 +33,15 @@ export async function listFolder(folder: string): Promise<{ folders: string[]; f
   return { folders: folders.sort(), files: files.sort() };
 }
 
+/** By its extension. */
+export function isImageFile(name: string): boolean {
+  return IMAGE_EXTENSIONS.has(extname(name).toLowerCase());
+}
+
 /** Full paths of the image files (by extension) in `folder`, in order; those of its subfolders follow. */
 export async function listImagesBelow(folder: string): Promise<string[]> {
   const { files, folders } = await listFolder(folder);
-  const images = files.filter((name) => IMAGE_EXTENSIONS.has(extname(name).toLowerCase()));
+  const images = files.filter(isImageFile);
   const paths = images.map((name) => join(folder, name));
   for (const inner of folders) paths.push(...(await listImagesBelow(join(folder, inner))));
   return paths;

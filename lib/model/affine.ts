@@ -24,7 +24,10 @@ function constant(region: Region, id: ValueId): Float32Array | undefined {
   return data instanceof Float32Array ? data : undefined;
 }
 
-/** `operand` as one number for each channel (axis 1) of a tensor of shape `shape`; undefined if it is not. */
+/**
+ * The number that `operand` holds for each channel (axis 1) of a tensor of shape `shape`; undefined unless it is
+ * constant within each channel.
+ */
 function perChannel(region: Region, operand: ValueId, shape: readonly number[]): Float64Array | undefined {
   const data = constant(region, operand);
   const own = region.shape(operand);
@@ -99,7 +102,10 @@ export function foldIntoLayer(
   return true;
 }
 
-/** Replaces affine `first`, read by `step` alone, and `step`, which is `second`, with one affine. */
+/**
+ * Replaces the affine map `first`, which only `step` reads, and `step` (the affine map `second`) with one affine
+ * step.
+ */
 export function foldIntoAffine(
   region: Region,
   first: WorkStepNamed<'affine'>,
@@ -114,7 +120,7 @@ export function foldIntoAffine(
   return true;
 }
 
-/** `step` as an `affine` step of `input`. */
+/** Writes `step` as an `affine` step on `input`. */
 export function affineStep(region: Region, step: WorkStep, input: ValueId, affine: ChannelAffine): WorkStep {
   const channels = affine.scale.length;
   const scale = region.addValue(`${step.node}.scale`, 'float32', [channels], Float32Array.from(affine.scale));

@@ -7,18 +7,21 @@ import { NONE, type OpName, type Value, type ValueId } from './program.js';
 import type { LoweredGraph } from './specialize.js';
 
 /**
- * One step, seen by a rule. A value is batched when axis 0 holds the items one after another, each with the same
+ * One step as a rule sees it. A value is batched when axis 0 holds the items one after another, each with the same
  * number of rows: one where the axis is the batch itself, more where a reshape has moved other axes into it.
  */
 interface View {
   readonly batched: readonly boolean[];
-  /** Shapes of the inputs; of an absent one, []. */
+  /** Shapes of the inputs; [] for an absent one. */
   readonly shapes: readonly Shape[];
   readonly output: Shape;
   readonly items: number;
 }
 
-/** Whether a step with a batched input gives a batched output, each row from the rows of the same item. */
+/**
+ * Whether a step with a batched input has a batched output, in which each row depends on the rows of its own item
+ * only.
+ */
 type Rule<Step> = (view: View, step: Step) => boolean;
 
 type StepOf<Op> = Extract<IrStep, { op: Op }>;
@@ -28,7 +31,7 @@ const always = () => true;
 /** Only the first input may be batched. */
 const first = ({ batched }: View) => batched[0]! && !batched.includes(true, 1);
 
-/** A batched input has the output's rank, so that its axis 0 meets the output's. */
+/** A batched input has the output's rank, so that its axis 0 is the output's. */
 const aligned = ({ batched, shapes, output }: View) =>
   batched.every((isBatched, i) => !isBatched || shapes[i]!.length === output.length);
 
@@ -43,7 +46,7 @@ const RULES: { readonly [Op in Exclude<OpName, 'branch' | 'jump'>]: Rule<StepOf<
   logical: aligned,
   where: aligned,
   cast: always,
-  // Indices count through all items.
+  // Indices count across all items.
   pool: (_, { outputs }) => outputs.length === 1,
   globalPool: always,
   reduceMean: (_, { attrs }) => !attrs.axes.includes(0),
@@ -102,7 +105,7 @@ class Walk {
     return this.batched.has(id);
   }
 
-  /** Follows the batch through `ops`; returns what mixes items, if anything does. */
+  /** Follows the batch through `ops`; returns the reason if something mixes items. */
   over(ops: readonly IrOp[]): string | undefined {
     for (const op of ops) {
       const problem =
@@ -120,7 +123,7 @@ class Walk {
     const wide = many.outputs.findIndex(
       (id, i) => this.batched.has(id) && one.values[one.outputs[i]!]!.shape[0] !== 1,
     );
-    if (wide >= 0) return `axis 0 of output '${this.graph.outputs[wide]!.name}' is not the batch alone`;
+    if (wide >= 0) return `axis 0 of output '${this.graph.outputs[wide]!.name}' holds more than the batch`;
     return this.constants(many.outputs, undefined);
   }
 
@@ -154,7 +157,9 @@ class Walk {
     return id === undefined ? this.single.get(name) : this.one.values[id];
   }
 
-  /** One item's shape is this one with its own rows alone, or the very same when it has no batch. */
+  /**
+   * The shape for one item equals this one with only the item's own rows, or is the same when the value has no batch.
+   */
   private keepsShape(id: ValueId): boolean {
     const { name, shape } = this.many.values[id]!;
     const single = this.counterpart(name)?.shape;
@@ -165,14 +170,14 @@ class Walk {
     return [rows * this.items, ...rest];
   }
 
-  /** Constants made from shapes may depend on the number of items in one way only: the same slice for each. */
+  /** Constants that depend on the number of items must repeat the same slice for each item. */
   private constants(ids: readonly ValueId[], node: string | undefined): string | undefined {
     for (const id of ids) {
       const value = this.many.values[id];
       if (!value?.data || this.cache.owns(value.data)) continue;
       const single = this.counterpart(value.name);
       const same = single?.data && this.repeats(value.data, value.shape, single.data, single.shape);
-      // As an output its shape has to be the same too: no item has a slice of it.
+      // An output's shape must be the same too, because it has no slice for each item.
       if (!same || (node === undefined && !sameShape(value.shape, single.shape))) {
         const where = node === undefined ? '' : `node '${node}': `;
         return `${where}'${value.name}' depends on the number of items`;

@@ -7,19 +7,19 @@ import { type LoweredGraph, lowerGraph } from './specialize.js';
 
 type Batching = Pick<Model, 'inputs' | 'outputs' | 'batching' | 'batchingReason'>;
 
-/** Items of the trial batch: a prime that few layers have as a length. */
+/** Items in the trial batch: a prime, because few axes have that length. */
 const TRIAL_BATCH = 3;
 
 /**
- * Lengths that symbolic axes other than the batch are tried with; a model may accept only some. Not 1, with
- * which axes melt into the batch.
+ * Lengths to try for symbolic axes other than the batch; a model may accept only some of them. 1 is left out: a
+ * reshape can merge an axis of length 1 with the batch.
  */
 const TRIAL_LENGTHS = [224, 32, 64, 256, 299, 512, 16, 8, 28];
 
 /**
- * Finds out whether the items of a batch can be run one by one: lowers the graph for one item and for a few,
- * and checks that every step carries the batch axis from the inputs to the outputs untouched.
- * @param runnable false for a graph with parts that are not implemented, which can't be lowered
+ * Determines whether the items of a batch can run one by one: lowers the graph for one item and for several, and
+ * checks that every step passes the batch axis from the inputs to the outputs unchanged.
+ * @param runnable false for a graph that can't be lowered because parts of it are not implemented
  * @throws ResidualSkipError MODEL_INVALID, UNSUPPORTED_MODEL when the graph can't be lowered for any shape
  */
 export function analyseBatching(graph: Graph, opset: number, runnable: boolean): Batching {
@@ -30,7 +30,7 @@ export function analyseBatching(graph: Graph, opset: number, runnable: boolean):
     boundByValue: bound.has(port.name),
   }));
   const [first] = bound;
-  if (!runnable) return whole(graph, inputs, 'the model uses what is not implemented');
+  if (!runnable) return whole(graph, inputs, 'parts of the model are not implemented');
   if (first !== undefined) {
     return whole(graph, inputs, `the elements of input '${first}' decide shapes or bounds`);
   }
@@ -72,9 +72,9 @@ interface Trial {
 
 function compare({ graph, inputs, batch, open, one, lowerMany }: Trial): Batching {
   const alone = (reason: string) => whole(graph, inputs, reason, one, open);
-  if (batch === undefined) return alone('no input has a batch of one or of any length');
+  if (batch === undefined) return alone('no input begins with an axis of length 1 or of any length');
   if (typeof batch === 'string' && graph.inputs.some(({ shape }) => shape.indexOf(batch, 1) > 0)) {
-    return alone(`axis '${batch}' is not only the first of an input`);
+    return alone(`axis '${batch}' is also a later axis of an input`);
   }
   const many = lowerMany();
   if (many instanceof ResidualSkipError) {
@@ -94,7 +94,7 @@ function compare({ graph, inputs, batch, open, one, lowerMany }: Trial): Batchin
   };
 }
 
-/** The axis that is the batch: the first symbolic one that stands first in an input, or one of length 1. */
+/** The batch axis: the first symbolic leading axis of an input, or one of length 1. */
 function batchOf(graph: Graph): Dimension | undefined {
   const leading = graph.inputs.map(({ shape }) => shape[0]);
   return leading.find((dim) => typeof dim === 'string') ?? leading.find((dim) => dim === 1);
@@ -122,7 +122,10 @@ function attempt<T>(action: () => T): T | ResidualSkipError {
   }
 }
 
-/** The declared shape where there is one; else what lowering found, with open lengths named after the output. */
+/**
+ * The declared shape if there is one; otherwise the shape that lowering found, with open lengths named after the
+ * output.
+ */
 function outputShape(
   { name, shape }: ModelPort,
   found: readonly number[],

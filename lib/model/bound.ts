@@ -2,9 +2,9 @@ import { type Graph, type Node, subgraphsOf } from './graph.js';
 import { findOperator } from './operators/index.js';
 
 /**
- * Inputs whose elements decide the program: those that reach an operand which has to be constant (the target of
- * a Reshape, the bounds of a Clip). Only vectors and scalars count: a whole image that decides shapes is no
- * binding but unsupported, which specialising says.
+ * Inputs whose elements decide the program: those that reach an operand that must be constant (the target of a
+ * Reshape, the bounds of a Clip). Only vectors and scalars count. A whole image that decides shapes is unsupported;
+ * `specialize` reports it.
  */
 export function inputsBoundByValue(graph: Graph): ReadonlySet<string> {
   const producers = new Map<string, Node>();

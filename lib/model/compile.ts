@@ -29,7 +29,7 @@ export function buildProgram(ir: Ir): Program {
   return assemble(ir, true)!;
 }
 
-/** @returns undefined when exits are to be taken out that can't be */
+/** @returns undefined when exits should be removed but can't be */
 function assemble(ir: Ir, withExits: boolean): Program | undefined {
   const region = new Region(
     [...ir.values],
@@ -58,7 +58,7 @@ function assemble(ir: Ir, withExits: boolean): Program | undefined {
   );
 }
 
-/** Every output of a program is written by a step of its own: copies those that are not. */
+/** Adds copies so that a step of its own writes every output of a program. */
 function ownOutputs(region: Region, outputs: readonly Port[], steps: Step[]): Port[] {
   const taken = new Set<ValueId>();
   return outputs.map((port) => {
@@ -74,7 +74,7 @@ function ownOutputs(region: Region, outputs: readonly Port[], steps: Step[]): Po
   });
 }
 
-/** Drops the values that no step and no port uses and renumbers the others. */
+/** Drops values that no step or port uses, and renumbers the rest. */
 function compact(
   values: readonly Value[],
   inputs: readonly Port[],

@@ -2,7 +2,7 @@ import { sizeOf } from '../numeric/shapes.js';
 import { ELEMENT_BYTES } from '../tensor.js';
 import { type Cost, NONE, type Step, type Value, type ValueId } from './program.js';
 
-/** The sum over steps. Every step reads its inputs and writes its outputs once. */
+/** The total cost of the steps. Every step reads its inputs and writes its outputs once. */
 export function costOf(values: readonly Value[], steps: readonly Step[]): Cost {
   const cost = { multiplyAdds: 0, bytes: 0, layers: 0 };
   for (const step of steps) {

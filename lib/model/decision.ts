@@ -22,8 +22,8 @@ export interface Condition {
 }
 
 /**
- * What is known of one number before the network runs: one of two constants, by a condition (or the same
- * constant in both cases, without condition), plus a weighted sum of elements of which nothing is known.
+ * What is known about a number before the network runs: it is one of two constants, chosen by a condition (or always
+ * the same constant), plus a weighted sum of unknown elements.
  */
 export interface Scalar {
   readonly on: number;
@@ -38,7 +38,7 @@ const NEGATED = { gt: 'le', ge: 'lt', lt: 'ge', le: 'gt' } as const;
 
 export const constant = (x: number): Scalar => ({ on: x, off: x, terms: NO_TERMS });
 
-/** The condition that holds when `condition` does not; a difference turns round instead, so that it stays a margin. */
+/** The condition that holds when `condition` does not. A difference is reversed instead, so that it stays a margin. */
 export function negate(condition: Condition): Condition {
   const { score, compare, threshold } = condition;
   if (score.kind !== 'difference' || threshold !== 0) return { ...condition, compare: NEGATED[compare] };
@@ -50,7 +50,7 @@ export function sameCondition(a: Condition | undefined, b: Condition | undefined
   return a !== undefined && b !== undefined && JSON.stringify(a) === JSON.stringify(b);
 }
 
-/** A gate value that is exactly 0 or 1, as the condition that makes it 1. */
+/** The condition under which a gate value is 1, if the value is always exactly 0 or 1. */
 export function hardGate(scalar: Scalar | undefined): Condition | undefined {
   if (!scalar?.condition || scalar.terms.size > 0 || Number.isNaN(scalar.condition.threshold))
     return undefined;
@@ -121,7 +121,7 @@ export function arithmetic(
   }
 }
 
-/** a + factor*b; what cancels is gone. */
+/** a + factor*b, without terms that cancel. */
 function addTerms(a: Scalar['terms'], b: Scalar['terms'], factor: number): Scalar['terms'] {
   const sum = new Map(a);
   for (const [key, term] of b) {

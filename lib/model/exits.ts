@@ -1,7 +1,7 @@
 /**
- * Early exits that stand in the graph: its answer is `Where(score >= threshold, early answer, later answer)`, where the
- * later answer may be such a choice again (Teerapittayanon et al. 2016). They are taken out of the graph, which becomes
- * the network in full, and kept beside the program, for a policy to put them in.
+ * Early exits in a graph: its answer is `Where(score >= threshold, early answer, later answer)`, where the later
+ * answer may be such a choice again (Teerapittayanon et al. 2016). They are removed from the graph, which leaves the
+ * full network, and kept beside the program, so that a policy can restore them.
  */
 
 import { sameShape, sizeOf } from '../numeric/shapes.js';
@@ -14,26 +14,26 @@ import { Region, type WorkOp } from './region.js';
 import { schedule } from './schedule.js';
 import { Tracer } from './tracer.js';
 
-/** A choice of the graph's answer. */
+/** One of the choices that lead to the graph's answer. */
 interface Choice {
   readonly score: ValueId;
   readonly threshold: number;
   readonly answer: ValueId;
 }
 
-/** Exits apart from the network, in the order in which they are asked. */
+/** Exits removed from the network, in the order in which they are evaluated. */
 export interface DetachedExits {
   readonly choices: readonly Choice[];
-  /** What only the exits need. */
+  /** Operations that only the exits need. */
   readonly heads: Region;
 }
 
-/** Whether a graph may have exits; their blocks are known when it has become a program. */
+/** Whether a graph may have exits. Their blocks are known only once the graph is a program. */
 export function mayHaveExits({ nodes, outputs }: Graph): boolean {
   return nodes.some((node) => node.op === 'Where' && outputs.some(({ name }) => node.outputs.includes(name)));
 }
 
-/** Takes the exits out of a region that has not been rewritten yet; undefined where there are none. */
+/** Removes the exits from a region that has not been rewritten yet; undefined if there are none. */
 export function detachExits(region: Region): DetachedExits | undefined {
   const choices: Choice[] = [];
   const [output, another] = region.outputs;
@@ -75,9 +75,9 @@ function choiceOf(
 }
 
 /**
- * The exits with the blocks behind which they stand.
- * @param outputs block by the value that it makes, all of them in the program's order
- * @returns undefined when an exit reads anything but outputs of blocks, or two stand behind one block
+ * Assigns each exit to the block that it follows.
+ * @param outputs block by the value that it produces, in program order
+ * @returns undefined when an exit reads anything but outputs of blocks, or when two exits follow one block
  */
 export function placeExits(
   { choices, heads }: DetachedExits,
@@ -116,7 +116,7 @@ export function placeExits(
   return exits;
 }
 
-/** Those of `steps` that some values depend on, in order. */
+/** Those of `steps` that the given values depend on, in order. */
 export function stepsFor(steps: readonly Step[], values: Iterable<ValueId>): Step[] {
   const needed = new Set(values);
   return steps

@@ -7,13 +7,13 @@ import { byteLengthOf } from './tensor-proto.js';
 
 const EXTERNAL = 1;
 
-/** The bytes of tensors that are kept in files beside the model. */
+/** The bytes of tensors that are stored in files beside the model. */
 export type ExternalData = ReadonlyMap<TensorProto, Uint8Array>;
 
 /**
- * Reads what the tensors of `model` keep outside of it. Files must lie in `folder`, the model's own; so must
- * what symbolic links lead to.
- * @param folder undefined when the model came as bytes and so has none
+ * Reads the external tensor data of `model`. Files must lie in `folder`, the model's own; so must the targets of
+ * symbolic links.
+ * @param folder undefined when the model was given as bytes
  * @throws ResidualSkipError EXTERNAL_DATA naming tensor and file
  */
 export async function readExternalData(model: ModelProto, folder: string | undefined): Promise<ExternalData> {
@@ -64,25 +64,25 @@ async function readTensor(
   if (folder === undefined) {
     fail(
       tensor,
-      `its data is in the file '${location}', which bytes can't lead to; load the model by its path`,
+      `its data is in the file '${location}', but the model was given as bytes; load the model by its path`,
     );
   }
   const file = await openInside(tensor, location, folder, files);
   const offset = integer(tensor, 'offset', entries.get('offset') ?? '0');
   const length = integer(tensor, 'length', entries.get('length') ?? String(needed));
   if (length !== needed) {
-    fail(tensor, `'${location}' is said to hold ${length} bytes of it; its shape and type need ${needed}`);
+    fail(tensor, `its part of '${location}' has ${length} bytes; its shape and type need ${needed}`);
   }
   if (offset + length > file.size) {
     fail(
       tensor,
-      `'${location}' has ${file.size} bytes; bytes ${offset} to ${offset + length} were expected in it`,
+      `'${location}' has ${file.size} bytes; the tensor needs bytes ${offset} to ${offset + length}`,
     );
   }
   const bytes = new Uint8Array(length);
   for (let done = 0; done < length; ) {
     const { bytesRead } = await file.handle.read(bytes, done, length - done, offset + done);
-    if (bytesRead === 0) fail(tensor, `'${location}' ended while it was read`);
+    if (bytesRead === 0) fail(tensor, `'${location}' became shorter while it was read`);
     done += bytesRead;
   }
   return bytes;
@@ -90,7 +90,8 @@ async function readTensor(
 
 function integer(tensor: TensorProto, key: string, text: string): number {
   const value = /^\d{1,16}$/.test(text) ? Number(text) : Number.NaN;
-  if (!Number.isSafeInteger(value)) fail(tensor, `its external data has ${key} '${text}', which is no size`);
+  if (!Number.isSafeInteger(value))
+    fail(tensor, `its external data has the ${key} '${text}'; expected a non-negative integer`);
   return value;
 }
 
@@ -102,7 +103,7 @@ async function openInside(
 ): Promise<OpenFile> {
   const known = files.get(location);
   if (known) return known;
-  const outside = `'${location}' lies outside of the model's folder; external data must be inside it`;
+  const outside = `'${location}' lies outside the model's folder; external data must be inside it`;
   if (isAbsolute(location) || location.includes('\0')) fail(tensor, outside);
   const within = (base: string, path: string) =>
     path.startsWith(base.endsWith(sep) ? base : base + sep) && path !== base;

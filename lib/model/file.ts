@@ -1,4 +1,4 @@
-/** A model's file: its bytes, their hash, and its large weights where they lie. */
+/** A model file: its bytes, their hash, and its large weights without copies. */
 import { createHash } from 'node:crypto';
 import { type FileHandle, open, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -13,7 +13,7 @@ export interface ModelFile {
   readonly folder: string;
 }
 
-/** Read and hashed at a time: small enough for the event loop and the cache. */
+/** Bytes to read and hash at a time: small enough for the event loop and the cache. */
 const CHUNK = 4 << 20;
 
 /**
@@ -33,14 +33,14 @@ export async function readModelFile(path: string): Promise<ModelFile> {
     }
   } catch (error) {
     const hint = 'give the path of an ONNX file or of the folder with its model.onnx';
-    const message = `The model '${path}' can't be read (${(error as Error).message}); ${hint}.`;
+    const message = `model '${path}': it can't be read (${(error as Error).message}); ${hint}`;
     throw new ResidualSkipError('MODEL_NOT_FOUND', message, { cause: error });
   }
 }
 
 async function readHashed(handle: FileHandle): Promise<{ bytes: Uint8Array; sha256: string }> {
   const { size } = await handle.stat();
-  // Not from the pool: weights stay in it, and it is freed as a whole.
+  // Not from Buffer's pool: weights stay in this memory, which is freed as a whole.
   const bytes = Buffer.allocUnsafeSlow(size);
   const hash = createHash('sha256');
   let next = readChunk(handle, bytes, 0);
@@ -64,15 +64,15 @@ async function readChunk(handle: FileHandle, bytes: Uint8Array, from: number): P
 
 const FLOAT = 1;
 /**
- * Smaller tensors are copied, as cheaply. Larger ones have at least 3 bytes before them that belong to them: a tag and
- * their length.
+ * Smaller tensors are copied, which costs no more. A larger tensor is preceded by at least 3 bytes of its own: a tag
+ * and a length.
  */
 const IN_PLACE_BYTES = 1 << 12;
 
 /**
- * Makes the large float32 tensors of a decoded file usable where they lie: each is moved by up to 3 bytes, to where a
- * Float32Array can view it. The bytes of the file are no longer its own afterwards.
- * @param model decoded from bytes that nobody else uses
+ * Makes the large float32 tensors of a decoded file usable in place: moves each by up to 3 bytes, so that a
+ * Float32Array can view it. This changes the file's bytes.
+ * @param model decoded from bytes that nothing else uses
  * @returns the tensors in place
  */
 export function alignInPlace(model: ModelProto): ExternalData {

@@ -1,29 +1,37 @@
 import { type KernelStep, type KernelTensor, runStep } from '../kernels/index.js';
 import { sizeOf } from '../numeric/shapes.js';
-import { allocate, type TensorData } from '../tensor.js';
+import { allocate, type DataType, type TensorData } from '../tensor.js';
 import type { Graph } from './graph.js';
 import type { Value } from './program.js';
 
-/** Steps that do more elementary operations than this stay in the program, though their inputs are constant. */
+/** Steps with more elementary operations than this stay in the program even if their inputs are constant. */
 const MAX_WORK = 2 ** 26;
 
-/** Likewise once all folding of one specialisation has done so many: a small file can ask for endless work. */
+/** Folding ends after this many elementary operations in one specialisation: a small file can ask for endless work. */
 const MAX_TOTAL_WORK = 2 ** 29;
+
+/** An operation on a BigInt takes as long as so many on numbers. */
+const BIGINT_WORK = 16;
+
+/** Elementary operations that `count` elements of a type take. */
+export function workFor(dtype: DataType, count: number): number {
+  return dtype === 'int64' ? count * BIGINT_WORK : count;
+}
 
 /** Elementary operations that one specialisation may still spend on folding. */
 export class FoldBudget {
   private left = MAX_TOTAL_WORK;
 
   spend(work: number): boolean {
-    if (work > MAX_WORK || work > this.left) return false;
+    if (!(work <= MAX_WORK && work <= this.left)) return false;
     this.left -= work;
     return true;
   }
 }
 
 /**
- * Constants computed from a model's initialisers, one array for each however often the model is specialised.
- * Kept weakly: an array lives as long as a program that uses it.
+ * Constants computed from a model's initialisers: one array for each, however often the model is specialised. They
+ * are held weakly: an array lives as long as a program that uses it.
  */
 export class FoldCache {
   private readonly ids = new WeakMap<TensorData, number>();
@@ -88,7 +96,8 @@ function workOf(
   inputs: readonly (Value | undefined)[],
   outputs: readonly Omit<Value, 'name'>[],
 ) {
-  const size = (value: Omit<Value, 'name'> | undefined) => (value ? sizeOf(value.shape) : 0);
+  const size = (value: Omit<Value, 'name'> | undefined) =>
+    value ? workFor(value.dtype, sizeOf(value.shape)) : 0;
   const result = size(outputs[0]);
   const [x, weight] = inputs;
   switch (step.op) {
@@ -109,7 +118,7 @@ function finite(_key: string, value: unknown): unknown {
   return typeof value === 'number' && !Number.isFinite(value) ? String(value) : value;
 }
 
-/** The data of a step's outputs when all of its inputs are constant and the work is small; else undefined. */
+/** The data of a step's outputs if all of its inputs are constant and the work is small; otherwise undefined. */
 export function fold(
   cache: FoldCache,
   budget: FoldBudget,

@@ -25,7 +25,7 @@ const FUSIONS: readonly Rule[] = [
   fuseActivation,
 ];
 
-/** Removes what computes nothing and brings equal things into one form. Changes no element. */
+/** Removes steps that compute nothing and brings equivalent forms into one. Changes no element. */
 export function simplify(region: Region): void {
   rewrite(region, SIMPLIFICATIONS);
 }
@@ -36,8 +36,8 @@ export function fuse(region: Region): void {
 }
 
 /**
- * Turns the addition of a layer's output and another tensor into that layer's `residual` input. A value in
- * `streams` is the residual stream: the layer that made it takes no sum, for it lies before the block.
+ * Turns the addition of a layer's output and another tensor into that layer's `residual` input. A value in `streams`
+ * is the residual stream: the layer that produces it takes no sum, because it precedes the block.
  */
 export function fuseResiduals(region: Region, streams: ReadonlySet<ValueId>): void {
   rewrite(region, [(within, step) => fuseResidual(within, step, streams)]);
@@ -56,7 +56,7 @@ function rewrite(region: Region, rules: readonly Rule[]): void {
   }
 }
 
-/** The step before, if nothing but the reader of `id` needs it. */
+/** The producer of `id`, if nothing but one reader needs `id`. */
 function soleProducer(region: Region, id: ValueId): WorkOp | undefined {
   return region.usedOnce(id) ? region.producer(id) : undefined;
 }
@@ -201,7 +201,10 @@ function fuseActivation(region: Region, step: WorkStep): boolean {
   return true;
 }
 
-/** act(select(body, shortcut)) = select(act(body), act(shortcut)): the shortcut owes it only when skipped. */
+/**
+ * act(select(body, shortcut)) = select(act(body), act(shortcut)): the shortcut needs the activation only when the
+ * block is skipped.
+ */
 function sinkActivation(region: Region, select: WorkOp): boolean {
   if (select.op !== 'select' || select.attrs.skipActivation.kind !== 'none') return false;
   const output = select.outputs[0]!;
@@ -248,14 +251,14 @@ function fuseResidual(region: Region, step: WorkStep, streams: ReadonlySet<Value
   return false;
 }
 
-/** Of two summands the one with more steps before it is the body, whose last layer takes the sum. */
+/** The summand with more steps before it is the body, whose last layer takes the sum. */
 function laterFirst(region: Region, a: ValueId, b: ValueId): [ValueId, ValueId][] {
   const forward: [ValueId, ValueId] = [a, b];
   const backward: [ValueId, ValueId] = [b, a];
   return chainLength(region, a) >= chainLength(region, b) ? [forward, backward] : [backward, forward];
 }
 
-/** Number of steps on the way back to a value that has several readers. */
+/** Number of steps back to a value that has several readers. */
 function chainLength(region: Region, id: ValueId): number {
   let length = 0;
   let at = id;

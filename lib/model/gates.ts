@@ -7,7 +7,7 @@ import type { Region, Select, WorkIf, WorkOp, WorkStep } from './region.js';
 import { shortcutPath } from './shortcut.js';
 import { Tracer } from './tracer.js';
 
-/** A hard gate as it stood in the graph: y = condition ? body : shortcut. */
+/** A hard gate as found in the graph: y = condition ? body : shortcut. */
 interface Found {
   readonly form: GateForm;
   readonly condition: Condition;
@@ -134,7 +134,7 @@ interface Shortcut {
   readonly skipActivation: Activation;
 }
 
-/** The outer value that a branch hands on, untouched or through one activation. */
+/** The outer value that a branch returns, unchanged or through one activation. */
 function passedOn(branch: Region): Shortcut | undefined {
   let shortcut = branch.outputs[0]!;
   let skipActivation = NO_ACTIVATION;
@@ -148,13 +148,13 @@ function passedOn(branch: Region): Shortcut | undefined {
   return { shortcut, skipActivation };
 }
 
-/** A shortcut without the activation that can't change it. */
+/** The shortcut without an activation that can't change it. */
 function owed(region: Region, { shortcut, skipActivation }: Shortcut): Shortcut {
   const idle = changesNothing(skipActivation, rangeOf(region, shortcut));
   return { shortcut, skipActivation: idle ? NO_ACTIVATION : skipActivation };
 }
 
-/** Tells which of the two alternatives is the shortcut of the other; `a` is taken when `condition` holds. */
+/** Decides which of the two alternatives is the shortcut of the other; `a` is taken when `condition` holds. */
 function withShortcut(
   region: Region,
   form: GateForm,
@@ -167,7 +167,7 @@ function withShortcut(
   return whenSkipped && { form, condition: negate(condition), body: b, ...whenSkipped };
 }
 
-/** `id` as the shortcut of `body`: a value that the body comes from, perhaps activated as the body is. */
+/** `id` as the shortcut of `body`: a value that the body is computed from, possibly with the body's activation. */
 function shortcutOf(region: Region, id: ValueId, body: ValueId): Shortcut | undefined {
   if (shortcutPath(region, id, body)) return { shortcut: id, skipActivation: NO_ACTIVATION };
   const activated = region.producerOf(id, 'unary');
@@ -196,7 +196,7 @@ function replaceBySelect(
   region.replace(old, [...steps, ...body, select]);
 }
 
-/** Steps that bring the score of a condition into a float32 value of one element. */
+/** Adds steps that compute the score of a condition as a float32 value of one element. */
 function materialise(
   region: Region,
   condition: Condition,

@@ -11,7 +11,7 @@ export interface ModelPort {
   readonly anyRank?: true;
 }
 
-/** A constant tensor of the file; fp16, bf16 and double have become float32. */
+/** A constant tensor from the file, with fp16, bf16 and double converted to float32. */
 export interface Constant {
   readonly dtype: DataType;
   readonly shape: readonly number[];
@@ -22,9 +22,9 @@ export type Attribute = number | string | Constant | Graph | readonly number[] |
 
 /** One ONNX node. An absent optional input is ''. */
 export interface Node {
-  /** The file's node name, or one made from operator and output. For messages. */
+  /** The node's name in the file, or one made from operator and output. For messages. */
   readonly name: string;
-  /** The operator; one of another domain than ONNX's own is `domain.operator`. */
+  /** The operator; `domain.operator` for domains other than ONNX's own. */
   readonly op: string;
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
@@ -38,15 +38,15 @@ export interface Graph {
   readonly outputs: readonly ModelPort[];
   readonly constants: ReadonlyMap<string, Constant>;
   readonly nodes: readonly Node[];
-  /** What decoding had to leave out: element types, sparse tensors, an opset out of range. */
+  /** What decoding could not represent: element types, sparse tensors, an opset out of range. */
   readonly unsupported: readonly Unsupported[];
 }
 
-/** Something that a model asks for and that is not implemented. */
+/** Something that a model uses and that is not implemented. */
 export interface Unsupported {
-  /** An operator's name, with the attribute or element type where only that is the problem. */
+  /** An operator's name, with the attribute or element type if only that is the problem. */
   readonly op: string;
-  /** The nodes, inputs, outputs or initialisers that ask for it. */
+  /** The nodes, inputs, outputs or initialisers that use it. */
   readonly nodes: readonly string[];
 }
 

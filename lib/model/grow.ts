@@ -2,7 +2,7 @@ import type { DataType, TensorData } from '../tensor.js';
 import { insertSteps } from './insert.js';
 import type { Port, Program, Step, Value, ValueId } from './program.js';
 
-/** A program with values, outputs and steps to be added to it. */
+/** A program and the values, outputs and steps to add to it. */
 export class Growth {
   readonly #values: Value[];
   readonly #outputs: Port[] = [];
@@ -25,12 +25,12 @@ export class Growth {
     return this.value(name, 'float32', shape, data);
   }
 
-  /** `value`, which has a slice for each item, becomes an output behind the program's own. */
+  /** Adds `value`, which has a slice for each item, to the program's outputs. */
   output(name: string, value: ValueId): void {
     this.#outputs.push({ name, value, batched: this.program.batching === 'item' });
   }
 
-  /** In front of step `at` of the program, behind what was put there before; see insertSteps. */
+  /** Inserts steps before step `at` of the program, after those inserted there earlier; see insertSteps. */
   insert(at: number, steps: readonly Step[]): void {
     this.#insertions.set(at, [...(this.#insertions.get(at) ?? []), ...steps]);
   }

@@ -1,20 +1,20 @@
 import type { Block, Program, Step } from './program.js';
 
 /**
- * `program` with more steps in it: `insertions.get(i)` goes in front of step i, behind any block that ends there and in
- * front of any that begins there, its gate's steps included or not as `Block.gateFirst` and `Block.first` say. Jumps to
- * step i go to what was put in front of it. Targets of inserted jumps are left as they are.
+ * `program` with more steps: `insertions.get(i)` goes before step i. It stays outside the blocks that end or begin
+ * there, and outside the part of a block that begins at i (its gate at `gateFirst`, its body at `first`). Jumps to
+ * step i go to what was inserted before it. Targets of inserted jumps don't change.
  */
 export function insertSteps(program: Program, insertions: ReadonlyMap<number, readonly Step[]>): Program {
   const steps: Step[] = [];
-  /** Where old step i begins, with what was put before it, and where it stands itself. */
+  /** For old step i: where its insertions begin, and where the step itself is now. */
   const begins: number[] = [];
-  const stands: number[] = [];
+  const moved: number[] = [];
   const old: number[] = [];
   for (let i = 0; i <= program.steps.length; i++) {
     begins.push(steps.length);
     steps.push(...(insertions.get(i) ?? []));
-    stands.push(steps.length);
+    moved.push(steps.length);
     const step = program.steps[i];
     if (!step) continue;
     old.push(steps.length);
@@ -29,8 +29,8 @@ export function insertSteps(program: Program, insertions: ReadonlyMap<number, re
   const blocks = program.blocks.map(
     (block): Block => ({
       ...block,
-      gateFirst: stands[block.gateFirst]!,
-      first: stands[block.first]!,
+      gateFirst: moved[block.gateFirst]!,
+      first: moved[block.first]!,
       end: begins[block.end]!,
     }),
   );

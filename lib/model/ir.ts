@@ -1,8 +1,8 @@
 import type { Port, Step, Value, ValueId } from './program.js';
 
 /**
- * A model specialised for concrete shapes, each ONNX node lowered to steps, constants folded; not yet fused,
- * without blocks, in SSA form and topological order. Conditionals still nest.
+ * A model specialised for concrete shapes: each ONNX node lowered to steps, constants folded, not yet fused, without
+ * blocks, in SSA form and topological order. Conditionals are still nested.
  */
 export interface Ir {
   readonly values: Value[];
@@ -12,7 +12,7 @@ export interface Ir {
   readonly batching: 'item' | 'whole';
 }
 
-/** Every step but `branch` and `jump`, which scheduling makes from `if`. `node` is the ONNX node's name. */
+/** Every step but `branch` and `jump`, which scheduling creates for an `if`. `node` is the ONNX node's name. */
 export type IrStep = Exclude<Step, { op: 'branch' | 'jump' }> & { readonly node: string };
 
 /** [condition bool, one element] -> outputs; branches see all values of the outer scope. */

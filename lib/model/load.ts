@@ -14,16 +14,16 @@ import { requireSupported, unsupportedOperators } from './unsupported.js';
 export { unsupportedOperators } from './unsupported.js';
 
 export interface LoadOptions {
-  /** Return the model though it can't run, so that it can be looked at. */
+  /** Returns a model that can't run, so that it can be inspected. */
   readonly allowUnsupported?: boolean;
 }
 
 /**
- * Reads and decodes an ONNX model and finds out how its batches can be run.
- * @param source path of the file or of the folder with its `model.onnx`; or the file's bytes (external data
- * needs a path)
- * @throws ResidualSkipError MODEL_NOT_FOUND, MODEL_CORRUPT, MODEL_INVALID, EXTERNAL_DATA; UNSUPPORTED_MODEL
- * naming everything that is not implemented
+ * Reads and decodes an ONNX model and determines how its batches can run.
+ * @param source path of the file or of the folder with its `model.onnx`; or the file's bytes (external data needs a
+ * path)
+ * @throws ResidualSkipError MODEL_NOT_FOUND, MODEL_CORRUPT, MODEL_INVALID, EXTERNAL_DATA; UNSUPPORTED_MODEL naming
+ * everything that is not implemented
  */
 export async function loadModel(
   source: string | Uint8Array | ArrayBuffer,
@@ -44,7 +44,7 @@ export async function loadModel(
   };
 }
 
-/** The caller may change its bytes while the model is decoded, which must be what was hashed. */
+/** The caller may change its bytes while the model is decoded, but what is decoded must be what was hashed. */
 function copied(source: Uint8Array | ArrayBuffer) {
   const bytes = copyData(source instanceof Uint8Array ? source : new Uint8Array(source)) as Uint8Array;
   return { bytes, sha256: createHash('sha256').update(bytes).digest('hex') };
@@ -52,7 +52,7 @@ function copied(source: Uint8Array | ArrayBuffer) {
 
 function corrupt(error: unknown): ResidualSkipError {
   if (error instanceof ResidualSkipError) return error;
-  const message = `The bytes are not an ONNX model (${(error as Error).message}).`;
+  const message = `model: the bytes are not an ONNX model (${(error as Error).message})`;
   return new ResidualSkipError('MODEL_CORRUPT', message, { cause: error });
 }
 

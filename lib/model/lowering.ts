@@ -7,7 +7,7 @@ import type { IrBranch, IrOp, IrStep } from './ir.js';
 import { NONE, type StepNamed, type Value, type ValueId } from './program.js';
 import { checkShape } from './tensor-proto.js';
 
-/** Names that a graph has given to values; a subgraph's scope sees the one around it. */
+/** Names that a graph gives to values; a subgraph's scope also sees the outer one. */
 export class Scope {
   private readonly ids = new Map<string, ValueId>();
 
@@ -28,15 +28,18 @@ export interface Lowering {
   readonly values: Value[];
   readonly cache: FoldCache;
   readonly budget: FoldBudget;
-  /** Of errors that come of shapes: the model's own are its fault, open ones the caller's. */
+  /**
+   * Code of errors about shapes: the model is at fault for its own shapes, the caller for those that the model leaves
+   * open.
+   */
   readonly shapeError: Extract<ErrorCode, 'MODEL_INVALID' | 'INVALID_SHAPE'>;
-  /** Lowers a subgraph inside of `scope`. */
+  /** Lowers a subgraph inside `scope`. */
   readonly lowerBranch: (graph: Graph, scope: Scope) => IrBranch;
 }
 
 export type OutputType = Pick<Value, 'dtype' | 'shape'>;
 
-/** One ONNX node while it is lowered: typed access to its operands and attributes, and the steps it becomes. */
+/** One ONNX node during lowering: typed access to its operands and attributes, and the steps it becomes. */
 export class NodeLowering {
   private made = 0;
 
@@ -56,7 +59,7 @@ export class NodeLowering {
     throw this.error(this.context.shapeError, problem);
   }
 
-  /** @throws ResidualSkipError the node asks for what is not implemented */
+  /** @throws ResidualSkipError the node needs something that is not implemented */
   unsupported(problem: string): never {
     throw this.error('UNSUPPORTED_MODEL', problem);
   }
@@ -104,7 +107,7 @@ export class NodeLowering {
     return this.shape(id).length;
   }
 
-  /** The elements of an operand that decides the program, so that it has to be known before any run. */
+  /** The elements of an operand that decides the program and so must be known before any run. */
   constant(id: ValueId, what: string): Value & { readonly data: TensorData } {
     const value = this.value(id);
     if (!value.data) {
@@ -172,7 +175,7 @@ export class NodeLowering {
   axis(axis: number, rank: number): number {
     const resolved = axis < 0 ? axis + rank : axis;
     if (Number.isInteger(resolved) && resolved >= 0 && resolved < rank) return resolved;
-    return this.invalid(`its axis ${axis} is outside of a shape with ${rank} axes`);
+    return this.invalid(`its axis ${axis} is outside a shape with ${rank} axes`);
   }
 
   /** Axes made non-negative, each once, in the given order. */

@@ -1,7 +1,7 @@
 /**
- * A name for every block, from the names of the ONNX nodes in it: the path that they share, as exporters write
- * module paths (`/layer1/layer1.0/conv1/Conv` and `/layer1/layer1.0/Add` give `layer1.0`). Blocks without such a
- * path, or with one that another block has too, are `block<index>`.
+ * Names every block after the ONNX nodes in it: by the path that they share, because exporters write module paths
+ * (`/layer1/layer1.0/conv1/Conv` and `/layer1/layer1.0/Add` give `layer1.0`). Blocks without such a path, or with the
+ * path of another block, are named `block<index>`.
  */
 export function blockNames(nodes: readonly (readonly string[])[]): string[] {
   const paths = nodes.map(sharedPath);

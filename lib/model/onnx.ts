@@ -13,7 +13,7 @@ import type {
 } from './proto.js';
 import { decodeTensor, dtypeOf, elementTypeName, toBigInt } from './tensor-proto.js';
 
-/** 6 is 7 with another way to say how shapes broadcast; 22 is 21 for more element types. */
+/** Opset 6 declares broadcasting in another way than 7 but is otherwise the same; 22 adds only element types to 21. */
 const OLDEST_OPSET = 6;
 const NEWEST_OPSET = 22;
 const STANDARD_DOMAINS = new Set(['', 'ai.onnx']);
@@ -24,8 +24,8 @@ export interface DecodedModel {
 }
 
 /**
- * Decodes the graph of a model and checks that it is sound: every name defined once and before its use. What
- * is not implemented is listed in the graph, not thrown.
+ * Decodes the graph of a model and checks that every name is defined once and before its use. What is not implemented
+ * is listed in the graph, not thrown.
  * @throws ResidualSkipError MODEL_CORRUPT when essential parts are missing, MODEL_INVALID naming the node
  */
 export function decodeModel(model: ModelProto, external: ExternalData): DecodedModel {
@@ -44,10 +44,10 @@ export function decodeModel(model: ModelProto, external: ExternalData): DecodedM
 }
 
 function corrupt(problem: string): never {
-  throw new ResidualSkipError('MODEL_CORRUPT', `The bytes are not an ONNX model: ${problem}.`);
+  throw new ResidualSkipError('MODEL_CORRUPT', `model: the bytes are not an ONNX model (${problem})`);
 }
 
-/** Stands for a tensor that can't be decoded; a graph with such ones is never lowered. */
+/** Stands for a tensor that can't be decoded; a graph that has one is never lowered. */
 const PLACEHOLDER: Constant = { dtype: 'float32', shape: [0], data: new Float32Array(0) };
 
 /** Decodes one graph; a subgraph has a decoder of its own. */
@@ -105,19 +105,19 @@ class GraphDecoder {
     return PLACEHOLDER;
   }
 
-  /** A double port would lose precision silently, so only half types widen. */
+  /** Double inputs and outputs would silently lose precision, so only half types are widened. */
   private port({ name = '', type }: ValueInfoProto, kind: 'input' | 'output'): ModelPort {
     if (name === '') invalid(`${this.where}: an ${kind} has no name`);
     const tensorType = type?.tensorType;
     const elementType = tensorType?.elemType ?? 0;
     const dtype = elementTypeName(elementType) === 'double' ? undefined : dtypeOf(elementType);
     if (type !== undefined || kind === 'input') {
-      if (!tensorType) this.report(`${kind} that is no tensor`, name);
+      if (!tensorType) this.report(`${kind} that is not a tensor`, name);
       else if (!dtype) this.report(`${kind} of ${elementTypeName(elementType)}`, name);
     }
     const shape = (tensorType?.shape?.dim ?? []).map(({ dimValue, dimParam }, axis): Dimension => {
       if (dimParam) return dimParam;
-      // An axis without a length or a name: any length. Batches are taken to be one and the same.
+      // An axis without a length or a name can have any length. All unnamed batch axes are taken to be the same.
       if (dimValue === undefined) return axis === 0 ? 'batch' : `${name}.${axis}`;
       const length = Number(toBigInt(dimValue));
       // Some exporters write -1 for an axis of any length.
@@ -129,7 +129,7 @@ class GraphDecoder {
     return { name, dtype: dtype ?? 'float32', shape, ...(anyRank && { anyRank }) };
   }
 
-  /** A Constant node becomes a constant and leaves no node. */
+  /** A Constant node becomes a constant instead of a node. */
   private node(proto: NodeProto, visible: ReadonlySet<string>): Node | undefined {
     const { input = [], output = [], domain = '', opType = '' } = proto;
     const op = STANDARD_DOMAINS.has(domain) ? opType : `${domain}.${opType}`;
@@ -183,7 +183,7 @@ class GraphDecoder {
       case 'strings':
         return (strings ?? []).map((text) => Buffer.from(text).toString('utf8'));
       default:
-        // No operator that is implemented has an attribute of another type.
+        // No implemented operator has an attribute of another type.
         return undefined;
     }
   }
@@ -208,7 +208,7 @@ const ATTRIBUTE_TYPES = [
   'strings',
 ] as const;
 
-/** Files of IR version 1 leave the type out. */
+/** Files of IR version 1 omit the type. */
 function guessType({ f, i, s, t, g, floats, ints, strings }: AttributeProto): number {
   const fields = [undefined, f, i, s, t, g, floats, ints, strings];
   return Math.max(
@@ -239,7 +239,7 @@ function toNumber(value: Int64): number {
   return Number(toBigInt(value));
 }
 
-/** Names without the absent ones at the end. */
+/** Names without absent ones at the end. */
 function trimmed(names: readonly string[]): readonly string[] {
   return names.slice(0, names.findLastIndex((name) => name !== '') + 1);
 }

@@ -18,10 +18,10 @@ function bitsOf(value: number): number {
   return floatBits.getInt32(0);
 }
 
-/** The place of a name in a list whose order is part of the encoding. */
+/** The position of a name in a list whose order is part of the encoding. */
 export function indexIn<T extends string>(names: readonly T[], name: T): number {
   const index = names.indexOf(name);
-  if (index < 0) throw new ResidualSkipError('INTERNAL', `'${name}' has no native encoding.`);
+  if (index < 0) throw new ResidualSkipError('INTERNAL', `'${name}' has no native encoding`);
   return index;
 }
 
@@ -29,14 +29,17 @@ export function activationWords({ kind, alpha, beta }: Activation): number[] {
   return [indexIn(ACTIVATION_KINDS, kind), bitsOf(alpha), bitsOf(beta)];
 }
 
-/** A list after its length. */
+/** A list, preceded by its length. */
 export function list(values: readonly number[]): number[] {
   return [values.length, ...values];
 }
 
 type Attributes<Op extends OpName> = StepNamed<Op>['attrs'];
 
-/** The words of each attribute that native/ops/operators.def names; the number of axes, or the length of a list, comes first. */
+/**
+ * The words of each attribute that native/ops/operators.def names. The number of axes, or the length of a list, is
+ * first.
+ */
 const ATTRIBUTES = {
   activation: ({ act }: Attributes<'unary'>) => activationWords(act),
   axes: ({ axes }: Attributes<'reduceMean'>) => list(axes),
@@ -69,7 +72,7 @@ const ATTRIBUTES = {
 };
 type AttributeName = keyof typeof ATTRIBUTES;
 
-/** Operators and their attributes, in the order of native/ops/operators.def, with which a test compares them. */
+/** Operators and their attributes, in the order of native/ops/operators.def; a test compares both. */
 export const OPERATORS: { readonly [Op in OpName]: readonly AttributesOf<Op>[] } = {
   conv: ['group', 'activation', 'window'],
   gemm: ['transB', 'activation'],
@@ -99,7 +102,7 @@ export const OPERATORS: { readonly [Op in OpName]: readonly AttributesOf<Op>[] }
   topK: ['axis', 'largest'],
 };
 
-/** Attributes that can be read off a step of this operator. */
+/** Attributes that a step of this operator has. */
 type AttributesOf<Op extends OpName> = {
   [Name in AttributeName]: Attributes<Op> extends Parameters<(typeof ATTRIBUTES)[Name]>[0] ? Name : never;
 }[AttributeName];

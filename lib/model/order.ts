@@ -2,7 +2,7 @@ import { ResidualSkipError } from '../errors.js';
 import { type Graph, type ModelPort, type Node, subgraphsOf } from './graph.js';
 
 /**
- * The nodes of a graph in topological order: as they are in the file where that is one.
+ * The nodes of a graph in topological order; the order of the file is kept if it is topological.
  * @param defined names of the graph's inputs and constants
  * @param outer names that a subgraph sees of the graphs around it
  * @throws ResidualSkipError MODEL_INVALID for names defined twice or not at all, and for cycles
@@ -27,16 +27,16 @@ export function checkedNodes(
   const known = (name: string) => defined.has(name) || producers.has(name) || outer.has(name);
   const names = new Set<string>();
   for (const { name } of outputs) {
-    if (!known(name)) invalid(`${where}: no node makes its output '${name}'`);
+    if (!known(name)) invalid(`${where}: no node computes its output '${name}'`);
     if (names.has(name)) invalid(`${where}: two of its outputs have the name '${name}'`);
     names.add(name);
   }
-  if (outputs.length === 0) invalid(`${where} has no outputs`);
+  if (outputs.length === 0) invalid(`${where}: it has no outputs`);
   const uses = nodes.map((node) => [...usedNames(node)]);
   for (const [index, node] of nodes.entries()) {
     const missing = uses[index]!.find((name) => !known(name));
     if (missing !== undefined) {
-      invalid(`node '${node.name}' (${node.op}): its input '${missing}' is defined nowhere in ${where}`);
+      invalid(`node '${node.name}' (${node.op}): its input '${missing}' is not defined in ${where}`);
     }
   }
   return sorted(nodes, uses, producers, where);
@@ -61,7 +61,7 @@ function freeNames(graph: Graph): Set<string> {
   return free;
 }
 
-/** Kahn's algorithm; among nodes that are ready, the one that stands first in the file goes first. */
+/** Kahn's algorithm; of several ready nodes, the first in the file goes first. */
 function sorted(
   nodes: readonly Node[],
   uses: readonly (readonly string[])[],
@@ -89,7 +89,7 @@ function sorted(
   }
   if (order.length < nodes.length) {
     const stuck = nodes.find((_, index) => waiting[index]!.size > 0)!;
-    invalid(`node '${stuck.name}' (${stuck.op}) is part of a cycle in ${where}`);
+    invalid(`node '${stuck.name}' (${stuck.op}): it is part of a cycle in ${where}`);
   }
   return order;
 }

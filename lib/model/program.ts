@@ -30,11 +30,11 @@ export type ValueId = number;
 export const NONE = -1;
 
 export interface Value {
-  /** The ONNX name where there is one; made up otherwise. For messages only. */
+  /** The ONNX name if there is one, otherwise a generated one. For messages only. */
   readonly name: string;
   readonly dtype: DataType;
   readonly shape: readonly number[];
-  /** Set for constants. The same array object may stand in several programs of one model. */
+  /** Set for constants. Several programs of one model may share the same array. */
   readonly data?: TensorData;
 }
 
@@ -59,8 +59,8 @@ export type OpName = Step['op'];
 export type StepNamed<Op extends OpName> = Extract<Step, { op: Op }>;
 
 /**
- * How a learned gate stood in the file; `policy` when a policy brought it along, `confidence` when a policy lets it read
- * the confidence of an exit.
+ * How a learned gate is written in the file. `policy`: a policy adds the gate. `confidence`: a policy makes the gate
+ * read the confidence of an exit.
  */
 export type GateForm = 'multiply' | 'blend' | 'argmax' | 'where' | 'if' | 'policy' | 'confidence';
 
@@ -84,7 +84,7 @@ export interface Block {
   readonly shortcut: ShortcutKind;
   /** True when the shortcut is the identity and nothing but `output` leaves the body. */
   readonly skippable: boolean;
-  /** Steps [gateFirst, first) do nothing but compute this gate's score; they run only when the gate is asked. */
+  /** Steps [gateFirst, first) only compute this gate's score; they run only when the gate is evaluated. */
   readonly gateFirst: number;
   readonly first: number;
   readonly end: number;
@@ -96,9 +96,9 @@ export interface Block {
   readonly gate?: Gate;
   readonly cost: Cost;
   /**
-   * Multiply-adds of the heads that a policy brought along, part of no `cost`: of the gate before the block, spent when it is
-   * asked, and of the exit behind it, spent when an item comes there. `beyond` are those of the network behind the block
-   * that are no block's: what leaving here saves besides the blocks.
+   * Multiply-adds of the heads that a policy adds, which are part of no `cost`. `gate` is spent when the gate before
+   * the block is evaluated, `exit` when an item reaches the exit behind the block. `beyond` counts the steps of the
+   * network behind this block that belong to no block: an exit here saves them, too.
    */
   readonly heads?: { readonly gate: number; readonly exit: number; readonly beyond: number };
 }
@@ -113,13 +113,13 @@ export interface Cost {
 }
 
 /**
- * An early exit that stood in the graph, apart from the program's steps: behind its block an item whose score is at least
- * the threshold has its answer, of the shape of the program's output.
+ * An early exit of the graph, kept apart from the program's steps. Behind its block, an item whose score reaches the
+ * threshold takes the exit's answer, which has the shape of the program's output.
  */
 export interface Exit {
   /** Name of the block. */
   readonly after: string;
-  /** What makes score and answer, from outputs of blocks and what the exits before have computed. */
+  /** Steps that compute score and answer from outputs of blocks and from values of earlier exits. */
   readonly steps: readonly Step[];
   /** One float32. */
   readonly score: ValueId;
@@ -129,9 +129,9 @@ export interface Exit {
 }
 
 export interface Exits {
-  /** Behind the program's values, which they continue. */
+  /** Numbered after the program's own values. */
   readonly values: readonly Value[];
-  /** In order, each behind another block. */
+  /** In order; at most one behind each block. */
   readonly list: readonly Exit[];
 }
 
@@ -149,7 +149,7 @@ export interface Program {
   readonly steps: readonly Step[];
   readonly blocks: readonly Block[];
   readonly batching: 'item' | 'whole';
-  /** Of the whole program, gates included, exits not. */
+  /** Of the whole program, including gates but not exits. */
   readonly cost: Cost;
   readonly exits?: Exits;
 }

@@ -1,11 +1,11 @@
 /**
- * The part of the ONNX format (onnx.proto, IR version 3 to 10) that models are decoded by. Field numbers are
- * those of the specification; fields that nothing here reads are skipped. Messages are read by these tables with
- * the reader of @protobuf-ts/runtime.
+ * The part of the ONNX format (onnx.proto, IR version 3 to 10) that is needed to decode models. Field numbers are
+ * those of the specification; other fields are skipped. The reader of @protobuf-ts/runtime reads messages by these
+ * tables.
  */
 import { BinaryReader, BinaryWriter, type IBinaryWriter } from '@protobuf-ts/runtime';
 
-/** An int64 of the wire: a number where it is safe, two halves otherwise. */
+/** An int64 on the wire: a number if it is a safe integer, otherwise two halves. */
 export type Int64 = number | { readonly low: number; readonly high: number };
 
 export interface KeyValueProto {
@@ -81,7 +81,7 @@ type Scalar = 'string' | 'bytes' | 'int32' | 'int64' | 'uint64' | 'float' | 'dou
 
 interface Field {
   readonly name: string;
-  /** A scalar, or the fields of a message; a function where messages contain each other. */
+  /** A scalar, or the fields of a message; a function if messages contain each other. */
   readonly type: Scalar | (() => Message);
   readonly repeated: boolean;
 }
@@ -150,16 +150,16 @@ const MODEL: Message = {
   8: many('opsetImport', () => OPERATOR_SET),
 };
 
-/** How a value of the type is written: 0 as a varint, 1 in eight bytes, 2 with its length before it, 5 in four bytes. */
+/** Wire type of each scalar: 0 is a varint, 1 eight bytes, 2 length-delimited, 5 four bytes. */
 const WIRE_TYPES = { string: 2, bytes: 2, int32: 0, int64: 0, uint64: 0, float: 5, double: 1 } as const;
 const DELIMITED = 2;
 
-/** Deeper nesting of messages is refused: no model comes near it, and the stack holds it. */
+/** Deeper nesting is refused: no real model comes near this depth, and the stack suffices for it. */
 const MAX_DEPTH = 100;
 
 type Decoded = Record<string, unknown>;
 
-/** Text that isn't UTF-8 is read with replacement characters, as names that only have to differ. */
+/** Text that isn't UTF-8 is read with replacement characters: names only need to differ. */
 const TEXT = new TextDecoder('utf-8', { ignoreBOM: true });
 
 const wide = ({ lo, hi }: { lo: number; hi: number }): Int64 => {
@@ -247,13 +247,13 @@ function encode(writer: IBinaryWriter, fields: Message, message: Decoded): IBina
 
 /**
  * Decodes a model file. Byte fields are views into `bytes`; absent fields are undefined.
- * @throws Error from the decoder when the bytes are no such message
+ * @throws Error from the decoder when the bytes are not such a message
  */
 export function decodeModelProto(bytes: Uint8Array): ModelProto {
   return decode(new BinaryReader(bytes, TEXT), MODEL, bytes.length);
 }
 
-/** Decodes one serialised tensor, as the data sets of ONNX's own tests are. */
+/** Decodes one serialised tensor, such as those in the data sets of ONNX's own tests. */
 export function decodeTensorProto(bytes: Uint8Array): TensorProto {
   return decode(new BinaryReader(bytes, TEXT), TENSOR, bytes.length);
 }

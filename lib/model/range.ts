@@ -12,7 +12,7 @@ const ANY: Range = { low: Number.NEGATIVE_INFINITY, high: Number.POSITIVE_INFINI
 const SWISH_LOW = -0.4;
 const DEPTH = 200;
 
-/** The range of `value`, from the steps that make it. */
+/** The range of `value`, derived from the steps that compute it. */
 export function rangeOf(region: Region, value: ValueId, known = new Map<ValueId, Range>(), depth = 0): Range {
   const found = known.get(value);
   if (found) return found;

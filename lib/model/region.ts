@@ -74,7 +74,7 @@ export class Region {
     return this.producers.get(id);
   }
 
-  /** The step that makes `id`, if it is one of kind `op`. */
+  /** The step that produces `id`, if its operator is `op`. */
   producerOf<Op extends WorkStep['op']>(id: ValueId, op: Op): WorkStepNamed<Op> | undefined {
     const producer = this.producers.get(id);
     return producer?.op === op ? (producer as WorkStepNamed<Op>) : undefined;
@@ -103,13 +103,13 @@ export class Region {
     return this.values.length - 1;
   }
 
-  /** All values that an operation reads, those that the branches of an `if` capture included. */
+  /** All values that an operation reads, including those that the branches of an `if` capture. */
   reads(op: WorkOp): ValueId[] {
     const reads = op.inputs.filter((id) => id !== NONE);
     return op.op === 'if' ? [...reads, ...op.whenTrue.captured(), ...op.whenFalse.captured()] : reads;
   }
 
-  /** Values read in this region but made outside of it. */
+  /** Values read in this region but produced outside it. */
   captured(): ValueId[] {
     const captured = new Set<ValueId>();
     for (const id of [...this.uses.keys(), ...this.outputs]) {
@@ -118,7 +118,7 @@ export class Region {
     return [...captured];
   }
 
-  /** Puts `fresh` where the last of `old` stood and removes `old`. */
+  /** Replaces `old` with `fresh`, at the position of the last of `old`. */
   replace(old: readonly WorkOp[], fresh: readonly WorkOp[]): void {
     const anchor = this.list[Math.max(...old.map((op) => this.list.indexOf(op)))];
     for (const op of old) if (op !== anchor) this.remove(op);
@@ -142,7 +142,7 @@ export class Region {
     this.link(op);
   }
 
-  /** Applies `change` to both branches; what they capture may change. */
+  /** Applies `change` to both branches, which may change what they capture. */
   changeBranches(op: WorkIf, change: (branch: Region) => void): void {
     this.unlink(op);
     change(op.whenTrue);
@@ -171,7 +171,7 @@ export class Region {
     }
   }
 
-  /** Place of every operation in `ops`. */
+  /** Position of every operation in `ops`. */
   positions(): ReadonlyMap<WorkOp, number> {
     this.order ??= new Map(this.list.map((op, i) => [op, i]));
     return this.order;
@@ -188,7 +188,7 @@ export class Region {
     return [...reached];
   }
 
-  /** The operations that `id` needs; those that stand before `since` was made are left out, if it is given. */
+  /** The operations that `id` needs; if `since` is given, only those after its producer. */
   ancestors(id: ValueId, since?: ValueId): Set<WorkOp> {
     const origin = since === undefined ? undefined : this.producers.get(since);
     const floor = origin ? this.positions().get(origin)! : -1;

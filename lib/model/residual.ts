@@ -5,7 +5,7 @@ import { changesNothing, rangeOf } from './range.js';
 import type { Region, Select, WorkOp, WorkStep } from './region.js';
 import { shortcutPath } from './shortcut.js';
 
-/** A residual block by its values; its operations are gathered when it is scheduled. */
+/** A residual block as values; its operations are gathered when it is scheduled. */
 export interface ResidualBlock {
   readonly name: string;
   readonly shortcut: ShortcutKind;
@@ -28,9 +28,9 @@ interface Candidate {
 }
 
 /**
- * Finds the residual blocks of a fused region whose sums are still steps of their own (He et al. 2015 and 2016,
- * Sandler et al. 2018). Blocks are disjoint: of nested ones a gated block wins over what it holds, otherwise the
- * innermost win. A `select` that can't become a block becomes plain arithmetic.
+ * Finds the residual blocks of a fused region whose sums are still separate steps (He et al. 2015 and 2016, Sandler
+ * et al. 2018). Blocks are disjoint: of nested ones, a gated block wins over the blocks in it; otherwise the
+ * innermost wins. A `select` that can't become a block becomes plain arithmetic.
  */
 export function findBlocks(region: Region): ResidualBlock[] {
   const gated = findGated(region);
@@ -64,8 +64,8 @@ export function findBlocks(region: Region): ResidualBlock[] {
 }
 
 /**
- * The operations that only `output` needs (nothing in the region is dead): none of them is needed by `input`, and all their results end in
- * `output`. For a `select`, `gate` holds those that only its score needs.
+ * The operations that only `output` needs: `input` needs none of them, and all their results end in `output` (nothing
+ * in the region is dead). For a `select`, `gate` holds those that only its score needs.
  */
 export function gatherBody(
   region: Region,
@@ -140,7 +140,7 @@ const holdsConditional = (ops: Iterable<WorkOp>): boolean => [...ops].some((op) 
 
 const isLayer = (op: WorkOp): boolean => op.op === 'conv' || op.op === 'gemm' || op.op === 'matmul';
 
-/** The block that ends with the sum `op`, if it is one. `inputs` has the input of every block by its output. */
+/** The block that ends with the sum `op`, if it is one. `inputs` maps the output of every block to its input. */
 function sumCandidate(
   region: Region,
   op: WorkOp,
@@ -190,7 +190,7 @@ function identity(
   return undefined;
 }
 
-/** A projected or padded shortcut; of two linear paths neither is the body. */
+/** A projected or padded shortcut. If both paths are linear, neither is the body. */
 function indirect(
   region: Region,
   a: ValueId,

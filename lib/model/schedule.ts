@@ -10,9 +10,9 @@ export interface Schedule {
 }
 
 /**
- * Lays a region out as one list of steps: operations keep their order, except that all members of a block move
- * to where the block's output was made, the gate's steps first. That is always possible, because nothing outside
- * a block needs what is inside it but its output.
+ * Lays a region out as one list of steps. Operations keep their order, except that all members of a block move to the
+ * position where the block's output is produced, the gate's steps first. This is always possible: outside a block,
+ * only its output is needed.
  */
 export function schedule(region: Region, blocks: readonly ResidualBlock[]): Schedule {
   const steps: Step[] = [];
@@ -48,7 +48,7 @@ function gateOf(select: Select): Gate {
   return { form, score: select.inputs[0]!, compare, threshold };
 }
 
-/** The body's last step writes the block's output itself. */
+/** Makes the body's last step write the block's output directly. */
 function renameOutput(steps: Step[], body: ValueId, output: ValueId): void {
   const last = steps[steps.length - 1]!;
   if (last.outputs[0] !== body) throw new ResidualSkipError('INTERNAL', 'a block does not end with its body');

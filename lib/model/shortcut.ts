@@ -1,7 +1,7 @@
 import { NONE, type ShortcutKind, type ValueId } from './program.js';
 import type { Region, WorkOp } from './region.js';
 
-/** How a shortcut gets from the value before a block to the sum behind it. */
+/** The path of a shortcut from the value before a block to the sum behind it. */
 export interface ShortcutPath {
   readonly kind: ShortcutKind;
   /** The value that both the shortcut and the body start from. */
@@ -13,9 +13,9 @@ export interface ShortcutPath {
 const LENGTH = 12;
 
 /**
- * The way from `shortcut` back to a value that `body` is computed from, if there is one that looks like a
- * shortcut: the value itself; a linear projection (1x1 convolution, pooling before it); or the parameter-free
- * "option A" of He et al. 2015 (subsampling, new channels filled with zeros).
+ * The path from `shortcut` back to a value that `body` is computed from, if it looks like a shortcut: the value
+ * itself; a linear projection (1x1 convolution, possibly after pooling); or the parameter-free "option A" of He et
+ * al. 2015 (subsampling, new channels filled with zeros).
  */
 export function shortcutPath(region: Region, shortcut: ValueId, body: ValueId): ShortcutPath | undefined {
   if (region.dependsOn(body, shortcut)) return { kind: 'identity', input: shortcut, layers: 0 };
@@ -40,7 +40,7 @@ function channels(region: Region, id: ValueId): number {
   return region.shape(id)[1] ?? 1;
 }
 
-/** The one varying input of an operation that a shortcut may hold. */
+/** The one varying input of an operation that a shortcut may contain. */
 function linearInput(region: Region, op: WorkOp): ValueId | undefined {
   switch (op.op) {
     case 'conv':

@@ -16,15 +16,15 @@ export interface LoweredGraph {
   /** Inputs that are fed at run time; those bound by value have become constants. */
   readonly inputs: ReadonlyMap<string, ValueId>;
   readonly outputs: readonly ValueId[];
-  /** The values that have a name in the graph. */
+  /** The values that have names in the graph. */
   readonly scope: Scope;
 }
 
 /**
- * Lowers a model for concrete shapes: every node becomes steps, what is constant is computed, what no output
- * needs is dropped.
- * @throws ResidualSkipError UNSUPPORTED_MODEL, MODEL_INVALID or (where the model leaves shapes open)
- * INVALID_SHAPE, naming the node; INVALID_ARGUMENT when an input is not bound
+ * Lowers a model for concrete shapes: turns every node into steps, computes constants, and drops what no output
+ * needs.
+ * @throws ResidualSkipError UNSUPPORTED_MODEL, MODEL_INVALID or (where the model leaves shapes open) INVALID_SHAPE,
+ * naming the node; INVALID_ARGUMENT when an input is not bound
  */
 export function specialize(model: Model, binding: Binding): Ir {
   requireSupported(model.graph);
@@ -43,17 +43,17 @@ export function specialize(model: Model, binding: Binding): Ir {
   };
 }
 
-/** Whether items keep apart was found out for some lengths of the open axes; for others it may not hold. */
+/** Items were found to be separate for some lengths of the open axes; for other lengths this may not hold. */
 function outputPort({ name, batched }: ModelOutput, value: ValueId, values: readonly Value[]): Port {
   const { shape } = values[value]!;
   if (!batched || shape[0] === 1) return { name, value, batched };
   throw new ResidualSkipError(
     'INVALID_SHAPE',
-    `output '${name}': with inputs of these lengths one item gives [${shape}], whose axis 0 is not the batch`,
+    `output '${name}': with inputs of these lengths, one item has the shape [${shape}], whose axis 0 is not the batch`,
   );
 }
 
-/** Like `specialize`, without regard to batches. */
+/** Like `specialize`, but ignores batches. */
 export function lowerGraph(
   graph: Graph,
   opset: number,
@@ -106,14 +106,14 @@ function lowerInto(graph: Graph, scope: Scope, context: Lowering): IrBranch {
       if (name === '') continue;
       const id = ids[i] ?? lowering.invalid(`it has no output ${i}`);
       scope.set(name, id);
-      // Values that were there before keep their name: an Identity's output is its input.
+      // Existing values keep their names: an Identity's output is its input.
       if (id >= first) values[id] = { ...values[id]!, name };
     }
   }
   return { ops, outputs: graph.outputs.map(({ name }) => scope.get(name)!) };
 }
 
-/** The operations that `needed` values depend on; adds to `needed` what those read. */
+/** The operations that the values in `needed` depend on; adds what they read to `needed`. */
 function liveOps(ops: readonly IrOp[], needed: Set<ValueId>): IrOp[] {
   const live: IrOp[] = [];
   for (const op of ops.toReversed()) {

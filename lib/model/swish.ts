@@ -14,7 +14,7 @@ export function matchSwish(region: Region, step: WorkStep): boolean {
   return matchProduct(region, step) || matchHardSigmoid(region, step) || matchSixth(region, step);
 }
 
-/** x*s where s is a sigmoid or hardSigmoid of x that nothing else needs. */
+/** x*s where s is a sigmoid or hardSigmoid of x with no other reader. */
 function matchProduct(region: Region, step: WorkStep): boolean {
   for (const [x, gate] of bothOrders(step)) {
     const producer = region.usedOnce(gate) ? region.producerOf(gate, 'unary') : undefined;
@@ -64,13 +64,13 @@ function bySixth(region: Region, step: WorkStep): ValueId | undefined {
   return isScalar(region, a, 1 / 6) ? b : undefined;
 }
 
-/** x of clip(x + 3, 0, 6), where nothing else needs the sum or the clip. */
+/** x of clip(x + 3, 0, 6), if nothing else needs the sum or the clip. */
 function clipOfThree(region: Region, id: ValueId): { x: ValueId; ops: WorkOp[] } | undefined {
   const clip = region.usedOnce(id) ? region.producer(id) : undefined;
   const isClip = clip?.op === 'unary' || clip?.op === 'binary';
   if (!isClip || clip.attrs.act.kind !== 'clip') return undefined;
   if (clip.attrs.act.alpha !== 0 || clip.attrs.act.beta !== 6) return undefined;
-  // The clip stands alone, or has already become the epilogue of the sum.
+  // The clip is a step of its own, or already the epilogue of the sum.
   const add = clip.op === 'binary' ? clip : region.producerOf(clip.inputs[0]!, 'binary');
   if (add?.attrs.kind !== 'add' || (add !== clip && !region.usedOnce(add.outputs[0]!))) return undefined;
   if (add !== clip && add.attrs.act.kind !== 'none') return undefined;

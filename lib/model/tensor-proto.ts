@@ -4,7 +4,7 @@ import type { DataType, TensorData } from '../tensor.js';
 import type { Constant } from './graph.js';
 import type { Int64, TensorProto } from './proto.js';
 
-/** Lengths of axes and counts of elements above this are refused: nothing here could hold them. */
+/** Longer axes and tensors with more elements are refused: the engine could not hold them. */
 export const MAX_ELEMENTS = 2 ** 31 - 1;
 
 /** How an ONNX element type is stored and what it becomes. */
@@ -12,7 +12,7 @@ interface ElementType {
   readonly dtype: DataType;
   /** Bytes of one element in raw data. */
   readonly bytes: number;
-  /** @param own nobody else uses `raw`: it needn't be copied */
+  /** @param own nothing else uses `raw`, so it needn't be copied */
   readonly fromRaw: (raw: Uint8Array, own: boolean) => TensorData;
   /** Elements from the typed field that the specification names for this type. */
   readonly fromField: (tensor: TensorProto) => TensorData;
@@ -54,7 +54,7 @@ const half = (widen: (bits: number) => number): ElementType => ({
 
 const asBool = (value: number) => (value ? 1 : 0);
 
-/** By TensorProto.DataType; the types that are not here are unsupported. */
+/** By TensorProto.DataType; other types are unsupported. */
 const ELEMENT_TYPES: ReadonlyMap<number, ElementType> = new Map<number, ElementType>([
   [
     1,
@@ -148,7 +148,7 @@ export function elementTypeName(type: number): string {
   return TYPE_NAMES[type] ?? `number ${type}`;
 }
 
-/** What elements of an ONNX type become; undefined for unsupported types. */
+/** The element type that an ONNX type becomes; undefined for unsupported types. */
 export function dtypeOf(type: number): DataType | undefined {
   return ELEMENT_TYPES.get(type)?.dtype;
 }
@@ -157,12 +157,12 @@ function invalid(tensor: TensorProto, problem: string): never {
   throw new ResidualSkipError('MODEL_INVALID', `tensor '${tensor.name ?? ''}': ${problem}`);
 }
 
-/** Checks that a shape is one that memory could hold; `invalid` is told what is wrong. */
+/** Checks that memory could hold a tensor of this shape; calls `invalid` with the problem. */
 export function checkShape(shape: readonly number[], invalid: (problem: string) => never): void {
   if (shape.length > 32) invalid(`it has ${shape.length} axes; at most 32 are supported`);
   let count = 1;
   for (const length of shape) {
-    if (!Number.isSafeInteger(length) || length < 0) invalid(`its shape [${shape}] has a length below 0`);
+    if (!Number.isSafeInteger(length) || length < 0) invalid(`its shape [${shape}] has a negative length`);
     count *= length || 1;
   }
   if (count > MAX_ELEMENTS) invalid(`its shape [${shape}] overflows: more than ${MAX_ELEMENTS} elements`);
@@ -175,7 +175,7 @@ function shapeOf(tensor: TensorProto): { shape: number[]; count: number } {
 }
 
 /**
- * Bytes that a tensor takes in raw form; undefined when its type is unsupported.
+ * Bytes of a tensor in raw form; undefined when its type is unsupported.
  * @throws ResidualSkipError MODEL_INVALID when its declared shape overflows
  */
 export function byteLengthOf(tensor: TensorProto): number | undefined {
@@ -185,16 +185,19 @@ export function byteLengthOf(tensor: TensorProto): number | undefined {
 
 /**
  * Decodes a tensor of a supported type.
- * @param external its bytes when they are kept elsewhere, to be used where they are
+ * @param external its bytes if they are stored elsewhere; they are used in place
  * @throws ResidualSkipError MODEL_INVALID when shape and data don't fit together; UNSUPPORTED_MODEL
  */
 export function decodeTensor(tensor: TensorProto, external?: Uint8Array): Constant {
   const type = ELEMENT_TYPES.get(tensor.dataType ?? 0);
   if (!type || tensor.segment) {
     const what = tensor.segment
-      ? 'is stored in segments'
-      : `has type ${elementTypeName(tensor.dataType ?? 0)}`;
-    throw new ResidualSkipError('UNSUPPORTED_MODEL', `tensor '${tensor.name ?? ''}' ${what}`);
+      ? 'it is stored in segments'
+      : `its type is ${elementTypeName(tensor.dataType ?? 0)}`;
+    throw new ResidualSkipError(
+      'UNSUPPORTED_MODEL',
+      `tensor '${tensor.name ?? ''}': ${what}, which is not implemented`,
+    );
   }
   const { shape, count } = shapeOf(tensor);
   const raw = external ?? tensor.rawData;

@@ -19,7 +19,7 @@ import {
 import type { ValueId } from './program.js';
 import type { Region, WorkStepNamed } from './region.js';
 
-/** A position in a value; `all` when every element is meant and they must be equal. */
+/** A position in a value; `all` stands for every element, which must all be equal. */
 type Position = number | 'all';
 
 /** Longest chain of steps that is followed. */
@@ -31,7 +31,7 @@ export class Tracer {
 
   constructor(private readonly region: Region) {}
 
-  /** The one number that all elements of `value` are; undefined when they may differ. */
+  /** The number that all elements of `value` equal; undefined when they may differ. */
   uniform(value: ValueId): Scalar | undefined {
     return this.trace(value, 'all', 0);
   }
@@ -130,7 +130,7 @@ export class Tracer {
       const score: Score = { kind: 'element', element: right };
       return decision({ score, compare: MIRRORED[kind], threshold: a.on, fromArgMax });
     }
-    // a > b exactly when a - b > 0: gradual underflow keeps the difference of two unequal numbers from 0.
+    // a > b exactly when a - b > 0: gradual underflow keeps the difference of two unequal numbers nonzero.
     const score: Score = { kind: 'difference', minuend: left, subtrahend: right };
     return decision({ score, compare: kind, threshold: 0, fromArgMax });
   }

@@ -2,7 +2,7 @@ import { ResidualSkipError } from '../errors.js';
 import { type Graph, subgraphsOf, type Unsupported } from './graph.js';
 import { findOperator } from './operators/index.js';
 
-/** What a graph asks for and that is not implemented, subgraphs included; each once with all of its nodes. */
+/** What a graph uses that is not implemented, including its subgraphs; each once, with all nodes that use it. */
 export function unsupportedOperators({ graph }: { readonly graph: Graph }): Unsupported[] {
   const found = new Map<string, string[]>();
   const report = (op: string, nodes: readonly string[]) =>
@@ -23,7 +23,7 @@ export function unsupportedOperators({ graph }: { readonly graph: Graph }): Unsu
 
 const NAMED_NODES = 3;
 
-/** @throws ResidualSkipError UNSUPPORTED_MODEL naming all that is not implemented */
+/** @throws ResidualSkipError UNSUPPORTED_MODEL naming everything that is not implemented */
 export function requireSupported(graph: Graph): void {
   const unsupported = unsupportedOperators({ graph });
   if (unsupported.length === 0) return;
@@ -33,8 +33,5 @@ export function requireSupported(graph: Graph): void {
     const more = nodes.length > NAMED_NODES ? ` and ${nodes.length - NAMED_NODES} more` : '';
     return `${op} (${named.join(', ')}${more})`;
   });
-  throw new ResidualSkipError(
-    'UNSUPPORTED_MODEL',
-    `The model uses what is not implemented: ${list.join('; ')}.`,
-  );
+  throw new ResidualSkipError('UNSUPPORTED_MODEL', `model: not implemented: ${list.join('; ')}`);
 }

@@ -2,16 +2,16 @@
 // node scripts/ci/reference.mjs MODEL_FOLDER DATA   (DATA: what `eval --data` takes)
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Classifier } from '../../dist/cli/classifier.js';
-import { openDataset } from '../../dist/data/dataset.js';
+import { itemsOfPath } from '../../dist/classify/images.js';
+import { openClassifier } from '../../dist/cli/classifier.js';
 
 /** Rounding may move logits and scores by this much, and turn decisions whose score is this near to the threshold, 0. */
 const TOLERANCE = 1e-4;
 
 const [folder, data] = process.argv.slice(2);
 const { items } = JSON.parse(readFileSync(join(folder, 'reference.json'), 'utf8'));
-const classifier = await Classifier.open(folder, { policy: 'model' }, { err: () => {} });
-const { samples } = await openDataset(data, classifier.labels);
+const classifier = await openClassifier(folder, { policy: 'model' }, { err: () => {} });
+const samples = await itemsOfPath(data, classifier.images, { labelsFrom: 'data' });
 const chosen = items.map(({ file }) => {
   // The recipe writes an IDX file's image as FILE#NUMBER.
   const wanted = file.replace(/#(\d+)$/, '[$1]');

@@ -2,15 +2,14 @@
 // native core; the hashes must be the same.
 //   node scripts/ci/replay-native.mjs MODEL IMAGES COMMAND...        COMMAND is program_hash, an emulator before it
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-const { Classifier } = await import('../../dist/cli/classifier.js');
-const { decodeImage } = await import('../../dist/data/image.js');
+const { itemsOfPath } = await import('../../dist/classify/images.js');
+const { openClassifier } = await import('../../dist/cli/classifier.js');
 
 const [model, images, ...command] = process.argv.slice(2);
-const names = readdirSync(images).sort();
 
 /** FNV-1a of 64 bits, as in test/native/program_hash.cc. */
 let hash = 0xcbf29ce484222325n;
@@ -22,8 +21,8 @@ const bytesOf = ({ buffer, byteOffset, byteLength }) => new Uint8Array(buffer, b
 
 const inputs = [];
 const runs = [];
-const classifier = await Classifier.open(model, {}, { out: () => {}, err: console.error, color: false });
-const files = names.map((name) => ({ name, load: () => decodeImage(join(images, name)) }));
+const classifier = await openClassifier(model, {}, { out: () => {}, err: console.error, color: false });
+const files = await itemsOfPath(images, classifier.images, { labelsFrom: 'none' });
 for await (const { tensor } of classifier.prepare(files)) {
   inputs.push(Buffer.from(bytesOf(tensor.data)));
   runs.push(await classifier.session.runTraced(classifier.feeds(tensor)));
@@ -45,5 +44,5 @@ const dump = ['scripts/dump-program.mjs', model, program, '1x3x32x32', join(fold
 execFileSync(process.execPath, dump, { stdio: 'inherit' });
 const replayed = execFileSync(command[0], [...command.slice(1), program], { encoding: 'utf8' }).trim();
 rmSync(folder, { recursive: true });
-console.log(`${names.length} items, ${isa}: ${recorded}; replayed: ${replayed}`);
+console.log(`${files.length} items, ${isa}: ${recorded}; replayed: ${replayed}`);
 console.log(replayed.startsWith(`${recorded} `) ? '1 passed, 0 failed' : '0 passed, 1 failed');

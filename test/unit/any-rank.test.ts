@@ -28,7 +28,7 @@ describe.each(['native', 'reference'] as const)('an input without a declared sha
       const x = new Tensor('float32', [1, 2], [2]);
       await expect(session.run({ x, k: new Tensor('int64', [3n], [1]) })).rejects.toMatchObject({
         code: 'INVALID_SHAPE',
-        message: expect.stringMatching(/TopK.*k 3 is outside of 0\.\.2/),
+        message: expect.stringMatching(/TopK.*k 3 is outside 0\.\.2/),
       });
       const none = new Tensor('float32', [], [0]);
       await expect(session.run({ x: none, k: new Tensor('int64', [0n], [1]) })).rejects.toMatchObject({

@@ -12,7 +12,7 @@ function plain(kind: ActivationKind): Operator {
   return { lower: (node) => unary(node, node.float(0), kind) };
 }
 
-/** Bounds are attributes up to opset 10, inputs from then on. */
+/** Bounds are attributes up to opset 10, inputs since then. */
 function bounds(node: NodeLowering): [number, number] {
   if (node.opset < 11) {
     return [node.number('min', Number.NEGATIVE_INFINITY), node.number('max', Number.POSITIVE_INFINITY)];
@@ -31,13 +31,18 @@ function clip(node: NodeLowering): ValueId {
   return limit(node, 'gt', limit(node, 'lt', x, lower), upper);
 }
 
-/** Elements of an integer tensor that compare so with `bound`, a scalar, are replaced by it. */
+/**
+ * Replaces the elements of an integer tensor that are `kind` (less or greater) than the scalar `bound` with the
+ * bound.
+ */
 function limit(node: NodeLowering, kind: 'lt' | 'gt', x: ValueId, bound: ValueId): ValueId {
   if (bound === NONE) return x;
   const { dtype, shape } = node.value(x);
   const limits = node.value(bound);
   if (limits.dtype !== dtype || sizeOf(limits.shape) !== 1 || limits.shape.length > shape.length) {
-    node.invalid(`its bound is ${limits.dtype}[${limits.shape}]; expected one ${dtype}, as its input has`);
+    node.invalid(
+      `its bound is ${limits.dtype}[${limits.shape}]; expected one ${dtype}, the type of its input`,
+    );
   }
   const beyond = node.step('compare', [x, bound], { dtype: 'bool', shape }, { kind });
   return node.step('where', [beyond, bound, x], { dtype, shape }, {});

@@ -4,7 +4,7 @@ import type { NodeLowering } from '../lowering.js';
 import type { ValueId } from '../program.js';
 import type { OperatorTable } from './operator.js';
 
-/** A condition that is known leaves only the branch that it takes. */
+/** If the condition is constant, only the branch that it takes remains. */
 function conditional(node: NodeLowering): readonly ValueId[] {
   const condition = node.input(0);
   const { dtype, shape, data } = node.value(condition);

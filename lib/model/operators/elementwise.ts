@@ -34,7 +34,7 @@ function arithmetic(node: NodeLowering, kind: BinaryKind, a: ValueId, b: ValueId
   return node.step('binary', [a, b], { dtype, shape }, { kind, act: NO_ACTIVATION });
 }
 
-/** Both operands. In opset 6 the second may be laid over the first from `axis` on. */
+/** Both operands. In opset 6 the second may be aligned with the first at `axis`. */
 function operands(node: NodeLowering): [ValueId, ValueId] {
   const [a, b] = [node.input(0), node.input(1)];
   const axis = node.opset < 7 ? node.number('axis', -1) : -1;

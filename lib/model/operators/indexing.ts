@@ -14,14 +14,13 @@ function gather(node: NodeLowering): ValueId {
   }
   if (index.data) {
     const beyond = Array.from(index.data, Number).find((i) => i < -shape[axis]! || i >= shape[axis]!);
-    if (beyond !== undefined)
-      node.invalid(`index ${beyond} is outside of axis ${axis} of its input [${shape}]`);
+    if (beyond !== undefined) node.invalid(`index ${beyond} is outside axis ${axis} of its input [${shape}]`);
   }
   const output = { dtype, shape: [...shape.slice(0, axis), ...index.shape, ...shape.slice(axis + 1)] };
   return node.step('gather', [data, indices], output, { axis });
 }
 
-/** Bounds are attributes up to opset 9, inputs from then on; they are clamped as Python's are. */
+/** Bounds are attributes up to opset 9, inputs since then; they are clamped as in Python. */
 function slice(node: NodeLowering): ValueId {
   const x = node.input(0);
   const { dtype, shape } = node.value(x);
@@ -52,11 +51,11 @@ function sliceAxis(length: number, begin: number, end: number, step: number): [n
   const clamp = (bound: number) => Math.min(Math.max(bound < 0 ? bound + length : bound, least), most);
   const start = clamp(begin);
   const count = Math.max(Math.ceil((clamp(end) - start) / step), 0);
-  // With at most one element the step says nothing; it may be too great for an integer.
+  // With at most one element the step has no effect; it may be too large for an integer.
   return count > 1 ? [start, step, count] : [count === 0 ? 0 : start, 1, count];
 }
 
-/** Split as one slice for each output. */
+/** Split as one slice per output. */
 function split(node: NodeLowering): readonly ValueId[] {
   const x = node.input(0);
   const { dtype, shape } = node.value(x);
@@ -64,7 +63,7 @@ function split(node: NodeLowering): readonly ValueId[] {
   const length = shape[axis]!;
   const parts = node.number('num_outputs', node.node.outputs.length);
   if (parts !== node.node.outputs.length)
-    node.invalid(`its num_outputs ${parts} is not its number of outputs`);
+    node.invalid(`its num_outputs ${parts} differs from its number of outputs`);
   const share = Math.ceil(length / parts);
   const given = node.opset < 13 ? node.numbers('split') : node.optionalIntegers(1, 'split');
   const lengths = given ?? range(parts).map((i) => Math.min(share, length - i * share));

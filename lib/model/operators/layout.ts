@@ -11,7 +11,7 @@ function flatten(node: NodeLowering): ValueId {
   return node.reshape(x, [sizeOf(shape.slice(0, axis)), sizeOf(shape.slice(axis))]);
 }
 
-/** 0 keeps a length (unless `allowzero`), one -1 stands for whatever is left. */
+/** 0 keeps a length (unless `allowzero`); one -1 is inferred. */
 function reshape(node: NodeLowering): ValueId {
   const x = node.input(0);
   const shape = node.shape(x);
@@ -32,7 +32,7 @@ function reshape(node: NodeLowering): ValueId {
   return node.reshape(x, lengths);
 }
 
-/** Axes of Squeeze and Unsqueeze: an attribute up to opset 12, an input from then on. */
+/** Axes of Squeeze and Unsqueeze: an attribute up to opset 12, an input since then. */
 function axesOf(node: NodeLowering): readonly number[] | undefined {
   return node.opset < 13 ? node.numbers('axes') : node.optionalIntegers(1, 'axes');
 }
@@ -70,7 +70,7 @@ function transpose(node: NodeLowering): ValueId {
   const { dtype, shape } = node.value(x);
   const perm = node.numbers('perm') ?? range(shape.length).reverse();
   if (perm.length !== shape.length || !range(shape.length).every((axis) => perm.includes(axis))) {
-    node.invalid(`its perm [${perm}] is no permutation of ${shape.length} axes`);
+    node.invalid(`its perm [${perm}] is not a permutation of ${shape.length} axes`);
   }
   if (perm.every((from, to) => from === to)) return x;
   return node.step('transpose', [x], { dtype, shape: perm.map((axis) => shape[axis]!) }, { perm });
@@ -106,7 +106,7 @@ function expand(node: NodeLowering): ValueId {
   );
 }
 
-/** Pads and value are attributes up to opset 10, inputs from then on; opset 18 adds axes. */
+/** Pads and value are attributes up to opset 10, inputs since then; opset 18 adds axes. */
 function pad(node: NodeLowering): ValueId {
   const x = node.input(0);
   const { dtype, shape } = node.value(x);
@@ -134,7 +134,7 @@ function pad(node: NodeLowering): ValueId {
   return node.step('pad', [x], { dtype, shape: padded }, { pads, mode, value });
 }
 
-/** Negative pads crop first; then every element has to come from what is left or from the constant. */
+/** Negative pads crop first; all other elements then repeat what is left, or are the constant. */
 function checkPads(node: NodeLowering, mode: PadMode, length: number, begin: number, end: number): void {
   const left = length + Math.min(begin, 0) + Math.min(end, 0);
   const most = { constant: 2 ** 31, edge: left > 0 ? 2 ** 31 : 0, reflect: left - 1, wrap: left }[mode];

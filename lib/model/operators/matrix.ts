@@ -6,7 +6,7 @@ import type { OperatorTable } from './operator.js';
 /** numpy.matmul: a vector counts as a row on the left and as a column on the right. */
 function matMul(node: NodeLowering): ValueId {
   const [a, b] = [node.float(0), node.float(1)];
-  if (node.rank(a) === 0 || node.rank(b) === 0) node.invalid('its inputs have to have at least one axis');
+  if (node.rank(a) === 0 || node.rank(b) === 0) node.invalid('its inputs must have at least one axis');
   const left = node.rank(a) === 1 ? node.reshape(a, [1, ...node.shape(a)]) : a;
   const right = node.rank(b) === 1 ? node.reshape(b, [...node.shape(b), 1]) : b;
   const product = matrixProduct(node, left, right);
@@ -16,7 +16,10 @@ function matMul(node: NodeLowering): ValueId {
   return node.reshape(product, shape);
 }
 
-/** Of operands with at least two axes. With one matrix on the right, the rows of all on the left are one. */
+/**
+ * The product of operands with at least two axes. If the right one is a single matrix, all rows of the left one form
+ * one matrix.
+ */
 function matrixProduct(node: NodeLowering, a: ValueId, b: ValueId): ValueId {
   const [left, right] = [node.shape(a), node.shape(b)];
   const [depth, columns] = [left.at(-1)!, right.at(-1)!];
@@ -33,12 +36,12 @@ function matrixProduct(node: NodeLowering, a: ValueId, b: ValueId): ValueId {
   return node.reshape(node.step('gemm', [flat, b, NONE, NONE], output, attrs), shape);
 }
 
-/** y = alpha * a' * b' + beta * c; the factors go to b and c, so that they vanish into constants. */
+/** y = alpha * a' * b' + beta * c. The factors are applied to b and c, where they fold into constants. */
 function gemm(node: NodeLowering): ValueId {
   const [alpha, beta] = [node.number('alpha', 1), node.number('beta', 1)];
   const transB = node.number('transB', 0) !== 0;
   let [a, b] = [node.float(0), node.float(1)];
-  if (node.rank(a) !== 2 || node.rank(b) !== 2) node.invalid('its inputs have to be matrices');
+  if (node.rank(a) !== 2 || node.rank(b) !== 2) node.invalid('its inputs must be matrices');
   if (node.number('transA', 0) !== 0) {
     const [depth, rows] = node.shape(a) as [number, number];
     a = node.step('transpose', [a], { dtype: 'float32', shape: [rows, depth] }, { perm: [1, 0] });
@@ -63,7 +66,7 @@ function scaled(node: NodeLowering, x: ValueId, factor: number): ValueId {
   return node.step('binary', [x, node.scalar(factor)], output, { kind: 'mul', act: NO_ACTIVATION });
 }
 
-/** What is added to a product: one row for all rows where it is that, an operand of its own otherwise. */
+/** The addend of a product: one row for all rows where possible, otherwise an operand of its own. */
 function addend(
   node: NodeLowering,
   c: ValueId,

@@ -5,15 +5,15 @@ import type { ValueId } from '../program.js';
 /** How nodes of one ONNX operator become steps. */
 export interface Operator {
   /**
-   * Adds the node's steps and returns its outputs (one may stand alone), as many as it can give. All shapes
-   * are concrete. Differences between opsets are settled here.
+   * Adds the node's steps and returns all outputs that it can compute (a single one may be returned alone). All
+   * shapes are concrete. Handles the differences between opsets.
    */
   readonly lower: (node: NodeLowering) => ValueId | readonly ValueId[];
-  /** Inputs whose elements, not only their shape, decide the steps. */
+  /** Inputs whose elements, not only their shapes, decide the steps. */
   readonly constantInputs?: readonly number[];
   /** Inputs of which only shape and type matter. */
   readonly shapeOnly?: boolean;
-  /** What of this node isn't implemented, as far as its attributes tell. */
+  /** What this node needs that isn't implemented, judging by its attributes. */
   readonly unsupported?: (node: Node) => string | undefined;
 }
 

@@ -9,7 +9,7 @@ type Kind = 'max' | 'avg';
 function pool(node: NodeLowering, kind: Kind): readonly ValueId[] {
   const x = node.input(0);
   const { dtype } = node.value(x);
-  // Every uint8 is a float32, so the greatest of them is found exactly.
+  // Every uint8 is exact as a float32, so the maximum is exact.
   const bytes = dtype === 'uint8' && kind === 'max';
   if (dtype !== 'float32' && !bytes) node.unsupported(`its input is ${dtype}; only float is supported`);
   const [batch = 0, channels = 0, ...spatial] = node.shape(x);
@@ -26,7 +26,7 @@ function pool(node: NodeLowering, kind: Kind): readonly ValueId[] {
     kind,
     kernel,
     strides,
-    // ONNX counts what a rounded up window reaches beyond the padding as padding too.
+    // ONNX also counts as padding what a rounded-up window covers beyond the padding.
     pads: countIncludePad ? widenedPads(window, spatial) : pads,
     dilations,
     countIncludePad,
@@ -41,13 +41,13 @@ function pool(node: NodeLowering, kind: Kind): readonly ValueId[] {
   return [node.cast(y!, dtype), ...indices];
 }
 
-/** True when all that some window along `axis` takes is padding. */
+/** Whether some window along `axis` covers padding only. */
 function hasEmptyWindow(window: ResolvedWindow, axis: number, length: number): boolean {
   const [kernel, stride, dilation] = [window.kernel[axis]!, window.strides[axis]!, window.dilations[axis]!];
   const begin = window.pads[axis]!;
   const count = window.extents[axis]!;
   if (count > 0 && (count - 1) * stride - begin >= length) return true;
-  // A window that starts inside has its first element there.
+  // A window that starts inside the input has its first element there.
   const before = Math.min(count, Math.ceil(begin / stride));
   return range(before).some((i) => {
     const start = i * stride - begin;

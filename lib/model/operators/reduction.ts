@@ -3,14 +3,14 @@ import type { NodeLowering } from '../lowering.js';
 import type { ValueId } from '../program.js';
 import type { Operator, OperatorTable } from './operator.js';
 
-/** `shape` with the lengths of `axes` 1, or without them. */
+/** `shape` with the lengths of `axes` set to 1, or removed. */
 export function reduced(shape: Shape, axes: readonly number[], keep: boolean): number[] {
   return keep
     ? shape.map((length, axis) => (axes.includes(axis) ? 1 : length))
     : shape.filter((_, axis) => !axes.includes(axis));
 }
 
-/** Axes are an attribute up to opset 17, an input from then on. */
+/** Axes are an attribute up to opset 17, an input since then. */
 function reduceMean(node: NodeLowering): ValueId {
   const x = node.float(0);
   const shape = node.shape(x);
@@ -41,7 +41,7 @@ function argMax(node: NodeLowering): ValueId {
   return node.step('argMax', [x], output, { axis, selectLast: node.number('select_last_index', 0) !== 0 });
 }
 
-/** The number is an attribute up to opset 9, an input from then on. */
+/** The number is an attribute up to opset 9, an input since then. */
 function topK(node: NodeLowering): readonly ValueId[] {
   const x = node.float(0);
   const shape = node.shape(x);
@@ -49,7 +49,7 @@ function topK(node: NodeLowering): readonly ValueId[] {
   const count = node.opset < 10 ? node.number('k', -1) : (node.optionalScalar(1, 'k') ?? -1);
   if (!(Number.isInteger(count) && count >= 0 && count <= shape[axis]!)) {
     node.invalid(
-      `its k ${count} is outside of 0..${shape[axis]}, the length of axis ${axis} of its input [${shape}]`,
+      `its k ${count} is outside 0..${shape[axis]}, the length of axis ${axis} of its input [${shape}]`,
     );
   }
   const found = shape.with(axis, count);
@@ -60,7 +60,7 @@ function topK(node: NodeLowering): readonly ValueId[] {
   return node.steps('topK', [x], outputs, { axis, largest: node.number('largest', 1) !== 0 });
 }
 
-/** Up to opset 12 the axes from `axis` on count as one. */
+/** Up to opset 12, the axes from `axis` on count as one. */
 function softmax(log: boolean): Operator {
   return {
     lower: (node) => {

@@ -11,7 +11,7 @@ export interface ResolvedWindow {
   readonly extents: readonly number[];
 }
 
-/** No window is this wide; larger numbers are mistakes. */
+/** No real window is this wide; larger numbers are mistakes. */
 const MAX_WINDOW = 2 ** 20;
 
 /** Begin and end padding of one axis. */
@@ -61,7 +61,7 @@ export function resolveWindow(
   return { kernel, strides, pads, dilations, extents };
 }
 
-/** The pads of a window over `spatial`, with those at the ends wide enough for all that windows reach. */
+/** The pads of a window over `spatial`, with the end pads widened to everything that windows reach. */
 export function widenedPads(
   { kernel, strides, pads, dilations, extents }: ResolvedWindow,
   spatial: readonly number[],
@@ -82,7 +82,10 @@ function perAxis(node: NodeLowering, name: string, count: number, least: number)
     : node.invalid(`its ${name} [${values}] are not ${count} integers from ${least} to ${MAX_WINDOW}`);
 }
 
-/** Padding that gives ceil(length / stride) windows; an odd rest goes to the end, or to the begin if `lower`. */
+/**
+ * Padding that gives ceil(length / stride) windows; an odd element is added at the end, or at the beginning if
+ * `lower`.
+ */
 function samePadding(length: number, reach: number, stride: number, lower: boolean): Padding {
   const total = Math.max((Math.ceil(length / stride) - 1) * stride + reach - length, 0);
   const small = Math.floor(total / 2);

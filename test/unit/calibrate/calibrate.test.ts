@@ -1,280 +1,149 @@
-import { createHash } from 'node:crypto';
-import { NativeBackend } from '../../../lib/backends/native.js';
-import { calibrate } from '../../../lib/calibrate/calibrate.js';
-import { Evaluator, runAll } from '../../../lib/calibrate/evaluator.js';
-import { withFeatures } from '../../../lib/calibrate/features.js';
-import { fitExits } from '../../../lib/calibrate/fit.js';
-import type { CalibrationItem } from '../../../lib/calibrate/options.js';
-import { exitPlaces } from '../../../lib/calibrate/places.js';
-import { allowedEvents } from '../../../lib/calibrate/risk.js';
-import { partOf } from '../../../lib/calibrate/split.js';
-import { InferenceSession, Tensor } from '../../../lib/index.js';
-import { compileModel } from '../../../lib/model/compile.js';
-import { Growth } from '../../../lib/model/grow.js';
-import { loadModel } from '../../../lib/model/load.js';
-import type { Program } from '../../../lib/model/program.js';
-import { attachHeads } from '../../../lib/skip/attach.js';
-import { decodeHeads, encodeHeads } from '../../../lib/skip/head-codec.js';
-import { loadPolicy } from '../../../lib/skip/load-policy.js';
-import type { SkipPolicy } from '../../../lib/skip/policy.js';
-import { profileOf } from '../../../lib/skip/profile.js';
-import { Network } from '../../helpers/networks.js';
+/** `calibrate` from code: the same images as a folder, as tensors and as pixels. */
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { type CalibrateOptions, calibrate } from '../../../lib/calibrate/calibrate.js';
+import type { Calibration } from '../../../lib/calibrate/result.js';
+import { ImageClassifier } from '../../../lib/classify/image-classifier.js';
+import type { Progress } from '../../../lib/classify/work.js';
+import { listImagesBelow } from '../../../lib/data/files.js';
+import { decodeImage } from '../../../lib/data/image.js';
+import { InferenceSession } from '../../../lib/session/session.js';
+import type { Tensor } from '../../../lib/tensor.js';
+import { folderOf, removeFolders } from '../../helpers/files.js';
+import { foreign, pictures } from '../../helpers/foreign-network.js';
 import { untimed } from '../../helpers/policies.js';
-import { uniform } from '../../helpers/random.js';
 
-const NETWORK = new Network('cifar10-resnet32');
-const PIXELS = 3 * 32 * 32;
-const LIMIT = 0.05;
-// Looked up once: globals are slow to reach inside the test runner.
-const { max, min, round } = Math;
+const IMAGES = 160;
+const QUICK = { maxDisagreement: 0.2, settings: 6, copies: 0, threads: 1 } satisfies CalibrateOptions;
+const folder = folderOf({ 'foreign.onnx': foreign() });
+const model = join(folder, 'foreign.onnx');
+const notes: string[] = [];
+const onNote = (note: string) => void notes.push(note);
 
-/** The twenty example images, each shifted, mirrored and scaled in brightness in `copies` ways. */
-async function variations(copies: number): Promise<CalibrationItem[]> {
-  const images = (await NETWORK.images()).data as Float32Array;
-  const random = uniform(11);
-  return Array.from({ length: 20 * copies }, (_, n) => {
-    const image = images.subarray((n % 20) * PIXELS, ((n % 20) + 1) * PIXELS);
-    const [dx, dy, mirror, gain] = [random() * 9 - 4, random() * 9 - 4, random() < 0.5, 0.7 + 0.6 * random()];
-    const input = new Float32Array(PIXELS);
-    for (let i = 0; i < PIXELS; i++) {
-      const [x, y, c] = [i % 32, (i >> 5) % 32, i >> 10];
-      const sx = min(31, max(0, round((mirror ? 31 - x : x) + dx)));
-      const sy = min(31, max(0, round(y + dy)));
-      input[i] = gain * image[(c << 10) + (sy << 5) + sx]!;
-    }
-    return { input, sha256: createHash('sha256').update(input).digest('hex') };
-  });
+let images: string;
+let files: string[];
+let byFolder: Calibration;
+const progress: Progress[] = [];
+beforeAll(async () => {
+  // Where uses are counted; the user's own is none of this test's business.
+  process.env.XDG_STATE_HOME = folderOf({});
+  images = await pictures(IMAGES);
+  files = await listImagesBelow(images);
+  const onProgress = (each: Progress) => void progress.push(each);
+  byFolder = await calibrate(model, images, { ...QUICK, onProgress, onNote });
+});
+afterAll(() => {
+  delete process.env.XDG_STATE_HOME;
+  removeFolders();
+});
+
+/** As tensors, in memory that is used again for each. */
+async function* tensors(): AsyncGenerator<Tensor<'float32'>> {
+  const classifier = await ImageClassifier.from(model);
+  let shared: Tensor<'float32'> | undefined;
+  for (const file of files) {
+    const tensor = await classifier.prepare(file);
+    shared ??= tensor;
+    shared.data.set(tensor.data);
+    yield shared;
+  }
+  await classifier.release();
 }
 
-async function programOf(): Promise<{ program: Program; sha256: string }> {
-  const model = await loadModel(NETWORK.model);
-  return {
-    program: compileModel(model, new Map([['input', { shape: [1, 3, 32, 32] }]])),
-    sha256: model.sha256,
-  };
-}
+test('a folder makes a policy that skips and runs', async () => {
+  const { policy, settings, chosen } = byFolder;
+  expect(chosen).toBeGreaterThanOrEqual(0);
+  expect(settings[chosen]!.multiplyAddsSkipped).toBeGreaterThan(0);
+  expect(policy.promise).toMatchObject({ limit: 0.2, data: { uses: 1, seed: 1 } });
+  const session = await InferenceSession.create(model, { policy });
+  expect(session.model.sha256).toBe(policy.model!.sha256);
+  await session.release();
+  expect(notes).toEqual([expect.stringContaining('no preprocessor_config.json')]);
+});
 
-describe('calibration of the plain network', () => {
-  const backend = new NativeBackend({ threads: 2 });
-  let all: readonly CalibrationItem[];
-  beforeAll(async () => {
-    all = await variations(30);
-  });
-  afterAll(() => backend.release());
+test('progress goes from the first image to the last pass', () => {
+  const reading = progress.filter(({ stage }) => stage === 'reading');
+  expect(reading.map(({ done }) => done)).toEqual(Array.from({ length: IMAGES }, (_, i) => i + 1));
+  expect(reading.every(({ total }) => total === IMAGES)).toBe(true);
+  const calibrating = progress.slice(IMAGES);
+  const done = calibrating.map((each) => each.done);
+  expect(calibrating.every(({ stage }) => stage === 'calibrating')).toBe(true);
+  expect(done).toEqual([...done].sort((a, b) => a - b));
+  expect(calibrating.at(-1)).toMatchObject({ done: calibrating[0]!.total, total: calibrating[0]!.total });
+});
 
-  test('the promise is what a session with the policy then does, item by item', async () => {
-    const items = all;
-    const { program, sha256 } = await programOf();
-    const options = { maxDisagreement: LIMIT, seed: 3, settings: 5, copies: 0 };
-    const result = await calibrate(backend, program, sha256, items, options);
-    const { promise, expected } = result.policy;
-    expect(promise).toMatchObject({ limit: LIMIT, confidence: 0.95 });
-    expect(promise!.events).toBeLessThanOrEqual(allowedEvents(promise!.items, LIMIT, 0.05));
-    expect(expected!.multiplyAddsSkipped).toBeGreaterThan(0.02);
-    expect(result.classes.reduce((sum, { events }) => sum + events, 0)).toBe(promise!.events);
+test('tensors and pixels one after another give what the folder gives', async () => {
+  const pixels = await Promise.all(files.map((file) => decodeImage(file)));
+  const byTensors = await calibrate(model, tensors(), QUICK);
+  const byPixels = await calibrate(model, pixels, { ...QUICK, onNote });
+  for (const { policy, chosen, certifiedOn } of [byTensors, byPixels]) {
+    expect(untimed(policy)).toEqual(untimed(byFolder.policy));
+    expect({ chosen, certifiedOn }).toEqual({ chosen: byFolder.chosen, certifiedOn: byFolder.certifiedOn });
+  }
+  // Pixels can be drawn; a tensor is no picture.
+  const drawn = (result: Calibration) => result.examples.most.map(({ thumbnail }) => thumbnail !== undefined);
+  expect(new Set([...drawn(byFolder), ...drawn(byPixels)])).toEqual(new Set([true]));
+  expect(new Set(drawn(byTensors))).toEqual(new Set([false]));
+});
 
-    const certify = items.filter(({ sha256: hash }) => partOf(hash, 3) === 'certify');
-    expect(certify).toHaveLength(promise!.items);
-    const batch = new Float32Array(certify.length * PIXELS);
-    for (const [i, { input }] of certify.entries()) batch.set(input, i * PIXELS);
-    const feeds = { input: new Tensor('float32', batch, [certify.length, 3, 32, 32]) };
-    const session = await InferenceSession.create(NETWORK.model, { policy: result.policy });
-    try {
-      const full = await session.run(feeds, { policy: 'full' });
-      const { outputs, trace } = await session.runTraced(feeds);
-      const answers = (tensor: Tensor) =>
-        certify.map((_, i) => argMax((tensor.data as Float32Array).subarray(10 * i, 10 * (i + 1))));
-      const [a, b] = [answers(full.logits!), answers(outputs.logits!)];
-      expect(a.filter((answer, i) => answer !== b[i])).toHaveLength(promise!.events);
-      const skipped = trace.items.reduce((sum, item) => sum + item.multiplyAddsSkipped, 0);
-      expect(skipped / certify.length / trace.multiplyAdds).toBeCloseTo(expected!.multiplyAddsSkipped, 9);
-      for (const { name, index } of session.blocks) {
-        const asked = trace.items.map(({ blocks }) => blocks[index]!).filter(({ score }) => score !== null);
-        const skipRate = asked.filter(({ ran }) => !ran).length / asked.length;
-        const profile = profileOf(
-          asked.map(({ score }) => score!),
-          skipRate,
-        );
-        expect(expected!.scores![name]).toEqual(asked.length > 0 ? profile : undefined);
-      }
-      const { exits } = result.policy.heads!;
-      expect(exits.length).toBeGreaterThan(0);
-      for (const { after } of exits) {
-        const came = trace.items.flatMap((item) => item.exits.filter((exit) => exit.after === after));
-        const leftRate = came.filter(({ taken }) => taken).length / came.length;
-        const profile = profileOf(
-          came.map(({ score }) => score),
-          leftRate,
-        );
-        expect(expected!.exits![after]).toEqual(came.length > 0 ? profile : undefined);
-      }
-      for (const item of trace.items) {
-        const taken = item.exits.filter((exit) => exit.taken);
-        expect(taken.length).toBeLessThanOrEqual(1);
-        expect(item.blocks.some(({ reason }) => reason === 'exit')).toBe(taken.length === 1);
-      }
-    } finally {
-      await session.release();
-    }
-  }, 600_000);
-
-  test('several limits give one policy with a setting for each, careful before bold', async () => {
-    const { program, sha256 } = await programOf();
-    const options = { limits: [0.2, 0.03, 0.08], seed: 3, settings: 12, copies: 0 };
-    const { policy, settings, chosen, bolder } = await calibrate(backend, program, sha256, all, options);
-    expect(loadPolicy(policy).settings).toHaveLength(policy.settings!.length);
-    const each = [policy, ...policy.settings!];
-    expect(each.length).toBeGreaterThan(1);
-    const values = (of: (one: SkipPolicy) => number) => each.map((one) => of(one as SkipPolicy));
-    for (const rising of [
-      values(({ promise }) => promise!.limit),
-      values(({ expected }) => expected!.multiplyAddsSkipped),
-    ])
-      expect(rising).toEqual([...new Set(rising)].sort((a, b) => a - b));
-    for (const { promise } of each) {
-      expect(promise!.joint).toEqual({ promises: 3, confidence: 0.95 });
-      expect(promise!.pValue).toBeLessThanOrEqual(0.05 / 3);
-      expect(promise!.events).toBeLessThanOrEqual(allowedEvents(promise!.items, promise!.limit, 0.05 / 3));
-    }
-    expect([chosen, ...bolder].map((i) => settings[i]!.events)).toEqual(
-      values(({ promise }) => promise!.events),
-    );
-  }, 600_000);
-
-  test('the same seed gives the same policy, whatever the order of the items', async () => {
-    const items = all.slice(0, 200);
-    const { program, sha256 } = await programOf();
-    const run = (some: readonly CalibrationItem[]) =>
-      calibrate(backend, program, sha256, some, { maxDisagreement: 0.2, settings: 8, copies: 0 });
-    const [first, second] = [await run(items), await run([...items].reverse())];
-    expect(second.policy.promise).toEqual(first.policy.promise);
-    expect(first.policy.heads).toBeDefined();
-    expect(untimed((await run(items)).policy)).toEqual(untimed(first.policy));
-  }, 600_000);
-
-  test('a guarded answer is the full answer', async () => {
-    const items = all;
-    const { program, sha256 } = await programOf();
-    const labels = Array.from({ length: 10 }, (_, i) => `class ${i}`);
-    const guards = [{ labels: ['class 3', 5], action: 'verify' as const, margin: 0.2 }];
-    const { policy } = await calibrate(backend, program, sha256, items, {
-      maxDisagreement: LIMIT,
-      settings: 3,
-      copies: 0,
-      guards,
-      labels,
-    });
-    const chosen = items.slice(0, 60);
-    const batch = new Float32Array(chosen.length * PIXELS);
-    for (const [i, { input }] of chosen.entries()) batch.set(input, i * PIXELS);
-    const feeds = { input: new Tensor('float32', batch, [chosen.length, 3, 32, 32]) };
-    const session = await InferenceSession.create(NETWORK.model, { policy });
-    try {
-      const full = (await session.run(feeds, { policy: 'full' })).logits!.data as Float32Array;
-      const { outputs, trace } = await session.runTraced(feeds);
-      const logits = outputs.logits!.data as Float32Array;
-      let verified = 0;
-      for (const [i, { blocks }] of trace.items.entries()) {
-        const row = logits.subarray(10 * i, 10 * (i + 1));
-        if (blocks.some(({ reason }) => reason === 'guard')) {
-          verified++;
-          expect(blocks.every(({ ran }) => ran)).toBe(true);
-          expect([...row]).toEqual([...full.subarray(10 * i, 10 * (i + 1))]);
-        } else if (blocks.some(({ ran }) => !ran)) {
-          expect([3, 5]).not.toContain(argMax(row));
-        }
-      }
-      expect(verified).toBeGreaterThan(0);
-      const sync = session.runSync(feeds).logits!.data as Float32Array;
-      expect([...sync]).toEqual([...logits]);
-    } finally {
-      await session.release();
-    }
-  }, 600_000);
-
-  test('features are averages of windows, maxima and mean squares of the stream, and change nothing', async () => {
-    const [item] = all;
-    const { program } = await programOf();
-    const places = exitPlaces(program);
-    const { block, width } = places[0]!;
-    expect(places[0]!.features).toBe('pyramid');
-    // The stream itself as an output, by a step of its own.
-    const { shape } = program.values[block.output]!;
-    const growth = new Growth(withFeatures(program, places));
-    const shown = growth.value('shown', 'float32', shape);
-    const end = growth.program.blocks.find(({ name }) => name === block.name)!.end;
-    growth.insert(end, [{ op: 'reshape', inputs: [block.output], outputs: [shown], attrs: {} }]);
-    growth.output('shown', shown);
-    const run = async (of: Program) => {
-      const evaluator = new Evaluator(backend, of);
-      const [outcome] = await evaluator.run([item!.input], evaluator.policy(runAll));
-      evaluator.release();
-      return outcome!.outputs;
-    };
-    const [outputs, plain] = [await run(growth.build()), await run(program)];
-    expect([...outputs[0]!]).toEqual([...plain[0]!]);
-    const found = outputs[1]!;
-    const [, channels, height, across] = shape as [number, number, number, number];
-    expect(found).toHaveLength(width);
-    expect(width).toBe(18 * channels);
-    for (let c = 0; c < channels; c++) {
-      const map = outputs.at(-1)!.subarray(c * height * across, (c + 1) * height * across);
-      const sums = Array.from({ length: 16 }, () => 0);
-      map.forEach((value, i) => {
-        const [y, x] = [Math.floor(i / across), i % across];
-        sums[4 * Math.floor((4 * y) / height) + Math.floor((4 * x) / across)]! += value;
-      });
-      for (const [window, sum] of sums.entries()) {
-        expect(found[16 * c + window]).toBeCloseTo((16 * sum) / (height * across), 4);
-      }
-      expect(found[16 * channels + c]).toBe(map.reduce((a, b) => max(a, b)));
-      const squares = map.reduce((sum, value) => sum + value * value, 0);
-      expect(found[17 * channels + c]).toBeCloseTo(squares / (height * across), 3);
-    }
-  });
-
-  test('exits are spread over the network, each head takes less than 1 % of its work', async () => {
-    const { program } = await programOf();
-    const source = { count: 300, load: async (i: number) => all[i]!.input };
-    const [exits] = await fitExits(backend, program, source, {
-      ...{ seed: 1, copies: 0, chains: [() => true], className: String, onItems: () => {} },
-    });
-    expect(exits!.length).toBeGreaterThan(3);
-    const heads = { exits: exits!.map((exit) => ({ ...exit, threshold: 0.9 })), gates: [] };
-    const { blocks, cost } = attachHeads(program, heads);
-    const asked = blocks.flatMap((block) => (block.heads ? [block.heads.exit / cost.multiplyAdds] : []));
-    expect(asked).toHaveLength(exits!.length);
-    expect(Math.max(...asked)).toBeLessThan(0.01);
-    expect(exits!.slice(1).map(({ reads }) => reads)).toEqual(exits!.slice(0, -1).map(({ after }) => after));
-    expect(decodeHeads(JSON.parse(JSON.stringify(encodeHeads(heads))))).toEqual(heads);
-  });
-
-  test('further images only fit: those of the data among them are left out', async () => {
-    const { program, sha256 } = await programOf();
-    const [data, more] = [all.slice(0, 300), all.slice(300)];
-    const asked: number[] = [];
-    const run = (images: readonly CalibrationItem[]) =>
-      calibrate(backend, program, sha256, data, {
-        ...{ maxDisagreement: 0.2, settings: 8, copies: 0, seed: 3 },
-        fit: {
-          count: images.length,
-          load: async (i) => {
-            asked.push(i);
-            return images[i]!.input;
-          },
-        },
-      });
-    const { policy } = await run(more);
-    expect(new Set(asked).size).toBe(more.length);
-    expect(policy.heads!.exits.length).toBeGreaterThan(0);
-    expect(policy.promise!.items).toBe(data.filter((item) => partOf(item.sha256, 3) === 'certify').length);
-    await expect(run(data)).rejects.toMatchObject({
-      code: 'INVALID_DATA',
-      message: expect.stringMatching(/none of the 300 images to fit on can be used.*among the data/),
-    });
+test('labels of images are those of an accuracy', async () => {
+  const labelled = files.map((image, i) => ({ image, label: i % 5, groups: [`part ${i % 2}`] }));
+  const options = { ...QUICK, metric: 'accuracy', maxGroupDisagreement: 0.5, onNote } as const;
+  const { policy, classes } = await calibrate(model, labelled, options);
+  expect(policy.promise!.metric).toBe('accuracy');
+  expect(policy.promise!.groups!.map(({ name }) => name).sort()).toEqual(['part 0', 'part 1']);
+  expect(classes.map(({ label }) => label)).toEqual(['class 0', 'class 1', 'class 2', 'class 3', 'class 4']);
+  await expect(calibrate(model, files, { ...QUICK, metric: 'accuracy', onNote })).rejects.toMatchObject({
+    code: 'INVALID_DATA',
+    message: expect.stringContaining('needs a label for every item'),
   });
 });
 
-function argMax(row: Float32Array): number {
-  return row.reduce((best, value, i) => (value > row[best]! ? i : best), 0);
-}
+test('what was computed is taken from the folder `state`', async () => {
+  const state = join(folderOf({}), 'state');
+  const first = await calibrate(model, images, { ...QUICK, state, onNote });
+  expect(first.resumed!.taken).toBe(0);
+  expect(existsSync(state) && readdirSync(state).length).toBeGreaterThan(0);
+  const second = await calibrate(model, images, { ...QUICK, state, onNote });
+  expect(second.resumed).toEqual({ taken: first.resumed!.computed, computed: 0 });
+  expect(untimed(second.policy)).toEqual(untimed(first.policy));
+});
+
+describe('an abort', () => {
+  test.each(['reading', 'calibrating'])('while %s ends with an AbortError', async (stage) => {
+    const controller = new AbortController();
+    const onProgress = (each: Progress) => {
+      if (each.stage === stage && each.done > 1) controller.abort(new Error('enough'));
+    };
+    const options = { ...QUICK, onNote, onProgress, signal: controller.signal };
+    await expect(calibrate(model, images, options)).rejects.toMatchObject({
+      name: 'AbortError',
+      code: 'ABORTED',
+      message: 'the calibration was aborted',
+      cause: expect.objectContaining({ message: 'enough' }),
+    });
+  });
+
+  test('ends the wait for a source that gives nothing', async () => {
+    async function* never(): AsyncGenerator<string> {
+      await new Promise(() => {});
+    }
+    const signal = AbortSignal.timeout(50);
+    await expect(calibrate(model, never(), { ...QUICK, signal })).rejects.toMatchObject({ code: 'ABORTED' });
+  });
+});
+
+test.each<[string, unknown, object, string, RegExp]>([
+  ['no source', 7, {}, 'INVALID_ARGUMENT', /images: expected the path of a folder, or an iterable/],
+  ['no images', [], {}, 'INVALID_DATA', /there is none/],
+  ['what is no image', [true], {}, 'INVALID_ARGUMENT', /images\[0\]: expected a path/],
+  ['a misspelt option', [], { confidnce: 0.9 }, 'INVALID_ARGUMENT', /unknown key 'confidnce'/],
+  ['a setting that is no number', [], { settings: 1 }, 'INVALID_ARGUMENT', /options\.settings: .*at least 2/],
+  ['a callback that is none', [], { onProgress: 1 }, 'INVALID_ARGUMENT', /onProgress: expected a function/],
+  ['groups by folder of an iterable', [], { groupsFrom: 'folder' }, 'INVALID_ARGUMENT', /is for folders/],
+])('%s is refused', async (_, source, options, code, message) => {
+  await expect(calibrate(model, source as string, { ...options, onNote })).rejects.toMatchObject({
+    code,
+    message: expect.stringMatching(message),
+  });
+});

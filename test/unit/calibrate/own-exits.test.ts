@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { ReferenceBackend } from '../../../lib/backends/reference.js';
-import { calibrate } from '../../../lib/calibrate/calibrate.js';
+import { calibrateItems } from '../../../lib/calibrate/calibrate-items.js';
 import { buildProgram } from '../../../lib/model/compile.js';
 import { NO_ACTIVATION, NONE, type ValueId } from '../../../lib/model/program.js';
 import { attachHeads } from '../../../lib/skip/attach.js';
@@ -47,7 +47,7 @@ const ITEMS = Array.from({ length: 700 }, (_, i) => {
 test('exits that are in a model get thresholds that are certified, and nothing is fitted', async () => {
   const own = program();
   const backend = new ReferenceBackend();
-  const result = await calibrate(backend, own, SHA256, ITEMS, {
+  const result = await calibrateItems(backend, own, SHA256, ITEMS, {
     maxDisagreement: 0.05,
     seed: 2,
     settings: 12,
@@ -72,13 +72,13 @@ test('exits that are in a model get thresholds that are certified, and nothing i
 
 test('a policy that certifies nothing leaves the exits of the model out', async () => {
   const options = { maxDisagreement: 0.05, seed: 2, settings: 4 };
-  const { policy } = await calibrate(new ReferenceBackend(), program(true), SHA256, ITEMS, options);
+  const { policy } = await calibrateItems(new ReferenceBackend(), program(true), SHA256, ITEMS, options);
   expect(policy.heads).toEqual({ exits: [], gates: [] });
 });
 
 test('further images to fit on are refused', async () => {
   const fit = { count: 1, load: async () => ITEMS[0]!.input };
-  await expect(calibrate(new ReferenceBackend(), program(), SHA256, ITEMS, { fit })).rejects.toThrow(
+  await expect(calibrateItems(new ReferenceBackend(), program(), SHA256, ITEMS, { fit })).rejects.toThrow(
     /2 exits of its own.*leave 'fit' out/,
   );
 });

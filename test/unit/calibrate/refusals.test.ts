@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import type { Backend } from '../../../lib/backends/backend.js';
 import { NativeBackend } from '../../../lib/backends/native.js';
-import { calibrate } from '../../../lib/calibrate/calibrate.js';
+import { calibrateItems } from '../../../lib/calibrate/calibrate-items.js';
 import type { CalibrationItem, CalibrationOptions } from '../../../lib/calibrate/options.js';
 import { type Part, partOf } from '../../../lib/calibrate/split.js';
 import { compileModel } from '../../../lib/model/compile.js';
@@ -35,7 +35,7 @@ describe('refused', () => {
   afterAll(() => backend.release());
 
   const refused = (items: readonly CalibrationItem[], options: CalibrationOptions = {}, of = program) =>
-    expect(calibrate(backend, of, '', items, { maxDisagreement: LIMIT, ...options })).rejects;
+    expect(calibrateItems(backend, of, '', items, { maxDisagreement: LIMIT, ...options })).rejects;
   const invalidData = (message: RegExp) => ({
     code: 'INVALID_DATA',
     message: expect.stringMatching(message),

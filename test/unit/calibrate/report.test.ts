@@ -80,18 +80,18 @@ const result: Calibration = {
   },
   certifiedOn: [],
   duplicates: 3,
+  resumed: null,
 };
 
 /** In a process of its own: the charts' library has ES modules only, which Node runs and Jest does not. */
-function render(calibration: Calibration, thumbnails: Readonly<Record<string, string>>): string {
+function render(calibration: Calibration): string {
   const module = pathToFileURL(join(DIST, 'calibrate/report.js')).href;
   const script = `
     import { readFileSync } from 'node:fs';
-    import { renderCalibrationReport } from ${JSON.stringify(module)};
-    const { calibration, thumbnails } = JSON.parse(readFileSync(0, 'utf8'));
-    const options = { model: 'some model', thumbnails: new Map(Object.entries(thumbnails)) };
-    process.stdout.write(await renderCalibrationReport(calibration, options));`;
-  const input = JSON.stringify({ calibration, thumbnails });
+    import { renderCalibration } from ${JSON.stringify(module)};
+    const calibration = JSON.parse(readFileSync(0, 'utf8'));
+    process.stdout.write(await renderCalibration(calibration, { model: 'some model' }));`;
+  const input = JSON.stringify(calibration);
   const { status, stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
     ...{ input, encoding: 'utf8' },
   });
@@ -103,8 +103,13 @@ describeBuilt('the report of a calibration', () => {
   const page = join(folderOf({}), 'report.html');
   let html = '';
   beforeAll(async () => {
-    const uri = `data:image/png;base64,${(await png(8, 8, [200, 30, 30])).toString('base64')}`;
-    html = render(result, { 1: uri, 3: uri });
+    const thumbnail = `data:image/png;base64,${(await png(8, 8, [200, 30, 30])).toString('base64')}`;
+    const { most, least } = result.examples;
+    const examples = {
+      most: [{ ...most[0]!, thumbnail }, most[1]!],
+      least: [{ ...least[0]!, thumbnail }],
+    };
+    html = render({ ...result, examples });
     writeFileSync(page, html);
   });
 
@@ -169,7 +174,7 @@ describeBuilt('the report of a calibration', () => {
       certifiedOn: [],
       examples: { most: [], least: [] },
     };
-    const bare = render(nothing, {});
+    const bare = render(nothing);
     expect(bare).toContain('No setting could be certified: the policy skips nothing.');
     expect(bare).not.toContain('<svg');
   });

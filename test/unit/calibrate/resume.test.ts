@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { RunRequest } from '../../../lib/backends/backend.js';
-import { ResumableBackend } from '../../../lib/calibrate/resume.js';
+import { forgetState, ResumableBackend } from '../../../lib/calibrate/resume.js';
 import type { Program } from '../../../lib/model/program.js';
 import { FakeBackend, fakeCompile, fakeModel } from '../../helpers/fake-backend.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
@@ -79,12 +79,13 @@ test('a file that was cut off or changed is not believed', async () => {
 
 test('forgetting deletes what was kept, and leaves what else is in the folder', async () => {
   const folder = folderOf({ 'notes.txt': 'mine' });
-  const { backend } = await run(folder, request());
+  await run(folder, request());
   expect(readdirSync(folder)).toHaveLength(2);
-  await backend.forget();
+  await forgetState(folder);
   expect(readdirSync(folder)).toEqual(['notes.txt']);
   const own = state();
-  await (await run(own, request())).backend.forget();
+  await run(own, request());
+  await forgetState(own);
   expect(existsSync(own)).toBe(false);
 });
 

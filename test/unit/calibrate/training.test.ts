@@ -35,6 +35,22 @@ test('products are those of matrices, with bias, transposed, and cut off below 0
   }
 });
 
+test('products use the weights of now when their array was changed since the last one', async () => {
+  const engine = new NativeBackend({ threads: 2 });
+  try {
+    const ones = matrix(64, 1184, new Float32Array(64 * 1184).fill(1));
+    const weights = matrix(32, 1184);
+    const wrong = Array.from({ length: 1000 }, (_, n) => n % 7).filter((weight) => {
+      weights.data.fill(weight);
+      const sums = multiply(engine, ones, weights, { transposed: true }).data;
+      return sums.some((sum) => sum !== 1184 * weight);
+    });
+    expect(wrong).toHaveLength(0);
+  } finally {
+    await engine.release();
+  }
+});
+
 describe('the basis of answers', () => {
   test('is each class alone where they are few', () => {
     const { directions, mean } = basisOf(backend, matrix(4, 3, randomFloats(12, 1)), 1);

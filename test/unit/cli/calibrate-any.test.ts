@@ -1,64 +1,13 @@
 /** A network that no recipe of this project made, and a bare folder of images: `calibrate` needs nothing else. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import sharp from 'sharp';
 import type { SkipPolicy } from '../../../lib/index.js';
 import { cli } from '../../helpers/cli.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
-import { float32s, GraphBuilder, modelBytes, tensor } from '../../helpers/onnx-builder.js';
-import { randomFloats, uniform } from '../../helpers/random.js';
+import { foreign, pictures } from '../../helpers/foreign-network.js';
 
 afterAll(removeFolders);
-const [SIDE, CHANNELS, CLASSES, BLOCKS] = [16, 8, 5, 6] as const;
 const IMAGES = 260;
-
-/** Pre-activation blocks with batch normalisation, weights at random, behind one average over the image. */
-function foreign(): Uint8Array {
-  const graph = new GraphBuilder();
-  let made = 0;
-  const weights = (size: number, scale: number, shape: readonly number[]) =>
-    graph.constant(
-      tensor(
-        randomFloats(size, ++made).map((value) => scale * value),
-        shape,
-      ),
-    );
-  const conv = (x: string, from: number, to: number, kernel: number, scale: number) =>
-    graph.node('Conv', [x, weights(to * from * kernel ** 2, scale, [to, from, kernel, kernel])], {
-      pads: Array.from({ length: 4 }, () => (kernel - 1) / 2),
-    });
-  const ones = graph.constant(float32s(...Array.from({ length: CHANNELS }, () => 1)));
-  const zeros = graph.constant(float32s(...Array.from({ length: CHANNELS }, () => 0)));
-  let stream = conv(graph.input('picture', ['n', 3, SIDE, SIDE]), 3, CHANNELS, 3, 0.5);
-  for (let block = 0; block < BLOCKS; block++) {
-    const normal = graph.node('BatchNormalization', [stream, ones, zeros, zeros, ones]);
-    const narrow = graph.node('Relu', [conv(graph.node('Relu', [normal]), CHANNELS, CHANNELS, 1, 0.3)]);
-    stream = graph.node('Add', [stream, conv(narrow, CHANNELS, CHANNELS, 3, 0.05)]);
-  }
-  const pooled = graph.node('Flatten', [graph.node('GlobalAveragePool', [stream])]);
-  graph.nodes(
-    'Gemm',
-    [pooled, weights(CHANNELS * CLASSES, 4, [CLASSES, CHANNELS])],
-    { transB: 1 },
-    { outputs: ['votes'] },
-  );
-  return modelBytes(graph.output('votes', ['n', CLASSES]));
-}
-
-/** Pictures of one colour each with some noise, in folders of any name. */
-async function pictures(count: number): Promise<string> {
-  const random = uniform(3);
-  const files: Record<string, Uint8Array> = {};
-  for (let i = 0; i < count; i++) {
-    const colour = [random(), random(), random()];
-    const pixels = Uint8Array.from({ length: 3 * SIDE * SIDE }, (_, at) =>
-      Math.min(255, 200 * colour[at % 3]! + 55 * random()),
-    );
-    const raw = { width: SIDE, height: SIDE, channels: 3 } as const;
-    files[`day ${i % 3}/${i}.png`] = await sharp(pixels, { raw }).png().toBuffer();
-  }
-  return folderOf(files);
-}
 
 test('is calibrated and run without a line of code', async () => {
   const model = join(folderOf({ 'foreign.onnx': foreign() }), 'foreign.onnx');

@@ -64,9 +64,9 @@ const latencySchema = z.strictObject({
 });
 const evalSchema = z.strictObject({
   items: z.int(),
-  full: z.strictObject({ accuracy: fraction, latencyMs: latencySchema }),
+  full: z.strictObject({ accuracy: fraction.nullable(), latencyMs: latencySchema }),
   skip: z.strictObject({
-    accuracy: fraction,
+    accuracy: fraction.nullable(),
     agreement: fraction,
     latencyMs: latencySchema,
     blocksSkipped: fraction,
@@ -79,7 +79,7 @@ const evalSchema = z.strictObject({
     cpuSeconds: z.strictObject({ full: z.number().positive(), skip: z.number().positive() }),
     joules: z.strictObject({ full: z.number().min(0), skip: z.number().min(0) }).nullable(),
   }),
-  accuracyChange: z.strictObject({ points: z.number(), ci95: z.tuple([z.number(), z.number()]) }),
+  accuracyChange: z.strictObject({ points: z.number(), ci95: z.tuple([z.number(), z.number()]) }).nullable(),
 });
 
 interface ReferenceItem {
@@ -216,8 +216,8 @@ describe('eval', () => {
     expect(Math.abs(report.skip.blocksSkipped * BLOCKS * 8 - skipped)).toBeLessThan(1.5);
     expect(report.skip.multiplyAddsSkipped).toBeGreaterThan(0);
     expect(report.skip.layersSkipped).toBeGreaterThan(0);
-    const { points, ci95 } = report.accuracyChange;
-    expect(points).toBeCloseTo(100 * (report.skip.accuracy - report.full.accuracy), 9);
+    const { points, ci95 } = report.accuracyChange!;
+    expect(points).toBeCloseTo(100 * (report.skip.accuracy! - report.full.accuracy!), 9);
     expect(ci95[0]).toBeLessThanOrEqual(points);
     expect(ci95[1]).toBeGreaterThanOrEqual(points);
     expect(report.latencyReduction).toBeCloseTo(
@@ -234,6 +234,33 @@ describe('eval', () => {
       accuracyChange: { points: 0 },
     });
     expect(report.skip.accuracy).toBe(report.full.accuracy);
+  });
+
+  test('labels are not needed, and may be left aside or given in a file', async () => {
+    const unlabelled = evalSchema.parse(await cliJson('eval', gated, '--data', images, '--limit', '3'));
+    expect(unlabelled).toMatchObject({ items: 3, accuracyChange: null, full: { accuracy: null } });
+    const folder = folderOf({
+      'one/cat.jpg': readFileSync(example('cat-0000')),
+      'two/ship.jpg': readFileSync(example('ship-0000')),
+      'labels.csv': 'one/cat.jpg,cat\ntwo/ship.jpg,8\n',
+    });
+    const of = ['eval', gated, '--data', folder];
+    expect(await cli(...of)).toMatchObject({ code: 1, err: expect.stringMatching(/no label.*--no-labels/) });
+    expect(await cliJson(...of, '--no-labels')).toMatchObject({ items: 2, accuracyChange: null });
+    const labelled = await cliJson(...of, '--labels', join(folder, 'labels.csv'));
+    expect(labelled).toMatchObject({ items: 2, full: { accuracy: 1 } });
+    const { out } = await cli(...of, '--no-labels');
+    expect(out).toContain('agreement');
+    expect(out).not.toContain('accuracy');
+  });
+
+  test('record, replay and audit take the same folders', async () => {
+    const log = join(folderOf({}), 'trace.ndjson');
+    expect(await cliJson('record', gated, '--data', images, '-o', log, '--limit', '4')).toMatchObject({
+      written: 4,
+      lost: 0,
+    });
+    expect(await cliJson('replay', log, '--data', images)).toMatchObject({ recorded: 4, identical: 4 });
   });
 
   test('reads IDX files, resizing and spreading grey over the channels', async () => {

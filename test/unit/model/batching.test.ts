@@ -200,7 +200,7 @@ describe('a batch runs as a whole', () => {
       'a reshape that leaves rows',
       [2, 3],
       (graph, x) => graph.node('Reshape', [x, ints(graph, -1, 3)]),
-      /not the batch alone/,
+      /holds more than the batch/,
     ],
     [
       'items against items',

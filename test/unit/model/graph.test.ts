@@ -92,7 +92,7 @@ describe('graphs that contradict themselves', () => {
     [
       'a node whose input is missing',
       (graph) => graph.nodes('Add', ['x', 'nothing'], {}, { outputs: ['y'], name: 'sum' }),
-      /node 'sum' \(Add\).*'nothing'.*nowhere/,
+      /node 'sum' \(Add\).*'nothing'.*not defined/,
     ],
     [
       'a cycle',

@@ -1,13 +1,14 @@
 import { mean, quantile } from '../numeric/statistics.js';
 
-export interface Latency {
+/** Times of single items, in milliseconds. */
+export interface LatencySummary {
   readonly mean: number;
   readonly p50: number;
   readonly p95: number;
 }
 
 /** Of a sample that isn't empty. */
-export function latencyOf(sample: readonly number[]): Latency {
+export function latencyOf(sample: readonly number[]): LatencySummary {
   return { mean: mean(sample), p50: quantile(sample, 0.5), p95: quantile(sample, 0.95) };
 }
 

@@ -1,0 +1,305 @@
+/**
+ * Calibration of a frozen network on prepared items: fits exits, orders settings of their thresholds from "no skipping" to the most aggressive,
+ * and certifies the furthest one that keeps its promise. See docs/calibration.md.
+ */
+
+import type { Backend } from '../backends/backend.js';
+import { ResidualSkipError } from '../errors.js';
+import type { Program } from '../model/program.js';
+import { attachHeads, type Heads } from '../skip/attach.js';
+import { resolveGuards } from '../skip/guards.js';
+import { decodeHeads, type EncodedHeads, encodeHeads } from '../skip/head-codec.js';
+import type { SkipPolicy } from '../skip/policy.js';
+import { answerOf, checkedAnswer } from './answers.js';
+import { budgetOf } from './budget.js';
+import {
+  boundOf,
+  type Certified,
+  certificateOf,
+  certifyEach,
+  promiseOf,
+  trivialCertificate,
+} from './certify.js';
+import type { FittedExit } from './chain.js';
+import { checkAnswers, checkProgram, distinctItems, rulesOf } from './checks.js';
+import { Evaluator, runAll } from './evaluator.js';
+import { byClass, contributionsOf, examplesOf } from './examine.js';
+import { type Fitting, fitExits, fittingWork } from './fit.js';
+import { checkGroups, className, groupsOf } from './groups.js';
+import { latencyReduction, Stopwatch } from './latency.js';
+import { headsOf, type Measured, measure } from './measure.js';
+import type { CalibrationItem, CalibrationOptions, FitImages } from './options.js';
+import { exitPlaces, ownSavings } from './places.js';
+import type { Calibration, SettingResult } from './result.js';
+import { ResumableBackend } from './resume.js';
+import { leversOf, settingsOf, worthTesting } from './settings.js';
+import { checkParts, contentHash, fingerprint, type Part, split } from './split.js';
+import { type AnyExit, gatesOf, hasGates, itemsFrom, type Judging, type Table, tableOf } from './table.js';
+
+const SETTINGS = 96;
+const COPIES = 15;
+/** Heads are fitted without each of so many parts of the items, to judge them on it, and then with all. The last is `order`. */
+const FOLDS = 3;
+/** Timing of every setting that was tested, and of the one that was chosen. */
+const QUICK = { items: 20, milliseconds: 100 };
+const THOROUGH = { items: 400, milliseconds: 4000 };
+
+/**
+ * @param program of the model at the shape of the items, one float32 input and one float32 output [N, classes]
+ * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DATA (too little data, NaN logits, labels missing),
+ * UNSUPPORTED_MODEL (nothing to skip)
+ */
+export async function calibrateItems(
+  backend: Backend,
+  program: Program,
+  sha256: string,
+  given: readonly CalibrationItem[],
+  options: CalibrationOptions = {},
+): Promise<Calibration> {
+  const { seed = 0, copies = COPIES, labels } = options;
+  const rules = rulesOf(options);
+  checkProgram(program);
+  const guards = resolveGuards(options.guards ?? [], labels);
+  const items = distinctItems(given, program, options);
+  const parts = split(items, seed);
+  const unlimited = options.budget !== undefined || options.budgetMs !== undefined;
+  checkParts(parts, rules[0], unlimited);
+  const take = (part: Part) => parts[part].map((i) => items[i]!);
+  const chosenFrom = [...take('fit'), ...take('order')];
+  const certify = take('certify');
+
+  // Exits that are in the model were taught elsewhere: nothing is fitted, and they are judged on all items at once.
+  const own = program.exits?.list.map(({ after }): AnyExit => ({ after }));
+  if (own && options.fit) {
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `the model has ${own.length} exits of its own, so that there is nothing to fit on further images; leave 'fit' out`,
+    );
+  }
+  const judgedAtOnce = own !== undefined || options.fit !== undefined;
+  const nameOf = (index: number) => className(index, labels);
+  const foldOf = (i: number) => (i >= parts.fit.length ? FOLDS - 1 : i % (FOLDS - 1));
+  const fitting: Omit<Fitting, 'onItems'> = {
+    ...{ seed, copies, className: nameOf },
+    chains: options.fit
+      ? [() => true]
+      : [...Array(FOLDS).keys()].map((fold) => (i: number) => foldOf(i) !== fold).concat(() => true),
+  };
+  const source = options.fit ? without(options.fit, items) : sourceOf(chosenFrom);
+  const passes = hasGates(program) ? 2 : 1;
+  const total =
+    (own ? 0 : fittingWork(program, source.count, fitting)) +
+    passes * items.length +
+    (passes + rules.length) * certify.length;
+  let done = 0;
+  const onItems = (count: number) => {
+    done += count;
+    options.onProgress?.(Math.min(done, total), total);
+  };
+  const judging: Judging = { backend, program, guards, metric: rules[0].metric, onItems };
+
+  // Of the items that certify, nothing but the sizes of groups matters before settings are tested.
+  const labelled = items.every(({ label }) => label !== undefined);
+  const classes =
+    labelled || !options.perClass
+      ? certify.map(({ label }) => label ?? 0)
+      : await fullAnswers(backend, program, certify);
+  const groups = groupsOf(certify, classes, options);
+  const limits = rules.map((rule) => ({ rule, grouping: checkGroups(groups, rule.groupLimit, rule.delta) }));
+
+  const fitOn = (on: Backend) => fitExits(on, program, source, { ...fitting, onItems });
+  const fitChains = () =>
+    backend instanceof ResumableBackend && !options.fit
+      ? remembered(backend, program, chosenFrom, { seed, copies }, fitOn)
+      : fitOn(backend instanceof ResumableBackend ? backend.engine : backend);
+  const chains: readonly (readonly AnyExit[])[] = own ? [own] : await fitChains();
+  const exits = chains.at(-1) ?? [];
+  const honest = judgedAtOnce
+    ? [await tableOf(judging, exits, chosenFrom)]
+    : await foldTables(judging, chains, chosenFrom, foldOf);
+  checkAnswers(
+    honest.flatMap(({ answers }) => [...answers]),
+    nameOf,
+  );
+  const savings = own ? ownSavings(program) : exitPlaces(program).map(({ saving }) => saving);
+  const order = judgedAtOnce ? itemsFrom(honest[0]!, parts.fit.length) : honest.at(-1)!;
+  const settings =
+    exits.length > 0 ? settingsOf(leversOf(honest, savings), options.settings ?? SETTINGS) : [];
+  const stopwatch = new Stopwatch(backend, program, guards);
+  try {
+    const budget = budgetOf(options, stopwatch, order);
+    const worth = worthTesting(settings, order, unlimited ? 1 : 2 * rules.at(-1)!.limit, budget);
+    const table = await tableOf(judging, exits, certify);
+    const results = worth.map(({ thresholds }) => measure(table, thresholds));
+    const inputs = certify.map(({ input }) => input);
+    const losses = results.map(({ byItem }) => byItem.losses);
+    const certified = certifyEach(losses, limits);
+    const [careful, ...others] = certified;
+    const tested = results.map(
+      ({ byItem: _, profiles: __, came: ___, ...rest }, i): SettingResult => ({
+        price: worth[i]!.price,
+        ...rest,
+        ...certificateOf(losses[i]!, careful.rule, careful.grouping),
+        latency: stopwatch.time(headsOf(table, worth[i]!.thresholds), inputs, QUICK),
+      }),
+    );
+    const data = {
+      sha256: fingerprint(items),
+      seed,
+      fit: parts.fit.length,
+      order: parts.order.length,
+      certify: parts.certify.length,
+    };
+    const settle = async ({ rule, grouping }: Certified, chosen: number) => {
+      const result = results[chosen];
+      const heads = result && headsOf(table, worth[chosen]!.thresholds);
+      if (heads) await checkRun(judging, heads, table, result);
+      const certificate =
+        chosen < 0
+          ? trivialCertificate(certify.length, rule, grouping)
+          : budget
+            ? boundOf(losses[chosen]!, rule)
+            : certificateOf(losses[chosen]!, rule, grouping);
+      const latency = heads && stopwatch.time(heads, inputs, THOROUGH);
+      const policy: SkipPolicy = {
+        version: 1,
+        model: { sha256 },
+        blocks: {},
+        // Without heads a policy would leave the model its own exits, which nothing has certified.
+        ...((heads || program.exits) && { heads: encodeHeads(heads ?? { exits: [], gates: [] }) }),
+        ...(options.guards && { guards: [...options.guards] }),
+        ...(labels && { labels: [...labels] }),
+        promise: promiseOf(certificate, rule, data),
+        expected: {
+          multiplyAddsSkipped: result?.multiplyAddsSkipped ?? 0,
+          blocksSkipped: result?.blocksSkipped ?? 0,
+          latencyReduction: latency ? latencyReduction(latency) : 0,
+          ...(latency && { latency }),
+          ...(result && { scores: result.profiles.gate, exits: result.profiles.exit }),
+        },
+      };
+      return { policy, heads, result };
+    };
+    // A budget has chosen before `certify` was seen: what that one setting's risk is at most is what is promised.
+    const chosen = budget ? tested.length - 1 : careful.chosen;
+    const { policy, heads, result } = await settle(careful, chosen);
+    const bolder: SkipPolicy[] = [];
+    for (const other of others) bolder.push((await settle(other, other.chosen)).policy);
+    options.onProgress?.(total, total);
+    return {
+      policy: { ...policy, ...(bolder.length > 0 && { settings: bolder }) },
+      settings: tested,
+      chosen,
+      bolder: others.map((other) => other.chosen),
+      contributions: heads ? contributionsOf(table, heads, result!) : [],
+      classes: byClass(labelled ? classes : [...table.answers], result, labels),
+      examples: examplesOf(table, result, labels),
+      certifiedOn: certify.map((item) => item.sha256),
+      duplicates: given.length - items.length,
+      resumed: backend instanceof ResumableBackend ? backend.counts : null,
+    };
+  } finally {
+    stopwatch.release();
+  }
+}
+
+function sourceOf(items: readonly CalibrationItem[]): FitImages {
+  return { count: items.length, load: async (index) => items[index]!.input };
+}
+
+/** The images but those that are among the items: what was fitted on an item can't be judged by it. */
+function without(source: FitImages, items: readonly CalibrationItem[]): FitImages {
+  const known = new Set(items.map((item) => item.sha256));
+  return {
+    count: source.count,
+    load: async (index) => {
+      const input = await source.load(index);
+      return input && known.has(contentHash(input)) ? undefined : input;
+    },
+  };
+}
+
+async function fullAnswers(
+  backend: Backend,
+  program: Program,
+  items: readonly CalibrationItem[],
+): Promise<number[]> {
+  const evaluator = new Evaluator(backend, program);
+  try {
+    const outcomes = await evaluator.run(
+      items.map(({ input }) => input),
+      evaluator.policy(runAll),
+    );
+    return outcomes.map(({ outputs }) => checkedAnswer(outputs[0]!));
+  } finally {
+    evaluator.release();
+  }
+}
+
+/** Tables of each fold of the items, by heads that were fitted without it; the last fold is `order`. */
+async function foldTables(
+  judging: Judging,
+  chains: readonly (readonly AnyExit[])[],
+  items: readonly CalibrationItem[],
+  foldOf: (item: number) => number,
+): Promise<Table[]> {
+  const tables: Table[] = [];
+  for (let fold = 0; fold < FOLDS; fold++) {
+    const own = items.filter((_, i) => foldOf(i) === fold);
+    tables.push(await tableOf(judging, chains[fold]!, own));
+  }
+  return tables;
+}
+
+/**
+ * What was counted for the chosen setting is what running it does.
+ * @throws ResidualSkipError INTERNAL
+ */
+async function checkRun(
+  { backend, program: own, onItems }: Judging,
+  heads: Heads,
+  { items, end }: Table,
+  { byItem }: Measured,
+): Promise<void> {
+  const program = attachHeads(own, heads);
+  const evaluator = new Evaluator(backend, program);
+  try {
+    const inputs = items.map(({ input }) => input);
+    const outcomes = await evaluator.run(inputs, evaluator.policy(gatesOf(program)), onItems);
+    const differs = outcomes.findIndex(({ outputs, ran }, i) => {
+      // A guarded item was counted as it is run in full.
+      if (byItem.losses[i] === 0 && !byItem.ran[i]!.includes('0')) return false;
+      return answerOf(outputs[0]!) !== byItem.answers[i] || ran.join('') !== byItem.ran[i];
+    });
+    if (differs < 0) return;
+    throw new ResidualSkipError(
+      'INTERNAL',
+      `item ${differs} of ${end.answers.length} that certify does something else when the policy runs than was counted; ` +
+        'please report it with the model',
+    );
+  } finally {
+    evaluator.release();
+  }
+}
+
+/** Chains of heads, taken from the state of an earlier calibration where it fitted the same. */
+async function remembered(
+  backend: ResumableBackend,
+  program: Program,
+  items: readonly CalibrationItem[],
+  options: { readonly seed: number; readonly copies: number },
+  fitOn: (on: Backend) => Promise<FittedExit[][]>,
+): Promise<FittedExit[][]> {
+  const inputs = JSON.stringify([items.map(({ sha256 }) => sha256), options]);
+  const encoded = await backend.remember(program, inputs, async (engine) => {
+    const chains = await fitOn(engine);
+    const heads = chains.map((chain) =>
+      encodeHeads({ exits: chain.map((exit) => ({ ...exit, threshold: 0 })), gates: [] }),
+    );
+    return JSON.stringify(heads);
+  });
+  const chains: EncodedHeads[] = JSON.parse(encoded);
+  return chains.map((chain) =>
+    decodeHeads(chain).exits.map(({ threshold: _, head, ...exit }) => ({ ...exit, head: head! })),
+  );
+}

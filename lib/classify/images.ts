@@ -1,0 +1,266 @@
+/** Sources of many images: folders and data sets, and whatever a program has at hand. */
+import { z } from 'zod';
+import { readAssignments, valuesOf } from '../data/assignments.js';
+import { openDataset, openImages, openSamples, shorten, type Unlabelled } from '../data/dataset.js';
+import type { RawImage } from '../data/image.js';
+import type { DataLimits } from '../data/limits.js';
+import { prefetch } from '../data/prefetch.js';
+import { ResidualSkipError } from '../errors.js';
+import { describeTensor, isTensorLike, Tensor, type TensorLike, toTensor } from '../tensor.js';
+import type { ImageClassifier } from './image-classifier.js';
+import { type ImageSource, nameOf, toRawImage } from './image-source.js';
+import type { Unusable } from './unusable.js';
+import type { Work } from './work.js';
+
+/** An image with what is known of it. */
+export interface LabelledImage {
+  /** The image, or a tensor of it as the model takes it: float32[1, channels, height, width]. */
+  readonly image: ImageSource | TensorLike;
+  /** Its class: an index, or one of the model's labels. */
+  readonly label?: number | string | undefined;
+  /** Names of groups that it belongs to. */
+  readonly groups?: readonly string[] | undefined;
+  /** What messages call it. */
+  readonly name?: string | undefined;
+}
+
+/**
+ * Many images: the path of a folder (of images, of one folder for each class, with IDX files or CIFAR-10's binary batches)
+ * or of such a file; or the images one after another. Of an iterable, a few are read ahead.
+ */
+export type Images =
+  | string
+  | Iterable<ImageSource | TensorLike | LabelledImage>
+  | AsyncIterable<ImageSource | TensorLike | LabelledImage>;
+
+/** How the images of a path are read. */
+export interface DataOptions extends DataLimits {
+  /**
+   * Where the labels of a folder are from: `data` (its folders by class, or its files of labels), a CSV or JSON file with the
+   * label of each image by its path below the folder, or `none`.
+   */
+  readonly labelsFrom?: 'data' | 'none' | (string & {}) | undefined;
+  /** Where groups are from: `folder` (the folder that an image is in), or a CSV or JSON file with a name for each image. */
+  readonly groupsFrom?: 'folder' | (string & {}) | undefined;
+}
+
+const most = z.int({ error: 'expected a whole number above 0' }).positive().optional();
+
+/** Fields of a schema with DataOptions. */
+export const dataShape = {
+  labelsFrom: z.string().min(1).optional(),
+  groupsFrom: z.string().min(1).optional(),
+  maxPixels: most,
+  maxBytes: most,
+};
+
+/** One image of a source, not yet read. */
+export interface Item {
+  readonly name: string;
+  readonly label: number | undefined;
+  readonly groups: readonly string[] | undefined;
+  /** As the model takes it. */
+  prepare(): Promise<Tensor<'float32'>>;
+  /** Its pixels; undefined where it was given as a tensor. */
+  readonly load: (() => Promise<RawImage>) | undefined;
+}
+
+export interface Items {
+  /** Null where it isn't known before the end. */
+  readonly count: number | null;
+  readonly list: readonly Item[] | AsyncIterable<Item>;
+}
+
+/**
+ * The images of a source, in order.
+ * @param labels where labels are from when the options don't say; undefined for wherever there are some
+ * @throws ResidualSkipError INVALID_ARGUMENT for what is no source, INVALID_DATA for a folder that can't be read, or labels or
+ * groups that don't fit
+ */
+export async function openItems(
+  images: Images,
+  classifier: ImageClassifier,
+  options: DataOptions,
+  work: Work,
+  labels?: 'data' | 'none',
+): Promise<Items> {
+  const labelsFrom = options.labelsFrom ?? labels;
+  const noteGuess = () => {
+    if (classifier.preprocessorKnown) return;
+    work.note(`there is no preprocessor_config.json beside ${classifier.file}; pixels are scaled to 0..1`);
+  };
+  if (typeof images === 'string') {
+    noteGuess();
+    const list = await itemsOfPath(images, classifier, { ...options, labelsFrom });
+    return { count: list.length, list };
+  }
+  if (Object(images)[Symbol.asyncIterator] === undefined && Object(images)[Symbol.iterator] === undefined) {
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      'images: expected the path of a folder, or an iterable or async iterable of images or tensors',
+    );
+  }
+  for (const [name, value] of Object.entries({ labelsFrom, groupsFrom: options.groupsFrom })) {
+    if (value === undefined || value === 'data' || value === 'none') continue;
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `options.${name}: '${value}' is for folders; give each image its own: { image, label, groups }`,
+    );
+  }
+  const count = Array.isArray(images) ? images.length : null;
+  const reading = { ...options, labelled: labelsFrom !== 'none', noteGuess };
+  return { count, list: itemsOfIterable(images, classifier, reading) };
+}
+
+/**
+ * Prepares images in order, a few ahead of the consumer. What can't be used is noted, in order too, and has no tensor.
+ * @throws what is wrong with more than one image
+ */
+export async function* prepareItems<T extends Pick<Item, 'prepare'>>(
+  items: Iterable<T> | AsyncIterable<T>,
+  unusable: Unusable,
+): AsyncGenerator<{ item: T; tensor: Tensor<'float32'> | undefined }, void, undefined> {
+  const prepared = prefetch(items, async (item) => {
+    try {
+      return { item, tensor: await item.prepare() };
+    } catch (error) {
+      return { item, error };
+    }
+  });
+  for await (const { item, tensor, error } of prepared) {
+    yield { item, tensor: tensor ?? unusable.note(error) };
+  }
+}
+
+interface Reading extends DataLimits {
+  readonly labelled: boolean;
+  noteGuess(): void;
+}
+
+async function* itemsOfIterable(
+  images: Exclude<Images, string>,
+  classifier: ImageClassifier,
+  { labelled, noteGuess, maxPixels }: Reading,
+): AsyncGenerator<Item> {
+  let index = -1;
+  let noted = false;
+  for await (const given of images) {
+    index++;
+    const entry: LabelledImage = isLabelled(given) ? given : { image: given };
+    const { image, groups } = entry;
+    const name = entry.name ?? nameOf(image, index);
+    const label = labelled ? labelOf(entry.label, name, classifier.labels) : undefined;
+    if (isTensorLike(image)) {
+      // Whoever made the tensor may use its memory for the next one.
+      const prepared = checkTensor(image, name, classifier);
+      yield { name, label, groups, load: undefined, prepare: async () => prepared };
+      continue;
+    }
+    if (!noted) noteGuess();
+    noted = true;
+    const load = () => toRawImage(image, name, { maxPixels });
+    const prepare = async () => classifier.prepareRaw(await load(), name);
+    yield { name, label, groups, load, prepare };
+  }
+}
+
+function isLabelled(value: ImageSource | TensorLike | LabelledImage): value is LabelledImage {
+  return typeof value === 'object' && value !== null && 'image' in value;
+}
+
+function labelOf(
+  label: number | string | undefined,
+  name: string,
+  known: readonly string[],
+): number | undefined {
+  if (label === undefined) return undefined;
+  const index = typeof label === 'string' ? known.indexOf(label) : label;
+  if (Number.isInteger(index) && index >= 0 && index < known.length) return index;
+  throw new ResidualSkipError(
+    'INVALID_DATA',
+    `${name} has the label ${JSON.stringify(label)}, which the model doesn't have; its ${known.length} labels are ` +
+      `${shorten(known)}, or their indices`,
+  );
+}
+
+/** A copy of a tensor of one item that fits the model. */
+function checkTensor(value: TensorLike, name: string, { session }: ImageClassifier): Tensor<'float32'> {
+  const { type, data, dims } = toTensor(name, value);
+  const { shape } = session.inputMetadata[0]!;
+  const expected = describeTensor('float32', [1, ...shape.slice(1)]);
+  const compared = `${name}: expected ${expected}, received ${describeTensor(type, dims)}`;
+  if (type !== 'float32') throw new ResidualSkipError('INVALID_DTYPE', compared);
+  const fits =
+    dims.length === shape.length &&
+    dims[0] === 1 &&
+    dims.every((length, axis) => axis === 0 || typeof shape[axis] === 'string' || length === shape[axis]);
+  if (fits) return new Tensor('float32', data.slice(), dims);
+  const advice = dims.length === shape.length && dims[0] !== 1 ? '; give each item of a batch by itself' : '';
+  throw new ResidualSkipError('INVALID_SHAPE', `${compared}${advice}`);
+}
+
+/** The images of a folder or file, in order. Errors as `openItems`. */
+export async function itemsOfPath(
+  path: string,
+  classifier: ImageClassifier,
+  { labelsFrom, groupsFrom, ...limits }: DataOptions,
+): Promise<readonly Item[]> {
+  const { labels: known } = classifier;
+  const images = await openAs(labelsFrom, path, known, limits);
+  const names = images.map(({ name }) => name);
+  const fromFile = labelsFrom !== undefined && labelsFrom !== 'data' && labelsFrom !== 'none';
+  const classes = fromFile ? await classesOf(names, labelsFrom, known) : images.map(({ label }) => label);
+  const grouped = groupsFrom === undefined ? undefined : await groupsOf(names, path, groupsFrom);
+  return images.map((image, i) => ({
+    name: image.name,
+    load: () => image.load(),
+    prepare: async () => classifier.prepareRaw(await image.load(), image.name),
+    label: classes[i],
+    groups: grouped && [grouped[i]!],
+  }));
+}
+
+type Unread = Unlabelled & { readonly label?: number };
+
+async function openAs(
+  labelsFrom: DataOptions['labelsFrom'],
+  path: string,
+  known: readonly string[],
+  limits: DataLimits,
+): Promise<readonly Unread[]> {
+  if (labelsFrom === undefined) return openSamples(path, known, limits);
+  if (labelsFrom === 'data') return (await openDataset(path, known, limits)).samples;
+  const images = await openImages(path, known, limits);
+  return images.map(({ name, load }) => ({ name, load }));
+}
+
+/** Values are labels of the model, or class indices. */
+async function classesOf(
+  names: readonly string[],
+  file: string,
+  known: readonly string[],
+): Promise<number[]> {
+  const values = valuesOf(names, await readAssignments(file), file);
+  const indexOf = new Map(known.map((label, index) => [label, index]));
+  return values.map((value, i) => {
+    const index = indexOf.get(value) ?? (/^\d+$/.test(value) ? Number(value) : -1);
+    if (index >= 0 && index < known.length) return index;
+    throw new ResidualSkipError(
+      'INVALID_DATA',
+      `${file} gives "${names[i]}" the label "${value}", which the model doesn't have; its ${known.length} labels are ` +
+        `${shorten(known)}, or their indices`,
+    );
+  });
+}
+
+async function groupsOf(names: readonly string[], data: string, groups: string): Promise<string[]> {
+  if (groups !== 'folder') return valuesOf(names, await readAssignments(groups), groups);
+  return names.map((name) => {
+    const [folder, inside] = name.split(/[/\\]/, 2);
+    if (inside !== undefined) return folder!;
+    throw new ResidualSkipError(
+      'INVALID_DATA',
+      `groups by folder: "${name}" is in no folder below ${data}; give --groups a file that names the group of each image`,
+    );
+  });
+}

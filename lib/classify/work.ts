@@ -1,0 +1,98 @@
+/** What work on many images reports, and how it is stopped. */
+import { setImmediate } from 'node:timers/promises';
+import { z } from 'zod';
+import { ResidualSkipError } from '../errors.js';
+
+/** How far work has come. */
+export interface Progress {
+  readonly stage: 'reading' | 'calibrating' | 'evaluating' | 'searching';
+  /** Steps that are done; of `calibrating`, items of all passes over the data together. */
+  readonly done: number;
+  /** Steps of the stage; null for a source of unknown length. */
+  readonly total: number | null;
+}
+
+/** Options of work that takes time. */
+export interface WorkOptions {
+  /** Called after each image, or after some; what it throws ends the work. */
+  onProgress?: ((progress: Progress) => void) | undefined;
+  /** Called with what the caller should know and is no error; a process warning when left out. */
+  onNote?: ((note: string) => void) | undefined;
+  /** Aborting it ends the work with the error ABORTED, whose name is AbortError. */
+  signal?: AbortSignal | null | undefined;
+}
+
+const callback = z.custom<(value: never) => void>((value) => typeof value === 'function', {
+  error: 'expected a function',
+});
+
+/** Fields of a schema with WorkOptions. */
+export const workShape = {
+  onProgress: callback.optional(),
+  onNote: callback.optional(),
+  signal: z
+    .custom<AbortSignal>((value) => value instanceof AbortSignal, { error: 'expected an AbortSignal' })
+    .nullish(),
+};
+
+/** The event loop gets a turn after so long, so that timers run and a signal can be aborted. */
+const TURN_MS = 20;
+
+export class Work {
+  #turned = performance.now();
+
+  /** @param what names the work in messages: "the evaluation" */
+  constructor(
+    private readonly what: string,
+    private readonly options: WorkOptions,
+  ) {}
+
+  /** @throws ResidualSkipError ABORTED once the signal is aborted */
+  check(): void {
+    if (this.options.signal?.aborted) throw this.#aborted();
+  }
+
+  report(stage: Progress['stage'], done: number, total: number | null): void {
+    this.check();
+    this.options.onProgress?.({ stage, done, total });
+  }
+
+  note(text: string): void {
+    if (this.options.onNote) this.options.onNote(text);
+    else process.emitWarning(text, { code: 'RESIDUAL_SKIP_NOTE' });
+  }
+
+  /** `items`, with turns of the event loop between them; an abort also ends the wait for the next one. */
+  async *each<T>(items: AsyncGenerator<T, void, undefined>): AsyncGenerator<T, void, undefined> {
+    try {
+      while (true) {
+        this.check();
+        const next = await this.#unlessAborted(items.next());
+        if (next.done) return;
+        yield next.value;
+        if (performance.now() - this.#turned < TURN_MS) continue;
+        await setImmediate();
+        this.#turned = performance.now();
+      }
+    } finally {
+      // Not waited for: a source may hang.
+      items.return().catch(() => {});
+    }
+  }
+
+  #aborted(): ResidualSkipError {
+    return new ResidualSkipError('ABORTED', `${this.what} was aborted`, {
+      cause: this.options.signal?.reason,
+    });
+  }
+
+  #unlessAborted<T>(promise: Promise<T>): Promise<T> {
+    const { signal } = this.options;
+    if (!signal) return promise;
+    return new Promise((resolve, reject) => {
+      const abort = () => reject(this.#aborted());
+      signal.addEventListener('abort', abort, { once: true });
+      promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+    });
+  }
+}

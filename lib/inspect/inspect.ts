@@ -1,0 +1,116 @@
+/** What there is to skip in a model. */
+import { z } from 'zod';
+import { findModel } from '../data/model-files.js';
+import { compileModel } from '../model/compile.js';
+import type { Dimension, ModelPort } from '../model/graph.js';
+import { loadModel, unsupportedOperators } from '../model/load.js';
+import type { Exit, Program, ValueId } from '../model/program.js';
+import { checkSource, type ModelSource } from '../session/source.js';
+import { type BlockInfo, describeBlocks } from '../skip/block-info.js';
+import { parseStrict } from '../validation.js';
+import { bindingOf, type Shapes } from './shapes.js';
+
+/** An input or output; a symbolic dimension is given by its name. */
+export interface InspectedPort {
+  readonly name: string;
+  readonly dtype: string;
+  readonly shape: readonly Dimension[];
+}
+
+/** A residual block. */
+export interface InspectedBlock extends Omit<BlockInfo, 'layers'> {
+  /** Names of the tensors before and behind the block, in the graph where they are there. */
+  readonly input: string;
+  readonly output: string;
+}
+
+/** An early exit in the graph. */
+export interface InspectedExit {
+  readonly after: string;
+  readonly threshold: number;
+  /** Of one item, part of no block's and not of the model's. */
+  readonly multiplyAdds: number;
+}
+
+/** What a model holds. */
+export interface Inspection {
+  /** Path of the ONNX file; null when the model was given as bytes. */
+  readonly model: string | null;
+  /** Hex SHA-256 of the file. */
+  readonly sha256: string;
+  readonly opset: number;
+  readonly inputs: readonly InspectedPort[];
+  readonly outputs: readonly InspectedPort[];
+  /** Number of elements in all initialisers. */
+  readonly parameters: number;
+  /** Of one item; null when operators are unsupported. */
+  readonly multiplyAdds: number | null;
+  readonly blocks: readonly InspectedBlock[];
+  /** Early exits in the graph: an item leaves behind the block when its score is at least the threshold. */
+  readonly exits: readonly InspectedExit[];
+  /** Operators that can't be run, by name. */
+  readonly unsupported: readonly string[];
+  /** Only there when the graph mixes the items of a batch, so that a batch runs as one item: what mixes them. */
+  readonly mixesBatch?: string;
+}
+
+export interface InspectOptions {
+  /**
+   * Lengths of all dimensions of inputs, by name or of the only one: costs depend on them. Left out, they are as the model declares them, with a
+   * batch of one, and open heights and widths as preprocessor_config.json prepares images.
+   */
+  shapes?: Shapes | undefined;
+}
+
+const dims = z.array(z.int({ error: 'expected whole numbers above 0' }).positive());
+const optionsSchema = z.strictObject({ shapes: z.union([dims, z.record(z.string(), dims)]).optional() });
+
+/**
+ * The residual blocks of a model, its gates, exits and costs, and the operators that can't be run. Nothing is run, and a model
+ * with unsupported operators is no error.
+ * @param source an ONNX file or the folder of one, a `file:` URL, its bytes, or a Blob
+ * @throws ResidualSkipError MODEL_NOT_FOUND, MODEL_CORRUPT, MODEL_INVALID, EXTERNAL_DATA, INVALID_SHAPE when `shapes` don't fit the
+ * model, INVALID_ARGUMENT when a dimension stays open
+ */
+export async function inspect(source: ModelSource, options: InspectOptions = {}): Promise<Inspection> {
+  const { shapes = {} } = parseStrict(optionsSchema, options, {
+    code: 'INVALID_ARGUMENT',
+    subject: 'options',
+    known: Object.keys(optionsSchema.shape),
+  });
+  const checked = checkSource(source);
+  const files = typeof checked === 'string' ? await findModel(checked) : undefined;
+  const bytes = checked instanceof Blob ? new Uint8Array(await checked.arrayBuffer()) : checked;
+  const model = await loadModel(files?.model ?? bytes, { allowUnsupported: true });
+  const unsupported = unsupportedOperators(model).map(({ op }) => op);
+  const program = unsupported.length > 0 ? undefined : compileModel(model, bindingOf(model, files, shapes));
+  return {
+    model: files?.model ?? null,
+    sha256: model.sha256,
+    opset: model.opset,
+    inputs: model.inputs.map(portOf),
+    outputs: model.outputs.map(portOf),
+    parameters: model.parameters,
+    multiplyAdds: program?.cost.multiplyAdds ?? null,
+    blocks: program ? blocksOf(program) : [],
+    exits: program?.exits?.list.map(exitOf) ?? [],
+    unsupported,
+    ...(model.batching === 'whole' && { mixesBatch: model.batchingReason ?? 'the graph' }),
+  };
+}
+
+function portOf({ name, dtype, shape }: ModelPort): InspectedPort {
+  return { name, dtype, shape };
+}
+
+function blocksOf(program: Program): InspectedBlock[] {
+  const nameOf = (id: ValueId) => program.values[id]!.name;
+  return describeBlocks(program).map(({ layers: _, ...block }, i) => {
+    const { input, output } = program.blocks[i]!;
+    return { ...block, input: nameOf(input), output: nameOf(output) };
+  });
+}
+
+function exitOf({ after, threshold, cost }: Exit): InspectedExit {
+  return { after, threshold, multiplyAdds: cost.multiplyAdds };
+}

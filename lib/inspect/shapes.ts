@@ -1,0 +1,102 @@
+import type { ModelFiles } from '../data/model-files.js';
+import { Preprocessor } from '../data/preprocess.js';
+import { ResidualSkipError } from '../errors.js';
+import type { Dimension } from '../model/graph.js';
+import type { Binding, Model, ModelInput } from '../model/model.js';
+import { sizeOf } from '../numeric/shapes.js';
+import { bindFeeds, declaredBinding } from '../session/feeds.js';
+import { suggest } from '../suggest.js';
+import { allocate, type DataType, Tensor, type TensorLike } from '../tensor.js';
+
+/** Lengths of all dimensions of inputs: by name, or of the only input. */
+export type Shapes = readonly number[] | { readonly [input: string]: readonly number[] };
+
+interface InputShape {
+  readonly dtype: DataType;
+  readonly dims: readonly number[];
+  readonly batched: boolean;
+}
+
+/**
+ * A concrete shape for every input, by name: those given, or else as declared, with a batch of one and open
+ * height and width as images are prepared.
+ * @param files undefined for a model that came as bytes
+ * @throws ResidualSkipError INVALID_ARGUMENT when a dimension stays open, or a shape fits no input
+ */
+export function inputShapes(
+  model: Model,
+  files: ModelFiles | undefined,
+  shapes: Shapes,
+): Map<string, InputShape> {
+  const names = model.inputs.map(({ name }) => name);
+  const given = byName(names, shapes);
+  for (const [name, dims] of given) {
+    if (names.includes(name)) continue;
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `shape ${name}=${dims.join('x')} fits no input; ${suggest(name, names)}`,
+    );
+  }
+  return new Map(
+    model.inputs.map((input) => {
+      const { name, dtype, batched } = input;
+      return [name, { dtype, batched, dims: given.get(name) ?? assumedShape(input, files) }];
+    }),
+  );
+}
+
+function byName(names: readonly string[], shapes: Shapes): ReadonlyMap<string, readonly number[]> {
+  if (!isList(shapes)) return new Map(Object.entries(shapes));
+  if (names.length === 1) return new Map([[names[0]!, shapes]]);
+  throw new ResidualSkipError(
+    'INVALID_ARGUMENT',
+    `shape ${shapes.join('x')}: the model has several inputs; say which one it is for: ${names.join(', ')}`,
+  );
+}
+
+function isList(shapes: Shapes): shapes is readonly number[] {
+  return Array.isArray(shapes);
+}
+
+function assumedShape(input: ModelInput, files: ModelFiles | undefined): number[] {
+  const model = files?.model ?? 'the model';
+  if (input.anyRank) {
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `${model}: input '${input.name}' has no declared shape; give one (shapes; --shape ${input.name}=SHAPE)`,
+    );
+  }
+  const [, channels, height, width] = input.shape;
+  let size: { height: number; width: number } | undefined;
+  if (files?.preprocessor && input.shape.length === 4 && typeof channels === 'number') {
+    const { config, source } = files.preprocessor;
+    const known = (length: Dimension | undefined) => (typeof length === 'number' ? length : undefined);
+    const image = { channels, height: known(height), width: known(width) };
+    size = new Preprocessor(config, image, source).outputSize;
+  }
+  return input.shape.map((dim, axis) => {
+    if (typeof dim === 'number') return dim;
+    if (axis === 0) return 1;
+    const length = axis === 2 ? size?.height : axis === 3 ? size?.width : undefined;
+    if (length !== undefined) return length;
+    const example = input.shape.map((d, i) => (typeof d === 'number' ? d : i === 0 ? 1 : 224));
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `${model}: input '${input.name}' leaves [${input.shape.join(', ')}] open; give its shape (shapes; ` +
+        `--shape ${input.name}=${example.join('x')})`,
+    );
+  });
+}
+
+/** The shapes given, or else those that the model declares, open height and width as images are prepared. */
+export function bindingOf(model: Model, files: ModelFiles | undefined, shapes: Shapes): Binding {
+  if (Object.keys(shapes).length === 0) {
+    const declared = declaredBinding(model);
+    if (declared !== undefined) return declared;
+  }
+  const feeds: Record<string, TensorLike> = {};
+  for (const [name, { dtype, dims }] of inputShapes(model, files, shapes)) {
+    feeds[name] = new Tensor(dtype, allocate(dtype, sizeOf(dims)), dims) as TensorLike;
+  }
+  return bindFeeds(model, feeds).binding;
+}

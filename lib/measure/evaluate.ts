@@ -1,0 +1,199 @@
+/** Evaluation: skipping against running every block, on images. */
+import { z } from 'zod';
+import { ImageClassifier, type ImageClassifierOptions } from '../classify/image-classifier.js';
+import { type DataOptions, dataShape, type Images, openItems } from '../classify/images.js';
+import { Work, type WorkOptions, workShape } from '../classify/work.js';
+import { takeEvenly } from '../data/dataset.js';
+import type { ResidualSkipError } from '../errors.js';
+import { argMax } from '../numeric/softmax.js';
+import type { Tensor } from '../tensor.js';
+import { parsePart } from '../validation.js';
+import type { EnergyReport } from './energy.js';
+import { type LatencySummary, latencyOf, type PairedChange, pairedChange } from './statistics.js';
+import { MOST_MEASURED, TimedClassifier } from './timed-classifier.js';
+
+/** `policy`, `threads` and the other options of a classifier say what is evaluated. */
+export interface EvaluateOptions extends ImageClassifierOptions, DataOptions, WorkOptions {
+  /** Most images to use: of a path spread evenly over the data, of an iterable the first. */
+  limit?: number | undefined;
+  /** Also measure what an image takes of the processor. It blocks the event loop for up to ten seconds. */
+  energy?: boolean | undefined;
+}
+
+/** What skipping gains and costs. Fractions are 0 to 1, averaged over items. */
+export interface Evaluation {
+  readonly items: number;
+  readonly full: {
+    /** Null unless every image has a label. */
+    readonly accuracy: number | null;
+    /** Of one item, at batch 1. */
+    readonly latencyMs: LatencySummary;
+  };
+  readonly skip: {
+    readonly accuracy: number | null;
+    /** Items for which skipping and the full network name the same class. */
+    readonly agreement: number;
+    readonly latencyMs: LatencySummary;
+    /** Of all residual blocks. */
+    readonly blocksSkipped: number;
+    /** Of all convolutions and fully connected layers. */
+    readonly layersSkipped: number;
+    /** Of the network's multiply-adds. */
+    readonly multiplyAddsSkipped: number;
+  };
+  /** 1 - skip.p50 / full.p50. */
+  readonly latencyReduction: number;
+  /** Null unless every image has a label. */
+  readonly accuracyChange: PairedChange | null;
+  /** Measured apart from the latency, over runs of one mode in a row; null unless it was asked for. */
+  readonly energy: EnergyReport | null;
+  /** What is wrong with images that were left out. */
+  readonly unusable: readonly ResidualSkipError[];
+}
+
+const ownShape = {
+  ...dataShape,
+  ...workShape,
+  limit: z.int({ error: 'expected a whole number above 0' }).positive().optional(),
+  energy: z.boolean().optional(),
+};
+
+/**
+ * Measures accuracy, latency and skipped work of a model under a policy, against running every block. Each image runs by
+ * itself on the calling thread, since its time is taken; the event loop gets turns between images.
+ * @param model ONNX file, or a folder with one
+ * @param images a folder of images, with or without one folder for each class, or a file that holds many; or images or
+ * tensors, float32[1, channels, height, width], one after another
+ * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DATA or INVALID_SHAPE when no image can be used, ABORTED (an AbortError),
+ * and what ImageClassifier.from throws. An image that can't be used is left out and named in `unusable`.
+ */
+export async function evaluate(
+  model: string,
+  images: Images,
+  options: EvaluateOptions = {},
+): Promise<Evaluation> {
+  const { own, rest } = parsePart(ownShape, options);
+  const work = new Work('the evaluation', own);
+  work.check();
+  const classifier = await ImageClassifier.from(model, { ...rest, maxPixels: own.maxPixels });
+  try {
+    return await measure(new TimedClassifier(classifier), images, own, work);
+  } finally {
+    await classifier.release();
+  }
+}
+
+async function measure(
+  classifier: TimedClassifier,
+  images: Images,
+  options: Pick<EvaluateOptions, keyof typeof ownShape>,
+  work: Work,
+): Promise<Evaluation> {
+  const { limit = Number.POSITIVE_INFINITY, energy = false } = options;
+  const { list, count } = await openItems(images, classifier.images, options, work);
+  const total = count === null ? null : Math.min(count, limit);
+  const chosen = typeof images === 'string' && Array.isArray(list) ? takeEvenly(list, limit) : list;
+  const tally = new Tally();
+  const measured = new Sample<Tensor>(MOST_MEASURED);
+  for await (const { item, tensor } of work.each(classifier.prepare(chosen))) {
+    if (tally.items === 0) classifier.warmUp(tensor);
+    const { trace, multiplyAdds, layers } = classifier.classify(tensor);
+    // Whichever comes second finds warmer caches; taking turns gives that to both.
+    const order = tally.items % 2 === 0 ? (['full', 'skip'] as const) : (['skip', 'full'] as const);
+    const timed = {
+      [order[0]]: classifier.time(tensor, order[0]),
+      [order[1]]: classifier.time(tensor, order[1]),
+    };
+    if (energy) measured.add(tensor);
+    tally.add(item.label, timed.full!, timed.skip!, {
+      blocks: trace.blocks.filter(({ ran }) => !ran).length / Math.max(1, trace.blocks.length),
+      layers: trace.layersSkipped / Math.max(1, layers),
+      multiplyAdds: trace.multiplyAddsSkipped / Math.max(1, multiplyAdds),
+    });
+    work.report('evaluating', tally.items, total);
+    if (tally.items >= limit) break;
+  }
+  classifier.unusable.checkSome(tally.items);
+  return {
+    ...tally.report(),
+    energy: energy ? classifier.measureEnergy(measured.taken) : null,
+    unusable: classifier.unusable.problems,
+  };
+}
+
+/** At most `most` of the values that are added, spread evenly over them, however many there will be. */
+class Sample<T> {
+  #taken: T[] = [];
+  #every = 1;
+  #count = 0;
+
+  constructor(private readonly most: number) {}
+
+  get taken(): readonly T[] {
+    return this.#taken;
+  }
+
+  add(value: T): void {
+    if (this.#count++ % this.#every !== 0) return;
+    this.#taken.push(value);
+    if (this.#taken.length <= this.most) return;
+    this.#taken = this.#taken.filter((_, i) => i % 2 === 0);
+    this.#every *= 2;
+  }
+}
+
+interface Timed {
+  readonly scores: ArrayLike<number>;
+  readonly milliseconds: number;
+}
+
+class Tally {
+  items = 0;
+  #labelled = 0;
+  #right = { full: 0, skip: 0 };
+  #gained = 0;
+  #lost = 0;
+  #agreed = 0;
+  readonly #skipped = { blocks: 0, layers: 0, multiplyAdds: 0 };
+  readonly #times = { full: [] as number[], skip: [] as number[] };
+
+  add(
+    label: number | undefined,
+    full: Timed,
+    skip: Timed,
+    skipped: { blocks: number; layers: number; multiplyAdds: number },
+  ) {
+    this.items++;
+    const answers = { full: argMax(full.scores), skip: argMax(skip.scores) };
+    const right = { full: answers.full === label, skip: answers.skip === label };
+    if (label !== undefined) this.#labelled++;
+    if (right.full) this.#right.full++;
+    if (right.skip) this.#right.skip++;
+    if (right.skip && !right.full) this.#gained++;
+    if (right.full && !right.skip) this.#lost++;
+    if (answers.full === answers.skip) this.#agreed++;
+    for (const kind of ['blocks', 'layers', 'multiplyAdds'] as const) this.#skipped[kind] += skipped[kind];
+    this.#times.full.push(full.milliseconds);
+    this.#times.skip.push(skip.milliseconds);
+  }
+
+  report(): Omit<Evaluation, 'energy' | 'unusable'> {
+    const { items } = this;
+    const latency = { full: latencyOf(this.#times.full), skip: latencyOf(this.#times.skip) };
+    const ifLabelled = <T>(value: T) => (this.#labelled === items ? value : null);
+    return {
+      items,
+      full: { accuracy: ifLabelled(this.#right.full / items), latencyMs: latency.full },
+      skip: {
+        accuracy: ifLabelled(this.#right.skip / items),
+        agreement: this.#agreed / items,
+        latencyMs: latency.skip,
+        blocksSkipped: this.#skipped.blocks / items,
+        layersSkipped: this.#skipped.layers / items,
+        multiplyAddsSkipped: this.#skipped.multiplyAdds / items,
+      },
+      latencyReduction: 1 - latency.skip.p50 / latency.full.p50,
+      accuracyChange: ifLabelled(pairedChange(items, this.#gained, this.#lost)),
+    };
+  }
+}

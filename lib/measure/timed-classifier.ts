@@ -1,0 +1,113 @@
+import type { ImageClassifier, Prediction } from '../classify/image-classifier.js';
+import { type Item, prepareItems } from '../classify/images.js';
+import { Unusable } from '../classify/unusable.js';
+import type { InferenceSession } from '../session/session.js';
+import type { BlockInfo } from '../skip/block-info.js';
+import type { TensorMap } from '../skip/observer.js';
+import type { ItemTrace } from '../skip/trace.js';
+import type { Tensor } from '../tensor.js';
+import { type EnergyReport, measureEnergy } from './energy.js';
+
+/** What one image did, and the totals that its trace is compared with. */
+export interface Classification {
+  readonly scores: Float32Array;
+  readonly trace: ItemTrace;
+  readonly multiplyAdds: number;
+  readonly layers: number;
+}
+
+/** Pairs of runs before the first that is timed, and the time after which no further one is begun. */
+const WARM_UP_PAIRS = 50;
+const WARM_UP_MS = 200;
+/** Items that stretches whose energy is measured consist of, at most. */
+export const MOST_MEASURED = 100;
+
+/** An ImageClassifier whose runs are timed, one item at a time on the calling thread. */
+export class TimedClassifier {
+  /** Images that `prepare` left out. */
+  readonly unusable = new Unusable();
+
+  constructor(readonly images: ImageClassifier) {}
+
+  get name(): string {
+    return this.images.name;
+  }
+
+  get labels(): readonly string[] {
+    return this.images.labels;
+  }
+
+  get session(): InferenceSession {
+    return this.images.session;
+  }
+
+  /** The residual blocks; costs are those of the image classified last. */
+  get blocks(): readonly BlockInfo[] {
+    return this.session.blocks;
+  }
+
+  /** "native" or "reference". */
+  get backend(): string {
+    return this.session.backend;
+  }
+
+  /** Prepares images in order, a few ahead of the consumer; without those that are noted in `unusable`. */
+  async *prepare<T extends Pick<Item, 'prepare'>>(
+    items: Iterable<T> | AsyncIterable<T>,
+  ): AsyncGenerator<{ item: T; tensor: Tensor<'float32'> }, void, undefined> {
+    for await (const { item, tensor } of prepareItems(items, this.unusable)) {
+      if (tensor) yield { item, tensor };
+    }
+  }
+
+  /** What `session.run` takes for one prepared image. */
+  feeds(tensor: Tensor): { readonly [input: string]: Tensor } {
+    return this.images.feeds(tensor);
+  }
+
+  /** Classifies with the session's policy. */
+  classify(tensor: Tensor): Classification {
+    const { outputs, trace } = this.session.runTracedSync(this.feeds(tensor), [this.images.output]);
+    const { multiplyAdds, layers } = trace;
+    return { scores: this.#scores(outputs), trace: trace.items[0]!, multiplyAdds, layers };
+  }
+
+  /** Classifies and takes the time; `full` runs every block, `skip` follows the session's policy. */
+  time(tensor: Tensor, mode: 'full' | 'skip'): { scores: Float32Array; milliseconds: number } {
+    const options = mode === 'full' ? { policy: 'full' } : {};
+    const feeds = this.feeds(tensor);
+    const start = performance.now();
+    const outputs = this.session.runSync(feeds, [this.images.output], options);
+    const milliseconds = performance.now() - start;
+    return { scores: this.#scores(outputs), milliseconds };
+  }
+
+  /** Runs untimed for a moment: code, caches and clock rate reach their steady state. */
+  warmUp(tensor: Tensor): void {
+    const start = performance.now();
+    for (let i = 0; i < WARM_UP_PAIRS && performance.now() - start < WARM_UP_MS; i++) {
+      this.time(tensor, 'full');
+      this.time(tensor, 'skip');
+    }
+  }
+
+  /** What one item takes of the processor, over stretches of all `tensors`; observers of the session see these runs. */
+  measureEnergy(tensors: readonly Tensor[]): EnergyReport {
+    return measureEnergy(tensors.length, (mode) => {
+      for (const tensor of tensors) this.time(tensor, mode);
+    });
+  }
+
+  /** As ImageClassifier.predict. */
+  predict(scores: Float32Array, count: number): Prediction[] {
+    return this.images.predict(scores, count);
+  }
+
+  release(): Promise<void> {
+    return this.session.release();
+  }
+
+  #scores(outputs: TensorMap): Float32Array {
+    return this.images.scoresOf(outputs, 1)[0]!;
+  }
+}

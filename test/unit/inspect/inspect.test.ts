@@ -1,0 +1,63 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { inspect } from '../../../lib/inspect/inspect.js';
+import { folderOf, removeFolders } from '../../helpers/files.js';
+import { GraphBuilder, modelBytes } from '../../helpers/onnx-builder.js';
+
+const MODEL = join(__dirname, '../../../demo');
+const FILE = join(MODEL, 'model.onnx');
+afterAll(removeFolders);
+
+/** A network that leaves height and width open. */
+function open(op: string): Uint8Array {
+  const graph = new GraphBuilder();
+  const x = graph.input('pixels', ['n', 3, 'height', 'width']);
+  const body = graph.node(op, [x]);
+  return modelBytes(graph.output(graph.node('Add', [body, x]), ['n', 3, 'height', 'width']));
+}
+
+test('a folder, a file, a URL and bytes are the same model', async () => {
+  const report = await inspect(MODEL);
+  expect(report).toMatchObject({
+    model: FILE,
+    unsupported: [],
+    inputs: [{ name: 'input', dtype: 'float32' }],
+  });
+  expect(report.blocks.length).toBeGreaterThan(0);
+  expect(report.multiplyAdds).toBeGreaterThan(0);
+  expect(await inspect(FILE)).toEqual(report);
+  expect(await inspect(pathToFileURL(FILE))).toEqual(report);
+  const bytes = new Uint8Array(readFileSync(FILE));
+  expect(await inspect(bytes)).toEqual({ ...report, model: null });
+  expect(await inspect(new Blob([bytes]))).toEqual({ ...report, model: null });
+});
+
+test('shapes settle what the model leaves open', async () => {
+  const bytes = open('Relu');
+  const small = await inspect(bytes, { shapes: [1, 3, 8, 8] });
+  expect(await inspect(bytes, { shapes: { pixels: [1, 3, 8, 8] } })).toEqual(small);
+  await expect(inspect(bytes)).rejects.toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    message: expect.stringMatching(/leaves \[n, 3, height, width\] open; give its shape/),
+  });
+  await expect(inspect(bytes, { shapes: { pixel: [1, 3, 8, 8] } })).rejects.toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    message: "shape pixel=1x3x8x8 fits no input; did you mean 'pixels'?",
+  });
+  await expect(inspect(bytes, { shapes: [1, 4, 8, 8] })).rejects.toMatchObject({ code: 'INVALID_SHAPE' });
+  await expect(inspect(bytes, { shapes: [0] })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+  await expect(inspect(bytes, { shape: [1] } as object)).rejects.toMatchObject({
+    message: expect.stringContaining("did you mean 'shapes'?"),
+  });
+});
+
+test('operators that can not be run are listed and no error', async () => {
+  const report = await inspect(open('NonMaxSuppression'));
+  expect(report).toMatchObject({ unsupported: ['NonMaxSuppression'], blocks: [], multiplyAdds: null });
+});
+
+test('what is no model is refused', async () => {
+  await expect(inspect(join(folderOf({}), 'none'))).rejects.toMatchObject({ code: 'MODEL_NOT_FOUND' });
+  await expect(inspect(Uint8Array.of(1, 2, 3))).rejects.toMatchObject({ code: 'MODEL_CORRUPT' });
+});

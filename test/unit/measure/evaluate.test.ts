@@ -1,0 +1,121 @@
+/** `evaluate` from code; the command's tests compare its figures with references. */
+import { join } from 'node:path';
+import { listImagesBelow } from '../../../lib/data/files.js';
+import { type Evaluation, evaluate } from '../../../lib/measure/evaluate.js';
+import { Tensor } from '../../../lib/tensor.js';
+import { folderOf, png, removeFolders } from '../../helpers/files.js';
+
+const root = join(__dirname, '../../..');
+const MODEL = join(root, 'test/models/cifar10-resnet32-gated');
+const IMAGES = join(root, 'examples/images');
+const LABELS = ['airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck'];
+let files: string[];
+beforeAll(async () => {
+  files = (await listImagesBelow(IMAGES)).slice(0, 8);
+});
+afterAll(removeFolders);
+
+/** What doesn't depend on the clock. */
+function untimed({ full, skip, latencyReduction: _, ...rest }: Evaluation) {
+  const { latencyMs: __, ...fullRest } = full;
+  const { latencyMs: ___, ...skipRest } = skip;
+  return { ...rest, full: fullRest, skip: skipRest };
+}
+
+test('a folder of images alone has no accuracy, but all else', async () => {
+  const report = await evaluate(MODEL, IMAGES, { threads: 1, limit: 4 });
+  expect(report).toMatchObject({
+    items: 4,
+    full: { accuracy: null, latencyMs: { p50: expect.any(Number) } },
+    skip: { accuracy: null },
+    accuracyChange: null,
+    energy: null,
+    unusable: [],
+  });
+  expect(report.skip.blocksSkipped).toBeGreaterThan(0);
+  expect(report.skip.agreement).toBeGreaterThan(0.5);
+});
+
+test('images with labels have an accuracy, by index or by name', async () => {
+  const nameOf = (file: string) => /([a-z]+)-\d+\.jpg$/.exec(file)![1]!;
+  const byName = files.map((image) => ({ image, label: nameOf(image) }));
+  const byIndex = byName.map(({ image, label }) => ({ image, label: LABELS.indexOf(label) }));
+  const report = await evaluate(MODEL, byName);
+  expect(report.full.accuracy).toBeGreaterThan(0.5);
+  expect(untimed(await evaluate(MODEL, byIndex))).toEqual(untimed(report));
+  // One label that is missing leaves nothing to average over.
+  const some = [{ image: files[0]! }, ...byName.slice(1)];
+  expect((await evaluate(MODEL, some)).accuracyChange).toBeNull();
+  expect((await evaluate(MODEL, byName, { labelsFrom: 'none' })).accuracyChange).toBeNull();
+});
+
+test('the policy is the one of the options', async () => {
+  const { skip } = await evaluate(MODEL, files.slice(0, 2), { policy: 'full', energy: true });
+  expect(skip).toMatchObject({ agreement: 1, blocksSkipped: 0, multiplyAddsSkipped: 0 });
+});
+
+test('of an iterable the first are used, and it is closed', async () => {
+  let asked = 0;
+  let closed = false;
+  async function* source() {
+    try {
+      while (true) {
+        asked++;
+        yield new Tensor('float32', new Float32Array(3072).fill(asked / 10), [1, 3, 32, 32]);
+      }
+    } finally {
+      closed = true;
+    }
+  }
+  const done: number[] = [];
+  const report = await evaluate(MODEL, source(), {
+    limit: 3,
+    onProgress: ({ done: count, total }) => void done.push(count, total ?? -1),
+  });
+  expect(report.items).toBe(3);
+  expect(done).toEqual([1, -1, 2, -1, 3, -1]);
+  expect(asked).toBeLessThan(10);
+  expect(closed).toBe(true);
+});
+
+test('images that can not be used are named, the others are evaluated', async () => {
+  const folder = folderOf({ 'a.png': await png(32, 32, [9, 9, 9]), 'b.png': 'no image' });
+  const { items, unusable } = await evaluate(MODEL, folder);
+  expect(items).toBe(1);
+  expect(unusable).toMatchObject([{ code: 'INVALID_DATA', message: expect.stringContaining('b.png') }]);
+  await expect(evaluate(MODEL, [join(folder, 'b.png')])).rejects.toMatchObject({ code: 'INVALID_DATA' });
+});
+
+test('a batch and a tensor of another shape are refused with the way out', async () => {
+  const batch = new Tensor('float32', new Float32Array(2 * 3072), [2, 3, 32, 32]);
+  await expect(evaluate(MODEL, [batch])).rejects.toMatchObject({
+    code: 'INVALID_SHAPE',
+    message:
+      'images[0]: expected float32[1,3,32,32], received float32[2,3,32,32]; give each item of a batch by itself',
+  });
+  await expect(evaluate(MODEL, [new Tensor('uint8', [1])])).rejects.toMatchObject({ code: 'INVALID_DTYPE' });
+});
+
+test('an abort ends it between two images, with timers running', async () => {
+  const controller = new AbortController();
+  setTimeout(() => controller.abort(), 100);
+  async function* forever() {
+    while (true) yield new Tensor('float32', new Float32Array(3072), [1, 3, 32, 32]);
+  }
+  const { signal } = controller;
+  await expect(evaluate(MODEL, forever(), { signal })).rejects.toMatchObject({
+    name: 'AbortError',
+    code: 'ABORTED',
+    message: 'the evaluation was aborted',
+  });
+  await expect(evaluate(MODEL, files, { signal })).rejects.toMatchObject({ code: 'ABORTED' });
+});
+
+test('images above maxPixels are refused, from a folder and from code', async () => {
+  for (const source of [IMAGES, files]) {
+    await expect(evaluate(MODEL, source, { maxPixels: 1000 })).rejects.toMatchObject({
+      code: 'INVALID_DATA',
+      message: expect.stringMatching(/it has more than 1000 pixels/),
+    });
+  }
+});
