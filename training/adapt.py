@@ -146,12 +146,13 @@ class Adaptation:
 
     @torch.no_grad()
     def minds_no_mirror(self) -> bool:
-        pixels = self.preprocessing.normalize(pixels_of(self.images, self.train[:MIRROR_IMAGES]))
-        answers = [
-            self.network(some, [self.network.output])[self.network.output].flatten(1).argmax(1)
-            for some in (pixels, pixels.flip(3))
-        ]
-        return (answers[0] == answers[1]).float().mean().item() >= MIRROR_AGREEMENT
+        rows, same = self.train[:MIRROR_IMAGES], 0
+        for some in rows.split(64):
+            pixels = self.preprocessing.normalize(pixels_of(self.images, some))
+            with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
+                seen = [observe(self.network, [], self.classifier, view) for view in (pixels, pixels.flip(3))]
+            same += (seen[0].logits.argmax(1) == seen[1].logits.argmax(1)).sum().item()
+        return same >= MIRROR_AGREEMENT * len(rows)
 
     def new_exits(self) -> Exits:
         torch.manual_seed(self.options.seed)

@@ -1,6 +1,6 @@
 """Writes exits into an ONNX graph: nodes are added to the original, which is left as it is up to its weights.
 
-The graph's answer becomes Where(score of exit 1 >= its threshold, answer of exit 1, Where(..., the whole network's
+The graph's answer becomes Where(largest probability of exit 1 >= its threshold, answer of exit 1, Where(..., the whole network's
 answer)). residual-skip recognises this and leaves at the first sure exit; any other engine computes all of it and
 gives the same answers.
 """
@@ -92,8 +92,9 @@ class ExitWriter:
             weight, bias = exit_.weight @ weight, exit_.weight @ bias + exit_.bias
         logits = self.linear(found, weight, bias, "logits")
         answer = self.node("Softmax", [logits], "answer", axis=1) if softmax else logits
-        agrees = self.linear(found, exit_.agree.weight, exit_.agree.bias, "agree")
-        return found, self.node("Sigmoid", [agrees], "score"), answer
+        row = self.constant("row", np.array([0, 1, 1, -1], np.int64))
+        probabilities = answer if softmax else self.node("Softmax", [logits], "probabilities", axis=1)
+        return found, self.flat_pool("GlobalMaxPool", self.node("Reshape", [probabilities, row], "rows"), "score"), answer
 
 
 def add_exits(model: onnx.ModelProto, exits: Exits, classifier: Classifier, thresholds: list[float]) -> None:

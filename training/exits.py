@@ -1,8 +1,7 @@
 """Early exits: small networks that tell from a block's output what the whole network would find in the end.
 
 An exit predicts the network's penultimate features and lets the network's own classifier answer; what it found on the
-way goes to the next exit (Wolczyk et al. 2021, Zero Time Waste). Its score estimates the probability that the answer
-is the whole network's.
+way goes to the next exit (Wolczyk et al. 2021, Zero Time Waste). Its largest softmax probability says how sure it is.
 """
 
 import math
@@ -98,7 +97,7 @@ def head_work(place: Place, width: int, hidden: int, previous: int, classes: int
     channels, height, below = place.pooled
     small = -(-height // 2) * -(-below // 2)
     convolutions = height * below * channels * 9 + small * width * (channels + 9 + width)
-    return convolutions + (2 * width + channels + previous) * hidden + hidden * (classes + 1)
+    return convolutions + (2 * width + channels + previous) * hidden + hidden * classes
 
 
 def sizes(place: Place, previous: int, classes: int, budget: float) -> tuple[int, int]:
@@ -148,7 +147,6 @@ class Exit(nn.Module):
         self.mix_norm = nn.BatchNorm1d(self.hidden)
         outputs = classes if classifier.weight is None else classifier.weight.shape[1]
         self.predict = nn.Linear(self.hidden, outputs)
-        self.agree = nn.Linear(self.hidden, 1)
         if classifier.weight is not None:
             self.register_buffer("weight", classifier.weight)
             self.register_buffer("bias", classifier.bias)
@@ -156,8 +154,8 @@ class Exit(nn.Module):
             self.weight = self.bias = None
 
     def forward(self, x: torch.Tensor, found: torch.Tensor | None):
-        """Of a pooled map [N, C, height, width] and what the exit before found: what this one found, the features,
-        the logits and the logit of the score [N].
+        """Of a pooled map [N, C, height, width] and what the exit before found: what this one found, the features
+        and the logits.
         """
         z = self.deep(self.wide(x, self.deviation))
         parts = [z.mean((2, 3)), z.amax((2, 3)), x.mean((2, 3))]
@@ -166,7 +164,7 @@ class Exit(nn.Module):
         found = F.relu(self.mix_norm(self.mix(self.normal(torch.cat(parts, 1)))))
         features = self.predict(found)
         logits = features if self.weight is None else features @ self.weight.t() + self.bias
-        return found, features, logits, self.agree(found.detach())[:, 0]
+        return found, features, logits
 
 
 class Exits(nn.ModuleList):
@@ -179,12 +177,12 @@ class Exits(nn.ModuleList):
             previous = exits[-1].hidden
         super().__init__(exits)
 
-    def forward(self, maps: list[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Features, logits and logit of the score of each exit, from the pooled maps."""
+    def forward(self, maps: list[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Features and logits of each exit, from the pooled maps."""
         found, answers = None, []
         for exit_, x in zip(self, maps, strict=True):
-            found, *answer = exit_(x, found)
-            answers.append(tuple(answer))
+            found, features, logits = exit_(x, found)
+            answers.append((features, logits))
         return answers
 
 

@@ -40,7 +40,7 @@ PLAN = {
             "plain-1-1-2": ((1, 1, 2), (16, 32, 64)),
             "plain-1-3-5": ((1, 3, 5), (16, 32, 64)),
         },
-        epochs=40, early_side=20,
+        epochs=20, early_side=20,
     ),
     "cifar10": Recipe(
         twin=((2, 5, 8), (16, 48, 96)),

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
@@ -24,6 +23,8 @@ BATCH, TUNE_BATCH = 256, 128
 FEATURES, EASY = 0.5, 0.3
 # Of every second copy so many images are mixed with another.
 MIXED = 0.7
+# Thresholds that are tried, evenly over the exits' scores.
+THRESHOLDS = 400
 # The average of the weights reaches back over so large a part of the steps.
 AVERAGED = 0.05
 
@@ -118,16 +119,15 @@ def lesson(answers, features: torch.Tensor, logits: torch.Tensor, spread: torch.
 
     An image counts less where the exit before has its answer already.
     """
-    target, answer = logits.softmax(1), logits.argmax(1)
+    target = logits.softmax(1)
     total = torch.zeros(())
     weight = torch.ones(len(logits))
-    for own_features, own_logits, score in answers:
-        own_features, own_logits, score = own_features.float(), own_logits.float(), score.float()
+    for own_features, own_logits in answers:
+        own_features, own_logits = own_features.float(), own_logits.float()
         loss = -(target * own_logits.log_softmax(1)).sum(1)
         loss = loss + FEATURES * ((own_features - features) ** 2 / spread).mean(1)
-        agrees = (own_logits.argmax(1) == answer).float()
-        total = total + (weight * loss).mean() / weight.mean() + F.binary_cross_entropy_with_logits(score, agrees)
-        weight = 1 - (1 - EASY) * score.detach().sigmoid()
+        total = total + (weight * loss).mean() / weight.mean()
+        weight = 1 - (1 - EASY) * own_logits.detach().softmax(1).amax(1)
     return total
 
 
@@ -209,14 +209,15 @@ class Training:
 
 @torch.no_grad()
 def ask(exits: Exits, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of all exits on all rows: scores, and whether the answer is the network's; both [exits, rows]."""
+    """Of all exits on all rows: largest probabilities, and whether the answer is the network's; both [exits, rows]."""
     exits.eval()
     scores, agrees = [], []
     for rows in torch.arange(len(seen)).split(500):
         some = seen.rows(rows)
         answers = exits(some.maps)
-        scores.append(torch.stack([score.sigmoid() for _, _, score in answers]))
-        agrees.append(torch.stack([logits.argmax(1) == some.logits.argmax(1) for _, logits, _ in answers]))
+        sure, guesses = torch.stack([logits.softmax(1) for _, logits in answers]).max(2)
+        scores.append(sure)
+        agrees.append(guesses == some.logits.argmax(1))
     return torch.cat(scores, 1), torch.cat(agrees, 1)
 
 
@@ -237,7 +238,8 @@ def one_threshold(exits: Exits, scores: torch.Tensor, agrees: torch.Tensor, work
     spent = torch.tensor([exit_.work / work for exit_ in exits]).cumsum(0)
     spent = torch.cat([spent, spent[-1:]])
     best = Outcome(2.0, 0.0, 0.0, [0.0] * len(exits))
-    for threshold in torch.cat([torch.linspace(0.3, 0.95, 66), 1 - torch.logspace(-1.3, -5, 100)]).sort(descending=True)[0]:
+    values = scores.flatten().sort()[0]
+    for threshold in values[torch.linspace(0, len(values) - 1, THRESHOLDS).long()]:
         sure = scores >= threshold
         left = torch.where(sure.any(0), sure.float().argmax(0), len(exits))
         changed = 1 - torch.cat([agrees, torch.ones_like(agrees[:1])]).gather(0, left[None])[0].float().mean().item()

@@ -231,14 +231,13 @@ class PartsTest(unittest.TestCase):
         torch.manual_seed(1)
         logits, features = torch.randn(2, 3), torch.randn(2, 5)
 
-        def gradient(score: float) -> list[float]:
+        def gradient(first: list[float]) -> list[float]:
             own = torch.randn(2, 3, generator=torch.Generator().manual_seed(2)).requires_grad_()
-            first = (features, logits, torch.tensor([score, -20.0]))
-            second = (features, own, torch.zeros(2))
-            lesson([first, second], features, logits, torch.ones(5)).backward()
+            answers = [(features, torch.tensor([first, [0.0, 0.0, 0.0]])), (features, own)]
+            lesson(answers, features, logits, torch.ones(5)).backward()
             return own.grad.abs().sum(1).tolist()
 
-        (sure, other), (unsure, alike) = gradient(20.0), gradient(-20.0)
+        (sure, other), (unsure, alike) = gradient([20.0, 0.0, 0.0]), gradient([0.0, 0.0, 0.0])
         self.assertLess(sure, unsure)
         self.assertGreater(other, alike)
 
