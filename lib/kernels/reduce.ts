@@ -97,7 +97,7 @@ export function argMax(x: KernelTensor, y: KernelTensor, { axis, selectLast }: O
   }
 }
 
-/** The best of each line along `axis`, kept in order while the line is read. */
+/** The best of each line along `axis`, best first; equals in the order of their places. */
 export function topK(
   x: KernelTensor,
   y: KernelTensor,
@@ -110,21 +110,13 @@ export function topK(
   const places = indices.data as BigInt64Array;
   for (let o = 0; o < outer; o++) {
     for (let i = 0; i < inner; i++) {
-      const start = o * most * inner + i;
-      for (let k = 0; k < length; k++) {
-        const v = from[(o * length + k) * inner + i]!;
-        let at = Math.min(k, most);
-        for (; at > 0; at--) {
-          const before = start + (at - 1) * inner;
-          const w = values[before]!;
-          if ((largest ? rank(v, w) : rank(w, v)) <= 0) break;
-          if (at === most) continue;
-          values[before + inner] = w;
-          places[before + inner] = places[before]!;
-        }
-        if (at === most) continue;
-        values[start + at * inner] = v;
-        places[start + at * inner] = BigInt(k);
+      const value = (k: number) => from[(o * length + k) * inner + i]!;
+      const order = Array.from({ length }, (_, k) => k);
+      order.sort((a, b) => (largest ? rank(value(b), value(a)) : rank(value(a), value(b))));
+      for (let k = 0; k < most; k++) {
+        const to = (o * most + k) * inner + i;
+        values[to] = value(order[k]!);
+        places[to] = BigInt(order[k]!);
       }
     }
   }

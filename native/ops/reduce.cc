@@ -23,6 +23,41 @@ float maximum(const float* x, int64_t n, int64_t step) {
 bool above(float a, float b) { return a > b || (a != a && b == b); }
 bool level(float a, float b) { return a == b || (a != a && b != b); }
 
+struct Ranked {
+  float value;
+  int64_t place;
+};
+
+// A binary heap in two strided arrays, with the last of the ranking at its root.
+struct RankedHeap {
+  float* values;
+  int64_t* places;
+  int64_t step;
+  bool largest;
+
+  Ranked at(int64_t i) const { return {values[i * step], places[i * step]}; }
+  void put(int64_t i, Ranked r) const {
+    values[i * step] = r.value;
+    places[i * step] = r.place;
+  }
+  bool precedes(Ranked a, Ranked b) const {
+    if (level(a.value, b.value)) return a.place < b.place;
+    return largest ? above(a.value, b.value) : above(b.value, a.value);
+  }
+  // Puts r where it belongs below i, in a heap of n.
+  void sink(int64_t i, int64_t n, Ranked r) const {
+    for (int64_t child; (child = 2 * i + 1) < n; i = child) {
+      if (child + 1 < n && precedes(at(child), at(child + 1))) ++child;
+      if (!precedes(r, at(child))) break;
+      put(i, at(child));
+    }
+    put(i, r);
+  }
+};
+
+// About the number of comparisons in one sink().
+constexpr int64_t kHeapWork = 32;
+
 }  // namespace
 
 void reduce_mean(const TensorView& x, const Ints& axes, const TensorView& y, Poll poll) {
@@ -87,29 +122,28 @@ void arg_max(const TensorView& x, int64_t axis, bool select_last, const TensorVi
   }
 }
 
-// The best so far are kept in order in the outputs, so that nothing is allocated.
+// In time n log k, and in no more memory than the outputs'.
 void top_k(const TensorView& x, int64_t axis, bool largest, const TensorView& y, const TensorView& indices, Poll poll) {
   const Split s = split_at(x.shape, axis);
   const int64_t most = y.shape[static_cast<size_t>(axis)], step = s.inner;
+  if (most == 0) return;
   for (int64_t o = 0; o < s.outer; ++o) {
     for (int64_t i = 0; i < s.inner; ++i) {
       const float* from = x.as<float>() + o * s.length * step + i;
-      float* values = y.as<float>() + o * most * step + i;
-      int64_t* places = indices.as<int64_t>() + o * most * step + i;
-      for (int64_t k = 0; k < s.length; ++k) {
-        poll.before(most + 1);
-        const float v = from[k * step];
-        int64_t at = std::min(k, most);
-        for (; at > 0; --at) {
-          const float w = values[(at - 1) * step];
-          if (!(largest ? above(v, w) : above(w, v))) break;
-          if (at == most) continue;
-          values[at * step] = w;
-          places[at * step] = places[(at - 1) * step];
-        }
-        if (at == most) continue;
-        values[at * step] = v;
-        places[at * step] = k;
+      const int64_t to = o * most * step + i;
+      const RankedHeap heap{y.as<float>() + to, indices.as<int64_t>() + to, step, largest};
+      for (int64_t k = most; k-- > 0;) heap.put(k, {from[k * step], k});
+      for (int64_t k = most / 2; k-- > 0;) heap.sink(k, most, heap.at(k));
+      for (int64_t k = most; k < s.length; ++k) {
+        poll.before(kHeapWork);
+        const Ranked next{from[k * step], k};
+        if (heap.precedes(next, heap.at(0))) heap.sink(0, most, next);
+      }
+      for (int64_t end = most - 1; end > 0; --end) {
+        poll.before(kHeapWork);
+        const Ranked last = heap.at(end);
+        heap.put(end, heap.at(0));
+        heap.sink(0, end, last);
       }
     }
   }

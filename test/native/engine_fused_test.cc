@@ -1,4 +1,5 @@
 // Convolutions in bands of rows: the bits of one after the other, whole and in parts, and nothing read or written outside.
+#include <cstring>
 #include <optional>
 
 #include "kernel_tester.h"

@@ -1,6 +1,7 @@
 // Programs that once failed under fuzzing, and those that fuzzing starts from.
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>

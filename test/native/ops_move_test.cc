@@ -1,5 +1,6 @@
 // Pools, reductions, and operators that only move elements.
 #include <algorithm>
+#include <numeric>
 
 #include "ops_tester.h"
 
@@ -172,6 +173,30 @@ TEST(OpsArgMax, TiesAndNan) {
   };
   EXPECT_EQ(run(false), (std::vector<double>{1, 0, 0}));
   EXPECT_EQ(run(true), (std::vector<double>{2, 2, 3}));
+}
+
+TEST(OpsTopK, IsAStableSort) {
+  OpTensor x = OpTensor::random(kFloat, {2, 37, 3}, 5);
+  for (int64_t i = 0; i < x.size(); ++i) x.set(i, i % 11 == 3 ? kNan : std::floor(x.get(i) * 5));
+  const auto above = [](double a, double b) { return a > b || (std::isnan(a) && !std::isnan(b)); };
+  for (const bool largest : {true, false}) {
+    for (const int64_t most : {0, 1, 2, 5, 36, 37}) {
+      SCOPED_TRACE(testing::Message() << (largest ? "largest " : "smallest ") << most);
+      const OpTensor y(kFloat, {2, most, 3}), places(DType::kInt64, {2, most, 3});
+      ops::top_k(x.view(), 1, largest, y.view(), places.view());
+      const auto truth = [&](const Ints& i) {
+        std::vector<int64_t> order(37);
+        std::iota(order.begin(), order.end(), 0);
+        std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+          const double v = x.at({i[0], a, i[2]}), w = x.at({i[0], b, i[2]});
+          return largest ? above(v, w) : above(w, v);
+        });
+        return order[static_cast<size_t>(i[1])];
+      };
+      expect_tensor(places, [&](const Ints& i) { return static_cast<double>(truth(i)); });
+      expect_tensor(y, [&](const Ints& i) { return x.at({i[0], truth(i), i[2]}); });
+    }
+  }
 }
 
 TEST(OpsOneHot, IndicesOutsideAreCold) {
