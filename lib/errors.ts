@@ -44,6 +44,7 @@ export const ERROR_CODES = [
   'INTERNAL',
 ] as const;
 
+/** One of `ERROR_CODES`. */
 export type ErrorCode = (typeof ERROR_CODES)[number];
 
 /** The one error class of this package: `code` is stable, `message` names the thing and the way out. */

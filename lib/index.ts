@@ -2,11 +2,11 @@ import { env } from './session/env.js';
 import { InferenceSession } from './session/session.js';
 import { Tensor } from './tensor.js';
 
-export type { Drift } from './audit/drift-monitor.js';
+export type { Drift, DriftKind } from './audit/drift-monitor.js';
 export type { AuditLog, AuditLogOptions, AuditLogStats } from './audit/log.js';
 export { auditLog } from './audit/log.js';
 export { type AuditEntry, type AuditProblem, type AuditTrace, readAudit } from './audit/read.js';
-export type { AuditHeader, AuditItem } from './audit/record.js';
+export type { AuditEnergy, AuditHeader, AuditItem } from './audit/record.js';
 export { type RenderAuditOptions, renderAudit } from './audit/render.js';
 export { type ReplayDifference, type ReplayItem, type ReplayReport, replayAudit } from './audit/replay.js';
 export { type Watch, type WatchOptions, type WatchStats, watch } from './audit/watch.js';
@@ -52,6 +52,7 @@ export { onnxruntimeBackend } from './session/onnxruntime-backend.js';
 export type { Isa, RunOptions, RunSyncOptions, SessionOptions } from './session/options.js';
 export type { Profile, ProfileEvent } from './session/profile.js';
 export type { TracedRun } from './session/session.js';
+export type { ModelSource } from './session/source.js';
 export type { BlockInfo } from './skip/block-info.js';
 export type { Guard } from './skip/guards.js';
 export { loadPolicy, type PolicySource } from './skip/load-policy.js';
@@ -64,8 +65,10 @@ export type {
   TensorMap,
 } from './skip/observer.js';
 export type { BlockAction, SkipPolicy } from './skip/policy.js';
+export type { ScoreProfile, ScoreProfiles } from './skip/profile.js';
 export {
   type BlockDecision,
+  type ExitDecision,
   type ItemDecisions,
   type ItemTrace,
   SKIP_REASONS,
@@ -78,6 +81,7 @@ export type {
   TensorData,
   TensorLike,
   TensorSource,
+  TypedTensor,
 } from './tensor.js';
 export { env, InferenceSession, Tensor };
 

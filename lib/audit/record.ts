@@ -126,8 +126,20 @@ export const auditLineSchema = z
   ])
   .meta({ title: 'Line of an audit log of residual-skip' });
 
+/**
+ * What the items behind it in a log have in common: model, policy, machine. The schema describes each field.
+ * @interface
+ */
 export type AuditHeader = z.infer<typeof headerSchema>;
+/**
+ * What one item did. The schema describes each field.
+ * @interface
+ */
 export type AuditItem = z.infer<typeof itemSchema>;
+/**
+ * What an item took of the processor, in full and with skipping.
+ * @interface
+ */
 export type AuditEnergy = z.infer<typeof energySchema>;
 export type AuditRecord = AuditHeader | AuditItem | z.infer<typeof fullSchema> | AuditEnergy;
 

@@ -29,6 +29,10 @@ export const preprocessorConfigSchema = z.looseObject({
   rescale_offset: z.literal(false).nullish(),
   include_top: z.literal(false).nullish(),
 });
+/**
+ * How pixels are prepared: the fields of Hugging Face's preprocessor_config.json. Others are ignored or refused.
+ * @interface
+ */
 export type PreprocessorConfig = z.infer<typeof preprocessorConfigSchema>;
 
 /** What a model takes: NCHW with one item; undefined where the model leaves the length open. */

@@ -29,6 +29,7 @@ export const NO_ACTIVATION: Activation = { kind: 'none', alpha: 0, beta: 0 };
 export const BINARY_KINDS = ['add', 'sub', 'mul', 'div'] as const;
 export type BinaryKind = (typeof BINARY_KINDS)[number];
 export const COMPARE_KINDS = ['gt', 'ge', 'lt', 'le', 'eq'] as const;
+/** How a score is compared with a threshold: `>`, `>=`, `<`, `<=`, `=`. */
 export type CompareKind = (typeof COMPARE_KINDS)[number];
 export const LOGICAL_KINDS = ['and', 'or', 'not'] as const;
 export type LogicalKind = (typeof LOGICAL_KINDS)[number];

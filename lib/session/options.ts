@@ -6,6 +6,7 @@ import { env } from './env.js';
 
 /** Instruction sets that native kernels exist for. */
 export const ISAS = ['scalar', 'avx2', 'avx512', 'neon'] as const;
+/** An instruction set that native kernels exist for: scalar, avx2, avx512 or neon. */
 export type Isa = (typeof ISAS)[number];
 
 /** Options of onnxruntime that have no effect here; the first use of each is warned of, once, unless `env.logLevel` says otherwise. */

@@ -197,13 +197,16 @@ export class InferenceSession {
    * the process may use: one that is alone, or one of several in a session of two to four threads, executes on the calling
    * thread, in a turn of the event loop of its own. Those with a signal never do.
    * @param feeds every input by name; copied before this returns
-   * @param fetches names of the outputs to return, or a map from name to null or to a tensor that is filled and
-   * returned; all outputs when left out. Tensors are filled only when the run ends well.
-   * @returns the outputs by name
+   * @returns all outputs by name
    * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DTYPE, INVALID_SHAPE, INVALID_POLICY, POLICY_MISMATCH,
    * ABORTED, SESSION_RELEASED, OUT_OF_MEMORY
    */
   run(feeds: Feeds, options?: RunOptions): Promise<TensorMap>;
+  /**
+   * The same, for some of the outputs.
+   * @param fetches names of the outputs to return, or a map from name to null or to a tensor that is filled and
+   * returned. Tensors are filled only when the run ends well.
+   */
   run(feeds: Feeds, fetches: Fetches, options?: RunOptions): Promise<TensorMap>;
   run(feeds: Feeds, second?: Fetches | RunOptions, third?: RunOptions): Promise<TensorMap> {
     return this.#running.track(this.#run(feeds, second, third, untraced));
@@ -384,7 +387,10 @@ export class InferenceSession {
   }
 }
 
-/** onnxruntime's names of the types around a session. */
+/**
+ * onnxruntime's names of the types around a session.
+ * @hidden
+ */
 export declare namespace InferenceSession {
   type SessionOptions = import('./options.js').SessionOptions;
   type RunOptions = import('./options.js').RunOptions;

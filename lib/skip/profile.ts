@@ -22,7 +22,10 @@ export const profileSchema = z
     error: 'expected one share more than edges',
   });
 
-/** What a block's scores looked like when the policy was made. */
+/**
+ * What a block's scores looked like when the policy was made.
+ * @interface
+ */
 export type ScoreProfile = z.infer<typeof profileSchema>;
 /** By the names of blocks. */
 export type ScoreProfiles = { readonly [block: string]: ScoreProfile };
