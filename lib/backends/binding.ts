@@ -31,12 +31,12 @@ function tryLoad(): Loaded {
   const root = packageRoot();
   const here = `${process.platform}-${process.arch}`;
   const fitting = PREBUILT.filter((name) => name === here || name.startsWith(`${here}-`));
-  const files = [
-    'build/Release/residual_skip.node',
-    ...fitting.map((name) => `prebuilds/${name}/residual-skip.node`),
-  ];
+  const built = ['build/Release/residual_skip.node'];
+  if (existsSync(join(root, 'prebuilds'))) {
+    built.push(...fitting.map((name) => `prebuilds/${name}/residual-skip.node`));
+  }
   const candidates = [
-    ...files.map((name) => ({ name, path: join(root, name) })),
+    ...built.map((name) => ({ name, path: join(root, name) })),
     ...fitting.map((name) => ({ name: `residual-skip-${name}`, path: `residual-skip-${name}` })),
   ];
   const problems: string[] = [];
@@ -44,7 +44,7 @@ function tryLoad(): Loaded {
   for (const { name, path } of candidates) {
     const isMissing = path === name ? !isInstalled(path) : !existsSync(path);
     if (isMissing) {
-      problems.push(`${name} is not there`);
+      problems.push(`${name} is missing`);
       continue;
     }
     try {
@@ -67,23 +67,21 @@ function isInstalled(name: string): boolean {
 }
 
 function explain(root: string, here: string, isPrebuilt: boolean, problems: readonly string[]): string {
-  const libc = process.platform === 'linux' ? ` with ${libcName()}` : '';
+  const libc = process.platform === 'linux' ? ` (${libcName()})` : '';
   const build = root.includes('node_modules')
     ? 'npm explore residual-skip -- npm run build:native'
     : 'npm run build:native';
   const remedies = [
-    ...(isPrebuilt
-      ? [
-          'install it again on this platform, with optional dependencies (npm install residual-skip --include=optional)',
-        ]
-      : []),
-    `build it with a C++20 compiler and Python 3 (${build})`,
+    `build it with GCC or Clang and Python 3 (${build})`,
     "use the slower { backend: 'reference' }",
   ];
+  if (isPrebuilt) {
+    remedies.unshift('install the optional dependencies on this platform (npm install --include=optional)');
+  }
   return (
-    `The native addon can't be loaded on ${here}${libc}, Node.js ${process.versions.node}` +
-    `${isPrebuilt ? '' : '; there is no prebuilt one for this platform'}. Tried in ${root}: ${problems.join('; ')}. ` +
-    `Ways out: ${remedies.join('; or ')}.`
+    `native addon: can't be loaded on ${here}${libc} with Node.js ${process.versions.node}` +
+    `${isPrebuilt ? '' : ', for which there is no prebuilt one'}; tried in ${root}: ${problems.join(', ')}; ` +
+    remedies.join(', or ')
   );
 }
 
