@@ -53,14 +53,23 @@ export function printable(text: string): string {
 
 export interface Progress {
   advance(): void;
+  /** Where the total isn't known from the start. */
+  show(value: number, total: number): void;
   stop(): void;
 }
 
 /** A bar on the error stream when someone watches it and `wanted`; otherwise nothing. */
 export function startProgress(io: Io, total: number, what: string, wanted: boolean): Progress {
-  if (!io.interactive || !wanted || total < 2) return { advance: () => {}, stop: () => {} };
+  if (!io.interactive || !wanted || total < 2) return { advance: () => {}, show: () => {}, stop: () => {} };
   const bar = startBar(total, what);
-  return { advance: () => bar.increment(), stop: () => bar.stop() };
+  return {
+    advance: () => bar.increment(),
+    show: (value, sum) => {
+      bar.setTotal(sum);
+      bar.update(value);
+    },
+    stop: () => bar.stop(),
+  };
 }
 
 /** A bar for each stage of work that reports them, as startProgress has one; and notes on the error stream. */

@@ -3,15 +3,18 @@ import { packageVersion } from '../version.js';
 import { addAuditCommand } from './audit.js';
 import { addBenchCommand } from './bench.js';
 import { addCalibrateCommand } from './calibrate.js';
+import { addEnqueueCommand } from './enqueue.js';
 import { addEvalCommand } from './eval.js';
 import { reportFailure } from './failure.js';
 import { addInspectCommand } from './inspect.js';
 import { type Io, printable } from './io.js';
 import { addProfileCommand } from './profile.js';
+import { addQueueCommand } from './queue.js';
 import { addRecordCommand } from './record.js';
 import { addReplayCommand } from './replay.js';
 import { addRunCommand } from './run.js';
 import { addServeCommand } from './serve.js';
+import { addWorkCommand } from './work.js';
 
 const COMMANDS = [
   addInspectCommand,
@@ -24,6 +27,9 @@ const COMMANDS = [
   addAuditCommand,
   addCalibrateCommand,
   addServeCommand,
+  addEnqueueCommand,
+  addWorkCommand,
+  addQueueCommand,
 ];
 
 /** Runs the command line `args` (without node and script); resolves to the exit code and never rejects. */

@@ -81,13 +81,14 @@ export function duration(text: string): number {
   throw new InvalidArgumentError('It must be a time such as 20ms or 0.5s.');
 }
 
-async function loadServer(): Promise<ServerModule> {
+/** The package of the server, as far as `command` uses it. */
+export async function loadServer<T>(command: string): Promise<T> {
   try {
-    return (await import(SERVER)) as ServerModule;
+    return (await import(SERVER)) as T;
   } catch (cause) {
     throw new ResidualSkipError(
       'MISSING_DEPENDENCY',
-      `the command serve needs the package "${SERVER}", which can't be loaded here; install it with "npm install ${SERVER}"`,
+      `the command ${command} needs the package "${SERVER}", which can't be loaded here; install it with "npm install ${SERVER}"`,
       { cause },
     );
   }
@@ -106,7 +107,7 @@ async function serve(folders: readonly string[], options: ServeOptions, io: Io):
   if ((tlsCert === undefined) !== (tlsKey === undefined)) {
     throw new ResidualSkipError('INVALID_ARGUMENT', '--tls-cert and --tls-key go together; give both');
   }
-  const { createServer } = await loadServer();
+  const { createServer } = await loadServer<ServerModule>('serve');
   const starting = createServer({
     folders,
     host,

@@ -26,7 +26,8 @@ export async function settingsOf(sources: readonly string[]): Promise<readonly S
   return [FULL, ...settings.flat().sort((a, b) => boldness(a) - boldness(b))];
 }
 
-async function settingFrom(source: string): Promise<Setting[]> {
+/** The settings of one source, its own first; none for `full`. */
+export async function settingFrom(source: string): Promise<Setting[]> {
   if (source === 'model') return [{ name: 'model', policy: 'model', promise: null }];
   if (source === 'full') return [];
   const { settings = [], ...own } = loadPolicy(source);

@@ -1,0 +1,57 @@
+import type { Command } from 'commander';
+import { ResidualSkipError } from '../errors.js';
+import type { Io } from './io.js';
+import { positiveInteger } from './options.js';
+import { addQueueOptions, type QueueOptions, untilSignal, withQueue, wordsOf } from './queue.js';
+import { plural } from './table.js';
+
+interface EnqueueOptions extends QueueOptions {
+  readonly mostWaiting?: number;
+}
+
+/** Jobs that a server holds in memory unless it is told otherwise; a folder takes any number. */
+const MOST_ON_SERVER = 100_000;
+/** Problems that are described. */
+const SHOWN = 5;
+
+export function addEnqueueCommand(program: Command, io: Io): void {
+  addQueueOptions(
+    program
+      .command('enqueue')
+      .description('add images to a queue that residual-skip work answers')
+      .argument(
+        '<sources...>',
+        'images, folders, URLs, NDJSON lists of {"image", "name"}, or - for one on stdin',
+      ),
+  )
+    .option(
+      '--most-waiting <n>',
+      `wait while so many jobs wait (default: ${MOST_ON_SERVER} on a server, any number in a folder)`,
+      positiveInteger,
+    )
+    .action((sources: string[], options: EnqueueOptions) => enqueue(sources, options, io));
+}
+
+async function enqueue(sources: readonly string[], options: EnqueueOptions, io: Io): Promise<void> {
+  const { json, queue: where } = options;
+  const mostWaiting =
+    options.mostWaiting ?? (where.includes('://') ? MOST_ON_SERVER : Number.POSITIVE_INFINITY);
+  const shown: string[] = [];
+  let unusable = 0;
+  const { signal, release } = untilSignal();
+  await withQueue('enqueue', options, async (queue, module) => {
+    const { read, added } = await module.enqueue(queue, sources, {
+      ...{ stdin: process.stdin, mostWaiting, signal },
+      onProblem: ({ message }: Error) => {
+        unusable++;
+        if (shown.length < SHOWN) shown.push(message);
+      },
+    });
+    if (json) io.out(`${JSON.stringify({ read, added, unusable })}\n`);
+    else io.out(`${plural(read, 'image')}, ${added} of them new; ${wordsOf(await queue.counts())}\n`);
+  }).finally(release);
+  if (unusable === 0) return;
+  const more = unusable > SHOWN ? `; and ${unusable - SHOWN} more` : '';
+  const problems = `${plural(unusable, 'image')} can't be used: ${shown.join('; ')}${more}`;
+  throw new ResidualSkipError('INVALID_DATA', `${problems}; the other images are in the queue`);
+}

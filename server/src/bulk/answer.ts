@@ -1,0 +1,86 @@
+import { readFile } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { ImageClassifier, ResidualSkipError } from 'residual-skip';
+import { FULL, type Setting, settingFrom } from '../settings.js';
+import { imageBytes } from './image-bytes.js';
+import { type Binding, type BulkJob, type BulkResult, JobFailure, sha256 } from './job.js';
+
+/** Failures that may pass; an image that can't be decoded stays so. */
+const PASSING = new Set(['OUT_OF_MEMORY', 'INTERNAL', 'ABORTED']);
+
+/** A model that answers the jobs of a queue, in one setting. */
+export class Answerer {
+  private constructor(
+    private readonly classifier: ImageClassifier,
+    private readonly setting: Setting,
+    readonly binding: Binding,
+  ) {}
+
+  /**
+   * @param policy `model`, `full` or a policy file
+   * @param setting the limit of one of the file's settings; the file's own when left out
+   * @throws ResidualSkipError as ImageClassifier.from, and INVALID_ARGUMENT for a setting that the file doesn't have
+   */
+  static async load(
+    model: string,
+    { policy, setting: wanted, threads }: { policy: string; setting?: string; threads?: number },
+  ): Promise<Answerer> {
+    const settings = policy === 'full' ? [FULL] : await settingFrom(policy);
+    const setting = wanted === undefined ? settings[0]! : settings.find(({ name }) => name === wanted);
+    if (setting === undefined) {
+      const names = settings.map(({ name }) => name).join(', ');
+      throw new ResidualSkipError(
+        'INVALID_ARGUMENT',
+        `setting ${wanted}: policy ${policy} doesn't have it; take one of ${names}`,
+      );
+    }
+    const classifier = await ImageClassifier.from(model, { policy: setting.policy, threads });
+    const binding = {
+      model: classifier.session.model.sha256,
+      setting: setting.name,
+      policy: sha256(JSON.stringify(setting.policy)),
+      files: await hashOfFiles(classifier),
+    };
+    return new Answerer(classifier, setting, binding);
+  }
+
+  /** @throws JobFailure */
+  async answer(job: BulkJob): Promise<BulkResult> {
+    const { bytes, hash } = await imageBytes(job);
+    const options = { topK: 1, trace: true };
+    const { label, index, probability, trace } = await this.classifier
+      .classify(bytes, options)
+      .catch((cause: Error & { code?: string }) => {
+        const { code = 'INTERNAL' } = cause;
+        // The classifier doesn't know what its bytes are called.
+        const message = cause.message.replace('images[0]', job.name);
+        throw new JobFailure(code, message, PASSING.has(code), { cause });
+      });
+    const blocks = trace?.blocks ?? [];
+    return {
+      id: job.id,
+      name: job.name,
+      sha256: hash,
+      label,
+      index,
+      probability,
+      blocksSkipped: blocks.filter(({ ran }) => !ran).length,
+      blocks: blocks.length,
+      setting: this.setting.name,
+      promise: this.setting.promise,
+      model: this.binding.model,
+    };
+  }
+
+  release(): Promise<void> {
+    return this.classifier.release();
+  }
+}
+
+/** Answers also depend on the labels and on how pixels are prepared. */
+async function hashOfFiles({ file, labels }: ImageClassifier): Promise<string> {
+  const own = dirname(file);
+  const folder = basename(own) === 'onnx' ? dirname(own) : own;
+  const preprocessor = await readFile(join(folder, 'preprocessor_config.json'), 'utf8').catch(() => null);
+  return sha256(JSON.stringify([labels, preprocessor]));
+}

@@ -1,0 +1,39 @@
+import { IdFile, idOf, LineAppender } from './line-file.js';
+import type { BulkQueue } from './queue.js';
+import { pause } from './queue.js';
+
+const POLL_MS = 500;
+
+/**
+ * Appends the answers of a queue to a file, each once, whatever became of earlier attempts. Those that are safely in the
+ * file may leave the queue's memory. Only one process may do so for a file at a time.
+ * @param follow wait for further answers until no job is left
+ * @returns how many were added
+ */
+export async function collectResults(
+  queue: BulkQueue,
+  path: string,
+  { follow, signal }: { follow: boolean; signal: AbortSignal },
+): Promise<number> {
+  const file = await LineAppender.open(path);
+  const known = await new IdFile(path).refresh();
+  let added = 0;
+  try {
+    for (;;) {
+      // Asked before the answers are read, so that none that arrives in between is missed.
+      const { waiting, running } = await queue.counts();
+      for await (const lines of queue.results()) {
+        const ids = lines.map((line) => idOf(Buffer.from(line))!);
+        const fresh = lines.filter((_, i) => known.add(ids[i]!));
+        await Promise.all(fresh.map((line) => file.append(line)));
+        await queue.collected(ids);
+        added += fresh.length;
+        if (signal.aborted) break;
+      }
+      if (!follow || signal.aborted || waiting + running === 0) return added;
+      await pause(POLL_MS, signal);
+    }
+  } finally {
+    await file.close();
+  }
+}

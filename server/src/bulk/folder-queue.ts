@@ -1,0 +1,292 @@
+import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { lock } from 'proper-lockfile';
+import { ResidualSkipError } from 'residual-skip';
+import type { IdTable } from './id-table.js';
+import {
+  type Binding,
+  type BulkJob,
+  type BulkResult,
+  bindingSchema,
+  bulkJobSchema,
+  type DeadLetter,
+  JobFailure,
+} from './job.js';
+import { IdFile, idOf, LineAppender, linesFrom } from './line-file.js';
+import { type BulkQueue, type Counts, delayAfter, otherBinding, pause, type WorkOptions } from './queue.js';
+
+/** Jobs that may wait for another attempt or for the disk before no further ones are read. */
+const MOST_OPEN = 1000;
+/** Time between looks for new jobs. */
+const POLL_MS = 200;
+/** After this time the lock of a process that was killed is free. */
+const STALE_MS = 5000;
+
+/**
+ * A queue in a folder, for one worker: `jobs.ndjson`, `results.ndjson` and `failed.ndjson`, to which lines are appended,
+ * and `binding.json`. What isn't in the second or third is to be done, so a killed process has nothing to repair.
+ */
+export class FolderQueue implements BulkQueue {
+  readonly #jobs: IdFile;
+  readonly #results: IdFile;
+  readonly #failed: IdFile;
+  #adding: { readonly lines: LineAppender; release(): Promise<void> } | undefined;
+  /** Jobs that run in this process. */
+  #running = 0;
+  /** Bytes of the results that were returned. */
+  #handedOut = 0;
+
+  private constructor(private readonly folder: string) {
+    this.#jobs = new IdFile(join(folder, 'jobs.ndjson'));
+    this.#results = new IdFile(join(folder, 'results.ndjson'));
+    this.#failed = new IdFile(join(folder, 'failed.ndjson'));
+  }
+
+  /** @throws ResidualSkipError INVALID_ARGUMENT when there can be no such folder */
+  static async open(folder: string): Promise<FolderQueue> {
+    await mkdir(folder, { recursive: true }).catch((cause: Error) => {
+      throw new ResidualSkipError('INVALID_ARGUMENT', `queue ${folder}: ${cause.message}`, { cause });
+    });
+    return new FolderQueue(folder);
+  }
+
+  async bind(binding: Binding): Promise<void> {
+    const path = join(this.folder, 'binding.json');
+    const text = await readFile(path, 'utf8').catch(() => undefined);
+    if (text === undefined) return writeWhole(path, JSON.stringify(binding));
+    const theirs = bindingSchema.safeParse(jsonOf(text));
+    if (!theirs.success) {
+      throw new ResidualSkipError('INVALID_DATA', `file ${path}: it is damaged; take another queue`);
+    }
+    if (JSON.stringify(theirs.data) !== JSON.stringify(binding)) {
+      throw otherBinding(this.folder, theirs.data, binding);
+    }
+  }
+
+  async add(jobs: readonly BulkJob[]): Promise<number> {
+    if (this.#adding === undefined) {
+      const release = await this.#lock(this.#jobs.path, 'process that adds jobs');
+      this.#adding = { lines: await LineAppender.open(this.#jobs.path), release };
+      await this.#jobs.refresh();
+    }
+    const { lines } = this.#adding;
+    const known = this.#jobs.ids;
+    const ids = new Set<string>();
+    const added = jobs.filter(({ id }) => !known.has(id) && !ids.has(id) && ids.add(id));
+    await Promise.all(added.map((job) => lines.append(JSON.stringify(job))));
+    await this.#jobs.refresh();
+    return added.length;
+  }
+
+  async counts(): Promise<Counts> {
+    const [jobs, results, failed] = [this.#jobs, this.#results, this.#failed];
+    for (const file of [jobs, results, failed]) await file.refresh();
+    const running = this.#running;
+    const answered = results.ids.size;
+    const waiting = Math.max(0, jobs.ids.size - answered - failed.ids.size - running);
+    return { waiting, running, answered, failed: failed.ids.size };
+  }
+
+  async work(answer: (job: BulkJob) => Promise<BulkResult>, options: WorkOptions): Promise<void> {
+    const broken = new AbortController();
+    const signal = AbortSignal.any([options.signal, broken.signal]);
+    const release = await this.#lock(this.#results.path, 'worker', (error) => broken.abort(error));
+    const results = await LineAppender.open(this.#results.path);
+    const failed = await LineAppender.open(this.#failed.path);
+    // Jobs that are answered, given up or under way; of the same job several lines may exist.
+    const taken = await new IdFile(this.#results.path).refresh();
+    for (const id of await idsIn(this.#failed.path)) taken.add(id);
+    const slots = new Slots(options.concurrency);
+    const room = new Slots(MOST_OPEN);
+    const open = new Set<Promise<void>>();
+    const settle = async (job: BulkJob) => {
+      const line = await this.#settle(job, answer, slots, { ...options, signal });
+      if (line) await (line.result ? results : failed).append(line.text);
+    };
+    try {
+      for await (const job of this.#newJobs(taken, open, { ...options, signal })) {
+        await room.take();
+        await slots.take();
+        if (signal.aborted) break;
+        const settled = settle(job)
+          .catch((error: unknown) => broken.abort(error))
+          .finally(() => {
+            open.delete(settled);
+            room.give();
+          });
+        open.add(settled);
+      }
+      await Promise.all(open);
+    } finally {
+      await Promise.all([results.close(), failed.close()]);
+      // A lock that was lost can't be released.
+      await release().catch(() => {});
+    }
+    broken.signal.throwIfAborted();
+  }
+
+  async *failed(): AsyncGenerator<DeadLetter> {
+    const answered = await this.#results.refresh();
+    for await (const { lines } of linesFrom(this.#failed.path, 0)) {
+      for (const line of lines) {
+        const letter = jsonOf(line.toString()) as DeadLetter;
+        if (!answered.has(letter.id)) yield letter;
+      }
+    }
+  }
+
+  async retryFailed(): Promise<number> {
+    const release = await this.#lock(this.#results.path, 'worker');
+    try {
+      const { size } = await this.#failed.refresh();
+      await rm(this.#failed.path, { force: true });
+      return size;
+    } finally {
+      await release();
+    }
+  }
+
+  async *results(): AsyncGenerator<readonly string[]> {
+    for await (const { lines, end } of linesFrom(this.#results.path, this.#handedOut)) {
+      yield lines.map((line) => line.toString());
+      this.#handedOut = end;
+    }
+  }
+
+  /** They stay: the file is what keeps them from being answered again. */
+  async collected(): Promise<void> {}
+
+  async close(): Promise<void> {
+    await this.#adding?.lines.close();
+    await this.#adding?.release();
+  }
+
+  /** Jobs of the file that aren't in `taken`, which they then are; waits for more unless it is to end. */
+  async *#newJobs(
+    taken: IdTable,
+    open: ReadonlySet<Promise<void>>,
+    { untilEmpty, signal, onProblem }: WorkOptions,
+  ): AsyncGenerator<BulkJob> {
+    for (let from = 0, found = true; !signal.aborted; ) {
+      if (!found) {
+        if (!untilEmpty) await pause(POLL_MS, signal);
+        else if (open.size === 0) return;
+        else await Promise.all(open);
+      }
+      found = false;
+      for await (const { lines, end } of linesFrom(this.#jobs.path, from)) {
+        for (const line of lines) {
+          const job = bulkJobSchema.safeParse(jsonOf(line.toString()));
+          if (!job.success) onProblem(new Error(`${this.#jobs.path}: a line before byte ${end} is no job`));
+          else if (taken.add(job.data.id)) yield job.data;
+        }
+        from = end;
+        found = true;
+      }
+    }
+  }
+
+  /** Answers a job, in several attempts where need be; it has a slot. Undefined where the work ends before the next one. */
+  async #settle(
+    job: BulkJob,
+    answer: (job: BulkJob) => Promise<BulkResult>,
+    slots: Slots,
+    { attempts, backoff, signal }: WorkOptions,
+  ): Promise<{ result: boolean; text: string } | undefined> {
+    for (let attempt = 1; ; attempt++) {
+      this.#running++;
+      try {
+        return { result: true, text: JSON.stringify(await answer(job)) };
+      } catch (error) {
+        if (!(error instanceof JobFailure)) throw error;
+        const { code, message, retry } = error;
+        if (!retry || attempt >= attempts) {
+          const letter: DeadLetter = {
+            id: job.id,
+            name: job.name,
+            attempts: attempt,
+            error: { code, message },
+          };
+          return { result: false, text: JSON.stringify(letter) };
+        }
+      } finally {
+        this.#running--;
+        slots.give();
+      }
+      await pause(delayAfter(attempt, backoff), signal);
+      if (signal.aborted) return undefined;
+      await slots.take();
+    }
+  }
+
+  /** A lock of the file that is free again a few seconds after its process was killed. */
+  async #lock(
+    file: string,
+    who: string,
+    onCompromised?: (error: Error) => void,
+  ): Promise<() => Promise<void>> {
+    const retries = { retries: 7, factor: 1, minTimeout: 1000 };
+    return lock(file, {
+      realpath: false,
+      stale: STALE_MS,
+      retries,
+      ...(onCompromised && { onCompromised }),
+    }).catch((cause: Error) => {
+      throw new ResidualSkipError(
+        'BUSY',
+        `queue ${this.folder}: it has another ${who}; wait for its end, or take a Valkey server for several`,
+        { cause },
+      );
+    });
+  }
+}
+
+async function idsIn(path: string): Promise<string[]> {
+  const ids: string[] = [];
+  for await (const { lines } of linesFrom(path, 0)) {
+    for (const line of lines) {
+      const id = idOf(line);
+      if (id) ids.push(id);
+    }
+  }
+  return ids;
+}
+
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Writes a file as a whole or not at all. */
+async function writeWhole(path: string, text: string): Promise<void> {
+  const temporary = `${path}.tmp`;
+  const file = await open(temporary, 'w');
+  try {
+    await file.writeFile(text);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  await rename(temporary, path);
+}
+
+/** So many may be taken at a time; others wait in their order. */
+class Slots {
+  readonly #waiting: (() => void)[] = [];
+
+  constructor(private free: number) {}
+
+  async take(): Promise<void> {
+    if (this.free > 0) this.free--;
+    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  }
+
+  give(): void {
+    const next = this.#waiting.shift();
+    if (next) next();
+    else this.free++;
+  }
+}

@@ -1,0 +1,66 @@
+import { availableParallelism } from 'node:os';
+import type { Readable } from 'node:stream';
+import type { ResidualSkipError } from 'residual-skip';
+import { Answerer } from './answer.js';
+import { type BulkQueue, pause, type WorkOptions } from './queue.js';
+import { jobsFrom } from './sources.js';
+
+export { collectResults } from './collect.js';
+export type { BulkJob, BulkResult, DeadLetter } from './job.js';
+export { type BulkQueue, type Counts, openQueue } from './queue.js';
+
+/** Time between looks at a queue that is full. */
+const FULL_MS = 250;
+
+export interface EnqueueOptions {
+  readonly stdin: Readable;
+  /** Jobs that may wait; while there are more, no further ones are added. */
+  readonly mostWaiting: number;
+  /** What is no image. */
+  readonly onProblem: (error: ResidualSkipError) => void;
+  /** After each batch: jobs that were read, and those of them that the queue didn't know. */
+  readonly onProgress?: (read: number, added: number) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** Adds the images of `sources` to a queue; see jobsFrom. */
+export async function enqueue(
+  queue: BulkQueue,
+  sources: readonly string[],
+  { stdin, mostWaiting, onProblem, onProgress, signal }: EnqueueOptions,
+): Promise<{ read: number; added: number }> {
+  let read = 0;
+  let added = 0;
+  for await (const jobs of jobsFrom(sources, stdin, onProblem)) {
+    while (mostWaiting < Number.POSITIVE_INFINITY && (await queue.counts()).waiting >= mostWaiting) {
+      await pause(FULL_MS, signal);
+      if (signal?.aborted) break;
+    }
+    if (signal?.aborted) break;
+    added += await queue.add(jobs);
+    read += jobs.length;
+    onProgress?.(read, added);
+  }
+  return { read, added };
+}
+
+export interface WorkerOptions extends Omit<WorkOptions, 'concurrency'> {
+  readonly policy: string;
+  /** One of the settings of the policy file, by its limit; the file's own when left out. */
+  readonly setting?: string;
+  readonly threads?: number;
+  /** Twice the threads when left out: images are read and decoded while others run. */
+  readonly concurrency?: number;
+}
+
+/** Answers the jobs of a queue with a model. */
+export async function work(queue: BulkQueue, model: string, options: WorkerOptions): Promise<void> {
+  const { threads = availableParallelism(), concurrency = 2 * threads } = options;
+  const answerer = await Answerer.load(model, options);
+  try {
+    await queue.bind(answerer.binding);
+    await queue.work((job) => answerer.answer(job), { ...options, concurrency });
+  } finally {
+    await answerer.release();
+  }
+}

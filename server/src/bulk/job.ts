@@ -1,0 +1,84 @@
+import { createHash } from 'node:crypto';
+import { z } from 'zod';
+
+/** An image that waits for its answer. */
+export interface BulkJob {
+  readonly id: string;
+  /** What the image is called in its result. */
+  readonly name: string;
+  /** Path of a file, `http(s)` URL, or `data:` URL. */
+  readonly image: string;
+  /** SHA-256 of the image's bytes; null for a URL, whose bytes only the worker sees. */
+  readonly sha256: string | null;
+}
+
+export const bulkJobSchema = z.strictObject({
+  id: z.string().regex(/^[0-9a-f]{32}$/),
+  name: z.string(),
+  image: z.string().min(1),
+  sha256: z.string().nullable(),
+});
+
+/** What all answers of a queue have in common: a job that runs twice then has the same answer, on any machine. */
+export const bindingSchema = z.strictObject({
+  /** SHA-256 of the model file. */
+  model: z.string(),
+  /** Name of the setting, and SHA-256 of its policy. */
+  setting: z.string(),
+  policy: z.string(),
+  /** SHA-256 of the labels and of the preprocessing. */
+  files: z.string(),
+});
+
+export type Binding = z.output<typeof bindingSchema>;
+
+/** The answer for one image. It depends on the job and the binding alone: it has no time and no name of a worker. */
+export interface BulkResult {
+  readonly id: string;
+  readonly name: string;
+  /** SHA-256 of the image's bytes. */
+  readonly sha256: string;
+  readonly label: string;
+  readonly index: number;
+  readonly probability: number;
+  readonly blocksSkipped: number;
+  readonly blocks: number;
+  /** The setting that ran. */
+  readonly setting: string;
+  /** What was certified for it; null where nothing was. */
+  readonly promise: { readonly limit: number; readonly confidence: number; readonly metric: string } | null;
+  /** SHA-256 of the model file. */
+  readonly model: string;
+}
+
+/** A job that was given up. */
+export interface DeadLetter {
+  readonly id: string;
+  readonly name: string;
+  readonly attempts: number;
+  readonly error: { readonly code: string; readonly message: string };
+}
+
+/** Why a job has no answer, and whether another attempt may help. */
+export class JobFailure extends Error {
+  override readonly name = 'JobFailure';
+
+  constructor(
+    readonly code: string,
+    message: string,
+    readonly retry: boolean,
+    options?: { cause?: unknown },
+  ) {
+    super(message, options);
+  }
+}
+
+export const sha256 = (data: string | Uint8Array) => createHash('sha256').update(data).digest('hex');
+
+/**
+ * The same name with the same bytes is the same job. A URL has the id of its text.
+ * @param content SHA-256 of the bytes, or the URL
+ */
+export function jobId(name: string, content: string): string {
+  return sha256(JSON.stringify([name, content])).slice(0, 32);
+}

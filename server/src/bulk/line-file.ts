@@ -1,0 +1,153 @@
+import { type FileHandle, open } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { ResidualSkipError } from 'residual-skip';
+import { IdTable } from './id-table.js';
+
+const CHUNK = 1 << 20;
+const NEWLINE = 10;
+const ID = /^\{"id":"([0-9a-f]{32})"/;
+/** Bytes of a line that hold its id. */
+const ID_BYTES = 41;
+
+/** The whole lines of a file from the byte `from` on, in pages, with the byte behind each page; none without a file. */
+export async function* linesFrom(
+  path: string,
+  from: number,
+): AsyncGenerator<{ lines: readonly Buffer[]; end: number }> {
+  const file = await openIfThere(path);
+  if (file === undefined) return;
+  try {
+    let pieces: Buffer[] = [];
+    let read = from;
+    for (;;) {
+      const { bytesRead, buffer } = await file.read(Buffer.alloc(CHUNK), 0, CHUNK, read);
+      if (bytesRead === 0) return;
+      read += bytesRead;
+      const piece = buffer.subarray(0, bytesRead);
+      const last = piece.lastIndexOf(NEWLINE);
+      // Long lines are joined once, not with every piece.
+      pieces.push(last < 0 ? piece : piece.subarray(0, last + 1));
+      if (last < 0) continue;
+      yield { lines: splitLines(Buffer.concat(pieces)), end: read - bytesRead + last + 1 };
+      pieces = [piece.subarray(last + 1)];
+    }
+  } finally {
+    await file.close();
+  }
+}
+
+async function openIfThere(path: string): Promise<FileHandle | undefined> {
+  return open(path, 'r').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined;
+    throw error;
+  });
+}
+
+function splitLines(bytes: Buffer): Buffer[] {
+  const lines: Buffer[] = [];
+  for (let at = 0; at < bytes.length; ) {
+    const end = bytes.indexOf(NEWLINE, at);
+    lines.push(bytes.subarray(at, end));
+    at = end + 1;
+  }
+  return lines;
+}
+
+/** The id with which a line of a queue's file begins. */
+export function idOf(line: Buffer): string | undefined {
+  return ID.exec(line.toString('latin1', 0, ID_BYTES))?.[1];
+}
+
+/** The ids in a file of lines that grows, and may be taken away. */
+export class IdFile {
+  ids = new IdTable();
+  #end = 0;
+
+  constructor(readonly path: string) {}
+
+  /** Reads what was appended since. */
+  async refresh(): Promise<IdTable> {
+    const file = await openIfThere(this.path);
+    const size = (await file?.stat())?.size ?? 0;
+    await file?.close();
+    if (size < this.#end) {
+      this.ids = new IdTable();
+      this.#end = 0;
+    }
+    for await (const { lines, end } of linesFrom(this.path, this.#end)) {
+      for (const line of lines) {
+        const id = idOf(line);
+        if (id) this.ids.add(id);
+      }
+      this.#end = end;
+    }
+    return this.ids;
+  }
+}
+
+/** Appends lines to a file. Only one process may do so at a time. */
+export class LineAppender {
+  #waiting: { readonly line: string; done(error?: unknown): void }[] = [];
+  #writing: Promise<void> | undefined;
+
+  private constructor(
+    private readonly path: string,
+    private readonly file: FileHandle,
+  ) {}
+
+  /** A line that a killed process left unfinished is cut off. */
+  static async open(path: string): Promise<LineAppender> {
+    const file = await open(path, 'a');
+    let whole = 0;
+    for await (const { end } of linesFrom(path, 0)) whole = end;
+    await file.truncate(whole);
+    // The name of a new file must outlive a crash, too.
+    const folder = await open(dirname(path), 'r');
+    await folder.sync().finally(() => folder.close());
+    return new LineAppender(path, file);
+  }
+
+  /**
+   * Resolves once the line is on the disk. Lines that are appended meanwhile are written and synced together.
+   * @throws ResidualSkipError INVALID_DATA
+   */
+  append(line: string): Promise<void> {
+    return new Promise<void>((resolve, reject) => {
+      this.#waiting.push({ line, done: (error) => (error ? reject(error) : resolve()) });
+      this.#writing ??= this.#write().finally(() => {
+        this.#writing = undefined;
+      });
+    });
+  }
+
+  async #write(): Promise<void> {
+    while (this.#waiting.length > 0) {
+      const group = this.#waiting.splice(0);
+      const error = await this.#store(group.map(({ line }) => `${line}\n`).join('')).then(
+        () => undefined,
+        (cause: Error) =>
+          new ResidualSkipError('INVALID_DATA', `file ${this.path}: ${cause.message}; free some space`, {
+            cause,
+          }),
+      );
+      for (const { done } of group) done(error);
+    }
+  }
+
+  async #store(text: string): Promise<void> {
+    const { size } = await this.file.stat();
+    try {
+      await this.file.appendFile(text);
+      await this.file.datasync();
+    } catch (error) {
+      // Nothing may follow half a line.
+      await this.file.truncate(size);
+      throw error;
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#writing;
+    await this.file.close();
+  }
+}

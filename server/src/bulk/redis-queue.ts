@@ -1,0 +1,196 @@
+import { type Job, Queue, UnrecoverableError, Worker } from 'bullmq';
+import { Redis } from 'ioredis';
+import { ResidualSkipError } from 'residual-skip';
+import type { Binding, BulkJob, BulkResult, DeadLetter, JobFailure } from './job.js';
+import { type BulkQueue, type Counts, delayAfter, otherBinding, pause, type WorkOptions } from './queue.js';
+
+const PAGE = 1000;
+const POLL_MS = 250;
+const CONNECT_MS = 10_000;
+/** A job whose worker doesn't renew its lock for so long is another worker's, at the next look for such jobs. */
+const LOCK_MS = 10_000;
+const STALLED_MS = 5000;
+/** Workers that may die of a job, or with it, before it is given up. */
+const MOST_DEATHS = 20;
+/** Jobs under way get so long to end when the server is unreachable, too. */
+const CLOSE_MS = 30_000;
+
+type Data = Omit<BulkJob, 'id'>;
+type Bull = Job<Data, BulkResult>;
+
+/** A queue on a Valkey or Redis server, by BullMQ, for any number of workers. */
+export class RedisQueue implements BulkQueue {
+  readonly #queue: Queue<Data, BulkResult>;
+  /** Answers that were returned and are still on the server. */
+  #handedOut = 0;
+
+  private constructor(
+    private readonly where: string,
+    private readonly redis: Redis,
+    private readonly name: string,
+  ) {
+    this.#queue = new Queue<Data, BulkResult>(name, { connection: redis });
+    // Connections are restored, and what was sent is sent again; the next command shows what isn't.
+    this.#queue.on('error', () => {});
+  }
+
+  /** @throws ResidualSkipError UNAVAILABLE, INVALID_ARGUMENT for a name that BullMQ doesn't take */
+  static async open(url: string, name: string): Promise<RedisQueue> {
+    const where = `${new URL(url).host}/${name}`;
+    if (!/^[\w.-]+$/.test(name)) {
+      throw new ResidualSkipError('INVALID_ARGUMENT', `queue name ${name}: take letters, digits, - and _`);
+    }
+    const redis = new Redis(url, { lazyConnect: true, maxRetriesPerRequest: null });
+    let reason = 'it does not answer';
+    redis.on('error', (error) => {
+      reason = error.message || String((error as NodeJS.ErrnoException).code);
+    });
+    const late = new AbortController();
+    const connected = await Promise.race([
+      redis.connect().then(
+        () => true,
+        () => false,
+      ),
+      pause(CONNECT_MS, late.signal).then(() => false),
+    ]);
+    late.abort();
+    if (connected) return new RedisQueue(where, redis, name);
+    redis.disconnect();
+    throw new ResidualSkipError(
+      'UNAVAILABLE',
+      `queue ${where}: the server can't be reached (${reason}); start it, or check the URL`,
+    );
+  }
+
+  async bind(binding: Binding): Promise<void> {
+    const key = this.#key('binding');
+    await this.redis.set(key, JSON.stringify(binding), 'NX');
+    const theirs = await this.redis.get(key);
+    if (theirs !== JSON.stringify(binding)) throw otherBinding(this.where, JSON.parse(theirs!), binding);
+  }
+
+  async add(jobs: readonly BulkJob[]): Promise<number> {
+    const unknown = await this.#unknown(jobs);
+    await this.#queue.addBulk(
+      unknown.map(({ id: jobId, ...data }) => ({
+        name: 'image',
+        data,
+        // The worker decides when to give a job up.
+        opts: { jobId, attempts: Number.MAX_SAFE_INTEGER, backoff: { type: 'custom' } },
+      })),
+    );
+    return unknown.length;
+  }
+
+  async counts(): Promise<Counts> {
+    const counts = await this.#queue.getJobCounts('waiting', 'delayed', 'active', 'completed', 'failed');
+    const { waiting = 0, delayed = 0, active = 0, completed = 0, failed = 0 } = counts;
+    const collected = await this.redis.scard(this.#key('collected'));
+    return { waiting: waiting + delayed, running: active, answered: completed + collected, failed };
+  }
+
+  async work(
+    answer: (job: BulkJob) => Promise<BulkResult>,
+    { concurrency, attempts, backoff, untilEmpty, signal, onProblem }: WorkOptions,
+  ): Promise<void> {
+    const run = async ({ id, data, attemptsMade }: Bull): Promise<BulkResult> => {
+      try {
+        return await answer({ id: id!, ...data });
+      } catch (error) {
+        const { code = 'INTERNAL', message, retry = false } = error as Partial<JobFailure>;
+        const text = JSON.stringify({ code, message });
+        throw retry && attemptsMade + 1 < attempts ? new Error(text) : new UnrecoverableError(text);
+      }
+    };
+    const worker = new Worker<Data, BulkResult>(this.name, run, {
+      connection: this.redis,
+      concurrency,
+      lockDuration: LOCK_MS,
+      stalledInterval: STALLED_MS,
+      maxStalledCount: MOST_DEATHS,
+      settings: { backoffStrategy: (attempt) => delayAfter(attempt, backoff) },
+    });
+    worker.on('error', onProblem);
+    while (!signal.aborted) {
+      await pause(POLL_MS, signal);
+      if (!untilEmpty || signal.aborted) continue;
+      const { waiting, running } = await this.counts();
+      if (waiting + running === 0) break;
+    }
+    const closed = new AbortController();
+    await Promise.race([worker.close(), pause(CLOSE_MS, closed.signal)]);
+    closed.abort();
+  }
+
+  async *failed(): AsyncGenerator<DeadLetter> {
+    for (let from = 0; ; from += PAGE) {
+      const jobs = await this.#page('failed', from);
+      for (const job of jobs) yield letterOf(job);
+      if (jobs.length < PAGE) return;
+    }
+  }
+
+  async retryFailed(): Promise<number> {
+    for (let count = 0; ; ) {
+      const jobs = await this.#page('failed', 0);
+      if (jobs.length === 0) return count;
+      await Promise.all(jobs.map((job) => job.retry('failed', { resetAttemptsMade: true })));
+      count += jobs.length;
+    }
+  }
+
+  async *results(): AsyncGenerator<readonly string[]> {
+    for (;;) {
+      const jobs = await this.#page('completed', this.#handedOut);
+      if (jobs.length === 0) return;
+      this.#handedOut += jobs.length;
+      yield jobs.map(({ returnvalue }) => JSON.stringify(returnvalue));
+    }
+  }
+
+  async collected(ids: readonly string[]): Promise<void> {
+    // Known as answered before it is forgotten: a job that is enqueued again meanwhile stays answered.
+    await this.redis.sadd(this.#key('collected'), ids.map(binary));
+    await Promise.all(ids.map((id) => this.#queue.remove(id)));
+    this.#handedOut -= ids.length;
+  }
+
+  async close(): Promise<void> {
+    await this.#queue.close();
+    this.redis.disconnect();
+  }
+
+  /** Those of `jobs` that the server doesn't know, each once. */
+  async #unknown(jobs: readonly BulkJob[]): Promise<BulkJob[]> {
+    const distinct = [...new Map(jobs.map((job) => [job.id, job])).values()];
+    if (distinct.length === 0) return [];
+    const pipeline = this.redis.pipeline();
+    for (const { id } of distinct) {
+      pipeline.exists(this.#queue.toKey(id)).sismember(this.#key('collected'), binary(id));
+    }
+    const answers = (await pipeline.exec()) ?? [];
+    return distinct.filter((_, i) => answers[2 * i]?.[1] === 0 && answers[2 * i + 1]?.[1] === 0);
+  }
+
+  async #page(state: 'failed' | 'completed', from: number): Promise<Bull[]> {
+    const jobs = await this.#queue.getJobs([state], from, from + PAGE - 1, true);
+    return jobs as Bull[];
+  }
+
+  #key(what: string): string {
+    return `residual-skip:${this.name}:${what}`;
+  }
+}
+
+/** Half as long as the digits. */
+const binary = (id: string) => Buffer.from(id, 'hex');
+
+function letterOf({ id, data, attemptsMade, failedReason }: Bull): DeadLetter {
+  const letter = { id: id!, name: data.name, attempts: attemptsMade };
+  try {
+    return { ...letter, error: JSON.parse(failedReason) as DeadLetter['error'] };
+  } catch {
+    // BullMQ's own words, for a job whose workers died.
+    return { ...letter, error: { code: 'UNAVAILABLE', message: `image ${data.name}: ${failedReason}` } };
+  }
+}
