@@ -20,7 +20,7 @@ export {
   type ImageClassifierOptions,
   type Prediction,
 } from './classify/image-classifier.js';
-export type { ImageSource, PixelData, SharpLike } from './classify/image-source.js';
+export type { ImageSource, SharpLike } from './classify/image-source.js';
 export type { DataOptions, Images, LabelledImage } from './classify/images.js';
 export type { Progress, WorkOptions } from './classify/work.js';
 export type { RawImage } from './data/image.js';
@@ -31,6 +31,7 @@ export {
   type PreprocessorConfig,
 } from './data/preprocess.js';
 export { ERROR_CODES, type ErrorCode, ResidualSkipError } from './errors.js';
+export type { FromImageOptions, PixelData } from './image-pixels.js';
 export {
   type InspectedBlock,
   type InspectedExit,
@@ -81,9 +82,12 @@ export type {
   TensorData,
   TensorLike,
   TensorSource,
+  TypedArrayOf,
   TypedTensor,
 } from './tensor.js';
 export { env, InferenceSession, Tensor };
+/** onnxruntime's name of a value of a model: tensors are the only ones. */
+export type OnnxValue = Tensor;
 
 /** For code that imports onnxruntime as a whole: `import ort from`. */
 export default { env, InferenceSession, Tensor };

@@ -1,63 +1,30 @@
 import { ResidualSkipError } from './errors.js';
+import { type FromImageOptions, type PixelData, tensorPartsOf } from './image-pixels.js';
+import {
+  ARRAY_OF,
+  arrayFor,
+  checkType,
+  type DataType,
+  describe,
+  inferType,
+  isArray,
+  type TensorData,
+  type TensorSource,
+  type TypedArrayOf,
+} from './tensor-data.js';
 
-/** Element types that tensors of this package can have; names are onnxruntime's. */
-export type DataType = 'float32' | 'uint8' | 'int32' | 'int64' | 'bool';
-
-export interface TypedArrayOf {
-  float32: Float32Array;
-  uint8: Uint8Array;
-  int32: Int32Array;
-  int64: BigInt64Array;
-  bool: Uint8Array;
-}
-
-/** The array that holds the elements of a tensor of type `T`. */
-export type TensorData<T extends DataType = DataType> = TypedArrayOf[T];
-
-export const ELEMENT_BYTES: Readonly<Record<DataType, number>> = {
-  float32: 4,
-  uint8: 1,
-  int32: 4,
-  int64: 8,
-  bool: 1,
-};
-
-/** What a tensor of type `T` can be made from. A typed array is kept, not copied; lists are converted. */
-export interface TensorSource {
-  float32: Float32Array | readonly number[];
-  uint8: Uint8Array | Uint8ClampedArray | readonly number[];
-  int32: Int32Array | readonly number[];
-  int64: BigInt64Array | readonly bigint[] | readonly number[];
-  bool: Uint8Array | readonly boolean[];
-}
-
-/** The class of the array that holds the elements of a type. */
-export const ARRAY_OF = {
-  float32: Float32Array,
-  uint8: Uint8Array,
-  int32: Int32Array,
-  int64: BigInt64Array,
-  bool: Uint8Array,
-} as const;
-
-export const DATA_TYPES = Object.keys(ARRAY_OF) as readonly DataType[];
-
-/** A zeroed array for `length` elements of `type`; OUT_OF_MEMORY when there is no room for it. */
-export function allocate(type: DataType, length: number): TensorData {
-  try {
-    return new ARRAY_OF[type](length);
-  } catch (error) {
-    if (!(error instanceof RangeError)) throw error;
-    throw new ResidualSkipError('OUT_OF_MEMORY', `no memory for a ${type} tensor of ${length} elements`, {
-      cause: error,
-    });
-  }
-}
-
-/** A copy of `data`. The method of a Buffer, which is a Uint8Array, would return a view. */
-export function copyData(data: TensorData): TensorData {
-  return Uint8Array.prototype.slice.call(data) as TensorData;
-}
+export {
+  ARRAY_OF,
+  allocate,
+  copyData,
+  DATA_TYPES,
+  type DataType,
+  describe,
+  ELEMENT_BYTES,
+  type TensorData,
+  type TensorSource,
+  type TypedArrayOf,
+} from './tensor-data.js';
 
 /** Anything shaped like a tensor, such as one of onnxruntime-common; what it holds is checked when it is used. */
 export interface TensorLike {
@@ -76,8 +43,8 @@ export interface TypedTensor<T extends DataType> extends TensorLike {
   /** Number of elements; 1 for a scalar, whose `dims` is empty. */
   readonly size: number;
   readonly location: 'cpu';
-  /** The elements, as a promise, for code that is written for tensors of any location. */
-  getData(): Promise<TensorData<T>>;
+  /** The elements, as a promise, for code that is written for tensors of any location; `releaseData` is for the others. */
+  getData(releaseData?: boolean): Promise<TensorData<T>>;
   /** The same elements under other `dims`, not copied. Throws INVALID_SHAPE when the sizes differ. */
   reshape(dims: readonly number[]): Tensor<T>;
   /** Lets go of the elements. */
@@ -102,21 +69,48 @@ export interface TensorConstructor {
   new (data: Int32Array, dims?: readonly number[]): Tensor<'int32'>;
   new (data: BigInt64Array, dims?: readonly number[]): Tensor<'int64'>;
   new (data: readonly boolean[], dims?: readonly number[]): Tensor<'bool'>;
+  /**
+   * The pixels of an image as a batch of one, in the manner of onnxruntime-common: float32[1, 3, height, width] of 0 to 1, in the order
+   * RGB, when the options don't say otherwise. Nothing is resized.
+   * @param image `{ width, height, data }` with 8-bit samples in rows: RGBA as a canvas has them, or `channels` of them (1: grey, 3: RGB)
+   * @throws ResidualSkipError INVALID_ARGUMENT for what is no such image, or options that don't fit
+   */
+  fromImage(
+    image: PixelData,
+    options: FromImageOptions & { readonly dataType: 'uint8' },
+  ): Promise<Tensor<'uint8'>>;
+  fromImage(
+    image: PixelData,
+    options?: FromImageOptions & { readonly dataType?: 'float32' | undefined },
+  ): Promise<Tensor<'float32'>>;
+  fromImage(image: PixelData, options?: FromImageOptions): Promise<Tensor<'float32'> | Tensor<'uint8'>>;
+}
+
+/** onnxruntime's names of the types around a tensor. */
+export declare namespace Tensor {
+  /** Element types by name. */
+  type Type = keyof TypedArrayOf;
+  /** Arrays of elements by type. */
+  type DataTypeMap = TypedArrayOf;
+  /** The array that holds a tensor's elements. */
+  type DataType = TensorData;
+  /** Elements by type. */
+  interface ElementTypeMap {
+    float32: number;
+    uint8: number;
+    int32: number;
+    int64: bigint;
+    bool: boolean;
+  }
+  /** An element. */
+  type ElementType = ElementTypeMap[Type];
+  /** Where a tensor's elements are. */
+  type DataLocation = 'cpu';
 }
 
 /** "float32[1,3,32,32]", as messages write it. */
 export function describeTensor(type: string, dims: readonly (number | string)[]): string {
   return `${type}[${dims.join(',')}]`;
-}
-
-/** What kind of value it is, for messages. */
-export function describe(value: unknown): string {
-  if (value === null) return 'null';
-  return typeof value === 'object' ? (value.constructor?.name ?? 'an object') : typeof value;
-}
-
-function isArray(value: unknown): value is readonly unknown[] {
-  return Array.isArray(value);
 }
 
 /** Number of elements of a tensor with these `dims`; INVALID_SHAPE unless they are lengths. */
@@ -142,92 +136,6 @@ function checkedSize(dims: unknown): number {
     throw new ResidualSkipError('INVALID_SHAPE', `dims [${dims.join(',')}] have too many elements`);
   }
   return size;
-}
-
-const CHECKS: { readonly [T in DataType]: { holds(value: unknown): boolean; readonly range: string } } = {
-  float32: { holds: (v) => typeof v === 'number', range: 'a number' },
-  uint8: {
-    holds: (v) => Number.isInteger(v) && (v as number) >= 0 && (v as number) <= 255,
-    range: 'an integer in 0..255',
-  },
-  int32: {
-    holds: (v) => Number.isInteger(v) && (v as number) === ((v as number) | 0),
-    range: 'a 32-bit integer',
-  },
-  int64: {
-    holds: (v) => Number.isSafeInteger(v) || (typeof v === 'bigint' && BigInt.asIntN(64, v) === v),
-    range: 'a 64-bit bigint or a safe integer',
-  },
-  bool: { holds: (v) => typeof v === 'boolean', range: 'true or false' },
-};
-
-function fromList(type: DataType, list: readonly unknown[]): TensorData {
-  const { holds, range } = CHECKS[type];
-  for (const [index, value] of list.entries()) {
-    if (!holds(value)) {
-      throw new ResidualSkipError(
-        'INVALID_ARGUMENT',
-        `data[${index}]: expected ${range} for type '${type}', received ${typeof value === 'number' || typeof value === 'bigint' ? value : describe(value)}`,
-      );
-    }
-  }
-  if (type === 'int64') return BigInt64Array.from(list as readonly (number | bigint)[], BigInt);
-  const data = allocate(type, list.length) as Exclude<TensorData, BigInt64Array>;
-  data.set(list.map(Number));
-  return data;
-}
-
-/** The elements of `data` as the array that `type` is kept in. */
-function arrayFor(type: DataType, data: unknown): TensorData {
-  if (isArray(data)) return fromList(type, data);
-  // Not instanceof: an array may come from another realm (a vm context, a test runner).
-  const tag = ArrayBuffer.isView(data) ? (data as TensorData)[Symbol.toStringTag] : undefined;
-  if (tag === ARRAY_OF[type].name) return data as TensorData;
-  if (type === 'uint8' && (tag as string) === 'Uint8ClampedArray') {
-    const clamped = data as unknown as Uint8ClampedArray;
-    // Of a buffer that was transferred there is no other view.
-    return clamped.length === 0
-      ? new Uint8Array()
-      : new Uint8Array(clamped.buffer, clamped.byteOffset, clamped.length);
-  }
-  throw new ResidualSkipError(
-    'INVALID_DTYPE',
-    `data: expected ${ARRAY_OF[type].name} or an array for type '${type}', received ${describe(data)}`,
-  );
-}
-
-const TYPE_OF_ARRAY: Readonly<Record<string, DataType>> = {
-  Float32Array: 'float32',
-  Uint8Array: 'uint8',
-  Uint8ClampedArray: 'uint8',
-  Int32Array: 'int32',
-  BigInt64Array: 'int64',
-};
-
-function inferType(data: unknown): DataType {
-  if (isArray(data)) {
-    if (typeof data[0] === 'boolean') return 'bool';
-    throw new ResidualSkipError(
-      'INVALID_DTYPE',
-      `the type can't be told from a plain array; write new Tensor('float32', data, dims)`,
-    );
-  }
-  const tag = ArrayBuffer.isView(data) ? (data as TensorData)[Symbol.toStringTag] : '';
-  const type = TYPE_OF_ARRAY[tag];
-  if (type !== undefined) return type;
-  throw new ResidualSkipError(
-    'INVALID_DTYPE',
-    `data: expected one of ${Object.keys(TYPE_OF_ARRAY).join(', ')} or boolean[], received ${describe(data)}`,
-  );
-}
-
-function checkType(type: unknown): DataType {
-  if (typeof type === 'string' && Object.hasOwn(ARRAY_OF, type)) return type as DataType;
-  const shown = typeof type === 'string' ? `'${type}'` : describe(type);
-  throw new ResidualSkipError(
-    'INVALID_DTYPE',
-    `type ${shown} is not supported; expected one of ${DATA_TYPES.join(', ')}`,
-  );
 }
 
 /** A tensor that is known to be sound, and other elements of the same number and type. */
@@ -265,6 +173,11 @@ class CpuTensor implements TypedTensor<DataType> {
         `dims [${this.dims.join(',')}] ask for ${this.size} elements, data has ${data.length}`,
       );
     }
+  }
+
+  static async fromImage(image: PixelData, options: FromImageOptions = {}): Promise<Tensor> {
+    const { type, data, dims } = tensorPartsOf(image, options);
+    return new Tensor(type, data, dims);
   }
 
   async getData(): Promise<TensorData> {

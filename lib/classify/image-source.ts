@@ -1,15 +1,7 @@
 import { fileURLToPath } from 'node:url';
 import { decodeImage, type RawImage } from '../data/image.js';
 import { ResidualSkipError } from '../errors.js';
-
-/** Pixels as a canvas holds them: 8-bit samples, row-major, channels interleaved; RGBA where `channels` is left out. */
-export interface PixelData {
-  readonly width: number;
-  readonly height: number;
-  /** 1: grey, 3: sRGB, 4: sRGB with an alpha channel, which is dropped. */
-  readonly channels?: 1 | 3 | 4;
-  readonly data: Uint8Array | Uint8ClampedArray;
-}
+import { bytesOf, checkPixels, isPixelData, type PixelData } from '../image-pixels.js';
 
 /** An instance of sharp, as far as it matters here. */
 export interface SharpLike {
@@ -20,7 +12,7 @@ export interface SharpLike {
 
 /**
  * An image: the path of a file, a `file:`, `data:` or `http(s):` URL, the bytes of a file (JPEG, PNG, WebP, AVIF, GIF,
- * TIFF), an instance of sharp, or pixels. A string is always a path; only a URL object is fetched.
+ * TIFF), an instance of sharp, or pixels, whose alpha channel is dropped. A string is always a path; only a URL object is fetched.
  */
 export type ImageSource = string | URL | Uint8Array | ArrayBuffer | Blob | SharpLike | PixelData;
 
@@ -68,21 +60,10 @@ export function isImageSource(value: unknown): boolean {
   return typeof value === 'string' || (typeof value === 'object' && value !== null && !Array.isArray(value));
 }
 
-function bytesOf(value: unknown): Uint8Array | undefined {
-  if (ArrayBuffer.isView(value)) return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
-  // Not instanceof: bytes may come from another realm (a vm context, a test runner).
-  const tag = Object.prototype.toString.call(value);
-  return tag === '[object ArrayBuffer]' ? new Uint8Array(value as ArrayBuffer) : undefined;
-}
-
 function isSharp(value: object): value is SharpLike {
   return (
     typeof Reflect.get(value, 'toBuffer') === 'function' && typeof Reflect.get(value, 'png') === 'function'
   );
-}
-
-function isPixelData(value: object): value is PixelData {
-  return 'width' in value && 'height' in value && 'data' in value;
 }
 
 /** Lossless and hardly compressed: the pipeline's pixels, whatever it does to them. */
@@ -123,21 +104,10 @@ async function download(url: URL, name: string, signal: AbortSignal | null | und
   return Buffer.concat(chunks);
 }
 
-function fromPixels({ width, height, channels, data }: PixelData, name: string): RawImage {
-  const bytes = bytesOf(data);
-  const count = channels ?? 4;
-  const sound =
-    bytes !== undefined &&
-    [width, height].every((length) => Number.isSafeInteger(length) && length > 0) &&
-    [1, 3, 4].includes(count);
-  if (!sound || bytes.length !== width * height * count) {
-    throw new ResidualSkipError(
-      'INVALID_ARGUMENT',
-      `${name}: expected width x height x channels (1, 3 or 4; 4 when left out) bytes of data, received ` +
-        `${width} x ${height} x ${count} and ${bytes?.length ?? 'no'} bytes`,
-    );
-  }
-  if (count !== 4) return { width, height, channels: count, data: bytes };
+function fromPixels(image: PixelData, name: string): RawImage {
+  const { width, height } = image;
+  const { bytes, channels } = checkPixels(image, name);
+  if (channels !== 4) return { width, height, channels, data: bytes };
   const rgb = new Uint8Array(width * height * 3);
   for (let from = 0, to = 0; from < bytes.length; from += 4, to += 3) {
     rgb[to] = bytes[from]!;

@@ -56,6 +56,8 @@ export interface RunSyncOptions {
   logSeverityLevel?: 0 | 1 | 2 | 3 | 4;
   /** As in onnxruntime, and without effect. */
   logVerbosityLevel?: number;
+  /** As in onnxruntime, and without effect. */
+  extra?: Readonly<Record<string, unknown>>;
 }
 
 export interface RunOptions extends RunSyncOptions {
@@ -138,6 +140,7 @@ const runSyncSchema = z.strictObject({
   tag: z.string().optional(),
   logSeverityLevel: logLevel.optional(),
   logVerbosityLevel: z.int().optional(),
+  extra: z.record(z.string(), z.unknown()).optional(),
   trace: z.undefined({ error: 'runTraced and runTracedSync return traces' }).optional(),
 });
 

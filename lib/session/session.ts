@@ -394,8 +394,15 @@ export class InferenceSession {
 export declare namespace InferenceSession {
   type SessionOptions = import('./options.js').SessionOptions;
   type RunOptions = import('./options.js').RunOptions;
+  /** What `run` is given: inputs by name. */
   type FeedsType = Feeds;
+  /** Which outputs `run` returns. */
   type FetchesType = Fetches;
+  /** What `run` returns: outputs by name. */
   type ReturnType = TensorMap;
+  type OnnxValueMapType = TensorMap;
+  type NullableOnnxValueMapType = { readonly [name: string]: TensorMap[string] | null };
   type ValueMetadata = TensorMetadata;
+  type TensorValueMetadata = TensorMetadata;
+  type ExecutionProviderConfig = NonNullable<SessionOptions['executionProviders']>[number];
 }

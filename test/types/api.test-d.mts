@@ -6,12 +6,16 @@ import {
   type ErrorCode,
   type Feeds,
   InferenceSession,
+  type OnnxValue,
   type ResidualSkipError,
+  type RunOptions,
+  type SessionOptions,
   type SkipPolicy,
   type SkipTrace,
   Tensor,
   type TensorMap,
   type TracedRun,
+  type TypedTensor,
 } from '../../lib/index.js';
 
 const session = await InferenceSession.create('model.onnx', { policy: 'model', threads: 2, isa: 'avx2' });
@@ -29,6 +33,32 @@ new Tensor('float16', [1]);
 new Tensor('float32', new Int32Array(1));
 // @ts-expect-error numbers are no booleans
 new Tensor('bool', [1]);
+// A type that is known at run time alone.
+declare const type: Tensor.Type;
+expectTypeOf(new Tensor(type, [])).toEqualTypeOf<Tensor>();
+expectTypeOf<Tensor.Type>().toEqualTypeOf<'float32' | 'uint8' | 'int32' | 'int64' | 'bool'>();
+expectTypeOf<Tensor.DataTypeMap['int64']>().toEqualTypeOf<BigInt64Array>();
+expectTypeOf<Tensor.DataType>().toEqualTypeOf<Float32Array | Uint8Array | Int32Array | BigInt64Array>();
+expectTypeOf<Tensor.ElementTypeMap>().toEqualTypeOf<Pick<ort.Tensor.ElementTypeMap, Tensor.Type>>();
+expectTypeOf<Tensor.DataTypeMap>().toExtend<Pick<ort.Tensor.DataTypeMap, Tensor.Type>>();
+expectTypeOf<TypedTensor<'float32'>>().toEqualTypeOf<Tensor<'float32'>>();
+expectTypeOf<OnnxValue>().toEqualTypeOf<Tensor>();
+
+const pixels = { width: 2, height: 2, data: new Uint8ClampedArray(16) };
+expectTypeOf(await Tensor.fromImage(pixels)).toEqualTypeOf<Tensor<'float32'>>();
+expectTypeOf(await Tensor.fromImage(pixels, { tensorFormat: 'BGR', norm: { mean: 1 } })).toEqualTypeOf<
+  Tensor<'float32'>
+>();
+expectTypeOf(await Tensor.fromImage(pixels, { dataType: 'uint8' })).toEqualTypeOf<Tensor<'uint8'>>();
+// Options that code for onnxruntime has made.
+declare const imageOptions: Omit<ort.TensorFromImageDataOptions, 'resizedHeight' | 'resizedWidth'>;
+expectTypeOf(await Tensor.fromImage(pixels, imageOptions)).toEqualTypeOf<
+  Tensor<'float32'> | Tensor<'uint8'>
+>();
+// @ts-expect-error nothing is resized
+await Tensor.fromImage(pixels, { resizedWidth: 1 });
+// @ts-expect-error a file is no pixels
+await Tensor.fromImage('cat.jpg');
 
 expectTypeOf(await session.run({ x })).toEqualTypeOf<TensorMap>();
 // The type tells what the data are.
@@ -57,6 +87,19 @@ const options: InferenceSession.SessionOptions = {
 await InferenceSession.create(new URL('file:///model.onnx'), options);
 await InferenceSession.create(new ArrayBuffer(8), 4, 4, options);
 expectTypeOf<InferenceSession.FeedsType>().toEqualTypeOf<Feeds>();
+expectTypeOf<InferenceSession.ReturnType>().toEqualTypeOf<TensorMap>();
+expectTypeOf<InferenceSession.SessionOptions>().toEqualTypeOf<SessionOptions>();
+expectTypeOf<InferenceSession.RunOptions>().toEqualTypeOf<RunOptions>();
+expectTypeOf<Parameters<typeof session.run>[1]>().toExtend<InferenceSession.FetchesType | undefined>();
+// What onnxruntime returns is what this package takes, and the other way round where types are the same.
+declare const results: ort.InferenceSession.ReturnType;
+await session.run(results);
+const runOptions: RunOptions = {
+  tag: 'a',
+  extra: {},
+  terminate: false,
+} satisfies ort.InferenceSession.RunOptions;
+await session.run({ x }, runOptions);
 // @ts-expect-error misspelt
 await InferenceSession.create('model.onnx', { polcy: 'full' });
 // @ts-expect-error an array is no tensor
