@@ -62,7 +62,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tune-epochs", type=int, default=12, help="over images, with --fine-tune")
     parser.add_argument("--copies", type=int, default=4, help="altered copies of each image for the frozen network")
     parser.add_argument("--exits", type=int, default=6, help="exits at most")
-    parser.add_argument("--exit-cost", type=float, default=0.006, help="largest cost of an exit, as a share of the whole")
+    parser.add_argument("--exit-cost", type=float, default=0.003, help="largest cost of an exit, as a share of the whole")
     parser.add_argument("--max-disagreement", type=float, default=0.01, help="for the thresholds in the file")
     parser.add_argument("--max-images", type=int, help="use so many of the images only")
     parser.add_argument("--seed", type=int, default=1)
@@ -156,8 +156,7 @@ class Adaptation:
 
     def new_exits(self) -> Exits:
         torch.manual_seed(self.options.seed)
-        exits = Exits(self.places, self.classifier, self.classes, self.options.exit_cost * self.multiply_adds)
-        return exits.to(memory_format=torch.channels_last)
+        return Exits(self.places, self.classifier, self.classes, self.options.exit_cost * self.multiply_adds)
 
     def teach_exits(self) -> Exits:
         """With the network frozen."""
@@ -166,9 +165,6 @@ class Adaptation:
         first = self.library.copy(0, self.train)
         self.spread = torch.from_numpy(np.asarray(first.features[:4096], np.float32)).var(0).clamp(min=1e-6)
         exits = self.new_exits()
-        for exit_, seen in zip(exits, first.maps, strict=True):
-            some = torch.from_numpy(np.asarray(seen[:1024], np.float32))
-            exit_.deviation.copy_(some.std((0, 2, 3)).clamp(min=1e-3 * some.std()))
         options = self.options
 
         def batches(epoch: int) -> tuple[int, Iterator]:
@@ -178,7 +174,7 @@ class Adaptation:
 
         def loss(seen: Seen) -> torch.Tensor:
             with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
-                answers = exits(seen.maps)
+                answers = exits(seen.summaries)
             return lesson(answers, seen.features, seen.logits, self.spread)
 
         training = Training(
@@ -209,7 +205,7 @@ class Adaptation:
                 with torch.no_grad():
                     told = observe(self.network, [], self.classifier, images)
                 own = observe(student, self.places, self.classifier, images)
-                answers = exits(own.maps)
+                answers = exits(own.summaries)
             full = -(told.logits.softmax(1) * own.logits.log_softmax(1)).sum(1).mean()
             drift = ((own.features - told.features) ** 2 / self.spread).mean()
             early = lesson(answers, told.features, told.logits, self.spread) / len(kept)
@@ -231,8 +227,8 @@ class Adaptation:
                 parts.append(observe(network, self.places, self.classifier, images))
         own = torch.cat([part.logits for part in parts])
         self.full_changed = (own.argmax(1) != torch.from_numpy(self.check.logits).argmax(1)).float().mean().item()
-        maps = [torch.cat([part.maps[i] for part in parts]).numpy() for i in range(len(self.places))]
-        return Seen(maps, self.check.features, self.check.logits)
+        summaries = [torch.cat([part.summaries[i] for part in parts]).numpy() for i in range(len(self.places))]
+        return Seen(summaries, self.check.features, self.check.logits)
 
     def describe_tuned(self, both: nn.ModuleDict) -> str:
         text = self.describe(both["exits"], self.seen_by(both["network"]))

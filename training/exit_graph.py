@@ -15,7 +15,7 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
-from exits import Classifier, Exit, Exits, Separable
+from exits import Classifier, Exit, Exits
 from onnx_network import OnnxNetwork
 
 PREFIX = "exits"
@@ -31,8 +31,8 @@ def folded(layer: nn.Module, norm: nn.Module) -> tuple[torch.Tensor, torch.Tenso
 class ExitWriter:
     """Adds nodes to a graph under names that begin with the exit's."""
 
-    def __init__(self, graph: onnx.GraphProto, opset: int):
-        self.graph, self.opset = graph, opset
+    def __init__(self, graph: onnx.GraphProto):
+        self.graph = graph
         self.scope = PREFIX
 
     def constant(self, name: str, value: torch.Tensor | np.ndarray) -> str:
@@ -45,20 +45,6 @@ class ExitWriter:
         full = f"{self.scope}/{name}"
         self.graph.node.append(helper.make_node(op, inputs, [full], full, **attributes))
         return full
-
-    def separable(self, x: str, part: Separable, name: str, deviation: torch.Tensor | None = None) -> str:
-        weight = part.depthwise.weight
-        if deviation is not None:
-            weight = weight / deviation.view(-1, 1, 1, 1)
-        inputs = [x, self.constant(f"{name}.depthwise", weight)]
-        y = self.node("Conv", inputs, f"{name}/depthwise", kernel_shape=[3, 3], pads=[1] * 4, group=len(weight))
-        if deviation is not None:
-            pool = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4, "count_include_pad": 0}
-            y = self.node("AveragePool", [y], f"{name}/half", **pool)
-        weight, bias = folded(part.pointwise, part.norm)
-        inputs = [y, self.constant(f"{name}.weight", weight), self.constant(f"{name}.bias", bias)]
-        y = self.node("Conv", inputs, f"{name}/pointwise", kernel_shape=[1, 1])
-        return self.node("Relu", [y], f"{name}/relu")
 
     def linear(self, x: str, weight: torch.Tensor, bias: torch.Tensor, name: str) -> str:
         inputs = [x, self.constant(f"{name}.weight", weight), self.constant(f"{name}.bias", bias)]
@@ -75,13 +61,9 @@ class ExitWriter:
         if place.pooling != (1, 1):
             kernel = list(place.pooling)
             x = self.node("AveragePool", [x], "pool", kernel_shape=kernel, strides=kernel)
-        z = self.separable(x, exit_.wide, "wide", exit_.deviation)
-        z = self.separable(z, exit_.deep, "deep")
-        parts = [
-            self.flat_pool("GlobalAveragePool", z, "mean"),
-            self.flat_pool("GlobalMaxPool", z, "max"),
-            self.flat_pool("GlobalAveragePool", x, "input_mean"),
-        ]
+        kernel, strides = place.windows()
+        grid = self.node("AveragePool", [x], "windows", kernel_shape=kernel, strides=strides)
+        parts = [self.node("Flatten", [grid], "grid", axis=1), self.flat_pool("GlobalMaxPool", x, "max")]
         joined = self.node("Concat", parts + ([found] if found else []), "pooled", axis=1)
         weight, bias = folded(exit_.mix, exit_.mix_norm)
         scale = 1 / torch.sqrt(exit_.normal.running_var + exit_.normal.eps)
@@ -100,7 +82,6 @@ class ExitWriter:
 def add_exits(model: onnx.ModelProto, exits: Exits, classifier: Classifier, thresholds: list[float]) -> None:
     """Adds exits to `model`, whose output keeps its name and its shape [N, classes]."""
     graph = model.graph
-    opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     output = graph.output[0].name
     full = f"{PREFIX}/full"
     for node in graph.node:
@@ -108,7 +89,7 @@ def add_exits(model: onnx.ModelProto, exits: Exits, classifier: Classifier, thre
             for i, name in enumerate(names):
                 if name == output:
                     names[i] = full
-    writer = ExitWriter(graph, opset)
+    writer = ExitWriter(graph)
     found, choices = None, []
     for exit_, threshold in zip(exits, thresholds, strict=True):
         found, score, answer = writer.write(exit_, found, classifier.softmax)

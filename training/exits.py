@@ -15,7 +15,9 @@ from onnx_network import Node, OnnxNetwork
 
 # Maps are averaged to at most this side before an exit looks at them.
 SIDE = 8
-WIDTHS = [16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]
+# An exit sees the averages of so many rows and columns of windows.
+CELLS = 4
+WIDTHS = [16, 24, 32, 48, 64, 96, 128, 192, 256]
 PASSIVE = {"Softmax", "Identity", "Flatten", "Reshape", "Squeeze", "Dropout"}
 
 
@@ -84,66 +86,42 @@ class Place:
     def pooling(self) -> tuple[int, int]:
         return math.ceil(self.shape[1] / SIDE), math.ceil(self.shape[2] / SIDE)
 
+    def windows(self) -> tuple[list[int], list[int]]:
+        """Kernel and stride of the grid's average pooling on the pooled map; windows overlap where a side isn't a multiple."""
+        sides = [side // pooling for side, pooling in zip(self.shape[1:], self.pooling, strict=True)]
+        strides = [max(1, side // CELLS) for side in sides]
+        return [max(1, side - (CELLS - 1) * stride) for side, stride in zip(sides, strides, strict=True)], strides
+
     @property
-    def pooled(self) -> tuple[int, int, int]:
-        return self.shape[0], self.shape[1] // self.pooling[0], self.shape[2] // self.pooling[1]
+    def seen(self) -> int:
+        """Length of a summary."""
+        cells = [min(CELLS, side // pooling) for side, pooling in zip(self.shape[1:], self.pooling, strict=True)]
+        return self.shape[0] * (cells[0] * cells[1] + 1)
 
-    def pool(self, x: torch.Tensor) -> torch.Tensor:
-        return F.avg_pool2d(x, self.pooling) if self.pooling != (1, 1) else x
+    def summary(self, x: torch.Tensor) -> torch.Tensor:
+        """What an exit sees of maps [N, C, height, width]: averages of the grid's windows and maxima of each channel."""
+        x = F.avg_pool2d(x, self.pooling) if self.pooling != (1, 1) else x
+        return torch.cat([F.avg_pool2d(x, *self.windows()).flatten(1), x.amax((2, 3))], 1)
 
 
-def head_work(place: Place, width: int, hidden: int, previous: int, classes: int) -> int:
+def head_work(place: Place, hidden: int, previous: int, classes: int) -> int:
     """Multiply-adds of an exit."""
-    channels, height, below = place.pooled
-    small = -(-height // 2) * -(-below // 2)
-    convolutions = height * below * channels * 9 + small * width * (channels + 9 + width)
-    return convolutions + (2 * width + channels + previous) * hidden + hidden * classes
+    return (place.seen + previous) * hidden + hidden * classes
 
 
-def sizes(place: Place, previous: int, classes: int, budget: float) -> tuple[int, int]:
-    """The widest convolutions, and the hidden width with them, that keep an exit within `budget` multiply-adds."""
-    best = WIDTHS[0], WIDTHS[0]
-    for width in WIDTHS:
-        hidden = min(max(width, 64), 256)
-        if head_work(place, width, hidden, previous, classes) <= budget:
-            best = width, hidden
-    return best
-
-
-class Separable(nn.Module):
-    """A convolution of each channel by itself, then one over the channels (Howard et al. 2017)."""
-
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        self.depthwise = nn.Conv2d(inputs, inputs, 3, 1, 1, groups=inputs, bias=False)
-        self.pointwise = nn.Conv2d(inputs, outputs, 1, bias=False)
-        self.norm = nn.BatchNorm2d(outputs)
-
-    def forward(self, x: torch.Tensor, deviation: torch.Tensor | None = None) -> torch.Tensor:
-        """With `deviation`, of `x` divided by that of each channel, at half the height and width."""
-        weight = self.depthwise.weight
-        if deviation is not None:
-            weight = weight / deviation.view(-1, 1, 1, 1)
-        z = F.conv2d(x, weight, None, 1, 1, 1, len(weight))
-        if deviation is not None:
-            z = F.avg_pool2d(z, 3, 2, 1, count_include_pad=False)
-        return F.relu(self.norm(self.pointwise(z)))
+def hidden_width(place: Place, previous: int, classes: int, budget: float) -> int:
+    """The largest that keeps an exit within `budget` multiply-adds."""
+    return max([width for width in WIDTHS if head_work(place, width, previous, classes) <= budget], default=WIDTHS[0])
 
 
 class Exit(nn.Module):
     def __init__(self, place: Place, previous: int, classifier: Classifier, classes: int, budget: float):
         super().__init__()
-        self.place, self.previous = place, previous
-        self.width, self.hidden = sizes(place, previous, classes, budget)
-        self.work = head_work(place, self.width, self.hidden, previous, classes)
-        channels, width = place.shape[0], self.width
-        # Of each channel of the map: keeps what is learnt independent of how large the network's values are there.
-        self.register_buffer("deviation", torch.ones(channels))
-        self.wide = Separable(channels, width)
-        self.deep = Separable(width, width)
-        parts = 2 * width + channels + previous
-        self.normal = nn.BatchNorm1d(parts, affine=False)
-        self.mix = nn.Linear(parts, self.hidden, bias=False)
+        self.place = place
+        self.hidden = hidden_width(place, previous, classes, budget)
+        self.work = head_work(place, self.hidden, previous, classes)
+        self.normal = nn.BatchNorm1d(place.seen + previous, affine=False)
+        self.mix = nn.Linear(place.seen + previous, self.hidden, bias=False)
         self.mix_norm = nn.BatchNorm1d(self.hidden)
         outputs = classes if classifier.weight is None else classifier.weight.shape[1]
         self.predict = nn.Linear(self.hidden, outputs)
@@ -153,15 +131,10 @@ class Exit(nn.Module):
         else:
             self.weight = self.bias = None
 
-    def forward(self, x: torch.Tensor, found: torch.Tensor | None):
-        """Of a pooled map [N, C, height, width] and what the exit before found: what this one found, the features
-        and the logits.
-        """
-        z = self.deep(self.wide(x, self.deviation))
-        parts = [z.mean((2, 3)), z.amax((2, 3)), x.mean((2, 3))]
-        if found is not None:
-            parts.append(found)
-        found = F.relu(self.mix_norm(self.mix(self.normal(torch.cat(parts, 1)))))
+    def forward(self, seen: torch.Tensor, found: torch.Tensor | None):
+        """Of a summary and what the exit before found: what this one found, the features and the logits."""
+        joined = seen if found is None else torch.cat([seen, found], 1)
+        found = F.relu(self.mix_norm(self.mix(self.normal(joined))))
         features = self.predict(found)
         logits = features if self.weight is None else features @ self.weight.t() + self.bias
         return found, features, logits
@@ -177,11 +150,11 @@ class Exits(nn.ModuleList):
             previous = exits[-1].hidden
         super().__init__(exits)
 
-    def forward(self, maps: list[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Features and logits of each exit, from the pooled maps."""
+    def forward(self, summaries: list[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Features and logits of each exit."""
         found, answers = None, []
-        for exit_, x in zip(self, maps, strict=True):
-            found, features, logits = exit_(x, found)
+        for exit_, seen in zip(self, summaries, strict=True):
+            found, features, logits = exit_(seen, found)
             answers.append((features, logits))
         return answers
 

@@ -31,9 +31,9 @@ AVERAGED = 0.05
 
 @dataclass
 class Seen:
-    """What the network makes of some images: the pooled map at each place, penultimate features and logits."""
+    """What the network makes of some images: the summary at each place, penultimate features and logits."""
 
-    maps: list[np.ndarray | torch.Tensor]
+    summaries: list[np.ndarray | torch.Tensor]
     features: np.ndarray | torch.Tensor
     logits: np.ndarray | torch.Tensor
 
@@ -41,8 +41,7 @@ class Seen:
         def take(array):
             return torch.from_numpy(array[rows.numpy()]).float()
 
-        maps = [take(array).contiguous(memory_format=torch.channels_last) for array in self.maps]
-        return Seen(maps, take(self.features), take(self.logits))
+        return Seen([take(array) for array in self.summaries], take(self.features), take(self.logits))
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -57,8 +56,8 @@ def fast_bf16() -> bool:
 def observe(network: OnnxNetwork, places: list[Place], classifier: Classifier, images: torch.Tensor) -> Seen:
     names = [place.tensor for place in places] + [classifier.features, classifier.logits]
     values = network(images, names)
-    maps = [place.pool(values[place.tensor]).float() for place in places]
-    return Seen(maps, values[classifier.features].float().flatten(1), values[classifier.logits].float().flatten(1))
+    summaries = [place.summary(values[place.tensor]).float() for place in places]
+    return Seen(summaries, values[classifier.features].float().flatten(1), values[classifier.logits].float().flatten(1))
 
 
 class Library:
@@ -88,8 +87,8 @@ class Library:
             partial.mkdir(parents=True, exist_ok=True)
             self.write(partial, name, rows, change)
             partial.rename(folder)
-        maps = [np.load(folder / f"map-{i}.npy", mmap_mode="r") for i in range(len(self.places))]
-        return Seen(maps, np.load(folder / "features.npy", mmap_mode="r"), np.load(folder / "logits.npy"))
+        summaries = [np.load(folder / f"seen-{i}.npy", mmap_mode="r") for i in range(len(self.places))]
+        return Seen(summaries, np.load(folder / "features.npy", mmap_mode="r"), np.load(folder / "logits.npy"))
 
     @torch.no_grad()
     def write(self, folder: Path, name: str, rows: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -99,9 +98,9 @@ class Library:
             pixels = self.preprocessing.normalize(change(pixels_of(self.images, picked)))
             with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
                 seen = observe(self.network, self.places, self.classifier, pixels)
-            values = [*seen.maps, seen.features, seen.logits]
+            values = [*seen.summaries, seen.features, seen.logits]
             if not files:
-                names = [*(f"map-{i}" for i in range(len(seen.maps))), "features", "logits"]
+                names = [*(f"seen-{i}" for i in range(len(seen.summaries))), "features", "logits"]
                 for part, value in zip(names, values, strict=True):
                     dtype = np.float32 if part == "logits" else np.float16
                     shape = (len(rows), *value.shape[1:])
@@ -214,7 +213,7 @@ def ask(exits: Exits, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
     scores, agrees = [], []
     for rows in torch.arange(len(seen)).split(500):
         some = seen.rows(rows)
-        answers = exits(some.maps)
+        answers = exits(some.summaries)
         sure, guesses = torch.stack([logits.softmax(1) for _, logits in answers]).max(2)
         scores.append(sure)
         agrees.append(guesses == some.logits.argmax(1))
