@@ -1,6 +1,6 @@
 // Operators that decide which step is next. Planning lowers them itself.
-#include "ops/operator.h"
 #include "program/check_step.h"
+#include "program/operator.h"
 
 namespace rskip {
 namespace {

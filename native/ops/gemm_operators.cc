@@ -4,9 +4,9 @@
 #include <limits>
 #include <utility>
 
-#include "ops/operator.h"
 #include "ops/ops.h"
 #include "program/check_step.h"
+#include "program/operator.h"
 
 namespace rskip {
 namespace {

@@ -3,10 +3,10 @@
 #include <limits>
 #include <utility>
 
-#include "ops/operator.h"
 #include "ops/ops.h"
 #include "plan/lowering.h"
 #include "program/check_step.h"
+#include "program/operator.h"
 
 namespace rskip {
 namespace {

@@ -1,7 +1,7 @@
 #include <array>
 #include <iterator>
 
-#include "ops/operator.h"
+#include "program/operator.h"
 
 namespace rskip {
 namespace {

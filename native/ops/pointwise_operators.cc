@@ -2,10 +2,10 @@
 #include <algorithm>
 #include <utility>
 
-#include "ops/operator.h"
 #include "ops/ops.h"
 #include "plan/lowering.h"
 #include "program/check_step.h"
+#include "program/operator.h"
 
 namespace rskip {
 namespace {

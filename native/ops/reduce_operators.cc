@@ -2,11 +2,11 @@
 #include <limits>
 #include <string>
 
-#include "ops/operator.h"
 #include "ops/ops.h"
 #include "plan/lowering.h"
 #include "program/check_step.h"
 #include "program/error.h"
+#include "program/operator.h"
 
 namespace rskip {
 namespace {

@@ -5,10 +5,10 @@
 #include <utility>
 
 #include "ops/gemm_operators.h"
-#include "ops/operator.h"
 #include "ops/ops.h"
 #include "plan/lowering.h"
 #include "program/check_step.h"
+#include "program/operator.h"
 
 namespace rskip {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "ops/operator.h"
+#include "program/operator.h"
 
 namespace rskip {
 namespace {

@@ -3,8 +3,8 @@
 
 #include <cstddef>
 
+#include "plan/frame.h"
 #include "program/geometry.h"
-#include "run/frame.h"
 
 namespace rskip {
 

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "plan/fill.h"
-#include "run/frame.h"
-#include "run/workspace.h"
+#include "plan/frame.h"
+#include "plan/workspace.h"
 
 namespace rskip {
 

@@ -1,10 +1,10 @@
 // The walk over a program: what runs in which order, and where control flow goes.
 #include <utility>
 
-#include "ops/operator.h"
 #include "plan/dense_instruction.h"
 #include "plan/lowering.h"
 #include "plan/passes.h"
+#include "program/operator.h"
 
 namespace rskip {
 

@@ -4,8 +4,8 @@
 #include <cstring>
 #include <string>
 
+#include "kernels/aligned_buffer.h"
 #include "program/error.h"
-#include "run/aligned_buffer.h"
 
 namespace rskip {
 namespace {

@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-#include "run/fp_mode.h"
+#include "kernels/fp_mode.h"
 
 namespace rskip {
 

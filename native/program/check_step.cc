@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <string>
 
-#include "ops/operator.h"
 #include "program/error.h"
+#include "program/operator.h"
 
 namespace rskip {
 

@@ -1,9 +1,9 @@
 #include <limits>
 #include <string>
 
-#include "ops/operator.h"
 #include "program/check_program.h"
 #include "program/check_step.h"
+#include "program/operator.h"
 #include "program/words.h"
 
 namespace rskip {

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "run/workspace.h"
+#include "plan/workspace.h"
 
 namespace rskip {
 

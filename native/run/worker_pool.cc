@@ -4,7 +4,7 @@
 #include <cassert>
 #include <utility>
 
-#include "run/fp_mode.h"
+#include "kernels/fp_mode.h"
 #include "run/spin.h"
 
 namespace rskip {

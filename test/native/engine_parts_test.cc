@@ -11,11 +11,11 @@
 #include <string>
 #include <thread>
 
+#include "kernels/aligned_buffer.h"
 #include "plan/fill.h"
 #include "plan/memory_plan.h"
 #include "plan/parallel.h"
 #include "program_writer.h"
-#include "run/aligned_buffer.h"
 #include "run/cpu_budget.h"
 #include "run/worker_pool.h"
 

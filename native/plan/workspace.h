@@ -1,7 +1,7 @@
 // Memory of one executing thread.
 #pragma once
 
-#include "run/aligned_buffer.h"
+#include "kernels/aligned_buffer.h"
 
 namespace rskip {
 
