@@ -10,12 +10,12 @@ export interface RunRequest {
   readonly items: number;
   /** One array per program input, in order; a batched one holds `items` slices one after another. */
   readonly inputs: readonly TensorData[];
-  /** One array per program output, in order, likewise; filled by the run. */
+  /** One array per program output, in order, laid out like inputs; filled by the run. */
   readonly outputs: readonly TensorData[];
   readonly policy: ResolvedPolicy;
-  /** items x blocks, row-major; 1 where the block ran, 0 where it was skipped. Filled by the run. */
+  /** items x blocks, row-major; 1 if the block ran, 0 if it was skipped. Filled by the run. */
   readonly ran: Uint8Array;
-  /** items x blocks, row-major; the gate's score, NaN where no gate was asked. Filled by the run. */
+  /** items x blocks, row-major; the gate's score, NaN if no gate was evaluated. Filled by the run. */
   readonly scores: Float32Array;
   readonly signal?: AbortSignal;
   /**
@@ -25,14 +25,14 @@ export interface RunRequest {
   readonly times?: Float64Array | undefined;
 }
 
-/** A program made ready to run. Immutable and shared: any number of runs may be under way at once. */
+/** A program ready to run. Immutable and shared: any number of runs may be in progress at once. */
 export interface CompiledProgram {
-  /** The value that each piece of work computes, -1 for none; missing where runs can't be profiled. */
+  /** The value that each piece of work computes, -1 for none; undefined if runs can't be profiled. */
   readonly profiled?: Int32Array;
   /** Resolves when outputs and trace are filled; rejects with a ResidualSkipError. */
   run(request: RunRequest): Promise<void>;
   runSync(request: RunRequest): void;
-  /** Frees what the program holds once the runs under way have ended. Idempotent. */
+  /** Frees what the program holds once the runs in progress have ended. Idempotent. */
   release(): void;
 }
 
@@ -42,15 +42,18 @@ export interface Backend {
   readonly isa: string;
   /** Workers in use. */
   readonly threads: number;
-  /** Doesn't hold the calling thread for long. The program's constants must not change before it settles, nor later. */
+  /**
+   * Doesn't block the calling thread for long. The program's constants must never change, even after the promise has
+   * settled.
+   */
   compile(program: Program): Promise<CompiledProgram>;
   compileSync(program: Program): CompiledProgram;
   /**
-   * Frees the arrays of a compiled program's large constants where the backend has copies of its own. They are empty
-   * then; compiled again, here and while the first is held, the program and ones grown from it work as before.
+   * Frees the arrays of a compiled program's large constants if the backend has its own copies. The arrays are then
+   * empty. The program, and programs grown from it, still compile on this backend while the first is held.
    */
   dropConstants(program: Program): void;
-  /** Encodes lines of the audit log between runs, where that is better than to do it on the calling thread. */
+  /** Encodes lines of the audit log between runs; undefined where the calling thread does this better. */
   readonly auditLines?: AuditLines | undefined;
   /** Frees what all programs share (packed weights, workers). Idempotent. */
   release(): void;

@@ -2,10 +2,10 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageRoot } from '../version.js';
 
-/** Either the addon's exports, or why there are none. */
+/** Either the addon's exports, or the reason why there are none. */
 export type Loaded = { readonly exports: unknown } | { readonly problem: string; readonly cause: unknown };
 
-/** What prebuilt addons are made for: `process.platform`, `process.arch` and, on Linux, the C library. */
+/** Platforms with prebuilt addons: `process.platform`, `process.arch` and, on Linux, the C library. */
 const PREBUILT = [
   'linux-x64-glibc',
   'linux-x64-musl',
@@ -19,7 +19,7 @@ const PREBUILT = [
 let loaded: Loaded | undefined;
 
 /**
- * Loads the native addon: a local build (build/Release) before the prebuilt one, which is a package of its own for each
+ * Loads the native addon: a local build (build/Release) before the prebuilt one, which is a separate package for each
  * platform, such as residual-skip-linux-x64-glibc, or in a checkout a folder of prebuilds/.
  */
 export function loadBinding(): Loaded {

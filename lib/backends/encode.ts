@@ -3,23 +3,23 @@ import { activationWords, attributeWords, indexIn, list, OPERATORS } from '../mo
 import { type Block, COMPARE_KINDS, NO_ACTIVATION, type OpName, type Program } from '../model/program.js';
 import type { DataType, TensorData } from '../tensor.js';
 
-/** A program as native code reads it (native/program/decode.cc). */
+/** A program in the form that native code reads (native/program/decode.cc). */
 export interface EncodedProgram {
   readonly words: Int32Array;
   readonly constants: readonly TensorData[];
-  /** For every constant: a number that stands for this very array object, and its data type. */
+  /** For every constant: a number that identifies this array object, and its data type. */
   readonly ids: Int32Array;
 }
 
 const MAGIC = 0x52534b50;
 const VERSION = 1;
 
-/** Order is part of the encoding. */
+/** The order is part of the encoding. */
 export const DATA_TYPES: readonly DataType[] = ['float32', 'uint8', 'int32', 'int64', 'bool'];
 
 const OPS = Object.keys(OPERATORS) as OpName[];
 
-/** Native keeps packed weights by these, so an array must not change once it was part of a program. */
+/** Native finds packed weights by these, so an array must not change once it is part of a program. */
 const constantIds = new WeakMap<TensorData, number>();
 let nextConstantId = 0;
 
@@ -38,7 +38,7 @@ function block({ skippable, gateFirst, first, end, input, output, skipActivation
   return gate ? [...words, 1, gate.score, indexIn(COMPARE_KINDS, gate.compare)] : [...words, 0];
 }
 
-/** Throws INTERNAL for a number that is no 32-bit integer. */
+/** Throws INTERNAL for a number that is not a 32-bit integer. */
 export function encodeProgram(program: Program): EncodedProgram {
   const { values, inputs, outputs, steps, blocks } = program;
   const words: number[] = [MAGIC, VERSION, values.length, inputs.length, outputs.length, steps.length];
@@ -60,7 +60,7 @@ export function encodeProgram(program: Program): EncodedProgram {
   }
   for (const each of blocks) words.push(...block(each));
   if (words.some((word) => (word | 0) !== word)) {
-    throw new ResidualSkipError('INTERNAL', 'The program holds a number beyond 32 bits.');
+    throw new ResidualSkipError('INTERNAL', 'program: it holds a number beyond 32 bits');
   }
   return { words: Int32Array.from(words), constants, ids: Int32Array.from(ids) };
 }

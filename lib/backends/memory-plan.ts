@@ -14,8 +14,8 @@ export interface MemoryPlan {
 const ALIGNMENT = 64;
 
 /**
- * Gives every interval an offset such that no two that are needed at the same time overlap: largest first, each at
- * the lowest place that is free.
+ * Assigns each interval an offset so that intervals needed at the same time don't overlap: largest first, each at the
+ * lowest free place.
  */
 export function planMemory(intervals: readonly Interval[]): MemoryPlan {
   const offsets = new Array<number>(intervals.length).fill(0);

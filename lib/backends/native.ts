@@ -8,9 +8,9 @@ import { encodeProgram } from './encode.js';
 import { RunQueue } from './run-queue.js';
 
 export interface NativeOptions {
-  /** Worker threads; as many as the process's CPU affinity and quota allow when left out. */
+  /** Worker threads; by default as many as the process's CPU affinity and quota allow. */
   readonly threads?: number;
-  /** The instruction set to use; the best of this CPU when left out. */
+  /** The instruction set to use; by default the best of this CPU. */
   readonly isa?: 'scalar' | 'avx2' | 'avx512' | 'neon';
 }
 
@@ -20,19 +20,19 @@ export interface NativeInfo {
   readonly best: string;
   /** Threads that the process's CPU affinity and quota allow. */
   readonly threads: number;
-  /** Fused multiply-adds that one core reaches with `isa`, in GFLOP/s, measured on the spot in some milliseconds. */
+  /** Fused multiply-adds that one core reaches with `isa`, in GFLOP/s, measured within a few milliseconds. */
   peakGflops(isa: string): number;
 }
 
-/** What native/addon exports. Its errors have a `code` of lib/errors.ts. */
+/** The exports of native/addon. Its errors have a `code` of lib/errors.ts. */
 interface NativeBinding {
   readonly Engine: new (threads: number, isa: string) => NativeEngine;
   /** Detaches a buffer, which frees its memory now rather than when garbage is collected. */
   discard(buffer: ArrayBuffer): void;
   info(): NativeInfo;
-  /** Fills in 32 bytes for each message. Missing where the processor has no instructions for it. */
+  /** Writes 32 bytes for each message. Undefined if the processor has no instructions for it. */
   sha256?(messages: readonly TensorData[], digests: Uint8Array): void;
-  /** Missing where the one above is. See native/addon/audit_lines.h. */
+  /** Undefined if `sha256` is. See native/addon/audit_lines.h. */
   auditLinesSync?(...args: Parameters<AuditLines>): Buffer;
 }
 
@@ -58,7 +58,7 @@ type RunArguments = [
   times?: Float64Array,
 ];
 interface NativeProgram {
-  /** Resolves to the milliseconds from its beginning on a worker to its end. */
+  /** Resolves to the milliseconds that the run took on a worker. */
   run(...args: RunArguments): Promise<number>;
   runSync(...args: RunArguments): void;
   /** The value that each code computes; -1 for none. */
@@ -74,7 +74,7 @@ function binding(): NativeBinding {
   return loaded.exports as NativeBinding;
 }
 
-/** An error of the addon as one of this package's. Its class may be that of another context, so its code tells. */
+/** An error of the addon as a ResidualSkipError. Its class may belong to another context, so the code identifies it. */
 function translate(error: unknown): unknown {
   if (typeof error !== 'object' || error === null) return error;
   const { code, message } = error as { code?: unknown; message?: unknown };
@@ -83,7 +83,7 @@ function translate(error: unknown): unknown {
     : error;
 }
 
-/** As translate(), of an error of compiling `program`: what it calls by number gets the name that it has in the model. */
+/** Like translate(), for an error of compiling `program`: replaces numbers of values with their names in the model. */
 function named(error: unknown, { values }: Program): unknown {
   const translated = translate(error);
   const { value } = (error ?? {}) as { value?: number };
@@ -106,7 +106,7 @@ export function nativeInfo(): NativeInfo {
   return { ...info, peakGflops: (isa) => guarded(() => peakGflops(isa)) };
 }
 
-/** SHA-256 of many messages at once, into 32 bytes for each; undefined where this machine has no native one. */
+/** SHA-256 of many messages at once, 32 bytes for each; undefined if this machine has no native implementation. */
 export function nativeSha256(): ((messages: readonly TensorData[], digests: Uint8Array) => void) | undefined {
   const loaded = loadBinding();
   return 'problem' in loaded ? undefined : (loaded.exports as NativeBinding).sha256;
@@ -114,7 +114,7 @@ export function nativeSha256(): ((messages: readonly TensorData[], digests: Uint
 
 let auditLinesSync: NativeBinding['auditLinesSync'] | null | undefined;
 
-/** Encodes a batch of items as lines of the audit log; null where this machine has no native encoder. */
+/** Encodes a batch of items as lines of the audit log; null if this machine has no native encoder. */
 export function nativeAuditLines(): ((...args: Parameters<AuditLines>) => Uint8Array) | null {
   if (auditLinesSync === undefined) {
     const loaded = loadBinding();
@@ -132,7 +132,7 @@ function compileArguments(program: Program): CompileArguments {
   return [words, constants, ids];
 }
 
-/** Programs run in C++, on worker threads of the backend's own. All of its programs share packed weights. */
+/** Runs programs in C++, on worker threads of its own. All of its programs share packed weights. */
 export class NativeBackend implements Backend {
   readonly name = 'native';
   private readonly engine: NativeEngine;
@@ -150,7 +150,7 @@ export class NativeBackend implements Backend {
       awaitEnd: (microseconds) => this.engine.awaitEnd(microseconds),
       expectCaller: (comes) => this.engine.expectCaller(comes),
     });
-    // With a spare core it is done on the calling thread while workers run.
+    // With a spare core, the calling thread encodes while workers run.
     this.auditLines = spareCore ? undefined : (...args) => this.engine.auditLines(...args);
   }
 
@@ -188,7 +188,7 @@ export class NativeBackend implements Backend {
     }
   }
 
-  /** Runs under way end first. */
+  /** Runs in progress end first. */
   release(): void {
     this.queue.handOver();
     this.engine.release();
@@ -196,7 +196,7 @@ export class NativeBackend implements Backend {
 }
 
 class CompiledNative implements CompiledProgram {
-  /** Of the run before. */
+  /** Of the last run. */
   private msPerItem = Number.POSITIVE_INFINITY;
 
   constructor(
@@ -241,7 +241,7 @@ class CompiledNative implements CompiledProgram {
     }
   }
 
-  /** A run that can be aborted never holds the event loop: the signal would not be seen. */
+  /** A run with a signal never blocks the event loop: the signal would go unnoticed. */
   private queued(request: RunRequest, flag: readonly Int32Array[]): Promise<void> {
     return this.queue.run({
       expectedMs: request.items * this.msPerItem,
@@ -261,16 +261,19 @@ class CompiledNative implements CompiledProgram {
 }
 
 function aborted(signal: AbortSignal): ResidualSkipError {
-  return new ResidualSkipError('ABORTED', 'The run was aborted by its signal.', { cause: signal.reason });
+  return new ResidualSkipError('ABORTED', 'run: it was aborted by its signal', { cause: signal.reason });
 }
 
 function runArguments(request: RunRequest, flag: readonly Int32Array[]): RunArguments {
   const { items, inputs, outputs, policy, ran, scores } = request;
   const arrays = [...inputs, ...outputs, ran, scores, ...flag];
   for (const { buffer } of arrays) {
-    // A buffer that shrinks takes its memory away from under the run. Shared ones only grow.
+    // A buffer that shrinks would free memory that the run uses. Shared buffers only grow.
     if ((buffer as { readonly resizable?: boolean }).resizable) {
-      throw new ResidualSkipError('INVALID_ARGUMENT', 'Tensors on resizable buffers are not supported.');
+      throw new ResidualSkipError(
+        'INVALID_ARGUMENT',
+        'tensor: its buffer is resizable, which is not supported; use a fixed-length ArrayBuffer',
+      );
     }
   }
   return [items, arrays, inputs.length, outputs.length, policy.modes, policy.thresholds, request.times];

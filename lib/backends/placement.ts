@@ -1,4 +1,4 @@
-/** Where every value of a program lives while the reference backend runs it: which share memory, and from when to when. */
+/** The memory of every value of a program in the reference backend: which values share it, and when. */
 
 import { NONE, type Program, type Step, type ValueId } from '../model/program.js';
 import { sizeOf } from '../numeric/shapes.js';
@@ -6,7 +6,7 @@ import { ELEMENT_BYTES } from '../tensor.js';
 import { planMemory } from './memory-plan.js';
 
 export interface Placement {
-  /** Byte offset of every value in the arena; NONE for constants and for values that no step touches. */
+  /** Byte offset of every value in the arena; NONE for constants and for unused values. */
   readonly offsets: readonly number[];
   /** Size of the arena. */
   readonly bytes: number;
@@ -18,9 +18,9 @@ interface Life {
 }
 
 /**
- * Control only goes forward, so the positions of steps are time: a value is alive from the first step that writes it
- * to the last that reads it. A step that may compute in place takes over the memory of an operand that dies with it;
- * that is how the residual stream stays where it is.
+ * Control only moves forward, so positions of steps serve as time: a value lives from the first step that writes it
+ * to the last that reads it. A step that can compute in place takes over the memory of an operand that dies with it;
+ * this keeps the residual stream in place.
  */
 export function place(program: Program): Placement {
   const lives = liveness(program);
@@ -42,7 +42,7 @@ export function place(program: Program): Placement {
   return { offsets: owner.map((_, id) => offsetOf.get(find(id)) ?? NONE), bytes: plan.bytes };
 }
 
-/** Lives of the values that are not constants; undefined for values that nothing touches. */
+/** Lifetimes of the values that are not constants; undefined for unused values. */
 function liveness(program: Program): (Life | undefined)[] {
   const lives = new Array<Life | undefined>(program.values.length);
   const touch = (id: ValueId, at: number) => {
@@ -58,7 +58,7 @@ function liveness(program: Program): (Life | undefined)[] {
   }
   for (const { gate, first, end, skippable, input } of program.blocks) {
     if (gate) touch(gate.score, first);
-    // Skipping copies the input where the body would have left its result.
+    // Skipping copies the input to where the body would have left its result.
     if (skippable) touch(input, end - 1);
   }
   for (const { value } of program.outputs) touch(value, program.steps.length);

@@ -8,8 +8,8 @@ import { type Backend, BlockMode, type CompiledProgram, type RunRequest } from '
 import { type Placement, place } from './placement.js';
 
 /**
- * Plain TypeScript: what the native backend is tested and measured against. Items of a batch are run one after
- * another on the caller's thread; `run` gives way to the event loop between steps.
+ * Plain TypeScript: the oracle of the native backend's tests, and its baseline in benchmarks. The items of a batch
+ * run one after another on the caller's thread; `run` yields to the event loop between steps.
  */
 export class ReferenceBackend implements Backend {
   readonly name = 'reference';
@@ -24,21 +24,21 @@ export class ReferenceBackend implements Backend {
     return new ReferenceProgram(program);
   }
 
-  /** Runs read them. */
+  /** Runs read the constants. */
   dropConstants(): void {}
 
   /** Programs share nothing. */
   release(): void {}
 }
 
-/** How long `run` may hold the event loop, in milliseconds, if single steps are shorter. */
+/** Milliseconds for which `run` may block the event loop, if single steps are shorter. */
 const SLICE_MS = 4;
 
 class ReferenceProgram implements CompiledProgram {
   private readonly placement: Placement;
   readonly profiled: Int32Array;
   private readonly program: Program;
-  /** Arenas that no run is using. */
+  /** Arenas that no run uses. */
   private readonly idle: Arena[] = [];
   private released = false;
 
@@ -81,7 +81,7 @@ class ReferenceProgram implements CompiledProgram {
   }
 
   private acquire(): Arena {
-    if (this.released) throw new ResidualSkipError('SESSION_RELEASED', 'The program was released.');
+    if (this.released) throw new ResidualSkipError('SESSION_RELEASED', 'program: it was released');
     return this.idle.pop() ?? new Arena(this.program, this.placement);
   }
 
@@ -92,11 +92,11 @@ class ReferenceProgram implements CompiledProgram {
 
 function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) {
-    throw new ResidualSkipError('ABORTED', 'The run was aborted by its signal.', { cause: signal.reason });
+    throw new ResidualSkipError('ABORTED', 'run: it was aborted by its signal', { cause: signal.reason });
   }
 }
 
-/** What one run owns: a tensor for every value, and the tensors of every step at hand. */
+/** The memory of one run: a tensor for every value, and the tensors of every step. */
 class Arena {
   readonly tensors: readonly (KernelTensor | undefined)[];
   readonly operands: readonly { inputs: (KernelTensor | undefined)[]; outputs: KernelTensor[] }[];
@@ -108,7 +108,7 @@ class Arena {
     { offsets, bytes }: Placement,
   ) {
     const memory = allocate(bytes);
-    // Values in the same place share one array, which tells kernels that they work in place.
+    // Values in the same place share one array, so kernels see that they work in place.
     const arrays = new Map<string, TensorData>();
     this.tensors = program.values.map(({ dtype, shape, data }, id) => {
       if (data) return { dtype, shape, data, constant: true };
@@ -130,8 +130,7 @@ class Arena {
 
   tensor(id: number): KernelTensor {
     const tensor = this.tensors[id];
-    if (!tensor)
-      throw new ResidualSkipError('INTERNAL', `Value ${id} of the program is used but never made.`);
+    if (!tensor) throw new ResidualSkipError('INTERNAL', `program: value ${id} is used but never computed`);
     return tensor;
   }
 }
@@ -140,9 +139,13 @@ function allocate(bytes: number): ArrayBuffer {
   try {
     return new ArrayBuffer(bytes);
   } catch (cause) {
-    throw new ResidualSkipError('OUT_OF_MEMORY', `The run needs ${bytes} bytes, which could not be had.`, {
-      cause,
-    });
+    throw new ResidualSkipError(
+      'OUT_OF_MEMORY',
+      `run: it needs ${bytes} bytes, which could not be allocated`,
+      {
+        cause,
+      },
+    );
   }
 }
 
@@ -164,7 +167,7 @@ function* runItems(arena: Arena, request: RunRequest): Generator<void, void> {
   }
 }
 
-/** Both arrays are of one type, whatever it is. */
+/** Both arrays have the same type, whichever it is. */
 function copySlice(
   from: TensorData,
   fromStart: number,
@@ -216,7 +219,7 @@ function* runBlock(arena: Arena, request: RunRequest, item: number, index: numbe
   else skip(arena, block);
 }
 
-/** A score that is NaN runs the block: when in doubt, nothing is left out. */
+/** A NaN score runs the block: when in doubt, nothing is skipped. */
 function gateOpens({ compare }: Gate, score: number, threshold: number): boolean {
   if (Number.isNaN(score)) return true;
   switch (compare) {
@@ -231,7 +234,7 @@ function gateOpens({ compare }: Gate, score: number, threshold: number): boolean
   }
 }
 
-/** The stream passes the block by: no work where the block's output lives where its input does. */
+/** Passes the stream around the block: no work if the block's output shares memory with its input. */
 function skip(arena: Arena, { input, output, skipActivation }: Block): void {
   const x = arena.tensor(input).data;
   const y = arena.tensor(output).data;
@@ -247,7 +250,7 @@ function* runRange(arena: Arena, first: number, end: number, times: Times): Gene
   }
 }
 
-/** Runs the step at `at` and tells which comes next. */
+/** Runs the step at `at` and returns the next position. */
 function runOne(arena: Arena, at: number, times: Times): number {
   const step: Step = arena.program.steps[at]!;
   if (step.op === 'jump') return step.attrs.target;

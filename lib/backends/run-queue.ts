@@ -1,33 +1,33 @@
-/** A run that is expected to take no longer than this, in milliseconds, may hold the event loop. */
+/** A run that is expected to take at most this long, in milliseconds, may block the event loop. */
 const SHORT_RUN_MS = 2;
 
 /**
- * After so many times what was expected, and so many milliseconds, a run is late: its worker may want the very core that
- * the event loop turns on.
+ * A run is late after this multiple of its expected time plus this many milliseconds: its worker may want the core
+ * that the event loop occupies.
  */
 const LATE = 1.25;
 const LATE_MS = 0.1;
 
-/** A run that should end within so many milliseconds is waited for before the calling thread goes on with another. */
+/** If a run should end within this many milliseconds, the calling thread waits for it before it executes another. */
 const SOON_MS = 0.1;
 
 /**
- * With at most so many workers, and two at least, the calling thread is one more that executes runs, in the place of a
- * worker. With more of them it is needed for what they ask for.
+ * With two to this many workers, the calling thread also executes runs, in the place of a worker. With more workers
+ * it is needed to serve them.
  */
 const FEW_WORKERS = 4;
 
-/** How long a turn of the event loop waits for runs to end, in microseconds. A turn that does nothing leaves garbage. */
+/** How long a turn of the event loop waits for runs to end, in microseconds. Idle turns would produce garbage. */
 const TURN_US = 50;
 
-/** The JS thread has one turn to give: a run of any session may be waiting for it. */
+/** The JS thread has one turn to give; a run of any session may wait for it. */
 let turnTaken = false;
 
 /** One run, wherever it executes. */
 export interface QueuedRun {
-  /** Infinity where it isn't known. */
+  /** Infinity if unknown. */
   readonly expectedMs: number;
-  /** Whether it may hold the event loop if it is short. */
+  /** Whether it may block the event loop if it is short. */
   readonly mayBeHere: boolean;
   /** Executes it on the calling thread. */
   here(): void;
@@ -35,28 +35,28 @@ export interface QueuedRun {
   there(): Promise<void>;
 }
 
-/** The threads that runs are left to. */
+/** The threads that execute queued runs. */
 export interface Workers {
   readonly threads: number;
-  /** Whether the process may use a core that none of them needs. */
+  /** Whether the process may use a core that no worker needs. */
   readonly spareCore: boolean;
-  /** Holds the calling thread until a run has ended, for at most so many microseconds. */
+  /** Blocks the calling thread until a run has ended, for at most this many microseconds. */
   awaitEnd(microseconds: number): void;
-  /** The calling thread is going to execute runs, or is not any more: workers leave it a core until then. */
+  /** Announces whether the calling thread is about to execute runs: workers leave a core to it meanwhile. */
   expectCaller(comes: boolean): void;
 }
 
 /**
- * Where the runs of one backend execute. Handing a run to a worker and waking the event loop when it ends takes as long
- * as some layers of a small network, which short runs notice.
+ * Decides where the runs of one backend execute. Handing a run to a worker and waking the event loop when it ends
+ * takes as long as some layers of a small network, which matters for short runs.
  *
- * Where the workers leave a core to the calling thread, they execute all runs, and the event loop keeps turning instead of
- * sleeping shortly before one should end, which for a short one is all the time.
+ * If the workers leave a core to the calling thread, they execute all runs, and the event loop keeps turning instead
+ * of sleeping shortly before a run should end; for short runs that is all the time.
  *
- * Where they don't, a short run that is alone executes on the calling thread, with the workers' help: in a turn of the
- * event loop of its own, at most one in each turn, so that timers and I/O are served before and after it. With few workers
- * so does one of several: a worker in its place would only compete with the calling thread for a core. A run that is about
- * to end is waited for first, because its worker would have nothing to do meanwhile.
+ * Otherwise a single short run executes on the calling thread, with the workers' help, in a turn of the event loop of
+ * its own, so that timers and I/O are served before and after it. With few workers, so does one of several runs: a
+ * worker in its place would only compete with the calling thread for a core. A run that is about to end is waited for
+ * first, because its worker would be idle meanwhile.
  */
 export class RunQueue {
   #underway = 0;
@@ -64,7 +64,7 @@ export class RunQueue {
   #until = 0;
   #handOver: (() => void) | undefined;
   #callerExpected = false;
-  /** When the runs that workers execute should end. */
+  /** When the runs on workers should end. */
   readonly #ends = new Set<{ readonly at: number }>();
   readonly #ended = () => {
     this.#underway--;
@@ -83,7 +83,7 @@ export class RunQueue {
     return running;
   }
 
-  /** Lets the workers have the run that waits for its turn, if there is one. */
+  /** Gives the run that waits for its turn, if any, to the workers. */
   handOver(): void {
     this.#handOver?.();
   }
@@ -113,7 +113,7 @@ export class RunQueue {
         } catch (error) {
           reject(error);
         }
-        // Whoever waited for this run may ask for the next.
+        // The caller of this run may request the next.
         if (this.#callerExpected) setImmediate(this.#expectNobody);
       };
       const here = () => start(() => run.here());
@@ -139,7 +139,7 @@ export class RunQueue {
 
   /** Whether a run should have ended about now, and was waited for. */
   #waited(): boolean {
-    // Others wait for a worker anyway.
+    // The others wait for a worker anyway.
     if (this.#ends.size >= this.workers.threads) return false;
     const now = performance.now();
     for (const { at } of this.#ends) {
@@ -158,13 +158,13 @@ export class RunQueue {
 
   #beAwakeAfter(milliseconds: number): void {
     this.#until = performance.now() + LATE * milliseconds + LATE_MS;
-    // Timers go by whole milliseconds and come up to one late.
+    // Timers have whole milliseconds and fire up to one late.
     const asleep = Math.floor(milliseconds - 1);
     if (asleep < 1) this.#keepTurning();
     else setTimeout(() => this.#keepTurning(), asleep).unref();
   }
 
-  /** Until the last run that began should have ended, or none is under way. Each turn serves whatever comes. */
+  /** Keeps the event loop turning until the run that began last should have ended, or none is in progress. */
   #keepTurning(): void {
     if (this.#turning) return;
     this.#turning = true;

@@ -96,7 +96,7 @@ function needsPadding({ input, padBegin }: Geometry, extent: Triple): boolean {
   return padBegin.some((pad) => pad !== 0) || extent.some((length, axis) => length > input[axis]!);
 }
 
-/** Copies one item's planes to where they lie inside the extent; what lies outside is dropped. */
+/** Copies one item's planes to their positions inside the extent; what lies outside is dropped. */
 function copyPadded(
   x: Float32Array,
   xStart: number,
@@ -119,7 +119,7 @@ function copyPadded(
   }
 }
 
-/** Where the window of every output element starts, in planes of `dims`. */
+/** Start of the window of every output element, in planes of `dims`. */
 function windowBases({ output, stride }: Geometry, dims: Triple): Int32Array {
   const bases = baseScratch.atLeast(volume(output));
   let p = 0;
@@ -132,7 +132,7 @@ function windowBases({ output, stride }: Geometry, dims: Triple): Int32Array {
   return bases;
 }
 
-/** Where element (channel, tap) of a window lies from the window's start. */
+/** Offset of element (channel, tap) of a window from the window's start. */
 function tapOffsets({ kernel, dilation }: Geometry, dims: Triple, channels: number): Int32Array {
   const offsets = offsetScratch.atLeast(channels * volume(kernel));
   let k = 0;

@@ -1,5 +1,5 @@
 /**
- * The one inner loop of convolutions and matrix products: 4 rows of packed weights times 2 columns of x, where a
+ * The inner loop that convolutions and matrix products share: 4 rows of packed weights times 2 columns of x, where a
  * column is gathered through an offset table. Sums are kept in double precision and rounded once.
  */
 import { Scratch } from './tensor.js';
@@ -43,8 +43,8 @@ const caches = new WeakMap<Float32Array, Map<string, Float32Array>>();
 const packScratch = new Scratch((n) => new Float32Array(n));
 
 /**
- * The packed form of `w`: made by `pack`, in scratch, or kept for as long as `w` lives if it is constant. `layout`
- * tells apart the ways in which the same array is packed.
+ * The packed form of `w`, made by `pack`: in scratch memory, or kept as long as `w` lives if it is constant. `layout`
+ * distinguishes the ways to pack the same array.
  */
 export function packed(
   w: Float32Array,
@@ -72,10 +72,10 @@ export interface DotArgs {
   x: Float32Array;
   /** Added to every base. */
   xStart: number;
-  /** Where column p starts in x. */
+  /** Start of column p in x. */
   bases: Int32Array;
   columns: number;
-  /** Where element k of a column lies, from its base. */
+  /** Offset of element k of a column from its base. */
   offsets: Int32Array;
   weights: Float32Array;
   weightsStart: number;
@@ -165,7 +165,7 @@ function dotRows(args: DotArgs, row: number, columns: number): void {
   }
 }
 
-/** What the tiles of four rows and two columns leave over: rows [row, rowEnd) of one packed group. */
+/** The rest that tiles of four rows and two columns don't cover: rows [row, rowEnd) of one packed group. */
 function dotEdge(args: DotArgs, row: number, rowEnd: number, column: number, columnEnd: number): void {
   const { x, offsets, weights: w, depth, y, bias, residual } = args;
   for (let r = row; r < rowEnd; r++) {

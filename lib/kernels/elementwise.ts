@@ -31,7 +31,7 @@ export function affine(
   if (attrs.act.kind !== 'none') activate(to, to, i, attrs.act);
 }
 
-/** Rows over y of operands that are broadcast to it. */
+/** Rows of y, and of the operands broadcast to it. */
 function broadcastRows(y: KernelTensor, operands: readonly KernelTensor[]) {
   return planRows(y.shape, [
     denseStrides(y.shape),
@@ -154,7 +154,7 @@ export function where(condition: KernelTensor, a: KernelTensor, b: KernelTensor,
   const rows = broadcastRows(y, [condition, a, b]);
   const [, sc = 0, sa = 0, sb = 0] = rows.steps;
   const chosen = condition.data as Uint8Array;
-  // Elements are only moved, so that one loop serves bigints too.
+  // Elements are only moved, so one loop serves bigints, too.
   const [left, right, to] = [a.data, b.data, y.data] as Float32Array[];
   forEachRow(rows, ([at = 0, ic = 0, ia = 0, ib = 0]) => {
     for (let i = 0; i < rows.length; i++) {

@@ -101,7 +101,7 @@ function multiply(
   });
 }
 
-/** One row of a: packing b would cost more than the product, so b is read as it lies. */
+/** One row of a: packing b would cost more than the product, so b is read in place. */
 function multiplyVector(
   a: Float32Array,
   aStart: number,

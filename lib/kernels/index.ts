@@ -1,6 +1,6 @@
 /**
- * Kernels of every step in plain TypeScript: what constants are folded with, and what the reference backend runs.
- * They know neither ONNX nor backends. Shapes and types are trusted: whoever made the step has checked them.
+ * Kernels of every step in plain TypeScript, for constant folding and the reference backend. They know neither ONNX
+ * nor backends, and trust shapes and types, which are checked when a step is created.
  */
 import { ResidualSkipError } from '../errors.js';
 import { cast } from './cast.js';
@@ -21,7 +21,7 @@ export type KernelStep = {
   [Op in OperationName]: { readonly op: Op; readonly attrs: Operations[Op] };
 }[OperationName];
 
-/** The tensors of one step; `input` and `y` demand that the tensor is there. */
+/** The tensors of one step; `input` and `y` require that the tensor exists. */
 interface Operands {
   readonly inputs: readonly (KernelTensor | undefined)[];
   readonly outputs: readonly KernelTensor[];
@@ -91,5 +91,5 @@ export function runStep(
 }
 
 function missing(op: string, kind: 'input' | 'output', index: number): never {
-  throw new ResidualSkipError('INTERNAL', `The step '${op}' has no ${kind} ${index}.`);
+  throw new ResidualSkipError('INTERNAL', `step '${op}': it has no ${kind} ${index}`);
 }

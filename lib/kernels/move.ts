@@ -1,6 +1,6 @@
 /**
- * Operators that only move elements, of any type. Bigints are moved through arrays that are typed as holding numbers:
- * nothing is computed with them.
+ * Operators that only move elements, of any type. Bigints move through arrays typed as number arrays: nothing
+ * computes with them.
  */
 
 import { ResidualSkipError } from '../errors.js';
@@ -79,7 +79,7 @@ export function gather(data: KernelTensor, indices: KernelTensor, y: KernelTenso
     if (index < 0 || index >= length) {
       throw new ResidualSkipError(
         'INVALID_ARGUMENT',
-        `Gather: index ${asked} is outside [${-length}, ${length - 1}], the range of axis ${axis} of its data.`,
+        `gather: index ${asked} is outside [${-length}, ${length - 1}], the range of axis ${axis} of its data`,
       );
     }
     for (let o = 0; o < outer; o++)
@@ -140,7 +140,7 @@ export function pad(x: KernelTensor, y: KernelTensor, { pads, mode, value }: Ope
   walk(0, 0, false);
 }
 
-/** Where position `at` (may be outside) of an axis of `size` elements comes from; -1 for the pad value. */
+/** Source of position `at` (may be outside) on an axis of `size` elements; -1 for the pad value. */
 function sourceIndex(at: number, size: number, mode: PadMode): number {
   if (at >= 0 && at < size) return at;
   if (size <= 0) return -1;

@@ -1,4 +1,4 @@
-/** The operations that kernels compute: their operands, and what else decides them. */
+/** The operations of the kernels, with their operands and attributes. */
 
 /**
  * A pointwise function of one float32.
@@ -45,8 +45,8 @@ export interface Window {
 }
 
 /**
- * The attributes of each operation. What stands above one are its operands: `[inputs] -> [outputs]`, where NONE marks an
- * optional input. Shapes and types of the outputs are given beforehand; a kernel need not infer anything. Data types are
+ * The attributes of each operation. The comment above each one gives its operands: `[inputs] -> [outputs]`, where
+ * NONE marks an optional input. Shapes and types of the outputs are given; a kernel infers nothing. Data types are
  * float32 unless noted.
  */
 export interface Operations {
@@ -91,8 +91,8 @@ export interface Operations {
   readonly softmax: { readonly axis: number; readonly log: boolean };
   /** [x float32] -> [y int64]; the first of equal maxima, or the last if selectLast. */
   readonly argMax: { readonly axis: number; readonly selectLast: boolean };
-  /** [x float32] -> [y, indices int64]; the largest along `axis`, or the smallest, best first; as many as y has there. Of equals
-   *  the first comes first; NaN is above all numbers. */
+  /** [x float32] -> [y, indices int64]; the largest along `axis`, or the smallest, best first; as many as y has there. Of equal
+   *  ones the first precedes; NaN is above all numbers. */
   readonly topK: { readonly axis: number; readonly largest: boolean };
   /** [indices int64|int32|float32, values (2) = [off, on]] -> [y]; y has `depth` at `axis`; an index in
    *  [-depth, -1] counts from the end, others outside give the off value everywhere. */

@@ -10,8 +10,8 @@ const sumScratch = new Scratch((n) => new Float64Array(n));
 const cellScratch = new Scratch((n) => new Int32Array(n));
 
 /**
- * Max or average over windows. Max ignores padding and propagates NaN; over a window that lies wholly in the padding
- * it is -Infinity with index -1, and such an average is 0. Of equal maxima the first gives the index.
+ * Max or average over windows. Max ignores padding and propagates NaN. A window in the padding has the maximum
+ * -Infinity with index -1, and the average 0. Of equal maxima, the first gives the index.
  */
 export function pool(
   x: KernelTensor,
@@ -62,7 +62,8 @@ function positionsInside(shift: number, stride: number, input: number, output: n
 
 /**
  * Walks the windows row by row of the output and, within a row, tap by tap, so that the innermost loop runs along the
- * row without tests. `tap` is given the columns [first, last) for which it lies inside x, and where in x the first lies.
+ * row without tests. `tap` receives the columns [first, last) where it lies inside x, and the position of the first
+ * one in x.
  */
 function forEachTapOfRow(
   geo: Geometry,
@@ -158,7 +159,7 @@ function maximumWithIndices(
               for (let kw = firstW; kw < lastW; kw++) {
                 const i = row + w * stride[2] - padBegin[2] + kw * dilation[2];
                 const v = x[start + i]!;
-                // The first tap counts whatever it is; then a NaN replaces any number, and nothing replaces a NaN.
+                // The first tap counts unconditionally; then a NaN replaces any number, and nothing replaces a NaN.
                 if (at < 0 || (!(v <= best) && !Number.isNaN(best))) {
                   best = v;
                   at = i;

@@ -1,6 +1,6 @@
 /**
- * Walks strided views row by row: adjacent axes that every operand walks through evenly are merged first, so that
- * the innermost row is as long as the views allow.
+ * Walks strided views row by row. Adjacent axes that are contiguous in every operand are merged first, so that the
+ * innermost row is as long as the views allow.
  */
 export interface Rows {
   /** Length of a row. */

@@ -6,7 +6,7 @@ export interface KernelTensor {
   readonly dtype: DataType;
   readonly shape: readonly number[];
   readonly data: TensorData;
-  /** The elements never change, so that a kernel may keep a packed form of them for as long as `data` lives. */
+  /** The elements never change, so a kernel may keep a packed form of them as long as `data` lives. */
   readonly constant?: boolean;
 }
 
@@ -46,8 +46,8 @@ export function splitAt(
 }
 
 /**
- * Scratch memory that grows and is never given back, so that a kernel allocates nothing in steady state. Kernels
- * are synchronous, so each slot has one user at a time; contents don't outlive the kernel's call.
+ * Scratch memory that grows and is never freed, so that a kernel allocates nothing in steady state. Kernels are
+ * synchronous, so each slot has one user at a time; contents don't outlive the kernel's call.
  */
 export class Scratch<A extends Float32Array | Float64Array | Int32Array> {
   private array: A;

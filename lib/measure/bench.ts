@@ -1,8 +1,8 @@
 /**
- * Benchmark of one model on several runtimes. Each runner lives in a process of its own, so that thread
- * pools and memory don't mix; the parent lets them run in turns, one at a time, in slices so short that
- * drift of the machine meets all of them alike. Between two slices nobody runs, until threads that spin after a
- * batch have gone to sleep: they would take a core from the next runner. Ratios come from the medians of the same rounds.
+ * Benchmark of one model on several runtimes. Each runner has its own process, so that thread pools and memory don't
+ * mix. The parent runs them in turns, one at a time, in slices so short that drift of the machine affects all of them
+ * alike. Between two slices nothing runs until threads that spin after a batch have gone to sleep: they would take a
+ * core from the next runner. Ratios are of medians over the same rounds.
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { cpus } from 'node:os';
@@ -20,7 +20,7 @@ export interface BenchOptions {
   readonly threads: number;
   readonly isa: string;
   readonly inputs: RunnerConfig['inputs'];
-  /** Runners to alternate; `native` comes first. */
+  /** Runners to alternate; `native` is first. */
   readonly runners: readonly string[];
   readonly peerFolders: readonly string[];
   readonly peakGflops: number;
@@ -37,7 +37,7 @@ export interface RunnerResult {
   readonly itemsPerSecond: number;
   /** Largest resident size of its process after a slice. */
   readonly rssMiB: number;
-  /** Milliseconds to create a session, the median of some processes; loading modules is not part of it. */
+  /** Milliseconds to create a session, median over several processes; loading modules doesn't count. */
   readonly loadMs: number;
 }
 
@@ -49,7 +49,7 @@ export interface BenchReport {
   readonly cpu: string;
   readonly peakGflops: number;
   readonly runners: readonly RunnerResult[];
-  /** Median of the runner over the median of native: above 1, native is faster. */
+  /** Median of the runner divided by the median of native: above 1, native is faster. */
   readonly ratios: Readonly<Record<string, number>>;
 }
 
@@ -57,12 +57,12 @@ export interface BenchReport {
 const SLICE_MS = 150;
 /** Most batches in one slice. */
 const SLICE_BATCHES = 200;
-/** Between two slices. Threads of onnxruntime spin for some 30 ms after a batch. */
+/** Pause between two slices. Threads of onnxruntime spin for about 30 ms after a batch. */
 const REST_MS = 60;
-/** A runner whose batch takes longer than this sits out some rounds, so that the others get theirs. */
+/** A runner whose batch takes longer than this skips some rounds, so that the others get more of them. */
 const SLOW_BATCH_MS = 500;
 
-/** Processes that load the model in turn, for each runner; the last ones go on to run it. */
+/** Processes that load the model, one after another, for each runner; the last one also runs it. */
 const LOADS = 3;
 
 export async function runBench(options: BenchOptions): Promise<BenchReport> {
@@ -76,7 +76,7 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
         else workers.push(worker);
       }
     }
-    // Twice through for warm-up, untimed.
+    // Two untimed rounds as warm-up.
     for (let warm = 0; warm < 2; warm++) {
       for (const worker of workers) if (warm === 0 || !worker.slow) await worker.slice(false);
     }
@@ -112,7 +112,7 @@ class Worker {
     this.slow = ready.firstMs > SLOW_BATCH_MS;
   }
 
-  /** @param loads milliseconds that earlier processes took to load; this one adds its own */
+  /** @param loads load times of earlier processes in milliseconds; this one adds its own */
   static async start(runner: string, options: BenchOptions, loads: number[]): Promise<Worker> {
     const { worker, model, threads, isa, inputs, peerFolders } = options;
     const child = fork(worker.script, worker.args, { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
@@ -157,15 +157,15 @@ class Worker {
 }
 
 function unexpected(name: string): ResidualSkipError {
-  return new ResidualSkipError('INTERNAL', `the benchmark worker of '${name}' gave an unexpected answer`);
+  return new ResidualSkipError('INTERNAL', `benchmark worker of '${name}': it gave an unexpected answer`);
 }
 
-/** Sends one request and waits for its reply; an error reply or the child's end rejects. */
+/** Sends one request and waits for its reply; rejects on an error reply or the child's exit. */
 function ask(child: ChildProcess, request: WorkerRequest): Promise<WorkerReply> {
   return new Promise((resolve, reject) => {
     const ended = (code: number | null, signal: string | null) =>
       reject(
-        new ResidualSkipError('INTERNAL', `a benchmark worker ended (${signal ?? `exit code ${code}`})`),
+        new ResidualSkipError('INTERNAL', `benchmark worker: it ended (${signal ?? `exit code ${code}`})`),
       );
     child.once('exit', ended);
     child.once('message', (reply: WorkerReply) => {

@@ -1,35 +1,35 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** What a piece of work took of the processor. */
+/** The CPU time and energy that some work took. */
 export interface Effort {
   readonly cpuSeconds: number;
-  /** Of all packages, whatever ran on them meanwhile; null where the counters can't be read. */
+  /** Of all processor packages, including other processes; null if the counters can't be read. */
   readonly joules: number | null;
 }
 
-/** What one item takes with every block run and with skipping. */
+/** Cost of one item with every block run and with skipping. */
 export interface EnergyReport {
   /** Items that ran in each mode. */
   readonly items: number;
   readonly cpuSeconds: { readonly full: number; readonly skip: number };
-  /** Of all processor packages, whatever else runs on them; null where their counters can't be read. */
+  /** Of all processor packages, including other processes; null if the counters can't be read. */
   readonly joules: { readonly full: number; readonly skip: number } | null;
 }
 
 const ROUNDS = 5;
-/** After so long no further round is begun. */
+/** No further round begins after this time. */
 const LONGEST_MS = 10_000;
 
 interface Counter {
   readonly file: string;
-  /** Microjoules at which it begins again from 0. */
+  /** Microjoules at which the counter wraps to 0. */
   readonly range: number;
 }
 
 /**
- * Meter of the CPU time of this process and, where the system lets it read them, of the energy counters of the
- * processor packages (Linux powercap, RAPL). The counters move in steps of about a millisecond.
+ * Meter of the CPU time of this process and, if the system permits it, of the energy counters of the processor
+ * packages (Linux powercap, RAPL). The counters advance about once a millisecond.
  */
 export class EnergyMeter {
   readonly #counters: readonly Counter[];
@@ -39,7 +39,10 @@ export class EnergyMeter {
     this.#counters = findCounters(root);
   }
 
-  /** Starts; call the result to stop. Work that takes longer than a counter's range (minutes) is measured too low. */
+  /**
+   * Starts a measurement; call the result to stop it. Work that takes longer than a counter's range (minutes) is
+   * measured too low.
+   */
   start(): () => Effort {
     const cpu = process.cpuUsage();
     const before = this.#read();
@@ -60,9 +63,9 @@ export class EnergyMeter {
 }
 
 /**
- * Measures stretches of items in both modes. The modes take turns, so that what else runs here falls on both.
- * @param items of one stretch, at least 1
- * @param run runs one stretch; `skip` follows the policy
+ * Measures series of items in both modes. The modes alternate, so that other load affects both.
+ * @param items of one series, at least 1
+ * @param run runs one series; `skip` follows the policy
  */
 export function measureEnergy(
   items: number,
@@ -110,6 +113,6 @@ function findCounters(root: string): Counter[] {
 
 function readNumber(file: string): number {
   const value = Number(readFileSync(file, 'utf8'));
-  if (!Number.isFinite(value)) throw new Error(`${file} holds no number`);
+  if (!Number.isFinite(value)) throw new Error(`${file} doesn't hold a number`);
   return value;
 }

@@ -30,7 +30,7 @@ export async function importPeer<Module>(
   }
   throw new ResidualSkipError(
     'MISSING_DEPENDENCY',
-    `the peer '${name}' is not installed; run 'npm ci --ignore-scripts' in the package's bench folder, ` +
-      `or 'npm i --ignore-scripts ${name}' where you start the benchmark`,
+    `peer '${name}': it is not installed; run 'npm ci --ignore-scripts' in the package's bench folder, ` +
+      `or 'npm i --ignore-scripts ${name}' in the folder where you start the benchmark`,
   );
 }

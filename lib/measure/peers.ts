@@ -1,6 +1,6 @@
 /**
- * Runners of the benchmark: this package's two backends and the peers. Peers are never dependencies: they
- * are looked up in the folders given, and described here only as far as they are used.
+ * Runners of the benchmark: this package's two backends and the peers. Peers are never dependencies: they are looked
+ * up in the given folders, and typed here only as far as they are used.
  */
 import { readFile } from 'node:fs/promises';
 import { nativeInfo } from '../backends/native.js';
@@ -30,7 +30,7 @@ export async function openRuntime(config: RunnerConfig): Promise<Runtime> {
   if (!open) {
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
-      `no runner '${config.runner}'; there are ${Object.keys(RUNTIMES).join(', ')}`,
+      `runner '${config.runner}': it is unknown; expected one of ${Object.keys(RUNTIMES).join(', ')}`,
     );
   }
   return open(config, benchInputs(config));

@@ -9,25 +9,25 @@ export interface BenchInput {
   readonly dims: readonly number[];
 }
 
-/** What every runner is told. `model` is the path of the ONNX file. */
+/** The configuration of every runner. `model` is the path of the ONNX file. */
 export interface RunnerConfig {
   readonly runner: string;
   readonly model: string;
   readonly threads: number;
   readonly isa?: string;
-  /** Seed and shapes of the inputs; each process makes the same ones. */
+  /** Seed and shapes of the inputs; each process generates the same ones. */
   readonly inputs: readonly { name: string; type: DataType; dims: readonly number[] }[];
   /** Folders whose node_modules may hold the peers, in order. */
   readonly peerFolders: readonly string[];
 }
 
-/** A loaded model of one runtime. `run` resolves when the outputs of one batch are there. */
+/** A model loaded by one runtime. `run` resolves when the outputs of one batch are ready. */
 export interface Runner {
   readonly version: string;
   run(): Promise<void>;
 }
 
-/** A runtime whose modules and libraries are loaded, which is not counted as loading the model. */
+/** A runtime with its modules and libraries loaded, which doesn't count as loading the model. */
 export interface Runtime {
   load(): Promise<Runner>;
 }

@@ -1,6 +1,6 @@
 /**
- * TensorFlow.js (wasm backend) as a peer. It reads no ONNX, so the Program's steps are expressed in its own
- * operations, in its own layout (NHWC), with weights converted once at load.
+ * TensorFlow.js (wasm backend) as a peer. It can't read ONNX, so the Program's steps are expressed in its own
+ * operations and layout (NHWC), with weights converted once at load.
  */
 import { join } from 'node:path';
 import { ResidualSkipError } from '../errors.js';
@@ -10,7 +10,7 @@ import { type Activation, NONE, type Program, type Step, type StepNamed } from '
 import { importPeer } from './import-peer.js';
 import type { BenchInput, Runner, RunnerConfig, Runtime } from './runner.js';
 
-/** A tfjs tensor, seen as far as it is used. */
+/** A tfjs tensor, typed as far as it is used. */
 interface TfTensor {
   readonly shape: number[];
   transpose(perm: number[]): TfTensor;
@@ -150,7 +150,7 @@ function compileStep(
   }
   throw new ResidualSkipError(
     'UNSUPPORTED_MODEL',
-    `the tfjs peer has no counterpart of this '${step.op}' step`,
+    `peer 'tfjs': it has no counterpart of the step '${step.op}'`,
   );
 }
 
@@ -176,7 +176,7 @@ function compileConv(
   if ((group !== 1 && !depthwise) || pads.length !== 4) {
     throw new ResidualSkipError(
       'UNSUPPORTED_MODEL',
-      `the tfjs peer has no grouped or ${pads.length / 2}-d convolution`,
+      `peer 'tfjs': it has no grouped or ${pads.length / 2}-d convolution`,
     );
   }
   // OIHW to HWIO, or to HWC1 for a depthwise one.
@@ -207,6 +207,6 @@ function activate(tf: Tf, x: TfTensor, act: Activation): TfTensor {
     case 'silu':
       return op('mul')(x, op('sigmoid')(x));
     default:
-      throw new ResidualSkipError('UNSUPPORTED_MODEL', `the tfjs peer has no '${act.kind}' activation`);
+      throw new ResidualSkipError('UNSUPPORTED_MODEL', `peer 'tfjs': it has no activation '${act.kind}'`);
   }
 }

@@ -1,6 +1,6 @@
 /**
- * The child process of one runner: loads the model, says so, then times as many batches as it is asked
- * for, again and again, until its parent goes.
+ * The child process of one runner: loads the model, reports that, then times batches on request until its parent
+ * exits.
  */
 import { ResidualSkipError } from '../errors.js';
 import { openRuntime } from './peers.js';
@@ -33,7 +33,7 @@ export function serveBenchWorker(): void {
         return;
       }
       if (!run)
-        throw new ResidualSkipError('INTERNAL', 'the benchmark worker was asked to run before it loaded');
+        throw new ResidualSkipError('INTERNAL', 'benchmark worker: it must load a model before it runs');
       reply({ times: await time(run, request.run), rssMiB: process.memoryUsage().rss / 2 ** 20 });
     } catch (error) {
       const { code = 'INTERNAL', message } = error as ResidualSkipError;

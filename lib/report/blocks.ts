@@ -2,10 +2,10 @@
 import { INK, renderChart } from './charts.js';
 import { percent } from './page.js';
 
-/** Points that a score histogram is drawn from. */
+/** Number of points that a score histogram is drawn from. */
 const BINS = 24;
 
-/** What is drawn of one block. */
+/** The data drawn for one block. */
 export interface DrawnBlock {
   readonly name: string;
   /** Whether anything may skip it. */
@@ -14,7 +14,7 @@ export interface DrawnBlock {
   readonly skipRate: number;
 }
 
-/** Scores of one block's gate, at least one, and what they are compared with. */
+/** Scores of one block's gate, at least one, and the threshold. */
 export interface DrawnScores {
   readonly name: string;
   readonly scores: readonly number[];
@@ -27,7 +27,7 @@ export interface DrawnRates {
   readonly skipRates: readonly number[];
 }
 
-/** Blocks in order; every name is turned so that long ones have room. */
+/** Blocks in order; names are rotated so that long ones fit. */
 function blockAxis(field: string) {
   return { field, type: 'nominal', sort: null, title: 'block, in order', axis: { labelAngle: -50 } } as const;
 }
@@ -152,7 +152,7 @@ export function skipRateMap(rows: readonly DrawnRates[], names: readonly string[
   );
 }
 
-/** A line for each kind of item over the blocks; two kinds are told apart by their colours. */
+/** A line for each kind of item over the blocks, in one colour per kind. */
 export function skipRateLines(rows: readonly DrawnRates[], names: readonly string[]): Promise<string> {
   return renderChart(
     {

@@ -1,7 +1,7 @@
 import type { TopLevelSpec } from 'vega-lite' with { 'resolution-mode': 'import' };
 import { ResidualSkipError } from '../errors.js';
 
-/** Marks that read well on white and on black. */
+/** Colours that are legible on white and on black. */
 export const INK = { ran: '#3b82f6', skipped: '#f59e0b', saved: '#10b981', guard: '#ef4444' } as const;
 
 /** Text takes the page's colour, lines are a translucent grey: one SVG serves light and dark. */
@@ -24,7 +24,7 @@ const CONFIG = {
 };
 
 /**
- * Vega is an optional peer. Who will draw charts at the end of long work calls this before it.
+ * Loads Vega, an optional peer. Call this before long work whose result is to be drawn.
  * @throws ResidualSkipError MISSING_DEPENDENCY without vega and vega-lite
  */
 export async function loadVega() {
@@ -34,7 +34,7 @@ export async function loadVega() {
   } catch (cause) {
     throw new ResidualSkipError(
       'MISSING_DEPENDENCY',
-      'The charts of a report need the packages "vega" and "vega-lite", which can\'t be loaded here; install them with "npm install vega vega-lite"',
+      'report: its charts need the packages "vega" and "vega-lite", which can\'t be loaded here; install them with "npm install vega vega-lite"',
       { cause },
     );
   }

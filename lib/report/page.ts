@@ -3,7 +3,7 @@ import { escapeHtml } from './charts.js';
 /** One titled part of a report; `body` is HTML. */
 export interface Section {
   readonly title: string;
-  /** What the reader sees here, in a sentence or two; plain text. */
+  /** One or two sentences about what the section shows; plain text. */
   readonly lead?: string;
   readonly body: string;
 }
@@ -41,7 +41,7 @@ export function renderPage(page: {
   title: string;
   /** Plain text under the title. */
   subtitle: string;
-  /** What the page says in a sentence or two; plain text. */
+  /** One or two sentences about the whole page; plain text. */
   summary?: string;
   figures: readonly Figure[];
   sections: readonly Section[];
@@ -115,5 +115,5 @@ export function renderTable(columns: readonly string[], rows: readonly (readonly
 /** 0.1234 -> "12.3 %". */
 export const percent = (fraction: number, digits = 1) => `${(100 * fraction).toFixed(digits)} %`;
 
-/** A count with its thousands apart. */
+/** A count with thousands separators. */
 export const whole = (count: number) => count.toLocaleString('en');
