@@ -2,11 +2,11 @@ import { setTimeout } from 'node:timers/promises';
 
 const STEP_MS = 2;
 
-/** The runs of a session that are under way. */
+/** A session's runs in progress. */
 export class ActiveRuns {
   readonly #runs = new Set<Promise<unknown>>();
 
-  /** Counts `run` until it is settled. */
+  /** Counts `run` until it settles. */
   track<T>(run: Promise<T>): Promise<T> {
     this.#runs.add(run);
     const ended = () => this.#runs.delete(run);
@@ -14,14 +14,14 @@ export class ActiveRuns {
     return run;
   }
 
-  /** Resolves when the runs of now are settled, whatever came of them. */
+  /** Resolves when the runs in progress now have settled, successfully or not. */
   async settled(): Promise<void> {
     await Promise.allSettled(this.#runs);
   }
 
   /**
-   * Resolves when no run is under way, looked at every other millisecond and not before the first, or when `patience`
-   * milliseconds are over.
+   * Resolves when no run is in progress, checked every two milliseconds and not before the first check, or after
+   * `patience` milliseconds.
    */
   async idle(patience: number): Promise<void> {
     const end = performance.now() + patience;

@@ -9,18 +9,18 @@ import { classScoresOf } from '../skip/scores.js';
 import { layersOf } from '../skip/trace.js';
 import { packageVersion } from '../version.js';
 
-/** Makes the RunContext of a session's runs, once for each policy and program. */
+/** Creates the RunContext of a session's runs, once for each policy and program. */
 export class Contexts {
   readonly #known = new WeakMap<Program, WeakMap<SkipPolicy, RunContext>>();
 
-  /** @param source path that the model was loaded from; null when it came as bytes */
+  /** @param source path that the model was loaded from; null when it was given as bytes */
   constructor(
     private readonly model: Model,
     private readonly source: string | null,
     private readonly backend: Backend,
   ) {}
 
-  /** @param policy as asked for; a session in full depth runs a program without its heads */
+  /** @param policy the requested one; a session in full depth runs a program without the policy's heads */
   of(program: Program, policy: SkipPolicy): RunContext {
     const known = this.#known.get(program)?.get(policy);
     if (known) return known;

@@ -12,7 +12,7 @@ import {
   withData,
 } from '../tensor.js';
 
-/** Input tensors by name; tensors of onnxruntime-common are taken too. */
+/** Input tensors by name; tensors of onnxruntime-common are accepted, too. */
 export type Feeds = { readonly [inputName: string]: Tensor | TensorLike };
 
 type Tensors = { readonly [inputName: string]: Tensor };
@@ -28,7 +28,7 @@ export class BoundFeeds {
     readonly tensors: Tensors,
   ) {}
 
-  /** Made when it is asked for: most models have only one. */
+  /** Built on demand: most models have only one. */
   get binding(): Binding {
     this.#binding ??= new Map(
       this.model.inputs.map((input) => [input.name, bind(input, this.tensors[input.name]!)]),
@@ -36,7 +36,7 @@ export class BoundFeeds {
     return this.#binding;
   }
 
-  /** The same with copies of its arrays: the caller may change or transfer those that were fed. */
+  /** These feeds with copies of the arrays: the caller may change or transfer its own. */
   copied(copy: (data: TensorData) => TensorData): BoundFeeds {
     const tensors: Record<string, Tensor> = {};
     for (const { name } of this.model.inputs) {
@@ -66,7 +66,7 @@ export function checkNames(
 }
 
 function fits(input: ModelInput, axis: number, declared: Dimension, length: number): boolean {
-  // An item is a model run of its own, whatever batch the file was exported with.
+  // Each item is a separate run of the model, whatever batch the file was exported with.
   if (axis === 0 && input.batched) return length > 0;
   return typeof declared === 'number' ? length === declared : length > 0;
 }
@@ -87,7 +87,7 @@ function checkTensor(input: ModelInput, tensor: Tensor): void {
   if (type === 'bool' && (tensor.data as Uint8Array).some((value) => value > 1)) {
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
-      `input '${input.name}': a bool tensor holds 0 and 1 only`,
+      `input '${input.name}': it holds values other than 0 and 1; a bool tensor holds only these`,
     );
   }
 }
@@ -107,14 +107,14 @@ function take(input: ModelInput, feeds: Feeds): Tensor {
 
 function bind(input: ModelInput, tensor: Tensor): InputBinding {
   const shape = input.batched ? [1, ...tensor.dims.slice(1)] : tensor.dims;
-  // The program keeps it, and the memory of feeds is used again.
+  // The program keeps the data, while the memory of feeds is reused.
   return input.boundByValue ? { shape, data: copyData(tensor.data) } : { shape };
 }
 
 /**
  * Checks `feeds` against the inputs of `model`.
- * @throws ResidualSkipError INVALID_ARGUMENT (missing or unknown inputs, no tensor), INVALID_DTYPE,
- * INVALID_SHAPE (another shape than declared, an empty batch, batches that differ)
+ * @throws ResidualSkipError INVALID_ARGUMENT (missing or unknown inputs, values that are not tensors), INVALID_DTYPE,
+ * INVALID_SHAPE (not the declared shape, an empty batch, batches that differ)
  */
 export function bindFeeds(model: Model, feeds: Feeds): BoundFeeds {
   if (typeof feeds !== 'object' || feeds === null || Array.isArray(feeds)) {
@@ -132,7 +132,7 @@ export function bindFeeds(model: Model, feeds: Feeds): BoundFeeds {
     if (tensor.dims[0] !== items) {
       throw new ResidualSkipError(
         'INVALID_SHAPE',
-        `input '${input.name}' has a batch of ${tensor.dims[0]}, input '${leader.name}' one of ${items}; expected the same`,
+        `input '${input.name}': its batch is ${tensor.dims[0]}, but that of input '${leader.name}' is ${items}; expected the same`,
       );
     }
   }
@@ -169,8 +169,8 @@ export function overrideDimensions(model: Model, overrides: Readonly<Record<stri
 }
 
 /**
- * The binding that the declared shapes of `model` stand for; undefined when it depends on what is fed. A model
- * that runs its batch as a whole is bound to a batch of one when axis 0 is symbolic.
+ * The binding for the declared shapes of `model`; undefined if it depends on the feeds. A model that runs its batch
+ * as a whole is bound to a batch of one if axis 0 is symbolic.
  */
 export function declaredBinding(model: Model): Binding | undefined {
   const binding = new Map<string, InputBinding>();
@@ -185,7 +185,7 @@ export function declaredBinding(model: Model): Binding | undefined {
   return binding;
 }
 
-/** Whether `declaredBinding` is the only one that feeds can lead to. */
+/** Whether every feed leads to `declaredBinding`. */
 export function hasOneBinding({ inputs }: Model): boolean {
   return inputs.every(
     ({ batched, boundByValue, anyRank, shape }) =>

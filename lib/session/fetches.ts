@@ -18,7 +18,10 @@ import { keptOutput, type Results, shapeOf } from './results.js';
 /** Which outputs a run returns: their names, or a map from name to null or to the tensor to fill. */
 export type Fetches = readonly string[] | { readonly [outputName: string]: Tensor | TensorLike | null };
 
-/** Null is a value of fetches, and of an option such as `signal`: the name decides, that of an output first. */
+/**
+ * Null is valid both as a fetch and as an option such as `signal`: the name decides, and names of outputs take
+ * precedence.
+ */
 function isFetches(model: Model, value: unknown): value is Fetches {
   if (Array.isArray(value)) return true;
   if (typeof value !== 'object' || value === null) return false;
@@ -45,7 +48,7 @@ export type FetchMap = ReadonlyMap<string, Tensor | TensorLike | null>;
 
 const everything = new WeakMap<Model, FetchMap>();
 
-/** All outputs, as new tensors; always the same object for a model. */
+/** All outputs, as new tensors; the same object for each call with the same model. */
 export function allOutputs(model: Model): FetchMap {
   const known = everything.get(model);
   if (known) return known;
@@ -55,8 +58,8 @@ export function allOutputs(model: Model): FetchMap {
 }
 
 /**
- * Distinguishes `run(feeds, fetches, options)` from `run(feeds, options)`: fetches are an array, or an object that has
- * a tensor, or null for an output.
+ * Distinguishes `run(feeds, fetches, options)` from `run(feeds, options)`: fetches are an array, or an object with a
+ * tensor, or with null for an output.
  * @throws ResidualSkipError INVALID_ARGUMENT for an output that the model doesn't have
  */
 export function parseFetches(
@@ -74,13 +77,13 @@ export function parseFetches(
   return { fetches: allOutputs(model), options: third ?? second };
 }
 
-/** A tensor of the caller's, in any class, and the same as a Tensor over its elements. */
+/** A tensor of the caller's, in any class, and a Tensor over the same elements. */
 interface Preallocated {
   readonly given: TensorLike;
   readonly tensor: Tensor;
 }
 
-/** What `fetches` has for `port`, checked to fit; null when a new tensor is wanted. */
+/** The tensor of `fetches` for `port`, checked to fit; null if a new tensor is requested. */
 function preallocated(port: Port, program: Program, items: number, fetches: FetchMap): Preallocated | null {
   const given = fetches.get(port.name);
   if (!given) return null;
@@ -104,7 +107,7 @@ export function checkFetches(program: Program, items: number, fetches: FetchMap)
   for (const port of program.outputs) preallocated(port, program, items, fetches);
 }
 
-/** The outputs that were asked for, as tensors; those of the caller are filled now that the run has ended well. */
+/** The requested outputs as tensors; fills those of the caller, now that the run has succeeded. */
 export function collectOutputs(program: Program, results: Results, fetches: FetchMap): TensorMap {
   const given = program.outputs.map((port) => preallocated(port, program, results.items, fetches));
   const outputs: Record<string, Tensor> = {};

@@ -1,17 +1,17 @@
 import { copyData, type TensorData } from '../tensor.js';
 
-/** How many arrays are kept for runs to come: as many as an observer holds at a time, and some more. */
+/** Number of arrays kept for later runs: what an observer holds at a time, and some more. */
 const KEPT = 72;
 
 /**
- * Copies of inputs, in memory that is used again: new memory is cleared and mapped page by page, which for an image
- * takes as long as a layer.
+ * Copies of inputs, in reused memory: new memory is cleared and mapped page by page, which takes as long as a layer
+ * for an image.
  */
 export class InputCopies {
   readonly #free: TensorData[] = [];
 
   copy(data: TensorData): TensorData {
-    // The one freed last is the likeliest to be in the cache.
+    // The array freed last is most likely in the cache.
     const at = this.#free.findLastIndex(
       (free) => free.constructor === data.constructor && free.length === data.length,
     );
@@ -21,7 +21,7 @@ export class InputCopies {
     return copy;
   }
 
-  /** `copies` may be overwritten from now on. */
+  /** Allows later calls to overwrite `copies`. */
   reuse(copies: readonly TensorData[]): void {
     this.#free.push(...copies);
     this.#free.splice(0, this.#free.length - KEPT);

@@ -15,9 +15,9 @@ export interface ModelInfo {
   readonly opset: number;
   /** Number of elements in all initialisers. */
   readonly parameters: number;
-  /** Of one item, of the shape run last; null while that is open. */
+  /** Of one item of the shape that ran last; null while the shape is open. */
   readonly multiplyAdds: number | null;
-  /** `whole` when the graph mixes the items of a batch, so that a batch runs as one item. */
+  /** `whole` when the graph mixes the items of a batch: the batch then runs as one item. */
   readonly batching: 'item' | 'whole';
   /** What mixes the items; null for `item`. */
   readonly batchingReason: string | null;

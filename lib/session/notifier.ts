@@ -20,7 +20,10 @@ interface EndedRun {
   readonly outcome: RunOutcome;
 }
 
-/** A class, because an object literal with a getter has a hidden class of its own, which outlives it and all it holds. */
+/**
+ * A class, because each object literal with a getter has its own hidden class, which outlives the object and keeps
+ * what it holds.
+ */
 class ObservedRun implements RunEvent {
   constructor(
     readonly context: RunContext,
@@ -41,15 +44,15 @@ class ObservedRun implements RunEvent {
   }
 }
 
-/** A session's observers, and the copies of inputs that wait until they are through with them. */
+/** A session's observers, and the copies of inputs that they still use. */
 export class Notifier {
   readonly #observers: readonly RunObserver[];
   readonly #attached: RunObserver[] = [];
   readonly #contexts: Contexts;
   readonly #copies = new InputCopies();
-  /** Inputs of runs that observers are not through with, by the promise that says so. */
+  /** Inputs of runs that observers still use, by the promise that ends this. */
   readonly #held = new Map<Promise<unknown>, TensorData[]>();
-  /** Whether copies may be used again once the observers' promises are settled. */
+  /** Whether copies may be reused once the observers' promises have settled. */
   readonly #givenBack: boolean;
 
   constructor(observers: readonly RunObserver[], contexts: Contexts) {
@@ -58,12 +61,12 @@ export class Notifier {
     this.#givenBack = this.#observers.every(({ keepsInputs }) => keepsInputs === false);
   }
 
-  /** Whether no observer will ask what a run did. */
+  /** Whether no observer will read the results of a run. */
   get nobody(): boolean {
     return this.#observers.length === 0;
   }
 
-  /** @throws what an observer throws that refuses the session */
+  /** @throws the error of an observer that refuses the session */
   attach(controlFor: (observer: RunObserver) => SessionControl): void {
     for (const observer of this.#observers) {
       observer.onAttach?.(controlFor(observer));
@@ -71,12 +74,12 @@ export class Notifier {
     }
   }
 
-  /** An observer that was never attached may belong to another session. */
+  /** Releases only attached observers: others may belong to another session. */
   async release(): Promise<void> {
     await notify(this.#attached, (observer) => observer.onRelease?.());
   }
 
-  /** What each says under its own name; a name that is taken already gets a number. */
+  /** The statistics of each observer under its name; a number follows a name that is already taken. */
   stats(): Readonly<Record<string, unknown>> {
     const stats: Record<string, unknown> = {};
     for (const observer of this.#observers) {
@@ -93,7 +96,7 @@ export class Notifier {
     return this.#copies.copy(data);
   }
 
-  /** Tells the observers of a run that has ended well. */
+  /** Notifies the observers of a successful run. */
   notify(call: PreparedRun, { inputsKept, outputs, milliseconds, outcome }: EndedRun): void {
     const { cached, request, feeds, policy } = call;
     let going: Promise<unknown> | undefined;

@@ -16,7 +16,7 @@ export const onnxruntimeBackend = {
 
   /** @throws ResidualSkipError what `InferenceSession.create` throws */
   async createInferenceSessionHandler(source: string | Uint8Array, options: SessionOptions = {}) {
-    // Whatever name the backend was registered under, it was chosen already.
+    // The backend is already chosen, under whatever name it was registered.
     const { executionProviders: _, ...rest } = options;
     const session = await InferenceSession.create(source, rest);
     return {

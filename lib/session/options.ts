@@ -4,12 +4,15 @@ import type { RunObserver } from '../skip/observer.js';
 import { parseStrict } from '../validation.js';
 import { env } from './env.js';
 
-/** Instruction sets that native kernels exist for. */
+/** Instruction sets with native kernels. */
 export const ISAS = ['scalar', 'avx2', 'avx512', 'neon'] as const;
 /** An instruction set that native kernels exist for: scalar, avx2, avx512 or neon. */
 export type Isa = (typeof ISAS)[number];
 
-/** Options of onnxruntime that have no effect here; the first use of each is warned of, once, unless `env.logLevel` says otherwise. */
+/**
+ * Options of onnxruntime that have no effect here. The first use of each emits a warning, unless `env.logLevel`
+ * prevents it.
+ */
 export interface IgnoredSessionOptions {
   interOpNumThreads?: number;
   graphOptimizationLevel?: 'disabled' | 'basic' | 'extended' | 'layout' | 'all';
@@ -25,23 +28,23 @@ export interface IgnoredSessionOptions {
 }
 
 export interface SessionOptions extends IgnoredSessionOptions {
-  /** Which blocks run; `model` (the gates in the file decide) when left out. */
+  /** Which blocks run; by default `model`: the gates in the file decide. */
   policy?: PolicySource;
-  /** `native` when left out. `reference` is plain TypeScript: the same results from anywhere, slowly. */
+  /** `native` by default. `reference` is plain TypeScript: the same results on every platform, but slow. */
   backend?: 'native' | 'reference';
-  /** Native worker threads; as many as the process may use of the CPU when left out. */
+  /** Native worker threads; by default as many as the process may use of the CPU. */
   threads?: number;
   /** onnxruntime's name of `threads`; 0 for as many as the process may use. */
   intraOpNumThreads?: number;
-  /** onnxruntime's providers: there is `cpu` alone; others are refused by name. */
+  /** onnxruntime's providers; only `cpu` is available, others are refused by name. */
   executionProviders?: readonly ('cpu' | (string & {}) | { readonly name: string })[];
-  /** onnxruntime's place of outputs: there is `cpu` alone. */
+  /** onnxruntime's location of outputs; only `cpu` is available. */
   preferredOutputLocation?: 'cpu' | { readonly [outputName: string]: 'cpu' };
-  /** The most capable instruction set that native may use; the best of this CPU when left out. */
+  /** The most capable instruction set that native may use; by default the best of this CPU. */
   isa?: Isa;
   /** Lengths for symbolic dimensions by name, as in onnxruntime: they become part of the model's shapes. */
   freeDimensionOverrides?: { readonly [dimension: string]: number };
-  /** As `startProfiling` right after `create`. */
+  /** Like `startProfiling` directly after `create`. */
   enableProfiling?: boolean;
   /** Each sees every run of the session. */
   observers?: readonly RunObserver[];
@@ -61,7 +64,7 @@ export interface RunSyncOptions {
 }
 
 export interface RunOptions extends RunSyncOptions {
-  /** Aborting ends the run early with the error ABORTED, whose name is AbortError; null is no signal. */
+  /** Aborting ends the run early with the error ABORTED, whose name is AbortError; null means no signal. */
   signal?: AbortSignal | null;
   /** As in onnxruntime: true ends the run at once with the error ABORTED. */
   terminate?: boolean;
@@ -155,7 +158,7 @@ const runSchema = runSyncSchema.extend({
 export const RUN_OPTIONS: readonly string[] = Object.keys(runSchema.shape);
 
 function parseOptions<T>(schema: z.ZodType<T> & { shape: object }, value: unknown): T {
-  // Every run asks, most without any.
+  // Every run calls this, usually without options.
   if (value === undefined) return {} as T;
   const known = Object.keys(schema.shape);
   return parseStrict(schema, value ?? {}, { code: 'INVALID_ARGUMENT', subject: 'options', known });
@@ -168,15 +171,15 @@ function warnOfIgnored(options: SessionOptions): void {
   for (const name of Object.keys(ignoredShape)) {
     if (!Object.hasOwn(options, name) || warned.has(name)) continue;
     warned.add(name);
-    process.emitWarning(`the option ${name} of onnxruntime has no effect in residual-skip`, {
+    process.emitWarning(`onnxruntime's option ${name} has no effect in residual-skip`, {
       code: 'RESIDUAL_SKIP_OPTION',
     });
   }
 }
 
 /**
- * Options of a session; `threads` stands for onnxruntime's `intraOpNumThreads`, too.
- * @throws ResidualSkipError INVALID_ARGUMENT that names all options that are unknown or malformed
+ * Options of a session; onnxruntime's `intraOpNumThreads` sets `threads`, too.
+ * @throws ResidualSkipError INVALID_ARGUMENT naming all unknown or malformed options
  */
 export function parseSessionOptions(value: unknown): SessionOptions {
   const options: SessionOptions = parseOptions(sessionSchema, value);
@@ -185,6 +188,6 @@ export function parseSessionOptions(value: unknown): SessionOptions {
   return intraOpNumThreads ? { threads: intraOpNumThreads, ...rest } : rest;
 }
 
-/** Each throws ResidualSkipError INVALID_ARGUMENT that names all options that are unknown or malformed. */
+/** Both throw ResidualSkipError INVALID_ARGUMENT naming all unknown or malformed options. */
 export const parseRunOptions = (value: unknown): RunOptions => parseOptions(runSchema, value);
 export const parseRunSyncOptions = (value: unknown): RunSyncOptions => parseOptions(runSyncSchema, value);

@@ -8,7 +8,7 @@ export interface ProfileEvent {
   readonly name: string;
   readonly cat: 'item' | 'block' | 'gate' | 'step';
   readonly ph: 'X';
-  /** Microseconds, from the beginning of the profile. */
+  /** Microseconds since the beginning of the profile. */
   readonly ts: number;
   /** Microseconds. */
   readonly dur: number;
@@ -18,12 +18,12 @@ export interface ProfileEvent {
   readonly args: {
     /** Of a step: what it computes, such as `conv`. */
     readonly op?: string;
-    /** Of a step or gate: the block that it is part of. */
+    /** Of a step or gate: the block that contains it. */
     readonly block?: string;
   };
 }
 
-/** What `endProfiling` returns: written as JSON, a file for chrome://tracing or https://ui.perfetto.dev. */
+/** Returned by `endProfiling`: written as JSON, a file for chrome://tracing or https://ui.perfetto.dev. */
 export interface Profile {
   readonly traceEvents: readonly ProfileEvent[];
   readonly displayTimeUnit: 'ms';
@@ -32,7 +32,7 @@ export interface Profile {
     readonly backend: string;
     readonly isa: string;
     readonly runs: number;
-    /** Runs that came when the profile was full. */
+    /** Runs that were not recorded because the profile was full. */
     readonly runsLeftOut: number;
   };
 }
@@ -44,16 +44,16 @@ interface ProfiledRun {
   readonly times: Float64Array;
 }
 
-/** Numbers that a profile holds before further runs are left out: 64 MB. */
+/** Numbers that a profile holds; further runs are left out. 64 MB. */
 const MOST_TIMES = 2 ** 23;
 
-/** Times of the runs of a session, collected until somebody asks for them. */
+/** Times of the runs of a session, collected until `endProfiling`. */
 export class Profiler {
   readonly #runs: ProfiledRun[] = [];
   #size = 0;
   #leftOut = 0;
 
-  /** Where a run of `items` notes its times; undefined when there is no room left, or the backend can't tell. */
+  /** Where a run of `items` records its times; undefined if there is no room left or the backend can't measure. */
   begin(program: Program, { profiled }: CompiledProgram, items: number): Float64Array | undefined {
     const size = 2 * items * (profiled?.length ?? 0);
     if (!profiled || this.#size + size > MOST_TIMES) {
@@ -91,7 +91,7 @@ export class Profiler {
 
 type Timed = Omit<ProfileEvent, 'pid' | 'tid'>;
 
-/** The item as a whole, its blocks and gates, and their steps; none where it did not run. */
+/** The item as a whole, its blocks and gates, and their steps; without those that did not run. */
 function eventsOf({ program, work, times }: ProfiledRun, item: number): Timed[] {
   const places = placesOf(program);
   const steps: Timed[] = [];
@@ -123,7 +123,7 @@ interface Group {
   readonly block: string;
 }
 
-/** What computes each value, and where. */
+/** The operation and group that computes each value. */
 function placesOf({ steps, blocks }: Program): Map<number, { op: string; group: Group | undefined }> {
   const groups = new Array<Group | undefined>(steps.length);
   for (const { name, gateFirst, first, end } of blocks) {
@@ -135,7 +135,7 @@ function placesOf({ steps, blocks }: Program): Map<number, { op: string; group: 
   );
 }
 
-/** For each event, in the order of their beginning, the lowest number that no event has that is still going on. */
+/** For each event, in order of their beginning, the lowest number that no event in progress has. */
 function lanesOf(events: readonly Timed[]): number[] {
   const busyUntil: number[] = [];
   return events.map(({ ts, dur }) => {

@@ -9,7 +9,7 @@ import { headsKey, headsOf, type SkipPolicy } from '../skip/policy.js';
 import { type ResolvedPolicy, resolvePolicy } from '../skip/resolve.js';
 import { ResultPool } from './results.js';
 
-/** A program of one binding, compiled, with the policies that were applied to it. */
+/** The compiled program of one binding, with the policies that were applied to it. */
 export interface CachedProgram {
   readonly program: Program;
   readonly compiled: CompiledProgram;
@@ -17,10 +17,10 @@ export interface CachedProgram {
   resolve(policy: SkipPolicy): ResolvedPolicy;
 }
 
-/** How many programs a session keeps beside the declared one; making one again costs about what `create` costs. */
+/** Programs that a session keeps besides the declared one; compiling one again costs about as much as `create`. */
 const CAPACITY = 8;
 
-/** What a program is compiled for; made when it is asked for. */
+/** What a program is compiled for; built on demand. */
 interface Bound {
   readonly binding: Binding;
 }
@@ -36,14 +36,14 @@ function keyOf(binding: Binding): string {
   return key;
 }
 
-/** The programs of one model, compiled when first needed; the least recently used one goes first. */
+/** The programs of one model, compiled when first needed; the least recently used one is dropped first. */
 export class ProgramCache {
   readonly #entries = new LruMap<CachedProgram>(CAPACITY, ({ compiled }) => compiled.release());
-  /** Under way, so that runs that need the same one share it. */
+  /** Compilations in progress, so that runs that need the same program share one. */
   readonly #making = new Map<string, Promise<CachedProgram>>();
-  /** Made for `programOf` alone. */
+  /** The program made for `programOf` alone. */
   #described: { readonly key: string; readonly program: Program } | undefined;
-  /** The one of the declared shapes, with the heads of the session's policy; stays until `release`. */
+  /** The program of the declared shapes, with the heads of the session's policy; kept until `release`. */
   #declared:
     | {
         readonly key: string;
@@ -52,9 +52,9 @@ export class ProgramCache {
         readonly entry: CachedProgram;
       }
     | undefined;
-  /** Otherwise one program serves all policies without heads. */
+  /** If false, one program serves all policies without heads. */
   readonly #mayHaveExits: boolean;
-  /** No binding but the declared one is asked for. */
+  /** Whether only the declared binding is used. */
   #only = false;
 
   constructor(
@@ -65,14 +65,14 @@ export class ProgramCache {
     this.#mayHaveExits = mayHaveExits(model.graph);
   }
 
-  /** Whether the model's declared shapes leave nothing open. */
+  /** Whether the model declares all shapes. */
   get hasDeclared(): boolean {
     return this.#declared !== undefined;
   }
 
   /**
-   * Makes the one that the model's declared shapes stand for, before any other.
-   * @param only no other binding will be asked for: the backend may free the model's constants
+   * Compiles the program of the model's declared shapes, before any other.
+   * @param only no other binding will be used: the backend may free the model's constants
    */
   async declare(binding: Binding, policy: SkipPolicy, only: boolean): Promise<CachedProgram> {
     const heads = headsOf(policy);
@@ -85,13 +85,13 @@ export class ProgramCache {
     return entry;
   }
 
-  /** The one that is there, with the heads that `policy` brings along built in; undefined when it has to be made. */
+  /** The cached program, with the heads of `policy` built in; undefined if it must be compiled. */
   find(bound: Bound, policy: SkipPolicy): CachedProgram | undefined {
     const key = this.#keyOf(bound, policy);
     return key === this.#declared?.key ? this.#declared.entry : this.#entries.get(key);
   }
 
-  /** As `find`, or made without holding the event loop while weights are packed. */
+  /** Like `find`, but compiles if necessary, without blocking the event loop while weights are packed. */
   async get(bound: Bound, policy: SkipPolicy): Promise<CachedProgram> {
     const known = this.find(bound, policy);
     if (known) return known;
@@ -106,7 +106,7 @@ export class ProgramCache {
     return this.#keep(this.#keyOf(bound, policy), program, this.backend.compileSync(program));
   }
 
-  /** The program alone, to be described: it need not have run, and this does not count as use. */
+  /** The program alone, for descriptions: it need not be compiled, and this does not count as use. */
   programOf(bound: Bound, policy: SkipPolicy): Program {
     const key = this.#keyOf(bound, policy);
     if (key === this.#declared?.key) return this.#declared.entry.program;

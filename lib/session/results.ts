@@ -2,7 +2,7 @@ import type { Port, Program } from '../model/program.js';
 import { sizeOf } from '../numeric/shapes.js';
 import { allocate, type TensorData } from '../tensor.js';
 
-/** What a run fills; see RunRequest. */
+/** The arrays that a run fills; see RunRequest. */
 export interface Results {
   readonly items: number;
   readonly outputs: readonly TensorData[];
@@ -10,10 +10,10 @@ export interface Results {
   readonly scores: Float32Array;
 }
 
-/** V8 has typed arrays of at most so many bytes in its heap, where making one costs next to nothing. */
+/** V8 keeps typed arrays of up to this many bytes in its heap, where creating one costs almost nothing. */
 const SMALL_BYTES = 64;
 
-/** As many as runs may overlap without making more. */
+/** Results kept for reuse: as many as runs may overlap without allocating more. */
 const KEPT = 16;
 
 /** The shape of an output of a run of `items`. */
@@ -23,8 +23,8 @@ export function shapeOf({ value, batched }: Port, program: Program, items: numbe
 }
 
 /**
- * Memory that the runs of one program fill, used again: making an ArrayBuffer takes longer than anything else around a
- * run. So are outputs where all of them are small; the caller gets copies of those.
+ * Reusable memory for the results of one program's runs: creating an ArrayBuffer takes longer than anything else
+ * around a run. Outputs are reused only if all of them are small; the caller gets copies of those.
  */
 export class ResultPool {
   readonly #free: Results[] = [];
@@ -34,7 +34,7 @@ export class ResultPool {
   take(items: number): Results {
     const last = this.#free.pop();
     if (last?.items === items) return areSmall(last.outputs) ? last : this.#withOutputs(last);
-    // The next runs will have as many items as this one.
+    // The next runs will probably have as many items as this one.
     this.#free.length = 0;
     const cells = items * this.program.blocks.length;
     const decisions = new ArrayBuffer(5 * cells);
@@ -42,7 +42,7 @@ export class ResultPool {
     return this.#withOutputs({ items, ran, scores: new Float32Array(decisions, 0, cells) });
   }
 
-  /** Once the outputs are collected and nobody will ask what the items did. */
+  /** Called when the outputs are collected and nobody will read the trace. */
   giveBack(results: Results): void {
     if (this.#free.length < KEPT) this.#free.push(results);
   }
@@ -60,7 +60,7 @@ function areSmall(outputs: readonly TensorData[]): boolean {
   return outputs.every(({ byteLength }) => byteLength <= SMALL_BYTES);
 }
 
-/** Output number `index`, for the caller to keep. */
+/** Output number `index`, owned by the caller. */
 export function keptOutput({ outputs }: Results, index: number): TensorData {
   const data = outputs[index]!;
   return areSmall(outputs) ? (data.slice() as TensorData) : data;

@@ -1,4 +1,4 @@
-/** One run: what it was asked for, how it is executed, what it left behind, and its trace. */
+/** One run: its request, its execution, its results, and its trace. */
 import type { RunRequest } from '../backends/backend.js';
 import { FULL_POLICY } from '../skip/load-policy.js';
 import { exitThresholds, guardsOf, type SkipPolicy, skippedByHeads } from '../skip/policy.js';
@@ -19,19 +19,19 @@ import { guardedItems, verificationOf } from './verification.js';
 /** A run whose feeds are checked. */
 export interface BoundRun {
   readonly feeds: BoundFeeds;
-  /** What was asked for. */
+  /** The requested policy. */
   readonly policy: SkipPolicy;
-  /** What is done: another one when an observer has set full depth. */
+  /** The policy that runs: a different one when an observer has set full depth. */
   readonly applied: SkipPolicy;
   readonly tripped: boolean;
 }
 
-/** A run that is ready. */
+/** A run that is ready to execute. */
 export interface PreparedRun extends BoundRun {
   readonly cached: CachedProgram;
   readonly fetches: FetchMap;
   readonly request: RunRequest;
-  /** What the request fills. */
+  /** The arrays that the request fills. */
   readonly results: Results;
   /** Set while the session is profiled. */
   readonly profiler: Profiler | undefined;
@@ -57,8 +57,8 @@ export function prepareRun(
 }
 
 /**
- * Runs it, and again in full the items whose answer the policy guards.
- * @returns those items; undefined when there are none
+ * Executes the run, then runs items with guarded answers again in full.
+ * @returns those items; undefined if there are none
  */
 export async function execute(
   run: PreparedRun,
@@ -75,7 +75,7 @@ export async function execute(
   return guarded;
 }
 
-/** As `execute`, on the calling thread. */
+/** Like `execute`, but on the calling thread. */
 export function executeSync(run: PreparedRun, programs: ProgramCache): readonly number[] | undefined {
   run.cached.compiled.runSync(run.request);
   const guarded = guardedBy(run);
@@ -104,7 +104,7 @@ function verification(
   return { request: { ...again, times }, apply };
 }
 
-/** What a run that has ended did. Its trace is built when it is first read. */
+/** The results of a finished run. The trace is built when it is first read. */
 export class RunOutcome {
   #record: RunRecord | undefined;
   #trace: SkipTrace | undefined;
@@ -128,7 +128,7 @@ export class RunOutcome {
     if (this.#record) return this.#record;
     const { cached, request, policy, tripped } = this.run;
     const { items, ran, scores, outputs } = request;
-    // Spreading the request would take longer than all else.
+    // Spreading the request would take longer than everything else here.
     this.#record = {
       items,
       policy: request.policy,

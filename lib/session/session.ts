@@ -30,17 +30,17 @@ import { ProgramCache } from './program-cache.js';
 import { type BoundRun, execute, executeSync, type PreparedRun, prepareRun, RunOutcome } from './run.js';
 import { checkSource, type ModelSource, parseSourceArguments } from './source.js';
 
-/** How long a run of low priority lets others go first: a session that is never idle is to be watched too. */
+/** How long a run of low priority waits for others: a session that is never idle must be monitored, too. */
 const PATIENCE_MS = 250;
 
-/** What `runTraced` returns. */
+/** Returned by `runTraced`. */
 export interface TracedRun {
   /** Output tensors by name, as `run` returns them. */
   readonly outputs: TensorMap;
   readonly trace: SkipTrace;
 }
 
-/** What the caller gets of a run that has ended. */
+/** What the caller gets from a finished run. */
 type Answer<T> = (outputs: TensorMap, outcome: RunOutcome) => T;
 const untraced: Answer<TensorMap> = (outputs) => outputs;
 const traced: Answer<TracedRun> = (outputs, { trace }) => ({ outputs, trace });
@@ -58,8 +58,8 @@ function createBackend({ backend = 'native', threads, isa }: SessionOptions): Ba
 }
 
 /**
- * A residual network made ready to run; shaped like onnxruntime's class of that name. Runs may overlap.
- * Every failure is a ResidualSkipError, after which the session still works.
+ * A residual network ready to run; shaped like onnxruntime's class of that name. Runs may overlap. Every failure is a
+ * ResidualSkipError, after which the session still works.
  */
 export class InferenceSession {
   readonly #model: Model;
@@ -72,7 +72,7 @@ export class InferenceSession {
   readonly #running = new ActiveRuns();
   /** Observers that have set full depth. */
   readonly #fullDepth = new Set<RunObserver>();
-  /** The declared shapes, or where the model leaves them open, those that the caller ran last. */
+  /** The declared shapes or, if the model leaves them open, those that the caller ran last. */
   #shapes: Binding | undefined;
   #released: Promise<void> | undefined;
 
@@ -86,7 +86,7 @@ export class InferenceSession {
     if (backend === undefined) {
       throw new ResidualSkipError(
         'INVALID_ARGUMENT',
-        'new InferenceSession() is not supported; use await InferenceSession.create(model)',
+        'new InferenceSession(): it is not supported; use await InferenceSession.create(model)',
       );
     }
     this.#model = model;
@@ -98,10 +98,10 @@ export class InferenceSession {
   }
 
   /**
-   * Loads a model and compiles it for its declared shape. When that depends on symbolic dimensions other
-   * than the batch, it is compiled for each shape that is fed, at the first run with it.
-   * @param source an ONNX file: the path of it or of its folder, a `file:` URL, its bytes, or a Blob. External data needs
-   * a path. For an ArrayBuffer, `byteOffset` and `byteLength` may follow.
+   * Loads a model and compiles it for its declared shape. If that depends on symbolic dimensions other than the
+   * batch, the model is compiled at the first run with each shape.
+   * @param source an ONNX file: its path or that of its folder, a `file:` URL, its bytes, or a Blob. External data
+   * needs a path. For an ArrayBuffer, `byteOffset` and `byteLength` may follow.
    * @throws ResidualSkipError, see the codes MODEL_NOT_FOUND to ISA_UNAVAILABLE of ErrorCode
    */
   static async create(source: ModelSource, options?: SessionOptions): Promise<InferenceSession>;
@@ -116,7 +116,7 @@ export class InferenceSession {
     const parsed = parseSessionOptions(options);
     const policy = loadPolicy(parsed.policy ?? 'model');
     const checked = checkSource(bytes);
-    // Bytes of the caller's are copied before this function first waits.
+    // The caller's bytes are copied before the first await.
     const loaded = await loadModel(
       checked instanceof Blob ? new Uint8Array(await checked.arrayBuffer()) : checked,
     );
@@ -152,10 +152,10 @@ export class InferenceSession {
   }
 
   /**
-   * The residual blocks under the session's own policy, in order. Costs are those of the declared shape; where the model
-   * leaves it open, those of the shape that the caller ran last.
-   * @throws ResidualSkipError INVALID_ARGUMENT before the first run of a model with symbolic dimensions other
-   * than the batch; `freeDimensionOverrides` settles them
+   * The residual blocks under the session's own policy, in order. Costs are those of the declared shape or, if the
+   * model leaves it open, of the shape that the caller ran last.
+   * @throws ResidualSkipError INVALID_ARGUMENT before the first run of a model with symbolic dimensions other than
+   * the batch; `freeDimensionOverrides` settles them
    */
   get blocks(): readonly BlockInfo[] {
     return describeBlocks(this.#program());
@@ -185,7 +185,7 @@ export class InferenceSession {
   }
 
   /**
-   * What the observers say of themselves, in one object: `{ watch, auditLog }` where both are attached. A second one of a
+   * The statistics of the observers in one object: `{ watch, auditLog }` if both are attached. A second observer of a
    * kind is `watch2`, in the order of the option `observers`.
    */
   stats(): Readonly<Record<string, unknown>> {
@@ -193,9 +193,9 @@ export class InferenceSession {
   }
 
   /**
-   * Runs the model without blocking the event loop, but for runs of at most about 2 ms in a session that has all cores
-   * the process may use: one that is alone, or one of several in a session of two to four threads, executes on the calling
-   * thread, in a turn of the event loop of its own. Those with a signal never do.
+   * Runs the model without blocking the event loop, except for runs of at most about 2 ms in a session that has all
+   * cores that the process may use. There, a single run, or one of several in a session of two to four threads,
+   * executes on the calling thread, in a turn of the event loop of its own. Runs with a signal never do.
    * @param feeds every input by name; copied before this returns
    * @returns all outputs by name
    * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DTYPE, INVALID_SHAPE, INVALID_POLICY, POLICY_MISMATCH,
@@ -212,7 +212,7 @@ export class InferenceSession {
     return this.#running.track(this.#run(feeds, second, third, untraced));
   }
 
-  /** As `run`, and returns what each item ran and skipped, too. */
+  /** Like `run`, but also returns what each item ran and skipped. */
   runTraced(feeds: Feeds, options?: RunOptions): Promise<TracedRun>;
   runTraced(feeds: Feeds, fetches: Fetches, options?: RunOptions): Promise<TracedRun>;
   runTraced(feeds: Feeds, second?: Fetches | RunOptions, third?: RunOptions): Promise<TracedRun> {
@@ -224,12 +224,12 @@ export class InferenceSession {
     const { signal: given, terminate, ...rest } = parseRunOptions(options);
     const signal = given ?? undefined;
     if (terminate || signal?.aborted) {
-      throw new ResidualSkipError('ABORTED', 'the run was aborted before it began', {
+      throw new ResidualSkipError('ABORTED', 'run: it was aborted before it began', {
         cause: signal?.reason,
       });
     }
     const bound = this.#bind(feeds, rest);
-    // The caller may change or transfer its arrays while the run is under way.
+    // The caller may change or transfer its arrays during the run.
     const own = { ...bound, feeds: bound.feeds.copied((data) => this.#notifier.copyInput(data)) };
     const cached =
       this.#programs.find(own.feeds, own.applied) ?? (await this.#programs.get(own.feeds, own.applied));
@@ -240,14 +240,14 @@ export class InferenceSession {
     return this.#finish(call, { inputsKept: true, milliseconds, guarded }, answer);
   }
 
-  /** As `run`, on the calling thread, which it blocks: for scripts. */
+  /** Like `run`, but on the calling thread, which it blocks: for scripts. */
   runSync(feeds: Feeds, options?: RunSyncOptions): TensorMap;
   runSync(feeds: Feeds, fetches: Fetches, options?: RunSyncOptions): TensorMap;
   runSync(feeds: Feeds, second?: Fetches | RunSyncOptions, third?: RunSyncOptions): TensorMap {
     return this.#runSync(feeds, second, third, untraced);
   }
 
-  /** As `runTraced`, on the calling thread, which it blocks: for scripts. */
+  /** Like `runTraced`, but on the calling thread, which it blocks: for scripts. */
   runTracedSync(feeds: Feeds, options?: RunSyncOptions): TracedRun;
   runTracedSync(feeds: Feeds, fetches: Fetches, options?: RunSyncOptions): TracedRun;
   runTracedSync(feeds: Feeds, second?: Fetches | RunSyncOptions, third?: RunSyncOptions): TracedRun {
@@ -267,8 +267,8 @@ export class InferenceSession {
   }
 
   /**
-   * Measures the time of every step of the runs from now on, until `endProfiling`. Begins again when it was on.
-   * Without it nothing is measured, and nothing is spent.
+   * Measures the time of every step of all runs until `endProfiling`. Starts over if profiling was already on.
+   * Without profiling nothing is measured, and nothing is spent.
    */
   startProfiling(): void {
     this.#profiler = new Profiler();
@@ -276,8 +276,8 @@ export class InferenceSession {
 
   /**
    * Ends profiling.
-   * @returns what ran since `startProfiling`: items, their blocks and gates, and their steps, in Chrome's trace format.
-   * Steps that the engine has joined are one, under the name of the last.
+   * @returns what ran since `startProfiling`: items, their blocks and gates, and their steps, in Chrome's trace
+   * format. Steps that the engine has fused appear as one, under the name of the last.
    * @throws ResidualSkipError INVALID_ARGUMENT when profiling was not started
    */
   endProfiling(): Profile {
@@ -292,7 +292,7 @@ export class InferenceSession {
     return profile;
   }
 
-  /** Frees what the session holds, once the runs under way have ended. Idempotent. */
+  /** Frees what the session holds once the runs in progress have ended. Idempotent. */
   release(): Promise<void> {
     this.#released ??= this.#close();
     return this.#released;
@@ -324,7 +324,7 @@ export class InferenceSession {
     }));
   }
 
-  /** For observers: no observer sees it. */
+  /** A run for observers, which no observer sees. */
   async #runUnseen(feeds: TensorMap, options: RunSyncOptions, priority?: 'low'): Promise<TensorMap> {
     if (priority === 'low') await this.#running.idle(PATIENCE_MS);
     return this.#running.track(this.#runAside(feeds, options));
@@ -354,13 +354,13 @@ export class InferenceSession {
     if (this.#shapes) return this.#programs.programOf({ binding: this.#shapes }, this.#policy);
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
-      'blocks depend on the shapes of the inputs, which the model leaves open; run it once, or give freeDimensionOverrides to create',
+      'blocks: they depend on the shapes of the inputs, which the model leaves open; run it once, or give freeDimensionOverrides to create',
     );
   }
 
   #bind(feeds: Feeds, options: RunSyncOptions): BoundRun {
     if (this.#released) {
-      throw new ResidualSkipError('SESSION_RELEASED', 'the session was released; create another');
+      throw new ResidualSkipError('SESSION_RELEASED', 'session: it was released; create another');
     }
     const policy = options.policy === undefined ? this.#policy : loadPolicy(options.policy);
     const tripped = this.#fullDepth.size > 0;
@@ -368,7 +368,7 @@ export class InferenceSession {
     return { feeds: bindFeeds(this.#model, feeds), policy, applied, tripped };
   }
 
-  /** For observers: what the caller got where it asked for everything, or else all of them again. */
+  /** For observers: the caller's outputs if it requested all of them, otherwise all outputs again. */
   #allOutputs({ cached, results, fetches }: PreparedRun, outputs: TensorMap): TensorMap {
     const all = allOutputs(this.#model);
     if (this.#notifier.nobody || fetches === all) return outputs;

@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url';
 import { ResidualSkipError } from '../errors.js';
 
-/** What a model is loaded from: a path or `file:` URL of its file or folder, or the bytes of its file. */
+/** Where a model is loaded from: the path or `file:` URL of its file or folder, or the bytes of its file. */
 export type ModelSource = string | URL | Uint8Array | ArrayBufferLike | Blob;
 
 function bytesOf(buffer: ArrayBufferLike, offset?: number, length?: number): Uint8Array {
@@ -10,13 +10,16 @@ function bytesOf(buffer: ArrayBufferLike, offset?: number, length?: number): Uin
   } catch (cause) {
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
-      "create: the model's buffer was transferred to another thread; hand over a copy",
+      "create: the model's buffer was transferred to another thread; pass a copy",
       { cause },
     );
   }
 }
 
-/** A path, the bytes that `source` holds, or a Blob, whose bytes take time to read; INVALID_ARGUMENT for anything else. */
+/**
+ * A path, the bytes that `source` holds, or a Blob, whose bytes must be read asynchronously; INVALID_ARGUMENT for
+ * anything else.
+ */
 export function checkSource(source: unknown): string | Uint8Array | Blob {
   if (source instanceof URL || (typeof source === 'string' && source.startsWith('file:')))
     return pathOf(source);
@@ -32,8 +35,8 @@ export function checkSource(source: unknown): string | Uint8Array | Blob {
 }
 
 /**
- * The arguments of `create`, which are onnxruntime's: a source and options, or a buffer, an offset in it, perhaps a length,
- * and options.
+ * The arguments of `create`, as in onnxruntime: a source and options, or a buffer, an offset into it, possibly a
+ * length, and options.
  * @throws ResidualSkipError INVALID_ARGUMENT for an offset or length that does not fit
  */
 export function parseSourceArguments(
@@ -47,7 +50,7 @@ export function parseSourceArguments(
   if (fits && first + length <= source.byteLength) return { bytes: bytesOf(source, first, length), options };
   throw new ResidualSkipError(
     'INVALID_ARGUMENT',
-    `create: byteOffset ${first} and byteLength ${length} do not fit a buffer of ${source.byteLength} bytes`,
+    `create: byteOffset ${first} and byteLength ${length} don't fit a buffer of ${source.byteLength} bytes`,
   );
 }
 
@@ -58,7 +61,7 @@ function pathOf(url: URL | string): string {
     const { message } = cause as Error;
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
-      `create: ${url} is no file: URL (${message}); fetch the model and give its bytes`,
+      `create: ${url} is not a file: URL (${message}); fetch the model and pass its bytes`,
       { cause },
     );
   }

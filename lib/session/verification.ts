@@ -1,4 +1,4 @@
-/** Guarded answers: which items of a run have one, and the run in full that replaces it. */
+/** Guarded answers: which items of a run have one, and the full run that replaces it. */
 import type { ResolvedPolicy, RunRequest } from '../backends/backend.js';
 import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program.js';
@@ -20,7 +20,7 @@ export function guardedItems(
   if (!answer) {
     throw new ResidualSkipError(
       'INVALID_POLICY',
-      'the policy guards answers, but the model has no output of class scores, float32 [batch, classes]',
+      'policy: it guards answers, but the model has no output of class scores, float32 [batch, classes]',
     );
   }
   const scores = outputs[answer.index] as Float32Array;
@@ -32,7 +32,7 @@ export function guardedItems(
   );
 }
 
-/** Copies of the slices that `chosen` items have in an array of `items` of them, one after another. */
+/** Copies of the slices of the `chosen` items in an array of `items`, one after another. */
 function gather(data: TensorData, items: number, chosen: readonly number[]): TensorData {
   const size = data.length / items;
   const part = new (data.constructor as new (length: number) => TensorData)(size * chosen.length);
@@ -43,7 +43,8 @@ function gather(data: TensorData, items: number, chosen: readonly number[]): Ten
 }
 
 /**
- * The request that runs `chosen` items of `original` with `policy`, and what puts its answers in their place.
+ * The request that runs the `chosen` items of `original` with `policy`, and a function that puts its answers in their
+ * place.
  * @param program without heads: its outputs are the first ones of `original`
  */
 export function verificationOf(

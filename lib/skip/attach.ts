@@ -1,6 +1,6 @@
 /**
- * Early exits and gates that a policy brings along, built into a program as ordinary steps: any backend then runs
- * them, and a program without them is untouched.
+ * Builds the early exits and gates that a policy adds into a program as ordinary steps, so that any backend runs
+ * them. A program without them doesn't change.
  */
 import { ResidualSkipError } from '../errors.js';
 import { costOf } from '../model/cost.js';
@@ -20,31 +20,31 @@ import { featureSteps, type Head, layerSteps, multiplyAddsOf, widthOf } from './
 import { finishOf } from './scores.js';
 
 /**
- * Behind a block: when the largest softmax probability of the head reaches the threshold, its answer is final. Without a
- * head it is the model's own exit there, whose own score reaches the threshold.
+ * An exit behind a block: its answer is final when the head's largest softmax probability reaches the threshold.
+ * Without a head it is the model's own exit there, whose own score must reach the threshold.
  */
 export interface ExitSpec {
   readonly after: string;
   /**
-   * The block behind which an earlier exit is: what the last layer of that exit's head sees follows the features, so that
-   * each exit knows what the ones before it found.
+   * The block of an earlier exit. The input of that exit's last layer is appended to the features, so that each exit
+   * knows what the previous ones found.
    */
   readonly reads?: string;
   readonly head?: Head;
   readonly threshold: number;
 }
 
-/** Before a skippable block: it runs when the head's one output is above the threshold. */
+/** A gate before a skippable block, which runs when the head's only output is above the threshold. */
 export interface HeadGateSpec {
   readonly block: string;
   readonly head: Head;
   readonly threshold: number;
 }
 
-/** Before a skippable block: it runs while the confidence of an exit in front of it is below the threshold. */
+/** A gate before a skippable block, which runs while the confidence of an earlier exit is below the threshold. */
 export interface ConfidenceGateSpec {
   readonly block: string;
-  /** The block behind which the exit stands: what its head answers is the running answer. */
+  /** The block of the exit, whose head gives the answer so far. */
   readonly confidenceOf: string;
   readonly threshold: number;
 }
@@ -56,12 +56,12 @@ export interface Heads {
   readonly gates: readonly GateSpec[];
 }
 
-/** The exits that a model has of its own, as it has them. */
+/** Stands for a model's own exits, with their own thresholds. */
 export const MODEL_EXITS: Heads = { exits: [], gates: [] };
 
 const ownKnown = new WeakMap<Exits, Heads>();
 
-/** `heads`, where MODEL_EXITS has become the exits that `program` was made with; the same object for the same program. */
+/** `heads`, with MODEL_EXITS replaced by the exits that `program` has; the same object for the same program. */
 export function resolveHeads({ exits }: Program, heads: Heads | undefined): Heads | undefined {
   if (heads !== MODEL_EXITS) return heads;
   if (!exits) return undefined;
@@ -80,21 +80,21 @@ function exitScoreName(after: string): string {
   return `${EXIT_SCORE}${after}`;
 }
 
-/** The block behind which the exit stands whose confidence is the output `name`; undefined for other outputs. */
+/** The block of the exit whose confidence is the output `name`; undefined for other outputs. */
 export function exitOf(name: string): string | undefined {
   return name.startsWith(EXIT_SCORE) ? name.slice(EXIT_SCORE.length) : undefined;
 }
 
-/** The block behind which the exit is whose answer is the output `name`; undefined for other outputs. */
+/** The block of the exit whose answer is the output `name`; undefined for other outputs. */
 export function exitOfAnswer(name: string): string | undefined {
   return name.startsWith(EXIT_ANSWER) ? name.slice(EXIT_ANSWER.length) : undefined;
 }
 
 /**
- * `program` with `heads` built in. For each exit it has one more output [N, 1]: the confidence,
- * NaN where an item did not come to it.
- * @param options.answers for each exit, also an output [N, classes]: what the program answers when it is taken, where an item
- * came to it
+ * `program` with `heads` built in. Each exit adds an output [N, 1]: its confidence, NaN for items that did not reach
+ * it.
+ * @param options.answers each exit also adds an output [N, classes]: the program's answer if the exit is taken, for
+ * items that reached it
  * @throws ResidualSkipError INVALID_POLICY when a head fits no block of the program
  */
 export function attachHeads(
@@ -105,7 +105,7 @@ export function attachHeads(
   return new Attachment(program, heads, options.answers ?? false).build();
 }
 
-/** Multiply-adds of the steps behind a block that are part of no block. */
+/** Multiply-adds of the steps behind a block that belong to no block. */
 export function workBeyond({ values, steps, blocks }: Program, { end }: Block): number {
   const inside = blocks.filter(({ first }) => first >= end).map(({ cost }) => cost.multiplyAdds);
   return costOf(values, steps.slice(end)).multiplyAdds - inside.reduce((sum, cost) => sum + cost, 0);
@@ -114,11 +114,11 @@ export function workBeyond({ values, steps, blocks }: Program, { end }: Block): 
 interface OwnExits {
   /** By block. */
   readonly steps: ReadonlyMap<string, readonly Step[]>;
-  /** By the block of an exit that is asked: with what it takes of those before it that are not. */
+  /** For each requested exit, by its block; includes the steps it shares with earlier exits that were not requested. */
   readonly multiplyAdds: ReadonlyMap<string, number>;
 }
 
-/** Of the model's own exits, what those in `heads` take. */
+/** The steps of those of the model's own exits that `heads` uses. */
 function ownExits({ values, exits }: Program, heads: Heads): OwnExits {
   const asked = new Set(heads.exits.filter(({ head }) => !head).map(({ after }) => after));
   const list = exits?.list ?? [];
@@ -126,7 +126,7 @@ function ownExits({ values, exits }: Program, heads: Heads): OwnExits {
   if (missing !== undefined) {
     throw new ResidualSkipError(
       'INVALID_POLICY',
-      `the policy has an exit after block '${missing}' without a head, but the model has no exit of its own there`,
+      `policy: its exit behind block '${missing}' has no head, and the model has no exit of its own there`,
     );
   }
   const wanted = list.filter(({ after }) => asked.has(after));
@@ -153,9 +153,9 @@ function ownExits({ values, exits }: Program, heads: Heads): OwnExits {
 class Attachment {
   readonly #growth: Growth;
   readonly #exits: { readonly branch: Step; readonly epilogue: () => Step[] }[] = [];
-  /** Of the model's own exits, what those that were asked for take, and what that costs each of them. */
+  /** The steps and costs of those of the model's own exits that are requested. */
   readonly #own: OwnExits;
-  /** Where the confidence of each exit is, and what the last layer of its head sees, by the block behind which it is. */
+  /** The confidence of each exit and the input of its head's last layer, by the exit's block. */
   readonly #confidences = new Map<string, ValueId>();
   readonly #hidden = new Map<string, ValueId>();
   readonly #gates = new Map<string, { readonly gate: Gate; readonly steps: number }>();
@@ -177,7 +177,8 @@ class Attachment {
       this.#confidences.set(exit.after, score);
       this.#growth.insert(block.end, this.#exitSteps(exit, block, score));
     }
-    // Behind the exits: where a block ends and the next one begins, the exit comes first and the gate ends in the block.
+    // After the exits: where a block ends and the next one begins, the exit is first, and the gate is part of the
+    // next block.
     for (const gate of this.heads.gates) {
       const block = this.#block(gate.block);
       this.#growth.insert(block.first, this.#gateSteps(gate, block));
@@ -193,7 +194,7 @@ class Attachment {
     return { ...grown, steps: this.#withEpilogues(grown.steps, epilogues), blocks };
   }
 
-  /** Multiply-adds of the heads at a block. A gate that reads an exit's confidence costs none. */
+  /** Multiply-adds of the heads at a block. A gate that reads an exit's confidence costs nothing. */
   #costs(name: string): { gate: number; exit: number; beyond: number } {
     const gate = this.heads.gates.find(({ block }) => block === name);
     const exit = this.heads.exits.find(({ after }) => after === name);
@@ -209,11 +210,11 @@ class Attachment {
     if (block) return block;
     throw new ResidualSkipError(
       'INVALID_POLICY',
-      `the policy has a head for block '${name}', which the model doesn't have`,
+      `policy: its head for block '${name}' fits no block of the model`,
     );
   }
 
-  /** Another output [N, width], NaN until an item comes to the exit. */
+  /** Adds an output [N, width] that is NaN until an item reaches the exit. */
   #unknown(name: string, width: number): ValueId {
     const items = this.#growth.valueOf(this.#answer().value).shape[0]!;
     const value = this.#growth.value(name, 'float32', [items, width]);
@@ -265,11 +266,11 @@ class Attachment {
     const limit = growth.constant(`${after}/threshold`, Float32Array.of(threshold), [1, 1]);
     const sure = growth.value(`${after}/sure`, 'bool', [items, 1]);
     const goesOn = growth.value(`${after}/goes on`, 'bool', [items, 1]);
-    // Its target is known when all steps stand.
+    // The target is set when all steps are known.
     const branch: Step = { op: 'branch', inputs: [goesOn], outputs: [], attrs: { target: NONE } };
     this.#exits.push({ branch, epilogue });
     return [
-      // A confidence that is no number is not sure: such an item goes on.
+      // A NaN confidence is not sure: the item continues.
       { op: 'compare', inputs: [score, limit], outputs: [sure], attrs: { kind: 'ge' } },
       { op: 'logical', inputs: [sure], outputs: [goesOn], attrs: { kind: 'not' } },
       branch,
@@ -282,7 +283,7 @@ class Attachment {
       const why = block.gate ? 'has a gate of its own' : "can't be skipped";
       throw new ResidualSkipError(
         'INVALID_POLICY',
-        `the policy has a gate for block '${name}', which ${why}`,
+        `policy: it has a gate for block '${name}', which ${why}`,
       );
     }
     if ('confidenceOf' in spec) {
@@ -302,12 +303,12 @@ class Attachment {
     if (score !== undefined && names.indexOf(confidenceOf) < names.indexOf(block)) return score;
     throw new ResidualSkipError(
       'INVALID_POLICY',
-      `the policy's gate for block '${block}' reads the confidence of an exit behind block '${confidenceOf}', but the ` +
-        'policy has no exit there that comes before the block',
+      `policy: its gate for block '${block}' reads the confidence of an exit behind block '${confidenceOf}', but has ` +
+        'no exit there, or only one behind the gate',
     );
   }
 
-  /** What an exit sees of the one that it reads. */
+  /** The part of its input that an exit takes from the exit that it reads. */
   #hiddenFor({ after, reads }: ExitSpec): ValueId[] {
     if (reads === undefined) return [];
     const names = this.program.blocks.map(({ name }) => name);
@@ -315,12 +316,12 @@ class Attachment {
     if (hidden !== undefined && names.indexOf(reads) < names.indexOf(after)) return [hidden];
     throw new ResidualSkipError(
       'INVALID_POLICY',
-      `the policy's exit behind block '${after}' reads the exit behind block '${reads}', but the policy has no exit there ` +
-        'that comes before it, in the network and in the file',
+      `policy: its exit behind block '${after}' reads the exit behind block '${reads}', but no exit there precedes it ` +
+        'in the network and in the file',
     );
   }
 
-  /** The head applied to the map `from` and to `more`, [N, n] each; `result` is [N, outputs]. */
+  /** Applies the head to the map `from` and to `more`, [N, n] each; `result` is [N, outputs]. */
   #readOut(what: string, head: Head, from: ValueId, outputs: number, more: readonly ValueId[]) {
     const growth = this.#growth;
     this.#checkFit(what, head, from, outputs, more);
@@ -360,7 +361,7 @@ class Attachment {
     const widths = layers.map(({ weight, bias }) => weight.length / Math.max(1, bias.length));
     throw new ResidualSkipError(
       'INVALID_POLICY',
-      `the policy's ${what} maps ${[...widths, layers.at(-1)?.bias.length ?? 0].join(' to ')} numbers (features: ` +
+      `policy: its ${what} maps ${[...widths, layers.at(-1)?.bias.length ?? 0].join(' to ')} numbers (features: ` +
         `'${features}'), but the model has ${dtype} [${shape.join(', ')}] there and needs ${outputs}`,
     );
   }
@@ -372,11 +373,11 @@ class Attachment {
     if (port && value?.shape.length === 2 && !another && value.dtype === 'float32') return port;
     throw new ResidualSkipError(
       'INVALID_POLICY',
-      'early exits need a model with one output of class scores, float32 [batch, classes]',
+      'policy: it has early exits, which need a model with one output of class scores, float32 [batch, classes]',
     );
   }
 
-  /** Behind the last step: each exit copies its answer into the program's, and its branch goes there. */
+  /** After the last step: each exit copies its answer into the program's answer, and its branch jumps there. */
   #withEpilogues(grown: readonly Step[], epilogues: readonly (readonly Step[])[]): Step[] {
     const steps = [...grown];
     const length = epilogues.reduce((sum, own) => sum + 1 + own.length, 0);
@@ -390,7 +391,7 @@ class Attachment {
     return steps;
   }
 
-  /** Makes the program's answer of an exit's. */
+  /** Makes an exit's logits the program's answer. */
   #epilogue(logits: ValueId): Step[] {
     const { steps, result } = this.#finished(logits);
     return [...steps, this.#answerIs(result)];
@@ -400,7 +401,7 @@ class Attachment {
     return { op: 'reshape', inputs: [from], outputs: [this.#answer().value], attrs: {} };
   }
 
-  /** An exit's logits made into what the program answers with, as the program does it with its own. */
+  /** Finishes an exit's logits as the program finishes its own, such as by a softmax. */
   #finished(logits: ValueId): { readonly steps: Step[]; readonly result: ValueId } {
     const { value: output } = this.#answer();
     const finish = finishOf(this.program, output);

@@ -5,7 +5,7 @@ export interface BlockInfo {
   readonly index: number;
   readonly name: string;
   readonly shortcut: ShortcutKind;
-  /** True when the block can be left out: its shortcut is the identity. */
+  /** True when the block can be skipped: its shortcut is the identity. */
   readonly skippable: boolean;
   /** The learned gate: the block runs when `score <compare> threshold`. */
   readonly gate: {

@@ -1,4 +1,4 @@
-/** Guards for answers that matter: an item that is answered so, or nearly so, is run in full. */
+/** Guards for important answers: an item with such an answer, or nearly one, runs again in full. */
 
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
@@ -13,10 +13,10 @@ export const guardSchema = z
       .meta({ description: 'Classes by index, or by name where the policy has labels.' }),
     action: z.literal('verify').meta({ description: 'Run the item in full and return that answer.' }),
     margin: z.number().min(0).max(1).optional().meta({
-      description: 'Also when the class is within this probability of the best one; 0 when left out.',
+      description: 'Also when the class is within this probability of the best one; 0 by default.',
     }),
   })
-  .meta({ description: 'What is done when a skipped run answers with one of the labels.' });
+  .meta({ description: 'What to do when a run that skipped blocks answers with one of the labels.' });
 
 export type Guard = z.infer<typeof guardSchema>;
 
@@ -26,7 +26,7 @@ export interface ResolvedGuard {
   readonly margin: number;
 }
 
-/** @throws ResidualSkipError INVALID_POLICY for a name that is none of the labels */
+/** @throws ResidualSkipError INVALID_POLICY for a name that is not a label */
 export function resolveGuards(
   guards: readonly Guard[],
   labels: readonly string[] | undefined,
@@ -37,14 +37,14 @@ export function resolveGuards(
       const index = typeof label === 'number' ? label : (labels?.indexOf(label) ?? -1);
       if (index >= 0) return index;
       const known = labels
-        ? `; its labels are ${labels.join(', ')}`
-        : ', but has no labels; use class indices';
-      throw new ResidualSkipError('INVALID_POLICY', `the policy guards the label '${label}'${known}`);
+        ? `which is not one of its labels; expected one of ${labels.join(', ')}`
+        : 'but it has no labels; use class indices';
+      throw new ResidualSkipError('INVALID_POLICY', `policy: it guards the label '${label}', ${known}`);
     }),
   }));
 }
 
-/** What the guards are for, each answer once: its name, or `class 3` where the policy has none. */
+/** The answers that the guards cover, each once: its name, or `class 3` if the policy has no names. */
 export function guardedAnswers(guards: readonly Guard[], labels: readonly string[] | undefined): string[] {
   const named = guards
     .flatMap((guard) => guard.labels)
@@ -52,7 +52,7 @@ export function guardedAnswers(guards: readonly Guard[], labels: readonly string
   return [...new Set(named)];
 }
 
-/** Whether an answer touches a guarded class: it is the best one, or within the margin of it. */
+/** Whether an answer touches a guarded class: the class is the best one or within the margin of it. */
 export function isGuarded(scores: Float32Array, meaning: Meaning, guards: readonly ResolvedGuard[]): boolean {
   if (guards.length === 0) return false;
   const likely = probabilities(scores, meaning);

@@ -1,4 +1,4 @@
-/** Heads as a policy file holds them: base64 of little-endian float32, or bfloat16 where no bit is lost by it. */
+/** Heads as stored in a policy file: base64 of little-endian float32, or of bfloat16 where that loses no bit. */
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import { holdsBfloat16 } from '../numeric/bfloat16.js';
@@ -20,7 +20,7 @@ const headShape = {
         dtype: z
           .enum(['float32', 'bfloat16'])
           .optional()
-          .meta({ description: "Of the weights; 'float32' when left out." }),
+          .meta({ description: "Of the weights; 'float32' by default." }),
         weight: z.base64().meta({
           description: 'outputs x inputs, row-major; base64 of little-endian numbers of the dtype.',
         }),
@@ -28,7 +28,7 @@ const headShape = {
       }),
     )
     .min(1)
-    .meta({ description: 'One after another, with a ReLU between any two.' }),
+    .meta({ description: 'In order, with a ReLU between each two.' }),
 };
 
 export const headsSchema = z
@@ -40,15 +40,15 @@ export const headsSchema = z
             after: z.string(),
             reads: z.string().optional().meta({
               description:
-                'The block behind which an earlier exit is: what the last layer of its head sees follows the features.',
+                "The block of an earlier exit: the input of its head's last layer is appended to the features.",
             }),
             ...headShape,
           })
           .meta({
-            description: 'Behind a block: done when the largest softmax probability reaches the threshold.',
+            description: 'Behind a block; taken when the largest softmax probability reaches the threshold.',
           }),
         z.strictObject({ after: z.string(), threshold: finite }).meta({
-          description: "The model's own exit behind a block: done when its score reaches the threshold.",
+          description: "The model's own exit behind a block; taken when its score reaches the threshold.",
         }),
       ]),
     ),
@@ -66,7 +66,7 @@ export const headsSchema = z
       )
       .meta({ description: 'Before a block.' }),
   })
-  .meta({ description: 'Small heads on pooled feature maps that the policy brings along.' });
+  .meta({ description: 'Small heads on pooled feature maps, which the policy adds to the model.' });
 
 export type EncodedHeads = z.infer<typeof headsSchema>;
 
@@ -86,7 +86,7 @@ export function encodeHeads({ exits, gates }: Heads): EncodedHeads {
   };
 }
 
-/** @throws ResidualSkipError INVALID_POLICY when a string doesn't hold whole, finite float32 */
+/** @throws ResidualSkipError INVALID_POLICY when a string doesn't hold complete, finite numbers */
 export function decodeHeads({ exits, gates }: EncodedHeads): Heads {
   return {
     exits: exits.map(({ after, threshold, ...head }) => ({
@@ -150,7 +150,7 @@ function decodeFloats(block: string, text: string, dtype: 'float32' | 'bfloat16'
   if (bytes.length % size !== 0 || values.length === 0 || !values.every(Number.isFinite)) {
     throw new ResidualSkipError(
       'INVALID_POLICY',
-      `the policy's head for block '${block}' does not hold finite ${dtype}; the file was changed or cut off`,
+      `policy: its head for block '${block}' does not hold finite ${dtype}; the file was changed or truncated`,
     );
   }
   return values;

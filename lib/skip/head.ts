@@ -1,15 +1,15 @@
-/** Heads: small read-outs of a feature map, which exits and gates decide by. */
+/** Heads: small classifiers on a feature map, by which exits and gates decide. */
 import type { Growth } from '../model/grow.js';
 import { NO_ACTIVATION, NONE, type Step, type ValueId } from '../model/program.js';
 
 /**
- * What a head sees of a feature map [N, C, height, width].
- *  - `mean`: the averages over height and width; C numbers
- *  - `grid`: the averages of its four quarters, which overlap by a row or column where a side is odd, channel after
- *    channel, and then the maxima over height and width; 5 C numbers
- *  - `pyramid`: the averages of a grid of 4 x 4 windows, channel after channel, then the maxima and the mean squares over
- *    height and width; 18 C numbers. Windows overlap where a side is no multiple of 4; a side below 4 has one for each row
- *    or column.
+ * The inputs of a head, computed from a feature map [N, C, height, width].
+ * - `mean`: the averages over height and width; C numbers
+ * - `grid`: the averages of the four quarters (which overlap by a row or column if a side is odd), channel by
+ * channel, then the maxima over height and width; 5 C numbers
+ * - `pyramid`: the averages of a grid of 4 x 4 windows, channel by channel, then the maxima and the mean squares over
+ * height and width; 18 C numbers. Windows overlap if a side is not a multiple of 4; a side below 4 has one window per
+ * row or column.
  */
 export const FEATURES = ['mean', 'grid', 'pyramid'] as const;
 export type Features = (typeof FEATURES)[number];
@@ -22,16 +22,16 @@ export interface Layer {
   readonly bias: Float32Array;
 }
 
-/** Layers one after another on the features of a map, with a ReLU between any two. */
+/** Layers applied in order to the features of a map, with a ReLU between each two. */
 export interface Head {
   readonly features: Features;
   readonly layers: readonly Layer[];
 }
 
-/** Windows along a side of the grid of `pyramid`, at most. */
+/** Most windows along a side of the grid of `pyramid`. */
 const WINDOWS = 4;
 
-/** How many numbers a head sees of a map [N, C, height, width]. */
+/** Number of inputs of a head on a map [N, C, height, width]. */
 export function widthOf(
   features: Features,
   [, channels = 0, height = 0, width = 0]: readonly number[],
@@ -41,7 +41,7 @@ export function widthOf(
   return channels * (Math.min(WINDOWS, height) * Math.min(WINDOWS, width) + 2);
 }
 
-/** Of one item: what asking the head costs. */
+/** Multiply-adds of evaluating the head for one item. */
 export function multiplyAddsOf({ layers }: Head): number {
   return layers.reduce((sum, { weight }) => sum + weight.length, 0);
 }
@@ -51,7 +51,7 @@ interface Part {
   readonly result: ValueId;
 }
 
-/** Steps that make the features of the map `from`, [N, C, height, width] with sides of 2 at least; [N, widthOf]. */
+/** Steps that compute the features of the map `from`, [N, C, height, width] with sides of at least 2; [N, widthOf]. */
 export function featureSteps(growth: Growth, what: string, features: Features, from: ValueId): Part {
   const [items = 0, channels = 0, height = 0, width = 0] = growth.valueOf(from).shape;
   const flat = (name: string, size: number) => growth.value(`${what}/${name}`, 'float32', [items, size]);
@@ -101,21 +101,21 @@ interface Windows {
   readonly stride: number;
 }
 
-/** Two windows that meet, or share the row in the middle. */
+/** Two windows that touch, or share the middle row. */
 function halves(side: number): Windows {
   const kernel = Math.ceil(side / 2);
   return { count: 2, kernel, stride: side - kernel };
 }
 
-/** So many windows that cover the side from end to end. */
+/** `count` windows that cover the side from end to end. */
 function windows(side: number, count: number): Windows {
   const stride = Math.floor(side / count);
   return { count, kernel: side - (count - 1) * stride, stride };
 }
 
 /**
- * Steps of the layers on what the head sees, [N, inputs of the first layer]; the result is [N, outputs of the last layer],
- * `hidden` what the last layer sees.
+ * Steps of the layers on the head's inputs, [N, inputs of the first layer]. `result` is [N, outputs of the last
+ * layer], `hidden` the input of the last layer.
  */
 export function layerSteps(
   growth: Growth,

@@ -1,15 +1,17 @@
-/** What `policy` options may be, and the policies that they stand for. */
+/** The values of `policy` options, and the policies that they stand for. */
 import { readFileSync } from 'node:fs';
 import { ResidualSkipError } from '../errors.js';
 import { LruMap } from '../lru-map.js';
 import { parsePolicy, type SkipPolicy } from './policy.js';
 
-/** `model`: as the gates in the file decide. `full`: run every block. Otherwise a policy or a file with one. */
+/**
+ * `model`: the gates in the file decide. `full`: every block runs. Otherwise a policy, or the path of a policy file.
+ */
 export type PolicySource = 'model' | 'full' | SkipPolicy | (string & {});
 
-/** By their JSON: a policy that is given to many runs is parsed once. */
+/** By JSON: a policy that is given to many runs is parsed once. */
 const parsed = new LruMap<SkipPolicy>(16);
-/** What this module returned: frozen, so that it needs no second look. */
+/** Policies that this module returned: they are frozen and needn't be checked again. */
 const loaded = new WeakSet<SkipPolicy>();
 
 const MODEL_POLICY = settled({ blocks: {} });
@@ -17,8 +19,8 @@ const MODEL_POLICY = settled({ blocks: {} });
 export const FULL_POLICY = settled({ default: 'run', blocks: {} });
 
 /**
- * The policy that `source` stands for, read and checked as far as that goes without a model. It is frozen, and the same
- * object for the same JSON as long as it is in use.
+ * The policy that `source` stands for, checked as far as possible without a model. It is frozen, and the same object
+ * for the same JSON as long as it is in use.
  * @throws ResidualSkipError INVALID_POLICY
  */
 export function loadPolicy(source: PolicySource): SkipPolicy {
@@ -46,7 +48,7 @@ function parseOnce(json: string | undefined, parse: () => SkipPolicy): SkipPolic
   return policy;
 }
 
-/** Undefined for what has no JSON, as an object that refers to itself; parsing says what is wrong with it. */
+/** Undefined for values without JSON, such as cyclic objects; the parser reports what is wrong with them. */
 function jsonOf(value: unknown): string | undefined {
   try {
     return JSON.stringify(value);
@@ -67,7 +69,7 @@ function readPolicyFile(path: string): string {
   } catch (error) {
     throw new ResidualSkipError(
       'INVALID_POLICY',
-      `policy '${path}' can't be read (${(error as Error).message}); expected 'model', 'full', a SkipPolicy or a JSON file`,
+      `policy '${path}': it can't be read (${(error as Error).message}); expected 'model', 'full', a SkipPolicy or a JSON file`,
       { cause: error },
     );
   }
@@ -79,7 +81,7 @@ function parseJson(text: string, path: string): unknown {
   } catch (error) {
     throw new ResidualSkipError(
       'INVALID_POLICY',
-      `policy '${path}' is no JSON: ${(error as Error).message}`,
+      `policy '${path}': it is not JSON (${(error as Error).message})`,
       {
         cause: error,
       },

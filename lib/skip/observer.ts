@@ -8,7 +8,7 @@ import type { ItemDecisions, SkipTrace } from './trace.js';
 /** Tensors by the name of an input or output. */
 export type TensorMap = { readonly [name: string]: Tensor };
 
-/** The circumstances of a run; the same object for all runs that share them. */
+/** What all runs of one model, policy and shape have in common; the same object for all of them. */
 export interface RunContext {
   /** Version of this package. */
   readonly version: string;
@@ -20,34 +20,34 @@ export interface RunContext {
   readonly policy: SkipPolicy;
   /** Hex SHA-256 of the policy as canonical JSON. */
   readonly policySha256: string;
-  /** Answers that the policy guards: names of classes, or `class 3` where it has none. */
+  /** Answers that the policy guards: names of classes, or `class 3` if it has no names. */
   readonly guards: readonly string[];
   readonly backend: 'native' | 'reference';
   readonly isa: string;
   readonly threads: number;
-  /** Of one item in full. */
+  /** Of one item with every block run. */
   readonly multiplyAdds: number;
-  /** Convolutions and fully connected layers of the whole network; those of its gates don't count. */
+  /** Convolutions and fully connected layers of the whole network, without those of its gates. */
   readonly layers: number;
   readonly blocks: readonly BlockInfo[];
-  /** The output with class scores, and whether they are logits or probabilities; null where no output has them. */
+  /** The output with class scores, and whether they are logits or probabilities; null if no output has them. */
   readonly classScores: { readonly name: string; readonly meaning: Meaning } | null;
 }
 
-/** One run that has ended well. The tensors are shared with the caller: read them before returning. */
+/** One successful run. The tensors are shared with the caller: read them before returning. */
 export interface RunEvent {
   readonly context: RunContext;
   readonly inputs: TensorMap;
-  /** The caller has no hold on `inputs`, as after `run`, which copies them: they may be kept, and not be changed. */
+  /** The caller can't reach `inputs`, as after `run`, which copies them: they may be kept but not changed. */
   readonly inputsKept: boolean;
-  /** All outputs of the model, whichever the caller asked for. */
+  /** All outputs of the model, whichever ones the caller requested. */
   readonly outputs: TensorMap;
-  /** Built when first read. It stays valid: an observer may keep the event and read it later. */
+  /** Built when first read. It stays valid: an observer may keep the event and read the trace later. */
   readonly trace: SkipTrace;
-  /** What the trace says of one item, without an object for each of its blocks. It too may be asked later. */
+  /** The trace of one item without an object for each of its blocks. It may be read later, too. */
   decisionsOf(item: number): ItemDecisions;
   readonly items: number;
-  /** Wall-clock time in the backend, waiting for a free worker included. */
+  /** Wall-clock time in the backend, including the wait for a free worker. */
   readonly milliseconds: number;
 }
 
@@ -62,44 +62,44 @@ export type AuditLines = (
   meaning: Meaning,
 ) => Promise<Uint8Array>;
 
-/** What an observer may ask of its session. */
+/** What an observer may ask its session to do. */
 export interface SessionControl {
-  /** What gates' scores and exits' confidences were when the session's policy was calibrated, where its file says. */
+  /** Gates' scores and exits' confidences when the session's policy was calibrated, if its file has them. */
   readonly profiles?: { readonly gate?: ScoreProfiles; readonly exit?: ScoreProfiles };
   /**
-   * Runs every block on `feeds`; no observer sees this run. With the priority `low` it lets the runs of others go first,
-   * for a quarter of a second at most.
+   * Runs every block on `feeds`; no observer sees this run. With the priority `low`, other runs go first, for at most
+   * a quarter of a second.
    */
   runFull(feeds: TensorMap, priority?: 'low'): Promise<TensorMap>;
-  /** Runs `feeds` as the session's policy says, guards included; no observer sees this run. */
+  /** Runs `feeds` under the session's policy, including guards; no observer sees this run. */
   runAgain(feeds: TensorMap): Promise<TensorMap>;
-  /** For the audit log: does it between runs. Missing where that is better done on the calling thread. */
+  /** For the audit log: encodes lines between runs. Undefined where the calling thread does this better. */
   readonly auditLines?: AuditLines | undefined;
   /**
-   * While any observer has it on, every block of every run is run, whatever the policy, also one given to the run; traces
-   * give the reason `tripped`.
+   * While any observer has set this, every block of every run runs, whatever the policy of the session or the run;
+   * traces give the reason `tripped`.
    */
   setFullDepth(on: boolean): void;
 }
 
-/** Sees every run of a session. What it throws becomes a process warning and never reaches the caller of `run`. */
+/** Sees every run of a session. Its exceptions become process warnings and never reach the caller of `run`. */
 export interface RunObserver {
   /**
-   * False when `inputs` are not needed any more once `onRun` has returned and its promise is settled. Where all
-   * observers say so, their memory is used for other runs.
+   * False if `inputs` are not needed after `onRun` has returned and its promise is settled. If all observers say so,
+   * their memory is reused for other runs.
    */
   readonly keepsInputs?: boolean;
-  /** Called once, by `create`, which fails with what this throws: so an observer refuses a session. */
+  /** Called once, by `create`, which rejects with what this throws: an observer can refuse a session. */
   onAttach?(control: SessionControl): void;
   /** The caller of `run` does not wait for the promise. */
   onRun?(event: RunEvent): void | Promise<void>;
-  /** Called by `release`, which waits for it. */
+  /** Called by `release`, which waits for the promise. */
   onRelease?(): void | Promise<void>;
-  /** Becomes part of `session.stats()`. */
+  /** Included in `session.stats()`. */
   stats?(): object;
 }
 
-/** Makes a process warning of what went wrong in an observer. */
+/** Emits a process warning about an error in an observer. */
 export function warn(error: unknown): void {
   const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
   process.emitWarning(`a run observer failed: ${text}`, { code: 'RESIDUAL_SKIP_OBSERVER' });
@@ -107,7 +107,7 @@ export function warn(error: unknown): void {
 
 const quiet = new WeakMap<Promise<void>, Promise<void>>();
 
-/** A promise that is settled as `going` is, with a warning for what it is rejected with; the same for the same. */
+/** A promise that settles when `going` does and turns a rejection into a warning; the same one for the same promise. */
 function warned(going: Promise<void>): Promise<void> {
   const known = quiet.get(going);
   if (known) return known;
@@ -117,8 +117,8 @@ function warned(going: Promise<void>): Promise<void> {
 }
 
 /**
- * Calls each observer in order. What one throws, or what its promise is rejected with, becomes a warning.
- * @returns when all that they began has ended; undefined where nothing goes on
+ * Calls each observer in order. Exceptions and rejections become warnings.
+ * @returns a promise for the end of what they started; undefined if nothing was started
  */
 export function notify(
   observers: readonly RunObserver[],

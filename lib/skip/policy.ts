@@ -9,39 +9,36 @@ import { decodeHeads, type EncodedHeads, headsSchema } from './head-codec.js';
 import { type Expected, expectedSchema, type Promised, promiseSchema } from './promise.js';
 
 /**
- * What is done with one block: always run it, always skip it, let its gate decide, or let its gate decide with
- * another threshold (finite; compared by the gate's own comparison).
+ * What to do with one block: always run it, always skip it, let its gate decide, or let its gate decide with another
+ * threshold (finite; compared by the gate's own comparison).
  */
 export type BlockAction = 'run' | 'skip' | 'gate' | { readonly threshold: number };
 
-/** What is done with each block of a model. */
+/** What to do with each block of a model. */
 export interface SkipPolicy {
-  /** Where the schema of policies is, for editors; ignored. */
+  /** Location of the schema of policies, for editors; ignored. */
   readonly $schema?: string;
   readonly version?: 1;
   /** Ties the policy to one model file, by the hex SHA-256 of its bytes. */
   readonly model?: { readonly sha256: string };
   /**
-   * For all blocks that `blocks` doesn't name, applied where it can be: `skip` to skippable blocks, `gate` and
-   * `{ threshold }` to blocks with a gate; the rest run. It is `gate` when left out.
+   * For all blocks that `blocks` doesn't name, where possible: `skip` for skippable blocks, `gate` and `{ threshold
+   * }` for blocks with a gate; the rest run. `gate` by default.
    */
   readonly default?: BlockAction;
-  /** By the name or the index of a block, which must be able to do what is asked. */
+  /** By name or index of a block, which must be able to do this. */
   readonly blocks?: { readonly [nameOrIndex: string]: BlockAction };
-  /** Early exits, and gates for blocks without one, as `calibrate` fits them. When left out, a model's own exits decide. */
+  /** Early exits, and gates for blocks without one, as `calibrate` fits them. By default a model's own exits decide. */
   readonly heads?: EncodedHeads;
   /** Answers that are checked against the full network. */
   readonly guards?: readonly Guard[];
   /** Names of the classes, which guards may use. */
   readonly labels?: readonly string[];
-  /** What was promised of this policy, and the numbers behind it. */
+  /** What this policy promises, and the numbers behind it. */
   readonly promise?: Promised;
-  /** What the policy saved on the data that it was made with. */
+  /** What the policy saved on the data that it was calibrated with. */
   readonly expected?: Expected;
-  /**
-   * Bolder settings of the same model, in order, for those who choose between them as the load demands; a session uses
-   * none of them.
-   */
+  /** Bolder settings of the same model, in order, for a server that chooses by load; a session ignores them. */
   readonly settings?: readonly Omit<SkipPolicy, 'settings'>[];
 }
 
@@ -50,7 +47,7 @@ const THRESHOLD = 'expected a finite number that a float32 can hold';
 const thresholdSchema = z
   .number({ error: THRESHOLD })
   .refine((value) => Number.isFinite(Math.fround(value)), { error: THRESHOLD })
-  .meta({ description: "The score that the block's gate is compared with, by the gate's own comparison." });
+  .meta({ description: "Compared with the score of the block's gate, by the gate's own comparison." });
 
 const actionSchema = z
   .union([z.enum(['run', 'skip', 'gate']), z.strictObject({ threshold: thresholdSchema })], {
@@ -58,7 +55,7 @@ const actionSchema = z
   })
   .meta({
     description:
-      "'run': always; 'skip': never; 'gate': as the block's gate decides; { threshold }: as the gate decides with this threshold.",
+      "'run': always run; 'skip': never run; 'gate': the block's gate decides; { threshold }: the gate decides with this threshold.",
   });
 
 const oneSchema = z.strictObject({
@@ -69,9 +66,9 @@ const oneSchema = z.strictObject({
       sha256: z.string().regex(/^[0-9a-f]{64}$/, { error: 'expected 64 hexadecimal digits in lower case' }),
     })
     .optional()
-    .meta({ description: 'The model that the policy was made for; another one is refused.' }),
+    .meta({ description: 'The model that the policy was made for; other models are refused.' }),
   default: actionSchema.optional().meta({
-    description: "For every block that 'blocks' doesn't name and that can do it; 'gate' when left out.",
+    description: "For every block that 'blocks' doesn't name and that can do it; 'gate' by default.",
   }),
   blocks: z
     .record(z.string(), actionSchema)
@@ -93,7 +90,7 @@ export const policySchema = oneSchema
   })
   .meta({ title: 'SkipPolicy of residual-skip' }) satisfies z.ZodType<SkipPolicy>;
 
-/** Not String(): an object may have no method that makes text of it. */
+/** Not String(): it throws for objects without a method that converts them to text. */
 function shown(value: unknown): string {
   return inspect(value, { depth: 1, breakLength: Number.POSITIVE_INFINITY });
 }
@@ -113,7 +110,7 @@ const KNOWN = Object.keys(policySchema.shape);
 
 /**
  * `value` as a SkipPolicy.
- * @throws ResidualSkipError INVALID_POLICY naming every key that is unknown or malformed
+ * @throws ResidualSkipError INVALID_POLICY naming every unknown or malformed key
  */
 export function parsePolicy(value: unknown, subject = 'policy'): SkipPolicy {
   const { $schema: _, ...policy } = parseStrict(policySchema, value, {
@@ -124,7 +121,7 @@ export function parsePolicy(value: unknown, subject = 'policy'): SkipPolicy {
   return policy;
 }
 
-/** Hex SHA-256 of a policy as canonical JSON: keys sorted, blocks as they are named. */
+/** Hex SHA-256 of a policy as canonical JSON: keys sorted, block keys as written. */
 export function hashPolicy(policy: SkipPolicy): string {
   const sorted = (_: string, value: unknown) =>
     typeof value === 'object' && value !== null && !Array.isArray(value)
@@ -136,8 +133,8 @@ export function hashPolicy(policy: SkipPolicy): string {
 const decoded = new WeakMap<EncodedHeads, Heads>();
 
 /**
- * The heads that `policy` brings along, always the same object for the same policy; undefined when it has none. A policy
- * that says nothing of heads, and doesn't run all blocks either, leaves a model its own exits.
+ * The heads that `policy` adds, always the same object for the same policy; undefined if it has none. A policy that
+ * doesn't mention heads and doesn't run all blocks keeps a model's own exits.
  * @throws ResidualSkipError INVALID_POLICY
  */
 export function headsOf({ heads, default: others }: SkipPolicy): Heads | undefined {
@@ -152,7 +149,10 @@ export function headsOf({ heads, default: others }: SkipPolicy): Heads | undefin
 
 const keysKnown = new WeakMap<EncodedHeads, string>();
 
-/** The same for policies whose heads are alike; empty for those without, 'model' for those that leave a model its own exits. */
+/**
+ * Equal for policies with equal heads; empty for policies without heads, 'model' for those that keep a model's own
+ * exits.
+ */
 export function headsKey(policy: SkipPolicy): string {
   const { heads } = policy;
   if (!heads) return headsOf(policy) ? 'model' : '';
@@ -181,7 +181,7 @@ export function guardsOf(policy: SkipPolicy): readonly ResolvedGuard[] {
 const thresholdsKnown = new WeakMap<Heads, ReadonlyMap<string, number>>();
 const NO_THRESHOLDS: ReadonlyMap<string, number> = new Map();
 
-/** Thresholds of the exits of a policy for `program`, by the block behind which they stand. */
+/** Thresholds of the exits of a policy for `program`, by the exit's block. */
 export function exitThresholds(policy: SkipPolicy, program: Program): ReadonlyMap<string, number> {
   const heads = resolveHeads(program, headsOf(policy));
   if (!heads) return NO_THRESHOLDS;
@@ -192,7 +192,7 @@ export function exitThresholds(policy: SkipPolicy, program: Program): ReadonlyMa
   return made;
 }
 
-/** Blocks that the heads of `policy` may skip: those with a gate of its, and all behind its first exit. */
+/** Blocks that the heads of `policy` may skip: those with a gate of the policy, and all behind its first exit. */
 export function skippedByHeads(policy: SkipPolicy, program: Program): ReadonlySet<string> {
   const names = program.blocks.map(({ name }) => name);
   const { exits = [], gates = [] } = resolveHeads(program, headsOf(policy)) ?? {};

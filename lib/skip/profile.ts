@@ -1,4 +1,4 @@
-/** What gates' scores looked like on some data: quantile bins, which later scores are compared with. */
+/** The distribution of gates' scores on some data: quantile bins, to compare later scores with. */
 import { z } from 'zod';
 
 /** Of equal frequency in the reference. */
@@ -11,11 +11,9 @@ export const profileSchema = z
     edges: z
       .array(z.number())
       .meta({ description: 'Increasing cut points: deciles, fewer where scores repeat.' }),
-    shares: z
-      .array(fraction)
-      .meta({ description: 'Of the items, in each of the bins; one more than edges.' }),
+    shares: z.array(fraction).meta({ description: 'Of the items, per bin; one more than edges.' }),
     skipRate: fraction.meta({
-      description: 'Of the items whose gate was asked, those that skipped the block.',
+      description: 'Of the items whose gate was evaluated, those that skipped the block.',
     }),
   })
   .refine(({ edges, shares }) => shares.length === edges.length + 1, {
@@ -23,14 +21,14 @@ export const profileSchema = z
   });
 
 /**
- * What a block's scores looked like when the policy was made.
+ * The distribution of a block's scores when the policy was calibrated.
  * @interface
  */
 export type ScoreProfile = z.infer<typeof profileSchema>;
 /** By the names of blocks. */
 export type ScoreProfiles = { readonly [block: string]: ScoreProfile };
 
-/** @param scores of the items whose gate was asked @param skipRate fraction of them that skipped the block */
+/** @param scores of the items whose gate was evaluated @param skipRate fraction of them that skipped the block */
 export function profileOf(scores: readonly number[], skipRate: number): ScoreProfile {
   const sorted = [...scores].sort((a, b) => a - b);
   const cuts = Array.from(

@@ -1,4 +1,4 @@
-/** What a calibrated policy promises, and what it rests on; see lib/calibrate. */
+/** What a calibrated policy promises, and on what evidence; see lib/calibrate. */
 import { z } from 'zod';
 import { profileSchema } from './profile.js';
 
@@ -30,23 +30,23 @@ export const promiseSchema = z
   .strictObject({
     metric: z.enum(METRICS).meta({
       description:
-        "disagreement: answers other than the full network's; accuracy: answers that the full network has right and " +
-        'skipping has not; probability: how far the class probabilities move (total variation distance).',
+        "disagreement: answers other than the full network's; accuracy: answers that are right in the full network and " +
+        'wrong with skipping; probability: how far the class probabilities move (total variation distance).',
     }),
     confidence: fraction.meta({
-      description: 'All of it holds with at least this probability over the draw of the data.',
+      description: 'Everything here holds with at least this probability over the draw of the data.',
     }),
     joint: z
       .strictObject({ promises: z.int().min(2), confidence: fraction })
       .optional()
       .meta({
         description:
-          'Of a policy with several settings: so many promises, those of limits that certified nothing of their own included, hold ' +
+          'For a policy with several settings: this many promises, including those of limits without a setting of their own, hold ' +
           'together with this confidence.',
       }),
     ...testedShape,
     groups: z.array(groupSchema).optional().meta({
-      description: 'Limits that hold for each class or group too; each is tested at the full level.',
+      description: 'Limits that also hold for each class or group; each is tested at the full level.',
     }),
     data: z.strictObject({
       sha256: z.string().meta({ description: 'Of the sorted hashes of all items.' }),
@@ -61,15 +61,17 @@ export const promiseSchema = z
         .meta({
           description:
             'How many different policies these images, or others of a set that overlaps much, have certified on the machine ' +
-            'that calibrated, this one included. Choosing among them by their results voids the promise.',
+            'that calibrated, including this one. Choosing among them by their results voids the promise.',
         }),
     }),
   })
-  .meta({ description: 'What was promised, by fixed-sequence testing on data that chose nothing.' });
+  .meta({
+    description: 'The promise, certified by fixed-sequence testing on data that was used for no choice.',
+  });
 
 export type Promised = z.infer<typeof promiseSchema>;
 export type Metric = (typeof METRICS)[number];
-/** What one test on some items gave. */
+/** The result of one test on some items. */
 export type Tested = Pick<Promised, keyof typeof testedShape>;
 export type TestedGroup = z.infer<typeof groupSchema>;
 
@@ -85,7 +87,7 @@ export const latencySchema = z
   })
   .meta({
     description:
-      'Milliseconds of one item at batch 1, in full and with the policy in turns, on the machine that calibrated.',
+      'Milliseconds of one item at batch 1, alternately in full and with the policy, on the machine that calibrated.',
   });
 
 export type Latency = z.infer<typeof latencySchema>;
@@ -104,7 +106,7 @@ export const expectedSchema = z
     }),
     exits: z.record(z.string(), profileSchema).optional().meta({
       description:
-        'Confidences at each exit, by the block behind which it stands, likewise; skipRate is of the items that came to it, those that left.',
+        "Likewise the confidences at each exit, by the exit's block; skipRate is the fraction that left of the items that reached it.",
     }),
   })
   .meta({ description: 'Measured on the items that certified the policy.' });

@@ -4,18 +4,18 @@ import type { Block, Program } from '../model/program.js';
 import { suggest } from '../suggest.js';
 import type { BlockAction, SkipPolicy } from './policy.js';
 
-/** What is done with one block. Values are part of the native ABI. */
+/** What to do with one block. Values are part of the native ABI. */
 export const BlockMode = { run: 0, skip: 1, gate: 2 } as const;
 
 /** A policy resolved against one program: entry i is for block i. */
 export interface ResolvedPolicy {
   /** BlockMode of every block. `skip` only for skippable blocks, `gate` only for blocks with a gate. */
   readonly modes: Uint8Array;
-  /** Threshold of every block; read where the mode is `gate`. The comparison is the gate's own. */
+  /** Threshold of every block; used if the mode is `gate`. The comparison is the gate's own. */
   readonly thresholds: Float32Array;
 }
 
-/** Index of the block that `key` names; a name goes before an index. */
+/** Index of the block that `key` names; names take precedence over indices. */
 function findBlock(key: string, blocks: readonly Block[]): number {
   const byName = blocks.findIndex((block) => block.name === key);
   if (byName >= 0) return byName;
@@ -23,11 +23,11 @@ function findBlock(key: string, blocks: readonly Block[]): number {
   const names = blocks.map((block) => block.name);
   throw new ResidualSkipError(
     'INVALID_POLICY',
-    `the policy names block '${key}', which the model doesn't have (it has ${blocks.length} blocks, counted from 0); ${suggest(key, names)}`,
+    `policy: the model has no block '${key}' among its ${blocks.length} (indices start at 0); ${suggest(key, names)}`,
   );
 }
 
-/** What keeps `block` from doing `action`; undefined when nothing does. */
+/** Why `block` can't do `action`; undefined if it can. */
 function obstacle(block: Block, action: BlockAction): string | undefined {
   if (action === 'run') return undefined;
   if (action !== 'skip') return block.gate ? undefined : "has no gate; use 'run' or 'skip'";
@@ -49,7 +49,7 @@ export function resolvePolicy(policy: SkipPolicy, program: Program, sha256: stri
   if (policy.model && policy.model.sha256 !== sha256) {
     throw new ResidualSkipError(
       'POLICY_MISMATCH',
-      `the policy was made for the model with SHA-256 ${policy.model.sha256}, this one has ${sha256}; use the policy's model, or make a policy for this one`,
+      `policy: it was made for the model with SHA-256 ${policy.model.sha256}, but this one has ${sha256}; use that model, or calibrate this one`,
     );
   }
   const { blocks } = program;
@@ -60,15 +60,12 @@ export function resolvePolicy(policy: SkipPolicy, program: Program, sha256: stri
     if (named.has(index)) {
       throw new ResidualSkipError(
         'INVALID_POLICY',
-        `the policy names block '${block.name}' (index ${index}) twice`,
+        `policy: it names block '${block.name}' (index ${index}) twice`,
       );
     }
     const why = obstacle(block, action);
     if (why) {
-      throw new ResidualSkipError(
-        'INVALID_POLICY',
-        `policy for block '${key}' (index ${index}): the block ${why}`,
-      );
+      throw new ResidualSkipError('INVALID_POLICY', `policy: block '${key}' (index ${index}) ${why}`);
     }
     named.set(index, action);
   }

@@ -1,16 +1,16 @@
-/** Class scores: which output of a network holds them, what they mean, and what they say. */
+/** Class scores: which output of a network holds them, what they mean, and the classes they rank. */
 
 import type { Activation, Program, Step, ValueId } from '../model/program.js';
 import { sizeOf } from '../numeric/shapes.js';
 import { softmax } from '../numeric/softmax.js';
 
 /**
- * `logits`: a softmax makes probabilities of them (so it does of logarithms of probabilities). `probabilities`: the network
+ * `logits`: a softmax turns them (or logarithms of probabilities) into probabilities. `probabilities`: the network
  * ends in a softmax or a sigmoid.
  */
 export type Meaning = 'logits' | 'probabilities';
 
-/** The output that answers. */
+/** The output with class scores. */
 export interface ClassScores {
   /** Index among the program's outputs. */
   readonly index: number;
@@ -21,8 +21,9 @@ export interface ClassScores {
 const known = new WeakMap<Program, ClassScores | null>();
 
 /**
- * The output with class scores: float32 [N, classes] or [N, classes, 1, ...], of two classes at least. Of several it is the
- * one named `logits`, or else the first. Null where there is none: a map, a single number and integers are no class scores.
+ * The output with class scores: float32 [N, classes] or [N, classes, 1, ...], with at least two classes. Of several,
+ * it is the one named `logits`, otherwise the first. Null if there is none: maps, single numbers and integers are not
+ * class scores.
  */
 export function classScoresOf(program: Program): ClassScores | null {
   const found = known.get(program);
@@ -38,25 +39,25 @@ export function classScoresOf(program: Program): ClassScores | null {
   return made;
 }
 
-/** What class scores in `value` mean. The graph decides, never the numbers. */
+/** What the class scores in `value` mean. The graph decides, never the numbers. */
 export function meaningOf(program: Program, value: ValueId): Meaning {
   const finish = finishOf(program, value);
   return finish === undefined || (finish.op === 'softmax' && finish.log) ? 'logits' : 'probabilities';
 }
 
-/** What makes class scores of logits at the end of a network. */
+/** The last operation of a network, which turns logits into class scores. */
 export type Finish =
   | { readonly op: 'softmax'; readonly log: boolean }
   | { readonly op: 'unary'; readonly act: Activation };
 
-/** What the network makes of logits to answer with `value`; undefined where it answers with logits. */
+/** How the network turns logits into `value`; undefined if it answers with logits. */
 export function finishOf(program: Program, value: ValueId): Finish | undefined {
-  // Steps of a policy's exits, which write the answer too, follow those of the network.
+  // The steps of a policy's exits, which also write the answer, come after those of the network.
   const step = program.steps.find(({ outputs }) => outputs.includes(value));
   if (step?.op === 'reshape') return finishOf(program, step.inputs[0]!);
   if (step?.op === 'softmax') {
     const { shape } = program.values[value]!;
-    // Along another axis it says nothing about classes.
+    // A softmax along another axis doesn't give class probabilities.
     const overClasses = shape[step.attrs.axis] === sizeOf(shape.slice(1));
     return overClasses ? { op: 'softmax', log: step.attrs.log } : undefined;
   }
@@ -73,7 +74,7 @@ export function probabilities(scores: ArrayLike<number>, meaning: Meaning): Floa
   return meaning === 'logits' ? softmax(scores) : Float64Array.from(scores);
 }
 
-/** The `k` most probable classes, best first, of equals the one that comes first, as [class, probability]. */
+/** The `k` most probable classes as [class, probability], best first; of equal ones, the lower index. */
 export function topClasses(scores: Float32Array, meaning: Meaning, k: number): [number, number][] {
   const best: number[] = [];
   for (let index = 0; index < scores.length; index++) {

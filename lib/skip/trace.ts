@@ -5,19 +5,19 @@ import { BlockMode, type ResolvedPolicy } from './resolve.js';
 
 /** Why a block ran or was skipped. */
 export type SkipReason =
-  /** The model's or the policy's gate decided by its score. */
+  /** The score of the model's or the policy's gate decided. */
   | 'gate'
-  /** The policy's gate decided by how sure the exit in front of it was. */
+  /** The policy's gate decided by the confidence of the exit before it. */
   | 'confidence'
-  /** The policy says always run or always skip. */
+  /** The policy always runs or always skips the block. */
   | 'policy'
   /** The block has no identity shortcut or no gate, and so always runs. */
   | 'fixed'
   /** An observer had set the session to full depth. */
   | 'tripped'
-  /** An earlier exit was sure of its answer: all blocks behind it are skipped. */
+  /** An earlier exit was taken: all blocks behind it are skipped. */
   | 'exit'
-  /** The answer was guarded: the item was run in full. */
+  /** The answer was guarded: the item ran again in full. */
   | 'guard';
 
 /** Every reason once. */
@@ -35,16 +35,16 @@ export interface BlockDecision {
   readonly block: string;
   readonly index: number;
   readonly ran: boolean;
-  /** The gate's score; null when no gate was asked. */
+  /** The gate's score; null if no gate was evaluated. */
   readonly score: number | null;
-  /** The threshold that the score was compared with; null when no gate was asked. */
+  /** The threshold that the score was compared with; null if no gate was evaluated. */
   readonly threshold: number | null;
   readonly reason: SkipReason;
 }
 
 /** An early exit that an item reached. */
 export interface ExitDecision {
-  /** The block behind which it stands. */
+  /** The exit's block. */
   readonly after: string;
   readonly taken: boolean;
   /** Largest softmax probability of its head. */
@@ -55,65 +55,65 @@ export interface ExitDecision {
 /** What one item did. */
 export interface ItemTrace {
   readonly blocks: readonly BlockDecision[];
-  /** Exits of the policy or the model, as far as the item came. */
+  /** Exits of the policy or the model that the item reached. */
   readonly exits: readonly ExitDecision[];
   /**
-   * Multiply-adds that were saved: those of the blocks that were skipped and, behind an exit that was taken, of all else; less
-   * those of the heads that were asked, and less a run in full where a guard took one. Negative where more was spent than in full.
+   * Saved multiply-adds: those of the skipped blocks and of everything else behind an exit that was taken, minus
+   * those of the evaluated heads and of a guard's run in full. Negative if the item cost more than in full.
    */
   readonly multiplyAddsSkipped: number;
-  /** Convolutions and fully connected layers in the blocks that were skipped. */
+  /** Convolutions and fully connected layers in the skipped blocks. */
   readonly layersSkipped: number;
 }
 
 /** What every item of one run did. */
 export interface SkipTrace {
   readonly items: readonly ItemTrace[];
-  /** Multiply-adds of one item in full. */
+  /** Multiply-adds of one item with every block run. */
   readonly multiplyAdds: number;
-  /** Convolutions and fully connected layers of the whole network; those of its gates don't count. */
+  /** Convolutions and fully connected layers of the whole network, without those of its gates. */
   readonly layers: number;
 }
 
-/** What one item did, by index of the block: as its ItemTrace, without an object for each block. */
+/** What one item did, by block index: like its ItemTrace, but without an object for each block. */
 export interface ItemDecisions {
-  /** Exits of the policy, as far as the item came; only the last can be taken. */
+  /** Exits that the item reached; only the last can be taken. */
   readonly exits: readonly ExitDecision[];
   ran(block: number): boolean;
-  /** The gate's score; null when no gate was asked. */
+  /** The gate's score; null if no gate was evaluated. */
   score(block: number): number | null;
-  /** The threshold of the gate in force, whether it was asked or not; null where none decides. */
+  /** The threshold of the gate in force, evaluated or not; null if none decides. */
   threshold(block: number): number | null;
   reason(block: number): SkipReason;
-  /** As ItemTrace has it. */
+  /** As in ItemTrace. */
   multiplyAddsSkipped(): number;
-  /** Whether heads or a run in full may have cost something, else that is the sum over the blocks that were skipped. */
+  /** Whether heads or a run in full may have cost something; otherwise that is the sum over the skipped blocks. */
   spentMore(): boolean;
   /**
-   * Writes what the methods above tell of block i to index `at` + i: 1 where it ran, the index of its reason in
-   * SKIP_REASONS, and its score, NaN for null.
+   * For every block i, writes to index `at` + i: 1 if it ran, the index of its reason in SKIP_REASONS, and its score,
+   * NaN for null.
    */
   copyTo(ran: Uint8Array, reasons: Uint8Array, scores: Float32Array, at: number): void;
 }
 
-/** What a run left behind, from which its trace is built; see RunRequest. */
+/** The raw results of a run, from which its trace is built; see RunRequest. */
 export interface RunRecord {
   readonly items: number;
   readonly policy: ResolvedPolicy;
   /**
-   * The blocks that heads of the policy may skip, when an observer had set the session to full depth; `policy` is then
+   * The blocks that heads of the policy may skip, if an observer had set the session to full depth; `policy` is then
    * the full one.
    */
   readonly tripped?: ReadonlySet<string>;
-  /** items x blocks: 1 where the block ran. */
+  /** items x blocks: 1 if the block ran. */
   readonly ran: Uint8Array;
-  /** items x blocks: the gate's score, NaN where no gate was asked. */
+  /** items x blocks: the gate's score, NaN if no gate was evaluated. */
   readonly scores: Float32Array;
-  /** By the program's outputs; read where there are exits. */
+  /** In the order of the program's outputs; used if there are exits. */
   readonly outputs?: readonly TensorData[];
-  /** Thresholds of the exits, by the block behind which they stand. */
+  /** Thresholds of the exits, by the exit's block. */
   readonly exits?: ReadonlyMap<string, number>;
-  /** Items whose answer a guard had run in full. */
+  /** Items that ran again in full because of a guard. */
   readonly guarded?: ReadonlySet<number>;
 }
 
@@ -126,7 +126,7 @@ function reasonOf(block: Block, mode: number, tripped: ReadonlySet<string> | und
 }
 
 interface BlockColumns {
-  /** Of each block, as an index of SKIP_REASONS, for an item that neither took an exit nor was guarded. */
+  /** Of each block, as an index into SKIP_REASONS, for an item that took no exit and was not guarded. */
   readonly reasons: Uint8Array;
   /** Blocks without a gate in force. */
   readonly ungated: readonly number[];
@@ -153,7 +153,7 @@ function columnsOf({ blocks }: Program, { policy, tripped }: RunRecord): BlockCo
 
 const layersKnown = new WeakMap<Program, number>();
 
-/** A gate's small layers decide about layers; to count them too would only dilute what is skipped. */
+/** The small layers of a gate don't count: they would only dilute the share of skipped layers. */
 export function layersOf(program: Program): number {
   const known = layersKnown.get(program) ?? countLayers(program);
   layersKnown.set(program, known);
@@ -169,7 +169,7 @@ function countLayers({ steps, blocks, cost }: Program): number {
 
 const exitPortsKnown = new WeakMap<Program, readonly { readonly after: string; readonly output: number }[]>();
 
-/** The outputs that hold exits' confidences, by the block behind which each stands. */
+/** The outputs that hold exits' confidences, by the exit's block. */
 function exitPortsOf(program: Program) {
   const known = exitPortsKnown.get(program);
   if (known) return known;
@@ -181,14 +181,14 @@ function exitPortsOf(program: Program) {
   return ports;
 }
 
-/** Reads what one item did from what the run left behind. */
+/** Derives what one item did from the raw results of the run. */
 export class RecordedDecisions implements ItemDecisions {
   readonly exits: readonly ExitDecision[];
   readonly #program: Program;
   readonly #record: RunRecord;
   readonly #first: number;
   readonly #guarded: boolean;
-  /** Blocks before the exit that was taken. */
+  /** Number of blocks before the exit that was taken. */
   readonly #reached: number;
 
   constructor(program: Program, record: RunRecord, item: number) {

@@ -45,7 +45,11 @@ describe('create takes', () => {
 
 describe('create refuses', () => {
   test.each<[string, () => Promise<InferenceSession>, string]>([
-    ['an http: URL', () => InferenceSession.create(new URL('http://127.0.0.1/model.onnx')), 'no file: URL'],
+    [
+      'an http: URL',
+      () => InferenceSession.create(new URL('http://127.0.0.1/model.onnx')),
+      'is not a file: URL',
+    ],
     [
       'a range beyond the buffer',
       () => InferenceSession.create(new ArrayBuffer(8), 4, 8),

@@ -264,7 +264,7 @@ describe('feeds', () => {
     const session = await create();
     await expect(session.run({ ...feeds(1, 2), z: feeds(1, 2, 3, 4).x })).rejects.toMatchObject({
       code: 'INVALID_SHAPE',
-      message: "input 'z' has a batch of 2, input 'x' one of 1; expected the same",
+      message: "input 'z': its batch is 2, but that of input 'x' is 1; expected the same",
     });
   });
 

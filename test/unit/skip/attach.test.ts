@@ -123,7 +123,7 @@ describe('heads in a program', () => {
     const reading = { ...exit, reads: 'another block' };
     const later = { ...exit, after: program.blocks[3]!.name };
     expect(() => attachHeads(program, { exits: exitsOf(reading, later), gates: [] })).toThrow(
-      /reads the exit behind block .*, but the policy has no exit there that comes before it/,
+      /reads the exit behind block .*, but no exit there precedes it/,
     );
   });
 

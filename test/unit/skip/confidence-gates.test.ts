@@ -170,6 +170,6 @@ test.each([
   const policy = { ...rest, heads: { ...heads!, gates: [{ block, confidenceOf, threshold: 0.8 }] } };
   await expect(traceOf(policy)).rejects.toMatchObject({
     code: 'INVALID_POLICY',
-    message: expect.stringContaining(`no exit there that comes before the block`),
+    message: expect.stringContaining(`no exit there, or only one behind the gate`),
   });
 });

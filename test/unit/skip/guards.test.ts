@@ -29,7 +29,9 @@ test('the answers of a network that ends in a softmax are probabilities already'
 });
 
 test('a label that the policy does not have is refused', () => {
-  expect(() => guard(0, 'unicorn')).toThrow(/'unicorn'; its labels are cat, dog, bird/);
+  expect(() => guard(0, 'unicorn')).toThrow(
+    /'unicorn', which is not one of its labels; expected one of cat, dog, bird/,
+  );
   expect(() => resolveGuards([{ labels: ['cat'], action: 'verify' }], undefined)).toThrow(
     /use class indices/,
   );

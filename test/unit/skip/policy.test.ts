@@ -90,12 +90,12 @@ describe('resolvePolicy', () => {
   });
 
   it.each<[SkipPolicy, string]>([
-    [{ blocks: { 'layer1.3': 'run' } }, "'layer1.3', which the model doesn't have"],
+    [{ blocks: { 'layer1.3': 'run' } }, "the model has no block 'layer1.3' among its 4"],
     [{ blocks: { 'layer2.2': 'run' } }, "did you mean 'layer2.0' or 'layer2.1' or 'layer1.0'?"],
     [{ blocks: { 4: 'run' } }, "block '4'"],
     [{ blocks: { '-1': 'run' } }, "block '-1'"],
     [{ blocks: { 'layer1.0': 'run', 0: 'skip' } }, "names block 'layer1.0' (index 0) twice"],
-    [{ blocks: { 'layer1.0': 'gate' } }, "block 'layer1.0' (index 0): the block has no gate"],
+    [{ blocks: { 'layer1.0': 'gate' } }, "block 'layer1.0' (index 0) has no gate"],
     [{ blocks: { 0: { threshold: 1 } } }, 'has no gate'],
     [{ blocks: { 'layer2.0': 'skip' } }, "can't be skipped: its shortcut is a projection"],
     [{ blocks: { 3: 'skip' } }, 'values of its body are used elsewhere'],
@@ -173,7 +173,7 @@ describe('loadPolicy', () => {
 
   it.each([
     ['missing.json', undefined, "can't be read"],
-    ['text.json', 'not json', 'is no JSON'],
+    ['text.json', 'not json', 'is not JSON'],
     ['key.json', '{"blocks":{},"extra":1}', "unknown key 'extra'"],
   ])('refuses %s', (name, text, message) => {
     const path = join(folder, name);
