@@ -27,26 +27,43 @@ function withoutBareReturns(page) {
   return page.replace(/^#+ Returns\n\n(?=`|readonly )[^\n]*\n\n(?=#|\*\*\*|$)/gm, '');
 }
 
-/** Links to all exports, by kind, in the place of the title. */
-function withContents(page) {
-  const body = page.slice(page.indexOf('## '));
-  const contents = [];
+/** All exports: kind, title, and anchor as GitHub makes it. */
+function exportsOf(body) {
+  const found = [];
   const seen = new Map();
+  let kind;
   for (const [, { length: level }, title] of body.matchAll(/^(#+) (.*)$/gm)) {
-    if (level === 2) contents.push(`**${title}**:`);
+    if (level === 2) kind = title;
     const slug = title
       .toLowerCase()
       .replaceAll(' ', '-')
       .replaceAll(/[^\w-]/g, '');
     const repeats = seen.get(slug) ?? 0;
     seen.set(slug, repeats + 1);
-    if (level === 3) contents.push(`[${title}](#${slug}${repeats > 0 ? `-${repeats}` : ''})`);
+    if (level === 3) found.push({ kind, title, anchor: repeats > 0 ? `${slug}-${repeats}` : slug });
   }
-  const text = contents.join(' ').replaceAll(' **', '\n\n**');
-  return `# API\n\nWhat \`residual-skip\` exports, from its doc comments; \`npm run docs\` writes this page.\n\n${text}\n\n${body}`;
+  return found;
 }
 
-const page = withContents(withoutBareReturns(await generate()));
+/** With links to all exports in the place of the title. TypeDoc's own links count headings that aren't there. */
+function withLinks(page) {
+  const body = page.slice(page.indexOf('## '));
+  const found = exportsOf(body);
+  const kinds = [...new Set(found.map(({ kind }) => kind))].map((kind) => {
+    const links = found
+      .filter((one) => one.kind === kind)
+      .map(({ title, anchor }) => `[${title}](#${anchor})`);
+    return `**${kind}**: ${links.join(' · ')}\n`;
+  });
+  const types = new Map(found.map(({ title, anchor }) => [title, anchor]).reverse());
+  const linked = body.replace(/\[`(\w+)`\]\(#[\w-]+\)/g, (link, name) =>
+    types.has(name) ? `[\`${name}\`](#${types.get(name)})` : link,
+  );
+  const head = 'What `residual-skip` exports, from its doc comments; `npm run docs` writes this page.';
+  return ['# API\n', `${head}\n`, ...kinds, linked].join('\n');
+}
+
+const page = withLinks(withoutBareReturns(await generate()));
 if (process.argv[2] !== '--check') writeFileSync(PAGE, page);
 else if (readFileSync(PAGE, 'utf8') !== page) {
   console.error('docs/api.md is out of date: run `npm run docs` and commit the page');

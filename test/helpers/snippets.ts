@@ -1,7 +1,22 @@
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 
 const ROOT = resolve(__dirname, '../..');
+
+/** The pages that users read. */
+export const DOCUMENTATION = [
+  'README.md',
+  'demo/README.md',
+  'examples/README.md',
+  ...readdirSync(join(ROOT, 'docs'))
+    .filter((name) => name.endsWith('.md'))
+    .map((name) => `docs/${name}`),
+];
+
+/** Pages whose commands train or measure for hours; .ci/run has some of them in short. */
+export const MEASURING = ['adapt', 'calibration', 'performance', 'protocol', 'reproduction'].map(
+  (name) => `docs/${name}.md`,
+);
 
 /** A fenced block of a Markdown page. */
 export interface Snippet {
@@ -42,3 +57,5 @@ export function commandsOf({ code }: Snippet): string[] {
   }
   return commands;
 }
+
+export const inLanguage = (language: string) => (snippet: Snippet) => snippet.language === language;
