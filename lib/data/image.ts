@@ -45,6 +45,7 @@ export async function decodeImage(
 ): Promise<RawImage> {
   const sharp = await loadSharp();
   const problem = `The image ${name} can't be decoded`;
+  if (file.length === 0) throw new ResidualSkipError('INVALID_DATA', `${problem}: it is empty`);
   const decoded = toRaw(sharp(file, { failOn: 'warning', limitInputPixels: maxPixels }).rotate(), problem);
   return decoded.catch((error: Error) => {
     if (!/pixel limit/.test(error.message)) throw error;

@@ -180,7 +180,7 @@ async function createApp(
     // Answered by the hook below, as JSON and with Retry-After.
     return503OnClosing: false,
     forceCloseConnections: 'idle',
-    ...(https && { https }),
+    [https ? 'https' : 'http']: { ...https, connectionsCheckingInterval: Math.min(1000, requestTimeout) },
   } as object) as unknown as FastifyInstance;
   app.server.headersTimeout = requestTimeout;
   app.addHook('onRequest', async (_request, reply) => {
