@@ -1,4 +1,4 @@
-// Packs what is published into build-package/: the package itself, and one for each platform in prebuilds/.
+// Packs what is published into build-package/: the package itself, its server, and an addon for each platform in prebuilds/.
 //
 //   node scripts/package.mjs            the gate: refuses unless every platform's addon is there, made from today's sources,
 //                                       and the tests of the package pass on these tarballs
@@ -10,7 +10,7 @@
 import { execFileSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { manifestOf, sourcesHash, TARGETS } from './prebuild.mjs';
+import { manifestOf, origin, sourcesHash, TARGETS } from './prebuild.mjs';
 
 const ROOT = resolve(import.meta.dirname, '..');
 const BUILT = join(ROOT, 'build/Release/residual_skip.node');
@@ -28,23 +28,21 @@ function problemOf(name) {
   return sources === sourcesHash() ? undefined : `${name} was made from other sources`;
 }
 
-/** The package as it is published: the manifest without what only a checkout needs. */
-function stage(folder, platforms) {
-  const { devDependencies: _, workspaces: __, scripts, ...manifest } = readJson(join(ROOT, 'package.json'));
-  const [{ files }] = JSON.parse(
-    npm('pack', '--dry-run', '--ignore-scripts', '--json', '--workspaces=false'),
-  );
-  for (const { path } of files) {
+/** A package as it is published: the manifest without what only a checkout needs, and with `more`. */
+function stage(source, folder, more) {
+  const {
+    devDependencies: _,
+    workspaces: __,
+    scripts: ___,
+    ...manifest
+  } = readJson(join(source, 'package.json'));
+  const packed = npm('pack', source, '--dry-run', '--ignore-scripts', '--json');
+  for (const { path } of JSON.parse(packed)[0].files) {
     mkdirSync(dirname(join(folder, path)), { recursive: true });
-    copyFileSync(join(ROOT, path), join(folder, path));
+    copyFileSync(join(source, path), join(folder, path));
   }
-  writeJson(join(folder, 'package.json'), {
-    ...manifest,
-    scripts: { 'build:native': scripts['build:native'] },
-    optionalDependencies: Object.fromEntries(
-      platforms.map((name) => [`residual-skip-${name}`, manifest.version]),
-    ),
-  });
+  copyFileSync(join(ROOT, 'LICENSE'), join(folder, 'LICENSE'));
+  writeJson(join(folder, 'package.json'), { ...manifest, ...origin(), ...more });
 }
 
 /** What this checkout was built into, as the package of its platform. @returns its name */
@@ -65,8 +63,16 @@ function pack(output, prebuilt, built) {
     const name = stageBuilt(staged);
     platforms[name] ??= join(staged, name);
   }
-  stage(join(staged, 'residual-skip'), Object.keys(platforms));
-  for (const folder of [join(staged, 'residual-skip'), ...Object.values(platforms)]) {
+  const { version, scripts } = readJson(join(ROOT, 'package.json'));
+  stage(ROOT, join(staged, 'residual-skip'), {
+    scripts: { 'build:native': scripts['build:native'] },
+    optionalDependencies: Object.fromEntries(
+      Object.keys(platforms).map((name) => [`residual-skip-${name}`, version]),
+    ),
+  });
+  stage(join(ROOT, 'server'), join(staged, 'residual-skip-server'));
+  const packages = ['residual-skip', 'residual-skip-server'].map((name) => join(staged, name));
+  for (const folder of [...packages, ...Object.values(platforms)]) {
     const packed = npm('pack', folder, '--ignore-scripts', '--json', '--pack-destination', output);
     const [{ filename, size, unpackedSize }] = JSON.parse(packed);
     const megabytes = (bytes) => `${(bytes / 1e6).toFixed(2)} MB`;
@@ -88,6 +94,9 @@ if (mode === '--refuse') {
   );
 } else {
   const problems = names.flatMap((name) => problemOf(name) ?? []);
+  if (!process.env.GITHUB_REPOSITORY) {
+    throw new Error('GITHUB_REPOSITORY is not set; the manifests name the repository by it, as OWNER/NAME');
+  }
   if (problems.length > 0) {
     throw new Error(`${problems.join('; ')}; make all of them with: node scripts/prebuild.mjs`);
   }

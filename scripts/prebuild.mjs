@@ -122,18 +122,28 @@ export function sourcesHash() {
   return hash.digest('hex');
 }
 
+/** Where the project lives, for published manifests: npm resolves the README's links by it. GitHub Actions sets the variables. */
+export function origin() {
+  const { GITHUB_SERVER_URL = 'https://github.com', GITHUB_REPOSITORY } = process.env;
+  if (!GITHUB_REPOSITORY) return {};
+  const url = `${GITHUB_SERVER_URL}/${GITHUB_REPOSITORY}`;
+  return {
+    repository: { type: 'git', url: `git+${url}.git` },
+    homepage: `${url}#readme`,
+    bugs: { url: `${url}/issues` },
+  };
+}
+
 /** The package that a platform's addon is published as. */
 export function manifestOf(name) {
-  const { version, license, repository, homepage, bugs, engines } = require(join(ROOT, 'package.json'));
+  const { version, license, engines } = require(join(ROOT, 'package.json'));
   const { os, cpu, libc } = TARGETS[name];
   return {
     name: `residual-skip-${name}`,
     version,
     description: `The native addon of residual-skip for ${name}.`,
     license,
-    repository,
-    homepage,
-    bugs,
+    ...origin(),
     engines,
     os: [os],
     cpu: [cpu],

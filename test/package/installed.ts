@@ -34,6 +34,7 @@ function requireBuild(): void {
 export class InstalledPackage {
   readonly folder = mkdtempSync(join(tmpdir(), 'residual-skip-'));
   readonly tarball: string;
+  readonly serverTarball: string;
   readonly size: number;
   /** Paths in the tarball. */
   readonly files: readonly string[];
@@ -47,6 +48,7 @@ export class InstalledPackage {
     const tarballs = readdirSync(packed).filter((name) => name.endsWith('.tgz'));
     const main = tarballs.find((name) => /^residual-skip-\d/.test(name))!;
     this.tarball = join(packed, main);
+    this.serverTarball = join(packed, tarballs.find((name) => name.startsWith('residual-skip-server-'))!);
     this.size = statSync(this.tarball).size;
     this.files = this.#exec('tar', ['-tzf', this.tarball])
       .trim()
@@ -54,7 +56,7 @@ export class InstalledPackage {
       .map((path) => path.replace('package/', ''));
     this.#install(
       packed,
-      tarballs.filter((name) => name !== main),
+      tarballs.filter((name) => ![this.tarball, this.serverTarball].includes(join(packed, name))),
     );
   }
 
@@ -112,6 +114,8 @@ export class InstalledPackage {
     return execFileSync(command, args, {
       cwd: this.folder,
       encoding: 'utf8',
+      // As in the workflow of a release.
+      env: { GITHUB_REPOSITORY: 'owner/residual-skip', ...process.env },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
   }

@@ -93,8 +93,19 @@ describe('the packed package', () => {
     }
   });
 
-  it('passes publint', () => {
-    expect(tool('publint/src/cli.js', 'run', installed.packageFolder, '--strict')).toEqual({
+  it('names its repository, by which npm resolves the links of the README', () => {
+    const manifest = JSON.parse(readFileSync(join(installed.packageFolder, 'package.json'), 'utf8'));
+    const name = process.env.GITHUB_REPOSITORY ?? 'owner/residual-skip';
+    const { repository, homepage, bugs } = manifest;
+    expect({ repository, homepage, bugs }).toEqual({
+      repository: { type: 'git', url: `git+https://github.com/${name}.git` },
+      homepage: `https://github.com/${name}#readme`,
+      bugs: { url: `https://github.com/${name}/issues` },
+    });
+  });
+
+  it.each(['tarball', 'serverTarball'] as const)('passes publint (%s)', (tarball) => {
+    expect(tool('publint/src/cli.js', 'run', installed[tarball], '--strict')).toEqual({
       status: 0,
       output: expect.stringContaining('All good'),
     });
