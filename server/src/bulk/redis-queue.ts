@@ -149,7 +149,8 @@ export class RedisQueue implements BulkQueue {
   }
 
   async collected(ids: readonly string[]): Promise<void> {
-    // Known as answered before it is forgotten: a job that is enqueued again meanwhile stays answered.
+    // Known as answered before it is forgotten: a job that is enqueued again meanwhile stays answered. Until it is
+    // forgotten, `counts` has it twice.
     await this.redis.sadd(this.#key('collected'), ids.map(binary));
     await Promise.all(ids.map((id) => this.#queue.remove(id)));
     this.#handedOut -= ids.length;
