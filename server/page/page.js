@@ -19,29 +19,64 @@ function resolved(name) {
   return value;
 }
 
+/** Lines of the whole width of `parent`, which follow it. */
 function chart(parent, title, series) {
-  const holder = element('div', {}, element('h3', { textContent: title }));
+  const holder = element('div', { className: 'chart' }, element('h3', { textContent: title }));
   parent.append(holder);
   const axis = {
     stroke: resolved('--dim'),
     grid: { stroke: resolved('--line'), width: 1 },
     ticks: { show: false },
   };
-  const width = () => Math.max(240, holder.clientWidth);
+  const time = (_self, moments) =>
+    moments.map((moment) => new Date(1000 * moment).toLocaleTimeString([], { hour12: false }));
   const plot = new uPlot(
     {
-      width: width(),
+      width: 300,
       height: 160,
       cursor: { drag: { x: false, y: false } },
+      legend: { show: series.length > 1, live: false },
       scales: { y: { range: (_self, _low, high) => [0, Math.max(high, 1e-6) * 1.05] } },
-      axes: [axis, { ...axis, size: 56 }],
-      series: [{}, ...series.map(({ label, color: name }) => ({ label, stroke: resolved(name), width: 2 }))],
+      axes: [
+        { ...axis, values: time, space: 90 },
+        { ...axis, size: 56 },
+      ],
+      series: [
+        {},
+        ...series.map(({ label, color: name }) => ({
+          label,
+          stroke: resolved(name),
+          width: 2,
+          points: { show: false },
+        })),
+      ],
     },
     [[], ...series.map(() => [])],
     holder,
   );
-  addEventListener('resize', () => plot.setSize({ width: width(), height: 160 }));
+  new ResizeObserver(([{ contentRect }]) =>
+    plot.setSize({ width: Math.floor(contentRect.width), height: 160 }),
+  ).observe(holder);
   return plot;
+}
+
+/** One of the last answers: the image as the network saw it, its blocks, and what it was taken for. */
+function answerRow({ answer, path, image }) {
+  const blocks = element('span', { className: 'path', title: `${path} (# ran, . skipped)` });
+  for (const block of path) blocks.append(element('i', { className: block === '#' ? 'ran' : 'skipped' }));
+  const picture = element('canvas', { width: image?.width ?? 1, height: image?.height ?? 1 });
+  if (image) drawImage(picture, image);
+  return element('li', {}, picture, blocks, element('b', { textContent: answer }));
+}
+
+function drawImage(canvas, { width, height, channels, data }) {
+  const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
+  const pixels = new ImageData(width, height);
+  for (let i = 0; i < width * height; i++) {
+    for (let c = 0; c < 3; c++) pixels.data[4 * i + c] = bytes[channels * i + (channels === 1 ? 0 : c)];
+    pixels.data[4 * i + 3] = 255;
+  }
+  canvas.getContext('2d').putImageData(pixels, 0, 0);
 }
 
 function viewOf({ name, version }) {
@@ -51,9 +86,19 @@ function viewOf({ name, version }) {
   const facts = element('dl', { className: 'facts' });
   const charts = element('div', { className: 'charts' });
   const blocks = element('div', { className: 'blocks' });
-  const recent = element('p', { className: 'recent' });
-  const skipping = element('div', {}, element('h3', { textContent: 'Skipped, by block' }), blocks);
-  const paths = element('div', {}, element('h3', { textContent: 'Last answers (# ran, . skipped)' }), recent);
+  const recent = element('ul', { className: 'recent' });
+  const skipping = element(
+    'div',
+    {},
+    element('h3', { textContent: 'Skipped, by block, 0 to 100 %' }),
+    blocks,
+  );
+  const paths = element(
+    'div',
+    {},
+    element('h3', { textContent: 'Last images: blocks that ran, and the answer' }),
+    recent,
+  );
   const article = element(
     'article',
     {},
@@ -119,13 +164,13 @@ function drawModel(time, model) {
   if (model.blocks.length > 0) {
     view.blocks.replaceChildren(
       ...model.blocks.map(({ name, skipped }) => {
-        const bar = element('span', { title: `${name}: ${percent(skipped)} skipped` });
-        bar.style.height = `${Math.max(1, 100 * skipped)}%`;
-        return bar;
+        const bar = element('i');
+        bar.style.height = `${100 * skipped}%`;
+        return element('span', { title: `${name}: ${percent(skipped)} skipped` }, bar);
       }),
     );
   }
-  view.recent.textContent = model.recent.map(({ path, answer }) => `${path}  ${answer}`).join('\n');
+  view.recent.replaceChildren(...model.recent.map(answerRow).reverse());
 }
 
 function draw({ time, queued, running, models, changes }) {
@@ -140,9 +185,15 @@ function draw({ time, queued, running, models, changes }) {
   if (changes.length === 0) return;
   byId('changes').replaceChildren(
     ...[...changes].reverse().map(({ time: at, model, from, to, reason }) =>
-      element('li', {
-        textContent: `${new Date(at).toLocaleTimeString()}  ${model}: ${from} to ${to} (${reason})`,
-      }),
+      element(
+        'li',
+        {},
+        element('time', {
+          textContent: new Date(at).toLocaleTimeString([], { hour12: false }),
+          dateTime: new Date(at).toISOString(),
+        }),
+        ` ${model}: ${from} to ${to} (${reason})`,
+      ),
     ),
   );
 }

@@ -66,6 +66,7 @@ export interface Finished {
   readonly callMs: number;
   /** Items that ran in the same call. */
   readonly callItems: number;
+  readonly feeds: Readonly<Record<string, Tensor>>;
   /** The scores of each item where the model is a classifier. */
   readonly scores: readonly ArrayLike<number>[] | null;
 }
@@ -226,6 +227,7 @@ export class Inference {
     const scores = scored ? classifier.scoresOf(outputs, batchOf(scored)) : null;
     this.#options.onFinished?.({
       ...{ request, started, model, setting, items, multiplyAdds, queueMs, callMs, callItems, scores },
+      feeds: work.feeds,
     });
     const skippedBlocks = items.reduce((sum, { blocks }) => sum + blocks.filter(({ ran }) => !ran).length, 0);
     const saved = items.reduce((sum, { multiplyAddsSkipped }) => sum + multiplyAddsSkipped, 0);
@@ -442,6 +444,9 @@ function priorityOf(value: unknown): number {
   );
 }
 
+/** Node fires at once what is longer: 24 days, which nothing waits. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
 /** Aborted when the client leaves or `microseconds` are over. */
 function deadlineOf(client: AbortSignal, microseconds: unknown): { signal: AbortSignal; clear(): void } {
   const controller = new AbortController();
@@ -459,7 +464,7 @@ function deadlineOf(client: AbortSignal, microseconds: unknown): { signal: Abort
     }
     const late = () =>
       controller.abort(new ServerError('TIMEOUT', `the request took longer than its timeout of ${limit} µs`));
-    timer = setTimeout(late, limit / 1000);
+    if (limit / 1000 <= LONGEST_TIMER_MS) timer = setTimeout(late, limit / 1000);
   }
   return {
     signal: controller.signal,

@@ -5,6 +5,7 @@ import type { SettingChange } from './elastic.js';
 import type { Failed, Finished, Inference } from './infer.js';
 import type { ServedModel } from './model.js';
 import type { ModelRepository } from './repository.js';
+import { type Thumbnail, thumbnailOf } from './thumbnail.js';
 
 /** What the page shows of the time since the moment before. */
 export interface Snapshot {
@@ -31,8 +32,14 @@ interface ModelSnapshot {
   readonly saved: number | null;
   /** For each block, the share of the items that skipped it. */
   readonly blocks: readonly { readonly name: string; readonly skipped: number }[];
-  /** The last answers: what was said and which blocks ran, a character each: `#` ran, `.` skipped. */
-  readonly recent: readonly { readonly answer: string; readonly path: string }[];
+  readonly recent: readonly Recent<Thumbnail | null>[];
+}
+
+/** One of the last answers: what was said, and which blocks ran, a character each: `#` ran, `.` skipped. */
+interface Recent<Image> {
+  readonly answer: string;
+  readonly path: string;
+  readonly image: Image;
 }
 
 class Tally {
@@ -42,7 +49,7 @@ class Tally {
   full = 0;
   latencies: number[] = [];
   blocks = new Map<string, { met: number; skipped: number }>();
-  recent: { answer: string; path: string }[] = [];
+  recent: Recent<() => Thumbnail | null>[] = [];
 }
 
 const INTERVAL_MS = 500;
@@ -64,7 +71,7 @@ export class LivePage {
     this.#inference = inference;
   }
 
-  finished({ model, items, multiplyAdds, queueMs, callMs, scores }: Finished): void {
+  finished({ model, items, multiplyAdds, queueMs, callMs, scores, feeds }: Finished): void {
     const tally = this.#tallyOf(model);
     tally.items += items.length;
     tally.full += items.length * multiplyAdds;
@@ -78,7 +85,8 @@ export class LivePage {
         tally.blocks.set(block, counts);
       }
       const path = blocks.map(({ ran }) => (ran ? '#' : '.')).join('');
-      tally.recent.push({ answer: answerOf(model, scores?.[i]), path });
+      const image = () => thumbnailOf(feeds, i, items.length);
+      tally.recent.push({ answer: answerOf(model, scores?.[i]), path, image });
     }
     if (tally.recent.length > RECENT) tally.recent.splice(0, tally.recent.length - RECENT);
   }
@@ -175,7 +183,7 @@ function snapshotOf(model: ServedModel, tally: Tally): ModelSnapshot {
     tripped: model.boldest === 0 && model.settings.length > 1,
     saved: tally.full > 0 ? tally.saved / tally.full : null,
     blocks: [...tally.blocks].map(([name, { met, skipped }]) => ({ name, skipped: skipped / met })),
-    recent: tally.recent,
+    recent: tally.recent.map(({ image, ...rest }) => ({ ...rest, image: image() })),
   };
 }
 

@@ -4,11 +4,19 @@ import { join } from 'node:path';
 import sharp from 'sharp';
 import { folderOf } from './files.js';
 
-const chromium = ['/usr/bin/chromium', '/usr/bin/chromium-browser'].find((path) => existsSync(path));
-if (!chromium) console.log('there is no Chromium: how pages look is not checked');
+export const chromiumPath = ['/usr/bin/chromium', '/usr/bin/chromium-browser'].find((path) =>
+  existsSync(path),
+);
+if (!chromiumPath) console.log('there is no Chromium: how pages look is not checked');
 
 /** `test` where there is a Chromium. */
-export const testChromium = chromium ? test : test.skip;
+export const testChromium = chromiumPath ? test : test.skip;
+
+/** Without a sandbox, which root has none of, and without asking anything of the network. */
+export const CHROMIUM_FLAGS = [
+  ...['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run'],
+  ...['--disable-background-networking', '--disable-component-update', '--disable-sync'],
+];
 
 const BACKGROUNDS = {
   light: { setting: 1, color: [255, 255, 255] },
@@ -33,17 +41,9 @@ export async function expectReadable(
   const { setting, color } = BACKGROUNDS[scheme];
   const shot = join(folderOf({}), 'shot.png');
   const { status, stderr } = spawnSync(
-    chromium!,
+    chromiumPath!,
     [
-      ...[
-        '--headless',
-        '--no-sandbox',
-        '--disable-gpu',
-        '--disable-quic',
-        '--no-first-run',
-        '--hide-scrollbars',
-      ],
-      ...['--disable-background-networking', '--disable-component-update', '--disable-sync'],
+      ...['--headless', ...CHROMIUM_FLAGS, '--hide-scrollbars'],
       ...['--host-resolver-rules=MAP * ~NOTFOUND', `--user-data-dir=${folderOf({})}`],
       ...[`--window-size=1060,${height}`, `--blink-settings=preferredColorScheme=${setting}`],
       ...[`--screenshot=${shot}`, `file://${page}`],

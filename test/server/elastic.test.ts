@@ -7,16 +7,10 @@ import type { Finished } from '../../server/src/infer.js';
 import { JobQueue } from '../../server/src/queue.js';
 import { FULL, type Setting } from '../../server/src/settings.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
+import { promising } from '../helpers/policies.js';
 import { uniform } from '../helpers/random.js';
 
 const MODEL = 'mnist-resnet20-gated';
-
-/** A policy that promises `limit`, whatever it does. */
-function promising(limit: number, rest: object) {
-  const tested = { limit, items: 3000, events: 0, risk: 0, pValue: 0.01, upperBound: limit };
-  const data = { sha256: 'a'.repeat(64), seed: 1, fit: 1000, order: 1000, certify: 1000 };
-  return { version: 1, ...rest, promise: { metric: 'disagreement', confidence: 0.95, ...tested, data } };
-}
 
 /** Three settings; the bold ones really are quicker. */
 const policy = {
