@@ -49,9 +49,13 @@ export function allocate(type: DataType, length: number): TensorData {
     return new ARRAY_OF[type](length);
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
-    throw new ResidualSkipError('OUT_OF_MEMORY', `no memory for a ${type} tensor of ${length} elements`, {
-      cause: error,
-    });
+    throw new ResidualSkipError(
+      'OUT_OF_MEMORY',
+      `tensor: there is no memory for ${length} elements of type ${type}`,
+      {
+        cause: error,
+      },
+    );
   }
 }
 
@@ -136,7 +140,7 @@ export function inferType(data: unknown): DataType {
     if (typeof data[0] === 'boolean') return 'bool';
     throw new ResidualSkipError(
       'INVALID_DTYPE',
-      `the type can't be told from a plain array; write new Tensor('float32', data, dims)`,
+      `type: a plain array doesn't determine it; write new Tensor('float32', data, dims)`,
     );
   }
   const tag = ArrayBuffer.isView(data) ? (data as TensorData)[Symbol.toStringTag] : '';

@@ -133,7 +133,7 @@ function checkedSize(dims: unknown): number {
     size *= length as number;
   }
   if (!Number.isSafeInteger(size)) {
-    throw new ResidualSkipError('INVALID_SHAPE', `dims [${dims.join(',')}] have too many elements`);
+    throw new ResidualSkipError('INVALID_SHAPE', `dims: [${dims.join(',')}] have too many elements`);
   }
   return size;
 }
@@ -170,7 +170,7 @@ class CpuTensor implements TypedTensor<DataType> {
     if (this.size !== data.length) {
       throw new ResidualSkipError(
         'INVALID_SHAPE',
-        `dims [${this.dims.join(',')}] ask for ${this.size} elements, data has ${data.length}`,
+        `dims: [${this.dims.join(',')}] need ${this.size} elements, but data has ${data.length}`,
       );
     }
   }
@@ -190,7 +190,7 @@ class CpuTensor implements TypedTensor<DataType> {
 
   dispose(): void {
     const get = () => {
-      throw new ResidualSkipError('INVALID_ARGUMENT', 'the tensor was disposed');
+      throw new ResidualSkipError('INVALID_ARGUMENT', 'tensor: it was disposed');
     };
     Object.defineProperty(this, 'data', { get, enumerable: false });
   }

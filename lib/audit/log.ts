@@ -181,7 +181,7 @@ export class AuditLog implements RunObserver {
     if (!this.#control || this.#runs === 0) {
       throw new ResidualSkipError(
         'INVALID_ARGUMENT',
-        'timeFull needs an item before it; hand the log to InferenceSession.create and run the item first',
+        'timeFull: no session has this log; pass it to InferenceSession.create and run the item first',
       );
     }
     if (!this.#recordedLast) return;
@@ -335,7 +335,7 @@ export class AuditLog implements RunObserver {
     this.#stats.lastError = error.message;
     if (this.#stats.errors++ > 0) return;
     process.emitWarning(
-      `the audit log '${this.#options.path}' can't be written (${error.message}); inference goes on, and what is lost is counted in session.stats()`,
+      `audit log '${this.#options.path}': it can't be written (${error.message}); inference continues, and session.stats() counts the lost items`,
       { code: 'RESIDUAL_SKIP_AUDIT' },
     );
   }

@@ -52,15 +52,15 @@ export async function readAudit(path: string): Promise<AuditTrace> {
       pending = undefined;
       const decoded = decodeLine(text, link);
       if ('problem' in decoded) {
-        pending = { line, message: `line ${line} is no record: ${decoded.problem}` };
+        pending = { line, message: `line ${line} is not a record: ${decoded.problem}` };
         continue;
       }
       const { record } = decoded;
       if (!decoded.follows) {
         const message =
           link === undefined
-            ? `line ${line} was changed: its link does not fit it`
-            : `line ${line} doesn't continue the line before it: one of them was changed, removed or inserted`;
+            ? `line ${line} was changed: its link doesn't match its text`
+            : `line ${line} doesn't continue the previous line: one of them was changed, removed or inserted`;
         problems.push({ line, kind: 'tampered', message });
       }
       link = decoded.link;
@@ -68,7 +68,7 @@ export async function readAudit(path: string): Promise<AuditTrace> {
         if (!isSameNetwork(header, record)) energy = null;
         header = record;
       } else if (!header || (record.type === 'full' && entries.length === 0))
-        problems.push({ line, kind: 'tampered', message: `line ${line} stands before what it refers to` });
+        problems.push({ line, kind: 'tampered', message: `line ${line} precedes what it refers to` });
       else if (record.type === 'energy') energy = record;
       else if (record.type === 'item') entries.push({ header, record, line, timed: null });
       else if (record.skipMilliseconds !== undefined && entries.at(-1)!.record.run === record.run) {
@@ -79,7 +79,7 @@ export async function readAudit(path: string): Promise<AuditTrace> {
   } catch (error) {
     throw new ResidualSkipError(
       'INVALID_DATA',
-      `the audit log '${path}' can't be read (${(error as Error).message})`,
+      `audit log '${path}': it can't be read (${(error as Error).message})`,
       {
         cause: error,
       },
@@ -89,7 +89,7 @@ export async function readAudit(path: string): Promise<AuditTrace> {
   if (!header) {
     throw new ResidualSkipError(
       'INVALID_DATA',
-      `'${path}' is no audit log: it has no header; expected a file that auditLog() wrote`,
+      `audit log '${path}': it has no header; expected a file that auditLog() wrote`,
     );
   }
   return { entries, problems, energy };

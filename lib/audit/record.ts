@@ -193,7 +193,7 @@ export function decodeLine(line: string, previous?: string): DecodedLine {
   try {
     value = JSON.parse(text);
   } catch {
-    return { problem: 'it is no JSON' };
+    return { problem: 'it is not JSON' };
   }
   const parsed = auditRecordSchema.safeParse(value);
   if (!parsed.success) {

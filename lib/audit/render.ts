@@ -58,12 +58,12 @@ export async function renderAudit(
     subject: 'options',
     known: Object.keys(optionsSchema.shape),
   });
-  const work = new Work('the report', options);
+  const work = new Work('report', options);
   work.check();
   const { entries, problems, energy } = typeof log === 'string' ? await readAudit(log) : log;
   if (entries.length === 0) {
-    const name = typeof log === 'string' ? log : 'the audit log';
-    throw new ResidualSkipError('INVALID_DATA', `${name} holds no item yet`);
+    const name = typeof log === 'string' ? `audit log '${log}'` : 'audit log';
+    throw new ResidualSkipError('INVALID_DATA', `${name}: it holds no item yet`);
   }
   const { images } = options;
   const thumbnails = images === undefined ? undefined : await thumbnailsOf(entries, images, options, work);
@@ -84,7 +84,7 @@ async function thumbnailsOf(
   if (!source) {
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
-      "the log doesn't say where its model is; give it (model, --model)",
+      "audit log: it doesn't name the path of its model; give it (model, --model)",
     );
   }
   const classifier = await ImageClassifier.from(source, { backend: 'reference', preprocessor, maxPixels });

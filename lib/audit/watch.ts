@@ -119,7 +119,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     if (this.#control) {
       throw new ResidualSkipError(
         'INVALID_ARGUMENT',
-        'observers: this watch() belongs to another session, whose answers alone it can judge; make one for each session',
+        'observers: this watch() belongs to another session; create one for each session',
       );
     }
     this.#control = control;

@@ -14,7 +14,7 @@ export function checkedAnswer(scores: Float32Array): number {
   if (answer >= 0) return answer;
   throw new ResidualSkipError(
     'INVALID_DATA',
-    'the model answers NaN for an item; check its weights and preprocessing',
+    'model: it answers NaN for an item; check its weights and the preprocessing',
   );
 }
 

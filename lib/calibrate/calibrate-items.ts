@@ -73,7 +73,7 @@ export async function calibrateItems(
   if (own && options.fit) {
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
-      `the model has ${own.length} exits of its own, so that there is nothing to fit on further images; leave 'fit' out`,
+      `fit: the model has ${own.length} exits of its own, so there is nothing to fit on further images; omit it`,
     );
   }
   const judgedAtOnce = own !== undefined || options.fit !== undefined;
@@ -274,7 +274,7 @@ async function checkRun(
     if (differs < 0) return;
     throw new ResidualSkipError(
       'INTERNAL',
-      `item ${differs} of ${end.answers.length} that certify does something else when the policy runs than was counted; ` +
+      `calibration: item ${differs} of the ${end.answers.length} that certify behaves differently when the policy runs; ` +
         'please report it with the model',
     );
   } finally {

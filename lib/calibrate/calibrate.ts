@@ -98,7 +98,7 @@ export async function calibrate(
   options: CalibrateOptions = {},
 ): Promise<Calibration> {
   const { own, rest } = parsePart(ownShape, options);
-  const work = new Work('the calibration', own);
+  const work = new Work('calibration', own);
   work.check();
   // The images are prepared with it, and runs are the calibration's own.
   const preparing = { ...rest, backend: 'reference' as const, maxPixels: own.maxPixels };

@@ -19,7 +19,7 @@ export function rulesOf(options: CalibrationOptions): readonly [Rule, ...Rule[]]
   if (options.limits && maxDisagreement !== undefined) {
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
-      'limits and maxDisagreement exclude each other; give one of them',
+      'limits: they exclude maxDisagreement; give one of the two',
     );
   }
   for (const limit of limits) checkFraction(options.limits ? 'limits' : 'maxDisagreement', limit);
@@ -57,7 +57,7 @@ export function rulesOf(options: CalibrationOptions): readonly [Rule, ...Rule[]]
 function budgetAlone(): ResidualSkipError {
   return new ResidualSkipError(
     'INVALID_ARGUMENT',
-    'a budget stands instead of limits: give budget, or budgetMs, or limits (maxDisagreement, limits, ' +
+    'budget: it replaces limits; give only one of budget, budgetMs and limits (maxDisagreement, limits, ' +
       'maxGroupDisagreement, perClass, groups of items)',
   );
 }
@@ -67,15 +67,15 @@ export function checkProgram({ blocks, inputs, outputs, values }: Program): void
   if (!blocks.some(({ skippable }) => skippable)) {
     throw new ResidualSkipError(
       'UNSUPPORTED_MODEL',
-      `none of the model's ${blocks.length} residual blocks can be skipped, which takes a shortcut that is the identity: ` +
-        '`inspect` shows what was found',
+      `model: none of its ${blocks.length} residual blocks has an identity shortcut, so none can be skipped; ` +
+        '`inspect` shows the blocks',
     );
   }
   const shape = outputs[0] && values[outputs[0].value]!.shape;
   if (inputs.length !== 1 || outputs.length !== 1 || shape?.length !== 2) {
     throw new ResidualSkipError(
       'UNSUPPORTED_MODEL',
-      'calibration needs a model with one input and one output of class scores, float32 [batch, classes]',
+      'model: calibration needs one input and one output of class scores, float32 [batch, classes]',
     );
   }
 }
@@ -95,7 +95,7 @@ export function distinctItems(
   const classes = values[outputs[0]!.value]!.shape[1]!;
   const invalid = (why: string) => new ResidualSkipError('INVALID_DATA', why);
   if (labels && labels.length !== classes) {
-    throw invalid(`there are ${labels.length} labels, but the model answers with ${classes} classes`);
+    throw invalid(`labels: there are ${labels.length}, but the model has ${classes} classes`);
   }
   const known = new Map<string, CalibrationItem>();
   for (const [i, item] of items.entries()) {
@@ -104,14 +104,14 @@ export function distinctItems(
     if (input.length !== size) {
       throw new ResidualSkipError(
         'INVALID_SHAPE',
-        `item ${i} holds ${input.length} values, but the model takes ${size}; are all images prepared to one size?`,
+        `item ${i}: it has ${input.length} values, but the model takes ${size}; prepare all images to one size`,
       );
     }
     if (label === undefined && metric === 'accuracy') {
-      throw invalid(`the metric 'accuracy' needs a label for every item, and item ${i} has none`);
+      throw invalid(`metric: 'accuracy' needs a label for every item, but item ${i} has none`);
     }
     if (label !== undefined && !(Number.isInteger(label) && label >= 0 && label < classes)) {
-      throw invalid(`item ${i} has the label ${label}, but the model's classes are 0 to ${classes - 1}`);
+      throw invalid(`item ${i}: its label is ${label}, but the model's classes are 0 to ${classes - 1}`);
     }
     if (!known.has(sha256)) known.set(sha256, item);
   }
@@ -126,7 +126,7 @@ export function checkAnswers(answers: readonly number[], name: (index: number) =
   if (answers.length === 0 || answers.some((answer) => answer !== answers[0])) return;
   throw new ResidualSkipError(
     'INVALID_DATA',
-    `the network gives all ${answers.length} images the same answer, '${name(answers[0]!)}': a policy that saw one class ` +
-      'promises nothing for the others; give images of all classes that will come, and check the preprocessing',
+    `images: the network gives all ${answers.length} the same answer, '${name(answers[0]!)}', and a policy that saw one class ` +
+      'promises nothing for the others; give images of all classes to expect, and check the preprocessing',
   );
 }

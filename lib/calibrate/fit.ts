@@ -131,7 +131,7 @@ export async function fitExits(
     if (chains) return chains.map((chain) => chain.exits());
     throw new ResidualSkipError(
       'INVALID_DATA',
-      `none of the ${source.count} images to fit on can be used: they can't be read, or are among the data`,
+      `fit: none of its ${source.count} images can be used: they can't be read, or are among the data`,
     );
   } finally {
     evaluator.release();

@@ -64,7 +64,7 @@ export function checkGroups(groups: readonly Group[], limit: number, delta: numb
   const short = groups.slice(0, 5).map(({ name, members }) => `${name} ${members.length}`);
   throw new ResidualSkipError(
     'INVALID_DATA',
-    `too little data for a promise to each of ${groups.length} groups: items that certify are ${short.join(', ')}, ` +
+    `groups: there is too little data for a promise to each of ${groups.length}: items that certify are ${short.join(', ')}, ` +
       `but a limit of ${limit} at confidence ${1 - delta} needs ${needed} in each, even without a single loss; ` +
       'give more images, or a higher limit for groups',
   );

@@ -195,7 +195,7 @@ function stateError(folder: string, cause: unknown): ResidualSkipError {
   const why = cause instanceof Error ? cause.message : String(cause);
   return new ResidualSkipError(
     'INVALID_ARGUMENT',
-    `the state of the calibration can't be kept in ${folder}: ${why}; name another folder with --state`,
+    `state: it can't be kept in ${folder} (${why}); name another folder with --state`,
     { cause },
   );
 }

@@ -63,8 +63,8 @@ export function checkParts(parts: Record<Part, number[]>, { limit, delta }: Rule
     : `a limit of ${limit} at confidence ${1 - delta} needs ${needed} even without a single loss`;
   throw new ResidualSkipError(
     'INVALID_DATA',
-    `too little data: of ${all} different images, ${certify.length || 'none'} certify, and ${evidence}; ` +
-      `${fit.length + order.length} of at least ${LEAST_FIT} are there to fit, ${order.length || 'none'} of them to order ` +
+    `data: there is too little; of ${all} different images, ${certify.length || 'none'} certify, and ${evidence}; ` +
+      `${fit.length + order.length} of at least ${LEAST_FIT} remain to fit, ${order.length || 'none'} of them to order ` +
       `settings; about ${enough} different images would be enough${anyway ? '' : ', or a higher limit'}`,
   );
 }

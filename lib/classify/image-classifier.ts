@@ -301,7 +301,7 @@ function imageInput(inputs: readonly TensorMetadata[], model: string): NamedImag
     const found = inputs.map(({ name, type, shape }) => `${name}: ${type}[${shape.join(', ')}]`).join('; ');
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
-      `${model} takes ${found || 'nothing'}; images need one float32 input [batch, channels, height, width]`,
+      `${model}: it takes ${found || 'nothing'}; images need one float32 input [batch, channels, height, width]`,
     );
   }
   const [, channels, height, width] = first.shape;
@@ -321,7 +321,7 @@ function classOutput(
   const declared = chosen?.shape[1];
   const classes = typeof declared === 'number' ? declared : labels;
   if (chosen === undefined || classes === undefined) {
-    throw new ResidualSkipError('INVALID_ARGUMENT', `${model} has no float32 output [batch, classes]`);
+    throw new ResidualSkipError('INVALID_ARGUMENT', `${model}: it has no float32 output [batch, classes]`);
   }
   if (labels !== undefined && labels !== classes) {
     throw new ResidualSkipError(

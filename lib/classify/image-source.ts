@@ -99,7 +99,7 @@ async function download(url: URL, name: string, signal: AbortSignal | null | und
       throw new ResidualSkipError('ABORTED', `${name}: the download was aborted`, { cause });
     const { message, cause: deeper } = cause as Error;
     const why = deeper instanceof Error ? `${message}: ${deeper.message}` : message;
-    throw new ResidualSkipError('INVALID_DATA', `${name} can't be downloaded (${why})`, { cause });
+    throw new ResidualSkipError('INVALID_DATA', `${name}: it can't be downloaded (${why})`, { cause });
   }
   return Buffer.concat(chunks);
 }

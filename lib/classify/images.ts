@@ -178,7 +178,7 @@ function labelOf(
   if (Number.isInteger(index) && index >= 0 && index < known.length) return index;
   throw new ResidualSkipError(
     'INVALID_DATA',
-    `${name} has the label ${JSON.stringify(label)}, which the model doesn't have; its ${known.length} labels are ` +
+    `${name}: its label ${JSON.stringify(label)} is not one of the model's; expected one of the ${known.length} labels ` +
       `${shorten(known)}, or their indices`,
   );
 }
@@ -247,7 +247,7 @@ async function classesOf(
     if (index >= 0 && index < known.length) return index;
     throw new ResidualSkipError(
       'INVALID_DATA',
-      `${file} gives "${names[i]}" the label "${value}", which the model doesn't have; its ${known.length} labels are ` +
+      `file ${file}: it gives "${names[i]}" the label "${value}", which is not one of the model's ${known.length}; they are ` +
         `${shorten(known)}, or their indices`,
     );
   });

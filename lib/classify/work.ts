@@ -41,7 +41,7 @@ const TURN_MS = 20;
 export class Work {
   #turned = performance.now();
 
-  /** @param what names the work in messages: "the evaluation" */
+  /** @param what names the work in messages: "evaluation" */
   constructor(
     private readonly what: string,
     private readonly options: WorkOptions,
@@ -81,7 +81,7 @@ export class Work {
   }
 
   #aborted(): ResidualSkipError {
-    return new ResidualSkipError('ABORTED', `${this.what} was aborted`, {
+    return new ResidualSkipError('ABORTED', `${this.what}: it was aborted`, {
       cause: this.options.signal?.reason,
     });
   }

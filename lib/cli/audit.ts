@@ -30,7 +30,8 @@ async function audit(path: string, options: AuditOptions, io: Io): Promise<void>
   const { output, data: images, model } = options;
   if (output) await checkWritable(output);
   const log = await readLog(path, io);
-  if (log.entries.length === 0) throw new ResidualSkipError('INVALID_DATA', `${path} holds no item yet`);
+  if (log.entries.length === 0)
+    throw new ResidualSkipError('INVALID_DATA', `audit log '${path}': it holds no item yet`);
   if (output) {
     const work = watchWork(io, true);
     const page = await renderAudit(log, { images, model, ...work.options }).finally(work.stop);

@@ -35,7 +35,10 @@ async function replay(path: string, options: ReplayOptions, io: Io): Promise<voi
   const { entries } = await readLog(path, io);
   const model = options.model ?? entries.at(-1)?.header.model.source;
   if (!model) {
-    throw new ResidualSkipError('INVALID_ARGUMENT', `${path} doesn't say where its model is; give --model`);
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `audit log '${path}': it doesn't name the path of its model; give --model`,
+    );
   }
   if (entries.every(({ record }) => record.input === null)) {
     throw new ResidualSkipError(

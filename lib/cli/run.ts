@@ -100,7 +100,7 @@ async function imageFiles(paths: readonly string[]): Promise<ImageFile[]> {
       continue;
     }
     const images = await listImagesBelow(path);
-    if (images.length === 0) throw new ResidualSkipError('INVALID_DATA', `The folder ${path} holds no image`);
+    if (images.length === 0) throw new ResidualSkipError('INVALID_DATA', `folder ${path}: it holds no image`);
     for (const file of images) files.push({ path: file, shown: relative(path, file) });
   }
   return files;

@@ -88,7 +88,7 @@ export async function loadServer<T>(command: string): Promise<T> {
   } catch (cause) {
     throw new ResidualSkipError(
       'MISSING_DEPENDENCY',
-      `the command ${command} needs the package "${SERVER}", which can't be loaded here; install it with "npm install ${SERVER}"`,
+      `command ${command}: it needs the package "${SERVER}", which can't be loaded here; install it with "npm install ${SERVER}"`,
       { cause },
     );
   }
@@ -105,7 +105,10 @@ async function serve(folders: readonly string[], options: ServeOptions, io: Io):
   const { host, policy, threads, targetP99, targetQueue, shadow, queue, tokenFile, tlsCert, tlsKey, json } =
     options;
   if ((tlsCert === undefined) !== (tlsKey === undefined)) {
-    throw new ResidualSkipError('INVALID_ARGUMENT', '--tls-cert and --tls-key go together; give both');
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      '--tls-cert: it needs --tls-key, and the reverse; give both',
+    );
   }
   const { createServer } = await loadServer<ServerModule>('serve');
   const starting = createServer({

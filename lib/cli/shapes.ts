@@ -32,6 +32,6 @@ export function shapesOf(options: readonly ShapeOption[] = []): Shapes {
   if (!unnamed) return Object.fromEntries(options.map(({ input, dims }) => [input, dims]));
   throw new ResidualSkipError(
     'INVALID_ARGUMENT',
-    `--shape ${unnamed.dims.join('x')} names no input; write INPUT=SHAPE for each of several`,
+    `--shape ${unnamed.dims.join('x')}: it names no input; write INPUT=SHAPE for each of several`,
   );
 }

@@ -208,9 +208,11 @@ export class Client {
     const response = await fetch(`${this.#url}${path}`, { ...init, method: 'POST', headers }).catch(
       (cause: Error) => {
         if (init.signal?.aborted)
-          throw new ResidualSkipError('ABORTED', 'the request was aborted', { cause });
+          throw new ResidualSkipError('ABORTED', 'request: it was aborted', { cause });
         const why = cause.cause instanceof Error ? cause.cause.message : cause.message;
-        throw new ResidualSkipError('UNAVAILABLE', `${this.#url} can't be reached (${why})`, { cause });
+        throw new ResidualSkipError('UNAVAILABLE', `server ${this.#url}: it can't be reached (${why})`, {
+          cause,
+        });
       },
     );
     if (response.ok) return response;
@@ -230,7 +232,7 @@ async function errorOf(response: Response): Promise<ResidualSkipError> {
   const { status } = response;
   const text = await response.text();
   const code = CODES[status as keyof typeof CODES] ?? (status < 500 ? 'INVALID_ARGUMENT' : 'UNAVAILABLE');
-  return new ResidualSkipError(code, `the server answered ${status}: ${messageIn(text)}`);
+  return new ResidualSkipError(code, `server: it answered ${status} (${messageIn(text)})`);
 }
 
 function messageIn(text: string): string {
@@ -244,7 +246,8 @@ function messageIn(text: string): string {
 function* tensorsOf({ outputs }: WireResponse, tail: Uint8Array): Generator<[string, Tensor]> {
   let at = 0;
   for (const { name, datatype, shape, parameters } of outputs) {
-    if (datatype === 'BYTES') throw new ResidualSkipError('INVALID_DTYPE', `output '${name}' is no tensor`);
+    if (datatype === 'BYTES')
+      throw new ResidualSkipError('INVALID_DTYPE', `output '${name}': it is not a tensor`);
     const end = at + parameters.binary_data_size;
     // A copy: the tail lies where the JSON happens to end.
     const { buffer } = tail.slice(at, end);

@@ -16,7 +16,7 @@ const jsonSchema = z.record(z.string(), z.union([z.string(), z.int().transform(S
 export async function readAssignments(file: string): Promise<ReadonlyMap<string, string>> {
   if (extname(file).toLowerCase() === '.json') {
     const known = await readJson(file, jsonSchema);
-    if (known === undefined) throw new ResidualSkipError('INVALID_DATA', `There is no file ${file}`);
+    if (known === undefined) throw new ResidualSkipError('INVALID_DATA', `file ${file}: it doesn't exist`);
     return new Map(Object.entries(known));
   }
   try {
@@ -30,7 +30,7 @@ export async function readAssignments(file: string): Promise<ReadonlyMap<string,
   } catch (cause) {
     throw new ResidualSkipError(
       'INVALID_DATA',
-      `${file} can't be read as CSV with two columns, the name of an image and its value: ${(cause as Error).message}`,
+      `file ${file}: it can't be read (${(cause as Error).message}); expected CSV with two columns, the name of an image and its value`,
       { cause },
     );
   }
@@ -50,7 +50,7 @@ export function valuesOf(
   const some = [...assignments.keys()].slice(0, 2).map((name) => `"${name}"`);
   throw new ResidualSkipError(
     'INVALID_DATA',
-    `${file} has nothing for ${missing.length} of ${names.length} images, such as "${missing[0]}"; its names are like ` +
+    `file ${file}: it has no value for ${missing.length} of ${names.length} images, such as "${missing[0]}"; its names are like ` +
       `${some.join(', ') || 'nothing: it is empty'}; names are paths below the folder of the data`,
   );
 }

@@ -30,16 +30,16 @@ export async function readCifarBatch(
   if (size > maxBytes) {
     throw new ResidualSkipError(
       'INVALID_DATA',
-      `The CIFAR-10 batch ${file} has ${size} bytes, more than the limit of ${maxBytes} (maxBytes, --max-bytes)`,
+      `CIFAR-10 batch ${file}: it has ${size} bytes, more than the limit of ${maxBytes} (maxBytes, --max-bytes)`,
     );
   }
   const bytes = await readFile(file).catch((cause: unknown) => {
-    throw new ResidualSkipError('INVALID_DATA', `The CIFAR-10 batch ${file} can't be read`, { cause });
+    throw new ResidualSkipError('INVALID_DATA', `CIFAR-10 batch ${file}: it can't be read`, { cause });
   });
   if (bytes.length === 0 || bytes.length % RECORD !== 0) {
     throw new ResidualSkipError(
       'INVALID_DATA',
-      `The CIFAR-10 batch ${file} has ${bytes.length} bytes, which is no number of records of ${RECORD} bytes`,
+      `CIFAR-10 batch ${file}: it has ${bytes.length} bytes, which is not a multiple of the ${RECORD} bytes of a record`,
     );
   }
   return Array.from({ length: bytes.length / RECORD }, (_, i) => {

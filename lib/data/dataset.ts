@@ -37,7 +37,7 @@ export async function openDataset(
   limits?: DataLimits,
 ): Promise<Dataset> {
   const kind = await kindOf(path);
-  if (kind === undefined) throw new ResidualSkipError('INVALID_DATA', `There is no data at ${path}`);
+  if (kind === undefined) throw new ResidualSkipError('INVALID_DATA', `data ${path}: it doesn't exist`);
   if (kind === 'file') {
     return CIFAR_BATCH.test(basename(path))
       ? openCifar([path], labels.length, limits)
@@ -58,7 +58,7 @@ export async function openDataset(
   if (folders.length > 0) return openFolders(path, folders, labels, limits);
   throw new ResidualSkipError(
     'INVALID_DATA',
-    `${path} holds neither a folder of images per class, nor IDX files (NAME-images-idx3-ubyte[.gz]), nor CIFAR-10's binary batches (test_batch.bin)`,
+    `data ${path}: it has no images; expected a folder of images per class, IDX files (NAME-images-idx3-ubyte[.gz]), or CIFAR-10's binary batches (test_batch.bin)`,
   );
 }
 
@@ -123,7 +123,7 @@ async function openFolders(
     }
   }
   if (samples.length === 0)
-    throw new ResidualSkipError('INVALID_DATA', `No folder in ${root} holds an image`);
+    throw new ResidualSkipError('INVALID_DATA', `data ${root}: none of its folders holds an image`);
   return { samples };
 }
 
@@ -164,7 +164,7 @@ async function openCifar(
       if (label >= classes) {
         throw new ResidualSkipError(
           'INVALID_DATA',
-          `The CIFAR-10 batch ${file} has label ${label} for item ${i}; the model has ${classes} classes`,
+          `CIFAR-10 batch ${file}: item ${i} has the label ${label}, but the model has ${classes} classes`,
         );
       }
       samples.push({ name: `${basename(file)}[${i}]`, label, load: async () => decode() });
@@ -182,7 +182,7 @@ function chooseIdx(root: string, images: string[]): string {
   if (chosen.length === 1) return chosen[0]!;
   throw new ResidualSkipError(
     'INVALID_DATA',
-    `${root} holds several IDX sets (${sets.join(', ')}); name one of these files`,
+    `data ${root}: it holds several IDX sets (${sets.join(', ')}); name one of these files`,
   );
 }
 
@@ -191,7 +191,7 @@ async function openIdx(imageFile: string, classes: number, limits: DataLimits | 
   if (match === null) {
     throw new ResidualSkipError(
       'INVALID_DATA',
-      `${imageFile} is not a data set: an image folder, an IDX file named NAME-images-idx3-ubyte[.gz], or one of CIFAR-10's binary batches is needed`,
+      `data ${imageFile}: it is not a data set; expected an image folder, an IDX file named NAME-images-idx3-ubyte[.gz], or one of CIFAR-10's binary batches`,
     );
   }
   const stem = join(dirname(imageFile), `${match[1]}labels${match[2]}idx1-ubyte`);
@@ -199,21 +199,21 @@ async function openIdx(imageFile: string, classes: number, limits: DataLimits | 
   const [images, labels] = await Promise.all([readIdx(imageFile, limits), readIdx(labelFile, limits)]);
   const [items = 0, height = 0, width = 0] = images.shape;
   const invalid = (file: string, why: string) =>
-    new ResidualSkipError('INVALID_DATA', `The IDX file ${file} ${why}`);
+    new ResidualSkipError('INVALID_DATA', `IDX file ${file}: it ${why}`);
   if (images.shape.length !== 3 || items * height * width === 0) {
     throw invalid(
       imageFile,
-      `has shape ${images.shape.join('x')}; items x rows x columns are needed, none of them 0`,
+      `has the shape ${images.shape.join('x')}; expected items x rows x columns, none of them 0`,
     );
   }
   if (labels.shape.length !== 1 || labels.shape[0] !== items) {
-    throw invalid(labelFile, `has shape ${labels.shape.join('x')}, but there are ${items} images`);
+    throw invalid(labelFile, `has the shape ${labels.shape.join('x')}, but there are ${items} images`);
   }
   const wrong = labels.data.findIndex((label) => label >= classes);
   if (wrong >= 0) {
     throw invalid(
       labelFile,
-      `has label ${labels.data[wrong]} for item ${wrong}; the model has ${classes} classes`,
+      `has the label ${labels.data[wrong]} for item ${wrong}, but the model has ${classes} classes`,
     );
   }
   const pixels = height * width;

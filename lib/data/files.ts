@@ -28,7 +28,7 @@ export async function listFolder(folder: string): Promise<{ folders: string[]; f
       else if (entry.isFile() || (await kindOf(join(folder, entry.name))) === 'file') files.push(entry.name);
     }
   } catch (cause) {
-    throw new ResidualSkipError('INVALID_DATA', `The folder ${folder} can't be read`, { cause });
+    throw new ResidualSkipError('INVALID_DATA', `folder ${folder}: it can't be read`, { cause });
   }
   return { folders: folders.sort(), files: files.sort() };
 }
@@ -57,7 +57,7 @@ export async function readJson<T>(file: string, schema: z.ZodType<T>): Promise<T
   try {
     json = JSON.parse(await readFile(file, 'utf8'));
   } catch (cause) {
-    throw new ResidualSkipError('INVALID_DATA', `${file} is not valid JSON`, { cause });
+    throw new ResidualSkipError('INVALID_DATA', `file ${file}: it is not valid JSON`, { cause });
   }
   return parseStrict(schema, json, { code: 'INVALID_DATA', subject: file, known: [] });
 }

@@ -20,7 +20,7 @@ export interface IdxArray {
  * @throws INVALID_DATA unless the file holds exactly the unsigned bytes that its header promises, within the limit
  */
 export async function readIdx(file: string, { maxBytes = MAX_BYTES }: DataLimits = {}): Promise<IdxArray> {
-  const invalid = (why: string) => new ResidualSkipError('INVALID_DATA', `The IDX file ${file} ${why}`);
+  const invalid = (why: string) => new ResidualSkipError('INVALID_DATA', `IDX file ${file}: it ${why}`);
   let head = Buffer.alloc(0);
   let array: (IdxArray & { filled: number }) | undefined;
   try {
@@ -34,7 +34,7 @@ export async function readIdx(file: string, { maxBytes = MAX_BYTES }: DataLimits
         if (elements > maxBytes) {
           const promised = `${header.shape.join('x')} = ${elements} elements`;
           throw invalid(
-            `promises ${promised}, more than the limit of ${maxBytes} bytes (maxBytes, --max-bytes)`,
+            `declares ${promised}, more than the limit of ${maxBytes} bytes (maxBytes, --max-bytes)`,
           );
         }
         array = { shape: header.shape, data: new Uint8Array(elements), filled: 0 };
@@ -42,7 +42,7 @@ export async function readIdx(file: string, { maxBytes = MAX_BYTES }: DataLimits
       }
       const { data, shape, filled } = array;
       if (filled + rest.length > data.length) {
-        throw invalid(`promises ${shape.join('x')} = ${data.length} elements but holds more`);
+        throw invalid(`declares ${shape.join('x')} = ${data.length} elements but holds more`);
       }
       data.set(rest, filled);
       array.filled += rest.length;
@@ -50,12 +50,12 @@ export async function readIdx(file: string, { maxBytes = MAX_BYTES }: DataLimits
   } catch (cause) {
     if (cause instanceof ResidualSkipError) throw cause;
     const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new ResidualSkipError('INVALID_DATA', `The IDX file ${file} can't be read: ${reason}`, { cause });
+    throw new ResidualSkipError('INVALID_DATA', `IDX file ${file}: it can't be read (${reason})`, { cause });
   }
   if (!array) throw invalid(head.length < 4 ? "doesn't begin with an IDX header" : 'ends within its header');
   const { shape, data, filled } = array;
   if (filled < data.length) {
-    throw invalid(`promises ${shape.join('x')} = ${data.length} elements but holds ${filled}`);
+    throw invalid(`declares ${shape.join('x')} = ${data.length} elements but holds ${filled}`);
   }
   return { shape, data };
 }
@@ -69,7 +69,7 @@ function readHeader(
   if (head[0] !== 0 || head[1] !== 0) throw invalid("doesn't begin with an IDX header");
   if (head[2] !== UNSIGNED_BYTE) {
     const type = head[2]!.toString(16).padStart(2, '0');
-    throw invalid(`has elements of type 0x${type}; unsigned bytes (0x08) are read`);
+    throw invalid(`has elements of type 0x${type}; expected unsigned bytes (0x08)`);
   }
   const rank = head[3]!;
   if (rank === 0) throw invalid('ends within its header');

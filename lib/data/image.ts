@@ -23,7 +23,7 @@ function loadSharp(): Promise<SharpModule> {
     (cause: unknown) => {
       throw new ResidualSkipError(
         'MISSING_DEPENDENCY',
-        'Reading or resizing images needs the package "sharp", which can\'t be loaded here; install it with "npm install sharp"',
+        'images: reading or resizing them needs the package "sharp", which can\'t be loaded here; install it with "npm install sharp"',
         { cause },
       );
     },
@@ -44,14 +44,14 @@ export async function decodeImage(
   { name = String(file), maxPixels = MAX_PIXELS }: { name?: string } & DataLimits = {},
 ): Promise<RawImage> {
   const sharp = await loadSharp();
-  const problem = `The image ${name} can't be decoded`;
-  if (file.length === 0) throw new ResidualSkipError('INVALID_DATA', `${problem}: it is empty`);
+  const problem = `image ${name}: it can't be decoded`;
+  if (file.length === 0) throw new ResidualSkipError('INVALID_DATA', `${problem} (it is empty)`);
   const decoded = toRaw(sharp(file, { failOn: 'warning', limitInputPixels: maxPixels }).rotate(), problem);
   return decoded.catch((error: Error) => {
     if (!/pixel limit/.test(error.message)) throw error;
     throw new ResidualSkipError(
       'INVALID_DATA',
-      `${problem}: it has more than ${maxPixels} pixels; make it smaller, or raise the limit (maxPixels, --max-pixels)`,
+      `${problem} (more than ${maxPixels} pixels); make it smaller, or raise the limit (maxPixels, --max-pixels)`,
       { cause: error },
     );
   });
@@ -93,7 +93,7 @@ async function toRaw(pipeline: Sharp, problem: string): Promise<RawImage> {
     return { width: info.width, height: info.height, channels, data };
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new ResidualSkipError('INVALID_DATA', `${problem}: ${reason.split('\n')[0]}`, { cause });
+    throw new ResidualSkipError('INVALID_DATA', `${problem} (${reason.split('\n')[0]})`, { cause });
   }
 }
 

@@ -41,15 +41,17 @@ export async function findModel(path: string): Promise<ModelFiles> {
 async function modelFile(path: string): Promise<string> {
   const kind = await kindOf(path);
   if (kind === 'file') return path;
-  if (kind === undefined) throw new ResidualSkipError('MODEL_NOT_FOUND', `There is no model at ${path}`);
+  if (kind === undefined) throw new ResidualSkipError('MODEL_NOT_FOUND', `model ${path}: it doesn't exist`);
   for (const candidate of [join(path, 'model.onnx'), join(path, 'onnx', 'model.onnx')]) {
     if ((await kindOf(candidate)) === 'file') return candidate;
   }
   const models = (await listFolder(path)).files.filter((name) => extname(name) === '.onnx');
   if (models.length === 1) return join(path, models[0]!);
   const why =
-    models.length === 0 ? 'holds no .onnx file' : `holds several models (${models.join(', ')}); name one`;
-  throw new ResidualSkipError('MODEL_NOT_FOUND', `The folder ${path} ${why}`);
+    models.length === 0
+      ? 'it holds no .onnx file'
+      : `it holds several models (${models.join(', ')}); name one`;
+  throw new ResidualSkipError('MODEL_NOT_FOUND', `folder ${path}: ${why}`);
 }
 
 function labelList(id2label: Readonly<Record<string, string>>, file: string): string[] {

@@ -140,7 +140,7 @@ export class Preprocessor {
     if (height === wantedHeight && width === wantedWidth) return;
     throw new ResidualSkipError(
       'INVALID_SHAPE',
-      `${name} becomes ${height}x${width} (height x width) by ${this.#source}, ` +
+      `${name}: it becomes ${height}x${width} (height x width) by ${this.#source}, ` +
         `but the model takes ${wantedHeight}x${wantedWidth}; set do_resize and size, or do_center_crop and crop_size`,
     );
   }

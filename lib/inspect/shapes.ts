@@ -34,7 +34,7 @@ export function inputShapes(
     if (names.includes(name)) continue;
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
-      `shape ${name}=${dims.join('x')} fits no input; ${suggest(name, names)}`,
+      `shape ${name}=${dims.join('x')}: it fits no input; ${suggest(name, names)}`,
     );
   }
   return new Map(

@@ -73,7 +73,7 @@ export async function evaluate(
   options: EvaluateOptions = {},
 ): Promise<Evaluation> {
   const { own, rest } = parsePart(ownShape, options);
-  const work = new Work('the evaluation', own);
+  const work = new Work('evaluation', own);
   work.check();
   const classifier = await ImageClassifier.from(model, { ...rest, maxPixels: own.maxPixels });
   try {

@@ -21,7 +21,7 @@ function bitsOf(value: number): number {
 /** The position of a name in a list whose order is part of the encoding. */
 export function indexIn<T extends string>(names: readonly T[], name: T): number {
   const index = names.indexOf(name);
-  if (index < 0) throw new ResidualSkipError('INTERNAL', `'${name}' has no native encoding`);
+  if (index < 0) throw new ResidualSkipError('INTERNAL', `attribute '${name}': it has no native encoding`);
   return index;
 }
 

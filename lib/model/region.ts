@@ -62,7 +62,7 @@ export class Region {
 
   value(id: ValueId): Value {
     const value = this.values[id];
-    if (!value) throw new ResidualSkipError('INTERNAL', `value ${id} does not exist`);
+    if (!value) throw new ResidualSkipError('INTERNAL', `value ${id}: it does not exist`);
     return value;
   }
 

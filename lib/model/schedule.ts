@@ -51,12 +51,13 @@ function gateOf(select: Select): Gate {
 /** Makes the body's last step write the block's output directly. */
 function renameOutput(steps: Step[], body: ValueId, output: ValueId): void {
   const last = steps[steps.length - 1]!;
-  if (last.outputs[0] !== body) throw new ResidualSkipError('INTERNAL', 'a block does not end with its body');
+  if (last.outputs[0] !== body)
+    throw new ResidualSkipError('INTERNAL', 'block: it does not end with its body');
   steps[steps.length - 1] = { ...last, outputs: [output] } as Step;
 }
 
 function emit(region: Region, op: WorkOp, steps: Step[]): void {
-  if (op.op === 'select') throw new ResidualSkipError('INTERNAL', `gate ${op.node} belongs to no block`);
+  if (op.op === 'select') throw new ResidualSkipError('INTERNAL', `gate ${op.node}: it belongs to no block`);
   if (op.op === 'if') emitIf(region, op, steps);
   else steps.push(plainStep(op));
 }

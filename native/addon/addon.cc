@@ -37,7 +37,7 @@ const KernelTable* require_table(Napi::Env env, const std::string& name) {
   std::string names;
   for (const KernelTable* table : available_tables()) names += (names.empty() ? "" : ", ") + std::string(table->name);
   throw_js(env, EngineError(ErrorCode::kIsaUnavailable,
-                            "isa '" + name + "' can't run on this machine; available here: " + names + "."));
+                            "isa: '" + name + "' can't run on this machine; expected one of " + names));
 }
 
 class PendingRun final : public Pending {
@@ -124,17 +124,17 @@ class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
     const Napi::Env env = info.Env();
     Arguments out{host_, nullptr, program_, {}, {}};
     if (info.Length() < 6 || !info[1].IsArray()) {
-      throw_js(env, EngineError(ErrorCode::kInvalidArgument, "run: wrong arguments."));
+      throw_js(env, EngineError(ErrorCode::kInvalidArgument, "run: wrong arguments"));
     }
     RunRequest& request = out.request;
     request.items = info[0].ToNumber().Int64Value();
     const uint32_t inputs = info[2].ToNumber().Uint32Value(), outputs = info[3].ToNumber().Uint32Value();
     out.arrays = read_elements(info[1].As<Napi::Array>());
-    if (out.host == nullptr) throw EngineError(ErrorCode::kSessionReleased, "The program was released; compile it again.");
+    if (out.host == nullptr) throw EngineError(ErrorCode::kSessionReleased, "program: it was released; compile it again");
     out.engine = out.host->require_engine();
     const uint64_t ports = static_cast<uint64_t>(inputs) + outputs;
     if (out.arrays.size() < ports + 2) {
-      throw_js(env, EngineError(ErrorCode::kInvalidArgument, "run: missing arrays."));
+      throw_js(env, EngineError(ErrorCode::kInvalidArgument, "run: missing arrays"));
     }
     size_t at = 0;
     for (uint32_t i = 0; i < inputs; ++i) {
@@ -181,14 +181,14 @@ struct CompileRequest {
 CompileRequest read_compile_request(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (info.Length() < 3 || !info[1].IsArray()) {
-    throw_js(env, EngineError(ErrorCode::kInvalidArgument, "compile: wrong arguments."));
+    throw_js(env, EngineError(ErrorCode::kInvalidArgument, "compile: wrong arguments"));
   }
   CompileRequest request;
   request.arrays = read_elements(info[1].As<Napi::Array>());
   const TypedBytes words = typed_bytes(env, info[0], napi_int32_array, "The program");
   const TypedBytes ids = typed_bytes(env, info[2], napi_int32_array, "The list of constants");
   if (ids.elements != 2 * request.arrays.size()) {
-    throw_js(env, EngineError(ErrorCode::kInvalidArgument, "compile: as many ids as constants are needed."));
+    throw_js(env, EngineError(ErrorCode::kInvalidArgument, "compile: expected as many ids as constants"));
   }
   const int32_t* word = static_cast<const int32_t*>(words.data);
   request.words.assign(word, word + words.elements);
@@ -275,7 +275,7 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
       try {
         host_ = EngineHost::make(env, options);
       } catch (const std::system_error& error) {
-        throw EngineError(ErrorCode::kOutOfMemory, std::string("The worker threads can't be started: ") + error.what());
+        throw EngineError(ErrorCode::kOutOfMemory, std::string("threads: they can't be started: ") + error.what());
       }
     });
     isa_ = host_->engine()->table().name;
@@ -338,13 +338,13 @@ void discard(const Napi::CallbackInfo& info) {
 void sha256_all(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (info.Length() < 2 || !info[0].IsArray()) {
-    throw_js(env, EngineError(ErrorCode::kInvalidArgument, "sha256: wrong arguments."));
+    throw_js(env, EngineError(ErrorCode::kInvalidArgument, "sha256: wrong arguments"));
   }
   translated(env, [&] {
     const std::vector<Napi::Value> arrays = read_elements(info[0].As<Napi::Array>());
     const TypedBytes digests = typed_bytes(env, info[1], napi_uint8_array, "The digests");
     if (digests.bytes < arrays.size() * kDigestBytes) {
-      throw EngineError(ErrorCode::kInvalidArgument, "sha256: too little room for the digests.");
+      throw EngineError(ErrorCode::kInvalidArgument, "sha256: there is too little room for the digests");
     }
     std::vector<Message> messages;
     for (const Napi::Value& array : arrays) {

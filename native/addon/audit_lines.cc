@@ -49,7 +49,7 @@ std::string_view text_of(const TypedBytes& bytes) { return {static_cast<const ch
 Batch read_batch(const Napi::CallbackInfo& info, std::vector<Napi::Value>& arrays) {
   const Napi::Env env = info.Env();
   const auto check = [&](bool ok) {
-    if (!ok) throw_js(env, EngineError(ErrorCode::kInvalidArgument, "auditLines: wrong arguments."));
+    if (!ok) throw_js(env, EngineError(ErrorCode::kInvalidArgument, "auditLines: wrong arguments"));
   };
   check(info.Length() == 7 && info[0].IsArray() && info[6].IsString());
   const auto argument = [&](size_t index) { return size_t{info[index].ToNumber().Uint32Value()}; };

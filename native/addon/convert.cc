@@ -54,7 +54,7 @@ TypedBytes typed_bytes(Napi::Env env, Napi::Value value, const char* what) {
   size_t offset = 0;
   if (napi_is_typedarray(env, value, &is_typed) != napi_ok || !is_typed ||
       napi_get_typedarray_info(env, value, &out.type, &out.elements, &out.data, &buffer, &offset) != napi_ok) {
-    throw_js(env, EngineError(ErrorCode::kInvalidArgument, std::string(what) + " is not a typed array."));
+    throw_js(env, EngineError(ErrorCode::kInvalidArgument, std::string(what) + ": it is not a typed array"));
   }
   out.bytes = out.elements * element_size(out.type);
   return out;
@@ -63,7 +63,7 @@ TypedBytes typed_bytes(Napi::Env env, Napi::Value value, const char* what) {
 TypedBytes typed_bytes(Napi::Env env, Napi::Value value, napi_typedarray_type type, const char* what) {
   const TypedBytes out = typed_bytes(env, value, what);
   if (out.type != type) {
-    throw_js(env, EngineError(ErrorCode::kInvalidArgument, std::string(what) + " has the wrong element type."));
+    throw_js(env, EngineError(ErrorCode::kInvalidArgument, std::string(what) + ": its element type is wrong"));
   }
   return out;
 }

@@ -49,7 +49,7 @@ std::shared_ptr<EngineHost> EngineHost::make(Napi::Env env, const EngineOptions&
 
 std::shared_ptr<Engine> EngineHost::require_engine() {
   if (std::shared_ptr<Engine> found = engine()) return found;
-  throw EngineError(ErrorCode::kSessionReleased, "The session was released; create a new one.");
+  throw EngineError(ErrorCode::kSessionReleased, "session: it was released; create another");
 }
 
 EngineHost::~EngineHost() { shut_down(); }

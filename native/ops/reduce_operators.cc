@@ -127,7 +127,7 @@ void check_gather(const StepCheck& c) {
 void compute_gather(const DenseStep& d) {
   if (ops::gather(d.x[0], d.x[1], d.step.axis, *d.y, d.poll)) return;
   const int64_t extent = d.x[0].shape[static_cast<size_t>(d.step.axis)];
-  throw EngineError(ErrorCode::kInvalidArgument, "gather: an index is outside of [-n, n) with n = " +
+  throw EngineError(ErrorCode::kInvalidArgument, "gather: an index is outside [-n, n) with n = " +
                                                      std::to_string(extent) + " on axis " +
                                                      std::to_string(d.step.axis));
 }

@@ -24,7 +24,7 @@ std::shared_ptr<AlignedBuffer> zeroed(size_t bytes) {
 void ConstantReader::require(ValueId id) const {
   if (!id || data(id).data != nullptr || program->value(id).bytes() == 0) return;
   throw EngineError(ErrorCode::kInternal, "constant " + std::to_string(data(id).id) +
-                                              " came without data, and nothing made of it is held");
+                                              ": it has no data, and nothing made from it is held");
 }
 
 Lowering::Lowering(const Program& program, std::span<const ConstantData> constants, WeightCache& weights)

@@ -173,9 +173,9 @@ class Placing {
 void require_memory(int64_t bytes, int64_t limit, const Largest& largest) {
   if (bytes <= limit) return;
   throw EngineError(ErrorCode::kOutOfMemory,
-                    "The plan needs " + format_bytes(bytes) + " for one item, " + format_bytes(largest.bytes) +
+                    "model: it needs " + format_bytes(bytes) + " for one item, " + format_bytes(largest.bytes) +
                         " of them for value " + std::to_string(largest.value.number()) +
-                        ", and this process may use " + format_bytes(limit) + ". Make the input or the model smaller.",
+                        ", but this process may use only " + format_bytes(limit) + "; make the input or the model smaller",
                     largest.value.number());
 }
 

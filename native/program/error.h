@@ -37,8 +37,8 @@ class EngineError : public std::runtime_error {
 
 // Made at load: constructing an error takes memory, copying one doesn't.
 inline const EngineError kOutOfMemoryError(
-    ErrorCode::kOutOfMemory, "Out of memory; run fewer items at once, use fewer threads or a smaller network.");
-inline const EngineError kUnknownError(ErrorCode::kInternal, "Unknown exception in the native engine.");
+    ErrorCode::kOutOfMemory, "memory: there is not enough; run fewer items at once, or use fewer threads or a smaller network");
+inline const EngineError kUnknownError(ErrorCode::kInternal, "engine: an unknown exception was thrown");
 
 // The exception that is being handled.
 inline EngineError current_error() noexcept {

@@ -116,41 +116,41 @@ CompiledProgram::CompiledProgram(Engine& engine, std::unique_ptr<const Plan> pla
 
 void CompiledProgram::check(const RunRequest& request) const {
   const Plan& plan = *plan_;
-  if (request.items < 1 || request.items > (int64_t{1} << 31)) invalid("The number of items is out of range.");
-  if (plan.whole && request.items != 1) invalid("This program takes its batch as one item.");
+  if (request.items < 1 || request.items > (int64_t{1} << 31)) invalid("items: their number is out of range");
+  if (plan.whole && request.items != 1) invalid("items: this program takes its batch as one");
   const size_t items = static_cast<size_t>(request.items), blocks = plan.blocks.size();
   const auto check_ports = [&](const auto& given, const std::vector<PlanPort>& ports, const char* what) {
-    if (given.size() != ports.size()) invalid(std::string("The number of ") + what + "s is wrong.");
+    if (given.size() != ports.size()) invalid(std::string(what) + "s: their number is wrong");
     for (size_t i = 0; i < ports.size(); ++i) {
       // Both factors are below 2^43 and 2^31: compare by division.
       const size_t count = ports[i].batched ? items : 1;
       const size_t bytes = ports[i].item_bytes;
       if (given[i].bytes % count != 0 || given[i].bytes / count != bytes) {
-        invalid("The buffer of " + std::string(what) + " " + std::to_string(i) + " holds " +
-                std::to_string(given[i].bytes) + " bytes; " + std::to_string(count) + " x " + std::to_string(bytes) +
-                " are needed.");
+        invalid(std::string(what) + " " + std::to_string(i) + ": its buffer holds " +
+                std::to_string(given[i].bytes) + " bytes; expected " + std::to_string(count) + " x " +
+                std::to_string(bytes));
       }
-      if (bytes > 0 && given[i].data == nullptr) invalid("The buffer of " + std::string(what) + " is detached.");
+      if (bytes > 0 && given[i].data == nullptr) invalid(std::string(what) + " " + std::to_string(i) + ": its buffer is detached");
     }
   };
   check_ports(request.inputs, plan.inputs, "input");
   check_ports(request.outputs, plan.outputs, "output");
   if (request.modes.size() != blocks || request.thresholds.size() != blocks) {
-    invalid("The policy must have as many blocks as the program.");
+    invalid("policy: it must have as many blocks as the program");
   }
   if (request.ran.size() / std::max<size_t>(blocks, 1) != (blocks == 0 ? 0 : items) ||
       request.ran.size() % std::max<size_t>(blocks, 1) != 0 || request.scores.size() != request.ran.size()) {
-    invalid("The trace must have items x blocks entries.");
+    invalid("trace: it must have items x blocks entries");
   }
   if (!request.times.empty() && request.times.size() != items * plan.code.size() * 2) {
-    invalid("The profile must have items x code x 2 entries.");
+    invalid("profile: it must have items x code x 2 entries");
   }
   for (size_t b = 0; b < blocks; ++b) {
     const PlanBlock& block = plan.blocks[b];
     const BlockMode mode = request.modes[b];
     const bool ok = mode == BlockMode::kRun || (mode == BlockMode::kSkip && block.skippable) ||
                     (mode == BlockMode::kGate && block.has_gate);
-    if (!ok) invalid("The mode of block " + std::to_string(b) + " doesn't fit it.");
+    if (!ok) invalid("policy: the mode of block " + std::to_string(b) + " doesn't fit the block");
   }
 }
 

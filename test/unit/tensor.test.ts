@@ -145,7 +145,7 @@ describe('Tensor', () => {
 
   it('says what it expected', () => {
     expect(() => new Tensor('float32', new Float32Array(3), [2, 2])).toThrow(
-      'dims [2,2] ask for 4 elements, data has 3',
+      'dims: [2,2] need 4 elements, but data has 3',
     );
     expect(() => new Any('float32', new Float64Array(1))).toThrow(
       "data: expected Float32Array or an array for type 'float32', received Float64Array",

@@ -44,7 +44,7 @@ test('what can not be rendered is refused', async () => {
   const entries = [] as const;
   await expect(renderAudit({ entries, problems: [], energy: null })).rejects.toMatchObject({
     code: 'INVALID_DATA',
-    message: 'the audit log holds no item yet',
+    message: 'audit log: it holds no item yet',
   });
   await expect(renderAudit(join(folderOf({}), 'none'))).rejects.toMatchObject({ code: 'INVALID_DATA' });
   await expect(renderAudit(path, { image: IMAGES } as object)).rejects.toMatchObject({
@@ -59,6 +59,6 @@ test('an abort while images are searched ends it', async () => {
   const { signal } = controller;
   await expect(renderAudit(path, { images: IMAGES, onProgress, signal })).rejects.toMatchObject({
     name: 'AbortError',
-    message: 'the report was aborted',
+    message: 'report: it was aborted',
   });
 });

@@ -370,7 +370,7 @@ describe('packed weights', () => {
       expect(program.values.map(({ data }) => data?.length)).toContain(0);
       expect(results[0]).toEqual(results[1]);
       withBackend({ threads: 1 }, (other) => {
-        expect(() => other.compileSync(program)).toThrow(/came without data/);
+        expect(() => other.compileSync(program)).toThrow(/it has no data/);
       });
     });
   });

@@ -119,7 +119,7 @@ describe('an abort', () => {
     await expect(calibrate(model, images, options)).rejects.toMatchObject({
       name: 'AbortError',
       code: 'ABORTED',
-      message: 'the calibration was aborted',
+      message: 'calibration: it was aborted',
       cause: expect.objectContaining({ message: 'enough' }),
     });
   });

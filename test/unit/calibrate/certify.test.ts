@@ -98,7 +98,7 @@ test('groups too small for any promise are refused with what would be enough', (
     members: members(0, items),
   });
   expect(() => checkGroups([group('cat', 100), group('dog', 298)], 0.01, 0.05)).toThrow(
-    /2 groups: .*cat 100, dog 298.* needs 299 in each/,
+    /each of 2: .*cat 100, dog 298.* needs 299 in each/,
   );
   expect(checkGroups([group('cat', 299)], 0.01, 0.05).tested).toHaveLength(1);
   expect(checkGroups([], 0.01, 0.05)).toEqual(NONE);
@@ -287,7 +287,7 @@ describe('several limits at once', () => {
   test.each([
     [{ limits: [] }, /at least one/],
     [{ limits: [0.01, 0] }, /between 0 and 1/],
-    [{ limits: [0.01], maxDisagreement: 0.01 }, /exclude each other/],
+    [{ limits: [0.01], maxDisagreement: 0.01 }, /exclude maxDisagreement/],
     [{ limits: [0.01], budget: 0.5 }, /budget/],
   ])('%j is refused', (options, message) => {
     expect(() => rulesOf(options)).toThrow(message);

@@ -78,26 +78,26 @@ describe('refused', () => {
   test('one answer for all items', async () => {
     const alike = noise(150).map(({ input, ...item }) => ({ ...item, input: input.map((x) => 1e-3 * x) }));
     await refused(alike, { copies: 0 }).toMatchObject(
-      invalidData(/gives all \d+ images the same answer, .*; give images of all classes that will come/),
+      invalidData(/gives all \d+ the same answer, .*; give images of all classes to expect/),
     );
   });
 
   test('labels that an item lacks, that are no class, or whose names are too few', async () => {
     await refused(noise(150), { metric: 'accuracy' }).toMatchObject(
-      invalidData(/'accuracy' needs a label for every item, and item 0 has none/),
+      invalidData(/'accuracy' needs a label for every item, but item 0 has none/),
     );
     await refused(noise(150, 10)).toMatchObject(
-      invalidData(/item 0 has the label 10, but the model's classes are 0 to 9/),
+      invalidData(/item 0: its label is 10, but the model's classes are 0 to 9/),
     );
     await refused(noise(150), { labels: ['cat', 'dog'] }).toMatchObject(
-      invalidData(/there are 2 labels, but the model answers with 10 classes/),
+      invalidData(/labels: there are 2, but the model has 10 classes/),
     );
   });
 
   test('NaN among the answers', async () => {
     const broken = noise(150).map((item) => ({ ...item, input: item.input.map(() => Number.NaN) }));
     await refused(broken).toMatchObject(
-      invalidData(/answers NaN for an item; check its weights and preprocessing/),
+      invalidData(/answers NaN for an item; check its weights and the preprocessing/),
     );
   });
 
@@ -105,7 +105,7 @@ describe('refused', () => {
     const fixed = { ...program, blocks: program.blocks.map((block) => ({ ...block, skippable: false })) };
     await refused(noise(150), {}, fixed).toMatchObject({
       code: 'UNSUPPORTED_MODEL',
-      message: expect.stringMatching(/none of the model's 9 residual blocks can be skipped.*`inspect` shows/),
+      message: expect.stringMatching(/none of its 9 residual blocks .* can be skipped; `inspect` shows/),
     });
   });
 

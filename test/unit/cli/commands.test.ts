@@ -126,7 +126,7 @@ describe('inspect', () => {
     });
     expect(await cli('inspect', gated, '--shape', 'pixels=1x3x32x32')).toMatchObject({
       code: 1,
-      err: expect.stringMatching(/pixels=1x3x32x32 fits no input.*input/),
+      err: expect.stringMatching(/pixels=1x3x32x32: it fits no input.*input/),
     });
     expect(await cli('inspect', gated, '--shape', '1x0x32')).toMatchObject({ code: 2 });
   });

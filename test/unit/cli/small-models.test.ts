@@ -130,7 +130,7 @@ describe('run', () => {
       oneBlock(['batch', 3, 8, 8]),
       { 'preprocessor_config.json': '{"size": {"height": 4, "width": 6}}' },
       'INVALID_SHAPE',
-      /red\.png becomes 4x6.*takes 8x8/,
+      /red\.png: it becomes 4x6.*takes 8x8/,
     ],
   ])('a model that %s is refused', async (_, graph, files, code, message) => {
     const result = await cli('run', fileOf(graph, files), await image(), ...reference);

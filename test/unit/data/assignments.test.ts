@@ -35,7 +35,7 @@ test('an image without a value is named, and so are names that the file has', ()
   const known = new Map([['x.jpg', 'night']]);
   expect(valuesOf(['x.jpg'], known, 'f.csv')).toEqual(['night']);
   expect(() => valuesOf(['x.jpg', 'y.jpg'], known, 'f.csv')).toThrow(
-    /f\.csv has nothing for 1 of 2 images, such as "y\.jpg"; its names are like "x\.jpg"/,
+    /f\.csv: it has no value for 1 of 2 images, such as "y\.jpg"; its names are like "x\.jpg"/,
   );
   expect(() => valuesOf(['y.jpg'], new Map(), 'f.csv')).toThrow(/empty/);
 });

@@ -40,9 +40,9 @@ describe("CIFAR-10's binary batches", () => {
   });
 
   test.each([
-    ['holds part of a record', batch(0).subarray(1), /3072 bytes, which is no number of records of 3073/],
+    ['holds part of a record', batch(0).subarray(1), /3072 bytes, which is not a multiple of the 3073/],
     ['is empty', Buffer.alloc(0), /has 0 bytes/],
-    ['has a label beyond the classes', batch(1, 3), /label 3 for item 1; the model has 3 classes/],
+    ['has a label beyond the classes', batch(1, 3), /item 1 has the label 3, but the model has 3 classes/],
   ])('a batch that %s is refused', async (_, bytes, message) => {
     await expect(openDataset(folderOf({ 'test_batch.bin': bytes }), LABELS)).rejects.toThrow(
       expect.objectContaining({ code: 'INVALID_DATA', message: expect.stringMatching(message) }),

@@ -58,8 +58,8 @@ describe('openDataset on image folders', () => {
       { 'a/a.png': '', 'b/a.png': '', 'c/a.png': '' },
       /folders "a", "b", "c"/,
     ],
-    ['no class has an image', { 'cat/a.txt': '', 'dog/b.txt': '' }, /No folder in .* holds an image/],
-    ['images lie beside each other', { 'a.png': '' }, /neither a folder of images per class, nor IDX files/],
+    ['no class has an image', { 'cat/a.txt': '', 'dog/b.txt': '' }, /none of its folders holds an image/],
+    ['images lie beside each other', { 'a.png': '' }, /expected a folder of images per class, IDX files/],
   ])('says so when %s', async (_, files, message) => {
     await expect(openDataset(folderOf(files), ['cat', 'dog'])).rejects.toMatchObject({
       code: 'INVALID_DATA',
@@ -70,9 +70,9 @@ describe('openDataset on image folders', () => {
   test('says so when the folder is empty or not there, or a file is no data set', async () => {
     const root = folderOf({ 'a.png': '' });
     mkdirSync(join(root, 'empty'));
-    await expect(openDataset(join(root, 'empty'), ['cat'])).rejects.toThrow(/empty holds neither/);
-    await expect(openDataset(join(root, 'nowhere'), ['cat'])).rejects.toThrow(/no data at .*nowhere/);
-    await expect(openDataset(join(root, 'a.png'), ['cat'])).rejects.toThrow(/a\.png is not a data set/);
+    await expect(openDataset(join(root, 'empty'), ['cat'])).rejects.toThrow(/empty: it has no images/);
+    await expect(openDataset(join(root, 'nowhere'), ['cat'])).rejects.toThrow(/nowhere: it doesn't exist/);
+    await expect(openDataset(join(root, 'a.png'), ['cat'])).rejects.toThrow(/a\.png: it is not a data set/);
   });
 
   test('reads an image when asked, and names one that is broken', async () => {

@@ -86,7 +86,7 @@ describe('openDataset on IDX files', () => {
   });
 
   test.each<[string, Record<string, Buffer>, RegExp]>([
-    ['labels are missing', { [IMAGES]: idx([1, 1, 1], [0]) }, /t10k-labels-idx1-ubyte.gz can't be read/],
+    ['labels are missing', { [IMAGES]: idx([1, 1, 1], [0]) }, /t10k-labels-idx1-ubyte.gz: it can't be read/],
     [
       'counts differ',
       { [IMAGES]: idx([1, 1, 1], [0]), [LABELS]: idx([2], [0, 0]) },
@@ -95,7 +95,7 @@ describe('openDataset on IDX files', () => {
     [
       'a label is too large',
       { [IMAGES]: idx([1, 1, 1], [0]), [LABELS]: idx([1], [3]) },
-      /label 3 for item 0; .* 3 classes/,
+      /label 3 for item 0, .* 3 classes/,
     ],
     ['there is no item', { [IMAGES]: idx([0, 1, 1], []), [LABELS]: idx([0], []) }, /shape 0x1x1/],
     ['images have no rows', { [IMAGES]: idx([2, 2], [0, 0, 0, 0]), [LABELS]: idx([2], [0, 0]) }, /shape 2x2/],

@@ -37,7 +37,7 @@ test.each<[string, Record<string, string>, string, RegExp]>([
     'JSON that is none',
     { 'model.onnx': '', 'config.json': '{' },
     'INVALID_DATA',
-    /config.json is not valid JSON/,
+    /config.json: it is not valid JSON/,
   ],
   [
     'a field of the wrong type',

@@ -160,7 +160,7 @@ describe('what does not fit', () => {
     const preprocessor = new Preprocessor({ size: 8 }, { channels: 3, height: 9, width: 9 }, 'p.json');
     await expect(preprocessor.apply(ramp(2, 2), 'cat.jpg')).rejects.toMatchObject({
       code: 'INVALID_SHAPE',
-      message: expect.stringMatching(/cat\.jpg becomes 8x8 .* p\.json, but the model takes 9x9/),
+      message: expect.stringMatching(/cat\.jpg: it becomes 8x8 .* p\.json, but the model takes 9x9/),
     });
   });
 

@@ -43,7 +43,7 @@ test('shapes settle what the model leaves open', async () => {
   });
   await expect(inspect(bytes, { shapes: { pixel: [1, 3, 8, 8] } })).rejects.toMatchObject({
     code: 'INVALID_ARGUMENT',
-    message: "shape pixel=1x3x8x8 fits no input; did you mean 'pixels'?",
+    message: "shape pixel=1x3x8x8: it fits no input; did you mean 'pixels'?",
   });
   await expect(inspect(bytes, { shapes: [1, 4, 8, 8] })).rejects.toMatchObject({ code: 'INVALID_SHAPE' });
   await expect(inspect(bytes, { shapes: [0] })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });

@@ -106,7 +106,7 @@ test('an abort ends it between two images, with timers running', async () => {
   await expect(evaluate(MODEL, forever(), { signal })).rejects.toMatchObject({
     name: 'AbortError',
     code: 'ABORTED',
-    message: 'the evaluation was aborted',
+    message: 'evaluation: it was aborted',
   });
   await expect(evaluate(MODEL, files, { signal })).rejects.toMatchObject({ code: 'ABORTED' });
 });
@@ -115,7 +115,7 @@ test('images above maxPixels are refused, from a folder and from code', async ()
   for (const source of [IMAGES, files]) {
     await expect(evaluate(MODEL, source, { maxPixels: 1000 })).rejects.toMatchObject({
       code: 'INVALID_DATA',
-      message: expect.stringMatching(/it has more than 1000 pixels/),
+      message: expect.stringMatching(/\(more than 1000 pixels\)/),
     });
   }
 });
