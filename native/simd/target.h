@@ -6,6 +6,10 @@
 // Contraction is off inside: a*b + c is two roundings unless fma() is written.
 #pragma once
 
+#if !defined(__GNUC__) && !defined(__clang__)
+#error "this compiler lacks what the kernels need; use GCC or Clang"
+#endif
+
 #define RSKIP_PRAGMA(text) _Pragma(#text)
 
 #if defined(__clang__)
