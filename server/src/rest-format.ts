@@ -46,7 +46,7 @@ export function parseInferBody(body: Uint8Array, headerLength: number | undefine
       `Inference-Header-Content-Length is ${headerLength}, but the body has ${body.length} bytes`,
     );
   }
-  const json = parseJson(body.subarray(0, headerLength ?? body.length));
+  const json = parseJson(body.subarray(0, headerLength ?? body.length), requestSchema);
   const binary = { bytes: body.subarray(headerLength ?? body.length), at: 0 };
   const inputs = json.inputs.map((input) => parseInput(input, binary));
   if (binary.at !== binary.bytes.length) {
@@ -63,14 +63,15 @@ export function parseInferBody(body: Uint8Array, headerLength: number | undefine
   };
 }
 
-function parseJson(bytes: Uint8Array): JsonRequest {
+/** @throws ServerError INVALID_ARGUMENT */
+export function parseJson<T>(bytes: Uint8Array, schema: z.ZodType<T>): T {
   let value: unknown;
   try {
     value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
   } catch (cause) {
     throw new ServerError('INVALID_ARGUMENT', `the body is not JSON: ${(cause as Error).message}`, { cause });
   }
-  const parsed = requestSchema.safeParse(value);
+  const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   const [issue] = parsed.error.issues;
   throw new ServerError('INVALID_ARGUMENT', `${issue!.path.join('.') || 'the request'}: ${issue!.message}`);

@@ -1,9 +1,10 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { z } from 'zod';
 import { ServerError } from './errors.js';
 import type { Inference } from './infer.js';
 import { EXTENSIONS, modelMetadata, modelStatistics } from './metadata.js';
 import type { ModelRepository } from './repository.js';
-import { formatInferResponse, parseInferBody } from './rest-format.js';
+import { formatInferResponse, parseInferBody, parseJson } from './rest-format.js';
 
 const HEADER_LENGTH = 'inference-header-content-length';
 
@@ -34,7 +35,11 @@ export function addRestRoutes(app: FastifyInstance, context: RestContext): void 
   app.get('/v2/health/live', () => ({ live: true }));
   app.get('/v2/health/ready', (_request, reply) => reply.code(ready() ? 200 : 503).send({ ready: ready() }));
   app.get('/v2/models/stats', () => ({ model_stats: repository.loaded().map(modelStatistics) }));
-  app.post('/v2/repository/index', () => repository.scan().then(() => repository.index()));
+  app.post('/v2/repository/index', async ({ body }) => {
+    const onlyReady = wantsReadyOnly(body);
+    await repository.scan();
+    return repository.index().filter(({ state }) => !onlyReady || state === 'READY');
+  });
   app.post('/v2/repository/models/:model/load', (request: ModelRequest) =>
     repository.load(request.params.model).then(() => ({})),
   );
@@ -48,8 +53,7 @@ export function addRestRoutes(app: FastifyInstance, context: RestContext): void 
     });
     app.get(`${path}/ready`, (request: ModelRequest) => {
       const { model, version: asked } = request.params;
-      repository.get(model, asked);
-      return { ready: true };
+      return { name: repository.get(model, asked).name, ready: true };
     });
     app.get(`${path}/stats`, (request: ModelRequest) => {
       const { model, version: asked } = request.params;
@@ -85,6 +89,12 @@ async function infer(
     .type('application/octet-stream')
     .header('Inference-Header-Content-Length', headerLength)
     .send(body);
+}
+
+/** The body of an index request, which may be missing, can ask for the models that are ready alone. */
+function wantsReadyOnly(body: unknown): boolean {
+  if (!(body instanceof Uint8Array) || body.length === 0) return false;
+  return parseJson(body, z.object({ ready: z.boolean().default(false) })).ready;
 }
 
 function bodyOf(body: unknown): Uint8Array {
