@@ -63,6 +63,7 @@ export type {
   RunEvent,
   RunObserver,
   SessionControl,
+  SessionStats,
   TensorMap,
 } from './skip/observer.js';
 export type { BlockAction, SkipPolicy } from './skip/policy.js';

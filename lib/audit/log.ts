@@ -13,15 +13,15 @@ export interface AuditLogOptions {
   /** File to append to; rotated files stand beside it as NAME.1.EXT, NAME.2.EXT, oldest first. */
   path: string;
   /** Fraction of the items that is recorded, 0 to 1; 1 when left out. */
-  sample?: number;
+  sample?: number | undefined;
   /** `hash` (when left out) records the SHA-256 of each item's input, which replay needs. */
-  inputs?: 'hash' | 'none';
+  inputs?: 'hash' | 'none' | undefined;
   /** Names of the classes, for the report. */
-  labels?: readonly string[];
+  labels?: readonly string[] | undefined;
   /** Size in bytes at which a file is rotated, which it may pass by some lines; 64 MiB when left out. */
-  maxBytes?: number;
+  maxBytes?: number | undefined;
   /** How many of the best classes are recorded; 3 when left out. */
-  top?: number;
+  top?: number | undefined;
 }
 
 export interface AuditLogStats {
@@ -32,6 +32,13 @@ export interface AuditLogStats {
   /** Writes that failed. */
   readonly errors: number;
   readonly lastError: string | null;
+}
+
+declare module '../skip/observer.js' {
+  interface SessionStats {
+    readonly auditLog?: AuditLogStats;
+    readonly [another: `auditLog${number}`]: AuditLogStats | undefined;
+  }
 }
 
 const optionsSchema = z.strictObject({

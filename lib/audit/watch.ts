@@ -18,22 +18,22 @@ import { type Drift, DriftMonitor } from './drift-monitor.js';
 
 export interface WatchOptions {
   /** Fraction of the items that is also run in full, in the background; 0.01 when left out. */
-  shadow?: number;
+  shadow?: number | undefined;
   /** Rate of other answers than the full network's that is still acceptable; 0.01 when left out. */
-  maxDisagreement?: number;
+  maxDisagreement?: number | undefined;
   /** Probability of never raising a false alarm, however long it watches and however often it is rearmed; 0.95 when left out. */
-  confidence?: number;
+  confidence?: number | undefined;
   /** `full` (when left out): the session runs every block from then on. `warn`: only the event. */
-  onTrip?: 'full' | 'warn';
+  onTrip?: 'full' | 'warn' | undefined;
   /**
    * Scores to compare with, by block. When left out, those that the session's policy was calibrated with, or else the
    * first `window` items of the stream.
    */
-  profile?: ScoreProfiles;
+  profile?: ScoreProfiles | undefined;
   /** The same for the confidences of early exits, by the block behind which they stand. */
-  exitProfile?: ScoreProfiles;
+  exitProfile?: ScoreProfiles | undefined;
   /** Items in one window of drift detection; 500 when left out. */
-  window?: number;
+  window?: number | undefined;
 }
 
 export interface WatchStats {
@@ -54,6 +54,13 @@ export interface WatchStats {
   readonly failures: number;
   /** Of the last whole window. */
   readonly drift: readonly Drift[];
+}
+
+declare module '../skip/observer.js' {
+  interface SessionStats {
+    readonly watch?: WatchStats;
+    readonly [another: `watch${number}`]: WatchStats | undefined;
+  }
 }
 
 interface WatchEvents {

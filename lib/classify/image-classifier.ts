@@ -17,24 +17,24 @@ import { type ImageSource, isImageSource, nameOf, toRawImage } from './image-sou
 
 export interface ImageClassifierOptions extends SessionOptions {
   /** Labels by class index; those of config.json beside the model, or else the indices, when left out. */
-  labels?: readonly string[];
+  labels?: readonly string[] | undefined;
   /**
    * How pixels are prepared, in the form of Hugging Face's preprocessor_config.json; that file beside the model when
    * left out. Without either, pixels are scaled to 0..1 and, where the model has a fixed size, resized to it.
    */
-  preprocessor?: PreprocessorConfig;
+  preprocessor?: PreprocessorConfig | undefined;
   /** Images of more pixels are refused before they are decoded; 2^26, as 8192 x 8192 has, when left out. */
   readonly maxPixels?: number | undefined;
 }
 
 export interface ClassifyOptions {
   /** Classes to return, most probable first; 5 when left out. */
-  topK?: number;
+  topK?: number | undefined;
   /** Also return what each image ran and skipped. */
-  trace?: boolean;
+  trace?: boolean | undefined;
   /** Instead of the session's policy. */
-  policy?: PolicySource;
-  signal?: AbortSignal;
+  policy?: PolicySource | undefined;
+  signal?: AbortSignal | undefined;
 }
 
 /** One class of an answer. */

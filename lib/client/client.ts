@@ -5,7 +5,7 @@ export interface ClientOptions {
   /** Sent as `Authorization: Bearer`. */
   token?: string;
   /** Times that a request is sent again when the server is busy, after the time that it asks for; 0 when left out. */
-  retries?: number;
+  retries?: number | undefined;
 }
 
 export interface InferOptions {
@@ -21,7 +21,7 @@ export interface InferOptions {
   timeout?: number;
   /** The newest version of the model when left out. */
   version?: string;
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** The answer of a server. */

@@ -4,6 +4,7 @@ import {
   type RunEvent,
   type RunObserver,
   type SessionControl,
+  type SessionStats,
   type TensorMap,
 } from '../skip/observer.js';
 import type { ItemDecisions, SkipTrace } from '../skip/trace.js';
@@ -80,7 +81,7 @@ export class Notifier {
   }
 
   /** The statistics of each observer under its name; a number follows a name that is already taken. */
-  stats(): Readonly<Record<string, unknown>> {
+  stats(): SessionStats {
     const stats: Record<string, unknown> = {};
     for (const observer of this.#observers) {
       for (const [name, value] of Object.entries(observer.stats?.() ?? {})) {
@@ -89,7 +90,7 @@ export class Notifier {
         stats[key] = value;
       }
     }
-    return stats;
+    return stats as SessionStats;
   }
 
   copyInput(data: TensorData): TensorData {

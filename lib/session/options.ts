@@ -14,60 +14,60 @@ export type Isa = (typeof ISAS)[number];
  * prevents it.
  */
 export interface IgnoredSessionOptions {
-  interOpNumThreads?: number;
-  graphOptimizationLevel?: 'disabled' | 'basic' | 'extended' | 'layout' | 'all';
-  enableCpuMemArena?: boolean;
-  enableMemPattern?: boolean;
-  executionMode?: 'sequential' | 'parallel';
-  logId?: string;
-  logSeverityLevel?: 0 | 1 | 2 | 3 | 4;
-  logVerbosityLevel?: number;
+  interOpNumThreads?: number | undefined;
+  graphOptimizationLevel?: 'disabled' | 'basic' | 'extended' | 'layout' | 'all' | undefined;
+  enableCpuMemArena?: boolean | undefined;
+  enableMemPattern?: boolean | undefined;
+  executionMode?: 'sequential' | 'parallel' | undefined;
+  logId?: string | undefined;
+  logSeverityLevel?: 0 | 1 | 2 | 3 | 4 | undefined;
+  logVerbosityLevel?: number | undefined;
   /** `endProfiling` returns the profile. */
-  profileFilePrefix?: string;
-  extra?: Readonly<Record<string, unknown>>;
+  profileFilePrefix?: string | undefined;
+  extra?: Readonly<Record<string, unknown>> | undefined;
 }
 
 export interface SessionOptions extends IgnoredSessionOptions {
   /** Which blocks run; by default `model`: the gates in the file decide. */
-  policy?: PolicySource;
+  policy?: PolicySource | undefined;
   /** `native` by default. `reference` is plain TypeScript: the same results on every platform, but slow. */
-  backend?: 'native' | 'reference';
+  backend?: 'native' | 'reference' | undefined;
   /** Native worker threads; by default as many as the process may use of the CPU. */
-  threads?: number;
+  threads?: number | undefined;
   /** onnxruntime's name of `threads`; 0 for as many as the process may use. */
-  intraOpNumThreads?: number;
+  intraOpNumThreads?: number | undefined;
   /** onnxruntime's providers; only `cpu` is available, others are refused by name. */
-  executionProviders?: readonly ('cpu' | (string & {}) | { readonly name: string })[];
+  executionProviders?: readonly ('cpu' | (string & {}) | { readonly name: string })[] | undefined;
   /** onnxruntime's location of outputs; only `cpu` is available. */
-  preferredOutputLocation?: 'cpu' | { readonly [outputName: string]: 'cpu' };
+  preferredOutputLocation?: 'cpu' | { readonly [outputName: string]: 'cpu' } | undefined;
   /** The most capable instruction set that native may use; by default the best of this CPU. */
-  isa?: Isa;
+  isa?: Isa | undefined;
   /** Lengths for symbolic dimensions by name, as in onnxruntime: they become part of the model's shapes. */
-  freeDimensionOverrides?: { readonly [dimension: string]: number };
+  freeDimensionOverrides?: { readonly [dimension: string]: number } | undefined;
   /** Like `startProfiling` directly after `create`. */
-  enableProfiling?: boolean;
+  enableProfiling?: boolean | undefined;
   /** Each sees every run of the session. */
-  observers?: readonly RunObserver[];
+  observers?: readonly RunObserver[] | undefined;
 }
 
 export interface RunSyncOptions {
   /** Instead of the session's policy, for this run. */
-  policy?: PolicySource;
+  policy?: PolicySource | undefined;
   /** A name for the run; as in onnxruntime, and without effect. */
-  tag?: string;
+  tag?: string | undefined;
   /** As in onnxruntime, and without effect. */
-  logSeverityLevel?: 0 | 1 | 2 | 3 | 4;
+  logSeverityLevel?: 0 | 1 | 2 | 3 | 4 | undefined;
   /** As in onnxruntime, and without effect. */
-  logVerbosityLevel?: number;
+  logVerbosityLevel?: number | undefined;
   /** As in onnxruntime, and without effect. */
-  extra?: Readonly<Record<string, unknown>>;
+  extra?: Readonly<Record<string, unknown>> | undefined;
 }
 
 export interface RunOptions extends RunSyncOptions {
   /** Aborting ends the run early with the error ABORTED, whose name is AbortError; null means no signal. */
-  signal?: AbortSignal | null;
+  signal?: AbortSignal | null | undefined;
   /** As in onnxruntime: true ends the run at once with the error ABORTED. */
-  terminate?: boolean;
+  terminate?: boolean | undefined;
 }
 
 const policySchema = z.custom<PolicySource>(

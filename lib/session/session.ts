@@ -8,7 +8,7 @@ import type { Binding, Model } from '../model/model.js';
 import type { Program } from '../model/program.js';
 import { type BlockInfo, describeBlocks } from '../skip/block-info.js';
 import { FULL_POLICY, loadPolicy } from '../skip/load-policy.js';
-import type { RunContext, RunObserver, TensorMap } from '../skip/observer.js';
+import type { RunContext, RunObserver, SessionStats, TensorMap } from '../skip/observer.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import type { SkipTrace } from '../skip/trace.js';
 import { ActiveRuns } from './active-runs.js';
@@ -188,7 +188,7 @@ export class InferenceSession {
    * The statistics of the observers in one object: `{ watch, auditLog }` if both are attached. A second observer of a
    * kind is `watch2`, in the order of the option `observers`.
    */
-  stats(): Readonly<Record<string, unknown>> {
+  stats(): SessionStats {
     return this.#notifier.stats();
   }
 

@@ -82,6 +82,14 @@ export interface SessionControl {
   setFullDepth(on: boolean): void;
 }
 
+/**
+ * What the observers of a session say of themselves, by the name of their kind; the second of a kind is `watch2`, and so on. `auditLog`
+ * and `watch` add theirs; an observer of your own can add its own by declaration merging.
+ */
+export interface SessionStats {
+  readonly [name: string]: unknown;
+}
+
 /** Sees every run of a session. Its exceptions become process warnings and never reach the caller of `run`. */
 export interface RunObserver {
   /**

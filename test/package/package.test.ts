@@ -115,8 +115,12 @@ describe('the packed package', () => {
     const attw = '@arethetypeswrong/cli/dist/index.js';
     const { status, output } = tool(attw, installed.tarball, '--format', 'ascii', '--entrypoints', '.');
     expect({ status, output }).toEqual({ status: 0, output: expect.stringContaining('No problems found') });
-    const strict = ['--noEmit', '--strict', '--target', 'es2022', '--module', 'nodenext', '--types', 'node'];
-    const compiled = tool('typescript/bin/tsc', ...strict, 'consumer.mts', 'consumer.cts');
+  });
+
+  it.each(['nodenext', 'preserve'])('compiles in the strictest project, as its modules %s', (module) => {
+    const strict = ['--strict', '--exactOptionalPropertyTypes', '--noUncheckedIndexedAccess'];
+    const options = [...strict, '--noEmit', '--target', 'es2022', '--module', module, '--types', 'node'];
+    const compiled = tool('typescript/bin/tsc', ...options, 'consumer.mts', 'consumer.cts');
     expect(compiled).toEqual({ status: 0, output: '' });
   });
 });

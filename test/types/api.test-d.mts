@@ -2,6 +2,7 @@
 import { expectTypeOf } from 'expect-type';
 import * as ort from 'onnxruntime-common';
 import {
+  type AuditLogStats,
   type BlockInfo,
   type ErrorCode,
   type Feeds,
@@ -16,6 +17,7 @@ import {
   type TensorMap,
   type TracedRun,
   type TypedTensor,
+  type WatchStats,
 } from '../../lib/index.js';
 
 const session = await InferenceSession.create('model.onnx', { policy: 'model', threads: 2, isa: 'avx2' });
@@ -110,6 +112,10 @@ expectTypeOf<SkipTrace['items'][number]['blocks'][number]['reason']>().toEqualTy
 >();
 expectTypeOf(session.blocks).toEqualTypeOf<readonly BlockInfo[]>();
 expectTypeOf(session.inputMetadata[0]!.shape).toEqualTypeOf<readonly (number | string)[]>();
+expectTypeOf(session.stats().watch).toEqualTypeOf<WatchStats | undefined>();
+expectTypeOf(session.stats().watch2).toEqualTypeOf<WatchStats | undefined>();
+expectTypeOf(session.stats().auditLog).toEqualTypeOf<AuditLogStats | undefined>();
+expectTypeOf(session.stats().ofAnotherObserver).toEqualTypeOf<unknown>();
 expectTypeOf(session).toExtend<AsyncDisposable>();
 expectTypeOf<ResidualSkipError['code']>().toEqualTypeOf<ErrorCode>();
 
