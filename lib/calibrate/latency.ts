@@ -8,6 +8,7 @@ import { isGuarded, type ResolvedGuard } from '../skip/guards.js';
 import type { Latency } from '../skip/promise.js';
 import { BlockMode } from '../skip/resolve.js';
 import { meaningOf } from '../skip/scores.js';
+import { leftEarly } from '../skip/trace.js';
 import { allocate } from '../tensor.js';
 
 export interface Effort {
@@ -27,8 +28,16 @@ class Runner {
   readonly #compiled: CompiledProgram;
   readonly #request: Omit<RunRequest, 'inputs'>;
 
-  /** @param gated gates decide, those of heads and the network's own; otherwise every block runs */
-  constructor(backend: Backend, program: Program, gated: boolean) {
+  /**
+   * @param gated gates decide, those of heads and the network's own; otherwise every block runs
+   * @param exits thresholds of the exits, by the exit's block
+   */
+  constructor(
+    backend: Backend,
+    private readonly program: Program,
+    gated: boolean,
+    private readonly exits: ReadonlyMap<string, number> = new Map(),
+  ) {
     this.#compiled = backend.compileSync(program);
     const { blocks, outputs, values } = program;
     this.#request = {
@@ -46,7 +55,8 @@ class Runner {
   run(input: Float32Array): { readonly scores: Float32Array; readonly skipped: boolean } {
     const { outputs, ran } = this.#request;
     this.#compiled.runSync({ ...this.#request, inputs: [input] });
-    return { scores: outputs[0] as Float32Array, skipped: ran.includes(0) };
+    const skipped = ran.includes(0) || leftEarly(this.program, { outputs, exits: this.exits }, 0);
+    return { scores: outputs[0] as Float32Array, skipped };
   }
 
   release(): void {
@@ -71,7 +81,8 @@ export class Stopwatch {
    * @param inputs at least one; as many as the effort allows are timed
    */
   time(heads: Heads, inputs: readonly Float32Array[], effort: Effort): Latency {
-    const setting = new Runner(this.backend, attachHeads(this.program, heads), true);
+    const exits = new Map(heads.exits.map(({ after, threshold }) => [after, threshold]));
+    const setting = new Runner(this.backend, attachHeads(this.program, heads), true, exits);
     const meaning = meaningOf(this.program, this.program.outputs[0]!.value);
     try {
       const modes = {

@@ -100,7 +100,7 @@ export async function tableOf(
   const outputs = { confidences: find(exitOf), answers: find(exitOfAnswer) };
   const fill = (to: Column, i: number, scores: Float32Array, full: Float32Array, skipped: boolean) => {
     to.answers[i] = answerOf(scores);
-    // As a session does: an item that skipped nothing needs no check.
+    // As in a session: an item that neither skipped a block nor took an exit needs no check.
     to.guarded[i] = Number(skipped && isGuarded(scores, meaning, guards));
     to.losses[i] = to.guarded[i] ? 0 : lossOf(judging, items[i]!, scores, full, table.answers[i]!);
   };

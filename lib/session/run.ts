@@ -90,7 +90,8 @@ export function executeSync(run: PreparedRun, programs: ProgramCache): readonly 
 function guardedBy({ cached, request, policy, tripped }: PreparedRun): readonly number[] | undefined {
   const guards = tripped ? [] : guardsOf(policy);
   if (guards.length === 0) return undefined;
-  const guarded = guardedItems(cached.program, request, guards);
+  const exits = exitThresholds(policy, cached.program);
+  const guarded = guardedItems(cached.program, request, guards, exits);
   return guarded.length > 0 ? guarded : undefined;
 }
 

@@ -4,16 +4,19 @@ import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program.js';
 import { isGuarded, type ResolvedGuard } from '../skip/guards.js';
 import { classScoresOf } from '../skip/scores.js';
+import { leftEarly } from '../skip/trace.js';
 import { allocate, type TensorData } from '../tensor.js';
 
 /**
- * Items that skipped something and whose class scores touch a guarded class.
+ * Items whose class scores touch a guarded class, and that skipped a block or took an exit.
+ * @param exits thresholds of the policy's exits
  * @throws ResidualSkipError INVALID_POLICY when the program has no class scores
  */
 export function guardedItems(
   program: Program,
   request: RunRequest,
   guards: readonly ResolvedGuard[],
+  exits: ReadonlyMap<string, number>,
 ): number[] {
   const { items, outputs, ran } = request;
   const answer = classScoresOf(program);
@@ -27,7 +30,8 @@ export function guardedItems(
   const [classes, blocks] = [scores.length / items, program.blocks.length];
   return Array.from({ length: items }, (_, item) => item).filter(
     (item) =>
-      ran.subarray(item * blocks, (item + 1) * blocks).includes(0) &&
+      (ran.subarray(item * blocks, (item + 1) * blocks).includes(0) ||
+        leftEarly(program, { outputs, exits }, item)) &&
       isGuarded(scores.subarray(item * classes, (item + 1) * classes), answer.meaning, guards),
   );
 }

@@ -229,7 +229,7 @@ export class RecordedDecisions implements ItemDecisions {
       if (heads && i < this.#reached) saved -= (this.#gated(i) ? heads.gate : 0) + heads.exit;
       if (this.#record.ran[this.#first + i] !== 1) saved += ofBlock.multiplyAdds;
     }
-    if (this.#reached < blocks.length) saved += blocks[this.#reached - 1]!.heads!.beyond;
+    if (this.exits.at(-1)?.taken) saved += blocks[this.#reached - 1]!.heads!.beyond;
     return saved;
   }
 
@@ -257,11 +257,20 @@ export class RecordedDecisions implements ItemDecisions {
   }
 }
 
+/** Whether an item took an exit. Behind the last block that skips no block, and yet the answer isn't the network's. */
+export function leftEarly(
+  program: Program,
+  record: Pick<RunRecord, 'outputs' | 'exits'>,
+  item: number,
+): boolean {
+  return exitsOf(program, record, item).at(-1)?.taken ?? false;
+}
+
 const NO_EXITS: readonly ExitDecision[] = [];
 
 function exitsOf(
   program: Program,
-  { outputs = [], exits = new Map() }: RunRecord,
+  { outputs = [], exits = new Map() }: Pick<RunRecord, 'outputs' | 'exits'>,
   item: number,
 ): readonly ExitDecision[] {
   const ports = exitPortsOf(program);

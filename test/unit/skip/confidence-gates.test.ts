@@ -98,6 +98,28 @@ test('what is saved is net of the heads that were asked, and of the run in full 
   }
 });
 
+test('a guard checks answers of an exit behind the last block, too, where no block is skipped', async () => {
+  const last = 'block14';
+  const layer = {
+    weight: new Float32Array(640),
+    bias: Float32Array.from({ length: 10 }, (_, i) => Number(i === 3)),
+  };
+  const exits = [{ after: last, head: { features: 'mean' as const, layers: [layer] }, threshold: 0 }];
+  const heads = encodeHeads({ exits, gates: [] });
+  const full = await traceOf({ default: 'run' });
+  expect(full.blocks.at(-1)!.name).toBe(last);
+  const left = await traceOf({ heads });
+  const guarded = await traceOf({ heads, guards: [{ labels: [3], action: 'verify' }] });
+  expect([...left.outputs.logits!.data].slice(0, 10)).toEqual([...layer.bias]);
+  expect(guarded.outputs.logits!.data).toEqual(full.outputs.logits!.data);
+  for (const [i, item] of guarded.trace.items.entries()) {
+    expect(item.blocks.every(({ reason }) => reason === 'guard')).toBe(true);
+    // The exit saves the classifier of 64 features and 10 classes, and costs as much.
+    expect(left.trace.items[i]!.multiplyAddsSkipped).toBe(0);
+    expect(item.multiplyAddsSkipped).toBe(-full.trace.multiplyAdds);
+  }
+});
+
 test('a log of such runs is replayed bit for bit and tells the net saving', async () => {
   const { gateAt, exitAt } = await thresholds();
   const policy = policyOf(exitAt, gateAt);
