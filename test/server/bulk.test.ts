@@ -138,8 +138,8 @@ function behavesAsAQueue(kind: 'folder' | 'server') {
     ]);
     expect(letters.sort()).toEqual([
       ['changed.png', 1, 'INVALID_DATA', 'it has changed; enqueue it again'],
-      ['down.png', 3, 'INVALID_DATA', 'server: it answered 503'],
-      ['gone.png', 1, 'INVALID_DATA', 'server: it answered 404'],
+      ['down.png', 3, 'INVALID_DATA', 'the server answered 503'],
+      ['gone.png', 1, 'INVALID_DATA', 'the server answered 404'],
       ['text.png', 1, 'INVALID_DATA', expect.stringContaining('unsupported image format')],
     ]);
     expect(asked.get('/late.png')).toBe(3);
