@@ -159,7 +159,7 @@ describe('calibrate', () => {
     expect(await cli('calibrate', MODEL, '--data', data, '-o', output, '--groups', groups)).toMatchObject({
       code: 1,
       err: expect.stringMatching(
-        /has nothing for 1 of 240 images, such as "test_batch\.bin\[0\]".*INVALID_DATA/,
+        /has no value for 1 of 240 images, such as "test_batch\.bin\[0\]".*INVALID_DATA/,
       ),
     });
     expect(existsSync(output)).toBe(false);
@@ -208,7 +208,7 @@ describe('calibrate', () => {
     [
       ['--max-disagreement', '0.05', '--per-class'],
       1,
-      /promise to each of 10 groups: .*airplane \d+.*needs \d+ in each/,
+      /promise to each of 10: .*airplane \d+.*needs \d+ in each/,
     ],
     [['--groups', 'folder', '--max-disagreement', '0.1'], 1, /"test_batch\.bin\[0\]" is in no folder/],
     [['--labels', 'nowhere.csv'], 1, /nowhere\.csv/],
@@ -230,7 +230,9 @@ describe('calibrate', () => {
     const output = join(folder, 'refused.json');
     expect(await cli('calibrate', MODEL, '--data', data, '-o', output, '--labels', labels)).toMatchObject({
       code: 1,
-      err: expect.stringMatching(/"test_batch\.bin\[7\]" the label "unicorn".*its 10 labels are "airplane"/),
+      err: expect.stringMatching(
+        /"test_batch\.bin\[7\]" the label "unicorn".*the model's 10; they are "airplane"/,
+      ),
     });
     const folders = folderOf({ 'unicorn/a.png': await png(32, 32, [1, 2, 3]) });
     expect(await cli('calibrate', MODEL, '--data', folders, '-o', output, '--labels')).toMatchObject({
