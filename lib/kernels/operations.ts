@@ -5,6 +5,10 @@
  *  - `relu` max(x, 0); `leakyRelu` x < 0 ? alpha*x : x; `clip` min(max(x, alpha), beta)
  *  - `sigmoid` 1/(1+e^-x); `hardSigmoid` min(max(alpha*x + beta, 0), 1)
  *  - `hardSwish` x*min(max(x/6 + 0.5, 0), 1); `silu` x*sigmoid(x); `tanh`
+ *  - `erf`; `gelu` x*(1 + erf(x/sqrt(2)))/2; `geluTanh` x*(1 + tanh(sqrt(2/pi)*(x + 0.044715*x^3)))/2
+ *  - `elu` x < 0 ? alpha*(e^x - 1) : x; `selu` beta*elu(x); `celu` x < 0 ? alpha*(e^(x/alpha) - 1) : x
+ *  - `softplus` log(1 + e^x); `softsign` x/(1 + |x|); `mish` x*tanh(softplus(x))
+ *  - `exp`, `log`, `sqrt`, `reciprocal`, `abs`, `sign`, `floor`, `ceil`; `round` of two equally near integers gives the even one
  * NaN propagates. Unused parameters are 0.
  */
 export interface Activation {
@@ -22,6 +26,24 @@ export const ACTIVATION_KINDS = [
   'hardSwish',
   'silu',
   'tanh',
+  'erf',
+  'gelu',
+  'geluTanh',
+  'elu',
+  'selu',
+  'celu',
+  'softplus',
+  'softsign',
+  'mish',
+  'exp',
+  'log',
+  'sqrt',
+  'reciprocal',
+  'abs',
+  'sign',
+  'floor',
+  'ceil',
+  'round',
 ] as const;
 export type ActivationKind = (typeof ACTIVATION_KINDS)[number];
 export const NO_ACTIVATION: Activation = { kind: 'none', alpha: 0, beta: 0 };

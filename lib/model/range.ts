@@ -123,6 +123,16 @@ function afterActivation(act: Activation, range: Range): Range {
       return range.low >= 0 ? { low: 0, high: range.high } : { low: SWISH_LOW, high: ANY.high };
     case 'leakyRelu':
       return range.low >= 0 ? range : ANY;
+    case 'abs':
+    case 'exp':
+    case 'softplus':
+      return { low: 0, high: ANY.high };
+    case 'erf':
+    case 'sign':
+    case 'softsign':
+      return { low: -1, high: 1 };
+    default:
+      return ANY;
   }
 }
 

@@ -27,7 +27,35 @@ constexpr Share<T> share_of(T count, int part, int parts) {
 }
 
 // Order is that of ACTIVATION_KINDS in lib/model/program.ts.
-enum class ActivationKind : int32_t { kNone, kRelu, kLeakyRelu, kClip, kSigmoid, kHardSigmoid, kHardSwish, kSilu, kTanh };
+enum class ActivationKind : int32_t {
+  kNone,
+  kRelu,
+  kLeakyRelu,
+  kClip,
+  kSigmoid,
+  kHardSigmoid,
+  kHardSwish,
+  kSilu,
+  kTanh,
+  kErf,
+  kGelu,
+  kGeluTanh,
+  kElu,
+  kSelu,
+  kCelu,
+  kSoftplus,
+  kSoftsign,
+  kMish,
+  kExp,
+  kLog,
+  kSqrt,
+  kReciprocal,
+  kAbs,
+  kSign,
+  kFloor,
+  kCeil,
+  kRound
+};
 
 struct Activation {
   ActivationKind kind = ActivationKind::kNone;

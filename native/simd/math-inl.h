@@ -1,5 +1,5 @@
 // Elementary functions on any vector type V of this instruction set, with the same bits per lane on all of
-// them: only fma, +, -, *, /, comparisons and exact integer steps, in one order. NaN gives NaN.
+// them: only fma, +, -, *, /, sqrt, comparisons and exact integer steps, in one order. NaN gives NaN.
 #pragma once
 
 #include <limits>
@@ -7,6 +7,16 @@
 #include "kernels/types.h"
 
 namespace rskip::RSKIP_ISA {
+
+template <class V>
+RSKIP_INLINE V abs(V x) {
+  return from_bits(and_bits(bits(x), 0x7fffffff));
+}
+// `magnitude`, which isn't negative, with the sign of x.
+template <class V>
+RSKIP_INLINE V with_sign_of(V x, V magnitude) {
+  return from_bits(or_bits(bits(magnitude), and_bits(bits(x), std::numeric_limits<int32_t>::min())));
+}
 
 // e^x; largest error about 1 ulp, subnormal results included (no flush to zero).
 template <class V>
@@ -82,10 +92,68 @@ RSKIP_INLINE V tanh(V x) {
   p = fma(p, z, splat<V>(0.133332029f));
   p = fma(p, z, splat<V>(-0.333333313f));
   const V near = fma(x * z, p, x);
-  const V magnitude = from_bits(and_bits(bits(x), 0x7fffffff));
+  const V magnitude = abs(x);
   const V far = splat<V>(1.0f) - splat<V>(2.0f) / (exp(magnitude + magnitude) + splat<V>(1.0f));
-  const V far_signed = from_bits(or_bits(bits(far), and_bits(bits(x), std::numeric_limits<int32_t>::min())));
-  return select(is_nan(x), x, select(less(magnitude, splat<V>(0.625f)), near, far_signed));
+  return select(is_nan(x), x, select(less(magnitude, splat<V>(0.625f)), near, with_sign_of(x, far)));
+}
+
+template <class V>
+RSKIP_INLINE V erf(V x) {
+  // Both polynomials were fitted by weighted least squares: erf(x) / x - 1 in x^2 below 1, and above it p in
+  // erfc(x) = e^-(x + x p(x)), up to 4, beyond which erf rounds to 1.
+  const V z = x * x;
+  V q = splat<V>(7.853861e-05f);
+  q = fma(q, z, splat<V>(-0.00080101937f));
+  q = fma(q, z, splat<V>(0.0051883277f));
+  q = fma(q, z, splat<V>(-0.026853813f));
+  q = fma(q, z, splat<V>(0.112835854f));
+  q = fma(q, z, splat<V>(-0.37612626f));
+  q = fma(q, z, splat<V>(0.12837917f));
+  const V near = fma(x, q, x);
+  const V t = min(splat<V>(4.0f), abs(x));
+  V p = splat<V>(-0.00021064254f);
+  p = fma(p, t, splat<V>(0.0031869411f));
+  p = fma(p, t, splat<V>(-0.022798445f));
+  p = fma(p, t, splat<V>(0.105116114f));
+  p = fma(p, t, splat<V>(0.6358315f));
+  p = fma(p, t, splat<V>(0.12848003f));
+  const V far = splat<V>(1.0f) - exp(splat<V>(0.0f) - fma(t, p, t));
+  return select(is_nan(x), x, select(less(t, splat<V>(1.0f)), near, with_sign_of(x, far)));
+}
+
+// e^x - 1 for x <= 0, without cancellation: with t = tanh(x / 2), e^x = (1 + t) / (1 - t).
+template <class V>
+RSKIP_INLINE V expm1_negative(V x) {
+  const V t = tanh(x * splat<V>(0.5f));
+  return (t + t) / (splat<V>(1.0f) - t);
+}
+
+// log(1 + e^x). What is lost when 1 + e is rounded to u is restored by the factor e / (u - 1).
+template <class V>
+RSKIP_INLINE V softplus(V x) {
+  const V one = splat<V>(1.0f);
+  const V e = exp(splat<V>(0.0f) - abs(x));
+  const V u = one + e;
+  const V log1p = select(less(one, u), log(u) * (e / (u - one)), e);
+  return max(splat<V>(0.0f), x) + log1p;
+}
+
+// To the nearest integer, of two equally near to the even one.
+template <class V>
+RSKIP_INLINE V round(V x) {
+  const V whole = splat<V>(8388608.0f);  // numbers from here on are integers
+  const V magnitude = abs(x);
+  return select(less(magnitude, whole), with_sign_of(x, (magnitude + whole) - whole), x);
+}
+template <class V>
+RSKIP_INLINE V floor(V x) {
+  const V r = round(x);
+  return select(less(x, r), r - splat<V>(1.0f), r);
+}
+template <class V>
+RSKIP_INLINE V ceil(V x) {
+  const V r = round(x);
+  return select(less(r, x), with_sign_of(x, r + splat<V>(1.0f)), r);
 }
 
 template <class V>
@@ -115,6 +183,49 @@ V activate(V x, const Activation& act) {
       return x * sigmoid(x);
     case ActivationKind::kTanh:
       return tanh(x);
+    case ActivationKind::kErf:
+      return erf(x);
+    case ActivationKind::kGelu:
+      return x * fma(erf(x * splat<V>(0.707106781f)), splat<V>(0.5f), splat<V>(0.5f));
+    case ActivationKind::kGeluTanh: {
+      // (1 + tanh(a)) / 2 = sigmoid(2a) with a = sqrt(2 / pi) (x + 0.044715 x^3).
+      const V twice = fma(x * x, splat<V>(0.0713548163f), splat<V>(1.59576912f)) * x;
+      return x * sigmoid(twice);
+    }
+    case ActivationKind::kElu:
+      return select(less(x, splat<V>(0.0f)), splat<V>(act.alpha) * expm1_negative(x), x);
+    case ActivationKind::kSelu:
+      return splat<V>(act.beta) * select(less(x, splat<V>(0.0f)), splat<V>(act.alpha) * expm1_negative(x), x);
+    case ActivationKind::kCelu:
+      return select(less(x, splat<V>(0.0f)), splat<V>(act.alpha) * expm1_negative(x / splat<V>(act.alpha)), x);
+    case ActivationKind::kSoftplus:
+      return softplus(x);
+    case ActivationKind::kSoftsign:
+      return x / (splat<V>(1.0f) + abs(x));
+    case ActivationKind::kMish: {
+      // With e = e^x, tanh(log(1 + e)) = n / (n + 2) where n = e (e + 2). From x = 20 on it rounds to 1.
+      const V e = exp(min(splat<V>(20.0f), x));
+      const V n = e * (e + splat<V>(2.0f));
+      return x * (n / (n + splat<V>(2.0f)));
+    }
+    case ActivationKind::kExp:
+      return exp(x);
+    case ActivationKind::kLog:
+      return log(x);
+    case ActivationKind::kSqrt:
+      return select(less(x, splat<V>(0.0f)), splat<V>(std::numeric_limits<float>::quiet_NaN()), sqrt(x));
+    case ActivationKind::kReciprocal:
+      return splat<V>(1.0f) / x;
+    case ActivationKind::kAbs:
+      return abs(x);
+    case ActivationKind::kSign:
+      return select(less(x, splat<V>(0.0f)), splat<V>(-1.0f), select(less(splat<V>(0.0f), x), splat<V>(1.0f), x));
+    case ActivationKind::kFloor:
+      return floor(x);
+    case ActivationKind::kCeil:
+      return ceil(x);
+    case ActivationKind::kRound:
+      return round(x);
   }
   return x;
 }

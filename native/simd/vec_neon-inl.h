@@ -72,6 +72,7 @@ RSKIP_INLINE Vec operator+(Vec a, Vec b) { RSKIP_EACH_QUARTER(Vec, vaddq_f32(a.v
 RSKIP_INLINE Vec operator-(Vec a, Vec b) { RSKIP_EACH_QUARTER(Vec, vsubq_f32(a.v[i], b.v[i])) }
 RSKIP_INLINE Vec operator*(Vec a, Vec b) { RSKIP_EACH_QUARTER(Vec, vmulq_f32(a.v[i], b.v[i])) }
 RSKIP_INLINE Vec operator/(Vec a, Vec b) { RSKIP_EACH_QUARTER(Vec, vdivq_f32(a.v[i], b.v[i])) }
+RSKIP_INLINE Vec sqrt(Vec a) { RSKIP_EACH_QUARTER(Vec, vsqrtq_f32(a.v[i])) }
 RSKIP_INLINE Vec max(Vec a, Vec b) {
   RSKIP_EACH_QUARTER(Vec, vbslq_f32(vcgtq_f32(a.v[i], b.v[i]), a.v[i], b.v[i]))
 }

@@ -100,6 +100,10 @@ Lanes<N> operator/(Lanes<N> a, Lanes<N> b) {
   RSKIP_EACH_LANE(Lanes<N>, a.v[i] / b.v[i])
 }
 template <int N>
+Lanes<N> sqrt(Lanes<N> a) {
+  RSKIP_EACH_LANE(Lanes<N>, std::sqrt(a.v[i]))
+}
+template <int N>
 Lanes<N> max(Lanes<N> a, Lanes<N> b) {
   RSKIP_EACH_LANE(Lanes<N>, a.v[i] > b.v[i] ? a.v[i] : b.v[i])
 }

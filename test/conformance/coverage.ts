@@ -3,10 +3,11 @@
  * LEFT_OUT; graphs with any other operator have to be refused.
  */
 export const OPERATORS: ReadonlySet<string> = words(`
-  Add And ArgMax AveragePool BatchNormalization Cast Clip Concat Constant ConstantOfShape Conv Div Dropout
-  Equal Expand Flatten Gather Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual HardSigmoid HardSwish
-  Identity If LeakyRelu Less LessOrEqual LogSoftmax MatMul MaxPool Mul Neg Not OneHot Or Pad Range ReduceMean
-  Relu Reshape Shape Sigmoid Size Slice Softmax Split Squeeze Sub Sum Tanh TopK Transpose Unsqueeze Where
+  Abs Add And ArgMax AveragePool BatchNormalization Cast Ceil Celu Clip Concat Constant ConstantOfShape Conv Div Dropout
+  Elu Equal Erf Exp Expand Flatten Floor Gather Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual
+  HardSigmoid HardSwish Identity If LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax MatMul MaxPool Mish Mul Neg Not OneHot Or
+  PRelu Pad Range Reciprocal ReduceMean Relu Reshape Round Selu Shape Sigmoid Sign Size Slice Softmax Softplus Softsign
+  Split Sqrt Squeeze Sub Sum Tanh TopK Transpose Unsqueeze Where
 `);
 
 /** Cases of implemented operators that are not run, by reason. */

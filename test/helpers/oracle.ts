@@ -62,7 +62,53 @@ export function activation({ kind, alpha, beta }: Activation, x: number): number
       return x * sigmoid;
     case 'tanh':
       return Math.tanh(x);
+    case 'erf':
+      return erf(x);
+    case 'gelu':
+      return 0.5 * x * (1 + erf(x / Math.sqrt(2)));
+    case 'geluTanh':
+      return 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
+    case 'elu':
+      return x < 0 ? alpha * (Math.exp(x) - 1) : x;
+    case 'selu':
+      return beta * (x < 0 ? alpha * (Math.exp(x) - 1) : x);
+    case 'celu':
+      return Math.max(x, 0) + Math.min(0, alpha * (Math.exp(x / alpha) - 1));
+    case 'softplus':
+      return x > 40 ? x : Math.log(1 + Math.exp(x));
+    case 'softsign':
+      return x / (1 + Math.abs(x));
+    case 'mish':
+      return x * Math.tanh(x > 40 ? x : Math.log(1 + Math.exp(x)));
+    case 'exp':
+      return Math.exp(x);
+    case 'log':
+      return Math.log(x);
+    case 'sqrt':
+      return Math.sqrt(x);
+    case 'reciprocal':
+      return 1 / x;
+    case 'abs':
+      return x < 0 ? -x : x;
+    case 'sign':
+      return x > 0 ? 1 : x < 0 ? -1 : x;
+    case 'floor':
+      return Math.floor(x);
+    case 'ceil':
+      return Math.ceil(x);
+    case 'round':
+      return Math.abs(x % 1) === 0.5 ? 2 * Math.round(x / 2) : Math.round(x);
   }
+}
+
+/** By Simpson's rule. */
+function erf(x: number): number {
+  if (!(Math.abs(x) < 6)) return Math.sign(x);
+  const n = 1000;
+  const at = (i: number) => Math.exp(-(((x * i) / n) ** 2));
+  let total = at(0) + at(n);
+  for (let i = 1; i < n; i++) total += (i % 2 === 1 ? 4 : 2) * at(i);
+  return (2 / Math.sqrt(Math.PI)) * (x / n / 3) * total;
 }
 
 /** Positions in x of the taps of the window at `out`, and which of them lie outside. */

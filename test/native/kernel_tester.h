@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <numbers>
 #include <random>
 #include <string>
 #include <vector>
@@ -182,6 +183,42 @@ inline double oracle_activation(double x, const Activation& act) {
       return x / (1 + std::exp(-x));
     case ActivationKind::kTanh:
       return std::tanh(x);
+    case ActivationKind::kErf:
+      return std::erf(x);
+    case ActivationKind::kGelu:
+      return x * std::erfc(-x / std::sqrt(2.0)) / 2;
+    case ActivationKind::kGeluTanh:
+      return x / (1 + std::exp(-2 * std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
+    case ActivationKind::kElu:
+      return x < 0 ? act.alpha * std::expm1(x) : x;
+    case ActivationKind::kSelu:
+      return act.beta * (x < 0 ? act.alpha * std::expm1(x) : x);
+    case ActivationKind::kCelu:
+      return x < 0 ? act.alpha * std::expm1(x / act.alpha) : x;
+    case ActivationKind::kSoftplus:
+      return std::max(x, 0.0) + std::log1p(std::exp(-std::fabs(x)));
+    case ActivationKind::kSoftsign:
+      return x / (1 + std::fabs(x));
+    case ActivationKind::kMish:
+      return x * std::tanh(x > 50 ? x : std::log1p(std::exp(x)));
+    case ActivationKind::kExp:
+      return std::exp(x);
+    case ActivationKind::kLog:
+      return std::log(x);
+    case ActivationKind::kSqrt:
+      return std::sqrt(x);
+    case ActivationKind::kReciprocal:
+      return 1 / x;
+    case ActivationKind::kAbs:
+      return std::fabs(x);
+    case ActivationKind::kSign:
+      return x > 0 ? 1 : x < 0 ? -1 : x;
+    case ActivationKind::kFloor:
+      return std::floor(x);
+    case ActivationKind::kCeil:
+      return std::ceil(x);
+    case ActivationKind::kRound:
+      return std::nearbyint(x);
   }
   return x;
 }
@@ -194,6 +231,23 @@ inline const std::vector<Activation>& all_activations() {
       {ActivationKind::kClip, 0, 6},          {ActivationKind::kSigmoid, 0, 0},
       {ActivationKind::kHardSigmoid, 0.2f, 0.5f}, {ActivationKind::kHardSwish, 0, 0},
       {ActivationKind::kSilu, 0, 0},          {ActivationKind::kTanh, 0, 0},
+      {ActivationKind::kSoftplus, 0, 0},
+  };
+  return all;
+}
+
+// The others. Steep ones, and those with jumps, are no epilogues to compare with a tolerance of sums.
+inline const std::vector<Activation>& all_functions() {
+  static const std::vector<Activation> all = {
+      {ActivationKind::kErf, 0, 0},      {ActivationKind::kGelu, 0, 0},
+      {ActivationKind::kGeluTanh, 0, 0}, {ActivationKind::kElu, 0.75f, 0},
+      {ActivationKind::kCelu, 2, 0},     {ActivationKind::kSelu, 1.67326324f, 1.05070098f},
+      {ActivationKind::kMish, 0, 0},     {ActivationKind::kSoftsign, 0, 0},
+      {ActivationKind::kExp, 0, 0},      {ActivationKind::kLog, 0, 0},
+      {ActivationKind::kSqrt, 0, 0},     {ActivationKind::kReciprocal, 0, 0},
+      {ActivationKind::kAbs, 0, 0},      {ActivationKind::kSign, 0, 0},
+      {ActivationKind::kFloor, 0, 0},    {ActivationKind::kCeil, 0, 0},
+      {ActivationKind::kRound, 0, 0},
   };
   return all;
 }

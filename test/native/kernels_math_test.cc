@@ -66,9 +66,37 @@ TEST(ScalarMath, Activations) {
   with({ActivationKind::kRelu, 0, 0}, 0);
   with({ActivationKind::kLeakyRelu, 0.5f, 0}, 0.5);
   with({ActivationKind::kClip, -1, 2}, 0);
+  with({ActivationKind::kSoftplus, 0, 0}, 4);
+  for (const Activation& act : all_functions()) {
+    switch (act.kind) {
+      // 1 + erf(x) cancels where x is negative: the error is small beside x, not beside the result.
+      case ActivationKind::kGelu: break;
+      // An error of the exponent is as many times larger in the result as the exponent is long.
+      case ActivationKind::kGeluTanh: with(act, 200); break;
+      case ActivationKind::kAbs:
+      case ActivationKind::kSign:
+      case ActivationKind::kFloor:
+      case ActivationKind::kCeil:
+      case ActivationKind::kRound: with(act, 0); break;
+      case ActivationKind::kSqrt:
+      case ActivationKind::kReciprocal: with(act, 0.5); break;
+      case ActivationKind::kExp:
+      case ActivationKind::kLog: with(act, 1.5); break;
+      default: with(act, 4);
+    }
+  }
+}
+TEST(ScalarMath, GeluIsWithinAnUlpOfItsInput) {
+  const Activation gelu{ActivationKind::kGelu, 0, 0};
+  for (float x : sweep()) {
+    const double unit = std::max<double>(std::abs(x) * 2 * kUnitRoundoff, 0x1p-149);
+    EXPECT_NEAR(scalar_activation(x, gelu), oracle_activation(x, gelu), unit) << x;
+  }
 }
 TEST(ScalarMath, NanPropagates) {
-  for (const Activation& act : all_activations()) {
+  std::vector<Activation> acts = all_activations();
+  acts.insert(acts.end(), all_functions().begin(), all_functions().end());
+  for (const Activation& act : acts) {
     EXPECT_TRUE(std::isnan(scalar_activation(std::numeric_limits<float>::quiet_NaN(), act)))
         << static_cast<int>(act.kind);
   }
@@ -81,6 +109,7 @@ TEST(VectorMath, LanesHaveTheScalarBits) {
     xs.push_back(special);
   }
   std::vector<Activation> acts = all_activations();
+  acts.insert(acts.end(), all_functions().begin(), all_functions().end());
   for (const Activation& act : acts) {
     std::vector<float> expected;
     for (float x : xs) expected.push_back(scalar_activation(x, act));

@@ -1,6 +1,6 @@
-import { sizeOf } from '../../numeric/shapes.js';
+import { broadcast, sameShape, sizeOf } from '../../numeric/shapes.js';
 import type { NodeLowering } from '../lowering.js';
-import { type Activation, type ActivationKind, NONE, type ValueId } from '../program.js';
+import { type Activation, type ActivationKind, NO_ACTIVATION, NONE, type ValueId } from '../program.js';
 import type { Operator, OperatorTable } from './operator.js';
 
 function unary(node: NodeLowering, x: ValueId, kind: ActivationKind, alpha = 0, beta = 0): ValueId {
@@ -48,7 +48,55 @@ function limit(node: NodeLowering, kind: 'lt' | 'gt', x: ValueId, bound: ValueId
   return node.step('where', [beyond, bound, x], { dtype, shape }, {});
 }
 
+/** x where it isn't negative, slope*x elsewhere. */
+function prelu(node: NodeLowering): ValueId {
+  const x = node.float(0);
+  const shape = node.shape(x);
+  let slope = node.float(1);
+  // Up to opset 6 a slope for each channel isn't broadcast like other operands.
+  if (node.opset < 7 && node.rank(slope) === 1 && shape.length > 1) {
+    slope = node.reshape(slope, [...node.shape(slope), ...shape.slice(2).map(() => 1)]);
+  }
+  if (!sameShape(broadcast(shape, node.shape(slope)) ?? [], shape)) {
+    node.invalid(`its slope [${node.shape(slope)}] can't be broadcast to its input [${shape}]`);
+  }
+  const output = { dtype: 'float32', shape } as const;
+  const below = unary(node, x, 'clip', Number.NEGATIVE_INFINITY, 0);
+  const scaled = node.step('binary', [below, slope], output, { kind: 'mul', act: NO_ACTIVATION });
+  return node.step('binary', [unary(node, x, 'relu'), scaled], output, { kind: 'add', act: NO_ACTIVATION });
+}
+
+function gelu(node: NodeLowering): ValueId {
+  const form = node.string('approximate', 'none');
+  if (form !== 'none' && form !== 'tanh')
+    node.invalid(`its attribute approximate is '${form}'; expected none or tanh`);
+  return unary(node, node.float(0), form === 'tanh' ? 'geluTanh' : 'gelu');
+}
+
 export const ACTIVATIONS: OperatorTable = {
+  Abs: plain('abs'),
+  Ceil: plain('ceil'),
+  Erf: plain('erf'),
+  Exp: plain('exp'),
+  Floor: plain('floor'),
+  Log: plain('log'),
+  Mish: plain('mish'),
+  Reciprocal: plain('reciprocal'),
+  Round: plain('round'),
+  Sign: plain('sign'),
+  Softplus: plain('softplus'),
+  Softsign: plain('softsign'),
+  Sqrt: plain('sqrt'),
+  Celu: { lower: (node) => unary(node, node.float(0), 'celu', node.number('alpha', 1)) },
+  Elu: { lower: (node) => unary(node, node.float(0), 'elu', node.number('alpha', 1)) },
+  Selu: {
+    lower: (node) => {
+      const [alpha, gamma] = [node.number('alpha', 1.6732632), node.number('gamma', 1.050701)];
+      return unary(node, node.float(0), 'selu', alpha, gamma);
+    },
+  },
+  Gelu: { lower: gelu },
+  PRelu: { lower: prelu },
   Relu: plain('relu'),
   Sigmoid: plain('sigmoid'),
   Tanh: plain('tanh'),

@@ -27,7 +27,7 @@ function commonType(node: NodeLowering, ids: readonly ValueId[]): DataType {
     : node.invalid(`its inputs have different types (${types.join(', ')})`);
 }
 
-function arithmetic(node: NodeLowering, kind: BinaryKind, a: ValueId, b: ValueId): ValueId {
+export function arithmetic(node: NodeLowering, kind: BinaryKind, a: ValueId, b: ValueId): ValueId {
   const dtype = commonType(node, [a, b]);
   if (dtype === 'bool') node.invalid('its inputs are bool; expected numbers');
   const shape = broadcastOf(node, [a, b]);
@@ -81,8 +81,10 @@ function unsupportedCast({ attributes }: Node): string | undefined {
 }
 
 function negate(node: NodeLowering): ValueId {
-  const x = node.float(0);
-  return arithmetic(node, 'mul', x, node.scalar(-1));
+  const x = node.input(0);
+  const { dtype } = node.value(x);
+  if (dtype === 'float32') return arithmetic(node, 'mul', x, node.scalar(-1));
+  return arithmetic(node, 'sub', node.cast(node.scalar(0), dtype), x);
 }
 
 export const ELEMENTWISE: OperatorTable = {

@@ -1,7 +1,9 @@
-import { sameShape } from '../../numeric/shapes.js';
+import { broadcast, range, sameShape } from '../../numeric/shapes.js';
 import type { NodeLowering } from '../lowering.js';
-import { NO_ACTIVATION, type ValueId } from '../program.js';
+import { NO_ACTIVATION, NONE, type ValueId } from '../program.js';
+import { arithmetic } from './elementwise.js';
 import type { OperatorTable } from './operator.js';
+import { reduced } from './reduction.js';
 
 /**
  * Inference form: y = x*scale + shift with scale = gamma / sqrt(variance + epsilon) and shift = beta - mean*scale,
@@ -35,7 +37,38 @@ function batchNormalization(node: NodeLowering): ValueId {
   return node.step('affine', [x, scale!, shift!], output, { act: NO_ACTIVATION });
 }
 
+/** (x - mean) / sqrt(variance + epsilon) over `axes`, then the mean and the factor (Ba, Kiros and Hinton, 2016). */
+function standardized(node: NodeLowering, x: ValueId, axes: readonly number[]): [ValueId, ValueId, ValueId] {
+  const output = { dtype: 'float32', shape: reduced(node.shape(x), axes, true) } as const;
+  const meanOf = (value: ValueId) => node.step('reduceMean', [value], output, { axes });
+  const mean = meanOf(x);
+  const centred = arithmetic(node, 'sub', x, mean);
+  const variance = meanOf(arithmetic(node, 'mul', centred, centred));
+  const shifted = arithmetic(node, 'add', variance, node.scalar(node.number('epsilon', 1e-5)));
+  const act = (value: ValueId, kind: 'sqrt' | 'reciprocal') =>
+    node.step('unary', [value], output, { act: { kind, alpha: 0, beta: 0 } });
+  const factor = act(act(shifted, 'sqrt'), 'reciprocal');
+  return [arithmetic(node, 'mul', centred, factor), mean, factor];
+}
+
+function layerNormalization(node: NodeLowering): readonly ValueId[] {
+  const x = node.float(0);
+  const shape = node.shape(x);
+  const axis = node.axis(node.number('axis', -1), shape.length);
+  const [y, mean, factor] = standardized(node, x, range(shape.length).slice(axis));
+  const parameters = [node.float(1), ...(node.optional(2) === NONE ? [] : [node.float(2)])];
+  for (const id of parameters) {
+    if (!sameShape(broadcast(shape, node.shape(id)) ?? [], shape)) {
+      node.invalid(`its scale or bias [${node.shape(id)}] can't be broadcast to its input [${shape}]`);
+    }
+  }
+  const scaled = arithmetic(node, 'mul', y, parameters[0]!);
+  const shifted = parameters.length < 2 ? scaled : arithmetic(node, 'add', scaled, parameters[1]!);
+  return [shifted, mean, factor];
+}
+
 export const NORMALIZATION: OperatorTable = {
+  LayerNormalization: { lower: layerNormalization },
   BatchNormalization: {
     lower: batchNormalization,
     constantInputs: [1, 2, 3, 4],

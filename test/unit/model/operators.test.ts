@@ -337,6 +337,31 @@ test('reflection wider than the axis is refused', async () => {
   await expect(pad(3)).rejects.toMatchObject({ code: 'MODEL_INVALID' });
 });
 
+test('parameters that do not fit are refused', async () => {
+  const refused = (message: RegExp) => ({ code: 'MODEL_INVALID', message: expect.stringMatching(message) });
+  const slope = (shape: number[], opset: number) =>
+    compute([1, 3, 2], opset, (graph) => {
+      const size = shape.reduce((product, length) => product * length, 1);
+      return graph.node('PRelu', ['x', graph.constant(tensor(new Float32Array(size).fill(2), shape))]);
+    });
+  expect((await slope([3, 1], 16)).data).toEqual([0, 1, 2, 3, 4, 5]);
+  await expect(slope([3], 16)).rejects.toMatchObject(refused(/slope \[3\].*\[1,3,2\]/));
+  await expect(slope([2, 1, 1, 1], 16)).rejects.toMatchObject(refused(/slope/));
+  const gelu = compute([2], 20, (graph) => graph.node('Gelu', ['x'], { approximate: 'cubic' }));
+  await expect(gelu).rejects.toMatchObject(refused(/'cubic'/));
+  const norm = (scale: number) =>
+    compute([2, 3], 17, (graph) =>
+      graph.node('LayerNormalization', [
+        'x',
+        graph.constant(tensor(new Float32Array(scale).fill(1), [scale])),
+      ]),
+    );
+  const [low, , high] = (await norm(3)).data;
+  expect(low).toBeCloseTo(-Math.sqrt(1.5), 4);
+  expect(high).toBeCloseTo(Math.sqrt(1.5), 4);
+  await expect(norm(2)).rejects.toMatchObject(refused(/scale or bias \[2\].*\[2,3\]/));
+});
+
 test('negative pads crop, but leave something to pad with', async () => {
   const pad = (begin: number, end: number, mode: string) =>
     compute([3], 17, (graph) => graph.node('Pad', ['x', graph.constant(int64s(begin, end))], { mode }));
