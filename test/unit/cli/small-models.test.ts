@@ -36,10 +36,10 @@ describe('inspect', () => {
     });
     const { code, out } = await cli('inspect', model);
     expect(code).toBe(0);
-    expect(out).toMatch(/unsupported +.*Mish/);
+    expect(out).toMatch(/unsupported +.*Cosh/);
     const failure = await cli('run', model, 'cat.png', '--backend', 'reference');
     expect(failure).toMatchObject({ code: 1, out: '' });
-    expect(failure.err).toMatch(/Mish.*NonMaxSuppression.*\[UNSUPPORTED_MODEL\]/s);
+    expect(failure.err).toMatch(/Cosh.*NonMaxSuppression.*\[UNSUPPORTED_MODEL\]/s);
   });
 
   test('says when a graph mixes the items of a batch', async () => {
