@@ -1,6 +1,7 @@
 // Run by check-addon.mjs with the Node of some platform, in a folder with the package and one prebuilt addon: runs networks on
 // every instruction set and with one and two threads, and prints a hash of all logits and traces.
 const { createHash } = require('node:crypto');
+const { isMainThread, Worker } = require('node:worker_threads');
 const { InferenceSession, Tensor } = require('./dist/index.js');
 
 /** Numbers in [-2, 2) with few bits, which every platform computes alike. */
@@ -45,4 +46,6 @@ async function main() {
   console.log(JSON.stringify({ platform, isas, hashes: [...hashes] }));
 }
 
-main();
+// Node unloads the addon with the worker, which the process must survive.
+if (isMainThread) new Worker(__filename);
+else main();

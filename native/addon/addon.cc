@@ -17,6 +17,13 @@
 #include "kernels/peak.h"
 #include "run/cpu_budget.h"
 
+#if defined(_WIN32)
+#define NOMINMAX
+#include <windows.h>
+#else
+#include <dlfcn.h>
+#endif
+
 namespace rskip {
 namespace {
 
@@ -374,7 +381,23 @@ Napi::Value info(const Napi::CallbackInfo& call) {
   return out;
 }
 
+// Keeps the addon in memory until the process ends. Node unloads it with the last worker that uses it, but a C++
+// library that is linked into it has registered functions that run when a thread or the process ends.
+void stay_loaded() {
+#if defined(_WIN32)
+  HMODULE self;
+  GetModuleHandleExA(GET_MODULE_HANDLE_EX_FLAG_PIN | GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS,
+                     reinterpret_cast<LPCSTR>(&stay_loaded), &self);
+#else
+  Dl_info self;
+  if (dladdr(reinterpret_cast<const void*>(&stay_loaded), &self) != 0) {
+    dlopen(self.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+  }
+#endif
+}
+
 Napi::Object init(Napi::Env env, Napi::Object exports) {
+  stay_loaded();
   auto data = std::make_unique<AddonData>();
   data->program_constructor = Napi::Persistent(ProgramWrap::define(env));
   env.SetInstanceData(data.get());
