@@ -6,7 +6,7 @@ export interface Load {
   readonly queued: number;
   /** How long the oldest of them has waited, in milliseconds. */
   readonly ageMs: number;
-  /** 99th percentile of queue and compute time of the requests that ended lately, in milliseconds; NaN where none did. */
+  /** 99th percentile of the time of the requests that ended lately, in milliseconds; NaN where none did. */
   readonly p99Ms: number;
   /** Items that ended in the last second. */
   readonly itemsPerSecond: number;

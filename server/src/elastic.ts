@@ -41,6 +41,9 @@ export class ElasticDepth {
   readonly #onChange: (model: ServedModel, change: SettingChange) => void;
   readonly #tracked = new WeakMap<ServedModel, Tracked>();
   #timer: NodeJS.Timeout | undefined;
+  #ticked = 0;
+  /** How late ticks are, exponentially smoothed: requests wait that long before they are seen, too. */
+  #lagMs = 0;
 
   constructor(
     repository: ModelRepository,
@@ -56,6 +59,8 @@ export class ElasticDepth {
   }
 
   start(): void {
+    this.#ticked = performance.now();
+    this.#tick();
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
     this.#timer.unref();
   }
@@ -64,9 +69,10 @@ export class ElasticDepth {
     clearInterval(this.#timer);
   }
 
-  finished({ model, setting, items, queueMs, callMs, callItems }: Finished): void {
+  finished({ model, setting, items, started, callMs, callItems }: Finished): void {
     const tracked = this.#of(model);
-    tracked.ended.push({ at: performance.now(), ms: queueMs + callMs, items: items.length });
+    const now = performance.now();
+    tracked.ended.push({ at: now, ms: now - started, items: items.length });
     const at = model.settings.indexOf(setting);
     if (at < 0 || callItems === 0) return;
     const each = callMs / callItems;
@@ -87,6 +93,8 @@ export class ElasticDepth {
   #tick(): void {
     const { queue } = this.#inference;
     const now = performance.now();
+    this.#lagMs += (Math.max(0, now - this.#ticked - TICK_MS) - this.#lagMs) / 16;
+    this.#ticked = now;
     for (const model of this.#repository.loaded()) {
       if (model.settings.length < 2) continue;
       const tracked = this.#of(model);
@@ -97,7 +105,7 @@ export class ElasticDepth {
           now,
           queued: queue.length,
           ageMs: queue.age,
-          p99Ms: percentile99(tracked.ended.map(({ ms }) => ms)),
+          p99Ms: this.#lagMs + percentile99(tracked.ended.map(({ ms }) => ms)),
           itemsPerSecond: (1000 * tracked.ended.reduce((sum, { items }) => sum + items, 0)) / WINDOW_MS,
           itemMs: (index) => tracked.itemMs[index],
           threads: this.#threads,

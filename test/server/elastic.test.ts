@@ -179,7 +179,7 @@ describe('simulated load', () => {
       });
       const ms = performance.now() - start;
       const itemMs = ITEM_MS[SETTINGS.indexOf(setting)]!;
-      const finished = { model, setting, items: [{}], queueMs: ms - itemMs, callMs: itemMs, callItems: 1 };
+      const finished = { model, setting, items: [{}], started: start, callMs: itemMs, callItems: 1 };
       elastic.finished(finished as unknown as Finished);
       return ms;
     };
