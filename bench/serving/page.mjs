@@ -40,6 +40,14 @@ function bearsTable(measured) {
   );
 }
 
+/** Status 0 is a request without an answer. */
+function overload({ title, over }) {
+  const counts = Object.entries(over.statuses).map(
+    ([status, count]) => `${count.toLocaleString('en')} times ${status === '0' ? 'no answer' : status}`,
+  );
+  return `${title} ${counts.join(', ')} in ${over.seconds} s`;
+}
+
 function rampTable({ elastic, fixed }) {
   const rows = elastic.steps.map((step, i) => {
     const full = fixed.steps[i];
@@ -72,10 +80,10 @@ async function chart({ targetMs, ramp: { elastic, fixed } }) {
     ['full depth', fixed],
     ['elastic depth', elastic],
   ].flatMap(([server, { steps }]) => steps.map(({ load, p99Ms }) => ({ server, load, p99Ms })));
-  const shares = elastic.steps.flatMap(({ load, settings }) => {
-    const all = Object.values(settings).reduce((sum, count) => sum + count, 0);
-    return Object.entries(settings).map(([setting, count]) => ({ load, setting, share: count / all }));
-  });
+  const names = [...new Set(elastic.steps.flatMap(({ settings }) => Object.keys(settings)))];
+  const shares = elastic.steps.flatMap(({ load, settings }) =>
+    names.map((setting) => ({ load, setting, share: settings[setting] ?? 0 })),
+  );
   const x = {
     field: 'load',
     type: 'quantitative',
@@ -155,7 +163,7 @@ function section({ threads, cpu, targetMs, changed, measured, ramp }) {
   return [
     `\`node bench/serving.mjs DATA\` on ${cpu}, ${threads} CPUs, which the load shares. Every answer was compared with that of \`session.run\` in the same setting.`,
     bearsTable(measured),
-    'A service time is that of one run on one thread. At three times the load, the other requests were answered with 429.',
+    `A service time is that of one run on one thread. At three times the load: ${measured.map(overload).join('; ')}.`,
     `ResNet-24 for CIFAR-10 with a policy of \`calibrate --limits\`, \`--target-p99 ${targetMs}ms\`, and a load that grows steadily: full depth keeps the target up to ${kept(ramp.fixed)} of what it bears, elastic depth up to ${kept(ramp.elastic)}. The setting changed ${changes} times, and was ${after.join(', ')} when the load had gone. ${requests.toLocaleString('en')} requests, ${wrong} wrong answers.`,
     '![Latency and settings while the load grows](serving.svg)',
     rampTable(ramp),
