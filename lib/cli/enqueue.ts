@@ -49,6 +49,12 @@ async function enqueue(sources: readonly string[], options: EnqueueOptions, io: 
     });
     if (json) io.out(`${JSON.stringify({ read, added, unusable })}\n`);
     else io.out(`${plural(read, 'image')}, ${added} of them new; ${wordsOf(await queue.counts())}\n`);
+    if (signal.aborted) {
+      throw new ResidualSkipError(
+        'ABORTED',
+        'enqueue: it was stopped before the end; run it again for the rest',
+      );
+    }
   }).finally(release);
   if (unusable === 0) return;
   const more = unusable > SHOWN ? `; and ${unusable - SHOWN} more` : '';

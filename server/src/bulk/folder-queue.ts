@@ -20,7 +20,7 @@ const MOST_OPEN = 1000;
 /** Time between looks for new jobs. */
 const POLL_MS = 200;
 /** After this time the lock of a process that was killed is free. */
-const STALE_MS = 5000;
+const STALE_MS = 10_000;
 
 /**
  * A queue in a folder, for one worker: `jobs.ndjson`, `results.ndjson` and `failed.ndjson`, to which lines are appended,
@@ -90,7 +90,10 @@ export class FolderQueue implements BulkQueue {
   async work(answer: (job: BulkJob) => Promise<BulkResult>, options: WorkOptions): Promise<void> {
     const broken = new AbortController();
     const signal = AbortSignal.any([options.signal, broken.signal]);
-    const release = await this.#lock(this.#results.path, 'worker', (error) => broken.abort(error));
+    const release = await this.#lock(this.#results.path, 'worker', (cause) => {
+      const why = 'the lock of its worker was lost, as when the machine slept; start the worker again';
+      broken.abort(new ResidualSkipError('BUSY', `queue ${this.folder}: ${why}`, { cause }));
+    });
     const results = await LineAppender.open(this.#results.path);
     const failed = await LineAppender.open(this.#failed.path);
     // Jobs that are answered, given up or under way; of the same job several lines may exist.
@@ -101,7 +104,8 @@ export class FolderQueue implements BulkQueue {
     const open = new Set<Promise<void>>();
     const settle = async (job: BulkJob) => {
       const line = await this.#settle(job, answer, slots, { ...options, signal });
-      if (line) await (line.result ? results : failed).append(line.text);
+      // Where the lock was lost, another worker may write to the files.
+      if (line && !broken.signal.aborted) await (line.result ? results : failed).append(line.text);
     };
     try {
       for await (const job of this.#newJobs(taken, open, { ...options, signal })) {
@@ -225,7 +229,7 @@ export class FolderQueue implements BulkQueue {
     who: string,
     onCompromised?: (error: Error) => void,
   ): Promise<() => Promise<void>> {
-    const retries = { retries: 7, factor: 1, minTimeout: 1000 };
+    const retries = { retries: 12, factor: 1, minTimeout: 1000 };
     return lock(file, {
       realpath: false,
       stale: STALE_MS,

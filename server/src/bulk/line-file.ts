@@ -5,6 +5,8 @@ import { IdTable } from './id-table.js';
 
 const CHUNK = 1 << 20;
 const NEWLINE = 10;
+/** Of every line. */
+const BEGIN = '{"id":"';
 const ID = /^\{"id":"([0-9a-f]{32})"/;
 /** Bytes of a line that hold its id. */
 const ID_BYTES = 41;
@@ -95,9 +97,21 @@ export class LineAppender {
     private readonly file: FileHandle,
   ) {}
 
-  /** A line that a killed process left unfinished is cut off. */
+  /**
+   * A line that a killed process left unfinished is cut off.
+   * @throws ResidualSkipError INVALID_ARGUMENT for a file that can't be written, or that holds something else
+   */
   static async open(path: string): Promise<LineAppender> {
-    const file = await open(path, 'a');
+    const invalid = (why: string, cause?: unknown) =>
+      new ResidualSkipError('INVALID_ARGUMENT', `file ${path}: ${why}; take another one`, { cause });
+    const file = await open(path, 'a+').catch((cause: Error) => {
+      throw invalid(cause.message, cause);
+    });
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(BEGIN.length), 0, BEGIN.length, 0);
+    if (!BEGIN.startsWith(buffer.toString('latin1', 0, bytesRead))) {
+      await file.close();
+      throw invalid('it holds something else');
+    }
     let whole = 0;
     for await (const { end } of linesFrom(path, 0)) whole = end;
     await file.truncate(whole);

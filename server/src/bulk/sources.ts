@@ -55,9 +55,15 @@ export async function* jobsFrom(
     return made.flat();
   };
   for (const source of sources) {
-    for await (const given of imagesOf(source, stdin, onProblem)) {
-      batch.push(given);
-      if (batch.length === BATCH) yield await jobs();
+    try {
+      for await (const given of imagesOf(source, stdin, onProblem)) {
+        batch.push(given);
+        if (batch.length === BATCH) yield await jobs();
+      }
+    } catch (cause) {
+      const { syscall, message } = cause as NodeJS.ErrnoException;
+      if (syscall === undefined) throw cause;
+      throw invalid(`source ${source}: ${message}`, cause);
     }
   }
   if (batch.length > 0) yield await jobs();
@@ -70,10 +76,7 @@ async function* imagesOf(
 ): AsyncGenerator<Given> {
   if (source === '-') return yield* imagesIn(stdin, 'stdin', onProblem);
   if (isUrl(source)) return yield { image: source };
-  const found = await stat(source).catch((cause: unknown) => {
-    throw invalid(`source ${source}: it can't be read; check the path`, cause);
-  });
-  if (found.isDirectory()) yield* imagesBelow(source);
+  if ((await stat(source)).isDirectory()) yield* imagesBelow(source);
   else if (LISTS.has(extname(source).toLowerCase())) {
     yield* imagesIn(createReadStream(source), source, onProblem);
   } else yield { image: source };
