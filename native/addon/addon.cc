@@ -5,6 +5,7 @@
 #include <chrono>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -152,23 +153,17 @@ class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
       const TypedBytes array = typed_bytes(env, out.arrays[at++], "An output");
       request.outputs.push_back({array.data, array.bytes});
     }
-    const TypedBytes ran = typed_bytes(env, out.arrays[at++], napi_uint8_array, "The trace");
-    const TypedBytes scores = typed_bytes(env, out.arrays[at++], napi_float32_array, "The trace");
-    request.ran = {static_cast<uint8_t*>(ran.data), ran.elements};
-    request.scores = {static_cast<float*>(scores.data), scores.elements};
+    request.ran = typed_span<uint8_t>(env, out.arrays[at++], "The trace");
+    request.scores = typed_span<float>(env, out.arrays[at++], "The trace");
     if (at < out.arrays.size()) {
-      const TypedBytes flag = typed_bytes(env, out.arrays[at], napi_int32_array, "The abort flag");
-      if (flag.elements > 0) request.abort_flag = static_cast<const int32_t*>(flag.data);
+      const std::span<const int32_t> flag = typed_span<int32_t>(env, out.arrays[at], "The abort flag");
+      if (!flag.empty()) request.abort_flag = flag.data();
     }
-    const TypedBytes modes = typed_bytes(env, info[4], napi_uint8_array, "The policy");
-    const TypedBytes thresholds = typed_bytes(env, info[5], napi_float32_array, "The policy");
-    const BlockMode* mode = static_cast<const BlockMode*>(modes.data);
-    const float* threshold = static_cast<const float*>(thresholds.data);
-    request.modes.assign(mode, mode + modes.elements);
-    request.thresholds.assign(threshold, threshold + thresholds.elements);
+    for (const uint8_t mode : typed_span<uint8_t>(env, info[4], "The policy")) request.modes.push_back(BlockMode{mode});
+    const std::span<const float> thresholds = typed_span<float>(env, info[5], "The policy");
+    request.thresholds.assign(thresholds.begin(), thresholds.end());
     if (info.Length() > 6 && !info[6].IsUndefined()) {
-      const TypedBytes times = typed_bytes(env, info[6], napi_float64_array, "The profile");
-      request.times = {static_cast<double*>(times.data), times.elements};
+      request.times = typed_span<double>(env, info[6], "The profile");
       out.arrays.push_back(info[6]);
     }
     return out;
@@ -192,14 +187,13 @@ CompileRequest read_compile_request(const Napi::CallbackInfo& info) {
   }
   CompileRequest request;
   request.arrays = read_elements(info[1].As<Napi::Array>());
-  const TypedBytes words = typed_bytes(env, info[0], napi_int32_array, "The program");
-  const TypedBytes ids = typed_bytes(env, info[2], napi_int32_array, "The list of constants");
-  if (ids.elements != 2 * request.arrays.size()) {
+  const std::span<const int32_t> words = typed_span<int32_t>(env, info[0], "The program");
+  const std::span<const int32_t> ids = typed_span<int32_t>(env, info[2], "The list of constants");
+  if (ids.size() != 2 * request.arrays.size()) {
     throw_js(env, EngineError(ErrorCode::kInvalidArgument, "compile: expected as many ids as constants"));
   }
-  const int32_t* word = static_cast<const int32_t*>(words.data);
-  request.words.assign(word, word + words.elements);
-  const int32_t* id = static_cast<const int32_t*>(ids.data);
+  request.words.assign(words.begin(), words.end());
+  const int32_t* id = ids.data();
   for (const Napi::Value& value : request.arrays) {
     const TypedBytes array = typed_bytes(env, value, "A constant");
     request.constants.push_back({id[0], static_cast<DType>(id[1]), array.data, array.bytes});
@@ -349,8 +343,8 @@ void sha256_all(const Napi::CallbackInfo& info) {
   }
   translated(env, [&] {
     const std::vector<Napi::Value> arrays = read_elements(info[0].As<Napi::Array>());
-    const TypedBytes digests = typed_bytes(env, info[1], napi_uint8_array, "The digests");
-    if (digests.bytes < arrays.size() * kDigestBytes) {
+    const std::span<uint8_t> digests = typed_span<uint8_t>(env, info[1], "The digests");
+    if (digests.size() < arrays.size() * kDigestBytes) {
       throw EngineError(ErrorCode::kInvalidArgument, "sha256: there is too little room for the digests");
     }
     std::vector<Message> messages;
@@ -358,7 +352,7 @@ void sha256_all(const Napi::CallbackInfo& info) {
       const TypedBytes message = typed_bytes(env, array, "A message");
       messages.push_back({static_cast<const uint8_t*>(message.data), message.bytes});
     }
-    sha256(messages, static_cast<uint8_t*>(digests.data));
+    sha256(messages, digests.data());
   });
 }
 

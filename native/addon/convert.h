@@ -3,6 +3,8 @@
 
 #include <napi.h>
 
+#include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -59,5 +61,22 @@ struct TypedBytes {
 TypedBytes typed_bytes(Napi::Env env, Napi::Value value, const char* what);
 // The same, of one element type.
 TypedBytes typed_bytes(Napi::Env env, Napi::Value value, napi_typedarray_type type, const char* what);
+
+template <class T>
+inline constexpr napi_typedarray_type kArrayType = napi_uint8_array;
+template <>
+inline constexpr napi_typedarray_type kArrayType<int32_t> = napi_int32_array;
+template <>
+inline constexpr napi_typedarray_type kArrayType<float> = napi_float32_array;
+template <>
+inline constexpr napi_typedarray_type kArrayType<double> = napi_float64_array;
+
+// The elements of a Uint8Array, Int32Array, Float32Array or Float64Array; none when it is detached.
+template <class T>
+std::span<T> typed_span(Napi::Env env, Napi::Value value, const char* what) {
+  static_assert(std::is_same_v<T, uint8_t> || kArrayType<T> != napi_uint8_array);
+  const TypedBytes array = typed_bytes(env, value, kArrayType<T>, what);
+  return {static_cast<T*>(array.data), array.elements};
+}
 
 }  // namespace rskip
