@@ -22,7 +22,7 @@ export {
 } from './classify/image-classifier.js';
 export type { ImageSource, SharpLike } from './classify/image-source.js';
 export type { DataOptions, Images, LabelledImage } from './classify/images.js';
-export type { Progress, WorkOptions } from './classify/work.js';
+export type { WorkOptions } from './classify/work.js';
 export type { RawImage } from './data/image.js';
 export {
   type ImageInput,
@@ -52,6 +52,7 @@ export type { ModelInfo, TensorMetadata } from './session/metadata.js';
 export { onnxruntimeBackend } from './session/onnxruntime-backend.js';
 export type { Isa, RunOptions, RunSyncOptions, SessionOptions } from './session/options.js';
 export type { Profile, ProfileEvent } from './session/profile.js';
+export type { Progress } from './session/progress.js';
 export type { TracedRun } from './session/session.js';
 export type { ModelSource } from './session/source.js';
 export type { BlockInfo } from './skip/block-info.js';

@@ -36,6 +36,8 @@ export interface CompiledProgram {
   release(): void;
 }
 
+export type OnPacked = (done: number, total: number) => void;
+
 export interface Backend {
   readonly name: 'native' | 'reference';
   /** Instruction set in use; 'js' for the reference. */
@@ -45,8 +47,9 @@ export interface Backend {
   /**
    * Doesn't block the calling thread for long. The program's constants must never change, even after the promise has
    * settled.
+   * @param onPacked called with weights that are packed and all of them, where that takes time; it must not throw
    */
-  compile(program: Program): Promise<CompiledProgram>;
+  compile(program: Program, onPacked?: OnPacked): Promise<CompiledProgram>;
   compileSync(program: Program): CompiledProgram;
   /**
    * Frees the arrays of a compiled program's large constants if the backend has its own copies. The arrays are then

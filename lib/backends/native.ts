@@ -2,7 +2,7 @@ import { ERROR_CODES, type ErrorCode, ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program.js';
 import type { AuditLines } from '../skip/observer.js';
 import type { TensorData } from '../tensor.js';
-import type { Backend, CompiledProgram, RunRequest } from './backend.js';
+import type { Backend, CompiledProgram, OnPacked, RunRequest } from './backend.js';
 import { loadBinding } from './binding.js';
 import { encodeProgram } from './encode.js';
 import { RunQueue } from './run-queue.js';
@@ -37,10 +37,13 @@ interface NativeBinding {
 }
 
 type CompileArguments = [words: Int32Array, constants: readonly TensorData[], ids: Int32Array];
+/** How often packing is asked how far it is. */
+const ASKED_EVERY_MS = 50;
 interface NativeEngine {
   readonly isa: string;
   readonly threads: number;
-  compile(...args: CompileArguments): Promise<NativeProgram>;
+  /** `progress` is filled with weights packed and all of them. */
+  compile(...args: [...CompileArguments, progress?: Int32Array]): Promise<NativeProgram>;
   compileSync(...args: CompileArguments): NativeProgram;
   auditLines(...args: Parameters<AuditLines>): Promise<Buffer>;
   awaitEnd(microseconds: number): void;
@@ -163,12 +166,18 @@ export class NativeBackend implements Backend {
     return this.engine.threads;
   }
 
-  async compile(program: Program): Promise<CompiledProgram> {
+  async compile(program: Program, onPacked?: OnPacked): Promise<CompiledProgram> {
     const args = compileArguments(program);
+    const progress = new Int32Array(2);
+    const report = () => onPacked?.(progress[0]!, progress[1]!);
+    const timer = onPacked && setInterval(report, ASKED_EVERY_MS);
     try {
-      return new CompiledNative(await this.engine.compile(...args), this.queue);
+      return new CompiledNative(await this.engine.compile(...args, progress), this.queue);
     } catch (error) {
       throw named(error, program);
+    } finally {
+      clearInterval(timer);
+      report();
     }
   }
 

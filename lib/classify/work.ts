@@ -2,15 +2,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
-
-/** How far work has come. */
-export interface Progress {
-  readonly stage: 'reading' | 'calibrating' | 'evaluating' | 'searching';
-  /** Steps that are done; of `calibrating`, items of all passes over the data together. */
-  readonly done: number;
-  /** Steps of the stage; null for a source of unknown length. */
-  readonly total: number | null;
-}
+import type { Progress } from '../session/progress.js';
 
 /** Options of work that takes time. */
 export interface WorkOptions {

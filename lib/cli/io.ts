@@ -1,6 +1,6 @@
 import { inspect, styleText } from 'node:util';
 import { SingleBar } from 'cli-progress';
-import type { Progress as WorkProgress } from '../classify/work.js';
+import type { Progress as WorkProgress } from '../session/progress.js';
 
 /** Where a command writes; tests hand in their own. */
 export interface Io {

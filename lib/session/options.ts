@@ -3,6 +3,7 @@ import type { PolicySource } from '../skip/load-policy.js';
 import type { RunObserver } from '../skip/observer.js';
 import { parseStrict } from '../validation.js';
 import { env } from './env.js';
+import type { Progress } from './progress.js';
 
 /** Instruction sets with native kernels. */
 export const ISAS = ['scalar', 'avx2', 'avx512', 'neon'] as const;
@@ -46,6 +47,11 @@ export interface SessionOptions extends IgnoredSessionOptions {
   freeDimensionOverrides?: { readonly [dimension: string]: number } | undefined;
   /** Like `startProfiling` directly after `create`. */
   enableProfiling?: boolean | undefined;
+  /**
+   * Called by `create` when the file is loaded and, about twenty times a second, while the native backend packs weights. What it throws,
+   * `create` throws once that has ended.
+   */
+  onProgress?: ((progress: Progress) => void) | undefined;
   /** Each sees every run of the session. */
   observers?: readonly RunObserver[] | undefined;
 }
@@ -123,6 +129,11 @@ const sessionSchema = z.strictObject({
   threads: integer(1024).optional(),
   isa: oneOf(ISAS).optional(),
   enableProfiling: z.boolean().optional(),
+  onProgress: z
+    .custom<(progress: Progress) => void>((value) => typeof value === 'function', {
+      error: 'expected a function',
+    })
+    .optional(),
   freeDimensionOverrides: z.record(z.string(), integer(2 ** 31 - 1)).optional(),
   observers: z
     .array(

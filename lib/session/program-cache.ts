@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { Backend, CompiledProgram } from '../backends/backend.js';
+import type { Backend, CompiledProgram, OnPacked } from '../backends/backend.js';
 import { LruMap } from '../lru-map.js';
 import { mayHaveExits } from '../model/exits.js';
 import type { Binding, Model } from '../model/model.js';
@@ -74,11 +74,16 @@ export class ProgramCache {
    * Compiles the program of the model's declared shapes, before any other.
    * @param only no other binding will be used: the backend may free the model's constants
    */
-  async declare(binding: Binding, policy: SkipPolicy, only: boolean): Promise<CachedProgram> {
+  async declare(
+    binding: Binding,
+    policy: SkipPolicy,
+    only: boolean,
+    onPacked?: OnPacked,
+  ): Promise<CachedProgram> {
     const heads = headsOf(policy);
     const plain = this.compile(this.model, binding);
     const program = grown(plain, heads);
-    const entry = this.#entry(program, await this.backend.compile(program));
+    const entry = this.#entry(program, await this.backend.compile(program, onPacked));
     this.#only = only;
     this.#declared = { key: this.#keyOf({ binding }, policy), binding: keyOf(binding), plain, entry };
     if (only) this.backend.dropConstants(plain);

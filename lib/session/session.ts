@@ -27,6 +27,7 @@ import {
 } from './options.js';
 import { type Profile, Profiler } from './profile.js';
 import { ProgramCache } from './program-cache.js';
+import { PackingReport } from './progress.js';
 import { type BoundRun, execute, executeSync, type PreparedRun, prepareRun, RunOutcome } from './run.js';
 import { checkSource, type ModelSource, parseSourceArguments } from './source.js';
 
@@ -125,7 +126,8 @@ export class InferenceSession {
     const path = typeof checked === 'string' ? checked : null;
     const session = new InferenceSession(model, path, backend, policy, parsed.observers ?? []);
     try {
-      await session.#compileDeclared();
+      parsed.onProgress?.({ stage: 'loading', done: 1, total: 1 });
+      await session.#compileDeclared(parsed.onProgress);
       session.#attach();
       if (parsed.enableProfiling) session.startProfiling();
     } catch (error) {
@@ -341,10 +343,13 @@ export class InferenceSession {
     return outputs;
   }
 
-  async #compileDeclared(): Promise<void> {
+  async #compileDeclared(onProgress: SessionOptions['onProgress']): Promise<void> {
     const binding = declaredBinding(this.#model);
     if (!binding) return;
-    const declared = await this.#programs.declare(binding, this.#policy, hasOneBinding(this.#model));
+    const report = onProgress && new PackingReport(onProgress);
+    const only = hasOneBinding(this.#model);
+    const declared = await this.#programs.declare(binding, this.#policy, only, report?.onPacked);
+    report?.check();
     declared.resolve(this.#policy);
     this.#shapes = binding;
   }

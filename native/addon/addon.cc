@@ -178,6 +178,7 @@ struct CompileRequest {
   std::vector<int32_t> words;
   std::vector<Napi::Value> arrays;  // of the constants
   std::vector<ConstantData> constants;
+  int32_t* progress = nullptr;
 };
 
 CompileRequest read_compile_request(const Napi::CallbackInfo& info) {
@@ -199,6 +200,14 @@ CompileRequest read_compile_request(const Napi::CallbackInfo& info) {
     request.constants.push_back({id[0], static_cast<DType>(id[1]), array.data, array.bytes});
     id += 2;
   }
+  if (info.Length() > 3 && !info[3].IsUndefined()) {
+    const TypedBytes progress = typed_bytes(env, info[3], napi_int32_array, "The progress");
+    if (progress.elements != 2) {
+      throw_js(env, EngineError(ErrorCode::kInvalidArgument, "compile: the progress is two numbers."));
+    }
+    request.progress = static_cast<int32_t*>(progress.data);
+    request.arrays.push_back(info[3]);
+  }
   return request;
 }
 
@@ -217,6 +226,7 @@ class Compilation final : public Napi::AsyncWorker {
         engine_(std::move(engine)),
         words_(std::move(request.words)),
         constants_(std::move(request.constants)),
+        progress_(request.progress),
         pinned_(Napi::Reference<Napi::Value>::New(list_of(env, request.arrays), 1)),
         deferred_(Napi::Promise::Deferred::New(env)) {}
   Napi::Promise promise() const { return deferred_.Promise(); }
@@ -224,7 +234,7 @@ class Compilation final : public Napi::AsyncWorker {
  private:
   void Execute() override {
     try {
-      program_ = engine_->compile(words_, constants_);
+      program_ = engine_->compile(words_, constants_, progress_);
     } catch (...) {
       error_.emplace(current_error());
     }
@@ -242,15 +252,17 @@ class Compilation final : public Napi::AsyncWorker {
   const std::shared_ptr<Engine> engine_;
   const std::vector<int32_t> words_;
   const std::vector<ConstantData> constants_;
-  const Napi::Reference<Napi::Value> pinned_;  // keeps the constants
+  int32_t* const progress_;
+  const Napi::Reference<Napi::Value> pinned_;  // keeps the arrays
   const Napi::Promise::Deferred deferred_;
   std::shared_ptr<CompiledProgram> program_;  // goes before the engine
   std::optional<EngineError> error_;
 };
 
 // new Engine(threads: 0 for the CPU budget, isa: '' for the best)
-// engine.compile(words: Int32Array, constants: TypedArray[], ids: Int32Array of [id, data type] pairs): Promise<Program>.
-// Nobody may write to the arrays until it settles. engine.compileSync(...): Program.
+// engine.compile(words: Int32Array, constants: TypedArray[], ids: Int32Array of [id, data type] pairs,
+//                progress?: Int32Array of [weights packed, all weights], which it fills as it goes): Promise<Program>.
+// Nobody may write to the arrays until it settles. engine.compileSync(words, constants, ids): Program.
 // engine.auditLines(...): Promise<Buffer>, see addon/audit_lines.h.
 // engine.awaitEnd(microseconds): void. Spins until some work has ended, for at most that long, and settles its promise.
 // engine.expectCaller(expected: boolean): void. Whether runSync() of a program will be called soon, maybe again and again.

@@ -1,6 +1,7 @@
 #include "plan/plan.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "plan/parallel.h"
 #include "plan/passes.h"
@@ -14,8 +15,15 @@ std::unique_ptr<const Plan> make_plan(const Program& program, std::span<const Co
   std::vector<Packing>& packing = graph.packing;
   std::stable_sort(packing.begin(), packing.end(),
                    [](const Packing& a, const Packing& b) { return a.elements > b.elements; });
-  parallel_for(context.threads, static_cast<int64_t>(packing.size()),
-               [&](int64_t i) { packing[static_cast<size_t>(i)].pack(); });
+  const auto report = [&](int which, int32_t more) {
+    if (context.progress == nullptr) return;
+    std::atomic_ref<int32_t>(context.progress[which]).fetch_add(more, std::memory_order_relaxed);
+  };
+  report(1, static_cast<int32_t>(packing.size()));
+  parallel_for(context.threads, static_cast<int64_t>(packing.size()), [&](int64_t i) {
+    packing[static_cast<size_t>(i)].pack();
+    report(0, 1);
+  });
   const Placement placement = place(graph, context.memory_limit);
   return emit(program, std::move(graph), placement, context.table, context.memory_limit);
 }

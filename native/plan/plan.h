@@ -70,6 +70,7 @@ struct PlanContext {
   WeightCache& weights;
   int threads;           // for packing weights
   int64_t memory_limit;  // bytes that a plan may need for one item
+  int32_t* progress = nullptr;  // two numbers in memory of JavaScript, for which 0 is stored: weights packed, and all
 };
 
 // The bytes of `constants` are not needed afterwards. Throws EngineError, kOutOfMemory for a plan beyond the memory limit.

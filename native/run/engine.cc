@@ -174,10 +174,10 @@ Engine::Engine(const EngineOptions& options)
       pool_(options.threads > 0 ? options.threads : load_threads_, load_threads_) {}
 
 std::unique_ptr<CompiledProgram> Engine::compile(std::span<const int32_t> words,
-                                                 std::span<const ConstantData> constants) {
+                                                 std::span<const ConstantData> constants, int32_t* progress) {
   try {
     const Program program = decode_program(words, constants);
-    const PlanContext context{*table_, weights_, load_threads_, memory_limit_};
+    const PlanContext context{*table_, weights_, load_threads_, memory_limit_, progress};
     return std::unique_ptr<CompiledProgram>(new CompiledProgram(*this, make_plan(program, constants, context)));
   } catch (...) {
     throw current_error();

@@ -116,6 +116,13 @@ it('getters in the arguments may detach a buffer that was read before', () => {
   expect(printed).toBe('INVALID_ARGUMENT\n');
 });
 
+it('a progress of another length is refused', () => {
+  const printed = run(`
+    console.log(code(() => new Engine(1, '').compile(...compile, new Int32Array(1))));
+    console.log(code(() => new Engine(1, '').compile(...compile, new Float64Array(2))));`);
+  expect(printed).toBe('INVALID_ARGUMENT\nINVALID_ARGUMENT\n');
+});
+
 const linux = process.platform === 'linux' ? it : it.skip;
 
 linux('a program too large to be copied is refused by both ways to compile', () => {
