@@ -24,7 +24,7 @@ struct ItemRow {
   std::span<const uint8_t> ran, reasons;
   // One for each block; NaN where no gate was asked.
   std::span<const float> scores;
-  // What stands between the brackets of `exits`.
+  // The text between the brackets of `exits`.
   std::string_view exits;
   // Null data where its hash is not recorded.
   Message input{nullptr, 0};

@@ -7,7 +7,7 @@
 namespace rskip {
 
 struct ConvRules {
-  // Whether this convolution is computed so, unless an algorithm before it applies.
+  // Whether the algorithm computes this convolution, unless one before it does.
   bool (*applies)(const ConvShape& shape);
   // As conv_input_halo().
   Halo (*input_halo)(const ConvShape& shape);

@@ -25,7 +25,7 @@ struct Cancellation {
   }
 };
 
-// Polls inside a long loop, at the cost of an addition a call.
+// Polls inside a long loop, at the cost of one addition per call.
 class Poll {
  public:
   explicit Poll(const Cancellation& cancellation) : cancellation_(cancellation) {}

@@ -78,7 +78,7 @@ void compare_as(CompareKind kind, const TensorView& a, const TensorView& b, cons
   }
 }
 
-// Calls f with a value of the element type that stands for `dtype`.
+// Calls f with a value of the element type of `dtype`.
 template <class F>
 void dispatch(DType dtype, F f) {
   switch (dtype) {

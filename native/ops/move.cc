@@ -51,7 +51,7 @@ void copy_run(const TensorView& x, int64_t from, const TensorView& y, int64_t to
   if (count > 0) std::memcpy(y.as<char>() + to * size, x.as<char>() + from * size, static_cast<size_t>(count * size));
 }
 
-// The i-th of indices of type int64, int32 or float32; what no index can be (NaN, infinities) gives `invalid`.
+// The i-th of indices of type int64, int32 or float32; a number that can't be an index (NaN, infinity) gives `invalid`.
 int64_t index_at(const TensorView& indices, int64_t i, int64_t invalid) {
   if (indices.dtype == DType::kInt64) return indices.as<int64_t>()[i];
   if (indices.dtype == DType::kInt32) return indices.as<int32_t>()[i];

@@ -1,4 +1,4 @@
-// What drafts make their instructions from, when all places are known.
+// What drafts use to make their instructions once all places are known.
 #pragma once
 
 #include "plan/graph.h"

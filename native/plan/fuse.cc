@@ -17,7 +17,7 @@ bool joins(const ConvDraft& first, const ConvDraft& second) {
          static_cast<int64_t>(s.in_channels) * s.in_height * s.in_width >= kLeastFloats;
 }
 
-// A residual stream is updated in place, which bands can't: a later one still reads what an earlier one would overwrite.
+// A residual stream is updated in place. Bands can't do that: a later one still reads what an earlier one overwrites.
 bool joins_third(const ConvDraft& second, const ConvDraft& third) {
   const ConvShape& s = third.shape;
   return third.algorithm == ConvAlgorithm::kDirect && !second.has_residual && !third.has_residual && s.groups == 1 &&
@@ -61,7 +61,7 @@ DraftGraph fuse(DraftGraph graph) {
     last.make = std::move(make);
     last.reads[0] = graph.drafts[id].reads[0];
     last.conv = nullptr;
-    // Nothing is left of the others but their positions, which jumps may name.
+    // The others do nothing now, but keep their positions, which jumps may name.
     graph.drafts[id] = {.shared_output = last.shared_output};
     if (third != nullptr) graph.drafts[after(id)] = {.shared_output = last.shared_output};
   }

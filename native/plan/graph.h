@@ -1,4 +1,4 @@
-// The draft of a plan, which the passes hand on: buffers that have no place yet, and instructions on them.
+// The draft of a plan, which goes from pass to pass: buffers that have no place yet, and instructions on them.
 //
 //   lower   program -> graph     an instruction, or several, for each step
 //   fuse    graph -> graph       instructions that become one
@@ -29,11 +29,11 @@ struct Node {
   Image image;             // of image forms
   size_t bytes = 0;        // of dense and channel forms
   Halo halo;               // what readers need
-  ValueId layer;           // whose reader wants the halo, by its output; none where nobody does
+  ValueId layer;           // the layer that needs the halo, by its output; none if no layer does
   bool zero_tail = false;  // dense: the lanes up to a whole block must be zero
   bool arena = true;       // false: `fixed` is its place
   Place fixed;
-  NodeId view_of;  // the same memory, which is no copy
+  NodeId view_of;  // the node whose memory this one shares
 };
 
 class Emitter;
@@ -68,7 +68,7 @@ struct Draft {
   bool shared_output = false;
 };
 
-// Makes packed weights; the larger, the earlier.
+// Packs weights; the largest are packed first.
 struct Packing {
   int64_t elements = 0;
   std::function<void()> pack;

@@ -95,7 +95,7 @@ void Lowering::lower_jump(const Step& step) {
   add(std::move(draft));
 }
 
-// What jumps to a step land on. A conversion made after a jump that may avoid it isn't there for what follows.
+// Where jumps to a step land. A conversion that a jump may bypass isn't available to later steps.
 void Lowering::arrive(size_t step) {
   graph_.draft_of_step.push_back(graph_.drafts.next());
   drop_conversions(step);

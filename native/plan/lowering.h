@@ -1,4 +1,4 @@
-// What operators are lowered with: buffers of values in the forms that kernels ask for, and drafts of instructions on them.
+// Tools to lower operators with: buffers of values in the forms that kernels need, and drafts of instructions on them.
 #pragma once
 
 #include <array>

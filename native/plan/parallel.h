@@ -1,4 +1,4 @@
-// Work of loading, on threads of its own: a session's workers stay free for the runs under way.
+// Loads on threads of its own, so that a session's workers stay free for the runs under way.
 #pragma once
 
 #include <cstdint>

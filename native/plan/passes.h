@@ -17,7 +17,7 @@ DraftGraph lower(const Program& program, std::span<const ConstantData> constants
 // between them.
 DraftGraph fuse(DraftGraph graph);
 
-// Nodes that share memory make a class, which the first of them stands for.
+// Nodes that share memory form a class. The first of them represents it.
 struct NodeClass {
   DraftId first, last;  // drafts that define it first and use it last
   DraftId last_write;
@@ -40,8 +40,8 @@ struct Largest {
 void require_memory(int64_t bytes, int64_t limit, const Largest& largest);
 
 struct Placement {
-  Table<NodeId, NodeId> parent;      // towards the node that stands for the class; none: itself
-  Table<NodeId, NodeClass> classes;  // of the nodes that stand for one
+  Table<NodeId, NodeId> parent;      // towards the node that represents the class; none: itself
+  Table<NodeId, NodeClass> classes;  // of the nodes that represent one
   int64_t arena_bytes = 0;
   Largest largest;
 

@@ -22,7 +22,7 @@ struct PlanBlock {
   Place score;       // float32; where there is a gate
   int32_t body = 0;  // code after the gate
   int32_t end = 0;   // code after the block
-  // What a skipped block still owes: a copy of the stream where it isn't updated in place, and its activation.
+  // What skipping a block leaves to do: a copy of the stream where it isn't updated in place, and its activation.
   // Empty for a block without either: skipping it is no work at all.
   std::vector<InstructionPtr> on_skip;
 };

@@ -142,7 +142,7 @@ class ProgramCheck {
     }
     if (b.gate_first < b.first) {
       if (!b.has_gate) fail_program("a block has gate steps but no gate");
-      // Not even the score: a block that is made to run or to skip never asks its gate.
+      // Not even the score: a block that the policy forces to run or to skip never evaluates its gate.
       contained(b.gate_first, b.first, {}, "the steps of a gate");
     }
     if (!b.skippable) return;

@@ -1,4 +1,4 @@
-// What the steps of a program must keep together: nothing is read before it is written, and blocks can be skipped.
+// Checks across the steps of a program: nothing is read before it is written, and blocks can be skipped.
 #pragma once
 
 #include "program/program.h"

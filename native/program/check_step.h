@@ -1,4 +1,4 @@
-// What the checks of operators are written with. They see one step at a time, when its values are known and in range.
+// Helpers for the checks of operators, which see one step at a time, when its values are known and in range.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,7 @@ class StepCheck {
   }
   const Value& out(size_t i = 0) const { return program_.value(step.outputs[i]); }
 
-  // Comes first in every check: inputs and outputs may be read only then.
+  // Every check calls this first; inputs and outputs may be read only after it.
   void counts(size_t inputs, size_t outputs) const {
     require(step.inputs.size() == inputs && step.outputs.size() == outputs, "wrong number of inputs or outputs");
   }

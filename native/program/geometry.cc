@@ -6,7 +6,7 @@
 namespace rskip {
 namespace {
 
-// Kernels count pixels and channels with int; what is beyond goes to the operators on dense tensors.
+// Kernels count pixels and channels with int; larger images are left to the operators on dense tensors.
 constexpr int64_t kMaxExtent = 1 << 24;
 // Rows or planes that are a multiple of 4 KB apart fight for the same cache lines.
 constexpr int64_t kAliasFloats = 1024;

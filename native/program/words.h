@@ -23,13 +23,13 @@ class Words {
     if (at_ >= words_.size()) fail_program("the words end too early");
     return words_[at_++];
   }
-  // Of [low, high].
+  // A word in [low, high].
   int32_t in_range(int32_t low, int32_t high, const char* what) {
     const int32_t word = next();
     if (word < low || word > high) fail_program(std::string(what) + " " + std::to_string(word) + " is out of range");
     return word;
   }
-  // Of [low, high]; sizes of programs fit 31 bits, as they are counted in words.
+  // A word in [low, high]; sizes of programs fit 31 bits, as they are counted in words.
   size_t position(size_t low, size_t high, const char* what) {
     return static_cast<size_t>(in_range(static_cast<int32_t>(low), static_cast<int32_t>(high), what));
   }
@@ -44,7 +44,7 @@ class Words {
   E one_of(E last, const char* what) {
     return static_cast<E>(in_range(0, static_cast<int32_t>(last), what));
   }
-  // Of a table of `size` things.
+  // An index into a table of `size` entries.
   template <class Id>
   Id id(size_t size, const char* what) {
     if (size == 0) fail_program(std::string(what) + " of nothing");
