@@ -45,6 +45,11 @@ function exportsOf(body) {
   return found;
 }
 
+/** The list of namespaces links to pages of their own, which aren't kept: they hold other names of exported types. */
+function withoutNamespaces(page) {
+  return page.replace(/^## Namespaces\n[\s\S]*?(?=^## )/m, '');
+}
+
 /** With links to all exports in the place of the title. TypeDoc's own links count headings that aren't there. */
 function withLinks(page) {
   const body = page.slice(page.indexOf('## '));
@@ -63,7 +68,7 @@ function withLinks(page) {
   return ['# API\n', `${head}\n`, ...kinds, linked].join('\n');
 }
 
-const page = withLinks(withoutBareReturns(await generate()));
+const page = withLinks(withoutNamespaces(withoutBareReturns(await generate())));
 if (process.argv[2] !== '--check') writeFileSync(PAGE, page);
 else if (readFileSync(PAGE, 'utf8') !== page) {
   console.error('docs/api.md is out of date: run `npm run docs` and commit the page');
