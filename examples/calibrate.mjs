@@ -1,10 +1,10 @@
-// Makes a policy that skips, from images without labels, and measures it.   node calibrate.mjs MODEL IMAGES [POLICY.json]
+// Makes a policy that skips, from images without labels, and measures it.   node calibrate.mjs MODEL IMAGES [LIMIT] [POLICY.json]
 //
 // A certificate for 1 % needs at least 500 images like those to come, which the network wasn't trained on.
 import { writeFile } from 'node:fs/promises';
 import { calibrate, evaluate, renderCalibration } from 'residual-skip';
 
-const [model, images, path = 'policy.json'] = process.argv.slice(2);
+const [model, images, limit = '0.01', path = 'policy.json'] = process.argv.slice(2);
 
 // Ctrl-C ends the work; with `state` it goes on where it stopped when it is called again.
 const stop = new AbortController();
@@ -14,7 +14,7 @@ const percent = (share) => `${(100 * share).toFixed(1)} %`;
 let stage = '';
 try {
   const result = await calibrate(model, images, {
-    maxDisagreement: 0.01,
+    maxDisagreement: Number(limit),
     confidence: 0.95,
     state: `${path}.state`,
     signal: stop.signal,
@@ -27,9 +27,9 @@ try {
   await writeFile(path, JSON.stringify(result.policy));
   await writeFile(`${path}.html`, await renderCalibration(result));
 
-  const { limit, confidence, items } = result.policy.promise;
+  const { promise } = result.policy;
   console.log(
-    `at most ${percent(limit)} of the answers change, with ${percent(confidence)} confidence (${items} images)`,
+    `at most ${percent(promise.limit)} of the answers change, with ${percent(promise.confidence)} confidence (${promise.items} images)`,
   );
 
   // Here on the same images; a fair measurement takes others.
