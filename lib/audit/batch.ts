@@ -1,4 +1,7 @@
-/** Batches of items as lines of the audit log: encoded in C++, between runs if need be, or here where that can't be. */
+/**
+ * Batches of items as lines of the audit log: encoded in C++, if need be between runs, or here where that is
+ * impossible.
+ */
 import { nativeAuditLines } from '../backends/native.js';
 import type { AuditLines, RunContext } from '../skip/observer.js';
 import type { TensorData } from '../tensor.js';
@@ -7,26 +10,26 @@ import { type Recorded, savedBy, scoresOf, writeExits, writeItem } from './items
 import { LineText } from './line.js';
 import { type AuditHeader, sealLine } from './record.js';
 
-/** What comes before a batch, and how it is written. */
+/** What precedes a batch, and how to write it. */
 export interface Before {
-  /** A line that comes before the items. */
+  /** A line that precedes the items. */
   readonly header: AuditHeader | undefined;
-  /** Link of the line before. */
+  /** Link of the previous line. */
   readonly link: string;
-  /** How many of the best classes are recorded. */
+  /** Number of best classes to record. */
   readonly top: number;
 }
 
 /**
- * Most items that are encoded together. Where the calling thread encodes while workers run, the fewer the better: they are
- * still in its cache. Between runs each batch costs the calling thread some time, however many items it has.
+ * Most items to encode together. When the calling thread encodes while workers run, small batches are better: they
+ * are still in its cache. Between runs, each batch costs the calling thread some time, however many items it has.
  */
 const BATCH_ITEMS = { here: 8, between: 32 };
-/** Files are rotated behind whole batches: batches have at most one item for so many bytes of a file. */
+/** Files are rotated after whole batches: a batch has at most one item per this many bytes of a file. */
 const BYTES_FOR_EACH = 4096;
 const NOTHING = new Uint8Array(0);
 
-/** Items of one context that are encoded together. */
+/** Items of one context to encode together. */
 export class ItemBatch {
   readonly items: Recorded[] = [];
   readonly #capacity: number;
@@ -35,8 +38,8 @@ export class ItemBatch {
   #bytes = 0;
 
   /**
-   * @param maxBytes at which a file is rotated, at least BYTES_FOR_EACH
-   * @param between encodes between runs; when left out, the calling thread encodes
+   * @param maxBytes size at which a file is rotated, at least BYTES_FOR_EACH
+   * @param between encodes between runs; if undefined, the calling thread encodes
    */
   constructor(
     readonly context: RunContext,
@@ -56,7 +59,7 @@ export class ItemBatch {
     return this.items.length === this.#capacity;
   }
 
-  /** Of the tensors that are held. */
+  /** Of the tensors held. */
   get bytes(): number {
     return this.#bytes;
   }
@@ -66,11 +69,12 @@ export class ItemBatch {
     for (const { byteLength } of item.input ?? []) this.#bytes += byteLength;
     for (const { byteLength } of item.output) this.#bytes += byteLength;
     if (!this.#columns) this.#native = null;
-    // Between runs what it was is in the cache yet. Where the calling thread encodes, it has the time only then.
+    // With encoding between runs, the run's results are still in the cache now. Where the calling thread encodes, it
+    // has no time yet.
     else if (this.between) this.#fill();
   }
 
-  /** Copies items into the columns that aren't yet. */
+  /** Copies items that are not in the columns yet. */
   #fill(): void {
     const columns = this.#columns!;
     while (this.#native && columns.items < this.items.length) {
@@ -78,13 +82,13 @@ export class ItemBatch {
     }
   }
 
-  /** Whole lines. The arrays of the items must not change before the promise settles. */
+  /** Encodes whole lines. The arrays of the items must not change before the promise settles. */
   async encode(before: Before): Promise<Uint8Array> {
     if (this.#native && this.between) return this.between(...this.#forNative(before));
     return this.encodeSync(before);
   }
 
-  /** The same on the calling thread; also while `encode` is under way. */
+  /** Like `encode`, but on the calling thread; also while `encode` is in progress. */
   encodeSync(before: Before): Uint8Array {
     if (this.#native) this.#fill();
     return this.#native ? this.#native(...this.#forNative(before)) : this.#encodeHere(before);
@@ -119,7 +123,7 @@ export class ItemBatch {
       line.json(header);
       seal();
     }
-    // Messages of one length are neighbours: inputs first.
+    // Messages of equal length are adjacent: inputs first.
     const inputs = this.items.flatMap(({ input }) => (input ? [input] : []));
     const digests = hashAll([...inputs, ...this.items.map(({ output }) => output)]);
     let input = 0;
@@ -136,7 +140,7 @@ export class ItemBatch {
   }
 }
 
-/** The native encoder knows items of at most one input and of one output, which holds class scores. */
+/** The native encoder supports items with at most one input, and with one output that holds class scores. */
 function isSimple({ input, output, event }: Recorded): boolean {
   return (
     (input === null || input.length === 1) && output.length === 1 && scoresOf(event, output) !== undefined
@@ -146,9 +150,9 @@ function isSimple({ input, output, event }: Recorded): boolean {
 /** Numbers for each item. */
 const NUMBERS = 7;
 
-/** A batch as auditLines of native/addon takes it. */
+/** A batch in the form that auditLines of native/addon takes. */
 class Columns {
-  /** All that follow, one behind the other, with room for `capacity` items each. */
+  /** All columns one after another, with room for `capacity` items each. */
   readonly columns: Uint8Array;
   readonly #numbers: Float64Array;
   readonly #scores: Float32Array;
@@ -166,7 +170,7 @@ class Columns {
   ) {
     const cells = capacity * blocks.length;
     const [numbers, outputs] = [capacity * NUMBERS, capacity * outputLength];
-    // One buffer: making one takes longer than anything else here.
+    // One buffer: creating one takes longer than anything else here.
     const all = new ArrayBuffer(8 * numbers + 4 * (cells + outputs) + 2 * cells);
     this.columns = new Uint8Array(all);
     this.#numbers = new Float64Array(all, 0, numbers);
@@ -176,7 +180,7 @@ class Columns {
     this.#reasons = new Uint8Array(all, 8 * numbers + 4 * (cells + outputs) + cells, cells);
   }
 
-  /** How many there are. */
+  /** Number of items. */
   get items(): number {
     return this.#items;
   }
@@ -185,7 +189,7 @@ class Columns {
     return this.#exits?.text() ?? NOTHING;
   }
 
-  /** False when it doesn't fit. */
+  /** Returns false when it doesn't fit. */
   add(recorded: Recorded): boolean {
     const { time, run, item, input, output, event } = recorded;
     if (!isSimple(recorded) || output[0]!.length !== this.outputLength) return false;

@@ -1,11 +1,11 @@
 /**
- * Anytime-valid inference on the rate of a binary event, from the number of events so far: it may be looked
- * at after every observation, and stopped at will, without losing its guarantee.
+ * Anytime-valid inference on the rate of a binary event, from the number of events so far: the result may be checked
+ * after every observation, and the test stopped at any time, without losing the guarantee.
  *
- * Source: I. Waudby-Smith and A. Ramdas, "Estimating means of bounded random variables by betting", Journal
- * of the Royal Statistical Society B, 2023. For a binary event a bet against "the rate is m" is a likelihood
- * ratio of an alternative above m; a mixture of such bets is a supermartingale whenever the true rate is at
- * most m, so by Ville's inequality it ever reaches 1/alpha with probability at most alpha.
+ * Source: I. Waudby-Smith and A. Ramdas, "Estimating means of bounded random variables by betting", Journal of the
+ * Royal Statistical Society B, 2023. For a binary event a bet against "the rate is m" is a likelihood ratio of an
+ * alternative above m; a mixture of such bets is a supermartingale whenever the true rate is at most m, so by Ville's
+ * inequality it ever reaches 1/alpha with probability at most alpha.
  */
 
 /** Alternatives that the mixture bets on, evenly spaced in log-odds between the rate tested and almost 1. */
@@ -15,7 +15,7 @@ const HIGHEST_LOG_ODDS = 7;
 const logOdds = (p: number) => Math.log(p / (1 - p));
 const fromLogOdds = (z: number) => 1 / (1 + Math.exp(-z));
 
-/** Logarithms that one event and one non-event multiply each bet by. */
+/** Logarithms of the factors by which one event and one non-event multiply each bet. */
 interface Bets {
   readonly event: Float64Array;
   readonly none: Float64Array;
@@ -65,16 +65,17 @@ export function lowerBound(events: number, trials: number, alpha: number): numbe
 }
 
 /**
- * Upper end likewise: one minus the lower end for the complementary event. Both ends hold together at level 1 - 2 * alpha.
+ * Likewise the upper end: one minus the lower end for the complementary event. Both ends hold together at level 1 - 2
+ * * alpha.
  */
 export function upperBound(events: number, trials: number, alpha: number): number {
   return trials === 0 ? 1 : 1 - lowerBound(trials - events, trials, alpha);
 }
 
 /**
- * Tests "the rate is at most `limit`" after every observation. It can be armed again and again: arming number k begins
- * without evidence and may raise a false alarm with probability alpha / (k (k + 1)). The sum over all k is alpha, so that
- * by the union bound none of them ever does with probability at least 1 - alpha.
+ * Tests "the rate is at most `limit`" after every observation. It can be rearmed: arming number k begins without
+ * evidence and raises a false alarm with probability at most alpha / (k (k + 1)). The sum over all k is alpha, so by
+ * the union bound there is never a false alarm with probability at least 1 - alpha.
  */
 export class RateMonitor {
   #armings = 1;
@@ -94,11 +95,11 @@ export class RateMonitor {
     this.#bets = betsAgainst(limit);
   }
 
-  /** How often it was armed: 1 until the first `rearm`. */
+  /** Number of armings: 1 until the first `rearm`. */
   get armings(): number {
     return this.#armings;
   }
-  /** The part of `alpha` that this arming has. */
+  /** The share of `alpha` that this arming may spend. */
   get spent(): number {
     return this.alpha / (this.#armings * (this.#armings + 1));
   }
@@ -108,11 +109,11 @@ export class RateMonitor {
   get trials(): number {
     return this.#trials;
   }
-  /** True once the lower bound has passed the limit; stays so until `rearm`. */
+  /** True once the lower bound has exceeded the limit; stays true until `rearm`. */
   get exceeded(): boolean {
     return this.#exceeded;
   }
-  /** Bounds of the rate; each alone holds with probability 1 - `spent`. */
+  /** Bounds of the rate; each holds alone with probability 1 - `spent`. */
   get lower(): number {
     return lowerBound(this.#events, this.#trials, this.spent);
   }
@@ -122,13 +123,13 @@ export class RateMonitor {
 
   observe(event: boolean): void {
     this.#trials++;
-    // Evidence only grows with an event, so only then can the alarm begin.
+    // Only an event adds evidence, so the alarm can only begin with one.
     if (!event) return;
     this.#events++;
     this.#exceeded ||= mixture(this.#bets, this.#events, this.#trials) >= Math.log(1 / this.spent);
   }
 
-  /** Forgets the evidence and begins the next arming. */
+  /** Discards the evidence and begins the next arming. */
   rearm(): void {
     this.#armings++;
     this.#events = 0;

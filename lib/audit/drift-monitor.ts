@@ -1,13 +1,13 @@
 import { profileOf, type ScoreProfile, type ScoreProfiles, shareOut } from '../skip/profile.js';
 import type { ItemTrace } from '../skip/trace.js';
 
-/** What counts as drift in the industry's usual reading. */
+/** The usual threshold for drift. */
 export const PSI_DRIFT = 0.25;
 
 /**
- * Population stability index of a sample of scores against a profile: sum over bins of
- * (actual - expected) * ln(actual / expected), bins floored at half an observation so that it is finite.
- * Below 0.1 is read as stable, above 0.25 as drift (Siddiqi 2006, Credit Risk Scorecards).
+ * Population stability index of a sample of scores against a profile: the sum over bins of (actual - expected) *
+ * ln(actual / expected), with bins floored at half an observation so that it is finite. Below 0.1 the scores count as
+ * stable, above 0.25 as drifted (Siddiqi 2006, Credit Risk Scorecards).
  */
 export function populationStability(profile: ScoreProfile, scores: readonly number[]): number {
   if (scores.length === 0) return 0;
@@ -19,27 +19,30 @@ export function populationStability(profile: ScoreProfile, scores: readonly numb
   }, 0);
 }
 
-/** What decides about skipping: a block's gate, or an early exit behind a block. */
+/** What decides to skip: a block's gate, or an early exit behind a block. */
 export type DriftKind = 'gate' | 'exit';
 
 /** The drift of one gate or exit in one window. */
 export interface Drift {
   readonly kind: DriftKind;
-  /** Whose gate it is, or behind which the exit stands. */
+  /** The block of the gate or exit. */
   readonly block: string;
   /**
-   * Population stability index of the scores (an exit's are its confidences); above 0.25, and what chance gives so few
-   * scores, is drift.
+   * Population stability index of the scores (an exit's are its confidences). A value above 0.25 plus what chance
+   * gives for so few scores is drift.
    */
   readonly psi: number;
-  /** The same index of how many skipped and how many did not. */
+  /** The same index for the shares that skipped and that did not. */
   readonly skipRatePsi: number;
-  /** Of the items whose gate was asked, those that skipped the block; of those that came to the exit, those that left. */
+  /**
+   * For a gate, the fraction that skipped the block of the items whose gate was evaluated; for an exit, the fraction
+   * that left of those that reached it.
+   */
   readonly skipRate: number;
   readonly expectedSkipRate: number;
 }
 
-/** Scores to compare with, where there are any. */
+/** Scores to compare with, if there are any. */
 export type DriftProfiles = { readonly [K in DriftKind]?: ScoreProfiles };
 
 const KINDS: readonly DriftKind[] = ['gate', 'exit'];
@@ -49,27 +52,27 @@ interface Seen {
   skipped: number;
 }
 
-/** What a closed window says. */
+/** The result of a closed window. */
 export interface ClosedWindow {
   readonly drift: readonly Drift[];
-  /** Those of them that have drifted. */
+  /** The ones that have drifted. */
   readonly moved: readonly Drift[];
 }
 
-/** Compares windows of a stream with profiles; the first window becomes the profile of a kind that has none. */
+/** Compares windows of a stream with profiles. If a kind has no profile, the first window becomes its profile. */
 export class DriftMonitor {
   readonly #window: number;
   readonly #profiles: { [K in DriftKind]?: ScoreProfiles };
   #seen = { gate: new Map<string, Seen>(), exit: new Map<string, Seen>() };
   #items = 0;
 
-  /** @param window items that have a score, of which one window is made */
+  /** @param window number of items with a score that make a window */
   constructor(window: number, profiles: DriftProfiles) {
     this.#window = window;
     this.#profiles = { ...profiles };
   }
 
-  /** @returns what the window says that the item closes, where it closes one with something to compare */
+  /** @returns the result of the window if this item closes one that can be compared */
   see({ blocks, exits }: ItemTrace): ClosedWindow | undefined {
     let scored = exits.length > 0;
     for (const { block, score, ran } of blocks) {
@@ -77,7 +80,7 @@ export class DriftMonitor {
       scored = true;
       this.#count('gate', block, score, !ran);
     }
-    // An answer that a guard had run in full skipped nothing in the end.
+    // A guarded item ran in full, so in the end it skipped nothing.
     const guarded = blocks[0]?.reason === 'guard';
     for (const { after, score, taken } of exits) this.#count('exit', after, score, taken && !guarded);
     if (!scored || ++this.#items < this.#window) return undefined;
@@ -129,7 +132,7 @@ function compare(kind: DriftKind, block: string, seen: Seen, profile: ScoreProfi
   const rates = { edges: [0.5], shares: [1 - expected, expected], skipRate: expected };
   const skips = scores.map((_, i) => (i < skipped ? 1 : 0));
   const skipRatePsi = populationStability(rates, skips);
-  // By chance alone, two samples of n observations have an index of 2 (bins - 1) / n in the mean.
+  // By chance alone, two samples of n observations have a mean index of 2 (bins - 1) / n.
   const hasMoved = [
     [psi, edges.length],
     [skipRatePsi, 1],

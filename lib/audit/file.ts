@@ -16,59 +16,59 @@ import {
 import { extname } from 'node:path';
 import { decodeLine, FIRST_LINK, linkAtEnd } from './record.js';
 
-/** Whole lines that are written together. */
+/** Whole lines to write together. */
 interface Chunk {
   readonly bytes: Buffer;
-  /** The memory that they lie in, for others to come; empty where they share it. */
+  /** The memory of the lines, for reuse; empty if it is shared. */
   readonly room: Buffer;
   readonly items: number;
-  /** The file is rotated behind it. */
+  /** The file is rotated after this chunk. */
   readonly last: boolean;
 }
 
-/** What a log file tells its owner. */
+/** Notifications of a log file to its owner. */
 export interface LogFileEvents {
   written(items: number): void;
   failed(items: number, error: Error): void;
 }
 
-/** Bytes that are written at once, and the time after which fewer are. */
+/** Bytes to write at once, and the time after which fewer are written. */
 const CHUNK_BYTES = 2 ** 16;
 const FLUSH_MS = 100;
-/** Room for the lines that a chunk ends with. */
+/** Room for the last lines of a chunk. */
 const SPARE_BYTES = 2 ** 14;
 const NOTHING = Buffer.alloc(0);
-/** Encoded lines that may wait for a slow disk; past that they are lost instead of filling the memory. */
+/** Most bytes of encoded lines that may wait for a slow disk; further lines are lost instead of filling the memory. */
 const MOST_BYTES = 2 ** 26;
 const EXIT_WAIT_MS = 1000;
 
-/** New files so far, for their temporary names. */
+/** Number of new files so far, for their temporary names. */
 let begun = 0;
 
 /**
- * A file that lines are appended to, in order, by the threads of libuv. It belongs to one process at a time. A new file gets
- * its name once its header is on the disk. A failed write drops what waits; the next line opens the file again and cuts off
- * the half line that was left.
+ * A file to which threads of libuv append lines in order. It belongs to one process at a time. A new file gets its
+ * name once its header is on the disk. A failed write drops the waiting lines; the next line reopens the file and
+ * removes the incomplete line at its end.
  */
 export class LogFile {
-  /** Link of the last line handed in, and the size of the file once all is written. */
+  /** Link of the last appended line, and the size of the file once everything is written. */
   #link = FIRST_LINK;
   #size = 0;
   #fd: number | undefined;
-  /** The name that a new file has until its header is on the disk. */
+  /** The name of a new file until its header is on the disk. */
   #temporary: string | undefined;
   /** Lines that are not in a chunk yet: the first `#used` bytes. */
   #lines: Buffer = NOTHING;
-  /** Memory of a chunk that was written, for the next one: new memory is mapped page by page. */
+  /** Memory of a written chunk, for the next one: new memory is mapped page by page. */
   #spare: Buffer = NOTHING;
   #used = 0;
-  /** The first of them is the header of a file. */
+  /** Whether the first of them is the header of a file. */
   #begins = false;
   #items = 0;
   #chunks: Chunk[] = [];
   #chunkBytes = 0;
   #busy: Chunk | undefined;
-  /** Bytes of the file before the chunk that is being written. */
+  /** Size of the file before the chunk that is being written. */
   #before = 0;
   #timer: NodeJS.Timeout | undefined;
   #idle: (() => void)[] = [];
@@ -80,22 +80,22 @@ export class LogFile {
     readonly events: LogFileEvents,
   ) {}
 
-  /** Whether the next line begins a file or follows a failure, and so needs a header before it. */
+  /** Whether the next line begins a file or follows a failure, and so needs a header first. */
   get fresh(): boolean {
     return this.#fd === undefined || this.#size === 0;
   }
 
-  /** Of the last line handed in. */
+  /** Link of the last appended line. */
   get link(): string {
     return this.#link;
   }
 
-  /** How often it was closed, for good or after a failure, which drops what waits. */
+  /** How often the file was closed, for good or after a failure, which drops the waiting lines. */
   get closings(): number {
     return this.#closings;
   }
 
-  /** Makes the file ready for `append`. @throws the file system's error */
+  /** Prepares the file for `append`. @throws the file system's error */
   open(): void {
     if (this.#fd !== undefined) return;
     if (!existsSync(this.path)) {
@@ -121,8 +121,8 @@ export class LogFile {
   }
 
   /**
-   * Takes whole lines that stand for `items` items and continue the link of the last one. To be called between a
-   * successful `open` and the next change of `closings`.
+   * Appends whole lines that hold `items` items and continue the last link. Call it between a successful `open` and
+   * the next change of `closings`.
    */
   append(items: number, lines: Uint8Array): void {
     if (this.#chunkBytes > MOST_BYTES) {
@@ -139,14 +139,14 @@ export class LogFile {
     else this.#timer ??= setTimeout(() => this.#seal(false), FLUSH_MS).unref();
   }
 
-  /** Waits until all is written, and closes the file. */
+  /** Waits until everything is written, and closes the file. */
   async close(): Promise<void> {
     this.#seal(false);
     while (this.#busy) await new Promise<void>((resolve) => this.#idle.push(resolve));
     this.#shut();
   }
 
-  /** As `close`, for a process that ends: without the event loop. */
+  /** Like `close`, for a process that ends: without the event loop. */
   closeNow(): void {
     this.#timer = void clearTimeout(this.#timer);
     const fd = this.#fd;
@@ -156,7 +156,7 @@ export class LogFile {
         ...this.#chunks.map(({ bytes }) => bytes),
         this.#lines.subarray(0, this.#used),
       ]);
-      // A write that is under way has its own thread, which still runs.
+      // A write in progress has its own thread, which still runs.
       if (this.#busy) waitForSize(fd, this.#before + this.#busy.bytes.length);
       writeSync(fd, text);
       if (!this.#temporary) return;
@@ -165,7 +165,7 @@ export class LogFile {
         return;
       }
       fsyncSync(fd);
-      // That thread may be naming it, too.
+      // That thread may also be renaming it.
       if (!existsSync(this.path)) renameSync(this.#temporary, this.path);
     } catch (error) {
       this.events.failed(
@@ -190,7 +190,7 @@ export class LogFile {
     this.#used = end;
   }
 
-  /** Makes a new file. @throws the file system's error */
+  /** Creates a new file. @throws the file system's error */
   #begin(): void {
     const name = `${this.path}.${process.pid}-${++begun}.tmp`;
     this.#fd = openSync(name, 'ax');
@@ -217,7 +217,7 @@ export class LogFile {
     this.#chunks.push({ bytes: bytes.subarray(header), room, items: this.#items, last });
     this.#chunkBytes += bytes.length;
     this.#forgetLines();
-    // The file that follows begins with the line that continues this one.
+    // The next file begins with the line that continues this one.
     if (last) this.#size = 0;
     if (!this.#busy) this.#next();
   }
@@ -246,7 +246,7 @@ export class LogFile {
 
   /** Gives a new file its name, now that it has a header. */
   #name(temporary: string): void {
-    // Still busy, but with nothing that is yet to be written.
+    // Still busy, but with nothing left to write.
     this.#busy = { bytes: NOTHING, room: NOTHING, items: 0, last: false };
     const named = (error: Error | null) => {
       if (error) {
@@ -258,12 +258,12 @@ export class LogFile {
     };
     fsync(this.#fd!, (error) => {
       if (error) named(error);
-      else if (existsSync(this.path)) named(new Error('somebody else has begun it meanwhile'));
+      else if (existsSync(this.path)) named(new Error('another process has created it meanwhile'));
       else rename(temporary, this.path, named);
     });
   }
 
-  /** Drops all that waits: its links continue a line that isn't there. */
+  /** Drops everything that waits: its links continue a line that doesn't exist. */
   #fail(items: number, error: Error): void {
     const lost = this.#chunks.reduce((sum, chunk) => sum + chunk.items, items + this.#items);
     this.#chunks = [];
@@ -284,7 +284,7 @@ export class LogFile {
     this.#closings++;
   }
 
-  /** The file makes room under the next free number; where it can't, it goes on growing. */
+  /** Renames the file to the next free number; if that fails, the file keeps growing. */
   #rotate(): void {
     try {
       renameSync(this.path, nextRotated(this.path));
@@ -310,7 +310,7 @@ function waitForSize(fd: number, size: number): void {
     Atomics.wait(nap, 0, 0, 1);
 }
 
-/** Where the last whole line of a file ends, its link, and the newline where only that is missing behind it. */
+/** The end of the last whole line of a file, its link, and a newline if only that is missing. */
 function lastLine(fd: number, size: number): { end: number; link: string; missing: '' | '\n' } {
   for (let chunk = 64 * 1024; ; chunk *= 4) {
     const start = Math.max(0, size - chunk);

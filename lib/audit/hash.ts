@@ -3,14 +3,14 @@ import { nativeSha256 } from '../backends/native.js';
 import type { TensorMap } from '../skip/observer.js';
 import type { TensorData } from '../tensor.js';
 
-/** Hex SHA-256 of one piece. */
+/** Hex SHA-256 of one buffer or string. */
 export const sha256 = (piece: string | Uint8Array): string => crypto.hash('sha256', piece, 'hex');
 
 export const DIGEST_BYTES = 32;
 
 /**
- * SHA-256 of many messages, each in some pieces: DIGEST_BYTES for each, one after another. It is fastest where
- * neighbours are of equal length.
+ * SHA-256 of many messages, each in several parts: DIGEST_BYTES for each, one after another. It is fastest if
+ * neighbours have equal length.
  */
 export function hashAll(messages: readonly (readonly TensorData[])[]): Uint8Array {
   const digests = new Uint8Array(DIGEST_BYTES * messages.length);
@@ -32,7 +32,7 @@ function digestOf(pieces: readonly TensorData[]): Uint8Array {
   return hash.digest();
 }
 
-/** One item's part of each tensor, in name order, not copied; a tensor that all items share is taken whole. */
+/** One item's part of each tensor, in name order, without copies; a tensor that all items share is taken whole. */
 export function partsOf(tensors: TensorMap, item: number, items: number): TensorData[] {
   const names = Object.keys(tensors);
   if (names.length > 1) names.sort();
@@ -45,7 +45,7 @@ export function partsOf(tensors: TensorMap, item: number, items: number): Tensor
   });
 }
 
-/** Hex SHA-256 of one item's tensors, as audit records hold it: of the bytes of all of them, in name order. */
+/** Hex SHA-256 of one item's tensors, as stored in audit records: of the bytes of all of them, in name order. */
 export function hashItem(tensors: TensorMap, item: number, items: number): string {
   return Buffer.from(digestOf(partsOf(tensors, item, items))).toString('hex');
 }

@@ -1,4 +1,4 @@
-/** What a run left behind as records of the audit log. */
+/** Converts the results of a run into records of the audit log. */
 import type { RunContext, RunEvent } from '../skip/observer.js';
 import { type Meaning, topClasses } from '../skip/scores.js';
 import type { ItemDecisions, SkipReason } from '../skip/trace.js';
@@ -7,20 +7,20 @@ import { DIGEST_BYTES } from './hash.js';
 import { type LineText, shortFloat } from './line.js';
 import type { AuditHeader } from './record.js';
 
-/** One item of a run that is to be recorded. */
+/** One item of a run to record. */
 export interface Recorded {
   readonly time: number;
   readonly run: number;
   readonly item: number;
-  /** What its hash is over; null when it isn't recorded. */
+  /** The data that its input hash covers; null if the input isn't recorded. */
   readonly input: readonly TensorData[] | null;
   /** Its parts of the outputs, in name order. */
   readonly output: readonly TensorData[];
-  /** What it did is read from it only when the item is encoded, off the hot path. */
+  /** Its decisions are read only when the item is encoded, off the hot path. */
   readonly event: RunEvent;
 }
 
-/** Where the SHA-256 of what an item was fed (null when it isn't recorded) and of what came out stand in `digests`. */
+/** Offsets in `digests` of the SHA-256 of an item's input (null if it isn't recorded) and output. */
 export interface ItemHashes {
   readonly digests: Uint8Array;
   readonly input: number | null;
@@ -89,7 +89,7 @@ export function headerOf(
 
 /**
  * Writes one item, as `AuditItem` describes it.
- * @param top how many of the best classes are recorded
+ * @param top number of best classes to record
  */
 export function writeItem(
   line: LineText,
@@ -127,7 +127,7 @@ export function writeItem(
   line.ascii('}');
 }
 
-/** Multiply-adds that an item saved; undefined where that is the sum over the blocks that were skipped. */
+/** Multiply-adds that an item saved; undefined if that is the sum over the skipped blocks. */
 export function savedBy(decisions: ItemDecisions, blocks: RunContext['blocks']): number | undefined {
   if (!decisions.spentMore()) return undefined;
   const saved = decisions.multiplyAddsSkipped();
@@ -164,7 +164,7 @@ function writeDecisions(line: LineText, decisions: ItemDecisions, blocks: number
   line.ascii(']');
 }
 
-/** The exits that an item came to, without the brackets around them. */
+/** The exits that an item reached, without the enclosing brackets. */
 export function writeExits(line: LineText, { exits }: ItemDecisions): void {
   for (const [i, { after, score }] of exits.entries()) {
     line.ascii(i === 0 ? '[' : ',[');
@@ -176,7 +176,7 @@ export function writeExits(line: LineText, { exits }: ItemDecisions): void {
 }
 
 /**
- * An item's class scores; undefined where the model has none.
+ * An item's class scores; undefined if the model has none.
  * @param output the item's parts of the outputs, in name order
  */
 export function scoresOf(

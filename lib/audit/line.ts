@@ -1,21 +1,23 @@
-/** The text of a line of the audit log, written as bytes: no string for each number, no object for each field. */
+/**
+ * Writes the text of a line of the audit log as bytes: without a string for each number or an object for each field.
+ */
 
 /** Powers of ten that a double holds exactly. */
 const POWERS = Array.from({ length: 23 }, (_, i) => 10 ** i);
 const [ZERO, MINUS, POINT] = [48, 45, 46];
 const DIGITS = Buffer.from('0123456789abcdef');
-/** Integers below it have at most nine digits, and are small to the compiler too. */
+/** Smaller integers have at most nine digits and are small integers to the compiler, too. */
 const BILLION = 1e9;
-/** Before the text, for the link of the line before. */
+/** Room before the text, for the link of the previous line. */
 const ROOM = 16;
-/** UTF-8 takes no more bytes for a unit of UTF-16. */
+/** Most bytes in UTF-8 for one unit of UTF-16. */
 const MOST_BYTES_OF_A_UNIT = 3;
-/** More than any number takes. */
+/** More than any number needs. */
 const NUMBER_BYTES = 32;
 
 /**
- * How many decimals make the shortest decimal of 6 to 9 digits that is the same float32; undefined where that is
- * not to be written as a quotient of two exact doubles, which would be the double that is read from its text.
+ * Number of decimals of the shortest decimal of 6 to 9 digits that is the same float32; undefined if that can't be
+ * written as a quotient of two exact doubles, which would equal the double read from its text.
  */
 function decimalsOf(signed: number): number | undefined {
   const value = Math.abs(signed);
@@ -47,7 +49,7 @@ export function shortFloat(value: number | null): number | null {
   return Number(value.toPrecision(9));
 }
 
-/** Grows as needed, and is used for one line after another. */
+/** A line in a buffer that grows as needed and is reused for one line after another. */
 export class LineText {
   #bytes: Buffer = Buffer.allocUnsafeSlow(2 ** 12);
   #end = ROOM;
@@ -60,17 +62,17 @@ export class LineText {
     return this.#end - ROOM;
   }
 
-  /** The line so far. Valid until it is written on. */
+  /** The line so far. Valid until the next write. */
   text(): Buffer {
     return this.#bytes.subarray(ROOM, this.#end);
   }
 
-  /** Copies the line so far to where `target` has room for it. */
+  /** Copies the line so far to a position in `target` with enough room. */
   copyTo(target: Buffer, at: number): void {
     this.#bytes.copy(target, at, ROOM, this.#end);
   }
 
-  /** The line so far behind what `before` has put there. */
+  /** The line so far, after what `before` has put in front of it. */
   withRoom(): Buffer {
     return this.#bytes.subarray(0, this.#end);
   }
@@ -80,7 +82,7 @@ export class LineText {
     for (let i = 0; i < ROOM; i++) this.#bytes[i] = link.charCodeAt(i);
   }
 
-  /** Takes back as many bytes. */
+  /** Removes this many bytes at the end. */
   back(bytes: number): void {
     this.#end -= bytes;
   }
@@ -91,7 +93,7 @@ export class LineText {
     this.#end += text.length;
   }
 
-  /** Some of `bytes` as hexadecimal digits. */
+  /** Part of `bytes` as hexadecimal digits. */
   hex(bytes: Uint8Array, from: number, to: number): void {
     this.#makeRoom(2 * (to - from));
     for (let i = from; i < to; i++) {
@@ -107,7 +109,7 @@ export class LineText {
     this.#end += this.#bytes.write(text, this.#end);
   }
 
-  /** A float32 as `shortFloat` has it. */
+  /** A float32 as written by `shortFloat`. */
   float(value: number | null): void {
     if (value === null) {
       this.ascii('null');
@@ -119,14 +121,14 @@ export class LineText {
     else this.#decimal(value < 0, Math.round(size * POWERS[decimals]!), decimals);
   }
 
-  /** A number of at most 2^53 rounded to so many decimals, 9 at most. */
+  /** A number of at most 2^53, rounded to this many decimals, at most 9. */
   fixed(value: number, decimals: number): void {
     const whole = Math.round(Math.abs(value) * POWERS[decimals]!);
     if (whole <= Number.MAX_SAFE_INTEGER) this.#decimal(value < 0, whole, decimals);
     else this.json(value);
   }
 
-  /** `whole` / 10^`decimals`, without zeros at its end. */
+  /** `whole` / 10^`decimals`, without trailing zeros. */
   #decimal(negative: boolean, whole: number, decimals: number): void {
     this.#makeRoom(NUMBER_BYTES);
     if (negative && whole > 0) this.#bytes[this.#end++] = MINUS;

@@ -10,24 +10,26 @@ import { headerOf, type Recorded } from './items.js';
 import { type AuditEnergy, type AuditRecord, encodeRecord } from './record.js';
 
 export interface AuditLogOptions {
-  /** File to append to; rotated files stand beside it as NAME.1.EXT, NAME.2.EXT, oldest first. */
+  /** File to append to; rotated files are beside it as NAME.1.EXT, NAME.2.EXT, oldest first. */
   path: string;
-  /** Fraction of the items that is recorded, 0 to 1; 1 when left out. */
+  /** Fraction of the items to record, 0 to 1; 1 by default. */
   sample?: number | undefined;
-  /** `hash` (when left out) records the SHA-256 of each item's input, which replay needs. */
+  /** `hash` (the default) records the SHA-256 of each item's input, which replay needs. */
   inputs?: 'hash' | 'none' | undefined;
   /** Names of the classes, for the report. */
   labels?: readonly string[] | undefined;
-  /** Size in bytes at which a file is rotated, which it may pass by some lines; 64 MiB when left out. */
+  /** Size in bytes at which a file is rotated, which it may exceed by some lines; 64 MiB by default. */
   maxBytes?: number | undefined;
-  /** How many of the best classes are recorded; 3 when left out. */
+  /** Number of best classes to record; 3 by default. */
   top?: number | undefined;
 }
 
 export interface AuditLogStats {
   /** Items written to the file. */
   readonly written: number;
-  /** Items of writes that failed (the first of them may stand in the file), or that came faster than the disk takes them. */
+  /**
+   * Items of failed writes (the first of them may be in the file), or that came faster than the disk could take them.
+   */
   readonly lost: number;
   /** Writes that failed. */
   readonly errors: number;
@@ -50,14 +52,14 @@ const optionsSchema = z.strictObject({
   top: z.int().min(1).max(100).optional(),
 });
 
-/** Bytes of tensors that are encoded in the next turn of the event loop, as a full batch is. */
+/** Bytes of tensors to encode in the next turn of the event loop, as with a full batch. */
 const BATCH_BYTES = 2 ** 19;
-/** What is less is encoded after a while. */
+/** Less is encoded after this time. */
 const BATCH_MS = 20;
-/** Bytes of tensors that wait to be encoded; past that they are encoded at once, on the hot path. */
+/** Most bytes of tensors that may wait; beyond that, encoding happens at once, on the hot path. */
 const MOST_WAITING_BYTES = 2 ** 24;
 
-/** A call that is made after BATCH_MS, and in the next turn of the event loop whenever it hurries. */
+/** A call after BATCH_MS, or in the next turn of the event loop if it is urgent. */
 class Later {
   readonly done: Promise<void>;
   #resolve: () => void = () => {};
@@ -75,7 +77,7 @@ class Later {
     }, BATCH_MS).unref();
   }
 
-  /** Whether BATCH_MS are over. */
+  /** Whether BATCH_MS have passed. */
   get due(): boolean {
     return this.#due;
   }
@@ -87,7 +89,7 @@ class Later {
     });
   }
 
-  /** The call is not made any more: what it was for is done. */
+  /** Cancels the call: its work is done. */
   end(): void {
     clearTimeout(this.#timer);
     clearImmediate(this.#turn);
@@ -110,13 +112,13 @@ export class AuditLog implements RunObserver {
   #control: SessionControl | undefined;
   #header: RunContext | undefined;
   #runs = 0;
-  /** Whether the item that ran last was recorded. */
+  /** Whether the last item was recorded. */
   #recordedLast = false;
   #timings = 0;
   #waiting: ItemBatch[] = [];
-  /** What waits is encoded in a later turn of the event loop. */
+  /** Encodes waiting items in a later turn of the event loop. */
   #later: Later | undefined;
-  /** It is being encoded, and comes before what waits. */
+  /** The batch that is being encoded, before those that wait. */
   #underway: ItemBatch | undefined;
   #stats = { written: 0, lost: 0, errors: 0, lastError: null as string | null };
 
@@ -148,8 +150,8 @@ export class AuditLog implements RunObserver {
   }
 
   /**
-   * Keeps what is needed. A batch of items is hashed and encoded while the next run is under way, or between runs, and written
-   * by other threads.
+   * Keeps what is needed. A batch of items is hashed and encoded during the next run, or between runs, and written by
+   * other threads.
    * @returns when `event.inputs` are no longer needed
    */
   onRun(event: RunEvent): Promise<void> | undefined {
@@ -179,9 +181,9 @@ export class AuditLog implements RunObserver {
   }
 
   /**
-   * Runs one item in full and as the policy says, unseen by observers, and records both times, so that the report can say
-   * what skipping saves. Each of them is the first in every other call. The item must be the one run last, and no other
-   * run under way. Does nothing where that item is not in the sample.
+   * Runs one item in full and under the policy, unseen by observers, and records both times, so that the report can
+   * show what skipping saves. The two alternate in being first. The item must be the one that ran last, with no other
+   * run in progress. Does nothing if that item is not in the sample.
    * @throws ResidualSkipError INVALID_ARGUMENT before a session has this observer, and what `run` throws
    */
   async timeFull(feeds: TensorMap): Promise<void> {
@@ -199,20 +201,20 @@ export class AuditLog implements RunObserver {
       await control[which](feeds);
       return Number((performance.now() - start).toFixed(4));
     };
-    // The second one finds warmer caches.
+    // The second run finds warmer caches.
     const fullFirst = this.#timings++ % 2 === 0;
     const before = fullFirst ? undefined : await timed('runAgain');
     const milliseconds = await timed('runFull');
     const skipMilliseconds = before ?? (await timed('runAgain'));
     this.#drain();
-    // Without a header there is no item that it could belong to.
+    // Without a header there is no item that the record could belong to.
     if (!this.#file.fresh) this.#add({ type: 'full', time: Date.now(), run, milliseconds, skipMilliseconds });
   }
 
-  /** Records what items took of the processor both ways, as `record` measures it, for the report. */
+  /** Records the CPU time and energy of items both ways, as `record` measures them, for the report. */
   recordEnergy({ items, cpuSeconds, joules }: Omit<AuditEnergy, 'type' | 'time'>): void {
     this.#drain();
-    // Without a header nothing says which model it belongs to.
+    // Without a header the record would belong to no model.
     if (!this.#file.fresh) this.#add({ type: 'energy', time: Date.now(), items, cpuSeconds, joules });
   }
 
@@ -220,7 +222,7 @@ export class AuditLog implements RunObserver {
     return { auditLog: { ...this.#stats } };
   }
 
-  /** Writes what is waiting and closes the file. Called when the session is released. */
+  /** Writes what waits and closes the file. Called when the session is released. */
   async onRelease(): Promise<void> {
     this.#drain();
     await this.#file.close();
@@ -228,7 +230,7 @@ export class AuditLog implements RunObserver {
     if (unwritten.size === 0) process.off('exit', writeAll);
   }
 
-  /** As onRelease, for a process that ends: without the event loop. */
+  /** Like onRelease, for a process that ends: without the event loop. */
   closeNow(): void {
     this.#drain();
     this.#file.closeNow();
@@ -245,7 +247,7 @@ export class AuditLog implements RunObserver {
     } else {
       last.add(item);
     }
-    // Synchronous runs leave the event loop no turn.
+    // Synchronous runs give the event loop no turn.
     if (this.#waitingBytes() > MOST_WAITING_BYTES) this.#drain();
   }
 
@@ -259,7 +261,7 @@ export class AuditLog implements RunObserver {
     return this.#waiting[0]?.full === true || this.#waitingBytes() >= BATCH_BYTES;
   }
 
-  /** Begins to encode what waits. Batches follow one another: each continues the link of the one before. */
+  /** Starts to encode what waits. Batches follow one another: each continues the previous link. */
   #encode(): void {
     if (this.#underway) return;
     const before = this.#before();
@@ -270,9 +272,9 @@ export class AuditLog implements RunObserver {
     const later = this.#waiting.length === 0 ? this.#later : undefined;
     if (later) this.#later = undefined;
     const ended = (lines?: Uint8Array) => {
-      // Else what waited and this were encoded at once meanwhile.
+      // Otherwise this batch and the waiting ones were encoded at once meanwhile.
       if (this.#underway === batch) {
-        // Where the line that they continue was lost, or the session was released, they are encoded anew.
+        // If the line that they continue was lost, or the session was released, they are encoded again.
         if (lines === undefined || this.#file.closings !== closings) {
           this.#drain();
         } else {
@@ -286,7 +288,7 @@ export class AuditLog implements RunObserver {
     batch.encode(before).then(ended, () => ended());
   }
 
-  /** Encodes all that waits and what is being encoded, now. */
+  /** Encodes everything that waits or is being encoded, now. */
   #drain(): void {
     if (this.#underway) this.#waiting.unshift(this.#underway);
     this.#underway = undefined;
@@ -301,7 +303,7 @@ export class AuditLog implements RunObserver {
     this.#nothingWaits();
   }
 
-  /** What comes before the first batch that waits; undefined where there is nothing to do. */
+  /** What precedes the first waiting batch; undefined if there is nothing to do. */
   #before(): Before | undefined {
     const [batch] = this.#waiting;
     if (!batch) return undefined;
@@ -330,12 +332,12 @@ export class AuditLog implements RunObserver {
     this.#file.append(items.length, lines);
   }
 
-  /** Adds a record that stands for no item. */
+  /** Adds a record that represents no item. */
   #add(record: AuditRecord): void {
     this.#file.append(0, encodeRecord(record, this.#file.link));
   }
 
-  /** Inference goes on: the first failure is reported, all are counted, and the file is tried again. */
+  /** Inference continues: the first failure is reported, all are counted, and the file is tried again. */
   #failed(items: number, error: Error): void {
     this.#header = undefined;
     this.#stats.lost += items;
@@ -349,9 +351,9 @@ export class AuditLog implements RunObserver {
 }
 
 /**
- * An observer for `InferenceSession.create`: an append-only trace of what every item ran and skipped, why,
- * and what came out. Encoding and writing happen off the hot path; a process that is killed loses at most
- * the lines not yet written. A disk that is full or a path that can't be written never stops inference.
+ * An observer for `InferenceSession.create`: an append-only trace of what every item ran and skipped, why, and with
+ * which result. Encoding and writing happen off the hot path. A process that is killed loses at most the lines not
+ * yet written. A full disk or a path that can't be written never stops inference.
  * @throws ResidualSkipError INVALID_ARGUMENT
  */
 export function auditLog(options: AuditLogOptions): AuditLog {

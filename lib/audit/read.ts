@@ -3,20 +3,20 @@ import { createInterface } from 'node:readline';
 import { ResidualSkipError } from '../errors.js';
 import { type AuditEnergy, type AuditHeader, type AuditItem, decodeLine } from './record.js';
 
-/** One recorded item with the header it stands under. */
+/** One recorded item with its header. */
 export interface AuditEntry {
   readonly header: AuditHeader;
   readonly record: AuditItem;
   /** Line of the file, from 1. */
   readonly line: number;
-  /** Times of the item with every block run and as the policy says, taken alike, where they were. */
+  /** Times of the item with every block run and under the policy, measured alike; null if it wasn't timed. */
   readonly timed: { readonly full: number; readonly skip: number } | null;
 }
 
-/** What is wrong with a line. */
+/** A problem with a line. */
 export interface AuditProblem {
   readonly line: number;
-  /** `truncated`: the last line is half written, as a killed process leaves it; `tampered`: anything else. */
+  /** `truncated`: the last line is incomplete, as a killed process leaves it; `tampered`: anything else. */
   readonly kind: 'truncated' | 'tampered';
   readonly message: string;
 }
@@ -24,12 +24,12 @@ export interface AuditProblem {
 export interface AuditTrace {
   readonly entries: readonly AuditEntry[];
   readonly problems: readonly AuditProblem[];
-  /** What items of the last model and policy took of the processor, measured last; null where it wasn't. */
+  /** CPU time and energy of items of the last model and policy, from the last measurement; null if there is none. */
   readonly energy: AuditEnergy | null;
 }
 
 /**
- * Reads an audit log. Lines that are no records are reported, never taken for one; all others are returned.
+ * Reads an audit log. Lines that are not valid records are reported and left out; all others are returned.
  * @throws ResidualSkipError INVALID_DATA when the file can't be read or holds no header
  */
 export async function readAudit(path: string): Promise<AuditTrace> {

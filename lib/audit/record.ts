@@ -1,9 +1,8 @@
 /**
- * Records of the audit log: newline-delimited JSON, one record a line. A file begins with a header; each
- * item that follows refers to the header before it, each time in full to the item before it, each measurement of energy
- * to the header. Every line ends in a link: the first 16 hexadecimal
- * digits of SHA-256 over the link before it and the line's own text, so that a line that was changed,
- * removed or inserted is found.
+ * Records of the audit log: newline-delimited JSON, one record per line. A file begins with a header. Each item
+ * refers to the header before it, each time in full to the item before it, each energy measurement to the header.
+ * Every line ends in a link: the first 16 hexadecimal digits of SHA-256 over the previous link and the line's own
+ * text, so that a changed, removed or inserted line is found.
  */
 import { z } from 'zod';
 import { sha256 } from './hash.js';
@@ -116,7 +115,7 @@ const auditRecordSchema = z.discriminatedUnion('type', [headerSchema, itemSchema
 const link = LINK.meta({
   description: 'SHA-256 of the link before and this line without its link, the first 16 digits.',
 });
-/** A line as it stands in the file. */
+/** A line as stored in the file. */
 export const auditLineSchema = z
   .discriminatedUnion('type', [
     headerSchema.extend({ link }),
@@ -147,7 +146,7 @@ export type AuditRecord = AuditHeader | AuditItem | z.infer<typeof fullSchema> |
 export const FIRST_LINK = '0'.repeat(16);
 const LINK_TEXT = /,"link":"([0-9a-f]{16})"\}$/;
 
-/** The link of a line: over `text`, in which the link before it stands before the line's own text. */
+/** The link of a line: the hash of `text`, which is the previous link followed by the line's own text. */
 function linkOf(text: string | Uint8Array): string {
   return sha256(text).slice(0, 16);
 }
@@ -169,7 +168,7 @@ export function encodeRecord(record: AuditRecord, previous: string): Uint8Array 
   return line.text();
 }
 
-/** Link of the last of whole lines. */
+/** Link of the last of several whole lines. */
 export function linkAtEnd(lines: Uint8Array): string {
   const end = lines.length - '"}\n'.length;
   return Buffer.from(lines.buffer, lines.byteOffset + end - 16, 16).toString('latin1');
@@ -180,9 +179,9 @@ export type DecodedLine =
   | { readonly problem: string };
 
 /**
- * A line without its newline.
- * @param previous the link that it is to continue; when left out, what it says itself if it is a header
- * @returns `follows`: whether its link is over that and its own text; true where there is nothing to tell by
+ * Decodes a line without its newline.
+ * @param previous the link that it must continue; if undefined, a header's own reference to the previous link is used
+ * @returns `follows`: whether its link matches that link and its text; true if there is nothing to compare with
  */
 export function decodeLine(line: string, previous?: string): DecodedLine {
   const match = LINK_TEXT.exec(line);

@@ -20,9 +20,9 @@ export interface ReplayReport {
   readonly recorded: number;
   readonly replayed: number;
   readonly identical: number;
-  /** Recorded items whose input is not among the data. */
+  /** Recorded items whose input is not in the data. */
   readonly missing: number;
-  /** Circumstances that differ and can explain a difference. */
+  /** Circumstances that differ and may explain a difference. */
   readonly circumstances: readonly string[];
   /** One for each item that differs, in the order of the log. */
   readonly differences: readonly ReplayDifference[];
@@ -35,9 +35,9 @@ export interface ReplayItem {
 }
 
 /**
- * Runs the data again and compares each recorded item with its replay, bit for bit: every decision, every
- * score, and the hash of the outputs. Items are found by the hash of their input; the data is read only until all
- * are found. What ran in full because the monitor had tripped is run in full again.
+ * Runs the data again and compares each recorded item with its replay, bit for bit: every decision, every score, and
+ * the hash of the outputs. Items are found by the hash of their input; the data is read only until all are found.
+ * Items that ran in full because the monitor had tripped run in full again.
  * @param onItem called after each recorded item
  */
 export async function replayAudit(
@@ -79,7 +79,7 @@ export async function replayAudit(
   };
 }
 
-/** The monitor had the item run in full, whatever the policy says. */
+/** The monitor made the item run in full, whatever the policy. */
 const isTripped = ({ record }: AuditEntry) => record.reasons.includes('t');
 
 /** Items without the hash of their input can't be found. */
@@ -104,7 +104,7 @@ function compare(
   for (const [i, { ran, score }] of blocks.entries()) {
     const block = header.blocks[i]?.name ?? `block ${i}`;
     const [before, after] = [record.scores[i] ?? null, shortFloat(score)];
-    // Numbers of different text may be the same float32.
+    // Numbers with different text may be the same float32.
     const same =
       before === null || after === null ? before === after : Math.fround(before) === Math.fround(after);
     const verb = (did: boolean) => (did ? 'ran' : 'skipped');
@@ -127,7 +127,7 @@ function compare(
   return { line, item, what: 'output', block: null, recorded: record.output, replayed: output };
 }
 
-/** What differs between the log's headers and the session, other than what can't matter (ISA, threads). */
+/** What differs between the log's headers and the session, except what can't matter (ISA, threads). */
 function circumstances(entries: readonly AuditEntry[], session: InferenceSession): string[] {
   const { context } = session;
   const found = new Set<string>();

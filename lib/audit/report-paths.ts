@@ -1,4 +1,4 @@
-/** The parts of the audit report that tell of paths: depth, frequent ones, classes, exceptions, examples. */
+/** The parts of the audit report about paths: depth, frequent paths, classes, exceptions, examples. */
 import { skipRateLines } from '../report/blocks.js';
 import { escapeHtml, renderChart } from '../report/charts.js';
 import {
@@ -72,7 +72,7 @@ export function paths({ paths: all, items }: AuditSummary): Section {
   };
 }
 
-/** The two classes, among those seen often enough, whose skip rates differ most. */
+/** The two classes, among those with enough items, whose skip rates differ most. */
 export async function classAgainstClass({
   classes,
   blocks,
@@ -101,7 +101,7 @@ export async function classAgainstClass({
   };
 }
 
-/** Items that were not left to their gates; that there were none is told too. */
+/** Items whose gates did not decide, or a statement that there were none. */
 export function exceptions({ header, reasons, items, exceptions: classes, exits }: AuditSummary): Section {
   const kinds = [
     ['v', 'guarded: the answer made the item run in full'],

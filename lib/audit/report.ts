@@ -16,11 +16,11 @@ import { classAgainstClass, depth, examples, exceptions, paths } from './report-
 import { type AuditSummary, MOST_CLASSES, summarise } from './summary.js';
 
 export interface ReportOptions {
-  /** Lines of the log that are no records. */
+  /** Lines of the log that are not valid records. */
   readonly problems?: readonly AuditProblem[];
-  /** PNG or JPEG of the items whose inputs are at hand, as data URIs, by input hash; for the examples. */
+  /** PNG or JPEG images of the items whose inputs are available, as data URIs, by input hash; for the examples. */
   readonly thumbnails?: ReadonlyMap<string, string>;
-  /** What an item took of the processor both ways, where the log says. */
+  /** CPU time and energy of an item both ways, if the log has them. */
   readonly energy?: AuditEnergy | null;
 }
 
@@ -129,7 +129,7 @@ async function overTime({ slices, latencySaved }: AuditSummary): Promise<Section
   };
 }
 
-/** Without the counters, CPU time stands alone and is called so. */
+/** Without the counters, only CPU time is shown, under its own name. */
 function energyOf({ energy }: ReportOptions): Section | undefined {
   if (!energy) return undefined;
   const row = (what: string, { full, skip }: { full: number; skip: number }, scale: number) => [

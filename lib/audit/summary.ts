@@ -1,4 +1,4 @@
-/** What a trace says when its items are taken together. Pure: entries in, numbers out. */
+/** Statistics over the items of a trace. Pure: entries in, numbers out. */
 import { mean, median } from '../numeric/statistics.js';
 import type { AuditEntry } from './read.js';
 import type { AuditHeader } from './record.js';
@@ -52,7 +52,7 @@ export interface AuditSummary {
   }[];
   /** Median time of an item. */
   readonly milliseconds: number;
-  /** One minus the ratio of the mean times of items that were timed both ways; null where none was. */
+  /** One minus the ratio of the mean times of items that were timed both ways; null if none was. */
   readonly latencySaved: number | null;
   readonly timedBothWays: number;
   /** Items that a guard ran in full and items that left at an exit, by answer. */
@@ -61,21 +61,21 @@ export interface AuditSummary {
     readonly guarded: number;
     readonly exited: number;
   }[];
-  /** Items that left at each exit, by the block that it stands behind. */
+  /** Items that left at each exit, by the exit's block. */
   readonly exits: readonly { readonly after: string; readonly items: number }[];
   readonly reasons: Readonly<Record<string, number>>;
 }
 
-/** Rows of what is told by class, the most frequent first. */
+/** Most rows of a table by class, the most frequent first. */
 export const MOST_CLASSES = 40;
 const SLICES = 60;
-/** Slices on either side whose items timed both ways count as well: they are few. */
+/** Slices on either side whose items timed both ways also count, because there are few. */
 const NEIGHBOURS = 3;
 
-/** How many blocks an item ran. */
+/** Number of blocks that an item ran. */
 export const depthOf = ({ record }: AuditEntry) => [...record.ran].filter((digit) => digit === '1').length;
 
-/** @param entries not empty; those of other networks than the last one's are left out */
+/** @param entries not empty; those of networks other than the last one's are left out */
 export function summarise(all: readonly AuditEntry[]): AuditSummary {
   const { header } = all.at(-1)!;
   const entries = all.filter((entry) => entry.header.model.sha256 === header.model.sha256);
@@ -179,7 +179,7 @@ function exceptionsOf(entries: readonly AuditEntry[]): AuditSummary['exceptions'
     .sort((a, b) => b.guarded + b.exited - (a.guarded + a.exited));
 }
 
-/** Name of a class; items of a network without float32 outputs have none. */
+/** Name of a class; undefined stands for items of a network without float32 outputs. */
 function answerOf({ labels }: AuditHeader, index: number | undefined): string {
   return index === undefined ? 'no answer' : (labels?.[index] ?? `class ${index}`);
 }

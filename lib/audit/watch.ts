@@ -17,42 +17,48 @@ import { RateMonitor } from './confidence.js';
 import { type Drift, DriftMonitor } from './drift-monitor.js';
 
 export interface WatchOptions {
-  /** Fraction of the items that is also run in full, in the background; 0.01 when left out. */
+  /** Fraction of the items that also run in full, in the background; 0.01 by default. */
   shadow?: number | undefined;
-  /** Rate of other answers than the full network's that is still acceptable; 0.01 when left out. */
+  /** Acceptable rate of answers that differ from the full network's; 0.01 by default. */
   maxDisagreement?: number | undefined;
-  /** Probability of never raising a false alarm, however long it watches and however often it is rearmed; 0.95 when left out. */
+  /**
+   * Probability that no false alarm is ever raised, however long it watches and however often it is rearmed; 0.95 by
+   * default.
+   */
   confidence?: number | undefined;
-  /** `full` (when left out): the session runs every block from then on. `warn`: only the event. */
+  /** `full` (the default): the session runs every block from then on. `warn`: only the event. */
   onTrip?: 'full' | 'warn' | undefined;
   /**
-   * Scores to compare with, by block. When left out, those that the session's policy was calibrated with, or else the
+   * Scores to compare with, by block. By default those from the calibration of the session's policy, otherwise the
    * first `window` items of the stream.
    */
   profile?: ScoreProfiles | undefined;
-  /** The same for the confidences of early exits, by the block behind which they stand. */
+  /** The same for the confidences of early exits, by the exit's block. */
   exitProfile?: ScoreProfiles | undefined;
-  /** Items in one window of drift detection; 500 when left out. */
+  /** Items in one window of drift detection; 500 by default. */
   window?: number | undefined;
 }
 
 export interface WatchStats {
   readonly items: number;
-  /** Items of the shadow sample since it was armed: those that ran again in full, and those that had run in full anyway. */
+  /**
+   * Items of the shadow sample since it was armed: those that ran again in full, and those that had run in full
+   * anyway.
+   */
   readonly checks: number;
   readonly disagreements: number;
   /**
-   * Both ends of the confidence sequence of the disagreement since it was armed, valid at every time. Each is a one-sided
-   * bound that holds with probability 1 minus the part of the error budget that this arming has, see `rearm`: in the first
-   * arming, the rate is between the two with probability `confidence`.
+   * Both ends of the confidence sequence of the disagreement since it was armed, valid at every time. Each is a
+   * one-sided bound that holds with probability 1 minus the share of the error budget that this arming may spend, see
+   * `rearm`. In the first arming, the rate is between the two with probability `confidence`.
    */
   readonly disagreement: readonly [number, number];
-  /** How often it was armed: 1 until the first `rearm`. */
+  /** Number of armings: 1 until the first `rearm`. */
   readonly armings: number;
   readonly tripped: boolean;
-  /** Shadow runs that could not be made. */
+  /** Shadow runs that failed. */
   readonly failures: number;
-  /** Of the last whole window. */
+  /** Of the last complete window. */
   readonly drift: readonly Drift[];
 }
 
@@ -64,7 +70,7 @@ declare module '../skip/observer.js' {
 }
 
 interface WatchEvents {
-  /** The lower bound of the disagreement has passed the limit. */
+  /** The lower bound of the disagreement has exceeded the limit. */
   trip: [WatchStats];
   /** Scores or skip rates of at least one gate or exit have moved away from the profile. */
   drift: [readonly Drift[]];
@@ -81,10 +87,10 @@ const optionsSchema = z.strictObject({
   window: z.int().min(50).optional(),
 });
 
-/** Shadow items that may wait; more are let go, so that a fast stream can't pile them up. */
+/** Most shadow items that may wait; further ones are dropped, so that a fast stream can't accumulate them. */
 const MOST_WAITING = 16;
 
-/** An observer that checks skipped answers against full ones; see watch. */
+/** An observer that compares answers of items that skipped with those of the full network; see watch. */
 export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
   readonly keepsInputs = false;
   readonly #options: Required<Omit<WatchOptions, 'profile' | 'exitProfile'>>;
@@ -121,7 +127,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     this.#monitor = new RateMonitor(this.#options.maxDisagreement, 1 - this.#options.confidence);
   }
 
-  /** @throws ResidualSkipError INVALID_ARGUMENT while another session has it */
+  /** @throws ResidualSkipError INVALID_ARGUMENT if it belongs to another session */
   onAttach(control: SessionControl): void {
     if (this.#control) {
       throw new ResidualSkipError(
@@ -141,7 +147,8 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
       const closed = this.#driftMonitor.see(itemTrace);
       if (closed) this.#drift = closed.drift;
       if (closed && closed.moved.length > 0) this.#report('drift', closed.moved);
-      // What is drawn, or let go, must not depend on what the item did: else another rate is tested than the promise.
+      // What is drawn or dropped must not depend on what the item did; otherwise the tested rate isn't the promised
+      // one.
       if (!classScores || this.#tripped || isTripped(itemTrace) || Math.random() >= this.#options.shadow)
         continue;
       if (this.#waiting >= MOST_WAITING) continue;
@@ -157,7 +164,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     }
   }
 
-  /** Waits for the shadow runs that are under way. */
+  /** Waits for the shadow runs in progress. */
   async settled(): Promise<void> {
     await this.#queue;
   }
@@ -168,9 +175,9 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
   }
 
   /**
-   * Forgets the evidence so far and lets the session skip again. Arming number k (the first is 1) may raise a false alarm
-   * with probability alpha / (k (k + 1)), where alpha is 1 - `confidence`: over all armings that adds up to alpha, so that
-   * the promise holds however often it is rearmed.
+   * Discards the evidence so far and lets the session skip again. Arming number k (the first is 1) raises a false
+   * alarm with probability at most alpha / (k (k + 1)), where alpha is 1 - `confidence`. Over all armings that adds
+   * up to alpha, so the promise holds however often it is rearmed.
    */
   rearm(): void {
     this.#monitor.rearm();
@@ -225,7 +232,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     );
   }
 
-  /** A listener that throws must not hide what else there is to see. */
+  /** A listener that throws must not prevent further observation. */
   #report<K extends keyof WatchEvents>(name: K, ...what: WatchEvents[K]): void {
     try {
       (this as EventEmitter).emit(name, ...what);
@@ -234,7 +241,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     }
   }
 
-  /** One shadow check: whether the skipped answer differs from the full one. */
+  /** One shadow check: whether the answer with skipping differs from the full one. */
   observe(disagrees: boolean): void {
     this.#monitor.observe(disagrees);
     if (this.#tripped || !this.#monitor.exceeded) return;
@@ -251,21 +258,21 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
 }
 
 /**
- * An observer for `InferenceSession.create`: a random share of the items is also run in full, at low
- * priority, and an anytime-valid test decides whether skipping changes more answers than promised. Emits
- * `trip` when it does (the session then runs in full until `rearm()`), and `drift` when gate scores move.
+ * An observer for `InferenceSession.create`: a random share of the items also runs in full, at low priority, and an
+ * anytime-valid test decides whether skipping changes more answers than promised. Emits `trip` if it does (the
+ * session then runs in full until `rearm()`), and `drift` when gate scores move.
  * @throws ResidualSkipError INVALID_ARGUMENT
  */
 export function watch(options?: WatchOptions): Watch {
   return new Watch(options);
 }
 
-/** Another monitor had the item run in full: that says nothing of the policy. */
+/** Another monitor made the item run in full, which says nothing about the policy. */
 function isTripped({ blocks }: ItemTrace): boolean {
   return blocks.some(({ reason }) => reason === 'tripped');
 }
 
-/** Whether the answer is the full network's. An exit's isn't, even behind the last block. */
+/** Whether the answer is the full network's. An exit's answer isn't, even behind the last block. */
 function ranInFull({ blocks, exits }: ItemTrace): boolean {
   if (!blocks.every(({ ran }) => ran)) return false;
   return blocks[0]?.reason === 'guard' || !exits.some(({ taken }) => taken);
