@@ -1,0 +1,113 @@
+import { type ItemTrace, type SkipTrace, Tensor } from 'residual-skip';
+import type { ServedModel } from './model.js';
+import type { Job } from './queue.js';
+import type { Setting } from './settings.js';
+
+/** What a request asks of the engine, and what came of it. */
+export interface Work {
+  readonly model: ServedModel;
+  readonly setting: Setting;
+  readonly feeds: Readonly<Record<string, Tensor>>;
+  readonly fetches: readonly string[];
+  readonly queued: number;
+  result?: {
+    readonly outputs: Readonly<Record<string, Tensor>>;
+    readonly items: readonly ItemTrace[];
+    readonly multiplyAdds: number;
+    readonly queueMs: number;
+    readonly callMs: number;
+    readonly callItems: number;
+  };
+}
+
+/** Tensors as one batch. */
+export function concat(tensors: readonly Tensor[]): Tensor {
+  const [first] = tensors;
+  if (tensors.length === 1) return first!;
+  const length = tensors.reduce((sum, { size }) => sum + size, 0);
+  const data = new (first!.data.constructor as Float32ArrayConstructor)(length);
+  let at = 0;
+  for (const tensor of tensors) {
+    data.set(tensor.data as Float32Array, at);
+    at += tensor.size;
+  }
+  const items = tensors.reduce((sum, { dims }) => sum + dims[0]!, 0);
+  return new Tensor(first!.type as 'float32', data, [items, ...first!.dims.slice(1)]);
+}
+
+/** Items `from` to `end` of a batch of `items`; the same memory. */
+function slice(tensor: Tensor, from: number, end: number, items: number): Tensor {
+  const each = tensor.size / items;
+  const data = (tensor.data as Float32Array).subarray(from * each, end * each);
+  return new Tensor(tensor.type as 'float32', data, [end - from, ...tensor.dims.slice(1)]);
+}
+
+let lone = 0;
+
+/** Requests with the same key may run as one batch; those of a model that mixes the items of a batch never do. */
+export function joinKey({ model, setting, feeds, fetches }: Work, items: number): string {
+  const tensors = Object.entries(feeds);
+  const splits =
+    model.session.model.batching === 'item' && tensors.every(([, { dims }]) => dims[0] === items);
+  const shapes = tensors.map(([name, { type, dims }]) => [name, type, ...dims.slice(1)]);
+  return JSON.stringify([model.name, model.version, setting.name, shapes, fetches, splits ? 0 : ++lone]);
+}
+
+/** Runs jobs of one key in one call; resolves to what each failed with. */
+export async function runTogether(jobs: readonly Job<Work>[]): Promise<readonly unknown[]> {
+  try {
+    await runOnce(jobs);
+    return [];
+  } catch (error) {
+    if (jobs.length === 1) return [error];
+    // One of them is to blame; the others must not suffer for it.
+    const alone: unknown[] = [];
+    for (const job of jobs) alone.push((await runTogether([job]))[0]);
+    return alone;
+  }
+}
+
+async function runOnce(jobs: readonly Job<Work>[]): Promise<void> {
+  const { model, setting, fetches } = jobs[0]!.work;
+  const names = Object.keys(jobs[0]!.work.feeds);
+  const feeds = Object.fromEntries(
+    names.map((name) => [name, concat(jobs.map(({ work }) => work.feeds[name]!))]),
+  );
+  const start = performance.now();
+  const { outputs, trace } = await model.session.runTraced(feeds, [...fetches], {
+    policy: setting.policy,
+    // A call that several share goes on for the others when one of them leaves.
+    ...(jobs.length === 1 && { signal: jobs[0]!.signal }),
+  });
+  const callMs = performance.now() - start;
+  share(jobs, outputs, trace, start, callMs);
+}
+
+function share(
+  jobs: readonly Job<Work>[],
+  outputs: Readonly<Record<string, Tensor>>,
+  trace: SkipTrace,
+  start: number,
+  callMs: number,
+): void {
+  const callItems = jobs.reduce((sum, { items }) => sum + items, 0);
+  let from = 0;
+  for (const { work, items } of jobs) {
+    const end = from + items;
+    const own =
+      jobs.length === 1
+        ? outputs
+        : Object.fromEntries(
+            Object.entries(outputs).map(([name, tensor]) => [name, slice(tensor, from, end, callItems)]),
+          );
+    work.result = {
+      outputs: own,
+      items: jobs.length === 1 ? trace.items : trace.items.slice(from, end),
+      multiplyAdds: trace.multiplyAdds,
+      queueMs: start - work.queued,
+      callMs,
+      callItems,
+    };
+    from = end;
+  }
+}
