@@ -4,6 +4,7 @@ import { ResidualSkipError } from './errors.js';
 /** Element types that tensors of this package can have; names are onnxruntime's. */
 export type DataType = 'float32' | 'uint8' | 'int32' | 'int64' | 'bool';
 
+/** The array that holds the elements of each type; `bool` is 0 and 1 in bytes. */
 export interface TypedArrayOf {
   float32: Float32Array;
   uint8: Uint8Array;

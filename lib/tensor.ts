@@ -36,9 +36,11 @@ export interface TensorLike {
 
 /** A dense, row-major tensor of type `T` in main memory, shaped like onnxruntime's. */
 export interface TypedTensor<T extends DataType> extends TensorLike {
+  /** Element type. */
   readonly type: T;
   /** The elements; `bool` holds 0 and 1. Throws INVALID_ARGUMENT after `dispose`. */
   readonly data: TensorData<T>;
+  /** Lengths of the axes, the outermost first. */
   readonly dims: readonly number[];
   /** Number of elements; 1 for a scalar, whose `dims` is empty. */
   readonly size: number;
@@ -54,6 +56,7 @@ export interface TypedTensor<T extends DataType> extends TensorLike {
 /** A tensor of one of the types `T`: `type` tells which, and so what `data` is. */
 export type Tensor<T extends DataType = DataType> = { [K in T]: TypedTensor<K> }[T];
 
+/** The class of tensors: `new Tensor(type, data, dims)`. */
 export interface TensorConstructor {
   readonly prototype: TypedTensor<DataType>;
   /**

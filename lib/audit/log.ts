@@ -9,6 +9,7 @@ import { partsOf } from './hash.js';
 import { headerOf, type Recorded } from './items.js';
 import { type AuditEnergy, type AuditRecord, encodeRecord } from './record.js';
 
+/** Options of `auditLog`. */
 export interface AuditLogOptions {
   /** File to append to; rotated files are beside it as NAME.1.EXT, NAME.2.EXT, oldest first. */
   path: string;
@@ -24,6 +25,7 @@ export interface AuditLogOptions {
   top?: number | undefined;
 }
 
+/** What an audit log has written and lost. */
 export interface AuditLogStats {
   /** Items written to the file. */
   readonly written: number;
@@ -33,6 +35,7 @@ export interface AuditLogStats {
   readonly lost: number;
   /** Writes that failed. */
   readonly errors: number;
+  /** Message of the last write that failed; null if none has. */
   readonly lastError: string | null;
 }
 

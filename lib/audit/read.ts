@@ -15,14 +15,19 @@ export interface AuditEntry {
 
 /** A problem with a line. */
 export interface AuditProblem {
+  /** Line of the file, from 1. */
   readonly line: number;
   /** `truncated`: the last line is incomplete, as a killed process leaves it; `tampered`: anything else. */
   readonly kind: 'truncated' | 'tampered';
+  /** Names the line and what is wrong with it. */
   readonly message: string;
 }
 
+/** What an audit log holds. */
 export interface AuditTrace {
+  /** Recorded items, in the order of the log. */
   readonly entries: readonly AuditEntry[];
+  /** Lines that are no records, or were changed. */
   readonly problems: readonly AuditProblem[];
   /** CPU time and energy of items of the last model and policy, from the last measurement; null if there is none. */
   readonly energy: AuditEnergy | null;

@@ -20,6 +20,7 @@ import { type AuditEntry, type AuditTrace, readAudit } from './read.js';
 import { renderAuditReport } from './report.js';
 import { depthOf } from './summary.js';
 
+/** Options of `renderAudit`. */
 export interface RenderAuditOptions
   extends Omit<DataOptions, 'labelsFrom' | 'groupsFrom'>,
     Pick<ImageClassifierOptions, 'preprocessor'>,

@@ -16,9 +16,13 @@ export interface ReplayDifference {
   readonly replayed: string;
 }
 
+/** How a replay compares with the log. */
 export interface ReplayReport {
+  /** Items in the log. */
   readonly recorded: number;
+  /** Of these, items whose input is among the data. */
   readonly replayed: number;
+  /** Of these, items with the same decisions, scores and outputs, bit for bit. */
   readonly identical: number;
   /** Recorded items whose input is not in the data. */
   readonly missing: number;

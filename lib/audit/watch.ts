@@ -16,6 +16,7 @@ import { parseStrict } from '../validation.js';
 import { RateMonitor } from './confidence.js';
 import { type Drift, DriftMonitor } from './drift-monitor.js';
 
+/** Options of `watch`. */
 export interface WatchOptions {
   /** Fraction of the items that also run in full, in the background; 0.01 by default. */
   shadow?: number | undefined;
@@ -39,13 +40,16 @@ export interface WatchOptions {
   window?: number | undefined;
 }
 
+/** What a monitor has seen. */
 export interface WatchStats {
+  /** Items that it has seen. */
   readonly items: number;
   /**
    * Items of the shadow sample since it was armed: those that ran again in full, and those that had run in full
    * anyway.
    */
   readonly checks: number;
+  /** Items of the sample whose answer is not the full network's. */
   readonly disagreements: number;
   /**
    * Both ends of the confidence sequence of the disagreement since it was armed, valid at every time. Each is a
@@ -55,6 +59,7 @@ export interface WatchStats {
   readonly disagreement: readonly [number, number];
   /** Number of armings: 1 until the first `rearm`. */
   readonly armings: number;
+  /** Whether the disagreement has exceeded the limit since it was armed. */
   readonly tripped: boolean;
   /** Shadow runs that failed. */
   readonly failures: number;

@@ -15,6 +15,7 @@ import { contributions, curves } from './report-charts.js';
 import type { Calibration, Example } from './result.js';
 import { wordConfidence, wordPromise } from './wording.js';
 
+/** Options of `renderCalibration`. */
 export interface RenderCalibrationOptions {
   /** Names the model to a reader; the beginning of its SHA-256 when left out. */
   model?: string | undefined;

@@ -5,6 +5,7 @@ import type { Certificate } from './certify.js';
 
 /** One setting of the dial, as measured on the items that certify. */
 export interface SettingResult extends Certificate {
+  /** Of the dial: an exit is taken while what it saves is worth this many times the answers that it changes. */
   readonly price: number;
   /** Means over the items; fractions. */
   readonly multiplyAddsSkipped: number;
@@ -18,6 +19,7 @@ export interface SettingResult extends Certificate {
 /** What an exit does for the policy. */
 export interface Contribution {
   readonly kind: 'exit';
+  /** The block behind which the exit is. */
   readonly block: string;
   /** Items that it was taken for, as a fraction. */
   readonly rate: number;
@@ -33,6 +35,7 @@ export interface ClassResult {
   readonly events: number;
   /** Mean loss. */
   readonly risk: number;
+  /** Mean over the items, as a fraction of the network's. */
   readonly multiplyAddsSkipped: number;
 }
 
@@ -40,16 +43,21 @@ export interface ClassResult {
 export interface Example {
   /** Hash of the item. */
   readonly sha256: string;
+  /** With the policy. */
   readonly answer: string;
+  /** With every block run. */
   readonly fullAnswer: string;
   /** A digit for each block: 1 ran, 0 skipped. */
   readonly ran: string;
+  /** As a fraction of the network's; negative if the item cost more than in full. */
   readonly multiplyAddsSkipped: number;
   /** A small picture of it as a data URI (JPEG), where the item was an image that could be read again. */
   readonly thumbnail?: string;
 }
 
+/** What `calibrate` returns. */
 export interface Calibration {
+  /** For `JSON.stringify` into a file, or for the option `policy` of `InferenceSession.create`. */
   readonly policy: SkipPolicy;
   /** Judged by the limit of the policy, the lowest of several that certified anything. */
   readonly settings: readonly SettingResult[];

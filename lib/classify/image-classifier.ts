@@ -15,6 +15,7 @@ import { Tensor } from '../tensor.js';
 import { parseStrict } from '../validation.js';
 import { type ImageSource, isImageSource, nameOf, toRawImage } from './image-source.js';
 
+/** Options of `ImageClassifier.from`: those of a session, and those of images and labels. */
 export interface ImageClassifierOptions extends SessionOptions {
   /** Labels by class index; those of config.json beside the model, or else the indices, when left out. */
   labels?: readonly string[] | undefined;
@@ -27,6 +28,7 @@ export interface ImageClassifierOptions extends SessionOptions {
   readonly maxPixels?: number | undefined;
 }
 
+/** Options of `classify`. */
 export interface ClassifyOptions {
   /** Classes to return, most probable first; 5 when left out. */
   topK?: number | undefined;
@@ -34,12 +36,15 @@ export interface ClassifyOptions {
   trace?: boolean | undefined;
   /** Instead of the session's policy. */
   policy?: PolicySource | undefined;
+  /** Aborting it ends the work with the error ABORTED, whose name is AbortError. */
   signal?: AbortSignal | undefined;
 }
 
 /** One class of an answer. */
 export interface Prediction {
+  /** Index of the class. */
   readonly index: number;
+  /** Its label; the index as text if the model has no labels. */
   readonly label: string;
   /** 0 to 1. */
   readonly probability: number;

@@ -105,8 +105,9 @@ export class Preprocessor {
   }
 
   /**
+   * Resizes, crops and normalises one image into float32[1, channels, height, width].
    * @param name names the image in messages
-   * @throws INVALID_SHAPE when the result doesn't fit the model; INVALID_DATA when the image can't be resized;
+   * @throws ResidualSkipError INVALID_SHAPE when the result doesn't fit the model; INVALID_DATA when the image can't be resized;
    *   MISSING_DEPENDENCY to resize without sharp
    */
   async apply(image: RawImage, name: string): Promise<PreparedImage> {

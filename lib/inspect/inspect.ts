@@ -26,7 +26,9 @@ export interface InspectedBlock extends Omit<BlockInfo, 'layers'> {
 
 /** An early exit in the graph. */
 export interface InspectedExit {
+  /** The block behind which it is. */
   readonly after: string;
+  /** An item leaves when its score is at least this. */
   readonly threshold: number;
   /** Of one item, part of no block's and not of the model's. */
   readonly multiplyAdds: number;
@@ -54,6 +56,7 @@ export interface Inspection {
   readonly mixesBatch?: string;
 }
 
+/** Options of `inspect`. */
 export interface InspectOptions {
   /**
    * Lengths of all dimensions of inputs, by name or of the only one: costs depend on them. Left out, they are as the model declares them, with a

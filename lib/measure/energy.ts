@@ -12,6 +12,7 @@ export interface Effort {
 export interface EnergyReport {
   /** Items that ran in each mode. */
   readonly items: number;
+  /** CPU time of one item, in seconds, over all threads of the process. */
   readonly cpuSeconds: { readonly full: number; readonly skip: number };
   /** Of all processor packages, including other processes; null if the counters can't be read. */
   readonly joules: { readonly full: number; readonly skip: number } | null;

@@ -22,13 +22,16 @@ export interface EvaluateOptions extends ImageClassifierOptions, DataOptions, Wo
 
 /** What skipping gains and costs. Fractions are 0 to 1, averaged over items. */
 export interface Evaluation {
+  /** Images that were evaluated. */
   readonly items: number;
+  /** With every block run. */
   readonly full: {
     /** Null unless every image has a label. */
     readonly accuracy: number | null;
     /** Of one item, at batch 1. */
     readonly latencyMs: LatencySummary;
   };
+  /** With the policy. */
   readonly skip: {
     readonly accuracy: number | null;
     /** Items for which skipping and the full network name the same class. */

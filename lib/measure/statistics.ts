@@ -2,8 +2,11 @@ import { mean, quantile } from '../numeric/statistics.js';
 
 /** Times of single items, in milliseconds. */
 export interface LatencySummary {
+  /** Arithmetic mean. */
   readonly mean: number;
+  /** Median. */
   readonly p50: number;
+  /** 95th percentile. */
   readonly p95: number;
 }
 
@@ -12,6 +15,7 @@ export function latencyOf(sample: readonly number[]): LatencySummary {
   return { mean: mean(sample), p50: quantile(sample, 0.5), p95: quantile(sample, 0.95) };
 }
 
+/** Change of the accuracy, from the paired differences between items. */
 export interface PairedChange {
   /** Second minus first, in percentage points. */
   readonly points: number;

@@ -72,6 +72,7 @@ export interface Gate {
   readonly threshold: number;
 }
 
+/** How the input of a block comes to its end: as it is, through a projection, or padded with channels of zeros. */
 export type ShortcutKind = 'identity' | 'projection' | 'padded';
 
 /**

@@ -8,6 +8,7 @@ export interface Env {
   readonly versions: { readonly common: string; readonly node: string };
 }
 
+/** Settings of the process, and the version of this package. */
 export const env: Env = {
   logLevel: 'warning',
   versions: { common: packageVersion(), node: packageVersion() },

@@ -9,9 +9,11 @@ export interface TensorMetadata {
   readonly shape: readonly Dimension[];
 }
 
+/** Facts about a model. */
 export interface ModelInfo {
   /** Hex SHA-256 of the model file. */
   readonly sha256: string;
+  /** Version of ONNX's operator set. */
   readonly opset: number;
   /** Number of elements in all initialisers. */
   readonly parameters: number;

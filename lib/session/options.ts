@@ -28,6 +28,7 @@ export interface IgnoredSessionOptions {
   extra?: Readonly<Record<string, unknown>> | undefined;
 }
 
+/** Options of `InferenceSession.create`. An unknown or malformed option is the error INVALID_ARGUMENT. */
 export interface SessionOptions extends IgnoredSessionOptions {
   /** Which blocks run; by default `model`: the gates in the file decide. */
   policy?: PolicySource | undefined;
@@ -56,6 +57,7 @@ export interface SessionOptions extends IgnoredSessionOptions {
   observers?: readonly RunObserver[] | undefined;
 }
 
+/** Options of `runSync` and `runTracedSync`. */
 export interface RunSyncOptions {
   /** Instead of the session's policy, for this run. */
   policy?: PolicySource | undefined;
@@ -69,6 +71,7 @@ export interface RunSyncOptions {
   extra?: Readonly<Record<string, unknown>> | undefined;
 }
 
+/** Options of `run` and `runTraced`. */
 export interface RunOptions extends RunSyncOptions {
   /** Aborting ends the run early with the error ABORTED, whose name is AbortError; null means no signal. */
   signal?: AbortSignal | null | undefined;

@@ -6,12 +6,14 @@ import { packageVersion } from '../version.js';
 export interface ProfileEvent {
   /** Of a step or block, its name in the model. */
   readonly name: string;
+  /** What the event is about. */
   readonly cat: 'item' | 'block' | 'gate' | 'step';
   readonly ph: 'X';
   /** Microseconds since the beginning of the profile. */
   readonly ts: number;
   /** Microseconds. */
   readonly dur: number;
+  /** Process ID. */
   readonly pid: number;
   /** Items that ran at the same time have different numbers. */
   readonly tid: number;
@@ -25,6 +27,7 @@ export interface ProfileEvent {
 
 /** Returned by `endProfiling`: written as JSON, a file for chrome://tracing or https://ui.perfetto.dev. */
 export interface Profile {
+  /** One for each item, block, gate and step that ran. */
   readonly traceEvents: readonly ProfileEvent[];
   readonly displayTimeUnit: 'ms';
   readonly otherData: {

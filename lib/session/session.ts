@@ -137,18 +137,22 @@ export class InferenceSession {
     return session;
   }
 
+  /** Names of the inputs, in the order of the model. */
   get inputNames(): readonly string[] {
     return this.#model.inputs.map(({ name }) => name);
   }
 
+  /** Names of the outputs, in the order of the model. */
   get outputNames(): readonly string[] {
     return this.#model.outputs.map(({ name }) => name);
   }
 
+  /** Type and declared shape of each input; open dimensions are names. */
   get inputMetadata(): readonly TensorMetadata[] {
     return this.#model.inputs.map(describePort);
   }
 
+  /** Type and declared shape of each output; open dimensions are names. */
   get outputMetadata(): readonly TensorMetadata[] {
     return this.#model.outputs.map(describePort);
   }
@@ -163,6 +167,7 @@ export class InferenceSession {
     return describeBlocks(this.#program());
   }
 
+  /** Facts about the model. */
   get model(): ModelInfo {
     const { sha256, opset, parameters, batching, batchingReason } = this.#model;
     const multiplyAdds = this.#shapes ? this.#program().cost.multiplyAdds : null;

@@ -2,8 +2,11 @@ import type { CompareKind, GateForm, Program, ShortcutKind } from '../model/prog
 
 /** One residual block. */
 export interface BlockInfo {
+  /** From 0 at the input; policies may name the block by it. */
   readonly index: number;
+  /** As policies and traces name the block. */
   readonly name: string;
+  /** Only a block whose shortcut is the identity can be skipped. */
   readonly shortcut: ShortcutKind;
   /** True when the block can be skipped: its shortcut is the identity. */
   readonly skippable: boolean;

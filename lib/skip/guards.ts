@@ -18,6 +18,7 @@ export const guardSchema = z
   })
   .meta({ description: 'What to do when a run that skipped blocks answers with one of the labels.' });
 
+/** What is done when a skipped run answers with one of some labels. */
 export type Guard = z.infer<typeof guardSchema>;
 
 /** A guard with its classes as indices. */

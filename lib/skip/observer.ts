@@ -23,12 +23,15 @@ export interface RunContext {
   /** Answers that the policy guards: names of classes, or `class 3` if it has no names. */
   readonly guards: readonly string[];
   readonly backend: 'native' | 'reference';
+  /** Instruction set in use; `js` for the reference backend. */
   readonly isa: string;
+  /** Workers in use. */
   readonly threads: number;
   /** Of one item with every block run. */
   readonly multiplyAdds: number;
   /** Convolutions and fully connected layers of the whole network, without those of its gates. */
   readonly layers: number;
+  /** The residual blocks, in order. */
   readonly blocks: readonly BlockInfo[];
   /** The output with class scores, and whether they are logits or probabilities; null if no output has them. */
   readonly classScores: { readonly name: string; readonly meaning: Meaning } | null;
@@ -46,6 +49,7 @@ export interface RunEvent {
   readonly trace: SkipTrace;
   /** The trace of one item without an object for each of its blocks. It may be read later, too. */
   decisionsOf(item: number): ItemDecisions;
+  /** Items of the batch; 1 if the model mixes them. */
   readonly items: number;
   /** Wall-clock time in the backend, including the wait for a free worker. */
   readonly milliseconds: number;

@@ -31,14 +31,19 @@ export const SKIP_REASONS = [
   'guard',
 ] as const satisfies readonly SkipReason[];
 
+/** What one item did at one block. */
 export interface BlockDecision {
+  /** Name of the block. */
   readonly block: string;
+  /** Index of the block, from 0 at the input. */
   readonly index: number;
+  /** False if the block was skipped. */
   readonly ran: boolean;
   /** The gate's score; null if no gate was evaluated. */
   readonly score: number | null;
   /** The threshold that the score was compared with; null if no gate was evaluated. */
   readonly threshold: number | null;
+  /** Why it ran or was skipped. */
   readonly reason: SkipReason;
 }
 
@@ -46,14 +51,17 @@ export interface BlockDecision {
 export interface ExitDecision {
   /** The exit's block. */
   readonly after: string;
+  /** Whether the item left here. */
   readonly taken: boolean;
   /** Largest softmax probability of its head. */
   readonly score: number;
+  /** The exit is taken if the score is at least this. */
   readonly threshold: number;
 }
 
 /** What one item did. */
 export interface ItemTrace {
+  /** By block, in the order of the network. */
   readonly blocks: readonly BlockDecision[];
   /** Exits of the policy or the model that the item reached. */
   readonly exits: readonly ExitDecision[];
@@ -68,6 +76,7 @@ export interface ItemTrace {
 
 /** What every item of one run did. */
 export interface SkipTrace {
+  /** In the order of the batch; one if the model mixes the items of a batch. */
   readonly items: readonly ItemTrace[];
   /** Multiply-adds of one item with every block run. */
   readonly multiplyAdds: number;
