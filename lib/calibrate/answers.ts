@@ -1,4 +1,4 @@
-/** What class scores answer, and how far answers are apart. */
+/** The answer of class scores, and the distance between answers. */
 import { ResidualSkipError } from '../errors.js';
 import { argMax } from '../numeric/softmax.js';
 import { type Meaning, probabilities } from '../skip/scores.js';
@@ -19,8 +19,8 @@ export function checkedAnswer(scores: Float32Array): number {
 }
 
 /**
- * Of the probabilities that two rows of class scores stand for: half the sum of their differences, in [0, 1]. Scores that
- * are NaN are as far from any others as can be.
+ * Half the sum of the differences between the probabilities of two rows of class scores, in [0, 1]. NaN scores have
+ * the largest distance from any others.
  */
 export function totalVariation(a: Float32Array, b: Float32Array, meaning: Meaning): number {
   const [p, q] = [probabilities(a, meaning), probabilities(b, meaning)];

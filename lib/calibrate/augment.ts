@@ -1,12 +1,14 @@
 /**
- * More fitting data for free: the full network says what it thinks of any image, so its answers to shifted and
- * mirrored copies teach the heads as well as those to the images themselves.
+ * More data to fit on: the full network labels any image, so its answers to shifted and mirrored copies teach the
+ * heads as well as its answers to the images themselves.
  */
 
 /** Largest shift, as a fraction of a side. */
 const REACH = 1 / 8;
 
-/** A copy of an image, shifted by up to an eighth of its sides and perhaps mirrored; the border is repeated outwards. */
+/**
+ * A copy of an image, shifted by up to an eighth of its sides and possibly mirrored; the border is repeated outwards.
+ */
 export function altered(
   image: Float32Array,
   [channels, height, width]: readonly [number, number, number],

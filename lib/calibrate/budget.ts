@@ -1,23 +1,23 @@
-/** A budget instead of a limit: the most careful setting that keeps within it is taken, and its risk certified. */
+/** A budget instead of a limit: the most careful setting within it is taken, and its risk certified. */
 import { ResidualSkipError } from '../errors.js';
 import type { Effort, Stopwatch } from './latency.js';
 import { headsOf, type Thresholds } from './measure.js';
 import type { CalibrationOptions } from './options.js';
 import type { Table } from './table.js';
 
-/** Times that decide, on the items that order the settings. */
+/** Effort of the timings that decide, on the items that order the settings. */
 const EFFORT: Effort = { items: 100, milliseconds: 500 };
 
 export interface Budget {
   readonly most: number;
   spent(thresholds: Thresholds, multiplyAddsSkipped: number): number;
-  /** @param least that any setting spent */
+  /** @param least the least that any setting spent */
   outOfReach(least: number): ResidualSkipError;
 }
 
 /**
- * The budget that the options ask for.
- * @param order of the items that order settings, by heads that were fitted without them
+ * The budget that the options request.
+ * @param order items that order settings, evaluated with heads that were fitted without them
  */
 export function budgetOf(
   { budget, budgetMs }: CalibrationOptions,

@@ -1,6 +1,6 @@
 /**
- * Calibration of a frozen network on prepared items: fits exits, orders settings of their thresholds from "no skipping" to the most aggressive,
- * and certifies the furthest one that keeps its promise. See docs/calibration.md.
+ * Calibration of a frozen network on prepared items: fits exits, orders settings of their thresholds from "no
+ * skipping" to the most aggressive, and certifies the furthest one that keeps its promise. See docs/calibration.md.
  */
 
 import type { Backend } from '../backends/backend.js';
@@ -38,9 +38,12 @@ import { type AnyExit, gatesOf, hasGates, itemsFrom, type Judging, type Table, t
 
 const SETTINGS = 96;
 const COPIES = 15;
-/** Heads are fitted without each of so many parts of the items, to judge them on it, and then with all. The last is `order`. */
+/**
+ * Number of folds: heads are fitted without each fold, to be judged on it, and then on all items. The last fold is
+ * `order`.
+ */
 const FOLDS = 3;
-/** Timing of every setting that was tested, and of the one that was chosen. */
+/** Effort of timing every tested setting, and the chosen one. */
 const QUICK = { items: 20, milliseconds: 100 };
 const THOROUGH = { items: 400, milliseconds: 4000 };
 
@@ -68,7 +71,7 @@ export async function calibrateItems(
   const chosenFrom = [...take('fit'), ...take('order')];
   const certify = take('certify');
 
-  // Exits that are in the model were taught elsewhere: nothing is fitted, and they are judged on all items at once.
+  // The model's own exits were trained elsewhere: nothing is fitted, and they are judged on all items at once.
   const own = program.exits?.list.map(({ after }): AnyExit => ({ after }));
   if (own && options.fit) {
     throw new ResidualSkipError(
@@ -98,7 +101,7 @@ export async function calibrateItems(
   };
   const judging: Judging = { backend, program, guards, metric: rules[0].metric, onItems };
 
-  // Of the items that certify, nothing but the sizes of groups matters before settings are tested.
+  // Before settings are tested, only the sizes of groups are read from the items that certify.
   const labelled = items.every(({ label }) => label !== undefined);
   const classes =
     labelled || !options.perClass
@@ -165,7 +168,7 @@ export async function calibrateItems(
         version: 1,
         model: { sha256 },
         blocks: {},
-        // Without heads a policy would leave the model its own exits, which nothing has certified.
+        // Without heads, a policy would keep the model's own exits, which nothing has certified.
         ...((heads || program.exits) && { heads: encodeHeads(heads ?? { exits: [], gates: [] }) }),
         ...(options.guards && { guards: [...options.guards] }),
         ...(labels && { labels: [...labels] }),
@@ -180,7 +183,7 @@ export async function calibrateItems(
       };
       return { policy, heads, result };
     };
-    // A budget has chosen before `certify` was seen: what that one setting's risk is at most is what is promised.
+    // A budget was chosen before `certify` was used: the upper bound of that one setting's risk is promised.
     const chosen = budget ? tested.length - 1 : careful.chosen;
     const { policy, heads, result } = await settle(careful, chosen);
     const bolder: SkipPolicy[] = [];

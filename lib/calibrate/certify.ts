@@ -1,14 +1,14 @@
 /**
- * Certifies settings on items that chose nothing. Settings are tested in a fixed sequence, by the p-value of their worst
- * part; as the next one is tested only when all parts of the one before hold, the family-wise error stays at delta.
- * A setting passes only when all items together and every group pass. That is an intersection-union test (Berger 1982):
- * each part is tested at the full level, however many there are.
+ * Certifies settings on items that were used for no choice. Settings are tested in a fixed sequence, by the p-value
+ * of their worst part. The next one is tested only if all parts of the previous one hold, so the family-wise error
+ * stays at delta. A setting passes only if all items together and every group pass. That is an intersection-union
+ * test (Berger 1982): each part is tested at the full level, however many there are.
  */
 import type { Metric, Promised, Tested, TestedGroup } from '../skip/promise.js';
 import type { Group, Grouping } from './groups.js';
 import { binomialPValue, fixedSequenceTest, hoeffdingBentkusPValue, upperMean, upperRate } from './risk.js';
 
-/** What is promised. */
+/** The promise to certify. */
 export interface Rule {
   readonly metric: Metric;
   readonly limit: number;
@@ -16,27 +16,27 @@ export interface Rule {
   readonly groupLimit: number;
   /** 1 - confidence of this promise. */
   readonly delta: number;
-  /** Where it is one of several that hold together: how many, and with which confidence. */
+  /** Set if it is one of several promises that hold together: their number and joint confidence. */
   readonly joint?: Promised['joint'];
 }
 
 export interface Certificate extends Tested {
   readonly groups: readonly TestedGroup[];
-  /** The largest of all p-values: of "some part of the promise is wrong". */
+  /** The largest of all p-values, which belongs to "some part of the promise is wrong". */
   readonly worstPValue: number;
 }
 
-/** Losses of some items, summed up. */
+/** Losses of some items, summed. */
 export type Tally = Pick<Tested, 'items' | 'events' | 'risk'>;
 
-/** @param losses of the items, in [0, 1]; 0 or 1 but for the metric `probability` */
+/** @param losses of the items, in [0, 1]; 0 or 1 except for the metric `probability` */
 function tallyOf(losses: readonly number[]): Tally {
   const items = losses.length;
   const events = losses.filter((loss) => loss > 0).length;
   return { items, events, risk: losses.reduce((a, b) => a + b, 0) / Math.max(1, items) };
 }
 
-/** Of "the expected loss is above the limit". */
+/** P-value of "the expected loss is above the limit". */
 function pValueOf({ items, events, risk }: Tally, metric: Metric, limit: number): number {
   return metric === 'probability'
     ? hoeffdingBentkusPValue(risk, items, limit)
@@ -50,7 +50,10 @@ function test(tally: Tally, { metric, delta }: Rule, limit: number): Tested {
   return { limit, ...tally, pValue: pValueOf(tally, metric, limit), upperBound };
 }
 
-/** Of "some part of the promise is wrong": the largest p-value of all items together and of each tested group. */
+/**
+ * P-value of "some part of the promise is wrong": the largest of those of all items together and of each tested
+ * group.
+ */
 export function worstPValueOf(
   all: Tally,
   groups: readonly Tally[],
@@ -62,7 +65,7 @@ export function worstPValueOf(
   );
 }
 
-/** One setting, judged by its losses. */
+/** Judges one setting by its losses. */
 export function certificateOf(
   losses: readonly number[],
   rule: Rule,
@@ -82,7 +85,7 @@ export function certificateOf(
   };
 }
 
-/** What the tests of one limit came to. */
+/** The result of testing one limit. */
 export interface Certified {
   readonly rule: Rule;
   readonly grouping: Grouping;
@@ -93,7 +96,8 @@ export interface Certified {
 /**
  * Tests each limit in a fixed sequence of its own, at the limit's own level.
  * @param losses of each setting, in the order of testing
- * @returns by limit, without those that certify the setting of a lower limit, or none, unless that is all there is
+ * @returns results by limit. Limits that certify nothing, or only the setting of a lower limit, are left out unless
+ * no others remain
  */
 export function certifyEach(
   losses: readonly (readonly number[])[],
@@ -113,7 +117,7 @@ export function certifyEach(
   return (bolder.length > 0 ? bolder : all.slice(0, 1)) as [Certified, ...Certified[]];
 }
 
-/** What holds when nothing is skipped: the answers are the full network's own. */
+/** The certificate of skipping nothing: the answers are the full network's own. */
 export function trivialCertificate(items: number, rule: Rule, { tested, tooSmall }: Grouping): Certificate {
   const none = { events: 0, risk: 0, pValue: 0, upperBound: 0 };
   return {
@@ -132,7 +136,7 @@ export function trivialCertificate(items: number, rule: Rule, { tested, tooSmall
   };
 }
 
-/** What a setting that was chosen without the items of `losses` can promise: the upper bound of its risk. */
+/** The promise for a setting that was chosen without the items of `losses`: the upper bound of its risk. */
 export function boundOf(losses: readonly number[], rule: Rule): Certificate {
   const tally = tallyOf(losses);
   const tested = test(tally, rule, test(tally, rule, rule.limit).upperBound);

@@ -1,4 +1,4 @@
-/** A chain of heads, one for each place of an exit, fitted together on rows of features. */
+/** A chain of heads, one for each exit place, fitted together on rows of features. */
 import { setImmediate } from 'node:timers/promises';
 import type { Backend } from '../backends/backend.js';
 import { generator, shuffle } from '../numeric/random.js';
@@ -9,22 +9,22 @@ import type { Place } from './places.js';
 import { type Matrix, matrix } from './products.js';
 import { HeadInTraining, type Scale } from './training.js';
 
-/** An exit as it was fitted; its threshold is yet to be chosen. */
+/** A fitted exit without its threshold, which is chosen later. */
 export type FittedExit = Omit<ExitSpec, 'threshold' | 'head'> & { readonly head: Head };
 
-/** What heads are fitted on: rows, each an image that the full network answered. */
+/** Training data of heads: rows, each of an image that the full network answered. */
 export interface Lesson {
   readonly rows: number;
-  /** The image that a row is a copy of. */
+  /** The image of each row; several rows may be copies of one. */
   readonly images: Uint32Array;
   /** By place: rows x its width. */
   readonly features: readonly Matrix[];
-  /** Rows x classes: what the network answered, as probabilities. */
+  /** Rows x classes: the network's answers, as probabilities. */
   readonly targets: Matrix;
 }
 
 const { cos, PI } = Math;
-/** Rows of a batch: few of them where there are few, so that there are steps enough. */
+/** Rows of a batch: fewer if there are few rows, so that there are enough steps. */
 const [BATCH, SMALL_BATCH, FEW_ROWS] = [256, 64, 8192];
 const RATE = 3e-3;
 
@@ -35,7 +35,7 @@ export class Chain {
 
   /**
    * @param scales of the features, by place
-   * @param teaches whether an image is one to learn from
+   * @param teaches whether to learn from an image
    */
   constructor(
     readonly backend: Backend,
@@ -54,8 +54,9 @@ export class Chain {
   }
 
   /**
-   * Goes over the rows a few times, in another order each time.
-   * @param from share of the whole training that is done, 0 to 1, and what it will be `to`: the rate falls along a cosine
+   * Goes over the rows several times, in another order each time.
+   * @param from fraction of the whole training that is done, 0 to 1, and `to` the fraction afterwards: the rate falls
+   * along a cosine
    */
   async learn(lesson: Lesson, epochs: number, from: number, to: number): Promise<void> {
     const rows = Array.from({ length: lesson.rows }, (_, row) => row).filter((row) =>
@@ -67,7 +68,7 @@ export class Chain {
     for (let step = 0; step < steps; step++) {
       if (step % batches === 0) shuffle(rows, this.#random);
       const at = (step % batches) * size;
-      // The last batch of an epoch takes its missing rows from the first.
+      // The last batch of an epoch is filled up with the first rows.
       const batch = Uint32Array.from({ length: size }, (_, i) => rows[(at + i) % rows.length]!);
       const done = from + ((to - from) * step) / steps;
       this.#step(lesson, batch, (RATE * (1 + cos(PI * done))) / 2);
@@ -85,7 +86,7 @@ export class Chain {
     }
   }
 
-  /** Features of the rows, standardised, and behind them what the head before has found. */
+  /** Standardised features of the rows, followed by the hidden layer of the previous head. */
   #seen(features: Matrix, { mean, inverse }: Scale, batch: Uint32Array, before: Matrix | undefined): Matrix {
     const width = features.columns;
     const more = before?.columns ?? 0;

@@ -1,4 +1,4 @@
-/** What a calibration refuses, before it runs anything. */
+/** Checks before a calibration runs anything. */
 import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program.js';
 import { sizeOf } from '../numeric/shapes.js';
@@ -9,8 +9,8 @@ import { checkFraction } from './risk.js';
 const DEFAULTS = { maxDisagreement: 0.01, confidence: 0.95, metric: 'disagreement' } as const;
 
 /**
- * What is to be promised, by limit, the lowest first. Each of several limits is tested at an equal share of the error that
- * `confidence` leaves, so that by Bonferroni's inequality all promises hold together with that confidence.
+ * What to promise for each limit, the lowest first. Each of several limits is tested at an equal share of the error
+ * that `confidence` leaves, so by Bonferroni's inequality all promises hold together with that confidence.
  * @throws ResidualSkipError INVALID_ARGUMENT
  */
 export function rulesOf(options: CalibrationOptions): readonly [Rule, ...Rule[]] {
@@ -62,7 +62,7 @@ function budgetAlone(): ResidualSkipError {
   );
 }
 
-/** @throws ResidualSkipError UNSUPPORTED_MODEL when nothing can be skipped, or answers are no class scores */
+/** @throws ResidualSkipError UNSUPPORTED_MODEL when nothing can be skipped, or the output is not class scores */
 export function checkProgram({ blocks, inputs, outputs, values }: Program): void {
   if (!blocks.some(({ skippable }) => skippable)) {
     throw new ResidualSkipError(
@@ -81,8 +81,8 @@ export function checkProgram({ blocks, inputs, outputs, values }: Program): void
 }
 
 /**
- * The items, each content once: copies would count as evidence that they aren't.
- * @throws ResidualSkipError INVALID_SHAPE, INVALID_DATA when an item doesn't fit the model, or lacks the label that is needed
+ * The items without duplicates: copies would wrongly count as independent evidence.
+ * @throws ResidualSkipError INVALID_SHAPE, INVALID_DATA when an item doesn't fit the model or lacks a required label
  */
 export function distinctItems(
   items: readonly CalibrationItem[],
@@ -120,7 +120,7 @@ export function distinctItems(
 
 /**
  * @param answers of the full network, by class index
- * @throws ResidualSkipError INVALID_DATA when they are all the same
+ * @throws ResidualSkipError INVALID_DATA when all are the same
  */
 export function checkAnswers(answers: readonly number[], name: (index: number) => string): void {
   if (answers.length === 0 || answers.some((answer) => answer !== answers[0])) return;

@@ -1,27 +1,28 @@
 /**
- * The dial: one number that sets all exits together, from "no skipping" to the most aggressive. At price `p` each is taken
- * down to the confidence where what it saves is worth `p` times the answers it is likely to change.
+ * The dial: one number that sets all exits together, from "no skipping" to the most aggressive. At price `p`, the
+ * threshold of each exit is lowered to the confidence where the saving is worth `p` times the answers that are likely
+ * to change.
  */
 import { NEVER } from './table.js';
 
-/** An exit, with what is known of it on some rows. */
+/** An exit with its data on some rows. */
 export interface Lever {
-  /** Of the network's multiply-adds, that taking it saves. */
+  /** Fraction of the network's multiply-adds that taking it saves. */
   readonly saving: number;
   /** For each row: its confidence. */
   readonly scores: ArrayLike<number>;
-  /** For each row: how likely it changes the answer, as its confidence has it. */
+  /** For each row: the probability that the exit changes the answer, estimated from its confidence. */
   readonly risks: ArrayLike<number>;
 }
 
-/** Share of a small network's time that asking a head takes: each row that comes to one pays it. */
+/** Fraction of a small network's time that evaluating a head takes: each row that reaches the head pays it. */
 const ASKING = 0.004;
-/** Exits are set one after another so many times at most; they have settled long before. */
+/** Most rounds of setting the exits one after another; they converge long before. */
 const MOST_SWEEPS = 8;
 
 /**
- * Thresholds at any price, for exits in the order in which they are in the network. Prices are to be asked for from
- * high to low: the thresholds of one price start from those of the one before.
+ * Thresholds for any price, with exits in network order. Request prices from high to low: the thresholds of one price
+ * start from those of the previous one.
  */
 export class Dial {
   /** Rows of each exit, from the highest score to the lowest. */
@@ -34,8 +35,8 @@ export class Dial {
   }
 
   /**
-   * Coordinate ascent on the sum over rows of saving - price * risk: each exit in turn, from the last to the first, gets
-   * the threshold that is best while the others stay.
+   * Coordinate ascent on the sum over rows of saving - price * risk: each exit in turn, from the last to the first,
+   * gets the best threshold while the others don't change.
    */
   at(price: number): readonly number[] {
     const thresholds = [...this.#thresholds];

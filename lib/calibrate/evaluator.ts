@@ -4,13 +4,13 @@ import { sizeOf } from '../numeric/shapes.js';
 import { BlockMode, type ResolvedPolicy } from '../skip/resolve.js';
 import { allocate } from '../tensor.js';
 
-/** What one item gave under one policy. */
+/** The result of one item under one policy. */
 export interface Outcome {
-  /** By the program's outputs. */
+  /** In the order of the program's outputs. */
   readonly outputs: readonly Float32Array[];
-  /** One for each block: 1 ran, 0 skipped. */
+  /** One for each block: 1 if it ran, 0 if it was skipped. */
   readonly ran: Uint8Array;
-  /** Of each block's gate; NaN where none was asked. */
+  /** Of each block's gate; NaN if no gate was evaluated. */
   readonly scores: Float32Array;
 }
 
@@ -28,7 +28,7 @@ export class Evaluator {
     this.#compiled = backend.compileSync(program);
   }
 
-  /** Every block, in the mode given; gates at their own thresholds. */
+  /** A policy that gives every block the mode returned for it; gates keep their own thresholds. */
   policy(mode: (block: number) => number): ResolvedPolicy {
     const { blocks } = this.program;
     return {

@@ -1,14 +1,14 @@
-/** What a policy did to the items that certify it, by class and one by one: for tables and reports. */
+/** The effect of a policy on the items that certify it, by class and item by item: for tables and reports. */
 import type { Heads } from '../skip/attach.js';
 import { className } from './groups.js';
 import type { Measured } from './measure.js';
 import type { ClassResult, Contribution, Example } from './result.js';
 import type { Table } from './table.js';
 
-/** Items shown of those that skip most, and of those that skip least. */
+/** Examples of the items that skip most, and of those that skip least. */
 const EXAMPLES = 8;
 
-/** What each exit saves: the rest of the network for those that leave, less what its head costs for all that come. */
+/** The saving of each exit: the rest of the network for items that leave, minus its head for all that reach it. */
 export function contributionsOf({ program }: Table, { exits }: Heads, result: Measured): Contribution[] {
   const { blocks, cost } = program;
   return exits.map(({ after }) => {

@@ -1,10 +1,10 @@
-/** What heads are fitted on: features of the residual stream behind blocks, all out of one pass. */
+/** Training data of heads: features of the residual stream behind blocks, all from one pass. */
 import { Growth } from '../model/grow.js';
 import type { Program } from '../model/program.js';
 import { featureSteps } from '../skip/head.js';
 import type { Place } from './places.js';
 
-/** `program` with what an exit sees at each place as further outputs, in this order. */
+/** `program` with the inputs of a head at each place as additional outputs, in this order. */
 export function withFeatures(program: Program, places: readonly Place[]): Program {
   const growth = new Growth(program);
   for (const { block, features } of places) {

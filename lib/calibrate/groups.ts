@@ -13,7 +13,7 @@ export interface Group {
 
 export interface Grouping {
   readonly tested: readonly Group[];
-  /** Without a single loss these would still fail: no promise is made for them. */
+  /** Groups that would fail even without a single loss: they get no promise. */
   readonly tooSmall: readonly Group[];
 }
 
@@ -22,7 +22,7 @@ export function className(index: number, labels: readonly string[] | undefined):
 }
 
 /**
- * The groups that the options ask for, in order of class and of name.
+ * The groups that the options request, in order of class and of name.
  * @param classes of the items, by index
  */
 export function groupsOf(
@@ -53,7 +53,7 @@ function push<K>(map: Map<K, number[]>, key: K, value: number): void {
 }
 
 /**
- * Sorts out, by their sizes alone, the groups that no outcome could certify.
+ * Separates, by size alone, the groups that no outcome could certify.
  * @throws ResidualSkipError INVALID_DATA when none is left
  */
 export function checkGroups(groups: readonly Group[], limit: number, delta: number): Grouping {

@@ -1,4 +1,4 @@
-/** What a setting saves in time, here and now: the full network and the setting take turns on the same items. */
+/** The time that a setting saves on this machine: the full network and the setting alternate on the same items. */
 import type { Backend, CompiledProgram, RunRequest } from '../backends/backend.js';
 import type { Program } from '../model/program.js';
 import { sizeOf } from '../numeric/shapes.js';
@@ -12,13 +12,13 @@ import { leftEarly } from '../skip/trace.js';
 import { allocate } from '../tensor.js';
 
 export interface Effort {
-  /** Most items that are timed. */
+  /** Most items to time. */
   readonly items: number;
   /** No further item is begun after this time. */
   readonly milliseconds: number;
 }
 
-/** With fewer items than this a median tells nothing; they are timed whatever it takes. */
+/** With fewer items a median is meaningless; these are timed however long it takes. */
 const LEAST_ITEMS = 5;
 /** Share of the effort that goes before what is timed: code, caches and clock rate reach their steady state. */
 const WARM_UP = 0.2;

@@ -1,8 +1,8 @@
 /**
- * A basis of what a network answers. Its class scores are a linear map of its penultimate features, so on the images at hand
- * they lie near a space of few dimensions, however many classes there are. A head that says where in that space an answer
- * lies, and has the basis for its last layer, answers as the network's own classifier does with those features: for all
- * classes, and without an example of each.
+ * A basis of a network's answers. Class scores are a linear map of the network's penultimate features, so on the
+ * given images they lie near a space of few dimensions, however many classes there are. A head that locates an answer
+ * in that space, with the basis as its last layer, answers like the network's own classifier on those features: for
+ * all classes, and without an example of each.
  */
 import type { Backend } from '../backends/backend.js';
 import { generator } from '../numeric/random.js';
@@ -15,7 +15,7 @@ export interface Basis {
   readonly mean: Float32Array;
 }
 
-/** With no more classes than this, each has a direction of its own. */
+/** With at most this many classes, each has a direction of its own. */
 const MOST_RANK = 64;
 const SWEEPS = 4;
 
@@ -62,7 +62,7 @@ function identity(size: number): Matrix {
 
 /** The columns made orthogonal to each other and of length 1; one that depends on others becomes 0 (Gram and Schmidt). */
 function orthonormal(columns: Matrix): Matrix {
-  // As rows they lie one after another.
+  // As rows they are contiguous.
   const { rows: count, columns: size, data: vectors } = transpose(columns);
   for (let i = 0; i < count; i++) {
     const own = vectors.subarray(i * size, (i + 1) * size);

@@ -1,16 +1,17 @@
-/** What thresholds do with the items of a table, guards included: counted, not run. */
+/** Computes what thresholds do with the items of a table, including guards, without running the items. */
+import { mean } from '../numeric/statistics.js';
 import type { Heads } from '../skip/attach.js';
 import { profileOf, type ScoreProfiles } from '../skip/profile.js';
 import { NEVER, type Table } from './table.js';
 
-/** What a setting did with each item. */
+/** The effect of a setting on each item. */
 interface ByItem {
-  /** In [0, 1]; 0 or 1 but for the metric `probability`. */
+  /** In [0, 1]; 0 or 1 except for the metric `probability`. */
   readonly losses: readonly number[];
-  /** Share of the network's multiply-adds; negative where a guard had the item run twice. */
+  /** Fraction of the network's multiply-adds; negative if a guard made the item run twice. */
   readonly saved: readonly number[];
   readonly answers: readonly number[];
-  /** A digit for each block: 1 ran, 0 skipped; all 1 where a guard had the item run in full. */
+  /** A digit for each block: 1 ran, 0 skipped; all 1 if a guard made the item run in full. */
   readonly ran: readonly string[];
 }
 
@@ -20,24 +21,24 @@ export interface Measured {
   readonly risk: number;
   readonly multiplyAddsSkipped: number;
   readonly blocksSkipped: number;
-  /** Items that left at each exit, and that came to it, as fractions, by block. */
+  /** By the exit's block: the fractions of items that left at the exit and that reached it. */
   readonly exits: Readonly<Record<string, number>>;
   readonly came: Readonly<Record<string, number>>;
-  /** Of the network's own gates that were asked, and of the exits that items came to. */
+  /** Of the network's own gates that were evaluated, and of the exits that items reached. */
   readonly profiles: { readonly gate: ScoreProfiles; readonly exit: ScoreProfiles };
 }
 
-/** The threshold of each exit of a table; NEVER for one that is only passed. */
+/** The threshold of each exit of a table; NEVER if the exit is only passed. */
 export type Thresholds = readonly number[];
 
-/** The heads of a policy: the exits up to the last that is taken, since each reads the one before it. */
+/** The heads of a policy: the exits up to the last that is taken, since each reads the previous one. */
 export function headsOf(table: Pick<Table, 'exits'>, thresholds: Thresholds): Heads {
   const last = thresholds.findLastIndex((threshold) => threshold < NEVER);
   const exits = table.exits.slice(0, last + 1);
   return { exits: exits.map(({ exit }, e) => ({ ...exit, threshold: thresholds[e]! })), gates: [] };
 }
 
-/** Sums over the items, without what is told item by item. */
+/** Sums over the items, without the data of single items. */
 export function summarise(
   table: Table,
   thresholds: Thresholds,
@@ -66,14 +67,13 @@ export function measure(table: Table, thresholds: Thresholds): Measured {
       guarded[i] || (b < behind && table.ran[i * blocks + b] === 1) ? 1 : 0,
     );
   });
-  const mean = (value: (item: number) => number) =>
-    items.reduce((sum, _, i) => sum + value(i), 0) / items.length;
+  const meanOf = (value: (item: number) => number) => mean(items.map((_, i) => value(i)));
   const last = thresholds.findLastIndex((threshold) => threshold < NEVER);
   const asked = exits.slice(0, last + 1);
   const comes = (i: number, e: number) => taken[i]! < 0 || taken[i]! >= e;
   const leaves = (i: number, e: number) => taken[i] === e && !guarded[i];
   const shares = (some: (item: number, exit: number) => boolean) =>
-    Object.fromEntries(asked.map(({ exit }, e) => [exit.after, mean((i) => Number(some(i, e)))]));
+    Object.fromEntries(asked.map(({ exit }, e) => [exit.after, meanOf((i) => Number(some(i, e)))]));
   const losses = columns.map((column, i) => column.losses[i]!);
   const saved = items.map((_, i) => path.saved(i, taken[i]!));
   return {
@@ -83,12 +83,12 @@ export function measure(table: Table, thresholds: Thresholds): Measured {
       answers: columns.map((column, i) => (guarded[i] ? answers[i]! : column.answers[i]!)),
       ran: ran.map((row) => row.join('')),
     },
-    risk: mean((i) => losses[i]!),
+    risk: meanOf((i) => losses[i]!),
     multiplyAddsSkipped: Math.max(
       0,
-      mean((i) => saved[i]!),
+      meanOf((i) => saved[i]!),
     ),
-    blocksSkipped: mean((i) => ran[i]!.filter((digit) => digit === 0).length / blocks),
+    blocksSkipped: meanOf((i) => ran[i]!.filter((digit) => digit === 0).length / blocks),
     exits: shares(leaves),
     came: shares(comes),
     profiles: {
@@ -114,13 +114,13 @@ export function measure(table: Table, thresholds: Thresholds): Measured {
   };
 }
 
-/** Which exit each item takes, and what that saves. */
+/** The exit that each item takes, and the saving. */
 class Paths {
-  /** As the engine compares: a threshold is a float32. */
+  /** Rounded to float32, as the engine compares. */
   readonly #thresholds: Float32Array;
-  /** Blocks in front of each exit; then all of them. */
+  /** Number of blocks before each exit; then the number of all blocks. */
   readonly #behind: readonly number[];
-  /** Multiply-adds of the heads that an item has asked when it leaves at each exit; then at the end. */
+  /** Multiply-adds of the heads evaluated by an item that leaves at each exit; then at the end. */
   readonly #asking: readonly number[];
 
   constructor(
@@ -149,7 +149,7 @@ class Paths {
     return taken < 0 ? this.table.end : this.table.exits[taken]!;
   }
 
-  /** Blocks in front of the exit that was taken. */
+  /** Number of blocks before the exit that was taken. */
   behind(taken: number): number {
     return this.#behind.at(taken)!;
   }
@@ -163,7 +163,7 @@ class Paths {
     for (let b = 0; b < blocks.length; b++) {
       if (b >= behind || ran[item * blocks.length + b] === 0) sum += blocks[b]!.cost.multiplyAdds;
     }
-    // A guarded item is run twice: what it skipped at first was spent in vain.
+    // A guarded item runs twice: its first run saved nothing.
     return sum / cost.multiplyAdds - this.columnOf(taken).guarded[item]!;
   }
 }

@@ -1,4 +1,4 @@
-/** Where exits may be: behind which blocks, and what their heads see there. */
+/** Possible places of exits: the blocks, and the inputs of the heads there. */
 import type { Block, Program, ValueId } from '../model/program.js';
 import { workBeyond } from '../skip/attach.js';
 import { type Features, widthOf } from '../skip/head.js';
@@ -8,18 +8,21 @@ export interface Place {
   readonly features: Features;
   /** How many numbers those are. */
   readonly width: number;
-  /** Of the network's multiply-adds, those behind the block. */
+  /** Fraction of the network's multiply-adds behind the block. */
   readonly saving: number;
 }
 
-/** A head that sees less than this share of the network's work knows nothing yet; one with less to save isn't worth it. */
+/**
+ * A head after less than this fraction of the network's work knows too little; one with less to save isn't
+ * worthwhile.
+ */
 const [LEAST_DONE, LEAST_SAVING] = [0.1, 0.04];
-/** Shares of the network's work from one exit to the next, at least: more exits would cost more than they save. */
+/** Least fraction of the network's work between two exits: more exits would cost more than they save. */
 const SPACING = 0.09;
-/** A head sees no more numbers than this, or it would take long to fit. */
+/** Most inputs of a head; more would make fitting slow. */
 const MOST_WIDTH = 3000;
 
-/** What a head sees of a value; undefined when it is no map of float32 [N, C, height, width]. */
+/** The features that a head computes from a value; undefined unless it is a float32 map [N, C, height, width]. */
 function featuresOf({ values }: Program, id: ValueId): Features | undefined {
   const { shape, dtype } = values[id]!;
   if (shape.length !== 4 || dtype !== 'float32') return undefined;
@@ -28,20 +31,20 @@ function featuresOf({ values }: Program, id: ValueId): Features | undefined {
   return (['pyramid', 'grid'] as const).find((features) => widthOf(features, shape) <= MOST_WIDTH) ?? 'mean';
 }
 
-/** Of the network's multiply-adds, those behind a block. */
+/** Fraction of the network's multiply-adds behind a block. */
 function savingBehind(program: Program, block: Block): number {
   const { blocks, cost } = program;
   const inside = blocks.slice(blocks.indexOf(block) + 1).map((later) => later.cost.multiplyAdds);
   return inside.reduce((sum, work) => sum + work, workBeyond(program, block)) / cost.multiplyAdds;
 }
 
-/** Of each exit that the model has of its own. */
+/** The saving of each of the model's own exits. */
 export function ownSavings(program: Program): number[] {
   const blockOf = (name: string) => program.blocks.find((block) => block.name === name)!;
   return (program.exits?.list ?? []).map(({ after }) => savingBehind(program, blockOf(after)));
 }
 
-/** Blocks behind which an exit is worth while, spread over the network's work. */
+/** Blocks behind which an exit is worthwhile, spread over the network's work. */
 export function exitPlaces(program: Program): Place[] {
   const { blocks, values } = program;
   const places: Place[] = [];
@@ -54,7 +57,7 @@ export function exitPlaces(program: Program): Place[] {
   }
   let next = Number.POSITIVE_INFINITY;
   return places.filter(({ saving }, i) => {
-    // Most items leave late: the last place has an exit in any case.
+    // Most items leave late: the last place always has an exit.
     if (next - saving < SPACING && i < places.length - 1) return false;
     next = saving;
     return true;

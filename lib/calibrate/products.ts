@@ -1,4 +1,6 @@
-/** Matrix products on a backend: its kernels are many times as fast as loops here, and as exact everywhere. */
+/**
+ * Matrix products on a backend: its kernels are many times as fast as loops here, and give the same bits everywhere.
+ */
 import type { Backend } from '../backends/backend.js';
 import { NO_ACTIVATION, NONE, type Port, type Program, type Value } from '../model/program.js';
 

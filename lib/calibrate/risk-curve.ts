@@ -1,6 +1,7 @@
 /**
- * How likely a lever changes an answer, by the doubt that its score leaves: a logistic curve. Losses are few where a lever is
- * worth pulling, and a threshold set by counting them there follows chance; the curve is held by all rows.
+ * The probability that an exit changes an answer, as a logistic curve of the doubt that its score leaves. Losses are
+ * rare where an exit is useful, so a threshold set by counting them would follow chance; the curve is fitted to all
+ * rows.
  */
 
 /** Rows of one lever. */
@@ -18,9 +19,9 @@ interface Curve {
   readonly centre: number;
 }
 
-/** What is believed of a lever before its rows are seen counts as much as rows with so many losses. */
+/** The prior of an exit's curve weighs as much as rows with this many losses. */
 const PRIOR_LOSSES = 30;
-/** Risk rises with doubt, if only a little. */
+/** Risk rises with doubt, at least slightly. */
 const LEAST_SLOPE = 0.05;
 const MOST_STEPS = 60;
 
@@ -31,8 +32,8 @@ function riskAt({ at, slope, centre }: Curve, doubt: number): number {
 }
 
 /**
- * The risk of every row of every lever. Levers of one kind are alike: each has a curve of its own, drawn towards the one
- * that fits all of them together, as partial pooling does it (Gelman and Hill 2007).
+ * The risk of every row of every exit. Exits of one kind are alike: each has its own curve, drawn towards the one
+ * that fits all of them together, as in partial pooling (Gelman and Hill 2007).
  */
 export function risksOf(levers: readonly Evidence[]): Float64Array[] {
   const pooled = fitCurve(levers, undefined, 1);
@@ -45,8 +46,8 @@ export function risksOf(levers: readonly Evidence[]): Float64Array[] {
 }
 
 /**
- * By Newton's method on the likelihood of all rows, and of `weight` more that are spread over them and have the risks of
- * `prior`, or one half where there is none.
+ * Fits by Newton's method to the likelihood of all rows, and of `weight` pseudo-rows spread over them with the risks
+ * of `prior`, or one half without a prior.
  */
 function fitCurve(levers: readonly Evidence[], prior: Curve | undefined, weight: number): Curve {
   const rows = levers.reduce((sum, { doubts }) => sum + doubts.length, 0);
@@ -73,7 +74,7 @@ function fitCurve(levers: readonly Evidence[], prior: Curve | undefined, weight:
     const determinant = h00 * h11 - h01 * h01;
     const [d0, d1] = [(h11 * g0 - h01 * g1) / determinant, (h00 * g1 - h01 * g0) / determinant];
     const largest = max(abs(d0), abs(d1));
-    // Far from the optimum a whole step may overshoot.
+    // Far from the optimum a full step may overshoot.
     const part = largest > 2 ? 2 / largest : 1;
     curve = { at: curve.at + part * d0, slope: max(LEAST_SLOPE, curve.slope + part * d1), centre };
     if (largest < 1e-8) break;

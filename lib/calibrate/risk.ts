@@ -44,7 +44,7 @@ export function hoeffdingBentkusPValue(mean: number, n: number, epsilon: number)
   return Math.min(1, hoeffding, bentkus);
 }
 
-/** Of two Bernoulli distributions, in nats. */
+/** Kullback-Leibler divergence of two Bernoulli distributions, in nats. */
 function relativeEntropy(a: number, b: number): number {
   const term = (x: number, y: number) => (x === 0 ? 0 : x * Math.log(x / y));
   return term(a, b) + term(1 - a, 1 - b);
@@ -57,7 +57,7 @@ export function allowedEvents(n: number, epsilon: number, delta: number): number
   return k;
 }
 
-/** Fewest items with which no event at all certifies "at most epsilon" at `delta`. */
+/** Fewest items with which zero events certify "at most epsilon" at `delta`. */
 export function itemsNeeded(epsilon: number, delta: number): number {
   return Math.ceil(Math.log(delta) / Math.log1p(-epsilon) - 1e-9);
 }

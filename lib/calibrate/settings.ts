@@ -1,4 +1,4 @@
-/** The order of settings, from careful to bold, and which of them are worth testing. */
+/** The order of settings, from careful to bold, and which of them to test. */
 import type { Budget } from './budget.js';
 import { Dial, type Lever, prices } from './dial.js';
 import { summarise, type Thresholds } from './measure.js';
@@ -11,18 +11,18 @@ export interface Setting {
   readonly thresholds: Thresholds;
 }
 
-/** Multiply-adds that a setting must save beyond the one before, to be worth a test. */
+/** Multiply-adds that a setting must save beyond the previous one to be worth a test. */
 const LEAST_GAIN = 0.005;
-/** Below this, doubts are alike. */
+/** Smaller doubts are not distinguished. */
 const LEAST_DOUBT = 1e-7;
 
-/** Of the confidence of an exit: the logarithm of its odds against. */
+/** The doubt that an exit's confidence leaves: the logarithm of its odds against. */
 function doubtOf(confidence: number): number {
   return Math.log((1 - confidence + LEAST_DOUBT) / (confidence + LEAST_DOUBT));
 }
 
 /**
- * What is known of each exit, from tables of items that its head was fitted without.
+ * The data of each exit, from tables of items that its head was fitted without.
  * @param savings of the exits
  */
 export function leversOf(tables: readonly Table[], savings: readonly number[]): Lever[] {
@@ -41,7 +41,7 @@ export function leversOf(tables: readonly Table[], savings: readonly number[]): 
   return savings.map((saving, e) => ({ saving, scores: scores[e]!, risks: risks[e]! }));
 }
 
-/** The settings that skip anything; those that set the same thresholds as the one before are left out. */
+/** The settings that skip anything; settings with the same thresholds as the previous one are left out. */
 export function settingsOf(levers: readonly Lever[], steps: number): Setting[] {
   const dial = new Dial(levers);
   const settings: Setting[] = [];
@@ -57,9 +57,9 @@ export function settingsOf(levers: readonly Lever[], steps: number): Setting[] {
 }
 
 /**
- * The settings to test, in the dial's order: up to the first that breaks `limit` on the items that order them, which is not
- * worth testing, or that keeps within the budget.
- * @param order of the items that order settings, by heads that were fitted without them
+ * The settings to test, in the dial's order: up to the first that exceeds `limit` on the items that order them, which
+ * is not worth testing, or that keeps within the budget.
+ * @param order items that order settings, evaluated with heads that were fitted without them
  * @throws ResidualSkipError INVALID_ARGUMENT when none keeps within the budget
  */
 export function worthTesting(

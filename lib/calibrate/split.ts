@@ -4,10 +4,10 @@ import type { Rule } from './certify.js';
 import type { CalibrationItem } from './options.js';
 import { itemsNeeded } from './risk.js';
 
-/** What each part of the data is for; nothing of `certify` touches anything that was chosen. */
+/** The purpose of each part of the data; nothing that was chosen depends on `certify`. */
 export type Part = 'fit' | 'order' | 'certify';
 
-/** Shares of the parts: most of the data certifies, since that is what the promise is made of. */
+/** Shares of the parts: most of the data certifies, because the promise rests on it. */
 const SHARES: readonly (readonly [Part, number])[] = [
   ['fit', 0.3],
   ['order', 0.1],
@@ -19,8 +19,8 @@ function shareOf(part: Part): number {
 }
 
 /**
- * The part that an item belongs to, by a hash of its content and the seed: equal items always share a part, whatever
- * their names and their order.
+ * The part of an item, by a hash of its content and the seed: equal items always share a part, whatever their names
+ * and order.
  */
 export function partOf(contentSha256: string, seed: number): Part {
   const digest = createHash('sha256').update(`${seed}:${contentSha256}`).digest();
@@ -32,10 +32,10 @@ export function partOf(contentSha256: string, seed: number): Part {
   return 'certify';
 }
 
-/** With fewer than this nothing can be fitted. */
+/** Fewest items to fit on. */
 const LEAST_FIT = 50;
 
-/** Indices of the items of each part, in the order of their hashes: whatever is made of them depends on the set alone. */
+/** Indices of the items of each part, in the order of their hashes: results depend only on the set. */
 export function split(items: readonly CalibrationItem[], seed: number): Record<Part, number[]> {
   const parts: Record<Part, number[]> = { fit: [], order: [], certify: [] };
   items.forEach(({ sha256 }, i) => {
@@ -47,14 +47,14 @@ export function split(items: readonly CalibrationItem[], seed: number): Record<P
 }
 
 /**
- * @param anyway the items certify whatever they can: one is enough
- * @throws ResidualSkipError INVALID_DATA that says what would be enough
+ * @param anyway the items certify what they can: one is enough
+ * @throws ResidualSkipError INVALID_DATA that says how many would be enough
  */
 export function checkParts(parts: Record<Part, number[]>, { limit, delta }: Rule, anyway: boolean): void {
   const needed = anyway ? 1 : itemsNeeded(limit, delta);
   const { fit, order, certify } = parts;
   if (certify.length >= needed && fit.length + order.length >= LEAST_FIT && order.length > 0) return;
-  // Parts vary in size by chance; a tenth and a few more make up for it.
+  // Parts vary in size by chance; a tenth and a few more compensate for that.
   const enough =
     Math.ceil(1.1 * Math.max(needed / shareOf('certify'), LEAST_FIT / (1 - shareOf('certify')))) + 20;
   const all = fit.length + order.length + certify.length;
@@ -76,7 +76,7 @@ export function contentHash({ buffer, byteOffset, byteLength }: Float32Array): s
     .digest('hex');
 }
 
-/** SHA-256 over the sorted hashes: the same for the same set of items, however named and ordered. */
+/** SHA-256 over the sorted hashes: equal for equal sets of items, however they are named and ordered. */
 export function fingerprint(items: readonly CalibrationItem[]): string {
   const hash = createHash('sha256');
   for (const sha256 of items.map((item) => item.sha256).sort()) hash.update(sha256);

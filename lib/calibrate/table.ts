@@ -1,6 +1,6 @@
 /**
- * What exits say of items. Each item runs once, through all exits, none of which is taken; what any thresholds would do with
- * it follows without another run, since nothing of what happens in front of an exit depends on those that were passed.
+ * The exits' answers to items. Each item runs once, through all exits, none of which is taken. The effect of any
+ * thresholds follows without another run, because nothing before an exit depends on the exits that were passed.
  */
 import type { Backend } from '../backends/backend.js';
 import type { Program } from '../model/program.js';
@@ -13,15 +13,15 @@ import { answerOf, checkedAnswer, totalVariation } from './answers.js';
 import { CHUNK, Evaluator, type Outcome, runAll } from './evaluator.js';
 import type { CalibrationItem } from './options.js';
 
-/** An exit as it was fitted, or as the model has it; its threshold is yet to be chosen. */
+/** An exit, fitted or the model's own, without its threshold, which is chosen later. */
 export type AnyExit = Omit<ExitSpec, 'threshold'>;
 
-/** What is answered at one place, for each item. */
+/** The answers at one place, for each item. */
 export interface Column {
   readonly answers: Int32Array;
-  /** In [0, 1]; 0 or 1 but for the metric `probability`. */
+  /** In [0, 1]; 0 or 1 except for the metric `probability`. */
   readonly losses: Float64Array;
-  /** 1 where a guard would have the item run in full. */
+  /** 1 if a guard would make the item run in full. */
   readonly guarded: Uint8Array;
 }
 
@@ -35,17 +35,17 @@ export interface Table {
   readonly items: readonly CalibrationItem[];
   /** With the heads of all exits. */
   readonly program: Program;
-  /** Of the full network, every block run. */
+  /** Of the full network, with every block run. */
   readonly answers: Int32Array;
   readonly exits: readonly ExitColumn[];
-  /** Where no exit is taken: what the network answers, by gates of its own where it has any. */
+  /** The answers if no exit is taken: the network's, with its own gates if it has any. */
   readonly end: Column;
-  /** Items x blocks: 1 where the block ran, and the scores of the network's own gates, NaN where none was asked. */
+  /** Items x blocks: 1 if the block ran, and the scores of the network's own gates, NaN if no gate was evaluated. */
   readonly ran: Uint8Array;
   readonly scores: Float32Array;
 }
 
-/** An exit with this threshold is passed by every item. */
+/** Every item passes an exit with this threshold. */
 export const NEVER = 2;
 
 export interface Judging {
@@ -66,7 +66,7 @@ function column(items: number): Column {
   };
 }
 
-/** Whether the network decides by gates of its own what it runs. */
+/** Whether the network has gates of its own. */
 export function hasGates({ blocks }: Program): boolean {
   return blocks.some(({ gate }) => gate !== undefined);
 }
@@ -134,7 +134,7 @@ export async function tableOf(
   return table;
 }
 
-/** A table of the items from an index on. */
+/** The table of the items from an index on. */
 export function itemsFrom(table: Table, from: number): Table {
   const blocks = table.program.blocks.length;
   const cut = ({ answers, losses, guarded }: Column): Column => ({
@@ -157,7 +157,7 @@ export function itemsFrom(table: Table, from: number): Table {
   };
 }
 
-/** Blocks with a gate are decided by it. */
+/** Modes of the blocks: those with a gate are decided by it. */
 export function gatesOf({ blocks }: Program): (block: number) => number {
   return (i) => (blocks[i]!.gate ? BlockMode.gate : BlockMode.run);
 }

@@ -1,7 +1,7 @@
 /**
- * The heads of a chain of exits, trained by distillation (Hinton, Vinyals and Dean 2015): Adam on the cross-entropy with the
- * network's own probabilities. Each head has one hidden layer, and sees the features behind its block and the hidden
- * layer of the head before it (Wołczyk et al. 2021, "Zero Time Waste"). Deterministic for a seed.
+ * Trains the heads of a chain of exits by distillation (Hinton, Vinyals and Dean 2015): Adam on the cross-entropy
+ * with the network's own probabilities. Each head has one hidden layer, and its inputs are the features behind its
+ * block and the hidden layer of the previous head (Wołczyk et al. 2021, "Zero Time Waste"). Deterministic for a seed.
  */
 import type { Backend } from '../backends/backend.js';
 import { nearestBfloat16 } from '../numeric/bfloat16.js';
@@ -15,10 +15,10 @@ const { exp, max, sqrt } = Math;
 /** Decoupled weight decay (Loshchilov and Hutter 2019), per step and unit of the rate. */
 const DECAY = 1e-2;
 
-/** Of every feature: what makes its mean 0 and its variance 1. */
+/** For every feature, the shift and factor that make its mean 0 and its variance 1. */
 export interface Scale {
   readonly mean: Float32Array;
-  /** 1 / standard deviation; 0 for a feature that never varies, which says nothing. */
+  /** 1 / standard deviation; 0 for a constant feature, which carries no information. */
   readonly inverse: Float32Array;
 }
 
@@ -33,7 +33,7 @@ export function scaleOf({ rows, columns: width, data }: Matrix): Scale {
   return { mean, inverse };
 }
 
-/** Parameters with their gradient and Adam's moments of it (Kingma and Ba 2015). */
+/** Parameters with Adam's moments of their gradient (Kingma and Ba 2015). */
 class Parameters {
   readonly values: Float32Array;
   readonly #first: Float32Array;
@@ -70,8 +70,8 @@ export class HeadInTraining {
   readonly #b2: Parameters;
 
   /**
-   * @param width of the features
-   * @param more numbers that it sees of the head before it
+   * @param width number of features
+   * @param more inputs from the previous head
    */
   constructor(
     private readonly backend: Backend,
@@ -119,8 +119,8 @@ export class HeadInTraining {
   }
 
   /**
-   * The head's layers, for features as they are: standardisation and basis are part of them. Weights are rounded to bfloat16,
-   * which halves the policy's file.
+   * The head's layers for raw features: standardisation and basis are merged into them. Weights are rounded to
+   * bfloat16, which halves the policy's file.
    */
   layers({ mean, inverse }: Scale): Layer[] {
     const { width, more, hidden, basis } = this;
@@ -147,7 +147,7 @@ export class HeadInTraining {
   }
 }
 
-/** Turns logits into the slopes of the mean cross-entropy: (softmax - target) / rows. */
+/** Turns logits into the gradient of the mean cross-entropy: (softmax - target) / rows. */
 function toSlopes({ rows, columns, data }: Matrix, targets: Matrix): void {
   for (let row = 0; row < rows; row++) {
     const from = row * columns;

@@ -1,7 +1,8 @@
 /**
- * How often images have certified. A promise holds for a policy that was chosen without the images that certify it; whoever
- * calibrates again on the same ones and keeps the better result has chosen by them. Nothing can prevent that, but it can be
- * counted: a file of the user's holds a sketch of the images of every certificate made on this machine.
+ * Counts how often images have certified. A promise holds for a policy that was chosen without the images that
+ * certify it; anyone who calibrates again on the same images and keeps the better result has chosen by them. That
+ * can't be prevented, but counted: a file of the user's holds a sketch of the images of every certificate made on
+ * this machine.
  */
 import { createHash, randomUUID } from 'node:crypto';
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
@@ -12,9 +13,11 @@ import type { SkipPolicy } from '../skip/policy.js';
 
 const usesSchema = z.array(
   z.object({
-    /** Hash of the policy that was certified, measured times apart. */
+    /** Hash of the certified policy without measured times. */
     policy: z.string(),
-    /** The smallest hashes among the images: sets that overlap much share some of them (bottom-k sketch; Cohen 1997). */
+    /**
+     * The smallest hashes among the images: sets that overlap much share some of them (bottom-k sketch; Cohen 1997).
+     */
     sketch: z.array(z.string()),
   }),
 );
@@ -22,10 +25,10 @@ type Use = z.infer<typeof usesSchema>[number];
 
 /** Hashes in a sketch, and hexadecimal digits that are kept of each. */
 const [SKETCH, DIGITS] = [32, 16];
-/** Certificates that are remembered. */
+/** Most certificates to remember. */
 const MOST_USES = 1000;
 
-/** Where uses are kept: below the folder for state of the XDG base directory specification. */
+/** The file: in the folder for state of the XDG base directory specification. */
 export function usesFile(): string {
   const state = process.env.XDG_STATE_HOME || join(homedir(), '.local', 'state');
   return join(state, 'residual-skip', 'certified.json');
@@ -34,8 +37,8 @@ export function usesFile(): string {
 /**
  * Records that images certify `policy`.
  * @param certifiedOn hashes of the images
- * @returns how many different policies images of this set have certified, this one included. The same calibration made
- * again counts once.
+ * @returns how many different policies images of this set have certified, including this one. Repeating the same
+ * calibration counts once.
  */
 export async function recordUse(
   policy: SkipPolicy,
@@ -59,7 +62,7 @@ export async function recordUse(
   return others.length + 1;
 }
 
-/** What is certified of a model: measured times, which differ from run to run, are no part of it. */
+/** The certified part of a policy, without measured times, which differ from run to run. */
 function identityOf({ settings = [], ...own }: SkipPolicy): string {
   const certified = [own, ...settings].map(({ model, heads, guards, promise }) => [
     model,
@@ -72,7 +75,7 @@ function identityOf({ settings = [], ...own }: SkipPolicy): string {
     .digest('hex');
 }
 
-/** None when the file isn't there or isn't what this module wrote. */
+/** Empty if the file doesn't exist or wasn't written by this module. */
 async function usesIn(file: string): Promise<Use[]> {
   try {
     return usesSchema.parse(JSON.parse(await readFile(file, 'utf8')));

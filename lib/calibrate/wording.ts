@@ -1,7 +1,7 @@
 import { percent } from '../report/page.js';
 import type { Promised } from '../skip/promise.js';
 
-/** What is promised, as a sentence without its full stop. */
+/** The promise as a sentence without its full stop. */
 export function wordPromise({ metric, limit, confidence, groups = [] }: Promised): string {
   const most = (rate: number) => `at most ${percent(rate, 2)}`;
   const what = {
@@ -15,7 +15,7 @@ export function wordPromise({ metric, limit, confidence, groups = [] }: Promised
   return `${what}${each}, with ${wordConfidence(confidence)} confidence`;
 }
 
-/** Never rounded to a whole that it isn't. */
+/** Never rounded up to 100 %. */
 export function wordConfidence(confidence: number): string {
   return percent(confidence, Math.abs(100 * confidence - Math.round(100 * confidence)) < 1e-9 ? 0 : 2);
 }
