@@ -5,7 +5,7 @@
 // ones that change. The images are labelled where the claim is about accuracy.
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { openDataset, openImages } from '../dist/data/dataset.js';
+import { itemsOfPath } from '../dist/classify/images.js';
 import { latencyOf, pairedChange } from '../dist/measure/statistics.js';
 import { argMax } from '../dist/numeric/softmax.js';
 import { mean } from '../dist/numeric/statistics.js';
@@ -31,13 +31,11 @@ if (!Object.hasOwn(PUBLISHED, name) || !policy || !model || !data) {
 const labelled = PUBLISHED[name].points !== undefined;
 
 const [before, after] = [await open(original, 'full'), await open(model, policy)];
-const samples = labelled
-  ? (await openDataset(data, before.labels)).samples
-  : await openImages(data, before.labels);
+const samples = await itemsOfPath(data, before.images, { labelsFrom: labelled ? 'data' : 'none' });
 const results = [];
 const timed = [];
 const every = Math.max(1, Math.floor(samples.length / TIMED));
-for await (const { image, tensor } of before.prepare(samples)) {
+for await (const { item: image, tensor } of before.prepare(samples)) {
   const full = argMax(before.classify(tensor).scores);
   const { scores, trace, multiplyAdds } = after.classify(tensor);
   results.push({
