@@ -203,7 +203,7 @@ CompileRequest read_compile_request(const Napi::CallbackInfo& info) {
   if (info.Length() > 3 && !info[3].IsUndefined()) {
     const TypedBytes progress = typed_bytes(env, info[3], napi_int32_array, "The progress");
     if (progress.elements != 2) {
-      throw_js(env, EngineError(ErrorCode::kInvalidArgument, "compile: the progress is two numbers."));
+      throw_js(env, EngineError(ErrorCode::kInvalidArgument, "compile: the progress must be two numbers"));
     }
     request.progress = static_cast<int32_t*>(progress.data);
     request.arrays.push_back(info[3]);
