@@ -19,6 +19,8 @@ interface Known {
   state: IndexEntry['state'];
   reason: string;
   model: ServedModel | undefined;
+  /** Being loaded, for the first time or again; while it is loaded again, the model before it serves. */
+  loading: boolean;
 }
 
 /** The models of some folders: which there are, which are loaded, and how they are loaded and unloaded. */
@@ -44,7 +46,13 @@ export class ModelRepository {
     }
     for (const [key, one] of found) {
       if (!this.#known.has(key)) {
-        this.#known.set(key, { ...one, state: 'UNAVAILABLE', reason: 'not loaded', model: undefined });
+        this.#known.set(key, {
+          ...one,
+          state: 'UNAVAILABLE',
+          reason: 'not loaded',
+          model: undefined,
+          loading: false,
+        });
       }
     }
     for (const [key, { model }] of this.#known) if (!found.has(key) && !model) this.#known.delete(key);
@@ -127,9 +135,10 @@ export class ModelRepository {
   }
 
   async #loadOne(known: Known): Promise<void> {
-    if (known.state === 'LOADING') return;
-    known.state = 'LOADING';
+    if (known.loading) return;
+    known.loading = true;
     const before = known.model;
+    if (!before) known.state = 'LOADING';
     try {
       known.model = await ServedModel.load(
         known.name,
@@ -143,6 +152,8 @@ export class ModelRepository {
       known.state = before ? 'READY' : 'UNAVAILABLE';
       known.reason = (error as Error).message;
       throw error;
+    } finally {
+      known.loading = false;
     }
     await before?.close();
   }

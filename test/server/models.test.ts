@@ -1,6 +1,8 @@
 import { Tensor } from 'residual-skip';
 import { Client } from 'residual-skip/client';
 import { createServer, type RunningServer } from 'residual-skip-server';
+import { ModelRepository } from '../../server/src/repository.js';
+import { FULL } from '../../server/src/settings.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
 import { GraphBuilder, int64s, modelBytes } from '../helpers/onnx-builder.js';
 
@@ -54,4 +56,17 @@ test('a batch of nothing leaves the counts numbers', async () => {
   await new Client(server.url).infer('plain', { input: batch(1) });
   const stats = await (await fetch(`${server.url}/v2/models/plain/stats`)).json();
   expect(JSON.stringify(stats)).not.toContain('null');
+});
+
+test('a model that is loaded again stays ready meanwhile', async () => {
+  const folder = folderOf({ 'again/model.onnx': means(false) });
+  const states: string[][] = [];
+  const repository = new ModelRepository([folder], async () => {
+    states.push(repository.index().map(({ state }) => state));
+    return { settings: [FULL], threads: 1, shadow: 0 };
+  });
+  await repository.loadAll();
+  await repository.load('again');
+  expect(states).toEqual([['LOADING'], ['READY']]);
+  await repository.close();
 });
