@@ -276,7 +276,7 @@ TEST(OpsAffine, ScalesChannels) {
   }
 }
 
-TEST(OpsUnary, EveryActivation) {
+TEST(OpsUnary, Activations) {
   const auto sigmoid = [](double v) { return 1 / (1 + std::exp(-v)); };
   const auto clamp = [](double v, double low, double high) {
     return std::isnan(v) ? v : std::fmin(std::fmax(v, low), high);
