@@ -270,7 +270,7 @@ describe('calibration of the plain network', () => {
     expect(policy.promise!.items).toBe(data.filter((item) => partOf(item.sha256, 3) === 'certify').length);
     await expect(run(data)).rejects.toMatchObject({
       code: 'INVALID_DATA',
-      message: expect.stringMatching(/none of the 300 images to fit on can be used.*among the data/),
+      message: expect.stringMatching(/fit: none of its 300 images can be used.*among the data/),
     });
   });
 });
