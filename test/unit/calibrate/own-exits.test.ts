@@ -79,6 +79,6 @@ test('a policy that certifies nothing leaves the exits of the model out', async 
 test('further images to fit on are refused', async () => {
   const fit = { count: 1, load: async () => ITEMS[0]!.input };
   await expect(calibrateItems(new ReferenceBackend(), program(), SHA256, ITEMS, { fit })).rejects.toThrow(
-    /2 exits of its own.*leave 'fit' out/,
+    /2 exits of its own.*omit it/,
   );
 });
