@@ -35,13 +35,14 @@ const OLDEST_GLIBC = '2.28';
 const LIBRARIES = {
   glibc: /^(lib(c|m|pthread|dl|rt)\.so\.\d|ld-linux-(x86-64|aarch64)\.so\.\d)$/,
   musl: /^libc\.so$/,
-  darwin: /^\/usr\/lib\/libSystem\.B\.dylib$/,
+  darwin: /^(\/usr\/lib\/libSystem\.B\.dylib|residual-skip\.node)$/,
   win32: /^(node\.exe|KERNEL32\.dll|ntdll\.dll|api-ms-win-crt-[a-z]+-l1-1-0\.dll)$/i,
 };
 
 /** Its clang wants a feature of its own for vectors of 512 bits. */
 const X64 = ['-mevex512'];
-const DARWIN = ['-Wl,-undefined,dynamic_lookup'];
+/** Without a name of its own, a library has the path where it was linked. */
+const DARWIN = ['-Wl,-undefined,dynamic_lookup', '-Wl,-install_name,residual-skip.node'];
 /** By the name of the platform; `triple` as Zig has it, with the oldest libc or system that is supported. */
 export const TARGETS = {
   'linux-x64-glibc': { triple: 'x86_64-linux-gnu.2.17', flags: X64, os: 'linux', cpu: 'x64', libc: 'glibc' },
