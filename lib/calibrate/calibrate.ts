@@ -1,4 +1,4 @@
-/** Calibration of a model on images: what `residual-skip calibrate` does, from code. */
+/** Calibrates a model on images: `residual-skip calibrate` as a function. */
 import { z } from 'zod';
 import type { Backend } from '../backends/backend.js';
 import { NativeBackend } from '../backends/native.js';
@@ -38,11 +38,14 @@ export interface CalibrateOptions
     DataOptions,
     WorkOptions {
   /**
-   * Further images that heads are fitted on, and that nothing else is done with: those the network was trained on, say; labels are
-   * not needed. Those that can't be used are left out, with a note; so are images that are among `images`.
+   * Further images that are used only to fit heads, such as the network's training images. Labels are not needed. Images that
+   * can't be used are left out, with a note; so are those that are also among `images`.
    */
   readonly fit?: Images | undefined;
-  /** Folder for intermediate results, made when it isn't there: the same calibration, killed and called again, goes on from them. */
+  /**
+   * Folder for intermediate results, created if it doesn't exist. If a calibration is killed, the next call with the same
+   * arguments resumes from them.
+   */
   readonly state?: string | undefined;
 }
 
@@ -74,20 +77,20 @@ const ownShape = {
 
 type Own = Pick<CalibrateOptions, keyof typeof ownShape & keyof CalibrateOptions>;
 
-/** Of the split, when the options have none. */
+/** Default seed of the split. */
 const SEED = 1;
-/** Prepared images to fit on are kept while they take no more bytes than this; others are prepared whenever they are asked for. */
+/** Most bytes of prepared images to fit on that are kept; the others are prepared again each time they are needed. */
 const MOST_KEPT = 2 ** 30;
 
 /**
- * Makes a policy that skips, for a frozen residual network with one image input and one output of class scores, with a certified
- * limit on changed answers; see docs/calibration.md. The network runs many times: on thousands of images this takes minutes.
+ * Makes a policy that skips blocks, with a certified limit on changed answers, for a frozen residual network with one image input
+ * and one output of class scores; see docs/calibration.md. The network runs many times: on thousands of images this takes minutes.
  *
- * That these images have certified a policy is noted in a file of the user's (`$XDG_STATE_HOME/residual-skip`), since a promise is
- * void when the best of several policies is kept that the same images have certified; `policy.promise.data.uses` counts them.
+ * Each use of these images to certify a policy is recorded in a file of the user (below `$XDG_STATE_HOME/residual-skip`). If several
+ * policies are certified on the same images and the best is chosen, its promise is void; `policy.promise.data.uses` is their number.
  * @param model ONNX file, or a folder with one
- * @param images a folder of images or a file that holds many, or images or tensors one after another. Labels are needed for the metric
- * `accuracy` alone. They are kept in memory, prepared.
+ * @param images a folder of images, a file that holds many, or an iterable of images or tensors. Labels are needed only for the
+ * metric `accuracy`. The prepared images are kept in memory.
  * @returns the policy, for `JSON.stringify` into a file or the option `policy` of InferenceSession.create, and what was tested
  * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DATA (images that can't be used, all named; too few of them; all answered
  * alike), INVALID_SHAPE, UNSUPPORTED_MODEL (nothing to skip), ABORTED (an AbortError), and what ImageClassifier.from throws
@@ -100,7 +103,7 @@ export async function calibrate(
   const { own, rest } = parsePart(ownShape, options);
   const work = new Work('calibration', own);
   work.check();
-  // The images are prepared with it, and runs are the calibration's own.
+  // This classifier only prepares images: the calibration runs the network on a backend of its own.
   const preparing = { ...rest, backend: 'reference' as const, maxPixels: own.maxPixels };
   const classifier = await ImageClassifier.from(model, preparing);
   try {
@@ -154,7 +157,7 @@ async function readImages(
     items.push({ input: tensor.data, sha256, label: item.label, groups: item.groups });
     byHash.set(sha256, item);
   }
-  // A promise is about all of the data: none of it is left out in silence.
+  // A promise covers all of the data, so no image may be left out silently.
   unusable.check('repair them, or take them out of the data');
   unusable.checkSome(items.length);
   return { items, first: first!, byHash };
@@ -197,7 +200,7 @@ async function openFit(
   const { list } = await openItems(images, classifier, { maxPixels, maxBytes, labelsFrom: 'none' }, work);
   const items: Item[] = [];
   for await (const item of work.each(prefetch<Item, Item>(list, async (each) => each))) items.push(item);
-  /** Undefined for those that can't be used. */
+  /** Undefined for images that can't be used. */
   const kept = new Map<number, Float32Array | undefined>();
   let bytes = 0;
   return {
@@ -215,7 +218,7 @@ async function openFit(
   };
 }
 
-/** With the number of policies that these images have certified in the promise. */
+/** Adds to each promise the number of policies that these images have certified. */
 async function counted(result: Calibration, work: Work): Promise<Calibration> {
   const { policy, certifiedOn } = result;
   try {
@@ -238,7 +241,7 @@ async function withThumbnails(result: Calibration, items: ReadonlyMap<string, It
       const image = await items.get(example.sha256)?.load?.();
       return image ? { ...example, thumbnail: await encodeThumbnail(image) } : example;
     } catch {
-      // Without sharp, or without the file by now: a report is as true without pictures.
+      // sharp or the file may be missing by now; the result is valid without pictures.
       return example;
     }
   };

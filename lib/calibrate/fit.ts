@@ -1,6 +1,6 @@
 /**
- * Fits the heads of exits on what the full network says of images. No labels are needed, so that altered copies teach as
- * well as the images themselves. Features are kept for so many rows at a time as memory allows: the network runs once for each copy.
+ * Fits the heads of exits to the full network's answers. No labels are needed, so altered copies of the images can be used
+ * as well. Features are kept for as many rows at a time as memory allows; the network runs once for each copy.
  */
 
 import type { Backend } from '../backends/backend.js';
@@ -24,22 +24,22 @@ export interface Fitting {
   readonly seed: number;
   /** Most altered copies of each image. */
   readonly copies: number;
-  /** For each chain of heads that is wanted: whether an image is one to learn from. */
+  /** For each chain of heads to fit: whether it learns from an image. */
   readonly chains: readonly ((image: number) => boolean)[];
   readonly className: (index: number) => string;
-  /** Called with items when about the work of running as many is done. */
+  /** Called with a number of items whenever about as much work is done as running them takes. */
   readonly onItems: (count: number) => void;
 }
 
-/** Copies are made until there are so many rows, or twice the images, unless they cost more multiply-adds than this. */
+/** Copies are made up to this many rows, or twice the number of images, but for at most this many multiply-adds. */
 const [ROWS, MOST_WORK] = [20_000, 2e12];
-/** Steps of one row that each head is trained for, and how often it sees each row. */
+/** Training steps of each head, in rows; least and most passes over the rows. */
 const [SAMPLES, LEAST_EPOCHS, MOST_EPOCHS] = [120_000, 4, 40];
-/** Bytes of features that are kept at a time, and the rows that are kept whatever they take. */
+/** Most bytes of features kept at a time, and the number of rows that are kept whatever their size. */
 const [MOST_BYTES, LEAST_ROWS] = [2 ** 29, 4096];
-/** Mirrored copies teach something when the network answers mirrored images mostly as it answers the images. */
+/** Mirrored copies are used when the network answers at least this share of these many images alike when mirrored. */
 const [MIRROR_ITEMS, MIRROR_AGREEMENT] = [256, 0.8];
-/** Width of the hidden layers with at least so many images to learn from. */
+/** Width of the hidden layers, by the least number of images to learn from. */
 const HIDDEN: readonly (readonly [images: number, hidden: number])[] = [
   [16_000, 256],
   [8000, 128],
@@ -47,12 +47,12 @@ const HIDDEN: readonly (readonly [images: number, hidden: number])[] = [
   [0, 32],
 ];
 const LEAST_HIDDEN = 8;
-/** Smaller probabilities are alike. */
+/** Least probability, so that its logarithm is finite. */
 const TINY = 1e-12;
-/** Share of the network's multiply-adds that a head takes at most. */
+/** Largest share of the network's multiply-adds that a head may take. */
 const MOST_SHARE = 0.01;
 
-/** What fitting costs, in items run by the full network: what `onItems` adds up to. */
+/** Cost of fitting, in items run by the full network: the sum that `onItems` reports. */
 export function fittingWork(
   program: Program,
   images: number,
@@ -68,13 +68,13 @@ function rowsOf(program: Program, images: number, most: number): number {
   return images * (1 + (imageShape(program) ? Math.max(0, Math.floor(copies)) : 0));
 }
 
-/** Channels, height and width of the input; undefined when it is no image. */
+/** Channels, height and width of the input; undefined when it is not an image. */
 function imageShape({ inputs, values }: Program): [number, number, number] | undefined {
   const [items, channels, height, width] = values[inputs[0]!.value]!.shape;
   return items === 1 && width !== undefined ? [channels!, height!, width] : undefined;
 }
 
-/** Width of the hidden layers: by the images there are to learn from, and so that no head costs more than its share. */
+/** Width of the hidden layers: by the number of images, reduced until no head costs more than its share. */
 function hiddenWidth(program: Program, places: readonly Place[], images: number, classes: number): number {
   let hidden = HIDDEN.find(([least]) => images >= least)![1];
   const widest = Math.max(...places.map(({ width }) => width));
@@ -84,8 +84,8 @@ function hiddenWidth(program: Program, places: readonly Place[], images: number,
 }
 
 /**
- * Exits with heads, in the network's order: one chain of them for each of `chains`.
- * @throws ResidualSkipError INVALID_DATA when the network gives all images one answer, or NaN, or no image can be used
+ * Fits exits with heads, in the network's order: one list of them for each of `chains`.
+ * @throws ResidualSkipError INVALID_DATA when the network answers all images alike, or with NaN, or no image can be used
  */
 export async function fitExits(
   backend: Backend,
@@ -144,7 +144,7 @@ interface Indexed {
   readonly input: Float32Array;
 }
 
-/** The images in an order by chance, then altered copies of them, until there are so many rows; a chunk at a time. */
+/** The images in random order, then altered copies of them, until there are `rows` of them; a chunk at a time. */
 async function* copiesOf(
   source: FitImages,
   rows: number,
@@ -169,12 +169,12 @@ async function* copiesOf(
   }
 }
 
-/** Rows of features, filled again and again. */
+/** Buffers for rows of features, reused for each lesson. */
 class LessonMemory {
   readonly #images: Uint32Array;
   readonly #features: readonly Matrix[];
   readonly #targets: Matrix;
-  /** What the network answered, as logits. */
+  /** The network's answers, as logits. */
   readonly #scores: Matrix;
   #rows = 0;
 
@@ -191,7 +191,7 @@ class LessonMemory {
     this.#scores = matrix(capacity, classes);
   }
 
-  /** As many rows of further inputs as fit; none when all were read. */
+  /** Reads as many further inputs as fit; the lesson has no rows when all have been read. */
   async fill(
     inputs: AsyncGenerator<Indexed[]>,
     evaluator: Evaluator,
@@ -245,7 +245,7 @@ async function mindsNoMirror(
   const shape = imageShape(program);
   if (!shape) return false;
   const count = Math.min(MIRROR_ITEMS, source.count);
-  // Spread over the images, which may be sorted.
+  // Spread evenly, because the images may be sorted.
   const chosen = Array.from({ length: count }, (_, i) => Math.floor((i * source.count) / count));
   const some = (await Promise.all(chosen.map((image) => source.load(image)))).filter(
     (input) => input !== undefined,

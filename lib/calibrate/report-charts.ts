@@ -3,7 +3,7 @@ import { escapeHtml, INK, renderChart } from '../report/charts.js';
 import { percent, renderGroup, renderTable, type Section } from '../report/page.js';
 import type { Calibration } from './result.js';
 
-/** Risk against what a setting costs: in time, and in multiply-adds. */
+/** Risk against the cost of a setting, in time and in multiply-adds. */
 export async function curves({
   settings: tested,
   chosen,

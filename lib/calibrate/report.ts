@@ -17,15 +17,15 @@ import { wordConfidence, wordPromise } from './wording.js';
 
 /** Options of `renderCalibration`. */
 export interface RenderCalibrationOptions {
-  /** Names the model to a reader; the beginning of its SHA-256 when left out. */
+  /** Name of the model in the page; the beginning of its SHA-256 when left out. */
   model?: string | undefined;
 }
 
-/** Rows of what is told by class or group, in the order of the classes. */
+/** Most rows in the tables of classes and of groups. */
 const MOST_ROWS = 60;
 
 /**
- * A page for people about a calibration: risk against time, what each exit saves, settings, groups, classes, examples.
+ * Renders a page about a calibration: risk against time, what each exit saves, settings, groups, classes, examples.
  * @returns HTML in one file, without scripts and without references to the network
  * @throws ResidualSkipError MISSING_DEPENDENCY without the packages vega and vega-lite
  */

@@ -5,25 +5,25 @@ import type { Certificate } from './certify.js';
 
 /** One setting of the dial, as measured on the items that certify. */
 export interface SettingResult extends Certificate {
-  /** Of the dial: an exit is taken while what it saves is worth this many times the answers that it changes. */
+  /** Setting of the dial: the least saving, in the network's multiply-adds, for each answer that an exit may change. */
   readonly price: number;
   /** Means over the items; fractions. */
   readonly multiplyAddsSkipped: number;
   readonly blocksSkipped: number;
-  /** Items that left at each exit, as fractions, by block. */
+  /** Fraction of the items that left at each exit, by block. */
   readonly exits: Readonly<Record<string, number>>;
   /** Measured on some of the items. */
   readonly latency: Latency;
 }
 
-/** What an exit does for the policy. */
+/** What an exit contributes to the policy. */
 export interface Contribution {
   readonly kind: 'exit';
-  /** The block behind which the exit is. */
+  /** The block that the exit follows. */
   readonly block: string;
-  /** Items that it was taken for, as a fraction. */
+  /** Fraction of the items that left there. */
   readonly rate: number;
-  /** Of the network's multiply-adds, that it saves on average over all items, less those of its head. */
+  /** Fraction of the network's multiply-adds that it saves, averaged over all items, less the cost of its head. */
   readonly multiplyAddsSkipped: number;
 }
 
@@ -35,7 +35,7 @@ export interface ClassResult {
   readonly events: number;
   /** Mean loss. */
   readonly risk: number;
-  /** Mean over the items, as a fraction of the network's. */
+  /** Mean over the items, as a fraction of the network's multiply-adds. */
   readonly multiplyAddsSkipped: number;
 }
 
@@ -43,38 +43,38 @@ export interface ClassResult {
 export interface Example {
   /** Hash of the item. */
   readonly sha256: string;
-  /** With the policy. */
+  /** Answer with the policy. */
   readonly answer: string;
-  /** With every block run. */
+  /** Answer with every block run. */
   readonly fullAnswer: string;
-  /** A digit for each block: 1 ran, 0 skipped. */
+  /** A digit for each block: 1 if it ran, 0 if it was skipped. */
   readonly ran: string;
-  /** As a fraction of the network's; negative if the item cost more than in full. */
+  /** As a fraction of the network's multiply-adds; negative if the item cost more than in full. */
   readonly multiplyAddsSkipped: number;
-  /** A small picture of it as a data URI (JPEG), where the item was an image that could be read again. */
+  /** A small picture as a data URI (JPEG), if the item is an image and could be read again. */
   readonly thumbnail?: string;
 }
 
-/** What `calibrate` returns. */
+/** The result of `calibrate`. */
 export interface Calibration {
-  /** For `JSON.stringify` into a file, or for the option `policy` of `InferenceSession.create`. */
+  /** To be written to a file with `JSON.stringify`, or passed as the option `policy` of `InferenceSession.create`. */
   readonly policy: SkipPolicy;
-  /** Judged by the limit of the policy, the lowest of several that certified anything. */
+  /** Tested settings, judged by the policy's limit: of several limits, the lowest with a certified setting. */
   readonly settings: readonly SettingResult[];
-  /** Index of the setting that the policy has; -1 for no skipping. */
+  /** Index of the policy's setting; -1 if it skips nothing. */
   readonly chosen: number;
-  /** Of several limits: indices of the settings that the policy's bolder settings have. */
+  /** With several limits: indices of the policy's bolder settings. */
   readonly bolder: readonly number[];
-  /** In the order in which they stand in the network. */
+  /** In the network's order. */
   readonly contributions: readonly Contribution[];
-  /** Of the items that certify, by label where every item has one, else by the full network's answer. */
+  /** Classes of the items that certify: by label if every item has one, otherwise by the full network's answer. */
   readonly classes: readonly ClassResult[];
-  /** Of the items that certify, those that skip most and least; empty when nothing is skipped. */
+  /** Items that skip most and least, among those that certify; empty when nothing is skipped. */
   readonly examples: { readonly most: readonly Example[]; readonly least: readonly Example[] };
   /** Hashes of the items that certify. */
   readonly certifiedOn: readonly string[];
   /** Items left out because another one has the same content. */
   readonly duplicates: number;
-  /** Runs of an item that an earlier calibration had left in the folder `state`, and those that were done now; null without it. */
+  /** Item runs whose results were taken from the folder `state`, and those computed now; null without `state`. */
   readonly resumed: { readonly taken: number; readonly computed: number } | null;
 }

@@ -1,8 +1,8 @@
 /**
- * Calibrations that pick up where they were: a backend that keeps what each run gave in a folder, and takes it from there
- * when the same run is asked for again. A run is named by the hash of all that its outcome depends on (program with its
- * weights, policy, inputs), so results of another model, other images or other heads are never taken for it, while a
- * calibration with another limit finds what it has in common with an earlier one.
+ * Makes calibrations resumable: a backend that keeps the results of each run in a folder, and reads them from there when
+ * the same run is requested again. A run is named by the hash of everything that its results depend on (program with its
+ * weights, policy, inputs). Results of another model, other images or other heads are therefore never used for it, but a
+ * calibration with another limit reuses the runs that it shares with an earlier one.
  */
 import { createHash, type Hash, randomUUID } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises';
@@ -14,7 +14,7 @@ import type { TensorData } from '../tensor.js';
 import { packageVersion } from '../version.js';
 
 const KEPT = /^[0-9a-f]{64}\.(run|[0-9a-f-]{36})$/;
-/** Bytes of the SHA-256 that a file ends with. */
+/** Bytes of the SHA-256 at the end of a file. */
 const CHECKSUM = 32;
 
 export class ResumableBackend implements Backend {
@@ -23,15 +23,15 @@ export class ResumableBackend implements Backend {
   #computed = 0;
 
   private constructor(
-    /** Keeps nothing. */
+    /** The backend that runs programs; it keeps nothing. */
     readonly engine: Backend,
     private readonly folder: string,
-    /** Files that were there before. */
+    /** Files that an earlier calibration left. */
     private readonly earlier: ReadonlySet<string>,
   ) {}
 
   /**
-   * @param folder made when it isn't there
+   * @param folder created if it doesn't exist
    * @throws ResidualSkipError INVALID_ARGUMENT when it can't be written
    */
   static async open(backend: Backend, folder: string): Promise<ResumableBackend> {
@@ -55,7 +55,7 @@ export class ResumableBackend implements Backend {
     return this.engine.threads;
   }
 
-  /** Runs of an item that an earlier calibration had done, and those that were done now. */
+  /** Item runs whose results an earlier calibration left, and those computed now. */
   get counts(): { readonly taken: number; readonly computed: number } {
     return { taken: this.#taken, computed: this.#computed };
   }
@@ -64,7 +64,7 @@ export class ResumableBackend implements Backend {
     return this.compileSync(program);
   }
 
-  /** Compiles when a run first needs it. Only `run` is kept: `runSync` is what times are measured with. */
+  /** Compiles when a run first needs it. Only results of `run` are kept, because `runSync` serves to measure times. */
   compileSync(program: Program): CompiledProgram {
     let digest: string | undefined;
     let compiled: CompiledProgram | undefined;
@@ -99,8 +99,8 @@ export class ResumableBackend implements Backend {
   }
 
   /**
-   * What `make` gives for a program and some inputs, kept like what a run gave.
-   * @param inputs all else that it depends on
+   * The result of `make` for a program and some inputs, kept like the results of a run.
+   * @param inputs everything else that the result depends on
    */
   async remember(
     program: Program,
@@ -119,7 +119,7 @@ export class ResumableBackend implements Backend {
   async #keep(file: string, content: Buffer): Promise<void> {
     const draft = `${file.slice(0, -'run'.length)}${randomUUID()}`;
     try {
-      // A file under its own name is whole, whenever the process is killed.
+      // The rename is last, so that a file under its own name is complete even if the process is killed.
       await writeFile(draft, Buffer.concat([content, createHash('sha256').update(content).digest()]));
       await rename(draft, file);
     } catch (cause) {
@@ -130,7 +130,7 @@ export class ResumableBackend implements Backend {
   #digestOf({ values, ...rest }: Program): string {
     const hash = createHash('sha256').update(packageVersion());
     const described = values.map(({ dtype, shape, data }) => [dtype, shape, data && this.#dataDigest(data)]);
-    // JSON has no infinities, which activations may have.
+    // JSON has no infinities, but the bounds of an activation may be infinite.
     const exact = (_: string, value: unknown) =>
       typeof value === 'number' && !Number.isFinite(value) ? String(value) : value;
     return hash.update(JSON.stringify([described, rest], exact)).digest('hex');
@@ -145,7 +145,7 @@ export class ResumableBackend implements Backend {
   }
 }
 
-/** Deletes what calibrations have kept in a folder, and the folder when nothing else is in it. */
+/** Deletes the files that calibrations keep in a folder, and the folder if nothing else is in it. */
 export async function forgetState(folder: string): Promise<void> {
   const files = (await readdir(folder)).filter((name) => KEPT.test(name));
   await Promise.all(files.map((name) => rm(join(folder, name), { force: true })));
@@ -162,12 +162,12 @@ function bytesOf({ buffer, byteOffset, byteLength }: TensorData): Uint8Array {
   return new Uint8Array(buffer, byteOffset, byteLength);
 }
 
-/** All that a run fills, in the order in which a file holds it. */
+/** The buffers that a run fills, in the order of the file. */
 function resultsOf({ outputs, ran, scores }: RunRequest): Uint8Array[] {
   return [...outputs, ran, scores].map(bytesOf);
 }
 
-/** What `file` holds; undefined when it isn't there or isn't whole. */
+/** The content of `file`; undefined when it is missing or incomplete. */
 async function contentOf(file: string): Promise<Buffer | undefined> {
   const bytes = await readFile(file).catch(() => undefined);
   if (!bytes || bytes.length < CHECKSUM) return undefined;
@@ -177,7 +177,7 @@ async function contentOf(file: string): Promise<Buffer | undefined> {
     : undefined;
 }
 
-/** Fills the results from `file`; false when it isn't there or isn't whole. */
+/** Fills the results from `file`; false when it is missing or incomplete. */
 async function restore(file: string, request: RunRequest): Promise<boolean> {
   const content = await contentOf(file);
   const results = resultsOf(request);

@@ -15,16 +15,16 @@ import { Tensor } from '../tensor.js';
 import { parseStrict } from '../validation.js';
 import { type ImageSource, isImageSource, nameOf, toRawImage } from './image-source.js';
 
-/** Options of `ImageClassifier.from`: those of a session, and those of images and labels. */
+/** Options of `ImageClassifier.from`: those of a session, and options for images and labels. */
 export interface ImageClassifierOptions extends SessionOptions {
-  /** Labels by class index; those of config.json beside the model, or else the indices, when left out. */
+  /** Labels by class index. When left out, those of config.json beside the model, or else the indices. */
   labels?: readonly string[] | undefined;
   /**
-   * How pixels are prepared, in the form of Hugging Face's preprocessor_config.json; that file beside the model when
-   * left out. Without either, pixels are scaled to 0..1 and, where the model has a fixed size, resized to it.
+   * How pixels are prepared, in the form of Hugging Face's preprocessor_config.json. When left out, that file beside the
+   * model is used. Without either, pixels are scaled to 0..1, and images are resized if the model has a fixed size.
    */
   preprocessor?: PreprocessorConfig | undefined;
-  /** Images of more pixels are refused before they are decoded; 2^26, as 8192 x 8192 has, when left out. */
+  /** Images with more pixels are refused before they are decoded; 2^26 (8192 x 8192) when left out. */
   readonly maxPixels?: number | undefined;
 }
 
@@ -34,7 +34,7 @@ export interface ClassifyOptions {
   topK?: number | undefined;
   /** Also return what each image ran and skipped. */
   trace?: boolean | undefined;
-  /** Instead of the session's policy. */
+  /** Used instead of the session's policy. */
   policy?: PolicySource | undefined;
   /** Aborting it ends the work with the error ABORTED, whose name is AbortError. */
   signal?: AbortSignal | undefined;
@@ -58,7 +58,7 @@ export interface ImageClassification extends Prediction {
   readonly trace: ItemTrace | null;
 }
 
-/** Images of one run. More would only hold more memory: each takes its own path through the network anyway. */
+/** Most images in one run. More would only take more memory: each takes its own path through the network anyway. */
 const BATCH = 16;
 const TOP_K = 5;
 
@@ -79,15 +79,15 @@ const classifySchema = z.strictObject({
  */
 export class ImageClassifier {
   private constructor(
-    /** Names the model: its folder, or its file where the folder holds several. */
+    /** Name of the model: that of its folder if the file is called model.onnx, otherwise that of the file. */
     readonly name: string,
     /** The ONNX file. */
     readonly file: string,
     readonly labels: readonly string[],
-    /** False where the labels are no more than the classes' indices. */
+    /** False if the labels are only the class indices. */
     readonly labelsKnown: boolean,
     readonly session: InferenceSession,
-    /** False where the preprocessing is a guess, because nothing says how pixels are prepared. */
+    /** False if the preprocessing is a guess, because no configuration describes it. */
     readonly preprocessorKnown: boolean,
     private readonly preprocessor: Preprocessor,
     private readonly input: string,
@@ -97,7 +97,7 @@ export class ImageClassifier {
   ) {}
 
   /**
-   * Loads a model with `preprocessor_config.json` and `config.json` beside it.
+   * Loads a model, and `preprocessor_config.json` and `config.json` beside it if they exist.
    * @param path folder or ONNX file
    * @throws ResidualSkipError INVALID_ARGUMENT when the model takes no image or has no class scores, INVALID_DATA for a
    * configuration file that can't be used, and what InferenceSession.create throws
@@ -140,9 +140,9 @@ export class ImageClassifier {
   }
 
   /**
-   * Classifies one image, or several at once, which the engine's threads share. The answers of several have their order.
+   * Classifies one image, or several at once on all of the engine's threads. The answers are in the order of the images.
    * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DATA (an image can't be read), INVALID_SHAPE,
-   * MISSING_DEPENDENCY, ABORTED, SESSION_RELEASED, and what a policy's use throws
+   * MISSING_DEPENDENCY, ABORTED, SESSION_RELEASED, and the errors of a policy that can't be used
    */
   classify(image: ImageSource, options?: ClassifyOptions): Promise<ImageClassification>;
   classify(images: readonly ImageSource[], options?: ClassifyOptions): Promise<ImageClassification[]>;
@@ -160,7 +160,7 @@ export class ImageClassifier {
     throw new ResidualSkipError('INVALID_ARGUMENT', 'classify: expected an image or an array of images');
   }
 
-  /** One image as the network takes it: float32[1, channels, height, width]. Errors as `classify`. */
+  /** Prepares an image for the network: float32[1, channels, height, width]. Throws the same errors as `classify`. */
   async prepare(image: ImageSource, { signal }: { signal?: AbortSignal } = {}): Promise<Tensor<'float32'>> {
     return this.#prepare(image, nameOf(image, 0), signal);
   }
@@ -169,13 +169,13 @@ export class ImageClassifier {
     return this.prepareRaw(await toRawImage(image, name, { signal, maxPixels: this.maxPixels }), name);
   }
 
-  /** A decoded image as the network takes it; `name` is what messages call it. */
+  /** Prepares a decoded image for the network; `name` is its name in messages. */
   async prepareRaw(image: RawImage, name: string): Promise<Tensor<'float32'>> {
     const { data, shape } = await this.preprocessor.apply(image, name);
     return new Tensor('float32', data, shape);
   }
 
-  /** What `session.run` takes for prepared images. */
+  /** The feeds of `session.run` for prepared images. */
   feeds(tensor: Tensor): { readonly [input: string]: Tensor } {
     return { [this.input]: tensor };
   }
@@ -194,7 +194,7 @@ export class ImageClassifier {
   }
 
   /**
-   * The `count` most probable classes of an image's scores, most probable first; equals in order of index.
+   * The `count` most probable classes by an image's scores, most probable first; ties are in the order of their indices.
    * @throws ResidualSkipError INVALID_ARGUMENT when the model's output holds no class scores
    */
   predict(scores: Float32Array, count: number): Prediction[] {
@@ -212,7 +212,7 @@ export class ImageClassifier {
     }));
   }
 
-  /** Frees what the session holds, once the runs under way have ended. Idempotent. */
+  /** Releases the session once its current runs have ended. Idempotent. */
   release(): Promise<void> {
     return this.session.release();
   }
@@ -268,7 +268,7 @@ export class ImageClassifier {
   }
 }
 
-/** Tensors of one item each as one batch. */
+/** Joins tensors of one item each into a batch. */
 function joined(tensors: readonly Tensor<'float32'>[]): Tensor<'float32'> {
   const [first] = tensors;
   if (tensors.length === 1) return first!;
@@ -314,7 +314,7 @@ function imageInput(inputs: readonly TensorMetadata[], model: string): NamedImag
   return { name: first.name, channels: known(channels) ?? 3, height: known(height), width: known(width) };
 }
 
-/** The output with a score per class: `logits`, or else the first that is float32 of [batch, classes]. */
+/** The output with a score for each class: `logits`, or else the first float32 output of at least two dimensions. */
 function classOutput(
   outputs: readonly TensorMetadata[],
   labels: number | undefined,

@@ -3,7 +3,7 @@ import { decodeImage, type RawImage } from '../data/image.js';
 import { ResidualSkipError } from '../errors.js';
 import { bytesOf, checkPixels, isPixelData, type PixelData } from '../image-pixels.js';
 
-/** An instance of sharp, as far as it matters here. */
+/** The part of a sharp instance that is used here. */
 export interface SharpLike {
   clone(): SharpLike;
   toBuffer(options: { resolveWithObject: true }): Promise<{ readonly data: Uint8Array }>;
@@ -12,14 +12,14 @@ export interface SharpLike {
 
 /**
  * An image: the path of a file, a `file:`, `data:` or `http(s):` URL, the bytes of a file (JPEG, PNG, WebP, AVIF, GIF,
- * TIFF), an instance of sharp, or pixels, whose alpha channel is dropped. A string is always a path; only a URL object is fetched.
+ * TIFF), a sharp instance, or pixels, whose alpha channel is dropped. A string is always a path; only a URL object is fetched.
  */
 export type ImageSource = string | URL | Uint8Array | ArrayBuffer | Blob | SharpLike | PixelData;
 
 /** Larger downloads are refused. */
 const MOST_BYTES = 64 << 20;
 
-/** What messages call an image. */
+/** The name of an image in messages. */
 export function nameOf(source: unknown, index: number): string {
   if (typeof source === 'string') return source;
   if (source instanceof URL) return source.protocol === 'data:' ? 'the data: URL' : source.href;
@@ -28,8 +28,8 @@ export function nameOf(source: unknown, index: number): string {
 
 /**
  * The pixels of an image.
- * @throws ResidualSkipError INVALID_ARGUMENT for what is no image source, INVALID_DATA for an image that can't be
- * read, MISSING_DEPENDENCY where decoding needs sharp, ABORTED
+ * @throws ResidualSkipError INVALID_ARGUMENT for a value that is not an image source, INVALID_DATA for an image that can't be
+ * read, MISSING_DEPENDENCY when decoding needs sharp and it isn't installed, ABORTED
  */
 export async function toRawImage(
   source: ImageSource,
@@ -66,7 +66,7 @@ function isSharp(value: object): value is SharpLike {
   );
 }
 
-/** Lossless and hardly compressed: the pipeline's pixels, whatever it does to them. */
+/** The result of a sharp pipeline as an uncompressed PNG, which loses nothing. */
 async function encoded(image: SharpLike, name: string): Promise<Uint8Array> {
   try {
     return (await image.clone().png({ compressionLevel: 0 }).toBuffer({ resolveWithObject: true })).data;

@@ -1,4 +1,4 @@
-/** Sources of many images: folders and data sets, and whatever a program has at hand. */
+/** Sources of many images: folders, data sets, and iterables. */
 import { z } from 'zod';
 import { readAssignments, valuesOf } from '../data/assignments.js';
 import { openDataset, openImages, openSamples, shorten, type Unlabelled } from '../data/dataset.js';
@@ -12,21 +12,21 @@ import { type ImageSource, nameOf, toRawImage } from './image-source.js';
 import type { Unusable } from './unusable.js';
 import type { Work } from './work.js';
 
-/** An image with what is known of it. */
+/** An image with what is known about it. */
 export interface LabelledImage {
-  /** The image, or a tensor of it as the model takes it: float32[1, channels, height, width]. */
+  /** The image, or a tensor of it, prepared for the model: float32[1, channels, height, width]. */
   readonly image: ImageSource | TensorLike;
   /** Its class: an index, or one of the model's labels. */
   readonly label?: number | string | undefined;
-  /** Names of groups that it belongs to. */
+  /** Names of the groups that it belongs to. */
   readonly groups?: readonly string[] | undefined;
-  /** What messages call it. */
+  /** Its name in messages. */
   readonly name?: string | undefined;
 }
 
 /**
- * Many images: the path of a folder (of images, of one folder for each class, with IDX files or CIFAR-10's binary batches)
- * or of such a file; or the images one after another. Of an iterable, a few are read ahead.
+ * Many images: the path of a folder (of images, of one folder for each class, of IDX files, or of CIFAR-10's binary
+ * batches), the path of an IDX file or a batch, or an iterable of images. A few images of an iterable are read ahead.
  */
 export type Images =
   | string
@@ -36,17 +36,17 @@ export type Images =
 /** How the images of a path are read. */
 export interface DataOptions extends DataLimits {
   /**
-   * Where the labels of a folder are from: `data` (its folders by class, or its files of labels), a CSV or JSON file with the
-   * label of each image by its path below the folder, or `none`.
+   * Source of the labels of a folder: `data` (its class folders or label files), a CSV or JSON file with the label of each
+   * image by its path below the folder, or `none`.
    */
   readonly labelsFrom?: 'data' | 'none' | (string & {}) | undefined;
-  /** Where groups are from: `folder` (the folder that an image is in), or a CSV or JSON file with a name for each image. */
+  /** Source of the groups: `folder` (the first folder in an image's path), or a CSV or JSON file with the group of each image. */
   readonly groupsFrom?: 'folder' | (string & {}) | undefined;
 }
 
 const most = z.int({ error: 'expected a whole number above 0' }).positive().optional();
 
-/** Fields of a schema with DataOptions. */
+/** Schema fields of DataOptions. */
 export const dataShape = {
   labelsFrom: z.string().min(1).optional(),
   groupsFrom: z.string().min(1).optional(),
@@ -59,23 +59,23 @@ export interface Item {
   readonly name: string;
   readonly label: number | undefined;
   readonly groups: readonly string[] | undefined;
-  /** As the model takes it. */
+  /** Reads the image and prepares it for the model. */
   prepare(): Promise<Tensor<'float32'>>;
-  /** Its pixels; undefined where it was given as a tensor. */
+  /** Reads its pixels; undefined if it was given as a tensor. */
   readonly load: (() => Promise<RawImage>) | undefined;
 }
 
 export interface Items {
-  /** Null where it isn't known before the end. */
+  /** Null if it isn't known before the end. */
   readonly count: number | null;
   readonly list: readonly Item[] | AsyncIterable<Item>;
 }
 
 /**
  * The images of a source, in order.
- * @param labels where labels are from when the options don't say; undefined for wherever there are some
- * @throws ResidualSkipError INVALID_ARGUMENT for what is no source, INVALID_DATA for a folder that can't be read, or labels or
- * groups that don't fit
+ * @param labels default of the option `labelsFrom`; undefined to use labels if the data has any
+ * @throws ResidualSkipError INVALID_ARGUMENT for a value that is not a source, INVALID_DATA for a folder that can't be read, or
+ * labels or groups that don't fit
  */
 export async function openItems(
   images: Images,
@@ -113,8 +113,9 @@ export async function openItems(
 }
 
 /**
- * Prepares images in order, a few ahead of the consumer. What can't be used is noted, in order too, and has no tensor.
- * @throws what is wrong with more than one image
+ * Prepares images in order, a few ahead of the consumer. An image that can't be used is noted in `unusable`, in order too,
+ * and has no tensor.
+ * @throws any error that isn't about a single image
  */
 export async function* prepareItems<T extends Pick<Item, 'prepare'>>(
   items: Iterable<T> | AsyncIterable<T>,
@@ -151,7 +152,7 @@ async function* itemsOfIterable(
     const name = entry.name ?? nameOf(image, index);
     const label = labelled ? labelOf(entry.label, name, classifier.labels) : undefined;
     if (isTensorLike(image)) {
-      // Whoever made the tensor may use its memory for the next one.
+      // Copied now, because the caller may reuse the tensor's memory for the next one.
       const prepared = checkTensor(image, name, classifier);
       yield { name, label, groups, load: undefined, prepare: async () => prepared };
       continue;
@@ -183,7 +184,7 @@ function labelOf(
   );
 }
 
-/** A copy of a tensor of one item that fits the model. */
+/** Checks that a tensor is one item that fits the model; returns a copy. */
 function checkTensor(value: TensorLike, name: string, { session }: ImageClassifier): Tensor<'float32'> {
   const { type, data, dims } = toTensor(name, value);
   const { shape } = session.inputMetadata[0]!;
@@ -199,7 +200,7 @@ function checkTensor(value: TensorLike, name: string, { session }: ImageClassifi
   throw new ResidualSkipError('INVALID_SHAPE', `${compared}${advice}`);
 }
 
-/** The images of a folder or file, in order. Errors as `openItems`. */
+/** The images of a folder or file, in order. Throws the same errors as `openItems`. */
 export async function itemsOfPath(
   path: string,
   classifier: ImageClassifier,
@@ -234,7 +235,7 @@ async function openAs(
   return images.map(({ name, load }) => ({ name, load }));
 }
 
-/** Values are labels of the model, or class indices. */
+/** The class of each image, from a file with labels of the model or class indices. */
 async function classesOf(
   names: readonly string[],
   file: string,

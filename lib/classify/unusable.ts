@@ -1,6 +1,6 @@
 import { ResidualSkipError } from '../errors.js';
 
-/** What is wrong with one image; anything else ends the work. */
+/** Codes of errors that concern a single image; any other error ends the work. */
 const ABOUT_ONE_IMAGE = ['INVALID_DATA', 'INVALID_SHAPE'];
 const SHOWN = 5;
 
@@ -8,14 +8,14 @@ const SHOWN = 5;
 export class Unusable {
   constructor(readonly problems: ResidualSkipError[] = []) {}
 
-  /** Keeps the problem of one image; throws what is no such problem. */
+  /** Keeps an error that concerns a single image; throws any other. */
   note(error: unknown): undefined {
     if (!(error instanceof ResidualSkipError && ABOUT_ONE_IMAGE.includes(error.code))) throw error;
     this.problems.push(error);
     return undefined;
   }
 
-  /** @throws ResidualSkipError with the code that all of them have, or INVALID_DATA; the message names them */
+  /** @throws ResidualSkipError if there are any: with their common code, or else INVALID_DATA; the message describes them */
   check(advice = 'the results are those of the other images'): void {
     const said = this.describe();
     if (said === undefined) return;
@@ -24,14 +24,14 @@ export class Unusable {
     throw new ResidualSkipError(code, `${said}; ${advice}`);
   }
 
-  /** Throws as `check` does when none but these were there. */
+  /** Throws as `check` does when no usable image is left. */
   checkSome(usable: number): void {
     if (usable > 0) return;
     this.check('no image is left');
     throw new ResidualSkipError('INVALID_DATA', 'images: there is none; give at least one');
   }
 
-  /** How many there are and what is wrong with some of them; undefined when there are none. */
+  /** How many there are, and what is wrong with the first few; undefined when there are none. */
   describe(): string | undefined {
     const count = this.problems.length;
     if (count === 0) return undefined;

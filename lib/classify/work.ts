@@ -1,4 +1,4 @@
-/** What work on many images reports, and how it is stopped. */
+/** Progress, notes and cancellation of work on many images. */
 import { setImmediate } from 'node:timers/promises';
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
@@ -6,9 +6,9 @@ import type { Progress } from '../session/progress.js';
 
 /** Options of work that takes time. */
 export interface WorkOptions {
-  /** Called after each image, or after some; what it throws ends the work. */
+  /** Called after each image or every few images; an exception that it throws ends the work. */
   onProgress?: ((progress: Progress) => void) | undefined;
-  /** Called with what the caller should know and is no error; a process warning when left out. */
+  /** Called with notes for the caller, which are not errors; a note is a process warning when left out. */
   onNote?: ((note: string) => void) | undefined;
   /** Aborting it ends the work with the error ABORTED, whose name is AbortError. */
   signal?: AbortSignal | null | undefined;
@@ -18,7 +18,7 @@ const callback = z.custom<(value: never) => void>((value) => typeof value === 'f
   error: 'expected a function',
 });
 
-/** Fields of a schema with WorkOptions. */
+/** Schema fields of WorkOptions. */
 export const workShape = {
   onProgress: callback.optional(),
   onNote: callback.optional(),
@@ -27,13 +27,13 @@ export const workShape = {
     .nullish(),
 };
 
-/** The event loop gets a turn after so long, so that timers run and a signal can be aborted. */
+/** How often the event loop gets a turn, so that timers run and a signal can be aborted. */
 const TURN_MS = 20;
 
 export class Work {
   #turned = performance.now();
 
-  /** @param what names the work in messages: "evaluation" */
+  /** @param what name of the work in messages, such as "evaluation" */
   constructor(
     private readonly what: string,
     private readonly options: WorkOptions,
@@ -54,7 +54,7 @@ export class Work {
     else process.emitWarning(text, { code: 'RESIDUAL_SKIP_NOTE' });
   }
 
-  /** `items`, with turns of the event loop between them; an abort also ends the wait for the next one. */
+  /** Yields `items` and lets the event loop run in between; an abort also ends the wait for the next item. */
   async *each<T>(items: AsyncGenerator<T, void, undefined>): AsyncGenerator<T, void, undefined> {
     try {
       while (true) {
@@ -67,7 +67,7 @@ export class Work {
         this.#turned = performance.now();
       }
     } finally {
-      // Not waited for: a source may hang.
+      // Not awaited, because a source may hang.
       items.return().catch(() => {});
     }
   }

@@ -26,7 +26,7 @@ interface BenchCommandOptions {
   readonly json?: boolean;
 }
 
-/** Command that a benchmark's child processes are started with. */
+/** Hidden command that the child processes of a benchmark run. */
 const WORKER_COMMAND = 'bench-worker';
 
 export function addBenchCommand(program: Command, io: Io): void {

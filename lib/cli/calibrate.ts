@@ -21,7 +21,7 @@ import {
 
 interface CalibrateOptions extends BackendOptions, DataLimits {
   readonly data: string;
-  /** True: as the data set has them; otherwise a file that has them by image name. */
+  /** True for the labels of the data set itself; otherwise a file with the label of each image by name. */
   readonly labels?: true | string;
   readonly groups?: string;
   readonly fit?: string;

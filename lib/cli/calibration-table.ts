@@ -28,7 +28,7 @@ const GROUP_COLUMNS: readonly Column[] = [
   { title: '' },
 ];
 
-/** @param written the policy's path, and how many runs of items an earlier calibration had done */
+/** @param written the policy's path, and the number of item runs taken from an earlier calibration */
 export function drawCalibration(
   result: Calibration,
   written: { readonly output: string; readonly resumed: number },

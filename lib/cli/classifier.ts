@@ -6,7 +6,7 @@ import type { Io } from './io.js';
 import type { EngineOptions } from './options.js';
 
 /**
- * The model of a command; says on the error stream when how pixels are prepared is a guess.
+ * Opens the model of a command; notes on the error stream when the preprocessing is a guess.
  * @throws what ImageClassifier.from throws
  */
 export async function openClassifier(

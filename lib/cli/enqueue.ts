@@ -9,9 +9,9 @@ interface EnqueueOptions extends QueueOptions {
   readonly mostWaiting?: number;
 }
 
-/** Jobs that a server holds in memory unless it is told otherwise; a folder takes any number. */
+/** Default limit on the waiting jobs of a server, which holds them in memory; a folder takes any number. */
 const MOST_ON_SERVER = 100_000;
-/** Problems that are described. */
+/** Problems that the error message describes; the others are only counted. */
 const SHOWN = 5;
 
 export function addEnqueueCommand(program: Command, io: Io): void {

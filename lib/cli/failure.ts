@@ -2,11 +2,11 @@ import { CommanderError } from 'commander';
 import { type ErrorCode, ResidualSkipError } from '../errors.js';
 import type { Io } from './io.js';
 
-/** Exit codes: the command did not succeed; it was called in a way that it doesn't know. */
+/** Exit codes: the command failed; the command line was wrong. */
 const FAILED = 1;
 const USAGE = 2;
 
-/** Writes `error` to the error stream, as JSON where asked; returns the exit code. */
+/** Writes `error` to the error stream, as JSON if asked; returns the exit code. */
 export function reportFailure(io: Io, error: unknown, json: boolean): number {
   if (error instanceof CommanderError && error.exitCode === 0) return 0;
   const { code, message, exitCode } = describe(error);

@@ -13,8 +13,8 @@ export function unwritable(path: string, why: string, cause?: unknown): Residual
 }
 
 /**
- * Refuses, before long work, what could not be written after it.
- * @throws INVALID_ARGUMENT when `path` is a folder, or lies in none that can be written
+ * Checks before long work that its result can be written to `path`.
+ * @throws INVALID_ARGUMENT when `path` is a folder, or its folder is missing or not writable
  */
 export async function checkWritable(path: string): Promise<void> {
   if ((await kindOf(path)) === 'folder') throw unwritable(path, 'it is a folder');
@@ -24,7 +24,7 @@ export async function checkWritable(path: string): Promise<void> {
 }
 
 /**
- * Writes a file as a whole or not at all: what was there stays until the new text is on the disk.
+ * Writes a file completely or not at all: the old content stays until the new text is on disk.
  * @throws INVALID_ARGUMENT
  */
 export async function writeResult(path: string, text: string): Promise<void> {
@@ -55,7 +55,7 @@ async function replaceFile(path: string, text: string, mode: number | undefined)
   }
 }
 
-/** Reads an audit log; says on the error stream what is wrong with it: the first line, and how many more there are. */
+/** Reads an audit log; notes its first problem on the error stream, and how many more there are. */
 export async function readLog(path: string, io: Io): Promise<AuditTrace> {
   const trace = await readAudit(path);
   const [first, ...more] = trace.problems;

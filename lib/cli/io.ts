@@ -2,15 +2,15 @@ import { inspect, styleText } from 'node:util';
 import { SingleBar } from 'cli-progress';
 import type { Progress as WorkProgress } from '../session/progress.js';
 
-/** Where a command writes; tests hand in their own. */
+/** Where a command writes; tests pass their own. */
 export interface Io {
   /** Results. */
   out(text: string): void;
   /** Errors and notes. */
   err(text: string): void;
-  /** Results may be coloured. */
+  /** Whether results may be coloured. */
   readonly color: boolean;
-  /** Someone watches the error stream: progress bars make sense. */
+  /** Whether the error stream is a terminal, where progress bars make sense. */
   readonly interactive: boolean;
 }
 
@@ -28,21 +28,24 @@ export function processIo(): Io {
 const STYLES = ['bold', 'dim', 'green', 'blue', 'yellow'] as const;
 export type Style = (typeof STYLES)[number];
 
-/** `text` in a style when the output takes colour. */
+/** `text` in a style, if the output supports colour. */
 export function paint(io: Pick<Io, 'color'>, style: Style, text: string): string {
-  // `io` knows whether its stream takes colour.
+  // styleText must not check the stream: `io.color` has decided.
   return io.color ? styleText(style, text, { validateStream: false }) : text;
 }
 
-/** Control characters but tabs and newlines, and those that change the direction of text. */
+/** Control characters, line and paragraph separators, and characters that change the direction of text. */
 const CONTROLS = /\p{Cc}|[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/gu;
-/** What `paint` writes, and so may stay. */
+/** The escape sequences of `paint`, which are kept. */
 const PAINTED = new RegExp(
   `\u001b\\[(?:${STYLES.flatMap((style) => inspect.colors[style]).join('|')})m`,
   'y',
 );
 
-/** `text` with escape sequences written out as \u001b, which means the same in JSON: a name can't steer the terminal. */
+/**
+ * `text` with control characters, except tabs and newlines, written as \u001b and the like, so that a name can't control
+ * the terminal. In JSON, that notation means the same character.
+ */
 export function printable(text: string): string {
   return text.replace(CONTROLS, (control, at: number) => {
     PAINTED.lastIndex = at;
@@ -53,12 +56,12 @@ export function printable(text: string): string {
 
 export interface Progress {
   advance(): void;
-  /** Where the total isn't known from the start. */
+  /** Sets both numbers, for a total that isn't known from the start. */
   show(value: number, total: number): void;
   stop(): void;
 }
 
-/** A bar on the error stream when someone watches it and `wanted`; otherwise nothing. */
+/** A progress bar if it is `wanted` and the error stream is a terminal; otherwise one that shows nothing. */
 export function startProgress(io: Io, total: number, what: string, wanted: boolean): Progress {
   if (!io.interactive || !wanted || total < 2) return { advance: () => {}, show: () => {}, stop: () => {} };
   const bar = startBar(total, what);
@@ -72,7 +75,7 @@ export function startProgress(io: Io, total: number, what: string, wanted: boole
   };
 }
 
-/** A bar for each stage of work that reports them, as startProgress has one; and notes on the error stream. */
+/** Options for long work: a bar for each stage, on the same conditions as startProgress, and notes on the error stream. */
 export function watchWork(io: Io, wanted: boolean) {
   let bar: SingleBar | undefined;
   let shown: string | undefined;

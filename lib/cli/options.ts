@@ -2,7 +2,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { MAX_BYTES, MAX_PIXELS } from '../data/limits.js';
 import { ISAS, type Isa } from '../session/options.js';
 
-/** Options that say where a model is run; the names are those of SessionOptions. */
+/** Options for where a model runs, named as in SessionOptions. */
 export interface BackendOptions {
   readonly backend?: 'native' | 'reference';
   readonly isa?: Isa;
@@ -27,7 +27,7 @@ export function positiveInteger(text: string): number {
   throw new InvalidArgumentError('It must be a whole number above 0.');
 }
 
-/** Adds the options that say where a model is run, and `--json`. */
+/** Adds the options of BackendOptions, and `--json`. */
 export function addBackendOptions(command: Command): Command {
   return command
     .addOption(
@@ -42,7 +42,7 @@ export function addBackendOptions(command: Command): Command {
     .option('--json', 'print JSON');
 }
 
-/** Adds the options of commands that run a model by a policy. */
+/** Adds the options of commands that run a model with a policy. */
 export function addEngineOptions(command: Command): Command {
   return addBackendOptions(
     command.option(
@@ -53,7 +53,7 @@ export function addEngineOptions(command: Command): Command {
   );
 }
 
-/** Adds what addEngineOptions does, and limits for images. */
+/** Adds the options of commands that run a model on images. */
 export function addImageOptions(command: Command): Command {
   return addLimitOptions(addEngineOptions(command));
 }

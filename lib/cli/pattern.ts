@@ -13,16 +13,16 @@ const SYMBOLS: Record<Fate, string> = { fixed: '#', ran: '█', skipped: '·' };
 const STYLES = { fixed: 'blue', ran: 'green', skipped: 'dim' } as const;
 
 /**
- * One character per block, in order: `#` ran without being asked (it can't be skipped, or the policy says so),
- * `1` ran because its gate said so, `.` skipped.
+ * One character per block, in order: `#` ran without a gate's decision (it can't be skipped, or the policy makes it
+ * run), `1` ran because its gate decided so, `.` was skipped.
  */
 export function asciiPattern(trace: ItemTrace): string {
   return trace.blocks.map((block) => ASCII[fateOf(block)]).join('');
 }
 
 /**
- * The pattern to look at: `#`, `█` and `·` for the same three.
- * @param stages indices of blocks that begin a stage (their shortcut changes shape); a space goes before them
+ * The same pattern for tables: `#`, `█` and `·`.
+ * @param stages indices of blocks that begin a stage (their shortcut changes the shape); a space is put before each
  */
 export function drawPattern(io: Pick<Io, 'color'>, trace: ItemTrace, stages: ReadonlySet<number>): string {
   return trace.blocks

@@ -21,16 +21,16 @@ interface ProfileOptions extends EngineOptions {
   readonly json?: boolean;
 }
 
-/** One row of `profile --json`: a step, or what a block took. */
+/** One row of `profile --json`: a step or a block. */
 export interface ProfileRow {
   readonly name: string;
   readonly op: string | null;
   readonly block: string | null;
-  /** Items that ran it, as a fraction. */
+  /** Fraction of the items that ran it. */
   readonly ran: number;
-  /** Mean of one item that ran it. */
+  /** Mean over the items that ran it. */
   readonly milliseconds: number;
-  /** Of the time of the items. */
+  /** Fraction of the total time of all items. */
   readonly share: number;
 }
 
@@ -39,13 +39,13 @@ export interface ProfileReport {
   readonly backend: string;
   readonly isa: string;
   readonly runs: number;
-  /** Mean of one item. */
+  /** Mean time of one item. */
   readonly milliseconds: number;
   readonly blocks: readonly ProfileRow[];
   readonly steps: readonly ProfileRow[];
 }
 
-/** Untimed, before those that count. */
+/** Untimed runs before the measured ones. */
 const WARM_UP = 5;
 
 export function addProfileCommand(program: Command, io: Io): void {
@@ -95,7 +95,7 @@ async function profile(path: string, options: ProfileOptions, io: Io): Promise<v
 /** The time of one step or block over all items. */
 interface Total {
   readonly first: ProfileEvent;
-  /** Numbers of the items that ran it; a step may be several events of one item. */
+  /** Numbers of the items that ran it: a step may have several events in one item. */
   readonly items: Set<number>;
   microseconds: number;
 }
@@ -104,7 +104,7 @@ function reportOf(model: string, { traceEvents, otherData }: Profile): ProfileRe
   const totals = { item: new Map<string, Total>(), block: new Map(), gate: new Map(), step: new Map() };
   let items = 0;
   for (const event of traceEvents) {
-    // The events of an item follow it.
+    // An item's own event precedes those of its steps and blocks.
     if (event.cat === 'item') items++;
     const known: Map<string, Total> = totals[event.cat];
     const name = event.cat === 'item' ? 'all' : event.name;

@@ -34,7 +34,7 @@ const COMMANDS = [
 
 /** Runs the command line `args` (without node and script); resolves to the exit code and never rejects. */
 export async function runCli(args: readonly string[], streams: Io): Promise<number> {
-  // What is printed may name files, blocks and classes, and anybody may have named those.
+  // Output contains names of files, blocks and classes, which are not trusted.
   const io: Io = {
     ...streams,
     out: (text) => streams.out(printable(text)),

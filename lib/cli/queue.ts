@@ -22,7 +22,7 @@ export interface Counts {
   readonly failed: number;
 }
 
-/** A queue of the package residual-skip-server, as far as the commands use it. */
+/** The part of a queue of the package residual-skip-server that the commands use. */
 export interface Queue {
   counts(): Promise<Counts>;
   failed(): AsyncIterable<object>;
@@ -31,7 +31,7 @@ export interface Queue {
   close(): Promise<void>;
 }
 
-/** What the commands of queues use of that package. */
+/** The part of that package that the queue commands use. */
 export interface QueueModule {
   openQueue(url: string, name: string): Promise<Queue>;
   enqueue(
@@ -47,7 +47,7 @@ export interface QueueModule {
   ): Promise<number>;
 }
 
-/** Adds the options that say which queue. */
+/** Adds the options that select a queue, and `--json`. */
 export function addQueueOptions(command: Command): Command {
   return command
     .option('--queue <where>', 'redis:// URL of a Valkey or Redis server, or a folder', 'residual-skip-queue')
@@ -107,7 +107,7 @@ export function wordsOf({ waiting, running, answered, failed }: Counts): string 
   return `${waiting} waiting, ${running} running, ${answered} answered, ${failed} given up`;
 }
 
-/** Opens the queue for `use`, and closes it. */
+/** Opens the queue, calls `use` with it, and closes it. */
 export async function withQueue(
   command: string,
   { queue: where, name }: QueueOptions,
@@ -122,7 +122,7 @@ export async function withQueue(
   }
 }
 
-/** Aborted by the first SIGTERM or SIGINT; a second one ends the process. */
+/** An AbortSignal that the first SIGTERM or SIGINT aborts; a second one ends the process. */
 export function untilSignal(): { readonly signal: AbortSignal; release(): void } {
   const controller = new AbortController();
   const { signal } = controller;
@@ -141,7 +141,7 @@ export function untilSignal(): { readonly signal: AbortSignal; release(): void }
 
 const SHOW_MS = 500;
 
-/** A bar over all jobs of the queue, whoever answers them; returns what ends it. */
+/** Shows the progress of all jobs of the queue, whichever worker answers them; returns a function that ends it. */
 export function showProgress(queue: Queue, io: Io, what: string, wanted: boolean): () => void {
   if (!io.interactive || !wanted) return () => {};
   const progress = startProgress(io, Number.POSITIVE_INFINITY, what, true);
@@ -149,7 +149,7 @@ export function showProgress(queue: Queue, io: Io, what: string, wanted: boolean
     queue.counts().then(
       ({ waiting, running, answered, failed }) =>
         progress.show(answered + failed, waiting + running + answered + failed),
-      // The command itself says what is wrong with the queue.
+      // The command itself reports what is wrong with the queue.
       () => {},
     );
   }, SHOW_MS);

@@ -20,7 +20,7 @@ interface RecordOptions extends EngineOptions, DataLimits {
   readonly json?: boolean;
 }
 
-/** One item in so many is also timed in full, and measured, so that the report can tell what is saved. */
+/** One in this many items is also timed in full, and its energy measured, so that the report can show the savings. */
 const TIMED_EVERY = 10;
 
 export function addRecordCommand(program: Command, io: Io): void {
@@ -42,7 +42,7 @@ async function record(model: string, options: RecordOptions, io: Io): Promise<vo
   const { output: path } = options;
   await checkWritable(path);
   const { chosen, energy } = await measure(model, options, io);
-  // What there is to note about the model was said when it was measured.
+  // Without notes: `measure` has written them already.
   const log = auditLog({ path, labels: (await findModel(model)).labels });
   const classifier = await openClassifier(model, options, { ...io, err: () => {} }, [log]);
   try {
@@ -73,7 +73,10 @@ async function record(model: string, options: RecordOptions, io: Io): Promise<vo
   classifier.unusable.check();
 }
 
-/** The items to record, and what some of them take: in a session of its own, so that the log neither shows nor slows these runs. */
+/**
+ * The items to record, and the energy that some of them take. Those run in a session of their own, so that the log
+ * neither contains nor slows these runs.
+ */
 async function measure(
   model: string,
   options: RecordOptions,

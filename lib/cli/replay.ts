@@ -17,7 +17,7 @@ interface ReplayOptions extends EngineOptions, DataLimits {
   readonly json?: boolean;
 }
 
-/** Differences that are printed; all are in the JSON. */
+/** Differences that are printed; the JSON has all of them. */
 const SHOWN = 5;
 
 export function addReplayCommand(program: Command, io: Io): void {

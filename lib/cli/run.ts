@@ -25,14 +25,14 @@ export interface RunResult {
   readonly input: string;
   readonly top: readonly Prediction[];
   readonly blocks: { total: number; skippable: number; skipped: number; pattern: string };
-  /** Medians of alternated runs: with the policy, and with every block run. */
+  /** Medians of alternating runs: with the policy, and with every block run. */
   readonly milliseconds: { skip: number; full: number };
 }
 
-/** A result with what only the drawing needs. */
+/** A result, and what only the table needs. */
 interface Row {
   readonly result: RunResult;
-  /** The file as the table shows it: relative to the folder that was named. */
+  /** The path as the table shows it: below the folder argument, if it was found in one. */
   readonly shown: string;
   readonly drawn: string;
 }
@@ -42,7 +42,7 @@ interface ImageFile {
   readonly shown: string;
 }
 
-/** Pairs of timed runs for one image, and the time after which no further pair is begun. */
+/** Most pairs of timed runs for one image, and the time after which no further pair starts. */
 const MOST_PAIRS = 41;
 const BUDGET_MS = 400;
 const JSON_TOP = 5;
@@ -113,7 +113,7 @@ function measure(
   options: RunOptions,
   io: Io,
 ): Row {
-  // These two also warm caches up, so that what is timed is the steady state.
+  // These two runs also warm the caches, so that the steady state is timed.
   const { scores, trace } = classifier.classify(tensor);
   classifier.time(tensor, 'full');
   const times = { skip: [] as number[], full: [] as number[] };
@@ -139,7 +139,7 @@ function measure(
   return { result, shown: image.shown, drawn: drawPattern(io, trace, stagesOf(blocks)) };
 }
 
-/** Indices of the blocks whose shortcut isn't the identity: there a stage begins. */
+/** Indices of the blocks that begin a stage: their shortcut isn't the identity. */
 function stagesOf(blocks: readonly BlockInfo[]): ReadonlySet<number> {
   return new Set(blocks.filter(({ shortcut }) => shortcut !== 'identity').map(({ index }) => index));
 }

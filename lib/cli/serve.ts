@@ -19,7 +19,7 @@ interface ServeOptions {
   readonly json?: boolean;
 }
 
-/** What this command uses of the package residual-skip-server. */
+/** The part of the package residual-skip-server that this command uses. */
 interface ServerModule {
   createServer(options: object): Promise<{
     readonly url: string;
@@ -73,7 +73,7 @@ function port(text: string): number {
   throw new InvalidArgumentError('It must be a port, 0 to 65535.');
 }
 
-/** Milliseconds from `20ms`, `0.5s` or a number of milliseconds. */
+/** Parses `20ms`, `0.5s` or a number of milliseconds, for commander; returns milliseconds. */
 export function duration(text: string): number {
   const [, digits, unit] = /^(\d+(?:\.\d+)?)(ms|s)?$/.exec(text.trim()) ?? [];
   const value = Number(digits) * (unit === 's' ? 1000 : 1);
@@ -81,7 +81,7 @@ export function duration(text: string): number {
   throw new InvalidArgumentError('It must be a time such as 20ms or 0.5s.');
 }
 
-/** The package of the server, as far as `command` uses it. */
+/** Loads the package residual-skip-server; `T` is the part of it that `command` uses. */
 export async function loadServer<T>(command: string): Promise<T> {
   try {
     return (await import(SERVER)) as T;
@@ -94,7 +94,7 @@ export async function loadServer<T>(command: string): Promise<T> {
   }
 }
 
-/** What the server refuses when it starts is nothing that it has done wrong. */
+/** A refusal of the server to start is the user's mistake, not a defect, unless it is an internal error. */
 function asUsers(error: unknown): unknown {
   const { name, code, message } = error as { name?: unknown; code?: unknown; message: string };
   if (name !== 'ServerError' || code === 'INTERNAL') return error;

@@ -11,10 +11,10 @@ export interface ShapeOption {
 
 export const SHAPE_HELP = 'shape for open dimensions: 1x3x224x224, or INPUT=1x3x224x224';
 
-/** Elements of the largest input that a shape may ask for. */
+/** Most elements of an input that a shape may ask for. */
 const MOST_ELEMENTS = 2 ** 28;
 
-/** For commander: one `--shape`, added to those before it. */
+/** Parses one `--shape` for commander, and appends it to the previous ones. */
 export function collectShape(text: string, previous: readonly ShapeOption[] = []): ShapeOption[] {
   const match = /^(?:(.*)=)?(\d+(?:[x,]\d+)*)$/.exec(text);
   const dims = match?.[2]?.split(/[x,]/).map(Number);

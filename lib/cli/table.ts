@@ -8,7 +8,7 @@ export interface Column {
   readonly align?: 'left' | 'right';
 }
 
-/** Characters that show; colours take no room. */
+/** Number of visible characters; colours take no space. */
 function widthOf(text: string): number {
   return [...stripVTControlCharacters(text)].length;
 }
@@ -19,7 +19,7 @@ export function formatTable(
   columns: readonly Column[],
   cells: readonly (readonly string[])[],
 ): string {
-  // As they are printed, and each on one line.
+  // Widths are those of the printed text: escaped, and each cell on one line.
   const rows = cells.map((row) => row.map((cell) => printable(cell.replaceAll('\n', '\\n'))));
   const widths = columns.map(({ title }, i) =>
     Math.max(widthOf(title), ...rows.map((row) => widthOf(row[i] ?? ''))),
@@ -37,7 +37,7 @@ export function formatTable(
   return `${[paint(io, 'dim', titles), ...rows.map(line)].join('\n')}\n`;
 }
 
-/** Three significant digits or so, without an exponent. */
+/** About three significant digits, without an exponent. */
 export function milliseconds(value: number): string {
   return value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(3);
 }

@@ -41,7 +41,7 @@ export function addWorkCommand(program: Command, io: Io): void {
 async function work(model: string, options: WorkOptions, io: Io): Promise<void> {
   const { queue: where, name, json, untilEmpty = false, ...rest } = options;
   const { signal, release } = untilSignal();
-  // A server that is away is a problem many times a second.
+  // An unreachable server causes the same problem many times a second.
   let last = '';
   const onProblem = ({ message }: Error) => {
     if (message !== last) io.err(json ? `${JSON.stringify({ problem: message })}\n` : `note: ${message}\n`);

@@ -4,22 +4,22 @@ import { Tensor, type TensorLike, toTensor } from '../tensor.js';
 export interface ClientOptions {
   /** Sent as `Authorization: Bearer`. */
   token?: string;
-  /** Times that a request is sent again when the server is busy, after the time that it asks for; 0 when left out. */
+  /** How often a request is retried when the server is busy, after about the delay that it asks for; 0 when left out. */
   retries?: number | undefined;
 }
 
 export interface InferOptions {
   /** Outputs to return; all when left out. */
   outputs?: readonly string[];
-  /** `full`, or another setting of the server's model; what the server chooses by its load when left out. */
+  /** `full`, or another setting of the served model; when left out, the server chooses by its load. */
   policy?: string;
   /** Also return what each item ran and skipped. */
   trace?: boolean;
-  /** 1 is served first; 0, as when left out, behind all others. */
+  /** 1 is served first, then larger numbers; 0, the default, counts as 10. */
   priority?: number;
-  /** Milliseconds after which the server gives the request up. */
+  /** Milliseconds after which the server gives up the request. */
   timeout?: number;
-  /** The newest version of the model when left out. */
+  /** Version of the model; the newest when left out. */
   version?: string;
   signal?: AbortSignal | undefined;
 }
@@ -28,24 +28,25 @@ export interface InferOptions {
 export interface Inference {
   readonly outputs: { readonly [name: string]: Tensor };
   readonly version: string;
-  /** The setting that ran, and what it promises: at most `limit` of the answers differ from the full network's. */
+  /** The setting that ran. */
   readonly policy: string;
+  /** What it promises: at most `limit` of the answers differ from the full network's. */
   readonly promise: { readonly limit: number; readonly confidence: number; readonly metric: string } | null;
   readonly blocksSkipped: number;
   /** 0 to 1. */
   readonly multiplyAddsSkipped: number;
-  /** By item, as ItemTrace of the package; null unless it was asked for. */
+  /** An ItemTrace of the package for each item; null unless it was asked for. */
   readonly trace: readonly unknown[] | null;
 }
 
 export interface RemotePrediction {
   readonly index: number;
   readonly label: string;
-  /** The model's score, which is a logarithm of odds or a probability, as the model has it. */
+  /** The model's score: a logit or a probability, depending on the model. */
   readonly score: number;
 }
 
-/** Inputs of the protocol that hold a file each. */
+/** The bytes of an image file. */
 type ImageFile = Uint8Array | ArrayBuffer;
 
 const TYPES = { FP32: 'float32', UINT8: 'uint8', INT32: 'int32', INT64: 'int64', BOOL: 'bool' } as const;
@@ -84,13 +85,13 @@ export class Client {
   readonly #url: string;
   readonly #options: ClientOptions;
 
-  /** @param url of the server, `http://127.0.0.1:8000` */
+  /** @param url URL of the server, such as `http://127.0.0.1:8000` */
   constructor(url: string, options: ClientOptions = {}) {
     this.#url = url.replace(/\/+$/, '');
     this.#options = options;
   }
 
-  /** Whether the server answers and takes requests. */
+  /** Whether the server answers and accepts requests. */
   async ready(): Promise<boolean> {
     return fetch(`${this.#url}/v2/health/ready`).then(
       ({ ok }) => ok,
@@ -112,7 +113,7 @@ export class Client {
   }
 
   /**
-   * Runs a model on tensors, those of onnxruntime-common included.
+   * Runs a model on tensors; those of onnxruntime-common are accepted too.
    * @throws ResidualSkipError INVALID_ARGUMENT (the request doesn't fit the model), MODEL_NOT_FOUND, BUSY, UNAVAILABLE,
    * ABORTED
    */
@@ -136,10 +137,10 @@ export class Client {
   }
 
   /**
-   * Classifies image files (JPEG, PNG, WebP) as the server's model prepares them.
+   * Classifies image files (JPEG, PNG, WebP), which the server prepares for the model.
    * @param input name of the model's input; `input` when left out
    * @param output name of its scores; `logits` when left out
-   * @returns for each image, the `topK` (5 when left out) best classes. Errors as `infer`.
+   * @returns for each image, the `topK` (5 when left out) best classes. Throws the same errors as `infer`.
    */
   async classify(
     model: string,
@@ -249,7 +250,7 @@ function* tensorsOf({ outputs }: WireResponse, tail: Uint8Array): Generator<[str
     if (datatype === 'BYTES')
       throw new ResidualSkipError('INVALID_DTYPE', `output '${name}': it is not a tensor`);
     const end = at + parameters.binary_data_size;
-    // A copy: the tail lies where the JSON happens to end.
+    // Copied, because the tail begins wherever the JSON ends, which may be unaligned.
     const { buffer } = tail.slice(at, end);
     const array = arrayOf(datatype, buffer as ArrayBuffer, (end - at) / BYTES_OF[datatype]);
     yield [name, new Tensor(TYPES[datatype] as 'float32', array as Float32Array, shape)];
@@ -279,7 +280,7 @@ function reportOf({ model_version, parameters }: WireResponse): Omit<Inference, 
   };
 }
 
-/** Elements, each preceded by its length in 4 bytes, little-endian. */
+/** Joins elements, each preceded by its length in 4 bytes, little-endian. */
 function joinBytes(parts: readonly Uint8Array[]): Uint8Array {
   const joined = new Uint8Array(parts.reduce((sum, { length }) => sum + 4 + length, 0));
   const view = new DataView(joined.buffer);

@@ -1,4 +1,4 @@
-/** What a file says of images by name: their classes, or the groups that they belong to. */
+/** Files that give each image a value by its name: its class or its group. */
 import { readFile } from 'node:fs/promises';
 import { extname } from 'node:path';
 import Papa from 'papaparse';
@@ -38,7 +38,7 @@ export async function readAssignments(file: string): Promise<ReadonlyMap<string,
 
 /**
  * The value of each image.
- * @throws INVALID_DATA when some have none
+ * @throws INVALID_DATA when an image has none
  */
 export function valuesOf(
   names: readonly string[],

@@ -6,10 +6,10 @@ import { type DataLimits, MAX_BYTES } from './limits.js';
 const SIDE = 32;
 const PIXELS = SIDE * SIDE;
 const CHANNELS = 3;
-/** A label and the red, green and blue planes, in rows. */
+/** Bytes of a record: a label, then the red, green and blue planes, row by row. */
 const RECORD = 1 + CHANNELS * PIXELS;
 
-/** Names of CIFAR-10's binary batches; of several, those of the test set are the evaluation's. */
+/** Names of CIFAR-10's binary batches. */
 export const CIFAR_BATCH = /^(data_batch_\d+|test_batch)\.bin$/;
 
 /** One labelled image of a batch. */

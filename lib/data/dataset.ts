@@ -8,7 +8,7 @@ import type { DataLimits } from './limits.js';
 
 /** One labelled image, not yet read. */
 export interface Sample {
-  /** Its file, relative to the data set's folder, or its file and number in it: `t10k-images-idx3-ubyte[7]`. */
+  /** Its file, relative to the data set's folder, or a file and the index in it: `t10k-images-idx3-ubyte[7]`. */
   readonly name: string;
   readonly label: number;
   /** @throws INVALID_DATA naming the file */
@@ -25,11 +25,11 @@ export interface Dataset {
 
 /**
  * Opens the data set at `path`: a folder with one folder of images per class; a folder with a pair of IDX files
- * (`NAME-images-idx3-ubyte` and `NAME-labels-idx1-ubyte`, plain or `.gz`; of several pairs `t10k` or `test` is
- * taken); a folder with CIFAR-10's binary batches (`test_batch.bin`, or all of `data_batch_N.bin` without it); or the
- * IDX file of the images, or a batch, itself.
+ * (`NAME-images-idx3-ubyte` and `NAME-labels-idx1-ubyte`, plain or `.gz`; if there are several pairs, `t10k` or `test`
+ * is used); a folder with CIFAR-10's binary batches (`test_batch.bin`, or else all of `data_batch_N.bin`); or a single
+ * file: the IDX file of the images, or a batch.
  * @param labels the model's labels by index; folder names are matched with them
- * @throws INVALID_DATA when nothing of that kind is there, or the classes don't fit the model's
+ * @throws INVALID_DATA when there is no such data, or its classes don't fit the model's
  */
 export async function openDataset(
   path: string,
@@ -63,7 +63,7 @@ export async function openDataset(
 }
 
 /**
- * The images of a data set whose labels don't matter: any folder of images, however deep, or what openDataset takes.
+ * The images of a data set whose labels don't matter: any folder of images, subfolders included, or what openDataset takes.
  * @throws INVALID_DATA when there is none
  */
 export async function openImages(
@@ -82,7 +82,7 @@ export async function openImages(
   return (await openDataset(path, labels, limits)).samples;
 }
 
-/** As openDataset; the images of a folder that holds images alone, in no folders by class, have no labels. */
+/** Like openDataset, but also takes a folder of images without class folders; those have no labels. */
 export async function openSamples(
   path: string,
   labels: readonly string[],
@@ -102,7 +102,7 @@ export function takeEvenly<T>(samples: readonly T[], limit: number): readonly T[
   return Array.from({ length: limit }, (_, i) => samples[Math.floor((i * samples.length) / limit)]!);
 }
 
-/** `samples`, first those that `takeEvenly` takes: where a log was made so, what it holds is found at once. */
+/** `samples` with those that `takeEvenly` takes first, so that the items of a log recorded with a limit are found at once. */
 export function likelyFirst<T>(samples: readonly T[], limit: number): readonly T[] {
   const likely = takeEvenly(samples, limit);
   if (likely === samples) return samples;
@@ -128,8 +128,8 @@ async function openFolders(
 }
 
 /**
- * The label of every class folder: by name (case, spaces, hyphens and underscores don't count), or, when no
- * name is known and there are as many folders as labels, by order.
+ * The label of every class folder: by name (ignoring case; hyphens and underscores count as spaces), or by order if no
+ * name is known and there are as many folders as labels.
  */
 function matchClasses(root: string, folders: string[], labels: readonly string[]): [string, number][] {
   const plain = (name: string) => name.toLowerCase().replace(/[\s_-]+/g, ' ');

@@ -14,9 +14,9 @@ export async function kindOf(path: string): Promise<'folder' | 'file' | undefine
 }
 
 /**
- * Names in a folder, in the order of their UTF-16 code units, so that it is the same on every machine; names
- * with a leading dot are left out. Symbolic links to files count as files; those to folders are left out, so that a
- * folder that holds itself can't trap a walk.
+ * Names in a folder, ordered by UTF-16 code units, so that the order is the same on every machine. Names with a leading
+ * dot are left out. Symbolic links to files count as files; links to folders are left out, so that a cycle of links
+ * can't make a walk endless.
  */
 export async function listFolder(folder: string): Promise<{ folders: string[]; files: string[] }> {
   const folders: string[] = [];
@@ -33,7 +33,7 @@ export async function listFolder(folder: string): Promise<{ folders: string[]; f
   return { folders: folders.sort(), files: files.sort() };
 }
 
-/** By its extension. */
+/** Judged by the extension. */
 export function isImageFile(name: string): boolean {
   return IMAGE_EXTENSIONS.has(extname(name).toLowerCase());
 }
@@ -48,7 +48,7 @@ export async function listImagesBelow(folder: string): Promise<string[]> {
 }
 
 /**
- * A JSON file checked against `schema`; undefined when there is no such file.
+ * Reads a JSON file and checks it against `schema`; undefined when there is no such file.
  * @throws INVALID_DATA naming the file and the field
  */
 export async function readJson<T>(file: string, schema: z.ZodType<T>): Promise<T | undefined> {

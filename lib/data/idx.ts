@@ -16,8 +16,8 @@ export interface IdxArray {
 
 /**
  * Reads an IDX file (the format of MNIST: two zero bytes, element type, rank, big-endian lengths, elements), plain or
- * gzipped, as its first bytes say. No more of it is unpacked than its header promises.
- * @throws INVALID_DATA unless the file holds exactly the unsigned bytes that its header promises, within the limit
+ * gzipped, which its first bytes decide. Unpacking stops at the length that the header declares.
+ * @throws INVALID_DATA unless the file holds exactly the unsigned bytes that its header declares, within the limit
  */
 export async function readIdx(file: string, { maxBytes = MAX_BYTES }: DataLimits = {}): Promise<IdxArray> {
   const invalid = (why: string) => new ResidualSkipError('INVALID_DATA', `IDX file ${file}: it ${why}`);
@@ -60,7 +60,7 @@ export async function readIdx(file: string, { maxBytes = MAX_BYTES }: DataLimits
   return { shape, data };
 }
 
-/** The shape, and how many bytes come before the elements; undefined where `head` doesn't hold all of that yet. */
+/** The shape, and the length of the header; undefined if `head` doesn't hold the whole header yet. */
 function readHeader(
   head: Buffer,
   invalid: (why: string) => Error,

@@ -16,7 +16,7 @@ export type ResizeKernel = 'nearest' | 'linear' | 'cubic' | 'lanczos3';
 type SharpModule = (input: string | Uint8Array, options?: SharpOptions) => Sharp;
 let loading: Promise<SharpModule> | undefined;
 
-/** sharp is an optional peer: it is loaded when the first image file is, and its absence explained then. */
+/** Loads sharp, an optional peer, when it is first needed; only then is it an error if it is missing. */
 function loadSharp(): Promise<SharpModule> {
   loading ??= import('sharp').then(
     (module) => module.default,
@@ -32,11 +32,11 @@ function loadSharp(): Promise<SharpModule> {
 }
 
 /**
- * Decodes an image file: upright by its EXIF orientation, sRGB, transparency dropped, the first frame of an
- * animation.
+ * Decodes an image file: rotated by its EXIF orientation, in sRGB, without transparency. Of an animation, the first
+ * frame is decoded.
  * @param file its path, or its bytes
- * @param name what messages call it
- * @throws INVALID_DATA when the file can't be read, is damaged, even in part, or has more pixels than the limit;
+ * @param name its name in messages
+ * @throws INVALID_DATA when the file can't be read, is damaged (even partly), or has more pixels than the limit;
  * MISSING_DEPENDENCY without sharp
  */
 export async function decodeImage(
@@ -97,7 +97,7 @@ async function toRaw(pipeline: Sharp, problem: string): Promise<RawImage> {
   }
 }
 
-/** Luma with the weights of ITU-R BT.601 in 16-bit fixed point; an image that is already grey is returned as it is. */
+/** Luma with the weights of ITU-R BT.601 in 16-bit fixed point; an image that is already grey is returned unchanged. */
 export function toGrey(image: RawImage): RawImage {
   if (image.channels === 1) return image;
   const pixels = image.width * image.height;

@@ -1,8 +1,8 @@
-/** What one file of data may take in memory; more is refused before it is read. */
+/** Limits on the memory that one data file may take; a larger file is refused before it is read. */
 export interface DataLimits {
-  /** Pixels of an image; 2^26, as 8192 x 8192 has, when left out. */
+  /** Most pixels of an image; 2^26 (8192 x 8192) when left out. */
   readonly maxPixels?: number | undefined;
-  /** Bytes of a file that holds many images, unpacked where it is compressed; 2^30 when left out. */
+  /** Most bytes of a file that holds many images, after decompression; 2^30 when left out. */
   readonly maxBytes?: number | undefined;
 }
 

@@ -4,11 +4,11 @@ import { ResidualSkipError } from '../errors.js';
 import { kindOf, listFolder, readJson } from './files.js';
 import { type PreprocessorConfig, preprocessorConfigSchema } from './preprocess.js';
 
-/** A model file and what Hugging Face's files beside it say. */
+/** A model file, and the contents of Hugging Face's files beside it. */
 export interface ModelFiles {
   /** The ONNX file. */
   readonly model: string;
-  /** Names the model to a reader: its folder, or its file where the folder holds several. */
+  /** Name of the model for people: that of its folder if the file is called model.onnx, otherwise that of the file. */
   readonly name: string;
   readonly preprocessor?: { readonly config: PreprocessorConfig; readonly source: string };
   /** Labels by class index, from config.json. */

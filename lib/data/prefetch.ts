@@ -1,7 +1,7 @@
 /**
- * Maps `items` through `load` in order, with at most `ahead` loads under way or waiting behind the item in
- * hand, so that reading and decoding overlap the consumer's work. The first error ends the iteration at its item's turn;
- * when the consumer stops early, loads under way are left to finish and their results are dropped.
+ * Maps `items` through `load` in order. Up to `ahead` items after the current one are loading or loaded, so that reading
+ * and decoding overlap the consumer's work. An error ends the iteration when its item is due. When the consumer stops
+ * early, pending loads finish and their results are dropped.
  */
 export async function* prefetch<T, R>(
   items: Iterable<T> | AsyncIterable<T>,
@@ -12,13 +12,13 @@ export async function* prefetch<T, R>(
   const queue: Promise<{ readonly loaded: R } | undefined>[] = [];
   let previous: Promise<unknown> = Promise.resolve();
   const begin = () => {
-    // Not every iterator can be asked for the next item before it has given the last.
+    // Not every iterator can be asked for the next item before it has returned the previous one.
     const next = previous.then(() => iterator.next());
     previous = next;
     const loading = next.then(async (result) =>
       result.done ? undefined : { loaded: await load(result.value) },
     );
-    // An error is reported when its turn comes; until then, and after an early stop, it must not count as unhandled.
+    // An error is reported when its item is due; until then, and after an early stop, it must not count as unhandled.
     loading.catch(() => {});
     queue.push(loading);
   };
@@ -35,7 +35,7 @@ export async function* prefetch<T, R>(
       yield result.loaded;
     }
   } finally {
-    // Not waited for: it would wait for an item that may never come.
+    // Not awaited: it would wait for the pending item, which may never arrive.
     if (!ended) close().catch(() => {});
   }
 }

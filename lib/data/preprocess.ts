@@ -7,8 +7,8 @@ const rectangle = z.strictObject({ height: length, width: length });
 const perChannel = z.union([z.number(), z.array(z.number()).nonempty()]);
 
 /**
- * The part of Hugging Face's `preprocessor_config.json` that says what happens to the pixels. Fields that don't
- * concern them are ignored; fields that would change them in a way that isn't implemented are errors.
+ * The part of Hugging Face's `preprocessor_config.json` that describes what happens to the pixels. Unrelated fields are
+ * ignored; fields that ask for something that isn't implemented are errors.
  */
 export const preprocessorConfigSchema = z.looseObject({
   image_processor_type: z.string().optional(),
@@ -30,19 +30,19 @@ export const preprocessorConfigSchema = z.looseObject({
   include_top: z.literal(false).nullish(),
 });
 /**
- * How pixels are prepared: the fields of Hugging Face's preprocessor_config.json. Others are ignored or refused.
+ * How pixels are prepared: the fields of Hugging Face's preprocessor_config.json. Other fields are ignored or refused.
  * @interface
  */
 export type PreprocessorConfig = z.infer<typeof preprocessorConfigSchema>;
 
-/** What a model takes: NCHW with one item; undefined where the model leaves the length open. */
+/** The image input of a model: NCHW with one item; a length is undefined if the model leaves it open. */
 export interface ImageInput {
   readonly channels: number;
   readonly height?: number;
   readonly width?: number;
 }
 
-/** An image as the model takes it: float32, channel after channel; `shape` is [1, C, H, W]. */
+/** An image prepared for the model: float32, one channel after the other; `shape` is [1, C, H, W]. */
 export interface PreparedImage {
   readonly data: Float32Array;
   readonly shape: readonly [1, number, number, number];
@@ -54,7 +54,7 @@ export interface Size {
 }
 type Resize = Size | { readonly shortestEdge: number } | undefined;
 
-/** PIL's filter numbers. Its box (4) and Hamming (5) filters have no counterpart. */
+/** Kernels by PIL's filter numbers. Its box (4) and Hamming (5) filters have no counterpart in sharp. */
 const KERNELS: ReadonlyMap<number, ResizeKernel> = new Map([
   [0, 'nearest'],
   [1, 'lanczos3'],
@@ -62,23 +62,23 @@ const KERNELS: ReadonlyMap<number, ResizeKernel> = new Map([
   [3, 'cubic'],
 ]);
 
-/** More would be the mark of a strip-shaped image or a mistaken configuration. */
+/** Most pixels after resizing. More indicates a very narrow image or a wrong configuration. */
 const MAX_PIXELS = 2 ** 26;
 
-/** Turns decoded images into what one model takes. Immutable; calls may overlap. */
+/** Prepares decoded images for one model. Immutable; calls may overlap. */
 export class Preprocessor {
   readonly #source: string;
   readonly #input: ImageInput;
   readonly #resize: Resize;
   readonly #kernel: ResizeKernel;
   readonly #crop: Size | undefined;
-  /** For every output channel, the value of each of the 256 pixel values. */
+  /** For every output channel, the prepared value of each of the 256 pixel values. */
   readonly #tables: readonly Float32Array[];
   readonly #flip: boolean;
 
   /**
    * @param source the file that `config` is from, for messages
-   * @throws INVALID_DATA when the configuration asks for what isn't implemented or doesn't fit the model
+   * @throws INVALID_DATA when the configuration asks for something that isn't implemented, or doesn't fit the model
    */
   constructor(config: PreprocessorConfig, input: ImageInput, source: string) {
     this.#source = source;
@@ -98,7 +98,7 @@ export class Preprocessor {
     this.#tables = this.#pixelTables(config);
   }
 
-  /** The size that every image gets; undefined where it depends on the image. */
+  /** The size of every prepared image; undefined if it depends on the image. */
   get outputSize(): Size | undefined {
     if (this.#crop !== undefined) return this.#crop;
     return this.#resize !== undefined && 'height' in this.#resize ? this.#resize : undefined;
@@ -106,7 +106,7 @@ export class Preprocessor {
 
   /**
    * Resizes, crops and normalises one image into float32[1, channels, height, width].
-   * @param name names the image in messages
+   * @param name name of the image in messages
    * @throws ResidualSkipError INVALID_SHAPE when the result doesn't fit the model; INVALID_DATA when the image can't be resized;
    *   MISSING_DEPENDENCY to resize without sharp
    */
@@ -192,8 +192,8 @@ function square(size: number | Size): Size {
 }
 
 /**
- * ConvNeXt's rule, which ResNet's processor shares: below 384 the shortest edge becomes size / crop_pct and the
- * middle is cut out; from 384 on the image is squeezed to size x size.
+ * ConvNeXt's rule, which ResNet's processor shares: below 384 the shortest edge is resized to size / crop_pct and the
+ * centre is cropped; from 384 on the image is resized to size x size, whatever its aspect ratio.
  */
 function cropResize(
   size: NonNullable<PreprocessorConfig['size']>,
@@ -216,7 +216,7 @@ function targetSize(image: RawImage, resize: Resize): Size {
     : { height: longest(image.height, image.width), width: shortestEdge };
 }
 
-/** Centres channel `channel` of `image` in a plane of `size`: what is too much is cut, what is missing is black. */
+/** Centres channel `channel` of `image` in a plane of `size`: the excess is cropped, missing pixels are black. */
 function fillPlane(
   plane: Float32Array,
   size: Size,

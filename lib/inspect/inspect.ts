@@ -1,4 +1,4 @@
-/** What there is to skip in a model. */
+/** Finds what can be skipped in a model. */
 import { z } from 'zod';
 import { findModel } from '../data/model-files.js';
 import { compileModel } from '../model/compile.js';
@@ -19,22 +19,22 @@ export interface InspectedPort {
 
 /** A residual block. */
 export interface InspectedBlock extends Omit<BlockInfo, 'layers'> {
-  /** Names of the tensors before and behind the block, in the graph where they are there. */
+  /** Names of the tensors that the block reads and writes; those of the graph if it has them. */
   readonly input: string;
   readonly output: string;
 }
 
 /** An early exit in the graph. */
 export interface InspectedExit {
-  /** The block behind which it is. */
+  /** The block that it follows. */
   readonly after: string;
   /** An item leaves when its score is at least this. */
   readonly threshold: number;
-  /** Of one item, part of no block's and not of the model's. */
+  /** For one item; not included in those of any block or of the model. */
   readonly multiplyAdds: number;
 }
 
-/** What a model holds. */
+/** What `inspect` reports about a model. */
 export interface Inspection {
   /** Path of the ONNX file; null when the model was given as bytes. */
   readonly model: string | null;
@@ -45,22 +45,22 @@ export interface Inspection {
   readonly outputs: readonly InspectedPort[];
   /** Number of elements in all initialisers. */
   readonly parameters: number;
-  /** Of one item; null when operators are unsupported. */
+  /** For one item; null when operators are unsupported. */
   readonly multiplyAdds: number | null;
   readonly blocks: readonly InspectedBlock[];
-  /** Early exits in the graph: an item leaves behind the block when its score is at least the threshold. */
+  /** Early exits in the graph: an item leaves after the block when its score is at least the threshold. */
   readonly exits: readonly InspectedExit[];
   /** Operators that can't be run, by name. */
   readonly unsupported: readonly string[];
-  /** Only there when the graph mixes the items of a batch, so that a batch runs as one item: what mixes them. */
+  /** What mixes the items of a batch, so that a batch runs as one item; absent if nothing does. */
   readonly mixesBatch?: string;
 }
 
 /** Options of `inspect`. */
 export interface InspectOptions {
   /**
-   * Lengths of all dimensions of inputs, by name or of the only one: costs depend on them. Left out, they are as the model declares them, with a
-   * batch of one, and open heights and widths as preprocessor_config.json prepares images.
+   * Shapes of inputs by name, or the shape of the only input; costs depend on them. When left out, they are those that the
+   * model declares, with a batch of one; preprocessor_config.json gives heights and widths that the model leaves open.
    */
   shapes?: Shapes | undefined;
 }
@@ -69,11 +69,11 @@ const dims = z.array(z.int({ error: 'expected whole numbers above 0' }).positive
 const optionsSchema = z.strictObject({ shapes: z.union([dims, z.record(z.string(), dims)]).optional() });
 
 /**
- * The residual blocks of a model, its gates, exits and costs, and the operators that can't be run. Nothing is run, and a model
- * with unsupported operators is no error.
- * @param source an ONNX file or the folder of one, a `file:` URL, its bytes, or a Blob
+ * Lists the residual blocks of a model, its gates, exits and costs, and the operators that can't be run. Nothing is run, and
+ * unsupported operators are not an error.
+ * @param source path of an ONNX file or of its folder, a `file:` URL, the bytes of the file, or a Blob
  * @throws ResidualSkipError MODEL_NOT_FOUND, MODEL_CORRUPT, MODEL_INVALID, EXTERNAL_DATA, INVALID_SHAPE when `shapes` don't fit the
- * model, INVALID_ARGUMENT when a dimension stays open
+ * model, INVALID_ARGUMENT when a dimension remains open
  */
 export async function inspect(source: ModelSource, options: InspectOptions = {}): Promise<Inspection> {
   const { shapes = {} } = parseStrict(optionsSchema, options, {

@@ -8,7 +8,7 @@ import { bindFeeds, declaredBinding } from '../session/feeds.js';
 import { suggest } from '../suggest.js';
 import { allocate, type DataType, Tensor, type TensorLike } from '../tensor.js';
 
-/** Lengths of all dimensions of inputs: by name, or of the only input. */
+/** Shapes of inputs by name, or the shape of the only input. */
 export type Shapes = readonly number[] | { readonly [input: string]: readonly number[] };
 
 interface InputShape {
@@ -18,10 +18,10 @@ interface InputShape {
 }
 
 /**
- * A concrete shape for every input, by name: those given, or else as declared, with a batch of one and open
- * height and width as images are prepared.
- * @param files undefined for a model that came as bytes
- * @throws ResidualSkipError INVALID_ARGUMENT when a dimension stays open, or a shape fits no input
+ * A concrete shape for every input, by name: the given one, or else the declared one, with a batch of one; an open height
+ * or width is that of prepared images.
+ * @param files undefined for a model given as bytes
+ * @throws ResidualSkipError INVALID_ARGUMENT when a dimension remains open, or a shape fits no input
  */
 export function inputShapes(
   model: Model,
@@ -88,7 +88,7 @@ function assumedShape(input: ModelInput, files: ModelFiles | undefined): number[
   });
 }
 
-/** The shapes given, or else those that the model declares, open height and width as images are prepared. */
+/** The given shapes, or else those that the model declares; an open height or width is that of prepared images. */
 export function bindingOf(model: Model, files: ModelFiles | undefined, shapes: Shapes): Binding {
   if (Object.keys(shapes).length === 0) {
     const declared = declaredBinding(model);
