@@ -1,7 +1,7 @@
-// Two builds of the addon against each other in one process, such as a prebuilt one and the checkout's own.
-// node bench/addons.mjs ADDON ADDON MODEL...; build first. Prints a line of JSON for each model and instruction set: the median CPU
-// time of one run on one thread with each addon, and the median of the second's time over the first's. CPU time, as
-// other processes disturb it least.
+// Compares two builds of the addon in one process, such as a prebuilt one and the checkout's own.
+// node bench/addons.mjs ADDON ADDON MODEL...; build first. Prints a line of JSON for each model and instruction set: the
+// median CPU time of one run on one thread with each addon, and the median ratio of the second's time to the first's. CPU
+// time is least affected by other processes.
 import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
@@ -10,7 +10,7 @@ import { nativeInfo } from '../dist/backends/native.js';
 import { feedsOf, median } from './sessions.mjs';
 
 const ROOT = resolve(import.meta.dirname, '..');
-/** Some runs of a small network are measured together: a timer's step would count otherwise. */
+/** Runs of a small network are timed in groups, because of the timer's resolution. */
 const SLICE_MS = 20;
 const ROUNDS = 101;
 
@@ -20,7 +20,7 @@ if (models.length === 0) {
   process.exit(2);
 }
 
-/** The package with another addon: a copy, as each copy loads the one beside it. */
+/** Copies the package and gives it another addon; each copy loads the addon beside it. */
 function packageWith(addon, folder) {
   mkdirSync(join(folder, 'build/Release'), { recursive: true });
   for (const part of ['dist', 'package.json'])

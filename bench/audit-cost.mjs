@@ -1,6 +1,5 @@
-// What an audit log costs at full rate: blocks of runs of a network, one run after the other, with and without it in
-// turn, once with the hash of each input and once without. Prints by how much a run takes longer, as its caller sees it,
-// and how much more CPU time all threads take.
+// Cost of an audit log at full rate: alternates blocks of consecutive runs without a log, with a log, and with a log without
+// input hashes. Prints how much longer a run takes for its caller, and how much more CPU time all threads use.
 //   node bench/audit-cost.mjs [MODEL [ROUNDS [THREADS [POLICY]]]]        (needs `npm run compile`)
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -13,11 +12,11 @@ const { InferenceSession, Tensor, auditLog } = await import('../dist/index.js');
 
 const [model = 'test/models/cifar10-resnet32/model.onnx', rounds = '5', threads = '1', policy = 'model'] =
   process.argv.slice(2);
-/** Runs timed together: so many that the log writes several times. */
+/** Runs in a block: enough for the log to write several times. */
 const BLOCK = 400;
-/** After each block the log writes the rest, which counts as CPU time, and does not run into the next block. */
+/** Pause after each block, in which the log writes the rest. Its CPU time counts, and it doesn't disturb the next block. */
 const SETTLE_MS = 120;
-/** `hash` and `none` are values of the log's option `inputs`. `again` is as `without`: what it differs by is chance. */
+/** `hash` and `none` are values of the log's option `inputs`. `again` repeats `without`, to show the noise. */
 const KINDS = ['without', 'hash', 'none', 'again'];
 
 const images = Array.from({ length: BLOCK }, (_, seed) => {
@@ -32,7 +31,7 @@ function quantile(values, q) {
   return values.toSorted((a, b) => a - b)[Math.floor(q * (values.length - 1))];
 }
 
-/** Every order of some things, so that each comes before and after each other equally often. */
+/** All permutations, so that each kind runs before and after each other one equally often. */
 function orders(things) {
   if (things.length === 0) return [[]];
   return things.flatMap((first) =>
@@ -40,7 +39,7 @@ function orders(things) {
   );
 }
 
-/** Milliseconds of a run. Its garbage counts: it is collected at the end of the block, else another would pay for it. */
+/** Milliseconds per run. Each block ends with a garbage collection, so that no other block pays for its garbage. */
 async function time(session) {
   const cpu = process.cpuUsage();
   const runs = [];
@@ -63,7 +62,7 @@ const folder = mkdtempSync(join(tmpdir(), 'audit-cost-'));
 const times = Object.fromEntries(KINDS.map((kind) => [kind, []]));
 let [written, lost] = [0, 0];
 for (let round = 0; round < Number(rounds); round++) {
-  // Sessions of its own: where their memory comes to lie changes times by more than the log does.
+  // Every round has new sessions: the placement of their memory changes times by more than the log does.
   const logs = ['hash', 'none'].map((inputs) => auditLog({ path: join(folder, `${inputs}.ndjson`), inputs }));
   const sessions = {};
   for (const kind of orders(KINDS)[(5 * round) % 24]) {
@@ -90,7 +89,7 @@ for (const [name, of] of [
 ]) {
   const compare = (kind) => {
     const ratios = times[kind].map((timed, i) => timed[of] / times.without[i][of]);
-    // The median of n ratios lies between these two with 95 % confidence (order statistics of the sign test).
+    // 95 % confidence interval of the median of n ratios (order statistics, as in the sign test).
     const margin = Math.min(0.5, 0.98 / Math.sqrt(ratios.length));
     const [low, middle, high] = [0.5 - margin, 0.5, 0.5 + margin].map(
       (q) => `${(100 * (quantile(ratios, q) - 1)).toFixed(2)} %`,

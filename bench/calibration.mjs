@@ -1,10 +1,10 @@
-// Calibrates the plain networks on the even-numbered test images and measures the policies on the odd-numbered ones,
-// beside simple baselines at the same certified limit; writes the tables of docs/calibration.md.
+// Calibrates the plain networks on the even-numbered test images and measures the policies on the odd-numbered ones, next
+// to simple baselines at the same certified limit. Writes the tables of docs/calibration.md.
 //   node bench/calibration.mjs                     all three data sets
 //   node bench/calibration.mjs mnist               only this one
 //   node bench/calibration.mjs mnist --model DIR   another network on its images
-//   node bench/calibration.mjs --latency           only the times of the policies that an earlier run made
-//   node bench/calibration.mjs --page              only the page, from what earlier runs measured
+//   node bench/calibration.mjs --latency           only the times of policies from an earlier run
+//   node bench/calibration.mjs --page              only the page, from earlier measurements
 
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
@@ -28,7 +28,7 @@ const BENCH = dirname(fileURLToPath(import.meta.url));
 const RESULTS = join(BENCH, 'calibration.json');
 const RULE = { limit: 0.01, delta: 0.05 };
 const SEED = 1;
-/** Images that are timed, each with the policy and in full. */
+/** Limits on the timed part: each image runs with the policy and in full. */
 const TIMED = { items: 2000, milliseconds: 15_000 };
 
 const { values, positionals } = parseArgs({
@@ -61,7 +61,7 @@ async function openNetwork(dataset, folder) {
   return { model, program, even: half(0), odd: half(1), backend: new NativeBackend({ threads: 1 }) };
 }
 
-/** What the policy does with the items, guards and all, as a session does it. */
+/** Runs the policy, guards included, as a session does. */
 async function runPolicy(folder, policy, items) {
   const network = await open(folder, policy);
   const results = items.map(({ tensor }) => network.classify(tensor));
@@ -116,7 +116,7 @@ async function measure(dataset, folder) {
   return report;
 }
 
-/** Times of the policy and of the full network, taking turns on the same images. */
+/** Times of the policy and of the full network, alternating on the same images. */
 async function time({ dataset, folder, policy }) {
   const { program, odd, backend } = await openNetwork(dataset, join(BENCH, folder));
   const stopwatch = new Stopwatch(backend, program, []);

@@ -1,6 +1,6 @@
-// Throughput of two overlapping runs against one run after another, alternating.
-// node bench/concurrency.mjs MODEL [ROUNDS]; build first. Prints JSON: medians of the time of one run on one thread and
-// of two runs at once on two, and how many times the throughput of one that is.
+// Compares the throughput of two overlapping runs with that of consecutive runs, alternating.
+// node bench/concurrency.mjs MODEL [ROUNDS]; build first. Prints JSON: the median times of one run on one thread and of two
+// concurrent runs on two, and the ratio of the throughputs.
 import { InferenceSession } from '../dist/index.js';
 import { feedsOf, median, timed } from './sessions.mjs';
 
@@ -10,7 +10,7 @@ if (model === undefined) {
   process.exit(2);
 }
 
-/** Some runs of a small network are measured together: a timer's step would count otherwise. */
+/** Runs of a small network are timed in groups, because of the timer's resolution. */
 const SLICE_MS = 40;
 
 const single = await InferenceSession.create(model, { threads: 1 });

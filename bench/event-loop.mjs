@@ -1,6 +1,6 @@
 // Delay of the event loop while a network is loaded and while it runs.
-// node bench/event-loop.mjs MODEL [SECONDS]; build first. The input is made up from the model's metadata;
-// symbolic dimensions but the batch count as 224.
+// node bench/event-loop.mjs MODEL [SECONDS]; build first. Makes an input from the model's metadata; symbolic dimensions
+// other than the batch count as 224.
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setTimeout } from 'node:timers/promises';
 import { InferenceSession } from '../dist/index.js';
@@ -12,7 +12,7 @@ if (model === undefined) {
   process.exit(2);
 }
 
-/** Does `action` and prints the delays of the event loop meanwhile; the timer itself takes 1 ms. */
+/** Runs `action` and prints the event loop's delays during it; the timer itself accounts for 1 ms. */
 async function watched(what, action) {
   const delay = monitorEventLoopDelay({ resolution: 1 });
   delay.enable();

@@ -1,12 +1,12 @@
-// What is lost when processes are killed: jobs on a Valkey server whose workers, collector, enqueuer and server are killed
-// while they run, and requests through nginx while a replica is killed and another one drains. Prints the figures, and
-// ends with 1 unless every job and request has its one right answer.
+// Tests that nothing is lost when processes are killed: jobs on a Valkey server while workers, collector, enqueuer and the
+// server itself are killed, and requests through nginx while one replica is killed and another drains. Prints the figures,
+// and exits with 1 unless every job and request has exactly one correct answer.
 //
 //   node bench/faults.mjs                         20,000 jobs, 50 kills of workers, two restarts of the server
-//   node bench/faults.mjs --short                 a tenth of it
-//   node bench/faults.mjs --appendfsync everysec  as it is with less than appendfsync always
+//   node bench/faults.mjs --short                 a tenth of that
+//   node bench/faults.mjs --appendfsync everysec  with a weaker setting than appendfsync always
 //
-// Build first; needs valkey-server, and nginx for the second part.
+// Build first. Needs valkey-server, and nginx for the second part.
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -60,7 +60,7 @@ async function freePort() {
   return port;
 }
 
-/** Digits turned a little each, so that the answers differ. */
+/** Digits, each rotated a little, so that the answers differ. */
 async function makeImages(count) {
   const digits = [3, 5, 7].map((digit) => readFileSync(join(MODEL, `digit-${digit}.png`)));
   return Promise.all(
@@ -74,7 +74,7 @@ async function makeImages(count) {
   );
 }
 
-/** Part 1: `JOBS` jobs, each of one of the images under a name of its own. */
+/** Part 1: `JOBS` jobs, each with one of the images and a unique name. */
 async function killWorkers(images) {
   const port = await freePort();
   const startValkey = async () => {
@@ -131,7 +131,7 @@ async function killWorkers(images) {
       enqueuer = startEnqueuer();
       killed.enqueuer++;
     }
-    // It ends whenever no job is left for a moment.
+    // The collector exits whenever the queue is briefly empty.
     if (!running.has(collector)) collector = startCollector();
     if (waiting + active === 0 && !running.has(enqueuer)) break;
   }
@@ -154,7 +154,7 @@ function rowsOf(file) {
     .map((line) => JSON.parse(line));
 }
 
-/** Compares answers with those of a calm process. */
+/** Compares answers with those of an undisturbed process. */
 async function judge(rows, images) {
   const classifier = await ImageClassifier.from(MODEL);
   const expected = await classifier.classify(images, { topK: 1 });
@@ -170,7 +170,7 @@ async function judge(rows, images) {
   return { answered: rows.length, lost: JOBS - seen.size, twice, wrong };
 }
 
-/** Part 2: clients of nginx, while one replica is killed and started again, and another one drains. */
+/** Part 2: clients send requests through nginx while one replica is killed and restarted, and another drains. */
 async function killReplica(images) {
   const nginx = ['nginx', '/usr/sbin/nginx'].find((name) => spawnSync(name, ['-v']).error === undefined);
   if (nginx === undefined) return { skipped: "nginx isn't installed" };

@@ -1,9 +1,9 @@
-// Memory of a process: what create and release leave behind, and what overlapping runs take beside the weights.
+// Memory of a process: what remains after create and release, and what overlapping runs need in addition to the weights.
 // node --expose-gc bench/memory.mjs MODEL [--cycles N] [--keep]; build first.
-//   --cycles N   sessions to make and release, 100 when left out, after as many for warm-up
-//   --keep       don't release them, to see what that would look like
-// Prints JSON in MiB: `cycles` is what the resident size grew by over all cycles; `session` what one session took,
-// `overlapping` what 16 runs at once took on top of one run after another.
+//   --cycles N   sessions to create and release (default 100), after as many for warm-up
+//   --keep       don't release them, to see what a leak looks like
+// Prints JSON in MiB: `cycles` is the growth of the resident size over all cycles, `session` the memory of one session, and
+// `overlapping` the additional memory of 16 concurrent runs compared with consecutive ones.
 import { parseArgs } from 'node:util';
 import { InferenceSession } from '../dist/index.js';
 import { feedsOf } from './sessions.mjs';
@@ -18,7 +18,7 @@ if (model === undefined || globalThis.gc === undefined) {
   process.exit(2);
 }
 
-/** Resident size in MiB, without garbage. */
+/** Resident size in MiB after garbage collection. */
 async function resident() {
   for (let i = 0; i < 3; i++) {
     globalThis.gc();

@@ -1,4 +1,4 @@
-// What pages of measurements are made of: Markdown tables, parts between markers, drawings that stand alone.
+// Helpers for pages of measurements: Markdown tables, parts between markers, standalone drawings.
 import { readFileSync, writeFileSync } from 'node:fs';
 
 /** A Markdown table; all columns but the first hold numbers. */
@@ -7,7 +7,7 @@ export function table(head, rows) {
   return [line(head), line(head.map((_, i) => (i === 0 ? '---' : '---:'))), ...rows.map(line)].join('\n');
 }
 
-/** Puts each part between its markers in a Markdown file; the prose around them is written by hand. */
+/** Replaces the parts between markers in a Markdown file; the prose around them is written by hand. */
 export function fillPage(path, parts) {
   let page = readFileSync(path, 'utf8');
   for (const [name, text] of Object.entries(parts)) {
@@ -18,5 +18,5 @@ export function fillPage(path, parts) {
   writeFileSync(path, page);
 }
 
-/** A chart for a file of its own: outside a page nothing gives `currentColor` a value; grey reads on light and dark. */
+/** A chart for a separate file: there `currentColor` is undefined, and grey is readable on light and dark. */
 export const standalone = (svg) => svg.replaceAll('currentColor', '#808890');

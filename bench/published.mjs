@@ -1,8 +1,8 @@
-// Measures a policy for a network that others trained, on images that neither fitted nor certified it, and keeps the figures for the
-// claims of docs/protocol.md. The images should be read once, when nothing is left to choose.
+// Measures a policy for a network that others trained, on images that neither fitted nor certified it, and stores the figures
+// for the claims of docs/protocol.md. Read these images only once, when there is nothing left to choose.
 //   node bench/published.mjs CLAIM POLICY --model MODEL --data REST [--original MODEL]
-// CLAIM is a key of bench/protocol/published.mjs. --original is the network that MODEL was adapted from: its answers are the
-// ones that change. The images are labelled where the claim is about accuracy.
+// CLAIM is a key of bench/protocol/published.mjs. --original is the network that MODEL was adapted from; changed answers are
+// counted against it. The images need labels if the claim is about accuracy.
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { itemsOfPath } from '../dist/classify/images.js';
@@ -13,7 +13,7 @@ import { PUBLISHED, publishedClaims, readPublished, writePublished } from './pro
 import { alternate } from './reproduction/measure.mjs';
 import { open } from './reproduction/networks.mjs';
 
-/** Images that are timed. */
+/** Number of timed images. */
 const TIMED = 500;
 
 const { values, positionals } = parseArgs({

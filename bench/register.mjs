@@ -1,6 +1,6 @@
-// Certifies policies for the gated networks that training/protocol.py has finished, on the validation part, and writes model
-// cards that register them by hash and date. `npm run reproduce -- --protocol DIR` reads the test set only when
-// the cards are committed.
+// Certifies policies on the validation part for the gated networks that training/protocol.py has finished, and writes model
+// cards that register them by hash and date. `npm run reproduce -- --protocol DIR` reads the test set only if the cards are
+// committed.
 //   node bench/register.mjs DIR [--cards DIR] [--again]
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -66,7 +66,7 @@ mkdirSync(values.cards, { recursive: true });
 for (const run of gated) {
   certify(run);
   const file = join(values.cards, cardName(run));
-  // A card that registers these very files keeps its date.
+  // A card that already registers the same files keeps its date.
   if (existsSync(file) && readFileSync(file, 'utf8').includes(registrationOf(run))) continue;
   writeFileSync(file, card(run));
   console.log(`wrote ${file}; commit it before the test set is read`);

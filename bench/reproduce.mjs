@@ -1,12 +1,12 @@
-// Measures the shipped gated networks against their plain twins, on whole test sets, one image at a time on one
-// thread, and checks what is claimed of them; writes docs/reproduction.md. Fetch the data first
-// (scripts/fetch-data.mjs); with the peers installed (cd bench && npm ci --ignore-scripts) onnxruntime-node runs too.
-//   npm run reproduce                          all three data sets; exits with 1 when a claim fails
+// Measures the shipped gated networks against their plain twins on whole test sets, one image at a time on one thread;
+// checks the claims about them, and writes docs/reproduction.md. Fetch the data first (scripts/fetch-data.mjs). If the
+// peers are installed (cd bench && npm ci --ignore-scripts), onnxruntime-node is measured too.
+//   npm run reproduce                          all three data sets; exits with 1 if a claim fails
 //   npm run reproduce -- mnist                 only this one; the page is not written
-//   npm run reproduce -- mnist --limit 200     a try: nothing is claimed of a part of the test set
+//   npm run reproduce -- mnist --limit 200     a trial: nothing is claimed for a part of the test set
 //   npm run reproduce -- --page                only the page, from bench/reproduction.json
-//   npm run reproduce -- --protocol DIR        what training/protocol.py has finished in DIR; writes docs/protocol.md. The
-//                                              policies must be registered (bench/register.mjs) and, but for --part validation, committed
+//   npm run reproduce -- --protocol DIR        the networks finished by training/protocol.py in DIR; writes docs/protocol.md. The
+//                                              policies must be registered (bench/register.mjs) and, except with --part validation, committed
 import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -45,7 +45,7 @@ if (unknown !== undefined || (limit !== undefined && !(Number.isInteger(limit) &
   process.exit(2);
 }
 
-/** `progress(title, total)` begins a bar, `progress.advance(count)` moves it. */
+/** `progress(title, total)` starts a bar, `progress.advance(count)` advances it. */
 function bars() {
   let bar = { stop() {} };
   const progress = (title, total) => {

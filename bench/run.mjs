@@ -1,9 +1,9 @@
-// The tables and the chart of docs/performance.md: alternates this package with onnxruntime-node over networks,
-// batches, threads and instruction sets, and runs two at once. Build first; export the networks (bench/export_models.py) and install the
-// peers (cd bench && npm ci --ignore-scripts) first, too.
-//   npm run bench                 measure everything, write bench/results.json, then the page
+// Makes the tables and the chart of docs/performance.md: alternates this package with onnxruntime-node over networks,
+// batches, threads and instruction sets, and times two concurrent runs. First build, export the networks
+// (bench/export_models.py), and install the peers (cd bench && npm ci --ignore-scripts).
+//   npm run bench                 measure everything, write bench/results.json and the page
 //   npm run bench -- --page       only write the page from bench/results.json
-//   npm run bench -- resnet18     only these networks, in place of what results.json has of them; the page is not written
+//   npm run bench -- resnet18     only these networks; replaces their entries in results.json and doesn't write the page
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -32,7 +32,7 @@ const TITLES = {
   mobilenetv2: 'MobileNetV2 (224)',
 };
 
-/** What is measured of every network with the best instruction set. */
+/** Settings measured for every network with the best instruction set. */
 const SCALING = [
   { batch: 1, threads: 1 },
   { batch: 8, threads: 1 },
@@ -41,7 +41,7 @@ const SCALING = [
   { batch: 8, threads: 2 },
 ];
 
-/** With the other instruction sets: one item on one thread. */
+/** Settings for the other instruction sets: one item on one thread. */
 function settingsOf(isas) {
   const best = isas.at(-1);
   const settings = SCALING.map((setting) => ({ ...setting, isa: best }));
@@ -58,13 +58,13 @@ function measure(network, { batch, threads, isa }, peers, rounds) {
   return { network, ...report };
 }
 
-/** Of one item. */
+/** Multiply-adds per item. */
 function multiplyAddsOf(network) {
   const args = [CLI, 'inspect', join(BENCH, 'models', `${network}.onnx`), '--json'];
   return JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8' })).multiplyAdds;
 }
 
-/** Two runs at once. */
+/** Measures two concurrent runs. */
 function measureConcurrency(network) {
   const args = [join(BENCH, 'concurrency.mjs'), join(BENCH, 'models', `${network}.onnx`)];
   const result = JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8' }));

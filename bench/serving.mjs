@@ -1,10 +1,11 @@
-// What the server bears, and what elastic depth is worth: writes docs/serving.svg and the measurements of docs/serving.md.
+// Measures the server's capacity and the gain from elastic depth; writes docs/serving.svg and the measurements in
+// docs/serving.md.
 //
 //   node bench/serving.mjs DATA           DATA: a folder of CIFAR-10 images that the network wasn't trained on
-//   node bench/serving.mjs DATA --short   a try of a minute, which writes no page
+//   node bench/serving.mjs DATA --short   a trial of a minute that writes no page
 //
-// Build first; bench/export_models.py makes bench/models/resnet18.onnx. bench/serving-policy.json is calibrated on 70 % of the
-// images where it is missing; the requests are the others. The load comes from this process, on the same cores.
+// Build first; bench/export_models.py makes bench/models/resnet18.onnx. If bench/serving-policy.json is missing, it is
+// calibrated on 70 % of the images; requests use the others. This process generates the load, on the same cores.
 import { spawn } from 'node:child_process';
 import {
   existsSync,
@@ -31,9 +32,9 @@ const RESNET18 = join(here, 'models', 'resnet18.onnx');
 const LIMITS = [0.005, 0.01, 0.02, 0.05];
 const THREADS = availableParallelism();
 const TARGET_MS = 50;
-/** Requests that wait at most where latency is measured against a target: more would only make what is late later. */
+/** Queue length when latency is measured against a target; a longer queue would only add to the latency. */
 const RAMP_QUEUE = 400;
-/** In the overload: a tenth of a second of work or so. */
+/** Queue length under overload: about a tenth of a second of work. */
 const QUEUE = 100;
 
 const { values: flags, positionals } = parseArgs({
@@ -51,7 +52,7 @@ const say = (text) => console.error(`${new Date().toISOString().slice(11, 19)} $
 const seconds = flags.short
   ? { alone: 1, capacity: 2, half: 2, over: 4, ramp: 8 }
   : { alone: 5, capacity: 8, half: 20, over: 60, ramp: 76 };
-/** Loads of the ramp, as shares of what full depth bears. */
+/** Loads of the ramp, relative to the capacity at full depth. */
 const RAMP = { from: 0.2, to: 2, steps: flags.short ? 4 : 19 };
 
 function run(...args) {
@@ -61,7 +62,7 @@ function run(...args) {
   });
 }
 
-/** The images of a folder and of those in it: those to calibrate on, and those to ask for. */
+/** Splits the images of a folder and its subfolders into those for calibration and those for requests. */
 function split() {
   const files = readdirSync(data, { recursive: true })
     .filter((name) => /\.(png|jpe?g)$/i.test(name))
@@ -106,7 +107,7 @@ async function serve(model, ...args) {
   return { url, log, rssMiB, stop };
 }
 
-/** Scores of all images in one setting, as bytes; `session.run` in this process. */
+/** Scores of all images in one setting, as bytes, from `session.run` in this process. */
 async function answersOf(session, input, dims, images, policy) {
   const answers = [];
   for (const pixels of images) {
@@ -119,7 +120,7 @@ async function answersOf(session, input, dims, images, policy) {
   return answers;
 }
 
-/** Items a second of `session.run` alone, with as many runs under way as there are threads, and one more to follow. */
+/** Items per second of `session.run` without a server, with one more concurrent run than there are threads. */
 async function alone(session, input, dims, images) {
   let runs = 0;
   const start = performance.now();
@@ -136,7 +137,7 @@ async function alone(session, input, dims, images) {
   return (1000 * runs) / (performance.now() - start);
 }
 
-/** Throughput, latency at half of it, and three times as much as the server bears. */
+/** Measures capacity, latency at half of it, and overload at three times the capacity. */
 async function bears(model, title, { input, dims, images, reference }, session) {
   const inProcess = await alone(session, input, dims, images);
   const name = model.replace(/.*\/|\.onnx$/g, '');
@@ -178,7 +179,7 @@ async function bears(model, title, { input, dims, images, reference }, session) 
   };
 }
 
-/** A ramp of load, and a calm end. */
+/** A ramp of load, followed by a calm period. */
 async function ramp(capacity, feeds, ...args) {
   const server = await serve(CIFAR, '--queue', String(RAMP_QUEUE), ...args);
   const load = new Load(server.url, 'cifar10-resnet24', feeds);
@@ -210,7 +211,7 @@ async function ramp(capacity, feeds, ...args) {
   };
 }
 
-/** Share of the images that each setting answers otherwise than full depth. */
+/** Share of the images for which each setting's answer differs from that at full depth. */
 function disagreements(reference) {
   const best = (bytes) => {
     const scores = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);

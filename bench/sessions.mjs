@@ -1,7 +1,7 @@
-// What the scripts that drive sessions themselves share.
+// Helpers for scripts that run sessions themselves.
 import { Tensor } from '../dist/index.js';
 
-/** Zeros for every input; symbolic dimensions but the batch count as `open`. */
+/** Zeros for every input; symbolic dimensions other than the batch count as `open`. */
 export function feedsOf({ inputMetadata }, open = 224) {
   return Object.fromEntries(
     inputMetadata.map(({ name, type, shape }) => {

@@ -1,5 +1,5 @@
-// Is skipping proportional? Runs a network with more and more of its blocks skipped, alternating, and compares the time
-// with the multiply-adds that ran; then what asking the gates costs. Build first.
+// Is time proportional to work? Runs a network with more and more blocks skipped, alternating, and compares the time with
+// the multiply-adds that ran. Then measures the cost of the gates. Build first.
 // node bench/skipping.mjs [MODEL] [ROUNDS]
 import { InferenceSession, Tensor } from '../dist/index.js';
 
@@ -19,7 +19,7 @@ const counts = [];
 for (let count = 0; count <= skippable.length; count += step) counts.push(count);
 if (counts.at(-1) !== skippable.length) counts.push(skippable.length);
 
-/** Blocks spread over the network, so that every stage loses some. */
+/** `count` blocks spread over the network, so that every stage loses some. */
 const spread = (count) =>
   Array.from({ length: count }, (_, i) => skippable[Math.floor((i * skippable.length) / count)]);
 const variants = counts.map((count) => {
@@ -42,7 +42,7 @@ for (const variant of variants) {
 const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
 for (let round = -3; round < Number(rounds); round++) {
   for (const { session: variant, times } of runs) {
-    // Each session has weights of its own, which the others' have driven out of the cache.
+    // Warm up: the weights of the other sessions have evicted this session's from the cache.
     for (let i = -10; i < 40; i++) {
       const start = performance.now();
       variant.runSync(feeds);

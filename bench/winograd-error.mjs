@@ -1,8 +1,8 @@
-// The error of Winograd convolution F(4x4, 3x3) for several interpolation points: the table of docs/performance.md.
+// Error of Winograd convolution F(4x4, 3x3) for several interpolation points; the table of docs/performance.md.
 //   node bench/winograd-error.mjs [DRAWS]
-// For each number of channels and kind of data: the largest error against sums in double, relative to the largest error
-// of direct convolution in float32; the mean of some draws. It repeats in float32 what native/kernels/winograd-inl.h
-// and winograd_pack.cc compute, so that the points can vary.
+// For each number of channels and kind of data: the largest error compared with double-precision sums, divided by the largest
+// error of direct convolution in float32; the mean of several draws. It reimplements native/kernels/winograd-inl.h and
+// winograd_pack.cc in float32 with variable points.
 
 const draws = Number(process.argv[2] ?? 3);
 const POINTS = [
@@ -16,7 +16,7 @@ const SIZE = 16;
 const chainOf = (channels) => (channels <= 16 ? 8 : channels <= 32 ? 16 : 32);
 
 const f = Math.fround;
-/** Fused multiply-add: the product of two floats is exact in double. */
+/** Emulates fused multiply-add: the product of two floats is exact in double. */
 const fma = (a, b, c) => f(a * b + c);
 
 function generator(seed) {
@@ -65,7 +65,7 @@ function outputTransform([a, b], p) {
   ];
 }
 
-/** `transform` along columns, then along rows, of a square list of lists. */
+/** Applies `transform` to the columns, then to the rows of a square list of lists. */
 function both(transform, points, square) {
   const columns = square[0].map((_, j) =>
     transform(
@@ -160,7 +160,7 @@ function ratios(kind, channels) {
   const sums = POINTS.map(() => 0);
   for (let draw = 0; draw < draws; draw++) {
     const random = generator(1000 * draw + channels);
-    // With a halo of zeros.
+    // The border is a halo of zeros.
     const x = range(channels).map(() =>
       Float32Array.from({ length: (SIZE + 2) ** 2 }, (_, i) => {
         const [row, column] = [Math.floor(i / (SIZE + 2)), i % (SIZE + 2)];

@@ -1,10 +1,10 @@
-// Run by check-addon.mjs with the Node of some platform, in a folder with the package and one prebuilt addon: runs networks on
-// every instruction set and with one and two threads, and prints a hash of all logits and traces.
+// check-addon.mjs runs this script with the Node of a platform, in a folder with the package and one prebuilt addon. It runs
+// networks on every instruction set with one and two threads, and prints a hash of all logits and traces.
 const { createHash } = require('node:crypto');
 const { isMainThread, Worker } = require('node:worker_threads');
 const { InferenceSession, Tensor } = require('./dist/index.js');
 
-/** Numbers in [-2, 2) with few bits, which every platform computes alike. */
+/** Numbers in [-2, 2) with few bits, so that every platform computes the same ones. */
 function pixels(length) {
   let state = 1;
   return Float32Array.from({ length }, () => {
@@ -46,6 +46,6 @@ async function main() {
   console.log(JSON.stringify({ platform, isas, hashes: [...hashes] }));
 }
 
-// Node unloads the addon with the worker, which the process must survive.
+// When a worker ends, Node unloads the addon; the process must survive that.
 if (isMainThread) new Worker(__filename);
 else main();

@@ -1,7 +1,7 @@
-// Writes docs/api.md from the doc comments of what lib/index.ts exports.
+// Writes docs/api.md from the doc comments of the exports of lib/index.ts.
 //
 //   node scripts/api-docs.mjs           writes the page
-//   node scripts/api-docs.mjs --check   exits with 1 when the page isn't what would be written
+//   node scripts/api-docs.mjs --check   exits with 1 if the page is out of date
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -22,12 +22,12 @@ async function generate() {
   }
 }
 
-/** Signatures say what is returned: a section that repeats the type alone is left out. */
+/** Removes "Returns" sections that only repeat the type of the signature. */
 function withoutBareReturns(page) {
   return page.replace(/^#+ Returns\n\n(?=`|readonly )[^\n]*\n\n(?=#|\*\*\*|$)/gm, '');
 }
 
-/** All exports: kind, title, and anchor as GitHub makes it. */
+/** All exports: kind, title, and GitHub's anchor. */
 function exportsOf(body) {
   const found = [];
   const seen = new Map();
@@ -45,12 +45,12 @@ function exportsOf(body) {
   return found;
 }
 
-/** The list of namespaces links to pages of their own, which aren't kept: they hold other names of exported types. */
+/** Removes the list of namespaces. It links to separate pages, which aren't kept since they only alias exported types. */
 function withoutNamespaces(page) {
   return page.replace(/^## Namespaces\n[\s\S]*?(?=^## )/m, '');
 }
 
-/** With links to all exports in the place of the title. TypeDoc's own links count headings that aren't there. */
+/** Replaces the title by links to all exports. TypeDoc's own anchors count headings that were removed. */
 function withLinks(page) {
   const body = page.slice(page.indexOf('## '));
   const found = exportsOf(body);

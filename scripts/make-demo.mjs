@@ -1,5 +1,5 @@
-// Makes demo/model.onnx, the network in the package, from a network of models/: weights in half precision, each followed by a
-// Cast, take half the bytes.
+// Makes demo/model.onnx, the network in the package, from a network of models/. Weights are in half precision, each followed by
+// a Cast, which halves the file.
 //
 //   node scripts/make-demo.mjs models/mnist-resnet20-gated
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -11,7 +11,7 @@ const { decodeModelProto, encodeModelProto } = require('../dist/model/proto.js')
 
 const FLOAT = 1;
 const FLOAT16 = 10;
-/** Smaller tensors, thresholds among them, stay as they are. */
+/** Smaller tensors, such as thresholds, keep full precision. */
 const LEAST_BYTES = 256;
 
 /** Bits of the nearest float16, ties to even. */
@@ -24,7 +24,7 @@ function toHalf(value) {
   const rest = steps - below;
   const rounded = rest > 0.5 || (rest === 0.5 && below % 2 === 1) ? below + 1 : below;
   if (magnitude === 0 || rounded === 0) return sign;
-  // A mantissa that is rounded up to 2048 carries into the exponent by itself.
+  // If the mantissa was rounded up to 2048, the addition carries into the exponent.
   const bits = exponent === -14 && rounded < 1024 ? rounded : ((exponent + 15) << 10) + rounded - 1024;
   if (bits >= 0x7c00) throw new RangeError(`${value} is beyond float16`);
   return sign | bits;

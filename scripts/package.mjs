@@ -1,12 +1,12 @@
-// Packs what is published into build-package/: the package itself, its server, and an addon for each platform in prebuilds/.
+// Packs everything that is published into build-package/: the package, its server, and the addon of each platform in prebuilds/.
 //
-//   node scripts/package.mjs            the gate: refuses unless every platform's addon is there, made from today's sources,
+//   node scripts/package.mjs            release check: fails unless every platform has an addon built from the current sources,
 //                                       and the tests of the package pass on these tarballs
-//   node scripts/package.mjs --local DIR    packs what there is into DIR, to test it; this machine's addon may be the checkout's
-//   node scripts/package.mjs --refuse   what `npm publish` in the checkout ends with
+//   node scripts/package.mjs --local DIR    packs what exists into DIR for tests; this machine's addon may be the checkout's
+//   node scripts/package.mjs --refuse   makes `npm publish` in the checkout fail
 //
-// The published manifest names the platforms' packages as optional dependencies. The checkout's own can't: they don't exist
-// before they are published, and `npm ci` wants all of them in the lock file.
+// The published manifest has the platforms' packages as optional dependencies. The checkout's manifest can't: they don't exist
+// before they are published, and `npm ci` requires them in the lock file.
 import { execFileSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
@@ -19,7 +19,7 @@ const readJson = (path) => JSON.parse(readFileSync(path, 'utf8'));
 const writeJson = (path, value) => writeFileSync(path, `${JSON.stringify(value, null, 2)}\n`);
 const npm = (...args) => execFileSync('npm', args, { cwd: ROOT, encoding: 'utf8' });
 
-/** What keeps the addon of a platform from being published. */
+/** The reason why the addon of a platform can't be published. */
 function problemOf(name) {
   const folder = join(ROOT, 'prebuilds', name);
   if (!existsSync(join(folder, 'residual-skip.node'))) return `${name} is missing`;
@@ -28,7 +28,7 @@ function problemOf(name) {
   return sources === sourcesHash() ? undefined : `${name} was made from other sources`;
 }
 
-/** A package as it is published: the manifest without what only a checkout needs, and with `more`. */
+/** Stages a package for publication: the manifest with `more`, without the fields that only a checkout needs. */
 function stage(source, folder, more) {
   const {
     devDependencies: _,
@@ -45,7 +45,7 @@ function stage(source, folder, more) {
   writeJson(join(folder, 'package.json'), { ...manifest, ...origin(), ...more });
 }
 
-/** What this checkout was built into, as the package of its platform. @returns its name */
+/** Stages this checkout's own addon as the package of its platform. @returns its name */
 function stageBuilt(folder) {
   const here = `${process.platform}-${process.arch}`;
   const isGlibc = process.report.getReport().header.glibcVersionRuntime !== undefined;

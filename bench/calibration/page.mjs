@@ -1,4 +1,4 @@
-// The measured tables of docs/calibration.md.
+// Writes the measured tables of docs/calibration.md.
 import { fillPage, table } from '../page.mjs';
 
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
@@ -61,7 +61,7 @@ function baselines(reports) {
   return table(columns, [['calibrated policy', ...ours], ...rows]);
 }
 
-/** Fills the tables of the page with what the reports say. */
+/** Fills the tables of the page from the reports. */
 export function writeTables(path, reports) {
   const timed = reports.some(({ latency }) => latency);
   const times =

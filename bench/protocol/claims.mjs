@@ -1,8 +1,8 @@
-// What is claimed of the protocol's networks, and whether measurements bear it out.
+// The claims about the protocol's networks, and whether the measurements support them.
 import { mean } from '../../dist/numeric/statistics.js';
 import { SETS } from './runs.mjs';
 
-/** Fewest right answers of the twin, on average over seeds. */
+/** Minimum accuracy of the plain twin, averaged over seeds. */
 const STRONG = { cifar10: 0.93, 'fashion-mnist': 0.935, imagenette: 0.9 };
 const Z95 = 1.959963984540054;
 
@@ -12,8 +12,8 @@ export const interval = ({ points, ci95: [low, high] }) =>
   `${signed(points)} (${signed(low)} to ${signed(high)}) points`;
 
 /**
- * Change of accuracy from `before` to `after`, in points: each image counts with its mean over the seeds. The 95 % interval is
- * that of a mean of paired differences; it covers the choice of images, not that of seeds.
+ * Change of accuracy from `before` to `after`, in points; each image counts with its mean over the seeds. The 95 % interval
+ * is that of a mean of paired differences; it covers the choice of images, not of seeds.
  */
 export function change(before, after) {
   const rate = (runs, i) => mean(runs.map(({ right }) => Number(right[i])));
@@ -29,17 +29,17 @@ export const familyOf = ({ networks }) =>
   [...new Set(networks.map(({ role }) => role))].filter((role) => role !== 'gated');
 export const averaged = (runs, key) => mean(runs.map((run) => run[key]));
 
-/** Mean multiply-adds of the gated network; its exits included. */
+/** Mean multiply-adds of the gated network, including its exits. */
 export const gatedWork = (gated) => mean(gated.map(({ multiplyAdds, saved }) => multiplyAdds * (1 - saved)));
 
-/** Mean milliseconds of a network of the report, by role. */
+/** Mean latency of the report's network in this role, in milliseconds. */
 export function latencyOfRole({ dataset, latencyMs }, role, limits) {
   return latencyMs[role === 'gated' ? `limit ${limits[dataset][0]}` : role];
 }
 
 /**
- * Accuracy of the plain networks at a cost, on the straight line between the two whose costs are around it; that of the
- * cheapest or the dearest outside their range.
+ * Accuracy of the plain networks at a given cost: linear interpolation between the two nearest costs; outside their range,
+ * that of the cheapest or the most expensive network.
  */
 export function staticAt(points, cost) {
   const sorted = points.toSorted((a, b) => a.cost - b.cost);
@@ -76,7 +76,7 @@ function beatsStatic(report, gated, costOf, gatedCost, unit) {
   ];
 }
 
-/** [{ claim, measured, holds }] of one data set's report; `measured` is missing where a network is. */
+/** [{ claim, measured, holds }] of one data set's report; `measured` is missing if a network is missing. */
 export function claimsOf(report, limits) {
   const { dataset } = report;
   const [twins, gated] = ['twin', 'gated'].map((role) => ofRole(report, role));

@@ -1,4 +1,4 @@
-// What the protocol's networks do on the images of one data set: answers, saved work, and latencies that alternate.
+// Measures the protocol's networks on one data set: answers, saved work, and alternating latencies.
 import { join } from 'node:path';
 import { latencyOf } from '../../dist/measure/statistics.js';
 import { argMax } from '../../dist/numeric/softmax.js';
@@ -16,13 +16,13 @@ import {
 } from './rivals.mjs';
 import { LIMITS, policyFile, SETS } from './runs.mjs';
 
-/** Validation images on which the static choice is made, and images that are timed. */
+/** Number of validation images for the static choice, and of timed images. */
 const CHOSEN_ON = 1000;
 const TIMED = { default: 2000, imagenette: 500 };
 
 const share = (flags) => mean(flags.map(Number));
 
-/** What a network does with each image under the policy that it was opened with. */
+/** Runs a network on each image with the policy that it was opened with. */
 function runAll(network, images) {
   return images.map(({ image, tensor }) => {
     const { scores, trace, multiplyAdds, layers } = network.classify(tensor);
@@ -37,7 +37,7 @@ function runAll(network, images) {
   });
 }
 
-/** Shares of the blocks that are skipped, by stage of `depths`. */
+/** Skip rate of the blocks in each stage of `depths`. */
 function byStage(results, depths) {
   let first = 0;
   return depths.map((depth) => {
@@ -97,7 +97,7 @@ async function measureGated(run, images, validation) {
   };
 }
 
-/** Milliseconds of every network of the first seed, and of the gated one with each policy; all take turns. */
+/** Latencies of all networks of the first seed, and of the gated one with each policy, alternating. */
 async function timeAll(dataset, runs, images, progress) {
   const [first] = runs.map(({ seed }) => seed).sort();
   const own = runs.filter(({ seed }) => seed === first);
@@ -137,8 +137,8 @@ async function energyOf(run, images) {
 }
 
 /**
- * @param runs of one data set, finished ones only
- * @param part 'test', or 'validation', of which nothing is claimed
+ * @param runs finished runs of one data set
+ * @param part 'test', or 'validation', for which nothing is claimed
  */
 export async function measureRuns(dataset, runs, { folder, data, part, limit, progress }) {
   const gated = runs.filter(({ role }) => role === 'gated');

@@ -1,4 +1,4 @@
-// docs/protocol.md and its drawing, from the reports of all data sets.
+// Writes docs/protocol.md and its drawing from the reports of all data sets.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { mean } from '../../dist/numeric/statistics.js';
@@ -11,7 +11,7 @@ const percent = (value, digits = 1) => (value === undefined ? '' : `${(100 * val
 const million = (value) => (value / 1e6).toFixed(1);
 const titleOf = ({ dataset }) => SETS[dataset].title;
 
-/** Mean over seeds, with the smallest and largest where there are several. */
+/** Mean over seeds; with the smallest and largest if there are several. */
 function spread(runs, key, digits = 2) {
   const values = runs.map((run) => run[key]);
   const [low, high] = [Math.min(...values), Math.max(...values)];
@@ -91,7 +91,7 @@ function skippingTable(reports) {
   return table([...head, 'skipped by stage', 'CPU ms in full, with the policy'], rows);
 }
 
-/** Points of the curves: accuracy and mean latency of everything that was measured with the first seed. */
+/** Points of the curves: accuracy and mean latency of everything measured with the first seed. */
 export function curves(report) {
   const { latencyMs, seed } = report;
   const own = report.networks.filter((network) => network.seed === seed);
@@ -158,7 +158,7 @@ export const claimsTable = (claims) =>
     ]),
   );
 
-/** Fills docs/protocol.md and draws the curves beside it. */
+/** Fills docs/protocol.md and draws its curves. */
 export async function writePage(docs, { cpu, reports, claims, missing }) {
   const [first] = reports;
   const peer = reports.find((report) => report.peer)?.peer;

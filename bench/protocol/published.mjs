@@ -1,11 +1,11 @@
-// What is claimed of networks that others trained, and what bench/published.mjs has measured of them.
+// The claims about networks that others trained, and the results of bench/published.mjs.
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const RESULTS = join(dirname(dirname(fileURLToPath(import.meta.url))), 'published.json');
 
-/** `saved`: least share of the multiply-adds; `limit`: of the certified promise; `points`: least change of accuracy. */
+/** `saved`: minimum share of multiply-adds saved; `limit`: the certified limit; `points`: minimum change of accuracy. */
 export const PUBLISHED = {
   'resnet32-calibrate': { title: 'ResNet-32 for CIFAR-10, `calibrate --fit`', limit: 0.01, saved: 0.35 },
   'resnet32-tuned': { title: 'ResNet-32 for CIFAR-10, `adapt.py --fine-tune`', saved: 0.45, points: -0.2 },
@@ -19,7 +19,7 @@ export const writePublished = (results) => writeFileSync(RESULTS, `${JSON.string
 const percent = (value, digits = 1) => `${(100 * value).toFixed(digits)} %`;
 const signed = (value) => `${value < 0 ? '' : '+'}${value.toFixed(2)}`;
 
-/** [{ set, claim, measured, holds }], as claimsOf of claims.mjs gives them. */
+/** [{ set, claim, measured, holds }], in the format of claimsOf in claims.mjs. */
 export function publishedClaims(results) {
   return Object.entries(PUBLISHED).map(([name, { title, limit, saved, points }]) => {
     const found = results[name];

@@ -1,5 +1,5 @@
-// `npm run reproduce -- --protocol DIR`: measures what training/protocol.py has finished in DIR, evaluates every claim, and
-// writes docs/protocol.md.
+// `npm run reproduce -- --protocol DIR`: measures the networks that training/protocol.py has finished in DIR, evaluates every
+// claim, and writes docs/protocol.md.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -13,12 +13,12 @@ import { CARDS, checkPolicies, checkRegistered, LIMITS, readRuns } from './runs.
 const BENCH = dirname(dirname(fileURLToPath(import.meta.url)));
 const RESULTS = join(BENCH, 'protocol.json');
 
-/** Claims that hold are not written down: what was measured is, and they are made of it again. */
+/** Only measurements are stored; claims are evaluated from them again. */
 const withoutClaims = ({ cpu, reports, missing }) => ({ cpu, reports, missing });
 
 /**
- * @param options `part` 'test', or 'validation' to try it; with `limit`, images of a part, nothing is written down
- * @returns how many claims fail
+ * @param options `part`: 'test', or 'validation' for a trial; `limit`: a number of images, with which nothing is stored
+ * @returns the number of claims that fail
  */
 export async function reproduceProtocol({ folder, names, data, part, limit, cards = CARDS, page, progress }) {
   const claimed = part === 'test' && limit === undefined;
@@ -46,7 +46,7 @@ async function measureAll({ folder, names, ...options }) {
   const all = readRuns(folder);
   const chosen = all.filter(({ dataset }) => names.length === 0 || names.includes(dataset));
   const finished = chosen.filter(({ result }) => result !== undefined);
-  // All of them are checked before the first test image of any set is read.
+  // Check all of them before the first test image of any set is read.
   const gated = finished.filter(({ role }) => role === 'gated');
   for (const run of gated) {
     if (options.part === 'test') checkRegistered(run, options.cards);

@@ -1,16 +1,16 @@
-// What the gated network is compared with in the same network: one threshold for all exits, a random exit, a static choice.
+// Simpler ways to choose a depth in the gated network: one threshold for all exits, a random exit, a static choice.
 import { argMax, softmax } from '../../dist/numeric/softmax.js';
 import { mean } from '../../dist/numeric/statistics.js';
 import { open } from '../reproduction/networks.mjs';
 
-/** Of ordinary early exit. */
+/** Thresholds for ordinary early exit. */
 export const THRESHOLDS = [0.7, 0.8, 0.9, 0.95, 0.98, 0.99];
 /** A threshold that no score reaches. */
 const NEVER = 2;
 
 const policyOf = (exits, blocks = {}) => ({ version: 1, blocks, heads: { exits, gates: [] } });
 
-/** Names of the blocks behind which a gated network has exits: from the end of the first stage on, but not the last. */
+/** Names of the blocks that an exit follows: all from the end of the first stage on, except the last block. */
 async function exitsOf({ folder, depths }) {
   const network = await open(folder, 'full');
   const names = network.blocks.slice(depths[0] - 1, -1).map(({ name }) => name);
@@ -18,7 +18,7 @@ async function exitsOf({ folder, depths }) {
   return names;
 }
 
-/** All images leave at one exit; at the end without one. */
+/** Policy with which all images leave at one exit, or at the end if none is given. */
 function leavingAt(names, after) {
   const exits = after === undefined ? names : names.slice(0, names.indexOf(after) + 1);
   return policyOf(exits.map((name) => ({ after: name, threshold: name === after ? 0 : NEVER })));
@@ -43,7 +43,7 @@ async function answersUnder(folder, policy, images) {
   return results;
 }
 
-/** [{ after, results }] of every exit, and of the network's end last, where `after` is undefined: each taken by all images. */
+/** [{ after, results }] for every exit if all images leave there; last the end of the network, where `after` is undefined. */
 export async function exitTable(run, images) {
   const names = await exitsOf(run);
   const table = [];
@@ -52,7 +52,7 @@ export async function exitTable(run, images) {
   return table;
 }
 
-/** Accuracy and share of multiply-adds saved, where each image leaves at the first exit that is sure enough. */
+/** Accuracy and share of multiply-adds saved if each image leaves at the first exit that is sure enough. */
 export function oneThreshold(table) {
   const images = table[0].results.map((_, i) => i);
   return THRESHOLDS.map((threshold) => {
@@ -69,7 +69,7 @@ const summary = (results) => ({
   saved: mean(results.map(({ saved }) => saved)),
 });
 
-/** What is expected of leaving at a random exit, each as often as the policy leaves there. */
+/** Expected results of leaving at a random exit, with the frequencies of the policy. */
 export function withRandomExits(table, taken) {
   const shares = table.map(({ after }) => taken.filter((exit) => exit === after).length / taken.length);
   const each = table.map(({ results }) => summary(results));
@@ -78,9 +78,9 @@ export function withRandomExits(table, taken) {
 }
 
 /**
- * Of the choices that are the same for all images and save at most what the policy does, but less than one block less, the one
- * that is right most often on validation images: to leave at a certain exit, or blocks that are left out. Those are found
- * greedily: the block whose absence costs least goes first.
+ * The best choice that is the same for all images: either all leave at one exit, or some blocks are skipped. It saves at most
+ * what the policy saves, but less than one block less, and has the highest accuracy on validation images. The skipped blocks
+ * are found greedily, starting with the one whose absence costs the least.
  */
 export async function bestStatic(run, saved, validation, images) {
   const { folder } = run;

@@ -1,4 +1,4 @@
-// The networks that training/protocol.py has trained, and the registrations of their policies.
+// The networks trained by training/protocol.py, and the registrations of their policies.
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
@@ -11,8 +11,8 @@ export const CARDS = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..'
 export const SETS = { ...DATASETS, imagenette: { title: 'Imagenette', test: 'test', train: 'train' } };
 
 /**
- * Most right answers that a policy may lose, certified at 95 % on the validation part. The first is that of the policy that
- * claims are made of; the others are points of the dial. Imagenette and MNIST have too few validation images for less.
+ * Maximum share of right answers that a policy may lose, certified at 95 % on the validation part. Claims are about the first
+ * one; the others are further points of the curve. Imagenette and MNIST have too few validation images for lower limits.
  */
 export const LIMITS = {
   cifar10: [0.005, 0.0025, 0.01, 0.02, 0.04],
@@ -24,7 +24,7 @@ export const LIMITS = {
 const readJson = (file) => JSON.parse(readFileSync(file, 'utf8'));
 const sha256 = (data) => createHash('sha256').update(data).digest('hex');
 
-/** All runs of the plan of a folder that protocol.py trains in; `result` is missing until a run is finished. */
+/** All planned runs in a folder of protocol.py; `result` is missing until a run is finished. */
 export function readRuns(folder) {
   const file = join(folder, 'plan.json');
   if (!existsSync(file))
@@ -38,7 +38,7 @@ export function readRuns(folder) {
 
 export const policyFile = (run, limit) => join(run.folder, `policy-${limit}.json`);
 
-/** What a card says of a run's model and policies: one line for each file. */
+/** A card's registration of a run's model and policies: one line per file. */
 export function registrationOf(run, limits = LIMITS[run.dataset]) {
   const files = [join(run.folder, 'model.onnx'), ...limits.map((limit) => policyFile(run, limit))];
   return files.map((file) => `* \`${basename(file)}\`: \`${sha256(readFileSync(file))}\``).join('\n');
@@ -46,16 +46,16 @@ export function registrationOf(run, limits = LIMITS[run.dataset]) {
 
 export const cardName = ({ dataset, role, seed }) => `${dataset}-${role}-seed${seed}.md`;
 
-/** @throws Error when a policy of the run is missing */
+/** @throws Error if a policy of the run is missing */
 export function checkPolicies(run) {
   const absent = LIMITS[run.dataset].map((limit) => policyFile(run, limit)).find((file) => !existsSync(file));
   if (absent) throw new Error(`${absent} is not there: node bench/register.mjs`);
 }
 
 /**
- * That the policies of a run are those of its model card, and that the card is committed.
- * @param cards folder of cards, in a git repository
- * @throws Error before anything of the test set is read
+ * Checks that a run's policies are those of its model card, and that the card is committed.
+ * @param cards folder of cards in a git repository
+ * @throws Error otherwise, before the test set is read
  */
 export function checkRegistered(run, cards = CARDS) {
   checkPolicies(run);

@@ -1,4 +1,4 @@
-// Choices that don't look at the image, to compare the gates with: static, random, and one dial on all gates.
+// Baselines for the gates: static and random choices, which don't look at the image, and one dial for all thresholds.
 
 import { argMax } from '../../dist/numeric/softmax.js';
 import { quantile } from '../../dist/numeric/statistics.js';
@@ -6,7 +6,7 @@ import { open } from './networks.mjs';
 
 export const sum = (values) => values.reduce((total, value) => total + value, 0);
 
-/** Skips the gated blocks that are not in `kept`, runs the others, whatever their gates say. */
+/** Skips the gated blocks that are not in `kept` and runs the others, regardless of their gates. */
 export function keepPolicy(blocks, kept) {
   const gated = blocks.filter(({ gate }) => gate);
   return {
@@ -19,8 +19,8 @@ function subsets(items) {
 }
 
 /**
- * The blocks that, run for every image, are right most often on the training images, among all choices that cost
- * what the gates do: at least as many multiply-adds, but less than one block more.
+ * The fixed choice of blocks with the highest accuracy on the training images, among all choices of about the gates' cost:
+ * at least as many multiply-adds, but less than one block more.
  */
 export async function chooseStatic(folder, blocks, bypassed, training) {
   const gated = blocks.filter(({ gate }) => gate);
@@ -53,14 +53,14 @@ function hashed(value) {
   return ((h ^ (h >>> 16)) >>> 0) / 2 ** 32;
 }
 
-/** As many gated blocks as the gates run on average, drawn anew for image `seed`. */
+/** Random gated blocks for image `seed`, as many as the gates run on average. */
 export function randomKept(gates, average, seed) {
   const count = Math.floor(average) + (hashed(seed * 97 + 13) < average % 1 ? 1 : 0);
   const order = gates.map((block, i) => [hashed(seed * 97 + i + 31), block]).sort(([a], [b]) => a - b);
   return order.slice(0, count).map(([, block]) => block);
 }
 
-/** Thresholds for all gates at once, from "every block runs" to "none does", at quantiles of the scores; 0 is among them. */
+/** Thresholds for all gates at once, at quantiles of the scores from "every block runs" to "none does"; includes 0. */
 export function dialThresholds(scores, settings) {
   const between = Array.from({ length: settings - 2 }, (_, i) => quantile(scores, (i + 1) / (settings - 1)));
   const [low, high] = [quantile(scores, 0) - 1, quantile(scores, 1) + 1];

@@ -1,13 +1,13 @@
-// What is claimed of every data set, and whether a measurement bears it out.
+// The claims for every data set, and whether the measurements support them.
 const percent = (value, digits = 1) => `${(100 * value).toFixed(digits)} %`;
 const points = (value) => `${value < 0 ? '' : '+'}${value.toFixed(2)}`;
 export const interval = ({ points: value, ci95: [low, high] }) =>
   `${points(value)} (${points(low)} to ${points(high)})`;
 
-/** Cut of the median latency against the plain twin. */
+/** Reduction of the median latency relative to the plain twin. */
 export const latencyCut = ({ latencyMs }) => 1 - latencyMs.gated.p50 / latencyMs.plain.p50;
 
-/** [{ claim, measured, holds }] of one data set's report. */
+/** [{ claim, measured, holds }] for one data set's report. */
 export function claimsOf(report) {
   const { dataset, bypassed, accuracy, gatedMinusPlain, gatedMinusStatic, decisions, paths } = report;
   const cut = latencyCut(report);

@@ -1,4 +1,4 @@
-// What one data set's networks do on its test images: answers, decisions, and latencies that alternate.
+// Measures one data set's networks on its test images: answers, decisions, and alternating latencies.
 
 import sharp from 'sharp';
 import { latencyOf, pairedChange } from '../../dist/measure/statistics.js';
@@ -13,16 +13,16 @@ import {
   readImages,
 } from './networks.mjs';
 
-/** Images in a row through one runner before the next takes its turn: each runs with its own weights in the caches. */
+/** Consecutive images per runner before the next runner's turn, so that each has its weights in the caches. */
 const TURN = 10;
 /** Training images on which the static choices are compared. */
 const STATIC_IMAGES = 1000;
 const DIAL_IMAGES = 1000;
 const DIAL_SETTINGS = 9;
-/** Images shown at either end. */
+/** Number of example images with the shortest and with the longest paths. */
 const EXAMPLES = 6;
 
-/** Lets runners take turns over the images; returns each one's milliseconds per image, and calls `seen` with answers. */
+/** Alternates runners over the images; returns each runner's milliseconds per image and passes answers to `seen`. */
 export async function alternate(runners, images, seen, advance = () => {}) {
   const times = runners.map(() => []);
   for (let start = 0; start < images.length; start += TURN) {
@@ -45,14 +45,14 @@ export async function alternate(runners, images, seen, advance = () => {}) {
 const rightOf = (answers, images) => answers.map((answer, i) => answer === images[i].image.label);
 const share = (flags) => flags.filter(Boolean).length / flags.length;
 
-/** Change of accuracy from `a` to `b`, both right or wrong per image, with its paired 95 % interval. */
+/** Change of accuracy from `a` to `b` (per image right or wrong), with its paired 95 % interval. */
 function change(a, b) {
   const gained = b.filter((right, i) => right && !a[i]).length;
   const lost = a.filter((right, i) => right && !b[i]).length;
   return pairedChange(a.length, gained, lost);
 }
 
-/** Answers and decisions of a network under its policy: class, flags of the blocks, and what was skipped. */
+/** Answers and decisions of a network with its policy: class, flags of the blocks, and skipped work. */
 function classifyAll(network, images, advance = () => {}) {
   return images.map(({ tensor }) => {
     const { scores, trace, multiplyAdds, layers } = network.classify(tensor);
@@ -130,7 +130,7 @@ async function thumbnail(sample) {
   return png.toString('base64');
 }
 
-/** The images that took the shortest and the longest paths, as PNG, with the gates' decisions. */
+/** The images with the shortest and the longest paths, as PNG, with the gates' decisions. */
 async function extremes(results, images, gates, count) {
   const order = results
     .map((_, i) => i)

@@ -1,4 +1,4 @@
-// The networks and test images of one data set, ready to run on one thread.
+// Opens the networks and test images of one data set, to run on one thread.
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join, resolve } from 'node:path';
@@ -10,7 +10,7 @@ import { takeEvenly } from '../../dist/data/dataset.js';
 const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..');
 const SILENT = { err: () => {} };
 
-/** Data sets in the order of the page: where their test and training images are below the data folder. */
+/** Data sets in the order of the page, with the paths of their test and training images in the data folder. */
 export const DATASETS = {
   cifar10: { title: 'CIFAR-10', test: 'test', train: 'train' },
   'fashion-mnist': {
@@ -35,7 +35,7 @@ export function open(folder, policy) {
   return openClassifier(folder, { policy, threads: 1 }, SILENT);
 }
 
-/** Labelled images of a path that `eval` takes, decoded and normalised: [{ image: { name, label }, tensor }]. */
+/** Labelled images at a path for `eval`, decoded and normalised: [{ image: { name, label }, tensor }]. */
 export async function readImagesOf(classifier, path, limit = Number.POSITIVE_INFINITY) {
   const items = takeEvenly(await itemsOfPath(path, classifier.images, { labelsFrom: 'data' }), limit);
   const images = [];
@@ -43,7 +43,7 @@ export async function readImagesOf(classifier, path, limit = Number.POSITIVE_INF
   return images;
 }
 
-/** Images of one part of a data set, as readImagesOf gives them. */
+/** Images of one part of a data set, in the format of readImagesOf. */
 export async function readImages(classifier, dataFolder, dataset, part, limit) {
   const path = join(dataFolder, dataset, DATASETS[dataset][part]);
   if (!existsSync(path)) {
@@ -53,7 +53,7 @@ export async function readImages(classifier, dataFolder, dataset, part, limit) {
   return readImagesOf(classifier, path, limit);
 }
 
-/** onnxruntime-node from bench/node_modules, or undefined where the peers are not installed. */
+/** onnxruntime-node from bench/node_modules, or undefined if the peers are not installed. */
 export function onnxruntime() {
   const require = createRequire(join(ROOT, 'bench', 'package.json'));
   try {
@@ -64,7 +64,7 @@ export function onnxruntime() {
   }
 }
 
-/** A network in onnxruntime on one thread: `run(tensor)` resolves to its logits. */
+/** A network in onnxruntime on one thread; `run(tensor)` resolves to its logits. */
 export async function openOnnxruntime({ ort }, folder) {
   const session = await ort.InferenceSession.create(join(folder, 'model.onnx'), {
     intraOpNumThreads: 1,
@@ -81,7 +81,7 @@ export async function openOnnxruntime({ ort }, folder) {
   };
 }
 
-/** PyTorch's decisions on the whole test set, from reference.json: a bit mask per image, and the images in doubt. */
+/** PyTorch's decisions on the whole test set, from reference.json: a bit mask per image, and the images with uncertain decisions. */
 export function pytorchDecisions(folder) {
   const { testDecisions } = JSON.parse(readFileSync(join(folder, 'reference.json'), 'utf8'));
   if (!testDecisions) return undefined;

@@ -1,4 +1,4 @@
-// docs/reproduction.md and its drawings, from the reports of all data sets.
+// Writes docs/reproduction.md and its drawings from the reports of all data sets.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { INK, renderChart } from '../../dist/report/charts.js';
@@ -133,7 +133,10 @@ function heatMap(reports) {
 
 const CELL = { width: 96, height: 112, image: 56, left: 150, top: 30 };
 
-/** One row of images per end and data set: picture, answer, and the path as filled (ran) and hollow (skipped) cells. */
+/**
+ * For each data set, a row of images with the shortest paths and one with the longest: picture, answer, and the path as
+ * filled (ran) and hollow (skipped) cells.
+ */
 function drawExtremes(reports) {
   const rows = reports.flatMap((report) =>
     [
@@ -177,7 +180,7 @@ function exampleNote(reports) {
     .join('\n');
 }
 
-/** The README's sentence about skipping. */
+/** The sentence about skipping for the README. */
 function headline(report) {
   const { plain, gated } = report.accuracy;
   return (

@@ -1,5 +1,5 @@
-// HTTP over keep-alive sockets with as little work as can be: what generates the load shares the cores with what is
-// measured. Requests are sent as bytes that were made before; of a response only status, length and body are read.
+// A minimal HTTP client over keep-alive sockets, because the load generator shares the cores with the server. Requests are
+// prepared bytes; only status, header lines and body of a response are read.
 import { connect } from 'node:net';
 
 const END_OF_HEAD = Buffer.from('\r\n\r\n');
@@ -8,7 +8,7 @@ export class Connections {
   #idle = [];
   #all = new Set();
 
-  /** @param url of the server */
+  /** @param url URL of the server */
   constructor(url) {
     const { hostname, port } = new URL(url);
     this.host = hostname;
@@ -16,8 +16,8 @@ export class Connections {
   }
 
   /**
-   * Sends `parts`, the bytes of a whole request.
-   * @returns status, 0 where the connection broke; header lines in lower case; body
+   * Sends `parts`, the bytes of a complete request.
+   * @returns status (0 if the connection broke), header lines in lower case, and body
    */
   send(parts) {
     const socket = this.#idle.pop() ?? this.#open();

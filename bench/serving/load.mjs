@@ -1,8 +1,8 @@
-// Loads on a server: closed (so many requests at a time) and open (so many a second, Poisson arrivals, whatever the server
-// does). Every answer is compared with what a session in this process answers to the same image in the same setting.
+// Loads on a server: closed loop (a fixed number of concurrent requests) and open loop (a fixed rate with Poisson arrivals,
+// regardless of the server). Every answer is compared with that of a session in this process for the same image and setting.
 import { Connections } from './connections.mjs';
 
-/** Open loops don't fall asleep between arrivals that are closer than this. */
+/** Open loops don't sleep between arrivals that are closer than this. */
 const TICK_MS = 1;
 
 export class Load {
@@ -12,7 +12,7 @@ export class Load {
   #next = 0;
 
   /**
-   * @param reference by setting, for each image the bytes of its scores
+   * @param reference by setting: for each image, its scores as bytes
    * @param images Float32Arrays of one shape
    */
   constructor(url, model, { input, dims, images, reference }) {
@@ -28,7 +28,7 @@ export class Load {
     this.#connections.close();
   }
 
-  /** `width` requests at a time for `seconds`. */
+  /** Keeps `width` requests running for `seconds`. */
   async closed(width, seconds) {
     const outcomes = new Outcomes();
     const end = performance.now() + 1000 * seconds;
@@ -42,8 +42,8 @@ export class Load {
   }
 
   /**
-   * @param rate requests a second at the time 0 to 1 of the whole: a number, or a function of it
-   * @param step called with the outcomes of each of `steps` equal parts of the time, told apart by when a request was due
+   * @param rate requests per second: a number, or a function of the elapsed fraction of the time (0 to 1)
+   * @param steps number of equal parts of the time; a request counts in the part in which it was due
    */
   async open(rate, seconds, steps = 1) {
     const parts = Array.from({ length: steps }, () => new Outcomes());
@@ -63,12 +63,12 @@ export class Load {
     }
     for (const part of parts) part.last(seconds / steps);
     await Promise.all(pending);
-    // What was answered late counts for the time that it took.
+    // A single part ends with its last answer, so that late answers count in its duration.
     if (steps === 1) parts[0].end();
     return parts;
   }
 
-  /** Latency counts from the moment when the request was due, so that a slow generator isn't taken for a fast server. */
+  /** Latency is measured from the time a request was due, so that a slow generator doesn't make the server look fast. */
   async #request(due, outcomes) {
     const number = this.#next++;
     const at = number % this.#requests.length;
@@ -85,14 +85,14 @@ export class Load {
   }
 }
 
-/** What became of requests. */
+/** Outcomes of requests. */
 export class Outcomes {
   statuses = {};
   latencies = [];
   wrong = 0;
   settings = {};
   saved = 0;
-  /** Images that were answered, by setting. */
+  /** Number of answered images, by setting. */
   images = {};
   seconds = 0;
   #start = 0;

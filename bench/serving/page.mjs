@@ -1,4 +1,4 @@
-// The measurements of docs/serving.md and its chart.
+// Writes the measurements in docs/serving.md and its chart.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { INK, renderChart } from '../../dist/report/charts.js';
@@ -8,7 +8,7 @@ const DOCS = join(import.meta.dirname, '..', '..', 'docs');
 const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
 const ms = (value) => (Number.isFinite(value) ? value.toFixed(1) : '-');
 
-/** Up to which load every step of a ramp kept the target and refused nothing; 0 where the first broke it. */
+/** The highest load up to which every step of a ramp met the target and refused nothing; 0 if the first step failed. */
 export function keptUpTo({ steps }, targetMs) {
   const broken = steps.findIndex(({ p99Ms, refused }) => !(p99Ms <= targetMs) || refused > 0);
   return (broken < 0 ? steps.at(-1) : steps[broken - 1])?.load ?? 0;
@@ -40,7 +40,7 @@ function bearsTable(measured) {
   );
 }
 
-/** Status 0 is a request without an answer. */
+/** Status 0 means that a request had no answer. */
 function overload({ title, over }) {
   const counts = Object.entries(over.statuses).map(
     ([status, count]) => `${count.toLocaleString('en')} times ${status === '0' ? 'no answer' : status}`,
@@ -154,7 +154,7 @@ async function chart({ targetMs, ramp: { elastic, fixed } }) {
   return standalone(svg);
 }
 
-/** Everything from the last heading of the page on is measured. */
+/** The script writes everything from the last heading of the page on. */
 const HEADING = '\n## Measurements\n';
 
 function section({ threads, cpu, targetMs, changed, measured, ramp }) {

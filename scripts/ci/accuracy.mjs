@@ -1,4 +1,4 @@
-// Evaluates the shipped networks and those of the tests on all CIFAR-10 test images and compares with what PyTorch measured.
+// Evaluates the shipped networks and those of the tests on all CIFAR-10 test images and compares the accuracy with PyTorch's.
 // node scripts/ci/accuracy.mjs cifar10-test.tar.gz
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';

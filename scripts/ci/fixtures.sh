@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Exports networks of every kind of shortcut and gate, and compares what the package computes with onnxruntime.
+# Exports networks with every kind of shortcut and gate, and compares the package's results with onnxruntime's.
 set -euo pipefail
 (cd bench && npm ci --ignore-scripts --no-audit --no-fund)
 RESIDUAL_SKIP_FIXTURES=$(mktemp -d)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the native core with warnings as errors and runs its tests: `plain`, under `sanitizers`, those that use threads
-# under ThreadSanitizer (`tsan`), or on `neon` under qemu, where networks must also give the bits that they give here.
-# `fuzz` runs libFuzzer on the words of programs, always in the same way; `fuzz SECONDS` from a new seed for so long.
+# Builds the native core with warnings as errors and runs its tests: `plain`; with `sanitizers`; those with threads under
+# ThreadSanitizer (`tsan`); or for `neon` under qemu, where networks must also give the same bits as here.
+# `fuzz` runs libFuzzer on encoded programs, always with the same seed; `fuzz SECONDS` runs it that long with a new seed.
 set -euo pipefail
 kind=$1
 folder=build-ci-$kind
@@ -11,7 +11,7 @@ build() {
   cmake --build "$folder" -j 2
 }
 
-# hashes FOLDER [EMULATOR...]: one line for each shipped network, of its outputs and traces.
+# hashes FOLDER [EMULATOR...]: for each shipped network, a line with the hash of its outputs and traces.
 hashes() {
   local program
   for program in "$folder"/*.program; do "${@:2}" "$1/program_hash" "$program" | cut -d ' ' -f 1; done
@@ -27,8 +27,8 @@ compare_with_host() {
   if diff "$folder/host.txt" "$folder/neon.txt"; then echo '1 passed, 0 failed'; else echo '0 passed, 1 failed'; fi
 }
 
-# fuzz OPTIONS...: runs the fuzzer. What it finds new, and what it failed on, stays in the folder. A machine that others keep
-# busy, or that is paused, must not fail: only a hang takes five minutes for one program.
+# fuzz OPTIONS...: runs the fuzzer. New and failing inputs stay in the folder. The timeout for one program is five minutes, so
+# that a busy or paused machine doesn't count as a hang.
 fuzz() {
   CXX=clang++-19 build -DRSKIP_FUZZ=ON -DRSKIP_SANITIZE=address,undefined
   mkdir -p "$folder/found" "$folder/seeds" "$folder/failed"
@@ -51,7 +51,7 @@ fuzz() {
 }
 
 if [[ $kind == fuzz ]]; then
-  # The gate always starts from the same seed, so that it has the same findings everywhere; the time bounds slow machines.
+  # CI always uses the same seed, so that it finds the same things everywhere; the time limit is for slow machines.
   if [[ -n ${2:-} ]]; then fuzz -max_total_time="$2"; else fuzz -seed=1 -runs=60000 -max_total_time=120; fi
   exit
 fi
@@ -61,7 +61,7 @@ case $kind in
   tsan) build -DRSKIP_SANITIZE=thread ;;
   neon) build -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake ;;
 esac
-# What runs on one thread has nothing to show to ThreadSanitizer.
+# Tests on a single thread have nothing to show to ThreadSanitizer.
 threaded=$([[ $kind == tsan ]] && echo 'Threads|Team|WorkerPool|PoolPolicy|ParallelFor|Runs|Weights|Fusing' || echo .)
 ctest --test-dir "$folder" -j 2 --output-on-failure -R "$threaded"
 if [[ $kind == neon ]]; then

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Debian packages of the checks: ONNX's conformance cases, cross compiler and emulator for NEON, GoogleTest,
+# Debian packages that the checks need: ONNX's conformance cases, cross compiler and emulator for NEON, GoogleTest,
 # clang for fuzzing, PyTorch to export networks, Chromium to look at pages, curl for examples,
 # Valkey for queues, nginx for deploy/
 set -euo pipefail

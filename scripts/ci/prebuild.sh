@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests the packed package with this machine's addon. A release makes all platforms' (scripts/prebuild.mjs without arguments)
-# before its gate (npm run package).
+# Tests the packed package with this machine's addon. A release builds the addons of all platforms first
+# (scripts/prebuild.mjs without arguments), then runs `npm run package`.
 set -euo pipefail
 npx jest test/package

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { itemsOfPath } from '../../dist/classify/images.js';
 import { openClassifier } from '../../dist/cli/classifier.js';
 
-/** Rounding may move logits and scores by this much, and turn decisions whose score is this near to the threshold, 0. */
+/** Rounding may change logits and scores by this much, and flip decisions whose score is this close to the threshold 0. */
 const TOLERANCE = 1e-4;
 
 const [folder, data] = process.argv.slice(2);
@@ -13,7 +13,7 @@ const { items } = JSON.parse(readFileSync(join(folder, 'reference.json'), 'utf8'
 const classifier = await openClassifier(folder, { policy: 'model' }, { err: () => {} });
 const samples = await itemsOfPath(data, classifier.images, { labelsFrom: 'data' });
 const chosen = items.map(({ file }) => {
-  // The recipe writes an IDX file's image as FILE#NUMBER.
+  // The recipe names an image of an IDX file FILE#NUMBER.
   const wanted = file.replace(/#(\d+)$/, '[$1]');
   const sample = samples.find(({ name }) => wanted.endsWith(name));
   if (!sample) throw new Error(`${data} has no image ${file}`);

@@ -1,6 +1,6 @@
-// Records what a session decides and answers for a folder of images, and runs the same inputs in another build of the
-// native core; the hashes must be the same.
-//   node scripts/ci/replay-native.mjs MODEL IMAGES COMMAND...        COMMAND is program_hash, an emulator before it
+// Records a session's decisions and answers for a folder of images, and runs the same inputs in another build of the
+// native core; the hashes must be equal.
+//   node scripts/ci/replay-native.mjs MODEL IMAGES COMMAND...        COMMAND: program_hash, perhaps after an emulator
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -11,7 +11,7 @@ const { openClassifier } = await import('../../dist/cli/classifier.js');
 
 const [model, images, ...command] = process.argv.slice(2);
 
-/** FNV-1a of 64 bits, as in test/native/program_hash.cc. */
+/** 64-bit FNV-1a, as in test/native/program_hash.cc. */
 let hash = 0xcbf29ce484222325n;
 function mix(bytes) {
   for (const byte of bytes) hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n);

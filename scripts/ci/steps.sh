@@ -1,11 +1,11 @@
-# Sourced by .ci/run: runs steps, counts their tests, prints the sum.
+# Sourced by .ci/run: runs steps, counts their tests and prints the totals.
 
 passed=0
 failed=0
 failures=()
 log=$(mktemp)
 
-# Prints "PASSED FAILED" from the closing lines of Jest, ctest, GoogleTest or our own scripts in a log.
+# Prints "PASSED FAILED" from the summary that Jest, ctest, GoogleTest or one of our scripts wrote to a log.
 count_tests() {
   awk '
     /^Tests: / { for (i = 2; i < NF; i++) { if ($(i+1) ~ /^passed/) p += $i; if ($(i+1) ~ /^failed/) f += $i } }
@@ -16,7 +16,7 @@ count_tests() {
     END { if (!ctest) { p += gp; f += gf } print p + 0, f + 0 }' "$1"
 }
 
-# step NAME COMMAND...: runs the command, marks what it prints, and counts.
+# step NAME COMMAND...: runs the command, labels its output, and counts its tests.
 step() {
   local name=$1 began=$SECONDS status p f
   shift

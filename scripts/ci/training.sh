@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests of the recipe, the protocol and adapt.py. Recipe and protocol in short, on 2,000 images: what they export must
-# agree with PyTorch in the engine. Then the reproduction's scripts on a part of a test set.
+# Tests the recipe, the protocol and adapt.py. Runs short versions of recipe and protocol on 2,000 images; the engine's
+# results for the exported networks must agree with PyTorch's. Then runs the reproduction's scripts on part of a test set.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -14,7 +14,7 @@ done
 for network in "$folder"/protocol/mnist/*; do
   node scripts/ci/reference.mjs "$network" "$folder/protocol/data/mnist-validation"
 done
-# Nothing of the test set is read before the policies are registered in a commit.
+# The test set isn't read until the policies are registered in a commit.
 cards=$folder/cards
 reproduce() { node bench/reproduce.mjs --protocol "$folder/protocol" --cards "$cards" --data "$folder/data" --limit 100 "$@"; }
 node bench/register.mjs "$folder/protocol" --cards "$cards"

@@ -2,13 +2,13 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { ServerError } from './errors.js';
 
-/** Checks what a request says of itself in its `authorization`; throws UNAUTHENTICATED. */
+/** Checks the `authorization` header of a request; throws UNAUTHENTICATED. */
 export type Authenticate = (authorization: string | undefined) => void;
 
 /**
- * Access for whoever has one of the tokens in a file, one on each line: `Bearer TOKEN`, or `Basic` with the token as the
- * password, which is what a browser asks for.
- * @param file undefined: everybody has access
+ * Grants access to requests with one of the tokens in a file (one per line): as `Bearer TOKEN`, or as the password of
+ * `Basic`, for which browsers prompt.
+ * @param file undefined grants access to everybody
  */
 export async function authenticator(file: string | undefined): Promise<Authenticate> {
   if (file === undefined) return () => {};
@@ -31,7 +31,7 @@ function tokenOf(authorization: string | undefined): string | undefined {
   return credentials.slice(credentials.indexOf(':') + 1);
 }
 
-/** Of equal length for all tokens, so that they can be compared in constant time. */
+/** All digests have the same length, so they can be compared in constant time. */
 function digest(text: string): Buffer {
   return createHash('sha256').update(text).digest();
 }

@@ -3,7 +3,7 @@ import type { ServedModel } from './model.js';
 import type { Job } from './queue.js';
 import type { Setting } from './settings.js';
 
-/** What a request asks of the engine, and what came of it. */
+/** A request's input for the engine, and its result. */
 export interface Work {
   readonly model: ServedModel;
   readonly setting: Setting;
@@ -20,7 +20,7 @@ export interface Work {
   };
 }
 
-/** Tensors as one batch. */
+/** Joins tensors into one batch. */
 export function concat(tensors: readonly Tensor[]): Tensor {
   const [first] = tensors;
   if (tensors.length === 1) return first!;
@@ -35,7 +35,7 @@ export function concat(tensors: readonly Tensor[]): Tensor {
   return new Tensor(first!.type as 'float32', data, [items, ...first!.dims.slice(1)]);
 }
 
-/** Items `from` to `end` of a batch of `items`; the same memory. */
+/** Items `from` to `end` of a batch of `items`, as a view of the same memory. */
 function slice(tensor: Tensor, from: number, end: number, items: number): Tensor {
   const each = tensor.size / items;
   const data = (tensor.data as Float32Array).subarray(from * each, end * each);
@@ -44,7 +44,7 @@ function slice(tensor: Tensor, from: number, end: number, items: number): Tensor
 
 let lone = 0;
 
-/** Requests with the same key may run as one batch; those of a model that mixes the items of a batch never do. */
+/** Requests with the same key may run as one batch. A model that mixes the items of a batch never shares one. */
 export function joinKey({ model, setting, feeds, fetches }: Work, items: number): string {
   const tensors = Object.entries(feeds);
   const splits =
@@ -53,14 +53,14 @@ export function joinKey({ model, setting, feeds, fetches }: Work, items: number)
   return JSON.stringify([model.name, model.version, setting.name, shapes, fetches, splits ? 0 : ++lone]);
 }
 
-/** Runs jobs of one key in one call; resolves to what each failed with. */
+/** Runs jobs of one key in one call; resolves to the error of each job, or undefined. */
 export async function runTogether(jobs: readonly Job<Work>[]): Promise<readonly unknown[]> {
   try {
     await runOnce(jobs);
     return [];
   } catch (error) {
     if (jobs.length === 1) return [error];
-    // One of them is to blame; the others must not suffer for it.
+    // One job may have caused the error: run each alone, so that the others succeed.
     const alone: unknown[] = [];
     for (const job of jobs) alone.push((await runTogether([job]))[0]);
     return alone;
@@ -76,7 +76,7 @@ async function runOnce(jobs: readonly Job<Work>[]): Promise<void> {
   const start = performance.now();
   const { outputs, trace } = await model.session.runTraced(feeds, [...fetches], {
     policy: setting.policy,
-    // A call that several share goes on for the others when one of them leaves.
+    // A shared call goes on when one of its clients leaves.
     ...(jobs.length === 1 && { signal: jobs[0]!.signal }),
   });
   const callMs = performance.now() - start;

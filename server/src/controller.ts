@@ -1,42 +1,42 @@
-/** What the controller sees of one model and of the queue at a moment. */
+/** State of one model and of the queue at one moment, as the controller sees it. */
 export interface Load {
-  /** Milliseconds, a monotonic clock. */
+  /** Milliseconds of a monotonic clock. */
   readonly now: number;
-  /** Jobs that wait. */
+  /** Number of waiting jobs. */
   readonly queued: number;
-  /** How long the oldest of them has waited, in milliseconds. */
+  /** How long the oldest job has waited, in milliseconds. */
   readonly ageMs: number;
-  /** 99th percentile of the time of the requests that ended lately, in milliseconds; NaN where none did. */
+  /** 99th percentile of the latency of recent requests, in milliseconds; NaN if there are none. */
   readonly p99Ms: number;
-  /** Items that ended in the last second. */
+  /** Items completed in the last second. */
   readonly itemsPerSecond: number;
-  /** Mean compute time of one item in the setting with this index, in milliseconds; undefined before it was measured. */
+  /** Mean compute time per item in the setting with this index, in milliseconds; undefined before it is measured. */
   readonly itemMs: (setting: number) => number | undefined;
   /** Threads of the engine. */
   readonly threads: number;
 }
 
 export interface ControllerOptions {
-  /** Latency that 99 % of the requests should keep, queue and compute together, in milliseconds. */
+  /** Target for the 99th percentile of the latency (queue and compute), in milliseconds. */
   readonly targetP99Ms?: number;
-  /** Or the queue length above which a bolder setting is taken. */
+  /** Or the queue length above which the model switches to a bolder setting. */
   readonly targetQueue?: number;
 }
 
-/** A bolder setting is taken when the latency reaches this share of the target: some must be left to react in. */
+/** The model gets bolder when the latency reaches this share of the target, which leaves time to react. */
 const ALARM = 0.6;
-/** A more careful one only when its utilisation of the threads would be at most this, ... */
+/** It gets more careful only if the threads' utilisation would then be at most this, ... */
 const CALM_UTILISATION = 0.7;
-/** ... and the alarm has been silent for so long, in milliseconds; doubled by each step back that had to be undone. */
+/** ... and if there was no alarm for this many milliseconds; doubled each time a step back had to be undone. */
 const CALM_MS = 1000;
 const LONGEST_CALM_MS = 30_000;
-/** Time that a new setting gets to show its effect, in milliseconds. */
+/** Milliseconds before the effect of a new setting is judged. */
 const SETTLE_MS = 100;
 
 /**
- * Chooses how deep a model runs: one step bolder while the target is in danger, one step back when a more careful setting
- * would bear the load with room to spare. The two thresholds lie apart, so that the setting doesn't flutter; where it does
- * all the same, the way back becomes slower.
+ * Chooses how deep a model runs: one step bolder while the target is at risk, one step back when a more careful setting
+ * could carry the load with a margin. The gap between the two thresholds (hysteresis) keeps the setting from
+ * oscillating. If it oscillates anyway, steps back become slower.
  */
 export class DepthController {
   readonly #options: ControllerOptions;
@@ -46,7 +46,7 @@ export class DepthController {
   #returned = Number.NEGATIVE_INFINITY;
   #calmMs = CALM_MS;
 
-  /** @param setting index of the setting to begin with; 0 is full depth */
+  /** @param setting index of the initial setting; 0 is full depth */
   constructor(options: ControllerOptions, setting = 0) {
     this.#options = options;
     this.#setting = setting;
@@ -57,8 +57,8 @@ export class DepthController {
   }
 
   /**
-   * @param boldest index of the boldest setting that is allowed now
-   * @returns the index of the setting to run with from now on, and why it changed
+   * @param boldest index of the boldest setting allowed now
+   * @returns the index of the setting to use from now on, and the reason if it changed
    */
   tick(load: Load, boldest: number): { readonly setting: number; readonly reason: string | null } {
     if (this.#setting > boldest) return this.#move(boldest, load.now, 'a bolder setting is not allowed');
@@ -93,7 +93,7 @@ export class DepthController {
     return p99Ms > alarm ? `the 99th percentile is ${p99Ms.toFixed(1)} ms` : null;
   }
 
-  /** Share of the threads that the load would take in another setting; what was never measured is taken as in this one. */
+  /** The threads' utilisation in another setting; a setting that was never measured counts as fast as the current one. */
   #utilisationAt(setting: number, { itemsPerSecond, itemMs, threads }: Load): number {
     const each = itemMs(setting) ?? itemMs(this.#setting) ?? 0;
     return (itemsPerSecond * each) / 1000 / threads;

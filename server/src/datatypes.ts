@@ -2,8 +2,8 @@ import { ResidualSkipError, Tensor } from 'residual-skip';
 import { ServerError } from './errors.js';
 
 /**
- * Element types of the Open Inference Protocol (v2) that this server takes, and the package's names of them. BYTES is
- * for encoded images and for answers of the classification extension; it has no tensor of its own here.
+ * The element types of the Open Inference Protocol (v2) that this server accepts, with the package's names for them.
+ * BYTES is for encoded images and for answers of the classification extension; it has no tensor type here.
  */
 const TYPES = {
   FP32: { type: 'float32', bytes: 4 },
@@ -20,7 +20,7 @@ const DATATYPE_OF = new Map(
   Object.entries(TYPES).map(([datatype, { type }]) => [type as string, datatype as NumericType]),
 );
 
-/** The protocol's name of a type of this package. */
+/** The protocol's name for a type of this package. */
 export function datatypeOf(type: string): Datatype {
   const datatype = DATATYPE_OF.get(type);
   if (datatype) return datatype;
@@ -35,7 +35,7 @@ function elementType(name: string, datatype: string): (typeof TYPES)[NumericType
   );
 }
 
-/** Number of elements; INVALID_ARGUMENT unless `shape` has lengths only. */
+/** Number of elements; INVALID_ARGUMENT unless all dimensions are valid lengths. */
 export function elementsOf(name: string, shape: readonly number[]): number {
   const elements = shape.reduce((product, length) => product * length, 1);
   if (
@@ -50,7 +50,7 @@ export function elementsOf(name: string, shape: readonly number[]): number {
   );
 }
 
-/** A tensor from raw little-endian bytes, row-major. The bytes are copied where they are not aligned. */
+/** A tensor from raw little-endian bytes in row-major order. Misaligned bytes are copied. */
 export function tensorFromBytes(
   name: string,
   datatype: string,
@@ -65,7 +65,7 @@ export function tensorFromBytes(
       `input '${name}': ${bytes.byteLength} bytes were sent, but ${datatype} [${shape.join(', ')}] takes ${elements * width}`,
     );
   }
-  // Not slice(): that of a Buffer is a view.
+  // Not slice(): a Buffer's slice is a view.
   const aligned = bytes.byteOffset % width === 0 ? bytes : new Uint8Array(bytes);
   const { buffer, byteOffset } = aligned;
   return guarded(name, () => {
@@ -79,7 +79,7 @@ export function tensorFromBytes(
   });
 }
 
-/** A tensor from numbers or booleans, nested by shape or flat, as JSON has them. */
+/** A tensor from the numbers or booleans of a JSON array, nested by shape or flat. */
 export function tensorFromJson(
   name: string,
   datatype: string,
@@ -96,7 +96,7 @@ export function tensorFromJson(
   });
 }
 
-/** What the package finds wrong with a tensor is wrong with the request. */
+/** An error that the package finds in a tensor is an error of the request. */
 function guarded(name: string, make: () => Tensor): Tensor {
   try {
     return make();
@@ -106,19 +106,19 @@ function guarded(name: string, make: () => Tensor): Tensor {
   }
 }
 
-/** The elements as raw little-endian bytes; not copied. */
+/** The elements as raw little-endian bytes, without a copy. */
 export function bytesOf(tensor: Tensor): Uint8Array {
   const { buffer, byteOffset, byteLength } = tensor.data;
   return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
 }
 
-/** The elements as JSON has them. int64 values that a double can't hold are refused by the caller's choice of binary. */
+/** The elements as JSON values. Clients that need exact int64 values above 2^53 request binary data. */
 export function jsonOf(tensor: Tensor): readonly (number | boolean)[] {
   if (tensor.type === 'bool') return Array.from(tensor.data as Uint8Array, (value) => value !== 0);
   return Array.from(tensor.data as ArrayLike<number | bigint>, Number);
 }
 
-/** BYTES elements from the binary form: each is preceded by its length in 4 bytes, little-endian. */
+/** Splits the binary form of BYTES elements: each follows its length, 4 little-endian bytes. */
 export function splitBytes(name: string, shape: readonly number[], bytes: Uint8Array): Uint8Array[] {
   const count = elementsOf(name, shape);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

@@ -10,7 +10,7 @@ export interface SettingChange {
   readonly model: string;
   readonly from: string;
   readonly to: string;
-  /** Of the setting that was taken. */
+  /** The promise of the new setting. */
   readonly promise: Setting['promise'];
   readonly reason: string;
 }
@@ -21,18 +21,18 @@ export function settingChange(model: ServedModel, from: Setting, reason: string)
 }
 
 const TICK_MS = 20;
-/** Requests that ended in this time make the percentile and the rate. */
+/** Percentile and rate are computed from the requests of this last period. */
 const WINDOW_MS = 500;
 
 interface Tracked {
   readonly controller: DepthController;
-  /** Mean time of an item by setting, exponentially smoothed, in milliseconds. */
+  /** Mean time per item by setting, exponentially smoothed, in milliseconds. */
   readonly itemMs: (number | undefined)[];
-  /** Of requests that ended lately: when, their latency in milliseconds, and their items. */
+  /** Recent requests: when they ended, their latency in milliseconds, and their number of items. */
   ended: { readonly at: number; readonly ms: number; readonly items: number }[];
 }
 
-/** Keeps the latency target by the depth of the models: asks a controller for each of them, many times a second. */
+/** Adapts the depth of the models to the latency target: many times a second, a controller for each model decides. */
 export class ElasticDepth {
   readonly #repository: ModelRepository;
   readonly #inference: Inference;
@@ -42,7 +42,7 @@ export class ElasticDepth {
   readonly #tracked = new WeakMap<ServedModel, Tracked>();
   #timer: NodeJS.Timeout | undefined;
   #ticked = 0;
-  /** How late ticks are, exponentially smoothed: requests wait that long before they are seen, too. */
+  /** Delay of ticks, exponentially smoothed: requests also wait that long before the server sees them. */
   #lagMs = 0;
 
   constructor(
@@ -113,14 +113,14 @@ export class ElasticDepth {
         model.boldest,
       );
       model.current = setting;
-      // After a trip, which has been reported, nothing changes any more.
+      // After a trip, which was already reported, the setting no longer changes.
       if (reason === null || model.setting === before) continue;
       this.#onChange(model, settingChange(model, before, reason));
     }
   }
 }
 
-/** NaN of nothing. */
+/** NaN for an empty list. */
 function percentile99(values: readonly number[]): number {
   if (values.length === 0) return Number.NaN;
   const sorted = [...values].sort((a, b) => a - b);

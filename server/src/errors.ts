@@ -1,7 +1,7 @@
 import { status as Grpc } from '@grpc/grpc-js';
 import { ResidualSkipError } from 'residual-skip';
 
-/** Codes of what a server refuses, with the status that REST and gRPC answer with. */
+/** Error codes of the server, with their REST and gRPC status. */
 const CODES = {
   /** The request contradicts the protocol or the model. */
   INVALID_ARGUMENT: { http: 400, grpc: Grpc.INVALID_ARGUMENT },
@@ -9,19 +9,19 @@ const CODES = {
   UNAUTHENTICATED: { http: 401, grpc: Grpc.UNAUTHENTICATED },
   /** No such model, version or path. */
   NOT_FOUND: { http: 404, grpc: Grpc.NOT_FOUND },
-  /** The client went away or cancelled. */
+  /** The client disconnected or cancelled. */
   CANCELLED: { http: 499, grpc: Grpc.CANCELLED },
-  /** The body is larger than the server takes. */
+  /** The body exceeds the server's limit. */
   TOO_LARGE: { http: 413, grpc: Grpc.RESOURCE_EXHAUSTED },
-  /** The queue is full: try again after `retryAfter` seconds. */
+  /** The queue is full: retry after `retryAfter` seconds. */
   BUSY: { http: 429, grpc: Grpc.RESOURCE_EXHAUSTED },
   /** The server is draining, or the model is not loaded. */
   UNAVAILABLE: { http: 503, grpc: Grpc.UNAVAILABLE },
   /** The request waited longer than its timeout. */
   TIMEOUT: { http: 504, grpc: Grpc.DEADLINE_EXCEEDED },
-  /** The server can't do this. */
+  /** The server doesn't support this. */
   UNSUPPORTED: { http: 501, grpc: Grpc.UNIMPLEMENTED },
-  /** A defect. */
+  /** A bug in the server. */
   INTERNAL: { http: 500, grpc: Grpc.INTERNAL },
 } as const;
 
@@ -33,7 +33,7 @@ export class ServerError extends Error {
   constructor(
     readonly code: ServerErrorCode,
     message: string,
-    /** `retryAfter`: seconds after which the client may try again. */
+    /** `retryAfter`: seconds after which the client may retry. */
     readonly options: { readonly retryAfter?: number; readonly cause?: unknown } = {},
   ) {
     super(message, { cause: options.cause });
@@ -48,7 +48,7 @@ export class ServerError extends Error {
   }
 }
 
-/** Errors of the package that a request causes; all others are the server's. */
+/** Errors of the package that are the client's fault; all others are the server's. */
 const CAUSED_BY_REQUESTS: Readonly<Record<string, ServerErrorCode>> = {
   INVALID_ARGUMENT: 'INVALID_ARGUMENT',
   INVALID_SHAPE: 'INVALID_ARGUMENT',
@@ -61,7 +61,7 @@ const CAUSED_BY_REQUESTS: Readonly<Record<string, ServerErrorCode>> = {
   OUT_OF_MEMORY: 'UNAVAILABLE',
 };
 
-/** Any failure as a ServerError. */
+/** Converts any error to a ServerError. */
 export function asServerError(error: unknown): ServerError {
   if (error instanceof ServerError) return error;
   if (error instanceof ResidualSkipError) {

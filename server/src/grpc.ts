@@ -17,7 +17,7 @@ import type { Inference, InferRequest, InferResponse, Parameters, RequestInput }
 import { EXTENSIONS, modelMetadata, modelStatistics } from './metadata.js';
 import type { ModelRepository } from './repository.js';
 
-/** A value of the protocol's `parameters`; the loader adds the name of the choice that is set. */
+/** A value of the protocol's `parameters`; the loader adds the name of the field that is set. */
 interface InferParameter {
   readonly parameter_choice?: string;
   readonly [choice: string]: unknown;
@@ -31,7 +31,7 @@ interface InferInputTensor {
   readonly contents: Readonly<Record<string, readonly unknown[]>> | null;
 }
 
-/** ModelInferRequest as the loader gives it. */
+/** ModelInferRequest as the loader decodes it. */
 interface ModelInferRequest {
   readonly model_name: string;
   readonly model_version: string;
@@ -53,7 +53,7 @@ export interface GrpcContext {
   readonly version: string;
   readonly ready: () => boolean;
   readonly authenticate: Authenticate;
-  /** Largest message in bytes. */
+  /** Maximum size of a message in bytes. */
   readonly bodyLimit: number;
 }
 
@@ -121,7 +121,7 @@ export function createGrpcServer(context: GrpcContext): Server {
   return server;
 }
 
-/** Credentials from PEM files; insecure without them. */
+/** Credentials from PEM files; insecure if there are none. */
 export async function grpcCredentials(
   tls: { cert: string; key: string } | undefined,
 ): Promise<ServerCredentials> {

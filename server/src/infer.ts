@@ -10,7 +10,7 @@ import type { Setting } from './settings.js';
 /** Values of the protocol's `parameters`. */
 export type Parameters = Readonly<Record<string, string | number | boolean>>;
 
-/** One input of a request: a tensor, or the files of images (datatype BYTES). */
+/** One input of a request: a tensor, or image files (datatype BYTES). */
 export interface RequestInput {
   readonly name: string;
   readonly shape: readonly number[];
@@ -22,16 +22,16 @@ export interface RequestedOutput {
   readonly parameters: Parameters;
 }
 
-/** An inference request, however it was sent. */
+/** An inference request, independent of the protocol. */
 export interface InferRequest {
   readonly model: string;
   readonly version: string;
   readonly id: string;
   readonly parameters: Parameters;
   readonly inputs: readonly RequestInput[];
-  /** All outputs when empty. */
+  /** Empty for all outputs. */
   readonly outputs: readonly RequestedOutput[];
-  /** W3C trace context of the caller. */
+  /** The caller's W3C trace context. */
   readonly traceparent?: string | undefined;
 }
 
@@ -47,37 +47,37 @@ export interface InferResponse {
   readonly model: string;
   readonly version: string;
   readonly id: string;
-  /** Which setting ran, what it promises, and what was skipped. */
+  /** The setting that ran, its promise, and what was skipped. */
   readonly parameters: Parameters;
   readonly outputs: readonly ResponseOutput[];
 }
 
-/** One request that was answered, for those who watch. */
+/** An answered request, for watchers. */
 export interface Finished {
   readonly request: InferRequest;
-  /** When it was received, in milliseconds of `performance.now()`. */
+  /** Time of receipt, as `performance.now()`. */
   readonly started: number;
   readonly model: ServedModel;
   readonly setting: Setting;
   readonly items: readonly ItemTrace[];
-  /** Multiply-adds of one item in full. */
+  /** Multiply-adds of one item at full depth. */
   readonly multiplyAdds: number;
   readonly queueMs: number;
-  /** Of the call that it ran in, which it may have shared with other requests. */
+  /** Duration of the engine's call, which may have included other requests. */
   readonly callMs: number;
-  /** Items that ran in the same call. */
+  /** Number of items in that call. */
   readonly callItems: number;
   readonly feeds: Readonly<Record<string, Tensor>>;
-  /** The scores of each item where the model is a classifier. */
+  /** The scores of each item; null if the model is no classifier. */
   readonly scores: readonly ArrayLike<number>[] | null;
 }
 
-/** One request that was not. */
+/** A failed request, for watchers. */
 export interface Failed {
-  /** Null where the model isn't known. */
+  /** Null if the model is unknown. */
   readonly model: ServedModel | null;
   readonly error: ServerError;
-  /** Null where the request was refused before it was read. */
+  /** Null if the request was refused before it was read. */
   readonly request: InferRequest | null;
   readonly started: number;
 }
@@ -90,7 +90,7 @@ export interface InferenceOptions {
   readonly onFailed?: (failed: Failed) => void;
 }
 
-/** Runs requests: checks them, decodes images, queues, joins, and answers. */
+/** Runs requests: checks them, decodes images, queues and batches them, and formats answers. */
 export class Inference {
   readonly queue: JobQueue<Work>;
   readonly #repository: ModelRepository;
@@ -105,7 +105,7 @@ export class Inference {
   }
 
   /**
-   * @param signal aborted when the client goes away
+   * @param signal aborted when the client disconnects
    * @throws ServerError
    */
   async infer(request: InferRequest, signal: AbortSignal): Promise<InferResponse> {
@@ -120,7 +120,7 @@ export class Inference {
     }
   }
 
-  /** Refuses with BUSY, before the body is read, what there is no room for. */
+  /** Refuses a request with BUSY before its body is read if the queue has no room. */
   admit(name: string, version?: string): void {
     try {
       this.queue.checkRoom(this.#decoding);
@@ -178,7 +178,7 @@ export class Inference {
 
   async #feedsOf(model: ServedModel, { inputs }: InferRequest): Promise<Record<string, Tensor>> {
     const images = inputs.some(({ content }) => !(content instanceof Tensor));
-    // What decodes is not in the queue yet, but it will be.
+    // Requests whose images are being decoded will join the queue.
     if (images) this.queue.checkRoom(this.#decoding);
     this.#decoding++;
     try {
@@ -201,7 +201,7 @@ export class Inference {
     const { counts } = model;
     counts.requests++;
     counts.items += items.length;
-    // Requests that ran together share the call's time by their items.
+    // The call's time is divided among its requests by their number of items.
     const share = callItems > 0 ? items.length / callItems : 1;
     counts.calls += share;
     counts.queueNs += queueMs * 1e6;
@@ -244,7 +244,7 @@ export class Inference {
   }
 }
 
-/** How many classes the request wants named instead of the output's scores. */
+/** The number of best classes that the request wants instead of the output's scores. */
 function classesAsked({ outputs, parameters }: InferRequest, name: string): Parameters[string] | undefined {
   const own = outputs.find((output) => output.name === name)?.parameters;
   return own?.classification ?? parameters.classification;
@@ -264,7 +264,7 @@ function checkClasses(
   );
 }
 
-/** Class answers as the classification extension has them: `score:index:label`, most probable first. */
+/** Answers of the classification extension: `score:index:label`, most probable first. */
 function classification(
   classifier: NonNullable<ServedModel['classifier']>,
   name: string,
@@ -282,7 +282,7 @@ function classification(
   return { name, datatype: 'BYTES', shape: [items, each], content };
 }
 
-/** A model that mixes the items of a batch runs it as one item, and answers for each all the same. */
+/** Length of the batch axis. A model that mixes the items of a batch runs it as one item but answers for each. */
 function batchOf({ dims }: Tensor): number {
   return dims[0] ?? 1;
 }
@@ -326,7 +326,7 @@ function itemsOf(feeds: Readonly<Record<string, Tensor>>): number {
   return Object.values(feeds)[0]?.dims[0] ?? 1;
 }
 
-/** The protocol's 0 and an absent priority are the default, which is served behind 1 to 9. */
+/** For the protocol's 0 and for a missing priority; served after 1 to 9. */
 const DEFAULT_PRIORITY = 10;
 
 function priorityOf(value: unknown): number {
@@ -339,10 +339,10 @@ function priorityOf(value: unknown): number {
   );
 }
 
-/** Node fires at once what is longer: 24 days, which nothing waits. */
+/** Node fires longer timers immediately. It is 24 days, longer than any request waits. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
-/** Aborted when the client leaves or `microseconds` are over. */
+/** Aborted when the client disconnects or after `microseconds`. */
 function deadlineOf(client: AbortSignal, microseconds: unknown): { signal: AbortSignal; clear(): void } {
   const controller = new AbortController();
   const leave = () => controller.abort(new ServerError('CANCELLED', 'the client went away'));

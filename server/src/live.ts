@@ -7,7 +7,7 @@ import type { ServedModel } from './model.js';
 import type { ModelRepository } from './repository.js';
 import { type Thumbnail, thumbnailOf } from './thumbnail.js';
 
-/** What the page shows of the time since the moment before. */
+/** What the page shows for the period since the previous snapshot. */
 export interface Snapshot {
   readonly time: number;
   readonly queued: number;
@@ -22,20 +22,20 @@ interface ModelSnapshot {
   readonly version: string;
   readonly itemsPerSecond: number;
   readonly failuresPerSecond: number;
-  /** Milliseconds, queue and compute; null where nothing ended. */
+  /** Latency in milliseconds (queue and compute); null if no request ended. */
   readonly latencyMs: { readonly p50: number; readonly p99: number } | null;
   readonly setting: string;
   readonly settings: readonly { readonly name: string; readonly allowed: boolean }[];
   readonly promise: { readonly limit: number; readonly confidence: number } | null;
   readonly tripped: boolean;
-  /** Share of the multiply-adds that skipping saved. */
+  /** Share of the multiply-adds saved by skipping. */
   readonly saved: number | null;
-  /** For each block, the share of the items that skipped it. */
+  /** Skip rate of each block. */
   readonly blocks: readonly { readonly name: string; readonly skipped: number }[];
   readonly recent: readonly Recent<Thumbnail | null>[];
 }
 
-/** One of the last answers: what was said, and which blocks ran, a character each: `#` ran, `.` skipped. */
+/** A recent answer and its path, one character per block: `#` ran, `.` skipped. */
 interface Recent<Image> {
   readonly answer: string;
   readonly path: string;
@@ -57,7 +57,7 @@ const RECENT = 8;
 const CHANGES = 20;
 const LATENCIES = 4000;
 
-/** The live page and the stream of snapshots behind it. Nothing is computed while nobody looks, but for the counts. */
+/** The live page and its stream of snapshots. Without viewers, only the counts are kept. */
 export class LivePage {
   readonly #repository: ModelRepository;
   readonly #inference: () => Inference;
@@ -127,7 +127,7 @@ export class LivePage {
       reply.hijack();
       const { raw } = reply;
       raw.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-cache' });
-      // A viewer that doesn't read is left out rather than buffered for.
+      // Drop snapshots for a viewer that doesn't read, instead of buffering them.
       const send = (text: string) => {
         if (text === '') raw.end();
         else if (!raw.writableNeedDrain) raw.write(text);

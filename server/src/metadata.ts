@@ -12,7 +12,7 @@ export const EXTENSIONS = [
   'statistics',
 ] as const;
 
-/** What the protocol calls the metadata of a model. Lengths that the model leaves open are -1. */
+/** The protocol's metadata of a model. Dimensions that the model leaves open are -1. */
 export function modelMetadata(model: ServedModel, repository: ModelRepository) {
   return {
     name: model.name,
@@ -31,7 +31,7 @@ function tensorMetadata({ name, type, shape }: TensorMetadata) {
   };
 }
 
-/** Counters of a model, by the names of the protocol's statistics extension. */
+/** Counters of a model, named as in the protocol's statistics extension. */
 export function modelStatistics({ name, version, counts }: ServedModel) {
   const { requests, failures, items, calls, lastMs, queueNs, computeNs } = counts;
   const duration = (count: number, ns: number) => ({ count, ns: Math.round(ns) });

@@ -9,7 +9,7 @@ const ITEMS = [1, 2, 4, 8, 16, 32, 64];
 const OF_MODEL = ['model', 'version'] as const;
 const OF_SETTING = [...OF_MODEL, 'setting'] as const;
 
-/** Prometheus metrics of a server; names follow Prometheus's naming guide, labels Triton's. */
+/** Prometheus metrics of a server. Names follow Prometheus's naming guide, labels follow Triton. */
 export class Metrics {
   readonly registry = new Registry();
   readonly #requests = new Counter({

@@ -4,16 +4,16 @@ import { PromiseMonitor, type Trip } from './promise-monitor.js';
 import { FULL, type Setting } from './settings.js';
 
 export interface ModelOptions {
-  /** From careful to bold; the first is full depth. */
+  /** Ordered from careful to bold; the first is full depth. */
   readonly settings: readonly Setting[];
   readonly threads: number;
-  /** Share of the items that is also run in full, to see whether promises hold; 0 for none. */
+  /** Share of the items that also run in full to test promises; 0 for none. */
   readonly shadow: number;
-  /** Called when a promise turns out to be broken: from then on the model runs in full. */
+  /** Called when a promise is found broken; from then on the model runs in full. */
   readonly onTrip?: (model: ServedModel, from: Setting, trip: Trip) => void;
 }
 
-/** What is counted of a model, since it was loaded; nanoseconds, as the protocol's statistics extension has them. */
+/** Counters of a model since it was loaded; times in nanoseconds, as in the protocol's statistics extension. */
 export interface ModelCounts {
   requests: number;
   items: number;
@@ -35,9 +35,9 @@ export class ServedModel {
     computeNs: 0,
     lastMs: 0,
   };
-  /** Index of the boldest setting that may be taken; a tripped monitor lowers it to 0. */
+  /** Index of the boldest setting allowed; a tripped monitor lowers it to 0. */
   boldest: number;
-  /** Index of the setting in force. */
+  /** Index of the current setting. */
   current: number;
   #users = 0;
   #closing: (() => void) | undefined;
@@ -47,7 +47,7 @@ export class ServedModel {
     readonly version: string,
     readonly path: string,
     readonly session: InferenceSession,
-    /** Null for a network that is no image classifier. */
+    /** Null if the network is no image classifier. */
     readonly classifier: ImageClassifier | null,
     readonly settings: readonly Setting[],
     readonly monitor: PromiseMonitor | null,
@@ -92,7 +92,7 @@ export class ServedModel {
     return this.session.outputMetadata;
   }
 
-  /** The setting called `name`; INVALID_ARGUMENT unless the model has it and may use it. */
+  /** The setting called `name`; INVALID_ARGUMENT if the model lacks it, UNAVAILABLE if it is suspended. */
   settingCalled(name: string): Setting {
     if (name === 'full') return FULL;
     const at = this.settings.findIndex((setting) => setting.name === name);
@@ -112,7 +112,7 @@ export class ServedModel {
     return this.settings[at]!;
   }
 
-  /** Keeps the model alive while `work` runs, an unload notwithstanding. */
+  /** Keeps the model alive while `work` runs, even if it is unloaded meanwhile. */
   async use<T>(work: () => Promise<T>): Promise<T> {
     if (this.#closing) throw new ServerError('UNAVAILABLE', `model ${this.name} is being unloaded`);
     this.#users++;
@@ -124,7 +124,7 @@ export class ServedModel {
     }
   }
 
-  /** Releases the model once nobody uses it. */
+  /** Releases the model once it is no longer in use. */
   async close(): Promise<void> {
     const unused = new Promise<void>((resolve) => {
       this.#closing = resolve;
@@ -133,14 +133,14 @@ export class ServedModel {
     await this.session.release();
   }
 
-  /** One image as the network takes it, from the bytes of a file. */
+  /** Decodes and preprocesses the bytes of an image file. */
   async decode(bytes: Uint8Array): Promise<Tensor<'float32'>> {
     if (this.classifier) return this.classifier.prepare(bytes);
     throw new ServerError('INVALID_ARGUMENT', `model ${this.name} doesn't take images; send its tensors`);
   }
 }
 
-/** Whether the model loads but takes no image or gives no class scores. */
+/** Whether the model itself loads, but doesn't take an image or return class scores. */
 function isNoClassifier(error: unknown): boolean {
   return (error as { code?: unknown } | null)?.code === 'INVALID_ARGUMENT';
 }

@@ -4,43 +4,43 @@ import { ServerError } from './errors.js';
 
 const file = z.string().min(1);
 
-/** Options of a server, with what they are when left out. */
+/** Options of a server and their defaults. */
 export const serverOptionsSchema = z.strictObject({
   /** Folders of models; see ModelRepository. */
   folders: z.array(z.string().min(1)).min(1),
-  /** Loopback only unless it says otherwise. */
+  /** Loopback only by default. */
   host: z.string().default('127.0.0.1'),
-  /** 0: any that is free. */
+  /** 0: any free port. */
   port: z.int().min(0).max(65535).default(8000),
-  /** Of gRPC; null for none. */
+  /** Port of gRPC; null to disable gRPC. */
   grpcPort: z.int().min(0).max(65535).nullable().default(8001),
-  /** Policy files, or `model` for the gates in the file; from careful to bold by what they promise. */
+  /** Policy files, or `model` for the gates in the model file; sorted from careful to bold by their promises. */
   policies: z.array(z.string().min(1)).default(['model']),
   threads: z.int().min(1).max(1024).default(availableParallelism()),
-  /** Latency that 99 % of the requests should keep, in milliseconds: models run as deep as it allows. */
+  /** Target for the 99th percentile of the latency, in milliseconds: models run as deep as it allows. */
   targetP99: z.number().positive().optional(),
-  /** Or requests that may wait before models run less deep. */
+  /** Or the number of waiting requests above which models run less deep. */
   targetQueue: z.int().min(0).optional(),
-  /** Share of the items that is run in full too, to watch over the promise. */
+  /** Share of the items that also run in full to test the promise. */
   shadow: z.number().min(0).max(1).default(0.01),
-  /** Requests that may wait; others are answered with 429. */
+  /** Maximum number of waiting requests; others are answered with 429. */
   capacity: z.int().min(1).default(1024),
-  /** Items that the engine may be handed at once where requests wait. */
+  /** Maximum number of items per call when requests wait. */
   mostItems: z.int().min(1).default(8),
-  /** Bytes of a body. */
+  /** Maximum size of a body in bytes. */
   bodyLimit: z
     .int()
     .min(1)
     .default(64 << 20),
-  /** Milliseconds in which a client must have sent its request. */
+  /** Milliseconds a client has to send its request. */
   requestTimeout: z.int().min(1).default(30_000),
-  /** Milliseconds that requests under way get after SIGTERM. */
+  /** Milliseconds that running requests have to end after SIGTERM. */
   drainTimeout: z.int().min(0).default(30_000),
-  /** File with a token on each line. */
+  /** File with one token per line. */
   tokenFile: file.optional(),
   /** PEM files. */
   tls: z.strictObject({ cert: file, key: file }).optional(),
-  /** Writes lines of the server's log: changes of setting, trips, failures. */
+  /** Called for each line of the server's log: changes of setting, trips, failures. */
   log: z
     .custom<(entry: Readonly<Record<string, unknown>>) => void>((value) => typeof value === 'function')
     .optional(),

@@ -1,20 +1,20 @@
 import { type RunEvent, type RunObserver, type SessionControl, type Watch, watch } from 'residual-skip';
 import type { Setting } from './settings.js';
 
-/** A setting that changed more answers than it promises. */
+/** Report of a setting that changed more answers than it promises. */
 export interface Trip {
   readonly setting: Setting;
-  /** Items that ran in full too, and how many of their answers differed. */
+  /** Number of items that also ran in full, and how many of their answers differed. */
   readonly checks: number;
   readonly disagreements: number;
 }
 
-/** Probability that no setting raises a false alarm, ever. */
+/** Probability that no setting ever raises a false alarm. */
 const CONFIDENCE = 0.95;
 
 /**
- * Watches over the promise of each setting by itself: items that ran in full, or more carefully, would hide what a bold
- * setting does. A trip means that the images are not like those of the calibration, so that no setting's promise holds.
+ * Tests the promise of each setting separately: items that ran in full or in a more careful setting would hide the errors
+ * of a bold one. A trip means that the images differ from those of the calibration, so no setting's promise holds.
  */
 export class PromiseMonitor implements RunObserver {
   readonly keepsInputs = false;
@@ -29,7 +29,7 @@ export class PromiseMonitor implements RunObserver {
     this.#byPolicy = new Map([...this.watches].map(([{ policy }, one]) => [policy, one]));
   }
 
-  /** Null where there is nothing to watch over. */
+  /** Null if there is no promise to test. */
   static of(settings: readonly Setting[], shadow: number): PromiseMonitor | null {
     const promising = settings.filter(({ policy, promise }) => policy !== 'full' && isWatchable(promise));
     return shadow > 0 && promising.length > 0 ? new PromiseMonitor(promising, shadow) : null;
@@ -54,7 +54,7 @@ export class PromiseMonitor implements RunObserver {
   }
 }
 
-/** What is run in full shows changed answers; it doesn't show which of them were right. */
+/** A run in full reveals changed answers, but not which answers are right. */
 function isWatchable(promise: Setting['promise']): boolean {
   return promise?.metric === 'disagreement' && promise.limit > 0 && promise.limit < 1;
 }

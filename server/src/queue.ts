@@ -1,12 +1,12 @@
 import { ServerError } from './errors.js';
 
-/** A request that waits for the engine, or runs. */
+/** A request that waits or runs. */
 export interface Job<T> {
-  /** Jobs of one key may run in one call. */
+  /** Jobs with the same key may run in one call. */
   readonly key: string;
-  /** The model it is for; models share the engine fairly. */
+  /** Models share the engine fairly. */
   readonly model: string;
-  /** 1 is served first; the protocol's 0 stands for the default. */
+  /** 1 is served first; the protocol's 0 (the default) was replaced. */
   readonly priority: number;
   readonly items: number;
   readonly work: T;
@@ -19,35 +19,35 @@ interface Waiting<T> {
   settle(error?: unknown): void;
 }
 
-/** Runs jobs of one key together; resolves to what each failed with, undefined where it did not. */
+/** Runs jobs with the same key together; resolves to the error of each job, undefined if it succeeded. */
 export type RunJobs<T> = (jobs: readonly Job<T>[]) => Promise<readonly unknown[]>;
 
 export interface QueueOptions {
-  /** Jobs that may wait; more are refused with BUSY. */
+  /** Maximum number of waiting jobs; more are refused with BUSY. */
   readonly capacity: number;
-  /** Calls of `run` at a time: the engine's threads. */
+  /** Number of concurrent calls of `run`: the engine's threads. */
   readonly concurrency: number;
-  /** Items that one call may take where more wait than there are threads. */
+  /** Maximum number of items per call when more jobs wait than threads are free. */
   readonly mostItems: number;
 }
 
 /**
- * A bounded queue in front of the engine. Nothing waits for a batch to fill: while a call is free, the next job runs at
- * once. Jobs are joined only where more of them wait than calls are free. Priorities go first; among jobs of the same
- * priority the model that has had the least of the engine's time goes first (start-time fair queueing, Goyal et al.
- * 1996), and jobs of one model keep their order.
+ * A bounded queue in front of the engine. No job waits for a batch to fill: while a call is free, the next job runs at
+ * once. Jobs are joined only when more of them wait than calls are free. Jobs are ordered by priority, then by the engine
+ * time that their model has used so far, least first (start-time fair queueing, Goyal et al. 1996). Jobs of one model keep
+ * their order.
  */
 export class JobQueue<T> {
   readonly #options: QueueOptions;
   readonly #run: RunJobs<T>;
   readonly #waiting: Waiting<T>[] = [];
-  /** Of each model, how much of the engine's time it has had, in milliseconds. */
+  /** Engine time that each model has used, in milliseconds. */
   readonly #served = new Map<string, number>();
   readonly #idle: (() => void)[] = [];
   #running = 0;
   #runningItems = 0;
   #draining = false;
-  /** Mean time of one item, exponentially smoothed: what a full queue is estimated by. */
+  /** Mean time per item, exponentially smoothed, for the estimate of how long a full queue takes. */
   #itemMs = 1;
 
   constructor(options: QueueOptions, run: RunJobs<T>) {
@@ -55,17 +55,17 @@ export class JobQueue<T> {
     this.#run = run;
   }
 
-  /** Jobs that wait. */
+  /** Number of waiting jobs. */
   get length(): number {
     return this.#waiting.length;
   }
 
-  /** Items that run. */
+  /** Number of running items. */
   get running(): number {
     return this.#runningItems;
   }
 
-  /** How long the job that waits longest has waited, in milliseconds. */
+  /** How long the oldest job has waited, in milliseconds. */
   get age(): number {
     let oldest = performance.now();
     const now = oldest;
@@ -75,8 +75,8 @@ export class JobQueue<T> {
 
   /**
    * Resolves when the job has run.
-   * @throws ServerError BUSY, UNAVAILABLE while draining, CANCELLED or TIMEOUT (the reason of the signal) where the job
-   * was given up on before it ran; what the job failed with
+   * @throws ServerError BUSY; UNAVAILABLE while draining; CANCELLED or TIMEOUT (the signal's reason) if the job was
+   * aborted before it ran; the job's own error
    */
   push(job: Job<T>): Promise<void> {
     if (this.#draining) throw new ServerError('UNAVAILABLE', 'the server is shutting down');
@@ -106,7 +106,7 @@ export class JobQueue<T> {
     });
   }
 
-  /** BUSY where no job could be pushed if `more` were pushed before it. */
+  /** Throws BUSY if there is no room for another job after `more` jobs. */
   checkRoom(more: number): void {
     const ahead = this.#waiting.length + more;
     if (ahead < this.#options.capacity) return;
@@ -116,7 +116,7 @@ export class JobQueue<T> {
     });
   }
 
-  /** Takes no more jobs; resolves when those that wait have run. */
+  /** Accepts no more jobs; resolves when the waiting jobs have run. */
   drain(): Promise<void> {
     this.#draining = true;
     return new Promise((resolve) => {
@@ -130,7 +130,7 @@ export class JobQueue<T> {
       void this.#start(this.#take());
   }
 
-  /** The next job, with others that may run with it where calls are scarce. */
+  /** The next job, together with compatible ones if more jobs wait than calls are free. */
   #take(): Waiting<T>[] {
     const first = this.#waiting.reduce((best, other) => (this.#before(other.job, best.job) ? other : best));
     const { key, priority } = first.job;
@@ -157,7 +157,7 @@ export class JobQueue<T> {
     return this.#served.get(model) ?? 0;
   }
 
-  /** A model that was idle has saved up no claim on the engine: it begins where the least served of the others is. */
+  /** A model gains no credit while it is idle: it starts at the level of the least served of the others. */
   #catchUp(model: string): void {
     const others = this.#waiting.map(({ job }) => job.model);
     if (others.length === 0 || others.includes(model)) return;

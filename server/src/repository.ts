@@ -3,12 +3,12 @@ import { basename, extname, join, resolve } from 'node:path';
 import { ServerError } from './errors.js';
 import { type ModelOptions, ServedModel } from './model.js';
 
-/** What is known of one version of a model, loaded or not. */
+/** State of one version of a model, loaded or not. */
 export interface IndexEntry {
   readonly name: string;
   readonly version: string;
   readonly state: 'READY' | 'UNAVAILABLE' | 'LOADING' | 'UNLOADING';
-  /** Why it isn't ready. */
+  /** The reason why it isn't ready. */
   readonly reason: string;
 }
 
@@ -19,26 +19,26 @@ interface Known {
   state: IndexEntry['state'];
   reason: string;
   model: ServedModel | undefined;
-  /** Being loaded, for the first time or again; while it is loaded again, the model before it serves. */
+  /** Whether it is being loaded. During a reload, the previous model keeps serving. */
   loading: boolean;
 }
 
-/** The models of some folders: which there are, which are loaded, and how they are loaded and unloaded. */
+/** Finds the models in some folders, and loads and unloads them. */
 export class ModelRepository {
   readonly #folders: readonly string[];
   readonly #optionsFor: (path: string) => Promise<ModelOptions>;
   readonly #known = new Map<string, Known>();
 
   /**
-   * @param folders each is the folder of a model (with an ONNX file), of versions of one (`1/`, `2/`, ...), or of models;
-   * or an ONNX file
+   * @param folders each is an ONNX file, or a folder with one model (with an ONNX file), with versions of a model (`1/`,
+   * `2/`, ...), or with several models
    */
   constructor(folders: readonly string[], optionsFor: (path: string) => Promise<ModelOptions>) {
     this.#folders = folders.map((folder) => resolve(folder));
     this.#optionsFor = optionsFor;
   }
 
-  /** Finds what the folders hold now; models that are loaded stay as they are. */
+  /** Rescans the folders; models that are loaded stay as they are. */
   async scan(): Promise<void> {
     const found = new Map<string, { name: string; version: string; path: string }>();
     for (const folder of this.#folders) {
@@ -72,13 +72,13 @@ export class ModelRepository {
     return [...this.#known.values()].flatMap(({ model }) => model ?? []);
   }
 
-  /** Versions of a model that are ready, oldest first; NOT_FOUND for a model that isn't there. */
+  /** Versions of a model that are ready, oldest first; NOT_FOUND for an unknown model. */
   versionsOf(name: string): readonly ServedModel[] {
     const versions = this.#versions(name);
     return versions.flatMap(({ model }) => model ?? []);
   }
 
-  /** A model that is ready; its newest version when none is named. */
+  /** A model that is ready; the newest version by default. */
   get(name: string, version?: string): ServedModel {
     const ready = this.versionsOf(name);
     const model = version ? ready.find((one) => one.version === version) : ready.at(-1);
@@ -90,7 +90,7 @@ export class ModelRepository {
     throw new ServerError('UNAVAILABLE', `model ${name} is not loaded (${known.at(-1)!.reason})`);
   }
 
-  /** Loads every version of a model, or loads it again; requests under way end with the version they began with. */
+  /** Loads or reloads every version of a model; running requests end on the instance they began with. */
   async load(name: string): Promise<void> {
     await this.scan();
     await Promise.all(this.#versions(name).map((known) => this.#loadOne(known)));
@@ -101,7 +101,7 @@ export class ModelRepository {
     await Promise.all([...this.#known.values()].map((known) => this.#loadOne(known)));
   }
 
-  /** Unloads every version of a model; requests under way end well. */
+  /** Unloads every version of a model; running requests are completed. */
   async unload(name: string): Promise<void> {
     await Promise.all(
       this.#versions(name).map(async (known) => {
@@ -175,7 +175,7 @@ async function modelsIn(folder: string): Promise<{ name: string; version: string
   throw new ServerError('NOT_FOUND', `${folder} holds no model: neither an .onnx file nor folders with one`);
 }
 
-/** The model in a folder: itself as version 1, or a numbered folder for each version. */
+/** The versions in a model's folder: the folder itself as version 1, or each numbered folder. */
 async function versionsIn(folder: string): Promise<{ name: string; version: string; path: string }[]> {
   const name = basename(folder);
   if (await holdsModel(folder)) return [{ name, version: '1', path: folder }];

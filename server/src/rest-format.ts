@@ -5,7 +5,7 @@ import { bytesOf, joinBytes, jsonOf, splitBytes, tensorFromBytes, tensorFromJson
 import { ServerError } from './errors.js';
 import type { InferRequest, InferResponse, RequestInput, ResponseOutput } from './infer.js';
 
-/** The part of the Open Inference Protocol's JSON that says what is asked, and its binary tensor data extension. */
+/** Schemas of requests in the Open Inference Protocol's JSON, with its binary tensor data extension. */
 const parameters = z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])).default({});
 const requestSchema = z.object({
   id: z.string().default(''),
@@ -25,15 +25,15 @@ const requestSchema = z.object({
 });
 type JsonRequest = z.infer<typeof requestSchema>;
 
-/** What a body asks for, and which outputs it wants in binary. */
+/** A parsed request, and the outputs that it wants in binary. */
 export interface ParsedRequest {
   readonly request: Omit<InferRequest, 'model' | 'version'>;
   readonly binary: (output: string) => boolean;
 }
 
 /**
- * @param headerLength of the JSON at the head of the body, from Inference-Header-Content-Length; tensors follow in
- * binary. Undefined: the whole body is JSON.
+ * @param headerLength length of the JSON at the start of the body (Inference-Header-Content-Length), which binary tensors
+ * follow. Undefined if the whole body is JSON.
  * @throws ServerError INVALID_ARGUMENT
  */
 export function parseInferBody(body: Uint8Array, headerLength: number | undefined): ParsedRequest {
@@ -100,7 +100,7 @@ function parseInput(
   if (!data)
     throw new ServerError('INVALID_ARGUMENT', `input '${name}' has neither data nor binary_data_size`);
   if (datatype !== 'BYTES') return { name, shape, content: tensorFromJson(name, datatype, shape, data) };
-  // JSON can't hold bytes; files are sent as base64, as the protocol's other servers take them.
+  // JSON can't hold bytes: files are base64, as for other servers of the protocol.
   const texts = data.flat(Number.POSITIVE_INFINITY);
   if (!texts.every((text) => typeof text === 'string')) {
     throw new ServerError('INVALID_ARGUMENT', `input '${name}': BYTES in JSON are base64 strings`);
@@ -108,10 +108,10 @@ function parseInput(
   return { name, shape, content: texts.map((text) => Buffer.from(text as string, 'base64')) };
 }
 
-/** An answer as it is sent: JSON, or JSON with tensors behind it. */
+/** The body of an answer: JSON, or JSON followed by binary tensors. */
 export interface Formatted {
   readonly body: Buffer;
-  /** Of the JSON; undefined where nothing follows it. */
+  /** Length of the JSON; undefined if nothing follows it. */
   readonly headerLength: number | undefined;
 }
 

@@ -22,7 +22,7 @@ export interface RestContext {
   readonly ready: () => boolean;
 }
 
-/** The routes of the Open Inference Protocol v2 over REST, with the extensions of EXTENSIONS. */
+/** Adds the REST routes of the Open Inference Protocol v2 and of EXTENSIONS. */
 export function addRestRoutes(app: FastifyInstance, context: RestContext): void {
   const { repository, inference, version, ready } = context;
   app.addContentTypeParser(
@@ -91,7 +91,7 @@ async function infer(
     .send(body);
 }
 
-/** The body of an index request, which may be missing, can ask for the models that are ready alone. */
+/** The body of an index request is optional; it can ask for ready models only. */
 function wantsReadyOnly(body: unknown): boolean {
   if (!(body instanceof Uint8Array) || body.length === 0) return false;
   return parseJson(body, z.object({ ready: z.boolean().default(false) })).ready;
@@ -102,7 +102,7 @@ function bodyOf(body: unknown): Uint8Array {
   throw new ServerError('INVALID_ARGUMENT', 'the request has no body; send JSON with inputs');
 }
 
-/** Aborted when the client closes the connection before it has its answer. */
+/** Aborted when the client closes the connection before it has received its answer. */
 function goneSignal(reply: FastifyReply): AbortSignal {
   const controller = new AbortController();
   reply.raw.on('close', () => {

@@ -16,21 +16,21 @@ import { settingsOf } from './settings.js';
 import { Tracing } from './tracing.js';
 import { packageVersion } from './version.js';
 
-/** A server that listens. */
+/** A listening server. */
 export interface RunningServer {
-  /** Of REST, `http://127.0.0.1:8000`. */
+  /** URL of REST, such as `http://127.0.0.1:8000`. */
   readonly url: string;
   /** `host:port`; null without gRPC. */
   readonly grpcAddress: string | null;
   readonly repository: ModelRepository;
-  /** Refuses new requests, lets those under way end (up to `drainTimeout`), and frees everything. Idempotent. */
+  /** Refuses new requests, lets running ones end (up to `drainTimeout`), and frees everything. Idempotent. */
   close(): Promise<void>;
 }
 
-/** Paths that need no token: probes have none. */
+/** Paths that need no token, because probes have none. */
 const OPEN_PATHS = new Set(['/v2/health/live', '/v2/health/ready']);
 
-/** What sees requests end. */
+/** Is notified when requests end. */
 interface Watcher {
   finished(finished: Finished): void;
   failed?(failed: Failed): void;
@@ -38,9 +38,9 @@ interface Watcher {
 
 /**
  * Loads the models and serves them: Open Inference Protocol v2 over REST and gRPC, `/metrics`, and a live page at `/`.
- * With OTEL_EXPORTER_OTLP_ENDPOINT in the environment it sends spans there.
- * @throws ServerError INVALID_ARGUMENT (files and ports that can't be used included), NOT_FOUND; ResidualSkipError for a
- * model or policy that can't be used
+ * Sends spans to OTEL_EXPORTER_OTLP_ENDPOINT if the environment sets it.
+ * @throws ServerError INVALID_ARGUMENT (also for unusable files and ports) or NOT_FOUND; ResidualSkipError for an unusable
+ * model or policy
  */
 export async function createServer(options: ServerOptions): Promise<RunningServer> {
   const parsed = parseServerOptions(options);
@@ -74,7 +74,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     cleanups.push(async () => {
       elastic?.stop();
       const late = new Promise<void>((resolve) => setTimeout(resolve, parsed.drainTimeout).unref());
-      // Who hasn't sent the whole request by then, or doesn't read the answer, is cut off.
+      // Disconnect clients that haven't sent their whole request by then or that don't read the answer.
       void late.then(() => {
         app.server.closeAllConnections();
         grpc?.server.forceShutdown();
@@ -99,7 +99,7 @@ interface Core {
   readonly elastic: ElasticDepth | null;
 }
 
-/** The parts behind the protocols, and who hears of what. */
+/** Creates the parts that both protocols share, and connects them to their watchers. */
 async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promise<Core> {
   const { threads, capacity, mostItems, targetP99, targetQueue, shadow, log } = parsed;
   const settings = await settingsOf(parsed.policies);
@@ -158,7 +158,7 @@ async function addRoutes(
   await live.addRoutes(app);
 }
 
-/** Ports that are taken and files that can't be read are for the one who starts the server to mend. */
+/** Ports in use and unreadable files are errors of whoever starts the server. */
 function asStartError(error: unknown): unknown {
   const { code = '', message } = error as NodeJS.ErrnoException;
   if (error instanceof ServerError || !/^(E[A-Z]+|ERR_OSSL.*)$/.test(code)) return error;
@@ -177,7 +177,7 @@ async function createApp(
   const app = fastify({
     bodyLimit,
     requestTimeout,
-    // Answered by the hook below, as JSON and with Retry-After.
+    // The hook below answers instead, as JSON and with Retry-After.
     return503OnClosing: false,
     forceCloseConnections: 'idle',
     [https ? 'https' : 'http']: { ...https, connectionsCheckingInterval: Math.min(1000, requestTimeout) },
@@ -191,7 +191,7 @@ async function createApp(
     if (failure.options.retryAfter !== undefined) reply.header('retry-after', failure.options.retryAfter);
     if (failure.code === 'UNAVAILABLE') reply.header('retry-after', 1);
     if (failure.code === 'UNAUTHENTICATED') reply.header('www-authenticate', 'Basic realm="residual-skip"');
-    // What was not read of a refused body would be taken for the next request.
+    // Otherwise the unread rest of a refused body would be parsed as the next request.
     if (failure.code === 'TOO_LARGE') reply.header('connection', 'close');
     request.raw.resume();
     return reply.code(failure.http).send({ error: failure.message, code: failure.code });
@@ -202,7 +202,7 @@ async function createApp(
   return app;
 }
 
-/** Fastify's own errors have a status. */
+/** Fastify's own errors have a status code. */
 function failureOf(error: FastifyError): ServerError {
   if (error.statusCode === 413)
     return new ServerError('TOO_LARGE', 'the body is larger than this server takes');

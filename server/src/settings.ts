@@ -6,7 +6,7 @@ export interface Setting {
   /** `full`, `model` (its own gates decide), or the limit that the policy promises, such as `0.01`. */
   readonly name: string;
   readonly policy: SkipPolicy | 'full' | 'model';
-  /** What was certified: at most this share of the answers differs from the full network's; null where nothing was. */
+  /** Certified limit on the share of answers that differ from the full network's; null if nothing was certified. */
   readonly promise: { readonly limit: number; readonly confidence: number; readonly metric: string } | null;
 }
 
@@ -17,7 +17,7 @@ export const FULL: Setting = {
 };
 
 /**
- * The settings of a model, from careful to bold: full depth first, then what each policy promises, by limit.
+ * The settings of a model, from careful to bold: full depth first, then the settings of the policies by promised limit.
  * @param sources policy files; `model` for the gates in the model file, which promise nothing
  */
 export async function settingsOf(sources: readonly string[]): Promise<readonly Setting[]> {
@@ -26,13 +26,13 @@ export async function settingsOf(sources: readonly string[]): Promise<readonly S
   return [FULL, ...settings.flat().sort((a, b) => boldness(a) - boldness(b))];
 }
 
-/** The settings of one source, its own first; none for `full`. */
+/** The settings of one source, the policy's own first; none for `full`. */
 export async function settingFrom(source: string): Promise<Setting[]> {
   if (source === 'model') return [{ name: 'model', policy: 'model', promise: null }];
   if (source === 'full') return [];
   const { settings = [], ...own } = loadPolicy(source);
   return [own, ...settings].map((given): Setting => {
-    // The one object that runs need not parse again.
+    // Runs recognise this object and don't parse it again.
     const policy = loadPolicy(given);
     const { promise } = policy;
     return {

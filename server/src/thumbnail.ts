@@ -1,6 +1,6 @@
 import type { Tensor } from 'residual-skip';
 
-/** A small picture: bytes in base64, row by row, channels interleaved. */
+/** A small image: base64 bytes, row by row, with interleaved channels. */
 export interface Thumbnail {
   readonly width: number;
   readonly height: number;
@@ -10,7 +10,7 @@ export interface Thumbnail {
 
 const LONGEST = 32;
 
-/** One item of a batch as a picture of what the network saw, from its darkest value to its brightest; null of other data. */
+/** An image of a batch item as the network saw it, scaled from darkest to brightest; null if the item is no image. */
 export function thumbnailOf(
   feeds: Readonly<Record<string, Tensor>>,
   item: number,

@@ -3,7 +3,7 @@ import { ServerError } from './errors.js';
 import type { Failed, Finished, InferRequest } from './infer.js';
 import { packageVersion } from './version.js';
 
-/** Where the OpenTelemetry specification has the endpoint; the exporter reads it, and all else that it names. */
+/** The OpenTelemetry variables for the endpoint. The exporter reads these and all other variables itself. */
 const ENDPOINTS = ['OTEL_EXPORTER_OTLP_TRACES_ENDPOINT', 'OTEL_EXPORTER_OTLP_ENDPOINT'] as const;
 
 async function loadPackages() {
@@ -19,8 +19,8 @@ async function loadPackages() {
 type Packages = Awaited<ReturnType<typeof loadPackages>>;
 
 /**
- * OpenTelemetry spans of requests: `infer MODEL`, a child of the caller's span where the request names one, with its time
- * before the queue (`prepare`), in it (`queue`), and in the engine (`compute`).
+ * OpenTelemetry spans of requests: `infer MODEL`, a child of the caller's span if the request names one, with the times
+ * before the queue (`prepare`), in the queue (`queue`) and in the engine (`compute`) as child spans.
  */
 export class Tracing {
   readonly #packages: Packages;
@@ -42,7 +42,7 @@ export class Tracing {
 
   /**
    * Null unless the environment names an endpoint.
-   * @throws ServerError INVALID_ARGUMENT where it does and the packages of OpenTelemetry are missing
+   * @throws ServerError INVALID_ARGUMENT if it does and the OpenTelemetry packages are missing
    */
   static async fromEnvironment(): Promise<Tracing | null> {
     const named = ENDPOINTS.find((name) => process.env[name]);
@@ -91,7 +91,7 @@ export class Tracing {
     span.end();
   }
 
-  /** Sends what is left. A collector that can't be reached is no reason to fail. */
+  /** Sends the remaining spans. An unreachable collector is not an error. */
   async close(): Promise<void> {
     await this.#provider.shutdown().catch(() => {});
   }
@@ -121,7 +121,7 @@ export class Tracing {
   }
 }
 
-/** Milliseconds since 1970 of a moment of `performance.now()`. */
+/** Converts a `performance.now()` time to milliseconds since 1970. */
 function epoch(moment: number): number {
   return performance.timeOrigin + moment;
 }

@@ -5,10 +5,10 @@ import { FULL, type Setting, settingFrom } from '../settings.js';
 import { imageBytes } from './image-bytes.js';
 import { type Binding, type BulkJob, type BulkResult, JobFailure, sha256 } from './job.js';
 
-/** Failures that may pass; an image that can't be decoded stays so. */
+/** Failures that are worth a retry; an image that can't be decoded isn't. */
 const PASSING = new Set(['OUT_OF_MEMORY', 'INTERNAL', 'ABORTED']);
 
-/** A model that answers the jobs of a queue, in one setting. */
+/** Answers the jobs of a queue with one model, in one setting. */
 export class Answerer {
   private constructor(
     private readonly classifier: ImageClassifier,
@@ -18,7 +18,7 @@ export class Answerer {
 
   /**
    * @param policy `model`, `full` or a policy file
-   * @param setting the limit of one of the file's settings; the file's own when left out
+   * @param setting the limit of one of the file's settings; by default the file's own
    * @throws ResidualSkipError as ImageClassifier.from, and INVALID_ARGUMENT for a setting that the file doesn't have
    */
   static async load(
@@ -52,7 +52,7 @@ export class Answerer {
       .classify(bytes, options)
       .catch((cause: Error & { code?: string }) => {
         const { code = 'INTERNAL' } = cause;
-        // The classifier doesn't know what its bytes are called.
+        // The classifier doesn't know the job's name.
         const message = cause.message.replace('images[0]', job.name);
         throw new JobFailure(code, message, PASSING.has(code), { cause });
       });
@@ -77,7 +77,7 @@ export class Answerer {
   }
 }
 
-/** Answers also depend on the labels and on how pixels are prepared. */
+/** Answers also depend on the labels and on the preprocessing. */
 async function hashOfFiles({ file, labels }: ImageClassifier): Promise<string> {
   const own = dirname(file);
   const folder = basename(own) === 'onnx' ? dirname(own) : own;

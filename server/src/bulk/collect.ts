@@ -5,10 +5,10 @@ import { pause } from './queue.js';
 const POLL_MS = 500;
 
 /**
- * Appends the answers of a queue to a file, each once, whatever became of earlier attempts. Those that are safely in the
- * file may leave the queue's memory. Only one process may do so for a file at a time.
- * @param follow wait for further answers until no job is left
- * @returns how many were added
+ * Appends the answers of a queue to a file, each exactly once, even if earlier attempts were interrupted. The queue may
+ * forget answers that are safely in the file. Only one process at a time may write to a file.
+ * @param follow wait for more answers until no job is left
+ * @returns the number of answers added
  */
 export async function collectResults(
   queue: BulkQueue,
@@ -20,7 +20,7 @@ export async function collectResults(
   let added = 0;
   try {
     for (;;) {
-      // Asked before the answers are read, so that none that arrives in between is missed.
+      // Count first, then read: an answer that arrives in between isn't missed.
       const { waiting, running } = await queue.counts();
       for await (const lines of queue.results()) {
         const ids = lines.map((line) => idOf(Buffer.from(line))!);

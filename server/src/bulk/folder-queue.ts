@@ -15,25 +15,25 @@ import {
 import { IdFile, idOf, LineAppender, linesFrom } from './line-file.js';
 import { type BulkQueue, type Counts, delayAfter, otherBinding, pause, type WorkOptions } from './queue.js';
 
-/** Jobs that may wait for another attempt or for the disk before no further ones are read. */
+/** While this many jobs wait for another attempt or for the disk, no more are read. */
 const MOST_OPEN = 1000;
-/** Time between looks for new jobs. */
+/** Interval at which the file is polled for new jobs. */
 const POLL_MS = 200;
-/** After this time the lock of a process that was killed is free. */
+/** The lock of a killed process expires after this time. */
 const STALE_MS = 10_000;
 
 /**
- * A queue in a folder, for one worker: `jobs.ndjson`, `results.ndjson` and `failed.ndjson`, to which lines are appended,
- * and `binding.json`. What isn't in the second or third is to be done, so a killed process has nothing to repair.
+ * A queue in a folder, for one worker: the append-only files `jobs.ndjson`, `results.ndjson` and `failed.ndjson`, and
+ * `binding.json`. A job is open until it is in the second or third file, so a killed process leaves nothing to repair.
  */
 export class FolderQueue implements BulkQueue {
   readonly #jobs: IdFile;
   readonly #results: IdFile;
   readonly #failed: IdFile;
   #adding: { readonly lines: LineAppender; release(): Promise<void> } | undefined;
-  /** Jobs that run in this process. */
+  /** Number of jobs that run in this process. */
   #running = 0;
-  /** Bytes of the results that were returned. */
+  /** Bytes of the results file that were returned so far. */
   #handedOut = 0;
 
   private constructor(private readonly folder: string) {
@@ -42,7 +42,7 @@ export class FolderQueue implements BulkQueue {
     this.#failed = new IdFile(join(folder, 'failed.ndjson'));
   }
 
-  /** @throws ResidualSkipError INVALID_ARGUMENT when there can be no such folder */
+  /** @throws ResidualSkipError INVALID_ARGUMENT when the folder can't be created */
   static async open(folder: string): Promise<FolderQueue> {
     await mkdir(folder, { recursive: true }).catch((cause: Error) => {
       throw new ResidualSkipError('INVALID_ARGUMENT', `queue ${folder}: ${cause.message}`, { cause });
@@ -96,7 +96,7 @@ export class FolderQueue implements BulkQueue {
     });
     const results = await LineAppender.open(this.#results.path);
     const failed = await LineAppender.open(this.#failed.path);
-    // Jobs that are answered, given up or under way; of the same job several lines may exist.
+    // Jobs that are answered, given up or running; the file may hold several lines for one job.
     const taken = await new IdFile(this.#results.path).refresh();
     for (const id of await idsIn(this.#failed.path)) taken.add(id);
     const slots = new Slots(options.concurrency);
@@ -104,7 +104,7 @@ export class FolderQueue implements BulkQueue {
     const open = new Set<Promise<void>>();
     const settle = async (job: BulkJob) => {
       const line = await this.#settle(job, answer, slots, { ...options, signal });
-      // Where the lock was lost, another worker may write to the files.
+      // If the lock was lost, another worker may be writing to the files.
       if (line && !broken.signal.aborted) await (line.result ? results : failed).append(line.text);
     };
     try {
@@ -157,7 +157,7 @@ export class FolderQueue implements BulkQueue {
     }
   }
 
-  /** They stay: the file is what keeps them from being answered again. */
+  /** Keeps the answers: the file is the record of which jobs are done. */
   async collected(): Promise<void> {}
 
   async close(): Promise<void> {
@@ -165,7 +165,7 @@ export class FolderQueue implements BulkQueue {
     await this.#adding?.release();
   }
 
-  /** Jobs of the file that aren't in `taken`, which they then are; waits for more unless it is to end. */
+  /** Yields jobs of the file that aren't in `taken` and adds them to it; waits for more unless the work should end. */
   async *#newJobs(
     taken: IdTable,
     open: ReadonlySet<Promise<void>>,
@@ -190,7 +190,7 @@ export class FolderQueue implements BulkQueue {
     }
   }
 
-  /** Answers a job, in several attempts where need be; it has a slot. Undefined where the work ends before the next one. */
+  /** Answers a job that holds a slot, with retries. Undefined if the work ends before the next attempt. */
   async #settle(
     job: BulkJob,
     answer: (job: BulkJob) => Promise<BulkResult>,
@@ -223,7 +223,7 @@ export class FolderQueue implements BulkQueue {
     }
   }
 
-  /** A lock of the file that is free again a few seconds after its process was killed. */
+  /** Locks the file; the lock expires a few seconds after its process was killed. */
   async #lock(
     file: string,
     who: string,
@@ -264,7 +264,7 @@ function jsonOf(text: string): unknown {
   }
 }
 
-/** Writes a file as a whole or not at all. */
+/** Writes a file atomically. */
 async function writeWhole(path: string, text: string): Promise<void> {
   const temporary = `${path}.tmp`;
   const file = await open(temporary, 'w');
@@ -277,7 +277,7 @@ async function writeWhole(path: string, text: string): Promise<void> {
   await rename(temporary, path);
 }
 
-/** So many may be taken at a time; others wait in their order. */
+/** A counting semaphore; waiters are served in order. */
 class Slots {
   readonly #waiting: (() => void)[] = [];
 

@@ -1,6 +1,6 @@
 const WORDS = 4;
 
-/** A set of ids of 32 hexadecimal digits, 16 bytes each: tens of millions fit into memory. */
+/** A set of ids of 32 hexadecimal digits. Each takes 16 bytes, so tens of millions fit into memory. */
 export class IdTable {
   #size = 0;
   /** Open addressing; an entry of zeros is free. */
@@ -15,7 +15,7 @@ export class IdTable {
     return this.#words[this.#find(entry)] !== 0;
   }
 
-  /** Whether the id is new. */
+  /** Returns whether the id is new. */
   add(id: string): boolean {
     const entry = wordsOf(id);
     const at = this.#find(entry);
@@ -26,7 +26,7 @@ export class IdTable {
     return true;
   }
 
-  /** Index of the id's words, or of those that are free for it. */
+  /** Index of the id's entry, or of the free entry where it belongs. */
   #find(entry: ArrayLike<number>): number {
     const words = this.#words;
     let at = (entry[0]! * WORDS) % words.length;

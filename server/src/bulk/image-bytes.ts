@@ -20,7 +20,7 @@ export function bytesOfDataUrl(url: string): Uint8Array {
 
 /**
  * The bytes of a job's image, and their SHA-256.
- * @throws JobFailure; with `retry` where the image may be there later
+ * @throws JobFailure; with `retry` if the image may be available later
  */
 export async function imageBytes(job: BulkJob): Promise<{ bytes: Uint8Array; hash: string }> {
   const bytes = await load(job);
@@ -47,7 +47,7 @@ async function download(url: string, name: string): Promise<Uint8Array> {
   try {
     const response = await fetch(url, { signal: AbortSignal.timeout(DOWNLOAD_MS) });
     const { ok, status } = response;
-    // Of the errors that a client causes, only these two pass.
+    // These two are the only 4xx errors that are worth a retry.
     if (!ok) {
       throw failure(`the server answered ${status}`, status >= 500 || status === 408 || status === 429);
     }

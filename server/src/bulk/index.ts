@@ -9,16 +9,16 @@ export { collectResults } from './collect.js';
 export type { BulkJob, BulkResult, DeadLetter } from './job.js';
 export { type BulkQueue, type Counts, openQueue } from './queue.js';
 
-/** Time between looks at a queue that is full. */
+/** Interval at which a full queue is polled. */
 const FULL_MS = 250;
 
 export interface EnqueueOptions {
   readonly stdin: Readable;
-  /** Jobs that may wait; while there are more, no further ones are added. */
+  /** No more jobs are added while this many wait. */
   readonly mostWaiting: number;
-  /** What is no image. */
+  /** Called for each source that can't become a job. */
   readonly onProblem: (error: ResidualSkipError) => void;
-  /** After each batch: jobs that were read, and those of them that the queue didn't know. */
+  /** Called after each batch with the total of jobs read, and of those that were new to the queue. */
   readonly onProgress?: (read: number, added: number) => void;
   readonly signal?: AbortSignal;
 }
@@ -46,10 +46,10 @@ export async function enqueue(
 
 export interface WorkerOptions extends Omit<WorkOptions, 'concurrency'> {
   readonly policy: string;
-  /** One of the settings of the policy file, by its limit; the file's own when left out. */
+  /** A setting of the policy file, by its limit; by default the file's own. */
   readonly setting?: string;
   readonly threads?: number;
-  /** Twice the threads when left out: images are read and decoded while others run. */
+  /** By default twice the threads: images are read and decoded while others run. */
   readonly concurrency?: number;
 }
 

@@ -4,11 +4,11 @@ import { z } from 'zod';
 /** An image that waits for its answer. */
 export interface BulkJob {
   readonly id: string;
-  /** What the image is called in its result. */
+  /** Name of the image in its result. */
   readonly name: string;
   /** Path of a file, `http(s)` URL, or `data:` URL. */
   readonly image: string;
-  /** SHA-256 of the image's bytes; null for a URL, whose bytes only the worker sees. */
+  /** SHA-256 of the image's bytes; null for a URL, which only the worker downloads. */
   readonly sha256: string | null;
 }
 
@@ -19,7 +19,7 @@ export const bulkJobSchema = z.strictObject({
   sha256: z.string().nullable(),
 });
 
-/** What all answers of a queue have in common: a job that runs twice then has the same answer, on any machine. */
+/** What all answers of a queue have in common, so that a job that runs twice has the same answer on any machine. */
 export const bindingSchema = z.strictObject({
   /** SHA-256 of the model file. */
   model: z.string(),
@@ -32,7 +32,7 @@ export const bindingSchema = z.strictObject({
 
 export type Binding = z.output<typeof bindingSchema>;
 
-/** The answer for one image. It depends on the job and the binding alone: it has no time and no name of a worker. */
+/** The answer for one image. It depends on the job and the binding alone: it has neither a time nor a worker's name. */
 export interface BulkResult {
   readonly id: string;
   readonly name: string;
@@ -45,7 +45,7 @@ export interface BulkResult {
   readonly blocks: number;
   /** The setting that ran. */
   readonly setting: string;
-  /** What was certified for it; null where nothing was. */
+  /** The certified limit; null if nothing was certified. */
   readonly promise: { readonly limit: number; readonly confidence: number; readonly metric: string } | null;
   /** SHA-256 of the model file. */
   readonly model: string;
@@ -59,7 +59,7 @@ export interface DeadLetter {
   readonly error: { readonly code: string; readonly message: string };
 }
 
-/** Why a job has no answer, and whether another attempt may help. */
+/** The reason why a job has no answer, and whether a retry may help. */
 export class JobFailure extends Error {
   override readonly name = 'JobFailure';
 
@@ -76,7 +76,7 @@ export class JobFailure extends Error {
 export const sha256 = (data: string | Uint8Array) => createHash('sha256').update(data).digest('hex');
 
 /**
- * The same name with the same bytes is the same job. A URL has the id of its text.
+ * Jobs with the same name and the same bytes are the same job. For a URL, its text replaces the bytes.
  * @param content SHA-256 of the bytes, or the URL
  */
 export function jobId(name: string, content: string): string {

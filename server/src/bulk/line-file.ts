@@ -5,13 +5,13 @@ import { IdTable } from './id-table.js';
 
 const CHUNK = 1 << 20;
 const NEWLINE = 10;
-/** Of every line. */
+/** Every line begins with this. */
 const BEGIN = '{"id":"';
 const ID = /^\{"id":"([0-9a-f]{32})"/;
-/** Bytes of a line that hold its id. */
+/** Number of bytes at the start of a line that include its id. */
 const ID_BYTES = 41;
 
-/** The whole lines of a file from the byte `from` on, in pages, with the byte behind each page; none without a file. */
+/** The complete lines of a file from byte `from` on, in pages, each with its end offset; nothing if the file is missing. */
 export async function* linesFrom(
   path: string,
   from: number,
@@ -27,7 +27,7 @@ export async function* linesFrom(
       read += bytesRead;
       const piece = buffer.subarray(0, bytesRead);
       const last = piece.lastIndexOf(NEWLINE);
-      // Long lines are joined once, not with every piece.
+      // Joins the pieces of a long line once, not for every piece.
       pieces.push(last < 0 ? piece : piece.subarray(0, last + 1));
       if (last < 0) continue;
       yield { lines: splitLines(Buffer.concat(pieces)), end: read - bytesRead + last + 1 };
@@ -55,19 +55,19 @@ function splitLines(bytes: Buffer): Buffer[] {
   return lines;
 }
 
-/** The id with which a line of a queue's file begins. */
+/** The id at the start of a line. */
 export function idOf(line: Buffer): string | undefined {
   return ID.exec(line.toString('latin1', 0, ID_BYTES))?.[1];
 }
 
-/** The ids in a file of lines that grows, and may be taken away. */
+/** The ids in a file that grows and may be deleted. */
 export class IdFile {
   ids = new IdTable();
   #end = 0;
 
   constructor(readonly path: string) {}
 
-  /** Reads what was appended since. */
+  /** Reads the lines appended since the last call. */
   async refresh(): Promise<IdTable> {
     const file = await openIfThere(this.path);
     const size = (await file?.stat())?.size ?? 0;
@@ -87,7 +87,7 @@ export class IdFile {
   }
 }
 
-/** Appends lines to a file. Only one process may do so at a time. */
+/** Appends lines to a file. Only one process at a time may do so. */
 export class LineAppender {
   #waiting: { readonly line: string; done(error?: unknown): void }[] = [];
   #writing: Promise<void> | undefined;
@@ -98,8 +98,8 @@ export class LineAppender {
   ) {}
 
   /**
-   * A line that a killed process left unfinished is cut off.
-   * @throws ResidualSkipError INVALID_ARGUMENT for a file that can't be written, or that holds something else
+   * Removes an incomplete last line, which a killed process may have left.
+   * @throws ResidualSkipError INVALID_ARGUMENT for a file that can't be written or that has other content
    */
   static async open(path: string): Promise<LineAppender> {
     const invalid = (why: string, cause?: unknown) =>
@@ -115,14 +115,14 @@ export class LineAppender {
     let whole = 0;
     for await (const { end } of linesFrom(path, 0)) whole = end;
     await file.truncate(whole);
-    // The name of a new file must outlive a crash, too.
+    // Sync the folder too, so that the name of a new file survives a crash.
     const folder = await open(dirname(path), 'r');
     await folder.sync().finally(() => folder.close());
     return new LineAppender(path, file);
   }
 
   /**
-   * Resolves once the line is on the disk. Lines that are appended meanwhile are written and synced together.
+   * Resolves once the line is on disk. Lines appended in the meantime are written and synced together.
    * @throws ResidualSkipError INVALID_DATA
    */
   append(line: string): Promise<void> {
@@ -154,7 +154,7 @@ export class LineAppender {
       await this.file.appendFile(text);
       await this.file.datasync();
     } catch (error) {
-      // Nothing may follow half a line.
+      // Remove the partial line, or the next line would be appended to it.
       await this.file.truncate(size);
       throw error;
     }

@@ -2,9 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ResidualSkipError } from 'residual-skip';
 import type { Binding, BulkJob, BulkResult, DeadLetter } from './job.js';
 
-/** Jobs by what became of them. */
+/** Number of jobs by state. */
 export interface Counts {
-  /** Those whose next attempt is due later are among them. */
+  /** Includes jobs that wait for their next attempt. */
   readonly waiting: number;
   readonly running: number;
   readonly answered: number;
@@ -12,39 +12,39 @@ export interface Counts {
 }
 
 export interface WorkOptions {
-  /** Jobs under way at a time. */
+  /** Jobs that may run at a time. */
   readonly concurrency: number;
-  /** After so many a job is given up. */
+  /** A job is given up after this many attempts. */
   readonly attempts: number;
-  /** Milliseconds before the second attempt; twice as many before each further one. */
+  /** Milliseconds before the second attempt; doubled for each further attempt. */
   readonly backoff: number;
-  /** Return once no job is left, those that wait for another attempt included. */
+  /** Return once no job is left, including jobs that wait for another attempt. */
   readonly untilEmpty: boolean;
-  /** Return once the jobs under way have ended. */
+  /** When aborted, return once the running jobs have ended. */
   readonly signal: AbortSignal;
-  /** What went wrong without ending the work. */
+  /** Called for errors that don't end the work. */
   readonly onProblem: (error: Error) => void;
 }
 
-/** Jobs, their answers and those that were given up, kept where a killed process loses none of them. */
+/** Stores jobs, answers and dead letters such that a killed process loses none of them. */
 export interface BulkQueue {
   /**
-   * Declares what the queue is answered with; the first to do so decides.
-   * @throws ResidualSkipError INVALID_ARGUMENT where that was something else
+   * Binds the queue to a model and its settings; the first call decides.
+   * @throws ResidualSkipError INVALID_ARGUMENT if the queue is bound to something else
    */
   bind(binding: Binding): Promise<void>;
-  /** Adds the jobs that the queue doesn't know; resolves to their number once they are stored. */
+  /** Adds the jobs that are new to the queue; resolves to their number once they are stored. */
   add(jobs: readonly BulkJob[]): Promise<number>;
   counts(): Promise<Counts>;
-  /** Answers jobs. A job whose worker was killed is answered by another one, or by the next. */
+  /** Answers jobs. If a worker is killed, another worker or the next one answers its jobs. */
   work(answer: (job: BulkJob) => Promise<BulkResult>, options: WorkOptions): Promise<void>;
   /** Jobs that were given up. */
   failed(): AsyncIterable<DeadLetter>;
-  /** Puts those back; resolves to their number. */
+  /** Enqueues failed jobs again; resolves to their number. */
   retryFailed(): Promise<number>;
-  /** Pages of answers that were not yet returned, as lines of JSON with the `id` first. */
+  /** Yields pages of answers that were not returned before, as JSON lines that begin with the `id`. */
   results(): AsyncIterable<readonly string[]>;
-  /** Declares that the answers with these ids are stored elsewhere: the queue may forget all but the ids. */
+  /** Tells the queue that these answers are stored elsewhere, so it may forget everything but their ids. */
   collected(ids: readonly string[]): Promise<void>;
   close(): Promise<void>;
 }
@@ -65,7 +65,7 @@ export async function openQueue(url: string, name: string): Promise<BulkQueue> {
   return RedisQueue.open(url, name);
 }
 
-/** Milliseconds before the next attempt, at random between half of it and all, so that not all try at once. */
+/** Milliseconds before the next attempt, with jitter between half the delay and all of it, so that retries spread out. */
 export function delayAfter(attempt: number, backoff: number): number {
   return Math.min(backoff * 2 ** (attempt - 1), 60_000) * (0.5 + Math.random() / 2);
 }
@@ -75,7 +75,7 @@ export async function pause(ms: number, signal?: AbortSignal): Promise<void> {
   await sleep(ms, undefined, { signal }).catch(() => {});
 }
 
-/** The error of a worker whose model or policy isn't the queue's. */
+/** The error for a worker whose model or policy differs from the queue's. */
 export function otherBinding(queue: string, theirs: Binding, ours: Binding): ResidualSkipError {
   const words = ({ model, setting, policy }: Binding) =>
     `model ${model.slice(0, 12)}, setting ${setting}, policy ${policy.slice(0, 12)}`;

@@ -7,21 +7,21 @@ import { type BulkQueue, type Counts, delayAfter, otherBinding, pause, type Work
 const PAGE = 1000;
 const POLL_MS = 250;
 const CONNECT_MS = 10_000;
-/** A job whose worker doesn't renew its lock for so long is another worker's, at the next look for such jobs. */
+/** If a worker doesn't renew a job's lock for this long, the next check for stalled jobs gives the job to another worker. */
 const LOCK_MS = 10_000;
 const STALLED_MS = 5000;
-/** Workers that may die of a job, or with it, before it is given up. */
+/** A job is given up after this many workers died while they ran it. */
 const MOST_DEATHS = 20;
-/** Jobs under way get so long to end when the server is unreachable, too. */
+/** Running jobs get this long to end, even if the server is unreachable. */
 const CLOSE_MS = 30_000;
 
 type Data = Omit<BulkJob, 'id'>;
 type Bull = Job<Data, BulkResult>;
 
-/** A queue on a Valkey or Redis server, by BullMQ, for any number of workers. */
+/** A queue on a Valkey or Redis server, built on BullMQ, for any number of workers. */
 export class RedisQueue implements BulkQueue {
   readonly #queue: Queue<Data, BulkResult>;
-  /** Answers that were returned and are still on the server. */
+  /** Number of answers that were returned and are still on the server. */
   #handedOut = 0;
 
   private constructor(
@@ -30,11 +30,11 @@ export class RedisQueue implements BulkQueue {
     private readonly name: string,
   ) {
     this.#queue = new Queue<Data, BulkResult>(name, { connection: redis });
-    // Connections are restored, and what was sent is sent again; the next command shows what isn't.
+    // The client reconnects and resends; what it can't recover makes the next command fail.
     this.#queue.on('error', () => {});
   }
 
-  /** @throws ResidualSkipError UNAVAILABLE, INVALID_ARGUMENT for a name that BullMQ doesn't take */
+  /** @throws ResidualSkipError UNAVAILABLE; INVALID_ARGUMENT for a name that BullMQ rejects */
   static async open(url: string, name: string): Promise<RedisQueue> {
     const where = `${new URL(url).host}/${name}`;
     if (!/^[\w.-]+$/.test(name)) {
@@ -149,8 +149,8 @@ export class RedisQueue implements BulkQueue {
   }
 
   async collected(ids: readonly string[]): Promise<void> {
-    // Known as answered before it is forgotten: a job that is enqueued again meanwhile stays answered. Until it is
-    // forgotten, `counts` has it twice.
+    // Record the ids before the jobs are removed: a job that is enqueued again in between counts as answered. Until it
+    // is removed, `counts` includes it twice.
     await this.redis.sadd(this.#key('collected'), ids.map(binary));
     await Promise.all(ids.map((id) => this.#queue.remove(id)));
     this.#handedOut -= ids.length;
@@ -161,7 +161,7 @@ export class RedisQueue implements BulkQueue {
     this.redis.disconnect();
   }
 
-  /** Those of `jobs` that the server doesn't know, each once. */
+  /** The jobs that are new to the server, without duplicates. */
   async #unknown(jobs: readonly BulkJob[]): Promise<BulkJob[]> {
     const distinct = [...new Map(jobs.map((job) => [job.id, job])).values()];
     if (distinct.length === 0) return [];
@@ -183,7 +183,7 @@ export class RedisQueue implements BulkQueue {
   }
 }
 
-/** Half as long as the digits. */
+/** The raw bytes take half the space of the digits. */
 const binary = (id: string) => Buffer.from(id, 'hex');
 
 function letterOf({ id, data, attemptsMade, failedReason }: Bull): DeadLetter {
@@ -191,7 +191,7 @@ function letterOf({ id, data, attemptsMade, failedReason }: Bull): DeadLetter {
   try {
     return { ...letter, error: JSON.parse(failedReason) as DeadLetter['error'] };
   } catch {
-    // BullMQ's own words, for a job whose workers died.
+    // BullMQ's own message, for a job whose workers died.
     return { ...letter, error: { code: 'UNAVAILABLE', message: `image ${data.name}: ${failedReason}` } };
   }
 }

@@ -10,7 +10,7 @@ import { z } from 'zod';
 import { bytesOfDataUrl } from './image-bytes.js';
 import { type BulkJob, jobId, sha256 } from './job.js';
 
-/** An image as it is named by a source. */
+/** An image as a source names it. */
 interface Given {
   readonly image: string;
   readonly name?: string;
@@ -18,7 +18,7 @@ interface Given {
 
 const IMAGES = new Set(['.jpg', '.jpeg', '.png', '.webp', '.gif', '.tif', '.tiff', '.avif']);
 const LISTS = new Set(['.ndjson', '.jsonl']);
-/** Images whose files are hashed at a time. */
+/** Number of images that are hashed together. */
 const BATCH = 200;
 
 const lineSchema = z.union([
@@ -31,10 +31,10 @@ const invalid = (message: string, cause?: unknown) =>
   new ResidualSkipError('INVALID_DATA', message, { cause });
 
 /**
- * Jobs for all images of `sources`, in batches and as they are read: the whole list is never in memory. What can't be a
- * job is handed to `onProblem`, and the others go on.
- * @param sources paths of images, folders (with all below them), `http(s)` URLs, NDJSON lists, or `-`: a list in `stdin`
- * @throws ResidualSkipError INVALID_DATA for a source that isn't there
+ * Yields jobs for all images of `sources` in batches, as they are read: the whole list is never in memory. Entries that
+ * can't become a job are passed to `onProblem` and skipped.
+ * @param sources image files, folders (recursively), `http(s)` URLs, NDJSON lists, or `-` for a list on `stdin`
+ * @throws ResidualSkipError INVALID_DATA for a source that doesn't exist
  */
 export async function* jobsFrom(
   sources: readonly string[],
