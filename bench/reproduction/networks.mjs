@@ -81,7 +81,7 @@ export async function openOnnxruntime({ ort }, folder) {
   };
 }
 
-/** PyTorch's decisions on the whole test set, from reference.json: a bit mask per image, and the images with uncertain decisions. */
+/** PyTorch's decisions on the whole test set, from reference.json: a bit mask per image, and the uncertain images. */
 export function pytorchDecisions(folder) {
   const { testDecisions } = JSON.parse(readFileSync(join(folder, 'reference.json'), 'utf8'));
   if (!testDecisions) return undefined;

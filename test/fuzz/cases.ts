@@ -1,4 +1,4 @@
-/** What is fuzzed: model files, policy files and audit logs, each with what a user would do with it. */
+/** Makes and runs the cases: model files, policy files and audit logs, each used as a user would. */
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -22,7 +22,7 @@ import { INPUT, POLICIES, TRACE } from './policies.js';
 import { Random } from './random.js';
 
 export const KINDS = ['onnx', 'policy.json', 'ndjson'] as const;
-/** By the ending of the file that holds the bytes. */
+/** Kinds are named by file extension. */
 export type Kind = (typeof KINDS)[number];
 
 export interface Case {
@@ -30,7 +30,7 @@ export interface Case {
   readonly bytes: Uint8Array;
 }
 
-/** Case `number` of a run with `seed`: always the same for the same two numbers. */
+/** Case `number` of a run with `seed`; the same two numbers always make the same case. */
 export function makeCase(seed: number, number: number): Case {
   const random = new Random(seed, number);
   const share = random.next();
@@ -54,7 +54,7 @@ function makePolicy(random: Random): Uint8Array {
   return random.chance(0.1) ? mutateBytes(bytes, random) : bytes;
 }
 
-/** Most of the time with links that fit, as one who tampers would make them. */
+/** Most traces have valid links, as an attacker would make them. */
 function makeTrace(random: Random): Uint8Array {
   const records = mutateJson(structuredClone(TRACE), random);
   let link = FIRST_LINK;
@@ -67,7 +67,7 @@ function makeTrace(random: Random): Uint8Array {
   return random.chance(0.2) ? mutateBytes(bytes, random) : bytes;
 }
 
-/** What an error is beside an error of this package that blames its input; undefined for that. */
+/** Describes an unexpected error; undefined for an error of this package that blames the input. */
 export function describeFailure(error: unknown): string | undefined {
   if (error instanceof ResidualSkipError) {
     return error.code === 'INTERNAL' ? `INTERNAL: ${error.message}` : undefined;
@@ -79,7 +79,8 @@ const folder = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
 
 /**
- * Does what a user would do with such a file. @param thorough also what takes long: threads, reports
+ * Uses the file as a user would.
+ * @param thorough also runs slow parts: threads, reports
  * @returns a description of each failure that isn't an error of this package
  */
 export async function runCase({ kind, bytes }: Case, thorough: boolean): Promise<string[]> {
@@ -106,7 +107,7 @@ export async function runCase({ kind, bytes }: Case, thorough: boolean): Promise
   return failures;
 }
 
-/** @returns false for a model whose run may rightly take long or much memory, as it says of itself */
+/** @returns false for a model that, by its own description, legitimately needs much time or memory to run */
 async function inspect(bytes: Uint8Array): Promise<boolean> {
   const model = await loadModel(bytes, { allowUnsupported: true });
   if (unsupportedOperators(model).length > 0) return true;
@@ -121,10 +122,10 @@ async function inspect(bytes: Uint8Array): Promise<boolean> {
 const MAX_FED = 2 ** 16;
 const MAX_MULTIPLY_ADDS = 1e8;
 const MAX_ELEMENTS = 2 ** 25;
-/** No machine has the memory: it has to be refused, not tried. */
+/** No machine has this much memory: the model must be refused, not tried. */
 const ENDLESS = 2 ** 42;
 
-/** Tensors for a run; undefined where they would be too large. */
+/** Tensors for a run; undefined if they would be too large. */
 function feedsOf(inputs: readonly Pick<ModelInput, 'name' | 'dtype' | 'shape'>[]): Feeds | undefined {
   const feeds: Record<string, Tensor> = {};
   for (const { name, dtype, shape } of inputs) {

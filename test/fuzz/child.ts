@@ -1,14 +1,14 @@
 /**
- * Runs cases one after another: `child.js '{"seed":1,"from":0,"step":1,"end":1000,"progress":"FILE"}'`. Before each case it
- * writes the case's number into the file, which outlives a crash; it sends what it finds to its parent.
+ * Runs cases one after another: `child.js '{"seed":1,"from":0,"step":1,"end":1000,"progress":"FILE"}'`. Before each case, it
+ * writes the case's number to the file, which survives a crash. It sends its findings to the parent.
  */
 import { openSync, writeSync } from 'node:fs';
 import { makeCase, runCase } from './cases.js';
 
-/** Of so many cases one also does what is slow. */
+/** One in this many cases also runs the slow parts. */
 const THOROUGH = { onnx: 16, 'policy.json': 1, ndjson: 256 };
 
-/** Faults made on purpose, to see that they are found. */
+/** Deliberate faults, to check that they are found. */
 const FAULTS = {
   crash: () => process.abort(),
   exit: () => process.exit(0),
@@ -28,10 +28,10 @@ export interface ChildTask {
   readonly from: number;
   readonly step: number;
   readonly end: number;
-  /** As Date.now() has it: no case begins later. */
+  /** In milliseconds, as Date.now(). No case starts later. */
   readonly deadline: number | null;
   readonly progress: string;
-  /** MiB that the process may come to. */
+  /** Memory limit of the process in MiB. */
   readonly memory: number;
   readonly fault?: Fault | undefined;
 }

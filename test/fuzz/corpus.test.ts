@@ -1,4 +1,4 @@
-/** What fuzzing once found, and whether the fuzzer mutates what it should. */
+/** Inputs that fuzzing once found, and tests of the fuzzer's mutations. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { loadPolicy, ResidualSkipError } from '../../lib/index.js';

@@ -1,4 +1,4 @@
-/** Small ONNX models to mutate: every operator at least once, and residual blocks with gates of every form. */
+/** Small ONNX models to mutate: every operator at least once, and residual blocks with every form of gate. */
 import {
   ELEMENT_TYPE,
   float,
@@ -24,7 +24,7 @@ const weights = (...shape: number[]) => {
 const bool = (...values: number[]) => tensor(Uint8Array.from(values), [values.length], 'bool');
 const int64 = (value: number) => tensor(BigInt64Array.of(BigInt(value)), []);
 
-/** A network on an input of `shape` whose output is what `make` returns. */
+/** A network with an input of `shape`; its output is the value that `make` returns. */
 function network(
   make: (g: GraphBuilder, x: string) => string,
   shape: (number | string)[],
@@ -37,7 +37,7 @@ function network(
 
 const IMAGE = ['batch', 4, 6, 6];
 
-/** One node on an input of `shape`, with constants as its further inputs. */
+/** One node with an input of `shape`; its other inputs are constants. */
 function single(
   op: string,
   shape: (number | string)[] = IMAGE,
@@ -176,9 +176,8 @@ const shapes: Block = (g, x) => {
   ]);
 };
 
-/** The residual network that policies are applied to. */
+/** The residual network for the policies. */
 export const GATED = residual(multiplyBlock);
-/** Names of its blocks. */
 export const GATED_BLOCKS = ['block0', 'block1'] as const;
 
 export const MODELS: readonly Uint8Array[] = [

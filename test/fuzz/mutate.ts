@@ -1,4 +1,4 @@
-/** Mutations: of trees (a decoded model, JSON) at any of their places, and of bytes. */
+/** Mutations of trees (a decoded model, JSON) at any place, and of bytes. */
 import type { ModelProto } from '../../lib/model/proto.js';
 import type { Random } from './random.js';
 
@@ -6,7 +6,7 @@ type Container = Record<string | number, unknown>;
 interface Place {
   readonly holder: Container;
   readonly key: string | number;
-  /** The key, or for an item of a list the key of the list. */
+  /** The key, or the list's key for an item of a list. */
   readonly field: string;
 }
 
@@ -28,7 +28,7 @@ function placesOf(root: unknown): Place[] {
   return places;
 }
 
-/** Changes `root` at one place: removes, repeats or moves what is there, or replaces it by what `replace` makes. */
+/** Changes `root` at one place: removes, repeats or moves the value, or replaces it by the result of `replace`. */
 function mutateTree(
   root: unknown,
   random: Random,
@@ -56,7 +56,7 @@ function mutateTree(
   else holder[key] = structuredClone(random.pick(alike(places, place)));
 }
 
-/** What is at the places of the same field as `place`. */
+/** The values at all places with the same field as `place`. */
 function alike(places: readonly Place[], { holder, field }: Place): unknown[] {
   const isList = Array.isArray(holder);
   const same = places.filter((other) => other.field === field && Array.isArray(other.holder) === isList);
@@ -131,7 +131,7 @@ const ATTRIBUTES = (
   'perm to alpha beta epsilon transA transB mode value value_ints value_float select_last_index largest allowzero start end ' +
   'num_outputs split then_branch else_branch noop_with_empty_axes training_mode'
 ).split(' ');
-/** Values of fields that have few. */
+/** Fields with few possible values. */
 const SMALL = new Set(['dataType', 'elemType', 'type', 'dataLocation', 'irVersion']);
 const REAL = new Set(['f', 'floats', 'floatData', 'doubleData']);
 
@@ -167,7 +167,7 @@ function leafOfModel(random: Random): (place: Place, places: readonly Place[]) =
   };
 }
 
-/** Adds something that a model may have: an attribute, a node of another model, an output. */
+/** Adds a part that a model may have: an attribute, a node of another model, an output. */
 function addTo({ graph }: ModelProto, random: Random, donor: ModelProto): void {
   const nodes = graph?.node ?? [];
   if (!graph || nodes.length === 0) return;
@@ -231,7 +231,7 @@ export function mutateJson(value: unknown, random: Random): unknown {
   return root.value;
 }
 
-/** Flips, inserts, removes, repeats or overwrites bytes in one to four places, or cuts the end off. */
+/** Flips, inserts, removes, repeats or overwrites bytes in one to four places, or truncates them. */
 export function mutateBytes(bytes: Uint8Array, random: Random): Uint8Array {
   const list = [...bytes];
   for (let count = 1 + random.below(4); count > 0; count--) {

@@ -1,4 +1,4 @@
-/** Policies and an audit log of the gated network, to mutate. */
+/** Policies and an audit log for the gated network, to mutate. */
 import { createHash } from 'node:crypto';
 import { hashItem } from '../../lib/audit/hash.js';
 import type { AuditRecord } from '../../lib/audit/record.js';

@@ -1,11 +1,11 @@
-/** Choices of one case, the same for the same numbers. */
+/** The random choices of one case, determined by seed and number. */
 import { uniform } from '../helpers/random.js';
 
 export class Random {
   readonly next: () => number;
 
   constructor(seed: number, number: number) {
-    // Neighbouring numbers start far apart.
+    // Mix the bits, so that neighbouring numbers start far apart.
     this.next = uniform((Math.imul(seed + 1, 0x9e3779b1) ^ Math.imul(number + 1, 0x85ebca6b)) >>> 0);
   }
 

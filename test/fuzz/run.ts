@@ -2,8 +2,8 @@
  * Fuzzes model files, policies and audit logs in child processes under a watchdog. See CONTRIBUTING.md.
  *
  *   npm run fuzz -- --cases 1000000 --jobs 2
- *   npm run fuzz -- --case 4711                one case again, its file kept
- *   npm run fuzz -- --fault hang --cases 1     a fault made on purpose, which has to be found
+ *   npm run fuzz -- --case 4711                repeats one case and keeps its file
+ *   npm run fuzz -- --fault hang --cases 1     a deliberate fault, which must be found
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import {
@@ -37,14 +37,14 @@ const [seed, jobs, memory] = [Number(values.seed), Number(values.jobs), Number(v
 const fault = values.fault as Fault | undefined;
 const from = Number(values.case ?? values.from);
 const end = values.case ? from + 1 : from + Number(values.cases);
-/** As Date.now() has it. */
+/** In milliseconds, as Date.now(). */
 const deadline = Date.now() + Number(values.seconds) * 1000;
 
-/** A case hangs that takes longer of the processor, which others may keep busy, or that waits for so many polls. */
+/** A case hangs if it takes more CPU time (the machine may be busy), or if it is asleep for this many polls. */
 const CPU_SECONDS = 2;
 const POLLS_ASLEEP = 50;
 const POLL_MS = 100;
-/** A child is replaced after so many cases, so that a leak shows as memory and doesn't add up for ever. */
+/** A child is replaced after this many cases: enough for a leak to show, but memory doesn't grow forever. */
 const CASES_PER_CHILD = 25_000;
 const KEPT = 'build-fuzz/findings';
 
@@ -72,13 +72,13 @@ function keep(number: number): string {
   return file;
 }
 
-/** The case that `task` is at; undefined before its first. */
+/** The current case of `task`; undefined before its first. */
 function caseOf({ progress }: ChildTask): number | undefined {
   const text = existsSync(progress) ? readFileSync(progress, 'utf8') : '';
   return text === '' ? undefined : Number(text);
 }
 
-/** CPU seconds and MiB of a process, and whether all of its threads wait. */
+/** CPU seconds and MiB of a process, and whether all its threads are asleep. */
 function usageOf(pid: number): { cpu: number; memory: number; asleep: boolean } {
   const statOf = (path: string) => readFileSync(`/proc/${path}/stat`, 'utf8').split(') ')[1]!.split(' ');
   const stat = statOf(`${pid}`);
@@ -90,7 +90,7 @@ function usageOf(pid: number): { cpu: number; memory: number; asleep: boolean } 
   };
 }
 
-/** Ends `child` when a case hangs or takes far too much memory; `verdict` then says why. */
+/** Kills `child` when a case hangs or takes far too much memory; `verdict` is then the reason. */
 function watch(child: ChildProcess, task: ChildTask): { stop(): void; verdict: string | undefined } {
   let last: number | undefined;
   let [cpuThen, asleep] = [0, 0];
@@ -108,13 +108,13 @@ function watch(child: ChildProcess, task: ChildTask): { stop(): void; verdict: s
       if (usage.memory > 2 * memory) watched.verdict = `memory: ${Math.round(usage.memory)} MiB and growing`;
       if (watched.verdict) child.kill('SIGKILL');
     } catch {
-      // Not started yet, or gone.
+      // The process hasn't started yet, or has ended.
     }
   }, POLL_MS);
   return watched;
 }
 
-/** Runs `task` in a child. @returns the first case that is left: behind the last one, or behind one that ended the child */
+/** Runs `task` in a child. @returns the next case to run: after the last one, or after the one that ended the child */
 async function runChild(task: ChildTask): Promise<number> {
   rmSync(task.progress, { force: true });
   const child = fork(join(__dirname, 'child.js'), [JSON.stringify(task)], {

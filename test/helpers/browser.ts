@@ -9,10 +9,10 @@ export const chromiumPath = ['/usr/bin/chromium', '/usr/bin/chromium-browser'].f
 );
 if (!chromiumPath) console.log('there is no Chromium: how pages look is not checked');
 
-/** `test` where there is a Chromium. */
+/** `test` if Chromium is installed. */
 export const testChromium = chromiumPath ? test : test.skip;
 
-/** Without a sandbox, which root has none of, and without asking anything of the network. */
+/** Without a sandbox, which root can't use, and without network requests. */
 export const CHROMIUM_FLAGS = [
   ...['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run'],
   ...['--disable-background-networking', '--disable-component-update', '--disable-sync'],
@@ -24,7 +24,7 @@ const BACKGROUNDS = {
 } as const;
 export const COLOR_SCHEMES = ['light', 'dark'] as const;
 
-/** The page runs no script and asks the network for nothing. */
+/** Expects that the page has no scripts and loads nothing from the network. */
 export function expectSelfContained(html: string): void {
   expect(html).not.toMatch(/<(script|link|iframe|object|embed|base)\b/i);
   expect(html).not.toMatch(/\b(src|href|action|poster|srcset)\s*=(?!\s*["']?(data:|#))/i);
@@ -32,7 +32,7 @@ export function expectSelfContained(html: string): void {
   expect(html).not.toMatch(/\son\w+\s*=/i);
 }
 
-/** Text and charts of the HTML file `page` stand out from the background in every fifth of its first `height` pixels. */
+/** Expects visible text or charts in every fifth of the first `height` pixels of the HTML file `page`. */
 export async function expectReadable(
   page: string,
   scheme: (typeof COLOR_SCHEMES)[number],

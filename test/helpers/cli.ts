@@ -7,7 +7,7 @@ export interface Captured {
   readonly err: string;
 }
 
-/** What a command line writes and answers when nobody watches. */
+/** Output and exit code of a command line without a terminal. */
 export async function cli(...args: string[]): Promise<Captured> {
   let out = '';
   let err = '';

@@ -3,9 +3,9 @@ import type { TensorData } from '../../lib/tensor.js';
 type Elements = ArrayLike<number | bigint>;
 
 /**
- * How far a float32 result may lie from the exact one.
- *  - `relative` of the larger magnitude: rounding of the result itself
- *  - `absolute`: what sums of terms of magnitude 1 lose by cancellation
+ * How far a float32 result may be from the exact one.
+ *  - `relative` of the larger magnitude: for rounding of the result itself
+ *  - `absolute`: for cancellation in sums of terms of magnitude 1
  */
 export interface Tolerance {
   readonly relative: number;
@@ -21,13 +21,13 @@ export function firstDifference(actual: Elements, expected: Elements, tolerance:
     if (typeof a === 'bigint' || typeof e === 'bigint') return i;
     if (Number.isNaN(a) && Number.isNaN(e)) continue;
     const bound = tolerance.absolute + tolerance.relative * Math.abs(e);
-    // Results above the range of float32 round to infinity.
+    // Results beyond the range of float32 round to infinity.
     if (!(Math.abs(a - e) <= bound) && !(Math.abs(e) > 3.4028235e38 && a === Math.fround(e))) return i;
   }
   return -1;
 }
 
-/** Fails with the place of the first difference. */
+/** Fails with the position of the first difference. */
 export function expectClose(actual: TensorData, expected: Elements, tolerance: Tolerance): void {
   const at = firstDifference(actual, expected, tolerance);
   if (at < 0) return;

@@ -2,7 +2,7 @@ import { type KernelStep, type KernelTensor, runStep } from '../../lib/kernels/i
 import { sizeOf } from '../../lib/numeric/shapes.js';
 import { allocate, type DataType, type TensorData } from '../../lib/tensor.js';
 
-/** Runs the TypeScript kernel of a step into new tensors, filled with rubbish before. */
+/** Runs the TypeScript kernel of a step on outputs that are first filled with garbage. */
 export function compute(
   step: KernelStep,
   inputs: readonly (KernelTensor | undefined)[],

@@ -7,7 +7,7 @@ function input(name: string, rest: Partial<ModelInput> = {}): ModelInput {
   return { name, dtype: 'float32', shape: ['batch', 2], batched: true, boundByValue: false, ...rest };
 }
 
-/** A model of one input `x` and the outputs `y` (2*x, per item) and `total` (shared by the items). */
+/** A model with the input `x` and the outputs `y` (2*x, per item) and `total` (shared by the items). */
 export function fakeModel(rest: Partial<Model> = {}): Model {
   return {
     sha256: 'a'.repeat(64),
@@ -65,7 +65,7 @@ export const fakeCompile = jest.fn((model: Model, binding: Binding): Program => 
   };
 });
 
-/** A backend whose asynchronous runs wait until the test lets them go on. */
+/** A backend whose asynchronous runs wait until the test lets them continue. */
 export class FakeBackend implements Backend {
   readonly name = 'reference';
   readonly isa = 'js';

@@ -5,7 +5,7 @@ import sharp from 'sharp';
 
 const folders: string[] = [];
 
-/** A folder of its own that holds `files` by relative path. `removeFolders` deletes it. */
+/** Makes a new folder with `files`, by relative path. `removeFolders` deletes it. */
 export function folderOf(files: Readonly<Record<string, string | Uint8Array>>): string {
   const folder = mkdtempSync(join(tmpdir(), 'residual-skip-'));
   folders.push(folder);
@@ -31,7 +31,7 @@ export function png(
     .toBuffer();
 }
 
-/** The bytes of an IDX file of unsigned bytes. */
+/** An IDX file of unsigned bytes. */
 export function idx(shape: readonly number[], data: readonly number[]): Buffer {
   const header = Buffer.alloc(4 + 4 * shape.length);
   header[2] = 0x08;

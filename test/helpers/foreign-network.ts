@@ -1,4 +1,4 @@
-/** A network that no recipe of this project made, and pictures for it. */
+/** A network that wasn't made by this project's recipes, and pictures for it. */
 import sharp from 'sharp';
 import { folderOf } from './files.js';
 import { float32s, GraphBuilder, modelBytes, tensor } from './onnx-builder.js';
@@ -7,7 +7,7 @@ import { randomFloats, uniform } from './random.js';
 export const SIDE = 16;
 const [CHANNELS, CLASSES, BLOCKS] = [8, 5, 6] as const;
 
-/** Pre-activation blocks with batch normalisation, weights at random, behind one average over the image. */
+/** Pre-activation blocks with batch normalisation and random weights. */
 export function foreign(): Uint8Array {
   const graph = new GraphBuilder();
   let made = 0;
@@ -40,7 +40,7 @@ export function foreign(): Uint8Array {
   return modelBytes(graph.output('votes', ['n', CLASSES]));
 }
 
-/** Pictures of one colour each with some noise, in folders of any name. */
+/** Single-colour pictures with some noise, in arbitrarily named folders. */
 export async function pictures(count: number): Promise<string> {
   const random = uniform(3);
   const files: Record<string, Uint8Array> = {};

@@ -20,12 +20,12 @@ interface Shared {
   nodes: number;
 }
 
-/** Builds an Ir step by step; each method appends one operation and returns its output. Weights are seeded. */
+/** Builds an Ir: each method appends one operation and returns its output. Weights are seeded. */
 export class IrBuilder {
   private readonly ops: IrOp[] = [];
   private readonly inputs: { name: string; value: ValueId; batched: boolean }[] = [];
   private readonly shared: Shared;
-  /** Prepended to the node names of the operations that follow. */
+  /** Prefix for the node names of the following operations. */
   scope = '';
 
   constructor(shared: Shared = { values: [], seed: 1, nodes: 0 }) {
@@ -101,7 +101,7 @@ export class IrBuilder {
     return this.step('gemm', [x, weight, bias, NONE], { transB: true, act: NO_ACTIVATION }, [n, columns]);
   }
 
-  /** A layer with the given weights, by rows; the bias of a row is `shift` times the sum of its weights. */
+  /** A layer with the given weights, row by row; the bias of a row is `shift` times the sum of its weights. */
   private mlpLayer(x: ValueId, weights: Float32Array, shift: number): ValueId {
     const [n, k] = this.shape(x) as [number, number];
     const rows = weights.length / k;
@@ -112,7 +112,7 @@ export class IrBuilder {
     return this.step('gemm', inputs, { transB: true, act: NO_ACTIVATION }, [n, rows]);
   }
 
-  /** BatchNormalization as lowered. */
+  /** BatchNormalization in its lowered form. */
   norm(x: ValueId): ValueId {
     const channels = this.shape(x)[1]!;
     const [scale, shift] = [this.random([channels], 0.2, 1), this.random([channels], 0.2)];
@@ -157,8 +157,8 @@ export class IrBuilder {
   }
 
   /**
-   * Pool and a small MLP: [1, outputs]. Logits grow with the brightness of x, the later the steeper; all are 0 at a
-   * brightness that divides the items of the tests.
+   * Pool and a small MLP: [1, outputs]. Logits grow with the brightness of x, later ones with a steeper slope. All are 0 at
+   * a brightness that some of the tests' items exceed and others don't.
    */
   logits(x: ValueId, outputs = 1): ValueId {
     const channels = this.shape(x)[1]!;
@@ -172,7 +172,7 @@ export class IrBuilder {
     return this.mlpLayer(hidden, slopes, -0.3);
   }
 
-  /** The hard decision logits(x) > threshold as [1,1,1,1] of 0 and 1. */
+  /** The hard decision logits(x) > threshold, as 0 or 1 in the shape [1,1,1,1]. */
   gate(x: ValueId, threshold = 0): ValueId {
     const flag = this.compare('gt', this.logits(x), this.constant(threshold));
     return this.reshape(this.cast(flag), [1, 1, 1, 1]);

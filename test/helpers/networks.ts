@@ -6,7 +6,7 @@ import { Tensor } from '../../lib/index.js';
 
 const ROOT = resolve(__dirname, '../..');
 
-/** One image of a network's `reference.json`, as PyTorch computed it. */
+/** One image of a network's `reference.json`, with PyTorch's results. */
 export interface ReferenceItem {
   readonly file: string;
   readonly full: readonly number[];
@@ -15,7 +15,7 @@ export interface ReferenceItem {
   readonly scores?: readonly (number | null)[];
 }
 
-/** A network of test/models, or one that the package ships. */
+/** A network in test/models, or a shipped one. */
 export class Network {
   readonly folder: string;
   readonly model: string;
@@ -28,7 +28,7 @@ export class Network {
     this.items = (this.#json('reference.json') as { items: ReferenceItem[] }).items;
   }
 
-  /** The images of `items`, preprocessed, as one batch. */
+  /** The preprocessed images of `items` as one batch. */
   async images(): Promise<Tensor<'float32'>> {
     const config = preprocessorConfigSchema.parse(this.#json('preprocessor_config.json'));
     const preprocessor = new Preprocessor(config, { channels: 3, height: 32, width: 32 }, this.folder);

@@ -10,7 +10,7 @@ import {
 } from '../../lib/model/proto.js';
 import type { TensorData } from '../../lib/tensor.js';
 
-/** ONNX's numbers of element types. */
+/** ONNX's numbers for element types. */
 export const ELEMENT_TYPE = {
   float32: 1,
   uint8: 2,
@@ -26,7 +26,7 @@ export const ELEMENT_TYPE = {
 export type ElementTypeName = keyof typeof ELEMENT_TYPE;
 
 type Shape = readonly (number | string)[];
-/** A plain integer is an int, any other number a float; wrap a whole number that has to be one in `float`. */
+/** Integers become ints, other numbers floats; `float` makes a float of an integer. */
 type AttributeValue =
   | number
   | string
@@ -87,7 +87,7 @@ function attribute(name: string, value: AttributeValue): AttributeProto {
   return { name, type: 4, t: value as TensorProto };
 }
 
-/** Writes ONNX graphs for tests. Nothing is checked, so that broken files can be made too. */
+/** Writes ONNX graphs for tests. It checks nothing, so that tests can make broken files. */
 export class GraphBuilder {
   readonly proto: Required<Pick<GraphProto, 'node' | 'initializer' | 'input' | 'output'>> & GraphProto;
   private made = 0;
@@ -127,7 +127,7 @@ export class GraphBuilder {
     return output;
   }
 
-  /** Adds a node with one output and returns that. */
+  /** Adds a node with one output and returns the output. */
   node(opType: string, inputs: readonly string[], attributes: Record<string, AttributeValue> = {}): string {
     return this.nodes(opType, inputs, attributes)[0]!;
   }

@@ -11,7 +11,7 @@ export function modelOf(graph: GraphBuilder, opset?: number): Promise<Model> {
   return loadModel(modelBytes(graph, opset));
 }
 
-/** Specialises on shapes in the order of the model's inputs, as they stand when none are given. */
+/** Specialises a model on shapes in the order of its inputs; by default on the declared shapes. */
 export function specializeOn(model: Model, ...shapes: readonly (readonly number[])[]): Ir {
   const binding = model.inputs.map(({ name, shape, batched }, i): [string, InputBinding] => {
     const declared = shape.map((dim, axis) => (batched && axis === 0 ? 1 : Number(dim)));
@@ -20,7 +20,7 @@ export function specializeOn(model: Model, ...shapes: readonly (readonly number[
   return specialize(model, new Map(binding));
 }
 
-/** All operations, those of branches after their conditional. */
+/** All operations; those of branches follow their conditional. */
 export function allOps(ops: readonly IrOp[]): IrOp[] {
   return ops.flatMap((op) =>
     op.op === 'if' ? [op, ...allOps(op.branches.then.ops), ...allOps(op.branches.else.ops)] : [op],

@@ -1,6 +1,6 @@
 /**
- * Runs one network of the exporter with onnxruntime and prints what it computes, as JSON: a list of items, each a
- * list of logits. A process of its own, because onnxruntime does not know the typed arrays of a test's realm.
+ * Runs one of the exporter's networks with onnxruntime and prints the results as JSON: a list of items, each a list of
+ * logits. This is a separate process, because onnxruntime rejects the typed arrays of Jest's realm.
  *
  *     node test/helpers/onnxruntime.mjs MODULE FOLDER NAME
  */

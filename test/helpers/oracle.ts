@@ -1,6 +1,6 @@
 /**
- * What every step means, element by element: no blocking, no strides, no typed arrays; sums in double precision, and
- * nothing shared with what is under test.
+ * A reference implementation of every step, element by element: no blocking, no strides, no typed arrays; sums in double
+ * precision. It shares no code with the implementation under test.
  */
 import type { KernelStep, KernelTensor } from '../../lib/kernels/index.js';
 import type { Activation } from '../../lib/model/program.js';
@@ -101,7 +101,7 @@ export function activation({ kind, alpha, beta }: Activation, x: number): number
   }
 }
 
-/** By Simpson's rule. */
+/** Integrates by Simpson's rule. */
 function erf(x: number): number {
   if (!(Math.abs(x) < 6)) return Math.sign(x);
   const n = 1000;
@@ -111,7 +111,7 @@ function erf(x: number): number {
   return (2 / Math.sqrt(Math.PI)) * (x / n / 3) * total;
 }
 
-/** Positions in x of the taps of the window at `out`, and which of them lie outside. */
+/** Positions in x of the taps of the window at `out`, and which of them are outside. */
 function taps(
   kernel: Index,
   out: Index,
@@ -179,7 +179,7 @@ function compareElements(kind: string, a: Element, b: Element): boolean {
   return a === b;
 }
 
-/** Index in a padded axis to index in the axis, null for the pad value; by walking, not by formula. */
+/** Maps an index in a padded axis to one in the axis, null for the pad value; by walking, not by a formula. */
 function padSource(i: number, size: number, mode: string): number | null {
   if (i >= 0 && i < size) return i;
   if (mode === 'constant') return null;
@@ -194,8 +194,8 @@ function padSource(i: number, size: number, mode: string): number | null {
 }
 
 /**
- * All outputs of a step, as plain lists of elements. Float results are not rounded to float32.
- * @param shapes of the outputs
+ * All outputs of a step as plain lists of elements. Float results are not rounded to float32.
+ * @param shapes shapes of the outputs
  */
 export function evaluate(
   step: KernelStep,
@@ -407,7 +407,7 @@ export function evaluate(
   }
 }
 
-/** The last two axes as one, so that the others broadcast. */
+/** Merges the last two axes, so that the others broadcast. */
 function stack(tensor: KernelTensor): KernelTensor {
   const [rows, columns] = tensor.shape.slice(-2);
   return { ...tensor, shape: [...tensor.shape.slice(0, -2), rows! * columns!] };

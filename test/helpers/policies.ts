@@ -1,12 +1,12 @@
 import type { SkipPolicy } from '../../lib/skip/policy.js';
 
-/** A calibrated policy without the times, which are measured anew by every calibration. */
+/** A calibrated policy without times, which differ between calibrations. */
 export function untimed({ expected, ...rest }: SkipPolicy) {
   const { latency: _, latencyReduction: __, ...known } = expected!;
   return { ...rest, expected: known };
 }
 
-/** A policy that promises `limit`, whatever it does. */
+/** A policy that promises `limit`, regardless of its rules. */
 export function promising(limit: number, rest: object) {
   const tested = { limit, items: 3000, events: 0, risk: 0, pValue: 0.01, upperBound: limit };
   const data = { sha256: 'a'.repeat(64), seed: 1, fit: 1000, order: 1000, certify: 1000 };

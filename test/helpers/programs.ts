@@ -1,4 +1,4 @@
-/** Programs made by hand. */
+/** Hand-made programs. */
 import {
   type Block,
   NO_ACTIVATION,
@@ -32,7 +32,7 @@ export class ProgramBuilder {
     return value;
   }
 
-  /** Adds a step with one new output of the given shape, and returns that. */
+  /** Adds a step with one new output of the given shape, and returns the output. */
   step<Op extends Step['op']>(
     op: Op,
     attrs: Extract<Step, { op: Op }>['attrs'],

@@ -1,4 +1,4 @@
-/** Random residual networks as programs: every kind of block, gates, branches, and odd shapes. */
+/** Random residual networks as programs, with every kind of block, gates, branches and unusual shapes. */
 import {
   type Activation,
   type Gate,
@@ -20,25 +20,25 @@ const ACTIVATIONS: readonly Activation[] = [
   { kind: 'silu', alpha: 0, beta: 0 },
 ];
 /**
- * Powers of two and their neighbours: where caches alias, where whole vectors and tiles end, and where an algorithm
- * gives way to the next.
+ * Powers of two and their neighbours: here caches alias, whole vectors and tiles end, and the engine switches between
+ * algorithms.
  */
 const EDGES = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096].flatMap((n) => [n - 1, n, n + 1]);
-/** Of the stream of such a network. */
+/** Maximum size of the residual stream in a network with these sizes. */
 const MOST_ELEMENTS = 1 << 17;
 
 const COMPARES: readonly Gate['compare'][] = ['gt', 'ge', 'lt', 'le'];
 
-/** Grows a network on one residual stream of shape [1, C, H, W]. */
+/** Grows a network around one residual stream of shape [1, C, H, W]. */
 class Grower {
   readonly b = new ProgramBuilder();
   private readonly next: () => number;
   private stream: ValueId;
   private seed: number;
-  /** Scores that a policy network has computed at the start, not used yet. */
+  /** Unused scores that a policy network computed at the start. */
   private readonly earlyScores: ValueId[] = [];
 
-  /** `edges`: of a size next to a power of two, often a large one. */
+  /** `edges`: sizes next to powers of two, often large ones. */
   constructor(seed: number, edges: boolean) {
     this.seed = seed;
     this.next = uniform(seed);
@@ -46,7 +46,7 @@ class Grower {
       this.stream = this.b.input(this.edgeShape());
       return;
     }
-    // Some are large enough for the algorithms of large images.
+    // Some are large enough for algorithms that need large images.
     const size = () => (this.next() < 0.15 ? this.int(10, 24) : this.int(3, 9));
     this.stream = this.b.input([1, this.int(1, 20), size(), size()]);
   }
@@ -78,7 +78,7 @@ class Grower {
   private edgeShape(): number[] {
     const shape = [1];
     let room = MOST_ELEMENTS;
-    // In any order, so that each axis is the long one in some network. A 0 is among the neighbours of 1.
+    // In random order, so that each axis is the longest in some networks. The neighbours of 1 include 0.
     for (const axis of this.pick([
       [3, 2, 1],
       [3, 1, 2],
@@ -103,7 +103,7 @@ class Grower {
     return this.b.values[id]!.shape as unknown as [number, number, number, number];
   }
 
-  /** A constant of numbers of magnitude `scale`. */
+  /** A random constant with values of magnitude `scale`. */
   private weights(shape: readonly number[], scale: number): ValueId {
     const size = shape.reduce((a, b) => a * b, 1);
     return this.b.constant(
@@ -149,7 +149,7 @@ class Grower {
     return this.dense(hidden, 5, 1, NO_ACTIVATION);
   }
 
-  /** Decides for several blocks at the start. */
+  /** A policy network: decides for several blocks at the start. */
   private policyNetwork(): void {
     const { b } = this;
     const [, c, h, w] = this.shape();
@@ -160,7 +160,7 @@ class Grower {
     }
   }
 
-  /** Makes a block of what `body` adds; it may have a gate, whose steps come first. */
+  /** Makes a block of the steps that `body` adds, perhaps with a gate, whose steps precede them. */
   private block(body: () => ValueId, skipActivation: Activation, skippable = true): void {
     const input = this.stream;
     const gateFirst = this.b.steps.length;
@@ -225,7 +225,7 @@ class Grower {
     }, NO_ACTIVATION);
   }
 
-  /** The addition, and perhaps the activation after it, as steps of their own. */
+  /** A block with a separate addition step, perhaps followed by an activation. */
   private addBlock(): void {
     const act = this.pick(ACTIVATIONS);
     const apart = this.next() < 0.5;
@@ -253,7 +253,7 @@ class Grower {
     );
   }
 
-  /** Option A: every second pixel, and zeros for the new channels. */
+  /** Option A shortcut: every second pixel, and zeros for the new channels. */
   private paddedBlock(): void {
     this.block(
       () => {
@@ -273,7 +273,7 @@ class Grower {
     );
   }
 
-  /** Squeeze and excitation: a soft factor, no gate. */
+  /** Squeeze and excitation: a soft factor, not a gate. */
   private squeeze(): void {
     const { b } = this;
     const [, c] = this.shape();
@@ -298,7 +298,7 @@ class Grower {
     this.stream = this.b.step('pool', attrs, [this.stream], [1, c, size(h), size(w)]);
   }
 
-  /** One of two convolutions, or a block in one of the ways. */
+  /** A conditional with a block in one branch, and a convolution or a copy in the other. */
   private branch(): void {
     const { b } = this;
     const [, c, h, w] = this.shape();
@@ -319,7 +319,7 @@ class Grower {
     this.stream = result;
   }
 
-  /** To channels last and back, by way of steps that only move elements. */
+  /** Converts to channels last and back with steps that only move elements. */
   private shuffle(): void {
     const { b } = this;
     const [, c, h, w] = this.shape();

@@ -2,10 +2,10 @@ import fc from 'fast-check';
 import type { KernelTensor } from '../../lib/kernels/index.js';
 import { allocate, type DataType } from '../../lib/tensor.js';
 
-// Looked up once: globals are slow to reach inside the test runner.
+// Looked up once, because globals are slow inside the test runner.
 const { imul } = Math;
 
-/** Numbers from [0, 1), the same for the same seed (mulberry32). */
+/** Seeded numbers in [0, 1) (mulberry32). */
 export function uniform(seed: number): () => number {
   let state = seed >>> 0;
   return () => {
@@ -16,7 +16,7 @@ export function uniform(seed: number): () => number {
   };
 }
 
-/** `length` floats from [-1, 1), the same for the same seed. */
+/** `length` seeded floats in [-1, 1). */
 export function randomFloats(length: number, seed: number): Float32Array {
   const next = uniform(seed);
   return Float32Array.from({ length }, () => next() * 2 - 1);
@@ -25,7 +25,7 @@ export function randomFloats(length: number, seed: number): Float32Array {
 export type Fill =
   /** Floats in [-1, 1); integers in [-5, 5], or [0, 5] if unsigned; booleans. */
   | 'plain'
-  /** With some NaN, infinities, zeros of both signs, ties; integers at the ends of their range. */
+  /** Includes NaN, infinities, zeros of both signs and ties; integers at the limits of their range. */
   | 'special';
 
 const SPECIAL_FLOATS = [
@@ -74,7 +74,7 @@ export function randomTensor(
   return { dtype, shape, data };
 }
 
-/** A tensor of the given type and shape, whatever its elements. */
+/** A tensor of the given type and shape from any numbers. */
 export function tensorOf(
   dtype: DataType,
   shape: readonly number[],

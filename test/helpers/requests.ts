@@ -4,7 +4,7 @@ import { sizeOf } from '../../lib/numeric/shapes.js';
 import { allocate, type TensorData } from '../../lib/tensor.js';
 import { uniform } from './random.js';
 
-/** A mode for every block: what the seed picks among those that the block allows. */
+/** A random mode for every block, among those that it allows. */
 export function randomModes(program: Program, seed: number): Uint8Array {
   const next = uniform(seed);
   return Uint8Array.from(program.blocks, ({ skippable, gate }) => {
@@ -15,7 +15,7 @@ export function randomModes(program: Program, seed: number): Uint8Array {
   });
 }
 
-/** A request with room for everything; gates have the model's thresholds. Every input holds `items` slices. */
+/** A request with buffers for all outputs; gates have the model's thresholds. Every input has `items` slices. */
 export function makeRequest(
   program: Program,
   inputs: readonly TensorData[],

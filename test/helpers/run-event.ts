@@ -2,7 +2,7 @@ import type { RunContext, RunEvent } from '../../lib/skip/observer.js';
 import { type ItemDecisions, SKIP_REASONS } from '../../lib/skip/trace.js';
 import { Tensor } from '../../lib/tensor.js';
 
-/** Circumstances of a network of `blocks` gated blocks. */
+/** Context of a network with `blocks` gated blocks. */
 export function runContext(blocks = 3): RunContext {
   return {
     version: '0.0.0',
@@ -30,7 +30,7 @@ export function runContext(blocks = 3): RunContext {
   };
 }
 
-/** `event` with `decisionsOf`, which tells what its trace tells. */
+/** Adds `decisionsOf` to `event`, based on its trace. */
 export function withDecisions(event: Omit<RunEvent, 'decisionsOf'>): RunEvent {
   const decisionsOf = (item: number): ItemDecisions => {
     const { blocks, exits, multiplyAddsSkipped } = event.trace.items[item]!;
@@ -54,7 +54,7 @@ export function withDecisions(event: Omit<RunEvent, 'decisionsOf'>): RunEvent {
   return { ...event, decisionsOf };
 }
 
-/** A run of one item for each row of `scores`; a block runs when its score is above 0. */
+/** A run with one item per row of `scores`; a block runs if its score is above 0. */
 export function runEvent(context: RunContext, scores: readonly (readonly number[])[], seed = 0): RunEvent {
   const items = scores.length;
   return withDecisions({

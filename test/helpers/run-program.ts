@@ -11,13 +11,13 @@ import { randomFloats } from './random.js';
 export interface RunResult {
   /** The first output. */
   readonly output: Float32Array;
-  /** Those behind it. */
+  /** The other outputs. */
   readonly others: readonly Float32Array[];
   readonly ran: number[];
   readonly scores: number[];
 }
 
-/** Runs one item on the reference backend; every gate decides as in the model, unless `modes` says otherwise. */
+/** Runs one item on the reference backend; gates decide as in the model unless `modes` overrides them. */
 export function runProgram(
   program: Program,
   inputs: readonly TensorData[],
@@ -45,7 +45,7 @@ export function runModes(program: Program): number[] {
   return program.blocks.map(() => BlockMode.run);
 }
 
-/** The operations of an Ir as they are: neither fused nor gated. */
+/** The unchanged operations of an Ir, without fusion and gating. */
 export function denseProgram(ir: Ir): Program {
   const region = new Region(
     [...ir.values],
@@ -59,11 +59,11 @@ export function denseProgram(ir: Ir): Program {
 
 export interface Agreement {
   readonly program: Program;
-  /** Blocks that ran, for each of the items. */
+  /** For each item, the blocks that ran. */
   readonly ran: readonly (readonly number[])[];
 }
 
-/** Expects the program of `ir` to compute what `ir` says, for a few random items; says what they ran. */
+/** Expects the program of `ir` to agree with `ir` on a few random items; returns the blocks that ran. */
 export function expectAgreement(ir: Ir, items = 6): Agreement {
   const program = buildProgram(ir);
   const dense = denseProgram(ir);

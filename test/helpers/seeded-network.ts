@@ -7,7 +7,7 @@ const CHANNELS = 8;
 export const LABELS = ['plain', 'striped', 'dotted', 'checked', 'round', 'square'] as const;
 
 /**
- * A small residual network with seeded weights, in the form in which Hugging Face exports image classifiers:
+ * A small residual network with seeded weights, in the form of Hugging Face's exported image classifiers:
  * `pixel_values` [batch, 3, height, width] to `logits` [batch, labels].
  */
 export function seededNetwork(): Uint8Array {
@@ -44,7 +44,7 @@ export function seededNetwork(): Uint8Array {
   return modelBytes(graph);
 }
 
-/** Writes the network as a folder of Hugging Face's layout. */
+/** Writes the network as a folder in Hugging Face's layout. */
 export function writeSeededModel(folder: string): void {
   mkdirSync(join(folder, 'onnx'), { recursive: true });
   writeFileSync(join(folder, 'onnx/model.onnx'), seededNetwork());

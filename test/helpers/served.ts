@@ -3,12 +3,12 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { DIST, ROOT } from './dist.js';
 
-/** A server in a process of its own, as the command starts it. */
+/** A server in a separate process, started by the command. */
 export interface Served {
   readonly pid: number;
   readonly url: string;
   readonly grpcAddress: string | null;
-  /** SIGTERM; the exit code, and what was written to the error stream. */
+  /** Sends SIGTERM; resolves to the exit code and the error stream's text. */
   stop(): Promise<{ code: number | null; log: string }>;
 }
 

@@ -1,7 +1,7 @@
 import { InferenceSession, type Isa, ResidualSkipError, type SessionOptions } from '../../lib/index.js';
 import { ISAS } from '../../lib/session/options.js';
 
-/** The native instruction sets of this machine. */
+/** The instruction sets that the native backend can use on this machine. */
 export async function availableIsas(model: string): Promise<Isa[]> {
   const available: Isa[] = [];
   for (const isa of ISAS) {

@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path';
 
 const ROOT = resolve(__dirname, '../..');
 
-/** The pages that users read. */
+/** The pages for users. */
 export const DOCUMENTATION = [
   'README.md',
   'demo/README.md',
@@ -13,7 +13,7 @@ export const DOCUMENTATION = [
     .map((name) => `docs/${name}`),
 ];
 
-/** Pages whose commands train or measure for hours; .ci/run has some of them in short. */
+/** Pages whose commands train or measure for hours; .ci/run tests short versions of some. */
 export const MEASURING = ['adapt', 'calibration', 'performance', 'protocol', 'reproduction'].map(
   (name) => `docs/${name}.md`,
 );
@@ -21,9 +21,9 @@ export const MEASURING = ['adapt', 'calibration', 'performance', 'protocol', 're
 /** A fenced block of a Markdown page. */
 export interface Snippet {
   readonly page: string;
-  /** Of its first line, from 1. */
+  /** Number of its first line, from 1. */
   readonly line: number;
-  /** What stands behind the fence; empty for what a program prints. */
+  /** The info string of the fence; empty for a program's output. */
   readonly language: string;
   readonly code: string;
 }
@@ -44,7 +44,7 @@ export function snippetsOf(page: string): Snippet[] {
   return snippets;
 }
 
-/** The commands of a block for the shell: a line each, unless a quoted text goes on. */
+/** The commands of a shell block: one per line, unless a quoted text spans several lines. */
 export function commandsOf({ code }: Snippet): string[] {
   const commands: string[] = [];
   let pending = '';

@@ -1,4 +1,4 @@
-/** Random steps of every kind, with inputs that fit. */
+/** Random steps of every kind with matching inputs. */
 import fc from 'fast-check';
 import type { KernelStep, KernelTensor } from '../../lib/kernels/index.js';
 import {
@@ -44,7 +44,7 @@ const functions: fc.Arbitrary<Activation> = fc.constantFrom(...ACTIVATION_KINDS)
   }
 });
 
-/** Neither steep nor with jumps, so that they don't enlarge the rounding errors of what they follow. */
+/** Activations without steep slopes or jumps, so that they don't amplify the rounding errors of their inputs. */
 export const activations = functions.filter(
   ({ kind }) => !['exp', 'log', 'sqrt', 'reciprocal', 'sign', 'floor', 'ceil', 'round'].includes(kind),
 );
@@ -55,7 +55,7 @@ function all<T>(arbitraries: readonly fc.Arbitrary<T>[]): fc.Arbitrary<T[]> {
   return fc.tuple(...arbitraries) as unknown as fc.Arbitrary<T[]>;
 }
 
-/** One spatial axis: everything that shapes it. */
+/** One spatial axis: all its parameters. */
 const axis = fc
   .record({
     kernel: fc.integer({ min: 1, max: 4 }),
@@ -147,7 +147,7 @@ const gemm = fc
       ),
   );
 
-/** Shapes that broadcast to `shape`: axes of length 1 here and there, leading ones left out. */
+/** Shapes that broadcast to `shape`: some axes have length 1, and some leading axes are missing. */
 function broadcastable(shape: readonly number[]): fc.Arbitrary<number[]> {
   return fc
     .record({
@@ -189,7 +189,7 @@ const affine = fc
     );
   });
 
-/** A step of one tensor, from its shape. */
+/** A step with one tensor, made from its shape. */
 function ofOne(
   min: number,
   max: number,
@@ -214,7 +214,7 @@ const unary = ofOne(0, 4, (shape) =>
   functions.map((act) => ({ step: { op: 'unary', attrs: { act } }, shape })),
 );
 
-/** Steps of two or three broadcast operands; the types of the operands, and that of the result. */
+/** Steps with two or three broadcast operands, by the types of operands and result. */
 function broadcasting(
   step: fc.Arbitrary<KernelStep>,
   types: fc.Arbitrary<{ inputs: DataType[]; output: DataType }>,
@@ -311,7 +311,7 @@ const pool = fc
     );
   });
 
-/** As ONNX's ceil_mode: a last window counts if it begins inside the input or its begin padding. */
+/** Like ONNX's ceil_mode: the last window counts if it begins inside the input or its begin padding. */
 function ceilOutput({ input, begin, end, kernel, stride, dilation }: Axis): number {
   const reach = (kernel - 1) * dilation + 1;
   const count = Math.ceil((input + begin + end - reach) / stride) + 1;
@@ -434,7 +434,7 @@ const transpose = ofOne(
   { type: dtype },
 );
 
-/** Begin and end of one axis of length d; as ONNX asks, a reflecting pad is shorter than what it reflects. */
+/** Begin and end of one axis of length d. ONNX requires that a reflecting pad is shorter than the axis. */
 const padsOf = (d: number, mode: PadMode) => {
   const one = fc.integer({ min: -Math.floor((d - 1) / 2), max: 7 });
   return fc.tuple(one, one).map(([begin, end]) => {

@@ -1,21 +1,21 @@
-/** Tables of what exits say, made without a network. */
+/** Tables of the exits' answers, made without a network. */
 import type { Table } from '../../lib/calibrate/table.js';
 import type { Block } from '../../lib/model/program.js';
 
 export interface MadeExit {
-  /** Index of the block behind which it is. */
+  /** Index of the block that the exit follows. */
   readonly after: number;
-  /** Share of the network's multiply-adds that its head takes. */
+  /** Cost of its head as a share of the network's multiply-adds. */
   readonly cost?: number;
-  /** Of each item: the confidence, and whether the answer is another than in full. */
+  /** For each item: the confidence, and whether the answer differs from the full network's. */
   readonly rows: readonly (readonly [confidence: number, wrong: boolean])[];
   /** 1 for each item whose answer is guarded. */
   readonly guarded?: readonly number[];
 }
 
 /**
- * The full network answers 0 to every item; block i is `b` with its index.
- * @param shares of the blocks of the network's multiply-adds
+ * The full network answers 0 for every item; block i is called `b` followed by i.
+ * @param shares each block's share of the network's multiply-adds
  */
 export function tableFrom(shares: readonly number[], exits: readonly MadeExit[]): Table {
   const work = 1e6;

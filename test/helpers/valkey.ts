@@ -2,16 +2,16 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 
-/** Debian's package is valkey-server; Redis will do. */
+/** Debian's package is valkey-server; Redis works too. */
 const BINARY = ['valkey-server', 'redis-server'].find(
   (name) => spawnSync(name, ['--version']).error === undefined,
 );
 
-/** Skips, and says why in the names of the tests, where neither is installed. */
+/** Skips the tests if neither is installed; their names then contain the reason (VALKEY). */
 export const describeValkey = BINARY ? describe : describe.skip;
 export const VALKEY = BINARY ?? "valkey-server isn't installed";
 
-/** A server of its own on a free port, with its files in `folder`. */
+/** A new server on a free port, with its files in `folder`. */
 export class Valkey {
   #process: ChildProcess | undefined;
 
