@@ -2,7 +2,7 @@
 //
 //   node scripts/prebuild.mjs [TARGET...]      all by default
 //
-// Each is a package of its own in prebuilds/. Zig and its cache stay in .cache/. LLVM's tools (Debian: llvm) list the imports
+// Each is a separate package in prebuilds/. Zig and its cache stay in .cache/. LLVM's tools (Debian: llvm) list the imports
 // of each addon, and the script fails if a supported system lacks one.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';

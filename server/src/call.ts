@@ -76,7 +76,7 @@ async function runOnce(jobs: readonly Job<Work>[]): Promise<void> {
   const start = performance.now();
   const { outputs, trace } = await model.session.runTraced(feeds, [...fetches], {
     policy: setting.policy,
-    // A shared call goes on when one of its clients leaves.
+    // A shared call continues when one of its clients disconnects.
     ...(jobs.length === 1 && { signal: jobs[0]!.signal }),
   });
   const callMs = performance.now() - start;
