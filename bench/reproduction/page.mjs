@@ -22,7 +22,7 @@ export function mainTable(reports) {
     ['p50 latency: plain twin, ms', (r) => r.latencyMs.plain.p50.toFixed(3)],
     ['p50 latency: gated network, ms', (r) => r.latencyMs.gated.p50.toFixed(3)],
     ['**p50 latency cut**', (r) => `**${percent(latencyCut(r))}**`],
-    ['mean latency cut', (r) => percent(1 - r.latencyMs.gated.mean / r.latencyMs.plain.mean)],
+    ['mean latency cut', (r) => percent(meanCut(r))],
     ['p50, onnxruntime-node on the twin, ms', (r) => r.latencyMs['onnxruntime plain']?.p50.toFixed(3) ?? ''],
     [
       'p50, onnxruntime-node on the gated file, ms',
@@ -180,12 +180,14 @@ function exampleNote(reports) {
     .join('\n');
 }
 
+const meanCut = ({ latencyMs }) => 1 - latencyMs.gated.mean / latencyMs.plain.mean;
+
 /** The sentence about skipping for the README. */
 function headline(report) {
   const { plain, gated } = report.accuracy;
   return (
-    `On CIFAR-10, learned gates cut the median latency [by ${percent(latencyCut(report))}](docs/reproduction.md), ` +
-    `with an accuracy of ${percent(gated, 2)} instead of ${percent(plain, 2)}.`
+    `On CIFAR-10, learned gates cut the median latency [by ${percent(latencyCut(report))}](docs/reproduction.md) ` +
+    `and the mean by ${percent(meanCut(report))}, with an accuracy of ${percent(gated, 2)} instead of ${percent(plain, 2)}.`
   );
 }
 

@@ -109,6 +109,7 @@ describe('figures of the README', () => {
   it('are those of docs/reproduction.md', () => {
     const first = (name: string) => row('docs/reproduction.md', name)[0];
     expect(readme).toContain(`[by ${first('p50 latency cut')}]`);
+    expect(readme).toContain(`the mean by ${first('mean latency cut')}`);
     const [gated, plain] = ['gated network', 'plain twin'].map((name) => first(`accuracy: ${name}`));
     expect(readme).toContain(`an accuracy of ${gated} instead of ${plain}`);
   });
