@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
-"""Trains all networks of the protocol, one after another; see README.md. The same command continues where it was stopped."""
+"""Trains all networks of the protocol, one after another; see README.md. The same command continues where it was stopped, and
+several processes share the work.
+"""
 
 import argparse
 import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # Threads that wait without spinning lose little on a free machine and save most of a busy one; read by libgomp once.
@@ -33,7 +37,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("only", nargs="*", help="runs whose names begin like this, cifar10/twin say; all without")
     parser.add_argument("--data", type=Path, default=Path(".cache/data"), help="folder of the data sets")
     parser.add_argument("--to", type=Path, default=cache / "training", help="checkpoints and results")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--smoke", action="store_true", help="small networks, two epochs, a part of the digits")
     parser.add_argument("--status", action="store_true", help="only say how far each run is")
     return parser.parse_args()
@@ -141,6 +145,26 @@ def status(run: Run, folder: Path) -> str:
     return f"{run.name}: {done}, {wall:.0f} s, {cpu:.0f} CPU s{accuracy}"
 
 
+@contextmanager
+def locked(folder: Path, wait: bool) -> Iterator[bool]:
+    """Holds the folder's lock against other processes; gives False, without `wait`, where another one has it."""
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def load(run: Run, options: argparse.Namespace) -> tuple[Split, Split]:
+    """Training and validation part of the run's data set; the latter is also written as residual-skip reads it."""
+    dataset, source, cache = images.DATASETS[run.dataset], options.data / run.dataset, options.to / "data"
+    train_part, validation = images.load(dataset, source, cache)
+    images.write_validation(dataset, source, validation, cache / f"{run.dataset}-validation")
+    return (train_part.take(torch.arange(2000)) if options.smoke else train_part), validation
+
+
 def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
@@ -152,27 +176,21 @@ def main() -> None:
             report(status(run, options.to / run.name))
         return
     options.to.mkdir(parents=True, exist_ok=True)
-    lock = (options.to / "lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise SystemExit(f"another process is training in {options.to}") from None
-    write_json(options.to / "plan.json", [entry(run) for run in planned])
     loaded = {}
     for run in chosen:
         folder = options.to / run.name
-        if (folder / "result.json").exists():
-            continue
-        if run.dataset not in loaded:
-            dataset, source = images.DATASETS[run.dataset], options.data / run.dataset
-            train_part, validation = images.load(dataset, source, options.to / "data")
-            images.write_validation(dataset, source, validation, options.to / "data" / f"{run.dataset}-validation")
-            loaded = {run.dataset: (train_part.take(torch.arange(2000)) if options.smoke else train_part, validation)}
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            train(run, folder, *loaded[run.dataset])
-        except FloatingPointError as error:
-            report(f"{run.name} failed: {error}")
+        with locked(folder, wait=False) as free:
+            if not free or (folder / "result.json").exists():
+                continue
+            if run.dataset not in loaded:
+                with locked(options.to, wait=True):
+                    write_json(options.to / "plan.json", [entry(each) for each in planned])
+                    loaded = {run.dataset: load(run, options)}
+            try:
+                train(run, folder, *loaded[run.dataset])
+            except FloatingPointError as error:
+                report(f"{run.name} failed: {error}")
 
 
 if __name__ == "__main__":

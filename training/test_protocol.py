@@ -17,6 +17,7 @@ from images import DATASETS, cutout, held_out, resized_crops, write_validation  
 from learning import Training  # noqa: E402
 from network import ResNet  # noqa: E402
 from plan import PLAN, runs  # noqa: E402
+from protocol import locked  # noqa: E402
 
 
 torch.set_num_threads(1)
@@ -185,6 +186,16 @@ class TrainingTest(unittest.TestCase):
             training = Training(small_network(), 32, 1, 8, 0.05, 1, Path(folder), batch, loss)
             with self.assertRaisesRegex(FloatingPointError, "not finite in step 0"):
                 training.run(lambda epochs: {})
+
+
+class LockTest(unittest.TestCase):
+    def test_a_network_that_is_being_trained_is_left_to_its_process(self):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            with locked(folder, wait=False) as first, locked(folder, wait=False) as second:
+                self.assertEqual((first, second), (True, False))
+            with locked(folder, wait=False) as again:
+                self.assertTrue(again)
 
 
 class PlanTest(unittest.TestCase):
