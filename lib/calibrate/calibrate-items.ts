@@ -34,7 +34,7 @@ import type { Calibration, SettingResult } from './result.js';
 import { ResumableBackend } from './resume.js';
 import { leversOf, settingsOf, worthTesting } from './settings.js';
 import { checkParts, contentHash, fingerprint, type Part, split } from './split.js';
-import { type AnyExit, gatesOf, hasGates, itemsFrom, type Judging, type Table, tableOf } from './table.js';
+import { type AnyExit, gatesOf, hasGates, type Judging, type Table, tableOf } from './table.js';
 
 const SETTINGS = 96;
 const COPIES = 15;
@@ -64,14 +64,7 @@ export async function calibrateItems(
   checkProgram(program);
   const guards = resolveGuards(options.guards ?? [], labels);
   const items = distinctItems(given, program, options);
-  const parts = split(items, seed);
-  const unlimited = options.budget !== undefined || options.budgetMs !== undefined;
-  checkParts(parts, rules[0], unlimited);
-  const take = (part: Part) => parts[part].map((i) => items[i]!);
-  const chosenFrom = [...take('fit'), ...take('order')];
-  const certify = take('certify');
-
-  // The model's own exits were trained elsewhere: nothing is fitted, and they are judged on all items at once.
+  // The model's own exits were trained elsewhere: nothing is fitted.
   const own = program.exits?.list.map(({ after }): AnyExit => ({ after }));
   if (own && options.fit) {
     throw new ResidualSkipError(
@@ -79,7 +72,14 @@ export async function calibrateItems(
       `fit: the model has ${own.length} exits of its own, so there is nothing to fit on further images; omit it`,
     );
   }
-  const judgedAtOnce = own !== undefined || options.fit !== undefined;
+  const fitsOnItems = !own && !options.fit;
+  const parts = split(items, seed, fitsOnItems);
+  const unlimited = options.budget !== undefined || options.budgetMs !== undefined;
+  checkParts(parts, rules[0], fitsOnItems, unlimited);
+  const take = (part: Part) => parts[part].map((i) => items[i]!);
+  const chosenFrom = [...take('fit'), ...take('order')];
+  const certify = take('certify');
+
   const nameOf = (index: number) => className(index, labels);
   const foldOf = (i: number) => (i >= parts.fit.length ? FOLDS - 1 : i % (FOLDS - 1));
   const fitting: Omit<Fitting, 'onItems'> = {
@@ -117,15 +117,16 @@ export async function calibrateItems(
       : fitOn(backend instanceof ResumableBackend ? backend.engine : backend);
   const chains: readonly (readonly AnyExit[])[] = own ? [own] : await fitChains();
   const exits = chains.at(-1) ?? [];
-  const honest = judgedAtOnce
-    ? [await tableOf(judging, exits, chosenFrom)]
-    : await foldTables(judging, chains, chosenFrom, foldOf);
+  // Heads that have seen none of the items are judged on all of them at once.
+  const honest = fitsOnItems
+    ? await foldTables(judging, chains, chosenFrom, foldOf)
+    : [await tableOf(judging, exits, chosenFrom)];
   checkAnswers(
     honest.flatMap(({ answers }) => [...answers]),
     nameOf,
   );
   const savings = own ? ownSavings(program) : exitPlaces(program).map(({ saving }) => saving);
-  const order = judgedAtOnce ? itemsFrom(honest[0]!, parts.fit.length) : honest.at(-1)!;
+  const order = honest.at(-1)!;
   const settings =
     exits.length > 0 ? settingsOf(leversOf(honest, savings), options.settings ?? SETTINGS) : [];
   const stopwatch = new Stopwatch(backend, program, guards);

@@ -7,39 +7,46 @@ import { itemsNeeded } from './risk.js';
 /** The purpose of each part of the data; nothing that was chosen depends on `certify`. */
 export type Part = 'fit' | 'order' | 'certify';
 
+type Shares = readonly (readonly [Part, number])[];
+
 /** Shares of the parts: most of the data certifies, because the promise rests on it. */
-const SHARES: readonly (readonly [Part, number])[] = [
+const SHARES: Shares = [
   ['fit', 0.3],
   ['order', 0.1],
   ['certify', 0.6],
 ];
 
-function shareOf(part: Part): number {
-  return SHARES.find(([name]) => name === part)![1];
-}
+/** Shares where no head is fitted on the items: only thresholds are chosen on those that don't certify. */
+const SHARES_WITHOUT_FIT: Shares = [
+  ['order', 0.2],
+  ['certify', 0.8],
+];
+
+const sharesOf = (fits: boolean) => (fits ? SHARES : SHARES_WITHOUT_FIT);
 
 /**
  * The part of an item, by a hash of its content and the seed: equal items always share a part, whatever their names
  * and order.
+ * @param fits whether heads are fitted on the items
  */
-export function partOf(contentSha256: string, seed: number): Part {
+export function partOf(contentSha256: string, seed: number, fits = true): Part {
   const digest = createHash('sha256').update(`${seed}:${contentSha256}`).digest();
   let position = digest.readUInt32BE(0) / 2 ** 32;
-  for (const [part, share] of SHARES) {
+  for (const [part, share] of sharesOf(fits)) {
     if (position < share) return part;
     position -= share;
   }
   return 'certify';
 }
 
-/** Fewest items to fit on. */
+/** Fewest items to fit heads on, or to choose thresholds by. */
 const LEAST_FIT = 50;
 
 /** Indices of the items of each part, in the order of their hashes: results depend only on the set. */
-export function split(items: readonly CalibrationItem[], seed: number): Record<Part, number[]> {
+export function split(items: readonly CalibrationItem[], seed: number, fits = true): Record<Part, number[]> {
   const parts: Record<Part, number[]> = { fit: [], order: [], certify: [] };
   items.forEach(({ sha256 }, i) => {
-    parts[partOf(sha256, seed)].push(i);
+    parts[partOf(sha256, seed, fits)].push(i);
   });
   const hash = (i: number) => items[i]!.sha256;
   for (const part of Object.values(parts)) part.sort((a, b) => (hash(a) < hash(b) ? -1 : 1));
@@ -47,16 +54,22 @@ export function split(items: readonly CalibrationItem[], seed: number): Record<P
 }
 
 /**
+ * @param fits whether heads are fitted on the items
  * @param anyway the items certify what they can: one is enough
  * @throws ResidualSkipError INVALID_DATA that says how many would be enough
  */
-export function checkParts(parts: Record<Part, number[]>, { limit, delta }: Rule, anyway: boolean): void {
+export function checkParts(
+  parts: Record<Part, number[]>,
+  { limit, delta }: Rule,
+  fits: boolean,
+  anyway: boolean,
+): void {
   const needed = anyway ? 1 : itemsNeeded(limit, delta);
   const { fit, order, certify } = parts;
   if (certify.length >= needed && fit.length + order.length >= LEAST_FIT && order.length > 0) return;
   // Parts vary in size by chance; a tenth and a few more compensate for that.
-  const enough =
-    Math.ceil(1.1 * Math.max(needed / shareOf('certify'), LEAST_FIT / (1 - shareOf('certify')))) + 20;
+  const certifying = sharesOf(fits).at(-1)![1];
+  const enough = Math.ceil(1.1 * Math.max(needed / certifying, LEAST_FIT / (1 - certifying))) + 20;
   const all = fit.length + order.length + certify.length;
   const evidence = anyway
     ? 'a bound needs 1'
@@ -64,7 +77,7 @@ export function checkParts(parts: Record<Part, number[]>, { limit, delta }: Rule
   throw new ResidualSkipError(
     'INVALID_DATA',
     `data: there is too little; of ${all} different images, ${certify.length || 'none'} certify, and ${evidence}; ` +
-      `${fit.length + order.length} of at least ${LEAST_FIT} remain to fit, ${order.length || 'none'} of them to order ` +
+      `${fit.length + order.length} of at least ${LEAST_FIT} remain to ${fits ? 'fit' : 'choose thresholds by'}, ${order.length || 'none'} of them to order ` +
       `settings; about ${enough} different images would be enough${anyway ? '' : ', or a higher limit'}`,
   );
 }

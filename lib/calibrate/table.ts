@@ -134,29 +134,6 @@ export async function tableOf(
   return table;
 }
 
-/** The table of the items from an index on. */
-export function itemsFrom(table: Table, from: number): Table {
-  const blocks = table.program.blocks.length;
-  const cut = ({ answers, losses, guarded }: Column): Column => ({
-    answers: answers.subarray(from),
-    losses: losses.subarray(from),
-    guarded: guarded.subarray(from),
-  });
-  return {
-    ...table,
-    items: table.items.slice(from),
-    answers: table.answers.subarray(from),
-    exits: table.exits.map((exit) => ({
-      ...exit,
-      ...cut(exit),
-      confidences: exit.confidences.subarray(from),
-    })),
-    end: cut(table.end),
-    ran: table.ran.subarray(from * blocks),
-    scores: table.scores.subarray(from * blocks),
-  };
-}
-
 /** Modes of the blocks: those with a gate are decided by it. */
 export function gatesOf({ blocks }: Program): (block: number) => number {
   return (i) => (blocks[i]!.gate ? BlockMode.gate : BlockMode.run);

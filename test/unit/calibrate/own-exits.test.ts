@@ -60,6 +60,8 @@ test('exits that are in a model get thresholds that are certified, and nothing i
     expect(exit).toEqual({ after: places[e], threshold: expect.any(Number) });
   }
   expect(expected!.multiplyAddsSkipped).toBeGreaterThan(0.1);
+  expect(promise!.data.fit).toBe(0);
+  expect(promise!.items / ITEMS.length).toBeGreaterThan(0.7);
 
   const grown = attachHeads(own, decodeHeads(heads!));
   const answerOf = (scores: Float32Array) => scores.indexOf(Math.max(...scores));

@@ -1,7 +1,7 @@
 import type { Budget } from '../../../lib/calibrate/budget.js';
 import { headsOf, measure, summarise } from '../../../lib/calibrate/measure.js';
 import { leversOf, type Setting, settingsOf, worthTesting } from '../../../lib/calibrate/settings.js';
-import { itemsFrom, NEVER } from '../../../lib/calibrate/table.js';
+import { NEVER } from '../../../lib/calibrate/table.js';
 import { ResidualSkipError } from '../../../lib/errors.js';
 import { tableFrom } from '../../helpers/tables.js';
 
@@ -9,13 +9,15 @@ import { tableFrom } from '../../helpers/tables.js';
 const ROWS = 1000;
 const confidences = Array.from({ length: ROWS }, (_, i) => (i + 1) / ROWS);
 const wrong = (i: number) => i < ROWS / 2 && i % 3 === 0;
-const table = tableFrom([0.5, 0.5], [{ after: 0, rows: confidences.map((score, i) => [score, wrong(i)]) }]);
+const rows = confidences.map((score, i) => [score, wrong(i)] as const);
+const tableOf = (some: typeof rows) => tableFrom([0.5, 0.5], [{ after: 0, rows: some }]);
+const table = tableOf(rows);
 const settings = Array.from({ length: 40 }, (_, i): Setting => {
   return { price: 100 - i, thresholds: [1 - 0.0022 * (i + 1) * 2] };
 });
 
 test('levers are what the exits of tables say of items', () => {
-  const levers = leversOf([itemsFrom(table, 700), table], [0.5]);
+  const levers = leversOf([tableOf(rows.slice(700)), table], [0.5]);
   expect(levers).toHaveLength(1);
   const [{ scores, risks, saving }] = levers as [(typeof levers)[number]];
   expect(saving).toBe(0.5);
