@@ -1,14 +1,16 @@
 import { ResidualSkipError } from '../errors.js';
-import { outputsByBatch } from './batch-rules.js';
+import { differenceOf, type OneItem, oneItemOf } from './batch-walk.js';
 import { inputsBoundByValue } from './bound.js';
 import type { Dimension, Graph, ModelPort } from './graph.js';
+import type { LoweredGraph } from './lowering.js';
 import type { Binding, Model, ModelInput } from './model.js';
-import { type LoweredGraph, lowerGraph } from './specialize.js';
+import { lowerGraph } from './specialize.js';
 
-type Batching = Pick<Model, 'inputs' | 'outputs' | 'batching' | 'batchingReason'>;
+type Batching = Pick<Model, 'inputs' | 'outputs' | 'batching' | 'batchingReason' | 'loweredItems'>;
 
-/** Items in the trial batch: a prime, because few axes have that length. */
+/** Items in the trial batches: primes, because few axes have such lengths. */
 const TRIAL_BATCH = 3;
+const SECOND_TRIAL_BATCH = 5;
 
 /**
  * Lengths to try for symbolic axes other than the batch; a model may accept only some of them. 1 is left out: a
@@ -17,8 +19,8 @@ const TRIAL_BATCH = 3;
 const TRIAL_LENGTHS = [224, 32, 64, 256, 299, 512, 16, 8, 28];
 
 /**
- * Determines whether the items of a batch can run one by one: lowers the graph for one item and for several, and
- * checks that every step passes the batch axis from the inputs to the outputs unchanged.
+ * Determines whether the items of a batch can run one by one: lowers the graph for several and follows the batch axis from the
+ * inputs to the outputs. What is then left for one item must not depend on the number of items.
  * @param runnable false for a graph that can't be lowered because parts of it are not implemented
  * @throws ResidualSkipError MODEL_INVALID, UNSUPPORTED_MODEL when the graph can't be lowered for any shape
  */
@@ -47,12 +49,11 @@ export function analyseBatching(graph: Graph, opset: number, runnable: boolean):
         const binding = trialBinding(graph.inputs, batch, items, length);
         return lowerGraph(graph, opset, binding, 'MODEL_INVALID');
       });
-    const one = lower(1);
-    if (one instanceof ResidualSkipError) {
-      if (!open || one.code === 'UNSUPPORTED_MODEL') throw one;
+    const result = tryBatches({ graph, inputs, batch, open, lower });
+    if (result instanceof ResidualSkipError) {
+      if (!open || result.code === 'UNSUPPORTED_MODEL') throw result;
       continue;
     }
-    const result = compare({ graph, inputs, batch, open, one, lowerMany: () => lower(TRIAL_BATCH) });
     if (result.batching === 'item') return result;
     failed ??= result;
   }
@@ -65,39 +66,69 @@ interface Trial {
   readonly batch: Dimension | undefined;
   /** Axes other than the batch have no fixed length. */
   readonly open: boolean;
-  /** The graph lowered for one item. */
-  readonly one: LoweredGraph;
-  readonly lowerMany: () => LoweredGraph | ResidualSkipError;
+  /** The graph lowered for a number of items. */
+  readonly lower: (items: number) => LoweredGraph | ResidualSkipError;
 }
 
-function compare({ graph, inputs, batch, open, one, lowerMany }: Trial): Batching {
-  const alone = (reason: string) => whole(graph, inputs, reason, one, open);
+/** @returns the error when the graph can't be lowered at all */
+function tryBatches(trial: Trial): Batching | ResidualSkipError {
+  const { graph, inputs, batch, open, lower } = trial;
+  const fixed = typeof batch === 'number' && batch > 1;
+  const declared = lower(fixed ? batch : 1);
+  const alone = (reason: string) =>
+    declared instanceof ResidualSkipError ? declared : whole(graph, inputs, reason, declared, open);
   if (batch === undefined) return alone('no input begins with an axis of length 1 or of any length');
   if (typeof batch === 'string' && graph.inputs.some(({ shape }) => shape.indexOf(batch, 1) > 0)) {
     return alone(`axis '${batch}' is also a later axis of an input`);
   }
-  const many = lowerMany();
+  const many = fixed ? declared : lower(TRIAL_BATCH);
   if (many instanceof ResidualSkipError) {
     return alone(`a batch of ${TRIAL_BATCH} doesn't fit: ${many.message}`);
   }
-  const carriers = graph.inputs.filter(({ shape }) => shape[0] === batch).map(({ name }) => name);
-  const found = outputsByBatch(graph, one, many, TRIAL_BATCH, new Set(carriers));
-  if ('reason' in found) return alone(found.reason);
+  const carriers = new Set(graph.inputs.filter(({ shape }) => shape[0] === batch).map(({ name }) => name));
+  const item = oneItemOf(many, fixed ? batch : TRIAL_BATCH, carriers);
+  if ('reason' in item) return alone(item.reason);
+  if (fixed) return itemByItem(trial, carriers, item, batch);
+  const difference = declared instanceof ResidualSkipError ? declared.message : differenceOf(item, declared);
+  if (difference === undefined) return itemByItem(trial, carriers, item);
+  // A batch of one may be a special case, as for Squeeze, which then loses the batch axis.
+  const otherwiseSame = declared instanceof ResidualSkipError || !differenceOf(item, declared, true);
+  const more = otherwiseSame ? lower(SECOND_TRIAL_BATCH) : undefined;
+  const second = more && 'ops' in more ? oneItemOf(more, SECOND_TRIAL_BATCH, carriers) : undefined;
+  const independent = second && 'ops' in second && !differenceOf(item, second);
+  return independent ? itemByItem(trial, carriers, item, TRIAL_BATCH) : alone(difference);
+}
+
+function itemByItem(
+  { graph, inputs, batch, open }: Trial,
+  carriers: ReadonlySet<string>,
+  { values, outputs, batched }: OneItem,
+  loweredItems?: number,
+): Batching {
   return {
-    inputs: inputs.map((port) => ({ ...port, batched: carriers.includes(port.name) })),
+    inputs: inputs.map((port) => ({ ...port, batched: carriers.has(port.name) })),
     outputs: graph.outputs.map((port, i) => {
-      const batched = found.batched[i]!;
-      const shape = outputShape(port, one.values[one.outputs[i]!]!.shape, open);
-      return { ...port, shape: batched ? shape.with(0, batch) : shape, batched };
+      const shape = outputShape(port, values[outputs[i]!]!.shape, open);
+      return { ...port, shape: batched[i] ? shape.with(0, batch!) : shape, batched: batched[i]! };
     }),
     batching: 'item',
+    ...(loweredItems !== undefined && { loweredItems }),
   };
 }
 
-/** The batch axis: the first symbolic leading axis of an input, or one of length 1. */
+/**
+ * The batch axis: the first symbolic leading axis of an input, or one of length 1; or else the length with which all inputs of
+ * several axes begin. A matrix of numbers may have any meaning, and its rows run faster together.
+ */
 function batchOf(graph: Graph): Dimension | undefined {
   const leading = graph.inputs.map(({ shape }) => shape[0]);
-  return leading.find((dim) => typeof dim === 'string') ?? leading.find((dim) => dim === 1);
+  const open = leading.find((dim) => typeof dim === 'string') ?? leading.find((dim) => dim === 1);
+  if (open !== undefined) return open;
+  const items = graph.inputs.filter(
+    ({ shape, dtype }) => shape.length > 2 || (dtype === 'int64' && shape.length > 1),
+  );
+  const [fixed, ...others] = new Set(items.map(({ shape }) => shape[0]));
+  return others.length === 0 ? fixed : undefined;
 }
 
 function trialBinding(

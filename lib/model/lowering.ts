@@ -37,6 +37,17 @@ export interface Lowering {
   readonly lowerBranch: (graph: Graph, scope: Scope) => IrBranch;
 }
 
+/** A graph lowered for concrete input shapes. */
+export interface LoweredGraph {
+  readonly values: Value[];
+  readonly ops: readonly IrOp[];
+  /** Inputs that are fed at run time; those bound by value have become constants. */
+  readonly inputs: ReadonlyMap<string, ValueId>;
+  readonly outputs: readonly ValueId[];
+  /** The values that have names in the graph. */
+  readonly scope: Scope;
+}
+
 export type OutputType = Pick<Value, 'dtype' | 'shape'>;
 
 /** One ONNX node during lowering: typed access to its operands and attributes, and the steps it becomes. */

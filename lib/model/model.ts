@@ -27,6 +27,11 @@ export interface Model {
   /** `whole` when the graph mixes the items of a batch; `batchingReason` then names the node. */
   readonly batching: 'item' | 'whole';
   readonly batchingReason?: string;
+  /**
+   * The graph is lowered for so many items, of which one is cut out; absent when it can be lowered for one: its batch is fixed, or
+   * a batch of one is a special case in it.
+   */
+  readonly loweredItems?: number;
   /** Number of elements in all initialisers. */
   readonly parameters: number;
   readonly graph: Graph;

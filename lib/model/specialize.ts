@@ -1,24 +1,14 @@
 import { ResidualSkipError } from '../errors.js';
+import { oneItemOf } from './batch-walk.js';
 import { FoldBudget, foldCacheOf } from './fold.js';
 import type { Graph } from './graph.js';
 import type { Ir, IrBranch, IrOp } from './ir.js';
-import { type Lowering, NodeLowering, Scope } from './lowering.js';
+import { type LoweredGraph, type Lowering, NodeLowering, Scope } from './lowering.js';
 import type { Binding, InputBinding, Model, ModelOutput } from './model.js';
 import { findOperator } from './operators/index.js';
 import type { Port, Value, ValueId } from './program.js';
 import { checkShape } from './tensor-proto.js';
 import { requireSupported } from './unsupported.js';
-
-/** A graph lowered for concrete input shapes. */
-export interface LoweredGraph {
-  readonly values: Value[];
-  readonly ops: readonly IrOp[];
-  /** Inputs that are fed at run time; those bound by value have become constants. */
-  readonly inputs: ReadonlyMap<string, ValueId>;
-  readonly outputs: readonly ValueId[];
-  /** The values that have names in the graph. */
-  readonly scope: Scope;
-}
 
 /**
  * Lowers a model for concrete shapes: turns every node into steps, computes constants, and drops what no output
@@ -32,7 +22,7 @@ export function specialize(model: Model, binding: Binding): Ir {
     ({ shape, batched, anyRank }) =>
       anyRank || shape.some((dim, axis) => typeof dim === 'string' && !(batched && axis === 0)),
   );
-  const lowered = lowerGraph(model.graph, model.opset, binding, open ? 'INVALID_SHAPE' : 'MODEL_INVALID');
+  const lowered = lowerForOne(model, binding, open ? 'INVALID_SHAPE' : 'MODEL_INVALID');
   const batched = new Map(model.inputs.map((input) => [input.name, input.batched]));
   return {
     values: lowered.values,
@@ -41,6 +31,28 @@ export function specialize(model: Model, binding: Binding): Ir {
     outputs: model.outputs.map((output, i) => outputPort(output, lowered.outputs[i]!, lowered.values)),
     batching: model.batching,
   };
+}
+
+/** The graph as one item sees it. */
+function lowerForOne(
+  { graph, opset, inputs, loweredItems }: Model,
+  binding: Binding,
+  shapeError: Lowering['shapeError'],
+): LoweredGraph {
+  if (loweredItems === undefined) return lowerGraph(graph, opset, binding, shapeError);
+  const carriers = new Set(inputs.filter(({ batched }) => batched).map(({ name }) => name));
+  const several = new Map(
+    [...binding].map(([name, bound]) => {
+      const shape = carriers.has(name) ? bound.shape.with(0, loweredItems) : bound.shape;
+      return [name, { ...bound, shape }];
+    }),
+  );
+  const item = oneItemOf(lowerGraph(graph, opset, several, shapeError), loweredItems, carriers);
+  if (!('reason' in item)) return item;
+  throw new ResidualSkipError(
+    'INVALID_SHAPE',
+    `feeds: with inputs of these lengths the items of a batch aren't separate: ${item.reason}`,
+  );
 }
 
 /** Items were found to be separate for some lengths of the open axes; for other lengths this may not hold. */

@@ -1,5 +1,6 @@
 import { InferenceSession, Tensor } from '../../../lib/index.js';
 import type { Ir } from '../../../lib/model/ir.js';
+import type { Model } from '../../../lib/model/model.js';
 import { lowerGraph } from '../../../lib/model/specialize.js';
 import { expectClose } from '../../helpers/compare.js';
 import { float32s, GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
@@ -32,6 +33,56 @@ const int = (graph: GraphBuilder, value: number) =>
   graph.constant(tensor(BigInt64Array.of(BigInt(value)), []));
 /** The number of items, as a vector of one element. */
 const batchLength = (graph: GraphBuilder, x: string) => graph.node('Shape', [x], { end: 1 });
+
+/** What the graph says about all items at once. */
+function runTogether(model: Model, x: Tensor) {
+  const lowered = lowerGraph(model.graph, model.opset, new Map([['x', { shape: x.dims }]]), 'MODEL_INVALID');
+  const { values, ops } = lowered;
+  const ir: Ir = {
+    values,
+    ops,
+    inputs: [{ name: 'x', value: lowered.inputs.get('x')!, batched: false }],
+    outputs: [{ name: 'y', value: lowered.outputs[0]!, batched: false }],
+    batching: 'whole',
+  };
+  const { output } = runProgram(denseProgram(ir), [x.data as Float32Array]);
+  return { data: output, dims: values[ir.outputs[0]!.value]!.shape };
+}
+
+/** Attention of two heads as timm writes it; `split` is the target of the reshape into heads. */
+function attention(graph: GraphBuilder, x: string, split: readonly number[]): string {
+  const part = (perm: readonly number[]) => {
+    const made = graph.node('MatMul', [x, random(graph, 6, 6)]);
+    return graph.node('Transpose', [graph.node('Reshape', [made, ints(graph, ...split)])], { perm });
+  };
+  const scores = graph.node('MatMul', [part([0, 2, 1, 3]), part([0, 2, 3, 1])]);
+  const heads = graph.node('MatMul', [graph.node('Softmax', [scores], { axis: -1 }), part([0, 2, 1, 3])]);
+  return graph.node('Reshape', [
+    graph.node('Transpose', [heads], { perm: [0, 2, 1, 3] }),
+    ints(graph, 0, 0, 6),
+  ]);
+}
+
+/** Attention as torch's nn.MultiheadAttention writes it: (length, batch * heads, width), then (length * batch, width). */
+function mergedAttention(graph: GraphBuilder, x: string): string {
+  const turned = graph.node('Transpose', [x], { perm: [1, 0, 2] });
+  const batch = batchLength(graph, x);
+  const merged = graph.node('Mul', [batch, ints(graph, 2)]);
+  const part = (perm: readonly number[]) => {
+    const made = graph.node('MatMul', [turned, random(graph, 6, 6)]);
+    const target = graph.node('Concat', [ints(graph, 4), merged, ints(graph, 3)], { axis: 0 });
+    return graph.node('Transpose', [graph.node('Reshape', [made, target])], { perm });
+  };
+  const scores = graph.node('MatMul', [part([1, 0, 2]), part([1, 2, 0])]);
+  const heads = graph.node('MatMul', [graph.node('Softmax', [scores], { axis: -1 }), part([1, 0, 2])]);
+  const rows = graph.node('Reshape', [
+    graph.node('Transpose', [heads], { perm: [1, 0, 2] }),
+    ints(graph, -1, 6),
+  ]);
+  const out = graph.node('Gemm', [rows, random(graph, 6, 6), random(graph, 6)]);
+  const target = graph.node('Concat', [ints(graph, 4), batch, ints(graph, 6)], { axis: 0 });
+  return graph.node('Transpose', [graph.node('Reshape', [out, target])], { perm: [1, 0, 2] });
+}
 
 describe('items are run one by one', () => {
   test.each<[string, readonly number[], Build]>([
@@ -129,6 +180,79 @@ describe('items are run one by one', () => {
         return graph.node('Mul', [x, graph.node('Expand', [random(graph, 1, 3), shape])]);
       },
     ],
+    ['an axis lost by Squeeze', [1, 3], (graph, x) => graph.node('Squeeze', [x])],
+    ['the only axis lost by Squeeze', [1], (graph, x) => graph.node('Squeeze', [x])],
+    [
+      'a batch moved behind the channels and back',
+      [2, 3],
+      (graph, x) => {
+        const moved = graph.node('Transpose', [x], { perm: [1, 0, 2] });
+        const mixed = graph.node('MatMul', [moved, random(graph, 3, 3)]);
+        return graph.node('Transpose', [graph.node('Add', [mixed, random(graph, 2, 1, 3)])], {
+          perm: [1, 0, 2],
+        });
+      },
+    ],
+    [
+      'a batch as the last axis of a product',
+      [3],
+      (graph, x) => {
+        const turned = graph.node('MatMul', [
+          random(graph, 2, 3),
+          graph.node('Transpose', [x], { perm: [1, 0] }),
+        ]);
+        return graph.node('Transpose', [turned], { perm: [1, 0] });
+      },
+    ],
+    [
+      'means with the batch behind, with and without their axis',
+      [2, 3],
+      (graph, x) => {
+        const moved = graph.node('Transpose', [x], { perm: [2, 1, 0] });
+        const kept = graph.node('Sub', [moved, graph.node('ReduceMean', [moved], { axes: [0] })]);
+        return graph.node('Transpose', [graph.node('ReduceMean', [kept], { axes: [1], keepdims: 0 })], {
+          perm: [1, 0],
+        });
+      },
+    ],
+    ['attention with the batch beside its heads', [4, 6], (graph, x) => attention(graph, x, [0, 0, 2, 3])],
+    ['attention with the batch merged into its heads', [4, 6], (graph, x) => mergedAttention(graph, x)],
+    [
+      'queries, keys and values stacked before the batch',
+      [4, 6],
+      (graph, x) => {
+        const all = graph.node('Reshape', [
+          graph.node('MatMul', [x, random(graph, 6, 18)]),
+          ints(graph, 0, 4, 3, 2, 3),
+        ]);
+        const stacked = graph.node('Transpose', [all], { perm: [2, 0, 3, 1, 4] });
+        const [q, k, v] = [0, 1, 2].map((i) => graph.node('Gather', [stacked, int(graph, i)], { axis: 0 }));
+        const turned = graph.node('Transpose', [k!], { perm: [0, 1, 3, 2] });
+        const weights = graph.node('Softmax', [graph.node('MatMul', [q!, turned])], { axis: -1 });
+        const heads = graph.node('Transpose', [graph.node('MatMul', [weights, v!])], { perm: [0, 2, 1, 3] });
+        return graph.node('Reshape', [heads, ints(graph, 0, 4, 6)]);
+      },
+    ],
+    [
+      'a state of zeros for each item, behind another axis',
+      [2, 3],
+      (graph, x) => {
+        const moved = graph.node('Transpose', [x], { perm: [1, 0, 2] });
+        const shape = graph.node('Concat', [ints(graph, 1), batchLength(graph, x), ints(graph, 3)], {
+          axis: 0,
+        });
+        const both = graph.node('Concat', [moved, graph.node('ConstantOfShape', [shape])], { axis: 0 });
+        return graph.node('Transpose', [both], { perm: [1, 0, 2] });
+      },
+    ],
+    [
+      'a batch of one would be a special case',
+      [3, 2],
+      (graph, x) => {
+        const pooled = graph.node('Squeeze', [graph.node('ReduceMean', [x], { axes: [2] })]);
+        return graph.node('Softmax', [graph.node('Gemm', [pooled, random(graph, 3, 2)])], { axis: 1 });
+      },
+    ],
   ])('%s', async (_, shape, build) => {
     const graph = graphOf(shape, build);
     const model = await modelOf(graph);
@@ -137,18 +261,9 @@ describe('items are run one by one', () => {
 
     const x = randomTensor([BATCH, ...shape]);
     const [output] = Object.values(await runOnnx(graph, { x }));
-    const binding = new Map([['x', { shape: x.dims }]]);
-    const whole = lowerGraph(model.graph, model.opset, binding, 'MODEL_INVALID');
-    const ir: Ir = {
-      values: whole.values,
-      ops: whole.ops,
-      inputs: [{ name: 'x', value: whole.inputs.get('x')!, batched: false }],
-      outputs: [{ name: 'y', value: whole.outputs[0]!, batched: false }],
-      batching: 'whole',
-    };
-    const expected = runProgram(denseProgram(ir), [x.data as Float32Array]).output;
-    expect(output!.dims).toEqual(ir.values[ir.outputs[0]!.value]!.shape);
-    expectClose(output!.data, expected, { relative: 1e-6, absolute: 1e-6 });
+    const expected = runTogether(model, x);
+    expect(output!.dims).toEqual(expected.dims);
+    expectClose(output!.data, expected.data, { relative: 1e-6, absolute: 1e-6 });
   });
 });
 
@@ -221,7 +336,40 @@ describe('a batch runs as a whole', () => {
       (graph, x) => graph.node('Add', [x, graph.node('Unsqueeze', [x, ints(graph, 1)])]),
       /Add/,
     ],
-    ['a lost axis', [1], (graph, x) => graph.node('Squeeze', [x]), /Squeeze|batch/],
+    [
+      'a table of positions by item',
+      [2],
+      (graph, x) => {
+        const shape = graph.node('Concat', [batchLength(graph, x), ints(graph, 1)], { axis: 0 });
+        const rows = graph.node('Slice', [
+          random(graph, 9, 2),
+          ints(graph, 0),
+          graph.node('Slice', [shape, ints(graph, 0), ints(graph, 1)]),
+        ]);
+        return graph.node('Add', [x, rows]);
+      },
+      /Add.*number of items/,
+    ],
+    [
+      'the batch as the axis of a convolution',
+      [2, 3],
+      (graph, x) =>
+        graph.node('Conv', [graph.node('Transpose', [x], { perm: [1, 2, 0] }), random(graph, 2, 3, 1)]),
+      /Conv|batch of 3/,
+    ],
+    [
+      'a batch that a reshape tears apart',
+      [2],
+      (graph, x) =>
+        graph.node('Reshape', [graph.node('Transpose', [x], { perm: [1, 0] }), ints(graph, -1, 2)]),
+      /Reshape|batch/,
+    ],
+    [
+      'an output with the batch behind',
+      [2, 3],
+      (graph, x) => graph.node('Transpose', [x], { perm: [1, 0, 2] }),
+      /batch is axis 1 of output/,
+    ],
     [
       'a share of the batch',
       [3],
@@ -269,7 +417,7 @@ describe('a batch runs as a whole', () => {
     ]);
   });
 
-  test('a fixed batch of several', async () => {
+  test('a fixed matrix, whose rows may be anything', async () => {
     const graph = new GraphBuilder();
     graph.output(graph.node('Relu', [graph.input('x', [2, 3])]), [2, 3]);
     const model = await modelOf(graph);
@@ -292,6 +440,43 @@ describe('a batch runs as a whole', () => {
     const x = new Tensor('float32', [1, -2, 3, 4], [2, 2]);
     const [y] = Object.values(await runOnnx(graph, { x }));
     expect([...y!.data]).toEqual([-1, 2, -3, -4]);
+  });
+});
+
+describe('a fixed batch of several', () => {
+  const fixed = (differing = false) => {
+    const graph = new GraphBuilder();
+    const x = graph.input('x', [2, 3, 4]);
+    const flat = graph.node('Reshape', [x, ints(graph, 2, 12)]);
+    const product = graph.node('Gemm', [flat, random(graph, 12, 5)]);
+    const row = [1, 2, 3, 4, 5];
+    const shift = tensor(Float32Array.from([...row, ...(differing ? row.toReversed() : row)]), [2, 5]);
+    return graph.output(graph.node('Add', [product, graph.constant(shift)]), [2, 5]);
+  };
+
+  test.each([1, 2, 5])('runs item by item, here %s of them', async (items) => {
+    const graph = fixed();
+    const model = await modelOf(graph);
+    expect([model.batching, model.loweredItems]).toEqual(['item', 2]);
+    const x = randomTensor([items, 3, 4]);
+    const [y] = Object.values(await runOnnx(graph, { x }));
+    expect(y!.dims).toEqual([items, 5]);
+    for (let i = 0; i < items; i++) {
+      const item = x.data.slice(i * 12, (i + 1) * 12) as Float32Array;
+      const pair = runTogether(model, new Tensor('float32', [...item, ...item], [2, 3, 4]));
+      expectClose(y!.data.slice(i * 5, (i + 1) * 5), pair.data.slice(0, 5), {
+        relative: 1e-6,
+        absolute: 1e-6,
+      });
+    }
+  });
+
+  test('runs as a whole when constants differ between items', async () => {
+    const model = await modelOf(fixed(true));
+    expect([model.batching, model.batchingReason]).toEqual([
+      'whole',
+      expect.stringMatching(/depends on the item/),
+    ]);
   });
 });
 
