@@ -2,7 +2,7 @@
 import { ResidualSkipError } from './errors.js';
 
 /** Element types that tensors of this package can have; names are onnxruntime's. */
-export type DataType = 'float32' | 'uint8' | 'int32' | 'int64' | 'bool';
+export type DataType = 'float32' | 'uint8' | 'int32' | 'int64' | 'bool' | 'int8';
 
 /** The array that holds the elements of each type; `bool` is 0 and 1 in bytes. */
 export interface TypedArrayOf {
@@ -11,6 +11,7 @@ export interface TypedArrayOf {
   int32: Int32Array;
   int64: BigInt64Array;
   bool: Uint8Array;
+  int8: Int8Array;
 }
 
 /** The array that holds the elements of a tensor of type `T`. */
@@ -22,6 +23,7 @@ export const ELEMENT_BYTES: Readonly<Record<DataType, number>> = {
   int32: 4,
   int64: 8,
   bool: 1,
+  int8: 1,
 };
 
 /** What a tensor of type `T` can be made from. A typed array is kept, not copied; lists are converted. */
@@ -31,6 +33,7 @@ export interface TensorSource {
   int32: Int32Array | readonly number[];
   int64: BigInt64Array | readonly bigint[] | readonly number[];
   bool: Uint8Array | readonly boolean[];
+  int8: Int8Array | readonly number[];
 }
 
 /** The class of the array that holds the elements of a type. */
@@ -40,6 +43,7 @@ export const ARRAY_OF = {
   int32: Int32Array,
   int64: BigInt64Array,
   bool: Uint8Array,
+  int8: Int8Array,
 } as const;
 
 export const DATA_TYPES = Object.keys(ARRAY_OF) as readonly DataType[];
@@ -90,6 +94,10 @@ const CHECKS: { readonly [T in DataType]: { holds(value: unknown): boolean; read
     range: 'a 64-bit bigint or a safe integer',
   },
   bool: { holds: (v) => typeof v === 'boolean', range: 'true or false' },
+  int8: {
+    holds: (v) => Number.isInteger(v) && (v as number) >= -128 && (v as number) <= 127,
+    range: 'an integer in -128..127',
+  },
 };
 
 function fromList(type: DataType, list: readonly unknown[]): TensorData {
@@ -130,6 +138,7 @@ export function arrayFor(type: DataType, data: unknown): TensorData {
 const TYPE_OF_ARRAY: Readonly<Record<string, DataType>> = {
   Float32Array: 'float32',
   Uint8Array: 'uint8',
+  Int8Array: 'int8',
   Uint8ClampedArray: 'uint8',
   Int32Array: 'int32',
   BigInt64Array: 'int64',

@@ -69,6 +69,7 @@ export interface TensorConstructor {
   /** The type follows from the array: `boolean[]` makes `bool`, a Uint8Array `uint8`. */
   new (data: Float32Array, dims?: readonly number[]): Tensor<'float32'>;
   new (data: Uint8Array | Uint8ClampedArray, dims?: readonly number[]): Tensor<'uint8'>;
+  new (data: Int8Array, dims?: readonly number[]): Tensor<'int8'>;
   new (data: Int32Array, dims?: readonly number[]): Tensor<'int32'>;
   new (data: BigInt64Array, dims?: readonly number[]): Tensor<'int64'>;
   new (data: readonly boolean[], dims?: readonly number[]): Tensor<'bool'>;
@@ -104,6 +105,7 @@ export declare namespace Tensor {
     int32: number;
     int64: bigint;
     bool: boolean;
+    int8: number;
   }
   /** An element. */
   type ElementType = ElementTypeMap[Type];

@@ -15,7 +15,7 @@ const MAGIC = 0x52534b50;
 const VERSION = 1;
 
 /** The order is part of the encoding. */
-export const DATA_TYPES: readonly DataType[] = ['float32', 'uint8', 'int32', 'int64', 'bool'];
+export const DATA_TYPES: readonly DataType[] = ['float32', 'uint8', 'int32', 'int64', 'bool', 'int8'];
 
 const OPS = Object.keys(OPERATORS) as OpName[];
 
@@ -32,10 +32,13 @@ function constantId(data: TensorData): number {
   return id;
 }
 
-function block({ skippable, gateFirst, first, end, input, output, skipActivation, gate }: Block): number[] {
+function block(block: Block): number[] {
+  const { skippable, gateFirst, first, end, input, output, skipActivation, skipTable, gate } = block;
   const owed = skippable ? skipActivation : NO_ACTIVATION;
-  const words = [Number(skippable), gateFirst, first, end, input, output, ...activationWords(owed)];
-  return gate ? [...words, 1, gate.score, indexIn(COMPARE_KINDS, gate.compare)] : [...words, 0];
+  const tables = skippable && skipTable !== undefined ? [skipTable] : [];
+  const gates = gate ? [1, gate.score, indexIn(COMPARE_KINDS, gate.compare)] : [0];
+  const kind = Number(skippable) + tables.length;
+  return [kind, gateFirst, first, end, input, output, ...activationWords(owed), ...gates, ...tables];
 }
 
 /** Throws INTERNAL for a number that is not a 32-bit integer. */

@@ -85,7 +85,10 @@ function inPlaceOperands(program: Program, step: Step): ValueId[] {
     case 'reshape':
       return [x].filter((id) => !others.includes(id) && fits(id));
     case 'binary':
+    case 'qbinary':
       return step.inputs.filter(fits);
+    case 'lookup':
+      return [x].filter(fits);
     default:
       return [];
   }

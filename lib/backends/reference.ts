@@ -235,7 +235,15 @@ function gateOpens({ compare }: Gate, score: number, threshold: number): boolean
 }
 
 /** Passes the stream around the block: no work if the block's output shares memory with its input. */
-function skip(arena: Arena, { input, output, skipActivation }: Block): void {
+function skip(arena: Arena, { input, output, skipActivation, skipTable }: Block): void {
+  if (skipTable !== undefined) {
+    runStep(
+      { op: 'lookup', attrs: {} },
+      [arena.tensor(input), arena.tensor(skipTable)],
+      [arena.tensor(output)],
+    );
+    return;
+  }
   const x = arena.tensor(input).data;
   const y = arena.tensor(output).data;
   if (skipActivation.kind !== 'none')

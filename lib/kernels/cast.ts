@@ -36,6 +36,7 @@ function converter(from: DataType, to: DataType): Convert {
 
 const SATURATE: Record<Exclude<DataType, 'float32' | 'bool'>, Convert> = {
   uint8: (v) => saturate(v as number, 0, 255),
+  int8: (v) => saturate(v as number, -128, 127),
   int32: (v) => saturate(v as number, -(2 ** 31), 2 ** 31 - 1),
   int64: (v) => {
     const whole = Math.trunc(v as number);

@@ -25,8 +25,8 @@ export function gemm(
   if (attrs.act.kind !== 'none') activate(floats(y), floats(y), m * n, attrs.act);
 }
 
-/** numpy.matmul of operands of rank >= 2, with broadcasting of the leading axes. */
-export function matmul(a: KernelTensor, b: KernelTensor, y: KernelTensor): void {
+/** numpy.matmul of operands of rank >= 2, with broadcasting of the leading axes; `transB` swaps the last two of b. */
+export function matmul(a: KernelTensor, b: KernelTensor, y: KernelTensor, transB: boolean): void {
   const m = y.shape[y.shape.length - 2]!;
   const n = y.shape[y.shape.length - 1]!;
   const k = a.shape[a.shape.length - 1]!;
@@ -41,7 +41,7 @@ export function matmul(a: KernelTensor, b: KernelTensor, y: KernelTensor): void 
   forEachRow(rows, ([yRow = 0, aRow = 0, bRow = 0]) => {
     for (let i = 0; i < rows.length; i++) {
       const start = bRow + i * rows.steps[2]!;
-      const right = { data: floats(b), start, transposed: false, constant: b.constant === true };
+      const right = { data: floats(b), start, transposed: transB, constant: b.constant === true };
       const [yStart, aStart] = [yRow + i * rows.steps[0]!, aRow + i * rows.steps[1]!];
       multiply(floats(a), aStart, right, m, k, n, floats(y), yStart, undefined, undefined);
     }

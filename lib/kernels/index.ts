@@ -10,6 +10,16 @@ import { gemm, matmul } from './gemm.js';
 import { concat, expand, gather, oneHot, pad, reshape, slice, transpose } from './move.js';
 import type { OperationName, Operations } from './operations.js';
 import { pool } from './pool.js';
+import {
+  dequantize,
+  dynamicQuantize,
+  lookup,
+  qbinary,
+  qconv,
+  qglobalPool,
+  qmatmul,
+  quantize,
+} from './quantized.js';
 import { argMax, globalPool, reduceMean, softmax, topK } from './reduce.js';
 import type { KernelTensor } from './tensor.js';
 
@@ -36,7 +46,7 @@ type KernelTable = {
 const KERNELS: KernelTable = {
   conv: ({ input, inputs, y }, attrs) => conv(input(0), input(1), inputs[2], inputs[3], y, attrs),
   gemm: ({ input, inputs, y }, attrs) => gemm(input(0), input(1), inputs[2], inputs[3], y, attrs),
-  matmul: ({ input, y }) => matmul(input(0), input(1), y),
+  matmul: ({ input, y }) => matmul(input(0), input(1), y, false),
   affine: ({ input, y }, attrs) => affine(input(0), input(1), input(2), y, attrs),
   unary: ({ input, y }, attrs) => unary(input(0), y, attrs),
   binary: ({ input, y }, attrs) => binary(input(0), input(1), y, attrs),
@@ -64,6 +74,20 @@ const KERNELS: KernelTable = {
   },
   reshape: ({ input, y }) => reshape(input(0), y),
   expand: ({ input, y }) => expand(input(0), y),
+  quantize: ({ input, inputs, y }, { axis }) => quantize(input(0), input(1), inputs[2], y, axis),
+  dequantize: ({ input, inputs, y }, { axis }) => dequantize(input(0), input(1), inputs[2], y, axis),
+  dynamicQuantize: ({ input, outputs, y }) => dynamicQuantize(input(0), y, outputs[1]!, outputs[2]!),
+  qconv: ({ input, inputs: [, , ...rest], y }, attrs) => {
+    const [bias, scale, xZero, wZero] = rest;
+    qconv([input(0), input(1), bias, scale, xZero, wZero], y, attrs);
+  },
+  qmatmul: ({ input, inputs: [, , ...rest], y }, attrs) => {
+    const [bias, scale, aZero, bZero] = rest;
+    qmatmul([input(0), input(1), bias, scale, aZero, bZero], y, attrs);
+  },
+  qbinary: ({ input, y }, attrs) => qbinary(input(0), input(1), y, attrs),
+  qglobalPool: ({ input, y }, attrs) => qglobalPool(input(0), y, attrs),
+  lookup: ({ input, y }) => lookup(input(0), input(1), y),
 };
 
 /**
@@ -71,7 +95,7 @@ const KERNELS: KernelTable = {
  * are preallocated with their final type and shape. An output may be the same array as
  *  - the residual of `conv` and `gemm`;
  *  - the input of `affine`, `unary`, `softmax` and `reshape`;
- *  - an input of `binary` that has y's shape and type.
+ *  - an input of `binary` that has y's shape and type, and of `qbinary` and `lookup` one that has y's shape.
  * Throws INVALID_ARGUMENT when `gather` is given an index out of range.
  */
 export function runStep(

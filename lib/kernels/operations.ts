@@ -58,6 +58,20 @@ export type LogicalKind = (typeof LOGICAL_KINDS)[number];
 export const PAD_MODES = ['constant', 'reflect', 'edge', 'wrap'] as const;
 export type PadMode = (typeof PAD_MODES)[number];
 
+/** How a number becomes a byte: min(max(round(v), low - zero), high - zero) + zero, of two equally near integers the even one. */
+export interface Requantisation {
+  readonly zero: number;
+  readonly low: number;
+  readonly high: number;
+}
+/** Of outputs that are no bytes. */
+export const NO_REQUANTISATION: Requantisation = { zero: 0, low: 0, high: 0 };
+/** A byte stands for (x - zero) * factor. */
+export interface Term {
+  readonly zero: number;
+  readonly factor: number;
+}
+
 /** Spatial attributes; every list has one entry per spatial axis (1 to 3 of them). */
 export interface Window {
   readonly strides: readonly number[];
@@ -95,7 +109,7 @@ export interface Operations {
   readonly where: object;
   /** [x] -> [y]; C conversion rules, float to integer truncates, to bool is != 0. */
   readonly cast: object;
-  /** [x (N,C,spatial...)] -> [y] or [y, indices int64] (max only; indices into the flattened x tensor). Max
+  /** [x (N,C,spatial...)] -> [y] or [y, indices int64] (max only; indices into the flattened x tensor). Max also takes bytes. It
    *  ignores padding; NaN propagates. Avg divides by the window, with padding counted if countIncludePad.
    *  Rounding of the output size is already in y's shape. */
   readonly pool: Window & {
@@ -133,5 +147,43 @@ export interface Operations {
   readonly reshape: object;
   /** [x] -> [y]; numpy broadcasting to y's shape. */
   readonly expand: object;
+
+  /*
+   * Integer steps. Bytes are uint8 or int8; sums are int32 and wrap around; round() gives the even one of two equally near integers.
+   * A scale is finite and positive. A zero point has the type of what it belongs to; without one it is 0.
+   */
+
+  /** [x, scale (1) or one for each position of `axis`, zero (as scale) | NONE] -> [y bytes]; y = saturate(round(x/scale) + zero).
+   *  NaN gives zero. */
+  readonly quantize: { readonly axis: number };
+  /** [x bytes or int32, scale, zero | NONE, both as above] -> [y]; y = (x - zero)*scale. */
+  readonly dequantize: { readonly axis: number };
+  /** [x] -> [y uint8, scale (), zero uint8 ()], as ONNX's DynamicQuantizeLinear, over the whole tensor. */
+  readonly dynamicQuantize: object;
+  /** [x bytes, weight bytes, bias (M) | NONE, scale (1) or (M) | NONE, x's zero (1) | NONE, weight's zero (1) or (M) | NONE] -> [y];
+   *  sum = conv(x - zero, weight - zero), in which padding adds nothing; y by its type is
+   *   - int32: sum (scale is NONE)
+   *   - float32: act(sum*scale + bias) with a bias of float32, act((sum + bias)*scale) with one of int32
+   *   - bytes: requantise((sum + bias)*scale) with a bias of int32. The product is of two float32. */
+  readonly qconv: Window & {
+    readonly group: number;
+    readonly act: Activation;
+    readonly requant: Requantisation;
+  };
+  /** [a bytes, b bytes, bias (N) | NONE, scale (1) or (N) | NONE, a's zero (1) | NONE, b's zero (1) or (N) | NONE] -> [y];
+   *  sum = numpy.matmul(a - zero, b - zero), the last two axes of b swapped if transB; y as in `qconv`. */
+  readonly qmatmul: { readonly transB: boolean; readonly act: Activation; readonly requant: Requantisation };
+  /** [a bytes, b bytes] -> [y bytes]; numpy broadcasting; with the zeros and factors of `terms`, y = requantise(v) for
+   *   - add: v = fma(a - zero0, factor0, (b - zero1)*factor1)
+   *   - mul: v = ((a - zero0)*(b - zero1))*factor0 */
+  readonly qbinary: {
+    readonly kind: 'add' | 'mul';
+    readonly terms: readonly [Term, Term];
+    readonly requant: Requantisation;
+  };
+  /** [x bytes (N,C,spatial...)] -> [y bytes or float32]; v = sum(x - zero0)*factor0 over all spatial axes; requantised for bytes. */
+  readonly qglobalPool: { readonly terms: readonly [Term]; readonly requant: Requantisation };
+  /** [x bytes, table (256)] -> [y of table's type]; y = table[x], for int8 table[x + 256] below 0. */
+  readonly lookup: object;
 }
 export type OperationName = keyof Operations;

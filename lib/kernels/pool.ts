@@ -22,6 +22,18 @@ export function pool(
   const geo = geometry(x.shape, y.shape, attrs.kernel, attrs);
   const planes = x.shape[0]! * x.shape[1]!;
   if (sizeOf(y.shape) === 0) return;
+  if (x.dtype !== 'float32') {
+    // Bytes are exact as float32.
+    const [from, to] = [x, y].map(({ shape }) => ({
+      dtype: 'float32' as const,
+      shape,
+      data: new Float32Array(sizeOf(shape)),
+    })) as [KernelTensor, KernelTensor];
+    floats(from).set(x.data as Uint8Array);
+    pool(from, to, indices, attrs);
+    (y.data as Uint8Array).set(floats(to));
+    return;
+  }
   if (attrs.kind === 'avg') average(floats(x), floats(y), planes, geo, attrs.countIncludePad);
   else if (indices === undefined) maximum(floats(x), floats(y), planes, geo);
   else maximumWithIndices(floats(x), floats(y), indices, planes, geo, attrs.columnMajorIndices);

@@ -104,6 +104,10 @@ const gathered = ({ batches: [data, indices], shapes }: View, axis: number): Bat
   return data!.axis < axis ? data : { ...data!, axis: data!.axis - 1 + shapes[1]!.length };
 };
 
+/** Positions of the batch axis have no scales of their own. */
+const scaled = (view: View, { attrs: { axis } }: { readonly attrs: { readonly axis: number } }) =>
+  elements(view.shapes[1]!) === 1 ? first(view) : across(view, axis);
+
 export const BATCH_RULES: { readonly [Op in Exclude<OpName, 'branch' | 'jump'>]: Rule<StepOf<Op>> } = {
   conv: (view) => (first(view)?.axis === 0 ? first(view) : undefined),
   gemm: (view, { attrs }) => {
@@ -161,4 +165,19 @@ export const BATCH_RULES: { readonly [Op in Exclude<OpName, 'branch' | 'jump'>]:
   },
   reshape: reshaped,
   expand: aligned,
+  quantize: scaled,
+  dequantize: scaled,
+  // One range for all items.
+  dynamicQuantize: () => undefined,
+  qconv: (view) => (first(view)?.axis === 0 ? first(view) : undefined),
+  qmatmul: ({ batches: [a, b, ...others], shapes, ...rest }) =>
+    others.every((batch) => batch === undefined)
+      ? product({ ...rest, batches: [a, b], shapes: shapes.slice(0, 2) })
+      : undefined,
+  qbinary: aligned,
+  qglobalPool: (view) => {
+    const batch = first(view);
+    return batch && batch.axis < 2 ? batch : undefined;
+  },
+  lookup: first,
 };

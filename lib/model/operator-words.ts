@@ -10,6 +10,7 @@ import {
   PAD_MODES,
   type Step,
   type StepNamed,
+  type Term,
 } from './program.js';
 
 const floatBits = new DataView(new ArrayBuffer(4));
@@ -44,7 +45,7 @@ const ATTRIBUTES = {
   activation: ({ act }: Attributes<'unary'>) => activationWords(act),
   axes: ({ axes }: Attributes<'reduceMean'>) => list(axes),
   axis: ({ axis }: Attributes<'gather'>) => [axis],
-  binaryKind: ({ kind }: Attributes<'binary'>) => [indexIn(BINARY_KINDS, kind)],
+  binaryKind: ({ kind }: Pick<Attributes<'binary'>, 'kind'>) => [indexIn(BINARY_KINDS, kind)],
   columnMajor: ({ columnMajorIndices }: Attributes<'pool'>) => [Number(columnMajorIndices)],
   compareKind: ({ kind }: Attributes<'compare'>) => [indexIn(COMPARE_KINDS, kind)],
   countIncludePad: ({ countIncludePad }: Attributes<'pool'>) => [Number(countIncludePad)],
@@ -62,9 +63,14 @@ const ATTRIBUTES = {
   max: ({ kind }: Attributes<'globalPool'>) => [Number(kind === 'max')],
   padMode: ({ mode }: Attributes<'pad'>) => [indexIn(PAD_MODES, mode)],
   pads: ({ pads }: Attributes<'pad'>) => list(pads),
+  requant: ({ requant: { zero, low, high } }: Pick<Attributes<'qconv'>, 'requant'>) => [zero, low, high],
   perm: ({ perm }: Attributes<'transpose'>) => list(perm),
   selectLast: ({ selectLast }: Attributes<'argMax'>) => [Number(selectLast)],
   startsAndSteps: ({ starts, steps }: Attributes<'slice'>) => [...list(starts), ...steps],
+  terms: ({ terms }: { readonly terms: readonly Term[] }) => [
+    terms.length,
+    ...terms.flatMap(({ zero, factor }) => [zero, bitsOf(factor)]),
+  ],
   target: ({ target }: Attributes<'jump'>) => [target],
   transB: ({ transB }: Attributes<'gemm'>) => [Number(transB)],
   value: ({ value }: Attributes<'pad'>) => [bitsOf(value)],
@@ -100,6 +106,14 @@ export const OPERATORS: { readonly [Op in OpName]: readonly AttributesOf<Op>[] }
   branch: ['target'],
   jump: ['target'],
   topK: ['axis', 'largest'],
+  quantize: ['axis'],
+  dequantize: ['axis'],
+  dynamicQuantize: [],
+  qconv: ['group', 'activation', 'requant', 'window'],
+  qmatmul: ['transB', 'activation', 'requant'],
+  qbinary: ['binaryKind', 'terms', 'requant'],
+  qglobalPool: ['terms', 'requant'],
+  lookup: [],
 };
 
 /** Attributes that a step of this operator has. */

@@ -21,8 +21,11 @@ export {
   LOGICAL_KINDS,
   type LogicalKind,
   NO_ACTIVATION,
+  NO_REQUANTISATION,
   PAD_MODES,
   type PadMode,
+  type Requantisation,
+  type Term,
 } from '../kernels/operations.js';
 
 /** Index into `Program.values`. `NONE` stands for an absent optional input. */
@@ -78,7 +81,7 @@ export type ShortcutKind = 'identity' | 'projection' | 'padded';
 /**
  * A residual block: steps [first, end) of the program. Blocks are in order, disjoint and never cross a
  * branch. Skipping means: none of [first, end) runs, `output` takes the elements of `shortcut`, and
- * `skipActivation` (unless 'none') is applied to it.
+ * `skipActivation` (unless 'none') is applied to it, or `skipTable` if it is there.
  */
 export interface Block {
   readonly name: string;
@@ -94,6 +97,8 @@ export interface Block {
   /** The value of the residual stream after it; produced by step end-1. Same shape as `input` if skippable. */
   readonly output: ValueId;
   readonly skipActivation: Activation;
+  /** Of a stream of bytes whose ends differ in scale or zero point: skipping is a `lookup` in this constant. */
+  readonly skipTable?: ValueId;
   readonly gate?: Gate;
   readonly cost: Cost;
   /**

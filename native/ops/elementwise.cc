@@ -91,6 +91,8 @@ void dispatch(DType dtype, F f) {
     case DType::kUint8:
     case DType::kBool:
       return f(uint8_t{});
+    case DType::kInt8:
+      return f(int8_t{});
   }
 }
 

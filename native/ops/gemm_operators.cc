@@ -25,16 +25,7 @@ void check_gemm(const StepCheck& c) {
 void check_matmul(const StepCheck& c) {
   c.counts(2, 1);
   c.all_float();
-  const Ints &a = c.in(0).shape, &b = c.in(1).shape, &y = c.out().shape;
-  c.require(a.size() >= 2 && b.size() >= 2 && y.size() == std::max(a.size(), b.size()), "bad ranks");
-  c.require(a.back() == b[b.size() - 2] && y.back() == b.back() && y[y.size() - 2] == a[a.size() - 2],
-            "the matrices don't fit");
-  for (size_t d = 0; d + 2 < y.size(); ++d) {
-    const auto extent = [&](const Ints& s) { return d + s.size() < y.size() ? 1 : s[d + s.size() - y.size()]; };
-    const int64_t ea = extent(a), eb = extent(b);
-    c.require((ea == 1 || ea == y[d]) && (eb == 1 || eb == y[d]) && (ea == y[d] || eb == y[d]),
-              "leading axes don't fit");
-  }
+  c.matmul_shapes(false);
 }
 
 // A product with a constant matrix.

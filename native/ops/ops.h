@@ -53,4 +53,30 @@ void slice(const TensorView& x, const Ints& starts, const Ints& steps, const Ten
 void concat(const std::vector<TensorView>& xs, int64_t axis, const TensorView& y, Poll poll = {});
 void expand(const TensorView& x, const TensorView& y, Poll poll = {});
 
+// How a number becomes a byte: min(max(round(v), low - zero), high - zero) + zero; of two equally near integers the even one.
+struct Requant {
+  int32_t zero = 0, low = 0, high = 0;
+};
+// A byte stands for (x - zero) * factor.
+struct Term {
+  int32_t zero = 0;
+  float factor = 1;
+};
+// Of qconv and qmatmul; all but x and w may have null data.
+struct QuantizedOperands {
+  const TensorView &x, &w, &bias, &scale, &x_zero, &w_zero;
+};
+
+// zero may have null data.
+void quantize(const TensorView& x, const TensorView& scale, const TensorView& zero, int64_t axis, const TensorView& y, Poll poll = {});
+void dequantize(const TensorView& x, const TensorView& scale, const TensorView& zero, int64_t axis, const TensorView& y, Poll poll = {});
+void dynamic_quantize(const TensorView& x, const TensorView& y, const TensorView& scale, const TensorView& zero, Poll poll = {});
+void qconv(const QuantizedOperands& o, const Window& win, int64_t group, Activation act, const Requant& requant,
+           const TensorView& y, Poll poll = {});
+void qmatmul(const QuantizedOperands& o, bool trans_b, Activation act, const Requant& requant, const TensorView& y, Poll poll = {});
+void qbinary(const TensorView& a, const TensorView& b, bool mul, const std::vector<Term>& terms, const Requant& requant,
+             const TensorView& y, Poll poll = {});
+void qglobal_pool(const TensorView& x, const Term& term, const Requant& requant, const TensorView& y, Poll poll = {});
+void lookup(const TensorView& x, const TensorView& table, const TensorView& y, Poll poll = {});
+
 }  // namespace rskip::ops

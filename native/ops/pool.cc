@@ -1,4 +1,5 @@
 #include <limits>
+#include <type_traits>
 
 #include "ops/ops.h"
 #include "ops/rows.h"
@@ -42,7 +43,8 @@ float average_window(const Geometry& g, const float* x, int64_t d, int64_t h, in
 
 // Position of the largest element in the plane, or -1 for a window that lies wholly in the padding. The first
 // of equal ones wins, and the first NaN beats any number.
-int64_t max_window(const Geometry& g, const float* x, int64_t d, int64_t h, int64_t w, Poll& poll) {
+template <class T>
+int64_t max_window(const Geometry& g, const T* x, int64_t d, int64_t h, int64_t w, Poll& poll) {
   const Range di = g[0].taps_inside(d), hi = g[1].taps_inside(h), wi = g[2].taps_inside(w);
   int64_t best = -1;
   for (int64_t i = di.first; i < di.last; ++i) {
@@ -58,25 +60,27 @@ int64_t max_window(const Geometry& g, const float* x, int64_t d, int64_t h, int6
   return best;
 }
 
-}  // namespace
-
-void pool(const TensorView& x, const Window& win, bool max, bool count_include_pad, bool column_major,
-          const TensorView& y, const TensorView& indices, Poll poll) {
+template <class T>
+void pool_of(const TensorView& x, const Window& win, bool max, bool count_include_pad, bool column_major,
+             const TensorView& y, const TensorView& indices, Poll& poll) {
+  constexpr T kNothing = std::numeric_limits<T>::has_infinity ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::lowest();
   const Geometry g = geometry(x.shape, y.shape, win.kernel, win);
   const int64_t planes = x.shape[0] * x.shape[1], in_plane = product(x.shape, 2, x.shape.size());
   int64_t at = 0;
   for (int64_t p = 0; p < planes; ++p) {
-    const float* plane = x.as<float>() + p * in_plane;
+    const T* plane = x.as<T>() + p * in_plane;
     for (int64_t d = 0; d < g[0].output; ++d) {
       for (int64_t h = 0; h < g[1].output; ++h) {
         poll.before(g[2].output);
         for (int64_t w = 0; w < g[2].output; ++w, ++at) {
-          if (!max) {
-            y.as<float>()[at] = average_window(g, plane, d, h, w, count_include_pad, poll);
-            continue;
+          if constexpr (std::is_same_v<T, float>) {
+            if (!max) {
+              y.as<float>()[at] = average_window(g, plane, d, h, w, count_include_pad, poll);
+              continue;
+            }
           }
           const int64_t best = max_window(g, plane, d, h, w, poll);
-          y.as<float>()[at] = best < 0 ? kLowest : plane[best];
+          y.as<T>()[at] = best < 0 ? kNothing : plane[best];
           if (!indices.data) continue;
           const int64_t index = column_major ? Plane{g}.column_major(best) : best;
           indices.as<int64_t>()[at] = best < 0 ? -1 : p * in_plane + index;
@@ -84,6 +88,18 @@ void pool(const TensorView& x, const Window& win, bool max, bool count_include_p
       }
     }
   }
+}
+
+}  // namespace
+
+void pool(const TensorView& x, const Window& win, bool max, bool count_include_pad, bool column_major,
+          const TensorView& y, const TensorView& indices, Poll poll) {
+  const auto of = [&](auto type) {
+    pool_of<decltype(type)>(x, win, max, count_include_pad, column_major, y, indices, poll);
+  };
+  if (x.dtype == DType::kInt8) of(int8_t{});
+  else if (x.dtype == DType::kUint8) of(uint8_t{});
+  else of(float{});
 }
 
 void global_pool(const TensorView& x, bool max, const TensorView& y, Poll poll) {

@@ -7,10 +7,19 @@
 
 namespace rskip {
 
-// Order is part of the encoding of programs: float32, uint8, int32, int64, bool.
-enum class DType : int32_t { kFloat32, kUint8, kInt32, kInt64, kBool };
+// Order is part of the encoding of programs: float32, uint8, int32, int64, bool, int8.
+enum class DType : int32_t { kFloat32, kUint8, kInt32, kInt64, kBool, kInt8 };
 
-inline size_t dtype_size(DType t) { return t == DType::kInt64 ? 8 : (t == DType::kUint8 || t == DType::kBool) ? 1 : 4; }
+inline size_t dtype_size(DType t) {
+  switch (t) {
+    case DType::kInt64: return 8;
+    case DType::kUint8:
+    case DType::kBool:
+    case DType::kInt8: return 1;
+    default: return 4;
+  }
+}
+inline bool is_byte(DType t) { return t == DType::kUint8 || t == DType::kInt8; }
 
 // A view; strides are those of a dense row-major tensor of this shape.
 struct TensorView {

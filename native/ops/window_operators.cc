@@ -48,15 +48,9 @@ std::optional<Window2d> as_2d(const ops::Window& w) {
 void check_conv(const StepCheck& c) {
   c.counts(4, 1);
   c.all_float();
-  const Ints &x = c.in(0).shape, &w = c.in(1).shape, &y = c.out().shape;
-  c.require(x.size() >= 3 && x.size() <= 5 && w.size() == x.size(), "bad ranks");
-  const int64_t group = c.step.group;
-  c.require(group >= 1 && w[0] % group == 0 && x[1] % group == 0 && x[1] / group == w[1],
-            "channels and groups don't fit");
-  c.require(y.size() == x.size() && y[1] == w[0], "output channels don't fit");
-  c.window(c.in(0), c.out(), true);
-  if (c.optional(2)) c.shape_is(c.in(2), {w[0]});
-  if (c.optional(3)) c.shape_is(c.in(3), y);
+  c.conv_shapes();
+  if (c.optional(2)) c.shape_is(c.in(2), {c.in(1).shape[0]});
+  if (c.optional(3)) c.shape_is(c.in(3), c.out().shape);
 }
 
 ConvShape conv_shape(const Image& x, const Image& y, const Window2d& window, int groups) {
@@ -144,7 +138,8 @@ void check_pool(const StepCheck& c) {
   const size_t outputs = c.step.outputs.size();
   c.require(outputs == 1 || (outputs == 2 && c.step.max), "wrong number of outputs");
   c.counts(1, outputs);
-  c.all_float();
+  if (c.step.max && is_byte(c.in(0).dtype)) c.require(c.out().dtype == c.in(0).dtype, "types differ");
+  else c.all_float();
   c.window(c.in(0), c.out(), false);
   c.require(c.in(0).shape[1] == c.out().shape[1], "channels differ");
   if (outputs == 2) {

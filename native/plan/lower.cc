@@ -1,4 +1,6 @@
 // The walk over a program: what runs in which order, and where control flow goes.
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "plan/dense_instruction.h"
@@ -60,14 +62,17 @@ void Lowering::lower_step(const Step& step) {
 }
 
 void Lowering::lower_dense(const Step& step) {
-  Draft draft;
   std::vector<NodeId> operands;
-  for (ValueId id : step.inputs) {
-    operands.push_back(id ? request(id, Form::kDense) : NodeId());
-    if (id) draft.reads.push_back(operands.back());
-  }
+  for (ValueId id : step.inputs) operands.push_back(id ? request(id, Form::kDense) : NodeId());
   for (ValueId id : step.outputs) operands.push_back(target(id, Form::kDense));
+  compute(dense_draft(step, operands));
+}
+
+// `operands`: the dense nodes of the step's inputs, none for absent ones, then of its outputs.
+Draft Lowering::dense_draft(const Step& step, const std::vector<NodeId>& operands) {
+  Draft draft;
   const auto outputs = operands.begin() + static_cast<ptrdiff_t>(step.inputs.size());
+  std::copy_if(operands.begin(), outputs, std::back_inserter(draft.reads), [](NodeId node) { return static_cast<bool>(node); });
   draft.write = *outputs;
   draft.more_writes.assign(outputs + 1, operands.end());
   const size_t first_view = graph_.views.size();
@@ -76,12 +81,12 @@ void Lowering::lower_dense(const Step& step) {
       graph_.views.push_back(id ? TensorView{value(id).dtype, value(id).shape, nullptr} : TensorView{});
     }
   }
-  draft.make = [=, &step](const Emitter& e) {
+  draft.make = [=](const Emitter& e) {
     std::vector<Place> places;
     for (NodeId node : operands) places.push_back(node ? e.place(node) : Place{});
     return make_dense(step, std::move(places), first_view);
   };
-  compute(std::move(draft));
+  return draft;
 }
 
 void Lowering::lower_jump(const Step& step) {
@@ -129,6 +134,18 @@ void Lowering::lower_skip(BlockId id) {
   const NodeId input = home(block(id).input), output = home(block(id).output);
   graph_.skippable.push_back({id, input, output});
   convert(input, output, id);
+  if (block(id).skip_table) {
+    // In place: every element is read before it is written.
+    const ValueId table = block(id).skip_table;
+    Step step;
+    step.op = Op::kLookup;
+    step.inputs = {block(id).output, table};
+    step.outputs = {block(id).output};
+    Draft draft = dense_draft(step, {output, request(table, Form::kDense), output});
+    draft.block = id;
+    draft.on_skip = true;
+    return add(std::move(draft));
+  }
   if (block(id).skip_activation.kind == ActivationKind::kNone) return;
   add({.reads = {output},
        .write = output,

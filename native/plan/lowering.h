@@ -94,6 +94,7 @@ class Lowering {
   // lower.cc: the walk over the program.
   void lower_step(const Step& step);
   void lower_dense(const Step& step);
+  Draft dense_draft(const Step& step, const std::vector<NodeId>& operands);
   void lower_jump(const Step& step);
   void arrive(size_t step);
   void drop_conversions(size_t step);

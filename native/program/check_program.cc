@@ -154,6 +154,12 @@ class ProgramCheck {
     if (in.dtype != DType::kFloat32 && b.skip_activation.kind != ActivationKind::kNone) {
       fail_program("an activation on a block that is not float32");
     }
+    if (b.skip_table) {
+      const Value& table = program_.value(b.skip_table);
+      if (!is_byte(in.dtype) || table.dtype != in.dtype || table.shape != Ints{256} || !table.constant) {
+        fail_program("the table of a block is no constant of 256 bytes, or the block has none");
+      }
+    }
     const Step& last = program_.steps[b.end - 1];
     if (last.outputs.size() != 1 || last.outputs[0] != b.output) {
       fail_program("a block's last step doesn't write its output");

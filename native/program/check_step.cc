@@ -20,6 +20,29 @@ void StepCheck::all_float() const {
   require(out().dtype == DType::kFloat32, "the output is not float32");
 }
 
+void StepCheck::conv_shapes() const {
+  const Ints &x = in(0).shape, &w = in(1).shape, &y = out().shape;
+  require(x.size() >= 3 && x.size() <= 5 && w.size() == x.size(), "bad ranks");
+  const int64_t group = step.group;
+  require(group >= 1 && w[0] % group == 0 && x[1] % group == 0 && x[1] / group == w[1], "channels and groups don't fit");
+  require(y.size() == x.size() && y[1] == w[0], "output channels don't fit");
+  window(in(0), out(), true);
+}
+
+void StepCheck::matmul_shapes(bool trans_b) const {
+  const Ints &a = in(0).shape, &b = in(1).shape, &y = out().shape;
+  require(a.size() >= 2 && b.size() >= 2 && y.size() == std::max(a.size(), b.size()), "bad ranks");
+  const int64_t rows = b[b.size() - 2], columns = b.back();
+  require(a.back() == (trans_b ? columns : rows) && y.back() == (trans_b ? rows : columns) &&
+              y[y.size() - 2] == a[a.size() - 2],
+          "the matrices don't fit");
+  for (size_t d = 0; d + 2 < y.size(); ++d) {
+    const auto extent = [&](const Ints& s) { return d + s.size() < y.size() ? 1 : s[d + s.size() - y.size()]; };
+    const int64_t ea = extent(a), eb = extent(b);
+    require((ea == 1 || ea == y[d]) && (eb == 1 || eb == y[d]) && (ea == y[d] || eb == y[d]), "leading axes don't fit");
+  }
+}
+
 void StepCheck::reduces(const Value& value, const Value& x, const Ints& reduced) const {
   Ints kept, dropped;
   for (size_t d = 0; d < x.shape.size(); ++d) {

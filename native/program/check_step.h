@@ -40,6 +40,9 @@ class StepCheck {
   // `value` has the shape of `x`, with the axes in `reduced` of length 1 or left out.
   void reduces(const Value& value, const Value& x, const Ints& reduced) const;
   void axis_in(size_t rank) const { require(step.axis >= 0 && step.axis < static_cast<int64_t>(rank), "bad axis"); }
+  // Those of a convolution's and of a matrix product's first two inputs and output.
+  void conv_shapes() const;
+  void matmul_shapes(bool trans_b) const;
   // All inputs broadcast, as in numpy, to the output's shape; `exact`: and to no smaller one.
   void broadcasts(bool exact = true) const;
   // The step's window fits x and y. `exact`: the output's extents are those that follow from the window, rounded down.

@@ -17,7 +17,7 @@ constexpr int64_t kMaxElements = int64_t{1} << 40;
 
 Value read_value(Words& in, std::span<const ConstantData> constants) {
   Value value;
-  value.dtype = in.one_of(DType::kBool, "data type");
+  value.dtype = in.one_of(DType::kInt8, "data type");
   value.constant = in.optional_id<ConstantId>(constants.size(), "constant");
   value.shape = in.ints(in.position(0, kMaxRank, "rank"));
   bool empty = false;
@@ -76,12 +76,23 @@ void read_attribute(Words& in, Attribute attribute, const Program& program, size
     case Attribute::kPadMode: step.pad_mode = in.one_of(ops::PadMode::kWrap, "pad mode"); return;
     case Attribute::kPads: step.pads = in.ints(in.position(0, 2 * kMaxRank, "number of pads")); return;
     case Attribute::kPerm: step.perm = in.ints(in.position(0, kMaxRank, "rank")); return;
+    case Attribute::kRequant: {
+      const int32_t zero = in.next(), low = in.next(), high = in.next();
+      step.requant = {zero, low, high};
+      return;
+    }
     case Attribute::kSelectLast: step.select_last = in.flag(); return;
     case Attribute::kStartsAndSteps:
       step.starts = in.ints(in.position(0, kMaxRank, "rank"));
       step.steps = in.ints(step.starts.size());
       return;
     case Attribute::kTarget: step.target = in.position(0, step_count, "target"); return;
+    case Attribute::kTerms:
+      for (size_t n = in.count("terms"); n > 0; --n) {
+        const int32_t zero = in.next();
+        step.terms.push_back({zero, in.real()});
+      }
+      return;
     case Attribute::kTransB: step.trans_b = in.flag(); return;
     case Attribute::kValue: step.value = in.real(); return;
     case Attribute::kWindow:
@@ -104,7 +115,8 @@ Step read_step(Words& in, const Program& program, size_t step_count) {
 
 Block read_block(Words& in, size_t values, size_t steps, size_t after) {
   Block block;
-  block.skippable = in.flag();
+  const int32_t skips = in.in_range(0, 2, "kind of block");
+  block.skippable = skips != 0;
   block.gate_first = in.position(after, steps, "start of a gate");
   block.first = in.position(block.gate_first, steps, "start of a block");
   block.end = in.position(block.first, steps, "end of a block");
@@ -116,6 +128,7 @@ Block read_block(Words& in, size_t values, size_t steps, size_t after) {
     block.gate.score = in.id<ValueId>(values, "score of a gate");
     block.gate.compare = in.one_of(ops::CompareKind::kLe, "comparison of a gate");
   }
+  if (skips == 2) block.skip_table = in.id<ValueId>(values, "table of a block");
   return block;
 }
 

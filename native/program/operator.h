@@ -31,9 +31,11 @@ enum class Attribute {
   kPadMode,
   kPads,
   kPerm,
+  kRequant,
   kSelectLast,
   kStartsAndSteps,
   kTarget,
+  kTerms,
   kTransB,
   kValue,
   kWindow,  // strides, pads, dilations

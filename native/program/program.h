@@ -54,6 +54,8 @@ struct Step {
   int64_t axis = 0, depth = 0;
   Ints axes, perm, pads, starts, steps;
   float value = 0;    // pad
+  ops::Requant requant;
+  std::vector<ops::Term> terms;
   size_t target = 0;  // branch, jump: a step, or the number of steps
 };
 
@@ -69,6 +71,7 @@ struct Block {
   size_t gate_first = 0, first = 0, end = 0;
   ValueId input, output;
   Activation skip_activation;
+  ValueId skip_table;  // of a stream of bytes that doesn't go around the block as it is: what becomes of each
   Gate gate;
 };
 

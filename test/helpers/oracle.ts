@@ -3,7 +3,8 @@
  * precision. It shares no code with the implementation under test.
  */
 import type { KernelStep, KernelTensor } from '../../lib/kernels/index.js';
-import type { Activation } from '../../lib/model/program.js';
+import { type Activation, NO_ACTIVATION } from '../../lib/model/program.js';
+import { boundsOf } from './quantized-steps.js';
 
 type Element = number | bigint;
 type Index = readonly number[];
@@ -146,11 +147,13 @@ function floatBinary(kind: string, a: number, b: number): number {
 
 function wrap(value: bigint, dtype: string): Element {
   if (dtype === 'int64') return BigInt.asIntN(64, value);
+  if (dtype === 'int8') return Number(BigInt.asIntN(8, value));
   return Number(dtype === 'int32' ? BigInt.asIntN(32, value) : BigInt.asUintN(8, value));
 }
 
 const RANGES: Record<string, [bigint, bigint]> = {
   uint8: [0n, 255n],
+  int8: [-128n, 127n],
   int32: [-(2n ** 31n), 2n ** 31n - 1n],
   int64: [-(2n ** 63n), 2n ** 63n - 1n],
 };
@@ -404,7 +407,103 @@ export function evaluate(
       return [[...x.data]];
     case 'expand':
       return each((index) => broadcast(x, index));
+    case 'quantize':
+      return each((index) =>
+        requantised(num(x, index) / one(inputs[1], index[step.attrs.axis]), {
+          zero: one(inputs[2], index[step.attrs.axis]),
+          ...boundsOf(outputs[0]!.dtype),
+        }),
+      );
+    case 'dequantize':
+      return each(
+        (index) =>
+          Math.fround(num(x, index) - one(inputs[2], index[step.attrs.axis])) *
+          one(inputs[1], index[step.attrs.axis]),
+      );
+    case 'dynamicQuantize': {
+      const values = Array.from(x.data, Number);
+      const [low, high] = [Math.min(0, ...values), Math.max(0, ...values)];
+      const scale = Math.fround((high - low) / 255) || 1;
+      const zero = requantised(-low / scale, { zero: 0, low: 0, high: 255 });
+      const quantised = each((index) => requantised(num(x, index) / scale, { zero, low: 0, high: 255 }));
+      return [...quantised, [scale], [zero]];
+    }
+    case 'qconv':
+    case 'qmatmul': {
+      const [, w, bias, , xZero, wZero] = inputs;
+      const last = shape.length - 1;
+      const swap = step.op === 'qmatmul' && step.attrs.transB;
+      const channelOf = (index: Index) => index[step.op === 'qconv' ? 0 : index.length - (swap ? 2 : 1)];
+      const right = swap ? swapped(w!) : w!;
+      const plain = (tensor: KernelTensor, zero: (index: Index) => number): KernelTensor => ({
+        dtype: 'float32',
+        shape: tensor.shape,
+        data: Float32Array.from(indices(tensor.shape), (index) => num(tensor, index) - zero(index)),
+      });
+      const a = plain(x, () => one(xZero, 0));
+      const b = swap
+        ? swapped(plain(w!, (index) => one(wZero, channelOf(index))))
+        : plain(right, (index) => one(wZero, channelOf(index)));
+      const inner =
+        step.op === 'qconv'
+          ? ({ op: 'conv', attrs: { ...step.attrs, act: NO_ACTIVATION } } as const)
+          : ({ op: 'matmul', attrs: {} } as const);
+      const [sums] = evaluate(inner, [a, b], outputs) as [number[]];
+      const { dtype } = outputs[0]!;
+      return each((index) => {
+        const channel = index[step.op === 'qconv' ? 1 : last]!;
+        const acc = sums[ravel(shape, index)]!;
+        if (dtype === 'int32') return acc;
+        const factor = one(inputs[3], channel);
+        const addend = bias ? num(bias, [channel]) : 0;
+        if (dtype !== 'float32') return requantised(Math.fround(acc + addend) * factor, step.attrs.requant);
+        return bias?.dtype === 'float32'
+          ? Math.fround(acc) * factor + addend
+          : Math.fround(acc + addend) * factor;
+      });
+    }
+    case 'qbinary': {
+      const {
+        kind,
+        terms: [first, second],
+        requant,
+      } = step.attrs;
+      return each((index) => {
+        const p = Number(broadcast(x, index)) - first.zero;
+        const q = Number(broadcast(inputs[1]!, index)) - second.zero;
+        const [f, g] = [Math.fround(first.factor), Math.fround(second.factor)];
+        return requantised(kind === 'mul' ? p * q * f : p * f + Math.fround(q * g), requant);
+      });
+    }
+    case 'qglobalPool': {
+      const [{ zero, factor }] = step.attrs.terms;
+      return each(([n, c]) => {
+        const values = indices(x.shape.slice(2)).map((position) => num(x, [n!, c!, ...position]) - zero);
+        const v = sum(values) * Math.fround(factor);
+        return outputs[0]!.dtype === 'float32' ? v : requantised(v, step.attrs.requant);
+      });
+    }
+    case 'lookup':
+      return each((index) => at(inputs[1]!, [(num(x, index) + 256) % 256]));
   }
+}
+
+/** The element of a scale or zero point for position `i`; 0 for an absent one. */
+function one(tensor: KernelTensor | undefined, i = 0): number {
+  if (!tensor) return 0;
+  return Number(tensor.data[tensor.data.length === 1 ? 0 : i]);
+}
+
+function requantised(v: number, { zero, low, high }: { zero: number; low: number; high: number }): number {
+  const rounded = activation({ kind: 'round', alpha: 0, beta: 0 }, Math.fround(v));
+  return Math.min(Math.max(rounded, low - zero), high - zero) + zero;
+}
+
+/** The last two axes swapped. */
+function swapped(tensor: KernelTensor): KernelTensor {
+  const turn = (index: Index) => [...index.slice(0, -2), index.at(-1)!, index.at(-2)!];
+  const shape = turn(tensor.shape);
+  return { dtype: 'float32', shape, data: Float32Array.from(indices(shape), (i) => num(tensor, turn(i))) };
 }
 
 /** Merges the last two axes, so that the others broadcast. */

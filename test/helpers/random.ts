@@ -41,6 +41,7 @@ const SPECIAL_FLOATS = [
 ];
 const SPECIAL_INTEGERS: Record<Exclude<DataType, 'float32'>, bigint[]> = {
   uint8: [0n, 255n, 128n],
+  int8: [-128n, 127n, 0n],
   int32: [-(2n ** 31n), 2n ** 31n - 1n, -1n, 0n],
   int64: [-(2n ** 63n), 2n ** 63n - 1n, -1n, 0n, 2n ** 53n + 1n],
   bool: [0n, 1n],

@@ -11,6 +11,7 @@ import {
   type PadMode,
 } from '../../lib/model/program.js';
 import type { DataType } from '../../lib/tensor.js';
+import { QUANTIZED_CASES } from './quantized-steps.js';
 import { type Fill, tensorOf } from './random.js';
 
 export interface StepCase {
@@ -19,7 +20,7 @@ export interface StepCase {
   readonly outputs: readonly { readonly dtype: DataType; readonly shape: readonly number[] }[];
 }
 
-const DTYPES: readonly DataType[] = ['float32', 'uint8', 'int32', 'int64', 'bool'];
+const DTYPES: readonly DataType[] = ['float32', 'uint8', 'int32', 'int64', 'bool', 'int8'];
 const dtype = fc.constantFrom(...DTYPES);
 const fill = fc.constantFrom<Fill>('plain', 'special');
 const dim = fc.integer({ min: 1, max: 6 });
@@ -556,4 +557,5 @@ export const STEP_CASES: { readonly [Op in KernelStep['op']]: fc.Arbitrary<StepC
   concat,
   reshape,
   expand,
+  ...QUANTIZED_CASES(conv, matmul),
 };

@@ -38,9 +38,11 @@ new Tensor('bool', [1]);
 // A type that is known at run time alone.
 declare const type: Tensor.Type;
 expectTypeOf(new Tensor(type, [])).toEqualTypeOf<Tensor>();
-expectTypeOf<Tensor.Type>().toEqualTypeOf<'float32' | 'uint8' | 'int32' | 'int64' | 'bool'>();
+expectTypeOf<Tensor.Type>().toEqualTypeOf<'float32' | 'uint8' | 'int32' | 'int64' | 'bool' | 'int8'>();
 expectTypeOf<Tensor.DataTypeMap['int64']>().toEqualTypeOf<BigInt64Array>();
-expectTypeOf<Tensor.DataType>().toEqualTypeOf<Float32Array | Uint8Array | Int32Array | BigInt64Array>();
+expectTypeOf<Tensor.DataType>().toEqualTypeOf<
+  Float32Array | Uint8Array | Int8Array | Int32Array | BigInt64Array
+>();
 expectTypeOf<Tensor.ElementTypeMap>().toEqualTypeOf<Pick<ort.Tensor.ElementTypeMap, Tensor.Type>>();
 expectTypeOf<Tensor.DataTypeMap>().toExtend<Pick<ort.Tensor.DataTypeMap, Tensor.Type>>();
 expectTypeOf<TypedTensor<'float32'>>().toEqualTypeOf<Tensor<'float32'>>();

@@ -9,8 +9,7 @@ type Kind = 'max' | 'avg';
 function pool(node: NodeLowering, kind: Kind): readonly ValueId[] {
   const x = node.input(0);
   const { dtype } = node.value(x);
-  // Every uint8 is exact as a float32, so the maximum is exact.
-  const bytes = dtype === 'uint8' && kind === 'max';
+  const bytes = (dtype === 'uint8' || dtype === 'int8') && kind === 'max';
   if (dtype !== 'float32' && !bytes) node.unsupported(`its input is ${dtype}; only float is supported`);
   const [batch = 0, channels = 0, ...spatial] = node.shape(x);
   const kernel = node.numbers('kernel_shape') ?? node.invalid('its kernel_shape is missing');
@@ -33,12 +32,8 @@ function pool(node: NodeLowering, kind: Kind): readonly ValueId[] {
     columnMajorIndices: node.number('storage_order', 0) !== 0,
   };
   const wantsIndices = kind === 'max' && Boolean(node.node.outputs[1]);
-  const outputs = [
-    { dtype: 'float32', shape } as const,
-    ...(wantsIndices ? [{ dtype: 'int64', shape } as const] : []),
-  ];
-  const [y, ...indices] = node.steps('pool', [node.cast(x, 'float32')], outputs, attrs);
-  return [node.cast(y!, dtype), ...indices];
+  const outputs = [{ dtype, shape }, ...(wantsIndices ? [{ dtype: 'int64', shape } as const] : [])];
+  return node.steps('pool', [x], outputs, attrs);
 }
 
 /** Whether some window along `axis` covers padding only. */
