@@ -1,9 +1,10 @@
 import { sameShape, sizeOf } from '../numeric/shapes.js';
 import type { DataType } from '../tensor.js';
-import { type Condition, type Element, hardGate, negate, sameCondition } from './decision.js';
+import { type Condition, type Element, hardGate, negate } from './decision.js';
 import { type Activation, type GateForm, NO_ACTIVATION, type ValueId } from './program.js';
 import { changesNothing, rangeOf } from './range.js';
 import type { Region, Select, WorkIf, WorkOp, WorkStep } from './region.js';
+import { conditionsIn, Resolution, type Resolved } from './resolution.js';
 import { shortcutPath } from './shortcut.js';
 import { Tracer } from './tracer.js';
 
@@ -24,109 +25,90 @@ interface Found {
  */
 export function recogniseGates(region: Region): void {
   const tracer = new Tracer(region);
-  for (const op of [...region.ops]) {
+  // The outermost step of a gate has the whole gate before it.
+  for (const op of region.ops.toReversed()) {
     if (!region.has(op)) continue;
-    if (op.op === 'binary') matchSum(region, tracer, op);
-    else if (op.op === 'where') matchWhere(region, tracer, op);
-    else if (op.op === 'if') matchIf(region, tracer, op);
+    const found = op.op === 'if' ? matchIf(region, tracer, op) : matchStep(region, tracer, op);
+    if (found) region.removeDead();
   }
   region.removeDead();
 }
 
-/** x + g*F(x) (Wu et al. 2018, Veit and Belongie 2018) and g*F(x) + (1-g)*x (SkipNet, Wang et al. 2018). */
-function matchSum(region: Region, tracer: Tracer, add: WorkStep): void {
-  if (add.op !== 'binary' || add.attrs.kind !== 'add' || add.attrs.act.kind !== 'none') return;
-  const output = add.outputs[0]!;
-  if (region.value(output).dtype !== 'float32') return;
-  const [a, b] = add.inputs as [ValueId, ValueId];
-  const { shape } = region.value(output);
-  const [gatedA, gatedB] = [gatedTerm(region, tracer, a, shape), gatedTerm(region, tracer, b, shape)];
-  if (gatedA && gatedB && sameCondition(gatedA.condition, negate(gatedB.condition))) {
-    const found = withShortcut(region, 'blend', gatedA.condition, gatedA.term, gatedB.term);
-    if (found) replaceBySelect(region, [gatedA.op, gatedB.op, add], [], found, add);
-    return;
-  }
-  const gated = gatedB ?? gatedA;
-  const shortcut = gatedB ? a : b;
-  if (!gated || !sameShape(region.shape(shortcut), shape)) return;
-  const sum = region.addValue(`${region.value(output).name}.run`, 'float32', shape);
-  const inputs = gatedB ? [a, gated.term] : [gated.term, b];
-  const body: WorkStep = { op: 'binary', node: add.node, inputs, outputs: [sum], attrs: add.attrs };
-  const found: Found = {
-    form: gated.form,
-    condition: gated.condition,
-    body: sum,
-    shortcut,
-    skipActivation: NO_ACTIVATION,
-  };
-  replaceBySelect(region, [gated.op, add], [body], found, add);
-}
-
-interface GatedTerm {
-  readonly op: WorkOp;
-  readonly form: GateForm;
-  readonly condition: Condition;
-  readonly term: ValueId;
-}
-
-/** The summand `id` as g*term (or where(g, term, 0)), if nothing else reads it. */
-function gatedTerm(
-  region: Region,
-  tracer: Tracer,
-  id: ValueId,
-  shape: readonly number[],
-): GatedTerm | undefined {
-  const op = region.usedOnce(id) ? region.producer(id) : undefined;
-  if (op?.op === 'binary' && op.attrs.kind === 'mul' && op.attrs.act.kind === 'none') {
-    const [a, b] = op.inputs as [ValueId, ValueId];
-    for (const [gate, term] of [
-      [a, b],
-      [b, a],
+/**
+ * A sum or choice that is nothing but an earlier value once its gate is closed: x + g*F(x) (Wu et al. 2018, Veit and Belongie
+ * 2018), g*F(x) + (1-g)*x (SkipNet, Wang et al. 2018), Where(g, F(x), x), and what else comes to the same.
+ */
+function matchStep(region: Region, tracer: Tracer, op: WorkOp): boolean {
+  const choice = op.op === 'where';
+  const sum =
+    op.op === 'binary' &&
+    op.attrs.act.kind === 'none' &&
+    (op.attrs.kind === 'add' || op.attrs.kind === 'sub');
+  if (!choice && !sum) return false;
+  const output = op.outputs[0]!;
+  if (region.value(output).dtype !== 'float32') return false;
+  for (const condition of conditionsIn(region, tracer, output)) {
+    const ways = [true, false].map((holding) => new Resolution(region, tracer, condition, holding, op.node));
+    const [held, broken] = ways.map((way) => way.resolve(output));
+    for (const [open, closed, run] of [
+      [held, broken, condition],
+      [broken, held, negate(condition)],
     ] as const) {
-      if (!sameShape(region.shape(term), shape)) continue;
-      const condition = hardGate(tracer.uniform(gate));
-      if (condition) return { op, form: 'multiply', condition, term };
+      const way = open === held ? ways[0]! : ways[1]!;
+      const found = gateOf(region, op, run, way, open!, closed!);
+      if (!found) continue;
+      replaceBySelect(region, [op], way.steps, found, op);
+      return true;
     }
   }
-  if (op?.op === 'where') {
-    const [when, a, b] = op.inputs as [ValueId, ValueId, ValueId];
-    const condition = hardGate(tracer.uniform(when));
-    const isZero = (value: ValueId) => region.value(value).data?.every((x) => Number(x) === 0) === true;
-    if (condition && isZero(b) && sameShape(region.shape(a), shape)) {
-      return { op, form: 'where', condition, term: a };
-    }
-    if (condition && isZero(a) && sameShape(region.shape(b), shape)) {
-      return { op, form: 'where', condition: negate(condition), term: b };
-    }
-  }
-  return undefined;
+  return false;
 }
 
-/** Where(cond, F(x), x) and Where(cond, x, F(x)). */
-function matchWhere(region: Region, tracer: Tracer, where: WorkStep): void {
-  const [when, a, b] = where.inputs as [ValueId, ValueId, ValueId];
-  const { shape, dtype } = region.value(where.outputs[0]!);
-  if (dtype !== 'float32' || !sameShape(region.shape(a), shape) || !sameShape(region.shape(b), shape)) return;
-  const condition = hardGate(tracer.uniform(when));
-  const found = condition && withShortcut(region, 'where', condition, a, b);
-  if (found) replaceBySelect(region, [where], [], found, where);
+/** The gate of `op` whose output is `open` when it runs its body, and `closed` when it doesn't. */
+function gateOf(
+  region: Region,
+  op: WorkOp,
+  condition: Condition,
+  way: Resolution,
+  open: Resolved,
+  closed: Resolved,
+): Found | undefined {
+  const { shape } = region.value(op.outputs[0]!);
+  if (typeof open === 'number' || typeof closed === 'number' || closed.fresh) return undefined;
+  const [body, shortcut] = [open.id, closed.id];
+  if (![body, shortcut].every((id) => sameShape(region.shape(id), shape)) || body === shortcut)
+    return undefined;
+  const computed = way.leaves(open).filter((id) => id !== shortcut && !region.value(id).data);
+  if (region.value(shortcut).data || computed.length === 0) return undefined;
+  const form = way.chose ? 'where' : open.fresh ? 'multiply' : 'blend';
+  // What is added to a value may be left out. One of two values may be, if it is computed from the other.
+  const added = op.op === 'binary' && op.inputs.includes(shortcut);
+  const unchanged = { shortcut, skipActivation: NO_ACTIVATION };
+  const known = added
+    ? unchanged
+    : way
+        .leaves(open)
+        .map((id) => shortcutOf(region, shortcut, id))
+        .find(Boolean);
+  return known && { form, condition, body, ...known };
 }
 
 /** If(cond) with one branch that computes F(x) and one that passes x on. */
-function matchIf(region: Region, tracer: Tracer, conditional: WorkIf): void {
+function matchIf(region: Region, tracer: Tracer, conditional: WorkIf): boolean {
   const condition = hardGate(tracer.uniform(conditional.inputs[0]!));
-  if (!condition || conditional.outputs.length !== 1) return;
+  if (!condition || conditional.outputs.length !== 1) return false;
   const [onTrue, onFalse] = [passedOn(conditional.whenTrue), passedOn(conditional.whenFalse)];
   const passed = onFalse ?? onTrue;
   const branch = onFalse ? conditional.whenTrue : conditional.whenFalse;
-  if (!passed || (onTrue && onFalse) || branch.ops.some((op) => op.op === 'if')) return;
+  if (!passed || (onTrue && onFalse) || branch.ops.some((op) => op.op === 'if')) return false;
   const body = branch.outputs[0]!;
   const { shape, dtype } = region.value(conditional.outputs[0]!);
-  if (dtype !== 'float32' || !sameShape(region.shape(passed.shortcut), shape)) return;
-  if (!branch.producer(body) || !sameShape(region.shape(body), shape)) return;
+  if (dtype !== 'float32' || !sameShape(region.shape(passed.shortcut), shape)) return false;
+  if (!branch.producer(body) || !sameShape(region.shape(body), shape)) return false;
   const run = onFalse ? condition : negate(condition);
   const found: Found = { form: 'if', condition: run, body, ...owed(region, passed) };
   replaceBySelect(region, [conditional], branch.ops, found, conditional);
+  return true;
 }
 
 interface Shortcut {
@@ -152,19 +134,6 @@ function passedOn(branch: Region): Shortcut | undefined {
 function owed(region: Region, { shortcut, skipActivation }: Shortcut): Shortcut {
   const idle = changesNothing(skipActivation, rangeOf(region, shortcut));
   return { shortcut, skipActivation: idle ? NO_ACTIVATION : skipActivation };
-}
-
-/** Decides which of the two alternatives is the shortcut of the other; `a` is taken when `condition` holds. */
-function withShortcut(
-  region: Region,
-  form: GateForm,
-  condition: Condition,
-  a: ValueId,
-  b: ValueId,
-): Found | undefined {
-  const [whenRun, whenSkipped] = [shortcutOf(region, b, a), shortcutOf(region, a, b)];
-  if (whenRun) return { form, condition, body: a, ...whenRun };
-  return whenSkipped && { form, condition: negate(condition), body: b, ...whenSkipped };
 }
 
 /** `id` as the shortcut of `body`: a value that the body is computed from, possibly with the body's activation. */

@@ -67,6 +67,7 @@ function rangeOfOp(region: Region, op: WorkOp, of: (id: ValueId) => Range): Rang
       if (region.value(op.outputs[0]!).dtype !== 'float32') return ANY;
       const [a, b] = [of(op.inputs[0]!), of(op.inputs[1]!)];
       if (op.attrs.kind === 'add') return { low: a.low + b.low, high: a.high + b.high };
+      if (op.attrs.kind === 'sub') return { low: a.low - b.high, high: a.high - b.low };
       const positive = a.low >= 0 && b.low >= 0 && (op.attrs.kind === 'mul' || op.attrs.kind === 'div');
       return positive ? { low: 0, high: Number.POSITIVE_INFINITY } : ANY;
     }

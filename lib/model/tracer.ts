@@ -4,19 +4,22 @@ import {
   arithmetic,
   choose,
   combine,
+  comparison,
+  compute,
   constant,
   convert,
   decision,
   type Element,
-  holds,
+  elementOf,
   isConstant,
-  isPlain,
   logical,
   MIRRORED,
   type Scalar,
   type Score,
+  unknown,
 } from './decision.js';
 import type { ValueId } from './program.js';
+import { rangeOf } from './range.js';
 import type { Region, WorkStepNamed } from './region.js';
 
 /** A position in a value; `all` stands for every element, which must all be equal. */
@@ -57,7 +60,7 @@ export class Tracer {
       const score: Score = { kind: 'bool', element };
       return decision({ score, compare: 'gt', threshold: 0.5, fromArgMax: false });
     }
-    return { on: 0, off: 0, terms: new Map([[`${value}:${index}`, { element, factor: 1 }]]) };
+    return unknown(element);
   }
 
   private compute(value: ValueId, at: Position, depth: number): Scalar | undefined {
@@ -69,10 +72,17 @@ export class Tracer {
         return this.trace(op.inputs[0]!, at, depth);
       case 'expand':
         return operands()[0];
-      case 'cast':
-        return convert(operands()[0], this.region.value(value).dtype, this.region.value(op.inputs[0]!).dtype);
-      case 'unary':
-        return applyActivation(op, operands()[0]);
+      case 'cast': {
+        const [x] = operands();
+        const { dtype } = this.region.value(value);
+        const whole = dtype === 'int64' || dtype === 'int32';
+        const converted = convert(x, dtype, this.region.value(op.inputs[0]!).dtype);
+        return converted ?? (whole ? this.step('floor', op.inputs[0]!, at, x) : undefined);
+      }
+      case 'unary': {
+        const [x] = operands();
+        return applyActivation(op, x) ?? this.step(op.attrs.act.kind, op.inputs[0]!, at, x);
+      }
       case 'binary':
         return arithmetic(op, operands(), this.region.value(value).dtype === 'float32');
       case 'logical':
@@ -114,25 +124,42 @@ export class Tracer {
   ): Scalar | undefined {
     const { kind } = op.attrs;
     const [a, b] = operands;
-    if (a && b && isPlain(a) && isPlain(b)) return combine(a, b, (x, y) => Number(holds(kind, x, y)));
-    if (at === 'all' || kind === 'eq' || this.region.value(op.inputs[0]!).dtype !== 'float32')
-      return undefined;
-    const elementOf = (input: ValueId): Element => {
-      return { value: input, index: this.broadcast(op.outputs[0]!, input, at) as number };
-    };
-    const [left, right] = [elementOf(op.inputs[0]!), elementOf(op.inputs[1]!)];
+    const known = a && b && comparison(kind, a, b);
+    if (known) return known;
+    if (kind === 'eq' || this.region.value(op.inputs[0]!).dtype !== 'float32') return undefined;
+    // The same number may be read in several shapes: where it was computed, it is known as one.
+    const [left, right] = op.inputs.map((input, i): Element | undefined => {
+      const index = this.broadcast(op.outputs[0]!, input, at);
+      return elementOf(operands[i]) ?? (index === 'all' ? undefined : { value: input, index });
+    });
     const fromArgMax = false;
-    if (b && isConstant(b)) {
+    if (left && b && isConstant(b)) {
       const score: Score = { kind: 'element', element: left };
-      return decision({ score, compare: kind, threshold: b.on, fromArgMax });
+      return decision({ score, compare: kind, threshold: b.on.constant, fromArgMax });
     }
-    if (a && isConstant(a)) {
+    if (right && a && isConstant(a)) {
       const score: Score = { kind: 'element', element: right };
-      return decision({ score, compare: MIRRORED[kind], threshold: a.on, fromArgMax });
+      return decision({ score, compare: MIRRORED[kind], threshold: a.on.constant, fromArgMax });
     }
+    if (!left || !right) return undefined;
     // a > b exactly when a - b > 0: gradual underflow keeps the difference of two unequal numbers nonzero.
     const score: Score = { kind: 'difference', minuend: left, subtrahend: right };
     return decision({ score, compare: kind, threshold: 0, fromArgMax });
+  }
+
+  /** The rounding of a number whose range leaves two results, 0 and 1. */
+  private step(kind: string, input: ValueId, at: Position, x: Scalar | undefined): Scalar | undefined {
+    const element = elementOf(x) ?? (at === 'all' ? undefined : { value: input, index: at });
+    const { low, high } = rangeOf(this.region, input);
+    const score: Score | undefined = element && { kind: 'element', element };
+    if (!score) return undefined;
+    const when = (compare: 'gt' | 'ge', threshold: number) =>
+      decision({ score, compare, threshold, fromArgMax: false });
+    // Halves are rounded to the even number.
+    if (kind === 'round' && low >= -0.5 && high < 1.5) return when('gt', 0.5);
+    if (kind === 'floor' && low >= 0 && high < 2) return when('ge', 1);
+    if (kind === 'ceil' && low > -1 && high <= 1) return when('gt', 0);
+    return kind === 'sign' && low >= 0 ? when('gt', 0) : undefined;
   }
 
   private moved(
@@ -169,7 +196,6 @@ export class Tracer {
     const { axis } = op.attrs;
     const index = unravel(at, this.region.shape(op.outputs[0]!));
     const pick = this.trace(indices, ravel(index.slice(axis, axis + picks.length), picks), depth);
-    if (!pick || !isPlain(pick)) return undefined;
     const element = (i: number) => {
       const from = [
         ...index.slice(0, axis),
@@ -178,9 +204,12 @@ export class Tracer {
       ];
       return this.trace(data, ravel(from, shape), depth);
     };
-    if (isConstant(pick)) return element(pick.on);
-    const [on, off] = [element(pick.on), element(pick.off)];
-    return on && off && isConstant(on) && isConstant(off) ? { ...pick, on: on.on, off: off.off } : undefined;
+    if (!pick) return undefined;
+    if (isConstant(pick)) return element(pick.on.constant);
+    return combine([pick], (chosen) => {
+      const picked = chosen!.terms.size === 0 ? element(chosen!.constant) : undefined;
+      return picked?.condition ? undefined : picked?.on;
+    });
   }
 
   private oneHot(op: WorkStepNamed<'oneHot'>, at: number, depth: number): Scalar | undefined {
@@ -191,9 +220,8 @@ export class Tracer {
     const from = [...index.slice(0, axis), ...index.slice(axis + 1)];
     const pick = this.trace(indices, ravel(from, this.region.shape(indices)), depth);
     const [off, on] = [this.trace(values, 0, depth), this.trace(values, 1, depth)];
-    if (!pick || !isPlain(pick) || !on || !off || !isConstant(on) || !isConstant(off)) return undefined;
-    const at2 = (i: number) => ((i < 0 ? i + length : i) === hot ? on.on : off.on);
-    return { ...pick, on: at2(pick.on), off: at2(pick.off) };
+    if (!pick || !on || !off || !isConstant(on) || !isConstant(off)) return undefined;
+    return compute([pick], (i) => ((i! < 0 ? i! + length : i) === hot ? on : off).on.constant);
   }
 
   /** The index of the larger of two numbers is 1 exactly when their difference has the right sign. */

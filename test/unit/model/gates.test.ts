@@ -177,6 +177,118 @@ describe('blend: g*F(x) + (1-g)*x', () => {
   });
 });
 
+describe('scaled: the 0 alone decides', () => {
+  test.each([0.5, -2])('a gate times %s', (scale) => {
+    expectGate(
+      check((b, x) => sum(b, x, b.binary('mul', b.gate(x, SPLIT), b.constant(scale)))),
+      'multiply',
+    );
+  });
+
+  test('the body times a constant, behind the gate or before it', () => {
+    const behind: Make = (b, x) => {
+      const gated = b.binary('mul', b.gate(x, SPLIT), b.body(x));
+      return b.act(b.binary('add', b.binary('mul', gated, b.constant(0.5)), x));
+    };
+    const before: Make = (b, x) => {
+      const body = b.binary('mul', b.constant(0.5), b.body(x));
+      return b.act(b.binary('sub', x, b.binary('mul', body, b.gate(x, SPLIT))));
+    };
+    for (const make of [behind, before]) expectGate(check(make), 'multiply');
+  });
+
+  test.each(['before', 'behind'])('times the probability itself, %s the reshape', (where) => {
+    const make: Make = (b, x) => {
+      const soft = b.act(b.logits(x), 'sigmoid');
+      const flag = b.cast(b.compare('gt', soft, b.constant(0.51)));
+      const g =
+        where === 'before'
+          ? b.reshape(b.binary('mul', flag, soft), ONE)
+          : b.binary('mul', b.reshape(soft, ONE), b.reshape(flag, ONE));
+      return sum(b, x, g);
+    };
+    expectGate(check(make), 'multiply');
+  });
+});
+
+describe('choices of choices', () => {
+  /** torch.lerp: from the nearer end. */
+  const lerp = (b: IrBuilder, x: number, y: number, weight: number) => {
+    const difference = b.binary('sub', y, x);
+    const rest = b.binary('sub', b.constant(1), weight);
+    return b.where(
+      b.compare('lt', weight, b.constant(0.5)),
+      b.binary('add', x, b.binary('mul', weight, difference)),
+      b.binary('sub', y, b.binary('mul', difference, rest)),
+    );
+  };
+
+  test('lerp, whose block counts once', () => {
+    const agreement = check((b, x) => lerp(b, x, b.act(b.binary('add', x, b.body(x))), b.gate(x, SPLIT)));
+    expectGate(agreement, 'where');
+    expect(agreement.program.blocks).toHaveLength(1);
+  });
+
+  test('x + g*(F(x) - x), whose block counts once', () => {
+    const agreement = check((b, x) => {
+      const body = b.act(b.binary('add', x, b.body(x)));
+      return b.binary('add', x, b.binary('mul', b.gate(x, SPLIT), b.binary('sub', body, x)));
+    });
+    expectGate(agreement, 'blend');
+    expect(agreement.program.blocks).toHaveLength(1);
+  });
+
+  test.each(['lt', 'le'] as const)('assignment by index: p[p < t] = 0; p[p >= t] = 1, with %s', (kind) => {
+    const make: Make = (b, x) => {
+      const p = b.logits(x);
+      const limit = b.constant(SPLIT);
+      const low = b.where(b.compare(kind, p, limit), b.constant(Float32Array.of(0), [1, 1]), p);
+      const high = b.compare('ge', low, limit);
+      return sum(b, x, b.reshape(b.where(high, b.constant(Float32Array.of(1), [1, 1]), low), ONE));
+    };
+    expectGate(check(make), 'multiply');
+  });
+
+  test('assignment by index with a gap between the thresholds is no gate', () => {
+    const make: Make = (b, x) => {
+      const p = b.logits(x);
+      const low = b.where(b.compare('lt', p, b.constant(0)), b.constant(Float32Array.of(0), [1, 1]), p);
+      const high = b.compare('ge', low, b.constant(0.1));
+      return sum(b, x, b.reshape(b.where(high, b.constant(Float32Array.of(1), [1, 1]), low), ONE));
+    };
+    expectNoGate(check(make));
+  });
+
+  test('Where in Where', () => {
+    const make: Make = (b, x) => {
+      const flag = b.reshape(b.compare('gt', b.logits(x), b.constant(SPLIT)), ONE);
+      const body = b.where(flag, b.act(b.binary('add', x, b.body(x))), b.act(x, 'tanh'));
+      return b.where(flag, body, x);
+    };
+    expectGate(check(make), 'where');
+  });
+});
+
+describe('rounded scores', () => {
+  test.each([
+    ['round', (b: IrBuilder, p: number) => b.act(p, 'round')],
+    ['floor', (b: IrBuilder, p: number) => b.act(b.binary('add', p, b.constant(0.5)), 'floor')],
+    ['ceil', (b: IrBuilder, p: number) => b.act(b.binary('sub', p, b.constant(0.5)), 'ceil')],
+    ['sign', (b: IrBuilder, p: number) => b.act(b.act(b.binary('sub', p, b.constant(0.5))), 'sign')],
+    ['a cast', (b: IrBuilder, p: number) => b.cast(b.cast(b.binary('add', p, b.constant(0.5)), 'int64'))],
+  ] as const)('%s of a probability', (_, rounded) => {
+    const make: Make = (b, x) => {
+      const soft = b.act(b.binary('sub', b.logits(x), b.constant(SPLIT)), 'sigmoid');
+      return sum(b, x, b.reshape(rounded(b, soft), ONE));
+    };
+    expectGate(check(make), 'multiply');
+  });
+
+  test('round of a number of any size is no gate', () => {
+    expectNoGate(check((b, x) => sum(b, x, b.reshape(b.act(b.logits(x), 'round'), ONE))));
+  });
+});
+
 describe('argmax over two logits', () => {
   const argMax = (b: IrBuilder, x: number, selectLast = false) => {
     const logits = b.binary('add', b.logits(x, 2), b.constant(Float32Array.of(0.01, 0), [2]));
@@ -283,8 +395,11 @@ describe('soft factors are no gates', () => {
     expectNoGate(check(make));
   });
 
-  test('hard factors other than 0 and 1', () => {
-    const make: Make = (b, x) => sum(b, x, b.binary('mul', b.gate(x, SPLIT), b.constant(0.5)));
+  test('hard factors other than 0', () => {
+    const make: Make = (b, x) => {
+      const factor = b.binary('add', b.binary('mul', b.gate(x, SPLIT), b.constant(0.5)), b.constant(0.25));
+      return sum(b, x, factor);
+    };
     expectNoGate(check(make));
   });
 
