@@ -52,9 +52,12 @@ function draw(report: Inspection, io: Io): string {
   ];
   const head = facts.map(([name, value]) => `${paint(io, 'dim', name!.padEnd(14))}${value}\n`).join('');
   if (unsupported.length > 0) return `${head}\nThis model can't be run, because operators are unsupported.\n`;
-  if (blocks.length === 0) return `${head}\nNo residual block was found.\n`;
+  const gates = report.unusableGates.map(
+    ({ node, reason }) => `${paint(io, 'yellow', "gate that can't be used")}: ${node}: ${reason}\n`,
+  );
+  if (blocks.length === 0) return `${head}\nNo residual block was found.\n${gates.join('')}`;
   const exits = report.exits.map((exit) => `${exitLine(exit)}\n`).join('');
-  return `${head}\n${formatTable(io, COLUMNS, blocks.map(blockRow))}\n${blockSummary(blocks)}\n${exits}`;
+  return `${head}\n${formatTable(io, COLUMNS, blocks.map(blockRow))}\n${blockSummary(blocks)}\n${exits}${gates.join('')}`;
 }
 
 const COLUMNS: readonly Column[] = [

@@ -4,7 +4,8 @@ import { findModel } from '../data/model-files.js';
 import { compileModel } from '../model/compile.js';
 import type { Dimension, ModelPort } from '../model/graph.js';
 import { loadModel, unsupportedOperators } from '../model/load.js';
-import type { Exit, Program, ValueId } from '../model/program.js';
+import type { Exit, Program, UnusableGate, ValueId } from '../model/program.js';
+import { gatesOutOfUse } from '../model/unusable-gates.js';
 import { checkSource, type ModelSource } from '../session/source.js';
 import { type BlockInfo, describeBlocks } from '../skip/block-info.js';
 import { parseStrict } from '../validation.js';
@@ -50,6 +51,8 @@ export interface Inspection {
   readonly blocks: readonly InspectedBlock[];
   /** Early exits in the graph: an item leaves after the block when its score is at least the threshold. */
   readonly exits: readonly InspectedExit[];
+  /** Gates in the graph that can't skip anything, and why; their nodes are computed. */
+  readonly unusableGates: readonly UnusableGate[];
   /** Operators that can't be run, by name. */
   readonly unsupported: readonly string[];
   /** What mixes the items of a batch, so that a batch runs as one item; absent if nothing does. */
@@ -97,6 +100,7 @@ export async function inspect(source: ModelSource, options: InspectOptions = {})
     multiplyAdds: program?.cost.multiplyAdds ?? null,
     blocks: program ? blocksOf(program) : [],
     exits: program?.exits?.list.map(exitOf) ?? [],
+    unusableGates: program ? gatesOutOfUse(model, program) : [],
     unsupported,
     ...(model.batching === 'whole' && { mixesBatch: model.batchingReason ?? 'the graph' }),
   };

@@ -112,7 +112,7 @@ export const BATCH_RULES: { readonly [Op in Exclude<OpName, 'branch' | 'jump'>]:
   conv: (view) => (first(view)?.axis === 0 ? first(view) : undefined),
   gemm: (view, { attrs }) => {
     const [a, b, c] = view.batches;
-    if (a && !b && !c) return a.axis === 0 ? a : undefined;
+    if (a && !b && !c) return a.axis < view.shapes[0]!.length - 1 ? a : undefined;
     const columns = attrs.transB ? 0 : 1;
     const shifted = view.shapes[2]!.length > 0;
     return b && !a && !shifted && b.axis === columns ? { ...b, axis: 1 } : undefined;

@@ -18,6 +18,7 @@ import { Region } from './region.js';
 import { findBlocks } from './residual.js';
 import { schedule } from './schedule.js';
 import { specialize } from './specialize.js';
+import { unusableGates } from './unusable-gates.js';
 
 /** The program of a model for concrete input shapes. */
 export function compileModel(model: Model, binding: Binding): Program {
@@ -40,14 +41,15 @@ function assemble(ir: Ir, withExits: boolean): Program | undefined {
   const detached = withExits && alone ? detachExits(region) : undefined;
   simplify(region);
   recogniseGates(region);
+  const unusable = unusableGates(region);
   fuse(region);
-  const blocks = findBlocks(region);
+  const blocks = findBlocks(region, unusable);
   fuseResiduals(region, new Set(blocks.map(({ input }) => input)));
   const exits = detached && placeExits(detached, blocks);
   if (detached && !exits) return assemble(ir, false);
   const { steps, blocks: scheduled } = schedule(region, blocks);
   const outputs = ir.outputs.map((port, i) => ({ ...port, value: region.outputs[i]! }));
-  return compact(
+  const program = compact(
     region.values,
     ir.inputs,
     ownOutputs(region, outputs, steps),
@@ -56,6 +58,7 @@ function assemble(ir: Ir, withExits: boolean): Program | undefined {
     ir.batching,
     exits,
   );
+  return unusable.length === 0 ? program : { ...program, unusableGates: unusable };
 }
 
 /** Adds copies so that a step of its own writes every output of a program. */

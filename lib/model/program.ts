@@ -109,6 +109,13 @@ export interface Block {
   readonly heads?: { readonly gate: number; readonly exit: number; readonly beyond: number };
 }
 
+/** A hard decision in the graph that looks like a gate but can't skip anything; it is computed as the graph has it. */
+export interface UnusableGate {
+  /** Name of the ONNX node that applies it. */
+  readonly node: string;
+  readonly reason: string;
+}
+
 export interface Cost {
   /** Multiply-adds of one item: convolutions, fully connected layers, matrix products. */
   readonly multiplyAdds: number;
@@ -158,4 +165,5 @@ export interface Program {
   /** Of the whole program, including gates but not exits. */
   readonly cost: Cost;
   readonly exits?: Exits;
+  readonly unusableGates?: readonly UnusableGate[];
 }

@@ -1,6 +1,12 @@
 import { sameShape } from '../numeric/shapes.js';
 import { blockNames } from './names.js';
-import { type Activation, NO_ACTIVATION, type ShortcutKind, type ValueId } from './program.js';
+import {
+  type Activation,
+  NO_ACTIVATION,
+  type ShortcutKind,
+  type UnusableGate,
+  type ValueId,
+} from './program.js';
 import { changesNothing, rangeOf } from './range.js';
 import type { Region, Select, WorkOp, WorkStep } from './region.js';
 import { shortcutPath } from './shortcut.js';
@@ -30,10 +36,10 @@ interface Candidate {
 /**
  * Finds the residual blocks of a fused region whose sums are still separate steps (He et al. 2015 and 2016, Sandler
  * et al. 2018). Blocks are disjoint: of nested ones, a gated block wins over the blocks in it; otherwise the
- * innermost wins. A `select` that can't become a block becomes plain arithmetic.
+ * innermost wins. A `select` that can't become a block becomes plain arithmetic, and is added to `unusable`.
  */
-export function findBlocks(region: Region): ResidualBlock[] {
-  const gated = findGated(region);
+export function findBlocks(region: Region, unusable: UnusableGate[] = []): ResidualBlock[] {
+  const gated = findGated(region, unusable);
   const taken = new Set<WorkOp>(gated.flatMap(({ body, gate }) => [...body, ...gate]));
   const plain: Candidate[] = [];
   const inputs = new Map<ValueId, ValueId>(gated.map(({ op, input }) => [op.outputs[0]!, input]));
@@ -89,7 +95,7 @@ export function gatherBody(
 }
 
 /** The selects that are blocks; the others become arithmetic. */
-function findGated(region: Region): Candidate[] {
+function findGated(region: Region, unusable: UnusableGate[]): Candidate[] {
   const found: Candidate[] = [];
   const inside = new Set<WorkOp>();
   const selects = region.ops.filter((op): op is Select => op.op === 'select');
@@ -97,7 +103,15 @@ function findGated(region: Region): Candidate[] {
     const input = op.inputs[2]!;
     const { body, gate } = gatherBody(region, op.outputs[0]!, input);
     const source = region.producer(op.inputs[1]!);
-    if (inside.has(op) || !source || !body.has(source) || holdsConditional(body)) {
+    const problem = inside.has(op)
+      ? 'it is inside the block of another gate'
+      : !source || !body.has(source)
+        ? 'what it would skip is needed elsewhere, too'
+        : holdsConditional(body)
+          ? 'its block holds an If'
+          : undefined;
+    if (problem) {
+      unusable.push({ node: op.node, reason: problem });
       toArithmetic(region, op);
       continue;
     }

@@ -39,6 +39,11 @@ export class Tracer {
     return this.trace(value, 'all', 0);
   }
 
+  /** The first element of `value`. */
+  first(value: ValueId): Scalar | undefined {
+    return this.trace(value, 0, 0);
+  }
+
   private trace(value: ValueId, position: Position, depth: number): Scalar | undefined {
     const { data, shape } = this.region.value(value);
     const at: Position = sizeOf(shape) === 1 ? 0 : position;

@@ -6,6 +6,7 @@ import { compileModel } from '../model/compile.js';
 import { loadModel } from '../model/load.js';
 import type { Binding, Model } from '../model/model.js';
 import type { Program } from '../model/program.js';
+import { gatesOutOfUse } from '../model/unusable-gates.js';
 import { type BlockInfo, describeBlocks } from '../skip/block-info.js';
 import { FULL_POLICY, loadPolicy } from '../skip/load-policy.js';
 import type { RunContext, RunObserver, SessionStats, TensorMap } from '../skip/observer.js';
@@ -33,6 +34,9 @@ import { checkSource, type ModelSource, parseSourceArguments } from './source.js
 
 /** How long a run of low priority waits for others: a session that is never idle must be monitored, too. */
 const PATIENCE_MS = 250;
+
+/** Gates that a warning names at most. */
+const NAMED_GATES = 3;
 
 /** Returned by `runTraced`. */
 export interface TracedRun {
@@ -76,6 +80,7 @@ export class InferenceSession {
   /** The declared shapes or, if the model leaves them open, those that the caller ran last. */
   #shapes: Binding | undefined;
   #released: Promise<void> | undefined;
+  #gatesChecked = false;
 
   private constructor(
     model: Model,
@@ -92,7 +97,11 @@ export class InferenceSession {
     }
     this.#model = model;
     this.#backend = backend;
-    this.#programs = new ProgramCache(model, backend, compileModel);
+    this.#programs = new ProgramCache(model, backend, (of, binding) => {
+      const program = compileModel(of, binding);
+      this.#warnOfGates(program);
+      return program;
+    });
     this.#contexts = new Contexts(model, source, backend);
     this.#policy = policy;
     this.#notifier = new Notifier(observers, this.#contexts);
@@ -100,7 +109,8 @@ export class InferenceSession {
 
   /**
    * Loads a model and compiles it for its declared shape. If that depends on symbolic dimensions other than the
-   * batch, the model is compiled at the first run with each shape.
+   * batch, the model is compiled at the first run with each shape. A process warning (RESIDUAL_SKIP_GATE) names gates of the graph
+   * that can't be used.
    * @param source an ONNX file: its path or that of its folder, a `file:` URL, its bytes, or a Blob. External data
    * needs a path. For an ArrayBuffer, `byteOffset` and `byteLength` may follow.
    * @throws ResidualSkipError, see the codes MODEL_NOT_FOUND to ISA_UNAVAILABLE of ErrorCode
@@ -315,6 +325,18 @@ export class InferenceSession {
     await this.#running.settled();
     this.#programs.release();
     this.#backend.release();
+  }
+
+  /** Names the gates that can't be used, once: in `create`, or at the first run where the model leaves its shape open. */
+  #warnOfGates(program: Program): void {
+    if (this.#gatesChecked) return;
+    this.#gatesChecked = true;
+    const gates = gatesOutOfUse(this.#model, program);
+    if (gates.length === 0) return;
+    const shown = gates.slice(0, NAMED_GATES).map(({ node, reason }) => `'${node}' (${reason})`);
+    const rest = gates.length > shown.length ? `, and ${gates.length - shown.length} more` : '';
+    const text = `model: gates that can't be used are computed: ${shown.join(', ')}${rest}; inspect lists them`;
+    process.emitWarning(text, { code: 'RESIDUAL_SKIP_GATE' });
   }
 
   #attach(): void {

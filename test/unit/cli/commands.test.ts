@@ -42,6 +42,7 @@ const inspectSchema = z.strictObject({
   exits: z.array(
     z.strictObject({ after: z.string(), threshold: z.number(), multiplyAdds: z.int().positive() }),
   ),
+  unusableGates: z.array(z.strictObject({ node: z.string(), reason: z.string() })),
   unsupported: z.array(z.string()),
 });
 const runSchema = z.array(
