@@ -169,7 +169,10 @@ function sumCandidate(
   if (!path) return undefined;
   const { body, gate } = gatherBody(region, output, path.input);
   if (holdsConditional(body)) return undefined;
-  const layers = region.between(path.input, output).filter(isLayer);
+  const between = region.between(path.input, output);
+  // What depends on a value by a gate's decision alone, such as the state of a recurrent gate, is no block around it.
+  if (path.kind !== 'identity' && between.some((member) => member.op === 'select')) return undefined;
+  const layers = between.filter(isLayer);
   const leaks = layers.some((layer) => !body.has(layer));
   if (layers.length === 0 && ![...body].some(isLayer)) return undefined;
   const { act } = op.attrs;

@@ -1,5 +1,5 @@
 import { NONE, type ShortcutKind, type ValueId } from './program.js';
-import type { Region, WorkOp } from './region.js';
+import type { Region, WorkOp, WorkStepNamed } from './region.js';
 
 /** The path of a shortcut from the value before a block to the sum behind it. */
 export interface ShortcutPath {
@@ -14,7 +14,7 @@ const LENGTH = 12;
 
 /**
  * The path from `shortcut` back to a value that `body` is computed from, if it looks like a shortcut: the value
- * itself; a linear projection (1x1 convolution, possibly after pooling); or the parameter-free "option A" of He et
+ * itself; a linear projection (1x1 convolution, possibly after pooling and with a normalisation); or the parameter-free "option A" of He et
  * al. 2015 (subsampling, new channels filled with zeros).
  */
 export function shortcutPath(region: Region, shortcut: ValueId, body: ValueId): ShortcutPath | undefined {
@@ -27,7 +27,7 @@ export function shortcutPath(region: Region, shortcut: ValueId, body: ValueId): 
     const before = op && linearInput(region, op);
     if (!op || before === undefined) return undefined;
     if (op.op === 'conv' || op.op === 'gemm') layers++;
-    projects ||= layers > 0 || op.op === 'affine';
+    projects ||= layers > 0 || op.op === 'affine' || op.op === 'binary';
     at = before;
     if (!region.dependsOn(body, at)) continue;
     if (!projects && channels(region, shortcut) < channels(region, at)) return undefined;
@@ -48,6 +48,8 @@ function linearInput(region: Region, op: WorkOp): ValueId | undefined {
       return op.attrs.act.kind === 'none' && op.inputs[3] === NONE ? op.inputs[0] : undefined;
     case 'affine':
       return op.attrs.act.kind === 'none' ? op.inputs[0] : undefined;
+    case 'binary':
+      return normalised(region, op) ?? scaled(region, op);
     case 'pool':
     case 'slice':
     case 'pad':
@@ -60,6 +62,35 @@ function linearInput(region: Region, op: WorkOp): ValueId | undefined {
     default:
       return undefined;
   }
+}
+
+/** x, where `op` multiplies x - mean(x) by a factor that is computed from statistics of x alone. */
+function normalised(region: Region, op: WorkStepNamed<'binary'>): ValueId | undefined {
+  if ((op.attrs.kind !== 'mul' && op.attrs.kind !== 'div') || op.attrs.act.kind !== 'none') return undefined;
+  const [a, b] = op.inputs as [ValueId, ValueId];
+  const pairs = op.attrs.kind === 'mul' ? [[a, b] as const, [b, a] as const] : [[a, b] as const];
+  for (const [centred, factor] of pairs) {
+    const sub = region.producerOf(centred, 'binary');
+    const [x, mean] = sub?.attrs.kind === 'sub' ? sub.inputs : [];
+    if (x === undefined || region.producerOf(mean!, 'reduceMean')?.inputs[0] !== x) continue;
+    const statistics = region.between(x, factor);
+    if (statistics.length > 0 && statistics.every(isStatistic)) return x;
+  }
+  return undefined;
+}
+
+/** Whether the step is part of a variance, of its root or of its reciprocal. */
+function isStatistic(op: WorkOp): boolean {
+  if (op.op === 'unary') return op.attrs.act.kind === 'sqrt' || op.attrs.act.kind === 'reciprocal';
+  return op.op === 'binary' || op.op === 'reduceMean' || op.op === 'reshape';
+}
+
+/** The operand that a step scales or shifts by a constant for each channel. */
+function scaled(region: Region, { attrs, inputs }: WorkStepNamed<'binary'>): ValueId | undefined {
+  if (attrs.act.kind !== 'none') return undefined;
+  const isVector = (id: ValueId) => (region.value(id).data?.length ?? 0) > 1;
+  const [x, ...others] = inputs.filter((id) => !isVector(id));
+  return others.length === 0 ? x : undefined;
 }
 
 /** A constant of zeros, or something multiplied by zeros. */

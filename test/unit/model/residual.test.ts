@@ -126,6 +126,41 @@ describe('projections', () => {
     expect(kinds(program)).toEqual(['projection']);
   });
 
+  /** Group normalisation: mean and variance of two groups of channels, then a factor and a shift for each channel. */
+  const groupNorm = (b: IrBuilder, x: number, divides: boolean) => {
+    const shape = b.shape(x);
+    const channels = shape[1]!;
+    const groups = b.reshape(x, [1, 2, b.shape(x).reduce((p, q) => p * q) / 2]);
+    const mean = (y: number) => b.step('reduceMean', [y], { axes: [2] }, [1, 2, 1]);
+    const centred = b.binary('sub', groups, mean(groups));
+    const variance = b.binary('add', mean(b.binary('mul', centred, centred)), b.constant(1e-5));
+    const deviation = b.act(variance, 'sqrt');
+    const normal = divides
+      ? b.binary('div', centred, deviation)
+      : b.binary('mul', b.act(deviation, 'reciprocal'), centred);
+    const [scale, shift] = [b.random([channels, 1, 1], 0.2, 1), b.random([channels, 1, 1], 0.2)];
+    return add(b, b.binary('mul', b.reshape(normal, shape), scale), shift);
+  };
+
+  test.each([true, false])('with a group normalisation, which divides: %s', (divides) => {
+    const program = programOf((b, x) => {
+      const norm = (y: number) => groupNorm(b, y, divides);
+      const shortcut = norm(b.conv(x, 8, { kernel: 1, stride: 2 }));
+      const body = norm(b.conv(b.act(norm(b.conv(x, 8, { stride: 2 }))), 8));
+      return b.act(add(b, shortcut, body));
+    });
+    expect(kinds(program)).toEqual(['projection']);
+    expect(program.blocks[0]!.cost.layers).toBe(3);
+  });
+
+  test('not with an activation on the shortcut', () => {
+    const program = programOf((b, x) => {
+      const shortcut = b.act(b.conv(x, 8, { kernel: 1, stride: 2 }), 'tanh');
+      return add(b, shortcut, b.body(x, 8, 2));
+    });
+    expect(kinds(program)).toEqual([]);
+  });
+
   test('with pooling in front of the projection (ResNet-D)', () => {
     const program = programOf((b, x) => {
       const pooled = pool(b, x);
