@@ -1,7 +1,8 @@
 /** Possible places of exits: the blocks, and the inputs of the heads there. */
 import type { Block, Program, ValueId } from '../model/program.js';
 import { workBeyond } from '../skip/attach.js';
-import { type Features, widthOf } from '../skip/head.js';
+import { type Features, isReadable, widthOf } from '../skip/head.js';
+import { type Reading, readingOf } from './reading.js';
 
 export interface Place {
   readonly block: Block;
@@ -22,13 +23,18 @@ const SPACING = 0.09;
 /** Most inputs of a head; more would make fitting slow. */
 const MOST_WIDTH = 3000;
 
-/** The features that a head computes from a value; undefined unless it is a float32 map [N, C, height, width]. */
-function featuresOf({ values }: Program, id: ValueId): Features | undefined {
-  const { shape, dtype } = values[id]!;
-  if (shape.length !== 4 || dtype !== 'float32') return undefined;
-  const [, , height = 0, width = 0] = shape;
-  if (height < 2 || width < 2) return 'mean';
-  return (['pyramid', 'grid'] as const).find((features) => widthOf(features, shape) <= MOST_WIDTH) ?? 'mean';
+/** The features that a head computes from a value, which fit how the network reads its last block; undefined if there are none. */
+function featuresOf({ values }: Program, id: ValueId, reading: Reading | undefined): Features | undefined {
+  const value = values[id]!;
+  const { shape } = value;
+  if (reading && reading.rank === shape.length && reading.axis === shape.length - 1) {
+    const rows = reading.first ? 'first' : 'rows';
+    return isReadable(rows, value) ? rows : undefined;
+  }
+  return (['pyramid', 'grid', 'mean'] as const).find(
+    (features) =>
+      isReadable(features, value) && (features === 'mean' || widthOf(features, shape) <= MOST_WIDTH),
+  );
 }
 
 /** Fraction of the network's multiply-adds behind a block. */
@@ -47,11 +53,12 @@ export function ownSavings(program: Program): number[] {
 /** Blocks behind which an exit is worthwhile, spread over the network's work. */
 export function exitPlaces(program: Program): Place[] {
   const { blocks, values } = program;
+  const reading = readingOf(program);
   const places: Place[] = [];
   for (const block of blocks) {
     const saving = savingBehind(program, block);
     const done = 1 - saving;
-    const features = featuresOf(program, block.output);
+    const features = featuresOf(program, block.output, reading);
     if (!features || done < LEAST_DONE || saving < LEAST_SAVING) continue;
     places.push({ block, features, width: widthOf(features, values[block.output]!.shape), saving });
   }

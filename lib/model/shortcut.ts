@@ -72,7 +72,8 @@ function normalised(region: Region, op: WorkStepNamed<'binary'>): ValueId | unde
   for (const [centred, factor] of pairs) {
     const sub = region.producerOf(centred, 'binary');
     const [x, mean] = sub?.attrs.kind === 'sub' ? sub.inputs : [];
-    if (x === undefined || region.producerOf(mean!, 'reduceMean')?.inputs[0] !== x) continue;
+    const average = mean === undefined ? undefined : region.producer(mean);
+    if (x === undefined || !average || !averages(average) || average.inputs[0] !== x) continue;
     const statistics = region.between(x, factor);
     if (statistics.length > 0 && statistics.every(isStatistic)) return x;
   }
@@ -82,7 +83,11 @@ function normalised(region: Region, op: WorkStepNamed<'binary'>): ValueId | unde
 /** Whether the step is part of a variance, of its root or of its reciprocal. */
 function isStatistic(op: WorkOp): boolean {
   if (op.op === 'unary') return op.attrs.act.kind === 'sqrt' || op.attrs.act.kind === 'reciprocal';
-  return op.op === 'binary' || op.op === 'reduceMean' || op.op === 'reshape';
+  return op.op === 'binary' || op.op === 'reshape' || averages(op);
+}
+
+function averages(op: WorkOp): boolean {
+  return op.op === 'reduceMean' || (op.op === 'globalPool' && op.attrs.kind === 'avg');
 }
 
 /** The operand that a step scales or shifts by a constant for each channel. */

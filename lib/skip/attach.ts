@@ -16,7 +16,7 @@ import {
   type Step,
   type ValueId,
 } from '../model/program.js';
-import { featureSteps, type Head, layerSteps, multiplyAddsOf, widthOf } from './head.js';
+import { featureSteps, type Head, isReadable, layerSteps, multiplyAddsOf, widthOf } from './head.js';
 import { finishOf } from './scores.js';
 
 /**
@@ -346,8 +346,8 @@ class Attachment {
     outputs: number,
     more: readonly ValueId[],
   ): void {
-    const { shape, dtype } = this.#growth.valueOf(from);
-    const [items = 0, , ...sides] = shape;
+    const value = this.#growth.valueOf(from);
+    const { shape, dtype } = value;
     let width = widthOf(features, shape);
     for (const id of more) width += this.#growth.valueOf(id).shape[1]!;
     const chained = layers.every(({ weight, bias }) => {
@@ -355,9 +355,8 @@ class Attachment {
       width = bias.length;
       return fits;
     });
-    const seen = sides.length === 2 && (features === 'mean' || sides.every((side) => side > 1));
-    const alone = this.program.batching === 'item' || items === 1;
-    if (chained && width === outputs && seen && dtype === 'float32' && alone) return;
+    const alone = this.program.batching === 'item' || shape[0] === 1;
+    if (chained && width === outputs && isReadable(features, value) && alone) return;
     const widths = layers.map(({ weight, bias }) => weight.length / Math.max(1, bias.length));
     throw new ResidualSkipError(
       'INVALID_POLICY',

@@ -12,7 +12,8 @@ const headShape = {
   features: z.enum(FEATURES).meta({
     description:
       'mean: averages over height and width; grid: averages of the four quarters, then the maxima of the whole; ' +
-      'pyramid: averages of 4 x 4 windows, then the maxima and the mean squares of the whole.',
+      'pyramid: averages of 4 x 4 windows, then the maxima and the mean squares of the whole; ' +
+      'rows: averages over the tokens, or over height and width where channels are last; first: the first token.',
   }),
   layers: z
     .array(

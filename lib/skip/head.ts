@@ -1,6 +1,7 @@
-/** Heads: small classifiers on a feature map, by which exits and gates decide. */
+/** Heads: small classifiers on a feature map or on tokens, by which exits and gates decide. */
 import type { Growth } from '../model/grow.js';
-import { NO_ACTIVATION, NONE, type Step, type ValueId } from '../model/program.js';
+import { NO_ACTIVATION, NONE, type Program, type Step, type Value, type ValueId } from '../model/program.js';
+import { range } from '../numeric/shapes.js';
 
 /**
  * The inputs of a head, computed from a feature map [N, C, height, width].
@@ -10,8 +11,13 @@ import { NO_ACTIVATION, NONE, type Step, type ValueId } from '../model/program.j
  * - `pyramid`: the averages of a grid of 4 x 4 windows, channel by channel, then the maxima and the mean squares over
  * height and width; 18 C numbers. Windows overlap if a side is not a multiple of 4; a side below 4 has one window per
  * row or column.
+ *
+ * Or from tokens [N, tokens, C], or a map with channels last, [N, height, width, C]:
+ * - `rows`: the averages over all axes but the last; C numbers. In a model with an input `attention_mask` [N, tokens], only tokens
+ * that it marks count.
+ * - `first`: the first of the tokens, as for a class token; C numbers
  */
-export const FEATURES = ['mean', 'grid', 'pyramid'] as const;
+export const FEATURES = ['mean', 'grid', 'pyramid', 'rows', 'first'] as const;
 export type Features = (typeof FEATURES)[number];
 
 /** y = weight * x + bias. */
@@ -31,11 +37,19 @@ export interface Head {
 /** Most windows along a side of the grid of `pyramid`. */
 const WINDOWS = 4;
 
-/** Number of inputs of a head on a map [N, C, height, width]. */
-export function widthOf(
-  features: Features,
-  [, channels = 0, height = 0, width = 0]: readonly number[],
-): number {
+/** Whether a head can read the features of a value. */
+export function isReadable(features: Features, { shape, dtype }: Value): boolean {
+  if (dtype !== 'float32') return false;
+  if (features === 'first') return shape.length === 3;
+  if (features === 'rows') return shape.length === 3 || shape.length === 4;
+  const sides = shape.slice(2);
+  return sides.length === 2 && (features === 'mean' || sides.every((side) => side > 1));
+}
+
+/** Number of inputs of a head on a value of a shape that is readable. */
+export function widthOf(features: Features, shape: readonly number[]): number {
+  if (features === 'rows' || features === 'first') return shape.at(-1) ?? 0;
+  const [, channels = 0, height = 0, width = 0] = shape;
   if (features === 'mean') return channels;
   if (features === 'grid') return 5 * channels;
   return channels * (Math.min(WINDOWS, height) * Math.min(WINDOWS, width) + 2);
@@ -51,8 +65,10 @@ interface Part {
   readonly result: ValueId;
 }
 
-/** Steps that compute the features of the map `from`, [N, C, height, width] with sides of at least 2; [N, widthOf]. */
+/** Steps that compute the features of the value `from`, which is readable; [N, widthOf]. */
 export function featureSteps(growth: Growth, what: string, features: Features, from: ValueId): Part {
+  if (features === 'first') return firstRow(growth, what, from);
+  if (features === 'rows') return meanOfRows(growth, what, from);
   const [items = 0, channels = 0, height = 0, width = 0] = growth.valueOf(from).shape;
   const flat = (name: string, size: number) => growth.value(`${what}/${name}`, 'float32', [items, size]);
   if (features === 'mean') {
@@ -92,6 +108,56 @@ export function featureSteps(growth: Growth, what: string, features: Features, f
   }
   const result = flat('features', widthOf(features, growth.valueOf(from).shape));
   steps.push({ op: 'concat', inputs: seen, outputs: [result], attrs: { axis: 1 } });
+  return { steps, result };
+}
+
+function firstRow(growth: Growth, what: string, from: ValueId): Part {
+  const [items = 0, , width = 0] = growth.valueOf(from).shape;
+  const row = growth.value(`${what}/row`, 'float32', [items, 1, width]);
+  const result = growth.value(`${what}/first`, 'float32', [items, width]);
+  const steps: Step[] = [
+    { op: 'slice', inputs: [from], outputs: [row], attrs: { starts: [0, 0, 0], steps: [1, 1, 1] } },
+    { op: 'reshape', inputs: [row], outputs: [result], attrs: {} },
+  ];
+  return { steps, result };
+}
+
+/** The input that marks the tokens of an item, for tokens of that shape. */
+function maskOf({ inputs, values }: Program, [, tokens, ...rest]: readonly number[]): ValueId | undefined {
+  const mask = rest.length === 1 ? inputs.find(({ name }) => name === 'attention_mask') : undefined;
+  const shape = mask && values[mask.value]!.shape;
+  return shape?.length === 2 && shape[1] === tokens ? mask!.value : undefined;
+}
+
+function meanOfRows(growth: Growth, what: string, from: ValueId): Part {
+  const { shape } = growth.valueOf(from);
+  const [items = 0, tokens = 0] = shape;
+  const width = shape.at(-1)!;
+  const result = growth.value(`${what}/rows`, 'float32', [items, width]);
+  const mask = maskOf(growth.program, shape);
+  if (mask === undefined) {
+    const axes = range(shape.length).slice(1, -1);
+    return { steps: [{ op: 'reduceMean', inputs: [from], outputs: [result], attrs: { axes } }], result };
+  }
+  const value = (name: string, ...lengths: number[]) =>
+    growth.value(`${what}/${name}`, 'float32', [items, ...lengths]);
+  const [marks, row, sum, flat] = [
+    value('marks', tokens),
+    value('row', 1, tokens),
+    value('sum', 1, width),
+    value('flat', width),
+  ] as const;
+  const [share, count] = [value('share', 1), value('count', 1)] as const;
+  const length = growth.constant(`${what}/tokens`, Float32Array.of(tokens), [1, 1]);
+  const steps: Step[] = [
+    { op: 'cast', inputs: [mask], outputs: [marks], attrs: {} },
+    { op: 'reshape', inputs: [marks], outputs: [row], attrs: {} },
+    { op: 'matmul', inputs: [row, from], outputs: [sum], attrs: {} },
+    { op: 'reshape', inputs: [sum], outputs: [flat], attrs: {} },
+    { op: 'reduceMean', inputs: [marks], outputs: [share], attrs: { axes: [1] } },
+    { op: 'binary', inputs: [share, length], outputs: [count], attrs: { kind: 'mul', act: NO_ACTIVATION } },
+    { op: 'binary', inputs: [flat, count], outputs: [result], attrs: { kind: 'div', act: NO_ACTIVATION } },
+  ];
   return { steps, result };
 }
 
