@@ -14,11 +14,18 @@ export async function authenticator(file: string | undefined): Promise<Authentic
   if (file === undefined) return () => {};
   const lines = (await readFile(file, 'utf8')).split('\n').map((line) => line.trim());
   const known = lines.filter((line) => line !== '').map(digest);
-  if (known.length === 0) throw new ServerError('INVALID_ARGUMENT', `the token file ${file} holds no token`);
+  if (known.length === 0)
+    throw new ServerError(
+      'INVALID_ARGUMENT',
+      `token file ${file}: it holds no token; write one on each line`,
+    );
   return (authorization) => {
     const token = tokenOf(authorization);
     if (token !== undefined && known.some((one) => timingSafeEqual(one, digest(token)))) return;
-    throw new ServerError('UNAUTHENTICATED', 'send a valid token as Authorization: Bearer TOKEN');
+    throw new ServerError(
+      'UNAUTHENTICATED',
+      'header Authorization: it has no valid token; send Bearer TOKEN',
+    );
   };
 }
 

@@ -1,4 +1,5 @@
 import { type ItemTrace, type SkipTrace, Tensor } from 'residual-skip';
+import type { Caller } from './caller.js';
 import type { ServedModel } from './model.js';
 import type { Job } from './queue.js';
 import type { Setting } from './settings.js';
@@ -6,11 +7,13 @@ import type { Setting } from './settings.js';
 /** A request's input for the engine, and its result. */
 export interface Work {
   readonly model: ServedModel;
-  readonly setting: Setting;
+  /** Undefined: the model's setting when the call begins. */
+  readonly setting: Setting | undefined;
   readonly feeds: Readonly<Record<string, Tensor>>;
   readonly fetches: readonly string[];
   readonly queued: number;
   result?: {
+    readonly setting: Setting;
     readonly outputs: Readonly<Record<string, Tensor>>;
     readonly items: readonly ItemTrace[];
     readonly multiplyAdds: number;
@@ -50,16 +53,29 @@ export function joinKey({ model, setting, feeds, fetches }: Work, items: number)
   const splits =
     model.session.model.batching === 'item' && tensors.every(([, { dims }]) => dims[0] === items);
   const shapes = tensors.map(([name, { type, dims }]) => [name, type, ...dims.slice(1)]);
-  return JSON.stringify([model.name, model.version, setting.name, shapes, fetches, splits ? 0 : ++lone]);
+  return JSON.stringify([
+    model.name,
+    model.version,
+    setting?.name ?? null,
+    shapes,
+    fetches,
+    splits ? 0 : ++lone,
+  ]);
 }
 
-/** Runs jobs of one key in one call; resolves to the error of each job, or undefined. */
-export async function runTogether(jobs: readonly Job<Work>[]): Promise<readonly unknown[]> {
+/** A call of at most this many milliseconds isn't aborted, because listening costs more, and may block the event loop. */
+const SHORT_MS = 5;
+
+/** Runs jobs of one key in one call, see RunJobs. */
+export async function runTogether(
+  jobs: readonly Job<Work>[],
+  expectedMs?: number,
+): Promise<readonly unknown[]> {
   try {
-    await runOnce(jobs);
+    await runOnce(jobs, expectedMs !== undefined && expectedMs <= SHORT_MS);
     return [];
   } catch (error) {
-    if (jobs.length === 1) return [error];
+    if (jobs.length === 1) return [jobs[0]!.caller.reason ?? error];
     // One job may have caused the error: run each alone, so that the others succeed.
     const alone: unknown[] = [];
     for (const job of jobs) alone.push((await runTogether([job]))[0]);
@@ -67,29 +83,41 @@ export async function runTogether(jobs: readonly Job<Work>[]): Promise<readonly 
   }
 }
 
-async function runOnce(jobs: readonly Job<Work>[]): Promise<void> {
-  const { model, setting, fetches } = jobs[0]!.work;
-  const names = Object.keys(jobs[0]!.work.feeds);
+async function runOnce(jobs: readonly Job<Work>[], short: boolean): Promise<void> {
+  const [{ work, caller }] = jobs as [Job<Work>];
+  const { model, fetches } = work;
+  const { setting = model.setting } = work;
+  const names = Object.keys(work.feeds);
   const feeds = Object.fromEntries(
-    names.map((name) => [name, concat(jobs.map(({ work }) => work.feeds[name]!))]),
+    names.map((name) => [name, concat(jobs.map(({ work: { feeds } }) => feeds[name]!))]),
   );
   const start = performance.now();
   const { outputs, trace } = await model.session.runTraced(feeds, [...fetches], {
     policy: setting.policy,
-    // A shared call continues when one of its clients disconnects.
-    ...(jobs.length === 1 && { signal: jobs[0]!.signal }),
+    // A shared call continues when one of its callers leaves.
+    ...(jobs.length === 1 && !short && { signal: signalOf(caller) }),
   });
   const callMs = performance.now() - start;
-  share(jobs, outputs, trace, start, callMs);
+  share(jobs, { setting, outputs, trace, start, callMs });
 }
 
-function share(
-  jobs: readonly Job<Work>[],
-  outputs: Readonly<Record<string, Tensor>>,
-  trace: SkipTrace,
-  start: number,
-  callMs: number,
-): void {
+function signalOf(caller: Caller): AbortSignal {
+  const controller = new AbortController();
+  if (caller.reason) controller.abort(caller.reason);
+  caller.onLeave = () => controller.abort(caller.reason);
+  return controller.signal;
+}
+
+interface Call {
+  readonly setting: Setting;
+  readonly outputs: Readonly<Record<string, Tensor>>;
+  readonly trace: SkipTrace;
+  readonly start: number;
+  readonly callMs: number;
+}
+
+/** Gives each job its part of the call's results. */
+function share(jobs: readonly Job<Work>[], { setting, outputs, trace, start, callMs }: Call): void {
   const callItems = jobs.reduce((sum, { items }) => sum + items, 0);
   let from = 0;
   for (const { work, items } of jobs) {
@@ -101,6 +129,7 @@ function share(
             Object.entries(outputs).map(([name, tensor]) => [name, slice(tensor, from, end, callItems)]),
           );
     work.result = {
+      setting,
       outputs: own,
       items: jobs.length === 1 ? trace.items : trace.items.slice(from, end),
       multiplyAdds: trace.multiplyAdds,

@@ -23,20 +23,24 @@ export interface ControllerOptions {
   readonly targetQueue?: number;
 }
 
-/** The model gets bolder when the latency reaches this share of the target, which leaves time to react. */
-const ALARM = 0.6;
+/** The model gets one step bolder when the latency reaches this share of the target, which leaves time to react, ... */
+const ALARM = 0.4;
+/** ... and at once as bold as allowed when it reaches this share. */
+const EMERGENCY = 0.8;
 /** It gets more careful only if the threads' utilisation would then be at most this, ... */
 const CALM_UTILISATION = 0.7;
-/** ... and if there was no alarm for this many milliseconds; doubled each time a step back had to be undone. */
+/** ... if there was no alarm for this many milliseconds, doubled each time a step back had to be undone, ... */
 const CALM_MS = 1000;
 const LONGEST_CALM_MS = 30_000;
+/** ... and if the load is below this share of that which was too much for it, unless that was LONGEST_CALM_MS ago. */
+const CALM_RATE = 0.85;
 /** Milliseconds before the effect of a new setting is judged. */
 const SETTLE_MS = 100;
 
 /**
- * Chooses how deep a model runs: one step bolder while the target is at risk, one step back when a more careful setting
- * could carry the load with a margin. The gap between the two thresholds (hysteresis) keeps the setting from
- * oscillating. If it oscillates anyway, steps back become slower.
+ * Chooses how deep a model runs: bolder while the target is at risk, one step back when a more careful setting could carry
+ * the load with a margin. The gap between the two thresholds (hysteresis) keeps the setting from oscillating. If it
+ * oscillates anyway, steps back become slower.
  */
 export class DepthController {
   readonly #options: ControllerOptions;
@@ -45,6 +49,8 @@ export class DepthController {
   #alarmed = Number.NEGATIVE_INFINITY;
   #returned = Number.NEGATIVE_INFINITY;
   #calmMs = CALM_MS;
+  /** By setting: when it was last left because the target was at risk, and the items per second at that time. */
+  readonly #failed: ({ readonly at: number; readonly itemsPerSecond: number } | undefined)[] = [];
 
   /** @param setting index of the initial setting; 0 is full depth */
   constructor(options: ControllerOptions, setting = 0) {
@@ -62,31 +68,37 @@ export class DepthController {
    */
   tick(load: Load, boldest: number): { readonly setting: number; readonly reason: string | null } {
     if (this.#setting > boldest) return this.#move(boldest, load.now, 'a bolder setting is not allowed');
-    const danger = this.#danger(load);
-    if (danger) this.#alarmed = load.now;
-    if (load.now - this.#changed < SETTLE_MS) return this.#stay();
+    const { now, itemsPerSecond } = load;
+    const danger = this.#danger(load, ALARM);
+    if (danger) this.#alarmed = now;
+    if (now - this.#changed < SETTLE_MS) return this.#stay();
     if (danger && this.#setting < boldest) {
-      const undone = load.now - this.#returned < 2 * this.#calmMs;
+      const undone = now - this.#returned < 2 * this.#calmMs;
       this.#calmMs = undone ? Math.min(LONGEST_CALM_MS, 2 * this.#calmMs) : CALM_MS;
-      return this.#move(this.#setting + 1, load.now, danger);
+      this.#failed[this.#setting] = { at: now, itemsPerSecond };
+      return this.#move(this.#danger(load, EMERGENCY) ? boldest : this.#setting + 1, now, danger);
     }
-    if (this.#setting === 0 || load.now - Math.max(this.#alarmed, this.#changed) < this.#calmMs)
+    if (this.#setting === 0 || now - Math.max(this.#alarmed, this.#changed) < this.#calmMs)
       return this.#stay();
+    const failed = this.#failed[this.#setting - 1];
+    const forgotten = !failed || now - failed.at > LONGEST_CALM_MS;
+    if (!forgotten && itemsPerSecond > CALM_RATE * failed.itemsPerSecond) return this.#stay();
     const utilisation = this.#utilisationAt(this.#setting - 1, load);
     if (utilisation > CALM_UTILISATION) return this.#stay();
-    this.#returned = load.now;
+    this.#returned = now;
     return this.#move(
       this.#setting - 1,
-      load.now,
+      now,
       `${Math.round(100 * utilisation)} % of the threads would be enough`,
     );
   }
 
-  #danger({ queued, ageMs, p99Ms, threads, itemMs }: Load): string | null {
+  /** What puts the target at risk, if the latency is above this share of it. */
+  #danger({ queued, ageMs, p99Ms, threads, itemMs }: Load, share: number): string | null {
     const { targetP99Ms, targetQueue } = this.#options;
-    if (targetQueue !== undefined && queued > targetQueue) return `${queued} requests wait`;
+    if (targetQueue !== undefined && queued > (targetQueue * share) / ALARM) return `${queued} requests wait`;
     if (targetP99Ms === undefined) return null;
-    const alarm = ALARM * targetP99Ms;
+    const alarm = share * targetP99Ms;
     const expected = ((queued + 1) * (itemMs(this.#setting) ?? 0)) / threads;
     const worst = Math.max(ageMs, expected);
     if (worst > alarm) return `a request waits ${worst.toFixed(1)} ms`;

@@ -24,14 +24,14 @@ const DATATYPE_OF = new Map(
 export function datatypeOf(type: string): Datatype {
   const datatype = DATATYPE_OF.get(type);
   if (datatype) return datatype;
-  throw new ServerError('UNSUPPORTED', `outputs of type ${type} can't be sent`);
+  throw new ServerError('UNSUPPORTED', `output: its type ${type} can't be sent; request other outputs`);
 }
 
 function elementType(name: string, datatype: string): (typeof TYPES)[NumericType] {
   if (Object.hasOwn(TYPES, datatype)) return TYPES[datatype as NumericType];
   throw new ServerError(
     'INVALID_ARGUMENT',
-    `input '${name}': datatype ${datatype} is not supported; expected ${Object.keys(TYPES).join(', ')}, or BYTES for encoded images`,
+    `input '${name}': its datatype ${datatype} is not supported; send ${Object.keys(TYPES).join(', ')}, or BYTES for encoded images`,
   );
 }
 
@@ -46,7 +46,7 @@ export function elementsOf(name: string, shape: readonly number[]): number {
   }
   throw new ServerError(
     'INVALID_ARGUMENT',
-    `input '${name}': shape [${shape.join(', ')}] is not a list of lengths`,
+    `input '${name}': its shape [${shape.join(', ')}] is not a list of lengths; give the number of elements along each axis`,
   );
 }
 
@@ -62,7 +62,7 @@ export function tensorFromBytes(
   if (bytes.byteLength !== elements * width) {
     throw new ServerError(
       'INVALID_ARGUMENT',
-      `input '${name}': ${bytes.byteLength} bytes were sent, but ${datatype} [${shape.join(', ')}] takes ${elements * width}`,
+      `input '${name}': it has ${bytes.byteLength} bytes, but ${datatype} [${shape.join(', ')}] takes ${elements * width}; send as many`,
     );
   }
   // Not slice(): a Buffer's slice is a view.
@@ -133,7 +133,7 @@ export function splitBytes(name: string, shape: readonly number[], bytes: Uint8A
   if (parts.length === count && at === bytes.length) return parts;
   throw new ServerError(
     'INVALID_ARGUMENT',
-    `input '${name}': the bytes don't hold ${count} elements, each preceded by its length in 4 bytes`,
+    `input '${name}': its bytes don't hold ${count} elements; send each after its length in 4 bytes`,
   );
 }
 

@@ -69,5 +69,5 @@ export function asServerError(error: unknown): ServerError {
       cause: error,
     });
   }
-  return new ServerError('INTERNAL', 'the server failed; its log has the details', { cause: error });
+  return new ServerError('INTERNAL', 'server: it failed; its log has the details', { cause: error });
 }

@@ -11,6 +11,7 @@ import {
 import { loadSync } from '@grpc/proto-loader';
 import { Tensor } from 'residual-skip';
 import type { Authenticate } from './auth.js';
+import { Caller } from './caller.js';
 import { bytesOf, joinBytes, splitBytes, tensorFromBytes, tensorFromJson } from './datatypes.js';
 import { asServerError, ServerError } from './errors.js';
 import type { Inference, InferRequest, InferResponse, Parameters, RequestInput } from './infer.js';
@@ -147,10 +148,10 @@ async function infer(
   call: ServerUnaryCall<unknown, unknown>,
   inference: Inference,
 ): Promise<object> {
-  const gone = new AbortController();
-  call.on('cancelled', () => gone.abort());
+  const caller = new Caller();
+  call.on('cancelled', () => caller.disconnect());
   const traceparent = call.metadata.get('traceparent')[0]?.toString();
-  const response = await inference.infer({ ...parse(request), traceparent }, gone.signal);
+  const response = await inference.infer({ ...parse(request), traceparent }, caller);
   return format(response);
 }
 
@@ -159,10 +160,11 @@ function parse(request: ModelInferRequest): InferRequest {
   if (raw.length > 0 && raw.length !== inputs.length) {
     throw new ServerError(
       'INVALID_ARGUMENT',
-      `there are ${raw.length} raw_input_contents for ${inputs.length} inputs`,
+      `raw_input_contents: there are ${raw.length} for ${inputs.length} inputs; send one for each, or none`,
     );
   }
-  if (inputs.length === 0) throw new ServerError('INVALID_ARGUMENT', 'the request has no inputs');
+  if (inputs.length === 0)
+    throw new ServerError('INVALID_ARGUMENT', 'inputs: there are none; send every input of the model');
   return {
     model: request.model_name,
     version: request.model_version,

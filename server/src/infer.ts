@@ -1,5 +1,6 @@
 import { type ItemTrace, Tensor } from 'residual-skip';
 import { concat, joinKey, runTogether, type Work } from './call.js';
+import type { Caller } from './caller.js';
 import { datatypeOf, elementsOf } from './datatypes.js';
 import { asServerError, ServerError } from './errors.js';
 import type { ServedModel } from './model.js';
@@ -90,6 +91,9 @@ export interface InferenceOptions {
   readonly onFailed?: (failed: Failed) => void;
 }
 
+/** Handing a call to the engine takes a few percent of this, at most. */
+const LONGEST_JOINED_MS = 2;
+
 /** Runs requests: checks them, decodes images, queues and batches them, and formats answers. */
 export class Inference {
   readonly queue: JobQueue<Work>;
@@ -101,20 +105,20 @@ export class Inference {
     this.#repository = repository;
     this.#options = options;
     const { capacity, threads, mostItems } = options;
-    this.queue = new JobQueue<Work>({ capacity, concurrency: threads, mostItems }, runTogether);
+    this.queue = new JobQueue<Work>(
+      { capacity, concurrency: threads, mostItems, longestJoinedMs: LONGEST_JOINED_MS },
+      runTogether,
+    );
   }
 
-  /**
-   * @param signal aborted when the client disconnects
-   * @throws ServerError
-   */
-  async infer(request: InferRequest, signal: AbortSignal): Promise<InferResponse> {
+  /** @throws ServerError */
+  async infer(request: InferRequest, caller: Caller): Promise<InferResponse> {
     const started = performance.now();
     let model: ServedModel | null = null;
     try {
       const found = this.#repository.get(request.model, request.version);
       model = found;
-      return await found.use(() => this.#inferOn(found, request, signal, started));
+      return await found.use(() => this.#inferOn(found, request, caller, started));
     } catch (error) {
       throw this.#failed(model, error, request, started);
     }
@@ -147,12 +151,13 @@ export class Inference {
   async #inferOn(
     model: ServedModel,
     request: InferRequest,
-    client: AbortSignal,
+    caller: Caller,
     started: number,
   ): Promise<InferResponse> {
     const { policy, priority, timeout, trace } = request.parameters;
-    const setting = policy === undefined ? model.setting : model.settingCalled(String(policy));
-    const deadline = deadlineOf(client, timeout);
+    // Otherwise requests that wait when the setting changes would still run in the old one.
+    const setting = policy === undefined ? undefined : model.settingCalled(String(policy));
+    const deadline = leaveAfter(caller, timeout);
     try {
       const feeds = await this.#feedsOf(model, request);
       const fetches =
@@ -167,12 +172,12 @@ export class Inference {
         priority: priorityOf(priority),
         items,
         work,
-        signal: deadline.signal,
+        caller,
       };
       await this.queue.push(job);
       return this.#answer(request, work, started, trace === true);
     } finally {
-      deadline.clear();
+      clearTimeout(deadline);
     }
   }
 
@@ -196,8 +201,8 @@ export class Inference {
   }
 
   #answer(request: InferRequest, work: Work, started: number, traced: boolean): InferResponse {
-    const { model, setting } = work;
-    const { outputs, items, multiplyAdds, queueMs, callMs, callItems } = work.result!;
+    const { model } = work;
+    const { setting, outputs, items, multiplyAdds, queueMs, callMs, callItems } = work.result!;
     const { counts } = model;
     counts.requests++;
     counts.items += items.length;
@@ -260,7 +265,7 @@ function checkClasses(
   if (classifier && name === classifier.output && Number.isSafeInteger(count) && count > 0) return;
   throw new ServerError(
     'INVALID_ARGUMENT',
-    `output '${name}' of model ${model} has no ${classes} classes to name`,
+    `output '${name}': model ${model} can't name ${classes} classes of it; request the tensor`,
   );
 }
 
@@ -297,7 +302,7 @@ async function imagesAsTensor(
   if (count !== files.length || count === 0) {
     throw new ServerError(
       'INVALID_ARGUMENT',
-      `input '${name}': shape [${shape.join(', ')}] names ${count} images, ${files.length} were sent`,
+      `input '${name}': its shape [${shape.join(', ')}] is for ${count} images, but it has ${files.length}; send as many`,
     );
   }
   const tensors = await Promise.all(files.map((file) => model.decode(file)));
@@ -306,7 +311,7 @@ async function imagesAsTensor(
   if (odd) {
     throw new ServerError(
       'INVALID_ARGUMENT',
-      `input '${name}': the images have different sizes after preprocessing; send them one by one`,
+      `input '${name}': its images have different sizes after preprocessing; send them one by one`,
     );
   }
   return concat(tensors);
@@ -318,7 +323,7 @@ function checkOutputs(model: ServedModel, fetches: readonly string[]): void {
   const known = model.session.outputNames.join(', ');
   throw new ServerError(
     'INVALID_ARGUMENT',
-    `model ${model.name} has no output '${unknown}'; its outputs are ${known}`,
+    `output '${unknown}': model ${model.name} doesn't have it; its outputs are ${known}`,
   );
 }
 
@@ -342,30 +347,19 @@ function priorityOf(value: unknown): number {
 /** Node fires longer timers immediately. It is 24 days, longer than any request waits. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
-/** Aborted when the client disconnects or after `microseconds`. */
-function deadlineOf(client: AbortSignal, microseconds: unknown): { signal: AbortSignal; clear(): void } {
-  const controller = new AbortController();
-  const leave = () => controller.abort(new ServerError('CANCELLED', 'the client went away'));
-  if (client.aborted) leave();
-  client.addEventListener('abort', leave, { once: true });
-  let timer: NodeJS.Timeout | undefined;
-  if (microseconds !== undefined) {
-    const limit = Number(microseconds);
-    if (!(limit > 0)) {
-      throw new ServerError(
-        'INVALID_ARGUMENT',
-        `parameters.timeout: expected microseconds above 0, received ${microseconds}`,
-      );
-    }
-    const late = () =>
-      controller.abort(new ServerError('TIMEOUT', `the request took longer than its timeout of ${limit} µs`));
-    if (limit / 1000 <= LONGEST_TIMER_MS) timer = setTimeout(late, limit / 1000);
+/** Lets the caller leave after `microseconds`, if there is such a limit. */
+function leaveAfter(caller: Caller, microseconds: unknown): NodeJS.Timeout | undefined {
+  if (microseconds === undefined) return undefined;
+  const limit = Number(microseconds);
+  if (!(limit > 0)) {
+    throw new ServerError(
+      'INVALID_ARGUMENT',
+      `parameters.timeout: expected microseconds above 0, received ${microseconds}`,
+    );
   }
-  return {
-    signal: controller.signal,
-    clear: () => {
-      clearTimeout(timer);
-      client.removeEventListener('abort', leave);
-    },
-  };
+  const late = () =>
+    caller.leave(
+      new ServerError('TIMEOUT', `request: it took longer than its timeout of ${limit} µs; allow more`),
+    );
+  return limit / 1000 <= LONGEST_TIMER_MS ? setTimeout(late, limit / 1000) : undefined;
 }

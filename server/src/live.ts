@@ -32,14 +32,14 @@ interface ModelSnapshot {
   readonly saved: number | null;
   /** Skip rate of each block. */
   readonly blocks: readonly { readonly name: string; readonly skipped: number }[];
-  readonly recent: readonly Recent<Thumbnail | null>[];
+  readonly recent: readonly Recent[];
 }
 
 /** A recent answer and its path, one character per block: `#` ran, `.` skipped. */
-interface Recent<Image> {
+interface Recent {
   readonly answer: string;
   readonly path: string;
-  readonly image: Image;
+  readonly image: Thumbnail | null;
 }
 
 class Tally {
@@ -49,7 +49,9 @@ class Tally {
   full = 0;
   latencies: number[] = [];
   blocks = new Map<string, { met: number; skipped: number }>();
-  recent: Recent<() => Thumbnail | null>[] = [];
+  recent: Recent[] = [];
+  /** When the last of them ended. */
+  seen = Number.NEGATIVE_INFINITY;
 }
 
 const INTERVAL_MS = 500;
@@ -76,7 +78,7 @@ export class LivePage {
     tally.items += items.length;
     tally.full += items.length * multiplyAdds;
     if (tally.latencies.length < LATENCIES) tally.latencies.push(queueMs + callMs);
-    for (const [i, { blocks, multiplyAddsSkipped }] of items.entries()) {
+    for (const { blocks, multiplyAddsSkipped } of items) {
       tally.saved += multiplyAddsSkipped;
       for (const { block, ran } of blocks) {
         const counts = tally.blocks.get(block) ?? { met: 0, skipped: 0 };
@@ -84,11 +86,19 @@ export class LivePage {
         if (!ran) counts.skipped++;
         tally.blocks.set(block, counts);
       }
-      const path = blocks.map(({ ran }) => (ran ? '#' : '.')).join('');
-      const image = () => thumbnailOf(feeds, i, items.length);
-      tally.recent.push({ answer: answerOf(model, scores?.[i]), path, image });
     }
-    if (tally.recent.length > RECENT) tally.recent.splice(0, tally.recent.length - RECENT);
+    const now = performance.now();
+    if (now - tally.seen < INTERVAL_MS / RECENT) return;
+    tally.seen = now;
+    for (const [i, { blocks }] of items.slice(0, RECENT).entries()) {
+      const path = blocks.map(({ ran }) => (ran ? '#' : '.')).join('');
+      tally.recent.push({
+        answer: answerOf(model, scores?.[i]),
+        path,
+        image: thumbnailOf(feeds, i, items.length),
+      });
+    }
+    tally.recent.splice(0, tally.recent.length - RECENT);
   }
 
   failed({ model }: Failed): void {
@@ -148,8 +158,8 @@ export class LivePage {
     const text = this.#viewers.size > 0 ? `data: ${JSON.stringify(this.#snapshot(loaded))}\n\n` : undefined;
     const tallies = [...this.#tallies];
     this.#tallies.clear();
-    for (const [model, { recent }] of tallies) {
-      if (loaded.includes(model)) this.#tallies.set(model, Object.assign(new Tally(), { recent }));
+    for (const [model, { recent, seen }] of tallies) {
+      if (loaded.includes(model)) this.#tallies.set(model, Object.assign(new Tally(), { recent, seen }));
     }
     if (text) for (const send of this.#viewers) send(text);
   }
@@ -183,7 +193,7 @@ function snapshotOf(model: ServedModel, tally: Tally): ModelSnapshot {
     tripped: model.boldest === 0 && model.settings.length > 1,
     saved: tally.full > 0 ? tally.saved / tally.full : null,
     blocks: [...tally.blocks].map(([name, { met, skipped }]) => ({ name, skipped: skipped / met })),
-    recent: tally.recent.map(({ image, ...rest }) => ({ ...rest, image: image() })),
+    recent: tally.recent,
   };
 }
 

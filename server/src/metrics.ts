@@ -9,9 +9,21 @@ const ITEMS = [1, 2, 4, 8, 16, 32, 64];
 const OF_MODEL = ['model', 'version'] as const;
 const OF_SETTING = [...OF_MODEL, 'setting'] as const;
 
+/** What a model did since the last scrape. Counters of prom-client look up their labels on each call. */
+class Tally {
+  requests = 0;
+  saved = 0;
+  full = 0;
+  readonly items = new Map<string, number>();
+  readonly blocks = new Map<string, { ran: number; skipped: number }>();
+
+  constructor(readonly labels: { readonly model: string; readonly version: string }) {}
+}
+
 /** Prometheus metrics of a server. Names follow Prometheus's naming guide, labels follow Triton. */
 export class Metrics {
   readonly registry = new Registry();
+  readonly #tallies = new Map<string, Tally>();
   readonly #requests = new Counter({
     name: 'residual_skip_requests_total',
     help: 'Requests answered, by outcome: ok, or the code of the error.',
@@ -124,17 +136,21 @@ export class Metrics {
   }
 
   finished({ model, setting, items, multiplyAdds, queueMs, callMs, callItems }: Finished): void {
-    const labels = { model: model.name, version: model.version };
-    this.#requests.inc({ ...labels, outcome: 'ok' });
-    this.#items.inc({ ...labels, setting: setting.name }, items.length);
+    const tally = this.#tallyOf(model);
+    const { labels } = tally;
     this.#queue.observe(labels, queueMs / 1000);
     this.#compute.observe(labels, callMs / 1000);
     this.#call.observe(labels, callItems);
-    this.#full.inc(labels, items.length * multiplyAdds);
+    tally.requests++;
+    tally.items.set(setting.name, (tally.items.get(setting.name) ?? 0) + items.length);
+    tally.full += items.length * multiplyAdds;
     for (const { blocks, multiplyAddsSkipped } of items) {
-      this.#saved.inc(labels, Math.max(0, multiplyAddsSkipped));
-      for (const { block, ran } of blocks)
-        this.#blocks.inc({ ...labels, block, outcome: ran ? 'ran' : 'skipped' });
+      tally.saved += Math.max(0, multiplyAddsSkipped);
+      for (const { block, ran } of blocks) {
+        const counts = tally.blocks.get(block) ?? { ran: 0, skipped: 0 };
+        counts[ran ? 'ran' : 'skipped']++;
+        tally.blocks.set(block, counts);
+      }
     }
   }
 
@@ -144,6 +160,30 @@ export class Metrics {
 
   settingChanged({ name, version, setting }: ServedModel): void {
     this.#changes.inc({ model: name, version, setting: setting.name });
+  }
+
+  /** All metrics in the text format of Prometheus. */
+  text(): Promise<string> {
+    for (const { labels, requests, saved, full, items, blocks } of this.#tallies.values()) {
+      this.#requests.inc({ ...labels, outcome: 'ok' }, requests);
+      this.#saved.inc(labels, saved);
+      this.#full.inc(labels, full);
+      for (const [setting, count] of items) this.#items.inc({ ...labels, setting }, count);
+      for (const [block, counts] of blocks) {
+        for (const [outcome, count] of Object.entries(counts)) {
+          if (count > 0) this.#blocks.inc({ ...labels, block, outcome }, count);
+        }
+      }
+    }
+    this.#tallies.clear();
+    return this.registry.metrics();
+  }
+
+  #tallyOf({ name: model, version }: ServedModel): Tally {
+    const key = `${model}/${version}`;
+    const tally = this.#tallies.get(key) ?? new Tally({ model, version });
+    this.#tallies.set(key, tally);
+    return tally;
   }
 
   #counter(name: string, help: string): Counter<(typeof OF_MODEL)[number]> {

@@ -1,10 +1,10 @@
 import { ImageClassifier, InferenceSession, type Tensor, type TensorMetadata } from 'residual-skip';
 import { ServerError } from './errors.js';
 import { PromiseMonitor, type Trip } from './promise-monitor.js';
-import { FULL, type Setting } from './settings.js';
+import { FULL, modelOf, type Setting } from './settings.js';
 
 export interface ModelOptions {
-  /** Ordered from careful to bold; the first is full depth. */
+  /** Ordered from careful to bold; the first is full depth. Those that are tied to another model are left out. */
   readonly settings: readonly Setting[];
   readonly threads: number;
   /** Share of the items that also run in full to test promises; 0 for none. */
@@ -63,14 +63,11 @@ export class ServedModel {
     path: string,
     options: ModelOptions,
   ): Promise<ServedModel> {
-    const { settings, threads, shadow } = options;
-    const monitor = PromiseMonitor.of(settings, shadow);
-    const sessionOptions = { threads, observers: monitor ? [monitor] : [], policy: settings.at(-1)!.policy };
-    const classifier = await ImageClassifier.from(path, sessionOptions).catch((error: unknown) => {
-      if (isNoClassifier(error)) return null;
-      throw error;
+    const { threads, shadow } = options;
+    const { classifier, session, settings, monitor } = await open(path, options.settings, {
+      threads,
+      shadow,
     });
-    const session = classifier?.session ?? (await InferenceSession.create(path, sessionOptions));
     const model = new ServedModel(name, version, path, session, classifier, settings, monitor);
     monitor?.onTrip((trip) => {
       const from = model.setting;
@@ -100,13 +97,13 @@ export class ServedModel {
       const known = this.settings.map((setting) => setting.name).join(', ');
       throw new ServerError(
         'INVALID_ARGUMENT',
-        `model ${this.name} has no policy '${name}'; it has ${known}`,
+        `policy '${name}': model ${this.name} doesn't have it; it has ${known}`,
       );
     }
     if (at > this.boldest) {
       throw new ServerError(
         'UNAVAILABLE',
-        `policy '${name}' is suspended: its monitor saw more changed answers than it promises`,
+        `policy '${name}': it is suspended because it changed more answers than it promises; leave the choice to the server`,
       );
     }
     return this.settings[at]!;
@@ -114,7 +111,8 @@ export class ServedModel {
 
   /** Keeps the model alive while `work` runs, even if it is unloaded meanwhile. */
   async use<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#closing) throw new ServerError('UNAVAILABLE', `model ${this.name} is being unloaded`);
+    if (this.#closing)
+      throw new ServerError('UNAVAILABLE', `model ${this.name}: it is being unloaded; load it again`);
     this.#users++;
     try {
       return await work();
@@ -136,8 +134,37 @@ export class ServedModel {
   /** Decodes and preprocesses the bytes of an image file. */
   async decode(bytes: Uint8Array): Promise<Tensor<'float32'>> {
     if (this.classifier) return this.classifier.prepare(bytes);
-    throw new ServerError('INVALID_ARGUMENT', `model ${this.name} doesn't take images; send its tensors`);
+    throw new ServerError('INVALID_ARGUMENT', `model ${this.name}: it doesn't take images; send its tensors`);
   }
+}
+
+/** Opens a model with those of the settings that fit it. */
+async function open(
+  path: string,
+  settings: readonly Setting[],
+  options: Pick<ModelOptions, 'threads' | 'shadow'>,
+) {
+  const { threads, shadow } = options;
+  const monitor = PromiseMonitor.of(settings, shadow);
+  const { policy } = settings.at(-1)!;
+  const sessionOptions = { threads, observers: monitor ? [monitor] : [], policy };
+  let fitting: readonly Setting[];
+  try {
+    const classifier = await ImageClassifier.from(path, sessionOptions).catch((error: unknown) => {
+      if (isNoClassifier(error)) return null;
+      throw error;
+    });
+    const session = classifier?.session ?? (await InferenceSession.create(path, sessionOptions));
+    const { sha256: own } = session.model;
+    fitting = settings.filter((setting) => [own, undefined].includes(modelOf(setting)));
+    if (fitting.length === settings.length) return { classifier, session, settings, monitor };
+    await session.release();
+  } catch (error) {
+    if ((error as { code?: unknown }).code !== 'POLICY_MISMATCH') throw error;
+    const other = modelOf(settings.at(-1)!);
+    fitting = settings.filter((setting) => modelOf(setting) !== other);
+  }
+  return open(path, fitting, options);
 }
 
 /** Whether the model itself loads, but doesn't take an image or return class scores. */

@@ -53,6 +53,8 @@ export type ParsedOptions = z.output<typeof serverOptionsSchema>;
 export function parseServerOptions(options: ServerOptions): ParsedOptions {
   const parsed = serverOptionsSchema.safeParse(options);
   if (parsed.success) return parsed.data;
-  const issues = parsed.error.issues.map(({ path, message }) => `${path.join('.') || 'options'}: ${message}`);
+  const issues = parsed.error.issues.map(
+    ({ path, message }) => `${['options', ...path].join('.')}: ${message}`,
+  );
   throw new ServerError('INVALID_ARGUMENT', issues.join('; '));
 }

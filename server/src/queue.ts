@@ -1,3 +1,4 @@
+import type { Caller } from './caller.js';
 import { ServerError } from './errors.js';
 
 /** A request that waits or runs. */
@@ -10,7 +11,7 @@ export interface Job<T> {
   readonly priority: number;
   readonly items: number;
   readonly work: T;
-  readonly signal: AbortSignal;
+  readonly caller: Caller;
 }
 
 interface Waiting<T> {
@@ -19,8 +20,14 @@ interface Waiting<T> {
   settle(error?: unknown): void;
 }
 
-/** Runs jobs with the same key together; resolves to the error of each job, undefined if it succeeded. */
-export type RunJobs<T> = (jobs: readonly Job<T>[]) => Promise<readonly unknown[]>;
+/**
+ * Runs jobs with the same key together; resolves to the error of each job, undefined if it succeeded.
+ * @param expectedMs how long the call will probably take; undefined if unknown
+ */
+export type RunJobs<T> = (
+  jobs: readonly Job<T>[],
+  expectedMs: number | undefined,
+) => Promise<readonly unknown[]>;
 
 export interface QueueOptions {
   /** Maximum number of waiting jobs; more are refused with BUSY. */
@@ -29,26 +36,34 @@ export interface QueueOptions {
   readonly concurrency: number;
   /** Maximum number of items per call when more jobs wait than threads are free. */
   readonly mostItems: number;
+  /** Maximum expected duration of a call with several jobs, in milliseconds. */
+  readonly longestJoinedMs: number;
+}
+
+/** What is known of a model from its calls so far, in milliseconds. */
+interface Served {
+  /** Engine time used. */
+  totalMs: number;
+  /** Mean time per item, exponentially smoothed; undefined before the first call. */
+  itemMs: number | undefined;
 }
 
 /**
  * A bounded queue in front of the engine. No job waits for a batch to fill: while a call is free, the next job runs at
- * once. Jobs are joined only when more of them wait than calls are free. Jobs are ordered by priority, then by the engine
- * time that their model has used so far, least first (start-time fair queueing, Goyal et al. 1996). Jobs of one model keep
- * their order.
+ * once. Jobs are joined only when more of them wait than calls are free, and only into short calls: that saves part of
+ * the time that handing a call to the engine takes, but the first job then waits for the last. Jobs are ordered by priority,
+ * then by the engine time that their model has used so far, least first (start-time fair queueing, Goyal et al. 1996).
+ * Jobs of one model keep their order.
  */
 export class JobQueue<T> {
   readonly #options: QueueOptions;
   readonly #run: RunJobs<T>;
   readonly #waiting: Waiting<T>[] = [];
-  /** Engine time that each model has used, in milliseconds. */
-  readonly #served = new Map<string, number>();
+  readonly #served = new Map<string, Served>();
   readonly #idle: (() => void)[] = [];
   #running = 0;
   #runningItems = 0;
   #draining = false;
-  /** Mean time per item, exponentially smoothed, for the estimate of how long a full queue takes. */
-  #itemMs = 1;
 
   constructor(options: QueueOptions, run: RunJobs<T>) {
     this.#options = options;
@@ -75,32 +90,30 @@ export class JobQueue<T> {
 
   /**
    * Resolves when the job has run.
-   * @throws ServerError BUSY; UNAVAILABLE while draining; CANCELLED or TIMEOUT (the signal's reason) if the job was
-   * aborted before it ran; the job's own error
+   * @throws ServerError BUSY; UNAVAILABLE while draining; CANCELLED or TIMEOUT if the caller left before the job
+   * ran; the job's own error
    */
   push(job: Job<T>): Promise<void> {
-    if (this.#draining) throw new ServerError('UNAVAILABLE', 'the server is shutting down');
-    if (job.signal.aborted) throw job.signal.reason;
+    if (this.#draining)
+      throw new ServerError('UNAVAILABLE', 'server: it is shutting down; send the request to another');
+    const { caller } = job;
+    if (caller.reason) throw caller.reason;
     this.checkRoom(0);
     this.#catchUp(job.model);
     return new Promise<void>((resolve, reject) => {
-      const leave = () => {
-        const at = this.#waiting.indexOf(waiting);
-        if (at < 0) return;
-        this.#waiting.splice(at, 1);
-        waiting.settle(job.signal.reason);
-        this.#settleIdle();
-      };
       const waiting: Waiting<T> = {
         job,
         since: performance.now(),
         settle: (error) => {
-          job.signal.removeEventListener('abort', leave);
           if (error === undefined) resolve();
           else reject(error);
         },
       };
-      job.signal.addEventListener('abort', leave, { once: true });
+      caller.onLeave = () => {
+        this.#waiting.splice(this.#waiting.indexOf(waiting), 1);
+        waiting.settle(caller.reason);
+        this.#settleIdle();
+      };
       this.#waiting.push(waiting);
       this.#fill();
     });
@@ -110,8 +123,10 @@ export class JobQueue<T> {
   checkRoom(more: number): void {
     const ahead = this.#waiting.length + more;
     if (ahead < this.#options.capacity) return;
-    const seconds = (ahead * this.#itemMs) / this.#options.concurrency / 1000;
-    throw new ServerError('BUSY', `${ahead} requests are waiting already; try again later`, {
+    const next = this.#waiting[0]?.job.model;
+    const itemMs = (next !== undefined && this.#served.get(next)?.itemMs) || 1;
+    const seconds = (ahead * itemMs) / this.#options.concurrency / 1000;
+    throw new ServerError('BUSY', `queue: ${ahead} requests wait already; try again later`, {
       retryAfter: Math.max(1, Math.ceil(seconds)),
     });
   }
@@ -133,9 +148,14 @@ export class JobQueue<T> {
   /** The next job, together with compatible ones if more jobs wait than calls are free. */
   #take(): Waiting<T>[] {
     const first = this.#waiting.reduce((best, other) => (this.#before(other.job, best.job) ? other : best));
-    const { key, priority } = first.job;
-    const free = this.#options.concurrency - this.#running;
-    const share = Math.min(this.#options.mostItems, Math.ceil(this.#waiting.length / Math.max(1, free)));
+    const { key, model, priority } = first.job;
+    const { concurrency, mostItems, longestJoinedMs } = this.#options;
+    const each = this.#served.get(model)?.itemMs ?? 0;
+    const share = Math.min(
+      Math.ceil(this.#waiting.length / (concurrency - this.#running)),
+      each > 0 ? Math.floor(longestJoinedMs / each) : mostItems,
+      mostItems,
+    );
     const taken = [first];
     let items = first.job.items;
     for (const other of this.#waiting) {
@@ -144,25 +164,29 @@ export class JobQueue<T> {
       taken.push(other);
       items += other.job.items;
     }
-    for (const one of taken) this.#waiting.splice(this.#waiting.indexOf(one), 1);
+    for (const one of taken) {
+      this.#waiting.splice(this.#waiting.indexOf(one), 1);
+      one.job.caller.onLeave = undefined;
+    }
     return taken;
   }
 
   #before(a: Job<T>, b: Job<T>): boolean {
     if (a.priority !== b.priority) return a.priority < b.priority;
-    return a.model !== b.model && this.#servedTime(a.model) < this.#servedTime(b.model);
+    return a.model !== b.model && this.#totalMs(a.model) < this.#totalMs(b.model);
   }
 
-  #servedTime(model: string): number {
-    return this.#served.get(model) ?? 0;
+  #totalMs(model: string): number {
+    return this.#served.get(model)?.totalMs ?? 0;
   }
 
   /** A model gains no credit while it is idle: it starts at the level of the least served of the others. */
   #catchUp(model: string): void {
     const others = this.#waiting.map(({ job }) => job.model);
     if (others.length === 0 || others.includes(model)) return;
-    const least = Math.min(...others.map((other) => this.#servedTime(other)));
-    this.#served.set(model, Math.max(this.#servedTime(model), least));
+    const least = Math.min(...others.map((other) => this.#totalMs(other)));
+    const { totalMs = 0, itemMs } = this.#served.get(model) ?? {};
+    this.#served.set(model, { totalMs: Math.max(totalMs, least), itemMs });
   }
 
   async #start(taken: readonly Waiting<T>[]): Promise<void> {
@@ -171,17 +195,24 @@ export class JobQueue<T> {
     this.#running++;
     this.#runningItems += items;
     const start = performance.now();
-    const errors = await this.#run(taken.map(({ job }) => job)).catch((error: unknown) =>
+    const served = this.#served.get(model);
+    const jobs = taken.map(({ job }) => job);
+    const errors = await this.#run(jobs, served?.itemMs && items * served.itemMs).catch((error: unknown) =>
       taken.map(() => error),
     );
     const took = performance.now() - start;
     this.#running--;
     this.#runningItems -= items;
-    this.#itemMs += (took / Math.max(1, items) - this.#itemMs) / 16;
-    this.#served.set(model, this.#servedTime(model) + took);
+    this.#count(model, took, items);
     for (const [i, one] of taken.entries()) one.settle(errors[i]);
     this.#fill();
     this.#settleIdle();
+  }
+
+  #count(model: string, took: number, items: number): void {
+    const each = took / Math.max(1, items);
+    const { totalMs = 0, itemMs = each } = this.#served.get(model) ?? {};
+    this.#served.set(model, { totalMs: totalMs + took, itemMs: itemMs + (each - itemMs) / 16 });
   }
 
   #settleIdle(): void {

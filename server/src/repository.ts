@@ -85,9 +85,15 @@ export class ModelRepository {
     if (model) return model;
     const known = this.#versions(name);
     if (version && !known.some((one) => one.version === version)) {
-      throw new ServerError('NOT_FOUND', `model ${name} has no version ${version}`);
+      throw new ServerError(
+        'NOT_FOUND',
+        `model ${name}: it has no version ${version}; GET /v2/models/${name} lists its versions`,
+      );
     }
-    throw new ServerError('UNAVAILABLE', `model ${name} is not loaded (${known.at(-1)!.reason})`);
+    throw new ServerError(
+      'UNAVAILABLE',
+      `model ${name}: it is not loaded (${known.at(-1)!.reason}); load it first`,
+    );
   }
 
   /** Loads or reloads every version of a model; running requests end on the instance they began with. */
@@ -128,7 +134,7 @@ export class ModelRepository {
       const names = [...new Set([...this.#known.values()].map((known) => known.name))];
       throw new ServerError(
         'NOT_FOUND',
-        `there is no model ${name}; there are ${names.join(', ') || 'none'}`,
+        `model ${name}: it is unknown; the models are ${names.join(', ') || 'none'}`,
       );
     }
     return versions.sort((a, b) => Number(a.version) - Number(b.version));
@@ -172,7 +178,10 @@ async function modelsIn(folder: string): Promise<{ name: string; version: string
   if (own.length > 0) return own;
   const inner = await Promise.all((await foldersIn(folder)).map((name) => versionsIn(join(folder, name))));
   if (inner.flat().length > 0) return inner.flat();
-  throw new ServerError('NOT_FOUND', `${folder} holds no model: neither an .onnx file nor folders with one`);
+  throw new ServerError(
+    'NOT_FOUND',
+    `folder ${folder}: it holds no model; name an .onnx file, a folder with one, or a folder of such folders`,
+  );
 }
 
 /** The versions in a model's folder: the folder itself as version 1, or each numbered folder. */

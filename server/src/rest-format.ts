@@ -43,7 +43,7 @@ export function parseInferBody(body: Uint8Array, headerLength: number | undefine
   ) {
     throw new ServerError(
       'INVALID_ARGUMENT',
-      `Inference-Header-Content-Length is ${headerLength}, but the body has ${body.length} bytes`,
+      `header Inference-Header-Content-Length: it is ${headerLength}, but the body has ${body.length} bytes; send the length of the JSON`,
     );
   }
   const json = parseJson(body.subarray(0, headerLength ?? body.length), requestSchema);
@@ -52,7 +52,7 @@ export function parseInferBody(body: Uint8Array, headerLength: number | undefine
   if (binary.at !== binary.bytes.length) {
     throw new ServerError(
       'INVALID_ARGUMENT',
-      `${binary.bytes.length} bytes follow the JSON, but its inputs name ${binary.at} (binary_data_size)`,
+      `body: ${binary.bytes.length} bytes follow the JSON, but its inputs name ${binary.at}; give each binary input its binary_data_size`,
     );
   }
   const all = json.parameters.binary_data_output === true;
@@ -63,18 +63,32 @@ export function parseInferBody(body: Uint8Array, headerLength: number | undefine
   };
 }
 
+/** zod begins its messages in upper case. */
+function lowerCased(message: string): string {
+  return message.charAt(0).toLowerCase() + message.slice(1);
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true });
+
 /** @throws ServerError INVALID_ARGUMENT */
 export function parseJson<T>(bytes: Uint8Array, schema: z.ZodType<T>): T {
   let value: unknown;
   try {
-    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+    value = JSON.parse(utf8.decode(bytes));
   } catch (cause) {
-    throw new ServerError('INVALID_ARGUMENT', `the body is not JSON: ${(cause as Error).message}`, { cause });
+    throw new ServerError(
+      'INVALID_ARGUMENT',
+      `body: it is not JSON (${(cause as Error).message}); send JSON, or name its length in Inference-Header-Content-Length if tensors follow it`,
+      { cause },
+    );
   }
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   const [issue] = parsed.error.issues;
-  throw new ServerError('INVALID_ARGUMENT', `${issue!.path.join('.') || 'the request'}: ${issue!.message}`);
+  throw new ServerError(
+    'INVALID_ARGUMENT',
+    `${issue!.path.join('.') || 'body'}: ${lowerCased(issue!.message)}`,
+  );
 }
 
 function parseInput(
@@ -88,7 +102,7 @@ function parseInput(
     if (!Number.isSafeInteger(size) || (size as number) < 0 || end > binary.bytes.length) {
       throw new ServerError(
         'INVALID_ARGUMENT',
-        `input '${name}': binary_data_size ${size} goes beyond the body`,
+        `input '${name}': its binary_data_size of ${size} goes beyond the body; give the number of its bytes`,
       );
     }
     const bytes = binary.bytes.subarray(binary.at, end);
@@ -98,12 +112,15 @@ function parseInput(
     return { name, shape, content };
   }
   if (!data)
-    throw new ServerError('INVALID_ARGUMENT', `input '${name}' has neither data nor binary_data_size`);
+    throw new ServerError(
+      'INVALID_ARGUMENT',
+      `input '${name}': it has neither data nor binary_data_size; give one`,
+    );
   if (datatype !== 'BYTES') return { name, shape, content: tensorFromJson(name, datatype, shape, data) };
   // JSON can't hold bytes: files are base64, as for other servers of the protocol.
   const texts = data.flat(Number.POSITIVE_INFINITY);
   if (!texts.every((text) => typeof text === 'string')) {
-    throw new ServerError('INVALID_ARGUMENT', `input '${name}': BYTES in JSON are base64 strings`);
+    throw new ServerError('INVALID_ARGUMENT', `input '${name}': its BYTES are not strings; send base64`);
   }
   return { name, shape, content: texts.map((text) => Buffer.from(text as string, 'base64')) };
 }
@@ -144,6 +161,6 @@ function jsonContent({ name, content }: ResponseOutput): readonly unknown[] {
   if (values.every((value) => typeof value === 'boolean' || Number.isFinite(value))) return values;
   throw new ServerError(
     'UNSUPPORTED',
-    `output '${name}' has values that JSON can't hold (NaN or infinity); ask for it in binary`,
+    `output '${name}': it has values that JSON can't hold (NaN or infinity); request it in binary`,
   );
 }

@@ -1,5 +1,8 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { Tensor } from 'residual-skip';
 import { z } from 'zod';
+import type { Bodies } from './bodies.js';
+import { Caller } from './caller.js';
 import { ServerError } from './errors.js';
 import type { Inference } from './infer.js';
 import { EXTENSIONS, modelMetadata, modelStatistics } from './metadata.js';
@@ -15,6 +18,7 @@ interface ModelParams {
 type ModelRequest = FastifyRequest<{ Params: ModelParams }>;
 
 export interface RestContext {
+  readonly bodies: Bodies;
   readonly repository: ModelRepository;
   readonly inference: Inference;
   readonly version: string;
@@ -24,11 +28,9 @@ export interface RestContext {
 
 /** Adds the REST routes of the Open Inference Protocol v2 and of EXTENSIONS. */
 export function addRestRoutes(app: FastifyInstance, context: RestContext): void {
-  const { repository, inference, version, ready } = context;
-  app.addContentTypeParser(
-    ['application/json', 'application/octet-stream'],
-    { parseAs: 'buffer' },
-    (_request, body, done) => done(null, body),
+  const { repository, inference, bodies, version, ready } = context;
+  app.addContentTypeParser(['application/json', 'application/octet-stream'], ({ headers }, message, done) =>
+    bodies.read(message, Number(headers[HEADER_LENGTH] ?? 0), done),
   );
 
   app.get('/v2', () => ({ name: 'residual-skip', version, extensions: EXTENSIONS }));
@@ -63,9 +65,12 @@ export function addRestRoutes(app: FastifyInstance, context: RestContext): void 
     app.post<{ Params: ModelParams }>(
       `${path}/infer`,
       {
-        onRequest: async ({ params }) => inference.admit(params.model, params.version),
+        onRequest: ({ params: { model, version: asked } }, _reply, done) => {
+          inference.admit(model, asked);
+          done();
+        },
       },
-      (request: ModelRequest, reply) => infer(request, reply, inference),
+      (request: ModelRequest, reply) => infer(request, reply, context),
     );
   }
 }
@@ -73,16 +78,19 @@ export function addRestRoutes(app: FastifyInstance, context: RestContext): void 
 async function infer(
   request: ModelRequest,
   reply: FastifyReply,
-  inference: Inference,
+  { inference, bodies }: RestContext,
 ): Promise<FastifyReply> {
   const header = request.headers[HEADER_LENGTH];
+  const received = bodyOf(request.body);
   const { request: parsed, binary } = parseInferBody(
-    bodyOf(request.body),
+    received,
     header === undefined ? undefined : Number(header),
   );
   const { model, version = '' } = request.params;
   const { traceparent } = request.headers as { traceparent?: string };
-  const response = await inference.infer({ ...parsed, model, version, traceparent }, goneSignal(reply));
+  const response = await inference.infer({ ...parsed, model, version, traceparent }, callerOf(reply));
+  // Files may still be read by decoders after one of them has failed.
+  if (parsed.inputs.every(({ content }) => content instanceof Tensor)) bodies.giveBack(received);
   const { body, headerLength } = formatInferResponse(response, binary);
   if (headerLength === undefined) return reply.type('application/json').send(body);
   return reply
@@ -99,14 +107,14 @@ function wantsReadyOnly(body: unknown): boolean {
 
 function bodyOf(body: unknown): Uint8Array {
   if (body instanceof Uint8Array) return body;
-  throw new ServerError('INVALID_ARGUMENT', 'the request has no body; send JSON with inputs');
+  throw new ServerError('INVALID_ARGUMENT', 'body: it is missing; send JSON with inputs');
 }
 
-/** Aborted when the client closes the connection before it has received its answer. */
-function goneSignal(reply: FastifyReply): AbortSignal {
-  const controller = new AbortController();
-  reply.raw.on('close', () => {
-    if (!reply.raw.writableFinished) controller.abort();
+/** Leaves when the client closes the connection before it has received its answer. */
+function callerOf({ raw }: FastifyReply): Caller {
+  const caller = new Caller();
+  raw.on('close', () => {
+    if (!raw.writableFinished) caller.disconnect();
   });
-  return controller.signal;
+  return caller;
 }

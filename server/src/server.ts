@@ -1,7 +1,9 @@
 import { readFile } from 'node:fs/promises';
 import type { Server as GrpcServer } from '@grpc/grpc-js';
 import fastify, { type FastifyError, type FastifyInstance } from 'fastify';
+import { ResidualSkipError } from 'residual-skip';
 import { type Authenticate, authenticator } from './auth.js';
+import { Bodies } from './bodies.js';
 import { ElasticDepth, type SettingChange, settingChange } from './elastic.js';
 import { asServerError, ServerError } from './errors.js';
 import { createGrpcServer, grpcCredentials } from './grpc.js';
@@ -12,7 +14,7 @@ import type { ModelOptions, ServedModel } from './model.js';
 import { type ParsedOptions, parseServerOptions, type ServerOptions } from './options.js';
 import { ModelRepository } from './repository.js';
 import { addRestRoutes, type RestContext } from './rest.js';
-import { settingsOf } from './settings.js';
+import { modelOf, type Setting, settingsOf } from './settings.js';
 import { Tracing } from './tracing.js';
 import { packageVersion } from './version.js';
 
@@ -57,15 +59,17 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     if (tracing) cleanups.push(() => tracing.close());
     const authenticate = await authenticator(parsed.tokenFile);
     const core = await createCore(parsed, tracing);
-    const { repository, inference, elastic, live } = core;
+    const { repository, inference, elastic, live, settings } = core;
     cleanups.push(() => repository.close());
     await repository.loadAll();
+    checkUsed(settings, repository);
 
     const ready = () => !draining && repository.index().every(({ state }) => state !== 'LOADING');
     const app = await createApp(parsed, () => draining);
     cleanups.push(() => app.close());
     const context = { repository, inference, version: packageVersion(), ready };
-    await addRoutes(app, core, context, authenticate);
+    const bodies = new Bodies(parsed.bodyLimit);
+    await addRoutes(app, core, { ...context, bodies }, authenticate);
     const grpc = await listenGrpc(parsed, { ...context, authenticate });
     if (grpc) cleanups.push(() => shutDown(grpc.server));
     elastic?.start();
@@ -91,6 +95,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
 }
 
 interface Core {
+  readonly settings: readonly Setting[];
   readonly repository: ModelRepository;
   readonly inference: Inference;
   readonly metrics: Metrics;
@@ -139,7 +144,7 @@ async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promi
   watchers.push(metrics, live);
   if (elastic) watchers.push(elastic);
   if (tracing) watchers.push(tracing);
-  return { repository, inference, metrics, live, elastic };
+  return { settings, repository, inference, metrics, live, elastic };
 }
 
 async function addRoutes(
@@ -148,21 +153,33 @@ async function addRoutes(
   context: RestContext,
   authenticate: Authenticate,
 ): Promise<void> {
-  app.addHook('onRequest', async (request) => {
+  app.addHook('onRequest', (request, _reply, done) => {
     if (!OPEN_PATHS.has(request.url)) authenticate(request.headers.authorization);
+    done();
   });
   addRestRoutes(app, context);
   app.get('/metrics', async (_request, reply) =>
-    reply.type(metrics.registry.contentType).send(await metrics.registry.metrics()),
+    reply.type(metrics.registry.contentType).send(await metrics.text()),
   );
   await live.addRoutes(app);
+}
+
+/** Throws POLICY_MISMATCH for a policy that is tied to a model that isn't served. */
+function checkUsed(settings: readonly Setting[], repository: ModelRepository): void {
+  const served = repository.loaded().map(({ session }) => session.model.sha256);
+  const missing = settings.map(modelOf).find((sha256) => sha256 !== undefined && !served.includes(sha256));
+  if (missing === undefined) return;
+  throw new ResidualSkipError(
+    'POLICY_MISMATCH',
+    `--policy: it was made for the model with SHA-256 ${missing}, which is not served; serve that model, or calibrate another policy`,
+  );
 }
 
 /** Ports in use and unreadable files are errors of whoever starts the server. */
 function asStartError(error: unknown): unknown {
   const { code = '', message } = error as NodeJS.ErrnoException;
   if (error instanceof ServerError || !/^(E[A-Z]+|ERR_OSSL.*)$/.test(code)) return error;
-  return new ServerError('INVALID_ARGUMENT', `the server can't start: ${message}`, { cause: error });
+  return new ServerError('INVALID_ARGUMENT', `server: it can't start (${message})`, { cause: error });
 }
 
 function shutDown(server: GrpcServer): Promise<void> {
@@ -183,8 +200,9 @@ async function createApp(
     [https ? 'https' : 'http']: { ...https, connectionsCheckingInterval: Math.min(1000, requestTimeout) },
   } as object) as unknown as FastifyInstance;
   app.server.headersTimeout = requestTimeout;
-  app.addHook('onRequest', async (_request, reply) => {
+  app.addHook('onRequest', (_request, reply, done) => {
     if (draining()) reply.header('connection', 'close');
+    done();
   });
   app.setErrorHandler((error: FastifyError, request, reply) => {
     const failure = failureOf(error);
@@ -197,7 +215,9 @@ async function createApp(
     return reply.code(failure.http).send({ error: failure.message, code: failure.code });
   });
   app.setNotFoundHandler((request, reply) =>
-    reply.code(404).send({ error: `there is no ${request.method} ${request.url}`, code: 'NOT_FOUND' }),
+    reply
+      .code(404)
+      .send({ error: `path ${request.url}: there is no ${request.method} of it`, code: 'NOT_FOUND' }),
   );
   return app;
 }
@@ -205,9 +225,9 @@ async function createApp(
 /** Fastify's own errors have a status code. */
 function failureOf(error: FastifyError): ServerError {
   if (error.statusCode === 413)
-    return new ServerError('TOO_LARGE', 'the body is larger than this server takes');
+    return new ServerError('TOO_LARGE', 'body: it is longer than this server takes; send smaller batches');
   if (error.statusCode !== undefined && error.statusCode < 500)
-    return new ServerError('INVALID_ARGUMENT', error.message);
+    return new ServerError('INVALID_ARGUMENT', `request: ${error.message}`);
   return asServerError(error);
 }
 
@@ -221,7 +241,7 @@ async function listenGrpc(
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync(`${host}:${grpcPort}`, credentials, (error, bound) => {
       if (!error) return resolve(bound);
-      const message = `the server can't listen for gRPC on ${host}:${grpcPort}: ${error.message}`;
+      const message = `port ${grpcPort}: gRPC can't use it on ${host} (${error.message}); choose another with --grpc-port`;
       reject(new ServerError('INVALID_ARGUMENT', message, { cause: error }));
     });
   });

@@ -16,6 +16,11 @@ export const FULL: Setting = {
   promise: { limit: 0, confidence: 1, metric: 'disagreement' },
 };
 
+/** SHA-256 of the model that the setting is tied to; undefined if it fits any. */
+export function modelOf({ policy }: Setting): string | undefined {
+  return typeof policy === 'object' ? policy.model?.sha256 : undefined;
+}
+
 /**
  * The settings of a model, from careful to bold: full depth first, then the settings of the policies by promised limit.
  * @param sources policy files; `model` for the gates in the model file, which promise nothing

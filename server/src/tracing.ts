@@ -52,7 +52,7 @@ export class Tracing {
     } catch (cause) {
       throw new ServerError(
         'INVALID_ARGUMENT',
-        `${named} is set, but the packages that send spans can't be loaded; install them with "npm install @opentelemetry/api @opentelemetry/core @opentelemetry/exporter-trace-otlp-http @opentelemetry/resources @opentelemetry/sdk-trace-base"`,
+        `variable ${named}: the packages that send spans can't be loaded; install them with "npm install @opentelemetry/api @opentelemetry/core @opentelemetry/exporter-trace-otlp-http @opentelemetry/resources @opentelemetry/sdk-trace-base"`,
         { cause },
       );
     }

@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import { Tensor } from 'residual-skip';
 import { Client, type Inference } from 'residual-skip/client';
 import { createServer } from 'residual-skip-server';
+import { Caller } from '../../server/src/caller.js';
 import { ElasticDepth, type SettingChange } from '../../server/src/elastic.js';
 import type { Finished } from '../../server/src/infer.js';
 import { JobQueue } from '../../server/src/queue.js';
@@ -46,7 +47,7 @@ async function until(what: () => boolean | Promise<boolean>): Promise<void> {
 
 describe('a server with a target', () => {
   test('goes bolder while requests wait, says so everywhere, and returns to full depth', async () => {
-    const { server, log, metrics, client } = await serverWith({ targetQueue: 2, threads: 1, mostItems: 1 });
+    const { server, log, metrics, client } = await serverWith({ targetQueue: 6, threads: 1, mostItems: 1 });
     const answers: Inference[] = [];
     const flood = async () => {
       while (!answers.some(({ policy }) => policy === '0.05'))
@@ -155,10 +156,11 @@ describe('simulated load', () => {
       },
     };
     const changes: SettingChange[] = [];
-    const queue = new JobQueue<Setting>(
-      { capacity: 5000, concurrency: THREADS, mostItems: 8 },
+    const queue = new JobQueue<{ setting: Setting }>(
+      { capacity: 5000, concurrency: THREADS, mostItems: 8, longestJoinedMs: 2 },
       async (jobs) => {
-        const ms = jobs.length * ITEM_MS[SETTINGS.indexOf(jobs[0]!.work)]!;
+        for (const { work } of jobs) work.setting = model.setting;
+        const ms = jobs.length * ITEM_MS[SETTINGS.indexOf(model.setting)]!;
         await new Promise((resolve) => setTimeout(resolve, ms));
         return [];
       },
@@ -171,12 +173,12 @@ describe('simulated load', () => {
     );
     if (elasticOn) elastic.start();
     const request = async () => {
-      const { setting } = model;
+      const work = { setting: FULL };
       const start = performance.now();
-      const { signal } = new AbortController();
       await queue.push({
-        ...{ key: setting.name, model: model.name, priority: 10, items: 1, work: setting, signal },
+        ...{ key: '', model: model.name, priority: 10, items: 1, work, caller: new Caller() },
       });
+      const { setting } = work;
       const ms = performance.now() - start;
       const itemMs = ITEM_MS[SETTINGS.indexOf(setting)]!;
       const finished = { model, setting, items: [{}], started: start, callMs: itemMs, callItems: 1 };

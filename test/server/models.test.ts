@@ -1,3 +1,5 @@
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
 import { Tensor } from 'residual-skip';
 import { Client } from 'residual-skip/client';
 import { createServer, type RunningServer } from 'residual-skip-server';
@@ -5,6 +7,7 @@ import { ModelRepository } from '../../server/src/repository.js';
 import { FULL } from '../../server/src/settings.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
 import { GraphBuilder, int64s, modelBytes } from '../helpers/onnx-builder.js';
+import { promising } from '../helpers/policies.js';
 
 /** Means of the channels; with `mixes`, by a shape that holds the whole batch, so that a batch runs as one item. */
 function means(mixes: boolean): Uint8Array {
@@ -56,6 +59,53 @@ test('a batch of nothing leaves the counts numbers', async () => {
   await new Client(server.url).infer('plain', { input: batch(1) });
   const stats = await (await fetch(`${server.url}/v2/models/plain/stats`)).json();
   expect(JSON.stringify(stats)).not.toContain('null');
+});
+
+describe('policies that are tied to a model', () => {
+  const [plain, mixing] = [means(false), means(true)];
+  const tiedTo = (model: Uint8Array, limit: number) =>
+    JSON.stringify(promising(limit, { model: { sha256: createHash('sha256').update(model).digest('hex') } }));
+  const start = (policies: readonly string[]) => {
+    const folder = folderOf({
+      'models/plain/model.onnx': plain,
+      'models/mixing/model.onnx': mixing,
+      ...Object.fromEntries(policies.map((policy, i) => [`${i}.json`, policy])),
+    });
+    return createServer({
+      folders: [join(folder, 'models')],
+      ...{ port: 0, grpcPort: null, policies: policies.map((_, i) => join(folder, `${i}.json`)) },
+    });
+  };
+
+  test('each model has the settings that fit it', async () => {
+    const tied = await start([
+      tiedTo(plain, 0.01),
+      tiedTo(mixing, 0.02),
+      JSON.stringify(promising(0.05, {})),
+    ]);
+    const names = tied.repository
+      .loaded()
+      .map(({ name, settings }) => [name, settings.map((one) => one.name)]);
+    await tied.close();
+    expect(Object.fromEntries(names)).toEqual({
+      plain: ['full', '0.01', '0.05'],
+      mixing: ['full', '0.02', '0.05'],
+    });
+  });
+
+  test('a model that no policy fits runs in full', async () => {
+    const tied = await start([tiedTo(mixing, 0.02)]);
+    const answer = await new Client(tied.url).infer('plain', { input: batch(1) });
+    await tied.close();
+    expect(answer.policy).toBe('full');
+  });
+
+  test('a policy that fits no model is an error', async () => {
+    await expect(start([tiedTo(plain, 0.01), tiedTo(new Uint8Array(1), 0.02)])).rejects.toMatchObject({
+      code: 'POLICY_MISMATCH',
+      message: expect.stringMatching(/^--policy: /),
+    });
+  });
 });
 
 test('a model that is loaded again stays ready meanwhile', async () => {

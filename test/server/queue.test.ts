@@ -1,14 +1,13 @@
+import { Caller } from '../../server/src/caller.js';
 import { DepthController, type Load } from '../../server/src/controller.js';
-import { type Job, JobQueue } from '../../server/src/queue.js';
-
-const idle = new AbortController().signal;
+import { type Job, JobQueue, type QueueOptions } from '../../server/src/queue.js';
 
 /** A queue whose calls end when they are told to; `calls` are the names of the jobs in each. */
-function heldQueue(options: { capacity?: number; concurrency?: number; mostItems?: number } = {}) {
+function heldQueue(options: Partial<QueueOptions> = {}) {
   const calls: string[][] = [];
   const ends: (() => void)[] = [];
   const queue = new JobQueue<string>(
-    { capacity: 100, concurrency: 1, mostItems: 4, ...options },
+    { capacity: 100, concurrency: 1, mostItems: 4, longestJoinedMs: 60_000, ...options },
     async (jobs) => {
       calls.push(jobs.map(({ work }) => work));
       await new Promise<void>((end) => ends.push(end));
@@ -16,7 +15,7 @@ function heldQueue(options: { capacity?: number; concurrency?: number; mostItems
     },
   );
   const push = (work: string, job: Partial<Job<string>> = {}) =>
-    queue.push({ key: 'a', model: 'a', priority: 10, items: 1, work, signal: idle, ...job });
+    queue.push({ key: 'a', model: 'a', priority: 10, items: 1, work, caller: new Caller(), ...job });
   const endAll = async () => {
     while (ends.length > 0) {
       ends.shift()!();
@@ -44,6 +43,18 @@ describe('the queue', () => {
     expect(calls).toEqual([['1'], ['2', '4'], ['3'], ['5']]);
   });
 
+  test('joins no jobs into a call that would be long', async () => {
+    const { calls, push, endAll } = heldQueue({ longestJoinedMs: 0 });
+    const first = push('1');
+    await new Promise((later) => setTimeout(later, 2));
+    await endAll();
+    await first;
+    const jobs = ['2', '3', '4'].map((work) => push(work));
+    await endAll();
+    await Promise.all(jobs);
+    expect(calls).toEqual([['1'], ['2'], ['3'], ['4']]);
+  });
+
   test('serves priorities first and models fairly', async () => {
     const { calls, push, endAll } = heldQueue({ mostItems: 1 });
     const jobs = [push('a1'), push('a2'), push('a3')];
@@ -56,15 +67,14 @@ describe('the queue', () => {
   test('refuses what is too much, lets go of what nobody waits for, and drains', async () => {
     const { queue, calls, push, endAll } = heldQueue({ capacity: 2 });
     const first = push('1');
-    const gone = new AbortController();
-    const left = push('2', { signal: gone.signal });
+    const caller = new Caller();
+    const left = push('2', { caller });
     const third = push('3');
     expect(() => push('4')).toThrow(
       expect.objectContaining({ code: 'BUSY', options: { retryAfter: expect.any(Number) } }),
     );
-    const reason = new Error('gone');
-    gone.abort(reason);
-    await expect(left).rejects.toBe(reason);
+    caller.disconnect();
+    await expect(left).rejects.toBe(caller.reason);
     const drained = queue.drain();
     expect(() => push('5')).toThrow(expect.objectContaining({ code: 'UNAVAILABLE' }));
     await endAll();
@@ -84,11 +94,16 @@ describe('the depth controller', () => {
     const controller = new DepthController({ targetP99Ms: 20 });
     const taken = Array.from(
       { length: 10 },
-      (_, i) => controller.tick({ ...overloaded, now: 1000 + 200 * i }, 2).setting,
+      (_, i) => controller.tick({ ...calm, ageMs: 10, now: 1000 + 200 * i }, 2).setting,
     );
     expect(taken.slice(0, 3)).toEqual([1, 2, 2]);
     expect(Math.max(...taken)).toBe(2);
     expect(controller.tick({ ...overloaded, now: 4000 }, 0).setting).toBe(0);
+  });
+
+  test('is as bold as allowed at once when the target is almost missed', () => {
+    const controller = new DepthController({ targetP99Ms: 20 });
+    expect(controller.tick({ ...overloaded, now: 1000 }, 2).setting).toBe(2);
   });
 
   test('returns to full depth when calm, one step at a time', () => {
@@ -103,6 +118,18 @@ describe('the depth controller', () => {
     // 3 ms each on two threads: 500 items a second would take 75 % of them.
     for (let now = 0; now < 20_000; now += 100) controller.tick({ ...calm, itemsPerSecond: 500, now }, 2);
     expect(controller.setting).toBe(2);
+  });
+
+  test('does not return to a setting at a load that was too much for it, for a while', () => {
+    const controller = new DepthController({ targetP99Ms: 20 });
+    controller.tick({ ...calm, ageMs: 10, itemsPerSecond: 300, now: 0 }, 1);
+    const at = (now: number, itemsPerSecond: number) =>
+      controller.tick({ ...calm, itemsPerSecond, now }, 1).setting;
+    expect(at(20_000, 290)).toBe(1);
+    expect(at(20_100, 200)).toBe(0);
+    controller.tick({ ...calm, ageMs: 10, itemsPerSecond: 300, now: 30_000 }, 1);
+    expect(at(59_000, 290)).toBe(1);
+    expect(at(61_000, 290)).toBe(0);
   });
 
   test('does not flutter: the way back becomes slower each time it had to be undone', () => {

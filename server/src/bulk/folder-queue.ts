@@ -1,4 +1,4 @@
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { lock } from 'proper-lockfile';
 import { ResidualSkipError } from 'residual-skip';
@@ -53,14 +53,15 @@ export class FolderQueue implements BulkQueue {
   async bind(binding: Binding): Promise<void> {
     const path = join(this.folder, 'binding.json');
     const text = await readFile(path, 'utf8').catch(() => undefined);
-    if (text === undefined) return writeWhole(path, JSON.stringify(binding));
+    const own = JSON.stringify(binding);
+    if (text === own) return;
+    // A process that was killed here has left the beginning; no job ran before the rest was on disk.
+    if (text === undefined || own.startsWith(text)) return writeFile(path, own, { flush: true });
     const theirs = bindingSchema.safeParse(jsonOf(text));
     if (!theirs.success) {
       throw new ResidualSkipError('INVALID_DATA', `file ${path}: it is damaged; take another queue`);
     }
-    if (JSON.stringify(theirs.data) !== JSON.stringify(binding)) {
-      throw otherBinding(this.folder, theirs.data, binding);
-    }
+    throw otherBinding(this.folder, theirs.data, binding);
   }
 
   async add(jobs: readonly BulkJob[]): Promise<number> {
@@ -262,19 +263,6 @@ function jsonOf(text: string): unknown {
   } catch {
     return undefined;
   }
-}
-
-/** Writes a file atomically. */
-async function writeWhole(path: string, text: string): Promise<void> {
-  const temporary = `${path}.tmp`;
-  const file = await open(temporary, 'w');
-  try {
-    await file.writeFile(text);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await rename(temporary, path);
 }
 
 /** A counting semaphore; waiters are served in order. */
