@@ -2,6 +2,7 @@ import { costOf } from './cost.js';
 import { detachExits, placeExits } from './exits.js';
 import { fuse, fuseResiduals, simplify } from './fuse.js';
 import { recogniseGates } from './gates.js';
+import { integerise } from './integer.js';
 import type { Ir } from './ir.js';
 import type { Binding, Model } from './model.js';
 import {
@@ -42,6 +43,8 @@ function assemble(ir: Ir, withExits: boolean): Program | undefined {
   simplify(region);
   recogniseGates(region);
   const unusable = unusableGates(region);
+  fuse(region);
+  integerise(region);
   fuse(region);
   const blocks = findBlocks(region, unusable);
   fuseResiduals(region, new Set(blocks.map(({ input }) => input)));
@@ -110,6 +113,7 @@ function compact(
       ...block,
       input: renumber(block.input),
       output: renumber(block.output),
+      ...(block.skipTable !== undefined && { skipTable: renumber(block.skipTable) }),
       ...(block.gate && { gate: { ...block.gate, score: renumber(block.gate.score) } }),
     })),
     batching,

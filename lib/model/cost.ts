@@ -15,7 +15,8 @@ export function costOf(values: readonly Value[], steps: readonly Step[]): Cost {
 
 /** A product with a constant matrix is a fully connected layer; one of two activations is not. */
 function isLayer(values: readonly Value[], { op, inputs }: Step): boolean {
-  return op === 'conv' || op === 'gemm' || (op === 'matmul' && inputs.some((id) => values[id]!.data));
+  if (op === 'conv' || op === 'gemm' || op === 'qconv') return true;
+  return (op === 'matmul' || op === 'qmatmul') && inputs.slice(0, 2).some((id) => values[id]!.data);
 }
 
 function bytesOf(value: Value): number {
@@ -27,10 +28,12 @@ function multiplyAddsOf(values: readonly Value[], step: Step): number {
   const outputs = () => sizeOf(shape(step.outputs[0]));
   switch (step.op) {
     case 'conv':
+    case 'qconv':
       return outputs() * sizeOf(shape(step.inputs[1]).slice(1));
     case 'gemm':
       return outputs() * shape(step.inputs[0])[1]!;
     case 'matmul':
+    case 'qmatmul':
       return outputs() * shape(step.inputs[0]).at(-1)!;
     default:
       return 0;

@@ -9,6 +9,7 @@ import { costOf } from './cost.js';
 import { hardGate } from './decision.js';
 import { fuse, simplify } from './fuse.js';
 import type { Graph } from './graph.js';
+import { integerise } from './integer.js';
 import type { Block, Exit, Step, Value, ValueId } from './program.js';
 import { Region, type WorkOp } from './region.js';
 import { schedule } from './schedule.js';
@@ -45,7 +46,8 @@ export function detachExits(region: Region): DetachedExits | undefined {
     rest = next.rest;
   }
   const needed = region.ancestors(rest);
-  const heads = region.ops.filter((op) => !needed.has(op));
+  const heads: WorkOp[] = region.ops.filter((op) => !needed.has(op));
+  ownDequantised(region, heads);
   if (choices.length === 0 || heads.some((op) => op.op === 'if' || op.op === 'select')) return undefined;
   const outputs = choices.flatMap(({ score, answer }) => [score, answer]);
   const detached = new Region(region.values, heads as Exclude<WorkOp, { op: 'if' | 'select' }>[], outputs);
@@ -53,6 +55,26 @@ export function detachExits(region: Region): DetachedExits | undefined {
   region.outputs = [rest];
   region.removeDead();
   return { choices, heads: detached };
+}
+
+/** Exits read the bytes that the network writes: each float that both make of them is made for the exits once more. */
+function ownDequantised(region: Region, heads: WorkOp[]): void {
+  const inside = new Set<WorkOp>(heads);
+  const copies = new Map<ValueId, ValueId>();
+  for (const op of [...heads]) {
+    const inputs = op.inputs.map((id) => {
+      const shared = region.producerOf(id, 'dequantize');
+      if (!shared || inside.has(shared)) return id;
+      const known = copies.get(id);
+      if (known !== undefined) return known;
+      const { name, dtype, shape } = region.value(id);
+      const own = region.addValue(name, dtype, shape);
+      copies.set(id, own);
+      heads.unshift({ ...shared, outputs: [own] });
+      return own;
+    });
+    if (inputs.some((id, i) => id !== op.inputs[i])) heads[heads.indexOf(op)] = { ...op, inputs } as WorkOp;
+  }
 }
 
 function choiceOf(
@@ -85,6 +107,7 @@ export function placeExits(
 ): Exit[] | undefined {
   simplify(heads);
   fuse(heads);
+  integerise(heads);
   const places = new Map(blocks.map(({ output }, place) => [output, place]));
   const { steps } = schedule(heads, []);
   const values: readonly Value[] = heads.values;

@@ -128,6 +128,8 @@ export function fold(
 ): TensorData[] | undefined {
   const data = inputs.flatMap((input) => (input ? [input.data] : []));
   if (!data.every((array) => array !== undefined)) return undefined;
+  // Constants of bytes stay bytes until integer steps have been made.
+  if (step.op === 'dequantize') return undefined;
   if (step.op === 'reshape') return [data[0]!];
   if (!budget.spend(workOf(step, inputs, outputs))) return undefined;
   const shapes = inputs.map((input) => input?.shape ?? null);

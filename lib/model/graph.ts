@@ -16,6 +16,8 @@ export interface Constant {
   readonly dtype: DataType;
   readonly shape: readonly number[];
   readonly data: TensorData;
+  /** The elements have fewer bits in the file than here. */
+  readonly bits?: 4;
 }
 
 export type Attribute = number | string | Constant | Graph | readonly number[] | readonly string[];

@@ -11,7 +11,7 @@ import type {
   TensorProto,
   ValueInfoProto,
 } from './proto.js';
-import { decodeTensor, dtypeOf, elementTypeName, toBigInt } from './tensor-proto.js';
+import { decodeTensor, dtypeOf, elementTypeName, isDecodable, toBigInt } from './tensor-proto.js';
 
 /** Opset 6 declares broadcasting in another way than 7 but is otherwise the same; 22 adds only element types to 21. */
 const OLDEST_OPSET = 6;
@@ -100,7 +100,7 @@ class GraphDecoder {
 
   private tensor(tensor: TensorProto, name: string): Constant {
     const type = tensor.dataType ?? 0;
-    if (dtypeOf(type) && !tensor.segment) return decodeTensor(tensor, this.external.get(tensor));
+    if (isDecodable(type) && !tensor.segment) return decodeTensor(tensor, this.external.get(tensor));
     this.report(tensor.segment ? 'tensor in segments' : `tensor of ${elementTypeName(type)}`, name);
     return PLACEHOLDER;
   }

@@ -7,7 +7,7 @@
  * `batching: 'item'` the batch axis (axis 0) of every batched value has length 1 and the program is run
  * once for each item; for `batching: 'whole'` the program sees the whole batch as one item.
  */
-import type { Activation, CompareKind, OperationName, Operations } from '../kernels/operations.js';
+import type { Activation, CompareKind, OperationName, Operations, Term } from '../kernels/operations.js';
 import type { DataType, TensorData } from '../tensor.js';
 
 export {
@@ -26,6 +26,7 @@ export {
   type PadMode,
   type Requantisation,
   type Term,
+  type Window,
 } from '../kernels/operations.js';
 
 /** Index into `Program.values`. `NONE` stands for an absent optional input. */
@@ -39,6 +40,10 @@ export interface Value {
   readonly shape: readonly number[];
   /** Set for constants. Several programs of one model may share the same array. */
   readonly data?: TensorData;
+  /** Of a constant whose elements have fewer bits in the file than here. */
+  readonly bits?: 4;
+  /** Of bytes that stand for numbers: (x - zero)*factor. Not every such value has it. */
+  readonly term?: Term;
 }
 
 /**

@@ -1,4 +1,5 @@
 import type { Activation, ValueId } from './program.js';
+import { BYTE_LIMITS, dequantised, isByteType } from './quantised-value.js';
 import type { Region, WorkOp } from './region.js';
 
 /** Bounds that hold for every element of a value whenever its inputs are finite. */
@@ -19,6 +20,7 @@ export function rangeOf(region: Region, value: ValueId, known = new Map<ValueId,
   const { data, dtype } = region.value(value);
   const producer = region.producer(value);
   let range = dtype === 'uint8' || dtype === 'bool' ? { low: 0, high: 255 } : ANY;
+  if (dtype === 'int8') range = { low: -128, high: 127 };
   if (data) range = rangeOfData(data);
   else if (producer && depth < DEPTH) {
     range = rangeOfOp(region, producer, (id) => rangeOf(region, id, known, depth + 1));
@@ -87,6 +89,14 @@ function rangeOfOp(region: Region, op: WorkOp, of: (id: ValueId) => Range): Rang
       return op.attrs.kind === 'avg' ? union(of(op.inputs[0]!), { low: 0, high: 0 }) : of(op.inputs[0]!);
     case 'softmax':
       return op.attrs.log ? { low: Number.NEGATIVE_INFINITY, high: 0 } : { low: 0, high: 1 };
+    case 'dequantize': {
+      const found = dequantised(region, op.outputs[0]!);
+      const { dtype } = region.value(op.inputs[0]!);
+      if (found?.scales.length !== 1 || !isByteType(dtype)) return ANY;
+      const [low, high] = BYTE_LIMITS[dtype];
+      const real = (byte: number) => (byte - found.zeros[0]!) * found.scales[0]!;
+      return { low: real(low), high: real(high) };
+    }
     case 'cast':
       return region.value(op.inputs[0]!).dtype === 'bool' ? { low: 0, high: 1 } : ANY;
     case 'globalPool':

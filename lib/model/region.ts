@@ -20,7 +20,7 @@ export interface WorkIf {
 }
 
 /**
- * [score, body, shortcut] -> [y]; y = score <compare> threshold ? body : skipActivation(shortcut). A
+ * [score, body, shortcut] -> [y]; y = score <compare> threshold ? body : skipActivation(shortcut), or skipTable[shortcut]. A
  * recognised gate in normal form; lives only between gate recognition and scheduling.
  */
 export interface Select {
@@ -33,6 +33,8 @@ export interface Select {
     readonly compare: Gate['compare'];
     readonly threshold: number;
     readonly skipActivation: Activation;
+    /** Of a stream of bytes: a constant table that the shortcut goes through, as in `Block`. */
+    readonly skipTable?: ValueId;
   };
 }
 

@@ -7,8 +7,9 @@ import {
   type UnusableGate,
   type ValueId,
 } from './program.js';
+import { type ByteType, bytesOf, isIdentity, numbersOf } from './quantised-value.js';
 import { changesNothing, rangeOf } from './range.js';
-import type { Region, Select, WorkOp, WorkStep } from './region.js';
+import type { Region, Select, WorkOp, WorkStep, WorkStepNamed } from './region.js';
 import { shortcutPath } from './shortcut.js';
 
 /** A residual block as values; its operations are gathered when it is scheduled. */
@@ -19,6 +20,7 @@ export interface ResidualBlock {
   readonly input: ValueId;
   readonly output: ValueId;
   readonly skipActivation: Activation;
+  readonly skipTable: ValueId | undefined;
   /** The producer of `output` is a `select`, which carries the gate. */
   readonly gated: boolean;
 }
@@ -31,6 +33,7 @@ interface Candidate {
   readonly gate: ReadonlySet<WorkOp>;
   readonly skippable: boolean;
   readonly skipActivation: Activation;
+  readonly skipTable: ValueId | undefined;
 }
 
 /**
@@ -58,13 +61,14 @@ export function findBlocks(region: Region, unusable: UnusableGate[] = []): Resid
   const position = region.positions();
   chosen.sort((a, b) => position.get(a.op)! - position.get(b.op)!);
   const names = blockNames(chosen.map(({ body }) => [...body].map((op) => op.node)));
-  return chosen.map(({ op, shortcut, skippable, input, skipActivation }, i) => ({
+  return chosen.map(({ op, shortcut, skippable, input, skipActivation, skipTable }, i) => ({
     name: names[i]!,
     shortcut,
     skippable,
     input,
     output: op.outputs[0]!,
     skipActivation,
+    skipTable,
     gated: op.op === 'select',
   }));
 }
@@ -116,8 +120,8 @@ function findGated(region: Region, unusable: UnusableGate[]): Candidate[] {
       continue;
     }
     for (const member of [...body, ...gate]) inside.add(member);
-    const { skipActivation } = op.attrs;
-    found.push({ op, shortcut: 'identity', input, body, gate, skippable: true, skipActivation });
+    const { skipActivation, skipTable } = op.attrs;
+    found.push({ op, shortcut: 'identity', input, body, gate, skippable: true, skipActivation, skipTable });
   }
   // Turning an inner select into arithmetic changed the members of the blocks around it.
   return found.map((candidate) => ({
@@ -130,7 +134,7 @@ function findGated(region: Region, unusable: UnusableGate[]): Candidate[] {
 function toArithmetic(region: Region, select: Select): void {
   const [score, body, shortcut] = select.inputs as [ValueId, ValueId, ValueId];
   const { node, outputs } = select;
-  const { compare, threshold, skipActivation } = select.attrs;
+  const { compare, threshold, skipActivation, skipTable } = select.attrs;
   const { dtype, shape } = region.value(shortcut);
   const flat = region.addValue(`${node}.score`, 'float32', [1]);
   const limit = region.addValue(`${node}.threshold`, 'float32', [1], Float32Array.of(threshold));
@@ -145,6 +149,10 @@ function toArithmetic(region: Region, select: Select): void {
     const attrs = { act: skipActivation };
     steps.push({ op: 'unary', node, inputs: [shortcut], outputs: [skipped], attrs });
   }
+  if (skipTable !== undefined) {
+    skipped = region.addValue(`${node}.skipped`, dtype, shape);
+    steps.push({ op: 'lookup', node, inputs: [shortcut, skipTable], outputs: [skipped], attrs: {} });
+  }
   steps.push({ op: 'where', node, inputs: [flag, body, skipped], outputs, attrs: {} });
   region.replace([select], steps);
 }
@@ -152,7 +160,8 @@ function toArithmetic(region: Region, select: Select): void {
 /** Blocks never cross a branch. */
 const holdsConditional = (ops: Iterable<WorkOp>): boolean => [...ops].some((op) => op.op === 'if');
 
-const isLayer = (op: WorkOp): boolean => op.op === 'conv' || op.op === 'gemm' || op.op === 'matmul';
+const LAYERS: ReadonlySet<WorkOp['op']> = new Set(['conv', 'gemm', 'matmul', 'qconv', 'qmatmul']);
+const isLayer = ({ op }: WorkOp): boolean => LAYERS.has(op);
 
 /** The block that ends with the sum `op`, if it is one. `inputs` maps the output of every block to its input. */
 function sumCandidate(
@@ -160,11 +169,12 @@ function sumCandidate(
   op: WorkOp,
   inputs: ReadonlyMap<ValueId, ValueId>,
 ): Candidate | undefined {
-  if (op.op !== 'binary' || op.attrs.kind !== 'add') return undefined;
+  if ((op.op !== 'binary' && op.op !== 'qbinary') || op.attrs.kind !== 'add') return undefined;
   const output = op.outputs[0]!;
   const [a, b] = op.inputs as [ValueId, ValueId];
   const { shape, dtype } = region.value(output);
-  if (dtype !== 'float32' || ![a, b].every((id) => isVarying(region, id, shape))) return undefined;
+  if ((dtype !== 'float32' && op.op === 'binary') || ![a, b].every((id) => isVarying(region, id, shape)))
+    return undefined;
   const path = identity(region, a, b, inputs) ?? identity(region, b, a, inputs) ?? indirect(region, a, b);
   if (!path) return undefined;
   const { body, gate } = gatherBody(region, output, path.input);
@@ -175,17 +185,31 @@ function sumCandidate(
   const layers = between.filter(isLayer);
   const leaks = layers.some((layer) => !body.has(layer));
   if (layers.length === 0 && ![...body].some(isLayer)) return undefined;
-  const { act } = op.attrs;
+  const act = op.op === 'binary' ? op.attrs.act : NO_ACTIVATION;
   const idle = changesNothing(act, rangeOf(region, path.input));
+  const identical = path.kind === 'identity' && !leaks;
+  const alike = region.value(path.input).dtype === dtype;
   return {
     op,
     shortcut: path.kind,
     input: path.input,
     body,
     gate,
-    skippable: path.kind === 'identity' && !leaks,
+    skippable: identical && (op.op === 'binary' || alike),
     skipActivation: path.kind !== 'identity' || idle ? NO_ACTIVATION : act,
+    skipTable: op.op === 'qbinary' && identical && alike ? shortcutTable(region, op, path.input) : undefined,
   };
+}
+
+/** What becomes of a shortcut's bytes if the other summand is left out; undefined if nothing does. */
+function shortcutTable(region: Region, op: WorkStepNamed<'qbinary'>, input: ValueId): ValueId | undefined {
+  const { name, dtype } = region.value(op.outputs[0]!);
+  const term = op.attrs.terms[op.inputs[0] === input ? 0 : 1];
+  const { zero, low, high } = op.attrs.requant;
+  const unit = { zero, factor: 1 };
+  const bytes = bytesOf(numbersOf(dtype as ByteType, term), dtype as ByteType, unit);
+  const table = bytes.map((byte) => Math.min(Math.max(byte, low), high));
+  return isIdentity(table) ? undefined : region.addValue(`${name}.table`, dtype, [256], table);
 }
 
 function isVarying(region: Region, id: ValueId, shape: readonly number[]): boolean {

@@ -32,12 +32,24 @@ export function schedule(region: Region, blocks: readonly ResidualBlock[]): Sche
     for (const member of region.ops) {
       if (entry.body.has(member) && member.op !== 'select') emit(region, member, steps);
     }
-    const { name, shortcut, skippable, input, output, skipActivation } = entry.block;
+    const { name, shortcut, skippable, input, output, skipActivation, skipTable } = entry.block;
     const gate = op.op === 'select' ? gateOf(op) : undefined;
     if (op.op === 'select') renameOutput(steps, op.inputs[1]!, output);
     const end = steps.length;
     const cost = costOf(region.values, steps.slice(first, end));
-    const block = { name, shortcut, skippable, gateFirst, first, end, input, output, skipActivation, cost };
+    const block = {
+      name,
+      shortcut,
+      skippable,
+      gateFirst,
+      first,
+      end,
+      input,
+      output,
+      skipActivation,
+      ...(skipTable !== undefined && { skipTable }),
+      cost,
+    };
     scheduled.push(gate ? { ...block, gate } : block);
   }
   return { steps, blocks: scheduled };

@@ -26,7 +26,7 @@ export function shortcutPath(region: Region, shortcut: ValueId, body: ValueId): 
     const op = region.producer(at);
     const before = op && linearInput(region, op);
     if (!op || before === undefined) return undefined;
-    if (op.op === 'conv' || op.op === 'gemm') layers++;
+    if (op.op === 'conv' || op.op === 'gemm' || op.op === 'qconv' || op.op === 'qmatmul') layers++;
     projects ||= layers > 0 || op.op === 'affine' || op.op === 'binary';
     at = before;
     if (!region.dependsOn(body, at)) continue;
@@ -50,6 +50,12 @@ function linearInput(region: Region, op: WorkOp): ValueId | undefined {
       return op.attrs.act.kind === 'none' ? op.inputs[0] : undefined;
     case 'binary':
       return normalised(region, op) ?? scaled(region, op);
+    case 'qconv':
+    case 'qmatmul':
+    // Bytes with another scale.
+    case 'lookup':
+    case 'dequantize':
+    case 'quantize':
     case 'pool':
     case 'slice':
     case 'pad':

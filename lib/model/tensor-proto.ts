@@ -78,6 +78,15 @@ const ELEMENT_TYPES: ReadonlyMap<number, ElementType> = new Map<number, ElementT
     },
   ],
   [
+    3,
+    {
+      dtype: 'int8',
+      bytes: 1,
+      fromRaw: (raw) => Int8Array.from(raw),
+      fromField: ({ int32Data = [] }) => Int8Array.from(int32Data),
+    },
+  ],
+  [
     6,
     {
       dtype: 'int32',
@@ -117,6 +126,23 @@ const ELEMENT_TYPES: ReadonlyMap<number, ElementType> = new Map<number, ElementT
   [16, half(bfloat16ToNumber)],
 ]);
 
+/** Two elements in a byte, the first in its lower half; they are widened to bytes. An odd number leaves one half unused. */
+const FOUR_BITS: ReadonlyMap<number, ElementType> = new Map<number, ElementType>([
+  [21, fourBits('uint8', (raw) => Uint8Array.from(raw, (nibble) => nibble & 15))],
+  [22, fourBits('int8', (raw) => Int8Array.from(raw, (nibble) => (nibble << 28) >> 28))],
+]);
+
+function fourBits(dtype: DataType, widen: (nibbles: Uint8Array) => TensorData): ElementType {
+  const split = (bytes: ArrayLike<number>) =>
+    widen(Uint8Array.from({ length: 2 * bytes.length }, (_, i) => bytes[i >> 1]! >> (i % 2 ? 4 : 0)));
+  return {
+    dtype,
+    bytes: 0.5,
+    fromRaw: split,
+    fromField: ({ int32Data = [] }) => split(Uint8Array.from(int32Data)),
+  };
+}
+
 const TYPE_NAMES: readonly string[] = [
   'undefined',
   'float',
@@ -148,7 +174,12 @@ export function elementTypeName(type: number): string {
   return TYPE_NAMES[type] ?? `number ${type}`;
 }
 
-/** The element type that an ONNX type becomes; undefined for unsupported types. */
+/** Whether constants of this ONNX type can be decoded. */
+export function isDecodable(type: number): boolean {
+  return ELEMENT_TYPES.has(type) || FOUR_BITS.has(type);
+}
+
+/** The element type that an ONNX type becomes; undefined for unsupported types, and for those of constants alone. */
 export function dtypeOf(type: number): DataType | undefined {
   return ELEMENT_TYPES.get(type)?.dtype;
 }
@@ -174,13 +205,17 @@ function shapeOf(tensor: TensorProto): { shape: number[]; count: number } {
   return { shape, count: sizeOf(shape) };
 }
 
+function elementTypeOf({ dataType = 0 }: TensorProto): ElementType | undefined {
+  return ELEMENT_TYPES.get(dataType) ?? FOUR_BITS.get(dataType);
+}
+
 /**
  * Bytes of a tensor in raw form; undefined when its type is unsupported.
  * @throws ResidualSkipError MODEL_INVALID when its declared shape overflows
  */
 export function byteLengthOf(tensor: TensorProto): number | undefined {
-  const type = ELEMENT_TYPES.get(tensor.dataType ?? 0);
-  return type && shapeOf(tensor).count * type.bytes;
+  const type = elementTypeOf(tensor);
+  return type && Math.ceil(shapeOf(tensor).count * type.bytes);
 }
 
 /**
@@ -189,7 +224,7 @@ export function byteLengthOf(tensor: TensorProto): number | undefined {
  * @throws ResidualSkipError MODEL_INVALID when shape and data don't fit together; UNSUPPORTED_MODEL
  */
 export function decodeTensor(tensor: TensorProto, external?: Uint8Array): Constant {
-  const type = ELEMENT_TYPES.get(tensor.dataType ?? 0);
+  const type = elementTypeOf(tensor);
   if (!type || tensor.segment) {
     const what = tensor.segment
       ? 'it is stored in segments'
@@ -201,15 +236,15 @@ export function decodeTensor(tensor: TensorProto, external?: Uint8Array): Consta
   }
   const { shape, count } = shapeOf(tensor);
   const raw = external ?? tensor.rawData;
-  if (!raw) {
-    const data = type.fromField(tensor);
-    if (data.length !== count) {
-      invalid(tensor, `it has ${data.length} elements; its shape [${shape}] needs ${count}`);
-    }
-    return { dtype: type.dtype, shape, data };
+  const expected = Math.ceil(count * type.bytes);
+  if (raw && raw.byteLength !== expected) {
+    invalid(tensor, `it has ${raw.byteLength} bytes; its shape [${shape}] needs ${expected}`);
   }
-  if (raw.byteLength !== count * type.bytes) {
-    invalid(tensor, `it has ${raw.byteLength} bytes; its shape [${shape}] needs ${count * type.bytes}`);
+  const all = raw ? type.fromRaw(raw, external !== undefined) : type.fromField(tensor);
+  const halves = type.bytes < 1;
+  const data = halves && all.length === count + (count % 2) ? all.subarray(0, count) : all;
+  if (data.length !== count) {
+    invalid(tensor, `it has ${data.length} elements; its shape [${shape}] needs ${count}`);
   }
-  return { dtype: type.dtype, shape, data: type.fromRaw(raw, external !== undefined) };
+  return { dtype: type.dtype, shape, data, ...(halves && { bits: 4 as const }) };
 }

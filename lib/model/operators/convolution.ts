@@ -1,12 +1,26 @@
 import { sameShape } from '../../numeric/shapes.js';
 import type { NodeLowering } from '../lowering.js';
-import { NO_ACTIVATION, NONE, type ValueId } from '../program.js';
+import { NO_ACTIVATION, NONE, type ValueId, type Window } from '../program.js';
 import type { OperatorTable } from './operator.js';
 import { resolveWindow } from './window.js';
 
+/** Makes the step of a convolution with these attributes and this shape of the result. */
+type MakeConv = (attrs: Window & { readonly group: number }, shape: readonly number[]) => ValueId;
+
 function conv(node: NodeLowering): ValueId {
-  const [x, weight] = [node.float(0), node.float(1)];
   const bias = node.optional(2) === NONE ? NONE : node.float(2);
+  return convolve(node, node.float(0), node.float(1), bias);
+}
+
+/** The convolution that the node's attributes describe, of floats unless `make` makes another step of it. */
+export function convolve(
+  node: NodeLowering,
+  x: ValueId,
+  weight: ValueId,
+  bias: ValueId,
+  make: MakeConv = (attrs, shape) =>
+    node.step('conv', [x, weight, bias, NONE], { dtype: 'float32', shape }, { ...attrs, act: NO_ACTIVATION }),
+): ValueId {
   const [batch = 0, channels = 0, ...spatial] = node.shape(x);
   const [filters = 0, depth, ...kernel] = node.shape(weight);
   const group = node.number('group', 1);
@@ -31,9 +45,7 @@ function conv(node: NodeLowering): ValueId {
     node.invalid(`its bias [${node.shape(bias)}] doesn't fit ${filters} filters`);
   }
   const { strides, pads, dilations, extents } = resolveWindow(node, spatial, kernel);
-  const attrs = { strides, pads, dilations, group, act: NO_ACTIVATION };
-  const output = { dtype: 'float32', shape: [batch, filters, ...extents] } as const;
-  return node.step('conv', [x, weight, bias, NONE], output, attrs);
+  return make({ strides, pads, dilations, group }, [batch, filters, ...extents]);
 }
 
 export const CONVOLUTION: OperatorTable = { Conv: { lower: conv } };

@@ -9,6 +9,7 @@ import { MATRIX } from './matrix.js';
 import { NORMALIZATION } from './normalization.js';
 import type { Operator, OperatorTable } from './operator.js';
 import { POOLING } from './pooling.js';
+import { QUANTIZATION } from './quantization.js';
 import { REDUCTION } from './reduction.js';
 
 /** Every operator that is implemented. `Constant` isn't here: decoding makes a constant of it. */
@@ -23,6 +24,7 @@ const TABLE: OperatorTable = {
   ...MATRIX,
   ...NORMALIZATION,
   ...POOLING,
+  ...QUANTIZATION,
   ...REDUCTION,
 };
 

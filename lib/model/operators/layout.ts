@@ -76,8 +76,7 @@ function transpose(node: NodeLowering): ValueId {
   return node.step('transpose', [x], { dtype, shape: perm.map((axis) => shape[axis]!) }, { perm });
 }
 
-function concat(node: NodeLowering): ValueId {
-  const ids = node.inputs();
+export function concatenate(node: NodeLowering, ids: readonly ValueId[]): ValueId {
   const { dtype, shape } = node.value(ids[0]!);
   const axis = node.axis(node.number('axis', 0), shape.length);
   let length = 0;
@@ -150,7 +149,7 @@ export const LAYOUT: OperatorTable = {
   Squeeze: { lower: squeeze, constantInputs: [1] },
   Unsqueeze: { lower: unsqueeze, constantInputs: [1] },
   Transpose: { lower: transpose },
-  Concat: { lower: concat },
+  Concat: { lower: (node) => concatenate(node, node.inputs()) },
   Expand: { lower: expand, constantInputs: [1] },
   Pad: { lower: pad, constantInputs: [1, 2, 3] },
 };

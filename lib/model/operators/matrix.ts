@@ -3,29 +3,32 @@ import type { NodeLowering } from '../lowering.js';
 import { NO_ACTIVATION, NONE, type ValueId } from '../program.js';
 import type { OperatorTable } from './operator.js';
 
-/** numpy.matmul: a vector counts as a row on the left and as a column on the right. */
-function matMul(node: NodeLowering): ValueId {
-  const [a, b] = [node.float(0), node.float(1)];
+/** Makes the step of a product of two operands with at least two axes. */
+type MakeProduct = (a: ValueId, b: ValueId, shape: readonly number[]) => ValueId;
+
+/** numpy.matmul: a vector counts as a row on the left and as a column on the right. Of floats unless `make` is given. */
+export function product(node: NodeLowering, a: ValueId, b: ValueId, make?: MakeProduct): ValueId {
   if (node.rank(a) === 0 || node.rank(b) === 0) node.invalid('its inputs must have at least one axis');
   const left = node.rank(a) === 1 ? node.reshape(a, [1, ...node.shape(a)]) : a;
   const right = node.rank(b) === 1 ? node.reshape(b, [...node.shape(b), 1]) : b;
-  const product = matrixProduct(node, left, right);
-  const shape = [...node.shape(product)];
+  const whole = matrixProduct(node, left, right, make);
+  const shape = [...node.shape(whole)];
   if (node.rank(b) === 1) shape.splice(-1, 1);
   if (node.rank(a) === 1) shape.splice(node.rank(b) === 1 ? -1 : -2, 1);
-  return node.reshape(product, shape);
+  return node.reshape(whole, shape);
 }
 
 /**
  * The product of operands with at least two axes. If the right one is a single matrix, all rows of the left one form
  * one matrix.
  */
-function matrixProduct(node: NodeLowering, a: ValueId, b: ValueId): ValueId {
+function matrixProduct(node: NodeLowering, a: ValueId, b: ValueId, make?: MakeProduct): ValueId {
   const [left, right] = [node.shape(a), node.shape(b)];
   const [depth, columns] = [left.at(-1)!, right.at(-1)!];
   const batch = broadcast(left.slice(0, -2), right.slice(0, -2));
   if (right.at(-2) !== depth || !batch) node.invalid(`matrices [${left}] and [${right}] can't be multiplied`);
   const shape = [...batch, left.at(-2)!, columns];
+  if (make) return make(a, b, shape);
   if (right.length > 2 || !node.value(b).data) {
     return node.step('matmul', [a, b], { dtype: 'float32', shape }, {});
   }
@@ -38,11 +41,33 @@ function matrixProduct(node: NodeLowering, a: ValueId, b: ValueId): ValueId {
 
 /** y = alpha * a' * b' + beta * c. The factors are applied to b and c, where they fold into constants. */
 function gemm(node: NodeLowering): ValueId {
-  const [alpha, beta] = [node.number('alpha', 1), node.number('beta', 1)];
-  const transB = node.number('transB', 0) !== 0;
-  let [a, b] = [node.float(0), node.float(1)];
+  const beta = node.number('beta', 1);
+  const c = beta === 0 || node.optional(2) === NONE ? NONE : node.float(2);
+  return generalProduct(node, node.float(0), node.float(1), c, {
+    alpha: node.number('alpha', 1),
+    beta,
+    transA: node.number('transA', 0) !== 0,
+    transB: node.number('transB', 0) !== 0,
+  });
+}
+
+interface GemmForm {
+  readonly alpha: number;
+  readonly beta: number;
+  readonly transA: boolean;
+  readonly transB: boolean;
+}
+
+export function generalProduct(
+  node: NodeLowering,
+  left: ValueId,
+  right: ValueId,
+  c: ValueId,
+  { alpha, beta, transA, transB }: GemmForm,
+): ValueId {
+  let [a, b] = [left, right];
   if (node.rank(a) !== 2 || node.rank(b) !== 2) node.invalid('its inputs must be matrices');
-  if (node.number('transA', 0) !== 0) {
+  if (transA) {
     const [depth, rows] = node.shape(a) as [number, number];
     a = node.step('transpose', [a], { dtype: 'float32', shape: [rows, depth] }, { perm: [1, 0] });
   }
@@ -53,7 +78,7 @@ function gemm(node: NodeLowering): ValueId {
   }
   b = scaled(node, b, alpha);
   const shape = [rows, columns!];
-  const given = beta === 0 || node.optional(2) === NONE ? NONE : scaled(node, node.float(2), beta);
+  const given = c === NONE ? NONE : scaled(node, c, beta);
   const { row, rest } = addend(node, given, shape);
   const output = { dtype: 'float32', shape } as const;
   const y = node.step('gemm', [a, b, row, NONE], output, { transB, act: NO_ACTIVATION });
@@ -85,6 +110,6 @@ function addend(
 }
 
 export const MATRIX: OperatorTable = {
-  MatMul: { lower: matMul },
+  MatMul: { lower: (node) => product(node, node.float(0), node.float(1)) },
   Gemm: { lower: gemm },
 };

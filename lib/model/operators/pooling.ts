@@ -6,8 +6,7 @@ import { type ResolvedWindow, resolveWindow, widenedPads } from './window.js';
 
 type Kind = 'max' | 'avg';
 
-function pool(node: NodeLowering, kind: Kind): readonly ValueId[] {
-  const x = node.input(0);
+export function poolOf(node: NodeLowering, x: ValueId, kind: Kind): readonly ValueId[] {
   const { dtype } = node.value(x);
   const bytes = (dtype === 'uint8' || dtype === 'int8') && kind === 'max';
   if (dtype !== 'float32' && !bytes) node.unsupported(`its input is ${dtype}; only float is supported`);
@@ -53,19 +52,20 @@ function hasEmptyWindow(window: ResolvedWindow, axis: number, length: number): b
 
 function globalPool(kind: Kind): Operator {
   return {
-    lower: (node) => {
-      const x = node.float(0);
-      if (node.rank(x) < 3) node.invalid(`its input [${node.shape(x)}] has no spatial axes`);
-      const shape = node.shape(x).map((length, axis) => (axis < 2 ? length : 1));
-      if (node.shape(x).includes(0, 2)) node.invalid(`its input [${node.shape(x)}] is empty`);
-      return node.step('globalPool', [x], { dtype: 'float32', shape }, { kind });
-    },
+    lower: (node) => globalPoolOf(node, node.float(0), kind),
   };
 }
 
+export function globalPoolOf(node: NodeLowering, x: ValueId, kind: Kind): ValueId {
+  if (node.rank(x) < 3) node.invalid(`its input [${node.shape(x)}] has no spatial axes`);
+  const shape = node.shape(x).map((length, axis) => (axis < 2 ? length : 1));
+  if (node.shape(x).includes(0, 2)) node.invalid(`its input [${node.shape(x)}] is empty`);
+  return node.step('globalPool', [x], { dtype: 'float32', shape }, { kind });
+}
+
 export const POOLING: OperatorTable = {
-  MaxPool: { lower: (node) => pool(node, 'max') },
-  AveragePool: { lower: (node) => pool(node, 'avg') },
+  MaxPool: { lower: (node) => poolOf(node, node.input(0), 'max') },
+  AveragePool: { lower: (node) => poolOf(node, node.input(0), 'avg') },
   GlobalAveragePool: globalPool('avg'),
   GlobalMaxPool: globalPool('max'),
 };

@@ -1,7 +1,7 @@
 import { range, type Shape, sizeOf } from '../../numeric/shapes.js';
 import type { NodeLowering } from '../lowering.js';
 import type { ValueId } from '../program.js';
-import type { Operator, OperatorTable } from './operator.js';
+import type { OperatorTable } from './operator.js';
 
 /** `shape` with the lengths of `axes` set to 1, or removed. */
 export function reduced(shape: Shape, axes: readonly number[], keep: boolean): number[] {
@@ -61,30 +61,25 @@ function topK(node: NodeLowering): readonly ValueId[] {
 }
 
 /** Up to opset 12, the axes from `axis` on count as one. */
-function softmax(log: boolean): Operator {
-  return {
-    lower: (node) => {
-      const x = node.float(0);
-      const shape = node.shape(x);
-      const rank = shape.length;
-      if (rank === 0) node.invalid('its input is a scalar');
-      const flattens = node.opset < 13;
-      const given = node.number('axis', flattens ? 1 : -1);
-      const axis = flattens && given === rank ? rank : node.axis(given, rank);
-      if (!flattens || axis === rank - 1) {
-        return node.step('softmax', [x], { dtype: 'float32', shape }, { axis, log });
-      }
-      const flat = [sizeOf(shape.slice(0, axis)), sizeOf(shape.slice(axis))];
-      const output = { dtype: 'float32', shape: flat } as const;
-      return node.reshape(node.step('softmax', [node.reshape(x, flat)], output, { axis: 1, log }), shape);
-    },
-  };
+export function softmaxOf(node: NodeLowering, x: ValueId, opset: number, log = false): ValueId {
+  const shape = node.shape(x);
+  const rank = shape.length;
+  if (rank === 0) node.invalid('its input is a scalar');
+  const flattens = opset < 13;
+  const given = node.number('axis', flattens ? 1 : -1);
+  const axis = flattens && given === rank ? rank : node.axis(given, rank);
+  if (!flattens || axis === rank - 1) {
+    return node.step('softmax', [x], { dtype: 'float32', shape }, { axis, log });
+  }
+  const flat = [sizeOf(shape.slice(0, axis)), sizeOf(shape.slice(axis))];
+  const output = { dtype: 'float32', shape: flat } as const;
+  return node.reshape(node.step('softmax', [node.reshape(x, flat)], output, { axis: 1, log }), shape);
 }
 
 export const REDUCTION: OperatorTable = {
   ReduceMean: { lower: reduceMean, constantInputs: [1] },
   ArgMax: { lower: argMax },
   TopK: { lower: topK, constantInputs: [1] },
-  Softmax: softmax(false),
-  LogSoftmax: softmax(true),
+  Softmax: { lower: (node) => softmaxOf(node, node.float(0), node.opset) },
+  LogSoftmax: { lower: (node) => softmaxOf(node, node.float(0), node.opset, true) },
 };

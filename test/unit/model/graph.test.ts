@@ -241,7 +241,7 @@ describe('what is not implemented', () => {
 
   test.each<[string, (graph: GraphBuilder) => void, RegExp]>([
     ['strings', (graph) => graph.input('s', [1], 'string'), /input of string \('s'\)/],
-    ['int8', (graph) => graph.constant({ ...float32s(), dataType: 3 }, 'w'), /tensor of int8 \('w'\)/],
+    ['int16', (graph) => graph.constant({ ...float32s(), dataType: 5 }, 'w'), /tensor of int16 \('w'\)/],
     ['double inputs', (graph) => graph.input('d', [1], 'double'), /input of double \('d'\)/],
     [
       'sparse initialisers',
