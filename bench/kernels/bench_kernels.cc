@@ -1,8 +1,9 @@
 // Times the convolution kernels on shapes from text files and prints GF/s and the share of the FMA peak that
 // was measured on the spot. Winograd's GF/s are effective: the multiply-adds of direct convolution by time.
 //
-//   bench_kernels [--isa scalar|avx2|avx512|neon] [--budget MILLISECONDS] [--cold MIB] SHAPES.txt...
+//   bench_kernels [--isa NAME] [--int8] [--budget MILLISECONDS] [--cold MIB] SHAPES.txt...
 //
+// --int8 times those on 8-bit numbers instead, beside the peak of their products.
 // --cold cycles through copies of the weights that together fill MIB, as the other layers of a network would
 // push them out of the caches.
 // Each line of a file is a convolution: channels in, out, height, width, kernel, stride, pad, groups.
@@ -27,6 +28,7 @@ using namespace rskip;
 
 struct Options {
   std::vector<const KernelTable*> tables;
+  bool int8 = false;
   double budget_ms = 40;
   double cold_mib = 0;
   std::vector<std::string> files;
@@ -49,6 +51,8 @@ Options parse(int argc, char** argv) {
       } else {
         (arg == "--cold" ? options.cold_mib : options.budget_ms) = std::atof(argv[i]);
       }
+    } else if (arg == "--int8") {
+      options.int8 = true;
     } else if (arg.rfind("--", 0) == 0) {
       fail("unknown option " + arg);
     } else {
@@ -65,35 +69,71 @@ Options parse(int argc, char** argv) {
 }
 
 // A map of zeros with the halo that a convolution wants.
+template <class T>
 struct Map {
-  AlignedFloats storage;
-  BlockedView blocked;
-  PlanarView planar;
+  Aligned<T> storage;
+  Blocked<T> blocked;
+  Planar<T> planar;
   Map(int channels, int height, int width, Halo halo) {
     const ptrdiff_t rows = height + halo.top + halo.bottom;
     const ptrdiff_t columns = width + halo.left + halo.right;
     blocked = {nullptr, channels, height, width, columns * kLanes, columns * rows * kLanes};
     planar = {nullptr, channels, height, width, columns, columns * rows};
-    storage = AlignedFloats(static_cast<size_t>(blocked.block_stride) * blocked.blocks());
+    storage = Aligned<T>(static_cast<size_t>(blocked.block_stride) * blocked.blocks());
     storage.zero();
     blocked.data = storage.data() + halo.top * blocked.row_stride + halo.left * kLanes;
     planar.data = storage.data() + halo.top * columns + halo.left;
   }
 };
 
-double milliseconds(const KernelTable& table, const ConvShape& shape, ConvAlgorithm algorithm,
-                    const Options& options) {
-  using Clock = std::chrono::steady_clock;
-  const size_t k = static_cast<size_t>(shape.in_channels / shape.groups) * shape.kernel_h * shape.kernel_w;
-  const std::vector<float> weight(k * shape.out_channels, 0.01f);
-  std::vector<std::shared_ptr<const PackedConv>> packed;
+// Copies of packed weights that together fill the cold memory.
+template <class Pack>
+auto copies(const Options& options, const Pack& pack) {
+  std::vector<decltype(pack())> packed;
   size_t bytes = 0;
   do {
-    packed.push_back(pack_conv(shape, algorithm, weight.data(), nullptr));
-    bytes += conv_packed_bytes(*packed.back());
+    packed.push_back(pack());
+    bytes += packed.back()->weights.bytes();
   } while (bytes < options.cold_mib * (1 << 20));
-  Map x(shape.in_channels, shape.in_height, shape.in_width, conv_input_halo(shape, algorithm));
-  Map y(shape.out_channels, shape.out_height, shape.out_width, {});
+  return packed;
+}
+
+// The least of as many runs of `kernel` as fit into the budget.
+template <class Args, class Packed>
+double least_time(void (*kernel)(const Args&, int, int), Args& args, const Packed& packed, const Options& options) {
+  using Clock = std::chrono::steady_clock;
+  double best = 1e30;
+  const auto stop = Clock::now() + std::chrono::duration<double, std::milli>(options.budget_ms);
+  size_t run = 0;
+  do {
+    args.conv = packed[run++ % packed.size()].get();
+    const auto start = Clock::now();
+    kernel(args, 0, 1);
+    best = std::min(best, std::chrono::duration<double, std::milli>(Clock::now() - start).count());
+  } while (Clock::now() < stop);
+  return best;
+}
+
+double milliseconds(const KernelTable& table, const ConvShape& shape, ConvAlgorithm algorithm,
+                    const Options& options) {
+  const size_t k = static_cast<size_t>(shape.in_channels / shape.groups) * shape.kernel_h * shape.kernel_w;
+  if (options.int8) {
+    const std::vector<int8_t> weight(k * shape.out_channels, 3);
+    const float scale = 0.01f;
+    const auto packed =
+        copies(options, [&] { return pack_conv8(shape, algorithm, weight.data(), nullptr, &scale, 1, 0); });
+    Map<uint8_t> x(shape.in_channels, shape.in_height, shape.in_width, conv8_input_halo(shape, algorithm));
+    Map<uint8_t> y(shape.out_channels, shape.out_height, shape.out_width, {});
+    ConvArgs8 args;
+    args.x = x.blocked;
+    args.x_planar = x.planar;
+    args.y = y.blocked;
+    return least_time(table.conv8, args, packed, options);
+  }
+  const std::vector<float> weight(k * shape.out_channels, 0.01f);
+  const auto packed = copies(options, [&] { return pack_conv(shape, algorithm, weight.data(), nullptr); });
+  Map<float> x(shape.in_channels, shape.in_height, shape.in_width, conv_input_halo(shape, algorithm));
+  Map<float> y(shape.out_channels, shape.out_height, shape.out_width, {});
   AlignedFloats scratch(conv_scratch_bytes(*packed[0]) / sizeof(float));
   ConvArgs args;
   args.x = x.blocked;
@@ -101,16 +141,7 @@ double milliseconds(const KernelTable& table, const ConvShape& shape, ConvAlgori
   args.y = y.blocked;
   args.act = {ActivationKind::kRelu, 0, 0};
   args.scratch = scratch.data();
-  double best = 1e30;
-  const auto stop = Clock::now() + std::chrono::duration<double, std::milli>(options.budget_ms);
-  size_t run = 0;
-  do {
-    args.conv = packed[run++ % packed.size()].get();
-    const auto start = Clock::now();
-    table.conv(args, 0, 1);
-    best = std::min(best, std::chrono::duration<double, std::milli>(Clock::now() - start).count());
-  } while (Clock::now() < stop);
-  return best;
+  return least_time(table.conv, args, packed, options);
 }
 
 const char* name_of(ConvAlgorithm algorithm) {
@@ -129,22 +160,24 @@ const char* name_of(ConvAlgorithm algorithm) {
   return "";
 }
 
+const char* unit_of(const Options& options) { return options.int8 ? "GOP/s" : "GF/s"; }
+
 void bench_line(const Options& options, const ConvShape& shape, const std::vector<double>& peaks) {
   const double flops = 2.0 * shape.out_channels * shape.out_height * shape.out_width * shape.in_channels /
                        shape.groups * shape.kernel_h * shape.kernel_w;
-  const ConvAlgorithm chosen = choose_conv_algorithm(shape);
+  const ConvAlgorithm chosen = options.int8 ? choose_conv8_algorithm(shape) : choose_conv_algorithm(shape);
   std::vector<ConvAlgorithm> algorithms = {chosen};
-  if (winograd_applies(shape)) {
+  if (!options.int8 && winograd_applies(shape)) {
     algorithms = {ConvAlgorithm::kDirect, ConvAlgorithm::kWinograd2, ConvAlgorithm::kWinograd4};
   }
   for (size_t i = 0; i < options.tables.size(); ++i) {
     for (ConvAlgorithm algorithm : algorithms) {
       const double ms = milliseconds(*options.tables[i], shape, algorithm, options);
       const double gflops = flops / ms * 1e-6;
-      std::printf("%4d %4d %3dx%-3d %dx%d/%d g%-4d %-7s %-10s%s %9.4f ms %7.1f GF/s %4.0f %%\n", shape.in_channels,
+      std::printf("%4d %4d %3dx%-3d %dx%d/%d g%-4d %-7s %-10s%s %9.4f ms %7.1f %s %4.0f %%\n", shape.in_channels,
                   shape.out_channels, shape.in_height, shape.in_width, shape.kernel_h, shape.kernel_w, shape.stride_h,
                   shape.groups, options.tables[i]->name, name_of(algorithm), algorithm == chosen ? "*" : " ", ms,
-                  gflops, 100 * gflops / peaks[i]);
+                  gflops, unit_of(options), 100 * gflops / peaks[i]);
       std::fflush(stdout);
     }
   }
@@ -177,8 +210,8 @@ int main(int argc, char** argv) {
   const Options options = parse(argc, argv);
   std::vector<double> peaks;
   for (const KernelTable* table : options.tables) {
-    peaks.push_back(rskip::measure_fma_peak_gflops(table->isa));
-    std::printf("FMA peak of one thread, %s: %.1f GF/s\n", table->name, peaks.back());
+    peaks.push_back(options.int8 ? measure_dot_peak_gops(table->isa) : measure_fma_peak_gflops(table->isa));
+    std::printf("peak of one thread, %s: %.1f %s\n", table->name, peaks.back(), unit_of(options));
   }
   for (const std::string& file : options.files) bench_file(options, file, peaks);
   return 0;

@@ -1,4 +1,4 @@
-// Every kernel of kernels.def for one instruction set, and their table. Included by an isa_*.cc inside a
+// Every kernel on floats of kernels.def for one instruction set. Included by an isa_*.cc inside a
 // target region, after that instruction set's vector type.
 #pragma once
 
@@ -19,7 +19,7 @@ namespace rskip::RSKIP_ISA {
 inline void conv(const ConvArgs& args, int part, int parts) {
   switch (args.conv->algorithm) {
     case ConvAlgorithm::kPlanar:
-      return conv_planar(args, part, parts);
+      return conv_planar<FloatTiles>(args, part, parts);
     case ConvAlgorithm::kDepthwise:
       return conv_depthwise(args, part, parts);
     case ConvAlgorithm::kWinograd2:
@@ -27,7 +27,7 @@ inline void conv(const ConvArgs& args, int part, int parts) {
     case ConvAlgorithm::kWinograd4:
       return conv_winograd<4>(args, part, parts);
     case ConvAlgorithm::kDirect:
-      return conv_direct(args, part, parts);
+      return conv_direct<FloatTiles>(args, part, parts);
   }
 }
 
@@ -46,14 +46,12 @@ inline void fma_burst(int rounds, float* y, int* chains) {
   *chains = kChains;
 }
 
-inline KernelTable make_table(Isa isa, const char* name) {
-  KernelTable table;
-  table.isa = isa;
-  table.name = name;
+inline void set_kernels(KernelTable& table) {
 #define RS_KERNEL(name, ...) table.name = &RSKIP_ISA::name;
+#define RS_KERNEL8(name, ...)
 #include "kernels/kernels.def"
 #undef RS_KERNEL
-  return table;
+#undef RS_KERNEL8
 }
 
 }  // namespace rskip::RSKIP_ISA

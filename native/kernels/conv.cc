@@ -19,10 +19,12 @@ const ConvRules& rules_of(ConvAlgorithm algorithm) {
 
 }  // namespace
 
+bool conv_applies(const ConvShape& shape, ConvAlgorithm algorithm) { return rules_of(algorithm).applies(shape); }
+
 ConvAlgorithm choose_conv_algorithm(const ConvShape& shape) {
   for (ConvAlgorithm algorithm : {ConvAlgorithm::kDepthwise, ConvAlgorithm::kPlanar, ConvAlgorithm::kWinograd4,
                                   ConvAlgorithm::kWinograd2}) {
-    if (rules_of(algorithm).applies(shape)) return algorithm;
+    if (conv_applies(shape, algorithm)) return algorithm;
   }
   return ConvAlgorithm::kDirect;
 }
@@ -58,6 +60,22 @@ Halo window_halo(const ConvShape& s) {
   const int last_row = (s.out_height - 1) * s.stride_h + (s.kernel_h - 1) * s.dilation_h - s.pad.top;
   const int last_column = (s.out_width - 1) * s.stride_w + (s.kernel_w - 1) * s.dilation_w - s.pad.left;
   return {s.pad.top, s.pad.left, std::max(0, last_row + 1 - s.in_height), std::max(0, last_column + 1 - s.in_width)};
+}
+
+std::vector<ConvBlock> covering_blocks(const ConvShape& s) {
+  const int group_in = s.in_channels / s.groups;
+  const int group_out = s.out_channels / s.groups;
+  std::vector<ConvBlock> blocks(static_cast<size_t>(channel_blocks(s.out_channels)));
+  for (int b = 0; b < channel_blocks(s.out_channels); ++b) {
+    const int last = std::min(s.out_channels, (b + 1) * kLanes) - 1;
+    const int begin = b * kLanes / group_out * group_in;
+    const int end = (last / group_out + 1) * group_in;
+    ConvBlock& block = blocks[b];
+    block.first_block = begin / kLanes;
+    block.blocks = channel_blocks(end) - block.first_block;
+    block.last_channels = end - (channel_blocks(end) - 1) * kLanes;
+  }
+  return blocks;
 }
 
 void pack_by_channels(const float* weight, PackedConv& packed) {

@@ -5,24 +5,25 @@
 
 namespace rskip::RSKIP_ISA {
 
-inline void conv_direct(const ConvArgs& args, int part, int parts) {
+template <class Tiles>
+void conv_direct(const typename Tiles::Args& args, int part, int parts) {
   const ConvShape& s = args.conv->shape;
-  const BlockedView& x = args.x;
+  const auto& x = args.x;
   Walk walk;
   walk.n1 = s.kernel_h;
   walk.n2 = s.kernel_w;
   walk.s0 = x.block_stride;
   walk.s1 = s.dilation_h * x.row_stride;
   walk.s2 = static_cast<ptrdiff_t>(s.dilation_w) * kLanes;
-  walk.inner = kLanes;
+  walk.inner = kLanes / Tiles::kStep;
   ConvRows rows{rows_of(args), s.out_width, s.stride_h * x.row_stride, static_cast<ptrdiff_t>(s.stride_w) * kLanes, false};
   const bool pointwise = s.kernel_h == 1 && s.kernel_w == 1 && s.stride_h == 1 && s.stride_w == 1;
   if (pointwise && s.out_height == s.in_height && s.out_width == s.in_width && s.pad.top == 0 && s.pad.left == 0 &&
       dense(x)) {
     rows = {1, rows_of(args) * s.out_width, 0, kLanes, true};
   }
-  const float* x0 = x.data - s.pad.top * x.row_stride - static_cast<ptrdiff_t>(s.pad.left) * kLanes;
-  conv_tiles_run(args, x0, x.block_stride, rows, walk, part, parts);
+  const auto* x0 = x.data - s.pad.top * x.row_stride - static_cast<ptrdiff_t>(s.pad.left) * kLanes;
+  conv_tiles_run<Tiles>(args, x0, x.block_stride, rows, walk, part, parts);
 }
 
 }  // namespace rskip::RSKIP_ISA

@@ -1,6 +1,4 @@
 // Direct convolution on blocked input: any kernel, stride, dilation and groups.
-#include <algorithm>
-
 #include "kernels/conv_rules.h"
 
 namespace rskip {
@@ -13,17 +11,10 @@ void pack(const float* weight, PackedConv& packed) {
   const int group_in = s.in_channels / s.groups;
   const int group_out = s.out_channels / s.groups;
   const size_t taps = static_cast<size_t>(s.kernel_h) * s.kernel_w;
+  packed.blocks = covering_blocks(s);
   size_t size = 0;
-  for (int b = 0; b < channel_blocks(s.out_channels); ++b) {
-    const int last = std::min(s.out_channels, (b + 1) * kLanes) - 1;
-    const int begin = b * kLanes / group_out * group_in;
-    const int end = (last / group_out + 1) * group_in;
-    ConvBlock block;
-    block.first_block = begin / kLanes;
-    block.blocks = channel_blocks(end) - block.first_block;
-    block.last_channels = end - (channel_blocks(end) - 1) * kLanes;
+  for (ConvBlock& block : packed.blocks) {
     block.offset = size;
-    packed.blocks.push_back(block);
     size += taps * kLanes * (static_cast<size_t>(block.blocks - 1) * kLanes + block.last_channels);
   }
   packed.weights = AlignedFloats(size);

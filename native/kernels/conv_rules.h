@@ -18,8 +18,12 @@ struct ConvRules {
 };
 extern const ConvRules kDirectRules, kPlanarRules, kDepthwiseRules, kWinograd2Rules, kWinograd4Rules;
 
+// As ConvRules::applies.
+bool conv_applies(const ConvShape& shape, ConvAlgorithm algorithm);
 // The pads, and what windows of the last outputs reach beyond the input.
 Halo window_halo(const ConvShape& shape);
+// The input blocks of each output block of a direct convolution; offsets aren't set.
+std::vector<ConvBlock> covering_blocks(const ConvShape& shape);
 // Weights as [output block][input channel of the group][kh][kw][16].
 void pack_by_channels(const float* weight, PackedConv& packed);
 

@@ -1,4 +1,4 @@
-// Convolution as an implicit matrix product, tile by tile: what kDirect and kPlanar share.
+// Convolution as an implicit matrix product, tile by tile: what kDirect and kPlanar share, on floats and on 8-bit numbers.
 #pragma once
 
 #include <utility>
@@ -66,10 +66,14 @@ struct ConvRows {
   bool flat;
 };
 
-inline bool dense(const BlockedView& v) { return v.row_stride == static_cast<ptrdiff_t>(v.width) * kLanes; }
+template <class T>
+bool dense(const Blocked<T>& v) {
+  return v.row_stride == static_cast<ptrdiff_t>(v.width) * kLanes;
+}
 
 // Offsets of `count` pixels from pixel `first` of the view's flattened interior, all from (0, 0).
-inline void flat_offsets(const BlockedView& v, int first, int count, ptrdiff_t* offset) {
+template <class T>
+void flat_offsets(const Blocked<T>& v, int first, int count, ptrdiff_t* offset) {
   int h = first / v.width;
   int w = first % v.width;
   for (int p = 0; p < count; ++p) {
@@ -100,14 +104,15 @@ inline bool blocks_pair_up(const std::vector<ConvBlock>& blocks) {
 // then stay in the cache of one core from layer to layer; otherwise the groups.
 struct ConvOrder {
   int64_t first_tile = 0, tiles, groups, chunk, begin, end;  // of the share; begin and end in units: a tile of a group
-  ConvOrder(const ConvArgs& args, int64_t all_tiles, int64_t groups, int part, int parts)
+  template <class Args>
+  ConvOrder(const Args& args, int64_t all_tiles, int64_t groups, int part, int parts)
       : tiles(all_tiles), groups(groups), chunk(all_tiles) {
     const ConvShape& s = args.conv->shape;
     const bool planar = args.conv->algorithm == ConvAlgorithm::kPlanar;
     const int64_t whole = planar ? args.x_planar.plane_stride * s.in_channels : args.x.block_stride * args.x.blocks();
     const int64_t input = whole * rows_of(args) / s.out_height;
     const int64_t weights = static_cast<int64_t>(args.conv->weights.size());
-    constexpr int64_t kMost = (256 << 10) / sizeof(float);
+    constexpr int64_t kMost = (256 << 10) / sizeof(*args.y.data);
     if (!planar && s.groups == 1 && groups > 1 && input > 2 * kMost && weights <= 2 * kMost) {
       chunk = std::max<int64_t>(8, all_tiles * kMost / input);
     }
@@ -135,22 +140,37 @@ struct ConvOrder {
   }
 };
 
-// Runs part of the tiles of a convolution whose taps start at x0 for output (0, 0).
-inline void conv_tiles_run(const ConvArgs& args, const float* x0, ptrdiff_t x_block, const ConvRows& rows, Walk walk,
-                           int part, int parts) {
-  const PackedConv& conv = *args.conv;
-  const BlockedView& y = args.y;
-  const Epilogue epilogue = epilogue_of(args.act);
-  const Split columns(rows.width, kTilePixels);
+// The types and tiles of convolutions on floats; Tiles8 in conv8-inl.h are those on 8-bit numbers.
+struct FloatTiles {
+  using Args = ConvArgs;
+  using Element = float;
+  using Tile = ConvTile;
+  using TileFn = ConvTileFn;
+  static constexpr int kPixels = kTilePixels;
+  static constexpr int kStep = 1;  // elements of the input that one step of k takes
+  static Epilogue epilogue_of(const ConvArgs& args) { return RSKIP_ISA::epilogue_of(args.act); }
+  static void set_block(ConvTile& t, const PackedConv& conv, int b) { t.bias = conv.bias.data() + b * kLanes; }
+  static const TileFn* tiles(int n, ptrdiff_t stride) { return conv_tiles(n, stride); }
+};
+
+// Runs part of the tiles of a convolution whose taps start at x0 for output (0, 0). Strides are in elements.
+template <class Tiles>
+void conv_tiles_run(const typename Tiles::Args& args, const typename Tiles::Element* x0, ptrdiff_t x_block,
+                    const ConvRows& rows, Walk walk, int part, int parts) {
+  using Element = typename Tiles::Element;
+  const auto& conv = *args.conv;
+  const Blocked<Element>& y = args.y;
+  const auto epilogue = Tiles::epilogue_of(args);
+  const Split columns(rows.width, Tiles::kPixels);
   const int blocks = static_cast<int>(conv.blocks.size());
   const int group_blocks = blocks_pair_up(conv.blocks) ? 2 : 1;
   const ConvOrder order(args, static_cast<int64_t>(rows.rows) * columns.chunks,
                         (blocks + group_blocks - 1) / group_blocks, part, parts);
   const bool scattered = rows.flat && !(dense(y) && (args.residual == nullptr || dense(*args.residual)));
-  ptrdiff_t y_offset[kTilePixels];
-  ptrdiff_t residual_offset[kTilePixels];
+  ptrdiff_t y_offset[Tiles::kPixels];
+  ptrdiff_t residual_offset[Tiles::kPixels];
 
-  ConvTile t;
+  typename Tiles::Tile t;
   t.stride = rows.pixel;
   t.walk = &walk;
   t.epilogue = &epilogue;
@@ -165,16 +185,16 @@ inline void conv_tiles_run(const ConvArgs& args, const float* x0, ptrdiff_t x_bl
     const ConvBlock& block = conv.blocks[b];
     if (conv.algorithm == ConvAlgorithm::kDirect) {
       walk.n0 = block.blocks;
-      walk.inner_last = block.last_channels;
+      walk.inner_last = (block.last_channels + Tiles::kStep - 1) / Tiles::kStep;
     }
     t.w = conv.weights.data() + block.offset;
     t.w_block = n == 1 ? 0 : static_cast<ptrdiff_t>(conv.blocks[b + 1].offset - block.offset);
-    t.bias = conv.bias.data() + b * kLanes;
+    Tiles::set_block(t, conv, b);
     t.out.last_lanes = std::min(kLanes, y.channels - (b + n - 1) * kLanes);
-    const ConvTileFn* fns = conv_tiles(n, rows.pixel);
-    const float* x = x0 + block.first_block * x_block;
-    float* y_base = y.data + b * y.block_stride;
-    const float* residual_base = args.residual == nullptr ? nullptr : args.residual->data + b * t.out.residual_block;
+    const auto* fns = Tiles::tiles(n, rows.pixel);
+    const Element* x = x0 + block.first_block * x_block;
+    Element* y_base = y.data + b * y.block_stride;
+    const Element* residual_base = args.residual == nullptr ? nullptr : args.residual->data + b * t.out.residual_block;
     for (int64_t tile = run.begin; tile < tile_end; ++tile) {
       const int row = static_cast<int>(tile / columns.chunks);
       const int chunk = static_cast<int>(tile % columns.chunks);

@@ -14,13 +14,13 @@ RSKIP_TARGET_BEGIN("avx2,fma")
 RSKIP_TARGET_END
 
 namespace rskip {
-const KernelTable* avx2_table() {
-  static const KernelTable table = avx2::make_table(Isa::kAvx2, "avx2");
-  return &table;
+bool avx2_kernels(KernelTable& table) {
+  avx2::set_kernels(table);
+  return true;
 }
 }  // namespace rskip
 #else
 namespace rskip {
-const KernelTable* avx2_table() { return nullptr; }
+bool avx2_kernels(KernelTable&) { return false; }
 }  // namespace rskip
 #endif

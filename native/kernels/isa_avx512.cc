@@ -14,13 +14,13 @@ RSKIP_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 RSKIP_TARGET_END
 
 namespace rskip {
-const KernelTable* avx512_table() {
-  static const KernelTable table = avx512::make_table(Isa::kAvx512, "avx512");
-  return &table;
+bool avx512_kernels(KernelTable& table) {
+  avx512::set_kernels(table);
+  return true;
 }
 }  // namespace rskip
 #else
 namespace rskip {
-const KernelTable* avx512_table() { return nullptr; }
+bool avx512_kernels(KernelTable&) { return false; }
 }  // namespace rskip
 #endif

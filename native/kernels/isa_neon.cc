@@ -12,13 +12,13 @@
 #include "kernels/all-inl.h"
 
 namespace rskip {
-const KernelTable* neon_table() {
-  static const KernelTable table = neon::make_table(Isa::kNeon, "neon");
-  return &table;
+bool neon_kernels(KernelTable& table) {
+  neon::set_kernels(table);
+  return true;
 }
 }  // namespace rskip
 #else
 namespace rskip {
-const KernelTable* neon_table() { return nullptr; }
+bool neon_kernels(KernelTable&) { return false; }
 }  // namespace rskip
 #endif

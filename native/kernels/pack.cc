@@ -10,16 +10,16 @@
 
 namespace rskip {
 
-AlignedFloats::AlignedFloats(size_t size) : size_(size) {
+std::shared_ptr<void> aligned_bytes(size_t bytes) {
   constexpr size_t kHugePage = size_t{2} << 20;
-  const size_t bytes = size * sizeof(float);
   const bool huge = bytes >= 2 * kHugePage;
   const std::align_val_t alignment{huge ? kHugePage : 64};
-  data_.reset(static_cast<float*>(::operator new(bytes, alignment)), Delete{alignment});
+  std::shared_ptr<void> data(::operator new(bytes, alignment), [=](void* p) { ::operator delete(p, alignment); });
 #if defined(__linux__)
   // A hint: fewer page faults while packing, fewer TLB misses later. Refusal changes nothing.
-  if (huge) madvise(data_.get(), bytes, MADV_HUGEPAGE);
+  if (huge) madvise(data.get(), bytes, MADV_HUGEPAGE);
 #endif
+  return data;
 }
 
 std::shared_ptr<const PackedGemm> pack_gemm(int k, int n, const float* b, bool trans_b, const float* c) {

@@ -10,26 +10,27 @@
 
 namespace rskip {
 
-// Floats on a 64-byte boundary, not initialised; large ones in huge pages where the system has them. Copies share
-// them.
-class AlignedFloats {
+// Bytes on a 64-byte boundary, not initialised; large ones in huge pages where the system has them.
+std::shared_ptr<void> aligned_bytes(size_t bytes);
+
+// Numbers in such bytes. Copies share them.
+template <class T>
+class Aligned {
  public:
-  AlignedFloats() = default;
-  explicit AlignedFloats(size_t size);
+  Aligned() = default;
+  explicit Aligned(size_t size) : data_(std::static_pointer_cast<T>(aligned_bytes(size * sizeof(T)))), size_(size) {}
   void zero() { zero_from(0); }
-  void zero_from(size_t first) { std::memset(data_.get() + first, 0, (size_ - first) * sizeof(float)); }
-  float* data() { return data_.get(); }
-  const float* data() const { return data_.get(); }
+  void zero_from(size_t first) { std::memset(data_.get() + first, 0, (size_ - first) * sizeof(T)); }
+  T* data() { return data_.get(); }
+  const T* data() const { return data_.get(); }
   size_t size() const { return size_; }
+  size_t bytes() const { return size_ * sizeof(T); }
 
  private:
-  struct Delete {
-    std::align_val_t alignment;
-    void operator()(float* p) const { ::operator delete(p, alignment); }
-  };
-  std::shared_ptr<float> data_;
+  std::shared_ptr<T> data_;
   size_t size_ = 0;
 };
+using AlignedFloats = Aligned<float>;
 
 // What one block of 16 output channels reads. With groups that is the covering range of input channels;
 // weights between channels of different groups are packed as zeros.
@@ -53,7 +54,8 @@ struct PackedConv {
 };
 
 // Output rows that a call computes.
-inline int rows_of(const ConvArgs& args) { return args.rows > 0 ? args.rows : args.conv->shape.out_height; }
+template <class Args>
+int rows_of(const Args& args) { return args.rows > 0 ? args.rows : args.conv->shape.out_height; }
 
 struct PackedGemm {
   int k = 0, n = 0;

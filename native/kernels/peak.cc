@@ -4,8 +4,11 @@
 #include <chrono>
 
 namespace rskip {
+namespace {
 
-double measure_fma_peak_gflops(Isa isa) {
+// The best of five milliseconds. burst(rounds, y, chains) does `operations` on each of its chains in every round.
+template <class T>
+double measure(Isa isa, void (*KernelTable::*burst)(int, T*, int*), double operations) {
   using Clock = std::chrono::steady_clock;
   const KernelTable* table = table_for(isa);
   if (table == nullptr) return 0;
@@ -13,15 +16,21 @@ double measure_fma_peak_gflops(Isa isa) {
   double best = 0;
   const auto stop = Clock::now() + std::chrono::milliseconds(5);
   while (Clock::now() < stop) {
-    alignas(64) float y[kLanes];
-    std::fill_n(y, kLanes, 0.5f);
+    alignas(64) T y[kLanes];
+    std::fill_n(y, kLanes, static_cast<T>(0.5f));
     int chains = 0;
     const auto start = Clock::now();
-    table->fma_burst(rounds, y, &chains);
+    (table->*burst)(rounds, y, &chains);
     const double nanoseconds = std::chrono::duration<double, std::nano>(Clock::now() - start).count();
-    best = std::max(best, 2.0 * kLanes * chains * rounds / std::max(nanoseconds, 1.0));
+    best = std::max(best, operations * chains * rounds / std::max(nanoseconds, 1.0));
   }
   return best;
 }
+
+}  // namespace
+
+double measure_fma_peak_gflops(Isa isa) { return measure(isa, &KernelTable::fma_burst, 2.0 * kLanes); }
+
+double measure_dot_peak_gops(Isa isa) { return measure(isa, &KernelTable::dot_burst, 2.0 * 4 * kLanes); }
 
 }  // namespace rskip

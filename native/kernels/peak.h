@@ -6,4 +6,6 @@ namespace rskip {
 // Peak of one thread in 10^9 floating-point operations per second (a fused multiply-add is two), measured
 // now in about five milliseconds. 0 if this machine can't run the instruction set.
 double measure_fma_peak_gflops(Isa isa);
+// The same for products of 8-bit numbers: a product and its sum are two operations.
+double measure_dot_peak_gops(Isa isa);
 }  // namespace rskip

@@ -1,10 +1,19 @@
 #include "kernels/table.h"
 
+#include <array>
+
 #include "kernels/isa.h"
 #include "simd/target.h"
 
 #if RSKIP_X86
 #include <cpuid.h>
+#elif RSKIP_ARM64 && defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif RSKIP_ARM64 && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#elif RSKIP_ARM64 && defined(_WIN32)
+#include <windows.h>
 #endif
 
 namespace rskip {
@@ -12,8 +21,7 @@ namespace {
 
 #if RSKIP_X86
 struct Cpu {
-  bool avx2 = false;
-  bool avx512 = false;
+  bool avx2 = false, avx512 = false, avxvnni = false, avx512vnni = false;
 };
 
 Cpu ask_cpu() {
@@ -31,7 +39,27 @@ Cpu ask_cpu() {
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return cpu;
   cpu.avx2 = ymm && (b >> 5 & 1);
   cpu.avx512 = cpu.avx2 && zmm && (b >> 16 & 1) && (b >> 17 & 1) && (b >> 30 & 1) && (b >> 31 & 1);
+  cpu.avx512vnni = cpu.avx512 && (c >> 11 & 1);
+  const unsigned subleaves = a;
+  if (subleaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) cpu.avxvnni = cpu.avx2 && (a >> 4 & 1);
   return cpu;
+}
+#endif
+
+#if RSKIP_ARM64
+// Whether the operating system says so: user programs can't ask the processor.
+bool has_neon_dot() {
+#if defined(__APPLE__)
+  int value = 0;
+  size_t size = sizeof value;
+  return sysctlbyname("hw.optional.arm.FEAT_DotProd", &value, &size, nullptr, 0) == 0 && value != 0;
+#elif defined(__linux__)
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#elif defined(_WIN32)
+  return IsProcessorFeaturePresent(43) != 0;  // PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE, which older SDKs don't name
+#else
+  return false;
+#endif
 }
 #endif
 
@@ -40,31 +68,49 @@ bool can_run(Isa isa) {
   static const Cpu cpu = ask_cpu();
   if (isa == Isa::kAvx2) return cpu.avx2;
   if (isa == Isa::kAvx512) return cpu.avx512;
+  if (isa == Isa::kAvxVnni) return cpu.avxvnni;
+  if (isa == Isa::kAvx512Vnni) return cpu.avx512vnni;
+#endif
+#if RSKIP_ARM64
+  static const bool dot = has_neon_dot();
+  if (isa == Isa::kNeonDot) return dot;
 #endif
   return isa == Isa::kScalar || isa == Isa::kNeon;
 }
 
+using SetKernels = bool (*)(KernelTable&);
+
+// Null where this build lacks the kernels.
+const KernelTable* make_table(Isa isa, const char* name, SetKernels floats, SetKernels bytes) {
+  static KernelTable tables[7];
+  KernelTable& table = tables[static_cast<size_t>(isa)];
+  table.isa = isa;
+  table.name = name;
+  return floats(table) && bytes(table) ? &table : nullptr;
+}
+
+// In the order of Isa.
+const std::array<const KernelTable*, 7>& all_tables() {
+  static const std::array<const KernelTable*, 7> tables = {
+      make_table(Isa::kScalar, "scalar", scalar_kernels, scalar_kernels8),
+      make_table(Isa::kAvx2, "avx2", avx2_kernels, avx2_kernels8),
+      make_table(Isa::kAvxVnni, "avxvnni", avx2_kernels, avxvnni_kernels8),
+      make_table(Isa::kAvx512, "avx512", avx512_kernels, avx512_kernels8),
+      make_table(Isa::kAvx512Vnni, "avx512vnni", avx512_kernels, avx512vnni_kernels8),
+      make_table(Isa::kNeon, "neon", neon_kernels, neon_kernels8),
+      make_table(Isa::kNeonDot, "neondot", neon_kernels, neondot_kernels8),
+  };
+  return tables;
+}
+
 }  // namespace
 
-const KernelTable* table_for(Isa isa) {
-  if (!can_run(isa)) return nullptr;
-  switch (isa) {
-    case Isa::kScalar:
-      return scalar_table();
-    case Isa::kAvx2:
-      return avx2_table();
-    case Isa::kAvx512:
-      return avx512_table();
-    case Isa::kNeon:
-      return neon_table();
-  }
-  return nullptr;
-}
+const KernelTable* table_for(Isa isa) { return can_run(isa) ? all_tables()[static_cast<size_t>(isa)] : nullptr; }
 
 std::vector<const KernelTable*> available_tables() {
   std::vector<const KernelTable*> tables;
-  for (Isa isa : {Isa::kScalar, Isa::kNeon, Isa::kAvx2, Isa::kAvx512}) {
-    if (const KernelTable* table = table_for(isa)) tables.push_back(table);
+  for (const KernelTable* table : all_tables()) {
+    if (table != nullptr && can_run(table->isa)) tables.push_back(table);
   }
   return tables;
 }

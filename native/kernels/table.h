@@ -8,7 +8,9 @@
 
 namespace rskip {
 
-enum class Isa : int32_t { kScalar, kAvx2, kAvx512, kNeon };
+// kAvxVnni, kAvx512Vnni and kNeonDot are the one before each with the instructions that sum four products of 8-bit numbers;
+// their kernels on floats are the same. Of those that a machine has, the last is the best.
+enum class Isa : int32_t { kScalar, kAvx2, kAvxVnni, kAvx512, kAvx512Vnni, kNeon, kNeonDot };
 
 // Weights of one convolution, packed for one algorithm; the same bytes for every instruction set.
 // Immutable once made; shared by all concurrent runs.
@@ -68,12 +70,24 @@ enum class BinaryKind : int32_t { kAdd, kSub, kMul, kDiv };
 
 // Splitting: a kernel with (part, parts) does the part-th of `parts` disjoint shares of its output; all
 // parts together give the same bits as (0, 1). Parts may be empty.
+// table8.h
+struct ConvArgs8;
+struct GemmArgs8;
+struct PoolArgs8;
+struct GlobalPoolArgs8;
+struct BinaryArgs8;
+struct LookupArgs8;
+struct QuantizeArgs8;
+struct DequantizeArgs8;
+
 struct KernelTable {
   Isa isa = Isa::kScalar;
   const char* name = "";
 #define RS_KERNEL(name, ...) void (*name)(__VA_ARGS__) = nullptr;
+#define RS_KERNEL8 RS_KERNEL
 #include "kernels/kernels.def"
 #undef RS_KERNEL
+#undef RS_KERNEL8
 };
 
 // Best table that this CPU and operating system can run, at most `cap`; null if `cap` itself can't run here.

@@ -94,16 +94,18 @@ RSKIP_INLINE void tile_bias(Vec (&acc)[P][N], const float* bias) {
 }
 
 // Where a tile of pixels goes. Pixel p of block n is at y + n * y_block + (y_offset ? y_offset[p] : 16 p).
-struct TileOutput {
-  float* y = nullptr;
+template <class T>
+struct TileTarget {
+  T* y = nullptr;
   ptrdiff_t y_block = 0;
-  const float* residual = nullptr;
+  const T* residual = nullptr;
   ptrdiff_t residual_block = 0;
   const ptrdiff_t* y_offset = nullptr;
   const ptrdiff_t* residual_offset = nullptr;
   // Real channels of the last of the N blocks, for activations that don't map zero to zero.
   int last_lanes = kLanes;
 };
+using TileOutput = TileTarget<float>;
 
 // y = act(acc + residual). Takes a copy, or the compiler would read `out` again after every store.
 template <int P, int N>

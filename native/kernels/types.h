@@ -65,27 +65,36 @@ struct Activation {
 
 // One item in the blocked layout NCHWc16. Element (c, h, w) is at
 //   data[(c / 16) * block_stride + h * row_stride + w * 16 + c % 16].
-// Strides are in floats. `data` points at (0, 0, 0); around every channel block lies a zero halo, so that
+// Strides are in elements. `data` points at (0, 0, 0); around every channel block lies a zero halo, so that
 // h in [-halo.top, height + halo.bottom) and w likewise may be read. Lanes of channels >= `channels` in
 // the last block are zero and stay zero. Kernels write only the interior: halos stay zero.
 // `data` is 64-byte aligned, and so is every row.
+//
+// Unsigned 8-bit numbers lie in the same layout. Their halo holds the zero point, lanes of channels >= `channels` hold
+// anything, and `data` is aligned to the 16 bytes of a pixel.
 struct Halo {
   int top = 0, left = 0, bottom = 0, right = 0;
   bool operator==(const Halo&) const = default;
 };
-struct BlockedView {
-  float* data = nullptr;
+template <class T>
+struct Blocked {
+  T* data = nullptr;
   int channels = 0, height = 0, width = 0;
   ptrdiff_t row_stride = 0, block_stride = 0;
   int blocks() const { return channel_blocks(channels); }
 };
+using BlockedView = Blocked<float>;
+using BlockedView8 = Blocked<uint8_t>;
 
-// One item in plain NCHW (C, H, W), dense or with row and plane strides in floats and a zero halo as above.
-struct PlanarView {
-  float* data = nullptr;
+// One item in plain NCHW (C, H, W), dense or with row and plane strides in elements and a zero halo as above.
+template <class T>
+struct Planar {
+  T* data = nullptr;
   int channels = 0, height = 0, width = 0;
   ptrdiff_t row_stride = 0, plane_stride = 0;
 };
+using PlanarView = Planar<float>;
+using PlanarView8 = Planar<uint8_t>;
 
 // A two-dimensional convolution. Padding may be asymmetric.
 struct ConvShape {

@@ -99,7 +99,6 @@ template <int K>
 RSKIP_INLINE Bits shift_right(Bits a) {
   RSKIP_EACH_QUARTER(Bits, vshrq_n_s32(a.v[i], K))
 }
-#undef RSKIP_EACH_QUARTER
 
 }  // namespace rskip::RSKIP_ISA
 

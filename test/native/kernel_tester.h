@@ -25,49 +25,51 @@
 
 namespace rskip::test {
 
-// Floats between two guards. The guards hold NaNs, so that a kernel that computes with what lies outside
+// Numbers between two guards. Those of floats hold NaNs, so that a kernel that computes with what lies outside
 // shows it in its result; AddressSanitizer builds trap on any access at all.
-class Guarded {
+template <class T>
+class GuardedArray {
  public:
-  explicit Guarded(size_t size, float fill = 0) : size_(size), storage_(size + 2 * kGuard + 16, fill) {
-    const size_t misaligned = reinterpret_cast<uintptr_t>(storage_.data()) % 64 / sizeof(float);
-    begin_ = storage_.data() + (16 - misaligned) % 16 + kGuard;
+  explicit GuardedArray(size_t size, T fill = 0) : size_(size), storage_(size + 2 * kGuard + kLine, fill) {
+    const size_t misaligned = reinterpret_cast<uintptr_t>(storage_.data()) % 64 / sizeof(T);
+    begin_ = storage_.data() + (kLine - misaligned) % kLine + kGuard;
     for (size_t i = 0; i < kGuard; ++i) begin_[-1 - static_cast<ptrdiff_t>(i)] = begin_[size + i] = pattern();
     poison();
   }
-  Guarded(const Guarded& other) : Guarded(other.size_) { std::copy_n(other.begin_, size_, begin_); }
-  Guarded& operator=(const Guarded&) = delete;
-  ~Guarded() {
-    ASAN_UNPOISON_MEMORY_REGION(storage_.data(), storage_.size() * sizeof(float));
+  GuardedArray(const GuardedArray& other) : GuardedArray(other.size_) { std::copy_n(other.begin_, size_, begin_); }
+  GuardedArray& operator=(const GuardedArray&) = delete;
+  ~GuardedArray() {
+    ASAN_UNPOISON_MEMORY_REGION(storage_.data(), storage_.size() * sizeof(T));
     for (size_t i = 0; i < kGuard; ++i) {
       if (!same(begin_[-1 - static_cast<ptrdiff_t>(i)]) || !same(begin_[size_ + i])) {
-        ADD_FAILURE() << "a guard was overwritten " << i << " floats outside the buffer";
+        ADD_FAILURE() << "a guard was overwritten " << i << " numbers outside the buffer";
         break;
       }
     }
   }
-  float* data() { return begin_; }
-  const float* data() const { return begin_; }
+  T* data() { return begin_; }
+  const T* data() const { return begin_; }
   size_t size() const { return size_; }
 
  private:
-  static constexpr size_t kGuard = 64;
+  static constexpr size_t kGuard = 64, kLine = 64 / sizeof(T);
   static constexpr uint32_t kPattern = 0x7fc5a5a5;
-  static float pattern() {
-    float x;
+  static T pattern() {
+    T x;
     std::memcpy(&x, &kPattern, sizeof x);
     return x;
   }
-  static bool same(const float& x) { return std::memcmp(&x, &kPattern, sizeof x) == 0; }
+  static bool same(const T& x) { return std::memcmp(&x, &kPattern, sizeof x) == 0; }
   void poison() {
-    ASAN_POISON_MEMORY_REGION(begin_ - kGuard, kGuard * sizeof(float));
-    ASAN_POISON_MEMORY_REGION(begin_ + size_, kGuard * sizeof(float));
+    ASAN_POISON_MEMORY_REGION(begin_ - kGuard, kGuard * sizeof(T));
+    ASAN_POISON_MEMORY_REGION(begin_ + size_, kGuard * sizeof(T));
   }
 
   size_t size_;
-  std::vector<float> storage_;
-  float* begin_;
+  std::vector<T> storage_;
+  T* begin_;
 };
+using Guarded = GuardedArray<float>;
 
 inline std::vector<float> random_floats(size_t n, uint32_t seed, float low = -1, float high = 1) {
   std::mt19937 generator(seed);
@@ -78,14 +80,17 @@ inline std::vector<float> random_floats(size_t n, uint32_t seed, float low = -1,
   return out;
 }
 
-// One item in the blocked layout, with a halo.
-class Map {
+// One item in the blocked layout, with a halo of `fill`.
+template <class T>
+class MapOf {
  public:
-  Map(int channels, int height, int width, Halo halo = {})
+  MapOf(int channels, int height, int width, Halo halo = {}, T fill = 0)
       : halo_(halo),
+        fill_(fill),
         blocks_((channels + kLanes - 1) / kLanes),
         storage_(static_cast<size_t>(blocks_) * (height + halo.top + halo.bottom) * (width + halo.left + halo.right) *
-                 kLanes) {
+                     kLanes,
+                 fill) {
     view_.channels = channels;
     view_.height = height;
     view_.width = width;
@@ -93,14 +98,15 @@ class Map {
     view_.block_stride = view_.row_stride * (height + halo.top + halo.bottom);
     repoint();
   }
-  Map(const Map& other) : halo_(other.halo_), blocks_(other.blocks_), storage_(other.storage_), view_(other.view_) {
+  MapOf(const MapOf& other)
+      : halo_(other.halo_), fill_(other.fill_), blocks_(other.blocks_), storage_(other.storage_), view_(other.view_) {
     repoint();
   }
-  const BlockedView& view() const { return view_; }
-  float& at(int c, int h, int w) const {
+  const Blocked<T>& view() const { return view_; }
+  T& at(int c, int h, int w) const {
     return view_.data[c / kLanes * view_.block_stride + h * view_.row_stride + w * kLanes + c % kLanes];
   }
-  Map& fill(const std::vector<float>& planar) {
+  MapOf& fill(const std::vector<T>& planar) {
     size_t i = 0;
     for (int c = 0; c < view_.channels; ++c) {
       for (int h = 0; h < view_.height; ++h) {
@@ -109,8 +115,8 @@ class Map {
     }
     return *this;
   }
-  std::vector<float> planar() const {
-    std::vector<float> out;
+  std::vector<T> planar() const {
+    std::vector<T> out;
     for (int c = 0; c < view_.channels; ++c) {
       for (int h = 0; h < view_.height; ++h) {
         for (int w = 0; w < view_.width; ++w) out.push_back(at(c, h, w));
@@ -118,14 +124,14 @@ class Map {
     }
     return out;
   }
-  // Halo and lanes beyond the last channel are still zero.
+  // The halo and, of floats, lanes beyond the last channel are still as they were.
   void expect_clean() const {
-    for (int c = 0; c < blocks_ * kLanes; ++c) {
+    for (int c = 0; c < (sizeof(T) == 1 ? view_.channels : blocks_ * kLanes); ++c) {
       for (int h = -halo_.top; h < view_.height + halo_.bottom; ++h) {
         for (int w = -halo_.left; w < view_.width + halo_.right; ++w) {
           const bool inside = c < view_.channels && h >= 0 && h < view_.height && w >= 0 && w < view_.width;
-          if (!inside && at(c, h, w) != 0) {
-            ADD_FAILURE() << "not zero outside the interior: channel " << c << ", row " << h << ", column " << w;
+          if (!inside && at(c, h, w) != fill_) {
+            ADD_FAILURE() << "written outside the interior: channel " << c << ", row " << h << ", column " << w;
             return;
           }
         }
@@ -137,10 +143,13 @@ class Map {
   void repoint() { view_.data = storage_.data() + halo_.top * view_.row_stride + halo_.left * kLanes; }
 
   Halo halo_;
+  T fill_;
   int blocks_;
-  Guarded storage_;
-  BlockedView view_;
+  GuardedArray<T> storage_;
+  Blocked<T> view_;
 };
+using Map = MapOf<float>;
+using Map8 = MapOf<uint8_t>;
 
 // Tolerance families. `magnitude` is the sum of the absolute values of the terms.
 inline constexpr double kUnitRoundoff = 0x1p-24;

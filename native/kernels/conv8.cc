@@ -1,0 +1,136 @@
+// Convolution on 8-bit numbers: which algorithm, and packing. Winograd's transforms would need more than 8 bits.
+#include <algorithm>
+
+#include "kernels/conv_rules.h"
+#include "kernels/pack8.h"
+
+namespace rskip {
+namespace {
+
+constexpr int kQuad = 4;
+constexpr size_t kFactorBytes = kQuad * kLanes;
+
+size_t quads(int count) { return static_cast<size_t>((count + kQuad - 1) / kQuad); }
+
+// Where the weight of an output lane and number `i` of a group of four is, from the first of the four.
+size_t at(int lane, size_t i) { return static_cast<size_t>(lane) * kQuad + i % kQuad; }
+
+void pack_direct(const int8_t* weight, PackedConv8& packed) {
+  const ConvShape& s = packed.shape;
+  const int group_in = s.in_channels / s.groups, group_out = s.out_channels / s.groups;
+  const size_t taps = static_cast<size_t>(s.kernel_h) * s.kernel_w;
+  packed.blocks = covering_blocks(s);
+  size_t size = 0;
+  for (ConvBlock& block : packed.blocks) {
+    block.offset = size;
+    size += taps * kFactorBytes * (static_cast<size_t>(block.blocks - 1) * quads(kLanes) + quads(block.last_channels));
+  }
+  packed.weights = Aligned<int8_t>(size);
+  packed.weights.zero();
+  for (size_t b = 0; b < packed.blocks.size(); ++b) {
+    const ConvBlock& block = packed.blocks[b];
+    int8_t* out = packed.weights.data() + block.offset;
+    for (int i = 0; i < block.blocks; ++i) {
+      const int channels = i + 1 == block.blocks ? block.last_channels : kLanes;
+      for (size_t tap = 0; tap < taps; ++tap) {
+        for (int c = 0; c < channels; ++c) {
+          int8_t* group = out + c / kQuad * kFactorBytes;
+          const int channel = (block.first_block + i) * kLanes + c;
+          each_lane(static_cast<int>(b), s.out_channels, [&](int m, int lane) {
+            const int in_group = channel - m / group_out * group_in;
+            if (in_group < 0 || in_group >= group_in) return;
+            group[at(lane, c)] = weight[(static_cast<size_t>(m) * group_in + in_group) * taps + tap];
+          });
+        }
+        out += quads(channels) * kFactorBytes;
+      }
+    }
+  }
+}
+
+// Blocks of equal size. put(weights of the block, output channel, lane) stores those of one channel.
+template <class Put>
+void pack_blocks(size_t block_size, PackedConv8& packed, const Put& put) {
+  const int blocks = channel_blocks(packed.shape.out_channels);
+  packed.weights = Aligned<int8_t>(block_size * blocks);
+  packed.weights.zero();
+  for (int b = 0; b < blocks; ++b) {
+    ConvBlock block;
+    block.offset = b * block_size;
+    packed.blocks.push_back(block);
+    int8_t* out = packed.weights.data() + block.offset;
+    each_lane(b, packed.shape.out_channels, [&](int m, int lane) { put(out, m, lane); });
+  }
+}
+
+void pack_planar(const int8_t* weight, PackedConv8& packed) {
+  const ConvShape& s = packed.shape;
+  const size_t rows = static_cast<size_t>(s.in_channels) * s.kernel_h;
+  const size_t spread = s.dilation_w == 1 ? 1 : kQuad;  // positions that a column takes
+  const size_t row_size = quads(s.kernel_w * static_cast<int>(spread)) * kFactorBytes;
+  pack_blocks(rows * row_size, packed, [&](int8_t* out, int m, int lane) {
+    for (size_t row = 0; row < rows; ++row, out += row_size) {
+      for (int kw = 0; kw < s.kernel_w; ++kw) {
+        const size_t position = kw * spread;
+        out[position / kQuad * kFactorBytes + at(lane, position)] = weight[(m * rows + row) * s.kernel_w + kw];
+      }
+    }
+  });
+}
+
+void pack_depthwise(const int8_t* weight, PackedConv8& packed) {
+  const ConvShape& s = packed.shape;
+  pack_blocks(quads(s.kernel_h) * s.kernel_w * kFactorBytes, packed, [&](int8_t* out, int m, int lane) {
+    for (int kh = 0; kh < s.kernel_h; ++kh) {
+      int8_t* group = out + static_cast<size_t>(kh / kQuad) * s.kernel_w * kFactorBytes + at(lane, kh);
+      for (int kw = 0; kw < s.kernel_w; ++kw) {
+        group[kw * kFactorBytes] = weight[(static_cast<size_t>(m) * s.kernel_h + kh) * s.kernel_w + kw];
+      }
+    }
+  });
+}
+
+}  // namespace
+
+ConvAlgorithm choose_conv8_algorithm(const ConvShape& shape) {
+  for (ConvAlgorithm algorithm : {ConvAlgorithm::kDepthwise, ConvAlgorithm::kPlanar}) {
+    if (conv_applies(shape, algorithm)) return algorithm;
+  }
+  return ConvAlgorithm::kDirect;
+}
+
+Halo conv8_input_halo(const ConvShape& shape, ConvAlgorithm algorithm) {
+  Halo halo = window_halo(shape);
+  // The last group of four columns.
+  if (algorithm == ConvAlgorithm::kPlanar) halo.right += kQuad - 1;
+  return halo;
+}
+
+std::shared_ptr<const PackedConv8> pack_conv8(const ConvShape& shape, ConvAlgorithm algorithm, const int8_t* weight,
+                                              const int32_t* bias, const float* scale, int scales, int input_zero) {
+  auto packed = std::make_shared<PackedConv8>();
+  packed->shape = shape;
+  packed->algorithm = algorithm;
+  const size_t k = static_cast<size_t>(shape.in_channels / shape.groups) * shape.kernel_h * shape.kernel_w;
+  packed->bias = packed_bias8(shape.out_channels, bias, input_zero, [&](int m) { return sum_of(weight + m * k, k, 1); });
+  packed->scale = packed_scale8(shape.out_channels, scale, scales);
+  switch (algorithm) {
+    case ConvAlgorithm::kDepthwise:
+      pack_depthwise(weight, *packed);
+      break;
+    case ConvAlgorithm::kPlanar:
+      pack_planar(weight, *packed);
+      break;
+    default:
+      pack_direct(weight, *packed);
+  }
+  return packed;
+}
+
+std::shared_ptr<const PackedConv8> rebind_conv8(const PackedConv8& conv, const ConvShape& shape) {
+  auto bound = std::make_shared<PackedConv8>(conv);
+  bound->shape = shape;
+  return bound;
+}
+
+}  // namespace rskip

@@ -1,0 +1,61 @@
+// Weights of 8 bits in the order in which the kernels read them. The same bytes serve every instruction set.
+#pragma once
+
+#include "kernels/pack.h"
+#include "kernels/table8.h"
+
+namespace rskip {
+
+// Weights of 8 bits. Sums are of the unsigned numbers in the input, so that the zero point's share is in the bias.
+struct PackedConv8 {
+  ConvShape shape;
+  ConvAlgorithm algorithm = ConvAlgorithm::kDirect;
+  // Groups of four numbers of the input that lie side by side, or of rows for kDepthwise; what a group lacks has weight 0.
+  // kDirect:    per output block [input block][kh][kw][group of four channels of the block][16][4]
+  // kPlanar:    per output block [input channel][kh][group of four columns][16][4]; with a dilation, groups have one column
+  // kDepthwise: per block [group of four kh][kw][16][4]
+  Aligned<int8_t> weights;
+  // Whole blocks: the first number of each sum; then all of them again, for products of inputs less 128.
+  Aligned<int32_t> bias;
+  AlignedFloats scale;  // whole blocks
+  std::vector<ConvBlock> blocks;
+};
+
+// As PackedConv8.
+struct PackedGemm8 {
+  int k = 0, n = 0;
+  Aligned<int8_t> weights;  // [ceil(n / 16)][ceil(k / 4)][16][4]
+  Aligned<int32_t> bias;
+  AlignedFloats scale;
+  int blocks() const { return channel_blocks(n); }
+};
+
+// Sums wrap, like those of the kernels.
+inline int32_t sum_of(const int8_t* weight, size_t count, size_t stride) {
+  uint32_t sum = 0;
+  for (size_t i = 0; i < count; ++i) sum += static_cast<uint32_t>(weight[i * stride]);
+  return static_cast<int32_t>(sum);
+}
+// What sums of the unsigned numbers begin with: bias - zero * (sum of the channel's weights), and behind all of them the
+// same for numbers less 128. `bias` may be null.
+template <class SumOfWeights>
+Aligned<int32_t> packed_bias8(int channels, const int32_t* bias, int zero, const SumOfWeights& sum_of_weights) {
+  const int padded = whole_blocks(channels);
+  Aligned<int32_t> out(2 * static_cast<size_t>(padded));
+  out.zero();
+  for (int m = 0; m < channels; ++m) {
+    const uint32_t sum = static_cast<uint32_t>(sum_of_weights(m)), start = bias == nullptr ? 0 : bias[m];
+    out.data()[m] = static_cast<int32_t>(start - static_cast<uint32_t>(zero) * sum);
+    out.data()[padded + m] = static_cast<int32_t>(start + (128 - static_cast<uint32_t>(zero)) * sum);
+  }
+  return out;
+}
+// One for each channel, from as many or from one.
+inline AlignedFloats packed_scale8(int channels, const float* scale, int scales) {
+  AlignedFloats out(static_cast<size_t>(whole_blocks(channels)));
+  out.zero();
+  for (int m = 0; m < channels; ++m) out.data()[m] = scale[scales == 1 ? 0 : m];
+  return out;
+}
+
+}  // namespace rskip

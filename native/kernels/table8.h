@@ -1,0 +1,118 @@
+// Arguments of the kernels on 8-bit numbers. Values are unsigned, weights are signed, sums are 32-bit and wrap.
+#pragma once
+
+#include "kernels/table.h"
+
+namespace rskip {
+
+// What becomes of a sum: min(high, max(low, round(sum * scale[c]))) + zero, to the nearest integer, of two equally near
+// to the even one. `low` and `high` are integers, with `zero` added in [0, 255].
+struct Rounding {
+  float low = 0, high = 255;
+  int32_t zero = 0;
+};
+// An addition behind a convolution: with c, its result less its zero, and r = residual - residual_zero, the value is
+// fma(c, scale, r * residual_scale) or, if residual_first, fma(r, residual_scale, c * scale); rounded like a sum.
+struct Addition8 {
+  float scale = 1, residual_scale = 1;
+  int32_t residual_zero = 0;
+  bool residual_first = false;
+  Rounding rounding;
+};
+
+struct PackedConv8;
+// Any but Winograd's.
+ConvAlgorithm choose_conv8_algorithm(const ConvShape& shape);
+// weight is (M, C/groups, kh, kw); bias is (M) or null; `scales` are M or one; input_zero is that of x.
+std::shared_ptr<const PackedConv8> pack_conv8(const ConvShape& shape, ConvAlgorithm algorithm, const int8_t* weight,
+                                              const int32_t* bias, const float* scale, int scales, int input_zero);
+std::shared_ptr<const PackedConv8> rebind_conv8(const PackedConv8& conv, const ConvShape& shape);
+// Halo of the input's zero point.
+Halo conv8_input_halo(const ConvShape& shape, ConvAlgorithm algorithm);
+
+struct ConvArgs8 {
+  const PackedConv8* conv = nullptr;
+  BlockedView8 x;
+  PlanarView8 x_planar;
+  BlockedView8 y;
+  const BlockedView8* residual = nullptr;
+  Rounding rounding;
+  Addition8 addition;  // where there is a residual
+  int rows = 0;        // as ConvArgs
+};
+
+// Matrix B (K x N) of signed numbers, packed as [ceil(N / 16)][ceil(K / 4)][16][4].
+struct PackedGemm8;
+// b is (K,N), or (N,K) if trans_b; bias is (N) or null; `scales` are N or one.
+std::shared_ptr<const PackedGemm8> pack_gemm8(int k, int n, const int8_t* b, bool trans_b, const int32_t* bias,
+                                              const float* scale, int scales, int input_zero);
+size_t gemm8_packed_bytes(const PackedGemm8& gemm);
+
+// Y = A B, rows dense. Rows of A are read up to a multiple of four numbers, of which those beyond k don't matter.
+struct GemmArgs8 {
+  const PackedGemm8* gemm = nullptr;
+  const uint8_t* a = nullptr;
+  int m = 0;
+  // One of them: requantised by `rounding`, or fma(sum, scale, shift) and an activation; shift is (N) or null.
+  uint8_t* y = nullptr;
+  float* y_float = nullptr;
+  Rounding rounding;
+  const float* shift = nullptr;
+  Activation act;
+};
+
+// The window is that of PoolArgs. A mean is of the cells inside the input, or with count_include_pad of all, and is
+// (sum of x - zero) * (factor / cells) before it is rounded; a maximum is x itself.
+struct PoolArgs8 {
+  BlockedView8 x, y;
+  PoolArgs window;
+  int32_t zero = 0;
+  float factor = 1;
+  Rounding rounding;
+};
+
+// The mean of every channel: (sum of x - zero) * factor, as a float or rounded.
+struct GlobalPoolArgs8 {
+  BlockedView8 x;
+  int32_t zero = 0;
+  float factor = 1;
+  float* y_float = nullptr;
+  uint8_t* y = nullptr;
+  Rounding rounding;
+};
+
+// kAdd: fma(a - zero_a, factor_a, (b - zero_b) * factor_b); kMul: (a - zero_a) * (b - zero_b) * factor_a; then rounded.
+// b has a's shape or, as `channels`, one number for every channel, in whole blocks.
+struct BinaryArgs8 {
+  BinaryKind kind = BinaryKind::kAdd;
+  BlockedView8 a, b, y;  // y may be a or b
+  const uint8_t* channels = nullptr;
+  int32_t zero_a = 0, zero_b = 0;
+  float factor_a = 1, factor_b = 1;
+  Rounding rounding;
+};
+
+// y = table[x]; in place allowed.
+struct LookupArgs8 {
+  BlockedView8 x, y;
+  const uint8_t* table = nullptr;  // 256
+};
+
+// Dense spans of n numbers. y = round(x / scale) + zero, within [0, 255]; a NaN gives zero.
+struct QuantizeArgs8 {
+  const float* x = nullptr;
+  uint8_t* y = nullptr;
+  size_t n = 0;
+  float scale = 1;
+  int32_t zero = 0;
+};
+// y = (x - zero) * scale
+struct DequantizeArgs8 {
+  const uint8_t* x = nullptr;
+  float* y = nullptr;
+  size_t n = 0;
+  int32_t zero = 0;
+  float scale = 1;
+};
+
+}  // namespace rskip

@@ -1,0 +1,80 @@
+// Convolution on 8-bit numbers over shapes that leave tails in every direction.
+#include "conv8_tester.h"
+
+namespace rskip::test {
+namespace {
+
+TEST(Conv8, PointwiseOfAnyChannels) {
+  for (int in : {1, 3, 5, 16, 17, 37, 64}) {
+    for (int out : {1, 15, 16, 33, 64}) ConvTester8().channels(in, out).map(5, 7).check();
+  }
+}
+
+TEST(Conv8, PointwiseTilesOfAnyWidth) {
+  for (int width = 1; width <= 31; ++width) ConvTester8().channels(24, 48).map(1, width).check();
+}
+
+TEST(Conv8, PointwiseBetweenHalos) {
+  ConvTester8().channels(32, 48).map(6, 9).output_halo(1).check();
+  ConvTester8().channels(32, 48).map(6, 9).extra_halo(2).output_halo(1).residual().check();
+}
+
+TEST(Conv8, ThreeByThree) {
+  for (int width : {1, 2, 5, 8, 13, 29}) ConvTester8().channels(20, 40).map(5, width).kernel(3).pad(1).check();
+  ConvTester8().channels(64, 64).map(7, 7).kernel(3).pad(1).check();
+}
+
+TEST(Conv8, StridesDilationsAndPads) {
+  ConvTester8().channels(18, 33).map(9, 12).kernel(3).pad(1).stride(2).check();
+  ConvTester8().channels(18, 33).map(9, 12).kernel(1).stride(2).check();
+  ConvTester8().channels(18, 33).map(9, 12).kernel(3).pad({0, 1, 2, 3}).stride(1, 3).check();
+  ConvTester8().channels(18, 33).map(11, 12).kernel(3, 2).pad(2).dilation(2, 3).check();
+  ConvTester8().channels(8, 16).map(4, 4).kernel(5).pad(2).extra_halo(1).check();
+}
+
+TEST(Conv8, Stems) {
+  ConvTester8().channels(3, 64).map(31, 30).kernel(7).pad(3).stride(2).check();
+  ConvTester8().channels(3, 32).map(17, 16).kernel(3).pad(1).stride(2).check();
+  ConvTester8().channels(1, 6).map(9, 9).kernel(5).pad(2).check();
+  ConvTester8().channels(4, 20).map(8, 21).kernel(4).check();
+  ConvTester8().channels(2, 16).map(9, 14).kernel(3).pad(2).dilation(2, 2).check();
+}
+
+TEST(Conv8, Groups) {
+  ConvTester8().channels(32, 32).map(6, 7).kernel(3).pad(1).groups(8).check();
+  ConvTester8().channels(40, 80).map(6, 7).kernel(3).pad(1).groups(5).check();
+  ConvTester8().channels(104, 104).map(5, 6).kernel(3).pad(1).groups(13).stride(2).check();
+}
+
+TEST(Conv8, Depthwise) {
+  for (int size : {3, 5}) {
+    for (int stride : {1, 2}) {
+      for (int width : {1, 4, 9, 23}) {
+        ConvTester8().channels(40, 40).map(7, width).kernel(size).pad(size / 2).stride(stride).groups(40).check();
+      }
+    }
+  }
+  ConvTester8().channels(24, 24).map(9, 10).kernel(7).pad(3).groups(24).check();
+  ConvTester8().channels(24, 24).map(9, 10).kernel(2, 4).groups(24).check();
+  ConvTester8().channels(24, 24).map(9, 12).kernel(3).pad(2).dilation(2, 2).groups(24).residual().check();
+}
+
+TEST(Conv8, Residuals) {
+  for (bool first : {false, true}) {
+    ConvTester8().channels(16, 40).map(7, 7).kernel(3).pad(1).residual(first).output_halo(1).check();
+  }
+  ConvTester8().channels(16, 64).map(7, 7).in_place().check();
+}
+
+TEST(Conv8, RoundingAndZeroPoints) {
+  for (int zero : {0, 1, 128, 255}) {
+    for (int range : {0, 1}) {
+      const Rounding rounding = range == 0 ? Rounding{-static_cast<float>(zero), 255.0f - zero, zero} : Rounding{0, 0, zero};
+      ConvTester8().channels(16, 16).map(5, 9).kernel(3).pad(1).input_zero(zero).rounding(rounding).check();
+    }
+  }
+  ConvTester8().channels(16, 20).map(5, 9).bias(false).one_scale().rounding({0, 155, 100}).check();
+}
+
+}  // namespace
+}  // namespace rskip::test
