@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Exports the networks of the benchmark with fixed random weights, as ONNX files with a dynamic batch axis.
 
-    python3 bench/export_models.py [-o bench/models] [NAME ...]
+    python3 bench/export_models.py [-o bench/models] [--int8] [NAME ...]
 
-Needs torch, torchvision and onnx (Debian: python3-torch python3-torchvision python3-onnx). Weights are
+Needs torch, torchvision and onnx (Debian: python3-torch python3-torchvision python3-onnx). --int8 also writes
+NAME.int8.onnx, quantised by onnxruntime's own tool (python3-onnxruntime): QDQ, uint8 activations, int8 weights
+for each channel. Weights are
 random but tame: BatchNorm statistics are settled on random images, so that activations neither vanish nor
 overflow. Speed does not depend on what the weights are.
 """
@@ -78,9 +80,36 @@ def settle(network, size):
     return network.eval()
 
 
+def quantise(path, size):
+    """Static quantisation with ranges from a few random images."""
+    import onnx.reference  # noqa: F401  onnxruntime's tool needs it to be loaded
+    from onnxruntime import quantization as q
+
+    class Images(q.CalibrationDataReader):
+        def __init__(self):
+            self.images = iter(torch.randn(4, 1, 3, size, size).numpy())
+
+        def get_next(self):
+            image = next(self.images, None)
+            return None if image is None else {"input": image}
+
+    output = path.with_suffix(".int8.onnx")
+    q.quantize_static(
+        str(path),
+        str(output),
+        Images(),
+        quant_format=q.QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=q.QuantType.QUInt8,
+        weight_type=q.QuantType.QInt8,
+    )
+    print(f"{output}  {output.stat().st_size / 2**20:.1f} MiB")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=pathlib.Path, default=pathlib.Path(__file__).parent / "models")
+    parser.add_argument("--int8", action="store_true", help="also write an 8-bit form")
     parser.add_argument("names", nargs="*", choices=[[], *NETWORKS], help="all when none is given")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -100,6 +129,8 @@ def main():
             dynamo=False,
         )
         print(f"{path}  {path.stat().st_size / 2**20:.1f} MiB")
+        if arguments.int8:
+            quantise(path, size)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,11 @@ import { env } from './env.js';
 import type { Progress } from './progress.js';
 
 /** Instruction sets with native kernels. */
-export const ISAS = ['scalar', 'avx2', 'avx512', 'neon'] as const;
-/** An instruction set that native kernels exist for: scalar, avx2, avx512 or neon. */
+export const ISAS = ['scalar', 'avx2', 'avxvnni', 'avx512', 'avx512vnni', 'neon', 'neondot'] as const;
+/**
+ * An instruction set that native kernels exist for: scalar, avx2, avx512 or neon; avxvnni, avx512vnni and neondot are the last
+ * three with dot products of 8-bit numbers, which only 8-bit networks use.
+ */
 export type Isa = (typeof ISAS)[number];
 
 /**

@@ -4,6 +4,8 @@
 
 #include "kernels/conv8-inl.h"
 #include "kernels/conv8_depthwise-inl.h"
+#include "kernels/gemm8-inl.h"
+#include "kernels/pointwise8-inl.h"
 
 namespace rskip::RSKIP_ISA {
 

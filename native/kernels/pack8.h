@@ -28,6 +28,7 @@ struct PackedGemm8 {
   Aligned<int32_t> bias;
   AlignedFloats scale;
   int blocks() const { return channel_blocks(n); }
+  int steps() const { return (k + 3) / 4; }
 };
 
 // Sums wrap, like those of the kernels.

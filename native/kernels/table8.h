@@ -6,7 +6,7 @@
 namespace rskip {
 
 // What becomes of a sum: min(high, max(low, round(sum * scale[c]))) + zero, to the nearest integer, of two equally near
-// to the even one. `low` and `high` are integers, with `zero` added in [0, 255].
+// to the even one; a NaN gives `low`. `low` and `high` are integers, with `zero` added in [0, 255].
 struct Rounding {
   float low = 0, high = 255;
   int32_t zero = 0;
@@ -48,27 +48,27 @@ std::shared_ptr<const PackedGemm8> pack_gemm8(int k, int n, const int8_t* b, boo
                                               const float* scale, int scales, int input_zero);
 size_t gemm8_packed_bytes(const PackedGemm8& gemm);
 
-// Y = A B, rows dense. Rows of A are read up to a multiple of four numbers, of which those beyond k don't matter.
+// Bytes of `scratch` for m rows: A with its rows padded, where k is no multiple of four.
+size_t gemm8_scratch_bytes(const PackedGemm8& gemm, int m);
+
+// Y = A B, rows dense.
 struct GemmArgs8 {
   const PackedGemm8* gemm = nullptr;
   const uint8_t* a = nullptr;
   int m = 0;
-  // One of them: requantised by `rounding`, or fma(sum, scale, shift) and an activation; shift is (N) or null.
+  // One of them: rounded, or act(fma(sum, scale, shift)), without shift act(sum * scale).
   uint8_t* y = nullptr;
   float* y_float = nullptr;
   Rounding rounding;
-  const float* shift = nullptr;
+  const float* shift = nullptr;  // (N), or null
   Activation act;
+  void* scratch = nullptr;
 };
 
-// The window is that of PoolArgs. A mean is of the cells inside the input, or with count_include_pad of all, and is
-// (sum of x - zero) * (factor / cells) before it is rounded; a maximum is x itself.
+// Maxima; 0 for a window that lies wholly in the padding.
 struct PoolArgs8 {
   BlockedView8 x, y;
-  PoolArgs window;
-  int32_t zero = 0;
-  float factor = 1;
-  Rounding rounding;
+  PoolArgs window;  // without views
 };
 
 // The mean of every channel: (sum of x - zero) * factor, as a float or rounded.
@@ -82,11 +82,11 @@ struct GlobalPoolArgs8 {
 };
 
 // kAdd: fma(a - zero_a, factor_a, (b - zero_b) * factor_b); kMul: (a - zero_a) * (b - zero_b) * factor_a; then rounded.
-// b has a's shape or, as `channels`, one number for every channel, in whole blocks.
+// b has a's shape or, `by_channel`, one pixel for all of a's.
 struct BinaryArgs8 {
   BinaryKind kind = BinaryKind::kAdd;
   BlockedView8 a, b, y;  // y may be a or b
-  const uint8_t* channels = nullptr;
+  bool by_channel = false;
   int32_t zero_a = 0, zero_b = 0;
   float factor_a = 1, factor_b = 1;
   Rounding rounding;

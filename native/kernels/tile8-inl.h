@@ -56,7 +56,7 @@ RSKIP_INLINE void tile_bias8(Bits (&acc)[P][N], const int32_t* bias) {
 struct Clamp8 {
   Vec low, high;
   explicit Clamp8(const Rounding& rounding) : low(splat(rounding.low)), high(splat(rounding.high)) {}
-  RSKIP_INLINE Vec operator()(Vec value) const { return min(high, max(low, value)); }
+  RSKIP_INLINE Vec operator()(Vec value) const { return min(high, max(value, low)); }
 };
 
 struct Epilogue8 {

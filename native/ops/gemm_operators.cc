@@ -59,8 +59,8 @@ void draft_gemm(Lowering& plan, const Step& step, const GemmShape& shape) {
   const ValueId b = operand(1), c = operand(2), residual = operand(3);
   const auto packed =
       plan.pack<PackedGemm>({plan.constant_key(b), plan.constant_key(c), kPackedGemm, shape.k, shape.n, shape.trans_b},
-                            {b, c}, [=](const float* matrix, const float* bias) {
-                              return pack_gemm(shape.k, shape.n, matrix, shape.trans_b, bias);
+                            {b, c}, [=](const ConstantReader& read) {
+                              return pack_gemm(shape.k, shape.n, read.of<float>(b), shape.trans_b, read.of<float>(c));
                             });
   const NodeId from = plan.request(step.inputs[0], Form::kDense);
   const NodeId add = residual ? plan.request(residual, Form::kDense) : NodeId();

@@ -1,5 +1,6 @@
 // Integer steps: operators on bytes, and those between bytes and floats.
 #include "ops/ops.h"
+#include "ops/lower_quantized_operators.h"
 #include "plan/lowering.h"
 #include "program/check_step.h"
 #include "program/operator.h"
@@ -163,13 +164,13 @@ void compute_lookup(const DenseStep& d) { ops::lookup(d.x[0], d.x[1], *d.y, d.po
 
 }  // namespace
 
-const OperatorRules operators::quantize = {check_quantize, nullptr, compute_quantize};
-const OperatorRules operators::dequantize = {check_dequantize, nullptr, compute_dequantize};
+const OperatorRules operators::quantize = {check_quantize, lower_quantize, compute_quantize};
+const OperatorRules operators::dequantize = {check_dequantize, lower_dequantize, compute_dequantize};
 const OperatorRules operators::dynamicQuantize = {check_dynamic_quantize, nullptr, compute_dynamic_quantize};
-const OperatorRules operators::qconv = {check_qconv, nullptr, compute_qconv};
-const OperatorRules operators::qmatmul = {check_qmatmul, nullptr, compute_qmatmul};
-const OperatorRules operators::qbinary = {check_qbinary, nullptr, compute_qbinary};
-const OperatorRules operators::qglobalPool = {check_qglobal_pool, nullptr, compute_qglobal_pool};
-const OperatorRules operators::lookup = {check_lookup, nullptr, compute_lookup};
+const OperatorRules operators::qconv = {check_qconv, lower_qconv, compute_qconv};
+const OperatorRules operators::qmatmul = {check_qmatmul, lower_qmatmul, compute_qmatmul};
+const OperatorRules operators::qbinary = {check_qbinary, lower_qbinary, compute_qbinary};
+const OperatorRules operators::qglobalPool = {check_qglobal_pool, lower_qglobal_pool, compute_qglobal_pool};
+const OperatorRules operators::lookup = {check_lookup, lower_lookup, compute_lookup};
 
 }  // namespace rskip

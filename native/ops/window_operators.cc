@@ -1,11 +1,12 @@
 // Operators that slide a window over an image. Which algorithm computes a step depends on the program alone, never on the
 // instruction set, the number of threads or the data, so that every machine computes the same bits.
-#include <limits>
 #include <optional>
 #include <utility>
 
 #include "ops/gemm_operators.h"
 #include "ops/ops.h"
+#include "ops/lower_quantized_operators.h"
+#include "plan/window2d.h"
 #include "plan/lowering.h"
 #include "program/check_step.h"
 #include "program/operator.h"
@@ -13,63 +14,12 @@
 namespace rskip {
 namespace {
 
-// The attributes of a two-dimensional window; one-dimensional ones get a first axis of extent 1.
-struct Window2d {
-  int kernel_h = 1, kernel_w = 1, stride_h = 1, stride_w = 1, dilation_h = 1, dilation_w = 1;
-  Halo pad;
-};
-
-// Nothing for three axes, and for numbers beyond int.
-std::optional<Window2d> as_2d(const ops::Window& w) {
-  const size_t rank = w.kernel.size();
-  if (rank > 2) return std::nullopt;
-  for (const Ints* list : {&w.kernel, &w.strides, &w.dilations}) {
-    for (int64_t v : *list) {
-      if (v < 1 || v > std::numeric_limits<int>::max()) return std::nullopt;
-    }
-  }
-  const auto last = [rank](const Ints& list) { return static_cast<int>(list[rank - 1]); };
-  Window2d out;
-  out.kernel_w = last(w.kernel);
-  out.stride_w = last(w.strides);
-  out.dilation_w = last(w.dilations);
-  out.pad.left = static_cast<int>(w.pads[rank - 1]);
-  out.pad.right = static_cast<int>(w.pads[2 * rank - 1]);
-  if (rank == 2) {
-    out.kernel_h = static_cast<int>(w.kernel[0]);
-    out.stride_h = static_cast<int>(w.strides[0]);
-    out.dilation_h = static_cast<int>(w.dilations[0]);
-    out.pad.top = static_cast<int>(w.pads[0]);
-    out.pad.bottom = static_cast<int>(w.pads[2]);
-  }
-  return out;
-}
-
 void check_conv(const StepCheck& c) {
   c.counts(4, 1);
   c.all_float();
   c.conv_shapes();
   if (c.optional(2)) c.shape_is(c.in(2), {c.in(1).shape[0]});
   if (c.optional(3)) c.shape_is(c.in(3), c.out().shape);
-}
-
-ConvShape conv_shape(const Image& x, const Image& y, const Window2d& window, int groups) {
-  ConvShape shape;
-  shape.in_channels = x.c;
-  shape.in_height = x.h;
-  shape.in_width = x.w;
-  shape.out_channels = y.c;
-  shape.out_height = y.h;
-  shape.out_width = y.w;
-  shape.kernel_h = window.kernel_h;
-  shape.kernel_w = window.kernel_w;
-  shape.stride_h = window.stride_h;
-  shape.stride_w = window.stride_w;
-  shape.dilation_h = window.dilation_h;
-  shape.dilation_w = window.dilation_w;
-  shape.pad = window.pad;
-  shape.groups = groups;
-  return shape;
 }
 
 bool lower_conv(Lowering& plan, const Step& step) {
@@ -91,8 +41,8 @@ bool lower_conv(Lowering& plan, const Step& step) {
   const auto packed = plan.pack<PackedConv>(
       {plan.constant_key(weight), plan.constant_key(bias), kPackedConv, static_cast<int64_t>(algorithm), x.c, y.c,
        shape.kernel_h, shape.kernel_w, shape.groups},
-      {weight, bias}, [=](const float* weights, const float* biases) {
-        return pack_conv(shape, algorithm, weights, biases);
+      {weight, bias}, [=](const ConstantReader& read) {
+        return pack_conv(shape, algorithm, read.of<float>(weight), read.of<float>(bias));
       });
 
   const bool planar = algorithm == ConvAlgorithm::kPlanar;
@@ -149,17 +99,11 @@ void check_pool(const StepCheck& c) {
 }
 
 bool lower_pool(Lowering& plan, const Step& step) {
+  if (is_byte(plan.value(step.inputs[0]).dtype)) return lower_pool8(plan, step);
   Image x, y;
   const std::optional<Window2d> window = as_2d(step.window);
   if (step.outputs.size() != 1 || !plan.as_images(step, &x, &y) || !window) return false;
-  PoolArgs args;
-  args.kernel_h = window->kernel_h;
-  args.kernel_w = window->kernel_w;
-  args.stride_h = window->stride_h;
-  args.stride_w = window->stride_w;
-  args.dilation_h = window->dilation_h;
-  args.dilation_w = window->dilation_w;
-  args.pad = window->pad;
+  PoolArgs args = pool_window(*window);
   args.max = step.max;
   args.count_include_pad = step.count_include_pad;
   const NodeId from = plan.request_blocked(step.inputs[0]);

@@ -96,7 +96,7 @@ class Emission {
     if (node.form == Form::kBlocked || node.form == Form::kPlanar) {
       const ImageLayout layout = emitter_.layout(draft.write);
       if (layout.image.pixels() * layout.unit != layout.plane_stride) {
-        instruction->halo_fills.push_back({c.place, layout});
+        instruction->halo_fills.push_back({c.place, layout, node.halo_byte});
       }
     } else if (node.form == Form::kDense && c.zero_tail) {
       const size_t tail = (kLanes - node.bytes / sizeof(float) % kLanes) % kLanes * sizeof(float);
@@ -149,9 +149,9 @@ InstructionPtr for_images(int images, const std::function<InstructionPtr(int)>& 
 
 ImageLayout layout_of(const Node& node, const Halo& halo) {
   switch (node.form) {
-    case Form::kBlocked: return blocked_layout(node.image, halo);
-    case Form::kPlanar: return planar_layout(node.image, halo);
-    default: return dense_layout(node.image);
+    case Form::kBlocked: return blocked_layout(node.image, halo, node.element);
+    case Form::kPlanar: return planar_layout(node.image, halo, node.element);
+    default: return dense_layout(node.image, node.element);
   }
 }
 
@@ -165,23 +165,8 @@ ImageLayout Emitter::layout(NodeId id) const {
   return layout_of(node, node.arena ? placement_.of(id).halo : Halo{});
 }
 
-namespace {
-
-// Where pixel (0, 0) of image `n` is.
-Place origin_of(Place place, const ImageLayout& layout, int n) {
-  return place.plus((layout.image_floats() * n + layout.origin) * static_cast<int64_t>(sizeof(float)));
-}
-
-}  // namespace
-
-BlockedOperand Emitter::blocked(NodeId id, int n) const {
-  const ImageLayout l = layout(id);
-  return {origin_of(place(id), l, n), blocked_view(l)};
-}
-
-PlanarOperand Emitter::planar(NodeId id, int n) const {
-  const ImageLayout l = layout(id);
-  return {origin_of(place(id), l, n), planar_view(l)};
+Place Emitter::place_of_image(NodeId id, const ImageLayout& l, int n) const {
+  return place(id).plus((l.image_elements() * n + l.origin) * l.element);
 }
 
 std::unique_ptr<Plan> emit(const Program& program, DraftGraph graph, const Placement& placement,

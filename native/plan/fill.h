@@ -1,4 +1,4 @@
-// Forms of values in memory, and what clears the floats around them.
+// Forms of values in memory, and what fills the halo around them.
 #pragma once
 
 #include <cstddef>
@@ -11,15 +11,16 @@ namespace rskip {
 enum class Form {
   kDense,     // row-major
   kBlocked,   // BlockedView
-  kPlanar,    // PlanarView with a zero halo
+  kPlanar,    // PlanarView with a halo
   kChannels,  // one vector of whole blocks for every image: channels, then zeros
 };
 
-// Zeroes what lies around the interiors of some planes: the first thing done by an instruction that produces a
-// buffer. Rows are cleared from the end of one interior to the start of the next.
+// Sets the bytes around the interiors of some planes: the first thing done by an instruction that produces a
+// buffer. Rows are set from the end of one interior to the start of the next.
 struct HaloFill {
   Place place;
   ImageLayout layout;
+  uint8_t byte = 0;
   void run(const Frame& frame, int part, int parts) const;
 };
 

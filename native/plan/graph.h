@@ -12,6 +12,7 @@
 
 #include "plan/fill.h"
 #include "plan/kernel_instructions.h"
+#include "plan/kernel_instructions8.h"
 #include "plan/plan.h"
 #include "program/geometry.h"
 #include "program/program.h"
@@ -28,7 +29,9 @@ struct Node {
   ValueId value;
   Image image;             // of image forms
   size_t bytes = 0;        // of dense and channel forms
+  int element = sizeof(float);  // bytes of one, of image forms
   Halo halo;               // what readers need
+  uint8_t halo_byte = 0;   // what it holds: of bytes, their zero point
   ValueId layer;           // the layer that needs the halo, by its output; none if no layer does
   bool zero_tail = false;  // dense: the lanes up to a whole block must be zero
   bool arena = true;       // false: `fixed` is its place
@@ -50,6 +53,17 @@ struct ConvDraft {
   std::function<ConvOperands(const Emitter&, int)> operands;  // for an image
 };
 
+// What drafts that join an addition to a convolution of bytes need to know of both.
+struct ConvDraft8 {
+  int images = 1;
+  int32_t zero = 0;  // of the result
+  std::function<ConvOperands8(const Emitter&, int)> operands;  // for an image
+};
+struct AddDraft8 {
+  ops::Term terms[2];  // of the two reads
+  Rounding rounding;
+};
+
 struct Draft {
   Code::Kind kind = Code::Kind::kRun;
   std::vector<NodeId> reads{};
@@ -61,6 +75,8 @@ struct Draft {
   bool elementwise = false;
   MakeFn make{};
   std::shared_ptr<const ConvDraft> conv{};  // null when it is none
+  std::shared_ptr<const ConvDraft8> conv8{};
+  std::shared_ptr<const AddDraft8> add8{};
   size_t target_step = 0;                   // branch, jump
   NodeId condition{};                       // branch, decide
   BlockId block{};                          // enter, decide; and on-skip work

@@ -10,14 +10,15 @@
 namespace rskip {
 
 // A blocked or planar image: `place` is that of its pixel (0, 0), the view has no data yet.
-struct BlockedOperand {
+template <class View>
+struct ImageOperand {
   Place place;
-  BlockedView view;
+  View view;
 };
-struct PlanarOperand {
-  Place place;
-  PlanarView view;
-};
+using BlockedOperand = ImageOperand<BlockedView>;
+using PlanarOperand = ImageOperand<PlanarView>;
+using BlockedOperand8 = ImageOperand<BlockedView8>;
+using PlanarOperand8 = ImageOperand<PlanarView8>;
 
 struct ConvOperands {
   std::shared_ptr<const PackedConv> conv;
@@ -69,7 +70,9 @@ InstructionPtr make_blocked_to_planar(const KernelTable& table, BlockedOperand x
 // Plain copies (move_instructions.cc); no kernel of the table.
 InstructionPtr make_copy(Place x, Place y, size_t bytes);
 InstructionPtr make_copy_planar(PlanarOperand x, PlanarOperand y);
+InstructionPtr make_copy_planar(PlanarOperand8 x, PlanarOperand8 y);
 InstructionPtr make_copy_blocked(BlockedOperand x, BlockedOperand y);
+InstructionPtr make_copy_blocked(BlockedOperand8 x, BlockedOperand8 y);
 // y[0, n) = x[0, n), or x[0] for make_spread; then zeros up to whole blocks.
 InstructionPtr make_pad_channels(Place x, Place y, int n);
 InstructionPtr make_spread(Place x, Place y, int n);

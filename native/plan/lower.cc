@@ -137,6 +137,19 @@ void Lowering::lower_skip(BlockId id) {
   if (block(id).skip_table) {
     // In place: every element is read before it is written.
     const ValueId table = block(id).skip_table;
+    if (blocked_at_home(block(id).output)) {
+      const NodeId entries = request(table, Form::kDense);
+      return add({.reads = {output, entries},
+                  .write = output,
+                  .make =
+                      [=, images = image(output).n](const Emitter& e) {
+                        return for_images(images, [&](int n) {
+                          return make_lookup8(e.table(), e.blocked8(output, n), e.place(entries), e.blocked8(output, n));
+                        });
+                      },
+                  .block = id,
+                  .on_skip = true});
+    }
     Step step;
     step.op = Op::kLookup;
     step.inputs = {block(id).output, table};

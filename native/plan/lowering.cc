@@ -46,8 +46,8 @@ Lowering::Lowering(const Program& program, std::span<const ConstantData> constan
   }
 }
 
-bool Lowering::as_images(const Step& step, Image* x, Image* y) const {
-  return as_image(value(step.inputs[0]), x) && as_image(value(step.outputs[0]), y);
+bool Lowering::as_images(const Step& step, Image* x, Image* y, DType dtype) const {
+  return as_image(value(step.inputs[0]), x, dtype) && as_image(value(step.outputs[0]), y, dtype);
 }
 
 NodeId Lowering::add_node(ValueId id, Form form) {
@@ -55,7 +55,8 @@ NodeId Lowering::add_node(ValueId id, Form form) {
   node.form = form;
   node.value = id;
   node.bytes = value(id).bytes();
-  as_image(value(id), &node.image);
+  if (value(id).dtype == DType::kUint8) node.element = sizeof(uint8_t);
+  as_image(value(id), &node.image, node.element == sizeof(uint8_t) ? DType::kUint8 : DType::kFloat32);
   return graph_.nodes.add(node);
 }
 
@@ -89,7 +90,7 @@ NodeId Lowering::constant_dense(ValueId id) {
 NodeId Lowering::constant_channels(ValueId id, int channels) {
   const bool spread = value(id).elements == 1;
   const auto fill = [&](float* to) {
-    const float* from = constants_.floats(id);
+    const float* from = constants_.of<float>(id);
     for (int c = 0; c < channels; ++c) to[c] = from[spread ? 0 : c];
   };
   return keep_constant(id, Form::kChannels, {constant_key(id), kPaddedChannels, channels},
@@ -101,8 +102,8 @@ NodeId Lowering::constant_blocked(ValueId id) {
   as_image(value(id), &image);
   const ImageLayout layout = blocked_layout(image, {});
   const auto fill = [&](float* to) {
-    const float* from = constants_.floats(id);
-    for (int n = 0; n < image.n; ++n, to += layout.image_floats()) {
+    const float* from = constants_.of<float>(id);
+    for (int n = 0; n < image.n; ++n, to += layout.image_elements()) {
       for (int c = 0; c < image.c; ++c) {
         for (int h = 0; h < image.h; ++h) {
           float* row = to + c / kLanes * layout.plane_stride + h * layout.row_stride + c % kLanes;
@@ -154,6 +155,20 @@ NodeId Lowering::request_blocked(ValueId id, const Halo& halo) {
 NodeId Lowering::request_planar(ValueId id, const Halo& halo) {
   if (is_empty(halo)) return request(id, Form::kDense);
   const NodeId node = request(id, Form::kPlanar);
+  widen(node, halo);
+  return node;
+}
+
+NodeId Lowering::request_image8(ValueId id, Form form, const Halo& halo, uint8_t zero) {
+  if (is_empty(halo)) return request(id, form == Form::kPlanar ? Form::kDense : form);
+  NodeId node = request(id, form);
+  // One buffer has one halo: who reads it as of another zero point needs a copy.
+  if (!is_empty(graph_.nodes[node].halo) && graph_.nodes[node].halo_byte != zero) {
+    const NodeId copy = add_node(id, form);
+    convert(node, copy);
+    node = copy;
+  }
+  graph_.nodes[node].halo_byte = zero;
   widen(node, halo);
   return node;
 }
@@ -221,6 +236,17 @@ void Lowering::convert(NodeId from, NodeId to, BlockId on_skip_of) {
   MakeFn make;
   if (a == b && a == Form::kDense) {
     make = [=, bytes = source.bytes](const Emitter& e) { return make_copy(e.place(from), e.place(to), bytes); };
+  } else if (source.element == sizeof(uint8_t)) {
+    make = [=, images = source.image.n](const Emitter& e) {
+      return for_images(images, [&](int n) -> InstructionPtr {
+        if (b == Form::kBlocked) {
+          if (a == Form::kBlocked) return make_copy_blocked(e.blocked8(from, n), e.blocked8(to, n));
+          return make_planar_to_blocked8(e.table(), e.planar8(from, n), e.blocked8(to, n));
+        }
+        if (a == Form::kBlocked) return make_blocked_to_planar8(e.table(), e.blocked8(from, n), e.planar8(to, n));
+        return make_copy_planar(e.planar8(from, n), e.planar8(to, n));
+      });
+    };
   } else {
     make = [=, images = source.image.n](const Emitter& e) {
       return for_images(images, [&](int n) -> InstructionPtr {

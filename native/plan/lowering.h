@@ -1,7 +1,6 @@
 // Tools to lower operators with: buffers of values in the forms that kernels need, and drafts of instructions on them.
 #pragma once
 
-#include <array>
 #include <functional>
 #include <map>
 #include <memory>
@@ -16,7 +15,7 @@
 namespace rskip {
 
 // Kinds of cached constants and weights; part of WeightCache keys.
-enum CacheKind : int64_t { kRaw, kPaddedChannels, kBlockedConstant, kPackedConv, kPackedGemm };
+enum CacheKind : int64_t { kRaw, kPaddedChannels, kBlockedConstant, kPackedConv, kPackedGemm, kPackedConv8, kPackedGemm8 };
 
 // Weights that are packed by the time that instructions are made.
 template <class T>
@@ -31,7 +30,10 @@ struct ConstantReader {
     return constants[static_cast<size_t>(program->value(id).constant.number())];
   }
   // Null for none.
-  const float* floats(ValueId id) const { return id ? static_cast<const float*>(data(id).data) : nullptr; }
+  template <class T>
+  const T* of(ValueId id) const {
+    return id ? static_cast<const T*>(data(id).data) : nullptr;
+  }
   // Throws EngineError when bytes are needed that the constant came without. `id` may be none.
   void require(ValueId id) const;
 };
@@ -49,18 +51,23 @@ class Lowering {
   bool written_by_skip(ValueId id) const { return written_by_skip_[id]; }
   Image image(NodeId node) const { return graph_.nodes[node].image; }
   // The step's first input and first output; false when one of them is no image.
-  bool as_images(const Step& step, Image* x, Image* y) const;
+  bool as_images(const Step& step, Image* x, Image* y, DType dtype = DType::kFloat32) const;
 
   bool is_constant(ValueId id) const { return id && value(id).constant; }
   // What stands for its bytes in a WeightCache key; -1 for none.
   int64_t constant_key(ValueId id) const { return id ? constants_.data(id).id : -1; }
   // A constant vector of `channels` elements, or of one for all, padded to whole blocks.
   NodeId constant_channels(ValueId id, int channels);
-  // What `make` gives for the floats of two constants, of which the second may be none. Done once for equal keys, later and
-  // on any thread.
+  // What `make` gives for these constants, of which all but the first may be none. Done once for equal keys, later and on
+  // any thread.
   template <class T>
-  Packed<T> pack(const WeightCache::Key& key, const std::array<ValueId, 2>& constants,
-                 const std::function<std::shared_ptr<const T>(const float*, const float*)>& make);
+  Packed<T> pack(const WeightCache::Key& key, const std::vector<ValueId>& constants,
+                 const std::function<std::shared_ptr<const T>(const ConstantReader&)>& make);
+  // The first element of a constant, or `otherwise` for none: for what is needed before instructions are made.
+  template <class T>
+  T scalar(ValueId id, T otherwise = {}) {
+    return id ? *reinterpret_cast<const T*>(graph_.nodes[home(id)].fixed.offset) : otherwise;
+  }
 
   // The buffer in which a value is first written.
   NodeId home(ValueId id);
@@ -69,6 +76,8 @@ class Lowering {
   NodeId request(ValueId id, Form form);
   NodeId request_blocked(ValueId id, const Halo& halo = {});
   NodeId request_planar(ValueId id, const Halo& halo);
+  // The same of bytes; the halo holds `zero`.
+  NodeId request_image8(ValueId id, Form form, const Halo& halo = {}, uint8_t zero = 0);
   // One vector of whole blocks for each of `images` images, from (images, channels) elements or from one.
   NodeId request_channels(ValueId id, int channels, int images);
 
@@ -124,13 +133,13 @@ class Lowering {
 };
 
 template <class T>
-Packed<T> Lowering::pack(const WeightCache::Key& key, const std::array<ValueId, 2>& constants,
-                         const std::function<std::shared_ptr<const T>(const float*, const float*)>& make) {
+Packed<T> Lowering::pack(const WeightCache::Key& key, const std::vector<ValueId>& constants,
+                         const std::function<std::shared_ptr<const T>(const ConstantReader&)>& make) {
   const auto packed = std::make_shared<std::shared_ptr<const T>>();
   graph_.packing.push_back({value(constants[0]).elements, [=, reader = constants_, &weights = weights_] {
                               *packed = weights.get<T>(key, [&] {
                                 for (ValueId id : constants) reader.require(id);
-                                return make(reader.floats(constants[0]), reader.floats(constants[1]));
+                                return make(reader);
                               });
                             }});
   return packed;

@@ -24,30 +24,35 @@ void each_row(int planes, int height, int part, int parts, const Copy& copy) {
   }
 }
 
-}  // namespace
-
-InstructionPtr make_copy_planar(PlanarOperand x, PlanarOperand y) {
+template <class Operand>
+InstructionPtr copy_planar(const Operand& x, const Operand& y) {
   const int64_t work = static_cast<int64_t>(x.view.channels) * x.view.height * x.view.width * kMoveWork;
   return simple(work, [x, y](Frame& frame, int part, int parts) {
-    const PlanarView from = resolve(frame, x), to = resolve(frame, y);
+    const auto from = resolve(frame, x), to = resolve(frame, y);
     each_row(from.channels, from.height, part, parts, [&](int c, int h) {
-      std::memcpy(to.data + c * to.plane_stride + h * to.row_stride,
-                  from.data + c * from.plane_stride + h * from.row_stride,
-                  static_cast<size_t>(from.width) * sizeof(float));
+      std::copy_n(from.data + c * from.plane_stride + h * from.row_stride, from.width,
+                  to.data + c * to.plane_stride + h * to.row_stride);
     });
   });
 }
 
-InstructionPtr make_copy_blocked(BlockedOperand x, BlockedOperand y) {
+template <class Operand>
+InstructionPtr copy_blocked(const Operand& x, const Operand& y) {
   return simple(move_work(x.view), [x, y](Frame& frame, int part, int parts) {
-    const BlockedView from = resolve(frame, x), to = resolve(frame, y);
+    const auto from = resolve(frame, x), to = resolve(frame, y);
     each_row(from.blocks(), from.height, part, parts, [&](int b, int h) {
-      std::memcpy(to.data + b * to.block_stride + h * to.row_stride,
-                  from.data + b * from.block_stride + h * from.row_stride,
-                  static_cast<size_t>(from.width) * kLanes * sizeof(float));
+      std::copy_n(from.data + b * from.block_stride + h * from.row_stride, static_cast<ptrdiff_t>(from.width) * kLanes,
+                  to.data + b * to.block_stride + h * to.row_stride);
     });
   });
 }
+
+}  // namespace
+
+InstructionPtr make_copy_planar(PlanarOperand x, PlanarOperand y) { return copy_planar(x, y); }
+InstructionPtr make_copy_planar(PlanarOperand8 x, PlanarOperand8 y) { return copy_planar(x, y); }
+InstructionPtr make_copy_blocked(BlockedOperand x, BlockedOperand y) { return copy_blocked(x, y); }
+InstructionPtr make_copy_blocked(BlockedOperand8 x, BlockedOperand8 y) { return copy_blocked(x, y); }
 
 InstructionPtr make_pad_channels(Place x, Place y, int n) {
   return simple(0, [x, y, n](Frame& frame, int, int) {

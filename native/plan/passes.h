@@ -13,7 +13,7 @@ namespace rskip {
 // data, so that every machine computes the same bits. Constants are read until the graph's packing has been done.
 DraftGraph lower(const Program& program, std::span<const ConstantData> constants, WeightCache& weights);
 
-// Joins a convolution, the depthwise one behind it and maybe the 1x1 one behind that, where nobody else reads what lies
+// Joins a convolution of bytes and the addition behind it; and a convolution, the depthwise one behind it and maybe the 1x1 one behind that, where nobody else reads what lies
 // between them.
 DraftGraph fuse(DraftGraph graph);
 

@@ -73,6 +73,8 @@ class Placing {
     const Draft& draft = graph_.drafts[at];
     const Node &x = graph_.nodes[read], &y = graph_.nodes[draft.write];
     if (!x.arena || !y.arena || x.form != y.form || x.bytes != y.bytes || !(x.image == y.image)) return false;
+    // A result that lies in an operand's place has its halo.
+    if (x.halo_byte != y.halo_byte) return false;
     const NodeId from = p_.root(read), to = p_.root(draft.write);
     const NodeClass &a = p_.classes[from], &b = p_.classes[to];
     if (from == to || a.last > at || a.last_write >= at || b.first != at) return false;

@@ -2,28 +2,25 @@
 #pragma once
 
 #include <memory>
+#include <type_traits>
 #include <utility>
 
 #include "plan/kernel_instructions.h"
 
 namespace rskip {
 
-inline BlockedView resolve(const Frame& frame, const BlockedOperand& operand) {
-  BlockedView view = operand.view;
-  view.data = frame.at<float>(operand.place);
-  return view;
-}
-
-inline PlanarView resolve(const Frame& frame, const PlanarOperand& operand) {
-  PlanarView view = operand.view;
-  view.data = frame.at<float>(operand.place);
+template <class View>
+View resolve(const Frame& frame, const ImageOperand<View>& operand) {
+  View view = operand.view;
+  view.data = frame.at<std::remove_pointer_t<decltype(view.data)>>(operand.place);
   return view;
 }
 
 // A float read and written takes about as long as some multiply-adds.
 inline constexpr int64_t kMoveWork = 8;
 
-inline int64_t move_work(const BlockedView& view) {
+template <class T>
+int64_t move_work(const Blocked<T>& view) {
   return static_cast<int64_t>(view.blocks()) * kLanes * view.height * view.width * kMoveWork;
 }
 

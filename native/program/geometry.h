@@ -29,32 +29,37 @@ struct Image {
   bool operator==(const Image&) const = default;
   int64_t pixels() const { return static_cast<int64_t>(h) * w; }
 };
-// False when the value isn't float32 of rank 2 to 4, is empty, or has an extent beyond what kernels count with.
-bool as_image(const Value& value, Image* image);
+// False when the value isn't of this type and of rank 2 to 4, is empty, or has an extent beyond what kernels count with.
+bool as_image(const Value& value, Image* image, DType dtype = DType::kFloat32);
 
 // The halo that serves both.
 Halo widest(const Halo& a, const Halo& b);
 inline bool is_empty(const Halo& halo) { return halo.top == 0 && halo.left == 0 && halo.bottom == 0 && halo.right == 0; }
 
-// Geometry of a buffer that holds `image.n` images one after another.
+// Geometry of a buffer that holds `image.n` images one after another. Strides and offsets count elements.
 struct ImageLayout {
   Image image;
   Halo halo;
-  int unit = kLanes;  // floats of a pixel: 16 blocked, 1 planar
-  int planes = 0;     // of one image: channel blocks, or channels
+  int element = sizeof(float);  // bytes
+  int unit = kLanes;            // elements of a pixel: 16 blocked, 1 planar
+  int planes = 0;               // of one image: channel blocks, or channels
   int64_t row_stride = 0, plane_stride = 0;
-  int64_t origin = 0;  // from a plane's first float to its pixel (0, 0)
-  int64_t image_floats() const { return saturating_mul(plane_stride, planes); }
-  int64_t bytes() const { return saturating_product({image_floats(), image.n, sizeof(float)}); }
+  int64_t origin = 0;  // from a plane's first element to its pixel (0, 0)
+  int64_t image_elements() const { return saturating_mul(plane_stride, planes); }
+  int64_t bytes() const { return saturating_product({image_elements(), image.n, element}); }
 };
-// The engine's own buffers. Strides that would make rows or planes fight for the same cache lines are widened.
-ImageLayout blocked_layout(const Image& image, const Halo& halo);
-ImageLayout planar_layout(const Image& image, const Halo& halo);
+// The engine's own buffers, of elements of so many bytes. Strides that would make rows or planes fight for the same cache
+// lines are widened.
+ImageLayout blocked_layout(const Image& image, const Halo& halo, int element = sizeof(float));
+ImageLayout planar_layout(const Image& image, const Halo& halo, int element = sizeof(float));
 // A dense tensor, such as the caller's: strides are exactly those of its shape.
-ImageLayout dense_layout(const Image& image);
+ImageLayout dense_layout(const Image& image, int element = sizeof(float));
 
-// Views without data; the pointer is that of Operand.
-BlockedView blocked_view(const ImageLayout& layout);
-PlanarView planar_view(const ImageLayout& layout);
+// A view without data; the pointer is that of an operand.
+template <class View>
+View view_of(const ImageLayout& l) {
+  return {nullptr, l.image.c, l.image.h, l.image.w, static_cast<ptrdiff_t>(l.row_stride),
+          static_cast<ptrdiff_t>(l.plane_stride)};
+}
 
 }  // namespace rskip

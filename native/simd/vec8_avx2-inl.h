@@ -69,6 +69,11 @@ RSKIP_INLINE void add_dots(Bits (&sum)[N], const uint8_t* x, const Factors (&fac
   const Half8 quads = half_quads(_mm256_set1_epi32(four));
   RSKIP_UNROLL(4) for (int n = 0; n < N; ++n) sum[n] = add_dot(sum[n], {quads, quads}, factor[n]);
 }
+RSKIP_INLINE Bits add_bits(Bits a, Bits b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
+RSKIP_INLINE void max_bytes(uint8_t* most, const uint8_t* x) {
+  __m128i* to = reinterpret_cast<__m128i*>(most);
+  _mm_storeu_si128(to, _mm_max_epu8(_mm_loadu_si128(to), _mm_loadu_si128(reinterpret_cast<const __m128i*>(x))));
+}
 RSKIP_INLINE Bits load_bits(const int32_t* p) {
   return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 8))};

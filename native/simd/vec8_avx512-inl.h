@@ -67,6 +67,11 @@ RSKIP_INLINE void add_dots(Bits (&sum)[N], const uint8_t* x, const Factors (&fac
   const Quads quads = splat_quads(x);
   RSKIP_UNROLL(4) for (int n = 0; n < N; ++n) sum[n] = add_dot(sum[n], quads, factor[n]);
 }
+RSKIP_INLINE Bits add_bits(Bits a, Bits b) { return {_mm512_add_epi32(a.v, b.v)}; }
+RSKIP_INLINE void max_bytes(uint8_t* most, const uint8_t* x) {
+  __m128i* to = reinterpret_cast<__m128i*>(most);
+  _mm_storeu_si128(to, _mm_max_epu8(_mm_loadu_si128(to), _mm_loadu_si128(reinterpret_cast<const __m128i*>(x))));
+}
 RSKIP_INLINE Bits load_bits(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 RSKIP_INLINE void store_bits(int32_t* p, Bits a) { _mm512_storeu_si512(p, a.v); }
 RSKIP_INLINE Bits load_bytes(const uint8_t* p) { return {widened(p)}; }

@@ -58,6 +58,14 @@ void add_dots(Bits (&sum)[N], const uint8_t* x, const Factors (&factor)[N]) {
   for (auto& lane : quads.v) std::copy_n(x, 4, lane);
   for (int n = 0; n < N; ++n) sum[n] = add_dot(sum[n], quads, factor[n]);
 }
+inline Bits add_bits(Bits a, Bits b) {
+  for (int i = 0; i < kLanes; ++i) a.v[i] = wrap(static_cast<uint32_t>(a.v[i]) + static_cast<uint32_t>(b.v[i]));
+  return a;
+}
+// most[i] = max(most[i], x[i]) for sixteen numbers.
+inline void max_bytes(uint8_t* most, const uint8_t* x) {
+  for (int i = 0; i < kLanes; ++i) most[i] = std::max(most[i], x[i]);
+}
 inline Bits load_bits(const int32_t* p) {
   Bits r;
   for (int32_t& lane : r.v) lane = *p++;

@@ -33,8 +33,10 @@ const KernelTable& counting_table() {
   static const KernelTable table = [] {
     KernelTable t = *table_for(Isa::kScalar);
 #define RS_KERNEL(name, ...) t.name = Counted<&KernelTable::name>::call;
+#define RS_KERNEL8 RS_KERNEL
 #include "kernels/kernels.def"
 #undef RS_KERNEL
+#undef RS_KERNEL8
     return t;
   }();
   return table;

@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/table.h"
+#include "kernels/table8.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>

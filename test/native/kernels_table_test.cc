@@ -1,6 +1,6 @@
 // Dispatch, and one run of every kernel of kernels.def on every instruction set. A kernel that is added to
 // the list without a `run_<name>` here doesn't compile.
-#include "kernel_tester.h"
+#include "conv8_tester.h"
 
 namespace rskip::test {
 namespace {
@@ -112,6 +112,97 @@ Result run_fma_burst(const KernelTable& table) {
   return y;
 }
 
+// Those on 8-bit numbers.
+Map8 input8(uint32_t seed) {
+  Map8 map(kChannels, kHeight, kWidth, {1, 1, 1, 1}, 7);
+  map.fill(random_integers<uint8_t>(static_cast<size_t>(kChannels) * kHeight * kWidth, seed, 0, 255));
+  return map;
+}
+template <class F>
+Result map_result8(F fn, int height = kHeight, int width = kWidth) {
+  Map8 y(kChannels, height, width);
+  fn(y.view());
+  const std::vector<uint8_t> bytes = y.planar();
+  return Result(bytes.begin(), bytes.end());
+}
+constexpr Rounding kRounding{-50, 190, 50};
+
+Result run_conv8(const KernelTable& table) {
+  ConvShape s{kChannels, kHeight, kWidth, kChannels, kHeight, kWidth, 3, 3, 1, 1, 1, 1, {1, 1, 1, 1}, 1};
+  const auto weight = random_integers<int8_t>(static_cast<size_t>(kChannels) * kChannels * 9, 3, -128, 127);
+  const float scale = 0.0004f;
+  const auto packed = pack_conv8(s, ConvAlgorithm::kDirect, weight.data(), nullptr, &scale, 1, 7);
+  const Map8 x = input8(1), residual = input8(2);
+  return map_result8([&](const BlockedView8& y) {
+    table.conv8({packed.get(), x.view(), {}, y, &residual.view(), kRounding, {0.5f, 0.75f, 9, false, kRounding}, 0}, 0, 1);
+  });
+}
+Result run_gemm8(const KernelTable& table) {
+  const auto a = random_integers<uint8_t>(7 * 32, 1, 0, 255);
+  const auto b = random_integers<int8_t>(32 * 45, 2, -128, 127);
+  const float scale = 0.001f;
+  const auto packed = pack_gemm8(32, 45, b.data(), false, nullptr, &scale, 1, 100);
+  Result y(7 * 45);
+  table.gemm8({packed.get(), a.data(), 7, nullptr, y.data(), {}, nullptr, kAct, nullptr}, 0, 1);
+  return y;
+}
+Result run_pool8(const KernelTable& table) {
+  const Map8 x = input8(1);
+  PoolArgs window;
+  window.kernel_h = window.kernel_w = 3;
+  window.stride_h = window.stride_w = 2;
+  window.pad = {1, 1, 1, 1};
+  return map_result8([&](const BlockedView8& y) { table.pool8({x.view(), y, window}, 0, 1); }, 5, 12);
+}
+Result run_global_pool8(const KernelTable& table) {
+  Result y(kChannels);
+  table.global_pool8({input8(1).view(), 100, 0.01f, y.data(), nullptr, {}}, 0, 1);
+  return y;
+}
+Result run_binary8(const KernelTable& table) {
+  const Map8 a = input8(1), b = input8(2);
+  return map_result8([&](const BlockedView8& y) {
+    table.binary8({BinaryKind::kAdd, a.view(), b.view(), y, false, 3, 5, 0.5f, 0.75f, kRounding}, 0, 1);
+  });
+}
+Result run_lookup8(const KernelTable& table) {
+  const Map8 x = input8(1);
+  const auto entries = random_integers<uint8_t>(256, 3, 0, 255);
+  return map_result8([&](const BlockedView8& y) { table.lookup8({x.view(), y, entries.data()}, 0, 1); });
+}
+Result run_quantize8(const KernelTable& table) {
+  const Result x = random_floats(1003, 1, -5, 5);
+  std::vector<uint8_t> y(x.size());
+  table.quantize8({x.data(), y.data(), x.size(), 0.05f, 100});
+  return Result(y.begin(), y.end());
+}
+Result run_dequantize8(const KernelTable& table) {
+  const auto x = random_integers<uint8_t>(1003, 1, 0, 255);
+  Result y(x.size());
+  table.dequantize8({x.data(), y.data(), x.size(), 100, 0.05f});
+  return y;
+}
+Result run_planar_to_blocked8(const KernelTable& table) {
+  auto x = random_integers<uint8_t>(static_cast<size_t>(kChannels) * kHeight * kWidth, 1, 0, 255);
+  return map_result8([&](const BlockedView8& y) {
+    table.planar_to_blocked8({x.data(), kChannels, kHeight, kWidth, kWidth, kHeight * kWidth}, y, 0, 1);
+  });
+}
+Result run_blocked_to_planar8(const KernelTable& table) {
+  const Map8 x = input8(1);
+  std::vector<uint8_t> y(static_cast<size_t>(kChannels) * kHeight * kWidth);
+  table.blocked_to_planar8(x.view(), {y.data(), kChannels, kHeight, kWidth, kWidth, kHeight * kWidth}, 0, 1);
+  return Result(y.begin(), y.end());
+}
+// The number of chains depends on the instruction set, and so does what is left of them.
+Result run_dot_burst(const KernelTable& table) {
+  std::vector<int32_t> y = random_integers<int32_t>(kLanes, 1, -1000, 1000);
+  int chains = 0;
+  table.dot_burst(10, y.data(), &chains);
+  EXPECT_GT(chains, 0);
+  return {};
+}
+
 #define RS_KERNEL(kernel, ...)                                              \
   TEST(EveryKernel, kernel) {                                               \
     const Result expected = run_##kernel(scalar());                         \
@@ -119,8 +210,20 @@ Result run_fma_burst(const KernelTable& table) {
       EXPECT_TRUE(same_bits(expected, run_##kernel(*table))) << table->name; \
     }                                                                       \
   }
+#define RS_KERNEL8 RS_KERNEL
 #include "kernels/kernels.def"
 #undef RS_KERNEL
+#undef RS_KERNEL8
+
+// The instruction set that has the same kernels on floats.
+Isa base_of(Isa isa) {
+  switch (isa) {
+    case Isa::kAvxVnni: return Isa::kAvx2;
+    case Isa::kAvx512Vnni: return Isa::kAvx512;
+    case Isa::kNeonDot: return Isa::kNeon;
+    default: return isa;
+  }
+}
 
 TEST(Dispatch, TablesAreCompleteAndDistinct) {
   std::vector<const KernelTable*> tables = available_tables();
@@ -132,10 +235,17 @@ TEST(Dispatch, TablesAreCompleteAndDistinct) {
 #define RS_KERNEL(kernel, ...)                                                     \
   EXPECT_NE(table->kernel, nullptr) << table->name;                                \
   for (const KernelTable* other : tables) {                                        \
-    EXPECT_TRUE(other == table || table->kernel != other->kernel) << "not dispatched"; \
+    const bool shared = base_of(other->isa) == base_of(table->isa);                \
+    EXPECT_EQ(shared, table->kernel == other->kernel) << "not dispatched";         \
+  }
+#define RS_KERNEL8(kernel, ...)                                                    \
+  EXPECT_NE(table->kernel, nullptr) << table->name;                                \
+  for (const KernelTable* other : tables) {                                        \
+    EXPECT_EQ(other == table, table->kernel == other->kernel) << "not dispatched"; \
   }
 #include "kernels/kernels.def"
 #undef RS_KERNEL
+#undef RS_KERNEL8
   }
 }
 
@@ -146,10 +256,14 @@ TEST(Dispatch, AsksTheMachine) {
   EXPECT_EQ(table_for(Isa::kAvx512) != nullptr,
             __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"));
+  EXPECT_EQ(table_for(Isa::kAvx512Vnni) != nullptr,
+            table_for(Isa::kAvx512) != nullptr && __builtin_cpu_supports("avx512vnni"));
+  EXPECT_EQ(table_for(Isa::kAvxVnni) != nullptr, table_for(Isa::kAvx2) != nullptr && __builtin_cpu_supports("avxvnni"));
 #elif defined(__aarch64__)
   EXPECT_NE(table_for(Isa::kNeon), nullptr);
   EXPECT_EQ(table_for(Isa::kAvx2), nullptr);
   EXPECT_EQ(table_for(Isa::kAvx512), nullptr);
+  EXPECT_EQ(table_for(Isa::kAvx512Vnni), nullptr);
 #endif
 }
 

@@ -48,13 +48,13 @@ class ProgramWriter {
     shapes_.push_back(shape);
     return value_count_++;
   }
-  int32_t constant(const Words& shape, std::vector<float> data) {
-    data_.push_back(std::make_shared<const std::vector<float>>(std::move(data)));
+  template <class T = float>
+  int32_t constant(const Words& shape, std::vector<T> data, DType dtype = DType::kFloat32) {
+    const auto kept = std::make_shared<const std::vector<T>>(std::move(data));
+    data_.push_back(kept);
     const int32_t index = static_cast<int32_t>(constants_.size());
-    // Ids count up over all writers: equal ids mean equal bytes.
-    static int64_t next_id = 0;
-    constants_.push_back({next_id++, DType::kFloat32, data_.back()->data(), data_.back()->size() * sizeof(float)});
-    return value(shape, DType::kFloat32, index);
+    constants_.push_back({next_id_++, dtype, kept->data(), kept->size() * sizeof(T)});
+    return value(shape, dtype, index);
   }
   int32_t input(const Words& shape, DType dtype = DType::kFloat32, bool batched = true) {
     const int32_t id = value(shape, dtype);
@@ -105,10 +105,12 @@ class ProgramWriter {
     return step(Op::kGemm, {flat, weight, -1, -1}, {1, n}, attributes);
   }
   void block(bool skippable, int32_t gate_first, int32_t first, int32_t input, int32_t output, int32_t score = -1,
-             const Activation& skip_activation = {}, ops::CompareKind compare = ops::CompareKind::kGt) {
-    append(blocks_, {skippable, gate_first, first, step_count_, input, output});
+             const Activation& skip_activation = {}, ops::CompareKind compare = ops::CompareKind::kGt,
+             int32_t skip_table = -1) {
+    append(blocks_, {skip_table < 0 ? skippable : 2, gate_first, first, step_count_, input, output});
     append(blocks_, act_words(skip_activation));
     append(blocks_, score < 0 ? Words{0} : Words{1, score, static_cast<int32_t>(compare)});
+    if (skip_table >= 0) append(blocks_, {skip_table});
     ++block_count_;
   }
   int32_t steps() const { return step_count_; }
@@ -126,8 +128,10 @@ class ProgramWriter {
   Words values_, inputs_, outputs_, steps_, blocks_;
   int32_t value_count_ = 0, input_count_ = 0, output_count_ = 0, step_count_ = 0, block_count_ = 0;
   std::vector<Words> shapes_;
-  std::vector<std::shared_ptr<const std::vector<float>>> data_;  // that `constants_` points to; copies share it
+  std::vector<std::shared_ptr<const void>> data_;  // that `constants_` points to; copies share it
   std::vector<ConstantData> constants_;
+  // Ids count up over all writers: equal ids mean equal bytes.
+  static inline int64_t next_id_ = 0;
 };
 
 // A stem, gated blocks of two convolutions on a residual stream, and a classifier.

@@ -32,7 +32,10 @@ describe('session options', () => {
     [{ threads: 1.5 }, 'options.threads'],
     [{ threads: Number.NaN }, 'options.threads'],
     [{ threads: '2' }, 'options.threads'],
-    [{ isa: 'sse' }, "options.isa: expected one of 'scalar', 'avx2', 'avx512', 'neon'"],
+    [
+      { isa: 'sse' },
+      "options.isa: expected one of 'scalar', 'avx2', 'avxvnni', 'avx512', 'avx512vnni', 'neon', 'neondot'",
+    ],
     [{ policy: 3 }, "options.policy: expected 'model', 'full'"],
     [{ observers: {} }, 'options.observers: expected an array'],
     [{ observers: [{ onRun: 1 }] }, 'options.observers.0: expected an object with a method onRun'],

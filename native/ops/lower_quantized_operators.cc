@@ -1,0 +1,312 @@
+#include "ops/lower_quantized_operators.h"
+
+#include <algorithm>
+#include <limits>
+#include <optional>
+#include <utility>
+
+#include "plan/window2d.h"
+
+namespace rskip {
+namespace {
+
+constexpr DType kBytes = DType::kUint8;
+
+Rounding rounding_of(const ops::Requant& r) {
+  return {static_cast<float>(r.low - r.zero), static_cast<float>(r.high - r.zero), r.zero};
+}
+
+bool is_bytes(const Lowering& plan, ValueId id) { return plan.value(id).dtype == kBytes; }
+
+// The operands of qconv and qmatmul.
+struct ProductInputs {
+  ValueId x, w, bias, scale, x_zero, w_zero;
+  explicit ProductInputs(const Step& step)
+      : x(step.inputs[0]),
+        w(step.inputs[1]),
+        bias(step.inputs[2]),
+        scale(step.inputs[3]),
+        x_zero(step.inputs[4]),
+        w_zero(step.inputs[5]) {}
+
+  // Whether kernels can compute it: unsigned inputs, constant signed weights with a zero point of 0.
+  bool suit(const Lowering& plan) const {
+    if (!is_bytes(plan, x) || !plan.is_constant(w) || plan.value(w).dtype != DType::kInt8 || w_zero) return false;
+    for (ValueId id : {bias, x_zero}) {
+      if (id && !plan.is_constant(id)) return false;
+    }
+    return plan.is_constant(scale);
+  }
+  // What decides the packed bytes, with `more` behind.
+  WeightCache::Key key(const Lowering& plan, WeightCache::Key more) const {
+    for (ValueId id : {x_zero, scale, bias, w}) more.insert(more.begin(), plan.constant_key(id));
+    return more;
+  }
+};
+
+int scales_of(const Lowering& plan, ValueId scale) { return static_cast<int>(plan.value(scale).elements); }
+
+// Sixteen of them are a pixel, so that kernels on maps serve.
+bool whole_pixels(int64_t elements) {
+  return elements > 0 && elements % kLanes == 0 && elements <= std::numeric_limits<int>::max();
+}
+
+struct GemmShape8 {
+  int m = 0, k = 0, n = 0;
+  bool trans_b = false;
+};
+
+void draft_gemm8(Lowering& plan, const Step& step, const GemmShape8& shape) {
+  const ProductInputs in(step);
+  const bool to_float = plan.value(step.outputs[0]).dtype == DType::kFloat32;
+  const bool shifted = in.bias && plan.value(in.bias).dtype == DType::kFloat32;
+  const ValueId start = shifted ? ValueId() : in.bias;
+  const int scales = scales_of(plan, in.scale), zero = plan.scalar<uint8_t>(in.x_zero);
+  const auto packed = plan.pack<PackedGemm8>(
+      in.key(plan, {kPackedGemm8, shape.k, shape.n, shape.trans_b, to_float}), {in.w, in.scale, start},
+      [=](const ConstantReader& read) {
+        return pack_gemm8(shape.k, shape.n, read.of<int8_t>(in.w), shape.trans_b, read.of<int32_t>(start),
+                          read.of<float>(in.scale), scales, zero);
+      });
+  const NodeId from = plan.request(in.x, Form::kDense);
+  const NodeId shift = shifted ? plan.request(in.bias, Form::kDense) : NodeId();
+  const NodeId to = plan.target(step.outputs[0], Form::kDense);
+  Draft draft{.reads = {from}, .write = to};
+  if (shift) draft.reads.push_back(shift);
+  draft.make = [=, act = step.act, rounding = rounding_of(step.requant)](const Emitter& e) {
+    GemmOperands8 o;
+    o.gemm = *packed;
+    o.a = e.place(from);
+    o.y = e.place(to);
+    o.to_float = to_float;
+    o.has_shift = static_cast<bool>(shift);
+    if (o.has_shift) o.shift = e.place(shift);
+    o.m = shape.m;
+    o.k = shape.k;
+    o.n = shape.n;
+    o.rounding = rounding;
+    o.act = act;
+    return make_gemm8(e.table(), std::move(o));
+  };
+  plan.compute(std::move(draft));
+}
+
+}  // namespace
+
+bool lower_quantize(Lowering& plan, const Step& step) {
+  const ValueId x = step.inputs[0], scale = step.inputs[1], zero = step.inputs[2];
+  const Value& y = plan.value(step.outputs[0]);
+  if (y.dtype != kBytes || !plan.is_constant(scale) || plan.value(scale).elements != 1) return false;
+  if (zero && !plan.is_constant(zero)) return false;
+  const float factor = plan.scalar<float>(scale);
+  const uint8_t shift = plan.scalar<uint8_t>(zero);
+  const NodeId from = plan.request(x, Form::kDense);
+  const NodeId to = plan.target(step.outputs[0], Form::kDense);
+  plan.compute({.reads = {from}, .write = to, .make = [=, n = y.elements](const Emitter& e) {
+                  return make_quantize8(e.table(), e.place(from), e.place(to), n, factor, shift);
+                }});
+  return true;
+}
+
+bool lower_dequantize(Lowering& plan, const Step& step) {
+  const ValueId x = step.inputs[0], scale = step.inputs[1], zero = step.inputs[2];
+  if (!is_bytes(plan, x) || !plan.is_constant(scale) || plan.value(scale).elements != 1) return false;
+  if (zero && !plan.is_constant(zero)) return false;
+  const float factor = plan.scalar<float>(scale);
+  const uint8_t shift = plan.scalar<uint8_t>(zero);
+  const NodeId from = plan.request(x, Form::kDense);
+  const NodeId to = plan.target(step.outputs[0], Form::kDense);
+  plan.compute({.reads = {from}, .write = to, .make = [=, n = plan.value(x).elements](const Emitter& e) {
+                  return make_dequantize8(e.table(), e.place(from), e.place(to), n, factor, shift);
+                }});
+  return true;
+}
+
+bool lower_qconv(Lowering& plan, const Step& step) {
+  const ProductInputs in(step);
+  Image x, y;
+  const std::optional<Window2d> window = as_2d(step.window);
+  if (!window || !in.suit(plan) || !as_image(plan.value(in.x), &x, kBytes)) return false;
+  const Value& out = plan.value(step.outputs[0]);
+  const bool to_float = out.dtype == DType::kFloat32;
+  if (!as_image(out, &y, to_float ? DType::kFloat32 : kBytes)) return false;
+  const bool pointwise = window->kernel_h == 1 && window->kernel_w == 1 && step.group == 1 && is_empty(window->pad);
+  if (pointwise && x.pixels() == 1 && y.pixels() == 1) {
+    draft_gemm8(plan, step, {x.n, x.c, y.c, true});
+    return true;
+  }
+  if (to_float) return false;
+  const ConvShape shape = conv_shape(x, y, *window, static_cast<int>(step.group));
+  const ConvAlgorithm algorithm = choose_conv8_algorithm(shape);
+  const Halo halo = conv8_input_halo(shape, algorithm);
+  const int scales = scales_of(plan, in.scale);
+  const uint8_t zero = plan.scalar<uint8_t>(in.x_zero);
+  const auto packed = plan.pack<PackedConv8>(
+      in.key(plan, {kPackedConv8, static_cast<int64_t>(algorithm), x.c, y.c, shape.kernel_h, shape.kernel_w, shape.groups,
+                    shape.dilation_w}),
+      {in.w, in.scale, in.bias}, [=](const ConstantReader& read) {
+        return pack_conv8(shape, algorithm, read.of<int8_t>(in.w), read.of<int32_t>(in.bias), read.of<float>(in.scale),
+                          scales, zero);
+      });
+  const bool planar = algorithm == ConvAlgorithm::kPlanar;
+  const NodeId from = plan.request_image8(in.x, planar ? Form::kPlanar : Form::kBlocked, halo, zero);
+  const NodeId to = plan.target(step.outputs[0], Form::kBlocked);
+  const int64_t work = saturating_product({y.c, y.pixels(), x.c / step.group, shape.kernel_h, shape.kernel_w});
+  const auto operands = [=, rounding = rounding_of(step.requant)](const Emitter& e, int n) {
+    ConvOperands8 o;
+    o.conv = rebind_conv8(**packed, shape);
+    o.packed = *packed;
+    o.planar = planar;
+    if (planar) {
+      o.x_planar = e.planar8(from, n);
+    } else {
+      o.x = e.blocked8(from, n);
+    }
+    o.y = e.blocked8(to, n);
+    o.rounding = rounding;
+    o.multiply_adds = work;
+    return o;
+  };
+  Draft draft{.reads = {from}, .write = to};
+  draft.make = [=](const Emitter& e) {
+    return for_images(y.n, [&](int n) { return make_conv8(e.table(), operands(e, n)); });
+  };
+  draft.conv8 = std::make_shared<ConvDraft8>(ConvDraft8{y.n, step.requant.zero, operands});
+  plan.compute(std::move(draft));
+  return true;
+}
+
+// A product with a constant matrix.
+bool lower_qmatmul(Lowering& plan, const Step& step) {
+  const ProductInputs in(step);
+  const Value &a = plan.value(in.x), &y = plan.value(step.outputs[0]);
+  if (!in.suit(plan) || plan.value(in.w).shape.size() != 2) return false;
+  if (y.dtype != kBytes && y.dtype != DType::kFloat32) return false;
+  const auto fits = [](int64_t v) { return v > 0 && v <= std::numeric_limits<int>::max() / 4; };
+  const int64_t k = a.shape.back(), n = y.shape.back();
+  if (!fits(k) || !fits(n) || a.elements == 0 || !fits(a.elements / k)) return false;
+  draft_gemm8(plan, step, {static_cast<int>(a.elements / k), static_cast<int>(k), static_cast<int>(n), step.trans_b});
+  return true;
+}
+
+namespace {
+
+BinaryArgs8 binary_args(const Step& step) {
+  BinaryArgs8 args;
+  args.kind = step.binary;
+  args.zero_a = step.terms[0].zero;
+  args.zero_b = step.terms[1].zero;
+  args.factor_a = step.terms[0].factor;
+  args.factor_b = step.terms[1].factor;
+  args.rounding = rounding_of(step.requant);
+  return args;
+}
+
+// The first operand has the result's shape and is blocked; the second has one number for each channel of each image.
+bool lower_channels8(Lowering& plan, const Step& step) {
+  Image x, narrow;
+  const ValueId a = step.inputs[0], b = step.inputs[1];
+  if (!as_image(plan.value(a), &x, kBytes) || !as_image(plan.value(b), &narrow, kBytes)) return false;
+  if (!plan.blocked_at_home(a) || plan.is_constant(b)) return false;
+  if (plan.value(b).shape.size() != plan.value(a).shape.size() || !(narrow == Image{x.n, x.c, 1, 1})) return false;
+  const NodeId left = plan.request(a, Form::kBlocked), right = plan.request(b, Form::kBlocked);
+  const NodeId to = plan.target(step.outputs[0], Form::kBlocked);
+  Draft draft{.reads = {left, right}, .write = to, .in_place = {left}};
+  BinaryArgs8 args = binary_args(step);
+  args.by_channel = true;
+  draft.make = [=](const Emitter& e) {
+    return for_images(x.n, [&](int n) {
+      return make_binary8(e.table(), e.blocked8(left, n), e.blocked8(right, n), e.blocked8(to, n), args);
+    });
+  };
+  plan.compute(std::move(draft));
+  return true;
+}
+
+}  // namespace
+
+bool lower_qbinary(Lowering& plan, const Step& step) {
+  const ValueId a = step.inputs[0], b = step.inputs[1];
+  const Value& y = plan.value(step.outputs[0]);
+  if (!is_bytes(plan, a) || !is_bytes(plan, b) || y.dtype != kBytes) return false;
+  if (plan.value(a).shape != y.shape) return false;
+  if (plan.value(b).shape != y.shape) return lower_channels8(plan, step);
+  const bool blocked = plan.blocked_at_home(a) || plan.blocked_at_home(b);
+  if (!blocked && !whole_pixels(y.elements)) return false;
+  const Form form = blocked ? Form::kBlocked : Form::kDense;
+  const NodeId left = plan.request(a, form), right = plan.request(b, form);
+  const NodeId to = plan.target(step.outputs[0], form);
+  Draft draft{.reads = {left, right}, .write = to, .in_place = {left, right}, .elementwise = true};
+  draft.make = [=, args = binary_args(step), images = plan.image(to).n, n = y.elements](const Emitter& e) {
+    if (!blocked) {
+      const auto span = [&](NodeId node) { return dense_span8(e.place(node), n); };
+      return make_binary8(e.table(), span(left), span(right), span(to), args);
+    }
+    return for_images(images, [&](int i) {
+      return make_binary8(e.table(), e.blocked8(left, i), e.blocked8(right, i), e.blocked8(to, i), args);
+    });
+  };
+  if (blocked && step.binary == BinaryKind::kAdd) {
+    draft.add8 = std::make_shared<AddDraft8>(AddDraft8{{step.terms[0], step.terms[1]}, rounding_of(step.requant)});
+  }
+  plan.compute(std::move(draft));
+  return true;
+}
+
+bool lower_qglobal_pool(Lowering& plan, const Step& step) {
+  const ValueId x_id = step.inputs[0], y_id = step.outputs[0];
+  const DType out = plan.value(y_id).dtype;
+  Image x;
+  if (!plan.blocked_at_home(x_id) || !as_image(plan.value(x_id), &x, kBytes)) return false;
+  if (out != kBytes && out != DType::kFloat32) return false;
+  const bool to_float = out == DType::kFloat32;
+  const NodeId from = plan.request(x_id, Form::kBlocked);
+  const NodeId to = plan.target(y_id, Form::kDense);
+  GlobalPoolArgs8 args;
+  args.zero = step.terms[0].zero;
+  args.factor = step.terms[0].factor;
+  args.rounding = rounding_of(step.requant);
+  const int64_t item = x.c * static_cast<int64_t>(dtype_size(out));
+  plan.compute({.reads = {from}, .write = to, .make = [=](const Emitter& e) {
+                  return for_images(x.n, [&](int n) {
+                    return make_global_pool8(e.table(), e.blocked8(from, n), e.place(to).plus(n * item), to_float, args);
+                  });
+                }});
+  return true;
+}
+
+bool lower_lookup(Lowering& plan, const Step& step) {
+  const ValueId x = step.inputs[0];
+  const Value& y = plan.value(step.outputs[0]);
+  if (!is_bytes(plan, x) || y.dtype != kBytes) return false;
+  const bool blocked = plan.blocked_at_home(x);
+  if (!blocked && !whole_pixels(y.elements)) return false;
+  const Form form = blocked ? Form::kBlocked : Form::kDense;
+  const NodeId from = plan.request(x, form), table = plan.request(step.inputs[1], Form::kDense);
+  const NodeId to = plan.target(step.outputs[0], form);
+  Draft draft{.reads = {from, table}, .write = to, .in_place = {from}};
+  draft.make = [=, images = plan.image(to).n, n = y.elements](const Emitter& e) {
+    if (!blocked) return make_lookup8(e.table(), dense_span8(e.place(from), n), e.place(table), dense_span8(e.place(to), n));
+    return for_images(
+        images, [&](int i) { return make_lookup8(e.table(), e.blocked8(from, i), e.place(table), e.blocked8(to, i)); });
+  };
+  plan.compute(std::move(draft));
+  return true;
+}
+
+bool lower_pool8(Lowering& plan, const Step& step) {
+  Image x, y;
+  const std::optional<Window2d> window = as_2d(step.window);
+  if (step.outputs.size() != 1 || !plan.as_images(step, &x, &y, kBytes) || !window) return false;
+  PoolArgs8 args;
+  args.window = pool_window(*window);
+  const NodeId from = plan.request(step.inputs[0], Form::kBlocked);
+  const NodeId to = plan.target(step.outputs[0], Form::kBlocked);
+  plan.compute({.reads = {from}, .write = to, .make = [=](const Emitter& e) {
+                  return for_images(
+                      y.n, [&](int n) { return make_pool8(e.table(), e.blocked8(from, n), e.blocked8(to, n), args); });
+                }});
+  return true;
+}
+
+}  // namespace rskip

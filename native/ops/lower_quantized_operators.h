@@ -1,0 +1,18 @@
+// Lowering of integer steps to the kernels on 8-bit numbers; false where a step is left to plain loops.
+#pragma once
+
+#include "plan/lowering.h"
+
+namespace rskip {
+
+bool lower_quantize(Lowering& plan, const Step& step);
+bool lower_dequantize(Lowering& plan, const Step& step);
+bool lower_qconv(Lowering& plan, const Step& step);
+bool lower_qmatmul(Lowering& plan, const Step& step);
+bool lower_qbinary(Lowering& plan, const Step& step);
+bool lower_qglobal_pool(Lowering& plan, const Step& step);
+bool lower_lookup(Lowering& plan, const Step& step);
+// Of pool, where it takes maxima of bytes.
+bool lower_pool8(Lowering& plan, const Step& step);
+
+}  // namespace rskip

@@ -1,0 +1,143 @@
+#include "plan/kernel_instructions8.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "plan/simple_instruction.h"
+
+namespace rskip {
+namespace {
+
+class Gemm8 final : public Instruction {
+ public:
+  Gemm8(const KernelTable& table, GemmOperands8 operands) : kernel_(table.gemm8), o_(std::move(operands)) {}
+  int64_t shareable_work() const override { return saturating_product({o_.m, o_.k, o_.n}); }
+  size_t scratch_bytes() const override { return gemm8_scratch_bytes(*o_.gemm, o_.m); }
+
+ private:
+  void compute(Frame& frame, Workspace& workspace, int part, int parts) const override {
+    GemmArgs8 args;
+    args.gemm = o_.gemm.get();
+    args.a = frame.at<uint8_t>(o_.a);
+    args.m = o_.m;
+    if (o_.to_float) {
+      args.y_float = frame.at<float>(o_.y);
+    } else {
+      args.y = frame.at<uint8_t>(o_.y);
+    }
+    if (o_.has_shift) args.shift = frame.at<float>(o_.shift);
+    args.rounding = o_.rounding;
+    args.act = o_.act;
+    args.scratch = workspace.scratch.data();
+    kernel_(args, part, parts);
+  }
+  decltype(KernelTable::gemm8) const kernel_;
+  const GemmOperands8 o_;
+};
+
+// The share of n numbers, cut at whole vectors.
+Share<int64_t> span_share8(int64_t n, int part, int parts) {
+  const auto [begin, end] = share_of((n + kLanes - 1) / kLanes, part, parts);
+  return {std::min(n, begin * kLanes), std::min(n, end * kLanes)};
+}
+
+}  // namespace
+
+InstructionPtr make_conv8(const KernelTable& table, ConvOperands8 o) {
+  const int64_t work = o.multiply_adds;
+  return simple(work, [kernel = table.conv8, o = std::move(o)](Frame& frame, int part, int parts) {
+    ConvArgs8 args;
+    args.conv = o.conv.get();
+    if (o.planar) {
+      args.x_planar = resolve(frame, o.x_planar);
+    } else {
+      args.x = resolve(frame, o.x);
+    }
+    args.y = resolve(frame, o.y);
+    BlockedView8 residual;
+    if (o.has_residual) {
+      residual = resolve(frame, o.residual);
+      args.residual = &residual;
+    }
+    args.rounding = o.rounding;
+    args.addition = o.addition;
+    kernel(args, part, parts);
+  });
+}
+
+InstructionPtr make_gemm8(const KernelTable& table, GemmOperands8 operands) {
+  return std::make_unique<Gemm8>(table, std::move(operands));
+}
+
+InstructionPtr make_pool8(const KernelTable& table, BlockedOperand8 x, BlockedOperand8 y, const PoolArgs8& fixed) {
+  const int64_t work = saturating_product({move_work(y.view), fixed.window.kernel_h, fixed.window.kernel_w});
+  return simple(work, [kernel = table.pool8, x, y, fixed](Frame& frame, int part, int parts) {
+    PoolArgs8 args = fixed;
+    args.x = resolve(frame, x);
+    args.y = resolve(frame, y);
+    kernel(args, part, parts);
+  });
+}
+
+InstructionPtr make_global_pool8(const KernelTable& table, BlockedOperand8 x, Place y, bool to_float,
+                                 const GlobalPoolArgs8& fixed) {
+  return simple(move_work(x.view), [kernel = table.global_pool8, x, y, to_float, fixed](Frame& frame, int part, int parts) {
+    GlobalPoolArgs8 args = fixed;
+    args.x = resolve(frame, x);
+    if (to_float) {
+      args.y_float = frame.at<float>(y);
+    } else {
+      args.y = frame.at<uint8_t>(y);
+    }
+    kernel(args, part, parts);
+  });
+}
+
+InstructionPtr make_binary8(const KernelTable& table, BlockedOperand8 a, BlockedOperand8 b, BlockedOperand8 y,
+                            const BinaryArgs8& fixed) {
+  return simple(move_work(y.view), [kernel = table.binary8, a, b, y, fixed](Frame& frame, int part, int parts) {
+    BinaryArgs8 args = fixed;
+    args.a = resolve(frame, a);
+    args.b = resolve(frame, b);
+    args.y = resolve(frame, y);
+    kernel(args, part, parts);
+  });
+}
+
+InstructionPtr make_lookup8(const KernelTable& table, BlockedOperand8 x, Place lookup, BlockedOperand8 y) {
+  return simple(move_work(y.view), [kernel = table.lookup8, x, lookup, y](Frame& frame, int part, int parts) {
+    kernel({resolve(frame, x), resolve(frame, y), frame.at<uint8_t>(lookup)}, part, parts);
+  });
+}
+
+InstructionPtr make_quantize8(const KernelTable& table, Place x, Place y, int64_t n, float scale, int32_t zero) {
+  return simple(n * kMoveWork, [kernel = table.quantize8, x, y, n, scale, zero](Frame& frame, int part, int parts) {
+    const auto [begin, end] = span_share8(n, part, parts);
+    kernel({frame.at<float>(x) + begin, frame.at<uint8_t>(y) + begin, static_cast<size_t>(end - begin), scale, zero});
+  });
+}
+
+InstructionPtr make_dequantize8(const KernelTable& table, Place x, Place y, int64_t n, float scale, int32_t zero) {
+  return simple(n * kMoveWork, [kernel = table.dequantize8, x, y, n, scale, zero](Frame& frame, int part, int parts) {
+    const auto [begin, end] = span_share8(n, part, parts);
+    kernel({frame.at<uint8_t>(x) + begin, frame.at<float>(y) + begin, static_cast<size_t>(end - begin), zero, scale});
+  });
+}
+
+InstructionPtr make_planar_to_blocked8(const KernelTable& table, PlanarOperand8 x, BlockedOperand8 y) {
+  return simple(move_work(y.view), [kernel = table.planar_to_blocked8, x, y](Frame& frame, int part, int parts) {
+    kernel(resolve(frame, x), resolve(frame, y), part, parts);
+  });
+}
+
+InstructionPtr make_blocked_to_planar8(const KernelTable& table, BlockedOperand8 x, PlanarOperand8 y) {
+  return simple(move_work(x.view), [kernel = table.blocked_to_planar8, x, y](Frame& frame, int part, int parts) {
+    kernel(resolve(frame, x), resolve(frame, y), part, parts);
+  });
+}
+
+BlockedOperand8 dense_span8(Place place, int64_t n) {
+  return {place, {nullptr, kLanes, 1, static_cast<int>(n / kLanes), static_cast<ptrdiff_t>(n), static_cast<ptrdiff_t>(n)}};
+}
+
+}  // namespace rskip

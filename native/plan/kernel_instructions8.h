@@ -1,0 +1,53 @@
+// Instructions that call the kernels on 8-bit numbers.
+#pragma once
+
+#include <memory>
+
+#include "kernels/table8.h"
+#include "plan/kernel_instructions.h"
+
+namespace rskip {
+
+struct ConvOperands8 {
+  std::shared_ptr<const PackedConv8> conv;
+  std::shared_ptr<const PackedConv8> packed;  // as in ConvOperands
+  bool planar = false;
+  BlockedOperand8 x;
+  PlanarOperand8 x_planar;
+  BlockedOperand8 y;
+  bool has_residual = false;
+  BlockedOperand8 residual;
+  Rounding rounding;
+  Addition8 addition;
+  int64_t multiply_adds = 0;
+};
+InstructionPtr make_conv8(const KernelTable& table, ConvOperands8 operands);
+
+struct GemmOperands8 {
+  std::shared_ptr<const PackedGemm8> gemm;
+  Place a, y;
+  bool to_float = false;
+  bool has_shift = false;
+  Place shift;
+  int m = 0, k = 0, n = 0;
+  Rounding rounding;
+  Activation act;
+};
+InstructionPtr make_gemm8(const KernelTable& table, GemmOperands8 operands);
+
+// `args` carries all but views and pointers, which are replaced.
+InstructionPtr make_pool8(const KernelTable& table, BlockedOperand8 x, BlockedOperand8 y, const PoolArgs8& args);
+InstructionPtr make_global_pool8(const KernelTable& table, BlockedOperand8 x, Place y, bool to_float,
+                                 const GlobalPoolArgs8& args);
+InstructionPtr make_binary8(const KernelTable& table, BlockedOperand8 a, BlockedOperand8 b, BlockedOperand8 y,
+                            const BinaryArgs8& args);
+InstructionPtr make_lookup8(const KernelTable& table, BlockedOperand8 x, Place lookup, BlockedOperand8 y);
+InstructionPtr make_quantize8(const KernelTable& table, Place x, Place y, int64_t n, float scale, int32_t zero);
+InstructionPtr make_dequantize8(const KernelTable& table, Place x, Place y, int64_t n, float scale, int32_t zero);
+InstructionPtr make_planar_to_blocked8(const KernelTable& table, PlanarOperand8 x, BlockedOperand8 y);
+InstructionPtr make_blocked_to_planar8(const KernelTable& table, BlockedOperand8 x, PlanarOperand8 y);
+
+// A dense span of n bytes, a multiple of sixteen, as a map of one row: for what treats every element alike.
+BlockedOperand8 dense_span8(Place place, int64_t n);
+
+}  // namespace rskip

@@ -1,0 +1,148 @@
+// Programs of integer steps: kernels, layouts and joined steps give the bytes of the plain loops.
+#include <gtest/gtest.h>
+
+#include "conv8_tester.h"
+#include "program_writer.h"
+
+namespace rskip::test {
+namespace {
+
+// Writes integer steps. Kernels need constant weights: where these are inputs of the program, plain loops compute.
+class IntegerWriter {
+ public:
+  explicit IntegerWriter(bool constant_weights) : constant_weights_(constant_weights) {}
+
+  ProgramWriter w;
+  std::vector<std::vector<char>> weight_inputs;  // in the order of the program's inputs, behind the first
+
+  int32_t image(const Words& shape) { return w.input(shape); }
+
+  int32_t quantize(int32_t x, const Words& shape, float scale, uint8_t zero) {
+    return w.step(Op::kQuantize, {x, real({}, {scale}), byte({}, zero)}, shape, {0}, DType::kUint8);
+  }
+  // The zero point of x, and those of the result, are chosen by the caller.
+  int32_t conv(int32_t x, const Words& from, const Words& to, int kernel, int stride, int groups, uint8_t x_zero,
+               Words requant, uint32_t seed) {
+    const int32_t group_in = from[1] / groups;
+    const size_t k = static_cast<size_t>(group_in) * kernel * kernel;
+    const int32_t weight = signed_weights({to[1], group_in, kernel, kernel}, k * to[1], seed);
+    const int32_t bias =
+        w.constant({to[1]}, random_integers<int32_t>(to[1], seed + 1, -9000, 9000), DType::kInt32);
+    std::vector<float> scale = random_floats(to[1], seed + 2, 0.5f, 1.5f);
+    for (float& s : scale) s *= 64 / (8192 * std::sqrt(static_cast<float>(k)));
+    const int pad = kernel / 2;
+    Words attributes = {groups};
+    append(attributes, act_words({}));
+    append(attributes, requant);
+    append(attributes, {2, stride, stride, pad, pad, pad, pad, 1, 1});
+    return w.step(Op::kQconv, {x, weight, bias, real({to[1]}, scale), byte({1}, x_zero), -1}, to, attributes, DType::kUint8);
+  }
+  int32_t add(int32_t a, int32_t b, const Words& shape, uint8_t zero_a, uint8_t zero_b, Words requant) {
+    Words attributes = {static_cast<int32_t>(BinaryKind::kAdd), 2, zero_a, bits(0.75f), zero_b, bits(1.25f)};
+    append(attributes, requant);
+    return w.step(Op::kQbinary, {a, b}, shape, attributes, DType::kUint8);
+  }
+  int32_t max_pool(int32_t x, const Words& to) {
+    return w.step(Op::kPool, {x}, to, {1, 0, 0, 2, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1}, DType::kUint8);
+  }
+  int32_t lookup(int32_t x, const Words& shape, uint32_t seed) {
+    return w.step(Op::kLookup, {x, table(seed)}, shape, {}, DType::kUint8);
+  }
+  int32_t mean(int32_t x, int32_t channels, uint8_t zero, DType dtype) {
+    return w.step(Op::kQglobalPool, {x}, {1, channels, 1, 1}, {1, zero, bits(0.011f), 90, 5, 250}, dtype);
+  }
+  int32_t table(uint32_t seed) {
+    return w.constant({256}, random_integers<uint8_t>(256, seed, 0, 255), DType::kUint8);
+  }
+  int32_t matmul(int32_t x, int32_t k, int32_t n, bool to_float, uint32_t seed) {
+    const int32_t weight = signed_weights({n, k}, static_cast<size_t>(n) * k, seed);
+    const int32_t bias = to_float ? real({n}, random_floats(n, seed + 1))
+                                  : w.constant({n}, random_integers<int32_t>(n, seed + 1, -900, 900), DType::kInt32);
+    Words attributes = {1};
+    append(attributes, act_words({}));
+    append(attributes, to_float ? Words{0, 0, 0} : Words{100, 3, 240});
+    return w.step(Op::kQmatmul, {x, weight, bias, real({1}, {0.0007f}), byte({1}, 90), -1}, {1, n}, attributes,
+                  to_float ? DType::kFloat32 : DType::kUint8);
+  }
+  int32_t dequantize(int32_t x, const Words& shape, float scale, uint8_t zero) {
+    return w.step(Op::kDequantize, {x, real({}, {scale}), byte({}, zero)}, shape, {0});
+  }
+
+ private:
+  static void append(Words& to, const Words& from) { to.insert(to.end(), from.begin(), from.end()); }
+  int32_t real(const Words& shape, std::vector<float> data) { return w.constant(shape, std::move(data)); }
+  int32_t byte(const Words& shape, uint8_t value) {
+    return w.constant<uint8_t>(shape, {value}, DType::kUint8);
+  }
+  int32_t signed_weights(const Words& shape, size_t n, uint32_t seed) {
+    const std::vector<int8_t> data = random_integers<int8_t>(n, seed, -128, 127);
+    if (constant_weights_) return w.constant(shape, data, DType::kInt8);
+    weight_inputs.emplace_back(data.begin(), data.end());
+    return w.input(shape, DType::kInt8, false);
+  }
+  const bool constant_weights_;
+};
+
+// A stem, a pool, a skippable block, one with a projection, layers of other kinds, and both kinds of heads.
+IntegerWriter network(bool constant_weights, bool skip_table) {
+  IntegerWriter i(constant_weights);
+  const Words image = {1, 3, 23, 21}, stem = {1, 20, 12, 11}, first = {1, 20, 6, 6}, second = {1, 40, 3, 3};
+  const Words ranged = {90, 3, 250};
+  int32_t x = i.quantize(i.image(image), image, 0.01f, 120);
+  x = i.conv(x, image, stem, 7, 2, 1, 120, ranged, 10);
+  x = i.max_pool(x, first);
+  const int32_t begin = i.w.steps();
+  const int32_t score = i.mean(x, 20, 90, DType::kFloat32);
+  const int32_t gate = i.w.step(Op::kReduceMean, {score}, {1, 1, 1, 1}, {4, 0, 1, 2, 3});
+  const int32_t body = i.w.steps();
+  int32_t hidden = i.conv(x, first, first, 3, 1, 1, 90, {60, 60, 255}, 20);
+  hidden = i.conv(hidden, first, first, 3, 1, 1, 60, {70, 0, 255}, 30);
+  const int32_t sum = i.add(hidden, x, first, 70, 90, ranged);
+  i.w.block(true, begin, body, x, sum, gate, {}, ops::CompareKind::kGt, skip_table ? i.table(99) : -1);
+  // Read as of another zero point, which needs another halo.
+  const int32_t other = i.conv(sum, first, first, 5, 1, 20, 33, {33, 0, 255}, 40);
+  const int32_t projection = i.conv(sum, first, second, 1, 2, 1, 90, {10, 0, 255}, 50);
+  const int32_t main = i.conv(other, first, second, 3, 2, 4, 33, {20, 0, 255}, 60);
+  x = i.add(projection, main, second, 10, 20, ranged);
+  x = i.lookup(x, second, 70);
+  i.w.output(i.dequantize(x, second, 0.25f, 90));
+  const int32_t mean = i.mean(x, 40, 90, DType::kUint8);
+  const int32_t flat = i.w.step(Op::kReshape, {mean}, {1, 40}, {}, DType::kUint8);
+  const int32_t head = i.matmul(flat, 40, 37, false, 80);
+  i.w.output(head);
+  i.w.output(i.matmul(head, 37, 10, true, 90));
+  return i;
+}
+
+std::vector<std::vector<char>> outputs_of(const KernelTable& table, int threads, const IntegerWriter& i, BlockMode mode) {
+  EngineOptions options;
+  options.table = &table;
+  options.threads = threads;
+  Engine engine(options);
+  const auto program = engine.compile(i.w.words(), i.w.constants());
+  TestRun run(program->plan(), 3, mode);
+  for (size_t n = 0; n < i.weight_inputs.size(); ++n) run.inputs[n + 1] = i.weight_inputs[n];
+  for (size_t n = 0; n < run.inputs.size(); ++n) run.request.inputs[n] = {run.inputs[n].data(), run.inputs[n].size()};
+  const RunResult result = program->run_here(std::move(run.request));
+  EXPECT_FALSE(result.error);
+  return run.outputs;
+}
+
+TEST(IntegerPrograms, KernelsGiveTheBytesOfPlainLoops) {
+  for (bool skip_table : {false, true}) {
+    const IntegerWriter plain = network(false, skip_table), packed = network(true, skip_table);
+    for (BlockMode mode : {BlockMode::kRun, BlockMode::kSkip, BlockMode::kGate}) {
+      const auto expected = outputs_of(scalar(), 1, plain, mode);
+      for (const KernelTable* table : available_tables()) {
+        SCOPED_TRACE(table->name);
+        for (int threads : {1, 3}) {
+          const auto actual = outputs_of(*table, threads, packed, mode);
+          for (size_t n = 0; n < expected.size(); ++n) EXPECT_EQ(expected[n], actual[n]) << "output " << n;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace rskip::test

@@ -1,0 +1,214 @@
+// Kernels on 8-bit numbers other than convolution: every instruction set must give the oracle's bytes.
+#include "conv8_tester.h"
+
+namespace rskip::test {
+namespace {
+
+using Bytes = std::vector<uint8_t>;
+
+// check(table, parts) for every instruction set, whole and in parts.
+template <class Check>
+void on_every_table(const Check& check) {
+  for (const KernelTable* table : available_tables()) {
+    SCOPED_TRACE(table->name);
+    for (int parts : {1, 3}) check(*table, parts);
+  }
+}
+
+void check_gemm(int m, int k, int n, bool trans_b, bool to_float) {
+  SCOPED_TRACE(std::to_string(m) + "x" + std::to_string(k) + "x" + std::to_string(n));
+  const Bytes a = random_integers<uint8_t>(static_cast<size_t>(m) * k, 1, 0, 255);
+  const std::vector<int8_t> b = random_integers<int8_t>(static_cast<size_t>(k) * n, 2, -128, 127);
+  const std::vector<int32_t> bias = random_integers<int32_t>(n, 3, -5000, 5000);
+  const std::vector<float> shift = random_floats(n, 5);
+  std::vector<float> scale = random_floats(n, 4, 0.5f, 1.5f);
+  for (float& s : scale) s *= 64 / (8192 * std::sqrt(static_cast<float>(k)));
+  const Rounding rounding{-90, 100, 90};
+  const auto packed = pack_gemm8(k, n, b.data(), trans_b, bias.data(), scale.data(), n, 131);
+  Bytes expected;
+  std::vector<float> expected_floats;
+  for (int i = 0; i < m; ++i) {
+    for (int j = 0; j < n; ++j) {
+      int32_t sum = bias[j];
+      for (int p = 0; p < k; ++p) sum += (a[i * k + p] - 131) * (trans_b ? b[j * k + p] : b[p * n + j]);
+      expected.push_back(oracle_round(static_cast<float>(sum) * scale[j], rounding));
+      expected_floats.push_back(std::fma(static_cast<float>(sum), scale[j], shift[j]));
+    }
+  }
+  on_every_table([&](const KernelTable& table, int parts) {
+    GuardedArray<uint8_t> x(a.size()), y(expected.size());
+    Guarded y_float(expected.size());
+    std::copy(a.begin(), a.end(), x.data());
+    GuardedArray<uint8_t> scratch(gemm8_scratch_bytes(*packed, m), 0xa5);
+    GemmArgs8 args{packed.get(), x.data(), m, to_float ? nullptr : y.data(), to_float ? y_float.data() : nullptr,
+                   rounding,     shift.data(), {}, scratch.data()};
+    for (int part = 0; part < parts; ++part) table.gemm8(args, part, parts);
+    if (to_float) {
+      EXPECT_EQ(expected_floats, std::vector<float>(y_float.data(), y_float.data() + y_float.size()));
+    } else {
+      EXPECT_EQ(expected, Bytes(y.data(), y.data() + y.size()));
+    }
+  });
+}
+
+TEST(Kernels8, MatrixProducts) {
+  for (int m : {1, 2, 7, 17}) {
+    for (int k : {1, 4, 37, 64}) {
+      for (int n : {1, 16, 33, 50}) check_gemm(m, k, n, (m + k) % 2 == 0, (k + n) % 2 == 0);
+    }
+  }
+}
+
+// A map of random bytes within a halo of 255, which no maximum may see.
+Map8 random_map(int channels, int height, int width, uint32_t seed) {
+  Map8 map(channels, height, width, {1, 2, 1, 0}, 255);
+  map.fill(random_integers<uint8_t>(static_cast<size_t>(channels) * height * width, seed, 0, 250));
+  return map;
+}
+
+TEST(Kernels8, MaximaOfWindows) {
+  const Map8 x = random_map(37, 9, 11, 1);
+  PoolArgs window;
+  window.kernel_h = 3;
+  window.kernel_w = 2;
+  window.stride_h = window.stride_w = 2;
+  window.dilation_w = 2;
+  window.pad = {1, 1, 1, 1};
+  Bytes expected;
+  for (int c = 0; c < 37; ++c) {
+    for (int h = 0; h < 5; ++h) {
+      for (int w = 0; w < 6; ++w) {
+        uint8_t most = 0;
+        for (int i = 0; i < 3; ++i) {
+          for (int j = 0; j < 2; ++j) {
+            const int row = 2 * h + i - 1, column = 2 * w + 2 * j - 1;
+            if (row >= 0 && row < 9 && column >= 0 && column < 11) most = std::max(most, x.at(c, row, column));
+          }
+        }
+        expected.push_back(most);
+      }
+    }
+  }
+  on_every_table([&](const KernelTable& table, int parts) {
+    Map8 y(37, 5, 6, {1, 1, 1, 1}, 9);
+    for (int part = 0; part < parts; ++part) table.pool8({x.view(), y.view(), window}, part, parts);
+    EXPECT_EQ(expected, y.planar());
+    y.expect_clean();
+  });
+}
+
+TEST(Kernels8, MeansOfMaps) {
+  const Map8 x = random_map(37, 9, 11, 1);
+  const float factor = 1.7f / 99;
+  const Rounding rounding{-30, 200, 30};
+  Bytes expected;
+  std::vector<float> expected_floats;
+  for (int c = 0; c < 37; ++c) {
+    int32_t sum = 0;
+    for (int h = 0; h < 9; ++h) {
+      for (int w = 0; w < 11; ++w) sum += x.at(c, h, w) - 77;
+    }
+    expected_floats.push_back(static_cast<float>(sum) * factor);
+    expected.push_back(oracle_round(expected_floats.back(), rounding));
+  }
+  on_every_table([&](const KernelTable& table, int parts) {
+    GuardedArray<uint8_t> y(37);
+    Guarded y_float(37);
+    for (int part = 0; part < parts; ++part) {
+      table.global_pool8({x.view(), 77, factor, nullptr, y.data(), rounding}, part, parts);
+      table.global_pool8({x.view(), 77, factor, y_float.data(), nullptr, rounding}, part, parts);
+    }
+    EXPECT_EQ(expected, Bytes(y.data(), y.data() + 37));
+    EXPECT_EQ(expected_floats, std::vector<float>(y_float.data(), y_float.data() + 37));
+  });
+}
+
+TEST(Kernels8, SumsAndProducts) {
+  const Map8 a = random_map(37, 5, 7, 1), b = random_map(37, 5, 7, 2), pixel = random_map(37, 1, 1, 3);
+  const Rounding rounding{-120, 110, 120};
+  for (BinaryKind kind : {BinaryKind::kAdd, BinaryKind::kMul}) {
+    for (bool by_channel : {false, true}) {
+      const bool product = kind == BinaryKind::kMul;
+      BinaryArgs8 args{kind, a.view(), by_channel ? pixel.view() : b.view(), {}, by_channel, 128, 90,
+                       product ? 0.01f : 0.5f, 0.75f, rounding};
+      Bytes expected;
+      for (int c = 0; c < 37; ++c) {
+        for (int h = 0; h < 5; ++h) {
+          for (int w = 0; w < 7; ++w) {
+            const float p = static_cast<float>(a.at(c, h, w) - 128);
+            const float q = static_cast<float>((by_channel ? pixel.at(c, 0, 0) : b.at(c, h, w)) - 90);
+            expected.push_back(
+                oracle_round(product ? p * q * args.factor_a : std::fma(p, args.factor_a, q * args.factor_b), rounding));
+          }
+        }
+      }
+      on_every_table([&](const KernelTable& table, int parts) {
+        Map8 y(37, 5, 7, {1, 1, 1, 1}, 9);
+        args.y = y.view();
+        for (int part = 0; part < parts; ++part) table.binary8(args, part, parts);
+        EXPECT_EQ(expected, y.planar());
+        y.expect_clean();
+      });
+    }
+  }
+}
+
+TEST(Kernels8, TablesAreLookedUp) {
+  const Map8 x = random_map(20, 5, 7, 1);
+  const Bytes table = random_integers<uint8_t>(256, 2, 0, 255);
+  Bytes expected = x.planar();
+  for (uint8_t& v : expected) v = table[v];
+  on_every_table([&](const KernelTable& kernels, int parts) {
+    Map8 y(20, 5, 7, {}, 9);
+    for (int part = 0; part < parts; ++part) kernels.lookup8({x.view(), y.view(), table.data()}, part, parts);
+    EXPECT_EQ(expected, y.planar());
+  });
+}
+
+TEST(Kernels8, FloatsAndBack) {
+  std::vector<float> x = random_floats(53, 1, -30, 30);
+  x[3] = std::numeric_limits<float>::quiet_NaN();
+  x[5] = std::numeric_limits<float>::infinity();
+  x[19] = -std::numeric_limits<float>::infinity();
+  x[20] = 3e38f;
+  x[52] = 0.375f;  // between two integers, times 4
+  const float scale = 0.25f;
+  Bytes expected;
+  std::vector<float> back;
+  for (float v : x) {
+    expected.push_back(std::isnan(v) ? 100 : oracle_round(v / scale, {-100, 155, 100}));
+    back.push_back(static_cast<float>(expected.back() - 100) * scale);
+  }
+  on_every_table([&](const KernelTable& table, int) {
+    for (size_t n : {size_t{1}, size_t{16}, x.size()}) {
+      Guarded from(n), real(n);
+      GuardedArray<uint8_t> y(n);
+      std::copy_n(x.begin(), n, from.data());
+      table.quantize8({from.data(), y.data(), n, scale, 100});
+      table.dequantize8({y.data(), real.data(), n, 100, scale});
+      EXPECT_TRUE(std::equal(y.data(), y.data() + n, expected.begin()));
+      EXPECT_TRUE(std::equal(real.data(), real.data() + n, back.begin()));
+    }
+  });
+}
+
+TEST(Kernels8, LayoutsThereAndBack) {
+  const Bytes planar = random_integers<uint8_t>(37 * 5 * 7, 1, 0, 255);
+  on_every_table([&](const KernelTable& table, int parts) {
+    GuardedArray<uint8_t> from(planar.size()), to(planar.size());
+    std::copy(planar.begin(), planar.end(), from.data());
+    Map8 blocked(37, 5, 7, {1, 1, 1, 1}, 9);
+    for (int part = 0; part < parts; ++part) {
+      table.planar_to_blocked8({from.data(), 37, 5, 7, 7, 35}, blocked.view(), part, parts);
+    }
+    EXPECT_EQ(planar, blocked.planar());
+    blocked.expect_clean();
+    for (int part = 0; part < parts; ++part) {
+      table.blocked_to_planar8(blocked.view(), {to.data(), 37, 5, 7, 7, 35}, part, parts);
+    }
+    EXPECT_EQ(planar, Bytes(to.data(), to.data() + to.size()));
+  });
+}
+
+}  // namespace
+}  // namespace rskip::test
