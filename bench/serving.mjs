@@ -5,7 +5,8 @@
 //   node bench/serving.mjs DATA --short   a trial of a minute that writes no page
 //
 // Build first; bench/export_models.py makes bench/models/resnet18.onnx. If bench/serving-policy.json is missing, it is
-// calibrated on 70 % of the images; requests use the others. This process generates the load, on the same cores.
+// calibrated on 70 % of the images; requests use the others. The load is generated on the same cores, by a program of
+// bench/serving that a C++ compiler builds.
 import { spawn } from 'node:child_process';
 import {
   existsSync,
@@ -50,8 +51,8 @@ if (data === undefined || !existsSync(RESNET18)) {
 }
 const say = (text) => console.error(`${new Date().toISOString().slice(11, 19)} ${text}`);
 const seconds = flags.short
-  ? { alone: 1, capacity: 2, half: 2, over: 4, ramp: 8 }
-  : { alone: 5, capacity: 8, half: 20, over: 60, ramp: 76 };
+  ? { alone: 1, warm: 1, capacity: 2, half: 2, over: 4, ramp: 8, calm: 3 }
+  : { alone: 5, warm: 5, capacity: 8, half: 20, over: 60, ramp: 76, calm: 10 };
 /** Loads of the ramp, relative to the capacity at full depth. */
 const RAMP = { from: 0.2, to: 2, steps: flags.short ? 4 : 19 };
 
@@ -97,14 +98,19 @@ async function serve(model, ...args) {
   const listening = await Promise.race([first, ended]);
   if (typeof listening !== 'string') throw new Error(`the server didn't start: ${log.join('\n')}`);
   const { url } = JSON.parse(listening);
-  const rssMiB = () =>
-    Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))[1]) / 1024;
+  const read = (file) => readFileSync(`/proc/${child.pid}/${file}`, 'utf8');
+  const rssMiB = () => Number(/VmRSS:\s+(\d+)/.exec(read('status'))[1]) / 1024;
+  /** CPU time in microseconds; the kernel counts it in hundredths of a second. */
+  const cpuUs = () => {
+    const [user, system] = read('stat').replace(/.*\) /, '').split(' ').slice(11, 13).map(Number);
+    return 1e4 * (user + system);
+  };
   const stop = async () => {
     child.kill('SIGTERM');
     const { code } = await ended;
     if (code !== 0) throw new Error(`the server ended with ${code}: ${log.slice(-5).join('\n')}`);
   };
-  return { url, log, rssMiB, stop };
+  return { url, log, rssMiB, cpuUs, stop };
 }
 
 /** Scores of all images in one setting, as bytes, from `session.run` in this process. */
@@ -120,10 +126,11 @@ async function answersOf(session, input, dims, images, policy) {
   return answers;
 }
 
-/** Items per second of `session.run` without a server, with one more concurrent run than there are threads. */
+/** Rate and CPU time of `session.run` without a server, with one more concurrent run than there are threads. */
 async function alone(session, input, dims, images) {
   let runs = 0;
   const start = performance.now();
+  const before = process.cpuUsage();
   const worker = async () => {
     while (performance.now() - start < 1000 * seconds.alone) {
       await session.run(
@@ -134,29 +141,37 @@ async function alone(session, input, dims, images) {
     }
   };
   await Promise.all(Array.from({ length: THREADS + 1 }, worker));
-  return (1000 * runs) / (performance.now() - start);
+  const { user, system } = process.cpuUsage(before);
+  return { perSecond: (1000 * runs) / (performance.now() - start), cpuUs: (user + system) / runs };
 }
 
 /** Measures capacity, latency at half of it, and overload at three times the capacity. */
 async function bears(model, title, { input, dims, images, reference }, session) {
-  const inProcess = await alone(session, input, dims, images);
+  const direct = await alone(session, input, dims, images);
+  const inProcess = direct.perSecond;
   const name = model.replace(/.*\/|\.onnx$/g, '');
   const server = await serve(model, '--policy', 'full', '--queue', String(QUEUE));
   const load = new Load(server.url, name, { input, dims, images, reference });
-  await load.closed(2, 0.5);
+  await load.closed(16, seconds.warm);
+  const before = server.cpuUs();
   const full = await load.closed(16, seconds.capacity);
   const capacity = full.perSecond;
+  const cpuUs = {
+    alone: direct.cpuUs,
+    server: (server.cpuUs() - before) / full.requests,
+    load: full.cpuUs / full.requests,
+  };
   say(
-    `${title}: ${inProcess.toFixed(0)} runs a second in process, ${capacity.toFixed(0)} requests a second served`,
+    `${title}: ${inProcess.toFixed(0)} runs a second in process, ${capacity.toFixed(0)} requests a second served; CPU time per request ${JSON.stringify(cpuUs)} us`,
   );
-  const [half] = await load.open(capacity / 2, seconds.half);
+  const [half] = await load.open(capacity / 2, capacity / 2, seconds.half);
   const serviceMs = (1000 * THREADS) / inProcess;
   say(
-    `half of that: p99 is ${half.quantile(0.99).toFixed(1)} ms, a run on one thread takes ${serviceMs.toFixed(1)} ms`,
+    `half of that: p99 is ${half.p99Ms.toFixed(1)} ms, a run on one thread takes ${serviceMs.toFixed(1)} ms`,
   );
   const memory = [];
   const sampler = setInterval(() => memory.push(server.rssMiB()), 500);
-  const [over] = await load.open(3 * capacity, seconds.over);
+  const [over] = await load.open(3 * capacity, 3 * capacity, seconds.over);
   clearInterval(sampler);
   say(
     `three times that: ${JSON.stringify(over.statuses)}, ${over.wrong} wrong, goodput ${over.perSecond.toFixed(0)}`,
@@ -166,7 +181,7 @@ async function bears(model, title, { input, dims, images, reference }, session) 
   const third = memory[Math.floor(memory.length / 3)];
   return {
     title,
-    ...{ inProcess, capacity, serviceMs, halfP99Ms: half.quantile(0.99) },
+    ...{ inProcess, capacity, cpuUs, serviceMs, halfP99Ms: half.p99Ms },
     over: {
       seconds: seconds.over,
       statuses: over.statuses,
@@ -183,10 +198,11 @@ async function bears(model, title, { input, dims, images, reference }, session) 
 async function ramp(capacity, feeds, ...args) {
   const server = await serve(CIFAR, '--queue', String(RAMP_QUEUE), ...args);
   const load = new Load(server.url, 'cifar10-resnet24', feeds);
-  await load.closed(2, 0.5);
-  const rate = (at) => capacity * (RAMP.from + (RAMP.to - RAMP.from) * at);
-  const parts = await load.open(rate, seconds.ramp, RAMP.steps);
-  const [calm] = await load.open(0.2 * capacity, flags.short ? 3 : 10);
+  await load.closed(16, seconds.warm);
+  // The setting is full again when the ramp begins.
+  await load.open(RAMP.from * capacity, RAMP.from * capacity, seconds.calm);
+  const parts = await load.open(RAMP.from * capacity, RAMP.to * capacity, seconds.ramp, RAMP.steps);
+  const [calm] = await load.open(RAMP.from * capacity, RAMP.from * capacity, seconds.calm);
   const after = await load.closed(1, 0.1);
   load.close();
   await server.stop();
@@ -196,8 +212,8 @@ async function ramp(capacity, feeds, ...args) {
   return {
     steps: parts.map((part, i) => ({
       load: RAMP.from + ((RAMP.to - RAMP.from) * (i + 0.5)) / RAMP.steps,
-      p50Ms: part.quantile(0.5),
-      p99Ms: part.quantile(0.99),
+      p50Ms: part.p50Ms,
+      p99Ms: part.p99Ms,
       refused: (part.statuses[429] ?? 0) / part.requests,
       saved: part.saved / part.answered,
       settings: part.settings,

@@ -15,21 +15,25 @@ export function keptUpTo({ steps }, targetMs) {
 }
 
 function bearsTable(measured) {
-  const rows = measured.map(({ title, inProcess, capacity, serviceMs, halfP99Ms, over, requests, wrong }) => [
-    title,
-    inProcess.toFixed(0),
-    `${capacity.toFixed(0)} (${percent(capacity / inProcess)})`,
-    `${ms(halfP99Ms)} ms (${(halfP99Ms / serviceMs).toFixed(1)} service times)`,
-    `${over.goodput.toFixed(0)} (${percent(over.goodput / capacity)})`,
-    `${over.memoryMiB.afterAThird.toFixed(0)}, ${over.memoryMiB.atTheEnd.toFixed(0)}`,
-    requests.toLocaleString('en'),
-    String(wrong),
-  ]);
+  const rows = measured.map(
+    ({ title, inProcess, capacity, serviceMs, halfP99Ms, cpuUs, over, requests, wrong }) => [
+      title,
+      inProcess.toFixed(0),
+      `${capacity.toFixed(0)} (${percent(capacity / inProcess)})`,
+      [cpuUs.alone, cpuUs.server, cpuUs.load].map((us) => us.toFixed(0)).join(', '),
+      `${ms(halfP99Ms)} ms (${(halfP99Ms / serviceMs).toFixed(1)} service times)`,
+      `${over.goodput.toFixed(0)} (${percent(over.goodput / capacity)})`,
+      `${over.memoryMiB.afterAThird.toFixed(0)}, ${over.memoryMiB.atTheEnd.toFixed(0)}`,
+      requests.toLocaleString('en'),
+      String(wrong),
+    ],
+  );
   return table(
     [
       'network',
       '`session.run`, items/s',
       'served, items/s',
+      'CPU time per item, µs: `session.run`, server, load',
       'p99 at half load',
       `answered at three times the load, items/s`,
       'MiB after a third, at the end',
@@ -158,13 +162,13 @@ async function chart({ targetMs, ramp: { elastic, fixed } }) {
 const HEADING = '\n## Measurements\n';
 
 function section({ threads, cpu, targetMs, changed, measured, ramp }) {
-  const kept = (one) => percent(keptUpTo(one, targetMs));
+  const [full, elastic] = [ramp.fixed, ramp.elastic].map((one) => keptUpTo(one, targetMs));
   const { changes, after, requests, wrong } = ramp.elastic;
   return [
-    `\`node bench/serving.mjs DATA\` on ${cpu}, ${threads} CPUs, which the load shares. Every answer was compared with that of \`session.run\` in the same setting.`,
+    `\`node bench/serving.mjs DATA\` on ${cpu}, ${threads} CPUs. \`session.run\` has them alone, in one process and without HTTP; the server shares them with the program that generates the load. Every answer was compared with that of \`session.run\` in the same setting.`,
     bearsTable(measured),
     `A service time is that of one run on one thread. At three times the load: ${measured.map(overload).join('; ')}.`,
-    `ResNet-24 for CIFAR-10 with a policy of \`calibrate --limits\`, \`--target-p99 ${targetMs}ms\`, and a load that grows steadily: full depth keeps the target up to ${kept(ramp.fixed)} of what it bears, elastic depth up to ${kept(ramp.elastic)}. The setting changed ${changes} times, and was ${after.join(', ')} when the load had gone. ${requests.toLocaleString('en')} requests, ${wrong} wrong answers.`,
+    `ResNet-24 for CIFAR-10 with a policy of \`calibrate --limits\`, \`--target-p99 ${targetMs}ms\`, and a load that grows steadily: full depth keeps the target up to ${percent(full)} of what it serves at most, elastic depth up to ${percent(elastic)}, ${(elastic / full).toFixed(2)} times as much. The setting changed ${changes} times, and was ${after.join(', ')} when the load had gone. ${requests.toLocaleString('en')} requests, ${wrong} wrong answers.`,
     '![Latency and settings while the load grows](serving.svg)',
     rampTable(ramp),
     'What each setting changes, on images that neither training nor calibration saw:',
