@@ -1,5 +1,6 @@
 import { type ControllerOptions, DepthController } from './controller.js';
-import type { Finished, Inference } from './infer.js';
+import type { Inference } from './infer.js';
+import type { Finished } from './messages.js';
 import type { ServedModel } from './model.js';
 import type { ModelRepository } from './repository.js';
 import type { Setting } from './settings.js';

@@ -14,7 +14,8 @@ import type { Authenticate } from './auth.js';
 import { Caller } from './caller.js';
 import { bytesOf, joinBytes, splitBytes, tensorFromBytes, tensorFromJson } from './datatypes.js';
 import { asServerError, ServerError } from './errors.js';
-import type { Inference, InferRequest, InferResponse, Parameters, RequestInput } from './infer.js';
+import type { Inference } from './infer.js';
+import type { InferRequest, InferResponse, Parameters, RequestInput } from './messages.js';
 import { EXTENSIONS, modelMetadata, modelStatistics } from './metadata.js';
 import type { ModelRepository } from './repository.js';
 

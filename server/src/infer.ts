@@ -1,87 +1,19 @@
-import { type ItemTrace, Tensor } from 'residual-skip';
+import { Tensor } from 'residual-skip';
 import { concat, joinKey, runTogether, type Work } from './call.js';
 import type { Caller } from './caller.js';
 import { datatypeOf, elementsOf } from './datatypes.js';
 import { asServerError, ServerError } from './errors.js';
+import type {
+  Failed,
+  Finished,
+  InferRequest,
+  InferResponse,
+  Parameters,
+  ResponseOutput,
+} from './messages.js';
 import type { ServedModel } from './model.js';
 import { type Job, JobQueue } from './queue.js';
 import type { ModelRepository } from './repository.js';
-import type { Setting } from './settings.js';
-
-/** Values of the protocol's `parameters`. */
-export type Parameters = Readonly<Record<string, string | number | boolean>>;
-
-/** One input of a request: a tensor, or image files (datatype BYTES). */
-export interface RequestInput {
-  readonly name: string;
-  readonly shape: readonly number[];
-  readonly content: Tensor | readonly Uint8Array[];
-}
-
-export interface RequestedOutput {
-  readonly name: string;
-  readonly parameters: Parameters;
-}
-
-/** An inference request, independent of the protocol. */
-export interface InferRequest {
-  readonly model: string;
-  readonly version: string;
-  readonly id: string;
-  readonly parameters: Parameters;
-  readonly inputs: readonly RequestInput[];
-  /** Empty for all outputs. */
-  readonly outputs: readonly RequestedOutput[];
-  /** The caller's W3C trace context. */
-  readonly traceparent?: string | undefined;
-}
-
-export interface ResponseOutput {
-  readonly name: string;
-  readonly datatype: string;
-  readonly shape: readonly number[];
-  /** BYTES elements for the classification extension. */
-  readonly content: Tensor | readonly Uint8Array[];
-}
-
-export interface InferResponse {
-  readonly model: string;
-  readonly version: string;
-  readonly id: string;
-  /** The setting that ran, its promise, and what was skipped. */
-  readonly parameters: Parameters;
-  readonly outputs: readonly ResponseOutput[];
-}
-
-/** An answered request, for watchers. */
-export interface Finished {
-  readonly request: InferRequest;
-  /** Time of receipt, as `performance.now()`. */
-  readonly started: number;
-  readonly model: ServedModel;
-  readonly setting: Setting;
-  readonly items: readonly ItemTrace[];
-  /** Multiply-adds of one item at full depth. */
-  readonly multiplyAdds: number;
-  readonly queueMs: number;
-  /** Duration of the engine's call, which may have included other requests. */
-  readonly callMs: number;
-  /** Number of items in that call. */
-  readonly callItems: number;
-  readonly feeds: Readonly<Record<string, Tensor>>;
-  /** The scores of each item; null if the model is no classifier. */
-  readonly scores: readonly ArrayLike<number>[] | null;
-}
-
-/** A failed request, for watchers. */
-export interface Failed {
-  /** Null if the model is unknown. */
-  readonly model: ServedModel | null;
-  readonly error: ServerError;
-  /** Null if the request was refused before it was read. */
-  readonly request: InferRequest | null;
-  readonly started: number;
-}
 
 export interface InferenceOptions {
   readonly capacity: number;

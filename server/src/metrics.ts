@@ -1,5 +1,6 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
-import type { Failed, Finished, Inference } from './infer.js';
+import type { Inference } from './infer.js';
+import type { Failed, Finished } from './messages.js';
 import type { ServedModel } from './model.js';
 import type { ModelRepository } from './repository.js';
 import type { Setting } from './settings.js';

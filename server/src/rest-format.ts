@@ -3,7 +3,7 @@ import { Tensor } from 'residual-skip';
 import { z } from 'zod';
 import { bytesOf, joinBytes, jsonOf, splitBytes, tensorFromBytes, tensorFromJson } from './datatypes.js';
 import { ServerError } from './errors.js';
-import type { InferRequest, InferResponse, RequestInput, ResponseOutput } from './infer.js';
+import type { InferRequest, InferResponse, RequestInput, ResponseOutput } from './messages.js';
 
 /** Schemas of requests in the Open Inference Protocol's JSON, with its binary tensor data extension. */
 const parameters = z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])).default({});

@@ -1,6 +1,6 @@
 import type { Context, Span, Tracer } from '@opentelemetry/api';
 import { ServerError } from './errors.js';
-import type { Failed, Finished, InferRequest } from './infer.js';
+import type { Failed, Finished, InferRequest } from './messages.js';
 import { packageVersion } from './version.js';
 
 /** The OpenTelemetry variables for the endpoint. The exporter reads these and all other variables itself. */

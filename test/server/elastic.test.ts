@@ -4,7 +4,7 @@ import { Client, type Inference } from 'residual-skip/client';
 import { createServer } from 'residual-skip-server';
 import { Caller } from '../../server/src/caller.js';
 import { ElasticDepth, type SettingChange } from '../../server/src/elastic.js';
-import type { Finished } from '../../server/src/infer.js';
+import type { Finished } from '../../server/src/messages.js';
 import { JobQueue } from '../../server/src/queue.js';
 import { FULL, type Setting } from '../../server/src/settings.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
