@@ -13,15 +13,29 @@ export { type Watch, type WatchOptions, type WatchStats, watch } from './audit/w
 export { type CalibrateOptions, calibrate } from './calibrate/calibrate.js';
 export { type RenderCalibrationOptions, renderCalibration } from './calibrate/report.js';
 export type { Calibration, ClassResult, Contribution, Example, SettingResult } from './calibrate/result.js';
+export type { Prediction } from './classify/class-scores.js';
+export {
+  Embedder,
+  type EmbedderOptions,
+  type Embedding,
+  type EmbedOptions,
+  type Pooling,
+} from './classify/embedder.js';
 export {
   type ClassifyOptions,
   type ImageClassification,
   ImageClassifier,
   type ImageClassifierOptions,
-  type Prediction,
 } from './classify/image-classifier.js';
 export type { ImageSource, SharpLike } from './classify/image-source.js';
 export type { DataOptions, Images, LabelledImage } from './classify/images.js';
+export {
+  type ClassifyTextOptions,
+  type TextClassification,
+  TextClassifier,
+  type TextClassifierOptions,
+} from './classify/text-classifier.js';
+export type { TextRunOptions } from './classify/text-model.js';
 export type { WorkOptions } from './classify/work.js';
 export type { RawImage } from './data/image.js';
 export {

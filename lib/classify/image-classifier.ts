@@ -9,10 +9,10 @@ import type { TensorMetadata } from '../session/metadata.js';
 import type { SessionOptions } from '../session/options.js';
 import { InferenceSession } from '../session/session.js';
 import type { PolicySource } from '../skip/load-policy.js';
-import { topClasses } from '../skip/scores.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { Tensor } from '../tensor.js';
 import { parseStrict } from '../validation.js';
+import { classOutput, type Prediction, predictions } from './class-scores.js';
 import { type ImageSource, isImageSource, nameOf, toRawImage } from './image-source.js';
 
 /** Options of `ImageClassifier.from`: those of a session, and options for images and labels. */
@@ -38,16 +38,6 @@ export interface ClassifyOptions {
   policy?: PolicySource | undefined;
   /** Aborting it ends the work with the error ABORTED, whose name is AbortError. */
   signal?: AbortSignal | undefined;
-}
-
-/** One class of an answer. */
-export interface Prediction {
-  /** Index of the class. */
-  readonly index: number;
-  /** Its label; the index as text if the model has no labels. */
-  readonly label: string;
-  /** 0 to 1. */
-  readonly probability: number;
 }
 
 /** The answer for one image. */
@@ -198,18 +188,7 @@ export class ImageClassifier {
    * @throws ResidualSkipError INVALID_ARGUMENT when the model's output holds no class scores
    */
   predict(scores: Float32Array, count: number): Prediction[] {
-    const { classScores } = this.session.context;
-    if (classScores?.name !== this.output) {
-      throw new ResidualSkipError(
-        'INVALID_ARGUMENT',
-        `${this.name}: output '${this.output}' holds no class scores, float32 [batch, classes] with two classes at least`,
-      );
-    }
-    return topClasses(scores, classScores.meaning, count).map(([index, probability]) => ({
-      index,
-      label: this.labels[index]!,
-      probability,
-    }));
+    return predictions(this, scores, count);
   }
 
   /** Releases the session once its current runs have ended. Idempotent. */
@@ -312,27 +291,4 @@ function imageInput(inputs: readonly TensorMetadata[], model: string): NamedImag
   const [, channels, height, width] = first.shape;
   const known = (length: string | number | undefined) => (typeof length === 'number' ? length : undefined);
   return { name: first.name, channels: known(channels) ?? 3, height: known(height), width: known(width) };
-}
-
-/** The output with a score for each class: `logits`, or else the first float32 output of at least two dimensions. */
-function classOutput(
-  outputs: readonly TensorMetadata[],
-  labels: number | undefined,
-  model: string,
-  { labelsFrom }: { labelsFrom: string },
-): { output: string; classes: number } {
-  const fitting = outputs.filter(({ type, shape }) => type === 'float32' && shape.length >= 2);
-  const chosen = fitting.find(({ name }) => name === 'logits') ?? fitting[0];
-  const declared = chosen?.shape[1];
-  const classes = typeof declared === 'number' ? declared : labels;
-  if (chosen === undefined || classes === undefined) {
-    throw new ResidualSkipError('INVALID_ARGUMENT', `${model}: it has no float32 output [batch, classes]`);
-  }
-  if (labels !== undefined && labels !== classes) {
-    throw new ResidualSkipError(
-      'INVALID_DATA',
-      `${model}: ${labelsFrom} has ${labels} labels, but output '${chosen.name}' has ${classes} classes`,
-    );
-  }
-  return { output: chosen.name, classes };
 }

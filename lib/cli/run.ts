@@ -1,6 +1,6 @@
 import { relative } from 'node:path';
 import { type Command, Option } from 'commander';
-import type { Prediction } from '../classify/image-classifier.js';
+import type { Prediction } from '../classify/class-scores.js';
 import { kindOf, listImagesBelow } from '../data/files.js';
 import type { DataLimits } from '../data/limits.js';
 import { ResidualSkipError } from '../errors.js';

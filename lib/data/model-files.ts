@@ -8,6 +8,8 @@ import { type PreprocessorConfig, preprocessorConfigSchema } from './preprocess.
 export interface ModelFiles {
   /** The ONNX file. */
   readonly model: string;
+  /** Where the files beside it are: its folder, or the one above if that is called onnx. */
+  readonly folder: string;
   /** Name of the model for people: that of its folder if the file is called model.onnx, otherwise that of the file. */
   readonly name: string;
   readonly preprocessor?: { readonly config: PreprocessorConfig; readonly source: string };
@@ -32,6 +34,7 @@ export async function findModel(path: string): Promise<ModelFiles> {
   const id2label = (await readJson(configFile, configSchema))?.id2label;
   return {
     model,
+    folder,
     name: basename(model) === 'model.onnx' ? basename(folder) : basename(model),
     ...(config && { preprocessor: { config, source } }),
     ...(id2label && { labels: labelList(id2label, configFile) }),

@@ -1,4 +1,5 @@
-import type { ImageClassifier, Prediction } from '../classify/image-classifier.js';
+import type { Prediction } from '../classify/class-scores.js';
+import type { ImageClassifier } from '../classify/image-classifier.js';
 import { type Item, prepareItems } from '../classify/images.js';
 import { Unusable } from '../classify/unusable.js';
 import type { InferenceSession } from '../session/session.js';

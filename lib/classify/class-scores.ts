@@ -1,0 +1,69 @@
+/** Outputs with a score for each class, and what they say. */
+import { ResidualSkipError } from '../errors.js';
+import type { TensorMetadata } from '../session/metadata.js';
+import type { InferenceSession } from '../session/session.js';
+import { topClasses } from '../skip/scores.js';
+
+/** One class of an answer. */
+export interface Prediction {
+  /** Index of the class. */
+  readonly index: number;
+  /** Its label; the index as text if the model has no labels. */
+  readonly label: string;
+  /** 0 to 1. */
+  readonly probability: number;
+}
+
+/** What predictions need to know of a classifier. */
+interface Classifier {
+  readonly name: string;
+  readonly session: InferenceSession;
+  readonly output: string;
+  readonly labels: readonly string[];
+}
+
+/**
+ * The `count` most probable classes by an item's scores, most probable first; ties are in the order of their indices.
+ * @throws ResidualSkipError INVALID_ARGUMENT when the model's output holds no class scores
+ */
+export function predictions(
+  { name, session, output, labels }: Classifier,
+  scores: Float32Array,
+  count: number,
+): Prediction[] {
+  const { classScores } = session.context;
+  if (classScores?.name !== output) {
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `${name}: output '${output}' holds no class scores, float32 [batch, classes] with two classes at least`,
+    );
+  }
+  return topClasses(scores, classScores.meaning, count).map(([index, probability]) => ({
+    index,
+    label: labels[index]!,
+    probability,
+  }));
+}
+
+/** The output with a score for each class: `logits`, or else the first float32 output of at least two dimensions. */
+export function classOutput(
+  outputs: readonly TensorMetadata[],
+  labels: number | undefined,
+  model: string,
+  { labelsFrom }: { labelsFrom: string },
+): { output: string; classes: number } {
+  const fitting = outputs.filter(({ type, shape }) => type === 'float32' && shape.length >= 2);
+  const chosen = fitting.find(({ name }) => name === 'logits') ?? fitting[0];
+  const declared = chosen?.shape[1];
+  const classes = typeof declared === 'number' ? declared : labels;
+  if (chosen === undefined || classes === undefined) {
+    throw new ResidualSkipError('INVALID_ARGUMENT', `${model}: it has no float32 output [batch, classes]`);
+  }
+  if (labels !== undefined && labels !== classes) {
+    throw new ResidualSkipError(
+      'INVALID_DATA',
+      `${model}: ${labelsFrom} has ${labels} labels, but output '${chosen.name}' has ${classes} classes`,
+    );
+  }
+  return { output: chosen.name, classes };
+}

@@ -1,0 +1,116 @@
+import { z } from 'zod';
+import type { SessionOptions } from '../session/options.js';
+import type { InferenceSession } from '../session/session.js';
+import type { ItemTrace } from '../skip/trace.js';
+import { parseStrict } from '../validation.js';
+import { classOutput, type Prediction, predictions } from './class-scores.js';
+import { TextModel, type TextRunOptions, textRunShape, textsOf } from './text-model.js';
+
+/** Options of `TextClassifier.from`: those of a session, and labels. */
+export interface TextClassifierOptions extends SessionOptions {
+  /** Labels by class index. When left out, those of config.json beside the model, or else the indices. */
+  labels?: readonly string[] | undefined;
+}
+
+/** Options of `TextClassifier.classify`. */
+export interface ClassifyTextOptions extends TextRunOptions {
+  /** Classes to return, most probable first; 5 when left out. */
+  topK?: number | undefined;
+}
+
+/** The answer for one text. */
+export interface TextClassification extends Prediction {
+  /** The `topK` most probable classes; the first is this answer. */
+  readonly top: readonly Prediction[];
+  /** What the text ran and skipped; null unless `trace` was asked for. */
+  readonly trace: ItemTrace | null;
+}
+
+const TOP_K = 5;
+const classifySchema = z.strictObject({ topK: z.int().positive().optional(), ...textRunShape });
+
+/**
+ * A text classifier: a network that takes tokens and has one score per class, its tokenizer.json and its labels. Needs the package
+ * `@huggingface/tokenizers`.
+ *
+ * ```ts
+ * const classifier = await TextClassifier.from('models/sst2');
+ * const { label, probability } = await classifier.classify('a masterpiece');
+ * ```
+ */
+export class TextClassifier {
+  private constructor(
+    private readonly model: TextModel,
+    readonly labels: readonly string[],
+    /** False if the labels are only the class indices. */
+    readonly labelsKnown: boolean,
+    /** Name of the output that holds the scores. */
+    readonly output: string,
+  ) {}
+
+  /**
+   * Loads a model, with `tokenizer.json`, `tokenizer_config.json` and `config.json` beside it.
+   * @param path folder or ONNX file
+   * @throws ResidualSkipError INVALID_ARGUMENT when the model takes no tokens or has no class scores, INVALID_DATA for a file that
+   * can't be used, MISSING_DEPENDENCY, and what InferenceSession.create throws
+   */
+  static async from(path: string, options: TextClassifierOptions = {}): Promise<TextClassifier> {
+    const { labels: own, ...sessionOptions } = options;
+    const model = await TextModel.from(path, sessionOptions);
+    try {
+      const { files, session } = model;
+      const known = own ?? files.labels;
+      const labelsFrom = own ? 'options.labels' : 'config.json';
+      const { output, classes } = classOutput(session.outputMetadata, known?.length, files.name, {
+        labelsFrom,
+      });
+      const labels = known ?? Array.from({ length: classes }, (_, index) => String(index));
+      return new TextClassifier(model, labels, known !== undefined, output);
+    } catch (error) {
+      await model.session.release();
+      throw error;
+    }
+  }
+
+  get session(): InferenceSession {
+    return this.model.session;
+  }
+
+  /** Name of the model: that of its folder if the file is called model.onnx, otherwise that of the file. */
+  get name(): string {
+    return this.model.files.name;
+  }
+
+  /**
+   * Classifies one text, or several. Each runs at its own length; longer ones than the network takes are cut. The answers are in the
+   * order of the texts.
+   * @throws ResidualSkipError INVALID_ARGUMENT, ABORTED, SESSION_RELEASED, and the errors of a policy that can't be used
+   */
+  classify(text: string, options?: ClassifyTextOptions): Promise<TextClassification>;
+  classify(texts: readonly string[], options?: ClassifyTextOptions): Promise<TextClassification[]>;
+  async classify(
+    texts: string | readonly string[],
+    options: ClassifyTextOptions = {},
+  ): Promise<TextClassification | TextClassification[]> {
+    const { topK = TOP_K, ...rest } = parseStrict(classifySchema, options, {
+      code: 'INVALID_ARGUMENT',
+      subject: 'options',
+      known: Object.keys(classifySchema.shape),
+    });
+    const { list, one } = textsOf('classify', texts);
+    const answers = (await this.model.run(list, this.output, rest)).map(({ data, trace }) => {
+      const top = predictions(this, data, topK);
+      return { ...top[0]!, top, trace };
+    });
+    return one ? answers[0]! : answers;
+  }
+
+  /** Releases the session once its current runs have ended. Idempotent. */
+  release(): Promise<void> {
+    return this.session.release();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.release();
+  }
+}

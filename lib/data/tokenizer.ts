@@ -1,0 +1,113 @@
+/** Texts to tokens, by Hugging Face's files. */
+import { join } from 'node:path';
+import { z } from 'zod';
+import { ResidualSkipError } from '../errors.js';
+import { readJson } from './files.js';
+
+const importLibrary = () => import('@huggingface/tokenizers');
+type Library = Awaited<ReturnType<typeof importLibrary>>;
+type Tokenizer = InstanceType<Library['Tokenizer']>;
+
+/** What the library's own types leave open. */
+interface Encoding {
+  readonly ids: readonly number[];
+  readonly token_type_ids: readonly number[];
+}
+
+let loading: Promise<Library> | undefined;
+
+/** Loads the library, an optional peer, when it is first needed; only then is it an error if it is missing. */
+function loadLibrary(): Promise<Library> {
+  loading ??= importLibrary().catch((cause) => {
+    loading = undefined;
+    throw new ResidualSkipError(
+      'MISSING_DEPENDENCY',
+      'texts: splitting them into tokens needs the package "@huggingface/tokenizers", which can\'t be loaded here; install it with ' +
+        '"npm install @huggingface/tokenizers"',
+      { cause },
+    );
+  });
+  return loading;
+}
+
+const specialToken = z.union([z.string(), z.looseObject({ content: z.string() })]).nullish();
+const tokenizerSchema = z.looseObject({
+  model: z.looseObject({}),
+  truncation: z.looseObject({ max_length: z.int().positive() }).nullish(),
+  padding: z.looseObject({ pad_id: z.int().nonnegative() }).nullish(),
+});
+const configSchema = z.looseObject({
+  model_max_length: z.number().positive().nullish(),
+  pad_token: specialToken,
+});
+const sentenceSchema = z.looseObject({ max_seq_length: z.int().positive().nullish() });
+const modelSchema = z.looseObject({ max_position_embeddings: z.int().positive().nullish() });
+
+/** Configurations without a limit have 1e30 there. */
+const NO_LIMIT = 1e9;
+
+/** The tokens of one text. */
+export interface Encoded {
+  readonly ids: readonly number[];
+  /** Segment of each token; 0 for a single text. */
+  readonly types: readonly number[];
+}
+
+export class TextTokenizer {
+  private constructor(
+    private readonly tokenizer: Tokenizer,
+    /** Most tokens of a text, special ones included; undefined if there is no limit. */
+    readonly limit: number | undefined,
+    /** Fills texts up for networks of a fixed length. */
+    readonly padding: number,
+  ) {}
+
+  /**
+   * Reads `tokenizer.json` and what is beside it.
+   * @throws ResidualSkipError INVALID_DATA when there is none or it can't be used, MISSING_DEPENDENCY
+   */
+  static async load(folder: string): Promise<TextTokenizer> {
+    const file = join(folder, 'tokenizer.json');
+    const json = await readJson(file, tokenizerSchema);
+    if (!json) {
+      throw new ResidualSkipError(
+        'INVALID_DATA',
+        `file ${file}: it doesn't exist; texts need the tokenizer that the model was trained with`,
+      );
+    }
+    const config = (await readJson(join(folder, 'tokenizer_config.json'), configSchema)) ?? {};
+    const sentence = await readJson(join(folder, 'sentence_bert_config.json'), sentenceSchema);
+    const model = await readJson(join(folder, 'config.json'), modelSchema);
+    const { Tokenizer } = await loadLibrary();
+    const limits = [
+      sentence?.max_seq_length,
+      json.truncation?.max_length,
+      config.model_max_length,
+      model?.max_position_embeddings,
+    ].filter((limit) => typeof limit === 'number' && limit < NO_LIMIT) as number[];
+    try {
+      const tokenizer = new Tokenizer(json, config);
+      const { pad_token: pad } = config;
+      const name = typeof pad === 'string' ? pad : pad?.content;
+      const known = name === undefined ? undefined : tokenizer.token_to_id(name);
+      const limit = limits.length > 0 ? Math.min(...limits) : undefined;
+      return new TextTokenizer(tokenizer, limit, json.padding?.pad_id ?? known ?? 0);
+    } catch (cause) {
+      const why = (cause as Error).message;
+      throw new ResidualSkipError('INVALID_DATA', `file ${file}: it can't be used (${why})`, { cause });
+    }
+  }
+
+  /** The tokens of `text`. Of a longer one than `limit`, the first ones, with the special tokens that begin and end it. */
+  encode(text: string, limit = this.limit): Encoded {
+    const encoding: Encoding = this.tokenizer.encode(text, { return_token_type_ids: true });
+    const { ids, token_type_ids: types } = encoding;
+    if (limit === undefined || ids.length <= limit) return { ids, types };
+    const { ids: own }: Pick<Encoding, 'ids'> = this.tokenizer.encode(text, { add_special_tokens: false });
+    const before = ids.findIndex((_, at) => own.every((id, i) => ids[at + i] === id));
+    const end = before + own.length;
+    const kept = Math.max(limit - (ids.length - own.length), 0);
+    const cut = (list: readonly number[]) => [...list.slice(0, before + kept), ...list.slice(end)];
+    return { ids: cut(ids), types: cut(types) };
+  }
+}

@@ -1,0 +1,228 @@
+import { Embedder, type Pooling, TextClassifier } from '../../../lib/index.js';
+import { softmax } from '../../../lib/numeric/softmax.js';
+import { expectClose } from '../../helpers/compare.js';
+import { folderOf, removeFolders } from '../../helpers/files.js';
+import { GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
+import { randomFloats } from '../../helpers/random.js';
+
+const WORDS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', 'a', 'good', 'bad', 'film', '##s', '!'];
+const [CLS, SEP, UNK] = [2, 3, 1];
+const WIDTH = 4;
+const CLASSES = 2;
+const TABLE = randomFloats(WORDS.length * WIDTH, 1);
+const LAYER = randomFloats(WIDTH * CLASSES, 2);
+
+const special = (content: string) => ({
+  [content]: { id: content, ids: [WORDS.indexOf(content)], tokens: [content] },
+});
+const piece = (id: string) => ({ SpecialToken: { id, type_id: 0 } });
+const sequence = { Sequence: { id: 'A', type_id: 0 } };
+const TOKENIZER = {
+  version: '1.0',
+  truncation: null,
+  padding: null,
+  added_tokens: WORDS.slice(0, 4).map((content, id) => ({
+    id,
+    content,
+    single_word: false,
+    lstrip: false,
+    rstrip: false,
+    normalized: false,
+    special: true,
+  })),
+  normalizer: {
+    type: 'BertNormalizer',
+    clean_text: true,
+    handle_chinese_chars: true,
+    strip_accents: null,
+    lowercase: true,
+  },
+  pre_tokenizer: { type: 'BertPreTokenizer' },
+  post_processor: {
+    type: 'TemplateProcessing',
+    single: [piece('[CLS]'), sequence, piece('[SEP]')],
+    pair: [piece('[CLS]'), sequence, piece('[SEP]')],
+    special_tokens: { ...special('[CLS]'), ...special('[SEP]') },
+  },
+  decoder: { type: 'WordPiece', prefix: '##', cleanup: true },
+  model: {
+    type: 'WordPiece',
+    unk_token: '[UNK]',
+    continuing_subword_prefix: '##',
+    max_input_chars_per_word: 100,
+    vocab: Object.fromEntries(WORDS.map((word, id) => [word, id])),
+  },
+};
+
+/** The rows of TABLE for the tokens; for `classes`, their mean times LAYER. */
+function model(kind: 'tokens' | 'classes', length: number | string = 'tokens'): Uint8Array {
+  const graph = new GraphBuilder();
+  const ids = graph.input('input_ids', ['batch', length], 'int64');
+  const mask = graph.input('attention_mask', ['batch', length], 'int64');
+  const rows = graph.node('Gather', [graph.constant(tensor(TABLE, [WORDS.length, WIDTH])), ids]);
+  if (kind === 'tokens') return modelBytes(graph.output(rows, ['batch', length, WIDTH]));
+  const marks = graph.node('Cast', [graph.node('Unsqueeze', [mask, graph.constant(int64s(2))])], { to: 1 });
+  const axes = { axes: [1], keepdims: 0 };
+  const sum = graph.node('ReduceMean', [graph.node('Mul', [rows, marks])], axes);
+  const mean = graph.node('Div', [sum, graph.node('ReduceMean', [marks], axes)]);
+  const layer = graph.constant(tensor(LAYER, [WIDTH, CLASSES]));
+  return modelBytes(graph.output(graph.node('MatMul', [mean, layer]), ['batch', CLASSES]));
+}
+
+function folder(onnx: Uint8Array, more: Readonly<Record<string, unknown>> = {}): string {
+  const files = Object.entries({ 'tokenizer.json': TOKENIZER, ...more });
+  return folderOf({
+    'model.onnx': onnx,
+    ...Object.fromEntries(
+      files.flatMap(([name, json]) => (json === undefined ? [] : [[name, JSON.stringify(json)]])),
+    ),
+  });
+}
+
+afterAll(removeFolders);
+
+const rowsOf = (ids: readonly number[]) => ids.map((id) => [...TABLE.subarray(id * WIDTH, (id + 1) * WIDTH)]);
+const meanOf = (ids: readonly number[]) =>
+  rowsOf(ids).reduce((sum, row) => sum.map((x, c) => x + row[c]! / ids.length), Array<number>(WIDTH).fill(0));
+const near = (actual: Float32Array, expected: readonly number[]) =>
+  expectClose(actual, Float32Array.from(expected), { relative: 1e-5, absolute: 1e-6 });
+
+/** Texts of several lengths, and their tokens. */
+const TEXTS: readonly [string, readonly number[]][] = [
+  ['A good film!', [CLS, 4, 5, 7, 9, SEP]],
+  ['bad', [CLS, 6, SEP]],
+  ['good films', [CLS, 5, 7, 8, SEP]],
+  ['unheard', [CLS, UNK, SEP]],
+  ['', [CLS, SEP]],
+];
+const options = { backend: 'reference' } as const;
+
+describe('TextClassifier', () => {
+  test.each(['tokens', 8])('answers like the network on each text alone; length: %s', async (length) => {
+    const labels = { id2label: { 0: 'negative', 1: 'positive' } };
+    await using classifier = await TextClassifier.from(
+      folder(model('classes', length), { 'config.json': labels }),
+      options,
+    );
+    const answers = await classifier.classify(
+      TEXTS.map(([text]) => text),
+      { trace: true },
+    );
+    for (const [i, [, ids]] of TEXTS.entries()) {
+      const mean = meanOf(ids);
+      const scores = Float32Array.from({ length: CLASSES }, (_, k) =>
+        mean.reduce((sum, x, c) => sum + x * LAYER[c * CLASSES + k]!, 0),
+      );
+      const probabilities = softmax(scores);
+      const best = probabilities[1]! > probabilities[0]! ? 1 : 0;
+      expect(answers[i]).toMatchObject({
+        index: best,
+        label: ['negative', 'positive'][best],
+        trace: { blocks: [] },
+      });
+      expect(answers[i]!.probability).toBeCloseTo(probabilities[best]!, 5);
+      expect(answers[i]!.top.map(({ index }) => index)).toEqual([best, 1 - best]);
+    }
+    expect(await classifier.classify('bad')).toEqual({ ...answers[1], trace: null });
+  });
+
+  test.each([
+    ['no tokenizer', { 'tokenizer.json': undefined }, 'INVALID_DATA', /tokenizer\.json: it doesn't exist/],
+    ['a tokenizer without a model', { 'tokenizer.json': {} }, 'INVALID_DATA', /tokenizer\.json.*model/],
+    [
+      'a model of an unknown type',
+      { 'tokenizer.json': { model: { type: 'None', vocab: {} } } },
+      'INVALID_DATA',
+      /tokenizer\.json: it can't be used/,
+    ],
+    [
+      'labels that are too many',
+      { 'config.json': { id2label: { 0: 'a', 1: 'b', 2: 'c' } } },
+      'INVALID_DATA',
+      /3 labels/,
+    ],
+  ])('refuses %s', async (_, more, code, message) => {
+    const path = folder(model('classes'), more);
+    await expect(TextClassifier.from(path, options)).rejects.toMatchObject({
+      code,
+      message: expect.stringMatching(message),
+    });
+  });
+
+  test('refuses a network of images, and texts that are none', async () => {
+    const graph = new GraphBuilder();
+    graph.output(graph.node('Relu', [graph.input('x', ['n', 3])]), ['n', 3]);
+    const path = folder(modelBytes(graph));
+    await expect(TextClassifier.from(path, options)).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message: expect.stringMatching(/x: float32\[n, 3\]; texts need input_ids/),
+    });
+    await using classifier = await TextClassifier.from(folder(model('classes')), options);
+    await expect(classifier.classify(5 as never)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+    await expect(classifier.classify('bad', { top: 1 } as never)).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+    });
+  });
+});
+
+describe('Embedder', () => {
+  const POOLED: Readonly<Record<Pooling, (ids: readonly number[]) => number[]>> = {
+    cls: (ids) => rowsOf(ids)[0]!,
+    lasttoken: (ids) => rowsOf(ids).at(-1)!,
+    mean: meanOf,
+    max: (ids) => rowsOf(ids).reduce((most, row) => most.map((x, c) => Math.max(x, row[c]!))),
+    mean_sqrt_len_tokens: (ids) => meanOf(ids).map((x) => x * Math.sqrt(ids.length)),
+    weightedmean: (ids) => meanOf(ids.flatMap((id, i) => Array<number>(i + 1).fill(id))),
+  };
+
+  test.each(Object.entries(POOLED) as [Pooling, (ids: readonly number[]) => number[]][])(
+    'pools by %s, padding left out',
+    async (pooling, expected) => {
+      for (const length of ['tokens', 8]) {
+        await using embedder = await Embedder.from(folder(model('tokens', length)), { ...options, pooling });
+        const found = await embedder.embed(TEXTS.map(([text]) => text));
+        for (const [i, [, ids]] of TEXTS.entries()) near(found[i]!.vector, expected(ids));
+      }
+    },
+  );
+
+  test("follows sentence-transformers' files", async () => {
+    const more = {
+      '1_Pooling/config.json': {
+        word_embedding_dimension: WIDTH,
+        pooling_mode_cls_token: true,
+        pooling_mode_mean_tokens: true,
+      },
+      'modules.json': [
+        { idx: 2, name: '2', path: '2_Normalize', type: 'sentence_transformers.models.Normalize' },
+      ],
+      'sentence_bert_config.json': { max_seq_length: 4 },
+    };
+    await using embedder = await Embedder.from(folder(model('tokens'), more), options);
+    expect([embedder.pooling, embedder.normalizes]).toEqual([['cls', 'mean'], true]);
+    // Four tokens are left of six.
+    const ids = [CLS, 4, 5, SEP];
+    const raw = [...rowsOf(ids)[0]!, ...meanOf(ids)];
+    near(
+      (await embedder.embed('A good film!')).vector,
+      raw.map((x) => x / Math.hypot(...raw)),
+    );
+  });
+
+  test('takes the mean without such files', async () => {
+    await using embedder = await Embedder.from(folder(model('tokens')), options);
+    expect([embedder.pooling, embedder.normalizes]).toEqual([['mean'], false]);
+    near((await embedder.embed('bad')).vector, meanOf([CLS, 6, SEP]));
+  });
+
+  test('refuses a pooling that nobody knows', async () => {
+    const path = folder(model('tokens'), { '1_Pooling/config.json': { pooling_mode_cls_token: false } });
+    await expect(Embedder.from(path, options)).rejects.toMatchObject({
+      code: 'INVALID_DATA',
+      message: expect.stringMatching(/no pooling that is known/),
+    });
+    await expect(Embedder.from(path, { ...options, pooling: 'none' as never })).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+    });
+  });
+});
