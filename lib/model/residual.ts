@@ -10,7 +10,7 @@ import {
 import { type ByteType, bytesOf, isIdentity, numbersOf } from './quantised-value.js';
 import { changesNothing, rangeOf } from './range.js';
 import type { Region, Select, WorkOp, WorkStep, WorkStepNamed } from './region.js';
-import { shortcutPath } from './shortcut.js';
+import { normSource, shortcutPath } from './shortcut.js';
 
 /** A residual block as values; its operations are gathered when it is scheduled. */
 export interface ResidualBlock {
@@ -60,8 +60,9 @@ export function findBlocks(region: Region, unusable: UnusableGate[] = []): Resid
   }
   const position = region.positions();
   chosen.sort((a, b) => position.get(a.op)! - position.get(b.op)!);
-  const names = blockNames(chosen.map(({ body }) => [...body].map((op) => op.node)));
-  return chosen.map(({ op, shortcut, skippable, input, skipActivation, skipTable }, i) => ({
+  const blocks = joinLayers(region, chosen);
+  const names = blockNames(blocks.map(({ body }) => [...body].map((op) => op.node)));
+  return blocks.map(({ op, shortcut, skippable, input, skipActivation, skipTable }, i) => ({
     name: names[i]!,
     shortcut,
     skippable,
@@ -155,6 +156,42 @@ function toArithmetic(region: Region, select: Select): void {
   }
   steps.push({ op: 'where', node, inputs: [flag, body, skipped], outputs, attrs: {} });
   region.replace([select], steps);
+}
+
+/**
+ * The two blocks of a post-norm transformer layer (Vaswani et al. 2017), norm(y + mlp(y)) with y = norm(x + attention(x)), are
+ * one: what is skipped passes x on, which is normalised already.
+ */
+function joinLayers(region: Region, blocks: readonly Candidate[]): Candidate[] {
+  const joined: Candidate[] = [];
+  for (let i = 0; i < blocks.length; i++) {
+    const layer = postNormLayer(region, blocks[i]!, blocks[i + 1]);
+    joined.push(layer ?? blocks[i]!);
+    if (layer) i++;
+  }
+  return joined;
+}
+
+const ATTENTION: ReadonlySet<string> = new Set(['softmax', 'attention']);
+const attends = ({ body }: Candidate): boolean => [...body].some(({ op }) => ATTENTION.has(op));
+
+function postNormLayer(
+  region: Region,
+  first: Candidate,
+  second: Candidate | undefined,
+): Candidate | undefined {
+  if (!second || !first.skippable || !second.skippable || !attends(first) || attends(second))
+    return undefined;
+  if (first.op.op === 'select' || second.op.op === 'select') return undefined;
+  if (normSource(region, second.input) !== first.op.outputs[0]) return undefined;
+  const sum = second.op.outputs[0]!;
+  const after = region.between(sum, region.outputs[0]!);
+  const op = after.findLast(({ outputs }) => normSource(region, outputs[0]!) === sum);
+  const output = op?.outputs[0];
+  if (!op || !sameShape(region.shape(output!), region.shape(first.input))) return undefined;
+  const { body, gate } = gatherBody(region, output!, first.input);
+  const contained = [...first.body, ...second.body].every((member) => body.has(member));
+  return contained ? { ...first, op, body, gate, skipActivation: NO_ACTIVATION } : undefined;
 }
 
 /** Blocks never cross a branch. */

@@ -11,6 +11,8 @@ export interface ShortcutPath {
 }
 
 const LENGTH = 12;
+/** Steps that normalise their first input. */
+const NORMS: ReadonlySet<string> = new Set(['layerNorm']);
 
 /**
  * The path from `shortcut` back to a value that `body` is computed from, if it looks like a shortcut: the value
@@ -27,7 +29,7 @@ export function shortcutPath(region: Region, shortcut: ValueId, body: ValueId): 
     const before = op && linearInput(region, op);
     if (!op || before === undefined) return undefined;
     if (op.op === 'conv' || op.op === 'gemm' || op.op === 'qconv' || op.op === 'qmatmul') layers++;
-    projects ||= layers > 0 || op.op === 'affine' || op.op === 'binary';
+    projects ||= layers > 0 || op.op === 'affine' || op.op === 'binary' || NORMS.has(op.op);
     at = before;
     if (!region.dependsOn(body, at)) continue;
     if (!projects && channels(region, shortcut) < channels(region, at)) return undefined;
@@ -42,6 +44,7 @@ function channels(region: Region, id: ValueId): number {
 
 /** The one varying input of an operation that a shortcut may contain. */
 function linearInput(region: Region, op: WorkOp): ValueId | undefined {
+  if (NORMS.has(op.op)) return op.inputs[0];
   switch (op.op) {
     case 'conv':
     case 'gemm':
@@ -68,6 +71,27 @@ function linearInput(region: Region, op: WorkOp): ValueId | undefined {
     default:
       return undefined;
   }
+}
+
+/** Steps from the end of a normalisation back to its input. */
+const NORM_LENGTH = 6;
+
+/** The value that `id` is a normalisation of, with its factor and shift, if it is one. */
+export function normSource(region: Region, id: ValueId): ValueId | undefined {
+  let at = id;
+  for (let length = 0; length < NORM_LENGTH; length++) {
+    const op = region.producer(at);
+    if (op && NORMS.has(op.op)) return op.inputs[0];
+    const source = op?.op === 'binary' ? normalised(region, op) : undefined;
+    if (source !== undefined) return source;
+    const before =
+      op?.op === 'binary' || op?.op === 'affine' || op?.op === 'reshape'
+        ? linearInput(region, op)
+        : undefined;
+    if (before === undefined) return undefined;
+    at = before;
+  }
+  return undefined;
 }
 
 /** x, where `op` multiplies x - mean(x) by a factor that is computed from statistics of x alone. */

@@ -1,6 +1,8 @@
 import { NO_ACTIVATION, NONE, type Program } from '../../../lib/model/program.js';
+import { BlockMode } from '../../../lib/skip/resolve.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
-import { expectAgreement } from '../../helpers/run-program.js';
+import { randomFloats } from '../../helpers/random.js';
+import { expectAgreement, runProgram } from '../../helpers/run-program.js';
 
 const SHAPE = [1, 4, 6, 6];
 type Make = (b: IrBuilder, x: number) => number;
@@ -293,3 +295,51 @@ function pool(b: IrBuilder, x: number): number {
   const [n, c, h, w] = b.shape(x) as [number, number, number, number];
   return b.step('pool', [x], attrs, [n, c, h / 2, w / 2]);
 }
+
+describe('layers of transformers', () => {
+  const TOKENS = [1, 5, 4];
+  const layer = (b: IrBuilder, x: number) => b.step('matmul', [x, b.random([4, 4])], {}, TOKENS);
+  const mlp = (b: IrBuilder, x: number) => layer(b, b.act(layer(b, x), 'gelu'));
+  const attention = (b: IrBuilder, x: number) => {
+    const turned = b.step('transpose', [layer(b, x)], { perm: [0, 2, 1] }, [1, 4, 5]);
+    const scores = b.step('matmul', [layer(b, x), turned], {}, [1, 5, 5]);
+    const weights = b.step('softmax', [scores], { axis: 2, log: false }, [1, 5, 5]);
+    return layer(b, b.step('matmul', [weights, layer(b, x)], {}, TOKENS));
+  };
+  const norm = (b: IrBuilder, x: number) => {
+    const mean = (y: number) => b.step('reduceMean', [y], { axes: [2] }, [1, 5, 1]);
+    const centred = b.binary('sub', x, mean(x));
+    const variance = b.binary('add', mean(b.binary('mul', centred, centred)), b.constant(1e-5));
+    const normal = b.binary('div', centred, b.act(variance, 'sqrt'));
+    return add(b, b.binary('mul', normal, b.random([4], 0.2, 1)), b.random([4], 0.2));
+  };
+  const after = (b: IrBuilder, x: number) => {
+    const y = norm(b, add(b, x, attention(b, x)));
+    return norm(b, add(b, y, mlp(b, y)));
+  };
+  const before = (b: IrBuilder, x: number) => {
+    const y = add(b, x, attention(b, norm(b, x)));
+    return add(b, y, mlp(b, norm(b, y)));
+  };
+  const network = (make: (b: IrBuilder, x: number) => number, layers: number) => {
+    const b = new IrBuilder();
+    let x = b.input(TOKENS);
+    for (let i = 0; i < layers; i++) x = make(b, x);
+    return expectAgreement(b.build(x), 2).program;
+  };
+
+  test('attention and MLP are a block each with normalisations before them', () => {
+    expect(skippable(network(before, 2))).toEqual([true, true, true, true]);
+  });
+
+  test('a layer is one block with normalisations behind its sums; what is skipped passes its input on', () => {
+    const program = network(after, 2);
+    expect(skippable(program)).toEqual([true, true]);
+    const [first, second] = program.blocks;
+    expect(second!.input).toBe(first!.output);
+    const item = [randomFloats(20, 1)];
+    const one = runProgram(network(after, 1), item).output;
+    expect(runProgram(program, item, [BlockMode.run, BlockMode.skip]).output).toEqual(one);
+    expect(runProgram(program, item, [BlockMode.skip, BlockMode.skip]).output).toEqual(item[0]);
+  });
+});
