@@ -63,8 +63,11 @@ export function joinKey({ model, setting, feeds, fetches }: Work, items: number)
   ]);
 }
 
-/** A call of at most this many milliseconds isn't aborted, because listening costs more, and may block the event loop. */
-const SHORT_MS = 5;
+/**
+ * Calls of at most this many milliseconds may have several jobs, since handing one over takes a few percent of this, and
+ * aren't aborted, since listening for it costs more.
+ */
+export const SHORT_MS = 5;
 
 /** Runs jobs of one key in one call, see RunJobs. */
 export async function runTogether(

@@ -1,5 +1,5 @@
 import { Tensor } from 'residual-skip';
-import { concat, joinKey, runTogether, type Work } from './call.js';
+import { concat, joinKey, runTogether, SHORT_MS, type Work } from './call.js';
 import type { Caller } from './caller.js';
 import { datatypeOf, elementsOf } from './datatypes.js';
 import { asServerError, ServerError } from './errors.js';
@@ -23,9 +23,6 @@ export interface InferenceOptions {
   readonly onFailed?: (failed: Failed) => void;
 }
 
-/** Handing a call to the engine takes a few percent of this, at most. */
-const LONGEST_JOINED_MS = 2;
-
 /** Runs requests: checks them, decodes images, queues and batches them, and formats answers. */
 export class Inference {
   readonly queue: JobQueue<Work>;
@@ -38,7 +35,7 @@ export class Inference {
     this.#options = options;
     const { capacity, threads, mostItems } = options;
     this.queue = new JobQueue<Work>(
-      { capacity, concurrency: threads, mostItems, longestJoinedMs: LONGEST_JOINED_MS },
+      { capacity, concurrency: threads, mostItems, longestJoinedMs: SHORT_MS },
       runTogether,
     );
   }
