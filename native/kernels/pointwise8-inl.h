@@ -16,6 +16,7 @@ RSKIP_INLINE void store_rounded(uint8_t* y, Vec value, const Clamp8& clamp, cons
 }
 
 inline void pool8(const PoolArgs8& args, int part, int parts) {
+  static constexpr uint8_t kNothing[kLanes] = {};
   const BlockedView8 &x = args.x, &y = args.y;
   const PoolArgs& window = args.window;
   each_row_of_share(y.blocks(), y.height, part, parts, [&](int b, int row) {
@@ -25,14 +26,14 @@ inline void pool8(const PoolArgs8& args, int part, int parts) {
     for (int column = 0; column < y.width; ++column, to += kLanes) {
       const int left = column * window.stride_w - window.pad.left;
       const WindowSpan horizontal = window_span(left, window.kernel_w, window.dilation_w, x.width, 0);
-      uint8_t most[kLanes] = {};
+      Sixteen most = load_sixteen(kNothing);
       for (int kh = vertical.begin; kh < vertical.end; ++kh) {
         const uint8_t* line = row_of(x, b, top + kh * window.dilation_h);
         for (int kw = horizontal.begin; kw < horizontal.end; ++kw) {
-          max_bytes(most, line + static_cast<ptrdiff_t>(left + kw * window.dilation_w) * kLanes);
+          most = max(most, load_sixteen(line + static_cast<ptrdiff_t>(left + kw * window.dilation_w) * kLanes));
         }
       }
-      std::copy_n(most, kLanes, to);
+      store_sixteen(to, most);
     }
   });
 }

@@ -70,10 +70,12 @@ RSKIP_INLINE void add_dots(Bits (&sum)[N], const uint8_t* x, const Factors (&fac
   RSKIP_UNROLL(4) for (int n = 0; n < N; ++n) sum[n] = add_dot(sum[n], {quads, quads}, factor[n]);
 }
 RSKIP_INLINE Bits add_bits(Bits a, Bits b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
-RSKIP_INLINE void max_bytes(uint8_t* most, const uint8_t* x) {
-  __m128i* to = reinterpret_cast<__m128i*>(most);
-  _mm_storeu_si128(to, _mm_max_epu8(_mm_loadu_si128(to), _mm_loadu_si128(reinterpret_cast<const __m128i*>(x))));
-}
+struct Sixteen {
+  __m128i v;
+};
+RSKIP_INLINE Sixteen load_sixteen(const uint8_t* p) { return {_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))}; }
+RSKIP_INLINE void store_sixteen(uint8_t* p, Sixteen a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), a.v); }
+RSKIP_INLINE Sixteen max(Sixteen a, Sixteen b) { return {_mm_max_epu8(a.v, b.v)}; }
 RSKIP_INLINE Bits load_bits(const int32_t* p) {
   return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 8))};

@@ -50,7 +50,12 @@ RSKIP_INLINE void add_dots(Bits (&sum)[N], const uint8_t* x, const Factors (&fac
   RSKIP_UNROLL(4) for (int n = 0; n < N; ++n) sum[n] = add_dot(sum[n], {{quad, quad, quad, quad}}, factor[n]);
 }
 RSKIP_INLINE Bits add_bits(Bits a, Bits b) { RSKIP_EACH_QUARTER(Bits, vaddq_s32(a.v[i], b.v[i])) }
-RSKIP_INLINE void max_bytes(uint8_t* most, const uint8_t* x) { vst1q_u8(most, vmaxq_u8(vld1q_u8(most), vld1q_u8(x))); }
+struct Sixteen {
+  uint8x16_t v;
+};
+RSKIP_INLINE Sixteen load_sixteen(const uint8_t* p) { return {vld1q_u8(p)}; }
+RSKIP_INLINE void store_sixteen(uint8_t* p, Sixteen a) { vst1q_u8(p, a.v); }
+RSKIP_INLINE Sixteen max(Sixteen a, Sixteen b) { return {vmaxq_u8(a.v, b.v)}; }
 RSKIP_INLINE Bits load_bits(const int32_t* p) { RSKIP_EACH_QUARTER(Bits, vld1q_s32(p + 4 * i)) }
 RSKIP_INLINE void store_bits(int32_t* p, Bits a) {
   RSKIP_UNROLL(4) for (int i = 0; i < 4; ++i) vst1q_s32(p + 4 * i, a.v[i]);

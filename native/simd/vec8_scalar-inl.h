@@ -62,9 +62,19 @@ inline Bits add_bits(Bits a, Bits b) {
   for (int i = 0; i < kLanes; ++i) a.v[i] = wrap(static_cast<uint32_t>(a.v[i]) + static_cast<uint32_t>(b.v[i]));
   return a;
 }
-// most[i] = max(most[i], x[i]) for sixteen numbers.
-inline void max_bytes(uint8_t* most, const uint8_t* x) {
-  for (int i = 0; i < kLanes; ++i) most[i] = std::max(most[i], x[i]);
+// Sixteen numbers as they are.
+struct Sixteen {
+  uint8_t v[kLanes];
+};
+inline Sixteen load_sixteen(const uint8_t* p) {
+  Sixteen r;
+  std::copy_n(p, kLanes, r.v);
+  return r;
+}
+inline void store_sixteen(uint8_t* p, const Sixteen& a) { std::copy_n(a.v, kLanes, p); }
+inline Sixteen max(Sixteen a, const Sixteen& b) {
+  for (int i = 0; i < kLanes; ++i) a.v[i] = std::max(a.v[i], b.v[i]);
+  return a;
 }
 inline Bits load_bits(const int32_t* p) {
   Bits r;
