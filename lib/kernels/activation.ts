@@ -88,7 +88,14 @@ const FUNCTIONS: Record<
     const rest = x - below;
     return rest < 0.5 || (rest === 0.5 && below % 2 === 0) ? below : below + 1;
   },
+  sin: (x) => Math.sin(limited(x)),
+  cos: (x) => Math.cos(limited(x)),
 };
+
+/** Beyond 2^20, float32 hardly resolves a period. */
+function limited(x: number): number {
+  return Number.isFinite(x) ? clamp(x, -(2 ** 20), 2 ** 20) : Number.NaN;
+}
 
 function elu(x: number, alpha: number): number {
   return x < 0 ? alpha * Math.expm1(x) : x;

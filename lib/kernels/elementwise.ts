@@ -50,7 +50,26 @@ const FLOAT_ROWS: Record<BinaryKind, typeof addRow> = {
   div: (a, ia, sa, b, ib, sb, y, at, n) => {
     for (let i = at, ja = ia, jb = ib; i < at + n; i++, ja += sa, jb += sb) y[i] = a[ja]! / b[jb]!;
   },
+  min: rowOf(Math.min),
+  max: rowOf(Math.max),
+  mod: rowOf(modulo),
+  fmod: rowOf((a, b) => a % b),
+  // In JavaScript, 1 to the power of NaN or infinity is NaN.
+  pow: rowOf((a, b) => (a === 1 || (a === -1 && Math.abs(b) === Number.POSITIVE_INFINITY) ? 1 : a ** b)),
 };
+
+/** With the sign of the divisor. */
+function modulo(a: number, b: number): number {
+  const rest = a % b;
+  return rest !== 0 && rest < 0 !== b < 0 ? rest + b : rest;
+}
+
+/** Kinds that few networks have: a call for each element. */
+function rowOf(of: (a: number, b: number) => number): typeof addRow {
+  return (a, ia, sa, b, ib, sb, y, at, n) => {
+    for (let i = at, ja = ia, jb = ib; i < at + n; i++, ja += sa, jb += sb) y[i] = of(a[ja]!, b[jb]!);
+  };
+}
 
 function addRow(
   a: Float32Array,
@@ -72,6 +91,11 @@ const INTEGER_OPS: Record<BinaryKind, (a: number, b: number) => number> = {
   sub: (a, b) => a - b,
   mul: Math.imul,
   div: (a, b) => (b === 0 ? 0 : Math.trunc(a / b)),
+  min: Math.min,
+  max: Math.max,
+  mod: (a, b) => (b === 0 ? 0 : modulo(a, b)),
+  fmod: (a, b) => (b === 0 ? 0 : a % b),
+  pow: (a, b) => Number(BigInt.asIntN(32, power(BigInt(a), BigInt(b)))),
 };
 
 /** Results are stored into BigInt64Array, which reduces them modulo 2^64. */
@@ -80,7 +104,40 @@ const BIGINT_OPS: Record<BinaryKind, (a: bigint, b: bigint) => bigint> = {
   sub: (a, b) => a - b,
   mul: (a, b) => a * b,
   div: (a, b) => (b === 0n ? 0n : a / b),
+  min: lesser,
+  max: greater,
+  mod: (a, b) => {
+    if (b === 0n) return 0n;
+    const rest = a % b;
+    return rest !== 0n && rest < 0n !== b < 0n ? rest + b : rest;
+  },
+  fmod: (a, b) => (b === 0n ? 0n : a % b),
+  pow: power,
 };
+
+/** The smaller of two. */
+export function lesser(a: bigint, b: bigint): bigint {
+  if (b < a) return b;
+  return a;
+}
+
+/** The greater of two. */
+export function greater(a: bigint, b: bigint): bigint {
+  if (b > a) return b;
+  return a;
+}
+
+/** Modulo 2^64, so that no number grows; a fraction is truncated, and 0 to a negative power is 0. */
+function power(base: bigint, exponent: bigint): bigint {
+  if (exponent < 0n)
+    return base === 1n || (base === -1n && exponent % 2n === 0n) ? 1n : base === -1n ? -1n : 0n;
+  let result = 1n;
+  for (let square = base, left = exponent; left > 0n; left >>= 1n) {
+    if (left & 1n) result = BigInt.asIntN(64, result * square);
+    square = BigInt.asIntN(64, square * square);
+  }
+  return result;
+}
 
 export function binary(a: KernelTensor, b: KernelTensor, y: KernelTensor, attrs: Operations['binary']): void {
   const rows = broadcastRows(y, [a, b]);

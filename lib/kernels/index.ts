@@ -20,7 +20,9 @@ import {
   qmatmul,
   quantize,
 } from './quantized.js';
-import { argMax, globalPool, reduceMean, softmax, topK } from './reduce.js';
+import { argMax, cumSum, globalPool, reduce, reduceMean, softmax, topK } from './reduce.js';
+import { resample } from './resample.js';
+import { gatherElements, gatherNd, scatterElements, scatterNd } from './scatter.js';
 import type { KernelTensor } from './tensor.js';
 
 export { activate } from './activation.js';
@@ -88,6 +90,13 @@ const KERNELS: KernelTable = {
   qbinary: ({ input, y }, attrs) => qbinary(input(0), input(1), y, attrs),
   qglobalPool: ({ input, y }, attrs) => qglobalPool(input(0), y, attrs),
   lookup: ({ input, y }) => lookup(input(0), input(1), y),
+  reduce: ({ input, y }, attrs) => reduce(input(0), y, attrs),
+  cumSum: ({ input, y }, attrs) => cumSum(input(0), y, attrs),
+  resample: ({ input, y }, attrs) => resample(input(0), input(1), input(2), y, attrs.axis),
+  gatherElements: ({ input, y }, attrs) => gatherElements(input(0), input(1), y, attrs.axis),
+  gatherNd: ({ input, y }, attrs) => gatherNd(input(0), input(1), y, attrs.batchDims),
+  scatterElements: ({ input, y }, attrs) => scatterElements(input(0), input(1), input(2), y, attrs),
+  scatterNd: ({ input, y }, attrs) => scatterNd(input(0), input(1), input(2), y, attrs.reduction),
 };
 
 /**
@@ -96,7 +105,7 @@ const KERNELS: KernelTable = {
  *  - the residual of `conv` and `gemm`;
  *  - the input of `affine`, `unary`, `softmax` and `reshape`;
  *  - an input of `binary` that has y's shape and type, and of `qbinary` and `lookup` one that has y's shape.
- * Throws INVALID_ARGUMENT when `gather` is given an index out of range.
+ * Throws INVALID_ARGUMENT when an index is out of range.
  */
 export function runStep(
   step: KernelStep,

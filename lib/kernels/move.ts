@@ -54,7 +54,8 @@ export function reshape(x: KernelTensor, y: KernelTensor): void {
   if (x.data !== y.data) copy(x, 0, y, 0, sizeOf(y.shape));
 }
 
-function copy(x: KernelTensor, from: number, y: KernelTensor, to: number, count: number): void {
+/** Moves `count` elements. */
+export function copy(x: KernelTensor, from: number, y: KernelTensor, to: number, count: number): void {
   const [source, target] = [numbers(x), numbers(y)];
   for (let i = 0; i < count; i++) target[to + i] = source[from + i]!;
 }
@@ -69,19 +70,25 @@ export function concat(xs: readonly KernelTensor[], y: KernelTensor, axis: numbe
   }
 }
 
+/**
+ * An index that may count from the end, made non-negative.
+ * @throws ResidualSkipError INVALID_ARGUMENT when it is out of range
+ */
+export function resolveIndex(op: string, asked: number, length: number, axis: number): number {
+  const index = asked < 0 ? asked + length : asked;
+  if (index >= 0 && index < length) return index;
+  throw new ResidualSkipError(
+    'INVALID_ARGUMENT',
+    `${op}: index ${asked} is outside [${-length}, ${length - 1}], the range of axis ${axis} of its data`,
+  );
+}
+
 /** Throws INVALID_ARGUMENT when an index is out of range. */
 export function gather(data: KernelTensor, indices: KernelTensor, y: KernelTensor, axis: number): void {
   const { outer, length, inner } = splitAt(data.shape, axis);
   const count = sizeOf(indices.shape);
   for (let i = 0; i < count; i++) {
-    const asked = Number(indices.data[i]!);
-    const index = asked < 0 ? asked + length : asked;
-    if (index < 0 || index >= length) {
-      throw new ResidualSkipError(
-        'INVALID_ARGUMENT',
-        `gather: index ${asked} is outside [${-length}, ${length - 1}], the range of axis ${axis} of its data`,
-      );
-    }
+    const index = resolveIndex('gather', Number(indices.data[i]!), length, axis);
     for (let o = 0; o < outer; o++)
       copy(data, (o * length + index) * inner, y, (o * count + i) * inner, inner);
   }

@@ -9,6 +9,7 @@
  *  - `elu` x < 0 ? alpha*(e^x - 1) : x; `selu` beta*elu(x); `celu` x < 0 ? alpha*(e^(x/alpha) - 1) : x
  *  - `softplus` log(1 + e^x); `softsign` x/(1 + |x|); `mish` x*tanh(softplus(x))
  *  - `exp`, `log`, `sqrt`, `reciprocal`, `abs`, `sign`, `floor`, `ceil`; `round` of two equally near integers gives the even one
+ *  - `sin`, `cos` of x limited to [-2^20, 2^20], beyond which float32 hardly resolves a period; of infinities NaN
  * NaN propagates. Unused parameters are 0.
  */
 export interface Activation {
@@ -44,17 +45,25 @@ export const ACTIVATION_KINDS = [
   'floor',
   'ceil',
   'round',
+  'sin',
+  'cos',
 ] as const;
 export type ActivationKind = (typeof ACTIVATION_KINDS)[number];
 export const NO_ACTIVATION: Activation = { kind: 'none', alpha: 0, beta: 0 };
 
-export const BINARY_KINDS = ['add', 'sub', 'mul', 'div'] as const;
+/** `mod` has the sign of the divisor, `fmod` that of the dividend; `min` and `max` propagate NaN. */
+export const BINARY_KINDS = ['add', 'sub', 'mul', 'div', 'min', 'max', 'mod', 'fmod', 'pow'] as const;
 export type BinaryKind = (typeof BINARY_KINDS)[number];
 export const COMPARE_KINDS = ['gt', 'ge', 'lt', 'le', 'eq'] as const;
 /** How a score is compared with a threshold: `>`, `>=`, `<`, `<=`, `=`. */
 export type CompareKind = (typeof COMPARE_KINDS)[number];
 export const LOGICAL_KINDS = ['and', 'or', 'not'] as const;
 export type LogicalKind = (typeof LOGICAL_KINDS)[number];
+export const REDUCE_KINDS = ['sum', 'prod', 'min', 'max'] as const;
+export type ReduceKind = (typeof REDUCE_KINDS)[number];
+/** What an update does to the element that it meets. */
+export const SCATTER_KINDS = ['set', 'add', 'mul', 'min', 'max'] as const;
+export type ScatterKind = (typeof SCATTER_KINDS)[number];
 export const PAD_MODES = ['constant', 'reflect', 'edge', 'wrap'] as const;
 export type PadMode = (typeof PAD_MODES)[number];
 
@@ -99,7 +108,8 @@ export interface Operations {
   /** [x] -> [y] same shape. */
   readonly unary: { readonly act: Activation };
   /** [a, b] -> [y]; numpy broadcasting; float32, int32, int64 or uint8, same type on both sides;
-   *  integer division truncates. `act` applies to float32 only. */
+   *  integer division truncates, and a remainder by zero is 0; an integer to a negative power is truncated, too.
+   *  `act` applies to float32 only. */
   readonly binary: { readonly kind: BinaryKind; readonly act: Activation };
   /** [a, b] -> [y bool]; numpy broadcasting; any one type. */
   readonly compare: { readonly kind: CompareKind };
@@ -125,7 +135,7 @@ export interface Operations {
   readonly reduceMean: { readonly axes: readonly number[] };
   /** [x] -> [y]; along `axis`. */
   readonly softmax: { readonly axis: number; readonly log: boolean };
-  /** [x float32] -> [y int64]; the first of equal maxima, or the last if selectLast. */
+  /** [x float32, int32, int64 or uint8] -> [y int64]; the first of equal maxima, or the last if selectLast. */
   readonly argMax: { readonly axis: number; readonly selectLast: boolean };
   /** [x float32] -> [y, indices int64]; the largest along `axis`, or the smallest, best first; as many as y has there. Of equal
    *  ones the first precedes; NaN is above all numbers. */
@@ -185,5 +195,25 @@ export interface Operations {
   readonly qglobalPool: { readonly terms: readonly [Term]; readonly requant: Requantisation };
   /** [x bytes, table (256)] -> [y of table's type]; y = table[x], for int8 table[x + 256] below 0. */
   readonly lookup: object;
+  /** [x] -> [y]; over `axes` (sorted); float32, int32, int64 or uint8; y's shape says whether the axes were kept. Min and max
+   *  propagate NaN; those of nothing are the type's largest and smallest number. Integers wrap around. */
+  readonly reduce: { readonly kind: ReduceKind; readonly axes: readonly number[] };
+  /** [x] -> [y]; sums of the elements up to each one along `axis`, or from it on if reverse; exclusive: without the element
+   *  itself. float32, int32, int64 or uint8. */
+  readonly cumSum: { readonly axis: number; readonly exclusive: boolean; readonly reverse: boolean };
+  /** [x, indices int32 (n,k), weights (n,k)] -> [y]; along `axis`, whose length becomes n:
+   *  y[i] = sum over j of weights[i,j] * x[indices[i,j]]. An index outside is an error at run. */
+  readonly resample: { readonly axis: number };
+  /** [data, indices int64|int32] -> [y, like indices]; y[i] = data[i with indices[i] on `axis`]. Indices as in `gather`. */
+  readonly gatherElements: { readonly axis: number };
+  /** [data, indices int64|int32 (...,k)] -> [y]; each row of indices names a slice by its position on the k axes behind the first
+   *  `batchDims`, which data and indices share. Indices as in `gather`. */
+  readonly gatherNd: { readonly batchDims: number };
+  /** [data, indices int64|int32, updates, like indices] -> [y, like data]; y = data, then for each i:
+   *  y[i with indices[i] on `axis`] takes updates[i]. Indices as in `gather`. Add and mul of bool are or and and. */
+  readonly scatterElements: { readonly axis: number; readonly reduction: ScatterKind };
+  /** [data, indices int64|int32 (...,k), updates] -> [y, like data]; y = data, then the slice that each row of indices names on the
+   *  first k axes takes a slice of the updates. Indices as in `gather`. */
+  readonly scatterNd: { readonly reduction: ScatterKind };
 }
 export type OperationName = keyof Operations;

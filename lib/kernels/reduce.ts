@@ -1,5 +1,6 @@
 import { sizeOf } from '../numeric/shapes.js';
-import type { Operations } from './operations.js';
+import { greater, lesser } from './elementwise.js';
+import type { Operations, ReduceKind } from './operations.js';
 import { forEachRow, planRows } from './rows.js';
 import { denseStrides, floats, type KernelTensor, splitAt } from './tensor.js';
 
@@ -31,27 +32,108 @@ function maximum(x: Float32Array, start: number, n: number, step: number): numbe
   return best;
 }
 
-/** Mean over `axes`. */
-export function reduceMean(x: KernelTensor, y: KernelTensor, axes: readonly number[]): void {
+/** Calls `group` for each element of the result with a walk over the offsets in x of what it is made of. */
+function forEachGroup(
+  x: KernelTensor,
+  axes: readonly number[],
+  group: (out: number, walk: (each: (at: number) => void) => void) => void,
+): void {
   const strides = denseStrides(x.shape);
   const kept = x.shape.map((_, axis) => axis).filter((axis) => !axes.includes(axis));
   const pick = (list: readonly number[], chosen: readonly number[]) => chosen.map((axis) => list[axis]!);
   const outer = planRows(pick(x.shape, kept), [pick(strides, kept)]);
   const inner = planRows(pick(x.shape, axes), [pick(strides, axes)]);
-  const count = sizeOf(pick(x.shape, axes));
-  const [from, to] = [floats(x), floats(y)];
   const step = inner.steps[0]!;
   let out = 0;
   forEachRow(outer, ([row = 0]) => {
     for (let i = 0; i < outer.length; i++) {
       const start = row + i * outer.steps[0]!;
-      let sum = 0;
-      forEachRow(inner, ([offset = 0]) => {
-        for (let k = 0, at = start + offset; k < inner.length; k++, at += step) sum += from[at]!;
-      });
-      to[out++] = sum / count;
+      group(out++, (each) =>
+        forEachRow(inner, ([offset = 0]) => {
+          for (let k = 0, at = start + offset; k < inner.length; k++, at += step) each(at);
+        }),
+      );
     }
   });
+}
+
+/** Mean over `axes`. */
+export function reduceMean(x: KernelTensor, y: KernelTensor, axes: readonly number[]): void {
+  const count = sizeOf(axes.map((axis) => x.shape[axis]!));
+  const [from, to] = [floats(x), floats(y)];
+  forEachGroup(x, axes, (out, walk) => {
+    let sum = 0;
+    walk((at) => {
+      sum += from[at]!;
+    });
+    to[out] = sum / count;
+  });
+}
+
+/** Least and greatest numbers of a type: what min and max of nothing are. */
+const LIMITS = {
+  float32: [Number.NEGATIVE_INFINITY, Number.POSITIVE_INFINITY],
+  uint8: [0, 255],
+  int32: [-(2 ** 31), 2 ** 31 - 1],
+  int64: [-(2n ** 63n), 2n ** 63n - 1n],
+  bool: [0, 1],
+  int8: [-128, 127],
+} as const;
+
+const COMBINE: Record<ReduceKind, (a: number, b: number) => number> = {
+  sum: (a, b) => a + b,
+  prod: (a, b) => a * b,
+  min: Math.min,
+  max: Math.max,
+};
+const BIGINT_COMBINE: Record<ReduceKind, (a: bigint, b: bigint) => bigint> = {
+  sum: (a, b) => a + b,
+  prod: (a, b) => BigInt.asIntN(64, a * b),
+  min: lesser,
+  max: greater,
+};
+
+/** Over `axes`; sums and products of floats in double precision. */
+export function reduce(x: KernelTensor, y: KernelTensor, { kind, axes }: Operations['reduce']): void {
+  const big = x.dtype === 'int64';
+  const integral = x.dtype === 'int32' || x.dtype === 'uint8';
+  // Products of int32 don't fit a double.
+  const combine = (big ? BIGINT_COMBINE[kind] : integral && kind === 'prod' ? Math.imul : COMBINE[kind]) as (
+    a: number | bigint,
+    b: number | bigint,
+  ) => number | bigint;
+  const [least, greatest] = LIMITS[x.dtype];
+  const start = { sum: big ? 0n : 0, prod: big ? 1n : 1, min: greatest, max: least }[kind];
+  forEachGroup(x, axes, (out, walk) => {
+    let result: number | bigint = start;
+    walk((at) => {
+      result = combine(result, x.data[at]!);
+    });
+    y.data[out] = result;
+  });
+}
+
+/** Running sums along `axis`; those of floats in double precision. */
+export function cumSum(
+  x: KernelTensor,
+  y: KernelTensor,
+  { axis, exclusive, reverse }: Operations['cumSum'],
+): void {
+  const { outer, length, inner } = splitAt(x.shape, axis);
+  // Numbers and bigints don't mix, and all elements here are of one type.
+  const [from, to] = [x.data, y.data] as Float32Array[] as [Float32Array, Float32Array];
+  const zero = (x.dtype === 'int64' ? 0n : 0) as number;
+  for (let o = 0; o < outer; o++) {
+    for (let i = 0; i < inner; i++) {
+      let sum = zero;
+      for (let k = 0; k < length; k++) {
+        const at = (o * length + (reverse ? length - 1 - k : k)) * inner + i;
+        const next = sum + from[at]!;
+        to[at] = exclusive ? sum : next;
+        sum = next;
+      }
+    }
+  }
 }
 
 export function softmax(x: KernelTensor, y: KernelTensor, { axis, log }: Operations['softmax']): void {
@@ -77,7 +159,7 @@ export function softmax(x: KernelTensor, y: KernelTensor, { axis, log }: Operati
 /** Index of the largest element along `axis`; NaN counts as larger than any number. */
 export function argMax(x: KernelTensor, y: KernelTensor, { axis, selectLast }: Operations['argMax']): void {
   const { outer, length, inner } = splitAt(x.shape, axis);
-  const from = floats(x);
+  const from = x.data;
   const to = y.data as BigInt64Array;
   for (let o = 0; o < outer; o++) {
     for (let i = 0; i < inner; i++) {
@@ -123,7 +205,7 @@ export function topK(
 }
 
 /** Positive when a is above b, 0 when they are equal; NaN is above all numbers and equal to itself. */
-function rank(a: number, b: number): number {
+function rank(a: number | bigint, b: number | bigint): number {
   if (a > b) return 1;
   if (a < b) return -1;
   return Number(Number.isNaN(a)) - Number(Number.isNaN(b));

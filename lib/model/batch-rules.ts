@@ -95,6 +95,13 @@ const reshaped = ({ batches: [batch], shapes: [from], output, items }: View): Ba
   return undefined;
 };
 
+/** All inputs hold the items on the same axis, which isn't the one that the step works along. */
+const together = (view: View, axis: number): Batch | undefined => {
+  const batch = view.batches.find((other) => other !== undefined)!;
+  const fits = view.batches.every((other, i) => (other ? sameBatch(other, batch) : view.repeats(i, batch)));
+  return fits && batch.axis !== axis ? batch : undefined;
+};
+
 const elements = (lengths: Shape): number => lengths.reduce((a, b) => a * b, 1);
 
 const gathered = ({ batches: [data, indices], shapes }: View, axis: number): Batch | undefined => {
@@ -158,11 +165,7 @@ export const BATCH_RULES: { readonly [Op in Exclude<OpName, 'branch' | 'jump'>]:
     const whole = attrs.steps[axis] === 1 && view.output[axis] === view.shapes[0]![axis];
     return batch && whole ? batch : undefined;
   },
-  concat: (view, { attrs }) => {
-    const batch = view.batches.find((other) => other !== undefined)!;
-    const fits = view.batches.every((other, i) => (other ? sameBatch(other, batch) : view.repeats(i, batch)));
-    return fits && batch.axis !== attrs.axis ? batch : undefined;
-  },
+  concat: (view, { attrs }) => together(view, attrs.axis),
   reshape: reshaped,
   expand: aligned,
   quantize: scaled,
@@ -180,4 +183,21 @@ export const BATCH_RULES: { readonly [Op in Exclude<OpName, 'branch' | 'jump'>]:
     return batch && batch.axis < 2 ? batch : undefined;
   },
   lookup: first,
+  reduce: (view, { attrs }) => reduced(view, attrs.axes),
+  cumSum: (view, { attrs }) => across(view, attrs.axis),
+  resample: (view, { attrs }) => across(view, attrs.axis),
+  gatherElements: (view, { attrs }) => {
+    const [data, indices] = view.batches;
+    return !data && indices!.axis === attrs.axis ? indices : together(view, attrs.axis);
+  },
+  gatherNd: ({ batches: [data, indices], shapes }, { attrs: { batchDims } }) => {
+    const rows = shapes[1]!.length - 1;
+    if (data && indices) return sameBatch(data, indices) && data.axis < batchDims ? data : undefined;
+    if (indices) return indices.axis >= batchDims && indices.axis < rows ? indices : undefined;
+    const named = batchDims + shapes[1]![rows]!;
+    return data!.axis >= named ? { ...data!, axis: data!.axis - named + rows } : undefined;
+  },
+  scatterElements: (view, { attrs }) => together(view, attrs.axis),
+  // Indices name positions on the axes of all items.
+  scatterNd: () => undefined,
 };

@@ -22,7 +22,7 @@ export interface Constant {
 
 export type Attribute = number | string | Constant | Graph | readonly number[] | readonly string[];
 
-/** One ONNX node. An absent optional input is ''. */
+/** One ONNX node. An absent optional input is '', and so is an output that nothing reads. */
 export interface Node {
   /** The node's name in the file, or one made from operator and output. For messages. */
   readonly name: string;
@@ -31,6 +31,8 @@ export interface Node {
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
   readonly attributes: ReadonlyMap<string, Attribute>;
+  /** The operator set, where it isn't the model's. */
+  readonly opset?: number;
 }
 
 /** An ONNX graph as decoded: nodes in topological order, SSA names. Subgraphs see outer names. */

@@ -5,6 +5,7 @@ import { copyData } from '../tensor.js';
 import { analyseBatching } from './batching.js';
 import { readExternalData } from './external.js';
 import { alignInPlace, type ModelFile, readModelFile } from './file.js';
+import { inlineFunctions } from './functions.js';
 import type { Model } from './model.js';
 import { type DecodedModel, decodeModel } from './onnx.js';
 import { decodeModelProto, type GraphProto, type ModelProto } from './proto.js';
@@ -58,7 +59,7 @@ function corrupt(error: unknown): ResidualSkipError {
 
 function decodeProto(bytes: Uint8Array): ModelProto {
   try {
-    return decodeModelProto(bytes);
+    return inlineFunctions(decodeModelProto(bytes));
   } catch (error) {
     throw corrupt(error);
   }

@@ -33,6 +33,8 @@ export interface Lowering {
    * open.
    */
   readonly shapeError: Extract<ErrorCode, 'MODEL_INVALID' | 'INVALID_SHAPE'>;
+  /** The elements of each sequence, by the value that represents it. */
+  readonly sequences: Map<ValueId, readonly ValueId[]>;
   /** Lowers a subgraph inside `scope`. */
   readonly lowerBranch: (graph: Graph, scope: Scope) => IrBranch;
 }
@@ -62,7 +64,7 @@ export class NodeLowering {
   ) {}
 
   get opset(): number {
-    return this.context.opset;
+    return this.node.opset ?? this.context.opset;
   }
 
   /** @throws ResidualSkipError the node contradicts itself, its operands' shapes or the specification */
@@ -253,6 +255,17 @@ export class NodeLowering {
     return branch.outputs;
   }
 
+  /** A sequence of values; only `elements` can read it. */
+  sequence(elements: readonly ValueId[]): ValueId {
+    const id = this.define({ dtype: 'float32', shape: [0] });
+    this.context.sequences.set(id, elements);
+    return id;
+  }
+
+  elements(sequence: ValueId): readonly ValueId[] {
+    return this.context.sequences.get(sequence) ?? this.invalid('its input is not a sequence');
+  }
+
   /** The same elements under another shape; nothing when it is the same. */
   reshape(x: ValueId, shape: Shape): ValueId {
     const { dtype, shape: from } = this.value(x);
@@ -270,7 +283,8 @@ export class NodeLowering {
   }
 
   private define({ dtype, shape }: OutputType, data?: TensorData): ValueId {
-    const name = `${this.node.outputs[0] ?? this.node.name}:${this.made++}`;
+    const output = this.node.outputs.find((name) => name !== '') ?? this.node.name;
+    const name = `${output}:${this.made++}`;
     return this.context.values.push({ name, dtype, shape, ...(data && { data }) }) - 1;
   }
 }

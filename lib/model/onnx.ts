@@ -1,7 +1,7 @@
 import { ResidualSkipError } from '../errors.js';
 import type { ExternalData } from './external.js';
 import type { Attribute, Constant, Dimension, Graph, ModelPort, Node, Unsupported } from './graph.js';
-import { checkedNodes } from './order.js';
+import { checkedNodes, reachable } from './order.js';
 import type {
   AttributeProto,
   GraphProto,
@@ -13,9 +13,9 @@ import type {
 } from './proto.js';
 import { decodeTensor, dtypeOf, elementTypeName, isDecodable, toBigInt } from './tensor-proto.js';
 
-/** Opset 6 declares broadcasting in another way than 7 but is otherwise the same; 22 adds only element types to 21. */
+/** Opset 6 declares broadcasting in another way than 7 but is otherwise the same. */
 const OLDEST_OPSET = 6;
-const NEWEST_OPSET = 22;
+const NEWEST_OPSET = 24;
 const STANDARD_DOMAINS = new Set(['', 'ai.onnx']);
 
 export interface DecodedModel {
@@ -83,7 +83,8 @@ class GraphDecoder {
     }
     const nodes = checkedNodes(decoded, defined, outer, outputs, this.where);
     const unsupported: Unsupported[] = [...this.unsupported].map(([op, names]) => ({ op, nodes: names }));
-    return { name: graph.name ?? '', inputs, outputs, constants: this.constants, nodes, unsupported };
+    const whole = { name: graph.name ?? '', inputs, outputs, constants: this.constants, nodes, unsupported };
+    return reachable(whole);
   }
 
   private report(op: string, node: string): void {
@@ -143,7 +144,15 @@ class GraphDecoder {
       const value = this.attribute(attribute, name, visible);
       if (value !== undefined) attributes.set(attribute.name ?? '', value);
     }
-    return { name, op, inputs: trimmed(input), outputs: trimmed(output), attributes };
+    const { opset } = proto;
+    return {
+      name,
+      op,
+      inputs: trimmed(input),
+      outputs: trimmed(output),
+      attributes,
+      ...(opset !== undefined && { opset }),
+    };
   }
 
   private constant({ attribute = [] }: NodeProto, output: string, node: string): void {

@@ -8,6 +8,8 @@ import {
   LOGICAL_KINDS,
   type OpName,
   PAD_MODES,
+  REDUCE_KINDS,
+  SCATTER_KINDS,
   type Step,
   type StepNamed,
   type Term,
@@ -45,11 +47,13 @@ const ATTRIBUTES = {
   activation: ({ act }: Attributes<'unary'>) => activationWords(act),
   axes: ({ axes }: Attributes<'reduceMean'>) => list(axes),
   axis: ({ axis }: Attributes<'gather'>) => [axis],
+  batchDims: ({ batchDims }: Attributes<'gatherNd'>) => [batchDims],
   binaryKind: ({ kind }: Pick<Attributes<'binary'>, 'kind'>) => [indexIn(BINARY_KINDS, kind)],
   columnMajor: ({ columnMajorIndices }: Attributes<'pool'>) => [Number(columnMajorIndices)],
   compareKind: ({ kind }: Attributes<'compare'>) => [indexIn(COMPARE_KINDS, kind)],
   countIncludePad: ({ countIncludePad }: Attributes<'pool'>) => [Number(countIncludePad)],
   depth: ({ depth }: Attributes<'oneHot'>) => [depth],
+  exclusive: ({ exclusive }: Attributes<'cumSum'>) => [Number(exclusive)],
   group: ({ group }: Attributes<'conv'>) => [group],
   kernelWindow: ({ kernel, strides, pads, dilations }: Attributes<'pool'>) => [
     ...list(kernel),
@@ -65,6 +69,9 @@ const ATTRIBUTES = {
   pads: ({ pads }: Attributes<'pad'>) => list(pads),
   requant: ({ requant: { zero, low, high } }: Pick<Attributes<'qconv'>, 'requant'>) => [zero, low, high],
   perm: ({ perm }: Attributes<'transpose'>) => list(perm),
+  reduceKind: ({ kind }: Attributes<'reduce'>) => [indexIn(REDUCE_KINDS, kind)],
+  reverse: ({ reverse }: Attributes<'cumSum'>) => [Number(reverse)],
+  scatterKind: ({ reduction }: Attributes<'scatterNd'>) => [indexIn(SCATTER_KINDS, reduction)],
   selectLast: ({ selectLast }: Attributes<'argMax'>) => [Number(selectLast)],
   startsAndSteps: ({ starts, steps }: Attributes<'slice'>) => [...list(starts), ...steps],
   terms: ({ terms }: { readonly terms: readonly Term[] }) => [
@@ -114,6 +121,13 @@ export const OPERATORS: { readonly [Op in OpName]: readonly AttributesOf<Op>[] }
   qbinary: ['binaryKind', 'terms', 'requant'],
   qglobalPool: ['terms', 'requant'],
   lookup: [],
+  reduce: ['reduceKind', 'axes'],
+  cumSum: ['axis', 'exclusive', 'reverse'],
+  resample: ['axis'],
+  gatherElements: ['axis'],
+  gatherNd: ['batchDims'],
+  scatterElements: ['axis', 'scatterKind'],
+  scatterNd: ['scatterKind'],
 };
 
 /** Attributes that a step of this operator has. */

@@ -1,5 +1,5 @@
 import { ResidualSkipError } from '../errors.js';
-import { type Graph, type ModelPort, type Node, subgraphsOf } from './graph.js';
+import { type Graph, type ModelPort, type Node, subgraphsOf, type Unsupported } from './graph.js';
 
 /**
  * The nodes of a graph in topological order; the order of the file is kept if it is topological.
@@ -59,6 +59,34 @@ function freeNames(graph: Graph): Set<string> {
   for (const node of graph.nodes) for (const name of usedNames(node)) read(name);
   for (const { name } of graph.outputs) read(name);
   return free;
+}
+
+/**
+ * A graph without the nodes and constants that none of its outputs needs, and without what they alone made unsupported;
+ * outputs of nodes that nothing reads lose their names.
+ */
+export function reachable(graph: Graph): Graph {
+  const needed = new Set(graph.outputs.map(({ name }) => name));
+  const live: Node[] = [];
+  for (const node of graph.nodes.toReversed()) {
+    if (!node.outputs.some((name) => needed.has(name))) continue;
+    for (const name of usedNames(node)) needed.add(name);
+    live.push({ ...node, outputs: node.outputs.map((name) => (needed.has(name) ? name : '')) });
+  }
+  const constants = new Map([...graph.constants].filter(([name]) => needed.has(name)));
+  const kept = new Set([
+    ...live.map(({ name }) => name),
+    ...constants.keys(),
+    ...[...graph.inputs, ...graph.outputs].map(({ name }) => name),
+  ]);
+  const dropped = new Set(
+    [...graph.nodes.map(({ name }) => name), ...graph.constants.keys()].filter((name) => !kept.has(name)),
+  );
+  const unsupported = graph.unsupported.flatMap(({ op, nodes }): Unsupported[] => {
+    const left = nodes.filter((name) => !dropped.has(name));
+    return left.length > 0 || nodes.length === 0 ? [{ op, nodes: left }] : [];
+  });
+  return { ...graph, nodes: live.reverse(), constants, unsupported };
 }
 
 /** Kahn's algorithm; of several ready nodes, the first in the file goes first. */

@@ -24,7 +24,11 @@ export {
   NO_REQUANTISATION,
   PAD_MODES,
   type PadMode,
+  REDUCE_KINDS,
+  type ReduceKind,
   type Requantisation,
+  SCATTER_KINDS,
+  type ScatterKind,
   type Term,
   type Window,
 } from '../kernels/operations.js';

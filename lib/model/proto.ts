@@ -59,7 +59,10 @@ export interface NodeProto {
   name?: string;
   opType?: string;
   domain?: string;
+  overload?: string;
   attribute?: AttributeProto[];
+  /** Of the function that the node was part of, where it isn't the model's; not part of a file. */
+  opset?: number;
 }
 
 export interface GraphProto {
@@ -71,10 +74,23 @@ export interface GraphProto {
   output?: ValueInfoProto[];
 }
 
+export interface FunctionProto {
+  name?: string;
+  input?: string[];
+  output?: string[];
+  node?: NodeProto[];
+  opsetImport?: { domain?: string; version?: Int64 }[];
+  domain?: string;
+  /** Attributes with default values. */
+  attributeProto?: AttributeProto[];
+  overload?: string;
+}
+
 export interface ModelProto {
   irVersion?: Int64;
   opsetImport?: { domain?: string; version?: Int64 }[];
   graph?: GraphProto;
+  functions?: FunctionProto[];
 }
 
 type Scalar = 'string' | 'bytes' | 'int32' | 'int64' | 'uint64' | 'float' | 'double';
@@ -135,6 +151,17 @@ const NODE: Message = {
   4: one('opType', 'string'),
   5: many('attribute', () => ATTRIBUTE),
   7: one('domain', 'string'),
+  8: one('overload', 'string'),
+};
+const FUNCTION: Message = {
+  1: one('name', 'string'),
+  4: many('input', 'string'),
+  5: many('output', 'string'),
+  7: many('node', () => NODE),
+  9: many('opsetImport', () => OPERATOR_SET),
+  10: one('domain', 'string'),
+  11: many('attributeProto', () => ATTRIBUTE),
+  13: one('overload', 'string'),
 };
 const GRAPH: Message = {
   1: many('node', () => NODE),
@@ -148,6 +175,7 @@ const MODEL: Message = {
   1: one('irVersion', 'int64'),
   7: one('graph', () => GRAPH),
   8: many('opsetImport', () => OPERATOR_SET),
+  25: many('functions', () => FUNCTION),
 };
 
 /** Wire type of each scalar: 0 is a varint, 1 eight bytes, 2 length-delimited, 5 four bytes. */

@@ -88,6 +88,7 @@ export function lowerGraph(
     cache: foldCacheOf(graph),
     budget: new FoldBudget(),
     shapeError,
+    sequences: new Map(),
     lowerBranch,
   };
   const { ops, outputs } = lowerInto(graph, scope, context);

@@ -99,6 +99,8 @@ void binary_rows(BinaryKind kind, const BlockedView& a, const BlockedView* b, co
       return each_row(y, part, parts, BinaryRow<BinaryKind::kMul, kChannel, kReversed>{a, b, v, y, e});
     case BinaryKind::kDiv:
       return each_row(y, part, parts, BinaryRow<BinaryKind::kDiv, kChannel, kReversed>{a, b, v, y, e});
+    default:
+      return;
   }
 }
 inline void binary_blocked(BinaryKind kind, const BlockedView& a, const BlockedView& b, const BlockedView& y,
@@ -139,6 +141,8 @@ inline void binary_span(BinaryKind kind, const float* a, const float* b, float* 
       return binary_span_of<BinaryKind::kMul>(a, b, y, n, e);
     case BinaryKind::kDiv:
       return binary_span_of<BinaryKind::kDiv>(a, b, y, n, e);
+    default:
+      return;
   }
 }
 

@@ -66,7 +66,8 @@ struct PoolArgs {
   // ONNX ceil_mode may let the last window reach past the end padding; those cells never count.
 };
 
-enum class BinaryKind : int32_t { kAdd, kSub, kMul, kDiv };
+// The kernels compute those up to kDiv; the others have plain loops only.
+enum class BinaryKind : int32_t { kAdd, kSub, kMul, kDiv, kMin, kMax, kMod, kFmod, kPow };
 
 // Splitting: a kernel with (part, parts) does the part-th of `parts` disjoint shares of its output; all
 // parts together give the same bits as (0, 1). Parts may be empty.

@@ -54,7 +54,9 @@ enum class ActivationKind : int32_t {
   kSign,
   kFloor,
   kCeil,
-  kRound
+  kRound,
+  kSin,
+  kCos
 };
 
 struct Activation {

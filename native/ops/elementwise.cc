@@ -1,4 +1,5 @@
 // Pointwise operators. Integers wrap around; integer division truncates, and a division by zero gives 0.
+#include <cmath>
 #include <limits>
 #include <type_traits>
 
@@ -33,6 +34,11 @@ void zip(const TensorView& a, const TensorView& b, const TensorView& y, Poll& po
 }
 
 template <class T>
+T minus(T a, T b) {
+  return static_cast<T>(static_cast<Wrapping<T>>(a) - static_cast<Wrapping<T>>(b));
+}
+
+template <class T>
 T divide(T a, T b) {
   if constexpr (std::is_floating_point_v<T>) {
     return a / b;
@@ -45,20 +51,61 @@ T divide(T a, T b) {
   }
 }
 
+// The remainder of the truncated division; with `floored`, of the floored one, which has the divisor's sign.
+template <class T>
+T remainder(T a, T b, bool floored) {
+  T rest;
+  if constexpr (std::is_floating_point_v<T>) {
+    rest = std::fmod(a, b);  // exact
+  } else {
+    if (b == 0) return 0;
+    if constexpr (std::is_signed_v<T>) {
+      if (b == -1) return 0;  // the smallest number would overflow
+    }
+    rest = static_cast<T>(a % b);
+  }
+  return floored && rest != 0 && (rest < 0) != (b < 0) ? static_cast<T>(rest + b) : rest;
+}
+
+// Integers wrap around; fractions are truncated, and 0 to a negative power is 0.
+template <class T>
+T power(T base, T exponent) {
+  if constexpr (std::is_floating_point_v<T>) {
+    return float_power(base, exponent);
+  } else {
+    if constexpr (std::is_signed_v<T>) {
+      if (exponent < 0) return static_cast<T>(base == 1 ? 1 : base == -1 ? (exponent % 2 == 0 ? 1 : -1) : 0);
+    }
+    uint64_t result = 1, square = static_cast<uint64_t>(base);
+    for (uint64_t left = static_cast<uint64_t>(exponent); left > 0; left >>= 1) {
+      if (left & 1) result *= square;
+      square *= square;
+    }
+    return static_cast<T>(result);
+  }
+}
+
 template <class T>
 void binary_as(BinaryKind kind, const TensorView& a, const TensorView& b, const TensorView& y, Poll& poll) {
-  // Unsigned arithmetic wraps where signed overflow would be undefined.
-  using Wide = std::conditional_t<std::is_floating_point_v<T>, T, uint64_t>;
-  const auto wide = [](T v) { return static_cast<Wide>(v); };
   switch (kind) {
     case BinaryKind::kAdd:
-      return zip<T, T>(a, b, y, poll, [=](T p, T q) { return static_cast<T>(wide(p) + wide(q)); });
+      return zip<T, T>(a, b, y, poll, [](T p, T q) { return plus(p, q); });
     case BinaryKind::kSub:
-      return zip<T, T>(a, b, y, poll, [=](T p, T q) { return static_cast<T>(wide(p) - wide(q)); });
+      return zip<T, T>(a, b, y, poll, [](T p, T q) { return minus(p, q); });
     case BinaryKind::kMul:
-      return zip<T, T>(a, b, y, poll, [=](T p, T q) { return static_cast<T>(wide(p) * wide(q)); });
+      return zip<T, T>(a, b, y, poll, [](T p, T q) { return times(p, q); });
     case BinaryKind::kDiv:
       return zip<T, T>(a, b, y, poll, [](T p, T q) { return divide(p, q); });
+    case BinaryKind::kMin:
+      return zip<T, T>(a, b, y, poll, [](T p, T q) { return least(p, q); });
+    case BinaryKind::kMax:
+      return zip<T, T>(a, b, y, poll, [](T p, T q) { return greatest(p, q); });
+    case BinaryKind::kMod:
+      return zip<T, T>(a, b, y, poll, [](T p, T q) { return remainder(p, q, true); });
+    case BinaryKind::kFmod:
+      return zip<T, T>(a, b, y, poll, [](T p, T q) { return remainder(p, q, false); });
+    case BinaryKind::kPow:
+      return zip<T, T>(a, b, y, poll, [](T p, T q) { return power(p, q); });
   }
 }
 
@@ -75,24 +122,6 @@ void compare_as(CompareKind kind, const TensorView& a, const TensorView& b, cons
       return zip<T, uint8_t>(a, b, y, poll, [](T p, T q) { return static_cast<uint8_t>(p <= q); });
     case CompareKind::kEq:
       return zip<T, uint8_t>(a, b, y, poll, [](T p, T q) { return static_cast<uint8_t>(p == q); });
-  }
-}
-
-// Calls f with a value of the element type of `dtype`.
-template <class F>
-void dispatch(DType dtype, F f) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return f(float{});
-    case DType::kInt32:
-      return f(int32_t{});
-    case DType::kInt64:
-      return f(int64_t{});
-    case DType::kUint8:
-    case DType::kBool:
-      return f(uint8_t{});
-    case DType::kInt8:
-      return f(int8_t{});
   }
 }
 

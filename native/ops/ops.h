@@ -20,6 +20,8 @@ struct Window {
 
 enum class CompareKind : int32_t { kGt, kGe, kLt, kLe, kEq };
 enum class LogicalKind : int32_t { kAnd, kOr, kNot };
+enum class ReduceKind : int32_t { kSum, kProd, kMin, kMax };
+enum class ScatterKind : int32_t { kSet, kAdd, kMul, kMin, kMax };
 enum class PadMode : int32_t { kConstant, kReflect, kEdge, kWrap };
 
 // 1 to 3 spatial axes, dynamic weights allowed; bias and residual may have null data.
@@ -31,6 +33,8 @@ void matmul(const TensorView& a, const TensorView& b, const TensorView& y, Poll 
 void affine(const TensorView& x, const TensorView& scale, const TensorView& shift, Activation act, const TensorView& y, Poll poll = {});
 void unary(const TensorView& x, Activation act, const TensorView& y, Poll poll = {});
 void binary(BinaryKind kind, const TensorView& a, const TensorView& b, Activation act, const TensorView& y, Poll poll = {});
+// x to the power of y as C defines it; largest error about 0.5 ulp.
+float float_power(float x, float y);
 void compare(CompareKind kind, const TensorView& a, const TensorView& b, const TensorView& y, Poll poll = {});
 void logical(LogicalKind kind, const TensorView& a, const TensorView& b, const TensorView& y, Poll poll = {});
 void where(const TensorView& condition, const TensorView& a, const TensorView& b, const TensorView& y, Poll poll = {});
@@ -52,6 +56,16 @@ void pad(const TensorView& x, const Ints& pads, PadMode mode, float value, const
 void slice(const TensorView& x, const Ints& starts, const Ints& steps, const TensorView& y, Poll poll = {});
 void concat(const std::vector<TensorView>& xs, int64_t axis, const TensorView& y, Poll poll = {});
 void expand(const TensorView& x, const TensorView& y, Poll poll = {});
+void reduce(ReduceKind kind, const TensorView& x, const Ints& axes, const TensorView& y, Poll poll = {});
+void cum_sum(const TensorView& x, int64_t axis, bool exclusive, bool reverse, const TensorView& y, Poll poll = {});
+// These are false when an index is out of range (nothing outside the tensors is read or written).
+bool resample(const TensorView& x, const TensorView& indices, const TensorView& weights, int64_t axis, const TensorView& y, Poll poll = {});
+bool gather_elements(const TensorView& data, const TensorView& indices, int64_t axis, const TensorView& y, Poll poll = {});
+bool gather_nd(const TensorView& data, const TensorView& indices, int64_t batch_dims, const TensorView& y, Poll poll = {});
+bool scatter_elements(const TensorView& data, const TensorView& indices, const TensorView& updates, int64_t axis,
+                      ScatterKind kind, const TensorView& y, Poll poll = {});
+bool scatter_nd(const TensorView& data, const TensorView& indices, const TensorView& updates, ScatterKind kind,
+                const TensorView& y, Poll poll = {});
 
 // How a number becomes a byte: min(max(round(v), low - zero), high - zero) + zero; of two equally near integers the even one.
 struct Requant {

@@ -91,7 +91,7 @@ bool lower_binary_channel(Lowering& plan, const Step& step, size_t wide) {
 bool lower_binary(Lowering& plan, const Step& step) {
   const ValueId a_id = step.inputs[0], b_id = step.inputs[1];
   const Value &a = plan.value(a_id), &b = plan.value(b_id), &y = plan.value(step.outputs[0]);
-  if (y.dtype != DType::kFloat32) return false;
+  if (y.dtype != DType::kFloat32 || step.binary > BinaryKind::kDiv) return false;
   if (a.shape != y.shape || b.shape != y.shape) {
     const size_t wide = a.shape == y.shape ? 0 : 1;
     const ValueId wide_id = step.inputs[wide];

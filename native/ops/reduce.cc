@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <limits>
+#include <type_traits>
 
 #include "kernels/scalar_math.h"
 #include "ops/ops.h"
@@ -20,8 +21,14 @@ float maximum(const float* x, int64_t n, int64_t step) {
 }
 
 // NaN is above all numbers and equal to itself.
-bool above(float a, float b) { return a > b || (a != a && b == b); }
-bool level(float a, float b) { return a == b || (a != a && b != b); }
+template <class T>
+bool above(T a, T b) {
+  return a > b || (a != a && b == b);
+}
+template <class T>
+bool level(T a, T b) {
+  return a == b || (a != a && b != b);
+}
 
 struct Ranked {
   float value;
@@ -55,12 +62,9 @@ struct RankedHeap {
   }
 };
 
-// About the number of comparisons in one sink().
-constexpr int64_t kHeapWork = 32;
-
-}  // namespace
-
-void reduce_mean(const TensorView& x, const Ints& axes, const TensorView& y, Poll poll) {
+// Calls group(walk) for each element of the result, in order; walk(each) calls each(offset in x) for what it is made of.
+template <class Group>
+void for_each_group(const TensorView& x, const Ints& axes, Poll& poll, Group group) {
   const Ints dense = dense_strides(x.shape);
   Ints kept_shape, kept_strides, reduced_shape, reduced_strides;
   for (size_t axis = 0; axis < x.shape.size(); ++axis) {
@@ -68,16 +72,84 @@ void reduce_mean(const TensorView& x, const Ints& axes, const TensorView& y, Pol
     (reduced ? reduced_shape : kept_shape).push_back(x.shape[axis]);
     (reduced ? reduced_strides : kept_strides).push_back(dense[axis]);
   }
-  const double count = static_cast<double>(product(reduced_shape, 0, reduced_shape.size()));
-  float* to = y.as<float>();
   for_each_row<1>(kept_shape, {kept_strides}, poll, [&](const auto& kept, int64_t length, const auto& steps) {
     for (int64_t i = 0; i < length; ++i) {
-      const float* from = x.as<float>() + kept[0] + i * steps[0];
-      double sum = 0;
-      for_each_row<1>(reduced_shape, {reduced_strides}, poll, [&](const auto& at, int64_t n, const auto& step) {
-        for (int64_t k = 0; k < n; ++k) sum += from[at[0] + k * step[0]];
+      const int64_t start = kept[0] + i * steps[0];
+      group([&](auto each) {
+        for_each_row<1>(reduced_shape, {reduced_strides}, poll, [&](const auto& at, int64_t n, const auto& step) {
+          for (int64_t k = 0; k < n; ++k) each(start + at[0] + k * step[0]);
+        });
       });
-      *to++ = static_cast<float>(sum / count);
+    }
+  });
+}
+
+// y's elements are `combine` over those of x, beginning with `start`; Sum is the type of what is gathered.
+template <class T, class Sum, class Combine>
+void gather_groups(const TensorView& x, const Ints& axes, const TensorView& y, Poll& poll, Sum start, Combine combine) {
+  T* to = y.as<T>();
+  const T* from = x.as<T>();
+  for_each_group(x, axes, poll, [&](auto walk) {
+    Sum sum = start;
+    walk([&](int64_t at) { sum = combine(sum, static_cast<Sum>(from[at])); });
+    *to++ = static_cast<T>(sum);
+  });
+}
+
+// About the number of comparisons in one sink().
+constexpr int64_t kHeapWork = 32;
+
+}  // namespace
+
+void reduce_mean(const TensorView& x, const Ints& axes, const TensorView& y, Poll poll) {
+  double count = 1;
+  for (const int64_t axis : axes) count *= static_cast<double>(x.shape[static_cast<size_t>(axis)]);
+  float* to = y.as<float>();
+  const float* from = x.as<float>();
+  for_each_group(x, axes, poll, [&](auto walk) {
+    double sum = 0;
+    walk([&](int64_t at) { sum += from[at]; });
+    *to++ = static_cast<float>(sum / count);
+  });
+}
+
+void reduce(ReduceKind kind, const TensorView& x, const Ints& axes, const TensorView& y, Poll poll) {
+  dispatch(x.dtype, [&](auto type) {
+    using T = decltype(type);
+    using Sum = std::conditional_t<std::is_floating_point_v<T>, double, uint64_t>;
+    using Limits = std::numeric_limits<T>;
+    constexpr bool kFloat = std::is_floating_point_v<T>;
+    switch (kind) {
+      case ReduceKind::kSum:
+        return gather_groups<T>(x, axes, y, poll, Sum{0}, [](Sum a, Sum b) { return a + b; });
+      case ReduceKind::kProd:
+        return gather_groups<T>(x, axes, y, poll, Sum{1}, [](Sum a, Sum b) { return a * b; });
+      case ReduceKind::kMin:
+        return gather_groups<T>(x, axes, y, poll, kFloat ? Limits::infinity() : Limits::max(), least<T>);
+      case ReduceKind::kMax:
+        return gather_groups<T>(x, axes, y, poll, kFloat ? -Limits::infinity() : Limits::lowest(), greatest<T>);
+    }
+  });
+}
+
+void cum_sum(const TensorView& x, int64_t axis, bool exclusive, bool reverse, const TensorView& y, Poll poll) {
+  const Split s = split_at(x.shape, axis);
+  dispatch(x.dtype, [&](auto type) {
+    using T = decltype(type);
+    using Sum = std::conditional_t<std::is_floating_point_v<T>, double, uint64_t>;
+    for (int64_t o = 0; o < s.outer; ++o) {
+      for (int64_t i = 0; i < s.inner; ++i) {
+        poll.before(s.length);
+        const T* from = x.as<T>() + o * s.length * s.inner + i;
+        T* to = y.as<T>() + o * s.length * s.inner + i;
+        Sum sum = 0;
+        for (int64_t k = 0; k < s.length; ++k) {
+          const int64_t at = (reverse ? s.length - 1 - k : k) * s.inner;
+          const Sum next = sum + static_cast<Sum>(from[at]);
+          to[at] = static_cast<T>(exclusive ? sum : next);
+          sum = next;
+        }
+      }
     }
   });
 }
@@ -108,18 +180,21 @@ void softmax(const TensorView& x, int64_t axis, bool log, const TensorView& y, P
 
 void arg_max(const TensorView& x, int64_t axis, bool select_last, const TensorView& y, Poll poll) {
   const Split s = split_at(x.shape, axis);
-  for (int64_t o = 0; o < s.outer; ++o) {
-    for (int64_t i = 0; i < s.inner; ++i) {
-      poll.before(s.length);
-      const float* from = x.as<float>() + o * s.length * s.inner + i;
-      int64_t best = 0;
-      for (int64_t k = 1; k < s.length; ++k) {
-        const float v = from[k * s.inner], w = from[best * s.inner];
-        if (above(v, w) || (select_last && level(v, w))) best = k;
+  dispatch(x.dtype, [&](auto type) {
+    using T = decltype(type);
+    for (int64_t o = 0; o < s.outer; ++o) {
+      for (int64_t i = 0; i < s.inner; ++i) {
+        poll.before(s.length);
+        const T* from = x.as<T>() + o * s.length * s.inner + i;
+        int64_t best = 0;
+        for (int64_t k = 1; k < s.length; ++k) {
+          const T v = from[k * s.inner], w = from[best * s.inner];
+          if (above(v, w) || (select_last && level(v, w))) best = k;
+        }
+        y.as<int64_t>()[o * s.inner + i] = best;
       }
-      y.as<int64_t>()[o * s.inner + i] = best;
     }
-  }
+  });
 }
 
 // In time n log k, and in no more memory than the outputs'.

@@ -42,15 +42,39 @@ bool lower_global_pool(Lowering& plan, const Step& step) {
 
 void compute_global_pool(const DenseStep& d) { ops::global_pool(d.x[0], d.step.max, *d.y, d.poll); }
 
-void check_reduce_mean(const StepCheck& c) {
-  c.counts(1, 1);
-  c.all_float();
+// Sorted, and y's shape is what is left.
+void check_axes(const StepCheck& c) {
   int64_t last = -1;
   for (int64_t axis : c.step.axes) {
     c.require(axis > last && axis < static_cast<int64_t>(c.in(0).shape.size()), "bad axes");
     last = axis;
   }
   c.reduces(c.out(), c.in(0), c.step.axes);
+}
+
+void check_reduce_mean(const StepCheck& c) {
+  c.counts(1, 1);
+  c.all_float();
+  check_axes(c);
+}
+
+void check_reduce(const StepCheck& c) {
+  c.counts(1, 1);
+  c.require(c.in(0).dtype == c.out().dtype && c.in(0).dtype != DType::kBool, "bad types");
+  check_axes(c);
+}
+
+void compute_reduce(const DenseStep& d) { ops::reduce(d.step.reduce, d.x[0], d.step.axes, *d.y, d.poll); }
+
+void check_cum_sum(const StepCheck& c) {
+  c.counts(1, 1);
+  c.require(c.in(0).dtype == c.out().dtype && c.in(0).dtype != DType::kBool, "bad types");
+  c.axis_in(c.in(0).shape.size());
+  c.shape_is(c.out(), c.in(0).shape);
+}
+
+void compute_cum_sum(const DenseStep& d) {
+  ops::cum_sum(d.x[0], d.step.axis, d.step.exclusive, d.step.reverse, *d.y, d.poll);
 }
 
 // A mean over exactly the spatial axes is a global average pool.
@@ -73,7 +97,7 @@ void compute_softmax(const DenseStep& d) { ops::softmax(d.x[0], d.step.axis, d.s
 
 void check_arg_max(const StepCheck& c) {
   c.counts(1, 1);
-  c.require(c.in(0).dtype == DType::kFloat32 && c.out().dtype == DType::kInt64, "bad types");
+  c.require(c.in(0).dtype != DType::kBool && c.out().dtype == DType::kInt64, "bad types");
   c.axis_in(c.in(0).shape.size());
   c.require(c.in(0).shape[static_cast<size_t>(c.step.axis)] > 0, "the maximum of nothing");
   c.reduces(c.out(), c.in(0), {c.step.axis});
@@ -136,6 +160,8 @@ void compute_gather(const DenseStep& d) {
 
 const OperatorRules operators::globalPool = {check_global_pool, lower_global_pool, compute_global_pool};
 const OperatorRules operators::reduceMean = {check_reduce_mean, lower_reduce_mean, compute_reduce_mean};
+const OperatorRules operators::reduce = {check_reduce, nullptr, compute_reduce};
+const OperatorRules operators::cumSum = {check_cum_sum, nullptr, compute_cum_sum};
 const OperatorRules operators::softmax = {check_softmax, nullptr, compute_softmax};
 const OperatorRules operators::argMax = {check_arg_max, nullptr, compute_arg_max};
 const OperatorRules operators::topK = {check_top_k, nullptr, compute_top_k};

@@ -5,10 +5,51 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <type_traits>
 
 #include "ops/ops.h"
 
 namespace rskip::ops {
+
+// Calls f with a value of the element type of `dtype`.
+template <class F>
+void dispatch(DType dtype, F f) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return f(float{});
+    case DType::kInt32:
+      return f(int32_t{});
+    case DType::kInt64:
+      return f(int64_t{});
+    case DType::kUint8:
+    case DType::kBool:
+      return f(uint8_t{});
+    case DType::kInt8:
+      return f(int8_t{});
+  }
+}
+
+// The sum or product of two elements; unsigned arithmetic wraps where signed overflow would be undefined.
+template <class T>
+using Wrapping = std::conditional_t<std::is_floating_point_v<T>, T, uint64_t>;
+template <class T>
+T plus(T a, T b) {
+  return static_cast<T>(static_cast<Wrapping<T>>(a) + static_cast<Wrapping<T>>(b));
+}
+template <class T>
+T times(T a, T b) {
+  return static_cast<T>(static_cast<Wrapping<T>>(a) * static_cast<Wrapping<T>>(b));
+}
+
+// The smaller and the greater of two; NaN propagates.
+template <class T>
+T least(T a, T b) {
+  return b < a || b != b ? b : a;
+}
+template <class T>
+T greatest(T a, T b) {
+  return b > a || b != b ? b : a;
+}
 
 // Strides, in elements, of a dense row-major tensor.
 inline Ints dense_strides(const Ints& shape) {

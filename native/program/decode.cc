@@ -62,11 +62,13 @@ void read_attribute(Words& in, Attribute attribute, const Program& program, size
     case Attribute::kActivation: step.act = in.activation(); return;
     case Attribute::kAxes: step.axes = in.ints(in.position(0, kMaxRank, "number of axes")); return;
     case Attribute::kAxis: step.axis = in.in_range(0, kMaxRank - 1, "axis"); return;
-    case Attribute::kBinaryKind: step.binary = in.one_of(BinaryKind::kDiv, "binary kind"); return;
+    case Attribute::kBatchDims: step.batch_dims = in.in_range(0, kMaxRank, "batch dimensions"); return;
+    case Attribute::kBinaryKind: step.binary = in.one_of(BinaryKind::kPow, "binary kind"); return;
     case Attribute::kColumnMajor: step.column_major = in.flag(); return;
     case Attribute::kCompareKind: step.compare = in.one_of(ops::CompareKind::kEq, "compare kind"); return;
     case Attribute::kCountIncludePad: step.count_include_pad = in.flag(); return;
     case Attribute::kDepth: step.depth = in.in_range(0, std::numeric_limits<int32_t>::max(), "depth"); return;
+    case Attribute::kExclusive: step.exclusive = in.flag(); return;
     case Attribute::kGroup: step.group = in.next(); return;
     case Attribute::kKernelWindow: return read_window(in, step, true);
     case Attribute::kLargest: step.largest = in.flag(); return;
@@ -81,6 +83,9 @@ void read_attribute(Words& in, Attribute attribute, const Program& program, size
       step.requant = {zero, low, high};
       return;
     }
+    case Attribute::kReduceKind: step.reduce = in.one_of(ops::ReduceKind::kMax, "reduce kind"); return;
+    case Attribute::kReverse: step.reverse = in.flag(); return;
+    case Attribute::kScatterKind: step.scatter = in.one_of(ops::ScatterKind::kMax, "scatter kind"); return;
     case Attribute::kSelectLast: step.select_last = in.flag(); return;
     case Attribute::kStartsAndSteps:
       step.starts = in.ints(in.position(0, kMaxRank, "rank"));

@@ -44,6 +44,8 @@ struct Step {
   ops::CompareKind compare = ops::CompareKind::kGt;
   ops::LogicalKind logical = ops::LogicalKind::kAnd;
   ops::PadMode pad_mode = ops::PadMode::kConstant;
+  ops::ReduceKind reduce = ops::ReduceKind::kSum;
+  ops::ScatterKind scatter = ops::ScatterKind::kSet;
   bool trans_b = false;            // gemm
   bool max = false;                // pool, globalPool
   bool count_include_pad = false;  // pool
@@ -51,7 +53,10 @@ struct Step {
   bool log = false;                // softmax
   bool select_last = false;        // argMax
   bool largest = true;             // topK
+  bool exclusive = false;          // cumSum
+  bool reverse = false;            // cumSum
   int64_t axis = 0, depth = 0;
+  int64_t batch_dims = 0;  // gatherNd
   Ints axes, perm, pads, starts, steps;
   float value = 0;    // pad
   ops::Requant requant;

@@ -66,7 +66,7 @@ class Words {
   }
   Activation activation() {
     Activation act;
-    act.kind = one_of(ActivationKind::kRound, "activation");
+    act.kind = one_of(ActivationKind::kCos, "activation");
     act.alpha = real();
     act.beta = real();
     return act;

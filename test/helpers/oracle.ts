@@ -99,6 +99,12 @@ export function activation({ kind, alpha, beta }: Activation, x: number): number
       return Math.ceil(x);
     case 'round':
       return Math.abs(x % 1) === 0.5 ? 2 * Math.round(x / 2) : Math.round(x);
+    case 'sin':
+    case 'cos': {
+      if (Math.abs(x) === Number.POSITIVE_INFINITY) return Number.NaN;
+      const limited = Math.max(-1048576, Math.min(x, 1048576));
+      return kind === 'sin' ? Math.sin(limited) : Math.cos(limited);
+    }
   }
 }
 
@@ -136,12 +142,34 @@ function integerBinary(kind: string, a: bigint, b: bigint): bigint {
   if (kind === 'add') return a + b;
   if (kind === 'sub') return a - b;
   if (kind === 'mul') return a * b;
-  return b === 0n ? 0n : a / b;
+  if (kind === 'min') return a < b ? a : b;
+  if (kind === 'max') return a < b ? b : a;
+  if (kind === 'pow') return integerPower(a, b);
+  if (b === 0n) return 0n;
+  if (kind === 'div') return a / b;
+  return kind === 'fmod' ? a % b : ((a % b) + b) % b;
+}
+
+/** Modulo 2^64. */
+function integerPower(base: bigint, exponent: bigint): bigint {
+  if (exponent < 0n) {
+    if (base !== 1n && base !== -1n) return 0n;
+    return exponent % 2n === 0n ? 1n : base;
+  }
+  if (exponent === 0n) return 1n;
+  const half = integerPower(BigInt.asIntN(64, base * base), exponent / 2n);
+  return exponent % 2n === 0n ? half : BigInt.asIntN(64, base * half);
 }
 
 function floatBinary(kind: string, a: number, b: number): number {
   if (kind === 'add') return a + b;
   if (kind === 'sub') return a - b;
+  if (kind === 'min') return Math.min(a, b);
+  if (kind === 'max') return Math.max(a, b);
+  if (kind === 'fmod') return a % b;
+  if (kind === 'mod') return a % b === 0 || a % b < 0 === b < 0 ? a % b : (a % b) + b;
+  if (kind === 'pow')
+    return Math.abs(a) === 1 && !(Math.abs(b) < 1e30) && (a === 1 || !Number.isNaN(b)) ? 1 : a ** b;
   return kind === 'mul' ? a * b : a / b;
 }
 
@@ -403,6 +431,87 @@ export function evaluate(
         );
       });
     }
+    case 'reduce': {
+      const { kind, axes } = step.attrs;
+      const kept = x.shape.map((_, axis) => axis).filter((axis) => !axes.includes(axis));
+      const groups = new Map<string, Element[]>();
+      for (const index of indices(x.shape)) {
+        const key = kept.map((axis) => index[axis]).join();
+        groups.set(key, [...(groups.get(key) ?? []), at(x, index)]);
+      }
+      return [[...groups.values()].map((values) => reduced(kind, values, x.dtype))];
+    }
+    case 'cumSum': {
+      const { axis, exclusive, reverse } = step.attrs;
+      return each((index) => {
+        const place = index[axis]!;
+        const line = Array.from({ length: x.shape[axis]! }, (_, k) => k).filter((k) =>
+          k === place ? !exclusive : reverse ? k > place : k < place,
+        );
+        const values = line.map((k) => at(x, index.with(axis, k)));
+        return values.length === 0 ? wrapped(0n, x.dtype) : reduced('sum', values, x.dtype);
+      });
+    }
+    case 'resample': {
+      const { axis } = step.attrs;
+      const [, places, weights] = inputs;
+      const taps = Array.from({ length: places!.shape[1]! }, (_, k) => k);
+      return each((index) =>
+        sum(
+          taps.map((k) => {
+            const tap = [index[axis]!, k];
+            return num(weights!, tap) * num(x, index.with(axis, num(places!, tap)));
+          }),
+        ),
+      );
+    }
+    case 'gatherElements': {
+      const { axis } = step.attrs;
+      return each((index) => at(x, index.with(axis, positive(num(inputs[1]!, index), x.shape[axis]!))));
+    }
+    case 'gatherNd': {
+      const { batchDims } = step.attrs;
+      const ids = inputs[1]!;
+      return each((index) => {
+        const row = index.slice(0, ids.shape.length - 1);
+        return at(x, [
+          ...index.slice(0, batchDims),
+          ...named(ids, row, x, batchDims),
+          ...index.slice(row.length),
+        ]);
+      });
+    }
+    case 'scatterElements':
+    case 'scatterNd': {
+      const [, ids, updates] = inputs;
+      const result = [...x.data] as Element[];
+      for (const index of indices(updates!.shape)) {
+        const row = index.slice(0, ids!.shape.length - 1);
+        const place =
+          step.op === 'scatterNd'
+            ? [...named(ids!, row, x, 0), ...index.slice(row.length)]
+            : index.with(step.attrs.axis, positive(num(ids!, index), x.shape[step.attrs.axis]!));
+        const flat = ravel(x.shape, place);
+        const update = at(updates!, index);
+        const { reduction } = step.attrs;
+        const kind = ({ add: 'sum', mul: 'prod', min: 'min', max: 'max' } as const)[reduction as 'add'];
+        if (reduction === 'set') result[flat] = update;
+        else if (x.dtype === 'bool') {
+          const either = reduction === 'add' || reduction === 'max';
+          result[flat] = (
+            either
+              ? Number(result[flat]) + Number(update) > 0
+              : Number(result[flat]) * Number(update) > 0
+          )
+            ? 1
+            : 0;
+        } else {
+          const combined = reduced(kind, [result[flat]!, update], x.dtype);
+          result[flat] = x.dtype === 'float32' ? Math.fround(combined as number) : combined;
+        }
+      }
+      return [result];
+    }
     case 'reshape':
       return [[...x.data]];
     case 'expand':
@@ -504,6 +613,36 @@ function swapped(tensor: KernelTensor): KernelTensor {
   const turn = (index: Index) => [...index.slice(0, -2), index.at(-1)!, index.at(-2)!];
   const shape = turn(tensor.shape);
   return { dtype: 'float32', shape, data: Float32Array.from(indices(shape), (i) => num(tensor, turn(i))) };
+}
+
+function positive(index: number, length: number): number {
+  return index < 0 ? index + length : index;
+}
+
+/** The positions that a row of indices names behind the first `lead` axes. */
+function named(ids: KernelTensor, row: Index, x: KernelTensor, lead: number): number[] {
+  return Array.from({ length: ids.shape.at(-1)! }, (_, k) =>
+    positive(num(ids, [...row, k]), x.shape[lead + k]!),
+  );
+}
+
+function wrapped(value: bigint, dtype: string): Element {
+  return dtype === 'float32' ? Number(value) : wrap(value, dtype);
+}
+
+function reduced(kind: 'sum' | 'prod' | 'min' | 'max', values: Element[], dtype: string): Element {
+  if (dtype === 'float32') {
+    const list = values.map(Number);
+    if (kind === 'sum') return sum(list);
+    return kind === 'prod' ? list.reduce((a, b) => a * b) : Math[kind](...list);
+  }
+  const combine = {
+    sum: (a: bigint, b: bigint) => a + b,
+    prod: (a: bigint, b: bigint) => a * b,
+    min: (a: bigint, b: bigint) => (a < b ? a : b),
+    max: (a: bigint, b: bigint) => (a < b ? b : a),
+  }[kind];
+  return wrap(values.map(BigInt).reduce(combine), dtype);
 }
 
 /** Merges the last two axes, so that the others broadcast. */

@@ -9,6 +9,8 @@ import {
   NO_ACTIVATION,
   PAD_MODES,
   type PadMode,
+  REDUCE_KINDS,
+  SCATTER_KINDS,
 } from '../../lib/model/program.js';
 import type { DataType } from '../../lib/tensor.js';
 import { QUANTIZED_CASES } from './quantized-steps.js';
@@ -532,6 +534,142 @@ const expand = fc.tuple(dtype, shapeOf(0, 4)).chain(([type, shape]) =>
   ),
 );
 
+const numeric = fc.constantFrom<DataType>('float32', 'int32', 'int64', 'uint8');
+
+const reduce = ofOne(
+  1,
+  4,
+  (shape) =>
+    fc
+      .tuple(
+        fc.constantFrom(...REDUCE_KINDS),
+        fc.subarray(
+          shape.map((_, i) => i),
+          { minLength: 1 },
+        ),
+        fc.boolean(),
+      )
+      .map(([kind, reduced, keep]) => ({
+        step: { op: 'reduce', attrs: { kind, axes: reduced } },
+        shape: keep
+          ? shape.map((d, i) => (reduced.includes(i) ? 1 : d))
+          : shape.filter((_, i) => !reduced.includes(i)),
+      })),
+  { type: numeric },
+);
+
+const cumSum = ofOne(
+  1,
+  4,
+  (shape) =>
+    fc.tuple(axisOf(shape), fc.boolean(), fc.boolean()).map(([at, exclusive, reverse]) => ({
+      step: { op: 'cumSum', attrs: { axis: at, exclusive, reverse } },
+      shape,
+    })),
+  { type: numeric },
+);
+
+/** Indices into an axis of `length`, counted from the end too. */
+function indicesOf(lengths: readonly number[], shape: readonly number[]): fc.Arbitrary<KernelTensor> {
+  const count = shape.reduce((a, b) => a * b, 1);
+  return fc
+    .tuple(
+      fc.boolean(),
+      all(
+        Array.from({ length: count }, (_, i) => {
+          const length = lengths[i % lengths.length]!;
+          return fc.integer({ min: -length, max: length - 1 });
+        }),
+      ),
+    )
+    .map(([wide, list]) =>
+      wide
+        ? { dtype: 'int64', shape, data: BigInt64Array.from(list, BigInt) }
+        : { dtype: 'int32', shape, data: Int32Array.from(list) },
+    );
+}
+
+const resample = fc.tuple(shapeOf(1, 4), dim, dim).chain(([shape, count, taps]) =>
+  axisOf(shape).chain((at) => {
+    const places = fc.array(fc.nat(shape[at]! - 1), { minLength: count * taps, maxLength: count * taps });
+    const operands = fc.tuple(tensorOf('float32', shape), places, tensorOf('float32', [count, taps]));
+    return operands.map(
+      ([x, list, weights]): StepCase => ({
+        step: { op: 'resample', attrs: { axis: at } },
+        inputs: [x, { dtype: 'int32', shape: [count, taps], data: Int32Array.from(list) }, weights],
+        outputs: [{ dtype: 'float32', shape: shape.with(at, count) }],
+      }),
+    );
+  }),
+);
+
+/** Data, and the shape of indices of the same rank that are no longer but on one axis. */
+const elementwiseIndices = fc.tuple(dtype, shapeOf(1, 3), dim).chain(([type, shape, count]) =>
+  fc.tuple(axisOf(shape), all(shape.map((d) => fc.integer({ min: 1, max: d })))).chain(([at, lengths]) => {
+    const own = lengths.with(at, count);
+    return fc.tuple(tensorOf(type, shape), indicesOf([shape[at]!], own), fc.constant(at));
+  }),
+);
+
+const gatherElements = elementwiseIndices.map(
+  ([data, indices, at]): StepCase => ({
+    step: { op: 'gatherElements', attrs: { axis: at } },
+    inputs: [data, indices],
+    outputs: [{ dtype: data.dtype, shape: indices.shape }],
+  }),
+);
+
+/** bool has no products of its own: those and min are and, sums and max are or. */
+const scatterElements = fc
+  .tuple(elementwiseIndices, fc.constantFrom(...SCATTER_KINDS))
+  .chain(([[data, indices, at], reduction]) =>
+    tensorOf(data.dtype, indices.shape).map(
+      (updates): StepCase => ({
+        step: { op: 'scatterElements', attrs: { axis: at, reduction } },
+        inputs: [data, indices, updates],
+        outputs: [{ dtype: data.dtype, shape: data.shape }],
+      }),
+    ),
+  );
+
+/** Data, indices whose rows name slices behind the first axes, and the shape of what they name. */
+const slices = (most: number) =>
+  fc.tuple(dtype, shapeOf(1, 4), shapeOf(0, 2)).chain(([type, shape, rows]) =>
+    fc.integer({ min: 0, max: Math.min(most, shape.length - 1) }).chain((batchDims) =>
+      fc.integer({ min: 1, max: shape.length - batchDims }).chain((depth) => {
+        const lead = [...shape.slice(0, batchDims), ...rows];
+        const indices = indicesOf(shape.slice(batchDims, batchDims + depth), [...lead, depth]);
+        const found = [...lead, ...shape.slice(batchDims + depth)];
+        return fc.record({
+          data: tensorOf(type, shape),
+          indices,
+          found: fc.constant(found),
+          batchDims: fc.constant(batchDims),
+        });
+      }),
+    ),
+  );
+
+const gatherNd = slices(2).map(
+  ({ data, indices, found, batchDims }): StepCase => ({
+    step: { op: 'gatherNd', attrs: { batchDims } },
+    inputs: [data, indices],
+    outputs: [{ dtype: data.dtype, shape: found }],
+  }),
+);
+
+const scatterNd = fc
+  .tuple(slices(0), fc.constantFrom(...SCATTER_KINDS))
+  .chain(([{ data, indices, found }, reduction]) =>
+    tensorOf(data.dtype, found).map(
+      (updates): StepCase => ({
+        step: { op: 'scatterNd', attrs: { reduction } },
+        inputs: [data, indices, updates],
+        outputs: [{ dtype: data.dtype, shape: data.shape }],
+      }),
+    ),
+  );
+
 export const STEP_CASES: { readonly [Op in KernelStep['op']]: fc.Arbitrary<StepCase> } = {
   conv,
   gemm,
@@ -558,4 +696,11 @@ export const STEP_CASES: { readonly [Op in KernelStep['op']]: fc.Arbitrary<StepC
   reshape,
   expand,
   ...QUANTIZED_CASES(conv, matmul),
+  reduce,
+  cumSum,
+  resample,
+  gatherElements,
+  gatherNd,
+  scatterElements,
+  scatterNd,
 };

@@ -1,9 +1,11 @@
 import { broadcast, sameShape, sizeOf } from '../../numeric/shapes.js';
 import type { NodeLowering } from '../lowering.js';
 import { type Activation, type ActivationKind, NO_ACTIVATION, NONE, type ValueId } from '../program.js';
+import { arithmetic, negated } from './elementwise.js';
 import type { Operator, OperatorTable } from './operator.js';
 
-function unary(node: NodeLowering, x: ValueId, kind: ActivationKind, alpha = 0, beta = 0): ValueId {
+/** `kind` of each element of x, which is float32. */
+export function unary(node: NodeLowering, x: ValueId, kind: ActivationKind, alpha = 0, beta = 0): ValueId {
   const act: Activation = { kind, alpha, beta };
   return node.step('unary', [x], { dtype: 'float32', shape: node.shape(x) }, { act });
 }
@@ -66,6 +68,15 @@ function prelu(node: NodeLowering): ValueId {
   return node.step('binary', [unary(node, x, 'relu'), scaled], output, { kind: 'add', act: NO_ACTIVATION });
 }
 
+/** (x > 0) - (x < 0) */
+function sign(node: NodeLowering, x: ValueId): ValueId {
+  const { dtype, shape } = node.value(x);
+  const zero = node.cast(node.scalar(0), dtype);
+  const holds = (kind: 'gt' | 'lt') =>
+    node.cast(node.step('compare', [x, zero], { dtype: 'bool', shape }, { kind }), dtype);
+  return arithmetic(node, 'sub', holds('gt'), holds('lt'));
+}
+
 function gelu(node: NodeLowering): ValueId {
   const form = node.string('approximate', 'none');
   if (form !== 'none' && form !== 'tanh')
@@ -73,8 +84,24 @@ function gelu(node: NodeLowering): ValueId {
   return unary(node, node.float(0), form === 'tanh' ? 'geluTanh' : 'gelu');
 }
 
+/** The function of floats; of integers what `ofIntegers` returns. */
+function ofAny(kind: ActivationKind, ofIntegers: (node: NodeLowering, x: ValueId) => ValueId): Operator {
+  return {
+    lower: (node) => {
+      const x = node.input(0);
+      return node.value(x).dtype === 'float32' ? unary(node, x, kind) : ofIntegers(node, x);
+    },
+  };
+}
+
+/** x * sigmoid(alpha * x) */
+export function swish(node: NodeLowering, x: ValueId, alpha: number): ValueId {
+  if (alpha === 1) return unary(node, x, 'silu');
+  return arithmetic(node, 'mul', x, unary(node, arithmetic(node, 'mul', x, node.scalar(alpha)), 'sigmoid'));
+}
+
 export const ACTIVATIONS: OperatorTable = {
-  Abs: plain('abs'),
+  Abs: ofAny('abs', (node, x) => arithmetic(node, 'max', x, negated(node, x))),
   Ceil: plain('ceil'),
   Erf: plain('erf'),
   Exp: plain('exp'),
@@ -82,8 +109,11 @@ export const ACTIVATIONS: OperatorTable = {
   Log: plain('log'),
   Mish: plain('mish'),
   Reciprocal: plain('reciprocal'),
+  Cos: plain('cos'),
+  Sin: plain('sin'),
+  Swish: { lower: (node) => swish(node, node.float(0), node.number('alpha', 1)) },
   Round: plain('round'),
-  Sign: plain('sign'),
+  Sign: ofAny('sign', sign),
   Softplus: plain('softplus'),
   Softsign: plain('softsign'),
   Sqrt: plain('sqrt'),
@@ -97,7 +127,9 @@ export const ACTIVATIONS: OperatorTable = {
   },
   Gelu: { lower: gelu },
   PRelu: { lower: prelu },
-  Relu: plain('relu'),
+  Relu: ofAny('relu', (node, x) =>
+    arithmetic(node, 'max', x, node.cast(node.scalar(0), node.value(x).dtype)),
+  ),
   Sigmoid: plain('sigmoid'),
   Tanh: plain('tanh'),
   HardSwish: plain('hardSwish'),

@@ -7,7 +7,7 @@ import { resolveWindow } from './window.js';
 /** Makes the step of a convolution with these attributes and this shape of the result. */
 type MakeConv = (attrs: Window & { readonly group: number }, shape: readonly number[]) => ValueId;
 
-function conv(node: NodeLowering): ValueId {
+export function conv(node: NodeLowering): ValueId {
   const bias = node.optional(2) === NONE ? NONE : node.float(2);
   return convolve(node, node.float(0), node.float(1), bias);
 }

@@ -1,6 +1,8 @@
 import { ACTIVATIONS } from './activations.js';
+import { CONTRIB } from './contrib.js';
 import { CONTROL } from './control.js';
 import { CONVOLUTION } from './convolution.js';
+import { EINSUM } from './einsum.js';
 import { ELEMENTWISE } from './elementwise.js';
 import { GENERATORS } from './generators.js';
 import { INDEXING } from './indexing.js';
@@ -10,13 +12,21 @@ import { NORMALIZATION } from './normalization.js';
 import type { Operator, OperatorTable } from './operator.js';
 import { POOLING } from './pooling.js';
 import { QUANTIZATION } from './quantization.js';
+import { RECURRENT } from './recurrent.js';
 import { REDUCTION } from './reduction.js';
+import { RESIZE } from './resize.js';
+import { ROTARY } from './rotary.js';
+import { SCATTER } from './scatter.js';
+import { SEQUENCES } from './sequences.js';
+import { TRANSPOSED } from './transposed.js';
 
 /** Every operator that is implemented. `Constant` isn't here: decoding makes a constant of it. */
 const TABLE: OperatorTable = {
   ...ACTIVATIONS,
+  ...CONTRIB,
   ...CONTROL,
   ...CONVOLUTION,
+  ...EINSUM,
   ...ELEMENTWISE,
   ...GENERATORS,
   ...INDEXING,
@@ -25,7 +35,13 @@ const TABLE: OperatorTable = {
   ...NORMALIZATION,
   ...POOLING,
   ...QUANTIZATION,
+  ...RECURRENT,
   ...REDUCTION,
+  ...RESIZE,
+  ...ROTARY,
+  ...SCATTER,
+  ...SEQUENCES,
+  ...TRANSPOSED,
 };
 
 export function findOperator(op: string): Operator | undefined {

@@ -1,6 +1,7 @@
 import { range, sameShape } from '../../numeric/shapes.js';
 import type { NodeLowering } from '../lowering.js';
 import type { ValueId } from '../program.js';
+import { part } from './layout.js';
 import type { OperatorTable } from './operator.js';
 
 /** numpy.take along one axis. */
@@ -58,23 +59,22 @@ function sliceAxis(length: number, begin: number, end: number, step: number): [n
 /** Split as one slice per output. */
 function split(node: NodeLowering): readonly ValueId[] {
   const x = node.input(0);
-  const { dtype, shape } = node.value(x);
+  const shape = node.shape(x);
   const axis = node.axis(node.number('axis', 0), shape.length);
-  const length = shape[axis]!;
+  const whole = shape[axis]!;
   const parts = node.number('num_outputs', node.node.outputs.length);
   if (parts !== node.node.outputs.length)
     node.invalid(`its num_outputs ${parts} differs from its number of outputs`);
-  const share = Math.ceil(length / parts);
+  const share = Math.ceil(whole / parts);
   const given = node.opset < 13 ? node.numbers('split') : node.optionalIntegers(1, 'split');
-  const lengths = given ?? range(parts).map((i) => Math.min(share, length - i * share));
-  if (lengths.some((part) => part < 0) || lengths.reduce((sum, part) => sum + part, 0) !== length) {
+  const lengths = given ?? range(parts).map((i) => Math.min(share, whole - i * share));
+  if (lengths.some((length) => length < 0) || lengths.reduce((sum, length) => sum + length, 0) !== whole) {
     node.invalid(`axis ${axis} of its input [${shape}] can't be split into [${lengths}]`);
   }
   let start = 0;
-  return lengths.map((part) => {
-    const attrs = { starts: shape.map((_, i) => (i === axis ? start : 0)), steps: shape.map(() => 1) };
-    start += part;
-    return node.step('slice', [x], { dtype, shape: shape.with(axis, part) }, attrs);
+  return lengths.map((length) => {
+    start += length;
+    return part(node, x, axis, start - length, start);
   });
 }
 

@@ -67,13 +67,27 @@ function unsqueeze(node: NodeLowering): ValueId {
 
 function transpose(node: NodeLowering): ValueId {
   const x = node.input(0);
-  const { dtype, shape } = node.value(x);
+  const shape = node.shape(x);
   const perm = node.numbers('perm') ?? range(shape.length).reverse();
   if (perm.length !== shape.length || !range(shape.length).every((axis) => perm.includes(axis))) {
     node.invalid(`its perm [${perm}] is not a permutation of ${shape.length} axes`);
   }
+  return transposed(node, x, perm);
+}
+
+/** Axis i of the result is axis perm[i] of x. */
+export function transposed(node: NodeLowering, x: ValueId, perm: readonly number[]): ValueId {
   if (perm.every((from, to) => from === to)) return x;
+  const { dtype, shape } = node.value(x);
   return node.step('transpose', [x], { dtype, shape: perm.map((axis) => shape[axis]!) }, { perm });
+}
+
+/** Elements begin to end - 1 of x along `axis`. */
+export function part(node: NodeLowering, x: ValueId, axis: number, begin: number, end: number): ValueId {
+  const { dtype, shape } = node.value(x);
+  if (begin === 0 && end === shape[axis]) return x;
+  const attrs = { starts: shape.map((_, d) => (d === axis ? begin : 0)), steps: shape.map(() => 1) };
+  return node.step('slice', [x], { dtype, shape: shape.with(axis, end - begin) }, attrs);
 }
 
 export function concatenate(node: NodeLowering, ids: readonly ValueId[]): ValueId {
@@ -142,6 +156,88 @@ function checkPads(node: NodeLowering, mode: PadMode, length: number, begin: num
   }
 }
 
+/** The upper or lower triangle of each matrix; 0 elsewhere. */
+function trilu(node: NodeLowering): ValueId {
+  const x = node.input(0);
+  const { dtype, shape } = node.value(x);
+  if (shape.length < 2) node.invalid(`its input [${shape}] has no matrices`);
+  const [rows, columns] = shape.slice(-2) as [number, number];
+  const diagonal = node.optionalScalar(1, 'k') ?? 0;
+  const upper = node.number('upper', 1) !== 0;
+  const keeps = Uint8Array.from({ length: rows * columns }, (_, i) => {
+    const offset = (i % columns) - Math.floor(i / columns);
+    return Number(upper ? offset >= diagonal : offset <= diagonal);
+  });
+  const mask = node.constantOf('bool', [rows, columns], keeps);
+  return node.step('where', [mask, x, node.cast(node.scalar(0), dtype)], { dtype, shape }, {});
+}
+
+/** Repeats x along its axes, by an expansion of axes in front of those that repeat. */
+function tile(node: NodeLowering): ValueId {
+  const x = node.input(0);
+  const shape = node.shape(x);
+  const repeats = node.integers(node.input(1), 'repeats');
+  if (repeats.length !== shape.length || repeats.some((times) => times < 0)) {
+    node.invalid(`its repeats [${repeats}] don't fit its input [${shape}]`);
+  }
+  const apart = (count: (times: number) => number) =>
+    shape.flatMap((length, axis) => (repeats[axis] === 1 ? [length] : [count(repeats[axis]!), length]));
+  const wide = node.expand(
+    node.reshape(
+      x,
+      apart(() => 1),
+    ),
+    apart((times) => times),
+  );
+  return node.reshape(
+    wide,
+    shape.map((length, axis) => length * repeats[axis]!),
+  );
+}
+
+/** Blocks of `size` x `size` channels become pixels, or pixels channels. */
+function images(node: NodeLowering): { x: ValueId; shape: [number, number, number, number]; size: number } {
+  const x = node.input(0);
+  const shape = node.shape(x);
+  const size = node.number('blocksize', 0);
+  if (shape.length !== 4 || !Number.isInteger(size) || size < 1) {
+    node.invalid(`its input [${shape}] and blocksize ${size} don't fit; expected four axes and an integer`);
+  }
+  return { x, shape: shape as unknown as [number, number, number, number], size };
+}
+
+function depthToSpace(node: NodeLowering): ValueId {
+  const { x, shape, size } = images(node);
+  const [batch, channels, height, width] = shape;
+  const depth = channels / size ** 2;
+  if (!Number.isInteger(depth)) node.invalid(`its ${channels} channels are not a multiple of ${size ** 2}`);
+  const mode = node.string('mode', 'DCR');
+  if (mode !== 'DCR' && mode !== 'CRD') node.invalid(`its mode '${mode}' is unknown`);
+  const [apart, perm] =
+    mode === 'DCR'
+      ? [
+          [batch, size, size, depth, height, width],
+          [0, 3, 4, 1, 5, 2],
+        ]
+      : [
+          [batch, depth, size, size, height, width],
+          [0, 1, 4, 2, 5, 3],
+        ];
+  const moved = transposed(node, node.reshape(x, apart), perm);
+  return node.reshape(moved, [batch, depth, height * size, width * size]);
+}
+
+function spaceToDepth(node: NodeLowering): ValueId {
+  const { x, shape, size } = images(node);
+  const [batch, channels, height, width] = shape;
+  if (height % size !== 0 || width % size !== 0) {
+    node.invalid(`its input [${shape}] can't be cut into squares of ${size}`);
+  }
+  const apart = [batch, channels, height / size, size, width / size, size];
+  const moved = transposed(node, node.reshape(x, apart), [0, 3, 5, 1, 2, 4]);
+  return node.reshape(moved, [batch, channels * size ** 2, height / size, width / size]);
+}
+
 export const LAYOUT: OperatorTable = {
   Identity: { lower: (node) => node.input(0) },
   Flatten: { lower: flatten },
@@ -152,4 +248,8 @@ export const LAYOUT: OperatorTable = {
   Concat: { lower: (node) => concatenate(node, node.inputs()) },
   Expand: { lower: expand, constantInputs: [1] },
   Pad: { lower: pad, constantInputs: [1, 2, 3] },
+  Trilu: { lower: trilu, constantInputs: [1] },
+  Tile: { lower: tile, constantInputs: [1] },
+  DepthToSpace: { lower: depthToSpace },
+  SpaceToDepth: { lower: spaceToDepth },
 };

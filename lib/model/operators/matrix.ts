@@ -39,8 +39,15 @@ function matrixProduct(node: NodeLowering, a: ValueId, b: ValueId, make?: MakePr
   return node.reshape(node.step('gemm', [flat, b, NONE, NONE], output, attrs), shape);
 }
 
+/** Integers are multiplied as float32. */
+function matMul(node: NodeLowering): ValueId {
+  const { dtype } = node.value(node.input(0));
+  const [a, b] = [0, 1].map((index) => node.cast(node.input(index), 'float32')) as [ValueId, ValueId];
+  return node.cast(product(node, a, b), dtype);
+}
+
 /** y = alpha * a' * b' + beta * c. The factors are applied to b and c, where they fold into constants. */
-function gemm(node: NodeLowering): ValueId {
+export function gemm(node: NodeLowering): ValueId {
   const beta = node.number('beta', 1);
   const c = beta === 0 || node.optional(2) === NONE ? NONE : node.float(2);
   return generalProduct(node, node.float(0), node.float(1), c, {
@@ -85,7 +92,8 @@ export function generalProduct(
   return rest === NONE ? y : node.step('binary', [y, rest], output, { kind: 'add', act: NO_ACTIVATION });
 }
 
-function scaled(node: NodeLowering, x: ValueId, factor: number): ValueId {
+/** x * factor */
+export function scaled(node: NodeLowering, x: ValueId, factor: number): ValueId {
   if (factor === 1) return x;
   const output = { dtype: 'float32', shape: node.shape(x) } as const;
   return node.step('binary', [x, node.scalar(factor)], output, { kind: 'mul', act: NO_ACTIVATION });
@@ -110,6 +118,6 @@ function addend(
 }
 
 export const MATRIX: OperatorTable = {
-  MatMul: { lower: (node) => product(node, node.float(0), node.float(1)) },
+  MatMul: { lower: matMul },
   Gemm: { lower: gemm },
 };

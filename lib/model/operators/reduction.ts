@@ -1,7 +1,9 @@
 import { range, type Shape, sizeOf } from '../../numeric/shapes.js';
 import type { NodeLowering } from '../lowering.js';
-import type { ValueId } from '../program.js';
-import type { OperatorTable } from './operator.js';
+import type { ReduceKind, ValueId } from '../program.js';
+import { unary } from './activations.js';
+import { arithmetic, negated } from './elementwise.js';
+import type { Operator, OperatorTable } from './operator.js';
 
 /** `shape` with the lengths of `axes` set to 1, or removed. */
 export function reduced(shape: Shape, axes: readonly number[], keep: boolean): number[] {
@@ -10,27 +12,95 @@ export function reduced(shape: Shape, axes: readonly number[], keep: boolean): n
     : shape.filter((_, axis) => !axes.includes(axis));
 }
 
-/** Axes are an attribute up to opset 17, an input since then. */
-function reduceMean(node: NodeLowering): ValueId {
-  const x = node.float(0);
-  const shape = node.shape(x);
-  const given = (node.opset < 18 ? node.numbers('axes') : node.optionalIntegers(1, 'axes')) ?? [];
-  if (given.length === 0 && node.number('noop_with_empty_axes', 0) !== 0) return x;
-  const axes = given.length > 0 ? node.axes(given, shape.length).sort((a, b) => a - b) : range(shape.length);
-  const output = {
-    dtype: 'float32',
-    shape: reduced(shape, axes, node.number('keepdims', 1) !== 0),
-  } as const;
-  if (axes.length === 0) return x;
-  const spatial = shape.length >= 3 && axes.length === shape.length - 2 && axes[0] === 2;
-  if (spatial && !shape.includes(0)) {
-    return node.step('globalPool', [x], output, { kind: 'avg' });
-  }
-  return node.step('reduceMean', [x], output, { axes });
+/** Reduces `axes` (sorted) of x, which are kept with length 1 or left out. */
+type Reducer = (node: NodeLowering, x: ValueId, axes: readonly number[], keep: boolean) => ValueId;
+
+/** Over all spatial axes of a batch of images, which kernels do. */
+function isSpatial(shape: Shape, axes: readonly number[]): boolean {
+  return shape.length >= 3 && axes.length === shape.length - 2 && axes[0] === 2 && !shape.includes(0);
 }
 
-function argMax(node: NodeLowering): ValueId {
-  const x = node.float(0);
+const mean: Reducer = (node, x, axes, keep) => {
+  const shape = node.shape(x);
+  const output = { dtype: 'float32', shape: reduced(shape, axes, keep) } as const;
+  if (isSpatial(shape, axes)) return node.step('globalPool', [x], output, { kind: 'avg' });
+  return node.step('reduceMean', [x], output, { axes });
+};
+
+function plain(kind: ReduceKind): Reducer {
+  return (node, x, axes, keep) => {
+    const { dtype, shape } = node.value(x);
+    const output = { dtype, shape: reduced(shape, axes, keep) };
+    if (kind === 'max' && dtype === 'float32' && isSpatial(shape, axes)) {
+      return node.step('globalPool', [x], output, { kind });
+    }
+    return node.step('reduce', [x], output, { kind, axes });
+  };
+}
+/** Sums of `axes`, kept with length 1 or left out. */
+export const sum = plain('sum');
+const max = plain('max');
+
+const sumSquare: Reducer = (node, x, axes, keep) => sum(node, arithmetic(node, 'mul', x, x), axes, keep);
+export const l1: Reducer = (node, x, axes, keep) => {
+  const negative = negated(node, x);
+  const isFloat = node.value(x).dtype === 'float32';
+  return sum(node, isFloat ? unary(node, x, 'abs') : arithmetic(node, 'max', x, negative), axes, keep);
+};
+export const l2: Reducer = (node, x, axes, keep) => unary(node, sumSquare(node, x, axes, keep), 'sqrt');
+const logSum: Reducer = (node, x, axes, keep) => unary(node, sum(node, x, axes, keep), 'log');
+
+/** Shifted by the maximum, so that no power overflows; an infinite maximum shifts by the largest number. */
+const logSumExp: Reducer = (node, x, axes, keep) => {
+  const largest = 3.4028234663852886e38;
+  const shift = unary(node, max(node, x, axes, true), 'clip', -largest, largest);
+  const powers = unary(node, arithmetic(node, 'sub', x, shift), 'exp');
+  const result = arithmetic(node, 'add', logSum(node, powers, axes, true), shift);
+  return node.reshape(result, reduced(node.shape(x), axes, keep));
+};
+
+/**
+ * Axes are an attribute before the opset `since`, an input from it on.
+ * @param floats what isn't float32 is computed as such; otherwise a bool only, as uint8
+ */
+function reduction(reducer: Reducer, { since = 18, floats = false } = {}): Operator {
+  const lower = (node: NodeLowering) => {
+    const x = node.input(0);
+    const { dtype, shape } = node.value(x);
+    const given = (node.opset < since ? node.numbers('axes') : node.optionalIntegers(1, 'axes')) ?? [];
+    if (given.length === 0 && node.number('noop_with_empty_axes', 0) !== 0) return x;
+    const axes =
+      given.length > 0 ? node.axes(given, shape.length).sort((a, b) => a - b) : range(shape.length);
+    const computed = floats ? 'float32' : dtype === 'bool' ? 'uint8' : dtype;
+    return node.cast(reducer(node, node.cast(x, computed), axes, node.number('keepdims', 1) !== 0), dtype);
+  };
+  return { lower, constantInputs: [1] };
+}
+
+/** -1 - x reverses the order of integers without overflow. */
+function argMin(node: NodeLowering): ValueId {
+  const given = node.input(0);
+  const { dtype } = node.value(given);
+  if (dtype === 'float32') return argMaxOf(node, negated(node, given));
+  const x = node.cast(given, dtype === 'int64' ? 'int64' : 'int32');
+  return argMaxOf(node, arithmetic(node, 'sub', node.cast(node.scalar(-1), node.value(x).dtype), x));
+}
+
+function cumSum(node: NodeLowering): ValueId {
+  const x = node.input(0);
+  const { dtype, shape } = node.value(x);
+  if (dtype === 'bool') node.invalid('its input is bool; expected numbers');
+  const axis = node.axis(node.optionalScalar(1, 'axis') ?? node.invalid('its axis is missing'), shape.length);
+  const attrs = {
+    axis,
+    exclusive: node.number('exclusive', 0) !== 0,
+    reverse: node.number('reverse', 0) !== 0,
+  };
+  return node.step('cumSum', [x], { dtype, shape }, attrs);
+}
+
+function argMaxOf(node: NodeLowering, x: ValueId): ValueId {
+  if (node.value(x).dtype === 'bool') node.invalid('its input is bool; expected numbers');
   const shape = node.shape(x);
   const axis = node.axis(node.number('axis', 0), shape.length);
   if (shape[axis] === 0) node.invalid(`axis ${axis} of its input [${shape}] is empty`);
@@ -77,8 +147,19 @@ export function softmaxOf(node: NodeLowering, x: ValueId, opset: number, log = f
 }
 
 export const REDUCTION: OperatorTable = {
-  ReduceMean: { lower: reduceMean, constantInputs: [1] },
-  ArgMax: { lower: argMax },
+  ReduceMean: reduction(mean, { floats: true }),
+  ReduceSum: reduction(sum, { since: 13 }),
+  ReduceProd: reduction(plain('prod')),
+  ReduceMax: reduction(max),
+  ReduceMin: reduction(plain('min')),
+  ReduceL1: reduction(l1),
+  ReduceL2: reduction(l2, { floats: true }),
+  ReduceLogSum: reduction(logSum, { floats: true }),
+  ReduceLogSumExp: reduction(logSumExp, { floats: true }),
+  ReduceSumSquare: reduction(sumSquare),
+  ArgMax: { lower: (node) => argMaxOf(node, node.input(0)) },
+  ArgMin: { lower: argMin },
+  CumSum: { lower: cumSum, constantInputs: [1] },
   TopK: { lower: topK, constantInputs: [1] },
   Softmax: { lower: (node) => softmaxOf(node, node.float(0), node.opset) },
   LogSoftmax: { lower: (node) => softmaxOf(node, node.float(0), node.opset, true) },

@@ -190,7 +190,10 @@ describe('graphs that contradict themselves', () => {
     ],
     [
       'more outputs than the operator has',
-      (graph) => graph.nodes('Relu', ['x'], {}, { outputs: ['y', 'z'], name: 'relu' }),
+      (graph) => {
+        graph.nodes('Relu', ['x'], {}, { outputs: ['y', 'z'], name: 'relu' });
+        graph.output('z');
+      },
       /node 'relu' \(Relu\).*no output 1/,
     ],
   ])('%s', async (_, build, message) => {
@@ -203,15 +206,33 @@ describe('graphs that contradict themselves', () => {
   });
 });
 
+test('what no output needs may be anything', async () => {
+  const graph = new GraphBuilder();
+  graph.input('x', ['n', 1]);
+  graph.constant({ ...float32s(), dataType: 8 }, 'text');
+  graph.nodes('Unheard', ['x'], {}, { outputs: ['unused'] });
+  const [y] = graph.nodes(
+    'MaxPool',
+    [graph.input('image', ['n', 1, 2, 2])],
+    { kernel_shape: [2, 2] },
+    { outputs: ['y', 'unread'] },
+  );
+  graph.output(y!);
+  const model = await loadModel(modelBytes(graph));
+  expect(unsupportedOperators(model)).toEqual([]);
+  expect(model.graph.nodes.map(({ op, outputs }) => [op, outputs])).toEqual([['MaxPool', ['y', '']]]);
+  expect(model.batching).toBe('item');
+});
+
 describe('what is not implemented', () => {
   function graphWithMuch(): GraphBuilder {
     const graph = new GraphBuilder();
     const x = graph.input('x', ['n', 2]);
-    const a = graph.nodes('Cos', [x], {}, { outputs: ['a'], name: 'cos1' })[0]!;
-    const b = graph.nodes('Cos', [a], {}, { outputs: ['b'], name: 'cos2' })[0]!;
-    const c = graph.nodes('Gelu', [b], {}, { outputs: ['c'], name: 'gelu', domain: 'com.microsoft' })[0]!;
+    const a = graph.nodes('Det', [x], {}, { outputs: ['a'], name: 'det1' })[0]!;
+    const b = graph.nodes('Det', [a], {}, { outputs: ['b'], name: 'det2' })[0]!;
+    const c = graph.nodes('Gelu', [b], {}, { outputs: ['c'], name: 'gelu', domain: 'com.example' })[0]!;
     const branch = new GraphBuilder('inner');
-    branch.output(branch.nodes('Sin', [c], {}, { outputs: ['s'], name: 'sin' })[0]!);
+    branch.output(branch.nodes('Hardmax', [c], {}, { outputs: ['s'], name: 'hardmax' })[0]!);
     const attributes = { then_branch: branch, else_branch: branch };
     graph.nodes('If', [graph.input('flag', [], 'bool')], attributes, { outputs: ['d'], name: 'if' });
     graph.nodes('Cast', ['d'], { to: 8 }, { outputs: ['e'], name: 'cast' });
@@ -219,9 +240,15 @@ describe('what is not implemented', () => {
   }
 
   test('all of it is named at once', async () => {
-    const error = await errorOf(graphWithMuch(), 23);
+    const error = await errorOf(graphWithMuch(), 25);
     expect(error.code).toBe('UNSUPPORTED_MODEL');
-    for (const part of ['opset 23', "Cos ('cos1', 'cos2')", "com.microsoft.Gelu ('gelu')", 'Sin', 'string']) {
+    for (const part of [
+      'opset 25',
+      "Det ('det1', 'det2')",
+      "com.example.Gelu ('gelu')",
+      'Hardmax',
+      'string',
+    ]) {
       expect(error.message).toContain(part);
     }
   });
@@ -230,9 +257,9 @@ describe('what is not implemented', () => {
     const model = await loadModel(modelBytes(graphWithMuch()), { allowUnsupported: true });
     expect(unsupportedOperators(model)).toEqual([
       { op: 'output of string', nodes: ['e'] },
-      { op: 'Cos', nodes: ['cos1', 'cos2'] },
-      { op: 'com.microsoft.Gelu', nodes: ['gelu'] },
-      { op: 'Sin', nodes: ['sin', 'sin'] },
+      { op: 'Det', nodes: ['det1', 'det2'] },
+      { op: 'com.example.Gelu', nodes: ['gelu'] },
+      { op: 'Hardmax', nodes: ['hardmax', 'hardmax'] },
       { op: 'Cast to string', nodes: ['cast'] },
     ]);
     expect(model.inputs.map(({ name }) => name)).toEqual(['x', 'flag']);
@@ -241,12 +268,17 @@ describe('what is not implemented', () => {
 
   test.each<[string, (graph: GraphBuilder) => void, RegExp]>([
     ['strings', (graph) => graph.input('s', [1], 'string'), /input of string \('s'\)/],
-    ['int16', (graph) => graph.constant({ ...float32s(), dataType: 5 }, 'w'), /tensor of int16 \('w'\)/],
+    [
+      'int16',
+      (graph) => graph.output(graph.constant({ ...float32s(), dataType: 5 }, 'w')),
+      /tensor of int16 \('w'\)/,
+    ],
     ['double inputs', (graph) => graph.input('d', [1], 'double'), /input of double \('d'\)/],
     [
       'sparse initialisers',
       (graph) => {
         graph.proto.sparseInitializer = [{ values: { ...float32s(1), name: 'w' } }];
+        graph.output('w');
       },
       /sparse initialiser \('w'\)/,
     ],
@@ -260,7 +292,7 @@ describe('what is not implemented', () => {
       (graph) => {
         const ones = graph.constant(float32s(1));
         const inputs = ['x', ones, ones, ones, ones];
-        graph.nodes('BatchNormalization', inputs, { training_mode: 1 }, { name: 'bn' });
+        graph.output(graph.nodes('BatchNormalization', inputs, { training_mode: 1 }, { name: 'bn' })[0]!);
       },
       /BatchNormalization in training mode \('bn'\)/,
     ],

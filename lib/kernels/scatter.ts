@@ -1,0 +1,111 @@
+/** Operators that read or write elements at positions given by other tensors. They throw INVALID_ARGUMENT when one is out of range. */
+import { sizeOf } from '../numeric/shapes.js';
+import { copy, resolveIndex } from './move.js';
+import type { Operations, ScatterKind } from './operations.js';
+import { denseStrides, type KernelTensor } from './tensor.js';
+
+/** For every index of `indices`, in order: the offset in `data` of the element that it names on `axis`. */
+function elementOffsets(op: string, data: KernelTensor, indices: KernelTensor, axis: number): Int32Array {
+  const strides = denseStrides(data.shape);
+  const counter = indices.shape.map(() => 0);
+  const offsets = new Int32Array(sizeOf(indices.shape));
+  for (let i = 0; i < offsets.length; i++) {
+    const index = resolveIndex(op, Number(indices.data[i]!), data.shape[axis]!, axis);
+    offsets[i] = strides.reduce((sum, stride, d) => sum + stride * (d === axis ? index : counter[d]!), 0);
+    for (let d = counter.length - 1; d >= 0 && ++counter[d]! === indices.shape[d]; d--) counter[d] = 0;
+  }
+  return offsets;
+}
+
+/** For every row of `indices`: the offset in `data` of the slice that it names, and the number of elements of a slice. */
+function sliceOffsets(op: string, data: KernelTensor, indices: KernelTensor, batchDims: number) {
+  const depth = indices.shape.at(-1)!;
+  const strides = denseStrides(data.shape);
+  const perBatch = sizeOf(indices.shape.slice(batchDims, -1));
+  const batchStride = batchDims === 0 ? 0 : strides[batchDims - 1]!;
+  const offsets = Int32Array.from({ length: sizeOf(indices.shape.slice(0, -1)) }, (_, row) => {
+    let offset = Math.floor(row / perBatch) * batchStride;
+    for (let k = 0; k < depth; k++) {
+      const axis = batchDims + k;
+      const index = resolveIndex(op, Number(indices.data[row * depth + k]!), data.shape[axis]!, axis);
+      offset += index * strides[axis]!;
+    }
+    return offset;
+  });
+  return { offsets, size: sizeOf(data.shape.slice(batchDims + depth)) };
+}
+
+export function gatherElements(
+  data: KernelTensor,
+  indices: KernelTensor,
+  y: KernelTensor,
+  axis: number,
+): void {
+  for (const [i, offset] of elementOffsets('gatherElements', data, indices, axis).entries()) {
+    y.data[i] = data.data[offset]!;
+  }
+}
+
+export function gatherNd(
+  data: KernelTensor,
+  indices: KernelTensor,
+  y: KernelTensor,
+  batchDims: number,
+): void {
+  const { offsets, size } = sliceOffsets('gatherNd', data, indices, batchDims);
+  for (const [i, offset] of offsets.entries()) copy(data, offset, y, i * size, size);
+}
+
+export function scatterElements(
+  data: KernelTensor,
+  indices: KernelTensor,
+  updates: KernelTensor,
+  y: KernelTensor,
+  { axis, reduction }: Operations['scatterElements'],
+): void {
+  const offsets = elementOffsets('scatterElements', data, indices, axis);
+  copy(data, 0, y, 0, sizeOf(y.shape));
+  for (const [i, offset] of offsets.entries()) update(y, offset, updates, i, 1, reduction);
+}
+
+export function scatterNd(
+  data: KernelTensor,
+  indices: KernelTensor,
+  updates: KernelTensor,
+  y: KernelTensor,
+  reduction: ScatterKind,
+): void {
+  const { offsets, size } = sliceOffsets('scatterNd', data, indices, 0);
+  copy(data, 0, y, 0, sizeOf(y.shape));
+  for (const [i, offset] of offsets.entries()) update(y, offset, updates, i * size, size, reduction);
+}
+
+/** Numbers and bigints don't mix, and an operation here has operands of one type. */
+type Combine = (a: number, b: number) => number;
+const COMBINE: Record<Exclude<ScatterKind, 'set'>, Combine> = {
+  add: (a, b) => a + b,
+  mul: (a, b) => a * b,
+  min: (a, b) => (b < a || Number.isNaN(b) ? b : a),
+  max: (a, b) => (b > a || Number.isNaN(b) ? b : a),
+};
+/** Where products don't fit a double, and where there are only 0 and 1. */
+const INT32_COMBINE = { ...COMBINE, mul: Math.imul };
+const BOOL_COMBINE = { ...COMBINE, add: (a: number, b: number) => a | b };
+
+function update(
+  y: KernelTensor,
+  to: number,
+  updates: KernelTensor,
+  from: number,
+  count: number,
+  kind: ScatterKind,
+): void {
+  if (kind === 'set') {
+    copy(updates, from, y, to, count);
+    return;
+  }
+  const table = y.dtype === 'int32' ? INT32_COMBINE : y.dtype === 'bool' ? BOOL_COMBINE : COMBINE;
+  const combine = table[kind];
+  const [target, source] = [y.data as Float32Array, updates.data as Float32Array];
+  for (let i = 0; i < count; i++) target[to + i] = combine(target[to + i]!, source[from + i]!);
+}
