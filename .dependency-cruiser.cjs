@@ -12,7 +12,7 @@ const layers = [
   ['data'],
   ['inspect', 'classify'],
   ['report'],
-  ['calibrate', 'audit', 'measure'],
+  ['calibrate', 'quantize', 'audit', 'measure'],
   ['index'],
   ['cli'],
 ];

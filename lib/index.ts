@@ -59,6 +59,7 @@ export type { EnergyReport } from './measure/energy.js';
 export { type EvaluateOptions, type Evaluation, evaluate } from './measure/evaluate.js';
 export type { LatencySummary, PairedChange } from './measure/statistics.js';
 export type { CompareKind, GateForm, ShortcutKind } from './model/program.js';
+export { type Quantization, type QuantizeOptions, quantize } from './quantize/quantize.js';
 export type { Env } from './session/env.js';
 export type { Feeds } from './session/feeds.js';
 export type { Fetches } from './session/fetches.js';

@@ -158,7 +158,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
         continue;
       if (this.#waiting >= MOST_WAITING) continue;
       this.#waiting++;
-      if (ranInFull(itemTrace)) {
+      if (this.#control?.hasReference ? isGuarded(itemTrace) : ranInFull(itemTrace)) {
         this.#queue = this.#queue.then(() => this.#agree());
       } else {
         const feeds = itemOf(inputs, item, count);
@@ -277,10 +277,16 @@ function isTripped({ blocks }: ItemTrace): boolean {
   return blocks.some(({ reason }) => reason === 'tripped');
 }
 
+/** Whether a guard has replaced the answer by that of the full network, or of the reference. */
+function isGuarded({ blocks }: ItemTrace): boolean {
+  return blocks[0]?.reason === 'guard';
+}
+
 /** Whether the answer is the full network's. An exit's answer isn't, even behind the last block. */
-function ranInFull({ blocks, exits }: ItemTrace): boolean {
+function ranInFull(trace: ItemTrace): boolean {
+  const { blocks, exits } = trace;
   if (!blocks.every(({ ran }) => ran)) return false;
-  return blocks[0]?.reason === 'guard' || !exits.some(({ taken }) => taken);
+  return isGuarded(trace) || !exits.some(({ taken }) => taken);
 }
 
 /** One item of a batch, copied; a tensor that all items share is copied whole. */

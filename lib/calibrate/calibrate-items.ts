@@ -18,10 +18,11 @@ import {
   certificateOf,
   certifyEach,
   promiseOf,
+  type Rule,
   trivialCertificate,
 } from './certify.js';
 import type { FittedExit } from './chain.js';
-import { checkAnswers, checkProgram, distinctItems, rulesOf } from './checks.js';
+import { checkAnswers, checkProgram, checkReference, distinctItems, rulesOf } from './checks.js';
 import { Evaluator, runAll } from './evaluator.js';
 import { byClass, contributionsOf, examplesOf } from './examine.js';
 import { type Fitting, fitExits, fittingWork } from './fit.js';
@@ -32,9 +33,9 @@ import type { CalibrationItem, CalibrationOptions, FitImages } from './options.j
 import { exitPlaces, ownSavings } from './places.js';
 import type { Calibration, SettingResult } from './result.js';
 import { ResumableBackend } from './resume.js';
-import { leversOf, settingsOf, worthTesting } from './settings.js';
+import { leversOf, type Setting, settingsOf, worthTesting } from './settings.js';
 import { checkParts, contentHash, fingerprint, type Part, split } from './split.js';
-import { type AnyExit, gatesOf, hasGates, type Judging, type Table, tableOf } from './table.js';
+import { type AnyExit, gatesOf, hasGates, type Judging, NEVER, type Table, tableOf } from './table.js';
 
 const SETTINGS = 96;
 const COPIES = 15;
@@ -60,12 +61,15 @@ export async function calibrateItems(
   options: CalibrationOptions = {},
 ): Promise<Calibration> {
   const { seed = 0, copies = COPIES, labels } = options;
+  const reference = options.reference?.program;
   const rules = rulesOf(options);
-  checkProgram(program);
+  checkProgram(program, reference);
+  if (reference) checkReference(program, reference);
   const guards = resolveGuards(options.guards ?? [], labels);
   const items = distinctItems(given, program, options);
-  // The model's own exits were trained elsewhere: nothing is fitted.
-  const own = program.exits?.list.map(({ after }): AnyExit => ({ after }));
+  // The model's own exits were trained elsewhere: nothing is fitted. Nor is it where nothing can be skipped.
+  const skips = program.blocks.some(({ skippable }) => skippable);
+  const own = skips ? program.exits?.list.map(({ after }): AnyExit => ({ after })) : [];
   if (own && options.fit) {
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
@@ -89,7 +93,7 @@ export async function calibrateItems(
       : [...Array(FOLDS).keys()].map((fold) => (i: number) => foldOf(i) !== fold).concat(() => true),
   };
   const source = options.fit ? without(options.fit, items) : sourceOf(chosenFrom);
-  const passes = hasGates(program) ? 2 : 1;
+  const passes = reference || hasGates(program) ? 2 : 1;
   const total =
     (own ? 0 : fittingWork(program, source.count, fitting)) +
     passes * items.length +
@@ -99,14 +103,14 @@ export async function calibrateItems(
     done += count;
     options.onProgress?.(Math.min(done, total), total);
   };
-  const judging: Judging = { backend, program, guards, metric: rules[0].metric, onItems };
+  const judging: Judging = { backend, program, reference, guards, metric: rules[0].metric, onItems };
 
   // Before settings are tested, only the sizes of groups are read from the items that certify.
   const labelled = items.every(({ label }) => label !== undefined);
   const classes =
     labelled || !options.perClass
       ? certify.map(({ label }) => label ?? 0)
-      : await fullAnswers(backend, program, certify);
+      : await fullAnswers(backend, reference ?? program, certify);
   const groups = groupsOf(certify, classes, options);
   const limits = rules.map((rule) => ({ rule, grouping: checkGroups(groups, rule.groupLimit, rule.delta) }));
 
@@ -129,16 +133,19 @@ export async function calibrateItems(
   const order = honest.at(-1)!;
   const settings =
     exits.length > 0 ? settingsOf(leversOf(honest, savings), options.settings ?? SETTINGS) : [];
-  const stopwatch = new Stopwatch(backend, program, guards);
+  const stopwatch = new Stopwatch(backend, program, guards, reference);
   try {
     const budget = budgetOf(options, stopwatch, order);
-    const worth = worthTesting(settings, order, unlimited ? 1 : 2 * rules.at(-1)!.limit, budget);
+    const bolder = worthTesting(settings, order, unlimited ? 1 : 2 * rules.at(-1)!.limit, budget);
+    // Another network's answers can change without any exit, too.
+    const worth = reference && !budget ? [noExits(exits.length), ...bolder] : bolder;
     const table = await tableOf(judging, exits, certify);
     const results = worth.map(({ thresholds }) => measure(table, thresholds));
     const inputs = certify.map(({ input }) => input);
     const losses = results.map(({ byItem }) => byItem.losses);
     const certified = certifyEach(losses, limits);
     const [careful, ...others] = certified;
+    if (reference && !budget && careful.chosen < 0) throw outOfReach(results[0]!, careful.rule);
     const tested = results.map(
       ({ byItem: _, profiles: __, came: ___, ...rest }, i): SettingResult => ({
         price: worth[i]!.price,
@@ -168,6 +175,7 @@ export async function calibrateItems(
       const policy: SkipPolicy = {
         version: 1,
         model: { sha256 },
+        ...(options.reference && { reference: { sha256: options.reference.sha256 } }),
         blocks: {},
         // Without heads, a policy would keep the model's own exits, which nothing has certified.
         ...((heads || program.exits) && { heads: encodeHeads(heads ?? { exits: [], gates: [] }) }),
@@ -187,11 +195,11 @@ export async function calibrateItems(
     // A budget was chosen before `certify` was used: the upper bound of that one setting's risk is promised.
     const chosen = budget ? tested.length - 1 : careful.chosen;
     const { policy, heads, result } = await settle(careful, chosen);
-    const bolder: SkipPolicy[] = [];
-    for (const other of others) bolder.push((await settle(other, other.chosen)).policy);
+    const further: SkipPolicy[] = [];
+    for (const other of others) further.push((await settle(other, other.chosen)).policy);
     options.onProgress?.(total, total);
     return {
-      policy: { ...policy, ...(bolder.length > 0 && { settings: bolder }) },
+      policy: { ...policy, ...(further.length > 0 && { settings: further }) },
       settings: tested,
       chosen,
       bolder: others.map((other) => other.chosen),
@@ -205,6 +213,21 @@ export async function calibrateItems(
   } finally {
     stopwatch.release();
   }
+}
+
+/** The setting that takes no exit. */
+function noExits(exits: number): Setting {
+  return { price: Number.MAX_VALUE, thresholds: Array.from({ length: exits }, () => NEVER) };
+}
+
+function outOfReach({ byItem }: Measured, { limit }: Rule): ResidualSkipError {
+  const { losses } = byItem;
+  const events = losses.filter((loss) => loss > 0).length;
+  return new ResidualSkipError(
+    'INVALID_DATA',
+    `reference: without any exit, ${events} of ${losses.length} answers already differ from its own, so no policy keeps the limit ` +
+      `of ${limit}; give a higher limit or more images, or quantise the network again with more layers in float`,
+  );
 }
 
 function sourceOf(items: readonly CalibrationItem[]): FitImages {

@@ -15,10 +15,11 @@ import {
 import { Unusable } from '../classify/unusable.js';
 import { Work, type WorkOptions, workShape } from '../classify/work.js';
 import { encodeThumbnail } from '../data/image.js';
+import { findModel } from '../data/model-files.js';
 import { prefetch } from '../data/prefetch.js';
 import { compileModel } from '../model/compile.js';
 import { loadModel } from '../model/load.js';
-import { bindFeeds } from '../session/feeds.js';
+import { bindFeeds, type Feeds } from '../session/feeds.js';
 import { guardSchema } from '../skip/guards.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import { METRICS } from '../skip/promise.js';
@@ -33,7 +34,7 @@ import { recordUse } from './uses.js';
 
 /** `labels`, `preprocessor`, `backend`, `isa` and `threads` are those of ImageClassifier.from. */
 export interface CalibrateOptions
-  extends Omit<CalibrationOptions, 'labels' | 'fit' | 'onProgress'>,
+  extends Omit<CalibrationOptions, 'labels' | 'fit' | 'reference' | 'onProgress'>,
     Pick<ImageClassifierOptions, 'labels' | 'preprocessor' | 'backend' | 'isa' | 'threads'>,
     DataOptions,
     WorkOptions {
@@ -42,6 +43,11 @@ export interface CalibrateOptions
    * can't be used are left out, with a note; so are those that are also among `images`.
    */
   readonly fit?: Images | undefined;
+  /**
+   * ONNX file, or a folder with one, of the network whose answers are promised: for an 8-bit network the float one that it was made
+   * from. When left out, the answers are those of the model itself with every block run.
+   */
+  readonly reference?: string | undefined;
   /**
    * Folder for intermediate results, created if it doesn't exist. If a calibration is killed, the next call with the same
    * arguments resumes from them.
@@ -72,6 +78,7 @@ const ownShape = {
   copies: count(0),
   settings: count(2),
   fit: z.custom<Images>().optional(),
+  reference: z.string().min(1).optional(),
   state: z.string().min(1).optional(),
 };
 
@@ -171,8 +178,9 @@ async function calibrateOn(
   work: Work,
 ): Promise<Calibration> {
   const model = await loadModel(classifier.file);
-  const program = compileModel(model, bindFeeds(model, classifier.feeds(first)).binding);
-  const { fit: fitImages, seed = SEED, onProgress: _, ...asked } = options;
+  const feeds = classifier.feeds(first);
+  const program = compileModel(model, bindFeeds(model, feeds).binding);
+  const { fit: fitImages, reference, seed = SEED, onProgress: _, ...asked } = options;
   const unusable = new Unusable();
   const fit =
     fitImages === undefined ? undefined : await openFit(classifier, fitImages, options, work, unusable);
@@ -181,6 +189,7 @@ async function calibrateOn(
       ...asked,
       seed,
       fit,
+      reference: reference === undefined ? undefined : await openReference(reference, feeds),
       labels: classifier.labelsKnown ? classifier.labels : undefined,
       onProgress: (done, total) => work.report('calibrating', done, total),
     });
@@ -188,6 +197,11 @@ async function calibrateOn(
     const leftOut = unusable.describe();
     if (leftOut !== undefined) work.note(`of the images to fit on, ${leftOut}; they are left out`);
   }
+}
+
+async function openReference(path: string, feeds: Feeds) {
+  const model = await loadModel((await findModel(path)).model);
+  return { program: compileModel(model, bindFeeds(model, feeds).binding), sha256: model.sha256 };
 }
 
 async function openFit(

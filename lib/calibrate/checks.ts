@@ -2,6 +2,7 @@
 import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program.js';
 import { sizeOf } from '../numeric/shapes.js';
+import { meaningOf } from '../skip/scores.js';
 import type { Rule } from './certify.js';
 import type { CalibrationItem, CalibrationOptions } from './options.js';
 import { checkFraction } from './risk.js';
@@ -63,8 +64,8 @@ function budgetAlone(): ResidualSkipError {
 }
 
 /** @throws ResidualSkipError UNSUPPORTED_MODEL when nothing can be skipped, or the output is not class scores */
-export function checkProgram({ blocks, inputs, outputs, values }: Program): void {
-  if (!blocks.some(({ skippable }) => skippable)) {
+export function checkProgram({ blocks, inputs, outputs, values }: Program, reference?: Program): void {
+  if (!reference && !blocks.some(({ skippable }) => skippable)) {
     throw new ResidualSkipError(
       'UNSUPPORTED_MODEL',
       `model: none of its ${blocks.length} residual blocks has an identity shortcut, so none can be skipped; ` +
@@ -78,6 +79,25 @@ export function checkProgram({ blocks, inputs, outputs, values }: Program): void
       'model: calibration needs one input and one output of class scores, float32 [batch, classes]',
     );
   }
+}
+
+/**
+ * Checks that two networks answer the same question.
+ * @throws ResidualSkipError INVALID_ARGUMENT
+ */
+export function checkReference(program: Program, reference: Program): void {
+  const described = (one: Program) => {
+    const shapes = (ports: Program['inputs']) =>
+      ports.map(({ value }) => `[${one.values[value]!.shape.join(', ')}]`).join(', ');
+    const meanings = one.outputs.map(({ value }) => meaningOf(one, value)).join(', ');
+    return `${shapes(one.inputs)} to ${meanings} ${shapes(one.outputs)}`;
+  };
+  const [own, other] = [program, reference].map(described);
+  if (own === other) return;
+  throw new ResidualSkipError(
+    'INVALID_ARGUMENT',
+    `reference: it takes ${other}, but the model takes ${own}; give the float network that the model was made from`,
+  );
 }
 
 /**

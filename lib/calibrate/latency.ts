@@ -67,13 +67,17 @@ class Runner {
 export class Stopwatch {
   readonly #full: Runner;
 
-  /** @param program without heads */
+  /**
+   * @param program without heads
+   * @param reference runs in its place where every block runs
+   */
   constructor(
     private readonly backend: Backend,
     private readonly program: Program,
     private readonly guards: readonly ResolvedGuard[],
+    private readonly reference?: Program,
   ) {
-    this.#full = new Runner(backend, program, false);
+    this.#full = new Runner(backend, reference ?? program, false);
   }
 
   /**
@@ -89,7 +93,7 @@ export class Stopwatch {
         full: (input: Float32Array) => void this.#full.run(input),
         policy: (input: Float32Array) => {
           const { scores, skipped } = setting.run(input);
-          if (skipped && isGuarded(scores, meaning, this.guards)) this.#full.run(input);
+          if ((skipped || this.reference) && isGuarded(scores, meaning, this.guards)) this.#full.run(input);
         },
       };
       const times = { full: [] as number[], policy: [] as number[] };

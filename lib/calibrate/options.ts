@@ -1,5 +1,6 @@
 /** Inputs and options of a calibration. */
 
+import type { Program } from '../model/program.js';
 import type { Guard } from '../skip/guards.js';
 import type { Metric } from '../skip/promise.js';
 
@@ -42,6 +43,11 @@ export interface CalibrationOptions {
   readonly budget?: number | undefined;
   /** The same as the median time of one item at batch 1, in milliseconds, on this machine. */
   readonly budgetMs?: number | undefined;
+  /**
+   * The network whose answers are promised, instead of the calibrated one in full, and its SHA-256: the float form of an 8-bit
+   * network. Guards verify with it.
+   */
+  readonly reference?: { readonly program: Program; readonly sha256: string } | undefined;
   readonly guards?: readonly Guard[] | undefined;
   readonly labels?: readonly string[] | undefined;
   readonly seed?: number | undefined;

@@ -35,7 +35,7 @@ export interface Table {
   readonly items: readonly CalibrationItem[];
   /** With the heads of all exits. */
   readonly program: Program;
-  /** Of the full network, with every block run. */
+  /** Of the reference, or of the network itself, with every block run. */
   readonly answers: Int32Array;
   readonly exits: readonly ExitColumn[];
   /** The answers if no exit is taken: the network's, with its own gates if it has any. */
@@ -52,6 +52,8 @@ export interface Judging {
   readonly backend: Backend;
   /** Without heads. */
   readonly program: Program;
+  /** The network whose answers are promised, if it is another one: the float form of an 8-bit network. */
+  readonly reference: Program | undefined;
   readonly guards: readonly ResolvedGuard[];
   readonly metric: Metric;
   /** Called with the number of items done since the last call. */
@@ -77,7 +79,7 @@ export async function tableOf(
   exits: readonly AnyExit[],
   items: readonly CalibrationItem[],
 ): Promise<Table> {
-  const { backend, program: own, guards, onItems } = judging;
+  const { backend, program: own, reference, guards, onItems } = judging;
   const meaning = meaningOf(own, own.outputs[0]!.value);
   const passed = exits.map((exit) => ({ ...exit, threshold: NEVER }));
   const program = attachHeads(own, { exits: passed, gates: [] }, { answers: true });
@@ -100,13 +102,14 @@ export async function tableOf(
   const outputs = { confidences: find(exitOf), answers: find(exitOfAnswer) };
   const fill = (to: Column, i: number, scores: Float32Array, full: Float32Array, skipped: boolean) => {
     to.answers[i] = answerOf(scores);
-    // As in a session: an item that neither skipped a block nor took an exit needs no check.
-    to.guarded[i] = Number(skipped && isGuarded(scores, meaning, guards));
+    // As in a session: an item that neither skipped a block nor took an exit has the network's own answer.
+    const checked = skipped || reference !== undefined;
+    to.guarded[i] = Number(checked && isGuarded(scores, meaning, guards));
     to.losses[i] = to.guarded[i] ? 0 : lossOf(judging, items[i]!, scores, full, table.answers[i]!);
   };
 
   const evaluator = new Evaluator(backend, program);
-  const full = hasGates(own) ? new Evaluator(backend, own) : undefined;
+  const full = reference || hasGates(own) ? new Evaluator(backend, reference ?? own) : undefined;
   try {
     for (let from = 0; from < items.length; from += CHUNK) {
       const inputs = items.slice(from, from + CHUNK).map(({ input }) => input);

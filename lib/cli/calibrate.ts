@@ -25,6 +25,7 @@ interface CalibrateOptions extends BackendOptions, DataLimits {
   readonly labels?: true | string;
   readonly groups?: string;
   readonly fit?: string;
+  readonly reference?: string;
   readonly output: string;
   readonly maxDisagreement?: number;
   readonly limits?: readonly number[];
@@ -63,6 +64,10 @@ export function addCalibrateCommand(program: Command, io: Io): void {
         .option(
           '--fit <dir>',
           'further images, without labels, that heads are fitted on and nothing else: those the network was trained on, say',
+        )
+        .option(
+          '--reference <model>',
+          'network whose answers are promised: the float one that an 8-bit model was made from (default: the model in full)',
         )
         .option(
           '--max-disagreement <rate>',

@@ -11,11 +11,11 @@ import type { EngineOptions } from './options.js';
  */
 export async function openClassifier(
   path: string,
-  { policy, backend, isa, threads, maxPixels }: EngineOptions & DataLimits,
+  { policy, reference, backend, isa, threads, maxPixels }: EngineOptions & DataLimits,
   io: Io,
   observers: readonly RunObserver[] = [],
 ): Promise<TimedClassifier> {
-  const options = { policy, backend, isa, threads, observers, maxPixels };
+  const options = { policy, reference, backend, isa, threads, observers, maxPixels };
   const images = await ImageClassifier.from(path, options);
   if (!images.preprocessorKnown) {
     io.err(`note: there is no preprocessor_config.json beside ${images.file}; pixels are scaled to 0..1\n`);

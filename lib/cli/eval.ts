@@ -35,10 +35,10 @@ export function addEvalCommand(program: Command, io: Io): void {
 }
 
 async function run(model: string, options: EvalOptions, io: Io): Promise<void> {
-  const { data, limit, labels, policy, backend, isa, threads, maxPixels, maxBytes } = options;
+  const { data, limit, labels, policy, reference, backend, isa, threads, maxPixels, maxBytes } = options;
   const work = watchWork(io, options.json !== true);
   const { unusable, ...report } = await evaluate(model, data, {
-    ...{ policy, backend, isa, threads, limit, maxPixels, maxBytes, energy: true },
+    ...{ policy, reference, backend, isa, threads, limit, maxPixels, maxBytes, energy: true },
     labelsFrom: labels === false ? 'none' : labels,
     ...work.options,
   }).finally(work.stop);

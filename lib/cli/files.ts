@@ -24,26 +24,30 @@ export async function checkWritable(path: string): Promise<void> {
 }
 
 /**
- * Writes a file completely or not at all: the old content stays until the new text is on disk.
+ * Writes a file completely or not at all: the old content stays until the new one is on disk.
  * @throws INVALID_ARGUMENT
  */
-export async function writeResult(path: string, text: string): Promise<void> {
+export async function writeResult(path: string, content: string | Uint8Array): Promise<void> {
   try {
     const before = await stat(path).catch(() => undefined);
     // A pipe or a device is written to, not replaced.
-    if (before && !before.isFile()) await writeFile(path, text);
-    else await replaceFile(before ? await realpath(path) : path, text, before?.mode);
+    if (before && !before.isFile()) await writeFile(path, content);
+    else await replaceFile(before ? await realpath(path) : path, content, before?.mode);
   } catch (cause) {
     throw unwritable(path, (cause as Error).message, cause);
   }
 }
 
-async function replaceFile(path: string, text: string, mode: number | undefined): Promise<void> {
+async function replaceFile(
+  path: string,
+  content: string | Uint8Array,
+  mode: number | undefined,
+): Promise<void> {
   const temporary = `${path}.${process.pid}.tmp`;
   try {
     const file = await open(temporary, 'w', mode);
     try {
-      await file.writeFile(text);
+      await file.writeFile(content);
       await file.sync();
     } finally {
       await file.close();

@@ -11,6 +11,7 @@ export interface BackendOptions {
 
 export interface EngineOptions extends BackendOptions {
   readonly policy?: string;
+  readonly reference?: string;
 }
 
 /** A number strictly between 0 and 1, for commander. */
@@ -45,11 +46,13 @@ export function addBackendOptions(command: Command): Command {
 /** Adds the options of commands that run a model with a policy. */
 export function addEngineOptions(command: Command): Command {
   return addBackendOptions(
-    command.option(
-      '--policy <policy>',
-      "'model' (its own gates decide), 'full' (run everything) or a policy file",
-      'model',
-    ),
+    command
+      .option(
+        '--policy <policy>',
+        "'model' (its own gates decide), 'full' (run everything) or a policy file",
+        'model',
+      )
+      .option('--reference <model>', 'network that guards verify with: the float form of an 8-bit model'),
   );
 }
 

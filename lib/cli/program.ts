@@ -9,6 +9,7 @@ import { reportFailure } from './failure.js';
 import { addInspectCommand } from './inspect.js';
 import { type Io, printable } from './io.js';
 import { addProfileCommand } from './profile.js';
+import { addQuantizeCommand } from './quantize.js';
 import { addQueueCommand } from './queue.js';
 import { addRecordCommand } from './record.js';
 import { addReplayCommand } from './replay.js';
@@ -26,6 +27,7 @@ const COMMANDS = [
   addReplayCommand,
   addAuditCommand,
   addCalibrateCommand,
+  addQuantizeCommand,
   addServeCommand,
   addEnqueueCommand,
   addWorkCommand,

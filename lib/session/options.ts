@@ -4,6 +4,7 @@ import type { RunObserver } from '../skip/observer.js';
 import { parseStrict } from '../validation.js';
 import { env } from './env.js';
 import type { Progress } from './progress.js';
+import type { ModelSource } from './source.js';
 
 /** Instruction sets with native kernels. */
 export const ISAS = ['scalar', 'avx2', 'avxvnni', 'avx512', 'avx512vnni', 'neon', 'neondot'] as const;
@@ -47,6 +48,11 @@ export interface SessionOptions extends IgnoredSessionOptions {
   preferredOutputLocation?: 'cpu' | { readonly [outputName: string]: 'cpu' } | undefined;
   /** The most capable instruction set that native may use; by default the best of this CPU. */
   isa?: Isa | undefined;
+  /**
+   * The network that guards and monitors verify with, instead of this one with every block run: for an 8-bit network the float one
+   * that it was made from. It has the same inputs and outputs.
+   */
+  reference?: ModelSource | undefined;
   /** Lengths for symbolic dimensions by name, as in onnxruntime: they become part of the model's shapes. */
   freeDimensionOverrides?: { readonly [dimension: string]: number } | undefined;
   /** Like `startProfiling` directly after `create`. */
@@ -134,6 +140,7 @@ const sessionSchema = z.strictObject({
   backend: oneOf(['native', 'reference']).optional(),
   threads: integer(1024).optional(),
   isa: oneOf(ISAS).optional(),
+  reference: z.custom<ModelSource>().optional(),
   enableProfiling: z.boolean().optional(),
   onProgress: z
     .custom<(progress: Progress) => void>((value) => typeof value === 'function', {

@@ -2,9 +2,19 @@
 export interface Progress {
   /**
    * `loading` and `packing` are those of `create`: the file is read and decoded, weights are brought into the order in which kernels read
-   * them. `reading` (images), `calibrating`, `evaluating` and `searching` are those of `calibrate`, `evaluate` and `renderAudit`.
+   * them. `reading` (images), `calibrating`, `evaluating` and `searching` are those of `calibrate`, `evaluate` and `renderAudit`; `observing`,
+   * `choosing` and `comparing` those of `quantize`.
    */
-  readonly stage: 'loading' | 'packing' | 'reading' | 'calibrating' | 'evaluating' | 'searching';
+  readonly stage:
+    | 'loading'
+    | 'packing'
+    | 'reading'
+    | 'calibrating'
+    | 'evaluating'
+    | 'searching'
+    | 'observing'
+    | 'choosing'
+    | 'comparing';
   /** Steps that are done: models, weights, images; of `calibrating`, images of all passes over the data together. */
   readonly done: number;
   /** Steps of the stage; null for a source of unknown length. */

@@ -56,19 +56,25 @@ export function prepareRun(
   return { feeds, policy, applied, tripped, cached, fetches, request, results: taken, profiler };
 }
 
+/** The programs that verify answers: the session's own, or those of another network. */
+export interface Verifier {
+  readonly programs: ProgramCache;
+  readonly isReference: boolean;
+}
+
 /**
  * Executes the run, then runs items with guarded answers again in full.
  * @returns those items; undefined if there are none
  */
 export async function execute(
   run: PreparedRun,
-  programs: ProgramCache,
+  verifier: Verifier,
   signal?: AbortSignal,
 ): Promise<readonly number[] | undefined> {
   await run.cached.compiled.run({ ...run.request, signal });
-  const guarded = guardedBy(run);
+  const guarded = guardedBy(run, verifier);
   if (!guarded) return undefined;
-  const full = await programs.get(run.feeds, FULL_POLICY);
+  const full = await verifier.programs.get(run.feeds, FULL_POLICY);
   const check = verification(run, full, guarded);
   await full.compiled.run({ ...check.request, signal });
   check.apply();
@@ -76,22 +82,25 @@ export async function execute(
 }
 
 /** Like `execute`, but on the calling thread. */
-export function executeSync(run: PreparedRun, programs: ProgramCache): readonly number[] | undefined {
+export function executeSync(run: PreparedRun, verifier: Verifier): readonly number[] | undefined {
   run.cached.compiled.runSync(run.request);
-  const guarded = guardedBy(run);
+  const guarded = guardedBy(run, verifier);
   if (!guarded) return undefined;
-  const full = programs.getSync(run.feeds, FULL_POLICY);
+  const full = verifier.programs.getSync(run.feeds, FULL_POLICY);
   const check = verification(run, full, guarded);
   full.compiled.runSync(check.request);
   check.apply();
   return guarded;
 }
 
-function guardedBy({ cached, request, policy, tripped }: PreparedRun): readonly number[] | undefined {
+function guardedBy(
+  { cached, request, policy, tripped }: PreparedRun,
+  { isReference }: Verifier,
+): readonly number[] | undefined {
   const guards = tripped ? [] : guardsOf(policy);
   if (guards.length === 0) return undefined;
   const exits = exitThresholds(policy, cached.program);
-  const guarded = guardedItems(cached.program, request, guards, exits);
+  const guarded = guardedItems(cached.program, request, guards, isReference ? 'all' : exits);
   return guarded.length > 0 ? guarded : undefined;
 }
 

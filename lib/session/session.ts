@@ -29,7 +29,16 @@ import {
 import { type Profile, Profiler } from './profile.js';
 import { ProgramCache } from './program-cache.js';
 import { PackingReport } from './progress.js';
-import { type BoundRun, execute, executeSync, type PreparedRun, prepareRun, RunOutcome } from './run.js';
+import { checkReference, checkSamePorts } from './reference.js';
+import {
+  type BoundRun,
+  execute,
+  executeSync,
+  type PreparedRun,
+  prepareRun,
+  RunOutcome,
+  type Verifier,
+} from './run.js';
 import { checkSource, type ModelSource, parseSourceArguments } from './source.js';
 
 /** How long a run of low priority waits for others: a session that is never idle must be monitored, too. */
@@ -70,8 +79,10 @@ export class InferenceSession {
   readonly #model: Model;
   readonly #backend: Backend;
   readonly #programs: ProgramCache;
+  readonly #verifier: Verifier;
   readonly #contexts: Contexts;
   readonly #policy: SkipPolicy;
+  readonly #referenceSha256: string | undefined;
   readonly #notifier: Notifier;
   #profiler: Profiler | undefined;
   readonly #running = new ActiveRuns();
@@ -88,6 +99,7 @@ export class InferenceSession {
     backend: Backend,
     policy: SkipPolicy,
     observers: readonly RunObserver[],
+    reference: Model | undefined,
   ) {
     if (backend === undefined) {
       throw new ResidualSkipError(
@@ -102,6 +114,10 @@ export class InferenceSession {
       this.#warnOfGates(program);
       return program;
     });
+    this.#verifier = reference
+      ? { programs: new ProgramCache(reference, backend, compileModel), isReference: true }
+      : { programs: this.#programs, isReference: false };
+    this.#referenceSha256 = reference?.sha256;
     this.#contexts = new Contexts(model, source, backend);
     this.#policy = policy;
     this.#notifier = new Notifier(observers, this.#contexts);
@@ -128,15 +144,19 @@ export class InferenceSession {
     const policy = loadPolicy(parsed.policy ?? 'model');
     const checked = checkSource(bytes);
     // The caller's bytes are copied before the first await.
-    const loaded = await loadModel(
-      checked instanceof Blob ? new Uint8Array(await checked.arrayBuffer()) : checked,
-    );
-    const model = overrideDimensions(loaded, parsed.freeDimensionOverrides ?? {});
+    const load = async (from: typeof checked) => {
+      const loaded = await loadModel(from instanceof Blob ? new Uint8Array(await from.arrayBuffer()) : from);
+      return overrideDimensions(loaded, parsed.freeDimensionOverrides ?? {});
+    };
+    const model = await load(checked);
+    const reference = parsed.reference === undefined ? undefined : await load(checkSource(parsed.reference));
+    if (reference) checkSamePorts(model, reference);
     const backend = createBackend(parsed);
     const path = typeof checked === 'string' ? checked : null;
-    const session = new InferenceSession(model, path, backend, policy, parsed.observers ?? []);
+    const session = new InferenceSession(model, path, backend, policy, parsed.observers ?? [], reference);
     try {
       parsed.onProgress?.({ stage: 'loading', done: 1, total: 1 });
+      checkReference(policy, reference?.sha256);
       await session.#compileDeclared(parsed.onProgress);
       session.#attach();
       if (parsed.enableProfiling) session.startProfiling();
@@ -252,7 +272,7 @@ export class InferenceSession {
       this.#programs.find(own.feeds, own.applied) ?? (await this.#programs.get(own.feeds, own.applied));
     const call = prepareRun(own, cached, fetches, this.#profiler);
     const start = performance.now();
-    const guarded = await execute(call, this.#programs, signal);
+    const guarded = await execute(call, this.#verifier, signal);
     const milliseconds = performance.now() - start;
     return this.#finish(call, { inputsKept: true, milliseconds, guarded }, answer);
   }
@@ -278,7 +298,7 @@ export class InferenceSession {
     const cached = this.#programs.getSync(bound.feeds, bound.applied);
     const call = prepareRun(bound, cached, fetches, this.#profiler);
     const start = performance.now();
-    const guarded = executeSync(call, this.#programs);
+    const guarded = executeSync(call, this.#verifier);
     const milliseconds = performance.now() - start;
     return this.#finish(call, { inputsKept: false, milliseconds, guarded }, answer);
   }
@@ -324,12 +344,14 @@ export class InferenceSession {
     await this.#notifier.release();
     await this.#running.settled();
     this.#programs.release();
+    if (this.#verifier.isReference) this.#verifier.programs.release();
     this.#backend.release();
   }
 
   /** Names the gates that can't be used, once: in `create`, or at the first run where the model leaves its shape open. */
   #warnOfGates(program: Program): void {
-    if (this.#gatesChecked) return;
+    // Where every block is to run, no gate is missed.
+    if (this.#gatesChecked || this.#policy === FULL_POLICY) return;
     this.#gatesChecked = true;
     const gates = gatesOutOfUse(this.#model, program);
     if (gates.length === 0) return;
@@ -344,8 +366,10 @@ export class InferenceSession {
     this.#notifier.attach((observer) => ({
       profiles: { gate: expected?.scores, exit: expected?.exits },
       auditLines: this.#backend.auditLines,
-      runFull: (feeds: TensorMap, priority?: 'low') => this.#runUnseen(feeds, { policy: 'full' }, priority),
-      runAgain: (feeds: TensorMap) => this.#runUnseen(feeds, {}),
+      hasReference: this.#verifier.isReference,
+      runFull: (feeds: TensorMap, priority?: 'low') =>
+        this.#runUnseen(this.#verifier.programs, feeds, { policy: 'full' }, priority),
+      runAgain: (feeds: TensorMap) => this.#runUnseen(this.#programs, feeds, {}),
       setFullDepth: (on: boolean) => {
         if (on) this.#fullDepth.add(observer);
         else this.#fullDepth.delete(observer);
@@ -354,17 +378,22 @@ export class InferenceSession {
   }
 
   /** A run for observers, which no observer sees. */
-  async #runUnseen(feeds: TensorMap, options: RunSyncOptions, priority?: 'low'): Promise<TensorMap> {
+  async #runUnseen(
+    programs: ProgramCache,
+    feeds: TensorMap,
+    options: RunSyncOptions,
+    priority?: 'low',
+  ): Promise<TensorMap> {
     if (priority === 'low') await this.#running.idle(PATIENCE_MS);
-    return this.#running.track(this.#runAside(feeds, options));
+    return this.#running.track(this.#runAside(programs, feeds, options));
   }
 
-  async #runAside(feeds: TensorMap, options: RunSyncOptions): Promise<TensorMap> {
+  async #runAside(programs: ProgramCache, feeds: TensorMap, options: RunSyncOptions): Promise<TensorMap> {
     const fetches = allOutputs(this.#model);
     const bound = this.#bind(feeds, options);
-    const cached = await this.#programs.get(bound.feeds, bound.applied);
+    const cached = await programs.get(bound.feeds, bound.applied);
     const call = prepareRun(bound, cached, fetches);
-    await execute(call, this.#programs);
+    await execute(call, this.#verifier);
     const outputs = collectOutputs(cached.program, call.results, fetches);
     cached.results.giveBack(call.results);
     return outputs;
@@ -395,6 +424,7 @@ export class InferenceSession {
       throw new ResidualSkipError('SESSION_RELEASED', 'session: it was released; create another');
     }
     const policy = options.policy === undefined ? this.#policy : loadPolicy(options.policy);
+    if (policy !== this.#policy) checkReference(policy, this.#referenceSha256);
     const tripped = this.#fullDepth.size > 0;
     const applied = tripped ? FULL_POLICY : policy;
     return { feeds: bindFeeds(this.#model, feeds), policy, applied, tripped };

@@ -9,14 +9,14 @@ import { allocate, type TensorData } from '../tensor.js';
 
 /**
  * Items whose class scores touch a guarded class, and that skipped a block or took an exit.
- * @param exits thresholds of the policy's exits
+ * @param exits thresholds of the policy's exits; `all` when another network verifies: then all such items
  * @throws ResidualSkipError INVALID_POLICY when the program has no class scores
  */
 export function guardedItems(
   program: Program,
   request: RunRequest,
   guards: readonly ResolvedGuard[],
-  exits: ReadonlyMap<string, number>,
+  exits: ReadonlyMap<string, number> | 'all',
 ): number[] {
   const { items, outputs, ran } = request;
   const answer = classScoresOf(program);
@@ -30,7 +30,8 @@ export function guardedItems(
   const [classes, blocks] = [scores.length / items, program.blocks.length];
   return Array.from({ length: items }, (_, item) => item).filter(
     (item) =>
-      (ran.subarray(item * blocks, (item + 1) * blocks).includes(0) ||
+      (exits === 'all' ||
+        ran.subarray(item * blocks, (item + 1) * blocks).includes(0) ||
         leftEarly(program, { outputs, exits }, item)) &&
       isGuarded(scores.subarray(item * classes, (item + 1) * classes), answer.meaning, guards),
   );

@@ -22,6 +22,11 @@ export interface SkipPolicy {
   /** Ties the policy to one model file, by the hex SHA-256 of its bytes. */
   readonly model?: { readonly sha256: string };
   /**
+   * The network whose answers are promised, if it is another one, by the hex SHA-256 of its file: guards verify with it, so that a
+   * session with guards needs it as its option `reference`.
+   */
+  readonly reference?: { readonly sha256: string };
+  /**
    * For all blocks that `blocks` doesn't name, where possible: `skip` for skippable blocks, `gate` and `{ threshold
    * }` for blocks with a gate; the rest run. `gate` by default.
    */
@@ -58,15 +63,20 @@ const actionSchema = z
       "'run': always run; 'skip': never run; 'gate': the block's gate decides; { threshold }: the gate decides with this threshold.",
   });
 
+const fileSchema = z.strictObject({
+  sha256: z.string().regex(/^[0-9a-f]{64}$/, { error: 'expected 64 hexadecimal digits in lower case' }),
+});
+
 const oneSchema = z.strictObject({
   $schema: z.string().optional().meta({ description: 'For editors; ignored.' }),
   version: z.literal(1).optional(),
-  model: z
-    .strictObject({
-      sha256: z.string().regex(/^[0-9a-f]{64}$/, { error: 'expected 64 hexadecimal digits in lower case' }),
-    })
+  model: fileSchema
     .optional()
     .meta({ description: 'The model that the policy was made for; other models are refused.' }),
+  reference: fileSchema.optional().meta({
+    description:
+      'Another network, whose answers are promised and with which guards verify: the float form of an 8-bit model.',
+  }),
   default: actionSchema.optional().meta({
     description: "For every block that 'blocks' doesn't name and that can do it; 'gate' by default.",
   }),

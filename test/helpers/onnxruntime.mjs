@@ -10,7 +10,7 @@ import { join } from 'node:path';
 
 const [module, folder, name] = process.argv.slice(2);
 const ort = createRequire(import.meta.url)(module);
-const { shape, batched } = JSON.parse(readFileSync(join(folder, `${name}.json`), 'utf8'));
+const { shape, batched, input = 'input' } = JSON.parse(readFileSync(join(folder, `${name}.json`), 'utf8'));
 const file = readFileSync(join(folder, `${name}.bin`));
 const pixels = new Float32Array(file.buffer.slice(file.byteOffset, file.byteOffset + file.byteLength));
 const session = await ort.InferenceSession.create(join(folder, `${name}.onnx`));
@@ -20,7 +20,7 @@ const runs = batched ? 1 : items;
 const logits = [];
 for (let run = 0; run < runs; run++) {
   const data = pixels.subarray((run * pixels.length) / runs, ((run + 1) * pixels.length) / runs);
-  const outputs = await session.run({ input: new ort.Tensor('float32', data, [items / runs, ...image]) });
+  const outputs = await session.run({ [input]: new ort.Tensor('float32', data, [items / runs, ...image]) });
   const rows = Array.from(outputs.logits.data);
   const length = rows.length / (items / runs);
   for (let at = 0; at < rows.length; at += length) logits.push(rows.slice(at, at + length));

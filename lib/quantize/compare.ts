@@ -1,0 +1,107 @@
+/** The float network and a quantised one on the same images. */
+import type { ImageClassifier } from '../classify/image-classifier.js';
+import type { Work } from '../classify/work.js';
+import { prefetch } from '../data/prefetch.js';
+import { argMax } from '../numeric/softmax.js';
+import { median } from '../numeric/statistics.js';
+import type { InferenceSession } from '../session/session.js';
+import { probabilities } from '../skip/scores.js';
+import type { Tensor } from '../tensor.js';
+
+/** A share of what was compared. */
+export interface Share {
+  readonly items: number;
+  readonly changed: number;
+}
+
+export interface Comparison {
+  /** Answers that changed; each network follows its own gates and exits. */
+  readonly answers: Share;
+  /** Decisions of gates that changed: whether a block ran. */
+  readonly decisions: Share;
+  /** Median times of one image in milliseconds, alternately, each network with its own gates. */
+  readonly latencyMs: { readonly float: number; readonly int8: number };
+}
+
+/** Images that are timed, and the time after which no further one is. */
+const TIMED = { images: 200, milliseconds: 5000 };
+/** A smaller probability counts as this one. */
+const LEAST = 1e-30;
+/** Runs under way at a time. */
+const AT_ONCE = 8;
+
+/** Class probabilities of each image, every block run. */
+export async function probabilitiesOf(
+  classifier: ImageClassifier,
+  session: InferenceSession,
+  images: readonly Tensor[],
+  work: Work,
+): Promise<Float64Array[]> {
+  const answer = async (image: Tensor) => {
+    const outputs = await session.run(classifier.feeds(image), [classifier.output], { policy: 'full' });
+    return classifier.scoresOf(outputs, 1)[0]!;
+  };
+  const all: Float64Array[] = [];
+  for await (const scores of work.each(prefetch(images, answer, AT_ONCE))) {
+    // Asked for behind the first run, since the context may depend on its shape.
+    all.push(probabilities(scores, session.context.classScores!.meaning));
+  }
+  return all;
+}
+
+/** How far probabilities are from those of the float network: the mean Kullback-Leibler divergence. */
+export function divergence(from: readonly Float64Array[], to: readonly Float64Array[]): number {
+  const of = (p: Float64Array, q: Float64Array) =>
+    p.reduce((sum, share, i) => sum + (share > 0 ? share * Math.log(share / Math.max(q[i]!, LEAST)) : 0), 0);
+  return from.reduce((sum, p, i) => sum + of(p, to[i]!), 0) / from.length;
+}
+
+/** Compares answers, decisions and times on images that chose nothing. */
+export class Comparing {
+  #images = 0;
+  #answers = 0;
+  #decisions = { items: 0, changed: 0 };
+  readonly #times = { float: [] as number[], int8: [] as number[] };
+  #spent = 0;
+
+  constructor(
+    private readonly classifier: ImageClassifier,
+    private readonly session: InferenceSession,
+  ) {}
+
+  add(image: Tensor): void {
+    const { classifier } = this;
+    const feeds = classifier.feeds(image);
+    const both = { float: classifier.session, int8: this.session };
+    const answers = Object.values(both).map((session) => {
+      const { outputs, trace } = session.runTracedSync(feeds, [classifier.output]);
+      return { answer: argMax(classifier.scoresOf(outputs, 1)[0]!), blocks: trace.items[0]!.blocks };
+    });
+    const [float, int8] = answers as [(typeof answers)[0], (typeof answers)[0]];
+    this.#images++;
+    if (float.answer !== int8.answer) this.#answers++;
+    for (const [i, { score, ran }] of float.blocks.entries()) {
+      if (score === null) continue;
+      this.#decisions.items++;
+      if (int8.blocks[i]?.ran !== ran) this.#decisions.changed++;
+    }
+    if (this.#images > TIMED.images || this.#spent > TIMED.milliseconds) return;
+    // Whichever is second finds warmer caches; taking turns gives that to both.
+    const order = this.#images % 2 === 0 ? (['float', 'int8'] as const) : (['int8', 'float'] as const);
+    for (const name of order) {
+      const start = performance.now();
+      both[name].runSync(feeds, [classifier.output]);
+      const time = performance.now() - start;
+      this.#times[name].push(time);
+      this.#spent += time;
+    }
+  }
+
+  result(): Comparison {
+    return {
+      answers: { items: this.#images, changed: this.#answers },
+      decisions: this.#decisions,
+      latencyMs: { float: median(this.#times.float), int8: median(this.#times.int8) },
+    };
+  }
+}

@@ -1,0 +1,245 @@
+/** 8-bit networks: `residual-skip quantize` as a function. See docs/quantization.md. */
+import { createHash } from 'node:crypto';
+import { stat } from 'node:fs/promises';
+import { z } from 'zod';
+import { ImageClassifier, type ImageClassifierOptions } from '../classify/image-classifier.js';
+import {
+  type DataOptions,
+  dataShape,
+  type Images,
+  type Item,
+  openItems,
+  prepareItems,
+} from '../classify/images.js';
+import { Unusable } from '../classify/unusable.js';
+import { Work, type WorkOptions, workShape } from '../classify/work.js';
+import { prefetch } from '../data/prefetch.js';
+import { ResidualSkipError } from '../errors.js';
+import { encodeModelProto } from '../model/proto.js';
+import { generator, shuffle } from '../numeric/random.js';
+import { InferenceSession } from '../session/session.js';
+import type { Tensor } from '../tensor.js';
+import { parsePart } from '../validation.js';
+import { Comparing, type Comparison, divergence, probabilitiesOf } from './compare.js';
+import { Draft, type Settings } from './draft.js';
+import { readNetwork } from './network.js';
+import { observe, shapesOf } from './observe.js';
+import { layersOf } from './plan.js';
+import { RANGES, type RangeMethod } from './range.js';
+import { dropCasts, simplify } from './simplify.js';
+import { streamsOf } from './streams.js';
+
+/** `labels`, `preprocessor`, `backend`, `isa` and `threads` are those of ImageClassifier.from. */
+export interface QuantizeOptions
+  extends Pick<ImageClassifierOptions, 'labels' | 'preprocessor' | 'backend' | 'isa' | 'threads'>,
+    Omit<DataOptions, 'labelsFrom' | 'groupsFrom'>,
+    WorkOptions {
+  /** Names of layers (nodes of the file) that stay in float, besides those that quantize itself leaves there. */
+  readonly float?: readonly string[] | undefined;
+  /** Seed of the choice of images for each purpose; 1 when left out. */
+  readonly seed?: number | undefined;
+}
+
+/** What `quantize` returns. */
+export interface Quantization extends Comparison {
+  /** The ONNX file, in the form of QuantizeLinear and DequantizeLinear nodes. */
+  readonly model: Uint8Array;
+  /** Hex SHA-256 of `model`, and of the file that it was made from. */
+  readonly sha256: string;
+  readonly floatSha256: string;
+  /** Sizes of both files; of the float one without external data. */
+  readonly bytes: { readonly float: number; readonly int8: number };
+  /** Number of layers with 8-bit weights, and names of those that stay in float. */
+  readonly layers: { readonly int8: number; readonly float: readonly string[] };
+  /** How the ranges of activations were chosen, and what else was found to lose less. */
+  readonly range: RangeMethod;
+  readonly biasCorrected: boolean;
+  readonly equalised: boolean;
+  /** Mean Kullback-Leibler divergence of the class probabilities, every block run, on the images that chose. */
+  readonly loss: number;
+  /** Images that set ranges, and images that chose between candidates. */
+  readonly images: { readonly ranges: number; readonly choice: number };
+}
+
+const ownShape = {
+  maxPixels: dataShape.maxPixels,
+  maxBytes: dataShape.maxBytes,
+  ...workShape,
+  float: z.array(z.string()).optional(),
+  seed: z.int({ error: 'expected a whole number of at least 0' }).min(0).optional(),
+};
+type Own = Pick<QuantizeOptions, keyof typeof ownShape & keyof QuantizeOptions>;
+
+const SEED = 1;
+/** Shares of the images that set ranges, and that choose; the others are only compared. */
+const SHARE = 0.25;
+const MOST = { ranges: 512, choice: 512, compared: 2000 };
+const LEAST_IMAGES = 20;
+/** A candidate that is slower, or whose file is larger, must lose less by this factor. */
+const WORTH = 0.9;
+
+/**
+ * Makes an 8-bit network of a float one by images alone: weights as int8 with a scale for each output channel, activations as uint8,
+ * biases as int32. Gates and exits decide in float.
+ * @param model ONNX file (opset 13 or later), or a folder with one
+ * @param images as for `calibrate`; labels aren't used. A few hundred are enough
+ * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DATA (images that can't be used, or too few), UNSUPPORTED_MODEL (nothing to
+ * quantise, quantised already, an older opset), ABORTED, and what ImageClassifier.from throws
+ */
+export async function quantize(
+  model: string,
+  images: Images,
+  options: QuantizeOptions = {},
+): Promise<Quantization> {
+  const { own, rest } = parsePart(ownShape, options);
+  const work = new Work('quantization', own);
+  work.check();
+  const classifier = await ImageClassifier.from(model, { ...rest, maxPixels: own.maxPixels });
+  try {
+    return await quantizeWith(classifier, images, own, rest, work);
+  } finally {
+    await classifier.release();
+  }
+}
+
+async function quantizeWith(
+  classifier: ImageClassifier,
+  images: Images,
+  own: Own,
+  { backend, isa, threads }: Omit<QuantizeOptions, keyof Own>,
+  work: Work,
+): Promise<Quantization> {
+  const engine = { backend, isa, threads };
+  const network = await readNetwork(classifier.file);
+  simplify(network);
+  const parts = await partsOf(classifier, images, own, work);
+  const [first] = parts.ranges;
+  const shapes = await shapesOf(network, classifier, first!, engine);
+  dropCasts(network, shapes);
+  const streams = await streamsOf(classifier, first!);
+  const draft = new Draft(network, shapes, streams, own.float ?? [], (variant, axes) =>
+    observe(variant, axes, { classifier, engine, images: parts.ranges, work }),
+  );
+  const expected = await probabilitiesOf(classifier, classifier.session, parts.choice, work);
+  const build = async (settings: Settings): Promise<Candidate> => {
+    const model = encodeModelProto(await draft.build(settings));
+    const session = await InferenceSession.create(model, engine);
+    try {
+      const found = await probabilitiesOf(classifier, session, parts.choice, work);
+      return { settings, model, loss: divergence(expected, found) };
+    } finally {
+      await session.release();
+    }
+  };
+  const { settings, model, loss } = await choose(build, draft.pairs > 0, work);
+  const { layers } = draft.plan(settings.inFloat);
+  const session = await InferenceSession.create(model, engine);
+  try {
+    const comparing = new Comparing(classifier, session);
+    const unusable = new Unusable([...parts.unusable]);
+    let done = 0;
+    for await (const { tensor } of work.each(prepareItems<Item>(parts.compared, unusable))) {
+      if (tensor) comparing.add(tensor);
+      work.report('comparing', ++done, parts.compared.length);
+    }
+    const leftOut = unusable.describe();
+    if (leftOut !== undefined) work.note(`${leftOut}; they are left out`);
+    const compared = comparing.result();
+    const inPlan = new Set(layers.map(({ node }) => node));
+    return {
+      model,
+      sha256: createHash('sha256').update(model).digest('hex'),
+      floatSha256: classifier.session.model.sha256,
+      bytes: { float: (await stat(classifier.file)).size, int8: model.byteLength },
+      layers: {
+        int8: layers.length,
+        float: layersOf(network).flatMap(({ node }) =>
+          inPlan.has(node) ? [] : [node.name || node.output![0]!],
+        ),
+      },
+      range: settings.range,
+      biasCorrected: settings.biasCorrected,
+      equalised: settings.equalised,
+      loss,
+      images: { ranges: parts.ranges.length, choice: parts.choice.length },
+      ...compared,
+    };
+  } finally {
+    await session.release();
+  }
+}
+
+interface Candidate {
+  readonly settings: Settings;
+  readonly model: Uint8Array;
+  readonly loss: number;
+}
+
+/** The candidate that loses least; one choice after the other, from the settings that are usually best. */
+async function choose(
+  build: (settings: Settings) => Promise<Candidate>,
+  canEqualise: boolean,
+  work: Work,
+): Promise<Candidate> {
+  const changes: { readonly change: (from: Settings) => Partial<Settings>; readonly worth: number }[] = [
+    ...RANGES.slice(1).map((range) => ({ change: () => ({ range }), worth: 1 })),
+    { change: () => ({ biasCorrected: false }), worth: 1 },
+    ...(canEqualise ? [{ change: () => ({ equalised: true }), worth: 1 }] : []),
+    // The last layer, then the first: float ones cost time and memory.
+    ...[-1, 0].map((layer) => ({
+      change: ({ inFloat }: Settings) => ({ inFloat: [...inFloat, layer] }),
+      worth: WORTH,
+    })),
+  ];
+  work.report('choosing', 0, changes.length + 1);
+  let best = await build({ range: RANGES[0], biasCorrected: true, equalised: false, inFloat: [] });
+  for (const [i, { change, worth }] of changes.entries()) {
+    work.report('choosing', i + 1, changes.length + 1);
+    const other = await build({ ...best.settings, ...change(best.settings) });
+    if (other.loss < worth * best.loss) best = other;
+  }
+  work.report('choosing', changes.length + 1, changes.length + 1);
+  return best;
+}
+
+interface Parts {
+  readonly ranges: readonly Tensor[];
+  readonly choice: readonly Tensor[];
+  readonly compared: readonly Item[];
+  readonly unusable: Unusable['problems'];
+}
+
+/** Divides the images by chance; only those that are compared are not kept in memory. */
+async function partsOf(classifier: ImageClassifier, images: Images, own: Own, work: Work): Promise<Parts> {
+  const { maxPixels, maxBytes, seed = SEED } = own;
+  const { list } = await openItems(images, classifier, { maxPixels, maxBytes, labelsFrom: 'none' }, work);
+  const items: Item[] = [];
+  for await (const item of work.each(prefetch<Item, Item>(list, async (each) => each))) items.push(item);
+  if (items.length < LEAST_IMAGES) {
+    throw new ResidualSkipError(
+      'INVALID_DATA',
+      `images: there are ${items.length}; quantize needs ${LEAST_IMAGES} at least, and a few hundred to choose well`,
+    );
+  }
+  const order = [...items.keys()];
+  shuffle(order, generator(seed));
+  const shuffled = order.map((i) => items[i]!);
+  const size = (most: number) => Math.min(most, Math.ceil(SHARE * items.length));
+  const [ranges, choice] = [size(MOST.ranges), size(MOST.choice)];
+  const unusable = new Unusable();
+  const prepared: Tensor[] = [];
+  for await (const { tensor } of work.each(
+    prepareItems<Item>(shuffled.slice(0, ranges + choice), unusable),
+  )) {
+    work.report('reading', prepared.length, ranges + choice);
+    if (tensor) prepared.push(tensor);
+  }
+  if (prepared.length < LEAST_IMAGES / 2) unusable.check('too few images are left');
+  const middle = Math.ceil(prepared.length / 2);
+  return {
+    ranges: prepared.slice(0, middle),
+    choice: prepared.slice(middle),
+    compared: shuffled.slice(ranges + choice, ranges + choice + MOST.compared),
+    unusable: unusable.problems,
+  };
+}

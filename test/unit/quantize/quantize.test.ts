@@ -1,0 +1,120 @@
+import { execFileSync } from 'node:child_process';
+import { existsSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { quantize } from '../../../lib/quantize/quantize.js';
+import { InferenceSession } from '../../../lib/session/session.js';
+import { Tensor } from '../../../lib/tensor.js';
+import { cli } from '../../helpers/cli.js';
+import { folderOf, png, removeFolders } from '../../helpers/files.js';
+import { randomFloats, uniform } from '../../helpers/random.js';
+import { seededNetwork } from '../../helpers/seeded-network.js';
+
+const ROOT = resolve(__dirname, '../../..');
+const RUNTIME = process.env.RESIDUAL_SKIP_ONNXRUNTIME ?? join(ROOT, 'bench/node_modules/onnxruntime-node');
+const SIDE = 16;
+const image = (seed: number) => {
+  const tone = randomFloats(3, 1000 + seed);
+  const data = randomFloats(3 * SIDE ** 2, seed).map((x, i) => x + 2 * tone[Math.floor(i / SIDE ** 2)]!);
+  return new Tensor('float32', data, [1, 3, SIDE, SIDE]);
+};
+const IMAGES = Array.from({ length: 80 }, (_, i) => image(i));
+const FOLDER = folderOf({ 'model.onnx': seededNetwork() });
+const MODEL = join(FOLDER, 'model.onnx');
+afterAll(removeFolders);
+
+const made = quantize(MODEL, IMAGES, { threads: 1 });
+
+test('a quarter of the weights, answers that hardly change, and blocks that can still be skipped', async () => {
+  const { model, bytes, layers, answers, images, loss, sha256, floatSha256 } = await made;
+  expect(layers.int8).toBeGreaterThanOrEqual(6);
+  expect(layers.int8 + layers.float.length).toBe(8);
+  expect(images).toEqual({ ranges: 20, choice: 20 });
+  expect(answers.items).toBe(40);
+  expect(answers.changed).toBeLessThanOrEqual(4);
+  expect(loss).toBeLessThan(0.01);
+  expect(bytes.int8).toBe(model.byteLength);
+  await using float = await InferenceSession.create(MODEL);
+  await using int8 = await InferenceSession.create(model);
+  expect([float.model.sha256, int8.model.sha256]).toEqual([floatSha256, sha256]);
+  const feeds = { pixel_values: image(500) };
+  const [before, after] = [float, int8].map((session) => session.runSync(feeds).logits!.data as Float32Array);
+  const most = Math.max(...before!.map(Math.abs));
+  before!.forEach((value, i) => {
+    expect(Math.abs(after![i]! - value)).toBeLessThan(0.05 * most);
+  });
+  expect(int8.blocks.map(({ skippable }) => skippable)).toEqual(
+    float.blocks.map(({ skippable }) => skippable),
+  );
+});
+
+test('the same images and seed give the same file', async () => {
+  const again = await quantize(MODEL, IMAGES, { threads: 1 });
+  expect(again.sha256).toBe((await made).sha256);
+});
+
+const withRuntime = existsSync(RUNTIME) ? test : test.skip;
+
+withRuntime('onnxruntime runs the file, with the same answers', async () => {
+  const { model } = await made;
+  const items = 16;
+  const data = Float32Array.from(Array.from({ length: items }, (_, i) => [...image(600 + i).data]).flat());
+  writeFileSync(join(FOLDER, 'int8.onnx'), model);
+  writeFileSync(join(FOLDER, 'int8.bin'), data);
+  writeFileSync(
+    join(FOLDER, 'int8.json'),
+    JSON.stringify({ shape: [items, 3, SIDE, SIDE], batched: true, input: 'pixel_values' }),
+  );
+  const script = join(ROOT, 'test/helpers/onnxruntime.mjs');
+  const expected: number[][] = JSON.parse(
+    execFileSync(process.execPath, [script, RUNTIME, FOLDER, 'int8'], { encoding: 'utf8' }),
+  );
+  await using session = await InferenceSession.create(model);
+  const { logits } = await session.run({ pixel_values: new Tensor('float32', data, [items, 3, SIDE, SIDE]) });
+  const most = Math.max(...expected.flat().map(Math.abs));
+  const classes = expected[0]!.length;
+  const differences = expected.flat().map((value, i) => Math.abs((logits!.data as Float32Array)[i]! - value));
+  // A rounding at a tie may differ by one step and move a few logits a little.
+  expect(Math.max(...differences)).toBeLessThan(0.02 * most);
+  const best = (row: ArrayLike<number>) => Array.from(row).indexOf(Math.max(...Array.from(row)));
+  const own = expected.map((_, i) =>
+    best((logits!.data as Float32Array).slice(i * classes, (i + 1) * classes)),
+  );
+  expect(own).toEqual(expected.map(best));
+});
+
+test('the command writes the file and says what it costs', async () => {
+  const random = uniform(7);
+  const tone = () => Math.floor(256 * random());
+  const pictures = await Promise.all(Array.from({ length: 24 }, () => png(20, 20, [tone(), tone(), tone()])));
+  const data = folderOf(Object.fromEntries(pictures.map((picture, i) => [`${i}.png`, picture])));
+  const model = folderOf({
+    'model.onnx': seededNetwork(),
+    'preprocessor_config.json': JSON.stringify({ do_resize: true, size: { height: SIDE, width: SIDE } }),
+  });
+  const output = join(model, 'model.int8.onnx');
+  const args = [model, '--data', data, '-o', output, '--threads', '1'];
+  const { code, out, err } = await cli('quantize', ...args, '--json');
+  expect({ code, err }).toEqual({ code: 0, err: '' });
+  expect(JSON.parse(out)).toMatchObject({
+    file: output,
+    answers: { items: 12 },
+    images: { ranges: 6, choice: 6 },
+  });
+  await using session = await InferenceSession.create(output);
+  expect(session.outputNames).toEqual(['logits']);
+  const text = await cli('quantize', ...args);
+  expect(text.out).toMatch(
+    /^file: .*\nsize: [\d.]+ MB instead of [\d.]+ MB\nlayers: \d+ with 8 bits; in float: /,
+  );
+  const few = await cli(
+    'quantize',
+    model,
+    '--data',
+    folderOf({ '1.png': pictures[0]! }),
+    '-o',
+    output,
+    '--json',
+  );
+  expect(few.code).toBe(1);
+  expect(JSON.parse(few.err)).toMatchObject({ error: { code: 'INVALID_DATA' } });
+});

@@ -1,0 +1,100 @@
+import { createHash } from 'node:crypto';
+import { watch } from '../../../lib/audit/watch.js';
+import { InferenceSession } from '../../../lib/session/session.js';
+import type { SkipPolicy } from '../../../lib/skip/policy.js';
+import { Tensor } from '../../../lib/tensor.js';
+import { GraphBuilder, modelBytes, tensor } from '../../helpers/onnx-builder.js';
+import { randomFloats } from '../../helpers/random.js';
+
+const [FEATURES, CLASSES, ITEMS] = [6, 4, 32] as const;
+
+/** A linear classifier with noise on its weights. */
+function network(noise: number, input = 'x'): Uint8Array {
+  const graph = new GraphBuilder();
+  const off = randomFloats(FEATURES * CLASSES, 2);
+  const weights = randomFloats(FEATURES * CLASSES, 1).map((w, i) => w + noise * off[i]!);
+  const x = graph.input(input, ['batch', FEATURES]);
+  graph.nodes('Gemm', [x, graph.constant(tensor(weights, [FEATURES, CLASSES]))], {}, { outputs: ['logits'] });
+  return modelBytes(graph.output('logits', ['batch', CLASSES]));
+}
+
+const MODEL = network(0.5);
+const REFERENCE = network(0);
+const SHA256 = createHash('sha256').update(REFERENCE).digest('hex');
+const FEEDS = { x: new Tensor('float32', randomFloats(ITEMS * FEATURES, 3), [ITEMS, FEATURES]) };
+const POLICY: SkipPolicy = {
+  reference: { sha256: SHA256 },
+  guards: [{ labels: [0, 1], action: 'verify' }],
+};
+
+const rowsOf = ({ data }: Tensor) =>
+  Array.from({ length: ITEMS }, (_, i) => [...(data as Float32Array).slice(i * CLASSES, (i + 1) * CLASSES)]);
+const best = (row: readonly number[]) => row.indexOf(Math.max(...row));
+
+async function rows(source: Uint8Array): Promise<number[][]> {
+  await using session = await InferenceSession.create(source);
+  return rowsOf((await session.run(FEEDS)).logits!);
+}
+
+test('guarded answers are those of the reference, other answers those of the model', async () => {
+  const [own, other] = await Promise.all([rows(MODEL), rows(REFERENCE)]);
+  const expected = own.map((row, i) => (best(row) <= 1 ? other[i]! : row));
+  expect(expected.filter((row, i) => row === other[i] && best(row) !== best(own[i]!)).length).toBeGreaterThan(
+    0,
+  );
+  expect(expected.filter((row, i) => row === own[i]).length).toBeGreaterThan(0);
+  await using session = await InferenceSession.create(MODEL, { reference: REFERENCE, policy: POLICY });
+  expect(rowsOf((await session.run(FEEDS)).logits!)).toEqual(expected);
+  expect(rowsOf(session.runSync(FEEDS).logits!)).toEqual(expected);
+});
+
+test('a monitor compares every sampled answer with that of the reference', async () => {
+  const [own, other] = await Promise.all([rows(MODEL), rows(REFERENCE)]);
+  const disagreements = own.filter((row, i) => best(row) !== best(other[i]!)).length;
+  expect(disagreements).toBeGreaterThan(0);
+  const monitor = watch({ shadow: 1, onTrip: 'warn', maxDisagreement: 0.99 });
+  await using session = await InferenceSession.create(MODEL, { reference: REFERENCE, observers: [monitor] });
+  for (let i = 0; i < ITEMS; i++) {
+    const part = FEEDS.x.data.slice(i * FEATURES, (i + 1) * FEATURES);
+    await session.run({ x: new Tensor('float32', part, [1, FEATURES]) });
+    await monitor.settled();
+  }
+  expect(monitor.stats().watch).toMatchObject({ checks: ITEMS, disagreements });
+});
+
+describe('what is refused', () => {
+  const creating = (options: object) => InferenceSession.create(MODEL, options);
+
+  it('a policy with guards and a reference, in a session without one', async () => {
+    await expect(creating({ policy: POLICY })).rejects.toMatchObject({
+      code: 'INVALID_POLICY',
+      message: expect.stringContaining(SHA256),
+    });
+  });
+
+  it('a policy for another reference, also for a single run', async () => {
+    const policy = { ...POLICY, reference: { sha256: '0'.repeat(64) } };
+    await expect(creating({ policy, reference: REFERENCE })).rejects.toMatchObject({
+      code: 'POLICY_MISMATCH',
+    });
+    await using session = await creating({ reference: REFERENCE });
+    await expect(session.run(FEEDS, { policy })).rejects.toMatchObject({ code: 'POLICY_MISMATCH' });
+  });
+
+  it('a reference with other inputs', async () => {
+    await expect(creating({ reference: network(0, 'y') })).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message: expect.stringMatching(/^options\.reference: .*y: .*x: /),
+    });
+  });
+
+  it('a reference that is no source of a model', async () => {
+    await expect(creating({ reference: 7 })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+  });
+
+  it('but not a policy without guards: it only names what it promises', async () => {
+    const { guards: _, ...policy } = POLICY;
+    await using session = await creating({ policy });
+    expect(session.outputNames).toEqual(['logits']);
+  });
+});
