@@ -27,6 +27,8 @@ type Position = number | 'all';
 
 /** Longest chain of steps that is followed. */
 const DEPTH = 64;
+/** Most updates of one element that are followed. */
+const MOST_UPDATES = 16;
 
 /** Reads numbers out of a region symbolically, element by element. */
 export class Tracer {
@@ -106,6 +108,8 @@ export class Tracer {
         return at === 'all' ? undefined : this.oneHot(op, at, depth);
       case 'argMax':
         return at === 'all' ? undefined : this.argMax(op, at);
+      case 'scatterElements':
+        return at === 'all' ? undefined : this.scattered(op, at, depth);
       default:
         return undefined;
     }
@@ -227,6 +231,25 @@ export class Tracer {
     const [off, on] = [this.trace(values, 0, depth), this.trace(values, 1, depth)];
     if (!pick || !on || !off || !isConstant(on) || !isConstant(off)) return undefined;
     return compute([pick], (i) => ((i! < 0 ? i! + length : i) === hot ? on : off).on.constant);
+  }
+
+  /** The last of the updates whose index is this position, or else the element that was there. */
+  private scattered(op: WorkStepNamed<'scatterElements'>, at: number, depth: number): Scalar | undefined {
+    const [data, indices, updates] = op.inputs as [ValueId, ValueId, ValueId];
+    const { axis, reduction } = op.attrs;
+    const shape = this.region.shape(indices);
+    const index = unravel(at, this.region.shape(data));
+    const length = this.region.shape(data)[axis]!;
+    if (reduction !== 'set' || shape[axis]! > MOST_UPDATES) return undefined;
+    let element = this.trace(data, at, depth);
+    if (index.some((i, other) => other !== axis && i >= shape[other]!)) return element;
+    for (let i = 0; i < shape[axis]!; i++) {
+      const from = ravel(index.with(axis, i), shape);
+      const target = this.trace(indices, from, depth);
+      const here = target && compute([target], (to) => Number((to! < 0 ? to! + length : to) === index[axis]));
+      element = choose([here, this.trace(updates, from, depth), element]);
+    }
+    return element;
   }
 
   /** The index of the larger of two numbers is 1 exactly when their difference has the right sign. */

@@ -315,6 +315,18 @@ describe('argmax over two logits', () => {
     expectGate(check(make), 'argmax');
   });
 
+  test.each([0, 1])('ScatterElements on zeros, run is class %s', (run) => {
+    const make: Make = (b, x) => {
+      const zeros = b.constant(new Float32Array(2), [1, 2]);
+      const one = b.constant(Float32Array.of(1), [1, 1]);
+      const chosen = b.reshape(argMax(b, x), [1, 1]);
+      const attrs = { axis: 1, reduction: 'set' } as const;
+      const hot = b.step('scatterElements', [zeros, chosen, one], attrs, [1, 2]);
+      return sum(b, x, b.reshape(b.slice(hot, [0, run], [1, 1]), ONE));
+    };
+    expectGate(check(make), 'argmax');
+  });
+
   test.each([true, false])('Equal, Cast; the last of equal maxima: %s', (selectLast) => {
     const make: Make = (b, x) => {
       const flag = b.compare('eq', argMax(b, x, selectLast), b.constant(BigInt64Array.of(1n)));
