@@ -228,6 +228,10 @@ inline double oracle_activation(double x, const Activation& act) {
       return std::ceil(x);
     case ActivationKind::kRound:
       return std::nearbyint(x);
+    case ActivationKind::kSin:
+      return std::sin(std::clamp(x, -1048576.0, 1048576.0));
+    case ActivationKind::kCos:
+      return std::cos(std::clamp(x, -1048576.0, 1048576.0));
   }
   return x;
 }
@@ -256,7 +260,8 @@ inline const std::vector<Activation>& all_functions() {
       {ActivationKind::kSqrt, 0, 0},     {ActivationKind::kReciprocal, 0, 0},
       {ActivationKind::kAbs, 0, 0},      {ActivationKind::kSign, 0, 0},
       {ActivationKind::kFloor, 0, 0},    {ActivationKind::kCeil, 0, 0},
-      {ActivationKind::kRound, 0, 0},
+      {ActivationKind::kRound, 0, 0},    {ActivationKind::kSin, 0, 0},
+      {ActivationKind::kCos, 0, 0},
   };
   return all;
 }
