@@ -16,8 +16,9 @@ float oracle_binary(BinaryKind kind, float a, float b) {
       return a * b;
     case BinaryKind::kDiv:
       return a / b;
+    default:
+      return 0;
   }
-  return 0;
 }
 
 struct Size {
