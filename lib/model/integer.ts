@@ -3,8 +3,9 @@
  * What can't be expressed in bytes stays as it is, on floats.
  */
 import { runStep } from '../kernels/index.js';
-import { sameShape, sizeOf } from '../numeric/shapes.js';
+import { sizeOf } from '../numeric/shapes.js';
 import type { TensorData } from '../tensor.js';
+import { Cone } from './cone.js';
 import {
   type Activation,
   NO_ACTIVATION,
@@ -21,7 +22,6 @@ import {
   derive,
   foldDequantised,
   isByteType,
-  isIdentity,
   numbersOf,
   type Quantised,
   sameTerm,
@@ -412,9 +412,6 @@ function move(
   return true;
 }
 
-/** Longest chain of steps that becomes a table. */
-const CHAIN = 32;
-
 /** Any function of one number, however many steps it takes: a table of its 256 results. */
 function table(
   region: Region,
@@ -434,71 +431,6 @@ function table(
     target.dtype,
   );
   return true;
-}
-
-/** The steps that compute a value from the bytes of one other value and from single constants alone. */
-class Cone {
-  readonly ops: WorkStep[] = [];
-  source: ReturnType<typeof uniformly>;
-  private readonly known = new Map<ValueId, Float32Array>();
-
-  constructor(
-    private readonly region: Region,
-    private readonly end: ValueId,
-  ) {}
-
-  /** Its results for the 256 bytes; undefined when it is no such function, or other steps need what it computes on the way. */
-  evaluate(): Float32Array | undefined {
-    const numbers = this.numbers(this.end);
-    const inside = new Set<WorkOp>(this.ops);
-    const closed = this.ops.every(({ outputs: [y] }) => {
-      if (y === this.end) return true;
-      return !this.region.isOutput(y!) && this.region.users(y!).every((user) => inside.has(user));
-    });
-    return closed ? numbers : undefined;
-  }
-
-  private numbers(id: ValueId): Float32Array | undefined {
-    const known = this.known.get(id);
-    if (known) return known;
-    const { data } = this.region.value(id);
-    if (data instanceof Float32Array && data.length === 1) return new Float32Array(256).fill(data[0]!);
-    const numbers = this.fromBytes(id) ?? this.fromStep(id);
-    if (numbers) this.known.set(id, numbers);
-    return numbers;
-  }
-
-  private fromBytes(id: ValueId): Float32Array | undefined {
-    const found = uniformly(this.region, id);
-    if (!found) return undefined;
-    const constant = this.region.value(found.bytes).data;
-    if (constant?.length === 1) {
-      return new Float32Array(256).fill(
-        Math.fround(Number(constant[0]) - found.term.zero) * found.term.factor,
-      );
-    }
-    if (this.source && this.source.bytes !== found.bytes) return undefined;
-    this.source = found;
-    return numbersOf(found.dtype, found.term);
-  }
-
-  private fromStep(id: ValueId): Float32Array | undefined {
-    const op = this.region.producer(id);
-    if ((op?.op !== 'unary' && op?.op !== 'binary') || this.ops.length === CHAIN) return undefined;
-    const { shape, dtype } = this.region.value(id);
-    const inputs = op.inputs.map((input) => this.numbers(input));
-    const alike = op.inputs.some((input) => sameShape(this.region.shape(input), shape));
-    if (dtype !== 'float32' || !alike || inputs.some((input) => !input)) return undefined;
-    const tensor = (data: Float32Array) => ({ dtype: 'float32', shape: [256], data }) as const;
-    const y = new Float32Array(256);
-    runStep(
-      op,
-      inputs.map((input) => tensor(input!)),
-      [tensor(y)],
-    );
-    this.ops.push(op);
-    return y;
-  }
 }
 
 /**
@@ -524,14 +456,12 @@ function sinkQuantize(
   const bytes = region.addValue(`${name}.bytes`, target.dtype, shape);
   const inner: WorkStep = { ...quantize, inputs: [body, ...quantize.inputs.slice(1)], outputs: [bytes] };
   const attrs = { ...rest, skipActivation: NO_ACTIVATION };
-  const skipTable = isIdentity(entries)
-    ? undefined
-    : region.addValue(`${name}.table`, target.dtype, [256], entries);
+  const skipTable = region.addValue(`${name}.table`, target.dtype, [256], entries);
   const fused: WorkOp = {
     ...select,
     inputs: [score, bytes, from.bytes],
     outputs: quantize.outputs,
-    attrs: skipTable === undefined ? attrs : { ...attrs, skipTable },
+    attrs: { ...attrs, skipTable },
   };
   region.replace([select, quantize], [inner, fused]);
   return true;

@@ -101,10 +101,11 @@ export function bytesOf(
   return data;
 }
 
-/** Whether a table maps each byte to itself. */
-export const isIdentity = (table: TensorData): boolean =>
-  !(table instanceof Float32Array) &&
-  table.every((byte: number | bigint, i: number) => (Number(byte) & 255) === i);
+/** Whether a table maps each byte from `low` to `high` to itself. */
+export function isIdentity(table: Uint8Array | Int8Array, low: number, high: number): boolean {
+  for (let byte = low; byte <= high; byte++) if (table[byte & 255] !== byte) return false;
+  return true;
+}
 
 const derived = new WeakMap<TensorData, Map<string, TensorData>>();
 

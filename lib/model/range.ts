@@ -1,5 +1,5 @@
 import type { Activation, ValueId } from './program.js';
-import { BYTE_LIMITS, dequantised, isByteType } from './quantised-value.js';
+import { BYTE_LIMITS, type ByteType, dequantised, isByteType } from './quantised-value.js';
 import type { Region, WorkOp } from './region.js';
 
 /** Bounds that hold for every element of a value whenever its inputs are finite. */
@@ -89,6 +89,19 @@ function rangeOfOp(region: Region, op: WorkOp, of: (id: ValueId) => Range): Rang
       return op.attrs.kind === 'avg' ? union(of(op.inputs[0]!), { low: 0, high: 0 }) : of(op.inputs[0]!);
     case 'softmax':
       return op.attrs.log ? { low: Number.NEGATIVE_INFINITY, high: 0 } : { low: 0, high: 1 };
+    case 'qconv':
+    case 'qmatmul':
+    case 'qbinary':
+    case 'qglobalPool': {
+      const { low, high } = op.attrs.requant;
+      return isByteType(region.value(op.outputs[0]!).dtype) ? { low, high } : ANY;
+    }
+    case 'lookup':
+      return of(op.inputs[1]!);
+    case 'quantize': {
+      const [low, high] = BYTE_LIMITS[region.value(op.outputs[0]!).dtype as ByteType];
+      return { low, high };
+    }
     case 'dequantize': {
       const found = dequantised(region, op.outputs[0]!);
       const { dtype } = region.value(op.inputs[0]!);

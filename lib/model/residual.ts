@@ -121,7 +121,8 @@ function findGated(region: Region, unusable: UnusableGate[]): Candidate[] {
       continue;
     }
     for (const member of [...body, ...gate]) inside.add(member);
-    const { skipActivation, skipTable } = op.attrs;
+    const { skipActivation } = op.attrs;
+    const skipTable = neededTable(region, input, op.attrs.skipTable);
     found.push({ op, shortcut: 'identity', input, body, gate, skippable: true, skipActivation, skipTable });
   }
   // Turning an inner select into arithmetic changed the members of the blocks around it.
@@ -246,7 +247,14 @@ function shortcutTable(region: Region, op: WorkStepNamed<'qbinary'>, input: Valu
   const unit = { zero, factor: 1 };
   const bytes = bytesOf(numbersOf(dtype as ByteType, term), dtype as ByteType, unit);
   const table = bytes.map((byte) => Math.min(Math.max(byte, low), high));
-  return isIdentity(table) ? undefined : region.addValue(`${name}.table`, dtype, [256], table);
+  return neededTable(region, input, region.addValue(`${name}.table`, dtype, [256], table));
+}
+
+/** A table, unless it changes no byte that `input` can hold. */
+function neededTable(region: Region, input: ValueId, table: ValueId | undefined): ValueId | undefined {
+  const data = table === undefined ? undefined : region.value(table).data;
+  const { low, high } = rangeOf(region, input);
+  return data && isIdentity(data as Uint8Array | Int8Array, low, high) ? undefined : table;
 }
 
 function isVarying(region: Region, id: ValueId, shape: readonly number[]): boolean {

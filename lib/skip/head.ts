@@ -1,7 +1,16 @@
 /** Heads: small classifiers on a feature map or on tokens, by which exits and gates decide. */
 import type { Growth } from '../model/grow.js';
-import { NO_ACTIVATION, NONE, type Program, type Step, type Value, type ValueId } from '../model/program.js';
-import { range } from '../numeric/shapes.js';
+import {
+  NO_ACTIVATION,
+  NO_REQUANTISATION,
+  NONE,
+  type Program,
+  type Step,
+  type Value,
+  type ValueId,
+} from '../model/program.js';
+import { range, sizeOf } from '../numeric/shapes.js';
+import { ARRAY_OF } from '../tensor.js';
 
 /**
  * The inputs of a head, computed from a feature map [N, C, height, width].
@@ -38,8 +47,8 @@ export interface Head {
 const WINDOWS = 4;
 
 /** Whether a head can read the features of a value. */
-export function isReadable(features: Features, { shape, dtype }: Value): boolean {
-  if (dtype !== 'float32') return false;
+export function isReadable(features: Features, { shape, dtype, term }: Value): boolean {
+  if (dtype !== 'float32' && !term) return false;
   if (features === 'first') return shape.length === 3;
   if (features === 'rows') return shape.length === 3 || shape.length === 4;
   const sides = shape.slice(2);
@@ -67,6 +76,23 @@ interface Part {
 
 /** Steps that compute the features of the value `from`, which is readable; [N, widthOf]. */
 export function featureSteps(growth: Growth, what: string, features: Features, from: ValueId): Part {
+  const { shape, dtype, term } = growth.valueOf(from);
+  if (dtype === 'float32' || !term) return floatFeatures(growth, what, features, from);
+  if (features === 'mean') {
+    const mean = growth.value(`${what}/mean`, 'float32', shape.slice(0, 2));
+    const terms = [{ zero: term.zero, factor: term.factor / sizeOf(shape.slice(2)) }] as const;
+    const attrs = { terms, requant: NO_REQUANTISATION };
+    return { steps: [{ op: 'qglobalPool', inputs: [from], outputs: [mean], attrs }], result: mean };
+  }
+  const real = growth.value(`${what}/numbers`, 'float32', shape);
+  const scale = growth.constant(`${what}/scale`, Float32Array.of(term.factor), [1]);
+  const zero = growth.value(`${what}/zero`, dtype, [1], ARRAY_OF[dtype as 'uint8' | 'int8'].of(term.zero));
+  const { steps, result } = floatFeatures(growth, what, features, real);
+  const inputs = [from, scale, zero];
+  return { steps: [{ op: 'dequantize', inputs, outputs: [real], attrs: { axis: 0 } }, ...steps], result };
+}
+
+function floatFeatures(growth: Growth, what: string, features: Features, from: ValueId): Part {
   if (features === 'first') return firstRow(growth, what, from);
   if (features === 'rows') return meanOfRows(growth, what, from);
   const [items = 0, channels = 0, height = 0, width = 0] = growth.valueOf(from).shape;

@@ -46,7 +46,13 @@ export class IrBuilder {
   constant(data: TensorData | number, shape: readonly number[] = []): ValueId {
     const elements = typeof data === 'number' ? Float32Array.of(data) : data;
     const dtype =
-      elements instanceof BigInt64Array ? 'int64' : elements instanceof Uint8Array ? 'bool' : 'float32';
+      elements instanceof BigInt64Array
+        ? 'int64'
+        : elements instanceof Uint8Array
+          ? 'bool'
+          : elements instanceof Int8Array
+            ? 'int8'
+            : 'float32';
     this.shared.values.push({ name: 'constant', dtype, shape, data: elements });
     return this.shared.values.length - 1;
   }

@@ -10,17 +10,22 @@ import { join } from 'node:path';
 
 const [module, folder, name] = process.argv.slice(2);
 const ort = createRequire(import.meta.url)(module);
-const { shape, batched, input = 'input' } = JSON.parse(readFileSync(join(folder, `${name}.json`), 'utf8'));
+const facts = JSON.parse(readFileSync(join(folder, `${name}.json`), 'utf8'));
+const { shape, batched, input = 'input', dtype = 'float32', level = 'all' } = facts;
 const file = readFileSync(join(folder, `${name}.bin`));
-const pixels = new Float32Array(file.buffer.slice(file.byteOffset, file.byteOffset + file.byteLength));
-const session = await ort.InferenceSession.create(join(folder, `${name}.onnx`));
+const Elements = dtype === 'int64' ? BigInt64Array : Float32Array;
+const pixels = new Elements(file.buffer.slice(file.byteOffset, file.byteOffset + file.byteLength));
+const session = await ort.InferenceSession.create(join(folder, `${name}.onnx`), {
+  logSeverityLevel: 3,
+  graphOptimizationLevel: level,
+});
 
 const [items, ...image] = shape;
 const runs = batched ? 1 : items;
 const logits = [];
 for (let run = 0; run < runs; run++) {
   const data = pixels.subarray((run * pixels.length) / runs, ((run + 1) * pixels.length) / runs);
-  const outputs = await session.run({ [input]: new ort.Tensor('float32', data, [items / runs, ...image]) });
+  const outputs = await session.run({ [input]: new ort.Tensor(dtype, data, [items / runs, ...image]) });
   const rows = Array.from(outputs.logits.data);
   const length = rows.length / (items / runs);
   for (let at = 0; at < rows.length; at += length) logits.push(rows.slice(at, at + length));
