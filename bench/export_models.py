@@ -16,6 +16,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 import torchvision.models as tv
+from encoders import ImageTransformer, TextEncoder
 
 
 class BasicBlock(nn.Module):
@@ -56,6 +57,8 @@ class CifarResNet(nn.Module):
         return self.fc(self.blocks(self.stem(x)).mean((2, 3)))
 
 
+TEXT_INPUTS = ["input_ids", "attention_mask", "token_type_ids"]
+
 NETWORKS = {
     "resnet20": (lambda: CifarResNet(20), 32),
     "resnet32": (lambda: CifarResNet(32), 32),
@@ -65,14 +68,35 @@ NETWORKS = {
     "wide_resnet50": (tv.wide_resnet50_2, 224),
     "resnext50": (tv.resnext50_32x4d, 224),
     "mobilenetv2": (tv.mobilenet_v2, 224),
+    "vit_b16": (lambda: with_head(tv.vit_b_16()), 224),
+    "deit_tiny": (lambda: ImageTransformer(12, 192, 3), 224),
+    "convnext_tiny": (lambda: with_visible_scales(tv.convnext_tiny()), 224),
+    "bert_base": (lambda: TextEncoder(12, 768, 12), None),
+    "minilm_l6": (lambda: TextEncoder(6, 384, 12), None),
 }
+
+
+def with_head(network):
+    """torchvision starts the head at zero, so that all images would have the same logits."""
+    nn.init.normal_(network.heads.head.weight, std=0.02)
+    return network
+
+
+def with_visible_scales(network):
+    """torchvision starts the scale of every block at 1e-6, so that blocks would change nothing."""
+    for name, parameter in network.named_parameters():
+        if name.endswith("layer_scale"):
+            nn.init.constant_(parameter, 0.3)
+    return network
 
 
 def settle(network, size):
     """Two batches in training mode give every BatchNorm the statistics of its input."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for module in norms:
+        module.momentum = None
+    if not norms:
+        return network.eval()
     with torch.no_grad():
         network.train()
         for _ in range(2):
@@ -118,13 +142,19 @@ def main():
         torch.manual_seed(0)
         network = settle(make(), size)
         path = arguments.output / f"{name}.onnx"
+        if size is None:
+            inputs = {each: torch.ones(1, 16, dtype=torch.int64) for each in TEXT_INPUTS}
+            axes, output = {0: "batch", 1: "tokens"}, "last_hidden_state"
+        else:
+            inputs = {"input": torch.zeros(1, 3, size, size)}
+            axes, output = {0: "batch"}, "logits"
         torch.onnx.export(
             network,
-            torch.zeros(1, 3, size, size),
+            tuple(inputs.values()),
             str(path),
-            input_names=["input"],
-            output_names=["logits"],
-            dynamic_axes={"input": {0: "batch"}, "logits": {0: "batch"}},
+            input_names=list(inputs),
+            output_names=[output],
+            dynamic_axes={each: axes for each in [*inputs, output]},
             opset_version=17,
             dynamo=False,
         )

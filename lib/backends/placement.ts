@@ -82,6 +82,7 @@ function inPlaceOperands(program: Program, step: Step): ValueId[] {
     case 'affine':
     case 'unary':
     case 'softmax':
+    case 'layerNorm':
     case 'reshape':
       return [x].filter((id) => !others.includes(id) && fits(id));
     case 'binary':

@@ -18,8 +18,9 @@ export function gemm(
   y: KernelTensor,
   attrs: Operations['gemm'],
 ): void {
-  const [m = 0, k = 0] = a.shape;
-  const n = y.shape[1]!;
+  const k = a.shape.at(-1)!;
+  const n = y.shape.at(-1)!;
+  const m = sizeOf(y.shape.slice(0, -1));
   const right = { data: floats(b), start: 0, transposed: attrs.transB, constant: b.constant === true };
   multiply(floats(a), 0, right, m, k, n, floats(y), 0, c && floats(c), residual && floats(residual));
   if (attrs.act.kind !== 'none') activate(floats(y), floats(y), m * n, attrs.act);

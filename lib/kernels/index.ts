@@ -3,6 +3,7 @@
  * nor backends, and trust shapes and types, which are checked when a step is created.
  */
 import { ResidualSkipError } from '../errors.js';
+import { attention } from './attention.js';
 import { cast } from './cast.js';
 import { conv } from './conv.js';
 import { affine, binary, compare, logical, unary, where } from './elementwise.js';
@@ -20,7 +21,7 @@ import {
   qmatmul,
   quantize,
 } from './quantized.js';
-import { argMax, cumSum, globalPool, reduce, reduceMean, softmax, topK } from './reduce.js';
+import { argMax, cumSum, globalPool, layerNorm, reduce, reduceMean, softmax, topK } from './reduce.js';
 import { resample } from './resample.js';
 import { gatherElements, gatherNd, scatterElements, scatterNd } from './scatter.js';
 import type { KernelTensor } from './tensor.js';
@@ -60,6 +61,8 @@ const KERNELS: KernelTable = {
   globalPool: ({ input, y }, attrs) => globalPool(input(0), y, attrs.kind),
   reduceMean: ({ input, y }, attrs) => reduceMean(input(0), y, attrs.axes),
   softmax: ({ input, y }, attrs) => softmax(input(0), y, attrs),
+  layerNorm: ({ input, inputs, y }, attrs) => layerNorm(input(0), inputs[1], inputs[2], y, attrs),
+  attention: ({ input, inputs, y }, attrs) => attention(input(0), input(1), input(2), inputs[3], y, attrs),
   argMax: ({ input, y }, attrs) => argMax(input(0), y, attrs),
   topK: ({ input, outputs, y }, attrs) => topK(input(0), y, outputs[1]!, attrs),
   oneHot: ({ input, y }, attrs) => oneHot(input(0), input(1), y, attrs),
@@ -103,7 +106,7 @@ const KERNELS: KernelTable = {
  * Computes one step. `inputs` and `outputs` are in the step's order; an absent optional input is undefined. Outputs
  * are preallocated with their final type and shape. An output may be the same array as
  *  - the residual of `conv` and `gemm`;
- *  - the input of `affine`, `unary`, `softmax` and `reshape`;
+ *  - the input of `affine`, `unary`, `softmax`, `layerNorm` and `reshape`;
  *  - an input of `binary` that has y's shape and type, and of `qbinary` and `lookup` one that has y's shape.
  * Throws INVALID_ARGUMENT when an index is out of range.
  */

@@ -89,6 +89,15 @@ export interface Window {
   readonly dilations: readonly number[];
 }
 
+/** Where element (batch, head, row, column) of an operand of `attention` lies in its tensor. */
+export interface AttentionView {
+  readonly offset: number;
+  readonly batch: number;
+  readonly head: number;
+  readonly row: number;
+  readonly column: number;
+}
+
 /**
  * The attributes of each operation. The comment above each one gives its operands: `[inputs] -> [outputs]`, where
  * NONE marks an optional input. Shapes and types of the outputs are given; a kernel infers nothing. Data types are
@@ -98,7 +107,7 @@ export interface Operations {
   /** [x (N,C,spatial...), weight (M,C/group,kernel...), bias (M) | NONE, residual (shape of y) | NONE] -> [y];
    *  y = act(conv(x) + bias + residual). */
   readonly conv: Window & { readonly group: number; readonly act: Activation };
-  /** [a (M,K), b (K,N) or (N,K) if transB, c (N) | NONE, residual (M,N) | NONE] -> [y (M,N)];
+  /** [a (...,K), b (K,N) or (N,K) if transB, c (N) | NONE, residual (...,N) | NONE] -> [y (...,N)];
    *  y = act(a*b + c + residual). */
   readonly gemm: { readonly transB: boolean; readonly act: Activation };
   /** [a, b] -> [y]; numpy.matmul with broadcasting of the leading axes, both of rank >= 2. */
@@ -135,6 +144,26 @@ export interface Operations {
   readonly reduceMean: { readonly axes: readonly number[] };
   /** [x] -> [y]; along `axis`. */
   readonly softmax: { readonly axis: number; readonly log: boolean };
+  /** [x, scale (n) | NONE, shift (n) | NONE] -> [y]; along `axis`, of length n:
+   *  y = (x - mean) / sqrt(variance + epsilon) * scale + shift. */
+  readonly layerNorm: { readonly axis: number; readonly epsilon: number };
+  /** [q, k, v, mask | NONE] -> [y]; y[b,h,i] = sum over j of softmax(scale * q[b,h,i].k[b,h,j] + mask[b,h,i,j]) * v[b,h,j].
+   *  Rows of q, mask and y are queries, of k and v keys; columns of the mask are keys. The views say where that lies in
+   *  tensors of any shape; y's view covers y, its columns are neighbours. */
+  readonly attention: {
+    readonly batch: number;
+    readonly heads: number;
+    readonly queries: number;
+    readonly keys: number;
+    readonly depth: number;
+    readonly valueDepth: number;
+    readonly scale: number;
+    readonly q: AttentionView;
+    readonly k: AttentionView;
+    readonly v: AttentionView;
+    readonly mask: AttentionView;
+    readonly y: AttentionView;
+  };
   /** [x float32, int32, int64 or uint8] -> [y int64]; the first of equal maxima, or the last if selectLast. */
   readonly argMax: { readonly axis: number; readonly selectLast: boolean };
   /** [x float32] -> [y, indices int64]; the largest along `axis`, or the smallest, best first; as many as y has there. Of equal

@@ -156,6 +156,33 @@ export function softmax(x: KernelTensor, y: KernelTensor, { axis, log }: Operati
   }
 }
 
+/** Along one axis; `y` may be the same memory as `x`. */
+export function layerNorm(
+  x: KernelTensor,
+  scale: KernelTensor | undefined,
+  shift: KernelTensor | undefined,
+  y: KernelTensor,
+  { axis, epsilon }: Operations['layerNorm'],
+): void {
+  const { outer, length, inner } = splitAt(x.shape, axis);
+  const [from, to, a, b] = [floats(x), floats(y), scale && floats(scale), shift && floats(shift)];
+  for (let o = 0; o < outer; o++) {
+    for (let i = 0; i < inner; i++) {
+      const start = o * length * inner + i;
+      let sum = 0;
+      for (let k = 0; k < length; k++) sum += from[start + k * inner]!;
+      const mean = sum / length;
+      let squares = 0;
+      for (let k = 0; k < length; k++) squares += (from[start + k * inner]! - mean) ** 2;
+      const factor = 1 / Math.sqrt(squares / length + epsilon);
+      for (let k = 0; k < length; k++) {
+        const centred = (from[start + k * inner]! - mean) * factor;
+        to[start + k * inner] = centred * (a ? a[k]! : 1) + (b ? b[k]! : 0);
+      }
+    }
+  }
+}
+
 /** Index of the largest element along `axis`; NaN counts as larger than any number. */
 export function argMax(x: KernelTensor, y: KernelTensor, { axis, selectLast }: Operations['argMax']): void {
   const { outer, length, inner } = splitAt(x.shape, axis);

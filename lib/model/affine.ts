@@ -25,25 +25,33 @@ function constant(region: Region, id: ValueId): Float32Array | undefined {
 }
 
 /**
- * The number that `operand` holds for each channel (axis 1) of a tensor of shape `shape`; undefined unless it is
+ * The number that `operand` holds for each channel (along `axis`) of a tensor of shape `shape`; undefined unless it is
  * constant within each channel.
  */
-function perChannel(region: Region, operand: ValueId, shape: readonly number[]): Float64Array | undefined {
+function perChannel(
+  region: Region,
+  operand: ValueId,
+  shape: readonly number[],
+  channelAxis: number,
+): Float64Array | undefined {
   const data = constant(region, operand);
   const own = region.shape(operand);
-  const channels = shape[1];
+  const channels = shape[channelAxis];
   if (!data || channels === undefined || own.length > shape.length) return undefined;
   const aligned = [...Array<number>(shape.length - own.length).fill(1), ...own];
-  if (aligned.some((length, axis) => length !== 1 && (axis !== 1 || length !== channels))) return undefined;
+  if (aligned.some((length, axis) => length !== 1 && (axis !== channelAxis || length !== channels)))
+    return undefined;
   return Float64Array.from({ length: channels }, (_, c) => data[data.length === 1 ? 0 : c]!);
 }
 
-/** The input and the function of a step that is an affine map of every channel, without its activation. */
+/** The input and the function of a step that is an affine map of every channel (along `axis`), without its activation. */
 export function asChannelAffine(
   region: Region,
   step: WorkStep,
+  axis = 1,
 ): { readonly input: ValueId; readonly affine: ChannelAffine } | undefined {
   if (step.op === 'affine') {
+    if (axis !== 1) return undefined;
     const [input, scale, shift] = step.inputs as [ValueId, ValueId, ValueId];
     const [a, b] = [constant(region, scale), constant(region, shift)];
     return a && b && { input, affine: { scale: Float64Array.from(a), shift: Float64Array.from(b) } };
@@ -56,7 +64,7 @@ export function asChannelAffine(
   if (region.value(input).dtype !== 'float32' || sizeOf(region.shape(input)) !== sizeOf(shape))
     return undefined;
   if (region.shape(input).length !== shape.length) return undefined;
-  const c = perChannel(region, operand, shape);
+  const c = perChannel(region, operand, shape, axis);
   if (!c) return undefined;
   const all = (element: number) => new Float64Array(c.length).fill(element);
   switch (step.attrs.kind) {

@@ -122,7 +122,7 @@ export const BATCH_RULES: { readonly [Op in Exclude<OpName, 'branch' | 'jump'>]:
     if (a && !b && !c) return a.axis < view.shapes[0]!.length - 1 ? a : undefined;
     const columns = attrs.transB ? 0 : 1;
     const shifted = view.shapes[2]!.length > 0;
-    return b && !a && !shifted && b.axis === columns ? { ...b, axis: 1 } : undefined;
+    return b && !a && !shifted && b.axis === columns ? { ...b, axis: view.output.length - 1 } : undefined;
   },
   matmul: product,
   affine: (view) => across(view, 1),
@@ -143,6 +143,9 @@ export const BATCH_RULES: { readonly [Op in Exclude<OpName, 'branch' | 'jump'>]:
   },
   reduceMean: (view, { attrs }) => reduced(view, attrs.axes),
   softmax: (view, { attrs }) => across(view, attrs.axis),
+  layerNorm: (view, { attrs }) => across(view, attrs.axis),
+  // Made only after batches have been analysed.
+  attention: () => undefined,
   argMax: (view, { attrs }) => reduced(view, [attrs.axis]),
   topK: (view, { attrs }) => across(view, attrs.axis),
   oneHot: (view, { attrs }) => {

@@ -31,10 +31,13 @@ function multiplyAddsOf(values: readonly Value[], step: Step): number {
     case 'qconv':
       return outputs() * sizeOf(shape(step.inputs[1]).slice(1));
     case 'gemm':
-      return outputs() * shape(step.inputs[0])[1]!;
     case 'matmul':
     case 'qmatmul':
       return outputs() * shape(step.inputs[0]).at(-1)!;
+    case 'attention': {
+      const { batch, heads, queries, keys, depth, valueDepth } = step.attrs;
+      return batch * heads * queries * keys * (depth + valueDepth);
+    }
     default:
       return 0;
   }

@@ -1,5 +1,7 @@
 import { sameShape } from '../numeric/shapes.js';
 import { affineStep, asChannelAffine, foldIntoAffine, foldIntoLayer } from './affine.js';
+import { matchAttention } from './attention.js';
+import { matchGelu, matchLayerNorm, scaleLayerNorm } from './layer-norm.js';
 import { NO_ACTIVATION, NONE, type ValueId } from './program.js';
 import { changesNothing, rangeOf } from './range.js';
 import type { Region, WorkOp, WorkStep, WorkStepNamed } from './region.js';
@@ -19,6 +21,10 @@ const SIMPLIFICATIONS: readonly Rule[] = [
 const FUSIONS: readonly Rule[] = [
   ...SIMPLIFICATIONS,
   matMulToGemm,
+  matchAttention,
+  matchLayerNorm,
+  scaleLayerNorm,
+  matchGelu,
   foldAffine,
   toAffine,
   matchSwish,
@@ -146,7 +152,7 @@ function clipToRelu(_region: Region, step: WorkStep): boolean {
 function matMulToGemm(region: Region, step: WorkStep): boolean {
   if (step.op !== 'matmul') return false;
   const [a, b] = step.inputs as [ValueId, ValueId];
-  if (region.shape(a).length !== 2 || region.shape(b).length !== 2 || !region.value(b).data) return false;
+  if (region.shape(b).length !== 2 || !region.value(b).data) return false;
   const attrs = { transB: false, act: NO_ACTIVATION };
   const { node, outputs } = step;
   region.replace([step], [{ op: 'gemm', node, inputs: [a, b, NONE, NONE], outputs, attrs }]);
@@ -154,9 +160,24 @@ function matMulToGemm(region: Region, step: WorkStep): boolean {
 }
 
 function foldAffine(region: Region, step: WorkStep): boolean {
-  const map = asChannelAffine(region, step);
+  const rank = region.shape(step.outputs[0]!).length;
+  return foldChannels(region, step, 1) || (rank > 2 && foldChannels(region, step, rank - 1));
+}
+
+/** Whether a step may take the affine map of its channels, along `axis`, behind it. */
+function isFoldable(op: WorkOp | undefined, region: Region, axis: number): boolean {
+  if (op?.op === 'gemm') return axis === region.shape(op.outputs[0]!).length - 1;
+  return (op?.op === 'conv' || op?.op === 'affine') && axis === 1;
+}
+
+/** The columns of a fully connected layer are the last axis of its result. */
+function foldChannels(region: Region, step: WorkStep, axis: number): boolean {
+  if (step.op !== 'affine' && step.op !== 'binary') return false;
+  if (!step.inputs.some((id) => isFoldable(soleProducer(region, id), region, axis))) return false;
+  const map = asChannelAffine(region, step, axis);
   const before = map && soleProducer(region, map.input);
   if (!before) return false;
+  if (!isFoldable(before, region, axis)) return false;
   if (before.op === 'affine' && before.attrs.act.kind === 'none') {
     return foldIntoAffine(region, before, step, map.affine);
   }

@@ -45,6 +45,24 @@ type Attributes<Op extends OpName> = StepNamed<Op>['attrs'];
  */
 const ATTRIBUTES = {
   activation: ({ act }: Attributes<'unary'>) => activationWords(act),
+  attention: (attrs: Attributes<'attention'>) => [
+    ...[
+      attrs.batch,
+      attrs.heads,
+      attrs.queries,
+      attrs.keys,
+      attrs.depth,
+      attrs.valueDepth,
+      bitsOf(attrs.scale),
+    ],
+    ...[attrs.q, attrs.k, attrs.v, attrs.mask, attrs.y].flatMap(({ offset, batch, head, row, column }) => [
+      offset,
+      batch,
+      head,
+      row,
+      column,
+    ]),
+  ],
   axes: ({ axes }: Attributes<'reduceMean'>) => list(axes),
   axis: ({ axis }: Attributes<'gather'>) => [axis],
   batchDims: ({ batchDims }: Attributes<'gatherNd'>) => [batchDims],
@@ -54,6 +72,7 @@ const ATTRIBUTES = {
   countIncludePad: ({ countIncludePad }: Attributes<'pool'>) => [Number(countIncludePad)],
   depth: ({ depth }: Attributes<'oneHot'>) => [depth],
   exclusive: ({ exclusive }: Attributes<'cumSum'>) => [Number(exclusive)],
+  epsilon: ({ epsilon }: Attributes<'layerNorm'>) => [bitsOf(epsilon)],
   group: ({ group }: Attributes<'conv'>) => [group],
   kernelWindow: ({ kernel, strides, pads, dilations }: Attributes<'pool'>) => [
     ...list(kernel),
@@ -128,6 +147,8 @@ export const OPERATORS: { readonly [Op in OpName]: readonly AttributesOf<Op>[] }
   gatherNd: ['batchDims'],
   scatterElements: ['axis', 'scatterKind'],
   scatterNd: ['scatterKind'],
+  layerNorm: ['axis', 'epsilon'],
+  attention: ['attention'],
 };
 
 /** Attributes that a step of this operator has. */

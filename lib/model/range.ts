@@ -44,7 +44,11 @@ export function changesNothing(act: Activation, range: Range): boolean {
   }
 }
 
+/** Constants with more elements, such as tables of embeddings, are not read for their range. */
+const MOST_ELEMENTS = 2 ** 16;
+
 function rangeOfData(data: ArrayLike<number | bigint>): Range {
+  if (data.length > MOST_ELEMENTS) return ANY;
   let low = Number.POSITIVE_INFINITY;
   let high = Number.NEGATIVE_INFINITY;
   for (let i = 0; i < data.length; i++) {

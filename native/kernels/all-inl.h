@@ -6,6 +6,7 @@
 #error "define RSKIP_ISA and include a vector type first"
 #endif
 
+#include "kernels/attention-inl.h"
 #include "kernels/conv_depthwise-inl.h"
 #include "kernels/conv_direct-inl.h"
 #include "kernels/conv_planar-inl.h"
@@ -13,6 +14,7 @@
 #include "kernels/gemm-inl.h"
 #include "kernels/pointwise-inl.h"
 #include "kernels/pool-inl.h"
+#include "kernels/rows-inl.h"
 
 namespace rskip::RSKIP_ISA {
 

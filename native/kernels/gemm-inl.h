@@ -1,4 +1,4 @@
-// Matrix product with packed B: k in one order, so results don't depend on m, tiles or threads.
+// Matrix products: k in one order, so results don't depend on m, tiles or threads.
 #pragma once
 
 #include <utility>
@@ -10,11 +10,12 @@ namespace rskip::RSKIP_ISA {
 
 struct GemmTile {
   const float* a;
-  const float* w;
+  const float* w;  // [block][k][16]
   const float* bias;
   float* y;
-  const float* residual;
-  int k, n, columns;  // columns: real ones of the tile's blocks
+  const float* residual;  // strides are those of y
+  ptrdiff_t a_stride, y_stride;
+  int k, columns;  // columns: real ones of the tile's blocks
   const Epilogue* epilogue;
 };
 using GemmTileFn = void (*)(const GemmTile&);
@@ -23,17 +24,35 @@ using GemmTileFn = void (*)(const GemmTile&);
 template <int P, int N>
 [[gnu::noinline]] void gemm_tile(const GemmTile& t) {
   Vec acc[P][N];
-  tile_bias(acc, t.bias);
+  if (t.bias != nullptr) {
+    tile_bias(acc, t.bias);
+  } else {
+    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+      RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) acc[p][n] = splat(0);
+    }
+  }
   Walk walk;
   walk.inner = walk.inner_last = t.k;
-  tile_sum<P, N, 0>(acc, t.a, t.k, t.w, static_cast<ptrdiff_t>(t.k) * kLanes, walk);
+  tile_sum<P, N, 0>(acc, t.a, t.a_stride, t.w, static_cast<ptrdiff_t>(t.k) * kLanes, walk);
+  // A copy, or the compiler would read it again after every store.
+  const GemmTile to = t;
+  const Epilogue epilogue = *t.epilogue;
+  const Vec low = splat(epilogue.low), high = splat(epilogue.high);
   RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
     RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
-      const ptrdiff_t at = static_cast<ptrdiff_t>(p) * t.n + n * kLanes;
-      const int lanes = std::min(kLanes, t.columns - n * kLanes);
+      const ptrdiff_t at = p * to.y_stride + n * kLanes;
+      const int lanes = std::min(kLanes, to.columns - n * kLanes);
       Vec sum = acc[p][n];
-      if (t.residual != nullptr) sum = sum + load_first(t.residual + at, lanes);
-      store_first(t.y + at, finish(sum, *t.epilogue), lanes);
+      if (to.residual != nullptr) sum = sum + load_first(to.residual + at, lanes);
+      store_first(to.y + at, min(high, max(low, sum)), lanes);
+    }
+  }
+  if (epilogue.clamp_only) return;
+  for (int p = 0; p < P; ++p) {
+    for (int n = 0; n < N; ++n) {
+      float* y = to.y + p * to.y_stride + n * kLanes;
+      const int lanes = std::min(kLanes, to.columns - n * kLanes);
+      store_first(y, activate(load_first(y, lanes), epilogue.act), lanes);
     }
   }
 }
@@ -48,7 +67,7 @@ constexpr GemvRow gemv_row(std::integer_sequence<int, N...>) {
 }
 inline constexpr GemvRow kGemvTiles = gemv_row(std::make_integer_sequence<int, kGemvBlocks>());
 
-inline constexpr int kGemmRows = kTilePixels < 6 ? kTilePixels : 6;
+inline constexpr int kGemmRows = kTilePixels;
 struct GemmRow {
   GemmTileFn fn[kGemmRows];
 };
@@ -63,32 +82,82 @@ inline constexpr GemmRow kGemmTiles[] = {
 #endif
 };
 
+// m rows by the blocks of `whole`, whose `columns` are all of theirs.
+inline void multiply_tiles(const GemmTile& whole, int m) {
+  const Split rows(m, kGemmRows);
+  const Split columns(channel_blocks(whole.columns), m == 1 ? kGemvBlocks : kTileBlocks);
+  GemmTile t = whole;
+  for (int c = 0; c < columns.chunks; ++c) {
+    const ptrdiff_t first = static_cast<ptrdiff_t>(columns.begin(c)) * kLanes;
+    const int n = columns.size(c);
+    t.w = whole.w + first * t.k;
+    t.bias = whole.bias == nullptr ? nullptr : whole.bias + first;
+    t.columns = whole.columns - static_cast<int>(first);
+    for (int r = 0; r < rows.chunks; ++r) {
+      const ptrdiff_t row = rows.begin(r);
+      t.a = whole.a + row * t.a_stride;
+      t.y = whole.y + row * t.y_stride + first;
+      t.residual = whole.residual == nullptr ? nullptr : whole.residual + row * t.y_stride + first;
+      (m == 1 ? kGemvTiles.fn[n - 1] : kGemmTiles[n - 1].fn[rows.size(r) - 1])(t);
+    }
+  }
+}
+
 // Shares are runs of whole column blocks.
 inline void gemm(const GemmArgs& args, int part, int parts) {
   const PackedGemm& g = *args.gemm;
   const Epilogue epilogue = epilogue_of(args.act);
   const auto [begin, end] = share_of(g.blocks(), part, parts);
   if (begin == end || args.m == 0) return;
-  const Split rows(args.m, kGemmRows);
-  const Split columns(end - begin, args.m == 1 ? kGemvBlocks : kTileBlocks);
+  const ptrdiff_t first = static_cast<ptrdiff_t>(begin) * kLanes;
   GemmTile t;
-  t.k = g.k;
-  t.n = g.n;
+  t.a = args.a;
+  t.w = g.weights.data() + first * g.k;
+  t.bias = g.bias.data() + first;
+  t.y = args.y + first;
+  t.residual = args.residual == nullptr ? nullptr : args.residual + first;
+  t.a_stride = t.k = g.k;
+  t.y_stride = g.n;
+  t.columns = std::min(g.n, end * kLanes) - static_cast<int>(first);
   t.epilogue = &epilogue;
-  for (int c = 0; c < columns.chunks; ++c) {
-    const int block = begin + columns.begin(c);
-    const int n = columns.size(c);
-    t.w = g.weights.data() + static_cast<ptrdiff_t>(block) * g.k * kLanes;
-    t.bias = g.bias.data() + static_cast<ptrdiff_t>(block) * kLanes;
-    t.columns = g.n - block * kLanes;
-    for (int r = 0; r < rows.chunks; ++r) {
-      const ptrdiff_t row = rows.begin(r);
-      const ptrdiff_t at = row * g.n + static_cast<ptrdiff_t>(block) * kLanes;
-      t.a = args.a + row * g.k;
-      t.y = args.y + at;
-      t.residual = args.residual == nullptr ? nullptr : args.residual + at;
-      (args.m == 1 ? kGemvTiles.fn[n - 1] : kGemmTiles[n - 1].fn[rows.size(r) - 1])(t);
+  multiply_tiles(t, args.m);
+}
+
+// [ceil(n / 16)][k][16] of the matrix whose element (i, j) is at b[i * row + j * column]; zeros beyond its last column.
+inline void pack_columns(const float* b, int k, int n, ptrdiff_t row, ptrdiff_t column, float* to) {
+  for (int first = 0; first < n; first += kLanes, b += kLanes * column) {
+    const int lanes = std::min(kLanes, n - first);
+    if (column == 1) {
+      for (int i = 0; i < k; ++i, to += kLanes) store(to, load_first(b + i * row, lanes));
+      continue;
     }
+    for (int i = 0; i < k; ++i, to += kLanes) {
+      for (int lane = 0; lane < lanes; ++lane) to[lane] = b[i * row + lane * column];
+      for (int lane = lanes; lane < kLanes; ++lane) to[lane] = 0;
+    }
+  }
+}
+
+// Shares are panels of columns, of all products one after the other.
+inline void products(const ProductsArgs& args, int part, int parts) {
+  const Epilogue epilogue = epilogue_of({});
+  constexpr int kPanel = kProductColumns;
+  const int panels = (args.n + kPanel - 1) / kPanel;
+  const auto [begin, end] = share_of(args.count * panels, part, parts);
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t which = unit / panels, first = unit % panels * kPanel;
+    GemmTile t;
+    t.columns = static_cast<int>(std::min<int64_t>(kPanel, args.n - first));
+    pack_columns(args.b + args.offsets[3 * which + 1] + first * args.b_column, args.k, t.columns, args.b_row,
+                 args.b_column, args.scratch);
+    t.a = args.a + args.offsets[3 * which];
+    t.w = args.scratch;
+    t.bias = t.residual = nullptr;
+    t.y = args.y + args.offsets[3 * which + 2] + first;
+    t.a_stride = t.k = args.k;
+    t.y_stride = args.n;
+    t.epilogue = &epilogue;
+    multiply_tiles(t, args.m);
   }
 }
 

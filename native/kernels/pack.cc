@@ -46,4 +46,10 @@ size_t gemm_packed_bytes(const PackedGemm& gemm) {
   return (gemm.weights.size() + gemm.bias.size()) * sizeof(float);
 }
 
+int64_t attention_scratch_bytes(const AttentionShape& s) {
+  const int64_t floats = int64_t{whole_blocks(s.keys)} * (int64_t{s.depth} + kQueryRows) +
+                         int64_t{whole_blocks(s.value_depth)} * s.keys + int64_t{kQueryRows} * s.depth;
+  return floats * static_cast<int64_t>(sizeof(float));
+}
+
 }  // namespace rskip

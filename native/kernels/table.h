@@ -57,6 +57,49 @@ struct GemmArgs {
   Activation act;
 };
 
+// `count` products of m x k and k x n matrices, both known at run time only. a and y are row-major and dense.
+inline constexpr int kProductColumns = 64;
+struct ProductsArgs {
+  const float *a = nullptr, *b = nullptr;
+  float* y = nullptr;
+  int64_t count = 0;
+  int m = 0, k = 0, n = 0;
+  ptrdiff_t b_row = 0, b_column = 0;  // between neighbours of b
+  const int64_t* offsets = nullptr;   // of a, b and y, for each product
+  float* scratch = nullptr;           // k x kProductColumns floats, 64-byte aligned
+};
+
+// Where a tensor's element (batch, head, row, column) lies, in floats from its first.
+struct AttentionView {
+  int64_t offset = 0, batch = 0, head = 0, row = 0, column = 0;
+  int64_t at(int64_t b, int64_t h) const { return offset + b * batch + h * head; }
+};
+// Rows are queries of q, mask and y, keys of k and v; columns are those of a head, of the mask keys. y's columns are
+// neighbours.
+struct AttentionShape {
+  int batch = 0, heads = 0, queries = 0, keys = 0, depth = 0, value_depth = 0;
+  float scale = 1;
+  AttentionView q, k, v, mask, y;
+};
+// Queries whose scores exist at a time.
+inline constexpr int kQueryRows = 28;
+// Scratch of one worker, in bytes, 64-byte aligned.
+int64_t attention_scratch_bytes(const AttentionShape& shape);
+struct AttentionArgs {
+  const AttentionShape* shape = nullptr;
+  const float *q = nullptr, *k = nullptr, *v = nullptr;
+  const float* mask = nullptr;  // or none
+  float* y = nullptr;           // overlaps nothing
+  float* scratch = nullptr;
+};
+
+// scale and shift have n elements, or are null for 1 and 0.
+struct NormArgs {
+  int64_t n = 0;
+  float epsilon = 0;
+  const float *scale = nullptr, *shift = nullptr;
+};
+
 struct PoolArgs {
   BlockedView x, y;
   int kernel_h = 1, kernel_w = 1, stride_h = 1, stride_w = 1, dilation_h = 1, dilation_w = 1;

@@ -67,7 +67,8 @@ void multiply(const Product& p, const float* a, const float* b, const float* res
 
 void gemm(const TensorView& a, const TensorView& b, const TensorView& c, const TensorView& residual, bool trans_b,
           Activation act, const TensorView& y, Poll poll) {
-  const Product p{y.shape[0], a.shape[1], y.shape[1], trans_b, c.as<float>(), act};
+  const int64_t k = a.shape.back(), n = y.shape.back();
+  const Product p{product(y.shape, 0, y.shape.size() - 1), k, n, trans_b, c.as<float>(), act};
   multiply(p, a.as<float>(), b.as<float>(), residual.as<float>(), y.as<float>(), poll);
 }
 

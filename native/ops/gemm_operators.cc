@@ -1,10 +1,13 @@
 #include "ops/gemm_operators.h"
 
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <utility>
+#include <vector>
 
 #include "ops/ops.h"
+#include "ops/rows.h"
 #include "program/check_step.h"
 #include "program/operator.h"
 
@@ -15,9 +18,12 @@ void check_gemm(const StepCheck& c) {
   c.counts(4, 1);
   c.all_float();
   const Ints &a = c.in(0).shape, &b = c.in(1).shape, &y = c.out().shape;
-  c.require(a.size() == 2 && b.size() == 2 && y.size() == 2, "bad ranks");
+  c.require(a.size() >= 2 && b.size() == 2, "bad ranks");
   const int64_t k = c.step.trans_b ? b[1] : b[0], n = c.step.trans_b ? b[0] : b[1];
-  c.require(a[1] == k && y[0] == a[0] && y[1] == n, "the matrices don't fit");
+  c.require(a.back() == k, "the matrices don't fit");
+  Ints shape = a;
+  shape.back() = n;
+  c.require(y == shape, "the matrices don't fit");
   if (c.optional(2)) c.shape_is(c.in(2), {n});
   if (c.optional(3)) c.shape_is(c.in(3), y);
 }
@@ -44,7 +50,47 @@ bool lower_gemm(Lowering& plan, const Step& step) {
   return lower_product(plan, step, step.trans_b);
 }
 
-bool lower_matmul(Lowering& plan, const Step& step) { return lower_product(plan, step, false); }
+// Products one after the other in a batch; more would be better computed as dense loops than listed.
+constexpr int64_t kMostProducts = 1 << 16;
+
+// Where each product of a batch finds its matrices.
+std::vector<int64_t> product_offsets(const Ints& a, const Ints& b, const Ints& y) {
+  const auto leading = [](const Ints& shape) { return Ints(shape.begin(), shape.end() - 2); };
+  const auto matrix = [](const Ints& shape) { return shape[shape.size() - 1] * shape[shape.size() - 2]; };
+  const Ints batch = leading(y);
+  const std::array<Ints, 3> strides{ops::broadcast_strides(leading(a), batch),
+                                    ops::broadcast_strides(leading(b), batch), ops::dense_strides(batch)};
+  std::vector<int64_t> offsets;
+  Poll poll;
+  ops::for_each_row<3>(batch, strides, poll, [&](const auto& at, int64_t length, const auto& steps) {
+    for (int64_t i = 0; i < length; ++i) {
+      offsets.push_back((at[0] + i * steps[0]) * matrix(a));
+      offsets.push_back((at[1] + i * steps[1]) * matrix(b));
+      offsets.push_back((at[2] + i * steps[2]) * matrix(y));
+    }
+  });
+  return offsets;
+}
+
+bool lower_products(Lowering& plan, const Step& step) {
+  const Ints &a = plan.value(step.inputs[0]).shape, &b = plan.value(step.inputs[1]).shape;
+  const Value& y = plan.value(step.outputs[0]);
+  const auto fits = [](int64_t v) { return v > 0 && v <= std::numeric_limits<int>::max() - kLanes; };
+  const int64_t m = y.shape[y.shape.size() - 2], n = y.shape.back(), k = a.back();
+  if (!fits(m) || !fits(n) || !fits(k) || y.elements == 0 || y.elements / (m * n) > kMostProducts) return false;
+  ProductsOperands operands{static_cast<int>(m), static_cast<int>(k), static_cast<int>(n),
+                            product_offsets(a, b, y.shape)};
+  const NodeId left = plan.request(step.inputs[0], Form::kDense), right = plan.request(step.inputs[1], Form::kDense);
+  const NodeId to = plan.target(step.outputs[0], Form::kDense);
+  plan.compute({.reads = {left, right}, .write = to, .make = [=](const Emitter& e) {
+                  return make_products(e.table(), e.place(left), e.place(right), e.place(to), operands);
+                }});
+  return true;
+}
+
+bool lower_matmul(Lowering& plan, const Step& step) {
+  return lower_product(plan, step, false) || lower_products(plan, step);
+}
 
 void compute_gemm(const DenseStep& d) {
   ops::gemm(d.x[0], d.x[1], d.x[2], d.x[3], d.step.trans_b, d.step.act, *d.y, d.poll);

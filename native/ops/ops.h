@@ -45,6 +45,9 @@ void pool(const TensorView& x, const Window& win, bool max, bool count_include_p
 void global_pool(const TensorView& x, bool max, const TensorView& y, Poll poll = {});
 void reduce_mean(const TensorView& x, const Ints& axes, const TensorView& y, Poll poll = {});
 void softmax(const TensorView& x, int64_t axis, bool log, const TensorView& y, Poll poll = {});
+// scale and shift may have null data.
+void layer_norm(const TensorView& x, const TensorView& scale, const TensorView& shift, int64_t axis, float epsilon,
+                const TensorView& y, Poll poll = {});
 void arg_max(const TensorView& x, int64_t axis, bool select_last, const TensorView& y, Poll poll = {});
 // Best first; as many as y has at `axis`.
 void top_k(const TensorView& x, int64_t axis, bool largest, const TensorView& y, const TensorView& indices, Poll poll = {});

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <type_traits>
 
@@ -173,6 +174,28 @@ void softmax(const TensorView& x, int64_t axis, bool log, const TensorView& y, P
       for (int64_t k = 0; k < s.length; ++k) {
         float& v = to[k * s.inner];
         v = log ? v - log_sum : static_cast<float>(v / sum);
+      }
+    }
+  }
+}
+
+void layer_norm(const TensorView& x, const TensorView& scale, const TensorView& shift, int64_t axis, float epsilon,
+                const TensorView& y, Poll poll) {
+  const Split s = split_at(x.shape, axis);
+  const float *a = scale.as<float>(), *b = shift.as<float>();
+  for (int64_t o = 0; o < s.outer; ++o) {
+    for (int64_t i = 0; i < s.inner; ++i) {
+      poll.before(s.length);
+      const float* from = x.as<float>() + o * s.length * s.inner + i;
+      float* to = y.as<float>() + o * s.length * s.inner + i;
+      double sum = 0, squares = 0;
+      for (int64_t k = 0; k < s.length; ++k) sum += from[k * s.inner];
+      const double mean = sum / static_cast<double>(s.length);
+      for (int64_t k = 0; k < s.length; ++k) squares += (from[k * s.inner] - mean) * (from[k * s.inner] - mean);
+      const double factor = 1 / std::sqrt(squares / static_cast<double>(s.length) + epsilon);
+      for (int64_t k = 0; k < s.length; ++k) {
+        const double centred = (from[k * s.inner] - mean) * factor;
+        to[k * s.inner] = static_cast<float>(centred * (a ? a[k] : 1) + (b ? b[k] : 0));
       }
     }
   }

@@ -1,6 +1,9 @@
 // Operators that reduce or normalise along axes, and what turns indices into elements.
+#include <array>
 #include <limits>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "ops/ops.h"
 #include "plan/lowering.h"
@@ -93,7 +96,63 @@ void check_softmax(const StepCheck& c) {
   c.shape_is(c.out(), c.in(0).shape);
 }
 
+bool lower_softmax(Lowering& plan, const Step& step) {
+  const Value& x = plan.value(step.inputs[0]);
+  if (step.axis + 1 != static_cast<int64_t>(x.shape.size()) || x.elements == 0) return false;
+  const NodeId from = plan.request(step.inputs[0], Form::kDense), to = plan.target(step.outputs[0], Form::kDense);
+  const int64_t n = x.shape.back(), rows = x.elements / n;
+  plan.compute({.reads = {from}, .write = to, .in_place = {from}, .make = [=, log = step.log](const Emitter& e) {
+                  return make_softmax_rows(e.table(), e.place(from), e.place(to), rows, n, log);
+                }});
+  return true;
+}
+
 void compute_softmax(const DenseStep& d) { ops::softmax(d.x[0], d.step.axis, d.step.log, *d.y, d.poll); }
+
+void check_layer_norm(const StepCheck& c) {
+  c.counts(3, 1);
+  c.all_float();
+  const Ints& x = c.in(0).shape;
+  c.axis_in(x.size());
+  for (size_t i : {1, 2}) {
+    if (const Value* vector = c.optional(i)) c.shape_is(*vector, {x[static_cast<size_t>(c.step.axis)]});
+  }
+  c.shape_is(c.out(), x);
+}
+
+// Over the channels of a map where it lies in blocks, otherwise over rows.
+bool lower_layer_norm(Lowering& plan, const Step& step) {
+  const Value& x = plan.value(step.inputs[0]);
+  const int64_t last = static_cast<int64_t>(x.shape.size()) - 1;
+  const bool blocked = step.axis == 1 && last > 1 && plan.blocked_at_home(step.inputs[0]);
+  if (x.elements == 0 || (step.axis != last && !blocked)) return false;
+  const NodeId from = blocked ? plan.request_blocked(step.inputs[0]) : plan.request(step.inputs[0], Form::kDense);
+  std::vector<NodeId> reads = {from};
+  std::array<NodeId, 2> vectors;
+  for (size_t i = 0; i < 2; ++i) {
+    if (!step.inputs[i + 1]) continue;
+    vectors[i] = plan.request(step.inputs[i + 1], Form::kDense);
+    reads.push_back(vectors[i]);
+  }
+  const NodeId to = plan.target(step.outputs[0], blocked ? Form::kBlocked : Form::kDense);
+  const int64_t n = x.shape[static_cast<size_t>(step.axis)], rows = x.elements / n;
+  const Image image = plan.image(from);
+  Draft draft{.reads = std::move(reads), .write = to, .in_place = {from}};
+  draft.make = [=, epsilon = step.epsilon](const Emitter& e) {
+    NormOperands o{n, epsilon, {}, {}};
+    if (vectors[0]) o.scale = e.place(vectors[0]);
+    if (vectors[1]) o.shift = e.place(vectors[1]);
+    if (!blocked) return make_norm_rows(e.table(), e.place(from), o, e.place(to), rows);
+    return for_images(image.n,
+                      [&](int i) { return make_norm_channels(e.table(), e.blocked(from, i), o, e.blocked(to, i)); });
+  };
+  plan.compute(std::move(draft));
+  return true;
+}
+
+void compute_layer_norm(const DenseStep& d) {
+  ops::layer_norm(d.x[0], d.x[1], d.x[2], d.step.axis, d.step.epsilon, *d.y, d.poll);
+}
 
 void check_arg_max(const StepCheck& c) {
   c.counts(1, 1);
@@ -162,7 +221,8 @@ const OperatorRules operators::globalPool = {check_global_pool, lower_global_poo
 const OperatorRules operators::reduceMean = {check_reduce_mean, lower_reduce_mean, compute_reduce_mean};
 const OperatorRules operators::reduce = {check_reduce, nullptr, compute_reduce};
 const OperatorRules operators::cumSum = {check_cum_sum, nullptr, compute_cum_sum};
-const OperatorRules operators::softmax = {check_softmax, nullptr, compute_softmax};
+const OperatorRules operators::softmax = {check_softmax, lower_softmax, compute_softmax};
+const OperatorRules operators::layerNorm = {check_layer_norm, lower_layer_norm, compute_layer_norm};
 const OperatorRules operators::argMax = {check_arg_max, nullptr, compute_arg_max};
 const OperatorRules operators::topK = {check_top_k, nullptr, compute_top_k};
 const OperatorRules operators::oneHot = {check_one_hot, nullptr, compute_one_hot};

@@ -51,6 +51,28 @@ struct GemmOperands {
 };
 InstructionPtr make_gemm(const KernelTable& table, GemmOperands operands);
 
+// row_instructions.cc. scale and shift may be absent.
+struct NormOperands {
+  int64_t n = 0;
+  float epsilon = 0;
+  std::optional<Place> scale, shift;
+};
+InstructionPtr make_norm_rows(const KernelTable& table, Place x, const NormOperands& operands, Place y, int64_t rows);
+InstructionPtr make_norm_channels(const KernelTable& table, BlockedOperand x, const NormOperands& operands,
+                                  BlockedOperand y);
+InstructionPtr make_softmax_rows(const KernelTable& table, Place x, Place y, int64_t rows, int64_t n, bool log);
+struct ProductsOperands {
+  int m = 0, k = 0, n = 0;
+  std::vector<int64_t> offsets;  // of a, b and y, for each product
+};
+InstructionPtr make_products(const KernelTable& table, Place a, Place b, Place y, ProductsOperands operands);
+struct AttentionPlaces {
+  Place q, k, v;
+  std::optional<Place> mask;
+  Place y;
+};
+InstructionPtr make_attention(const KernelTable& table, const AttentionShape& shape, AttentionPlaces places);
+
 // `args` carries the window; its views are replaced.
 InstructionPtr make_pool(const KernelTable& table, BlockedOperand x, BlockedOperand y, const PoolArgs& args);
 InstructionPtr make_global_pool(const KernelTable& table, BlockedOperand x, bool max, Place y);

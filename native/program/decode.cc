@@ -57,9 +57,26 @@ void take_kernel(const Program& program, Step& step) {
   if (weight.size() > 2) step.window.kernel.assign(weight.begin() + 2, weight.end());
 }
 
+AttentionView read_view(Words& in) {
+  AttentionView view;
+  for (int64_t* field : {&view.offset, &view.batch, &view.head, &view.row, &view.column}) *field = in.next();
+  return view;
+}
+
+AttentionShape read_attention(Words& in) {
+  AttentionShape shape;
+  for (int* extent : {&shape.batch, &shape.heads, &shape.queries, &shape.keys, &shape.depth, &shape.value_depth}) {
+    *extent = in.next();
+  }
+  shape.scale = in.real();
+  for (AttentionView* view : {&shape.q, &shape.k, &shape.v, &shape.mask, &shape.y}) *view = read_view(in);
+  return shape;
+}
+
 void read_attribute(Words& in, Attribute attribute, const Program& program, size_t step_count, Step& step) {
   switch (attribute) {
     case Attribute::kActivation: step.act = in.activation(); return;
+    case Attribute::kAttention: step.attention = read_attention(in); return;
     case Attribute::kAxes: step.axes = in.ints(in.position(0, kMaxRank, "number of axes")); return;
     case Attribute::kAxis: step.axis = in.in_range(0, kMaxRank - 1, "axis"); return;
     case Attribute::kBatchDims: step.batch_dims = in.in_range(0, kMaxRank, "batch dimensions"); return;
@@ -69,6 +86,7 @@ void read_attribute(Words& in, Attribute attribute, const Program& program, size
     case Attribute::kCountIncludePad: step.count_include_pad = in.flag(); return;
     case Attribute::kDepth: step.depth = in.in_range(0, std::numeric_limits<int32_t>::max(), "depth"); return;
     case Attribute::kExclusive: step.exclusive = in.flag(); return;
+    case Attribute::kEpsilon: step.epsilon = in.real(); return;
     case Attribute::kGroup: step.group = in.next(); return;
     case Attribute::kKernelWindow: return read_window(in, step, true);
     case Attribute::kLargest: step.largest = in.flag(); return;

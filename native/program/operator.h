@@ -15,6 +15,7 @@ class StepCheck;
 // How the words of one attribute are read: read_attribute() in program/decode.cc.
 enum class Attribute {
   kActivation,
+  kAttention,  // extents, scale, views
   kAxes,
   kAxis,
   kBatchDims,
@@ -24,6 +25,7 @@ enum class Attribute {
   kCountIncludePad,
   kDepth,
   kExclusive,
+  kEpsilon,
   kGroup,
   kKernelWindow,  // kernel, strides, pads, dilations
   kLargest,

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/table.h"
 #include "kernels/types.h"
 #include "ops/ops.h"
 #include "ops/tensor.h"
@@ -61,6 +62,8 @@ struct Step {
   float value = 0;    // pad
   ops::Requant requant;
   std::vector<ops::Term> terms;
+  float epsilon = 0;  // layerNorm
+  AttentionShape attention;
   size_t target = 0;  // branch, jump: a step, or the number of steps
 };
 

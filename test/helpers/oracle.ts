@@ -257,12 +257,13 @@ export function evaluate(
     }
     case 'gemm': {
       const [, b, c, residual] = inputs;
-      return each(([i, j]) => {
+      return each((index) => {
+        const [row, j] = [index.slice(0, -1), index.at(-1)!];
         const terms = Array.from(
-          { length: x.shape[1]! },
-          (_, k) => num(x, [i!, k]) * num(b!, step.attrs.transB ? [j!, k] : [k, j!]),
+          { length: x.shape.at(-1)! },
+          (_, k) => num(x, [...row, k]) * num(b!, step.attrs.transB ? [j, k] : [k, j]),
         );
-        const extra = (c ? num(c, [j!]) : 0) + (residual ? num(residual, [i!, j!]) : 0);
+        const extra = (c ? num(c, [j]) : 0) + (residual ? num(residual, index) : 0);
         return activation(step.attrs.act, sum(terms) + extra);
       });
     }
@@ -338,6 +339,47 @@ export function evaluate(
         const shifted = num(x, index) - max;
         return step.attrs.log ? shifted - Math.log(total) : Math.exp(shifted) / total;
       });
+    case 'layerNorm': {
+      const [, scale, shift] = inputs;
+      return each((index) => {
+        const line = along(x, index, step.attrs.axis);
+        const mean = sum(line) / line.length;
+        const variance = sum(line.map((v) => (v - mean) ** 2)) / line.length;
+        const place = [index[step.attrs.axis]!];
+        const centred = (num(x, index) - mean) / Math.sqrt(variance + step.attrs.epsilon);
+        return centred * (scale ? num(scale, place) : 1) + (shift ? num(shift, place) : 0);
+      });
+    }
+    case 'attention': {
+      const { attrs } = step;
+      const element = (i: number, view: 'q' | 'k' | 'v' | 'mask', [b, h, row, column]: Index) => {
+        const { offset, ...strides } = attrs[view];
+        const place = b! * strides.batch + h! * strides.head + row! * strides.row + column! * strides.column;
+        return inputs[i] ? Number(inputs[i].data[offset + place]) : 0;
+      };
+      const list = (length: number, f: (i: number) => number) => Array.from({ length }, (_, i) => f(i));
+      const to = new Array<number>(attrs.batch * attrs.heads * attrs.queries * attrs.valueDepth);
+      for (const [b, h, i] of indices([attrs.batch, attrs.heads, attrs.queries]) as [
+        number,
+        number,
+        number,
+      ][]) {
+        const scores = list(attrs.keys, (j) => {
+          const terms = list(
+            attrs.depth,
+            (d) => element(0, 'q', [b, h, i, d]) * element(1, 'k', [b, h, j, d]),
+          );
+          return attrs.scale * sum(terms) + element(3, 'mask', [b, h, i, j]);
+        });
+        const weights = scores.map((score) => Math.exp(score - Math.max(...scores)));
+        for (let d = 0; d < attrs.valueDepth; d++) {
+          const value =
+            sum(weights.map((weight, j) => weight * element(2, 'v', [b, h, j, d]))) / sum(weights);
+          to[b * attrs.y.batch + h * attrs.y.head + i * attrs.y.row + d * attrs.y.column] = value;
+        }
+      }
+      return [to];
+    }
     case 'argMax': {
       const { axis, selectLast } = step.attrs;
       const axisAt = (index: number[]) => (shape.length < x.shape.length ? insert(index, axis, 0) : index);

@@ -669,6 +669,79 @@ const scatterNd = fc
       }),
     ),
   );
+const layerNorm = shapeOf(1, 4).chain((shape) =>
+  axisOf(shape).chain((at) =>
+    fc
+      .tuple(
+        tensorOf('float32', shape),
+        optional(tensorOf('float32', [shape[at]!])),
+        optional(tensorOf('float32', [shape[at]!])),
+        fc.constantFrom(1e-5, 0.1),
+      )
+      .map(
+        ([x, scale, shift, epsilon]): StepCase => ({
+          step: { op: 'layerNorm', attrs: { axis: at, epsilon } },
+          inputs: [x, scale, shift],
+          outputs: [{ dtype: 'float32', shape }],
+        }),
+      ),
+  ),
+);
+
+/** Heads behind rows, as projections leave them, or before; keys with the heads of all or one for all. */
+const attention = fc
+  .record({
+    batch: fc.integer({ min: 1, max: 2 }),
+    heads: fc.integer({ min: 1, max: 3 }),
+    queries: fc.integer({ min: 1, max: 40 }),
+    keys: fc.integer({ min: 1, max: 40 }),
+    depth: fc.integer({ min: 1, max: 9 }),
+    valueDepth: fc.integer({ min: 1, max: 20 }),
+    rowsFirst: fc.boolean(),
+    shared: fc.boolean(),
+    masked: fc.boolean(),
+    joint: fc.boolean(),
+  })
+  .chain(({ rowsFirst, shared, masked, joint, ...extents }) => {
+    const { batch, heads, queries, keys, depth, valueDepth } = extents;
+    const view = (own: number, rows: number, columns: number) =>
+      rowsFirst
+        ? { offset: 0, batch: own * rows * columns, head: columns, row: own * columns, column: 1 }
+        : { offset: 0, batch: own * rows * columns, head: rows * columns, row: columns, column: 1 };
+    const own = shared ? 1 : heads;
+    const key = { ...view(own, keys, depth), ...(shared && { head: 0 }) };
+    // Where one tensor holds keys and values, values are behind all keys.
+    const value = {
+      ...view(own, keys, valueDepth),
+      ...(shared && { head: 0 }),
+      offset: joint ? batch * own * keys * depth : 0,
+    };
+    const both = [batch * own * keys * (depth + valueDepth)];
+    const mask = { offset: 0, batch: keys, head: 0, row: 0, column: 1 };
+    const attrs = {
+      ...extents,
+      scale: 1 / Math.sqrt(depth),
+      q: view(heads, queries, depth),
+      k: key,
+      v: value,
+      mask,
+      y: view(heads, queries, valueDepth),
+    };
+    return fc
+      .tuple(
+        tensorOf('float32', [batch, heads * queries * depth]),
+        tensorOf('float32', joint ? both : [batch, own * keys * depth]),
+        tensorOf('float32', joint ? both : [batch, own * keys * valueDepth]),
+        masked ? tensorOf('float32', [batch, keys]) : fc.constant(undefined),
+      )
+      .map(
+        ([q, k, v, added]): StepCase => ({
+          step: { op: 'attention', attrs },
+          inputs: [q, k, joint ? k : v, added],
+          outputs: [{ dtype: 'float32', shape: [batch, heads * queries * valueDepth] }],
+        }),
+      );
+  });
 
 export const STEP_CASES: { readonly [Op in KernelStep['op']]: fc.Arbitrary<StepCase> } = {
   conv,
@@ -685,6 +758,8 @@ export const STEP_CASES: { readonly [Op in KernelStep['op']]: fc.Arbitrary<StepC
   globalPool,
   reduceMean,
   softmax,
+  layerNorm,
+  attention,
   argMax,
   topK,
   oneHot,

@@ -47,6 +47,40 @@ Result run_gemm(const KernelTable& table) {
   table.gemm({packed.get(), a.data(), y.data(), nullptr, 7, kAct}, 0, 1);
   return y;
 }
+Result run_products(const KernelTable& table) {
+  const Result a = random_floats(2 * 7 * 33, 1), b = random_floats(2 * 33 * 45, 2);
+  const int64_t offsets[] = {0, 0, 0, 7 * 33, 33 * 45, 7 * 45};
+  Guarded scratch(33 * kProductColumns);
+  Result y(2 * 7 * 45);
+  table.products({a.data(), b.data(), y.data(), 2, 7, 33, 45, 45, 1, offsets, scratch.data()}, 0, 1);
+  return y;
+}
+Result run_attention(const KernelTable& table) {
+  const AttentionView view{0, 5 * 22, 11, 22, 1};
+  const AttentionShape shape{1, 2, 5, 5, 11, 11, 0.5f, view, view, view, {}, view};
+  const Result q = random_floats(110, 1), k = random_floats(110, 2), v = random_floats(110, 3);
+  Guarded scratch(static_cast<size_t>(attention_scratch_bytes(shape)) / sizeof(float));
+  Result y(110);
+  table.attention({&shape, q.data(), k.data(), v.data(), nullptr, y.data(), scratch.data()}, 0, 1);
+  return y;
+}
+Result run_norm_rows(const KernelTable& table) {
+  const Result x = random_floats(3 * 37, 1);
+  Result y(x.size());
+  table.norm_rows(x.data(), {37, 1e-5f, nullptr, nullptr}, y.data(), 3);
+  return y;
+}
+Result run_norm_channels(const KernelTable& table) {
+  const Map x = input(1);
+  const NormArgs args{kChannels, 1e-5f, nullptr, nullptr};
+  return map_result([&](const BlockedView& y) { table.norm_channels(x.view(), args, y, 0, 1); });
+}
+Result run_softmax_rows(const KernelTable& table) {
+  const Result x = random_floats(3 * 37, 1);
+  Result y(x.size());
+  table.softmax_rows(x.data(), y.data(), 3, 37, false);
+  return y;
+}
 Result run_pool(const KernelTable& table) {
   const Map x = input(1);
   return map_result([&](const BlockedView& y) {

@@ -19,8 +19,8 @@ export function product(node: NodeLowering, a: ValueId, b: ValueId, make?: MakeP
 }
 
 /**
- * The product of operands with at least two axes. If the right one is a single matrix, all rows of the left one form
- * one matrix.
+ * The product of operands with at least two axes. If the right one is a single constant matrix, it is a fully connected
+ * layer.
  */
 function matrixProduct(node: NodeLowering, a: ValueId, b: ValueId, make?: MakeProduct): ValueId {
   const [left, right] = [node.shape(a), node.shape(b)];
@@ -32,11 +32,8 @@ function matrixProduct(node: NodeLowering, a: ValueId, b: ValueId, make?: MakePr
   if (right.length > 2 || !node.value(b).data) {
     return node.step('matmul', [a, b], { dtype: 'float32', shape }, {});
   }
-  const rows = sizeOf(left.slice(0, -1));
-  const flat = node.reshape(a, [rows, depth]);
   const attrs = { transB: false, act: NO_ACTIVATION };
-  const output = { dtype: 'float32', shape: [rows, columns] } as const;
-  return node.reshape(node.step('gemm', [flat, b, NONE, NONE], output, attrs), shape);
+  return node.step('gemm', [a, b, NONE, NONE], { dtype: 'float32', shape }, attrs);
 }
 
 /** Integers are multiplied as float32. */

@@ -1,0 +1,266 @@
+/** What exporters write for layer normalisation, GELU and attention becomes one step, with the results of its parts. */
+import { InferenceSession, type Tensor } from '../../../lib/index.js';
+import { buildProgram } from '../../../lib/model/compile.js';
+import { GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
+import { modelOf, randomTensor, specializeOn } from '../../helpers/onnx-run.js';
+import { randomFloats } from '../../helpers/random.js';
+
+type Shape = readonly number[];
+type Build = (graph: GraphBuilder) => string;
+const sizeOf = (shape: Shape) => shape.reduce((a, b) => a * b, 1);
+
+const scalar = (graph: GraphBuilder, value: number) => graph.constant(tensor(Float32Array.of(value), []));
+const vector = (graph: GraphBuilder, shape: Shape, seed: number) =>
+  graph.constant(tensor(Float32Array.from(randomFloats(sizeOf(shape), seed)), [...shape]));
+
+async function stepsOf(shape: Shape, build: Build, opset = 17) {
+  const graph = new GraphBuilder();
+  graph.input('x', ['n', ...shape.slice(1)]);
+  graph.output(build(graph));
+  return buildProgram(specializeOn(await modelOf(graph, opset))).steps.map(({ op }) => op);
+}
+
+/** The output for x, on both backends. */
+async function outputs(shape: Shape, build: Build, x: Tensor, opset = 17): Promise<Float32Array[]> {
+  const graph = new GraphBuilder();
+  graph.input('x', ['n', ...shape.slice(1)]);
+  graph.output(build(graph), ['n']);
+  const results: Float32Array[] = [];
+  for (const backend of ['reference', 'native'] as const) {
+    const session = await InferenceSession.create(modelBytes(graph, opset), { backend });
+    const [y] = Object.values(await session.run({ x }));
+    results.push(y!.data as Float32Array);
+    await session.release();
+  }
+  return results;
+}
+
+/** Both backends are near `expected`. */
+async function expectNear(shape: Shape, build: Build, expected: (x: Float32Array) => number[]) {
+  const x = randomTensor(shape);
+  for (const y of await outputs(shape, build, x)) {
+    const wanted = expected(x.data as Float32Array);
+    expect(y.length).toBe(wanted.length);
+    for (const [i, value] of wanted.entries())
+      expect(Math.abs(y[i]! - value)).toBeLessThan(2e-6 * (1 + Math.abs(value)));
+  }
+}
+
+describe('layer normalisation', () => {
+  const shape = [2, 3, 20];
+  interface Form {
+    readonly twice?: boolean;
+    readonly reciprocal?: boolean;
+    readonly axis?: number;
+    readonly epsilon?: (graph: GraphBuilder) => string;
+  }
+  const written =
+    ({ twice = false, reciprocal = false, axis = -1, epsilon }: Form = {}): Build =>
+    (graph) => {
+      const mean = graph.node('ReduceMean', ['x'], { axes: [-1] });
+      const centred = graph.node('Sub', ['x', mean]);
+      const again = twice ? graph.node('Sub', ['x', mean]) : centred;
+      const squares = graph.node('Mul', [again, again]);
+      const variance = graph.node('ReduceMean', [squares], { axes: [axis] });
+      const added = graph.node('Add', [variance, epsilon?.(graph) ?? scalar(graph, 1e-5)]);
+      const root = graph.node('Sqrt', [added]);
+      const y = reciprocal
+        ? graph.node('Mul', [graph.node('Reciprocal', [root]), centred])
+        : graph.node('Div', [centred, root]);
+      return graph.node('Add', [graph.node('Mul', [y, vector(graph, [20], 1)]), vector(graph, [20], 2)]);
+    };
+  const expected = (x: Float32Array) => {
+    const [scale, shift] = [randomFloats(20, 1), randomFloats(20, 2)];
+    return Array.from({ length: 6 }, (_, row) => x.subarray(row * 20, row * 20 + 20)).flatMap((line) => {
+      const mean = line.reduce((a, b) => a + b, 0) / 20;
+      const variance = line.reduce((sum, v) => sum + (v - mean) ** 2, 0) / 20;
+      return Array.from(line, (v, i) => ((v - mean) / Math.sqrt(variance + 1e-5)) * scale[i]! + shift[i]!);
+    });
+  };
+
+  test.each<[string, Form]>([
+    ['with one difference', {}],
+    ['with the difference twice', { twice: true }],
+    ['with a reciprocal', { reciprocal: true }],
+  ])('written out %s', async (_, form) => {
+    expect(await stepsOf(shape, written(form))).toEqual(['layerNorm']);
+    await expectNear(shape, written(form), expected);
+  });
+
+  test('as the operator', async () => {
+    const build: Build = (graph) =>
+      graph.node('LayerNormalization', ['x', vector(graph, [20], 1), vector(graph, [20], 2)]);
+    expect(await stepsOf(shape, build)).toEqual(['layerNorm']);
+    await expectNear(shape, build, expected);
+  });
+
+  test('along several axes, as rows', async () => {
+    const build: Build = (graph) => graph.node('LayerNormalization', ['x', scalar(graph, 1)], { axis: 1 });
+    expect(await stepsOf(shape, build)).toEqual(expect.arrayContaining(['layerNorm']));
+  });
+
+  test.each<[string, Form]>([
+    ['a variance along another axis', { axis: 1 }],
+    ['an epsilon for each element', { epsilon: (graph) => vector(graph, [3, 1], 3) }],
+  ])('%s is none', async (_, form) => {
+    expect(await stepsOf([2, 3, 20], written(form))).not.toContain('layerNorm');
+  });
+});
+
+describe('GELU', () => {
+  const erf = (root: number, half: 'first' | 'last') => (graph: GraphBuilder) => {
+    const inner = graph.node('Erf', [graph.node('Div', ['x', scalar(graph, root)])]);
+    const sum = graph.node('Add', [inner, scalar(graph, 1)]);
+    if (half === 'first') return graph.node('Mul', [graph.node('Mul', ['x', scalar(graph, 0.5)]), sum]);
+    return graph.node('Mul', [graph.node('Mul', ['x', sum]), scalar(graph, 0.5)]);
+  };
+  const tanh: Build = (graph) => {
+    const cube = graph.node('Mul', [graph.node('Mul', ['x', 'x']), 'x']);
+    const sum = graph.node('Add', ['x', graph.node('Mul', [cube, scalar(graph, 0.044715)])]);
+    const inner = graph.node('Tanh', [graph.node('Mul', [sum, scalar(graph, Math.sqrt(2 / Math.PI))])]);
+    return graph.node('Mul', [
+      graph.node('Mul', ['x', scalar(graph, 0.5)]),
+      graph.node('Add', [inner, scalar(graph, 1)]),
+    ]);
+  };
+  const approximation = (x: Float32Array) =>
+    Array.from(x, (v) => (v / 2) * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (v + 0.044715 * v ** 3))));
+
+  test('with erf, the half first or last', async () => {
+    for (const half of ['first', 'last'] as const) {
+      expect(await stepsOf([2, 50], erf(Math.SQRT2, half))).toEqual(['unary']);
+    }
+    // The two forms of the paper differ by less than 5e-4.
+    const [y] = await outputs([2, 50], erf(Math.SQRT2, 'last'), randomTensor([2, 50]));
+    const near = approximation(randomTensor([2, 50]).data as Float32Array);
+    for (const [i, value] of near.entries()) expect(Math.abs(y![i]! - value)).toBeLessThan(5e-4);
+  });
+
+  test('with tanh', async () => {
+    expect(await stepsOf([2, 50], tanh)).toEqual(['unary']);
+    await expectNear([2, 50], tanh, approximation);
+  });
+
+  test('another divisor is none', async () => {
+    expect((await stepsOf([2, 50], erf(1.5, 'last'))).length).toBeGreaterThan(1);
+  });
+});
+
+describe('attention', () => {
+  const [tokens, heads, depth] = [5, 2, 3];
+  const width = heads * depth;
+  const shape = [2, tokens, width];
+  const weights = (seed: number, columns = width) => randomFloats(width * columns, seed);
+
+  /** Softmax of the scores of each head, with the projections of seeds 1, 2 and 3. */
+  const expected =
+    (masked: (i: number, j: number) => number = () => 0) =>
+    (x: Float32Array): number[] => {
+      const project = (item: number, token: number, seed: number) => {
+        const matrix = weights(seed);
+        const row = x.subarray((item * tokens + token) * width, (item * tokens + token + 1) * width);
+        return Array.from({ length: width }, (_, c) =>
+          row.reduce((sum, v, r) => sum + v * matrix[r * width + c]!, 0),
+        );
+      };
+      const places = Array.from({ length: tokens }, (_, i) => i);
+      return Array.from({ length: 2 }, (_, item) => {
+        const [q, k, v] = [1, 2, 3].map((seed) => places.map((token) => project(item, token, seed)));
+        return places.flatMap((i) =>
+          Array.from({ length: width }, (_, c) => {
+            const head = Math.floor(c / depth) * depth;
+            const exps = places.map((j) => {
+              let score = 0;
+              for (let d = head; d < head + depth; d++) score += q![i]![d]! * k![j]![d]!;
+              return Math.exp(score / Math.sqrt(depth) + masked(i, j));
+            });
+            const sum = exps.reduce((a, b) => a + b, 0);
+            return exps.reduce((total, e, j) => total + (e / sum) * v![j]![c]!, 0);
+          }),
+        );
+      }).flat();
+    };
+  const matrix = (graph: GraphBuilder, seed: number) =>
+    graph.constant(tensor(Float32Array.from(weights(seed)), [width, width]));
+  const lengths = (graph: GraphBuilder, ...list: number[]) => graph.constant(int64s(...list));
+  const joined = (graph: GraphBuilder, context: string) =>
+    graph.node('Reshape', [
+      graph.node('Transpose', [context], { perm: [0, 2, 1, 3] }),
+      lengths(graph, 0, tokens, width),
+    ]);
+
+  /** Heads by reshape and transpose, as Hugging Face's BERT has them. */
+  const separate =
+    (mask?: (graph: GraphBuilder, scores: string) => string): Build =>
+    (graph) => {
+      const split = (seed: number, perm: number[]) => {
+        const projected = graph.node('MatMul', ['x', matrix(graph, seed)]);
+        const reshaped = graph.node('Reshape', [projected, lengths(graph, 0, tokens, heads, depth)]);
+        return graph.node('Transpose', [reshaped], { perm });
+      };
+      const product = graph.node('MatMul', [split(1, [0, 2, 1, 3]), split(2, [0, 2, 3, 1])]);
+      const scaled = graph.node('Div', [product, scalar(graph, Math.sqrt(depth))]);
+      const weights = graph.node('Softmax', [mask ? mask(graph, scaled) : scaled], { axis: -1 });
+      return joined(graph, graph.node('MatMul', [weights, split(3, [0, 2, 1, 3])]));
+    };
+  /** One projection, split by permute(2, 0, 3, 1, 4), as timm has it. */
+  const joint: Build = (graph) => {
+    const all = new Float32Array(width * 3 * width);
+    for (const [i, seed] of [1, 2, 3].entries()) {
+      for (const [at, w] of weights(seed).entries()) {
+        all[Math.floor(at / width) * 3 * width + i * width + (at % width)] = w;
+      }
+    }
+    const projected = graph.node('MatMul', ['x', graph.constant(tensor(all, [width, 3 * width]))]);
+    const reshaped = graph.node('Reshape', [projected, lengths(graph, 0, tokens, 3, heads, depth)]);
+    const moved = graph.node('Transpose', [reshaped], { perm: [2, 0, 3, 1, 4] });
+    const part = (i: number) =>
+      graph.node('Gather', [moved, graph.constant(tensor(BigInt64Array.of(BigInt(i)), []))], { axis: 0 });
+    const q = graph.node('Mul', [part(0), scalar(graph, 1 / Math.sqrt(depth))]);
+    const scores = graph.node('MatMul', [q, graph.node('Transpose', [part(1)], { perm: [0, 1, 3, 2] })]);
+    return joined(graph, graph.node('MatMul', [graph.node('Softmax', [scores], { axis: -1 }), part(2)]));
+  };
+  const causal = (i: number, j: number) => (j > i ? -1e30 : 0);
+
+  test('with three projections', async () => {
+    expect(await stepsOf(shape, separate())).toEqual(['gemm', 'gemm', 'gemm', 'attention']);
+    await expectNear(shape, separate(), expected());
+  });
+
+  test('with one projection', async () => {
+    expect(await stepsOf(shape, joint)).toEqual(['gemm', 'attention']);
+    await expectNear(shape, joint, expected());
+  });
+
+  test('with a mask that is added', async () => {
+    const added = separate((graph, scores) => {
+      const mask = Float32Array.from({ length: tokens * tokens }, (_, at) =>
+        causal(Math.floor(at / tokens), at % tokens),
+      );
+      return graph.node('Add', [scores, graph.constant(tensor(mask, [1, 1, tokens, tokens]))]);
+    });
+    expect(await stepsOf(shape, added)).toEqual(['gemm', 'gemm', 'gemm', 'attention']);
+    await expectNear(shape, added, expected(causal));
+  });
+
+  const chosen = (least: number) =>
+    separate((graph, scores) => {
+      const below = Float32Array.from({ length: tokens * tokens }, (_, at) =>
+        Number(at % tokens <= Math.floor(at / tokens)),
+      );
+      const mask = graph.node('Greater', [
+        graph.constant(tensor(below, [1, 1, tokens, tokens])),
+        scalar(graph, 0.5),
+      ]);
+      return graph.node('Where', [mask, scores, scalar(graph, least)]);
+    });
+
+  test('with scores that are chosen', async () => {
+    expect(await stepsOf(shape, chosen(-3e38))).toContain('attention');
+    await expectNear(shape, chosen(-3e38), expected(causal));
+  });
+
+  test('a mask that a score could reach is not added', async () => {
+    expect(await stepsOf(shape, chosen(-10))).not.toContain('attention');
+  });
+});
