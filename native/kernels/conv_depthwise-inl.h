@@ -80,6 +80,7 @@ inline const DepthwiseTileFn* depthwise_tiles(const ConvShape& s) {
   if (s.dilation_w == 1 && s.stride_w == 1) {
     if (s.kernel_w == 3) return kDepthwiseTiles<3, 1>.fn;
     if (s.kernel_w == 5) return kDepthwiseTiles<5, 1>.fn;
+    if (s.kernel_w == 7) return kDepthwiseTiles<7, 1>.fn;
   }
   if (s.dilation_w == 1 && s.stride_w == 2) {
     if (s.kernel_w == 3) return kDepthwiseTiles<3, 2>.fn;
