@@ -1,6 +1,7 @@
 import { sameShape } from '../numeric/shapes.js';
 import { affineStep, asChannelAffine, foldIntoAffine, foldIntoLayer } from './affine.js';
 import { matchAttention } from './attention.js';
+import { mergeTransposes, sinkTranspose } from './channels-last.js';
 import { matchGelu, matchLayerNorm, scaleLayerNorm } from './layer-norm.js';
 import { NO_ACTIVATION, NONE, type ValueId } from './program.js';
 import { changesNothing, rangeOf } from './range.js';
@@ -13,6 +14,7 @@ type Rule = (region: Region, step: WorkStep) => boolean;
 const SIMPLIFICATIONS: readonly Rule[] = [
   dropNoOp,
   mergeReshapes,
+  mergeTransposes,
   toGlobalPool,
   flattenPool,
   clipToRelu,
@@ -27,6 +29,7 @@ const FUSIONS: readonly Rule[] = [
   matchGelu,
   foldAffine,
   toAffine,
+  sinkTranspose,
   matchSwish,
   fuseActivation,
 ];

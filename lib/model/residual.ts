@@ -198,7 +198,14 @@ function postNormLayer(
 /** Blocks never cross a branch. */
 const holdsConditional = (ops: Iterable<WorkOp>): boolean => [...ops].some((op) => op.op === 'if');
 
-const LAYERS: ReadonlySet<WorkOp['op']> = new Set(['conv', 'gemm', 'matmul', 'attention', 'qconv', 'qmatmul']);
+const LAYERS: ReadonlySet<WorkOp['op']> = new Set([
+  'conv',
+  'gemm',
+  'matmul',
+  'attention',
+  'qconv',
+  'qmatmul',
+]);
 const isLayer = ({ op }: WorkOp): boolean => LAYERS.has(op);
 
 /** The block that ends with the sum `op`, if it is one. `inputs` maps the output of every block to its input. */

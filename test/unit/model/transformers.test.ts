@@ -264,3 +264,55 @@ describe('attention', () => {
     expect(await stepsOf(shape, chosen(-10))).not.toContain('attention');
   });
 });
+
+describe('layers on channels that are last, between transposes', () => {
+  const [channels, height, width, columns] = [6, 2, 3, 4];
+  const shape = [2, channels, height, width];
+  const matrix = randomFloats(channels * columns, 5);
+  const build =
+    (back: number[]): Build =>
+    (graph) => {
+      const last = graph.node('Transpose', ['x'], { perm: [0, 2, 3, 1] });
+      const norm = graph.node('LayerNormalization', [
+        last,
+        vector(graph, [channels], 1),
+        vector(graph, [channels], 2),
+      ]);
+      const product = graph.node('MatMul', [norm, vector(graph, [channels, columns], 5)]);
+      const sum = graph.node('Add', [product, vector(graph, [columns], 3)]);
+      return graph.node('Transpose', [sum], { perm: back });
+    };
+  const expected = (x: Float32Array) => {
+    const [scale, shift, bias] = [
+      randomFloats(channels, 1),
+      randomFloats(channels, 2),
+      randomFloats(columns, 3),
+    ];
+    const pixels = height * width;
+    return Array.from({ length: 2 * columns * pixels }, (_, at) => {
+      const [item, n, pixel] = [
+        Math.floor(at / (columns * pixels)),
+        Math.floor(at / pixels) % columns,
+        at % pixels,
+      ];
+      const line = Array.from({ length: channels }, (_, c) => x[(item * channels + c) * pixels + pixel]!);
+      const mean = line.reduce((a, b) => a + b, 0) / channels;
+      const variance = line.reduce((total, v) => total + (v - mean) ** 2, 0) / channels;
+      return line.reduce(
+        (total, v, c) =>
+          total +
+          (((v - mean) / Math.sqrt(variance + 1e-5)) * scale[c]! + shift[c]!) * matrix[c * columns + n]!,
+        bias[n]!,
+      );
+    });
+  };
+
+  test('are layers on channels that are first', async () => {
+    expect(await stepsOf(shape, build([0, 3, 1, 2]))).toEqual(['layerNorm', 'conv']);
+    await expectNear(shape, build([0, 3, 1, 2]), expected);
+  });
+
+  test('keep a transpose that none reverses', async () => {
+    expect(await stepsOf(shape, build([0, 3, 2, 1]))).toEqual(['layerNorm', 'conv', 'transpose']);
+  });
+});
