@@ -187,10 +187,12 @@ function postNormLayer(
   if (normSource(region, second.input) !== first.op.outputs[0]) return undefined;
   const sum = second.op.outputs[0]!;
   const after = region.between(sum, region.outputs[0]!);
-  const op = after.findLast(({ outputs }) => normSource(region, outputs[0]!) === sum);
-  const output = op?.outputs[0];
-  if (!op || !sameShape(region.shape(output!), region.shape(first.input))) return undefined;
-  const { body, gate } = gatherBody(region, output!, first.input);
+  const like = region.shape(first.input);
+  const op = after.findLast(
+    ({ outputs: [end] }) => sameShape(region.shape(end!), like) && normSource(region, end!) === sum,
+  );
+  if (!op) return undefined;
+  const { body, gate } = gatherBody(region, op.outputs[0]!, first.input);
   const contained = [...first.body, ...second.body].every((member) => body.has(member));
   return contained ? { ...first, op, body, gate, skipActivation: NO_ACTIVATION } : undefined;
 }
