@@ -91,6 +91,8 @@ function tryBatches(trial: Trial): Batching | ResidualSkipError {
   if (fixed) return itemByItem(trial, carriers, item, batch);
   const difference = declared instanceof ResidualSkipError ? declared.message : differenceOf(item, declared);
   if (difference === undefined) return itemByItem(trial, carriers, item);
+  // A file for one item means what it says, also where Squeeze removes the batch axis.
+  if (batch === 1) return alone(difference);
   // A batch of one may be a special case, as for Squeeze, which then loses the batch axis.
   const otherwiseSame = declared instanceof ResidualSkipError || !differenceOf(item, declared, true);
   const more = otherwiseSame ? lower(SECOND_TRIAL_BATCH) : undefined;
