@@ -27,7 +27,7 @@ test('finds onnx/model.onnx with the configuration beside the folder', async () 
 
 test('finds the only model of a folder, and does without configuration', async () => {
   const root = folderOf({ 'net.onnx': '', 'weights.bin': '' });
-  expect(await findModel(root)).toEqual({ model: join(root, 'net.onnx'), name: 'net.onnx' });
+  expect(await findModel(root)).toEqual({ model: join(root, 'net.onnx'), name: 'net.onnx', folder: root });
 });
 
 test.each<[string, Record<string, string>, string, RegExp]>([

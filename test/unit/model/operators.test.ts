@@ -188,6 +188,19 @@ describe('operators that changed', () => {
     expect(data).toEqual([3, 4]);
   });
 
+  // ONNX's tests have no case of it.
+  test('LpNormalization divides by the norm along an axis, and leaves zeros', async () => {
+    const normalized = async (attributes: Record<string, number>) =>
+      (await compute([2, 2], 22, (graph) => graph.node('LpNormalization', ['x'], attributes))).data;
+    const close = (found: number[], expected: number[]) => {
+      for (const [i, value] of expected.entries()) expect(found[i]).toBeCloseTo(value, 6);
+    };
+    close(await normalized({}), [0, 1, 2 / Math.sqrt(13), 3 / Math.sqrt(13)]);
+    close(await normalized({ p: 1, axis: 0 }), [0, 1 / 4, 1, 3 / 4]);
+    close((await compute([1, 1], 22, (graph) => graph.node('LpNormalization', ['x']))).data, [0]);
+    await expect(normalized({ p: 3 })).rejects.toMatchObject({ code: 'MODEL_INVALID' });
+  });
+
   test('Clip and comparisons of integers', async () => {
     const graph = new GraphBuilder();
     const [low, high] = [-1, 2].map((value) => graph.constant(tensor(BigInt64Array.of(BigInt(value)), [])));
