@@ -18,9 +18,11 @@
 #include <string>
 #include <vector>
 
+#include "kernels/pack8.h"
 #include "kernels/pack.h"
 #include "kernels/peak.h"
 #include "kernels/table.h"
+#include "kernels/table8.h"
 
 namespace {
 

@@ -29,10 +29,13 @@ inline void dot_burst(int rounds, int32_t* y, int* chains) {
     factor[n] = load_factors(reinterpret_cast<const int8_t*>(y));
     RSKIP_UNROLL(8) for (int p = 0; p < kPixels; ++p) sum[p][n] = add_bits(load_bits(y), 2 * p + n);
   }
-  for (int round = 0; round < rounds; ++round) {
+  // Four rounds in one turn, because GCC moves each sum to another register and back in every turn.
+  for (int round = 0; round < rounds; round += 4) {
     // Other numbers for every sum, or the compiler would multiply once.
     const uint8_t* x = reinterpret_cast<const uint8_t*>(y) + round % 16;
-    RSKIP_UNROLL(8) for (int p = 0; p < kPixels; ++p) add_dots(sum[p], x + 4 * p, factor);
+    RSKIP_UNROLL(4) for (int i = 0; i < 4; ++i) {
+      RSKIP_UNROLL(8) for (int p = 0; p < kPixels; ++p) add_dots(sum[p], x + 4 * p + i, factor);
+    }
   }
   // Every sum is used, or the compiler would drop it.
   Bits total = load_bits(y);
