@@ -177,6 +177,8 @@ export async function calibrateItems(
         model: { sha256 },
         ...(options.reference && { reference: { sha256: options.reference.sha256 } }),
         blocks: {},
+        // Where nothing is certified, gates of the model must not decide either.
+        ...(chosen < 0 && { default: 'run' }),
         // Without heads, a policy would keep the model's own exits, which nothing has certified.
         ...((heads || program.exits) && { heads: encodeHeads(heads ?? { exits: [], gates: [] }) }),
         ...(options.guards && { guards: [...options.guards] }),

@@ -72,10 +72,10 @@ test('exits that are in a model get thresholds that are certified, and nothing i
   expect(changed).toHaveLength(promise!.events);
 });
 
-test('a policy that certifies nothing leaves the exits of the model out', async () => {
+test('a policy that certifies nothing leaves the exits of the model out, and runs its gated blocks', async () => {
   const options = { maxDisagreement: 0.05, seed: 2, settings: 4 };
   const { policy } = await calibrateItems(new ReferenceBackend(), program(true), SHA256, ITEMS, options);
-  expect(policy.heads).toEqual({ exits: [], gates: [] });
+  expect(policy).toMatchObject({ default: 'run', heads: { exits: [], gates: [] }, promise: { events: 0 } });
 });
 
 test('further images to fit on are refused', async () => {
