@@ -18,14 +18,13 @@ function angles(
     if (shape.length !== 3) node.invalid(`its cache [${shape}] needs position_ids`);
     return node.reshape(cache, [shape[0]!, 1, shape[1]!, count]);
   }
-  const own = node.shape(positions);
-  const taken = node.step(
-    'gather',
-    [cache, positions],
-    { dtype: 'float32', shape: [...own, count] },
-    { axis: 0 },
-  );
-  return node.reshape(taken, [own.length === 2 ? batch : 1, 1, length, count]);
+  const [rows = 0, columns] = node.shape(positions);
+  if (columns !== length || (rows !== batch && rows !== 1)) {
+    node.invalid(`its position_ids [${node.shape(positions)}] don't fit ${batch} items of ${length} tokens`);
+  }
+  const output = { dtype: 'float32', shape: [rows, length, count] } as const;
+  const taken = node.step('gather', [cache, positions], output, { axis: 0 });
+  return node.reshape(taken, [rows, 1, length, count]);
 }
 
 /** One position for the first token is that of all tokens, counted on. */
