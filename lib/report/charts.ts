@@ -17,7 +17,12 @@ const CONFIG = {
     tickColor: 'rgba(128,128,128,0.6)',
     titleFontWeight: 'normal' as const,
   },
-  legend: { labelLimit: 0, labelColor: 'currentColor', titleColor: 'currentColor', titleFontWeight: 'normal' as const },
+  legend: {
+    labelLimit: 0,
+    labelColor: 'currentColor',
+    titleColor: 'currentColor',
+    titleFontWeight: 'normal' as const,
+  },
   title: { color: 'currentColor', fontWeight: 'normal' as const, fontSize: 12 },
   header: { labelColor: 'currentColor', titleColor: 'currentColor' },
   mark: { color: INK.ran },
