@@ -73,11 +73,12 @@ function gateOf(
   open: Resolved,
   closed: Resolved,
 ): Found | undefined {
-  const { shape } = region.value(op.outputs[0]!);
+  const output = op.outputs[0]!;
   if (typeof open === 'number' || typeof closed === 'number' || closed.fresh) return undefined;
   const [body, shortcut] = [open.id, closed.id];
-  if (![body, shortcut].every((id) => sameShape(region.shape(id), shape)) || body === shortcut)
-    return undefined;
+  // The output itself is what is left where nothing simpler has its shape.
+  if (body === shortcut || [body, shortcut].includes(output)) return undefined;
+  if (![body, shortcut].every((id) => sameShape(region.shape(id), region.shape(output)))) return undefined;
   const computed = way.leaves(open).filter((id) => id !== shortcut && !region.value(id).data);
   if (region.value(shortcut).data || computed.length === 0) return undefined;
   const form = way.chose ? 'where' : open.fresh ? 'multiply' : 'blend';
