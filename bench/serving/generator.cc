@@ -26,6 +26,7 @@
 #include <fstream>
 #include <map>
 #include <memory>
+#include <queue>
 #include <random>
 #include <sstream>
 #include <string>
@@ -35,6 +36,8 @@
 namespace {
 
 constexpr size_t kIdDigits = 9;
+// As many as a load balancer would hold; requests that are due while all are busy wait, which counts in their latency.
+constexpr size_t kConnections = 1000;
 
 [[noreturn]] void fail(const std::string& what) {
   std::fprintf(stderr, "generator: %s\n", what.c_str());
@@ -196,10 +199,17 @@ class Generator {
   }
 
   void send_request(double due, Outcomes& outcomes) {
-    if (idle_.empty()) connect_one();
+    ++under_way_;
+    if (idle_.empty()) {
+      if (connected_ == kConnections) return waiting_.push({due, &outcomes});
+      connect_one();
+    }
+    send_request_now(due, outcomes);
+  }
+
+  void send_request_now(double due, Outcomes& outcomes) {
     Connection& connection = *idle_.back();
     idle_.pop_back();
-    ++under_way_;
     connection.number = next_++;
     connection.sent = 0;
     connection.due = due;
@@ -223,6 +233,7 @@ class Generator {
     watch(connection->fd, connection.get(), EPOLLIN);
     idle_.push_back(connection.get());
     all_.push_back(std::move(connection));
+    ++connected_;
   }
 
   void write_more(Connection& connection) {
@@ -287,6 +298,12 @@ class Generator {
     if (status == 0 || closing_) drop(connection);
     else idle_.push_back(&connection);
     closing_ = false;
+    if (!waiting_.empty()) {
+      const auto [due, of] = waiting_.front();
+      waiting_.pop();
+      if (idle_.empty()) connect_one();
+      send_request_now(due, *of);
+    }
     if (now() < again_until_) send_request(now(), outcomes);
   }
 
@@ -302,6 +319,7 @@ class Generator {
     std::erase(idle_, &connection);
     close(connection.fd);
     connection.fd = -1;
+    --connected_;
   }
 
   const Plan& plan_;
@@ -309,7 +327,8 @@ class Generator {
   sockaddr_in address_{};
   std::vector<std::unique_ptr<Connection>> all_;
   std::vector<Connection*> idle_;
-  size_t next_ = 0, under_way_ = 0;
+  std::queue<std::pair<double, Outcomes*>> waiting_;
+  size_t next_ = 0, under_way_ = 0, connected_ = 0;
   double again_until_ = -1;  // of a closed load
   bool closing_ = false;
 };
