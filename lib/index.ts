@@ -14,6 +14,7 @@ export { type CalibrateOptions, calibrate } from './calibrate/calibrate.js';
 export { type RenderCalibrationOptions, renderCalibration } from './calibrate/report.js';
 export type { Calibration, ClassResult, Contribution, Example, SettingResult } from './calibrate/result.js';
 export type { Prediction } from './classify/class-scores.js';
+export type { Data } from './classify/data-model.js';
 export {
   Embedder,
   type EmbedderOptions,
@@ -35,7 +36,8 @@ export {
   TextClassifier,
   type TextClassifierOptions,
 } from './classify/text-classifier.js';
-export type { TextRunOptions } from './classify/text-model.js';
+export type { TextInput, TextRunOptions } from './classify/text-model.js';
+export type { LabelledText, Texts } from './classify/texts.js';
 export type { WorkOptions } from './classify/work.js';
 export type { RawImage } from './data/image.js';
 export {

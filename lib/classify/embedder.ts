@@ -6,9 +6,19 @@ import { ResidualSkipError } from '../errors.js';
 import type { TensorMetadata } from '../session/metadata.js';
 import type { SessionOptions } from '../session/options.js';
 import type { InferenceSession } from '../session/session.js';
+import type { TensorMap } from '../skip/observer.js';
 import type { ItemTrace } from '../skip/trace.js';
+import type { Tensor } from '../tensor.js';
 import { parseStrict } from '../validation.js';
-import { TextModel, type TextResult, type TextRunOptions, textRunShape, textsOf } from './text-model.js';
+import {
+  resultsOf,
+  type TextInput,
+  TextModel,
+  type TextResult,
+  type TextRunOptions,
+  textRunShape,
+  textsOf,
+} from './text-model.js';
 
 /** How the vectors of a text's tokens become one; the names of sentence-transformers. */
 const POOLINGS = ['cls', 'max', 'mean', 'mean_sqrt_len_tokens', 'weightedmean', 'lasttoken'] as const;
@@ -91,20 +101,27 @@ export class Embedder {
         known: [],
       },
     );
-    const model = await TextModel.from(path, sessionOptions);
-    try {
-      const { files, session } = model;
-      const output = vectorOutput(session.outputMetadata, files.name);
-      const pools = output.shape.length === 3;
-      const found = pools && !own.pooling ? await poolingBeside(files) : undefined;
-      const modules = await readJson(join(files.folder, 'modules.json'), modulesSchema);
-      const normalizes = own.normalize ?? modules?.some(({ type }) => type.endsWith('.Normalize')) ?? false;
-      const poolings = own.pooling ? [own.pooling] : (found ?? ['mean' as const]);
-      return new Embedder(model, output.name, pools ? poolings : null, normalizes);
-    } catch (error) {
-      await model.session.release();
-      throw error;
-    }
+    return TextModel.use(path, sessionOptions, (model) => Embedder.over(model, own));
+  }
+
+  /** @internal */
+  static async over(
+    model: TextModel,
+    own: Pick<EmbedderOptions, 'pooling' | 'normalize'> = {},
+  ): Promise<Embedder> {
+    const { files, session } = model;
+    const output = vectorOutput(session.outputMetadata, files.name);
+    const pools = output.shape.length === 3;
+    const found = pools && !own.pooling ? await poolingBeside(files) : undefined;
+    const modules = await readJson(join(files.folder, 'modules.json'), modulesSchema);
+    const normalizes = own.normalize ?? modules?.some(({ type }) => type.endsWith('.Normalize')) ?? false;
+    const poolings = own.pooling ? [own.pooling] : (found ?? ['mean' as const]);
+    return new Embedder(model, output.name, pools ? poolings : null, normalizes);
+  }
+
+  /** The ONNX file. */
+  get file(): string {
+    return this.model.files.model;
   }
 
   get session(): InferenceSession {
@@ -121,10 +138,10 @@ export class Embedder {
    * the order of the texts.
    * @throws ResidualSkipError INVALID_ARGUMENT, ABORTED, SESSION_RELEASED, and the errors of a policy that can't be used
    */
-  embed(text: string, options?: EmbedOptions): Promise<Embedding>;
-  embed(texts: readonly string[], options?: EmbedOptions): Promise<Embedding[]>;
+  embed(text: TextInput, options?: EmbedOptions): Promise<Embedding>;
+  embed(texts: readonly TextInput[], options?: EmbedOptions): Promise<Embedding[]>;
   async embed(
-    texts: string | readonly string[],
+    texts: TextInput | readonly TextInput[],
     options: EmbedOptions = {},
   ): Promise<Embedding | Embedding[]> {
     const parsed = parseStrict(embedSchema, options, {
@@ -134,8 +151,23 @@ export class Embedder {
     });
     const { list, one } = textsOf('embed', texts);
     const results = await this.model.run(list, this.output, parsed);
-    const answers = results.map((result) => ({ vector: this.#vectorOf(result), trace: result.trace }));
+    const answers = results.map((result) => ({ vector: this.#pooled(result), trace: result.trace }));
     return one ? answers[0]! : answers;
+  }
+
+  /** The tokens of a text: int32 [3, tokens], rows of ids, of marks (1, or 0 where it is filled up), and of segments. */
+  prepare(text: TextInput): Tensor<'int32'> {
+    return this.model.prepare(text);
+  }
+
+  /** The feeds of `session.run` for a prepared text. */
+  feeds(prepared: Tensor<'int32'>): TensorMap {
+    return this.model.feeds([prepared]);
+  }
+
+  /** The vector of a prepared text in the outputs of `session.run`. */
+  vectorOf(outputs: TensorMap, prepared: Tensor<'int32'>): Float32Array {
+    return this.#pooled(resultsOf(outputs[this.output]!, [prepared])[0]!);
   }
 
   /** Releases the session once its current runs have ended. Idempotent. */
@@ -147,7 +179,7 @@ export class Embedder {
     await this.release();
   }
 
-  #vectorOf(result: TextResult): Float32Array {
+  #pooled(result: Omit<TextResult, 'trace'>): Float32Array {
     const parts = this.pooling?.map((pooling) => pooled(result, pooling)) ?? [Float64Array.from(result.data)];
     const vector = Float64Array.from(parts.flatMap((part) => [...part]));
     // As torch.nn.functional.normalize: a length of 0 stays.
@@ -157,7 +189,7 @@ export class Embedder {
 }
 
 /** Pools the vectors of the text's own tokens; those that fill it up to a fixed length don't count. */
-function pooled({ data, dims, tokens }: TextResult, pooling: Pooling): Float64Array {
+function pooled({ data, dims, tokens }: Omit<TextResult, 'trace'>, pooling: Pooling): Float64Array {
   const width = dims.at(-1)!;
   const result = new Float64Array(width);
   for (let c = 0; c < width; c++) {

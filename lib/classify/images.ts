@@ -54,21 +54,21 @@ export const dataShape = {
   maxBytes: most,
 };
 
-/** One image of a source, not yet read. */
-export interface Item {
+/** One item of a source, an image or a text, not yet read. */
+export interface Item<T extends Tensor = Tensor<'float32'>> {
   readonly name: string;
   readonly label: number | undefined;
   readonly groups: readonly string[] | undefined;
-  /** Reads the image and prepares it for the model. */
-  prepare(): Promise<Tensor<'float32'>>;
-  /** Reads its pixels; undefined if it was given as a tensor. */
+  /** Reads the item and prepares it for the model. */
+  prepare(): Promise<T>;
+  /** Reads its pixels; undefined if it was given as a tensor, or is a text. */
   readonly load: (() => Promise<RawImage>) | undefined;
 }
 
-export interface Items {
+export interface Items<T extends Tensor = Tensor<'float32'>> {
   /** Null if it isn't known before the end. */
   readonly count: number | null;
-  readonly list: readonly Item[] | AsyncIterable<Item>;
+  readonly list: readonly Item<T>[] | AsyncIterable<Item<T>>;
 }
 
 /**
@@ -113,17 +113,17 @@ export async function openItems(
 }
 
 /**
- * Prepares images in order, a few ahead of the consumer. An image that can't be used is noted in `unusable`, in order too,
- * and has no tensor.
- * @throws any error that isn't about a single image
+ * Prepares items in order, a few ahead of the consumer. One that can't be used is noted in `unusable`, in order too, and has no
+ * tensor.
+ * @throws any error that isn't about a single item
  */
-export async function* prepareItems<T extends Pick<Item, 'prepare'>>(
+export async function* prepareItems<T extends Pick<Item<Tensor>, 'prepare'>>(
   items: Iterable<T> | AsyncIterable<T>,
   unusable: Unusable,
-): AsyncGenerator<{ item: T; tensor: Tensor<'float32'> | undefined }, void, undefined> {
+): AsyncGenerator<{ item: T; tensor: Awaited<ReturnType<T['prepare']>> | undefined }, void, undefined> {
   const prepared = prefetch(items, async (item) => {
     try {
-      return { item, tensor: await item.prepare() };
+      return { item, tensor: (await item.prepare()) as Awaited<ReturnType<T['prepare']>> };
     } catch (error) {
       return { item, error };
     }
@@ -169,7 +169,8 @@ function isLabelled(value: ImageSource | TensorLike | LabelledImage): value is L
   return typeof value === 'object' && value !== null && 'image' in value;
 }
 
-function labelOf(
+/** The class of a label; undefined if there is none. */
+export function labelOf(
   label: number | string | undefined,
   name: string,
   known: readonly string[],

@@ -1,10 +1,19 @@
 import { z } from 'zod';
 import type { SessionOptions } from '../session/options.js';
 import type { InferenceSession } from '../session/session.js';
+import type { TensorMap } from '../skip/observer.js';
 import type { ItemTrace } from '../skip/trace.js';
+import type { Tensor } from '../tensor.js';
 import { parseStrict } from '../validation.js';
 import { classOutput, type Prediction, predictions } from './class-scores.js';
-import { TextModel, type TextRunOptions, textRunShape, textsOf } from './text-model.js';
+import {
+  resultsOf,
+  type TextInput,
+  TextModel,
+  type TextRunOptions,
+  textRunShape,
+  textsOf,
+} from './text-model.js';
 
 /** Options of `TextClassifier.from`: those of a session, and labels. */
 export interface TextClassifierOptions extends SessionOptions {
@@ -56,20 +65,24 @@ export class TextClassifier {
    */
   static async from(path: string, options: TextClassifierOptions = {}): Promise<TextClassifier> {
     const { labels: own, ...sessionOptions } = options;
-    const model = await TextModel.from(path, sessionOptions);
-    try {
-      const { files, session } = model;
-      const known = own ?? files.labels;
-      const labelsFrom = own ? 'options.labels' : 'config.json';
-      const { output, classes } = classOutput(session.outputMetadata, known?.length, files.name, {
-        labelsFrom,
-      });
-      const labels = known ?? Array.from({ length: classes }, (_, index) => String(index));
-      return new TextClassifier(model, labels, known !== undefined, output);
-    } catch (error) {
-      await model.session.release();
-      throw error;
-    }
+    return TextModel.use(path, sessionOptions, async (model) => TextClassifier.over(model, own));
+  }
+
+  /** @internal */
+  static over(model: TextModel, own: readonly string[] | undefined): TextClassifier {
+    const { files, session } = model;
+    const known = own ?? files.labels;
+    const labelsFrom = own ? 'options.labels' : 'config.json';
+    const { output, classes } = classOutput(session.outputMetadata, known?.length, files.name, {
+      labelsFrom,
+    });
+    const labels = known ?? Array.from({ length: classes }, (_, index) => String(index));
+    return new TextClassifier(model, labels, known !== undefined, output);
+  }
+
+  /** The ONNX file. */
+  get file(): string {
+    return this.model.files.model;
   }
 
   get session(): InferenceSession {
@@ -86,10 +99,10 @@ export class TextClassifier {
    * order of the texts.
    * @throws ResidualSkipError INVALID_ARGUMENT, ABORTED, SESSION_RELEASED, and the errors of a policy that can't be used
    */
-  classify(text: string, options?: ClassifyTextOptions): Promise<TextClassification>;
-  classify(texts: readonly string[], options?: ClassifyTextOptions): Promise<TextClassification[]>;
+  classify(text: TextInput, options?: ClassifyTextOptions): Promise<TextClassification>;
+  classify(texts: readonly TextInput[], options?: ClassifyTextOptions): Promise<TextClassification[]>;
   async classify(
-    texts: string | readonly string[],
+    texts: TextInput | readonly TextInput[],
     options: ClassifyTextOptions = {},
   ): Promise<TextClassification | TextClassification[]> {
     const { topK = TOP_K, ...rest } = parseStrict(classifySchema, options, {
@@ -99,10 +112,33 @@ export class TextClassifier {
     });
     const { list, one } = textsOf('classify', texts);
     const answers = (await this.model.run(list, this.output, rest)).map(({ data, trace }) => {
-      const top = predictions(this, data, topK);
+      const top = this.predict(data, topK);
       return { ...top[0]!, top, trace };
     });
     return one ? answers[0]! : answers;
+  }
+
+  /** The tokens of a text: int32 [3, tokens], rows of ids, of marks (1, or 0 where it is filled up), and of segments. */
+  prepare(text: TextInput): Tensor<'int32'> {
+    return this.model.prepare(text);
+  }
+
+  /** The feeds of `session.run` for a prepared text. */
+  feeds(prepared: Tensor<'int32'>): TensorMap {
+    return this.model.feeds([prepared]);
+  }
+
+  /** The scores of a prepared text in the outputs of `session.run`. */
+  scoresOf(outputs: TensorMap, prepared: Tensor<'int32'>): Float32Array {
+    return resultsOf(outputs[this.output]!, [prepared])[0]!.data;
+  }
+
+  /**
+   * The `count` most probable classes by a text's scores, most probable first; ties are in the order of their indices.
+   * @throws ResidualSkipError INVALID_ARGUMENT when the model's output holds no class scores
+   */
+  predict(scores: Float32Array, count: number): Prediction[] {
+    return predictions(this, scores, count);
   }
 
   /** Releases the session once its current runs have ended. Idempotent. */

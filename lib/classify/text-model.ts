@@ -7,8 +7,12 @@ import type { TensorMetadata } from '../session/metadata.js';
 import type { SessionOptions } from '../session/options.js';
 import { InferenceSession } from '../session/session.js';
 import type { PolicySource } from '../skip/load-policy.js';
+import type { TensorMap } from '../skip/observer.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { Tensor } from '../tensor.js';
+
+/** A text, or a pair of them for networks that compare two. */
+export type TextInput = string | { readonly text: string; readonly pair: string };
 
 /** Options of every run of texts. */
 export interface TextRunOptions {
@@ -80,25 +84,70 @@ export class TextModel {
     }
   }
 
+  /**
+   * What `make` makes of a loaded model, which is released if that fails.
+   * @throws ResidualSkipError as `from`, and what `make` throws
+   */
+  static async use<T>(
+    path: string,
+    options: SessionOptions,
+    make: (model: TextModel) => Promise<T>,
+  ): Promise<T> {
+    const model = await TextModel.from(path, options);
+    try {
+      return await make(model);
+    } catch (error) {
+      await model.session.release();
+      throw error;
+    }
+  }
+
+  /** The tokens of a text: int32 [3, tokens], rows of ids, of 1 for each token that isn't filled up, and of segments. */
+  prepare(text: TextInput): Tensor<'int32'> {
+    const { text: first, pair } = typeof text === 'string' ? { text, pair: undefined } : text;
+    const { ids, types } = this.tokenizer.encode(first, pair, this.#limit());
+    const length = this.length ?? ids.length;
+    const rows = new Int32Array(ROLES.length * length);
+    rows.fill(this.tokenizer.padding, ids.length, length);
+    rows.set(ids);
+    rows.fill(1, length, length + ids.length);
+    rows.set(types, 2 * length);
+    return new Tensor('int32', rows, [ROLES.length, length]);
+  }
+
+  /** The feeds of `session.run` for prepared texts of one length. */
+  feeds(prepared: readonly Tensor<'int32'>[]): TensorMap {
+    const length = prepared[0]!.dims[1]!;
+    const size = prepared.length * length;
+    return Object.fromEntries(
+      this.inputs.map(({ name, type }) => {
+        const from = ROLES.indexOf(name) * length;
+        const data = new Int32Array(size);
+        for (const [i, text] of prepared.entries())
+          data.set(text.data.subarray(from, from + length), i * length);
+        const dims = [prepared.length, length];
+        return [
+          name,
+          type === 'int32'
+            ? new Tensor(type, data, dims)
+            : new Tensor(type, BigInt64Array.from(data, BigInt), dims),
+        ];
+      }),
+    );
+  }
+
   /** Runs each text at its own length, several of one length together. The results are in the order of the texts. */
-  async run(texts: readonly string[], output: string, options: TextRunOptions): Promise<TextResult[]> {
+  async run(texts: readonly TextInput[], output: string, options: TextRunOptions): Promise<TextResult[]> {
     const { trace: traced, ...rest } = options;
-    const encoded = texts.map((text) => this.tokenizer.encode(text, this.#limit()));
+    const prepared = texts.map((text) => this.prepare(text));
     const results: TextResult[] = [];
-    for (const group of this.#groups(encoded.map(({ ids }) => ids.length))) {
-      const feeds = this.#feeds(group.map((i) => encoded[i]!));
+    for (const group of this.#groups(prepared.map(({ dims }) => dims[1]!))) {
+      const those = group.map((i) => prepared[i]!);
       const { outputs, trace } = traced
-        ? await this.session.runTraced(feeds, [output], rest)
-        : { outputs: await this.session.run(feeds, [output], rest), trace: null };
-      const { data, dims } = outputs[output]!;
-      const size = data.length / group.length;
-      for (const [item, i] of group.entries()) {
-        results[i] = {
-          data: (data as Float32Array).slice(item * size, (item + 1) * size),
-          dims: dims.slice(1),
-          tokens: encoded[i]!.ids.length,
-          trace: trace?.items[item] ?? null,
-        };
+        ? await this.session.runTraced(this.feeds(those), [output], rest)
+        : { outputs: await this.session.run(this.feeds(those), [output], rest), trace: null };
+      for (const [k, result] of resultsOf(outputs[output]!, those).entries()) {
+        results[group[k]!] = { ...result, trace: trace?.items[k] ?? null };
       }
     }
     return results;
@@ -113,41 +162,30 @@ export class TextModel {
   #groups(lengths: readonly number[]): number[][] {
     const most = this.session.model.batching === 'item' ? BATCH : 1;
     const byLength = new Map<number, number[]>();
-    for (const [i, own] of lengths.entries()) {
-      const length = this.length ?? own;
-      byLength.set(length, [...(byLength.get(length) ?? []), i]);
-    }
+    for (const [i, length] of lengths.entries()) byLength.set(length, [...(byLength.get(length) ?? []), i]);
     return [...byLength.values()].flatMap((all) =>
       Array.from({ length: Math.ceil(all.length / most) }, (_, k) => all.slice(k * most, (k + 1) * most)),
     );
   }
+}
 
-  #feeds(texts: readonly { ids: readonly number[]; types: readonly number[] }[]): Record<string, Tensor> {
-    const length = this.length ?? texts[0]!.ids.length;
-    const filled = (list: readonly number[], filler: number) =>
-      Array.from({ length }, (_, i) => list[i] ?? filler);
-    const rows: Record<Role, number[]> = {
-      input_ids: texts.flatMap(({ ids }) => filled(ids, this.tokenizer.padding)),
-      attention_mask: texts.flatMap(({ ids }) =>
-        filled(
-          ids.map(() => 1),
-          0,
-        ),
-      ),
-      token_type_ids: texts.flatMap(({ types }) => filled(types, 0)),
-    };
-    const dims = [texts.length, length];
-    return Object.fromEntries(
-      this.inputs.map(({ name, type }) => {
-        const row = rows[name];
-        const tensor =
-          type === 'int64'
-            ? new Tensor('int64', BigInt64Array.from(row, BigInt), dims)
-            : new Tensor('int32', Int32Array.from(row), dims);
-        return [name, tensor as Tensor];
-      }),
-    );
-  }
+/** Each text's part of an output. */
+export function resultsOf(
+  { data, dims }: Pick<Tensor, 'data' | 'dims'>,
+  prepared: readonly Tensor<'int32'>[],
+): Omit<TextResult, 'trace'>[] {
+  const size = data.length / prepared.length;
+  return prepared.map((text, i) => ({
+    data: (data as Float32Array).slice(i * size, (i + 1) * size),
+    dims: dims.slice(1),
+    tokens: tokensOf(text),
+  }));
+}
+
+/** Tokens of a prepared text, without those that fill it up. */
+function tokensOf({ data, dims }: Tensor<'int32'>): number {
+  const length = dims[1]!;
+  return data.subarray(length, 2 * length).reduce((sum, mark) => sum + mark, 0);
 }
 
 function tokenInput({ name, type, shape }: TensorMetadata, model: string) {
@@ -170,10 +208,20 @@ function notText(model: string, inputs: readonly Pick<TensorMetadata, 'name' | '
 export function textsOf(
   what: string,
   texts: unknown,
-): { readonly list: readonly string[]; readonly one: boolean } {
-  const list = typeof texts === 'string' ? [texts] : texts;
-  if (Array.isArray(list) && list.every((text) => typeof text === 'string')) {
-    return { list, one: typeof texts === 'string' };
-  }
-  throw new ResidualSkipError('INVALID_ARGUMENT', `${what}: expected a text or an array of texts`);
+): { readonly list: readonly TextInput[]; readonly one: boolean } {
+  const one = isTextInput(texts);
+  const list = one ? [texts] : texts;
+  if (Array.isArray(list) && list.every(isTextInput)) return { list, one };
+  throw new ResidualSkipError(
+    'INVALID_ARGUMENT',
+    `${what}: expected a text, a pair { text, pair }, or an array of them`,
+  );
+}
+
+export function isTextInput(value: unknown): value is TextInput {
+  if (typeof value === 'string') return true;
+  if (typeof value !== 'object' || value === null) return false;
+  return (
+    'text' in value && typeof value.text === 'string' && 'pair' in value && typeof value.pair === 'string'
+  );
 }

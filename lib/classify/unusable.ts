@@ -1,22 +1,25 @@
 import { ResidualSkipError } from '../errors.js';
 
-/** Codes of errors that concern a single image; any other error ends the work. */
-const ABOUT_ONE_IMAGE = ['INVALID_DATA', 'INVALID_SHAPE'];
+/** Codes of errors that concern a single item; any other error ends the work. */
+const ABOUT_ONE_ITEM = ['INVALID_DATA', 'INVALID_SHAPE'];
 const SHOWN = 5;
 
-/** Images that are left out because they can't be used. */
+/** Images or texts that are left out because they can't be used. */
 export class Unusable {
-  constructor(readonly problems: ResidualSkipError[] = []) {}
+  constructor(
+    readonly problems: ResidualSkipError[] = [],
+    private readonly what: 'image' | 'text' = 'image',
+  ) {}
 
-  /** Keeps an error that concerns a single image; throws any other. */
+  /** Keeps an error that concerns a single item; throws any other. */
   note(error: unknown): undefined {
-    if (!(error instanceof ResidualSkipError && ABOUT_ONE_IMAGE.includes(error.code))) throw error;
+    if (!(error instanceof ResidualSkipError && ABOUT_ONE_ITEM.includes(error.code))) throw error;
     this.problems.push(error);
     return undefined;
   }
 
   /** @throws ResidualSkipError if there are any: with their common code, or else INVALID_DATA; the message describes them */
-  check(advice = 'the results are those of the other images'): void {
+  check(advice = `the results are those of the other ${this.what}s`): void {
     const said = this.describe();
     if (said === undefined) return;
     const [first, ...others] = this.problems.map(({ code }) => code);
@@ -27,8 +30,8 @@ export class Unusable {
   /** Throws as `check` does when no usable image is left. */
   checkSome(usable: number): void {
     if (usable > 0) return;
-    this.check('no image is left');
-    throw new ResidualSkipError('INVALID_DATA', 'images: there is none; give at least one');
+    this.check(`no ${this.what} is left`);
+    throw new ResidualSkipError('INVALID_DATA', `${this.what}s: there is none; give at least one`);
   }
 
   /** How many there are, and what is wrong with the first few; undefined when there are none. */
@@ -37,6 +40,6 @@ export class Unusable {
     if (count === 0) return undefined;
     const more = count > SHOWN ? `; and ${count - SHOWN} more` : '';
     const shown = this.problems.slice(0, SHOWN).map(({ message }) => message);
-    return `${count === 1 ? '1 image' : `${count.toLocaleString('en')} images`} can't be used: ${shown.join('; ')}${more}`;
+    return `${count === 1 ? `1 ${this.what}` : `${count.toLocaleString('en')} ${this.what}s`} can't be used: ${shown.join('; ')}${more}`;
   }
 }

@@ -2,11 +2,12 @@ import type { Command } from 'commander';
 import { Unusable } from '../classify/unusable.js';
 import type { DataLimits } from '../data/limits.js';
 import { findModel } from '../data/model-files.js';
+import { isTextFile } from '../data/texts.js';
 import type { EnergyReport } from '../measure/energy.js';
 import { type Evaluation, evaluate } from '../measure/evaluate.js';
 import type { LatencySummary } from '../measure/statistics.js';
 import { type Io, paint, watchWork } from './io.js';
-import { addImageOptions, type EngineOptions, positiveInteger } from './options.js';
+import { addDataOptions, type EngineOptions, positiveInteger } from './options.js';
 import { formatTable, milliseconds, percent, plural } from './table.js';
 
 interface EvalOptions extends EngineOptions, DataLimits {
@@ -17,16 +18,16 @@ interface EvalOptions extends EngineOptions, DataLimits {
 }
 
 export function addEvalCommand(program: Command, io: Io): void {
-  addImageOptions(
+  addDataOptions(
     program
       .command('eval')
       .description(
-        'measure accuracy, latency and skipped work on images, against running every block; accuracy needs labels',
+        'measure accuracy, latency and skipped work on images or texts, against running every block; accuracy needs labels',
       )
       .argument('<model>', 'ONNX file, or a folder with one')
       .requiredOption(
         '--data <dir>',
-        "images: a folder of them, of a folder for each class, with IDX files, or with CIFAR-10's binary batches",
+        "images: a folder of them, of a folder for each class, with IDX files, or with CIFAR-10's binary batches; texts: a file (.jsonl, .csv, .tsv)",
       )
       .option('--labels <file>', 'CSV or JSON file with the label of each image')
       .option('--no-labels', 'any folder of images, whatever its folders are named')
@@ -61,7 +62,7 @@ function energyRow({ joules, cpuSeconds }: EnergyReport): string[] {
 function draw(
   what: string,
   report: Omit<Evaluation, 'unusable'>,
-  { backend = 'native' }: EvalOptions,
+  { data, backend = 'native' }: EvalOptions,
   io: Io,
 ): string {
   const { full, skip, accuracyChange, latencyReduction, energy } = report;
@@ -83,7 +84,13 @@ function draw(
           ],
         ]
       : []),
-    ['agreement', '', percent(skip.agreement, 2), ''],
+    ...(skip.agreement === null ? [] : [['agreement', '', percent(skip.agreement, 2), '']]),
+    ...(skip.distance === null
+      ? []
+      : [
+          ['cosine distance', '', skip.distance.cosine.toPrecision(3), ''],
+          ['relative error', '', percent(skip.distance.relative, 2), ''],
+        ]),
     latency('mean', 'latency, mean, ms', ''),
     latency('p50', '  median', paint(io, 'bold', `${percent(latencyReduction)} less with skipping`)),
     latency('p95', '  95th percentile', ''),
@@ -98,6 +105,6 @@ function draw(
     { title: 'skip', align: 'right' as const },
     { title: '' },
   ];
-  const heading = `${what}: ${plural(report.items, 'image')}, ${backend} backend, one at a time`;
+  const heading = `${what}: ${plural(report.items, isTextFile(data) ? 'text' : 'image')}, ${backend} backend, one at a time`;
   return `${heading}\n\n${formatTable(io, columns, rows)}`;
 }

@@ -56,8 +56,8 @@ export function addEngineOptions(command: Command): Command {
   );
 }
 
-/** Adds the options of commands that run a model on images. */
-export function addImageOptions(command: Command): Command {
+/** Adds the options of commands that run a model on images or texts. */
+export function addDataOptions(command: Command): Command {
   return addLimitOptions(addEngineOptions(command));
 }
 

@@ -1,16 +1,16 @@
 import type { Command } from 'commander';
 import { auditLog } from '../audit/log.js';
-import { type Item, itemsOfPath } from '../classify/images.js';
+import type { Item } from '../classify/images.js';
 import { takeEvenly } from '../data/dataset.js';
 import type { DataLimits } from '../data/limits.js';
 import { findModel } from '../data/model-files.js';
 import type { EnergyReport } from '../measure/energy.js';
 import { MOST_MEASURED } from '../measure/timed-classifier.js';
 import type { Tensor } from '../tensor.js';
-import { openClassifier } from './classifier.js';
+import { openClassifier, openUnlabelled } from './classifier.js';
 import { checkWritable, unwritable } from './files.js';
 import { type Io, startProgress } from './io.js';
-import { addImageOptions, type EngineOptions, positiveInteger } from './options.js';
+import { addDataOptions, type EngineOptions, positiveInteger } from './options.js';
 import { plural } from './table.js';
 
 interface RecordOptions extends EngineOptions, DataLimits {
@@ -24,14 +24,14 @@ interface RecordOptions extends EngineOptions, DataLimits {
 const TIMED_EVERY = 10;
 
 export function addRecordCommand(program: Command, io: Io): void {
-  addImageOptions(
+  addDataOptions(
     program
       .command('record')
-      .description('run images and write an audit log of what each one ran and skipped')
+      .description('run images or texts and write an audit log of what each one ran and skipped')
       .argument('<model>', 'ONNX file, or a folder with one')
       .requiredOption(
         '--data <dir>',
-        'images: any folder of them (labels are not needed), or what eval takes',
+        'images: any folder of them (labels are not needed), or what eval takes; or a file of texts',
       )
       .requiredOption('-o, --output <file>', 'audit log to append to')
       .option('--limit <n>', 'items to use, spread evenly over the data', positiveInteger),
@@ -81,13 +81,11 @@ async function measure(
   model: string,
   options: RecordOptions,
   io: Io,
-): Promise<{ chosen: readonly Item[]; energy: EnergyReport }> {
+): Promise<{ chosen: readonly Item<Tensor>[]; energy: EnergyReport }> {
   const classifier = await openClassifier(model, options, io);
   try {
-    const { maxPixels, maxBytes, limit } = options;
-    const from = { maxPixels, maxBytes, labelsFrom: 'none' };
-    const items = await itemsOfPath(options.data, classifier.images, from);
-    const chosen = takeEvenly(items, limit ?? items.length);
+    const items = await openUnlabelled(classifier, options.data, options);
+    const chosen = takeEvenly(items, options.limit ?? items.length);
     const measured = takeEvenly(chosen, Math.min(MOST_MEASURED, Math.ceil(chosen.length / TIMED_EVERY)));
     const tensors: Tensor[] = [];
     for await (const { tensor } of classifier.prepare(measured)) tensors.push(tensor);

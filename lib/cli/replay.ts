@@ -1,14 +1,15 @@
 import type { Command } from 'commander';
 import { type ReplayItem, type ReplayReport, replayAudit } from '../audit/replay.js';
-import { type Item, itemsOfPath } from '../classify/images.js';
+import type { Item } from '../classify/images.js';
 import { likelyFirst } from '../data/dataset.js';
 import type { DataLimits } from '../data/limits.js';
 import { ResidualSkipError } from '../errors.js';
 import type { TimedClassifier } from '../measure/timed-classifier.js';
-import { openClassifier } from './classifier.js';
+import type { Tensor } from '../tensor.js';
+import { openClassifier, openUnlabelled } from './classifier.js';
 import { readLog } from './files.js';
 import { type Io, paint, startProgress } from './io.js';
-import { addImageOptions, type EngineOptions } from './options.js';
+import { addDataOptions, type EngineOptions } from './options.js';
 import { plural } from './table.js';
 
 interface ReplayOptions extends EngineOptions, DataLimits {
@@ -21,7 +22,7 @@ interface ReplayOptions extends EngineOptions, DataLimits {
 const SHOWN = 5;
 
 export function addReplayCommand(program: Command, io: Io): void {
-  addImageOptions(
+  addDataOptions(
     program
       .command('replay')
       .description('run the inputs of an audit log again and compare every decision and output bit for bit')
@@ -48,11 +49,9 @@ async function replay(path: string, options: ReplayOptions, io: Io): Promise<voi
   }
   const classifier = await openClassifier(model, options, io);
   try {
-    const { maxPixels, maxBytes } = options;
-    const from = { maxPixels, maxBytes, labelsFrom: 'none' };
-    const images = await itemsOfPath(options.data, classifier.images, from);
+    const data = await openUnlabelled(classifier, options.data, options);
     const progress = startProgress(io, entries.length, 'Replaying', options.json !== true);
-    const items = itemsOf(classifier, likelyFirst(images, entries.length));
+    const items = itemsOf(classifier, likelyFirst(data, entries.length));
     const report = await replayAudit(entries, items, classifier.session, () => progress.advance()).finally(
       () => progress.stop(),
     );
@@ -67,8 +66,11 @@ async function replay(path: string, options: ReplayOptions, io: Io): Promise<voi
   }
 }
 
-async function* itemsOf(classifier: TimedClassifier, images: readonly Item[]): AsyncGenerator<ReplayItem> {
-  for await (const { item, tensor } of classifier.prepare(images)) {
+async function* itemsOf(
+  classifier: TimedClassifier,
+  data: readonly Item<Tensor>[],
+): AsyncGenerator<ReplayItem> {
+  for await (const { item, tensor } of classifier.prepare(data)) {
     yield { name: item.name, feeds: classifier.feeds(tensor) };
   }
 }

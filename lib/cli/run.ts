@@ -1,16 +1,18 @@
 import { relative } from 'node:path';
 import { type Command, Option } from 'commander';
 import type { Prediction } from '../classify/class-scores.js';
+import { textsOfArguments } from '../classify/texts.js';
 import { kindOf, listImagesBelow } from '../data/files.js';
 import type { DataLimits } from '../data/limits.js';
 import { ResidualSkipError } from '../errors.js';
 import type { TimedClassifier } from '../measure/timed-classifier.js';
 import { mean, median } from '../numeric/statistics.js';
+import { cosineDistance } from '../numeric/vectors.js';
 import type { BlockInfo } from '../skip/block-info.js';
 import type { Tensor } from '../tensor.js';
 import { openClassifier } from './classifier.js';
 import { type Io, paint, startProgress } from './io.js';
-import { addImageOptions, type EngineOptions, positiveInteger } from './options.js';
+import { addDataOptions, type EngineOptions, positiveInteger } from './options.js';
 import { asciiPattern, drawPattern, patternLegend } from './pattern.js';
 import { type Column, formatTable, milliseconds, percent, plural } from './table.js';
 
@@ -20,10 +22,12 @@ interface RunOptions extends EngineOptions, DataLimits {
   readonly json?: boolean;
 }
 
-/** One image of `run --json`. */
+/** One image or text of `run --json`. */
 export interface RunResult {
   readonly input: string;
   readonly top: readonly Prediction[];
+  /** Of the vector from that of the full network; for a network without classes, which has no `top`. */
+  readonly cosineDistance?: number;
   readonly blocks: { total: number; skippable: number; skipped: number; pattern: string };
   /** Medians of alternating runs: with the policy, and with every block run. */
   readonly milliseconds: { skip: number; full: number };
@@ -37,35 +41,41 @@ interface Row {
   readonly drawn: string;
 }
 
-interface ImageFile {
+interface RunItem {
+  /** The path of an image, a text itself, or the row of a file. */
   readonly path: string;
   readonly shown: string;
+  prepare(): Promise<Tensor>;
 }
 
 /** Most pairs of timed runs for one image, and the time after which no further pair starts. */
 const MOST_PAIRS = 41;
 const BUDGET_MS = 400;
 const JSON_TOP = 5;
+/** Characters of a text in the table. */
+const MOST_SHOWN = 48;
 
 export function addRunCommand(program: Command, io: Io): void {
-  addImageOptions(
+  addDataOptions(
     program
       .command('run')
-      .description('classify images; show which blocks each one skipped and the time that saved')
+      .description('run images or texts; show which blocks each one skipped and the time that saved')
       .argument('<model>', 'ONNX file, or a folder with one')
-      .argument('<images...>', 'image files, or folders of them')
+      .argument(
+        '<images-or-texts...>',
+        'image files, or folders of them; for a network of texts, texts or files (.jsonl, .csv, .tsv)',
+      )
       .addOption(new Option('--full', 'run every block; the same as --policy full').conflicts('policy'))
       .option('--top <k>', `classes to show (default: 1, with --json ${JSON_TOP})`, positiveInteger),
   ).action((model: string, images: string[], options: RunOptions) => run(model, images, options, io));
 }
 
-async function run(model: string, paths: readonly string[], options: RunOptions, io: Io): Promise<void> {
+async function run(model: string, given: readonly string[], options: RunOptions, io: Io): Promise<void> {
   const policy = options.full ? 'full' : options.policy;
-  const files = await imageFiles(paths);
   const classifier = await openClassifier(model, { ...options, policy }, io);
   try {
-    const items = files.map((file) => ({ ...file, prepare: () => classifier.images.prepare(file.path) }));
-    const progress = startProgress(io, files.length, 'Classifying', options.json !== true);
+    const items = await itemsOf(classifier, given, options);
+    const progress = startProgress(io, items.length, 'Running', options.json !== true);
     const rows: Row[] = [];
     try {
       for await (const { item, tensor } of classifier.prepare(items)) {
@@ -92,30 +102,46 @@ async function run(model: string, paths: readonly string[], options: RunOptions,
   }
 }
 
-async function imageFiles(paths: readonly string[]): Promise<ImageFile[]> {
-  const files: ImageFile[] = [];
-  for (const path of paths) {
+async function itemsOf(
+  { model: { images, reader } }: TimedClassifier,
+  given: readonly string[],
+  { maxBytes }: DataLimits,
+): Promise<readonly RunItem[]> {
+  if (reader) {
+    const texts = await textsOfArguments(given, reader, { maxBytes });
+    return texts.map(({ name, prepare }) => ({ path: name, shown: shortened(name), prepare }));
+  }
+  const items: RunItem[] = [];
+  const add = (path: string, shown: string) =>
+    items.push({ path, shown, prepare: () => images!.prepare(path) });
+  for (const path of given) {
     if ((await kindOf(path)) !== 'folder') {
-      files.push({ path, shown: path });
+      add(path, path);
       continue;
     }
-    const images = await listImagesBelow(path);
-    if (images.length === 0) throw new ResidualSkipError('INVALID_DATA', `folder ${path}: it holds no image`);
-    for (const file of images) files.push({ path: file, shown: relative(path, file) });
+    const below = await listImagesBelow(path);
+    if (below.length === 0) throw new ResidualSkipError('INVALID_DATA', `folder ${path}: it holds no image`);
+    for (const file of below) add(file, relative(path, file));
   }
-  return files;
+  return items;
+}
+
+/** A text as the table shows it: on one line, the beginning of a long one. */
+function shortened(text: string): string {
+  const line = text.replace(/\s+/g, ' ').trim();
+  return line.length > MOST_SHOWN ? `${line.slice(0, MOST_SHOWN - 1)}…` : line;
 }
 
 function measure(
   classifier: TimedClassifier,
-  image: ImageFile,
+  item: RunItem,
   tensor: Tensor,
   options: RunOptions,
   io: Io,
 ): Row {
   // These two runs also warm the caches, so that the steady state is timed.
   const { scores, trace } = classifier.classify(tensor);
-  classifier.time(tensor, 'full');
+  const full = classifier.time(tensor, 'full').scores;
   const times = { skip: [] as number[], full: [] as number[] };
   const start = performance.now();
   do {
@@ -126,8 +152,9 @@ function measure(
   } while (times.full.length < MOST_PAIRS && performance.now() - start < BUDGET_MS);
   const { blocks } = classifier;
   const result = {
-    input: image.path,
+    input: item.path,
     top: classifier.predict(scores, options.top ?? (options.json ? JSON_TOP : 1)),
+    ...(classifier.model.labels === null && { cosineDistance: cosineDistance(scores, full) }),
     blocks: {
       total: blocks.length,
       skippable: blocks.filter(({ skippable }) => skippable).length,
@@ -136,7 +163,7 @@ function measure(
     },
     milliseconds: { skip: median(times.skip), full: median(times.full) },
   };
-  return { result, shown: image.shown, drawn: drawPattern(io, trace, stagesOf(blocks)) };
+  return { result, shown: item.shown, drawn: drawPattern(io, trace, stagesOf(blocks)) };
 }
 
 /** Indices of the blocks that begin a stage: their shortcut isn't the identity. */
@@ -156,16 +183,19 @@ function draw(classifier: TimedClassifier, rows: readonly Row[], full: boolean, 
         { title: 'ms skip', align: 'right' },
         { title: 'saved', align: 'right' },
       ];
-  const columns: Column[] = [{ title: 'image' }, { title: 'class' }, { title: 'blocks' }, ...timeColumns];
+  const { what, labels } = classifier.model;
+  const answer = labels === null ? 'cosine distance' : 'class';
+  const columns: Column[] = [{ title: what }, { title: answer }, { title: 'blocks' }, ...timeColumns];
   const cells = rows.map(({ result, shown, drawn }) => {
     const classes = result.top.map(({ label, probability }) => `${label} ${percent(probability)}`).join(', ');
-    return [shown, classes, drawn, ...(full ? [milliseconds(result.milliseconds.full)] : savings(result))];
+    const said = result.cosineDistance === undefined ? classes : result.cosineDistance.toPrecision(3);
+    return [shown, said, drawn, ...(full ? [milliseconds(result.milliseconds.full)] : savings(result))];
   });
   const idle = !full && gates === 0 && rows.every(({ result }) => result.blocks.skipped === 0);
   return [
     `${heading}\n\n${formatTable(io, columns, cells)}\n`,
     full ? '' : `${patternLegend(io)}\n`,
-    `${summary(rows, full, io)}\n`,
+    `${summary(rows, what, full, io)}\n`,
     idle ? 'The network has no gates of its own; residual-skip calibrate makes a policy that skips.\n' : '',
   ].join('');
 }
@@ -179,19 +209,19 @@ function savings({ blocks, milliseconds: { skip, full } }: RunResult): string[] 
   ];
 }
 
-function summary(rows: readonly Row[], full: boolean, io: Io): string {
+function summary(rows: readonly Row[], what: string, full: boolean, io: Io): string {
   const meanOf = (value: (result: RunResult) => number) => mean(rows.map(({ result }) => value(result)));
   const fullTime = meanOf((result) => result.milliseconds.full);
-  const images = plural(rows.length, 'image');
+  const items = plural(rows.length, what);
   const skipped = meanOf(({ blocks }) => blocks.skipped);
-  if (full) return `${images}, every block run: ${milliseconds(fullTime)} ms each`;
+  if (full) return `${items}, every block run: ${milliseconds(fullTime)} ms each`;
   const skipTime = meanOf((result) => result.milliseconds.skip);
-  if (skipped === 0) return `${images}: no block skipped, ${milliseconds(skipTime)} ms each`;
+  if (skipped === 0) return `${items}: no block skipped, ${milliseconds(skipTime)} ms each`;
   const saved = paint(io, 'bold', `${percent(1 - skipTime / fullTime, 0)} of the time saved`);
   const { total } = rows[0]!.result.blocks;
   const blocks =
     rows.length === 1
       ? `${skipped} of ${total} blocks skipped`
       : `${skipped.toFixed(1)} of ${total} blocks skipped on average`;
-  return `${images}: ${blocks}, ${milliseconds(skipTime)} ms instead of ${milliseconds(fullTime)} ms: ${saved}`;
+  return `${items}: ${blocks}, ${milliseconds(skipTime)} ms instead of ${milliseconds(fullTime)} ms: ${saved}`;
 }

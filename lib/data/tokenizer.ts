@@ -98,16 +98,32 @@ export class TextTokenizer {
     }
   }
 
-  /** The tokens of `text`. Of a longer one than `limit`, the first ones, with the special tokens that begin and end it. */
-  encode(text: string, limit = this.limit): Encoded {
-    const encoding: Encoding = this.tokenizer.encode(text, { return_token_type_ids: true });
-    const { ids, token_type_ids: types } = encoding;
+  /**
+   * The tokens of a text, or of a pair of them. Of more than `limit`, the first ones of each text are kept, the longer one being cut
+   * first, with the special tokens around them.
+   */
+  encode(text: string, pair?: string, limit = this.limit): Encoded {
+    const options = { text_pair: pair ?? null, return_token_type_ids: true } as const;
+    const { ids, token_type_ids: types }: Encoding = this.tokenizer.encode(text, options);
     if (limit === undefined || ids.length <= limit) return { ids, types };
-    const { ids: own }: Pick<Encoding, 'ids'> = this.tokenizer.encode(text, { add_special_tokens: false });
-    const before = ids.findIndex((_, at) => own.every((id, i) => ids[at + i] === id));
-    const end = before + own.length;
-    const kept = Math.max(limit - (ids.length - own.length), 0);
-    const cut = (list: readonly number[]) => [...list.slice(0, before + kept), ...list.slice(end)];
-    return { ids: cut(ids), types: cut(types) };
+    const places = this.#placesOf(pair === undefined ? [text] : [text, pair], ids);
+    const kept = places.map(({ length }) => length);
+    for (let excess = ids.length - limit; excess > 0 && Math.max(...kept) > 0; excess--) {
+      kept[kept.lastIndexOf(Math.max(...kept))]!--;
+    }
+    const isKept = (_: number, i: number) =>
+      places.every(({ at, length }, k) => i < at + kept[k]! || i >= at + length);
+    return { ids: ids.filter(isKept), types: types.filter(isKept) };
+  }
+
+  /** Where the texts' own tokens are among those with special tokens. */
+  #placesOf(texts: readonly string[], ids: readonly number[]) {
+    let from = 0;
+    return texts.map((text) => {
+      const { ids: own }: Pick<Encoding, 'ids'> = this.tokenizer.encode(text, { add_special_tokens: false });
+      const at = ids.findIndex((_, start) => start >= from && own.every((id, i) => ids[start + i] === id));
+      from = at + own.length;
+      return { at, length: own.length };
+    });
   }
 }

@@ -1,11 +1,14 @@
-/** Evaluation: skipping against running every block, on images. */
+/** Evaluation: skipping against running every block, on images or texts. */
 import { z } from 'zod';
-import { ImageClassifier, type ImageClassifierOptions } from '../classify/image-classifier.js';
-import { type DataOptions, dataShape, type Images, openItems } from '../classify/images.js';
+import { type Data, openDataModel } from '../classify/data-model.js';
+import type { ImageClassifierOptions } from '../classify/image-classifier.js';
+import { type DataOptions, dataShape } from '../classify/images.js';
 import { Work, type WorkOptions, workShape } from '../classify/work.js';
 import { takeEvenly } from '../data/dataset.js';
 import type { ResidualSkipError } from '../errors.js';
 import { argMax } from '../numeric/softmax.js';
+import { mean } from '../numeric/statistics.js';
+import { cosineDistance, relativeError } from '../numeric/vectors.js';
 import type { Tensor } from '../tensor.js';
 import { parsePart } from '../validation.js';
 import type { EnergyReport } from './energy.js';
@@ -14,19 +17,19 @@ import { MOST_MEASURED, TimedClassifier } from './timed-classifier.js';
 
 /** `policy`, `threads` and the other options of a classifier say what is evaluated. */
 export interface EvaluateOptions extends ImageClassifierOptions, DataOptions, WorkOptions {
-  /** Most images to use: of a path spread evenly over the data, of an iterable the first. */
+  /** Most items to use: of a path spread evenly over the data, of an iterable the first. */
   limit?: number | undefined;
-  /** Also measure what an image takes of the processor. It blocks the event loop for up to ten seconds. */
+  /** Also measure what an item takes of the processor. It blocks the event loop for up to ten seconds. */
   energy?: boolean | undefined;
 }
 
 /** What skipping gains and costs. Fractions are 0 to 1, averaged over items. */
 export interface Evaluation {
-  /** Images that were evaluated. */
+  /** Images or texts that were evaluated. */
   readonly items: number;
   /** With every block run. */
   readonly full: {
-    /** Null unless every image has a label. */
+    /** Null unless every item has a label. */
     readonly accuracy: number | null;
     /** Of one item, at batch 1. */
     readonly latencyMs: LatencySummary;
@@ -34,8 +37,10 @@ export interface Evaluation {
   /** With the policy. */
   readonly skip: {
     readonly accuracy: number | null;
-    /** Items for which skipping and the full network name the same class. */
-    readonly agreement: number;
+    /** Items for which skipping and the full network name the same class; null for a network without classes. */
+    readonly agreement: number | null;
+    /** Means over the items, from the full network's vectors; null for a network with classes. */
+    readonly distance: { readonly cosine: number; readonly relative: number } | null;
     readonly latencyMs: LatencySummary;
     /** Of all residual blocks. */
     readonly blocksSkipped: number;
@@ -46,11 +51,11 @@ export interface Evaluation {
   };
   /** 1 - skip.p50 / full.p50. */
   readonly latencyReduction: number;
-  /** Null unless every image has a label. */
+  /** Null unless every item has a label. */
   readonly accuracyChange: PairedChange | null;
   /** Measured apart from the latency, over runs of one mode in a row; null unless it was asked for. */
   readonly energy: EnergyReport | null;
-  /** What is wrong with images that were left out. */
+  /** What is wrong with items that were left out. */
   readonly unusable: readonly ResidualSkipError[];
 }
 
@@ -62,41 +67,42 @@ const ownShape = {
 };
 
 /**
- * Measures accuracy, latency and skipped work of a model under a policy, against running every block. Each image runs by
- * itself on the calling thread, since its time is taken; the event loop gets turns between images.
- * @param model ONNX file, or a folder with one
- * @param images a folder of images, with or without one folder for each class, or a file that holds many; or images or
- * tensors, float32[1, channels, height, width], one after another
- * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DATA or INVALID_SHAPE when no image can be used, ABORTED (an AbortError),
- * and what ImageClassifier.from throws. An image that can't be used is left out and named in `unusable`.
+ * Measures accuracy, latency and skipped work of a model under a policy, against running every block. Each item runs by
+ * itself on the calling thread, since its time is taken; the event loop gets turns between items.
+ * @param model ONNX file, or a folder with one; a network of texts has `tokenizer.json` beside it
+ * @param data a folder of images, with or without one folder for each class, or a file that holds many; or images or
+ * tensors, float32[1, channels, height, width], one after another. Or a file of texts (.jsonl, .csv, .tsv), or texts
+ * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DATA or INVALID_SHAPE when no item can be used, ABORTED (an AbortError),
+ * and what ImageClassifier.from, TextClassifier.from or Embedder.from throws. An image that can't be used is left out and named in
+ * `unusable`.
  */
 export async function evaluate(
   model: string,
-  images: Images,
+  data: Data,
   options: EvaluateOptions = {},
 ): Promise<Evaluation> {
   const { own, rest } = parsePart(ownShape, options);
   const work = new Work('evaluation', own);
   work.check();
-  const classifier = await ImageClassifier.from(model, { ...rest, maxPixels: own.maxPixels });
+  const opened = await openDataModel(model, { ...rest, maxPixels: own.maxPixels });
   try {
-    return await measure(new TimedClassifier(classifier), images, own, work);
+    return await measure(new TimedClassifier(opened), data, own, work);
   } finally {
-    await classifier.release();
+    await opened.session.release();
   }
 }
 
 async function measure(
   classifier: TimedClassifier,
-  images: Images,
+  data: Data,
   options: Pick<EvaluateOptions, keyof typeof ownShape>,
   work: Work,
 ): Promise<Evaluation> {
   const { limit = Number.POSITIVE_INFINITY, energy = false } = options;
-  const { list, count } = await openItems(images, classifier.images, options, work);
+  const { list, count } = await classifier.model.open(data, options, work);
   const total = count === null ? null : Math.min(count, limit);
-  const chosen = typeof images === 'string' && Array.isArray(list) ? takeEvenly(list, limit) : list;
-  const tally = new Tally();
+  const chosen = typeof data === 'string' && Array.isArray(list) ? takeEvenly(list, limit) : list;
+  const tally = new Tally(classifier.model.labels !== null);
   const measured = new Sample<Tensor>(MOST_MEASURED);
   for await (const { item, tensor } of work.each(classifier.prepare(chosen))) {
     if (tally.items === 0) classifier.warmUp(tensor);
@@ -157,8 +163,12 @@ class Tally {
   #gained = 0;
   #lost = 0;
   #agreed = 0;
+  readonly #distances = { cosine: [] as number[], relative: [] as number[] };
   readonly #skipped = { blocks: 0, layers: 0, multiplyAdds: 0 };
   readonly #times = { full: [] as number[], skip: [] as number[] };
+
+  /** @param classifies whether scores are those of classes; otherwise they are vectors */
+  constructor(private readonly classifies: boolean) {}
 
   add(
     label: number | undefined,
@@ -175,6 +185,10 @@ class Tally {
     if (right.skip && !right.full) this.#gained++;
     if (right.full && !right.skip) this.#lost++;
     if (answers.full === answers.skip) this.#agreed++;
+    if (!this.classifies) {
+      this.#distances.cosine.push(cosineDistance(skip.scores, full.scores));
+      this.#distances.relative.push(relativeError(skip.scores, full.scores));
+    }
     for (const kind of ['blocks', 'layers', 'multiplyAdds'] as const) this.#skipped[kind] += skipped[kind];
     this.#times.full.push(full.milliseconds);
     this.#times.skip.push(skip.milliseconds);
@@ -183,13 +197,16 @@ class Tally {
   report(): Omit<Evaluation, 'energy' | 'unusable'> {
     const { items } = this;
     const latency = { full: latencyOf(this.#times.full), skip: latencyOf(this.#times.skip) };
-    const ifLabelled = <T>(value: T) => (this.#labelled === items ? value : null);
+    const ifLabelled = <T>(value: T) => (this.classifies && this.#labelled === items ? value : null);
     return {
       items,
       full: { accuracy: ifLabelled(this.#right.full / items), latencyMs: latency.full },
       skip: {
         accuracy: ifLabelled(this.#right.skip / items),
-        agreement: this.#agreed / items,
+        agreement: this.classifies ? this.#agreed / items : null,
+        distance: this.classifies
+          ? null
+          : { cosine: mean(this.#distances.cosine), relative: mean(this.#distances.relative) },
         latencyMs: latency.skip,
         blocksSkipped: this.#skipped.blocks / items,
         layersSkipped: this.#skipped.layers / items,

@@ -1,5 +1,5 @@
 import type { Prediction } from '../classify/class-scores.js';
-import type { ImageClassifier } from '../classify/image-classifier.js';
+import type { DataModel } from '../classify/data-model.js';
 import { type Item, prepareItems } from '../classify/images.js';
 import { Unusable } from '../classify/unusable.js';
 import type { InferenceSession } from '../session/session.js';
@@ -9,8 +9,9 @@ import type { ItemTrace } from '../skip/trace.js';
 import type { Tensor } from '../tensor.js';
 import { type EnergyReport, measureEnergy } from './energy.js';
 
-/** What one image did, and the totals that its trace is compared with. */
+/** What one item did, and the totals that its trace is compared with. */
 export interface Classification {
+  /** Class scores, or the vector of a network without classes. */
   readonly scores: Float32Array;
   readonly trace: ItemTrace;
   readonly multiplyAdds: number;
@@ -23,26 +24,26 @@ const WARM_UP_MS = 200;
 /** Items that stretches whose energy is measured consist of, at most. */
 export const MOST_MEASURED = 100;
 
-/** An ImageClassifier whose runs are timed, one item at a time on the calling thread. */
+/** A network whose runs are timed, one item at a time on the calling thread. */
 export class TimedClassifier {
-  /** Images that `prepare` left out. */
-  readonly unusable = new Unusable();
+  /** Items that `prepare` left out. */
+  readonly unusable: Unusable;
+  /** Shape of the item that ran last. */
+  #shape = '';
 
-  constructor(readonly images: ImageClassifier) {}
-
-  get name(): string {
-    return this.images.name;
+  constructor(readonly model: DataModel) {
+    this.unusable = new Unusable([], model.what);
   }
 
-  get labels(): readonly string[] {
-    return this.images.labels;
+  get name(): string {
+    return this.model.name;
   }
 
   get session(): InferenceSession {
-    return this.images.session;
+    return this.model.session;
   }
 
-  /** The residual blocks; costs are those of the image classified last. */
+  /** The residual blocks; costs are those of the item that ran last. */
   get blocks(): readonly BlockInfo[] {
     return this.session.blocks;
   }
@@ -52,35 +53,43 @@ export class TimedClassifier {
     return this.session.backend;
   }
 
-  /** Prepares images in order, a few ahead of the consumer; without those that are noted in `unusable`. */
-  async *prepare<T extends Pick<Item, 'prepare'>>(
+  /** Prepares items in order, a few ahead of the consumer; without those that are noted in `unusable`. */
+  async *prepare<T extends Pick<Item<Tensor>, 'prepare'>>(
     items: Iterable<T> | AsyncIterable<T>,
-  ): AsyncGenerator<{ item: T; tensor: Tensor<'float32'> }, void, undefined> {
+  ): AsyncGenerator<{ item: T; tensor: Tensor }, void, undefined> {
     for await (const { item, tensor } of prepareItems(items, this.unusable)) {
       if (tensor) yield { item, tensor };
     }
   }
 
-  /** What `session.run` takes for one prepared image. */
-  feeds(tensor: Tensor): { readonly [input: string]: Tensor } {
-    return this.images.feeds(tensor);
+  /** What `session.run` takes for one prepared item. */
+  feeds(tensor: Tensor): TensorMap {
+    return this.model.feeds(tensor);
   }
 
-  /** Classifies with the session's policy. */
+  /** Runs with the session's policy; of a shape that the last item didn't have, programs are then ready to be timed. */
   classify(tensor: Tensor): Classification {
-    const { outputs, trace } = this.session.runTracedSync(this.feeds(tensor), [this.images.output]);
+    const { outputs, trace } = this.session.runTracedSync(this.feeds(tensor), [this.model.output]);
     const { multiplyAdds, layers } = trace;
-    return { scores: this.#scores(outputs), trace: trace.items[0]!, multiplyAdds, layers };
+    const shape = tensor.dims.join();
+    if (shape !== this.#shape) this.time(tensor, 'full');
+    this.#shape = shape;
+    return {
+      scores: this.model.answerOf(outputs, tensor),
+      trace: trace.items[0]!,
+      multiplyAdds,
+      layers,
+    };
   }
 
-  /** Classifies and takes the time; `full` runs every block, `skip` follows the session's policy. */
+  /** Runs and takes the time; `full` runs every block, `skip` follows the session's policy. */
   time(tensor: Tensor, mode: 'full' | 'skip'): { scores: Float32Array; milliseconds: number } {
     const options = mode === 'full' ? { policy: 'full' } : {};
     const feeds = this.feeds(tensor);
     const start = performance.now();
-    const outputs = this.session.runSync(feeds, [this.images.output], options);
+    const outputs = this.session.runSync(feeds, [this.model.output], options);
     const milliseconds = performance.now() - start;
-    return { scores: this.#scores(outputs), milliseconds };
+    return { scores: this.model.answerOf(outputs, tensor), milliseconds };
   }
 
   /** Runs untimed for a moment: code, caches and clock rate reach their steady state. */
@@ -99,16 +108,12 @@ export class TimedClassifier {
     });
   }
 
-  /** As ImageClassifier.predict. */
+  /** The most probable classes; none for a network without classes. */
   predict(scores: Float32Array, count: number): Prediction[] {
-    return this.images.predict(scores, count);
+    return this.model.predict(scores, count);
   }
 
   release(): Promise<void> {
     return this.session.release();
-  }
-
-  #scores(outputs: TensorMap): Float32Array {
-    return this.images.scoresOf(outputs, 1)[0]!;
   }
 }

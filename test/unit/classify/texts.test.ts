@@ -4,6 +4,7 @@ import { expectClose } from '../../helpers/compare.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { randomFloats } from '../../helpers/random.js';
+import { tokenizerOf } from '../../helpers/text-network.js';
 
 const WORDS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', 'a', 'good', 'bad', 'film', '##s', '!'];
 const [CLS, SEP, UNK] = [2, 3, 1];
@@ -12,47 +13,7 @@ const CLASSES = 2;
 const TABLE = randomFloats(WORDS.length * WIDTH, 1);
 const LAYER = randomFloats(WIDTH * CLASSES, 2);
 
-const special = (content: string) => ({
-  [content]: { id: content, ids: [WORDS.indexOf(content)], tokens: [content] },
-});
-const piece = (id: string) => ({ SpecialToken: { id, type_id: 0 } });
-const sequence = { Sequence: { id: 'A', type_id: 0 } };
-const TOKENIZER = {
-  version: '1.0',
-  truncation: null,
-  padding: null,
-  added_tokens: WORDS.slice(0, 4).map((content, id) => ({
-    id,
-    content,
-    single_word: false,
-    lstrip: false,
-    rstrip: false,
-    normalized: false,
-    special: true,
-  })),
-  normalizer: {
-    type: 'BertNormalizer',
-    clean_text: true,
-    handle_chinese_chars: true,
-    strip_accents: null,
-    lowercase: true,
-  },
-  pre_tokenizer: { type: 'BertPreTokenizer' },
-  post_processor: {
-    type: 'TemplateProcessing',
-    single: [piece('[CLS]'), sequence, piece('[SEP]')],
-    pair: [piece('[CLS]'), sequence, piece('[SEP]')],
-    special_tokens: { ...special('[CLS]'), ...special('[SEP]') },
-  },
-  decoder: { type: 'WordPiece', prefix: '##', cleanup: true },
-  model: {
-    type: 'WordPiece',
-    unk_token: '[UNK]',
-    continuing_subword_prefix: '##',
-    max_input_chars_per_word: 100,
-    vocab: Object.fromEntries(WORDS.map((word, id) => [word, id])),
-  },
-};
+const TOKENIZER = tokenizerOf(WORDS);
 
 /** The rows of TABLE for the tokens; for `classes`, their mean times LAYER. */
 function model(kind: 'tokens' | 'classes', length: number | string = 'tokens'): Uint8Array {

@@ -69,6 +69,7 @@ const evalSchema = z.strictObject({
   skip: z.strictObject({
     accuracy: fraction.nullable(),
     agreement: fraction,
+    distance: z.null(),
     latencyMs: latencySchema,
     blocksSkipped: fraction,
     layersSkipped: fraction,
