@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Backend, CompiledProgram, OnPacked } from '../backends/backend.js';
 import { LruMap } from '../lru-map.js';
 import { mayHaveExits } from '../model/exits.js';
+import { LengthSeries } from '../model/length-series.js';
 import type { Binding, Model } from '../model/model.js';
 import type { Program } from '../model/program.js';
 import { attachHeads, type Heads, resolveHeads } from '../skip/attach.js';
@@ -17,8 +18,8 @@ export interface CachedProgram {
   resolve(policy: SkipPolicy): ResolvedPolicy;
 }
 
-/** Programs that a session keeps besides the declared one; compiling one again costs about as much as `create`. */
-const CAPACITY = 8;
+/** Programs that a session keeps besides the declared one. */
+const CAPACITY = 32;
 
 /** What a program is compiled for; built on demand. */
 interface Bound {
@@ -38,6 +39,7 @@ function keyOf(binding: Binding): string {
 
 /** The programs of one model, compiled when first needed; the least recently used one is dropped first. */
 export class ProgramCache {
+  readonly #series: LengthSeries;
   readonly #entries = new LruMap<CachedProgram>(CAPACITY, ({ compiled }) => compiled.release());
   /** Compilations in progress, so that runs that need the same program share one. */
   readonly #making = new Map<string, Promise<CachedProgram>>();
@@ -60,8 +62,9 @@ export class ProgramCache {
   constructor(
     private readonly model: Model,
     private readonly backend: Backend,
-    private readonly compile: (model: Model, binding: Binding) => Program,
+    compile: (binding: Binding) => Program,
   ) {
+    this.#series = new LengthSeries(model, compile);
     this.#mayHaveExits = mayHaveExits(model.graph);
   }
 
@@ -81,7 +84,7 @@ export class ProgramCache {
     onPacked?: OnPacked,
   ): Promise<CachedProgram> {
     const heads = headsOf(policy);
-    const plain = this.compile(this.model, binding);
+    const plain = this.#series.program(binding);
     const program = grown(plain, heads);
     const entry = this.#entry(program, await this.backend.compile(program, onPacked));
     this.#only = only;
@@ -143,7 +146,7 @@ export class ProgramCache {
 
   #program({ binding }: Bound, policy: SkipPolicy): Program {
     const declared = this.#declared?.binding === keyOf(binding) ? this.#declared.plain : undefined;
-    return grown(declared ?? this.compile(this.model, binding), headsOf(policy));
+    return grown(declared ?? this.#series.program(binding), headsOf(policy));
   }
 
   #keyOf(bound: Bound, policy: SkipPolicy): string {

@@ -109,13 +109,16 @@ export class InferenceSession {
     }
     this.#model = model;
     this.#backend = backend;
-    this.#programs = new ProgramCache(model, backend, (of, binding) => {
-      const program = compileModel(of, binding);
+    this.#programs = new ProgramCache(model, backend, (binding) => {
+      const program = compileModel(model, binding);
       this.#warnOfGates(program);
       return program;
     });
     this.#verifier = reference
-      ? { programs: new ProgramCache(reference, backend, compileModel), isReference: true }
+      ? {
+          programs: new ProgramCache(reference, backend, (binding) => compileModel(reference, binding)),
+          isReference: true,
+        }
       : { programs: this.#programs, isReference: false };
     this.#referenceSha256 = reference?.sha256;
     this.#contexts = new Contexts(model, source, backend);

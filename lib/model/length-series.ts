@@ -1,0 +1,280 @@
+/**
+ * Programs of a model with one open length, such as that of a text. Compiling takes milliseconds, and the programs of
+ * two lengths differ in numbers alone: after a few, the others follow by interpolation.
+ */
+import { sizeOf } from '../numeric/shapes.js';
+import type { TensorData } from '../tensor.js';
+import type { Binding, Model } from './model.js';
+import type { Program, Value } from './program.js';
+
+/** Programs that interpolation starts from: three determine a polynomial, the fourth confirms it. */
+const SAMPLES = 4;
+
+interface Sample {
+  readonly length: number;
+  readonly program: Program;
+}
+
+/** Makes what was sampled for another length; undefined when it can't be. */
+type Made<T> = (length: number) => T | undefined;
+
+/** What all samples share is `same`; else `make` makes it. */
+type Fitted<T> = { readonly same: T } | { readonly make: Made<T> };
+
+/**
+ * Interpolates only between lengths that were compiled, and not at lengths where two numbers meet that differ elsewhere: there a
+ * pass may find shapes alike by chance. So every comparison that the passes made turns out as for the samples.
+ */
+export class LengthSeries {
+  private samples: Sample[] = [];
+  private made: Made<Program> | undefined;
+
+  constructor(
+    private readonly model: Model,
+    private readonly compile: (binding: Binding) => Program,
+  ) {}
+
+  /** What `compile` returns for the binding, or the same without its work. */
+  program(binding: Binding): Program {
+    const length = openLength(this.model, binding);
+    const made = length === undefined || !this.spans(length) ? undefined : this.made?.(length);
+    if (made) return made;
+    const program = this.compile(binding);
+    if (length !== undefined && !this.spans(length)) this.add({ length, program });
+    return program;
+  }
+
+  /** Whether a program for this length could be interpolated. */
+  private spans(length: number): boolean {
+    if (!this.made) return false;
+    return this.samples[0]!.length < length && length < this.samples.at(-1)!.length;
+  }
+
+  private add(sample: Sample): void {
+    if (sample.program.exits || this.samples.some(({ length }) => length === sample.length)) return;
+    const samples = [...this.samples, sample].sort((a, b) => a.length - b.length);
+    // The shortest and the longest stay: lengths between them can be interpolated.
+    if (samples.length > SAMPLES) samples.splice(samples[1] === sample ? 2 : 1, 1);
+    const made = samples.length === SAMPLES ? interpolation(samples, this.model) : undefined;
+    if (samples.length < SAMPLES || made) [this.samples, this.made] = [samples, made];
+    // One of them is a special case, perhaps one of the earlier ones.
+    else if (!this.made)
+      this.samples = this.samples
+        .slice(1)
+        .concat(sample)
+        .sort((a, b) => a.length - b.length);
+  }
+}
+
+/** The length that all open axes but the batch have in common; undefined if they differ, or if elements count as well. */
+function openLength(model: Model, binding: Binding): number | undefined {
+  const lengths = new Set<number>();
+  for (const { name, shape, batched, anyRank, boundByValue } of model.inputs) {
+    const bound = binding.get(name);
+    if (!bound || anyRank || boundByValue) return undefined;
+    for (const [axis, dim] of shape.entries()) {
+      if (typeof dim === 'string' && !(batched && axis === 0)) lengths.add(bound.shape[axis]!);
+    }
+  }
+  return lengths.size === 1 ? [...lengths][0] : undefined;
+}
+
+function interpolation(samples: readonly Sample[], { graph }: Model): Made<Program> | undefined {
+  const lengths = samples.map(({ length }) => length);
+  // Otherwise a pattern that repeats would look like a constant.
+  if (lengths.slice(1).reduce((divisor, length) => gcd(divisor, length - lengths[0]!), 0) !== 1)
+    return undefined;
+  const numbers = new Numbers(lengths);
+  for (const { shape } of graph.constants.values()) for (const axis of shape) numbers.add(axis);
+  const programs = samples.map(({ program }) => program);
+  const values = valuesOf(programs, numbers);
+  const rest =
+    values &&
+    interpolated(
+      programs.map(({ values: _, ...others }) => others),
+      numbers,
+    );
+  if (!values || !rest) return undefined;
+  return (length) => {
+    if (numbers.meet(length)) return undefined;
+    const others = 'same' in rest ? rest.same : rest.make(length);
+    const made = others && values(length);
+    return made && { ...others, values: made };
+  };
+}
+
+function valuesOf(programs: readonly Program[], numbers: Numbers): Made<Value[]> | undefined {
+  const count = programs[0]!.values.length;
+  if (programs.some(({ values }) => values.length !== count)) return undefined;
+  const each: Fitted<Value>[] = [];
+  for (let id = 0; id < count; id++) {
+    const value = fitValue(
+      programs.map(({ values }) => values[id]!),
+      numbers,
+    );
+    if (!value) return undefined;
+    each.push(value);
+  }
+  return (length) => all(each, length);
+}
+
+function fitValue(values: readonly Value[], numbers: Numbers): Fitted<Value> | undefined {
+  const shapes = values.map(({ shape }) => shape);
+  const described = interpolated(
+    values.map(({ data: _, ...others }) => others),
+    numbers,
+  );
+  if (!described) return undefined;
+  const arrays = values.map(({ data }) => data);
+  const longest = arrays.at(-1);
+  if (arrays.every((data) => data === undefined)) return described;
+  if (!longest || arrays.includes(undefined)) return undefined;
+  if (arrays.every((data) => sameData(data!, longest))) {
+    return 'same' in described
+      ? { same: { ...described.same, data: longest } }
+      : { make: (length) => withData(described.make(length), longest) };
+  }
+  // A table of positions or a triangular mask of which shorter programs have the beginning.
+  const whole = shapes.at(-1)!;
+  const begins = arrays.every((data, i) => sameData(data!, beginning(longest, whole, shapes[i]!)));
+  if (!begins || 'same' in described) return undefined;
+  return {
+    make: (length) => {
+      const value = described.make(length);
+      return withData(value, value && beginning(longest, whole, value.shape));
+    },
+  };
+}
+
+function withData(value: Omit<Value, 'data'> | undefined, data: TensorData | undefined): Value | undefined {
+  return value && data && { ...value, data };
+}
+
+function sameData(a: TensorData, b: TensorData): boolean {
+  if (a === b) return true;
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (!Object.is(a[i], b[i])) return false;
+  return true;
+}
+
+/** The elements of `data` whose positions are within `shape`, which is nowhere longer than `whole`. */
+function beginning(data: TensorData, whole: readonly number[], shape: readonly number[]): TensorData {
+  const part = data.slice(0, sizeOf(shape));
+  const row = shape.at(-1) ?? 1;
+  const at = new Array<number>(shape.length).fill(0);
+  for (let to = 0; to < part.length; to += row) {
+    const from = at.reduce((offset, index, axis) => offset * whole[axis]! + index, 0);
+    // The types agree: both are parts of one array.
+    part.set(data.subarray(from, from + row) as never, to);
+    for (let axis = shape.length - 2; axis >= 0 && ++at[axis]! === shape[axis]; axis--) at[axis] = 0;
+  }
+  return part;
+}
+
+/** The numbers that were found in samples, and how they depend on the length. */
+class Numbers {
+  private readonly constants = new Set<number>();
+  private readonly varying = new Map<string, Made<number>>();
+
+  constructor(private readonly lengths: readonly number[]) {}
+
+  add(constant: number): void {
+    this.constants.add(constant);
+  }
+
+  /** The polynomial of second degree at most through the first three samples, if the others are on it. */
+  polynomial(samples: readonly number[]): Made<number> | undefined {
+    const key = samples.join();
+    const known = this.varying.get(key);
+    if (known) return known;
+    const [a, b, c] = this.lengths as [number, number, number];
+    const [p, q, r] = samples as [number, number, number];
+    // Newton's form of it.
+    const slope = (q - p) / (b - a);
+    const bend = ((r - q) / (c - b) - slope) / (c - a);
+    const exact = (length: number) => p + (length - a) * (slope + (length - b) * bend);
+    const rounded = (length: number) => {
+      const number = exact(length);
+      const whole = Math.round(number);
+      return Math.abs(number - whole) < 1e-6 && Number.isSafeInteger(whole) ? whole : undefined;
+    };
+    if (!samples.every((sample, i) => rounded(this.lengths[i]!) === sample)) return undefined;
+    this.varying.set(key, rounded);
+    return rounded;
+  }
+
+  /** Whether two numbers that differ for most lengths are the same for this one. */
+  meet(length: number): boolean {
+    const found = new Set(this.constants);
+    for (const make of this.varying.values()) {
+      const number = make(length);
+      if (number === undefined || found.has(number)) return true;
+      found.add(number);
+    }
+    return false;
+  }
+}
+
+/** Keys of what passes compare; other numbers count steps and values. */
+const COMPARED: ReadonlySet<string> = new Set(['shape', 'attrs']);
+
+/** How plain data of four lengths depends on the length; undefined when it differs in more than whole numbers. */
+function interpolated<T>(samples: readonly T[], numbers: Numbers, compared = false): Fitted<T> | undefined {
+  const [first] = samples as [T];
+  if (samples.every((sample) => Object.is(sample, first))) {
+    if (compared && typeof first === 'number') numbers.add(first);
+    return { same: first };
+  }
+  if (samples.every((sample) => Number.isSafeInteger(sample))) {
+    const make = numbers.polynomial(samples as readonly number[]);
+    return make && { make: make as Made<unknown> as Made<T> };
+  }
+  if (samples.some((sample) => typeof sample !== 'object' || sample === null)) return undefined;
+  const keys = Object.keys(first as object);
+  const alike = samples.every((sample) => {
+    const own = Object.keys(sample as object);
+    return (
+      own.length === keys.length &&
+      own.every((key, i) => key === keys[i]) &&
+      Array.isArray(sample) === Array.isArray(first)
+    );
+  });
+  if (!alike) return undefined;
+  const parts: Fitted<unknown>[] = [];
+  for (const key of keys) {
+    const part = interpolated(
+      samples.map((sample) => sample[key as keyof T]),
+      numbers,
+      compared || COMPARED.has(key),
+    );
+    if (!part) return undefined;
+    parts.push(part);
+  }
+  if (parts.every((part) => 'same' in part)) return { same: first };
+  const isList = Array.isArray(first);
+  return {
+    make: (length) => {
+      const made = all(parts, length);
+      if (!made || isList) return made as T | undefined;
+      return Object.fromEntries(keys.map((key, i) => [key, made[i]])) as T;
+    },
+  };
+}
+
+function all<T>(parts: readonly Fitted<T>[], length: number): T[] | undefined {
+  const made: T[] = [];
+  for (const one of parts) {
+    if ('same' in one) {
+      made.push(one.same);
+      continue;
+    }
+    const part = one.make(length);
+    if (part === undefined) return undefined;
+    made.push(part);
+  }
+  return made;
+}
+
+function gcd(a: number, b: number): number {
+  return b === 0 ? a : gcd(b, a % b);
+}
