@@ -1,6 +1,7 @@
 // Matrix products: k in one order, so results don't depend on m, tiles or threads.
 #pragma once
 
+#include <array>
 #include <utility>
 
 #include "kernels/pack.h"
@@ -20,8 +21,8 @@ struct GemmTile {
 };
 using GemmTileFn = void (*)(const GemmTile&);
 
-// P rows of A by N blocks of columns.
-template <int P, int N>
+// P rows of A by N blocks of columns. kFetch: no other tile has just read the weights.
+template <int P, int N, bool kFetch>
 [[gnu::noinline]] void gemm_tile(const GemmTile& t) {
   Vec acc[P][N];
   if (t.bias != nullptr) {
@@ -33,7 +34,7 @@ template <int P, int N>
   }
   Walk walk;
   walk.inner = walk.inner_last = t.k;
-  tile_sum<P, N, 0>(acc, t.a, t.a_stride, t.w, static_cast<ptrdiff_t>(t.k) * kLanes, walk);
+  tile_sum<P, N, 0, kFetch>(acc, t.a, t.a_stride, t.w, static_cast<ptrdiff_t>(t.k) * kLanes, walk);
   // A copy, or the compiler would read it again after every store.
   const GemmTile to = t;
   const Epilogue epilogue = *t.epilogue;
@@ -57,35 +58,29 @@ template <int P, int N>
   }
 }
 
+// Tiles of so many blocks by 1, 2, ... rows.
+template <int kRows>
+struct GemmTiles {
+  GemmTileFn fn[kRows];
+};
+template <int N, bool kFetch, int... P>
+constexpr GemmTiles<sizeof...(P)> gemm_tiles(std::integer_sequence<int, P...>) {
+  return {{gemm_tile<P + 1, N, kFetch>...}};
+}
+template <int kRows, bool kFetch, int... N>
+constexpr std::array<GemmTiles<kRows>, sizeof...(N)> gemm_tile_table(std::integer_sequence<int, N...>) {
+  return {{gemm_tiles<N + 1, kFetch>(std::make_integer_sequence<int, kRows>())...}};
+}
+template <bool kFetch>
+inline constexpr auto kGemmTiles =
+    gemm_tile_table<kGemmRows, kFetch>(std::make_integer_sequence<int, kGemmBlocks>());
 // One row of A: many blocks at once, or the latency of the multiply-adds would show.
-struct GemvRow {
-  GemmTileFn fn[kGemvBlocks];
-};
-template <int... N>
-constexpr GemvRow gemv_row(std::integer_sequence<int, N...>) {
-  return {{gemm_tile<1, N + 1>...}};
-}
-inline constexpr GemvRow kGemvTiles = gemv_row(std::make_integer_sequence<int, kGemvBlocks>());
-
-inline constexpr int kGemmRows = kTilePixels;
-struct GemmRow {
-  GemmTileFn fn[kGemmRows];
-};
-template <int N, int... P>
-constexpr GemmRow gemm_row(std::integer_sequence<int, P...>) {
-  return {{gemm_tile<P + 1, N>...}};
-}
-inline constexpr GemmRow kGemmTiles[] = {
-    gemm_row<1>(std::make_integer_sequence<int, kGemmRows>()),
-#if RSKIP_TILE_BLOCKS >= 2
-    gemm_row<2>(std::make_integer_sequence<int, kGemmRows>()),
-#endif
-};
+inline constexpr auto kGemvTiles = gemm_tile_table<1, true>(std::make_integer_sequence<int, kGemvBlocks>());
 
 // m rows by the blocks of `whole`, whose `columns` are all of theirs.
 inline void multiply_tiles(const GemmTile& whole, int m) {
   const Split rows(m, kGemmRows);
-  const Split columns(channel_blocks(whole.columns), m == 1 ? kGemvBlocks : kTileBlocks);
+  const Split columns(channel_blocks(whole.columns), m == 1 ? kGemvBlocks : kGemmBlocks);
   GemmTile t = whole;
   for (int c = 0; c < columns.chunks; ++c) {
     const ptrdiff_t first = static_cast<ptrdiff_t>(columns.begin(c)) * kLanes;
@@ -98,7 +93,8 @@ inline void multiply_tiles(const GemmTile& whole, int m) {
       t.a = whole.a + row * t.a_stride;
       t.y = whole.y + row * t.y_stride + first;
       t.residual = whole.residual == nullptr ? nullptr : whole.residual + row * t.y_stride + first;
-      (m == 1 ? kGemvTiles.fn[n - 1] : kGemmTiles[n - 1].fn[rows.size(r) - 1])(t);
+      const auto& tiles = r == 0 ? kGemmTiles<true> : kGemmTiles<false>;
+      (m == 1 ? kGemvTiles[n - 1].fn[0] : tiles[n - 1].fn[rows.size(r) - 1])(t);
     }
   }
 }

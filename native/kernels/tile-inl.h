@@ -24,14 +24,15 @@ RSKIP_INLINE ptrdiff_t pixel_stride(ptrdiff_t runtime) {
 // How far ahead of their use weights are asked for: they are read once per tile, in sequence, and in a network
 // most come from memory that the processor's own prefetchers, which stop at every page, don't keep up with. They are
 // asked for into the second-level cache alone: from there the prefetchers do keep up, and the first level is small.
+// A tile whose weights an earlier one has just read (kFetch: false) does without.
 inline constexpr ptrdiff_t kPrefetch = 64 * kLanes;
 
-template <int P, int N, int kStride>
+template <int P, int N, int kStride, bool kFetch = true>
 RSKIP_INLINE void tile_step(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, const float* w, ptrdiff_t w_block) {
   Vec weight[N];
   RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
     weight[n] = load(w + n * w_block);
-    __builtin_prefetch(w + n * w_block + kPrefetch, 0, 2);
+    if constexpr (kFetch) __builtin_prefetch(w + n * w_block + kPrefetch, 0, 2);
   }
   RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) add_products(acc[p], x + p * pixel_stride<kStride>(stride), weight);
 }
@@ -49,7 +50,7 @@ RSKIP_INLINE const float* next_of_overlapping(const float* x) {
 }
 
 // acc += x * w. Weights are read in sequence; those of output block n lie w_block floats after block n - 1.
-template <int P, int N, int kStride>
+template <int P, int N, int kStride, bool kFetch = true>
 RSKIP_INLINE void tile_sum(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, const float* w, ptrdiff_t w_block,
                            const Walk& walk) {
   for (int i0 = 0; i0 < walk.n0; ++i0, x += walk.s0) {
@@ -62,25 +63,25 @@ RSKIP_INLINE void tile_sum(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, c
         int i = inner;
         if constexpr (kStride != 0 && kStride < kLanes) {
           for (; i >= 3; i -= 3, w += 3 * kLanes) {
-            tile_step<P, N, kStride>(acc, xi, stride, w, w_block);
+            tile_step<P, N, kStride, kFetch>(acc, xi, stride, w, w_block);
             xi = next_of_overlapping<P * N>(xi);
-            tile_step<P, N, kStride>(acc, xi, stride, w + kLanes, w_block);
+            tile_step<P, N, kStride, kFetch>(acc, xi, stride, w + kLanes, w_block);
             xi = next_of_overlapping<P * N>(xi);
-            tile_step<P, N, kStride>(acc, xi, stride, w + 2 * kLanes, w_block);
+            tile_step<P, N, kStride, kFetch>(acc, xi, stride, w + 2 * kLanes, w_block);
             xi = next_of_overlapping<P * N>(xi);
           }
           for (; i > 0; --i, xi = next_of_overlapping<P * N>(xi), w += kLanes) {
-            tile_step<P, N, kStride>(acc, xi, stride, w, w_block);
+            tile_step<P, N, kStride, kFetch>(acc, xi, stride, w, w_block);
           }
           continue;
         }
         for (; i >= 4; i -= 4, xi += 4, w += 4 * kLanes) {
-          tile_step<P, N, kStride>(acc, xi, stride, w, w_block);
-          tile_step<P, N, kStride>(acc, xi + 1, stride, w + kLanes, w_block);
-          tile_step<P, N, kStride>(acc, xi + 2, stride, w + 2 * kLanes, w_block);
-          tile_step<P, N, kStride>(acc, xi + 3, stride, w + 3 * kLanes, w_block);
+          tile_step<P, N, kStride, kFetch>(acc, xi, stride, w, w_block);
+          tile_step<P, N, kStride, kFetch>(acc, xi + 1, stride, w + kLanes, w_block);
+          tile_step<P, N, kStride, kFetch>(acc, xi + 2, stride, w + 2 * kLanes, w_block);
+          tile_step<P, N, kStride, kFetch>(acc, xi + 3, stride, w + 3 * kLanes, w_block);
         }
-        for (; i > 0; --i, ++xi, w += kLanes) tile_step<P, N, kStride>(acc, xi, stride, w, w_block);
+        for (; i > 0; --i, ++xi, w += kLanes) tile_step<P, N, kStride, kFetch>(acc, xi, stride, w, w_block);
       }
     }
   }

@@ -21,6 +21,7 @@ struct Mask {
 // 6 pixels x 2 registers of sums + 2 of weights + 1 broadcast = 15 of 16.
 inline constexpr int kTilePixels = 6;
 inline constexpr int kTileBlocks = RSKIP_TILE_BLOCKS;
+inline constexpr int kGemmRows = kTilePixels, kGemmBlocks = kTileBlocks;
 // Output pixels of a depthwise tile, and column blocks of a matrix-vector tile.
 inline constexpr int kDepthwisePixels = 8;
 inline constexpr int kGemvBlocks = 4;

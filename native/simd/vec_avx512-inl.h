@@ -21,6 +21,8 @@ struct Mask {
 // 14 pixels x 2 registers of sums + 2 of weights + up to 2 broadcasts = 32 of 32.
 inline constexpr int kTilePixels = 14;
 inline constexpr int kTileBlocks = RSKIP_TILE_BLOCKS;
+// Of a matrix product, whose rows lie far apart: 6 rows x 4 registers of sums + 4 of weights + 1 broadcast = 29 of 32.
+inline constexpr int kGemmRows = 6, kGemmBlocks = 4;
 // Output pixels of a depthwise tile, and column blocks of a matrix-vector tile: more would be more streams of weights
 // than the cache has ways, as they often lie whole pages apart.
 inline constexpr int kDepthwisePixels = 8;
@@ -43,15 +45,17 @@ RSKIP_INLINE V load_first(const float* p, int n) {
 RSKIP_INLINE void store_first(float* p, Vec a, int n) { _mm512_mask_storeu_ps(p, first_of_16(n), a.v); }
 RSKIP_INLINE Vec keep_first(Vec a, int n) { return {_mm512_maskz_mov_ps(first_of_16(n), a.v)}; }
 RSKIP_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
-// sum[n] += *x * factor[n]. Multiplying by a float in memory costs no more than by a register; a broadcast of its own
-// does. Written as the instruction, because the compiler would broadcast once for all n.
+// sum[n] += *x * factor[n]. One broadcast serves all n: a multiplication that broadcasts its operand from memory keeps a
+// load port busy, and processors that begin two multiplications per cycle have no more ports than that. Written as the
+// instruction that overwrites the sum, or the compiler would move sums from register to register.
 template <int N>
 RSKIP_INLINE void add_products(Vec (&sum)[N], const float* x, const Vec (&factor)[N]) {
+  const Vec a = splat(*x);
   RSKIP_UNROLL(4) for (int n = 0; n < N; ++n) {
 #if defined(__GNUC__)
-    __asm__("vfmadd231ps %1%{1to16%}, %2, %0" : "+v"(sum[n].v) : "m"(*x), "v"(factor[n].v));
+    __asm__("vfmadd231ps %1, %2, %0" : "+v"(sum[n].v) : "v"(factor[n].v), "v"(a.v));
 #else
-    sum[n] = fma(splat(*x), factor[n], sum[n]);
+    sum[n] = fma(a, factor[n], sum[n]);
 #endif
   }
 }

@@ -22,6 +22,7 @@ struct Mask {
 // 6 pixels x 4 registers of sums + 4 of weights + 1 broadcast = 29 of 32.
 inline constexpr int kTilePixels = 6;
 inline constexpr int kTileBlocks = RSKIP_TILE_BLOCKS;
+inline constexpr int kGemmRows = kTilePixels, kGemmBlocks = kTileBlocks;
 // Output pixels of a depthwise tile, and column blocks of a matrix-vector tile.
 inline constexpr int kDepthwisePixels = 4;
 inline constexpr int kGemvBlocks = 4;

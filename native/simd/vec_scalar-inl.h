@@ -31,6 +31,7 @@ using Vec = Lanes<kLanes>;
 // The largest register tile of a convolution: pixels x blocks of 16 output channels.
 inline constexpr int kTilePixels = 4;
 inline constexpr int kTileBlocks = RSKIP_TILE_BLOCKS;
+inline constexpr int kGemmRows = kTilePixels, kGemmBlocks = kTileBlocks;
 // Output pixels of a depthwise tile, and column blocks of a matrix-vector tile.
 inline constexpr int kDepthwisePixels = 4;
 inline constexpr int kGemvBlocks = 4;
