@@ -2,7 +2,7 @@
 import { runStep } from '../kernels/index.js';
 import { sizeOf } from '../numeric/shapes.js';
 import { ARRAY_OF, type DataType, type TensorData } from '../tensor.js';
-import { NONE, type Requantisation, type Term, type ValueId } from './program.js';
+import { type Activation, NONE, type Requantisation, type Term, type ValueId } from './program.js';
 import type { Region, WorkStepNamed } from './region.js';
 
 export type ByteType = 'uint8' | 'int8';
@@ -69,12 +69,33 @@ export function targetOf(
   return { dtype, term: { zero: scaling.zeros[0]!, factor: scaling.scales[0]! } };
 }
 
+export type Target = NonNullable<ReturnType<typeof targetOf>>;
+
 export const sameTerm = (a: Term, b: Term): boolean => a.zero === b.zero && a.factor === b.factor;
 
 /** Requantisation to all bytes of a type. */
 export function anyByte(dtype: ByteType, zero: number): Requantisation {
   const [low, high] = BYTE_LIMITS[dtype];
   return { zero, low, high };
+}
+
+/** The bytes that an activation leaves possible, if it only bounds its input; undefined for other functions. */
+export function boundsOf(
+  { kind, alpha, beta }: Activation,
+  { dtype, term }: Target,
+): Requantisation | undefined {
+  const all = anyByte(dtype, term.zero);
+  const byte = (bound: number) => Number(bytesOf(Float32Array.of(bound), dtype, term)[0]);
+  switch (kind) {
+    case 'none':
+      return all;
+    case 'relu':
+      return { ...all, low: byte(0) };
+    case 'clip':
+      return alpha <= beta ? { ...all, low: byte(alpha), high: byte(beta) } : undefined;
+    default:
+      return undefined;
+  }
 }
 
 /** The numbers that the 256 bytes of a type stand for, in the order of a table. */

@@ -92,10 +92,10 @@ test('a stream that changes its scale goes around a block through a table', () =
   const { program } = decisions(sum, 2 * SCALE);
   const [block] = program.blocks as [Block];
   expect(block.skippable).toBe(true);
-  const table = program.values[block.skipTable!]!.data as Int8Array;
-  // Half as large, of two equally near bytes the even one; negative sums are none.
-  expect([...table.slice(0, 8)]).toEqual([0, 0, 1, 2, 2, 2, 3, 4]);
-  expect([...table.slice(128)].every((byte) => byte === 0)).toBe(true);
+  const table = program.values[block.skipTable!]!.data as Uint8Array;
+  // Half as large, of two equally near bytes the even one; negative sums are none. The zero point is 128.
+  expect([...table.slice(128, 136)]).toEqual([0, 0, 1, 2, 2, 2, 3, 4].map((byte) => 128 + byte));
+  expect([...table.slice(0, 128)].every((byte) => byte === 128)).toBe(true);
 });
 
 describe.each([
@@ -123,4 +123,41 @@ test('a skipped block leaves the stream to what is behind it', () => {
       expect(v).toBeCloseTo(expected[i]!, 4);
     });
   }
+});
+
+describe('int8 activations', () => {
+  /** Bytes of int8 with a zero point, moved, seen as an output, and read by a layer. */
+  function moved() {
+    const b = new IrBuilder();
+    const factor = b.constant(Float32Array.of(SCALE), [1]);
+    const zero = b.constant(Int8Array.of(-5), [1]);
+    const x = b.input([1, 3, 6, 6]);
+    const bytes = b.step('quantize', [x, factor, zero], { axis: 0 }, [1, 3, 6, 6], 'int8');
+    const padded = b.step(
+      'pad',
+      [bytes],
+      { mode: 'constant', pads: [0, 0, 1, 1, 0, 0, 1, 1], value: -7 },
+      [1, 3, 8, 8],
+      'int8',
+    );
+    const window = { kernel: [2, 2], strides: [2, 2], pads: [0, 0, 0, 0], dilations: [1, 1] };
+    const pool = { kind: 'max', countIncludePad: false, columnMajorIndices: false } as const;
+    const most = b.step('pool', [padded], { ...window, ...pool }, [1, 3, 4, 4], 'int8');
+    const y = b.step('dequantize', [most, factor, zero], { axis: 0 }, [1, 3, 4, 4]);
+    return b.build(conv(b, y, 4, 9), most);
+  }
+
+  test('are uint8 inside the program, and int8 where the caller sees them', () => {
+    const ir = moved();
+    const program = buildProgram(ir);
+    const types = program.steps.map(({ op, outputs }) => `${op} ${program.values[outputs[0]!]!.dtype}`);
+    expect(types).toEqual(
+      expect.arrayContaining(['quantize uint8', 'pad uint8', 'pool uint8', 'lookup int8', 'qconv float32']),
+    );
+    expect(types).toHaveLength(5);
+    const [actual, expected] = [program, denseProgram(ir)].map((each) => runProgram(each, item(3)));
+    expect(expected!.others[0]).toContain(-7);
+    expect(actual!.others[0]).toEqual(expected!.others[0]);
+    for (const [i, v] of actual!.output.entries()) expect(v).toBeCloseTo(expected!.output[i]!, 4);
+  });
 });
