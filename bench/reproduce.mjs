@@ -1,7 +1,7 @@
 // Measures the shipped gated networks against their plain twins on whole test sets, one image at a time on one thread;
 // checks the claims about them, and writes docs/reproduction.md. Fetch the data first (scripts/fetch-data.mjs). If the
 // peers are installed (cd bench && npm ci --ignore-scripts), onnxruntime-node is measured too.
-//   npm run reproduce                          all three data sets; exits with 1 if a claim fails
+//   npm run reproduce                          all data sets; exits with 1 if a claim fails
 //   npm run reproduce -- mnist                 only this one; the page is not written
 //   npm run reproduce -- mnist --limit 200     a trial: nothing is claimed for a part of the test set
 //   npm run reproduce -- --page                only the page, from bench/reproduction.json

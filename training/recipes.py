@@ -38,7 +38,6 @@ class Recipe:
 
 RECIPES = {
     "cifar10": Recipe((2, 3, 6), (16, 48, 96), epochs=30, run=(0.95, 0.75, 0.95, 0.85), sure=0.77, early_crop=24),
-    "fashion-mnist": Recipe((2, 3, 5), (16, 32, 64), epochs=10, run=(0.95, 0.75, 0.95, 0.85)),
     "mnist": Recipe((1, 2, 6), (16, 32, 48), epochs=40, run=(0.98, 0.98), sure=0.88, gates=6, batch=64, peak_rate=0.05),
 }
 SMOKE = Recipe((1, 2, 2), (16, 32, 64), epochs=3, run=(0.5, 0.6), gates=1, gate_steps=100)

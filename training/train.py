@@ -17,7 +17,7 @@ from recipes import RECIPES, SMOKE  # noqa: E402
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("dataset", choices=sorted(DATASETS))
+    parser.add_argument("dataset", choices=sorted(RECIPES))
     parser.add_argument("--data", type=Path, help="folder of the data set (default .cache/data/DATASET)")
     parser.add_argument("--out", type=Path, default=Path("models"), help="where the exported networks go")
     parser.add_argument("--checkpoints", type=Path, default=Path(".cache/training"))

@@ -13,11 +13,6 @@ const SILENT = { err: () => {} };
 /** Data sets in the order of the page, with the paths of their test and training images in the data folder. */
 export const DATASETS = {
   cifar10: { title: 'CIFAR-10', test: 'test', train: 'train' },
-  'fashion-mnist': {
-    title: 'Fashion-MNIST',
-    test: 't10k-images-idx3-ubyte.gz',
-    train: 'train-images-idx3-ubyte.gz',
-  },
   mnist: { title: 'MNIST', test: 't10k-images-idx3-ubyte.gz', train: 'train-images-idx3-ubyte.gz' },
 };
 

@@ -1,0 +1,103 @@
+// Copies a data set's first twin and gated network from the folder of training/protocol.py to models/, the latter with its
+// registered policy, and writes their model cards. The figures are from bench/protocol.json, so measure first:
+// npm run reproduce -- --protocol DIR
+//   node bench/ship.mjs DIR DATASET
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { cardName, checkRegistered, LIMITS, policyFile, readRuns, SETS } from './protocol/runs.mjs';
+
+const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
+const FILES = ['model.onnx', 'config.json', 'preprocessor_config.json', 'reference.json'];
+const SOURCES = {
+  'fashion-mnist': 'Xiao, Rasul and Vollgraf, Fashion-MNIST, 2017 (MIT)',
+};
+
+const [folder, dataset] = process.argv.slice(2);
+if (!Object.hasOwn(SOURCES, dataset ?? '')) {
+  console.error(`Usage: node bench/ship.mjs DIR ${Object.keys(SOURCES).join('|')}`);
+  process.exit(2);
+}
+const { reports } = JSON.parse(readFileSync(join(ROOT, 'bench', 'protocol.json'), 'utf8'));
+const report = reports.find((one) => one.dataset === dataset);
+const [limit] = LIMITS[dataset];
+const percent = (share, digits = 2) => `${(100 * share).toFixed(digits)} %`;
+
+function find(role) {
+  const name = `${dataset}/${role}-seed${report.seed}`;
+  const run = readRuns(folder).find((one) => one.name === name);
+  return { run, measured: report.networks.find((one) => one.name === name) };
+}
+
+const twin = find('twin');
+const gated = find('gated');
+checkRegistered(gated.run);
+const { depths, widths } = twin.run;
+const layers = 2 * depths.reduce((sum, depth) => sum + depth, 0) + 2;
+const name = `${dataset}-resnet${layers}`;
+
+function copy(run, target, files) {
+  mkdirSync(target, { recursive: true });
+  for (const file of files) copyFileSync(join(run.folder, file), join(target, file));
+}
+
+function card(title, text) {
+  const { title: data } = SETS[dataset];
+  const stages = depths.map((depth, i) => `${depth} of ${widths[i]} channels`).join(', ');
+  const { height, width } = JSON.parse(
+    readFileSync(join(gated.run.folder, 'preprocessor_config.json'), 'utf8'),
+  ).size;
+  return `---
+license: mit
+library_name: onnx
+pipeline_tag: image-classification
+tags: [resnet, dynamic-depth, early-exit, conditional-computation]
+---
+# ${title}
+
+ResNet-${layers} for ${data}: a 3x3 stem, basic blocks in ${depths.length} stages (${stages}), projection shortcuts, global average
+pool, one linear layer; ${(twin.measured.multiplyAdds / 1e6).toFixed(1)} M multiply-adds. Input \`input\` [batch, channels, ${height}, ${width}], output \`logits\`
+[batch, classes]. Trained by \`training/protocol.py\` (seed ${report.seed}).
+
+${text}
+
+All networks of the protocol, their seeds and the plain networks of the same cost: \`docs/protocol.md\`.
+
+Data: ${data} (${SOURCES[dataset]}).
+`;
+}
+
+const plainFolder = join(ROOT, 'models', name);
+copy(twin.run, plainFolder, FILES);
+writeFileSync(
+  join(plainFolder, 'README.md'),
+  card(
+    name,
+    `Plain twin of \`${name}-gated\`. Accuracy on the whole test set: ${percent(twin.measured.accuracy)}.`,
+  ),
+);
+
+const gatedFolder = join(ROOT, 'models', `${name}-gated`);
+copy(gated.run, gatedFolder, FILES);
+const policy = JSON.parse(readFileSync(policyFile(gated.run, limit), 'utf8'));
+copyFileSync(policyFile(gated.run, limit), join(gatedFolder, 'policy.json'));
+const { latencyMs } = report;
+writeFileSync(
+  join(gatedFolder, 'README.md'),
+  card(
+    `${name}-gated`,
+    `An early exit follows each block from the end of the first stage on. \`policy.json\` has the exits' thresholds. They were certified on
+${policy.promise.items} validation images: at 95 % confidence, at most ${percent(limit, 1)} of the right answers are lost. Its SHA-256 was registered in
+\`training/cards/${cardName(gated.run)}\` before a test image was read. Without the policy, the file's own thresholds decide,
+which promise nothing.
+
+| on the whole test set | accuracy | multiply-adds saved | p50, ms | mean, ms |
+|---|---:|---:|---:|---:|
+| plain twin | ${percent(twin.measured.accuracy)} | 0 | ${latencyMs.twin.p50.toFixed(3)} | ${latencyMs.twin.mean.toFixed(3)} |
+| this network in full | ${percent(gated.measured.inFull)} | 0 | ${latencyMs['gated in full'].p50.toFixed(3)} | ${latencyMs['gated in full'].mean.toFixed(3)} |
+| this network with \`policy.json\` | ${percent(gated.measured.accuracy)} | ${percent(gated.measured.saved, 1)} | ${latencyMs[`limit ${limit}`].p50.toFixed(3)} | ${latencyMs[`limit ${limit}`].mean.toFixed(3)} |
+
+Skipped blocks by stage: ${gated.measured.stages.map((share) => percent(share, 0)).join(', ')}.`,
+  ),
+);
+console.log(`wrote models/${name} and models/${name}-gated`);
