@@ -10,7 +10,7 @@ import { affine, binary, compare, logical, unary, where } from './elementwise.js
 import { gemm, matmul } from './gemm.js';
 import { concat, expand, gather, oneHot, pad, reshape, slice, transpose } from './move.js';
 import type { OperationName, Operations } from './operations.js';
-import { pool } from './pool.js';
+import { pool, qpool } from './pool.js';
 import {
   dequantize,
   dynamicQuantize,
@@ -92,6 +92,7 @@ const KERNELS: KernelTable = {
   },
   qbinary: ({ input, y }, attrs) => qbinary(input(0), input(1), y, attrs),
   qglobalPool: ({ input, y }, attrs) => qglobalPool(input(0), y, attrs),
+  qpool: ({ input, y }, attrs) => qpool(input(0), y, attrs),
   lookup: ({ input, y }) => lookup(input(0), input(1), y),
   reduce: ({ input, y }, attrs) => reduce(input(0), y, attrs),
   cumSum: ({ input, y }, attrs) => cumSum(input(0), y, attrs),

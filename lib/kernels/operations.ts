@@ -222,6 +222,12 @@ export interface Operations {
   };
   /** [x bytes (N,C,spatial...)] -> [y bytes or float32]; v = sum(x - zero0)*factor0 over all spatial axes; requantised for bytes. */
   readonly qglobalPool: { readonly terms: readonly [Term]; readonly requant: Requantisation };
+  /** [x bytes (N,C,spatial...)] -> [y]; v = sum(x - zero0)*factor0 over each window, or that of the squares; padding adds nothing. */
+  readonly qpool: Window & {
+    readonly kernel: readonly number[];
+    readonly squares: boolean;
+    readonly terms: readonly [Term];
+  };
   /** [x bytes, table (256)] -> [y of table's type]; y = table[x], for int8 table[x + 256] below 0. */
   readonly lookup: object;
   /** [x] -> [y]; over `axes` (sorted); float32, int32, int64 or uint8; y's shape says whether the axes were kept. Min and max

@@ -128,6 +128,36 @@ function average(x: Float32Array, y: Float32Array, planes: number, geo: Geometry
   }
 }
 
+/** Sums are int32 and wrap around. */
+export function qpool(
+  x: KernelTensor,
+  y: KernelTensor,
+  { squares, terms: [term], ...attrs }: Operations['qpool'],
+): void {
+  const geo = geometry(x.shape, y.shape, attrs.kernel, attrs);
+  const planes = x.shape[0]! * x.shape[1]!;
+  const [depth, height, width] = geo.output;
+  const [from, to] = [x.data as Uint8Array, floats(y)];
+  const step = geo.stride[2];
+  const sums = sumScratch.atLeast(width);
+  const addTap = (start: number, first: number, last: number) => {
+    for (let w = first, i = start; w < last; w++, i += step) {
+      const number = from[i]! - term.zero;
+      sums[w]! += squares ? number * number : number;
+    }
+  };
+  let at = 0;
+  for (let plane = 0; plane < planes; plane++) {
+    for (let d = 0; d < depth; d++) {
+      for (let h = 0; h < height; h++, at += width) {
+        sums.fill(0, 0, width);
+        forEachTapOfRow(geo, plane, d, h, addTap);
+        for (let w = 0; w < width; w++) to[at + w] = Math.fround(sums[w]! | 0) * Math.fround(term.factor);
+      }
+    }
+  }
+}
+
 function maximum(x: Float32Array, y: Float32Array, planes: number, geo: Geometry): void {
   const [depth, height, width] = geo.output;
   const step = geo.stride[2];

@@ -111,6 +111,12 @@ const gathered = ({ batches: [data, indices], shapes }: View, axis: number): Bat
   return data!.axis < axis ? data : { ...data!, axis: data!.axis - 1 + shapes[1]!.length };
 };
 
+/** What a pool over the axes behind the first two keeps. */
+const pooled = (view: View): Batch | undefined => {
+  const batch = first(view);
+  return batch && batch.axis < 2 ? batch : undefined;
+};
+
 /** Positions of the batch axis have no scales of their own. */
 const scaled = (view: View, { attrs: { axis } }: { readonly attrs: { readonly axis: number } }) =>
   elements(view.shapes[1]!) === 1 ? first(view) : across(view, axis);
@@ -137,10 +143,7 @@ export const BATCH_RULES: { readonly [Op in Exclude<OpName, 'branch' | 'jump'>]:
     const batch = first(view);
     return batch && outputs.length === 1 && batch.axis < 2 ? batch : undefined;
   },
-  globalPool: (view) => {
-    const batch = first(view);
-    return batch && batch.axis < 2 ? batch : undefined;
-  },
+  globalPool: pooled,
   reduceMean: (view, { attrs }) => reduced(view, attrs.axes),
   softmax: (view, { attrs }) => across(view, attrs.axis),
   layerNorm: (view, { attrs }) => across(view, attrs.axis),
@@ -181,10 +184,8 @@ export const BATCH_RULES: { readonly [Op in Exclude<OpName, 'branch' | 'jump'>]:
       ? product({ ...rest, batches: [a, b], shapes: shapes.slice(0, 2) })
       : undefined,
   qbinary: aligned,
-  qglobalPool: (view) => {
-    const batch = first(view);
-    return batch && batch.axis < 2 ? batch : undefined;
-  },
+  qglobalPool: pooled,
+  qpool: pooled,
   lookup: first,
   reduce: (view, { attrs }) => reduced(view, attrs.axes),
   cumSum: (view, { attrs }) => across(view, attrs.axis),

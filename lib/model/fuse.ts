@@ -116,6 +116,7 @@ function mergeReshapes(region: Region, step: WorkStep): boolean {
 function toGlobalPool(region: Region, step: WorkStep): boolean {
   const shape = step.op === 'reduceMean' || step.op === 'pool' ? region.shape(step.inputs[0]!) : [];
   if (shape.length < 3 || step.outputs.length !== 1) return false;
+  if (region.value(step.inputs[0]!).dtype !== 'float32') return false;
   const spatial = shape.slice(2);
   let kind: 'max' | 'avg' = 'avg';
   if (step.op === 'reduceMean') {

@@ -1,6 +1,6 @@
 import type { DataType, TensorData } from '../tensor.js';
 import { insertSteps } from './insert.js';
-import type { Port, Program, Step, Value, ValueId } from './program.js';
+import type { Port, Program, Step, Term, Value, ValueId } from './program.js';
 
 /** A program and the values, outputs and steps to add to it. */
 export class Growth {
@@ -16,8 +16,8 @@ export class Growth {
     return this.#values[id]!;
   }
 
-  value(name: string, dtype: DataType, shape: readonly number[], data?: TensorData): ValueId {
-    this.#values.push({ name, dtype, shape, data });
+  value(name: string, dtype: DataType, shape: readonly number[], data?: TensorData, term?: Term): ValueId {
+    this.#values.push({ name, dtype, shape, data, ...(term && { term }) });
     return this.#values.length - 1;
   }
 

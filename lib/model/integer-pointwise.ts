@@ -1,6 +1,6 @@
 /** Sums, pools and moves of bytes. */
 import { sizeOf } from '../numeric/shapes.js';
-import { NO_REQUANTISATION, type ValueId } from './program.js';
+import type { ValueId } from './program.js';
 import {
   anyByte,
   boundsOf,
@@ -68,18 +68,6 @@ export function globalPool(
     [{ op: 'qglobalPool', node, inputs: [x.bytes], outputs: quantize.outputs, attrs }],
   );
   return true;
-}
-
-/** The same, whose result stays a float. */
-export function floatPool(region: Region, step: WorkStep): void {
-  const x =
-    step.op === 'globalPool' && step.attrs.kind === 'avg' ? uniformly(region, step.inputs[0]!) : undefined;
-  if (!x) return;
-  const size = sizeOf(region.shape(x.bytes).slice(2));
-  const terms = [{ zero: x.term.zero, factor: x.term.factor / size }] as const;
-  const attrs = { terms, requant: NO_REQUANTISATION };
-  const { node, outputs } = step;
-  region.replace([step], [{ op: 'qglobalPool', node, inputs: [x.bytes], outputs, attrs }]);
 }
 
 /** Steps that take bytes as well as floats, and keep their order. */

@@ -6,7 +6,8 @@ import { runStep } from '../kernels/index.js';
 import type { TensorData } from '../tensor.js';
 import { Cone } from './cone.js';
 import { floatLayer, layer } from './integer-layers.js';
-import { floatPool, globalPool, move, sumOrProduct } from './integer-pointwise.js';
+import { globalPool, move, sumOrProduct } from './integer-pointwise.js';
+import { floatPool } from './integer-pools.js';
 import { NO_ACTIVATION, type ValueId } from './program.js';
 import {
   type ByteType,
@@ -47,8 +48,7 @@ export function integerise(region: Region): void {
   }
   for (const op of [...region.ops])
     if (region.has(op) && op.op !== 'if' && op.op !== 'select') {
-      floatPool(region, op);
-      if (region.has(op)) floatLayer(region, op);
+      if (!floatPool(region, op)) floatLayer(region, op);
     }
   region.removeDead();
   foldDequantised(region);

@@ -74,7 +74,12 @@ const ATTRIBUTES = {
   exclusive: ({ exclusive }: Attributes<'cumSum'>) => [Number(exclusive)],
   epsilon: ({ epsilon }: Attributes<'layerNorm'>) => [bitsOf(epsilon)],
   group: ({ group }: Attributes<'conv'>) => [group],
-  kernelWindow: ({ kernel, strides, pads, dilations }: Attributes<'pool'>) => [
+  kernelWindow: ({
+    kernel,
+    strides,
+    pads,
+    dilations,
+  }: Pick<Attributes<'pool'>, 'kernel' | 'strides' | 'pads' | 'dilations'>) => [
     ...list(kernel),
     ...strides,
     ...pads,
@@ -92,6 +97,7 @@ const ATTRIBUTES = {
   reverse: ({ reverse }: Attributes<'cumSum'>) => [Number(reverse)],
   scatterKind: ({ reduction }: Attributes<'scatterNd'>) => [indexIn(SCATTER_KINDS, reduction)],
   selectLast: ({ selectLast }: Attributes<'argMax'>) => [Number(selectLast)],
+  squares: ({ squares }: Attributes<'qpool'>) => [Number(squares)],
   startsAndSteps: ({ starts, steps }: Attributes<'slice'>) => [...list(starts), ...steps],
   terms: ({ terms }: { readonly terms: readonly Term[] }) => [
     terms.length,
@@ -149,6 +155,7 @@ export const OPERATORS: { readonly [Op in OpName]: readonly AttributesOf<Op>[] }
   scatterNd: ['scatterKind'],
   layerNorm: ['axis', 'epsilon'],
   attention: ['attention'],
+  qpool: ['squares', 'terms', 'kernelWindow'],
 };
 
 /** Attributes that a step of this operator has. */

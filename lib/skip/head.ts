@@ -1,4 +1,5 @@
 /** Heads: small classifiers on a feature map or on tokens, by which exits and gates decide. */
+import type { Operations } from '../kernels/operations.js';
 import type { Growth } from '../model/grow.js';
 import {
   NO_ACTIVATION,
@@ -6,6 +7,7 @@ import {
   NONE,
   type Program,
   type Step,
+  type Term,
   type Value,
   type ValueId,
 } from '../model/program.js';
@@ -76,31 +78,37 @@ interface Part {
 
 /** Steps that compute the features of the value `from`, which is readable; [N, widthOf]. */
 export function featureSteps(growth: Growth, what: string, features: Features, from: ValueId): Part {
-  const { shape, dtype, term } = growth.valueOf(from);
-  if (dtype === 'float32' || !term) return floatFeatures(growth, what, features, from);
-  if (features === 'mean') {
-    const mean = growth.value(`${what}/mean`, 'float32', shape.slice(0, 2));
-    const terms = [{ zero: term.zero, factor: term.factor / sizeOf(shape.slice(2)) }] as const;
-    const attrs = { terms, requant: NO_REQUANTISATION };
-    return { steps: [{ op: 'qglobalPool', inputs: [from], outputs: [mean], attrs }], result: mean };
-  }
-  const real = growth.value(`${what}/numbers`, 'float32', shape);
-  const scale = growth.constant(`${what}/scale`, Float32Array.of(term.factor), [1]);
-  const zero = growth.value(`${what}/zero`, dtype, [1], ARRAY_OF[dtype as 'uint8' | 'int8'].of(term.zero));
-  const { steps, result } = floatFeatures(growth, what, features, real);
-  const inputs = [from, scale, zero];
-  return { steps: [{ op: 'dequantize', inputs, outputs: [real], attrs: { axis: 0 } }, ...steps], result };
+  const { shape, dtype } = growth.valueOf(from);
+  if (features !== 'first' && features !== 'rows') return mapFeatures(growth, what, features, from);
+  const tokens = dtype === 'float32' ? from : growth.value(`${what}/numbers`, 'float32', shape);
+  const { steps, result } = (features === 'first' ? firstRow : meanOfRows)(growth, what, tokens);
+  return { steps: [...(tokens === from ? [] : dequantised(growth, what, from, tokens)), ...steps], result };
 }
 
-function floatFeatures(growth: Growth, what: string, features: Features, from: ValueId): Part {
-  if (features === 'first') return firstRow(growth, what, from);
-  if (features === 'rows') return meanOfRows(growth, what, from);
-  const [items = 0, channels = 0, height = 0, width = 0] = growth.valueOf(from).shape;
+/** The numbers that the bytes `from`, which have a term, stand for. */
+function dequantised(growth: Growth, what: string, from: ValueId, to: ValueId): Step[] {
+  const { dtype, term } = growth.valueOf(from);
+  const scale = growth.constant(`${what}/scale`, Float32Array.of(term!.factor), [1]);
+  const zero = growth.value(`${what}/zero`, dtype, [1], ARRAY_OF[dtype as 'uint8' | 'int8'].of(term!.zero));
+  return [{ op: 'dequantize', inputs: [from, scale, zero], outputs: [to], attrs: { axis: 0 } }];
+}
+
+function mapFeatures(
+  growth: Growth,
+  what: string,
+  features: 'mean' | 'grid' | 'pyramid',
+  from: ValueId,
+): Part {
+  const { shape, dtype, term } = growth.valueOf(from);
+  const pools =
+    dtype === 'float32' || !term
+      ? new FloatPools(growth, what, from)
+      : new BytePools(growth, what, from, term);
+  const [items = 0, channels = 0, height = 0, width = 0] = shape;
   const flat = (name: string, size: number) => growth.value(`${what}/${name}`, 'float32', [items, size]);
   if (features === 'mean') {
     const mean = flat('mean', channels);
-    const pool: Step = { op: 'globalPool', inputs: [from], outputs: [mean], attrs: { kind: 'avg' } };
-    return { steps: [pool], result: mean };
+    return { steps: pools.mean(mean), result: mean };
   }
   const sides = [height, width].map((side) =>
     features === 'grid' ? halves(side) : windows(side, Math.min(WINDOWS, side)),
@@ -109,32 +117,114 @@ function floatFeatures(growth: Growth, what: string, features: Features, from: V
   const cells = growth.value(`${what}/windows`, 'float32', [items, channels, rows!, columns!]);
   const averages = flat('averages', channels * rows! * columns!);
   const maxima = flat('maxima', channels);
-  const window = {
+  const window: Window = {
     kernel: sides.map(({ kernel }) => kernel),
     strides: sides.map(({ stride }) => stride),
     pads: [0, 0, 0, 0],
     dilations: [1, 1],
-    countIncludePad: false,
-    columnMajorIndices: false,
   };
   const steps: Step[] = [
-    { op: 'pool', inputs: [from], outputs: [cells], attrs: { kind: 'avg', ...window } },
+    ...pools.averages(window, cells),
     { op: 'reshape', inputs: [cells], outputs: [averages], attrs: {} },
-    { op: 'globalPool', inputs: [from], outputs: [maxima], attrs: { kind: 'max' } },
+    ...pools.maxima(maxima),
   ];
   const seen = [averages, maxima];
   if (features === 'pyramid') {
-    const squares = growth.value(`${what}/squares`, 'float32', growth.valueOf(from).shape);
     const meanSquares = flat('mean squares', channels);
-    steps.push(
-      { op: 'binary', inputs: [from, from], outputs: [squares], attrs: { kind: 'mul', act: NO_ACTIVATION } },
-      { op: 'globalPool', inputs: [squares], outputs: [meanSquares], attrs: { kind: 'avg' } },
-    );
+    steps.push(...pools.meanSquares(meanSquares));
     seen.push(meanSquares);
   }
   const result = flat('features', widthOf(features, growth.valueOf(from).shape));
   steps.push({ op: 'concat', inputs: seen, outputs: [result], attrs: { axis: 1 } });
   return { steps, result };
+}
+
+type Window = Pick<Operations['pool'], 'kernel' | 'strides' | 'pads' | 'dilations'>;
+const ALL = { countIncludePad: false, columnMajorIndices: false } as const;
+
+/** Steps of the features of a map of floats. */
+class FloatPools {
+  constructor(
+    private readonly growth: Growth,
+    private readonly what: string,
+    private readonly from: ValueId,
+  ) {}
+
+  mean(to: ValueId): Step[] {
+    return [{ op: 'globalPool', inputs: [this.from], outputs: [to], attrs: { kind: 'avg' } }];
+  }
+
+  averages(window: Window, to: ValueId): Step[] {
+    return [{ op: 'pool', inputs: [this.from], outputs: [to], attrs: { kind: 'avg', ...window, ...ALL } }];
+  }
+
+  maxima(to: ValueId): Step[] {
+    return [{ op: 'globalPool', inputs: [this.from], outputs: [to], attrs: { kind: 'max' } }];
+  }
+
+  meanSquares(to: ValueId): Step[] {
+    const { growth, what, from } = this;
+    const squares = growth.value(`${what}/squares`, 'float32', growth.valueOf(from).shape);
+    return [
+      { op: 'binary', inputs: [from, from], outputs: [squares], attrs: { kind: 'mul', act: NO_ACTIVATION } },
+      { op: 'globalPool', inputs: [squares], outputs: [to], attrs: { kind: 'avg' } },
+    ];
+  }
+}
+
+/** The same of bytes: sums and maxima are exact integers, each of which becomes a float once. */
+class BytePools {
+  readonly #shape: readonly number[];
+  /** One window: the whole map. */
+  readonly #whole: Window;
+
+  constructor(
+    private readonly growth: Growth,
+    private readonly what: string,
+    private readonly from: ValueId,
+    private readonly term: Term,
+  ) {
+    this.#shape = growth.valueOf(from).shape;
+    this.#whole = { kernel: this.#shape.slice(2), strides: [1, 1], pads: [0, 0, 0, 0], dilations: [1, 1] };
+  }
+
+  mean(to: ValueId): Step[] {
+    const attrs = { terms: [this.#over(this.#whole, false)] as const, requant: NO_REQUANTISATION };
+    return [{ op: 'qglobalPool', inputs: [this.from], outputs: [to], attrs }];
+  }
+
+  averages(window: Window, to: ValueId, squares = false): Step[] {
+    const attrs = { ...window, squares, terms: [this.#over(window, squares)] as const };
+    return [{ op: 'qpool', inputs: [this.from], outputs: [to], attrs }];
+  }
+
+  maxima(to: ValueId): Step[] {
+    const { growth, what, from } = this;
+    const { dtype } = growth.valueOf(from);
+    const [items = 0, channels = 0] = this.#shape;
+    const most = growth.value(`${what}/most`, dtype, [items, channels, 1, 1]);
+    const flat = growth.value(`${what}/most of each`, dtype, [items, channels], undefined, this.term);
+    return [
+      { op: 'pool', inputs: [from], outputs: [most], attrs: { kind: 'max', ...this.#whole, ...ALL } },
+      { op: 'reshape', inputs: [most], outputs: [flat], attrs: {} },
+      ...dequantised(growth, what, flat, to),
+    ];
+  }
+
+  meanSquares(to: ValueId): Step[] {
+    const [items = 0, channels = 0] = this.#shape;
+    const squares = this.growth.value(`${this.what}/squares`, 'float32', [items, channels, 1, 1]);
+    return [
+      ...this.averages(this.#whole, squares, true),
+      { op: 'reshape', inputs: [squares], outputs: [to], attrs: {} },
+    ];
+  }
+
+  /** The term that makes a sum over a window the mean. */
+  #over({ kernel }: Window, squares: boolean): Term {
+    const { zero, factor } = this.term;
+    return { zero, factor: (squares ? factor ** 2 : factor) / sizeOf(kernel) };
+  }
 }
 
 function firstRow(growth: Growth, what: string, from: ValueId): Part {

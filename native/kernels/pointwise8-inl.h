@@ -62,6 +62,55 @@ inline void global_pool8(const GlobalPoolArgs8& args, int part, int parts) {
   }
 }
 
+// The sum of `n` pixels, each `step` bytes behind the one before.
+template <bool kSquares>
+Bits sum_of_pixels(const uint8_t* x, int n, ptrdiff_t step, int32_t zero) {
+  // So many squares, of at most 383 each, have a sum that a float holds exactly.
+  constexpr int kExact = 64;
+  Bits sum = bits(splat(0.0f));
+  for (int first = 0; first < n; first += kExact) {
+    Vec squares = splat(0.0f);
+    for (int i = first, end = std::min(n, first + kExact); i < end; ++i, x += step) {
+      const Bits number = add_bits(load_bytes(x), -zero);
+      if constexpr (kSquares) {
+        squares = fma(to_float(number), to_float(number), squares);
+      } else {
+        sum = add_bits(sum, number);
+      }
+    }
+    if constexpr (kSquares) sum = add_bits(sum, round_to_bits(squares));
+  }
+  return sum;
+}
+
+template <bool kSquares>
+void sum_rows8(const SumPoolArgs8& args, int part, int parts) {
+  const BlockedView8& x = args.x;
+  const BlockedView& y = args.y;
+  const PoolArgs& window = args.window;
+  each_row_of_share(y.blocks(), y.height, part, parts, [&](int b, int row) {
+    const int lanes = std::min(kLanes, y.channels - b * kLanes);
+    const int top = row * window.stride_h - window.pad.top;
+    const WindowSpan vertical = window_span(top, window.kernel_h, window.dilation_h, x.height, 0);
+    float* to = y.data + b * y.block_stride + row * y.row_stride;
+    for (int column = 0; column < y.width; ++column, to += kLanes) {
+      const int left = column * window.stride_w - window.pad.left;
+      const WindowSpan horizontal = window_span(left, window.kernel_w, window.dilation_w, x.width, 0);
+      Bits sum = bits(splat(0.0f));
+      for (int kh = vertical.begin; kh < vertical.end; ++kh) {
+        const uint8_t* line = row_of(x, b, top + kh * window.dilation_h);
+        line += static_cast<ptrdiff_t>(left + horizontal.begin * window.dilation_w) * kLanes;
+        const ptrdiff_t step = static_cast<ptrdiff_t>(window.dilation_w) * kLanes;
+        sum = add_bits(sum, sum_of_pixels<kSquares>(line, horizontal.end - horizontal.begin, step, args.zero));
+      }
+      store(to, keep_first(to_float(sum) * splat(args.factor), lanes));
+    }
+  });
+}
+inline void sum_pool8(const SumPoolArgs8& args, int part, int parts) {
+  args.squares ? sum_rows8<true>(args, part, parts) : sum_rows8<false>(args, part, parts);
+}
+
 template <bool kMultiply, bool kChannel>
 void binary_rows8(const BinaryArgs8& args, int part, int parts) {
   const Clamp8 clamp(args.rounding);

@@ -119,6 +119,7 @@ struct ConvArgs8;
 struct GemmArgs8;
 struct PoolArgs8;
 struct GlobalPoolArgs8;
+struct SumPoolArgs8;
 struct BinaryArgs8;
 struct LookupArgs8;
 struct QuantizeArgs8;

@@ -81,6 +81,16 @@ struct GlobalPoolArgs8 {
   Rounding rounding;
 };
 
+// (sum of x - zero, or of its squares) * factor over each window; sums are exact and wrap.
+struct SumPoolArgs8 {
+  BlockedView8 x;
+  BlockedView y;
+  PoolArgs window;  // without views
+  int32_t zero = 0;
+  float factor = 1;
+  bool squares = false;
+};
+
 // kAdd: fma(a - zero_a, factor_a, (b - zero_b) * factor_b); kMul: (a - zero_a) * (b - zero_b) * factor_a; then rounded.
 // b has a's shape or, `by_channel`, one pixel for all of a's.
 struct BinaryArgs8 {

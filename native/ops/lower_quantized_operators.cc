@@ -275,6 +275,26 @@ bool lower_qglobal_pool(Lowering& plan, const Step& step) {
   return true;
 }
 
+bool lower_qpool(Lowering& plan, const Step& step) {
+  Image x, y;
+  const std::optional<Window2d> window = as_2d(step.window);
+  const ValueId x_id = step.inputs[0], y_id = step.outputs[0];
+  if (!plan.blocked_at_home(x_id) || !window) return false;
+  if (!as_image(plan.value(x_id), &x, kBytes) || !as_image(plan.value(y_id), &y, DType::kFloat32)) return false;
+  SumPoolArgs8 args;
+  args.window = pool_window(*window);
+  args.zero = step.terms[0].zero;
+  args.factor = step.terms[0].factor;
+  args.squares = step.squares;
+  const NodeId from = plan.request(x_id, Form::kBlocked);
+  const NodeId to = plan.target(y_id, Form::kBlocked);
+  plan.compute({.reads = {from}, .write = to, .make = [=](const Emitter& e) {
+                  return for_images(
+                      y.n, [&](int n) { return make_sum_pool8(e.table(), e.blocked8(from, n), e.blocked(to, n), args); });
+                }});
+  return true;
+}
+
 bool lower_lookup(Lowering& plan, const Step& step) {
   const ValueId x = step.inputs[0];
   const Value& y = plan.value(step.outputs[0]);

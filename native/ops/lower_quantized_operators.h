@@ -11,6 +11,7 @@ bool lower_qconv(Lowering& plan, const Step& step);
 bool lower_qmatmul(Lowering& plan, const Step& step);
 bool lower_qbinary(Lowering& plan, const Step& step);
 bool lower_qglobal_pool(Lowering& plan, const Step& step);
+bool lower_qpool(Lowering& plan, const Step& step);
 bool lower_lookup(Lowering& plan, const Step& step);
 // Of pool, where it takes maxima of bytes.
 bool lower_pool8(Lowering& plan, const Step& step);

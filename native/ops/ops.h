@@ -94,6 +94,7 @@ void qmatmul(const QuantizedOperands& o, bool trans_b, Activation act, const Req
 void qbinary(const TensorView& a, const TensorView& b, bool mul, const std::vector<Term>& terms, const Requant& requant,
              const TensorView& y, Poll poll = {});
 void qglobal_pool(const TensorView& x, const Term& term, const Requant& requant, const TensorView& y, Poll poll = {});
+void qpool(const TensorView& x, const Window& win, bool squares, const Term& term, const TensorView& y, Poll poll = {});
 void lookup(const TensorView& x, const TensorView& table, const TensorView& y, Poll poll = {});
 
 }  // namespace rskip::ops

@@ -90,7 +90,46 @@ void pool_of(const TensorView& x, const Window& win, bool max, bool count_includ
   }
 }
 
+template <class T>
+uint32_t window_sum(const Geometry& g, const T* x, int64_t d, int64_t h, int64_t w, int32_t zero, bool squares, Poll& poll) {
+  const Range di = g[0].taps_inside(d), hi = g[1].taps_inside(h), wi = g[2].taps_inside(w);
+  uint32_t sum = 0;
+  for (int64_t i = di.first; i < di.last; ++i) {
+    for (int64_t j = hi.first; j < hi.last; ++j) {
+      poll.before(wi.last - wi.first);
+      const T* row = x + Plane{g}.row(d, i, h, j) + g[2].start(w);
+      for (int64_t k = wi.first; k < wi.last; ++k) {
+        const int32_t number = row[k * g[2].dilation] - zero;
+        sum += static_cast<uint32_t>(squares ? number * number : number);
+      }
+    }
+  }
+  return sum;
+}
+
 }  // namespace
+
+void qpool(const TensorView& x, const Window& win, bool squares, const Term& term, const TensorView& y, Poll poll) {
+  const Geometry g = geometry(x.shape, y.shape, win.kernel, win);
+  const int64_t planes = x.shape[0] * x.shape[1], in_plane = product(x.shape, 2, x.shape.size());
+  const auto of = [&](auto type) {
+    float* to = y.as<float>();
+    for (int64_t p = 0; p < planes; ++p) {
+      const auto* plane = x.as<decltype(type)>() + p * in_plane;
+      for (int64_t d = 0; d < g[0].output; ++d) {
+        for (int64_t h = 0; h < g[1].output; ++h) {
+          poll.before(g[2].output);
+          for (int64_t w = 0; w < g[2].output; ++w) {
+            const uint32_t sum = window_sum(g, plane, d, h, w, term.zero, squares, poll);
+            *to++ = static_cast<float>(static_cast<int32_t>(sum)) * term.factor;
+          }
+        }
+      }
+    }
+  };
+  if (x.dtype == DType::kInt8) of(int8_t{});
+  else of(uint8_t{});
+}
 
 void pool(const TensorView& x, const Window& win, bool max, bool count_include_pad, bool column_major,
           const TensorView& y, const TensorView& indices, Poll poll) {

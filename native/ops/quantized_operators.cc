@@ -151,6 +151,18 @@ void compute_qglobal_pool(const DenseStep& d) {
   ops::qglobal_pool(d.x[0], d.step.terms[0], d.step.requant, *d.y, d.poll);
 }
 
+void check_qpool(const StepCheck& c) {
+  c.counts(1, 1);
+  check_terms(c);
+  c.require(c.out().dtype == DType::kFloat32, "wrong type of output");
+  c.window(c.in(0), c.out(), false);
+  c.require(c.in(0).shape[1] == c.out().shape[1], "channels differ");
+}
+
+void compute_qpool(const DenseStep& d) {
+  ops::qpool(d.x[0], d.step.window, d.step.squares, d.step.terms[0], *d.y, d.poll);
+}
+
 void check_lookup(const StepCheck& c) {
   c.counts(2, 1);
   check_bytes(c, 0);
@@ -171,6 +183,7 @@ const OperatorRules operators::qconv = {check_qconv, lower_qconv, compute_qconv}
 const OperatorRules operators::qmatmul = {check_qmatmul, lower_qmatmul, compute_qmatmul};
 const OperatorRules operators::qbinary = {check_qbinary, lower_qbinary, compute_qbinary};
 const OperatorRules operators::qglobalPool = {check_qglobal_pool, lower_qglobal_pool, compute_qglobal_pool};
+const OperatorRules operators::qpool = {check_qpool, lower_qpool, compute_qpool};
 const OperatorRules operators::lookup = {check_lookup, lower_lookup, compute_lookup};
 
 }  // namespace rskip

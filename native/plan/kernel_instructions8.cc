@@ -93,6 +93,16 @@ InstructionPtr make_global_pool8(const KernelTable& table, BlockedOperand8 x, Pl
   });
 }
 
+InstructionPtr make_sum_pool8(const KernelTable& table, BlockedOperand8 x, BlockedOperand y, const SumPoolArgs8& fixed) {
+  const int64_t work = saturating_product({move_work(y.view), fixed.window.kernel_h, fixed.window.kernel_w});
+  return simple(work, [kernel = table.sum_pool8, x, y, fixed](Frame& frame, int part, int parts) {
+    SumPoolArgs8 args = fixed;
+    args.x = resolve(frame, x);
+    args.y = resolve(frame, y);
+    kernel(args, part, parts);
+  });
+}
+
 InstructionPtr make_binary8(const KernelTable& table, BlockedOperand8 a, BlockedOperand8 b, BlockedOperand8 y,
                             const BinaryArgs8& fixed) {
   return simple(move_work(y.view), [kernel = table.binary8, a, b, y, fixed](Frame& frame, int part, int parts) {

@@ -39,6 +39,7 @@ InstructionPtr make_gemm8(const KernelTable& table, GemmOperands8 operands);
 InstructionPtr make_pool8(const KernelTable& table, BlockedOperand8 x, BlockedOperand8 y, const PoolArgs8& args);
 InstructionPtr make_global_pool8(const KernelTable& table, BlockedOperand8 x, Place y, bool to_float,
                                  const GlobalPoolArgs8& args);
+InstructionPtr make_sum_pool8(const KernelTable& table, BlockedOperand8 x, BlockedOperand y, const SumPoolArgs8& args);
 InstructionPtr make_binary8(const KernelTable& table, BlockedOperand8 a, BlockedOperand8 b, BlockedOperand8 y,
                             const BinaryArgs8& args);
 InstructionPtr make_lookup8(const KernelTable& table, BlockedOperand8 x, Place lookup, BlockedOperand8 y);

@@ -105,6 +105,7 @@ void read_attribute(Words& in, Attribute attribute, const Program& program, size
     case Attribute::kReverse: step.reverse = in.flag(); return;
     case Attribute::kScatterKind: step.scatter = in.one_of(ops::ScatterKind::kMax, "scatter kind"); return;
     case Attribute::kSelectLast: step.select_last = in.flag(); return;
+    case Attribute::kSquares: step.squares = in.flag(); return;
     case Attribute::kStartsAndSteps:
       step.starts = in.ints(in.position(0, kMaxRank, "rank"));
       step.steps = in.ints(step.starts.size());

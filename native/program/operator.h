@@ -40,6 +40,7 @@ enum class Attribute {
   kReverse,
   kScatterKind,
   kSelectLast,
+  kSquares,
   kStartsAndSteps,
   kTarget,
   kTerms,

@@ -51,6 +51,7 @@ struct Step {
   bool max = false;                // pool, globalPool
   bool count_include_pad = false;  // pool
   bool column_major = false;       // pool
+  bool squares = false;            // qpool
   bool log = false;                // softmax
   bool select_last = false;        // argMax
   bool largest = true;             // topK

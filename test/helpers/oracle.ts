@@ -634,6 +634,15 @@ export function evaluate(
         return outputs[0]!.dtype === 'float32' ? v : requantised(v, step.attrs.requant);
       });
     }
+    case 'qpool': {
+      const { kernel, squares, terms } = step.attrs;
+      const inner = x.shape.slice(2);
+      return each(([n, c, ...out]) => {
+        const cells = taps(kernel, out, step.attrs, inner).filter(({ inside }) => inside);
+        const numbers = cells.map(({ position }) => num(x, [n!, c!, ...position]) - terms[0].zero);
+        return sum(squares ? numbers.map((v) => v ** 2) : numbers) * Math.fround(terms[0].factor);
+      });
+    }
     case 'lookup':
       return each((index) => at(inputs[1]!, [(num(x, index) + 256) % 256]));
   }

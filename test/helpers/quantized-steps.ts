@@ -1,6 +1,7 @@
 /** Random integer steps with matching inputs, and what they compute, element by element. */
 import fc from 'fast-check';
 import type { KernelStep, KernelTensor } from '../../lib/kernels/index.js';
+import type { Operations } from '../../lib/kernels/operations.js';
 import { NO_ACTIVATION, type Requantisation, type Term } from '../../lib/model/program.js';
 import type { DataType } from '../../lib/tensor.js';
 import { tensorOf } from './random.js';
@@ -103,7 +104,11 @@ const product = (x: ByteType, w: ByteType, channels: number) =>
 
 const act = NO_ACTIVATION;
 
-export const QUANTIZED_CASES = (conv: fc.Arbitrary<StepCase>, matmul: fc.Arbitrary<StepCase>) => ({
+export const QUANTIZED_CASES = (
+  conv: fc.Arbitrary<StepCase>,
+  matmul: fc.Arbitrary<StepCase>,
+  pool: fc.Arbitrary<StepCase>,
+) => ({
   quantize: scaled(
     () => 'float32',
     (type) => type,
@@ -186,6 +191,16 @@ export const QUANTIZED_CASES = (conv: fc.Arbitrary<StepCase>, matmul: fc.Arbitra
           }),
         ),
     ),
+  qpool: fc.tuple(pool, byteType, fc.boolean()).chain(([{ step, inputs, outputs }, type, squares]) =>
+    fc.tuple(bytes(type, [...inputs[0]!.shape]), termOf(type)).map(([x, term]): StepCase => {
+      const { kernel, strides, pads, dilations } = step.attrs as Operations['pool'];
+      return {
+        step: { op: 'qpool', attrs: { kernel, strides, pads, dilations, squares, terms: [term] } },
+        inputs: [x],
+        outputs: [outputs[0]!],
+      };
+    }),
+  ),
   lookup: fc
     .tuple(
       byteType,

@@ -770,7 +770,7 @@ export const STEP_CASES: { readonly [Op in KernelStep['op']]: fc.Arbitrary<StepC
   concat,
   reshape,
   expand,
-  ...QUANTIZED_CASES(conv, matmul),
+  ...QUANTIZED_CASES(conv, matmul, pool),
   reduce,
   cumSum,
   resample,

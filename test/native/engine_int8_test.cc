@@ -51,6 +51,11 @@ class IntegerWriter {
   int32_t mean(int32_t x, int32_t channels, uint8_t zero, DType dtype) {
     return w.step(Op::kQglobalPool, {x}, {1, channels, 1, 1}, {1, zero, bits(0.011f), 90, 5, 250}, dtype);
   }
+  int32_t windows(int32_t x, const Words& to, bool squares, uint8_t zero, Words window) {
+    Words attributes = {squares, 1, zero, bits(0.03f)};
+    append(attributes, window);
+    return w.step(Op::kQpool, {x}, to, attributes);
+  }
   int32_t table(uint32_t seed) {
     return w.constant({256}, random_integers<uint8_t>(256, seed, 0, 255), DType::kUint8);
   }
@@ -106,6 +111,8 @@ IntegerWriter network(bool constant_weights, bool skip_table) {
   x = i.add(projection, main, second, 10, 20, ranged);
   x = i.lookup(x, second, 70);
   i.w.output(i.dequantize(x, second, 0.25f, 90));
+  i.w.output(i.windows(sum, {1, 20, 2, 2}, false, 90, {2, 3, 3, 3, 3, 0, 0, 0, 0, 1, 1}));
+  i.w.output(i.windows(sum, {1, 20, 1, 1}, true, 90, {2, 6, 6, 1, 1, 0, 0, 0, 0, 1, 1}));
   const int32_t mean = i.mean(x, 40, 90, DType::kUint8);
   const int32_t flat = i.w.step(Op::kReshape, {mean}, {1, 40}, {}, DType::kUint8);
   const int32_t head = i.matmul(flat, 40, 37, false, 80);

@@ -123,6 +123,44 @@ TEST(Kernels8, MeansOfMaps) {
   });
 }
 
+TEST(Kernels8, SumsOfWindows) {
+  const Map8 x = random_map(37, 9, 131, 1);
+  PoolArgs window;
+  window.kernel_h = 3;
+  window.kernel_w = 70;
+  window.stride_h = 2;
+  window.stride_w = 8;
+  window.dilation_w = 2;
+  window.pad = {1, 8, 1, 8};
+  const float factor = 0.7f;
+  for (bool squares : {false, true}) {
+    std::vector<float> expected;
+    for (int c = 0; c < 37; ++c) {
+      for (int h = 0; h < 5; ++h) {
+        for (int w = 0; w < 2; ++w) {
+          int32_t sum = 0;
+          for (int i = 0; i < 3; ++i) {
+            for (int j = 0; j < 70; ++j) {
+              const int row = 2 * h + i - 1, column = 8 * w + 2 * j - 8;
+              if (row < 0 || row >= 9 || column < 0 || column >= 131) continue;
+              const int32_t number = x.at(c, row, column) - 77;
+              sum += squares ? number * number : number;
+            }
+          }
+          expected.push_back(static_cast<float>(sum) * factor);
+        }
+      }
+    }
+    on_every_table([&](const KernelTable& table, int parts) {
+      Map y(37, 5, 2, {1, 1, 1, 1});
+      for (int part = 0; part < parts; ++part) {
+        table.sum_pool8({x.view(), y.view(), window, 77, factor, squares}, part, parts);
+      }
+      EXPECT_EQ(expected, y.planar());
+    });
+  }
+}
+
 TEST(Kernels8, SumsAndProducts) {
   const Map8 a = random_map(37, 5, 7, 1), b = random_map(37, 5, 7, 2), pixel = random_map(37, 1, 1, 3);
   const Rounding rounding{-120, 110, 120};

@@ -193,6 +193,14 @@ Result run_global_pool8(const KernelTable& table) {
   table.global_pool8({input8(1).view(), 100, 0.01f, y.data(), nullptr, {}}, 0, 1);
   return y;
 }
+Result run_sum_pool8(const KernelTable& table) {
+  const Map8 x = input8(1);
+  PoolArgs window;
+  window.kernel_h = window.kernel_w = 3;
+  window.stride_h = window.stride_w = 2;
+  window.pad = {1, 1, 1, 1};
+  return map_result([&](const BlockedView& y) { table.sum_pool8({x.view(), y, window, 100, 0.01f, true}, 0, 1); }, 5, 12);
+}
 Result run_binary8(const KernelTable& table) {
   const Map8 a = input8(1), b = input8(2);
   return map_result8([&](const BlockedView8& y) {

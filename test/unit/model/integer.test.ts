@@ -1,5 +1,14 @@
 import { buildProgram } from '../../../lib/model/compile.js';
-import { type Block, NO_ACTIVATION, NONE, type Program, type ValueId } from '../../../lib/model/program.js';
+import { Growth } from '../../../lib/model/grow.js';
+import {
+  type Block,
+  NO_ACTIVATION,
+  NONE,
+  type Program,
+  type Step,
+  type ValueId,
+} from '../../../lib/model/program.js';
+import { featureSteps } from '../../../lib/skip/head.js';
 import { BlockMode } from '../../../lib/skip/resolve.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
 import { randomFloats } from '../../helpers/random.js';
@@ -160,4 +169,64 @@ describe('int8 activations', () => {
     expect(actual!.others[0]).toEqual(expected!.others[0]);
     for (const [i, v] of actual!.output.entries()) expect(v).toBeCloseTo(expected!.output[i]!, 4);
   });
+});
+
+const WINDOW = { kernel: [3, 3], strides: [3, 3], pads: [0, 0, 0, 0], dilations: [1, 1] };
+
+test('pools of bytes whose results are floats sum and compare bytes', () => {
+  const b = new IrBuilder();
+  const x = rounded(b, b.act(conv(b, rounded(b, b.input([1, 3, 6, 6])), 4, 1)));
+  const rest = { countIncludePad: false, columnMajorIndices: false };
+  const means = b.step('pool', [x], { ...WINDOW, ...rest, kind: 'avg' }, [1, 4, 2, 2]);
+  const most = b.step('globalPool', [x], { kind: 'max' }, [1, 4]);
+  const flat = b.step('reshape', [means], {}, [1, 16]);
+  const ir = b.build(b.gemm(b.step('concat', [flat, most], { axis: 1 }, [1, 20]), 3));
+  const program = buildProgram(ir);
+  const pools = program.steps.filter(({ op }) => op === 'qpool' || op === 'pool');
+  expect(pools.map(({ inputs }) => program.values[inputs[0]!]!.dtype)).toEqual(['uint8', 'uint8']);
+  const real = program.steps.filter(({ op }) => op === 'dequantize').map(({ outputs }) => outputs[0]!);
+  expect(real.map((id) => program.values[id]!.shape)).toEqual([[1, 4]]);
+  for (const seed of [1, 2, 3]) {
+    const [actual, expected] = [program, denseProgram(ir)].map((one) => runProgram(one, item(seed)).output);
+    actual!.forEach((v, i) => {
+      expect(v).toBeCloseTo(expected![i]!, 5);
+    });
+  }
+});
+
+test('an average over windows of unequal size stays one of floats', () => {
+  const b = new IrBuilder();
+  const x = rounded(b, b.act(conv(b, rounded(b, b.input([1, 3, 6, 6])), 4, 1)));
+  const attrs = { ...WINDOW, pads: [1, 1, 1, 1], countIncludePad: false, columnMajorIndices: false };
+  const means = b.step('pool', [x], { ...attrs, kind: 'avg' }, [1, 4, 2, 2]);
+  const program = buildProgram(b.build(b.gemm(b.step('reshape', [means], {}, [1, 16]), 3)));
+  expect(opsOf(program)).toContain('pool');
+  expect(opsOf(program)).not.toContain('qpool');
+});
+
+test.each(['mean', 'grid', 'pyramid'] as const)('a head reads %s of the bytes of a stream', (features) => {
+  const program = buildProgram(network(sum));
+  const [block] = program.blocks as [Block];
+  const growth = new Growth(program);
+  const bytes = featureSteps(growth, 'bytes', features, block.output);
+  const { shape, term } = growth.valueOf(block.output);
+  const real = growth.value('real', 'float32', shape);
+  const scale = growth.constant('scale', Float32Array.of(term!.factor), [1]);
+  const floats = featureSteps(growth, 'floats', features, real);
+  const zero = growth.value('zero', 'uint8', [1], Uint8Array.of(term!.zero));
+  const back = { op: 'dequantize', inputs: [block.output, scale, zero], outputs: [real], attrs: { axis: 0 } };
+  growth.insert(block.end, [...bytes.steps, back as Step, ...floats.steps]);
+  growth.output('bytes', bytes.result);
+  growth.output('floats', floats.result);
+  // Nothing but maxima, one for each channel, becomes numbers before it is pooled.
+  for (const { op, inputs } of bytes.steps) {
+    if (op === 'dequantize') expect(growth.valueOf(inputs[0]!).shape).toEqual([1, 4]);
+  }
+  for (const seed of [1, 2, 3]) {
+    const [actual, expected] = runProgram(growth.build(), item(seed)).others as [Float32Array, Float32Array];
+    expect(Math.max(...expected)).toBeGreaterThan(0.1);
+    actual.forEach((v, i) => {
+      expect(v).toBeCloseTo(expected[i]!, 5);
+    });
+  }
 });

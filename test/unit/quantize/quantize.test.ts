@@ -1,6 +1,9 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { calibrate } from '../../../lib/calibrate/calibrate.js';
+import { contentHash } from '../../../lib/calibrate/split.js';
+import { argMax } from '../../../lib/numeric/softmax.js';
 import { quantize } from '../../../lib/quantize/quantize.js';
 import { InferenceSession } from '../../../lib/session/session.js';
 import { Tensor } from '../../../lib/tensor.js';
@@ -50,6 +53,34 @@ test('a quarter of the weights, answers that hardly change, and blocks that can 
 test('the same images and seed give the same file', async () => {
   const again = await quantize(MODEL, IMAGES, { threads: 1 });
   expect(again.sha256).toBe((await made).sha256);
+});
+
+test('exits are fitted on the bytes of its streams, and certified against the float network', async () => {
+  const file = join(FOLDER, 'fitted.int8.onnx');
+  writeFileSync(file, (await made).model);
+  await using float = await InferenceSession.create(MODEL);
+  const answerOf = (session: InferenceSession, pixels: Tensor) =>
+    argMax(session.runSync({ pixel_values: pixels }).logits!.data as Float32Array);
+  // The network answers most images alike: all others, and not so many of those.
+  const drawn = Array.from({ length: 3000 }, (_, i) => {
+    const tone = randomFloats(3, 5000 + i);
+    const noise = randomFloats(3 * SIDE ** 2, 9000 + i);
+    const data = noise.map((x, at) => 0.3 * x + 6 * tone[Math.floor(at / SIDE ** 2)]!);
+    return new Tensor('float32', data, [1, 3, SIDE, SIDE]);
+  });
+  const most = answerOf(float, drawn[0]!);
+  const others = drawn.filter((pixels) => answerOf(float, pixels) !== most);
+  expect(others.length).toBeGreaterThan(50);
+  const images = [...others, ...drawn.filter((pixels) => !others.includes(pixels)).slice(0, 160)];
+  const { policy, certifiedOn } = await calibrate(file, images, {
+    ...{ reference: MODEL, maxDisagreement: 0.2, copies: 1, settings: 12, threads: 1 },
+  });
+  expect(policy.heads!.exits.length).toBeGreaterThan(0);
+  expect(policy.expected!.multiplyAddsSkipped).toBeGreaterThan(0);
+  await using int8 = await InferenceSession.create(file, { policy });
+  const certified = images.filter(({ data }) => certifiedOn.includes(contentHash(data)));
+  const changed = certified.filter((pixels) => answerOf(float, pixels) !== answerOf(int8, pixels));
+  expect([changed.length, certified.length]).toEqual([policy.promise!.events, policy.promise!.items]);
 });
 
 const withRuntime = existsSync(RUNTIME) ? test : test.skip;
