@@ -27,10 +27,11 @@ import { Evaluator, runAll } from './evaluator.js';
 import { byClass, contributionsOf, examplesOf } from './examine.js';
 import { type Fitting, fitExits, fittingWork } from './fit.js';
 import { checkGroups, className, groupsOf } from './groups.js';
-import { latencyReduction, Stopwatch } from './latency.js';
+import { latencyReduction, QUICK, Stopwatch, THOROUGH } from './latency.js';
 import { headsOf, type Measured, measure } from './measure.js';
 import type { CalibrationItem, CalibrationOptions, FitImages } from './options.js';
 import { exitPlaces, ownSavings } from './places.js';
+import { Programs } from './programs.js';
 import type { Calibration, SettingResult } from './result.js';
 import { ResumableBackend } from './resume.js';
 import { leversOf, type Setting, settingsOf, worthTesting } from './settings.js';
@@ -44,29 +45,28 @@ const COPIES = 15;
  * `order`.
  */
 const FOLDS = 3;
-/** Effort of timing every tested setting, and the chosen one. */
-const QUICK = { items: 20, milliseconds: 100 };
-const THOROUGH = { items: 400, milliseconds: 4000 };
 
 /**
- * @param program of the model at the shape of the items, one float32 input and one float32 output [N, classes]
+ * @param network of the model at the shapes of the items, with one float32 output [N, classes]
  * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DATA (too little data, NaN logits, labels missing),
  * UNSUPPORTED_MODEL (nothing to skip)
  */
 export async function calibrateItems(
   backend: Backend,
-  program: Program,
+  network: Program | Programs,
   sha256: string,
   given: readonly CalibrationItem[],
   options: CalibrationOptions = {},
 ): Promise<Calibration> {
   const { seed = 0, copies = COPIES, labels } = options;
-  const reference = options.reference?.program;
+  const programs = Programs.of(network);
+  const program = programs.main;
+  const reference = options.reference && Programs.of(options.reference.program);
   const rules = rulesOf(options);
-  checkProgram(program, reference);
-  if (reference) checkReference(program, reference);
+  checkProgram(program, reference?.main);
+  if (reference) checkReference(program, reference.main);
   const guards = resolveGuards(options.guards ?? [], labels);
-  const items = distinctItems(given, program, options);
+  const items = distinctItems(given, programs, options);
   // The model's own exits were trained elsewhere: nothing is fitted. Nor is it where nothing can be skipped.
   const skips = program.blocks.some(({ skippable }) => skippable);
   const own = skips ? program.exits?.list.map(({ after }): AnyExit => ({ after })) : [];
@@ -103,18 +103,18 @@ export async function calibrateItems(
     done += count;
     options.onProgress?.(Math.min(done, total), total);
   };
-  const judging: Judging = { backend, program, reference, guards, metric: rules[0].metric, onItems };
+  const judging: Judging = { backend, programs, reference, guards, metric: rules[0].metric, onItems };
 
   // Before settings are tested, only the sizes of groups are read from the items that certify.
   const labelled = items.every(({ label }) => label !== undefined);
   const classes =
     labelled || !options.perClass
       ? certify.map(({ label }) => label ?? 0)
-      : await fullAnswers(backend, reference ?? program, certify);
+      : await fullAnswers(backend, reference ?? programs, certify);
   const groups = groupsOf(certify, classes, options);
   const limits = rules.map((rule) => ({ rule, grouping: checkGroups(groups, rule.groupLimit, rule.delta) }));
 
-  const fitOn = (on: Backend) => fitExits(on, program, source, { ...fitting, onItems });
+  const fitOn = (on: Backend) => fitExits(on, programs, source, { ...fitting, onItems });
   const fitChains = () =>
     backend instanceof ResumableBackend && !options.fit
       ? remembered(backend, program, chosenFrom, { seed, copies }, fitOn)
@@ -133,7 +133,7 @@ export async function calibrateItems(
   const order = honest.at(-1)!;
   const settings =
     exits.length > 0 ? settingsOf(leversOf(honest, savings), options.settings ?? SETTINGS) : [];
-  const stopwatch = new Stopwatch(backend, program, guards, reference);
+  const stopwatch = new Stopwatch(backend, programs, guards, reference);
   try {
     const budget = budgetOf(options, stopwatch, order);
     const bolder = worthTesting(settings, order, unlimited ? 1 : 2 * rules.at(-1)!.limit, budget);
@@ -250,10 +250,10 @@ function without(source: FitImages, items: readonly CalibrationItem[]): FitImage
 
 async function fullAnswers(
   backend: Backend,
-  program: Program,
+  programs: Programs,
   items: readonly CalibrationItem[],
 ): Promise<number[]> {
-  const evaluator = new Evaluator(backend, program);
+  const evaluator = new Evaluator(backend, programs);
   try {
     const outcomes = await evaluator.run(
       items.map(({ input }) => input),
@@ -285,16 +285,16 @@ async function foldTables(
  * @throws ResidualSkipError INTERNAL
  */
 async function checkRun(
-  { backend, program: own, onItems }: Judging,
+  { backend, programs: own, onItems }: Judging,
   heads: Heads,
   { items, end }: Table,
   { byItem }: Measured,
 ): Promise<void> {
-  const program = attachHeads(own, heads);
-  const evaluator = new Evaluator(backend, program);
+  const grown = own.map((program) => attachHeads(program, heads));
+  const evaluator = new Evaluator(backend, grown);
   try {
     const inputs = items.map(({ input }) => input);
-    const outcomes = await evaluator.run(inputs, evaluator.policy(gatesOf(program)), onItems);
+    const outcomes = await evaluator.run(inputs, evaluator.policy(gatesOf(grown.main)), onItems);
     const differs = outcomes.findIndex(({ outputs, ran }, i) => {
       // A guarded item was counted as it is run in full.
       if (byItem.losses[i] === 0 && !byItem.ran[i]!.includes('0')) return false;

@@ -3,30 +3,29 @@ import { z } from 'zod';
 import type { Backend } from '../backends/backend.js';
 import { NativeBackend } from '../backends/native.js';
 import { ReferenceBackend } from '../backends/reference.js';
-import { ImageClassifier, type ImageClassifierOptions } from '../classify/image-classifier.js';
-import {
-  type DataOptions,
-  dataShape,
-  type Images,
-  type Item,
-  openItems,
-  prepareItems,
-} from '../classify/images.js';
+import { type Data, type DataModel, openDataModel } from '../classify/data-model.js';
+import type { ImageClassifierOptions } from '../classify/image-classifier.js';
+import { type DataOptions, dataShape, type Item, prepareItems } from '../classify/images.js';
 import { Unusable } from '../classify/unusable.js';
 import { Work, type WorkOptions, workShape } from '../classify/work.js';
 import { encodeThumbnail } from '../data/image.js';
 import { findModel } from '../data/model-files.js';
 import { prefetch } from '../data/prefetch.js';
+import { ResidualSkipError } from '../errors.js';
 import { compileModel } from '../model/compile.js';
 import { loadModel } from '../model/load.js';
-import { bindFeeds, type Feeds } from '../session/feeds.js';
+import type { Model } from '../model/model.js';
+import type { Program } from '../model/program.js';
+import { bindFeeds } from '../session/feeds.js';
 import { guardSchema } from '../skip/guards.js';
 import type { SkipPolicy } from '../skip/policy.js';
-import { METRICS } from '../skip/promise.js';
-import type { Tensor } from '../tensor.js';
+import { isVectorMetric, metricSchema } from '../skip/promise.js';
+import { Tensor, type TensorData } from '../tensor.js';
 import { parsePart } from '../validation.js';
 import { calibrateItems } from './calibrate-items.js';
+import { calibrateVectors, type VectorOf } from './calibrate-vectors.js';
 import type { CalibrationItem, CalibrationOptions, FitImages } from './options.js';
+import { Programs } from './programs.js';
 import type { Calibration, Example } from './result.js';
 import { ResumableBackend } from './resume.js';
 import { contentHash } from './split.js';
@@ -39,10 +38,10 @@ export interface CalibrateOptions
     DataOptions,
     WorkOptions {
   /**
-   * Further images that are used only to fit heads, such as the network's training images. Labels are not needed. Images that
-   * can't be used are left out, with a note; so are those that are also among `images`.
+   * Further images or texts that are used only to fit heads, such as those that the network was trained on. Labels are not needed. What
+   * can't be used is left out, with a note; so is what is also among the data.
    */
-  readonly fit?: Images | undefined;
+  readonly fit?: Data | undefined;
   /**
    * ONNX file, or a folder with one, of the network whose answers are promised: for an 8-bit network the float one that it was made
    * from. When left out, the answers are those of the model itself with every block run.
@@ -69,7 +68,7 @@ const ownShape = {
   limits: z.array(z.number()).optional(),
   maxGroupDisagreement: number,
   confidence: number,
-  metric: z.enum(METRICS).optional(),
+  metric: metricSchema.optional(),
   perClass: z.boolean().optional(),
   budget: number,
   budgetMs: number,
@@ -77,7 +76,7 @@ const ownShape = {
   seed: count(0),
   copies: count(0),
   settings: count(2),
-  fit: z.custom<Images>().optional(),
+  fit: z.custom<Data>().optional(),
   reference: z.string().min(1).optional(),
   state: z.string().min(1).optional(),
 };
@@ -90,41 +89,43 @@ const SEED = 1;
 const MOST_KEPT = 2 ** 30;
 
 /**
- * Makes a policy that skips blocks, with a certified limit on changed answers, for a frozen residual network with one image input
- * and one output of class scores; see docs/calibration.md. The network runs many times: on thousands of images this takes minutes.
+ * Makes a policy that skips blocks, with a certified limit on changed answers, for a frozen residual network of images or texts;
+ * see docs/calibration.md. Its answer is one output of class scores or, for the metrics `cosine`, `relative` and `recall@k`, a vector.
+ * The network runs many times: on thousands of items this takes minutes.
  *
- * Each use of these images to certify a policy is recorded in a file of the user (below `$XDG_STATE_HOME/residual-skip`). If several
- * policies are certified on the same images and the best is chosen, its promise is void; `policy.promise.data.uses` is their number.
- * @param model ONNX file, or a folder with one
- * @param images a folder of images, a file that holds many, or an iterable of images or tensors. Labels are needed only for the
- * metric `accuracy`. The prepared images are kept in memory.
+ * Each use of these items to certify a policy is recorded in a file of the user (below `$XDG_STATE_HOME/residual-skip`). If several
+ * policies are certified on the same items and the best is chosen, its promise is void; `policy.promise.data.uses` is their number.
+ * @param model ONNX file, or a folder with one; a network of texts has `tokenizer.json` beside it
+ * @param data a folder of images, a file that holds many, or an iterable of images or tensors; or a file of texts, or an iterable of
+ * them. Labels are needed only for the metric `accuracy`. The prepared items are kept in memory.
  * @returns the policy, for `JSON.stringify` into a file or the option `policy` of InferenceSession.create, and what was tested
  * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DATA (images that can't be used, all named; too few of them; all answered
- * alike), INVALID_SHAPE, UNSUPPORTED_MODEL (nothing to skip), ABORTED (an AbortError), and what ImageClassifier.from throws
+ * alike), INVALID_SHAPE, UNSUPPORTED_MODEL (nothing to skip), ABORTED (an AbortError), and what ImageClassifier.from,
+ * TextClassifier.from or Embedder.from throws
  */
 export async function calibrate(
   model: string,
-  images: Images,
+  data: Data,
   options: CalibrateOptions = {},
 ): Promise<Calibration> {
   const { own, rest } = parsePart(ownShape, options);
   const work = new Work('calibration', own);
   work.check();
-  // This classifier only prepares images: the calibration runs the network on a backend of its own.
+  // This session only prepares items: the calibration runs the network on a backend of its own.
   const preparing = { ...rest, backend: 'reference' as const, maxPixels: own.maxPixels };
-  const classifier = await ImageClassifier.from(model, preparing);
+  const opened = await openDataModel(model, preparing);
   try {
-    const data = await readImages(classifier, images, own, work);
+    const read = await readItems(opened, data, own, work);
     const engine = engineOf(rest);
     try {
       const backend = own.state === undefined ? engine : await ResumableBackend.open(engine, own.state);
-      const result = await calibrateOn(backend, classifier, data, own, work);
-      return await withThumbnails(await counted(result, work), data.byHash);
+      const result = await calibrateOn(backend, opened, read, own, work);
+      return await withThumbnails(await counted(result, work), read.byHash);
     } finally {
       engine.release();
     }
   } finally {
-    await classifier.release();
+    await opened.session.release();
   }
 }
 
@@ -138,28 +139,23 @@ function engineOf({
 
 interface CalibrationData {
   readonly items: readonly CalibrationItem[];
-  /** One prepared image, for its shape. */
-  readonly first: Tensor;
-  readonly byHash: ReadonlyMap<string, Item>;
+  /** The prepared items in the order of their size. */
+  readonly bySize: readonly Tensor[];
+  readonly byHash: ReadonlyMap<string, Item<Tensor>>;
 }
 
-async function readImages(
-  classifier: ImageClassifier,
-  images: Images,
-  options: Own,
-  work: Work,
-): Promise<CalibrationData> {
+async function readItems(opened: DataModel, data: Data, options: Own, work: Work): Promise<CalibrationData> {
   const labels = options.metric === 'accuracy' ? 'data' : 'none';
-  const { count, list } = await openItems(images, classifier, options, work, labels);
+  const { count, list } = await opened.open(data, options, work, labels);
   const items: CalibrationItem[] = [];
-  const byHash = new Map<string, Item>();
-  const unusable = new Unusable();
-  let first: Tensor | undefined;
+  const byHash = new Map<string, Item<Tensor>>();
+  const unusable = new Unusable([], opened.what);
+  const tensors: Tensor[] = [];
   let read = 0;
-  for await (const { item, tensor } of work.each(prepareItems<Item>(list, unusable))) {
+  for await (const { item, tensor } of work.each(prepareItems<Item<Tensor>>(list, unusable))) {
     work.report('reading', ++read, count);
     if (!tensor) continue;
-    first ??= tensor;
+    tensors.push(tensor);
     const sha256 = contentHash(tensor.data);
     items.push({ input: tensor.data, sha256, label: item.label, groups: item.groups });
     byHash.set(sha256, item);
@@ -167,55 +163,108 @@ async function readImages(
   // A promise covers all of the data, so no image may be left out silently.
   unusable.check('repair them, or take them out of the data');
   unusable.checkSome(items.length);
-  return { items, first: first!, byHash };
+  return { items, bySize: tensors.sort((a, b) => a.size - b.size), byHash };
 }
 
 async function calibrateOn(
   backend: Backend,
-  classifier: ImageClassifier,
-  { items, first }: CalibrationData,
+  opened: DataModel,
+  { items, bySize }: CalibrationData,
   options: Own,
   work: Work,
 ): Promise<Calibration> {
-  const model = await loadModel(classifier.file);
-  const feeds = classifier.feeds(first);
-  const program = compileModel(model, bindFeeds(model, feeds).binding);
-  const { fit: fitImages, reference, seed = SEED, onProgress: _, ...asked } = options;
-  const unusable = new Unusable();
-  const fit =
-    fitImages === undefined ? undefined : await openFit(classifier, fitImages, options, work, unusable);
+  const model = await loadModel(opened.file);
+  const typical = bySize[bySize.length >> 1]!;
+  const programs = programsOf(model, opened, typical);
+  const {
+    fit: fitData,
+    reference,
+    seed = SEED,
+    metric = opened.labels ? 'disagreement' : 'cosine',
+    ...asked
+  } = options;
+  const onProgress = (done: number, total: number) => work.report('calibrating', done, total);
+  if (isVectorMetric(metric)) {
+    const vectorOf = vectorsOf(opened, programs.main, typical);
+    const forClasses = { fit: fitData, reference } as object;
+    const all = { ...asked, ...forClasses, metric, seed, onProgress };
+    return calibrateVectors(backend, programs, model.sha256, items, vectorOf, all);
+  }
+  if (!opened.labels) {
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `metric: '${metric}' is about classes, but ${opened.name} has none; take cosine, relative or recall@10`,
+    );
+  }
+  const unusable = new Unusable([], opened.what);
+  const fit = fitData === undefined ? undefined : await openFit(opened, fitData, options, work, unusable);
   try {
-    return await calibrateItems(backend, program, model.sha256, items, {
-      ...asked,
-      seed,
-      fit,
-      reference: reference === undefined ? undefined : await openReference(reference, feeds),
-      labels: classifier.labelsKnown ? classifier.labels : undefined,
-      onProgress: (done, total) => work.report('calibrating', done, total),
+    return await calibrateItems(backend, programs, model.sha256, items, {
+      ...{ ...asked, metric, seed, fit, onProgress },
+      reference: reference === undefined ? undefined : await openReference(reference, opened, typical),
+      labels: opened.labelsKnown ? opened.labels : undefined,
     });
   } finally {
     const leftOut = unusable.describe();
-    if (leftOut !== undefined) work.note(`of the images to fit on, ${leftOut}; they are left out`);
+    if (leftOut !== undefined) work.note(`of the ${opened.what}s to fit on, ${leftOut}; they are left out`);
   }
 }
 
-async function openReference(path: string, feeds: Feeds) {
+async function openReference(path: string, opened: DataModel, typical: Tensor) {
   const model = await loadModel((await findModel(path)).model);
-  return { program: compileModel(model, bindFeeds(model, feeds).binding), sha256: model.sha256 };
+  return { program: programsOf(model, opened, typical), sha256: model.sha256 };
+}
+
+/** The network at the shapes of the items: texts of each length have a program of their own. */
+function programsOf(model: Model, opened: DataModel, typical: Tensor): Programs {
+  const compiled = (tensor: Tensor) => compileModel(model, bindFeeds(model, opened.feeds(tensor)).binding);
+  const main = compiled(typical);
+  if (opened.what === 'image') return new Programs(main);
+  return new Programs(main, {
+    programFor: (input) => (input.length === typical.size ? main : compiled(preparedOf(input, typical))),
+    inputsOf: (input) => {
+      const feeds = opened.feeds(preparedOf(input, typical));
+      return main.inputs.map(({ name }) => feeds[name]!.data);
+    },
+  });
+}
+
+/** The prepared item with these elements; a text may have another length than `typical`. */
+function preparedOf(input: TensorData, { type, dims }: Tensor): Tensor {
+  const shape = dims.length === 2 ? [dims[0]!, input.length / dims[0]!] : dims;
+  return new Tensor(type, input as never, shape) as Tensor;
+}
+
+/** Reads an item's vector: of an image all elements of the output, of a text the pooled ones. */
+function vectorsOf(opened: DataModel, { outputs }: Program, typical: Tensor): VectorOf {
+  const index = outputs.findIndex(({ name }) => name === opened.output);
+  return ({ outputs: found }, input) => {
+    const data = found[index]!;
+    if (opened.what === 'image') return data;
+    const prepared = preparedOf(input, typical);
+    // Vectors of tokens, or of the text.
+    const tokens = prepared.dims[1]!;
+    const pooled =
+      opened.session.outputMetadata.find(({ name }) => name === opened.output)!.shape.length === 2;
+    const dims = pooled ? [1, data.length] : [1, tokens, data.length / tokens];
+    return opened.answerOf({ [opened.output]: new Tensor('float32', data, dims) }, prepared);
+  };
 }
 
 async function openFit(
-  classifier: ImageClassifier,
-  images: Images,
+  opened: DataModel,
+  data: Data,
   { maxPixels, maxBytes }: Own,
   work: Work,
   unusable: Unusable,
 ): Promise<FitImages> {
-  const { list } = await openItems(images, classifier, { maxPixels, maxBytes, labelsFrom: 'none' }, work);
-  const items: Item[] = [];
-  for await (const item of work.each(prefetch<Item, Item>(list, async (each) => each))) items.push(item);
-  /** Undefined for images that can't be used. */
-  const kept = new Map<number, Float32Array | undefined>();
+  const { list } = await opened.open(data, { maxPixels, maxBytes, labelsFrom: 'none' }, work);
+  const items: Item<Tensor>[] = [];
+  for await (const item of work.each(prefetch<Item<Tensor>, Item<Tensor>>(list, async (each) => each))) {
+    items.push(item);
+  }
+  /** Undefined for items that can't be used. */
+  const kept = new Map<number, TensorData | undefined>();
   let bytes = 0;
   return {
     count: items.length,
@@ -249,7 +298,10 @@ async function counted(result: Calibration, work: Work): Promise<Calibration> {
   }
 }
 
-async function withThumbnails(result: Calibration, items: ReadonlyMap<string, Item>): Promise<Calibration> {
+async function withThumbnails(
+  result: Calibration,
+  items: ReadonlyMap<string, Item<Tensor>>,
+): Promise<Calibration> {
   const drawn = async (example: Example): Promise<Example> => {
     try {
       const image = await items.get(example.sha256)?.load?.();

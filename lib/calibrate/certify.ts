@@ -4,9 +4,16 @@
  * stays at delta. A setting passes only if all items together and every group pass. That is an intersection-union
  * test (Berger 1982): each part is tested at the full level, however many there are.
  */
-import type { Metric, Promised, Tested, TestedGroup } from '../skip/promise.js';
+import {
+  isCounted,
+  type Metric,
+  mostLoss,
+  type Promised,
+  type Tested,
+  type TestedGroup,
+} from '../skip/promise.js';
 import type { Group, Grouping } from './groups.js';
-import { binomialPValue, fixedSequenceTest, hoeffdingBentkusPValue, upperMean, upperRate } from './risk.js';
+import { bettingPValue, binomialPValue, fixedSequenceTest, upperMean, upperRate } from './risk.js';
 
 /** The promise to certify. */
 export interface Rule {
@@ -26,42 +33,46 @@ export interface Certificate extends Tested {
   readonly worstPValue: number;
 }
 
-/** Losses of some items, summed. */
-export type Tally = Pick<Tested, 'items' | 'events' | 'risk'>;
+/** P-value of "the expected loss is above the limit", for losses in [0, mostLoss(metric)]. */
+function pValueOf(losses: readonly number[], { metric, delta }: Rule, limit: number): number {
+  if (isCounted(metric)) return binomialPValue(eventsOf(losses), losses.length, limit);
+  const most = mostLoss(metric);
+  return bettingPValue(scaled(losses, most), limit / most, delta);
+}
 
-/** @param losses of the items, in [0, 1]; 0 or 1 except for the metric `probability` */
-function tallyOf(losses: readonly number[]): Tally {
+const eventsOf = (losses: readonly number[]) => losses.filter((loss) => loss > 0).length;
+const scaled = (losses: readonly number[], most: number) =>
+  most === 1 ? losses : losses.map((loss) => loss / most);
+
+function upperBoundOf(losses: readonly number[], { metric, delta }: Rule): number {
+  if (isCounted(metric)) return upperRate(eventsOf(losses), losses.length, delta);
+  const most = mostLoss(metric);
+  return most * upperMean(scaled(losses, most), delta);
+}
+
+function test(losses: readonly number[], rule: Rule, limit: number): Tested {
   const items = losses.length;
-  const events = losses.filter((loss) => loss > 0).length;
-  return { items, events, risk: losses.reduce((a, b) => a + b, 0) / Math.max(1, items) };
-}
-
-/** P-value of "the expected loss is above the limit". */
-function pValueOf({ items, events, risk }: Tally, metric: Metric, limit: number): number {
-  return metric === 'probability'
-    ? hoeffdingBentkusPValue(risk, items, limit)
-    : binomialPValue(events, items, limit);
-}
-
-function test(tally: Tally, { metric, delta }: Rule, limit: number): Tested {
-  const { items, events, risk } = tally;
-  const upperBound =
-    metric === 'probability' ? upperMean(risk, items, delta) : upperRate(events, items, delta);
-  return { limit, ...tally, pValue: pValueOf(tally, metric, limit), upperBound };
+  return {
+    ...{ limit, items, events: eventsOf(losses) },
+    risk: losses.reduce((a, b) => a + b, 0) / Math.max(1, items),
+    pValue: pValueOf(losses, rule, limit),
+    upperBound: upperBoundOf(losses, rule),
+  };
 }
 
 /**
  * P-value of "some part of the promise is wrong": the largest of those of all items together and of each tested
  * group.
+ * @param all losses of the items, and `groups` those of each group
  */
 export function worstPValueOf(
-  all: Tally,
-  groups: readonly Tally[],
-  { metric, limit, groupLimit }: Rule,
+  all: readonly number[],
+  groups: readonly (readonly number[])[],
+  rule: Rule,
 ): number {
   return Math.max(
-    pValueOf(all, metric, limit),
-    ...groups.map((group) => pValueOf(group, metric, groupLimit)),
+    pValueOf(all, rule, rule.limit),
+    ...groups.map((group) => pValueOf(group, rule, rule.groupLimit)),
   );
 }
 
@@ -71,16 +82,15 @@ export function certificateOf(
   rule: Rule,
   { tested, tooSmall }: Grouping,
 ): Certificate {
-  const tallyOfGroup = ({ members }: Group) => tallyOf(members.map((i) => losses[i]!));
+  const ofGroup = ({ members }: Group) => members.map((i) => losses[i]!);
   const judged = (groups: readonly Group[], promised: boolean) =>
     groups.map((group) => {
       const { kind, name } = group;
-      return { kind, name, promised, ...test(tallyOfGroup(group), rule, rule.groupLimit) };
+      return { kind, name, promised, ...test(ofGroup(group), rule, rule.groupLimit) };
     });
-  const all = tallyOf(losses);
   return {
-    ...test(all, rule, rule.limit),
-    worstPValue: worstPValueOf(all, tested.map(tallyOfGroup), rule),
+    ...test(losses, rule, rule.limit),
+    worstPValue: worstPValueOf(losses, tested.map(ofGroup), rule),
     groups: [...judged(tested, true), ...judged(tooSmall, false)],
   };
 }
@@ -106,8 +116,8 @@ export function certifyEach(
   const all = limits.map(({ rule, grouping }): Certified => {
     const worst = losses.map((own) =>
       worstPValueOf(
-        tallyOf(own),
-        grouping.tested.map(({ members }) => tallyOf(members.map((i) => own[i]!))),
+        own,
+        grouping.tested.map(({ members }) => members.map((i) => own[i]!)),
         rule,
       ),
     );
@@ -138,8 +148,7 @@ export function trivialCertificate(items: number, rule: Rule, { tested, tooSmall
 
 /** The promise for a setting that was chosen without the items of `losses`: the upper bound of its risk. */
 export function boundOf(losses: readonly number[], rule: Rule): Certificate {
-  const tally = tallyOf(losses);
-  const tested = test(tally, rule, test(tally, rule, rule.limit).upperBound);
+  const tested = test(losses, rule, upperBoundOf(losses, rule));
   return { ...tested, worstPValue: tested.pValue, groups: [] };
 }
 

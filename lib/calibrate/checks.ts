@@ -5,6 +5,7 @@ import { sizeOf } from '../numeric/shapes.js';
 import { meaningOf } from '../skip/scores.js';
 import type { Rule } from './certify.js';
 import type { CalibrationItem, CalibrationOptions } from './options.js';
+import type { Programs } from './programs.js';
 import { checkFraction } from './risk.js';
 
 const DEFAULTS = { maxDisagreement: 0.01, confidence: 0.95, metric: 'disagreement' } as const;
@@ -63,20 +64,25 @@ function budgetAlone(): ResidualSkipError {
   );
 }
 
+/** @throws ResidualSkipError UNSUPPORTED_MODEL when nothing can be skipped */
+export function checkSkippable({ blocks }: Program): void {
+  if (blocks.some(({ skippable }) => skippable)) return;
+  throw new ResidualSkipError(
+    'UNSUPPORTED_MODEL',
+    `model: none of its ${blocks.length} residual blocks has an identity shortcut, so none can be skipped; ` +
+      '`inspect` shows the blocks',
+  );
+}
+
 /** @throws ResidualSkipError UNSUPPORTED_MODEL when nothing can be skipped, or the output is not class scores */
-export function checkProgram({ blocks, inputs, outputs, values }: Program, reference?: Program): void {
-  if (!reference && !blocks.some(({ skippable }) => skippable)) {
-    throw new ResidualSkipError(
-      'UNSUPPORTED_MODEL',
-      `model: none of its ${blocks.length} residual blocks has an identity shortcut, so none can be skipped; ` +
-        '`inspect` shows the blocks',
-    );
-  }
+export function checkProgram(program: Program, reference?: Program): void {
+  if (!reference) checkSkippable(program);
+  const { inputs, outputs, values } = program;
   const shape = outputs[0] && values[outputs[0].value]!.shape;
-  if (inputs.length !== 1 || outputs.length !== 1 || shape?.length !== 2) {
+  if (inputs.length < 1 || outputs.length !== 1 || shape?.length !== 2) {
     throw new ResidualSkipError(
       'UNSUPPORTED_MODEL',
-      'model: calibration needs one input and one output of class scores, float32 [batch, classes]',
+      'model: calibration needs an image or texts as its input, and one output of class scores, float32 [batch, classes]',
     );
   }
 }
@@ -106,7 +112,7 @@ export function checkReference(program: Program, reference: Program): void {
  */
 export function distinctItems(
   items: readonly CalibrationItem[],
-  { inputs, outputs, values }: Program,
+  { main: { inputs, outputs, values }, shapes }: Programs,
   options: CalibrationOptions,
 ): CalibrationItem[] {
   const { metric = DEFAULTS.metric, labels } = options;
@@ -121,7 +127,7 @@ export function distinctItems(
   for (const [i, item] of items.entries()) {
     const { input, sha256, label, groups = [] } = item;
     if (budget !== undefined && groups.length > 0) throw budgetAlone();
-    if (input.length !== size) {
+    if (!shapes && input.length !== size) {
       throw new ResidualSkipError(
         'INVALID_SHAPE',
         `item ${i}: it has ${input.length} values, but the model takes ${size}; prepare all images to one size`,

@@ -2,7 +2,8 @@ import type { Backend, CompiledProgram } from '../backends/backend.js';
 import type { Program } from '../model/program.js';
 import { sizeOf } from '../numeric/shapes.js';
 import { BlockMode, type ResolvedPolicy } from '../skip/resolve.js';
-import { allocate } from '../tensor.js';
+import { allocate, type TensorData } from '../tensor.js';
+import { Programs } from './programs.js';
 
 /** The result of one item under one policy. */
 export interface Outcome {
@@ -17,52 +18,79 @@ export interface Outcome {
 /** Items in one call of the backend. */
 export const CHUNK = 64;
 
-/** A program of one float32 input, ready to run many single items under any policy. */
+/** A network ready to run many single items under any policy. */
 export class Evaluator {
-  readonly #compiled: CompiledProgram;
+  readonly #programs: Programs;
+  readonly #compiled = new Map<Program, CompiledProgram>();
 
   constructor(
-    backend: Backend,
-    readonly program: Program,
+    private readonly backend: Backend,
+    network: Program | Programs,
   ) {
-    this.#compiled = backend.compileSync(program);
+    this.#programs = Programs.of(network);
   }
 
   /** A policy that gives every block the mode returned for it; gates keep their own thresholds. */
   policy(mode: (block: number) => number): ResolvedPolicy {
-    const { blocks } = this.program;
+    const { blocks } = this.#programs.main;
     return {
       modes: Uint8Array.from(blocks, (_, i) => mode(i)),
       thresholds: Float32Array.from(blocks, ({ gate }) => gate?.threshold ?? 0),
     };
   }
 
-  /** @param onItems called with the number of items done since the last call */
+  /**
+   * Runs items of one shape together.
+   * @param onItems called with the number of items done since the last call
+   */
   async run(
-    items: readonly Float32Array[],
+    items: readonly TensorData[],
     policy: ResolvedPolicy,
     onItems?: (count: number) => void,
   ): Promise<Outcome[]> {
     const outcomes: Outcome[] = [];
-    for (let from = 0; from < items.length; from += CHUNK) {
-      const chunk = items.slice(from, from + CHUNK);
-      outcomes.push(...(await this.#runChunk(chunk, policy)));
-      onItems?.(chunk.length);
+    const byShape = new Map<Program, number[]>();
+    for (const [i, item] of items.entries()) {
+      const program = this.#programs.at(item);
+      byShape.set(program, [...(byShape.get(program) ?? []), i]);
+    }
+    for (const [program, those] of byShape) {
+      const most = program.batching === 'item' ? CHUNK : 1;
+      for (let from = 0; from < those.length; from += most) {
+        const chunk = those.slice(from, from + most);
+        const inputs = chunk.map((i) => this.#programs.inputsOf(items[i]!));
+        for (const [k, outcome] of (await this.#runChunk(program, inputs, policy)).entries()) {
+          outcomes[chunk[k]!] = outcome;
+        }
+        onItems?.(chunk.length);
+      }
     }
     return outcomes;
   }
 
   release(): void {
-    this.#compiled.release();
+    for (const compiled of this.#compiled.values()) compiled.release();
   }
 
-  async #runChunk(items: readonly Float32Array[], policy: ResolvedPolicy): Promise<Outcome[]> {
-    const { program } = this;
+  #compile(program: Program): CompiledProgram {
+    const compiled = this.#compiled.get(program) ?? this.backend.compileSync(program);
+    this.#compiled.set(program, compiled);
+    return compiled;
+  }
+
+  /** @param items the arrays of each item's inputs */
+  async #runChunk(
+    program: Program,
+    items: readonly (readonly TensorData[])[],
+    policy: ResolvedPolicy,
+  ): Promise<Outcome[]> {
     const count = items.length;
-    const size = items[0]!.length;
-    const input = new Float32Array(count * size);
-    items.forEach((item, i) => {
-      input.set(item, i * size);
+    const inputs = program.inputs.map(({ value }, k) => {
+      const size = items[0]![k]!.length;
+      const joined = allocate(program.values[value]!.dtype, count * size);
+      // Arrays of one program's input are all of one type.
+      for (const [i, item] of items.entries()) joined.set(item[k] as never, i * size);
+      return joined;
     });
     const sizes = program.outputs.map(({ value }) => sizeOf(program.values[value]!.shape));
     const outputs = program.outputs.map(({ value }, i) =>
@@ -71,7 +99,7 @@ export class Evaluator {
     const blocks = program.blocks.length;
     const ran = new Uint8Array(count * blocks);
     const scores = new Float32Array(count * blocks).fill(Number.NaN);
-    await this.#compiled.run({ items: count, inputs: [input], outputs, policy, ran, scores });
+    await this.#compile(program).run({ items: count, inputs, outputs, policy, ran, scores });
     return items.map((_, i) => ({
       outputs: outputs.map((data, k) => (data as Float32Array).slice(i * sizes[k]!, (i + 1) * sizes[k]!)),
       ran: ran.slice(i * blocks, (i + 1) * blocks),

@@ -7,7 +7,9 @@ import type { Place } from './places.js';
 /** `program` with the inputs of a head at each place as additional outputs, in this order. */
 export function withFeatures(program: Program, places: readonly Place[]): Program {
   const growth = new Growth(program);
-  for (const { block, features } of places) {
+  for (const { block: at, features } of places) {
+    // The same block of the network at another shape has other values.
+    const block = program.blocks.find(({ name }) => name === at.name)!;
     const name = `features behind ${block.name}`;
     const { steps, result } = featureSteps(growth, name, features, block.output);
     growth.insert(block.end, steps);

@@ -8,6 +8,7 @@ import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program.js';
 import { generator, shuffle } from '../numeric/random.js';
 import { type Meaning, meaningOf, probabilities } from '../skip/scores.js';
+import type { TensorData } from '../tensor.js';
 import { answerOf, checkedAnswer } from './answers.js';
 import { altered } from './augment.js';
 import { Chain, type FittedExit, type Lesson } from './chain.js';
@@ -18,6 +19,7 @@ import { basisOf } from './low-rank.js';
 import type { FitImages } from './options.js';
 import { exitPlaces, type Place } from './places.js';
 import { type Matrix, matrix } from './products.js';
+import { Programs } from './programs.js';
 import { scaleOf } from './training.js';
 
 export interface Fitting {
@@ -89,11 +91,13 @@ function hiddenWidth(program: Program, places: readonly Place[], images: number,
  */
 export async function fitExits(
   backend: Backend,
-  program: Program,
+  network: Program | Programs,
   source: FitImages,
   fitting: Fitting,
 ): Promise<FittedExit[][]> {
   const { seed, copies, onItems } = fitting;
+  const programs = Programs.of(network);
+  const program = programs.main;
   const places = exitPlaces(program);
   if (places.length === 0) return fitting.chains.map(() => []);
   const rows = rowsOf(program, source.count, copies);
@@ -103,7 +107,10 @@ export async function fitExits(
   const capacity = Math.ceil(most / CHUNK) * CHUNK;
   const epochs = Math.min(MOST_EPOCHS, Math.max(LEAST_EPOCHS, Math.round(SAMPLES / rows)));
   const hidden = hiddenWidth(program, places, source.count, classes);
-  const evaluator = new Evaluator(backend, withFeatures(program, places));
+  const evaluator = new Evaluator(
+    backend,
+    programs.map((one) => withFeatures(one, places)),
+  );
   const memory = new LessonMemory(capacity, classes, places, meaningOf(program, program.outputs[0]!.value));
   let chains: Chain[] | undefined;
   try {
@@ -141,7 +148,7 @@ export async function fitExits(
 /** An image with its index. */
 interface Indexed {
   readonly image: number;
-  readonly input: Float32Array;
+  readonly input: TensorData;
 }
 
 /** The images in random order, then altered copies of them, until there are `rows` of them; a chunk at a time. */
@@ -162,7 +169,8 @@ async function* copiesOf(
       yield images.flatMap((image, i) => {
         const input = loaded[i];
         if (!input) return [];
-        const changed = copy > 0 && shape ? altered(input, shape, mirror && copy % 2 === 1, random) : input;
+        if (copy === 0 || !shape) return [{ image, input }];
+        const changed = altered(input as Float32Array, shape, mirror && copy % 2 === 1, random);
         return [{ image, input: changed }];
       });
     }
@@ -247,9 +255,8 @@ async function mindsNoMirror(
   const count = Math.min(MIRROR_ITEMS, source.count);
   // Spread evenly, because the images may be sorted.
   const chosen = Array.from({ length: count }, (_, i) => Math.floor((i * source.count) / count));
-  const some = (await Promise.all(chosen.map((image) => source.load(image)))).filter(
-    (input) => input !== undefined,
-  );
+  const loaded = await Promise.all(chosen.map((image) => source.load(image)));
+  const some = loaded.filter((input): input is Float32Array => input !== undefined);
   const still = () => 0.5;
   const answers = async (images: readonly Float32Array[]) =>
     (await evaluator.run(images, evaluator.policy(runAll), onItems)).map(({ outputs }) =>

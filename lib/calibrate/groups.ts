@@ -54,10 +54,11 @@ function push<K>(map: Map<K, number[]>, key: K, value: number): void {
 
 /**
  * Separates, by size alone, the groups that no outcome could certify.
+ * @param most the largest loss of an item
  * @throws ResidualSkipError INVALID_DATA when none is left
  */
-export function checkGroups(groups: readonly Group[], limit: number, delta: number): Grouping {
-  const needed = itemsNeeded(limit, delta);
+export function checkGroups(groups: readonly Group[], limit: number, delta: number, most = 1): Grouping {
+  const needed = itemsNeeded(limit / most, delta);
   const tested = groups.filter(({ members }) => members.length >= needed);
   const tooSmall = groups.filter(({ members }) => members.length < needed);
   if (groups.length === 0 || tested.length > 0) return { tested, tooSmall };

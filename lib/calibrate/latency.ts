@@ -9,7 +9,8 @@ import type { Latency } from '../skip/promise.js';
 import { BlockMode } from '../skip/resolve.js';
 import { meaningOf } from '../skip/scores.js';
 import { leftEarly } from '../skip/trace.js';
-import { allocate } from '../tensor.js';
+import { allocate, type TensorData } from '../tensor.js';
+import { Programs } from './programs.js';
 
 export interface Effort {
   /** Most items to time. */
@@ -18,53 +19,79 @@ export interface Effort {
   readonly milliseconds: number;
 }
 
+/** Effort of timing every tested setting, and the chosen one. */
+export const QUICK: Effort = { items: 20, milliseconds: 100 };
+export const THOROUGH: Effort = { items: 400, milliseconds: 4000 };
 /** With fewer items a median is meaningless; these are timed however long it takes. */
 const LEAST_ITEMS = 5;
 /** Share of the effort that goes before what is timed: code, caches and clock rate reach their steady state. */
 const WARM_UP = 0.2;
 
-/** A program that runs one item at a time on the calling thread. */
+/** A program of one shape, and what its runs fill. */
+interface Ready {
+  readonly program: Program;
+  readonly compiled: CompiledProgram;
+  readonly request: Omit<RunRequest, 'inputs'>;
+}
+
+/** A network that runs one item at a time on the calling thread. */
 class Runner {
-  readonly #compiled: CompiledProgram;
-  readonly #request: Omit<RunRequest, 'inputs'>;
+  readonly #ready = new Map<Program, Ready>();
 
   /**
    * @param gated gates decide, those of heads and the network's own; otherwise every block runs
    * @param exits thresholds of the exits, by the exit's block
+   * @param skipped blocks that are left out
    */
   constructor(
-    backend: Backend,
-    private readonly program: Program,
-    gated: boolean,
+    private readonly backend: Backend,
+    private readonly programs: Programs,
+    private readonly gated: boolean,
     private readonly exits: ReadonlyMap<string, number> = new Map(),
-  ) {
-    this.#compiled = backend.compileSync(program);
+    private readonly skipped: ReadonlySet<number> = new Set(),
+  ) {}
+
+  #mode(gate: boolean, block: number): number {
+    if (this.skipped.has(block)) return BlockMode.skip;
+    return this.gated && gate ? BlockMode.gate : BlockMode.run;
+  }
+
+  /** Compiles the program for an item of a shape that hasn't run yet. */
+  ready(input: TensorData): Ready {
+    const program = this.programs.at(input);
+    const known = this.#ready.get(program);
+    if (known) return known;
     const { blocks, outputs, values } = program;
-    this.#request = {
+    const request = {
       items: 1,
       outputs: outputs.map(({ value }) => allocate(values[value]!.dtype, sizeOf(values[value]!.shape))),
       policy: {
-        modes: Uint8Array.from(blocks, ({ gate }) => (gated && gate ? BlockMode.gate : BlockMode.run)),
+        modes: Uint8Array.from(blocks, ({ gate }, i) => this.#mode(gate !== undefined, i)),
         thresholds: Float32Array.from(blocks, ({ gate }) => gate?.threshold ?? 0),
       },
       ran: new Uint8Array(blocks.length),
       scores: new Float32Array(blocks.length),
     };
+    const made = { program, compiled: this.backend.compileSync(program), request };
+    this.#ready.set(program, made);
+    return made;
   }
 
-  run(input: Float32Array): { readonly scores: Float32Array; readonly skipped: boolean } {
-    const { outputs, ran } = this.#request;
-    this.#compiled.runSync({ ...this.#request, inputs: [input] });
-    const skipped = ran.includes(0) || leftEarly(this.program, { outputs, exits: this.exits }, 0);
+  run(input: TensorData): { readonly scores: Float32Array; readonly skipped: boolean } {
+    const { program, compiled, request } = this.ready(input);
+    const { outputs, ran } = request;
+    compiled.runSync({ ...request, inputs: this.programs.inputsOf(input) });
+    const skipped = ran.includes(0) || leftEarly(program, { outputs, exits: this.exits }, 0);
     return { scores: outputs[0] as Float32Array, skipped };
   }
 
   release(): void {
-    this.#compiled.release();
+    for (const { compiled } of this.#ready.values()) compiled.release();
   }
 }
 
 export class Stopwatch {
+  readonly #programs: Programs;
   readonly #full: Runner;
 
   /**
@@ -73,30 +100,36 @@ export class Stopwatch {
    */
   constructor(
     private readonly backend: Backend,
-    private readonly program: Program,
+    network: Program | Programs,
     private readonly guards: readonly ResolvedGuard[],
-    private readonly reference?: Program,
+    private readonly reference?: Programs,
   ) {
-    this.#full = new Runner(backend, reference ?? program, false);
+    this.#programs = Programs.of(network);
+    this.#full = new Runner(backend, reference ?? this.#programs, false);
   }
 
   /**
    * Times of one item at batch 1, guards and their runs in full included.
    * @param inputs at least one; as many as the effort allows are timed
+   * @param skipped blocks that are left out
    */
-  time(heads: Heads, inputs: readonly Float32Array[], effort: Effort): Latency {
+  time(heads: Heads, inputs: readonly TensorData[], effort: Effort, skipped?: ReadonlySet<number>): Latency {
     const exits = new Map(heads.exits.map(({ after, threshold }) => [after, threshold]));
-    const setting = new Runner(this.backend, attachHeads(this.program, heads), true, exits);
-    const meaning = meaningOf(this.program, this.program.outputs[0]!.value);
+    const grown = this.#programs.map((program) => attachHeads(program, heads));
+    const setting = new Runner(this.backend, grown, true, exits, skipped);
+    const { main } = this.#programs;
+    const meaning = meaningOf(main, main.outputs[0]!.value);
     try {
       const modes = {
-        full: (input: Float32Array) => void this.#full.run(input),
-        policy: (input: Float32Array) => {
+        full: (input: TensorData) => void this.#full.run(input),
+        policy: (input: TensorData) => {
           const { scores, skipped } = setting.run(input);
           if ((skipped || this.reference) && isGuarded(scores, meaning, this.guards)) this.#full.run(input);
         },
       };
       const times = { full: [] as number[], policy: [] as number[] };
+      for (const input of inputs.slice(0, effort.items))
+        for (const one of [this.#full, setting]) one.ready(input);
       const start = performance.now();
       const spent = () => (performance.now() - start) / effort.milliseconds;
       const most = Math.min(effort.items, inputs.length);

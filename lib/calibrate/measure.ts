@@ -156,8 +156,8 @@ class Paths {
 
   /** Share of the network's multiply-adds. */
   saved(item: number, taken: number): number {
-    const { program, ran } = this.table;
-    const { blocks, cost } = program;
+    const { program, shaped, ran } = this.table;
+    const { blocks, cost } = shaped?.[item] ?? program;
     const behind = this.behind(taken);
     let sum = (taken < 0 ? 0 : blocks[behind - 1]!.heads!.beyond) - this.#asking.at(taken)!;
     for (let b = 0; b < blocks.length; b++) {

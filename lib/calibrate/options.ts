@@ -3,17 +3,19 @@
 import type { Program } from '../model/program.js';
 import type { Guard } from '../skip/guards.js';
 import type { Metric } from '../skip/promise.js';
+import type { TensorData } from '../tensor.js';
+import type { Programs } from './programs.js';
 
 /** Images to fit heads on, read when they are needed. */
 export interface FitImages {
   readonly count: number;
   /** Reads an image and prepares it for the model; undefined to leave it out. */
-  load(index: number): Promise<Float32Array | undefined>;
+  load(index: number): Promise<TensorData | undefined>;
 }
 
-/** One image, prepared for the model. */
+/** One image or text, prepared for the model. */
 export interface CalibrationItem {
-  readonly input: Float32Array;
+  readonly input: TensorData;
   /** Hex SHA-256 of its content. */
   readonly sha256: string;
   /** Class index; required for the metric `accuracy`. */
@@ -47,7 +49,7 @@ export interface CalibrationOptions {
    * The network whose answers are promised, instead of the calibrated one in full, and its SHA-256: the float form of an 8-bit
    * network. Guards verify with it.
    */
-  readonly reference?: { readonly program: Program; readonly sha256: string } | undefined;
+  readonly reference?: { readonly program: Program | Programs; readonly sha256: string } | undefined;
   readonly guards?: readonly Guard[] | undefined;
   readonly labels?: readonly string[] | undefined;
   readonly seed?: number | undefined;

@@ -4,6 +4,8 @@
  */
 import { ResidualSkipError } from '../errors.js';
 
+const { exp, log, log1p, max, min, sqrt } = Math;
+
 /**
  * P(Bin(n, p) <= k), summed term by term from the smallest, in logarithms: exact to rounding.
  * @param k integer; below 0 the probability is 0, from n on it is 1
@@ -32,22 +34,26 @@ export function binomialPValue(events: number, n: number, epsilon: number): numb
 }
 
 /**
- * P-value of "the expected loss is above epsilon" for losses in [0, 1] with mean `mean`: the Hoeffding-Bentkus
- * bound (Bates et al. 2021, "Distribution-free, risk-controlling prediction sets"; used in Angelopoulos et al.
- * 2021, "Learn then Test").
+ * P-value of "the expected loss is above epsilon" for independent losses in [0, 1]: by betting against it, one loss after the other.
+ * If it were true, the capital would be a supermartingale, which reaches 1/p with a probability of at most p (Ville's inequality).
+ * The stakes follow the variance of the losses before, so that losses that differ little certify much more than their number
+ * alone. They are best for `delta`, and valid for any.
+ * Source: Waudby-Smith and Ramdas 2024, "Estimating means of bounded random variables by betting"; with these stakes, Bates et al.
+ * 2021, "Distribution-free, risk-controlling prediction sets", proposition 5.
+ * @param losses in an order that doesn't depend on them
  */
-export function hoeffdingBentkusPValue(mean: number, n: number, epsilon: number): number {
-  if (mean >= epsilon) return 1;
-  const hoeffding = Math.exp(-n * relativeEntropy(mean, epsilon));
-  // The product is an integer for 0/1 losses: rounding must not push it to the next one.
-  const bentkus = Math.E * binomialTail(Math.ceil(n * mean - 1e-9), n, epsilon);
-  return Math.min(1, hoeffding, bentkus);
-}
-
-/** Kullback-Leibler divergence of two Bernoulli distributions, in nats. */
-function relativeEntropy(a: number, b: number): number {
-  const term = (x: number, y: number) => (x === 0 ? 0 : x * Math.log(x / y));
-  return term(a, b) + term(1 - a, 1 - b);
+export function bettingPValue(losses: readonly number[], epsilon: number, delta: number): number {
+  const goal = (2 * log(1 / delta)) / losses.length;
+  let [capital, most] = [0, 0];
+  let [sum, squares] = [0.5, 0.25];
+  for (const [i, loss] of losses.entries()) {
+    const stake = min(1, sqrt((goal * (i + 1)) / squares));
+    capital += log1p(stake * (epsilon - loss));
+    most = max(most, capital);
+    sum += loss;
+    squares += (loss - sum / (i + 2)) ** 2;
+  }
+  return exp(-most);
 }
 
 /** Largest number of events in `n` that still certifies "at most epsilon" at `delta`; -1 when none does. */
@@ -68,9 +74,9 @@ export function upperRate(events: number, n: number, delta: number): number {
   return whereAtMost(events / n, delta, (rate) => binomialPValue(events, n, rate));
 }
 
-/** Upper bound at level 1 - delta of an expected loss in [0, 1], where the Hoeffding-Bentkus p-value is delta. */
-export function upperMean(mean: number, n: number, delta: number): number {
-  return whereAtMost(mean, delta, (epsilon) => hoeffdingBentkusPValue(mean, n, epsilon));
+/** Upper bound at level 1 - delta of an expected loss in [0, 1], where the p-value by betting is delta. */
+export function upperMean(losses: readonly number[], delta: number): number {
+  return whereAtMost(0, delta, (epsilon) => bettingPValue(losses, epsilon, delta));
 }
 
 /** The least epsilon in [low, 1] whose p-value is at most delta, from above; p-values fall as epsilon rises. */

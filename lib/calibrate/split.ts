@@ -1,5 +1,7 @@
 import { createHash } from 'node:crypto';
 import { ResidualSkipError } from '../errors.js';
+import { mostLoss } from '../skip/promise.js';
+import type { TensorData } from '../tensor.js';
 import type { Rule } from './certify.js';
 import type { CalibrationItem } from './options.js';
 import { itemsNeeded } from './risk.js';
@@ -60,11 +62,11 @@ export function split(items: readonly CalibrationItem[], seed: number, fits = tr
  */
 export function checkParts(
   parts: Record<Part, number[]>,
-  { limit, delta }: Rule,
+  { metric, limit, delta }: Rule,
   fits: boolean,
   anyway: boolean,
 ): void {
-  const needed = anyway ? 1 : itemsNeeded(limit, delta);
+  const needed = anyway ? 1 : itemsNeeded(limit / mostLoss(metric), delta);
   const { fit, order, certify } = parts;
   if (certify.length >= needed && fit.length + order.length >= LEAST_FIT && order.length > 0) return;
   // Parts vary in size by chance; a tenth and a few more compensate for that.
@@ -82,8 +84,8 @@ export function checkParts(
   );
 }
 
-/** Hex SHA-256 of a prepared image. */
-export function contentHash({ buffer, byteOffset, byteLength }: Float32Array): string {
+/** Hex SHA-256 of a prepared item. */
+export function contentHash({ buffer, byteOffset, byteLength }: TensorData): string {
   return createHash('sha256')
     .update(new Uint8Array(buffer, byteOffset, byteLength))
     .digest('hex');

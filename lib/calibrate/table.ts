@@ -12,6 +12,7 @@ import { meaningOf } from '../skip/scores.js';
 import { answerOf, checkedAnswer, totalVariation } from './answers.js';
 import { CHUNK, Evaluator, type Outcome, runAll } from './evaluator.js';
 import type { CalibrationItem } from './options.js';
+import type { Programs } from './programs.js';
 
 /** An exit, fitted or the model's own, without its threshold, which is chosen later. */
 export type AnyExit = Omit<ExitSpec, 'threshold'>;
@@ -35,6 +36,8 @@ export interface Table {
   readonly items: readonly CalibrationItem[];
   /** With the heads of all exits. */
   readonly program: Program;
+  /** The same at the shape of each item; undefined where all have one. */
+  readonly shaped?: readonly Program[] | undefined;
   /** Of the reference, or of the network itself, with every block run. */
   readonly answers: Int32Array;
   readonly exits: readonly ExitColumn[];
@@ -51,9 +54,9 @@ export const NEVER = 2;
 export interface Judging {
   readonly backend: Backend;
   /** Without heads. */
-  readonly program: Program;
+  readonly programs: Programs;
   /** The network whose answers are promised, if it is another one: the float form of an 8-bit network. */
-  readonly reference: Program | undefined;
+  readonly reference: Programs | undefined;
   readonly guards: readonly ResolvedGuard[];
   readonly metric: Metric;
   /** Called with the number of items done since the last call. */
@@ -79,14 +82,16 @@ export async function tableOf(
   exits: readonly AnyExit[],
   items: readonly CalibrationItem[],
 ): Promise<Table> {
-  const { backend, program: own, reference, guards, onItems } = judging;
-  const meaning = meaningOf(own, own.outputs[0]!.value);
+  const { backend, programs: own, reference, guards, onItems } = judging;
+  const meaning = meaningOf(own.main, own.main.outputs[0]!.value);
   const passed = exits.map((exit) => ({ ...exit, threshold: NEVER }));
-  const program = attachHeads(own, { exits: passed, gates: [] }, { answers: true });
+  const grown = own.map((one) => attachHeads(one, { exits: passed, gates: [] }, { answers: true }));
+  const program = grown.main;
   const blocks = program.blocks.length;
   const table: Table = {
     items,
     program,
+    shaped: own.shapes && items.map(({ input }) => grown.at(input)),
     answers: new Int32Array(items.length),
     exits: exits.map((exit) => ({
       exit,
@@ -108,8 +113,8 @@ export async function tableOf(
     to.losses[i] = to.guarded[i] ? 0 : lossOf(judging, items[i]!, scores, full, table.answers[i]!);
   };
 
-  const evaluator = new Evaluator(backend, program);
-  const full = reference || hasGates(own) ? new Evaluator(backend, reference ?? own) : undefined;
+  const evaluator = new Evaluator(backend, grown);
+  const full = reference || hasGates(own.main) ? new Evaluator(backend, reference ?? own) : undefined;
   try {
     for (let from = 0; from < items.length; from += CHUNK) {
       const inputs = items.slice(from, from + CHUNK).map(({ input }) => input);
@@ -143,7 +148,7 @@ export function gatesOf({ blocks }: Program): (block: number) => number {
 }
 
 function lossOf(
-  { metric, program }: Judging,
+  { metric, programs: { main: program } }: Judging,
   { label }: CalibrationItem,
   scores: Float32Array,
   full: Float32Array,

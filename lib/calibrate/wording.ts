@@ -8,11 +8,17 @@ export function wordPromise({ metric, limit, confidence, groups = [] }: Promised
     disagreement: `${most(limit)} of the answers change`,
     accuracy: `${most(limit)} of the images lose their right answer`,
     probability: `the class probabilities move by ${most(limit)} on average`,
-  }[metric];
+    cosine: `the mean cosine distance of the vectors is at most ${limit}`,
+    relative: `the mean relative error of the output is ${most(limit)}`,
+  };
+  const said =
+    metric in what
+      ? what[metric as keyof typeof what]
+      : `on average ${most(limit)} of the ${metric.slice('recall@'.length)} nearest neighbours change`;
   const [first, ...others] = groups.filter(({ promised }) => promised);
   const whose = others.length > 0 ? `each of ${others.length + 1} groups` : `the group ${first?.name}`;
   const each = first ? `, and ${most(first.limit)} in ${whose}` : '';
-  return `${what}${each}, with ${wordConfidence(confidence)} confidence`;
+  return `${said}${each}, with ${wordConfidence(confidence)} confidence`;
 }
 
 /** Never rounded up to 100 %. */

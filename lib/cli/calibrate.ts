@@ -7,7 +7,7 @@ import type { DataLimits } from '../data/limits.js';
 import { findModel } from '../data/model-files.js';
 import { loadVega } from '../report/charts.js';
 import type { SkipPolicy } from '../skip/policy.js';
-import { METRICS, type Metric } from '../skip/promise.js';
+import { CLASS_METRICS, type Metric, metricSchema, VECTOR_METRICS } from '../skip/promise.js';
 import { drawCalibration } from './calibration-table.js';
 import { checkWritable, writeResult } from './files.js';
 import { type Io, watchWork } from './io.js';
@@ -45,6 +45,7 @@ interface CalibrateOptions extends BackendOptions, DataLimits {
   readonly json?: boolean;
 }
 
+const METRICS = [...CLASS_METRICS, ...VECTOR_METRICS, 'recall@k'].join(', ');
 const LIMITS = ['maxDisagreement', 'limits', 'maxGroupDisagreement', 'perClass', 'groups'];
 
 export function addCalibrateCommand(program: Command, io: Io): void {
@@ -57,13 +58,13 @@ export function addCalibrateCommand(program: Command, io: Io): void {
         )
         .argument('<model>', 'ONNX file, or a folder with one')
         .requiredOption(
-          '--data <dir>',
-          'images: any folder of them (labels are not needed), or what eval takes',
+          '--data <path>',
+          'images: any folder of them (labels are not needed), or what eval takes; or a file of texts',
         )
         .requiredOption('-o, --output <file>', 'policy file to write')
         .option(
-          '--fit <dir>',
-          'further images, without labels, that heads are fitted on and nothing else: those the network was trained on, say',
+          '--fit <path>',
+          'further images or texts, without labels, that heads are fitted on and nothing else: those the network was trained on, say',
         )
         .option(
           '--reference <model>',
@@ -86,8 +87,8 @@ export function addCalibrateCommand(program: Command, io: Io): void {
         .addOption(
           new Option(
             '--metric <name>',
-            'what the limit is for: changed answers, right answers lost (needs labels), or mean change of the probabilities (default: disagreement, with --labels accuracy)',
-          ).choices(METRICS),
+            `what the limit is for: ${METRICS}. Of classes: changed answers, right answers lost (needs labels), mean change of the probabilities (default: disagreement, with --labels accuracy). Of vectors: mean cosine distance (the default), mean relative error, nearest neighbours lost`,
+          ).argParser(metric),
         )
         .option('--labels [file]', 'the data is labelled: by its folders, or by a CSV or JSON file')
         .option('--per-class', 'keep the limit for every class as well')
@@ -138,6 +139,12 @@ function settingsCount(text: string): number {
   throw new InvalidArgumentError('It must be at least 2.');
 }
 
+function metric(text: string): Metric {
+  const { data } = metricSchema.safeParse(text);
+  if (data !== undefined) return data;
+  throw new InvalidArgumentError(`It must be one of ${METRICS}, with a whole number above 0 for k.`);
+}
+
 function wholeNumber(text: string): number {
   return text.trim() === '0' ? 0 : positiveInteger(text);
 }
@@ -158,7 +165,7 @@ async function run(path: string, options: CalibrateOptions, io: Io): Promise<voi
     ...asked,
     ...work.options,
     state,
-    metric: options.metric ?? (labels === undefined ? 'disagreement' : 'accuracy'),
+    metric: options.metric ?? (labels === undefined ? undefined : 'accuracy'),
     labelsFrom: labels === true ? 'data' : labels,
     groupsFrom: groups,
     guards: guard?.length ? [{ labels: [...guard], action: 'verify', margin }] : undefined,

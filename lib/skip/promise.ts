@@ -4,15 +4,43 @@ import { profileSchema } from './profile.js';
 
 const fraction = z.number().min(0).max(1);
 
-export const METRICS = ['disagreement', 'accuracy', 'probability'] as const;
+/** Metrics of networks with classes, and of those whose answer is a vector. */
+export const CLASS_METRICS = ['disagreement', 'accuracy', 'probability'] as const;
+export const VECTOR_METRICS = ['cosine', 'relative'] as const;
+
+export type Metric = (typeof CLASS_METRICS)[number] | (typeof VECTOR_METRICS)[number] | `recall@${number}`;
+
+export const metricSchema = z
+  .string()
+  .regex(
+    new RegExp(`^(${[...CLASS_METRICS, ...VECTOR_METRICS].join('|')}|recall@[1-9]\\d{0,5})$`),
+  ) as unknown as z.ZodType<Metric>;
+export type VectorMetric = Exclude<Metric, (typeof CLASS_METRICS)[number]>;
+
+export function isVectorMetric(metric: Metric): metric is VectorMetric {
+  return !(CLASS_METRICS as readonly string[]).includes(metric);
+}
+
+/** Whether losses are 0 or 1. */
+export function isCounted(metric: Metric): boolean {
+  return metric === 'disagreement' || metric === 'accuracy';
+}
+
+/** The largest loss of an item. */
+export function mostLoss(metric: Metric): number {
+  return metric === 'cosine' ? 2 : 1;
+}
+
+/** Cosine distances reach 2. */
+const loss = z.number().min(0).max(2);
 
 const testedShape = {
-  limit: fraction.meta({ description: 'The rate, or the mean loss, is at most this.' }),
+  limit: loss.meta({ description: 'The rate, or the mean loss, is at most this.' }),
   items: z.int().min(0).meta({ description: 'Items that certified it.' }),
   events: z.int().min(0).meta({ description: 'Of these, how many had any loss.' }),
-  risk: fraction.meta({ description: 'Their mean loss.' }),
+  risk: loss.meta({ description: 'Their mean loss.' }),
   pValue: fraction,
-  upperBound: fraction.meta({
+  upperBound: loss.meta({
     description:
       'One-sided upper bound of the rate or mean loss at the same confidence, for a setting that was not selected on these ' +
       'items. Settings are selected on them, so that only the limit is certified; with a budget the limit is this bound.',
@@ -28,10 +56,12 @@ const groupSchema = z.strictObject({
 
 export const promiseSchema = z
   .strictObject({
-    metric: z.enum(METRICS).meta({
+    metric: metricSchema.meta({
       description:
         "disagreement: answers other than the full network's; accuracy: answers that are right in the full network and " +
-        'wrong with skipping; probability: how far the class probabilities move (total variation distance).',
+        'wrong with skipping; probability: how far the class probabilities move (total variation distance). Of networks whose answer ' +
+        "is a vector, against the full network's: cosine: 1 - cos of their angle; relative: |difference| / |full|, at most 1; " +
+        'recall@k: the share of the k nearest neighbours among the items that order settings that are others.',
     }),
     confidence: fraction.meta({
       description: 'Everything here holds with at least this probability over the draw of the data.',
@@ -70,7 +100,6 @@ export const promiseSchema = z
   });
 
 export type Promised = z.infer<typeof promiseSchema>;
-export type Metric = (typeof METRICS)[number];
 /** The result of one test on some items. */
 export type Tested = Pick<Promised, keyof typeof testedShape>;
 export type TestedGroup = z.infer<typeof groupSchema>;

@@ -76,7 +76,7 @@ describe('calibration of the plain network', () => {
     const certify = items.filter(({ sha256: hash }) => partOf(hash, 3) === 'certify');
     expect(certify).toHaveLength(promise!.items);
     const batch = new Float32Array(certify.length * PIXELS);
-    for (const [i, { input }] of certify.entries()) batch.set(input, i * PIXELS);
+    for (const [i, { input }] of certify.entries()) batch.set(input as Float32Array, i * PIXELS);
     const feeds = { input: new Tensor('float32', batch, [certify.length, 3, 32, 32]) };
     const session = await InferenceSession.create(NETWORK.model, { policy: result.policy });
     try {
@@ -166,7 +166,7 @@ describe('calibration of the plain network', () => {
     });
     const chosen = items.slice(0, 60);
     const batch = new Float32Array(chosen.length * PIXELS);
-    for (const [i, { input }] of chosen.entries()) batch.set(input, i * PIXELS);
+    for (const [i, { input }] of chosen.entries()) batch.set(input as Float32Array, i * PIXELS);
     const feeds = { input: new Tensor('float32', batch, [chosen.length, 3, 32, 32]) };
     const session = await InferenceSession.create(NETWORK.model, { policy });
     try {

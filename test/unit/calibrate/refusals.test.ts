@@ -76,7 +76,10 @@ describe('refused', () => {
   });
 
   test('one answer for all items', async () => {
-    const alike = noise(150).map(({ input, ...item }) => ({ ...item, input: input.map((x) => 1e-3 * x) }));
+    const alike = noise(150).map(({ input, ...item }) => ({
+      ...item,
+      input: (input as Float32Array).map((x) => 1e-3 * x),
+    }));
     await refused(alike, { copies: 0 }).toMatchObject(
       invalidData(/gives all \d+ the same answer, .*; give images of all classes to expect/),
     );
@@ -95,7 +98,7 @@ describe('refused', () => {
   });
 
   test('NaN among the answers', async () => {
-    const broken = noise(150).map((item) => ({ ...item, input: item.input.map(() => Number.NaN) }));
+    const broken = noise(150).map((item) => ({ ...item, input: new Float32Array(PIXELS).fill(Number.NaN) }));
     await refused(broken).toMatchObject(
       invalidData(/answers NaN for an item; check its weights and the preprocessing/),
     );

@@ -1,9 +1,9 @@
 import {
   allowedEvents,
+  bettingPValue,
   binomialPValue,
   binomialTail,
   fixedSequenceTest,
-  hoeffdingBentkusPValue,
   itemsNeeded,
   upperMean,
   upperRate,
@@ -54,19 +54,36 @@ test('the upper rate is where the tail is delta', () => {
   expect(upperRate(10, 10, 0.05)).toBe(1);
 });
 
-test('Hoeffding-Bentkus is never below the exact p-value of 0/1 losses, but for rounding', () => {
-  for (const k of [0, 5, 20, 60]) {
-    const bound = hoeffdingBentkusPValue(k / 5000, 5000, 0.01);
-    expect(bound / binomialPValue(k, 5000, 0.01)).toBeGreaterThan(1 - 1e-12);
+/** `count` losses of `loss` among `n`, evenly spread. */
+const spread = (count: number, n: number, loss = 1) =>
+  Array.from({ length: n }, (_, i) =>
+    Math.floor(((i + 1) * count) / n) > Math.floor((i * count) / n) ? loss : 0,
+  );
+
+test('the p-value by betting is at most what the capital allows, and 1 where the mean is at the limit', () => {
+  // Without a loss the capital grows by at most 1 + epsilon each time.
+  for (const n of [100, 400, 2000]) {
+    const found = bettingPValue(spread(0, n), 0.01, 0.05);
+    expect(found).toBeGreaterThanOrEqual(1.01 ** -n * (1 - 1e-9));
+    expect(found).toBeLessThan(1.01 ** -(0.9 * n));
   }
-  expect(hoeffdingBentkusPValue(0.02, 1000, 0.01)).toBe(1);
+  expect(bettingPValue(spread(40, 2000), 0.01, 0.05)).toBeGreaterThan(0.5);
+  expect(bettingPValue([], 0.01, 0.05)).toBe(1);
 });
 
-test('the upper bound of a mean is where the Hoeffding-Bentkus p-value is delta, and above that of 0/1 losses', () => {
-  const bound = upperMean(0.004, 2000, 0.05);
-  expect(hoeffdingBentkusPValue(0.004, 2000, bound)).toBeCloseTo(0.05, 6);
-  expect(bound).toBeGreaterThan(upperRate(8, 2000, 0.05));
-  expect(upperMean(1, 10, 0.05)).toBe(1);
+test('losses that differ little certify what counts of the same mean do not', () => {
+  const alike = Array.from({ length: 400 }, (_, i) => 0.03 + 0.01 * (i % 2));
+  expect(bettingPValue(alike, 0.05, 0.05)).toBeLessThan(0.01);
+  expect(binomialPValue(14, 400, 0.05)).toBeGreaterThan(0.05);
+});
+
+test('the upper bound of a mean is where the p-value by betting is delta', () => {
+  const losses = spread(16, 2000, 0.5);
+  const bound = upperMean(losses, 0.05);
+  expect(bettingPValue(losses, bound, 0.05)).toBeCloseTo(0.05, 6);
+  expect(bound).toBeGreaterThan(0.004);
+  expect(bound).toBeLessThan(0.01);
+  expect(upperMean(spread(10, 10), 0.05)).toBe(1);
 });
 
 test('a fixed sequence stops at its first failure', () => {

@@ -1,0 +1,145 @@
+/** Calibration of networks of texts: with classes by exits, without by blocks that are left out. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type CalibrateOptions, calibrate } from '../../../lib/calibrate/calibrate.js';
+import { contentHash } from '../../../lib/calibrate/split.js';
+import { lossesOf, type Pairs } from '../../../lib/calibrate/vector-losses.js';
+import { Embedder, TextClassifier } from '../../../lib/index.js';
+import { mean } from '../../../lib/numeric/statistics.js';
+import type { SkipPolicy } from '../../../lib/skip/policy.js';
+import type { Metric, VectorMetric } from '../../../lib/skip/promise.js';
+import { cli } from '../../helpers/cli.js';
+import { folderOf, removeFolders } from '../../helpers/files.js';
+import { untimed } from '../../helpers/policies.js';
+import { randomTexts, textNetwork } from '../../helpers/text-network.js';
+
+const TEXTS = [...new Set(randomTexts(420, 3))];
+const QUICK = { settings: 6, threads: 1 } satisfies CalibrateOptions;
+
+beforeAll(() => {
+  process.env.XDG_STATE_HOME = folderOf({});
+});
+afterAll(() => {
+  delete process.env.XDG_STATE_HOME;
+  removeFolders();
+});
+
+test('a classifier of texts gets exits, and the policy does what was certified', async () => {
+  const model = textNetwork('classes', { layers: 6 });
+  const { policy, certifiedOn, classes } = await calibrate(model, TEXTS, { ...QUICK, maxDisagreement: 0.1 });
+  const { promise, expected } = policy;
+  expect(promise).toMatchObject({ metric: 'disagreement', limit: 0.1, items: certifiedOn.length });
+  expect(expected!.multiplyAddsSkipped).toBeGreaterThan(0.05);
+  expect(classes.map(({ label }) => label).every((label) => ['bad', 'fair', 'good'].includes(label))).toBe(
+    true,
+  );
+
+  await using classifier = await TextClassifier.from(model, { policy, threads: 1 });
+  const known = new Set(certifiedOn);
+  const certify = TEXTS.filter((text) => known.has(contentHash(classifier.prepare(text).data)));
+  expect(certify).toHaveLength(certifiedOn.length);
+  const full = await classifier.classify(certify, { policy: 'full' });
+  const skipping = await classifier.classify(certify, { trace: true });
+  expect(skipping.filter(({ index }, i) => index !== full[i]!.index)).toHaveLength(promise!.events);
+  const skipped = skipping.map(({ trace }) => trace!.blocks.filter(({ ran }) => !ran).length / 6);
+  expect(mean(skipped)).toBeCloseTo(expected!.blocksSkipped, 9);
+});
+
+test.each<[VectorMetric, number]>([
+  ['cosine', 0.05],
+  ['relative', 0.3],
+  ['recall@3', 0.4],
+])('an embedder keeps a promise on %s, and the policy does what was certified', async (metric, limit) => {
+  const model = textNetwork('tokens', { layers: 6, scale: 0.03 });
+  const options = { ...QUICK, metric, maxDisagreement: limit };
+  const { policy, certifiedOn, settings, chosen } = await calibrate(model, TEXTS, options);
+  const { promise, expected } = policy;
+  expect(chosen).toBeGreaterThanOrEqual(0);
+  expect(promise).toMatchObject({ metric, limit, items: certifiedOn.length });
+  expect(promise!.pValue).toBeLessThanOrEqual(0.05);
+  const left = Object.values(policy.blocks!);
+  expect(new Set(left)).toEqual(new Set(['skip']));
+  expect(settings[chosen]!.price).toBe(left.length);
+  expect(expected!.blocksSkipped).toBeCloseTo(left.length / 6, 9);
+
+  await using embedder = await Embedder.from(model, { policy, threads: 1 });
+  const known = new Set(certifiedOn);
+  const pairs = async (certifies: boolean): Promise<Pairs> => {
+    const some = TEXTS.map((text) => ({ text, sha256: contentHash(embedder.prepare(text).data) }))
+      .filter(({ sha256 }) => known.has(sha256) === certifies)
+      .sort((a, b) => (a.sha256 < b.sha256 ? -1 : 1))
+      .map(({ text }) => text);
+    const vectorsOf = async (of?: 'full') =>
+      (await embedder.embed(some, { policy: of })).map(({ vector }) => vector);
+    return { full: await vectorsOf('full'), skipping: await vectorsOf() };
+  };
+  const losses = lossesOf(metric, await pairs(true), await pairs(false));
+  expect(losses).toHaveLength(promise!.items);
+  expect(mean(losses)).toBeCloseTo(promise!.risk, 12);
+  expect(mean(losses)).toBeGreaterThan(0);
+});
+
+test('the command takes files of texts, groups by a column, and repeats itself from its state', async () => {
+  const model = textNetwork('vectors', { layers: 4, scale: 0.03 });
+  const folder = folderOf({});
+  const rows = TEXTS.map((text, i) => `${text},${i % 2 ? 'odd' : 'even'}`);
+  writeFileSync(join(folder, 'texts.csv'), ['text,half', ...rows].join('\n'));
+  const run = async (name: string, ...args: string[]) => {
+    const output = join(folder, name);
+    const data = ['--data', join(folder, 'texts.csv'), '--groups', 'half', '-o', output];
+    const limits = ['--metric', 'cosine', '--max-disagreement', '0.1', '--max-group-disagreement', '0.15'];
+    const { code, out, err } = await cli('calibrate', model, ...data, ...limits, '--threads', '1', ...args);
+    expect({ code, err }).toEqual({ code: 0, err: '' });
+    return { out, policy: JSON.parse(readFileSync(output, 'utf8')) as SkipPolicy };
+  };
+  const state = join(folder, 'state');
+  const first = await run('a.json', '--state', state);
+  expect(first.out).toMatch(
+    /the mean cosine distance of the vectors is at most 0\.1, and at most 15\.00 % in each of 2 groups/,
+  );
+  expect(first.policy.promise!.groups!.map(({ name }) => name)).toEqual(['even', 'odd']);
+  const second = await run('b.json', '--state', state);
+  expect(second.out).toMatch(/runs? taken from an earlier calibration/);
+  expect(untimed(second.policy)).toEqual(untimed(first.policy));
+});
+
+test.each<[string, 'classes' | 'tokens', CalibrateOptions, RegExp]>([
+  [
+    'a metric of classes',
+    'tokens',
+    { metric: 'disagreement' },
+    /'disagreement' is about classes.* has none; take cosine/,
+  ],
+  [
+    'a promise for each class',
+    'tokens',
+    { perClass: true },
+    /perClass: it doesn't go with the metric 'cosine'/,
+  ],
+  [
+    'further texts to fit on',
+    'classes',
+    { metric: 'relative', fit: TEXTS },
+    /fit: it doesn't go with the metric 'relative'/,
+  ],
+  ['a metric that nobody knows', 'tokens', { metric: 'recall@0' as Metric }, /options\.metric/],
+])('refuses %s', async (_, kind, options, message) => {
+  await expect(calibrate(textNetwork(kind), TEXTS, { ...QUICK, ...options })).rejects.toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    message: expect.stringMatching(message),
+  });
+});
+
+test('losses are distances, and the most where a number is missing', () => {
+  const full = [Float32Array.of(1, 0), Float32Array.of(0, 2), Float32Array.of(3, 0)];
+  const skipping = [Float32Array.of(0, 1), Float32Array.of(0, -1), Float32Array.of(Number.NaN, 0)];
+  expect(lossesOf('cosine', { full, skipping })).toEqual([1, 2, 2]);
+  expect(lossesOf('relative', { full, skipping })).toEqual([1, 1, 1]);
+  const rest = {
+    full: [Float32Array.of(1, 0.1), Float32Array.of(0.1, 1)],
+    skipping: [Float32Array.of(1, 0), Float32Array.of(0, 1)],
+  };
+  // The neighbour of the first changes, that of the second doesn't, and NaN has none.
+  skipping[1] = Float32Array.of(0.1, 3);
+  expect(lossesOf('recall@1', { full, skipping }, rest)).toEqual([1, 0, 1]);
+});
