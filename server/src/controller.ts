@@ -8,8 +8,10 @@ export interface Load {
   readonly ageMs: number;
   /** 99th percentile of the latency of recent requests, in milliseconds; NaN if there are none. */
   readonly p99Ms: number;
-  /** Items completed in the last second. */
+  /** Items completed per second, recently. */
   readonly itemsPerSecond: number;
+  /** Number of items of the largest recent request. */
+  readonly mostItems: number;
   /** Mean compute time per item in the setting with this index, in milliseconds; undefined before it is measured. */
   readonly itemMs: (setting: number) => number | undefined;
   /** Threads of the engine. */
@@ -27,28 +29,39 @@ export interface ControllerOptions {
 const ALARM = 0.4;
 /** ... and at once as bold as allowed when it reaches this share. */
 const EMERGENCY = 0.8;
-/** It gets more careful only if the threads' utilisation would then be at most this, ... */
+/** It gets more careful, by one step, only if the threads' utilisation would then be at most this, ... */
 const CALM_UTILISATION = 0.7;
-/** ... if there was no alarm for this many milliseconds, doubled each time a step back had to be undone, ... */
+/** ... if there was no alarm for this many milliseconds, doubled each time a change back had to be undone, ... */
 const CALM_MS = 1000;
 const LONGEST_CALM_MS = 30_000;
 /** ... and if the load is below this share of that which was too much for it, unless that was LONGEST_CALM_MS ago. */
 const CALM_RATE = 0.85;
+/** The load has gone, as far as a setting is concerned, if the threads' utilisation in it would be at most this ... */
+const IDLE_UTILISATION = 0.35;
+/** ... or if the load is below this share of that which was too much for it. The model returns to it after CALM_MS. */
+const GONE_RATE = 0.5;
+/** Idle threads need no bolder setting for a latency of more than this many times the run: something else held it up. */
+const STALLED_RUNS = 3;
 /** Milliseconds before the effect of a new setting is judged. */
 const SETTLE_MS = 100;
 
 /**
  * Chooses how deep a model runs: bolder while the target is at risk, one step back when a more careful setting could carry
- * the load with a margin. The gap between the two thresholds (hysteresis) keeps the setting from oscillating. If it
- * oscillates anyway, steps back become slower.
+ * the load with a margin, and at once to full depth when the load has gone. The gap between the two
+ * thresholds (hysteresis) keeps the setting from oscillating. If it oscillates anyway, steps back become slower.
  */
 export class DepthController {
   readonly #options: ControllerOptions;
   #setting: number;
   #changed = Number.NEGATIVE_INFINITY;
   #alarmed = Number.NEGATIVE_INFINITY;
-  #returned = Number.NEGATIVE_INFINITY;
-  #calmMs = CALM_MS;
+  /** The last change to a more careful setting, and whether the load was near what that bears or had gone. */
+  #returned: { readonly at: number; readonly load: 'near' | 'gone' } = {
+    at: Number.NEGATIVE_INFINITY,
+    load: 'near',
+  };
+  /** How long there must be no alarm before the next such change. */
+  readonly #calmMs = { near: CALM_MS, gone: CALM_MS };
   /** By setting: when it was last left because the target was at risk, and the items per second at that time. */
   readonly #failed: ({ readonly at: number; readonly itemsPerSecond: number } | undefined)[] = [];
 
@@ -73,36 +86,57 @@ export class DepthController {
     if (danger) this.#alarmed = now;
     if (now - this.#changed < SETTLE_MS) return this.#stay();
     if (danger && this.#setting < boldest) {
-      const undone = now - this.#returned < 2 * this.#calmMs;
-      this.#calmMs = undone ? Math.min(LONGEST_CALM_MS, 2 * this.#calmMs) : CALM_MS;
-      this.#failed[this.#setting] = { at: now, itemsPerSecond };
+      const returned = this.#returned;
+      const waited = this.#calmMs[returned.load];
+      const undone = now - returned.at < 2 * waited;
+      this.#calmMs[returned.load] = undone ? Math.min(LONGEST_CALM_MS, 2 * waited) : CALM_MS;
+      // A load that came suddenly has completed few items so far.
+      this.#failed[this.#setting] = {
+        at: now,
+        itemsPerSecond: Math.max(itemsPerSecond, this.#idleRate(load)),
+      };
       return this.#move(this.#danger(load, EMERGENCY) ? boldest : this.#setting + 1, now, danger);
     }
-    if (this.#setting === 0 || now - Math.max(this.#alarmed, this.#changed) < this.#calmMs)
-      return this.#stay();
-    const failed = this.#failed[this.#setting - 1];
+    if (this.#setting === 0) return this.#stay();
+    const gone = Array.from({ length: this.#setting }, (_, i) => i).find((i) => this.#hasGone(i, load));
+    const kind = gone === undefined ? 'near' : 'gone';
+    if (now - Math.max(this.#alarmed, this.#changed) < this.#calmMs[kind]) return this.#stay();
+    const next = gone ?? this.#setting - 1;
+    const failed = this.#failed[next];
     const forgotten = !failed || now - failed.at > LONGEST_CALM_MS;
     if (!forgotten && itemsPerSecond > CALM_RATE * failed.itemsPerSecond) return this.#stay();
-    const utilisation = this.#utilisationAt(this.#setting - 1, load);
+    const utilisation = this.#utilisationAt(next, load);
     if (utilisation > CALM_UTILISATION) return this.#stay();
-    this.#returned = now;
-    return this.#move(
-      this.#setting - 1,
-      now,
-      `${Math.round(100 * utilisation)} % of the threads would be enough`,
-    );
+    this.#returned = { at: now, load: kind };
+    return this.#move(next, now, `${Math.round(100 * utilisation)} % of the threads would be enough`);
+  }
+
+  /** Whether the load is far below what this setting bears, as far as is known of it. */
+  #hasGone(setting: number, load: Load): boolean {
+    const { itemsPerSecond, itemMs } = load;
+    const failed = this.#failed[setting];
+    if (failed && itemsPerSecond <= GONE_RATE * failed.itemsPerSecond) return true;
+    return itemMs(setting) !== undefined && this.#utilisationAt(setting, load) <= IDLE_UTILISATION;
+  }
+
+  /** Items per second that leave the threads nearly idle in the current setting; 0 if it was never measured. */
+  #idleRate({ threads, itemMs }: Load): number {
+    const each = itemMs(this.#setting);
+    return each ? (IDLE_UTILISATION * 1000 * threads) / each : 0;
   }
 
   /** What puts the target at risk, if the latency is above this share of it. */
-  #danger({ queued, ageMs, p99Ms, threads, itemMs }: Load, share: number): string | null {
+  #danger(load: Load, share: number): string | null {
+    const { queued, ageMs, p99Ms, itemsPerSecond, threads, mostItems, itemMs } = load;
     const { targetP99Ms, targetQueue } = this.#options;
     if (targetQueue !== undefined && queued > (targetQueue * share) / ALARM) return `${queued} requests wait`;
     if (targetP99Ms === undefined) return null;
     const alarm = share * targetP99Ms;
-    const expected = ((queued + 1) * (itemMs(this.#setting) ?? 0)) / threads;
-    const worst = Math.max(ageMs, expected);
+    const each = itemMs(this.#setting) ?? 0;
+    const worst = Math.max(ageMs, ((queued + 1) * each) / threads);
     if (worst > alarm) return `a request waits ${worst.toFixed(1)} ms`;
-    return p99Ms > alarm ? `the 99th percentile is ${p99Ms.toFixed(1)} ms` : null;
+    const stalled = alarm > STALLED_RUNS * mostItems * each && itemsPerSecond <= this.#idleRate(load);
+    return p99Ms > alarm && !stalled ? `the 99th percentile is ${p99Ms.toFixed(1)} ms` : null;
   }
 
   /** The threads' utilisation in another setting; a setting that was never measured counts as fast as the current one. */

@@ -172,9 +172,9 @@ describe('simulated load', () => {
       (_model, change) => changes.push(change),
     );
     if (elasticOn) elastic.start();
-    const request = async () => {
+    const request = async (heldUpMs: number) => {
       const work = { setting: FULL };
-      const start = performance.now();
+      const start = performance.now() - heldUpMs;
       await queue.push({
         ...{ key: '', model: model.name, priority: 10, items: 1, work, caller: new Caller() },
       });
@@ -188,8 +188,17 @@ describe('simulated load', () => {
     return { model, changes, request, stop: () => elastic.stop() };
   }
 
-  /** Poisson arrivals at `load` times the capacity of full depth, for `ms`; latencies of the requests, in order. */
-  async function arrivals(request: () => Promise<number>, load: number, ms: number, next: () => number) {
+  /**
+   * Poisson arrivals at `load` times the capacity of full depth, for `ms`; latencies of the requests, in order.
+   * @param heldUp whether something else than the load delays every 25th request by most of the target
+   */
+  async function arrivals(
+    request: (heldUpMs: number) => Promise<number>,
+    load: number,
+    ms: number,
+    next: () => number,
+    heldUp = false,
+  ) {
     const latencies: Promise<number>[] = [];
     let [now, due] = [0, 0];
     for (;;) {
@@ -197,7 +206,7 @@ describe('simulated load', () => {
       if (due > ms) break;
       await jest.advanceTimersByTimeAsync(due - now);
       now = due;
-      latencies.push(request());
+      latencies.push(request(heldUp && latencies.length % 25 === 0 ? 0.9 * TARGET_MS : 0));
     }
     await jest.advanceTimersByTimeAsync(ms - now);
     return latencies;
@@ -237,5 +246,41 @@ describe('simulated load', () => {
     stop();
     expect(p99(await Promise.all(latencies))).toBeLessThan(TARGET_MS);
     expect(changes).toEqual([]);
+  });
+
+  test('what holds requests up on an idle server does not change the depth', async () => {
+    const { changes, request, stop } = simulation(true);
+    const latencies = await arrivals(request, 0.2, 10_000, uniform(13), true);
+    await jest.advanceTimersByTimeAsync(1000);
+    stop();
+    expect(p99(await Promise.all(latencies))).toBeGreaterThan(0.8 * TARGET_MS);
+    expect(changes).toEqual([]);
+  });
+
+  test.each([1.2, 1.6, 2])(
+    'when %f times the load of full depth has gone, depth is full within 5 s and stays so, whatever holds requests up',
+    async (load) => {
+      const { model, changes, request, stop } = simulation(true);
+      const next = uniform(17);
+      for (let part = 0.2; part < load; part += 0.2) await arrivals(request, part, 3000, next);
+      await arrivals(request, load, 5000, next);
+      expect(model.setting.name).not.toBe('full');
+      await arrivals(request, 0.2, 5000, next, true);
+      expect(model.setting.name).toBe('full');
+      const before = changes.length;
+      await arrivals(request, 0.2, 30_000, next, true);
+      stop();
+      expect(changes.slice(before)).toEqual([]);
+    },
+  );
+
+  test('a load on the edge of what full depth bears changes the setting a few times a minute', async () => {
+    const { changes, request, stop } = simulation(true);
+    const latencies = await arrivals(request, 0.95, 60_000, uniform(19));
+    await jest.advanceTimersByTimeAsync(1000);
+    stop();
+    expect(p99(await Promise.all(latencies))).toBeLessThan(TARGET_MS);
+    expect(changes.length).toBeGreaterThan(0);
+    expect(changes.length).toBeLessThan(12);
   });
 });

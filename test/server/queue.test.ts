@@ -85,7 +85,7 @@ describe('the queue', () => {
 
 describe('the depth controller', () => {
   const calm: Load = {
-    ...{ now: 0, queued: 0, ageMs: 0, p99Ms: 1, itemsPerSecond: 100, threads: 2 },
+    ...{ now: 0, queued: 0, ageMs: 0, p99Ms: 1, itemsPerSecond: 100, mostItems: 1, threads: 2 },
     itemMs: (setting) => [4, 3, 2][setting],
   };
   const overloaded: Load = { ...calm, queued: 50, ageMs: 15, p99Ms: 19, itemsPerSecond: 900 };
@@ -106,11 +106,29 @@ describe('the depth controller', () => {
     expect(controller.tick({ ...overloaded, now: 1000 }, 2).setting).toBe(2);
   });
 
-  test('returns to full depth when calm, one step at a time', () => {
-    const controller = new DepthController({ targetP99Ms: 20 }, 2);
-    const taken = Array.from({ length: 60 }, (_, i) => controller.tick({ ...calm, now: 100 * i }, 2).setting);
-    expect(taken).toEqual([...taken].sort((a, b) => b - a));
-    expect(new Set(taken)).toEqual(new Set([1, 0]));
+  test('returns to full depth one step at a time while the load is moderate, and at once when it has gone', () => {
+    const steps = (itemsPerSecond: number) => {
+      const controller = new DepthController({ targetP99Ms: 20 }, 2);
+      const taken = Array.from(
+        { length: 60 },
+        (_, i) => controller.tick({ ...calm, itemsPerSecond, now: 100 * i }, 2).setting,
+      );
+      return taken.filter((setting, i) => setting !== taken[i - 1]);
+    };
+    // 4 ms each on two threads: 50 % of them, and 20 %.
+    expect(steps(250)).toEqual([1, 0]);
+    expect(steps(100)).toEqual([0]);
+  });
+
+  test('a high latency on idle threads counts only where the runs or the queue explain it', () => {
+    const settingAt = (load: Partial<Load>) =>
+      new DepthController({ targetP99Ms: 50 }).tick({ ...calm, now: 1000, ...load }, 2).setting;
+    expect(settingAt({ p99Ms: 45 })).toBe(0);
+    expect(settingAt({ p99Ms: 45, itemsPerSecond: 300 })).toBe(2);
+    expect(settingAt({ p99Ms: 45, mostItems: 8 })).toBe(2);
+    expect(settingAt({ p99Ms: 45, itemMs: () => undefined })).toBe(2);
+    expect(settingAt({ ageMs: 45 })).toBe(2);
+    expect(settingAt({ queued: 20 })).toBe(2);
   });
 
   test('stays where a more careful setting would not bear the load', () => {
