@@ -60,7 +60,7 @@ const RECENT = 8;
 const CHANGES = 20;
 const LATENCIES = 4000;
 
-/** The live page and its stream of snapshots. Without viewers, only the counts are kept. */
+/** The live page and its stream of snapshots. Thumbnails, which take the event loop longer than a request does, are made while somebody watches. */
 export class LivePage {
   readonly #repository: ModelRepository;
   readonly #inference: () => Inference;
@@ -74,7 +74,8 @@ export class LivePage {
     this.#inference = inference;
   }
 
-  finished({ model, items, multiplyAdds, queueMs, callMs, scores, feeds }: Finished): void {
+  finished(finished: Finished): void {
+    const { model, items, multiplyAdds, queueMs, callMs } = finished;
     const tally = this.#tallyOf(model);
     tally.items += items.length;
     tally.full += items.length * multiplyAdds;
@@ -88,9 +89,11 @@ export class LivePage {
         tally.blocks.set(block, counts);
       }
     }
+    if (this.#viewers.size === 0) return;
     const now = performance.now();
     if (now - tally.seen < INTERVAL_MS / RECENT) return;
     tally.seen = now;
+    const { scores, feeds } = finished;
     for (const [i, { blocks }] of items.slice(0, RECENT).entries()) {
       const path = blocks.map(({ ran }) => (ran ? '#' : '.')).join('');
       tally.recent.push({

@@ -1,8 +1,13 @@
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
+import fastify from 'fastify';
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
+import { Tensor } from 'residual-skip';
 import { Client } from 'residual-skip/client';
 import { createServer, type RunningServer } from 'residual-skip-server';
+import { LivePage } from '../../server/src/live.js';
+import type { Finished } from '../../server/src/messages.js';
+import { FULL } from '../../server/src/settings.js';
 import { CHROMIUM_FLAGS, COLOR_SCHEMES, chromiumPath, testChromium } from '../helpers/browser.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
 import { promising } from '../helpers/policies.js';
@@ -151,4 +156,38 @@ testChromium('charts take the colours of a theme that changes', async () => {
   await page.waitForFunction("document.querySelectorAll('.u-wrap canvas').length === 3");
   expect(await styleOf(page, 'body', 'backgroundColor')).toBe('rgb(20, 23, 27)');
   await context.close();
+});
+
+test('thumbnails are made while somebody watches', async () => {
+  const model = { name: 'net', version: '1', setting: FULL, settings: [FULL], boldest: 0, classifier: null };
+  const live = new LivePage(
+    { loaded: () => [model] } as never,
+    () => ({ queue: { length: 0, running: 0 } }) as never,
+  );
+  const app = fastify({ forceCloseConnections: true });
+  await live.addRoutes(app);
+  live.start();
+  const image = new Tensor('float32', Float32Array.of(0, 1, 0, 1), [1, 1, 2, 2]);
+  const looked = jest.fn(() => ({ image }));
+  const finish = () => {
+    const answer = {
+      model,
+      items: [{ blocks: [], multiplyAddsSkipped: 0 }],
+      queueMs: 1,
+      callMs: 1,
+      scores: null,
+    };
+    live.finished(Object.defineProperty(answer, 'feeds', { get: looked }) as unknown as Finished);
+  };
+  finish();
+  expect(looked).not.toHaveBeenCalled();
+  const { body } = await fetch(`${await app.listen({ port: 0 })}/events`);
+  const reader = body!.pipeThrough(new TextDecoderStream()).getReader();
+  finish();
+  let seen = '';
+  while (!seen.includes('"width":2')) seen = (await reader.read()).value!;
+  expect(seen).toContain(`"data":"${Buffer.of(0, 255, 0, 255).toString('base64')}"`);
+  await reader.cancel();
+  live.stop();
+  await app.close();
 });
