@@ -71,7 +71,7 @@ describe('a server with a target', () => {
       ['setting', 'full', '0.01'],
       ['setting', '0.01', '0.05'],
     ]);
-    expect(moves.at(-1)).toEqual(['setting', '0.01', 'full']);
+    expect(moves.at(-1)![2]).toBe('full');
     expect(log[1]).toMatchObject({ model: MODEL, promise: { limit: 0.05 }, reason: /requests wait/ });
   });
 
