@@ -15,25 +15,38 @@ const RUNTIME = process.env.RESIDUAL_SKIP_ONNXRUNTIME ?? join(ROOT, 'bench/node_
 /** Largest difference, as a fraction of the largest logit. */
 const TOLERANCE = 2e-4;
 
-/** What the exporter says of a network. */
+/** What the exporter says of a network; without `inputs` it has one, named `input`. */
 interface Facts {
   readonly shape: readonly number[];
+  readonly inputs?: readonly {
+    readonly name: string;
+    readonly dtype: 'float32' | 'int64';
+    readonly shape: readonly number[];
+  }[];
   readonly batched: boolean;
   readonly blocks: number;
   readonly gates: number;
 }
 
-interface Network extends Facts {
-  readonly name: string;
+interface Network extends Omit<Facts, 'inputs'> {
   readonly model: string;
-  readonly input: Tensor<'float32'>;
+  readonly items: number;
+  readonly inputs: ReadonlyMap<string, Tensor>;
 }
 
 function networkOf(name: string): Network {
   const facts = JSON.parse(readFileSync(join(FOLDER, `${name}.json`), 'utf8')) as Facts;
-  const bytes = readFileSync(join(FOLDER, `${name}.bin`));
-  const pixels = new Float32Array(new Uint8Array(bytes).buffer);
-  return { ...facts, name, model: join(FOLDER, `${name}.onnx`), input: new Tensor(pixels, facts.shape) };
+  const bytes = new Uint8Array(readFileSync(join(FOLDER, `${name}.bin`))).buffer;
+  const { inputs = [{ name: 'input', dtype: 'float32', shape: facts.shape } as const] } = facts;
+  let at = 0;
+  const tensors = inputs.map(({ name: input, dtype, shape }): [string, Tensor] => {
+    const count = shape.reduce((a, b) => a * b);
+    const data = dtype === 'int64' ? new BigInt64Array(bytes, at, count) : new Float32Array(bytes, at, count);
+    at += data.byteLength;
+    return [input, new Tensor(dtype, data as Float32Array, shape) as Tensor];
+  });
+  const [items = 1] = inputs[0]!.shape;
+  return { ...facts, model: join(FOLDER, `${name}.onnx`), items, inputs: new Map(tensors) };
 }
 
 /** onnxruntime's logits of every item. */
@@ -47,17 +60,23 @@ interface Ran {
   readonly traces: SkipTrace['items'];
 }
 
+/** `count` items from item `first` on. */
+function partOf({ inputs, items }: Network, first: number, count: number): Record<string, Tensor> {
+  const part = ({ data, dims, type }: Tensor) => {
+    const size = data.length / items;
+    const elements = data.slice(first * size, (first + count) * size);
+    return new Tensor(type, elements as Float32Array, [count, ...dims.slice(1)]) as Tensor;
+  };
+  return Object.fromEntries([...inputs].map(([name, tensor]) => [name, part(tensor)]));
+}
+
 /** All items: as one batch, or one after another where the network takes only one. */
-async function runAll(session: InferenceSession, { input, batched, shape }: Network): Promise<Ran> {
-  const [items = 1, ...image] = shape;
-  const size = input.size / items;
+async function runAll(session: InferenceSession, network: Network): Promise<Ran> {
+  const count = network.batched ? network.items : 1;
   const logits: Float32Array[] = [];
   const traces: SkipTrace['items'][number][] = [];
-  for (let first = 0; first < items; first += batched ? items : 1) {
-    const count = batched ? items : 1;
-    const data = input.data.slice(first * size, (first + count) * size);
-    const feeds = { input: new Tensor(data, [count, ...image]) };
-    const { outputs, trace } = await session.runTraced(feeds);
+  for (let first = 0; first < network.items; first += count) {
+    const { outputs, trace } = await session.runTraced(partOf(network, first, count));
     const rows = outputs.logits!.data as Float32Array;
     for (let i = 0; i < count; i++) {
       logits.push(rows.slice((i * rows.length) / count, ((i + 1) * rows.length) / count));

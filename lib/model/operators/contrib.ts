@@ -69,8 +69,9 @@ function fusedMatMul(node: NodeLowering): ValueId {
 /** Normalises the sum of two tensors and a bias; the sum is an output, too. */
 function skipNormalization(node: NodeLowering, simplified: boolean): readonly ValueId[] {
   const shape = node.shape(node.float(0));
-  const both = arithmetic(node, 'add', node.float(0), node.float(1));
-  const total = plus(node, both, simplified ? 3 : 4);
+  // The optimiser takes the bias from the layer that computes the first tensor.
+  const layer = plus(node, node.float(0), simplified ? 3 : 4);
+  const total = arithmetic(node, 'add', layer, node.float(1));
   const epsilon = node.number('epsilon', simplified ? 1e-6 : 1e-12);
   const axes = [shape.length - 1];
   if (simplified) {

@@ -1,4 +1,5 @@
 import { ACTIVATIONS } from './activations.js';
+import { ATTENTION } from './attention.js';
 import { CONTRIB } from './contrib.js';
 import { CONTROL } from './control.js';
 import { CONVOLUTION } from './convolution.js';
@@ -23,6 +24,7 @@ import { TRANSPOSED } from './transposed.js';
 /** Every operator that is implemented. `Constant` isn't here: decoding makes a constant of it. */
 const TABLE: OperatorTable = {
   ...ACTIVATIONS,
+  ...ATTENTION,
   ...CONTRIB,
   ...CONTROL,
   ...CONVOLUTION,
