@@ -3,7 +3,7 @@ import type { Ir, IrOp } from '../../lib/model/ir.js';
 import { loadModel } from '../../lib/model/load.js';
 import type { InputBinding, Model } from '../../lib/model/model.js';
 import { specialize } from '../../lib/model/specialize.js';
-import { type GraphBuilder, modelBytes } from './onnx-builder.js';
+import { GraphBuilder, modelBytes } from './onnx-builder.js';
 import { randomFloats } from './random.js';
 
 /** The model of a graph. */
@@ -44,6 +44,29 @@ export async function runOnnx(
   } finally {
     await session.release();
   }
+}
+
+/** Outputs of one node on these operands, which are inputs of the graph; the operator is `domain.operator` for other domains. */
+export async function runNode(
+  op: string,
+  operands: readonly (Tensor | undefined)[],
+  attributes: Parameters<GraphBuilder['nodes']>[2] = {},
+  outputs: readonly string[] = ['y'],
+): Promise<{ dims: readonly number[]; data: number[] }[]> {
+  const graph = new GraphBuilder();
+  const at = op.lastIndexOf('.');
+  const names = operands.map((tensor, i) =>
+    tensor ? graph.input(`x${i}`, tensor.dims, tensor.type as 'float32') : '',
+  );
+  graph.nodes(op.slice(at + 1), names, attributes, { outputs, domain: op.slice(0, Math.max(at, 0)) });
+  const kept = outputs.filter((name) => name !== '');
+  for (const name of kept) graph.output(name);
+  const feeds = Object.fromEntries(operands.flatMap((tensor, i) => (tensor ? [[`x${i}`, tensor]] : [])));
+  const results = await runOnnx(graph, feeds, 23);
+  return kept.map((name) => ({
+    dims: results[name]!.dims,
+    data: Array.from(results[name]!.data as Float32Array, Number),
+  }));
 }
 
 export function randomTensor(shape: readonly number[], seed = 1): Tensor {

@@ -1,32 +1,8 @@
 /** Attention as one operator, by its formula in double precision; ONNX's tests have no case of it here. */
 import type { Tensor as AnyTensor } from '../../../lib/index.js';
 import { Tensor } from '../../../lib/index.js';
-import { float, GraphBuilder } from '../../helpers/onnx-builder.js';
-import { randomTensor, runOnnx } from '../../helpers/onnx-run.js';
-
-type Attributes = Parameters<GraphBuilder['nodes']>[2];
-
-async function compute(
-  op: string,
-  operands: readonly (AnyTensor | undefined)[],
-  attributes: Attributes,
-  outputs: readonly string[] = ['y'],
-) {
-  const graph = new GraphBuilder();
-  const [opType = '', ...domain] = op.split('.').reverse();
-  const names = operands.map((tensor, i) =>
-    tensor ? graph.input(`x${i}`, tensor.dims, tensor.type as 'float32') : '',
-  );
-  graph.nodes(opType, names, attributes, { outputs, domain: domain.reverse().join('.') });
-  const kept = outputs.filter((name) => name !== '');
-  for (const name of kept) graph.output(name);
-  const feeds = Object.fromEntries(operands.flatMap((tensor, i) => (tensor ? [[`x${i}`, tensor]] : [])));
-  const results = await runOnnx(graph, feeds, 23);
-  return kept.map((name) => ({
-    dims: results[name]!.dims,
-    data: Array.from(results[name]!.data as Float32Array),
-  }));
-}
+import { float } from '../../helpers/onnx-builder.js';
+import { randomTensor, runNode } from '../../helpers/onnx-run.js';
 
 const [BATCH, HEADS, QUERIES, KEYS, SIZE] = [2, 2, 3, 5, 4];
 const WIDTH = HEADS * SIZE;
@@ -92,10 +68,10 @@ const heads = { q_num_heads: HEADS, kv_num_heads: HEADS };
 
 describe('Attention', () => {
   test('splits heads, scales and joins them again', async () => {
-    const [y] = await compute('Attention', [q, k, v], heads);
+    const [y] = await runNode('Attention', [q, k, v], heads);
     expect(y!.dims).toEqual([BATCH, QUERIES, WIDTH]);
     expectClose(y!.data, expected(...rows));
-    const [scaled] = await compute('Attention', [q, k, v], { ...heads, scale: float(0.3) });
+    const [scaled] = await runNode('Attention', [q, k, v], { ...heads, scale: float(0.3) });
     expectClose(scaled!.data, expected(...rows, { scale: 0.3 }));
   });
 
@@ -109,7 +85,7 @@ describe('Attention', () => {
           .slice(((i * HEADS + h) * dims[2]! + t) * SIZE)
           .slice(0, SIZE);
     const outputs = ['y', 'k', 'v', 'weights'];
-    const [y, keys, values, weights] = await compute(
+    const [y, keys, values, weights] = await runNode(
       'Attention',
       [a, b, c],
       { qk_matmul_output_mode: 3 },
@@ -132,7 +108,7 @@ describe('Attention', () => {
 
   test('groups of heads share keys and values', async () => {
     const [one, other] = [flat(KEYS, 7, 1), flat(KEYS, 8, 1)];
-    const [y] = await compute('Attention', [q, one, other], { q_num_heads: HEADS, kv_num_heads: 1 });
+    const [y] = await runNode('Attention', [q, one, other], { q_num_heads: HEADS, kv_num_heads: 1 });
     const shared =
       (tensor: AnyTensor): Row =>
       (b, _, t) =>
@@ -142,12 +118,12 @@ describe('Attention', () => {
 
   test('a causal mask hides later keys, with earlier ones in a cache before them', async () => {
     const mask: Form['mask'] = (_, i, j) => (j > i ? Number.NEGATIVE_INFINITY : 0);
-    const [y] = await compute('Attention', [q, k, v], { ...heads, is_causal: 1 });
+    const [y] = await runNode('Attention', [q, k, v], { ...heads, is_causal: 1 });
     expectClose(y!.data, expected(...rows, { mask }));
     const past = [9, 10].map((seed) => randomTensor([BATCH, HEADS, 2, SIZE], seed));
     const own = [flat(QUERIES, 11), flat(QUERIES, 12)];
     const operands = [q, own[0], own[1], undefined, past[0], past[1]];
-    const [z, keys] = await compute('Attention', operands, { ...heads, is_causal: 1 }, ['y', 'k']);
+    const [z, keys] = await runNode('Attention', operands, { ...heads, is_causal: 1 }, ['y', 'k']);
     const joined = [0, 1].map(
       (n): Row =>
         (b, h, t) => {
@@ -166,16 +142,16 @@ describe('Attention', () => {
     const added = randomTensor([BATCH, 1, QUERIES, KEYS], 13);
     const number = (b: number, i: number, j: number) =>
       (added.data as Float32Array)[(b * QUERIES + i) * KEYS + j]!;
-    const [y] = await compute('Attention', [q, k, v, added], heads);
+    const [y] = await runNode('Attention', [q, k, v, added], heads);
     expectClose(y!.data, expected(...rows, { mask: number }));
     const seen = new Tensor('bool', Uint8Array.from([1, 1, 0, 0, 1, 1, 1, 1, 1]), [QUERIES, 3]);
-    const [z] = await compute('Attention', [q, k, v, seen], heads);
+    const [z] = await runNode('Attention', [q, k, v, seen], heads);
     const chosen: Form['mask'] = (_, i, j) => (j < 3 && seen.data[i * 3 + j] ? 0 : Number.NEGATIVE_INFINITY);
     expectClose(z!.data, expected(...rows, { mask: chosen }));
   });
 
   test('softcap bends scores before the mask', async () => {
-    const [y] = await compute('Attention', [q, k, v], { ...heads, softcap: float(0.5), is_causal: 1 });
+    const [y] = await runNode('Attention', [q, k, v], { ...heads, softcap: float(0.5), is_causal: 1 });
     const mask: Form['mask'] = (_, i, j) => (j > i ? Number.NEGATIVE_INFINITY : 0);
     expectClose(y!.data, expected(...rows, { mask, cap: (x) => 0.5 * Math.tanh(x / 0.5) }));
   });
@@ -191,7 +167,7 @@ describe('com.microsoft.MultiHeadAttention', () => {
 
   test('adds its bias to all operands', async () => {
     const bias = randomTensor([3 * WIDTH], 14);
-    const [y] = await compute(op, [q, k, v, bias], { num_heads: HEADS });
+    const [y] = await runNode(op, [q, k, v, bias], { num_heads: HEADS });
     const biased = [q, k, v].map((tensor, i) => inHeads(plus(tensor, bias, i * WIDTH)));
     expectClose(y!.data, expected(biased[0]!, biased[1]!, biased[2]!));
   });
@@ -206,7 +182,7 @@ describe('com.microsoft.MultiHeadAttention', () => {
   ])('masks keys by %s, and adds a bias of scores', async (_name, mask, seen) => {
     const bias = randomTensor([1, HEADS, QUERIES, KEYS], 15);
     const attributes = { num_heads: HEADS, mask_filter_value: float(-1e4) };
-    const [y] = await compute(op, [q, k, v, undefined, mask, bias], attributes);
+    const [y] = await runNode(op, [q, k, v, undefined, mask, bias], attributes);
     const added = (h: number, i: number, j: number) =>
       (bias.data as Float32Array)[(h * QUERIES + i) * KEYS + j]!;
     const form: Form = { mask: (b, i, j, h) => (seen(b, i, j) ? 0 : -1e4) + added(h, i, j) };
@@ -223,9 +199,9 @@ describe('com.microsoft.MultiHeadAttention', () => {
             for (const tensor of tensors) data.push(...inHeads(tensor)(b, h, t));
       return new Tensor('float32', data, [batch, tokens, HEADS, tensors.length, SIZE]);
     };
-    const [y] = await compute(op, [q, interleave(k, v)], { num_heads: HEADS });
+    const [y] = await runNode(op, [q, interleave(k, v)], { num_heads: HEADS });
     expectClose(y!.data, expected(...rows));
-    const [z] = await compute(op, [interleave(k, v, k)], { num_heads: HEADS, unidirectional: 1 });
+    const [z] = await runNode(op, [interleave(k, v, k)], { num_heads: HEADS, unidirectional: 1 });
     const mask: Form['mask'] = (_, i, j) => (j > i ? Number.NEGATIVE_INFINITY : 0);
     expectClose(z!.data, expected(rows[1], rows[2], rows[1], { queries: KEYS, mask }));
   });
@@ -233,7 +209,7 @@ describe('com.microsoft.MultiHeadAttention', () => {
   test('a cache is refused by name', async () => {
     const past = randomTensor([BATCH, HEADS, 2, SIZE], 16);
     const operands = [q, k, v, undefined, undefined, undefined, past, past];
-    await expect(compute(op, operands, { num_heads: HEADS })).rejects.toMatchObject({
+    await expect(runNode(op, operands, { num_heads: HEADS })).rejects.toMatchObject({
       code: 'UNSUPPORTED_MODEL',
       message: expect.stringContaining('MultiHeadAttention with a cache'),
     });
@@ -260,7 +236,7 @@ describe('com.microsoft.Attention', () => {
   const all = [projected(0), projected(1), projected(2)] as const;
 
   test('projects first; a triangle hides later keys', async () => {
-    const [y] = await compute(op, [x, weights, bias], { num_heads: HEADS, unidirectional: 1 });
+    const [y] = await runNode(op, [x, weights, bias], { num_heads: HEADS, unidirectional: 1 });
     const mask: Form['mask'] = (_, i, j) => (j > i ? Number.NEGATIVE_INFINITY : 0);
     expectClose(y!.data, expected(...all, { queries: KEYS, mask }));
   });
@@ -279,7 +255,7 @@ describe('com.microsoft.Attention', () => {
       ),
     ],
   ])('masks keys by %s', async (_name, mask) => {
-    const [y] = await compute(op, [x, weights, bias, mask], { num_heads: HEADS });
+    const [y] = await runNode(op, [x, weights, bias, mask], { num_heads: HEADS });
     const hidden: Form['mask'] = (b, _, j) => (b === 0 && (j < 1 || j >= 4) ? Number.NEGATIVE_INFINITY : 0);
     expectClose(y!.data, expected(...all, { queries: KEYS, mask: hidden }));
   });

@@ -1,35 +1,7 @@
 /** Operators of which ONNX has no cases here, by their formulas in double precision. */
 import { Tensor } from '../../../lib/index.js';
-import { GraphBuilder } from '../../helpers/onnx-builder.js';
-import { randomTensor, runOnnx } from '../../helpers/onnx-run.js';
+import { randomTensor, runNode } from '../../helpers/onnx-run.js';
 import { activation } from '../../helpers/oracle.js';
-
-type Attributes = Parameters<GraphBuilder['nodes']>[2];
-
-/** Outputs of one node on these operands, which are inputs of the graph. */
-async function compute(
-  op: string,
-  operands: readonly (Tensor | undefined)[],
-  attributes: Attributes = {},
-  outputs: readonly string[] = ['y'],
-): Promise<{ dims: readonly number[]; data: number[] }[]> {
-  const graph = new GraphBuilder();
-  const [domain, opType] = op.includes('.')
-    ? [op.slice(0, op.lastIndexOf('.')), op.slice(op.lastIndexOf('.') + 1)]
-    : ['', op];
-  const names = operands.map((tensor, i) =>
-    tensor ? graph.input(`x${i}`, tensor.dims, tensor.type as 'float32') : '',
-  );
-  graph.nodes(opType, names, attributes, { outputs, ...(domain && { domain }) });
-  const kept = outputs.filter((name) => name !== '');
-  for (const name of kept) graph.output(name);
-  const feeds = Object.fromEntries(operands.flatMap((tensor, i) => (tensor ? [[`x${i}`, tensor]] : [])));
-  const results = await runOnnx(graph, feeds, 23);
-  return kept.map((name) => ({
-    dims: results[name]!.dims,
-    data: Array.from(results[name]!.data as Float32Array, Number),
-  }));
-}
 
 function expectClose(actual: readonly number[], expected: readonly number[]): void {
   expect(actual).toHaveLength(expected.length);
@@ -67,7 +39,7 @@ test.each([
   ['com.microsoft.FastGelu', 'geluTanh', false],
   ['com.microsoft.Gelu', 'gelu', false],
 ] as const)('%s is %s of a sum', async (op, kind, biased) => {
-  const [y] = await compute(op, biased ? [x, row] : [x]);
+  const [y] = await runNode(op, biased ? [x, row] : [x]);
   const sums = numbers(x).map((v, i) => v + (biased ? columns(row)[i]! : 0));
   expectClose(
     y!.data,
@@ -80,7 +52,7 @@ test.each([
   ['Swish', { alpha: 0.5 }, 0.5],
   ['Swish', {}, 1],
 ] as const)('%s %j', async (op, attributes, alpha) => {
-  const [y] = await compute(op, [x], attributes);
+  const [y] = await runNode(op, [x], attributes);
   expectClose(
     y!.data,
     numbers(x).map((v) => v / (1 + Math.exp(-alpha * v))),
@@ -90,7 +62,7 @@ test.each([
 test.each(['RMSNormalization', 'SimplifiedLayerNormalization'])(
   '%s divides by the root of the mean square',
   async (op) => {
-    const [y] = await compute(op, [x, row], { epsilon: 0.25 });
+    const [y] = await runNode(op, [x, row], { epsilon: 0.25 });
     expectClose(y!.data, rmsNorm(numbers(x), row, 0.25));
   },
 );
@@ -98,7 +70,7 @@ test.each(['RMSNormalization', 'SimplifiedLayerNormalization'])(
 test('SkipLayerNormalization normalises a sum, which is an output too', async () => {
   const outputs = ['y', '', '', 'sum'];
   const sums = numbers(x).map((v, i) => v + numbers(other)[i]!);
-  const [y, sum] = await compute(
+  const [y, sum] = await runNode(
     'com.microsoft.SkipLayerNormalization',
     [x, other, row, bias, bias],
     { epsilon: 0.25 },
@@ -107,7 +79,7 @@ test('SkipLayerNormalization normalises a sum, which is an output too', async ()
   const biased = sums.map((v, i) => v + columns(bias)[i]!);
   expectClose(sum!.data, biased);
   expectClose(y!.data, layerNorm(biased, row, bias, 0.25));
-  const [z] = await compute('com.microsoft.SkipSimplifiedLayerNormalization', [x, other, row], {
+  const [z] = await runNode('com.microsoft.SkipSimplifiedLayerNormalization', [x, other, row], {
     epsilon: 0.25,
   });
   expectClose(z!.data, rmsNorm(sums, row, 0.25));
@@ -119,7 +91,7 @@ test('EmbedLayerNormalization sums rows of three tables and counts the tokens', 
   const mask = new Tensor('int32', [1, 0, 1, 1], [2, 2]);
   const [words, places, kinds] = [randomTensor([3, 4], 5), randomTensor([2, 4], 6), randomTensor([2, 4], 7)];
   const operands = [ids, segments, words, places, kinds, row, bias, mask];
-  const [y, tokens] = await compute('com.microsoft.EmbedLayerNormalization', operands, { epsilon: 0.25 }, [
+  const [y, tokens] = await runNode('com.microsoft.EmbedLayerNormalization', operands, { epsilon: 0.25 }, [
     'y',
     'tokens',
   ]);
@@ -140,7 +112,7 @@ test('FusedMatMul transposes its operands and scales the product', async () => {
     new Tensor(Float32Array.of(1, 2, 3, 4, 5, 6), [3, 2]),
     new Tensor(Float32Array.of(1, 0, 2, 0, 1, 3), [2, 3]),
   ];
-  const [y] = await compute('com.microsoft.FusedMatMul', [a, b], { transA: 1, transB: 1, alpha: 0.5 });
+  const [y] = await runNode('com.microsoft.FusedMatMul', [a, b], { transA: 1, transB: 1, alpha: 0.5 });
   // a' = [[1, 3, 5], [2, 4, 6]], b' = [[1, 0], [0, 1], [2, 3]]
   expect(y).toEqual({ dims: [2, 2], data: [5.5, 9, 7, 11] });
 });
@@ -151,13 +123,13 @@ test('FusedGemm and FusedConv apply their activation last', async () => {
     new Tensor(Float32Array.of(1, 0, 0, 1), [2, 2]),
   ];
   const leaky = { activation: 'LeakyRelu', activation_alpha: 0.25 };
-  expect((await compute('com.microsoft.FusedGemm', [a, b], leaky))[0]!.data).toEqual([1, -0.5]);
+  expect((await runNode('com.microsoft.FusedGemm', [a, b], leaky))[0]!.data).toEqual([1, -0.5]);
   const [image, weight] = [
     new Tensor(Float32Array.of(1, -2), [1, 1, 1, 2]),
     new Tensor(Float32Array.of(3), [1, 1, 1, 1]),
   ];
   const operands = [image, weight, undefined, new Tensor(Float32Array.of(-4, 7), [1, 1, 1, 2])];
-  expect((await compute('com.microsoft.FusedConv', operands, { activation: 'Relu' }))[0]!.data).toEqual([
+  expect((await runNode('com.microsoft.FusedConv', operands, { activation: 'Relu' }))[0]!.data).toEqual([
     0, 1,
   ]);
 });
@@ -181,7 +153,7 @@ describe('rotary embeddings turn pairs by the angle of their position', () => {
     const ids = new Tensor('int64', positions.map(BigInt), first ? [1] : [1, length]);
     const caches = [cache(Math.cos), cache(Math.sin)];
     const operands = op === 'RotaryEmbedding' ? [given, ...caches, ids] : [given, ids, ...caches];
-    const [y] = await compute(op, operands, { interleaved });
+    const [y] = await runNode(op, operands, { interleaved });
     const values = numbers(given);
     const expected = values.map((_, i) => {
       const [base, at] = [i - (i % size), i % size];
