@@ -13,6 +13,7 @@ import { findModel } from '../data/model-files.js';
 import { prefetch } from '../data/prefetch.js';
 import { ResidualSkipError } from '../errors.js';
 import { compileModel } from '../model/compile.js';
+import { LengthSeries } from '../model/length-series.js';
 import { loadModel } from '../model/load.js';
 import type { Model } from '../model/model.js';
 import type { Program } from '../model/program.js';
@@ -217,7 +218,8 @@ async function openReference(path: string, opened: DataModel, typical: Tensor) {
 
 /** The network at the shapes of the items: texts of each length have a program of their own. */
 function programsOf(model: Model, opened: DataModel, typical: Tensor): Programs {
-  const compiled = (tensor: Tensor) => compileModel(model, bindFeeds(model, opened.feeds(tensor)).binding);
+  const series = new LengthSeries(model, (binding) => compileModel(model, binding));
+  const compiled = (tensor: Tensor) => series.program(bindFeeds(model, opened.feeds(tensor)).binding);
   const main = compiled(typical);
   if (opened.what === 'image') return new Programs(main);
   return new Programs(main, {
