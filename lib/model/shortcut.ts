@@ -60,10 +60,11 @@ function linearInput(region: Region, op: WorkOp): ValueId | undefined {
     case 'dequantize':
     case 'quantize':
     case 'pool':
-    case 'slice':
     case 'pad':
     case 'reshape':
       return op.inputs[0];
+    case 'slice':
+      return picksOne(region, op) ? undefined : op.inputs[0];
     case 'concat': {
       const varying = op.inputs.filter((id) => !isZero(region, id));
       return varying.length === 1 ? varying[0] : undefined;
@@ -71,6 +72,12 @@ function linearInput(region: Region, op: WorkOp): ValueId | undefined {
     default:
       return undefined;
   }
+}
+
+/** Whether the step takes one of many positions, as a recurrent layer does for each token: no path for a whole map. */
+function picksOne(region: Region, { inputs, outputs, attrs }: WorkStepNamed<'slice'>): boolean {
+  const [from, to] = [region.shape(inputs[0]!), region.shape(outputs[0]!)];
+  return to.some((length, axis) => length === 1 && from[axis]! > 1 && attrs.steps[axis] === 1);
 }
 
 /** Steps from the end of a normalisation back to its input. */

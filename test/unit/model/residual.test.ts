@@ -1,6 +1,9 @@
+import { buildProgram } from '../../../lib/model/compile.js';
 import { NO_ACTIVATION, NONE, type Program } from '../../../lib/model/program.js';
 import { BlockMode } from '../../../lib/skip/resolve.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
+import { GraphBuilder, tensor } from '../../helpers/onnx-builder.js';
+import { modelOf, specializeOn } from '../../helpers/onnx-run.js';
 import { randomFloats } from '../../helpers/random.js';
 import { expectAgreement, runProgram } from '../../helpers/run-program.js';
 
@@ -342,4 +345,31 @@ describe('layers of transformers', () => {
     expect(runProgram(program, item, [BlockMode.run, BlockMode.skip]).output).toEqual(one);
     expect(runProgram(program, item, [BlockMode.skip, BlockMode.skip]).output).toEqual(item[0]);
   });
+});
+
+test.each([
+  ['LSTM', 4],
+  ['GRU', 3],
+  ['RNN', 1],
+] as const)('the sums of %s for each token are no blocks around the layer before it', async (op, gates) => {
+  const graph = new GraphBuilder();
+  const floats = (shape: number[], seed: number) =>
+    graph.constant(
+      tensor(
+        Float32Array.from(
+          randomFloats(
+            shape.reduce((a, b) => a * b),
+            seed,
+          ),
+        ),
+        shape,
+      ),
+    );
+  const x = graph.node('MatMul', [graph.input('x', [3, 1, 4]), floats([4, 4], 1)]);
+  const weights = [floats([1, gates * 4, 4], 2), floats([1, gates * 4, 4], 3), floats([1, gates * 8], 4)];
+  const states = graph.node(op, [x, ...weights], { hidden_size: 4 });
+  graph.output(graph.node('MatMul', [states, floats([4, 2], 5)]));
+  const { steps, blocks } = buildProgram(specializeOn(await modelOf(graph)));
+  expect(steps.length).toBeGreaterThan(3);
+  expect(blocks).toEqual([]);
 });
