@@ -31,7 +31,7 @@ if (!Object.hasOwn(PUBLISHED, name) || !policy || !model || !data) {
 const labelled = PUBLISHED[name].points !== undefined;
 
 const [before, after] = [await open(original, 'full'), await open(model, policy)];
-const samples = await itemsOfPath(data, before.images, { labelsFrom: labelled ? 'data' : 'none' });
+const samples = await itemsOfPath(data, before.model.images, { labelsFrom: labelled ? 'data' : 'none' });
 const results = [];
 const timed = [];
 const every = Math.max(1, Math.floor(samples.length / TIMED));

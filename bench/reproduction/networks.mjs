@@ -26,13 +26,13 @@ export function modelFolders(dataset) {
 }
 
 /** Opens a network with a policy: a SkipPolicy, 'model' or 'full'. */
-export function open(folder, policy) {
-  return openClassifier(folder, { policy, threads: 1 }, SILENT);
+export function open(folder, policy, options = {}) {
+  return openClassifier(folder, { policy, threads: 1, ...options }, SILENT);
 }
 
 /** Labelled images at a path for `eval`, decoded and normalised: [{ image: { name, label }, tensor }]. */
 export async function readImagesOf(classifier, path, limit = Number.POSITIVE_INFINITY) {
-  const items = takeEvenly(await itemsOfPath(path, classifier.images, { labelsFrom: 'data' }), limit);
+  const items = takeEvenly(await itemsOfPath(path, classifier.model.images, { labelsFrom: 'data' }), limit);
   const images = [];
   for await (const { item: image, tensor } of classifier.prepare(items)) images.push({ image, tensor });
   return images;

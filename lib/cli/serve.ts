@@ -9,6 +9,7 @@ interface ServeOptions {
   readonly port: number;
   readonly grpcPort: number | false;
   readonly policy: readonly string[];
+  readonly reference?: readonly string[];
   readonly threads?: number;
   readonly targetP99?: number;
   readonly targetQueue?: number;
@@ -53,6 +54,10 @@ export function addServeCommand(program: Command, io: Io): void {
       '--policy <policies...>',
       "policy files, each for the model that it was made for; or 'model' (the model's own gates decide)",
       ['model'],
+    )
+    .option(
+      '--reference <models...>',
+      'float forms of 8-bit models: they verify the answers of policies that name them',
     )
     .option('--threads <n>', 'worker threads (default: what the process may use)', positiveInteger)
     .option(
@@ -126,6 +131,7 @@ async function serve(folders: readonly string[], options: ServeOptions, io: Io):
     grpcPort: options.grpcPort === false ? null : options.grpcPort,
     policies: policy,
     capacity: queue,
+    ...(options.reference && { references: options.reference }),
     ...(threads && { threads }),
     ...(targetP99 && { targetP99 }),
     ...(targetQueue && { targetQueue }),

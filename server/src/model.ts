@@ -1,11 +1,13 @@
 import { ImageClassifier, InferenceSession, type Tensor, type TensorMetadata } from 'residual-skip';
 import { ServerError } from './errors.js';
 import { PromiseMonitor, type Trip } from './promise-monitor.js';
-import { FULL, modelOf, type Setting } from './settings.js';
+import { FULL, modelOf, referenceOf, type Setting } from './settings.js';
 
 export interface ModelOptions {
   /** Ordered from careful to bold; the first is full depth. Those that are tied to another model are left out. */
   readonly settings: readonly Setting[];
+  /** By SHA-256: networks whose answers policies may promise. */
+  readonly references?: ReadonlyMap<string, string>;
   readonly threads: number;
   /** Share of the items that also run in full to test promises; 0 for none. */
   readonly shadow: number;
@@ -63,11 +65,7 @@ export class ServedModel {
     path: string,
     options: ModelOptions,
   ): Promise<ServedModel> {
-    const { threads, shadow } = options;
-    const { classifier, session, settings, monitor } = await open(path, options.settings, {
-      threads,
-      shadow,
-    });
+    const { classifier, session, settings, monitor } = await open(path, options.settings, options);
     const model = new ServedModel(name, version, path, session, classifier, settings, monitor);
     monitor?.onTrip((trip) => {
       const from = model.setting;
@@ -142,12 +140,17 @@ export class ServedModel {
 async function open(
   path: string,
   settings: readonly Setting[],
-  options: Pick<ModelOptions, 'threads' | 'shadow'>,
+  options: Pick<ModelOptions, 'references' | 'threads' | 'shadow'>,
 ) {
-  const { threads, shadow } = options;
-  const monitor = PromiseMonitor.of(settings, shadow);
+  const { references, threads, shadow } = options;
   const { policy } = settings.at(-1)!;
-  const sessionOptions = { threads, observers: monitor ? [monitor] : [], policy };
+  const reference = references?.get(referenceOf(settings.at(-1)!) ?? '');
+  // Nothing else can tell whether the answers are that network's.
+  const watchable = settings.filter(
+    (setting) => referenceOf(setting) === undefined || reference !== undefined,
+  );
+  const monitor = PromiseMonitor.of(watchable, shadow);
+  const sessionOptions = { threads, observers: monitor ? [monitor] : [], policy, reference };
   let fitting: readonly Setting[];
   try {
     const classifier = await ImageClassifier.from(path, sessionOptions).catch((error: unknown) => {

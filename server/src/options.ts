@@ -16,6 +16,8 @@ export const serverOptionsSchema = z.strictObject({
   grpcPort: z.int().min(0).max(65535).nullable().default(8001),
   /** Policy files, or `model` for the gates in the model file; sorted from careful to bold by their promises. */
   policies: z.array(z.string().min(1)).default(['model']),
+  /** Float forms of 8-bit models: ONNX files, or folders with one. Each verifies the answers of policies that name it. */
+  references: z.array(z.string().min(1)).default([]),
   threads: z.int().min(1).max(1024).default(availableParallelism()),
   /** Target for the 99th percentile of the latency, in milliseconds: models run as deep as it allows. */
   targetP99: z.number().positive().optional(),

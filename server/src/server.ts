@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import type { Server as GrpcServer } from '@grpc/grpc-js';
 import fastify, { type FastifyError, type FastifyInstance } from 'fastify';
-import { ResidualSkipError } from 'residual-skip';
+import { inspect, ResidualSkipError } from 'residual-skip';
 import { type Authenticate, authenticator } from './auth.js';
 import { Bodies } from './bodies.js';
 import { ElasticDepth, type SettingChange, settingChange } from './elastic.js';
@@ -109,6 +109,8 @@ interface Core {
 async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promise<Core> {
   const { threads, capacity, mostItems, targetP99, targetQueue, shadow, log } = parsed;
   const settings = await settingsOf(parsed.policies);
+  const references = new Map<string, string>();
+  for (const path of parsed.references) references.set((await inspect(path)).sha256, path);
   const watchers: Watcher[] = [];
   const report = (model: ServedModel, change: SettingChange) => {
     metrics.settingChanged(model);
@@ -122,7 +124,13 @@ async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promi
     const saw = `${disagreements} of ${checks} checked answers of ${setting.name} were changed`;
     if (from !== model.setting) report(model, settingChange(model, from, saw));
   };
-  const repository = new ModelRepository(parsed.folders, async () => ({ settings, threads, shadow, onTrip }));
+  const repository = new ModelRepository(parsed.folders, async () => ({
+    settings,
+    references,
+    threads,
+    shadow,
+    onTrip,
+  }));
   const inference = new Inference(repository, {
     ...{ capacity, threads, mostItems },
     onFinished: (finished) => {

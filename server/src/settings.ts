@@ -21,6 +21,11 @@ export function modelOf({ policy }: Setting): string | undefined {
   return typeof policy === 'object' ? policy.model?.sha256 : undefined;
 }
 
+/** SHA-256 of another network whose answers the setting promises. */
+export function referenceOf({ policy }: Setting): string | undefined {
+  return typeof policy === 'object' ? policy.reference?.sha256 : undefined;
+}
+
 /**
  * The settings of a model, from careful to bold: full depth first, then the settings of the policies by promised limit.
  * @param sources policy files; `model` for the gates in the model file, which promise nothing

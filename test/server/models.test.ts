@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { Tensor } from 'residual-skip';
 import { Client } from 'residual-skip/client';
 import { createServer, type RunningServer } from 'residual-skip-server';
+import { Answerer } from '../../server/src/bulk/answer.js';
 import { ModelRepository } from '../../server/src/repository.js';
 import { FULL } from '../../server/src/settings.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
@@ -105,6 +106,63 @@ describe('policies that are tied to a model', () => {
       code: 'POLICY_MISMATCH',
       message: expect.stringMatching(/^--policy: /),
     });
+  });
+});
+
+describe('a policy that promises the answers of another network', () => {
+  const sha256 = (model: Uint8Array) => createHash('sha256').update(model).digest('hex');
+  const own = means(false);
+  const graph = new GraphBuilder();
+  const pooled = graph.node('GlobalAveragePool', [graph.input('input', ['batch', 3, 4, 4])]);
+  graph.nodes('Neg', [graph.node('Flatten', [pooled])], {}, { outputs: ['logits'] });
+  const other = modelBytes(graph.output('logits', ['batch', 3]));
+  const named = { model: { sha256: sha256(own) }, reference: { sha256: sha256(other) } };
+  const start = (guards: object, references: boolean) => {
+    const folder = folderOf({
+      'own/model.onnx': own,
+      'other/model.onnx': other,
+      'policy.json': JSON.stringify(promising(0.01, { ...named, ...guards })),
+    });
+    return createServer({
+      folders: [join(folder, 'own')],
+      ...{ port: 0, grpcPort: null, policies: [join(folder, 'policy.json')], shadow: 1 },
+      ...(references && { references: [join(folder, 'other')] }),
+    });
+  };
+
+  test('guards verify with it', async () => {
+    const running = await start({ guards: [{ labels: [0, 1, 2], action: 'verify' }] }, true);
+    const { outputs } = await new Client(running.url).infer('own', { input: batch(1) });
+    await running.close();
+    expect([...outputs.logits!.data]).toEqual([-0, -1, -2]);
+  });
+
+  test('a worker of a queue needs it for guards', async () => {
+    const guards = { guards: [{ labels: [0], action: 'verify' }] };
+    const folder = folderOf({
+      'own/model.onnx': own,
+      'other/model.onnx': other,
+      'policy.json': JSON.stringify(promising(0.01, { ...named, ...guards })),
+    });
+    const load = (reference?: string) =>
+      Answerer.load(join(folder, 'own'), { policy: join(folder, 'policy.json'), reference, threads: 1 });
+    await expect(load()).rejects.toMatchObject({ code: 'INVALID_POLICY' });
+    await (await load(join(folder, 'other'))).release();
+  });
+
+  test('it is what the monitor compares with; without it nothing is monitored', async () => {
+    for (const given of [true, false]) {
+      const running = await start({}, given);
+      await new Client(running.url).infer('own', { input: batch(1) });
+      const [{ monitor } = { monitor: null }] = running.repository.loaded();
+      const watches = [...(monitor?.watches.values() ?? [])];
+      await Promise.all(watches.map((watch) => watch.settled()));
+      const counts = watches.map((watch) => watch.stats().watch);
+      await running.close();
+      expect(counts.map(({ checks, disagreements }) => [checks, disagreements])).toEqual(
+        given ? [[1, 1]] : [],
+      );
+    }
   });
 });
 

@@ -8,6 +8,13 @@ import { type Binding, type BulkJob, type BulkResult, JobFailure, sha256 } from 
 /** Failures that are worth a retry; an image that can't be decoded isn't. */
 const PASSING = new Set(['OUT_OF_MEMORY', 'INTERNAL', 'ABORTED']);
 
+interface LoadOptions {
+  readonly policy: string;
+  readonly setting?: string;
+  readonly reference?: string | undefined;
+  readonly threads?: number;
+}
+
 /** Answers the jobs of a queue with one model, in one setting. */
 export class Answerer {
   private constructor(
@@ -23,7 +30,7 @@ export class Answerer {
    */
   static async load(
     model: string,
-    { policy, setting: wanted, threads }: { policy: string; setting?: string; threads?: number },
+    { policy, setting: wanted, reference, threads }: LoadOptions,
   ): Promise<Answerer> {
     const settings = policy === 'full' ? [FULL] : await settingFrom(policy);
     const setting = wanted === undefined ? settings[0]! : settings.find(({ name }) => name === wanted);
@@ -34,7 +41,7 @@ export class Answerer {
         `setting ${wanted}: policy ${policy} doesn't have it; take one of ${names}`,
       );
     }
-    const classifier = await ImageClassifier.from(model, { policy: setting.policy, threads });
+    const classifier = await ImageClassifier.from(model, { policy: setting.policy, reference, threads });
     const binding = {
       model: classifier.session.model.sha256,
       setting: setting.name,

@@ -1,0 +1,68 @@
+// Makes the 8-bit form of the networks in models/: model.int8.onnx beside model.onnx, by `quantize` on 1,000 training images. For a
+// network with gates or exits also policy.int8.json, certified against the float network in full on images without labels that the
+// network has never seen: the even-numbered test images, as docs/calibration.md does, or those of --certify. Build first.
+//   node bench/ship-int8.mjs [DATASET...] [--data DIR] [--certify PATH] [--limit SHARE]
+import { existsSync, readdirSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { calibrate, inspect, quantize } from '../dist/index.js';
+import { DATASETS, open, readImages, readImagesOf } from './reproduction/networks.mjs';
+
+const MODELS = join(dirname(dirname(fileURLToPath(import.meta.url))), 'models');
+const TRAINING_IMAGES = 1000;
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    data: { type: 'string', default: join(MODELS, '..', '.cache', 'data') },
+    certify: { type: 'string' },
+    limit: { type: 'string', default: '0.025' },
+  },
+});
+const unknown = positionals.find((name) => !Object.hasOwn(DATASETS, name));
+if (unknown !== undefined) {
+  console.error(`Usage: node bench/ship-int8.mjs [${Object.keys(DATASETS).join('|')} ...] [--data DIR]`);
+  process.exit(2);
+}
+
+const tensorsOf = (images) => images.map(({ tensor }) => tensor);
+
+async function unseen(network, dataset) {
+  if (values.certify) return tensorsOf(await readImagesOf(network, values.certify));
+  return tensorsOf(await readImages(network, values.data, dataset, 'test')).filter((_, i) => i % 2 === 0);
+}
+
+async function ship(folder, dataset) {
+  const network = await open(folder, 'full');
+  const training = tensorsOf(await readImages(network, values.data, dataset, 'train', TRAINING_IMAGES));
+  const { model, ...made } = await quantize(folder, training, { threads: 1 });
+  const file = join(folder, 'model.int8.onnx');
+  writeFileSync(file, model);
+  const { bytes, layers, answers, decisions, loss } = made;
+  console.log(folder, JSON.stringify({ bytes, layers, answers, decisions, loss }));
+  const { blocks, exits } = await inspect(folder);
+  if (blocks.some(({ gate }) => gate) || exits.length > 0) {
+    const policyFile = join(folder, 'policy.int8.json');
+    const { policy } = await calibrate(file, await unseen(network, dataset), {
+      reference: folder,
+      maxDisagreement: Number(values.limit),
+    });
+    // Times are this machine's at this moment; bench/int8.mjs measures them.
+    const { latency: _, ...expected } = policy.expected;
+    const shipped = { ...policy, expected: { ...expected, latencyReduction: 0 } };
+    writeFileSync(policyFile, `${JSON.stringify(shipped)}\n`);
+    const { limit, events, items } = policy.promise;
+    console.log(
+      policyFile,
+      JSON.stringify({ limit, events, items, saved: policy.expected.multiplyAddsSkipped }),
+    );
+  }
+  await network.release();
+}
+
+for (const dataset of positionals.length > 0 ? positionals : Object.keys(DATASETS)) {
+  for (const name of readdirSync(MODELS).filter((each) => each.startsWith(`${dataset}-`))) {
+    if (existsSync(join(MODELS, name, 'model.onnx'))) await ship(join(MODELS, name), dataset);
+  }
+}
