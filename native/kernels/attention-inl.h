@@ -1,5 +1,6 @@
 // Attention by heads and blocks of queries: the scores of a block, their softmax and its product with the values are
-// done while the block is in the cache; no larger part of the matrix of scores ever exists.
+// done while the block is in the cache; no larger part of the matrix of scores ever exists. A softmax is divided by its
+// sum behind that product, which has fewer columns.
 #pragma once
 
 #include "kernels/gemm-inl.h"
@@ -23,7 +24,13 @@ inline void attend(const AttentionArgs& args, const AttentionScratch& at, int64_
   const Epilogue epilogue = epilogue_of({});
   const float* q = args.q + s.q.at(batch, head) + first * s.q.row;
   for (int r = 0; r < rows; ++r) {
-    for (int d = 0; d < s.depth; ++d) at.queries[r * s.depth + d] = q[r * s.q.row + d * s.q.column] * s.scale;
+    float* to = at.queries + r * s.depth;
+    if (s.q.column == 1) {
+      std::copy_n(q + r * s.q.row, s.depth, to);
+      scale_row(to, s.depth, s.scale);
+    } else {
+      for (int d = 0; d < s.depth; ++d) to[d] = q[r * s.q.row + d * s.q.column] * s.scale;
+    }
   }
   GemmTile t;
   t.bias = t.residual = nullptr;
@@ -35,13 +42,15 @@ inline void attend(const AttentionArgs& args, const AttentionScratch& at, int64_
   t.y_stride = whole_blocks(s.keys);
   t.columns = s.keys;
   multiply_tiles(t, rows);
+  float sums[kQueryRows];
   for (int r = 0; r < rows; ++r) {
     float* row = at.scores + r * t.y_stride;
     if (args.mask != nullptr) {
       const float* mask = args.mask + s.mask.at(batch, head) + (first + r) * s.mask.row;
-      for (int j = 0; j < s.keys; ++j) row[j] += mask[j * s.mask.column];
+      if (s.mask.column == 1) add_row(row, mask, s.keys);
+      else for (int j = 0; j < s.keys; ++j) row[j] += mask[j * s.mask.column];
     }
-    softmax_row(row, row, s.keys, false);
+    sums[r] = exp_row(row, row, s.keys);
   }
   t.a = at.scores;
   t.a_stride = t.y_stride;
@@ -51,6 +60,7 @@ inline void attend(const AttentionArgs& args, const AttentionScratch& at, int64_
   t.y_stride = s.y.row;
   t.columns = s.value_depth;
   multiply_tiles(t, rows);
+  for (int r = 0; r < rows; ++r) scale_row(t.y + r * t.y_stride, s.value_depth, 1.0f / sums[r]);
 }
 
 // Shares are blocks of queries, head after head.

@@ -21,6 +21,21 @@ struct GemmTile {
 };
 using GemmTileFn = void (*)(const GemmTile&);
 
+// y = act(y) for some rows of so many columns. Apart from the tiles, or each of them would hold every function.
+template <class F>
+RSKIP_INLINE void map_rows(float* y, ptrdiff_t stride, int rows, int columns, const F& function) {
+  for (int row = 0; row < rows; ++row, y += stride) {
+    int column = 0;
+    for (; column + kLanes <= columns; column += kLanes) store(y + column, function(load(y + column)));
+    const int rest = columns - column;
+    if (rest > 0) store_first(y + column, function(load_first(y + column, rest)), rest);
+  }
+}
+[[gnu::noinline]] inline void activate_rows(float* y, ptrdiff_t stride, int rows, int columns, const Activation& act) {
+  if (act.kind == ActivationKind::kGelu) return map_rows(y, stride, rows, columns, [](Vec x) { return gelu(x); });
+  map_rows(y, stride, rows, columns, [&](Vec x) { return activate(x, act); });
+}
+
 // P rows of A by N blocks of columns. kFetch: no other tile has just read the weights.
 template <int P, int N, bool kFetch>
 [[gnu::noinline]] void gemm_tile(const GemmTile& t) {
@@ -42,20 +57,18 @@ template <int P, int N, bool kFetch>
   RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
     RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
       const ptrdiff_t at = p * to.y_stride + n * kLanes;
-      const int lanes = std::min(kLanes, to.columns - n * kLanes);
+      const int lanes = to.columns - n * kLanes;
       Vec sum = acc[p][n];
-      if (to.residual != nullptr) sum = sum + load_first(to.residual + at, lanes);
-      store_first(to.y + at, min(high, max(low, sum)), lanes);
+      if (lanes >= kLanes) {
+        if (to.residual != nullptr) sum = sum + load(to.residual + at);
+        store(to.y + at, min(high, max(low, sum)));
+      } else {
+        if (to.residual != nullptr) sum = sum + load_first(to.residual + at, lanes);
+        store_first(to.y + at, min(high, max(low, sum)), lanes);
+      }
     }
   }
-  if (epilogue.clamp_only) return;
-  for (int p = 0; p < P; ++p) {
-    for (int n = 0; n < N; ++n) {
-      float* y = to.y + p * to.y_stride + n * kLanes;
-      const int lanes = std::min(kLanes, to.columns - n * kLanes);
-      store_first(y, activate(load_first(y, lanes), epilogue.act), lanes);
-    }
-  }
+  if (!epilogue.clamp_only) activate_rows(to.y, to.y_stride, P, std::min(N * kLanes, to.columns), epilogue.act);
 }
 
 // Tiles of so many blocks by 1, 2, ... rows.
@@ -123,11 +136,21 @@ inline void gemm(const GemmArgs& args, int part, int parts) {
 inline void pack_columns(const float* b, int k, int n, ptrdiff_t row, ptrdiff_t column, float* to) {
   for (int first = 0; first < n; first += kLanes, b += kLanes * column) {
     const int lanes = std::min(kLanes, n - first);
+    int i = 0;
     if (column == 1) {
-      for (int i = 0; i < k; ++i, to += kLanes) store(to, load_first(b + i * row, lanes));
+      if (lanes == kLanes) {
+        for (; i < k; ++i, to += kLanes) store(to, load(b + i * row));
+      }
+      for (; i < k; ++i, to += kLanes) store(to, load_first(b + i * row, lanes));
       continue;
     }
-    for (int i = 0; i < k; ++i, to += kLanes) {
+    for (; row == 1 && lanes == kLanes && i + kLanes <= k; i += kLanes) {
+      Vec rows[kLanes];
+      RSKIP_UNROLL(16) for (int j = 0; j < kLanes; ++j) rows[j] = load(b + i + j * column);
+      transpose(rows);
+      RSKIP_UNROLL(16) for (int j = 0; j < kLanes; ++j, to += kLanes) store(to, rows[j]);
+    }
+    for (; i < k; ++i, to += kLanes) {
       for (int lane = 0; lane < lanes; ++lane) to[lane] = b[i * row + lane * column];
       for (int lane = lanes; lane < kLanes; ++lane) to[lane] = 0;
     }

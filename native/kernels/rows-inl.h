@@ -10,15 +10,23 @@ namespace rskip::RSKIP_ISA {
 
 template <class F>
 RSKIP_INLINE float reduce_lanes(Vec v, const F& combine) {
+  v = combine(v, fold<8>(v));
+  v = combine(v, fold<4>(v));
+  v = combine(v, fold<2>(v));
+  v = combine(v, fold<1>(v));
   float lane[kLanes];
   store(lane, v);
-  for (int half = kLanes / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) lane[i] = combine(lane[i], lane[i + half]);
-  }
   return lane[0];
 }
 RSKIP_INLINE float sum_lanes(Vec v) {
-  return reduce_lanes(v, [](float a, float b) { return a + b; });
+  return reduce_lanes(v, [](Vec a, Vec b) { return a + b; });
+}
+
+// The first `lanes` of a vector, which are all for most.
+RSKIP_INLINE Vec load_lanes(const float* p, int lanes) { return lanes == kLanes ? load(p) : load_first(p, lanes); }
+RSKIP_INLINE void store_lanes(float* p, Vec v, int lanes) {
+  if (lanes == kLanes) store(p, v);
+  else store_first(p, v, lanes);
 }
 
 // The sum of term(i, lanes) over vectors that hold n elements; lanes beyond the last must be zero.
@@ -38,9 +46,7 @@ RSKIP_INLINE float sum_of_vectors(int64_t n, const F& term) {
 
 // n elements that lie in vectors `stride` floats apart: y = (x - mean) / sqrt(variance + epsilon) * scale + shift.
 RSKIP_INLINE void normalise(const float* x, ptrdiff_t stride, const NormArgs& a, float* y, ptrdiff_t y_stride) {
-  const auto at = [&](int64_t i, int lanes) {
-    return lanes == kLanes ? load(x + i * stride) : load_first(x + i * stride, lanes);
-  };
+  const auto at = [&](int64_t i, int lanes) { return load_lanes(x + i * stride, lanes); };
   const float count = static_cast<float>(a.n);
   const Vec mean = splat(sum_of_vectors(a.n, at) / count);
   const float squares = sum_of_vectors(a.n, [&](int64_t i, int lanes) {
@@ -51,9 +57,9 @@ RSKIP_INLINE void normalise(const float* x, ptrdiff_t stride, const NormArgs& a,
   for (int64_t i = 0; i * kLanes < a.n; ++i) {
     const int lanes = static_cast<int>(std::min<int64_t>(kLanes, a.n - i * kLanes));
     const Vec centred = (at(i, lanes) - mean) * factor;
-    const Vec scale = a.scale == nullptr ? splat(1.0f) : load_first(a.scale + i * kLanes, lanes);
-    const Vec shift = a.shift == nullptr ? splat(0.0f) : load_first(a.shift + i * kLanes, lanes);
-    store_first(y + i * y_stride, fma(centred, scale, shift), lanes);
+    const Vec scale = a.scale == nullptr ? splat(1.0f) : load_lanes(a.scale + i * kLanes, lanes);
+    const Vec shift = a.shift == nullptr ? splat(0.0f) : load_lanes(a.shift + i * kLanes, lanes);
+    store_lanes(y + i * y_stride, fma(centred, scale, shift), lanes);
   }
 }
 
@@ -73,34 +79,60 @@ inline void norm_channels(const BlockedView& x, const NormArgs& args, const Bloc
 // Vectors of a row; beyond its end -infinity, whose exponential is zero.
 RSKIP_INLINE Vec load_or_least(const float* x, int64_t left) {
   if (left >= kLanes) return load(x);
-  float lane[kLanes];
-  for (int i = 0; i < kLanes; ++i) lane[i] = i < left ? x[i] : -std::numeric_limits<float>::infinity();
-  return load(lane);
+  constexpr float kLeast = -std::numeric_limits<float>::infinity();
+  static constexpr float kBeyond[2 * kLanes] = {0,      0,      0,      0,      0,      0,      0,      0,
+                                                0,      0,      0,      0,      0,      0,      0,      0,
+                                                kLeast, kLeast, kLeast, kLeast, kLeast, kLeast, kLeast, kLeast,
+                                                kLeast, kLeast, kLeast, kLeast, kLeast, kLeast, kLeast, kLeast};
+  return load_first(x, static_cast<int>(left)) + load(kBeyond + kLanes - left);
 }
 
-// x may be y. A row of -infinity alone, or with a NaN, gives NaNs.
-RSKIP_INLINE void softmax_row(const float* x, float* y, int64_t n, bool log) {
-  Vec most = splat(-std::numeric_limits<float>::infinity());
-  for (int64_t i = 0; i < n; i += kLanes) most = max(load_or_least(x + i, n - i), most);
-  const Vec top = splat(reduce_lanes(most, [](float a, float b) { return a > b ? a : b; }));
-  const auto shifted = [&](int64_t i) { return load_or_least(x + i, n - i) - top; };
-  const auto put = [&](int64_t i, Vec v) {
-    if (n - i >= kLanes) store(y + i, v);
-    else store_first(y + i, v, static_cast<int>(n - i));
-  };
-  if (log) {
-    const float sum = sum_of_vectors(n, [&](int64_t i, int) { return exp(shifted(i * kLanes)); });
-    const Vec drop = rskip::RSKIP_ISA::log(splat(sum));
-    for (int64_t i = 0; i < n; i += kLanes) put(i, shifted(i) - drop);
-    return;
+RSKIP_INLINE Vec greatest_of_row(const float* x, int64_t n) {
+  Vec most[2] = {splat(-std::numeric_limits<float>::infinity()), splat(-std::numeric_limits<float>::infinity())};
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    most[0] = max(load(x + i), most[0]);
+    most[1] = max(load(x + i + kLanes), most[1]);
   }
-  const float sum = sum_of_vectors(n, [&](int64_t i, int) {
-    const Vec e = exp(shifted(i * kLanes));
-    put(i * kLanes, e);
+  for (; i < n; i += kLanes) most[0] = max(load_or_least(x + i, n - i), most[0]);
+  return splat(reduce_lanes(max(most[0], most[1]), [](Vec a, Vec b) { return max(a, b); }));
+}
+
+// y = e^(x - the greatest of x), the sum of which is returned. x may be y. A row of -infinity alone, or with a NaN, gives
+// NaNs.
+RSKIP_INLINE float exp_row(const float* x, float* y, int64_t n) {
+  const Vec top = greatest_of_row(x, n);
+  return sum_of_vectors(n, [&](int64_t i, int lanes) {
+    const Vec e = exp_of_negative(load_or_least(x + i * kLanes, n - i * kLanes) - top);
+    store_lanes(y + i * kLanes, e, lanes);
     return e;
   });
-  const Vec factor = splat(1.0f) / splat(sum);
-  for (int64_t i = 0; i < n; i += kLanes) put(i, load_or_least(y + i, n - i) * factor);
+}
+
+RSKIP_INLINE void scale_row(float* y, int64_t n, float factor) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const int lanes = static_cast<int>(std::min<int64_t>(kLanes, n - i));
+    store_lanes(y + i, load_lanes(y + i, lanes) * splat(factor), lanes);
+  }
+}
+
+RSKIP_INLINE void add_row(float* y, const float* x, int64_t n) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const int lanes = static_cast<int>(std::min<int64_t>(kLanes, n - i));
+    store_lanes(y + i, load_lanes(y + i, lanes) + load_lanes(x + i, lanes), lanes);
+  }
+}
+
+// x may be y.
+RSKIP_INLINE void softmax_row(const float* x, float* y, int64_t n, bool log) {
+  if (!log) return scale_row(y, n, 1.0f / exp_row(x, y, n));
+  const Vec top = greatest_of_row(x, n);
+  const auto shifted = [&](int64_t i) { return load_or_least(x + i * kLanes, n - i * kLanes) - top; };
+  const float sum = sum_of_vectors(n, [&](int64_t i, int) { return exp_of_negative(shifted(i)); });
+  const Vec drop = rskip::RSKIP_ISA::log(splat(sum));
+  for (int64_t i = 0; i * kLanes < n; ++i) {
+    store_lanes(y + i * kLanes, shifted(i) - drop, static_cast<int>(std::min<int64_t>(kLanes, n - i * kLanes)));
+  }
 }
 
 inline void softmax_rows(const float* x, float* y, int64_t rows, int64_t n, bool log) {

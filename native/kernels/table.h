@@ -82,7 +82,7 @@ struct AttentionShape {
   AttentionView q, k, v, mask, y;
 };
 // Queries whose scores exist at a time.
-inline constexpr int kQueryRows = 28;
+inline constexpr int kQueryRows = 24;
 // Scratch of one worker, in bytes, 64-byte aligned.
 int64_t attention_scratch_bytes(const AttentionShape& shape);
 struct AttentionArgs {

@@ -122,5 +122,39 @@ template <int K>
 RSKIP_INLINE Bits shift_right(Bits a) {
   return {_mm256_srai_epi32(a.lo, K), _mm256_srai_epi32(a.hi, K)};
 }
+template <int kHalf>
+RSKIP_INLINE Vec fold(Vec a) {
+  if constexpr (kHalf == 8) return {a.hi, a.hi};
+  const __m256 swapped = kHalf == 4 ? _mm256_permute2f128_ps(a.lo, a.lo, 0x01)
+                                    : _mm256_permute_ps(a.lo, kHalf == 2 ? 0x4e : 0xb1);
+  return {swapped, swapped};
+}
+// Eight rows of eight lanes.
+RSKIP_INLINE void transpose_eight(__m256 (&row)[8]) {
+  __m256 quad[8];
+  RSKIP_UNROLL(2) for (int i = 0; i < 8; i += 4) {
+    const __m256 low01 = _mm256_unpacklo_ps(row[i], row[i + 1]), high01 = _mm256_unpackhi_ps(row[i], row[i + 1]);
+    const __m256 low23 = _mm256_unpacklo_ps(row[i + 2], row[i + 3]), high23 = _mm256_unpackhi_ps(row[i + 2], row[i + 3]);
+    quad[i] = _mm256_shuffle_ps(low01, low23, 0x44);
+    quad[i + 1] = _mm256_shuffle_ps(low01, low23, 0xee);
+    quad[i + 2] = _mm256_shuffle_ps(high01, high23, 0x44);
+    quad[i + 3] = _mm256_shuffle_ps(high01, high23, 0xee);
+  }
+  RSKIP_UNROLL(4) for (int i = 0; i < 4; ++i) {
+    row[i] = _mm256_permute2f128_ps(quad[i], quad[i + 4], 0x20);
+    row[i + 4] = _mm256_permute2f128_ps(quad[i], quad[i + 4], 0x31);
+  }
+}
+RSKIP_INLINE void transpose(Vec (&rows)[kLanes]) {
+  __m256 part[2][2][8];
+  RSKIP_UNROLL(16) for (int i = 0; i < kLanes; ++i) {
+    part[i / 8][0][i % 8] = rows[i].lo;
+    part[i / 8][1][i % 8] = rows[i].hi;
+  }
+  RSKIP_UNROLL(2) for (int i = 0; i < 2; ++i) {
+    RSKIP_UNROLL(2) for (int j = 0; j < 2; ++j) transpose_eight(part[i][j]);
+  }
+  RSKIP_UNROLL(16) for (int i = 0; i < kLanes; ++i) rows[i] = {part[0][i / 8][i % 8], part[1][i / 8][i % 8]};
+}
 
 }  // namespace rskip::RSKIP_ISA

@@ -95,6 +95,37 @@ RSKIP_INLINE Bits shift_right(Bits a) {
   return {_mm512_srai_epi32(a.v, K)};
 }
 
+template <int kHalf>
+RSKIP_INLINE Vec fold(Vec a) {
+  if constexpr (kHalf == 8) return {_mm512_shuffle_f32x4(a.v, a.v, 0x4e)};
+  if constexpr (kHalf == 4) return {_mm512_shuffle_f32x4(a.v, a.v, 0xb1)};
+  return {_mm512_permute_ps(a.v, kHalf == 2 ? 0x4e : 0xb1)};
+}
+RSKIP_INLINE void transpose(Vec (&rows)[kLanes]) {
+  // Within quarters of four lanes, then the quarters.
+  __m512 quad[kLanes];
+  RSKIP_UNROLL(4) for (int i = 0; i < kLanes; i += 4) {
+    const __m512 low01 = _mm512_unpacklo_ps(rows[i].v, rows[i + 1].v);
+    const __m512 high01 = _mm512_unpackhi_ps(rows[i].v, rows[i + 1].v);
+    const __m512 low23 = _mm512_unpacklo_ps(rows[i + 2].v, rows[i + 3].v);
+    const __m512 high23 = _mm512_unpackhi_ps(rows[i + 2].v, rows[i + 3].v);
+    quad[i] = _mm512_shuffle_ps(low01, low23, 0x44);
+    quad[i + 1] = _mm512_shuffle_ps(low01, low23, 0xee);
+    quad[i + 2] = _mm512_shuffle_ps(high01, high23, 0x44);
+    quad[i + 3] = _mm512_shuffle_ps(high01, high23, 0xee);
+  }
+  RSKIP_UNROLL(4) for (int i = 0; i < 4; ++i) {
+    const __m512 low = _mm512_shuffle_f32x4(quad[i], quad[i + 4], 0x44);
+    const __m512 high = _mm512_shuffle_f32x4(quad[i], quad[i + 4], 0xee);
+    const __m512 low2 = _mm512_shuffle_f32x4(quad[i + 8], quad[i + 12], 0x44);
+    const __m512 high2 = _mm512_shuffle_f32x4(quad[i + 8], quad[i + 12], 0xee);
+    rows[i] = {_mm512_shuffle_f32x4(low, low2, 0x88)};
+    rows[i + 4] = {_mm512_shuffle_f32x4(low, low2, 0xdd)};
+    rows[i + 8] = {_mm512_shuffle_f32x4(high, high2, 0x88)};
+    rows[i + 12] = {_mm512_shuffle_f32x4(high, high2, 0xdd)};
+  }
+}
+
 }  // namespace rskip::RSKIP_ISA
 
 #include "simd/whole_part-inl.h"

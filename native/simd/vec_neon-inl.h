@@ -101,6 +101,29 @@ RSKIP_INLINE Bits shift_right(Bits a) {
   RSKIP_EACH_QUARTER(Bits, vshrq_n_s32(a.v[i], K))
 }
 
+template <int kHalf>
+RSKIP_INLINE Vec fold(Vec a) {
+  if constexpr (kHalf == 8) return {{a.v[2], a.v[3], a.v[2], a.v[3]}};
+  if constexpr (kHalf == 4) return {{a.v[1], a.v[1], a.v[1], a.v[1]}};
+  const float32x4_t swapped = kHalf == 2 ? vextq_f32(a.v[0], a.v[0], 2) : vrev64q_f32(a.v[0]);
+  return {{swapped, swapped, swapped, swapped}};
+}
+RSKIP_INLINE void transpose(Vec (&rows)[kLanes]) {
+  Vec out[kLanes];
+  RSKIP_UNROLL(4) for (int i = 0; i < 4; ++i) {
+    RSKIP_UNROLL(4) for (int j = 0; j < 4; ++j) {
+      const float32x4x2_t low = vzipq_f32(rows[4 * i].v[j], rows[4 * i + 2].v[j]);
+      const float32x4x2_t high = vzipq_f32(rows[4 * i + 1].v[j], rows[4 * i + 3].v[j]);
+      const float32x4x2_t first = vzipq_f32(low.val[0], high.val[0]), second = vzipq_f32(low.val[1], high.val[1]);
+      out[4 * j].v[i] = first.val[0];
+      out[4 * j + 1].v[i] = first.val[1];
+      out[4 * j + 2].v[i] = second.val[0];
+      out[4 * j + 3].v[i] = second.val[1];
+    }
+  }
+  RSKIP_UNROLL(16) for (int i = 0; i < kLanes; ++i) rows[i] = out[i];
+}
+
 }  // namespace rskip::RSKIP_ISA
 
 #include "simd/whole_part-inl.h"

@@ -8,6 +8,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <utility>
 
 #include "kernels/types.h"
 #include "simd/target.h"
@@ -162,6 +163,17 @@ LaneBits<N> shift_left(LaneBits<N> a) {
 template <int K, int N>
 LaneBits<N> shift_right(LaneBits<N> a) {
   RSKIP_EACH_LANE(LaneBits<N>, a.v[i] >> K)
+}
+// Lane i is that of i + kHalf for i < kHalf; the others hold anything.
+template <int kHalf, int N>
+Lanes<N> fold(Lanes<N> a) {
+  RSKIP_EACH_LANE(Lanes<N>, a.v[i < kHalf ? i + kHalf : i])
+}
+// rows[i] holds lane i of each row.
+inline void transpose(Vec (&rows)[kLanes]) {
+  for (int i = 0; i < kLanes; ++i) {
+    for (int j = 0; j < i; ++j) std::swap(rows[i].v[j], rows[j].v[i]);
+  }
 }
 #undef RSKIP_EACH_LANE
 

@@ -54,6 +54,8 @@ TEST(Gemm, Matrices) {
   for (int m = 2; m <= 14; ++m) check({m, 19, 45, m % 2 == 0});
   check({5, 24, 33, false, true, false});
   check({7, 3, 16, true, true, true, {ActivationKind::kSilu, 0, 0}});
+  // Several tiles of rows and of columns, the last of them narrow.
+  for (int n : {64, 80, 150}) check({13, 70, n, false, true, true, {ActivationKind::kGelu, 0, 0}});
 }
 TEST(Gemm, Epilogues) {
   for (const Activation& act : all_activations()) {
