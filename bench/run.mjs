@@ -20,7 +20,17 @@ const CLI = join(BENCH, '..', 'dist', 'cli', 'main.js');
 
 const CIFAR = ['resnet20', 'resnet32', 'resnet56'];
 const IMAGENET = ['resnet18', 'resnet50', 'wide_resnet50', 'resnext50', 'mobilenetv2'];
-const ALL = [...CIFAR, ...IMAGENET];
+/** Transformers and ConvNeXt; NAME_at_N is the network NAME on a text of N tokens. */
+const TRANSFORMERS = [
+  'vit_b16',
+  'deit_tiny',
+  'convnext_tiny',
+  'bert_base_at_128',
+  'minilm_l6_at_128',
+  'minilm_l6_at_16',
+];
+const TEXT_INPUTS = ['input_ids', 'attention_mask', 'token_type_ids'];
+const ALL = [...CIFAR, ...IMAGENET, ...TRANSFORMERS];
 const TITLES = {
   resnet20: 'ResNet-20 (CIFAR)',
   resnet32: 'ResNet-32 (CIFAR)',
@@ -30,6 +40,12 @@ const TITLES = {
   wide_resnet50: 'WideResNet-50-2 (224)',
   resnext50: 'ResNeXt-50 32x4d (224)',
   mobilenetv2: 'MobileNetV2 (224)',
+  vit_b16: 'ViT-B/16 (224)',
+  deit_tiny: 'DeiT-Ti (224)',
+  convnext_tiny: 'ConvNeXt-T (224)',
+  bert_base_at_128: 'BERT-base (128 tokens)',
+  minilm_l6_at_128: 'MiniLM-L6 (128 tokens)',
+  minilm_l6_at_16: 'MiniLM-L6 (16 tokens)',
 };
 
 /** Settings measured for every network with the best instruction set. */
@@ -51,8 +67,16 @@ function settingsOf(all) {
   return [...settings, ...others.map((isa) => ({ batch: 1, threads: 1, isa }))];
 }
 
+/** The file of a network, and the tokens of its text if it reads one. */
+function modelOf(network) {
+  const [, name = network, tokens] = /^(.+)_at_(\d+)$/.exec(network) ?? [];
+  return { file: join(BENCH, 'models', `${name}.onnx`), tokens };
+}
+
 function measure(network, { batch, threads, isa }, peers, rounds) {
-  const args = [CLI, 'bench', join(BENCH, 'models', `${network}.onnx`), '--json'];
+  const { file, tokens } = modelOf(network);
+  const args = [CLI, 'bench', file, '--json'];
+  if (tokens) args.push(...TEXT_INPUTS.flatMap((input) => ['--shape', `${input}=1x${tokens}`]));
   args.push('--batch', batch, '--threads', threads, '--isa', isa, '--peers', peers, '--rounds', rounds);
   const report = JSON.parse(execFileSync(process.execPath, args.map(String), { encoding: 'utf8' }));
   const ratios = Object.entries(report.ratios).map(([name, ratio]) => `${ratio.toFixed(2)}x ${name}`);
@@ -78,13 +102,12 @@ function measureAll(networks) {
   const { isas } = nativeInfo();
   const results = [];
   for (const network of networks) {
-    if (!existsSync(join(BENCH, 'models', `${network}.onnx`))) {
-      throw new Error(`bench/models/${network}.onnx is missing: run python3 bench/export_models.py`);
-    }
+    const { file, tokens } = modelOf(network);
+    if (!existsSync(file)) throw new Error(`${file} is missing: run python3 bench/export_models.py`);
     for (const setting of settingsOf(isas)) {
       results.push(measure(network, setting, 'onnxruntime-node', setting.batch === 1 ? 14 : 8));
     }
-    results.push(measureConcurrency(network));
+    if (!tokens) results.push(measureConcurrency(network));
   }
   if (networks.includes('resnet32')) {
     const all = 'onnxruntime-node,onnxruntime-web,tfjs-wasm,reference';
