@@ -103,10 +103,7 @@ const COMPARES = new Set(['Greater', 'GreaterOrEqual', 'Less', 'LessOrEqual', 'E
  */
 export function decisionHeads(network: Network, shapes: Shapes): Set<NodeProto> {
   const isVector = (name: string) =>
-    shapes
-      .get(name)
-      ?.dims.slice(2)
-      .every((length) => length === 1) ?? true;
+    (shapes.get(name)?.dims ?? []).slice(1).filter((length) => length > 1).length <= 1;
   const heads = new Set<NodeProto>();
   const visit = (node: NodeProto) => {
     for (const name of node.input ?? []) {

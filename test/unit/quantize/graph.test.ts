@@ -5,7 +5,7 @@ import { Draft, type Settings } from '../../../lib/quantize/draft.js';
 import { equalise, pairsOf } from '../../../lib/quantize/equalise.js';
 import { Histogram } from '../../../lib/quantize/histogram.js';
 import { Network, readNetwork } from '../../../lib/quantize/network.js';
-import { layersOf, planOf, type Shapes } from '../../../lib/quantize/plan.js';
+import { decisionHeads, layersOf, planOf, type Shapes } from '../../../lib/quantize/plan.js';
 import { simplify } from '../../../lib/quantize/simplify.js';
 import { InferenceSession } from '../../../lib/session/session.js';
 import { Tensor } from '../../../lib/tensor.js';
@@ -223,6 +223,31 @@ test('equalised layers compute the same, and the channels between them have simi
   expect(spread(before[hidden]!)).toBeGreaterThan(1.3);
   expect(spread(after[hidden]!)).toBeLessThan(1.01);
   expect(spread(after[between]!)).toBeLessThan(spread(before[between]!));
+});
+
+test('an exit whose score is a pool of its probabilities is decided in float', () => {
+  const { graph, random, conv, relu, x } = builder();
+  const stream = relu(conv(x, 3));
+  const vector = () => graph.node('Flatten', [graph.node('GlobalAveragePool', [stream])]);
+  const early = graph.node('Gemm', [vector(), random([C, 4], 1)]);
+  const axes = (axis: bigint) => graph.constant(tensor(BigInt64Array.from([axis])));
+  const row = graph.node('Unsqueeze', [graph.node('Softmax', [early]), axes(1n)]);
+  const most = graph.node('GlobalMaxPool', [row]);
+  const score = graph.node('Flatten', [most]);
+  const sure = graph.node('Greater', [score, graph.constant(float32s(0.5))]);
+  const late = graph.node('Gemm', [vector(), random([C, 4], 1)]);
+  graph.nodes('Where', [sure, early, late], {}, { outputs: ['logits'] });
+  const network = networkOf(graph.output('logits', ['n', 4]));
+  const shapes = new Map(
+    Object.entries({
+      [stream]: [1, C, SIDE, SIDE],
+      [early]: [1, 4],
+      [row]: [1, 1, 4],
+      [most]: [1, 1, 1],
+    }).map(([name, dims]) => [name, { type: 'float32', dims }]),
+  );
+  const heads = [...decisionHeads(network, shapes)].filter(({ opType }) => opType === 'Gemm');
+  expect(heads).toEqual([network.producer(early)]);
 });
 
 describe('what is refused', () => {
