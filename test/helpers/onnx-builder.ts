@@ -47,6 +47,7 @@ function int64(value: number | bigint): Int64 {
 function dtypeOf(data: TensorData): ElementTypeName {
   if (data instanceof Float32Array) return 'float32';
   if (data instanceof Int32Array) return 'int32';
+  if (data instanceof Int8Array) return 'int8';
   return data instanceof BigInt64Array ? 'int64' : 'uint8';
 }
 

@@ -11,8 +11,10 @@ import { LAYOUT } from './layout.js';
 import { MATRIX } from './matrix.js';
 import { NORMALIZATION } from './normalization.js';
 import type { Operator, OperatorTable } from './operator.js';
+import { PACKED_WEIGHTS } from './packed-weights.js';
 import { POOLING } from './pooling.js';
 import { QUANTIZATION } from './quantization.js';
+import { QUANTIZED_LAYERS } from './quantized-layers.js';
 import { RECURRENT } from './recurrent.js';
 import { REDUCTION } from './reduction.js';
 import { RESIZE } from './resize.js';
@@ -37,6 +39,8 @@ const TABLE: OperatorTable = {
   ...NORMALIZATION,
   ...POOLING,
   ...QUANTIZATION,
+  ...QUANTIZED_LAYERS,
+  ...PACKED_WEIGHTS,
   ...RECURRENT,
   ...REDUCTION,
   ...RESIZE,
