@@ -8,6 +8,7 @@ import {
   modelBytes,
   tensor,
 } from '../helpers/onnx-builder.js';
+import { QUANTISED } from './quantised.js';
 
 type Operands = Record<
   string,
@@ -184,6 +185,7 @@ export const MODELS: readonly Uint8Array[] = [
   GATED,
   ...[plainBlock, projectionBlock, paddedBlock, normalizedBlock, invertedBlock, blendBlock].map(residual),
   ...[argMaxBlock, oneHotBlock, whereBlock, ifBlock].map(residual),
+  ...QUANTISED,
   network(logic, IMAGE),
   network(shapes, [1, 4, 6, 6]),
   ...['Relu', 'Sigmoid', 'Tanh', 'HardSwish', 'Neg', 'Identity', 'GlobalMaxPool', 'Flatten'].map((op) =>

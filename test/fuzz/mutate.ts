@@ -124,12 +124,13 @@ export const OPERATORS = (
   'Add And ArgMax AveragePool BatchNormalization Cast Clip Concat Constant ConstantOfShape Conv Div Dropout Equal ' +
   'Expand Flatten Gather Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual HardSigmoid HardSwish Identity ' +
   'If LeakyRelu Less LessOrEqual LogSoftmax MatMul MaxPool Mul Neg Not OneHot Or Pad Range ReduceMean Relu Reshape ' +
-  'Shape Sigmoid Size Slice Softmax Split Squeeze Sub Sum Tanh TopK Transpose Unsqueeze Where'
+  'Shape Sigmoid Size Slice Softmax Split Squeeze Sub Sum Tanh TopK Transpose Unsqueeze Where QuantizeLinear ' +
+  'DequantizeLinear DynamicQuantizeLinear QLinearConv QLinearMatMul MatMulInteger'
 ).split(' ');
 const ATTRIBUTES = (
   'kernel_shape pads strides dilations group auto_pad ceil_mode count_include_pad storage_order axis axes keepdims ' +
   'perm to alpha beta epsilon transA transB mode value value_ints value_float select_last_index largest allowzero start end ' +
-  'num_outputs split then_branch else_branch noop_with_empty_axes training_mode'
+  'num_outputs split block_size output_dtype bits K N then_branch else_branch noop_with_empty_axes training_mode'
 ).split(' ');
 /** Fields with few possible values. */
 const SMALL = new Set(['dataType', 'elemType', 'type', 'dataLocation', 'irVersion']);
@@ -193,11 +194,36 @@ function addTo({ graph }: ModelProto, random: Random, donor: ModelProto): void {
   }
 }
 
+/** A constant with other numbers, of another type, or longer or shorter than what it belongs to. */
+function changeConstant({ graph }: ModelProto, random: Random): void {
+  const constants = (graph?.initializer ?? []).filter(({ rawData }) => rawData instanceof Uint8Array);
+  if (constants.length === 0) return;
+  const constant = random.pick(constants);
+  const raw = constant.rawData as Uint8Array;
+  const dims = constant.dims ?? [];
+  const choice = random.below(4);
+  if (choice === 0 && constant.dataType === 1 && raw.length >= 4) {
+    const numbers = new Float32Array(raw.slice(0, raw.length - (raw.length % 4)).buffer);
+    numbers[random.below(numbers.length)] = random.pick(FLOATS);
+    constant.rawData = new Uint8Array(numbers.buffer);
+  } else if (choice === 1) {
+    constant.dataType = random.pick([2, 3, 6, 21, 22]);
+  } else if (choice === 2 && raw.length > 0) {
+    constant.rawData = raw.map(() => random.pick([0, 1, 0x7f, 0x80, 0xff]));
+  } else if (dims.length === 1 && raw.length > 0) {
+    const size = constant.dataType === 1 || constant.dataType === 6 ? 4 : 1;
+    const count = random.pick([0, 1, 2, 3, 5, 8]);
+    constant.dims = [int64(BigInt(count))] as never;
+    constant.rawData = Uint8Array.from({ length: count * size }, (_, i) => raw[i % raw.length]!);
+  }
+}
+
 /** Changes fields, dimensions, attributes and nodes of `model` in one to five places. */
 export function mutateModel(model: ModelProto, random: Random, donor: ModelProto): void {
   const leaf = leafOfModel(random);
   for (let count = 1 + random.below(random.pick([1, 2, 5])); count > 0; count--) {
-    if (random.chance(0.25)) addTo(model, random, donor);
+    if (random.chance(0.1)) changeConstant(model, random);
+    else if (random.chance(0.25)) addTo(model, random, donor);
     else mutateTree(model, random, leaf);
   }
 }
