@@ -5,7 +5,7 @@
 
 Needs torch, torchvision and onnx (Debian: python3-torch python3-torchvision python3-onnx). --int8 also writes
 NAME.int8.onnx, quantised by onnxruntime's own tool (python3-onnxruntime): QDQ, uint8 activations, int8 weights
-for each channel. Weights are
+for each channel; networks of texts dynamically, as transformers.js's files are. Weights are
 random but tame: BatchNorm statistics are settled on random images, so that activations neither vanish nor
 overflow. Speed does not depend on what the weights are.
 """
@@ -105,7 +105,7 @@ def settle(network, size):
 
 
 def quantise(path, size):
-    """Static quantisation with ranges from a few random images."""
+    """Static quantisation with ranges from a few random images; dynamic for texts."""
     import onnx.reference  # noqa: F401  onnxruntime's tool needs it to be loaded
     from onnxruntime import quantization as q
 
@@ -118,6 +118,10 @@ def quantise(path, size):
             return None if image is None else {"input": image}
 
     output = path.with_suffix(".int8.onnx")
+    if size is None:
+        q.quantize_dynamic(str(path), str(output), per_channel=True, weight_type=q.QuantType.QInt8)
+        print(f"{output}  {output.stat().st_size / 2**20:.1f} MiB")
+        return
     q.quantize_static(
         str(path),
         str(output),

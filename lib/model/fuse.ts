@@ -2,6 +2,7 @@ import { sameShape } from '../numeric/shapes.js';
 import { affineStep, asChannelAffine, foldIntoAffine, foldIntoLayer } from './affine.js';
 import { matchAttention } from './attention.js';
 import { mergeTransposes, sinkTranspose } from './channels-last.js';
+import { scaleProduct, shiftProduct } from './dynamic.js';
 import { matchGelu, matchLayerNorm, scaleLayerNorm } from './layer-norm.js';
 import { NO_ACTIVATION, NONE, type ValueId } from './program.js';
 import { changesNothing, rangeOf } from './range.js';
@@ -23,6 +24,8 @@ const SIMPLIFICATIONS: readonly Rule[] = [
 const FUSIONS: readonly Rule[] = [
   ...SIMPLIFICATIONS,
   matMulToGemm,
+  scaleProduct,
+  shiftProduct,
   matchAttention,
   matchLayerNorm,
   scaleLayerNorm,
@@ -63,11 +66,6 @@ function rewrite(region: Region, rules: readonly Rule[]): void {
     }
     region.removeDead();
   }
-}
-
-/** The producer of `id`, if nothing but one reader needs `id`. */
-function soleProducer(region: Region, id: ValueId): WorkOp | undefined {
-  return region.usedOnce(id) ? region.producer(id) : undefined;
 }
 
 function dropNoOp(region: Region, step: WorkStep): boolean {
@@ -135,7 +133,7 @@ function toGlobalPool(region: Region, step: WorkStep): boolean {
 
 /** A global pool writes (N,C) itself. */
 function flattenPool(region: Region, step: WorkStep): boolean {
-  const pool = step.op === 'reshape' ? soleProducer(region, step.inputs[0]!) : undefined;
+  const pool = step.op === 'reshape' ? region.soleProducer(step.inputs[0]!) : undefined;
   if (pool?.op !== 'globalPool') return false;
   const flat = region.shape(pool.inputs[0]!).slice(0, 2);
   if (!sameShape(region.shape(step.outputs[0]!), flat)) return false;
@@ -177,9 +175,9 @@ function isFoldable(op: WorkOp | undefined, region: Region, axis: number): boole
 /** The columns of a fully connected layer are the last axis of its result. */
 function foldChannels(region: Region, step: WorkStep, axis: number): boolean {
   if (step.op !== 'affine' && step.op !== 'binary') return false;
-  if (!step.inputs.some((id) => isFoldable(soleProducer(region, id), region, axis))) return false;
+  if (!step.inputs.some((id) => isFoldable(region.soleProducer(id), region, axis))) return false;
   const map = asChannelAffine(region, step, axis);
-  const before = map && soleProducer(region, map.input);
+  const before = map && region.soleProducer(map.input);
   if (!before) return false;
   if (!isFoldable(before, region, axis)) return false;
   if (before.op === 'affine' && before.attrs.act.kind === 'none') {
@@ -210,16 +208,17 @@ function dropIdleActivation(region: Region, step: WorkStep): boolean {
   return dropNoOp(region, step);
 }
 
-type WithEpilogue = WorkStepNamed<'conv' | 'gemm' | 'affine' | 'binary'>;
+type WithEpilogue = WorkStepNamed<'conv' | 'gemm' | 'qmatmul' | 'affine' | 'binary'>;
+
+const WITH_EPILOGUE: ReadonlySet<WorkOp['op']> = new Set(['conv', 'gemm', 'qmatmul', 'affine', 'binary']);
 
 function hasFreeEpilogue(region: Region, op: WorkOp | undefined): op is WithEpilogue {
-  const candidate = op?.op === 'conv' || op?.op === 'gemm' || op?.op === 'affine' || op?.op === 'binary';
-  if (!candidate || op.attrs.act.kind !== 'none') return false;
+  if (!op || !WITH_EPILOGUE.has(op.op) || (op as WithEpilogue).attrs.act.kind !== 'none') return false;
   return region.value(op.outputs[0]!).dtype === 'float32';
 }
 
 function fuseActivation(region: Region, step: WorkStep): boolean {
-  const before = step.op === 'unary' ? soleProducer(region, step.inputs[0]!) : undefined;
+  const before = step.op === 'unary' ? region.soleProducer(step.inputs[0]!) : undefined;
   if (step.op !== 'unary' || !hasFreeEpilogue(region, before)) return false;
   const fused = { ...before, outputs: step.outputs, attrs: { ...before.attrs, act: step.attrs.act } };
   region.replace([before, step], [fused as WorkStep]);
@@ -265,7 +264,7 @@ function fuseResidual(region: Region, step: WorkStep, streams: ReadonlySet<Value
     return false;
   const order: [ValueId, ValueId][] = laterFirst(region, a, b);
   for (const [x, residual] of order) {
-    const layer = streams.has(x) ? undefined : soleProducer(region, x);
+    const layer = streams.has(x) ? undefined : region.soleProducer(x);
     if ((layer?.op !== 'conv' && layer?.op !== 'gemm') || layer.attrs.act.kind !== 'none') continue;
     if (layer.inputs[3] !== NONE) continue;
     const inputs = [...layer.inputs.slice(0, 3), residual];
@@ -287,7 +286,7 @@ function laterFirst(region: Region, a: ValueId, b: ValueId): [ValueId, ValueId][
 function chainLength(region: Region, id: ValueId): number {
   let length = 0;
   let at = id;
-  for (let op = soleProducer(region, at); op?.inputs.length; op = soleProducer(region, at)) {
+  for (let op = region.soleProducer(at); op?.inputs.length; op = region.soleProducer(at)) {
     length++;
     at = op.inputs[0]!;
   }

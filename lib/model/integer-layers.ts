@@ -76,12 +76,16 @@ function integerBias(region: Region, operands: Operands): ValueId | undefined {
   return region.addValue(`${region.value(bias).name}.integer`, 'int32', [channels], data);
 }
 
-/** Constant weights of uint8 become int8, with another zero point. */
-function signedWeight(region: Region, { w }: Operands): { weight: ValueId; zero: ValueId } {
-  const { data, shape, name } = region.value(w.bytes);
-  const shift = data && w.dtype === 'uint8' ? 128 : 0;
-  const zeros = Array.from(w.zeros, (zero) => zero - shift);
-  const dtype = shift ? 'int8' : (w.dtype as ByteType);
+/** Constant weights of uint8 become int8, with another zero point; an absent one is 0 for all. */
+export function signedWeight(
+  region: Region,
+  bytes: ValueId,
+  given: ArrayLike<number>,
+): { weight: ValueId; zero: ValueId } {
+  const { data, shape, name, dtype: own } = region.value(bytes);
+  const shift = data && own === 'uint8' ? 128 : 0;
+  const zeros = Array.from(given, (zero) => zero - shift);
+  const dtype = shift ? 'int8' : (own as ByteType);
   const weight = shift
     ? region.addValue(
         name,
@@ -89,10 +93,10 @@ function signedWeight(region: Region, { w }: Operands): { weight: ValueId; zero:
         shape,
         derive(data!, 'signed', () => Int8Array.from(data as Uint8Array, (byte) => byte - 128)),
       )
-    : w.bytes;
+    : bytes;
   if (zeros.every((zero) => zero === 0)) return { weight, zero: NONE };
   const elements = dtype === 'int8' ? Int8Array.from(zeros) : Uint8Array.from(zeros);
-  const kept = derive(data ?? w.scales, `zeros ${zeros.join()}`, () => elements);
+  const kept = data ? derive(data, `zeros ${zeros.join()}`, () => elements) : elements;
   return { weight, zero: region.addValue(`${name}.zero`, dtype, [zeros.length], kept) };
 }
 
@@ -109,7 +113,7 @@ function integerLayer(
 ): WorkStep {
   const { node } = step;
   const { op, x, w, transB } = operands;
-  const { weight, zero } = signedWeight(region, operands);
+  const { weight, zero } = signedWeight(region, w.bytes, w.zeros);
   const source = region.value(w.bytes).data ?? w.scales;
   const kept = derive(source, `scales ${scales.join()}`, () => scales);
   const scale = region.addValue(`${node}.scale`, 'float32', [scales.length], kept);

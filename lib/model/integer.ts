@@ -72,18 +72,13 @@ function remember(region: Region): void {
   }
 }
 
-/** The producer of `id`, if nothing but one reader needs it. */
-function soleProducer(region: Region, id: ValueId): WorkOp | undefined {
-  return region.usedOnce(id) ? region.producer(id) : undefined;
-}
-
 function quantised(region: Region, quantize: WorkStepNamed<'quantize'>): boolean {
   const target = targetOf(region, quantize);
   const x = quantize.inputs[0]!;
   if (!target) return false;
   const same = uniformly(region, x);
   if (same) return requantise(region, quantize, region.producer(x) as WorkStep, target);
-  const before = soleProducer(region, x);
+  const before = region.soleProducer(x);
   if (!before || before.op === 'if') return false;
   if (before.op === 'select') return sinkQuantize(region, quantize, before, target);
   return RULES.some((rule) => rule(region, quantize, before, target));

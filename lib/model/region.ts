@@ -96,6 +96,11 @@ export class Region {
     return this.users(id).length === 1 && !this.isOutput(id);
   }
 
+  /** The producer of `id`, if nothing but one reader needs `id`. */
+  soleProducer(id: ValueId): WorkOp | undefined {
+    return this.usedOnce(id) ? this.producers.get(id) : undefined;
+  }
+
   has(op: WorkOp): boolean {
     return this.producers.get(op.outputs[0]!) === op;
   }

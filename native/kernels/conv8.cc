@@ -112,7 +112,8 @@ std::shared_ptr<const PackedConv8> pack_conv8(const ConvShape& shape, ConvAlgori
   packed->shape = shape;
   packed->algorithm = algorithm;
   const size_t k = static_cast<size_t>(shape.in_channels / shape.groups) * shape.kernel_h * shape.kernel_w;
-  packed->bias = packed_bias8(shape.out_channels, bias, input_zero, [&](int m) { return sum_of(weight + m * k, k, 1); });
+  packed->bias = packed_bias8(shape.out_channels, bias, input_zero, [&](int m) { return sum_of(weight + m * k, k, 1); },
+                              [](int) { return 0; });
   packed->scale = packed_scale8(shape.out_channels, scale, scales);
   switch (algorithm) {
     case ConvAlgorithm::kDepthwise:

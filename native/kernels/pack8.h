@@ -27,6 +27,9 @@ struct PackedGemm8 {
   Aligned<int8_t> weights;  // [ceil(n / 16)][ceil(k / 4)][16][4]
   Aligned<int32_t> bias;
   AlignedFloats scale;
+  // Whole blocks: what one of the input's zero point takes from each sum.
+  Aligned<int32_t> columns;
+  Aligned<int32_t> weight_zero;  // whole blocks; empty where all are 0
   int blocks() const { return channel_blocks(n); }
   int steps() const { return (k + 3) / 4; }
 };
@@ -37,25 +40,27 @@ inline int32_t sum_of(const int8_t* weight, size_t count, size_t stride) {
   for (size_t i = 0; i < count; ++i) sum += static_cast<uint32_t>(weight[i * stride]);
   return static_cast<int32_t>(sum);
 }
-// What sums of the unsigned numbers begin with: bias - zero * (sum of the channel's weights), and behind all of them the
-// same for numbers less 128. `bias` may be null.
-template <class SumOfWeights>
-Aligned<int32_t> packed_bias8(int channels, const int32_t* bias, int zero, const SumOfWeights& sum_of_weights) {
+// What sums of the unsigned numbers begin with: bias - zero * (sum of the channel's weights, less their zero points), and behind
+// all of them the same for numbers less 128. `bias` may be null.
+template <class SumOfWeights, class SumOfZeros>
+Aligned<int32_t> packed_bias8(int channels, const int32_t* bias, int zero, const SumOfWeights& sum_of_weights,
+                              const SumOfZeros& sum_of_zeros) {
   const int padded = whole_blocks(channels);
   Aligned<int32_t> out(2 * static_cast<size_t>(padded));
   out.zero();
   for (int m = 0; m < channels; ++m) {
     const uint32_t sum = static_cast<uint32_t>(sum_of_weights(m)), start = bias == nullptr ? 0 : bias[m];
-    out.data()[m] = static_cast<int32_t>(start - static_cast<uint32_t>(zero) * sum);
-    out.data()[padded + m] = static_cast<int32_t>(start + (128 - static_cast<uint32_t>(zero)) * sum);
+    const uint32_t own = start - static_cast<uint32_t>(zero) * (sum - static_cast<uint32_t>(sum_of_zeros(m)));
+    out.data()[m] = static_cast<int32_t>(own);
+    out.data()[padded + m] = static_cast<int32_t>(own + 128 * sum);
   }
   return out;
 }
-// One for each channel, from as many or from one.
+// One for each channel, from as many or from one; zeros from none.
 inline AlignedFloats packed_scale8(int channels, const float* scale, int scales) {
   AlignedFloats out(static_cast<size_t>(whole_blocks(channels)));
   out.zero();
-  for (int m = 0; m < channels; ++m) out.data()[m] = scale[scales == 1 ? 0 : m];
+  for (int m = 0; m < channels && scale != nullptr; ++m) out.data()[m] = scale[scales == 1 ? 0 : m];
   return out;
 }
 

@@ -1,6 +1,8 @@
 // Pools, elementwise kernels and layout changes of 8-bit numbers.
 #pragma once
 
+#include <algorithm>
+
 #include "kernels/pool-inl.h"
 #include "kernels/tile8-inl.h"
 
@@ -158,6 +160,29 @@ inline void quantize8(const QuantizeArgs8& args) {
   uint8_t row[kLanes];
   rounded(load_first(args.x + i, static_cast<int>(args.n - i)), row);
   std::copy_n(row, args.n - i, args.y + i);
+}
+
+inline void dynamic_quantize8(const DynamicQuantizeArgs8& args) {
+  // Maxima of the range's ends; a NaN changes neither.
+  Vec low = splat(0.0f), high = splat(0.0f);
+  const auto widen = [&](Vec x) {
+    low = min(x, low);
+    high = max(x, high);
+  };
+  size_t i = 0;
+  for (; i + kLanes <= args.n; i += kLanes) widen(load(args.x + i));
+  if (i < args.n) widen(load_first(args.x + i, static_cast<int>(args.n - i)));
+  float lows[kLanes], highs[kLanes];
+  store(lows, low);
+  store(highs, high);
+  const float least = *std::min_element(lows, lows + kLanes), range = *std::max_element(highs, highs + kLanes) - least;
+  const float scale = range / 255 == 0 ? 1 : range / 255;
+  const Rounding any;
+  uint8_t zero[kLanes];
+  store_rounded(zero, splat((0 - least) / scale), Clamp8(any), any);
+  *args.scale = scale;
+  *args.zero = zero[0];
+  quantize8({args.x, args.y, args.n, scale, zero[0]});
 }
 
 inline void dequantize8(const DequantizeArgs8& args) {

@@ -123,6 +123,7 @@ struct SumPoolArgs8;
 struct BinaryArgs8;
 struct LookupArgs8;
 struct QuantizeArgs8;
+struct DynamicQuantizeArgs8;
 struct DequantizeArgs8;
 
 struct KernelTable {

@@ -43,13 +43,15 @@ struct ConvArgs8 {
 
 // Matrix B (K x N) of signed numbers, packed as [ceil(N / 16)][ceil(K / 4)][16][4].
 struct PackedGemm8;
-// b is (K,N), or (N,K) if trans_b; bias is (N) or null; `scales` are N or one.
+// b is (K,N), or (N,K) if trans_b; bias is (N) or null; `scales` are N, one, or, with null, none; so are weight_zeros.
 std::shared_ptr<const PackedGemm8> pack_gemm8(int k, int n, const int8_t* b, bool trans_b, const int32_t* bias,
-                                              const float* scale, int scales, int input_zero);
+                                              const float* scale, int scales, int input_zero,
+                                              const int8_t* weight_zero = nullptr, int weight_zeros = 0);
 size_t gemm8_packed_bytes(const PackedGemm8& gemm);
 
-// Bytes of `scratch` for m rows: A with its rows padded, where k is no multiple of four.
-size_t gemm8_scratch_bytes(const PackedGemm8& gemm, int m);
+// Bytes of `scratch` for m rows: A with its rows padded, where k is no multiple of four; sums of rows, where weights have zero
+// points; and what depends on a scale and zero point that are known at run time only.
+size_t gemm8_scratch_bytes(const PackedGemm8& gemm, int m, bool at_run_time = false);
 
 // Y = A B, rows dense.
 struct GemmArgs8 {
@@ -63,6 +65,10 @@ struct GemmArgs8 {
   const float* shift = nullptr;  // (N), or null
   Activation act;
   void* scratch = nullptr;
+  // In place of the packed ones, if not null: the sums' scales, N or one, and A's zero point, where the packed one is 0.
+  const float* scale = nullptr;
+  int scales = 1;
+  const uint8_t* zero = nullptr;
 };
 
 // Maxima; 0 for a window that lies wholly in the padding.
@@ -115,6 +121,14 @@ struct QuantizeArgs8 {
   size_t n = 0;
   float scale = 1;
   int32_t zero = 0;
+};
+// The same with what makes the range of x, widened to hold 0, 255 steps: 1 and 0 for a range of nothing.
+struct DynamicQuantizeArgs8 {
+  const float* x = nullptr;
+  uint8_t* y = nullptr;
+  size_t n = 0;
+  float* scale = nullptr;
+  uint8_t* zero = nullptr;
 };
 // y = (x - zero) * scale
 struct DequantizeArgs8 {

@@ -29,17 +29,20 @@ struct ProductInputs {
         x_zero(step.inputs[4]),
         w_zero(step.inputs[5]) {}
 
-  // Whether kernels can compute it: unsigned inputs, constant signed weights with a zero point of 0.
+  // Whether kernels can compute it: unsigned inputs, constant signed weights, a scale.
   bool suit(const Lowering& plan) const {
-    if (!is_bytes(plan, x) || !plan.is_constant(w) || plan.value(w).dtype != DType::kInt8 || w_zero) return false;
-    for (ValueId id : {bias, x_zero}) {
-      if (id && !plan.is_constant(id)) return false;
-    }
-    return plan.is_constant(scale);
+    if (!is_bytes(plan, x) || !plan.is_constant(w) || plan.value(w).dtype != DType::kInt8 || !scale) return false;
+    return (!bias || plan.is_constant(bias)) && (!w_zero || plan.is_constant(w_zero));
+  }
+  // Whether scale and zero point of x are known before any run.
+  bool bound(const Lowering& plan) const {
+    return plan.is_constant(scale) && (!x_zero || plan.is_constant(x_zero));
   }
   // What decides the packed bytes, with `more` behind.
   WeightCache::Key key(const Lowering& plan, WeightCache::Key more) const {
-    for (ValueId id : {x_zero, scale, bias, w}) more.insert(more.begin(), plan.constant_key(id));
+    for (ValueId id : {w_zero, x_zero, scale, bias, w}) {
+      more.insert(more.begin(), plan.is_constant(id) ? plan.constant_key(id) : -1);
+    }
     return more;
   }
 };
@@ -61,18 +64,25 @@ void draft_gemm8(Lowering& plan, const Step& step, const GemmShape8& shape) {
   const bool to_float = plan.value(step.outputs[0]).dtype == DType::kFloat32;
   const bool shifted = in.bias && plan.value(in.bias).dtype == DType::kFloat32;
   const ValueId start = shifted ? ValueId() : in.bias;
-  const int scales = scales_of(plan, in.scale), zero = plan.scalar<uint8_t>(in.x_zero);
+  const int scales = scales_of(plan, in.scale), weight_zeros = in.w_zero ? scales_of(plan, in.w_zero) : 0;
+  const bool has_scale = !plan.is_constant(in.scale), has_zero = in.x_zero && !plan.is_constant(in.x_zero);
+  const int zero = has_zero ? 0 : plan.scalar<uint8_t>(in.x_zero);
+  const ValueId fixed_scale = has_scale ? ValueId() : in.scale;
   const auto packed = plan.pack<PackedGemm8>(
-      in.key(plan, {kPackedGemm8, shape.k, shape.n, shape.trans_b, to_float}), {in.w, in.scale, start},
+      in.key(plan, {kPackedGemm8, shape.k, shape.n, shape.trans_b, to_float}), {in.w, fixed_scale, start, in.w_zero},
       [=](const ConstantReader& read) {
         return pack_gemm8(shape.k, shape.n, read.of<int8_t>(in.w), shape.trans_b, read.of<int32_t>(start),
-                          read.of<float>(in.scale), scales, zero);
+                          read.of<float>(fixed_scale), scales, zero, read.of<int8_t>(in.w_zero), weight_zeros);
       });
   const NodeId from = plan.request(in.x, Form::kDense);
+  const NodeId factor = has_scale ? plan.request(in.scale, Form::kDense) : NodeId();
+  const NodeId centre = has_zero ? plan.request(in.x_zero, Form::kDense) : NodeId();
   const NodeId shift = shifted ? plan.request(in.bias, Form::kDense) : NodeId();
   const NodeId to = plan.target(step.outputs[0], Form::kDense);
   Draft draft{.reads = {from}, .write = to};
-  if (shift) draft.reads.push_back(shift);
+  for (NodeId more : {shift, factor, centre}) {
+    if (more) draft.reads.push_back(more);
+  }
   draft.make = [=, act = step.act, rounding = rounding_of(step.requant)](const Emitter& e) {
     GemmOperands8 o;
     o.gemm = *packed;
@@ -81,6 +91,11 @@ void draft_gemm8(Lowering& plan, const Step& step, const GemmShape8& shape) {
     o.to_float = to_float;
     o.has_shift = static_cast<bool>(shift);
     if (o.has_shift) o.shift = e.place(shift);
+    o.has_scale = has_scale;
+    if (has_scale) o.scale = e.place(factor);
+    o.scales = scales;
+    o.has_zero = has_zero;
+    if (has_zero) o.zero = e.place(centre);
     o.m = shape.m;
     o.k = shape.k;
     o.n = shape.n;
@@ -108,6 +123,18 @@ bool lower_quantize(Lowering& plan, const Step& step) {
   return true;
 }
 
+bool lower_dynamic_quantize(Lowering& plan, const Step& step) {
+  const NodeId from = plan.request(step.inputs[0], Form::kDense);
+  std::vector<NodeId> to;
+  for (ValueId id : step.outputs) to.push_back(plan.target(id, Form::kDense));
+  Draft draft{.reads = {from}, .write = to[0], .more_writes = {to[1], to[2]}};
+  draft.make = [=, n = plan.value(step.outputs[0]).elements](const Emitter& e) {
+    return make_dynamic_quantize8(e.table(), e.place(from), e.place(to[0]), e.place(to[1]), e.place(to[2]), n);
+  };
+  plan.compute(std::move(draft));
+  return true;
+}
+
 bool lower_dequantize(Lowering& plan, const Step& step) {
   const ValueId x = step.inputs[0], scale = step.inputs[1], zero = step.inputs[2];
   if (!is_bytes(plan, x) || !plan.is_constant(scale) || plan.value(scale).elements != 1) return false;
@@ -126,7 +153,7 @@ bool lower_qconv(Lowering& plan, const Step& step) {
   const ProductInputs in(step);
   Image x, y;
   const std::optional<Window2d> window = as_2d(step.window);
-  if (!window || !in.suit(plan) || !as_image(plan.value(in.x), &x, kBytes)) return false;
+  if (!window || !in.suit(plan) || !in.bound(plan) || !as_image(plan.value(in.x), &x, kBytes)) return false;
   const Value& out = plan.value(step.outputs[0]);
   const bool to_float = out.dtype == DType::kFloat32;
   if (!as_image(out, &y, to_float ? DType::kFloat32 : kBytes)) return false;
@@ -135,7 +162,7 @@ bool lower_qconv(Lowering& plan, const Step& step) {
     draft_gemm8(plan, step, {x.n, x.c, y.c, true});
     return true;
   }
-  if (to_float) return false;
+  if (to_float || in.w_zero) return false;
   const ConvShape shape = conv_shape(x, y, *window, static_cast<int>(step.group));
   const ConvAlgorithm algorithm = choose_conv8_algorithm(shape);
   const Halo halo = conv8_input_halo(shape, algorithm);
@@ -181,7 +208,7 @@ bool lower_qmatmul(Lowering& plan, const Step& step) {
   const ProductInputs in(step);
   const Value &a = plan.value(in.x), &y = plan.value(step.outputs[0]);
   if (!in.suit(plan) || plan.value(in.w).shape.size() != 2) return false;
-  if (y.dtype != kBytes && y.dtype != DType::kFloat32) return false;
+  if (y.dtype != DType::kFloat32 && !(y.dtype == kBytes && in.bound(plan))) return false;
   const auto fits = [](int64_t v) { return v > 0 && v <= std::numeric_limits<int>::max() / 4; };
   const int64_t k = a.shape.back(), n = y.shape.back();
   if (!fits(k) || !fits(n) || a.elements == 0 || !fits(a.elements / k)) return false;

@@ -6,6 +6,7 @@
 namespace rskip {
 
 bool lower_quantize(Lowering& plan, const Step& step);
+bool lower_dynamic_quantize(Lowering& plan, const Step& step);
 bool lower_dequantize(Lowering& plan, const Step& step);
 bool lower_qconv(Lowering& plan, const Step& step);
 bool lower_qmatmul(Lowering& plan, const Step& step);

@@ -178,7 +178,7 @@ void compute_lookup(const DenseStep& d) { ops::lookup(d.x[0], d.x[1], *d.y, d.po
 
 const OperatorRules operators::quantize = {check_quantize, lower_quantize, compute_quantize};
 const OperatorRules operators::dequantize = {check_dequantize, lower_dequantize, compute_dequantize};
-const OperatorRules operators::dynamicQuantize = {check_dynamic_quantize, nullptr, compute_dynamic_quantize};
+const OperatorRules operators::dynamicQuantize = {check_dynamic_quantize, lower_dynamic_quantize, compute_dynamic_quantize};
 const OperatorRules operators::qconv = {check_qconv, lower_qconv, compute_qconv};
 const OperatorRules operators::qmatmul = {check_qmatmul, lower_qmatmul, compute_qmatmul};
 const OperatorRules operators::qbinary = {check_qbinary, lower_qbinary, compute_qbinary};

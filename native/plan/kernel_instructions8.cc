@@ -12,7 +12,7 @@ class Gemm8 final : public Instruction {
  public:
   Gemm8(const KernelTable& table, GemmOperands8 operands) : kernel_(table.gemm8), o_(std::move(operands)) {}
   int64_t shareable_work() const override { return saturating_product({o_.m, o_.k, o_.n}); }
-  size_t scratch_bytes() const override { return gemm8_scratch_bytes(*o_.gemm, o_.m); }
+  size_t scratch_bytes() const override { return gemm8_scratch_bytes(*o_.gemm, o_.m, o_.has_scale || o_.has_zero); }
 
  private:
   void compute(Frame& frame, Workspace& workspace, int part, int parts) const override {
@@ -26,6 +26,9 @@ class Gemm8 final : public Instruction {
       args.y = frame.at<uint8_t>(o_.y);
     }
     if (o_.has_shift) args.shift = frame.at<float>(o_.shift);
+    if (o_.has_scale) args.scale = frame.at<float>(o_.scale);
+    if (o_.has_zero) args.zero = frame.at<uint8_t>(o_.zero);
+    args.scales = o_.scales;
     args.rounding = o_.rounding;
     args.act = o_.act;
     args.scratch = workspace.scratch.data();
@@ -124,6 +127,14 @@ InstructionPtr make_quantize8(const KernelTable& table, Place x, Place y, int64_
   return simple(n * kMoveWork, [kernel = table.quantize8, x, y, n, scale, zero](Frame& frame, int part, int parts) {
     const auto [begin, end] = span_share8(n, part, parts);
     kernel({frame.at<float>(x) + begin, frame.at<uint8_t>(y) + begin, static_cast<size_t>(end - begin), scale, zero});
+  });
+}
+
+// One thread's work: what follows needs the range of all.
+InstructionPtr make_dynamic_quantize8(const KernelTable& table, Place x, Place y, Place scale, Place zero, int64_t n) {
+  return simple(0, [kernel = table.dynamic_quantize8, x, y, scale, zero, n](Frame& frame, int part, int) {
+    if (part > 0) return;
+    kernel({frame.at<float>(x), frame.at<uint8_t>(y), static_cast<size_t>(n), frame.at<float>(scale), frame.at<uint8_t>(zero)});
   });
 }
 

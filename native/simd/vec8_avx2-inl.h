@@ -70,6 +70,10 @@ RSKIP_INLINE void add_dots(Bits (&sum)[N], const uint8_t* x, const Factors (&fac
   RSKIP_UNROLL(4) for (int n = 0; n < N; ++n) sum[n] = add_dot(sum[n], {quads, quads}, factor[n]);
 }
 RSKIP_INLINE Bits add_bits(Bits a, Bits b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
+RSKIP_INLINE Bits mul_bits(Bits a, int32_t b) {
+  const __m256i factor = _mm256_set1_epi32(b);
+  return {_mm256_mullo_epi32(a.lo, factor), _mm256_mullo_epi32(a.hi, factor)};
+}
 struct Sixteen {
   __m128i v;
 };

@@ -68,6 +68,7 @@ RSKIP_INLINE void add_dots(Bits (&sum)[N], const uint8_t* x, const Factors (&fac
   RSKIP_UNROLL(4) for (int n = 0; n < N; ++n) sum[n] = add_dot(sum[n], quads, factor[n]);
 }
 RSKIP_INLINE Bits add_bits(Bits a, Bits b) { return {_mm512_add_epi32(a.v, b.v)}; }
+RSKIP_INLINE Bits mul_bits(Bits a, int32_t b) { return {_mm512_mullo_epi32(a.v, _mm512_set1_epi32(b))}; }
 struct Sixteen {
   __m128i v;
 };

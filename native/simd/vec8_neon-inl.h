@@ -50,6 +50,7 @@ RSKIP_INLINE void add_dots(Bits (&sum)[N], const uint8_t* x, const Factors (&fac
   RSKIP_UNROLL(4) for (int n = 0; n < N; ++n) sum[n] = add_dot(sum[n], {{quad, quad, quad, quad}}, factor[n]);
 }
 RSKIP_INLINE Bits add_bits(Bits a, Bits b) { RSKIP_EACH_QUARTER(Bits, vaddq_s32(a.v[i], b.v[i])) }
+RSKIP_INLINE Bits mul_bits(Bits a, int32_t b) { RSKIP_EACH_QUARTER(Bits, vmulq_n_s32(a.v[i], b)) }
 struct Sixteen {
   uint8x16_t v;
 };

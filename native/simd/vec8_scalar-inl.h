@@ -62,6 +62,11 @@ inline Bits add_bits(Bits a, Bits b) {
   for (int i = 0; i < kLanes; ++i) a.v[i] = wrap(static_cast<uint32_t>(a.v[i]) + static_cast<uint32_t>(b.v[i]));
   return a;
 }
+// Products wrap.
+inline Bits mul_bits(Bits a, int32_t b) {
+  for (int32_t& lane : a.v) lane = wrap(static_cast<uint32_t>(lane) * static_cast<uint32_t>(b));
+  return a;
+}
 // Sixteen numbers as they are.
 struct Sixteen {
   uint8_t v[kLanes];

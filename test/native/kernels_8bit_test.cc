@@ -15,7 +15,8 @@ void on_every_table(const Check& check) {
   }
 }
 
-void check_gemm(int m, int k, int n, bool trans_b, bool to_float) {
+// `zeros`: of weights, of which there are none, one, or one for each column. at_run_time: scale and zero point of A come last.
+void check_gemm(int m, int k, int n, bool trans_b, bool to_float, int zeros = 0, bool at_run_time = false) {
   SCOPED_TRACE(std::to_string(m) + "x" + std::to_string(k) + "x" + std::to_string(n));
   const Bytes a = random_integers<uint8_t>(static_cast<size_t>(m) * k, 1, 0, 255);
   const std::vector<int8_t> b = random_integers<int8_t>(static_cast<size_t>(k) * n, 2, -128, 127);
@@ -24,13 +25,16 @@ void check_gemm(int m, int k, int n, bool trans_b, bool to_float) {
   std::vector<float> scale = random_floats(n, 4, 0.5f, 1.5f);
   for (float& s : scale) s *= 64 / (8192 * std::sqrt(static_cast<float>(k)));
   const Rounding rounding{-90, 100, 90};
-  const auto packed = pack_gemm8(k, n, b.data(), trans_b, bias.data(), scale.data(), n, 131);
+  const std::vector<int8_t> weight_zero = random_integers<int8_t>(zeros, 6, -128, 127);
+  const auto packed = pack_gemm8(k, n, b.data(), trans_b, bias.data(), at_run_time ? nullptr : scale.data(), n,
+                                 at_run_time ? 0 : 131, weight_zero.data(), zeros);
   Bytes expected;
   std::vector<float> expected_floats;
   for (int i = 0; i < m; ++i) {
     for (int j = 0; j < n; ++j) {
       int32_t sum = bias[j];
-      for (int p = 0; p < k; ++p) sum += (a[i * k + p] - 131) * (trans_b ? b[j * k + p] : b[p * n + j]);
+      const int zero = zeros == 0 ? 0 : weight_zero[zeros == 1 ? 0 : j];
+      for (int p = 0; p < k; ++p) sum += (a[i * k + p] - 131) * ((trans_b ? b[j * k + p] : b[p * n + j]) - zero);
       expected.push_back(oracle_round(static_cast<float>(sum) * scale[j], rounding));
       expected_floats.push_back(std::fma(static_cast<float>(sum), scale[j], shift[j]));
     }
@@ -39,9 +43,15 @@ void check_gemm(int m, int k, int n, bool trans_b, bool to_float) {
     GuardedArray<uint8_t> x(a.size()), y(expected.size());
     Guarded y_float(expected.size());
     std::copy(a.begin(), a.end(), x.data());
-    GuardedArray<uint8_t> scratch(gemm8_scratch_bytes(*packed, m), 0xa5);
+    GuardedArray<uint8_t> scratch(gemm8_scratch_bytes(*packed, m, at_run_time), 0xa5);
     GemmArgs8 args{packed.get(), x.data(), m, to_float ? nullptr : y.data(), to_float ? y_float.data() : nullptr,
                    rounding,     shift.data(), {}, scratch.data()};
+    const uint8_t a_zero = 131;
+    if (at_run_time) {
+      args.scale = scale.data();
+      args.scales = n;
+      args.zero = &a_zero;
+    }
     for (int part = 0; part < parts; ++part) table.gemm8(args, part, parts);
     if (to_float) {
       EXPECT_EQ(expected_floats, std::vector<float>(y_float.data(), y_float.data() + y_float.size()));
@@ -56,6 +66,53 @@ TEST(Kernels8, MatrixProducts) {
     for (int k : {1, 4, 37, 64}) {
       for (int n : {1, 16, 33, 50}) check_gemm(m, k, n, (m + k) % 2 == 0, (k + n) % 2 == 0);
     }
+  }
+}
+
+TEST(Kernels8, MatrixProductsWithZeroPointsOfWeights) {
+  for (int m : {1, 9}) {
+    for (int k : {4, 37}) {
+      for (int n : {1, 33, 50}) {
+        for (bool each : {false, true}) check_gemm(m, k, n, (m + k) % 2 == 0, (k + n) % 2 == 0, each ? n : 1, each == (m == 1));
+      }
+    }
+  }
+}
+
+TEST(Kernels8, MatrixProductsWithScalesOfTheRun) {
+  for (int m : {1, 17}) {
+    for (int n : {16, 33, 50}) check_gemm(m, 37, n, true, n % 2 == 0, 0, true);
+  }
+}
+
+TEST(Kernels8, RangesOfTheRun) {
+  std::vector<float> x = random_floats(53, 1, -3, 9);
+  x[7] = std::numeric_limits<float>::quiet_NaN();
+  x[50] = -4;
+  x[51] = 12;
+  const std::vector<float> positive = random_floats(16, 2, 1, 2), nothing(5, 0.0f);
+  for (const std::vector<float>& values : {x, positive, nothing}) {
+    float low = 0, high = 0;
+    for (float v : values) {
+      low = v < low ? v : low;
+      high = v > high ? v : high;
+    }
+    const float scale = high == low ? 1 : (high - low) / 255;
+    const uint8_t zero = oracle_round((0 - low) / scale, {0, 255, 0});
+    Bytes expected;
+    for (float v : values) {
+      const float floor = static_cast<float>(-zero), ceiling = static_cast<float>(255 - zero);
+      expected.push_back(std::isnan(v) ? zero : oracle_round(v / scale, {floor, ceiling, zero}));
+    }
+    on_every_table([&](const KernelTable& table, int) {
+      Guarded from(values.size()), factor(1);
+      GuardedArray<uint8_t> y(values.size()), centre(1);
+      std::copy(values.begin(), values.end(), from.data());
+      table.dynamic_quantize8({from.data(), y.data(), values.size(), factor.data(), centre.data()});
+      EXPECT_EQ(scale, *factor.data());
+      EXPECT_EQ(zero, *centre.data());
+      EXPECT_EQ(expected, Bytes(y.data(), y.data() + y.size()));
+    });
   }
 }
 

@@ -218,6 +218,15 @@ Result run_quantize8(const KernelTable& table) {
   table.quantize8({x.data(), y.data(), x.size(), 0.05f, 100});
   return Result(y.begin(), y.end());
 }
+Result run_dynamic_quantize8(const KernelTable& table) {
+  const Result x = random_floats(1003, 1, -5, 5);
+  std::vector<uint8_t> y(x.size() + 1);
+  Result scale(1);
+  table.dynamic_quantize8({x.data(), y.data(), x.size(), scale.data(), y.data() + x.size()});
+  Result all(y.begin(), y.end());
+  all.push_back(scale[0]);
+  return all;
+}
 Result run_dequantize8(const KernelTable& table) {
   const auto x = random_integers<uint8_t>(1003, 1, 0, 255);
   Result y(x.size());

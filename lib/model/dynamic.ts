@@ -1,0 +1,62 @@
+/** Products of integers whose scale is known at run time only, as dynamic quantisation writes them: one step with a float result. */
+import { sameShape, sizeOf } from '../numeric/shapes.js';
+import { signedWeight } from './integer-layers.js';
+import { NO_REQUANTISATION, NONE, type ValueId } from './program.js';
+import type { Region, WorkStep } from './region.js';
+
+/** float(product of integers) * scale */
+export function scaleProduct(region: Region, step: WorkStep): boolean {
+  if (step.op !== 'binary' || step.attrs.kind !== 'mul') return false;
+  const [left, right] = step.inputs as [ValueId, ValueId];
+  return scaledBy(region, step, left, right) || scaledBy(region, step, right, left);
+}
+
+function scaledBy(region: Region, step: WorkStep, sums: ValueId, scale: ValueId): boolean {
+  const cast = region.soleProducer(sums);
+  const product = cast?.op === 'cast' ? region.soleProducer(cast.inputs[0]!) : undefined;
+  if (step.op !== 'binary' || !cast || product?.op !== 'qmatmul') return false;
+  const shape = region.shape(sums);
+  const columns = shape.at(-1)!;
+  const factors = sizeOf(region.shape(scale));
+  const fits = factors === 1 || (factors === columns && region.shape(scale).at(-1) === columns);
+  const { data, dtype } = region.value(product.inputs[1]!);
+  if (!fits || !sameShape(region.shape(step.outputs[0]!), shape) || region.value(scale).dtype !== 'float32')
+    return false;
+  if (region.value(product.outputs[0]!).dtype !== 'int32') return false;
+  const [a, w, , , zero = NONE, weightZero = NONE] = product.inputs as ValueId[];
+  const zeros = weightZero === NONE ? [0] : region.value(weightZero).data;
+  const constant =
+    data && zeros && !(zeros instanceof BigInt64Array) && (dtype === 'int8' || dtype === 'uint8');
+  const signed = constant ? signedWeight(region, w!, zeros) : { weight: w!, zero: weightZero };
+  const vector = region.addValue(`${step.node}.scale`, 'float32', [factors], region.value(scale).data);
+  const { node, outputs } = step;
+  const attrs = { transB: product.attrs.transB, act: step.attrs.act, requant: NO_REQUANTISATION };
+  const inputs = [a!, signed.weight, NONE, vector, zero, signed.zero];
+  const fused: WorkStep = { op: 'qmatmul', node, inputs, outputs, attrs };
+  const reshape: WorkStep = { op: 'reshape', node, inputs: [scale], outputs: [vector], attrs: {} };
+  region.replace([product, cast, step], region.value(vector).data ? [fused] : [reshape, fused]);
+  return true;
+}
+
+/** A constant for each column becomes the bias of such a product. */
+export function shiftProduct(region: Region, step: WorkStep): boolean {
+  if (step.op !== 'binary' || step.attrs.kind !== 'add') return false;
+  const [left, right] = step.inputs as [ValueId, ValueId];
+  return shiftedBy(region, step, left, right) || shiftedBy(region, step, right, left);
+}
+
+function shiftedBy(region: Region, step: WorkStep, y: ValueId, bias: ValueId): boolean {
+  const product = region.soleProducer(y);
+  const { data, shape, name } = region.value(bias);
+  if (step.op !== 'binary' || product?.op !== 'qmatmul' || !(data instanceof Float32Array)) return false;
+  const columns = region.shape(y).at(-1)!;
+  if (region.value(y).dtype !== 'float32' || product.inputs[2] !== NONE) return false;
+  if (product.attrs.act.kind !== 'none') return false;
+  if (data.length !== columns || shape.at(-1) !== columns) return false;
+  if (!sameShape(region.shape(step.outputs[0]!), region.shape(y))) return false;
+  const vector = shape.length === 1 ? bias : region.addValue(name, 'float32', [columns], data);
+  const inputs = product.inputs.with(2, vector);
+  const attrs = { ...product.attrs, act: step.attrs.act };
+  region.replace([product, step], [{ ...product, inputs, outputs: step.outputs, attrs }]);
+  return true;
+}
