@@ -1,4 +1,5 @@
 /** Convolutions and products of matrices on bytes. */
+import { ARRAY_OF } from '../tensor.js';
 import {
   type Activation,
   NO_ACTIVATION,
@@ -154,6 +155,11 @@ export function layer(
   const scales = productScales(operands).map((scale) => scale / target.term.factor);
   if (!scales.every((scale) => scale > 0 && Number.isFinite(scale))) return false;
   const step = before as WorkStepNamed<'conv' | 'gemm' | 'matmul'>;
+  if (multipliesExactly(region, step, operands)) {
+    const steps = floatProduct(region, step, operands, scales[0]!, quantize.outputs[0]!, target);
+    region.replace([before, quantize], steps);
+    return true;
+  }
   const fused = integerLayer(
     region,
     step,
@@ -168,12 +174,65 @@ export function layer(
   return true;
 }
 
+/** Most products of two bytes, less their zero points, whose sum float32 holds exactly. */
+const EXACT_DEPTH = Math.floor(2 ** 24 / 255 ** 2);
+
+/** Whether both operands are known at run time only, so that there is no packed form, and floats give the same sums. */
+function multipliesExactly(region: Region, { op, inputs }: WorkStep, { w }: Operands): boolean {
+  const depth = region.shape(inputs[0]!).at(-1)!;
+  return op === 'matmul' && !region.value(w.bytes).data && w.scales.length === 1 && depth <= EXACT_DEPTH;
+}
+
+/** The product of the integers, as floats; then their sums are scaled and rounded as those of an integer layer. */
+function floatProduct(
+  region: Region,
+  { node, inputs: operands, outputs: [y] }: WorkStep,
+  { x, w }: Operands,
+  scale: number,
+  bytes: ValueId,
+  target: Target,
+): WorkStep[] {
+  const constant = (value: number) =>
+    region.addValue(`${node}.factor`, 'float32', [1], Float32Array.of(value));
+  const float = (name: string, like: ValueId) => region.addValue(name, 'float32', region.shape(like));
+  const one = constant(1);
+  const zeroOf = (dtype: ByteType, zero: number) =>
+    region.addValue(`${node}.zero`, dtype, [1], ARRAY_OF[dtype].of(zero));
+  const integers = [
+    { from: x.bytes, zero: zeroOf(x.dtype, x.term.zero) },
+    { from: w.bytes, zero: zeroOf(w.dtype as ByteType, w.zeros[0]!) },
+  ].map(({ from, zero }, i): WorkStep => {
+    const outputs = [float(`${node}.integers${i}`, operands[i]!)];
+    return { op: 'dequantize', node, inputs: [from, one, zero], outputs, attrs: { axis: 0 } };
+  });
+  const [sums, scaled] = [float(`${node}.sums`, y!), float(`${node}.scaled`, y!)];
+  const { dtype, term } = target;
+  return [
+    ...integers,
+    { op: 'matmul', node, inputs: integers.map(({ outputs }) => outputs[0]!), outputs: [sums], attrs: {} },
+    {
+      op: 'binary',
+      node,
+      inputs: [sums, constant(scale)],
+      outputs: [scaled],
+      attrs: { kind: 'mul', act: NO_ACTIVATION },
+    },
+    {
+      op: 'quantize',
+      node,
+      inputs: [scaled, one, zeroOf(dtype, term.zero)],
+      outputs: [bytes],
+      attrs: { axis: 0 },
+    },
+  ];
+}
+
 /** A layer of quantised operands whose result stays a float. */
 export function floatLayer(region: Region, step: WorkStep): void {
   const y = step.outputs[0]!;
   const operands = operandsOf(region, step);
   const bias = operands && integerBias(region, operands);
-  if (!operands || bias === undefined) return;
+  if (!operands || bias === undefined || !region.value(operands.w.bytes).data) return;
   const scales = productScales(operands);
   if (!scales.every((scale) => scale > 0)) return;
   const layer = step as WorkStepNamed<'conv' | 'gemm' | 'matmul'>;

@@ -230,3 +230,32 @@ test.each(['mean', 'grid', 'pyramid'] as const)('a head reads %s of the bytes of
     });
   }
 });
+
+test.each([
+  [64, 'matmul'],
+  [300, 'qmatmul'],
+] as const)('two products of bytes over %i numbers are exact by %s', (depth, op) => {
+  const b = new IrBuilder();
+  const x = b.input([1, 5, depth]);
+  const left = rounded(b, x, 1 / 100);
+  const right = b.step('transpose', [left], { perm: [0, 2, 1] }, [1, depth, 5]);
+  const product = b.step('matmul', [left, rounded(b, right)], {}, [1, 5, 5]);
+  const factor = b.constant(Float32Array.of(0.3), [1]);
+  const y = b.step('quantize', [product, factor, NONE], { axis: 0 }, [1, 5, 5], 'int8');
+  const program = buildProgram(b.build(b.step('dequantize', [y, factor, NONE], { axis: 0 }, [1, 5, 5])));
+  expect(opsOf(program)).toContain(op);
+  const values = randomFloats(5 * depth, 8);
+  const bytes = (v: number, scale: number) => Math.max(-128, Math.min(127, Math.round(v / scale)));
+  const expected = Array.from({ length: 25 }, (_, at) => {
+    let sum = 0;
+    for (let k = 0; k < depth; k++) {
+      const [first, second] = [Math.floor(at / 5), at % 5].map((row) =>
+        bytes(values[row * depth + k]!, 0.01),
+      );
+      sum += first! * bytes(second! * 0.01, SCALE);
+    }
+    return bytes((sum * 0.01 * SCALE) / 0.3, 1) * 0.3;
+  });
+  const { output } = runProgram(program, [values]);
+  for (const [i, v] of expected.entries()) expect(output[i]).toBeCloseTo(v, 4);
+});
