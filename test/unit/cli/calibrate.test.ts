@@ -165,7 +165,7 @@ describe('calibrate', () => {
     expect(existsSync(output)).toBe(false);
   });
 
-  test('a bounded loss is certified by Hoeffding and Bentkus', async () => {
+  test('a bounded loss is certified by betting', async () => {
     const { promise } = await calibrateJson(
       '--metric',
       'probability',
