@@ -6,6 +6,7 @@
 
 #include "kernels/fp_mode.h"
 #include "run/spin.h"
+#include "run/time_slice.h"
 
 namespace rskip {
 namespace {
@@ -243,6 +244,7 @@ bool WorkerPool::work(Worker& self, std::shared_ptr<Job>& job, Lock& lock) {
 }
 
 void WorkerPool::main(Worker& self) {
+  ask_for_time_slice(kWorkerSliceNs);
   const FpModeScope fp_mode;
   Lock lock(mutex_);
   for (bool may_spin = false;;) {

@@ -9,6 +9,7 @@
 
 #include "program_writer.h"
 #include "run/stall.h"
+#include "run/time_slice.h"
 #include "run/worker_pool.h"
 
 namespace rskip::test {
@@ -207,6 +208,28 @@ TEST(Team, SurvivesStallsAnywhere) {
     stress(threads, steps);
     EXPECT_EQ(steps, 75);
   }
+}
+
+TEST(WorkerPool, GivesWayToThreadsThatWakeUp) {
+  const int64_t own = time_slice_ns();
+  if (own == 0) GTEST_SKIP() << "this system has no time slices to ask for";
+  class Slice final : public Job {
+   public:
+    Slice() : Job(1, 1, 0) {}
+    void run_unit(int64_t, Workspace&, Team&) noexcept override { ns = time_slice_ns(); }
+    void finished() noexcept override { over = true; }
+    int64_t ns = 0;
+    std::atomic<bool> over{false};
+  };
+  const auto job = std::make_shared<Slice>();
+  {
+    WorkerPool pool(2, 2);
+    pool.submit(job);
+    ASSERT_TRUE(wait_for(60s, [&] { return job->over.load(); }));
+  }
+  EXPECT_EQ(job->ns, kWorkerSliceNs);
+  EXPECT_GT(job->ns, own);
+  EXPECT_EQ(time_slice_ns(), own);
 }
 
 }  // namespace
