@@ -67,7 +67,8 @@ const FUNCTIONS: Record<
   (x: number, alpha: number, beta: number) => number
 > = {
   erf,
-  gelu: (x) => (x * (1 + erf(x * Math.SQRT1_2))) / 2,
+  // At -Infinity its limit, where the formula is infinity times zero.
+  gelu: (x) => (x === Number.NEGATIVE_INFINITY ? 0 : (x * (1 + erf(x * Math.SQRT1_2))) / 2),
   geluTanh: (x) => x / (1 + exp(-2 * Math.sqrt(2 / Math.PI) * (x + 0.044715 * x * x * x))),
   elu,
   selu: (x, alpha, beta) => beta * elu(x, alpha),
