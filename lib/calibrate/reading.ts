@@ -50,7 +50,10 @@ function behind(step: Step, from: Seen, x: Value, y: Value, values: readonly Val
       return reshaped(from, x, y);
     case 'globalPool':
       return { axes: y.shape.map((_, axis) => (axis < 2 ? axes[axis]! : -1)), first };
+    case 'reduce':
     case 'reduceMean': {
+      // Of the masked tokens, exporters take the sum.
+      if (step.op === 'reduce' && step.attrs.kind !== 'sum') return undefined;
       const { axes: gone } = step.attrs;
       const kept = y.shape.length === x.shape.length;
       const left = axes.map((axis, i) => (gone.includes(i) ? -1 : axis));

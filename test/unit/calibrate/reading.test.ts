@@ -31,6 +31,8 @@ const gathered = (b: IrBuilder, x: number) =>
   b.step('gather', [x, b.constant(BigInt64Array.of(0n))], { axis: 1 }, [1, WIDTH]);
 const lastToken = (b: IrBuilder, x: number) => b.reshape(b.slice(x, [0, 4, 0], [1, 1, WIDTH]), [1, WIDTH]);
 const mean = (b: IrBuilder, x: number, ...axes: number[]) => b.step('reduceMean', [x], { axes }, [1, WIDTH]);
+const reduced = (b: IrBuilder, x: number, kind: 'sum' | 'max') =>
+  b.step('reduce', [x], { kind, axes: [1] }, [1, WIDTH]);
 const pooled = (b: IrBuilder, x: number) =>
   b.globalPool(b.step('transpose', [x], { perm: [0, 3, 1, 2] }, [1, WIDTH, 3, 2]));
 
@@ -38,6 +40,8 @@ test.each<[string, Shape, (b: IrBuilder, x: number) => number, Features | undefi
   ['a class token by Slice', TOKENS, firstToken, 'first'],
   ['a class token by Gather', TOKENS, gathered, 'first'],
   ['the mean of the tokens', TOKENS, (b, x) => mean(b, x, 1), 'rows'],
+  ['the sum of the tokens', TOKENS, (b, x) => reduced(b, x, 'sum'), 'rows'],
+  ['the largest of the tokens', TOKENS, (b, x) => reduced(b, x, 'max'), undefined],
   ['another token', TOKENS, lastToken, undefined],
   ['a map with channels last, by its mean', MAP, (b, x) => mean(b, x, 1, 2), 'rows'],
   ['a map with channels last, transposed and pooled', MAP, pooled, 'rows'],
