@@ -44,9 +44,10 @@ function copy(run, target, files) {
 function card(title, text) {
   const { title: data } = SETS[dataset];
   const stages = depths.map((depth, i) => `${depth} of ${widths[i]} channels`).join(', ');
-  const { height, width } = JSON.parse(
-    readFileSync(join(gated.run.folder, 'preprocessor_config.json'), 'utf8'),
-  ).size;
+  const read = (file) => JSON.parse(readFileSync(join(twin.run.folder, file), 'utf8'));
+  const { size, image_mean } = read('preprocessor_config.json');
+  const input = ['batch', image_mean.length, size.height, size.width].join(', ');
+  const classes = Object.keys(read('config.json').id2label).length;
   return `---
 license: mit
 library_name: onnx
@@ -56,8 +57,8 @@ tags: [resnet, dynamic-depth, early-exit, conditional-computation]
 # ${title}
 
 ResNet-${layers} for ${data}: a 3x3 stem, basic blocks in ${depths.length} stages (${stages}), projection shortcuts, global average
-pool, one linear layer; ${(twin.measured.multiplyAdds / 1e6).toFixed(1)} M multiply-adds. Input \`input\` [batch, channels, ${height}, ${width}], output \`logits\`
-[batch, classes]. Trained by \`training/protocol.py\` (seed ${report.seed}).
+pool, one linear layer; ${(twin.measured.multiplyAdds / 1e6).toFixed(1)} M multiply-adds. Input \`input\` [${input}],
+output \`logits\` [batch, ${classes}]. Trained by \`training/protocol.py\` (seed ${report.seed}).
 
 ${text}
 
