@@ -106,9 +106,14 @@ export class DepthController {
     const forgotten = !failed || now - failed.at > LONGEST_CALM_MS;
     if (!forgotten && itemsPerSecond > CALM_RATE * failed.itemsPerSecond) return this.#stay();
     const utilisation = this.#utilisationAt(next, load);
-    if (utilisation > CALM_UTILISATION) return this.#stay();
+    // What an item took in full is known from times of load only, when threads waited for cores.
+    if (kind === 'near' && utilisation > CALM_UTILISATION) return this.#stay();
     this.#returned = { at: now, load: kind };
-    return this.#move(next, now, `${Math.round(100 * utilisation)} % of the threads would be enough`);
+    const reason =
+      kind === 'gone'
+        ? 'the load has gone'
+        : `${Math.round(100 * utilisation)} % of the threads would be enough`;
+    return this.#move(next, now, reason);
   }
 
   /** Whether the load is far below what this setting bears, as far as is known of it. */

@@ -120,6 +120,15 @@ describe('the depth controller', () => {
     expect(steps(100)).toEqual([0]);
   });
 
+  test('returns to full depth when the load has gone, whatever an item took in it under load', () => {
+    const controller = new DepthController({ targetP99Ms: 100 });
+    controller.tick({ ...overloaded, now: 1000 }, 2);
+    // 20 ms each on two threads: 100 items a second would take all of them.
+    const itemMs = (setting: number) => [20, 3, 2][setting];
+    for (let now = 1100; now < 4000; now += 100) controller.tick({ ...calm, itemMs, now }, 2);
+    expect(controller.setting).toBe(0);
+  });
+
   test('a high latency on idle threads counts only where the runs or the queue explain it', () => {
     const settingAt = (load: Partial<Load>) =>
       new DepthController({ targetP99Ms: 50 }).tick({ ...calm, now: 1000, ...load }, 2).setting;
