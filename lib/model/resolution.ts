@@ -1,4 +1,4 @@
-import { sameShape } from '../numeric/shapes.js';
+import { broadcast, sameShape } from '../numeric/shapes.js';
 import { type Condition, negate, sameCondition, usable, valueWhen } from './decision.js';
 import type { ValueId } from './program.js';
 import type { Region, WorkStep, WorkStepNamed } from './region.js';
@@ -90,7 +90,7 @@ export class Resolution {
     const simpler = op.op === 'binary' ? this.arithmetic(op, operands) : this.pointwise(op, operands[0]!);
     if (simpler !== undefined) return simpler;
     return operands.some((operand, i) => this.decides(op.inputs[i]!, operand))
-      ? this.rebuild(op, operands)
+      ? (this.rebuild(op, operands) ?? leaf)
       : leaf;
   }
 
@@ -163,13 +163,16 @@ export class Resolution {
     return this.region.shape(id);
   }
 
-  private rebuild(op: WorkStep, operands: readonly Resolved[]): Resolved {
+  /** `op` of the operands, unless without those that are numbers it would have another shape. */
+  private rebuild(op: WorkStep, operands: readonly Resolved[]): Resolved | undefined {
     const inputs = operands.map((operand, i) => {
       if (typeof operand === 'object') return operand.id;
       if (!this.decides(op.inputs[i]!, operand)) return op.inputs[i]!;
       return this.region.addValue(`${this.node}.open`, 'float32', [], Float32Array.of(operand));
     });
     const { name, dtype, shape } = this.region.value(op.outputs[0]!);
+    if (op.op === 'binary' && !sameShape(broadcast(...inputs.map((id) => this.shapeOf(id))) ?? [], shape))
+      return undefined;
     const output = this.region.addValue(`${name}.open`, dtype, shape);
     this.steps.push({ ...op, inputs, outputs: [output] });
     return { id: output, fresh: true };

@@ -11,7 +11,7 @@ const TOLERANCE = 1e-4;
 const [folder, data] = process.argv.slice(2);
 const { items } = JSON.parse(readFileSync(join(folder, 'reference.json'), 'utf8'));
 const classifier = await openClassifier(folder, { policy: 'model' }, { err: () => {} });
-const samples = await itemsOfPath(data, classifier.images, { labelsFrom: 'data' });
+const samples = await itemsOfPath(data, classifier.model.images, { labelsFrom: 'data' });
 const chosen = items.map(({ file }) => {
   // The recipe names an image of an IDX file FILE#NUMBER.
   const wanted = file.replace(/#(\d+)$/, '[$1]');

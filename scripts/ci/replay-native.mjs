@@ -22,7 +22,7 @@ const bytesOf = ({ buffer, byteOffset, byteLength }) => new Uint8Array(buffer, b
 const inputs = [];
 const runs = [];
 const classifier = await openClassifier(model, {}, { out: () => {}, err: console.error, color: false });
-const files = await itemsOfPath(images, classifier.images, { labelsFrom: 'none' });
+const files = await itemsOfPath(images, classifier.model.images, { labelsFrom: 'none' });
 for await (const { tensor } of classifier.prepare(files)) {
   inputs.push(Buffer.from(bytesOf(tensor.data)));
   runs.push(await classifier.session.runTraced(classifier.feeds(tensor)));

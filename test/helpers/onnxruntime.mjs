@@ -11,7 +11,7 @@ import { join } from 'node:path';
 const [module, folder, name] = process.argv.slice(2);
 const ort = createRequire(import.meta.url)(module);
 const facts = JSON.parse(readFileSync(join(folder, `${name}.json`), 'utf8'));
-const { batched, level = 'all' } = facts;
+const { batched, level = 'all', everything } = facts;
 const { inputs = [{ name: facts.input ?? 'input', dtype: facts.dtype ?? 'float32', shape: facts.shape }] } =
   facts;
 const file = readFileSync(join(folder, `${name}.bin`));
@@ -26,6 +26,8 @@ const operands = inputs.map(({ name: input, dtype, shape }) => {
 const session = await ort.InferenceSession.create(join(folder, `${name}.onnx`), {
   logSeverityLevel: 3,
   graphOptimizationLevel: level,
+  // int8 stays int8. Without this, it changes some of the tensors to uint8, and computes the layers where both kinds meet in float32.
+  extra: { session: { qdqisint8allowed: '1' } },
 });
 
 const [items] = inputs[0].shape;
@@ -37,6 +39,12 @@ for (let run = 0; run < runs; run++) {
     return [input, new ort.Tensor(dtype, part, [items / runs, ...item])];
   });
   const outputs = await session.run(Object.fromEntries(feeds));
+  if (everything) {
+    logits.push(
+      Object.fromEntries(Object.entries(outputs).map(([key, { data }]) => [key, Array.from(data)])),
+    );
+    continue;
+  }
   const rows = Array.from(outputs.logits.data);
   const length = rows.length / (items / runs);
   for (let row = 0; row < rows.length; row += length) logits.push(rows.slice(row, row + length));

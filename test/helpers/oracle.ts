@@ -66,7 +66,8 @@ export function activation({ kind, alpha, beta }: Activation, x: number): number
     case 'erf':
       return erf(x);
     case 'gelu':
-      return 0.5 * x * (1 + erf(x / Math.sqrt(2)));
+      // At -Infinity its limit, where the formula is infinity times zero.
+      return x === Number.NEGATIVE_INFINITY ? 0 : 0.5 * x * (1 + erf(x / Math.sqrt(2)));
     case 'geluTanh':
       return 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
     case 'elu':

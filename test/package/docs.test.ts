@@ -20,6 +20,7 @@ import { createInterface } from 'node:readline';
 import { setTimeout } from 'node:timers/promises';
 import sharp from 'sharp';
 import { commandsOf, inLanguage, type Snippet, snippetsOf } from '../helpers/snippets.js';
+import { randomTexts, textNetwork } from '../helpers/text-network.js';
 import { InstalledPackage } from './installed.js';
 
 jest.setTimeout(600_000);
@@ -72,11 +73,17 @@ let environment: NodeJS.ProcessEnv;
 beforeAll(async () => {
   installed = new InstalledPackage();
   const { folder } = installed;
-  for (const name of ['sharp', 'vega', 'vega-lite']) {
+  mkdirSync(join(folder, 'node_modules/@huggingface'), { recursive: true });
+  for (const name of ['sharp', 'vega', 'vega-lite', '@huggingface/tokenizers']) {
     symlinkSync(join(ROOT, 'node_modules', name), join(folder, 'node_modules', name));
   }
   for (const name of EXAMPLES) cpSync(join(ROOT, 'examples', name), join(folder, name));
-  for (const name of ['examples', 'models']) symlinkSync(join(ROOT, name), join(folder, name));
+  symlinkSync(join(ROOT, 'examples'), join(folder, 'examples'));
+  cpSync(join(ROOT, 'models'), join(folder, 'models'), { recursive: true });
+  cpSync(textNetwork('classes'), join(folder, 'models/sst2'), { recursive: true });
+  const rows = randomTexts(20, 1).map((text, i) => `${text}\t${i % 3}\n`);
+  for (const name of ['reviews.tsv', 'dev.tsv'])
+    writeFileSync(join(folder, name), ['sentence\tlabel\n', ...rows].join(''));
   await writeImages(join(folder, 'some-images'), 4);
   await writeImages(join(folder, 'many-images'), 50);
   environment = { ...process.env, PATH: [writeCommand(folder), process.env.PATH].join(delimiter) };
