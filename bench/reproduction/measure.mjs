@@ -219,9 +219,9 @@ export async function measure(dataset, { data, limit, progress }) {
     latencyMs: Object.fromEntries(all.map(({ name }, k) => [name, latencyOf(times[k])])),
     decisions: compareDecisions(folders.gated, results, gates),
     dial,
-    labels: gated.labels,
+    labels: gated.model.labels,
     gates,
-    skipRates: skipRates(results, images, gates, gated.labels),
+    skipRates: skipRates(results, images, gates, gated.model.labels),
     extremes: await extremes(results, images, gates, EXAMPLES),
   };
   await Promise.all([plain, gated, full, statics, ...peers].map((each) => each.release()));
