@@ -17,7 +17,7 @@ import { reproduceProtocol } from './protocol/reproduce.mjs';
 import { SETS } from './protocol/runs.mjs';
 import { claimsOf } from './reproduction/claims.mjs';
 import { measure } from './reproduction/measure.mjs';
-import { DATASETS } from './reproduction/networks.mjs';
+import { REPRODUCED } from './reproduction/networks.mjs';
 import { mainTable, writePage } from './reproduction/page.mjs';
 
 const BENCH = dirname(fileURLToPath(import.meta.url));
@@ -35,11 +35,11 @@ const { values, positionals } = parseArgs({
   },
 });
 const limit = values.limit === undefined ? undefined : Number(values.limit);
-const known = values.protocol === undefined ? DATASETS : SETS;
-const unknown = positionals.find((name) => !Object.hasOwn(known, name));
+const known = values.protocol === undefined ? REPRODUCED : Object.keys(SETS);
+const unknown = positionals.find((name) => !known.includes(name));
 if (unknown !== undefined || (limit !== undefined && !(Number.isInteger(limit) && limit > 0))) {
   console.error(
-    `Usage: npm run reproduce -- [${Object.keys(known).join('|')} ...] [--data DIR] [--limit N] [--page] ` +
+    `Usage: npm run reproduce -- [${known.join('|')} ...] [--data DIR] [--limit N] [--page] ` +
       '[--protocol DIR [--part test|validation] [--cards DIR]]',
   );
   process.exit(2);
@@ -89,7 +89,7 @@ if (values.protocol !== undefined) {
 const whole = positionals.length === 0 && limit === undefined;
 const results = values.page
   ? JSON.parse(readFileSync(RESULTS, 'utf8'))
-  : await measureAll(positionals.length > 0 ? positionals : Object.keys(DATASETS));
+  : await measureAll(positionals.length > 0 ? positionals : REPRODUCED);
 if (whole && !values.page) writeFileSync(RESULTS, `${JSON.stringify(results, null, 1)}\n`);
 
 const { cpu, reports } = results;

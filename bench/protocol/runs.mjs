@@ -8,11 +8,7 @@ import { DATASETS } from '../reproduction/networks.mjs';
 
 export const CARDS = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..', 'training', 'cards');
 
-export const SETS = {
-  ...DATASETS,
-  'fashion-mnist': { title: 'Fashion-MNIST', test: 't10k-images-idx3-ubyte.gz' },
-  imagenette: { title: 'Imagenette', test: 'test' },
-};
+export const SETS = { ...DATASETS, imagenette: { title: 'Imagenette', test: 'test', train: 'train' } };
 
 /**
  * Maximum share of right answers that a policy may lose, certified at 95 % on the validation part. Claims are about the first

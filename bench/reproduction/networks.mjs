@@ -10,11 +10,19 @@ import { takeEvenly } from '../../dist/data/dataset.js';
 const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..');
 const SILENT = { err: () => {} };
 
-/** Data sets in the order of the page, with the paths of their test and training images in the data folder. */
+/** Data sets with the paths of their test and training images in the data folder. */
 export const DATASETS = {
   cifar10: { title: 'CIFAR-10', test: 'test', train: 'train' },
+  'fashion-mnist': {
+    title: 'Fashion-MNIST',
+    test: 't10k-images-idx3-ubyte.gz',
+    train: 'train-images-idx3-ubyte.gz',
+  },
   mnist: { title: 'MNIST', test: 't10k-images-idx3-ubyte.gz', train: 'train-images-idx3-ubyte.gz' },
 };
+
+/** Data sets of the networks with gates, in the order of the page; training/protocol.py made the others' networks. */
+export const REPRODUCED = ['cifar10', 'mnist'];
 
 /** The folders of a data set's plain twin and gated network. */
 export function modelFolders(dataset) {
