@@ -27,7 +27,7 @@ import { Evaluator, runAll } from './evaluator.js';
 import { byClass, contributionsOf, examplesOf } from './examine.js';
 import { type Fitting, fitExits, fittingWork } from './fit.js';
 import { checkGroups, className, groupsOf } from './groups.js';
-import { latencyReduction, QUICK, Stopwatch, THOROUGH } from './latency.js';
+import { expectedOf, QUICK, Stopwatch, THOROUGH } from './latency.js';
 import { headsOf, type Measured, measure } from './measure.js';
 import type { CalibrationItem, CalibrationOptions, FitImages } from './options.js';
 import { exitPlaces, ownSavings } from './places.js';
@@ -185,10 +185,7 @@ export async function calibrateItems(
         ...(labels && { labels: [...labels] }),
         promise: promiseOf(certificate, rule, data),
         expected: {
-          multiplyAddsSkipped: result?.multiplyAddsSkipped ?? 0,
-          blocksSkipped: result?.blocksSkipped ?? 0,
-          latencyReduction: latency ? latencyReduction(latency) : 0,
-          ...(latency && { latency }),
+          ...expectedOf(result, latency),
           ...(result && { scores: result.profiles.gate, exits: result.profiles.exit }),
         },
       };

@@ -15,7 +15,7 @@ import { type Certified, certificateOf, certifyEach, promiseOf, trivialCertifica
 import { checkSkippable, distinctItems, rulesOf } from './checks.js';
 import { Evaluator, type Outcome, runAll } from './evaluator.js';
 import { checkGroups, groupsOf } from './groups.js';
-import { latencyReduction, QUICK, Stopwatch, THOROUGH } from './latency.js';
+import { expectedOf, QUICK, Stopwatch, THOROUGH } from './latency.js';
 import type { CalibrationItem, CalibrationOptions } from './options.js';
 import { Programs } from './programs.js';
 import type { Calibration, SettingResult } from './result.js';
@@ -150,12 +150,7 @@ export async function calibrateVectors(
         ...(!result && { default: 'run' }),
         ...(program.exits && { heads: encodeHeads(NO_HEADS) }),
         promise: promiseOf(certificate, rule, data),
-        expected: {
-          multiplyAddsSkipped: result?.multiplyAddsSkipped ?? 0,
-          blocksSkipped: result?.blocksSkipped ?? 0,
-          latencyReduction: latency ? latencyReduction(latency) : 0,
-          ...(latency && { latency }),
-        },
+        expected: expectedOf(result, latency),
       };
     };
     const further = others.map(settle);

@@ -5,7 +5,7 @@ import { sizeOf } from '../numeric/shapes.js';
 import { mean, median } from '../numeric/statistics.js';
 import { attachHeads, type Heads } from '../skip/attach.js';
 import { isGuarded, type ResolvedGuard } from '../skip/guards.js';
-import type { Latency } from '../skip/promise.js';
+import type { Expected, Latency } from '../skip/promise.js';
 import { BlockMode } from '../skip/resolve.js';
 import { meaningOf } from '../skip/scores.js';
 import { leftEarly } from '../skip/trace.js';
@@ -168,4 +168,17 @@ function latencyOf(times: Readonly<Record<'full' | 'policy', number[]>>, { isa, 
 /** Of the median; negative where a policy takes longer. */
 export function latencyReduction({ fullMs, policyMs }: Latency): number {
   return 1 - policyMs.p50 / fullMs.p50;
+}
+
+/** What a policy states that it saves: the means of its setting, and its timing; nothing where no setting was certified. */
+export function expectedOf(
+  setting: Pick<Expected, 'multiplyAddsSkipped' | 'blocksSkipped'> | undefined,
+  latency: Latency | undefined,
+): Expected {
+  return {
+    multiplyAddsSkipped: setting?.multiplyAddsSkipped ?? 0,
+    blocksSkipped: setting?.blocksSkipped ?? 0,
+    latencyReduction: latency ? latencyReduction(latency) : 0,
+    ...(latency && { latency }),
+  };
 }

@@ -85,7 +85,7 @@ export class TextModel {
   }
 
   /**
-   * What `make` makes of a loaded model, which is released if that fails.
+   * Loads a model and passes it to `make`; releases it if `make` throws.
    * @throws ResidualSkipError as `from`, and what `make` throws
    */
   static async use<T>(

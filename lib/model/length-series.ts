@@ -15,15 +15,16 @@ interface Sample {
   readonly program: Program;
 }
 
-/** Makes what was sampled for another length; undefined when it can't be. */
+/** The same thing for another length; undefined where it can't be interpolated. */
 type Made<T> = (length: number) => T | undefined;
 
-/** What all samples share is `same`; else `make` makes it. */
+/** `same` where all samples are equal, otherwise how it depends on the length. */
 type Fitted<T> = { readonly same: T } | { readonly make: Made<T> };
 
 /**
- * Interpolates only between lengths that were compiled, and not at lengths where two numbers meet that differ elsewhere: there a
- * pass may find shapes alike by chance. So every comparison that the passes made turns out as for the samples.
+ * Interpolates only between lengths that were compiled. A length at which two numbers are equal that differ elsewhere is
+ * compiled, because a pass may take its shapes for the same by chance. So every comparison in the passes has the same result as
+ * for the samples.
  */
 export class LengthSeries {
   private samples: Sample[] = [];
@@ -57,7 +58,7 @@ export class LengthSeries {
     if (samples.length > SAMPLES) samples.splice(samples[1] === sample ? 2 : 1, 1);
     const made = samples.length === SAMPLES ? interpolation(samples, this.model) : undefined;
     if (samples.length < SAMPLES || made) [this.samples, this.made] = [samples, made];
-    // One of them is a special case, perhaps one of the earlier ones.
+    // One of the samples is a special case, and it may be an earlier one.
     else if (!this.made)
       this.samples = this.samples
         .slice(1)
@@ -215,7 +216,7 @@ class Numbers {
   }
 }
 
-/** Keys of what passes compare; other numbers count steps and values. */
+/** Keys under which passes compare numbers; other numbers are indices of steps and values. */
 const COMPARED: ReadonlySet<string> = new Set(['shape', 'attrs']);
 
 /** How plain data of four lengths depends on the length; undefined when it differs in more than whole numbers. */
