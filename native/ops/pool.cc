@@ -22,17 +22,24 @@ struct Plane {
   }
 };
 
-float average_window(const Geometry& g, const float* x, int64_t d, int64_t h, int64_t w, bool count_include_pad,
-                     Poll& poll) {
+// Calls `use` with the offset of each row of a window that lies inside the plane, and the taps of it that do.
+template <class Use>
+void each_row(const Geometry& g, int64_t d, int64_t h, int64_t w, Poll& poll, const Use& use) {
   const Range di = g[0].taps_inside(d), hi = g[1].taps_inside(h), wi = g[2].taps_inside(w);
-  double sum = 0;
   for (int64_t i = di.first; i < di.last; ++i) {
     for (int64_t j = hi.first; j < hi.last; ++j) {
       poll.before(wi.last - wi.first);
-      const float* row = x + Plane{g}.row(d, i, h, j) + g[2].start(w);
-      for (int64_t k = wi.first; k < wi.last; ++k) sum += row[k * g[2].dilation];
+      use(Plane{g}.row(d, i, h, j) + g[2].start(w), wi);
     }
   }
+}
+
+float average_window(const Geometry& g, const float* x, int64_t d, int64_t h, int64_t w, bool count_include_pad,
+                     Poll& poll) {
+  double sum = 0;
+  each_row(g, d, h, w, poll, [&](int64_t row, const Range& taps) {
+    for (int64_t k = taps.first; k < taps.last; ++k) sum += x[row + k * g[2].dilation];
+  });
   // In double, as the product of three 31-bit extents can exceed 64 bits.
   double cells = 1;
   for (const auto& [axis, at] : {std::pair{g[0], d}, {g[1], h}, {g[2], w}}) {
@@ -45,18 +52,13 @@ float average_window(const Geometry& g, const float* x, int64_t d, int64_t h, in
 // of equal ones wins, and the first NaN beats any number.
 template <class T>
 int64_t max_window(const Geometry& g, const T* x, int64_t d, int64_t h, int64_t w, Poll& poll) {
-  const Range di = g[0].taps_inside(d), hi = g[1].taps_inside(h), wi = g[2].taps_inside(w);
   int64_t best = -1;
-  for (int64_t i = di.first; i < di.last; ++i) {
-    for (int64_t j = hi.first; j < hi.last; ++j) {
-      poll.before(wi.last - wi.first);
-      const int64_t row = Plane{g}.row(d, i, h, j) + g[2].start(w);
-      for (int64_t k = wi.first; k < wi.last; ++k) {
-        const int64_t at = row + k * g[2].dilation;
-        if (best < 0 || (!(x[at] <= x[best]) && x[best] == x[best])) best = at;
-      }
+  each_row(g, d, h, w, poll, [&](int64_t row, const Range& taps) {
+    for (int64_t k = taps.first; k < taps.last; ++k) {
+      const int64_t at = row + k * g[2].dilation;
+      if (best < 0 || (!(x[at] <= x[best]) && x[best] == x[best])) best = at;
     }
-  }
+  });
   return best;
 }
 
@@ -92,18 +94,13 @@ void pool_of(const TensorView& x, const Window& win, bool max, bool count_includ
 
 template <class T>
 uint32_t window_sum(const Geometry& g, const T* x, int64_t d, int64_t h, int64_t w, int32_t zero, bool squares, Poll& poll) {
-  const Range di = g[0].taps_inside(d), hi = g[1].taps_inside(h), wi = g[2].taps_inside(w);
   uint32_t sum = 0;
-  for (int64_t i = di.first; i < di.last; ++i) {
-    for (int64_t j = hi.first; j < hi.last; ++j) {
-      poll.before(wi.last - wi.first);
-      const T* row = x + Plane{g}.row(d, i, h, j) + g[2].start(w);
-      for (int64_t k = wi.first; k < wi.last; ++k) {
-        const int32_t number = row[k * g[2].dilation] - zero;
-        sum += static_cast<uint32_t>(squares ? number * number : number);
-      }
+  each_row(g, d, h, w, poll, [&](int64_t row, const Range& taps) {
+    for (int64_t k = taps.first; k < taps.last; ++k) {
+      const int32_t number = x[row + k * g[2].dilation] - zero;
+      sum += static_cast<uint32_t>(squares ? number * number : number);
     }
-  }
+  });
   return sum;
 }
 

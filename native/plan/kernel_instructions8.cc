@@ -38,6 +38,18 @@ class Gemm8 final : public Instruction {
   const GemmOperands8 o_;
 };
 
+// A kernel that takes windows of `x`; `Y` is where its results go.
+template <class Args, class Y>
+InstructionPtr windowed(void (*kernel)(const Args&, int, int), BlockedOperand8 x, Y y, const Args& fixed) {
+  const int64_t work = saturating_product({move_work(y.view), fixed.window.kernel_h, fixed.window.kernel_w});
+  return simple(work, [kernel, x, y, fixed](Frame& frame, int part, int parts) {
+    Args args = fixed;
+    args.x = resolve(frame, x);
+    args.y = resolve(frame, y);
+    kernel(args, part, parts);
+  });
+}
+
 // The share of n numbers, cut at whole vectors.
 Share<int64_t> span_share8(int64_t n, int part, int parts) {
   const auto [begin, end] = share_of((n + kLanes - 1) / kLanes, part, parts);
@@ -73,13 +85,7 @@ InstructionPtr make_gemm8(const KernelTable& table, GemmOperands8 operands) {
 }
 
 InstructionPtr make_pool8(const KernelTable& table, BlockedOperand8 x, BlockedOperand8 y, const PoolArgs8& fixed) {
-  const int64_t work = saturating_product({move_work(y.view), fixed.window.kernel_h, fixed.window.kernel_w});
-  return simple(work, [kernel = table.pool8, x, y, fixed](Frame& frame, int part, int parts) {
-    PoolArgs8 args = fixed;
-    args.x = resolve(frame, x);
-    args.y = resolve(frame, y);
-    kernel(args, part, parts);
-  });
+  return windowed(table.pool8, x, y, fixed);
 }
 
 InstructionPtr make_global_pool8(const KernelTable& table, BlockedOperand8 x, Place y, bool to_float,
@@ -97,13 +103,7 @@ InstructionPtr make_global_pool8(const KernelTable& table, BlockedOperand8 x, Pl
 }
 
 InstructionPtr make_sum_pool8(const KernelTable& table, BlockedOperand8 x, BlockedOperand y, const SumPoolArgs8& fixed) {
-  const int64_t work = saturating_product({move_work(y.view), fixed.window.kernel_h, fixed.window.kernel_w});
-  return simple(work, [kernel = table.sum_pool8, x, y, fixed](Frame& frame, int part, int parts) {
-    SumPoolArgs8 args = fixed;
-    args.x = resolve(frame, x);
-    args.y = resolve(frame, y);
-    kernel(args, part, parts);
-  });
+  return windowed(table.sum_pool8, x, y, fixed);
 }
 
 InstructionPtr make_binary8(const KernelTable& table, BlockedOperand8 a, BlockedOperand8 b, BlockedOperand8 y,

@@ -18,6 +18,14 @@ RSKIP_INLINE V with_sign_of(V x, V magnitude) {
   return from_bits(or_bits(bits(magnitude), and_bits(bits(x), std::numeric_limits<int32_t>::min())));
 }
 
+// The polynomial in x with these coefficients, the highest power first, by Horner's rule.
+template <class V, class... Coefficients>
+RSKIP_INLINE V polynomial(V x, float highest, Coefficients... rest) {
+  V sum = splat<V>(highest);
+  ((sum = fma(sum, x, splat<V>(rest))), ...);
+  return sum;
+}
+
 // e^x; largest error about 1 ulp, subnormal results included (no flush to zero).
 template <class V>
 RSKIP_INLINE V exp(V x) {
@@ -29,14 +37,7 @@ RSKIP_INLINE V exp(V x) {
   const V n = shifted - splat<V>(magic);
   V r = fma(n, splat<V>(-0.693359375f), t);
   r = fma(n, splat<V>(2.12194440e-4f), r);
-  V p = splat<V>(1.0f / 5040);
-  p = fma(p, r, splat<V>(1.0f / 720));
-  p = fma(p, r, splat<V>(1.0f / 120));
-  p = fma(p, r, splat<V>(1.0f / 24));
-  p = fma(p, r, splat<V>(1.0f / 6));
-  p = fma(p, r, splat<V>(0.5f));
-  p = fma(p, r, splat<V>(1.0f));
-  p = fma(p, r, splat<V>(1.0f));
+  const V p = polynomial(r, 1.0f / 5040, 1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f);
   const auto exponent = sub_bits(bits(shifted), bits(splat<V>(magic)));
   const auto half = shift_right<1>(exponent);
   const V scale_a = from_bits(shift_left<23>(add_bits(half, 127)));
@@ -55,13 +56,7 @@ RSKIP_INLINE V exp_of_negative(V x) {
   V r = fma(n, splat<V>(-0.693359375f), t);
   r = fma(n, splat<V>(2.12194440e-4f), r);
   // A polynomial of least relative error, 2e-9, for |r| <= ln 2 / 2.
-  V p = splat<V>(0.00138368039f);
-  p = fma(p, r, splat<V>(0.0083748456f));
-  p = fma(p, r, splat<V>(0.041668229f));
-  p = fma(p, r, splat<V>(0.16666420f));
-  p = fma(p, r, splat<V>(0.49999991f));
-  p = fma(p, r, splat<V>(1.0f));
-  p = fma(p, r, splat<V>(1.0f));
+  const V p = polynomial(r, 0.00138368039f, 0.0083748456f, 0.041668229f, 0.16666420f, 0.49999991f, 1.0f, 1.0f);
   return p * from_bits(shift_left<23>(bits(shifted)));
 }
 
@@ -81,11 +76,7 @@ RSKIP_INLINE V log(V x) {
   const V f = m - splat<V>(1.0f);
   const V s = f / (f + splat<V>(2.0f));
   const V z = s * s;
-  V p = splat<V>(2.0f / 11);
-  p = fma(p, z, splat<V>(2.0f / 9));
-  p = fma(p, z, splat<V>(2.0f / 7));
-  p = fma(p, z, splat<V>(2.0f / 5));
-  p = fma(p, z, splat<V>(2.0f / 3));
+  const V p = polynomial(z, 2.0f / 11, 2.0f / 9, 2.0f / 7, 2.0f / 5, 2.0f / 3);
   const V correction = s * fma(p, splat<V>(0.0f) - z, f);
   const V low = fma(e, splat<V>(-2.12194440e-4f), splat<V>(0.0f) - correction);
   V y = fma(e, splat<V>(0.693359375f), low + f);
@@ -106,12 +97,8 @@ template <class V>
 RSKIP_INLINE V tanh(V x) {
   // An odd polynomial, fitted by weighted least squares, where 1 - 2/(e^2x + 1) would cancel.
   const V z = x * x;
-  V p = splat<V>(0.00213945936f);
-  p = fma(p, z, splat<V>(-0.00817354955f));
-  p = fma(p, z, splat<V>(0.0216991138f));
-  p = fma(p, z, splat<V>(-0.0539464578f));
-  p = fma(p, z, splat<V>(0.133332029f));
-  p = fma(p, z, splat<V>(-0.333333313f));
+  const V p = polynomial(z, 0.00213945936f, -0.00817354955f, 0.0216991138f, -0.0539464578f, 0.133332029f,
+                         -0.333333313f);
   const V near = fma(x * z, p, x);
   const V magnitude = abs(x);
   const V far = splat<V>(1.0f) - splat<V>(2.0f) / (exp(magnitude + magnitude) + splat<V>(1.0f));
@@ -123,21 +110,11 @@ RSKIP_INLINE V erf(V x) {
   // Both polynomials were fitted by weighted least squares: erf(x) / x - 1 in x^2 below 1, and above it p in
   // erfc(x) = e^-(x + x p(x)), up to 4, beyond which erf rounds to 1.
   const V z = x * x;
-  V q = splat<V>(7.853861e-05f);
-  q = fma(q, z, splat<V>(-0.00080101937f));
-  q = fma(q, z, splat<V>(0.0051883277f));
-  q = fma(q, z, splat<V>(-0.026853813f));
-  q = fma(q, z, splat<V>(0.112835854f));
-  q = fma(q, z, splat<V>(-0.37612626f));
-  q = fma(q, z, splat<V>(0.12837917f));
+  const V q = polynomial(z, 7.853861e-05f, -0.00080101937f, 0.0051883277f, -0.026853813f, 0.112835854f, -0.37612626f,
+                         0.12837917f);
   const V near = fma(x, q, x);
   const V t = min(splat<V>(4.0f), abs(x));
-  V p = splat<V>(-0.00021064254f);
-  p = fma(p, t, splat<V>(0.0031869411f));
-  p = fma(p, t, splat<V>(-0.022798445f));
-  p = fma(p, t, splat<V>(0.105116114f));
-  p = fma(p, t, splat<V>(0.6358315f));
-  p = fma(p, t, splat<V>(0.12848003f));
+  const V p = polynomial(t, -0.00021064254f, 0.0031869411f, -0.022798445f, 0.105116114f, 0.6358315f, 0.12848003f);
   const V far = splat<V>(1.0f) - exp(splat<V>(0.0f) - fma(t, p, t));
   return select(is_nan(x), x, select(less(t, splat<V>(1.0f)), near, with_sign_of(x, far)));
 }
@@ -147,27 +124,15 @@ RSKIP_INLINE V erf(V x) {
 template <class V>
 RSKIP_INLINE V gelu(V x) {
   const V t = min(splat<V>(9.0f), abs(x));
-  V h = splat<V>(-1.22061635e-7f);
-  h = fma(h, t, splat<V>(3.45662420e-6f));
-  h = fma(h, t, splat<V>(-3.69961999e-5f));
-  h = fma(h, t, splat<V>(1.62840864e-4f));
-  h = fma(h, t, splat<V>(2.00478986e-4f));
-  h = fma(h, t, splat<V>(-0.00714371726f));
-  h = fma(h, t, splat<V>(0.0525454767f));
-  h = fma(h, t, splat<V>(0.459194869f));
-  h = fma(h, t, splat<V>(1.15110636f));
+  const V h = polynomial(t, -1.22061635e-7f, 3.45662420e-6f, -3.69961999e-5f, 1.62840864e-4f, 2.00478986e-4f,
+                         -0.00714371726f, 0.0525454767f, 0.459194869f, 1.15110636f);
   const V exponent = fma(h, splat<V>(0.0f) - t, splat<V>(-1.0f));
   const float magic = 12582912.0f + 127;
   const V shifted = exponent + splat<V>(magic);
   const V r = exponent - (shifted - splat<V>(magic));
   // 2^r, for |r| <= 1/2.
-  V p = splat<V>(1.53457848e-4f);
-  p = fma(p, r, splat<V>(0.00133999577f));
-  p = fma(p, r, splat<V>(0.00961848907f));
-  p = fma(p, r, splat<V>(0.0555032864f));
-  p = fma(p, r, splat<V>(0.240226463f));
-  p = fma(p, r, splat<V>(0.693147182f));
-  p = fma(p, r, splat<V>(1.0f));
+  const V p = polynomial(r, 1.53457848e-4f, 0.00133999577f, 0.00961848907f, 0.0555032864f, 0.240226463f, 0.693147182f,
+                         1.0f);
   const V tail = p * from_bits(shift_left<23>(bits(shifted)));
   return fma(splat<V>(0.0f) - t, tail, max(splat<V>(0.0f), x));
 }
@@ -220,17 +185,9 @@ RSKIP_INLINE V sine(V x, int quarter) {
   r = fma(n, splat<V>(1.71512489e-15f), r);
   // Taylor's polynomials suffice for |r| <= pi / 4.
   const V z = r * r;
-  V s = splat<V>(1.0f / 362880);
-  s = fma(s, z, splat<V>(-1.0f / 5040));
-  s = fma(s, z, splat<V>(1.0f / 120));
-  s = fma(s, z, splat<V>(-1.0f / 6));
+  V s = polynomial(z, 1.0f / 362880, -1.0f / 5040, 1.0f / 120, -1.0f / 6);
   s = fma(s * z, r, r);
-  V c = splat<V>(-1.0f / 3628800);
-  c = fma(c, z, splat<V>(1.0f / 40320));
-  c = fma(c, z, splat<V>(-1.0f / 720));
-  c = fma(c, z, splat<V>(1.0f / 24));
-  c = fma(c, z, splat<V>(-0.5f));
-  c = fma(c, z, splat<V>(1.0f));
+  const V c = polynomial(z, -1.0f / 3628800, 1.0f / 40320, -1.0f / 720, 1.0f / 24, -0.5f, 1.0f);
   // The low bits of `shifted` count quarters of a turn: an odd one takes the cosine, each half turn changes the sign.
   const auto quarters = add_bits(bits(shifted), quarter);
   const V odd = to_float(and_bits(quarters, 1));
