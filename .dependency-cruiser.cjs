@@ -2,7 +2,17 @@
 // neighbours or from below. A name is a folder (lib/NAME/) or a file (lib/NAME.ts).
 const layers = [
   ['errors'],
-  ['version', 'lru-map', 'suggest', 'validation', 'image-pixels', 'tensor-data', 'tensor', 'numeric'],
+  [
+    'version',
+    'append',
+    'lru-map',
+    'suggest',
+    'validation',
+    'image-pixels',
+    'tensor-data',
+    'tensor',
+    'numeric',
+  ],
   ['client'],
   ['kernels'],
   ['model'],

@@ -1,3 +1,4 @@
+import { append } from '../append.js';
 import type { Backend, CompiledProgram } from '../backends/backend.js';
 import type { Program } from '../model/program.js';
 import { sizeOf } from '../numeric/shapes.js';
@@ -51,8 +52,7 @@ export class Evaluator {
     const outcomes: Outcome[] = [];
     const byShape = new Map<Program, number[]>();
     for (const [i, item] of items.entries()) {
-      const program = this.#programs.at(item);
-      byShape.set(program, [...(byShape.get(program) ?? []), i]);
+      append(byShape, this.#programs.at(item), i);
     }
     for (const [program, those] of byShape) {
       const most = program.batching === 'item' ? CHUNK : 1;

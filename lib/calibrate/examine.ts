@@ -1,4 +1,5 @@
 /** The effect of a policy on the items that certify it, by class and item by item: for tables and reports. */
+import { append } from '../append.js';
 import type { Heads } from '../skip/attach.js';
 import { className } from './groups.js';
 import type { Measured } from './measure.js';
@@ -28,7 +29,7 @@ export function byClass(
   labels: readonly string[] | undefined,
 ): ClassResult[] {
   const members = new Map<number, number[]>();
-  for (const [i, index] of classes.entries()) members.set(index, [...(members.get(index) ?? []), i]);
+  for (const [i, index] of classes.entries()) append(members, index, i);
   const sum = (some: readonly number[], value: (i: number) => number) =>
     some.reduce((total, i) => total + value(i), 0);
   return [...members]

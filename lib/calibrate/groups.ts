@@ -1,4 +1,5 @@
 /** Groups of items that get a promise of their own: classes, and groups that the caller names. */
+import { append } from '../append.js';
 import { ResidualSkipError } from '../errors.js';
 import type { TestedGroup } from '../skip/promise.js';
 import type { CalibrationItem, CalibrationOptions } from './options.js';
@@ -33,8 +34,8 @@ export function groupsOf(
   const byClass = new Map<number, number[]>();
   const byName = new Map<string, number[]>();
   for (const [i, { groups = [] }] of items.entries()) {
-    if (perClass) push(byClass, classes[i]!, i);
-    for (const name of new Set(groups)) push(byName, name, i);
+    if (perClass) append(byClass, classes[i]!, i);
+    for (const name of new Set(groups)) append(byName, name, i);
   }
   return [
     ...[...byClass]
@@ -44,12 +45,6 @@ export function groupsOf(
       .sort(([a], [b]) => (a < b ? -1 : 1))
       .map(([name, members]) => ({ kind: 'group', name, members }) as const),
   ];
-}
-
-function push<K>(map: Map<K, number[]>, key: K, value: number): void {
-  const list = map.get(key);
-  if (list) list.push(value);
-  else map.set(key, [value]);
 }
 
 /**

@@ -2,7 +2,7 @@
 import type { Program } from '../model/program.js';
 import type { TensorData } from '../tensor.js';
 
-/** What items of several shapes need. An item's shape follows from the number of its elements. */
+/** Compilation for items of several shapes. The number of elements determines an item's shape. */
 export interface Shapes {
   /** Compiles the network for an item. */
   programFor(input: TensorData): Program;

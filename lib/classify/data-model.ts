@@ -1,4 +1,4 @@
-/** What commands need of a network, whatever its data are: images or texts. */
+/** What commands need from a network, whether it takes images or texts. */
 import { join } from 'node:path';
 import { kindOf } from '../data/files.js';
 import { findModel } from '../data/model-files.js';
@@ -18,7 +18,7 @@ import type { Work } from './work.js';
 /** Images for a network of images, texts for one of texts. */
 export type Data = Images | Texts;
 
-/** A network, and what makes its inputs of data. What is prepared is a tensor for one item. */
+/** A network with its preprocessing, which turns each item into one tensor. */
 export interface DataModel {
   readonly what: 'image' | 'text';
   readonly name: string;

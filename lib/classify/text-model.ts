@@ -1,5 +1,6 @@
 /** What text classifiers and embedders share: a session, a tokenizer, and runs of texts. */
 import { z } from 'zod';
+import { append } from '../append.js';
 import { findModel, type ModelFiles } from '../data/model-files.js';
 import { TextTokenizer } from '../data/tokenizer.js';
 import { ResidualSkipError } from '../errors.js';
@@ -162,7 +163,7 @@ export class TextModel {
   #groups(lengths: readonly number[]): number[][] {
     const most = this.session.model.batching === 'item' ? BATCH : 1;
     const byLength = new Map<number, number[]>();
-    for (const [i, length] of lengths.entries()) byLength.set(length, [...(byLength.get(length) ?? []), i]);
+    for (const [i, length] of lengths.entries()) append(byLength, length, i);
     return [...byLength.values()].flatMap((all) =>
       Array.from({ length: Math.ceil(all.length / most) }, (_, k) => all.slice(k * most, (k + 1) * most)),
     );

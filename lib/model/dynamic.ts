@@ -2,19 +2,19 @@
 import { sameShape, sizeOf } from '../numeric/shapes.js';
 import { signedWeight } from './integer-layers.js';
 import { NO_REQUANTISATION, NONE, type ValueId } from './program.js';
-import type { Region, WorkStep } from './region.js';
+import type { Region, WorkStep, WorkStepNamed } from './region.js';
 
-/** float(product of integers) * scale */
+/** Fuses float(product of integers) * scale. */
 export function scaleProduct(region: Region, step: WorkStep): boolean {
   if (step.op !== 'binary' || step.attrs.kind !== 'mul') return false;
   const [left, right] = step.inputs as [ValueId, ValueId];
   return scaledBy(region, step, left, right) || scaledBy(region, step, right, left);
 }
 
-function scaledBy(region: Region, step: WorkStep, sums: ValueId, scale: ValueId): boolean {
+function scaledBy(region: Region, step: WorkStepNamed<'binary'>, sums: ValueId, scale: ValueId): boolean {
   const cast = region.soleProducer(sums);
   const product = cast?.op === 'cast' ? region.soleProducer(cast.inputs[0]!) : undefined;
-  if (step.op !== 'binary' || !cast || product?.op !== 'qmatmul') return false;
+  if (!cast || product?.op !== 'qmatmul') return false;
   const shape = region.shape(sums);
   const columns = shape.at(-1)!;
   const factors = sizeOf(region.shape(scale));
@@ -38,17 +38,17 @@ function scaledBy(region: Region, step: WorkStep, sums: ValueId, scale: ValueId)
   return true;
 }
 
-/** A constant for each column becomes the bias of such a product. */
+/** Makes a constant that is added to each column the bias of such a product. */
 export function shiftProduct(region: Region, step: WorkStep): boolean {
   if (step.op !== 'binary' || step.attrs.kind !== 'add') return false;
   const [left, right] = step.inputs as [ValueId, ValueId];
   return shiftedBy(region, step, left, right) || shiftedBy(region, step, right, left);
 }
 
-function shiftedBy(region: Region, step: WorkStep, y: ValueId, bias: ValueId): boolean {
+function shiftedBy(region: Region, step: WorkStepNamed<'binary'>, y: ValueId, bias: ValueId): boolean {
   const product = region.soleProducer(y);
   const { data, shape, name } = region.value(bias);
-  if (step.op !== 'binary' || product?.op !== 'qmatmul' || !(data instanceof Float32Array)) return false;
+  if (product?.op !== 'qmatmul' || !(data instanceof Float32Array)) return false;
   const columns = region.shape(y).at(-1)!;
   if (region.value(y).dtype !== 'float32' || product.inputs[2] !== NONE) return false;
   if (product.attrs.act.kind !== 'none') return false;

@@ -1,10 +1,10 @@
-/** Pools of quantised maps whose results are floats, as heads read them: sums and maxima of bytes. */
+/** Pools of quantised maps with float results, which heads read: sums and maxima of bytes. */
 import { sizeOf } from '../numeric/shapes.js';
 import { NO_REQUANTISATION } from './program.js';
 import { uniformly } from './quantised-value.js';
 import type { Region, WorkStep, WorkStepNamed } from './region.js';
 
-/** Makes a pool of numbers that were bytes one of bytes. */
+/** Replaces a pool of dequantised numbers by one of their bytes. */
 export function floatPool(region: Region, step: WorkStep): boolean {
   if ((step.op !== 'globalPool' && step.op !== 'pool') || step.outputs.length !== 1) return false;
   if (step.attrs.kind === 'max') return maxima(region, step);
@@ -24,7 +24,7 @@ function mean(region: Region, { node, inputs, outputs }: WorkStepNamed<'globalPo
   return true;
 }
 
-/** Where every window has as many cells. */
+/** Only where all windows have the same number of cells. */
 function averages(region: Region, step: WorkStepNamed<'pool'>): boolean {
   const x = uniformly(region, step.inputs[0]!);
   const { kernel, strides, pads, dilations, countIncludePad } = step.attrs;
@@ -39,7 +39,7 @@ function averages(region: Region, step: WorkStepNamed<'pool'>): boolean {
   return true;
 }
 
-/** The largest byte stands for the largest number. */
+/** The largest byte represents the largest number. */
 function maxima(region: Region, step: WorkStepNamed<'globalPool' | 'pool'>): boolean {
   const back = region.producerOf(step.inputs[0]!, 'dequantize');
   const x = uniformly(region, step.inputs[0]!);

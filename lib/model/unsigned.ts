@@ -1,6 +1,6 @@
 /**
- * int8 becomes uint8: bytes and zero points are 128 more, and stand for the same numbers. Kernels multiply unsigned activations by
- * signed weights, which all processors can.
+ * Converts int8 activations to uint8. Bytes and zero points both grow by 128, so the numbers that they represent stay the same. Kernels
+ * multiply unsigned activations by signed weights, which all processors support.
  */
 import type { TensorData } from '../tensor.js';
 import { MOVES, movedInputs } from './integer-pointwise.js';
@@ -14,7 +14,7 @@ function raised(data: Int8Array): TensorData {
   return derive(data, 'unsigned', () => Uint8Array.from(data, (byte) => byte + SHIFT));
 }
 
-/** Of the tensors that `quantize` makes, those that moves make of them, and constants that are no weights. */
+/** Converts the outputs of `quantize`, what moves make of them, and constants that aren't weights. */
 export function makeUnsigned(region: Region): void {
   const unsigned = new Map<ValueId, ValueId>();
   for (const op of [...region.ops]) {
@@ -35,7 +35,7 @@ function raisedZero(region: Region, scale: ValueId, zero: ValueId): ValueId | un
     : undefined;
 }
 
-/** Makes `op` write uint8; a table makes the int8 of it, for whatever else reads that. */
+/** Makes `op` write uint8. A table converts the result back to int8 for its other readers. */
 function writeUnsigned(
   region: Region,
   op: WorkStep,
@@ -77,7 +77,7 @@ function raiseDequantize(
   if (fresh !== undefined && bytes !== undefined) region.setInputs(op, [bytes, scale, fresh]);
 }
 
-/** A constant that sums, products and moves read, which want all their bytes of one type. */
+/** A constant that only sums, products and moves read: their inputs must have one type. */
 function raisedConstant(region: Region, op: WorkStepNamed<'dequantize'>): ValueId | undefined {
   const { data, name, shape } = region.value(op.inputs[0]!);
   const y = op.outputs[0]!;

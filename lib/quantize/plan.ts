@@ -1,4 +1,5 @@
 /** What of a network is quantised: layers with their inputs, sums, and what lies between. */
+import { append } from '../append.js';
 import type { NodeProto } from '../model/proto.js';
 import { attributeOf, intOf, type Network, type Weights } from './network.js';
 
@@ -144,10 +145,7 @@ class Grouping {
     for (const [before, after] of streams)
       if (this.#parents.has(before) && this.#parents.has(after)) this.#unite(before, after);
     const groups = new Map<string, string[]>();
-    for (const name of this.#parents.keys()) {
-      const root = this.#root(name);
-      groups.set(root, [...(groups.get(root) ?? []), name]);
-    }
+    for (const name of this.#parents.keys()) append(groups, this.#root(name), name);
     return [...groups.values()];
   }
 

@@ -1,3 +1,4 @@
+import { append } from '../append.js';
 import type { CompiledProgram } from '../backends/backend.js';
 import type { Program } from '../model/program.js';
 import { packageVersion } from '../version.js';
@@ -107,7 +108,7 @@ function eventsOf({ program, work, times }: ProfiledRun, item: number): Timed[] 
     const args = { ...(op && { op }), ...(group && { block: group.block }) };
     const step: Timed = { name: program.values[value]!.name, cat: 'step', ph: 'X', ts, dur: end - ts, args };
     steps.push(step);
-    if (group) groups.set(group, [...(groups.get(group) ?? []), step]);
+    if (group) append(groups, group, step);
   }
   if (steps.length === 0) return [];
   const around = [...groups].map(([{ cat, block }, inner]) => spanning(inner, { name: block, cat }));

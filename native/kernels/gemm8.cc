@@ -13,21 +13,21 @@ std::shared_ptr<const PackedGemm8> pack_gemm8(int k, int n, const int8_t* b, boo
   packed->k = k;
   packed->n = n;
   const size_t row = trans_b ? 1 : n, column = trans_b ? k : 1;
-  const auto sum_of_weights = [&](int j) { return sum_of(b + j * column, k, row); };
   const auto zero_of = [&](int j) { return weight_zeros == 0 ? 0 : int32_t{weight_zero[weight_zeros == 1 ? 0 : j]}; };
   const auto sum_of_zeros = [&](int j) {
     return static_cast<int32_t>(static_cast<uint32_t>(k) * static_cast<uint32_t>(zero_of(j)));
   };
-  packed->bias = packed_bias8(n, bias, input_zero, sum_of_weights, sum_of_zeros);
   packed->columns = Aligned<int32_t>(static_cast<size_t>(whole_blocks(n)));
   packed->columns.zero();
+  int32_t* const columns = packed->columns.data();
+  for (int j = 0; j < n; ++j) columns[j] = sum_of(b + j * column, k, row);
+  packed->bias = packed_bias8(n, bias, input_zero, [&](int j) { return columns[j]; }, sum_of_zeros);
   if (std::any_of(weight_zero, weight_zero + weight_zeros, [](int8_t zero) { return zero != 0; })) {
     packed->weight_zero = Aligned<int32_t>(static_cast<size_t>(whole_blocks(n)));
     packed->weight_zero.zero();
   }
   for (int j = 0; j < n; ++j) {
-    packed->columns.data()[j] = static_cast<int32_t>(static_cast<uint32_t>(sum_of_weights(j)) -
-                                                     static_cast<uint32_t>(sum_of_zeros(j)));
+    columns[j] = static_cast<int32_t>(static_cast<uint32_t>(columns[j]) - static_cast<uint32_t>(sum_of_zeros(j)));
     if (packed->weight_zero.size() > 0) packed->weight_zero.data()[j] = zero_of(j);
   }
   packed->scale = packed_scale8(n, scale, scales);
