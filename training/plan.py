@@ -50,7 +50,7 @@ PLAN = {
             "plain-1-2-3": ((1, 2, 3), (16, 48, 96)),
             "plain-2-4-6": ((2, 4, 6), (16, 48, 96)),
         },
-        epochs=60, early_side=24,
+        epochs=30, early_side=24,
     ),
     "imagenette": Recipe(
         twin=((3, 4, 6, 3), (48, 96, 192, 256)),
