@@ -1,5 +1,5 @@
-// Writes docs/protocol.md and its drawing from the reports of all data sets.
-import { writeFileSync } from 'node:fs';
+// Writes the sections of docs/protocol.md, one for each measured data set, and their drawings.
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { mean } from '../../dist/numeric/statistics.js';
 import { INK, renderChart } from '../../dist/report/charts.js';
@@ -61,34 +61,27 @@ function networkRows(report) {
 
 function networksTable(report) {
   const head = ['network', 'seeds', 'M multiply-adds', 'accuracy', 'p50, ms', 'mean, ms', 'p95, ms'];
-  return `### ${titleOf(report)}\n\n${table(head, networkRows(report))}`;
+  return table(head, networkRows(report));
 }
 
-function skippingTable(reports) {
-  const rows = reports
-    .map((report) => [report, ofRole(report, 'gated')])
-    .filter(([, gated]) => gated.length > 0)
-    .map(([report, gated]) => [
-      titleOf(report),
-      spread(gated, 'layers', 1),
-      spread(gated, 'paperLayers', 1),
-      spread(gated, 'blocks', 1),
-      spread(gated, 'saved', 1),
-      gated[0].stages
-        .map((_, stage) => percent(mean(gated.map(({ stages }) => stages[stage])), 0))
-        .join(', '),
-      report.energy
-        ? `${['full', 'skip'].map((mode) => (1000 * report.energy.cpuSeconds[mode]).toFixed(3)).join(', ')}`
-        : '',
-    ]);
-  const head = [
-    '',
-    'layers bypassed',
-    "layers by the papers' convention",
-    'blocks skipped',
-    'multiply-adds saved',
-  ];
-  return table([...head, 'skipped by stage', 'CPU ms in full, with the policy'], rows);
+function skippingTable(report) {
+  const gated = ofRole(report, 'gated');
+  if (gated.length === 0) return '';
+  const stages = gated[0].stages.map((_, i) => percent(mean(gated.map((run) => run.stages[i])), 0));
+  const milliseconds = (mode) => (1000 * report.energy.cpuSeconds[mode]).toFixed(3);
+  return table(
+    ['what is skipped', ''],
+    [
+      ['layers bypassed', spread(gated, 'layers', 1)],
+      ["layers by the papers' convention", spread(gated, 'paperLayers', 1)],
+      ['blocks skipped', spread(gated, 'blocks', 1)],
+      ['blocks skipped by stage', stages.join(', ')],
+      ['multiply-adds saved', spread(gated, 'saved', 1)],
+      ...(report.energy
+        ? [['CPU ms in full, with the policy', ['full', 'skip'].map(milliseconds).join(', ')]]
+        : []),
+    ],
+  );
 }
 
 /** Points of the curves: accuracy and mean latency of everything measured with the first seed. */
@@ -117,33 +110,27 @@ function curvesTable(report) {
     percent(accuracy, 2),
     latency.toFixed(3),
   ]);
-  return `${titleOf(report)}, seed ${report.seed}:\n\n${table(['', 'setting', 'accuracy', 'mean, ms'], rows)}`;
+  return table([`seed ${report.seed}`, 'setting', 'accuracy', 'mean, ms'], rows);
 }
 
-function curvesChart(reports) {
-  const values = reports.flatMap((report) =>
-    curves(report).map((point) => ({ ...point, set: titleOf(report) })),
-  );
+function curvesChart(values) {
   const kinds = ['gated, certified limits', 'gated, one threshold', 'plain networks'];
-  const x = { field: 'latency', type: 'quantitative', title: 'mean latency, ms' };
-  const y = {
-    field: 'accuracy',
-    type: 'quantitative',
-    title: 'accuracy',
-    axis: { format: '.1%' },
-    scale: { zero: false },
-  };
-  const color = {
-    field: 'kind',
-    type: 'nominal',
-    title: null,
-    scale: { domain: kinds, range: [INK.ran, INK.guard, INK.saved] },
-  };
+  const quantitative = (field, title, more) => ({ field, title, type: 'quantitative', ...more });
   return {
     data: { values },
-    facet: { column: { field: 'set', title: null, sort: reports.map(titleOf) } },
-    spec: { width: 220, height: 200, mark: { type: 'line', point: true }, encoding: { x, y, color } },
-    resolve: { scale: { x: 'independent', y: 'independent' } },
+    width: 420,
+    height: 220,
+    mark: { type: 'line', point: true },
+    encoding: {
+      x: quantitative('latency', 'mean latency, ms'),
+      y: quantitative('accuracy', 'accuracy', { axis: { format: '.1%' }, scale: { zero: false } }),
+      color: {
+        field: 'kind',
+        type: 'nominal',
+        title: null,
+        scale: { domain: kinds, range: [INK.ran, INK.guard, INK.saved] },
+      },
+    },
   };
 }
 
@@ -158,26 +145,49 @@ export const claimsTable = (claims) =>
     ]),
   );
 
-/** Fills docs/protocol.md and draws its curves. */
-export async function writePage(docs, { cpu, reports, claims, missing }) {
-  const [first] = reports;
-  const peer = reports.find((report) => report.peer)?.peer;
+/** The section of one data set: where it was measured, its claims, networks, skipping and curves. */
+function section(report, { cpu, claims, missing }) {
+  const { dataset, isa, peer } = report;
   const beside = peer ? `; beside it onnxruntime-node ${peer}` : '';
-  const none = 'No network is finished.';
-  fillPage(join(docs, 'protocol.md'), {
-    machine: first ? `Measured on: ${cpu}, \`isa: '${first.isa}'\`, one thread, batch 1${beside}.` : none,
-    missing:
-      missing.length > 0
-        ? `Not trained yet: ${missing.join(', ')}.`
-        : 'All networks of the plan are measured.',
-    claims: claimsTable(claims),
-    networks: reports.map(networksTable).join('\n\n') || none,
-    skipping: first ? skippingTable(reports) : none,
-    curves: first
-      ? ['![Accuracy against mean latency](protocol-curves.svg)', ...reports.map(curvesTable)].join('\n\n')
-      : none,
-  });
-  if (!first) return;
-  const chart = await renderChart(curvesChart(reports), 'accuracy against mean latency');
-  writeFileSync(join(docs, 'protocol-curves.svg'), standalone(chart));
+  const absent = missing.filter((name) => name.startsWith(`${dataset}/`));
+  const title = titleOf(report);
+  return [
+    `Measured on: ${cpu}, \`isa: '${isa}'\`, one thread, batch 1${beside}.`,
+    absent.length > 0 && `Not trained yet: ${absent.join(', ')}.`,
+    claimsTable(claims.filter(({ set }) => set === title)),
+    networksTable(report),
+    skippingTable(report),
+    `![Accuracy against mean latency on ${title}](${chartFile(report)})`,
+    curvesTable(report),
+  ]
+    .filter(Boolean)
+    .join('\n\n');
+}
+
+const chartFile = ({ dataset }) => `protocol-${dataset}.svg`;
+
+/** The rows of `page`'s table between the markers, those of `claims` replaced. */
+function publishedTable(page, claims) {
+  const kept = page.split('<!-- published -->')[1].split('<!-- /published -->')[0].trim().split('\n');
+  const rows = claimsTable(claims).split('\n').slice(2);
+  const claimOf = (row) => row.split(' | ').slice(0, 2).join();
+  return kept.map((row) => rows.find((one) => claimOf(one) === claimOf(row)) ?? row).join('\n');
+}
+
+/**
+ * Fills the sections of the measured data sets in docs/protocol.md, draws their curves, and replaces the rows of `published`
+ * claims. Everything else on the page is kept: measuring all sets again takes days of training.
+ */
+export async function writePage(docs, { published, ...results }) {
+  const path = join(docs, 'protocol.md');
+  const sections = results.reports.map((report) => [report.dataset, section(report, results)]);
+  const parts = { published: publishedTable(readFileSync(path, 'utf8'), published) };
+  fillPage(path, { ...Object.fromEntries(sections), ...parts });
+  for (const report of results.reports) {
+    const chart = await renderChart(
+      curvesChart(curves(report)),
+      `accuracy against mean latency, ${titleOf(report)}`,
+    );
+    writeFileSync(join(docs, chartFile(report)), standalone(chart));
+  }
 }

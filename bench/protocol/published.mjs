@@ -19,20 +19,19 @@ export const writePublished = (results) => writeFileSync(RESULTS, `${JSON.string
 const percent = (value, digits = 1) => `${(100 * value).toFixed(digits)} %`;
 const signed = (value) => `${value < 0 ? '' : '+'}${value.toFixed(2)}`;
 
-/** [{ set, claim, measured, holds }], in the format of claimsOf in claims.mjs. */
+/** [{ set, claim, measured, holds }] of what has been measured, in the format of claimsOf in claims.mjs. */
 export function publishedClaims(results) {
-  return Object.entries(PUBLISHED).map(([name, { title, limit, saved, points }]) => {
-    const found = results[name];
+  return Object.entries(results).map(([name, found]) => {
+    const { title, limit, saved, points } = PUBLISHED[name];
     const promise = limit === undefined ? '' : ` at a limit of ${percent(limit, 0)}`;
     const accuracy =
       points === undefined ? '' : `, accuracy not more than ${-points} points below the original's`;
     return {
       set: title,
       claim: `at least ${percent(saved, 0)} of the multiply-adds are saved${promise}${accuracy}`,
-      measured: found && measuredOf(found),
+      measured: measuredOf(found),
       holds: Boolean(
-        found &&
-          found.saved >= saved &&
+        found.saved >= saved &&
           (limit === undefined || found.limit <= limit) &&
           (points === undefined || found.change.points >= points - 1e-9),
       ),

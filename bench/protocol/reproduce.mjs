@@ -1,5 +1,5 @@
 // `npm run reproduce -- --protocol DIR`: measures the networks that training/protocol.py has finished in DIR, evaluates every
-// claim, and writes docs/protocol.md.
+// claim, and writes the sections of these data sets in docs/protocol.md.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -13,33 +13,28 @@ import { CARDS, checkPolicies, checkRegistered, LIMITS, readRuns } from './runs.
 const BENCH = dirname(dirname(fileURLToPath(import.meta.url)));
 const RESULTS = join(BENCH, 'protocol.json');
 
-/** Only measurements are stored; claims are evaluated from them again. */
-const withoutClaims = ({ cpu, reports, missing }) => ({ cpu, reports, missing });
-
 /**
  * @param options `part`: 'test', or 'validation' for a trial; `limit`: a number of images, with which nothing is stored
  * @returns the number of claims that fail
  */
 export async function reproduceProtocol({ folder, names, data, part, limit, cards = CARDS, page, progress }) {
   const claimed = part === 'test' && limit === undefined;
-  const whole = claimed && names.length === 0;
   const results = page
     ? JSON.parse(readFileSync(RESULTS, 'utf8'))
     : await measureAll({ folder, names, data, part, limit, cards, progress });
   const { reports, missing } = results;
-  const measured = new Set(reports.map(({ dataset }) => dataset));
-  const absent = Object.keys(LIMITS).filter((dataset) => whole && !measured.has(dataset));
-  const empty = absent.map((dataset) => ({ dataset, networks: [], latencyMs: {} }));
-  const claims = [...reports, ...empty].flatMap((report) => claimsOf(report, LIMITS));
-  if (whole) claims.push(...publishedClaims(readPublished()));
+  const claims = reports.flatMap((report) => claimsOf(report, LIMITS));
+  const published = names.length === 0 ? publishedClaims(readPublished()) : [];
   if (!claimed) console.log('A try on a part of the images: nothing is claimed of it.');
-  console.log(claimsTable(claims).replaceAll('**', ''));
+  console.log(claimsTable([...claims, ...published]).replaceAll('**', ''));
   if (missing.length > 0) console.log(`not trained yet: ${missing.join(', ')}`);
-  if (whole) {
-    if (!page) writeFileSync(RESULTS, `${JSON.stringify(withoutClaims(results))}\n`);
-    await writePage(join(BENCH, '..', 'docs'), { ...results, claims });
+  if (claimed) {
+    if (!page) writeFileSync(RESULTS, `${JSON.stringify(results)}\n`);
+    await writePage(join(BENCH, '..', 'docs'), { ...results, claims, published });
   }
-  return claimed ? claims.filter(({ measured: found, holds }) => found !== undefined && !holds).length : 0;
+  return claimed
+    ? [...claims, ...published].filter(({ measured, holds }) => measured !== undefined && !holds).length
+    : 0;
 }
 
 async function measureAll({ folder, names, ...options }) {
