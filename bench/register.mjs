@@ -7,7 +7,16 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { CARDS, cardName, LIMITS, policyFile, readRuns, registrationOf, SETS } from './protocol/runs.mjs';
+import {
+  CARDS,
+  cardName,
+  LIMITS,
+  policyFile,
+  readRuns,
+  registrationOf,
+  SETS,
+  validationPath,
+} from './protocol/runs.mjs';
 
 const MAIN = resolve(dirname(fileURLToPath(import.meta.url)), '..', 'dist', 'cli', 'main.js');
 
@@ -24,7 +33,7 @@ const [folder] = positionals;
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
 
 function certify(run) {
-  const data = join(folder, 'data', `${run.dataset}-validation`);
+  const data = validationPath(folder, run.dataset);
   for (const limit of LIMITS[run.dataset]) {
     const output = policyFile(run, limit);
     if (existsSync(output) && !values.again) continue;

@@ -1,4 +1,4 @@
-"""A ResNet that also answers behind its blocks, and what its early answers learn from."""
+"""Networks that also answer behind their blocks, and what their early answers learn from."""
 
 from collections.abc import Sequence
 
@@ -32,12 +32,12 @@ def confidence(logits: torch.Tensor) -> torch.Tensor:
 
 
 class Exit(nn.Module):
-    """Logits from a map's `grid` and from what the exit in front found (Wolczyk et al. 2021, Zero Time Waste)."""
+    """Logits from what is seen of the network, and from what the exit in front found (Wolczyk et al. 2021, Zero Time Waste)."""
 
-    def __init__(self, channels: int, previous: int, classes: int):
+    def __init__(self, features: int, classes: int):
         super().__init__()
-        self.norm = nn.BatchNorm1d(5 * channels + previous, affine=False)
-        self.fc1 = nn.Linear(5 * channels + previous, HIDDEN, bias=False)
+        self.norm = nn.BatchNorm1d(features, affine=False)
+        self.fc1 = nn.Linear(features, HIDDEN, bias=False)
         self.hidden_norm = nn.BatchNorm1d(HIDDEN)
         self.fc2 = nn.Linear(HIDDEN, classes)
 
@@ -65,62 +65,74 @@ class Exit(nn.Module):
         return self.fc1.weight.numel() + self.fc2.weight.numel()
 
 
-class ExitResNet(ResNet):
-    """Exits follow the last block of the first stage and every later block but the network's last.
+class EarlyExits:
+    """What exits add to a network: they follow the last block of the first stage and every later block but the network's last.
 
-    An image leaves at the first exit whose largest softmax probability reaches its threshold (Teerapittayanon et al.
-    2016); a threshold above 1 is never reached.
+    An item leaves at the first exit whose largest softmax probability reaches its threshold (Teerapittayanon et al.
+    2016); a threshold above 1 is never reached. The network has `begin`, `blocks`, `end`, `costs`, and with `seen(x)` what an
+    exit sees of a block's output, as features [N, F].
     """
 
-    def __init__(self, channels: int, classes: int, depths: Sequence[int], widths: Sequence[int], large: bool = False):
-        super().__init__(channels, classes, depths, widths, large=large)
-        self.places = list(range(depths[0] - 1, len(self.blocks) - 1))
-        exits, previous = [], 0
-        for place in self.places:
-            exits.append(Exit(self.blocks[place].conv2.out_channels, previous, classes))
-            previous = HIDDEN
-        self.exits = nn.ModuleList(exits)
-        self.register_buffer("thresholds", torch.full((len(exits),), THRESHOLD))
+    def add_exits(self, features: Sequence[int], classes: int) -> None:
+        """`features`: number of those that are seen of each block."""
+        self.places = list(range(self.depths[0] - 1, len(self.blocks) - 1))
+        previous = [0] + [HIDDEN] * len(self.places)
+        self.exits = nn.ModuleList(Exit(features[place] + found, classes) for place, found in zip(self.places, previous))
+        self.register_buffer("thresholds", torch.full((len(self.places),), THRESHOLD))
 
     def trunk_shares(self) -> list[float]:
         """How much of each exit's gradient reaches the trunk; they add up to TRUNK_WEIGHT."""
         depths = [place + 1 for place in self.places]
         return [TRUNK_WEIGHT * depth / sum(depths) for depth in depths]
 
-    def answers(self, x: torch.Tensor, gradient: float = 1.0) -> list[torch.Tensor]:
-        """Logits [N, classes] of each exit and, last, of the whole network, of [N, C, H, W].
+    def answers(self, *x: torch.Tensor, gradient: float = 1.0) -> list[torch.Tensor]:
+        """Logits [N, classes] of each exit and, last, of the whole network, of its inputs.
 
         An exit's gradient reaches its own layers in full, the trunk scaled by its share times `gradient` (Li et al.
         2019, Improved Techniques for Training Adaptive Deep Networks), and the exit in front not at all.
         """
         logits, found = [], None
         exits = dict(zip(self.places, zip(self.exits, self.trunk_shares(), strict=True), strict=True))
-        x = self.begin(x)
+        x = self.begin(*x)
         for index, block in enumerate(self.blocks):
             x = block(x)
             if index in exits:
                 exit_, share = exits[index]
-                seen = grid(x).float()
+                seen = self.seen(x).float()
                 if self.training:
                     seen = share * gradient * seen + (1 - share * gradient) * seen.detach()
                 found, answer = exit_(seen if found is None else torch.cat([seen, found.detach()], 1))
                 logits.append(answer)
-        return logits + [self.head(x.float().mean((2, 3)))]
+        return logits + [self.end(x)]
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The answer that each image leaves with [N, classes]; traced to a chain of Where, which engines can stop at."""
-        *early, chosen = self.answers(x)
+    def forward(self, *x: torch.Tensor) -> torch.Tensor:
+        """The answer that each item leaves with [N, classes]; traced to a chain of Where, which engines can stop at."""
+        *early, chosen = self.answers(*x)
         for answer, threshold in zip(reversed(early), reversed(self.thresholds.tolist()), strict=True):
             chosen = torch.where(confidence(answer) >= threshold, answer, chosen)
         return chosen
 
     def exit_costs(self, size: int) -> list[float]:
-        """Multiply-adds of an image that leaves at each exit, and of one that passes all; heads included."""
+        """Multiply-adds of an item that leaves at each exit, and of one that passes all; heads included."""
         total, blocks = self.costs(size)
         begin = total - sum(blocks) - self.head.weight.numel()
         heads = [exit_.multiply_adds for exit_ in self.exits]
         left = [begin + sum(blocks[: place + 1]) + sum(heads[: i + 1]) for i, place in enumerate(self.places)]
         return left + [total + sum(heads)]
+
+
+class ExitResNet(EarlyExits, ResNet):
+    """Its exits see a map's `grid`."""
+
+    def __init__(self, channels: int, classes: int, depths: Sequence[int], widths: Sequence[int], large: bool = False):
+        super().__init__(channels, classes, depths, widths, large=large)
+        self.add_exits([5 * block.conv2.out_channels for block in self.blocks], classes)
+
+    def seen(self, x: torch.Tensor) -> torch.Tensor:
+        return grid(x)
+
+    def end(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x.float().mean((2, 3)))
 
 
 def exit_loss(logits: Sequence[torch.Tensor], labels: torch.Tensor, temperature: float = 2.0) -> torch.Tensor:

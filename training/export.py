@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import torch
 from onnx.reference import ReferenceEvaluator
+from torch import nn
 
 from data import Dataset, Split, model_config, normalize, preprocessor_config, write_json
 from evaluate import Evaluation, evaluate
@@ -18,21 +19,22 @@ from recipes import Recipe
 NOTE = "PyTorch 2.6, fp32; decisions: 1 ran, 0 skipped, null: block without a gate"
 
 
-def export_onnx(network: ResNet, dataset: Dataset, file: Path) -> None:
-    """Opset 17, input `input` [batch, C, H, W], output `logits` [batch, classes]; BatchNorm is folded by the exporter."""
-    network.eval()
-    example = torch.zeros(2, dataset.channels, dataset.size, dataset.size)
+def export_onnx(network: nn.Module, feeds: dict[str, torch.Tensor], file: Path) -> None:
+    """Opset 17, inputs like `feeds` for any batch, and any number of tokens [batch, tokens]; output `logits` [batch, classes].
+    BatchNorm is folded by the exporter.
+    """
+    axes = {name: {0: "batch", 1: "tokens"} if value.ndim == 2 else {0: "batch"} for name, value in feeds.items()}
+    example = tuple(value[:2].contiguous() for value in feeds.values())
     torch.onnx.export(
-        network.to(memory_format=torch.contiguous_format), example, str(file), dynamo=False, opset_version=17,
-        input_names=["input"], output_names=["logits"],
-        dynamic_axes={"input": {0: "batch"}, "logits": {0: "batch"}},
+        network.eval().to(memory_format=torch.contiguous_format), example, str(file), dynamo=False, opset_version=17,
+        input_names=list(feeds), output_names=["logits"], dynamic_axes=axes | {"logits": {0: "batch"}},
     )  # fmt: skip
 
 
-def check_onnx(file: Path, images: torch.Tensor, logits: torch.Tensor) -> None:
+def check_onnx(file: Path, feeds: dict[str, torch.Tensor], logits: torch.Tensor) -> None:
     """Runs the file in ONNX's own reference evaluator; raises where it and PyTorch differ."""
     onnx.checker.check_model(str(file), full_check=True)
-    (answer,) = ReferenceEvaluator(str(file)).run(None, {"input": images.contiguous().numpy()})
+    (answer,) = ReferenceEvaluator(str(file)).run(None, {name: value.contiguous().numpy() for name, value in feeds.items()})
     np.testing.assert_allclose(answer, logits.numpy(), atol=1e-3, err_msg=str(file))
 
 
@@ -96,9 +98,10 @@ def publish(dataset: Dataset, recipe: Recipe, plain: ResNet, gated: ResNet, trai
     for network, suffix, card in ((plain, "", plain_card), (gated, "-gated", gated_card)):
         folder = out / (name + suffix)
         folder.mkdir(parents=True, exist_ok=True)
-        export_onnx(network, dataset, folder / "model.onnx")
+        feeds = {"input": normalize(dataset, test.images[:4])}
+        export_onnx(network, feeds, folder / "model.onnx")
         logits = result.gated_logits if suffix else result.plain_logits
-        check_onnx(folder / "model.onnx", normalize(dataset, test.images[:4]), logits[:4])
+        check_onnx(folder / "model.onnx", feeds, logits[:4])
         write_json(folder / "config.json", model_config(dataset))
         write_json(folder / "preprocessor_config.json", preprocessor_config(dataset))
         write_json(folder / "reference.json", reference(network, result, test, bool(suffix)))

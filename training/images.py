@@ -10,8 +10,11 @@ import torch
 import torch.nn.functional as F
 
 import data
-from data import Dataset, Split, read_idx_pair, read_image_folder
-from trainer import save_atomically
+from data import Dataset, Split, read_idx_pair, read_image_folder, write_json
+from early_exits import ExitResNet
+from network import ResNet
+from plan import Recipe, Shape
+from trainer import save_atomically, sgd
 
 IMAGENETTE_LABELS = [
     "cassette-player", "chain-saw", "church", "english-springer", "french-horn", "garbage-truck", "gas-pump", "golf-ball",
@@ -32,6 +35,8 @@ DATASETS = {
 # The share of the training images, of every class alike, on which everything is chosen.
 VALIDATION = 0.1
 VALIDATION_IDX = "validation"
+# What an image's name is called in reference.json.
+NAMED = "file"
 # Images of a batch that share scale and aspect of their crops.
 CROP_GROUP = 16
 
@@ -155,3 +160,22 @@ def augmented(dataset: Dataset, images: torch.Tensor, side: int, blank: float, g
         padded = F.pad(images.float(), [dataset.crop_padding] * 4, mode="reflect").to(torch.uint8)
         (cut,) = crops(padded, [(side, side)], dataset.flip, generator)
     return cutout(data.normalize(dataset, cut), round(blank * side), generator)
+
+
+inputs = data.normalize
+optimizer = sgd
+
+
+def network(dataset: Dataset, recipe: Recipe, shape: Shape, gated: bool) -> ResNet:
+    return (ExitResNet if gated else ResNet)(dataset.channels, len(dataset.labels), *shape, large=recipe.large)
+
+
+def feeds(dataset: Dataset, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The inputs of a network's file."""
+    return {"input": inputs(dataset, images)}
+
+
+def write_configurations(dataset: Dataset, folder: Path, cache: Path) -> None:
+    """What residual-skip needs beside model.onnx."""
+    write_json(folder / "config.json", data.model_config(dataset))
+    write_json(folder / "preprocessor_config.json", data.preprocessor_config(dataset))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from progress import progress, report
-from trainer import save_atomically, seeded, sgd
+from trainer import save_atomically, seeded
 
 # Seconds between two checkpoints.
 INTERVAL = 240.0
@@ -23,17 +23,17 @@ def rate(peak: float, done: float) -> float:
 
 
 class Training:
-    """`batch(picked, epoch, generator)` gives normalised images [N, C, H, W] and labels [N] of the training images with
-    the indices `picked`; `loss(network, images, labels, done)` is what is to be made small, `done` from 0 to 1.
+    """`batch(picked, epoch, generator)` gives inputs, such as normalised images [N, C, H, W], and labels [N] of the training
+    items with the indices `picked`; `loss(network, inputs, labels, done)` is what is to be made small, `done` from 0 to 1.
     `folder` gets checkpoint.pt and log.jsonl, one line per epoch: mean loss, seconds, and CPU seconds of all threads.
     """
 
-    def __init__(self, network: nn.Module, images: int, epochs: int, size: int, peak: float, seed: int, folder: Path,
-                 batch: Callable, loss: Callable, interval: float = INTERVAL):  # fmt: skip
-        self.network, self.images, self.epochs, self.size, self.peak, self.seed = network, images, epochs, size, peak, seed
-        self.folder, self.batch, self.loss, self.interval = folder, batch, loss, interval
-        self.optimizer = sgd(network.parameters())
-        self.steps = images // size
+    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, items: int, epochs: int, size: int, peak: float,
+                 seed: int, folder: Path, batch: Callable, loss: Callable, interval: float = INTERVAL):  # fmt: skip
+        self.network, self.optimizer, self.items, self.epochs, self.size = network, optimizer, items, epochs, size
+        self.peak, self.seed, self.folder = peak, seed, folder
+        self.batch, self.loss, self.interval = batch, loss, interval
+        self.steps = items // size
         self.state = {"step": 0, "seconds": 0.0, "cpu": 0.0, "loss": 0.0}
         file = self.checkpoint
         if file.exists():
@@ -52,12 +52,14 @@ class Training:
 
     def step(self, picked: torch.Tensor, epoch: int) -> None:
         done = (self.state["step"] + 0.5) / (self.epochs * self.steps)
-        images, labels = self.batch(picked, epoch, seeded(self.seed, "batch", self.state["step"]))
+        generator = seeded(self.seed, "batch", self.state["step"])
+        torch.manual_seed(generator.initial_seed())  # Dropout has no generator of its own.
+        inputs, labels = self.batch(picked, epoch, generator)
         for group in self.optimizer.param_groups:
             group["lr"] = rate(self.peak, done)
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = self.loss(self.network, images, labels, done)
+            loss = self.loss(self.network, inputs, labels, done)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is not finite in step {self.state['step']}")
         loss.backward()
@@ -69,7 +71,7 @@ class Training:
         """Trains what is left; `check(epochs done)` adds to the line of an epoch."""
         saved = time.monotonic()
         for epoch in range(self.state["step"] // self.steps, self.epochs):
-            order = torch.randperm(self.images, generator=seeded(self.seed, "order", epoch))
+            order = torch.randperm(self.items, generator=seeded(self.seed, "order", epoch))
             first = self.state["step"] - epoch * self.steps
             self.network.train()
             for index in progress(range(first, self.steps), f"{self.folder.name} {epoch + 1}/{self.epochs}"):

@@ -13,7 +13,8 @@ class Recipe:
     about the gated network's mean cost, which is trained with every seed, as twin and gated network are.
 
     The first `early` of the epochs see images of `early_side` (progressive resizing), the others those of the data set's
-    size. `cutout` is the side of the blanked square, as a share of the image's.
+    size. `cutout` is the side of the blanked square, as a share of the image's. For texts, depths count layers of an encoder, whose
+    stages all have one width; `early_side` counts tokens, and `cutout` is the share of the words that are blanked.
     """
 
     twin: Shape
@@ -65,6 +66,11 @@ PLAN = {
     "mnist": Recipe(
         twin=((1, 2, 6), (16, 32, 48)), family={"plain-1-1-2": ((1, 1, 2), (16, 32, 48))},
         epochs=40, early_side=28, batch=64, peak_rate=0.05, seeds=(1,),
+    ),
+    "sst2": Recipe(
+        twin=((1, 3), (64, 64)),
+        family={"plain-1": ((1,), (64,)), "plain-2": ((1, 1), (64, 64)), "plain-3": ((1, 2), (64, 64))},
+        epochs=6, early_side=20, batch=64, peak_rate=0.002, cutout=0.2,
     ),
 }  # fmt: skip
 

@@ -10,19 +10,21 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 # Threads that wait without spinning lose little on a free machine and save most of a busy one; read by libgomp once.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
+from torch import nn  # noqa: E402
 
 import images  # noqa: E402
-from data import Split, model_config, normalize, preprocessor_config, write_json  # noqa: E402
-from early_exits import RAMP, ExitResNet, exit_loss, one_threshold  # noqa: E402
+import text  # noqa: E402
+from data import Split, write_json  # noqa: E402
+from early_exits import RAMP, EarlyExits, exit_loss, one_threshold  # noqa: E402
 from export import check_onnx, export_onnx, two_per_class  # noqa: E402
 from learning import Training  # noqa: E402
-from network import ResNet  # noqa: E402
 from plan import PLAN, SMOKE, Run, runs  # noqa: E402
 from progress import report  # noqa: E402
 from trainer import keep_freed_memory, save_atomically  # noqa: E402
@@ -43,32 +45,37 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def build(run: Run) -> ResNet:
+def kind_of(run: Run) -> ModuleType:
+    """What depends on whether the run's data set holds images or texts."""
+    return text if run.dataset in text.DATASETS else images
+
+
+def build(run: Run) -> nn.Module:
     """The start depends on the seed alone: the trunk of the gated network begins as its twin."""
-    recipe, dataset = run.recipe, images.DATASETS[run.dataset]
     torch.manual_seed(run.seed)
-    network = ResNet(dataset.channels, len(dataset.labels), *run.shape, large=recipe.large)
+    kind, dataset = kind_of(run), kind_of(run).DATASETS[run.dataset]
+    network = kind.network(dataset, run.recipe, run.shape, gated=False)
     if run.role == "gated":
-        plain, network = network, ExitResNet(dataset.channels, len(dataset.labels), *run.shape, large=recipe.large)
+        plain, network = network, kind.network(dataset, run.recipe, run.shape, gated=True)
         network.load_state_dict(plain.state_dict(), strict=False)
     return network.to(memory_format=torch.channels_last)
 
 
-def loss_of(network: ResNet, batch: torch.Tensor, labels: torch.Tensor, done: float) -> torch.Tensor:
-    if isinstance(network, ExitResNet):
-        return exit_loss(network.answers(batch, min(1.0, done / RAMP)), labels)
+def loss_of(network: nn.Module, batch: torch.Tensor, labels: torch.Tensor, done: float) -> torch.Tensor:
+    if isinstance(network, EarlyExits):
+        return exit_loss(network.answers(batch, gradient=min(1.0, done / RAMP)), labels)
     return F.cross_entropy(network(batch).float(), labels)
 
 
 @torch.no_grad()
-def answers(network: ResNet, dataset: images.Dataset, split: Split, bf16: bool = True) -> torch.Tensor:
+def answers(network: nn.Module, run: Run, split: Split, bf16: bool = True) -> torch.Tensor:
     """Logits [answers, N, classes] of a whole split: of each exit and, last, of the network."""
     network.eval()
     parts = []
     for batch in split.images.split(250):
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            batch = normalize(dataset, batch)
-            given = network.answers(batch) if isinstance(network, ExitResNet) else [network(batch)]
+            batch = kind_of(run).inputs(kind_of(run).DATASETS[run.dataset], batch)
+            given = network.answers(batch) if isinstance(network, EarlyExits) else [network(batch)]
         parts.append(torch.stack([answer.float() for answer in given]))
     return torch.cat(parts, 1)
 
@@ -80,48 +87,52 @@ def rightness(logits: torch.Tensor, labels: torch.Tensor) -> list[float]:
 
 
 def train(run: Run, folder: Path, train_part: Split, validation: Split) -> None:
-    dataset, recipe, network = images.DATASETS[run.dataset], run.recipe, build(run)
-    seen = images.resized(validation, dataset.size)
+    kind, dataset = kind_of(run), kind_of(run).DATASETS[run.dataset]
+    recipe, network = run.recipe, build(run)
+    seen = kind.resized(validation, dataset.size)
 
     def batch(picked, epoch, generator):
         whole = train_part.images[picked]
-        made = images.augmented(dataset, whole, recipe.side(epoch, dataset.size), recipe.cutout, generator)
+        made = kind.augmented(dataset, whole, recipe.side(epoch, dataset.size), recipe.cutout, generator)
         return made, train_part.labels[picked]
 
     def check(epochs: int) -> dict:
         if epochs % CHECK and epochs < recipe.epochs:
             return {}
-        return {"validation": rightness(answers(network, dataset, seen), seen.labels)}
+        return {"validation": rightness(answers(network, run, seen), seen.labels)}
 
-    training = Training(network, len(train_part), recipe.epochs, recipe.batch, recipe.peak_rate, run.seed, folder, batch, loss_of)
+    optimizer = kind.optimizer(network.parameters())
+    sizes = len(train_part), recipe.epochs, recipe.batch
+    training = Training(network, optimizer, *sizes, recipe.peak_rate, run.seed, folder, batch, loss_of)
     training.run(check)
     save_atomically(network.state_dict(), folder / "network.pt")
-    logits = answers(network, dataset, seen, bf16=False)
+    logits = answers(network, run, seen, bf16=False)
     total = network.costs(dataset.size)[0]
     result = {"epochs": recipe.epochs, "multiplyAdds": total, "validation": rightness(logits, seen.labels)}
-    if isinstance(network, ExitResNet):
+    if isinstance(network, EarlyExits):
         costs = [cost / total for cost in network.exit_costs(dataset.size)]
         result["oneThreshold"] = one_threshold(logits, seen.labels, costs)
-    deploy(network, dataset, folder, seen)
+    deploy(network, run, folder, seen)
+    kind.write_configurations(dataset, folder, folder.parents[1] / "data")
     write_json(folder / "result.json", result)
     training.checkpoint.unlink(missing_ok=True)
 
 
 @torch.no_grad()
-def deploy(network: ResNet, dataset: images.Dataset, folder: Path, validation: Split) -> None:
-    """Writes what residual-skip opens: model.onnx, its configurations, and in reference.json PyTorch's logits of two
-    validation images of each class, for the engine to be compared with.
+def deploy(network: nn.Module, run: Run, folder: Path, validation: Split) -> None:
+    """Writes model.onnx, and in reference.json PyTorch's logits of two validation items of each class, for the engine to be
+    compared with.
     """
+    kind, dataset = kind_of(run), kind_of(run).DATASETS[run.dataset]
     for exit_ in getattr(network, "exits", []):
         exit_.fold()
-    export_onnx(network.eval(), dataset, folder / "model.onnx")
     few = validation.take(torch.tensor(two_per_class(validation, len(dataset.labels))))
-    logits = network(normalize(dataset, few.images))
-    check_onnx(folder / "model.onnx", normalize(dataset, few.images[:4]), logits[:4])
-    write_json(folder / "config.json", model_config(dataset))
-    write_json(folder / "preprocessor_config.json", preprocessor_config(dataset))
+    feeds = kind.feeds(dataset, few.images)
+    export_onnx(network.eval(), feeds, folder / "model.onnx")
+    logits = network(*feeds.values())
+    check_onnx(folder / "model.onnx", {name: value[:4] for name, value in feeds.items()}, logits[:4])
     items = [
-        {"file": name, "label": label, "full": answer}
+        {kind.NAMED: name, "label": label, "full": answer}
         for name, label, answer in zip(few.names, few.labels.tolist(), logits.tolist(), strict=True)
     ]
     write_json(folder / "reference.json", {"items": items})
@@ -159,9 +170,10 @@ def locked(folder: Path, wait: bool) -> Iterator[bool]:
 
 def load(run: Run, options: argparse.Namespace) -> tuple[Split, Split]:
     """Training and validation part of the run's data set; the latter is also written as residual-skip reads it."""
-    dataset, source, cache = images.DATASETS[run.dataset], options.data / run.dataset, options.to / "data"
-    train_part, validation = images.load(dataset, source, cache)
-    images.write_validation(dataset, source, validation, cache / f"{run.dataset}-validation")
+    kind, dataset = kind_of(run), kind_of(run).DATASETS[run.dataset]
+    source, cache = options.data / run.dataset, options.to / "data"
+    train_part, validation = kind.load(dataset, source, cache)
+    kind.write_validation(dataset, source, validation, cache / f"{run.dataset}-validation")
     return (train_part.take(torch.arange(2000)) if options.smoke else train_part), validation
 
 

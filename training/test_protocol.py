@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Tests of the protocol: python3 -m unittest discover training"""
 
+import json
 import sys
 import tempfile
 import unittest
@@ -11,13 +12,18 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import images  # noqa: E402
+import text  # noqa: E402
 from data import Split, read_idx_pair  # noqa: E402
+
 from early_exits import Exit, ExitResNet, exit_loss, grid, one_threshold  # noqa: E402
+from encoder import Encoder, ExitEncoder  # noqa: E402
 from images import DATASETS, cutout, held_out, resized_crops, write_validation  # noqa: E402
 from learning import Training  # noqa: E402
 from network import ResNet  # noqa: E402
 from plan import PLAN, runs  # noqa: E402
 from protocol import locked  # noqa: E402
+from trainer import sgd  # noqa: E402
 
 
 torch.set_num_threads(1)
@@ -49,7 +55,7 @@ class ExitTest(unittest.TestCase):
         network, x = small_network().train(), torch.rand(8, 1, 12, 12)
 
         def gradients(gradient: float) -> tuple[torch.Tensor, ...]:
-            answers = network.answers(x, gradient)
+            answers = network.answers(x, gradient=gradient)
             weights = [network.stem.weight, network.exits[1].fc1.weight, network.exits[0].fc1.weight]
             return torch.autograd.grad(answers[1].square().sum(), weights, allow_unused=True)
 
@@ -69,7 +75,7 @@ class ExitTest(unittest.TestCase):
 
     def test_folding_keeps_the_logits(self):
         torch.manual_seed(3)
-        exit_ = Exit(4, 6, 10)
+        exit_ = Exit(26, 10)
         for _ in range(20):
             exit_(torch.rand(16, 26) * torch.arange(1, 27))
         exit_.eval()
@@ -137,6 +143,51 @@ class ImagesTest(unittest.TestCase):
         self.assertGreater(blanked[:, 0].sum((1, 2)).min().item(), 0)
 
 
+class TextTest(unittest.TestCase):
+    LINES = ["a fine , fine film", "a dull film", "the finest film", "it 's _not_ a film"]
+
+    def test_words_that_the_vocabulary_lacks_come_as_known_beginnings_and_endings(self):
+        dataset = text.TextSet("few", "Few", ["no", "yes"], words=4, endings=1, size=8)
+        listed = text.vocabulary_of(dataset, self.LINES)
+        self.assertEqual(listed, ["[PAD]", "[UNK]", "[CLS]", "film", "a", "_", "fine", "##st"])
+        vocabulary = {token: index for index, token in enumerate(listed)}
+        self.assertEqual(text.encode(["A finest FILM", "dull"], vocabulary, 8).tolist(), [[2, 4, 6, 7, 3, 0, 0, 0], [2, 1] + [0] * 6])
+
+    def test_the_vocabulary_is_that_of_the_training_part(self):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            rows = [f"common word{index}\t{index % 2}" for index in range(40)]
+            (folder / "train.tsv").write_text("\n".join(rows) + "\n")
+            train, validation = text.load(text.DATASETS["sst2"], folder, folder)
+            tokens = json.loads((folder / "sst2-tokenizer.json").read_text())["model"]["vocab"]
+        self.assertEqual((len(train), len(validation)), (36, 4))
+        self.assertTrue(all(one.split()[1] in tokens for one in train.names))
+        self.assertFalse(any(one.split()[1] in tokens for one in validation.names))
+        self.assertEqual(validation.images[:, 2].tolist(), [text.UNKNOWN] * 4)
+
+    def test_parts_of_texts_begin_with_the_token_of_the_answer_and_miss_some_words(self):
+        ids = torch.zeros(400, 64, dtype=torch.long)
+        ids[:, 0], ids[:, 1:41] = text.START, torch.arange(10, 50)
+        cut = text.augmented(text.DATASETS["sst2"], ids, 20, 0.25, torch.Generator().manual_seed(6))
+        self.assertEqual(tuple(cut.shape), (400, 20))
+        self.assertTrue((cut[:, 0] == text.START).all())
+        words = cut[:, 1:]
+        self.assertAlmostEqual((words == text.UNKNOWN).float().mean().item(), 0.25, delta=0.02)
+        self.assertTrue(((words == text.UNKNOWN) | (words - words.roll(1, 1) == 1) | (words.roll(1, 1) == text.UNKNOWN))[:, 1:].all())
+        self.assertEqual(set(range(10, 50)) - set(words.flatten().tolist()), set())
+
+    def test_padding_changes_no_answer_and_exits_no_trunk(self):
+        torch.manual_seed(7)
+        network, plain = ExitEncoder(50, 2, (1, 2), (32, 32)).eval(), Encoder(50, 2, (1, 2), (32, 32)).eval()
+        plain.load_state_dict({key: value for key, value in network.state_dict().items() if key in plain.state_dict()})
+        ids = torch.randint(3, 50, (4, 9))
+        padded = F.pad(ids, (0, 5))
+        for alone, filled in zip(network.answers(ids), network.answers(padded), strict=True):
+            torch.testing.assert_close(filled, alone)
+        torch.testing.assert_close(network.answers(ids)[-1], plain(padded, (padded != 0).long()))
+        self.assertEqual(network.places, [0, 1])
+
+
 class Killed(Exception):
     pass
 
@@ -156,9 +207,9 @@ class TrainingTest(unittest.TestCase):
                 return pixels[picked] + torch.rand(1, generator=generator), labels[picked]
 
             def loss(network, images, labels, done):
-                return exit_loss(network.answers(images, done), labels)
+                return exit_loss(network.answers(images, gradient=done), labels)
 
-            training = Training(network, 32, 3, 8, 0.05, 7, folder, batch, loss, interval=0.0)
+            training = Training(network, sgd(network.parameters()), 32, 3, 8, 0.05, 7, folder, batch, loss, interval=0.0)
             training.run(lambda epochs: {})
             return network.state_dict()
 
@@ -183,7 +234,8 @@ class TrainingTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             batch = lambda picked, epoch, generator: (torch.full((len(picked), 1, 12, 12), torch.nan), picked % 10)  # noqa: E731
             loss = lambda network, images, labels, done: F.cross_entropy(network(images), labels)  # noqa: E731
-            training = Training(small_network(), 32, 1, 8, 0.05, 1, Path(folder), batch, loss)
+            network = small_network()
+            training = Training(network, sgd(network.parameters()), 32, 1, 8, 0.05, 1, Path(folder), batch, loss)
             with self.assertRaisesRegex(FloatingPointError, "not finite in step 0"):
                 training.run(lambda epochs: {})
 
@@ -205,16 +257,17 @@ class PlanTest(unittest.TestCase):
         first = [(run.dataset, run.role) for run in planned[: 3 * len(PLAN)]]
         self.assertEqual(first, [(name, role) for name in PLAN for role in ("twin", "gated", next(iter(PLAN[name].family)))])
         self.assertEqual({run.seed for run in planned[: 3 * len(PLAN)]}, {1})
-        self.assertEqual(sum(run.seed == 3 for run in planned), 6)
+        self.assertEqual(sum(run.seed == 3 for run in planned), 9)
 
     def test_all_networks_of_a_family_cost_less_than_the_twin(self):
         for name, recipe in PLAN.items():
-            dataset = DATASETS[name]
+            kind = text if name in text.DATASETS else images
+            dataset = kind.DATASETS[name]
             twin, *family = (
-                ResNet(dataset.channels, 10, *shape, large=recipe.large).costs(dataset.size)[0]
+                kind.network(dataset, recipe, shape, gated=False).costs(dataset.size)[0]
                 for shape in (recipe.twin, *recipe.family.values())
             )
-            self.assertGreaterEqual(len(family), 1 if name == "mnist" else 4)
+            self.assertGreaterEqual(len(family), {"mnist": 1, "sst2": 3}.get(name, 4))
             self.assertLess(max(family), 0.85 * twin)
 
 

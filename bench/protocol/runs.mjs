@@ -8,17 +8,26 @@ import { DATASETS } from '../reproduction/networks.mjs';
 
 export const CARDS = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..', 'training', 'cards');
 
-export const SETS = { ...DATASETS, imagenette: { title: 'Imagenette', test: 'test', train: 'train' } };
+export const SETS = {
+  ...DATASETS,
+  imagenette: { title: 'Imagenette', test: 'test', train: 'train' },
+  sst2: { title: 'SST-2', test: 'test.tsv', train: 'train.tsv', validation: 'dev.tsv' },
+};
+
+/** What certifies policies: a data set that training/protocol.py writes into its folder. */
+export const validationPath = (folder, dataset) =>
+  join(folder, 'data', `${dataset}-validation`, SETS[dataset].validation ?? '');
 
 /**
  * Maximum share of right answers that a policy may lose, certified at 95 % on the validation part. Claims are about the first
- * one; the others are further points of the curve. Imagenette and MNIST have too few validation images for lower limits.
+ * one; the others are further points of the curve. Imagenette, MNIST and SST-2 have too few validation items for lower limits.
  */
 export const LIMITS = {
   cifar10: [0.005, 0.0025, 0.01, 0.02, 0.04],
   'fashion-mnist': [0.005, 0.0025, 0.01, 0.02, 0.04],
   imagenette: [0.01, 0.02, 0.04],
   mnist: [0.01, 0.02, 0.04],
+  sst2: [0.02, 0.01, 0.04],
 };
 
 const readJson = (file) => JSON.parse(readFileSync(file, 'utf8'));
