@@ -10,6 +10,7 @@ import { parseArgs } from 'node:util';
 import {
   CARDS,
   cardName,
+  isText,
   LIMITS,
   policyFile,
   readRuns,
@@ -44,27 +45,36 @@ function certify(run) {
   }
 }
 
+function shapeOf({ dataset, depths, widths }) {
+  const { title } = SETS[dataset];
+  if (isText(dataset)) {
+    const layers = depths.reduce((sum, depth) => sum + depth, 0);
+    return `Encoder for ${title} with ${layers} layers of width ${widths[0]}, with an early exit behind each layer but the last`;
+  }
+  return `ResNet for ${title} with stages of ${depths.join(', ')} basic blocks and ${widths.join(', ')} channels, with an early exit
+behind each block from the end of the first stage on`;
+}
+
 function card(run) {
-  const { dataset, depths, widths, seed, result } = run;
+  const { dataset, seed, result } = run;
   const rows = LIMITS[dataset].map((limit) => {
     const { promise, expected } = JSON.parse(readFileSync(policyFile(run, limit), 'utf8'));
     return `| ${percent(limit, 2)} | ${promise.events} of ${promise.items} | ${percent(expected.multiplyAddsSkipped)} |`;
   });
   return `# ${dataset}, gated, seed ${seed}
 
-ResNet for ${SETS[dataset].title} with stages of ${depths.join(', ')} basic blocks and ${widths.join(', ')} channels, with an early exit
-behind each block from the end of the first stage on; trained by \`training/protocol.py\` in ${result.epochs} epochs.
-${(result.multiplyAdds / 1e6).toFixed(1)} M multiply-adds in full. Accuracy on the validation part, in full: ${percent(result.validation.at(-1), 2)}.
+${shapeOf(run)}; trained by \`training/protocol.py\` in ${result.epochs} epochs.
+${(result.multiplyAdds / 1e6).toFixed(1)} M multiply-adds in full${isText(dataset) ? ' for 64 tokens' : ''}. Accuracy on the validation part, in full: ${percent(result.validation.at(-1), 2)}.
 
 ## Registration
 
-Registered on ${new Date().toISOString().slice(0, 10)}, before a test image was read. SHA-256 of the files:
+Registered on ${new Date().toISOString().slice(0, 10)}, before a test item was read. SHA-256 of the files:
 
 ${registrationOf(run)}
 
-Thresholds are certified at 95 % on the validation part, for the share of right answers that are lost (\`calibrate --labels\`):
+Thresholds are certified at 95 % on ${SETS[dataset].validation ?? 'the validation part'}, for the share of right answers that are lost (\`calibrate --labels\`):
 
-| limit | lost on the images that certify | multiply-adds saved there |
+| limit | lost on the items that certify | multiply-adds saved there |
 | ---: | ---: | ---: |
 ${rows.join('\n')}
 `;

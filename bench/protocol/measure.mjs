@@ -8,13 +8,14 @@ import { alternate } from '../reproduction/measure.mjs';
 import { onnxruntime, open, openOnnxruntime, readImagesOf } from '../reproduction/networks.mjs';
 import {
   bestStatic,
+  blocksEach,
   exitTable,
   oneThreshold,
   THRESHOLDS,
   thresholdPolicy,
   withRandomExits,
 } from './rivals.mjs';
-import { LIMITS, policyFile, SETS } from './runs.mjs';
+import { LIMITS, policyFile, SETS, validationPath } from './runs.mjs';
 
 /** Number of validation images for the static choice, and of timed images. */
 const CHOSEN_ON = 1000;
@@ -37,11 +38,11 @@ function runAll(network, images) {
   });
 }
 
-/** Skip rate of the blocks in each stage of `depths`. */
-function byStage(results, depths) {
+/** Skip rate of the blocks in each stage of `depths`, of `each` blocks a layer. */
+function byStage(results, depths, each) {
   let first = 0;
   return depths.map((depth) => {
-    const [from, to] = [first, first + depth];
+    const [from, to] = [first, first + depth * each];
     first = to;
     return mean(results.map(({ skipped }) => share(skipped.slice(from, to))));
   });
@@ -72,9 +73,10 @@ async function measureGated(run, images, validation) {
   const [{ saved, accuracy }] = points;
   const full = await open(run.folder, 'full');
   const inFull = share(runAll(full, images).map((one) => one.right));
+  const each = blocksEach(full.blocks, run);
   await full.release();
   const table = await exitTable(run, images);
-  const blocks = sum(run.depths);
+  const blocks = sum(run.depths) * each;
   const skippedBlocks = mean(headline.map(({ skipped }) => sum(skipped.map(Number))));
   return {
     ...describe(run),
@@ -83,10 +85,10 @@ async function measureGated(run, images, validation) {
     inFull,
     saved,
     layers: mean(headline.map((one) => one.layers)),
-    // Two convolutions for each block, the stem and the classifier; shortcuts don't count (He et al. 2016).
-    paperLayers: (2 * skippedBlocks) / (2 * blocks + 2),
+    // Two convolutions for each block of a ResNet, the stem and the classifier; shortcuts don't count (He et al. 2016).
+    paperLayers: full.model.what === 'image' ? (2 * skippedBlocks) / (2 * blocks + 2) : undefined,
     blocks: skippedBlocks / blocks,
-    stages: byStage(headline, run.depths),
+    stages: byStage(headline, run.depths, each),
     dial: points,
     oneThreshold: oneThreshold(table),
     random: withRandomExits(
@@ -104,8 +106,10 @@ async function timeAll(dataset, runs, images, progress) {
   const plain = own.filter(({ role }) => role !== 'gated');
   const gated = own.find(({ role }) => role === 'gated');
   const runners = [];
+  let feedsOf;
   const add = async (name, folder, policy) => {
     const network = await open(folder, policy);
+    feedsOf ??= (tensor) => network.feeds(tensor);
     const run = (tensor) => network.time(tensor, 'skip').scores;
     runners.push({ name, run, release: () => network.release() });
   };
@@ -114,11 +118,11 @@ async function timeAll(dataset, runs, images, progress) {
     await add('gated in full', gated.folder, 'full');
     for (const limit of LIMITS[dataset]) await add(`limit ${limit}`, gated.folder, policyFile(gated, limit));
     for (const threshold of THRESHOLDS)
-      await add(`threshold ${threshold}`, gated.folder, await thresholdPolicy(gated, threshold));
+      await add(`threshold ${threshold}`, gated.folder, await thresholdPolicy(gated, threshold, images));
   }
   const peer = onnxruntime();
   for (const run of peer ? own.filter(({ role }) => role === 'twin' || role === 'gated') : [])
-    runners.push({ name: `onnxruntime ${run.role}`, ...(await openOnnxruntime(peer, run.folder)) });
+    runners.push({ name: `onnxruntime ${run.role}`, ...(await openOnnxruntime(peer, run.folder, feedsOf)) });
   const every = Math.max(1, Math.floor(images.length / (TIMED[dataset] ?? TIMED.default)));
   const some = images.filter((_, i) => i % every === 0);
   progress(`${dataset}: times`, some.length);
@@ -143,13 +147,11 @@ async function energyOf(run, images) {
 export async function measureRuns(dataset, runs, { folder, data, part, limit, progress }) {
   const gated = runs.filter(({ role }) => role === 'gated');
   const reader = await open(runs[0].folder, 'full');
-  const validationPath = join(folder, 'data', `${dataset}-validation`);
-  const path = part === 'test' ? join(data, dataset, SETS[dataset].test) : validationPath;
+  const held = validationPath(folder, dataset);
+  const path = part === 'test' ? join(data, dataset, SETS[dataset].test) : held;
   const images = await readImagesOf(reader, path, limit);
   const validation =
-    gated.length > 0
-      ? await readImagesOf(reader, validationPath, Math.min(limit ?? CHOSEN_ON, CHOSEN_ON))
-      : [];
+    gated.length > 0 ? await readImagesOf(reader, held, Math.min(limit ?? CHOSEN_ON, CHOSEN_ON)) : [];
   const { isa } = reader.session;
   await reader.release();
   const networks = [];

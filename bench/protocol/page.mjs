@@ -73,7 +73,9 @@ function skippingTable(report) {
     ['what is skipped', ''],
     [
       ['layers bypassed', spread(gated, 'layers', 1)],
-      ["layers by the papers' convention", spread(gated, 'paperLayers', 1)],
+      ...(gated[0].paperLayers === undefined
+        ? []
+        : [["layers by the papers' convention", spread(gated, 'paperLayers', 1)]]),
       ['blocks skipped', spread(gated, 'blocks', 1)],
       ['blocks skipped by stage', stages.join(', ')],
       ['multiply-adds saved', spread(gated, 'saved', 1)],

@@ -1,6 +1,7 @@
 // Simpler ways to choose a depth in the gated network: one threshold for all exits, a random exit, a static choice.
 import { argMax, softmax } from '../../dist/numeric/softmax.js';
 import { mean } from '../../dist/numeric/statistics.js';
+import { sum } from '../reproduction/choices.mjs';
 import { open } from '../reproduction/networks.mjs';
 
 /** Thresholds for ordinary early exit. */
@@ -10,12 +11,24 @@ const NEVER = 2;
 
 const policyOf = (exits, blocks = {}) => ({ version: 1, blocks, heads: { exits, gates: [] } });
 
-/** Names of the blocks that an exit follows: all from the end of the first stage on, except the last block. */
-async function exitsOf({ folder, depths }) {
+/** Blocks of a residual layer, as the run's depths count them: one in a ResNet, two in an encoder. */
+export const blocksEach = (blocks, { depths }) => blocks.length / sum(depths);
+
+/** The blocks of a run's network, with their shares of an image's work. */
+async function blocksOf({ folder }, { tensor }) {
   const network = await open(folder, 'full');
-  const names = network.blocks.slice(depths[0] - 1, -1).map(({ name }) => name);
+  network.classify(tensor);
+  const { blocks } = network;
   await network.release();
-  return names;
+  return blocks;
+}
+
+/** Names of the blocks that an exit follows: the last one of each layer from the end of the first stage on, but not of the last. */
+async function exitsOf(run, image) {
+  const blocks = await blocksOf(run, image);
+  const each = blocksEach(blocks, run);
+  const layers = blocks.filter((_, i) => (i + 1) % each === 0);
+  return layers.slice(run.depths[0] - 1, -1).map(({ name }) => name);
 }
 
 /** Policy with which all images leave at one exit, or at the end if none is given. */
@@ -25,8 +38,8 @@ function leavingAt(names, after) {
 }
 
 /** Ordinary early exit: all exits have the same threshold. */
-export async function thresholdPolicy(run, threshold) {
-  return policyOf((await exitsOf(run)).map((after) => ({ after, threshold })));
+export async function thresholdPolicy(run, threshold, [image]) {
+  return policyOf((await exitsOf(run, image)).map((after) => ({ after, threshold })));
 }
 
 async function answersUnder(folder, policy, images) {
@@ -45,7 +58,7 @@ async function answersUnder(folder, policy, images) {
 
 /** [{ after, results }] for every exit if all images leave there; last the end of the network, where `after` is undefined. */
 export async function exitTable(run, images) {
-  const names = await exitsOf(run);
+  const names = await exitsOf(run, images[0]);
   const table = [];
   for (const after of [...names, undefined])
     table.push({ after, results: await answersUnder(run.folder, leavingAt(names, after), images) });
@@ -84,12 +97,11 @@ export function withRandomExits(table, taken) {
  */
 export async function bestStatic(run, saved, validation, images) {
   const { folder } = run;
-  const full = await open(folder, 'full');
-  const blocks = full.blocks.filter(({ skippable }) => skippable);
-  const largest = Math.max(...full.blocks.map(({ share }) => share));
-  await full.release();
+  const all = await blocksOf(run, images[0]);
+  const blocks = all.filter(({ skippable }) => skippable);
+  const largest = Math.max(...all.map(({ share }) => share));
   const choices = [];
-  const names = await exitsOf(run);
+  const names = await exitsOf(run, images[0]);
   for (const { after, results } of await exitTable(run, validation)) {
     const name = after === undefined ? 'all blocks' : `exit after ${after}`;
     choices.push({ name, policy: leavingAt(names, after), ...summary(results) });

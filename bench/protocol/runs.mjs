@@ -30,6 +30,9 @@ export const LIMITS = {
   sst2: [0.02, 0.01, 0.04],
 };
 
+/** The networks of texts are encoders, whose depths count layers. */
+export const isText = (dataset) => SETS[dataset].test.endsWith('.tsv');
+
 const readJson = (file) => JSON.parse(readFileSync(file, 'utf8'));
 const sha256 = (data) => createHash('sha256').update(data).digest('hex');
 

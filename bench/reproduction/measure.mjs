@@ -165,7 +165,8 @@ export async function measure(dataset, { data, limit, progress }) {
   const peers = [];
   if (peer) {
     for (const name of ['plain', 'gated']) {
-      peers.push({ name: `onnxruntime ${name}`, ...(await openOnnxruntime(peer, folders[name])) });
+      const session = await openOnnxruntime(peer, folders[name], (tensor) => plain.feeds(tensor));
+      peers.push({ name: `onnxruntime ${name}`, ...session });
     }
   }
   const all = [...runners, ...peers];

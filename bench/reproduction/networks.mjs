@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { itemsOfPath } from '../../dist/classify/images.js';
+import { Work } from '../../dist/classify/work.js';
 import { openClassifier } from '../../dist/cli/classifier.js';
 import { takeEvenly } from '../../dist/data/dataset.js';
 
@@ -38,9 +38,10 @@ export function open(folder, policy, options = {}) {
   return openClassifier(folder, { policy, threads: 1, ...options }, SILENT);
 }
 
-/** Labelled images at a path for `eval`, decoded and normalised: [{ image: { name, label }, tensor }]. */
+/** Labelled images, or texts, at a path for `eval`, ready to be run: [{ image: { name, label }, tensor }]. */
 export async function readImagesOf(classifier, path, limit = Number.POSITIVE_INFINITY) {
-  const items = takeEvenly(await itemsOfPath(path, classifier.model.images, { labelsFrom: 'data' }), limit);
+  const { list } = await classifier.model.open(path, { labelsFrom: 'data' }, new Work('reading', {}));
+  const items = takeEvenly(list, limit);
   const images = [];
   for await (const { item: image, tensor } of classifier.prepare(items)) images.push({ image, tensor });
   return images;
@@ -67,18 +68,20 @@ export function onnxruntime() {
   }
 }
 
-/** A network in onnxruntime on one thread; `run(tensor)` resolves to its logits. */
-export async function openOnnxruntime({ ort }, folder) {
+/** A network in onnxruntime on one thread; `run(tensor)` resolves to its logits. `feedsOf(tensor)` gives its inputs. */
+export async function openOnnxruntime({ ort }, folder, feedsOf) {
   const session = await ort.InferenceSession.create(join(folder, 'model.onnx'), {
     intraOpNumThreads: 1,
     interOpNumThreads: 1,
   });
-  const [input] = session.inputNames;
   const [output] = session.outputNames;
   return {
-    run: async ({ data, dims }) => {
-      const feeds = { [input]: new ort.Tensor('float32', data, dims) };
-      return (await session.run(feeds))[output].data;
+    run: async (tensor) => {
+      const feeds = Object.entries(feedsOf(tensor)).map(([name, { type, data, dims }]) => [
+        name,
+        new ort.Tensor(type, data, dims),
+      ]);
+      return (await session.run(Object.fromEntries(feeds)))[output].data;
     },
     release: () => session.release(),
   };
