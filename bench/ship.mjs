@@ -2,15 +2,16 @@
 // registered policy, and writes their model cards. The figures are from bench/protocol.json, so measure first:
 // npm run reproduce -- --protocol DIR
 //   node bench/ship.mjs DIR DATASET
-import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { cardName, checkRegistered, LIMITS, policyFile, readRuns, SETS } from './protocol/runs.mjs';
+import { cardName, checkRegistered, isText, LIMITS, policyFile, readRuns, SETS } from './protocol/runs.mjs';
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
-const FILES = ['model.onnx', 'config.json', 'preprocessor_config.json', 'reference.json'];
+const FILES = ['model.onnx', 'config.json', 'preprocessor_config.json', 'tokenizer.json', 'reference.json'];
 const SOURCES = {
   'fashion-mnist': 'Xiao, Rasul and Vollgraf, Fashion-MNIST, 2017 (MIT)',
+  sst2: 'Socher et al., Recursive Deep Models for Semantic Compositionality, 2013: its 6,920 sentences for training',
 };
 
 const [folder, dataset] = process.argv.slice(2);
@@ -33,31 +34,46 @@ const twin = find('twin');
 const gated = find('gated');
 checkRegistered(gated.run);
 const { depths, widths } = twin.run;
-const layers = 2 * depths.reduce((sum, depth) => sum + depth, 0) + 2;
-const name = `${dataset}-resnet${layers}`;
+const blocks = depths.reduce((sum, depth) => sum + depth, 0);
+const layers = 2 * blocks + 2;
+const name = isText(dataset) ? `${dataset}-encoder` : `${dataset}-resnet${layers}`;
 
 function copy(run, target, files) {
   mkdirSync(target, { recursive: true });
-  for (const file of files) copyFileSync(join(run.folder, file), join(target, file));
+  for (const file of files.filter((one) => existsSync(join(run.folder, one))))
+    copyFileSync(join(run.folder, file), join(target, file));
+}
+
+const read = (file) => JSON.parse(readFileSync(join(twin.run.folder, file), 'utf8'));
+
+function description() {
+  const { title } = SETS[dataset];
+  const million = (twin.measured.multiplyAdds / 1e6).toFixed(1);
+  if (isText(dataset)) {
+    const tokens = Object.keys(read('tokenizer.json').model.vocab).length;
+    return `Transformer encoder for ${title}: ${blocks} layers of width ${widths[0]} with their norms in front, a classifier on the first token, ${tokens} tokens of
+WordPiece; ${million} M multiply-adds for 64 tokens. Inputs \`input_ids\` and \`attention_mask\` [batch, tokens]`;
+  }
+  const stages = depths.map((depth, i) => `${depth} of ${widths[i]} channels`).join(', ');
+  const { size, image_mean } = read('preprocessor_config.json');
+  const input = ['batch', image_mean.length, size.height, size.width].join(', ');
+  return `ResNet-${layers} for ${title}: a 3x3 stem, basic blocks in ${depths.length} stages (${stages}), projection shortcuts, global average
+pool, one linear layer; ${million} M multiply-adds. Input \`input\` [${input}]`;
 }
 
 function card(title, text) {
   const { title: data } = SETS[dataset];
-  const stages = depths.map((depth, i) => `${depth} of ${widths[i]} channels`).join(', ');
-  const read = (file) => JSON.parse(readFileSync(join(twin.run.folder, file), 'utf8'));
-  const { size, image_mean } = read('preprocessor_config.json');
-  const input = ['batch', image_mean.length, size.height, size.width].join(', ');
   const classes = Object.keys(read('config.json').id2label).length;
+  const [task, kind] = isText(dataset) ? ['text', 'transformer'] : ['image', 'resnet'];
   return `---
 license: mit
 library_name: onnx
-pipeline_tag: image-classification
-tags: [resnet, dynamic-depth, early-exit, conditional-computation]
+pipeline_tag: ${task}-classification
+tags: [${kind}, dynamic-depth, early-exit, conditional-computation]
 ---
 # ${title}
 
-ResNet-${layers} for ${data}: a 3x3 stem, basic blocks in ${depths.length} stages (${stages}), projection shortcuts, global average
-pool, one linear layer; ${(twin.measured.multiplyAdds / 1e6).toFixed(1)} M multiply-adds. Input \`input\` [${input}],
+${description()},
 output \`logits\` [batch, ${classes}]. Trained by \`training/protocol.py\` (seed ${report.seed}).
 
 ${text}
@@ -87,9 +103,9 @@ writeFileSync(
   join(gatedFolder, 'README.md'),
   card(
     `${name}-gated`,
-    `An early exit follows each block from the end of the first stage on. \`policy.json\` has the exits' thresholds. They were certified on
-${policy.promise.items} validation images: at 95 % confidence, at most ${percent(limit, 1)} of the right answers are lost. Its SHA-256 was registered in
-\`training/cards/${cardName(gated.run)}\` before a test image was read. Without the policy, the file's own thresholds decide,
+    `An early exit follows each ${isText(dataset) ? 'layer but the last' : 'block from the end of the first stage on'}. \`policy.json\` has the exits' thresholds. They were certified on
+${policy.promise.items} validation ${isText(dataset) ? 'texts' : 'images'}: at 95 % confidence, at most ${percent(limit, 1)} of the right answers are lost. Its SHA-256 was registered in
+\`training/cards/${cardName(gated.run)}\` before the test set was read. Without the policy, the file's own thresholds decide,
 which promise nothing.
 
 | on the whole test set | accuracy | multiply-adds saved | p50, ms | mean, ms |
