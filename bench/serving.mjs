@@ -52,7 +52,7 @@ if (data === undefined || !existsSync(RESNET18)) {
 const say = (text) => console.error(`${new Date().toISOString().slice(11, 19)} ${text}`);
 const seconds = flags.short
   ? { alone: 1, warm: 1, capacity: 2, half: 2, over: 4, ramp: 8, calm: 3 }
-  : { alone: 5, warm: 25, capacity: 8, half: 20, over: 60, ramp: 76, calm: 10 };
+  : { alone: 5, warm: 25, capacity: 8, half: 60, over: 60, ramp: 76, calm: 10 };
 /** Loads of the ramp, relative to the capacity at full depth. */
 const RAMP = { from: 0.2, to: 2, steps: flags.short ? 4 : 19 };
 

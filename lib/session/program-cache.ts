@@ -8,6 +8,7 @@ import type { Program } from '../model/program.js';
 import { attachHeads, type Heads, resolveHeads } from '../skip/attach.js';
 import { headsKey, headsOf, type SkipPolicy } from '../skip/policy.js';
 import { type ResolvedPolicy, resolvePolicy } from '../skip/resolve.js';
+import { copyData } from '../tensor.js';
 import { ResultPool } from './results.js';
 
 /** The compiled program of one binding, with the policies that were applied to it. */
@@ -84,7 +85,8 @@ export class ProgramCache {
     onPacked?: OnPacked,
   ): Promise<CachedProgram> {
     const heads = headsOf(policy);
-    const plain = this.#series.program(binding);
+    const bound = this.#series.program(binding);
+    const plain = only ? withOwnExits(bound) : bound;
     const program = grown(plain, heads);
     const entry = this.#entry(program, await this.backend.compile(program, onPacked));
     this.#only = only;
@@ -171,6 +173,17 @@ export class ProgramCache {
     this.#entries.set(key, entry);
     return entry;
   }
+}
+
+/**
+ * The program, with copies of its exits' constants. The originals are views of the file's memory, which is freed with the
+ * program's own constants, and a later policy may use exits that nothing has packed yet.
+ */
+function withOwnExits(program: Program): Program {
+  const { exits } = program;
+  if (!exits) return program;
+  const values = exits.values.map((value) => (value.data ? { ...value, data: copyData(value.data) } : value));
+  return { ...program, exits: { ...exits, values } };
 }
 
 function grown(plain: Program, heads: Heads | undefined): Program {

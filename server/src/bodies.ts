@@ -66,6 +66,14 @@ export class Bodies {
     message.on('error', end);
   }
 
+  /** `bytes`, or a copy that is aligned for elements of any type and may be given back. */
+  aligned(bytes: Uint8Array): Uint8Array {
+    if (bytes.byteOffset % ALIGNED_BYTES === 0 || bytes.length > LONGEST_REUSED) return bytes;
+    const copy = this.#take(bytes.length, 0);
+    copy.set(bytes);
+    return copy;
+  }
+
   /** Allows later bodies to overwrite `body`, which nobody may use any longer. */
   giveBack({ buffer }: Uint8Array): void {
     const size = buffer.byteLength;

@@ -50,8 +50,7 @@ let lone = 0;
 /** Requests with the same key may run as one batch. A model that mixes the items of a batch never shares one. */
 export function joinKey({ model, setting, feeds, fetches }: Work, items: number): string {
   const tensors = Object.entries(feeds);
-  const splits =
-    model.session.model.batching === 'item' && tensors.every(([, { dims }]) => dims[0] === items);
+  const splits = model.itemwise && tensors.every(([, { dims }]) => dims[0] === items);
   const shapes = tensors.map(([name, { type, dims }]) => [name, type, ...dims.slice(1)]);
   return JSON.stringify([
     model.name,
@@ -95,11 +94,9 @@ async function runOnce(jobs: readonly Job<Work>[], short: boolean): Promise<void
     names.map((name) => [name, concat(jobs.map(({ work: { feeds } }) => feeds[name]!))]),
   );
   const start = performance.now();
-  const { outputs, trace } = await model.session.runTraced(feeds, [...fetches], {
-    policy: setting.policy,
-    // A shared call continues when one of its callers leaves.
-    ...(jobs.length === 1 && !short && { signal: signalOf(caller) }),
-  });
+  // A shared call continues when one of its callers leaves.
+  const signal = jobs.length === 1 && !short ? signalOf(caller) : undefined;
+  const { outputs, trace } = await model.run(setting, feeds, fetches, signal);
   const callMs = performance.now() - start;
   share(jobs, { setting, outputs, trace, start, callMs });
 }

@@ -14,8 +14,8 @@ export interface Load {
   readonly mostItems: number;
   /** Mean compute time per item in the setting with this index, in milliseconds; undefined before it is measured. */
   readonly itemMs: (setting: number) => number | undefined;
-  /** Threads of the engine. */
-  readonly threads: number;
+  /** Number of calls that the engine has at a time. Under load it completes as many items in the time of each. */
+  readonly calls: number;
 }
 
 export interface ControllerOptions {
@@ -125,29 +125,29 @@ export class DepthController {
   }
 
   /** Items per second that leave the threads nearly idle in the current setting; 0 if it was never measured. */
-  #idleRate({ threads, itemMs }: Load): number {
+  #idleRate({ calls, itemMs }: Load): number {
     const each = itemMs(this.#setting);
-    return each ? (IDLE_UTILISATION * 1000 * threads) / each : 0;
+    return each ? (IDLE_UTILISATION * 1000 * calls) / each : 0;
   }
 
   /** What puts the target at risk, if the latency is above this share of it. */
   #danger(load: Load, share: number): string | null {
-    const { queued, ageMs, p99Ms, itemsPerSecond, threads, mostItems, itemMs } = load;
+    const { queued, ageMs, p99Ms, itemsPerSecond, calls, mostItems, itemMs } = load;
     const { targetP99Ms, targetQueue } = this.#options;
     if (targetQueue !== undefined && queued > (targetQueue * share) / ALARM) return `${queued} requests wait`;
     if (targetP99Ms === undefined) return null;
     const alarm = share * targetP99Ms;
     const each = itemMs(this.#setting) ?? 0;
-    const worst = Math.max(ageMs, ((queued + 1) * each) / threads);
+    const worst = Math.max(ageMs, ((queued + 1) * each) / calls);
     if (worst > alarm) return `a request waits ${worst.toFixed(1)} ms`;
     const stalled = alarm > STALLED_RUNS * mostItems * each && itemsPerSecond <= this.#idleRate(load);
     return p99Ms > alarm && !stalled ? `the 99th percentile is ${p99Ms.toFixed(1)} ms` : null;
   }
 
   /** The threads' utilisation in another setting; a setting that was never measured counts as fast as the current one. */
-  #utilisationAt(setting: number, { itemsPerSecond, itemMs, threads }: Load): number {
+  #utilisationAt(setting: number, { itemsPerSecond, itemMs, calls }: Load): number {
     const each = itemMs(setting) ?? itemMs(this.#setting) ?? 0;
-    return (itemsPerSecond * each) / 1000 / threads;
+    return (itemsPerSecond * each) / 1000 / calls;
   }
 
   #move(setting: number, now: number, reason: string) {

@@ -37,7 +37,6 @@ interface Tracked {
 export class ElasticDepth {
   readonly #repository: ModelRepository;
   readonly #inference: Inference;
-  readonly #threads: number;
   readonly #options: ControllerOptions;
   readonly #onChange: (model: ServedModel, change: SettingChange) => void;
   readonly #tracked = new WeakMap<ServedModel, Tracked>();
@@ -49,12 +48,11 @@ export class ElasticDepth {
   constructor(
     repository: ModelRepository,
     inference: Inference,
-    { threads, ...options }: ControllerOptions & { readonly threads: number },
+    options: ControllerOptions,
     onChange: (model: ServedModel, change: SettingChange) => void,
   ) {
     this.#repository = repository;
     this.#inference = inference;
-    this.#threads = threads;
     this.#options = options;
     this.#onChange = onChange;
   }
@@ -110,7 +108,7 @@ export class ElasticDepth {
           itemsPerSecond: (1000 * tracked.ended.reduce((sum, { items }) => sum + items, 0)) / WINDOW_MS,
           mostItems: tracked.ended.reduce((most, { items }) => Math.max(most, items), 1),
           itemMs: (index) => tracked.itemMs[index],
-          threads: this.#threads,
+          calls: queue.concurrency,
         },
         model.boldest,
       );

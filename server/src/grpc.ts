@@ -11,6 +11,7 @@ import {
 import { loadSync } from '@grpc/proto-loader';
 import { Tensor } from 'residual-skip';
 import type { Authenticate } from './auth.js';
+import type { Bodies } from './bodies.js';
 import { Caller } from './caller.js';
 import { bytesOf, joinBytes, splitBytes, tensorFromBytes, tensorFromJson } from './datatypes.js';
 import { asServerError, ServerError } from './errors.js';
@@ -50,6 +51,7 @@ interface Named {
 }
 
 export interface GrpcContext {
+  readonly bodies: Bodies;
   readonly repository: ModelRepository;
   readonly inference: Inference;
   readonly version: string;
@@ -75,7 +77,7 @@ type Handler = (request: never, call: ServerUnaryCall<unknown, unknown>) => unkn
 
 /** The Open Inference Protocol v2 over gRPC. */
 export function createGrpcServer(context: GrpcContext): Server {
-  const { repository, inference, version, ready, authenticate, bodyLimit } = context;
+  const { bodies, repository, inference, version, ready, authenticate, bodyLimit } = context;
   const server = new Server({
     'grpc.max_receive_message_length': bodyLimit,
     'grpc.max_send_message_length': -1,
@@ -99,7 +101,7 @@ export function createGrpcServer(context: GrpcContext): Server {
     ModelMetadata: guarded(({ name, version: asked }: Named) =>
       modelMetadata(repository.get(name, asked), repository),
     ),
-    ModelInfer: guarded((request: ModelInferRequest, call) => infer(request, call, inference)),
+    ModelInfer: guarded((request: ModelInferRequest, call) => infer(request, call, inference, bodies)),
     ModelStatistics: guarded(({ name, version: asked }: Named) => {
       const all =
         name === ''
@@ -148,15 +150,26 @@ async function infer(
   request: ModelInferRequest,
   call: ServerUnaryCall<unknown, unknown>,
   inference: Inference,
+  bodies: Bodies,
 ): Promise<object> {
   const caller = new Caller();
   call.on('cancelled', () => caller.disconnect());
   const traceparent = call.metadata.get('traceparent')[0]?.toString();
-  const response = await inference.infer({ ...parse(request), traceparent }, caller);
+  const copies: Uint8Array[] = [];
+  const aligned = (bytes: Uint8Array) => {
+    const own = bodies.aligned(bytes);
+    if (own !== bytes) copies.push(own);
+    return own;
+  };
+  const response = await inference.infer({ ...parse(request, aligned), traceparent }, caller);
+  for (const copy of copies) bodies.giveBack(copy);
   return format(response);
 }
 
-function parse(request: ModelInferRequest): InferRequest {
+/** The bytes of a tensor, aligned for its elements. */
+type Align = (bytes: Uint8Array) => Uint8Array;
+
+function parse(request: ModelInferRequest, aligned: Align): InferRequest {
   const { raw_input_contents: raw, inputs } = request;
   if (raw.length > 0 && raw.length !== inputs.length) {
     throw new ServerError(
@@ -171,7 +184,7 @@ function parse(request: ModelInferRequest): InferRequest {
     version: request.model_version,
     id: request.id,
     parameters: parametersOf(request.parameters),
-    inputs: inputs.map((input, i) => parseInput(input, raw[i])),
+    inputs: inputs.map((input, i) => parseInput(input, raw[i], aligned)),
     outputs: request.outputs.map(({ name, parameters }) => ({ name, parameters: parametersOf(parameters) })),
   };
 }
@@ -189,10 +202,13 @@ const CONTENTS: Readonly<Record<string, string>> = {
 function parseInput(
   { name, datatype, shape, contents }: InferInputTensor,
   raw: Uint8Array | undefined,
+  aligned: Align,
 ): RequestInput {
   if (raw) {
     const content =
-      datatype === 'BYTES' ? splitBytes(name, shape, raw) : tensorFromBytes(name, datatype, shape, raw);
+      datatype === 'BYTES'
+        ? splitBytes(name, shape, raw)
+        : tensorFromBytes(name, datatype, shape, aligned(raw));
     return { name, shape, content };
   }
   const data = contents?.[CONTENTS[datatype] ?? ''] ?? [];

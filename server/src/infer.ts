@@ -12,8 +12,11 @@ import type {
   ResponseOutput,
 } from './messages.js';
 import type { ServedModel } from './model.js';
-import { type Job, JobQueue } from './queue.js';
+import { type Job, JobQueue, QUEUE_FULL } from './queue.js';
 import type { ModelRepository } from './repository.js';
+
+/** For all refused requests: an error of its own takes longer than the rest of a refusal. */
+const BUSY = new ServerError('BUSY', QUEUE_FULL);
 
 export interface InferenceOptions {
   readonly capacity: number;
@@ -35,7 +38,8 @@ export class Inference {
     this.#options = options;
     const { capacity, threads, mostItems } = options;
     this.queue = new JobQueue<Work>(
-      { capacity, concurrency: threads, mostItems, longestJoinedMs: SHORT_MS },
+      // With a call more than threads, a thread that becomes free needn't wait for the event loop.
+      { capacity, concurrency: threads + 1, mostItems, longestJoinedMs: SHORT_MS },
       runTogether,
     );
   }
@@ -53,16 +57,15 @@ export class Inference {
     }
   }
 
-  /** Refuses a request with BUSY before its body is read if the queue has no room. */
-  admit(name: string, version?: string): void {
-    try {
-      this.queue.checkRoom(this.#decoding);
-    } catch (error) {
-      const model = this.#repository
-        .loaded()
-        .find((one) => one.name === name && (!version || one.version === version));
-      throw this.#failed(model ?? null, error, null, performance.now());
-    }
+  /**
+   * Whether a request is refused before its body is read, because the queue has no room.
+   * @returns seconds after which it may be sent again; undefined if there is room
+   */
+  refuses(name: string, version?: string): number | undefined {
+    const retryAfter = this.queue.retryAfter(this.#decoding);
+    if (retryAfter !== undefined)
+      this.#failed(this.#repository.find(name, version) ?? null, BUSY, null, performance.now());
+    return retryAfter;
   }
 
   #failed(
@@ -90,10 +93,10 @@ export class Inference {
     try {
       const feeds = await this.#feedsOf(model, request);
       const fetches =
-        request.outputs.length > 0 ? request.outputs.map(({ name }) => name) : model.session.outputNames;
+        request.outputs.length > 0 ? request.outputs.map(({ name }) => name) : model.outputNames;
       checkOutputs(model, fetches);
       for (const name of fetches) checkClasses(model, name, classesAsked(request, name));
-      const items = model.session.model.batching === 'item' ? itemsOf(feeds) : 1;
+      const items = model.itemsOf(feeds);
       const work: Work = { model, setting, feeds, fetches, queued: performance.now() };
       const job: Job<Work> = {
         key: joinKey(work, items),
@@ -141,11 +144,8 @@ export class Inference {
     counts.queueNs += queueMs * 1e6;
     counts.computeNs += callMs * share * 1e6;
     counts.lastMs = Date.now();
-    const { classifier } = model;
-    const scored = classifier && outputs[classifier.output];
-    const scores = scored ? classifier.scoresOf(outputs, batchOf(scored)) : null;
     this.#options.onFinished?.({
-      ...{ request, started, model, setting, items, multiplyAdds, queueMs, callMs, callItems, scores },
+      ...{ request, started, model, setting, items, multiplyAdds, queueMs, callMs, callItems, outputs },
       feeds: work.feeds,
     });
     const skippedBlocks = items.reduce((sum, { blocks }) => sum + blocks.filter(({ ran }) => !ran).length, 0);
@@ -206,7 +206,8 @@ function classification(
   count: number,
 ): ResponseOutput {
   const each = Math.min(count, classifier.labels.length);
-  const items = batchOf(tensor);
+  // A model that mixes the items of a batch runs it as one item but answers for each.
+  const items = tensor.dims[0] ?? 1;
   const content = classifier.scoresOf({ [name]: tensor }, items).flatMap((scores) =>
     Array.from(scores, (score, index) => ({ score, index }))
       .sort((a, b) => b.score - a.score || a.index - b.index)
@@ -214,11 +215,6 @@ function classification(
       .map(({ score, index }) => Buffer.from(`${score}:${index}:${classifier.labels[index]}`)),
   );
   return { name, datatype: 'BYTES', shape: [items, each], content };
-}
-
-/** Length of the batch axis. A model that mixes the items of a batch runs it as one item but answers for each. */
-function batchOf({ dims }: Tensor): number {
-  return dims[0] ?? 1;
 }
 
 async function imagesAsTensor(
@@ -247,17 +243,13 @@ async function imagesAsTensor(
 }
 
 function checkOutputs(model: ServedModel, fetches: readonly string[]): void {
-  const unknown = fetches.find((name) => !model.session.outputNames.includes(name));
+  const unknown = fetches.find((name) => !model.outputNames.includes(name));
   if (unknown === undefined) return;
-  const known = model.session.outputNames.join(', ');
+  const known = model.outputNames.join(', ');
   throw new ServerError(
     'INVALID_ARGUMENT',
     `output '${unknown}': model ${model.name} doesn't have it; its outputs are ${known}`,
   );
-}
-
-function itemsOf(feeds: Readonly<Record<string, Tensor>>): number {
-  return Object.values(feeds)[0]?.dims[0] ?? 1;
 }
 
 /** For the protocol's 0 and for a missing priority; served after 1 to 9. */

@@ -60,7 +60,7 @@ const RECENT = 8;
 const CHANGES = 20;
 const LATENCIES = 4000;
 
-/** The live page and its stream of snapshots. Thumbnails, which take the event loop longer than a request does, are made while somebody watches. */
+/** The live page and its stream of snapshots. Nothing is counted while nobody watches. */
 export class LivePage {
   readonly #repository: ModelRepository;
   readonly #inference: () => Inference;
@@ -75,6 +75,7 @@ export class LivePage {
   }
 
   finished(finished: Finished): void {
+    if (this.#viewers.size === 0) return;
     const { model, items, multiplyAdds, queueMs, callMs } = finished;
     const tally = this.#tallyOf(model);
     tally.items += items.length;
@@ -89,11 +90,13 @@ export class LivePage {
         tally.blocks.set(block, counts);
       }
     }
-    if (this.#viewers.size === 0) return;
     const now = performance.now();
     if (now - tally.seen < INTERVAL_MS / RECENT) return;
     tally.seen = now;
-    const { scores, feeds } = finished;
+    const { outputs, feeds } = finished;
+    const { classifier } = model;
+    const scored = classifier && outputs[classifier.output];
+    const scores = scored && classifier.scoresOf(outputs, scored.dims[0] ?? 1);
     for (const [i, { blocks }] of items.slice(0, RECENT).entries()) {
       const path = blocks.map(({ ran }) => (ran ? '#' : '.')).join('');
       tally.recent.push({
@@ -106,7 +109,7 @@ export class LivePage {
   }
 
   failed({ model }: Failed): void {
-    if (model) this.#tallyOf(model).failures++;
+    if (model && this.#viewers.size > 0) this.#tallyOf(model).failures++;
   }
 
   changed(change: SettingChange): void {

@@ -64,8 +64,7 @@ export interface Finished {
   /** Number of items in that call. */
   readonly callItems: number;
   readonly feeds: Readonly<Record<string, Tensor>>;
-  /** The scores of each item; null if the model is no classifier. */
-  readonly scores: readonly ArrayLike<number>[] | null;
+  readonly outputs: Readonly<Record<string, Tensor>>;
 }
 
 /** A failed request, for watchers. */

@@ -12,9 +12,9 @@ const OF_SETTING = [...OF_MODEL, 'setting'] as const;
 
 /** What a model did since the last scrape. Counters of prom-client look up their labels on each call. */
 class Tally {
-  requests = 0;
   saved = 0;
   full = 0;
+  readonly outcomes = new Map<string, number>();
   readonly items = new Map<string, number>();
   readonly blocks = new Map<string, { ran: number; skipped: number }>();
 
@@ -142,8 +142,8 @@ export class Metrics {
     this.#queue.observe(labels, queueMs / 1000);
     this.#compute.observe(labels, callMs / 1000);
     this.#call.observe(labels, callItems);
-    tally.requests++;
-    tally.items.set(setting.name, (tally.items.get(setting.name) ?? 0) + items.length);
+    add(tally.outcomes, 'ok', 1);
+    add(tally.items, setting.name, items.length);
     tally.full += items.length * multiplyAdds;
     for (const { blocks, multiplyAddsSkipped } of items) {
       tally.saved += Math.max(0, multiplyAddsSkipped);
@@ -156,7 +156,7 @@ export class Metrics {
   }
 
   failed({ model, error }: Failed): void {
-    this.#requests.inc({ model: model?.name ?? '', version: model?.version ?? '', outcome: error.code });
+    add(this.#tallyOf(model).outcomes, error.code, 1);
   }
 
   settingChanged({ name, version, setting }: ServedModel): void {
@@ -165,8 +165,9 @@ export class Metrics {
 
   /** All metrics in the text format of Prometheus. */
   text(): Promise<string> {
-    for (const { labels, requests, saved, full, items, blocks } of this.#tallies.values()) {
-      this.#requests.inc({ ...labels, outcome: 'ok' }, requests);
+    for (const { labels, outcomes, saved, full, items, blocks } of this.#tallies.values()) {
+      for (const [outcome, count] of outcomes) this.#requests.inc({ ...labels, outcome }, count);
+      if (items.size === 0) continue;
       this.#saved.inc(labels, saved);
       this.#full.inc(labels, full);
       for (const [setting, count] of items) this.#items.inc({ ...labels, setting }, count);
@@ -180,10 +181,15 @@ export class Metrics {
     return this.registry.metrics();
   }
 
-  #tallyOf({ name: model, version }: ServedModel): Tally {
+  #tallyOf(of: ServedModel | null): Tally {
+    const model = of?.name ?? '';
+    const version = of?.version ?? '';
     const key = `${model}/${version}`;
-    const tally = this.#tallies.get(key) ?? new Tally({ model, version });
-    this.#tallies.set(key, tally);
+    let tally = this.#tallies.get(key);
+    if (!tally) {
+      tally = new Tally({ model, version });
+      this.#tallies.set(key, tally);
+    }
     return tally;
   }
 
@@ -205,4 +211,8 @@ export class Metrics {
       registers: [this.registry],
     });
   }
+}
+
+function add(counts: Map<string, number>, key: string, more: number): void {
+  counts.set(key, (counts.get(key) ?? 0) + more);
 }

@@ -1,7 +1,13 @@
-import { ImageClassifier, InferenceSession, type Tensor, type TensorMetadata } from 'residual-skip';
+import {
+  ImageClassifier,
+  InferenceSession,
+  Tensor,
+  type TensorMetadata,
+  type TracedRun,
+} from 'residual-skip';
 import { ServerError } from './errors.js';
 import { PromiseMonitor, type Trip } from './promise-monitor.js';
-import { FULL, modelOf, referenceOf, type Setting } from './settings.js';
+import { FULL, modelOf, REFERENCE, referenceOf, type Setting } from './settings.js';
 
 export interface ModelOptions {
   /** Ordered from careful to bold; the first is full depth. Those that are tied to another model are left out. */
@@ -11,7 +17,7 @@ export interface ModelOptions {
   readonly threads: number;
   /** Share of the items that also run in full to test promises; 0 for none. */
   readonly shadow: number;
-  /** Called when a promise is found broken; from then on the model runs in full. */
+  /** Called when a promise is found broken; from then on the model, or its reference if it has one, runs in full. */
   readonly onTrip?: (model: ServedModel, from: Setting, trip: Trip) => void;
 }
 
@@ -41,6 +47,11 @@ export class ServedModel {
   boldest: number;
   /** Index of the current setting. */
   current: number;
+  /** From careful to bold. */
+  settings: readonly Setting[];
+  readonly outputNames: readonly string[];
+  /** Whether each item of a batch runs by itself. */
+  readonly itemwise: boolean;
   #users = 0;
   #closing: (() => void) | undefined;
 
@@ -51,9 +62,12 @@ export class ServedModel {
     readonly session: InferenceSession,
     /** Null if the network is no image classifier. */
     readonly classifier: ImageClassifier | null,
-    readonly settings: readonly Setting[],
+    settings: readonly Setting[],
     readonly monitor: PromiseMonitor | null,
   ) {
+    this.settings = settings;
+    this.outputNames = session.outputNames;
+    this.itemwise = session.model.batching === 'item';
     this.boldest = settings.length - 1;
     this.current = this.boldest;
   }
@@ -66,9 +80,26 @@ export class ServedModel {
     options: ModelOptions,
   ): Promise<ServedModel> {
     const { classifier, session, settings, monitor } = await open(path, options.settings, options);
-    const model = new ServedModel(name, version, path, session, classifier, settings, monitor);
+    try {
+      await prepare(session, settings);
+      monitor?.begin();
+    } catch (error) {
+      await session.release();
+      throw error;
+    }
+    const model = new ServedModel(
+      name,
+      version,
+      path,
+      session,
+      classifier,
+      settings.map(promisedBy(settings)),
+      monitor,
+    );
     monitor?.onTrip((trip) => {
       const from = model.setting;
+      if (monitor.hasReference && !model.settings.includes(REFERENCE))
+        model.settings = [REFERENCE, ...model.settings];
       model.boldest = 0;
       options.onTrip?.(model, from, trip);
     });
@@ -89,7 +120,6 @@ export class ServedModel {
 
   /** The setting called `name`; INVALID_ARGUMENT if the model lacks it, UNAVAILABLE if it is suspended. */
   settingCalled(name: string): Setting {
-    if (name === 'full') return FULL;
     const at = this.settings.findIndex((setting) => setting.name === name);
     if (at < 0) {
       const known = this.settings.map((setting) => setting.name).join(', ');
@@ -98,13 +128,38 @@ export class ServedModel {
         `policy '${name}': model ${this.name} doesn't have it; it has ${known}`,
       );
     }
-    if (at > this.boldest) {
+    if (at > this.boldest && name !== 'full') {
       throw new ServerError(
         'UNAVAILABLE',
         `policy '${name}': it is suspended because it changed more answers than it promises; leave the choice to the server`,
       );
     }
     return this.settings[at]!;
+  }
+
+  /** Number of items that feeds hold: one if the model mixes the items of a batch. */
+  itemsOf(feeds: Readonly<Record<string, Tensor>>): number {
+    return this.itemwise ? (Object.values(feeds)[0]?.dims[0] ?? 1) : 1;
+  }
+
+  /** Runs a batch in a setting. */
+  run(
+    setting: Setting,
+    feeds: Readonly<Record<string, Tensor>>,
+    fetches: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<TracedRun> {
+    return setting === REFERENCE
+      ? this.#runReference(feeds)
+      : this.session.runTraced(feeds, [...fetches], { policy: setting.policy, signal });
+  }
+
+  async #runReference(feeds: Readonly<Record<string, Tensor>>): Promise<TracedRun> {
+    const outputs = await this.monitor!.runReference(feeds);
+    const { multiplyAdds } = this.session.model;
+    const item = { blocks: [], exits: [], multiplyAddsSkipped: 0, layersSkipped: 0 };
+    const items = Array.from({ length: this.itemsOf(feeds) }, () => item);
+    return { outputs, trace: { items, multiplyAdds: multiplyAdds ?? 0, layers: 0 } };
   }
 
   /** Keeps the model alive while `work` runs, even if it is unloaded meanwhile. */
@@ -163,11 +218,32 @@ async function open(
     if (fitting.length === settings.length) return { classifier, session, settings, monitor };
     await session.release();
   } catch (error) {
-    if ((error as { code?: unknown }).code !== 'POLICY_MISMATCH') throw error;
     const other = modelOf(settings.at(-1)!);
+    if ((error as { code?: unknown }).code !== 'POLICY_MISMATCH' || other === undefined) throw error;
     fitting = settings.filter((setting) => modelOf(setting) !== other);
   }
   return open(path, fitting, options);
+}
+
+/** Full depth promises nothing where policies promise the answers of another network. */
+function promisedBy(settings: readonly Setting[]): (setting: Setting) => Setting {
+  const ofOther = settings.some((setting) => referenceOf(setting) !== undefined);
+  return (setting) => (ofOther && setting === FULL ? { ...FULL, promise: null } : setting);
+}
+
+/**
+ * Compiles the program of every setting: otherwise the requests that wait when the setting changes would also wait for that.
+ * Only where all inputs are floats of known shapes, as images are.
+ */
+async function prepare(session: InferenceSession, settings: readonly Setting[]): Promise<void> {
+  const feeds: Record<string, Tensor> = {};
+  for (const { name, type, shape } of session.inputMetadata) {
+    const dims = shape.map((length, axis) => (typeof length === 'string' && axis === 0 ? 1 : length));
+    if (type !== 'float32' || !dims.every((length) => typeof length === 'number')) return;
+    const size = dims.reduce((product, length) => product * length, 1);
+    feeds[name] = new Tensor(type, new Float32Array(size), dims);
+  }
+  for (const { policy } of settings) await session.run(feeds, { policy });
 }
 
 /** Whether the model itself loads, but doesn't take an image or return class scores. */

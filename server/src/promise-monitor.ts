@@ -1,4 +1,11 @@
-import { type RunEvent, type RunObserver, type SessionControl, type Watch, watch } from 'residual-skip';
+import {
+  type RunEvent,
+  type RunObserver,
+  type SessionControl,
+  type TensorMap,
+  type Watch,
+  watch,
+} from 'residual-skip';
 import type { Setting } from './settings.js';
 
 /** Report of a setting that changed more answers than it promises. */
@@ -20,6 +27,8 @@ export class PromiseMonitor implements RunObserver {
   readonly keepsInputs = false;
   readonly watches: ReadonlyMap<Setting, Watch>;
   readonly #byPolicy: ReadonlyMap<unknown, Watch>;
+  #control: SessionControl | undefined;
+  #begun = false;
 
   private constructor(settings: readonly Setting[], shadow: number) {
     const confidence = 1 - (1 - CONFIDENCE) / settings.length;
@@ -41,12 +50,27 @@ export class PromiseMonitor implements RunObserver {
     }
   }
 
+  /** Whether promises are about the answers of another network, which `runReference` runs. */
+  get hasReference(): boolean {
+    return this.#control?.hasReference === true;
+  }
+
+  runReference(feeds: TensorMap): Promise<TensorMap> {
+    return this.#control!.runFull(feeds);
+  }
+
   onAttach(control: SessionControl): void {
+    this.#control = control;
     for (const one of this.watches.values()) one.onAttach(control);
   }
 
+  /** Runs before this aren't tested. */
+  begin(): void {
+    this.#begun = true;
+  }
+
   onRun(event: RunEvent): void {
-    this.#byPolicy.get(event.context.policy)?.onRun(event);
+    if (this.#begun) this.#byPolicy.get(event.context.policy)?.onRun(event);
   }
 
   async onRelease(): Promise<void> {

@@ -14,6 +14,9 @@ export interface Job<T> {
   readonly caller: Caller;
 }
 
+/** What a job is told that finds no room. */
+export const QUEUE_FULL = 'queue: it is full; try again later';
+
 interface Waiting<T> {
   readonly job: Job<T>;
   readonly since: number;
@@ -32,7 +35,7 @@ export type RunJobs<T> = (
 export interface QueueOptions {
   /** Maximum number of waiting jobs; more are refused with BUSY. */
   readonly capacity: number;
-  /** Number of concurrent calls of `run`: the engine's threads. */
+  /** Number of concurrent calls of `run`. */
   readonly concurrency: number;
   /** Maximum number of items per call when more jobs wait than threads are free. */
   readonly mostItems: number;
@@ -68,6 +71,10 @@ export class JobQueue<T> {
   constructor(options: QueueOptions, run: RunJobs<T>) {
     this.#options = options;
     this.#run = run;
+  }
+
+  get concurrency(): number {
+    return this.#options.concurrency;
   }
 
   /** Number of waiting jobs. */
@@ -119,16 +126,20 @@ export class JobQueue<T> {
     });
   }
 
-  /** Throws BUSY if there is no room for another job after `more` jobs. */
-  checkRoom(more: number): void {
+  /** Seconds until a job should be pushed again; undefined if there is room for it after `more` jobs. */
+  retryAfter(more: number): number | undefined {
     const ahead = this.#waiting.length + more;
-    if (ahead < this.#options.capacity) return;
+    if (ahead < this.#options.capacity) return undefined;
     const next = this.#waiting[0]?.job.model;
     const itemMs = (next !== undefined && this.#served.get(next)?.itemMs) || 1;
     const seconds = (ahead * itemMs) / this.#options.concurrency / 1000;
-    throw new ServerError('BUSY', `queue: ${ahead} requests wait already; try again later`, {
-      retryAfter: Math.max(1, Math.ceil(seconds)),
-    });
+    return Math.max(1, Math.ceil(seconds));
+  }
+
+  /** Throws BUSY if there is no room for another job after `more` jobs. */
+  checkRoom(more: number): void {
+    const retryAfter = this.retryAfter(more);
+    if (retryAfter !== undefined) throw new ServerError('BUSY', QUEUE_FULL, { retryAfter });
   }
 
   /** Accepts no more jobs; resolves when the waiting jobs have run. */
@@ -182,9 +193,8 @@ export class JobQueue<T> {
 
   /** A model gains no credit while it is idle: it starts at the level of the least served of the others. */
   #catchUp(model: string): void {
-    const others = this.#waiting.map(({ job }) => job.model);
-    if (others.length === 0 || others.includes(model)) return;
-    const least = Math.min(...others.map((other) => this.#totalMs(other)));
+    if (this.#waiting.length === 0 || this.#waiting.some(({ job }) => job.model === model)) return;
+    const least = Math.min(...this.#waiting.map(({ job }) => this.#totalMs(job.model)));
     const { totalMs = 0, itemMs } = this.#served.get(model) ?? {};
     this.#served.set(model, { totalMs: Math.max(totalMs, least), itemMs });
   }

@@ -78,10 +78,19 @@ export class ModelRepository {
     return versions.flatMap(({ model }) => model ?? []);
   }
 
-  /** A model that is ready; the newest version by default. */
+  /** A model that is ready, the newest version by default; undefined if there is none. */
+  find(name: string, version?: string): ServedModel | undefined {
+    let found: ServedModel | undefined;
+    for (const { name: known, model } of this.#known.values()) {
+      if (known !== name || !model || (version && model.version !== version)) continue;
+      if (!found || Number(model.version) > Number(found.version)) found = model;
+    }
+    return found;
+  }
+
+  /** Like `find`, but an error if there is none: NOT_FOUND, or UNAVAILABLE if it isn't loaded. */
   get(name: string, version?: string): ServedModel {
-    const ready = this.versionsOf(name);
-    const model = version ? ready.find((one) => one.version === version) : ready.at(-1);
+    const model = this.find(name, version);
     if (model) return model;
     const known = this.#versions(name);
     if (version && !known.some((one) => one.version === version)) {

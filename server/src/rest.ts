@@ -6,6 +6,7 @@ import { Caller } from './caller.js';
 import { ServerError } from './errors.js';
 import type { Inference } from './infer.js';
 import { EXTENSIONS, modelMetadata, modelStatistics } from './metadata.js';
+import { QUEUE_FULL } from './queue.js';
 import type { ModelRepository } from './repository.js';
 import { formatInferResponse, parseInferBody, parseJson } from './rest-format.js';
 
@@ -65,9 +66,10 @@ export function addRestRoutes(app: FastifyInstance, context: RestContext): void 
     app.post<{ Params: ModelParams }>(
       `${path}/infer`,
       {
-        onRequest: ({ params: { model, version: asked } }, _reply, done) => {
-          inference.admit(model, asked);
-          done();
+        onRequest: ({ params: { model, version: asked } }, reply, done) => {
+          const retryAfter = inference.refuses(model, asked);
+          if (retryAfter === undefined) done();
+          else refuse(reply, retryAfter);
         },
       },
       (request: ModelRequest, reply) => infer(request, reply, context),
@@ -97,6 +99,22 @@ async function infer(
     .type('application/octet-stream')
     .header('Inference-Header-Content-Length', headerLength)
     .send(body);
+}
+
+const REFUSAL = JSON.stringify({ error: QUEUE_FULL, code: 'BUSY' });
+
+/**
+ * Answers a request whose body wasn't read, which Node.js then skips. A server that is overloaded sends far more of these than
+ * answers, so they go past the framework.
+ */
+function refuse(reply: FastifyReply, retryAfter: number): void {
+  reply.hijack();
+  reply.raw.writeHead(429, {
+    'content-type': 'application/json; charset=utf-8',
+    'content-length': REFUSAL.length,
+    'retry-after': String(retryAfter),
+  });
+  reply.raw.end(REFUSAL);
 }
 
 /** The body of an index request is optional; it can ask for ready models only. */

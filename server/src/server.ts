@@ -68,9 +68,9 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     const ready = () => !draining && repository.index().every(({ state }) => state !== 'LOADING');
     const app = await createApp(parsed, () => draining);
     cleanups.push(() => app.close());
-    const context = { repository, inference, version: packageVersion(), ready };
     const bodies = new Bodies(parsed.bodyLimit);
-    await addRoutes(app, core, { ...context, bodies }, authenticate);
+    const context = { bodies, repository, inference, version: packageVersion(), ready };
+    await addRoutes(app, core, context, authenticate);
     const grpc = await listenGrpc(parsed, { ...context, authenticate });
     if (grpc) cleanups.push(() => shutDown(grpc.server));
     elastic?.start();
@@ -145,7 +145,7 @@ async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promi
   });
   const metrics = new Metrics(repository, () => inference);
   const live = new LivePage(repository, () => inference);
-  const targets = { threads, targetP99Ms: targetP99, targetQueue };
+  const targets = { targetP99Ms: targetP99, targetQueue };
   const elastic =
     targetP99 === undefined && targetQueue === undefined
       ? null
@@ -210,7 +210,7 @@ async function createApp(
   } as object) as unknown as FastifyInstance;
   app.server.headersTimeout = requestTimeout;
   app.addHook('onRequest', (_request, reply, done) => {
-    if (draining()) reply.header('connection', 'close');
+    if (draining()) reply.raw.setHeader('connection', 'close');
     done();
   });
   app.setErrorHandler((error: FastifyError, request, reply) => {

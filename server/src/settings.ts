@@ -3,7 +3,7 @@ import { loadPolicy, type SkipPolicy } from 'residual-skip';
 
 /** One depth at which a model can run. */
 export interface Setting {
-  /** `full`, `model` (its own gates decide), or the limit that the policy promises, such as `0.01`. */
+  /** `full`, `reference`, `model` (its own gates decide), or the limit that the policy promises, such as `0.01`. */
   readonly name: string;
   readonly policy: SkipPolicy | 'full' | 'model';
   /** Certified limit on the share of answers that differ from the full network's; null if nothing was certified. */
@@ -15,6 +15,9 @@ export const FULL: Setting = {
   policy: 'full',
   promise: { limit: 0, confidence: 1, metric: 'disagreement' },
 };
+
+/** The network whose answers the policy of an 8-bit model promises runs in place of the model, in full. */
+export const REFERENCE: Setting = { ...FULL, name: 'reference' };
 
 /** SHA-256 of the model that the setting is tied to; undefined if it fits any. */
 export function modelOf({ policy }: Setting): string | undefined {

@@ -49,6 +49,17 @@ test.each([0, 1, 8, 203])('what begins at byte %i is aligned', async (alignAt) =
   expect((byteOffset + alignAt) % 8).toBe(0);
 });
 
+test('bytes that are not aligned are copied into memory that is used again', () => {
+  const bodies = new Bodies(LIMIT);
+  const memory = part(1, 1000);
+  expect(bodies.aligned(memory)).toBe(memory);
+  const copy = bodies.aligned(memory.subarray(3));
+  expect(copy.byteOffset % 8).toBe(0);
+  expect(copy).toEqual(part(1, 997));
+  bodies.giveBack(copy);
+  expect(bodies.aligned(part(2, 900).subarray(1)).buffer).toBe(copy.buffer);
+});
+
 test.each([LIMIT + 1, undefined])('refuses what is too long, with length %s', async (length) => {
   const body = read(new Bodies(LIMIT), [part(1, LIMIT), part(1, 1)], length === undefined ? {} : { length });
   await expect(body).rejects.toMatchObject({ code: 'TOO_LARGE' });

@@ -144,6 +144,12 @@ describe('simulated load', () => {
     };
   }
 
+  interface Work {
+    readonly setting: Setting;
+    readonly callMs: number;
+    readonly callItems: number;
+  }
+
   /** A queue in front of threads whose speed is that of the setting, on the test's clock. */
   function simulation(elasticOn: boolean) {
     const model = {
@@ -156,33 +162,37 @@ describe('simulated load', () => {
       },
     };
     const changes: SettingChange[] = [];
-    const queue = new JobQueue<{ setting: Setting }>(
-      { capacity: 5000, concurrency: THREADS, mostItems: 8, longestJoinedMs: 2 },
+    // When each thread will be free.
+    const free: number[] = Array(THREADS).fill(0);
+    const queue = new JobQueue<Work>(
+      { capacity: 5000, concurrency: THREADS + 1, mostItems: 8, longestJoinedMs: 2 },
       async (jobs) => {
-        for (const { work } of jobs) work.setting = model.setting;
+        const now = performance.now();
+        const [soonest] = free.sort((a, b) => a - b);
         const ms = jobs.length * ITEM_MS[SETTINGS.indexOf(model.setting)]!;
-        await new Promise((resolve) => setTimeout(resolve, ms));
+        free[0] = Math.max(now, soonest!) + ms;
+        const callMs = free[0] - now;
+        for (const { work } of jobs)
+          Object.assign(work, { setting: model.setting, callMs, callItems: jobs.length });
+        await new Promise((resolve) => setTimeout(resolve, callMs));
         return [];
       },
     );
     const elastic = new ElasticDepth(
       { loaded: () => [model] } as never,
       { queue } as never,
-      { threads: THREADS, targetP99Ms: TARGET_MS },
+      { targetP99Ms: TARGET_MS },
       (_model, change) => changes.push(change),
     );
     if (elasticOn) elastic.start();
     const request = async (heldUpMs: number) => {
-      const work = { setting: FULL };
+      const work: Work = { setting: FULL, callMs: 0, callItems: 0 };
       const start = performance.now() - heldUpMs;
       await queue.push({
         ...{ key: '', model: model.name, priority: 10, items: 1, work, caller: new Caller() },
       });
-      const { setting } = work;
       const ms = performance.now() - start;
-      const itemMs = ITEM_MS[SETTINGS.indexOf(setting)]!;
-      const finished = { model, setting, items: [{}], started: start, callMs: itemMs, callItems: 1 };
-      elastic.finished(finished as unknown as Finished);
+      elastic.finished({ ...work, model, items: [{}], started: start } as unknown as Finished);
       return ms;
     };
     return { model, changes, request, stop: () => elastic.stop() };

@@ -4,6 +4,7 @@ import { resolve } from 'node:path';
 import { Tensor } from 'residual-skip';
 import { Client } from 'residual-skip/client';
 import { createServer, type RunningServer } from 'residual-skip-server';
+import { JobQueue } from '../../server/src/queue.js';
 import { uniform } from '../helpers/random.js';
 
 const MODEL = 'mnist-resnet20-gated';
@@ -184,6 +185,23 @@ test('a body that is too large is refused by its length, and cut off where it ha
   const chunk = Buffer.from(`10000\r\n${' '.repeat(65_536)}\r\n`);
   for (let i = 0; i < 2 + BODY_LIMIT / 65_536; i++) chunked.socket.write(chunk);
   expect(await chunked.answer).toMatch(/^HTTP\/1.1 413 [\s\S]*"code":"TOO_LARGE"/);
+  await expectSound();
+});
+
+test('a refused request leaves its connection usable, even if the rest of its body comes after the answer', async () => {
+  const full = jest.spyOn(JobQueue.prototype, 'retryAfter').mockReturnValueOnce(7);
+  const body = caseOf(VALID[0]!).body;
+  const { socket, answer } = open();
+  const refused = new Promise((done) => socket.once('data', done));
+  socket.write(Buffer.concat([Buffer.from(headOf(body.length)), body.subarray(0, 100)]));
+  await refused;
+  expect(full).toHaveBeenCalledTimes(1);
+  full.mockRestore();
+  const closing = headOf(body.length).replace('host: a', 'host: a\r\nconnection: close');
+  socket.write(Buffer.concat([body.subarray(100), Buffer.from(closing), body]));
+  const [first, second] = (await answer).split(/(?=HTTP\/1.1 200)/);
+  expect(first).toMatch(/^HTTP\/1.1 429 [\s\S]*\r\nretry-after: 7\r\n[\s\S]*"code":"BUSY"\}$/i);
+  expect(second).toMatch(/"id":"a"/);
   await expectSound();
 });
 

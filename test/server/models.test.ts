@@ -1,8 +1,10 @@
 import { createHash } from 'node:crypto';
-import { join } from 'node:path';
+import { readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { Tensor } from 'residual-skip';
 import { Client } from 'residual-skip/client';
 import { createServer, type RunningServer } from 'residual-skip-server';
+import { NativeBackend } from '../../lib/backends/native.js';
 import { Answerer } from '../../server/src/bulk/answer.js';
 import { ModelRepository } from '../../server/src/repository.js';
 import { FULL } from '../../server/src/settings.js';
@@ -117,7 +119,7 @@ describe('a policy that promises the answers of another network', () => {
   graph.nodes('Neg', [graph.node('Flatten', [pooled])], {}, { outputs: ['logits'] });
   const other = modelBytes(graph.output('logits', ['batch', 3]));
   const named = { model: { sha256: sha256(own) }, reference: { sha256: sha256(other) } };
-  const start = (guards: object, references: boolean) => {
+  const start = (guards: object, references: boolean, log?: (entry: object) => void) => {
     const folder = folderOf({
       'own/model.onnx': own,
       'other/model.onnx': other,
@@ -125,7 +127,7 @@ describe('a policy that promises the answers of another network', () => {
     });
     return createServer({
       folders: [join(folder, 'own')],
-      ...{ port: 0, grpcPort: null, policies: [join(folder, 'policy.json')], shadow: 1 },
+      ...{ port: 0, grpcPort: null, policies: [join(folder, 'policy.json')], shadow: 1, log },
       ...(references && { references: [join(folder, 'other')] }),
     });
   };
@@ -135,6 +137,27 @@ describe('a policy that promises the answers of another network', () => {
     const { outputs } = await new Client(running.url).infer('own', { input: batch(1) });
     await running.close();
     expect([...outputs.logits!.data]).toEqual([-0, -1, -2]);
+  });
+
+  test('full depth of the model promises nothing; after a trip the other network answers', async () => {
+    const log: object[] = [];
+    const running = await start({}, true, (entry) => log.push(entry));
+    const client = new Client(running.url);
+    const infer = (policy?: string) => client.infer('own', { input: batch(2) }, { policy });
+    const full = await infer('full');
+    expect(full.promise).toBeNull();
+    expect([...full.outputs.logits!.data]).toEqual([0, 1, 2, 3, 4, 5]);
+    while (log.length === 0) await infer();
+    expect(log).toMatchObject([{ event: 'trip' }, { event: 'setting', from: '0.01', to: 'reference' }]);
+    const after = await infer();
+    expect(after).toMatchObject({ policy: 'reference', promise: { limit: 0 }, blocksSkipped: 0 });
+    expect([...after.outputs.logits!.data]).toEqual([-0, -1, -2, -3, -4, -5]);
+    expect(await infer('full')).toMatchObject({ policy: 'full', promise: null });
+    await expect(infer('0.01')).rejects.toMatchObject({ code: 'UNAVAILABLE' });
+    const metrics = await (await fetch(`${running.url}/metrics`)).text();
+    await running.close();
+    expect(metrics).toMatch(/setting_active\{.*setting="reference"\} 1\n/);
+    expect(metrics).toMatch(/items_total\{.*setting="reference"\} [1-9]/);
   });
 
   test('a worker of a queue needs it for guards', async () => {
@@ -164,6 +187,31 @@ describe('a policy that promises the answers of another network', () => {
       );
     }
   });
+});
+
+test('every setting is compiled before its first request, and the monitor sees nothing of that', async () => {
+  const compile = jest.spyOn(NativeBackend.prototype, 'compile');
+  const name = 'fashion-mnist-resnet26-gated';
+  const folder = resolve('models', name);
+  const { heads } = JSON.parse(readFileSync(join(folder, 'policy.json'), 'utf8'));
+  const policy = promising(0.01, { heads });
+  const files = folderOf({ 'policy.json': JSON.stringify({ ...policy, settings: [promising(0.05, {})] }) });
+  const running = await createServer({
+    ...{ folders: [folder], policies: [join(files, 'policy.json'), 'model'] },
+    ...{ port: 0, grpcPort: null, shadow: 1 },
+  });
+  const [{ monitor } = { monitor: null }] = running.repository.loaded();
+  const watches = [...monitor!.watches.values()];
+  await Promise.all(watches.map((watch) => watch.settled()));
+  expect(watches.map((watch) => watch.stats().watch.checks)).toEqual([0, 0]);
+  const before = compile.mock.calls.length;
+  expect(before).toBeGreaterThan(1);
+  const digit = new Tensor('float32', new Float32Array(784), [1, 1, 28, 28]);
+  for (const setting of ['full', '0.01', '0.05', 'model'])
+    await new Client(running.url).infer(name, { input: digit }, { policy: setting });
+  expect(compile).toHaveBeenCalledTimes(before);
+  compile.mockRestore();
+  await running.close();
 });
 
 test('a model that is loaded again stays ready meanwhile', async () => {

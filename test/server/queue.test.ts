@@ -85,7 +85,7 @@ describe('the queue', () => {
 
 describe('the depth controller', () => {
   const calm: Load = {
-    ...{ now: 0, queued: 0, ageMs: 0, p99Ms: 1, itemsPerSecond: 100, mostItems: 1, threads: 2 },
+    ...{ now: 0, queued: 0, ageMs: 0, p99Ms: 1, itemsPerSecond: 100, mostItems: 1, calls: 2 },
     itemMs: (setting) => [4, 3, 2][setting],
   };
   const overloaded: Load = { ...calm, queued: 50, ageMs: 15, p99Ms: 19, itemsPerSecond: 900 };

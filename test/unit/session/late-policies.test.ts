@@ -1,6 +1,7 @@
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { NativeBackend } from '../../../lib/backends/native.js';
-import { type InferenceSession, loadPolicy, type SessionControl } from '../../../lib/index.js';
+import { type InferenceSession, loadPolicy, type SessionControl, Tensor } from '../../../lib/index.js';
 import { encodeHeads } from '../../../lib/skip/head-codec.js';
 import type { SkipPolicy } from '../../../lib/skip/policy.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
@@ -58,6 +59,21 @@ it('a policy with heads is compiled for its first run alone, in whatever form it
   });
   expect(compile).toHaveBeenCalledTimes(2);
   compile.mockRestore();
+});
+
+it("a model's exits can be used by later policies, whichever the session's own policy uses", async () => {
+  const folder = resolve('models/fashion-mnist-resnet26-gated');
+  const file = `${folder}/model.onnx`;
+  const [first, ...others] = JSON.parse(readFileSync(`${folder}/policy.json`, 'utf8')).heads.exits;
+  const of = (exits: object[]) => ({ version: 1, blocks: {}, heads: { exits, gates: [] } }) as SkipPolicy;
+  const input = new Tensor('float32', randomFloats(784 * 4, 5), [4, 1, 28, 28]);
+  const run = (session: InferenceSession, policy: SkipPolicy | 'model') =>
+    session.runTraced({ input }, { policy });
+  for (const late of [of(others), 'model'] as const) {
+    const expected = await withSession(file, { policy: late }, (session) => run(session, late));
+    const answer = await withSession(file, { policy: of([first]) }, (session) => run(session, late));
+    expect(answer).toEqual(expected);
+  }
 });
 
 it('a session describes its own policy, whatever ran before and in the background', async () => {
