@@ -53,7 +53,7 @@ describe('a server with a target', () => {
       while (!answers.some(({ policy }) => policy === '0.05'))
         answers.push(await client.infer(MODEL, { input: digits(2, answers.length) }));
     };
-    await Promise.all(Array.from({ length: 12 }, flood));
+    await Promise.all(Array.from({ length: 24 }, flood));
     const promises = { full: 0, 0.01: 0.01, 0.05: 0.05 };
     for (const { policy, promise } of answers) {
       expect(promise).toEqual({
@@ -243,7 +243,7 @@ describe('simulated load', () => {
     expect(elastic.p99).toBeLessThan(TARGET_MS);
     expect(elastic.setting).toBe('full');
     expect(elastic.changes[0]).toMatchObject({ from: 'full', to: '0.01', promise: { limit: 0.01 } });
-    expect(elastic.changes.at(-1)).toMatchObject({ from: '0.01', to: 'full' });
+    expect(elastic.changes.at(-1)).toMatchObject({ to: 'full' });
     const fixed = await outcome(false, 1.4);
     expect(fixed.p99).toBeGreaterThan(TARGET_MS);
     expect(fixed.changes).toEqual([]);
