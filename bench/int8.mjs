@@ -14,7 +14,7 @@ import { argMax } from '../dist/numeric/softmax.js';
 import { mean } from '../dist/numeric/statistics.js';
 
 const MODELS = join(dirname(fileURLToPath(import.meta.url)), 'models');
-const NETWORKS = ['resnet18', 'resnet50', 'mobilenetv2'];
+const NETWORKS = ['resnet18', 'resnet50', 'mobilenetv2', 'deit_tiny'];
 /** Runs of one turn, before which as many warm up: the others have evicted the weights. */
 const TURN = 4;
 

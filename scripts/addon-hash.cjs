@@ -30,7 +30,7 @@ async function hashOf(model, options) {
 async function main() {
   const isas = [];
   const hashes = new Set();
-  for (const isa of ['scalar', 'avx2', 'avxvnni', 'avx512', 'avx512vnni', 'neon', 'neondot']) {
+  for (const isa of ['scalar', 'avx2', 'avxvnni', 'avx512', 'avx512vnni', 'amx', 'neon', 'neondot']) {
     for (const threads of [1, 2]) {
       try {
         const parts = [];

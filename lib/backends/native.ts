@@ -11,7 +11,7 @@ export interface NativeOptions {
   /** Worker threads; by default as many as the process's CPU affinity and quota allow. */
   readonly threads?: number;
   /** The instruction set to use; by default the best of this CPU. */
-  readonly isa?: 'scalar' | 'avx2' | 'avxvnni' | 'avx512' | 'avx512vnni' | 'neon' | 'neondot';
+  readonly isa?: 'scalar' | 'avx2' | 'avxvnni' | 'avx512' | 'avx512vnni' | 'amx' | 'neon' | 'neondot';
 }
 
 export interface NativeInfo {

@@ -8,10 +8,22 @@ import type { Region, WorkOp, WorkStep } from './region.js';
 /** Longest chain of steps that becomes a table. */
 const CHAIN = 32;
 
+/** The table that makes bytes which nothing else reads, and the bytes that it takes. */
+export function tableOf(
+  region: Region,
+  id: ValueId,
+): { readonly bytes: ValueId; readonly table: Uint8Array | Int8Array } | undefined {
+  const lookup = region.usedOnce(id) ? region.producerOf(id, 'lookup') : undefined;
+  const table = lookup && region.value(lookup.inputs[1]!).data;
+  const known = table instanceof Uint8Array || table instanceof Int8Array;
+  return known ? { bytes: lookup!.inputs[0]!, table } : undefined;
+}
+
 /** The steps that compute a value from the bytes of one other value and from single constants alone. */
 export class Cone {
   readonly ops: WorkStep[] = [];
-  source: ReturnType<typeof uniformly>;
+  /** The bytes that it is a function of. */
+  source: ValueId | undefined;
   private readonly known = new Map<ValueId, Float32Array>();
 
   constructor(
@@ -49,9 +61,12 @@ export class Cone {
         Math.fround(Number(constant[0]) - found.term.zero) * found.term.factor,
       );
     }
-    if (this.source && this.source.bytes !== found.bytes) return undefined;
-    this.source = found;
-    return numbersOf(found.dtype, found.term);
+    const numbers = numbersOf(found.dtype, found.term);
+    const before = this.region.usedOnce(id) ? tableOf(this.region, found.bytes) : undefined;
+    const bytes = before?.bytes ?? found.bytes;
+    if (this.source !== undefined && this.source !== bytes) return undefined;
+    this.source = bytes;
+    return before ? Float32Array.from(before.table, (byte) => numbers[byte & 255]!) : numbers;
   }
 
   private fromStep(id: ValueId): Float32Array | undefined {

@@ -1,5 +1,4 @@
 /** Convolutions and products of matrices on bytes. */
-import { ARRAY_OF } from '../tensor.js';
 import {
   type Activation,
   NO_ACTIVATION,
@@ -41,7 +40,17 @@ function operandsOf(region: Region, step: WorkStep): Operands | undefined {
     step.op === 'conv' || transB ? shape.length - (step.op === 'conv' ? shape.length : 2) : shape.length - 1;
   if (w.scales.length > 1 && (w.axis !== axis || (step.op !== 'conv' && shape.length !== 2)))
     return undefined;
-  return { op: step.op === 'conv' ? 'qconv' : 'qmatmul', x, w, bias, channels: shape[axis]!, transB };
+  const op = step.op === 'conv' ? 'qconv' : 'qmatmul';
+  const flipped = step.op === 'matmul' ? beforeFlip(region, w) : undefined;
+  return { op, x, w: flipped ?? w, bias, channels: shape[axis]!, transB: transB || flipped !== undefined };
+}
+
+/** What rows and columns of `w` were before a transposition that swaps them, and that nothing else reads. */
+function beforeFlip(region: Region, w: Quantised): Quantised | undefined {
+  const flip = region.usedOnce(w.bytes) ? region.producerOf(w.bytes, 'transpose') : undefined;
+  const rank = flip?.attrs.perm.length ?? 0;
+  const swaps = flip?.attrs.perm.every((axis, i) => axis === (i < rank - 2 ? i : 2 * rank - 3 - i));
+  return swaps && w.scales.length === 1 ? { ...w, bytes: flip!.inputs[0]! } : undefined;
 }
 
 /** sx*sw for each channel, or one for all. */
@@ -155,11 +164,6 @@ export function layer(
   const scales = productScales(operands).map((scale) => scale / target.term.factor);
   if (!scales.every((scale) => scale > 0 && Number.isFinite(scale))) return false;
   const step = before as WorkStepNamed<'conv' | 'gemm' | 'matmul'>;
-  if (multipliesExactly(region, step, operands)) {
-    const steps = floatProduct(region, step, operands, scales[0]!, quantize.outputs[0]!, target);
-    region.replace([before, quantize], steps);
-    return true;
-  }
   const fused = integerLayer(
     region,
     step,
@@ -172,59 +176,6 @@ export function layer(
   );
   region.replace([before, quantize], [fused]);
   return true;
-}
-
-/** Most products of two bytes, less their zero points, whose sum float32 holds exactly. */
-const EXACT_DEPTH = Math.floor(2 ** 24 / 255 ** 2);
-
-/** Whether both operands are known at run time only, so that there is no packed form, and floats give the same sums. */
-function multipliesExactly(region: Region, { op, inputs }: WorkStep, { w }: Operands): boolean {
-  const depth = region.shape(inputs[0]!).at(-1)!;
-  return op === 'matmul' && !region.value(w.bytes).data && w.scales.length === 1 && depth <= EXACT_DEPTH;
-}
-
-/** The product of the integers, as floats; then their sums are scaled and rounded as those of an integer layer. */
-function floatProduct(
-  region: Region,
-  { node, inputs: operands, outputs: [y] }: WorkStep,
-  { x, w }: Operands,
-  scale: number,
-  bytes: ValueId,
-  target: Target,
-): WorkStep[] {
-  const constant = (value: number) =>
-    region.addValue(`${node}.factor`, 'float32', [1], Float32Array.of(value));
-  const float = (name: string, like: ValueId) => region.addValue(name, 'float32', region.shape(like));
-  const one = constant(1);
-  const zeroOf = (dtype: ByteType, zero: number) =>
-    region.addValue(`${node}.zero`, dtype, [1], ARRAY_OF[dtype].of(zero));
-  const integers = [
-    { from: x.bytes, zero: zeroOf(x.dtype, x.term.zero) },
-    { from: w.bytes, zero: zeroOf(w.dtype as ByteType, w.zeros[0]!) },
-  ].map(({ from, zero }, i): WorkStep => {
-    const outputs = [float(`${node}.integers${i}`, operands[i]!)];
-    return { op: 'dequantize', node, inputs: [from, one, zero], outputs, attrs: { axis: 0 } };
-  });
-  const [sums, scaled] = [float(`${node}.sums`, y!), float(`${node}.scaled`, y!)];
-  const { dtype, term } = target;
-  return [
-    ...integers,
-    { op: 'matmul', node, inputs: integers.map(({ outputs }) => outputs[0]!), outputs: [sums], attrs: {} },
-    {
-      op: 'binary',
-      node,
-      inputs: [sums, constant(scale)],
-      outputs: [scaled],
-      attrs: { kind: 'mul', act: NO_ACTIVATION },
-    },
-    {
-      op: 'quantize',
-      node,
-      inputs: [scaled, one, zeroOf(dtype, term.zero)],
-      outputs: [bytes],
-      attrs: { axis: 0 },
-    },
-  ];
 }
 
 /** A layer of quantised operands whose result stays a float. */

@@ -5,6 +5,7 @@ import {
   anyByte,
   boundsOf,
   bytesOf,
+  lookedUp,
   numbersOf,
   sameTerm,
   type Target,
@@ -109,6 +110,8 @@ export function move(
     const { bytes: from, dtype, term } = source!;
     if (dtype === target.dtype && sameTerm(term, target.term)) return from;
     const data = bytesOf(numbersOf(dtype, term), target.dtype, target.term);
+    const constant = lookedUp(region, from, data, target.dtype);
+    if (constant !== undefined) return constant;
     const entries = region.addValue(`${before.node}.table`, target.dtype, [256], data);
     const y = region.addValue(`${before.node}.requantised`, target.dtype, region.shape(from));
     steps.push({ op: 'lookup', node: before.node, inputs: [from, entries], outputs: [y], attrs: {} });

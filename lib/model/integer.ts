@@ -3,7 +3,6 @@
  * What can't be expressed in bytes stays as it is, on floats.
  */
 import { runStep } from '../kernels/index.js';
-import type { TensorData } from '../tensor.js';
 import { Cone } from './cone.js';
 import { floatLayer, layer } from './integer-layers.js';
 import { globalPool, move, sumOrProduct } from './integer-pointwise.js';
@@ -14,6 +13,7 @@ import {
   bytesOf,
   dequantised,
   foldDequantised,
+  lookedUp,
   numbersOf,
   sameTerm,
   type Target,
@@ -30,7 +30,8 @@ type Rule = (
   target: Target,
 ) => boolean;
 
-const RULES: readonly Rule[] = [requantise, layer, sumOrProduct, globalPool, move, table];
+/** What is a function of one byte becomes a table before sums and products of bytes are looked for. */
+const RULES: readonly Rule[] = [requantise, layer, table, sumOrProduct, globalPool, move];
 
 /** Replaces what is quantised by integer steps. */
 export function integerise(region: Region): void {
@@ -108,10 +109,16 @@ function replaceByLookup(
   region: Region,
   old: readonly WorkOp[],
   bytes: ValueId,
-  data: TensorData,
+  data: Uint8Array | Int8Array,
   dtype: ByteType,
 ): void {
   const { node, outputs } = old[old.length - 1]!;
+  const constant = lookedUp(region, bytes, data, dtype);
+  if (constant !== undefined) {
+    for (const op of old) region.remove(op);
+    region.substitute(outputs[0]!, constant);
+    return;
+  }
   const entries = region.addValue(`${node}.table`, dtype, [256], data);
   region.replace(old, [{ op: 'lookup', node, inputs: [bytes, entries], outputs, attrs: {} }]);
 }
@@ -125,15 +132,9 @@ function table(
 ): boolean {
   const cone = new Cone(region, quantize.inputs[0]!);
   const numbers = cone.evaluate();
-  if (!numbers || !cone.source) return false;
-  const { source } = cone;
-  replaceByLookup(
-    region,
-    [...cone.ops, quantize],
-    source.bytes,
-    bytesOf(numbers, target.dtype, target.term),
-    target.dtype,
-  );
+  if (!numbers || cone.source === undefined) return false;
+  const data = bytesOf(numbers, target.dtype, target.term);
+  replaceByLookup(region, [...cone.ops, quantize], cone.source, data, target.dtype);
   return true;
 }
 

@@ -142,6 +142,22 @@ export function derive(from: TensorData, key: string, compute: () => TensorData)
   return data;
 }
 
+/** What a table makes of bytes that are constants; undefined for others. */
+export function lookedUp(
+  region: Region,
+  bytes: ValueId,
+  table: Uint8Array | Int8Array,
+  dtype: ByteType,
+): ValueId | undefined {
+  const { data, name, shape } = region.value(bytes);
+  if (!data) return undefined;
+  const key = `table ${dtype} ${table.join()}`;
+  const made = derive(data, key, () =>
+    new ARRAY_OF[dtype](data.length).map((_, i) => table[Number(data[i]) & 255]!),
+  );
+  return region.addValue(name, dtype, shape, made);
+}
+
 /** Computes what is left of `dequantize` on constants. */
 export function foldDequantised(region: Region): void {
   for (const op of [...region.ops]) {

@@ -7,10 +7,10 @@ import type { Progress } from './progress.js';
 import type { ModelSource } from './source.js';
 
 /** Instruction sets with native kernels. */
-export const ISAS = ['scalar', 'avx2', 'avxvnni', 'avx512', 'avx512vnni', 'neon', 'neondot'] as const;
+export const ISAS = ['scalar', 'avx2', 'avxvnni', 'avx512', 'avx512vnni', 'amx', 'neon', 'neondot'] as const;
 /**
  * An instruction set that native kernels exist for: scalar, avx2, avx512 or neon; avxvnni, avx512vnni and neondot are the last
- * three with dot products of 8-bit numbers, which only 8-bit networks use.
+ * three with dot products of 8-bit numbers, amx is avx512vnni with products of matrices of them, which only 8-bit networks use.
  */
 export type Isa = (typeof ISAS)[number];
 

@@ -1,81 +1,14 @@
-// Matrix product on 8-bit numbers with packed B.
+// Matrix product on 8-bit numbers with packed B, and of two matrices that are known at run time only.
 #pragma once
 
 #include <cstring>
 
-#include "kernels/tile8-inl.h"
+#include "kernels/gemm8_tile-inl.h"
+#if RSKIP_MATRIX
+#include "kernels/matrix8-inl.h"
+#endif
 
 namespace rskip::RSKIP_ISA {
-
-struct GemmTile8 {
-  const uint8_t* a;
-  ptrdiff_t a_row;
-  const int8_t* w;
-  ptrdiff_t w_block;
-  const int32_t* bias;
-  const float* scale;
-  const float* shift;
-  const int32_t* weight_zero;  // null: 0
-  const int32_t* row_sums;     // of the tile's rows, where there are weight_zero
-  uint8_t* y;  // null: y_float
-  float* y_float;
-  int steps, n, columns;  // columns: real ones of the tile's blocks
-  const Rounding* rounding;
-  const Epilogue* epilogue;
-};
-using GemmTileFn8 = void (*)(const GemmTile8&);
-
-// P rows of A by N blocks of columns.
-template <int P, int N>
-[[gnu::noinline]] void gemm_tile8(const GemmTile8& t) {
-  Bits acc[P][N];
-  tile_bias8(acc, t.bias);
-  Walk walk;
-  walk.inner = walk.inner_last = t.steps;
-  tile_sum8<P, N, 0>(acc, t.a, t.a_row, t.w, t.w_block, walk);
-  if (t.weight_zero != nullptr) {
-    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
-      const Bits zero = load_bits(t.weight_zero + n * kLanes);
-      RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) acc[p][n] = sub_bits(acc[p][n], mul_bits(zero, t.row_sums[p]));
-    }
-  }
-  const Clamp8 clamp(*t.rounding);
-  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
-    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
-      const ptrdiff_t at = static_cast<ptrdiff_t>(p) * t.n + n * kLanes;
-      const int lanes = std::min(kLanes, t.columns - n * kLanes);
-      const Vec sum = to_float(acc[p][n]), scale = load(t.scale + n * kLanes);
-      if (t.y == nullptr) {
-        const Vec value = t.shift == nullptr ? sum * scale : fma(sum, scale, load_first(t.shift + n * kLanes, lanes));
-        store_first(t.y_float + at, finish(value, *t.epilogue), lanes);
-        continue;
-      }
-      const Bits rounded = add_bits(round_to_bits(clamp(sum * scale)), t.rounding->zero);
-      if (lanes == kLanes) {
-        store_bytes(t.y + at, rounded);
-      } else {
-        uint8_t row[kLanes];
-        store_bytes(row, rounded);
-        std::copy_n(row, lanes, t.y + at);
-      }
-    }
-  }
-}
-
-inline constexpr int kGemmRows8 = std::min(kTilePixels8, 8);
-struct GemmRow8 {
-  GemmTileFn8 fn[kGemmRows8];
-};
-template <int N, int... P>
-constexpr GemmRow8 gemm_row8(std::integer_sequence<int, P...>) {
-  return {{gemm_tile8<P + 1, N>...}};
-}
-inline constexpr GemmRow8 kGemmTiles8[] = {
-    gemm_row8<1>(std::make_integer_sequence<int, kGemmRows8>()),
-#if RSKIP_TILE_BLOCKS >= 2
-    gemm_row8<2>(std::make_integer_sequence<int, kGemmRows8>()),
-#endif
-};
 
 // Hands out scratch memory.
 class Scratch8 {
@@ -105,65 +38,164 @@ inline void bind_gemm8(const GemmArgs8& args, ptrdiff_t begin, ptrdiff_t end, in
   }
 }
 
+// Blocks of columns begin to end of all m rows of a product.
+inline void multiply8(const GemmTile8& whole, int m, ptrdiff_t begin, ptrdiff_t end) {
+#if RSKIP_MATRIX
+  // Fewer rows don't pay for the setup; and weights that are read once are better asked for early.
+  if (m >= 4) {
+    each_gemm_tile8(kMatrixGemmTiles8, whole, m, begin, end);
+    return release_matrices();
+  }
+#endif
+  each_gemm_tile8(kGemmTiles8, whole, m, begin, end);
+}
+
+// The same rows with zeros behind them, up to whole steps.
+inline const uint8_t* padded_rows8(const uint8_t* a, int m, int k, ptrdiff_t a_row, Scratch8& scratch) {
+  if (a_row == k) return a;
+  uint8_t* padded = scratch.take<uint8_t>(m * a_row);
+  for (ptrdiff_t row = 0; row < m; ++row) {
+    std::memcpy(padded + row * a_row, a + row * k, static_cast<size_t>(k));
+    std::memset(padded + row * a_row + k, 0, static_cast<size_t>(a_row - k));
+  }
+  return padded;
+}
+
+inline void row_sums8(const uint8_t* a, int m, int k, int32_t* sums) {
+  for (ptrdiff_t row = 0; row < m; ++row, a += k) {
+    Bits lanes = bits(splat(0.0f));
+    int i = 0;
+    for (; i + kLanes <= k; i += kLanes) lanes = add_bits(lanes, load_bytes(a + i));
+    int32_t lane[kLanes];
+    store_bits(lane, lanes);
+    uint32_t sum = 0;
+    for (int32_t each : lane) sum += static_cast<uint32_t>(each);
+    for (; i < k; ++i) sum += a[i];
+    sums[row] = static_cast<int32_t>(sum);
+  }
+}
+
 // Shares are runs of whole column blocks.
 inline void gemm8(const GemmArgs8& args, int part, int parts) {
   const PackedGemm8& g = *args.gemm;
   const Epilogue epilogue = epilogue_of(args.act);
   const auto [begin, end] = share_of(g.blocks(), part, parts);
   if (begin == end || args.m == 0) return;
-  GemmTile8 t;
-  t.a_row = static_cast<ptrdiff_t>(g.steps()) * kQuad;
-  const uint8_t* a = args.a;
   Scratch8 scratch(args.scratch);
-  const int32_t* bias = bias_of(g.bias);
-  const float* scale = g.scale.data();
+  GemmTile8 t;
+  t.bias = bias_of(g.bias);
+  t.scale = g.scale.data();
   if (args.scale != nullptr || args.zero != nullptr) {
     int32_t* own_bias = scratch.take<int32_t>(whole_blocks(g.n));
     float* own_scale = scratch.take<float>(whole_blocks(g.n));
     bind_gemm8(args, begin, end, own_bias, own_scale);
-    bias = own_bias;
-    scale = own_scale;
+    t.bias = own_bias;
+    t.scale = own_scale;
   }
-  int32_t* row_sums = nullptr;
   if (g.weight_zero.size() > 0) {
-    row_sums = scratch.take<int32_t>(args.m);
-    for (ptrdiff_t row = 0; row < args.m; ++row) {
-      int32_t sum = 0;
-      for (ptrdiff_t i = 0; i < g.k; ++i) sum += args.a[row * g.k + i];
-      row_sums[row] = sum;
-    }
+    int32_t* row_sums = scratch.take<int32_t>(args.m);
+    row_sums8(args.a, args.m, g.k, row_sums);
+    t.row_sums = row_sums;
+    t.weight_zero = g.weight_zero.data();
   }
-  if (t.a_row != g.k) {
-    uint8_t* padded = scratch.take<uint8_t>(args.m * t.a_row);
-    for (ptrdiff_t row = 0; row < args.m; ++row) {
-      std::memcpy(padded + row * t.a_row, args.a + row * g.k, static_cast<size_t>(g.k));
-      std::memset(padded + row * t.a_row + g.k, 0, static_cast<size_t>(t.a_row - g.k));
-    }
-    a = padded;
-  }
-  const Split rows(args.m, kGemmRows8), columns(end - begin, kTileBlocks);
+  t.a_row = static_cast<ptrdiff_t>(g.steps()) * kQuad;
+  t.a = padded_rows8(args.a, args.m, g.k, t.a_row, scratch);
+  t.w = g.weights.data();
   t.w_block = static_cast<ptrdiff_t>(g.steps()) * kFactorBytes;
   t.steps = g.steps();
   t.n = g.n;
+  t.shift = args.shift;
+  t.y = args.y;
+  t.y_float = args.y_float;
   t.rounding = &args.rounding;
   t.epilogue = &epilogue;
-  for (int c = 0; c < columns.chunks; ++c) {
-    const ptrdiff_t block = begin + columns.begin(c);
-    const int n = columns.size(c);
-    t.w = g.weights.data() + block * t.w_block;
-    t.bias = bias + block * kLanes;
-    t.scale = scale + block * kLanes;
-    t.weight_zero = row_sums == nullptr ? nullptr : g.weight_zero.data() + block * kLanes;
-    t.shift = args.shift == nullptr ? nullptr : args.shift + block * kLanes;
-    t.columns = g.n - static_cast<int>(block) * kLanes;
-    for (int r = 0; r < rows.chunks; ++r) {
-      const ptrdiff_t row = rows.begin(r), at = row * g.n + block * kLanes;
-      t.a = a + row * t.a_row;
-      t.row_sums = row_sums == nullptr ? nullptr : row_sums + row;
-      t.y = args.y == nullptr ? nullptr : args.y + at;
-      t.y_float = args.y_float == nullptr ? nullptr : args.y_float + at;
-      kGemmTiles8[n - 1].fn[rows.size(r) - 1](t);
+  t.additions = args.additions;
+  t.addition_count = args.addition_count;
+  multiply8(t, args.m, begin, end);
+}
+
+// Packs a block of columns as PackedGemm8 has it, less 128.
+inline void pack_columns8(const ProductsArgs8& args, const uint8_t* b, ptrdiff_t block, int8_t* to) {
+  const ptrdiff_t first = block * kLanes, row = args.trans_b ? 1 : args.n, column = args.trans_b ? args.k : 1;
+  const int lanes = std::min<int>(kLanes, args.n - static_cast<int>(first));
+  for (int k = 0; k < args.k; k += kQuad, to += kFactorBytes) {
+    const uint8_t* from = b + k * row + first * column;
+    const int numbers = std::min(kQuad, args.k - k);
+    if (lanes < kLanes || numbers < kQuad) {
+      std::memset(to, 0, kFactorBytes);
+      for (int lane = 0; lane < lanes; ++lane) {
+        for (int i = 0; i < numbers; ++i) {
+          to[lane * kQuad + i] = static_cast<int8_t>(from[i * row + lane * column] ^ 0x80);
+        }
+      }
+      continue;
     }
+    uint32_t quads[kLanes];
+    if (args.trans_b) {
+      for (int lane = 0; lane < kLanes; ++lane) std::memcpy(quads + lane, from + lane * column, kQuad);
+    } else {
+      const uint8_t *f1 = from + row, *f2 = f1 + row, *f3 = f2 + row;
+      for (int lane = 0; lane < kLanes; ++lane) {
+        quads[lane] = from[lane] | static_cast<uint32_t>(f1[lane]) << 8 | static_cast<uint32_t>(f2[lane]) << 16 |
+                      static_cast<uint32_t>(f3[lane]) << 24;
+      }
+    }
+    for (uint32_t& quad : quads) quad ^= 0x80808080u;
+    std::memcpy(to, quads, kFactorBytes);
+  }
+}
+
+// Shares are runs of whole column blocks of each product.
+inline void products8(const ProductsArgs8& args, int part, int parts) {
+  // Signed products take 128 less.
+  static constexpr uint8_t kOnes[kQuad] = {kSignedProducts ? 129 : 1, kSignedProducts ? 129 : 1, kSignedProducts ? 129 : 1,
+                                           kSignedProducts ? 129 : 1};
+  const ptrdiff_t columns = whole_blocks(args.n);
+  const auto [begin, end] = share_of(channel_blocks(args.n), part, parts);
+  if (begin == end || args.m == 0) return;
+  const int32_t zero_b = args.zero_b - 128;
+  const uint32_t zeros = static_cast<uint32_t>(args.zero_a * zero_b) * static_cast<uint32_t>(args.k);
+  const Epilogue epilogue = epilogue_of({});
+  GemmTile8 t;
+  t.steps = (args.k + kQuad - 1) / kQuad;
+  t.a_row = static_cast<ptrdiff_t>(t.steps) * kQuad;
+  t.w_block = static_cast<ptrdiff_t>(t.steps) * kFactorBytes;
+  t.n = args.n;
+  t.rounding = &args.rounding;
+  t.epilogue = &epilogue;
+  Scratch8 scratch(args.scratch);
+  int8_t* const packed = scratch.take<int8_t>(columns * t.a_row);
+  int32_t* const bias = scratch.take<int32_t>(columns);
+  float* const scale = scratch.take<float>(columns);
+  int32_t* const weight_zero = scratch.take<int32_t>(columns);
+  int32_t* const row_sums = scratch.take<int32_t>(args.m);
+  std::fill_n(scale, columns, args.scale);
+  std::fill_n(weight_zero, columns, zero_b);
+  t.w = packed;
+  t.bias = bias;
+  t.scale = scale;
+  t.weight_zero = weight_zero;
+  t.row_sums = row_sums;
+  for (int64_t i = 0; i < args.count; ++i) {
+    const int64_t* offset = args.offsets + 3 * i;
+    const uint8_t* a = args.a + offset[0];
+    for (ptrdiff_t block = begin; block < end; ++block) {
+      int8_t* const to = packed + block * t.w_block;
+      pack_columns8(args, args.b + offset[1], block, to);
+      // The first number of each sum: -zero_a * (the column's sum - k * zero_b).
+      Bits sum[1] = {bits(splat(0.0f))};
+      for (int step = 0; step < t.steps; ++step) {
+        const Factors factors[1] = {load_factors(to + step * kFactorBytes)};
+        add_dots(sum, kOnes, factors);
+      }
+      const Bits first = mul_bits(sum[0], (kSignedProducts ? 128 : 0) - args.zero_a);
+      store_bits(bias + block * kLanes, add_bits(first, static_cast<int32_t>(zeros)));
+    }
+    row_sums8(a, args.m, args.k, row_sums);
+    Scratch8 behind = scratch;
+    t.a = padded_rows8(a, args.m, args.k, t.a_row, behind);
+    t.y = args.y + offset[2];
+    multiply8(t, args.m, begin, end);
   }
 }
 

@@ -49,6 +49,12 @@ size_t gemm8_packed_bytes(const PackedGemm8& gemm) {
          gemm.columns.bytes() + gemm.weight_zero.bytes();
 }
 
+size_t products8_scratch_bytes(int m, int k, int n) {
+  const size_t row = static_cast<size_t>((k + 3) / 4) * 4, columns = static_cast<size_t>(whole_blocks(n));
+  // What is packed, each column's first number, scale and zero point; the rows, padded, and their sums.
+  return columns * row + 3 * columns * sizeof(int32_t) + static_cast<size_t>(m) * (sizeof(int32_t) + row);
+}
+
 size_t gemm8_scratch_bytes(const PackedGemm8& gemm, int m, bool at_run_time) {
   size_t bytes = gemm.k % 4 == 0 ? 0 : static_cast<size_t>(gemm.steps()) * 4 * m;
   if (gemm.weight_zero.size() > 0) bytes += static_cast<size_t>(m) * sizeof(int32_t);

@@ -15,6 +15,7 @@ bool avx2_kernels8(KernelTable& table);
 bool avxvnni_kernels8(KernelTable& table);
 bool avx512_kernels8(KernelTable& table);
 bool avx512vnni_kernels8(KernelTable& table);
+bool amx_kernels8(KernelTable& table);
 bool neon_kernels8(KernelTable& table);
 bool neondot_kernels8(KernelTable& table);
 }  // namespace rskip

@@ -8,6 +8,7 @@
 
 #define RSKIP_ISA avx2
 #define RSKIP_DOT 0
+#define RSKIP_MATRIX 0
 #define RSKIP_TILE_BLOCKS 1
 RSKIP_TARGET_BEGIN("avx2,fma")
 #include "simd/vec8_avx2-inl.h"

@@ -8,6 +8,7 @@
 
 #define RSKIP_ISA avx512vnni
 #define RSKIP_DOT 1
+#define RSKIP_MATRIX 0
 #define RSKIP_TILE_BLOCKS 2
 RSKIP_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512vnni")
 #include "simd/vec8_avx512-inl.h"

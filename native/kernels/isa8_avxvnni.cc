@@ -8,6 +8,7 @@
 
 #define RSKIP_ISA avxvnni
 #define RSKIP_DOT 1
+#define RSKIP_MATRIX 0
 #define RSKIP_TILE_BLOCKS 1
 RSKIP_TARGET_BEGIN("avx2,fma,avxvnni")
 #include "simd/vec8_avx2-inl.h"

@@ -8,6 +8,7 @@
 
 #define RSKIP_ISA neon
 #define RSKIP_DOT 0
+#define RSKIP_MATRIX 0
 #define RSKIP_TILE_BLOCKS 1
 #include "simd/vec8_neon-inl.h"
 // Keep the order: kernels are written on the vector type.

@@ -8,6 +8,7 @@
 
 #define RSKIP_ISA neondot
 #define RSKIP_DOT 1
+#define RSKIP_MATRIX 0
 // The two compilers write it differently.
 #if defined(__clang__)
 #define RSKIP_DOTPROD "dotprod"

@@ -7,6 +7,7 @@
 
 #define RSKIP_ISA scalar
 #define RSKIP_DOT 0
+#define RSKIP_MATRIX 0
 #define RSKIP_TILE_BLOCKS 1
 #include "simd/vec8_scalar-inl.h"
 // Keep the order: kernels are written on the vector type.

@@ -7,6 +7,10 @@
 
 #if RSKIP_X86
 #include <cpuid.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif RSKIP_ARM64 && defined(__APPLE__)
 #include <sys/sysctl.h>
 #elif RSKIP_ARM64 && defined(__linux__)
@@ -21,8 +25,18 @@ namespace {
 
 #if RSKIP_X86
 struct Cpu {
-  bool avx2 = false, avx512 = false, avxvnni = false, avx512vnni = false;
+  bool avx2 = false, avx512 = false, avxvnni = false, avx512vnni = false, amx = false;
 };
+
+// Linux saves the registers of matrices only for processes that ask for them.
+bool may_use_matrices() {
+#ifdef __linux__
+  constexpr long kRequestPermission = 0x1023, kMatrixData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kMatrixData) == 0;
+#else
+  return false;
+#endif
+}
 
 Cpu ask_cpu() {
   Cpu cpu;
@@ -40,6 +54,8 @@ Cpu ask_cpu() {
   cpu.avx2 = ymm && (b >> 5 & 1);
   cpu.avx512 = cpu.avx2 && zmm && (b >> 16 & 1) && (b >> 17 & 1) && (b >> 30 & 1) && (b >> 31 & 1);
   cpu.avx512vnni = cpu.avx512 && (c >> 11 & 1);
+  const bool matrices = (xcr0 & 0x60000) == 0x60000 && (d >> 24 & 1) && (d >> 25 & 1);
+  cpu.amx = cpu.avx512vnni && matrices && may_use_matrices();
   const unsigned subleaves = a;
   if (subleaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) cpu.avxvnni = cpu.avx2 && (a >> 4 & 1);
   return cpu;
@@ -70,6 +86,7 @@ bool can_run(Isa isa) {
   if (isa == Isa::kAvx512) return cpu.avx512;
   if (isa == Isa::kAvxVnni) return cpu.avxvnni;
   if (isa == Isa::kAvx512Vnni) return cpu.avx512vnni;
+  if (isa == Isa::kAmx) return cpu.amx;
 #endif
 #if RSKIP_ARM64
   static const bool dot = has_neon_dot();
@@ -82,7 +99,7 @@ using SetKernels = bool (*)(KernelTable&);
 
 // Null where this build lacks the kernels.
 const KernelTable* make_table(Isa isa, const char* name, SetKernels floats, SetKernels bytes) {
-  static KernelTable tables[7];
+  static KernelTable tables[8];
   KernelTable& table = tables[static_cast<size_t>(isa)];
   table.isa = isa;
   table.name = name;
@@ -90,13 +107,14 @@ const KernelTable* make_table(Isa isa, const char* name, SetKernels floats, SetK
 }
 
 // In the order of Isa.
-const std::array<const KernelTable*, 7>& all_tables() {
-  static const std::array<const KernelTable*, 7> tables = {
+const std::array<const KernelTable*, 8>& all_tables() {
+  static const std::array<const KernelTable*, 8> tables = {
       make_table(Isa::kScalar, "scalar", scalar_kernels, scalar_kernels8),
       make_table(Isa::kAvx2, "avx2", avx2_kernels, avx2_kernels8),
       make_table(Isa::kAvxVnni, "avxvnni", avx2_kernels, avxvnni_kernels8),
       make_table(Isa::kAvx512, "avx512", avx512_kernels, avx512_kernels8),
       make_table(Isa::kAvx512Vnni, "avx512vnni", avx512_kernels, avx512vnni_kernels8),
+      make_table(Isa::kAmx, "amx", avx512_kernels, amx_kernels8),
       make_table(Isa::kNeon, "neon", neon_kernels, neon_kernels8),
       make_table(Isa::kNeonDot, "neondot", neon_kernels, neondot_kernels8),
   };

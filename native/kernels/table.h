@@ -8,9 +8,10 @@
 
 namespace rskip {
 
-// kAvxVnni, kAvx512Vnni and kNeonDot are the one before each with the instructions that sum four products of 8-bit numbers;
-// their kernels on floats are the same. Of those that a machine has, the last is the best.
-enum class Isa : int32_t { kScalar, kAvx2, kAvxVnni, kAvx512, kAvx512Vnni, kNeon, kNeonDot };
+// kAvxVnni, kAvx512Vnni and kNeonDot are the one before each with the instructions that sum four products of 8-bit numbers,
+// kAmx has those that multiply matrices of them, too; their kernels on floats are the same. Of those that a machine has, the
+// last is the best.
+enum class Isa : int32_t { kScalar, kAvx2, kAvxVnni, kAvx512, kAvx512Vnni, kAmx, kNeon, kNeonDot };
 
 // Weights of one convolution, packed for one algorithm; the same bytes for every instruction set.
 // Immutable once made; shared by all concurrent runs.
@@ -117,6 +118,7 @@ enum class BinaryKind : int32_t { kAdd, kSub, kMul, kDiv, kMin, kMax, kMod, kFmo
 // table8.h
 struct ConvArgs8;
 struct GemmArgs8;
+struct ProductsArgs8;
 struct PoolArgs8;
 struct GlobalPoolArgs8;
 struct SumPoolArgs8;

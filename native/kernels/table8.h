@@ -41,6 +41,14 @@ struct ConvArgs8 {
   int rows = 0;        // as ConvArgs
 };
 
+// An addition behind a product of matrices. `row` is from one row of what is added to the next; 0: all rows get the first.
+struct RowAddition8 {
+  const uint8_t* addend = nullptr;
+  ptrdiff_t row = 0;
+  Addition8 sum;
+};
+inline constexpr int kMostAdditions8 = 2;
+
 // Matrix B (K x N) of signed numbers, packed as [ceil(N / 16)][ceil(K / 4)][16][4].
 struct PackedGemm8;
 // b is (K,N), or (N,K) if trans_b; bias is (N) or null; `scales` are N, one, or, with null, none; so are weight_zeros.
@@ -62,6 +70,8 @@ struct GemmArgs8 {
   uint8_t* y = nullptr;
   float* y_float = nullptr;
   Rounding rounding;
+  RowAddition8 additions[kMostAdditions8];  // to rounded sums, one after the other; N is then a multiple of 16
+  int addition_count = 0;
   const float* shift = nullptr;  // (N), or null
   Activation act;
   void* scratch = nullptr;
@@ -70,6 +80,22 @@ struct GemmArgs8 {
   int scales = 1;
   const uint8_t* zero = nullptr;
 };
+
+// `count` products of m x k and k x n matrices (n x k if trans_b), both known at run time only: each sum of
+// (a - zero_a) * (b - zero_b), times the scale, rounded. All are dense.
+struct ProductsArgs8 {
+  const uint8_t *a = nullptr, *b = nullptr;
+  uint8_t* y = nullptr;
+  int64_t count = 0;
+  const int64_t* offsets = nullptr;  // of a, b and y, for each product
+  int m = 0, k = 0, n = 0;
+  bool trans_b = false;
+  int32_t zero_a = 0, zero_b = 0;
+  float scale = 1;
+  Rounding rounding;
+  void* scratch = nullptr;  // 64-byte aligned
+};
+size_t products8_scratch_bytes(int m, int k, int n);
 
 // Maxima; 0 for a window that lies wholly in the padding.
 struct PoolArgs8 {

@@ -50,28 +50,6 @@ bool lower_gemm(Lowering& plan, const Step& step) {
   return lower_product(plan, step, step.trans_b);
 }
 
-// Products one after the other in a batch; more would be better computed as dense loops than listed.
-constexpr int64_t kMostProducts = 1 << 16;
-
-// Where each product of a batch finds its matrices.
-std::vector<int64_t> product_offsets(const Ints& a, const Ints& b, const Ints& y) {
-  const auto leading = [](const Ints& shape) { return Ints(shape.begin(), shape.end() - 2); };
-  const auto matrix = [](const Ints& shape) { return shape[shape.size() - 1] * shape[shape.size() - 2]; };
-  const Ints batch = leading(y);
-  const std::array<Ints, 3> strides{ops::broadcast_strides(leading(a), batch),
-                                    ops::broadcast_strides(leading(b), batch), ops::dense_strides(batch)};
-  std::vector<int64_t> offsets;
-  Poll poll;
-  ops::for_each_row<3>(batch, strides, poll, [&](const auto& at, int64_t length, const auto& steps) {
-    for (int64_t i = 0; i < length; ++i) {
-      offsets.push_back((at[0] + i * steps[0]) * matrix(a));
-      offsets.push_back((at[1] + i * steps[1]) * matrix(b));
-      offsets.push_back((at[2] + i * steps[2]) * matrix(y));
-    }
-  });
-  return offsets;
-}
-
 bool lower_products(Lowering& plan, const Step& step) {
   const Ints &a = plan.value(step.inputs[0]).shape, &b = plan.value(step.inputs[1]).shape;
   const Value& y = plan.value(step.outputs[0]);
@@ -99,6 +77,24 @@ void compute_gemm(const DenseStep& d) {
 void compute_matmul(const DenseStep& d) { ops::matmul(d.x[0], d.x[1], *d.y, d.poll); }
 
 }  // namespace
+
+std::vector<int64_t> product_offsets(const Ints& a, const Ints& b, const Ints& y) {
+  const auto leading = [](const Ints& shape) { return Ints(shape.begin(), shape.end() - 2); };
+  const auto matrix = [](const Ints& shape) { return shape[shape.size() - 1] * shape[shape.size() - 2]; };
+  const Ints batch = leading(y);
+  const std::array<Ints, 3> strides{ops::broadcast_strides(leading(a), batch),
+                                    ops::broadcast_strides(leading(b), batch), ops::dense_strides(batch)};
+  std::vector<int64_t> offsets;
+  Poll poll;
+  ops::for_each_row<3>(batch, strides, poll, [&](const auto& at, int64_t length, const auto& steps) {
+    for (int64_t i = 0; i < length; ++i) {
+      offsets.push_back((at[0] + i * steps[0]) * matrix(a));
+      offsets.push_back((at[1] + i * steps[1]) * matrix(b));
+      offsets.push_back((at[2] + i * steps[2]) * matrix(y));
+    }
+  });
+  return offsets;
+}
 
 void draft_gemm(Lowering& plan, const Step& step, const GemmShape& shape) {
   const auto operand = [&](size_t i) { return i < step.inputs.size() ? step.inputs[i] : ValueId(); };

@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "ops/gemm_operators.h"
 #include "plan/window2d.h"
 
 namespace rskip {
@@ -59,6 +60,22 @@ struct GemmShape8 {
   bool trans_b = false;
 };
 
+// A matrix product that has `additions` already.
+std::shared_ptr<const ProductDraft8> addable(int32_t zero, int additions,
+                                             std::function<GemmOperands8(const Emitter&)> operands) {
+  const auto add = [=](const Addition8& sum, NodeId residual, bool one_row, NodeId to) -> AddedDraft8 {
+    if (additions == kMostAdditions8) return {};
+    const auto with = [=](const Emitter& e) {
+      GemmOperands8 o = operands(e);
+      o.y = e.place(to);
+      o.additions.push_back({e.place(residual), one_row ? 0 : o.n, sum});
+      return o;
+    };
+    return {[=](const Emitter& e) { return make_gemm8(e.table(), with(e)); }, addable(sum.rounding.zero, additions + 1, with)};
+  };
+  return std::make_shared<ProductDraft8>(ProductDraft8{zero, add});
+}
+
 void draft_gemm8(Lowering& plan, const Step& step, const GemmShape8& shape) {
   const ProductInputs in(step);
   const bool to_float = plan.value(step.outputs[0]).dtype == DType::kFloat32;
@@ -83,7 +100,7 @@ void draft_gemm8(Lowering& plan, const Step& step, const GemmShape8& shape) {
   for (NodeId more : {shift, factor, centre}) {
     if (more) draft.reads.push_back(more);
   }
-  draft.make = [=, act = step.act, rounding = rounding_of(step.requant)](const Emitter& e) {
+  const auto operands = [=, act = step.act, rounding = rounding_of(step.requant)](const Emitter& e) {
     GemmOperands8 o;
     o.gemm = *packed;
     o.a = e.place(from);
@@ -101,8 +118,10 @@ void draft_gemm8(Lowering& plan, const Step& step, const GemmShape8& shape) {
     o.n = shape.n;
     o.rounding = rounding;
     o.act = act;
-    return make_gemm8(e.table(), std::move(o));
+    return o;
   };
+  draft.make = [=](const Emitter& e) { return make_gemm8(e.table(), operands(e)); };
+  if (!to_float && shape.n % kLanes == 0) draft.product8 = addable(step.requant.zero, 0, operands);
   plan.compute(std::move(draft));
 }
 
@@ -198,13 +217,58 @@ bool lower_qconv(Lowering& plan, const Step& step) {
   draft.make = [=](const Emitter& e) {
     return for_images(y.n, [&](int n) { return make_conv8(e.table(), operands(e, n)); });
   };
-  draft.conv8 = std::make_shared<ConvDraft8>(ConvDraft8{y.n, step.requant.zero, operands});
+  const auto add = [=, images = y.n](const Addition8& sum, NodeId residual, bool, NodeId place) -> AddedDraft8 {
+    return {[=](const Emitter& e) {
+              return for_images(images, [&](int n) {
+                ConvOperands8 o = operands(e, n);
+                o.has_residual = true;
+                o.residual = e.blocked8(residual, n);
+                o.y = e.blocked8(place, n);
+                o.addition = sum;
+                return make_conv8(e.table(), std::move(o));
+              });
+            },
+            nullptr};
+  };
+  draft.product8 = std::make_shared<ProductDraft8>(ProductDraft8{step.requant.zero, add});
   plan.compute(std::move(draft));
   return true;
 }
 
-// A product with a constant matrix.
+namespace {
+
+// Products of activations.
+bool lower_products8(Lowering& plan, const Step& step) {
+  const ProductInputs in(step);
+  const Value &a = plan.value(in.x), &b = plan.value(in.w), &y = plan.value(step.outputs[0]);
+  if (plan.is_constant(in.w) || a.dtype != kBytes || b.dtype != kBytes || y.dtype != kBytes || in.bias) return false;
+  if (!in.scale || !in.bound(plan) || scales_of(plan, in.scale) != 1) return false;
+  if (in.w_zero && !(plan.is_constant(in.w_zero) && scales_of(plan, in.w_zero) == 1)) return false;
+  const auto fits = [](int64_t v) { return v > 0 && v <= std::numeric_limits<int>::max() / 4; };
+  const int64_t m = y.shape[y.shape.size() - 2], n = y.shape.back(), k = a.shape.back();
+  if (!fits(m) || !fits(n) || !fits(k) || y.elements == 0 || y.elements / (m * n) > kMostProducts) return false;
+  ProductsArgs8 args;
+  args.m = static_cast<int>(m);
+  args.k = static_cast<int>(k);
+  args.n = static_cast<int>(n);
+  args.trans_b = step.trans_b;
+  args.zero_a = plan.scalar<uint8_t>(in.x_zero);
+  args.zero_b = plan.scalar<uint8_t>(in.w_zero);
+  args.scale = plan.scalar<float>(in.scale);
+  args.rounding = rounding_of(step.requant);
+  const NodeId left = plan.request(in.x, Form::kDense), right = plan.request(in.w, Form::kDense);
+  const NodeId to = plan.target(step.outputs[0], Form::kDense);
+  plan.compute({.reads = {left, right}, .write = to,
+                .make = [=, offsets = product_offsets(a.shape, b.shape, y.shape)](const Emitter& e) {
+                  return make_products8(e.table(), e.place(left), e.place(right), e.place(to), args, offsets);
+                }});
+  return true;
+}
+
+}  // namespace
+
 bool lower_qmatmul(Lowering& plan, const Step& step) {
+  if (lower_products8(plan, step)) return true;
   const ProductInputs in(step);
   const Value &a = plan.value(in.x), &y = plan.value(step.outputs[0]);
   if (!in.suit(plan) || plan.value(in.w).shape.size() != 2) return false;
@@ -250,31 +314,53 @@ bool lower_channels8(Lowering& plan, const Step& step) {
   return true;
 }
 
+// Dense operands of the result's shape, of which one may be a row for all of the result's.
+bool lower_rows8(Lowering& plan, const Step& step) {
+  const Value& y = plan.value(step.outputs[0]);
+  const bool one[2] = {plan.value(step.inputs[0]).shape != y.shape, plan.value(step.inputs[1]).shape != y.shape};
+  const int64_t n = one[0] || one[1] ? y.shape.back() : y.elements;
+  if ((one[0] && one[1]) || !whole_pixels(y.elements) || !whole_pixels(n)) return false;
+  for (size_t i = 0; i < 2; ++i) {
+    const Value& x = plan.value(step.inputs[i]);
+    if (one[i] && !(x.elements == n && x.shape.back() == n)) return false;
+  }
+  const NodeId left = plan.request(step.inputs[0], Form::kDense), right = plan.request(step.inputs[1], Form::kDense);
+  const NodeId to = plan.target(step.outputs[0], Form::kDense);
+  Draft draft{.reads = {left, right}, .write = to, .in_place = {left, right}, .elementwise = true};
+  draft.make = [=, rows = y.elements / n, one_left = one[0], one_right = one[1], args = binary_args(step)](const Emitter& e) {
+    return make_binary8(e.table(), dense_rows8(e.place(left), rows, n, one_left),
+                        dense_rows8(e.place(right), rows, n, one_right), dense_rows8(e.place(to), rows, n), args);
+  };
+  if (step.binary == BinaryKind::kAdd) {
+    draft.add8 = std::make_shared<AddDraft8>(
+        AddDraft8{{step.terms[0], step.terms[1]}, {one[0], one[1]}, rounding_of(step.requant)});
+  }
+  plan.compute(std::move(draft));
+  return true;
+}
+
 }  // namespace
 
 bool lower_qbinary(Lowering& plan, const Step& step) {
   const ValueId a = step.inputs[0], b = step.inputs[1];
   const Value& y = plan.value(step.outputs[0]);
   if (!is_bytes(plan, a) || !is_bytes(plan, b) || y.dtype != kBytes) return false;
-  if (plan.value(a).shape != y.shape) return false;
-  if (plan.value(b).shape != y.shape) return lower_channels8(plan, step);
-  const bool blocked = plan.blocked_at_home(a) || plan.blocked_at_home(b);
-  if (!blocked && !whole_pixels(y.elements)) return false;
-  const Form form = blocked ? Form::kBlocked : Form::kDense;
-  const NodeId left = plan.request(a, form), right = plan.request(b, form);
-  const NodeId to = plan.target(step.outputs[0], form);
+  const bool same = plan.value(a).shape == y.shape && plan.value(b).shape == y.shape;
+  const bool blocked = same && (plan.blocked_at_home(a) || plan.blocked_at_home(b));
+  if (!blocked && lower_rows8(plan, step)) return true;
+  if (!same) return plan.value(a).shape == y.shape && lower_channels8(plan, step);
+  if (!blocked) return false;
+  const NodeId left = plan.request(a, Form::kBlocked), right = plan.request(b, Form::kBlocked);
+  const NodeId to = plan.target(step.outputs[0], Form::kBlocked);
   Draft draft{.reads = {left, right}, .write = to, .in_place = {left, right}, .elementwise = true};
-  draft.make = [=, args = binary_args(step), images = plan.image(to).n, n = y.elements](const Emitter& e) {
-    if (!blocked) {
-      const auto span = [&](NodeId node) { return dense_span8(e.place(node), n); };
-      return make_binary8(e.table(), span(left), span(right), span(to), args);
-    }
+  draft.make = [=, args = binary_args(step), images = plan.image(to).n](const Emitter& e) {
     return for_images(images, [&](int i) {
       return make_binary8(e.table(), e.blocked8(left, i), e.blocked8(right, i), e.blocked8(to, i), args);
     });
   };
-  if (blocked && step.binary == BinaryKind::kAdd) {
-    draft.add8 = std::make_shared<AddDraft8>(AddDraft8{{step.terms[0], step.terms[1]}, rounding_of(step.requant)});
+  if (step.binary == BinaryKind::kAdd) {
+    draft.add8 =
+        std::make_shared<AddDraft8>(AddDraft8{{step.terms[0], step.terms[1]}, {}, rounding_of(step.requant)});
   }
   plan.compute(std::move(draft));
   return true;

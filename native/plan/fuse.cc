@@ -27,29 +27,25 @@ bool joins_third(const ConvDraft& second, const ConvDraft& third) {
 
 DraftId after(DraftId id) { return DraftId(static_cast<size_t>(id.number()) + 1); }
 
-// A convolution of bytes becomes part of the addition behind it, which alone reads its result.
+// A convolution or matrix product of bytes becomes part of the addition behind it, which alone reads its result.
 void join_addition(DraftGraph& graph, DraftId id, const Table<NodeId, int>& uses) {
-  if (!graph.drafts[id].conv8 || after(id) >= graph.drafts.next()) return;
+  if (after(id) >= graph.drafts.next()) return;
   Draft &first = graph.drafts[id], &add = graph.drafts[after(id)];
-  if (!add.add8 || first.shared_output != add.shared_output || !graph.nodes[first.write].arena) return;
+  if (!first.product8 || !add.add8 || first.shared_output != add.shared_output || !graph.nodes[first.write].arena) return;
   const size_t own = add.reads[0] == first.write ? 0 : 1, other = 1 - own;
   if (add.reads[own] != first.write || add.reads[other] == first.write || uses[graph.origin(first.write)] != 2) return;
-  if (add.add8->terms[own].zero != first.conv8->zero) return;
-  const NodeId residual = add.reads[other], to = add.write;
-  add.make = [conv = first.conv8, sum = add.add8, residual, to, own](const Emitter& e) {
-    const ops::Term &mine = sum->terms[own], &its = sum->terms[1 - own];
-    return for_images(conv->images, [&](int n) {
-      ConvOperands8 o = conv->operands(e, n);
-      o.has_residual = true;
-      o.residual = e.blocked8(residual, n);
-      o.y = e.blocked8(to, n);
-      o.addition = {mine.factor, its.factor, its.zero, own == 1, sum->rounding};
-      return make_conv8(e.table(), std::move(o));
-    });
-  };
-  add.reads = {first.reads[0], residual};
+  const ops::Term &mine = add.add8->terms[own], &its = add.add8->terms[other];
+  if (mine.zero != first.product8->zero || add.add8->one_row[own]) return;
+  const NodeId residual = add.reads[other];
+  const Addition8 addition{mine.factor, its.factor, its.zero, own == 1, add.add8->rounding};
+  AddedDraft8 added = first.product8->add(addition, residual, add.add8->one_row[other], add.write);
+  if (!added.make) return;
+  add.make = std::move(added.make);
+  add.reads = std::move(first.reads);
+  add.reads.push_back(residual);
   add.in_place = {residual};
   add.elementwise = false;
+  add.product8 = std::move(added.product);
   add.add8 = nullptr;
   first = {.shared_output = add.shared_output};
 }

@@ -53,14 +53,21 @@ struct ConvDraft {
   std::function<ConvOperands(const Emitter&, int)> operands;  // for an image
 };
 
-// What drafts that join an addition to a convolution of bytes need to know of both.
-struct ConvDraft8 {
-  int images = 1;
+// A convolution or matrix product of bytes, to which an addition of its result may be joined.
+struct AddedDraft8;
+struct ProductDraft8 {
   int32_t zero = 0;  // of the result
-  std::function<ConvOperands8(const Emitter&, int)> operands;  // for an image
+  // What it is with `addition` of what lies in `residual`, which is one row for all of the result's if `one_row`, and with its
+  // result in `to`.
+  std::function<AddedDraft8(const Addition8& addition, NodeId residual, bool one_row, NodeId to)> add;
+};
+struct AddedDraft8 {
+  MakeFn make;  // null: it can't be joined
+  std::shared_ptr<const ProductDraft8> product;  // null: no more can
 };
 struct AddDraft8 {
   ops::Term terms[2];  // of the two reads
+  bool one_row[2];     // a row for all of the result's
   Rounding rounding;
 };
 
@@ -75,7 +82,7 @@ struct Draft {
   bool elementwise = false;
   MakeFn make{};
   std::shared_ptr<const ConvDraft> conv{};  // null when it is none
-  std::shared_ptr<const ConvDraft8> conv8{};
+  std::shared_ptr<const ProductDraft8> product8{};
   std::shared_ptr<const AddDraft8> add8{};
   size_t target_step = 0;                   // branch, jump
   NodeId condition{};                       // branch, decide

@@ -30,12 +30,40 @@ class Gemm8 final : public Instruction {
     if (o_.has_zero) args.zero = frame.at<uint8_t>(o_.zero);
     args.scales = o_.scales;
     args.rounding = o_.rounding;
+    for (const AddedRows8& added : o_.additions) {
+      args.additions[args.addition_count++] = {frame.at<uint8_t>(added.addend), added.row, added.sum};
+    }
     args.act = o_.act;
     args.scratch = workspace.scratch.data();
     kernel_(args, part, parts);
   }
   decltype(KernelTable::gemm8) const kernel_;
   const GemmOperands8 o_;
+};
+
+class Products8 final : public Instruction {
+ public:
+  Products8(const KernelTable& table, Place a, Place b, Place y, const ProductsArgs8& fixed, std::vector<int64_t> offsets)
+      : kernel_(table.products8), a_(a), b_(b), y_(y), fixed_(fixed), offsets_(std::move(offsets)) {}
+  int64_t shareable_work() const override { return saturating_product({count(), fixed_.m, fixed_.k, fixed_.n}); }
+  size_t scratch_bytes() const override { return products8_scratch_bytes(fixed_.m, fixed_.k, fixed_.n); }
+
+ private:
+  int64_t count() const { return static_cast<int64_t>(offsets_.size() / 3); }
+  void compute(Frame& frame, Workspace& workspace, int part, int parts) const override {
+    ProductsArgs8 args = fixed_;
+    args.a = frame.at<uint8_t>(a_);
+    args.b = frame.at<uint8_t>(b_);
+    args.y = frame.at<uint8_t>(y_);
+    args.count = count();
+    args.offsets = offsets_.data();
+    args.scratch = workspace.scratch.data();
+    kernel_(args, part, parts);
+  }
+  decltype(KernelTable::products8) const kernel_;
+  const Place a_, b_, y_;
+  const ProductsArgs8 fixed_;
+  const std::vector<int64_t> offsets_;
 };
 
 // A kernel that takes windows of `x`; `Y` is where its results go.
@@ -82,6 +110,11 @@ InstructionPtr make_conv8(const KernelTable& table, ConvOperands8 o) {
 
 InstructionPtr make_gemm8(const KernelTable& table, GemmOperands8 operands) {
   return std::make_unique<Gemm8>(table, std::move(operands));
+}
+
+InstructionPtr make_products8(const KernelTable& table, Place a, Place b, Place y, const ProductsArgs8& fixed,
+                              std::vector<int64_t> offsets) {
+  return std::make_unique<Products8>(table, a, b, y, fixed, std::move(offsets));
 }
 
 InstructionPtr make_pool8(const KernelTable& table, BlockedOperand8 x, BlockedOperand8 y, const PoolArgs8& fixed) {
@@ -157,8 +190,11 @@ InstructionPtr make_blocked_to_planar8(const KernelTable& table, BlockedOperand8
   });
 }
 
-BlockedOperand8 dense_span8(Place place, int64_t n) {
-  return {place, {nullptr, kLanes, 1, static_cast<int>(n / kLanes), static_cast<ptrdiff_t>(n), static_cast<ptrdiff_t>(n)}};
+BlockedOperand8 dense_span8(Place place, int64_t n) { return dense_rows8(place, 1, n); }
+
+BlockedOperand8 dense_rows8(Place place, int64_t rows, int64_t n, bool one_for_all) {
+  const ptrdiff_t row = one_for_all ? 0 : static_cast<ptrdiff_t>(n);
+  return {place, {nullptr, kLanes, static_cast<int>(rows), static_cast<int>(n / kLanes), row, row * static_cast<ptrdiff_t>(rows)}};
 }
 
 }  // namespace rskip

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "kernels/table8.h"
 #include "plan/kernel_instructions.h"
@@ -23,6 +24,11 @@ struct ConvOperands8 {
 };
 InstructionPtr make_conv8(const KernelTable& table, ConvOperands8 operands);
 
+struct AddedRows8 {
+  Place addend;
+  ptrdiff_t row = 0;
+  Addition8 sum;
+};
 struct GemmOperands8 {
   std::shared_ptr<const PackedGemm8> gemm;
   Place a, y;
@@ -35,9 +41,13 @@ struct GemmOperands8 {
   int scales = 1;
   int m = 0, k = 0, n = 0;
   Rounding rounding;
+  std::vector<AddedRows8> additions;  // at most kMostAdditions8
   Activation act;
 };
 InstructionPtr make_gemm8(const KernelTable& table, GemmOperands8 operands);
+// `fixed` carries all but pointers and `count`, which are replaced; `offsets` are those of a, b and y, for each product.
+InstructionPtr make_products8(const KernelTable& table, Place a, Place b, Place y, const ProductsArgs8& fixed,
+                              std::vector<int64_t> offsets);
 
 // `args` carries all but views and pointers, which are replaced.
 InstructionPtr make_pool8(const KernelTable& table, BlockedOperand8 x, BlockedOperand8 y, const PoolArgs8& args);
@@ -55,5 +65,7 @@ InstructionPtr make_blocked_to_planar8(const KernelTable& table, BlockedOperand8
 
 // A dense span of n bytes, a multiple of sixteen, as a map of one row: for what treats every element alike.
 BlockedOperand8 dense_span8(Place place, int64_t n);
+// The same of some dense rows of n bytes each, or of one for all of them.
+BlockedOperand8 dense_rows8(Place place, int64_t rows, int64_t n, bool one_for_all = false);
 
 }  // namespace rskip

@@ -69,15 +69,39 @@ class IntegerWriter {
     return w.step(Op::kQmatmul, {x, weight, bias, real({1}, {0.0007f}), byte({1}, 90), -1}, {1, n}, attributes,
                   to_float ? DType::kFloat32 : DType::kUint8);
   }
+  // A matrix product of the rows of x, whose zero point is 90, with a zero point of 100.
+  int32_t layer(int32_t x, const Words& shape, int32_t n, uint32_t seed) {
+    const int32_t weight = signed_weights({shape.back(), n}, static_cast<size_t>(shape.back()) * n, seed);
+    return product_of({x, weight, -1, real({1}, {0.0007f}), byte({1}, 90), -1}, shape, false, {100, 3, 240});
+  }
+  int32_t product(int32_t a, int32_t b, const Words& shape, bool trans_b, uint8_t a_zero, uint8_t b_zero) {
+    const int32_t first = zero_point(a_zero), second = zero_point(b_zero);
+    return product_of({a, b, -1, real({1}, {0.0005f}), first, second}, shape, trans_b, {90, 0, 255});
+  }
+  int32_t row(int32_t n, uint32_t seed) {
+    return w.constant({n}, random_integers<uint8_t>(n, seed, 0, 255), DType::kUint8);
+  }
   int32_t dequantize(int32_t x, const Words& shape, float scale, uint8_t zero) {
     return w.step(Op::kDequantize, {x, real({}, {scale}), byte({}, zero)}, shape, {0});
   }
 
  private:
+  int32_t product_of(const Words& operands, const Words& shape, bool trans_b, const Words& requant) {
+    Words attributes = {trans_b};
+    append(attributes, act_words({}));
+    append(attributes, requant);
+    return w.step(Op::kQmatmul, operands, shape, attributes, DType::kUint8);
+  }
   static void append(Words& to, const Words& from) { to.insert(to.end(), from.begin(), from.end()); }
   int32_t real(const Words& shape, std::vector<float> data) { return w.constant(shape, std::move(data)); }
   int32_t byte(const Words& shape, uint8_t value) {
     return w.constant<uint8_t>(shape, {value}, DType::kUint8);
+  }
+  // Kernels multiply activations where their zero points are constants.
+  int32_t zero_point(uint8_t value) {
+    if (constant_weights_) return byte({1}, value);
+    weight_inputs.push_back({static_cast<char>(value)});
+    return w.input({1}, DType::kUint8, false);
   }
   int32_t signed_weights(const Words& shape, size_t n, uint32_t seed) {
     const std::vector<int8_t> data = random_integers<int8_t>(n, seed, -128, 127);
@@ -133,6 +157,29 @@ std::vector<std::vector<char>> outputs_of(const KernelTable& table, int threads,
   const RunResult result = program->run_here(std::move(run.request));
   EXPECT_FALSE(result.error);
   return run.outputs;
+}
+
+// Matrix products with additions of rows behind them, and of activations by activations.
+IntegerWriter rows(bool constant_weights) {
+  IntegerWriter i(constant_weights);
+  const Words shape = {1, 3, 5, 32}, square = {1, 3, 5, 5};
+  const int32_t x = i.quantize(i.image(shape), shape, 0.01f, 120);
+  int32_t y = i.layer(x, shape, 32, 10);
+  y = i.add(i.row(32, 20), y, shape, 33, 100, {90, 3, 250});
+  y = i.add(x, y, shape, 120, 90, {110, 0, 255});
+  const int32_t other = i.add(i.layer(y, shape, 32, 30), i.row(32, 40), shape, 100, 61, {80, 0, 255});
+  const int32_t scores = i.product(y, other, square, true, 110, 80);
+  i.w.output(i.product(scores, i.lookup(other, shape, 50), shape, false, 90, 0));
+  return i;
+}
+
+TEST(IntegerPrograms, RowsGiveTheBytesOfPlainLoops) {
+  const IntegerWriter plain = rows(false), packed = rows(true);
+  const auto expected = outputs_of(scalar(), 1, plain, BlockMode::kRun);
+  for (const KernelTable* table : available_tables()) {
+    SCOPED_TRACE(table->name);
+    for (int threads : {1, 3}) EXPECT_EQ(expected, outputs_of(*table, threads, packed, BlockMode::kRun));
+  }
 }
 
 TEST(IntegerPrograms, KernelsGiveTheBytesOfPlainLoops) {

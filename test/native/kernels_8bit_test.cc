@@ -63,7 +63,7 @@ void check_gemm(int m, int k, int n, bool trans_b, bool to_float, int zeros = 0,
 
 TEST(Kernels8, MatrixProducts) {
   for (int m : {1, 2, 7, 17}) {
-    for (int k : {1, 4, 37, 64}) {
+    for (int k : {1, 4, 37, 64, 150}) {
       for (int n : {1, 16, 33, 50}) check_gemm(m, k, n, (m + k) % 2 == 0, (k + n) % 2 == 0);
     }
   }
@@ -82,6 +82,87 @@ TEST(Kernels8, MatrixProductsWithZeroPointsOfWeights) {
 TEST(Kernels8, MatrixProductsWithScalesOfTheRun) {
   for (int m : {1, 17}) {
     for (int n : {16, 33, 50}) check_gemm(m, 37, n, true, n % 2 == 0, 0, true);
+  }
+}
+
+TEST(Kernels8, AdditionsBehindMatrixProducts) {
+  constexpr int m = 19, k = 70, n = 48;
+  const Bytes a = random_integers<uint8_t>(m * k, 1, 0, 255);
+  const std::vector<int8_t> b = random_integers<int8_t>(k * n, 2, -128, 127);
+  const float scale = 0.001f;
+  const auto packed = pack_gemm8(k, n, b.data(), false, nullptr, &scale, 1, 77);
+  const Rounding rounding{-90, 165, 90}, first{-80, 100, 80}, second{-60, 190, 61};
+  const Addition8 row_sum{0.75f, 1.25f, 120, true, first}, sum{1.5f, 0.6f, 99, false, second};
+  const Bytes row = random_integers<uint8_t>(n, 3, 0, 255), rows = random_integers<uint8_t>(m * n, 4, 0, 255);
+  Bytes expected;
+  for (int i = 0; i < m; ++i) {
+    for (int j = 0; j < n; ++j) {
+      int32_t dot = 0;
+      for (int p = 0; p < k; ++p) dot += (a[i * k + p] - 77) * b[p * n + j];
+      const auto less = [](uint8_t byte, int zero) { return static_cast<float>(byte - zero); };
+      const float own = less(oracle_round(static_cast<float>(dot) * scale, rounding), 90);
+      const float with_row = less(oracle_round(std::fma(less(row[j], 120), 1.25f, own * 0.75f), first), 80);
+      expected.push_back(oracle_round(std::fma(with_row, 1.5f, less(rows[i * n + j], 99) * 0.6f), second));
+    }
+  }
+  on_every_table([&](const KernelTable& table, int parts) {
+    GuardedArray<uint8_t> y(m * n), scratch(gemm8_scratch_bytes(*packed, m), 0xa5);
+    std::copy(rows.begin(), rows.end(), y.data());
+    GemmArgs8 args;
+    args.gemm = packed.get();
+    args.a = a.data();
+    args.m = m;
+    args.y = y.data();
+    args.rounding = rounding;
+    args.additions[0] = {row.data(), 0, row_sum};
+    args.additions[1] = {y.data(), n, sum};  // in place
+    args.addition_count = 2;
+    args.scratch = scratch.data();
+    for (int part = 0; part < parts; ++part) table.gemm8(args, part, parts);
+    EXPECT_EQ(expected, Bytes(y.data(), y.data() + y.size()));
+  });
+}
+
+void check_products(int m, int k, int n, bool trans_b) {
+  SCOPED_TRACE(std::to_string(m) + "x" + std::to_string(k) + "x" + std::to_string(n));
+  const Bytes a = random_integers<uint8_t>(static_cast<size_t>(2) * m * k, 1, 0, 255);
+  const Bytes b = random_integers<uint8_t>(static_cast<size_t>(2) * k * n, 2, 0, 255);
+  const int32_t zero_a = 101, zero_b = 140;
+  const float scale = 0.01f / std::sqrt(static_cast<float>(k));
+  const Rounding rounding{-90, 100, 90};
+  const std::vector<int64_t> offsets = {int64_t{m} * k, 0, 0, 0, int64_t{k} * n, int64_t{m} * n};
+  Bytes expected;
+  for (size_t i = 0; i < 2; ++i) {
+    const uint8_t *left = a.data() + offsets[3 * i], *right = b.data() + offsets[3 * i + 1];
+    for (int row = 0; row < m; ++row) {
+      for (int column = 0; column < n; ++column) {
+        int32_t sum = 0;
+        for (int p = 0; p < k; ++p) {
+          sum += (left[row * k + p] - zero_a) * (right[trans_b ? column * k + p : p * n + column] - zero_b);
+        }
+        expected.push_back(oracle_round(static_cast<float>(sum) * scale, rounding));
+      }
+    }
+  }
+  on_every_table([&](const KernelTable& table, int parts) {
+    GuardedArray<uint8_t> x(a.size()), w(b.size()), y(expected.size()), scratch(products8_scratch_bytes(m, k, n), 0xa5);
+    std::copy(a.begin(), a.end(), x.data());
+    std::copy(b.begin(), b.end(), w.data());
+    const ProductsArgs8 args{x.data(), w.data(), y.data(), 2, offsets.data(), m, k, n, trans_b, zero_a, zero_b, scale,
+                             rounding, scratch.data()};
+    for (int part = 0; part < parts; ++part) table.products8(args, part, parts);
+    EXPECT_EQ(expected, Bytes(y.data(), y.data() + y.size()));
+  });
+}
+
+TEST(Kernels8, ProductsOfActivations) {
+  for (int m : {1, 5, 18}) {
+    for (int k : {1, 8, 37, 197}) {
+      for (int n : {1, 16, 50}) {
+        check_products(m, k, n, false);
+        check_products(m, k, n, true);
+      }
+    }
   }
 }
 

@@ -32,6 +32,18 @@ TEST(Conv8, StridesDilationsAndPads) {
   ConvTester8().channels(8, 16).map(4, 4).kernel(5).pad(2).extra_halo(1).check();
 }
 
+// Where processors multiply matrices.
+TEST(Conv8, WholeBlocksOfChannels) {
+  for (int width : {1, 2, 7, 16, 17, 35}) {
+    ConvTester8().channels(48, 40).map(5, width).kernel(3).pad(1).residual().output_halo(1).check();
+    ConvTester8().channels(32, 33).map(3, width).residual().check();
+  }
+  ConvTester8().channels(32, 48).map(9, 36).kernel(3).pad(1).stride(2).check();
+  ConvTester8().channels(32, 48).map(9, 36).kernel(1).stride(2).check();
+  ConvTester8().channels(32, 48).map(9, 12).kernel(2, 4).pad(2).dilation(2, 1).check();
+  ConvTester8().channels(32, 48).map(9, 12).kernel(3).pad(2).dilation(2, 2).check();
+}
+
 TEST(Conv8, Stems) {
   ConvTester8().channels(3, 64).map(31, 30).kernel(7).pad(3).stride(2).check();
   ConvTester8().channels(3, 32).map(17, 16).kernel(3).pad(1).stride(2).check();

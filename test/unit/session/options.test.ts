@@ -34,7 +34,7 @@ describe('session options', () => {
     [{ threads: '2' }, 'options.threads'],
     [
       { isa: 'sse' },
-      "options.isa: expected one of 'scalar', 'avx2', 'avxvnni', 'avx512', 'avx512vnni', 'neon', 'neondot'",
+      "options.isa: expected one of 'scalar', 'avx2', 'avxvnni', 'avx512', 'avx512vnni', 'amx', 'neon', 'neondot'",
     ],
     [{ policy: 3 }, "options.policy: expected 'model', 'full'"],
     [{ observers: {} }, 'options.observers: expected an array'],
