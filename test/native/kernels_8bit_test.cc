@@ -44,8 +44,15 @@ void check_gemm(int m, int k, int n, bool trans_b, bool to_float, int zeros = 0,
     Guarded y_float(expected.size());
     std::copy(a.begin(), a.end(), x.data());
     GuardedArray<uint8_t> scratch(gemm8_scratch_bytes(*packed, m, at_run_time), 0xa5);
-    GemmArgs8 args{packed.get(), x.data(), m, to_float ? nullptr : y.data(), to_float ? y_float.data() : nullptr,
-                   rounding,     shift.data(), {}, scratch.data()};
+    GemmArgs8 args;
+    args.gemm = packed.get();
+    args.a = x.data();
+    args.m = m;
+    args.y = to_float ? nullptr : y.data();
+    args.y_float = to_float ? y_float.data() : nullptr;
+    args.rounding = rounding;
+    args.shift = shift.data();
+    args.scratch = scratch.data();
     const uint8_t a_zero = 131;
     if (at_run_time) {
       args.scale = scale.data();

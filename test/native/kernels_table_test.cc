@@ -177,8 +177,23 @@ Result run_gemm8(const KernelTable& table) {
   const float scale = 0.001f;
   const auto packed = pack_gemm8(32, 45, b.data(), false, nullptr, &scale, 1, 100);
   Result y(7 * 45);
-  table.gemm8({packed.get(), a.data(), 7, nullptr, y.data(), {}, nullptr, kAct, nullptr}, 0, 1);
+  GemmArgs8 args;
+  args.gemm = packed.get();
+  args.a = a.data();
+  args.m = 7;
+  args.y_float = y.data();
+  args.act = kAct;
+  table.gemm8(args, 0, 1);
   return y;
+}
+Result run_products8(const KernelTable& table) {
+  const auto a = random_integers<uint8_t>(7 * 30, 1, 0, 255), b = random_integers<uint8_t>(30 * 45, 2, 0, 255);
+  const int64_t offsets[] = {0, 0, 0};
+  std::vector<uint8_t> y(7 * 45);
+  GuardedArray<uint8_t> scratch(products8_scratch_bytes(7, 30, 45));
+  table.products8({a.data(), b.data(), y.data(), 1, offsets, 7, 30, 45, false, 100, 120, 0.001f, kRounding, scratch.data()}, 0,
+                  1);
+  return Result(y.begin(), y.end());
 }
 Result run_pool8(const KernelTable& table) {
   const Map8 x = input8(1);
@@ -270,7 +285,8 @@ Result run_dot_burst(const KernelTable& table) {
 Isa base_of(Isa isa) {
   switch (isa) {
     case Isa::kAvxVnni: return Isa::kAvx2;
-    case Isa::kAvx512Vnni: return Isa::kAvx512;
+    case Isa::kAvx512Vnni:
+    case Isa::kAmx: return Isa::kAvx512;
     case Isa::kNeonDot: return Isa::kNeon;
     default: return isa;
   }
