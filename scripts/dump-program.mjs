@@ -1,7 +1,7 @@
 // Writes a model's program with seeded inputs, for test/native/program_hash.cc:
 //   node scripts/dump-program.mjs MODEL OUT [SHAPE [ITEMS]]        (needs `npm run build:ts`)
-// SHAPE, such as 1x3x32x32, is the shape of the first input; it may be omitted if only the batch is open. ITEMS is the number
-// of items, or a file with the float32 values of the only input.
+// SHAPE, such as 1x3x32x32, is the shape of the first input; it may be omitted if only the batch is open, and for texts, which
+// then have 16 tokens. ITEMS is the number of items, or a file with the float32 values of the only input.
 //
 // Format (little-endian): "RSKPROG1", then these lists, each after its 32-bit count: words; constants (id, data type, bytes);
 // items; inputs (bytes); block modes; thresholds. Bytes are padded to multiples of 4.
@@ -15,15 +15,19 @@ const { compileModel } = await import('../dist/model/compile.js');
 const [path, out, shapeText, itemsText = '4'] = process.argv.slice(2);
 if (!out) throw new Error('usage: dump-program.mjs MODEL OUT [SHAPE [ITEMS]]');
 const model = await loadModel((await findModel(path)).model);
+const TOKENS = 16;
 const [input] = model.inputs;
+const isText = input.dtype === 'int64';
 const shape =
   shapeText?.split('x').map(Number) ??
   input.shape.map((length, axis) => {
     if (typeof length === 'number') return length;
     if (axis === 0) return 1;
+    if (isText) return TOKENS;
     throw new Error(`give a SHAPE for [${input.shape.join(', ')}]`);
   });
-const program = compileModel(model, new Map([[input.name, { shape }]]));
+const shaped = isText ? model.inputs : [input];
+const program = compileModel(model, new Map(shaped.map(({ name }) => [name, { shape }])));
 const { words, constants, ids } = encodeProgram(program);
 const given = /^\d+$/.test(itemsText)
   ? undefined
@@ -48,6 +52,10 @@ function inputData(elements) {
   return data;
 }
 
+/** Ids of common tokens, or marks, all 1. */
+const tokenData = (name, elements) =>
+  BigInt64Array.from({ length: elements }, (_, i) => (name === 'input_ids' ? BigInt((i * 37) % 100) : 1n));
+
 const chunks = [Buffer.from('RSKPROG1')];
 const int = (...values) => chunks.push(Buffer.from(Int32Array.from(values).buffer));
 const bytes = (array) => {
@@ -63,9 +71,11 @@ for (const [i, constant] of constants.entries()) {
 }
 int(items, program.inputs.length);
 for (const { value, batched } of program.inputs) {
-  const { dtype, shape: dims } = program.values[value];
-  if (dtype !== 'float32') throw new Error(`input of type ${dtype}`);
-  bytes(given ?? inputData(dims.reduce((a, b) => a * b, 1) * (batched ? items : 1)));
+  const { dtype, name, shape: dims } = program.values[value];
+  const size = dims.reduce((a, b) => a * b, 1) * (batched ? items : 1);
+  if (dtype === 'int64') bytes(tokenData(name, size));
+  else if (dtype === 'float32') bytes(given ?? inputData(size));
+  else throw new Error(`input of type ${dtype}`);
 }
 bytes(Uint8Array.from(program.blocks, ({ gate }) => (gate ? 2 : 0)));
 bytes(Float32Array.from(program.blocks, ({ gate }) => gate?.threshold ?? 0));

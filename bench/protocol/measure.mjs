@@ -19,7 +19,7 @@ import { LIMITS, policyFile, SETS, validationPath } from './runs.mjs';
 
 /** Number of validation images for the static choice, and of timed images. */
 const CHOSEN_ON = 1000;
-const TIMED = { default: 2000, imagenette: 500 };
+const TIMED = { default: 2000, imagenette: 500, sst2: 600 };
 
 const share = (flags) => mean(flags.map(Number));
 
