@@ -38,7 +38,11 @@ export class Metrics {
     registers: [this.registry],
   });
   readonly #queue = this.#histogram('queue_seconds', 'Time that a request waited for the engine.', SECONDS);
-  readonly #compute = this.#histogram('compute_seconds', 'Time of the call that a request ran in.', SECONDS);
+  readonly #compute = this.#histogram(
+    'compute_seconds',
+    'Time of the call that a request ran in, and that it waited for a thread before.',
+    SECONDS,
+  );
   readonly #call = this.#histogram('call_items', 'Items that ran in the call of a request.', ITEMS);
   readonly #blocks = new Counter({
     name: 'residual_skip_blocks_total',

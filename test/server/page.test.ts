@@ -175,7 +175,7 @@ test('thumbnails are made while somebody watches', async () => {
       items: [{ blocks: [], multiplyAddsSkipped: 0 }],
       queueMs: 1,
       callMs: 1,
-      scores: null,
+      outputs: {},
     };
     live.finished(Object.defineProperty(answer, 'feeds', { get: looked }) as unknown as Finished);
   };
