@@ -19,6 +19,7 @@ RSKIP_TARGET_END
 namespace rskip {
 bool amx_kernels8(KernelTable& table) {
   amx::set_kernels8(table);
+  table.dot_burst = &amx::matrix_burst;
   return true;
 }
 }  // namespace rskip

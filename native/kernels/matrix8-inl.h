@@ -88,4 +88,23 @@ inline constexpr GemmTiles8<kMatrixRows> kMatrixGemmTiles8[] = {
     matrix_gemm_row8<2>(std::make_integer_sequence<int, kMatrixRows>()),
 };
 
+// As dot_burst, of products of the largest matrices: each sums so many steps of four products in the lanes of its rows.
+inline void matrix_burst(int rounds, int32_t* y, int* chains) {
+  alignas(64) static constexpr int8_t kOperand[kMatrixRows * kFactorBytes] = {};
+  int configured = 0;
+  configure_matrices(kMatrixRows, kMatrixSteps, configured);
+  load_matrix<kRowRegister>(kOperand, kFactorBytes);
+  load_matrix<kFactorRegister>(kOperand, kFactorBytes);
+  load_matrix<kFactorRegister + 1>(kOperand, kFactorBytes);
+  for (int round = 0; round < rounds; ++round) {
+    add_matrix_product<0>();
+    add_matrix_product<1>();
+  }
+  Bits sums[kMatrixRows][2];
+  store_sums(sums);
+  release_matrices();
+  store_bits(y, sums[0][0]);
+  *chains = 2 * kMatrixRows * kMatrixSteps;
+}
+
 }  // namespace rskip::RSKIP_ISA
