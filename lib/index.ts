@@ -1,6 +1,6 @@
 import { env } from './session/env.js';
 import { InferenceSession } from './session/session.js';
-import { Tensor } from './tensor.js';
+import { Tensor, toFloat32 } from './tensor.js';
 
 export type { Drift, DriftKind } from './audit/drift-monitor.js';
 export type { AuditLog, AuditLogOptions, AuditLogStats } from './audit/log.js';
@@ -104,7 +104,7 @@ export type {
   TypedArrayOf,
   TypedTensor,
 } from './tensor.js';
-export { env, InferenceSession, Tensor };
+export { env, InferenceSession, Tensor, toFloat32 };
 /** onnxruntime's name of a value of a model: tensors are the only ones. */
 export type OnnxValue = Tensor;
 

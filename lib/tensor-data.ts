@@ -1,10 +1,36 @@
 /** Element types, and the arrays that hold the elements of a tensor. */
 import { ResidualSkipError } from './errors.js';
+import { narrowToFloat16, numberToFloat16 } from './numeric/float16.js';
 
-/** Element types that tensors of this package can have; names are onnxruntime's. */
-export type DataType = 'float32' | 'uint8' | 'int32' | 'int64' | 'bool' | 'int8';
+/** Element types that networks compute with. */
+export type ValueType =
+  | 'float32'
+  | 'uint8'
+  | 'int32'
+  | 'int64'
+  | 'bool'
+  | 'int8'
+  | 'int16'
+  | 'uint16'
+  | 'uint32'
+  | 'uint64';
 
-/** The array that holds the elements of each type; `bool` is 0 and 1 in bytes. */
+/**
+ * Element types that tensors of this package can have; names are onnxruntime's. `float16` and `float64` are types of
+ * inputs and outputs: a network computes with them in float32.
+ */
+export type DataType = ValueType | WidenedType;
+
+/** Element types of tensors that are computed in float32. */
+export type WidenedType = 'float16' | 'float64';
+
+export type FloatType = 'float32' | WidenedType;
+
+export function isFloatType(type: DataType): type is FloatType {
+  return type === 'float32' || type === 'float16' || type === 'float64';
+}
+
+/** The array that holds the elements of each type; `bool` is 0 and 1 in bytes, `float16` its bits. */
 export interface TypedArrayOf {
   float32: Float32Array;
   uint8: Uint8Array;
@@ -12,10 +38,27 @@ export interface TypedArrayOf {
   int64: BigInt64Array;
   bool: Uint8Array;
   int8: Int8Array;
+  int16: Int16Array;
+  uint16: Uint16Array;
+  uint32: Uint32Array;
+  uint64: BigUint64Array;
+  float16: Uint16Array;
+  float64: Float64Array;
 }
 
 /** The array that holds the elements of a tensor of type `T`. */
 export type TensorData<T extends DataType = DataType> = TypedArrayOf[T];
+
+/** Arrays of numbers; the others hold bigints. */
+export type NumberData = Exclude<TensorData, BigInt64Array | BigUint64Array>;
+
+export function isBig(type: DataType): type is 'int64' | 'uint64' {
+  return type === 'int64' || type === 'uint64';
+}
+
+export function isBigData<T>(data: T): data is Extract<T, BigInt64Array | BigUint64Array> {
+  return data instanceof BigInt64Array || data instanceof BigUint64Array;
+}
 
 export const ELEMENT_BYTES: Readonly<Record<DataType, number>> = {
   float32: 4,
@@ -24,6 +67,12 @@ export const ELEMENT_BYTES: Readonly<Record<DataType, number>> = {
   int64: 8,
   bool: 1,
   int8: 1,
+  int16: 2,
+  uint16: 2,
+  uint32: 4,
+  uint64: 8,
+  float16: 2,
+  float64: 8,
 };
 
 /** What a tensor of type `T` can be made from. A typed array is kept, not copied; lists are converted. */
@@ -34,6 +83,13 @@ export interface TensorSource {
   int64: BigInt64Array | readonly bigint[] | readonly number[];
   bool: Uint8Array | readonly boolean[];
   int8: Int8Array | readonly number[];
+  int16: Int16Array | readonly number[];
+  uint16: Uint16Array | readonly number[];
+  uint32: Uint32Array | readonly number[];
+  uint64: BigUint64Array | readonly bigint[] | readonly number[];
+  /** Bits in a Uint16Array or, where Node has it, numbers in a Float16Array; numbers in a list are rounded. */
+  float16: Uint16Array | readonly number[];
+  float64: Float64Array | readonly number[];
 }
 
 /** The class of the array that holds the elements of a type. */
@@ -44,6 +100,12 @@ export const ARRAY_OF = {
   int64: BigInt64Array,
   bool: Uint8Array,
   int8: Int8Array,
+  int16: Int16Array,
+  uint16: Uint16Array,
+  uint32: Uint32Array,
+  uint64: BigUint64Array,
+  float16: Uint16Array,
+  float64: Float64Array,
 } as const;
 
 export const DATA_TYPES = Object.keys(ARRAY_OF) as readonly DataType[];
@@ -69,6 +131,12 @@ export function copyData(data: TensorData): TensorData {
   return Uint8Array.prototype.slice.call(data) as TensorData;
 }
 
+/** Computed elements in the array of the caller's type: a copy for float16 and float64, which are computed in float32. */
+export function asType(type: DataType, data: TensorData): TensorData {
+  if (type === 'float16') return narrowToFloat16(data as Float32Array);
+  return type === 'float64' ? Float64Array.from(data as Float32Array) : data;
+}
+
 /** What kind of value it is, for messages. */
 export function describe(value: unknown): string {
   if (value === null) return 'null';
@@ -79,12 +147,21 @@ export function isArray(value: unknown): value is readonly unknown[] {
   return Array.isArray(value);
 }
 
-const CHECKS: { readonly [T in DataType]: { holds(value: unknown): boolean; readonly range: string } } = {
-  float32: { holds: (v) => typeof v === 'number', range: 'a number' },
-  uint8: {
-    holds: (v) => Number.isInteger(v) && (v as number) >= 0 && (v as number) <= 255,
-    range: 'an integer in 0..255',
-  },
+interface Check {
+  holds(value: unknown): boolean;
+  readonly range: string;
+}
+
+const integer = (least: number, greatest: number): Check => ({
+  holds: (v) => Number.isInteger(v) && (v as number) >= least && (v as number) <= greatest,
+  range: `an integer in ${least}..${greatest}`,
+});
+
+const real: Check = { holds: (v) => typeof v === 'number', range: 'a number' };
+
+const CHECKS: { readonly [T in DataType]: Check } = {
+  float32: real,
+  uint8: integer(0, 255),
   int32: {
     holds: (v) => Number.isInteger(v) && (v as number) === ((v as number) | 0),
     range: 'a 32-bit integer',
@@ -94,10 +171,18 @@ const CHECKS: { readonly [T in DataType]: { holds(value: unknown): boolean; read
     range: 'a 64-bit bigint or a safe integer',
   },
   bool: { holds: (v) => typeof v === 'boolean', range: 'true or false' },
-  int8: {
-    holds: (v) => Number.isInteger(v) && (v as number) >= -128 && (v as number) <= 127,
-    range: 'an integer in -128..127',
+  int8: integer(-128, 127),
+  int16: integer(-(2 ** 15), 2 ** 15 - 1),
+  uint16: integer(0, 2 ** 16 - 1),
+  uint32: integer(0, 2 ** 32 - 1),
+  uint64: {
+    holds: (v) =>
+      (Number.isSafeInteger(v) && (v as number) >= 0) ||
+      (typeof v === 'bigint' && BigInt.asUintN(64, v) === v),
+    range: 'an unsigned 64-bit bigint or safe integer',
   },
+  float16: real,
+  float64: real,
 };
 
 function fromList(type: DataType, list: readonly unknown[]): TensorData {
@@ -110,24 +195,32 @@ function fromList(type: DataType, list: readonly unknown[]): TensorData {
       );
     }
   }
-  if (type === 'int64') return BigInt64Array.from(list as readonly (number | bigint)[], BigInt);
-  const data = allocate(type, list.length) as Exclude<TensorData, BigInt64Array>;
-  data.set(list.map(Number));
+  const numbers = list as readonly (number | bigint)[];
+  if (type === 'int64') return BigInt64Array.from(numbers, BigInt);
+  if (type === 'uint64') return BigUint64Array.from(numbers, BigInt);
+  const data = allocate(type, list.length) as Float64Array;
+  data.set(type === 'float16' ? (list as number[]).map(numberToFloat16) : list.map(Number));
   return data;
 }
+
+/** Arrays that are taken as another view of the same elements. */
+const OTHER_ARRAY_OF: { readonly [T in DataType]?: string } = {
+  uint8: 'Uint8ClampedArray',
+  float16: 'Float16Array',
+};
 
 /** The elements of `data` as the array that `type` is kept in. */
 export function arrayFor(type: DataType, data: unknown): TensorData {
   if (isArray(data)) return fromList(type, data);
   // Not instanceof: an array may come from another realm (a vm context, a test runner).
-  const tag = ArrayBuffer.isView(data) ? (data as TensorData)[Symbol.toStringTag] : undefined;
+  const tag: string | undefined = ArrayBuffer.isView(data)
+    ? (data as TensorData)[Symbol.toStringTag]
+    : undefined;
   if (tag === ARRAY_OF[type].name) return data as TensorData;
-  if (type === 'uint8' && (tag as string) === 'Uint8ClampedArray') {
-    const clamped = data as unknown as Uint8ClampedArray;
+  if (tag !== undefined && OTHER_ARRAY_OF[type] === tag) {
+    const { buffer, byteOffset, length } = data as TensorData;
     // Of a buffer that was transferred there is no other view.
-    return clamped.length === 0
-      ? new Uint8Array()
-      : new Uint8Array(clamped.buffer, clamped.byteOffset, clamped.length);
+    return length === 0 ? allocate(type, 0) : new ARRAY_OF[type](buffer as ArrayBuffer, byteOffset, length);
   }
   throw new ResidualSkipError(
     'INVALID_DTYPE',
@@ -142,6 +235,12 @@ const TYPE_OF_ARRAY: Readonly<Record<string, DataType>> = {
   Uint8ClampedArray: 'uint8',
   Int32Array: 'int32',
   BigInt64Array: 'int64',
+  Int16Array: 'int16',
+  Uint16Array: 'uint16',
+  Uint32Array: 'uint32',
+  BigUint64Array: 'uint64',
+  Float16Array: 'float16',
+  Float64Array: 'float64',
 };
 
 /** The type that follows from an array. */

@@ -1,13 +1,16 @@
 import { ResidualSkipError } from './errors.js';
 import { type FromImageOptions, type PixelData, tensorPartsOf } from './image-pixels.js';
+import { widenFloat16 } from './numeric/float16.js';
 import {
   ARRAY_OF,
   arrayFor,
   checkType,
   type DataType,
   describe,
+  type FloatType,
   inferType,
   isArray,
+  isFloatType,
   type TensorData,
   type TensorSource,
   type TypedArrayOf,
@@ -16,14 +19,22 @@ import {
 export {
   ARRAY_OF,
   allocate,
+  asType,
   copyData,
   DATA_TYPES,
   type DataType,
   describe,
   ELEMENT_BYTES,
+  type FloatType,
+  isBig,
+  isBigData,
+  isFloatType,
+  type NumberData,
   type TensorData,
   type TensorSource,
   type TypedArrayOf,
+  type ValueType,
+  type WidenedType,
 } from './tensor-data.js';
 
 /** Anything shaped like a tensor, such as one of onnxruntime-common; what it holds is checked when it is used. */
@@ -38,7 +49,7 @@ export interface TensorLike {
 export interface TypedTensor<T extends DataType> extends TensorLike {
   /** Element type. */
   readonly type: T;
-  /** The elements; `bool` holds 0 and 1. Throws INVALID_ARGUMENT after `dispose`. */
+  /** The elements; `bool` holds 0 and 1, `float16` its bits. Throws INVALID_ARGUMENT after `dispose`. */
   readonly data: TensorData<T>;
   /** Lengths of the axes, the outermost first. */
   readonly dims: readonly number[];
@@ -70,8 +81,13 @@ export interface TensorConstructor {
   new (data: Float32Array, dims?: readonly number[]): Tensor<'float32'>;
   new (data: Uint8Array | Uint8ClampedArray, dims?: readonly number[]): Tensor<'uint8'>;
   new (data: Int8Array, dims?: readonly number[]): Tensor<'int8'>;
+  new (data: Int16Array, dims?: readonly number[]): Tensor<'int16'>;
+  new (data: Uint16Array, dims?: readonly number[]): Tensor<'uint16'>;
   new (data: Int32Array, dims?: readonly number[]): Tensor<'int32'>;
+  new (data: Uint32Array, dims?: readonly number[]): Tensor<'uint32'>;
   new (data: BigInt64Array, dims?: readonly number[]): Tensor<'int64'>;
+  new (data: BigUint64Array, dims?: readonly number[]): Tensor<'uint64'>;
+  new (data: Float64Array, dims?: readonly number[]): Tensor<'float64'>;
   new (data: readonly boolean[], dims?: readonly number[]): Tensor<'bool'>;
   /**
    * The pixels of an image as a batch of one, in the manner of onnxruntime-common: float32[1, 3, height, width] of 0 to 1, in the order
@@ -106,6 +122,12 @@ export declare namespace Tensor {
     int64: bigint;
     bool: boolean;
     int8: number;
+    int16: number;
+    uint16: number;
+    uint32: number;
+    uint64: bigint;
+    float16: number;
+    float64: number;
   }
   /** An element. */
   type ElementType = ElementTypeMap[Type];
@@ -213,6 +235,17 @@ export function withData(tensor: Tensor, data: TensorData): Tensor {
 /** True for a Tensor and for anything that has a tensor's `type`, `data` and `dims`. */
 export function isTensorLike(value: unknown): value is TensorLike {
   return typeof value === 'object' && value !== null && 'type' in value && 'data' in value && 'dims' in value;
+}
+
+/** The numbers of a tensor of floats as float32, the type that networks compute in; a float32 tensor itself. */
+export function toFloat32(tensor: Tensor<FloatType>): Tensor<'float32'> {
+  if (tensor.type === 'float32') return tensor;
+  const { type, data, dims } = tensor;
+  return new Tensor('float32', type === 'float16' ? widenFloat16(data) : Float32Array.from(data), dims);
+}
+
+export function isFloat(tensor: Tensor): tensor is Tensor<FloatType> {
+  return isFloatType(tensor.type);
 }
 
 function checkAttached(name: string, tensor: Tensor): Tensor {

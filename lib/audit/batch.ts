@@ -143,7 +143,10 @@ export class ItemBatch {
 /** The native encoder supports items with at most one input, and with one output that holds class scores. */
 function isSimple({ input, output, event }: Recorded): boolean {
   return (
-    (input === null || input.length === 1) && output.length === 1 && scoresOf(event, output) !== undefined
+    (input === null || input.length === 1) &&
+    output.length === 1 &&
+    output[0] instanceof Float32Array &&
+    scoresOf(event, output) !== undefined
   );
 }
 

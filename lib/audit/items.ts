@@ -1,4 +1,5 @@
 /** Converts the results of a run into records of the audit log. */
+import { widenFloat16 } from '../numeric/float16.js';
 import type { RunContext, RunEvent } from '../skip/observer.js';
 import { type Meaning, topClasses } from '../skip/scores.js';
 import type { ItemDecisions, SkipReason } from '../skip/trace.js';
@@ -185,5 +186,8 @@ export function scoresOf(
 ): { readonly data: Float32Array; readonly meaning: Meaning } | undefined {
   if (!classScores) return undefined;
   const index = Object.keys(outputs).sort().indexOf(classScores.name);
-  return { data: output[index] as Float32Array, meaning: classScores.meaning };
+  const { type } = outputs[classScores.name]!;
+  const scores = output[index]!;
+  const data = type === 'float16' ? widenFloat16(scores as Uint16Array) : (scores as Float32Array);
+  return { data, meaning: classScores.meaning };
 }

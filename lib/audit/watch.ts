@@ -11,7 +11,7 @@ import {
 } from '../skip/observer.js';
 import { profileSchema, type ScoreProfiles } from '../skip/profile.js';
 import type { ItemTrace } from '../skip/trace.js';
-import { Tensor } from '../tensor.js';
+import { isFloat, Tensor, toFloat32 } from '../tensor.js';
 import { parseStrict } from '../validation.js';
 import { RateMonitor } from './confidence.js';
 import { type Drift, DriftMonitor } from './drift-monitor.js';
@@ -303,5 +303,6 @@ function itemOf(tensors: TensorMap, item: number, items: number): TensorMap {
 
 /** The best class by the output `name`. */
 function answerOf(outputs: TensorMap, name: string): number {
-  return argMax(outputs[name]!.data as Float32Array);
+  const output = outputs[name]!;
+  return argMax((isFloat(output) ? toFloat32(output) : output).data as Float32Array);
 }

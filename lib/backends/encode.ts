@@ -1,7 +1,7 @@
 import { ResidualSkipError } from '../errors.js';
 import { activationWords, attributeWords, indexIn, list, OPERATORS } from '../model/operator-words.js';
 import { type Block, COMPARE_KINDS, NO_ACTIVATION, type OpName, type Program } from '../model/program.js';
-import type { DataType, TensorData } from '../tensor.js';
+import type { TensorData, ValueType } from '../tensor.js';
 
 /** A program in the form that native code reads (native/program/decode.cc). */
 export interface EncodedProgram {
@@ -15,7 +15,18 @@ const MAGIC = 0x52534b50;
 const VERSION = 1;
 
 /** The order is part of the encoding. */
-export const DATA_TYPES: readonly DataType[] = ['float32', 'uint8', 'int32', 'int64', 'bool', 'int8'];
+export const DATA_TYPES: readonly ValueType[] = [
+  'float32',
+  'uint8',
+  'int32',
+  'int64',
+  'bool',
+  'int8',
+  'int16',
+  'uint16',
+  'uint32',
+  'uint64',
+];
 
 const OPS = Object.keys(OPERATORS) as OpName[];
 

@@ -3,6 +3,7 @@ import { ResidualSkipError } from '../errors.js';
 import type { TensorMetadata } from '../session/metadata.js';
 import type { InferenceSession } from '../session/session.js';
 import { topClasses } from '../skip/scores.js';
+import { isFloatType } from '../tensor.js';
 
 /** One class of an answer. */
 export interface Prediction {
@@ -35,7 +36,7 @@ export function predictions(
   if (classScores?.name !== output) {
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
-      `${name}: output '${output}' holds no class scores, float32 [batch, classes] with two classes at least`,
+      `${name}: output '${output}' holds no class scores, floats [batch, classes] with two classes at least`,
     );
   }
   return topClasses(scores, classScores.meaning, count).map(([index, probability]) => ({
@@ -45,19 +46,19 @@ export function predictions(
   }));
 }
 
-/** The output with a score for each class: `logits`, or else the first float32 output of at least two dimensions. */
+/** The output with a score for each class: `logits`, or else the first output of floats of at least two dimensions. */
 export function classOutput(
   outputs: readonly TensorMetadata[],
   labels: number | undefined,
   model: string,
   { labelsFrom }: { labelsFrom: string },
 ): { output: string; classes: number } {
-  const fitting = outputs.filter(({ type, shape }) => type === 'float32' && shape.length >= 2);
+  const fitting = outputs.filter(({ type, shape }) => isFloatType(type) && shape.length >= 2);
   const chosen = fitting.find(({ name }) => name === 'logits') ?? fitting[0];
   const declared = chosen?.shape[1];
   const classes = typeof declared === 'number' ? declared : labels;
   if (chosen === undefined || classes === undefined) {
-    throw new ResidualSkipError('INVALID_ARGUMENT', `${model}: it has no float32 output [batch, classes]`);
+    throw new ResidualSkipError('INVALID_ARGUMENT', `${model}: it has no output of floats [batch, classes]`);
   }
   if (labels !== undefined && labels !== classes) {
     throw new ResidualSkipError(

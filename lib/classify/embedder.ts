@@ -8,7 +8,7 @@ import type { SessionOptions } from '../session/options.js';
 import type { InferenceSession } from '../session/session.js';
 import type { TensorMap } from '../skip/observer.js';
 import type { ItemTrace } from '../skip/trace.js';
-import type { Tensor } from '../tensor.js';
+import { isFloatType, type Tensor } from '../tensor.js';
 import { parseStrict } from '../validation.js';
 import {
   resultsOf,
@@ -226,12 +226,12 @@ async function poolingBeside(files: ModelFiles): Promise<Pooling[] | undefined> 
 /** `sentence_embedding`, or else the first output with a vector for each text or token. */
 function vectorOutput(outputs: readonly TensorMetadata[], model: string): TensorMetadata {
   const fitting = outputs.filter(
-    ({ type, shape }) => type === 'float32' && (shape.length === 2 || shape.length === 3),
+    ({ type, shape }) => isFloatType(type) && (shape.length === 2 || shape.length === 3),
   );
   const chosen = fitting.find(({ name }) => name === 'sentence_embedding') ?? fitting[0];
   if (chosen) return chosen;
   throw new ResidualSkipError(
     'INVALID_ARGUMENT',
-    `${model}: it has no float32 output [batch, tokens, width] or [batch, width]`,
+    `${model}: it has no output of floats [batch, tokens, width] or [batch, width]`,
   );
 }

@@ -10,7 +10,7 @@ import type { SessionOptions } from '../session/options.js';
 import { InferenceSession } from '../session/session.js';
 import type { PolicySource } from '../skip/load-policy.js';
 import type { ItemTrace } from '../skip/trace.js';
-import { Tensor } from '../tensor.js';
+import { isFloat, isFloatType, Tensor, toFloat32 } from '../tensor.js';
 import { parseStrict } from '../validation.js';
 import { classOutput, type Prediction, predictions } from './class-scores.js';
 import { type ImageSource, isImageSource, nameOf, toRawImage } from './image-source.js';
@@ -172,14 +172,15 @@ export class ImageClassifier {
 
   /** The scores of each item in the outputs of `session.run`. */
   scoresOf(outputs: { readonly [name: string]: Tensor }, items: number): Float32Array[] {
-    const { data } = outputs[this.output]!;
+    const output = outputs[this.output]!;
     const classes = this.labels.length;
-    if (data instanceof Float32Array && data.length === items * classes) {
+    if (isFloat(output) && output.size === items * classes) {
+      const { data } = toFloat32(output);
       return Array.from({ length: items }, (_, i) => data.subarray(i * classes, (i + 1) * classes));
     }
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
-      `${this.name}: output '${this.output}' has ${data.length / items} values for each image, but there are ${classes} labels`,
+      `${this.name}: output '${this.output}' has ${output.size / items} values for each image, but there are ${classes} labels`,
     );
   }
 
@@ -281,11 +282,11 @@ interface NamedImageInput {
 
 function imageInput(inputs: readonly TensorMetadata[], model: string): NamedImageInput {
   const [first] = inputs;
-  if (inputs.length !== 1 || first === undefined || first.shape.length !== 4 || first.type !== 'float32') {
+  if (inputs.length !== 1 || first === undefined || first.shape.length !== 4 || !isFloatType(first.type)) {
     const found = inputs.map(({ name, type, shape }) => `${name}: ${type}[${shape.join(', ')}]`).join('; ');
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
-      `${model}: it takes ${found || 'nothing'}; images need one float32 input [batch, channels, height, width]`,
+      `${model}: it takes ${found || 'nothing'}; images need one input of floats [batch, channels, height, width]`,
     );
   }
   const [, channels, height, width] = first.shape;

@@ -10,7 +10,7 @@ import { InferenceSession } from '../session/session.js';
 import type { PolicySource } from '../skip/load-policy.js';
 import type { TensorMap } from '../skip/observer.js';
 import type { ItemTrace } from '../skip/trace.js';
-import { Tensor } from '../tensor.js';
+import { isFloat, Tensor, toFloat32 } from '../tensor.js';
 
 /** A text, or a pair of them for networks that compare two. */
 export type TextInput = string | { readonly text: string; readonly pair: string };
@@ -171,10 +171,8 @@ export class TextModel {
 }
 
 /** Each text's part of an output. */
-export function resultsOf(
-  { data, dims }: Pick<Tensor, 'data' | 'dims'>,
-  prepared: readonly Tensor<'int32'>[],
-): Omit<TextResult, 'trace'>[] {
+export function resultsOf(output: Tensor, prepared: readonly Tensor<'int32'>[]): Omit<TextResult, 'trace'>[] {
+  const { data, dims } = isFloat(output) ? toFloat32(output) : output;
   const size = data.length / prepared.length;
   return prepared.map((text, i) => ({
     data: (data as Float32Array).slice(i * size, (i + 1) * size),

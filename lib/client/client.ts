@@ -1,5 +1,5 @@
 import { ResidualSkipError } from '../errors.js';
-import { Tensor, type TensorLike, toTensor } from '../tensor.js';
+import { ARRAY_OF, ELEMENT_BYTES, Tensor, type TensorLike, toTensor } from '../tensor.js';
 
 export interface ClientOptions {
   /** Sent as `Authorization: Bearer`. */
@@ -49,9 +49,21 @@ export interface RemotePrediction {
 /** The bytes of an image file. */
 type ImageFile = Uint8Array | ArrayBuffer;
 
-const TYPES = { FP32: 'float32', UINT8: 'uint8', INT32: 'int32', INT64: 'int64', BOOL: 'bool' } as const;
+const TYPES = {
+  FP16: 'float16',
+  FP32: 'float32',
+  FP64: 'float64',
+  INT8: 'int8',
+  INT16: 'int16',
+  INT32: 'int32',
+  INT64: 'int64',
+  UINT8: 'uint8',
+  UINT16: 'uint16',
+  UINT32: 'uint32',
+  UINT64: 'uint64',
+  BOOL: 'bool',
+} as const;
 const DATATYPES = new Map(Object.entries(TYPES).map(([datatype, type]) => [type as string, datatype]));
-const BYTES_OF = { FP32: 4, UINT8: 1, INT32: 4, INT64: 8, BOOL: 1 } as const;
 
 interface WireInput {
   readonly name: string;
@@ -252,17 +264,11 @@ function* tensorsOf({ outputs }: WireResponse, tail: Uint8Array): Generator<[str
     const end = at + parameters.binary_data_size;
     // Copied, because the tail begins wherever the JSON ends, which may be unaligned.
     const { buffer } = tail.slice(at, end);
-    const array = arrayOf(datatype, buffer as ArrayBuffer, (end - at) / BYTES_OF[datatype]);
-    yield [name, new Tensor(TYPES[datatype] as 'float32', array as Float32Array, shape)];
+    const type = TYPES[datatype];
+    const array = new ARRAY_OF[type](buffer as ArrayBuffer, 0, (end - at) / ELEMENT_BYTES[type]);
+    yield [name, new Tensor(type, array as Float32Array, shape)];
     at = end;
   }
-}
-
-function arrayOf(datatype: keyof typeof TYPES, buffer: ArrayBuffer, length: number) {
-  if (datatype === 'FP32') return new Float32Array(buffer, 0, length);
-  if (datatype === 'INT32') return new Int32Array(buffer, 0, length);
-  if (datatype === 'INT64') return new BigInt64Array(buffer, 0, length);
-  return new Uint8Array(buffer, 0, length);
 }
 
 function reportOf({ model_version, parameters }: WireResponse): Omit<Inference, 'outputs'> {

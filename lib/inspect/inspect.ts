@@ -106,8 +106,8 @@ export async function inspect(source: ModelSource, options: InspectOptions = {})
   };
 }
 
-function portOf({ name, dtype, shape }: ModelPort): InspectedPort {
-  return { name, dtype, shape };
+function portOf({ name, dtype, widened, shape }: ModelPort): InspectedPort {
+  return { name, dtype: widened ?? dtype, shape };
 }
 
 function blocksOf(program: Program): InspectedBlock[] {

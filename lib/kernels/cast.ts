@@ -1,9 +1,6 @@
 import { sizeOf } from '../numeric/shapes.js';
-import type { DataType } from '../tensor.js';
+import { isBig, type ValueType } from '../tensor.js';
 import type { KernelTensor } from './tensor.js';
-
-const INT64_MIN = -(2n ** 63n);
-const INT64_MAX = 2n ** 63n - 1n;
 
 /**
  * Converts elements as C does; where C leaves a float to integer conversion undefined, NaN gives 0 and numbers out of
@@ -18,33 +15,40 @@ export function cast(x: KernelTensor, y: KernelTensor): void {
 }
 
 /** `value` as an element of type `dtype`. */
-export function castNumber(value: number, dtype: DataType): number | bigint {
+export function castNumber(value: number, dtype: ValueType): number | bigint {
   return converter('float32', dtype)(value);
 }
 
 type Convert = (value: number | bigint) => number | bigint;
 
 /** What is left to do (wrapping and rounding) is what storing into the typed array of `to` does. */
-function converter(from: DataType, to: DataType): Convert {
+function converter(from: ValueType, to: ValueType): Convert {
   if (from === to) return (v) => v;
-  if (to === 'bool') return from === 'int64' ? (v) => (v === 0n ? 0 : 1) : (v) => (v === 0 ? 0 : 1);
+  if (to === 'bool') return isBig(from) ? (v) => (v === 0n ? 0 : 1) : (v) => (v === 0 ? 0 : 1);
   if (to === 'float32') return Number;
   if (from === 'float32') return SATURATE[to];
-  if (to === 'int64') return BigInt;
-  return from === 'int64' ? (v) => Number(BigInt.asIntN(32, v as bigint)) : (v) => v;
+  if (isBig(to)) return BigInt;
+  return isBig(from) ? (v) => Number(BigInt.asIntN(32, v as bigint)) : (v) => v;
 }
 
-const SATURATE: Record<Exclude<DataType, 'float32' | 'bool'>, Convert> = {
+const SATURATE: Record<Exclude<ValueType, 'float32' | 'bool'>, Convert> = {
   uint8: (v) => saturate(v as number, 0, 255),
   int8: (v) => saturate(v as number, -128, 127),
+  int16: (v) => saturate(v as number, -(2 ** 15), 2 ** 15 - 1),
+  uint16: (v) => saturate(v as number, 0, 2 ** 16 - 1),
   int32: (v) => saturate(v as number, -(2 ** 31), 2 ** 31 - 1),
-  int64: (v) => {
-    const whole = Math.trunc(v as number);
-    if (Number.isNaN(whole)) return 0n;
-    if (whole >= 2 ** 63) return INT64_MAX;
-    return whole < -(2 ** 63) ? INT64_MIN : BigInt(whole);
-  },
+  uint32: (v) => saturate(v as number, 0, 2 ** 32 - 1),
+  int64: (v) => saturateBig(v as number, -(2n ** 63n), 2n ** 63n - 1n),
+  uint64: (v) => saturateBig(v as number, 0n, 2n ** 64n - 1n),
 };
+
+function saturateBig(v: number, low: bigint, high: bigint): bigint {
+  const whole = Math.trunc(v);
+  if (Number.isNaN(whole)) return 0n;
+  // The limit above rounds to a power of two, which is beyond it.
+  if (whole >= Number(high)) return high;
+  return whole <= Number(low) ? low : BigInt(whole);
+}
 
 function saturate(v: number, low: number, high: number): number {
   return Number.isNaN(v) ? 0 : Math.min(high, Math.max(low, Math.trunc(v)));

@@ -1,6 +1,7 @@
 /** Pointwise operators. Integers wrap around; integer division truncates, and a division by zero gives 0. */
 
 import { sizeOf } from '../numeric/shapes.js';
+import { isBig } from '../tensor.js';
 import { activate } from './activation.js';
 import type { BinaryKind, CompareKind, LogicalKind, Operations } from './operations.js';
 import { forEachRow, planRows } from './rows.js';
@@ -85,7 +86,7 @@ function addRow(
   for (let i = at, ja = ia, jb = ib; i < at + n; i++, ja += sa, jb += sb) y[i] = a[ja]! + b[jb]!;
 }
 
-/** Results are stored into Int32Array or Uint8Array, which reduces them modulo 2^32 or 2^8. */
+/** Results are stored into an array of integers, which reduces them modulo the size of its type. */
 const INTEGER_OPS: Record<BinaryKind, (a: number, b: number) => number> = {
   add: (a, b) => a + b,
   sub: (a, b) => a - b,
@@ -98,7 +99,7 @@ const INTEGER_OPS: Record<BinaryKind, (a: number, b: number) => number> = {
   pow: (a, b) => Number(BigInt.asIntN(32, power(BigInt(a), BigInt(b)))),
 };
 
-/** Results are stored into BigInt64Array, which reduces them modulo 2^64. */
+/** Results are stored into BigInt64Array or BigUint64Array, which reduces them modulo 2^64. */
 const BIGINT_OPS: Record<BinaryKind, (a: bigint, b: bigint) => bigint> = {
   add: (a, b) => a + b,
   sub: (a, b) => a - b,
@@ -149,7 +150,7 @@ export function binary(a: KernelTensor, b: KernelTensor, y: KernelTensor, attrs:
       row(floats(a), ia, sa, floats(b), ib, sb, floats(y), at, length),
     );
     if (attrs.act.kind !== 'none') activate(floats(y), floats(y), sizeOf(y.shape), attrs.act);
-  } else if (y.dtype === 'int64') {
+  } else if (isBig(y.dtype)) {
     const op = BIGINT_OPS[attrs.kind];
     const [left, right, to] = [a.data, b.data, y.data] as BigInt64Array[];
     forEachRow(rows, ([at = 0, ia = 0, ib = 0]) => {

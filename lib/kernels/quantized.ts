@@ -1,6 +1,6 @@
 /** Integer steps: their sums are exact, so that results have the same bits everywhere. */
 import { sizeOf } from '../numeric/shapes.js';
-import type { TensorData } from '../tensor.js';
+import type { NumberData, TensorData } from '../tensor.js';
 import { activate } from './activation.js';
 import { conv } from './conv.js';
 import { matmul } from './gemm.js';
@@ -10,10 +10,8 @@ import { broadcastStrides, denseStrides, floats, type KernelTensor, Scratch, spl
 
 const { fround, max, min } = Math;
 
-type Numbers = Exclude<TensorData, BigInt64Array>;
-
-function numbers(tensor: KernelTensor): Numbers {
-  return tensor.data as Numbers;
+function numbers(tensor: KernelTensor): NumberData {
+  return tensor.data as NumberData;
 }
 
 /** The nearest integer; the even one of two equally near ones. */
@@ -147,7 +145,7 @@ type Inputs = readonly [
 
 /** y from sums; the channel of element i is floor(i / inner) modulo the number of channels. */
 function finish(
-  sums: Numbers,
+  sums: NumberData,
   [, , bias, scale]: Inputs,
   y: KernelTensor,
   channels: number,

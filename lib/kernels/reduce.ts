@@ -1,4 +1,5 @@
 import { sizeOf } from '../numeric/shapes.js';
+import { isBig } from '../tensor.js';
 import { greater, lesser } from './elementwise.js';
 import type { Operations, ReduceKind } from './operations.js';
 import { forEachRow, planRows } from './rows.js';
@@ -78,6 +79,10 @@ const LIMITS = {
   int64: [-(2n ** 63n), 2n ** 63n - 1n],
   bool: [0, 1],
   int8: [-128, 127],
+  int16: [-(2 ** 15), 2 ** 15 - 1],
+  uint16: [0, 2 ** 16 - 1],
+  uint32: [0, 2 ** 32 - 1],
+  uint64: [0n, 2n ** 64n - 1n],
 } as const;
 
 const COMBINE: Record<ReduceKind, (a: number, b: number) => number> = {
@@ -95,9 +100,9 @@ const BIGINT_COMBINE: Record<ReduceKind, (a: bigint, b: bigint) => bigint> = {
 
 /** Over `axes`; sums and products of floats in double precision. */
 export function reduce(x: KernelTensor, y: KernelTensor, { kind, axes }: Operations['reduce']): void {
-  const big = x.dtype === 'int64';
-  const integral = x.dtype === 'int32' || x.dtype === 'uint8';
-  // Products of int32 don't fit a double.
+  const big = isBig(x.dtype);
+  const integral = x.dtype !== 'float32';
+  // Products of integers don't fit a double.
   const combine = (big ? BIGINT_COMBINE[kind] : integral && kind === 'prod' ? Math.imul : COMBINE[kind]) as (
     a: number | bigint,
     b: number | bigint,
@@ -122,7 +127,7 @@ export function cumSum(
   const { outer, length, inner } = splitAt(x.shape, axis);
   // Numbers and bigints don't mix, and all elements here are of one type.
   const [from, to] = [x.data, y.data] as Float32Array[] as [Float32Array, Float32Array];
-  const zero = (x.dtype === 'int64' ? 0n : 0) as number;
+  const zero = (isBig(x.dtype) ? 0n : 0) as number;
   for (let o = 0; o < outer; o++) {
     for (let i = 0; i < inner; i++) {
       let sum = zero;

@@ -1,5 +1,6 @@
 /** Operators that read or write elements at positions given by other tensors. They throw INVALID_ARGUMENT when one is out of range. */
 import { sizeOf } from '../numeric/shapes.js';
+import { isBig } from '../tensor.js';
 import { copy, resolveIndex } from './move.js';
 import type { Operations, ScatterKind } from './operations.js';
 import { denseStrides, type KernelTensor } from './tensor.js';
@@ -89,7 +90,7 @@ const COMBINE: Record<Exclude<ScatterKind, 'set'>, Combine> = {
   max: (a, b) => (b > a || Number.isNaN(b) ? b : a),
 };
 /** Where products don't fit a double, and where there are only 0 and 1. */
-const INT32_COMBINE = { ...COMBINE, mul: Math.imul };
+const INTEGER_COMBINE = { ...COMBINE, mul: Math.imul };
 const BOOL_COMBINE = { ...COMBINE, add: (a: number, b: number) => a | b };
 
 function update(
@@ -104,7 +105,8 @@ function update(
     copy(updates, from, y, to, count);
     return;
   }
-  const table = y.dtype === 'int32' ? INT32_COMBINE : y.dtype === 'bool' ? BOOL_COMBINE : COMBINE;
+  const integral = y.dtype !== 'float32' && !isBig(y.dtype);
+  const table = y.dtype === 'bool' ? BOOL_COMBINE : integral ? INTEGER_COMBINE : COMBINE;
   const combine = table[kind];
   const [target, source] = [y.data as Float32Array, updates.data as Float32Array];
   for (let i = 0; i < count; i++) target[to + i] = combine(target[to + i]!, source[from + i]!);

@@ -1,9 +1,9 @@
 import { sizeOf } from '../numeric/shapes.js';
-import type { DataType, TensorData } from '../tensor.js';
+import type { TensorData, ValueType } from '../tensor.js';
 
 /** A dense row-major tensor that a kernel reads or fills. */
 export interface KernelTensor {
-  readonly dtype: DataType;
+  readonly dtype: ValueType;
   readonly shape: readonly number[];
   readonly data: TensorData;
   /** The elements never change, so a kernel may keep a packed form of them as long as `data` lives. */

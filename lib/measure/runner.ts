@@ -1,5 +1,5 @@
 import { sizeOf } from '../numeric/shapes.js';
-import type { DataType, TensorData } from '../tensor.js';
+import { allocate, type DataType, isBig, type TensorData } from '../tensor.js';
 
 /** One float32 input batch, the same for every runner. */
 export interface BenchInput {
@@ -46,14 +46,11 @@ export function benchInputs(config: Pick<RunnerConfig, 'inputs'>): BenchInput[] 
 }
 
 function convert(values: Float32Array, type: DataType): TensorData {
-  switch (type) {
-    case 'float32':
-      return values;
-    case 'int64':
-      return BigInt64Array.from(values, (v) => BigInt(v > 0 ? 1 : 0));
-    case 'int32':
-      return Int32Array.from(values, (v) => (v > 0 ? 1 : 0));
-    default:
-      return Uint8Array.from(values, (v) => (v > 0 ? 1 : 0));
+  if (type === 'float32') return values;
+  const data = allocate(type, values.length);
+  for (const [i, value] of values.entries()) {
+    const bit = value > 0 ? 1 : 0;
+    data[i] = isBig(type) ? BigInt(bit) : bit;
   }
+  return data;
 }

@@ -1,5 +1,6 @@
 /** Products of integers whose scale is known at run time only, as dynamic quantisation writes them: one step with a float result. */
 import { sameShape, sizeOf } from '../numeric/shapes.js';
+import { isBigData } from '../tensor.js';
 import { signedWeight } from './integer-layers.js';
 import { NO_REQUANTISATION, NONE, type ValueId } from './program.js';
 import type { Region, WorkStep, WorkStepNamed } from './region.js';
@@ -25,8 +26,7 @@ function scaledBy(region: Region, step: WorkStepNamed<'binary'>, sums: ValueId, 
   if (region.value(product.outputs[0]!).dtype !== 'int32') return false;
   const [a, w, , , zero = NONE, weightZero = NONE] = product.inputs as ValueId[];
   const zeros = weightZero === NONE ? [0] : region.value(weightZero).data;
-  const constant =
-    data && zeros && !(zeros instanceof BigInt64Array) && (dtype === 'int8' || dtype === 'uint8');
+  const constant = data && zeros && !isBigData(zeros) && (dtype === 'int8' || dtype === 'uint8');
   const signed = constant ? signedWeight(region, w!, zeros) : { weight: w!, zero: weightZero };
   const vector = region.addValue(`${step.node}.scale`, 'float32', [factors], region.value(scale).data);
   const { node, outputs } = step;

@@ -1,6 +1,6 @@
 import { type KernelStep, type KernelTensor, runStep } from '../kernels/index.js';
 import { sizeOf } from '../numeric/shapes.js';
-import { allocate, type DataType, type TensorData } from '../tensor.js';
+import { allocate, isBig, type TensorData, type ValueType } from '../tensor.js';
 import type { Graph } from './graph.js';
 import type { Value } from './program.js';
 
@@ -14,8 +14,8 @@ const MAX_TOTAL_WORK = 2 ** 29;
 const BIGINT_WORK = 16;
 
 /** Elementary operations that `count` elements of a type take. */
-export function workFor(dtype: DataType, count: number): number {
-  return dtype === 'int64' ? count * BIGINT_WORK : count;
+export function workFor(dtype: ValueType, count: number): number {
+  return isBig(dtype) ? count * BIGINT_WORK : count;
 }
 
 /** Elementary operations that one specialisation may still spend on folding. */

@@ -1,5 +1,5 @@
 import { sameShape, sizeOf } from '../numeric/shapes.js';
-import type { DataType } from '../tensor.js';
+import type { ValueType } from '../tensor.js';
 import { type Condition, type Element, hardGate, negate } from './decision.js';
 import { type Activation, type GateForm, NO_ACTIVATION, type ValueId } from './program.js';
 import { changesNothing, rangeOf } from './range.js';
@@ -176,7 +176,7 @@ function materialise(
   const make = (
     step: Pick<WorkStep, 'op' | 'inputs' | 'attrs'>,
     shape: readonly number[],
-    dtype: DataType = 'float32',
+    dtype: ValueType = 'float32',
   ): ValueId => {
     const output = region.addValue(`${node}.score`, dtype, shape);
     steps.push({ ...step, node, outputs: [output] } as WorkStep);

@@ -1,11 +1,14 @@
-import type { DataType, TensorData } from '../tensor.js';
+import type { TensorData, ValueType, WidenedType } from '../tensor.js';
 
 /** A dimension: a length, or the name of a symbolic one. */
 export type Dimension = number | string;
 
 export interface ModelPort {
   readonly name: string;
-  readonly dtype: DataType;
+  /** What the graph computes with. */
+  readonly dtype: ValueType;
+  /** Type of the caller's tensors, where it is another. */
+  readonly widened?: WidenedType;
   readonly shape: readonly Dimension[];
   /** An input that may have any number of axes, because the file gives it no shape; `shape` is empty then. */
   readonly anyRank?: true;
@@ -13,7 +16,7 @@ export interface ModelPort {
 
 /** A constant tensor from the file, with fp16, bf16 and double converted to float32. */
 export interface Constant {
-  readonly dtype: DataType;
+  readonly dtype: ValueType;
   readonly shape: readonly number[];
   readonly data: TensorData;
   /** The elements have fewer bits in the file than here. */

@@ -1,4 +1,4 @@
-import type { DataType, TensorData } from '../tensor.js';
+import type { TensorData, ValueType } from '../tensor.js';
 import { insertSteps } from './insert.js';
 import type { Port, Program, Step, Term, Value, ValueId } from './program.js';
 
@@ -16,7 +16,7 @@ export class Growth {
     return this.#values[id]!;
   }
 
-  value(name: string, dtype: DataType, shape: readonly number[], data?: TensorData, term?: Term): ValueId {
+  value(name: string, dtype: ValueType, shape: readonly number[], data?: TensorData, term?: Term): ValueId {
     this.#values.push({ name, dtype, shape, data, ...(term && { term }) });
     return this.#values.length - 1;
   }

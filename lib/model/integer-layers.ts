@@ -1,4 +1,5 @@
 /** Convolutions and products of matrices on bytes. */
+import { isBigData } from '../tensor.js';
 import {
   type Activation,
   NO_ACTIVATION,
@@ -69,7 +70,7 @@ function integerBias(region: Region, operands: Operands): ValueId | undefined {
   const scales = productScales(operands);
   const scaleAt = (c: number) => scales[scales.length === 1 ? 0 : c]!;
   const given = found ? region.value(found.bytes).data : region.value(bias).data;
-  if (!given || given instanceof BigInt64Array || given.length !== channels) return undefined;
+  if (!given || isBigData(given) || given.length !== channels) return undefined;
   const key = `bias ${scales.join()} ${found ? `${found.scales.join()} ${Array.from(found.zeros).join()}` : ''}`;
   const data = derive(given, key, () =>
     Int32Array.from({ length: channels }, (_, c) => {

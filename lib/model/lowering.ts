@@ -1,6 +1,6 @@
 import { type ErrorCode, ResidualSkipError } from '../errors.js';
 import { type Shape, sameShape } from '../numeric/shapes.js';
-import type { DataType, TensorData } from '../tensor.js';
+import type { TensorData, ValueType } from '../tensor.js';
 import { type FoldBudget, type FoldCache, fold } from './fold.js';
 import { type Constant, type Graph, isConstant, isGraph, type Node } from './graph.js';
 import type { IrBranch, IrOp, IrStep } from './ir.js';
@@ -205,7 +205,7 @@ export class NodeLowering {
   }
 
   /** A new value without a producer: constant data. */
-  constantOf(dtype: DataType, shape: Shape, data: TensorData): ValueId {
+  constantOf(dtype: ValueType, shape: Shape, data: TensorData): ValueId {
     return this.define({ dtype, shape }, data);
   }
 
@@ -277,7 +277,7 @@ export class NodeLowering {
     return sameShape(from, shape) ? x : this.step('expand', [x], { dtype, shape }, {});
   }
 
-  cast(x: ValueId, dtype: DataType): ValueId {
+  cast(x: ValueId, dtype: ValueType): ValueId {
     const { dtype: from, shape } = this.value(x);
     return from === dtype ? x : this.step('cast', [x], { dtype, shape }, {});
   }

@@ -11,7 +11,14 @@ import type {
   TensorProto,
   ValueInfoProto,
 } from './proto.js';
-import { decodeTensor, dtypeOf, elementTypeName, isDecodable, toBigInt } from './tensor-proto.js';
+import {
+  decodeTensor,
+  dtypeOf,
+  elementTypeName,
+  isDecodable,
+  toBigInt,
+  widenedTypeOf,
+} from './tensor-proto.js';
 
 /** Opset 6 declares broadcasting in another way than 7 but is otherwise the same. */
 const OLDEST_OPSET = 6;
@@ -106,12 +113,11 @@ class GraphDecoder {
     return PLACEHOLDER;
   }
 
-  /** Double inputs and outputs would silently lose precision, so only half types are widened. */
   private port({ name = '', type }: ValueInfoProto, kind: 'input' | 'output'): ModelPort {
     if (name === '') invalid(`${this.where}: an ${kind} has no name`);
     const tensorType = type?.tensorType;
     const elementType = tensorType?.elemType ?? 0;
-    const dtype = elementTypeName(elementType) === 'double' ? undefined : dtypeOf(elementType);
+    const dtype = dtypeOf(elementType);
     if (type !== undefined || kind === 'input') {
       if (!tensorType) this.report(`${kind} that is not a tensor`, name);
       else if (!dtype) this.report(`${kind} of ${elementTypeName(elementType)}`, name);
@@ -127,7 +133,14 @@ class GraphDecoder {
       return length;
     });
     const anyRank = kind === 'input' && tensorType && !tensorType.shape;
-    return { name, dtype: dtype ?? 'float32', shape, ...(anyRank && { anyRank }) };
+    const widened = widenedTypeOf(elementType);
+    return {
+      name,
+      dtype: dtype ?? 'float32',
+      shape,
+      ...(widened && { widened }),
+      ...(anyRank && { anyRank }),
+    };
   }
 
   /** A Constant node becomes a constant instead of a node. */

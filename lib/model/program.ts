@@ -8,7 +8,7 @@
  * once for each item; for `batching: 'whole'` the program sees the whole batch as one item.
  */
 import type { Activation, CompareKind, OperationName, Operations, Term } from '../kernels/operations.js';
-import type { DataType, TensorData } from '../tensor.js';
+import type { TensorData, ValueType, WidenedType } from '../tensor.js';
 
 export {
   ACTIVATION_KINDS,
@@ -40,7 +40,7 @@ export const NONE = -1;
 export interface Value {
   /** The ONNX name if there is one, otherwise a generated one. For messages only. */
   readonly name: string;
-  readonly dtype: DataType;
+  readonly dtype: ValueType;
   readonly shape: readonly number[];
   /** Set for constants. Several programs of one model may share the same array. */
   readonly data?: TensorData;
@@ -160,6 +160,8 @@ export interface Exits {
 export interface Port {
   readonly name: string;
   readonly value: ValueId;
+  /** Type of the caller's tensors, where it isn't the value's. */
+  readonly widened?: WidenedType;
   /** True when axis 0 is the batch: each item has its own slice. Otherwise all items share it. */
   readonly batched: boolean;
 }

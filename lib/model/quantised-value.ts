@@ -1,7 +1,7 @@
 /** What bytes of a region stand for, and the constants of integer steps. */
 import { runStep } from '../kernels/index.js';
 import { sizeOf } from '../numeric/shapes.js';
-import { ARRAY_OF, type DataType, type TensorData } from '../tensor.js';
+import { ARRAY_OF, isBigData, type TensorData, type ValueType } from '../tensor.js';
 import { type Activation, NONE, type Requantisation, type Term, type ValueId } from './program.js';
 import type { Region, WorkStepNamed } from './region.js';
 
@@ -10,7 +10,7 @@ export const BYTE_LIMITS: Readonly<Record<ByteType, readonly [low: number, high:
   uint8: [0, 255],
   int8: [-128, 127],
 };
-export const isByteType = (dtype: DataType): dtype is ByteType => dtype === 'uint8' || dtype === 'int8';
+export const isByteType = (dtype: ValueType): dtype is ByteType => dtype === 'uint8' || dtype === 'int8';
 
 /** Scales and zero points that are known before any run: one, or one for each position of `axis`. */
 export interface Scaling {
@@ -22,7 +22,7 @@ export interface Scaling {
 /** A float32 value as the integers that it was made from. */
 export interface Quantised extends Scaling {
   readonly bytes: ValueId;
-  readonly dtype: DataType;
+  readonly dtype: ValueType;
 }
 
 function scalingOf(
@@ -31,7 +31,7 @@ function scalingOf(
 ): Scaling | undefined {
   const scales = region.value(scale).data;
   const zeros = zero === NONE ? [0] : region.value(zero).data;
-  if (!(scales instanceof Float32Array) || !zeros || zeros instanceof BigInt64Array) return undefined;
+  if (!(scales instanceof Float32Array) || !zeros || isBigData(zeros)) return undefined;
   return { scales, zeros: zero === NONE ? new Int32Array(scales.length) : zeros, axis: attrs.axis };
 }
 
@@ -110,7 +110,7 @@ export function bytesOf(
   dtype: ByteType,
   { zero, factor }: Term,
 ): Uint8Array | Int8Array {
-  const tensor = (type: DataType, data: TensorData) => ({ dtype: type, shape: [data.length], data });
+  const tensor = (type: ValueType, data: TensorData) => ({ dtype: type, shape: [data.length], data });
   const data = new ARRAY_OF[dtype](numbers.length);
   const zeros = ARRAY_OF[dtype].of(zero);
   const inputs = [

@@ -1,5 +1,5 @@
 import { ResidualSkipError } from '../errors.js';
-import type { DataType, TensorData } from '../tensor.js';
+import type { TensorData, ValueType } from '../tensor.js';
 import type { IrBranch, IrOp, IrStep } from './ir.js';
 import { type Activation, type Gate, type GateForm, NONE, type Value, type ValueId } from './program.js';
 
@@ -105,7 +105,7 @@ export class Region {
     return this.producers.get(op.outputs[0]!) === op;
   }
 
-  addValue(name: string, dtype: DataType, shape: readonly number[], data?: TensorData): ValueId {
+  addValue(name: string, dtype: ValueType, shape: readonly number[], data?: TensorData): ValueId {
     this.values.push(data ? { name, dtype, shape, data } : { name, dtype, shape });
     return this.values.length - 1;
   }

@@ -23,11 +23,14 @@ export function specialize(model: Model, binding: Binding): Ir {
       anyRank || shape.some((dim, axis) => typeof dim === 'string' && !(batched && axis === 0)),
   );
   const lowered = lowerForOne(model, binding, open ? 'INVALID_SHAPE' : 'MODEL_INVALID');
-  const batched = new Map(model.inputs.map((input) => [input.name, input.batched]));
+  const given = new Map(model.inputs.map((input) => [input.name, input]));
   return {
     values: lowered.values,
     ops: lowered.ops,
-    inputs: [...lowered.inputs].map(([name, value]) => ({ name, value, batched: batched.get(name)! })),
+    inputs: [...lowered.inputs].map(([name, value]) => {
+      const { batched, widened } = given.get(name)!;
+      return { name, value, batched, ...(widened && { widened }) };
+    }),
     outputs: model.outputs.map((output, i) => outputPort(output, lowered.outputs[i]!, lowered.values)),
     batching: model.batching,
   };
@@ -56,9 +59,11 @@ function lowerForOne(
 }
 
 /** Items were found to be separate for some lengths of the open axes; for other lengths this may not hold. */
-function outputPort({ name, batched }: ModelOutput, value: ValueId, values: readonly Value[]): Port {
-  const { shape } = values[value]!;
-  if (!batched || shape[0] === 1) return { name, value, batched };
+function outputPort({ name, batched, widened }: ModelOutput, value: ValueId, values: readonly Value[]): Port {
+  const { dtype, shape } = values[value]!;
+  if (!batched || shape[0] === 1) {
+    return { name, value, batched, ...(widened && dtype === 'float32' && { widened }) };
+  }
   throw new ResidualSkipError(
     'INVALID_SHAPE',
     `output '${name}': with inputs of these lengths, one item has the shape [${shape}], whose axis 0 is not the batch`,

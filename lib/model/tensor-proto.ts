@@ -1,6 +1,7 @@
 import { ResidualSkipError } from '../errors.js';
+import { widenFloat16 } from '../numeric/float16.js';
 import { sizeOf } from '../numeric/shapes.js';
-import type { DataType, TensorData } from '../tensor.js';
+import { ARRAY_OF, ELEMENT_BYTES, type TensorData, type ValueType, type WidenedType } from '../tensor.js';
 import type { Constant } from './graph.js';
 import type { Int64, TensorProto } from './proto.js';
 
@@ -9,7 +10,7 @@ export const MAX_ELEMENTS = 2 ** 31 - 1;
 
 /** How an ONNX element type is stored and what it becomes. */
 interface ElementType {
-  readonly dtype: DataType;
+  readonly dtype: ValueType;
   /** Bytes of one element in raw data. */
   readonly bytes: number;
   /** @param own nothing else uses `raw`, so it needn't be copied */
@@ -32,25 +33,28 @@ export function bfloat16ToNumber(bits: number): number {
   return SCRATCH.getFloat32(0);
 }
 
-export function float16ToNumber(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 0x1f;
-  const fraction = bits & 0x3ff;
-  if (exponent === 0) return sign * fraction * 2 ** -24;
-  if (exponent === 0x1f) return fraction ? Number.NaN : sign * Number.POSITIVE_INFINITY;
-  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
-}
-
 export function toBigInt(value: Int64): bigint {
   return typeof value === 'number' ? BigInt(value) : (BigInt(value.high) << 32n) | BigInt(value.low >>> 0);
 }
 
-const half = (widen: (bits: number) => number): ElementType => ({
+const half = (widen: (bits: ArrayLike<number>) => Float32Array): ElementType => ({
   dtype: 'float32',
   bytes: 2,
-  fromRaw: (raw) => Float32Array.from(new Uint16Array(aligned(raw)), widen),
-  fromField: ({ int32Data = [] }) => Float32Array.from(int32Data, widen),
+  fromRaw: (raw) => widen(new Uint16Array(aligned(raw))),
+  fromField: ({ int32Data = [] }) => widen(int32Data),
 });
+
+/** Integers that the typed field holds one by one. */
+const integers = (
+  dtype: 'int16' | 'uint16' | 'int32' | 'uint32',
+  field: (tensor: TensorProto) => Iterable<number>,
+): ElementType => ({
+  dtype,
+  bytes: ELEMENT_BYTES[dtype],
+  fromRaw: (raw) => new ARRAY_OF[dtype](aligned(raw)),
+  fromField: (tensor) => ARRAY_OF[dtype].from(field(tensor)),
+});
+const int32Field = ({ int32Data = [] }: TensorProto) => int32Data;
 
 const asBool = (value: number) => (value ? 1 : 0);
 
@@ -86,15 +90,9 @@ const ELEMENT_TYPES: ReadonlyMap<number, ElementType> = new Map<number, ElementT
       fromField: ({ int32Data = [] }) => Int8Array.from(int32Data),
     },
   ],
-  [
-    6,
-    {
-      dtype: 'int32',
-      bytes: 4,
-      fromRaw: (raw) => new Int32Array(aligned(raw)),
-      fromField: ({ int32Data = [] }) => Int32Array.from(int32Data),
-    },
-  ],
+  [4, integers('uint16', int32Field)],
+  [5, integers('int16', int32Field)],
+  [6, integers('int32', int32Field)],
   [
     7,
     {
@@ -113,7 +111,7 @@ const ELEMENT_TYPES: ReadonlyMap<number, ElementType> = new Map<number, ElementT
       fromField: ({ int32Data = [] }) => Uint8Array.from(int32Data, asBool),
     },
   ],
-  [10, half(float16ToNumber)],
+  [10, half(widenFloat16)],
   [
     11,
     {
@@ -123,7 +121,17 @@ const ELEMENT_TYPES: ReadonlyMap<number, ElementType> = new Map<number, ElementT
       fromField: ({ doubleData = [] }) => Float32Array.from(doubleData),
     },
   ],
-  [16, half(bfloat16ToNumber)],
+  [12, integers('uint32', ({ uint64Data = [] }) => uint64Data.map((value) => Number(toBigInt(value))))],
+  [
+    13,
+    {
+      dtype: 'uint64',
+      bytes: 8,
+      fromRaw: (raw) => new BigUint64Array(aligned(raw)),
+      fromField: ({ uint64Data = [] }) => BigUint64Array.from(uint64Data, toBigInt),
+    },
+  ],
+  [16, half((bits) => Float32Array.from(bits, bfloat16ToNumber))],
 ]);
 
 /** Two elements in a byte, the first in its lower half; they are widened to bytes. An odd number leaves one half unused. */
@@ -132,7 +140,7 @@ const FOUR_BITS: ReadonlyMap<number, ElementType> = new Map<number, ElementType>
   [22, fourBits('int8', (raw) => Int8Array.from(raw, (nibble) => (nibble << 28) >> 28))],
 ]);
 
-function fourBits(dtype: DataType, widen: (nibbles: Uint8Array) => TensorData): ElementType {
+function fourBits(dtype: ValueType, widen: (nibbles: Uint8Array) => TensorData): ElementType {
   const split = (bytes: ArrayLike<number>) =>
     widen(Uint8Array.from({ length: 2 * bytes.length }, (_, i) => bytes[i >> 1]! >> (i % 2 ? 4 : 0)));
   return {
@@ -180,8 +188,13 @@ export function isDecodable(type: number): boolean {
 }
 
 /** The element type that an ONNX type becomes; undefined for unsupported types, and for those of constants alone. */
-export function dtypeOf(type: number): DataType | undefined {
+export function dtypeOf(type: number): ValueType | undefined {
   return ELEMENT_TYPES.get(type)?.dtype;
+}
+
+/** The type of the tensors of an input or output that is computed in float32. JavaScript has no array of bfloat16. */
+export function widenedTypeOf(type: number): WidenedType | undefined {
+  return type === 10 ? 'float16' : type === 11 ? 'float64' : undefined;
 }
 
 function invalid(tensor: TensorProto, problem: string): never {

@@ -5,9 +5,11 @@ import { suggest } from '../suggest.js';
 import {
   copyData,
   describeTensor,
+  isFloat,
   type Tensor,
   type TensorData,
   type TensorLike,
+  toFloat32,
   toTensor,
   withData,
 } from '../tensor.js';
@@ -72,10 +74,14 @@ function fits(input: ModelInput, axis: number, declared: Dimension, length: numb
 }
 
 function checkTensor(input: ModelInput, tensor: Tensor): void {
-  const { dtype, shape } = input;
+  const { dtype, widened, shape } = input;
   const { type, dims } = tensor;
-  const compared = () => `expected ${describeTensor(dtype, shape)}, received ${describeTensor(type, dims)}`;
-  if (type !== dtype) throw new ResidualSkipError('INVALID_DTYPE', `input '${input.name}': ${compared()}`);
+  const declared = widened ?? dtype;
+  const compared = () =>
+    `expected ${describeTensor(declared, shape)}, received ${describeTensor(type, dims)}`;
+  // What a float16 or float64 input is computed in is taken, too.
+  if (type !== declared && type !== dtype)
+    throw new ResidualSkipError('INVALID_DTYPE', `input '${input.name}': ${compared()}`);
   const fitting =
     (input.anyRank && !dims.includes(0)) ||
     (dims.length === shape.length && dims.every((length, axis) => fits(input, axis, shape[axis]!, length)));
@@ -97,12 +103,12 @@ function take(input: ModelInput, feeds: Feeds): Tensor {
   if (value === undefined) {
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
-      `feeds: input '${input.name}' (${describeTensor(input.dtype, input.shape)}) is missing`,
+      `feeds: input '${input.name}' (${describeTensor(input.widened ?? input.dtype, input.shape)}) is missing`,
     );
   }
   const tensor = toTensor(`input '${input.name}'`, value);
   checkTensor(input, tensor);
-  return tensor;
+  return isFloat(tensor) ? toFloat32(tensor) : tensor;
 }
 
 function bind(input: ModelInput, tensor: Tensor): InputBinding {

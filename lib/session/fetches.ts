@@ -3,6 +3,7 @@ import type { Model } from '../model/model.js';
 import type { Port, Program } from '../model/program.js';
 import type { TensorMap } from '../skip/observer.js';
 import {
+  asType,
   describe,
   describeTensor,
   isTensorLike,
@@ -13,7 +14,7 @@ import {
 } from '../tensor.js';
 import { checkNames } from './feeds.js';
 import { RUN_OPTIONS } from './options.js';
-import { keptOutput, type Results, shapeOf } from './results.js';
+import { keptOutput, type Results, shapeOf, typeOf } from './results.js';
 
 /** Which outputs a run returns: their names, or a map from name to null or to the tensor to fill. */
 export type Fetches = readonly string[] | { readonly [outputName: string]: Tensor | TensorLike | null };
@@ -88,10 +89,10 @@ function preallocated(port: Port, program: Program, items: number, fetches: Fetc
   const given = fetches.get(port.name);
   if (!given) return null;
   const tensor = toTensor(`fetches '${port.name}'`, given);
-  const { dtype } = program.values[port.value]!;
+  const type = typeOf(port, program);
   const shape = shapeOf(port, program, items);
-  const compared = `expected ${describeTensor(dtype, shape)}, received ${describeTensor(tensor.type, tensor.dims)}`;
-  if (tensor.type !== dtype)
+  const compared = `expected ${describeTensor(type, shape)}, received ${describeTensor(tensor.type, tensor.dims)}`;
+  if (tensor.type !== type)
     throw new ResidualSkipError('INVALID_DTYPE', `fetches '${port.name}': ${compared}`);
   if (!ArrayBuffer.isView(given.data)) {
     throw new ResidualSkipError('INVALID_ARGUMENT', `fetches '${port.name}': expected a typed array to fill`);
@@ -114,7 +115,10 @@ export function collectOutputs(program: Program, results: Results, fetches: Fetc
   for (const [index, port] of program.outputs.entries()) {
     if (!fetches.has(port.name)) continue;
     const filled = given[index];
-    if (filled) (filled.tensor.data as { set(from: TensorData): void }).set(results.outputs[index]!);
+    if (filled) {
+      const data = asType(filled.tensor.type, results.outputs[index]!);
+      (filled.tensor.data as { set(from: TensorData): void }).set(data);
+    }
     outputs[port.name] = (filled?.given as Tensor | undefined) ?? newOutput(program, results, index);
   }
   return outputs;
@@ -122,6 +126,6 @@ export function collectOutputs(program: Program, results: Results, fetches: Fetc
 
 function newOutput(program: Program, results: Results, index: number): Tensor {
   const port = program.outputs[index]!;
-  const { dtype } = program.values[port.value]!;
-  return new Tensor(dtype, keptOutput(results, index), shapeOf(port, program, results.items));
+  const type = typeOf(port, program);
+  return new Tensor(type, asType(type, keptOutput(results, index)), shapeOf(port, program, results.items));
 }

@@ -25,6 +25,6 @@ export interface ModelInfo {
   readonly batchingReason: string | null;
 }
 
-export function describePort({ name, dtype, shape }: ModelPort): TensorMetadata {
-  return { name, isTensor: true, type: dtype, shape: [...shape] };
+export function describePort({ name, dtype, widened, shape }: ModelPort): TensorMetadata {
+  return { name, isTensor: true, type: widened ?? dtype, shape: [...shape] };
 }

@@ -1,6 +1,6 @@
 import type { Port, Program } from '../model/program.js';
 import { sizeOf } from '../numeric/shapes.js';
-import { allocate, type TensorData } from '../tensor.js';
+import { allocate, type DataType, type TensorData } from '../tensor.js';
 
 /** The arrays that a run fills; see RunRequest. */
 export interface Results {
@@ -20,6 +20,11 @@ const KEPT = 16;
 export function shapeOf({ value, batched }: Port, program: Program, items: number): readonly number[] {
   const { shape } = program.values[value]!;
   return batched ? [items, ...shape.slice(1)] : shape;
+}
+
+/** The type of an output's tensors. */
+export function typeOf({ value, widened }: Port, program: Program): DataType {
+  return widened ?? program.values[value]!.dtype;
 }
 
 /**

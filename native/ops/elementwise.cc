@@ -10,6 +10,10 @@
 namespace rskip::ops {
 namespace {
 
+// Types that networks compute much with have a loop for each way to walk through the operands.
+template <class T>
+constexpr bool kCommon = std::is_same_v<T, float> || std::is_same_v<T, int32_t> || std::is_same_v<T, int64_t>;
+
 // y[i] = op(a, b) over numpy-broadcast operands.
 template <class In, class Out, class Op>
 void zip(const TensorView& a, const TensorView& b, const TensorView& y, Poll& poll, Op op) {
@@ -19,17 +23,23 @@ void zip(const TensorView& a, const TensorView& b, const TensorView& y, Poll& po
     Out* to = y.as<Out>() + at[0];
     const In* left = a.as<In>() + at[1];
     const In* right = b.as<In>() + at[2];
-    if (steps[1] == 1 && steps[2] == 1) {
-      for (int64_t i = 0; i < length; ++i) to[i] = op(left[i], right[i]);
-    } else if (steps[1] == 1 && steps[2] == 0) {
-      const In value = *right;
-      for (int64_t i = 0; i < length; ++i) to[i] = op(left[i], value);
-    } else if (steps[1] == 0 && steps[2] == 1) {
-      const In value = *left;
-      for (int64_t i = 0; i < length; ++i) to[i] = op(value, right[i]);
-    } else {
-      for (int64_t i = 0; i < length; ++i) to[i] = op(left[i * steps[1]], right[i * steps[2]]);
+    if constexpr (kCommon<In>) {
+      if (steps[1] == 1 && steps[2] == 1) {
+        for (int64_t i = 0; i < length; ++i) to[i] = op(left[i], right[i]);
+        return;
+      }
+      if (steps[1] == 1 && steps[2] == 0) {
+        const In value = *right;
+        for (int64_t i = 0; i < length; ++i) to[i] = op(left[i], value);
+        return;
+      }
+      if (steps[1] == 0 && steps[2] == 1) {
+        const In value = *left;
+        for (int64_t i = 0; i < length; ++i) to[i] = op(value, right[i]);
+        return;
+      }
     }
+    for (int64_t i = 0; i < length; ++i) to[i] = op(left[i * steps[1]], right[i * steps[2]]);
   });
 }
 

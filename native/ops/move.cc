@@ -21,6 +21,8 @@ void with_size(DType dtype, F f) {
   switch (dtype_size(dtype)) {
     case 1:
       return f(std::integral_constant<size_t, 1>{});
+    case 2:
+      return f(std::integral_constant<size_t, 2>{});
     case 4:
       return f(std::integral_constant<size_t, 4>{});
     default:

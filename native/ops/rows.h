@@ -26,6 +26,14 @@ void dispatch(DType dtype, F f) {
       return f(uint8_t{});
     case DType::kInt8:
       return f(int8_t{});
+    case DType::kInt16:
+      return f(int16_t{});
+    case DType::kUint16:
+      return f(uint16_t{});
+    case DType::kUint32:
+      return f(uint32_t{});
+    case DType::kUint64:
+      return f(uint64_t{});
   }
 }
 

@@ -7,15 +7,18 @@
 
 namespace rskip {
 
-// Order is part of the encoding of programs: float32, uint8, int32, int64, bool, int8.
-enum class DType : int32_t { kFloat32, kUint8, kInt32, kInt64, kBool, kInt8 };
+// Order is part of the encoding of programs.
+enum class DType : int32_t { kFloat32, kUint8, kInt32, kInt64, kBool, kInt8, kInt16, kUint16, kUint32, kUint64 };
 
 inline size_t dtype_size(DType t) {
   switch (t) {
-    case DType::kInt64: return 8;
+    case DType::kInt64:
+    case DType::kUint64: return 8;
     case DType::kUint8:
     case DType::kBool:
     case DType::kInt8: return 1;
+    case DType::kInt16:
+    case DType::kUint16: return 2;
     default: return 4;
   }
 }

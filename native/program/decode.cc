@@ -17,7 +17,7 @@ constexpr int64_t kMaxElements = int64_t{1} << 40;
 
 Value read_value(Words& in, std::span<const ConstantData> constants) {
   Value value;
-  value.dtype = in.one_of(DType::kInt8, "data type");
+  value.dtype = in.one_of(DType::kUint64, "data type");
   value.constant = in.optional_id<ConstantId>(constants.size(), "constant");
   value.shape = in.ints(in.position(0, kMaxRank, "rank"));
   bool empty = false;

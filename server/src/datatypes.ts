@@ -1,4 +1,4 @@
-import { ResidualSkipError, Tensor } from 'residual-skip';
+import { ResidualSkipError, Tensor, toFloat32 } from 'residual-skip';
 import { ServerError } from './errors.js';
 
 /**
@@ -6,11 +6,18 @@ import { ServerError } from './errors.js';
  * BYTES is for encoded images and for answers of the classification extension; it has no tensor type here.
  */
 const TYPES = {
-  FP32: { type: 'float32', bytes: 4 },
-  UINT8: { type: 'uint8', bytes: 1 },
-  INT32: { type: 'int32', bytes: 4 },
-  INT64: { type: 'int64', bytes: 8 },
-  BOOL: { type: 'bool', bytes: 1 },
+  FP16: { type: 'float16', array: Uint16Array },
+  FP32: { type: 'float32', array: Float32Array },
+  FP64: { type: 'float64', array: Float64Array },
+  INT8: { type: 'int8', array: Int8Array },
+  INT16: { type: 'int16', array: Int16Array },
+  INT32: { type: 'int32', array: Int32Array },
+  INT64: { type: 'int64', array: BigInt64Array },
+  UINT8: { type: 'uint8', array: Uint8Array },
+  UINT16: { type: 'uint16', array: Uint16Array },
+  UINT32: { type: 'uint32', array: Uint32Array },
+  UINT64: { type: 'uint64', array: BigUint64Array },
+  BOOL: { type: 'bool', array: Uint8Array },
 } as const;
 
 export type Datatype = keyof typeof TYPES | 'BYTES';
@@ -57,7 +64,8 @@ export function tensorFromBytes(
   shape: readonly number[],
   bytes: Uint8Array,
 ): Tensor {
-  const { type, bytes: width } = elementType(name, datatype);
+  const { type, array: Elements } = elementType(name, datatype);
+  const width = Elements.BYTES_PER_ELEMENT;
   const elements = elementsOf(name, shape);
   if (bytes.byteLength !== elements * width) {
     throw new ServerError(
@@ -69,13 +77,8 @@ export function tensorFromBytes(
   const aligned = bytes.byteOffset % width === 0 ? bytes : new Uint8Array(bytes);
   const { buffer, byteOffset } = aligned;
   return guarded(name, () => {
-    if (type === 'float32')
-      return new Tensor(type, new Float32Array(buffer as ArrayBuffer, byteOffset, elements), shape);
-    if (type === 'int32')
-      return new Tensor(type, new Int32Array(buffer as ArrayBuffer, byteOffset, elements), shape);
-    if (type === 'int64')
-      return new Tensor(type, new BigInt64Array(buffer as ArrayBuffer, byteOffset, elements), shape);
-    return new Tensor(type, new Uint8Array(buffer as ArrayBuffer, byteOffset, elements), shape);
+    const data = new Elements(buffer as ArrayBuffer, byteOffset, elements);
+    return new Tensor(type, data as Float32Array, shape);
   });
 }
 
@@ -89,11 +92,7 @@ export function tensorFromJson(
   const { type } = elementType(name, datatype);
   elementsOf(name, shape);
   const flat = Array.isArray(data[0]) ? (data.flat(Number.POSITIVE_INFINITY) as unknown[]) : data;
-  return guarded(name, () => {
-    if (type === 'bool') return new Tensor(type, flat as boolean[], shape);
-    if (type === 'int64') return new Tensor(type, flat as number[], shape);
-    return new Tensor(type as 'float32', flat as number[], shape);
-  });
+  return guarded(name, () => new Tensor(type, flat as number[], shape));
 }
 
 /** An error that the package finds in a tensor is an error of the request. */
@@ -112,9 +111,10 @@ export function bytesOf(tensor: Tensor): Uint8Array {
   return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
 }
 
-/** The elements as JSON values. Clients that need exact int64 values above 2^53 request binary data. */
+/** The elements as JSON values. Clients that need exact 64-bit integers above 2^53 request binary data. */
 export function jsonOf(tensor: Tensor): readonly (number | boolean)[] {
-  if (tensor.type === 'bool') return Array.from(tensor.data as Uint8Array, (value) => value !== 0);
+  if (tensor.type === 'bool') return Array.from(tensor.data, (value) => value !== 0);
+  if (tensor.type === 'float16') return Array.from(toFloat32(tensor).data);
   return Array.from(tensor.data as ArrayLike<number | bigint>, Number);
 }
 

@@ -189,12 +189,18 @@ function parse(request: ModelInferRequest, aligned: Align): InferRequest {
   };
 }
 
-/** Fields of InferTensorContents, by datatype. */
+/** Fields of InferTensorContents, by datatype. The protocol has none for FP16, which is sent raw. */
 const CONTENTS: Readonly<Record<string, string>> = {
   FP32: 'fp32_contents',
-  UINT8: 'uint_contents',
+  FP64: 'fp64_contents',
+  INT8: 'int_contents',
+  INT16: 'int_contents',
   INT32: 'int_contents',
   INT64: 'int64_contents',
+  UINT8: 'uint_contents',
+  UINT16: 'uint_contents',
+  UINT32: 'uint_contents',
+  UINT64: 'uint64_contents',
   BOOL: 'bool_contents',
   BYTES: 'bytes_contents',
 };

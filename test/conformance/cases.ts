@@ -1,14 +1,19 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { type InferenceSession, Tensor } from '../../lib/index.js';
-import type { Constant } from '../../lib/model/graph.js';
 import { decodeModelProto, decodeTensorProto, type GraphProto } from '../../lib/model/proto.js';
 import { decodeTensor } from '../../lib/model/tensor-proto.js';
+import { widenFloat16 } from '../../lib/numeric/float16.js';
+import { asType, type DataType } from '../../lib/tensor.js';
 import { expectClose, type Tolerance } from '../helpers/compare.js';
 
 /** Where Debian's libonnx-testdata puts ONNX's own backend tests. */
 const FOLDER = process.env.RESIDUAL_SKIP_ONNX_TESTDATA ?? '/usr/share/libonnx-testdata/data';
 const SUITES = ['node', 'pytorch-converted', 'pytorch-operator', 'simple'];
+
+/** Of TensorProto.DataType. */
+const FLOAT16 = 10;
+const DOUBLE = 11;
 
 /** What ONNX's own test runner allows where a case doesn't say otherwise. */
 const DEFAULT_TOLERANCE = { rtol: 1e-3, atol: 1e-7 };
@@ -60,28 +65,37 @@ export function readCases(): Case[] {
   );
 }
 
-function readTensors(folder: string, kind: 'input' | 'output'): Constant[] {
+function readTensors(folder: string, kind: 'input' | 'output'): Tensor[] {
   const count = readdirSync(folder).filter((file) => basename(file).startsWith(`${kind}_`)).length;
   return Array.from({ length: count }, (_, i) => readTensor(join(folder, `${kind}_${i}.pb`)));
 }
 
-function readTensor(file: string): Constant {
-  return decodeTensor(decodeTensorProto(readFileSync(file)));
+function readTensor(file: string): Tensor {
+  const proto = decodeTensorProto(readFileSync(file));
+  const { dtype, shape, data } = decodeTensor(proto);
+  const make = (type: DataType, elements: unknown) => new Tensor(type, elements as Float32Array, shape);
+  if (proto.dataType === FLOAT16) return make('float16', asType('float16', data));
+  // Decoding rounds these to float32.
+  if (proto.dataType === DOUBLE) {
+    return make('float64', new Float64Array(Uint8Array.from(proto.rawData!).buffer));
+  }
+  return make(dtype, data);
+}
+
+function numbersOf({ type, data }: Tensor): ArrayLike<number | bigint> {
+  return type === 'float16' ? widenFloat16(data) : data;
 }
 
 /** Runs all data sets of a case and fails where an output differs. */
 export async function runCase({ dataSets, tolerance }: Case, session: InferenceSession): Promise<void> {
   for (const folder of dataSets) {
     const inputs = readTensors(folder, 'input');
-    const feeds = session.inputNames.map((name, i) => {
-      const { dtype, data, shape } = inputs[i]!;
-      return [name, new Tensor(dtype, data, shape)];
-    });
+    const feeds = session.inputNames.map((name, i) => [name, inputs[i]!]);
     const outputs = await session.run(Object.fromEntries(feeds));
     for (const [i, expected] of readTensors(folder, 'output').entries()) {
       const actual = outputs[session.outputNames[i]!]!;
-      expect([actual.type, actual.dims]).toEqual([expected.dtype, expected.shape]);
-      expectClose(actual.data, expected.data as ArrayLike<number | bigint>, tolerance);
+      expect([actual.type, actual.dims]).toEqual([expected.type, expected.dims]);
+      expectClose(numbersOf(actual), numbersOf(expected), tolerance);
     }
   }
 }

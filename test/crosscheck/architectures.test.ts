@@ -26,6 +26,8 @@ interface Facts {
   readonly batched: boolean;
   readonly blocks: number;
   readonly gates: number;
+  /** The logits in double precision. */
+  readonly exact?: readonly (readonly number[])[];
 }
 
 interface Network extends Omit<Facts, 'inputs'> {
@@ -86,7 +88,9 @@ async function runAll(session: InferenceSession, network: Network): Promise<Ran>
   return { logits, traces };
 }
 
-function worstDifference(actual: readonly Float32Array[], expected: readonly number[][]): number {
+type Rows = readonly ArrayLike<number>[];
+
+function worstDifference(actual: Rows, expected: readonly (readonly number[])[]): number {
   const largest = Math.max(...expected.flat().map(Math.abs));
   const differences = expected.flatMap((row, item) => row.map((x, k) => Math.abs(x - actual[item]![k]!)));
   return Math.max(...differences) / largest;
@@ -115,7 +119,12 @@ else {
         expect(session.blocks).toHaveLength(network.blocks);
         const gated = session.blocks.filter(({ gate }) => gate);
         expect(gated).toHaveLength(network.gates);
-        expect(worstDifference(logits, expected)).toBeLessThanOrEqual(TOLERANCE);
+        // Some networks with random weights are chaotic: there, our error may be twice onnxruntime's.
+        const difference = worstDifference(logits, expected);
+        const { exact } = network;
+        if (exact && difference > TOLERANCE) {
+          expect(worstDifference(logits, exact)).toBeLessThanOrEqual(2 * worstDifference(expected, exact));
+        } else expect(difference).toBeLessThanOrEqual(TOLERANCE);
         for (const { index } of gated) {
           const decisions = traces.map(({ blocks }) => blocks[index]!.ran);
           expect(new Set(decisions).size).toBe(2);

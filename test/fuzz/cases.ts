@@ -10,12 +10,12 @@ import { summarise } from '../../lib/audit/summary.js';
 import { type Feeds, InferenceSession, ResidualSkipError, Tensor } from '../../lib/index.js';
 import { compileModel } from '../../lib/model/compile.js';
 import { loadModel, unsupportedOperators } from '../../lib/model/load.js';
-import type { ModelInput } from '../../lib/model/model.js';
 import { decodeModelProto, encodeModelProto } from '../../lib/model/proto.js';
 import { sizeOf } from '../../lib/numeric/shapes.js';
 import { bindFeeds } from '../../lib/session/feeds.js';
+import { describePort, type TensorMetadata } from '../../lib/session/metadata.js';
 import { describeBlocks } from '../../lib/skip/block-info.js';
-import { allocate } from '../../lib/tensor.js';
+import { allocate, isBig } from '../../lib/tensor.js';
 import { GATED, MODELS } from './models.js';
 import { mutateBytes, mutateJson, mutateModel } from './mutate.js';
 import { INPUT, POLICIES, TRACE } from './policies.js';
@@ -111,7 +111,7 @@ export async function runCase({ kind, bytes }: Case, thorough: boolean): Promise
 async function inspect(bytes: Uint8Array): Promise<boolean> {
   const model = await loadModel(bytes, { allowUnsupported: true });
   if (unsupportedOperators(model).length > 0) return true;
-  const feeds = feedsOf(model.inputs);
+  const feeds = feedsOf(model.inputs.map(describePort));
   if (!feeds) return false;
   const program = compileModel(model, bindFeeds(model, feeds).binding);
   describeBlocks(program);
@@ -126,15 +126,15 @@ const MAX_ELEMENTS = 2 ** 25;
 const ENDLESS = 2 ** 42;
 
 /** Tensors for a run; undefined if they would be too large. */
-function feedsOf(inputs: readonly Pick<ModelInput, 'name' | 'dtype' | 'shape'>[]): Feeds | undefined {
+function feedsOf(inputs: readonly TensorMetadata[]): Feeds | undefined {
   const feeds: Record<string, Tensor> = {};
-  for (const { name, dtype, shape } of inputs) {
+  for (const { name, type, shape } of inputs) {
     const dims = shape.map((length) => (typeof length === 'string' ? 2 : length));
     const size = sizeOf(dims);
     if (!(size <= MAX_FED)) return undefined;
-    const data = allocate(dtype, size);
-    for (let i = 0; i < size; i++) data[i] = data instanceof BigInt64Array ? BigInt(i % 3) : i % 3;
-    feeds[name] = new Tensor(dtype, data, dims) as Tensor;
+    const data = allocate(type, size);
+    for (let i = 0; i < size; i++) data[i] = isBig(type) ? BigInt(i % 3) : i % 3;
+    feeds[name] = new Tensor(type, data as Float32Array, dims);
   }
   return feeds;
 }
@@ -142,7 +142,7 @@ function feedsOf(inputs: readonly Pick<ModelInput, 'name' | 'dtype' | 'shape'>[]
 async function createAndRun(bytes: Uint8Array, runs: boolean, thorough: boolean): Promise<void> {
   const session = await InferenceSession.create(bytes, { threads: thorough ? 2 : 1 });
   try {
-    const feeds = feedsOf(session.inputMetadata.map(({ type: dtype, ...rest }) => ({ dtype, ...rest })));
+    const feeds = feedsOf(session.inputMetadata);
     if (!feeds || !runs) return;
     if (thorough) await session.run(feeds);
     const { trace } = session.runTracedSync(feeds);

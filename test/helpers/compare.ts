@@ -1,5 +1,3 @@
-import type { TensorData } from '../../lib/tensor.js';
-
 type Elements = ArrayLike<number | bigint>;
 
 /**
@@ -28,7 +26,7 @@ export function firstDifference(actual: Elements, expected: Elements, tolerance:
 }
 
 /** Fails with the position of the first difference. */
-export function expectClose(actual: TensorData, expected: Elements, tolerance: Tolerance): void {
+export function expectClose(actual: Elements, expected: Elements, tolerance: Tolerance): void {
   const at = firstDifference(actual, expected, tolerance);
   if (at < 0) return;
   throw new Error(

@@ -1,16 +1,16 @@
 import { type KernelStep, type KernelTensor, runStep } from '../../lib/kernels/index.js';
 import { sizeOf } from '../../lib/numeric/shapes.js';
-import { allocate, type DataType, type TensorData } from '../../lib/tensor.js';
+import { allocate, isBigData, type TensorData, type ValueType } from '../../lib/tensor.js';
 
 /** Runs the TypeScript kernel of a step on outputs that are first filled with garbage. */
 export function compute(
   step: KernelStep,
   inputs: readonly (KernelTensor | undefined)[],
-  outputs: readonly { dtype: DataType; shape: readonly number[] }[],
+  outputs: readonly { dtype: ValueType; shape: readonly number[] }[],
 ): TensorData[] {
   const tensors = outputs.map(({ dtype, shape }) => {
     const data = allocate(dtype, sizeOf(shape));
-    if (data instanceof BigInt64Array) data.fill(77n);
+    if (isBigData(data)) data.fill(77n);
     else data.fill(77);
     return { dtype, shape, data };
   });

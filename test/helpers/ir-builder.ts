@@ -8,7 +8,7 @@ import {
   type Value,
   type ValueId,
 } from '../../lib/model/program.js';
-import type { DataType, TensorData } from '../../lib/tensor.js';
+import type { TensorData, ValueType } from '../../lib/tensor.js';
 import { randomFloats } from './random.js';
 
 type StepName = IrStep['op'];
@@ -36,7 +36,7 @@ export class IrBuilder {
     return this.shared.values[id]!.shape;
   }
 
-  input(shape: readonly number[], dtype: DataType = 'float32'): ValueId {
+  input(shape: readonly number[], dtype: ValueType = 'float32'): ValueId {
     const name = `input${this.inputs.length}`;
     const value = this.value(name, dtype, shape);
     this.inputs.push({ name, value, batched: true });
@@ -68,7 +68,7 @@ export class IrBuilder {
     inputs: readonly ValueId[],
     attrs: Attributes<Op>,
     shape: readonly number[],
-    dtype: DataType = 'float32',
+    dtype: ValueType = 'float32',
   ): ValueId {
     const node = `${this.scope}${op}_${this.shared.nodes++}`;
     const output = this.value(node, dtype, shape);
@@ -137,7 +137,7 @@ export class IrBuilder {
     return this.step('compare', [a, b], { kind }, this.broadcast(a, b), 'bool');
   }
 
-  cast(x: ValueId, dtype: DataType = 'float32'): ValueId {
+  cast(x: ValueId, dtype: ValueType = 'float32'): ValueId {
     return this.step('cast', [x], {}, this.shape(x), dtype);
   }
 
@@ -221,7 +221,7 @@ export class IrBuilder {
     };
   }
 
-  private value(name: string, dtype: DataType, shape: readonly number[]): ValueId {
+  private value(name: string, dtype: ValueType, shape: readonly number[]): ValueId {
     this.shared.values.push({ name, dtype, shape });
     return this.shared.values.length - 1;
   }

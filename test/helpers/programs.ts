@@ -7,7 +7,7 @@ import {
   type Value,
   type ValueId,
 } from '../../lib/model/program.js';
-import type { DataType, TensorData } from '../../lib/tensor.js';
+import type { TensorData, ValueType } from '../../lib/tensor.js';
 
 const NO_COST = { multiplyAdds: 0, bytes: 0, layers: 0 };
 
@@ -17,7 +17,7 @@ export class ProgramBuilder {
   readonly blocks: Block[] = [];
   private readonly inputs: { name: string; value: ValueId; batched: boolean }[] = [];
 
-  value(shape: readonly number[], dtype: DataType = 'float32', data?: TensorData): ValueId {
+  value(shape: readonly number[], dtype: ValueType = 'float32', data?: TensorData): ValueId {
     this.values.push({ name: `v${this.values.length}`, dtype, shape, data });
     return this.values.length - 1;
   }
@@ -26,7 +26,7 @@ export class ProgramBuilder {
     return this.value(shape, 'float32', Float32Array.from(values));
   }
 
-  input(shape: readonly number[], { dtype = 'float32' as DataType, batched = true } = {}): ValueId {
+  input(shape: readonly number[], { dtype = 'float32' as ValueType, batched = true } = {}): ValueId {
     const value = this.value(shape, dtype);
     this.inputs.push({ name: `input${this.inputs.length}`, value, batched });
     return value;
@@ -38,7 +38,7 @@ export class ProgramBuilder {
     attrs: Extract<Step, { op: Op }>['attrs'],
     inputs: readonly ValueId[],
     shape: readonly number[],
-    dtype: DataType = 'float32',
+    dtype: ValueType = 'float32',
   ): ValueId {
     const y = this.value(shape, dtype);
     this.push({ op, attrs, inputs, outputs: [y] } as unknown as Step);

@@ -3,13 +3,13 @@ import fc from 'fast-check';
 import type { KernelStep, KernelTensor } from '../../lib/kernels/index.js';
 import type { Operations } from '../../lib/kernels/operations.js';
 import { NO_ACTIVATION, type Requantisation, type Term } from '../../lib/model/program.js';
-import type { DataType } from '../../lib/tensor.js';
+import type { ValueType } from '../../lib/tensor.js';
 import { tensorOf } from './random.js';
 import type { StepCase } from './steps.js';
 
 export type ByteType = 'uint8' | 'int8';
 const byteType = fc.constantFrom<ByteType>('uint8', 'int8');
-const bytes = (type: DataType, shape: readonly number[]) => tensorOf(type, shape, 'special');
+const bytes = (type: ValueType, shape: readonly number[]) => tensorOf(type, shape, 'special');
 const optional = <T>(arbitrary: fc.Arbitrary<T>) => fc.option(arbitrary, { nil: undefined });
 
 const SCALES = [0.5, 0.037, 2 ** -7, 0.0021, 1.25];
@@ -24,7 +24,7 @@ export function boundsOf(type: string): { low: number; high: number } {
   return type === 'int8' ? { low: -128, high: 127 } : { low: 0, high: 255 };
 }
 
-const requantOf = (type: DataType): fc.Arbitrary<Requantisation> => {
+const requantOf = (type: ValueType): fc.Arbitrary<Requantisation> => {
   const { low, high } = boundsOf(type);
   return fc
     .tuple(...[0, 1, 2].map(() => fc.integer({ min: low, max: high })))
@@ -36,13 +36,13 @@ const termOf = (type: ByteType): fc.Arbitrary<Term> => {
 };
 
 const scaled = (
-  from: (type: DataType) => DataType,
-  to: (type: DataType) => DataType,
+  from: (type: ValueType) => ValueType,
+  to: (type: ValueType) => ValueType,
   op: 'quantize' | 'dequantize',
 ) =>
   fc
     .record({
-      type: op === 'quantize' ? byteType : fc.constantFrom<DataType>('uint8', 'int8', 'int32'),
+      type: op === 'quantize' ? byteType : fc.constantFrom<ValueType>('uint8', 'int8', 'int32'),
       shape: fc.array(fc.integer({ min: 1, max: 6 }), { minLength: 1, maxLength: 4 }),
       at: fc.nat(3),
       each: fc.boolean(),
@@ -83,10 +83,10 @@ const dynamicQuantize = fc
 
 /** Bias, scale, both zero points, requantisation and type of the output of a product with `channels`. */
 const product = (x: ByteType, w: ByteType, channels: number) =>
-  fc.constantFrom<DataType>('int32', 'float32', 'uint8', 'int8').chain((y) => {
+  fc.constantFrom<ValueType>('int32', 'float32', 'uint8', 'int8').chain((y) => {
     const sums = y === 'int32';
     const biasType =
-      y === 'float32' ? fc.constantFrom<DataType>('int32', 'float32') : fc.constant('int32' as const);
+      y === 'float32' ? fc.constantFrom<ValueType>('int32', 'float32') : fc.constant('int32' as const);
     const bias = biasType.chain((type) => optional(tensorOf(type, [channels])));
     const zero = (type: ByteType, length: fc.Arbitrary<number>) =>
       optional(length.chain((n) => bytes(type, [n])));
@@ -173,7 +173,7 @@ export const QUANTIZED_CASES = (
   qglobalPool: fc
     .tuple(
       byteType,
-      fc.constantFrom<DataType>('float32', 'uint8', 'int8'),
+      fc.constantFrom<ValueType>('float32', 'uint8', 'int8'),
       fc.array(fc.integer({ min: 1, max: 5 }), { minLength: 3, maxLength: 5 }),
     )
     .chain(([type, y, shape]) =>
@@ -204,7 +204,7 @@ export const QUANTIZED_CASES = (
   lookup: fc
     .tuple(
       byteType,
-      fc.constantFrom<DataType>('float32', 'uint8', 'int8'),
+      fc.constantFrom<ValueType>('float32', 'uint8', 'int8'),
       fc.array(fc.integer({ min: 1, max: 5 }), { maxLength: 4 }),
     )
     .chain(([type, y, shape]) =>

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import type { KernelTensor } from '../../lib/kernels/index.js';
-import { allocate, type DataType } from '../../lib/tensor.js';
+import { allocate, isBig, type ValueType } from '../../lib/tensor.js';
 
 // Looked up once, because globals are slow inside the test runner.
 const { imul } = Math;
@@ -39,15 +39,19 @@ const SPECIAL_FLOATS = [
   3e9,
   -1e20,
 ];
-const SPECIAL_INTEGERS: Record<Exclude<DataType, 'float32'>, bigint[]> = {
+const SPECIAL_INTEGERS: Record<Exclude<ValueType, 'float32'>, bigint[]> = {
   uint8: [0n, 255n, 128n],
   int8: [-128n, 127n, 0n],
   int32: [-(2n ** 31n), 2n ** 31n - 1n, -1n, 0n],
   int64: [-(2n ** 63n), 2n ** 63n - 1n, -1n, 0n, 2n ** 53n + 1n],
   bool: [0n, 1n],
+  int16: [-(2n ** 15n), 2n ** 15n - 1n, -1n, 0n],
+  uint16: [0n, 2n ** 16n - 1n, 2n ** 15n],
+  uint32: [0n, 2n ** 32n - 1n, 2n ** 31n],
+  uint64: [0n, 2n ** 64n - 1n, 2n ** 63n, 2n ** 53n + 1n],
 };
 
-function element(dtype: DataType, fill: Fill, next: () => number): number | bigint {
+function element(dtype: ValueType, fill: Fill, next: () => number): number | bigint {
   const special = fill === 'special' && next() < 0.3;
   if (dtype === 'float32') {
     return special ? SPECIAL_FLOATS[Math.floor(next() * SPECIAL_FLOATS.length)]! : next() * 2 - 1;
@@ -55,13 +59,13 @@ function element(dtype: DataType, fill: Fill, next: () => number): number | bigi
   const list = SPECIAL_INTEGERS[dtype];
   let value = BigInt(Math.floor(next() * 11) - 5);
   if (dtype === 'bool') value = BigInt(Math.floor(next() * 2));
-  else if (dtype === 'uint8' && value < 0n) value = -value;
+  else if (dtype.startsWith('u') && value < 0n) value = -value;
   if (special) value = list[Math.floor(next() * list.length)]!;
-  return dtype === 'int64' ? value : Number(value);
+  return isBig(dtype) ? value : Number(value);
 }
 
 export function randomTensor(
-  dtype: DataType,
+  dtype: ValueType,
   shape: readonly number[],
   seed: number,
   fill: Fill = 'plain',
@@ -77,7 +81,7 @@ export function randomTensor(
 
 /** A tensor of the given type and shape from any numbers. */
 export function tensorOf(
-  dtype: DataType,
+  dtype: ValueType,
   shape: readonly number[],
   fill: Fill = 'plain',
 ): fc.Arbitrary<KernelTensor> {

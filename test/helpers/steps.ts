@@ -12,17 +12,30 @@ import {
   REDUCE_KINDS,
   SCATTER_KINDS,
 } from '../../lib/model/program.js';
-import type { DataType } from '../../lib/tensor.js';
+import type { ValueType } from '../../lib/tensor.js';
 import { QUANTIZED_CASES } from './quantized-steps.js';
 import { type Fill, tensorOf } from './random.js';
 
 export interface StepCase {
   readonly step: KernelStep;
   readonly inputs: readonly (KernelTensor | undefined)[];
-  readonly outputs: readonly { readonly dtype: DataType; readonly shape: readonly number[] }[];
+  readonly outputs: readonly { readonly dtype: ValueType; readonly shape: readonly number[] }[];
 }
 
-const DTYPES: readonly DataType[] = ['float32', 'uint8', 'int32', 'int64', 'bool', 'int8'];
+const DTYPES: readonly ValueType[] = [
+  'float32',
+  'uint8',
+  'int32',
+  'int64',
+  'bool',
+  'int8',
+  'int16',
+  'uint16',
+  'uint32',
+  'uint64',
+];
+const numeric = fc.constantFrom(...DTYPES.filter((type) => type !== 'bool'));
+const integral = fc.constantFrom(...DTYPES.filter((type) => type !== 'bool' && type !== 'float32'));
 const dtype = fc.constantFrom(...DTYPES);
 const fill = fc.constantFrom<Fill>('plain', 'special');
 const dim = fc.integer({ min: 1, max: 6 });
@@ -198,9 +211,9 @@ function ofOne(
   max: number,
   make: (shape: number[]) => fc.Arbitrary<{ step: KernelStep; shape: number[] }>,
   {
-    type = fc.constant<DataType>('float32'),
+    type = fc.constant<ValueType>('float32'),
     result,
-  }: { type?: fc.Arbitrary<DataType>; result?: DataType } = {},
+  }: { type?: fc.Arbitrary<ValueType>; result?: ValueType } = {},
 ): fc.Arbitrary<StepCase> {
   return fc.tuple(shapeOf(min, max), type, fill).chain(([shape, t, kind]) =>
     fc.tuple(tensorOf(t, shape, kind), make(shape)).map(([x, { step, shape: y }]) => ({
@@ -220,7 +233,7 @@ const unary = ofOne(0, 4, (shape) =>
 /** Steps with two or three broadcast operands, by the types of operands and result. */
 function broadcasting(
   step: fc.Arbitrary<KernelStep>,
-  types: fc.Arbitrary<{ inputs: DataType[]; output: DataType }>,
+  types: fc.Arbitrary<{ inputs: ValueType[]; output: ValueType }>,
 ): fc.Arbitrary<StepCase> {
   return fc.tuple(step, types, shapeOf(0, 4), fill).chain(([s, { inputs, output }, shape, kind]) =>
     all(inputs.map((type) => broadcastable(shape).chain((part) => tensorOf(type, part, kind)))).map(
@@ -244,7 +257,7 @@ const binary = fc.oneof(
     fc
       .constantFrom(...BINARY_KINDS)
       .map((kind): KernelStep => ({ op: 'binary', attrs: { kind, act: NO_ACTIVATION } })),
-    fc.constantFrom<DataType>('int32', 'int64', 'uint8').map((t) => ({ inputs: [t, t], output: t })),
+    integral.map((t) => ({ inputs: [t, t], output: t })),
   ),
 );
 
@@ -384,7 +397,7 @@ const oneHot = fc
   .record({
     shape: shapeOf(0, 3),
     depth: dim,
-    indexType: fc.constantFrom<DataType>('int64', 'int32', 'float32'),
+    indexType: fc.constantFrom<ValueType>('int64', 'int32', 'float32'),
     valueType: dtype,
     fill,
   })
@@ -533,8 +546,6 @@ const expand = fc.tuple(dtype, shapeOf(0, 4)).chain(([type, shape]) =>
     ),
   ),
 );
-
-const numeric = fc.constantFrom<DataType>('float32', 'int32', 'int64', 'uint8');
 
 const reduce = ofOne(
   1,

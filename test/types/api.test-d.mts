@@ -30,7 +30,7 @@ expectTypeOf(new Tensor([true])).toEqualTypeOf<Tensor<'bool'>>();
 expectTypeOf(new Tensor('int64', [1n]).data).toEqualTypeOf<BigInt64Array>();
 expectTypeOf(x.reshape([4])).toEqualTypeOf<Tensor<'float32'>>();
 // @ts-expect-error no such type
-new Tensor('float16', [1]);
+new Tensor('string', ['a']);
 // @ts-expect-error the array does not fit the type
 new Tensor('float32', new Int32Array(1));
 // @ts-expect-error numbers are no booleans
@@ -38,10 +38,19 @@ new Tensor('bool', [1]);
 // A type that is known at run time alone.
 declare const type: Tensor.Type;
 expectTypeOf(new Tensor(type, [])).toEqualTypeOf<Tensor>();
-expectTypeOf<Tensor.Type>().toEqualTypeOf<'float32' | 'uint8' | 'int32' | 'int64' | 'bool' | 'int8'>();
+expectTypeOf<Tensor.Type>().toEqualTypeOf<Exclude<ort.Tensor.Type, 'string' | 'int4' | 'uint4'>>();
 expectTypeOf<Tensor.DataTypeMap['int64']>().toEqualTypeOf<BigInt64Array>();
 expectTypeOf<Tensor.DataType>().toEqualTypeOf<
-  Float32Array | Uint8Array | Int8Array | Int32Array | BigInt64Array
+  | Float32Array
+  | Float64Array
+  | Uint8Array
+  | Int8Array
+  | Int16Array
+  | Uint16Array
+  | Int32Array
+  | Uint32Array
+  | BigInt64Array
+  | BigUint64Array
 >();
 expectTypeOf<Tensor.ElementTypeMap>().toEqualTypeOf<Pick<ort.Tensor.ElementTypeMap, Tensor.Type>>();
 expectTypeOf<Tensor.DataTypeMap>().toExtend<Pick<ort.Tensor.DataTypeMap, Tensor.Type>>();

@@ -39,6 +39,12 @@ describe('Tensor', () => {
     ['int64', [1n, -(2n ** 63n)], new BigInt64Array([1n, -(2n ** 63n)])],
     ['int64', [1, -2], new BigInt64Array([1n, -2n])],
     ['bool', [true, false], new Uint8Array([1, 0])],
+    ['int16', [-(2 ** 15)], new Int16Array([-(2 ** 15)])],
+    ['uint16', [2 ** 16 - 1], new Uint16Array([2 ** 16 - 1])],
+    ['uint32', [2 ** 32 - 1], new Uint32Array([2 ** 32 - 1])],
+    ['uint64', [2n ** 64n - 1n, 7], new BigUint64Array([2n ** 64n - 1n, 7n])],
+    ['float64', [1e300], new Float64Array([1e300])],
+    ['float16', [1, -2, 1e6], new Uint16Array([0x3c00, 0xc000, 0x7c00])],
   ] as const)('converts data of %s', (type, source, expected) => {
     expect(new Tensor(type, source as never).data).toEqual(expected);
   });
@@ -50,6 +56,9 @@ describe('Tensor', () => {
     [new Int32Array(2), 'int32'],
     [new BigInt64Array(2), 'int64'],
     [[true, false], 'bool'],
+    [new Uint16Array(2), 'uint16'],
+    [new BigUint64Array(2), 'uint64'],
+    [new Float64Array(2), 'float64'],
   ])('tells the type from the data (%#)', (data, type) => {
     const tensor = new (Tensor as unknown as new (data: unknown) => Tensor)(data);
     expect(tensor.type).toBe(type);
@@ -120,7 +129,7 @@ describe('Tensor', () => {
     ['INVALID_SHAPE', ['float32', new Float32Array(1), ['1']]],
     ['INVALID_SHAPE', ['float32', new Float32Array(1), 1]],
     ['INVALID_SHAPE', ['float32', new Float32Array(1), [2 ** 30, 2 ** 30]]],
-    ['INVALID_DTYPE', ['float64', new Float64Array(1)]],
+    ['INVALID_DTYPE', ['string', ['a']]],
     ['INVALID_DTYPE', ['constructor', [1]]],
     ['INVALID_DTYPE', ['float32', new Float64Array(1)]],
     ['INVALID_DTYPE', ['int64', new Float32Array(1)]],
@@ -137,6 +146,9 @@ describe('Tensor', () => {
     ['INVALID_ARGUMENT', ['int32', [2 ** 31]]],
     ['INVALID_ARGUMENT', ['int64', [2n ** 63n]]],
     ['INVALID_ARGUMENT', ['int64', [0.5]]],
+    ['INVALID_ARGUMENT', ['uint64', [-1n]]],
+    ['INVALID_ARGUMENT', ['uint16', [2 ** 16]]],
+    ['INVALID_ARGUMENT', ['float16', ['1']]],
     ['INVALID_ARGUMENT', ['bool', [1]]],
     ['INVALID_ARGUMENT', ['float32', ['1']]],
   ])('refuses with %s (%#)', (code, args) => {
@@ -168,8 +180,8 @@ describe('toTensor', () => {
   });
 
   it('names what it was given', () => {
-    const half = new ort.Tensor('float64', new Float64Array(1));
-    expect(() => toTensor("input 'x'", half)).toThrow("input 'x': type 'float64' is not supported");
+    const text = new ort.Tensor('string', ['a']);
+    expect(() => toTensor("input 'x'", text)).toThrow("input 'x': type 'string' is not supported");
     expect(() => toTensor("input 'x'", [1])).toThrow("input 'x': expected a Tensor, received Array");
     const remote = { type: 'float32', location: 'gpu-buffer', data: undefined, dims: [1] };
     expect(() => toTensor("input 'x'", remote)).toThrow("the tensor is at 'gpu-buffer'");

@@ -68,6 +68,12 @@ function prelu(node: NodeLowering): ValueId {
   return node.step('binary', [unary(node, x, 'relu'), scaled], output, { kind: 'add', act: NO_ACTIVATION });
 }
 
+export function absolute(node: NodeLowering, x: ValueId): ValueId {
+  const { dtype } = node.value(x);
+  if (dtype === 'float32') return unary(node, x, 'abs');
+  return dtype.startsWith('u') ? x : arithmetic(node, 'max', x, negated(node, x));
+}
+
 /** (x > 0) - (x < 0) */
 function sign(node: NodeLowering, x: ValueId): ValueId {
   const { dtype, shape } = node.value(x);
@@ -101,7 +107,7 @@ export function swish(node: NodeLowering, x: ValueId, alpha: number): ValueId {
 }
 
 export const ACTIVATIONS: OperatorTable = {
-  Abs: ofAny('abs', (node, x) => arithmetic(node, 'max', x, negated(node, x))),
+  Abs: { lower: (node) => absolute(node, node.input(0)) },
   Ceil: plain('ceil'),
   Erf: plain('erf'),
   Exp: plain('exp'),

@@ -7,6 +7,7 @@ import { arithmetic } from './elementwise.js';
 import { part, transposed } from './layout.js';
 import { product, scaled } from './matrix.js';
 import type { OperatorTable } from './operator.js';
+import { turnedByCaches } from './rotary.js';
 
 /** Queries, keys and values: (batch, heads, tokens, elements of a head). */
 type Operands = readonly [q: ValueId, k: ValueId, v: ValueId];
@@ -202,6 +203,53 @@ function multiHeadAttention(node: NodeLowering): ValueId {
   return contribAttention(node, operands() as Operands, 4, 5);
 }
 
+/**
+ * Causal attention in which several heads of queries share one of keys, over the tokens at hand alone. The lengths of the
+ * items (seqlens_k) only matter with a cache: texts are filled up behind their tokens, which no token sees.
+ */
+function groupQueryAttention(node: NodeLowering): readonly ValueId[] {
+  const [heads, groups] = [node.number('num_heads', 0), node.number('kv_num_heads', 0)];
+  if (!(heads > 0 && groups > 0 && heads % groups === 0)) {
+    node.invalid(`its ${heads} heads of queries can't share ${groups} heads of keys`);
+  }
+  const whole = node.float(0);
+  const width = node.shape(whole).at(-1)!;
+  const packed = node.optional(1) === NONE;
+  const size = width / (packed ? heads + 2 * groups : heads);
+  const of = (input: number, first: number, count: number) =>
+    split(
+      node,
+      packed ? part(node, whole, 2, first * size, (first + count) * size) : node.float(input),
+      count,
+    );
+  const turned = (x: ValueId) =>
+    node.number('do_rotary', 0) === 0
+      ? x
+      : turnedByCaches(node, x, [node.float(7), node.float(8)], node.optional(9));
+  const q = turned(of(0, 0, heads));
+  const k = turned(of(1, heads, groups));
+  const v = of(2, heads + groups, groups);
+  const tokens = node.shape(q)[2]!;
+  const window = node.number('local_window_size', -1);
+  if (window > 0 && tokens > window) {
+    node.unsupported(
+      `its window of ${window} is shorter than its ${tokens} tokens; releases of onnxruntime differ in it`,
+    );
+  }
+  const masks = [causal(node, tokens, tokens)];
+  if (node.optional(10) !== NONE) masks.push(node.float(10));
+  const operands = [q, ...[k, v].map((x) => repeated(node, x, heads / groups))] as unknown as Operands;
+  const scale = node.number('scale', 0) || 1 / Math.sqrt(size);
+  return [joined(node, attend(node, operands, scale, masks, node.number('softcap', 0)).y), k, v];
+}
+
+function unsupportedGroupQueryAttention({ inputs, attributes }: Node): string | undefined {
+  if (named(inputs, 3, 5)) return CACHES;
+  return (attributes.get('smooth_softmax') ?? 0) === 1 || named(inputs, 11)
+    ? 'with smooth_softmax'
+    : undefined;
+}
+
 /** The mask of ONNX's operator for all keys; keys beyond its end are not seen. */
 function givenMask(node: NodeLowering, id: ValueId, keys: number): ValueId {
   const { dtype, shape } = node.value(id);
@@ -260,6 +308,10 @@ export const ATTENTION: OperatorTable = {
       if (named(inputs, 4) || named(outputs, 1)) return CACHES;
       return attributes.get('do_rotary') ? 'with do_rotary' : undefined;
     },
+  },
+  'com.microsoft.GroupQueryAttention': {
+    lower: groupQueryAttention,
+    unsupported: unsupportedGroupQueryAttention,
   },
   'com.microsoft.MultiHeadAttention': {
     lower: multiHeadAttention,

@@ -1,5 +1,5 @@
 import { broadcast } from '../../numeric/shapes.js';
-import type { DataType } from '../../tensor.js';
+import type { ValueType } from '../../tensor.js';
 import type { Node } from '../graph.js';
 import type { NodeLowering } from '../lowering.js';
 import {
@@ -21,7 +21,7 @@ export function broadcastOf(node: NodeLowering, ids: readonly ValueId[]): number
 }
 
 /** The type that all operands must share. */
-function commonType(node: NodeLowering, ids: readonly ValueId[]): DataType {
+function commonType(node: NodeLowering, ids: readonly ValueId[]): ValueType {
   const types = [...new Set(ids.map((id) => node.value(id).dtype))];
   return types.length === 1
     ? types[0]!

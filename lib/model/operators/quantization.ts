@@ -1,13 +1,13 @@
 /** Between floats and bytes, with one scale and zero point, one for each position of an axis, or one for each block. */
 import { sizeOf } from '../../numeric/shapes.js';
-import type { DataType } from '../../tensor.js';
+import type { ValueType } from '../../tensor.js';
 import type { NodeLowering } from '../lowering.js';
 import { NONE, type ValueId } from '../program.js';
 import { elementTypeName } from '../tensor-proto.js';
 import { arithmetic } from './elementwise.js';
 import type { OperatorTable } from './operator.js';
 
-export const isByte = (dtype: DataType): dtype is 'uint8' | 'int8' => dtype === 'uint8' || dtype === 'int8';
+export const isByte = (dtype: ValueType): dtype is 'uint8' | 'int8' => dtype === 'uint8' || dtype === 'int8';
 
 /** Where the scale, and behind it the zero point, of a tensor are among a node's inputs; `axis` is that of several scales. */
 interface Scaling {
@@ -25,7 +25,7 @@ function checked(
   node: NodeLowering,
   { scale, zero, axis }: Scaling,
   shape: readonly number[],
-  dtype: DataType,
+  dtype: ValueType,
 ): Scaling {
   const count = sizeOf(node.shape(scale));
   const single = count === 1 && node.rank(scale) < 2;
@@ -52,21 +52,29 @@ export function quantized(
   node: NodeLowering,
   x: ValueId,
   given: Scaling,
-  fallback: DataType = 'uint8',
+  fallback: ValueType = 'uint8',
 ): ValueId {
   const shape = node.shape(x);
   const dtype = given.zero === NONE ? fallback : node.value(given.zero).dtype;
-  if (!isByte(dtype)) node.unsupported(`its output is ${dtype}; only uint8 and int8 are supported`);
+  if (!isQuantised(dtype)) node.unsupported(`its output is ${dtype}; ${QUANTISED}`);
   const { scale, zero, axis } = checked(node, given, shape, dtype);
+  if (!isByte(dtype)) {
+    const along = (id: ValueId) => (id === NONE ? NONE : alongAxis(node, id, shape, axis));
+    return quantizedBy(node, x, along(scale), along(zero), dtype);
+  }
   return node.step('quantize', [node.cast(x, 'float32'), scale, zero], { dtype, shape }, { axis });
 }
 
 export function dequantized(node: NodeLowering, x: ValueId, given: Scaling): ValueId {
   const { dtype, shape } = node.value(x);
-  if (!isByte(dtype) && dtype !== 'int32') {
-    node.unsupported(`its input is ${dtype}; only uint8, int8 and int32 are supported`);
+  if (!isQuantised(dtype) && dtype !== 'int32') {
+    node.unsupported(`its input is ${dtype}; only 8 and 16 bits and int32 are supported`);
   }
   const { scale, zero, axis } = checked(node, given, shape, dtype);
+  if (!isByte(dtype) && dtype !== 'int32') {
+    const along = (id: ValueId) => (id === NONE ? NONE : alongAxis(node, id, shape, axis));
+    return dequantizedBy(node, x, along(scale), along(zero));
+  }
   return node.step('dequantize', [x, scale, zero], { dtype: 'float32', shape }, { axis });
 }
 
@@ -104,42 +112,82 @@ function blocks(node: NodeLowering, shape: readonly number[]): { scale: ValueId;
   const zero = node.optional(2);
   return {
     scale: spread(node, node.float(1), shape, axis, block),
-    zero: zero === NONE ? NONE : node.cast(spread(node, zero, shape, axis, block), 'float32'),
+    zero: zero === NONE ? NONE : spread(node, zero, shape, axis, block),
   };
 }
 
-const LIMITS = { uint8: [0, 255], int8: [-128, 127] } as const;
+const LIMITS = {
+  uint8: [0, 255],
+  int8: [-128, 127],
+  uint16: [0, 2 ** 16 - 1],
+  int16: [-(2 ** 15), 2 ** 15 - 1],
+} as const;
+type QuantisedType = keyof typeof LIMITS;
+const QUANTISED = 'only 8 and 16 bits are supported';
+
+function isQuantised(dtype: ValueType): dtype is QuantisedType {
+  return Object.hasOwn(LIMITS, dtype);
+}
+
+/** A vector of one number, or of one for each position of `axis`, as it is broadcast to `shape`. */
+function alongAxis(node: NodeLowering, vector: ValueId, shape: readonly number[], axis: number): ValueId {
+  const count = sizeOf(node.shape(vector));
+  return node.reshape(vector, count === 1 ? [] : shape.map((length, i) => (i === axis ? length : 1)));
+}
+
+/** In steps of floats; scale and zero point can be broadcast to x. */
+function quantizedBy(
+  node: NodeLowering,
+  x: ValueId,
+  scale: ValueId,
+  zero: ValueId,
+  dtype: QuantisedType,
+): ValueId {
+  const output = { dtype: 'float32', shape: node.shape(x) } as const;
+  const ratio = arithmetic(node, 'div', node.cast(x, 'float32'), scale);
+  const rounded = node.step('unary', [ratio], output, { act: { kind: 'round', alpha: 0, beta: 0 } });
+  const shifted = zero === NONE ? rounded : arithmetic(node, 'add', rounded, node.cast(zero, 'float32'));
+  const [alpha, beta] = LIMITS[dtype];
+  return node.cast(node.step('unary', [shifted], output, { act: { kind: 'clip', alpha, beta } }), dtype);
+}
+
+function dequantizedBy(node: NodeLowering, x: ValueId, scale: ValueId, zero: ValueId): ValueId {
+  const real = node.cast(x, 'float32');
+  const centred = zero === NONE ? real : arithmetic(node, 'sub', real, node.cast(zero, 'float32'));
+  return arithmetic(node, 'mul', centred, scale);
+}
+
+/** By TensorProto.DataType. */
+const OUTPUT_TYPES: Readonly<Record<number, QuantisedType>> = {
+  0: 'uint8',
+  2: 'uint8',
+  3: 'int8',
+  4: 'uint16',
+  5: 'int16',
+};
 
 function quantizeLinear(node: NodeLowering): ValueId {
   const x = node.input(0);
   const shape = node.shape(x);
   const asked = node.number('output_dtype', 0);
-  const fallback = asked === 3 ? 'int8' : 'uint8';
-  if (asked !== 0 && asked !== 2 && asked !== 3)
-    node.unsupported(`its output is ${elementTypeName(asked)}; only uint8 and int8 are supported`);
+  const fallback =
+    OUTPUT_TYPES[asked] ?? node.unsupported(`its output is ${elementTypeName(asked)}; ${QUANTISED}`);
   const zeroPoint = node.optional(2);
   if (zeroPoint !== NONE && node.value(zeroPoint).bits === 4) {
-    node.unsupported('its output has 4 bits; only uint8 and int8 are supported');
+    node.unsupported(`its output has 4 bits; ${QUANTISED}`);
   }
   const block = blocks(node, shape);
   if (!block) return quantized(node, x, scaling(node, 1, node.number('axis', 1)), fallback);
   const dtype = zeroPoint === NONE ? fallback : node.value(zeroPoint).dtype;
-  if (!isByte(dtype)) node.unsupported(`its output is ${dtype}; only uint8 and int8 are supported`);
-  const output = { dtype: 'float32', shape } as const;
-  const ratio = arithmetic(node, 'div', node.cast(x, 'float32'), block.scale);
-  const rounded = node.step('unary', [ratio], output, { act: { kind: 'round', alpha: 0, beta: 0 } });
-  const shifted = block.zero === NONE ? rounded : arithmetic(node, 'add', rounded, block.zero);
-  const [alpha, beta] = LIMITS[dtype];
-  return node.cast(node.step('unary', [shifted], output, { act: { kind: 'clip', alpha, beta } }), dtype);
+  if (!isQuantised(dtype)) node.unsupported(`its output is ${dtype}; ${QUANTISED}`);
+  return quantizedBy(node, x, block.scale, block.zero, dtype);
 }
 
 function dequantizeLinear(node: NodeLowering): ValueId {
   const x = node.input(0);
   const block = blocks(node, node.shape(x));
   if (!block) return dequantized(node, x, scaling(node, 1, node.number('axis', 1)));
-  const real = node.cast(x, 'float32');
-  const centred = block.zero === NONE ? real : arithmetic(node, 'sub', real, block.zero);
-  return arithmetic(node, 'mul', centred, block.scale);
+  return dequantizedBy(node, x, block.scale, block.zero);
 }
 
 function dynamicQuantizeLinear(node: NodeLowering): readonly ValueId[] {

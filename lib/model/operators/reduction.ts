@@ -1,7 +1,8 @@
 import { range, type Shape, sizeOf } from '../../numeric/shapes.js';
+import { ARRAY_OF, isBig } from '../../tensor.js';
 import type { NodeLowering } from '../lowering.js';
 import type { ReduceKind, ValueId } from '../program.js';
-import { unary } from './activations.js';
+import { absolute, unary } from './activations.js';
 import { arithmetic, negated } from './elementwise.js';
 import type { Operator, OperatorTable } from './operator.js';
 
@@ -43,9 +44,7 @@ const max = plain('max');
 
 const sumSquare: Reducer = (node, x, axes, keep) => sum(node, arithmetic(node, 'mul', x, x), axes, keep);
 export const l1: Reducer = (node, x, axes, keep) => {
-  const negative = negated(node, x);
-  const isFloat = node.value(x).dtype === 'float32';
-  return sum(node, isFloat ? unary(node, x, 'abs') : arithmetic(node, 'max', x, negative), axes, keep);
+  return sum(node, absolute(node, x), axes, keep);
 };
 export const l2: Reducer = (node, x, axes, keep) => unary(node, sumSquare(node, x, axes, keep), 'sqrt');
 const logSum: Reducer = (node, x, axes, keep) => unary(node, sum(node, x, axes, keep), 'log');
@@ -77,13 +76,13 @@ function reduction(reducer: Reducer, { since = 18, floats = false } = {}): Opera
   return { lower, constantInputs: [1] };
 }
 
-/** -1 - x reverses the order of integers without overflow. */
+/** Inverted bits reverse the order of integers: x subtracted from a number of ones. */
 function argMin(node: NodeLowering): ValueId {
   const given = node.input(0);
   const { dtype } = node.value(given);
   if (dtype === 'float32') return argMaxOf(node, negated(node, given));
-  const x = node.cast(given, dtype === 'int64' ? 'int64' : 'int32');
-  return argMaxOf(node, arithmetic(node, 'sub', node.cast(node.scalar(-1), node.value(x).dtype), x));
+  const ones = isBig(dtype) ? ARRAY_OF[dtype].of(-1n) : ARRAY_OF[dtype].of(-1);
+  return argMaxOf(node, arithmetic(node, 'sub', node.constantOf(dtype, [], ones), given));
 }
 
 function cumSum(node: NodeLowering): ValueId {

@@ -59,15 +59,25 @@ function rotary(node: NodeLowering, [cosine, sine, position]: readonly [number, 
   const [batch, length] = [shape[0]!, flat ? shape[1]! : shape[2]!];
   const x = flat ? transposed(node, node.reshape(given, [batch, length, count, size]), [0, 2, 1, 3]) : given;
   const positions = positionsOf(node, node.optional(position), length);
+  const rows = [cosines, sines].map((cache) => angles(node, cache, positions, batch, length));
+  const whole = turned(node, x, rows as [ValueId, ValueId], rotated, node.number('interleaved', 0) !== 0);
+  return flat ? node.reshape(transposed(node, whole, [0, 2, 1, 3]), shape) : whole;
+}
+
+/** The first `rotated` elements of each head, (batch, heads, length, size), turned; cosines and sines are (batch or 1, 1, length, ...). */
+function turned(
+  node: NodeLowering,
+  x: ValueId,
+  rows: readonly [cosines: ValueId, sines: ValueId],
+  rotated: number,
+  interleaved: boolean,
+): ValueId {
+  const [batch, count, length, size] = node.shape(x) as [number, number, number, number];
   const pairs = rotated / 2;
-  const [cos, sin] = [cosines, sines].map((cache) => {
-    const rows = angles(node, cache, positions, batch, length);
-    return part(node, rows, 3, 0, pairs);
-  }) as [ValueId, ValueId];
-  const turned = part(node, x, 3, 0, rotated);
+  const [cos, sin] = rows.map((cache) => part(node, cache, 3, 0, pairs)) as [ValueId, ValueId];
+  const first = part(node, x, 3, 0, rotated);
   const lead = [batch, count, length];
-  const interleaved = node.number('interleaved', 0) !== 0;
-  const split = node.reshape(turned, interleaved ? [...lead, pairs, 2] : [...lead, 2, pairs]);
+  const split = node.reshape(first, interleaved ? [...lead, pairs, 2] : [...lead, 2, pairs]);
   const axis = interleaved ? 4 : 3;
   const half = (i: number) => node.reshape(part(node, split, axis, i, i + 1), [...lead, pairs]);
   const [a, b] = [half(0), half(1)];
@@ -80,12 +90,32 @@ function rotary(node: NodeLowering, [cosine, sine, position]: readonly [number, 
   );
   const output = { dtype: 'float32', shape: node.shape(split) } as const;
   const joined = node.reshape(node.step('concat', halves, output, { axis }), [...lead, rotated]);
+  if (rotated === size) return joined;
   const rest = part(node, x, 3, rotated, size);
-  const whole =
-    rotated === size
-      ? joined
-      : node.step('concat', [joined, rest], { dtype: 'float32', shape: [...lead, size] }, { axis: 3 });
-  return flat ? node.reshape(transposed(node, whole, [0, 2, 1, 3]), shape) : whole;
+  return node.step('concat', [joined, rest], { dtype: 'float32', shape: [...lead, size] }, { axis: 3 });
+}
+
+/**
+ * Queries or keys in heads, turned as onnxruntime's GroupQueryAttention does with its own caches of cosines and sines: tokens
+ * count from 0 if there are no positions.
+ */
+export function turnedByCaches(
+  node: NodeLowering,
+  x: ValueId,
+  caches: readonly [cosines: ValueId, sines: ValueId],
+  positions: ValueId,
+): ValueId {
+  const [batch, , length, size] = node.shape(x) as [number, number, number, number];
+  const rows = caches.map((cache) => {
+    const [known = 0, pairs = 0] = node.shape(cache);
+    if (node.rank(cache) !== 2 || known < length || 2 * pairs > size) {
+      node.invalid(`its cache [${node.shape(cache)}] doesn't fit ${length} tokens and heads of ${size}`);
+    }
+    if (positions !== NONE) return angles(node, cache, positions, batch, length);
+    return node.reshape(part(node, cache, 0, 0, length), [1, 1, length, pairs]);
+  });
+  const rotated = 2 * node.shape(caches[0]).at(-1)!;
+  return turned(node, x, rows as [ValueId, ValueId], rotated, node.number('rotary_interleaved', 0) !== 0);
 }
 
 export const ROTARY: OperatorTable = {

@@ -216,6 +216,72 @@ describe('com.microsoft.MultiHeadAttention', () => {
   });
 });
 
+describe('com.microsoft.GroupQueryAttention', () => {
+  const op = 'com.microsoft.GroupQueryAttention';
+  const [keys, values] = [flat(QUERIES, 20, 1), flat(QUERIES, 21, 1)];
+  const shared = (tensor: AnyTensor): Row => {
+    const row = inHeads(tensor, 1);
+    return (b, _, t) => row(b, 0, t);
+  };
+  const form: Form = { keys: QUERIES, mask: (_, i, j) => (j > i ? Number.NEGATIVE_INFINITY : 0) };
+  const attributes = { num_heads: HEADS, kv_num_heads: 1 };
+  const lengths = [
+    new Tensor('int32', [QUERIES - 1, QUERIES - 1], [BATCH]),
+    new Tensor('int32', [QUERIES], [1]),
+  ];
+
+  test('heads of queries share those of keys; no token sees later ones', async () => {
+    const operands = [q, keys, values, undefined, undefined, ...lengths];
+    const [y, presentKeys] = await runNode(op, operands, attributes, ['y', 'k', 'v']);
+    expectClose(y!.data, expected(inHeads(q), shared(keys), shared(values), form));
+    expect(presentKeys!.dims).toEqual([BATCH, 1, QUERIES, SIZE]);
+    expectClose(presentKeys!.data, Array.from(keys.data as Float32Array));
+  });
+
+  test.each([0, 1])('unpacks all three and turns queries and keys (interleaved: %i)', async (interleaved) => {
+    const angle = (t: number, pair: number) => t / 10 ** pair;
+    const cache = (of: (x: number) => number) =>
+      new Tensor(
+        'float32',
+        Array.from({ length: 8 * 2 }, (_, n) => of(angle(Math.floor(n / 2), n % 2))),
+        [8, 2],
+      );
+    const turn =
+      (row: Row): Row =>
+      (b, h, t) => {
+        const x = row(b, h, t);
+        return x.map((a, d) => {
+          const [pair, second] = interleaved ? [d >> 1, d % 2] : [d % 2, d >> 1];
+          const other = x[interleaved ? d ^ 1 : (d + 2) % 4]!;
+          const [cos, sin] = [Math.cos(angle(t, pair)), Math.sin(angle(t, pair))];
+          return second ? a * cos + other * sin : a * cos - other * sin;
+        });
+      };
+    const packed: number[] = [];
+    for (let b = 0; b < BATCH; b++)
+      for (let t = 0; t < QUERIES; t++)
+        for (const tensor of [q, keys, values]) packed.push(...inHeads(tensor, 1)(b, 0, t));
+    const x = new Tensor('float32', packed, [BATCH, QUERIES, WIDTH + 2 * SIZE]);
+    const none = undefined;
+    const operands = [x, none, none, none, none, ...lengths, cache(Math.cos), cache(Math.sin)];
+    const all = { ...attributes, do_rotary: 1, rotary_interleaved: interleaved, scale: float(0.3) };
+    const [y] = await runNode(op, operands, all);
+    expectClose(
+      y!.data,
+      expected(turn(inHeads(q)), turn(shared(keys)), shared(values), { ...form, scale: 0.3 }),
+    );
+  });
+
+  test('a cache is refused by name', async () => {
+    const past = randomTensor([BATCH, 1, 2, SIZE], 22);
+    const operands = [q, keys, values, past, past, ...lengths];
+    await expect(runNode(op, operands, attributes)).rejects.toMatchObject({
+      code: 'UNSUPPORTED_MODEL',
+      message: expect.stringContaining('GroupQueryAttention with a cache'),
+    });
+  });
+});
+
 describe('com.microsoft.Attention', () => {
   const op = 'com.microsoft.Attention';
   const x = randomTensor([BATCH, KEYS, 6], 17);
