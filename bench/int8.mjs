@@ -58,7 +58,7 @@ async function withSkipping(dataset) {
   const networks = {
     'plain, float': await open(plain, 'full', { isa }),
     'plain, int8': await open(join(plain, 'model.int8.onnx'), 'full', { isa }),
-    'gated, float': await open(gated, 'model', { isa }),
+    'gated, float, policy': await open(gated, join(gated, 'policy.json'), { isa }),
     'gated, float, in full': await open(gated, 'full', { isa }),
     'gated, int8, policy': await open(join(gated, 'model.int8.onnx'), join(gated, 'policy.int8.json'), {
       isa,

@@ -28,7 +28,7 @@ import { writePage } from './serving/page.mjs';
 const here = import.meta.dirname;
 const CLI = join(here, '..', 'dist', 'cli', 'main.js');
 const POLICY = join(here, 'serving-policy.json');
-const CIFAR = join(here, '..', 'models', 'cifar10-resnet24');
+const CIFAR = join(here, '..', 'models', 'cifar10-resnet32');
 const RESNET18 = join(here, 'models', 'resnet18.onnx');
 const LIMITS = [0.005, 0.01, 0.02, 0.05];
 const THREADS = availableParallelism();
@@ -197,7 +197,7 @@ async function bears(model, title, { input, dims, images, reference }, session) 
 /** A ramp of load, followed by a calm period. */
 async function ramp(capacity, feeds, ...args) {
   const server = await serve(CIFAR, '--queue', String(RAMP_QUEUE), ...args);
-  const load = new Load(server.url, 'cifar10-resnet24', feeds);
+  const load = new Load(server.url, 'cifar10-resnet32', feeds);
   await load.closed(16, seconds.warm);
   // The setting is full again when the ramp begins.
   await load.open(RAMP.from * capacity, RAMP.from * capacity, seconds.calm);
@@ -258,7 +258,7 @@ for (const [name, policy] of Object.entries(policies)) {
   cifar.reference[name] = await answersOf(classifier.session, cifar.input, cifar.dims, images, policy);
 }
 const changed = disagreements(cifar.reference);
-const measured = [await bears(CIFAR, 'ResNet-24 (CIFAR)', cifar, classifier.session)];
+const measured = [await bears(CIFAR, 'ResNet-32 (CIFAR)', cifar, classifier.session)];
 await classifier.release();
 
 say(`the ramp, with the target of ${TARGET_MS} ms and without`);

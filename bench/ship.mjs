@@ -10,8 +10,10 @@ import { cardName, checkRegistered, isText, LIMITS, policyFile, readRuns, SETS }
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const FILES = ['model.onnx', 'config.json', 'preprocessor_config.json', 'tokenizer.json', 'reference.json'];
 const SOURCES = {
+  cifar10: 'Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009',
   'fashion-mnist': 'Xiao, Rasul and Vollgraf, Fashion-MNIST, 2017 (MIT)',
   sst2: 'Socher et al., Recursive Deep Models for Semantic Compositionality, 2013: its 6,920 sentences for training',
+  imagenette: 'Howard, Imagenette, 2019 (Apache 2.0)',
 };
 
 const [folder, dataset] = process.argv.slice(2);

@@ -4,23 +4,24 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 
-const MODEL = 'models/cifar10-resnet24-gated';
+const MODEL = 'models/fashion-mnist-resnet26-gated';
 const IMAGES = [
-  'airplane-0001',
-  'automobile-0000',
-  'bird-0000',
-  'cat-0000',
-  'deer-0000',
-  'frog-0000',
-  'horse-0000',
-  'truck-0000',
+  'bag-0000',
+  'coat-0000',
+  'coat-0001',
+  'dress-0001',
+  'pullover-0001',
+  'shirt-0000',
+  'shirt-0001',
+  'sneaker-0000',
 ];
 const OUTPUT = 'docs/skip-patterns.svg';
 
 const command = (...args) =>
   JSON.parse(execFileSync(process.execPath, ['dist/cli/main.js', ...args, '--json'], { encoding: 'utf8' }));
 const { blocks } = command('inspect', MODEL);
-const results = command('run', MODEL, ...IMAGES.map((name) => `examples/images/${name}.jpg`));
+const images = IMAGES.map((name) => `examples/garments/${name}.png`);
+const results = command('run', MODEL, ...images, '--policy', `${MODEL}/policy.json`);
 
 const ROW = 44;
 const TOP = 38;
@@ -46,7 +47,7 @@ const rows = results.map(({ input, top: [best], blocks: { skipped, total, patter
   const y = TOP + i * ROW;
   const photo = readFileSync(input).toString('base64');
   return [
-    `<image x="16" y="${y}" width="36" height="36" style="image-rendering:pixelated" href="data:image/jpeg;base64,${photo}"><title>${basename(input)}</title></image>`,
+    `<image x="16" y="${y}" width="36" height="36" style="image-rendering:pixelated" href="data:image/png;base64,${photo}"><title>${basename(input)}</title></image>`,
     text(64, y + 23, `${best.label} ${(100 * best.probability).toFixed(0)} %`),
     ...xs.map((left, b) => cell(pattern[b], left, y + 7)),
     text(x + CELL.width + 14, y + 23, `${skipped} of ${total} skipped`, 'fill="#5c6370"'),

@@ -112,25 +112,23 @@ def normalize(dataset: Dataset, images: torch.Tensor) -> torch.Tensor:
     return ((scaled - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def augment(
-    dataset: Dataset, images: torch.Tensor, generator: torch.Generator, crop: int | None = None
-) -> torch.Tensor:
-    """Random crop of `crop` pixels squared (all of `size`, without one) out of an image with `crop_padding` reflected
-    pixels around it and, where labels allow it, a random mirror.
+def augment(dataset: Dataset, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Random crop, of the image's size, out of the image with `crop_padding` reflected pixels around it and, where labels
+    allow it, a random mirror.
     """
     count, channels = images.shape[:2]
-    height = width = crop or dataset.size
+    size = dataset.size
     pad = dataset.crop_padding
-    places = dataset.size + 2 * pad - height + 1
+    places = 2 * pad + 1
     padded = F.pad(images.float(), (pad, pad, pad, pad), mode="reflect").to(torch.uint8)
-    rows = torch.randint(0, places, (count, 1), generator=generator) + torch.arange(height)
-    columns = torch.randint(0, places, (count, 1), generator=generator) + torch.arange(width)
+    rows = torch.randint(0, places, (count, 1), generator=generator) + torch.arange(size)
+    columns = torch.randint(0, places, (count, 1), generator=generator) + torch.arange(size)
     if dataset.flip:
         mirrored = torch.rand((count, 1), generator=generator) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
     item = torch.arange(count).view(-1, 1, 1, 1)
     channel = torch.arange(channels).view(1, -1, 1, 1)
-    return padded[item, channel, rows.view(count, 1, height, 1), columns.view(count, 1, 1, width)]
+    return padded[item, channel, rows.view(count, 1, size, 1), columns.view(count, 1, 1, size)]
 
 
 def preprocessor_config(dataset: Dataset) -> dict:

@@ -1,6 +1,6 @@
 """Architecture and epochs per data set. The gated network learns for as many epochs as its plain twin."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -10,9 +10,7 @@ class Recipe:
     from what is seen in `gates` passes over the images.
 
     A gate of the last stage runs its block where the answer so far is less than `sure`; `run` holds for each gate of the
-    earlier stages the share of images that should run its block, the hardest ones. With `early_crop`, images are cropped
-    to that side in the first three quarters of the epochs (progressive resizing): they cost less, and the last ones
-    still see whole images.
+    earlier stages the share of images that should run its block, the hardest ones.
     """
 
     depths: Sequence[int]
@@ -24,20 +22,14 @@ class Recipe:
     gate_steps: int = 8000
     batch: int = 128
     peak_rate: float = 0.1
-    early_crop: int | None = None
 
     def __post_init__(self) -> None:
         early = 1 + sum(self.depths[:-1]) - len(self.depths[:-1])
         if len(self.run) != early:
             raise ValueError(f"{len(self.run)} shares for the {early} identity blocks before the last stage of {self.depths}")
 
-    def crop(self, epoch: int) -> int | None:
-        """The side of the images in an epoch, None for whole images."""
-        return self.early_crop if epoch < 3 * self.epochs // 4 else None
-
 
 RECIPES = {
-    "cifar10": Recipe((2, 3, 6), (16, 48, 96), epochs=30, run=(0.95, 0.75, 0.95, 0.85), sure=0.77, early_crop=24),
     "mnist": Recipe((1, 2, 6), (16, 32, 48), epochs=40, run=(0.98, 0.98), sure=0.88, gates=6, batch=64, peak_rate=0.05),
 }
 SMOKE = Recipe((1, 2, 2), (16, 32, 64), epochs=3, run=(0.5, 0.6), gates=1, gate_steps=100)

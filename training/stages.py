@@ -73,7 +73,7 @@ class Pipeline:
     def stage(self, name: str, network: ResNet, loss: Step) -> Stage:
         backbone = [parameter for key, parameter in network.named_parameters() if ".gate." not in key]
         file = self.folder / f"{name}.pt"
-        return Stage(name, network, [(sgd(backbone), self.rate)], loss, self.recipe.epochs, file, self.recipe.crop)
+        return Stage(name, network, [(sgd(backbone), self.rate)], loss, self.recipe.epochs, file)
 
     def train_gates(self) -> None:
         """Passes over the augmented images, then each gate learns from what was seen there; the network stays as it is."""

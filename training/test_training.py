@@ -204,18 +204,13 @@ class DataTest(unittest.TestCase):
         shifted = augment(MNIST, images, torch.Generator().manual_seed(7))[:, 0, 0, 4:24].int().diff(dim=1)
         self.assertTrue((shifted == 1).all())
 
-    def test_crops_are_parts_of_the_image(self):
+    def test_crops_are_parts_of_the_padded_image(self):
         images = torch.arange(28).repeat(64, 1, 28, 1).to(torch.uint8)
-        crops = augment(MNIST, images, torch.Generator().manual_seed(8), crop=20)
-        self.assertEqual(tuple(crops.shape), (64, 1, 20, 20))
-        middle = crops[:, 0, 0, 2:18].int()
+        crops = augment(MNIST, images, torch.Generator().manual_seed(8))
+        self.assertEqual(crops.shape, images.shape)
+        middle = crops[:, 0, 0, 2:26].int()
         self.assertTrue((middle.diff(dim=1) == 1).all())
-        self.assertEqual(sorted(set((middle[:, 0] - 2).tolist())), list(range(-2, 11)))
-
-    def test_early_epochs_see_crops_and_the_last_ones_whole_images(self):
-        recipe = replace(SMOKE, epochs=8, early_crop=20)
-        self.assertEqual([recipe.crop(epoch) for epoch in range(8)], [20] * 6 + [None] * 2)
-        self.assertIsNone(SMOKE.crop(0))
+        self.assertEqual(sorted(set((middle[:, 0] - 2).tolist())), list(range(-2, 3)))
 
     def test_a_recipe_has_a_share_for_every_gate_before_the_last_stage(self):
         with self.assertRaisesRegex(ValueError, "1 shares for the 3 identity blocks before"):

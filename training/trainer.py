@@ -53,13 +53,13 @@ class Stage:
     """Some epochs with one loss; each epoch ends in a checkpoint.
 
     `loss(images, labels, step, steps)` gets a normalised batch; each optimizer comes with its learning rate's course,
-    a function of the stage's progress from 0 to 1; `crop` gives the side of an epoch's images in pixels.
+    a function of the stage's progress from 0 to 1.
     """
 
     def __init__(self, name: str, network: ResNet, optimizers: list[tuple[torch.optim.Optimizer, Rate]], loss: Step,
-                 epochs: int, checkpoint: Path, crop: Callable[[int], int | None] = lambda epoch: None):  # fmt: skip
+                 epochs: int, checkpoint: Path):  # fmt: skip
         self.name, self.network, self.optimizers, self.loss = name, network, optimizers, loss
-        self.epochs, self.checkpoint, self.crop = epochs, checkpoint, crop
+        self.epochs, self.checkpoint = epochs, checkpoint
 
     def load(self) -> int:
         """Restores the checkpoint, if there is one; returns how many epochs are done."""
@@ -82,7 +82,7 @@ class Stage:
             self.network.train()
             for index in progress(range(steps), f"{self.name} {epoch + 1}/{self.epochs}"):
                 picked = order[index * batch : (index + 1) * batch]
-                images = normalize(dataset, augment(dataset, train.images[picked], generator, self.crop(epoch)))
+                images = normalize(dataset, augment(dataset, train.images[picked], generator))
                 done = epoch * steps + index
                 for optimizer, rate in self.optimizers:
                     optimizer.zero_grad(set_to_none=True)

@@ -15,7 +15,7 @@ import {
   thresholdPolicy,
   withRandomExits,
 } from './rivals.mjs';
-import { LIMITS, policyFile, SETS, validationPath } from './runs.mjs';
+import { isText, LIMITS, policyFile, SETS, validationPath } from './runs.mjs';
 
 /** Number of validation images for the static choice, and of timed images. */
 const CHOSEN_ON = 1000;
@@ -126,6 +126,8 @@ async function timeAll(dataset, runs, images, progress) {
   const every = Math.max(1, Math.floor(images.length / (TIMED[dataset] ?? TIMED.default)));
   const some = images.filter((_, i) => i % every === 0);
   progress(`${dataset}: times`, some.length);
+  // A session compiles for each length of a text when it first gets one; that isn't part of a text's latency.
+  if (isText(dataset)) for (const { run } of runners) for (const { tensor } of some) await run(tensor);
   const times = await alternate(runners, some, () => {}, progress.advance);
   const energy = gated && (await energyOf(gated, some));
   for (const { release } of runners) await release();

@@ -22,7 +22,7 @@ export const DATASETS = {
 };
 
 /** Data sets of the networks with gates, in the order of the page; training/protocol.py made the others' networks. */
-export const REPRODUCED = ['cifar10', 'mnist'];
+export const REPRODUCED = ['mnist'];
 
 /** The folders of a data set's plain twin and gated network. */
 export function modelFolders(dataset) {

@@ -182,15 +182,6 @@ function exampleNote(reports) {
 
 const meanCut = ({ latencyMs }) => 1 - latencyMs.gated.mean / latencyMs.plain.mean;
 
-/** The sentence about skipping for the README. */
-function headline(report) {
-  const { plain, gated } = report.accuracy;
-  return (
-    `On CIFAR-10, learned gates cut the median latency [by ${percent(latencyCut(report))}](docs/reproduction.md) ` +
-    `and the mean by ${percent(meanCut(report))}, with an accuracy of ${percent(gated, 2)} instead of ${percent(plain, 2)}.`
-  );
-}
-
 /** Fills docs/reproduction.md and writes the drawings beside it. */
 export async function writePage(docs, reports, machine) {
   fillPage(join(docs, 'reproduction.md'), {
@@ -202,8 +193,6 @@ export async function writePage(docs, reports, machine) {
     drawn: '![Shortest and longest paths](reproduction-paths.svg)',
     paths: exampleNote(reports),
   });
-  const cifar = reports.find(({ dataset }) => dataset === 'cifar10');
-  fillPage(join(docs, '../README.md'), { skipping: headline(cifar) });
   const chart = async (name, spec, label) =>
     writeFileSync(join(docs, `${name}.svg`), standalone(await renderChart(spec, label)));
   await chart('reproduction-dial', dialChart(reports), 'accuracy against latency as one offset moves');

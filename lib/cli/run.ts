@@ -174,7 +174,8 @@ function stagesOf(blocks: readonly BlockInfo[]): ReadonlySet<number> {
 function draw(classifier: TimedClassifier, rows: readonly Row[], full: boolean, io: Io): string {
   const { blocks, backend, name } = classifier;
   const gates = blocks.filter(({ gate }) => gate !== null).length;
-  const heading = `${paint(io, 'bold', name)}: ${plural(blocks.length, 'block')}, ${gates} with a gate; ${backend} backend`;
+  const gated = gates > 0 ? `, ${gates} with a gate` : '';
+  const heading = `${paint(io, 'bold', name)}: ${plural(blocks.length, 'block')}${gated}; ${backend} backend`;
   const timeColumns: Column[] = full
     ? [{ title: 'ms', align: 'right' }]
     : [

@@ -20,7 +20,7 @@ export interface CachedProgram {
 }
 
 /** Programs that a session keeps besides the declared one. */
-const CAPACITY = 32;
+const CAPACITY = 64;
 
 /** What a program is compiled for; built on demand. */
 interface Bound {
