@@ -20,7 +20,7 @@ import { createInterface } from 'node:readline';
 import { setTimeout } from 'node:timers/promises';
 import sharp from 'sharp';
 import { commandsOf, inLanguage, type Snippet, snippetsOf } from '../helpers/snippets.js';
-import { randomTexts, textNetwork } from '../helpers/text-network.js';
+import { randomTexts } from '../helpers/text-network.js';
 import { InstalledPackage } from './installed.js';
 
 jest.setTimeout(600_000);
@@ -80,8 +80,7 @@ beforeAll(async () => {
   for (const name of EXAMPLES) cpSync(join(ROOT, 'examples', name), join(folder, name));
   symlinkSync(join(ROOT, 'examples'), join(folder, 'examples'));
   cpSync(join(ROOT, 'models'), join(folder, 'models'), { recursive: true });
-  cpSync(textNetwork('classes'), join(folder, 'models/sst2'), { recursive: true });
-  const rows = randomTexts(20, 1).map((text, i) => `${text}\t${i % 3}\n`);
+  const rows = randomTexts(20, 1).map((text, i) => `${text}\t${i % 2}\n`);
   for (const name of ['reviews.tsv', 'dev.tsv'])
     writeFileSync(join(folder, name), ['sentence\tlabel\n', ...rows].join(''));
   await writeImages(join(folder, 'some-images'), 4);
