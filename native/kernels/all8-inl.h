@@ -16,12 +16,6 @@ inline void conv8(const ConvArgs8& args, int part, int parts) {
     case ConvAlgorithm::kDepthwise:
       return conv8_depthwise(args, part, parts);
     default:
-#if RSKIP_MATRIX
-      if (matrices_suit(args.conv->shape)) {
-        conv_direct<MatrixTiles8>(args, part, parts);
-        return release_matrices();
-      }
-#endif
       return conv_direct<Tiles8>(args, part, parts);
   }
 }

@@ -1,4 +1,5 @@
-// The kernels on 8-bit numbers for AVX-512 (F, BW, DQ, VL) with dot products (AVX512_VNNI) and products of matrices (AMX-INT8).
+// The kernels on 8-bit numbers for AVX-512 (F, BW, DQ, VL) with dot products (AVX512_VNNI) and products of matrices (AMX-INT8):
+// those that multiply matrices; the others are avx512vnni's.
 #include "kernels/isa.h"
 #include "kernels/pack8.h"
 #include "kernels/prelude.h"
@@ -13,12 +14,31 @@
 RSKIP_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512vnni,amx-tile,amx-int8")
 #include "simd/matrix_amx-inl.h"
 // Keep the order: kernels are written on the vector type.
-#include "kernels/all8-inl.h"
+#include "kernels/gemm8-inl.h"
+
+namespace rskip::amx {
+
+// That of avx512vnni, for convolutions that matrices don't suit. The table is made once.
+inline decltype(KernelTable::conv8) other_conv8 = nullptr;
+
+inline void conv8(const ConvArgs8& args, int part, int parts) {
+  const ConvAlgorithm algorithm = args.conv->algorithm;
+  const bool direct = algorithm != ConvAlgorithm::kPlanar && algorithm != ConvAlgorithm::kDepthwise;
+  if (!direct || !matrices_suit(args.conv->shape)) return other_conv8(args, part, parts);
+  conv_direct<MatrixTiles8>(args, part, parts);
+  release_matrices();
+}
+
+}  // namespace rskip::amx
 RSKIP_TARGET_END
 
 namespace rskip {
 bool amx_kernels8(KernelTable& table) {
-  amx::set_kernels8(table);
+  if (!avx512vnni_kernels8(table)) return false;
+  amx::other_conv8 = table.conv8;
+  table.conv8 = &amx::conv8;
+  table.gemm8 = &amx::gemm8;
+  table.products8 = &amx::products8;
   table.dot_burst = &amx::matrix_burst;
   return true;
 }

@@ -28,7 +28,7 @@ template <int P, int N>
     }
   }
   Bits acc[P][N];
-  store_sums(acc);
+  store_sums<N>(&acc[0][0]);
   tile_store8(acc, t.out, t.scale, *t.epilogue);
 }
 
@@ -57,26 +57,40 @@ inline bool matrices_suit(const ConvShape& s) {
          (s.kernel_w == 1 || s.dilation_w == 1);
 }
 
-// As gemm_tile8.
-template <int P, int N>
-[[gnu::noinline]] void gemm_tile8_matrix(const GemmTile8& t) {
-  Bits acc[P][N];
+// As gemm_tile8 for so many rows. Each is finished by itself: code for every number of rows would take 300 KB.
+template <int N>
+[[gnu::noinline]] void gemm_rows8_matrix(const GemmTile8& t, int rows) {
+  Bits acc[kMatrixRows][1][N];
   const void* sums = t.bias;
   ptrdiff_t sum_row = 0;
   const uint8_t* a = t.a;
   const int8_t* w = t.w;
   for (int left = t.steps; left > 0;) {
     const int steps = std::min(left, kMatrixSteps);
-    configure_matrices(P, steps, t.configured);
+    configure_matrices(rows, steps, t.configured);
     load_sums<N>(sums, sum_row);
     for (; left >= steps; left -= steps, a += steps * kQuad, w += steps * kFactorBytes) {
       add_matrix_products<N>(a, t.a_row, w, t.w_block);
     }
-    store_sums(acc);
+    store_sums<N>(&acc[0][0][0]);
     sums = acc;
     sum_row = sizeof acc[0];
   }
-  gemm_finish8(acc, t);
+  GemmTile8 row = t;
+  RowAddition8 additions[kMostAdditions8];
+  std::copy_n(t.additions, t.addition_count, additions);
+  row.additions = additions;
+  for (int p = 0; p < rows; ++p) {
+    gemm_finish8(acc[p], row);
+    if (row.row_sums != nullptr) ++row.row_sums;
+    if (row.y != nullptr) row.y += t.n;
+    if (row.y_float != nullptr) row.y_float += t.n;
+    for (int i = 0; i < t.addition_count; ++i) additions[i].addend += additions[i].row;
+  }
+}
+template <int P, int N>
+void gemm_tile8_matrix(const GemmTile8& t) {
+  gemm_rows8_matrix<N>(t, P);
 }
 
 template <int N, int... P>
@@ -101,7 +115,7 @@ inline void matrix_burst(int rounds, int32_t* y, int* chains) {
     add_matrix_product<1>();
   }
   Bits sums[kMatrixRows][2];
-  store_sums(sums);
+  store_sums<2>(&sums[0][0]);
   release_matrices();
   store_bits(y, sums[0][0]);
   *chains = 2 * kMatrixRows * kMatrixSteps;

@@ -69,10 +69,11 @@ RSKIP_INLINE void load_sums(const void* first, ptrdiff_t row_bytes) {
   load_matrix<kSumRegister>(first, row_bytes);
   if constexpr (N == 2) load_matrix<kSumRegister + 1>(static_cast<const char*>(first) + 64, row_bytes);
 }
-template <int P, int N>
-RSKIP_INLINE void store_sums(Bits (&acc)[P][N]) {
-  store_matrix<kSumRegister>(&acc[0][0], sizeof acc[0]);
-  if constexpr (N == 2) store_matrix<kSumRegister + 1>(&acc[0][1], sizeof acc[0]);
+// Rows of N vectors.
+template <int N>
+RSKIP_INLINE void store_sums(Bits* rows) {
+  store_matrix<kSumRegister>(rows, N * sizeof *rows);
+  if constexpr (N == 2) store_matrix<kSumRegister + 1>(rows + 1, N * sizeof *rows);
 }
 
 }  // namespace rskip::RSKIP_ISA

@@ -166,7 +166,7 @@ describe('what is wrong with a request', () => {
     ['an unknown input', { inputs: [{ ...good, name: 'x' }] }, 400, /x/],
     ['an unknown output', { inputs: [good], outputs: [{ name: 'y' }] }, 400, /y/],
     ['too few values', { inputs: [{ ...good, data: [1] }] }, 400, /input/],
-    ['another type', { inputs: [{ ...good, datatype: 'FP64' }] }, 400, /FP64/],
+    ['another type', { inputs: [{ ...good, datatype: 'FP64' }] }, 400, /float64/],
     ['a negative length', { inputs: [{ ...good, shape: [-1] }] }, 400, /shape/],
     ['an unknown policy', { inputs: [good], parameters: { policy: 'bold' } }, 400, /bold/],
     [

@@ -109,7 +109,7 @@ describe('run', () => {
   });
 
   test.each<[string, GraphBuilder, Record<string, string>, string, RegExp]>([
-    ['takes no image', twoInputs(), {}, 'INVALID_ARGUMENT', /images need one float32 input/],
+    ['takes no image', twoInputs(), {}, 'INVALID_ARGUMENT', /images need one input of floats/],
     ['takes four channels', oneChannelCount(4), {}, 'INVALID_DATA', /input has 4 channels/],
     [
       'has another number of labels',
@@ -123,7 +123,7 @@ describe('run', () => {
       oneBlock(IMAGE, 'classes'),
       {},
       'INVALID_ARGUMENT',
-      /no float32 output/,
+      /no output of floats/,
     ],
     [
       'takes another size than its preprocessing makes',
