@@ -174,33 +174,33 @@ function floatBinary(kind: string, a: number, b: number): number {
   return kind === 'mul' ? a * b : a / b;
 }
 
-function wrap(value: bigint, dtype: string): Element {
-  if (dtype === 'int64') return BigInt.asIntN(64, value);
-  if (dtype === 'int8') return Number(BigInt.asIntN(8, value));
-  return Number(dtype === 'int32' ? BigInt.asIntN(32, value) : BigInt.asUintN(8, value));
+/** Bits of a type of integers, and whether it has a sign; `bool` is stored in a byte. */
+function integerType(dtype: string): { bits: number; signed: boolean } {
+  return { bits: Number(/\d+/.exec(dtype)?.[0] ?? 8), signed: dtype.startsWith('int') };
 }
 
-const RANGES: Record<string, [bigint, bigint]> = {
-  uint8: [0n, 255n],
-  int8: [-128n, 127n],
-  int32: [-(2n ** 31n), 2n ** 31n - 1n],
-  int64: [-(2n ** 63n), 2n ** 63n - 1n],
-};
+function wrap(value: bigint, dtype: string): Element {
+  const { bits, signed } = integerType(dtype);
+  const whole = signed ? BigInt.asIntN(bits, value) : BigInt.asUintN(bits, value);
+  return bits === 64 ? whole : Number(whole);
+}
 
 export function castElement(value: Element, from: string, to: string): Element {
   if (to === from) return value;
   if (to === 'bool') return Number(value) === 0 ? 0 : 1;
   if (to === 'float32') return Math.fround(Number(value));
   if (from !== 'float32') return wrap(BigInt(value), to);
-  const [low, high] = RANGES[to]!;
+  const { bits, signed } = integerType(to);
+  const low = signed ? -(2n ** BigInt(bits - 1)) : 0n;
+  const high = low + 2n ** BigInt(bits) - 1n;
   const x = Number(value);
-  if (Number.isNaN(x)) return to === 'int64' ? 0n : 0;
+  if (Number.isNaN(x)) return bits === 64 ? 0n : 0;
   let whole: bigint;
   if (Math.abs(x) > 1e30) whole = x > 0 ? high : low;
   else whole = BigInt(Math.trunc(x));
   if (whole < low) whole = low;
   if (whole > high) whole = high;
-  return to === 'int64' ? whole : Number(whole);
+  return bits === 64 ? whole : Number(whole);
 }
 
 function compareElements(kind: string, a: Element, b: Element): boolean {
