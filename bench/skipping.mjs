@@ -3,7 +3,7 @@
 // node bench/skipping.mjs [MODEL] [ROUNDS]
 import { InferenceSession, Tensor } from '../dist/index.js';
 
-const [model = 'models/cifar10-resnet32-gated', rounds = '30'] = process.argv.slice(2);
+const [model = 'models/mnist-resnet20-gated', rounds = '30'] = process.argv.slice(2);
 const create = (policy) => InferenceSession.create(model, { threads: 1, policy });
 const session = await create('full');
 const { blocks } = session;

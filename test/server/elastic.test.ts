@@ -243,7 +243,7 @@ describe('simulated load', () => {
     expect(elastic.p99).toBeLessThan(TARGET_MS);
     expect(elastic.setting).toBe('full');
     expect(elastic.changes[0]).toMatchObject({ from: 'full', to: '0.01', promise: { limit: 0.01 } });
-    expect(elastic.changes.at(-1)).toMatchObject({ to: 'full' });
+    expect(elastic.changes.at(-1)).toMatchObject({ from: '0.05', to: 'full' });
     const fixed = await outcome(false, 1.4);
     expect(fixed.p99).toBeGreaterThan(TARGET_MS);
     expect(fixed.changes).toEqual([]);
