@@ -60,6 +60,18 @@ export function isBigData<T>(data: T): data is Extract<T, BigInt64Array | BigUin
   return data instanceof BigInt64Array || data instanceof BigUint64Array;
 }
 
+/** Least and greatest number of each type of integers. */
+export const INTEGER_RANGE = {
+  uint8: [0, 255],
+  int8: [-128, 127],
+  int16: [-(2 ** 15), 2 ** 15 - 1],
+  uint16: [0, 2 ** 16 - 1],
+  int32: [-(2 ** 31), 2 ** 31 - 1],
+  uint32: [0, 2 ** 32 - 1],
+  int64: [-(2n ** 63n), 2n ** 63n - 1n],
+  uint64: [0n, 2n ** 64n - 1n],
+} as const;
+
 export const ELEMENT_BYTES: Readonly<Record<DataType, number>> = {
   float32: 4,
   uint8: 1,
@@ -152,7 +164,7 @@ interface Check {
   readonly range: string;
 }
 
-const integer = (least: number, greatest: number): Check => ({
+const integer = ([least, greatest]: readonly [number, number]): Check => ({
   holds: (v) => Number.isInteger(v) && (v as number) >= least && (v as number) <= greatest,
   range: `an integer in ${least}..${greatest}`,
 });
@@ -161,7 +173,7 @@ const real: Check = { holds: (v) => typeof v === 'number', range: 'a number' };
 
 const CHECKS: { readonly [T in DataType]: Check } = {
   float32: real,
-  uint8: integer(0, 255),
+  uint8: integer(INTEGER_RANGE.uint8),
   int32: {
     holds: (v) => Number.isInteger(v) && (v as number) === ((v as number) | 0),
     range: 'a 32-bit integer',
@@ -171,10 +183,10 @@ const CHECKS: { readonly [T in DataType]: Check } = {
     range: 'a 64-bit bigint or a safe integer',
   },
   bool: { holds: (v) => typeof v === 'boolean', range: 'true or false' },
-  int8: integer(-128, 127),
-  int16: integer(-(2 ** 15), 2 ** 15 - 1),
-  uint16: integer(0, 2 ** 16 - 1),
-  uint32: integer(0, 2 ** 32 - 1),
+  int8: integer(INTEGER_RANGE.int8),
+  int16: integer(INTEGER_RANGE.int16),
+  uint16: integer(INTEGER_RANGE.uint16),
+  uint32: integer(INTEGER_RANGE.uint32),
   uint64: {
     holds: (v) =>
       (Number.isSafeInteger(v) && (v as number) >= 0) ||

@@ -26,6 +26,7 @@ export {
   describe,
   ELEMENT_BYTES,
   type FloatType,
+  INTEGER_RANGE,
   isBig,
   isBigData,
   isFloatType,

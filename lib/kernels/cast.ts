@@ -1,5 +1,5 @@
 import { sizeOf } from '../numeric/shapes.js';
-import { isBig, type ValueType } from '../tensor.js';
+import { INTEGER_RANGE, isBig, type ValueType } from '../tensor.js';
 import type { KernelTensor } from './tensor.js';
 
 /**
@@ -26,21 +26,15 @@ function converter(from: ValueType, to: ValueType): Convert {
   if (from === to) return (v) => v;
   if (to === 'bool') return isBig(from) ? (v) => (v === 0n ? 0 : 1) : (v) => (v === 0 ? 0 : 1);
   if (to === 'float32') return Number;
-  if (from === 'float32') return SATURATE[to];
+  if (from === 'float32') {
+    const [low, high] = INTEGER_RANGE[to] as readonly [number, number] | readonly [bigint, bigint];
+    return typeof low === 'bigint'
+      ? (v) => saturateBig(v as number, low, high as bigint)
+      : (v) => saturate(v as number, low, high as number);
+  }
   if (isBig(to)) return BigInt;
   return isBig(from) ? (v) => Number(BigInt.asIntN(32, v as bigint)) : (v) => v;
 }
-
-const SATURATE: Record<Exclude<ValueType, 'float32' | 'bool'>, Convert> = {
-  uint8: (v) => saturate(v as number, 0, 255),
-  int8: (v) => saturate(v as number, -128, 127),
-  int16: (v) => saturate(v as number, -(2 ** 15), 2 ** 15 - 1),
-  uint16: (v) => saturate(v as number, 0, 2 ** 16 - 1),
-  int32: (v) => saturate(v as number, -(2 ** 31), 2 ** 31 - 1),
-  uint32: (v) => saturate(v as number, 0, 2 ** 32 - 1),
-  int64: (v) => saturateBig(v as number, -(2n ** 63n), 2n ** 63n - 1n),
-  uint64: (v) => saturateBig(v as number, 0n, 2n ** 64n - 1n),
-};
 
 function saturateBig(v: number, low: bigint, high: bigint): bigint {
   const whole = Math.trunc(v);

@@ -1,5 +1,5 @@
 import { sizeOf } from '../numeric/shapes.js';
-import { isBig } from '../tensor.js';
+import { INTEGER_RANGE, isBig } from '../tensor.js';
 import { greater, lesser } from './elementwise.js';
 import type { Operations, ReduceKind } from './operations.js';
 import { forEachRow, planRows } from './rows.js';
@@ -73,16 +73,9 @@ export function reduceMean(x: KernelTensor, y: KernelTensor, axes: readonly numb
 
 /** Least and greatest numbers of a type: what min and max of nothing are. */
 const LIMITS = {
+  ...INTEGER_RANGE,
   float32: [Number.NEGATIVE_INFINITY, Number.POSITIVE_INFINITY],
-  uint8: [0, 255],
-  int32: [-(2 ** 31), 2 ** 31 - 1],
-  int64: [-(2n ** 63n), 2n ** 63n - 1n],
   bool: [0, 1],
-  int8: [-128, 127],
-  int16: [-(2 ** 15), 2 ** 15 - 1],
-  uint16: [0, 2 ** 16 - 1],
-  uint32: [0, 2 ** 32 - 1],
-  uint64: [0n, 2n ** 64n - 1n],
 } as const;
 
 const COMBINE: Record<ReduceKind, (a: number, b: number) => number> = {

@@ -1,15 +1,11 @@
 /** What bytes of a region stand for, and the constants of integer steps. */
 import { runStep } from '../kernels/index.js';
 import { sizeOf } from '../numeric/shapes.js';
-import { ARRAY_OF, isBigData, type TensorData, type ValueType } from '../tensor.js';
+import { ARRAY_OF, INTEGER_RANGE, isBigData, type TensorData, type ValueType } from '../tensor.js';
 import { type Activation, NONE, type Requantisation, type Term, type ValueId } from './program.js';
 import type { Region, WorkStepNamed } from './region.js';
 
 export type ByteType = 'uint8' | 'int8';
-export const BYTE_LIMITS: Readonly<Record<ByteType, readonly [low: number, high: number]>> = {
-  uint8: [0, 255],
-  int8: [-128, 127],
-};
 export const isByteType = (dtype: ValueType): dtype is ByteType => dtype === 'uint8' || dtype === 'int8';
 
 /** Scales and zero points that are known before any run: one, or one for each position of `axis`. */
@@ -75,7 +71,7 @@ export const sameTerm = (a: Term, b: Term): boolean => a.zero === b.zero && a.fa
 
 /** Requantisation to all bytes of a type. */
 export function anyByte(dtype: ByteType, zero: number): Requantisation {
-  const [low, high] = BYTE_LIMITS[dtype];
+  const [low, high] = INTEGER_RANGE[dtype];
   return { zero, low, high };
 }
 

@@ -1,5 +1,6 @@
+import { INTEGER_RANGE } from '../tensor.js';
 import type { Activation, ValueId } from './program.js';
-import { BYTE_LIMITS, type ByteType, dequantised, isByteType } from './quantised-value.js';
+import { type ByteType, dequantised, isByteType } from './quantised-value.js';
 import type { Region, WorkOp } from './region.js';
 
 /** Bounds that hold for every element of a value whenever its inputs are finite. */
@@ -103,14 +104,14 @@ function rangeOfOp(region: Region, op: WorkOp, of: (id: ValueId) => Range): Rang
     case 'lookup':
       return of(op.inputs[1]!);
     case 'quantize': {
-      const [low, high] = BYTE_LIMITS[region.value(op.outputs[0]!).dtype as ByteType];
+      const [low, high] = INTEGER_RANGE[region.value(op.outputs[0]!).dtype as ByteType];
       return { low, high };
     }
     case 'dequantize': {
       const found = dequantised(region, op.outputs[0]!);
       const { dtype } = region.value(op.inputs[0]!);
       if (found?.scales.length !== 1 || !isByteType(dtype)) return ANY;
-      const [low, high] = BYTE_LIMITS[dtype];
+      const [low, high] = INTEGER_RANGE[dtype];
       const real = (byte: number) => (byte - found.zeros[0]!) * found.scales[0]!;
       return { low: real(low), high: real(high) };
     }

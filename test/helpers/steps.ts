@@ -1,5 +1,6 @@
 /** Random steps of every kind with matching inputs. */
 import fc from 'fast-check';
+import { DATA_TYPES } from '../../lib/backends/encode.js';
 import type { KernelStep, KernelTensor } from '../../lib/kernels/index.js';
 import {
   ACTIVATION_KINDS,
@@ -22,21 +23,9 @@ export interface StepCase {
   readonly outputs: readonly { readonly dtype: ValueType; readonly shape: readonly number[] }[];
 }
 
-const DTYPES: readonly ValueType[] = [
-  'float32',
-  'uint8',
-  'int32',
-  'int64',
-  'bool',
-  'int8',
-  'int16',
-  'uint16',
-  'uint32',
-  'uint64',
-];
-const numeric = fc.constantFrom(...DTYPES.filter((type) => type !== 'bool'));
-const integral = fc.constantFrom(...DTYPES.filter((type) => type !== 'bool' && type !== 'float32'));
-const dtype = fc.constantFrom(...DTYPES);
+const numeric = fc.constantFrom(...DATA_TYPES.filter((type) => type !== 'bool'));
+const integral = fc.constantFrom(...DATA_TYPES.filter((type) => type !== 'bool' && type !== 'float32'));
+const dtype = fc.constantFrom(...DATA_TYPES);
 const fill = fc.constantFrom<Fill>('plain', 'special');
 const dim = fc.integer({ min: 1, max: 6 });
 const shapeOf = (min: number, max: number) => fc.array(dim, { minLength: min, maxLength: max });

@@ -1,6 +1,6 @@
 /** Between floats and bytes, with one scale and zero point, one for each position of an axis, or one for each block. */
 import { sizeOf } from '../../numeric/shapes.js';
-import type { ValueType } from '../../tensor.js';
+import { INTEGER_RANGE, type ValueType } from '../../tensor.js';
 import type { NodeLowering } from '../lowering.js';
 import { NONE, type ValueId } from '../program.js';
 import { elementTypeName } from '../tensor-proto.js';
@@ -59,8 +59,8 @@ export function quantized(
   if (!isQuantised(dtype)) node.unsupported(`its output is ${dtype}; ${QUANTISED}`);
   const { scale, zero, axis } = checked(node, given, shape, dtype);
   if (!isByte(dtype)) {
-    const along = (id: ValueId) => (id === NONE ? NONE : alongAxis(node, id, shape, axis));
-    return quantizedBy(node, x, along(scale), along(zero), dtype);
+    const [factor, point] = [scale, zero].map((id) => alongAxis(node, id, shape, axis)) as [ValueId, ValueId];
+    return quantizedBy(node, x, factor, point, dtype);
   }
   return node.step('quantize', [node.cast(x, 'float32'), scale, zero], { dtype, shape }, { axis });
 }
@@ -72,8 +72,8 @@ export function dequantized(node: NodeLowering, x: ValueId, given: Scaling): Val
   }
   const { scale, zero, axis } = checked(node, given, shape, dtype);
   if (!isByte(dtype) && dtype !== 'int32') {
-    const along = (id: ValueId) => (id === NONE ? NONE : alongAxis(node, id, shape, axis));
-    return dequantizedBy(node, x, along(scale), along(zero));
+    const [factor, point] = [scale, zero].map((id) => alongAxis(node, id, shape, axis)) as [ValueId, ValueId];
+    return dequantizedBy(node, x, factor, point);
   }
   return node.step('dequantize', [x, scale, zero], { dtype: 'float32', shape }, { axis });
 }
@@ -116,21 +116,16 @@ function blocks(node: NodeLowering, shape: readonly number[]): { scale: ValueId;
   };
 }
 
-const LIMITS = {
-  uint8: [0, 255],
-  int8: [-128, 127],
-  uint16: [0, 2 ** 16 - 1],
-  int16: [-(2 ** 15), 2 ** 15 - 1],
-} as const;
-type QuantisedType = keyof typeof LIMITS;
+type QuantisedType = 'uint8' | 'int8' | 'uint16' | 'int16';
 const QUANTISED = 'only 8 and 16 bits are supported';
 
 function isQuantised(dtype: ValueType): dtype is QuantisedType {
-  return Object.hasOwn(LIMITS, dtype);
+  return isByte(dtype) || dtype === 'uint16' || dtype === 'int16';
 }
 
-/** A vector of one number, or of one for each position of `axis`, as it is broadcast to `shape`. */
+/** A vector of one number, or of one for each position of `axis`, as it is broadcast to `shape`; NONE stays. */
 function alongAxis(node: NodeLowering, vector: ValueId, shape: readonly number[], axis: number): ValueId {
+  if (vector === NONE) return NONE;
   const count = sizeOf(node.shape(vector));
   return node.reshape(vector, count === 1 ? [] : shape.map((length, i) => (i === axis ? length : 1)));
 }
@@ -147,7 +142,7 @@ function quantizedBy(
   const ratio = arithmetic(node, 'div', node.cast(x, 'float32'), scale);
   const rounded = node.step('unary', [ratio], output, { act: { kind: 'round', alpha: 0, beta: 0 } });
   const shifted = zero === NONE ? rounded : arithmetic(node, 'add', rounded, node.cast(zero, 'float32'));
-  const [alpha, beta] = LIMITS[dtype];
+  const [alpha, beta] = INTEGER_RANGE[dtype];
   return node.cast(node.step('unary', [shifted], output, { act: { kind: 'clip', alpha, beta } }), dtype);
 }
 

@@ -43,9 +43,7 @@ export const sum = plain('sum');
 const max = plain('max');
 
 const sumSquare: Reducer = (node, x, axes, keep) => sum(node, arithmetic(node, 'mul', x, x), axes, keep);
-export const l1: Reducer = (node, x, axes, keep) => {
-  return sum(node, absolute(node, x), axes, keep);
-};
+export const l1: Reducer = (node, x, axes, keep) => sum(node, absolute(node, x), axes, keep);
 export const l2: Reducer = (node, x, axes, keep) => unary(node, sumSquare(node, x, axes, keep), 'sqrt');
 const logSum: Reducer = (node, x, axes, keep) => unary(node, sum(node, x, axes, keep), 'log');
 
