@@ -24,16 +24,18 @@ def rate(peak: float, done: float) -> float:
 
 class Training:
     """`batch(picked, epoch, generator)` gives inputs, such as normalised images [N, C, H, W], and labels [N] of the training
-    items with the indices `picked`; `loss(network, inputs, labels, done)` is what is to be made small, `done` from 0 to 1.
+    items with the indices `picked`; `loss(network, inputs, labels, done)` is what is to be made small, `done` from 0 to 1 in the
+    first cycle and 1 after it. `cycles` times, the learning rate rises and falls again over `epochs`.
     `folder` gets checkpoint.pt and log.jsonl, one line per epoch: mean loss, seconds, and CPU seconds of all threads.
     """
 
     def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, items: int, epochs: int, size: int, peak: float,
-                 seed: int, folder: Path, batch: Callable, loss: Callable, interval: float = INTERVAL):  # fmt: skip
+                 seed: int, folder: Path, batch: Callable, loss: Callable, cycles: int = 1,
+                 interval: float = INTERVAL):  # fmt: skip
         self.network, self.optimizer, self.items, self.epochs, self.size = network, optimizer, items, epochs, size
         self.peak, self.seed, self.folder = peak, seed, folder
         self.batch, self.loss, self.interval = batch, loss, interval
-        self.steps = items // size
+        self.steps, self.cycles = items // size, cycles
         self.state = {"step": 0, "seconds": 0.0, "cpu": 0.0, "loss": 0.0}
         file = self.checkpoint
         if file.exists():
@@ -51,15 +53,15 @@ class Training:
         save_atomically(states | {"state": dict(self.state)}, self.checkpoint)
 
     def step(self, picked: torch.Tensor, epoch: int) -> None:
-        done = (self.state["step"] + 0.5) / (self.epochs * self.steps)
+        done = (self.state["step"] + 0.5) / (self.epochs * self.steps)  # In cycles.
         generator = seeded(self.seed, "batch", self.state["step"])
         torch.manual_seed(generator.initial_seed())  # Dropout has no generator of its own.
         inputs, labels = self.batch(picked, epoch, generator)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate(self.peak, done)
+            group["lr"] = rate(self.peak, done % 1)
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = self.loss(self.network, inputs, labels, done)
+            loss = self.loss(self.network, inputs, labels, min(1.0, done))
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is not finite in step {self.state['step']}")
         loss.backward()
@@ -70,11 +72,11 @@ class Training:
     def run(self, check: Callable[[int], dict]) -> None:
         """Trains what is left; `check(epochs done)` adds to the line of an epoch."""
         saved = time.monotonic()
-        for epoch in range(self.state["step"] // self.steps, self.epochs):
+        for epoch in range(self.state["step"] // self.steps, self.epochs * self.cycles):
             order = torch.randperm(self.items, generator=seeded(self.seed, "order", epoch))
             first = self.state["step"] - epoch * self.steps
             self.network.train()
-            for index in progress(range(first, self.steps), f"{self.folder.name} {epoch + 1}/{self.epochs}"):
+            for index in progress(range(first, self.steps), f"{self.folder.name} {epoch + 1}/{self.epochs * self.cycles}"):
                 before, cpu = time.monotonic(), time.process_time()
                 self.step(order[index * self.size : (index + 1) * self.size], epoch)
                 now = time.monotonic()
@@ -89,7 +91,7 @@ class Training:
     def end_epoch(self, epochs: int, check: Callable[[int], dict]) -> None:
         line = {
             "epoch": epochs,
-            "of": self.epochs,
+            "of": self.epochs * self.cycles,
             "loss": round(self.state["loss"] / self.steps, 4),
             "seconds": round(self.state["seconds"]),
             "cpu": round(self.state["cpu"]),

@@ -12,7 +12,10 @@ class Recipe:
     the plain twin and the gated network, `family` those of smaller plain networks; the first of these is the rival of
     about the gated network's mean cost, which is trained with every seed, as twin and gated network are.
 
-    The first `early` of the epochs see images of `early_side` (progressive resizing), the others those of the data set's
+    The course of the learning rate is run `cycles` times, each time for `epochs` and from the network that the one before left
+    (warm restarts: Loshchilov and Hutter, 2017).
+
+    The first `early` of a cycle's epochs see images of `early_side` (progressive resizing), the others those of the data set's
     size. `cutout` is the side of the blanked square, as a share of the image's. For texts, depths count layers of an encoder, whose
     stages all have one width; `early_side` counts tokens, and `cutout` is the share of the words that are blanked.
     """
@@ -26,10 +29,11 @@ class Recipe:
     batch: int = 128
     peak_rate: float = 0.1
     seeds: tuple[int, ...] = (1, 2, 3)
+    cycles: int = 1
     large: bool = False
 
     def side(self, epoch: int, size: int) -> int:
-        return self.early_side if epoch < self.early * self.epochs else size
+        return self.early_side if epoch % self.epochs < self.early * self.epochs else size
 
 
 PLAN = {
@@ -51,7 +55,7 @@ PLAN = {
             "plain-1-2-3": ((1, 2, 3), (16, 48, 96)),
             "plain-2-4-6": ((2, 4, 6), (16, 48, 96)),
         },
-        epochs=30, early_side=24,
+        epochs=30, early_side=24, cycles=2,
     ),
     "imagenette": Recipe(
         twin=((3, 4, 6, 3), (48, 96, 192, 256)),

@@ -194,7 +194,7 @@ class Killed(Exception):
 
 class TrainingTest(unittest.TestCase):
     def train(self, folder: Path, killed_at: int | None = None) -> dict:
-        """Three epochs of four steps; where it is killed in a step, it begins again from the last checkpoint."""
+        """Two cycles of three epochs of four steps; where it is killed in a step, it begins again from the last checkpoint."""
         torch.manual_seed(6)
         pixels, labels = torch.rand(32, 1, 12, 12), torch.randint(0, 10, (32,))
 
@@ -209,8 +209,12 @@ class TrainingTest(unittest.TestCase):
             def loss(network, images, labels, done):
                 return exit_loss(network.answers(images, gradient=done), labels)
 
-            training = Training(network, sgd(network.parameters()), 32, 3, 8, 0.05, 7, folder, batch, loss, interval=0.0)
-            training.run(lambda epochs: {})
+            optimizer, rates = sgd(network.parameters()), []
+            training = Training(network, optimizer, 32, 3, 8, 0.05, 7, folder, batch, loss, cycles=2, interval=0.0)
+            training.run(lambda epochs: rates.append(optimizer.param_groups[0]["lr"]) or {})
+            if killed_at is None:
+                self.assertEqual(*([round(rate, 9) for rate in cycle] for cycle in (rates[:3], rates[3:])))
+                self.assertEqual(sorted(rates[:3], reverse=True), rates[:3])
             return network.state_dict()
 
         if killed_at is not None:
@@ -220,7 +224,7 @@ class TrainingTest(unittest.TestCase):
 
     def test_a_training_killed_in_any_step_ends_as_one_that_was_not(self):
         with tempfile.TemporaryDirectory() as folder:
-            folders = [Path(folder) / name for name in ("whole", "0", "4", "6", "11")]
+            folders = [Path(folder) / name for name in ("whole", "0", "4", "6", "12", "17")]
             for one in folders:
                 one.mkdir()
             whole = self.train(folders[0])
@@ -228,7 +232,7 @@ class TrainingTest(unittest.TestCase):
                 resumed = self.train(one, int(one.name))
                 for name, value in whole.items():
                     self.assertTrue(torch.equal(value, resumed[name]), f"{one.name}: {name}")
-                self.assertEqual(len((one / "log.jsonl").read_text().splitlines()), 3)
+                self.assertEqual(len((one / "log.jsonl").read_text().splitlines()), 6)
 
     def test_a_loss_that_is_not_finite_ends_the_training(self):
         with tempfile.TemporaryDirectory() as folder:
