@@ -16,6 +16,12 @@ count_tests() {
     END { if (!ctest) { p += gp; f += gf } print p + 0, f + 0 }' "$1"
 }
 
+# Prints the names of failed tests, and how they failed, from the log of Jest, ctest, GoogleTest, unittest or one of our scripts.
+failed_tests() {
+  grep -E -A 14 '^  ● .* › |\((Failed|Timeout|SEGFAULT|Subprocess aborted)\)$|^(FAIL|ERROR): |^FAIL  |^\[  FAILED  \] [A-Za-z]' "$1" |
+    head -n 60
+}
+
 # step NAME COMMAND...: runs the command, labels its output, and counts its tests.
 step() {
   local name=$1 began=$SECONDS status p f
@@ -26,7 +32,7 @@ step() {
   read -r p f < <(count_tests "$log")
   if ((status != 0 && f == 0)); then f=1; fi
   if ((status == 0 && p + f == 0)); then p=1; fi
-  if ((f > 0)); then failures+=("$name"); fi
+  if ((f > 0)); then failures+=("$name" "$(failed_tests "$log")"); fi
   passed=$((passed + p))
   failed=$((failed + f))
   printf '== %s: %d passed, %d failed, exit code %d, %d s\n' "$name" "$p" "$f" "$status" $((SECONDS - began))
@@ -35,7 +41,7 @@ step() {
 finish() {
   rm -f "$log"
   printf '\n'
-  if ((${#failures[@]} > 0)); then printf 'failed: %s\n' "${failures[@]}"; fi
+  if ((${#failures[@]} > 0)); then printf 'failed: %s\n%s\n' "${failures[@]}"; fi
   printf '%d passed, %d failed\n' "$passed" "$failed"
   ((failed == 0))
   exit
