@@ -48,7 +48,8 @@ function assemble(ir: Ir, withExits: boolean): Program | undefined {
   fuse(region);
   const blocks = findBlocks(region, unusable);
   fuseResiduals(region, new Set(blocks.map(({ input }) => input)));
-  const exits = detached && placeExits(detached, blocks);
+  const given = new Set(ir.inputs.map(({ value }) => value));
+  const exits = detached && placeExits(detached, blocks, given);
   if (detached && !exits) return assemble(ir, false);
   const { steps, blocks: scheduled } = schedule(region, blocks);
   const outputs = ir.outputs.map((port, i) => ({ ...port, value: region.outputs[i]! }));

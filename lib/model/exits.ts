@@ -10,7 +10,7 @@ import { hardGate } from './decision.js';
 import { fuse, simplify } from './fuse.js';
 import type { Graph } from './graph.js';
 import { integerise } from './integer.js';
-import type { Block, Exit, Step, Value, ValueId } from './program.js';
+import { type Block, type Exit, NONE, type Step, type Value, type ValueId } from './program.js';
 import { Region, type WorkOp } from './region.js';
 import { schedule } from './schedule.js';
 import { Tracer } from './tracer.js';
@@ -46,8 +46,10 @@ export function detachExits(region: Region): DetachedExits | undefined {
     rest = next.rest;
   }
   const needed = region.ancestors(rest);
-  const heads: WorkOp[] = region.ops.filter((op) => !needed.has(op));
-  ownDequantised(region, heads);
+  const heads = withOwnSteps(
+    region,
+    region.ops.filter((op) => !needed.has(op)),
+  );
   if (choices.length === 0 || heads.some((op) => op.op === 'if' || op.op === 'select')) return undefined;
   const outputs = choices.flatMap(({ score, answer }) => [score, answer]);
   const detached = new Region(region.values, heads as Exclude<WorkOp, { op: 'if' | 'select' }>[], outputs);
@@ -57,24 +59,62 @@ export function detachExits(region: Region): DetachedExits | undefined {
   return { choices, heads: detached };
 }
 
-/** Exits read the bytes that the network writes: each float that both make of them is made for the exits once more. */
-function ownDequantised(region: Region, heads: WorkOp[]): void {
-  const inside = new Set<WorkOp>(heads);
-  const copies = new Map<ValueId, ValueId>();
-  for (const op of [...heads]) {
-    const inputs = op.inputs.map((id) => {
-      const shared = region.producerOf(id, 'dequantize');
-      if (!shared || inside.has(shared)) return id;
-      const known = copies.get(id);
-      if (known !== undefined) return known;
-      const { name, dtype, shape } = region.value(id);
-      const own = region.addValue(name, dtype, shape);
-      copies.set(id, own);
-      heads.unshift({ ...shared, outputs: [own] });
-      return own;
-    });
-    if (inputs.some((id, i) => id !== op.inputs[i])) heads[heads.indexOf(op)] = { ...op, inputs } as WorkOp;
+/** Steps that make of a mask of tokens what weighs them. */
+const MARKING: ReadonlySet<WorkOp['op']> = new Set([
+  'cast',
+  'reshape',
+  'expand',
+  'transpose',
+  'slice',
+  'unary',
+  'binary',
+  'compare',
+  'logical',
+  'where',
+  'reduce',
+  'reduceMean',
+]);
+
+/**
+ * The steps of exits, which read the outputs of blocks, and so what those are made of: what the network makes of bytes, or of a mask
+ * that the graph is given, is made for the exits once more.
+ */
+function withOwnSteps(region: Region, heads: readonly WorkOp[]): WorkOp[] {
+  const shared = new Set<WorkOp>();
+  for (const id of heads.flatMap(({ inputs }) => inputs)) {
+    const dequantised = region.producerOf(id, 'dequantize');
+    for (const op of dequantised ? [dequantised] : marksBehind(region, id)) shared.add(op);
   }
+  for (const op of heads) shared.delete(op);
+  const copies = new Map<ValueId, ValueId>();
+  const own = (ids: readonly ValueId[]) => ids.map((id) => copies.get(id) ?? id);
+  const copied = region.ops
+    .filter((op) => shared.has(op))
+    .map((op) => {
+      const inputs = own(op.inputs);
+      for (const id of op.outputs) {
+        const { name, dtype, shape } = region.value(id);
+        copies.set(id, region.addValue(name, dtype, shape));
+      }
+      return { ...op, inputs, outputs: own(op.outputs) } as WorkOp;
+    });
+  return [...copied, ...heads.map((op) => ({ ...op, inputs: own(op.inputs) }) as WorkOp)];
+}
+
+/** The steps that make `id` of whole numbers which the graph is given, without weights; none if it is made of anything else. */
+function marksBehind(region: Region, id: ValueId): ReadonlySet<WorkOp> {
+  const found = new Set<WorkOp>();
+  const pending = [id];
+  for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+    if (next === NONE || region.value(next).data) continue;
+    const op = region.producer(next);
+    const known = op ? MARKING.has(op.op) : region.value(next).dtype !== 'float32';
+    if (!known) return new Set();
+    if (!op || found.has(op)) continue;
+    found.add(op);
+    pending.push(...op.inputs);
+  }
+  return found;
 }
 
 function choiceOf(
@@ -98,12 +138,14 @@ function choiceOf(
 
 /**
  * Assigns each exit to the block that it follows.
- * @param outputs block by the value that it produces, in program order
- * @returns undefined when an exit reads anything but outputs of blocks, or when two exits follow one block
+ * @param blocks in program order
+ * @param inputs the graph's own
+ * @returns undefined when an exit reads anything but outputs of blocks and the graph's inputs, or when two exits follow one block
  */
 export function placeExits(
   { choices, heads }: DetachedExits,
   blocks: readonly Pick<Block, 'name' | 'output'>[],
+  inputs: ReadonlySet<ValueId>,
 ): Exit[] | undefined {
   simplify(heads);
   fuse(heads);
@@ -120,8 +162,8 @@ export function placeExits(
     for (const step of own) taken.add(step);
     const made = new Set([...taken].flatMap((step) => step.outputs));
     const read = own
-      .flatMap(({ inputs }) => inputs)
-      .filter((id) => id >= 0 && !made.has(id) && !values[id]!.data);
+      .flatMap((step) => step.inputs)
+      .filter((id) => id !== NONE && !made.has(id) && !inputs.has(id) && !values[id]!.data);
     const seen = read.map((id) => places.get(id));
     if (seen.length === 0 || seen.includes(undefined)) return undefined;
     const place = Math.max(...(seen as number[]));

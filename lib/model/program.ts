@@ -141,7 +141,7 @@ export interface Cost {
 export interface Exit {
   /** Name of the block. */
   readonly after: string;
-  /** Steps that compute score and answer from outputs of blocks and from values of earlier exits. */
+  /** Steps that compute score and answer from outputs of blocks, inputs of the program and values of earlier exits. */
   readonly steps: readonly Step[];
   /** One float32. */
   readonly score: ValueId;

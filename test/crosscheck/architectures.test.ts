@@ -1,16 +1,17 @@
 /**
  * Freshly exported networks against onnxruntime. Needs what `test/fixtures/export_models.py` writes (in
  * RESIDUAL_SKIP_FIXTURES, or .cache/fixtures) and onnxruntime-node (as bench/package.json installs it, or where
- * RESIDUAL_SKIP_ONNXRUNTIME says).
+ * RESIDUAL_SKIP_ONNXRUNTIME says). Where RESIDUAL_SKIP_RESULTS names a file, it gets a line of JSON for each network and backend.
  */
 import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { appendFileSync, existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { type InferenceSession, type SkipTrace, Tensor } from '../../lib/index.js';
 import { withSession } from '../helpers/sessions.js';
 
 const ROOT = resolve(__dirname, '../..');
 const FOLDER = process.env.RESIDUAL_SKIP_FIXTURES ?? join(ROOT, '.cache/fixtures');
+const RESULTS = process.env.RESIDUAL_SKIP_RESULTS;
 const RUNTIME = process.env.RESIDUAL_SKIP_ONNXRUNTIME ?? join(ROOT, 'bench/node_modules/onnxruntime-node');
 /** Largest difference, as a fraction of the largest logit. */
 const TOLERANCE = 2e-4;
@@ -26,6 +27,8 @@ interface Facts {
   readonly batched: boolean;
   readonly blocks: number;
   readonly gates: number;
+  /** Early exits; none when left out. */
+  readonly exits?: number;
   /** The logits in double precision. */
   readonly exact?: readonly (readonly number[])[];
 }
@@ -122,13 +125,20 @@ else {
         // Some networks with random weights are chaotic: there, our error may be twice onnxruntime's.
         const difference = worstDifference(logits, expected);
         const { exact } = network;
-        if (exact && difference > TOLERANCE) {
-          expect(worstDifference(logits, exact)).toBeLessThanOrEqual(2 * worstDifference(expected, exact));
-        } else expect(difference).toBeLessThanOrEqual(TOLERANCE);
+        const errors = exact && [worstDifference(logits, exact), worstDifference(expected, exact)];
+        if (RESULTS) {
+          const { length: blocks } = session.blocks;
+          appendFileSync(RESULTS, `${JSON.stringify({ name, backend, blocks, difference, errors })}\n`);
+        }
+        if (errors && difference > TOLERANCE) expect(errors[0]).toBeLessThanOrEqual(2 * errors[1]!);
+        else expect(difference).toBeLessThanOrEqual(TOLERANCE);
         for (const { index } of gated) {
           const decisions = traces.map(({ blocks }) => blocks[index]!.ran);
           expect(new Set(decisions).size).toBe(2);
         }
+        // Each exit lets an item go, and one reaches the end.
+        const left = traces.map(({ exits }) => exits.find(({ taken }) => taken)?.after);
+        expect(new Set(left).size).toBe((network.exits ?? 0) + 1);
       });
     });
   });

@@ -3,7 +3,7 @@ import { buildProgram } from '../../../lib/model/compile.js';
 import type { Program, ValueId } from '../../../lib/model/program.js';
 import { attachHeads, type ExitSpec, MODEL_EXITS, resolveHeads } from '../../../lib/skip/attach.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
-import { GraphBuilder, modelBytes, tensor } from '../../helpers/onnx-builder.js';
+import { GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { randomFloats } from '../../helpers/random.js';
 import { denseProgram, runProgram } from '../../helpers/run-program.js';
 
@@ -201,4 +201,46 @@ describe('a session', () => {
       await session.release();
     }
   });
+
+  /** Tokens of two numbers; its answer is their sum over the tokens that `attention_mask` marks, doubled by each of two blocks. */
+  function tokens(): Uint8Array {
+    const graph = new GraphBuilder();
+    const x = graph.input('x', ['N', 3, 2]);
+    const mask = graph.input('attention_mask', ['N', 3], 'int64');
+    const axis = (at: number) => graph.constant(int64s(at));
+    const marks = graph.node('Cast', [graph.node('Unsqueeze', [mask, axis(2)])], { to: 1 });
+    const same = graph.constant(tensor(Float32Array.of(1, 0, 0, 1), [2, 2]));
+    const block = (from: string) => graph.node('Add', [from, graph.node('MatMul', [from, same])]);
+    const marked = (from: string) =>
+      graph.node('ReduceSum', [graph.node('Mul', [from, marks]), axis(1)], { keepdims: 0 });
+    const one = block(x);
+    const first = graph.constant(tensor(Float32Array.of(1, 0), [2, 1]));
+    const limit = graph.constant(tensor(Float32Array.of(5), [1, 1]));
+    const sure = graph.node('GreaterOrEqual', [graph.node('MatMul', [marked(one), first]), limit]);
+    graph.output(graph.node('Where', [sure, marked(one), marked(block(one))]), ['N', 2]);
+    return modelBytes(graph);
+  }
+
+  test.each(['native', 'reference'] as const)(
+    'an exit reads the tokens that a mask marks: %s',
+    async (backend) => {
+      const session = await InferenceSession.create(tokens(), { backend });
+      try {
+        const x = new Tensor('float32', new Float32Array(12).fill(1), [2, 3, 2]);
+        const mask = new Tensor('int64', BigInt64Array.of(1n, 1n, 1n, 1n, 1n, 0n), [2, 3]);
+        const { outputs, trace } = await session.runTraced({ x, attention_mask: mask });
+        expect([...Object.values(outputs)[0]!.data]).toEqual([6, 6, 8, 8]);
+        expect(trace.items.map(({ exits }) => exits.map(({ score, taken }) => [score, taken]))).toEqual([
+          [[6, true]],
+          [[4, false]],
+        ]);
+        expect(trace.items.map(({ blocks }) => blocks.map(({ ran }) => ran))).toEqual([
+          [true, false],
+          [true, true],
+        ]);
+      } finally {
+        await session.release();
+      }
+    },
+  );
 });
