@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { append } from '../append.js';
 import { findModel, type ModelFiles } from '../data/model-files.js';
-import { TextTokenizer } from '../data/tokenizer.js';
+import { TextTokenizer, TOKEN_INPUTS } from '../data/tokenizer.js';
 import { ResidualSkipError } from '../errors.js';
 import type { TensorMetadata } from '../session/metadata.js';
 import type { SessionOptions } from '../session/options.js';
@@ -45,8 +45,7 @@ export interface TextResult {
 /** Most texts in one run. */
 const BATCH = 16;
 
-const ROLES = ['input_ids', 'attention_mask', 'token_type_ids'] as const;
-type Role = (typeof ROLES)[number];
+type Role = (typeof TOKEN_INPUTS)[number];
 
 export class TextModel {
   private constructor(
@@ -108,12 +107,12 @@ export class TextModel {
     const { text: first, pair } = typeof text === 'string' ? { text, pair: undefined } : text;
     const { ids, types } = this.tokenizer.encode(first, pair, this.#limit());
     const length = this.length ?? ids.length;
-    const rows = new Int32Array(ROLES.length * length);
+    const rows = new Int32Array(TOKEN_INPUTS.length * length);
     rows.fill(this.tokenizer.padding, ids.length, length);
     rows.set(ids);
     rows.fill(1, length, length + ids.length);
     rows.set(types, 2 * length);
-    return new Tensor('int32', rows, [ROLES.length, length]);
+    return new Tensor('int32', rows, [TOKEN_INPUTS.length, length]);
   }
 
   /** The feeds of `session.run` for prepared texts of one length. */
@@ -122,7 +121,7 @@ export class TextModel {
     const size = prepared.length * length;
     return Object.fromEntries(
       this.inputs.map(({ name, type }) => {
-        const from = ROLES.indexOf(name) * length;
+        const from = TOKEN_INPUTS.indexOf(name) * length;
         const data = new Int32Array(size);
         for (const [i, text] of prepared.entries())
           data.set(text.data.subarray(from, from + length), i * length);
@@ -188,7 +187,7 @@ function tokensOf({ data, dims }: Tensor<'int32'>): number {
 }
 
 function tokenInput({ name, type, shape }: TensorMetadata, model: string) {
-  const role = ROLES.find((known) => known === name);
+  const role = TOKEN_INPUTS.find((known) => known === name);
   if (role && shape.length === 2 && (type === 'int64' || type === 'int32'))
     return { name: role, type } as const;
   throw notText(model, [{ name, type, shape }]);

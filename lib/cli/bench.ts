@@ -56,7 +56,7 @@ async function bench(path: string, options: BenchCommandOptions, io: Io): Promis
   const files = await findModel(path);
   const model = await loadModel(files.model);
   const { batch, rounds, peers = [] } = options;
-  const inputs = [...inputShapes(model, files, shapesOf(options.shape))].map(
+  const inputs = [...(await inputShapes(model, files, shapesOf(options.shape)))].map(
     ([name, { dtype, dims, batched }]) => ({
       name,
       type: dtype,
@@ -88,7 +88,7 @@ async function bench(path: string, options: BenchCommandOptions, io: Io): Promis
     io.out(`${JSON.stringify(report, null, 2)}\n`);
     return;
   }
-  const { cost } = compileModel(model, bindingOf(model, files, shapesOf(options.shape)));
+  const { cost } = compileModel(model, await bindingOf(model, files, shapesOf(options.shape)));
   io.out(draw(report, 2 * cost.multiplyAdds, io));
 }
 

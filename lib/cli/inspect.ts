@@ -41,7 +41,9 @@ function draw(report: Inspection, io: Io): string {
     ['input', ports(report.inputs)],
     ['output', ports(report.outputs)],
     ['parameters', count(report.parameters)],
-    ...(multiplyAdds === null ? [] : [['multiply-adds', `${count(multiplyAdds)} per item`]]),
+    ...(multiplyAdds === null
+      ? []
+      : [['multiply-adds', `${count(multiplyAdds)} per item${openShapes(report)}`]]),
     [
       'batch',
       report.mixesBatch === undefined
@@ -58,6 +60,14 @@ function draw(report: Inspection, io: Io): string {
   if (blocks.length === 0) return `${head}\nNo residual block was found.\n${gates.join('')}`;
   const exits = report.exits.map((exit) => `${exitLine(exit)}\n`).join('');
   return `${head}\n${formatTable(io, COLUMNS, blocks.map(blockRow))}\n${blockSummary(blocks)}\n${exits}${gates.join('')}`;
+}
+
+/** What was taken for inputs that leave more than the batch open. */
+function openShapes({ inputs, shapes }: Inspection): string {
+  const open = inputs.filter(({ shape }) => shape.slice(1).some((length) => typeof length === 'string'));
+  return open.length === 0
+    ? ''
+    : ` of ${open.map(({ name }) => `${name} [${shapes[name]!.join(', ')}]`).join('; ')}`;
 }
 
 const COLUMNS: readonly Column[] = [

@@ -67,7 +67,7 @@ async function profile(path: string, options: ProfileOptions, io: Io): Promise<v
   const { output, policy, reference, backend, isa, threads } = options;
   if (output !== undefined) await checkWritable(output);
   const files = await findModel(path);
-  const shapes = inputShapes(await loadModel(files.model), files, shapesOf(options.shape));
+  const shapes = await inputShapes(await loadModel(files.model), files, shapesOf(options.shape));
   const session = await InferenceSession.create(files.model, { policy, reference, backend, isa, threads });
   try {
     const random = generator(1);

@@ -46,6 +46,32 @@ const modelSchema = z.looseObject({ max_position_embeddings: z.int().positive().
 /** Configurations without a limit have 1e30 there. */
 const NO_LIMIT = 1e9;
 
+/** Inputs of networks of texts, each [batch, tokens]. */
+export const TOKEN_INPUTS = ['input_ids', 'attention_mask', 'token_type_ids'] as const;
+
+/** The files beside a model that say how texts become tokens, and how many. */
+async function readConfiguration(folder: string) {
+  const json = await readJson(join(folder, 'tokenizer.json'), tokenizerSchema);
+  const config = (await readJson(join(folder, 'tokenizer_config.json'), configSchema)) ?? {};
+  const sentence = await readJson(join(folder, 'sentence_bert_config.json'), sentenceSchema);
+  const model = await readJson(join(folder, 'config.json'), modelSchema);
+  const limits = [
+    sentence?.max_seq_length,
+    json?.truncation?.max_length,
+    config.model_max_length,
+    model?.max_position_embeddings,
+  ].filter((limit) => typeof limit === 'number' && limit < NO_LIMIT) as number[];
+  return { json, config, limit: limits.length > 0 ? Math.min(...limits) : undefined };
+}
+
+/**
+ * Most tokens of a text, special ones included, by the files beside a model; undefined if they name no limit.
+ * @throws ResidualSkipError INVALID_DATA naming the file and its field
+ */
+export async function tokenLimit(folder: string): Promise<number | undefined> {
+  return (await readConfiguration(folder)).limit;
+}
+
 /** The tokens of one text. */
 export interface Encoded {
   readonly ids: readonly number[];
@@ -68,29 +94,19 @@ export class TextTokenizer {
    */
   static async load(folder: string): Promise<TextTokenizer> {
     const file = join(folder, 'tokenizer.json');
-    const json = await readJson(file, tokenizerSchema);
+    const { json, config, limit } = await readConfiguration(folder);
     if (!json) {
       throw new ResidualSkipError(
         'INVALID_DATA',
         `file ${file}: it doesn't exist; texts need the tokenizer that the model was trained with`,
       );
     }
-    const config = (await readJson(join(folder, 'tokenizer_config.json'), configSchema)) ?? {};
-    const sentence = await readJson(join(folder, 'sentence_bert_config.json'), sentenceSchema);
-    const model = await readJson(join(folder, 'config.json'), modelSchema);
     const { Tokenizer } = await loadLibrary();
-    const limits = [
-      sentence?.max_seq_length,
-      json.truncation?.max_length,
-      config.model_max_length,
-      model?.max_position_embeddings,
-    ].filter((limit) => typeof limit === 'number' && limit < NO_LIMIT) as number[];
     try {
       const tokenizer = new Tokenizer(json, config);
       const { pad_token: pad } = config;
       const name = typeof pad === 'string' ? pad : pad?.content;
       const known = name === undefined ? undefined : tokenizer.token_to_id(name);
-      const limit = limits.length > 0 ? Math.min(...limits) : undefined;
       return new TextTokenizer(tokenizer, limit, json.padding?.pad_id ?? known ?? 0);
     } catch (cause) {
       const why = (cause as Error).message;

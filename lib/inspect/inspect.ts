@@ -44,6 +44,8 @@ export interface Inspection {
   readonly opset: number;
   readonly inputs: readonly InspectedPort[];
   readonly outputs: readonly InspectedPort[];
+  /** The shapes of the inputs that costs are for, by name; empty when operators are unsupported. */
+  readonly shapes: Readonly<Record<string, readonly number[]>>;
   /** Number of elements in all initialisers. */
   readonly parameters: number;
   /** For one item; null when operators are unsupported. */
@@ -63,7 +65,8 @@ export interface Inspection {
 export interface InspectOptions {
   /**
    * Shapes of inputs by name, or the shape of the only input; costs depend on them. When left out, they are those that the
-   * model declares, with a batch of one; preprocessor_config.json gives heights and widths that the model leaves open.
+   * model declares, with a batch of one. What the model leaves open is given by the files beside it: heights and widths by
+   * preprocessor_config.json, the number of tokens by the longest text that it takes.
    */
   shapes?: Shapes | undefined;
 }
@@ -89,13 +92,15 @@ export async function inspect(source: ModelSource, options: InspectOptions = {})
   const bytes = checked instanceof Blob ? new Uint8Array(await checked.arrayBuffer()) : checked;
   const model = await loadModel(files?.model ?? bytes, { allowUnsupported: true });
   const unsupported = unsupportedOperators(model).map(({ op }) => op);
-  const program = unsupported.length > 0 ? undefined : compileModel(model, bindingOf(model, files, shapes));
+  const binding = unsupported.length > 0 ? undefined : await bindingOf(model, files, shapes);
+  const program = binding && compileModel(model, binding);
   return {
     model: files?.model ?? null,
     sha256: model.sha256,
     opset: model.opset,
     inputs: model.inputs.map(portOf),
     outputs: model.outputs.map(portOf),
+    shapes: Object.fromEntries([...(binding ?? [])].map(([name, { shape }]) => [name, shape])),
     parameters: model.parameters,
     multiplyAdds: program?.cost.multiplyAdds ?? null,
     blocks: program ? blocksOf(program) : [],

@@ -1,5 +1,6 @@
 import type { ModelFiles } from '../data/model-files.js';
 import { Preprocessor } from '../data/preprocess.js';
+import { TOKEN_INPUTS, tokenLimit } from '../data/tokenizer.js';
 import { ResidualSkipError } from '../errors.js';
 import type { Dimension } from '../model/graph.js';
 import type { Binding, Model, ModelInput } from '../model/model.js';
@@ -19,15 +20,15 @@ interface InputShape {
 
 /**
  * A concrete shape for every input, by name: the given one, or else the declared one, with a batch of one; an open height
- * or width is that of prepared images.
+ * or width is that of prepared images, an open number of tokens the most that a text may have.
  * @param files undefined for a model given as bytes
  * @throws ResidualSkipError INVALID_ARGUMENT when a dimension remains open, or a shape fits no input
  */
-export function inputShapes(
+export async function inputShapes(
   model: Model,
   files: ModelFiles | undefined,
   shapes: Shapes,
-): Map<string, InputShape> {
+): Promise<Map<string, InputShape>> {
   const names = model.inputs.map(({ name }) => name);
   const given = byName(names, shapes);
   for (const [name, dims] of given) {
@@ -37,10 +38,11 @@ export function inputShapes(
       `shape ${name}=${dims.join('x')}: it fits no input; ${suggest(name, names)}`,
     );
   }
+  const tokens = model.inputs.some(isOpenText) && files ? await tokenLimit(files.folder) : undefined;
   return new Map(
     model.inputs.map((input) => {
       const { name, dtype, batched } = input;
-      return [name, { dtype, batched, dims: given.get(name) ?? assumedShape(input, files) }];
+      return [name, { dtype, batched, dims: given.get(name) ?? assumedShape(input, files, tokens) }];
     }),
   );
 }
@@ -58,7 +60,17 @@ function isList(shapes: Shapes): shapes is readonly number[] {
   return Array.isArray(shapes);
 }
 
-function assumedShape(input: ModelInput, files: ModelFiles | undefined): number[] {
+/** Whether an input has a row of tokens for each item, of any number. */
+function isOpenText({ name, shape }: ModelInput): boolean {
+  const known = (TOKEN_INPUTS as readonly string[]).includes(name);
+  return known && shape.length === 2 && typeof shape[1] === 'string';
+}
+
+function assumedShape(
+  input: ModelInput,
+  files: ModelFiles | undefined,
+  tokens: number | undefined,
+): number[] {
   const model = files?.model ?? 'the model';
   if (input.anyRank) {
     throw new ResidualSkipError(
@@ -77,9 +89,11 @@ function assumedShape(input: ModelInput, files: ModelFiles | undefined): number[
   return input.shape.map((dim, axis) => {
     if (typeof dim === 'number') return dim;
     if (axis === 0) return 1;
+    if (tokens !== undefined && isOpenText(input)) return tokens;
     const length = axis === 2 ? size?.height : axis === 3 ? size?.width : undefined;
     if (length !== undefined) return length;
-    const example = input.shape.map((d, i) => (typeof d === 'number' ? d : i === 0 ? 1 : 224));
+    const usual = isOpenText(input) ? 128 : 224;
+    const example = input.shape.map((d, i) => (typeof d === 'number' ? d : i === 0 ? 1 : usual));
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
       `${model}: input '${input.name}' leaves [${input.shape.join(', ')}] open; give its shape (shapes; ` +
@@ -88,14 +102,18 @@ function assumedShape(input: ModelInput, files: ModelFiles | undefined): number[
   });
 }
 
-/** The given shapes, or else those that the model declares; an open height or width is that of prepared images. */
-export function bindingOf(model: Model, files: ModelFiles | undefined, shapes: Shapes): Binding {
+/** The binding for the shapes of `inputShapes`. */
+export async function bindingOf(
+  model: Model,
+  files: ModelFiles | undefined,
+  shapes: Shapes,
+): Promise<Binding> {
   if (Object.keys(shapes).length === 0) {
     const declared = declaredBinding(model);
     if (declared !== undefined) return declared;
   }
   const feeds: Record<string, TensorLike> = {};
-  for (const [name, { dtype, dims }] of inputShapes(model, files, shapes)) {
+  for (const [name, { dtype, dims }] of await inputShapes(model, files, shapes)) {
     feeds[name] = new Tensor(dtype, allocate(dtype, sizeOf(dims)), dims) as TensorLike;
   }
   return bindFeeds(model, feeds).binding;

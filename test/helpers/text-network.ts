@@ -42,7 +42,8 @@ export function tokenizerOf(words: readonly string[]): object {
   };
 }
 
-const WIDTH = 16;
+/** Numbers of a token. */
+export const WIDTH = 16;
 const WORDS = [...SPECIAL, ...Array.from({ length: 60 }, (_, i) => `word${i}`)];
 
 /** The words of random texts of 1 to `longest` words. */

@@ -24,6 +24,7 @@ const inspectSchema = z.strictObject({
   outputs: z.array(
     z.strictObject({ name: z.string(), dtype: z.string(), shape: z.array(z.union([z.int(), z.string()])) }),
   ),
+  shapes: z.record(z.string(), z.array(z.int().positive())),
   parameters: z.int(),
   multiplyAdds: z.int().positive(),
   blocks: z.array(

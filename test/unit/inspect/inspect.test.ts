@@ -4,6 +4,7 @@ import { pathToFileURL } from 'node:url';
 import { inspect } from '../../../lib/inspect/inspect.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { GraphBuilder, modelBytes } from '../../helpers/onnx-builder.js';
+import { textNetwork, WIDTH } from '../../helpers/text-network.js';
 
 const MODEL = join(__dirname, '../../../demo');
 const FILE = join(MODEL, 'model.onnx');
@@ -49,6 +50,23 @@ test('shapes settle what the model leaves open', async () => {
   await expect(inspect(bytes, { shapes: [0] })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
   await expect(inspect(bytes, { shape: [1] } as object)).rejects.toMatchObject({
     message: expect.stringContaining("did you mean 'shapes'?"),
+  });
+});
+
+test('the files beside a network of texts say how many tokens it takes', async () => {
+  const texts = (files: Record<string, unknown>) => textNetwork('classes', { files });
+  const folder = texts({
+    'tokenizer_config.json': { model_max_length: 48 },
+    'config.json': { max_position_embeddings: 64 },
+  });
+  const report = await inspect(folder);
+  expect(report.shapes).toEqual({ input_ids: [1, 48], attention_mask: [1, 48] });
+  const { multiplyAdds } = await inspect(folder, { shapes: { input_ids: [1, 24], attention_mask: [1, 24] } });
+  // The classifier reads one row, whatever the length.
+  expect(report.multiplyAdds! - WIDTH * 3).toBe(2 * (multiplyAdds! - WIDTH * 3));
+  await expect(inspect(texts({}))).rejects.toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    message: expect.stringContaining('--shape input_ids=1x128'),
   });
 });
 
