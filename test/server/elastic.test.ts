@@ -66,13 +66,14 @@ describe('a server with a target', () => {
     expect((await client.infer(MODEL, { input: digits(1, 0) })).policy).toBe('full');
     await server.close();
 
+    // On a busy machine the queue may run empty in between.
     const moves = log.map(({ event, from, to }) => [event, from, to]);
-    expect(moves.slice(0, 2)).toEqual([
-      ['setting', 'full', '0.01'],
-      ['setting', '0.01', '0.05'],
-    ]);
+    expect(moves[0]).toEqual(['setting', 'full', '0.01']);
+    const bold = moves.findIndex(([, , to]) => to === '0.05');
+    expect(moves[bold]).toEqual(['setting', '0.01', '0.05']);
     expect(moves.at(-1)![2]).toBe('full');
-    expect(log[1]).toMatchObject({ model: MODEL, promise: { limit: 0.05 }, reason: /requests wait/ });
+    const reason = expect.stringMatching(/requests wait/);
+    expect(log[bold]).toMatchObject({ model: MODEL, promise: { limit: 0.05 }, reason });
   });
 
   test('the metrics name each setting, its promise, and its items', async () => {
