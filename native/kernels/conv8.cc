@@ -103,7 +103,17 @@ Halo conv8_input_halo(const ConvShape& shape, ConvAlgorithm algorithm) {
   Halo halo = window_halo(shape);
   // The last group of four columns.
   if (algorithm == ConvAlgorithm::kPlanar) halo.right += kQuad - 1;
+  if (algorithm == ConvAlgorithm::kDepthwise && depthwise_by_lines8(shape)) {
+    // The last four pixels read one more group of four columns than they have strides.
+    const int end = (shape.out_width - kQuad) * shape.stride_w - shape.pad.left + (shape.stride_w + 1) * kQuad;
+    halo.right = std::max(halo.right, end - shape.in_width);
+  }
   return halo;
+}
+
+bool depthwise_by_lines8(const ConvShape& s) {
+  const bool square = s.kernel_h == s.kernel_w && s.stride_h == s.stride_w && s.dilation_h == 1 && s.dilation_w == 1;
+  return square && (s.kernel_w == 3 || s.kernel_w == 5) && s.stride_w <= 2 && s.out_width >= kQuad;
 }
 
 std::shared_ptr<const PackedConv8> pack_conv8(const ConvShape& shape, ConvAlgorithm algorithm, const int8_t* weight,

@@ -21,6 +21,9 @@ struct PackedConv8 {
   std::vector<ConvBlock> blocks;
 };
 
+// Whether kDepthwise takes four pixels at a time.
+bool depthwise_by_lines8(const ConvShape& shape);
+
 // As PackedConv8.
 struct PackedGemm8 {
   int k = 0, n = 0;

@@ -139,10 +139,7 @@ inline void binary8(const BinaryArgs8& args, int part, int parts) {
 
 inline void lookup8(const LookupArgs8& args, int part, int parts) {
   each_row_of_share(args.y.blocks(), args.y.height, part, parts, [&](int b, int row) {
-    const uint8_t* from = row_of(args.x, b, row);
-    uint8_t* to = row_of(args.y, b, row);
-    const ptrdiff_t n = static_cast<ptrdiff_t>(args.y.width) * kLanes;
-    for (ptrdiff_t i = 0; i < n; ++i) to[i] = args.table[from[i]];
+    look_up(args.table, row_of(args.x, b, row), row_of(args.y, b, row), static_cast<ptrdiff_t>(args.y.width) * kLanes);
   });
 }
 

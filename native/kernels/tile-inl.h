@@ -144,21 +144,29 @@ struct Split {
 // Whether `count` rows or tiles can be shared about evenly.
 inline bool shares_evenly(int64_t count, int parts) { return count % parts == 0 || count >= 8 * parts; }
 
-// fn(block, row) for the part-th share of a map. Rows are shared where that is about even, because layers that follow
-// each other then read what the same core has written; otherwise blocks and rows in one sequence.
+// fn(block, first row, end) for the part-th share of a map. Rows are shared where that is about even, because layers that
+// follow each other then read what the same core has written; otherwise blocks and rows in one sequence.
 template <class F>
-void each_row_of_share(int blocks, int rows, int part, int parts, const F& fn) {
+void each_rows_of_share(int blocks, int rows, int part, int parts, const F& fn) {
   if (shares_evenly(rows, parts)) {
     const Share<int> share = share_of(rows, part, parts);
-    for (int block = 0; block < blocks; ++block) {
-      for (int row = share.begin; row < share.end; ++row) fn(block, row);
-    }
+    for (int block = 0; block < blocks; ++block) fn(block, share.begin, share.end);
     return;
   }
-  const int64_t units = static_cast<int64_t>(blocks) * rows;
-  for (int64_t unit = part_begin(units, part, parts); unit < part_begin(units, part + 1, parts); ++unit) {
-    fn(static_cast<int>(unit / rows), static_cast<int>(unit % rows));
+  const Share<int64_t> share = share_of(static_cast<int64_t>(blocks) * rows, part, parts);
+  for (int64_t unit = share.begin; unit < share.end;) {
+    const int block = static_cast<int>(unit / rows), first = static_cast<int>(unit % rows);
+    const int end = static_cast<int>(std::min<int64_t>(rows, first + share.end - unit));
+    fn(block, first, end);
+    unit += end - first;
   }
+}
+// The same with fn(block, row).
+template <class F>
+void each_row_of_share(int blocks, int rows, int part, int parts, const F& fn) {
+  each_rows_of_share(blocks, rows, part, parts, [&](int block, int first, int end) {
+    for (int row = first; row < end; ++row) fn(block, row);
+  });
 }
 
 }  // namespace rskip::RSKIP_ISA

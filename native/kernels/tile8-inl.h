@@ -64,36 +64,68 @@ struct Epilogue8 {
   Addition8 addition;
 };
 
-template <int P, int N>
-RSKIP_INLINE void tile_store8(const Bits (&acc)[P][N], const TileTarget<uint8_t> out, const float* scale,
-                              const Epilogue8& epilogue) {
-  const Clamp8 clamp(epilogue.rounding);
-  Vec factor[N];
-  RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) factor[n] = load(scale + n * kLanes);
+RSKIP_INLINE Rounder8 rounder_of(const Rounding& rounding) { return {rounding.low, rounding.high, rounding.zero}; }
+
+// Stores `count` of four pixels from pixel `first` of a tile on.
+RSKIP_INLINE void store_four(const Rounder8& rounder, const Bits (&value)[4], uint8_t* y, const ptrdiff_t* offset, int first,
+                             int count) {
+  if (offset == nullptr && count == 4) return rounder.store_rows(y + first * kLanes, value);
+  uint8_t rows[4 * kLanes];
+  rounder.store_rows(rows, value);
+  for (int i = 0; i < count; ++i) {
+    store_sixteen(y + (offset != nullptr ? offset[first + i] : (first + i) * kLanes), load_sixteen(rows + i * kLanes));
+  }
+}
+
+// Rounds and stores the sums of four pixels, which are those of a tile from pixel `first` on; `count` of them are there.
+template <int N>
+RSKIP_INLINE void finish_four(const Bits (&sum)[4][N], int first, int count, const TileTarget<uint8_t>& out,
+                              const Vec (&factor)[N], const Epilogue8& epilogue) {
+  Bits value[4];
   if (out.residual == nullptr) {
-    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
-      uint8_t* y = out.y + (out.y_offset != nullptr ? out.y_offset[p] : p * kLanes);
-      RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
-        const Vec value = clamp(to_float(acc[p][n]) * factor[n]);
-        store_bytes(y + n * out.y_block, add_bits(round_to_bits(value), epilogue.rounding.zero));
-      }
+    const Rounder8 rounder = rounder_of(epilogue.rounding);
+    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
+      RSKIP_UNROLL(4) for (int i = 0; i < 4; ++i) value[i] = rounder.round(to_float(sum[i][n]) * factor[n]);
+      store_four(rounder, value, out.y + n * out.y_block, out.y_offset, first, count);
     }
     return;
   }
   const Addition8& addition = epilogue.addition;
-  const Clamp8 sum_clamp(addition.rounding);
+  const Clamp8 clamp(epilogue.rounding);
+  const Rounder8 rounder = rounder_of(addition.rounding);
   const Vec own_scale = splat(addition.scale), residual_scale = splat(addition.residual_scale);
-  for (int p = 0; p < P; ++p) {
-    uint8_t* y = out.y + (out.y_offset != nullptr ? out.y_offset[p] : p * kLanes);
-    const uint8_t* residual = out.residual + (out.residual_offset != nullptr ? out.residual_offset[p] : p * kLanes);
-    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
-      const Vec own = to_float(round_to_bits(clamp(to_float(acc[p][n]) * factor[n])));
+  RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
+    RSKIP_UNROLL(4) for (int i = 0; i < 4; ++i) {
+      const int p = std::min(first + i, first + count - 1);
+      const uint8_t* residual = out.residual + (out.residual_offset != nullptr ? out.residual_offset[p] : p * kLanes);
+      const Vec own = to_float(round_to_bits(clamp(to_float(sum[i][n]) * factor[n])));
       const Vec other = to_float(add_bits(load_bytes(residual + n * out.residual_block), -addition.residual_zero));
-      const Vec sum = addition.residual_first ? fma(other, residual_scale, own * own_scale)
-                                              : fma(own, own_scale, other * residual_scale);
-      store_bytes(y + n * out.y_block, add_bits(round_to_bits(sum_clamp(sum)), addition.rounding.zero));
+      value[i] = rounder.round(addition.residual_first ? fma(other, residual_scale, own * own_scale)
+                                                       : fma(own, own_scale, other * residual_scale));
     }
+    store_four(rounder, value, out.y + n * out.y_block, out.y_offset, first, count);
   }
+}
+
+template <int kFirst, int P, int N>
+RSKIP_INLINE void finish_from(const Bits (&acc)[P][N], const TileTarget<uint8_t>& out, const Vec (&factor)[N],
+                              const Epilogue8& epilogue) {
+  if constexpr (kFirst < P) {
+    constexpr int kCount = std::min(4, P - kFirst);
+    Bits sum[4][N];
+    RSKIP_UNROLL(4) for (int i = 0; i < 4; ++i) {
+      RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) sum[i][n] = acc[kFirst + std::min(i, kCount - 1)][n];
+    }
+    finish_four(sum, kFirst, kCount, out, factor, epilogue);
+    finish_from<kFirst + 4>(acc, out, factor, epilogue);
+  }
+}
+template <int P, int N>
+RSKIP_INLINE void tile_store8(const Bits (&acc)[P][N], const TileTarget<uint8_t> out, const float* scale,
+                              const Epilogue8& epilogue) {
+  Vec factor[N];
+  RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) factor[n] = load(scale + n * kLanes);
+  finish_from<0>(acc, out, factor, epilogue);
 }
 
 }  // namespace rskip::RSKIP_ISA

@@ -24,15 +24,15 @@ struct Quads {
 };
 inline constexpr bool kSignedProducts = false;
 
-RSKIP_INLINE Half8 half_factors(const int8_t* p) {
-  const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+RSKIP_INLINE Half8 half_factors(__m256i v) {
 #if RSKIP_DOT
   return {v};
 #else
   return {_mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8), _mm256_srai_epi16(v, 8)};
 #endif
 }
-RSKIP_INLINE Factors load_factors(const int8_t* p) { return {half_factors(p), half_factors(p + 32)}; }
+RSKIP_INLINE __m256i load_half(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+RSKIP_INLINE Factors load_factors(const int8_t* p) { return {half_factors(load_half(p)), half_factors(load_half(p + 32))}; }
 RSKIP_INLINE Half8 half_quads(__m256i v) {
 #if RSKIP_DOT
   return {v};
@@ -99,5 +99,86 @@ RSKIP_INLINE void store_bytes(uint8_t* p, Bits a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_unpacklo_epi64(low, high));
 }
 RSKIP_INLINE Bits round_to_bits(Vec a) { return {_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi)}; }
+
+using PixelFactors = Half8;
+RSKIP_INLINE __m256i twice(const void* p) { return _mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p))); }
+RSKIP_INLINE PixelFactors load_pixel_factors(const int8_t* p) { return half_factors(twice(p)); }
+RSKIP_INLINE Bits add_dot(Bits sum, const Quads& x, const PixelFactors& factor) {
+  return {add_half_dot(sum.lo, x.lo, factor), add_half_dot(sum.hi, x.hi, factor)};
+}
+RSKIP_INLINE Bits load_for_pixels(const int32_t* p) { return {twice(p), twice(p)}; }
+RSKIP_INLINE Vec load_for_pixels(const float* p) {
+  const __m256 both = _mm256_castsi256_ps(twice(p));
+  return {both, both};
+}
+template <Half8 Quads::*kHalf>
+RSKIP_INLINE void interleave_two_pixels(const uint8_t* a, const uint8_t* b, const uint8_t* c, const uint8_t* d,
+                                        Quads (&quarters)[4]) {
+  const __m256i va = load_half(a), vb = load_half(b), vc = load_half(c), vd = load_half(d);
+  const __m256i low_ab = _mm256_unpacklo_epi8(va, vb), high_ab = _mm256_unpackhi_epi8(va, vb);
+  const __m256i low_cd = _mm256_unpacklo_epi8(vc, vd), high_cd = _mm256_unpackhi_epi8(vc, vd);
+  quarters[0].*kHalf = half_quads(_mm256_unpacklo_epi16(low_ab, low_cd));
+  quarters[1].*kHalf = half_quads(_mm256_unpackhi_epi16(low_ab, low_cd));
+  quarters[2].*kHalf = half_quads(_mm256_unpacklo_epi16(high_ab, high_cd));
+  quarters[3].*kHalf = half_quads(_mm256_unpackhi_epi16(high_ab, high_cd));
+}
+RSKIP_INLINE void interleave_pixels(const uint8_t* a, const uint8_t* b, const uint8_t* c, const uint8_t* d,
+                                    Quads (&quarters)[4]) {
+  interleave_two_pixels<&Quads::lo>(a, b, c, d, quarters);
+  interleave_two_pixels<&Quads::hi>(a + 32, b + 32, c + 32, d + 32, quarters);
+}
+// One of the two pixels of each: the second of the first and the first of the second, or both first or both second ones.
+template <int kWhich>
+RSKIP_INLINE Half8 one_of_each(Half8 first, Half8 second) {
+#if RSKIP_DOT
+  return {_mm256_permute2x128_si256(first.v, second.v, kWhich)};
+#else
+  return {_mm256_permute2x128_si256(first.even, second.even, kWhich), _mm256_permute2x128_si256(first.odd, second.odd, kWhich)};
+#endif
+}
+inline constexpr int kInnerOnes = 0x21, kFirstOnes = 0x20, kSecondOnes = 0x31;
+template <int K>
+RSKIP_INLINE Quads pixels_from(const Quads& first, const Quads& second) {
+  if constexpr (K == 0) return first;
+  if constexpr (K == 1) return {one_of_each<kInnerOnes>(first.lo, first.hi), one_of_each<kInnerOnes>(first.hi, second.lo)};
+  if constexpr (K == 2) return {first.hi, second.lo};
+  if constexpr (K == 3) return {one_of_each<kInnerOnes>(first.hi, second.lo), one_of_each<kInnerOnes>(second.lo, second.hi)};
+  return second;
+}
+template <int kOdd>
+RSKIP_INLINE Quads every_second(const Quads& first, const Quads& second) {
+  constexpr int kWhich = kOdd ? kSecondOnes : kFirstOnes;
+  return {one_of_each<kWhich>(first.lo, first.hi), one_of_each<kWhich>(second.lo, second.hi)};
+}
+// Numbers saturate as they become narrower. A NaN, or what is too small for an integer, becomes the least integer.
+struct Rounder8 {
+  __m256 high;
+  __m256i zero, least;
+  RSKIP_INLINE Rounder8(float low, float most, int32_t centre)
+      : high(_mm256_set1_ps(most)),
+        zero(_mm256_set1_epi16(static_cast<int16_t>(centre))),
+        least(_mm256_set1_epi8(static_cast<int8_t>(static_cast<int32_t>(low) + centre))) {}
+  RSKIP_INLINE Bits round(Vec value) const {
+    return {_mm256_cvtps_epi32(_mm256_min_ps(high, value.lo)), _mm256_cvtps_epi32(_mm256_min_ps(high, value.hi))};
+  }
+  RSKIP_INLINE __m256i narrow(__m256i a, __m256i b, __m256i c, __m256i d) const {
+    const __m256i low = _mm256_add_epi16(_mm256_packs_epi32(a, b), zero);
+    return _mm256_max_epu8(_mm256_packus_epi16(low, _mm256_add_epi16(_mm256_packs_epi32(c, d), zero)), least);
+  }
+  RSKIP_INLINE void store_rows(uint8_t* y, const Bits (&pixel)[4]) const {
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    RSKIP_UNROLL(2) for (int p = 0; p < 4; p += 2) {
+      const __m256i two = narrow(pixel[p].lo, pixel[p].hi, pixel[p + 1].lo, pixel[p + 1].hi);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(y + p * kLanes), _mm256_permutevar8x32_epi32(two, order));
+    }
+  }
+  RSKIP_INLINE void store_pixels(uint8_t* y, const Bits (&q)[4]) const {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(y), narrow(q[0].lo, q[1].lo, q[2].lo, q[3].lo));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(y + 32), narrow(q[0].hi, q[1].hi, q[2].hi, q[3].hi));
+  }
+};
+inline void look_up(const uint8_t* table, const uint8_t* x, uint8_t* y, ptrdiff_t n) {
+  for (ptrdiff_t i = 0; i < n; ++i) y[i] = table[x[i]];
+}
 
 }  // namespace rskip::RSKIP_ISA

@@ -76,4 +76,56 @@ RSKIP_INLINE void store_bytes(uint8_t* p, Bits a) {
 }
 RSKIP_INLINE Bits round_to_bits(Vec a) { RSKIP_EACH_QUARTER(Bits, vcvtnq_s32_f32(a.v[i])) }
 
+struct PixelFactors {
+  int8x16_t v;
+};
+RSKIP_INLINE PixelFactors load_pixel_factors(const int8_t* p) { return {vld1q_s8(p)}; }
+RSKIP_INLINE Bits add_dot(Bits sum, const Quads& x, const PixelFactors& factor) {
+  RSKIP_EACH_QUARTER(Bits, add_quarter_dot(sum.v[i], x.v[i], factor.v))
+}
+RSKIP_INLINE Bits load_for_pixels(const int32_t* p) { RSKIP_EACH_QUARTER(Bits, vld1q_s32(p)) }
+RSKIP_INLINE Vec load_for_pixels(const float* p) { RSKIP_EACH_QUARTER(Vec, vld1q_f32(p)) }
+RSKIP_INLINE void interleave_pixels(const uint8_t* a, const uint8_t* b, const uint8_t* c, const uint8_t* d,
+                                    Quads (&quarters)[4]) {
+  RSKIP_UNROLL(4) for (int p = 0; p < 4; ++p) {
+    const Quads pixel = interleave(a + p * kLanes, b + p * kLanes, c + p * kLanes, d + p * kLanes);
+    RSKIP_UNROLL(4) for (int j = 0; j < 4; ++j) quarters[j].v[p] = pixel.v[j];
+  }
+}
+template <int K>
+RSKIP_INLINE Quads pixels_from(const Quads& first, const Quads& second) {
+  RSKIP_EACH_QUARTER(Quads, i + K < 4 ? first.v[(i + K) % 4] : second.v[(i + K) % 4])
+}
+template <int kOdd>
+RSKIP_INLINE Quads every_second(const Quads& first, const Quads& second) {
+  RSKIP_EACH_QUARTER(Quads, i < 2 ? first.v[2 * i % 4 + kOdd] : second.v[2 * i % 4 + kOdd])
+}
+struct Rounder8 {
+  Vec low, high;
+  int32_t zero;
+  RSKIP_INLINE Rounder8(float least, float most, int32_t centre) : low(splat(least)), high(splat(most)), zero(centre) {}
+  RSKIP_INLINE Bits round(Vec value) const { return round_to_bits(min(high, max(value, low))); }
+  RSKIP_INLINE void store_rows(uint8_t* y, const Bits (&pixel)[4]) const {
+    RSKIP_UNROLL(4) for (int p = 0; p < 4; ++p) store_bytes(y + p * kLanes, add_bits(pixel[p], zero));
+  }
+  RSKIP_INLINE void store_pixels(uint8_t* y, const Bits (&q)[4]) const {
+    RSKIP_UNROLL(4) for (int p = 0; p < 4; ++p) {
+      store_bytes(y + p * kLanes, add_bits(Bits{{q[0].v[p], q[1].v[p], q[2].v[p], q[3].v[p]}}, zero));
+    }
+  }
+};
+// A register looks up 64 numbers; for others it leaves what is there.
+RSKIP_INLINE void look_up(const uint8_t* table, const uint8_t* x, uint8_t* y, ptrdiff_t n) {
+  uint8x16x4_t quarters[4];
+  RSKIP_UNROLL(4) for (int i = 0; i < 4; ++i) quarters[i] = vld1q_u8_x4(table + 64 * i);
+  for (ptrdiff_t i = 0; i < n; i += kLanes) {
+    const uint8x16_t bytes = vld1q_u8(x + i);
+    uint8x16_t found = vqtbl4q_u8(quarters[0], bytes);
+    RSKIP_UNROLL(4) for (int j = 1; j < 4; ++j) {
+      found = vqtbx4q_u8(found, quarters[j], vsubq_u8(bytes, vdupq_n_u8(static_cast<uint8_t>(64 * j))));
+    }
+    vst1q_u8(y + i, found);
+  }
+}
+
 }  // namespace rskip::RSKIP_ISA

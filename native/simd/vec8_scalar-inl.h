@@ -105,4 +105,85 @@ inline Bits round_to_bits(Vec a) {
   return r;
 }
 
+// Four pixels that lie side by side, of sixteen channels each, as four vectors: lane 4 p + i of vector j is channel 4 j + i
+// of pixel p.
+
+// Factors of four channels, as load_factors() reads them.
+struct PixelFactors {
+  int8_t v[4][4];
+};
+inline PixelFactors load_pixel_factors(const int8_t* p) {
+  PixelFactors r;
+  std::copy_n(p, sizeof r.v, r.v[0]);
+  return r;
+}
+inline Bits add_dot(Bits sum, const Quads& x, const PixelFactors& factor) {
+  Factors all;
+  for (int i = 0; i < kLanes; ++i) std::copy_n(factor.v[i % 4], 4, all.v[i]);
+  return add_dot(sum, x, all);
+}
+// Numbers of four channels.
+inline Bits load_for_pixels(const int32_t* p) {
+  Bits r;
+  for (int i = 0; i < kLanes; ++i) r.v[i] = p[i % 4];
+  return r;
+}
+inline Vec load_for_pixels(const float* p) {
+  Vec r;
+  for (int i = 0; i < kLanes; ++i) r.v[i] = p[i % 4];
+  return r;
+}
+// Four pixels of each of four rows.
+inline void interleave_pixels(const uint8_t* a, const uint8_t* b, const uint8_t* c, const uint8_t* d, Quads (&quarters)[4]) {
+  for (int j = 0; j < 4; ++j) {
+    for (int i = 0; i < kLanes; ++i) {
+      const int at = i / 4 * kLanes + 4 * j + i % 4;
+      quarters[j].v[i][0] = a[at];
+      quarters[j].v[i][1] = b[at];
+      quarters[j].v[i][2] = c[at];
+      quarters[j].v[i][3] = d[at];
+    }
+  }
+}
+// Those from the K-th on of eight pixels.
+template <int K>
+Quads pixels_from(const Quads& first, const Quads& second) {
+  Quads r;
+  for (int i = 0; i < kLanes; ++i) {
+    const int from = i + 4 * K;
+    std::copy_n(from < kLanes ? first.v[from] : second.v[from - kLanes], 4, r.v[i]);
+  }
+  return r;
+}
+// Every second of eight pixels, from the first or, if kOdd, the second on.
+template <int kOdd>
+Quads every_second(const Quads& first, const Quads& second) {
+  Quads r;
+  for (int i = 0; i < kLanes; ++i) {
+    const int from = i / 4 * 8 + 4 * kOdd + i % 4;
+    std::copy_n(from < kLanes ? first.v[from] : second.v[from - kLanes], 4, r.v[i]);
+  }
+  return r;
+}
+// Rounds values as Rounding says, and stores those of four pixels that lie side by side. round() leaves out the zero point, and
+// it may leave it to what stores the numbers to raise them to the least.
+struct Rounder8 {
+  Vec low, high;
+  int32_t zero;
+  Rounder8(float least, float most, int32_t centre) : low(splat(least)), high(splat(most)), zero(centre) {}
+  Bits round(Vec value) const { return round_to_bits(min(high, max(value, low))); }
+  // A vector has the channels of one pixel.
+  void store_rows(uint8_t* y, const Bits (&pixel)[4]) const {
+    for (int p = 0; p < 4; ++p) store_bytes(y + p * kLanes, add_bits(pixel[p], zero));
+  }
+  // Vectors as above.
+  void store_pixels(uint8_t* y, const Bits (&quarter)[4]) const {
+    for (int i = 0; i < 4 * kLanes; ++i) y[i] = static_cast<uint8_t>(quarter[i % kLanes / 4].v[i / kLanes * 4 + i % 4] + zero);
+  }
+};
+// y = table[x] of 256 numbers, n times.
+inline void look_up(const uint8_t* table, const uint8_t* x, uint8_t* y, ptrdiff_t n) {
+  for (ptrdiff_t i = 0; i < n; ++i) y[i] = table[x[i]];
+}
+
 }  // namespace rskip::RSKIP_ISA

@@ -66,6 +66,9 @@ TEST(Conv8, Depthwise) {
       }
     }
   }
+  ConvTester8().channels(40, 40).map(6, 13).kernel(3).pad({0, 2, 1, 0}).groups(40).output_halo(1).rounding({-20, 40, 60}).check();
+  ConvTester8().channels(40, 40).map(8, 14).kernel(5).pad({2, 0, 1, 3}).stride(2).groups(40).extra_halo(1).check();
+  ConvTester8().channels(24, 24).map(9, 10).kernel(3).pad(1).groups(24).residual().check();
   ConvTester8().channels(24, 24).map(9, 10).kernel(7).pad(3).groups(24).check();
   ConvTester8().channels(24, 24).map(9, 10).kernel(2, 4).groups(24).check();
   ConvTester8().channels(24, 24).map(9, 12).kernel(3).pad(2).dilation(2, 2).groups(24).residual().check();
