@@ -67,7 +67,7 @@ function openShapes({ inputs, shapes }: Inspection): string {
   const open = inputs.filter(({ shape }) => shape.slice(1).some((length) => typeof length === 'string'));
   return open.length === 0
     ? ''
-    : ` of ${open.map(({ name }) => `${name} [${shapes[name]!.join(', ')}]`).join('; ')}`;
+    : `, for ${open.map(({ name }) => `${name} [${shapes[name]!.join(', ')}]`).join('; ')}`;
 }
 
 const COLUMNS: readonly Column[] = [

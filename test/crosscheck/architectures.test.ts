@@ -4,10 +4,11 @@
  * RESIDUAL_SKIP_ONNXRUNTIME says). Where RESIDUAL_SKIP_RESULTS names a file, it gets a line of JSON for each network and backend.
  */
 import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { appendFileSync, existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { type InferenceSession, type SkipTrace, Tensor } from '../../lib/index.js';
-import { withSession } from '../helpers/sessions.js';
+import { type InferenceSession, type Isa, type SkipTrace, Tensor } from '../../lib/index.js';
+import { availableIsas, withSession } from '../helpers/sessions.js';
 
 const ROOT = resolve(__dirname, '../..');
 const FOLDER = process.env.RESIDUAL_SKIP_FIXTURES ?? join(ROOT, '.cache/fixtures');
@@ -15,6 +16,13 @@ const RESULTS = process.env.RESIDUAL_SKIP_RESULTS;
 const RUNTIME = process.env.RESIDUAL_SKIP_ONNXRUNTIME ?? join(ROOT, 'bench/node_modules/onnxruntime-node');
 /** Largest difference, as a fraction of the largest logit. */
 const TOLERANCE = 2e-4;
+/** One network of each family, whose bits are compared; scripts/ci/native.sh compares those of NEON. */
+const FAMILIES: ReadonlySet<string> = new Set(
+  `resnet18 mobilenet_v2 efficientnet_b0 regnet_y_400mf preact_resnet32 option_a_resnet56 se_resnet20 densenet googlenet shufflenet
+  group_norm_resnet instance_norm_resnet vit swin swin_v2 convnext tokens_mixer gate_blend gate_skipnet_lstm gate_attention_module
+  bert_opset17 bert_exits_opset17 minilm_opset17 roberta_opset17 distilbert_opset17 gpt2_opset17 llama_opset17 cait beit
+  deit_distilled`.split(/\s+/),
+);
 
 /** What the exporter says of a network; without `inputs` it has one, named `input`. */
 interface Facts {
@@ -75,9 +83,12 @@ function partOf({ inputs, items }: Network, first: number, count: number): Recor
   return Object.fromEntries([...inputs].map(([name, tensor]) => [name, part(tensor)]));
 }
 
-/** All items: as one batch, or one after another where the network takes only one. */
-async function runAll(session: InferenceSession, network: Network): Promise<Ran> {
-  const count = network.batched ? network.items : 1;
+/** All items, `count` at a time: as one batch, or one after another where the network takes only one. */
+async function runAll(
+  session: InferenceSession,
+  network: Network,
+  count = network.batched ? network.items : 1,
+): Promise<Ran> {
   const logits: Float32Array[] = [];
   const traces: SkipTrace['items'][number][] = [];
   for (let first = 0; first < network.items; first += count) {
@@ -89,6 +100,18 @@ async function runAll(session: InferenceSession, network: Network): Promise<Ran>
     traces.push(...trace.items);
   }
   return { logits, traces };
+}
+
+/** The bits of each item's logits, and what it ran. */
+function itemsOf({ logits, traces }: Ran): string[] {
+  return logits.map((row, i) => {
+    const { blocks, exits } = traces[i]!;
+    const bits = new Uint8Array(row.buffer, row.byteOffset, row.byteLength);
+    return createHash('sha256')
+      .update(bits)
+      .update(JSON.stringify([blocks, exits]))
+      .digest('hex');
+  });
 }
 
 type Rows = readonly ArrayLike<number>[];
@@ -140,6 +163,30 @@ else {
         const left = traces.map(({ exits }) => exits.find(({ taken }) => taken)?.after);
         expect(new Set(left).size).toBe((network.exits ?? 0) + 1);
       });
+    });
+
+    (FAMILIES.has(name) ? test : test.skip)('has the same bits everywhere', async () => {
+      const ran = (isa: Isa, threads: number, count?: number) =>
+        withSession(network.model, { isa, threads }, async (session) =>
+          itemsOf(await runAll(session, network, count)),
+        );
+      const expected = await ran('scalar', 1);
+      expect(new Set(expected).size).toBe(network.items);
+      const isas = await availableIsas(network.model);
+      for (const isa of isas) {
+        for (const [threads, count] of [
+          [1, undefined],
+          [2, undefined],
+          [2, 1],
+        ] as const) {
+          expect([isa, threads, count, await ran(isa, threads, count)]).toEqual([
+            isa,
+            threads,
+            count,
+            expected,
+          ]);
+        }
+      }
     });
   });
 }
