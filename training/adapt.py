@@ -180,7 +180,7 @@ class Adaptation:
         training = Training(
             "exits", exits, [(adamw(exits), HEADS_RATE)], options.epochs, self.work / "exits.pt", options.seed
         )
-        return training.run(batches, loss, lambda average: self.describe(average, self.check))
+        return training.run(batches, loss, lambda average: self.judge(average, self.check))
 
     def fine_tune(self, exits: Exits) -> tuple[OnnxNetwork, Exits]:
         options = self.options
@@ -214,7 +214,7 @@ class Adaptation:
         groups = [(adamw(student, 1e-3), TRUNK_RATE), (adamw(exits), HEADS_RATE / 2)]
         name = f"tuned-{options.tune_epochs}-{options.keep}.pt"
         training = Training("tuning", both, groups, options.tune_epochs, self.work / name, options.seed)
-        tuned = training.run(batches, loss, self.describe_tuned)
+        tuned = training.run(batches, loss, self.judge_tuned)
         return tuned["network"], tuned["exits"]
 
     @torch.no_grad()
@@ -230,19 +230,20 @@ class Adaptation:
         summaries = [torch.cat([part.summaries[i] for part in parts]).numpy() for i in range(len(self.places))]
         return Seen(summaries, self.check.features, self.check.logits)
 
-    def describe_tuned(self, both: nn.ModuleDict) -> str:
-        text = self.describe(both["exits"], self.seen_by(both["network"]))
-        return f"{text}; in full {self.full_changed:.2%} changed"
+    def judge_tuned(self, both: nn.ModuleDict) -> tuple[float, str]:
+        saved, text = self.judge(both["exits"], self.seen_by(both["network"]))
+        return saved, f"{text}; in full {self.full_changed:.2%} changed"
 
     def outcome(self, exits: Exits, seen: Seen) -> tuple[Outcome, torch.Tensor]:
         scores, agrees = ask(exits, seen)
         best = one_threshold(exits, scores, agrees, self.multiply_adds, self.options.max_disagreement)
         return best, agrees.float().mean(1)
 
-    def describe(self, exits: Exits, seen: Seen) -> str:
+    def judge(self, exits: Exits, seen: Seen) -> tuple[float, str]:
+        """What the exits save on the held-out images, and a description."""
         best, agreement = self.outcome(exits, seen)
         shares = " ".join(f"{share:.1%}" for share in agreement.tolist())
-        return f"exits agree on {shares}; {best.saved:.1%} saved with {best.changed:.2%} changed"
+        return best.saved, f"exits agree on {shares}; {best.saved:.1%} saved with {best.changed:.2%} changed"
 
 
 def count_work(network: OnnxNetwork, images: torch.Tensor, tensors: list[str]) -> tuple[int, dict[str, float]]:
@@ -278,7 +279,7 @@ def main(arguments: list[str] | None = None) -> None:
     write_adapted(out, adaptation, network, exits, outcome, agreement)
     if network is None:
         adaptation.check_written(out / "model.onnx")
-    print(f"wrote {out}: {adaptation.describe(exits, seen)}")
+    print(f"wrote {out}: {adaptation.judge(exits, seen)[1]}")
 
 
 if __name__ == "__main__":

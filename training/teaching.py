@@ -139,23 +139,31 @@ def adamw(module: nn.Module, decay: float = 0.01) -> list[dict]:
 
 
 class Training:
-    """Epochs that resume where they were interrupted; what is kept is the average of the weights over the last steps."""
+    """Epochs that resume where they were interrupted. The average of the weights over the last steps is judged after each
+    epoch, and that of the best epoch is kept: exits that have seen a copy of an image often become too sure of others.
+    """
 
     def __init__(self, name: str, module: nn.Module, groups: list[tuple[list[dict], float]], epochs: int, file: Path,
                  seed: int):  # fmt: skip
         self.name, self.module, self.epochs, self.file, self.seed = name, module, epochs, file, seed
         self.average = copy.deepcopy(module).requires_grad_(False)
+        self.best, self.score = copy.deepcopy(self.average), -math.inf
         self.peaks = [peak for parameters, peak in groups for _ in parameters]
         self.optimizer = torch.optim.AdamW([group for parameters, _ in groups for group in parameters])
 
     def run(self, batches: Callable[[int], tuple[int, Iterator]], loss: Callable[..., torch.Tensor],
-            monitor: Callable[[nn.Module], str]) -> nn.Module:  # fmt: skip
-        """`batches(epoch)` gives their number and themselves; the module with averaged weights is returned."""
+            monitor: Callable[[nn.Module], tuple[float, str]]) -> nn.Module:  # fmt: skip
+        """`batches(epoch)` gives their number and themselves; `monitor` how good a module is, and a description.
+
+        Returns the module with the averaged weights of the best epoch.
+        """
         first = 0
         if self.file.exists():
             saved = torch.load(self.file, weights_only=True)
             self.module.load_state_dict(saved["module"])
             self.average.load_state_dict(saved["average"])
+            self.best.load_state_dict(saved["best"])
+            self.score = saved["score"]
             self.optimizer.load_state_dict(saved["optimizer"])
             first = saved["epoch"]
         for epoch in range(first, self.epochs):
@@ -175,17 +183,23 @@ class Training:
             self.average.eval()
             seconds = time.monotonic() - start
             mean = sum(losses) / max(1, len(losses))
+            score, text = monitor(self.average)
+            if score > self.score:
+                self.score = score
+                self.best.load_state_dict(self.average.state_dict())
             save_atomically(
                 {
                     "module": self.module.state_dict(),
                     "average": self.average.state_dict(),
+                    "best": self.best.state_dict(),
+                    "score": self.score,
                     "optimizer": self.optimizer.state_dict(),
                     "epoch": epoch + 1,
                 },
                 self.file,
             )
-            self.report(epoch, f"loss {mean:.4f}, {seconds:.0f} s, {monitor(self.average)}")
-        return self.average.eval()
+            self.report(epoch, f"loss {mean:.4f}, {seconds:.0f} s, {text}")
+        return self.best.eval()
 
     def report(self, epoch: int, text: str) -> None:
         tqdm.write(f"{self.name} {epoch + 1}/{self.epochs}: {text}")

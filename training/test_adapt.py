@@ -22,7 +22,7 @@ import adapt  # noqa: E402
 import engine  # noqa: E402
 from exits import Place, choose_places, find_classifier  # noqa: E402
 from onnx_network import OnnxNetwork, Unsupported  # noqa: E402
-from teaching import Training, lesson  # noqa: E402
+from teaching import Training, adamw, lesson  # noqa: E402
 from unlabelled import altered, mixed  # noqa: E402
 
 SIDE, CLASSES = 16, 4
@@ -240,6 +240,23 @@ class PartsTest(unittest.TestCase):
         (sure, other), (unsure, alike) = gradient([20.0, 0.0, 0.0]), gradient([0.0, 0.0, 0.0])
         self.assertLess(sure, unsure)
         self.assertGreater(other, alike)
+
+    def test_the_weights_of_the_best_epoch_are_kept(self):
+        torch.manual_seed(2)
+        module, weights, scores = nn.Linear(2, 1), [], iter([0.1, 0.3, 0.2])
+
+        def monitor(average: nn.Module) -> tuple[float, str]:
+            weights.append(average.weight.tolist())
+            return next(scores), ""
+
+        def loss(images: torch.Tensor) -> torch.Tensor:
+            return (module(images) - 1).square().mean()
+
+        with tempfile.TemporaryDirectory() as folder, redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
+            training = Training("test", module, [(adamw(module), 0.1)], 3, Path(folder) / "test.pt", 1)
+            kept = training.run(lambda epoch: (2, iter([(torch.ones(4, 2),)] * 2)), loss, monitor)
+        self.assertEqual(kept.weight.tolist(), weights[1])
+        self.assertNotEqual(weights[1], weights[2])
 
     def test_altered_images_are_shifted_and_mixed_ones_have_a_rectangle_of_another(self):
         generator = torch.Generator().manual_seed(3)
