@@ -61,6 +61,8 @@ export interface Workers {
 export class RunQueue {
   #underway = 0;
   #turning = false;
+  /** When the run that began last should end: not before, and at the latest. */
+  #from = 0;
   #until = 0;
   #handOver: (() => void) | undefined;
   #callerExpected = false;
@@ -157,9 +159,11 @@ export class RunQueue {
   }
 
   #beAwakeAfter(milliseconds: number): void {
-    this.#until = performance.now() + LATE * milliseconds + LATE_MS;
-    // Timers have whole milliseconds and fire up to one late.
+    const now = performance.now();
+    this.#until = now + LATE * milliseconds + LATE_MS;
+    // Timers have whole milliseconds and fire up to one late, or a little early.
     const asleep = Math.floor(milliseconds - 1);
+    this.#from = now + asleep - 1;
     if (asleep < 1) this.#keepTurning();
     else setTimeout(() => this.#keepTurning(), asleep).unref();
   }
@@ -169,7 +173,9 @@ export class RunQueue {
     if (this.#turning) return;
     this.#turning = true;
     const turn = () => {
-      this.#turning = this.#underway > 0 && performance.now() < this.#until;
+      const now = performance.now();
+      // The run may have ended and another begun, for whose end there is a timer.
+      this.#turning = this.#underway > 0 && now >= this.#from && now < this.#until;
       if (!this.#turning) return;
       this.workers.awaitEnd(TURN_US);
       setImmediate(turn);

@@ -218,3 +218,28 @@ describe('a run queue with a spare core', () => {
     },
   );
 });
+
+it('rests, with a spare core, until the end of the run that began last is near', async () => {
+  const clock = jest.spyOn(performance, 'now').mockReturnValue(100);
+  try {
+    const log: string[] = [];
+    const queue = new RunQueue(workers(1, true, log));
+    const [a, b] = [recorded(log, 'a', { expectedMs: 1 }), recorded(log, 'b', { expectedMs: 30 })];
+    const first = queue.run(a.run);
+    await turn();
+    expect(log.slice(0, 2)).toEqual(['a there', 'waits 50']);
+    a.end();
+    await first;
+    const second = queue.run(b.run);
+    const begun = log.length;
+    for (let i = 0; i < 5; i++) await turn();
+    expect(log.slice(begun)).toEqual([]);
+    clock.mockReturnValue(129);
+    await new Promise((resolve) => setTimeout(resolve, 60));
+    expect(log[begun]).toBe('waits 50');
+    b.end();
+    await second;
+  } finally {
+    clock.mockRestore();
+  }
+});
