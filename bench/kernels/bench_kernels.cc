@@ -130,6 +130,8 @@ double milliseconds(const KernelTable& table, const ConvShape& shape, ConvAlgori
     args.x = x.blocked;
     args.x_planar = x.planar;
     args.y = y.blocked;
+    Aligned<uint8_t> scratch(conv8_scratch_bytes(*packed[0], table.isa));
+    args.scratch = scratch.data();
     return least_time(table.conv8, args, packed, options);
   }
   const std::vector<float> weight(k * shape.out_channels, 0.01f);

@@ -50,6 +50,7 @@ struct Tiles8 {
   using TileFn = ConvTileFn8;
   static constexpr int kPixels = kTilePixels8;
   static constexpr int kStep = kQuad;
+  static constexpr bool kTapsFirst = true;
   static Epilogue8 epilogue_of(const ConvArgs8& args) { return {args.rounding, args.addition}; }
   static void set_block(ConvTile8& t, const PackedConv8& conv, int b) {
     t.bias = bias_of(conv.bias) + b * kLanes;

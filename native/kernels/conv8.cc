@@ -25,14 +25,15 @@ void pack_direct(const int8_t* weight, PackedConv8& packed) {
     block.offset = size;
     size += taps * kFactorBytes * (static_cast<size_t>(block.blocks - 1) * quads(kLanes) + quads(block.last_channels));
   }
-  packed.weights = Aligned<int8_t>(size);
+  // Products of matrices read beyond the last groups, and multiply those by zeros.
+  packed.weights = Aligned<int8_t>(size + kLanes * kFactorBytes);
   packed.weights.zero();
   for (size_t b = 0; b < packed.blocks.size(); ++b) {
     const ConvBlock& block = packed.blocks[b];
     int8_t* out = packed.weights.data() + block.offset;
-    for (int i = 0; i < block.blocks; ++i) {
-      const int channels = i + 1 == block.blocks ? block.last_channels : kLanes;
-      for (size_t tap = 0; tap < taps; ++tap) {
+    for (size_t tap = 0; tap < taps; ++tap) {
+      for (int i = 0; i < block.blocks; ++i) {
+        const int channels = i + 1 == block.blocks ? block.last_channels : kLanes;
         for (int c = 0; c < channels; ++c) {
           int8_t* group = out + c / kQuad * kFactorBytes;
           const int channel = (block.first_block + i) * kLanes + c;
@@ -111,6 +112,33 @@ Halo conv8_input_halo(const ConvShape& shape, ConvAlgorithm algorithm) {
   return halo;
 }
 
+MatrixConv8::MatrixConv8(const ConvShape& s) {
+  constexpr int kMostSteps = 16, kTilePixels = 32;
+  constexpr ptrdiff_t kBandBytes = 384 << 10;  // a second-level cache holds a band and the weights of some blocks
+  const int groups = static_cast<int>(quads(s.in_channels));
+  products = (groups + kMostSteps - 1) / kMostSteps;
+  steps = (groups + products - 1) / products;
+  tap_bytes = static_cast<ptrdiff_t>(groups * kFactorBytes);
+  pixel = static_cast<ptrdiff_t>(products) * steps * kQuad;
+  // Or pixels would share few of a cache's sets.
+  if (pixel % 1024 == 0) pixel += 64;
+  const int reach_h = (s.kernel_h - 1) * s.dilation_h, reach_w = (s.out_width - 1) * s.stride_w + (s.kernel_w - 1) * s.dilation_w;
+  images_h = std::min(s.stride_h, reach_h + 1);
+  images_w = std::min(s.stride_w, (s.kernel_w - 1) * s.dilation_w + 1);
+  pitch = reach_w / s.stride_w + 1;
+  const ptrdiff_t row = static_cast<ptrdiff_t>(pitch) * images_h * images_w * pixel, more = reach_h / s.stride_h;
+  band = static_cast<int>(std::clamp<ptrdiff_t>(kBandBytes / row - more, 1, s.out_height));
+  image = (band + more) * pitch;
+  packed_bytes = static_cast<size_t>((image * images_h * images_w + kTilePixels) * pixel + 63) / 64 * 64;
+  offsets = static_cast<size_t>(band) * pitch + kTilePixels;
+  scratch_bytes = packed_bytes + (2 * offsets + static_cast<size_t>(s.kernel_h) * s.kernel_w) * sizeof(ptrdiff_t);
+}
+
+bool matrices_suit(const PackedConv8& conv) {
+  const ConvShape& s = conv.shape;
+  return conv.algorithm == ConvAlgorithm::kDirect && s.groups == 1 && s.in_channels * s.kernel_h * s.kernel_w >= 32;
+}
+
 bool depthwise_by_lines8(const ConvShape& s) {
   const bool square = s.kernel_h == s.kernel_w && s.stride_h == s.stride_w && s.dilation_h == 1 && s.dilation_w == 1;
   return square && (s.kernel_w == 3 || s.kernel_w == 5) && s.stride_w <= 2 && s.out_width >= kQuad;
@@ -136,6 +164,10 @@ std::shared_ptr<const PackedConv8> pack_conv8(const ConvShape& shape, ConvAlgori
       pack_direct(weight, *packed);
   }
   return packed;
+}
+
+size_t conv8_scratch_bytes(const PackedConv8& conv, Isa isa) {
+  return isa == Isa::kAmx && matrices_suit(conv) ? MatrixConv8(conv.shape).scratch_bytes : 0;
 }
 
 std::shared_ptr<const PackedConv8> rebind_conv8(const PackedConv8& conv, const ConvShape& shape) {

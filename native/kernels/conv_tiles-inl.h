@@ -148,6 +148,7 @@ struct FloatTiles {
   using TileFn = ConvTileFn;
   static constexpr int kPixels = kTilePixels;
   static constexpr int kStep = 1;  // elements of the input that one step of k takes
+  static constexpr bool kTapsFirst = false;  // whether kDirect reads all blocks of a tap before the next tap
   static Epilogue epilogue_of(const ConvArgs& args) { return RSKIP_ISA::epilogue_of(args.act); }
   static void set_block(ConvTile& t, const PackedConv& conv, int b) { t.bias = conv.bias.data() + b * kLanes; }
   static const TileFn* tiles(int n, ptrdiff_t stride) { return conv_tiles(n, stride); }
@@ -184,7 +185,7 @@ void conv_tiles_run(const typename Tiles::Args& args, const typename Tiles::Elem
     const int n = std::min(group_blocks, blocks - b);
     const ConvBlock& block = conv.blocks[b];
     if (conv.algorithm == ConvAlgorithm::kDirect) {
-      walk.n0 = block.blocks;
+      (Tiles::kTapsFirst ? walk.n2 : walk.n0) = block.blocks;
       walk.inner_last = (block.last_channels + Tiles::kStep - 1) / Tiles::kStep;
     }
     t.w = conv.weights.data() + block.offset;

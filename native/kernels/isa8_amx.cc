@@ -14,6 +14,7 @@
 RSKIP_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512vnni,amx-tile,amx-int8")
 #include "simd/matrix_amx-inl.h"
 // Keep the order: kernels are written on the vector type.
+#include "kernels/conv8_matrix-inl.h"
 #include "kernels/gemm8-inl.h"
 
 namespace rskip::amx {
@@ -22,11 +23,7 @@ namespace rskip::amx {
 inline decltype(KernelTable::conv8) other_conv8 = nullptr;
 
 inline void conv8(const ConvArgs8& args, int part, int parts) {
-  const ConvAlgorithm algorithm = args.conv->algorithm;
-  const bool direct = algorithm != ConvAlgorithm::kPlanar && algorithm != ConvAlgorithm::kDepthwise;
-  if (!direct || !matrices_suit(args.conv->shape)) return other_conv8(args, part, parts);
-  conv_direct<MatrixTiles8>(args, part, parts);
-  release_matrices();
+  matrices_suit(*args.conv) ? conv8_matrix(args, part, parts) : other_conv8(args, part, parts);
 }
 
 }  // namespace rskip::amx

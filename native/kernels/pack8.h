@@ -11,7 +11,7 @@ struct PackedConv8 {
   ConvShape shape;
   ConvAlgorithm algorithm = ConvAlgorithm::kDirect;
   // Groups of four numbers of the input that lie side by side, or of rows for kDepthwise; what a group lacks has weight 0.
-  // kDirect:    per output block [input block][kh][kw][group of four channels of the block][16][4]
+  // kDirect:    per output block [kh][kw][input block][group of four channels of the block][16][4]
   // kPlanar:    per output block [input channel][kh][group of four columns][16][4]; with a dilation, groups have one column
   // kDepthwise: per block [group of four kh][kw][16][4]
   Aligned<int8_t> weights;
@@ -20,6 +20,25 @@ struct PackedConv8 {
   AlignedFloats scale;  // whole blocks
   std::vector<ConvBlock> blocks;
 };
+
+// How convolutions without groups are products of matrices: output rows in bands, for which the input is copied as pixels of all
+// channels. With a stride, every stride_h-th row and stride_w-th column make an image of their own, so that what a tap reads of
+// neighbouring pixels lies side by side; rows of an image follow each other, and what is between them is computed in vain.
+struct MatrixConv8 {
+  int products = 1, steps = 1;  // products under a tap, and the steps of k that each sums
+  ptrdiff_t pixel = 0;          // bytes from pixel to pixel
+  ptrdiff_t tap_bytes = 0;      // weights of a tap
+  int images_h = 1, images_w = 1;
+  ptrdiff_t image = 0;  // pixels of an image
+  int pitch = 1;        // pixels of a row of it
+  int band = 1;         // most output rows at once
+  // What a worker needs: the pixels, then `offsets` places in the result and in the residual, and one of each tap.
+  size_t packed_bytes = 0, offsets = 0, scratch_bytes = 0;
+  explicit MatrixConv8(const ConvShape& shape);
+};
+
+// Whether a convolution gains by it: sums of few numbers take longer to store and load than to compute.
+bool matrices_suit(const PackedConv8& conv);
 
 // Whether kDepthwise takes four pixels at a time.
 bool depthwise_by_lines8(const ConvShape& shape);

@@ -27,6 +27,8 @@ ConvAlgorithm choose_conv8_algorithm(const ConvShape& shape);
 std::shared_ptr<const PackedConv8> pack_conv8(const ConvShape& shape, ConvAlgorithm algorithm, const int8_t* weight,
                                               const int32_t* bias, const float* scale, int scales, int input_zero);
 std::shared_ptr<const PackedConv8> rebind_conv8(const PackedConv8& conv, const ConvShape& shape);
+// What a worker needs beside its arguments.
+size_t conv8_scratch_bytes(const PackedConv8& conv, Isa isa);
 // Halo of the input's zero point.
 Halo conv8_input_halo(const ConvShape& shape, ConvAlgorithm algorithm);
 
@@ -39,6 +41,7 @@ struct ConvArgs8 {
   Rounding rounding;
   Addition8 addition;  // where there is a residual
   int rows = 0;        // as ConvArgs
+  void* scratch = nullptr;  // of the worker, 64-byte aligned
 };
 
 // An addition behind a product of matrices. `row` is from one row of what is added to the next; 0: all rows get the first.

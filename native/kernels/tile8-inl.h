@@ -26,16 +26,16 @@ RSKIP_INLINE void tile_step8(Bits (&acc)[P][N], const uint8_t* x, ptrdiff_t stri
   RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) add_dots(acc[p], x + p * pixel_stride<kStride>(stride), factor);
 }
 
-// acc += x * w. As tile_sum; `inner` counts steps.
+// acc += x * w. As tile_sum, but `inner` counts steps, and those of the last of n2 are inner_last.
 template <int P, int N, int kStride>
 RSKIP_INLINE void tile_sum8(Bits (&acc)[P][N], const uint8_t* x, ptrdiff_t stride, const int8_t* w, ptrdiff_t w_block,
                             const Walk& walk) {
   for (int i0 = 0; i0 < walk.n0; ++i0, x += walk.s0) {
-    const int inner = i0 + 1 == walk.n0 ? walk.inner_last : walk.inner;
     const uint8_t* x1 = x;
     for (int i1 = 0; i1 < walk.n1; ++i1, x1 += walk.s1) {
       const uint8_t* x2 = x1;
       for (int i2 = 0; i2 < walk.n2; ++i2, x2 += walk.s2) {
+        const int inner = i2 + 1 == walk.n2 ? walk.inner_last : walk.inner;
         const uint8_t* xi = x2;
         for (int i = inner; i > 0; --i, xi += kQuad, w += kFactorBytes) {
           tile_step8<P, N, kStride>(acc, xi, stride, w, w_block);
@@ -66,14 +66,20 @@ struct Epilogue8 {
 
 RSKIP_INLINE Rounder8 rounder_of(const Rounding& rounding) { return {rounding.low, rounding.high, rounding.zero}; }
 
-// Stores `count` of four pixels from pixel `first` of a tile on.
+// Stores `count` of four pixels from pixel `first` of a tile on, but not those with a negative offset.
 RSKIP_INLINE void store_four(const Rounder8& rounder, const Bits (&value)[4], uint8_t* y, const ptrdiff_t* offset, int first,
                              int count) {
   if (offset == nullptr && count == 4) return rounder.store_rows(y + first * kLanes, value);
+  if (offset != nullptr && count == 4 && offset[first] >= 0) {
+    bool together = true;
+    for (int i = 1; i < 4; ++i) together &= offset[first + i] == offset[first] + i * kLanes;
+    if (together) return rounder.store_rows(y + offset[first], value);
+  }
   uint8_t rows[4 * kLanes];
   rounder.store_rows(rows, value);
   for (int i = 0; i < count; ++i) {
-    store_sixteen(y + (offset != nullptr ? offset[first + i] : (first + i) * kLanes), load_sixteen(rows + i * kLanes));
+    const ptrdiff_t at = offset != nullptr ? offset[first + i] : (first + i) * kLanes;
+    if (at >= 0) store_sixteen(y + at, load_sixteen(rows + i * kLanes));
   }
 }
 
@@ -97,7 +103,8 @@ RSKIP_INLINE void finish_four(const Bits (&sum)[4][N], int first, int count, con
   RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
     RSKIP_UNROLL(4) for (int i = 0; i < 4; ++i) {
       const int p = std::min(first + i, first + count - 1);
-      const uint8_t* residual = out.residual + (out.residual_offset != nullptr ? out.residual_offset[p] : p * kLanes);
+      const ptrdiff_t at = out.residual_offset != nullptr ? std::max<ptrdiff_t>(0, out.residual_offset[p]) : p * kLanes;
+      const uint8_t* residual = out.residual + at;
       const Vec own = to_float(round_to_bits(clamp(to_float(sum[i][n]) * factor[n])));
       const Vec other = to_float(add_bits(load_bytes(residual + n * out.residual_block), -addition.residual_zero));
       value[i] = rounder.round(addition.residual_first ? fma(other, residual_scale, own * own_scale)

@@ -7,7 +7,7 @@
 namespace rskip {
 namespace {
 
-constexpr ptrdiff_t kTwoBytePixels = 2 * kLanes, kTwoFloatPixels = kTwoBytePixels * sizeof(float);
+constexpr ptrdiff_t kTwoBytePixels = 2 * kLanes, kFourBytePixels = 4 * kLanes, kTwoFloatPixels = kTwoBytePixels * sizeof(float);
 
 }  // namespace
 
@@ -29,11 +29,13 @@ void HaloFill::run(const Frame& frame, int part, int parts) const {
       uint8_t* from = origin + second * row - gap;
       for (int h = second; h < end; ++h, from += row) std::memset(from, byte, bytes);
     };
-    // By far the most common: a pixel on either side. A call for every row would cost more than the stores.
+    // By far the most common: a pixel on either side, and three on the right of depthwise convolutions of bytes. A call for every row would cost more than the stores.
     if (gap == kTwoFloatPixels) {
       each_row(std::integral_constant<size_t, kTwoFloatPixels>());
     } else if (gap == kTwoBytePixels) {
       each_row(std::integral_constant<size_t, kTwoBytePixels>());
+    } else if (gap == kFourBytePixels) {
+      each_row(std::integral_constant<size_t, kFourBytePixels>());
     } else if (gap > 0) {
       each_row(static_cast<size_t>(gap));
     }

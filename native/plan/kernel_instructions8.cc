@@ -8,6 +8,38 @@
 namespace rskip {
 namespace {
 
+class Conv8 final : public Instruction {
+ public:
+  Conv8(const KernelTable& table, ConvOperands8 operands)
+      : kernel_(table.conv8), o_(std::move(operands)), scratch_bytes_(conv8_scratch_bytes(*o_.conv, table.isa)) {}
+  int64_t shareable_work() const override { return o_.multiply_adds; }
+  size_t scratch_bytes() const override { return scratch_bytes_; }
+
+ private:
+  void compute(Frame& frame, Workspace& workspace, int part, int parts) const override {
+    ConvArgs8 args;
+    args.conv = o_.conv.get();
+    if (o_.planar) {
+      args.x_planar = resolve(frame, o_.x_planar);
+    } else {
+      args.x = resolve(frame, o_.x);
+    }
+    args.y = resolve(frame, o_.y);
+    BlockedView8 residual;
+    if (o_.has_residual) {
+      residual = resolve(frame, o_.residual);
+      args.residual = &residual;
+    }
+    args.rounding = o_.rounding;
+    args.addition = o_.addition;
+    args.scratch = workspace.scratch.data();
+    kernel_(args, part, parts);
+  }
+  decltype(KernelTable::conv8) const kernel_;
+  const ConvOperands8 o_;
+  const size_t scratch_bytes_;
+};
+
 class Gemm8 final : public Instruction {
  public:
   Gemm8(const KernelTable& table, GemmOperands8 operands) : kernel_(table.gemm8), o_(std::move(operands)) {}
@@ -86,26 +118,8 @@ Share<int64_t> span_share8(int64_t n, int part, int parts) {
 
 }  // namespace
 
-InstructionPtr make_conv8(const KernelTable& table, ConvOperands8 o) {
-  const int64_t work = o.multiply_adds;
-  return simple(work, [kernel = table.conv8, o = std::move(o)](Frame& frame, int part, int parts) {
-    ConvArgs8 args;
-    args.conv = o.conv.get();
-    if (o.planar) {
-      args.x_planar = resolve(frame, o.x_planar);
-    } else {
-      args.x = resolve(frame, o.x);
-    }
-    args.y = resolve(frame, o.y);
-    BlockedView8 residual;
-    if (o.has_residual) {
-      residual = resolve(frame, o.residual);
-      args.residual = &residual;
-    }
-    args.rounding = o.rounding;
-    args.addition = o.addition;
-    kernel(args, part, parts);
-  });
+InstructionPtr make_conv8(const KernelTable& table, ConvOperands8 operands) {
+  return std::make_unique<Conv8>(table, std::move(operands));
 }
 
 InstructionPtr make_gemm8(const KernelTable& table, GemmOperands8 operands) {

@@ -156,6 +156,8 @@ class ConvTester8 {
     Map8 y(out_, s.out_height, s.out_width, out_halo, 77);
     if (residual_) args.residual = &residual.view();
     args.y = in_place_ ? residual.view() : y.view();
+    GuardedArray<uint8_t> scratch(conv8_scratch_bytes(*packed_, table.isa), 0xa5);
+    args.scratch = scratch.data();
     for (int part = 0; part < parts; ++part) table.conv8(args, part, parts);
     const Map8& written = in_place_ ? residual : y;
     written.expect_clean();

@@ -169,8 +169,10 @@ Result run_conv8(const KernelTable& table) {
   const float scale = 0.0004f;
   const auto packed = pack_conv8(s, ConvAlgorithm::kDirect, weight.data(), nullptr, &scale, 1, 7);
   const Map8 x = input8(1), residual = input8(2);
+  GuardedArray<uint8_t> scratch(conv8_scratch_bytes(*packed, table.isa));
   return map_result8([&](const BlockedView8& y) {
-    table.conv8({packed.get(), x.view(), {}, y, &residual.view(), kRounding, {0.5f, 0.75f, 9, false, kRounding}, 0}, 0, 1);
+    const Addition8 addition{0.5f, 0.75f, 9, false, kRounding};
+    table.conv8({packed.get(), x.view(), {}, y, &residual.view(), kRounding, addition, 0, scratch.data()}, 0, 1);
   });
 }
 Result run_gemm8(const KernelTable& table) {
