@@ -165,10 +165,10 @@ function section({ threads, cpu, targetMs, changed, measured, ramp }) {
   const [full, elastic] = [ramp.fixed, ramp.elastic].map((one) => keptUpTo(one, targetMs));
   const { changes, after, requests, wrong } = ramp.elastic;
   return [
-    `\`node bench/serving.mjs DATA\` on ${cpu}, ${threads} CPUs. \`session.run\` has them alone, in one process and without HTTP; the server shares them with the program that generates the load, and has warmed up for 25 s, until V8 has compiled it. Every answer was compared with that of \`session.run\` in the same setting.`,
+    `\`node bench/serving.mjs DATA\` on ${cpu}, ${threads} CPUs. \`session.run\` has them alone, in one process and without HTTP; it and the server are measured in turn, and the medians of the rounds are given. The server shares them with the program that generates the load, and has warmed up for 25 s, until V8 has compiled it. Every answer was compared with that of \`session.run\` in the same setting.`,
     bearsTable(measured),
     `A service time is that of one run on one thread. At three times the load: ${measured.map(overload).join('; ')}.`,
-    `ResNet-24 for CIFAR-10 with a policy of \`calibrate --limits\`, \`--target-p99 ${targetMs}ms\`, and a load that grows steadily: full depth keeps the target up to ${percent(full)} of what it serves at most, elastic depth up to ${percent(elastic)}, ${(elastic / full).toFixed(2)} times as much. The setting changed ${changes} times, and was ${after.join(', ')} when the load had gone. ${requests.toLocaleString('en')} requests, ${wrong} wrong answers.`,
+    `${measured[0].title} with a policy of \`calibrate --limits\`, \`--target-p99 ${targetMs}ms\`, and a load that grows steadily: full depth keeps the target up to ${percent(full)} of what it serves at most, elastic depth up to ${percent(elastic)}, ${(elastic / full).toFixed(2)} times as much. The setting changed ${changes} times, and was ${after.join(', ')} when the load had gone. ${requests.toLocaleString('en')} requests, ${wrong} wrong answers.`,
     '![Latency and settings while the load grows](serving.svg)',
     rampTable(ramp),
     'What each setting changes, on images that neither training nor calibration saw:',
