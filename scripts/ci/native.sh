@@ -17,9 +17,14 @@ hashes() {
   for program in "$folder"/*.program; do "${@:2}" "$1/program_hash" "$program" | cut -d ' ' -f 1; done
 }
 
+# One network of each family; those that test/crosscheck compares on the instruction sets of this machine.
 compare_with_host() {
   local model
-  for model in models/*/ test/models/*/; do
+  /usr/bin/python3 test/fixtures/export_models.py "$folder/networks" resnet18 mobilenet_v2 efficientnet_b0 regnet_y_400mf densenet \
+    shufflenet group_norm_resnet vit swin swin_v2 convnext tokens_mixer gate_blend gate_skipnet_lstm gate_attention_module
+  /usr/bin/python3 test/fixtures/export_families.py "$folder/networks" bert_opset17 bert_exits_opset17 minilm_opset17 \
+    roberta_opset17 distilbert_opset17 gpt2_opset17 llama_opset17 cait beit deit_distilled
+  for model in models/*/ test/models/*/ "$folder"/networks/*.onnx; do
     node scripts/dump-program.mjs "$model" "$folder/$(basename "$model").program"
   done
   hashes build-ci-plain >"$folder/host.txt"
