@@ -4,6 +4,7 @@
 //   npm run bench                 measure everything, write bench/results.json and the page
 //   npm run bench -- --page       only write the page from bench/results.json
 //   npm run bench -- resnet18     only these networks; replaces their entries in results.json and doesn't write the page
+//   npm run bench -- --item deit_tiny   only one item on one thread, with each instruction set; prints the tables, writes nothing
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -57,12 +58,15 @@ const SCALING = [
   { batch: 8, threads: 2 },
 ];
 
+const args = process.argv.slice(2);
+const itemOnly = args.includes('--item');
+
 /** Settings for the other instruction sets: one item on one thread. */
 function settingsOf(all) {
-  // Dot products of 8-bit numbers make no difference to these networks.
-  const isas = all.filter((isa) => !/vnni|dot/.test(isa));
+  // Dot products and matrices of 8-bit numbers make no difference to these networks.
+  const isas = all.filter((isa) => !/vnni|dot|amx/.test(isa));
   const best = isas.at(-1);
-  const settings = SCALING.map((setting) => ({ ...setting, isa: best }));
+  const settings = SCALING.slice(0, itemOnly ? 1 : undefined).map((setting) => ({ ...setting, isa: best }));
   const others = isas.filter((isa) => isa !== best && isa !== 'scalar');
   return [...settings, ...others.map((isa) => ({ batch: 1, threads: 1, isa }))];
 }
@@ -107,8 +111,9 @@ function measureAll(networks) {
     for (const setting of settingsOf(isas)) {
       results.push(measure(network, setting, 'onnxruntime-node', setting.batch === 1 ? 14 : 8));
     }
-    if (!tokens) results.push(measureConcurrency(network));
+    if (!tokens && !itemOnly) results.push(measureConcurrency(network));
   }
+  if (itemOnly) return results;
   if (networks.includes('resnet32')) {
     const all = 'onnxruntime-node,onnxruntime-web,tfjs-wasm,reference';
     results.push({
@@ -140,6 +145,12 @@ function mainTable(results, isa) {
     });
   return table(['network', 'native, ms', `${ORT}, ms`, 'ratio'], rows);
 }
+
+const isasOf = (results) => [...new Set(results.flatMap(({ isa }) => isa ?? []))];
+const mainTables = (results) =>
+  isasOf(results)
+    .map((isa) => `With \`isa: '${isa}'\`:\n\n${mainTable(results, isa)}`)
+    .join('\n\n');
 
 function scalingTable(results, isa) {
   const networks = [...new Set(results.map(({ network }) => network))];
@@ -247,7 +258,7 @@ async function chart(results) {
 }
 
 async function writePage(results) {
-  const isas = [...new Set(results.flatMap(({ isa }) => isa ?? []))];
+  const isas = isasOf(results);
   const peaks = isas.map((isa) => [isa, results.find((r) => r.isa === isa)]);
   const [{ cpu, isa: best }] = results;
   const peak = peaks
@@ -255,7 +266,7 @@ async function writePage(results) {
     .join(', ');
   fillPage(join(DOCS, 'performance.md'), {
     machine: `${cpu}, ${availableParallelism()} CPUs; peak of one core, measured in the same run: ${peak}.`,
-    main: isas.map((isa) => `With \`isa: '${isa}'\`:\n\n${mainTable(results, isa)}`).join('\n\n'),
+    main: mainTables(results),
     scaling: scalingTable(results, best),
     concurrency: concurrencyTable(results),
     peers: peersTable(results),
@@ -272,10 +283,14 @@ async function writePage(results) {
   }
 }
 
-const args = process.argv.slice(2);
 const named = args.filter((arg) => !arg.startsWith('--'));
 if (!args.includes('--page')) {
   const networks = named.length > 0 ? named : ALL;
+  if (itemOnly) {
+    const results = measureAll(networks);
+    console.log(mainTables(results));
+    process.exit();
+  }
   const kept = existsSync(RESULTS) ? JSON.parse(readFileSync(RESULTS, 'utf8')) : [];
   const results = [...kept.filter(({ network }) => !networks.includes(network)), ...measureAll(networks)];
   results.sort((a, b) => ALL.indexOf(a.network) - ALL.indexOf(b.network));

@@ -32,14 +32,17 @@ export interface Runtime {
   load(): Promise<Runner>;
 }
 
-/** Inputs in [-1, 1) from a fixed linear congruential generator (Numerical Recipes' constants). */
+/**
+ * Inputs in [-1, 1) from a fixed linear congruential generator (Numerical Recipes' constants); whole numbers are 0 or 1. An attention
+ * mask has ones only, as that of one text.
+ */
 export function benchInputs(config: Pick<RunnerConfig, 'inputs'>): BenchInput[] {
   let state = 20250301;
   return config.inputs.map(({ name, type, dims }) => {
     const size = sizeOf(dims);
     const values = Float32Array.from({ length: size }, () => {
       state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-      return state / 2 ** 31 - 1;
+      return name === 'attention_mask' ? 1 : state / 2 ** 31 - 1;
     });
     return { name, type, dims, data: convert(values, type) };
   });

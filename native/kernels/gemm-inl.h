@@ -16,7 +16,8 @@ struct GemmTile {
   float* y;
   const float* residual;  // strides are those of y
   ptrdiff_t a_stride, y_stride;
-  int k, columns;  // columns: real ones of the tile's blocks
+  int k, columns;   // columns: real ones of the tile's blocks
+  ptrdiff_t ahead;  // of w: weights that a later tile reads
   const Epilogue* epilogue;
 };
 using GemmTileFn = void (*)(const GemmTile&);
@@ -49,7 +50,7 @@ template <int P, int N, bool kFetch>
   }
   Walk walk;
   walk.inner = walk.inner_last = t.k;
-  tile_sum<P, N, 0, kFetch>(acc, t.a, t.a_stride, t.w, static_cast<ptrdiff_t>(t.k) * kLanes, walk);
+  tile_sum<P, N, 0, kFetch>(acc, t.a, t.a_stride, t.w, static_cast<ptrdiff_t>(t.k) * kLanes, walk, t.ahead);
   // A copy, or the compiler would read it again after every store.
   const GemmTile to = t;
   const Epilogue epilogue = *t.epilogue;
@@ -106,6 +107,9 @@ inline void multiply_tiles(const GemmTile& whole, int m) {
       t.a = whole.a + row * t.a_stride;
       t.y = whole.y + row * t.y_stride + first;
       t.residual = whole.residual == nullptr ? nullptr : whole.residual + row * t.y_stride + first;
+      // The last tiles fetch a block each of the next columns.
+      const int block = std::max(0, n - (rows.chunks - r));
+      t.ahead = static_cast<ptrdiff_t>(n + block) * kLanes * t.k;
       const auto& tiles = r == 0 ? kGemmTiles<true> : kGemmTiles<false>;
       (m == 1 ? kGemvTiles[n - 1].fn[0] : tiles[n - 1].fn[rows.size(r) - 1])(t);
     }

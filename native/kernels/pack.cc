@@ -5,21 +5,66 @@
 #include "kernels/conv_rules.h"
 
 #if defined(__linux__)
+#include <mutex>
+
 #include <sys/mman.h>
 #endif
 
+// A sanitizer finds reads beyond the end of weights only if each lie in an allocation of their own.
+#if defined(__has_feature)
+#define RSKIP_HAS_FEATURE(name) __has_feature(name)
+#else
+#define RSKIP_HAS_FEATURE(name) 0
+#endif
+#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !RSKIP_HAS_FEATURE(address_sanitizer)
+#define RSKIP_SLABS
+#endif
+
 namespace rskip {
+namespace {
+
+std::shared_ptr<std::byte> allocate(size_t bytes, size_t alignment) {
+  const std::align_val_t align{alignment};
+  return {static_cast<std::byte*>(::operator new(bytes, align)), [=](std::byte* p) { ::operator delete(p, align); }};
+}
+
+#if defined(RSKIP_SLABS)
+// Weights lie one after the other in huge pages: those of one layer would fill hundreds of small pages, and looking up their
+// addresses takes about as long as reading them. A slab lives as long as any weights in it; pages never written take no memory.
+class Slabs {
+ public:
+  std::shared_ptr<void> take(size_t bytes) {
+    std::lock_guard lock(mutex_);
+    std::shared_ptr<std::byte> slab = last_.lock();
+    if (slab == nullptr || bytes > size_ - used_) {
+      size_ = std::max(kSlab, (bytes + kHugePage - 1) / kHugePage * kHugePage);
+      last_ = slab = allocate(size_, kHugePage);
+      used_ = 0;
+      // A hint: refusal changes nothing.
+      madvise(slab.get(), size_, MADV_HUGEPAGE);
+    }
+    std::byte* at = slab.get() + used_;
+    used_ += (bytes + 63) / 64 * 64;
+    return {slab, at};
+  }
+
+ private:
+  static constexpr size_t kHugePage = size_t{2} << 20, kSlab = 8 * kHugePage;
+  std::mutex mutex_;
+  std::weak_ptr<std::byte> last_;
+  size_t size_ = 0, used_ = 0;
+};
+#endif
+
+}  // namespace
 
 std::shared_ptr<void> aligned_bytes(size_t bytes) {
-  constexpr size_t kHugePage = size_t{2} << 20;
-  const bool huge = bytes >= 2 * kHugePage;
-  const std::align_val_t alignment{huge ? kHugePage : 64};
-  std::shared_ptr<void> data(::operator new(bytes, alignment), [=](void* p) { ::operator delete(p, alignment); });
-#if defined(__linux__)
-  // A hint: fewer page faults while packing, fewer TLB misses later. Refusal changes nothing.
-  if (huge) madvise(data.get(), bytes, MADV_HUGEPAGE);
+#if defined(RSKIP_SLABS)
+  static Slabs slabs;
+  return slabs.take(bytes);
+#else
+  return allocate(bytes, 64);
 #endif
-  return data;
 }
 
 std::shared_ptr<const PackedGemm> pack_gemm(int k, int n, const float* b, bool trans_b, const float* c) {

@@ -10,7 +10,7 @@
 
 namespace rskip {
 
-// Bytes on a 64-byte boundary, not initialised; large ones in huge pages where the system has them.
+// Bytes on a 64-byte boundary, not initialised; in huge pages where the system has them.
 std::shared_ptr<void> aligned_bytes(size_t bytes);
 
 // Numbers in such bytes. Copies share them.

@@ -24,16 +24,19 @@ RSKIP_INLINE ptrdiff_t pixel_stride(ptrdiff_t runtime) {
 // How far ahead of their use weights are asked for: they are read once per tile, in sequence, and in a network
 // most come from memory that the processor's own prefetchers, which stop at every page, don't keep up with. They are
 // asked for into the second-level cache alone: from there the prefetchers do keep up, and the first level is small.
-// A tile whose weights an earlier one has just read (kFetch: false) does without.
+// A tile whose weights an earlier one has just read (kFetch: false) asks for those of a later tile instead, which lie `ahead`
+// of its own: memory would otherwise be idle.
 inline constexpr ptrdiff_t kPrefetch = 64 * kLanes;
 
 template <int P, int N, int kStride, bool kFetch = true>
-RSKIP_INLINE void tile_step(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, const float* w, ptrdiff_t w_block) {
+RSKIP_INLINE void tile_step(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, const float* w, ptrdiff_t w_block,
+                            ptrdiff_t ahead = 0) {
   Vec weight[N];
   RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
     weight[n] = load(w + n * w_block);
     if constexpr (kFetch) __builtin_prefetch(w + n * w_block + kPrefetch, 0, 2);
   }
+  if constexpr (!kFetch) __builtin_prefetch(w + ahead, 0, 2);
   RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) add_products(acc[p], x + p * pixel_stride<kStride>(stride), weight);
 }
 
@@ -52,7 +55,7 @@ RSKIP_INLINE const float* next_of_overlapping(const float* x) {
 // acc += x * w. Weights are read in sequence; those of output block n lie w_block floats after block n - 1.
 template <int P, int N, int kStride, bool kFetch = true>
 RSKIP_INLINE void tile_sum(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, const float* w, ptrdiff_t w_block,
-                           const Walk& walk) {
+                           const Walk& walk, ptrdiff_t ahead = 0) {
   for (int i0 = 0; i0 < walk.n0; ++i0, x += walk.s0) {
     const int inner = i0 + 1 == walk.n0 ? walk.inner_last : walk.inner;
     const float* x1 = x;
@@ -76,12 +79,12 @@ RSKIP_INLINE void tile_sum(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, c
           continue;
         }
         for (; i >= 4; i -= 4, xi += 4, w += 4 * kLanes) {
-          tile_step<P, N, kStride, kFetch>(acc, xi, stride, w, w_block);
-          tile_step<P, N, kStride, kFetch>(acc, xi + 1, stride, w + kLanes, w_block);
-          tile_step<P, N, kStride, kFetch>(acc, xi + 2, stride, w + 2 * kLanes, w_block);
-          tile_step<P, N, kStride, kFetch>(acc, xi + 3, stride, w + 3 * kLanes, w_block);
+          tile_step<P, N, kStride, kFetch>(acc, xi, stride, w, w_block, ahead);
+          tile_step<P, N, kStride, kFetch>(acc, xi + 1, stride, w + kLanes, w_block, ahead);
+          tile_step<P, N, kStride, kFetch>(acc, xi + 2, stride, w + 2 * kLanes, w_block, ahead);
+          tile_step<P, N, kStride, kFetch>(acc, xi + 3, stride, w + 3 * kLanes, w_block, ahead);
         }
-        for (; i > 0; --i, ++xi, w += kLanes) tile_step<P, N, kStride, kFetch>(acc, xi, stride, w, w_block);
+        for (; i > 0; --i, ++xi, w += kLanes) tile_step<P, N, kStride, kFetch>(acc, xi, stride, w, w_block, ahead);
       }
     }
   }

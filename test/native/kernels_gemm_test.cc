@@ -1,4 +1,7 @@
+#include <thread>
+
 #include "kernel_tester.h"
+#include "kernels/pack.h"
 
 namespace rskip::test {
 namespace {
@@ -62,6 +65,29 @@ TEST(Gemm, Epilogues) {
     check({1, 20, 37, false, true, true, act});
     check({3, 20, 37, false, false, true, act});
   }
+}
+
+// Weights share slabs of memory: each has its bytes to itself, and keeps them when others are freed, from whichever thread.
+TEST(Weights, KeepTheirBytes) {
+  const auto work = [](uint8_t first) {
+    std::vector<Aligned<uint8_t>> kept;
+    for (int round = 0; round < 60; ++round) {
+      // Among others more than a whole slab, and sizes that end within a cache line.
+      const size_t size = round % 29 == 7 ? (size_t{17} << 20) + 1 : size_t{1} << (round % 23);
+      Aligned<uint8_t> bytes(size - (round % 3 == 0 ? size / 3 : 0));
+      ASSERT_EQ(reinterpret_cast<uintptr_t>(bytes.data()) % 64, 0u);
+      std::memset(bytes.data(), first + round, bytes.size());
+      if (round % 2 == 0) kept.push_back(bytes);
+    }
+    for (size_t i = 0; i < kept.size(); ++i) {
+      const uint8_t* data = kept[i].data();
+      const auto count = std::count(data, data + kept[i].size(), static_cast<uint8_t>(first + 2 * i));
+      EXPECT_EQ(static_cast<size_t>(count), kept[i].size()) << i;
+    }
+  };
+  std::thread other(work, 100);
+  work(0);
+  other.join();
 }
 
 }  // namespace
