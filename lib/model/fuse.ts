@@ -208,9 +208,16 @@ function dropIdleActivation(region: Region, step: WorkStep): boolean {
   return dropNoOp(region, step);
 }
 
-type WithEpilogue = WorkStepNamed<'conv' | 'gemm' | 'qmatmul' | 'affine' | 'binary'>;
+type WithEpilogue = WorkStepNamed<'conv' | 'gemm' | 'qconv' | 'qmatmul' | 'affine' | 'binary'>;
 
-const WITH_EPILOGUE: ReadonlySet<WorkOp['op']> = new Set(['conv', 'gemm', 'qmatmul', 'affine', 'binary']);
+const WITH_EPILOGUE: ReadonlySet<WorkOp['op']> = new Set([
+  'conv',
+  'gemm',
+  'qconv',
+  'qmatmul',
+  'affine',
+  'binary',
+]);
 
 function hasFreeEpilogue(region: Region, op: WorkOp | undefined): op is WithEpilogue {
   if (!op || !WITH_EPILOGUE.has(op.op) || (op as WithEpilogue).attrs.act.kind !== 'none') return false;

@@ -76,53 +76,126 @@ std::shared_ptr<const ProductDraft8> addable(int32_t zero, int additions,
   return std::make_shared<ProductDraft8>(ProductDraft8{zero, add});
 }
 
-void draft_gemm8(Lowering& plan, const Step& step, const GemmShape8& shape) {
-  const ProductInputs in(step);
-  const bool to_float = plan.value(step.outputs[0]).dtype == DType::kFloat32;
-  const bool shifted = in.bias && plan.value(in.bias).dtype == DType::kFloat32;
-  const ValueId start = shifted ? ValueId() : in.bias;
-  const int scales = scales_of(plan, in.scale), weight_zeros = in.w_zero ? scales_of(plan, in.w_zero) : 0;
-  const bool has_scale = !plan.is_constant(in.scale), has_zero = in.x_zero && !plan.is_constant(in.x_zero);
-  const int zero = has_zero ? 0 : plan.scalar<uint8_t>(in.x_zero);
-  const ValueId fixed_scale = has_scale ? ValueId() : in.scale;
-  const auto packed = plan.pack<PackedGemm8>(
-      in.key(plan, {kPackedGemm8, shape.k, shape.n, shape.trans_b, to_float}), {in.w, fixed_scale, start, in.w_zero},
-      [=](const ConstantReader& read) {
-        return pack_gemm8(shape.k, shape.n, read.of<int8_t>(in.w), shape.trans_b, read.of<int32_t>(start),
-                          read.of<float>(fixed_scale), scales, zero, read.of<int8_t>(in.w_zero), weight_zeros);
-      });
-  const NodeId from = plan.request(in.x, Form::kDense);
-  const NodeId factor = has_scale ? plan.request(in.scale, Form::kDense) : NodeId();
-  const NodeId centre = has_zero ? plan.request(in.x_zero, Form::kDense) : NodeId();
-  const NodeId shift = shifted ? plan.request(in.bias, Form::kDense) : NodeId();
-  const NodeId to = plan.target(step.outputs[0], Form::kDense);
-  Draft draft{.reads = {from}, .write = to};
-  for (NodeId more : {shift, factor, centre}) {
-    if (more) draft.reads.push_back(more);
+// What the kernels of matrix products take besides the two matrices.
+class Product8 {
+ public:
+  Product8(Lowering& plan, const Step& step)
+      : in(step),
+        to_float(plan.value(step.outputs[0]).dtype == DType::kFloat32),
+        scales(scales_of(plan, in.scale)),
+        weight_zeros(in.w_zero ? scales_of(plan, in.w_zero) : 0),
+        rounding_(rounding_of(step.requant)),
+        act_(step.act) {
+    const bool shifted = in.bias && plan.value(in.bias).dtype == DType::kFloat32;
+    if (!shifted) start = in.bias;
+    if (plan.is_constant(in.scale)) fixed_scale = in.scale;
+    const bool has_zero = in.x_zero && !plan.is_constant(in.x_zero);
+    if (!has_zero) zero = plan.scalar<uint8_t>(in.x_zero);
+    if (!fixed_scale) factor_ = plan.request(in.scale, Form::kDense);
+    if (has_zero) centre_ = plan.request(in.x_zero, Form::kDense);
+    if (shifted) shift_ = plan.request(in.bias, Form::kDense);
   }
-  const auto operands = [=, act = step.act, rounding = rounding_of(step.requant)](const Emitter& e) {
+
+  Draft draft(NodeId from, NodeId to) const {
+    Draft draft{.reads = {from}, .write = to};
+    for (NodeId more : {shift_, factor_, centre_}) {
+      if (more) draft.reads.push_back(more);
+    }
+    return draft;
+  }
+  GemmOperands8 operands(const Emitter& e) const {
     GemmOperands8 o;
+    o.to_float = to_float;
+    o.has_shift = static_cast<bool>(shift_);
+    if (o.has_shift) o.shift = e.place(shift_);
+    o.has_scale = static_cast<bool>(factor_);
+    if (o.has_scale) o.scale = e.place(factor_);
+    o.scales = scales;
+    o.has_zero = static_cast<bool>(centre_);
+    if (o.has_zero) o.zero = e.place(centre_);
+    o.rounding = rounding_;
+    o.act = act_;
+    return o;
+  }
+
+  const ProductInputs in;
+  const bool to_float;
+  const int scales, weight_zeros;
+  ValueId start, fixed_scale;  // the bias in integers, and the scale, where they are constants
+  uint8_t zero = 0;            // of the input; 0 where it is known at run time only
+
+ private:
+  const Rounding rounding_;
+  const Activation act_;
+  NodeId factor_, centre_, shift_;
+};
+
+void draft_gemm8(Lowering& plan, const Step& step, const GemmShape8& shape) {
+  const NodeId from = plan.request(step.inputs[0], Form::kDense);
+  const Product8 product(plan, step);
+  const ProductInputs& in = product.in;
+  const auto packed = plan.pack<PackedGemm8>(
+      in.key(plan, {kPackedGemm8, shape.k, shape.n, shape.trans_b, product.to_float}),
+      {in.w, product.fixed_scale, product.start, in.w_zero}, [=](const ConstantReader& read) {
+        return pack_gemm8(shape.k, shape.n, read.of<int8_t>(product.in.w), shape.trans_b, read.of<int32_t>(product.start),
+                          read.of<float>(product.fixed_scale), product.scales, product.zero,
+                          read.of<int8_t>(product.in.w_zero), product.weight_zeros);
+      });
+  const NodeId to = plan.target(step.outputs[0], Form::kDense);
+  Draft draft = product.draft(from, to);
+  const auto operands = [=](const Emitter& e) {
+    GemmOperands8 o = product.operands(e);
     o.gemm = *packed;
     o.a = e.place(from);
     o.y = e.place(to);
-    o.to_float = to_float;
-    o.has_shift = static_cast<bool>(shift);
-    if (o.has_shift) o.shift = e.place(shift);
-    o.has_scale = has_scale;
-    if (has_scale) o.scale = e.place(factor);
-    o.scales = scales;
-    o.has_zero = has_zero;
-    if (has_zero) o.zero = e.place(centre);
     o.m = shape.m;
     o.k = shape.k;
     o.n = shape.n;
-    o.rounding = rounding;
-    o.act = act;
     return o;
   };
   draft.make = [=](const Emitter& e) { return make_gemm8(e.table(), operands(e)); };
-  if (!to_float && shape.n % kLanes == 0) draft.product8 = addable(step.requant.zero, 0, operands);
+  if (!product.to_float && shape.n % kLanes == 0) draft.product8 = addable(step.requant.zero, 0, operands);
   plan.compute(std::move(draft));
+}
+
+// What the kernels of convolution don't take, as products of matrices.
+bool lower_im2col8(Lowering& plan, const Step& step, const ConvShape& shape, int images) {
+  const int64_t k = saturating_product({shape.in_channels + 2 * kLanes, shape.kernel_h, shape.kernel_w});
+  if (k > std::numeric_limits<int>::max() / 4) return false;
+  const NodeId from = plan.request(step.inputs[0], Form::kBlocked);
+  const Product8 product(plan, step);
+  const ProductInputs& in = product.in;
+  const auto packed = plan.pack<PackedIm2col8>(
+      in.key(plan, {kPackedIm2col8, shape.in_channels, shape.out_channels, shape.kernel_h, shape.kernel_w, shape.groups,
+                    product.to_float}),
+      {in.w, product.fixed_scale, product.start, in.w_zero}, [=](const ConstantReader& read) {
+        return pack_im2col8(shape, read.of<int8_t>(product.in.w), read.of<int32_t>(product.start),
+                            read.of<float>(product.fixed_scale), product.scales, product.zero,
+                            read.of<int8_t>(product.in.w_zero), product.weight_zeros);
+      });
+  const NodeId to = plan.target(step.outputs[0], Form::kBlocked);
+  const int64_t work = saturating_product({shape.out_channels, shape.out_height, shape.out_width,
+                                           shape.in_channels / shape.groups, shape.kernel_h, shape.kernel_w});
+  Draft draft = product.draft(from, to);
+  draft.make = [=](const Emitter& e) {
+    return for_images(images, [&](int n) {
+      Im2colOperands8 o;
+      o.conv = *packed;
+      o.shape = shape;
+      o.product = product.operands(e);
+      o.x = e.blocked8(from, n);
+      if (product.to_float) {
+        o.y_float = e.blocked(to, n);
+      } else {
+        o.y = e.blocked8(to, n);
+      }
+      o.zero = product.zero;
+      o.multiply_adds = work;
+      return make_im2col8(e.table(), std::move(o));
+    });
+  };
+  plan.compute(std::move(draft));
+  return true;
 }
 
 }  // namespace
@@ -172,17 +245,17 @@ bool lower_qconv(Lowering& plan, const Step& step) {
   const ProductInputs in(step);
   Image x, y;
   const std::optional<Window2d> window = as_2d(step.window);
-  if (!window || !in.suit(plan) || !in.bound(plan) || !as_image(plan.value(in.x), &x, kBytes)) return false;
+  if (!window || !in.suit(plan) || !as_image(plan.value(in.x), &x, kBytes)) return false;
   const Value& out = plan.value(step.outputs[0]);
   const bool to_float = out.dtype == DType::kFloat32;
-  if (!as_image(out, &y, to_float ? DType::kFloat32 : kBytes)) return false;
+  if (!as_image(out, &y, to_float ? DType::kFloat32 : kBytes) || !(to_float || in.bound(plan))) return false;
   const bool pointwise = window->kernel_h == 1 && window->kernel_w == 1 && step.group == 1 && is_empty(window->pad);
   if (pointwise && x.pixels() == 1 && y.pixels() == 1) {
     draft_gemm8(plan, step, {x.n, x.c, y.c, true});
     return true;
   }
-  if (to_float || in.w_zero) return false;
   const ConvShape shape = conv_shape(x, y, *window, static_cast<int>(step.group));
+  if (to_float || in.w_zero || !in.bound(plan)) return lower_im2col8(plan, step, shape, y.n);
   const ConvAlgorithm algorithm = choose_conv8_algorithm(shape);
   const Halo halo = conv8_input_halo(shape, algorithm);
   const int scales = scales_of(plan, in.scale);

@@ -44,11 +44,11 @@ class Gemm8 final : public Instruction {
  public:
   Gemm8(const KernelTable& table, GemmOperands8 operands) : kernel_(table.gemm8), o_(std::move(operands)) {}
   int64_t shareable_work() const override { return saturating_product({o_.m, o_.k, o_.n}); }
-  size_t scratch_bytes() const override { return gemm8_scratch_bytes(*o_.gemm, o_.m, o_.has_scale || o_.has_zero); }
+  size_t scratch_bytes() const override { return gemm8_scratch_bytes(*o_.gemm, o_.m, o_.at_run_time()); }
 
  private:
   void compute(Frame& frame, Workspace& workspace, int part, int parts) const override {
-    GemmArgs8 args;
+    GemmArgs8 args = gemm_args(frame, o_);
     args.gemm = o_.gemm.get();
     args.a = frame.at<uint8_t>(o_.a);
     args.m = o_.m;
@@ -57,15 +57,9 @@ class Gemm8 final : public Instruction {
     } else {
       args.y = frame.at<uint8_t>(o_.y);
     }
-    if (o_.has_shift) args.shift = frame.at<float>(o_.shift);
-    if (o_.has_scale) args.scale = frame.at<float>(o_.scale);
-    if (o_.has_zero) args.zero = frame.at<uint8_t>(o_.zero);
-    args.scales = o_.scales;
-    args.rounding = o_.rounding;
     for (const AddedRows8& added : o_.additions) {
       args.additions[args.addition_count++] = {frame.at<uint8_t>(added.addend), added.row, added.sum};
     }
-    args.act = o_.act;
     args.scratch = workspace.scratch.data();
     kernel_(args, part, parts);
   }
@@ -117,6 +111,17 @@ Share<int64_t> span_share8(int64_t n, int part, int parts) {
 }
 
 }  // namespace
+
+GemmArgs8 gemm_args(const Frame& frame, const GemmOperands8& o, ptrdiff_t first) {
+  GemmArgs8 args;
+  if (o.has_shift) args.shift = frame.at<float>(o.shift) + first;
+  if (o.has_scale) args.scale = frame.at<float>(o.scale) + (o.scales == 1 ? 0 : first);
+  if (o.has_zero) args.zero = frame.at<uint8_t>(o.zero);
+  args.scales = o.scales;
+  args.rounding = o.rounding;
+  args.act = o.act;
+  return args;
+}
 
 InstructionPtr make_conv8(const KernelTable& table, ConvOperands8 operands) {
   return std::make_unique<Conv8>(table, std::move(operands));

@@ -43,11 +43,31 @@ struct GemmOperands8 {
   Rounding rounding;
   std::vector<AddedRows8> additions;  // at most kMostAdditions8
   Activation act;
+  bool at_run_time() const { return has_scale || has_zero; }
 };
+// What the operands say, but for gemm, a, m, y and scratch, of the columns from `first` on.
+GemmArgs8 gemm_args(const Frame& frame, const GemmOperands8& operands, ptrdiff_t first = 0);
 InstructionPtr make_gemm8(const KernelTable& table, GemmOperands8 operands);
 // `fixed` carries all but pointers and `count`, which are replaced; `offsets` are those of a, b and y, for each product.
 InstructionPtr make_products8(const KernelTable& table, Place a, Place b, Place y, const ProductsArgs8& fixed,
                               std::vector<int64_t> offsets);
+
+// Convolution by im2col (conv_im2col8.cc). weight is (M, C/groups, kh, kw); as pack_gemm8().
+struct PackedIm2col8;
+std::shared_ptr<const PackedIm2col8> pack_im2col8(const ConvShape& shape, const int8_t* weight, const int32_t* bias,
+                                                  const float* scale, int scales, int input_zero, const int8_t* weight_zero,
+                                                  int weight_zeros);
+struct Im2colOperands8 {
+  std::shared_ptr<const PackedIm2col8> conv;
+  ConvShape shape;
+  GemmOperands8 product;  // without matrices and their places
+  BlockedOperand8 x;
+  BlockedOperand8 y;  // or, product.to_float:
+  BlockedOperand y_float;
+  uint8_t zero = 0;  // of x, where it is known
+  int64_t multiply_adds = 0;
+};
+InstructionPtr make_im2col8(const KernelTable& table, Im2colOperands8 operands);
 
 // `args` carries all but views and pointers, which are replaced.
 InstructionPtr make_pool8(const KernelTable& table, BlockedOperand8 x, BlockedOperand8 y, const PoolArgs8& args);

@@ -78,6 +78,32 @@ class IntegerWriter {
     const int32_t first = zero_point(a_zero), second = zero_point(b_zero);
     return product_of({a, b, -1, real({1}, {0.0005f}), first, second}, shape, trans_b, {90, 0, 255});
   }
+  // A convolution of x whose weights have zero points, by channel or one for all; with floats as its result, or bytes. x_zero and
+  // scale may be results of steps.
+  struct Window {
+    int kernel, stride, pad, dilation, groups;
+  };
+  int32_t asymmetric(int32_t x, const Words& from, const Words& to, const Window& window, bool to_float, int32_t scale,
+                     int32_t x_zero, uint32_t seed) {
+    const int32_t group_in = from[1] / window.groups;
+    const size_t k = static_cast<size_t>(group_in) * window.kernel * window.kernel;
+    const int32_t weight = signed_weights({to[1], group_in, window.kernel, window.kernel}, k * to[1], seed);
+    const int32_t zeros = seed % 2 == 0 ? to[1] : 1;
+    const int32_t weight_zero = w.constant({zeros}, random_integers<int8_t>(zeros, seed + 1, -128, 127), DType::kInt8);
+    const int32_t bias = to_float ? real({to[1]}, random_floats(to[1], seed + 2))
+                                  : w.constant({to[1]}, random_integers<int32_t>(to[1], seed + 2, -9000, 9000), DType::kInt32);
+    Words attributes = {window.groups};
+    append(attributes, to_float ? act_words(kRelu) : act_words({}));
+    append(attributes, to_float ? Words{0, 0, 0} : Words{90, 3, 250});
+    const auto [kernel, stride, pad, dilation, groups] = window;
+    append(attributes, {2, stride, stride, pad, pad, pad, pad, dilation, dilation});
+    return w.step(Op::kQconv, {x, weight, bias, scale, x_zero, weight_zero}, to, attributes,
+                  to_float ? DType::kFloat32 : DType::kUint8);
+  }
+  int32_t real(const Words& shape, std::vector<float> data) { return w.constant(shape, std::move(data)); }
+  int32_t byte(const Words& shape, uint8_t value) {
+    return w.constant<uint8_t>(shape, {value}, DType::kUint8);
+  }
   int32_t row(int32_t n, uint32_t seed) {
     return w.constant({n}, random_integers<uint8_t>(n, seed, 0, 255), DType::kUint8);
   }
@@ -93,10 +119,6 @@ class IntegerWriter {
     return w.step(Op::kQmatmul, operands, shape, attributes, DType::kUint8);
   }
   static void append(Words& to, const Words& from) { to.insert(to.end(), from.begin(), from.end()); }
-  int32_t real(const Words& shape, std::vector<float> data) { return w.constant(shape, std::move(data)); }
-  int32_t byte(const Words& shape, uint8_t value) {
-    return w.constant<uint8_t>(shape, {value}, DType::kUint8);
-  }
   // Kernels multiply activations where their zero points are constants.
   int32_t zero_point(uint8_t value) {
     if (constant_weights_) return byte({1}, value);
@@ -171,6 +193,34 @@ IntegerWriter rows(bool constant_weights) {
   const int32_t scores = i.product(y, other, square, true, 110, 80);
   i.w.output(i.product(scores, i.lookup(other, shape, 50), shape, false, 90, 0));
   return i;
+}
+
+// Convolutions whose weights have zero points, then one whose scale and zero point are known at run time only.
+IntegerWriter asymmetric(bool constant_weights) {
+  IntegerWriter i(constant_weights);
+  const Words image = {1, 3, 23, 21}, stem = {1, 20, 12, 11}, wide = {1, 37, 12, 11}, small = {1, 37, 6, 6};
+  const auto by_channel = [&](int32_t n) { return i.real({n}, random_floats(n, 7, 0.0004f, 0.0008f)); };
+  int32_t x = i.quantize(i.image(image), image, 0.01f, 120);
+  x = i.asymmetric(x, image, stem, {7, 2, 3, 1, 1}, false, by_channel(20), i.byte({1}, 120), 10);
+  x = i.asymmetric(x, stem, stem, {3, 1, 2, 2, 20}, false, i.real({1}, {0.003f}), i.byte({1}, 90), 21);
+  x = i.asymmetric(x, stem, stem, {3, 1, 1, 1, 4}, false, by_channel(20), i.byte({1}, 90), 30);
+  x = i.asymmetric(x, stem, wide, {1, 1, 0, 1, 1}, false, by_channel(37), i.byte({1}, 90), 41);
+  const int32_t real = i.asymmetric(x, wide, small, {3, 2, 1, 1, 1}, true, by_channel(37), i.byte({1}, 90), 50);
+  i.w.output(x);
+  i.w.output(real);
+  const int32_t bytes = i.w.value(small, DType::kUint8), scale = i.w.value({}), zero = i.w.value({}, DType::kUint8);
+  i.w.push(Op::kDynamicQuantize, {real}, {bytes, scale, zero});
+  i.w.output(i.asymmetric(bytes, small, {1, 20, 6, 6}, {3, 1, 1, 1, 1}, true, scale, zero, 61));
+  return i;
+}
+
+TEST(IntegerPrograms, AsymmetricWeightsGiveTheBitsOfPlainLoops) {
+  const IntegerWriter plain = asymmetric(false), packed = asymmetric(true);
+  const auto expected = outputs_of(scalar(), 1, plain, BlockMode::kRun);
+  for (const KernelTable* table : available_tables()) {
+    SCOPED_TRACE(table->name);
+    for (int threads : {1, 3}) EXPECT_EQ(expected, outputs_of(*table, threads, packed, BlockMode::kRun));
+  }
 }
 
 TEST(IntegerPrograms, RowsGiveTheBytesOfPlainLoops) {

@@ -99,3 +99,77 @@ describe.each([
     });
   });
 });
+
+describe('convolutions', () => {
+  const [CHANNELS, FILTERS, SIDE] = [5, 19, 6];
+  const PIXELS = SIDE * SIDE;
+  const image = randomFloats(CHANNELS * PIXELS, 8);
+  const zeros = Uint8Array.of(131);
+  const weight = unsigned(FILTERS * CHANNELS * 9, 9);
+  const bias = randomFloats(FILTERS, 10);
+  const WEIGHT_SCALE = 0.01;
+
+  /** 3x3, padded, as onnxruntime's quantiser writes it: the bias is added to each channel of the floats. */
+  function convolution(): Uint8Array {
+    const g = new GraphBuilder();
+    const x = g.input('x', [1, CHANNELS, SIDE, SIDE]);
+    const [bytes, scale, zero] = g.nodes(
+      'DynamicQuantizeLinear',
+      [x],
+      {},
+      { name: 'range', outputs: ['b', 's', 'z'] },
+    );
+    const operands = [
+      bytes!,
+      g.constant(tensor(weight, [FILTERS, CHANNELS, 3, 3])),
+      zero!,
+      g.constant(tensor(zeros, [])),
+    ];
+    const sums = g.node('ConvInteger', operands, { kernel_shape: [3, 3], pads: [1, 1, 1, 1] });
+    const factor = g.node('Mul', [scale!, g.constant(float32s(WEIGHT_SCALE))]);
+    const real = g.node('Mul', [g.node('Cast', [sums], { to: ELEMENT_TYPE.float32 }), factor]);
+    g.output(g.node('Relu', [g.node('Add', [real, g.constant(tensor(bias, [1, FILTERS, 1, 1]))])]));
+    return modelBytes(g);
+  }
+
+  function expectedPixels(): number[] {
+    const [low, high] = [Math.min(0, ...image), Math.max(0, ...image)];
+    const scale = Math.fround(Math.fround(high - low) / 255);
+    const zero = Math.round(Math.fround((0 - low) / scale));
+    const bytes = Array.from(image, (v) =>
+      Math.min(255, Math.max(0, Math.round(Math.fround(v / scale)) + zero)),
+    );
+    return Array.from({ length: FILTERS * PIXELS }, (_, at) => {
+      const [m, h, w] = [Math.floor(at / PIXELS), Math.floor(at / SIDE) % SIDE, at % SIDE];
+      let sum = 0;
+      for (let k = 0; k < CHANNELS * 9; k++) {
+        const [row, column] = [h + (Math.floor(k / 3) % 3) - 1, w + (k % 3) - 1];
+        if (row < 0 || row >= SIDE || column < 0 || column >= SIDE) continue;
+        const byte = bytes[Math.floor(k / 9) * PIXELS + row * SIDE + column]!;
+        sum += (byte - zero) * (weight[m * CHANNELS * 9 + k]! - zeros[0]!);
+      }
+      return Math.max(0, sum * scale * WEIGHT_SCALE + bias[m]!);
+    });
+  }
+
+  test('make one step with a float result', async () => {
+    const model = await loadModel(convolution());
+    const shape = [1, CHANNELS, SIDE, SIDE];
+    const program = compileModel(model, new Map([['x', { dtype: 'float32', shape }]]));
+    const ops = program.steps.map(({ op }) => op).filter((op) => op !== 'reshape');
+    expect(ops).toEqual(['dynamicQuantize', 'binary', 'qconv']);
+  });
+
+  test.each(['native', 'reference'] as const)('are computed as defined: %s', async (backend) => {
+    await withSession(convolution(), { backend }, async (session) => {
+      const outputs = await session.run({ x: new Tensor('float32', image, [1, CHANNELS, SIDE, SIDE]) });
+      const actual = Object.values(outputs)[0]!.data as Float32Array;
+      const wanted = expectedPixels();
+      const largest = Math.max(...wanted);
+      expect(actual).toHaveLength(wanted.length);
+      for (const [i, v] of wanted.entries()) {
+        expect(Math.abs(actual[i]! - v)).toBeLessThanOrEqual(1e-6 * largest);
+      }
+    });
+  });
+});
