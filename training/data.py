@@ -98,9 +98,7 @@ def read_idx_pair(folder: Path, prefix: str) -> Split:
 
 
 def load(dataset: Dataset, folder: Path) -> tuple[Split, Split]:
-    """Training and test split of `dataset` in `folder`, as `scripts/fetch-data.mjs` lays it out."""
-    if dataset.name == "cifar10":
-        return tuple(read_image_folder(folder / part, dataset.labels) for part in ("train", "test"))
+    """Training and test split of a `dataset` in IDX files in `folder`, as `scripts/fetch-data.mjs` lays it out."""
     return tuple(read_idx_pair(folder, prefix) for prefix in ("train", "t10k"))
 
 

@@ -1,5 +1,6 @@
 import { ResidualSkipError } from '../errors.js';
-import { ARRAY_OF, ELEMENT_BYTES, Tensor, type TensorLike, toTensor } from '../tensor.js';
+import { Tensor, type TensorLike, toTensor } from '../tensor.js';
+import { DATATYPES, type Datatype, datatypeOf } from './datatypes.js';
 
 export interface ClientOptions {
   /** Sent as `Authorization: Bearer`. */
@@ -49,22 +50,6 @@ export interface RemotePrediction {
 /** The bytes of an image file. */
 type ImageFile = Uint8Array | ArrayBuffer;
 
-const TYPES = {
-  FP16: 'float16',
-  FP32: 'float32',
-  FP64: 'float64',
-  INT8: 'int8',
-  INT16: 'int16',
-  INT32: 'int32',
-  INT64: 'int64',
-  UINT8: 'uint8',
-  UINT16: 'uint16',
-  UINT32: 'uint32',
-  UINT64: 'uint64',
-  BOOL: 'bool',
-} as const;
-const DATATYPES = new Map(Object.entries(TYPES).map(([datatype, type]) => [type as string, datatype]));
-
 interface WireInput {
   readonly name: string;
   readonly datatype: string;
@@ -74,7 +59,7 @@ interface WireInput {
 
 interface WireOutput {
   readonly name: string;
-  readonly datatype: keyof typeof TYPES | 'BYTES';
+  readonly datatype: Datatype | 'BYTES';
   readonly shape: readonly number[];
   readonly parameters: { readonly binary_data_size: number };
 }
@@ -137,7 +122,7 @@ export class Client {
     const inputs = Object.entries(feeds).map(([name, given]): WireInput => {
       const { type, dims, data } = toTensor(`input '${name}'`, given);
       const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-      return { name, datatype: DATATYPES.get(type)!, shape: dims, bytes };
+      return { name, datatype: datatypeOf(type)!, shape: dims, bytes };
     });
     const { head, tail } = await this.#infer(
       model,
@@ -264,8 +249,8 @@ function* tensorsOf({ outputs }: WireResponse, tail: Uint8Array): Generator<[str
     const end = at + parameters.binary_data_size;
     // Copied, because the tail begins wherever the JSON ends, which may be unaligned.
     const { buffer } = tail.slice(at, end);
-    const type = TYPES[datatype];
-    const array = new ARRAY_OF[type](buffer as ArrayBuffer, 0, (end - at) / ELEMENT_BYTES[type]);
+    const { type, array: Elements } = DATATYPES[datatype];
+    const array = new Elements(buffer as ArrayBuffer, 0, (end - at) / Elements.BYTES_PER_ELEMENT);
     yield [name, new Tensor(type, array as Float32Array, shape)];
     at = end;
   }

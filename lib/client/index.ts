@@ -7,3 +7,4 @@ export {
   type InferOptions,
   type RemotePrediction,
 } from './client.js';
+export { DATATYPES, type Datatype, datatypeOf } from './datatypes.js';

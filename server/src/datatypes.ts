@@ -1,44 +1,26 @@
 import { ResidualSkipError, Tensor, toFloat32 } from 'residual-skip';
+import {
+  DATATYPES,
+  type Datatype as TensorDatatype,
+  datatypeOf as tensorDatatypeOf,
+} from 'residual-skip/client';
 import { ServerError } from './errors.js';
 
-/**
- * The element types of the Open Inference Protocol (v2) that this server accepts, with the package's names for them.
- * BYTES is for encoded images and for answers of the classification extension; it has no tensor type here.
- */
-const TYPES = {
-  FP16: { type: 'float16', array: Uint16Array },
-  FP32: { type: 'float32', array: Float32Array },
-  FP64: { type: 'float64', array: Float64Array },
-  INT8: { type: 'int8', array: Int8Array },
-  INT16: { type: 'int16', array: Int16Array },
-  INT32: { type: 'int32', array: Int32Array },
-  INT64: { type: 'int64', array: BigInt64Array },
-  UINT8: { type: 'uint8', array: Uint8Array },
-  UINT16: { type: 'uint16', array: Uint16Array },
-  UINT32: { type: 'uint32', array: Uint32Array },
-  UINT64: { type: 'uint64', array: BigUint64Array },
-  BOOL: { type: 'bool', array: Uint8Array },
-} as const;
-
-export type Datatype = keyof typeof TYPES | 'BYTES';
-type NumericType = keyof typeof TYPES;
-
-const DATATYPE_OF = new Map(
-  Object.entries(TYPES).map(([datatype, { type }]) => [type as string, datatype as NumericType]),
-);
+/** BYTES is for encoded images and for answers of the classification extension; it has no tensor type here. */
+export type Datatype = TensorDatatype | 'BYTES';
 
 /** The protocol's name for a type of this package. */
 export function datatypeOf(type: string): Datatype {
-  const datatype = DATATYPE_OF.get(type);
+  const datatype = tensorDatatypeOf(type);
   if (datatype) return datatype;
   throw new ServerError('UNSUPPORTED', `output: its type ${type} can't be sent; request other outputs`);
 }
 
-function elementType(name: string, datatype: string): (typeof TYPES)[NumericType] {
-  if (Object.hasOwn(TYPES, datatype)) return TYPES[datatype as NumericType];
+function elementType(name: string, datatype: string): (typeof DATATYPES)[TensorDatatype] {
+  if (Object.hasOwn(DATATYPES, datatype)) return DATATYPES[datatype as TensorDatatype];
   throw new ServerError(
     'INVALID_ARGUMENT',
-    `input '${name}': its datatype ${datatype} is not supported; send ${Object.keys(TYPES).join(', ')}, or BYTES for encoded images`,
+    `input '${name}': its datatype ${datatype} is not supported; send ${Object.keys(DATATYPES).join(', ')}, or BYTES for encoded images`,
   );
 }
 
