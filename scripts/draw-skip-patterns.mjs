@@ -56,7 +56,7 @@ const rows = results.map(({ input, top: [best], blocks: { skipped, total, patter
 
 const legendY = TOP + ROW * results.length + 4;
 const legend = [
-  ['#', 'always runs'],
+  ['#', 'ran'],
   ['1', 'ran by its gate'],
   ['.', 'skipped'],
 ].map(

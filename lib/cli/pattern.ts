@@ -35,7 +35,5 @@ export function drawPattern(io: Pick<Io, 'color'>, trace: ItemTrace, stages: Rea
 
 export function patternLegend(io: Pick<Io, 'color'>): string {
   const entry = (fate: Fate, text: string) => `${paint(io, STYLES[fate], SYMBOLS[fate])} ${text}`;
-  return [entry('fixed', 'always runs'), entry('ran', 'ran by its gate'), entry('skipped', 'skipped')].join(
-    '   ',
-  );
+  return [entry('fixed', 'ran'), entry('ran', 'ran by its gate'), entry('skipped', 'skipped')].join('   ');
 }
