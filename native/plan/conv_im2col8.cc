@@ -116,7 +116,7 @@ class Im2col8 final : public Instruction {
         }
         args.scratch = results + result_bytes_;
         const auto blocks = by_pixels ? Share<int>{0, piece.gemm->blocks()} : share_of(piece.gemm->blocks(), part, parts);
-        by_pixels ? gemm8_(args, 0, 1) : gemm8_(args, part, parts);
+        gemm8_(args, by_pixels ? 0 : part, by_pixels ? 1 : parts);
         if (o_.product.to_float) {
           scatter(args.y_float, resolve(frame, o_.y_float), piece, blocks, first, count);
         } else {
@@ -130,22 +130,36 @@ class Im2col8 final : public Instruction {
     const ConvShape& s = o_.shape;
     const uint8_t* const base = x.data + piece.first_input * x.block_stride;
     const ptrdiff_t bytes = static_cast<ptrdiff_t>(piece.inputs) * kLanes;
+    const ptrdiff_t down = s.dilation_h * x.row_stride, across = static_cast<ptrdiff_t>(s.dilation_w) * kLanes;
+    const int64_t height = int64_t{s.kernel_h - 1} * s.dilation_h, width = int64_t{s.kernel_w - 1} * s.dilation_w;
     for (int pixel = first; pixel < first + count; ++pixel) {
       const int64_t top = int64_t{pixel / s.out_width} * s.stride_h - s.pad.top;
       const int64_t left = int64_t{pixel % s.out_width} * s.stride_w - s.pad.left;
+      if (top >= 0 && top + height < s.in_height && left >= 0 && left + width < s.in_width) {
+        const uint8_t* row = base + top * x.row_stride + left * kLanes;
+        for (int kh = 0; kh < s.kernel_h; ++kh, row += down) {
+          const uint8_t* from = row;
+          for (int kw = 0; kw < s.kernel_w; ++kw, from += across, to += bytes) copy(from, x.block_stride, piece.inputs, to);
+        }
+        continue;
+      }
       for (int kh = 0; kh < s.kernel_h; ++kh) {
         const int64_t row = top + int64_t{kh} * s.dilation_h;
         for (int kw = 0; kw < s.kernel_w; ++kw, to += bytes) {
           const int64_t column = left + int64_t{kw} * s.dilation_w;
           if (row < 0 || row >= s.in_height || column < 0 || column >= s.in_width) {
             std::memset(to, zero, static_cast<size_t>(bytes));
-            continue;
+          } else {
+            copy(base + row * x.row_stride + column * kLanes, x.block_stride, piece.inputs, to);
           }
-          const uint8_t* from = base + row * x.row_stride + column * kLanes;
-          for (int b = 0; b < piece.inputs; ++b, from += x.block_stride) std::memcpy(to + b * kLanes, from, kLanes);
         }
       }
     }
+  }
+
+  // One pixel of some blocks.
+  static void copy(const uint8_t* from, ptrdiff_t block_stride, int blocks, uint8_t* to) {
+    for (int b = 0; b < blocks; ++b, from += block_stride, to += kLanes) std::memcpy(to, from, kLanes);
   }
 
   template <class T>

@@ -152,12 +152,12 @@ describe('convolutions', () => {
     });
   }
 
-  test('make one step with a float result', async () => {
+  test('make one step with a float result, behind which the bias is added', async () => {
     const model = await loadModel(convolution());
     const shape = [1, CHANNELS, SIDE, SIDE];
     const program = compileModel(model, new Map([['x', { dtype: 'float32', shape }]]));
     const ops = program.steps.map(({ op }) => op).filter((op) => op !== 'reshape');
-    expect(ops).toEqual(['dynamicQuantize', 'binary', 'qconv']);
+    expect(ops).toEqual(['dynamicQuantize', 'binary', 'qconv', 'affine']);
   });
 
   test.each(['native', 'reference'] as const)('are computed as defined: %s', async (backend) => {
