@@ -27,11 +27,11 @@ def preparation(folder: Path):
     mean, deviation = (np.array(config[key], np.float32) for key in ("image_mean", "image_std"))
 
     def prepare(path: Path) -> np.ndarray:
-        image = Image.open(path).convert("RGB")
+        image = Image.open(path).convert("RGB" if len(mean) == 3 else "L")
         if size := config.get("size"):
             image = image.resize((size["width"], size["height"]), Image.BILINEAR)
         pixels = np.asarray(image, np.float32) * np.float32(config.get("rescale_factor", 1 / 255))
-        return ((pixels - mean) / deviation).transpose(2, 0, 1)[None]
+        return ((np.atleast_3d(pixels) - mean) / deviation).transpose(2, 0, 1)[None]
 
     return prepare
 

@@ -1,12 +1,14 @@
-// Makes the 8-bit form of the networks in models/: model.int8.onnx beside model.onnx, by `quantize` on 1,000 training images. For a
-// network with gates or exits also policy.int8.json, certified against the float network in full on images without labels that the
-// network has never seen: the even-numbered test images, as docs/calibration.md does, or those of --certify. Build first.
+// Makes the 8-bit form of the networks in models/: model.int8.onnx beside model.onnx, by `quantize` on 1,000 training images. Where
+// there is a policy.json, also policy.int8.json, certified against the float network in full on images without labels that the
+// network has never seen: the even-numbered test images, as docs/calibration.md does, or those of --certify, of which `quantize` gets
+// none. Build first.
 //   node bench/ship-int8.mjs [DATASET...] [--data DIR] [--certify PATH] [--limits SHARES]
+import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { calibrate, inspect, quantize } from '../dist/index.js';
+import { calibrate, quantize } from '../dist/index.js';
 import { DATASETS, open, readImages, readImagesOf } from './reproduction/networks.mjs';
 
 const MODELS = join(dirname(dirname(fileURLToPath(import.meta.url))), 'models');
@@ -27,6 +29,7 @@ if (unknown !== undefined) {
 }
 
 const tensorsOf = (images) => images.map(({ tensor }) => tensor);
+const keyOf = ({ data }) => createHash('sha256').update(data).digest('hex');
 
 async function unseen(network, dataset) {
   if (values.certify) return tensorsOf(await readImagesOf(network, values.certify));
@@ -41,16 +44,18 @@ function untimed(policy) {
 
 async function ship(folder, dataset) {
   const network = await open(folder, 'full');
-  const training = tensorsOf(await readImages(network, values.data, dataset, 'train', TRAINING_IMAGES));
+  const certifying = existsSync(join(folder, 'policy.json')) ? await unseen(network, dataset) : [];
+  const taken = new Set(certifying.map(keyOf));
+  const some = tensorsOf(await readImages(network, values.data, dataset, 'train', TRAINING_IMAGES));
+  const training = some.filter((tensor) => !taken.has(keyOf(tensor)));
   const { model, ...made } = await quantize(folder, training, { threads: 1 });
   const file = join(folder, 'model.int8.onnx');
   writeFileSync(file, model);
   const { bytes, layers, answers, decisions, loss } = made;
-  console.log(folder, JSON.stringify({ bytes, layers, answers, decisions, loss }));
-  const { blocks, exits } = await inspect(folder);
-  if (blocks.some(({ gate }) => gate) || exits.length > 0) {
+  console.log(folder, JSON.stringify({ images: training.length, bytes, layers, answers, decisions, loss }));
+  if (certifying.length > 0) {
     const policyFile = join(folder, 'policy.int8.json');
-    const { policy } = await calibrate(file, await unseen(network, dataset), {
+    const { policy } = await calibrate(file, certifying, {
       reference: folder,
       limits: values.limits.split(',').map(Number),
     });
