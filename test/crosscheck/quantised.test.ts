@@ -14,14 +14,13 @@ const { RESIDUAL_SKIP_FIXTURES: FIXTURES, RESIDUAL_SKIP_ONNXRUNTIME } = process.
 const FOLDER = FIXTURES ? join(FIXTURES, 'quantised') : join(ROOT, '.cache/quantised');
 const LAYERS = join(FOLDER, 'layers');
 const RUNTIME = RESIDUAL_SKIP_ONNXRUNTIME ?? join(ROOT, 'bench/node_modules/onnxruntime-node');
-/** Of the elements, at least so many differ by one step at most. */
-const SHARE = 0.999;
+const AGAIN = join(FOLDER, 'again');
 /**
- * The same for the logits of statically quantised transformers. onnxruntime-node optimises their softmax into a table that is off by one in
- * 6 % of its results, and without its optimisations it sums floats. So one byte in ten thousand rounds the other way, and with random weights
- * each of them moves many later ones. Layer by layer, from the same bytes, all of them hold SHARE.
+ * Of the elements, at least so many differ by one step at most. In some networks, with random weights, this asks too much: one byte of
+ * ten thousand that is rounded the other way moves many later ones. There, onnxruntime doesn't agree with itself either, at another level
+ * of optimisation or with its softmax on bytes replaced by what defines it; this package must agree with it as well as it does.
  */
-const TRANSFORMER_SHARE = 0.9;
+const SHARE = 0.999;
 /** Step of logits that are not quantised, as a fraction of the largest. */
 const FLOAT_STEP = 0.01;
 
@@ -31,8 +30,6 @@ interface Facts {
   /** Scale of the logits; null where they are not quantised. */
   readonly step: number | null;
 }
-
-const LOOSE = ['vit-qdq-u8s8-channels', 'vit-qop-u8s8'];
 
 const factsOf = (folder: string, name: string): Facts =>
   JSON.parse(readFileSync(join(folder, `${name}.json`), 'utf8'));
@@ -47,6 +44,19 @@ function expectedOf<T>(folder: string, name: string): T[] {
   const script = join(ROOT, 'test/helpers/onnxruntime.mjs');
   const options = { encoding: 'utf8', maxBuffer: 2 ** 28 } as const;
   return JSON.parse(execFileSync(process.execPath, [script, RUNTIME, folder, name], options));
+}
+
+/** Of the elements of all items, the share that is one step at most from the expected one. */
+function agreement(
+  actual: readonly ArrayLike<number>[],
+  expected: readonly number[][],
+  step: number | null,
+): number {
+  const differences = expected.flatMap((row, item) => {
+    const unit = step ?? FLOAT_STEP * Math.max(...row.map(Math.abs));
+    return row.map((x, k) => Math.abs(x - actual[item]![k]!) / unit);
+  });
+  return differences.filter((difference) => difference <= 1.001).length / differences.length;
 }
 
 const indexOfMax = (row: ArrayLike<number>) => Array.from(row).indexOf(Math.max(...Array.from(row)));
@@ -70,18 +80,19 @@ else {
     const data = inputOf(FOLDER, name, dtype);
     const size = data.length / expected.length;
     await withSession(join(FOLDER, `${name}.onnx`), { backend: 'native' }, async (session) => {
-      const differences: number[] = [];
+      const actual: Float32Array[] = [];
       for (const [item, row] of expected.entries()) {
         const part = data.slice(item * size, (item + 1) * size);
         const input = new Tensor(dtype, part as Float32Array, [1, ...shape.slice(1)]) as Tensor;
         const logits = (await session.run({ input })).logits!.data as Float32Array;
-        const unit = step ?? FLOAT_STEP * Math.max(...row.map(Math.abs));
-        differences.push(...row.map((x, k) => Math.abs(x - logits[k]!) / unit));
         expect(indexOfMax(logits)).toBe(indexOfMax(row));
+        actual.push(logits);
       }
-      const close = differences.filter((difference) => difference <= 1.001).length;
-      const share = LOOSE.includes(name) ? TRANSFORMER_SHARE : SHARE;
-      expect(close / differences.length).toBeGreaterThanOrEqual(share);
+      const share = agreement(actual, expected, step);
+      if (share >= SHARE) return;
+      const own = agreement(expectedOf<number[]>(AGAIN, name), expected, step);
+      console.log(`${name}: ${share} of the logits are within a step of onnxruntime's; of its own, ${own}`);
+      expect(share).toBeGreaterThanOrEqual(own);
     });
   });
 
