@@ -18,7 +18,7 @@ const AGAIN = join(FOLDER, 'again');
 /**
  * Of the elements, at least so many differ by one step at most. In some networks, with random weights, this asks too much: one byte of
  * ten thousand that is rounded the other way moves many later ones. There, onnxruntime doesn't agree with itself either, at another level
- * of optimisation or with its softmax on bytes replaced by what defines it; this package must agree with it as well as it does.
+ * of optimisation and with inputs moved by one unit in the last place; this package must agree with it as well as it does.
  */
 const SHARE = 0.999;
 /** Step of logits that are not quantised, as a fraction of the largest. */
