@@ -83,23 +83,15 @@ RSKIP_INLINE void store_four(const Rounder8& rounder, const Bits (&value)[4], ui
   }
 }
 
-// Rounds and stores the sums of four pixels, which are those of a tile from pixel `first` on; `count` of them are there.
+// As finish_four, with a residual: out of line, since it would be inlined into dozens of tiles.
 template <int N>
-RSKIP_INLINE void finish_four(const Bits (&sum)[4][N], int first, int count, const TileTarget<uint8_t>& out,
-                              const Vec (&factor)[N], const Epilogue8& epilogue) {
-  Bits value[4];
-  if (out.residual == nullptr) {
-    const Rounder8 rounder = rounder_of(epilogue.rounding);
-    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
-      RSKIP_UNROLL(4) for (int i = 0; i < 4; ++i) value[i] = rounder.round(to_float(sum[i][n]) * factor[n]);
-      store_four(rounder, value, out.y + n * out.y_block, out.y_offset, first, count);
-    }
-    return;
-  }
+[[gnu::noinline]] void add_four(const Bits (&sum)[4][N], int first, int count, const TileTarget<uint8_t>& out,
+                             const Vec (&factor)[N], const Epilogue8& epilogue) {
   const Addition8& addition = epilogue.addition;
   const Clamp8 clamp(epilogue.rounding);
   const Rounder8 rounder = rounder_of(addition.rounding);
   const Vec own_scale = splat(addition.scale), residual_scale = splat(addition.residual_scale);
+  Bits value[4];
   RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
     RSKIP_UNROLL(4) for (int i = 0; i < 4; ++i) {
       const int p = std::min(first + i, first + count - 1);
@@ -110,6 +102,22 @@ RSKIP_INLINE void finish_four(const Bits (&sum)[4][N], int first, int count, con
       value[i] = rounder.round(addition.residual_first ? fma(other, residual_scale, own * own_scale)
                                                        : fma(own, own_scale, other * residual_scale));
     }
+    store_four(rounder, value, out.y + n * out.y_block, out.y_offset, first, count);
+  }
+}
+
+// Rounds and stores the sums of four pixels, which are those of a tile from pixel `first` on; `count` of them are there.
+template <int N>
+RSKIP_INLINE void finish_four(const Bits (&sum)[4][N], int first, int count, const TileTarget<uint8_t>& out,
+                              const Vec (&factor)[N], const Epilogue8& epilogue) {
+  if (out.residual != nullptr) {
+    add_four(sum, first, count, out, factor, epilogue);
+    return;
+  }
+  const Rounder8 rounder = rounder_of(epilogue.rounding);
+  Bits value[4];
+  RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
+    RSKIP_UNROLL(4) for (int i = 0; i < 4; ++i) value[i] = rounder.round(to_float(sum[i][n]) * factor[n]);
     store_four(rounder, value, out.y + n * out.y_block, out.y_offset, first, count);
   }
 }
