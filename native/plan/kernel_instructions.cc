@@ -17,18 +17,8 @@ class Conv final : public Instruction {
  private:
   void compute(Frame& frame, Workspace& workspace, int part, int parts) const override {
     ConvArgs args;
-    args.conv = o_.conv.get();
-    if (o_.planar) {
-      args.x_planar = resolve(frame, o_.x_planar);
-    } else {
-      args.x = resolve(frame, o_.x);
-    }
-    args.y = resolve(frame, o_.y);
     BlockedView residual;
-    if (o_.has_residual) {
-      residual = resolve(frame, o_.residual);
-      args.residual = &residual;
-    }
+    resolve_conv(frame, o_, args, residual);
     args.act = o_.act;
     args.scratch = workspace.scratch.data();
     kernel_(args, part, parts);

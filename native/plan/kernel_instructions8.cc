@@ -18,18 +18,8 @@ class Conv8 final : public Instruction {
  private:
   void compute(Frame& frame, Workspace& workspace, int part, int parts) const override {
     ConvArgs8 args;
-    args.conv = o_.conv.get();
-    if (o_.planar) {
-      args.x_planar = resolve(frame, o_.x_planar);
-    } else {
-      args.x = resolve(frame, o_.x);
-    }
-    args.y = resolve(frame, o_.y);
     BlockedView8 residual;
-    if (o_.has_residual) {
-      residual = resolve(frame, o_.residual);
-      args.residual = &residual;
-    }
+    resolve_conv(frame, o_, args, residual);
     args.rounding = o_.rounding;
     args.addition = o_.addition;
     args.scratch = workspace.scratch.data();

@@ -16,6 +16,22 @@ View resolve(const Frame& frame, const ImageOperand<View>& operand) {
   return view;
 }
 
+// The packed weights and views of a convolution, of floats or bytes. `residual` is what args.residual points to.
+template <class Operands, class Args, class View>
+void resolve_conv(const Frame& frame, const Operands& operands, Args& args, View& residual) {
+  args.conv = operands.conv.get();
+  if (operands.planar) {
+    args.x_planar = resolve(frame, operands.x_planar);
+  } else {
+    args.x = resolve(frame, operands.x);
+  }
+  args.y = resolve(frame, operands.y);
+  if (operands.has_residual) {
+    residual = resolve(frame, operands.residual);
+    args.residual = &residual;
+  }
+}
+
 // A float read and written takes about as long as some multiply-adds.
 inline constexpr int64_t kMoveWork = 8;
 
