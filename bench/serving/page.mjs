@@ -8,8 +8,8 @@ const DOCS = join(import.meta.dirname, '..', '..', 'docs');
 const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
 const ms = (value) => (Number.isFinite(value) ? value.toFixed(1) : '-');
 
-/** The highest load up to which every step of a ramp met the target and refused nothing; 0 if the first step failed. */
-export function keptUpTo({ steps }, targetMs) {
+/** The highest load up to which every step met the target and refused nothing; 0 if the first step failed. */
+function keptUpTo(steps, targetMs) {
   const broken = steps.findIndex(({ p99Ms, refused }) => !(p99Ms <= targetMs) || refused > 0);
   return (broken < 0 ? steps.at(-1) : steps[broken - 1])?.load ?? 0;
 }
@@ -162,13 +162,17 @@ async function chart({ targetMs, ramp: { elastic, fixed } }) {
 const HEADING = '\n## Measurements\n';
 
 function section({ threads, cpu, targetMs, changed, measured, ramp }) {
-  const [full, elastic] = [ramp.fixed, ramp.elastic].map((one) => keptUpTo(one, targetMs));
+  const [full, elastic] = [ramp.fixed, ramp.elastic].map(({ steps }) => keptUpTo(steps, targetMs));
+  const single = ramp.elastic.each.map((steps, i) => {
+    const [bold, whole] = [steps, ramp.fixed.each[i]].map((one) => keptUpTo(one, targetMs));
+    return `${percent(whole)} and ${percent(bold)}`;
+  });
   const { changes, after, requests, wrong } = ramp.elastic;
   return [
     `\`node bench/serving.mjs DATA\` on ${cpu}, ${threads} CPUs. \`session.run\` has them alone, in one process and without HTTP; it and the server are measured in turn, and the medians of the rounds are given. The server shares them with the program that generates the load, and has warmed up for 25 s, until V8 has compiled it. Every answer was compared with that of \`session.run\` in the same setting.`,
     bearsTable(measured),
     `A service time is that of one run on one thread. At three times the load: ${measured.map(overload).join('; ')}.`,
-    `${measured[0].title} with a policy of \`calibrate --limits\`, \`--target-p99 ${targetMs}ms\`, and a load that grows steadily: full depth keeps the target up to ${percent(full)} of what it serves at most, elastic depth up to ${percent(elastic)}, ${(elastic / full).toFixed(2)} times as much. The setting changed ${changes} times, and was ${after.join(', ')} when the load had gone. ${requests.toLocaleString('en')} requests, ${wrong} wrong answers.`,
+    `${measured[0].title} with a policy of \`calibrate --limits\`, \`--target-p99 ${targetMs}ms\`, and a load that grows steadily, three times with each in turn; by the medians of each step, full depth keeps the target up to ${percent(full)} of what it serves at most, elastic depth up to ${percent(elastic)}, ${(elastic / full).toFixed(2)} times as much (the single ramps: ${single.join('; ')}; a stall of the machine of 40 ms is enough for one step to miss the target). The setting changed ${changes.join(', ')} times, and was ${after.join(', ')} when the load had gone. ${requests.toLocaleString('en')} requests, ${wrong} wrong answers.`,
     '![Latency and settings while the load grows](serving.svg)',
     rampTable(ramp),
     'What each setting changes, on images that neither training nor calibration saw:',
