@@ -52,7 +52,7 @@ export class LengthSeries {
   }
 
   private add(sample: Sample): void {
-    if (sample.program.exits || this.samples.some(({ length }) => length === sample.length)) return;
+    if (this.samples.some(({ length }) => length === sample.length)) return;
     const samples = [...this.samples, sample].sort((a, b) => a.length - b.length);
     // The shortest and the longest stay: lengths between them can be interpolated.
     if (samples.length > SAMPLES) samples.splice(samples[1] === sample ? 2 : 1, 1);
@@ -88,29 +88,39 @@ function interpolation(samples: readonly Sample[], { graph }: Model): Made<Progr
   const numbers = new Numbers(lengths);
   for (const { shape } of graph.constants.values()) for (const axis of shape) numbers.add(axis);
   const programs = samples.map(({ program }) => program);
-  const values = valuesOf(programs, numbers);
-  const rest =
+  const values = valuesOf(
+    programs.map(({ values }) => values),
+    numbers,
+  );
+  const exitValues =
     values &&
-    interpolated(
-      programs.map(({ values: _, ...others }) => others),
+    valuesOf(
+      programs.map(({ exits }) => exits?.values ?? []),
       numbers,
     );
-  if (!values || !rest) return undefined;
+  const rest =
+    exitValues &&
+    interpolated(
+      programs.map(({ values: _, exits, ...others }) => ({ others, exits: exits?.list })),
+      numbers,
+    );
+  if (!rest) return undefined;
   return (length) => {
     if (numbers.meet(length)) return undefined;
-    const others = 'same' in rest ? rest.same : rest.make(length);
-    const made = others && values(length);
-    return made && { ...others, values: made };
+    const { others, exits: list } = ('same' in rest ? rest.same : rest.make(length)) ?? {};
+    const [made, ofExits] = [values(length), exitValues(length)];
+    if (!others || !made || !ofExits) return undefined;
+    return { ...others, values: made, ...(list && { exits: { values: ofExits, list } }) };
   };
 }
 
-function valuesOf(programs: readonly Program[], numbers: Numbers): Made<Value[]> | undefined {
-  const count = programs[0]!.values.length;
-  if (programs.some(({ values }) => values.length !== count)) return undefined;
+function valuesOf(samples: readonly (readonly Value[])[], numbers: Numbers): Made<Value[]> | undefined {
+  const count = samples[0]!.length;
+  if (samples.some((values) => values.length !== count)) return undefined;
   const each: Fitted<Value>[] = [];
   for (let id = 0; id < count; id++) {
     const value = fitValue(
-      programs.map(({ values }) => values[id]!),
+      samples.map((values) => values[id]!),
       numbers,
     );
     if (!value) return undefined;

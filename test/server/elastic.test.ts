@@ -47,7 +47,12 @@ async function until(what: () => boolean | Promise<boolean>): Promise<void> {
 
 describe('a server with a target', () => {
   test('goes bolder while requests wait, says so everywhere, and returns to full depth', async () => {
-    const { server, log, metrics, client } = await serverWith({ targetQueue: 6, threads: 1, mostItems: 1, shadow: 0 });
+    const { server, log, metrics, client } = await serverWith({
+      targetQueue: 6,
+      threads: 1,
+      mostItems: 1,
+      shadow: 0,
+    });
     const answers: Inference[] = [];
     const flood = async () => {
       while (!answers.some(({ policy }) => policy === '0.05'))

@@ -101,6 +101,24 @@ function turned(): GraphBuilder {
   return graph;
 }
 
+/** Two blocks with attention, and an exit between them that reads the mean of all tokens. */
+function leaving(): GraphBuilder {
+  const { graph } = tokens();
+  const block = (x: string, seed: number) => {
+    const y = graph.node('MatMul', [x, graph.constant(floats([WIDTH, WIDTH], seed))]);
+    const scores = graph.node('MatMul', [y, graph.node('Transpose', [x], { perm: [0, 2, 1] })]);
+    return graph.node('Add', [x, graph.node('MatMul', [graph.node('Softmax', [scores], { axis: -1 }), x])]);
+  };
+  const read = (x: string, outputs: number, seed: number) => {
+    const mean = graph.node('ReduceMean', [x], { axes: [1], keepdims: 0 });
+    return graph.node('MatMul', [mean, graph.constant(floats([WIDTH, outputs], seed))]);
+  };
+  const early = block('x', 6);
+  const sure = graph.node('GreaterOrEqual', [read(early, 1, 7), graph.constant(float32s(0.25))]);
+  graph.output(graph.node('Where', [sure, read(early, 3, 8), read(block(early, 9), 3, 10)]));
+  return graph;
+}
+
 const bindingOf = ({ inputs: [x] }: Model, length: number): Binding =>
   new Map([[x!.name, { shape: [1, length, WIDTH] }]]);
 
@@ -124,6 +142,7 @@ test.each([
   ['a multiple', filled, MOST],
   ['constants that depend on the length', shares, MOST],
   ['a transpose', turned, 15],
+  ['a network with an exit', leaving, 15],
 ] as const)('%s: every length has the program that compiling gives', async (_name, build, most) => {
   const model = await modelOf(build(), 17);
   const compiled = new Set<number>();
@@ -136,6 +155,15 @@ test.each([
     expect(series.program(binding)).toEqual(compileModel(model, binding));
   }
   expect(compiled.size).toBeLessThanOrEqual(most);
+});
+
+test('exits have the length of their program', async () => {
+  const model = await modelOf(leaving(), 17);
+  const series = new LengthSeries(model, (binding) => compileModel(model, binding));
+  for (const length of [10, 30, 11, 21]) series.program(bindingOf(model, length));
+  const { exits } = series.program(bindingOf(model, 19));
+  expect(exits!.list).toHaveLength(1);
+  expect(exits).toEqual(compileModel(model, bindingOf(model, 19)).exits);
 });
 
 test('weights of interpolated programs are the same arrays', async () => {
