@@ -202,7 +202,7 @@ export interface Operations {
   /** [x bytes, weight bytes, bias (M) | NONE, scale (1) or (M) | NONE, x's zero (1) | NONE, weight's zero (1) or (M) | NONE] -> [y];
    *  sum = conv(x - zero, weight - zero), in which padding adds nothing; y by its type is
    *   - int32: sum (scale is NONE)
-   *   - float32: act(sum*scale + bias) with a bias of float32, act((sum + bias)*scale) with one of int32
+   *   - float32: act(round(sum*scale) + bias) with a bias of float32, act((sum + bias)*scale) with one of int32
    *   - bytes: requantise((sum + bias)*scale) with a bias of int32. The product is of two float32. */
   readonly qconv: Window & {
     readonly group: number;
@@ -210,7 +210,8 @@ export interface Operations {
     readonly requant: Requantisation;
   };
   /** [a bytes, b bytes, bias (N) | NONE, scale (1) or (N) | NONE, a's zero (1) | NONE, b's zero (1) or (N) | NONE] -> [y];
-   *  sum = numpy.matmul(a - zero, b - zero), the last two axes of b swapped if transB; y as in `qconv`. */
+   *  sum = numpy.matmul(a - zero, b - zero), the last two axes of b swapped if transB; y as in `qconv`, but
+   *  act(fma(sum, scale, bias)) with a bias of float32. */
   readonly qmatmul: { readonly transB: boolean; readonly act: Activation; readonly requant: Requantisation };
   /** [a bytes, b bytes] -> [y bytes]; numpy broadcasting; with the zeros and factors of `terms`, y = requantise(v) for
    *   - add: v = fma(a - zero0, factor0, (b - zero1)*factor1)

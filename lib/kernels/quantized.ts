@@ -143,7 +143,10 @@ type Inputs = readonly [
   wZero: Operand,
 ];
 
-/** y from sums; the channel of element i is floor(i / inner) modulo the number of channels. */
+/**
+ * y from sums; the channel of element i is floor(i / inner) modulo the number of channels. With `roundsProduct`, sum*scale is rounded
+ * before a bias of float32 is added.
+ */
 function finish(
   sums: NumberData,
   [, , bias, scale]: Inputs,
@@ -151,6 +154,7 @@ function finish(
   channels: number,
   inner: number,
   { act, requant }: Pick<Operations['qmatmul'], 'act' | 'requant'>,
+  roundsProduct: boolean,
 ): void {
   if (y.dtype === 'int32') return;
   const [to, scales] = [numbers(y), floats(scale!)];
@@ -163,7 +167,7 @@ function finish(
     for (let i = begin; i < begin + inner; i++) {
       // The product is exact in double precision.
       const v = fround((sums[i]! + whole) | 0) * factor;
-      if (y.dtype === 'float32') to[i] = addend ? v + addend[c]! : v;
+      if (y.dtype === 'float32') to[i] = addend ? (roundsProduct ? fround(v) : v) + addend[c]! : v;
       else to[i] = requantise(fround(v), requant);
     }
   }
@@ -179,7 +183,7 @@ export function qconv(inputs: Inputs, y: KernelTensor, attrs: Operations['qconv'
     centred(w, wZero, sizeOf(w.shape.slice(1)), wScratch),
   ];
   conv(left, right, undefined, undefined, sums, { ...attrs, act: NO_ACTIVATION });
-  finish(numbers(sums), inputs, y, channels, sizeOf(y.shape.slice(2)), attrs);
+  finish(numbers(sums), inputs, y, channels, sizeOf(y.shape.slice(2)), attrs, true);
 }
 
 export function qmatmul(inputs: Inputs, y: KernelTensor, attrs: Operations['qmatmul']): void {
@@ -191,7 +195,7 @@ export function qmatmul(inputs: Inputs, y: KernelTensor, attrs: Operations['qmat
     centred(b, bZero, attrs.transB ? depth : 1, wScratch),
   ];
   matmul(left, right, sums, attrs.transB);
-  finish(numbers(sums), inputs, y, y.shape.at(-1)!, 1, attrs);
+  finish(numbers(sums), inputs, y, y.shape.at(-1)!, 1, attrs, false);
 }
 
 export function qbinary(

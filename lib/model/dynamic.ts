@@ -48,8 +48,8 @@ function scaledBy(region: Region, step: WorkStepNamed<'binary'>, sums: ValueId, 
 }
 
 /**
- * Makes a constant that is added to each column the bias of a product of matrices. That of a convolution stays a step of its own: rounded
- * once instead of twice, its sums would differ from other runtimes' in the last bit, and what comes next quantises them again.
+ * Makes a constant that is added to each channel the bias of a product. That of a convolution is added to the rounded product, as by other
+ * runtimes: sums that differ in the last bit would be quantised to other bytes.
  */
 export function shiftProduct(region: Region, step: WorkStep): boolean {
   if (step.op !== 'binary' || step.attrs.kind !== 'add') return false;
@@ -60,7 +60,7 @@ export function shiftProduct(region: Region, step: WorkStep): boolean {
 function shiftedBy(region: Region, step: WorkStepNamed<'binary'>, y: ValueId, bias: ValueId): boolean {
   const product = region.soleProducer(y);
   const { data, shape, name } = region.value(bias);
-  if (product?.op !== 'qmatmul' || !(data instanceof Float32Array)) return false;
+  if (!isProduct(product) || !(data instanceof Float32Array)) return false;
   if (region.value(y).dtype !== 'float32' || product.inputs[2] !== NONE) return false;
   if (product.attrs.act.kind !== 'none') return false;
   if (!alongChannels(product, shape, region.shape(y))) return false;
@@ -68,6 +68,6 @@ function shiftedBy(region: Region, step: WorkStepNamed<'binary'>, y: ValueId, bi
   const vector = shape.length === 1 ? bias : region.addValue(name, 'float32', [data.length], data);
   const inputs = product.inputs.with(2, vector);
   const attrs = { ...product.attrs, act: step.attrs.act };
-  region.replace([product, step], [{ ...product, inputs, outputs: step.outputs, attrs }]);
+  region.replace([product, step], [{ ...product, inputs, outputs: step.outputs, attrs } as WorkStep]);
   return true;
 }

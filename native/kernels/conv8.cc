@@ -79,13 +79,27 @@ void pack_planar(const int8_t* weight, PackedConv8& packed) {
   });
 }
 
-void pack_depthwise(const int8_t* weight, PackedConv8& packed) {
+// The summands of 8 bits of a weight less its zero point.
+int8_t part_of(int whole, int part) {
+  for (int i = 0; i < part; ++i) whole -= std::clamp(whole, -128, 127);
+  return static_cast<int8_t>(std::clamp(whole, -128, 127));
+}
+
+template <class Zero>
+void pack_depthwise(const int8_t* weight, const Zero& zero_of, PackedConv8& packed) {
   const ConvShape& s = packed.shape;
-  pack_blocks(quads(s.kernel_h) * s.kernel_w * kFactorBytes, packed, [&](int8_t* out, int m, int lane) {
-    for (int kh = 0; kh < s.kernel_h; ++kh) {
-      int8_t* group = out + static_cast<size_t>(kh / kQuad) * s.kernel_w * kFactorBytes + at(lane, kh);
+  const size_t taps = static_cast<size_t>(s.kernel_h) * s.kernel_w;
+  const auto parts_of = [](int whole) { return whole < -128 || whole > 127 ? whole > 254 ? 3 : 2 : 1; };
+  for (int m = 0; m < s.out_channels; ++m) {
+    for (size_t tap = 0; tap < taps; ++tap) packed.parts = std::max(packed.parts, parts_of(weight[m * taps + tap] - zero_of(m)));
+  }
+  const int rows = s.kernel_h * packed.parts;
+  pack_blocks(quads(rows) * s.kernel_w * kFactorBytes, packed, [&](int8_t* out, int m, int lane) {
+    for (int row = 0; row < rows; ++row) {
+      int8_t* group = out + static_cast<size_t>(row / kQuad) * s.kernel_w * kFactorBytes + at(lane, row);
       for (int kw = 0; kw < s.kernel_w; ++kw) {
-        group[kw * kFactorBytes] = weight[(static_cast<size_t>(m) * s.kernel_h + kh) * s.kernel_w + kw];
+        const int whole = weight[(static_cast<size_t>(m) * s.kernel_h + row % s.kernel_h) * s.kernel_w + kw] - zero_of(m);
+        group[kw * kFactorBytes] = part_of(whole, row / s.kernel_h);
       }
     }
   });
@@ -145,17 +159,19 @@ bool depthwise_by_lines8(const ConvShape& s) {
 }
 
 std::shared_ptr<const PackedConv8> pack_conv8(const ConvShape& shape, ConvAlgorithm algorithm, const int8_t* weight,
-                                              const int32_t* bias, const float* scale, int scales, int input_zero) {
+                                              const int32_t* bias, const float* scale, int scales, int input_zero,
+                                              const int8_t* weight_zero, int weight_zeros) {
   auto packed = std::make_shared<PackedConv8>();
   packed->shape = shape;
   packed->algorithm = algorithm;
+  const auto zero_of = [=](int m) { return weight_zeros == 0 ? 0 : weight_zero[weight_zeros == 1 ? 0 : m]; };
   const size_t k = static_cast<size_t>(shape.in_channels / shape.groups) * shape.kernel_h * shape.kernel_w;
-  packed->bias = packed_bias8(shape.out_channels, bias, input_zero, [&](int m) { return sum_of(weight + m * k, k, 1); },
+  packed->bias = packed_bias8(shape.out_channels, bias, input_zero, [&](int m) { return sum_of(weight + m * k, k, 1) - zero_of(m) * static_cast<int32_t>(k); },
                               [](int) { return 0; });
   packed->scale = packed_scale8(shape.out_channels, scale, scales);
   switch (algorithm) {
     case ConvAlgorithm::kDepthwise:
-      pack_depthwise(weight, *packed);
+      pack_depthwise(weight, zero_of, *packed);
       break;
     case ConvAlgorithm::kPlanar:
       pack_planar(weight, *packed);

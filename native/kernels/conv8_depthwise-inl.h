@@ -9,7 +9,7 @@ namespace rskip::RSKIP_ISA {
 struct DepthwiseTile8 {
   const uint8_t* x;
   ptrdiff_t x_row, x_column, pixel;  // bytes between taps, and between pixels
-  int kernel_h, kernel_w;
+  int kernel_h, kernel_w, parts;
   const int8_t* w;
   const int32_t* bias;
   const float* scale;
@@ -18,12 +18,12 @@ struct DepthwiseTile8 {
 };
 using DepthwiseTileFn8 = void (*)(const DepthwiseTile8&);
 
-// Up to four of `rows` rows, from `first` on; the others have no weight, so that any row does.
+// Four of `rows` rows, from `first` on; behind the last, over again for the next parts of weights. Where there is no weight, any row does.
 struct FourRows {
   ptrdiff_t offset[4] = {};
   FourRows() = default;
   FourRows(int first, int rows, ptrdiff_t x_row) {
-    for (int i = 0; i < 4; ++i) offset[i] = std::min(first + i, rows - 1) * x_row;
+    for (int i = 0; i < 4; ++i) offset[i] = (first + i) % rows * x_row;
   }
   RSKIP_INLINE Quads operator()(const uint8_t* x) const {
     return interleave(x + offset[0], x + offset[1], x + offset[2], x + offset[3]);
@@ -38,7 +38,7 @@ template <int P>
   Bits acc[P][1];
   tile_bias8(acc, t.bias);
   const int8_t* w = t.w;
-  for (int kh = 0; kh < t.kernel_h; kh += kQuad) {
+  for (int kh = 0; kh < t.kernel_h * t.parts; kh += kQuad) {
     const FourRows rows(kh, t.kernel_h, t.x_row);
     const uint8_t* x = t.x;
     for (int kw = 0; kw < t.kernel_w; ++kw, x += t.x_column, w += kFactorBytes) {
@@ -71,6 +71,7 @@ inline void depthwise_any8(const ConvArgs8& args, int part, int parts) {
   t.pixel = static_cast<ptrdiff_t>(s.stride_w) * kLanes;
   t.kernel_h = s.kernel_h;
   t.kernel_w = s.kernel_w;
+  t.parts = conv.parts;
   t.epilogue = &epilogue;
   each_row_of_share(y.blocks(), rows_of(args), part, parts, [&](int b, int row) {
     t.w = conv.weights.data() + conv.blocks[b].offset;
@@ -207,7 +208,7 @@ void depthwise_lines8(const ConvArgs8& args, int part, int parts) {
 
 inline void conv8_depthwise(const ConvArgs8& args, int part, int parts) {
   const ConvShape& s = args.conv->shape;
-  if (!depthwise_by_lines8(s) || args.residual != nullptr) return depthwise_any8(args, part, parts);
+  if (!depthwise_by_lines8(s) || args.residual != nullptr || args.conv->parts > 1) return depthwise_any8(args, part, parts);
   if (s.kernel_w == 3) {
     return s.stride_w == 1 ? depthwise_lines8<3, 1>(args, part, parts) : depthwise_lines8<3, 2>(args, part, parts);
   }

@@ -105,6 +105,7 @@ inline void gemm8(const GemmArgs8& args, int part, int parts) {
   t.steps = g.steps();
   t.n = g.n;
   t.shift = args.shift;
+  t.rounds_product = args.rounds_product;
   t.y = args.y;
   t.y_float = args.y_float;
   t.rounding = &args.rounding;

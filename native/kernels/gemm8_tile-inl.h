@@ -14,6 +14,7 @@ struct GemmTile8 {
   const int32_t* bias = nullptr;
   const float* scale = nullptr;
   const float* shift = nullptr;
+  bool rounds_product = false;
   const int32_t* weight_zero = nullptr;  // null: 0
   const int32_t* row_sums = nullptr;     // where there are weight_zero
   uint8_t* y = nullptr;                  // null: y_float
@@ -56,7 +57,11 @@ RSKIP_INLINE void gemm_finish8(Bits (&acc)[P][N], const GemmTile8& t) {
       RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
         const int lanes = std::min(kLanes, t.columns - n * kLanes);
         const Vec sum = to_float(acc[p][n]), scale = load(t.scale + n * kLanes);
-        const Vec value = t.shift == nullptr ? sum * scale : fma(sum, scale, load_first(t.shift + n * kLanes, lanes));
+        Vec value = sum * scale;
+        if (t.shift != nullptr) {
+          const Vec shift = load_first(t.shift + n * kLanes, lanes);
+          value = t.rounds_product ? value + shift : fma(sum, scale, shift);
+        }
         store_first(t.y_float + static_cast<ptrdiff_t>(p) * t.n + n * kLanes, finish(value, *t.epilogue), lanes);
       }
     }

@@ -13,8 +13,10 @@ struct PackedConv8 {
   // Groups of four numbers of the input that lie side by side, or of rows for kDepthwise; what a group lacks has weight 0.
   // kDirect:    per output block [kh][kw][input block][group of four channels of the block][16][4]
   // kPlanar:    per output block [input channel][kh][group of four columns][16][4]; with a dilation, groups have one column
-  // kDepthwise: per block [group of four kh][kw][16][4]
+  // kDepthwise: per block [group of four kh][kw][16][4]; the rows of the second part follow those of the first
   Aligned<int8_t> weights;
+  // A weight less its zero point may need more than 8 bits. It is the sum of so many.
+  int parts = 1;
   // Whole blocks: the first number of each sum; then all of them again, for products of inputs less 128.
   Aligned<int32_t> bias;
   AlignedFloats scale;  // whole blocks

@@ -166,9 +166,19 @@ inline void dynamic_quantize8(const DynamicQuantizeArgs8& args) {
     low = min(x, low);
     high = max(x, high);
   };
-  size_t i = 0;
-  for (; i + kLanes <= args.n; i += kLanes) widen(load(args.x + i));
-  if (i < args.n) widen(load_first(args.x + i, static_cast<int>(args.n - i)));
+  const auto each_row = [&](const auto& row) {
+    for (int b = 0; b < args.blocks; ++b) {
+      for (int r = 0; r < args.rows; ++r) {
+        row(args.x + b * args.x_block + r * args.x_row, args.y + b * args.y_block + r * args.y_row,
+            b + 1 == args.blocks ? args.last_channels : kLanes);
+      }
+    }
+  };
+  each_row([&](const float* x, const uint8_t*, int channels) {
+    size_t i = 0;
+    for (; i + kLanes <= args.n; i += kLanes) widen(channels == kLanes ? load(x + i) : load_first(x + i, channels));
+    if (i < args.n) widen(load_first(x + i, static_cast<int>(args.n - i)));
+  });
   float lows[kLanes], highs[kLanes];
   store(lows, low);
   store(highs, high);
@@ -179,7 +189,7 @@ inline void dynamic_quantize8(const DynamicQuantizeArgs8& args) {
   store_rounded(zero, splat((0 - least) / scale), Clamp8(any), any);
   *args.scale = scale;
   *args.zero = zero[0];
-  quantize8({args.x, args.y, args.n, scale, zero[0]});
+  each_row([&](const float* x, uint8_t* y, int) { quantize8({x, y, args.n, scale, zero[0]}); });
 }
 
 inline void dequantize8(const DequantizeArgs8& args) {

@@ -23,9 +23,11 @@ struct Addition8 {
 struct PackedConv8;
 // Any but Winograd's.
 ConvAlgorithm choose_conv8_algorithm(const ConvShape& shape);
-// weight is (M, C/groups, kh, kw); bias is (M) or null; `scales` are M or one; input_zero is that of x.
+// weight is (M, C/groups, kh, kw); bias is (M) or null; `scales` are M or one; input_zero is that of x. Only kDepthwise takes zero points of
+// the weights, M or one.
 std::shared_ptr<const PackedConv8> pack_conv8(const ConvShape& shape, ConvAlgorithm algorithm, const int8_t* weight,
-                                              const int32_t* bias, const float* scale, int scales, int input_zero);
+                                              const int32_t* bias, const float* scale, int scales, int input_zero,
+                                              const int8_t* weight_zero = nullptr, int weight_zeros = 0);
 std::shared_ptr<const PackedConv8> rebind_conv8(const PackedConv8& conv, const ConvShape& shape);
 // What a worker needs beside its arguments.
 size_t conv8_scratch_bytes(const PackedConv8& conv, Isa isa);
@@ -69,13 +71,15 @@ struct GemmArgs8 {
   const PackedGemm8* gemm = nullptr;
   const uint8_t* a = nullptr;
   int m = 0;
-  // One of them: rounded, or act(fma(sum, scale, shift)), without shift act(sum * scale).
+  // One of them: rounded, or act(fma(sum, scale, shift)), without shift act(sum * scale); act(round(sum * scale) + shift) if
+  // rounds_product.
   uint8_t* y = nullptr;
   float* y_float = nullptr;
   Rounding rounding;
   RowAddition8 additions[kMostAdditions8];  // to rounded sums, one after the other; N is then a multiple of 16
   int addition_count = 0;
   const float* shift = nullptr;  // (N), or null
+  bool rounds_product = false;
   Activation act;
   void* scratch = nullptr;
   // In place of the packed ones, if not null: the sums' scales, N or one, and A's zero point, where the packed one is 0.
@@ -158,6 +162,9 @@ struct DynamicQuantizeArgs8 {
   size_t n = 0;
   float* scale = nullptr;
   uint8_t* zero = nullptr;
+  // Of a blocked map, n elements are one of `rows` rows of one of `blocks` blocks, of which the last has some channels less.
+  int rows = 1, blocks = 1, last_channels = kLanes;
+  ptrdiff_t x_row = 0, x_block = 0, y_row = 0, y_block = 0;
 };
 // y = (x - zero) * scale
 struct DequantizeArgs8 {

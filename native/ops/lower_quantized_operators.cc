@@ -85,7 +85,8 @@ class Product8 {
         scales(scales_of(plan, in.scale)),
         weight_zeros(in.w_zero ? scales_of(plan, in.w_zero) : 0),
         rounding_(rounding_of(step.requant)),
-        act_(step.act) {
+        act_(step.act),
+        is_conv_(step.op == Op::kQconv) {
     const bool shifted = in.bias && plan.value(in.bias).dtype == DType::kFloat32;
     if (!shifted) start = in.bias;
     if (plan.is_constant(in.scale)) fixed_scale = in.scale;
@@ -108,6 +109,7 @@ class Product8 {
     o.to_float = to_float;
     o.has_shift = static_cast<bool>(shift_);
     if (o.has_shift) o.shift = e.place(shift_);
+    o.rounds_product = is_conv_;
     o.has_scale = static_cast<bool>(factor_);
     if (o.has_scale) o.scale = e.place(factor_);
     o.scales = scales;
@@ -127,6 +129,7 @@ class Product8 {
  private:
   const Rounding rounding_;
   const Activation act_;
+  const bool is_conv_;
   NodeId factor_, centre_, shift_;
 };
 
@@ -216,12 +219,15 @@ bool lower_quantize(Lowering& plan, const Step& step) {
 }
 
 bool lower_dynamic_quantize(Lowering& plan, const Step& step) {
-  const NodeId from = plan.request(step.inputs[0], Form::kDense);
-  std::vector<NodeId> to;
-  for (ValueId id : step.outputs) to.push_back(plan.target(id, Form::kDense));
-  Draft draft{.reads = {from}, .write = to[0], .more_writes = {to[1], to[2]}};
+  Image image;
+  const bool blocked = plan.blocked_at_home(step.inputs[0]) && as_image(plan.value(step.inputs[0]), &image) && image.n == 1;
+  const Form form = blocked ? Form::kBlocked : Form::kDense;
+  const NodeId from = plan.request(step.inputs[0], form), to = plan.target(step.outputs[0], form);
+  const NodeId scale = plan.target(step.outputs[1], Form::kDense), zero = plan.target(step.outputs[2], Form::kDense);
+  Draft draft{.reads = {from}, .write = to, .more_writes = {scale, zero}};
   draft.make = [=, n = plan.value(step.outputs[0]).elements](const Emitter& e) {
-    return make_dynamic_quantize8(e.table(), e.place(from), e.place(to[0]), e.place(to[1]), e.place(to[2]), n);
+    if (!blocked) return make_dynamic_quantize8(e.table(), e.place(from), e.place(to), e.place(scale), e.place(zero), n);
+    return make_dynamic_quantize8(e.table(), e.blocked(from, 0), e.blocked8(to, 0), e.place(scale), e.place(zero));
   };
   plan.compute(std::move(draft));
   return true;
@@ -255,17 +261,18 @@ bool lower_qconv(Lowering& plan, const Step& step) {
     return true;
   }
   const ConvShape shape = conv_shape(x, y, *window, static_cast<int>(step.group));
-  if (to_float || in.w_zero || !in.bound(plan)) return lower_im2col8(plan, step, shape, y.n);
   const ConvAlgorithm algorithm = choose_conv8_algorithm(shape);
+  const bool has_kernel = !in.w_zero || algorithm == ConvAlgorithm::kDepthwise;
+  if (to_float || !has_kernel || !in.bound(plan)) return lower_im2col8(plan, step, shape, y.n);
   const Halo halo = conv8_input_halo(shape, algorithm);
-  const int scales = scales_of(plan, in.scale);
+  const int scales = scales_of(plan, in.scale), weight_zeros = in.w_zero ? scales_of(plan, in.w_zero) : 0;
   const uint8_t zero = plan.scalar<uint8_t>(in.x_zero);
   const auto packed = plan.pack<PackedConv8>(
       in.key(plan, {kPackedConv8, static_cast<int64_t>(algorithm), x.c, y.c, shape.kernel_h, shape.kernel_w, shape.groups,
                     shape.dilation_w}),
-      {in.w, in.scale, in.bias}, [=](const ConstantReader& read) {
+      {in.w, in.scale, in.bias, in.w_zero}, [=](const ConstantReader& read) {
         return pack_conv8(shape, algorithm, read.of<int8_t>(in.w), read.of<int32_t>(in.bias), read.of<float>(in.scale),
-                          scales, zero);
+                          scales, zero, read.of<int8_t>(in.w_zero), weight_zeros);
       });
   const bool planar = algorithm == ConvAlgorithm::kPlanar;
   const NodeId from = plan.request_image8(in.x, planar ? Form::kPlanar : Form::kBlocked, halo, zero);

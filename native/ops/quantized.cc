@@ -61,6 +61,7 @@ struct Finish {
   const TensorView &bias, &scale, &y;
   const Activation act;
   const Requant requant;
+  const bool rounds_product;  // before a bias of floats is added
 
   float real(uint32_t sum, int64_t channel) const {
     const bool integer = bias.data != nullptr && bias.dtype == DType::kInt32;
@@ -76,7 +77,9 @@ struct Finish {
       for (int64_t i = 0; i < count; ++i) {
         const int64_t c = channel + (each ? i : 0);
         const float sum = real(sums[i], c), factor = scale_at(scale, c);
-        y.as<float>()[at + i] = scalar_activation(addend ? std::fma(sum, factor, addend[c]) : sum * factor, act);
+        const float product = sum * factor;
+        const float v = !addend ? product : rounds_product ? product + addend[c] : std::fma(sum, factor, addend[c]);
+        y.as<float>()[at + i] = scalar_activation(v, act);
       }
     } else {
       with_byte(y.dtype, [&](auto type) {
@@ -264,14 +267,14 @@ void dynamic_quantize(const TensorView& x, const TensorView& y, const TensorView
 
 void qconv(const QuantizedOperands& o, const Window& win, int64_t group, Activation act, const Requant& requant,
            const TensorView& y, Poll poll) {
-  const Finish finish{o.bias, o.scale, y, act, requant};
+  const Finish finish{o.bias, o.scale, y, act, requant, true};
   with_bytes(o.x.dtype, o.w.dtype, [&](auto x, auto w) {
     qconv_of<decltype(x), decltype(w)>(o.x, o.w, o.x_zero, o.w_zero, win, group, finish, poll);
   });
 }
 
 void qmatmul(const QuantizedOperands& o, bool trans_b, Activation act, const Requant& requant, const TensorView& y, Poll poll) {
-  const Finish finish{o.bias, o.scale, y, act, requant};
+  const Finish finish{o.bias, o.scale, y, act, requant, false};
   with_bytes(o.x.dtype, o.w.dtype, [&](auto x, auto w) {
     qmatmul_of<decltype(x), decltype(w)>(o.x, o.w, o.x_zero, o.w_zero, trans_b, finish, poll);
   });

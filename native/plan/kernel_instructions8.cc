@@ -107,6 +107,7 @@ GemmArgs8 gemm_args(const Frame& frame, const GemmOperands8& o, ptrdiff_t first)
   if (o.has_shift) args.shift = frame.at<float>(o.shift) + first;
   if (o.has_scale) args.scale = frame.at<float>(o.scale) + (o.scales == 1 ? 0 : first);
   if (o.has_zero) args.zero = frame.at<uint8_t>(o.zero);
+  args.rounds_product = o.rounds_product;
   args.scales = o.scales;
   args.rounding = o.rounding;
   args.act = o.act;
@@ -177,6 +178,16 @@ InstructionPtr make_dynamic_quantize8(const KernelTable& table, Place x, Place y
   return simple(0, [kernel = table.dynamic_quantize8, x, y, scale, zero, n](Frame& frame, int part, int) {
     if (part > 0) return;
     kernel({frame.at<float>(x), frame.at<uint8_t>(y), static_cast<size_t>(n), frame.at<float>(scale), frame.at<uint8_t>(zero)});
+  });
+}
+InstructionPtr make_dynamic_quantize8(const KernelTable& table, BlockedOperand x, BlockedOperand8 y, Place scale, Place zero) {
+  return simple(0, [kernel = table.dynamic_quantize8, x, y, scale, zero](Frame& frame, int part, int) {
+    if (part > 0) return;
+    const BlockedView from = resolve(frame, x);
+    const BlockedView8 to = resolve(frame, y);
+    kernel({from.data, to.data, static_cast<size_t>(from.width) * kLanes, frame.at<float>(scale), frame.at<uint8_t>(zero), from.height,
+            from.blocks(), from.channels - (from.blocks() - 1) * kLanes, from.row_stride, from.block_stride, to.row_stride,
+            to.block_stride});
   });
 }
 

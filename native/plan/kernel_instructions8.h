@@ -35,6 +35,7 @@ struct GemmOperands8 {
   bool to_float = false;
   bool has_shift = false;
   Place shift;
+  bool rounds_product = false;  // before shift is added
   // Those known at run time only.
   bool has_scale = false, has_zero = false;
   Place scale, zero;
@@ -79,6 +80,7 @@ InstructionPtr make_binary8(const KernelTable& table, BlockedOperand8 a, Blocked
 InstructionPtr make_lookup8(const KernelTable& table, BlockedOperand8 x, Place lookup, BlockedOperand8 y);
 InstructionPtr make_quantize8(const KernelTable& table, Place x, Place y, int64_t n, float scale, int32_t zero);
 InstructionPtr make_dynamic_quantize8(const KernelTable& table, Place x, Place y, Place scale, Place zero, int64_t n);
+InstructionPtr make_dynamic_quantize8(const KernelTable& table, BlockedOperand x, BlockedOperand8 y, Place scale, Place zero);
 InstructionPtr make_dequantize8(const KernelTable& table, Place x, Place y, int64_t n, float scale, int32_t zero);
 InstructionPtr make_planar_to_blocked8(const KernelTable& table, PlanarOperand8 x, BlockedOperand8 y);
 InstructionPtr make_blocked_to_planar8(const KernelTable& table, BlockedOperand8 x, PlanarOperand8 y);

@@ -38,6 +38,8 @@ class ConvTester8 {
   ConvTester8& input_zero(int zero) { return input_zero_ = zero, *this; }
   ConvTester8& rounding(Rounding rounding) { return rounding_ = rounding, *this; }
   ConvTester8& bias(bool on) { return bias_ = on, *this; }
+  // Zero points of the weights: one, or one for each output channel.
+  ConvTester8& weight_zeros(int count) { return weight_zeros_ = count, *this; }
   ConvTester8& one_scale() { return one_scale_ = true, *this; }
   ConvTester8& residual(bool first = false) { return residual_ = true, addition_.residual_first = first, *this; }
   ConvTester8& in_place() { return in_place_ = true, residual(); }
@@ -72,6 +74,7 @@ class ConvTester8 {
     const size_t k = static_cast<size_t>(in_ / s.groups) * s.kernel_h * s.kernel_w;
     x_ = random_integers<uint8_t>(static_cast<size_t>(in_) * height_ * width_, 1, 0, 255);
     weight_ = random_integers<int8_t>(out_ * k, 2, -128, 127);
+    weight_zero_ = random_integers<int8_t>(weight_zeros_, 6, -128, 127);
     biases_ = random_integers<int32_t>(out_, 3, -20000, 20000);
     residual_values_ = random_integers<uint8_t>(out_size, 4, 0, 255);
     // So that most results are inside the range, some exactly between two integers, and some beyond.
@@ -79,13 +82,14 @@ class ConvTester8 {
     for (float& scale : scales_) scale *= 64 / (8192 * std::sqrt(static_cast<float>(k)));
     scales_[0] = std::exp2(std::floor(std::log2(scales_[0])));
     packed_ = pack_conv8(s, algorithm_, weight_.data(), bias_ ? biases_.data() : nullptr, scales_.data(),
-                         static_cast<int>(scales_.size()), input_zero_);
+                         static_cast<int>(scales_.size()), input_zero_, weight_zero_.data(), weight_zeros_);
     compute_oracle();
   }
 
   int32_t oracle_sum(int m, int h, int w) const {
     const ConvShape& s = shape_;
     const int group_in = s.in_channels / s.groups, group_out = s.out_channels / s.groups;
+    const int zero = weight_zeros_ == 0 ? 0 : weight_zero_[weight_zeros_ == 1 ? 0 : m];
     int32_t sum = bias_ ? biases_[m] : 0;
     for (int c = 0; c < group_in; ++c) {
       for (int i = 0; i < s.kernel_h; ++i) {
@@ -95,7 +99,7 @@ class ConvTester8 {
           if (row < 0 || row >= s.in_height || column < 0 || column >= s.in_width) continue;
           const int channel = m / group_out * group_in + c;
           sum += (x_[(static_cast<size_t>(channel) * s.in_height + row) * s.in_width + column] - input_zero_) *
-                 weight_[((static_cast<size_t>(m) * group_in + c) * s.kernel_h + i) * s.kernel_w + j];
+                 (weight_[((static_cast<size_t>(m) * group_in + c) * s.kernel_h + i) * s.kernel_w + j] - zero);
         }
       }
     }
@@ -170,10 +174,10 @@ class ConvTester8 {
   Rounding rounding_{-100, 155, 100};
   Addition8 addition_{0.7f, 1.3f, 91, false, {-60, 140, 60}};
   bool residual_ = false, in_place_ = false, bias_ = true, one_scale_ = false;
-  int extra_halo_ = 0, output_halo_ = 0;
+  int extra_halo_ = 0, output_halo_ = 0, weight_zeros_ = 0;
   ConvAlgorithm algorithm_ = ConvAlgorithm::kDirect;
   std::vector<uint8_t> x_, residual_values_, oracle_;
-  std::vector<int8_t> weight_;
+  std::vector<int8_t> weight_, weight_zero_;
   std::vector<int32_t> biases_;
   std::vector<float> scales_;
   std::shared_ptr<const PackedConv8> packed_;

@@ -204,6 +204,41 @@ TEST(Kernels8, RangesOfTheRun) {
   }
 }
 
+// Three rows of five pixels of 20 channels; the lanes of no channel and the pixels of the halo don't widen the range.
+TEST(Kernels8, RangesOfMaps) {
+  constexpr int kRows = 3, kWidth = 5, kChannels = 20, kPitch = (kWidth + 1) * kLanes;
+  std::vector<float> map(2 * kRows * kPitch, 1000.0f);
+  float least = 0, most = 0;
+  const auto each = [&](const auto& visit) {
+    for (int c = 0; c < kChannels; ++c) {
+      for (int i = 0; i < kRows * kWidth; ++i) {
+        visit((c / kLanes * kRows + i / kWidth) * kPitch + i % kWidth * kLanes + c % kLanes);
+      }
+    }
+  };
+  int drawn = 0;
+  each([&](int at) {
+    map[at] = static_cast<float>(drawn++ % 37) - 9.5f;
+    least = std::min(least, map[at]);
+    most = std::max(most, map[at]);
+  });
+  const float scale = (most - least) / 255;
+  const uint8_t zero = oracle_round(-least / scale, {0, 255, 0});
+  on_every_table([&](const KernelTable& table, int) {
+    std::vector<uint8_t> y(map.size(), 77);
+    float factor = 0;
+    uint8_t centre = 0;
+    table.dynamic_quantize8({map.data(), y.data(), kWidth * kLanes, &factor, &centre, kRows, 2, kChannels - kLanes, kPitch,
+                             kRows * kPitch, kPitch, kRows * kPitch});
+    EXPECT_EQ(scale, factor);
+    EXPECT_EQ(zero, centre);
+    each([&](int at) {
+      EXPECT_EQ(oracle_round(map[at] / scale, {static_cast<float>(-zero), static_cast<float>(255 - zero), zero}), y[at]);
+    });
+    EXPECT_EQ(77, y[kWidth * kLanes]) << "beyond a row";
+  });
+}
+
 // A map of random bytes within a halo of 255, which no maximum may see.
 Map8 random_map(int channels, int height, int width, uint32_t seed) {
   Map8 map(channels, height, width, {1, 2, 1, 0}, 255);

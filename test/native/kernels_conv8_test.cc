@@ -73,6 +73,14 @@ TEST(Conv8, Depthwise) {
   ConvTester8().channels(24, 24).map(9, 10).kernel(2, 4).groups(24).check();
   ConvTester8().channels(24, 24).map(9, 12).kernel(3).pad(2).dilation(2, 2).groups(24).residual().check();
 }
+TEST(Conv8, DepthwiseWithZeroPointsOfWeights) {
+  for (int zeros : {1, 40}) {
+    for (int size : {1, 3, 5, 6}) {
+      ConvTester8().channels(40, 40).map(9, 23).kernel(size).pad(size / 2).groups(40).weight_zeros(zeros).check();
+    }
+  }
+  ConvTester8().channels(24, 24).map(9, 10).kernel(3).pad(1).stride(2).groups(24).weight_zeros(24).residual().check();
+}
 
 TEST(Conv8, Residuals) {
   for (bool first : {false, true}) {
