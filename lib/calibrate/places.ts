@@ -28,7 +28,8 @@ function featuresOf({ values }: Program, id: ValueId, reading: Reading | undefin
   const value = values[id]!;
   const { shape } = value;
   if (reading && reading.rank === shape.length && reading.axis === shape.length - 1) {
-    const rows = reading.first ? 'first' : 'rows';
+    // A class token has gathered little of the others in the first blocks.
+    const rows = reading.first ? 'tokens' : 'rows';
     return isReadable(rows, value) ? rows : undefined;
   }
   return (['pyramid', 'grid', 'mean'] as const).find(

@@ -13,7 +13,8 @@ const headShape = {
     description:
       'mean: averages over height and width; grid: averages of the four quarters, then the maxima of the whole; ' +
       'pyramid: averages of 4 x 4 windows, then the maxima and the mean squares of the whole; ' +
-      'rows: averages over the tokens, or over height and width where channels are last; first: the first token.',
+      'rows: averages over the tokens, or over height and width where channels are last; first: the first token; ' +
+      'tokens: the first token, then the averages over all.',
   }),
   layers: z
     .array(

@@ -27,8 +27,9 @@ import { ARRAY_OF } from '../tensor.js';
  * - `rows`: the averages over all axes but the last; C numbers. In a model with an input `attention_mask` [N, tokens], only tokens
  * that it marks count.
  * - `first`: the first of the tokens, as for a class token; C numbers
+ * - `tokens`: `first`, then `rows`; 2 C numbers
  */
-export const FEATURES = ['mean', 'grid', 'pyramid', 'rows', 'first'] as const;
+export const FEATURES = ['mean', 'grid', 'pyramid', 'rows', 'first', 'tokens'] as const;
 export type Features = (typeof FEATURES)[number];
 
 /** y = weight * x + bias. */
@@ -51,7 +52,7 @@ const WINDOWS = 4;
 /** Whether a head can read the features of a value. */
 export function isReadable(features: Features, { shape, dtype, term }: Value): boolean {
   if (dtype !== 'float32' && !term) return false;
-  if (features === 'first') return shape.length === 3;
+  if (features === 'first' || features === 'tokens') return shape.length === 3;
   if (features === 'rows') return shape.length === 3 || shape.length === 4;
   const sides = shape.slice(2);
   return sides.length === 2 && (features === 'mean' || sides.every((side) => side > 1));
@@ -60,6 +61,7 @@ export function isReadable(features: Features, { shape, dtype, term }: Value): b
 /** Number of inputs of a head on a value of a shape that is readable. */
 export function widthOf(features: Features, shape: readonly number[]): number {
   if (features === 'rows' || features === 'first') return shape.at(-1) ?? 0;
+  if (features === 'tokens') return 2 * (shape.at(-1) ?? 0);
   const [, channels = 0, height = 0, width = 0] = shape;
   if (features === 'mean') return channels;
   if (features === 'grid') return 5 * channels;
@@ -78,12 +80,16 @@ interface Part {
 
 /** Steps that compute the features of the value `from`, which is readable; [N, widthOf]. */
 export function featureSteps(growth: Growth, what: string, features: Features, from: ValueId): Part {
+  if (features === 'mean' || features === 'grid' || features === 'pyramid') {
+    return mapFeatures(growth, what, features, from);
+  }
   const { shape, dtype } = growth.valueOf(from);
-  if (features !== 'first' && features !== 'rows') return mapFeatures(growth, what, features, from);
   const tokens = dtype === 'float32' ? from : growth.value(`${what}/numbers`, 'float32', shape);
-  const { steps, result } = (features === 'first' ? firstRow : meanOfRows)(growth, what, tokens);
+  const { steps, result } = TOKEN_FEATURES[features](growth, what, tokens);
   return { steps: [...(tokens === from ? [] : dequantised(growth, what, from, tokens)), ...steps], result };
 }
+
+const TOKEN_FEATURES = { first: firstRow, rows: meanOfRows, tokens: firstAndMean } as const;
 
 /** The numbers that the bytes `from`, which have a term, stand for. */
 function dequantised(growth: Growth, what: string, from: ValueId, to: ValueId): Step[] {
@@ -236,6 +242,15 @@ function firstRow(growth: Growth, what: string, from: ValueId): Part {
     { op: 'reshape', inputs: [row], outputs: [result], attrs: {} },
   ];
   return { steps, result };
+}
+
+function firstAndMean(growth: Growth, what: string, from: ValueId): Part {
+  const parts = [firstRow(growth, what, from), meanOfRows(growth, what, from)];
+  const [items = 0, , width = 0] = growth.valueOf(from).shape;
+  const result = growth.value(`${what}/tokens`, 'float32', [items, 2 * width]);
+  const inputs = parts.map((part) => part.result);
+  const steps = parts.flatMap((part) => part.steps);
+  return { steps: [...steps, { op: 'concat', inputs, outputs: [result], attrs: { axis: 1 } }], result };
 }
 
 /** The input that marks the tokens of an item, for tokens of that shape. */

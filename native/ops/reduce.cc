@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <type_traits>
 
@@ -63,7 +64,11 @@ struct RankedHeap {
   }
 };
 
-// Calls group(walk) for each element of the result, in order; walk(each) calls each(offset in x) for what it is made of.
+// Elements of the result that are made together where what they are made of lies side by side.
+constexpr int64_t kTogether = 32;
+
+// Calls group(count, walk) for the elements of the result, in order, `count` of them at a time; walk(each) calls
+// each(offset in x) for what the first of them is made of. That of the others follows it.
 template <class Group>
 void for_each_group(const TensorView& x, const Ints& axes, Poll& poll, Group group) {
   const Ints dense = dense_strides(x.shape);
@@ -73,11 +78,13 @@ void for_each_group(const TensorView& x, const Ints& axes, Poll& poll, Group gro
     (reduced ? reduced_shape : kept_shape).push_back(x.shape[axis]);
     (reduced ? reduced_strides : kept_strides).push_back(dense[axis]);
   }
+  const Rows<1> reduced(reduced_shape, {reduced_strides});
   for_each_row<1>(kept_shape, {kept_strides}, poll, [&](const auto& kept, int64_t length, const auto& steps) {
-    for (int64_t i = 0; i < length; ++i) {
+    const int64_t together = steps[0] == 1 ? kTogether : 1;
+    for (int64_t i = 0; i < length; i += together) {
       const int64_t start = kept[0] + i * steps[0];
-      group([&](auto each) {
-        for_each_row<1>(reduced_shape, {reduced_strides}, poll, [&](const auto& at, int64_t n, const auto& step) {
+      group(std::min(together, length - i), [&](auto each) {
+        reduced.each(poll, [&](const auto& at, int64_t n, const auto& step) {
           for (int64_t k = 0; k < n; ++k) each(start + at[0] + k * step[0]);
         });
       });
@@ -85,15 +92,24 @@ void for_each_group(const TensorView& x, const Ints& axes, Poll& poll, Group gro
   });
 }
 
-// y's elements are `combine` over those of x, beginning with `start`; Sum is the type of what is gathered.
-template <class T, class Sum, class Combine>
-void gather_groups(const TensorView& x, const Ints& axes, const TensorView& y, Poll& poll, Sum start, Combine combine) {
+// y's elements are finish() of what `combine` makes of those of x, in order, beginning with `start`.
+template <class T, class Sum, class Combine, class Finish>
+void gather_groups(const TensorView& x, const Ints& axes, const TensorView& y, Poll& poll, Sum start, Combine combine,
+                   Finish finish) {
   T* to = y.as<T>();
   const T* from = x.as<T>();
-  for_each_group(x, axes, poll, [&](auto walk) {
-    Sum sum = start;
-    walk([&](int64_t at) { sum = combine(sum, static_cast<Sum>(from[at])); });
-    *to++ = static_cast<T>(sum);
+  for_each_group(x, axes, poll, [&](int64_t count, auto walk) {
+    Sum sums[kTogether];
+    std::fill(std::begin(sums), std::end(sums), start);
+    walk([&](int64_t at) {
+      const T* parts = from + at;
+      if (count == kTogether) {
+        for (int64_t i = 0; i < kTogether; ++i) sums[i] = combine(sums[i], static_cast<Sum>(parts[i]));
+      } else {
+        for (int64_t i = 0; i < count; ++i) sums[i] = combine(sums[i], static_cast<Sum>(parts[i]));
+      }
+    });
+    for (int64_t i = 0; i < count; ++i) *to++ = static_cast<T>(finish(sums[i]));
   });
 }
 
@@ -105,13 +121,8 @@ constexpr int64_t kHeapWork = 32;
 void reduce_mean(const TensorView& x, const Ints& axes, const TensorView& y, Poll poll) {
   double count = 1;
   for (const int64_t axis : axes) count *= static_cast<double>(x.shape[static_cast<size_t>(axis)]);
-  float* to = y.as<float>();
-  const float* from = x.as<float>();
-  for_each_group(x, axes, poll, [&](auto walk) {
-    double sum = 0;
-    walk([&](int64_t at) { sum += from[at]; });
-    *to++ = static_cast<float>(sum / count);
-  });
+  gather_groups<float>(
+      x, axes, y, poll, 0.0, [](double a, double b) { return a + b; }, [&](double sum) { return sum / count; });
 }
 
 void reduce(ReduceKind kind, const TensorView& x, const Ints& axes, const TensorView& y, Poll poll) {
@@ -120,15 +131,18 @@ void reduce(ReduceKind kind, const TensorView& x, const Ints& axes, const Tensor
     using Sum = std::conditional_t<std::is_floating_point_v<T>, double, uint64_t>;
     using Limits = std::numeric_limits<T>;
     constexpr bool kFloat = std::is_floating_point_v<T>;
+    const auto gather = [&](auto start, auto combine) {
+      gather_groups<T>(x, axes, y, poll, start, combine, [](auto sum) { return sum; });
+    };
     switch (kind) {
       case ReduceKind::kSum:
-        return gather_groups<T>(x, axes, y, poll, Sum{0}, [](Sum a, Sum b) { return a + b; });
+        return gather(Sum{0}, [](Sum a, Sum b) { return a + b; });
       case ReduceKind::kProd:
-        return gather_groups<T>(x, axes, y, poll, Sum{1}, [](Sum a, Sum b) { return a * b; });
+        return gather(Sum{1}, [](Sum a, Sum b) { return a * b; });
       case ReduceKind::kMin:
-        return gather_groups<T>(x, axes, y, poll, kFloat ? Limits::infinity() : Limits::max(), least<T>);
+        return gather(kFloat ? Limits::infinity() : Limits::max(), least<T>);
       case ReduceKind::kMax:
-        return gather_groups<T>(x, axes, y, poll, kFloat ? -Limits::infinity() : Limits::lowest(), greatest<T>);
+        return gather(kFloat ? -Limits::infinity() : Limits::lowest(), greatest<T>);
     }
   });
 }

@@ -108,53 +108,68 @@ void for_each_segment(int64_t n, Poll& poll, Segment segment) {
   }
 }
 
-// Calls row(offsets, length, steps) for every row, or piece of a long one: offsets of its first element and distance
-// between its elements, for each of the N operands, whose strides over `shape` are given.
+// The rows of a shape, for N operands whose strides over it are given.
+template <size_t N>
+class Rows {
+ public:
+  Rows(const Ints& shape, const std::array<Ints, N>& strides) {
+    for (size_t axis = 0; axis < shape.size(); ++axis) {
+      const int64_t dim = shape[axis];
+      if (dim == 0) length_ = 0;
+      if (dim <= 1) continue;
+      bool even = !outer_.empty();
+      for (size_t i = 0; even && i < N; ++i) even = outer_strides_[i].back() == strides[i][axis] * dim;
+      if (even) outer_.back() *= dim;
+      else outer_.push_back(dim);
+      for (size_t i = 0; i < N; ++i) {
+        if (even) outer_strides_[i].back() = strides[i][axis];
+        else outer_strides_[i].push_back(strides[i][axis]);
+      }
+    }
+    if (outer_.empty()) return;
+    length_ *= outer_.back();
+    outer_.pop_back();
+    for (size_t i = 0; i < N; ++i) {
+      steps_[i] = outer_strides_[i].back();
+      outer_strides_[i].pop_back();
+    }
+  }
+
+  // Calls row(offsets, length, steps) for every row, or piece of a long one: offsets of its first element and distance
+  // between its elements, for each of the operands.
+  template <class Row>
+  void each(Poll& poll, Row row) const {
+    if (length_ == 0) return;
+    std::array<int64_t, N> offsets{};
+    Ints counter(outer_.size(), 0);
+    for (;;) {
+      for_each_segment(length_, poll, [&](int64_t begin, int64_t end) {
+        std::array<int64_t, N> first = offsets;
+        for (size_t i = 0; i < N; ++i) first[i] += begin * steps_[i];
+        row(first, end - begin, steps_);
+      });
+      size_t axis = outer_.size();
+      for (;;) {
+        if (axis == 0) return;
+        --axis;
+        const bool wraps = ++counter[axis] == outer_[axis];
+        for (size_t i = 0; i < N; ++i) offsets[i] += outer_strides_[i][axis] * (wraps ? 1 - outer_[axis] : 1);
+        if (!wraps) break;
+        counter[axis] = 0;
+      }
+    }
+  }
+
+ private:
+  Ints outer_;
+  std::array<Ints, N> outer_strides_;
+  int64_t length_ = 1;
+  std::array<int64_t, N> steps_{};
+};
+
 template <size_t N, class Row>
 void for_each_row(const Ints& shape, const std::array<Ints, N>& strides, Poll& poll, Row row) {
-  Ints outer;
-  std::array<Ints, N> outer_strides;
-  for (size_t axis = 0; axis < shape.size(); ++axis) {
-    const int64_t dim = shape[axis];
-    if (dim == 0) return;
-    if (dim == 1) continue;
-    bool even = !outer.empty();
-    for (size_t i = 0; even && i < N; ++i) even = outer_strides[i].back() == strides[i][axis] * dim;
-    if (even) outer.back() *= dim;
-    else outer.push_back(dim);
-    for (size_t i = 0; i < N; ++i) {
-      if (even) outer_strides[i].back() = strides[i][axis];
-      else outer_strides[i].push_back(strides[i][axis]);
-    }
-  }
-  int64_t length = 1;
-  std::array<int64_t, N> steps{};
-  if (!outer.empty()) {
-    length = outer.back();
-    outer.pop_back();
-    for (size_t i = 0; i < N; ++i) {
-      steps[i] = outer_strides[i].back();
-      outer_strides[i].pop_back();
-    }
-  }
-  std::array<int64_t, N> offsets{};
-  Ints counter(outer.size(), 0);
-  for (;;) {
-    for_each_segment(length, poll, [&](int64_t begin, int64_t end) {
-      std::array<int64_t, N> first = offsets;
-      for (size_t i = 0; i < N; ++i) first[i] += begin * steps[i];
-      row(first, end - begin, steps);
-    });
-    size_t axis = outer.size();
-    for (;;) {
-      if (axis == 0) return;
-      --axis;
-      const bool wraps = ++counter[axis] == outer[axis];
-      for (size_t i = 0; i < N; ++i) offsets[i] += outer_strides[i][axis] * (wraps ? 1 - outer[axis] : 1);
-      if (!wraps) break;
-      counter[axis] = 0;
-    }
-  }
+  Rows<N>(shape, strides).each(poll, row);
 }
 
 }  // namespace rskip::ops

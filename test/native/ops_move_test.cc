@@ -121,29 +121,64 @@ TEST(OpsGlobalPool, BothShapesOfOutput) {
   }
 }
 
-TEST(OpsReduceMean, AnyAxes) {
-  const Ints shape{3, 4, 2, 5};
-  const OpTensor x = OpTensor::random(kFloat, shape, 1);
-  for (const Ints& axes : {Ints{0}, {3}, {1, 2}, {2, 3}, {0, 2}, {0, 1, 2, 3}}) {
-    Ints kept;
-    for (int64_t axis = 0; axis < 4; ++axis) {
-      if (std::find(axes.begin(), axes.end(), axis) == axes.end()) kept.push_back(axis);
+// Calls check(shape, axes, kept axes, shape of the result) for several of each, with rows that are short, long and just
+// right for elements that are made together.
+template <class Check>
+void for_each_reduction(Check check) {
+  for (const Ints& shape : {Ints{3, 4, 2, 5}, {2, 3, 1, 71}, {1, 2, 3, 32}}) {
+    for (const Ints& axes : {Ints{0}, {3}, {1, 2}, {2, 3}, {0, 2}, {0, 1, 2, 3}}) {
+      Ints kept, y_shape;
+      for (int64_t axis = 0; axis < 4; ++axis) {
+        if (std::find(axes.begin(), axes.end(), axis) != axes.end()) continue;
+        kept.push_back(axis);
+        y_shape.push_back(shape[static_cast<size_t>(axis)]);
+      }
+      check(shape, axes, kept, y_shape);
     }
-    Ints y_shape;
-    for (const int64_t axis : kept) y_shape.push_back(shape[static_cast<size_t>(axis)]);
+  }
+}
+
+// The elements of x that the result's element at `i` is made of.
+std::vector<double> group_of(const OpTensor& x, const Ints& shape, const Ints& kept, const Ints& i) {
+  std::vector<double> group;
+  for (const Ints& index : indices(shape)) {
+    bool mine = true;
+    for (size_t k = 0; k < kept.size(); ++k) mine = mine && index[static_cast<size_t>(kept[k])] == i[k];
+    if (mine) group.push_back(x.at(index));
+  }
+  return group;
+}
+
+TEST(OpsReduceMean, AnyAxes) {
+  for_each_reduction([](const Ints& shape, const Ints& axes, const Ints& kept, const Ints& y_shape) {
+    const OpTensor x = OpTensor::random(kFloat, shape, 1);
     const OpTensor y(kFloat, y_shape);
     ops::reduce_mean(x.view(), axes, y.view());
     expect_tensor(y, [&](const Ints& i) {
-      double sum = 0;
-      int count = 0;
-      for (const Ints& index : indices(shape)) {
-        bool mine = true;
-        for (size_t k = 0; k < kept.size(); ++k) mine = mine && index[static_cast<size_t>(kept[k])] == i[k];
-        if (mine) sum += x.at(index), ++count;
-      }
-      return sum / count;
+      const std::vector<double> group = group_of(x, shape, kept, i);
+      return std::accumulate(group.begin(), group.end(), 0.0) / static_cast<double>(group.size());
     });
-  }
+  });
+}
+
+TEST(OpsReduce, LargestAndSmallest) {
+  for_each_reduction([](const Ints& shape, const Ints& axes, const Ints& kept, const Ints& y_shape) {
+    for (const DType type : {kFloat, DType::kInt32}) {
+      OpTensor x = OpTensor::random(type, shape, 1);
+      if (type == kFloat) x.set(1, kNan);
+      for (const ops::ReduceKind kind : {ops::ReduceKind::kMin, ops::ReduceKind::kMax}) {
+        const OpTensor y(type, y_shape);
+        ops::reduce(kind, x.view(), axes, y.view());
+        expect_tensor(y, [&](const Ints& i) {
+          const std::vector<double> group = group_of(x, shape, kept, i);
+          const bool nan = std::any_of(group.begin(), group.end(), [](double v) { return std::isnan(v); });
+          if (nan) return kNan;
+          return kind == ops::ReduceKind::kMin ? *std::min_element(group.begin(), group.end())
+                                               : *std::max_element(group.begin(), group.end());
+        });
+      }
+    }
+  });
 }
 
 TEST(OpsSoftmax, AnyAxis) {
@@ -257,9 +292,12 @@ TEST(OpsPad, EveryModeExtendsAndCrops) {
     if (mode == PadMode::kConstant) return -1;
     if (mode == PadMode::kEdge) return i < 0 ? 0 : size - 1;
     while (i < 0 || i >= size) {
-      if (mode == PadMode::kWrap) i += i < 0 ? size : -size;
-      else if (size == 1) i = 0;
-      else i = i < 0 ? -i : 2 * (size - 1) - i;
+      if (mode == PadMode::kWrap)
+        i += i < 0 ? size : -size;
+      else if (size == 1)
+        i = 0;
+      else
+        i = i < 0 ? -i : 2 * (size - 1) - i;
     }
     return i;
   };

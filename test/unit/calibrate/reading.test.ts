@@ -37,23 +37,24 @@ const pooled = (b: IrBuilder, x: number) =>
   b.globalPool(b.step('transpose', [x], { perm: [0, 3, 1, 2] }, [1, WIDTH, 3, 2]));
 
 test.each<[string, Shape, (b: IrBuilder, x: number) => number, Features | undefined]>([
-  ['a class token by Slice', TOKENS, firstToken, 'first'],
-  ['a class token by Gather', TOKENS, gathered, 'first'],
+  ['a class token by Slice', TOKENS, firstToken, 'tokens'],
+  ['a class token by Gather', TOKENS, gathered, 'tokens'],
   ['the mean of the tokens', TOKENS, (b, x) => mean(b, x, 1), 'rows'],
   ['the sum of the tokens', TOKENS, (b, x) => reduced(b, x, 'sum'), 'rows'],
   ['the largest of the tokens', TOKENS, (b, x) => reduced(b, x, 'max'), undefined],
   ['another token', TOKENS, lastToken, undefined],
   ['a map with channels last, by its mean', MAP, (b, x) => mean(b, x, 1, 2), 'rows'],
   ['a map with channels last, transposed and pooled', MAP, pooled, 'rows'],
-])('a network that reads %s has exits that read the same', (_, shape, end, features) => {
+])('a network that reads %s has exits that read it', (_, shape, end, features) => {
   const program = network(shape, end);
   expect(program.blocks).toHaveLength(4);
   expect(readingOf(program)).toEqual(
-    features && { rank: shape.length, axis: shape.length - 1, first: features === 'first' },
+    features && { rank: shape.length, axis: shape.length - 1, first: features === 'tokens' },
   );
   const places = exitPlaces(program);
   expect(places.length > 0).toBe(features !== undefined);
-  for (const place of places) expect([place.features, place.width]).toEqual([features, WIDTH]);
+  const width = features === 'tokens' ? 2 * WIDTH : WIDTH;
+  for (const place of places) expect([place.features, place.width]).toEqual([features, width]);
 });
 
 /** The features of the first block's output, and that output. */
@@ -75,17 +76,21 @@ function readFeatures(program: Program, features: Features, inputs: Parameters<t
 const column = (stream: Float32Array, rows: readonly number[], c: number) =>
   rows.reduce((sum, row) => sum + stream[row * WIDTH + c]!, 0) / rows.length;
 
-test.each<[string, Features, readonly number[] | undefined, readonly number[]]>([
-  ['all tokens', 'rows', undefined, [0, 1, 2, 3, 4]],
-  ['the tokens that the mask marks', 'rows', [1, 1, 1, 0, 0], [0, 1, 2]],
-  ['the class token', 'first', undefined, [0]],
-])('a head reads %s', (_, features, mask, rows) => {
+test.each<[string, Features, readonly number[] | undefined, readonly (readonly number[])[]]>([
+  ['all tokens', 'rows', undefined, [[0, 1, 2, 3, 4]]],
+  ['the tokens that the mask marks', 'rows', [1, 1, 1, 0, 0], [[0, 1, 2]]],
+  ['the class token', 'first', undefined, [[0]]],
+  ['the class token and all tokens', 'tokens', undefined, [[0], [0, 1, 2, 3, 4]]],
+  ['the class token and those that the mask marks', 'tokens', [1, 1, 1, 0, 0], [[0], [0, 1, 2]]],
+])('a head reads %s', (_, features, mask, parts) => {
   const program = network(TOKENS, firstToken, mask !== undefined);
   const item = randomFloats(5 * WIDTH, 3);
   const { read, stream } = readFeatures(program, features, [
     item,
     ...(mask ? [BigInt64Array.from(mask, BigInt)] : []),
   ]);
-  const expected = Array.from({ length: WIDTH }, (_unused, c) => column(stream, rows, c));
+  const expected = parts.flatMap((rows) =>
+    Array.from({ length: WIDTH }, (_unused, c) => column(stream, rows, c)),
+  );
   expectClose(Float32Array.from(read), Float32Array.from(expected), { relative: 1e-5, absolute: 1e-6 });
 });
