@@ -56,7 +56,7 @@ class Runner {
     return this.gated && gate ? BlockMode.gate : BlockMode.run;
   }
 
-  /** Compiles the program for an item of a shape that hasn't run yet. */
+  /** Compiles the program for an item of a shape that is new, and runs it once: its memory hasn't been touched yet. */
   ready(input: TensorData): Ready {
     const program = this.programs.at(input);
     const known = this.#ready.get(program);
@@ -74,15 +74,21 @@ class Runner {
     };
     const made = { program, compiled: this.backend.compileSync(program), request };
     this.#ready.set(program, made);
+    this.#run(made, input);
     return made;
   }
 
   run(input: TensorData): { readonly scores: Float32Array; readonly skipped: boolean } {
-    const { program, compiled, request } = this.ready(input);
+    const ready = this.ready(input);
+    this.#run(ready, input);
+    const { program, request } = ready;
     const { outputs, ran } = request;
-    compiled.runSync({ ...request, inputs: this.programs.inputsOf(input) });
     const skipped = ran.includes(0) || leftEarly(program, { outputs, exits: this.exits }, 0);
     return { scores: outputs[0] as Float32Array, skipped };
+  }
+
+  #run({ compiled, request }: Ready, input: TensorData): void {
+    compiled.runSync({ ...request, inputs: this.programs.inputsOf(input) });
   }
 
   release(): void {
