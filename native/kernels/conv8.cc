@@ -89,9 +89,10 @@ template <class Zero>
 void pack_depthwise(const int8_t* weight, const Zero& zero_of, PackedConv8& packed) {
   const ConvShape& s = packed.shape;
   const size_t taps = static_cast<size_t>(s.kernel_h) * s.kernel_w;
-  const auto parts_of = [](int whole) { return whole < -128 || whole > 127 ? whole > 254 ? 3 : 2 : 1; };
   for (int m = 0; m < s.out_channels; ++m) {
-    for (size_t tap = 0; tap < taps; ++tap) packed.parts = std::max(packed.parts, parts_of(weight[m * taps + tap] - zero_of(m)));
+    for (size_t tap = 0; tap < taps; ++tap) {
+      while (part_of(weight[m * taps + tap] - zero_of(m), packed.parts) != 0) ++packed.parts;
+    }
   }
   const int rows = s.kernel_h * packed.parts;
   pack_blocks(quads(rows) * s.kernel_w * kFactorBytes, packed, [&](int8_t* out, int m, int lane) {
@@ -166,8 +167,8 @@ std::shared_ptr<const PackedConv8> pack_conv8(const ConvShape& shape, ConvAlgori
   packed->algorithm = algorithm;
   const auto zero_of = [=](int m) { return weight_zeros == 0 ? 0 : weight_zero[weight_zeros == 1 ? 0 : m]; };
   const size_t k = static_cast<size_t>(shape.in_channels / shape.groups) * shape.kernel_h * shape.kernel_w;
-  packed->bias = packed_bias8(shape.out_channels, bias, input_zero, [&](int m) { return sum_of(weight + m * k, k, 1) - zero_of(m) * static_cast<int32_t>(k); },
-                              [](int) { return 0; });
+  const auto sum_of_weights = [&](int m) { return sum_of(weight + m * k, k, 1) - zero_of(m) * static_cast<int32_t>(k); };
+  packed->bias = packed_bias8(shape.out_channels, bias, input_zero, sum_of_weights, [](int) { return 0; });
   packed->scale = packed_scale8(shape.out_channels, scale, scales);
   switch (algorithm) {
     case ConvAlgorithm::kDepthwise:
