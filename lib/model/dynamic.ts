@@ -48,8 +48,8 @@ function scaledBy(region: Region, step: WorkStepNamed<'binary'>, sums: ValueId, 
 }
 
 /**
- * Makes a constant that is added to each channel the bias of a product. That of a convolution is added to the rounded product, as by other
- * runtimes: sums that differ in the last bit would be quantised to other bytes.
+ * Makes a constant that is added to each channel the bias of a product. A convolution adds it to the rounded product, as other runtimes
+ * do: sums that differ in the last bit would be quantised to other bytes.
  */
 export function shiftProduct(region: Region, step: WorkStep): boolean {
   if (step.op !== 'binary' || step.attrs.kind !== 'add') return false;
