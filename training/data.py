@@ -106,8 +106,8 @@ def normalize(dataset: Dataset, images: torch.Tensor) -> torch.Tensor:
     """uint8 [N, C, H, W] to float32, channels last in memory, as preprocessor_config.json says."""
     mean = torch.tensor(dataset.mean).view(1, -1, 1, 1)
     std = torch.tensor(dataset.std).view(1, -1, 1, 1)
-    scaled = images.float() * 0.00392156862745098
-    return ((scaled - mean) / std).contiguous(memory_format=torch.channels_last)
+    scaled = images.contiguous(memory_format=torch.channels_last).float() * 0.00392156862745098
+    return scaled.sub_(mean).div_(std)
 
 
 def augment(dataset: Dataset, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -114,15 +114,15 @@ def crops(images: torch.Tensor, sizes: Sequence[tuple[int, int]], flip: bool, ge
     """Random parts of `images`, in groups of len(images) / len(sizes) of one size (height, width) each, and mirrored at
     random where `flip` is set.
     """
-    count, channels, height, width = images.shape
-    channel = torch.arange(channels).view(1, -1, 1, 1)
+    count, _, height, width = images.shape
     cut = []
     for part, (rows, columns) in zip(torch.arange(count).chunk(len(sizes)), sizes, strict=True):
-        y = torch.randint(0, height - rows + 1, (len(part), 1), generator=generator) + torch.arange(rows)
-        x = torch.randint(0, width - columns + 1, (len(part), 1), generator=generator) + torch.arange(columns)
-        mirrored = torch.rand((len(part), 1), generator=generator) < (0.5 if flip else 0.0)
-        x = torch.where(mirrored, x.flip(1), x)
-        cut.append(images[part.view(-1, 1, 1, 1), channel, y.view(-1, 1, rows, 1), x.view(-1, 1, 1, columns)])
+        tops = torch.randint(0, height - rows + 1, (len(part), 1), generator=generator).tolist()
+        lefts = torch.randint(0, width - columns + 1, (len(part), 1), generator=generator).tolist()
+        mirrored = (torch.rand((len(part), 1), generator=generator) < (0.5 if flip else 0.0)).tolist()
+        places = zip(images[part], tops, lefts, mirrored, strict=True)
+        parts = [(image[:, y : y + rows, x : x + columns], mirror) for image, (y,), (x,), (mirror,) in places]
+        cut.append(torch.stack([image.flip(2) if mirror else image for image, mirror in parts]))
     return cut
 
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from kernels import conv_norm
 
 # Hidden units of a gate.
 HIDDEN = 64
@@ -59,15 +60,13 @@ class Block(nn.Module):
             )
         self.gate = Gate(inputs) if gated and self.is_identity else None
 
-    def residual(self, x: torch.Tensor) -> torch.Tensor:
-        return self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True)))
-
     def forward(self, x: torch.Tensor, run: torch.Tensor | None = None) -> torch.Tensor:
         """`run`, [N, 1, 1, 1], scales the residual per item; None runs the block for all."""
-        residual = self.residual(x)
-        if run is not None:
-            residual = run * residual
-        return F.relu((x if self.shortcut is None else self.shortcut(x)) + residual)
+        skip = x if self.shortcut is None else conv_norm(x, *self.shortcut, relu=False)
+        hidden = conv_norm(x, self.conv1, self.bn1)
+        if run is None:
+            return conv_norm(hidden, self.conv2, self.bn2, skip)
+        return F.relu(skip + run * conv_norm(hidden, self.conv2, self.bn2, relu=False))
 
 
 def hard_decision(score: torch.Tensor) -> torch.Tensor:
@@ -120,7 +119,7 @@ class ResNet(nn.Module):
 
     def begin(self, x: torch.Tensor) -> torch.Tensor:
         """The input of the first block."""
-        return self.pool(F.relu(self.stem_bn(self.stem(x)), inplace=True))
+        return self.pool(conv_norm(x, self.stem, self.stem_bn))
 
     def run(
         self, x: torch.Tensor, kept: Sequence[bool] | None = None
