@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -34,7 +35,7 @@ template <int V, class Body>
 void sum_group(long rows, int channels, int first, double* sums, Body body) {
   constexpr int U = V == 1 ? 4 : V == 2 ? 2 : 1;
   for (long begin = 0; begin < rows; begin += BLOCK) {
-    const long end = begin + BLOCK < rows ? begin + BLOCK : rows;
+    const long end = std::min(begin + BLOCK, rows);
     __m512 one[U][V], two[U][V];
     for (int u = 0; u < U; ++u)
       for (int v = 0; v < V; ++v) one[u][v] = two[u][v] = _mm512_setzero_ps();
@@ -101,7 +102,7 @@ void backward(const Normalised& layer, First first, Second second) {
     shift[c] = static_cast<float>(-a * bias / rows - b * mean[c]);
   }
   for (long begin = 0; begin < rows; begin += BLOCK) {
-    const long end = begin + BLOCK < rows ? begin + BLOCK : rows;
+    const long end = std::min(begin + BLOCK, rows);
     for (int c = 0; c < channels; c += LANES) {
       const __m512 a = _mm512_loadu_ps(scale.data() + c), b = _mm512_loadu_ps(slope.data() + c),
                    s = _mm512_loadu_ps(shift.data() + c);
@@ -159,14 +160,14 @@ inline __m512i paired(const bf16* one, const bf16* two) {
 // Adds to M x N tiles of `to` the products of M tiles of `a` and N tiles of `b`, over `steps` of 16 pixels of two
 // images.
 template <int M, int N>
-void multiply(const uint32_t* a, long a_stride, const uint32_t* const* b, long b_stride, long steps, float* const* to,
+void multiply(const uint32_t* a, long a_stride, const uint32_t* const* b, long b_stride, long steps, float* to,
               long to_stride) {
   const long to_bytes = to_stride * 4, a_bytes = a_stride * 4, b_bytes = b_stride * 4;
-#define AT(m, n) (to[n] + (m) * 16 * to_stride)
-  _tile_loadd(0, AT(0, 0), to_bytes);
-  if constexpr (N > 1) _tile_loadd(1, AT(0, 1), to_bytes);
-  if constexpr (M > 1) _tile_loadd(2, AT(1, 0), to_bytes);
-  if constexpr (M > 1 && N > 1) _tile_loadd(3, AT(1, 1), to_bytes);
+  float* const below = to + 16 * to_stride;
+  _tile_loadd(0, to, to_bytes);
+  if constexpr (N > 1) _tile_loadd(1, to + 16, to_bytes);
+  if constexpr (M > 1) _tile_loadd(2, below, to_bytes);
+  if constexpr (M > 1 && N > 1) _tile_loadd(3, below + 16, to_bytes);
   for (long step = 0; step < steps; ++step) {
     _tile_loadd(4, a + step * 16, a_bytes);
     _tile_loadd(6, b[0] + step * 16 * b_stride, b_bytes);
@@ -177,12 +178,21 @@ void multiply(const uint32_t* a, long a_stride, const uint32_t* const* b, long b
     if constexpr (M > 1) _tile_dpbf16ps(2, 5, 6);
     if constexpr (M > 1 && N > 1) _tile_dpbf16ps(3, 5, 7);
   }
-  _tile_stored(0, AT(0, 0), to_bytes);
-  if constexpr (N > 1) _tile_stored(1, AT(0, 1), to_bytes);
-  if constexpr (M > 1) _tile_stored(2, AT(1, 0), to_bytes);
-  if constexpr (M > 1 && N > 1) _tile_stored(3, AT(1, 1), to_bytes);
-#undef AT
+  _tile_stored(0, to, to_bytes);
+  if constexpr (N > 1) _tile_stored(1, to + 16, to_bytes);
+  if constexpr (M > 1) _tile_stored(2, below, to_bytes);
+  if constexpr (M > 1 && N > 1) _tile_stored(3, below + 16, to_bytes);
 }
+
+// Memory that is kept between calls, aligned to a line of the cache.
+struct Scratch {
+  std::vector<uint32_t> memory;
+
+  uint32_t* zeros(long count) {
+    memory.assign(count + 16, 0);
+    return reinterpret_cast<uint32_t*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) & ~uintptr_t{63});
+  }
+};
 
 }  // namespace
 
@@ -198,7 +208,7 @@ void moments(const bf16* x, long rows, int channels, float* mean, float* varianc
   for (int c = 0; c < channels; ++c) {
     const double average = sums[c] / rows, spread = sums[channels + c] / rows - average * average;
     mean[c] = static_cast<float>(average);
-    variance[c] = spread > 0 ? static_cast<float>(spread) : 0;
+    variance[c] = static_cast<float>(std::max(spread, 0.0));
   }
 }
 
@@ -207,7 +217,7 @@ void normalise(const bf16* x, const bf16* skip, const float* scale, const float*
                int channels, int relu) {
   const __m512 least = _mm512_set1_ps(relu ? 0.0f : -__builtin_inff());
   for (long begin = 0; begin < rows; begin += BLOCK) {
-    const long end = begin + BLOCK < rows ? begin + BLOCK : rows;
+    const long end = std::min(begin + BLOCK, rows);
     for (int c = 0; c < channels; c += LANES) {
       const __m512 a = _mm512_loadu_ps(scale + c), b = _mm512_loadu_ps(shift + c);
       for (long row = begin; row < end; ++row) {
@@ -253,75 +263,62 @@ void normalise_backward(const bf16* dy, const bf16* y, const bf16* x, const floa
 // Gradient [outputs, 3, 3, inputs] of the weights of a 3x3 convolution of stride 1 and padding 1, from its input `x`
 // [n, height, width, inputs] and the gradient `dy` [n, height, width, outputs] of its output; `n` is even. Returns 0
 // where the system doesn't allow AMX.
-//
-// Pixels are laid out with one empty column and row between them, so that a tap is a constant distance; two images make
-// the pairs of numbers that the tiles add.
 int weight_gradient(const bf16* x, const bf16* dy, long n, long height, long width, int inputs, int outputs,
                     float* dw) {
   static const bool allowed = allow_amx();
   if (!allowed) return 0;
+  // Pairs of images, a group of them at a time, are laid out with an empty row above each and an empty column beside
+  // it: then each tap is a constant distance.
   const long pairs = n / 2, wide = width + 1, tall = height + 1, area = height * width;
   long group = 1;
   while (pairs % (2 * group) == 0 && group * tall * wide < 400) group *= 2;
-  const long grid = (group * tall + 1) * wide + 1, steps = (grid + 15) / 16, length = steps * 16, margin = wide + 1;
-  const long a_stride = length + 16;  // Rows don't share a set of the cache.
-  static thread_local std::vector<uint32_t> a, b;
-  static thread_local std::vector<long> pixels;
-  a.assign(outputs * a_stride + 16, 0);
-  b.assign((length + 2 * margin) * inputs + 16, 0);
-  pixels.assign(length, -1);
-  for (long j = 0; j < group; ++j)
+  const long steps = ((group * tall + 1) * wide + 1 + 15) / 16, length = steps * 16, margin = wide + 1;
+  std::vector<long> pixels(length, -1);  // Of the first image of a pair, within the group; -1 is empty.
+  for (long pair = 0; pair < group; ++pair)
     for (long row = 0; row < height; ++row)
       for (long column = 0; column < width; ++column)
-        pixels[(j * tall + 1 + row) * wide + 1 + column] = 2 * j * area + row * width + column;
-  uint32_t* const aligned_a =
-      reinterpret_cast<uint32_t*>((reinterpret_cast<uintptr_t>(a.data()) + 63) & ~uintptr_t{63});
-  uint32_t* const aligned_b =
-      reinterpret_cast<uint32_t*>((reinterpret_cast<uintptr_t>(b.data()) + 63) & ~uintptr_t{63});
+        pixels[(pair * tall + 1 + row) * wide + 1 + column] = 2 * pair * area + row * width + column;
+
+  static thread_local Scratch left_scratch, right_scratch;
+  const long stride = length + 16;                                              // Rows don't share a set of the cache.
+  uint32_t* const left = left_scratch.zeros(outputs * stride);                  // [outputs, length]
+  uint32_t* const right = right_scratch.zeros((length + 2 * margin) * inputs);  // [margin + length + margin, inputs]
   const long columns = 9L * inputs;
+  const int tiles_m = outputs / 16, tiles_n = 9 * inputs / 16;
+  std::vector<const uint32_t*> taps(tiles_n);
+  for (int tile = 0; tile < tiles_n; ++tile) {
+    const int tap = tile * 16 / inputs;
+    taps[tile] = right + (margin + (tap / 3 - 1) * wide + tap % 3 - 1) * inputs + tile * 16 % inputs;
+  }
   std::memset(dw, 0, sizeof(float) * outputs * columns);
   const TileConfig config;
   _tile_loadconfig(&config);
-  const int tiles_m = outputs / 16, tiles_n = 9 * inputs / 16;
-  std::vector<const uint32_t*> from(tiles_n);
-  for (int tile = 0; tile < tiles_n; ++tile) {
-    const int tap = tile * 16 / inputs;
-    from[tile] = aligned_b + (margin + (tap / 3 - 1) * wide + tap % 3 - 1) * inputs + tile * 16 % inputs;
-  }
   for (long first = 0; first < pairs; first += group) {
-    const bf16* const images = x + 2 * first * area * inputs;
-    const bf16* const gradients = dy + 2 * first * area * outputs;
     for (long q = 0; q < length; ++q) {
       if (pixels[q] < 0) continue;
-      const bf16* const one = images + pixels[q] * inputs;
+      const bf16* const one = x + (2 * first * area + pixels[q]) * inputs;
       for (int c = 0; c < inputs; c += 16)
-        _mm512_store_si512(aligned_b + (margin + q) * inputs + c, paired(one + c, one + area * inputs + c));
+        _mm512_store_si512(right + (margin + q) * inputs + c, paired(one + c, one + area * inputs + c));
     }
     for (long q = 0; q < length; q += 16)
       for (int c = 0; c < outputs; c += 16) {
         __m512i rows[16];
         for (int i = 0; i < 16; ++i) {
-          const bf16* const one = gradients + pixels[q + i] * outputs + c;
+          const bf16* const one = dy + (2 * first * area + pixels[q + i]) * outputs + c;
           rows[i] = pixels[q + i] < 0 ? _mm512_setzero_si512() : paired(one, one + area * outputs);
         }
         transpose(rows);
-        for (int i = 0; i < 16; ++i) _mm512_store_si512(aligned_a + (c + i) * a_stride + q, rows[i]);
+        for (int i = 0; i < 16; ++i) _mm512_store_si512(left + (c + i) * stride + q, rows[i]);
       }
-    for (int m = 0; m < tiles_m; m += 2) {
-      const uint32_t* const left = aligned_a + m * 16 * a_stride;
+    for (int m = 0; m < tiles_m; m += 2)
       for (int tile = 0; tile < tiles_n; tile += 2) {
-        float* const to[2] = {dw + m * 16 * columns + tile * 16, dw + m * 16 * columns + (tile + 1) * 16};
-        const bool tall_pair = m + 1 < tiles_m, wide_pair = tile + 1 < tiles_n;
-        if (tall_pair && wide_pair)
-          multiply<2, 2>(left, a_stride, &from[tile], inputs, steps, to, columns);
-        else if (tall_pair)
-          multiply<2, 1>(left, a_stride, &from[tile], inputs, steps, to, columns);
-        else if (wide_pair)
-          multiply<1, 2>(left, a_stride, &from[tile], inputs, steps, to, columns);
-        else
-          multiply<1, 1>(left, a_stride, &from[tile], inputs, steps, to, columns);
+        const bool two_m = m + 1 < tiles_m, two_n = tile + 1 < tiles_n;
+        const auto add = two_m && two_n ? multiply<2, 2>
+                         : two_m        ? multiply<2, 1>
+                         : two_n        ? multiply<1, 2>
+                                        : multiply<1, 1>;
+        add(left + m * 16 * stride, stride, &taps[tile], inputs, steps, dw + m * 16 * columns + tile * 16, columns);
       }
-    }
   }
   _tile_release();
   return 1;
