@@ -260,46 +260,58 @@ void normalise_backward(const bf16* dy, const bf16* y, const bf16* x, const floa
   }
 }
 
-// Gradient [outputs, 3, 3, inputs] of the weights of a 3x3 convolution of stride 1 and padding 1, from its input `x`
-// [n, height, width, inputs] and the gradient `dy` [n, height, width, outputs] of its output; `n` is even. Returns 0
-// where the system doesn't allow AMX.
-int weight_gradient(const bf16* x, const bf16* dy, long n, long height, long width, int inputs, int outputs,
-                    float* dw) {
+// Gradient [outputs, side, side, inputs] of the weights of a convolution, from its input `x`
+// [n, stride height, stride width, inputs] and the gradient `dy` [n, height, width, outputs] of its output; `n` is
+// even. `side` is 1 or 3, padding `side` / 2, `stride` 1 or 2. Returns 0 where the system doesn't allow AMX.
+int weight_gradient(const bf16* x, const bf16* dy, long n, long height, long width, int inputs, int outputs, int side,
+                    int stride, float* dw) {
   static const bool allowed = allow_amx();
   if (!allowed) return 0;
   // Pairs of images, a group of them at a time, are laid out with an empty row above each and an empty column beside
-  // it: then each tap is a constant distance.
+  // it: then each tap is a constant distance. With a stride, the pixels of even and odd rows and columns are apart.
   const long pairs = n / 2, wide = width + 1, tall = height + 1, area = height * width;
   long group = 1;
   while (pairs % (2 * group) == 0 && group * tall * wide < 400) group *= 2;
   const long steps = ((group * tall + 1) * wide + 1 + 15) / 16, length = steps * 16, margin = wide + 1;
-  std::vector<long> pixels(length, -1);  // Of the first image of a pair, within the group; -1 is empty.
+  std::vector<long> pixels(length, -1);   // Of `dy`, in the first image of a pair, within the group; -1 is empty.
+  std::vector<long> sources(length, -1);  // Of `x`, likewise.
+  const long source_wide = width * stride, source_area = area * stride * stride;
   for (long pair = 0; pair < group; ++pair)
     for (long row = 0; row < height; ++row)
-      for (long column = 0; column < width; ++column)
-        pixels[(pair * tall + 1 + row) * wide + 1 + column] = 2 * pair * area + row * width + column;
+      for (long column = 0; column < width; ++column) {
+        const long q = (pair * tall + 1 + row) * wide + 1 + column;
+        pixels[q] = 2 * pair * area + row * width + column;
+        sources[q] = 2 * pair * source_area + row * stride * source_wide + column * stride;
+      }
 
   static thread_local Scratch left_scratch, right_scratch;
-  const long stride = length + 16;                                              // Rows don't share a set of the cache.
-  uint32_t* const left = left_scratch.zeros(outputs * stride);                  // [outputs, length]
-  uint32_t* const right = right_scratch.zeros((length + 2 * margin) * inputs);  // [margin + length + margin, inputs]
-  const long columns = 9L * inputs;
-  const int tiles_m = outputs / 16, tiles_n = 9 * inputs / 16;
+  const long left_stride = length + 16;  // Rows don't share a set of the cache.
+  const long part = (length + 2 * margin) * inputs;
+  uint32_t* const left = left_scratch.zeros(outputs * left_stride);     // [outputs, length]
+  uint32_t* const right = right_scratch.zeros(stride * stride * part);  // [parts, margin + length + margin, inputs]
+  const long columns = 1L * side * side * inputs;
+  const int tiles_m = outputs / 16, tiles_n = columns / 16;
   std::vector<const uint32_t*> taps(tiles_n);
   for (int tile = 0; tile < tiles_n; ++tile) {
-    const int tap = tile * 16 / inputs;
-    taps[tile] = right + (margin + (tap / 3 - 1) * wide + tap % 3 - 1) * inputs + tile * 16 % inputs;
+    const long tap = tile * 16 / inputs, down = tap / side - side / 2, across = tap % side - side / 2;
+    // With a stride of 2, tap -1 is the odd pixel in front, and tap 1 the odd pixel beside the even one.
+    const long odd = stride == 2 ? 2 * (down & 1) + (across & 1) : 0;
+    const long rows = stride == 2 ? std::min(down, 0L) : down, places = stride == 2 ? std::min(across, 0L) : across;
+    taps[tile] = right + odd * part + (margin + rows * wide + places) * inputs + tile * 16 % inputs;
   }
   std::memset(dw, 0, sizeof(float) * outputs * columns);
   const TileConfig config;
   _tile_loadconfig(&config);
   for (long first = 0; first < pairs; first += group) {
-    for (long q = 0; q < length; ++q) {
-      if (pixels[q] < 0) continue;
-      const bf16* const one = x + (2 * first * area + pixels[q]) * inputs;
-      for (int c = 0; c < inputs; c += 16)
-        _mm512_store_si512(right + (margin + q) * inputs + c, paired(one + c, one + area * inputs + c));
-    }
+    for (int odd = 0; odd < stride * stride; ++odd)
+      for (long q = 0; q < length; ++q) {
+        if (sources[q] < 0) continue;
+        const long source = 2 * first * source_area + sources[q] + odd / 2 * source_wide + odd % 2;
+        const bf16* const one = x + source * inputs;
+        uint32_t* const to = right + odd * part + (margin + q) * inputs;
+        for (int c = 0; c < inputs; c += 16)
+          _mm512_store_si512(to + c, paired(one + c, one + source_area * inputs + c));
+      }
     for (long q = 0; q < length; q += 16)
       for (int c = 0; c < outputs; c += 16) {
         __m512i rows[16];
@@ -308,7 +320,7 @@ int weight_gradient(const bf16* x, const bf16* dy, long n, long height, long wid
           rows[i] = pixels[q + i] < 0 ? _mm512_setzero_si512() : paired(one, one + area * outputs);
         }
         transpose(rows);
-        for (int i = 0; i < 16; ++i) _mm512_store_si512(left + (c + i) * stride + q, rows[i]);
+        for (int i = 0; i < 16; ++i) _mm512_store_si512(left + (c + i) * left_stride + q, rows[i]);
       }
     for (int m = 0; m < tiles_m; m += 2)
       for (int tile = 0; tile < tiles_n; tile += 2) {
@@ -317,7 +329,8 @@ int weight_gradient(const bf16* x, const bf16* dy, long n, long height, long wid
                          : two_m        ? multiply<2, 1>
                          : two_n        ? multiply<1, 2>
                                         : multiply<1, 1>;
-        add(left + m * 16 * stride, stride, &taps[tile], inputs, steps, dw + m * 16 * columns + tile * 16, columns);
+        add(left + m * 16 * left_stride, left_stride, &taps[tile], inputs, steps, dw + m * 16 * columns + tile * 16,
+            columns);
       }
   }
   _tile_release();

@@ -96,12 +96,15 @@ class ConvNorm(torch.autograd.Function):
 
 
 def fast_weight_gradient(x: torch.Tensor, dy: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor | None:
-    """Of a 3x3 convolution of stride 1; None for others."""
-    if conv.kernel_size != (3, 3) or conv.stride != (1, 1) or conv.in_channels % 16 or len(x) % 2:
+    """Of a convolution of 1x1 or 3x3 and stride 1 or 2; None for others."""
+    side, stride = conv.kernel_size[0], conv.stride[0]
+    known = side in (1, 3) and stride in (1, 2) and conv.in_channels % 16 == 0
+    if not known or len(x) % 2 or x.shape[2:] != (stride * dy.shape[2], stride * dy.shape[3]):
         return None
     dweight = torch.empty_like(conv.weight, memory_format=torch.channels_last)
-    given = address(x), address(dy), *sizes(x), ctypes.c_int(conv.out_channels), address(dweight)
-    return dweight if library().weight_gradient(*given) else None
+    n, height, width, outputs = sizes(dy)
+    given = n, height, width, *map(ctypes.c_int, (conv.in_channels, outputs.value, side, stride))
+    return dweight if library().weight_gradient(address(x), address(dy), *given, address(dweight)) else None
 
 
 def conv_norm(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, skip: torch.Tensor | None = None,

@@ -32,10 +32,13 @@ class KernelsTest(unittest.TestCase):
         torch.manual_seed(0)
 
     def test_weight_gradients_are_those_in_double_precision(self):
-        for n, height, width, inputs, outputs in [(2, 1, 1, 16, 16), (4, 5, 7, 16, 48), (6, 8, 8, 96, 32), (32, 6, 6, 48, 48)]:
-            conv = nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False).to(memory_format=torch.channels_last)
-            x, dy = map_of(n, inputs, height, width), map_of(n, outputs, height, width)
-            wanted = nn.grad.conv2d_weight(x.double(), conv.weight.shape, dy.double(), 1, 1)
+        for n, height, width, inputs, outputs, side, stride in [
+            (2, 1, 1, 16, 16, 3, 1), (4, 5, 7, 16, 48, 3, 1), (6, 8, 8, 96, 32, 3, 1), (32, 6, 6, 48, 48, 3, 1),
+            (4, 3, 5, 32, 48, 3, 2), (16, 6, 6, 16, 16, 3, 2), (4, 4, 3, 48, 16, 1, 2), (2, 3, 3, 16, 64, 1, 1),
+        ]:  # fmt: skip
+            conv = nn.Conv2d(inputs, outputs, side, stride, side // 2, bias=False).to(memory_format=torch.channels_last)
+            x, dy = map_of(n, inputs, height * stride, width * stride), map_of(n, outputs, height, width)
+            wanted = nn.grad.conv2d_weight(x.double(), conv.weight.shape, dy.double(), stride, side // 2)
             self.assertLess(distance(kernels.fast_weight_gradient(x, dy, conv), wanted), 1e-5)
 
     def test_layers_give_what_pytorch_gives_in_float(self):
