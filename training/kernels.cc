@@ -114,11 +114,6 @@ void backward(const Normalised& layer, First first, Second second) {
   }
 }
 
-bool allow_amx() {
-  constexpr int ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18;
-  return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
-}
-
 struct alignas(64) TileConfig {
   uint8_t palette = 1, start = 0, reserved[14] = {};
   uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
@@ -198,6 +193,12 @@ struct Scratch {
 
 extern "C" {
 
+// Asks the system for AMX; returns 0 if this process doesn't get it. Call it first.
+int allow_amx() {
+  constexpr int ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18;
+  return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
+
 // Means and biased variances [C] of `x` [rows, C].
 void moments(const bf16* x, long rows, int channels, float* mean, float* variance) {
   const auto sums = sums_of(rows, channels, [x](long at, int, __m512& sum, __m512& squares) {
@@ -262,11 +263,9 @@ void normalise_backward(const bf16* dy, const bf16* y, const bf16* x, const floa
 
 // Gradient [outputs, side, side, inputs] of the weights of a convolution, from its input `x`
 // [n, stride height, stride width, inputs] and the gradient `dy` [n, height, width, outputs] of its output; `n` is
-// even. `side` is 1 or 3, padding `side` / 2, `stride` 1 or 2. Returns 0 where the system doesn't allow AMX.
-int weight_gradient(const bf16* x, const bf16* dy, long n, long height, long width, int inputs, int outputs, int side,
-                    int stride, float* dw) {
-  static const bool allowed = allow_amx();
-  if (!allowed) return 0;
+// even. `side` is 1 or 3, padding `side` / 2, `stride` 1 or 2.
+void weight_gradient(const bf16* x, const bf16* dy, long n, long height, long width, int inputs, int outputs, int side,
+                     int stride, float* dw) {
   // Pairs of images, a group of them at a time, are laid out with an empty row above each and an empty column beside
   // it: then each tap is a constant distance. With a stride, the pixels of even and odd rows and columns are apart.
   const long pairs = n / 2, wide = width + 1, tall = height + 1, area = height * width;
@@ -334,7 +333,6 @@ int weight_gradient(const bf16* x, const bf16* dy, long n, long height, long wid
       }
   }
   _tile_release();
-  return 1;
 }
 
 // What an exit sees of maps [n, height, width, channels]: [n, 5, channels], the averages of four overlapping quarters,

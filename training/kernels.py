@@ -17,10 +17,16 @@ NEEDED = {"avx512_bf16", "amx_tile", "amx_bf16"}
 
 
 @cache
+def cpu_flags() -> set[str]:
+    """What this processor can do, as Linux names it; empty elsewhere."""
+    file = Path("/proc/cpuinfo")
+    return set(file.read_text().split()) if file.exists() else set()
+
+
+@cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels; None where the processor or a compiler is missing, or RESIDUAL_SKIP_PLAIN_TRAINING is set."""
-    cpu = Path("/proc/cpuinfo")
-    if os.environ.get("RESIDUAL_SKIP_PLAIN_TRAINING") or not cpu.exists() or not NEEDED <= set(cpu.read_text().split()):
+    """The compiled kernels; None without AMX or a compiler, and where RESIDUAL_SKIP_PLAIN_TRAINING is set."""
+    if os.environ.get("RESIDUAL_SKIP_PLAIN_TRAINING") or not NEEDED <= cpu_flags():
         return None
     digest = hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode()).hexdigest()[:16]
     file = Path.home() / ".cache" / "residual-skip" / "training" / f"kernels-{digest}.so"
@@ -33,8 +39,7 @@ def library() -> ctypes.CDLL | None:
             return None
         partial.replace(file)
     loaded = ctypes.CDLL(str(file))
-    loaded.weight_gradient.restype = ctypes.c_int
-    return loaded
+    return loaded if loaded.allow_amx() else None
 
 
 def usable(channels: int) -> bool:
@@ -44,6 +49,11 @@ def usable(channels: int) -> bool:
 
 def address(tensor: torch.Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(0 if tensor is None else tensor.data_ptr())
+
+
+def as_map(x: torch.Tensor) -> torch.Tensor:
+    """The map as the kernels read it: bfloat16, in the order N, H, W, C."""
+    return x.bfloat16().contiguous(memory_format=torch.channels_last)
 
 
 def rows(x: torch.Tensor) -> tuple[ctypes.c_long, ctypes.c_int]:
@@ -61,8 +71,8 @@ class ConvNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, gain, bias, skip, conv, norm, relu):
-        x, weight = x.bfloat16().contiguous(memory_format=torch.channels_last), weight.bfloat16()
-        z = F.conv2d(x, weight, None, conv.stride, conv.padding).contiguous(memory_format=torch.channels_last)
+        x, weight, skip = as_map(x), weight.bfloat16(), None if skip is None else as_map(skip)
+        z = as_map(F.conv2d(x, weight, None, conv.stride, conv.padding))
         mean, variance = torch.empty_like(gain), torch.empty_like(gain)
         library().moments(address(z), *rows(z), address(mean), address(variance))
         deviation = (variance + norm.eps).sqrt()
@@ -82,7 +92,7 @@ class ConvNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dy):
         x, weight, z, y, mean, deviation, gain, scale, shift = ctx.saved_tensors
-        dy = dy.contiguous(memory_format=torch.channels_last)
+        dy = as_map(dy)
         dz, dgain, dbias = torch.empty_like(z), torch.empty_like(gain), torch.empty_like(gain)
         dskip = None if y is None else torch.empty_like(z)
         given = map(address, (dy, y, z, mean, deviation, gain, scale, shift, dskip, dz, dgain, dbias))
@@ -104,7 +114,8 @@ def fast_weight_gradient(x: torch.Tensor, dy: torch.Tensor, conv: nn.Conv2d) -> 
     dweight = torch.empty_like(conv.weight, memory_format=torch.channels_last)
     n, height, width, outputs = sizes(dy)
     given = n, height, width, *map(ctypes.c_int, (conv.in_channels, outputs.value, side, stride))
-    return dweight if library().weight_gradient(address(x), address(dy), *given, address(dweight)) else None
+    library().weight_gradient(address(x), address(dy), *given, address(dweight))
+    return dweight
 
 
 def conv_norm(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, skip: torch.Tensor | None = None,
@@ -122,6 +133,7 @@ class Grid(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x):
+        x = as_map(x)
         seen = x.new_empty((len(x), 5, x.shape[1]), dtype=torch.float32)
         places = x.new_empty((len(x), x.shape[1]), dtype=torch.int32)
         library().grid(address(x), *sizes(x), address(seen), address(places))

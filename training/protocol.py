@@ -14,7 +14,7 @@ from types import ModuleType
 
 # Threads that wait without spinning lose little on a free machine and save most of a busy one; read by libgomp once.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# Large pages for large tensors take a tenth off a step; read by PyTorch once.
+# Large pages for large tensors take up to a tenth off a step; read by PyTorch once.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import torch  # noqa: E402

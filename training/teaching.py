@@ -14,6 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from exits import Classifier, Exits, Place
+from kernels import cpu_flags
 from onnx_network import OnnxNetwork
 from trainer import save_atomically, seeded
 from unlabelled import Preprocessing, altered, mixed, pixels_of
@@ -49,8 +50,7 @@ class Seen:
 
 def fast_bf16() -> bool:
     """Whether this CPU multiplies matrices of bfloat16 in hardware."""
-    file = Path("/proc/cpuinfo")
-    return file.exists() and any(flag in file.read_text() for flag in (" amx_bf16", " avx512_bf16"))
+    return not cpu_flags().isdisjoint({"amx_bf16", "avx512_bf16"})
 
 
 def observe(network: OnnxNetwork, places: list[Place], classifier: Classifier, images: torch.Tensor) -> Seen:

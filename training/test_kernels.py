@@ -81,6 +81,14 @@ class KernelsTest(unittest.TestCase):
             torch.testing.assert_close(given, wanted)
             self.assertLess(distance(got, right), 0.01)
 
+    def test_maps_in_float_are_converted(self):
+        conv, norm = nn.Conv2d(16, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+        x, skip = map_of(4, 16, 6, 6), map_of(4, 16, 6, 6)
+        with torch.autocast("cpu", torch.bfloat16):
+            given, plain = kernels.conv_norm(x, conv, norm, skip.float()), kernels.conv_norm(x, conv, norm, skip)
+            self.assertTrue(torch.equal(given, plain))
+            self.assertTrue(torch.equal(grid(x.float()), grid(x)))
+
     def test_a_network_learns_as_without_them(self):
         def losses() -> list[float]:
             torch.manual_seed(1)
