@@ -14,12 +14,11 @@ export type FittedExit = Omit<ExitSpec, 'threshold' | 'head'> & { readonly head:
 
 /** Training data of heads: rows, each of an image that the full network answered. */
 export interface Lesson {
-  readonly rows: number;
   /** The image of each row; several rows may be copies of one. */
   readonly images: Uint32Array;
-  /** By place: rows x its width. */
+  /** By place: rows x its width, standardised. */
   readonly features: readonly Matrix[];
-  /** Rows x classes: the network's answers, as probabilities. */
+  /** Rows x rank: the network's answers, as probabilities times the basis. */
   readonly targets: Matrix;
 }
 
@@ -59,9 +58,7 @@ export class Chain {
    * along a cosine
    */
   async learn(lesson: Lesson, epochs: number, from: number, to: number): Promise<void> {
-    const rows = Array.from({ length: lesson.rows }, (_, row) => row).filter((row) =>
-      this.teaches(lesson.images[row]!),
-    );
+    const rows = Array.from(lesson.images.keys()).filter((row) => this.teaches(lesson.images[row]!));
     const size = rows.length < FEW_ROWS ? SMALL_BATCH : BATCH;
     const batches = Math.ceil(rows.length / size);
     const steps = batches * epochs;
@@ -81,24 +78,12 @@ export class Chain {
     const targets = gather(lesson.targets, batch);
     let before: Matrix | undefined;
     for (const [i, head] of this.#heads.entries()) {
-      const seen = this.#seen(lesson.features[i]!, this.scales[i]!, batch, before);
-      before = head.train(seen, targets, this.#time, rate);
+      before = head.train(lesson.features[i]!, batch, targets, before, this.#time, rate);
     }
   }
 
-  /** Standardised features of the rows, followed by the hidden layer of the previous head. */
-  #seen(features: Matrix, { mean, inverse }: Scale, batch: Uint32Array, before: Matrix | undefined): Matrix {
-    const width = features.columns;
-    const more = before?.columns ?? 0;
-    const seen = matrix(batch.length, width + more);
-    for (const [i, row] of batch.entries()) {
-      const [to, from] = [i * (width + more), row * width];
-      for (let j = 0; j < width; j++) {
-        seen.data[to + j] = (features.data[from + j]! - mean[j]!) * inverse[j]!;
-      }
-      if (before) seen.data.set(before.data.subarray(i * more, (i + 1) * more), to + width);
-    }
-    return seen;
+  release(): void {
+    for (const head of this.#heads) head.release();
   }
 
   exits(): FittedExit[] {

@@ -11,16 +11,16 @@ import { type Meaning, meaningOf, probabilities } from '../skip/scores.js';
 import type { TensorData } from '../tensor.js';
 import { answerOf, checkedAnswer } from './answers.js';
 import { altered } from './augment.js';
-import { Chain, type FittedExit, type Lesson } from './chain.js';
+import { Chain, type FittedExit } from './chain.js';
 import { checkAnswers } from './checks.js';
 import { CHUNK, Evaluator, runAll } from './evaluator.js';
 import { withFeatures } from './features.js';
-import { basisOf } from './low-rank.js';
+import { type Basis, basisOf } from './low-rank.js';
 import type { FitImages } from './options.js';
 import { exitPlaces, type Place } from './places.js';
-import { type Matrix, matrix } from './products.js';
+import { type Matrix, matrix, multiply } from './products.js';
 import { Programs } from './programs.js';
-import { scaleOf } from './training.js';
+import { type Scale, scaleOf, standardise } from './training.js';
 
 export interface Fitting {
   readonly seed: number;
@@ -112,35 +112,42 @@ export async function fitExits(
     programs.map((one) => withFeatures(one, places)),
   );
   const memory = new LessonMemory(capacity, classes, places, meaningOf(program, program.outputs[0]!.value));
-  let chains: Chain[] | undefined;
+  let chains: Chain[] = [];
+  // Of the first lesson.
+  let basis: Basis | undefined;
+  let scales: Scale[] = [];
   try {
     const mirror = await mindsNoMirror(evaluator, source, program, onItems);
     const inputs = copiesOf(source, rows, imageShape(program), mirror, seed);
     let done = 0;
     for (;;) {
-      const lesson = await memory.fill(inputs, evaluator, onItems);
-      if (lesson.rows === 0) break;
-      const before = done / rows;
-      done += lesson.rows;
-      if (!chains) {
-        checkAnswers(memory.answers(), fitting.className);
-        const basis = basisOf(backend, memory.scores(), seed);
-        const scales = lesson.features.map((features) => scaleOf({ ...features, rows: lesson.rows }));
+      const { images, features, targets, scores } = await memory.fill(inputs, evaluator, onItems);
+      if (images.length === 0) break;
+      if (!basis) {
+        checkAnswers(answersOf(scores), fitting.className);
+        basis = basisOf(backend, scores, seed);
+        scales = features.map(scaleOf);
+        const [ofFirst, ofPlaces] = [basis, scales];
         chains = fitting.chains.map(
-          (teaches) => new Chain(backend, places, scales, hidden, basis, seed, teaches),
+          (teaches) => new Chain(backend, places, ofPlaces, hidden, ofFirst, seed, teaches),
         );
       }
+      for (const [i, own] of features.entries()) standardise(own, scales[i]!);
+      const lesson = { images, features, targets: multiply(backend, targets, basis.directions) };
+      const before = done / rows;
+      done += images.length;
       for (const chain of chains) {
         await chain.learn(lesson, epochs, before, done / rows);
-        onItems(lesson.rows);
+        onItems(images.length);
       }
     }
-    if (chains) return chains.map((chain) => chain.exits());
+    if (basis) return chains.map((chain) => chain.exits());
     throw new ResidualSkipError(
       'INVALID_DATA',
       `fit: none of its ${source.count} images can be used: they can't be read, or are among the data`,
     );
   } finally {
+    for (const chain of chains) chain.release();
     evaluator.release();
   }
 }
@@ -181,8 +188,8 @@ async function* copiesOf(
 class LessonMemory {
   readonly #images: Uint32Array;
   readonly #features: readonly Matrix[];
+  /** The network's answers as probabilities, and as logits. */
   readonly #targets: Matrix;
-  /** The network's answers, as logits. */
   readonly #scores: Matrix;
   #rows = 0;
 
@@ -199,12 +206,12 @@ class LessonMemory {
     this.#scores = matrix(capacity, classes);
   }
 
-  /** Reads as many further inputs as fit; the lesson has no rows when all have been read. */
+  /** Reads as many further inputs as fit: there are no images when all have been read. */
   async fill(
     inputs: AsyncGenerator<Indexed[]>,
     evaluator: Evaluator,
     onItems: (count: number) => void,
-  ): Promise<Lesson> {
+  ): Promise<{ images: Uint32Array; features: Matrix[]; targets: Matrix; scores: Matrix }> {
     this.#rows = 0;
     while (this.#rows + CHUNK <= this.capacity) {
       const { value: chunk, done } = await inputs.next();
@@ -216,8 +223,14 @@ class LessonMemory {
       );
       for (const [i, { outputs }] of outcomes.entries()) this.#add(chunk[i]!.image, outputs);
     }
-    const [images, features, targets] = [this.#images, this.#features, this.#targets];
-    return { rows: this.#rows, images, features, targets };
+    const filled = ({ columns, data }: Matrix) =>
+      matrix(this.#rows, columns, data.subarray(0, this.#rows * columns));
+    return {
+      images: this.#images.subarray(0, this.#rows),
+      features: this.#features.map(filled),
+      targets: filled(this.#targets),
+      scores: filled(this.#scores),
+    };
   }
 
   #add(image: number, [scores, ...seen]: readonly Float32Array[]): void {
@@ -230,18 +243,12 @@ class LessonMemory {
     this.#targets.data.set(probabilities(scores!, this.meaning), row * columns);
     for (const [i, { columns: width, data }] of this.#features.entries()) data.set(seen[i]!, row * width);
   }
+}
 
-  answers(): number[] {
-    const { columns, data } = this.#scores;
-    return Array.from({ length: this.#rows }, (_, row) =>
-      answerOf(data.subarray(row * columns, (row + 1) * columns)),
-    );
-  }
-
-  scores(): Matrix {
-    const { columns, data } = this.#scores;
-    return { rows: this.#rows, columns, data: data.subarray(0, this.#rows * columns) };
-  }
+function answersOf({ rows, columns, data }: Matrix): number[] {
+  return Array.from({ length: rows }, (_, row) =>
+    answerOf(data.subarray(row * columns, (row + 1) * columns)),
+  );
 }
 
 async function mindsNoMirror(

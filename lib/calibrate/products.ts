@@ -2,7 +2,15 @@
  * Matrix products on a backend: its kernels are many times as fast as loops here, and give the same bits everywhere.
  */
 import type { Backend } from '../backends/backend.js';
-import { NO_ACTIVATION, NONE, type Port, type Program, type Value } from '../model/program.js';
+import {
+  type Activation,
+  type BinaryKind,
+  NO_ACTIVATION,
+  type Port,
+  type Step,
+  type Value,
+  type ValueId,
+} from '../model/program.js';
 
 /** A dense matrix, row-major. */
 export interface Matrix {
@@ -16,7 +24,6 @@ export interface ProductOptions {
   readonly transposed?: boolean;
   /** Added to every row of the product. */
   readonly bias?: Float32Array;
-  readonly relu?: boolean;
 }
 
 export function matrix(
@@ -28,43 +35,92 @@ export function matrix(
 }
 
 const NOTHING = { modes: new Uint8Array(0), thresholds: new Float32Array(0) };
-const RELU = { kind: 'relu', alpha: 0, beta: 0 } as const;
+export const RELU: Activation = { kind: 'relu', alpha: 0, beta: 0 };
+
+/** Steps over matrices: a program without blocks. */
+export class Steps {
+  readonly #values: Value[] = [];
+  readonly #steps: Step[] = [];
+
+  /** A value that is given for each run, or a constant where there is `data`. */
+  given(shape: readonly number[], data?: Float32Array): ValueId {
+    return this.#values.push({ name: `value${this.#values.length}`, dtype: 'float32', shape, data }) - 1;
+  }
+
+  /** The result of a step. */
+  add(
+    step: Pick<Step, 'op' | 'inputs' | 'attrs'>,
+    shape: readonly number[],
+    dtype: Value['dtype'] = 'float32',
+  ): ValueId {
+    const result = this.#values.push({ name: `value${this.#values.length}`, dtype, shape }) - 1;
+    this.#steps.push({ ...step, outputs: [result] } as Step);
+    return result;
+  }
+
+  /** a [m, k] times b [k, n]. */
+  product(a: ValueId, b: ValueId): ValueId {
+    const shape = [this.#shape(a)[0]!, this.#shape(b)[1]!];
+    return this.add({ op: 'matmul', inputs: [a, b], attrs: {} }, shape);
+  }
+
+  transpose(a: ValueId): ValueId {
+    const attrs = { perm: [1, 0] };
+    return this.add({ op: 'transpose', inputs: [a], attrs }, [...this.#shape(a)].reverse());
+  }
+
+  /** @param b the shape of a, or a row or number for all of it */
+  binary(kind: BinaryKind, a: ValueId, b: ValueId, act: Activation = NO_ACTIVATION): ValueId {
+    return this.add({ op: 'binary', inputs: [a, b], attrs: { kind, act } }, this.#shape(a));
+  }
+
+  columnSums(a: ValueId): ValueId {
+    return this.add({ op: 'reduce', inputs: [a], attrs: { kind: 'sum', axes: [0] } }, [this.#shape(a)[1]!]);
+  }
+
+  #shape(id: ValueId): readonly number[] {
+    return this.#values[id]!.shape;
+  }
+
+  compile(backend: Backend, inputs: readonly ValueId[], outputs: readonly ValueId[]): CompiledSteps {
+    const port = (value: ValueId): Port => ({ name: this.#values[value]!.name, value, batched: false });
+    const compiled = backend.compileSync({
+      ...{ values: this.#values, inputs: inputs.map(port), outputs: outputs.map(port) },
+      ...{ steps: this.#steps, blocks: [], batching: 'whole' },
+      cost: { multiplyAdds: 0, bytes: 0, layers: 0 },
+    });
+    return {
+      run: (given, results) =>
+        compiled.runSync({
+          ...{ items: 1, inputs: given, outputs: results, policy: NOTHING },
+          ...{ ran: new Uint8Array(0), scores: new Float32Array(0) },
+        }),
+      release: () => compiled.release(),
+    };
+  }
+}
+
+/** Runs on the calling thread. */
+export interface CompiledSteps {
+  run(inputs: readonly Float32Array[], outputs: readonly Float32Array[]): void;
+  release(): void;
+}
 
 /** a [m, k] times b [k, n], in float32; blocks the calling thread. */
-export function multiply(backend: Backend, a: Matrix, b: Matrix, options: ProductOptions = {}): Matrix {
-  const { transposed = false, bias, relu = false } = options;
-  const columns = transposed ? b.rows : b.columns;
-  const result = matrix(a.rows, columns);
-  const value = (name: string, { rows, columns: width }: Matrix, data?: Float32Array): Value => ({
-    ...{ name, dtype: 'float32', shape: [rows, width], data },
-  });
-  // Copies: a worker may hold packed weights for a moment after `release`, a backend finds them again by their array, and
-  // training changes its arrays in place.
-  const values = [value('a', a), value('b', b, b.data.slice()), value('product', result)];
-  if (bias) values.push({ name: 'bias', dtype: 'float32', shape: [columns], data: bias.slice() });
-  const port = (index: number): Port => ({ name: values[index]!.name, value: index, batched: false });
-  const program: Program = {
-    values,
-    inputs: [port(0)],
-    outputs: [port(2)],
-    steps: [
-      {
-        op: 'gemm',
-        inputs: [0, 1, bias ? 3 : NONE, NONE],
-        outputs: [2],
-        attrs: { transB: transposed, act: relu ? RELU : NO_ACTIVATION },
-      },
-    ],
-    blocks: [],
-    batching: 'whole',
-    cost: { multiplyAdds: 0, bytes: 0, layers: 0 },
-  };
-  const compiled = backend.compileSync(program);
+export function multiply(
+  backend: Backend,
+  a: Matrix,
+  b: Matrix,
+  { transposed = false, bias }: ProductOptions = {},
+): Matrix {
+  const steps = new Steps();
+  const [left, right] = [a, b].map(({ rows, columns }) => steps.given([rows, columns])) as [ValueId, ValueId];
+  let made = steps.product(left, transposed ? steps.transpose(right) : right);
+  if (bias) made = steps.binary('add', made, steps.given([bias.length], bias));
+  const compiled = steps.compile(backend, [left, right], [made]);
+  const result = matrix(a.rows, transposed ? b.rows : b.columns);
   try {
-    compiled.runSync({
-      ...{ items: 1, inputs: [a.data], outputs: [result.data], policy: NOTHING },
-      ...{ ran: new Uint8Array(0), scores: new Float32Array(0) },
-    });
+    compiled.run([a.data, b.data], [result.data]);
   } finally {
     compiled.release();
   }

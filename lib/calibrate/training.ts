@@ -7,10 +7,10 @@ import type { Backend } from '../backends/backend.js';
 import { nearestBfloat16 } from '../numeric/bfloat16.js';
 import type { Layer } from '../skip/head.js';
 import type { Basis } from './low-rank.js';
-import { type Matrix, matrix, multiply, transpose } from './products.js';
+import { type CompiledSteps, type Matrix, matrix, multiply, RELU, Steps } from './products.js';
 
 // Looked up once: globals are slow to reach inside a test runner.
-const { exp, max, sqrt } = Math;
+const { sqrt } = Math;
 
 /** Decoupled weight decay (Loshchilov and Hutter 2019), per step and unit of the rate. */
 const DECAY = 1e-2;
@@ -31,6 +31,14 @@ export function scaleOf({ rows, columns: width, data }: Matrix): Scale {
   for (let i = 0; i < rows * width; i++) squares[i % width]! += (data[i]! - mean[i % width]!) ** 2;
   const inverse = Float32Array.from(squares, (total) => (total > 1e-12 * rows ? sqrt(rows / total) : 0));
   return { mean, inverse };
+}
+
+/** Makes the features' means 0 and their variances 1, in place. */
+export function standardise({ rows, columns: width, data }: Matrix, { mean, inverse }: Scale): void {
+  for (let row = 0; row < rows; row++) {
+    const from = row * width;
+    for (let j = 0; j < width; j++) data[from + j] = (data[from + j]! - mean[j]!) * inverse[j]!;
+  }
 }
 
 /** Parameters with Adam's moments of their gradient (Kingma and Ba 2015). */
@@ -68,6 +76,7 @@ export class HeadInTraining {
   readonly #b1: Parameters;
   readonly #w2: Parameters;
   readonly #b2: Parameters;
+  #slopes: Slopes | undefined;
 
   /**
    * @param width number of features
@@ -90,32 +99,40 @@ export class HeadInTraining {
 
   /**
    * One step on a batch.
-   * @param seen rows x (width + more), features standardised
-   * @param targets rows x classes: probabilities
-   * @returns the hidden layer, rows x hidden, before the step
+   * @param features rows x width, standardised
+   * @param batch the rows of it
+   * @param targets batch x rank: the network's probabilities times the basis
+   * @param before the previous head's hidden layer, batch x more
+   * @returns the hidden layer, batch x hidden, before the step; the next step overwrites it
    */
-  train(seen: Matrix, targets: Matrix, time: number, rate: number): Matrix {
-    const { backend, basis } = this;
-    const inputs = this.width + this.more;
-    const rank = basis.directions.columns;
-    const w1 = matrix(this.hidden, inputs, this.#w1.values);
-    const w2 = matrix(rank, this.hidden, this.#w2.values);
-    const hidden = multiply(backend, seen, w1, { transposed: true, bias: this.#b1.values, relu: true });
-    const place = multiply(backend, hidden, w2, { transposed: true, bias: this.#b2.values });
-    const slopes = multiply(backend, place, basis.directions, { transposed: true, bias: basis.mean });
-    toSlopes(slopes, targets);
-    const ofPlace = multiply(backend, slopes, basis.directions);
-    const ofHidden = multiply(backend, ofPlace, w2);
-    for (let i = 0; i < ofHidden.data.length; i++) if (hidden.data[i]! <= 0) ofHidden.data[i] = 0;
-    const gradient = {
-      w2: multiply(backend, transpose(ofPlace), hidden),
-      w1: multiply(backend, transpose(ofHidden), seen),
-    };
-    this.#w1.step(gradient.w1.data, time, rate);
-    this.#b1.step(columnSums(ofHidden), time, rate);
-    this.#w2.step(gradient.w2.data, time, rate);
-    this.#b2.step(columnSums(ofPlace), time, rate);
+  train(
+    features: Matrix,
+    batch: Uint32Array,
+    targets: Matrix,
+    before: Matrix | undefined,
+    time: number,
+    rate: number,
+  ): Matrix {
+    const [w1, b1, w2, b2] = [this.#w1, this.#b1, this.#w2, this.#b2];
+    if (this.#slopes?.batch !== batch.length) {
+      this.release();
+      this.#slopes = new Slopes(this.backend, batch.length, this.width + this.more, this.hidden, this.basis);
+    }
+    const slopes = this.#slopes;
+    const { seen, hidden } = slopes;
+    const { width, more } = this;
+    for (const [i, row] of batch.entries()) {
+      const to = i * (width + more);
+      seen.set(features.data.subarray(row * width, (row + 1) * width), to);
+      if (before) seen.set(before.data.subarray(i * more, (i + 1) * more), to + width);
+    }
+    slopes.find(targets, [w1.values, b1.values, w2.values, b2.values]);
+    for (const [i, parameters] of [w1, b1, w2, b2].entries()) parameters.step(slopes.of[i]!, time, rate);
     return hidden;
+  }
+
+  release(): void {
+    this.#slopes?.release();
   }
 
   /**
@@ -147,26 +164,63 @@ export class HeadInTraining {
   }
 }
 
-/** Turns logits into the gradient of the mean cross-entropy: (softmax - target) / rows. */
-function toSlopes({ rows, columns, data }: Matrix, targets: Matrix): void {
-  for (let row = 0; row < rows; row++) {
-    const from = row * columns;
-    let top = data[from]!;
-    for (let k = 1; k < columns; k++) top = max(top, data[from + k]!);
-    let total = 0;
-    for (let k = 0; k < columns; k++) {
-      const e = exp(data[from + k]! - top);
-      data[from + k] = e;
-      total += e;
-    }
-    for (let k = 0; k < columns; k++) {
-      data[from + k] = (data[from + k]! / total - targets.data[from + k]!) / rows;
-    }
-  }
-}
+/** The gradient of the mean cross-entropy for batches of one size. */
+class Slopes {
+  /** batch x inputs, to be filled in. */
+  readonly seen: Float32Array;
+  readonly hidden: Matrix;
+  /** Of w1, b1, w2 and b2. */
+  readonly of: readonly Float32Array[];
+  readonly #compiled: CompiledSteps;
 
-function columnSums({ rows, columns, data }: Matrix): Float32Array {
-  const sums = new Float32Array(columns);
-  for (let i = 0; i < rows * columns; i++) sums[i % columns]! += data[i]!;
-  return sums;
+  constructor(
+    backend: Backend,
+    readonly batch: number,
+    inputs: number,
+    hidden: number,
+    basis: Basis,
+  ) {
+    const { rows: classes, columns: rank, data } = basis.directions;
+    this.seen = new Float32Array(batch * inputs);
+    this.hidden = matrix(batch, hidden);
+    this.of = [hidden * inputs, hidden, rank * hidden, rank].map((size) => new Float32Array(size));
+    const steps = new Steps();
+    const [seen, targets] = [steps.given([batch, inputs]), steps.given([batch, rank])];
+    const [w1, b1] = [steps.given([hidden, inputs]), steps.given([hidden])];
+    const [w2, b2] = [steps.given([rank, hidden]), steps.given([rank])];
+    const directions = steps.given([classes, rank], data);
+    const mean = steps.given([classes], basis.mean);
+    const found = steps.binary('add', steps.product(seen, steps.transpose(w1)), b1, RELU);
+    const place = steps.binary('add', steps.product(found, steps.transpose(w2)), b2);
+    const logits = steps.binary('add', steps.product(place, steps.transpose(directions)), mean);
+    const attrs = { axis: 1, log: false };
+    const likely = steps.add({ op: 'softmax', inputs: [logits], attrs }, [batch, classes]);
+    // (softmax - target) / batch, times the directions; the target is given times the directions.
+    const off = steps.binary('sub', steps.product(likely, directions), targets);
+    const ofPlace = steps.binary('mul', off, steps.given([1], Float32Array.of(1 / batch)));
+    const zero = steps.given([1], Float32Array.of(0));
+    const active = steps.add(
+      { op: 'compare', inputs: [found, zero], attrs: { kind: 'gt' } },
+      [batch, hidden],
+      'bool',
+    );
+    const through = { op: 'where', inputs: [active, steps.product(ofPlace, w2), zero], attrs: {} } as const;
+    const ofFound = steps.add(through, [batch, hidden]);
+    const gradients = [
+      steps.product(steps.transpose(ofFound), seen),
+      steps.columnSums(ofFound),
+      steps.product(steps.transpose(ofPlace), found),
+      steps.columnSums(ofPlace),
+    ];
+    this.#compiled = steps.compile(backend, [seen, targets, w1, b1, w2, b2], [found, ...gradients]);
+  }
+
+  /** @param parameters w1, b1, w2 and b2 */
+  find(targets: Matrix, parameters: readonly Float32Array[]): void {
+    this.#compiled.run([this.seen, targets.data, ...parameters], [this.hidden.data, ...this.of]);
+  }
+
+  release(): void {
+    this.#compiled.release();
+  }
 }

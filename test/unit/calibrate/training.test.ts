@@ -4,7 +4,7 @@ import { Chain, type Lesson } from '../../../lib/calibrate/chain.js';
 import { basisOf } from '../../../lib/calibrate/low-rank.js';
 import type { Place } from '../../../lib/calibrate/places.js';
 import { type Matrix, matrix, multiply, transpose } from '../../../lib/calibrate/products.js';
-import { scaleOf } from '../../../lib/calibrate/training.js';
+import { scaleOf, standardise } from '../../../lib/calibrate/training.js';
 import { argMax, softmax } from '../../../lib/numeric/softmax.js';
 import { randomFloats } from '../../helpers/random.js';
 
@@ -21,13 +21,13 @@ function product(a: Matrix, b: Matrix): number[] {
   });
 }
 
-test('products are those of matrices, with bias, transposed, and cut off below 0', () => {
+test('products are those of matrices, with bias and transposed', () => {
   const a = matrix(5, 37, randomFloats(5 * 37, 1));
   const b = matrix(37, 11, randomFloats(37 * 11, 2));
   const bias = randomFloats(11, 3);
-  const expected = product(a, b).map((sum, i) => Math.max(0, sum + bias[i % 11]!));
+  const expected = product(a, b).map((sum, i) => sum + bias[i % 11]!);
   for (const engine of [backend, new ReferenceBackend()]) {
-    const found = multiply(engine, a, transpose(b), { transposed: true, bias, relu: true });
+    const found = multiply(engine, a, transpose(b), { transposed: true, bias });
     expect([found.rows, found.columns]).toEqual([5, 11]);
     for (const [i, value] of expected.entries()) expect(found.data[i]).toBeCloseTo(value, 4);
     for (const [i, value] of product(a, b).entries())
@@ -99,7 +99,7 @@ function quadrants(rows: number, seed: number): { lesson: Lesson; classes: numbe
   // The second place sees noise: all it can know is what the first has found.
   const noise = matrix(rows, 2, randomFloats(2 * rows, seed + 100));
   const features = [matrix(rows, 3, data), noise];
-  return { lesson: { rows, images, features, targets: matrix(rows, 2, targets) }, classes };
+  return { lesson: { images, features, targets: matrix(rows, 2, targets) }, classes };
 }
 
 describe('a chain of heads', () => {
@@ -108,11 +108,23 @@ describe('a chain of heads', () => {
     (width, i) => ({ block: { name: `b${i}` }, features: 'mean', width, saving: 0.5 }) as unknown as Place,
   );
   const basis = basisOf(backend, matrix(2, 2), 1);
-  async function learn(seed: number, teaches: (image: number) => boolean = () => true, epochs = 60) {
-    const chain = new Chain(backend, places, lesson.features.map(scaleOf), 16, basis, seed, teaches);
-    await chain.learn(lesson, epochs, 0, 1);
-    return chain.exits();
+  const scales = lesson.features.map(scaleOf);
+  const standard = lesson.features.map(({ rows, columns, data }, i) => {
+    const copy = matrix(rows, columns, data.slice());
+    standardise(copy, scales[i]!);
+    return copy;
+  });
+  async function train(given: Lesson, seed: number, teaches: (image: number) => boolean, epochs: number) {
+    const chain = new Chain(backend, places, scales, 16, basis, seed, teaches);
+    try {
+      await chain.learn({ ...given, features: standard }, epochs, 0, 1);
+      return chain.exits();
+    } finally {
+      chain.release();
+    }
   }
+  const learn = (seed: number, teaches: (image: number) => boolean = () => true, epochs = 60) =>
+    train(lesson, seed, teaches, epochs);
 
   /** Logits of the heads, one after another, for features of a row. */
   function apply(exits: Awaited<ReturnType<typeof learn>>, seen: readonly Float32Array[]): Float32Array[] {
@@ -125,7 +137,8 @@ describe('a chain of heads', () => {
         bias,
       });
       const a = of(first, x.columns);
-      const hidden = multiply(backend, x, a.w, { transposed: true, bias: a.bias, relu: true });
+      const hidden = multiply(backend, x, a.w, { transposed: true, bias: a.bias });
+      for (const [k, value] of hidden.data.entries()) hidden.data[k] = Math.max(0, value);
       const b = of(last, hidden.columns);
       before = hidden.data;
       return multiply(backend, hidden, b.w, { transposed: true, bias: b.bias }).data;
@@ -164,9 +177,7 @@ describe('a chain of heads', () => {
         Float32Array.from({ length: 3000 }, (_, i) => [0.8, 0.2][i % 2]!),
       ),
     };
-    const chain = new Chain(backend, places, lesson.features.map(scaleOf), 16, basis, 1, () => true);
-    await chain.learn(unsure, 20, 0, 1);
-    const exits = chain.exits();
+    const exits = await train(unsure, 1, () => true, 20);
     const likely = Array.from({ length: 200 }, (_, row) => {
       const said = apply(
         exits,
@@ -193,8 +204,6 @@ describe('a chain of heads', () => {
       },
     };
     const even = (image: number) => image % 2 === 0;
-    const chain = new Chain(backend, places, lesson.features.map(scaleOf), 16, basis, 5, even);
-    await chain.learn(spoilt, 2, 0, 1);
-    expect(chain.exits()).toEqual(await learn(5, even, 2));
+    expect(await train(spoilt, 5, even, 2)).toEqual(await learn(5, even, 2));
   });
 });
