@@ -34,7 +34,7 @@ export interface Fitting {
 }
 
 /** Copies are made up to this many rows, or twice the number of images, but for at most this many multiply-adds. */
-const [ROWS, MOST_WORK] = [20_000, 2e12];
+const [ROWS, MOST_WORK] = [40_000, 4e12];
 /** Training steps of each head, in rows; least and most passes over the rows. */
 const [SAMPLES, LEAST_EPOCHS, MOST_EPOCHS] = [120_000, 4, 40];
 /** Most bytes of features kept at a time, and the number of rows that are kept whatever their size. */

@@ -13,6 +13,8 @@ export interface Setting {
 
 /** Multiply-adds that a setting must save beyond the previous one to be worth a test. */
 const LEAST_GAIN = 0.005;
+/** Steps from one price of the dial to the next. */
+const PARTS = 8;
 /** Smaller doubts are not distinguished. */
 const LEAST_DOUBT = 1e-7;
 
@@ -41,17 +43,30 @@ export function leversOf(tables: readonly Table[], savings: readonly number[]): 
   return savings.map((saving, e) => ({ saving, scores: scores[e]!, risks: risks[e]! }));
 }
 
-/** The settings that skip anything; settings with the same thresholds as the previous one are left out. */
+/**
+ * The settings that skip anything, without repetitions. Between two prices, an exit may come into use for many items at
+ * once; so there are settings between them, which divide the items that leave at each exit evenly.
+ */
 export function settingsOf(levers: readonly Lever[], steps: number): Setting[] {
   const dial = new Dial(levers);
+  const ranked = levers.map(({ scores }) => Float64Array.from(scores).sort().reverse());
   const settings: Setting[] = [];
-  let before = '';
+  let [before, counts] = [prices(steps)[0]!, levers.map(() => 0)];
   for (const price of prices(steps)) {
-    const thresholds = dial.at(price);
-    if (thresholds.join() !== before && thresholds.some((threshold) => threshold < NEVER)) {
-      settings.push({ price, thresholds });
+    const next = dial.at(price).map((least, e) => ranked[e]!.filter((score) => score >= least).length);
+    for (let part = 1; part <= PARTS; part++) {
+      const share = part / PARTS;
+      const setting = {
+        price: before * (price / before) ** share,
+        thresholds: next.map((count, e) => {
+          const above = Math.round(counts[e]! + share * (count - counts[e]!));
+          return above > 0 ? ranked[e]![above - 1]! : NEVER;
+        }),
+      };
+      const known = settings.at(-1)?.thresholds.join() === setting.thresholds.join();
+      if (!known && setting.thresholds.some((threshold) => threshold < NEVER)) settings.push(setting);
     }
-    before = thresholds.join();
+    [before, counts] = [price, next];
   }
   return settings;
 }

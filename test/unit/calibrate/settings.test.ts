@@ -39,6 +39,17 @@ test('settings go from careful to bold, each with other thresholds than the one 
   expect([...thresholds].sort((a, b) => b - a)).toEqual(thresholds);
 });
 
+test('an exit that comes into use for many items at once has settings between', () => {
+  // Half of the items are as sure as another: no price divides them.
+  const alike = rows.map(([score, loses], i) => [i < ROWS / 2 ? score : 0.9 + i / 1e7, loses] as const);
+  const made = settingsOf(leversOf([tableOf(alike)], [0.5]), 96);
+  const leaving = made.map(
+    ({ thresholds: [least] }) => alike.filter(([score]) => score >= least!).length / ROWS,
+  );
+  expect(leaving[0]).toBeLessThan(0.1);
+  for (const [i, share] of leaving.entries()) expect(share - (leaving[i - 1] ?? 0)).toBeLessThan(0.1);
+});
+
 describe('of the settings', () => {
   test('those are tested that save half a percent more than the one before', () => {
     const worth = worthTesting(settings, table, 0.02, undefined);
