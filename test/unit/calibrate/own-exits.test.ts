@@ -12,7 +12,7 @@ import { runProgram } from '../../helpers/run-program.js';
 const CLASSES = 3;
 const SHA256 = '0'.repeat(64);
 
-/** Three blocks that change little, one classifier, and exits behind the first two: they answer with it, or with another. */
+/** Three blocks that change little, one classifier, and exits behind the first two: they answer with it, or with its opposite. */
 function program(misled = false) {
   const b = new IrBuilder();
   const maps = [b.act(b.conv(b.input([1, 3, 6, 6]), 8))];
@@ -21,14 +21,13 @@ function program(misled = false) {
     maps.push(b.act(b.binary('add', maps[i]!, small)));
   }
   const classifier = [b.random([CLASSES, 8], 8), b.random([CLASSES], 0.1)] as const;
-  const other = [b.random([CLASSES, 8], 8), b.random([CLASSES], 0.1)] as const;
-  const answerFrom = (map: ValueId, [weight, bias]: readonly [ValueId, ValueId] = classifier) =>
-    b.step('gemm', [b.globalPool(map), weight, bias, NONE], { transB: true, act: NO_ACTIVATION }, [
+  const answerFrom = (map: ValueId) =>
+    b.step('gemm', [b.globalPool(map), ...classifier, NONE], { transB: true, act: NO_ACTIVATION }, [
       1,
       CLASSES,
     ]);
   const exit = (map: ValueId, rest: ValueId) => {
-    const answer = answerFrom(map, misled ? other : classifier);
+    const answer = misled ? b.binary('mul', answerFrom(map), b.constant(-1)) : answerFrom(map);
     const shares = b.step('softmax', [answer], { axis: 1, log: false }, [1, CLASSES]);
     const score = b.step('globalPool', [b.reshape(shares, [1, 1, CLASSES])], { kind: 'max' }, [1, 1]);
     return b.where(b.compare('ge', score, b.constant(Float32Array.of(0.5), [1, 1])), answer, rest);
