@@ -42,10 +42,14 @@ const [MOST_BYTES, LEAST_ROWS] = [2 ** 29, 4096];
 /** Mirrored copies are used when the network answers at least this share of these many images alike when mirrored. */
 const [MIRROR_ITEMS, MIRROR_AGREEMENT] = [256, 0.8];
 /**
- * Width of the hidden layers with at least `MANY` images to learn from, and with fewer. Wider ones save little more, and their
- * weights take longer to read than the multiply-adds say.
+ * Width of the hidden layers, by the least number of images to learn from. Wider ones save little more, and their weights take
+ * longer to read than the multiply-adds say.
  */
-const [MANY, WIDE, NARROW] = [4000, 64, 32];
+const HIDDEN: readonly (readonly [images: number, hidden: number])[] = [
+  [16_000, 128],
+  [4000, 64],
+  [0, 32],
+];
 const LEAST_HIDDEN = 8;
 /** Least probability, so that its logarithm is finite. */
 const TINY = 1e-12;
@@ -76,7 +80,7 @@ function imageShape({ inputs, values }: Program): [number, number, number] | und
 
 /** Width of the hidden layers: by the number of images, reduced until no head costs more than its share. */
 function hiddenWidth(program: Program, places: readonly Place[], images: number, classes: number): number {
-  let hidden = images >= MANY ? WIDE : NARROW;
+  let hidden = HIDDEN.find(([least]) => images >= least)![1];
   const widest = Math.max(...places.map(({ width }) => width));
   const cost = () => hidden * (widest + hidden + classes);
   while (hidden > LEAST_HIDDEN && cost() > MOST_SHARE * program.cost.multiplyAdds) hidden /= 2;
