@@ -30,7 +30,7 @@ import { checkGroups, className, groupsOf } from './groups.js';
 import { expectedOf, QUICK, Stopwatch, THOROUGH } from './latency.js';
 import { headsOf, type Measured, measure } from './measure.js';
 import type { CalibrationItem, CalibrationOptions, FitImages } from './options.js';
-import { exitPlaces, ownSavings } from './places.js';
+import { savingsOf } from './places.js';
 import { Programs } from './programs.js';
 import type { Calibration, SettingResult } from './result.js';
 import { ResumableBackend } from './resume.js';
@@ -129,10 +129,11 @@ export async function calibrateItems(
     honest.flatMap(({ answers }) => [...answers]),
     nameOf,
   );
-  const savings = own ? ownSavings(program) : exitPlaces(program).map(({ saving }) => saving);
   const order = honest.at(-1)!;
   const settings =
-    exits.length > 0 ? settingsOf(leversOf(honest, savings), options.settings ?? SETTINGS) : [];
+    exits.length > 0
+      ? settingsOf(leversOf(honest, savingsOf(program, exits)), options.settings ?? SETTINGS)
+      : [];
   const stopwatch = new Stopwatch(backend, programs, guards, reference);
   try {
     const budget = budgetOf(options, stopwatch, order);

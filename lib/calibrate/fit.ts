@@ -100,7 +100,7 @@ export async function fitExits(
   const { seed, copies, onItems } = fitting;
   const programs = Programs.of(network);
   const program = programs.main;
-  const places = exitPlaces(program);
+  const places = exitPlaces(program, source.count);
   if (places.length === 0) return fitting.chains.map(() => []);
   const rows = rowsOf(program, source.count, copies);
   const classes = program.values[program.outputs[0]!.value]!.shape[1]!;

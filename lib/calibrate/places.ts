@@ -18,8 +18,10 @@ export interface Place {
  * worthwhile.
  */
 const [LEAST_DONE, LEAST_SAVING] = [0.1, 0.04];
-/** Least fraction of the network's work between two exits: more exits would cost more than they save. */
-const SPACING = 0.09;
+/** Least fraction of the network's work between two exits: few images don't teach more exits to be worth what they cost. */
+const [SPACING, DENSE] = [0.09, 0.05];
+/** So many images teach dense exits. */
+const MANY = 16_000;
 /** Most inputs of a head; more would make fitting slow. */
 const MOST_WIDTH = 3000;
 
@@ -45,15 +47,19 @@ function savingBehind(program: Program, block: Block): number {
   return inside.reduce((sum, work) => sum + work, workBeyond(program, block)) / cost.multiplyAdds;
 }
 
-/** The saving of each of the model's own exits. */
-export function ownSavings(program: Program): number[] {
+/** The saving of each of the exits. */
+export function savingsOf(program: Program, exits: readonly { readonly after: string }[]): number[] {
   const blockOf = (name: string) => program.blocks.find((block) => block.name === name)!;
-  return (program.exits?.list ?? []).map(({ after }) => savingBehind(program, blockOf(after)));
+  return exits.map(({ after }) => savingBehind(program, blockOf(after)));
 }
 
-/** Blocks behind which an exit is worthwhile, spread over the network's work. */
-export function exitPlaces(program: Program): Place[] {
+/**
+ * Blocks behind which an exit is worthwhile, spread over the network's work.
+ * @param images to learn from
+ */
+export function exitPlaces(program: Program, images: number): Place[] {
   const { blocks, values } = program;
+  const spacing = images >= MANY ? DENSE : SPACING;
   const reading = readingOf(program);
   const places: Place[] = [];
   for (const block of blocks) {
@@ -66,7 +72,7 @@ export function exitPlaces(program: Program): Place[] {
   let next = Number.POSITIVE_INFINITY;
   return places.filter(({ saving }, i) => {
     // Most items leave late: the last place always has an exit.
-    if (next - saving < SPACING && i < places.length - 1) return false;
+    if (next - saving < spacing && i < places.length - 1) return false;
     next = saving;
     return true;
   });

@@ -192,10 +192,24 @@ describe('calibration of the plain network', () => {
     }
   }, 600_000);
 
+  test('exits are denser where there are many images to learn from', async () => {
+    const { program } = await programOf();
+    const [few, many] = [1000, 16_000].map((images) => exitPlaces(program, images));
+    for (const [places, spacing] of [
+      [few!, 0.09],
+      [many!, 0.05],
+    ] as const) {
+      const savings = places.map(({ saving }) => saving);
+      for (const [i, saving] of savings.slice(1, -1).entries())
+        expect(savings[i]! - saving).toBeGreaterThanOrEqual(spacing);
+    }
+    expect(many!.length).toBeGreaterThan(few!.length);
+  });
+
   test('features are averages of windows, maxima and mean squares of the stream, and change nothing', async () => {
     const [item] = all;
     const { program } = await programOf();
-    const places = exitPlaces(program);
+    const places = exitPlaces(program, 1000);
     const { block, width } = places[0]!;
     expect(places[0]!.features).toBe('pyramid');
     // The stream itself as an output, by a step of its own.

@@ -51,7 +51,7 @@ test.each<[string, Shape, (b: IrBuilder, x: number) => number, Features | undefi
   expect(readingOf(program)).toEqual(
     features && { rank: shape.length, axis: shape.length - 1, first: features === 'tokens' },
   );
-  const places = exitPlaces(program);
+  const places = exitPlaces(program, 1000);
   expect(places.length > 0).toBe(features !== undefined);
   const width = features === 'tokens' ? 2 * WIDTH : WIDTH;
   for (const place of places) expect([place.features, place.width]).toEqual([features, width]);
