@@ -11,7 +11,8 @@ namespace rskip::RSKIP_ISA {
 
 struct GemmTile {
   const float* a;
-  const float* w;  // [block][k][16]
+  const float* w;                    // [block][k][16]
+  const uint16_t* halves = nullptr;  // instead of w: bfloat16
   const float* bias;
   float* y;
   const float* residual;  // strides are those of y
@@ -37,8 +38,11 @@ RSKIP_INLINE void map_rows(float* y, ptrdiff_t stride, int rows, int columns, co
   map_rows(y, stride, rows, columns, [&](Vec x) { return activate(x, act); });
 }
 
+RSKIP_INLINE void weights_of(const GemmTile& t, const float*& w) { w = t.w; }
+RSKIP_INLINE void weights_of(const GemmTile& t, const uint16_t*& w) { w = t.halves; }
+
 // P rows of A by N blocks of columns. kFetch: no other tile has just read the weights.
-template <int P, int N, bool kFetch>
+template <int P, int N, bool kFetch, class W>
 [[gnu::noinline]] void gemm_tile(const GemmTile& t) {
   Vec acc[P][N];
   if (t.bias != nullptr) {
@@ -50,7 +54,9 @@ template <int P, int N, bool kFetch>
   }
   Walk walk;
   walk.inner = walk.inner_last = t.k;
-  tile_sum<P, N, 0, kFetch>(acc, t.a, t.a_stride, t.w, static_cast<ptrdiff_t>(t.k) * kLanes, walk, t.ahead);
+  const W* w;
+  weights_of(t, w);
+  tile_sum<P, N, 0, kFetch>(acc, t.a, t.a_stride, w, static_cast<ptrdiff_t>(t.k) * kLanes, walk, t.ahead);
   // A copy, or the compiler would read it again after every store.
   const GemmTile to = t;
   const Epilogue epilogue = *t.epilogue;
@@ -77,19 +83,20 @@ template <int kRows>
 struct GemmTiles {
   GemmTileFn fn[kRows];
 };
-template <int N, bool kFetch, int... P>
+template <int N, bool kFetch, class W, int... P>
 constexpr GemmTiles<sizeof...(P)> gemm_tiles(std::integer_sequence<int, P...>) {
-  return {{gemm_tile<P + 1, N, kFetch>...}};
+  return {{gemm_tile<P + 1, N, kFetch, W>...}};
 }
-template <int kRows, bool kFetch, int... N>
+template <int kRows, bool kFetch, class W, int... N>
 constexpr std::array<GemmTiles<kRows>, sizeof...(N)> gemm_tile_table(std::integer_sequence<int, N...>) {
-  return {{gemm_tiles<N + 1, kFetch>(std::make_integer_sequence<int, kRows>())...}};
+  return {{gemm_tiles<N + 1, kFetch, W>(std::make_integer_sequence<int, kRows>())...}};
 }
 template <bool kFetch>
 inline constexpr auto kGemmTiles =
-    gemm_tile_table<kGemmRows, kFetch>(std::make_integer_sequence<int, kGemmBlocks>());
+    gemm_tile_table<kGemmRows, kFetch, float>(std::make_integer_sequence<int, kGemmBlocks>());
 // One row of A: many blocks at once, or the latency of the multiply-adds would show.
-inline constexpr auto kGemvTiles = gemm_tile_table<1, true>(std::make_integer_sequence<int, kGemvBlocks>());
+template <class W>
+inline constexpr auto kGemvTiles = gemm_tile_table<1, true, W>(std::make_integer_sequence<int, kGemvBlocks>());
 
 // m rows by the blocks of `whole`, whose `columns` are all of theirs.
 inline void multiply_tiles(const GemmTile& whole, int m) {
@@ -99,7 +106,8 @@ inline void multiply_tiles(const GemmTile& whole, int m) {
   for (int c = 0; c < columns.chunks; ++c) {
     const ptrdiff_t first = static_cast<ptrdiff_t>(columns.begin(c)) * kLanes;
     const int n = columns.size(c);
-    t.w = whole.w + first * t.k;
+    if (whole.halves == nullptr) t.w = whole.w + first * t.k;
+    else t.halves = whole.halves + first * t.k;
     t.bias = whole.bias == nullptr ? nullptr : whole.bias + first;
     t.columns = whole.columns - static_cast<int>(first);
     for (int r = 0; r < rows.chunks; ++r) {
@@ -111,7 +119,9 @@ inline void multiply_tiles(const GemmTile& whole, int m) {
       const int block = std::max(0, n - (rows.chunks - r));
       t.ahead = static_cast<ptrdiff_t>(n + block) * kLanes * t.k;
       const auto& tiles = r == 0 ? kGemmTiles<true> : kGemmTiles<false>;
-      (m == 1 ? kGemvTiles[n - 1].fn[0] : tiles[n - 1].fn[rows.size(r) - 1])(t);
+      if (m > 1) tiles[n - 1].fn[rows.size(r) - 1](t);
+      else if (t.halves == nullptr) kGemvTiles<float>[n - 1].fn[0](t);
+      else kGemvTiles<uint16_t>[n - 1].fn[0](t);
     }
   }
 }
@@ -125,7 +135,8 @@ inline void gemm(const GemmArgs& args, int part, int parts) {
   const ptrdiff_t first = static_cast<ptrdiff_t>(begin) * kLanes;
   GemmTile t;
   t.a = args.a;
-  t.w = g.weights.data() + first * g.k;
+  if (g.halves.size() == 0) t.w = g.weights.data() + first * g.k;
+  else t.halves = g.halves.data() + first * g.k;
   t.bias = g.bias.data() + first;
   t.y = args.y + first;
   t.residual = args.residual == nullptr ? nullptr : args.residual + first;

@@ -1,6 +1,7 @@
 #include "kernels/pack.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "kernels/conv_rules.h"
 
@@ -67,28 +68,36 @@ std::shared_ptr<void> aligned_bytes(size_t bytes) {
 #endif
 }
 
-std::shared_ptr<const PackedGemm> pack_gemm(int k, int n, const float* b, bool trans_b, const float* c) {
+std::shared_ptr<const PackedGemm> pack_gemm(int k, int n, const float* b, bool trans_b, const float* c,
+                                            bool single_row) {
   auto packed = std::make_shared<PackedGemm>();
   packed->k = k;
   packed->n = n;
-  packed->weights = AlignedFloats(static_cast<size_t>(packed->blocks()) * k * kLanes);
-  packed->weights.zero_from(static_cast<size_t>(packed->blocks() - 1) * k * kLanes);
   packed->bias = AlignedFloats(static_cast<size_t>(packed->blocks()) * kLanes);
   packed->bias.zero();
   if (c != nullptr) std::copy_n(c, n, packed->bias.data());
   const size_t row = trans_b ? 1 : n;
   const size_t column = trans_b ? k : 1;
-  for (int block = 0; block < packed->blocks(); ++block) {
-    float* out = packed->weights.data() + static_cast<size_t>(block) * k * kLanes;
-    for (int i = 0; i < k; ++i, out += kLanes) {
-      each_lane(block, n, [&](int j, int lane) { out[lane] = b[i * row + j * column]; });
+  const auto fill = [&](auto& weights, auto stored) {
+    const size_t size = static_cast<size_t>(k) * kLanes;
+    weights = std::decay_t<decltype(weights)>(packed->blocks() * size);
+    weights.zero_from((packed->blocks() - 1) * size);
+    for (int block = 0; block < packed->blocks(); ++block) {
+      auto* out = weights.data() + block * size;
+      for (int i = 0; i < k; ++i, out += kLanes) {
+        each_lane(block, n, [&](int j, int lane) { out[lane] = stored(b[i * row + j * column]); });
+      }
     }
-  }
+  };
+  const auto low = [](float x) { return (std::bit_cast<uint32_t>(x) & 0xffff) != 0; };
+  const auto high = [](float x) { return static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16); };
+  if (single_row && std::none_of(b, b + static_cast<size_t>(k) * n, low)) fill(packed->halves, high);
+  else fill(packed->weights, [](float x) { return x; });
   return packed;
 }
 
 size_t gemm_packed_bytes(const PackedGemm& gemm) {
-  return (gemm.weights.size() + gemm.bias.size()) * sizeof(float);
+  return gemm.weights.bytes() + gemm.halves.bytes() + gemm.bias.bytes();
 }
 
 int64_t attention_scratch_bytes(const AttentionShape& s) {

@@ -59,8 +59,9 @@ int rows_of(const Args& args) { return args.rows > 0 ? args.rows : args.conv->sh
 
 struct PackedGemm {
   int k = 0, n = 0;
-  AlignedFloats weights;  // [ceil(n / 16)][k][16]
-  AlignedFloats bias;     // whole blocks
+  AlignedFloats weights;     // [ceil(n / 16)][k][16]
+  Aligned<uint16_t> halves;  // instead of them: bfloat16 that hold them exactly
+  AlignedFloats bias;        // whole blocks
   int blocks() const { return channel_blocks(n); }
 };
 

@@ -28,12 +28,15 @@ RSKIP_INLINE ptrdiff_t pixel_stride(ptrdiff_t runtime) {
 // of its own: memory would otherwise be idle.
 inline constexpr ptrdiff_t kPrefetch = 64 * kLanes;
 
-template <int P, int N, int kStride, bool kFetch = true>
-RSKIP_INLINE void tile_step(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, const float* w, ptrdiff_t w_block,
+RSKIP_INLINE Vec load_weights(const float* w) { return load(w); }
+RSKIP_INLINE Vec load_weights(const uint16_t* w) { return load_bfloat16(w); }
+
+template <int P, int N, int kStride, bool kFetch = true, class W>
+RSKIP_INLINE void tile_step(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, const W* w, ptrdiff_t w_block,
                             ptrdiff_t ahead = 0) {
   Vec weight[N];
   RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
-    weight[n] = load(w + n * w_block);
+    weight[n] = load_weights(w + n * w_block);
     if constexpr (kFetch) __builtin_prefetch(w + n * w_block + kPrefetch, 0, 2);
   }
   if constexpr (!kFetch) __builtin_prefetch(w + ahead, 0, 2);
@@ -52,9 +55,9 @@ RSKIP_INLINE const float* next_of_overlapping(const float* x) {
   return x;
 }
 
-// acc += x * w. Weights are read in sequence; those of output block n lie w_block floats after block n - 1.
-template <int P, int N, int kStride, bool kFetch = true>
-RSKIP_INLINE void tile_sum(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, const float* w, ptrdiff_t w_block,
+// acc += x * w. Weights, floats or bfloat16, are read in sequence; those of output block n lie w_block of them after block n - 1.
+template <int P, int N, int kStride, bool kFetch = true, class W>
+RSKIP_INLINE void tile_sum(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, const W* w, ptrdiff_t w_block,
                            const Walk& walk, ptrdiff_t ahead = 0) {
   for (int i0 = 0; i0 < walk.n0; ++i0, x += walk.s0) {
     const int inner = i0 + 1 == walk.n0 ? walk.inner_last : walk.inner;

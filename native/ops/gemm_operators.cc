@@ -99,11 +99,12 @@ std::vector<int64_t> product_offsets(const Ints& a, const Ints& b, const Ints& y
 void draft_gemm(Lowering& plan, const Step& step, const GemmShape& shape) {
   const auto operand = [&](size_t i) { return i < step.inputs.size() ? step.inputs[i] : ValueId(); };
   const ValueId b = operand(1), c = operand(2), residual = operand(3);
-  const auto packed =
-      plan.pack<PackedGemm>({plan.constant_key(b), plan.constant_key(c), kPackedGemm, shape.k, shape.n, shape.trans_b},
-                            {b, c}, [=](const ConstantReader& read) {
-                              return pack_gemm(shape.k, shape.n, read.of<float>(b), shape.trans_b, read.of<float>(c));
-                            });
+  const bool single_row = shape.m == 1;
+  const auto packed = plan.pack<PackedGemm>(
+      {plan.constant_key(b), plan.constant_key(c), kPackedGemm, shape.k, shape.n, shape.trans_b, single_row}, {b, c},
+      [=](const ConstantReader& read) {
+        return pack_gemm(shape.k, shape.n, read.of<float>(b), shape.trans_b, read.of<float>(c), single_row);
+      });
   const NodeId from = plan.request(step.inputs[0], Form::kDense);
   const NodeId add = residual ? plan.request(residual, Form::kDense) : NodeId();
   const NodeId to = plan.target(step.outputs[0], Form::kDense);

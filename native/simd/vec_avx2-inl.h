@@ -34,6 +34,11 @@ template <class V = Vec>
 RSKIP_INLINE V load(const float* p) {
   return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
 }
+RSKIP_INLINE __m256 widen_8(const uint16_t* p) {
+  const __m256i bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
+}
+RSKIP_INLINE Vec load_bfloat16(const uint16_t* p) { return {widen_8(p), widen_8(p + 8)}; }
 RSKIP_INLINE void store(float* p, Vec a) {
   _mm256_storeu_ps(p, a.lo);
   _mm256_storeu_ps(p + 8, a.hi);

@@ -42,6 +42,9 @@ template <class V = Vec>
 RSKIP_INLINE V load(const float* p) {
   RSKIP_EACH_QUARTER(V, vld1q_f32(p + 4 * i))
 }
+RSKIP_INLINE Vec load_bfloat16(const uint16_t* p) {
+  RSKIP_EACH_QUARTER(Vec, vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(vld1_u16(p + 4 * i)), 16)))
+}
 RSKIP_INLINE void store(float* p, Vec a) {
   RSKIP_UNROLL(4) for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, a.v[i]);
 }

@@ -56,6 +56,11 @@ V load(const float* p) {
   for (float& lane : r.v) lane = *p++;
   return r;
 }
+inline Vec load_bfloat16(const uint16_t* p) {
+  Vec r;
+  for (float& lane : r.v) lane = std::bit_cast<float>(static_cast<uint32_t>(*p++) << 16);
+  return r;
+}
 template <int N>
 void store(float* p, Lanes<N> a) {
   for (float lane : a.v) *p++ = lane;

@@ -1,3 +1,4 @@
+#include <bit>
 #include <thread>
 
 #include "kernel_tester.h"
@@ -10,24 +11,33 @@ struct GemmCase {
   int m, k, n;
   bool trans_b = false, residual = false, bias = true;
   Activation act = {};
+  bool bfloat16 = false;  // weights that bfloat16 holds
 };
 
 void check(const GemmCase& c) {
   SCOPED_TRACE(std::to_string(c.m) + "x" + std::to_string(c.k) + "x" + std::to_string(c.n));
   const std::vector<float> a = random_floats(static_cast<size_t>(c.m) * c.k, 1);
-  const std::vector<float> b = random_floats(static_cast<size_t>(c.k) * c.n, 2);
+  std::vector<float> b = random_floats(static_cast<size_t>(c.k) * c.n, 2);
+  if (c.bfloat16) {
+    for (float& x : b) x = std::bit_cast<float>(std::bit_cast<uint32_t>(x) & 0xffff0000u);
+  }
   const std::vector<float> bias = random_floats(c.n, 3);
   const std::vector<float> residual = random_floats(static_cast<size_t>(c.m) * c.n, 4);
-  const auto packed = pack_gemm(c.k, c.n, b.data(), c.trans_b, c.bias ? bias.data() : nullptr);
-  const auto run = [&](const KernelTable& table, int parts) {
+  const float* const shift = c.bias ? bias.data() : nullptr;
+  const auto packed = pack_gemm(c.k, c.n, b.data(), c.trans_b, shift, c.m == 1);
+  EXPECT_EQ(packed->halves.size() > 0, c.m == 1 && c.bfloat16);
+  EXPECT_EQ(gemm_packed_bytes(*packed), packed->blocks() * kLanes * (c.k * (packed->halves.size() > 0 ? 2 : 4) + 4));
+  const auto run = [&](const KernelTable& table, int parts, const PackedGemm* packed) {
     Guarded x(a.size()), y(residual.size(), -7);
     std::copy(a.begin(), a.end(), x.data());
     if (c.residual) std::copy(residual.begin(), residual.end(), y.data());
-    GemmArgs args{packed.get(), x.data(), y.data(), c.residual ? y.data() : nullptr, c.m, c.act};
+    GemmArgs args{packed, x.data(), y.data(), c.residual ? y.data() : nullptr, c.m, c.act};
     for (int part = 0; part < parts; ++part) table.gemm(args, part, parts);
     return std::vector<float>(y.data(), y.data() + y.size());
   };
-  const std::vector<float> expected = run(scalar(), 1);
+  const std::vector<float> expected = run(scalar(), 1, packed.get());
+  const auto as_floats = pack_gemm(c.k, c.n, b.data(), c.trans_b, shift);
+  EXPECT_TRUE(same_bits(expected, run(scalar(), 1, as_floats.get())));
   for (int i = 0; i < c.m; ++i) {
     for (int j = 0; j < c.n; ++j) {
       double sum = c.bias ? bias[j] : 0;
@@ -43,7 +53,8 @@ void check(const GemmCase& c) {
   }
   for (const KernelTable* table : available_tables()) {
     SCOPED_TRACE(table->name);
-    for (int parts : {1, 2, 3, 5}) EXPECT_TRUE(same_bits(expected, run(*table, parts))) << parts << " parts";
+    for (int parts : {1, 2, 3, 5})
+      EXPECT_TRUE(same_bits(expected, run(*table, parts, packed.get()))) << parts << " parts";
   }
 }
 
@@ -52,6 +63,11 @@ TEST(Gemm, Vectors) {
   check({1, 64, 16, true, false, true, {ActivationKind::kRelu, 0, 0}});
   check({1, 16, 1, true, false, true, {ActivationKind::kSigmoid, 0, 0}});
   check({1, 1, 1});
+}
+TEST(Gemm, VectorsByWeightsThatBfloat16Holds) {
+  for (int n : {1, 10, 16, 17, 64, 100, 129, 300}) check({1, 33, n, n % 2 == 0, false, true, {}, true});
+  check({1, 64, 40, true, true, false, {ActivationKind::kSilu, 0, 0}, true});
+  check({2, 33, 20, false, false, true, {}, true});
 }
 TEST(Gemm, Matrices) {
   for (int m = 2; m <= 14; ++m) check({m, 19, 45, m % 2 == 0});
