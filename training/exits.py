@@ -160,8 +160,8 @@ class Exits(nn.ModuleList):
 
 
 def choose_places(blocks: list[Place], most: int) -> list[Place]:
-    """At most so many of the blocks, evenly over the network's work between 30 and 90 % of it."""
-    fit = [place for place in blocks if 0.3 <= place.done <= 0.9]
+    """At most so many of the blocks, evenly over the network's work between 20 and 90 % of it."""
+    fit = [place for place in blocks if 0.2 <= place.done <= 0.9]
     if len(fit) <= most:
         return fit
     chosen = []
