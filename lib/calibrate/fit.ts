@@ -15,12 +15,12 @@ import { Chain, type FittedExit } from './chain.js';
 import { checkAnswers } from './checks.js';
 import { CHUNK, Evaluator, runAll } from './evaluator.js';
 import { withFeatures } from './features.js';
-import { type Basis, basisOf } from './low-rank.js';
+import { basisOf } from './low-rank.js';
 import type { FitImages } from './options.js';
 import { exitPlaces, type Place } from './places.js';
 import { type Matrix, matrix, multiply } from './products.js';
 import { Programs } from './programs.js';
-import { type Scale, scaleOf, standardise } from './training.js';
+import { scaleOf, standardise } from './training.js';
 
 export interface Fitting {
   readonly seed: number;
@@ -114,10 +114,16 @@ export async function fitExits(
     programs.map((one) => withFeatures(one, places)),
   );
   const memory = new LessonMemory(capacity, classes, places, meaningOf(program, program.outputs[0]!.value));
-  let chains: Chain[] = [];
-  // Of the first lesson.
-  let basis: Basis | undefined;
-  let scales: Scale[] = [];
+  /** What the first lesson decides. */
+  const begin = (features: readonly Matrix[], scores: Matrix) => {
+    checkAnswers(answersOf(scores), fitting.className);
+    const [basis, scales] = [basisOf(backend, scores, seed), features.map(scaleOf)];
+    const chains = fitting.chains.map(
+      (teaches) => new Chain(backend, places, scales, hidden, basis, seed, teaches),
+    );
+    return { basis, scales, chains };
+  };
+  let course: ReturnType<typeof begin> | undefined;
   try {
     const mirror = await mindsNoMirror(evaluator, source, program, onItems);
     const inputs = copiesOf(source, rows, imageShape(program), mirror, seed);
@@ -125,15 +131,8 @@ export async function fitExits(
     for (;;) {
       const { images, features, targets, scores } = await memory.fill(inputs, evaluator, onItems);
       if (images.length === 0) break;
-      if (!basis) {
-        checkAnswers(answersOf(scores), fitting.className);
-        basis = basisOf(backend, scores, seed);
-        scales = features.map(scaleOf);
-        const [ofFirst, ofPlaces] = [basis, scales];
-        chains = fitting.chains.map(
-          (teaches) => new Chain(backend, places, ofPlaces, hidden, ofFirst, seed, teaches),
-        );
-      }
+      course ??= begin(features, scores);
+      const { basis, scales, chains } = course;
       for (const [i, own] of features.entries()) standardise(own, scales[i]!);
       const lesson = { images, features, targets: multiply(backend, targets, basis.directions) };
       const before = done / rows;
@@ -143,13 +142,13 @@ export async function fitExits(
         onItems(images.length);
       }
     }
-    if (basis) return chains.map((chain) => chain.exits());
+    if (course) return course.chains.map((chain) => chain.exits());
     throw new ResidualSkipError(
       'INVALID_DATA',
       `fit: none of its ${source.count} images can be used: they can't be read, or are among the data`,
     );
   } finally {
-    for (const chain of chains) chain.release();
+    for (const chain of course?.chains ?? []) chain.release();
     evaluator.release();
   }
 }

@@ -51,8 +51,9 @@ export function settingsOf(levers: readonly Lever[], steps: number): Setting[] {
   const dial = new Dial(levers);
   const ranked = levers.map(({ scores }) => Float64Array.from(scores).sort().reverse());
   const settings: Setting[] = [];
-  let [before, counts] = [prices(steps)[0]!, levers.map(() => 0)];
-  for (const price of prices(steps)) {
+  const all = prices(steps);
+  let [before, counts] = [all[0]!, levers.map(() => 0)];
+  for (const price of all) {
     const next = dial.at(price).map((least, e) => ranked[e]!.filter((score) => score >= least).length);
     for (let part = 1; part <= PARTS; part++) {
       const share = part / PARTS;
