@@ -59,6 +59,8 @@ export const COMPARE_KINDS = ['gt', 'ge', 'lt', 'le', 'eq'] as const;
 export type CompareKind = (typeof COMPARE_KINDS)[number];
 export const LOGICAL_KINDS = ['and', 'or', 'not'] as const;
 export type LogicalKind = (typeof LOGICAL_KINDS)[number];
+export const GLOBAL_POOL_KINDS = ['avg', 'max', 'meanSquare'] as const;
+export type GlobalPoolKind = (typeof GLOBAL_POOL_KINDS)[number];
 export const REDUCE_KINDS = ['sum', 'prod', 'min', 'max'] as const;
 export type ReduceKind = (typeof REDUCE_KINDS)[number];
 /** What an update does to the element that it meets. */
@@ -139,7 +141,7 @@ export interface Operations {
     readonly columnMajorIndices: boolean;
   };
   /** [x (N,C,spatial...)] -> [y]; over all spatial axes; y is (N,C,1,1...) or (N,C). */
-  readonly globalPool: { readonly kind: 'max' | 'avg' };
+  readonly globalPool: { readonly kind: GlobalPoolKind };
   /** [x] -> [y]; mean over `axes` (sorted); y's shape says whether the axes were kept. */
   readonly reduceMean: { readonly axes: readonly number[] };
   /** [x] -> [y]; along `axis`. */

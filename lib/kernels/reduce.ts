@@ -1,12 +1,12 @@
 import { sizeOf } from '../numeric/shapes.js';
 import { INTEGER_RANGE, isBig } from '../tensor.js';
 import { greater, lesser } from './elementwise.js';
-import type { Operations, ReduceKind } from './operations.js';
+import type { GlobalPoolKind, Operations, ReduceKind } from './operations.js';
 import { forEachRow, planRows } from './rows.js';
 import { denseStrides, floats, type KernelTensor, splitAt } from './tensor.js';
 
 /** Over all spatial axes; x is (N,C,spatial...). Max propagates NaN. */
-export function globalPool(x: KernelTensor, y: KernelTensor, kind: 'max' | 'avg'): void {
+export function globalPool(x: KernelTensor, y: KernelTensor, kind: GlobalPoolKind): void {
   const planes = sizeOf(x.shape.slice(0, 2));
   const size = sizeOf(x.shape.slice(2));
   const [from, to] = [floats(x), floats(y)];
@@ -16,7 +16,10 @@ export function globalPool(x: KernelTensor, y: KernelTensor, kind: 'max' | 'avg'
       to[plane] = maximum(from, start, size, 1);
     } else {
       let sum = 0;
-      for (let i = 0; i < size; i++) sum += from[start + i]!;
+      for (let i = 0; i < size; i++) {
+        const value = from[start + i]!;
+        sum += kind === 'meanSquare' ? value * value : value;
+      }
       to[plane] = sum / size;
     }
   }

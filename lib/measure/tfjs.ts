@@ -130,7 +130,9 @@ function compileStep(
     }
     case 'globalPool': {
       const keep = shapeOf(step.outputs[0]!).length === 4;
-      return (get) => op(step.attrs.kind === 'avg' ? 'mean' : 'max')(get(0), [1, 2], keep);
+      const { kind } = step.attrs;
+      if (kind === 'meanSquare') break;
+      return (get) => op(kind === 'avg' ? 'mean' : 'max')(get(0), [1, 2], keep);
     }
     case 'reshape': {
       const [from, to] = [shapeOf(step.inputs[0]!), shapeOf(step.outputs[0]!)];

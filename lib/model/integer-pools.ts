@@ -7,6 +7,7 @@ import type { Region, WorkStep, WorkStepNamed } from './region.js';
 /** Replaces a pool of dequantised numbers by one of their bytes. */
 export function floatPool(region: Region, step: WorkStep): boolean {
   if ((step.op !== 'globalPool' && step.op !== 'pool') || step.outputs.length !== 1) return false;
+  if (step.attrs.kind === 'meanSquare') return false;
   if (step.attrs.kind === 'max') return maxima(region, step);
   return step.op === 'pool' ? averages(region, step) : mean(region, step);
 }

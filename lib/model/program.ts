@@ -18,6 +18,7 @@ export {
   type BinaryKind,
   COMPARE_KINDS,
   type CompareKind,
+  GLOBAL_POOL_KINDS,
   LOGICAL_KINDS,
   type LogicalKind,
   NO_ACTIVATION,

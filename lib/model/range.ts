@@ -118,6 +118,7 @@ function rangeOfOp(region: Region, op: WorkOp, of: (id: ValueId) => Range): Rang
     case 'cast':
       return region.value(op.inputs[0]!).dtype === 'bool' ? { low: 0, high: 1 } : ANY;
     case 'globalPool':
+      return op.attrs.kind === 'meanSquare' ? ANY : of(op.inputs[0]!);
     case 'reduceMean':
     case 'gather':
     case 'transpose':

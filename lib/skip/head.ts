@@ -169,12 +169,7 @@ class FloatPools {
   }
 
   meanSquares(to: ValueId): Step[] {
-    const { growth, what, from } = this;
-    const squares = growth.value(`${what}/squares`, 'float32', growth.valueOf(from).shape);
-    return [
-      { op: 'binary', inputs: [from, from], outputs: [squares], attrs: { kind: 'mul', act: NO_ACTIVATION } },
-      { op: 'globalPool', inputs: [squares], outputs: [to], attrs: { kind: 'avg' } },
-    ];
+    return [{ op: 'globalPool', inputs: [this.from], outputs: [to], attrs: { kind: 'meanSquare' } }];
   }
 }
 

@@ -112,6 +112,8 @@ struct PoolArgs {
   // ONNX ceil_mode may let the last window reach past the end padding; those cells never count.
 };
 
+enum class GlobalPoolKind : int32_t { kMean, kMax, kMeanSquare };
+
 // The kernels compute those up to kDiv; the others have plain loops only.
 enum class BinaryKind : int32_t { kAdd, kSub, kMul, kDiv, kMin, kMax, kMod, kFmod, kPow };
 

@@ -42,7 +42,7 @@ void cast(const TensorView& x, const TensorView& y, Poll poll = {});
 // indices may have null data.
 void pool(const TensorView& x, const Window& win, bool max, bool count_include_pad, bool column_major,
           const TensorView& y, const TensorView& indices, Poll poll = {});
-void global_pool(const TensorView& x, bool max, const TensorView& y, Poll poll = {});
+void global_pool(const TensorView& x, GlobalPoolKind kind, const TensorView& y, Poll poll = {});
 void reduce_mean(const TensorView& x, const Ints& axes, const TensorView& y, Poll poll = {});
 void softmax(const TensorView& x, int64_t axis, bool log, const TensorView& y, Poll poll = {});
 // scale and shift may have null data.

@@ -138,7 +138,7 @@ void pool(const TensorView& x, const Window& win, bool max, bool count_include_p
   else of(float{});
 }
 
-void global_pool(const TensorView& x, bool max, const TensorView& y, Poll poll) {
+void global_pool(const TensorView& x, GlobalPoolKind kind, const TensorView& y, Poll poll) {
   const int64_t planes = x.shape[0] * x.shape[1], size = product(x.shape, 2, x.shape.size());
   for (int64_t p = 0; p < planes; ++p) {
     poll.before(size);
@@ -146,10 +146,10 @@ void global_pool(const TensorView& x, bool max, const TensorView& y, Poll poll) 
     float best = kLowest;
     double sum = 0;
     for (int64_t i = 0; i < size; ++i) {
-      sum += plane[i];
+      sum += kind == GlobalPoolKind::kMeanSquare ? plane[i] * plane[i] : plane[i];
       if (!(plane[i] <= best) && best == best) best = plane[i];
     }
-    y.as<float>()[p] = max ? best : static_cast<float>(sum / static_cast<double>(size));
+    y.as<float>()[p] = kind == GlobalPoolKind::kMax ? best : static_cast<float>(sum / static_cast<double>(size));
   }
 }
 

@@ -25,7 +25,7 @@ void check_global_pool(const StepCheck& c) {
   c.require(c.out().shape == kept || c.out().shape == Ints{x[0], x[1]}, "a shape doesn't fit");
 }
 
-bool lower_global_pool(Lowering& plan, ValueId x_id, ValueId y_id, bool max) {
+bool lower_global_pool(Lowering& plan, ValueId x_id, ValueId y_id, GlobalPoolKind kind) {
   if (!plan.blocked_at_home(x_id)) return false;
   const NodeId from = plan.request_blocked(x_id);
   const NodeId to = plan.target(y_id, Form::kDense);
@@ -33,17 +33,17 @@ bool lower_global_pool(Lowering& plan, ValueId x_id, ValueId y_id, bool max) {
   plan.compute({.reads = {from}, .write = to, .make = [=](const Emitter& e) {
                   return for_images(x.n, [&](int n) {
                     const Place y = e.place(to).plus(int64_t{n} * x.c * static_cast<int64_t>(sizeof(float)));
-                    return make_global_pool(e.table(), e.blocked(from, n), max, y);
+                    return make_global_pool(e.table(), e.blocked(from, n), kind, y);
                   });
                 }});
   return true;
 }
 
 bool lower_global_pool(Lowering& plan, const Step& step) {
-  return lower_global_pool(plan, step.inputs[0], step.outputs[0], step.max);
+  return lower_global_pool(plan, step.inputs[0], step.outputs[0], step.pooled);
 }
 
-void compute_global_pool(const DenseStep& d) { ops::global_pool(d.x[0], d.step.max, *d.y, d.poll); }
+void compute_global_pool(const DenseStep& d) { ops::global_pool(d.x[0], d.step.pooled, *d.y, d.poll); }
 
 // Sorted, and y's shape is what is left.
 void check_axes(const StepCheck& c) {
@@ -84,7 +84,7 @@ void compute_cum_sum(const DenseStep& d) {
 bool lower_reduce_mean(Lowering& plan, const Step& step) {
   const size_t rank = plan.value(step.inputs[0]).shape.size();
   if (rank < 3 || step.axes.size() != rank - 2 || step.axes[0] != 2) return false;
-  return lower_global_pool(plan, step.inputs[0], step.outputs[0], false);
+  return lower_global_pool(plan, step.inputs[0], step.outputs[0], GlobalPoolKind::kMean);
 }
 
 void compute_reduce_mean(const DenseStep& d) { ops::reduce_mean(d.x[0], d.step.axes, *d.y, d.poll); }

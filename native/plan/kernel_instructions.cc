@@ -63,14 +63,14 @@ InstructionPtr make_pool(const KernelTable& table, BlockedOperand x, BlockedOper
   });
 }
 
-InstructionPtr make_global_pool(const KernelTable& table, BlockedOperand x, bool max, Place y) {
-  return simple(move_work(x.view), [kernel = table.global_pool, x, max, y](Frame& frame, int part, int parts) {
+InstructionPtr make_global_pool(const KernelTable& table, BlockedOperand x, GlobalPoolKind kind, Place y) {
+  return simple(move_work(x.view), [kernel = table.global_pool, x, kind, y](Frame& frame, int part, int parts) {
     BlockedView view = resolve(frame, x);
     const auto [begin, end] = share_of(view.blocks(), part, parts);
     if (begin == end) return;
     view.data += begin * view.block_stride;
     view.channels = std::min(view.channels, end * kLanes) - begin * kLanes;
-    kernel(view, max, frame.at<float>(y) + begin * kLanes);
+    kernel(view, kind, frame.at<float>(y) + begin * kLanes);
   });
 }
 

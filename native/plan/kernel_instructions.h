@@ -75,7 +75,7 @@ InstructionPtr make_attention(const KernelTable& table, const AttentionShape& sh
 
 // `args` carries the window; its views are replaced.
 InstructionPtr make_pool(const KernelTable& table, BlockedOperand x, BlockedOperand y, const PoolArgs& args);
-InstructionPtr make_global_pool(const KernelTable& table, BlockedOperand x, bool max, Place y);
+InstructionPtr make_global_pool(const KernelTable& table, BlockedOperand x, GlobalPoolKind kind, Place y);
 InstructionPtr make_affine(const KernelTable& table, BlockedOperand x, Place scale, Place shift, BlockedOperand y,
                            Activation act);
 InstructionPtr make_unary(const KernelTable& table, BlockedOperand x, BlockedOperand y, Activation act);

@@ -87,6 +87,7 @@ void read_attribute(Words& in, Attribute attribute, const Program& program, size
     case Attribute::kDepth: step.depth = in.in_range(0, std::numeric_limits<int32_t>::max(), "depth"); return;
     case Attribute::kExclusive: step.exclusive = in.flag(); return;
     case Attribute::kEpsilon: step.epsilon = in.real(); return;
+    case Attribute::kGlobalPoolKind: step.pooled = in.one_of(GlobalPoolKind::kMeanSquare, "global pool kind"); return;
     case Attribute::kGroup: step.group = in.next(); return;
     case Attribute::kKernelWindow: return read_window(in, step, true);
     case Attribute::kLargest: step.largest = in.flag(); return;

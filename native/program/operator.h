@@ -26,6 +26,7 @@ enum class Attribute {
   kDepth,
   kExclusive,
   kEpsilon,
+  kGlobalPoolKind,
   kGroup,
   kKernelWindow,  // kernel, strides, pads, dilations
   kLargest,

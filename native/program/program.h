@@ -42,13 +42,14 @@ struct Step {
   ops::Window window;                    // conv (kernel from the weight's shape), pool
   int64_t group = 1;                     // conv
   BinaryKind binary = BinaryKind::kAdd;  // binary
+  GlobalPoolKind pooled = GlobalPoolKind::kMax;
   ops::CompareKind compare = ops::CompareKind::kGt;
   ops::LogicalKind logical = ops::LogicalKind::kAnd;
   ops::PadMode pad_mode = ops::PadMode::kConstant;
   ops::ReduceKind reduce = ops::ReduceKind::kSum;
   ops::ScatterKind scatter = ops::ScatterKind::kSet;
   bool trans_b = false;            // gemm
-  bool max = false;                // pool, globalPool
+  bool max = false;                // pool
   bool count_include_pad = false;  // pool
   bool column_major = false;       // pool
   bool squares = false;            // qpool
@@ -70,6 +71,7 @@ struct Step {
 
 struct Gate {
   ValueId score;
+  GlobalPoolKind pooled = GlobalPoolKind::kMax;
   ops::CompareKind compare = ops::CompareKind::kGt;
 };
 

@@ -321,7 +321,9 @@ export function evaluate(
     case 'globalPool':
       return each(([n, c]) => {
         const values = indices(x.shape.slice(2)).map((position) => num(x, [n!, c!, ...position]));
-        return step.attrs.kind === 'max' ? Math.max(...values) : sum(values) / values.length;
+        if (step.attrs.kind === 'max') return Math.max(...values);
+        const terms = step.attrs.kind === 'avg' ? values : values.map((value) => value ** 2);
+        return sum(terms) / values.length;
       });
     case 'reduceMean': {
       const kept = x.shape.map((_, axis) => axis).filter((axis) => !step.attrs.axes.includes(axis));

@@ -7,6 +7,7 @@ import {
   type Activation,
   BINARY_KINDS,
   COMPARE_KINDS,
+  GLOBAL_POOL_KINDS,
   NO_ACTIVATION,
   PAD_MODES,
   type PadMode,
@@ -324,7 +325,7 @@ function ceilOutput({ input, begin, end, kernel, stride, dilation }: Axis): numb
 }
 
 const globalPool = ofOne(3, 5, ([n, c, ...rest]) =>
-  fc.tuple(fc.constantFrom('max' as const, 'avg' as const), fc.boolean()).map(([kind, keep]) => ({
+  fc.tuple(fc.constantFrom(...GLOBAL_POOL_KINDS), fc.boolean()).map(([kind, keep]) => ({
     step: { op: 'globalPool', attrs: { kind } },
     shape: [n!, c!, ...(keep ? rest.map(() => 1) : [])],
   })),

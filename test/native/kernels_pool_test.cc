@@ -80,11 +80,12 @@ TEST(Pool, Global) {
       const int height = 5;
       Map x(channels, height, width, {1, 1, 1, 1});
       x.fill(random_floats(static_cast<size_t>(channels) * height * width, 3));
-      for (bool max : {false, true}) {
+      for (GlobalPoolKind kind : {GlobalPoolKind::kMean, GlobalPoolKind::kMax, GlobalPoolKind::kMeanSquare}) {
+        const bool max = kind == GlobalPoolKind::kMax, squares = kind == GlobalPoolKind::kMeanSquare;
         std::vector<float> expected;
         for (const KernelTable* table : available_tables()) {
           Guarded y(channels);
-          table->global_pool(x.view(), max, y.data());
+          table->global_pool(x.view(), kind, y.data());
           const std::vector<float> got(y.data(), y.data() + channels);
           if (expected.empty()) expected = got;
           EXPECT_TRUE(same_bits(expected, got)) << table->name;
@@ -92,7 +93,10 @@ TEST(Pool, Global) {
         for (int c = 0; c < channels; ++c) {
           double truth = max ? -std::numeric_limits<double>::infinity() : 0;
           for (int h = 0; h < height; ++h) {
-            for (int w = 0; w < width; ++w) truth = max ? std::max<double>(truth, x.at(c, h, w)) : truth + x.at(c, h, w);
+            for (int w = 0; w < width; ++w) {
+              const double value = x.at(c, h, w);
+              truth = max ? std::max(truth, value) : truth + (squares ? value * value : value);
+            }
           }
           if (!max) truth /= height * width;
           EXPECT_NEAR(expected[c], truth, max ? 0 : sum_tolerance(height * width, 1));
@@ -106,7 +110,7 @@ TEST(Pool, GlobalMaxKeepsNan) {
   x.at(3, 0, 0) = std::numeric_limits<float>::quiet_NaN();
   for (const KernelTable* table : available_tables()) {
     Guarded y(16);
-    table->global_pool(x.view(), true, y.data());
+    table->global_pool(x.view(), GlobalPoolKind::kMax, y.data());
     EXPECT_TRUE(std::isnan(y.data()[3])) << table->name;
     EXPECT_EQ(y.data()[4], 0) << table->name;
   }

@@ -91,7 +91,7 @@ Result run_pool(const KernelTable& table) {
 }
 Result run_global_pool(const KernelTable& table) {
   Result y(kChannels);
-  table.global_pool(input(1).view(), false, y.data());
+  table.global_pool(input(1).view(), GlobalPoolKind::kMean, y.data());
   return y;
 }
 Result run_affine_blocked(const KernelTable& table) {

@@ -102,14 +102,14 @@ TEST(OpsGlobalPool, BothShapesOfOutput) {
     OpTensor x = OpTensor::random(kFloat, shape, 1);
     const OpTensor y(kFloat, {2, 3});
     const int64_t size = x.size() / 6;
-    ops::global_pool(x.view(), false, y.view());
+    ops::global_pool(x.view(), GlobalPoolKind::kMean, y.view());
     expect_tensor(y, [&](const Ints& i) {
       double sum = 0;
       for (int64_t k = 0; k < size; ++k) sum += x.get((i[0] * 3 + i[1]) * size + k);
       return sum / static_cast<double>(size);
     });
     x.set(0, kNan);
-    ops::global_pool(x.view(), true, y.view());
+    ops::global_pool(x.view(), GlobalPoolKind::kMax, y.view());
     expect_tensor(y, [&](const Ints& i) {
       double best = kLowest;
       for (int64_t k = 0; k < size; ++k) {
