@@ -106,10 +106,7 @@ function mapFeatures(
   from: ValueId,
 ): Part {
   const { shape, dtype, term } = growth.valueOf(from);
-  const pools =
-    dtype === 'float32' || !term
-      ? new FloatPools(growth, what, from)
-      : new BytePools(growth, what, from, term);
+  const pools = dtype === 'float32' || !term ? new FloatPools(from) : new BytePools(growth, what, from, term);
   const [items = 0, channels = 0, height = 0, width = 0] = shape;
   const flat = (name: string, size: number) => growth.value(`${what}/${name}`, 'float32', [items, size]);
   if (features === 'mean') {
@@ -150,11 +147,7 @@ const ALL = { countIncludePad: false, columnMajorIndices: false } as const;
 
 /** Steps of the features of a map of floats. */
 class FloatPools {
-  constructor(
-    private readonly growth: Growth,
-    private readonly what: string,
-    private readonly from: ValueId,
-  ) {}
+  constructor(private readonly from: ValueId) {}
 
   mean(to: ValueId): Step[] {
     return [{ op: 'globalPool', inputs: [this.from], outputs: [to], attrs: { kind: 'avg' } }];
