@@ -35,7 +35,7 @@ RSKIP_INLINE void pool_windows(const PoolArgs& args, const float* plane, ptrdiff
   for (int kh = vertical.begin; kh < vertical.end; ++kh) {
     const ptrdiff_t line = first + static_cast<ptrdiff_t>(kh) * args.dilation_h * args.x.row_stride;
     for (int kw = horizontal.begin; kw < horizontal.end; ++kw) {
-      const float* tap = plane + line + static_cast<ptrdiff_t>(kw) * args.dilation_w * kLanes;
+      const float* tap = plane + (line + static_cast<ptrdiff_t>(kw) * args.dilation_w * kLanes);
       RSKIP_UNROLL(4) for (int i = 0; i < kColumns; ++i) {
         const Vec value = load(tap + i * step);
         sum[i] = kMax ? max_or_nan(sum[i], value) : sum[i] + value;
