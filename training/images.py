@@ -152,13 +152,22 @@ def cutout(images: torch.Tensor, side: int, generator: torch.Generator) -> torch
     return images.masked_fill(hidden, 0.0)
 
 
-def augmented(dataset: Dataset, images: torch.Tensor, side: int, blank: float, generator: torch.Generator) -> torch.Tensor:
-    """Normalised float32 [N, C, side, side] of uint8 images: crops, mirror images, Cutout of `blank` of a side."""
+def augmented(dataset: Dataset, images: torch.Tensor, side: int, blank: float, generator: torch.Generator,
+              strong: bool = False) -> torch.Tensor:  # fmt: skip
+    """Normalised float32 [N, C, side, side] of uint8 images: crops, mirror images, Cutout of `blank` of a side; `strong`: one
+    change of shape or colours to each as well (TrivialAugment, Müller and Hutter 2021), drawn from PyTorch's global generator.
+    """
     if dataset.crop_padding == 0:
         cut = resized_crops(images, side, dataset.flip, generator)
     else:
         padded = F.pad(images.float(), [dataset.crop_padding] * 4, mode="reflect").to(torch.uint8)
         (cut,) = crops(padded, [(side, side)], dataset.flip, generator)
+    if strong:
+        # Only this needs torchvision.
+        from torchvision.transforms.v2 import TrivialAugmentWide
+
+        change = TrivialAugmentWide(fill=[255 * mean for mean in dataset.mean])
+        cut = torch.stack([change(image) for image in cut.round().to(torch.uint8)])
     return cutout(data.normalize(dataset, cut), round(blank * side), generator)
 
 

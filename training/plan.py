@@ -17,7 +17,8 @@ class Recipe:
 
     The first `early` of a cycle's epochs see images of `early_side` (progressive resizing), the others those of the data set's
     size. `cutout` is the side of the blanked square, as a share of the image's. For texts, depths count layers of an encoder, whose
-    stages all have one width; `early_side` counts tokens, and `cutout` is the share of the words that are blanked.
+    stages all have one width; `early_side` counts tokens, and `cutout` is the share of the words that are blanked. From cycle
+    `strong_from` on, counted from 0, images are also changed by TrivialAugment.
     """
 
     twin: Shape
@@ -31,9 +32,13 @@ class Recipe:
     seeds: tuple[int, ...] = (1, 2, 3)
     cycles: int = 1
     large: bool = False
+    strong_from: int | None = None
 
     def side(self, epoch: int, size: int) -> int:
         return self.early_side if epoch % self.epochs < self.early * self.epochs else size
+
+    def strong(self, epoch: int) -> bool:
+        return self.strong_from is not None and epoch >= self.strong_from * self.epochs
 
 
 PLAN = {
@@ -66,6 +71,7 @@ PLAN = {
             "plain-2-3-4-2": ((2, 3, 4, 2), (48, 96, 192, 256)),
         },
         epochs=80, early_side=96, early=0.7, batch=64, peak_rate=0.05, seeds=(1,), large=True, cutout=0.25,
+        cycles=2, strong_from=1,
     ),
     "mnist": Recipe(
         twin=((1, 2, 6), (16, 32, 48)), family={"plain-1-1-2": ((1, 1, 2), (16, 32, 48))},

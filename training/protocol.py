@@ -95,7 +95,8 @@ def train(run: Run, folder: Path, train_part: Split, validation: Split) -> None:
 
     def batch(picked, epoch, generator):
         whole = train_part.images[picked]
-        made = kind.augmented(dataset, whole, recipe.side(epoch, dataset.size), recipe.cutout, generator)
+        more = {"strong": True} if recipe.strong(epoch) else {}
+        made = kind.augmented(dataset, whole, recipe.side(epoch, dataset.size), recipe.cutout, generator, **more)
         return made, train_part.labels[picked]
 
     def check(epochs: int) -> dict:

@@ -18,7 +18,7 @@ from data import Split, read_idx_pair  # noqa: E402
 
 from early_exits import Exit, ExitResNet, exit_loss, grid, one_threshold  # noqa: E402
 from encoder import Encoder, ExitEncoder  # noqa: E402
-from images import DATASETS, cutout, held_out, resized_crops, write_validation  # noqa: E402
+from images import DATASETS, augmented, cutout, held_out, resized_crops, write_validation  # noqa: E402
 from learning import Training  # noqa: E402
 from network import ResNet  # noqa: E402
 from plan import PLAN, runs  # noqa: E402
@@ -135,6 +135,22 @@ class ImagesTest(unittest.TestCase):
         spans = crops[:, 0, 0, -1] - crops[:, 0, 0, 0]
         self.assertGreater(spans.min().item(), 25)
         self.assertGreater(len(spans.round().unique()), 1)
+
+    def test_strong_changes_are_further_ones_that_the_seed_decides(self):
+        images = torch.randint(0, 256, (8, 3, 160, 160), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+
+        def made(seed: int, strong: bool) -> torch.Tensor:
+            torch.manual_seed(seed)
+            return augmented(DATASETS["imagenette"], images, 64, 0.0, torch.Generator().manual_seed(1), strong)
+
+        plain, strong = made(1, False), made(1, True)
+        self.assertEqual(strong.shape, (8, 3, 64, 64))
+        self.assertTrue(torch.equal(strong, made(1, True)))
+        self.assertFalse(torch.equal(strong, made(2, True)))
+        self.assertTrue(torch.equal(plain, made(2, False)))
+        # Each was changed by itself, most of them visibly.
+        changed = (strong - plain).abs().amax((1, 2, 3)) > 0.1
+        self.assertGreaterEqual(changed.sum().item(), 4)
 
     def test_cutout_blanks_one_square(self):
         blanked = cutout(torch.ones(50, 3, 12, 12), 4, torch.Generator().manual_seed(5)) == 0
@@ -262,6 +278,11 @@ class PlanTest(unittest.TestCase):
         self.assertEqual(first, [(name, role) for name in PLAN for role in ("twin", "gated", next(iter(PLAN[name].family)))])
         self.assertEqual({run.seed for run in planned[: 3 * len(PLAN)]}, {1})
         self.assertEqual(sum(run.seed == 3 for run in planned), 6)
+
+    def test_strong_changes_begin_with_their_cycle(self):
+        recipe = PLAN["imagenette"]
+        self.assertEqual([recipe.strong(epoch) for epoch in (0, recipe.epochs - 1, recipe.epochs)], [False, False, True])
+        self.assertFalse(PLAN["cifar10"].strong(59))
 
     def test_all_networks_of_a_family_cost_less_than_the_twin(self):
         for name, recipe in PLAN.items():
