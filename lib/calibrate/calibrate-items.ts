@@ -34,7 +34,7 @@ import { savingsOf } from './places.js';
 import { Programs } from './programs.js';
 import type { Calibration, SettingResult } from './result.js';
 import { ResumableBackend } from './resume.js';
-import { leversOf, type Setting, settingsOf, worthTesting } from './settings.js';
+import { leversOf, type Setting, settingsOf, usefulExits, worthTesting } from './settings.js';
 import { checkParts, contentHash, fingerprint, type Part, split } from './split.js';
 import { type AnyExit, gatesOf, hasGates, type Judging, NEVER, type Table, tableOf } from './table.js';
 
@@ -95,8 +95,8 @@ export async function calibrateItems(
   const source = options.fit ? without(options.fit, items) : sourceOf(chosenFrom);
   const passes = reference || hasGates(program) ? 2 : 1;
   const total =
-    (own ? 0 : fittingWork(program, source.count, fitting)) +
-    passes * items.length +
+    (own ? 0 : (options.fit ? 2 : 1) * fittingWork(program, source.count, fitting)) +
+    passes * (items.length + (options.fit ? parts.order.length : 0)) +
     (passes + rules.length) * certify.length;
   let done = 0;
   const onItems = (count: number) => {
@@ -114,26 +114,39 @@ export async function calibrateItems(
   const groups = groupsOf(certify, classes, options);
   const limits = rules.map((rule) => ({ rule, grouping: checkGroups(groups, rule.groupLimit, rule.delta) }));
 
-  const fitOn = (on: Backend) => fitExits(on, programs, source, { ...fitting, onItems });
+  const fitOn = (on: Backend, behind?: ReadonlySet<string>) =>
+    fitExits(on, programs, source, { ...fitting, onItems, behind });
+  const engine = backend instanceof ResumableBackend ? backend.engine : backend;
   const fitChains = () =>
     backend instanceof ResumableBackend && !options.fit
       ? remembered(backend, program, chosenFrom, { seed, copies }, fitOn)
-      : fitOn(backend instanceof ResumableBackend ? backend.engine : backend);
-  const chains: readonly (readonly AnyExit[])[] = own ? [own] : await fitChains();
-  const exits = chains.at(-1) ?? [];
-  // Heads that have seen none of the items are judged on all of them at once.
-  const honest = fitsOnItems
-    ? await foldTables(judging, chains, chosenFrom, foldOf)
-    : [await tableOf(judging, exits, chosenFrom)];
+      : fitOn(engine);
+  const judge = async (chains: readonly (readonly AnyExit[])[]) => {
+    const exits = chains.at(-1) ?? [];
+    // Heads that have seen none of the items are judged on all of them at once.
+    const honest = fitsOnItems
+      ? await foldTables(judging, chains, chosenFrom, foldOf)
+      : [await tableOf(judging, exits, chosenFrom)];
+    const levers = leversOf(honest, savingsOf(program, exits));
+    const settings = exits.length > 0 ? settingsOf(levers, options.settings ?? SETTINGS) : [];
+    return { exits, honest, order: honest.at(-1)!, settings };
+  };
+  let judged = await judge(own ? [own] : await fitChains());
   checkAnswers(
-    honest.flatMap(({ answers }) => [...answers]),
+    judged.honest.flatMap(({ answers }) => [...answers]),
     nameOf,
   );
-  const order = honest.at(-1)!;
-  const settings =
-    exits.length > 0
-      ? settingsOf(leversOf(honest, savingsOf(program, exits)), options.settings ?? SETTINGS)
-      : [];
+  if (options.fit && !unlimited && judged.settings.length > 0) {
+    const useful = usefulExits(
+      judged.settings,
+      judged.order,
+      rules.map(({ limit }) => limit),
+    );
+    // A chain's exits are asked even where none of the items leave.
+    if (useful.size > 0 && useful.size < judged.exits.length)
+      judged = await judge(await fitOn(engine, useful));
+  }
+  const { exits, order, settings } = judged;
   const stopwatch = new Stopwatch(backend, programs, guards, reference);
   try {
     const budget = budgetOf(options, stopwatch, order);

@@ -29,6 +29,8 @@ export interface Fitting {
   /** For each chain of heads to fit: whether it learns from an image. */
   readonly chains: readonly ((image: number) => boolean)[];
   readonly className: (index: number) => string;
+  /** Blocks behind which there may be exits; all when left out. */
+  readonly behind?: ReadonlySet<string> | undefined;
   /** Called with a number of items whenever about as much work is done as running them takes. */
   readonly onItems: (count: number) => void;
 }
@@ -100,7 +102,9 @@ export async function fitExits(
   const { seed, copies, onItems } = fitting;
   const programs = Programs.of(network);
   const program = programs.main;
-  const places = exitPlaces(program, source.count);
+  const places = exitPlaces(program, source.count).filter(
+    ({ block }) => fitting.behind?.has(block.name) ?? true,
+  );
   if (places.length === 0) return fitting.chains.map(() => []);
   const rows = rowsOf(program, source.count, copies);
   const classes = program.values[program.outputs[0]!.value]!.shape[1]!;

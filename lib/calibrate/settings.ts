@@ -1,7 +1,7 @@
 /** The order of settings, from careful to bold, and which of them to test. */
 import type { Budget } from './budget.js';
 import { Dial, type Lever, prices } from './dial.js';
-import { summarise, type Thresholds } from './measure.js';
+import { measure, summarise, type Thresholds } from './measure.js';
 import { risksOf } from './risk-curve.js';
 import { NEVER, type Table } from './table.js';
 
@@ -13,6 +13,8 @@ export interface Setting {
 
 /** Multiply-adds that a setting must save beyond the previous one to be worth a test. */
 const LEAST_GAIN = 0.005;
+/** Share of the items that must leave at an exit for it to be worth what it costs the others. */
+const LEAST_LEAVING = 0.01;
 /** Steps from one price of the dial to the next. */
 const PARTS = 8;
 /** Smaller doubts are not distinguished. */
@@ -70,6 +72,24 @@ export function settingsOf(levers: readonly Lever[], steps: number): Setting[] {
     [before, counts] = [price, next];
   }
   return settings;
+}
+
+/**
+ * Blocks of the exits that are worth what they cost at one of these limits, in the boldest setting that keeps it.
+ * @param order items that order settings, evaluated with heads that were fitted without them
+ */
+export function usefulExits(
+  settings: readonly Setting[],
+  order: Table,
+  limits: readonly number[],
+): ReadonlySet<string> {
+  const risks = settings.map(({ thresholds }) => summarise(order, thresholds).risk);
+  const kept = limits.flatMap((limit) => {
+    const failing = risks.findIndex((risk) => risk > limit);
+    return settings.slice(0, failing < 0 ? settings.length : failing).slice(-1);
+  });
+  const leaving = kept.flatMap(({ thresholds }) => Object.entries(measure(order, thresholds).exits));
+  return new Set(leaving.filter(([, share]) => share >= LEAST_LEAVING).map(([block]) => block));
 }
 
 /**

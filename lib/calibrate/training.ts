@@ -4,7 +4,7 @@
  * block and the hidden layer of the previous head (Wołczyk et al. 2021, "Zero Time Waste"). Deterministic for a seed.
  */
 import type { Backend } from '../backends/backend.js';
-import { nearestBfloat16 } from '../numeric/bfloat16.js';
+import { nearestBytes } from '../numeric/bytes.js';
 import type { Layer } from '../skip/head.js';
 import type { Basis } from './low-rank.js';
 import { type CompiledSteps, type Matrix, matrix, multiply, RELU, Steps } from './products.js';
@@ -136,8 +136,8 @@ export class HeadInTraining {
   }
 
   /**
-   * The head's layers for raw features: standardisation and basis are merged into them. Weights are rounded to
-   * bfloat16, which halves the policy's file.
+   * The head's layers for raw features: standardisation and basis are merged into them. Weights are rounded to numbers that
+   * the engine reads from a byte each.
    */
   layers({ mean, inverse }: Scale): Layer[] {
     const { width, more, hidden, basis } = this;
@@ -146,7 +146,7 @@ export class HeadInTraining {
       const j = i % inputs;
       return j < width ? own * inverse[j]! : own;
     });
-    const weight = nearestBfloat16(scaled);
+    const weight = nearestBytes(scaled, inputs);
     const bias = this.#b1.values.map((own, k) => {
       let shift = own;
       for (let j = 0; j < width; j++) shift -= weight[k * inputs + j]! * mean[j]!;
@@ -157,7 +157,7 @@ export class HeadInTraining {
     return [
       { weight, bias },
       {
-        weight: nearestBfloat16(multiply(this.backend, basis.directions, w2).data),
+        weight: nearestBytes(multiply(this.backend, basis.directions, w2).data, hidden),
         bias: multiply(this.backend, b2, basis.directions, { transposed: true, bias: basis.mean }).data,
       },
     ];

@@ -4,18 +4,6 @@ function bitsOf({ buffer, byteOffset, length }: Float32Array): Uint32Array {
   return new Uint32Array(buffer, byteOffset, length);
 }
 
-/** The nearest bfloat16 of each finite value; of two as near, the even one. */
-export function nearestBfloat16(values: Float32Array): Float32Array {
-  const rounded = values.slice();
-  const bits = bitsOf(rounded);
-  for (const [i, word] of bits.entries()) {
-    const up = word + 0x7fff + ((word >>> 16) & 1);
-    // What would round to infinity is cut off instead.
-    bits[i] = ((up & 0x7f800000) === 0x7f800000 ? word : up) & 0xffff0000;
-  }
-  return rounded;
-}
-
 export function holdsBfloat16(values: Float32Array): boolean {
   return bitsOf(values).every((word) => (word & 0xffff) === 0);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <type_traits>
 #include <utility>
 
 #include "kernels/pack.h"
@@ -13,6 +14,8 @@ struct GemmTile {
   const float* a;
   const float* w;                    // [block][k][16]
   const uint16_t* halves = nullptr;  // instead of w: bfloat16
+  const int8_t* bytes = nullptr;     // or whole numbers, times the scale of their k
+  const float* scales = nullptr;
   const float* bias;
   float* y;
   const float* residual;  // strides are those of y
@@ -40,6 +43,23 @@ RSKIP_INLINE void map_rows(float* y, ptrdiff_t stride, int rows, int columns, co
 
 RSKIP_INLINE void weights_of(const GemmTile& t, const float*& w) { w = t.w; }
 RSKIP_INLINE void weights_of(const GemmTile& t, const uint16_t*& w) { w = t.halves; }
+RSKIP_INLINE void weights_of(const GemmTile& t, const int8_t*& w) { w = t.bytes; }
+
+// As tile_sum, for one row by weights that are whole numbers times a scale, which is exactly what they are as floats.
+template <int N>
+RSKIP_INLINE void tile_sum_of_bytes(Vec (&acc)[1][N], const float* x, const int8_t* w, ptrdiff_t w_block, const float* scales,
+                                    int k) {
+  constexpr int kLine = 64 / kLanes;  // steps that read one cache line of each block
+  for (int i = 0; i < k; ++i, w += kLanes) {
+    const Vec scale = splat(scales[i]);
+    Vec weight[N];
+    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
+      weight[n] = load_bytes(w + n * w_block) * scale;
+      if (i % kLine == 0) __builtin_prefetch(w + n * w_block + 2 * kPrefetch, 0, 2);
+    }
+    add_products(acc[0], x + i, weight);
+  }
+}
 
 // P rows of A by N blocks of columns. kFetch: no other tile has just read the weights.
 template <int P, int N, bool kFetch, class W>
@@ -56,7 +76,9 @@ template <int P, int N, bool kFetch, class W>
   walk.inner = walk.inner_last = t.k;
   const W* w;
   weights_of(t, w);
-  tile_sum<P, N, 0, kFetch>(acc, t.a, t.a_stride, w, static_cast<ptrdiff_t>(t.k) * kLanes, walk, t.ahead);
+  const ptrdiff_t w_block = static_cast<ptrdiff_t>(t.k) * kLanes;
+  if constexpr (std::is_same_v<W, int8_t>) tile_sum_of_bytes(acc, t.a, w, w_block, t.scales, t.k);
+  else tile_sum<P, N, 0, kFetch>(acc, t.a, t.a_stride, w, w_block, walk, t.ahead);
   // A copy, or the compiler would read it again after every store.
   const GemmTile to = t;
   const Epilogue epilogue = *t.epilogue;
@@ -106,8 +128,9 @@ inline void multiply_tiles(const GemmTile& whole, int m) {
   for (int c = 0; c < columns.chunks; ++c) {
     const ptrdiff_t first = static_cast<ptrdiff_t>(columns.begin(c)) * kLanes;
     const int n = columns.size(c);
-    if (whole.halves == nullptr) t.w = whole.w + first * t.k;
-    else t.halves = whole.halves + first * t.k;
+    if (whole.bytes != nullptr) t.bytes = whole.bytes + first * t.k;
+    else if (whole.halves != nullptr) t.halves = whole.halves + first * t.k;
+    else t.w = whole.w + first * t.k;
     t.bias = whole.bias == nullptr ? nullptr : whole.bias + first;
     t.columns = whole.columns - static_cast<int>(first);
     for (int r = 0; r < rows.chunks; ++r) {
@@ -120,8 +143,9 @@ inline void multiply_tiles(const GemmTile& whole, int m) {
       t.ahead = static_cast<ptrdiff_t>(n + block) * kLanes * t.k;
       const auto& tiles = r == 0 ? kGemmTiles<true> : kGemmTiles<false>;
       if (m > 1) tiles[n - 1].fn[rows.size(r) - 1](t);
-      else if (t.halves == nullptr) kGemvTiles<float>[n - 1].fn[0](t);
-      else kGemvTiles<uint16_t>[n - 1].fn[0](t);
+      else if (t.bytes != nullptr) kGemvTiles<int8_t>[n - 1].fn[0](t);
+      else if (t.halves != nullptr) kGemvTiles<uint16_t>[n - 1].fn[0](t);
+      else kGemvTiles<float>[n - 1].fn[0](t);
     }
   }
 }
@@ -135,8 +159,10 @@ inline void gemm(const GemmArgs& args, int part, int parts) {
   const ptrdiff_t first = static_cast<ptrdiff_t>(begin) * kLanes;
   GemmTile t;
   t.a = args.a;
-  if (g.halves.size() == 0) t.w = g.weights.data() + first * g.k;
-  else t.halves = g.halves.data() + first * g.k;
+  t.scales = g.scales.data();
+  if (g.bytes.size() > 0) t.bytes = g.bytes.data() + first * g.k;
+  else if (g.halves.size() > 0) t.halves = g.halves.data() + first * g.k;
+  else t.w = g.weights.data() + first * g.k;
   t.bias = g.bias.data() + first;
   t.y = args.y + first;
   t.residual = args.residual == nullptr ? nullptr : args.residual + first;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 
 #include "kernels/conv_rules.h"
 
@@ -68,6 +69,36 @@ std::shared_ptr<void> aligned_bytes(size_t bytes) {
 #endif
 }
 
+namespace {
+
+// The least power of two of which no float of `count`, `stride` apart, is more than 127 times; 1 for zeros, 0 for what isn't finite.
+float scale_of(const float* x, int count, size_t stride) {
+  float most = 0;
+  for (int i = 0; i < count; ++i) most = std::isfinite(x[i * stride]) ? std::max(most, std::abs(x[i * stride])) : INFINITY;
+  if (most == 0) return 1;
+  int exponent;
+  const float fraction = std::frexp(most, &exponent);
+  const float scale = std::ldexp(1.0f, exponent - (fraction * 128 <= 127 ? 7 : 6));
+  return std::isnormal(scale) ? scale : 0;
+}
+
+// -0 is not: times a number, it may leave another zero than 0 does.
+bool is_whole(float x) { return x == std::nearbyint(x) && !(x == 0 && std::signbit(x)); }
+
+// Of each row of b; none if its numbers are not whole multiples of it.
+AlignedFloats scales_of(const float* b, int k, int n, size_t row, size_t column) {
+  AlignedFloats scales(k);
+  for (int i = 0; i < k; ++i) {
+    const float scale = scales.data()[i] = scale_of(b + i * row, n, column);
+    for (int j = 0; j < n; ++j) {
+      if (scale == 0 || !is_whole(b[i * row + j * column] / scale)) return {};
+    }
+  }
+  return scales;
+}
+
+}  // namespace
+
 std::shared_ptr<const PackedGemm> pack_gemm(int k, int n, const float* b, bool trans_b, const float* c,
                                             bool single_row) {
   auto packed = std::make_shared<PackedGemm>();
@@ -85,19 +116,23 @@ std::shared_ptr<const PackedGemm> pack_gemm(int k, int n, const float* b, bool t
     for (int block = 0; block < packed->blocks(); ++block) {
       auto* out = weights.data() + block * size;
       for (int i = 0; i < k; ++i, out += kLanes) {
-        each_lane(block, n, [&](int j, int lane) { out[lane] = stored(b[i * row + j * column]); });
+        each_lane(block, n, [&](int j, int lane) { out[lane] = stored(b[i * row + j * column], i); });
       }
     }
   };
   const auto low = [](float x) { return (std::bit_cast<uint32_t>(x) & 0xffff) != 0; };
-  const auto high = [](float x) { return static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16); };
-  if (single_row && std::none_of(b, b + static_cast<size_t>(k) * n, low)) fill(packed->halves, high);
-  else fill(packed->weights, [](float x) { return x; });
+  const auto high = [](float x, int) { return static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16); };
+  const auto whole = [&](float x, int i) { return static_cast<int8_t>(x / packed->scales.data()[i]); };
+  const bool short_floats = single_row && std::none_of(b, b + static_cast<size_t>(k) * n, low);
+  if (short_floats) packed->scales = scales_of(b, k, n, row, column);
+  if (packed->scales.size() > 0) fill(packed->bytes, whole);
+  else if (short_floats) fill(packed->halves, high);
+  else fill(packed->weights, [](float x, int) { return x; });
   return packed;
 }
 
 size_t gemm_packed_bytes(const PackedGemm& gemm) {
-  return gemm.weights.bytes() + gemm.halves.bytes() + gemm.bias.bytes();
+  return gemm.weights.bytes() + gemm.halves.bytes() + gemm.bytes.bytes() + gemm.scales.bytes() + gemm.bias.bytes();
 }
 
 int64_t attention_scratch_bytes(const AttentionShape& s) {

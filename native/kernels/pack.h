@@ -61,6 +61,8 @@ struct PackedGemm {
   int k = 0, n = 0;
   AlignedFloats weights;     // [ceil(n / 16)][k][16]
   Aligned<uint16_t> halves;  // instead of them: bfloat16 that hold them exactly
+  Aligned<int8_t> bytes;     // or whole numbers, each times the scale of its k: a power of two
+  AlignedFloats scales;
   AlignedFloats bias;        // whole blocks
   int blocks() const { return channel_blocks(n); }
 };

@@ -39,6 +39,10 @@ RSKIP_INLINE __m256 widen_8(const uint16_t* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
 }
 RSKIP_INLINE Vec load_bfloat16(const uint16_t* p) { return {widen_8(p), widen_8(p + 8)}; }
+RSKIP_INLINE __m256 widen_8(const int8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+RSKIP_INLINE Vec load_bytes(const int8_t* p) { return {widen_8(p), widen_8(p + 8)}; }
 RSKIP_INLINE void store(float* p, Vec a) {
   _mm256_storeu_ps(p, a.lo);
   _mm256_storeu_ps(p + 8, a.hi);

@@ -40,6 +40,9 @@ RSKIP_INLINE Vec load_bfloat16(const uint16_t* p) {
   const __m512i bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(bits, 16))};
 }
+RSKIP_INLINE Vec load_bytes(const int8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
 RSKIP_INLINE void store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
 RSKIP_INLINE __mmask16 first_of_16(int n) { return static_cast<__mmask16>((1u << n) - 1); }
 template <class V = Vec>

@@ -61,6 +61,11 @@ inline Vec load_bfloat16(const uint16_t* p) {
   for (float& lane : r.v) lane = std::bit_cast<float>(static_cast<uint32_t>(*p++) << 16);
   return r;
 }
+inline Vec load_bytes(const int8_t* p) {
+  Vec r;
+  for (float& lane : r.v) lane = *p++;
+  return r;
+}
 template <int N>
 void store(float* p, Lanes<N> a) {
   for (float lane : a.v) *p++ = lane;

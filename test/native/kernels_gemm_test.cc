@@ -1,4 +1,5 @@
 #include <bit>
+#include <cmath>
 #include <thread>
 
 #include "kernel_tester.h"
@@ -11,22 +12,29 @@ struct GemmCase {
   int m, k, n;
   bool trans_b = false, residual = false, bias = true;
   Activation act = {};
-  bool bfloat16 = false;  // weights that bfloat16 holds
+  enum class Weights { kFloats, kBfloat16, kBytes } weights = Weights::kFloats;  // the shortest form that holds them
 };
+using Weights = GemmCase::Weights;
 
 void check(const GemmCase& c) {
   SCOPED_TRACE(std::to_string(c.m) + "x" + std::to_string(c.k) + "x" + std::to_string(c.n));
   const std::vector<float> a = random_floats(static_cast<size_t>(c.m) * c.k, 1);
   std::vector<float> b = random_floats(static_cast<size_t>(c.k) * c.n, 2);
-  if (c.bfloat16) {
-    for (float& x : b) x = std::bit_cast<float>(std::bit_cast<uint32_t>(x) & 0xffff0000u);
+  for (int i = 0; i < c.k * c.n; ++i) {
+    const int row = c.trans_b ? i % c.k : i / c.n;
+    float& x = b[i];
+    if (c.weights == Weights::kBfloat16) x = std::bit_cast<float>(std::bit_cast<uint32_t>(x) & 0xffff0000u);
+    if (c.weights == Weights::kBytes) x = std::ldexp(std::nearbyint(127 * x) + 0.0f, row % 31 - 20);
   }
   const std::vector<float> bias = random_floats(c.n, 3);
   const std::vector<float> residual = random_floats(static_cast<size_t>(c.m) * c.n, 4);
   const float* const shift = c.bias ? bias.data() : nullptr;
   const auto packed = pack_gemm(c.k, c.n, b.data(), c.trans_b, shift, c.m == 1);
-  EXPECT_EQ(packed->halves.size() > 0, c.m == 1 && c.bfloat16);
-  EXPECT_EQ(gemm_packed_bytes(*packed), packed->blocks() * kLanes * (c.k * (packed->halves.size() > 0 ? 2 : 4) + 4));
+  const Weights form = c.m == 1 ? c.weights : Weights::kFloats;
+  EXPECT_EQ(packed->halves.size() > 0, form == Weights::kBfloat16);
+  EXPECT_EQ(packed->bytes.size() > 0, form == Weights::kBytes);
+  const size_t each = form == Weights::kBytes ? 1 : form == Weights::kBfloat16 ? 2 : 4;
+  EXPECT_EQ(gemm_packed_bytes(*packed), packed->blocks() * kLanes * (c.k * each + 4) + 4 * packed->scales.size());
   const auto run = [&](const KernelTable& table, int parts, const PackedGemm* packed) {
     Guarded x(a.size()), y(residual.size(), -7);
     std::copy(a.begin(), a.end(), x.data());
@@ -65,9 +73,27 @@ TEST(Gemm, Vectors) {
   check({1, 1, 1});
 }
 TEST(Gemm, VectorsByWeightsThatBfloat16Holds) {
-  for (int n : {1, 10, 16, 17, 64, 100, 129, 300}) check({1, 33, n, n % 2 == 0, false, true, {}, true});
-  check({1, 64, 40, true, true, false, {ActivationKind::kSilu, 0, 0}, true});
-  check({2, 33, 20, false, false, true, {}, true});
+  for (int n : {1, 10, 16, 17, 64, 100, 129, 300}) {
+    check({1, 33, n, n % 2 == 0, false, true, {}, Weights::kBfloat16});
+  }
+  check({1, 64, 40, true, true, false, {ActivationKind::kSilu, 0, 0}, Weights::kBfloat16});
+  check({2, 33, 20, false, false, true, {}, Weights::kBfloat16});
+}
+TEST(Gemm, VectorsByWeightsThatBytesHold) {
+  for (int n : {1, 10, 16, 17, 64, 100, 129, 300}) check({1, 33, n, n % 2 == 0, false, true, {}, Weights::kBytes});
+  for (int k : {1, 2, 3, 4, 5, 63, 1280}) check({1, k, 70, true, true, false, {}, Weights::kBytes});
+  check({2, 33, 20, false, false, true, {}, Weights::kBytes});
+}
+TEST(Gemm, OtherWeightsAreNotHeldByBytes) {
+  const auto packed = [](std::vector<float> b) {
+    return pack_gemm(1, static_cast<int>(b.size()), b.data(), false, nullptr, true);
+  };
+  EXPECT_EQ(packed({127, -127, 0, 1})->bytes.size(), size_t{kLanes});
+  EXPECT_EQ(packed({0, 0})->scales.data()[0], 1);
+  EXPECT_EQ(packed({0.375f, -0.125f})->scales.data()[0], std::exp2(-8.0f));
+  for (const std::vector<float>& b : {{127.5f, 1}, {128, 1}, {1, -0.0f}, {1e-44f, 0}, {INFINITY, 1}, {NAN, 1}}) {
+    EXPECT_EQ(packed(b)->bytes.size(), 0u);
+  }
 }
 TEST(Gemm, Matrices) {
   for (int m = 2; m <= 14; ++m) check({m, 19, 45, m % 2 == 0});

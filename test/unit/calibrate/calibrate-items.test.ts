@@ -260,6 +260,14 @@ describe('calibration of the plain network', () => {
     expect(asked).toHaveLength(exits!.length);
     expect(Math.max(...asked)).toBeLessThan(0.01);
     expect(exits!.slice(1).map(({ reads }) => reads)).toEqual(exits!.slice(0, -1).map(({ after }) => after));
+    const behind = new Set([exits![1]!.after, exits![3]!.after]);
+    const [some] = await fitExits(backend, program, source, {
+      ...{ seed: 1, copies: 0, chains: [() => true], className: String, onItems: () => {}, behind },
+    });
+    expect(some!.map(({ after, reads }) => [after, reads])).toEqual([
+      [exits![1]!.after, undefined],
+      [exits![3]!.after, exits![1]!.after],
+    ]);
     expect(decodeHeads(JSON.parse(JSON.stringify(encodeHeads(heads))))).toEqual(heads);
   });
 
@@ -280,7 +288,9 @@ describe('calibration of the plain network', () => {
       });
     const { policy } = await run(more);
     expect(new Set(asked).size).toBe(more.length);
+    // Exits at which too few items leave are left out, and the others fitted again.
     expect(policy.heads!.exits.length).toBeGreaterThan(0);
+    expect(policy.heads!.exits.every(({ threshold }) => threshold <= 1)).toBe(true);
     const certify = data.filter((item) => partOf(item.sha256, 3, false) === 'certify');
     expect(policy.promise).toMatchObject({ items: certify.length, data: { fit: 0 } });
     await expect(run(data)).rejects.toMatchObject({

@@ -1,6 +1,12 @@
 import type { Budget } from '../../../lib/calibrate/budget.js';
 import { headsOf, measure, summarise } from '../../../lib/calibrate/measure.js';
-import { leversOf, type Setting, settingsOf, worthTesting } from '../../../lib/calibrate/settings.js';
+import {
+  leversOf,
+  type Setting,
+  settingsOf,
+  usefulExits,
+  worthTesting,
+} from '../../../lib/calibrate/settings.js';
 import { NEVER } from '../../../lib/calibrate/table.js';
 import { ResidualSkipError } from '../../../lib/errors.js';
 import { tableFrom } from '../../helpers/tables.js';
@@ -48,6 +54,27 @@ test('an exit that comes into use for many items at once has settings between', 
   );
   expect(leaving[0]).toBeLessThan(0.1);
   for (const [i, share] of leaving.entries()) expect(share - (leaving[i - 1] ?? 0)).toBeLessThan(0.1);
+});
+
+test('exits are useful at which a hundredth of the items leave in the boldest setting that keeps a limit', () => {
+  // Item i leaves at exit i % 4 with a threshold of 0.5, but few at the last; every 20th answer of the second changes.
+  const sure = (exit: number, i: number) => i % 4 === exit && (exit < 3 || i < 20);
+  const four = tableFrom(
+    [0.2, 0.2, 0.2, 0.2, 0.2],
+    [0, 1, 2, 3].map((after) => ({
+      after,
+      rows: rows.map((_, i) => [sure(after, i) ? 0.8 : 0.1, after === 1 && i % 20 === 1] as const),
+    })),
+  );
+  const made = [
+    [0.5, NEVER, NEVER, NEVER],
+    [0.5, NEVER, 0.5, 0.5],
+    [0.5, 0.5, 0.5, 0.5],
+  ].map((thresholds, i): Setting => ({ price: 9 - i, thresholds }));
+  expect(summarise(four, made[2]!.thresholds).risk).toBe(0.05);
+  expect([...usefulExits(made, four, [0.01])]).toEqual(['b0', 'b2']);
+  expect([...usefulExits(made, four, [0.01, 0.05])]).toEqual(['b0', 'b2', 'b1']);
+  expect([...usefulExits(made.slice(2), four, [0.01])]).toEqual([]);
 });
 
 describe('of the settings', () => {

@@ -1,0 +1,27 @@
+/** Numbers that one byte holds, beside a scale for each column. */
+
+const MOST = 127;
+/** Smaller columns are zeros. */
+const LEAST = 2 ** -100;
+
+/**
+ * The nearest whole multiples, from -127 to 127, of a power of two, which is for each column the least that reaches its largest
+ * number. bfloat16 holds them exactly.
+ * @param values finite, row-major
+ */
+export function nearestBytes(values: Float32Array, columns: number): Float32Array {
+  const scales = new Float64Array(columns);
+  for (const [i, value] of values.entries()) {
+    scales[i % columns] = Math.max(scales[i % columns]!, Math.abs(value));
+  }
+  for (const [j, most] of scales.entries()) {
+    let scale = 2 ** Math.floor(Math.log2(most / MOST));
+    while (MOST * scale < most) scale *= 2;
+    scales[j] = most < LEAST ? Number.POSITIVE_INFINITY : scale;
+  }
+  return values.map((value, i) => {
+    const scale = scales[i % columns]!;
+    // Never -0, which a byte doesn't have.
+    return scale === Number.POSITIVE_INFINITY ? 0 : Math.round(value / scale) * scale + 0;
+  });
+}
