@@ -35,6 +35,16 @@ def confidence(logits: torch.Tensor) -> torch.Tensor:
     return F.adaptive_max_pool2d(logits.softmax(1)[:, None, None], 1).flatten(1)
 
 
+def nearest_bytes(weight: torch.Tensor) -> torch.Tensor:
+    """The nearest whole multiples, from -127 to 127, of a power of two for each input; `weight` is [outputs, inputs].
+
+    For one item, the engine reads a byte of each, and answers with the same bits as by floats.
+    """
+    scale = torch.exp2((weight.abs().amax(0, keepdim=True).clamp(min=2.0**-100) / 127).log2().ceil())
+    # Adding zero leaves no -0, which a byte doesn't have.
+    return (weight / scale).round() * scale + 0.0
+
+
 class Exit(nn.Module):
     """Logits from what is seen of the network, and from what the exit in front found (Wolczyk et al. 2021, Zero Time Waste)."""
 
@@ -63,6 +73,15 @@ class Exit(nn.Module):
         self.fc1.weight.copy_(weight)
         self.fc1.bias.copy_(bias)
         self.norm = self.hidden_norm = nn.Identity()
+        self.mean = seen.running_mean
+
+    @torch.no_grad()
+    def round(self) -> None:
+        """Rounds the weights of folded layers for the engine. For the mean of what was seen, the first layer's outputs stay."""
+        weight = nearest_bytes(self.fc1.weight)
+        self.fc1.bias += (self.fc1.weight - weight) @ self.mean
+        self.fc1.weight.copy_(weight)
+        self.fc2.weight.copy_(nearest_bytes(self.fc2.weight))
 
     @property
     def multiply_adds(self) -> int:

@@ -15,6 +15,7 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
+from early_exits import nearest_bytes
 from exits import Classifier, Exit, Exits
 from onnx_network import OnnxNetwork
 
@@ -26,12 +27,6 @@ def folded(layer: nn.Module, norm: nn.Module) -> tuple[torch.Tensor, torch.Tenso
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     weight = layer.weight * scale.view(-1, *[1] * (layer.weight.ndim - 1))
     return weight, norm.bias - norm.running_mean * scale
-
-
-def nearest_bytes(weight: torch.Tensor) -> torch.Tensor:
-    """Whole multiples, from -127 to 127, of a power of two for each input: for one image, the engine reads a byte of each."""
-    scale = torch.exp2((weight.abs().amax(0, keepdim=True).clamp(min=2.0**-100) / 127).log2().ceil())
-    return (weight / scale).round() * scale + 0.0
 
 
 class ExitWriter:

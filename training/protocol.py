@@ -129,6 +129,7 @@ def deploy(network: nn.Module, run: Run, folder: Path, validation: Split) -> Non
     kind, dataset = kind_of(run), kind_of(run).DATASETS[run.dataset]
     for exit_ in getattr(network, "exits", []):
         exit_.fold()
+        exit_.round()
     few = validation.take(torch.tensor(two_per_class(validation, len(dataset.labels))))
     feeds = kind.feeds(dataset, few.images)
     export_onnx(network.eval(), feeds, folder / "model.onnx")

@@ -87,6 +87,18 @@ class ExitTest(unittest.TestCase):
         exit_.fold()
         torch.testing.assert_close(exit_(seen)[1], before, rtol=1e-4, atol=1e-5)
         self.assertEqual(exit_.multiply_adds, cost)
+        with self.subTest("rounding leaves weights that bytes hold, and the first layer's outputs for the mean"):
+            mean, exact = exit_.mean, exit_(seen)[1]
+            hidden = exit_.fc1(mean)
+            exit_.round()
+            for layer in (exit_.fc1, exit_.fc2):
+                rows = layer.weight / torch.exp2((layer.weight.abs().amax(0) / 127).log2().ceil())
+                self.assertTrue(torch.equal(rows, rows.round()))
+                self.assertLessEqual(rows.abs().max().item(), 127)
+            torch.testing.assert_close(exit_.fc1(mean), hidden, rtol=1e-4, atol=1e-5)
+            change = exit_(seen)[1] - exact
+            self.assertGreater(change.abs().max().item(), 0)
+            self.assertLess(change.std().item(), 0.02 * exact.std().item())
 
     def test_a_grid_holds_quarters_that_overlap_where_a_side_is_odd_and_the_maxima(self):
         x = torch.arange(9.0).view(1, 1, 3, 3)
