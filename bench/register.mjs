@@ -68,7 +68,7 @@ ${(result.multiplyAdds / 1e6).toFixed(1)} M multiply-adds in full${isText(datase
 
 ## Registration
 
-Registered on ${new Date().toISOString().slice(0, 10)}, before a test item was read. SHA-256 of the files:
+Registered on ${new Date().toISOString().slice(0, 10)}, before it read a test item. SHA-256 of the files:
 
 ${registrationOf(run)}
 
