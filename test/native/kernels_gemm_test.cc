@@ -91,7 +91,8 @@ TEST(Gemm, OtherWeightsAreNotHeldByBytes) {
   EXPECT_EQ(packed({127, -127, 0, 1})->bytes.size(), size_t{kLanes});
   EXPECT_EQ(packed({0, 0})->scales.data()[0], 1);
   EXPECT_EQ(packed({0.375f, -0.125f})->scales.data()[0], std::exp2(-8.0f));
-  for (const std::vector<float>& b : {{127.5f, 1}, {128, 1}, {1, -0.0f}, {1e-44f, 0}, {INFINITY, 1}, {NAN, 1}}) {
+  const std::vector<std::vector<float>> others = {{127.5f, 1}, {128, 1}, {1, -0.0f}, {1e-44f, 0}, {INFINITY, 1}, {NAN, 1}};
+  for (const std::vector<float>& b : others) {
     EXPECT_EQ(packed(b)->bytes.size(), 0u);
   }
 }
