@@ -74,7 +74,10 @@ namespace {
 // The least power of two of which no float of `count`, `stride` apart, is more than 127 times; 1 for zeros, 0 for what isn't finite.
 float scale_of(const float* x, int count, size_t stride) {
   float most = 0;
-  for (int i = 0; i < count; ++i) most = std::isfinite(x[i * stride]) ? std::max(most, std::abs(x[i * stride])) : INFINITY;
+  for (int i = 0; i < count; ++i) {
+    if (!std::isfinite(x[i * stride])) return 0;
+    most = std::max(most, std::abs(x[i * stride]));
+  }
   if (most == 0) return 1;
   int exponent;
   const float fraction = std::frexp(most, &exponent);
