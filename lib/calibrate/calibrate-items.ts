@@ -93,10 +93,12 @@ export async function calibrateItems(
       : [...Array(FOLDS).keys()].map((fold) => (i: number) => foldOf(i) !== fold).concat(() => true),
   };
   const source = options.fit ? without(options.fit, items) : sourceOf(chosenFrom);
+  // Exits that are hardly taken are left out, and the others fitted again. A budget has no limit to judge them by.
+  const refits = options.fit !== undefined && !unlimited;
   const passes = reference || hasGates(program) ? 2 : 1;
   const total =
-    (own ? 0 : (options.fit ? 2 : 1) * fittingWork(program, source.count, fitting)) +
-    passes * (items.length + (options.fit ? parts.order.length : 0)) +
+    (own ? 0 : (refits ? 2 : 1) * fittingWork(program, source.count, fitting)) +
+    passes * (items.length + (refits ? parts.order.length : 0)) +
     (passes + rules.length) * certify.length;
   let done = 0;
   const onItems = (count: number) => {
@@ -136,7 +138,7 @@ export async function calibrateItems(
     judged.honest.flatMap(({ answers }) => [...answers]),
     nameOf,
   );
-  if (options.fit && !unlimited && judged.settings.length > 0) {
+  if (refits) {
     const useful = usefulExits(
       judged.settings,
       judged.order,

@@ -55,7 +55,7 @@ export interface CalibrationOptions {
   readonly seed?: number | undefined;
   /**
    * Further images that are used only to fit heads, such as the network's training images. The items then only choose
-   * thresholds and certify. Images that are also among the items are left out.
+   * exits and thresholds, and certify. Images that are also among the items are left out.
    */
   readonly fit?: FitImages | undefined;
   /** Most altered copies of an image to fit heads on; 0 for the images alone, 15 when left out. */

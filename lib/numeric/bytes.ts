@@ -1,12 +1,12 @@
 /** Numbers that one byte holds, beside a scale for each column. */
 
 const MOST = 127;
-/** Smaller columns are zeros. */
+/** Columns of smaller numbers become zeros. */
 const LEAST = 2 ** -100;
 
 /**
- * The nearest whole multiples, from -127 to 127, of a power of two, which is for each column the least that reaches its largest
- * number. bfloat16 holds them exactly.
+ * The nearest whole multiples, from -127 to 127, of a power of two: for each column, the least that reaches its largest number.
+ * bfloat16 holds them exactly.
  * @param values finite, row-major
  */
 export function nearestBytes(values: Float32Array, columns: number): Float32Array {
@@ -17,11 +17,11 @@ export function nearestBytes(values: Float32Array, columns: number): Float32Arra
   for (const [j, most] of scales.entries()) {
     let scale = 2 ** Math.floor(Math.log2(most / MOST));
     while (MOST * scale < most) scale *= 2;
-    scales[j] = most < LEAST ? Number.POSITIVE_INFINITY : scale;
+    scales[j] = most < LEAST ? 1 : scale;
   }
   return values.map((value, i) => {
     const scale = scales[i % columns]!;
-    // Never -0, which a byte doesn't have.
-    return scale === Number.POSITIVE_INFINITY ? 0 : Math.round(value / scale) * scale + 0;
+    // Adding 0 leaves no -0, which a byte doesn't have.
+    return Math.round(value / scale) * scale + 0;
   });
 }
