@@ -100,6 +100,18 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    @torch.no_grad()
+    def whiten(self, images: torch.Tensor) -> None:
+        """Makes the stem the first principal components of patches of the normalised `images` [N, C, H, W], scaled to variance 1,
+        each with both signs, and keeps it so (Page 2019, How to Train Your ResNet).
+        """
+        weight = self.stem.weight
+        patches = F.unfold(images, self.stem.kernel_size).transpose(1, 2).flatten(0, 1)
+        variances, directions = torch.linalg.eigh(patches.T @ patches / len(patches))
+        filters = (directions / (variances + 5e-4).sqrt()).T.flip(0)[: len(weight) // 2]
+        weight.copy_(torch.cat([filters, -filters]).view_as(weight))
+        weight.requires_grad_(False)
+
     @property
     def layers(self) -> int:
         """Weighted layers on the longest path (He et al.'s count): two per block, stem and head; no projections."""

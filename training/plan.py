@@ -18,7 +18,8 @@ class Recipe:
     The first `early` of a cycle's epochs see images of `early_side` (progressive resizing), the others those of the data set's
     size. `cutout` is the side of the blanked square, as a share of the image's. For texts, depths count layers of an encoder, whose
     stages all have one width; `early_side` counts tokens, and `cutout` is the share of the words that are blanked. From cycle
-    `strong_from` on, counted from 0, images are also changed by TrivialAugment.
+    `strong_from` on, counted from 0, images are also changed by TrivialAugment. `fast` trains images with
+    Muon and a stem that whitens.
     """
 
     twin: Shape
@@ -33,6 +34,7 @@ class Recipe:
     cycles: int = 1
     large: bool = False
     strong_from: int | None = None
+    fast: bool = False
 
     def side(self, epoch: int, size: int) -> int:
         return self.early_side if epoch % self.epochs < self.early * self.epochs else size
@@ -53,14 +55,14 @@ PLAN = {
         epochs=20, early_side=20,
     ),
     "cifar10": Recipe(
-        twin=((2, 5, 8), (16, 48, 96)),
+        twin=((1, 1, 2, 2), (32, 64, 128, 256)),
         family={
-            "plain-1-3-4": ((1, 3, 4), (16, 48, 96)),
-            "plain-thin": ((2, 5, 8), (16, 32, 64)),
-            "plain-1-2-3": ((1, 2, 3), (16, 48, 96)),
-            "plain-2-4-6": ((2, 4, 6), (16, 48, 96)),
+            "plain-thin": ((1, 1, 2, 2), (24, 48, 96, 192)),
+            "plain-1-1-1-1": ((1, 1, 1, 1), (32, 64, 128, 256)),
+            "plain-thin-1-1-1-1": ((1, 1, 1, 1), (24, 48, 96, 192)),
+            "plain-1-1-1-2": ((1, 1, 1, 2), (32, 64, 128, 256)),
         },
-        epochs=30, early_side=24, cycles=2,
+        epochs=25, early_side=24, cutout=0.25, batch=500, fast=True,
     ),
     "imagenette": Recipe(
         twin=((3, 4, 6, 3), (48, 96, 192, 256)),
@@ -87,7 +89,7 @@ PLAN = {
 SMOKE = {
     "mnist": Recipe(
         twin=((1, 2, 2), (8, 16, 32)), family={"plain-1-1-1": ((1, 1, 1), (8, 16, 32))},
-        epochs=2, early_side=20, early=0.5, seeds=(1,),
+        epochs=2, early_side=20, early=0.5, seeds=(1,), fast=True,
     )
 }  # fmt: skip
 

@@ -29,7 +29,7 @@ from export import check_onnx, export_onnx, two_per_class  # noqa: E402
 from learning import Training  # noqa: E402
 from plan import PLAN, SMOKE, Run, runs  # noqa: E402
 from progress import report  # noqa: E402
-from trainer import keep_freed_memory, save_atomically  # noqa: E402
+from trainer import Muon, keep_freed_memory, save_atomically  # noqa: E402
 
 # Validation accuracy is measured after every so many epochs, and after the last.
 CHECK = 5
@@ -104,7 +104,9 @@ def train(run: Run, folder: Path, train_part: Split, validation: Split) -> None:
             return {}
         return {"validation": rightness(answers(network, run, seen), seen.labels)}
 
-    optimizer = kind.optimizer(network.parameters())
+    if recipe.fast:
+        network.whiten(kind.inputs(dataset, train_part.images[:: len(train_part) // 2000]))
+    optimizer = (Muon if recipe.fast else kind.optimizer)(network.parameters())
     sizes = len(train_part), recipe.epochs, recipe.batch
     training = Training(network, optimizer, *sizes, recipe.peak_rate, run.seed, folder, batch, loss_of, recipe.cycles)
     training.run(check)

@@ -23,7 +23,7 @@ from learning import Training  # noqa: E402
 from network import ResNet  # noqa: E402
 from plan import PLAN, runs  # noqa: E402
 from protocol import locked  # noqa: E402
-from trainer import sgd  # noqa: E402
+from trainer import Muon, orthogonal, sgd  # noqa: E402
 
 
 torch.set_num_threads(1)
@@ -121,6 +121,48 @@ class ExitTest(unittest.TestCase):
         self.assertEqual(dial[0.5], {"threshold": 0.5, "cost": 0.2, "accuracy": 0.5})
         self.assertEqual(dial[0.9], {"threshold": 0.9, "cost": 0.75, "accuracy": 1.0})
         self.assertEqual(dial[2.0]["cost"], 1.0)
+
+
+class WhiteningTest(unittest.TestCase):
+    def test_a_whitened_stem_has_uncorrelated_outputs_of_variance_1_with_both_signs_and_stays(self):
+        torch.manual_seed(6)
+        images = F.avg_pool2d(torch.randn(64, 3, 18, 18), 3, 1) * 3 + torch.randn(64, 3, 16, 16)
+        network = ResNet(3, 10, (1, 1), (16, 16)).to(memory_format=torch.channels_last)
+        network.whiten(images)
+        found = F.conv2d(images, network.stem.weight).transpose(0, 1).flatten(1)
+        torch.testing.assert_close(found[8:], -found[:8])
+        torch.testing.assert_close(found[:8] @ found[:8].T / found.shape[1], torch.eye(8), rtol=0, atol=0.02)
+        self.assertFalse(network.stem.weight.requires_grad)
+
+
+class MuonTest(unittest.TestCase):
+    def test_steps_are_orthogonal(self):
+        torch.manual_seed(4)
+        for shape in ((8, 40), (40, 8)):
+            steep = torch.randn(shape) * torch.logspace(-1, 1, shape[1])
+            values = torch.linalg.svdvals(orthogonal(steep))
+            self.assertGreater(values.min().item(), 0.6)
+            self.assertLess(values.max().item(), 1.3)
+
+    def test_kernels_take_orthogonal_steps_and_other_parameters_those_of_sgd(self):
+        network, twin = small_network(), small_network()
+        kernel = network.blocks[0].conv1.weight
+        for optimizer, trained in ((Muon(network.parameters()), network), (sgd(twin.parameters()), twin)):
+            for seed in range(3):
+                torch.manual_seed(seed)
+                for parameter in trained.parameters():
+                    parameter.grad = torch.randn_like(parameter)
+                for group in optimizer.param_groups:
+                    group["lr"] = 0.1
+                before = kernel.detach() * len(kernel) ** 0.5 / kernel.detach().norm()
+                optimizer.step()
+                if trained is network:
+                    change = torch.linalg.svdvals((kernel - before).flatten(1).detach()) / 0.1
+                    self.assertGreater(change.min().item(), 0.6)
+                    self.assertLess(change.max().item(), 1.3)
+        torch.testing.assert_close(network.head.weight, twin.head.weight)
+        torch.testing.assert_close(network.stem_bn.bias, twin.stem_bn.bias)
+        self.assertFalse(torch.equal(network.stem.weight, twin.stem.weight))
 
 
 class ImagesTest(unittest.TestCase):

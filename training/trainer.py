@@ -42,6 +42,48 @@ def sgd(parameters, weight_decay: float = 5e-4) -> torch.optim.SGD:
     return torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True)
 
 
+class Muon(torch.optim.Optimizer):
+    """Momentum whose steps are orthogonal matrices for a network's convolutions (Jordan et al. 2024, Muon), and SGD's for all
+    other parameters, with weight decay on matrices only.
+
+    A kernel counts as a matrix with a row for each output. It is scaled to rows of norm 1, in the mean, before each step:
+    the normalisation behind it undoes its scale.
+    """
+
+    def __init__(self, parameters, weight_decay: float = 5e-4):
+        parameters = list(parameters)
+        of = lambda *sizes: [p for p in parameters if p.ndim in sizes]  # noqa: E731
+        kernels = {"params": of(4), "momentum": 0.8, "orthogonal": True}
+        matrices = {"params": of(2), "weight_decay": weight_decay}
+        super().__init__([kernels, matrices, {"params": of(1)}], {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0, "orthogonal": False})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            for parameter in (one for one in group["params"] if one.grad is not None):
+                gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
+                state = self.state[parameter]
+                mean = state["mean"] = state["mean"] if state else torch.zeros_like(gradient)
+                mean.mul_(group["momentum"]).add_(gradient)
+                change = gradient.add_(mean, alpha=group["momentum"])
+                if group["orthogonal"]:
+                    parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
+                    change = orthogonal(change.flatten(1)).view_as(change)
+                parameter.sub_(group["lr"] * change)
+
+
+def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
+    """About the nearest matrix whose singular values are all 1: five Newton-Schulz steps of order 5, with the coefficients of
+    Jordan et al. (2024), which leave singular values between 0.7 and 1.2.
+    """
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x = (wide / (wide.norm() + 1e-7)).bfloat16()
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (2.0315 * (square @ square) - 4.775 * square) @ x
+    return (x if wide is matrix else x.T).float()
+
+
 def save_atomically(state: dict, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
