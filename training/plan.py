@@ -62,7 +62,7 @@ PLAN = {
             "plain-thin-1-1-1-1": ((1, 1, 1, 1), (24, 48, 96, 192)),
             "plain-1-1-1-2": ((1, 1, 1, 2), (32, 64, 128, 256)),
         },
-        epochs=25, early_side=24, cutout=0.25, batch=500, fast=True,
+        epochs=25, early_side=24, cutout=0.25, batch=500, cycles=2, fast=True,
     ),
     "imagenette": Recipe(
         twin=((3, 4, 6, 3), (48, 96, 192, 256)),
