@@ -18,8 +18,8 @@ class Recipe:
     The first `early` of a cycle's epochs see images of `early_side` (progressive resizing), the others those of the data set's
     size. `cutout` is the side of the blanked square, as a share of the image's. For texts, depths count layers of an encoder, whose
     stages all have one width; `early_side` counts tokens, and `cutout` is the share of the words that are blanked. From cycle
-    `strong_from` on, counted from 0, images are also changed by TrivialAugment. `fast` trains images with
-    Muon and a stem that whitens.
+    `strong_from` on, counted from 0, images are also changed by TrivialAugment. `fast` trains networks for
+    images with Muon and a stem of fixed whitening filters.
     """
 
     twin: Shape

@@ -52,10 +52,10 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(self, parameters, weight_decay: float = 5e-4):
         parameters = list(parameters)
-        of = lambda *sizes: [p for p in parameters if p.ndim in sizes]  # noqa: E731
-        kernels = {"params": of(4), "momentum": 0.8, "orthogonal": True}
-        matrices = {"params": of(2), "weight_decay": weight_decay}
-        super().__init__([kernels, matrices, {"params": of(1)}], {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0, "orthogonal": False})
+        kernels = {"params": [p for p in parameters if p.ndim == 4], "momentum": 0.8, "orthogonal": True}
+        matrices = {"params": [p for p in parameters if p.ndim == 2], "weight_decay": weight_decay}
+        vectors = {"params": [p for p in parameters if p.ndim == 1]}
+        super().__init__([kernels, matrices, vectors], {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0, "orthogonal": False})
 
     @torch.no_grad()
     def step(self) -> None:
