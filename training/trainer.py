@@ -63,9 +63,9 @@ class Muon(torch.optim.Optimizer):
             for parameter in (one for one in group["params"] if one.grad is not None):
                 gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
                 state = self.state[parameter]
-                mean = state["mean"] = state["mean"] if state else torch.zeros_like(gradient)
-                mean.mul_(group["momentum"]).add_(gradient)
-                change = gradient.add_(mean, alpha=group["momentum"])
+                buffer = state["momentum_buffer"] = state["momentum_buffer"] if state else torch.zeros_like(gradient)
+                buffer.mul_(group["momentum"]).add_(gradient)
+                change = gradient.add_(buffer, alpha=group["momentum"])
                 if group["orthogonal"]:
                     parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
                     change = orthogonal(change.flatten(1)).view_as(change)
