@@ -103,8 +103,8 @@ class ResNet(nn.Module):
     @torch.no_grad()
     def whiten(self, images: torch.Tensor) -> None:
         """Makes the stem the first principal components of patches of the normalised `images` [N, C, H, W], scaled to variance 1,
-        each with both signs, and keeps it so (Page 2019, How to Train Your ResNet). A stem has at most two channels for each value
-        of a patch.
+        each with both signs, and keeps it so (Page 2019, How to Train Your ResNet). A stem has at most two channels for each
+        value of a patch.
         """
         weight = self.stem.weight
         patches = F.unfold(images, self.stem.kernel_size).transpose(1, 2).flatten(0, 1)
