@@ -24,7 +24,6 @@ from teaching import (
     Outcome,
     Seen,
     Training,
-    adamw,
     ask,
     fast_bf16,
     lesson,
@@ -32,7 +31,7 @@ from teaching import (
     one_threshold,
     remember,
 )
-from trainer import keep_freed_memory, seeded
+from trainer import decayed, keep_freed_memory, seeded
 from unlabelled import (
     MIRROR_AGREEMENT,
     MIRROR_IMAGES,
@@ -46,6 +45,7 @@ from unlabelled import (
 
 ROOT = Path(__file__).parent.parent
 HEADS_RATE, TRUNK_RATE = 3e-3, 5e-4
+HEADS_DECAY, TRUNK_DECAY = 0.01, 1e-3
 # Largest difference of answers between PyTorch and the engine, beside their size, on so many images.
 TOLERANCE, CHECKED = 1e-4, 16
 
@@ -177,9 +177,8 @@ class Adaptation:
                 answers = exits(seen.summaries)
             return lesson(answers, seen.features, seen.logits, self.spread)
 
-        training = Training(
-            "exits", exits, [(adamw(exits), HEADS_RATE)], options.epochs, self.work / "exits.pt", options.seed
-        )
+        groups = [(decayed(exits.parameters(), HEADS_DECAY), HEADS_RATE)]
+        training = Training("exits", exits, groups, options.epochs, self.work / "exits.pt", options.seed)
         return training.run(batches, loss, lambda average: self.judge(average, self.check))
 
     def fine_tune(self, exits: Exits) -> tuple[OnnxNetwork, Exits]:
@@ -211,7 +210,10 @@ class Adaptation:
             early = lesson(answers, told.features, told.logits, self.spread) / len(kept)
             return options.keep * (full + drift) + early
 
-        groups = [(adamw(student, 1e-3), TRUNK_RATE), (adamw(exits), HEADS_RATE / 2)]
+        groups = [
+            (decayed(student.parameters(), TRUNK_DECAY), TRUNK_RATE),
+            (decayed(exits.parameters(), HEADS_DECAY), HEADS_RATE / 2),
+        ]
         name = f"tuned-{options.tune_epochs}-{options.keep}.pt"
         training = Training("tuning", both, groups, options.tune_epochs, self.work / name, options.seed)
         tuned = training.run(batches, loss, self.judge_tuned)

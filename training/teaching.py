@@ -130,14 +130,6 @@ def lesson(answers, features: torch.Tensor, logits: torch.Tensor, spread: torch.
     return total
 
 
-def adamw(module: nn.Module, decay: float = 0.01) -> list[dict]:
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
 class Training:
     """Epochs that resume where they were interrupted. The average of the weights over the last steps is judged after each
     epoch, and that of the best epoch is kept: exits that have seen a copy of an image often become too sure of others.

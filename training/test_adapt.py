@@ -22,7 +22,8 @@ import adapt  # noqa: E402
 import engine  # noqa: E402
 from exits import Place, choose_places, find_classifier  # noqa: E402
 from onnx_network import OnnxNetwork, Unsupported  # noqa: E402
-from teaching import Training, adamw, lesson  # noqa: E402
+from teaching import Training, lesson  # noqa: E402
+from trainer import decayed  # noqa: E402
 from unlabelled import altered, mixed  # noqa: E402
 
 SIDE, CLASSES = 16, 4
@@ -253,7 +254,7 @@ class PartsTest(unittest.TestCase):
             return (module(images) - 1).square().mean()
 
         with tempfile.TemporaryDirectory() as folder, redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
-            training = Training("test", module, [(adamw(module), 0.1)], 3, Path(folder) / "test.pt", 1)
+            training = Training("test", module, [(decayed(module.parameters(), 0.01), 0.1)], 3, Path(folder) / "test.pt", 1)
             kept = training.run(lambda epoch: (2, iter([(torch.ones(4, 2),)] * 2)), loss, monitor)
         self.assertEqual(kept.weight.tolist(), weights[1])
         self.assertNotEqual(weights[1], weights[2])

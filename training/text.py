@@ -13,6 +13,7 @@ from data import Split, write_json
 from encoder import LONGEST, PADDING, ExitEncoder, Encoder
 from images import held_out
 from plan import Recipe, Shape
+from trainer import decayed
 
 # The first ids of every vocabulary; a word that it doesn't hold, and one that is blanked, is UNKNOWN.
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]"]
@@ -164,13 +165,7 @@ def augmented(dataset: TextSet, ids: torch.Tensor, side: int, blank: float, gene
 
 
 def optimizer(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.AdamW:
-    """Vectors (norms, biases) are not decayed."""
-    parameters = list(parameters)
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
+    return torch.optim.AdamW(decayed(parameters, WEIGHT_DECAY), betas=(0.9, 0.98), fused=True)
 
 
 def network(dataset: TextSet, recipe: Recipe, shape: Shape, gated: bool) -> Encoder:

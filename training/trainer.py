@@ -2,11 +2,12 @@
 
 import ctypes
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from data import Dataset, Split, augment, normalize
 from network import ResNet
@@ -14,6 +15,8 @@ from progress import progress, report
 
 Step = Callable[[torch.Tensor, torch.Tensor, int, int], torch.Tensor]
 Rate = Callable[[float], float]
+
+WEIGHT_DECAY = 5e-4
 
 
 def keep_freed_memory() -> None:
@@ -33,29 +36,33 @@ def seeded(seed: int, stage: str, epoch: int) -> torch.Generator:
     return generator
 
 
-def sgd(parameters, weight_decay: float = 5e-4) -> torch.optim.SGD:
-    """SGD with Nesterov momentum; vectors (BatchNorm, biases) are not decayed."""
-    parameters = list(parameters)
-    matrices = [p for p in parameters if p.ndim > 1]
-    vectors = [p for p in parameters if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True)
+def decayed(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict]:
+    """An optimizer's groups of the parameters that learn: vectors (norms, biases) are not decayed."""
+    parameters = [p for p in parameters if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def sgd(parameters: Iterable[nn.Parameter]) -> torch.optim.SGD:
+    """SGD with Nesterov momentum."""
+    return torch.optim.SGD(decayed(parameters, WEIGHT_DECAY), lr=0.1, momentum=0.9, nesterov=True)
 
 
 class Muon(torch.optim.Optimizer):
     """Momentum whose steps are orthogonal matrices for a network's convolutions (Jordan et al. 2024, Muon), and SGD's for all
-    other parameters, with weight decay on matrices only.
+    other parameters.
 
     A kernel counts as a matrix with a row for each output. It is scaled to rows of norm 1, in the mean, before each step:
     the normalisation behind it undoes its scale.
     """
 
-    def __init__(self, parameters, weight_decay: float = 5e-4):
+    def __init__(self, parameters: Iterable[nn.Parameter]):
         parameters = list(parameters)
-        kernels = {"params": [p for p in parameters if p.ndim == 4], "momentum": 0.8, "orthogonal": True}
-        matrices = {"params": [p for p in parameters if p.ndim == 2], "weight_decay": weight_decay}
-        vectors = {"params": [p for p in parameters if p.ndim == 1]}
-        super().__init__([kernels, matrices, vectors], {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0, "orthogonal": False})
+        kernels = {"params": [p for p in parameters if p.ndim == 4], "momentum": 0.8, "weight_decay": 0.0, "orthogonal": True}
+        others = decayed((p for p in parameters if p.ndim != 4), WEIGHT_DECAY)
+        super().__init__([kernels, *others], {"lr": 0.1, "momentum": 0.9, "orthogonal": False})
 
     @torch.no_grad()
     def step(self) -> None:
