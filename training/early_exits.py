@@ -158,13 +158,15 @@ class ExitResNet(EarlyExits, ResNet):
         return self.head(x.float().mean((2, 3)))
 
 
-def exit_loss(logits: Sequence[torch.Tensor], labels: torch.Tensor, temperature: float = 2.0) -> torch.Tensor:
-    """The whole network learns from the labels; each exit from them and from the mean of the deeper half of the answers
-    (self-distillation: Zhang et al. 2019; from the mean of exits: Lee and Lee 2021).
+def exit_loss(
+    logits: Sequence[torch.Tensor], labels: torch.Tensor, smoothing: float = 0.0, temperature: float = 2.0
+) -> torch.Tensor:
+    """The whole network learns from the labels with `smoothing`; each exit from them without it, and from the mean of the deeper
+    half of the answers (self-distillation: Zhang et al. 2019; from the mean of exits: Lee and Lee 2021).
     """
     *early, last = logits
     teacher = F.log_softmax(torch.stack(logits[len(logits) // 2 :]).float().mean(0).detach() / temperature, 1)
-    loss = F.cross_entropy(last.float(), labels)
+    loss = F.cross_entropy(last.float(), labels, label_smoothing=smoothing)
     for answer in early:
         soft = F.kl_div(F.log_softmax(answer.float() / temperature, 1), teacher, reduction="batchmean", log_target=True)
         loss = loss + 0.5 * F.cross_entropy(answer.float(), labels) + 0.5 * temperature**2 * soft

@@ -22,7 +22,7 @@ IMAGENETTE_LABELS = [
 ]  # fmt: skip
 DATASETS = {
     "cifar10": replace(
-        data.DATASETS["cifar10"], crop_padding=4,
+        data.DATASETS["cifar10"],
         license="Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
     ),
     "fashion-mnist": data.DATASETS["fashion-mnist"],
@@ -153,15 +153,19 @@ def cutout(images: torch.Tensor, side: int, generator: torch.Generator) -> torch
 
 
 def augmented(dataset: Dataset, images: torch.Tensor, side: int, blank: float, generator: torch.Generator,
-              strong: bool = False) -> torch.Tensor:  # fmt: skip
+              strong: bool = False, mirrored: torch.Tensor | None = None) -> torch.Tensor:  # fmt: skip
     """Normalised float32 [N, C, side, side] of uint8 images: crops, mirror images, Cutout of `blank` of a side; `strong`: one
     change of shape or colours to each as well (TrivialAugment, Müller and Hutter 2021), drawn from PyTorch's global generator.
+    Where mirroring keeps labels, `mirrored` [N] says which images are; without it, chance does.
     """
+    flip = dataset.flip and mirrored is None
     if dataset.crop_padding == 0:
-        cut = resized_crops(images, side, dataset.flip, generator)
+        cut = resized_crops(images, side, flip, generator)
     else:
         padded = F.pad(images.float(), [dataset.crop_padding] * 4, mode="reflect").to(torch.uint8)
-        (cut,) = crops(padded, [(side, side)], dataset.flip, generator)
+        (cut,) = crops(padded, [(side, side)], flip, generator)
+    if dataset.flip and mirrored is not None:
+        cut = torch.where(mirrored.view(-1, 1, 1, 1), cut.flip(3), cut)
     if strong:
         # Only this needs torchvision.
         from torchvision.transforms.v2 import TrivialAugmentWide

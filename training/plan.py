@@ -19,7 +19,9 @@ class Recipe:
     size. `cutout` is the side of the blanked square, as a share of the image's. For texts, depths count layers of an encoder, whose
     stages all have one width; `early_side` counts tokens, and `cutout` is the share of the words that are blanked. From cycle
     `strong_from` on, counted from 0, images are also changed by TrivialAugment. `fast` trains networks for
-    images with Muon and a stem of fixed whitening filters.
+    images with Muon and a stem of fixed whitening filters; each image is mirrored in every second epoch instead of at random.
+    `smoothing` is that of the labels that the whole network's answer learns from; exits, whose confidence decides, learn from
+    plain ones.
     """
 
     twin: Shape
@@ -35,6 +37,7 @@ class Recipe:
     large: bool = False
     strong_from: int | None = None
     fast: bool = False
+    smoothing: float = 0.0
 
     def side(self, epoch: int, size: int) -> int:
         return self.early_side if epoch % self.epochs < self.early * self.epochs else size
@@ -62,7 +65,7 @@ PLAN = {
             "plain-thin-1-1-1-1": ((1, 1, 1, 1), (24, 48, 96, 192)),
             "plain-1-1-1-2": ((1, 1, 1, 2), (32, 64, 128, 256)),
         },
-        epochs=25, early_side=24, cutout=0.25, batch=500, cycles=2, fast=True,
+        epochs=24, early_side=32, cutout=0.375, batch=500, peak_rate=0.08, fast=True, smoothing=0.1,
     ),
     "imagenette": Recipe(
         twin=((3, 4, 6, 3), (48, 96, 192, 256)),

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -29,7 +30,7 @@ from export import check_onnx, export_onnx, two_per_class  # noqa: E402
 from learning import Training  # noqa: E402
 from plan import PLAN, SMOKE, Run, runs  # noqa: E402
 from progress import report  # noqa: E402
-from trainer import Muon, keep_freed_memory, save_atomically  # noqa: E402
+from trainer import Muon, keep_freed_memory, save_atomically, seeded  # noqa: E402
 
 # Validation accuracy is measured after every so many epochs, and after the last.
 CHECK = 5
@@ -63,10 +64,12 @@ def build(run: Run) -> nn.Module:
     return network.to(memory_format=torch.channels_last)
 
 
-def loss_of(network: nn.Module, batch: torch.Tensor, labels: torch.Tensor, done: float) -> torch.Tensor:
+def loss_of(
+    network: nn.Module, batch: torch.Tensor, labels: torch.Tensor, done: float, smoothing: float = 0.0
+) -> torch.Tensor:
     if isinstance(network, EarlyExits):
-        return exit_loss(network.answers(batch, gradient=min(1.0, done / RAMP)), labels)
-    return F.cross_entropy(network(batch).float(), labels)
+        return exit_loss(network.answers(batch, gradient=min(1.0, done / RAMP)), labels, smoothing)
+    return F.cross_entropy(network(batch).float(), labels, label_smoothing=smoothing)
 
 
 @torch.no_grad()
@@ -92,10 +95,14 @@ def train(run: Run, folder: Path, train_part: Split, validation: Split) -> None:
     kind, dataset = kind_of(run), kind_of(run).DATASETS[run.dataset]
     recipe, network = run.recipe, build(run)
     seen = kind.resized(validation, dataset.size)
+    # Each image once as it is, then mirrored (Jordan 2024, alternating flip).
+    first = torch.rand(len(train_part), generator=seeded(run.seed, "mirrored", 0)) < 0.5
 
     def batch(picked, epoch, generator):
         whole = train_part.images[picked]
         more = {"strong": True} if recipe.strong(epoch) else {}
+        if recipe.fast:
+            more["mirrored"] = first[picked] ^ bool(epoch % 2)
         made = kind.augmented(dataset, whole, recipe.side(epoch, dataset.size), recipe.cutout, generator, **more)
         return made, train_part.labels[picked]
 
@@ -108,7 +115,8 @@ def train(run: Run, folder: Path, train_part: Split, validation: Split) -> None:
         network.whiten(kind.inputs(dataset, train_part.images[:: len(train_part) // 2000]))
     optimizer = (Muon if recipe.fast else kind.optimizer)(network.parameters())
     sizes = len(train_part), recipe.epochs, recipe.batch
-    training = Training(network, optimizer, *sizes, recipe.peak_rate, run.seed, folder, batch, loss_of, recipe.cycles)
+    loss = partial(loss_of, smoothing=recipe.smoothing)
+    training = Training(network, optimizer, *sizes, recipe.peak_rate, run.seed, folder, batch, loss, recipe.cycles)
     training.run(check)
     save_atomically(network.state_dict(), folder / "network.pt")
     logits = answers(network, run, seen, bf16=False)

@@ -69,9 +69,14 @@ class ExitTest(unittest.TestCase):
     def test_the_whole_network_learns_from_labels_and_not_from_its_exits(self):
         torch.manual_seed(2)
         labels, logits = torch.randint(0, 10, (8,)), [torch.randn(8, 10, requires_grad=True) for _ in range(4)]
-        (given,) = torch.autograd.grad(exit_loss(logits, labels), logits[-1])
+        plain = torch.autograd.grad(exit_loss(logits, labels), logits)
         (alone,) = torch.autograd.grad(F.cross_entropy(logits[-1], labels), logits[-1])
-        torch.testing.assert_close(given, alone)
+        torch.testing.assert_close(plain[-1], alone)
+        with self.subTest("only its own labels are smoothed"):
+            smooth = torch.autograd.grad(exit_loss(logits, labels, smoothing=0.1), logits)
+            (alone,) = torch.autograd.grad(F.cross_entropy(logits[-1], labels, label_smoothing=0.1), logits[-1])
+            torch.testing.assert_close(smooth[-1], alone)
+            torch.testing.assert_close(smooth[:-1], plain[:-1])
 
     def test_folding_keeps_the_logits(self):
         torch.manual_seed(3)
@@ -205,6 +210,15 @@ class ImagesTest(unittest.TestCase):
         # Each was changed by itself, most of them visibly.
         changed = (strong - plain).abs().amax((1, 2, 3)) > 0.1
         self.assertGreaterEqual(changed.sum().item(), 4)
+
+    def test_images_are_mirrored_as_told_where_that_keeps_labels(self):
+        for name, channels, kept in (("cifar10", 3, False), ("mnist", 1, True)):
+            images = torch.randint(0, 256, (6, channels, 28, 28), dtype=torch.uint8)
+            seen, mirrored = (
+                augmented(DATASETS[name], images, 28, 0.0, torch.Generator().manual_seed(7), mirrored=torch.full((6,), which))
+                for which in (False, True)
+            )
+            self.assertTrue(torch.equal(mirrored, seen if kept else seen.flip(3)))
 
     def test_cutout_blanks_one_square(self):
         blanked = cutout(torch.ones(50, 3, 12, 12), 4, torch.Generator().manual_seed(5)) == 0
