@@ -95,7 +95,7 @@ def train(run: Run, folder: Path, train_part: Split, validation: Split) -> None:
     kind, dataset = kind_of(run), kind_of(run).DATASETS[run.dataset]
     recipe, network = run.recipe, build(run)
     seen = kind.resized(validation, dataset.size)
-    # Each image once as it is, then mirrored (Jordan 2024, alternating flip).
+    # Those that are mirrored in the first epoch, the third, and so on; in the others, the rest are (Jordan 2024, alternating flip).
     first = torch.rand(len(train_part), generator=seeded(run.seed, "mirrored", 0)) < 0.5
 
     def batch(picked, epoch, generator):
