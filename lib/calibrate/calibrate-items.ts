@@ -22,7 +22,14 @@ import {
   trivialCertificate,
 } from './certify.js';
 import type { FittedExit } from './chain.js';
-import { checkAnswers, checkProgram, checkReference, distinctItems, rulesOf } from './checks.js';
+import {
+  checkAnswers,
+  checkOrdering,
+  checkProgram,
+  checkReference,
+  distinctItems,
+  rulesOf,
+} from './checks.js';
 import { Evaluator, runAll } from './evaluator.js';
 import { byClass, contributionsOf, examplesOf } from './examine.js';
 import { type Fitting, fitExits, fittingWork } from './fit.js';
@@ -35,7 +42,7 @@ import { Programs } from './programs.js';
 import type { Calibration, SettingResult } from './result.js';
 import { ResumableBackend } from './resume.js';
 import { leversOf, type Setting, settingsOf, usefulExits, worthTesting } from './settings.js';
-import { checkParts, contentHash, fingerprint, type Part, split } from './split.js';
+import { checkParts, contentHash, fingerprint, LEAST_FIT, type Part, split } from './split.js';
 import { type AnyExit, gatesOf, hasGates, type Judging, NEVER, type Table, tableOf } from './table.js';
 
 const SETTINGS = 96;
@@ -45,6 +52,8 @@ const COPIES = 15;
  * `order`.
  */
 const FOLDS = 3;
+/** Most images of `fit`, and bytes of them, that order the settings of a model's own exits. */
+const [MOST_ORDERING, MOST_BYTES] = [2000, 2 ** 30];
 
 /**
  * @param network of the model at the shapes of the items, with one float32 output [N, classes]
@@ -70,18 +79,17 @@ export async function calibrateItems(
   // The model's own exits were trained elsewhere: nothing is fitted. Nor is it where nothing can be skipped.
   const skips = program.blocks.some(({ skippable }) => skippable);
   const own = skips ? program.exits?.list.map(({ after }): AnyExit => ({ after })) : [];
-  if (own && options.fit) {
-    throw new ResidualSkipError(
-      'INVALID_ARGUMENT',
-      `fit: the model has ${own.length} exits of its own, so there is nothing to fit on further images; omit it`,
-    );
-  }
-  const fitsOnItems = !own && !options.fit;
-  const parts = split(items, seed, fitsOnItems);
   const unlimited = options.budget !== undefined || options.budgetMs !== undefined;
-  checkParts(parts, rules[0], fitsOnItems, unlimited);
+  if (own && options.fit) checkOrdering(options);
+  const first = own ? (options.fit ? 'certify' : 'order') : options.fit ? 'order' : 'fit';
+  const fitsOnItems = first === 'fit';
+  const parts = split(items, seed, first);
+  checkParts(parts, rules[0], first, unlimited);
   const take = (part: Part) => parts[part].map((i) => items[i]!);
-  const chosenFrom = [...take('fit'), ...take('order')];
+  const chosenFrom =
+    first === 'certify'
+      ? await someOf(without(options.fit!, items), items[0]!.input.byteLength)
+      : [...take('fit'), ...take('order')];
   const certify = take('certify');
 
   const nameOf = (index: number) => className(index, labels);
@@ -94,11 +102,11 @@ export async function calibrateItems(
   };
   const source = options.fit ? without(options.fit, items) : sourceOf(chosenFrom);
   // Exits that are hardly taken are left out, and the others fitted again. A budget has no limit to judge them by.
-  const refits = options.fit !== undefined && !unlimited;
+  const refits = first === 'order' && !own && !unlimited;
   const passes = reference || hasGates(program) ? 2 : 1;
   const total =
     (own ? 0 : (refits ? 2 : 1) * fittingWork(program, source.count, fitting)) +
-    passes * (items.length + (refits ? parts.order.length : 0)) +
+    passes * (chosenFrom.length + certify.length + (refits ? parts.order.length : 0)) +
     (passes + rules.length) * certify.length;
   let done = 0;
   const onItems = (count: number) => {
@@ -247,6 +255,25 @@ function outOfReach({ byItem }: Measured, { limit }: Rule): ResidualSkipError {
 
 function sourceOf(items: readonly CalibrationItem[]): FitImages {
   return { count: items.length, load: async (index) => items[index]!.input };
+}
+
+/**
+ * Images that order settings, spread evenly over their source: at most 2,000, or 1 GiB.
+ * @throws ResidualSkipError INVALID_DATA when there are too few
+ */
+async function someOf({ count, load }: FitImages, bytesOfOne: number): Promise<CalibrationItem[]> {
+  const most = Math.min(count, MOST_ORDERING, Math.floor(MOST_BYTES / bytesOfOne));
+  const items: CalibrationItem[] = [];
+  for (let i = 0; i < most; i++) {
+    const input = await load(Math.floor((i * count) / most));
+    if (input) items.push({ input, sha256: contentHash(input) });
+  }
+  if (items.length >= LEAST_FIT) return items;
+  throw new ResidualSkipError(
+    'INVALID_DATA',
+    `fit: ${items.length} of its ${count} images can be used: the others can't be read, or are among the data; ` +
+      `${LEAST_FIT} are needed to order settings`,
+  );
 }
 
 /** The images but those that are among the items: what was fitted on an item can't be judged by it. */

@@ -65,8 +65,8 @@ export async function calibrateVectors(
   const rules = rulesOf({ ...options, metric });
   checkSkippable(program);
   const items = distinctItems(given, programs, options);
-  const parts = split(items, seed, false);
-  checkParts(parts, rules[0], false, false);
+  const parts = split(items, seed, 'order');
+  checkParts(parts, rules[0], 'order', false);
   const order = parts.order.map((i) => items[i]!);
   const certify = parts.certify.map((i) => items[i]!);
   const groups = groupsOf(certify, [], options);

@@ -39,8 +39,9 @@ export interface CalibrateOptions
     DataOptions,
     WorkOptions {
   /**
-   * Further images or texts that are used only to fit heads, such as those that the network was trained on. Labels are not needed. What
-   * can't be used is left out, with a note; so is what is also among the data.
+   * Further images or texts that are used only to fit heads, such as those that the network was trained on. Labels are not needed. If the
+   * model has exits of its own, these order the settings instead, and all of the data certifies. What can't be used is left out,
+   * with a note; so is what is also among the data.
    */
   readonly fit?: Data | undefined;
   /**

@@ -64,6 +64,23 @@ function budgetAlone(): ResidualSkipError {
   );
 }
 
+/**
+ * Images of `fit` can order the settings of a model's own exits: they have no labels, and a budget must be kept on fresh items.
+ * @throws ResidualSkipError INVALID_ARGUMENT
+ */
+export function checkOrdering({ metric, budget, budgetMs }: CalibrationOptions): void {
+  const limited = budget ?? budgetMs;
+  if (limited === undefined && metric !== 'accuracy') return;
+  const reason =
+    limited === undefined
+      ? "they have no labels, which the metric 'accuracy' needs"
+      : 'a budget has to be kept on images of the data';
+  throw new ResidualSkipError(
+    'INVALID_ARGUMENT',
+    `fit: the model has exits of its own, whose settings its images would order, but ${reason}; omit it`,
+  );
+}
+
 /** @throws ResidualSkipError UNSUPPORTED_MODEL when nothing can be skipped */
 export function checkSkippable({ blocks }: Program): void {
   if (blocks.some(({ skippable }) => skippable)) return;

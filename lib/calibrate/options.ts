@@ -6,7 +6,7 @@ import type { Metric } from '../skip/promise.js';
 import type { TensorData } from '../tensor.js';
 import type { Programs } from './programs.js';
 
-/** Images to fit heads on, read when they are needed. */
+/** Images to fit heads on, or to order settings by, read when they are needed. */
 export interface FitImages {
   readonly count: number;
   /** Reads an image and prepares it for the model; undefined to leave it out. */
@@ -55,7 +55,8 @@ export interface CalibrationOptions {
   readonly seed?: number | undefined;
   /**
    * Further images that are used only to fit heads, such as the network's training images. The items then only choose
-   * exits and thresholds, and certify. Images that are also among the items are left out.
+   * exits and thresholds, and certify. If the model has exits of its own, nothing is fitted: these images, at most 2,000, order
+   * the settings, and all items certify. Images that are also among the items are left out.
    */
   readonly fit?: FitImages | undefined;
   /** Most altered copies of an image to fit heads on; 0 for the images alone, 15 when left out. */

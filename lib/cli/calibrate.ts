@@ -64,7 +64,7 @@ export function addCalibrateCommand(program: Command, io: Io): void {
         .requiredOption('-o, --output <file>', 'policy file to write')
         .option(
           '--fit <path>',
-          'further images or texts, without labels, that heads are fitted on and nothing else: those the network was trained on, say',
+          'further images or texts, without labels, that heads are fitted on and nothing else: those the network was trained on, say; for a model with exits of its own, they choose thresholds, and all data certifies',
         )
         .option(
           '--reference <model>',

@@ -291,7 +291,7 @@ describe('calibration of the plain network', () => {
     // Exits at which too few items leave are left out, and the others fitted again.
     expect(policy.heads!.exits.length).toBeGreaterThan(0);
     expect(policy.heads!.exits.every(({ threshold }) => threshold <= 1)).toBe(true);
-    const certify = data.filter((item) => partOf(item.sha256, 3, false) === 'certify');
+    const certify = data.filter((item) => partOf(item.sha256, 3, 'order') === 'certify');
     expect(policy.promise).toMatchObject({ items: certify.length, data: { fit: 0 } });
     await expect(run(data)).rejects.toMatchObject({
       code: 'INVALID_DATA',

@@ -77,9 +77,31 @@ test('a policy that certifies nothing leaves the exits of the model out, and run
   expect(policy).toMatchObject({ default: 'run', heads: { exits: [], gates: [] }, promise: { events: 0 } });
 });
 
-test('further images to fit on are refused', async () => {
-  const fit = { count: 1, load: async () => ITEMS[0]!.input };
-  await expect(calibrateItems(new ReferenceBackend(), program(), SHA256, ITEMS, { fit })).rejects.toThrow(
-    /2 exits of its own.*omit it/,
-  );
+describe('further images', () => {
+  const backend = new ReferenceBackend();
+  const fit = { count: 300, load: async (i: number) => ITEMS[i]!.input };
+  const options = { maxDisagreement: 0.05, seed: 2, settings: 12, fit };
+
+  test('order the settings, so that all items certify', async () => {
+    const fresh = ITEMS.slice(300);
+    const { policy, certifiedOn } = await calibrateItems(backend, program(), SHA256, fresh, options);
+    expect(certifiedOn).toEqual(fresh.map(({ sha256 }) => sha256).sort());
+    expect(policy.promise).toMatchObject({ items: 400, data: { fit: 0, order: 0, certify: 400 } });
+    expect(policy.expected!.multiplyAddsSkipped).toBeGreaterThan(0.1);
+  });
+
+  test('are refused when they are among the items', async () => {
+    await expect(calibrateItems(backend, program(), SHA256, ITEMS, options)).rejects.toMatchObject({
+      code: 'INVALID_DATA',
+      message: expect.stringMatching(/fit: 0 of its 300 images can be used.*50 are needed/),
+    });
+  });
+
+  test('are refused where they have no labels but need them, and with a budget', async () => {
+    const labelled = ITEMS.map((item) => ({ ...item, label: 0 }));
+    const refused = (more: object) =>
+      expect(calibrateItems(backend, program(), SHA256, labelled, { ...options, ...more })).rejects;
+    await refused({ metric: 'accuracy' }).toThrow(/fit: .*no labels.*omit it/);
+    await refused({ maxDisagreement: undefined, budget: 0.5 }).toThrow(/fit: .*budget.*omit it/);
+  });
 });
