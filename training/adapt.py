@@ -45,6 +45,8 @@ from unlabelled import (
 
 ROOT = Path(__file__).parent.parent
 HEADS_RATE, TRUNK_RATE = 3e-3, 5e-4
+# Fewer images than this teach exits in smaller batches, at a lower rate: there would be too few steps.
+FEW_IMAGES, SMALL_BATCH, SMALL_BATCH_RATE = 16_000, 64, 2e-3
 HEADS_DECAY, TRUNK_DECAY = 0.01, 1e-3
 # Largest difference of answers between PyTorch and the engine, beside their size, on so many images.
 TOLERANCE, CHECKED = 1e-4, 16
@@ -166,10 +168,11 @@ class Adaptation:
         self.spread = torch.from_numpy(np.asarray(first.features[:4096], np.float32)).var(0).clamp(min=1e-6)
         exits = self.new_exits()
         options = self.options
+        size, rate = (SMALL_BATCH, SMALL_BATCH_RATE) if len(self.train) < FEW_IMAGES else (BATCH, HEADS_RATE)
 
         def batches(epoch: int) -> tuple[int, Iterator]:
             seen = self.library.copy(epoch % options.copies, self.train)
-            order = torch.randperm(len(seen), generator=seeded(options.seed, "order", epoch)).split(BATCH)
+            order = torch.randperm(len(seen), generator=seeded(options.seed, "order", epoch)).split(size)
             return len(order), ((seen.rows(rows.sort()[0]),) for rows in order if len(rows) > 1)
 
         def loss(seen: Seen) -> torch.Tensor:
@@ -177,7 +180,7 @@ class Adaptation:
                 answers = exits(seen.summaries)
             return lesson(answers, seen.features, seen.logits, self.spread)
 
-        groups = [(decayed(exits.parameters(), HEADS_DECAY), HEADS_RATE)]
+        groups = [(decayed(exits.parameters(), HEADS_DECAY), rate)]
         training = Training("exits", exits, groups, options.epochs, self.work / "exits.pt", options.seed)
         return training.run(batches, loss, lambda average: self.judge(average, self.check))
 
