@@ -48,6 +48,8 @@ HEADS_RATE, TRUNK_RATE = 3e-3, 5e-4
 # Fewer images than this teach exits in smaller batches, at a lower rate: there would be too few steps.
 FEW_IMAGES, SMALL_BATCH, SMALL_BATCH_RATE = 16_000, 64, 2e-3
 HEADS_DECAY, TRUNK_DECAY = 0.01, 1e-3
+# Altered images that teach exits, of all copies together; copies of each image; and epochs.
+TAUGHT, COPIES, LEAST_EPOCHS = 200_000, (4, 24), 20
 # Largest difference of answers between PyTorch and the engine, beside their size, on so many images.
 TOLERANCE, CHECKED = 1e-4, 16
 
@@ -60,9 +62,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, help="intermediate results, to resume from (default: .cache/adapt/...)")
     parser.add_argument("--fine-tune", action="store_true", help="train the network too, while it keeps its answers")
     parser.add_argument("--keep", type=float, default=2.0, help="weight of those answers; all exits together have 1")
-    parser.add_argument("--epochs", type=int, default=20, help="over the frozen network's features")
+    parser.add_argument("--epochs", type=int, help="over one copy of the images each (default: two for each copy, at least 20)")
     parser.add_argument("--tune-epochs", type=int, default=12, help="over images, with --fine-tune")
-    parser.add_argument("--copies", type=int, default=4, help="altered copies of each image for the frozen network")
+    parser.add_argument("--copies", type=int, help="altered copies of each image (default: 200,000 in all, 4 to 24 of each)")
     parser.add_argument("--exits", type=int, default=12, help="exits at most")
     parser.add_argument("--exit-cost", type=float, default=0.001, help="largest cost of an exit, as a share of the whole")
     parser.add_argument("--max-disagreement", type=float, default=0.01, help="for the thresholds in the file")
@@ -70,6 +72,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     return parser.parse_args(arguments)
+
+
+def fill_in(options: argparse.Namespace, images: int) -> None:
+    """What depends on the number of images, where it wasn't given: the fewer they are, the more often each is altered."""
+    least, most = COPIES
+    options.copies = options.copies or min(most, max(least, TAUGHT // images))
+    options.epochs = options.epochs or max(LEAST_EPOCHS, 2 * options.copies)
 
 
 class Adaptation:
@@ -86,6 +95,7 @@ class Adaptation:
         sha256 = hashlib.sha256(self.file.read_bytes()).hexdigest()
         self.work = options.work or ROOT / ".cache/adapt" / sha256[:12]
         self.files = list_images(options.data, options.max_images, seeded(options.seed, "images", 0))
+        fill_in(options, len(self.files))
         names = "\n".join(str(file.relative_to(options.data)) for file in self.files)
         settings = {name: getattr(options, name) for name in ("seed", "copies", "exits", "exit_cost", "epochs")}
         remember(self.work, {"model": sha256, "images": hashlib.sha256(names.encode()).hexdigest(), **settings})

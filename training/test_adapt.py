@@ -228,6 +228,16 @@ class PartsTest(unittest.TestCase):
         chosen = choose_places([Place(str(share), "", (1, 1, 1), share) for share in shares], 4)
         self.assertEqual([place.done for place in chosen], [0.22, 0.5, 0.7, 0.9])
 
+    def test_fewer_images_are_altered_more_often(self):
+        def filled(images: int, *given: str) -> tuple[int, int]:
+            options = adapt.parse(["model.onnx", "--data", "images", *given])
+            adapt.fill_in(options, images)
+            return options.copies, options.epochs
+
+        self.assertEqual([filled(images) for images in (300, 9469, 50_000)], [(24, 48), (21, 42), (4, 20)])
+        self.assertEqual(filled(300, "--copies", "2"), (2, 20))
+        self.assertEqual(filled(300, "--epochs", "3"), (24, 3))
+
     def test_images_that_an_exit_is_sure_of_count_less_for_the_next(self):
         torch.manual_seed(1)
         logits, features = torch.randn(2, 3), torch.randn(2, 5)
