@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 from progress import progress, report
 from trainer import save_atomically, seeded
@@ -15,6 +16,9 @@ from trainer import save_atomically, seeded
 INTERVAL = 240.0
 # The part of the course in which the learning rate rises.
 WARM_UP = 0.15
+# Where weights are averaged: the learning rate, as a share of the peak; averagings in each epoch, but for the first half epoch;
+# and training items that give the averaged network its batch statistics.
+AVERAGING_RATE, AVERAGINGS, STATISTICS = 0.25, 6, 10_000
 
 
 def rate(peak: float, done: float) -> float:
@@ -25,23 +29,29 @@ def rate(peak: float, done: float) -> float:
 class Training:
     """`batch(picked, epoch, generator)` gives inputs, such as normalised images [N, C, H, W], and labels [N] of the training
     items with the indices `picked`; `loss(network, inputs, labels, done)` is what is to be made small, `done` from 0 to 1 in the
-    first cycle and 1 after it. `cycles` times, the learning rate rises and falls again over `epochs`.
+    first cycle and 1 after it. `cycles` times, the learning rate rises and falls again over `epochs`. Then it stays the same for
+    `averaged` epochs, and the network ends with the mean of the weights that it has after the first half epoch of these and later
+    (Izmailov et al. 2018, stochastic weight averaging).
     `folder` gets checkpoint.pt and log.jsonl, one line per epoch: mean loss, seconds, and CPU seconds of all threads.
     """
 
     def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, items: int, epochs: int, size: int, peak: float,
-                 seed: int, folder: Path, batch: Callable, loss: Callable, cycles: int = 1,
+                 seed: int, folder: Path, batch: Callable, loss: Callable, cycles: int = 1, averaged: int = 0,
                  interval: float = INTERVAL):  # fmt: skip
         self.network, self.optimizer, self.items, self.epochs, self.size = network, optimizer, items, epochs, size
         self.peak, self.seed, self.folder = peak, seed, folder
         self.batch, self.loss, self.interval = batch, loss, interval
         self.steps, self.cycles = items // size, cycles
+        self.course, self.total = epochs * cycles, epochs * cycles + averaged
+        self.average = AveragedModel(network) if averaged else None
         self.state = {"step": 0, "seconds": 0.0, "cpu": 0.0, "loss": 0.0}
         file = self.checkpoint
         if file.exists():
             saved = torch.load(file, weights_only=True)
             network.load_state_dict(saved["network"])
             self.optimizer.load_state_dict(saved["optimizer"])
+            if self.average and "average" in saved:
+                self.average.load_state_dict(saved["average"])
             self.state = saved["state"]
 
     @property
@@ -50,6 +60,8 @@ class Training:
 
     def save(self) -> None:
         states = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        if self.average:
+            states["average"] = self.average.state_dict()
         save_atomically(states | {"state": dict(self.state)}, self.checkpoint)
 
     def step(self, picked: torch.Tensor, epoch: int) -> None:
@@ -57,8 +69,10 @@ class Training:
         generator = seeded(self.seed, "batch", self.state["step"])
         torch.manual_seed(generator.initial_seed())  # Dropout has no generator of its own.
         inputs, labels = self.batch(picked, epoch, generator)
+        if self.state["step"] == self.course * self.steps:
+            self.optimizer.state.clear()  # So the weights of a finished course are enough to go on from.
         for group in self.optimizer.param_groups:
-            group["lr"] = rate(self.peak, done % 1)
+            group["lr"] = rate(self.peak, done % 1) if epoch < self.course else AVERAGING_RATE * self.peak
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16):
             loss = self.loss(self.network, inputs, labels, min(1.0, done))
@@ -68,15 +82,18 @@ class Training:
         self.optimizer.step()
         self.state["loss"] += loss.item()
         self.state["step"] += 1
+        averaging = self.state["step"] - self.course * self.steps - self.steps // 2
+        if averaging > 0 and averaging % max(1, self.steps // AVERAGINGS) == 0:
+            self.average.update_parameters(self.network)
 
     def run(self, check: Callable[[int], dict]) -> None:
         """Trains what is left; `check(epochs done)` adds to the line of an epoch."""
         saved = time.monotonic()
-        for epoch in range(self.state["step"] // self.steps, self.epochs * self.cycles):
+        for epoch in range(self.state["step"] // self.steps, self.total):
             order = torch.randperm(self.items, generator=seeded(self.seed, "order", epoch))
             first = self.state["step"] - epoch * self.steps
             self.network.train()
-            for index in progress(range(first, self.steps), f"{self.folder.name} {epoch + 1}/{self.epochs * self.cycles}"):
+            for index in progress(range(first, self.steps), f"{self.folder.name} {epoch + 1}/{self.total}"):
                 before, cpu = time.monotonic(), time.process_time()
                 self.step(order[index * self.size : (index + 1) * self.size], epoch)
                 now = time.monotonic()
@@ -87,11 +104,19 @@ class Training:
                     saved = now
             self.end_epoch(epoch + 1, check)
             saved = time.monotonic()
+        if self.average:
+            self.finish()
+
+    def finish(self) -> None:
+        """Gives the network the averaged weights, and batch statistics that fit them."""
+        self.network.load_state_dict(self.average.module.state_dict())
+        picked = torch.randperm(self.items, generator=seeded(self.seed, "statistics", 0))[:STATISTICS].split(self.size)
+        update_bn((self.batch(some, 0, seeded(self.seed, "statistics", i))[0] for i, some in enumerate(picked)), self.network)
 
     def end_epoch(self, epochs: int, check: Callable[[int], dict]) -> None:
         line = {
             "epoch": epochs,
-            "of": self.epochs * self.cycles,
+            "of": self.total,
             "loss": round(self.state["loss"] / self.steps, 4),
             "seconds": round(self.state["seconds"]),
             "cpu": round(self.state["cpu"]),

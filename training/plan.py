@@ -13,7 +13,7 @@ class Recipe:
     about the gated network's mean cost, which is trained with every seed, as twin and gated network are.
 
     The course of the learning rate is run `cycles` times, each time for `epochs` and from the network that the one before left
-    (warm restarts: Loshchilov and Hutter, 2017).
+    (warm restarts: Loshchilov and Hutter, 2017). The weights of `averaged` further epochs are averaged, at a constant rate.
 
     The first `early` of a cycle's epochs see images of `early_side` (progressive resizing), the others those of the data set's
     size. `cutout` is the side of the blanked square, as a share of the image's. For texts, depths count layers of an encoder, whose
@@ -34,13 +34,19 @@ class Recipe:
     peak_rate: float = 0.1
     seeds: tuple[int, ...] = (1, 2, 3)
     cycles: int = 1
+    averaged: int = 0
     large: bool = False
     strong_from: int | None = None
     fast: bool = False
     smoothing: float = 0.0
 
+    @property
+    def total(self) -> int:
+        return self.epochs * self.cycles + self.averaged
+
     def side(self, epoch: int, size: int) -> int:
-        return self.early_side if epoch % self.epochs < self.early * self.epochs else size
+        early = epoch < self.epochs * self.cycles and epoch % self.epochs < self.early * self.epochs
+        return self.early_side if early else size
 
     def strong(self, epoch: int) -> bool:
         return self.strong_from is not None and epoch >= self.strong_from * self.epochs
@@ -65,7 +71,7 @@ PLAN = {
             "plain-thin-1-1-1-1": ((1, 1, 1, 1), (24, 48, 96, 192)),
             "plain-1-1-1-2": ((1, 1, 1, 2), (32, 64, 128, 256)),
         },
-        epochs=24, early_side=32, cutout=0.375, batch=500, peak_rate=0.08, fast=True, smoothing=0.1,
+        epochs=24, early_side=32, cutout=0.375, batch=500, peak_rate=0.08, fast=True, smoothing=0.1, averaged=8,
     ),
     "imagenette": Recipe(
         twin=((3, 4, 6, 3), (48, 96, 192, 256)),
@@ -92,7 +98,7 @@ PLAN = {
 SMOKE = {
     "mnist": Recipe(
         twin=((1, 2, 2), (8, 16, 32)), family={"plain-1-1-1": ((1, 1, 1), (8, 16, 32))},
-        epochs=2, early_side=20, early=0.5, seeds=(1,), fast=True,
+        epochs=2, averaged=1, early_side=20, early=0.5, seeds=(1,), fast=True,
     )
 }  # fmt: skip
 

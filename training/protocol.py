@@ -107,7 +107,7 @@ def train(run: Run, folder: Path, train_part: Split, validation: Split) -> None:
         return made, train_part.labels[picked]
 
     def check(epochs: int) -> dict:
-        if epochs % CHECK and epochs % recipe.epochs:
+        if epochs > recipe.epochs * recipe.cycles or (epochs % CHECK and epochs % recipe.epochs):
             return {}
         return {"validation": rightness(answers(network, run, seen), seen.labels)}
 
@@ -116,12 +116,13 @@ def train(run: Run, folder: Path, train_part: Split, validation: Split) -> None:
     optimizer = (Muon if recipe.fast else kind.optimizer)(network.parameters())
     sizes = len(train_part), recipe.epochs, recipe.batch
     loss = partial(loss_of, smoothing=recipe.smoothing)
-    training = Training(network, optimizer, *sizes, recipe.peak_rate, run.seed, folder, batch, loss, recipe.cycles)
+    training = Training(network, optimizer, *sizes, recipe.peak_rate, run.seed, folder, batch, loss, recipe.cycles,
+                        recipe.averaged)  # fmt: skip
     training.run(check)
     save_atomically(network.state_dict(), folder / "network.pt")
     logits = answers(network, run, seen, bf16=False)
     total = network.costs(dataset.size)[0]
-    result = {"epochs": recipe.epochs * recipe.cycles, "multiplyAdds": total, "validation": rightness(logits, seen.labels)}
+    result = {"epochs": recipe.total, "multiplyAdds": total, "validation": rightness(logits, seen.labels)}
     if isinstance(network, EarlyExits):
         costs = [cost / total for cost in network.exit_costs(dataset.size)]
         result["oneThreshold"] = one_threshold(logits, seen.labels, costs)
@@ -166,8 +167,7 @@ def status(run: Run, folder: Path) -> str:
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)["state"]
     wall, cpu = (sum(line[key] for line in lines) + state[key] for key in ("seconds", "cpu"))
-    epochs = run.recipe.epochs * run.recipe.cycles
-    done = "finished" if (folder / "result.json").exists() else f"{len(lines)} epochs of {epochs}, {state['step']} steps"
+    done = "finished" if (folder / "result.json").exists() else f"{len(lines)} epochs of {run.recipe.total}, {state['step']} steps"
     return f"{run.name}: {done}, {wall:.0f} s, {cpu:.0f} CPU s{accuracy}"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -278,7 +279,9 @@ class Killed(Exception):
 
 class TrainingTest(unittest.TestCase):
     def train(self, folder: Path, killed_at: int | None = None) -> dict:
-        """Two cycles of three epochs of four steps; where it is killed in a step, it begins again from the last checkpoint."""
+        """Two cycles of three epochs of four steps, and two epochs that are averaged; where it is killed in a step, it begins
+        again from the last checkpoint.
+        """
         torch.manual_seed(6)
         pixels, labels = torch.rand(32, 1, 12, 12), torch.randint(0, 10, (32,))
 
@@ -294,11 +297,12 @@ class TrainingTest(unittest.TestCase):
                 return exit_loss(network.answers(images, gradient=done), labels)
 
             optimizer, rates = sgd(network.parameters()), []
-            training = Training(network, optimizer, 32, 3, 8, 0.05, 7, folder, batch, loss, cycles=2, interval=0.0)
+            training = Training(network, optimizer, 32, 3, 8, 0.05, 7, folder, batch, loss, 2, 2, 0.0)
             training.run(lambda epochs: rates.append(optimizer.param_groups[0]["lr"]) or {})
             if killed_at is None:
-                self.assertEqual(*([round(rate, 9) for rate in cycle] for cycle in (rates[:3], rates[3:])))
+                self.assertEqual(*([round(rate, 9) for rate in cycle] for cycle in (rates[:3], rates[3:6])))
                 self.assertEqual(sorted(rates[:3], reverse=True), rates[:3])
+                self.assertEqual(rates[6:], [0.25 * 0.05] * 2)
             return network.state_dict()
 
         if killed_at is not None:
@@ -308,7 +312,7 @@ class TrainingTest(unittest.TestCase):
 
     def test_a_training_killed_in_any_step_ends_as_one_that_was_not(self):
         with tempfile.TemporaryDirectory() as folder:
-            folders = [Path(folder) / name for name in ("whole", "0", "4", "6", "12", "17")]
+            folders = [Path(folder) / name for name in ("whole", "0", "4", "6", "12", "17", "24", "29")]
             for one in folders:
                 one.mkdir()
             whole = self.train(folders[0])
@@ -316,7 +320,29 @@ class TrainingTest(unittest.TestCase):
                 resumed = self.train(one, int(one.name))
                 for name, value in whole.items():
                     self.assertTrue(torch.equal(value, resumed[name]), f"{one.name}: {name}")
-                self.assertEqual(len((one / "log.jsonl").read_text().splitlines()), 6)
+                self.assertEqual(len((one / "log.jsonl").read_text().splitlines()), 8)
+
+    def test_a_network_ends_with_the_mean_of_its_weights_and_batch_statistics_that_fit_it(self):
+        network = nn.Sequential(nn.Linear(2, 1, bias=False), nn.BatchNorm1d(1))
+        inputs = torch.randn(12, 2, generator=torch.Generator().manual_seed(4))
+        weights = []
+
+        def remember(*_) -> dict:
+            weights.append(network[0].weight.detach().clone())
+            return {}
+
+        def loss(network, inputs, labels, done):
+            remember()
+            return (network(inputs) - labels).square().mean()
+
+        batch = lambda picked, epoch, generator: (inputs[picked], picked[:, None].float())  # noqa: E731
+        with tempfile.TemporaryDirectory() as folder:
+            training = Training(network, sgd(network.parameters()), 12, 1, 6, 0.05, 1, Path(folder), batch, loss, averaged=3)
+            training.run(lambda epochs: remember() if epochs == 4 else {})
+        # The course has two steps, and the first half epoch after it has one: weights before each step, and the last ones.
+        self.assertEqual(len(weights), 9)
+        torch.testing.assert_close(network[0].weight.detach(), torch.stack(weights[4:]).mean(0))
+        torch.testing.assert_close(network[1].running_mean, (inputs @ network[0].weight.detach().T).mean(0))
 
     def test_a_loss_that_is_not_finite_ends_the_training(self):
         with tempfile.TemporaryDirectory() as folder:
