@@ -62,7 +62,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, help="intermediate results, to resume from (default: .cache/adapt/...)")
     parser.add_argument("--fine-tune", action="store_true", help="train the network too, while it keeps its answers")
     parser.add_argument("--keep", type=float, default=2.0, help="weight of those answers; all exits together have 1")
-    parser.add_argument("--epochs", type=int, help="over one copy of the images each (default: two for each copy, at least 20)")
+    parser.add_argument("--epochs", type=int, help="each over one copy of the images (default: two for each copy, at least 20)")
     parser.add_argument("--tune-epochs", type=int, default=12, help="over images, with --fine-tune")
     parser.add_argument("--copies", type=int, help="altered copies of each image (default: 200,000 in all, 4 to 24 of each)")
     parser.add_argument("--exits", type=int, default=12, help="exits at most")
@@ -75,7 +75,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def fill_in(options: argparse.Namespace, images: int) -> None:
-    """What depends on the number of images, where it wasn't given: the fewer they are, the more often each is altered."""
+    """Sets what was not given by the number of images: the fewer there are, the more often each is altered."""
     least, most = COPIES
     options.copies = options.copies or min(most, max(least, TAUGHT // images))
     options.epochs = options.epochs or max(LEAST_EPOCHS, 2 * options.copies)

@@ -16,8 +16,8 @@ from trainer import save_atomically, seeded
 INTERVAL = 240.0
 # The part of the course in which the learning rate rises.
 WARM_UP = 0.15
-# Where weights are averaged: the learning rate, as a share of the peak; averagings in each epoch, but for the first half epoch;
-# and training items that give the averaged network its batch statistics.
+# While weights are averaged: the learning rate as a share of the peak, and how often an epoch adds to the average. Then: the
+# number of training items that give the averaged network its batch statistics.
 AVERAGING_RATE, AVERAGINGS, STATISTICS = 0.25, 6, 10_000
 
 
@@ -29,9 +29,9 @@ def rate(peak: float, done: float) -> float:
 class Training:
     """`batch(picked, epoch, generator)` gives inputs, such as normalised images [N, C, H, W], and labels [N] of the training
     items with the indices `picked`; `loss(network, inputs, labels, done)` is what is to be made small, `done` from 0 to 1 in the
-    first cycle and 1 after it. `cycles` times, the learning rate rises and falls again over `epochs`. Then it stays the same for
-    `averaged` epochs, and the network ends with the mean of the weights that it has after the first half epoch of these and later
-    (Izmailov et al. 2018, stochastic weight averaging).
+    first cycle and 1 after it. `cycles` times, the learning rate rises and falls again over `epochs`. Then it is constant for
+    `averaged` epochs, and the network ends with the mean of its weights over these, without the first half epoch (Izmailov et
+    al. 2018, stochastic weight averaging).
     `folder` gets checkpoint.pt and log.jsonl, one line per epoch: mean loss, seconds, and CPU seconds of all threads.
     """
 
@@ -50,7 +50,7 @@ class Training:
             saved = torch.load(file, weights_only=True)
             network.load_state_dict(saved["network"])
             self.optimizer.load_state_dict(saved["optimizer"])
-            if self.average and "average" in saved:
+            if "average" in saved:
                 self.average.load_state_dict(saved["average"])
             self.state = saved["state"]
 
@@ -60,7 +60,7 @@ class Training:
 
     def save(self) -> None:
         states = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
-        if self.average:
+        if self.average and self.average.n_averaged:
             states["average"] = self.average.state_dict()
         save_atomically(states | {"state": dict(self.state)}, self.checkpoint)
 
@@ -111,7 +111,8 @@ class Training:
         """Gives the network the averaged weights, and batch statistics that fit them."""
         self.network.load_state_dict(self.average.module.state_dict())
         picked = torch.randperm(self.items, generator=seeded(self.seed, "statistics", 0))[:STATISTICS].split(self.size)
-        update_bn((self.batch(some, 0, seeded(self.seed, "statistics", i))[0] for i, some in enumerate(picked)), self.network)
+        batches = (self.batch(some, self.course, seeded(self.seed, "statistics", i))[0] for i, some in enumerate(picked))
+        update_bn(batches, self.network)
 
     def end_epoch(self, epochs: int, check: Callable[[int], dict]) -> None:
         line = {

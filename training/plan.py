@@ -13,7 +13,8 @@ class Recipe:
     about the gated network's mean cost, which is trained with every seed, as twin and gated network are.
 
     The course of the learning rate is run `cycles` times, each time for `epochs` and from the network that the one before left
-    (warm restarts: Loshchilov and Hutter, 2017). The weights of `averaged` further epochs are averaged, at a constant rate.
+    (warm restarts: Loshchilov and Hutter, 2017). After it, the rate is constant for `averaged` epochs, over which
+    weights are averaged.
 
     The first `early` of a cycle's epochs see images of `early_side` (progressive resizing), the others those of the data set's
     size. `cutout` is the side of the blanked square, as a share of the image's. For texts, depths count layers of an encoder, whose
@@ -41,11 +42,15 @@ class Recipe:
     smoothing: float = 0.0
 
     @property
+    def course(self) -> int:
+        return self.epochs * self.cycles
+
+    @property
     def total(self) -> int:
-        return self.epochs * self.cycles + self.averaged
+        return self.course + self.averaged
 
     def side(self, epoch: int, size: int) -> int:
-        early = epoch < self.epochs * self.cycles and epoch % self.epochs < self.early * self.epochs
+        early = epoch < self.course and epoch % self.epochs < self.early * self.epochs
         return self.early_side if early else size
 
     def strong(self, epoch: int) -> bool:

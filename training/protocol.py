@@ -107,7 +107,7 @@ def train(run: Run, folder: Path, train_part: Split, validation: Split) -> None:
         return made, train_part.labels[picked]
 
     def check(epochs: int) -> dict:
-        if epochs > recipe.epochs * recipe.cycles or (epochs % CHECK and epochs % recipe.epochs):
+        if epochs > recipe.course or (epochs % CHECK and epochs % recipe.epochs):
             return {}
         return {"validation": rightness(answers(network, run, seen), seen.labels)}
 

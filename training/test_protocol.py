@@ -22,7 +22,7 @@ from encoder import Encoder, ExitEncoder  # noqa: E402
 from images import DATASETS, augmented, cutout, held_out, resized_crops, write_validation  # noqa: E402
 from learning import Training  # noqa: E402
 from network import ResNet  # noqa: E402
-from plan import PLAN, runs  # noqa: E402
+from plan import PLAN, SMOKE, runs  # noqa: E402
 from protocol import locked  # noqa: E402
 from trainer import Muon, orthogonal, sgd  # noqa: E402
 
@@ -335,10 +335,17 @@ class TrainingTest(unittest.TestCase):
             remember()
             return (network(inputs) - labels).square().mean()
 
-        batch = lambda picked, epoch, generator: (inputs[picked], picked[:, None].float())  # noqa: E731
+        epochs = []
+
+        def batch(picked, epoch, generator):
+            epochs.append(epoch)
+            return inputs[picked], picked[:, None].float()
+
         with tempfile.TemporaryDirectory() as folder:
             training = Training(network, sgd(network.parameters()), 12, 1, 6, 0.05, 1, Path(folder), batch, loss, averaged=3)
             training.run(lambda epochs: remember() if epochs == 4 else {})
+        # The batches of the statistics, too, are those of an averaged epoch, whose images are whole.
+        self.assertEqual(epochs, [0, 0, 1, 1, 2, 2, 3, 3, 1, 1])
         # The course has two steps, and the first half epoch after it has one: weights before each step, and the last ones.
         self.assertEqual(len(weights), 9)
         torch.testing.assert_close(network[0].weight.detach(), torch.stack(weights[4:]).mean(0))
@@ -377,6 +384,10 @@ class PlanTest(unittest.TestCase):
         recipe = PLAN["imagenette"]
         self.assertEqual([recipe.strong(epoch) for epoch in (0, recipe.epochs - 1, recipe.epochs)], [False, False, True])
         self.assertFalse(PLAN["cifar10"].strong(59))
+
+    def test_images_are_whole_while_weights_are_averaged(self):
+        recipe = SMOKE["mnist"]
+        self.assertEqual([recipe.side(epoch, 28) for epoch in range(recipe.total)], [20, 28, 28])
 
     def test_all_networks_of_a_family_cost_less_than_the_twin(self):
         for name, recipe in PLAN.items():
