@@ -6,6 +6,7 @@ import sys
 import tempfile
 import unittest
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +23,8 @@ from encoder import Encoder, ExitEncoder  # noqa: E402
 from images import DATASETS, augmented, cutout, held_out, resized_crops, write_validation  # noqa: E402
 from learning import Training  # noqa: E402
 from network import ResNet  # noqa: E402
-from plan import PLAN, SMOKE, runs  # noqa: E402
-from protocol import locked  # noqa: E402
+from plan import PLAN, SMOKE, Recipe, Run, runs  # noqa: E402
+from protocol import locked, train  # noqa: E402
 from trainer import Muon, orthogonal, sgd  # noqa: E402
 
 
@@ -220,6 +221,28 @@ class ImagesTest(unittest.TestCase):
                 for which in (False, True)
             )
             self.assertTrue(torch.equal(mirrored, seen if kept else seen.flip(3)))
+
+    def test_each_image_is_mirrored_in_every_second_epoch(self):
+        def record(dataset, whole, *options, mirrored):
+            seen.extend(zip(whole[:, 0, 0, :2].flatten(1).tolist(), mirrored.tolist(), strict=True))
+            return augmented(dataset, whole, *options, mirrored=mirrored)
+
+        count, seen = 2000, []
+        pixels = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(8))
+        numbers = torch.arange(count)
+        pixels[:, 0, 0, 0], pixels[:, 0, 0, 1] = numbers // 256, numbers % 256
+        split = Split(pixels, numbers % 10, [f"{index}.png" for index in range(count)])
+        recipe = Recipe(((1,), (8,)), {}, epochs=3, early_side=8, early=1.0, batch=500, seeds=(1,), fast=True)
+        with tempfile.TemporaryDirectory() as name, patch.object(images, "augmented", record):
+            folder = Path(name) / "cifar10" / "twin-seed1"
+            folder.mkdir(parents=True)
+            train(Run("cifar10", "twin", 1, recipe), folder, split, split.take(numbers[:20]))
+        first, second, third = (sorted(seen[epoch * count : (epoch + 1) * count]) for epoch in range(3))
+        self.assertEqual(len(seen), 3 * count)
+        self.assertTrue(all(one[0] == two[0] and one[1] != two[1] for one, two in zip(first, second, strict=True)))
+        self.assertEqual(first, third)
+        self.assertGreater(sum(flag for _, flag in first), 0.4 * count)
+        self.assertLess(sum(flag for _, flag in first), 0.6 * count)
 
     def test_cutout_blanks_one_square(self):
         blanked = cutout(torch.ones(50, 3, 12, 12), 4, torch.Generator().manual_seed(5)) == 0
