@@ -23,7 +23,7 @@ export const validationPath = (folder, dataset) =>
  * one; the others are further points of the curve. Imagenette, MNIST and SST-2 have too few validation items for lower limits.
  */
 export const LIMITS = {
-  cifar10: [0.005, 0.0025, 0.01, 0.02, 0.04],
+  cifar10: [0.0025, 0.005, 0.01, 0.02, 0.04],
   'fashion-mnist': [0.005, 0.0025, 0.01, 0.02, 0.04],
   imagenette: [0.01, 0.02, 0.04],
   mnist: [0.01, 0.02, 0.04],
