@@ -29,7 +29,7 @@ import { writePage } from './serving/page.mjs';
 const here = import.meta.dirname;
 const CLI = join(here, '..', 'dist', 'cli', 'main.js');
 const POLICY = join(here, 'serving-policy.json');
-const CIFAR = join(here, '..', 'models', 'cifar10-resnet32-gated');
+const CIFAR = join(here, '..', 'models', 'cifar10-resnet14-gated');
 const RESNET18 = join(here, 'models', 'resnet18.onnx');
 const LIMITS = [0.005, 0.01, 0.02, 0.05];
 const THREADS = availableParallelism();
@@ -293,7 +293,7 @@ async function measureCifar() {
     cifar.reference[name] = await answersOf(classifier.session, cifar.input, cifar.dims, images, policy);
   }
   const measured = parts.includes('cifar')
-    ? [await bears(CIFAR, 'ResNet-32 (CIFAR)', cifar, classifier.session)]
+    ? [await bears(CIFAR, 'ResNet-14 (CIFAR)', cifar, classifier.session)]
     : [];
   await classifier.release();
   return {

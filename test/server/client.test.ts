@@ -7,7 +7,7 @@ import { createServer, type RunningServer } from 'residual-skip-server';
 
 const MODEL = 'mnist-resnet20-gated';
 const FOLDER = resolve('models', MODEL);
-const CIFAR = 'cifar10-resnet32-gated';
+const CIFAR = 'cifar10-resnet14-gated';
 const IMAGES = resolve('examples/images');
 
 const folder = mkdtempSync(join(tmpdir(), 'residual-skip-'));

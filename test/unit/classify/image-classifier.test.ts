@@ -6,7 +6,7 @@ import { pathToFileURL } from 'node:url';
 import sharp from 'sharp';
 import { ImageClassifier, type ImageSource, ResidualSkipError } from '../../../lib/index.js';
 
-const MODEL = resolve('models/cifar10-resnet32-gated');
+const MODEL = resolve('models/cifar10-resnet14-gated');
 const IMAGES = resolve('examples/images');
 const CAT = join(IMAGES, 'cat-0000.jpg');
 
