@@ -106,7 +106,7 @@ writeFileSync(
   card(
     `${name}-gated`,
     `An early exit follows each ${isText(dataset) ? 'layer but the last' : 'block from the end of the first stage on'}. \`policy.json\` has the exits' thresholds. They were certified on
-${policy.promise.items} validation ${isText(dataset) ? 'texts' : 'images'}: at 95 % confidence, at most ${+(100 * limit).toFixed(2)} % of the right answers are lost. Its SHA-256 was registered in
+${policy.promise.items} validation ${isText(dataset) ? 'texts' : 'images'}: at 95 % confidence, at most ${percent(limit)} of the right answers are lost. Its SHA-256 was registered in
 \`training/cards/${cardName(gated.run)}\` before the test set was read. Without the policy, the file's own thresholds decide,
 which promise nothing.
 
