@@ -28,21 +28,18 @@ def rate(peak: float, done: float) -> float:
 
 class Training:
     """`batch(picked, epoch, generator)` gives inputs, such as normalised images [N, C, H, W], and labels [N] of the training
-    items with the indices `picked`; `loss(network, inputs, labels, done)` is what is to be made small, `done` from 0 to 1 in the
-    first cycle and 1 after it. `cycles` times, the learning rate rises and falls again over `epochs`. Then it is constant for
-    `averaged` epochs, and the network ends with the mean of its weights over these, without the first half epoch (Izmailov et
-    al. 2018, stochastic weight averaging).
+    items with the indices `picked`; `loss(network, inputs, labels, done)` is what is to be made small, `done` from 0 to 1 over
+    `epochs`, in which the learning rate rises and falls. Then the rate is constant for `averaged` epochs, and the network ends
+    with the mean of its weights over these, without the first half epoch (Izmailov et al. 2018, stochastic weight averaging).
     `folder` gets checkpoint.pt and log.jsonl, one line per epoch: mean loss, seconds, and CPU seconds of all threads.
     """
 
     def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, items: int, epochs: int, size: int, peak: float,
-                 seed: int, folder: Path, batch: Callable, loss: Callable, cycles: int = 1, averaged: int = 0,
-                 interval: float = INTERVAL):  # fmt: skip
+                 seed: int, folder: Path, batch: Callable, loss: Callable, averaged: int = 0, interval: float = INTERVAL):  # fmt: skip
         self.network, self.optimizer, self.items, self.epochs, self.size = network, optimizer, items, epochs, size
         self.peak, self.seed, self.folder = peak, seed, folder
         self.batch, self.loss, self.interval = batch, loss, interval
-        self.steps, self.cycles = items // size, cycles
-        self.course, self.total = epochs * cycles, epochs * cycles + averaged
+        self.steps, self.total = items // size, epochs + averaged
         self.average = AveragedModel(network) if averaged else None
         self.state = {"step": 0, "seconds": 0.0, "cpu": 0.0, "loss": 0.0}
         file = self.checkpoint
@@ -65,14 +62,14 @@ class Training:
         save_atomically(states | {"state": dict(self.state)}, self.checkpoint)
 
     def step(self, picked: torch.Tensor, epoch: int) -> None:
-        done = (self.state["step"] + 0.5) / (self.epochs * self.steps)  # In cycles.
+        done = (self.state["step"] + 0.5) / (self.epochs * self.steps)
         generator = seeded(self.seed, "batch", self.state["step"])
         torch.manual_seed(generator.initial_seed())  # Dropout has no generator of its own.
         inputs, labels = self.batch(picked, epoch, generator)
-        if self.state["step"] == self.course * self.steps:
-            self.optimizer.state.clear()  # So the weights of a finished course are enough to go on from.
+        if self.state["step"] == self.epochs * self.steps:
+            self.optimizer.state.clear()  # So the weights of the epochs before are enough to go on from.
         for group in self.optimizer.param_groups:
-            group["lr"] = rate(self.peak, done % 1) if epoch < self.course else AVERAGING_RATE * self.peak
+            group["lr"] = rate(self.peak, done) if epoch < self.epochs else AVERAGING_RATE * self.peak
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16):
             loss = self.loss(self.network, inputs, labels, min(1.0, done))
@@ -82,7 +79,7 @@ class Training:
         self.optimizer.step()
         self.state["loss"] += loss.item()
         self.state["step"] += 1
-        averaging = self.state["step"] - self.course * self.steps - self.steps // 2
+        averaging = self.state["step"] - self.epochs * self.steps - self.steps // 2
         if averaging > 0 and averaging % max(1, self.steps // AVERAGINGS) == 0:
             self.average.update_parameters(self.network)
 
@@ -111,7 +108,7 @@ class Training:
         """Gives the network the averaged weights, and batch statistics that fit them."""
         self.network.load_state_dict(self.average.module.state_dict())
         picked = torch.randperm(self.items, generator=seeded(self.seed, "statistics", 0))[:STATISTICS].split(self.size)
-        batches = (self.batch(some, self.course, seeded(self.seed, "statistics", i))[0] for i, some in enumerate(picked))
+        batches = (self.batch(some, self.epochs, seeded(self.seed, "statistics", i))[0] for i, some in enumerate(picked))
         update_bn(batches, self.network)
 
     def end_epoch(self, epochs: int, check: Callable[[int], dict]) -> None:

@@ -12,15 +12,13 @@ class Recipe:
     the plain twin and the gated network, `family` those of smaller plain networks; the first of these is the rival of
     about the gated network's mean cost, which is trained with every seed, as twin and gated network are.
 
-    The course of the learning rate is run `cycles` times, each time for `epochs` and from the network that the one before left
-    (warm restarts: Loshchilov and Hutter, 2017). After it, the rate is constant for `averaged` epochs, over which
-    weights are averaged.
+    The learning rate rises and falls in `epochs`. After them, it is constant for `averaged` epochs, over which weights are averaged.
 
-    The first `early` of a cycle's epochs see images of `early_side` (progressive resizing), the others those of the data set's
+    The first `early` of `epochs` see images of `early_side` (progressive resizing), the others those of the data set's
     size. `cutout` is the side of the blanked square, as a share of the image's. For texts, depths count layers of an encoder, whose
-    stages all have one width; `early_side` counts tokens, and `cutout` is the share of the words that are blanked. From cycle
-    `strong_from` on, counted from 0, images are also changed by TrivialAugment. `fast` trains networks for
-    images with Muon and a stem of fixed whitening filters; each image is mirrored in every second epoch instead of at random.
+    stages all have one width; `early_side` counts tokens, and `cutout` is the share of the words that are blanked. With `strong`,
+    images are also changed by TrivialAugment. `fast` trains networks for images with Muon and, where the stem isn't `large`, fixed
+    whitening filters in it; each image is mirrored in every second epoch instead of at random.
     `smoothing` is that of the labels that the whole network's answer learns from; exits, whose confidence decides, learn from
     plain ones.
     """
@@ -34,27 +32,18 @@ class Recipe:
     batch: int = 128
     peak_rate: float = 0.1
     seeds: tuple[int, ...] = (1, 2, 3)
-    cycles: int = 1
     averaged: int = 0
     large: bool = False
-    strong_from: int | None = None
+    strong: bool = False
     fast: bool = False
     smoothing: float = 0.0
 
     @property
-    def course(self) -> int:
-        return self.epochs * self.cycles
-
-    @property
     def total(self) -> int:
-        return self.course + self.averaged
+        return self.epochs + self.averaged
 
     def side(self, epoch: int, size: int) -> int:
-        early = epoch < self.course and epoch % self.epochs < self.early * self.epochs
-        return self.early_side if early else size
-
-    def strong(self, epoch: int) -> bool:
-        return self.strong_from is not None and epoch >= self.strong_from * self.epochs
+        return self.early_side if epoch < self.early * self.epochs else size
 
 
 PLAN = {
@@ -79,15 +68,15 @@ PLAN = {
         epochs=24, early_side=32, cutout=0.375, batch=500, peak_rate=0.08, fast=True, smoothing=0.1, averaged=8,
     ),
     "imagenette": Recipe(
-        twin=((3, 4, 6, 3), (48, 96, 192, 256)),
+        twin=((2, 2, 2, 2), (48, 96, 192, 256)),
         family={
-            "plain-2-2-2-2": ((2, 2, 2, 2), (48, 96, 192, 256)),
-            "plain-thin": ((3, 4, 6, 3), (32, 64, 128, 192)),
+            "plain-thin": ((2, 2, 2, 2), (32, 64, 128, 192)),
             "plain-1-1-1-1": ((1, 1, 1, 1), (48, 96, 192, 256)),
-            "plain-2-3-4-2": ((2, 3, 4, 2), (48, 96, 192, 256)),
+            "plain-thin-1-1-1-1": ((1, 1, 1, 1), (32, 64, 128, 192)),
+            "plain-1-1-2-2": ((1, 1, 2, 2), (48, 96, 192, 256)),
         },
-        epochs=80, early_side=96, early=0.7, batch=64, peak_rate=0.05, seeds=(1,), large=True, cutout=0.25,
-        cycles=2, strong_from=1,
+        epochs=38, early_side=80, early=0.7, batch=128, peak_rate=0.08, seeds=(1,), large=True, cutout=0.25,
+        strong=True, fast=True, smoothing=0.1, averaged=10,
     ),
     "mnist": Recipe(
         twin=((1, 2, 6), (16, 32, 48)), family={"plain-1-1-2": ((1, 1, 2), (16, 32, 48))},

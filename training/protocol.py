@@ -100,24 +100,23 @@ def train(run: Run, folder: Path, train_part: Split, validation: Split) -> None:
 
     def batch(picked, epoch, generator):
         whole = train_part.images[picked]
-        more = {"strong": True} if recipe.strong(epoch) else {}
+        more = {"strong": True} if recipe.strong else {}
         if recipe.fast:
             more["mirrored"] = first[picked] ^ bool(epoch % 2)
         made = kind.augmented(dataset, whole, recipe.side(epoch, dataset.size), recipe.cutout, generator, **more)
         return made, train_part.labels[picked]
 
     def check(epochs: int) -> dict:
-        if epochs > recipe.course or (epochs % CHECK and epochs % recipe.epochs):
+        if epochs > recipe.epochs or (epochs % CHECK and epochs < recipe.epochs):
             return {}
         return {"validation": rightness(answers(network, run, seen), seen.labels)}
 
-    if recipe.fast:
-        network.whiten(kind.inputs(dataset, train_part.images[:: len(train_part) // 2000]))
+    if recipe.fast and not recipe.large:
+        network.whiten(kind.inputs(dataset, train_part.images[:: max(1, len(train_part) // 2000)]))
     optimizer = (Muon if recipe.fast else kind.optimizer)(network.parameters())
     sizes = len(train_part), recipe.epochs, recipe.batch
     loss = partial(loss_of, smoothing=recipe.smoothing)
-    training = Training(network, optimizer, *sizes, recipe.peak_rate, run.seed, folder, batch, loss, recipe.cycles,
-                        recipe.averaged)  # fmt: skip
+    training = Training(network, optimizer, *sizes, recipe.peak_rate, run.seed, folder, batch, loss, recipe.averaged)
     training.run(check)
     save_atomically(network.state_dict(), folder / "network.pt")
     logits = answers(network, run, seen, bf16=False)
