@@ -215,12 +215,12 @@ class Adaptation:
         def loss(images: torch.Tensor) -> torch.Tensor:
             with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
                 with torch.no_grad():
-                    told = observe(self.network, [], self.classifier, images)
+                    original = observe(self.network, [], self.classifier, images)
                 own = observe(student, self.places, self.classifier, images)
                 answers = exits(own.summaries)
-            full = -(told.logits.softmax(1) * own.logits.log_softmax(1)).sum(1).mean()
-            drift = ((own.features - told.features) ** 2 / self.spread).mean()
-            early = lesson(answers, told.features, told.logits, self.spread) / len(kept)
+            full = -(original.logits.softmax(1) * own.logits.log_softmax(1)).sum(1).mean()
+            drift = ((own.features - original.features) ** 2 / self.spread).mean()
+            early = lesson(answers, original.features, original.logits, self.spread) / len(kept)
             return options.keep * (full + drift) + early
 
         groups = [

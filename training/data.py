@@ -54,7 +54,7 @@ DATASETS = {
 
 @dataclass
 class Split:
-    """Images are uint8 [N, C, H, W], labels int64 [N]; `names` tells where each image is found below the data folder."""
+    """Images are uint8 [N, C, H, W], labels int64 [N]; `names` are their paths below the data folder."""
 
     images: torch.Tensor
     labels: torch.Tensor

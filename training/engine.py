@@ -54,6 +54,6 @@ def run(model: Path, images: np.ndarray, policy: str) -> Answers:
         Path(file.name).write_bytes(np.ascontiguousarray(images, np.float32).tobytes())
         entry = (ROOT / package()["main"]).resolve().as_uri()
         arguments = [entry, str(model), policy, file.name, json.dumps(list(images.shape))]
-        told = json.loads(node("--input-type=module", "-e", RUN, *arguments))
-        values = np.frombuffer(Path(file.name).read_bytes(), np.float32).reshape(told["shape"])
-    return Answers(values, told["exits"])
+        report = json.loads(node("--input-type=module", "-e", RUN, *arguments))
+        values = np.frombuffer(Path(file.name).read_bytes(), np.float32).reshape(report["shape"])
+    return Answers(values, report["exits"])

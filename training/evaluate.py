@@ -47,7 +47,7 @@ def best_static(network: ResNet, dataset: Dataset, train: Split, count: int) -> 
 
 
 def random_choice(network: ResNet, dataset: Dataset, test: Split, count: int) -> torch.Tensor:
-    """Logits with `count` random identity blocks run, drawn anew for every 250 images."""
+    """Logits with `count` random identity blocks run, drawn again for every 250 images."""
     generator = torch.Generator().manual_seed(1)
     logits = []
     for indices in torch.arange(len(test)).split(250):

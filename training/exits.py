@@ -1,7 +1,7 @@
-"""Early exits: small networks that tell from a block's output what the whole network would find in the end.
+"""Early exits: small networks that predict the whole network's answer from a block's output.
 
-An exit predicts the network's penultimate features and lets the network's own classifier answer; what it found on the
-way goes to the next exit (Wolczyk et al. 2021, Zero Time Waste). Its largest softmax probability says how sure it is.
+An exit predicts the network's penultimate features and the network's own classifier answers from them; its hidden
+layer goes to the next exit (Wolczyk et al. 2021, Zero Time Waste). Its confidence is its largest softmax probability.
 """
 
 import math

@@ -160,7 +160,7 @@ class ResNet(nn.Module):
         self, x: torch.Tensor, kept: Sequence[bool], pooled: list[torch.Tensor] | None = None
     ) -> list[torch.Tensor]:
         """Logits behind each block of the last stage, all of which run, for earlier blocks as in `run`: what the network
-        answers when it leaves out the rest. No BatchNorm stands between those blocks and the head, so they all share it.
+        answers when it leaves out the rest. There is no BatchNorm between those blocks and the head, so they all share it.
 
         `pooled` gets the pooled input [N, C] of each gate.
         """

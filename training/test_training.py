@@ -147,7 +147,7 @@ class GatingTest(unittest.TestCase):
 
 class TrainerTest(unittest.TestCase):
     def stage(self, folder: str, epochs_done_before_stopping: int) -> ResNet:
-        """Trains three epochs, starting anew from the checkpoint after some of them."""
+        """Trains three epochs, starting again from the checkpoint after some of them."""
         for epochs in sorted({epochs_done_before_stopping, 3} - {0}):
             network = small_network(gated=False)
 
