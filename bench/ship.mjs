@@ -59,7 +59,8 @@ WordPiece; ${million} M multiply-adds for 64 tokens. Inputs \`input_ids\` and \`
   const stages = depths.map((depth, i) => `${depth} of ${widths[i]} channels`).join(', ');
   const { size, image_mean } = read('preprocessor_config.json');
   const input = ['batch', image_mean.length, size.height, size.width].join(', ');
-  return `ResNet-${layers} for ${title}: a 3x3 stem, basic blocks in ${depths.length} stages (${stages}), projection shortcuts, global average
+  const stem = dataset === 'imagenette' ? 'a 7x7 stem and a maximum pool, each of stride 2' : 'a 3x3 stem';
+  return `ResNet-${layers} for ${title}: ${stem}, basic blocks in ${depths.length} stages (${stages}), projection shortcuts, global average
 pool, one linear layer; ${million} M multiply-adds. Input \`input\` [${input}]`;
 }
 
