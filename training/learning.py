@@ -35,7 +35,8 @@ class Training:
     """
 
     def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, items: int, epochs: int, size: int, peak: float,
-                 seed: int, folder: Path, batch: Callable, loss: Callable, averaged: int = 0, interval: float = INTERVAL):  # fmt: skip
+                 seed: int, folder: Path, batch: Callable, loss: Callable, averaged: int = 0,
+                 interval: float = INTERVAL):  # fmt: skip
         self.network, self.optimizer, self.items, self.epochs, self.size = network, optimizer, items, epochs, size
         self.peak, self.seed, self.folder = peak, seed, folder
         self.batch, self.loss, self.interval = batch, loss, interval
@@ -67,7 +68,7 @@ class Training:
         torch.manual_seed(generator.initial_seed())  # Dropout has no generator of its own.
         inputs, labels = self.batch(picked, epoch, generator)
         if self.state["step"] == self.epochs * self.steps:
-            self.optimizer.state.clear()  # So the weights of the epochs before are enough to go on from.
+            self.optimizer.state.clear()  # Averaging goes on from the weights alone.
         for group in self.optimizer.param_groups:
             group["lr"] = rate(self.peak, done) if epoch < self.epochs else AVERAGING_RATE * self.peak
         self.optimizer.zero_grad(set_to_none=True)

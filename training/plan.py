@@ -12,9 +12,9 @@ class Recipe:
     the plain twin and the gated network, `family` those of smaller plain networks; the first of these is the rival of
     about the gated network's mean cost, which is trained with every seed, as twin and gated network are.
 
-    The learning rate rises and falls in `epochs`. After them, it is constant for `averaged` epochs, over which weights are averaged.
+    The learning rate rises and falls over `epochs`. After them, it is constant for `averaged` epochs, over which weights are averaged.
 
-    The first `early` of `epochs` see images of `early_side` (progressive resizing), the others those of the data set's
+    In the first part of `epochs`, a share of `early`, images have `early_side` (progressive resizing), later the data set's
     size. `cutout` is the side of the blanked square, as a share of the image's. For texts, depths count layers of an encoder, whose
     stages all have one width; `early_side` counts tokens, and `cutout` is the share of the words that are blanked. With `strong`,
     images are also changed by TrivialAugment. `fast` trains networks for images with Muon and, where the stem isn't `large`, fixed
