@@ -25,12 +25,13 @@ from teaching import (
     Seen,
     Training,
     ask,
+    choose_thresholds,
     fast_bf16,
     lesson,
     observe,
-    one_threshold,
     remember,
 )
+from tail import LEAST_SAVING, Tail, TailPlace, find_tail, tail_model
 from trainer import decayed, keep_freed_memory, seeded
 from unlabelled import (
     MIRROR_AGREEMENT,
@@ -44,10 +45,11 @@ from unlabelled import (
 )
 
 ROOT = Path(__file__).parent.parent
-HEADS_RATE, TRUNK_RATE = 3e-3, 5e-4
+HEADS_RATE, TAIL_RATE, TRUNK_RATE = 3e-3, 3e-4, 5e-4
 # Fewer images than this teach exits in smaller batches, at a lower rate: there would be too few steps.
 FEW_IMAGES, SMALL_BATCH, SMALL_BATCH_RATE = 16_000, 64, 2e-3
-HEADS_DECAY, TRUNK_DECAY = 0.01, 1e-3
+HEADS_DECAY, TAIL_DECAY, TRUNK_DECAY = 0.01, 0.1, 1e-3
+EXITS, FEW_EXITS = 12, 8
 # Altered images that teach exits, of all copies together; copies of each image; and epochs.
 TAUGHT, COPIES, LEAST_EPOCHS = 200_000, (4, 24), 20
 # Largest difference of answers between PyTorch and the engine, beside their size, on so many images.
@@ -65,7 +67,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, help="each over one copy of the images (default: two for each copy, at least 20)")
     parser.add_argument("--tune-epochs", type=int, default=12, help="over images, with --fine-tune")
     parser.add_argument("--copies", type=int, help="altered copies of each image (default: 200,000 in all, 4 to 24 of each)")
-    parser.add_argument("--exits", type=int, default=12, help="exits at most")
+    parser.add_argument("--exits", type=int, help="exits at most (default: 12; 8 if fewer than 16,000 images teach them)")
     parser.add_argument("--exit-cost", type=float, default=0.001, help="largest cost of an exit, as a share of the whole")
     parser.add_argument("--max-disagreement", type=float, default=0.01, help="for the thresholds in the file")
     parser.add_argument("--max-images", type=int, help="use so many of the images only")
@@ -79,6 +81,7 @@ def fill_in(options: argparse.Namespace, images: int) -> None:
     least, most = COPIES
     options.copies = options.copies or min(most, max(least, TAUGHT // images))
     options.epochs = options.epochs or max(LEAST_EPOCHS, 2 * options.copies)
+    options.exits = options.exits or (FEW_EXITS if images < FEW_IMAGES else EXITS)
 
 
 class Adaptation:
@@ -98,8 +101,9 @@ class Adaptation:
         fill_in(options, len(self.files))
         names = "\n".join(str(file.relative_to(options.data)) for file in self.files)
         settings = {name: getattr(options, name) for name in ("seed", "copies", "exits", "exit_cost", "epochs")}
-        remember(self.work, {"model": sha256, "images": hashlib.sha256(names.encode()).hexdigest(), **settings})
         self.places = self.find_places()
+        settings["places"] = [place.tensor for place in self.places]
+        remember(self.work, {"model": sha256, "images": hashlib.sha256(names.encode()).hexdigest(), **settings})
         self.read()
         self.check_rebuilt()
         self.library = Library(
@@ -126,10 +130,30 @@ class Adaptation:
             for block in blocks
             if block["output"] in values and values[block["output"]].ndim == 4
         ]
-        places = choose_places(fit, self.options.exits)
+        end = self.find_tail(blocks[-1]["name"], tensors[-1]) if tensors else []
+        # The engine takes one exit behind each block.
+        taken = {place.block for place in end}
+        places = choose_places([place for place in fit if place.block not in taken], self.options.exits - len(end)) + end
         if not places:
             raise ValueError(f"{self.file} has no residual block behind which an exit would save work")
         return places
+
+    def find_tail(self, block: str, tensor: str) -> list[TailPlace]:
+        """The place of the tail exit, if the network has one that would save work."""
+        image = torch.zeros(1, self.channels, *self.side)
+        values = self.network(image, [name for node in self.network.nodes for name in node.outputs])
+        found = find_tail(self.network, self.classifier, tensor, values)
+        if not found:
+            return []
+        done = count_work(self.network, image, [found])[1][found]
+        place = TailPlace(block, found, tuple(values[found].shape[1:]), done)
+        saving = 1 - done - self.new_tail(place).work / self.multiply_adds
+        return [place] if saving >= LEAST_SAVING else []
+
+    def new_tail(self, place: TailPlace) -> Tail:
+        model = tail_model(self.model, self.network, self.classifier, place)
+        work, _ = count_work(OnnxNetwork(model), torch.zeros(1, *place.coarse), [])
+        return Tail(place, model, self.classifier, work)
 
     def read(self) -> None:
         self.preprocessing = Preprocessing(self.file.parent / "preprocessor_config.json", self.channels, self.side)
@@ -168,7 +192,10 @@ class Adaptation:
 
     def new_exits(self) -> Exits:
         torch.manual_seed(self.options.seed)
-        return Exits(self.places, self.classifier, self.classes, self.options.exit_cost * self.multiply_adds)
+        *places, last = self.places
+        tail = self.new_tail(last) if isinstance(last, TailPlace) else None
+        heads = places if tail else self.places
+        return Exits(heads, self.classifier, self.classes, self.options.exit_cost * self.multiply_adds, tail)
 
     def teach_exits(self) -> Exits:
         """With the network frozen."""
@@ -190,7 +217,7 @@ class Adaptation:
                 answers = exits(seen.summaries)
             return lesson(answers, seen.features, seen.logits, self.spread)
 
-        groups = [(decayed(exits.parameters(), HEADS_DECAY), rate)]
+        groups = exit_groups(exits, rate)
         training = Training("exits", exits, groups, options.epochs, self.work / "exits.pt", options.seed)
         return training.run(batches, loss, lambda average: self.judge(average, self.check))
 
@@ -223,10 +250,7 @@ class Adaptation:
             early = lesson(answers, original.features, original.logits, self.spread) / len(kept)
             return options.keep * (full + drift) + early
 
-        groups = [
-            (decayed(student.parameters(), TRUNK_DECAY), TRUNK_RATE),
-            (decayed(exits.parameters(), HEADS_DECAY), HEADS_RATE / 2),
-        ]
+        groups = [(decayed(student.parameters(), TRUNK_DECAY), TRUNK_RATE), *exit_groups(exits, HEADS_RATE / 2)]
         name = f"tuned-{options.tune_epochs}-{options.keep}.pt"
         training = Training("tuning", both, groups, options.tune_epochs, self.work / name, options.seed)
         tuned = training.run(batches, loss, self.judge_tuned)
@@ -251,7 +275,7 @@ class Adaptation:
 
     def outcome(self, exits: Exits, seen: Seen) -> tuple[Outcome, torch.Tensor]:
         scores, agrees = ask(exits, seen)
-        best = one_threshold(exits, scores, agrees, self.multiply_adds, self.options.max_disagreement)
+        best = choose_thresholds(exits, scores, agrees, self.multiply_adds, self.options.max_disagreement)
         return best, agrees.float().mean(1)
 
     def judge(self, exits: Exits, seen: Seen) -> tuple[float, str]:
@@ -259,6 +283,13 @@ class Adaptation:
         best, agreement = self.outcome(exits, seen)
         shares = " ".join(f"{share:.1%}" for share in agreement.tolist())
         return best.saved, f"exits agree on {shares}; {best.saved:.1%} saved with {best.changed:.2%} changed"
+
+
+def exit_groups(exits: Exits, rate: float) -> list[tuple[list[dict], float]]:
+    """Groups of parameters with their rates: a tail begins with trained weights, and learns more slowly."""
+    tail = exits.tail.parameters() if exits.tail else []
+    heads = [weight for exit_ in exits if exit_ is not exits.tail for weight in exit_.parameters()]
+    return [(decayed(heads, HEADS_DECAY), rate), (decayed(tail, TAIL_DECAY), TAIL_RATE)]
 
 
 def count_work(network: OnnxNetwork, images: torch.Tensor, tensors: list[str]) -> tuple[int, dict[str, float]]:

@@ -18,6 +18,7 @@ from torch import nn
 from early_exits import nearest_bytes
 from exits import Classifier, Exit, Exits
 from onnx_network import OnnxNetwork
+from tail import Tail
 
 PREFIX = "exits"
 
@@ -75,10 +76,42 @@ class ExitWriter:
         if exit_.weight is not None:
             weight, bias = exit_.weight @ weight, exit_.weight @ bias + exit_.bias
         logits = self.linear(found, nearest_bytes(weight), bias, "logits")
+        answer, rows = self.answer(logits, softmax)
+        return found, self.flat_pool("GlobalMaxPool", rows, "score"), answer
+
+    def answer(self, logits: str, softmax: bool) -> tuple[str, str]:
+        """Names of the answer, and of the probabilities [N, 1, 1, classes]."""
         answer = self.node("Softmax", [logits], "answer", axis=1) if softmax else logits
         row = self.constant("row", np.array([0, 1, 1, -1], np.int64))
         probabilities = answer if softmax else self.node("Softmax", [logits], "probabilities", axis=1)
-        return found, self.flat_pool("GlobalMaxPool", self.node("Reshape", [probabilities, row], "rows"), "score"), answer
+        return answer, self.node("Reshape", [probabilities, row], "rows")
+
+    def write_tail(self, tail: Tail, softmax: bool) -> tuple[str, str]:
+        """Names of its score and of its answer, as `write` gives them."""
+        place, network = tail.place, tail.network
+        self.scope = f"{PREFIX}/{place.block}"
+        kernel, strides = place.windows()
+        coarse = self.node("AveragePool", [place.tensor], "windows", kernel_shape=kernel, strides=strides)
+        names = {"": "", place.tensor: coarse}
+        for node in tail.model.graph.node:
+            for name in node.input:
+                if name not in names:
+                    names[name] = self.constant(name, network.weight(name))
+            own = self.graph.node.add()
+            own.CopyFrom(node)
+            own.name = f"{self.scope}/{node.name or node.output[0]}"
+            for i, name in enumerate(node.input):
+                own.input[i] = names[name]
+            for i, name in enumerate(node.output):
+                own.output[i] = names[name] = f"{self.scope}/{name}" if name else ""
+        logits = self.node("Flatten", [names[tail.classifier.logits]], "logits", axis=1)
+        answer, rows = self.answer(logits, softmax)
+        first = self.node("GlobalMaxPool", [rows], "first")
+        is_first = self.node("GreaterOrEqual", [rows, first], "is first")
+        zero = self.constant("zero", np.zeros(1, np.float32))
+        second = self.node("GlobalMaxPool", [self.node("Where", [is_first, zero, rows], "others")], "second")
+        share = self.node("Div", [first, self.node("Add", [first, second], "both")], "share")
+        return self.node("Flatten", [share], "score", axis=1), answer
 
 
 def add_exits(model: onnx.ModelProto, exits: Exits, classifier: Classifier, thresholds: list[float]) -> None:
@@ -94,7 +127,10 @@ def add_exits(model: onnx.ModelProto, exits: Exits, classifier: Classifier, thre
     writer = ExitWriter(graph)
     found, choices = None, []
     for exit_, threshold in zip(exits, thresholds, strict=True):
-        found, score, answer = writer.write(exit_, found, classifier.softmax)
+        if exit_ is exits.tail:
+            score, answer = writer.write_tail(exit_, classifier.softmax)
+        else:
+            found, score, answer = writer.write(exit_, found, classifier.softmax)
         limit = writer.constant("threshold", np.array([[threshold]], np.float32))
         choices.append((writer.scope, score, limit, answer))
     chosen = full
@@ -121,7 +157,7 @@ def write_adapted(out: Path, adaptation, network, exits: Exits, outcome, agreeme
     if network is not None:
         write_weights(model, network)
     with torch.no_grad():
-        add_exits(model, exits.eval(), adaptation.classifier, [outcome.threshold] * len(exits))
+        add_exits(model, exits.eval(), adaptation.classifier, outcome.thresholds)
     onnx.checker.check_model(model, full_check=True)
     out.mkdir(parents=True, exist_ok=True)
     onnx.save(model, str(out / "model.onnx"))
@@ -141,10 +177,12 @@ def write_adapted(out: Path, adaptation, network, exits: Exits, outcome, agreeme
                 "cost": round(exit_.work / adaptation.multiply_adds, 5),
                 "agreement": round(share, 4),
                 "leaving": round(leaving, 4),
+                "threshold": threshold,
             }
-            for exit_, share, leaving in zip(exits, agreement.tolist(), outcome.leaving, strict=True)
+            for exit_, share, leaving, threshold in zip(
+                exits, agreement.tolist(), outcome.leaving, outcome.thresholds, strict=True
+            )
         ],
-        "threshold": outcome.threshold,
         "multiplyAddsSaved": round(outcome.saved, 4),
         "answersChanged": round(outcome.changed, 4),
     }

@@ -139,16 +139,26 @@ class Exit(nn.Module):
         logits = features if self.weight is None else features @ self.weight.t() + self.bias
         return found, features, logits
 
+    @staticmethod
+    def confidence(logits: torch.Tensor) -> torch.Tensor:
+        """The largest softmax probability."""
+        return logits.softmax(1).amax(1)
+
 
 class Exits(nn.ModuleList):
-    """The exits of a network, in order."""
+    """The exits of a network, in order; `tail` comes behind those at the places."""
 
-    def __init__(self, places: list[Place], classifier: Classifier, classes: int, budget: float):
+    def __init__(self, places: list[Place], classifier: Classifier, classes: int, budget: float, tail: nn.Module | None = None):
         exits, previous = [], 0
         for place in places:
             exits.append(Exit(place, previous, classifier, classes, budget))
             previous = exits[-1].hidden
-        super().__init__(exits)
+        super().__init__([*exits, *([tail] if tail else [])])
+
+    @property
+    def tail(self) -> nn.Module | None:
+        """The exit that is no `Exit`, if the last one isn't."""
+        return None if isinstance(self[-1], Exit) else self[-1]
 
     def forward(self, summaries: list[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Features and logits of each exit."""

@@ -316,11 +316,13 @@ class OnnxNetwork(nn.Module):
     def weight(self, name: str) -> torch.Tensor:
         return self.weights[self.keys[name]] if name in self.keys else self.constants[name]
 
-    def needed(self, names: Iterable[str]) -> list[Node]:
-        """The nodes that these tensors depend on, in order."""
+    def needed(self, names: Iterable[str], given: str | None = None) -> list[Node]:
+        """The nodes that these tensors depend on, in order; without those that only the tensor `given` depends on."""
         wanted = set(names)
         nodes = []
         for node in reversed(self.nodes):
+            if given in node.outputs:
+                continue
             if wanted & set(node.outputs):
                 wanted.update(node.inputs)
                 nodes.append(node)

@@ -214,44 +214,61 @@ class Training:
 
 @torch.no_grad()
 def ask(exits: Exits, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of all exits on all rows: largest probabilities, and whether the answer is the network's; both [exits, rows]."""
+    """Of all exits on all rows: the confidence, and whether the answer is the network's; both [exits, rows]."""
     exits.eval()
     scores, agrees = [], []
     for rows in torch.arange(len(seen)).split(500):
         some = seen.rows(rows)
         answers = exits(some.summaries)
-        sure, guesses = torch.stack([logits.softmax(1) for _, logits in answers]).max(2)
-        scores.append(sure)
-        agrees.append(guesses == some.logits.argmax(1))
+        scores.append(torch.stack([exit_.confidence(logits) for exit_, (_, logits) in zip(exits, answers, strict=True)]))
+        agrees.append(torch.stack([logits.argmax(1) for _, logits in answers]) == some.logits.argmax(1))
     return torch.cat(scores, 1), torch.cat(agrees, 1)
 
 
 @dataclass
 class Outcome:
-    threshold: float
+    """Thresholds by exit, and what they do."""
+
+    thresholds: list[float]
     saved: float
     changed: float
     leaving: list[float]
 
 
-def one_threshold(exits: Exits, scores: torch.Tensor, agrees: torch.Tensor, work: int, limit: float) -> Outcome:
-    """The lowest threshold for all exits with which at most `limit` of the answers change, and what that saves.
+NEVER = 2.0
+
+
+def choose_thresholds(exits: Exits, scores: torch.Tensor, agrees: torch.Tensor, work: int, limit: float) -> Outcome:
+    """The thresholds that save most while at most `limit` of the answers change: one for the tail exit, one for all others.
 
     `work` is the network's multiply-adds, which the exits' own are part of.
     """
+    end, count = len(exits), scores.shape[1]
     rest = torch.tensor([1 - exit_.place.done for exit_ in exits] + [0.0])
     spent = torch.tensor([exit_.work / work for exit_ in exits]).cumsum(0)
     spent = torch.cat([spent, spent[-1:]])
-    best = Outcome(2.0, 0.0, 0.0, [0.0] * len(exits))
-    values = scores.flatten().sort()[0]
-    for threshold in values[torch.linspace(0, len(values) - 1, THRESHOLDS).long()]:
-        sure = scores >= threshold
-        left = torch.where(sure.any(0), sure.float().argmax(0), len(exits))
-        changed = 1 - torch.cat([agrees, torch.ones_like(agrees[:1])]).gather(0, left[None])[0].float().mean().item()
+    right = torch.cat([agrees, torch.ones_like(agrees[:1])])
+    heads = end - 1 if exits.tail else end
+    best = Outcome([NEVER] * end, 0.0, 0.0, [0.0] * end)
+    values = scores[:heads].flatten().sort()[0]
+    tried = values[torch.linspace(0, len(values) - 1, THRESHOLDS).long()].tolist() if heads else []
+    for threshold in [*tried, NEVER]:
+        sure = torch.cat([scores[:heads] >= threshold, torch.ones(1, count, dtype=torch.bool)])
+        left = sure.float().argmax(0)
+        left[left == heads] = end
+        thresholds = [threshold] * heads
+        wrong = (~right.gather(0, left[None])).sum().item()
+        if exits.tail:
+            came = torch.where(left == end, scores[-1], -1.0).sort(descending=True)
+            allowed = (left == end)[came.indices] & (wrong + (~agrees[-1][came.indices]).cumsum(0) <= limit * count)
+            leave = came.indices[allowed]
+            left[leave] = heads
+            thresholds.append(scores[-1][leave].min().item() if len(leave) else NEVER)
+            wrong = (~right.gather(0, left[None])).sum().item()
         saved = (rest[left] - spent[left]).mean().item()
-        if changed <= limit and saved > best.saved:
-            shares = torch.bincount(left, minlength=len(exits) + 1)[:-1] / len(left)
-            best = Outcome(threshold.item(), saved, changed, shares.tolist())
+        if wrong <= limit * count and saved > best.saved:
+            shares = torch.bincount(left, minlength=end + 1)[:-1] / count
+            best = Outcome(thresholds, saved, wrong / count, shares.tolist())
     return best
 
 

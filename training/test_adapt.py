@@ -8,6 +8,7 @@ import tempfile
 import unittest
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -22,7 +23,8 @@ import adapt  # noqa: E402
 import engine  # noqa: E402
 from exits import Place, choose_places, find_classifier  # noqa: E402
 from onnx_network import OnnxNetwork, Unsupported  # noqa: E402
-from teaching import Training, lesson  # noqa: E402
+from tail import TailPlace, find_tail  # noqa: E402
+from teaching import Training, choose_thresholds, lesson  # noqa: E402
 from trainer import decayed  # noqa: E402
 from unlabelled import altered, mixed  # noqa: E402
 
@@ -79,10 +81,26 @@ def network(*blocks: nn.Module, head: nn.Module | None = None) -> nn.Sequential:
     return nn.Sequential(stem, *blocks, head)
 
 
+class Mobile(nn.Module):
+    """What follows the last block of a MobileNetV2: a block without a shortcut, and a pointwise convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.expand = nn.Sequential(nn.Conv2d(8, 24, 1), nn.ReLU6(), nn.Conv2d(24, 24, 3, 1, 1, groups=24), nn.ReLU6())
+        self.rest = nn.Sequential(
+            nn.Conv2d(24, 10, 1), nn.BatchNorm2d(10), nn.Conv2d(10, 40, 1), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Linear(40, CLASSES),
+        )  # fmt: skip
+
+    def forward(self, x):
+        return self.rest(self.expand(x))
+
+
 NETWORKS = {
     "post-activation with projections": lambda: network(Residual(6, 6), Residual(6, 8, 2), Residual(8, 8)),
     "pre-activation": lambda: network(Residual(6, 8, 2, early=True), Residual(8, 8, early=True)),
     "inverted residuals": lambda: network(Inverted(6), nn.Conv2d(6, 8, 3, 2, 1), Inverted(8)),
+    "mobile": lambda: network(Inverted(6), nn.Conv2d(6, 8, 3, 2, 1), Inverted(8), head=Mobile()),
     "squeeze and excitation": lambda: network(nn.MaxPool2d(3, 2, 1), nn.Conv2d(6, 8, 1), Squeeze(8)),
     "a convolution as its classifier": lambda: network(
         Residual(6, 8, 2), Residual(8, 8),
@@ -112,6 +130,14 @@ def write_images(folder: Path, count: int) -> None:
     for i in range(count):
         coarse = generator.integers(0, 256, (4, 4, 3), np.uint8)
         Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+
+
+class SimpleExits(list):
+    """Exits with nothing but their places and costs; the last one is a tail."""
+
+    def __init__(self, done: list[float], work: list[int]):
+        super().__init__(SimpleNamespace(place=Place("", "", (1, 1, 1), at), work=cost) for at, cost in zip(done, work, strict=True))
+        self.tail = self[-1]
 
 
 def quietly(*arguments) -> None:
@@ -154,9 +180,12 @@ class AdaptTest(unittest.TestCase):
         cls.temporary = tempfile.TemporaryDirectory()
         cls.folder = Path(cls.temporary.name)
         (cls.folder / "network").mkdir()
+        (cls.folder / "mobile").mkdir()
         cls.file = exported(NETWORKS["post-activation with projections"], cls.folder / "network")
+        cls.mobile = exported(NETWORKS["mobile"], cls.folder / "mobile")
         preprocessing = {"do_resize": False, "do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
-        (cls.file.parent / "preprocessor_config.json").write_text(json.dumps(preprocessing))
+        for file in (cls.file, cls.mobile):
+            (file.parent / "preprocessor_config.json").write_text(json.dumps(preprocessing))
         write_images(cls.folder / "images", 300)
         cls.images = torch.randn(24, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(7))
 
@@ -164,10 +193,10 @@ class AdaptTest(unittest.TestCase):
     def tearDownClass(cls):
         cls.temporary.cleanup()
 
-    def adapt(self, name: str, *more) -> Path:
+    def adapt(self, name: str, *more, file: Path | None = None) -> Path:
         out = self.folder / name
         quietly(
-            self.file.parent, "--data", self.folder / "images", "--out", out, "--work", self.folder / f"work-{name}",
+            (file or self.file).parent, "--data", self.folder / "images", "--out", out, "--work", self.folder / f"work-{name}",
             "--epochs", 3, "--copies", 2, "--exits", 2, "--exit-cost", 0.2, "--max-disagreement", 0.3, "--threads", 1, *more,
         )  # fmt: skip
         return out
@@ -186,6 +215,36 @@ class AdaptTest(unittest.TestCase):
             (expected,) = ReferenceEvaluator(str(model)).run(None, {"input": self.images.numpy()})
             np.testing.assert_allclose(left.values, expected, rtol=1e-4, atol=1e-4)
             self.assertTrue(set(places) & set(left.exits))
+
+    def test_a_mobile_network_has_a_tail_exit_behind_its_last_block(self):
+        model = self.adapt("mobile-exits", file=self.mobile) / "model.onnx"
+        original, adapted = (self.answers(file, "full").values for file in (self.mobile, model))
+        self.assertEqual(adapted.tobytes(), original.tobytes())
+        report = engine.inspect(model)
+        first, last = (exit_["after"] for exit_ in report["exits"])
+        self.assertEqual([first, last], [block["name"] for block in report["blocks"]])
+        written = json.loads((model.parent / "adaptation.json").read_text())["exits"][-1]
+        with self.subTest("it lies beyond that block and costs what the engine says"):
+            until = sum(block["share"] for block in report["blocks"])
+            self.assertGreater(written["done"], until)
+            self.assertLess(written["done"] + written["cost"], 1)
+            self.assertAlmostEqual(written["cost"] * report["multiplyAdds"], report["exits"][-1]["multiplyAdds"], delta=1)
+        with self.subTest("the engine answers as the graph does"):
+            (expected,) = ReferenceEvaluator(str(model)).run(None, {"input": self.images.numpy()})
+            np.testing.assert_allclose(self.answers(model, "model").values, expected, rtol=1e-4, atol=1e-4)
+        with self.subTest("and leaves there with the tail's answer"):
+            graph = onnx.load(str(model))
+            graph.graph.output.append(onnx.helper.make_empty_tensor_value_info(f"exits/{last}/logits"))
+            _, expected = ReferenceEvaluator(graph).run(None, {"input": self.images.numpy()})
+            policy = self.folder / "tail.json"
+            policy.write_text(json.dumps({"heads": {"exits": [{"after": last, "threshold": 0}], "gates": []}}))
+            left = self.answers(model, str(policy))
+            self.assertEqual(set(left.exits), {last})
+            np.testing.assert_allclose(left.values, expected, rtol=1e-4, atol=1e-4)
+        with self.subTest("fine-tuned"):
+            tuned = self.adapt("mobile-tuned", "--fine-tune", "--tune-epochs", 1, file=self.mobile) / "model.onnx"
+            (expected,) = ReferenceEvaluator(str(tuned)).run(None, {"input": self.images.numpy()})
+            np.testing.assert_allclose(self.answers(tuned, "model").values, expected, rtol=1e-4, atol=1e-4)
 
     def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(self):
         whole = self.adapt("whole", "--fine-tune", "--tune-epochs", 2)
@@ -223,6 +282,41 @@ class AdaptTest(unittest.TestCase):
 
 
 class PartsTest(unittest.TestCase):
+    def test_a_tail_is_what_computes_each_position_alone(self):
+        images = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(8))
+        for name, make in NETWORKS.items():
+            with self.subTest(name), tempfile.TemporaryDirectory() as folder:
+                built = OnnxNetwork(onnx.load(str(exported(make, Path(folder)))))
+                names = [output for node in built.nodes for output in node.outputs]
+                values = built(images, names)
+                last = next(node.outputs[0] for node in reversed(built.nodes) if node.op == "Add")
+                found = find_tail(built, find_classifier(built), last, values)
+                if name == "mobile":
+                    self.assertEqual(values[found].shape[1:], (24, 8, 8))
+                    self.assertEqual(built.producers[found].op, "Clip")
+                else:
+                    self.assertIsNone(found)
+
+    def test_windows_of_a_tail_cover_a_map_evenly(self):
+        for side, kernel, stride in ((5, 3, 1), (7, 3, 2), (8, 4, 2), (10, 4, 3)):
+            self.assertEqual(TailPlace("", "", (1, side, side), 0.9).windows(), ([kernel] * 2, [stride] * 2))
+            self.assertEqual(kernel + 2 * stride, side)
+
+    def test_the_tail_has_a_threshold_of_its_own(self):
+        exits = SimpleExits([0.4, 0.8], [10, 50])
+        scores = torch.tensor([[0.9, 0.6, 0.5, 0.4], [1.0, 0.7, 0.95, 0.65]])
+        agrees = torch.tensor([[True, False, True, True], [True, True, True, False]])
+        outcome = choose_thresholds(exits, scores, agrees, 1000, 0.0)
+        # The first image leaves at once; two leave at the tail; the last would change its answer.
+        saved = (0.6 + 2 * 0.2) / 4 - (4 * 0.01 + 3 * 0.05) / 4
+        self.assertEqual(outcome.leaving, [0.25, 0.5])
+        self.assertAlmostEqual(outcome.saved, saved, places=6)
+        self.assertEqual(outcome.changed, 0.0)
+        self.assertTrue(0.6 < outcome.thresholds[0] <= 0.9 and 0.65 < outcome.thresholds[1] <= 0.7)
+        with self.subTest("never where nothing may leave"):
+            outcome = choose_thresholds(exits, scores, ~agrees & agrees, 1000, 0.0)
+            self.assertEqual((outcome.saved, outcome.leaving), (0.0, [0.0, 0.0]))
+
     def test_places_are_spread_over_the_work(self):
         shares = [0.1, 0.22, 0.24, 0.5, 0.7, 0.72, 0.9, 0.94]
         chosen = choose_places([Place(str(share), "", (1, 1, 1), share) for share in shares], 4)

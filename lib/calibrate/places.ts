@@ -1,6 +1,6 @@
 /** Possible places of exits: the blocks, and the inputs of the heads there. */
 import type { Block, Program, ValueId } from '../model/program.js';
-import { workBeyond } from '../skip/attach.js';
+import { type ExitSpec, placeOf, workBeyond } from '../skip/attach.js';
 import { type Features, isReadable, widthOf } from '../skip/head.js';
 import { type Reading, readingOf } from './reading.js';
 
@@ -40,17 +40,16 @@ function featuresOf({ values }: Program, id: ValueId, reading: Reading | undefin
   );
 }
 
-/** Fraction of the network's multiply-adds behind a block. */
-function savingBehind(program: Program, block: Block): number {
+/** Fraction of the network's multiply-adds from a step on that lies outside the blocks. */
+function savingAt(program: Program, at: number): number {
   const { blocks, cost } = program;
-  const inside = blocks.slice(blocks.indexOf(block) + 1).map((later) => later.cost.multiplyAdds);
-  return inside.reduce((sum, work) => sum + work, workBeyond(program, block)) / cost.multiplyAdds;
+  const inside = blocks.filter(({ first }) => first >= at).map((later) => later.cost.multiplyAdds);
+  return inside.reduce((sum, work) => sum + work, workBeyond(program, at)) / cost.multiplyAdds;
 }
 
 /** The saving of each of the exits. */
-export function savingsOf(program: Program, exits: readonly { readonly after: string }[]): number[] {
-  const blockOf = (name: string) => program.blocks.find((block) => block.name === name)!;
-  return exits.map(({ after }) => savingBehind(program, blockOf(after)));
+export function savingsOf(program: Program, exits: readonly Pick<ExitSpec, 'after' | 'head'>[]): number[] {
+  return exits.map((exit) => savingAt(program, placeOf(program, exit)));
 }
 
 /**
@@ -63,7 +62,7 @@ export function exitPlaces(program: Program, images: number): Place[] {
   const reading = readingOf(program);
   const places: Place[] = [];
   for (const block of blocks) {
-    const saving = savingBehind(program, block);
+    const saving = savingAt(program, block.end);
     const done = 1 - saving;
     const features = featuresOf(program, block.output, reading);
     if (!features || done < LEAST_DONE || saving < LEAST_SAVING) continue;

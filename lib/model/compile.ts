@@ -48,17 +48,18 @@ function assemble(ir: Ir, withExits: boolean): Program | undefined {
   fuse(region);
   const blocks = findBlocks(region, unusable);
   fuseResiduals(region, new Set(blocks.map(({ input }) => input)));
+  const scheduled = schedule(region, blocks);
   const given = new Set(ir.inputs.map(({ value }) => value));
-  const exits = detached && placeExits(detached, blocks, given);
+  const exits = detached && placeExits(detached, scheduled, given);
   if (detached && !exits) return assemble(ir, false);
-  const { steps, blocks: scheduled } = schedule(region, blocks);
+  const { steps } = scheduled;
   const outputs = ir.outputs.map((port, i) => ({ ...port, value: region.outputs[i]! }));
   const program = compact(
     region.values,
     ir.inputs,
     ownOutputs(region, outputs, steps),
     steps,
-    scheduled,
+    scheduled.blocks,
     ir.batching,
     exits,
   );

@@ -10,9 +10,9 @@ import { hardGate } from './decision.js';
 import { fuse, simplify } from './fuse.js';
 import type { Graph } from './graph.js';
 import { integerise } from './integer.js';
-import { type Block, type Exit, NONE, type Step, type Value, type ValueId } from './program.js';
+import { type Exit, NONE, type Step, type Value, type ValueId } from './program.js';
 import { Region, type WorkOp } from './region.js';
-import { schedule } from './schedule.js';
+import { type Schedule, schedule } from './schedule.js';
 import { Tracer } from './tracer.js';
 
 /** One of the choices that lead to the graph's answer. */
@@ -138,19 +138,20 @@ function choiceOf(
 
 /**
  * Assigns each exit to the block that it follows.
- * @param blocks in program order
+ * @param network without its exits
  * @param inputs the graph's own
- * @returns undefined when an exit reads anything but outputs of blocks and the graph's inputs, or when two exits follow one block
+ * @returns undefined when an exit reads what is computed within a block, nothing behind the first block, or what the network
+ * doesn't compute, or when two exits follow one block
  */
 export function placeExits(
   { choices, heads }: DetachedExits,
-  blocks: readonly Pick<Block, 'name' | 'output'>[],
+  network: Schedule,
   inputs: ReadonlySet<ValueId>,
 ): Exit[] | undefined {
   simplify(heads);
   fuse(heads);
   integerise(heads);
-  const places = new Map(blocks.map(({ output }, place) => [output, place]));
+  const known = knownAt(network);
   const { steps } = schedule(heads, []);
   const values: readonly Value[] = heads.values;
   const taken = new Set<Step>();
@@ -164,13 +165,14 @@ export function placeExits(
     const read = own
       .flatMap((step) => step.inputs)
       .filter((id) => id !== NONE && !made.has(id) && !inputs.has(id) && !values[id]!.data);
-    const seen = read.map((id) => places.get(id));
-    if (seen.length === 0 || seen.includes(undefined)) return undefined;
-    const place = Math.max(...(seen as number[]));
-    if (place <= before) return undefined;
+    const seen = read.map((id) => known.get(id) ?? Number.POSITIVE_INFINITY);
+    const at = Math.max(0, ...seen);
+    const place = network.blocks.findLastIndex(({ end }) => end <= at);
+    if (at === Number.POSITIVE_INFINITY || place <= before) return undefined;
     before = place;
     exits.push({
-      after: blocks[place]!.name,
+      after: network.blocks[place]!.name,
+      at,
       steps: own,
       score,
       threshold,
@@ -179,6 +181,20 @@ export function placeExits(
     });
   }
   return exits;
+}
+
+/**
+ * For each value that is known outside the blocks, the step before which it is known. In a network with branches, these are only the
+ * outputs of blocks: another value may lie in a branch that isn't taken.
+ */
+function knownAt({ steps, blocks }: Schedule): ReadonlyMap<ValueId, number> {
+  const known = new Map(blocks.map(({ output, end }) => [output, end]));
+  if (steps.some(({ op }) => op === 'branch')) return known;
+  for (const [i, { outputs }] of steps.entries()) {
+    if (blocks.some(({ gateFirst, end }) => i >= gateFirst && i < end)) continue;
+    for (const id of outputs) known.set(id, i + 1);
+  }
+  return known;
 }
 
 /** Those of `steps` that the given values depend on, in order. */

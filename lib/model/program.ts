@@ -114,7 +114,7 @@ export interface Block {
   /**
    * Multiply-adds of the heads that a policy adds, which are part of no `cost`. `gate` is spent when the gate before
    * the block is evaluated, `exit` when an item reaches the exit behind the block. `beyond` counts the steps of the
-   * network behind this block that belong to no block: an exit here saves them, too.
+   * network behind that exit that belong to no block: it saves them, too.
    */
   readonly heads?: { readonly gate: number; readonly exit: number; readonly beyond: number };
 }
@@ -136,13 +136,15 @@ export interface Cost {
 }
 
 /**
- * An early exit of the graph, kept apart from the program's steps. Behind its block, an item whose score reaches the
+ * An early exit of the graph, kept apart from the program's steps. There, an item whose score reaches the
  * threshold takes the exit's answer, which has the shape of the program's output.
  */
 export interface Exit {
-  /** Name of the block. */
+  /** Name of the last block in front of it. */
   readonly after: string;
-  /** Steps that compute score and answer from outputs of blocks, inputs of the program and values of earlier exits. */
+  /** The step of the program before which it is evaluated: behind its block, and not beyond the next one's beginning. */
+  readonly at: number;
+  /** Steps that compute score and answer from values outside the blocks and values of earlier exits. */
   readonly steps: readonly Step[];
   /** One float32. */
   readonly score: ValueId;

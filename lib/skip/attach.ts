@@ -105,10 +105,19 @@ export function attachHeads(
   return new Attachment(program, heads, options.answers ?? false).build();
 }
 
-/** Multiply-adds of the steps behind a block that belong to no block. */
-export function workBeyond({ values, steps, blocks }: Program, { end }: Block): number {
-  const inside = blocks.filter(({ first }) => first >= end).map(({ cost }) => cost.multiplyAdds);
-  return costOf(values, steps.slice(end)).multiplyAdds - inside.reduce((sum, cost) => sum + cost, 0);
+/** The step before which an exit is evaluated. */
+export function placeOf(
+  { exits, blocks }: Program,
+  { after, head }: Pick<ExitSpec, 'after' | 'head'>,
+): number {
+  const own = head ? undefined : exits?.list.find((exit) => exit.after === after);
+  return own ? own.at : blocks.find(({ name }) => name === after)!.end;
+}
+
+/** Multiply-adds from a step on that belong to no block. */
+export function workBeyond({ values, steps, blocks }: Program, at: number): number {
+  const inside = blocks.filter(({ first }) => first >= at).map(({ cost }) => cost.multiplyAdds);
+  return costOf(values, steps.slice(at)).multiplyAdds - inside.reduce((sum, cost) => sum + cost, 0);
 }
 
 interface OwnExits {
@@ -170,12 +179,13 @@ class Attachment {
   }
 
   build(): Program {
-    for (const [after, steps] of this.#own.steps) this.#growth.insert(this.#block(after).end, steps);
+    for (const [after, steps] of this.#own.steps)
+      this.#growth.insert(placeOf(this.program, { after }), steps);
     for (const exit of this.heads.exits) {
       const block = this.#block(exit.after);
       const score = this.#unknown(exitScoreName(exit.after), 1);
       this.#confidences.set(exit.after, score);
-      this.#growth.insert(block.end, this.#exitSteps(exit, block, score));
+      this.#growth.insert(placeOf(this.program, exit), this.#exitSteps(exit, block, score));
     }
     // After the exits: where a block ends and the next one begins, the exit is first, and the gate is part of the
     // next block.
@@ -201,7 +211,7 @@ class Attachment {
     return {
       gate: gate && 'head' in gate ? multiplyAddsOf(gate.head) : 0,
       exit: exit?.head ? multiplyAddsOf(exit.head) : (this.#own.multiplyAdds.get(name) ?? 0),
-      beyond: exit ? workBeyond(this.program, this.#block(name)) : 0,
+      beyond: exit ? workBeyond(this.program, placeOf(this.program, exit)) : 0,
     };
   }
 

@@ -111,6 +111,55 @@ describe('exits in a graph', () => {
   });
 });
 
+describe('exits that read a layer outside the blocks', () => {
+  /** A block, a convolution, a block, two convolutions, and the answer; exits read the first and the second convolution. */
+  function built(withExits: boolean) {
+    const b = new IrBuilder();
+    const block = (from: ValueId) => b.act(b.binary('add', from, b.body(from)));
+    const between = b.act(b.conv(block(b.act(b.conv(b.input([1, 3, 6, 6]), 4))), 4));
+    const behind = b.act(b.conv(block(between), 4));
+    const full = b.gemm(b.globalPool(b.act(b.conv(behind, 4))), CLASSES);
+    const exits = [exit(b, between), exit(b, behind)] as const;
+    return b.build(withExits ? choose(b, exits[0], -0.245, choose(b, exits[1], -0.2955, full)) : full);
+  }
+  const ir = built(true);
+  const program = buildProgram(ir);
+  const { exits, ...network } = program;
+  const convolution = 6 * 6 * 9 * 4 * 4;
+
+  test('the program is that of the network without them', () => {
+    expect(network).toEqual(buildProgram(built(false)));
+  });
+
+  test('each is behind that layer, and counts as behind the block in front of it', () => {
+    expect(exits!.list.map(({ after }) => after)).toEqual(program.blocks.map(({ name }) => name));
+    expect(exits!.list.map(({ at }) => at)).toEqual(program.blocks.map(({ end }) => end + 1));
+  });
+
+  test('they answer as the graph does, and skip what is behind the layer alone', () => {
+    const grown = attachHeads(program, resolveHeads(program, MODEL_EXITS)!);
+    expectSame(grown, denseProgram(ir));
+    expect(new Set(blocksRun(grown))).toEqual(new Set(['10', '11']));
+    const beyond = grown.blocks.map(({ heads }) => heads!.beyond);
+    // Behind the first one, all convolutions but one that belong to no block; the layer that answers behind both.
+    expect(beyond).toEqual([2 * convolution + 4 * CLASSES, convolution + 4 * CLASSES]);
+  });
+
+  test('not where the network has branches: the layer may lie in one that is not taken', () => {
+    const b = new IrBuilder();
+    const stem = b.act(b.conv(b.input([1, 3, 6, 6]), 4));
+    const taken = b.compare('gt', b.logits(stem), b.constant(Float32Array.of(0), [1, 1]));
+    const conv = (branch: IrBuilder) => branch.conv(stem, 4);
+    const chosen = b.branches(taken, b.shape(stem), conv, conv);
+    const first = b.act(b.binary('add', chosen, b.body(chosen)));
+    const layer = b.act(b.conv(first, 4));
+    const last = b.act(b.binary('add', layer, b.body(layer)));
+    const withBranches = b.build(choose(b, exit(b, layer), 0.2, b.gemm(b.globalPool(last), CLASSES)));
+    expect(buildProgram(withBranches).exits).toBeUndefined();
+    expectSame(buildProgram(withBranches), denseProgram(withBranches));
+  });
+});
+
 type Change = (b: IrBuilder, maps: ValueId[], full: ValueId) => ValueId;
 
 describe('choices that are no exits', () => {

@@ -1,0 +1,106 @@
+"""The tail exit: the layers behind a network's last spatial one, with weights of their own, on averages of 3 x 3 windows of the map.
+
+A MobileNet ends with pointwise convolutions and a global average. They see each position alone, so they can read averages
+of windows instead of positions, at a fraction of the cost. Their weights begin as the network's own.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import onnx
+import torch
+import torch.nn.functional as F
+from onnx import helper
+from torch import nn
+
+from exits import Classifier, Place
+from onnx_network import Node, OnnxNetwork
+
+# Windows of a map, in rows and columns; a map of fewer rows or columns than this is left as it is.
+CELLS, LEAST_SIDE = 3, 5
+# The least that an image which leaves must save, as a share of the network.
+LEAST_SAVING = 0.03
+# Operators that compute each position of a map from that position alone, or from all.
+PER_POSITION = {
+    "Add", "BatchNormalization", "Clip", "Constant", "Div", "Dropout", "GlobalAveragePool", "HardSigmoid", "HardSwish",
+    "Identity", "LeakyRelu", "Mul", "ReduceMean", "Relu", "Sigmoid", "Sub", "Tanh",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TailPlace(Place):
+    """`block` is the last block; `tensor` is its output, or what a layer behind it computes."""
+
+    def windows(self) -> tuple[list[int], list[int]]:
+        strides = [side // CELLS for side in self.shape[1:]]
+        return [side - (CELLS - 1) * stride for side, stride in zip(self.shape[1:], strides, strict=True)], strides
+
+    @property
+    def coarse(self) -> tuple[int, int, int]:
+        return self.shape[0], CELLS, CELLS
+
+    def summary(self, x: torch.Tensor) -> torch.Tensor:
+        return F.avg_pool2d(x, *self.windows())
+
+
+class Tail(nn.Module):
+    def __init__(self, place: TailPlace, model: onnx.ModelProto, classifier: Classifier, work: int):
+        super().__init__()
+        self.place, self.model, self.classifier, self.work = place, model, classifier, work
+        self.network = OnnxNetwork(model)
+
+    def forward(self, seen: torch.Tensor, found: torch.Tensor | None):
+        """Of the coarse map: what the exit before found, which it doesn't use, and the features and logits."""
+        names = self.classifier.features, self.classifier.logits
+        values = self.network(seen, list(names))
+        features, logits = (values[name].flatten(1) for name in names)
+        return found, features, logits
+
+    @staticmethod
+    def confidence(logits: torch.Tensor) -> torch.Tensor:
+        """The share of the likeliest class in the two likeliest: the answer can only be wrong where another class is near."""
+        first, second = logits.softmax(1).topk(2, 1)[0].unbind(1)
+        return first / (first + second)
+
+
+def find_tail(network: OnnxNetwork, classifier: Classifier, after: str, values: dict[str, torch.Tensor]) -> str | None:
+    """The first input of a convolution, from the last block's output on, behind which every layer is per position; None if
+    there is none.
+
+    `values` are those of all nodes, for any image.
+    """
+    ends = [classifier.features, classifier.logits]
+    behind = {id(node) for node in network.needed(ends)} - {id(node) for node in network.needed([after])}
+    candidates = [after, *(name for node in network.nodes if id(node) in behind for name in node.outputs)]
+    for name in candidates:
+        shape = values[name].shape
+        if len(shape) != 4 or min(shape[2:]) < LEAST_SIDE:
+            continue
+        nodes = network.needed(ends, name)
+        convolved = any(node.op == "Conv" and node.inputs[0] == name for node in nodes)
+        whole = all(network.input not in node.inputs for node in nodes)
+        if convolved and whole and all(per_position(network, node, values) for node in nodes):
+            return name
+    return None
+
+
+def per_position(network: OnnxNetwork, node: Node, values: dict[str, torch.Tensor]) -> bool:
+    if node.op == "Conv":
+        pointwise = network.weight(node.inputs[1])[0, 0].numel() == 1
+        return pointwise and set(node.get("strides", [1])) == {1} and not any(node.get("pads", []))
+    pooled = node.inputs and values.get(node.inputs[0])
+    return node.op in PER_POSITION or (isinstance(pooled, torch.Tensor) and pooled.shape[2:].numel() == 1)
+
+
+def tail_model(model: onnx.ModelProto, network: OnnxNetwork, classifier: Classifier, place: TailPlace) -> onnx.ModelProto:
+    """The part of the graph behind a place, as a graph that reads the coarse map."""
+    ends = [classifier.features, classifier.logits]
+    outputs = {name for node in network.needed(ends, place.tensor) for name in node.outputs}
+    nodes = [node for node in model.graph.node if outputs & set(node.output)]
+    names = {name for node in nodes for name in node.input}
+    weights = [tensor for tensor in model.graph.initializer if tensor.name in names]
+    source = helper.make_tensor_value_info(place.tensor, onnx.TensorProto.FLOAT, ["N", *place.coarse])
+    targets: Iterable[str] = dict.fromkeys([classifier.logits, classifier.features])
+    ports = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in targets]
+    graph = helper.make_graph(nodes, "tail", [source], ports, weights)
+    return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
