@@ -39,6 +39,8 @@ interface Row {
   /** The path as the table shows it: below the folder argument, if it was found in one. */
   readonly shown: string;
   readonly drawn: string;
+  /** Whether it came to an exit. */
+  readonly cameToExit: boolean;
 }
 
 interface RunItem {
@@ -163,7 +165,8 @@ function measure(
     },
     milliseconds: { skip: median(times.skip), full: median(times.full) },
   };
-  return { result, shown: item.shown, drawn: drawPattern(io, trace, stagesOf(blocks)) };
+  const drawn = drawPattern(io, trace, stagesOf(blocks));
+  return { result, shown: item.shown, drawn, cameToExit: trace.exits.length > 0 };
 }
 
 /** Indices of the blocks that begin a stage: their shortcut isn't the identity. */
@@ -192,7 +195,10 @@ function draw(classifier: TimedClassifier, rows: readonly Row[], full: boolean, 
     const said = result.cosineDistance === undefined ? classes : result.cosineDistance.toPrecision(3);
     return [shown, said, drawn, ...(full ? [milliseconds(result.milliseconds.full)] : savings(result))];
   });
-  const idle = !full && gates === 0 && rows.every(({ result }) => result.blocks.skipped === 0);
+  const idle =
+    !full &&
+    gates === 0 &&
+    rows.every(({ result, cameToExit }) => result.blocks.skipped === 0 && !cameToExit);
   return [
     `${heading}\n\n${formatTable(io, columns, cells)}\n`,
     full ? '' : `${patternLegend(io)}\n`,

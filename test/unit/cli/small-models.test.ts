@@ -108,6 +108,15 @@ describe('run', () => {
     expect(top[0]!.probability).toBeCloseTo(Math.exp(1) / (Math.exp(1) + Math.exp(0.2) + 1), 6);
   });
 
+  test('calibrate is named where nothing can skip, and not where an item came to an exit and stayed', async () => {
+    const hint = 'residual-skip calibrate makes a policy that skips';
+    expect((await cli('run', fileOf(oneBlock()), await image(), ...reference)).out).toContain(hint);
+    const { code, out } = await cli('run', fileOf(neverLeaving()), await image(), ...reference);
+    expect(code).toBe(0);
+    expect(out).toContain('0 of 1');
+    expect(out).not.toContain(hint);
+  });
+
   test.each<[string, GraphBuilder, Record<string, string>, string, RegExp]>([
     ['takes no image', twoInputs(), {}, 'INVALID_ARGUMENT', /images need one input of floats/],
     ['takes four channels', oneChannelCount(4), {}, 'INVALID_DATA', /input has 4 channels/],
@@ -139,6 +148,20 @@ describe('run', () => {
     expect(result.err).toMatch(message);
   });
 });
+
+/** A block, and an exit behind it whose score is never high enough. */
+function neverLeaving(): GraphBuilder {
+  const graph = new GraphBuilder();
+  const constant = (length: number, value: number, ...shape: number[]) =>
+    graph.constant(tensor(new Float32Array(length).fill(value), shape));
+  const x = graph.input('pixels', ['batch', 3, 4, 4]);
+  const block = graph.node('Add', [x, graph.node('Conv', [x, constant(9, 1, 3, 3, 1, 1)])]);
+  const mean = graph.node('Flatten', [graph.node('GlobalAveragePool', [block])]);
+  const score = graph.node('Gemm', [mean, constant(3, 1, 3, 1)]);
+  const sure = graph.node('GreaterOrEqual', [score, constant(1, 1e9, 1, 1)]);
+  const [early, late] = [1, 2].map((value) => graph.node('Gemm', [mean, constant(6, value, 3, 2)]));
+  return graph.output(graph.node('Where', [sure, early!, late!]), ['batch', 2]);
+}
 
 function twoInputs(): GraphBuilder {
   const graph = new GraphBuilder();
