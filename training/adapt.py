@@ -153,7 +153,8 @@ class Adaptation:
     def new_tail(self, place: TailPlace) -> Tail:
         model = tail_model(self.model, self.network, self.classifier, place)
         work, _ = count_work(OnnxNetwork(model), torch.zeros(1, *place.coarse), [])
-        return Tail(place, model, self.classifier, work)
+        weight = self.classifier.weight
+        return Tail(place, model, self.classifier, work + (0 if weight is None else weight.numel()))
 
     def read(self) -> None:
         self.preprocessing = Preprocessing(self.file.parent / "preprocessor_config.json", self.channels, self.side)

@@ -104,7 +104,9 @@ class ExitWriter:
                 own.input[i] = names[name]
             for i, name in enumerate(node.output):
                 own.output[i] = names[name] = f"{self.scope}/{name}" if name else ""
-        logits = self.node("Flatten", [names[tail.classifier.logits]], "logits", axis=1)
+        logits = self.node("Flatten", [names[network.output]], "features", axis=1)
+        if tail.predict:
+            logits = self.linear(logits, nearest_bytes(tail.predict.weight), tail.predict.bias, "logits")
         answer, rows = self.answer(logits, softmax)
         first = self.node("GlobalMaxPool", [rows], "first")
         is_first = self.node("GreaterOrEqual", [rows, first], "is first")

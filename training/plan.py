@@ -85,7 +85,7 @@ PLAN = {
     "sst2": Recipe(
         twin=((1, 3), (64, 64)),
         family={"plain-1": ((1,), (64,)), "plain-2": ((1, 1), (64, 64)), "plain-3": ((1, 2), (64, 64))},
-        epochs=6, early_side=20, batch=64, peak_rate=0.002, cutout=0.2, seeds=(1,),
+        epochs=6, early_side=20, batch=64, peak_rate=0.002, cutout=0.2,
     ),
 }  # fmt: skip
 

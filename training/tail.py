@@ -4,7 +4,6 @@ A MobileNet ends with pointwise convolutions and a global average. They see each
 of windows instead of positions, at a fraction of the cost. Their weights begin as the network's own.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import onnx
@@ -46,15 +45,17 @@ class TailPlace(Place):
 class Tail(nn.Module):
     def __init__(self, place: TailPlace, model: onnx.ModelProto, classifier: Classifier, work: int):
         super().__init__()
-        self.place, self.model, self.classifier, self.work = place, model, classifier, work
+        self.place, self.model, self.work = place, model, work
         self.network = OnnxNetwork(model)
+        self.predict = None
+        if classifier.weight is not None:
+            self.predict = nn.Linear(*classifier.weight.shape[::-1])
+            self.predict.load_state_dict({"weight": classifier.weight, "bias": classifier.bias})
 
     def forward(self, seen: torch.Tensor, found: torch.Tensor | None):
         """Of the coarse map: what the exit before found, which it doesn't use, and the features and logits."""
-        names = self.classifier.features, self.classifier.logits
-        values = self.network(seen, list(names))
-        features, logits = (values[name].flatten(1) for name in names)
-        return found, features, logits
+        features = self.network(seen, [self.network.output])[self.network.output].flatten(1)
+        return found, features, self.predict(features) if self.predict else features
 
     @staticmethod
     def confidence(logits: torch.Tensor) -> torch.Tensor:
@@ -69,7 +70,7 @@ def find_tail(network: OnnxNetwork, classifier: Classifier, after: str, values: 
 
     `values` are those of all nodes, for any image.
     """
-    ends = [classifier.features, classifier.logits]
+    ends = [classifier.features]
     behind = {id(node) for node in network.needed(ends)} - {id(node) for node in network.needed([after])}
     candidates = [after, *(name for node in network.nodes if id(node) in behind for name in node.outputs)]
     for name in candidates:
@@ -85,22 +86,22 @@ def find_tail(network: OnnxNetwork, classifier: Classifier, after: str, values: 
 
 
 def per_position(network: OnnxNetwork, node: Node, values: dict[str, torch.Tensor]) -> bool:
-    if node.op == "Conv":
-        pointwise = network.weight(node.inputs[1])[0, 0].numel() == 1
-        return pointwise and set(node.get("strides", [1])) == {1} and not any(node.get("pads", []))
-    pooled = node.inputs and values.get(node.inputs[0])
-    return node.op in PER_POSITION or (isinstance(pooled, torch.Tensor) and pooled.shape[2:].numel() == 1)
+    if node.op in PER_POSITION:
+        return True
+    source = values.get(node.inputs[0])
+    if source is None or source.shape[2:].numel() == 1:
+        return source is not None
+    pointwise = node.op == "Conv" and network.weight(node.inputs[1])[0, 0].numel() == 1
+    return pointwise and set(node.get("strides", [1])) == {1} and not any(node.get("pads", []))
 
 
 def tail_model(model: onnx.ModelProto, network: OnnxNetwork, classifier: Classifier, place: TailPlace) -> onnx.ModelProto:
-    """The part of the graph behind a place, as a graph that reads the coarse map."""
-    ends = [classifier.features, classifier.logits]
-    outputs = {name for node in network.needed(ends, place.tensor) for name in node.outputs}
+    """The part of the graph from a place to the features, as a graph that reads the coarse map."""
+    outputs = {name for node in network.needed([classifier.features], place.tensor) for name in node.outputs}
     nodes = [node for node in model.graph.node if outputs & set(node.output)]
     names = {name for node in nodes for name in node.input}
     weights = [tensor for tensor in model.graph.initializer if tensor.name in names]
     source = helper.make_tensor_value_info(place.tensor, onnx.TensorProto.FLOAT, ["N", *place.coarse])
-    targets: Iterable[str] = dict.fromkeys([classifier.logits, classifier.features])
-    ports = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in targets]
-    graph = helper.make_graph(nodes, "tail", [source], ports, weights)
+    target = helper.make_tensor_value_info(classifier.features, onnx.TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "tail", [source], [target], weights)
     return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)

@@ -1,6 +1,6 @@
 /** The effect of a policy on the items that certify it, by class and item by item: for tables and reports. */
 import { append } from '../append.js';
-import type { Heads } from '../skip/attach.js';
+import { costsOfExits, type Heads } from '../skip/attach.js';
 import { className } from './groups.js';
 import type { Measured } from './measure.js';
 import type { ClassResult, Contribution, Example } from './result.js';
@@ -12,12 +12,13 @@ const EXAMPLES = 8;
 /** The saving of each exit: the rest of the network for items that leave, minus its head for all that reach it. */
 export function contributionsOf({ program }: Table, { exits }: Heads, result: Measured): Contribution[] {
   const { blocks, cost } = program;
-  return exits.map(({ after }) => {
+  const costs = costsOfExits(program, exits);
+  return exits.map(({ after }, e) => {
     const place = blocks.findIndex(({ name }) => name === after);
-    const { exit, beyond } = blocks[place]!.heads!;
+    const { beyond } = blocks[place]!.heads!;
     const rest = blocks.slice(place + 1).reduce((sum, block) => sum + block.cost.multiplyAdds, beyond);
     const [rate, came] = [result.exits[after]!, result.came[after]!];
-    const multiplyAddsSkipped = (rate * rest - came * exit) / cost.multiplyAdds;
+    const multiplyAddsSkipped = (rate * rest - came * costs[e]!) / cost.multiplyAdds;
     return { kind: 'exit', block: after, rate, multiplyAddsSkipped };
   });
 }

@@ -1,6 +1,6 @@
 /** Computes what thresholds do with the items of a table, including guards, without running the items. */
 import { mean } from '../numeric/statistics.js';
-import type { Heads } from '../skip/attach.js';
+import { costsOfExits, type Heads } from '../skip/attach.js';
 import { profileOf, type ScoreProfiles } from '../skip/profile.js';
 import { NEVER, type Table } from './table.js';
 
@@ -31,11 +31,19 @@ export interface Measured {
 /** The threshold of each exit of a table; NEVER if the exit is only passed. */
 export type Thresholds = readonly number[];
 
-/** The heads of a policy: the exits up to the last that is taken, since each reads the previous one. */
+/** The heads of a policy. */
 export function headsOf(table: Pick<Table, 'exits'>, thresholds: Thresholds): Heads {
+  const exits = askedOf(table, thresholds).map((e) => ({
+    ...table.exits[e]!.exit,
+    threshold: thresholds[e]!,
+  }));
+  return { exits, gates: [] };
+}
+
+/** Indices of the exits at which items are asked: those that are taken, and fitted ones in front of them, which they read. */
+function askedOf({ exits }: Pick<Table, 'exits'>, thresholds: Thresholds): number[] {
   const last = thresholds.findLastIndex((threshold) => threshold < NEVER);
-  const exits = table.exits.slice(0, last + 1);
-  return { exits: exits.map(({ exit }, e) => ({ ...exit, threshold: thresholds[e]! })), gates: [] };
+  return [...exits.keys()].filter((e) => e <= last && (exits[e]!.exit.head || thresholds[e]! < NEVER));
 }
 
 /** Sums over the items, without the data of single items. */
@@ -68,12 +76,11 @@ export function measure(table: Table, thresholds: Thresholds): Measured {
     );
   });
   const meanOf = (value: (item: number) => number) => mean(items.map((_, i) => value(i)));
-  const last = thresholds.findLastIndex((threshold) => threshold < NEVER);
-  const asked = exits.slice(0, last + 1);
+  const asked = askedOf(table, thresholds);
   const comes = (i: number, e: number) => taken[i]! < 0 || taken[i]! >= e;
   const leaves = (i: number, e: number) => taken[i] === e && !guarded[i];
   const shares = (some: (item: number, exit: number) => boolean) =>
-    Object.fromEntries(asked.map(({ exit }, e) => [exit.after, meanOf((i) => Number(some(i, e)))]));
+    Object.fromEntries(asked.map((e) => [exits[e]!.exit.after, meanOf((i) => Number(some(i, e)))]));
   const losses = columns.map((column, i) => column.losses[i]!);
   const saved = items.map((_, i) => path.saved(i, taken[i]!));
   return {
@@ -93,7 +100,8 @@ export function measure(table: Table, thresholds: Thresholds): Measured {
     came: shares(comes),
     profiles: {
       exit: Object.fromEntries(
-        asked.flatMap(({ exit, confidences }, e) => {
+        asked.flatMap((e) => {
+          const { exit, confidences } = exits[e]!;
           const those = [...items.keys()].filter((i) => comes(i, e));
           const left = those.filter((i) => leaves(i, e)).length;
           const scores = those.map((i) => confidences[i]!);
@@ -129,15 +137,19 @@ class Paths {
   ) {
     const { program, exits } = table;
     this.#thresholds = Float32Array.from(thresholds);
-    const last = thresholds.findLastIndex((threshold) => threshold < NEVER);
     const places = exits.map(({ exit }) => program.blocks.findIndex(({ name }) => name === exit.after));
     this.#behind = [...places.map((place) => place + 1), program.blocks.length];
-    let asked = 0;
-    const asking = places.map((place, e) => {
-      if (e <= last) asked += program.blocks[place]!.heads!.exit;
-      return asked;
+    const asked = askedOf(table, thresholds);
+    const costs = costsOfExits(
+      program,
+      asked.map((e) => exits[e]!.exit),
+    );
+    let spent = 0;
+    const asking = places.map((_, e) => {
+      spent += costs[asked.indexOf(e)] ?? 0;
+      return spent;
     });
-    this.#asking = [...asking, asked];
+    this.#asking = [...asking, spent];
   }
 
   /** The exit that an item takes; -1 for none. */

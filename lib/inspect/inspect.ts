@@ -27,7 +27,7 @@ export interface InspectedBlock extends Omit<BlockInfo, 'layers'> {
 
 /** An early exit in the graph. */
 export interface InspectedExit {
-  /** The block that it follows. */
+  /** The last block in front of it. */
   readonly after: string;
   /** An item leaves when its score is at least this. */
   readonly threshold: number;

@@ -105,6 +105,9 @@ export function attachHeads(
   return new Attachment(program, heads, options.answers ?? false).build();
 }
 
+/** An exit, whatever its threshold. */
+type AnyExit = Pick<ExitSpec, 'after' | 'head'>;
+
 /** The step before which an exit is evaluated. */
 export function placeOf(
   { exits, blocks }: Program,
@@ -127,9 +130,21 @@ interface OwnExits {
   readonly multiplyAdds: ReadonlyMap<string, number>;
 }
 
-/** The steps of those of the model's own exits that `heads` uses. */
-function ownExits({ values, exits }: Program, heads: Heads): OwnExits {
-  const asked = new Set(heads.exits.filter(({ head }) => !head).map(({ after }) => after));
+/**
+ * Multiply-adds of each of these exits of a program that has heads at their blocks. The model's own include what they share with
+ * earlier ones that are not among them.
+ */
+export function costsOfExits(program: Program, exits: readonly AnyExit[]): number[] {
+  const { multiplyAdds } = ownExits(program, exits);
+  const { blocks } = program;
+  return exits.map(
+    ({ after }) => multiplyAdds.get(after) ?? blocks.find(({ name }) => name === after)!.heads!.exit,
+  );
+}
+
+/** The steps of those of the model's own exits that are among `used`. */
+function ownExits({ values, exits }: Program, used: readonly AnyExit[]): OwnExits {
+  const asked = new Set(used.filter(({ head }) => !head).map(({ after }) => after));
   const list = exits?.list ?? [];
   const missing = [...asked].find((after) => !list.some((exit) => exit.after === after));
   if (missing !== undefined) {
@@ -175,7 +190,7 @@ class Attachment {
     private readonly showsAnswers: boolean,
   ) {
     this.#growth = new Growth(program);
-    this.#own = ownExits(program, heads);
+    this.#own = ownExits(program, heads.exits);
   }
 
   build(): Program {

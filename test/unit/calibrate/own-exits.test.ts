@@ -12,8 +12,11 @@ import { runProgram } from '../../helpers/run-program.js';
 const CLASSES = 3;
 const SHA256 = '0'.repeat(64);
 
-/** Three blocks that change little, one classifier, and exits behind the first two: they answer with it, or with its opposite. */
-function program(misled = false) {
+/**
+ * Three blocks that change little, one classifier, and exits behind the first two: they answer with it, or with its opposite if
+ * they are among the `misled`.
+ */
+function program(...misled: number[]) {
   const b = new IrBuilder();
   const maps = [b.act(b.conv(b.input([1, 3, 6, 6]), 8))];
   for (let i = 0; i < 3; i++) {
@@ -26,14 +29,17 @@ function program(misled = false) {
       1,
       CLASSES,
     ]);
-  const exit = (map: ValueId, rest: ValueId) => {
-    const answer = misled ? b.binary('mul', answerFrom(map), b.constant(-1)) : answerFrom(map);
+  const exit = (place: number, rest: ValueId) => {
+    const map = maps[place]!;
+    const answer = misled.includes(place)
+      ? b.binary('mul', answerFrom(map), b.constant(-1))
+      : answerFrom(map);
     const shares = b.step('softmax', [answer], { axis: 1, log: false }, [1, CLASSES]);
     const score = b.step('globalPool', [b.reshape(shares, [1, 1, CLASSES])], { kind: 'max' }, [1, 1]);
     return b.where(b.compare('ge', score, b.constant(Float32Array.of(0.5), [1, 1])), answer, rest);
   };
   const full = answerFrom(maps[3]!);
-  return buildProgram(b.build(exit(maps[1]!, exit(maps[2]!, full))));
+  return buildProgram(b.build(exit(1, exit(2, full))));
 }
 
 /** Noise on one colour each. */
@@ -73,8 +79,21 @@ test('exits that are in a model get thresholds that are certified, and nothing i
 
 test('a policy that certifies nothing leaves the exits of the model out, and runs its gated blocks', async () => {
   const options = { maxDisagreement: 0.05, seed: 2, settings: 4 };
-  const { policy } = await calibrateItems(new ReferenceBackend(), program(true), SHA256, ITEMS, options);
+  const { policy } = await calibrateItems(new ReferenceBackend(), program(1, 2), SHA256, ITEMS, options);
   expect(policy).toMatchObject({ default: 'run', heads: { exits: [], gates: [] }, promise: { events: 0 } });
+});
+
+test('an exit at which nothing may leave is not in the policy, and costs nothing', async () => {
+  const own = program(1);
+  const options = { maxDisagreement: 0.05, seed: 2, settings: 12 };
+  const { policy } = await calibrateItems(new ReferenceBackend(), own, SHA256, ITEMS, options);
+  const [first, second] = own.exits!.list;
+  expect(policy.heads!.exits).toEqual([{ after: second!.after, threshold: expect.any(Number) }]);
+  expect(Object.keys(policy.expected!.exits!)).toEqual([second!.after]);
+  expect(policy.expected!.multiplyAddsSkipped).toBeGreaterThan(0.1);
+  const grown = attachHeads(own, decodeHeads(policy.heads!));
+  expect(grown.blocks.map(({ heads }) => heads?.exit ?? 0)).toEqual([0, second!.cost.multiplyAdds, 0]);
+  expect(first!.cost.multiplyAdds).toBeGreaterThan(0);
 });
 
 describe('further images', () => {
