@@ -130,25 +130,28 @@ class Adaptation:
             for block in blocks
             if block["output"] in values and values[block["output"]].ndim == 4
         ]
-        end = self.find_tail(blocks[-1]["name"], tensors[-1]) if tensors else []
-        # The engine takes one exit behind each block.
-        taken = {place.block for place in end}
-        places = choose_places([place for place in fit if place.block not in taken], self.options.exits - len(end)) + end
+        tail = self.find_tail(blocks[-1]["name"], tensors[-1]) if tensors else None
+        if tail:
+            # The engine takes one exit behind each block.
+            fit = [place for place in fit if place.block != tail.block]
+            places = [*choose_places(fit, self.options.exits - 1), tail]
+        else:
+            places = choose_places(fit, self.options.exits)
         if not places:
             raise ValueError(f"{self.file} has no residual block behind which an exit would save work")
         return places
 
-    def find_tail(self, block: str, tensor: str) -> list[TailPlace]:
-        """The place of the tail exit, if the network has one that would save work."""
+    def find_tail(self, block: str, tensor: str) -> TailPlace | None:
+        """The place of the tail exit, if the network has one that would save work. `tensor` is the output of the last block."""
         image = torch.zeros(1, self.channels, *self.side)
         values = self.network(image, [name for node in self.network.nodes for name in node.outputs])
         found = find_tail(self.network, self.classifier, tensor, values)
         if not found:
-            return []
+            return None
         done = count_work(self.network, image, [found])[1][found]
         place = TailPlace(block, found, tuple(values[found].shape[1:]), done)
         saving = 1 - done - self.new_tail(place).work / self.multiply_adds
-        return [place] if saving >= LEAST_SAVING else []
+        return place if saving >= LEAST_SAVING else None
 
     def new_tail(self, place: TailPlace) -> Tail:
         model = tail_model(self.model, self.network, self.classifier, place)
@@ -193,9 +196,9 @@ class Adaptation:
 
     def new_exits(self) -> Exits:
         torch.manual_seed(self.options.seed)
-        *places, last = self.places
-        tail = self.new_tail(last) if isinstance(last, TailPlace) else None
-        heads = places if tail else self.places
+        heads, tail = self.places, None
+        if isinstance(heads[-1], TailPlace):
+            heads, tail = heads[:-1], self.new_tail(heads[-1])
         return Exits(heads, self.classifier, self.classes, self.options.exit_cost * self.multiply_adds, tail)
 
     def teach_exits(self) -> Exits:

@@ -15,7 +15,7 @@ from torch import nn
 from exits import Classifier, Place
 from onnx_network import Node, OnnxNetwork
 
-# Windows of a map, in rows and columns; a map of fewer rows or columns than this is left as it is.
+# Windows of a map, in rows and columns; a map of fewer rows or columns than the second gets no tail.
 CELLS, LEAST_SIDE = 3, 5
 # The least that an image which leaves must save, as a share of the network.
 LEAST_SAVING = 0.03
@@ -74,8 +74,8 @@ def find_tail(network: OnnxNetwork, classifier: Classifier, after: str, values: 
     behind = {id(node) for node in network.needed(ends)} - {id(node) for node in network.needed([after])}
     candidates = [after, *(name for node in network.nodes if id(node) in behind for name in node.outputs)]
     for name in candidates:
-        shape = values[name].shape
-        if len(shape) != 4 or min(shape[2:]) < LEAST_SIDE:
+        value = values.get(name)
+        if value is None or value.ndim != 4 or min(value.shape[2:]) < LEAST_SIDE:
             continue
         nodes = network.needed(ends, name)
         convolved = any(node.op == "Conv" and node.inputs[0] == name for node in nodes)
@@ -87,7 +87,8 @@ def find_tail(network: OnnxNetwork, classifier: Classifier, after: str, values: 
 
 def per_position(network: OnnxNetwork, node: Node, values: dict[str, torch.Tensor]) -> bool:
     if node.op in PER_POSITION:
-        return True
+        constants = [network.weight(name) for name in node.inputs if name in network.keys or name in network.constants]
+        return all(constant.ndim < 3 or constant.shape[-2:].numel() == 1 for constant in constants)
     source = values.get(node.inputs[0])
     if source is None or source.shape[2:].numel() == 1:
         return source is not None

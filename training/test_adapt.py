@@ -297,6 +297,16 @@ class PartsTest(unittest.TestCase):
                 else:
                     self.assertIsNone(found)
 
+    def test_a_map_of_constants_is_not_per_position(self):
+        text = """<ir_version: 8, opset_import: ["": 17]> g (float[N, 2, 6, 6] x) => (float[N, 3] y)
+            <float[2, 2, 1, 1] w = {1, 0, 0, 1}, float[2, MAP] c = {VALUES}, float[2, 3] v = {1, 2, 3, 4, 5, 6}>
+            { a = Relu(x) b = Conv(a, w) d = Add(b, c) e = GlobalAveragePool(d) f = Flatten(e) y = MatMul(f, v) }"""
+        for side, expected in ((1, "a"), (6, None)):
+            graph = text.replace("MAP", f"{side}, {side}").replace("VALUES", ", ".join(["0.5"] * 2 * side * side))
+            built = OnnxNetwork(onnx.parser.parse_model(graph))
+            values = built(torch.randn(1, 2, 6, 6), [name for node in built.nodes for name in node.outputs])
+            self.assertEqual(find_tail(built, find_classifier(built), "a", values), expected)
+
     def test_windows_of_a_tail_cover_a_map_evenly(self):
         for side, kernel, stride in ((5, 3, 1), (7, 3, 2), (8, 4, 2), (10, 4, 3)):
             self.assertEqual(TailPlace("", "", (1, side, side), 0.9).windows(), ([kernel] * 2, [stride] * 2))
