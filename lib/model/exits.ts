@@ -190,8 +190,10 @@ export function placeExits(
 function knownAt({ steps, blocks }: Schedule): ReadonlyMap<ValueId, number> {
   const known = new Map(blocks.map(({ output, end }) => [output, end]));
   if (steps.some(({ op }) => op === 'branch')) return known;
+  let next = 0;
   for (const [i, { outputs }] of steps.entries()) {
-    if (blocks.some(({ gateFirst, end }) => i >= gateFirst && i < end)) continue;
+    while (next < blocks.length && i >= blocks[next]!.end) next++;
+    if (next < blocks.length && i >= blocks[next]!.gateFirst) continue;
     for (const id of outputs) known.set(id, i + 1);
   }
   return known;
