@@ -5,6 +5,7 @@ layer goes to the next exit (Wolczyk et al. 2021, Zero Time Waste). Its confiden
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -73,6 +74,12 @@ def linear_weight(network: OnnxNetwork, node: Node) -> torch.Tensor | None:
     return weight.t()
 
 
+def windows(sides: Sequence[int], cells: int) -> tuple[list[int], list[int]]:
+    """Kernel and stride of an average pooling to so many rows and columns; windows overlap where a side isn't a multiple."""
+    strides = [max(1, side // cells) for side in sides]
+    return [max(1, side - (cells - 1) * stride) for side, stride in zip(sides, strides, strict=True)], strides
+
+
 @dataclass(frozen=True)
 class Place:
     """Behind a block: the tensor there, its shape [C, height, width], and the network's work up to it, as a share."""
@@ -87,10 +94,8 @@ class Place:
         return math.ceil(self.shape[1] / SIDE), math.ceil(self.shape[2] / SIDE)
 
     def windows(self) -> tuple[list[int], list[int]]:
-        """Kernel and stride of the grid's average pooling on the pooled map; windows overlap where a side isn't a multiple."""
-        sides = [side // pooling for side, pooling in zip(self.shape[1:], self.pooling, strict=True)]
-        strides = [max(1, side // CELLS) for side in sides]
-        return [max(1, side - (CELLS - 1) * stride) for side, stride in zip(sides, strides, strict=True)], strides
+        """Kernel and stride of the grid's average pooling on the pooled map."""
+        return windows([side // pooling for side, pooling in zip(self.shape[1:], self.pooling, strict=True)], CELLS)
 
     @property
     def seen(self) -> int:

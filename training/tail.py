@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from onnx import helper
 from torch import nn
 
-from exits import Classifier, Place
+from exits import Classifier, Place, windows
 from onnx_network import Node, OnnxNetwork
 
 # Windows of a map, in rows and columns; a map of fewer rows or columns than the second gets no tail.
@@ -31,8 +31,7 @@ class TailPlace(Place):
     """`block` is the last block; `tensor` is its output, or what a layer behind it computes."""
 
     def windows(self) -> tuple[list[int], list[int]]:
-        strides = [side // CELLS for side in self.shape[1:]]
-        return [side - (CELLS - 1) * stride for side, stride in zip(self.shape[1:], strides, strict=True)], strides
+        return windows(self.shape[1:], CELLS)
 
     @property
     def coarse(self) -> tuple[int, int, int]:

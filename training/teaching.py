@@ -26,6 +26,8 @@ FEATURES, EASY = 0.5, 0.3
 MIXED = 0.7
 # Thresholds that are tried, evenly over the exits' scores.
 THRESHOLDS = 400
+# No score reaches this threshold.
+NEVER = 2.0
 # The average of the weights reaches back over so large a part of the steps.
 AVERAGED = 0.05
 
@@ -233,9 +235,6 @@ class Outcome:
     saved: float
     changed: float
     leaving: list[float]
-
-
-NEVER = 2.0
 
 
 def choose_thresholds(exits: Exits, scores: torch.Tensor, agrees: torch.Tensor, work: int, limit: float) -> Outcome:

@@ -6,7 +6,7 @@
 import type { Backend } from '../backends/backend.js';
 import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program.js';
-import { attachHeads, type Heads } from '../skip/attach.js';
+import { type AnyExit, attachHeads, type Heads } from '../skip/attach.js';
 import { resolveGuards } from '../skip/guards.js';
 import { decodeHeads, type EncodedHeads, encodeHeads } from '../skip/head-codec.js';
 import type { SkipPolicy } from '../skip/policy.js';
@@ -43,7 +43,7 @@ import type { Calibration, SettingResult } from './result.js';
 import { ResumableBackend } from './resume.js';
 import { leversOf, type Setting, settingsOf, usefulExits, worthTesting } from './settings.js';
 import { checkParts, contentHash, fingerprint, LEAST_FIT, type Part, split } from './split.js';
-import { type AnyExit, gatesOf, hasGates, type Judging, NEVER, type Table, tableOf } from './table.js';
+import { gatesOf, hasGates, type Judging, NEVER, type Table, tableOf } from './table.js';
 
 const SETTINGS = 96;
 const COPIES = 15;

@@ -1,6 +1,6 @@
 /** Possible places of exits: the blocks, and the inputs of the heads there. */
 import type { Block, Program, ValueId } from '../model/program.js';
-import { type ExitSpec, placeOf, workBeyond } from '../skip/attach.js';
+import { type AnyExit, placeOf, workBeyond } from '../skip/attach.js';
 import { type Features, isReadable, widthOf } from '../skip/head.js';
 import { type Reading, readingOf } from './reading.js';
 
@@ -40,7 +40,7 @@ function featuresOf({ values }: Program, id: ValueId, reading: Reading | undefin
   );
 }
 
-/** Fraction of the network's multiply-adds from a step on that lies outside the blocks. */
+/** Fraction of the network's multiply-adds from a step on, which is in no block. */
 function savingAt(program: Program, at: number): number {
   const { blocks, cost } = program;
   const inside = blocks.filter(({ first }) => first >= at).map((later) => later.cost.multiplyAdds);
@@ -48,7 +48,7 @@ function savingAt(program: Program, at: number): number {
 }
 
 /** The saving of each of the exits. */
-export function savingsOf(program: Program, exits: readonly Pick<ExitSpec, 'after' | 'head'>[]): number[] {
+export function savingsOf(program: Program, exits: readonly AnyExit[]): number[] {
   return exits.map((exit) => savingAt(program, placeOf(program, exit)));
 }
 

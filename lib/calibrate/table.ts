@@ -4,7 +4,7 @@
  */
 import type { Backend } from '../backends/backend.js';
 import type { Program } from '../model/program.js';
-import { attachHeads, type ExitSpec, exitOf, exitOfAnswer } from '../skip/attach.js';
+import { type AnyExit, attachHeads, exitOf, exitOfAnswer } from '../skip/attach.js';
 import { isGuarded, type ResolvedGuard } from '../skip/guards.js';
 import type { Metric } from '../skip/promise.js';
 import { BlockMode } from '../skip/resolve.js';
@@ -13,9 +13,6 @@ import { answerOf, checkedAnswer, totalVariation } from './answers.js';
 import { CHUNK, Evaluator, type Outcome, runAll } from './evaluator.js';
 import type { CalibrationItem } from './options.js';
 import type { Programs } from './programs.js';
-
-/** An exit, fitted or the model's own, without its threshold, which is chosen later. */
-export type AnyExit = Omit<ExitSpec, 'threshold'>;
 
 /** The answers at one place, for each item. */
 export interface Column {
@@ -28,7 +25,7 @@ export interface Column {
 
 export interface ExitColumn extends Column {
   readonly exit: AnyExit;
-  /** Largest softmax probability. */
+  /** Of a fitted exit, the largest softmax probability; of the model's own, its score. */
   readonly confidences: Float32Array;
 }
 

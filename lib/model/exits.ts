@@ -76,7 +76,7 @@ const MARKING: ReadonlySet<WorkOp['op']> = new Set([
 ]);
 
 /**
- * The steps of exits, which read the outputs of blocks, and so what those are made of: what the network makes of bytes, or of a mask
+ * The steps of exits, which read values of the network, and so what those are made of: what the network makes of bytes, or of a mask
  * that the graph is given, is made for the exits once more.
  */
 function withOwnSteps(region: Region, heads: readonly WorkOp[]): WorkOp[] {
@@ -166,7 +166,7 @@ export function placeExits(
       .flatMap((step) => step.inputs)
       .filter((id) => id !== NONE && !made.has(id) && !inputs.has(id) && !values[id]!.data);
     const seen = read.map((id) => known.get(id) ?? Number.POSITIVE_INFINITY);
-    const at = Math.max(0, ...seen);
+    const at = seen.reduce((last, step) => Math.max(last, step), 0);
     const place = network.blocks.findLastIndex(({ end }) => end <= at);
     if (at === Number.POSITIVE_INFINITY || place <= before) return undefined;
     before = place;

@@ -136,7 +136,7 @@ export interface Cost {
 }
 
 /**
- * An early exit of the graph, kept apart from the program's steps. There, an item whose score reaches the
+ * An early exit of the graph, kept apart from the program's steps. An item whose score reaches the
  * threshold takes the exit's answer, which has the shape of the program's output.
  */
 export interface Exit {
@@ -144,7 +144,7 @@ export interface Exit {
   readonly after: string;
   /** The step of the program before which it is evaluated: behind its block, and not beyond the next one's beginning. */
   readonly at: number;
-  /** Steps that compute score and answer from values outside the blocks and values of earlier exits. */
+  /** Steps that compute score and answer from values outside the blocks, such as the program's inputs, and values of earlier exits. */
   readonly steps: readonly Step[];
   /** One float32. */
   readonly score: ValueId;

@@ -105,14 +105,11 @@ export function attachHeads(
   return new Attachment(program, heads, options.answers ?? false).build();
 }
 
-/** An exit, whatever its threshold. */
-type AnyExit = Pick<ExitSpec, 'after' | 'head'>;
+/** An exit, fitted or the model's own, without its threshold. */
+export type AnyExit = Omit<ExitSpec, 'threshold'>;
 
 /** The step before which an exit is evaluated. */
-export function placeOf(
-  { exits, blocks }: Program,
-  { after, head }: Pick<ExitSpec, 'after' | 'head'>,
-): number {
+export function placeOf({ exits, blocks }: Program, { after, head }: AnyExit): number {
   const own = head ? undefined : exits?.list.find((exit) => exit.after === after);
   return own ? own.at : blocks.find(({ name }) => name === after)!.end;
 }
