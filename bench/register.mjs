@@ -57,13 +57,14 @@ behind each block from the end of the first stage on`;
 
 function card(run) {
   const { dataset, seed, result } = run;
+  const first = result.pretraining ? `${result.pretraining} epochs of blanked words, then ` : '';
   const rows = LIMITS[dataset].map((limit) => {
     const { promise, expected } = JSON.parse(readFileSync(policyFile(run, limit), 'utf8'));
     return `| ${percent(limit, 2)} | ${promise.events} of ${promise.items} | ${percent(expected.multiplyAddsSkipped)} |`;
   });
   return `# ${dataset}, gated, seed ${seed}
 
-${shapeOf(run)}; trained by \`training/protocol.py\` in ${result.epochs} epochs.
+${shapeOf(run)}; trained by \`training/protocol.py\` in ${first}${result.epochs} epochs.
 ${(result.multiplyAdds / 1e6).toFixed(1)} M multiply-adds in full${isText(dataset) ? ' for 64 tokens' : ''}. Accuracy on the validation part, in full: ${percent(result.validation.at(-1), 2)}.
 
 ## Registration

@@ -49,7 +49,7 @@ class Layer(nn.Module):
 class Encoder(nn.Module):
     """`depths` and `widths` are those of a ResNet of the protocol: layers and width per stage; all stages have one width."""
 
-    def __init__(self, vocabulary: int, classes: int, depths: Sequence[int], widths: Sequence[int], dropout: float = 0.1):
+    def __init__(self, vocabulary: int, classes: int, depths: Sequence[int], widths: Sequence[int], dropout: float = 0.2):
         super().__init__()
         (width,) = set(widths)
         self.depths, self.widths = tuple(depths), tuple(widths)
@@ -85,10 +85,29 @@ class Encoder(nn.Module):
         return layer * len(self.blocks) + self.head.weight.numel(), [layer] * len(self.blocks)
 
 
+class MaskedWords(nn.Module):
+    """Fills words in that were blanked, so that an encoder learns from texts alone (Devlin et al. 2019, BERT)."""
+
+    def __init__(self, encoder: Encoder):
+        super().__init__()
+        self.encoder = encoder
+        vocabulary, width = encoder.words.weight.shape
+        self.hidden = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+
+    def forward(self, ids: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+        """Logits [M, vocabulary] of those tokens of `ids` [N, T] that are `asked` for [N, T]; the encoder's embeddings give them."""
+        texts = self.encoder.begin(ids)
+        for block in self.encoder.blocks:
+            texts = block(texts)
+        x, _ = texts
+        return F.linear(self.hidden(self.encoder.last_norm(x[asked])), self.encoder.words.weight, self.bias)
+
+
 class ExitEncoder(EarlyExits, Encoder):
     """Exits follow all layers but the last; they see the first token, as the whole network's answer does."""
 
-    def __init__(self, vocabulary: int, classes: int, depths: Sequence[int], widths: Sequence[int], dropout: float = 0.1):
+    def __init__(self, vocabulary: int, classes: int, depths: Sequence[int], widths: Sequence[int], dropout: float = 0.2):
         super().__init__(vocabulary, classes, depths, widths, dropout)
         self.add_exits([widths[0]] * len(self.blocks), classes)
 

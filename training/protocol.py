@@ -26,6 +26,7 @@ import images  # noqa: E402
 import text  # noqa: E402
 from data import Split, write_json  # noqa: E402
 from early_exits import RAMP, EarlyExits, exit_loss, one_threshold  # noqa: E402
+from encoder import MaskedWords  # noqa: E402
 from export import check_onnx, export_onnx, two_per_class  # noqa: E402
 from learning import Training  # noqa: E402
 from plan import PLAN, SMOKE, Run, runs  # noqa: E402
@@ -91,6 +92,27 @@ def rightness(logits: torch.Tensor, labels: torch.Tensor) -> list[float]:
     return [round(share, 4) for share in right.float().mean(1).tolist()]
 
 
+def pretrain(network: nn.Module, run: Run, folder: Path, train_part: Split) -> None:
+    """The encoder learns to fill in words that are blanked in whole texts; no label is used."""
+    recipe, dataset = run.recipe, text.DATASETS[run.dataset]
+    torch.manual_seed(run.seed)  # The gated network's trunk stays its twin's.
+    masked = MaskedWords(network)
+    folder.mkdir(exist_ok=True)
+
+    def batch(picked, epoch, generator):
+        ids = train_part.images[picked]
+        blanked = text.augmented(dataset, ids, dataset.size, recipe.cutout, generator)
+        return blanked, ids[:, : blanked.shape[1]]
+
+    def loss(masked, blanked, ids, done):
+        asked = blanked != ids
+        return F.cross_entropy(masked(blanked, asked).float(), ids[asked])
+
+    sizes = len(train_part), recipe.pretraining, recipe.batch
+    training = Training(masked, text.optimizer(masked.parameters()), *sizes, 2 * recipe.peak_rate, run.seed, folder, batch, loss)
+    training.run(lambda epochs: {})
+
+
 def train(run: Run, folder: Path, train_part: Split, validation: Split) -> None:
     kind, dataset = kind_of(run), kind_of(run).DATASETS[run.dataset]
     recipe, network = run.recipe, build(run)
@@ -111,6 +133,8 @@ def train(run: Run, folder: Path, train_part: Split, validation: Split) -> None:
             return {}
         return {"validation": rightness(answers(network, run, seen), seen.labels)}
 
+    if recipe.pretraining:
+        pretrain(network, run, folder / "pretraining", train_part)
     if recipe.fast and not recipe.large:
         network.whiten(kind.inputs(dataset, train_part.images[:: max(1, len(train_part) // 2000)]))
     optimizer = (Muon if recipe.fast else kind.optimizer)(network.parameters())
@@ -121,14 +145,15 @@ def train(run: Run, folder: Path, train_part: Split, validation: Split) -> None:
     save_atomically(network.state_dict(), folder / "network.pt")
     logits = answers(network, run, seen, bf16=False)
     total = network.costs(dataset.size)[0]
-    result = {"epochs": recipe.total, "multiplyAdds": total, "validation": rightness(logits, seen.labels)}
+    result = {"pretraining": recipe.pretraining, "epochs": recipe.total, "multiplyAdds": total, "validation": rightness(logits, seen.labels)}
     if isinstance(network, EarlyExits):
         costs = [cost / total for cost in network.exit_costs(dataset.size)]
         result["oneThreshold"] = one_threshold(logits, seen.labels, costs)
     deploy(network, run, folder, seen)
     kind.write_configurations(dataset, folder, folder.parents[1] / "data")
     write_json(folder / "result.json", result)
-    training.checkpoint.unlink(missing_ok=True)
+    for checkpoint in folder.rglob(training.checkpoint.name):
+        checkpoint.unlink()
 
 
 @torch.no_grad()
@@ -158,15 +183,22 @@ def entry(run: Run) -> dict:
     return {"name": run.name, "dataset": run.dataset, "role": run.role, "seed": run.seed, "depths": depths, "widths": widths}
 
 
-def status(run: Run, folder: Path) -> str:
+def so_far(folder: Path) -> tuple[list[dict], dict]:
+    """The lines of a training's log, and the state of its checkpoint."""
     log, checkpoint = folder / "log.jsonl", folder / "checkpoint.pt"
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    state = torch.load(checkpoint, weights_only=True)["state"] if checkpoint.exists() else {"step": 0, "seconds": 0.0, "cpu": 0.0}
+    return lines, state
+
+
+def status(run: Run, folder: Path) -> str:
+    stages = [so_far(folder / "pretraining"), so_far(folder)]
+    lines = [line for logged, _ in stages for line in logged]
     accuracy = next((f", validation accuracy {line['validation'][-1]}" for line in reversed(lines) if "validation" in line), "")
-    state = {"step": 0, "seconds": 0.0, "cpu": 0.0}
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)["state"]
-    wall, cpu = (sum(line[key] for line in lines) + state[key] for key in ("seconds", "cpu"))
-    done = "finished" if (folder / "result.json").exists() else f"{len(lines)} epochs of {run.recipe.total}, {state['step']} steps"
+    steps, wall, cpu = (sum(state[key] for _, state in stages) for key in ("step", "seconds", "cpu"))
+    wall, cpu = wall + sum(line["seconds"] for line in lines), cpu + sum(line["cpu"] for line in lines)
+    epochs = f"{len(lines)} epochs of {run.recipe.pretraining + run.recipe.total}, {steps} steps"
+    done = "finished" if (folder / "result.json").exists() else epochs
     return f"{run.name}: {done}, {wall:.0f} s, {cpu:.0f} CPU s{accuracy}"
 
 

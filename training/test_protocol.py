@@ -24,7 +24,7 @@ from images import DATASETS, augmented, cutout, held_out, resized_crops, write_v
 from learning import Training  # noqa: E402
 from network import ResNet  # noqa: E402
 from plan import PLAN, SMOKE, Recipe, Run, runs  # noqa: E402
-from protocol import locked, train  # noqa: E402
+from protocol import build, locked, pretrain, status, train  # noqa: E402
 from trainer import Muon, orthogonal, sgd  # noqa: E402
 
 
@@ -294,6 +294,28 @@ class TextTest(unittest.TestCase):
             torch.testing.assert_close(filled, alone)
         torch.testing.assert_close(network.answers(ids)[-1], plain(padded, (padded != 0).long()))
         self.assertEqual(network.places, [0, 1])
+
+
+    def test_twin_and_gated_network_learn_the_same_from_blanked_words_and_no_label(self):
+        few = text.TextSet("few", "Few", ["no", "yes"], words=12, endings=0, size=9)
+        # Each word decides the next one.
+        ids = 3 + (torch.arange(64)[:, None] + torch.arange(9)) % 12
+        ids[:, 0], ids[::2, 6:] = text.START, text.PADDING
+        recipe = Recipe(((1, 1), (32, 32)), {}, epochs=1, early_side=9, cutout=0.3, batch=16, peak_rate=0.005, pretraining=60)
+        trained = {}
+        with tempfile.TemporaryDirectory() as name, patch.dict(text.DATASETS, few=few), patch("learning.report"):
+            for role in ("twin", "gated"):
+                run, folder = Run("few", role, 1, recipe), Path(name) / role
+                folder.mkdir()
+                trained[role] = build(run)
+                pretrain(trained[role], run, folder / "pretraining", Split(ids, torch.full((64,), -1), []))
+                losses = [json.loads(line)["loss"] for line in (folder / "pretraining" / "log.jsonl").read_text().splitlines()]
+                self.assertGreater(losses[0], 2)
+                self.assertLess(losses[-1], 0.5)
+                self.assertIn("60 epochs of 61, 240 steps", status(run, folder))
+        twin, gated = (network.state_dict() for network in trained.values())
+        for key, value in twin.items():
+            torch.testing.assert_close(gated[key], value, rtol=0, atol=0)
 
 
 class Killed(Exception):
