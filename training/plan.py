@@ -9,8 +9,8 @@ Shape = tuple[Sequence[int], Sequence[int]]
 @dataclass(frozen=True)
 class Recipe:
     """All networks of a data set share it: `epochs`, learning rate, augmentation. `twin` holds the depths and widths of
-    the plain twin and the gated network, `family` those of smaller plain networks; the first of these is the rival of
-    about the gated network's mean cost, which is trained with every seed, as twin and gated network are.
+    the plain twin and the gated network, `family` those of smaller plain networks; the first `rivals` of these have
+    about the gated network's mean cost, and are trained with every seed, as twin and gated network are.
 
     The learning rate rises and falls over `epochs`. After them, it is constant for `averaged` epochs, over which weights are averaged.
 
@@ -32,6 +32,7 @@ class Recipe:
     batch: int = 128
     peak_rate: float = 0.1
     seeds: tuple[int, ...] = (1, 2, 3)
+    rivals: int = 1
     averaged: int = 0
     large: bool = False
     strong: bool = False
@@ -86,7 +87,7 @@ PLAN = {
     "sst2": Recipe(
         twin=((1, 3), (64, 64)),
         family={"plain-2": ((1, 1), (64, 64)), "plain-1": ((1,), (64,)), "plain-3": ((1, 2), (64, 64))},
-        epochs=8, early_side=20, batch=64, peak_rate=0.001, cutout=0.4, pretraining=40, seeds=(1, 2, 3, 4, 5),
+        epochs=8, early_side=20, batch=64, peak_rate=0.001, cutout=0.4, pretraining=40, seeds=(1, 2, 3, 4, 5), rivals=2,
     ),
 }  # fmt: skip
 
@@ -122,12 +123,12 @@ def runs(plan: dict[str, Recipe] = PLAN) -> list[Run]:
     """
     listed = []
     for dataset, recipe in plan.items():
-        rival = next(iter(recipe.family))
-        roles = {role: recipe.seeds if role in ("twin", "gated", rival) else recipe.seeds[:1]
+        rivals = list(recipe.family)[: recipe.rivals]
+        roles = {role: recipe.seeds if role in ("twin", "gated", *rivals) else recipe.seeds[:1]
                  for role in ("twin", "gated", *recipe.family)}  # fmt: skip
         for role, seeds in roles.items():
             for seed in seeds:
                 first = recipe.seeds.index(seed)
-                turn = 1 + first if first else int(role not in ("twin", "gated", rival))
+                turn = 1 + first if first else int(role not in ("twin", "gated", rivals[0]))
                 listed.append((turn, Run(dataset, role, seed, recipe)))
     return [run for _, run in sorted(listed, key=lambda entry: entry[0])]

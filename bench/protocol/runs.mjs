@@ -27,7 +27,7 @@ export const LIMITS = {
   'fashion-mnist': [0.005, 0.0025, 0.01, 0.02, 0.04],
   imagenette: [0.005, 0.01, 0.02, 0.04],
   mnist: [0.01, 0.02, 0.04],
-  sst2: [0.005, 0.01, 0.02, 0.04],
+  sst2: [0.01, 0.005, 0.02, 0.04],
 };
 
 /** The networks of texts are encoders, whose depths count layers. */
