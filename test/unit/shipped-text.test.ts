@@ -110,7 +110,7 @@ describe('the encoders for SST-2', () => {
       folderOf({ 'texts.tsv': items.map(({ text, label }) => `${text}\t${label}\n`).join('') }),
       'texts.tsv',
     );
-    const report = await cliJson('eval', GATED, '--data', file);
+    const report = await cliJson('eval', GATED, '--policy', POLICY, '--data', file);
     expect(report).toMatchObject({
       items: items.length,
       full: { accuracy: share(full.map(({ index }, i) => index === items[i]!.label)) },
