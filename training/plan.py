@@ -20,7 +20,8 @@ class Recipe:
     images are also changed by TrivialAugment. `fast` trains networks for images with Muon and, where the stem isn't `large`, fixed
     whitening filters in it; each image is mirrored in every second epoch instead of at random.
     `smoothing` is that of the labels that the whole network's answer learns from; exits, whose confidence decides, learn from
-    plain ones. Before it learns from labels, a network for texts fills in blanked words for `pretraining` epochs, at twice the rate.
+    plain ones. Before it learns from labels, a network for texts fills in blanked words for `pretraining` epochs, at twice the rate;
+    those of `from_labels` don't.
     """
 
     twin: Shape
@@ -39,6 +40,7 @@ class Recipe:
     fast: bool = False
     smoothing: float = 0.0
     pretraining: int = 0
+    from_labels: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
@@ -86,8 +88,12 @@ PLAN = {
     ),
     "sst2": Recipe(
         twin=((1, 3), (64, 64)),
-        family={"plain-2": ((1, 1), (64, 64)), "plain-1": ((1,), (64,)), "plain-3": ((1, 2), (64, 64))},
-        epochs=8, early_side=20, batch=64, peak_rate=0.001, cutout=0.4, pretraining=40, seeds=(1, 2, 3, 4, 5), rivals=2,
+        family={
+            "plain-2": ((1, 1), (64, 64)), "plain-1": ((1,), (64,)), "plain-1-labels": ((1,), (64,)),
+            "plain-3": ((1, 2), (64, 64)),
+        },
+        epochs=8, early_side=20, batch=64, peak_rate=0.001, cutout=0.4, pretraining=40, seeds=(1, 2, 3, 4, 5), rivals=3,
+        from_labels=("plain-1-labels",),
     ),
 }  # fmt: skip
 
@@ -115,6 +121,10 @@ class Run:
     @property
     def shape(self) -> Shape:
         return self.recipe.family.get(self.role, self.recipe.twin)
+
+    @property
+    def pretraining(self) -> int:
+        return 0 if self.role in self.recipe.from_labels else self.recipe.pretraining
 
 
 def runs(plan: dict[str, Recipe] = PLAN) -> list[Run]:

@@ -133,7 +133,7 @@ def train(run: Run, folder: Path, train_part: Split, validation: Split) -> None:
             return {}
         return {"validation": rightness(answers(network, run, seen), seen.labels)}
 
-    if recipe.pretraining:
+    if run.pretraining:
         pretrain(network, run, folder / "pretraining", train_part)
     if recipe.fast and not recipe.large:
         network.whiten(kind.inputs(dataset, train_part.images[:: max(1, len(train_part) // 2000)]))
@@ -145,7 +145,7 @@ def train(run: Run, folder: Path, train_part: Split, validation: Split) -> None:
     save_atomically(network.state_dict(), folder / "network.pt")
     logits = answers(network, run, seen, bf16=False)
     total = network.costs(dataset.size)[0]
-    result = {"pretraining": recipe.pretraining, "epochs": recipe.total, "multiplyAdds": total, "validation": rightness(logits, seen.labels)}
+    result = {"pretraining": run.pretraining, "epochs": recipe.total, "multiplyAdds": total, "validation": rightness(logits, seen.labels)}
     if isinstance(network, EarlyExits):
         costs = [cost / total for cost in network.exit_costs(dataset.size)]
         result["oneThreshold"] = one_threshold(logits, seen.labels, costs)
@@ -197,7 +197,7 @@ def status(run: Run, folder: Path) -> str:
     accuracy = next((f", validation accuracy {line['validation'][-1]}" for line in reversed(lines) if "validation" in line), "")
     steps, wall, cpu = (sum(state[key] for _, state in stages) for key in ("step", "seconds", "cpu"))
     wall, cpu = wall + sum(line["seconds"] for line in lines), cpu + sum(line["cpu"] for line in lines)
-    epochs = f"{len(lines)} epochs of {run.recipe.pretraining + run.recipe.total}, {steps} steps"
+    epochs = f"{len(lines)} epochs of {run.pretraining + run.recipe.total}, {steps} steps"
     done = "finished" if (folder / "result.json").exists() else epochs
     return f"{run.name}: {done}, {wall:.0f} s, {cpu:.0f} CPU s{accuracy}"
 

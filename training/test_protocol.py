@@ -422,7 +422,7 @@ class PlanTest(unittest.TestCase):
         first = [(run.dataset, run.role) for run in planned[: 3 * len(PLAN)]]
         self.assertEqual(first, [(name, role) for name in PLAN for role in ("twin", "gated", next(iter(PLAN[name].family)))])
         self.assertEqual({run.seed for run in planned[: 3 * len(PLAN)]}, {1})
-        self.assertEqual(sum(run.seed == 3 for run in planned), 10)
+        self.assertEqual(sum(run.seed == 3 for run in planned), 11)
 
     def test_images_are_whole_while_weights_are_averaged(self):
         recipe = SMOKE["mnist"]
@@ -436,7 +436,7 @@ class PlanTest(unittest.TestCase):
                 kind.network(dataset, recipe, shape, gated=False).costs(dataset.size)[0]
                 for shape in (recipe.twin, *recipe.family.values())
             )
-            self.assertGreaterEqual(len(family), {"mnist": 1, "sst2": 3}.get(name, 4))
+            self.assertGreaterEqual(len(family), {"mnist": 1, "sst2": 4}.get(name, 4))
             self.assertLess(max(family), 0.85 * twin)
 
 

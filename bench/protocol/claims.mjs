@@ -39,10 +39,12 @@ export function latencyOfRole({ dataset, latencyMs }, role, limits) {
 
 /**
  * Accuracy of the plain networks at a given cost: linear interpolation between the two nearest costs; outside their range,
- * that of the cheapest or the most expensive network.
+ * that of the cheapest or the most expensive network. Networks that are no more accurate than a cheaper one don't count.
  */
-export function staticAt(points, cost) {
-  const sorted = points.toSorted((a, b) => a.cost - b.cost);
+function staticAt(points, cost) {
+  const better = (a, b) => a.cost - b.cost || b.accuracy - a.accuracy;
+  const best = (list, point) => (point.accuracy > (list.at(-1)?.accuracy ?? 0) ? [...list, point] : list);
+  const sorted = points.toSorted(better).reduce(best, []);
   const above = sorted.findIndex((point) => point.cost >= cost);
   if (above < 0) return sorted.at(-1).accuracy;
   if (above === 0) return sorted[0].accuracy;
