@@ -64,6 +64,16 @@ describe('the claims of the protocol', () => {
     ).toEqual([[], [0], [1], [2], [3], [4, 5, 6, 7]]);
   });
 
+  it('draw the line only through plain networks that are better than all cheaper ones', () => {
+    const cheap = {
+      ...REPORT,
+      latencyMs: { ...REPORT.latencyMs, 'plain-cheap': { mean: 0.4 } },
+      networks: [...REPORT.networks, network('plain-cheap', 1, 50, 928)],
+    };
+    // From 92.8 % at half the cost to 93 %, past plain-small, which would lower the line to 92 %.
+    expect(failing([cheap])).toEqual([[5, 7]]);
+  });
+
   it('are open where networks are missing', () => {
     const without = (role: string) => ({
       ...REPORT,
