@@ -71,12 +71,16 @@ class Encoder(nn.Module):
         x, _ = texts
         return self.head(self.last_norm(x[:, 0]))
 
-    def forward(self, ids: torch.Tensor, words: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits [N, classes] of token ids [N, T]; `words` are 0 at padding, all tokens but PADDING are words without."""
+    def last(self, ids: torch.Tensor, words: torch.Tensor | None = None) -> Texts:
+        """The output of the last layer, of token ids [N, T]."""
         texts = self.begin(ids, words)
         for block in self.blocks:
             texts = block(texts)
-        return self.end(texts)
+        return texts
+
+    def forward(self, ids: torch.Tensor, words: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits [N, classes] of token ids [N, T]; `words` are 0 at padding, all tokens but PADDING are words without."""
+        return self.end(self.last(ids, words))
 
     def costs(self, size: int) -> tuple[int, list[int]]:
         """Multiply-adds of the network and of each block for a text of `size` tokens."""
@@ -86,7 +90,7 @@ class Encoder(nn.Module):
 
 
 class MaskedWords(nn.Module):
-    """Fills words in that were blanked, so that an encoder learns from texts alone (Devlin et al. 2019, BERT)."""
+    """Fills in blanked words, so that an encoder learns from texts without labels (Devlin et al. 2019, BERT)."""
 
     def __init__(self, encoder: Encoder):
         super().__init__()
@@ -96,11 +100,10 @@ class MaskedWords(nn.Module):
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
     def forward(self, ids: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
-        """Logits [M, vocabulary] of those tokens of `ids` [N, T] that are `asked` for [N, T]; the encoder's embeddings give them."""
-        texts = self.encoder.begin(ids)
-        for block in self.encoder.blocks:
-            texts = block(texts)
-        x, _ = texts
+        """Logits [M, vocabulary] for the M tokens of `ids` [N, T] where `asked` [N, T] is true; the last layer's weights are the
+        encoder's embeddings.
+        """
+        x, _ = self.encoder.last(ids)
         return F.linear(self.hidden(self.encoder.last_norm(x[asked])), self.encoder.words.weight, self.bias)
 
 

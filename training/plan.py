@@ -20,8 +20,8 @@ class Recipe:
     images are also changed by TrivialAugment. `fast` trains networks for images with Muon and, where the stem isn't `large`, fixed
     whitening filters in it; each image is mirrored in every second epoch instead of at random.
     `smoothing` is that of the labels that the whole network's answer learns from; exits, whose confidence decides, learn from
-    plain ones. Before it learns from labels, a network for texts fills in blanked words for `pretraining` epochs, at twice the rate;
-    those of `from_labels` don't.
+    plain ones. Before it learns from labels, a network for texts fills in blanked words for `pretraining` epochs, at twice the rate,
+    unless it is one of `from_labels`.
     """
 
     twin: Shape

@@ -195,8 +195,9 @@ def status(run: Run, folder: Path) -> str:
     stages = [so_far(folder / "pretraining"), so_far(folder)]
     lines = [line for logged, _ in stages for line in logged]
     accuracy = next((f", validation accuracy {line['validation'][-1]}" for line in reversed(lines) if "validation" in line), "")
-    steps, wall, cpu = (sum(state[key] for _, state in stages) for key in ("step", "seconds", "cpu"))
-    wall, cpu = wall + sum(line["seconds"] for line in lines), cpu + sum(line["cpu"] for line in lines)
+    states = [state for _, state in stages]
+    wall, cpu = (sum(part[key] for part in (*lines, *states)) for key in ("seconds", "cpu"))
+    steps = sum(state["step"] for state in states)
     epochs = f"{len(lines)} epochs of {run.pretraining + run.recipe.total}, {steps} steps"
     done = "finished" if (folder / "result.json").exists() else epochs
     return f"{run.name}: {done}, {wall:.0f} s, {cpu:.0f} CPU s{accuracy}"

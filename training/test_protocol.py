@@ -295,7 +295,6 @@ class TextTest(unittest.TestCase):
         torch.testing.assert_close(network.answers(ids)[-1], plain(padded, (padded != 0).long()))
         self.assertEqual(network.places, [0, 1])
 
-
     def test_twin_and_gated_network_learn_the_same_from_blanked_words_and_no_label(self):
         few = text.TextSet("few", "Few", ["no", "yes"], words=12, endings=0, size=9)
         # Each word decides the next one.
@@ -436,7 +435,7 @@ class PlanTest(unittest.TestCase):
                 kind.network(dataset, recipe, shape, gated=False).costs(dataset.size)[0]
                 for shape in (recipe.twin, *recipe.family.values())
             )
-            self.assertGreaterEqual(len(family), {"mnist": 1, "sst2": 4}.get(name, 4))
+            self.assertGreaterEqual(len(family), {"mnist": 1}.get(name, 4))
             self.assertLess(max(family), 0.85 * twin)
 
 

@@ -39,12 +39,12 @@ export function latencyOfRole({ dataset, latencyMs }, role, limits) {
 
 /**
  * Accuracy of the plain networks at a given cost: linear interpolation between the two nearest costs; outside their range,
- * that of the cheapest or the most expensive network. Networks that are no more accurate than a cheaper one don't count.
+ * that of the cheapest or the most expensive network. A network doesn't count if one that costs no more is more accurate.
  */
 function staticAt(points, cost) {
-  const better = (a, b) => a.cost - b.cost || b.accuracy - a.accuracy;
-  const best = (list, point) => (point.accuracy > (list.at(-1)?.accuracy ?? 0) ? [...list, point] : list);
-  const sorted = points.toSorted(better).reduce(best, []);
+  const beats = (other, point) => other.cost <= point.cost && other.accuracy > point.accuracy;
+  const best = points.filter((point) => !points.some((other) => beats(other, point)));
+  const sorted = best.toSorted((a, b) => a.cost - b.cost);
   const above = sorted.findIndex((point) => point.cost >= cost);
   if (above < 0) return sorted.at(-1).accuracy;
   if (above === 0) return sorted[0].accuracy;
