@@ -19,7 +19,7 @@ import { compileModel } from '../dist/model/compile.js';
 import { loadModel } from '../dist/model/load.js';
 import { argMax } from '../dist/numeric/softmax.js';
 import { bindFeeds } from '../dist/session/feeds.js';
-import { decodeHeads } from '../dist/skip/head-codec.js';
+import { decodeExits } from '../dist/skip/head-codec.js';
 import { baselines, fullAnswers, mean } from './calibration/baselines.mjs';
 import { writeTables } from './calibration/page.mjs';
 import { DATASETS, modelFolders, open, readImages } from './reproduction/networks.mjs';
@@ -102,7 +102,7 @@ async function measure(dataset, folder) {
     ? await baselines(
         backend,
         program,
-        decodeHeads(policy.heads),
+        decodeExits(policy.heads),
         { order: [...inputs('fit'), ...inputs('order')], certify: inputs('certify'), test },
         RULE,
       )
@@ -121,7 +121,7 @@ async function time({ dataset, folder, policy }) {
   const { program, odd, backend } = await openNetwork(dataset, join(BENCH, folder));
   const stopwatch = new Stopwatch(backend, program, []);
   const inputs = odd.map(({ input }) => input);
-  const latency = stopwatch.time(decodeHeads(policy.heads), inputs, TIMED);
+  const latency = stopwatch.time(decodeExits(policy.heads), inputs, TIMED);
   stopwatch.release();
   backend.release();
   return { ...latency, reduction: latencyReduction(latency) };

@@ -5,8 +5,8 @@ import { Evaluator, runAll } from '../../dist/calibrate/evaluator.js';
 import { binomialPValue, fixedSequenceTest } from '../../dist/calibrate/risk.js';
 import { generator } from '../../dist/numeric/random.js';
 import { argMax, softmax } from '../../dist/numeric/softmax.js';
-import { attachHeads } from '../../dist/skip/attach.js';
-import { BlockMode } from '../../dist/skip/resolve.js';
+import { attachExits } from '../../dist/skip/attach.js';
+import { BlockMode } from '../../dist/skip/compiled-policy.js';
 
 /** Thresholds on a confidence, from careful to bold. */
 const THRESHOLDS = Array.from({ length: 60 }, (_, i) => 1 - 0.0001 * 1.15 ** i).filter((at) => at > 0.3);
@@ -51,7 +51,7 @@ async function exitTable(backend, program, exits, inputs) {
   for (const [e, exit] of exits.entries()) {
     // An exit reads the previous ones; a threshold of 2 keeps items from leaving there.
     const passed = exits.slice(0, e).map((before) => ({ ...before, threshold: 2 }));
-    const alone = attachHeads(program, { exits: [...passed, { ...exit, threshold: 0 }], gates: [] });
+    const alone = attachExits(program, [...passed, { ...exit, threshold: 0 }]);
     const index = alone.blocks.findIndex(({ name }) => name === exit.after);
     const { heads } = alone.blocks[index];
     const behind = alone.blocks.slice(index + 1).reduce((sum, { cost }) => sum + cost.multiplyAdds, 0);

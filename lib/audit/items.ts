@@ -30,7 +30,6 @@ export interface ItemHashes {
 
 const LETTERS: Record<SkipReason, string> = {
   gate: 'g',
-  confidence: 'c',
   policy: 'p',
   fixed: 'f',
   tripped: 't',

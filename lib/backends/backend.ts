@@ -1,9 +1,9 @@
 import type { Program } from '../model/program.js';
+import type { Decisions } from '../skip/compiled-policy.js';
 import type { AuditLines } from '../skip/observer.js';
-import type { ResolvedPolicy } from '../skip/resolve.js';
 import type { TensorData } from '../tensor.js';
 
-export { BlockMode, type ResolvedPolicy } from '../skip/resolve.js';
+export { BlockMode, type Decisions, decisionsIn } from '../skip/compiled-policy.js';
 
 export interface RunRequest {
   /** Number of items (1 for a program of batching 'whole'). */
@@ -12,10 +12,13 @@ export interface RunRequest {
   readonly inputs: readonly TensorData[];
   /** One array per program output, in order, laid out like inputs; filled by the run. */
   readonly outputs: readonly TensorData[];
-  readonly policy: ResolvedPolicy;
-  /** items x blocks, row-major; 1 if the block ran, 0 if it was skipped. Filled by the run. */
-  readonly ran: Uint8Array;
-  /** items x blocks, row-major; the gate's score, NaN if no gate was evaluated. Filled by the run. */
+  readonly policy: Decisions;
+  /**
+   * items x decisions, row-major; of a block 1 if it ran, 0 if it was skipped; of an exit 1 if it was taken. The decisions of a
+   * program are its blocks', then its exits'. Filled by the run.
+   */
+  readonly outcomes: Uint8Array;
+  /** items x decisions, row-major; the score of the gate or exit, NaN if it was not evaluated. Filled by the run. */
   readonly scores: Float32Array;
   readonly signal?: AbortSignal;
   /**

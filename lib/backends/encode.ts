@@ -54,7 +54,7 @@ function block(block: Block): number[] {
 
 /** Throws INTERNAL for a number that is not a 32-bit integer. */
 export function encodeProgram(program: Program): EncodedProgram {
-  const { values, inputs, outputs, steps, blocks } = program;
+  const { values, inputs, outputs, steps, blocks, exits } = program;
   const words: number[] = [MAGIC, VERSION, values.length, inputs.length, outputs.length, steps.length];
   words.push(blocks.length, Number(program.batching === 'whole'));
   const constants: TensorData[] = [];
@@ -73,6 +73,8 @@ export function encodeProgram(program: Program): EncodedProgram {
     words.push(...step.inputs, ...step.outputs, ...attributeWords(step));
   }
   for (const each of blocks) words.push(...block(each));
+  if (exits.length > 0) words.push(exits.length);
+  for (const { first, end, score, answers } of exits) words.push(first, end, score, ...answers);
   if (words.some((word) => (word | 0) !== word)) {
     throw new ResidualSkipError('INTERNAL', 'program: it holds a number beyond 32 bits');
   }

@@ -50,7 +50,7 @@ interface NativeEngine {
   expectCaller(comes: boolean): void;
   release(): void;
 }
-/** `arrays` holds inputs, outputs, ran, scores and, for `run`, a flag that aborts the run when it isn't 0. */
+/** `arrays` holds inputs, outputs, outcomes, scores and, for `run`, a flag that aborts the run when it isn't 0. */
 type RunArguments = [
   items: number,
   arrays: readonly TensorData[],
@@ -274,8 +274,8 @@ function aborted(signal: AbortSignal): ResidualSkipError {
 }
 
 function runArguments(request: RunRequest, flag: readonly Int32Array[]): RunArguments {
-  const { items, inputs, outputs, policy, ran, scores } = request;
-  const arrays = [...inputs, ...outputs, ran, scores, ...flag];
+  const { items, inputs, outputs, policy, outcomes, scores } = request;
+  const arrays = [...inputs, ...outputs, outcomes, scores, ...flag];
   for (const { buffer } of arrays) {
     // A buffer that shrinks would free memory that the run uses. Shared buffers only grow.
     if ((buffer as { readonly resizable?: boolean }).resizable) {

@@ -61,6 +61,9 @@ function liveness(program: Program): (Life | undefined)[] {
     // Skipping copies the input to where the body would have left its result.
     if (skippable) touch(input, end - 1);
   }
+  for (const { score, answers, end } of program.exits) {
+    for (const id of [score, ...answers]) touch(id, end);
+  }
   for (const { value } of program.outputs) touch(value, program.steps.length);
   return lives;
 }

@@ -1,10 +1,11 @@
 import { setImmediate } from 'node:timers/promises';
+import { append } from '../append.js';
 import { ResidualSkipError } from '../errors.js';
 import { activate, type KernelTensor, runStep } from '../kernels/index.js';
-import { type Block, type Gate, NONE, type Program, type Step } from '../model/program.js';
+import { type Block, type Gate, NONE, type Program, type Step, type ValueId } from '../model/program.js';
 import { sizeOf } from '../numeric/shapes.js';
 import { ARRAY_OF, type TensorData } from '../tensor.js';
-import { type Backend, BlockMode, type CompiledProgram, type RunRequest } from './backend.js';
+import { type Backend, BlockMode, type CompiledProgram, decisionsIn, type RunRequest } from './backend.js';
 import { type Placement, place } from './placement.js';
 
 /**
@@ -102,6 +103,8 @@ class Arena {
   readonly operands: readonly { inputs: (KernelTensor | undefined)[]; outputs: KernelTensor[] }[];
   /** The block that begins (with its gate, if it has steps of its own) at a step; undefined elsewhere. */
   readonly blockAt: readonly (number | undefined)[];
+  /** The exits that decide before a step, or at the end. */
+  readonly exitsAt: ReadonlyMap<number, readonly number[]>;
 
   constructor(
     readonly program: Program,
@@ -126,6 +129,9 @@ class Arena {
     const blockAt = new Array<number | undefined>(program.steps.length).fill(undefined);
     for (const [index, { gateFirst }] of program.blocks.entries()) blockAt[gateFirst] = index;
     this.blockAt = blockAt;
+    const exitsAt = new Map<number, number[]>();
+    for (const [index, { end }] of program.exits.entries()) append(exitsAt, end, index);
+    this.exitsAt = exitsAt;
   }
 
   tensor(id: number): KernelTensor {
@@ -152,16 +158,16 @@ function allocate(bytes: number): ArrayBuffer {
 /** Runs item after item, yielding after every step. */
 function* runItems(arena: Arena, request: RunRequest): Generator<void, void> {
   const { program } = arena;
-  request.ran.fill(0);
+  request.outcomes.fill(0);
   request.scores.fill(Number.NaN);
   for (let item = 0; item < request.items; item++) {
     for (const [i, { value, batched }] of program.inputs.entries()) {
       const { data } = arena.tensor(value);
       copySlice(request.inputs[i]!, batched ? item * data.length : 0, data, 0, data.length);
     }
-    yield* runProgram(arena, request, item);
-    for (const [i, { value, batched }] of program.outputs.entries()) {
-      const { data } = arena.tensor(value);
+    const answers = yield* runProgram(arena, request, item);
+    for (const [i, { batched }] of program.outputs.entries()) {
+      const { data } = arena.tensor(answers[i]!);
       copySlice(data, 0, request.outputs[i]!, batched ? item * data.length : 0, data.length);
     }
   }
@@ -186,11 +192,15 @@ function timesOf({ program }: Arena, { times }: RunRequest, item: number): Times
   return times?.subarray(item * size, (item + 1) * size);
 }
 
-function* runProgram(arena: Arena, request: RunRequest, item: number): Generator<void, void> {
-  const { program, blockAt } = arena;
+/** Returns the values of the outputs: the program's own, or the answers of the exit that was taken. */
+function* runProgram(arena: Arena, request: RunRequest, item: number): Generator<void, readonly ValueId[]> {
+  const { program, blockAt, exitsAt } = arena;
   const times = timesOf(arena, request, item);
   let at = 0;
-  while (at < program.steps.length) {
+  for (;;) {
+    const taken = exitsAt.get(at)?.find((exit) => leaves(arena, request, item, exit));
+    if (taken !== undefined) return program.exits[taken]!.answers;
+    if (at === program.steps.length) return program.outputs.map(({ value }) => value);
     const index = blockAt[at];
     if (index === undefined) {
       at = runOne(arena, at, times);
@@ -202,11 +212,22 @@ function* runProgram(arena: Arena, request: RunRequest, item: number): Generator
   }
 }
 
+/** Whether the item takes an exit. A NaN score doesn't. */
+function leaves(arena: Arena, request: RunRequest, item: number, exit: number): boolean {
+  const decision = arena.program.blocks.length + exit;
+  const entry = item * decisionsIn(arena.program) + decision;
+  const score = Number(arena.tensor(arena.program.exits[exit]!.score).data[0]);
+  request.scores[entry] = score;
+  const taken = score >= request.policy.thresholds[decision]!;
+  request.outcomes[entry] = Number(taken);
+  return taken;
+}
+
 /** Runs or skips one block. */
 function* runBlock(arena: Arena, request: RunRequest, item: number, index: number): Generator<void, void> {
   const block = arena.program.blocks[index]!;
   const times = timesOf(arena, request, item);
-  const entry = item * arena.program.blocks.length + index;
+  const entry = item * decisionsIn(arena.program) + index;
   let runs = request.policy.modes[index] === BlockMode.run;
   if (request.policy.modes[index] === BlockMode.gate && block.gate) {
     yield* runRange(arena, block.gateFirst, block.first, times);
@@ -214,7 +235,7 @@ function* runBlock(arena: Arena, request: RunRequest, item: number, index: numbe
     request.scores[entry] = score;
     runs = gateOpens(block.gate, score, request.policy.thresholds[index]!);
   }
-  request.ran[entry] = runs ? 1 : 0;
+  request.outcomes[entry] = runs ? 1 : 0;
   if (runs) yield* runRange(arena, block.first, block.end, times);
   else skip(arena, block);
 }

@@ -1,7 +1,7 @@
 /** A budget instead of a limit: the most careful setting within it is taken, and its risk certified. */
 import { ResidualSkipError } from '../errors.js';
 import type { Effort, Stopwatch } from './latency.js';
-import { headsOf, type Thresholds } from './measure.js';
+import { exitsOf, type Thresholds } from './measure.js';
 import type { CalibrationOptions } from './options.js';
 import type { Table } from './table.js';
 
@@ -41,7 +41,7 @@ export function budgetOf(
   const inputs = order.items.map(({ input }) => input);
   return {
     most: budgetMs,
-    spent: (thresholds) => stopwatch.time(headsOf(order, thresholds), inputs, EFFORT).policyMs.p50,
+    spent: (thresholds) => stopwatch.time(exitsOf(order, thresholds), inputs, EFFORT).policyMs.p50,
     outOfReach: outOfReach('budgetMs', `a median of ${budgetMs} ms`),
   };
 }

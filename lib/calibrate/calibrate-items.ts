@@ -6,9 +6,9 @@
 import type { Backend } from '../backends/backend.js';
 import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program.js';
-import { type AnyExit, attachHeads, type Heads } from '../skip/attach.js';
+import { type AnyExit, attachExits, type ExitSpec } from '../skip/attach.js';
 import { resolveGuards } from '../skip/guards.js';
-import { decodeHeads, type EncodedHeads, encodeHeads } from '../skip/head-codec.js';
+import { decodeExits, type EncodedHeads, encodeExits } from '../skip/head-codec.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import { answerOf, checkedAnswer } from './answers.js';
 import { budgetOf } from './budget.js';
@@ -35,7 +35,7 @@ import { byClass, contributionsOf, examplesOf } from './examine.js';
 import { type Fitting, fitExits, fittingWork } from './fit.js';
 import { checkGroups, className, groupsOf } from './groups.js';
 import { expectedOf, QUICK, Stopwatch, THOROUGH } from './latency.js';
-import { headsOf, type Measured, measure } from './measure.js';
+import { exitsOf, type Measured, measure } from './measure.js';
 import type { CalibrationItem, CalibrationOptions, FitImages } from './options.js';
 import { savingsOf } from './places.js';
 import { Programs } from './programs.js';
@@ -78,7 +78,7 @@ export async function calibrateItems(
   const items = distinctItems(given, programs, options);
   // The model's own exits were trained elsewhere: nothing is fitted. Nor is it where nothing can be skipped.
   const skips = program.blocks.some(({ skippable }) => skippable);
-  const own = skips ? program.exits?.list.map(({ after }): AnyExit => ({ after })) : [];
+  const own = skips ? program.ownExits?.list.map(({ after }): AnyExit => ({ after })) : [];
   const unlimited = options.budget !== undefined || options.budgetMs !== undefined;
   if (own && options.fit) checkOrdering(options);
   const first = own ? (options.fit ? 'certify' : 'order') : options.fit ? 'order' : 'fit';
@@ -175,7 +175,7 @@ export async function calibrateItems(
         price: worth[i]!.price,
         ...rest,
         ...certificateOf(losses[i]!, careful.rule, careful.grouping),
-        latency: stopwatch.time(headsOf(table, worth[i]!.thresholds), inputs, QUICK),
+        latency: stopwatch.time(exitsOf(table, worth[i]!.thresholds), inputs, QUICK),
       }),
     );
     const data = {
@@ -187,15 +187,15 @@ export async function calibrateItems(
     };
     const settle = async ({ rule, grouping }: Certified, chosen: number) => {
       const result = results[chosen];
-      const heads = result && headsOf(table, worth[chosen]!.thresholds);
-      if (heads) await checkRun(judging, heads, table, result);
+      const policyExits = result && exitsOf(table, worth[chosen]!.thresholds);
+      if (policyExits) await checkRun(judging, policyExits, table, result);
       const certificate =
         chosen < 0
           ? trivialCertificate(certify.length, rule, grouping)
           : budget
             ? boundOf(losses[chosen]!, rule)
             : certificateOf(losses[chosen]!, rule, grouping);
-      const latency = heads && stopwatch.time(heads, inputs, THOROUGH);
+      const latency = policyExits && stopwatch.time(policyExits, inputs, THOROUGH);
       const policy: SkipPolicy = {
         version: 1,
         model: { sha256 },
@@ -203,8 +203,8 @@ export async function calibrateItems(
         blocks: {},
         // Where nothing is certified, gates of the model must not decide either.
         ...(chosen < 0 && { default: 'run' }),
-        // Without heads, a policy would keep the model's own exits, which nothing has certified.
-        ...((heads || program.exits) && { heads: encodeHeads(heads ?? { exits: [], gates: [] }) }),
+        // Without this, a policy would keep the model's own exits, which nothing has certified.
+        ...((policyExits || program.ownExits) && { heads: encodeExits(policyExits ?? []) }),
         ...(options.guards && { guards: [...options.guards] }),
         ...(labels && { labels: [...labels] }),
         promise: promiseOf(certificate, rule, data),
@@ -213,11 +213,11 @@ export async function calibrateItems(
           ...(result && { scores: result.profiles.gate, exits: result.profiles.exit }),
         },
       };
-      return { policy, heads, result };
+      return { policy, policyExits, result };
     };
     // A budget was chosen before `certify` was used: the upper bound of that one setting's risk is promised.
     const chosen = budget ? tested.length - 1 : careful.chosen;
-    const { policy, heads, result } = await settle(careful, chosen);
+    const { policy, policyExits, result } = await settle(careful, chosen);
     const further: SkipPolicy[] = [];
     for (const other of others) further.push((await settle(other, other.chosen)).policy);
     options.onProgress?.(total, total);
@@ -226,7 +226,7 @@ export async function calibrateItems(
       settings: tested,
       chosen,
       bolder: others.map((other) => other.chosen),
-      contributions: heads ? contributionsOf(table, heads, result!) : [],
+      contributions: policyExits ? contributionsOf(table, policyExits, result!) : [],
       classes: byClass(labelled ? classes : [...table.answers], result, labels),
       examples: examplesOf(table, result, labels),
       certifiedOn: certify.map((item) => item.sha256),
@@ -326,11 +326,11 @@ async function foldTables(
  */
 async function checkRun(
   { backend, programs: own, onItems }: Judging,
-  heads: Heads,
+  exits: readonly ExitSpec[],
   { items, end }: Table,
   { byItem }: Measured,
 ): Promise<void> {
-  const grown = own.map((program) => attachHeads(program, heads));
+  const grown = own.map((program) => attachExits(program, exits));
   const evaluator = new Evaluator(backend, grown);
   try {
     const inputs = items.map(({ input }) => input);
@@ -362,13 +362,11 @@ async function remembered(
   const inputs = JSON.stringify([items.map(({ sha256 }) => sha256), options]);
   const encoded = await backend.remember(program, inputs, async (engine) => {
     const chains = await fitOn(engine);
-    const heads = chains.map((chain) =>
-      encodeHeads({ exits: chain.map((exit) => ({ ...exit, threshold: 0 })), gates: [] }),
-    );
+    const heads = chains.map((chain) => encodeExits(chain.map((exit) => ({ ...exit, threshold: 0 }))));
     return JSON.stringify(heads);
   });
   const chains: EncodedHeads[] = JSON.parse(encoded);
   return chains.map((chain) =>
-    decodeHeads(chain).exits.map(({ threshold: _, head, ...exit }) => ({ ...exit, head: head! })),
+    decodeExits(chain).map(({ threshold: _, head, ...exit }) => ({ ...exit, head: head! })),
   );
 }

@@ -6,10 +6,10 @@ import type { Backend } from '../backends/backend.js';
 import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program.js';
 import { mean } from '../numeric/statistics.js';
-import { encodeHeads } from '../skip/head-codec.js';
+import { BlockMode } from '../skip/compiled-policy.js';
+import { encodeExits } from '../skip/head-codec.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import { mostLoss, type VectorMetric } from '../skip/promise.js';
-import { BlockMode } from '../skip/resolve.js';
 import type { TensorData } from '../tensor.js';
 import { type Certified, certificateOf, certifyEach, promiseOf, trivialCertificate } from './certify.js';
 import { checkSkippable, distinctItems, rulesOf } from './checks.js';
@@ -126,7 +126,7 @@ export async function calibrateVectors(
         price: sets[i]!.size,
         ...{ multiplyAddsSkipped, blocksSkipped, exits: {} },
         ...certificateOf(losses[i]!, careful.rule, careful.grouping),
-        latency: stopwatch.time(NO_HEADS, inputs, QUICK, sets[i]),
+        latency: stopwatch.time([], inputs, QUICK, sets[i]),
       }),
     );
     const data = {
@@ -139,7 +139,7 @@ export async function calibrateVectors(
       const certificate = result
         ? certificateOf(losses[chosen]!, rule, grouping)
         : trivialCertificate(certify.length, rule, grouping);
-      const latency = result && stopwatch.time(NO_HEADS, inputs, THOROUGH, skipped);
+      const latency = result && stopwatch.time([], inputs, THOROUGH, skipped);
       return {
         version: 1,
         model: { sha256 },
@@ -148,7 +148,7 @@ export async function calibrateVectors(
         ),
         // Where nothing is certified, gates of the model must not decide either.
         ...(!result && { default: 'run' }),
-        ...(program.exits && { heads: encodeHeads(NO_HEADS) }),
+        ...(program.ownExits && { heads: encodeExits([]) }),
         promise: promiseOf(certificate, rule, data),
         expected: expectedOf(result, latency),
       };
@@ -170,8 +170,6 @@ export async function calibrateVectors(
     evaluator.release();
   }
 }
-
-const NO_HEADS = { exits: [], gates: [] };
 
 function checkOptions({ metric, budget, budgetMs, perClass, guards, fit, reference }: VectorOptions): void {
   const forClasses = { budget, budgetMs, perClass: perClass || undefined, guards, fit, reference };

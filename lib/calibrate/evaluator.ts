@@ -2,7 +2,7 @@ import { append } from '../append.js';
 import type { Backend, CompiledProgram } from '../backends/backend.js';
 import type { Program } from '../model/program.js';
 import { sizeOf } from '../numeric/shapes.js';
-import { BlockMode, type ResolvedPolicy } from '../skip/resolve.js';
+import { BlockMode, type Decisions, decisionsFor, decisionsIn } from '../skip/compiled-policy.js';
 import { allocate, type TensorData } from '../tensor.js';
 import { Programs } from './programs.js';
 
@@ -31,13 +31,9 @@ export class Evaluator {
     this.#programs = Programs.of(network);
   }
 
-  /** A policy that gives every block the mode returned for it; gates keep their own thresholds. */
-  policy(mode: (block: number) => number): ResolvedPolicy {
-    const { blocks } = this.#programs.main;
-    return {
-      modes: Uint8Array.from(blocks, (_, i) => mode(i)),
-      thresholds: Float32Array.from(blocks, ({ gate }) => gate?.threshold ?? 0),
-    };
+  /** A policy that gives every block the mode returned for it; gates and exits keep their own thresholds. */
+  policy(mode: (block: number) => number): Decisions {
+    return decisionsFor(this.#programs.main, (_, i) => mode(i));
   }
 
   /**
@@ -46,7 +42,7 @@ export class Evaluator {
    */
   async run(
     items: readonly TensorData[],
-    policy: ResolvedPolicy,
+    policy: Decisions,
     onItems?: (count: number) => void,
   ): Promise<Outcome[]> {
     const outcomes: Outcome[] = [];
@@ -82,7 +78,7 @@ export class Evaluator {
   async #runChunk(
     program: Program,
     items: readonly (readonly TensorData[])[],
-    policy: ResolvedPolicy,
+    policy: Decisions,
   ): Promise<Outcome[]> {
     const count = items.length;
     const inputs = program.inputs.map(({ value }, k) => {
@@ -96,14 +92,14 @@ export class Evaluator {
     const outputs = program.outputs.map(({ value }, i) =>
       allocate(program.values[value]!.dtype, sizes[i]! * count),
     );
-    const blocks = program.blocks.length;
-    const ran = new Uint8Array(count * blocks);
-    const scores = new Float32Array(count * blocks).fill(Number.NaN);
-    await this.#compile(program).run({ items: count, inputs, outputs, policy, ran, scores });
+    const [blocks, decisions] = [program.blocks.length, decisionsIn(program)];
+    const results = new Uint8Array(count * decisions);
+    const scores = new Float32Array(count * decisions).fill(Number.NaN);
+    await this.#compile(program).run({ items: count, inputs, outputs, policy, outcomes: results, scores });
     return items.map((_, i) => ({
       outputs: outputs.map((data, k) => (data as Float32Array).slice(i * sizes[k]!, (i + 1) * sizes[k]!)),
-      ran: ran.slice(i * blocks, (i + 1) * blocks),
-      scores: scores.slice(i * blocks, (i + 1) * blocks),
+      ran: results.slice(i * decisions, i * decisions + blocks),
+      scores: scores.slice(i * decisions, i * decisions + blocks),
     }));
   }
 }

@@ -1,6 +1,6 @@
 /** The effect of a policy on the items that certify it, by class and item by item: for tables and reports. */
 import { append } from '../append.js';
-import { costsOfExits, type Heads } from '../skip/attach.js';
+import { type AnyExit, costsOfExits, placeOf, workBeyond } from '../skip/attach.js';
 import { className } from './groups.js';
 import type { Measured } from './measure.js';
 import type { ClassResult, Contribution, Example } from './result.js';
@@ -10,12 +10,17 @@ import type { Table } from './table.js';
 const EXAMPLES = 8;
 
 /** The saving of each exit: the rest of the network for items that leave, minus its head for all that reach it. */
-export function contributionsOf({ program }: Table, { exits }: Heads, result: Measured): Contribution[] {
+export function contributionsOf(
+  { program }: Table,
+  exits: readonly AnyExit[],
+  result: Measured,
+): Contribution[] {
   const { blocks, cost } = program;
   const costs = costsOfExits(program, exits);
-  return exits.map(({ after }, e) => {
+  return exits.map((exit, e) => {
+    const { after } = exit;
     const place = blocks.findIndex(({ name }) => name === after);
-    const { beyond } = blocks[place]!.heads!;
+    const beyond = workBeyond(program, placeOf(program, exit));
     const rest = blocks.slice(place + 1).reduce((sum, block) => sum + block.cost.multiplyAdds, beyond);
     const [rate, came] = [result.exits[after]!, result.came[after]!];
     const multiplyAddsSkipped = (rate * rest - came * costs[e]!) / cost.multiplyAdds;

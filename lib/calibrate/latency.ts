@@ -3,12 +3,11 @@ import type { Backend, CompiledProgram, RunRequest } from '../backends/backend.j
 import type { Program } from '../model/program.js';
 import { sizeOf } from '../numeric/shapes.js';
 import { mean, median } from '../numeric/statistics.js';
-import { attachHeads, type Heads } from '../skip/attach.js';
+import { attachExits, type ExitSpec } from '../skip/attach.js';
+import { BlockMode, decisionsFor, decisionsIn } from '../skip/compiled-policy.js';
 import { isGuarded, type ResolvedGuard } from '../skip/guards.js';
 import type { Expected, Latency } from '../skip/promise.js';
-import { BlockMode } from '../skip/resolve.js';
 import { meaningOf } from '../skip/scores.js';
-import { leftEarly } from '../skip/trace.js';
 import { allocate, type TensorData } from '../tensor.js';
 import { Programs } from './programs.js';
 
@@ -39,15 +38,13 @@ class Runner {
   readonly #ready = new Map<Program, Ready>();
 
   /**
-   * @param gated gates decide, those of heads and the network's own; otherwise every block runs
-   * @param exits thresholds of the exits, by the exit's block
+   * @param gated gates of the network decide; otherwise every block runs
    * @param skipped blocks that are left out
    */
   constructor(
     private readonly backend: Backend,
     private readonly programs: Programs,
     private readonly gated: boolean,
-    private readonly exits: ReadonlyMap<string, number> = new Map(),
     private readonly skipped: ReadonlySet<number> = new Set(),
   ) {}
 
@@ -61,16 +58,13 @@ class Runner {
     const program = this.programs.at(input);
     const known = this.#ready.get(program);
     if (known) return known;
-    const { blocks, outputs, values } = program;
+    const { outputs, values } = program;
     const request = {
       items: 1,
       outputs: outputs.map(({ value }) => allocate(values[value]!.dtype, sizeOf(values[value]!.shape))),
-      policy: {
-        modes: Uint8Array.from(blocks, ({ gate }, i) => this.#mode(gate !== undefined, i)),
-        thresholds: Float32Array.from(blocks, ({ gate }) => gate?.threshold ?? 0),
-      },
-      ran: new Uint8Array(blocks.length),
-      scores: new Float32Array(blocks.length),
+      policy: decisionsFor(program, ({ gate }, i) => this.#mode(gate !== undefined, i)),
+      outcomes: new Uint8Array(decisionsIn(program)),
+      scores: new Float32Array(decisionsIn(program)),
     };
     const made = { program, compiled: this.backend.compileSync(program), request };
     this.#ready.set(program, made);
@@ -82,8 +76,9 @@ class Runner {
     const ready = this.ready(input);
     this.#run(ready, input);
     const { program, request } = ready;
-    const { outputs, ran } = request;
-    const skipped = ran.includes(0) || leftEarly(program, { outputs, exits: this.exits }, 0);
+    const { outputs, outcomes } = request;
+    const blocks = program.blocks.length;
+    const skipped = outcomes.subarray(0, blocks).includes(0) || outcomes.subarray(blocks).includes(1);
     return { scores: outputs[0] as Float32Array, skipped };
   }
 
@@ -101,7 +96,7 @@ export class Stopwatch {
   readonly #full: Runner;
 
   /**
-   * @param program without heads
+   * @param network without exits
    * @param reference runs in its place where every block runs
    */
   constructor(
@@ -119,10 +114,14 @@ export class Stopwatch {
    * @param inputs at least one; as many as the effort allows are timed
    * @param skipped blocks that are left out
    */
-  time(heads: Heads, inputs: readonly TensorData[], effort: Effort, skipped?: ReadonlySet<number>): Latency {
-    const exits = new Map(heads.exits.map(({ after, threshold }) => [after, threshold]));
-    const grown = this.#programs.map((program) => attachHeads(program, heads));
-    const setting = new Runner(this.backend, grown, true, exits, skipped);
+  time(
+    exits: readonly ExitSpec[],
+    inputs: readonly TensorData[],
+    effort: Effort,
+    skipped?: ReadonlySet<number>,
+  ): Latency {
+    const grown = this.#programs.map((program) => attachExits(program, exits));
+    const setting = new Runner(this.backend, grown, true, skipped);
     const { main } = this.#programs;
     const meaning = meaningOf(main, main.outputs[0]!.value);
     try {

@@ -1,6 +1,6 @@
 /** Computes what thresholds do with the items of a table, including guards, without running the items. */
 import { mean } from '../numeric/statistics.js';
-import { costsOfExits, type Heads } from '../skip/attach.js';
+import { costsOfExits, type ExitSpec, placeOf, workBeyond } from '../skip/attach.js';
 import { profileOf, type ScoreProfiles } from '../skip/profile.js';
 import { NEVER, type Table } from './table.js';
 
@@ -31,13 +31,9 @@ export interface Measured {
 /** The threshold of each exit of a table; NEVER if the exit is only passed. */
 export type Thresholds = readonly number[];
 
-/** The heads of a policy. */
-export function headsOf(table: Pick<Table, 'exits'>, thresholds: Thresholds): Heads {
-  const exits = askedOf(table, thresholds).map((e) => ({
-    ...table.exits[e]!.exit,
-    threshold: thresholds[e]!,
-  }));
-  return { exits, gates: [] };
+/** The exits of a policy. */
+export function exitsOf(table: Pick<Table, 'exits'>, thresholds: Thresholds): ExitSpec[] {
+  return askedOf(table, thresholds).map((e) => ({ ...table.exits[e]!.exit, threshold: thresholds[e]! }));
 }
 
 /** Indices of the exits at which items are asked: those that are taken, and fitted ones in front of them, which they read. */
@@ -128,6 +124,8 @@ class Paths {
   readonly #thresholds: Float32Array;
   /** Number of blocks before each exit; then the number of all blocks. */
   readonly #behind: readonly number[];
+  /** Multiply-adds behind each exit that belong to no block. */
+  readonly #beyond: readonly number[];
   /** Multiply-adds of the heads evaluated by an item that leaves at each exit; then at the end. */
   readonly #asking: readonly number[];
 
@@ -138,6 +136,7 @@ class Paths {
     const { program, exits } = table;
     this.#thresholds = Float32Array.from(thresholds);
     const places = exits.map(({ exit }) => program.blocks.findIndex(({ name }) => name === exit.after));
+    this.#beyond = exits.map(({ exit }) => workBeyond(program, placeOf(program, exit)));
     this.#behind = [...places.map((place) => place + 1), program.blocks.length];
     const asked = askedOf(table, thresholds);
     const costs = costsOfExits(
@@ -171,7 +170,7 @@ class Paths {
     const { program, shaped, ran } = this.table;
     const { blocks, cost } = shaped?.[item] ?? program;
     const behind = this.behind(taken);
-    let sum = (taken < 0 ? 0 : blocks[behind - 1]!.heads!.beyond) - this.#asking.at(taken)!;
+    let sum = (taken < 0 ? 0 : this.#beyond[taken]!) - this.#asking.at(taken)!;
     for (let b = 0; b < blocks.length; b++) {
       if (b >= behind || ran[item * blocks.length + b] === 0) sum += blocks[b]!.cost.multiplyAdds;
     }

@@ -86,14 +86,14 @@ export class Steps {
     const port = (value: ValueId): Port => ({ name: this.#values[value]!.name, value, batched: false });
     const compiled = backend.compileSync({
       ...{ values: this.#values, inputs: inputs.map(port), outputs: outputs.map(port) },
-      ...{ steps: this.#steps, blocks: [], batching: 'whole' },
+      ...{ steps: this.#steps, blocks: [], exits: [], batching: 'whole' },
       cost: { multiplyAdds: 0, bytes: 0, layers: 0 },
     });
     return {
       run: (given, results) =>
         compiled.runSync({
           ...{ items: 1, inputs: given, outputs: results, policy: NOTHING },
-          ...{ ran: new Uint8Array(0), scores: new Float32Array(0) },
+          ...{ outcomes: new Uint8Array(0), scores: new Float32Array(0) },
         }),
       release: () => compiled.release(),
     };

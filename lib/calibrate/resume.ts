@@ -163,8 +163,8 @@ function bytesOf({ buffer, byteOffset, byteLength }: TensorData): Uint8Array {
 }
 
 /** The buffers that a run fills, in the order of the file. */
-function resultsOf({ outputs, ran, scores }: RunRequest): Uint8Array[] {
-  return [...outputs, ran, scores].map(bytesOf);
+function resultsOf({ outputs, outcomes, scores }: RunRequest): Uint8Array[] {
+  return [...outputs, outcomes, scores].map(bytesOf);
 }
 
 /** The content of `file`; undefined when it is missing or incomplete. */

@@ -4,10 +4,10 @@
  */
 import type { Backend } from '../backends/backend.js';
 import type { Program } from '../model/program.js';
-import { type AnyExit, attachHeads, exitOf, exitOfAnswer } from '../skip/attach.js';
+import { type AnyExit, attachReadOuts } from '../skip/attach.js';
+import { BlockMode } from '../skip/compiled-policy.js';
 import { isGuarded, type ResolvedGuard } from '../skip/guards.js';
 import type { Metric } from '../skip/promise.js';
-import { BlockMode } from '../skip/resolve.js';
 import { meaningOf } from '../skip/scores.js';
 import { answerOf, checkedAnswer, totalVariation } from './answers.js';
 import { CHUNK, Evaluator, type Outcome, runAll } from './evaluator.js';
@@ -31,7 +31,7 @@ export interface ExitColumn extends Column {
 
 export interface Table {
   readonly items: readonly CalibrationItem[];
-  /** With the heads of all exits. */
+  /** Without the exits. */
   readonly program: Program;
   /** The same at the shape of each item; undefined where all have one. */
   readonly shaped?: readonly Program[] | undefined;
@@ -81,14 +81,14 @@ export async function tableOf(
 ): Promise<Table> {
   const { backend, programs: own, reference, guards, onItems } = judging;
   const meaning = meaningOf(own.main, own.main.outputs[0]!.value);
-  const passed = exits.map((exit) => ({ ...exit, threshold: NEVER }));
-  const grown = own.map((one) => attachHeads(one, { exits: passed, gates: [] }, { answers: true }));
-  const program = grown.main;
+  const grown = own.map((one) => attachReadOuts(one, exits).program);
+  const { readOuts } = attachReadOuts(own.main, exits);
+  const program = own.main;
   const blocks = program.blocks.length;
   const table: Table = {
     items,
     program,
-    shaped: own.shapes && items.map(({ input }) => grown.at(input)),
+    shaped: own.shapes && items.map(({ input }) => own.at(input)),
     answers: new Int32Array(items.length),
     exits: exits.map((exit) => ({
       exit,
@@ -99,9 +99,6 @@ export async function tableOf(
     ran: new Uint8Array(items.length * blocks),
     scores: new Float32Array(items.length * blocks),
   };
-  const find = (nameOf: (name: string) => string | undefined) =>
-    exits.map(({ after }) => program.outputs.findIndex(({ name }) => nameOf(name) === after));
-  const outputs = { confidences: find(exitOf), answers: find(exitOfAnswer) };
   const fill = (to: Column, i: number, scores: Float32Array, full: Float32Array, skipped: boolean) => {
     to.answers[i] = answerOf(scores);
     // As in a session: an item that neither skipped a block nor took an exit has the network's own answer.
@@ -124,8 +121,9 @@ export async function tableOf(
         const answered = inFull[k]!.outputs[0]!;
         table.answers[i] = checkedAnswer(answered);
         for (const [e, exit] of table.exits.entries()) {
-          exit.confidences[i] = outcome.outputs[outputs.confidences[e]!]![0]!;
-          fill(exit, i, outcome.outputs[outputs.answers[e]!]!, answered, true);
+          const { score, answer } = readOuts[e]!;
+          exit.confidences[i] = outcome.outputs[score]![0]!;
+          fill(exit, i, outcome.outputs[answer]!, answered, true);
         }
         fill(table.end, i, outcome.outputs[0]!, answered, outcome.ran.includes(0));
         table.ran.set(outcome.ran, i * blocks);

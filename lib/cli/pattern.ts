@@ -5,7 +5,7 @@ type Fate = 'fixed' | 'ran' | 'skipped';
 
 function fateOf({ ran, reason }: BlockDecision): Fate {
   if (!ran) return 'skipped';
-  return reason === 'gate' || reason === 'confidence' ? 'ran' : 'fixed';
+  return reason === 'gate' ? 'ran' : 'fixed';
 }
 
 const ASCII: Record<Fate, string> = { fixed: '#', ran: '1', skipped: '.' };

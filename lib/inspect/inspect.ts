@@ -4,7 +4,7 @@ import { findModel } from '../data/model-files.js';
 import { compileModel } from '../model/compile.js';
 import type { Dimension, ModelPort } from '../model/graph.js';
 import { loadModel, unsupportedOperators } from '../model/load.js';
-import type { Exit, Program, UnusableGate, ValueId } from '../model/program.js';
+import type { OwnExit, Program, UnusableGate, ValueId } from '../model/program.js';
 import { gatesOutOfUse } from '../model/unusable-gates.js';
 import { checkSource, type ModelSource } from '../session/source.js';
 import { type BlockInfo, describeBlocks } from '../skip/block-info.js';
@@ -104,7 +104,7 @@ export async function inspect(source: ModelSource, options: InspectOptions = {})
     parameters: model.parameters,
     multiplyAdds: program?.cost.multiplyAdds ?? null,
     blocks: program ? blocksOf(program) : [],
-    exits: program?.exits?.list.map(exitOf) ?? [],
+    exits: program?.ownExits?.list.map(exitOf) ?? [],
     unusableGates: program ? gatesOutOfUse(model, program) : [],
     unsupported,
     ...(model.batching === 'whole' && { mixesBatch: model.batchingReason ?? 'the graph' }),
@@ -123,6 +123,6 @@ function blocksOf(program: Program): InspectedBlock[] {
   });
 }
 
-function exitOf({ after, threshold, cost }: Exit): InspectedExit {
+function exitOf({ after, threshold, cost }: OwnExit): InspectedExit {
   return { after, threshold, multiplyAdds: cost.multiplyAdds };
 }

@@ -7,8 +7,8 @@ import type { Ir } from './ir.js';
 import type { Binding, Model } from './model.js';
 import {
   type Block,
-  type Exit,
   NONE,
+  type OwnExit,
   type Port,
   type Program,
   type Step,
@@ -90,7 +90,7 @@ function compact(
   steps: readonly Step[],
   blocks: readonly Block[],
   batching: Program['batching'],
-  exits: readonly Exit[] = [],
+  exits: readonly OwnExit[] = [],
 ): Program {
   const kept: Value[] = [];
   const renumbered = new Map<ValueId, ValueId>([[NONE, NONE]]);
@@ -118,6 +118,7 @@ function compact(
       ...(block.skipTable !== undefined && { skipTable: renumber(block.skipTable) }),
       ...(block.gate && { gate: { ...block.gate, score: renumber(block.gate.score) } }),
     })),
+    exits: [],
     batching,
   };
   const cost = costOf(kept, program.steps);
@@ -129,5 +130,5 @@ function compact(
     score: renumber(exit.score),
     answer: renumber(exit.answer),
   }));
-  return { ...program, values: kept.slice(0, own), cost, exits: { values: kept.slice(own), list } };
+  return { ...program, values: kept.slice(0, own), cost, ownExits: { values: kept.slice(own), list } };
 }

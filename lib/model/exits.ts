@@ -10,7 +10,7 @@ import { hardGate } from './decision.js';
 import { fuse, simplify } from './fuse.js';
 import type { Graph } from './graph.js';
 import { integerise } from './integer.js';
-import { type Exit, NONE, type Step, type Value, type ValueId } from './program.js';
+import { NONE, type OwnExit, type Step, type Value, type ValueId } from './program.js';
 import { Region, type WorkOp } from './region.js';
 import { type Schedule, schedule } from './schedule.js';
 import { Tracer } from './tracer.js';
@@ -147,7 +147,7 @@ export function placeExits(
   { choices, heads }: DetachedExits,
   network: Schedule,
   inputs: ReadonlySet<ValueId>,
-): Exit[] | undefined {
+): OwnExit[] | undefined {
   simplify(heads);
   fuse(heads);
   integerise(heads);
@@ -155,7 +155,7 @@ export function placeExits(
   const { steps } = schedule(heads, []);
   const values: readonly Value[] = heads.values;
   const taken = new Set<Step>();
-  const exits: Exit[] = [];
+  const exits: OwnExit[] = [];
   let before = -1;
   for (const [i, { threshold }] of choices.entries()) {
     const [score, answer] = heads.outputs.slice(2 * i, 2 * i + 2) as [ValueId, ValueId];

@@ -1,14 +1,20 @@
 import type { Block, Program, Step } from './program.js';
 
+export interface Grown {
+  readonly program: Program;
+  /** For each old step, and for the end of the program: where what was inserted before it begins. */
+  readonly begins: readonly number[];
+}
+
 /**
  * `program` with more steps: `insertions.get(i)` goes before step i. It stays outside the blocks that end or begin
  * there, and outside the part of a block that begins at i (its gate at `gateFirst`, its body at `first`). Jumps to
  * step i go to what was inserted before it. Targets of inserted jumps don't change.
  */
-export function insertSteps(program: Program, insertions: ReadonlyMap<number, readonly Step[]>): Program {
+export function insertSteps(program: Program, insertions: ReadonlyMap<number, readonly Step[]>): Grown {
   const steps: Step[] = [];
-  /** For old step i: where its insertions begin, and where the step itself is now. */
   const begins: number[] = [];
+  /** Where each old step is now. */
   const moved: number[] = [];
   const old: number[] = [];
   for (let i = 0; i <= program.steps.length; i++) {
@@ -34,5 +40,5 @@ export function insertSteps(program: Program, insertions: ReadonlyMap<number, re
       end: begins[block.end]!,
     }),
   );
-  return { ...program, steps, blocks };
+  return { program: { ...program, steps, blocks }, begins };
 }

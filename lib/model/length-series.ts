@@ -95,13 +95,13 @@ function interpolation(samples: readonly Sample[], { graph }: Model): Made<Progr
   const exitValues =
     values &&
     valuesOf(
-      programs.map(({ exits }) => exits?.values ?? []),
+      programs.map(({ ownExits }) => ownExits?.values ?? []),
       numbers,
     );
   const rest =
     exitValues &&
     interpolated(
-      programs.map(({ values: _, exits, ...others }) => ({ others, exits: exits?.list })),
+      programs.map(({ values: _, ownExits, ...others }) => ({ others, exits: ownExits?.list })),
       numbers,
     );
   if (!rest) return undefined;
@@ -110,7 +110,7 @@ function interpolation(samples: readonly Sample[], { graph }: Model): Made<Progr
     const { others, exits: list } = ('same' in rest ? rest.same : rest.make(length)) ?? {};
     const [made, ofExits] = [values(length), exitValues(length)];
     if (!others || !made || !ofExits) return undefined;
-    return { ...others, values: made, ...(list && { exits: { values: ofExits, list } }) };
+    return { ...others, values: made, ...(list && { ownExits: { values: ofExits, list } }) };
   };
 }
 

@@ -71,11 +71,8 @@ export interface StepOf<Op extends string, Attributes> {
 export type OpName = Step['op'];
 export type StepNamed<Op extends OpName> = Extract<Step, { op: Op }>;
 
-/**
- * How a learned gate is written in the file. `policy`: a policy adds the gate. `confidence`: a policy makes the gate
- * read the confidence of an exit.
- */
-export type GateForm = 'multiply' | 'blend' | 'argmax' | 'where' | 'if' | 'policy' | 'confidence';
+/** How a learned gate is written in the file. */
+export type GateForm = 'multiply' | 'blend' | 'argmax' | 'where' | 'if';
 
 /** The block runs when `score <compare> threshold`. The score is one float32 that the network computes. */
 export interface Gate {
@@ -111,12 +108,29 @@ export interface Block {
   readonly skipTable?: ValueId;
   readonly gate?: Gate;
   readonly cost: Cost;
-  /**
-   * Multiply-adds of the heads that a policy adds, which are part of no `cost`. `gate` is spent when the gate before
-   * the block is evaluated, `exit` when an item reaches the exit behind the block. `beyond` counts the steps of the
-   * network behind that exit that belong to no block: it saves them, too.
-   */
-  readonly heads?: { readonly gate: number; readonly exit: number; readonly beyond: number };
+}
+
+/**
+ * An early exit: steps [first, end) compute a score and the answers to give here. They are in no block, and no jump enters or
+ * leaves them. The item ends behind them, with these answers, when the score reaches the policy's threshold; a NaN doesn't. Exits are in order and disjoint.
+ */
+export interface Exit {
+  /** Name of the last block in front of it. Policies and traces name the exit by it. */
+  readonly after: string;
+  /** Number of blocks in front of it; 0 if it precedes the first block. */
+  readonly blocks: number;
+  readonly first: number;
+  readonly end: number;
+  /** One float32. */
+  readonly score: ValueId;
+  /** If the policy gives no other. */
+  readonly threshold: number;
+  /** For each output of the program a value of the same type and shape. */
+  readonly answers: readonly ValueId[];
+  /** Multiply-adds of its steps, which are not part of the program's cost. */
+  readonly multiplyAdds: number;
+  /** Multiply-adds of the network behind it that belong to no block. */
+  readonly beyond: number;
 }
 
 /** A hard decision in the graph that looks like a gate but can't skip anything; it is computed as the graph has it. */
@@ -135,11 +149,8 @@ export interface Cost {
   readonly layers: number;
 }
 
-/**
- * An early exit of the graph, kept apart from the program's steps. An item whose score reaches the
- * threshold takes the exit's answer, which has the shape of the program's output.
- */
-export interface Exit {
+/** An early exit of the graph, kept apart from the program: it decides only once it is built into it. */
+export interface OwnExit {
   /** Name of the last block in front of it. */
   readonly after: string;
   /** The step of the program before which it is evaluated: behind its block, and not beyond the next one's beginning. */
@@ -153,11 +164,11 @@ export interface Exit {
   readonly cost: Cost;
 }
 
-export interface Exits {
+export interface OwnExits {
   /** Numbered after the program's own values. */
   readonly values: readonly Value[];
   /** In order; at most one behind each block. */
-  readonly list: readonly Exit[];
+  readonly list: readonly OwnExit[];
 }
 
 export interface Port {
@@ -175,9 +186,12 @@ export interface Program {
   readonly outputs: readonly Port[];
   readonly steps: readonly Step[];
   readonly blocks: readonly Block[];
+  /** Those that decide. */
+  readonly exits: readonly Exit[];
   readonly batching: 'item' | 'whole';
   /** Of the whole program, including gates but not exits. */
   readonly cost: Cost;
-  readonly exits?: Exits;
+  /** Those of the graph. */
+  readonly ownExits?: OwnExits;
   readonly unusableGates?: readonly UnusableGate[];
 }

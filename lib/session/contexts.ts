@@ -2,11 +2,11 @@ import type { Backend } from '../backends/backend.js';
 import type { Model } from '../model/model.js';
 import type { Program } from '../model/program.js';
 import { describeBlocks } from '../skip/block-info.js';
+import { layersOf } from '../skip/compiled-policy.js';
 import { guardedAnswers } from '../skip/guards.js';
 import type { RunContext } from '../skip/observer.js';
-import { hashPolicy, type SkipPolicy } from '../skip/policy.js';
+import { partsOf, type SkipPolicy } from '../skip/policy.js';
 import { classScoresOf } from '../skip/scores.js';
-import { layersOf } from '../skip/trace.js';
 import { packageVersion } from '../version.js';
 
 /** Creates the RunContext of a session's runs, once for each policy and program. */
@@ -30,7 +30,7 @@ export class Contexts {
       sha256: this.model.sha256,
       source: this.source,
       policy,
-      policySha256: hashPolicy(policy),
+      policySha256: partsOf(policy).sha256,
       guards: guardedAnswers(policy.guards ?? [], policy.labels),
       backend: name,
       isa,

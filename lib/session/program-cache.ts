@@ -5,9 +5,9 @@ import { mayHaveExits } from '../model/exits.js';
 import { LengthSeries } from '../model/length-series.js';
 import type { Binding, Model } from '../model/model.js';
 import type { Program } from '../model/program.js';
-import { attachHeads, type Heads, resolveHeads } from '../skip/attach.js';
-import { headsKey, headsOf, type SkipPolicy } from '../skip/policy.js';
-import { type ResolvedPolicy, resolvePolicy } from '../skip/resolve.js';
+import { attachExits, resolveExits } from '../skip/attach.js';
+import { CompiledPolicy } from '../skip/compiled-policy.js';
+import { partsOf, type SkipPolicy } from '../skip/policy.js';
 import { copyData } from '../tensor.js';
 import { ResultPool } from './results.js';
 
@@ -16,7 +16,7 @@ export interface CachedProgram {
   readonly program: Program;
   readonly compiled: CompiledProgram;
   readonly results: ResultPool;
-  resolve(policy: SkipPolicy): ResolvedPolicy;
+  resolve(policy: SkipPolicy): CompiledPolicy;
 }
 
 /** Programs that a session keeps besides the declared one. */
@@ -46,7 +46,7 @@ export class ProgramCache {
   readonly #making = new Map<string, Promise<CachedProgram>>();
   /** The program made for `programOf` alone. */
   #described: { readonly key: string; readonly program: Program } | undefined;
-  /** The program of the declared shapes, with the heads of the session's policy; kept until `release`. */
+  /** The program of the declared shapes, with the exits of the session's policy; kept until `release`. */
   #declared:
     | {
         readonly key: string;
@@ -55,7 +55,7 @@ export class ProgramCache {
         readonly entry: CachedProgram;
       }
     | undefined;
-  /** If false, one program serves all policies without heads. */
+  /** If false, one program serves all policies without exits. */
   readonly #mayHaveExits: boolean;
   /** Whether only the declared binding is used. */
   #only = false;
@@ -84,10 +84,9 @@ export class ProgramCache {
     only: boolean,
     onPacked?: OnPacked,
   ): Promise<CachedProgram> {
-    const heads = headsOf(policy);
     const bound = this.#series.program(binding);
     const plain = only ? withOwnExits(bound) : bound;
-    const program = grown(plain, heads);
+    const program = grown(plain, policy);
     const entry = this.#entry(program, await this.backend.compile(program, onPacked));
     this.#only = only;
     this.#declared = { key: this.#keyOf({ binding }, policy), binding: keyOf(binding), plain, entry };
@@ -95,7 +94,7 @@ export class ProgramCache {
     return entry;
   }
 
-  /** The cached program, with the heads of `policy` built in; undefined if it must be compiled. */
+  /** The cached program, with the exits of `policy` built in; undefined if it must be compiled. */
   find(bound: Bound, policy: SkipPolicy): CachedProgram | undefined {
     const key = this.#keyOf(bound, policy);
     return key === this.#declared?.key ? this.#declared.entry : this.#entries.get(key);
@@ -148,20 +147,20 @@ export class ProgramCache {
 
   #program({ binding }: Bound, policy: SkipPolicy): Program {
     const declared = this.#declared?.binding === keyOf(binding) ? this.#declared.plain : undefined;
-    return grown(declared ?? this.#series.program(binding), headsOf(policy));
+    return grown(declared ?? this.#series.program(binding), policy);
   }
 
   #keyOf(bound: Bound, policy: SkipPolicy): string {
-    const heads = this.#mayHaveExits || policy.heads ? headsKey(policy) : '';
+    const heads = this.#mayHaveExits || policy.heads ? partsOf(policy).exitsKey : '';
     return `${heads}${this.#only ? '' : keyOf(bound.binding)}`;
   }
 
   #entry(program: Program, compiled: CompiledProgram): CachedProgram {
-    const resolved = new WeakMap<SkipPolicy, ResolvedPolicy>();
-    const resolve = (policy: SkipPolicy): ResolvedPolicy => {
+    const resolved = new WeakMap<SkipPolicy, CompiledPolicy>();
+    const resolve = (policy: SkipPolicy): CompiledPolicy => {
       const known = resolved.get(policy);
       if (known) return known;
-      const made = resolvePolicy(policy, program, this.model.sha256);
+      const made = new CompiledPolicy(policy, program, this.model.sha256);
       resolved.set(policy, made);
       return made;
     };
@@ -180,13 +179,14 @@ export class ProgramCache {
  * program's own constants, and a later policy may use exits that nothing has packed yet.
  */
 function withOwnExits(program: Program): Program {
-  const { exits } = program;
-  if (!exits) return program;
-  const values = exits.values.map((value) => (value.data ? { ...value, data: copyData(value.data) } : value));
-  return { ...program, exits: { ...exits, values } };
+  const { ownExits } = program;
+  if (!ownExits) return program;
+  const values = ownExits.values.map((value) =>
+    value.data ? { ...value, data: copyData(value.data) } : value,
+  );
+  return { ...program, ownExits: { ...ownExits, values } };
 }
 
-function grown(plain: Program, heads: Heads | undefined): Program {
-  const resolved = resolveHeads(plain, heads);
-  return resolved ? attachHeads(plain, resolved) : plain;
+function grown(plain: Program, policy: SkipPolicy): Program {
+  return attachExits(plain, resolveExits(plain, partsOf(policy).exits));
 }

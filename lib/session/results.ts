@@ -1,12 +1,13 @@
 import type { Port, Program } from '../model/program.js';
 import { sizeOf } from '../numeric/shapes.js';
+import { decisionsIn } from '../skip/compiled-policy.js';
 import { allocate, type DataType, type TensorData } from '../tensor.js';
 
 /** The arrays that a run fills; see RunRequest. */
 export interface Results {
   readonly items: number;
   readonly outputs: readonly TensorData[];
-  readonly ran: Uint8Array;
+  readonly outcomes: Uint8Array;
   readonly scores: Float32Array;
 }
 
@@ -41,10 +42,10 @@ export class ResultPool {
     if (last?.items === items) return areSmall(last.outputs) ? last : this.#withOutputs(last);
     // The next runs will probably have as many items as this one.
     this.#free.length = 0;
-    const cells = items * this.program.blocks.length;
+    const cells = items * decisionsIn(this.program);
     const decisions = new ArrayBuffer(5 * cells);
-    const ran = new Uint8Array(decisions, 4 * cells);
-    return this.#withOutputs({ items, ran, scores: new Float32Array(decisions, 0, cells) });
+    const outcomes = new Uint8Array(decisions, 4 * cells);
+    return this.#withOutputs({ items, outcomes, scores: new Float32Array(decisions, 0, cells) });
   }
 
   /** Called when the outputs are collected and nobody will read the trace. */
@@ -52,12 +53,12 @@ export class ResultPool {
     if (this.#free.length < KEPT) this.#free.push(results);
   }
 
-  #withOutputs({ items, ran, scores }: Omit<Results, 'outputs'>): Results {
+  #withOutputs({ items, outcomes, scores }: Omit<Results, 'outputs'>): Results {
     const outputs = this.program.outputs.map((port) => {
       const size = sizeOf(shapeOf(port, this.program, items));
       return allocate(this.program.values[port.value]!.dtype, size);
     });
-    return { items, outputs, ran, scores };
+    return { items, outputs, outcomes, scores };
   }
 }
 

@@ -1,7 +1,8 @@
 /** One run: its request, its execution, its results, and its trace. */
 import type { RunRequest } from '../backends/backend.js';
+import type { CompiledPolicy } from '../skip/compiled-policy.js';
 import { FULL_POLICY } from '../skip/load-policy.js';
-import { exitThresholds, guardsOf, type SkipPolicy, skippedByHeads } from '../skip/policy.js';
+import type { SkipPolicy } from '../skip/policy.js';
 import {
   buildTrace,
   type ItemDecisions,
@@ -30,6 +31,8 @@ export interface BoundRun {
 export interface PreparedRun extends BoundRun {
   readonly cached: CachedProgram;
   readonly fetches: FetchMap;
+  /** `applied`, for the program. */
+  readonly compiledPolicy: CompiledPolicy;
   readonly request: RunRequest;
   /** The arrays that the request fills. */
   readonly results: Results;
@@ -48,12 +51,23 @@ export function prepareRun(
   const { program, resolve, results } = cached;
   checkFetches(program, items, fetches);
   const inputs = program.inputs.map(({ name }) => tensors[name]!.data);
-  const resolved = resolve(applied);
+  const compiledPolicy = resolve(applied);
   const taken = results.take(items);
-  const { outputs, ran, scores } = taken;
+  const { outputs, outcomes, scores } = taken;
   const times = profiler?.begin(program, cached.compiled, items);
-  const request: RunRequest = { items, inputs, outputs, policy: resolved, ran, scores, times };
-  return { feeds, policy, applied, tripped, cached, fetches, request, results: taken, profiler };
+  const request: RunRequest = { items, inputs, outputs, policy: compiledPolicy, outcomes, scores, times };
+  return {
+    feeds,
+    policy,
+    applied,
+    tripped,
+    cached,
+    fetches,
+    compiledPolicy,
+    request,
+    results: taken,
+    profiler,
+  };
 }
 
 /** The programs that verify answers: the session's own, or those of another network. */
@@ -94,13 +108,11 @@ export function executeSync(run: PreparedRun, verifier: Verifier): readonly numb
 }
 
 function guardedBy(
-  { cached, request, policy, tripped }: PreparedRun,
+  { request, compiledPolicy }: PreparedRun,
   { isReference }: Verifier,
 ): readonly number[] | undefined {
-  const guards = tripped ? [] : guardsOf(policy);
-  if (guards.length === 0) return undefined;
-  const exits = exitThresholds(policy, cached.program);
-  const guarded = guardedItems(cached.program, request, guards, isReference ? 'all' : exits);
+  if (compiledPolicy.parts.guards.length === 0) return undefined;
+  const guarded = guardedItems(compiledPolicy, request, isReference);
   return guarded.length > 0 ? guarded : undefined;
 }
 
@@ -110,7 +122,7 @@ function verification(
   guarded: readonly number[],
 ) {
   const times = profiler?.begin(program, compiled, guarded.length);
-  const { request: again, apply } = verificationOf(program, request, guarded, resolve(FULL_POLICY));
+  const { request: again, apply } = verificationOf(resolve(FULL_POLICY), request, guarded);
   return { request: { ...again, times }, apply };
 }
 
@@ -126,27 +138,25 @@ export class RunOutcome {
   ) {}
 
   get trace(): SkipTrace {
-    this.#trace ??= buildTrace(this.run.cached.program, this.#runRecord());
+    this.#trace ??= buildTrace(this.#runRecord());
     return this.#trace;
   }
 
   decisionsOf(item: number): ItemDecisions {
-    return new RecordedDecisions(this.run.cached.program, this.#runRecord(), item);
+    return new RecordedDecisions(this.#runRecord(), item);
   }
 
   #runRecord(): RunRecord {
     if (this.#record) return this.#record;
-    const { cached, request, policy, tripped } = this.run;
-    const { items, ran, scores, outputs } = request;
+    const { request, compiledPolicy, policy, tripped } = this.run;
+    const { items, outcomes, scores } = request;
     // Spreading the request would take longer than everything else here.
     this.#record = {
       items,
-      policy: request.policy,
-      ran,
+      policy: compiledPolicy,
+      outcomes,
       scores,
-      outputs,
-      tripped: tripped ? skippedByHeads(policy, cached.program) : undefined,
-      exits: exitThresholds(policy, cached.program),
+      tripped: tripped ? policy : undefined,
       guarded: this.guarded && new Set(this.guarded),
     };
     return this.#record;

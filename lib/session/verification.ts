@@ -1,24 +1,23 @@
 /** Guarded answers: which items of a run have one, and the full run that replaces it. */
-import type { ResolvedPolicy, RunRequest } from '../backends/backend.js';
+import type { RunRequest } from '../backends/backend.js';
 import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program.js';
-import { isGuarded, type ResolvedGuard } from '../skip/guards.js';
+import { type CompiledPolicy, decisionsIn } from '../skip/compiled-policy.js';
+import { isGuarded } from '../skip/guards.js';
 import { classScoresOf } from '../skip/scores.js';
-import { leftEarly } from '../skip/trace.js';
 import { allocate, type TensorData } from '../tensor.js';
 
 /**
  * Items whose class scores touch a guarded class, and that skipped a block or took an exit.
- * @param exits thresholds of the policy's exits; `all` when another network verifies: then all such items
+ * @param all when another network verifies: then all such items
  * @throws ResidualSkipError INVALID_POLICY when the program has no class scores
  */
 export function guardedItems(
-  program: Program,
+  { program, parts }: CompiledPolicy,
   request: RunRequest,
-  guards: readonly ResolvedGuard[],
-  exits: ReadonlyMap<string, number> | 'all',
+  all: boolean,
 ): number[] {
-  const { items, outputs, ran } = request;
+  const { items, outputs, outcomes } = request;
   const answer = classScoresOf(program);
   if (!answer) {
     throw new ResidualSkipError(
@@ -27,13 +26,16 @@ export function guardedItems(
     );
   }
   const scores = outputs[answer.index] as Float32Array;
-  const [classes, blocks] = [scores.length / items, program.blocks.length];
+  const [classes, decisions, blocks] = [scores.length / items, decisionsIn(program), program.blocks.length];
+  const skipped = (item: number) => {
+    const row = outcomes.subarray(item * decisions, (item + 1) * decisions);
+    // Behind the last block an exit skips no block, and yet the answer isn't the network's.
+    return row.subarray(0, blocks).includes(0) || row.subarray(blocks).includes(1);
+  };
   return Array.from({ length: items }, (_, item) => item).filter(
     (item) =>
-      (exits === 'all' ||
-        ran.subarray(item * blocks, (item + 1) * blocks).includes(0) ||
-        leftEarly(program, { outputs, exits }, item)) &&
-      isGuarded(scores.subarray(item * classes, (item + 1) * classes), answer.meaning, guards),
+      (all || skipped(item)) &&
+      isGuarded(scores.subarray(item * classes, (item + 1) * classes), answer.meaning, parts.guards),
   );
 }
 
@@ -50,16 +52,15 @@ function gather(data: TensorData, items: number, chosen: readonly number[]): Ten
 /**
  * The request that runs the `chosen` items of `original` with `policy`, and a function that puts its answers in their
  * place.
- * @param program without heads: its outputs are the first ones of `original`
  */
 export function verificationOf(
-  program: Program,
+  policy: CompiledPolicy,
   original: RunRequest,
   chosen: readonly number[],
-  policy: ResolvedPolicy,
 ): { request: RunRequest; apply(): void } {
   const { items } = original;
-  const cells = chosen.length * program.blocks.length;
+  const { program } = policy;
+  const cells = chosen.length * decisionsIn(program);
   const sizeOf = (i: number) => original.outputs[i]!.length / (program.outputs[i]!.batched ? items : 1);
   const request: RunRequest = {
     items: chosen.length,
@@ -71,7 +72,7 @@ export function verificationOf(
       allocate(program.values[value]!.dtype, sizeOf(i) * (batched ? chosen.length : 1)),
     ),
     policy,
-    ran: new Uint8Array(cells),
+    outcomes: new Uint8Array(cells),
     scores: new Float32Array(cells),
   };
   const apply = () => {

@@ -1,21 +1,9 @@
-/**
- * Builds the early exits and gates that a policy adds into a program as ordinary steps, so that any backend runs
- * them. A program without them doesn't change.
- */
+/** Builds the early exits of a policy, and those of the model that it keeps, into a program. */
 import { ResidualSkipError } from '../errors.js';
 import { costOf } from '../model/cost.js';
 import { stepsFor } from '../model/exits.js';
 import { Growth } from '../model/grow.js';
-import {
-  type Block,
-  type Exits,
-  type Gate,
-  NONE,
-  type Port,
-  type Program,
-  type Step,
-  type ValueId,
-} from '../model/program.js';
+import type { Block, OwnExit, Port, Program, Step, ValueId } from '../model/program.js';
 import { featureSteps, type Head, isReadable, layerSteps, multiplyAddsOf, widthOf } from './head.js';
 import { finishOf } from './scores.js';
 
@@ -34,83 +22,78 @@ export interface ExitSpec {
   readonly threshold: number;
 }
 
-/** A gate before a skippable block, which runs when the head's only output is above the threshold. */
-export interface HeadGateSpec {
-  readonly block: string;
-  readonly head: Head;
-  readonly threshold: number;
-}
-
-/** A gate before a skippable block, which runs while the confidence of an earlier exit is below the threshold. */
-export interface ConfidenceGateSpec {
-  readonly block: string;
-  /** The block of the exit, whose head gives the answer so far. */
-  readonly confidenceOf: string;
-  readonly threshold: number;
-}
-
-export type GateSpec = HeadGateSpec | ConfidenceGateSpec;
-
-export interface Heads {
-  readonly exits: readonly ExitSpec[];
-  readonly gates: readonly GateSpec[];
-}
-
-/** Stands for a model's own exits, with their own thresholds. */
-export const MODEL_EXITS: Heads = { exits: [], gates: [] };
-
-const ownKnown = new WeakMap<Exits, Heads>();
-
-/** `heads`, with MODEL_EXITS replaced by the exits that `program` has; the same object for the same program. */
-export function resolveHeads({ exits }: Program, heads: Heads | undefined): Heads | undefined {
-  if (heads !== MODEL_EXITS) return heads;
-  if (!exits) return undefined;
-  const known = ownKnown.get(exits);
-  if (known) return known;
-  const made = { exits: exits.list.map(({ after, threshold }) => ({ after, threshold })), gates: [] };
-  ownKnown.set(exits, made);
-  return made;
-}
-
-const EXIT_SCORE = 'residual-skip/exit/';
-const EXIT_ANSWER = 'residual-skip/answer/';
-
-/** Name of the extra output that holds the confidence of an exit. */
-function exitScoreName(after: string): string {
-  return `${EXIT_SCORE}${after}`;
-}
-
-/** The block of the exit whose confidence is the output `name`; undefined for other outputs. */
-export function exitOf(name: string): string | undefined {
-  return name.startsWith(EXIT_SCORE) ? name.slice(EXIT_SCORE.length) : undefined;
-}
-
-/** The block of the exit whose answer is the output `name`; undefined for other outputs. */
-export function exitOfAnswer(name: string): string | undefined {
-  return name.startsWith(EXIT_ANSWER) ? name.slice(EXIT_ANSWER.length) : undefined;
-}
-
-/**
- * `program` with `heads` built in. Each exit adds an output [N, 1]: its confidence, NaN for items that did not reach
- * it.
- * @param options.answers each exit also adds an output [N, classes]: the program's answer if the exit is taken, for
- * items that reached it
- * @throws ResidualSkipError INVALID_POLICY when a head fits no block of the program
- */
-export function attachHeads(
-  program: Program,
-  heads: Heads,
-  options: { readonly answers?: boolean } = {},
-): Program {
-  return new Attachment(program, heads, options.answers ?? false).build();
-}
-
 /** An exit, fitted or the model's own, without its threshold. */
 export type AnyExit = Omit<ExitSpec, 'threshold'>;
 
-/** The step before which an exit is evaluated. */
-export function placeOf({ exits, blocks }: Program, { after, head }: AnyExit): number {
-  const own = head ? undefined : exits?.list.find((exit) => exit.after === after);
+/** Stands for a model's own exits, with their own thresholds. */
+export const MODEL_EXITS: readonly ExitSpec[] = [];
+
+/** `exits`, with MODEL_EXITS replaced by the exits that `program` has. */
+export function resolveExits({ ownExits }: Program, exits: readonly ExitSpec[]): readonly ExitSpec[] {
+  if (exits !== MODEL_EXITS) return exits;
+  return (ownExits?.list ?? []).map(({ after, threshold }) => ({ after, threshold }));
+}
+
+/**
+ * `program` with these exits. It is the same program if there are none.
+ * @throws ResidualSkipError INVALID_POLICY when a head fits no block of the program
+ */
+export function attachExits(program: Program, exits: readonly ExitSpec[]): Program {
+  if (exits.length === 0) return program;
+  const attachment = new Attachment(program, exits);
+  attachment.build((place, { steps, score, answer }, exit) => {
+    attachment.growth.insertExit(place, steps, {
+      after: exit.after,
+      blocks: program.blocks.findIndex(({ name }) => name === exit.after) + 1,
+      threshold: exit.threshold,
+      score,
+      answers: [answer],
+      multiplyAdds: attachment.multiplyAddsOf(exit),
+      beyond: workBeyond(program, place),
+    });
+  });
+  return attachment.growth.build();
+}
+
+/** Indices among the outputs of a program. */
+export interface ReadOut {
+  /** [N, 1]: the exit's score. */
+  readonly score: number;
+  /** [N, classes]: the program's answer if the exit were taken. */
+  readonly answer: number;
+}
+
+/**
+ * `program` with two more outputs for each of these exits, none of which decides.
+ * @throws ResidualSkipError INVALID_POLICY when a head fits no block of the program
+ */
+export function attachReadOuts(
+  program: Program,
+  exits: readonly AnyExit[],
+): { readonly program: Program; readonly readOuts: readonly ReadOut[] } {
+  const attachment = new Attachment(program, exits);
+  const { growth } = attachment;
+  const readOuts: ReadOut[] = [];
+  attachment.build((place, { steps, score, answer }) => {
+    // A step of its own writes every output of a program.
+    const shown = [score, answer].map((id) => {
+      const { dtype, shape } = growth.valueOf(id);
+      return growth.value(`read out of ${growth.valueOf(id).name}`, dtype, shape);
+    });
+    growth.insert(place, [
+      ...steps,
+      { op: 'reshape', inputs: [score], outputs: [shown[0]!], attrs: {} },
+      { op: 'reshape', inputs: [answer], outputs: [shown[1]!], attrs: {} },
+    ]);
+    const [of, by] = shown.map((id) => growth.output(growth.valueOf(id).name, id));
+    readOuts.push({ score: of!, answer: by! });
+  });
+  return { program: growth.build(), readOuts };
+}
+
+/** The step before which an exit is evaluated. Its block is in the program. */
+export function placeOf({ ownExits, blocks }: Program, { after, head }: AnyExit): number {
+  const own = head ? undefined : ownExits?.list.find((exit) => exit.after === after);
   return own ? own.at : blocks.find(({ name }) => name === after)!.end;
 }
 
@@ -120,29 +103,26 @@ export function workBeyond({ values, steps, blocks }: Program, at: number): numb
   return costOf(values, steps.slice(at)).multiplyAdds - inside.reduce((sum, cost) => sum + cost, 0);
 }
 
-interface OwnExits {
-  /** By block. */
+/**
+ * Multiply-adds of each of these exits of a program without them. The model's own include what they share with earlier ones that are
+ * not among them.
+ */
+export function costsOfExits(program: Program, exits: readonly AnyExit[]): number[] {
+  const { multiplyAdds } = neededSteps(program, exits);
+  return exits.map(({ after, head }) => (head ? multiplyAddsOf(head) : multiplyAdds.get(after)!));
+}
+
+interface NeededSteps {
+  /** Of each of the model's own exits, by its block. */
   readonly steps: ReadonlyMap<string, readonly Step[]>;
   /** For each requested exit, by its block; includes the steps it shares with earlier exits that were not requested. */
   readonly multiplyAdds: ReadonlyMap<string, number>;
 }
 
-/**
- * Multiply-adds of each of these exits of a program that has heads at their blocks. The model's own include what they share with
- * earlier ones that are not among them.
- */
-export function costsOfExits(program: Program, exits: readonly AnyExit[]): number[] {
-  const { multiplyAdds } = ownExits(program, exits);
-  const { blocks } = program;
-  return exits.map(
-    ({ after }) => multiplyAdds.get(after) ?? blocks.find(({ name }) => name === after)!.heads!.exit,
-  );
-}
-
 /** The steps of those of the model's own exits that are among `used`. */
-function ownExits({ values, exits }: Program, used: readonly AnyExit[]): OwnExits {
+function neededSteps({ values, ownExits }: Program, used: readonly AnyExit[]): NeededSteps {
   const asked = new Set(used.filter(({ head }) => !head).map(({ after }) => after));
-  const list = exits?.list ?? [];
+  const list = ownExits?.list ?? [];
   const missing = [...asked].find((after) => !list.some((exit) => exit.after === after));
   if (missing !== undefined) {
     throw new ResidualSkipError(
@@ -165,66 +145,54 @@ function ownExits({ values, exits }: Program, used: readonly AnyExit[]): OwnExit
     steps.set(after, own);
     waiting.push(...own);
     if (!asked.has(after)) continue;
-    multiplyAdds.set(after, costOf([...values, ...exits!.values], waiting).multiplyAdds);
+    multiplyAdds.set(after, costOf([...values, ...ownExits!.values], waiting).multiplyAdds);
     waiting = [];
   }
   return { steps, multiplyAdds };
 }
 
-class Attachment {
-  readonly #growth: Growth;
-  readonly #exits: { readonly branch: Step; readonly epilogue: () => Step[] }[] = [];
-  /** The steps and costs of those of the model's own exits that are requested. */
-  readonly #own: OwnExits;
-  /** The confidence of each exit and the input of its head's last layer, by the exit's block. */
-  readonly #confidences = new Map<string, ValueId>();
+/** What an exit computes. */
+interface Decided {
+  readonly steps: readonly Step[];
+  readonly score: ValueId;
+  readonly answer: ValueId;
+}
+
+class Attachment<Exit extends AnyExit> {
+  readonly growth: Growth;
+  /** Of the model's own exits that are requested. */
+  readonly #needed: NeededSteps;
+  /** The input of a head's last layer, by the exit's block. */
   readonly #hidden = new Map<string, ValueId>();
-  readonly #gates = new Map<string, { readonly gate: Gate; readonly steps: number }>();
 
   constructor(
     private readonly program: Program,
-    private readonly heads: Heads,
-    private readonly showsAnswers: boolean,
+    private readonly exits: readonly Exit[],
   ) {
-    this.#growth = new Growth(program);
-    this.#own = ownExits(program, heads.exits);
+    this.growth = new Growth(program);
+    this.#needed = neededSteps(program, exits);
   }
 
-  build(): Program {
-    for (const [after, steps] of this.#own.steps)
-      this.#growth.insert(placeOf(this.program, { after }), steps);
-    for (const exit of this.heads.exits) {
-      const block = this.#block(exit.after);
-      const score = this.#unknown(exitScoreName(exit.after), 1);
-      this.#confidences.set(exit.after, score);
-      this.#growth.insert(placeOf(this.program, exit), this.#exitSteps(exit, block, score));
+  /** Calls `add` for each exit, with the step of the program before which it belongs. */
+  build(add: (place: number, decided: Decided, exit: Exit) => void): void {
+    const requested = new Set(this.exits.filter(({ head }) => !head).map(({ after }) => after));
+    for (const [after, steps] of this.#needed.steps) {
+      // What a requested one shares with an earlier one that isn't.
+      if (!requested.has(after)) this.growth.insert(placeOf(this.program, { after }), steps);
     }
-    // After the exits: where a block ends and the next one begins, the exit is first, and the gate is part of the
-    // next block.
-    for (const gate of this.heads.gates) {
-      const block = this.#block(gate.block);
-      this.#growth.insert(block.first, this.#gateSteps(gate, block));
+    const placed = this.exits.map((exit) => ({
+      exit,
+      block: this.#block(exit.after),
+      place: placeOf(this.program, exit),
+    }));
+    for (const { exit, block, place } of placed.sort((a, b) => a.place - b.place)) {
+      add(place, exit.head ? this.#fitted(exit, exit.head, block) : this.#own(exit), exit);
     }
-    const epilogues = this.#exits.map(({ epilogue }) => epilogue());
-    const grown = this.#growth.build();
-    const blocks = grown.blocks.map((block): Block => {
-      const added = this.#gates.get(block.name);
-      const heads = this.#costs(block.name);
-      const asked = heads.gate + heads.exit > 0 ? { ...block, heads } : block;
-      return added ? { ...asked, gateFirst: block.first - added.steps, gate: added.gate } : asked;
-    });
-    return { ...grown, steps: this.#withEpilogues(grown.steps, epilogues), blocks };
   }
 
-  /** Multiply-adds of the heads at a block. A gate that reads an exit's confidence costs nothing. */
-  #costs(name: string): { gate: number; exit: number; beyond: number } {
-    const gate = this.heads.gates.find(({ block }) => block === name);
-    const exit = this.heads.exits.find(({ after }) => after === name);
-    return {
-      gate: gate && 'head' in gate ? multiplyAddsOf(gate.head) : 0,
-      exit: exit?.head ? multiplyAddsOf(exit.head) : (this.#own.multiplyAdds.get(name) ?? 0),
-      beyond: exit ? workBeyond(this.program, placeOf(this.program, exit)) : 0,
-    };
+  /** Of one exit. */
+  multiplyAddsOf({ after, head }: Exit): number {
+    return head ? multiplyAddsOf(head) : this.#needed.multiplyAdds.get(after)!;
   }
 
   #block(name: string): Block {
@@ -236,116 +204,51 @@ class Attachment {
     );
   }
 
-  /** Adds an output [N, width] that is NaN until an item reaches the exit. */
-  #unknown(name: string, width: number): ValueId {
-    const items = this.#growth.valueOf(this.#answer().value).shape[0]!;
-    const value = this.#growth.value(name, 'float32', [items, width]);
-    const nothing = new Float32Array(items * width).fill(Number.NaN);
-    const unknown = this.#growth.constant(`${name}/unknown`, nothing, [items, width]);
-    this.#growth.output(name, value);
-    this.#growth.insert(0, [{ op: 'reshape', inputs: [unknown], outputs: [value], attrs: {} }]);
-    return value;
+  #own({ after }: Exit): Decided {
+    const { score, answer }: OwnExit = this.program.ownExits!.list.find((exit) => exit.after === after)!;
+    return { steps: this.#needed.steps.get(after)!, score, answer };
   }
 
-  #exitSteps(spec: ExitSpec, block: Block, score: ValueId): Step[] {
-    const { after, head, threshold } = spec;
-    if (!head) {
-      const own = this.program.exits!.list.find((exit) => exit.after === after)!;
-      const known: Step[] = [{ op: 'reshape', inputs: [own.score], outputs: [score], attrs: {} }];
-      if (this.showsAnswers) known.push(this.#shownAnswer(after, own.answer));
-      return [...known, ...this.#leaveWhenSure(after, score, threshold, () => [this.#answerIs(own.answer)])];
-    }
-    const growth = this.#growth;
+  #fitted(exit: Exit, head: Head, block: Block): Decided {
+    const { after } = exit;
+    const { growth } = this;
     const classes = growth.valueOf(this.#answer().value).shape.at(-1)!;
-    const more = this.#hiddenFor(spec);
-    const what = `exit after ${after}`;
-    const { steps, result: logits, hidden } = this.#readOut(what, head, block.output, classes, more);
+    const read = this.#readOut(`exit after ${after}`, head, block.output, classes, this.#hiddenFor(exit));
+    const { result: logits, hidden } = read;
     this.#hidden.set(after, hidden);
-    if (this.showsAnswers) {
-      const finished = this.#finished(logits);
-      steps.push(...finished.steps, this.#shownAnswer(after, finished.result));
-    }
     const { shape } = growth.valueOf(logits);
     const probabilities = growth.value(`${after}/probabilities`, 'float32', shape);
     const spread = growth.value(`${after}/spread`, 'float32', [shape[0]!, 1, classes]);
-    return [
-      ...steps,
-      { op: 'softmax', inputs: [logits], outputs: [probabilities], attrs: { axis: 1, log: false } },
-      { op: 'reshape', inputs: [probabilities], outputs: [spread], attrs: {} },
-      { op: 'globalPool', inputs: [spread], outputs: [score], attrs: { kind: 'max' } },
-      ...this.#leaveWhenSure(after, score, threshold, () => this.#epilogue(logits)),
-    ];
-  }
-
-  #shownAnswer(after: string, answer: ValueId): Step {
-    const shown = this.#unknown(`${EXIT_ANSWER}${after}`, this.#growth.valueOf(answer).shape.at(-1)!);
-    return { op: 'reshape', inputs: [answer], outputs: [shown], attrs: {} };
-  }
-
-  #leaveWhenSure(after: string, score: ValueId, threshold: number, epilogue: () => Step[]): Step[] {
-    const growth = this.#growth;
-    const items = growth.valueOf(score).shape[0]!;
-    const limit = growth.constant(`${after}/threshold`, Float32Array.of(threshold), [1, 1]);
-    const sure = growth.value(`${after}/sure`, 'bool', [items, 1]);
-    const goesOn = growth.value(`${after}/goes on`, 'bool', [items, 1]);
-    // The target is set when all steps are known.
-    const branch: Step = { op: 'branch', inputs: [goesOn], outputs: [], attrs: { target: NONE } };
-    this.#exits.push({ branch, epilogue });
-    return [
-      // A NaN confidence is not sure: the item continues.
-      { op: 'compare', inputs: [score, limit], outputs: [sure], attrs: { kind: 'ge' } },
-      { op: 'logical', inputs: [sure], outputs: [goesOn], attrs: { kind: 'not' } },
-      branch,
-    ];
-  }
-
-  #gateSteps(spec: GateSpec, block: Block): Step[] {
-    const { block: name, threshold } = spec;
-    if (!block.skippable || block.gate) {
-      const why = block.gate ? 'has a gate of its own' : "can't be skipped";
-      throw new ResidualSkipError(
-        'INVALID_POLICY',
-        `policy: it has a gate for block '${name}', which ${why}`,
-      );
-    }
-    if ('confidenceOf' in spec) {
-      const score = this.#confidenceFor(spec);
-      this.#gates.set(name, { gate: { form: 'confidence', score, compare: 'lt', threshold }, steps: 0 });
-      return [];
-    }
-    const { steps, result: score } = this.#readOut(`gate of ${name}`, spec.head, block.input, 1, []);
-    const gate: Gate = { form: 'policy', score, compare: 'gt', threshold };
-    this.#gates.set(name, { gate, steps: steps.length });
-    return [...steps];
-  }
-
-  #confidenceFor({ block, confidenceOf }: ConfidenceGateSpec): ValueId {
-    const names = this.program.blocks.map(({ name }) => name);
-    const score = this.#confidences.get(confidenceOf);
-    if (score !== undefined && names.indexOf(confidenceOf) < names.indexOf(block)) return score;
-    throw new ResidualSkipError(
-      'INVALID_POLICY',
-      `policy: its gate for block '${block}' reads the confidence of an exit behind block '${confidenceOf}', but has ` +
-        'no exit there, or only one behind the gate',
-    );
+    const score = growth.value(`${after}/score`, 'float32', [shape[0]!, 1]);
+    const answer = this.#finished(after, logits);
+    return {
+      steps: [
+        ...read.steps,
+        { op: 'softmax', inputs: [logits], outputs: [probabilities], attrs: { axis: 1, log: false } },
+        { op: 'reshape', inputs: [probabilities], outputs: [spread], attrs: {} },
+        { op: 'globalPool', inputs: [spread], outputs: [score], attrs: { kind: 'max' } },
+        ...answer.steps,
+      ],
+      score,
+      answer: answer.result,
+    };
   }
 
   /** The part of its input that an exit takes from the exit that it reads. */
-  #hiddenFor({ after, reads }: ExitSpec): ValueId[] {
+  #hiddenFor({ after, reads }: Exit): ValueId[] {
     if (reads === undefined) return [];
     const names = this.program.blocks.map(({ name }) => name);
     const hidden = this.#hidden.get(reads);
     if (hidden !== undefined && names.indexOf(reads) < names.indexOf(after)) return [hidden];
     throw new ResidualSkipError(
       'INVALID_POLICY',
-      `policy: its exit behind block '${after}' reads the exit behind block '${reads}', but no exit there precedes it ` +
-        'in the network and in the file',
+      `policy: its exit behind block '${after}' reads the exit behind block '${reads}', but no exit there precedes it`,
     );
   }
 
   /** Applies the head to the map `from` and to `more`, [N, n] each; `result` is [N, outputs]. */
   #readOut(what: string, head: Head, from: ValueId, outputs: number, more: readonly ValueId[]) {
-    const growth = this.#growth;
+    const { growth } = this;
     this.#checkFit(what, head, from, outputs, more);
     const { steps, result } = featureSteps(growth, what, head.features, from);
     if (more.length === 0) {
@@ -368,10 +271,10 @@ class Attachment {
     outputs: number,
     more: readonly ValueId[],
   ): void {
-    const value = this.#growth.valueOf(from);
+    const value = this.growth.valueOf(from);
     const { shape, dtype } = value;
     let width = widthOf(features, shape);
-    for (const id of more) width += this.#growth.valueOf(id).shape[1]!;
+    for (const id of more) width += this.growth.valueOf(id).shape[1]!;
     const chained = layers.every(({ weight, bias }) => {
       const fits = weight.length === bias.length * width;
       width = bias.length;
@@ -390,7 +293,7 @@ class Attachment {
   /** The program's answer: its only output, class scores [N, classes]. */
   #answer(): Port {
     const [port, another] = this.program.outputs;
-    const value = port && this.#growth.valueOf(port.value);
+    const value = port && this.growth.valueOf(port.value);
     if (port && value?.shape.length === 2 && !another && value.dtype === 'float32') return port;
     throw new ResidualSkipError(
       'INVALID_POLICY',
@@ -398,36 +301,12 @@ class Attachment {
     );
   }
 
-  /** After the last step: each exit copies its answer into the program's answer, and its branch jumps there. */
-  #withEpilogues(grown: readonly Step[], epilogues: readonly (readonly Step[])[]): Step[] {
-    const steps = [...grown];
-    const length = epilogues.reduce((sum, own) => sum + 1 + own.length, 0);
-    const done: Step = { op: 'jump', inputs: [], outputs: [], attrs: { target: steps.length + length } };
-    for (const [i, { branch }] of this.#exits.entries()) {
-      steps.push(done);
-      const target = steps.length;
-      steps[grown.indexOf(branch)] = { op: 'branch', inputs: branch.inputs, outputs: [], attrs: { target } };
-      steps.push(...epilogues[i]!);
-    }
-    return steps;
-  }
-
-  /** Makes an exit's logits the program's answer. */
-  #epilogue(logits: ValueId): Step[] {
-    const { steps, result } = this.#finished(logits);
-    return [...steps, this.#answerIs(result)];
-  }
-
-  #answerIs(from: ValueId): Step {
-    return { op: 'reshape', inputs: [from], outputs: [this.#answer().value], attrs: {} };
-  }
-
   /** Finishes an exit's logits as the program finishes its own, such as by a softmax. */
-  #finished(logits: ValueId): { readonly steps: Step[]; readonly result: ValueId } {
+  #finished(after: string, logits: ValueId): { readonly steps: Step[]; readonly result: ValueId } {
     const { value: output } = this.#answer();
     const finish = finishOf(this.program, output);
     if (!finish) return { steps: [], result: logits };
-    const result = this.#growth.value('answer of an exit', 'float32', this.#growth.valueOf(output).shape);
+    const result = this.growth.value(`${after}/answer`, 'float32', this.growth.valueOf(output).shape);
     const ports = { inputs: [logits], outputs: [result] };
     const last: Step =
       finish.op === 'softmax'

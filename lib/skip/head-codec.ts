@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import { holdsBfloat16 } from '../numeric/bfloat16.js';
-import type { Heads } from './attach.js';
+import type { ExitSpec } from './attach.js';
 import { FEATURES, type Features, type Head, type Layer } from './head.js';
 
 const finite = z.number().refine(Number.isFinite, { error: 'expected a finite number' });
@@ -13,7 +13,7 @@ const headShape = {
     description:
       'mean: averages over height and width; grid: averages of the four quarters, then the maxima of the whole; ' +
       'pyramid: averages of 4 x 4 windows, then the maxima and the mean squares of the whole; ' +
-      'rows: averages over the tokens, or over height and width where channels are last; first: the first token; ' +
+      'rows: averages over the tokens, or over height and width where channels are last; ' +
       'tokens: the first token, then the averages over all.',
   }),
   layers: z
@@ -55,24 +55,15 @@ export const headsSchema = z
       ]),
     ),
     gates: z
-      .array(
-        z.union([
-          z.strictObject({ block: z.string(), ...headShape }).meta({
-            description: 'The block runs when the score of this head is above the threshold.',
-          }),
-          z.strictObject({ block: z.string(), confidenceOf: z.string(), threshold: finite }).meta({
-            description:
-              "The block runs while the confidence of the exit behind the block 'confidenceOf' is below the threshold.",
-          }),
-        ]),
-      )
-      .meta({ description: 'Before a block.' }),
+      .array(z.never({ error: 'a policy has no gates of its own any more; calibrate makes one with exits' }))
+      .optional()
+      .meta({ description: 'Empty; older files have it.' }),
   })
-  .meta({ description: 'Small heads on pooled feature maps, which the policy adds to the model.' });
+  .meta({ description: 'Early exits that the policy adds to the model.' });
 
 export type EncodedHeads = z.infer<typeof headsSchema>;
 
-export function encodeHeads({ exits, gates }: Heads): EncodedHeads {
+export function encodeExits(exits: readonly ExitSpec[]): EncodedHeads {
   return {
     exits: exits.map(({ after, reads, head, threshold }) => ({
       after,
@@ -80,29 +71,17 @@ export function encodeHeads({ exits, gates }: Heads): EncodedHeads {
       threshold,
       ...(head && encodeHead(head)),
     })),
-    gates: gates.map((gate) =>
-      'head' in gate
-        ? { block: gate.block, threshold: gate.threshold, ...encodeHead(gate.head) }
-        : { block: gate.block, confidenceOf: gate.confidenceOf, threshold: gate.threshold },
-    ),
   };
 }
 
 /** @throws ResidualSkipError INVALID_POLICY when a string doesn't hold complete, finite numbers */
-export function decodeHeads({ exits, gates }: EncodedHeads): Heads {
-  return {
-    exits: exits.map(({ after, threshold, ...head }) => ({
-      after,
-      ...('reads' in head && head.reads !== undefined && { reads: head.reads }),
-      threshold,
-      ...('layers' in head && { head: decodeHead(after, head) }),
-    })),
-    gates: gates.map((gate) =>
-      'layers' in gate
-        ? { block: gate.block, threshold: gate.threshold, head: decodeHead(gate.block, gate) }
-        : gate,
-    ),
-  };
+export function decodeExits({ exits }: EncodedHeads): ExitSpec[] {
+  return exits.map(({ after, threshold, ...head }) => ({
+    after,
+    ...('reads' in head && head.reads !== undefined && { reads: head.reads }),
+    threshold,
+    ...('layers' in head && { head: decodeHead(after, head) }),
+  }));
 }
 
 function encodeHead({ features, layers }: Head) {

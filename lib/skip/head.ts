@@ -26,10 +26,9 @@ import { ARRAY_OF } from '../tensor.js';
  * Or from tokens [N, tokens, C], or a map with channels last, [N, height, width, C]:
  * - `rows`: the averages over all axes but the last; C numbers. In a model with an input `attention_mask` [N, tokens], only tokens
  * that it marks count.
- * - `first`: the first of the tokens, as for a class token; C numbers
- * - `tokens`: `first`, then `rows`; 2 C numbers
+ * - `tokens`: the first of the tokens, as a class token is, then `rows`; 2 C numbers
  */
-export const FEATURES = ['mean', 'grid', 'pyramid', 'rows', 'first', 'tokens'] as const;
+export const FEATURES = ['mean', 'grid', 'pyramid', 'rows', 'tokens'] as const;
 export type Features = (typeof FEATURES)[number];
 
 /** y = weight * x + bias. */
@@ -52,7 +51,7 @@ const WINDOWS = 4;
 /** Whether a head can read the features of a value. */
 export function isReadable(features: Features, { shape, dtype, term }: Value): boolean {
   if (dtype !== 'float32' && !term) return false;
-  if (features === 'first' || features === 'tokens') return shape.length === 3;
+  if (features === 'tokens') return shape.length === 3;
   if (features === 'rows') return shape.length === 3 || shape.length === 4;
   const sides = shape.slice(2);
   return sides.length === 2 && (features === 'mean' || sides.every((side) => side > 1));
@@ -60,7 +59,7 @@ export function isReadable(features: Features, { shape, dtype, term }: Value): b
 
 /** Number of inputs of a head on a value of a shape that is readable. */
 export function widthOf(features: Features, shape: readonly number[]): number {
-  if (features === 'rows' || features === 'first') return shape.at(-1) ?? 0;
+  if (features === 'rows') return shape.at(-1) ?? 0;
   if (features === 'tokens') return 2 * (shape.at(-1) ?? 0);
   const [, channels = 0, height = 0, width = 0] = shape;
   if (features === 'mean') return channels;
@@ -89,7 +88,7 @@ export function featureSteps(growth: Growth, what: string, features: Features, f
   return { steps: [...(tokens === from ? [] : dequantised(growth, what, from, tokens)), ...steps], result };
 }
 
-const TOKEN_FEATURES = { first: firstRow, rows: meanOfRows, tokens: firstAndMean } as const;
+const TOKEN_FEATURES = { rows: meanOfRows, tokens: firstAndMean } as const;
 
 /** The numbers that the bytes `from`, which have a term, stand for. */
 function dequantised(growth: Growth, what: string, from: ValueId, to: ValueId): Step[] {

@@ -1,11 +1,10 @@
 import { createHash } from 'node:crypto';
 import { inspect } from 'node:util';
 import { z } from 'zod';
-import type { Program } from '../model/program.js';
 import { parseStrict } from '../validation.js';
-import { type Heads, MODEL_EXITS, resolveHeads } from './attach.js';
+import { type ExitSpec, MODEL_EXITS } from './attach.js';
 import { type Guard, guardSchema, type ResolvedGuard, resolveGuards } from './guards.js';
-import { decodeHeads, type EncodedHeads, headsSchema } from './head-codec.js';
+import { decodeExits, type EncodedHeads, headsSchema } from './head-codec.js';
 import { type Expected, expectedSchema, type Promised, promiseSchema } from './promise.js';
 
 /**
@@ -33,7 +32,7 @@ export interface SkipPolicy {
   readonly default?: BlockAction;
   /** By name or index of a block, which must be able to do this. */
   readonly blocks?: { readonly [nameOrIndex: string]: BlockAction };
-  /** Early exits, and gates for blocks without one, as `calibrate` fits them. By default a model's own exits decide. */
+  /** Early exits, as `calibrate` fits them. By default a model's own exits decide. */
   readonly heads?: EncodedHeads;
   /** Answers that are checked against the full network. */
   readonly guards?: readonly Guard[];
@@ -140,72 +139,41 @@ export function hashPolicy(policy: SkipPolicy): string {
   return createHash('sha256').update(JSON.stringify(policy, sorted)).digest('hex');
 }
 
-const decoded = new WeakMap<EncodedHeads, Heads>();
+/** What a policy says in the form that sessions use. */
+export interface PolicyParts {
+  /** The exits that it adds; MODEL_EXITS if it keeps the model's own. */
+  readonly exits: readonly ExitSpec[];
+  /** Equal for policies whose exits differ in thresholds alone; empty for those without exits, 'model' for MODEL_EXITS. */
+  readonly exitsKey: string;
+  /** With classes as indices. */
+  readonly guards: readonly ResolvedGuard[];
+  /** See hashPolicy. */
+  readonly sha256: string;
+}
+
+const partsKnown = new WeakMap<SkipPolicy, PolicyParts>();
 
 /**
- * The heads that `policy` adds, always the same object for the same policy; undefined if it has none. A policy that
- * doesn't mention heads and doesn't run all blocks keeps a model's own exits.
+ * The parts of a policy; the same object for the same policy. A policy that doesn't mention heads and doesn't run all blocks keeps
+ * a model's own exits.
  * @throws ResidualSkipError INVALID_POLICY
  */
-export function headsOf({ heads, default: others }: SkipPolicy): Heads | undefined {
-  if (!heads) return others === 'run' ? undefined : MODEL_EXITS;
-  if (heads.exits.length + heads.gates.length === 0) return undefined;
-  const known = decoded.get(heads);
+export function partsOf(policy: SkipPolicy): PolicyParts {
+  const known = partsKnown.get(policy);
   if (known) return known;
-  const made = decodeHeads(heads);
-  decoded.set(heads, made);
+  const { heads, default: others, guards = [], labels } = policy;
+  const made = {
+    exits: heads ? decodeExits(heads) : others === 'run' ? [] : MODEL_EXITS,
+    exitsKey: heads ? keyOf(heads) : others === 'run' ? '' : 'model',
+    guards: resolveGuards(guards, labels),
+    sha256: hashPolicy(policy),
+  };
+  partsKnown.set(policy, made);
   return made;
 }
 
-const keysKnown = new WeakMap<EncodedHeads, string>();
-
-/**
- * Equal for policies with equal heads; empty for policies without heads, 'model' for those that keep a model's own
- * exits.
- */
-export function headsKey(policy: SkipPolicy): string {
-  const { heads } = policy;
-  if (!heads) return headsOf(policy) ? 'model' : '';
-  if (!headsOf(policy)) return '';
-  const known = keysKnown.get(heads);
-  if (known) return known;
-  const made = createHash('sha256').update(JSON.stringify(heads)).digest('base64');
-  keysKnown.set(heads, made);
-  return made;
-}
-
-const resolvedGuards = new WeakMap<SkipPolicy, ResolvedGuard[]>();
-
-/**
- * The guards of a policy, with classes as indices.
- * @throws ResidualSkipError INVALID_POLICY
- */
-export function guardsOf(policy: SkipPolicy): readonly ResolvedGuard[] {
-  const known = resolvedGuards.get(policy);
-  if (known) return known;
-  const made = resolveGuards(policy.guards ?? [], policy.labels);
-  resolvedGuards.set(policy, made);
-  return made;
-}
-
-const thresholdsKnown = new WeakMap<Heads, ReadonlyMap<string, number>>();
-const NO_THRESHOLDS: ReadonlyMap<string, number> = new Map();
-
-/** Thresholds of the exits of a policy for `program`, by the exit's block. */
-export function exitThresholds(policy: SkipPolicy, program: Program): ReadonlyMap<string, number> {
-  const heads = resolveHeads(program, headsOf(policy));
-  if (!heads) return NO_THRESHOLDS;
-  const known = thresholdsKnown.get(heads);
-  if (known) return known;
-  const made = new Map(heads.exits.map(({ after, threshold }) => [after, threshold]));
-  thresholdsKnown.set(heads, made);
-  return made;
-}
-
-/** Blocks that the heads of `policy` may skip: those with a gate of the policy, and all behind its first exit. */
-export function skippedByHeads(policy: SkipPolicy, program: Program): ReadonlySet<string> {
-  const names = program.blocks.map(({ name }) => name);
-  const { exits = [], gates = [] } = resolveHeads(program, headsOf(policy)) ?? {};
-  const first = Math.min(names.length, ...exits.map(({ after }) => names.indexOf(after) + 1));
-  return new Set([...gates.map(({ block }) => block), ...names.slice(first)]);
+function keyOf({ exits }: EncodedHeads): string {
+  if (exits.length === 0) return '';
+  const alike = exits.map(({ threshold: _, ...exit }) => exit);
+  return createHash('sha256').update(JSON.stringify(alike)).digest('base64');
 }

@@ -1,35 +1,13 @@
-import type { Block, Program } from '../model/program.js';
-import type { TensorData } from '../tensor.js';
-import { exitOf } from './attach.js';
-import { BlockMode, type ResolvedPolicy } from './resolve.js';
+import {
+  BlockMode,
+  type CompiledPolicy,
+  decisionsIn,
+  SKIP_REASONS,
+  type SkipReason,
+} from './compiled-policy.js';
+import type { SkipPolicy } from './policy.js';
 
-/** Why a block ran or was skipped. */
-export type SkipReason =
-  /** The score of the model's or the policy's gate decided. */
-  | 'gate'
-  /** The policy's gate decided by the confidence of the exit before it. */
-  | 'confidence'
-  /** The policy always runs or always skips the block. */
-  | 'policy'
-  /** The block has no identity shortcut or no gate, and so always runs. */
-  | 'fixed'
-  /** An observer had set the session to full depth. */
-  | 'tripped'
-  /** An earlier exit was taken: all blocks behind it are skipped. */
-  | 'exit'
-  /** The answer was guarded: the item ran again in full. */
-  | 'guard';
-
-/** Every reason once. */
-export const SKIP_REASONS = [
-  'gate',
-  'confidence',
-  'policy',
-  'fixed',
-  'tripped',
-  'exit',
-  'guard',
-] as const satisfies readonly SkipReason[];
+export { SKIP_REASONS, type SkipReason } from './compiled-policy.js';
 
 /** What one item did at one block. */
 export interface BlockDecision {
@@ -53,9 +31,9 @@ export interface ExitDecision {
   readonly after: string;
   /** Whether the item left here. */
   readonly taken: boolean;
-  /** Largest softmax probability of its head. */
+  /** Of a policy's exit, the largest softmax probability of its head. */
   readonly score: number;
-  /** The exit is taken if the score is at least this. */
+  /** The exit is taken if the score is at least this, a float32. */
   readonly threshold: number;
 }
 
@@ -108,111 +86,45 @@ export interface ItemDecisions {
 /** The raw results of a run, from which its trace is built; see RunRequest. */
 export interface RunRecord {
   readonly items: number;
-  readonly policy: ResolvedPolicy;
-  /**
-   * The blocks that heads of the policy may skip, if an observer had set the session to full depth; `policy` is then
-   * the full one.
-   */
-  readonly tripped?: ReadonlySet<string>;
-  /** items x blocks: 1 if the block ran. */
-  readonly ran: Uint8Array;
-  /** items x blocks: the gate's score, NaN if no gate was evaluated. */
+  /** The policy that ran. */
+  readonly policy: CompiledPolicy;
+  /** The policy that was asked for, if an observer had set the session to full depth. */
+  readonly tripped?: SkipPolicy | undefined;
+  /** items x decisions: 1 if the block ran, or if the exit was taken. */
+  readonly outcomes: Uint8Array;
+  /** items x decisions: the score, NaN if none was computed. */
   readonly scores: Float32Array;
-  /** In the order of the program's outputs; used if there are exits. */
-  readonly outputs?: readonly TensorData[];
-  /** Thresholds of the exits, by the exit's block. */
-  readonly exits?: ReadonlyMap<string, number>;
   /** Items that ran again in full because of a guard. */
-  readonly guarded?: ReadonlySet<number>;
+  readonly guarded?: ReadonlySet<number> | undefined;
 }
 
-function reasonOf(block: Block, mode: number, tripped: ReadonlySet<string> | undefined): SkipReason {
-  if (mode === BlockMode.gate) return block.gate?.form === 'confidence' ? 'confidence' : 'gate';
-  if (tripped?.has(block.name)) return 'tripped';
-  const decided = mode === BlockMode.skip || (block.skippable && block.gate !== undefined);
-  if (!decided) return 'fixed';
-  return tripped ? 'tripped' : 'policy';
-}
+const EXIT = SKIP_REASONS.indexOf('exit');
+const GUARD = SKIP_REASONS.indexOf('guard');
+const NO_EXITS: readonly ExitDecision[] = [];
 
-interface BlockColumns {
-  /** Of each block, as an index into SKIP_REASONS, for an item that took no exit and was not guarded. */
-  readonly reasons: Uint8Array;
-  /** Blocks without a gate in force. */
-  readonly ungated: readonly number[];
-  /** Whether any block has heads. */
-  readonly heads: boolean;
-}
-
-const columnsKnown = new WeakMap<ResolvedPolicy, BlockColumns>();
-
-/** What is the same for most items. */
-function columnsOf({ blocks }: Program, { policy, tripped }: RunRecord): BlockColumns {
-  const known = tripped ? undefined : columnsKnown.get(policy);
-  if (known) return known;
-  const reasons = blocks.map((block, i) => SKIP_REASONS.indexOf(reasonOf(block, policy.modes[i]!, tripped)));
-  const ungated = blocks.flatMap((_, i) => (policy.modes[i] === BlockMode.gate ? [] : [i]));
-  const made = {
-    reasons: Uint8Array.from(reasons),
-    ungated,
-    heads: blocks.some(({ heads }) => heads !== undefined),
-  };
-  if (!tripped) columnsKnown.set(policy, made);
-  return made;
-}
-
-const layersKnown = new WeakMap<Program, number>();
-
-/** The small layers of a gate don't count: they would only dilute the share of skipped layers. */
-export function layersOf(program: Program): number {
-  const known = layersKnown.get(program) ?? countLayers(program);
-  layersKnown.set(program, known);
-  return known;
-}
-
-function countLayers({ steps, blocks, cost }: Program): number {
-  const ofGates = blocks
-    .flatMap(({ gateFirst, first }) => steps.slice(gateFirst, first))
-    .filter(({ op }) => op === 'conv' || op === 'gemm');
-  return cost.layers - ofGates.length;
-}
-
-const exitPortsKnown = new WeakMap<Program, readonly { readonly after: string; readonly output: number }[]>();
-
-/** The outputs that hold exits' confidences, by the exit's block. */
-function exitPortsOf(program: Program) {
-  const known = exitPortsKnown.get(program);
-  if (known) return known;
-  const ports = program.outputs.flatMap(({ name }, output) => {
-    const after = exitOf(name);
-    return after === undefined ? [] : [{ after, output }];
-  });
-  exitPortsKnown.set(program, ports);
-  return ports;
-}
-
-/** Derives what one item did from the raw results of the run. */
+/** What one item did, copied from the record of a run. */
 export class RecordedDecisions implements ItemDecisions {
   readonly exits: readonly ExitDecision[];
-  readonly #program: Program;
   readonly #record: RunRecord;
   readonly #first: number;
   readonly #guarded: boolean;
-  /** Number of blocks before the exit that was taken. */
+  /** Index of the exit that was taken; -1 for none. */
+  readonly #taken: number;
+  /** Number of blocks in front of it. */
   readonly #reached: number;
 
-  constructor(program: Program, record: RunRecord, item: number) {
-    const { blocks } = program;
-    this.#program = program;
+  constructor(record: RunRecord, item: number) {
+    const { blocks, exits } = record.policy.program;
     this.#record = record;
-    this.#first = item * blocks.length;
+    this.#first = item * decisionsIn(record.policy.program);
     this.#guarded = record.guarded?.has(item) ?? false;
-    this.exits = exitsOf(program, record, item);
-    const last = this.exits.at(-1);
-    this.#reached = last?.taken ? blocks.findIndex(({ name }) => name === last.after) + 1 : blocks.length;
+    this.#taken = exits.findIndex((_, e) => record.outcomes[this.#first + blocks.length + e] === 1);
+    this.#reached = exits[this.#taken]?.blocks ?? blocks.length;
+    this.exits = exits.length === 0 ? NO_EXITS : this.#exits();
   }
 
   ran(block: number): boolean {
-    return this.#guarded || this.#record.ran[this.#first + block] === 1;
+    return this.#guarded || this.#record.outcomes[this.#first + block] === 1;
   }
 
   score(block: number): number | null {
@@ -226,76 +138,68 @@ export class RecordedDecisions implements ItemDecisions {
   reason(block: number): SkipReason {
     if (this.#guarded) return 'guard';
     if (block >= this.#reached) return 'exit';
-    const { policy, tripped } = this.#record;
-    return reasonOf(this.#program.blocks[block]!, policy.modes[block]!, tripped);
+    return SKIP_REASONS[this.#reasons()[block]!]!;
   }
 
   multiplyAddsSkipped(): number {
-    const { blocks, cost } = this.#program;
+    const { blocks, exits, cost } = this.#record.policy.program;
     let saved = this.#guarded ? -cost.multiplyAdds : 0;
     for (let i = 0; i < blocks.length; i++) {
-      const { heads, cost: ofBlock } = blocks[i]!;
-      if (heads && i < this.#reached) saved -= (this.#gated(i) ? heads.gate : 0) + heads.exit;
-      if (this.#record.ran[this.#first + i] !== 1) saved += ofBlock.multiplyAdds;
+      if (this.#record.outcomes[this.#first + i] !== 1) saved += blocks[i]!.cost.multiplyAdds;
     }
-    if (this.exits.at(-1)?.taken) saved += blocks[this.#reached - 1]!.heads!.beyond;
+    for (const [e, { multiplyAdds, beyond }] of exits.entries()) {
+      if (this.#taken < 0 || e <= this.#taken) saved -= multiplyAdds;
+      if (e === this.#taken) saved += beyond;
+    }
     return saved;
   }
 
   spentMore(): boolean {
-    return this.#guarded || columnsOf(this.#program, this.#record).heads;
+    return this.#guarded || this.#record.policy.program.exits.length > 0;
   }
 
   copyTo(ran: Uint8Array, reasons: Uint8Array, scores: Float32Array, at: number): void {
-    const blocks = this.#program.blocks.length;
+    const { policy, outcomes, scores: all } = this.#record;
+    const blocks = policy.program.blocks.length;
     const end = this.#first + blocks;
-    const columns = columnsOf(this.#program, this.#record);
-    ran.set(this.#record.ran.subarray(this.#first, end), at);
-    reasons.set(columns.reasons, at);
-    scores.set(this.#record.scores.subarray(this.#first, end), at);
-    for (const block of columns.ungated) scores[at + block] = Number.NaN;
+    ran.set(outcomes.subarray(this.#first, end), at);
+    reasons.set(this.#reasons(), at);
+    scores.set(all.subarray(this.#first, end), at);
+    for (const block of policy.ungated) scores[at + block] = Number.NaN;
     scores.fill(Number.NaN, at + this.#reached, at + blocks);
-    reasons.fill(SKIP_REASONS.indexOf('exit'), at + this.#reached, at + blocks);
+    reasons.fill(EXIT, at + this.#reached, at + blocks);
     if (!this.#guarded) return;
     ran.fill(1, at, at + blocks);
-    reasons.fill(SKIP_REASONS.indexOf('guard'), at, at + blocks);
+    reasons.fill(GUARD, at, at + blocks);
+  }
+
+  #reasons(): Uint8Array {
+    const { policy, tripped } = this.#record;
+    return tripped ? policy.reasonsWhenTripped(tripped) : policy.reasons;
   }
 
   #gated(block: number): boolean {
     return this.#record.policy.modes[block] === BlockMode.gate;
   }
+
+  #exits(): readonly ExitDecision[] {
+    const { policy, outcomes, scores } = this.#record;
+    const { blocks, exits } = policy.program;
+    return exits.flatMap(({ after }, e): ExitDecision[] => {
+      const column = blocks.length + e;
+      const score = scores[this.#first + column]!;
+      if (Number.isNaN(score)) return [];
+      const taken = outcomes[this.#first + column] === 1;
+      return [{ after, taken, score, threshold: policy.thresholds[column]! }];
+    });
+  }
 }
 
-/** Whether an item took an exit. Behind the last block that skips no block, and yet the answer isn't the network's. */
-export function leftEarly(
-  program: Program,
-  record: Pick<RunRecord, 'outputs' | 'exits'>,
-  item: number,
-): boolean {
-  return exitsOf(program, record, item).at(-1)?.taken ?? false;
-}
-
-const NO_EXITS: readonly ExitDecision[] = [];
-
-function exitsOf(
-  program: Program,
-  { outputs = [], exits = new Map() }: Pick<RunRecord, 'outputs' | 'exits'>,
-  item: number,
-): readonly ExitDecision[] {
-  const ports = exitPortsOf(program);
-  if (ports.length === 0) return NO_EXITS;
-  return ports.flatMap(({ after, output }): ExitDecision[] => {
-    const score = outputs[output]![item] as number;
-    if (Number.isNaN(score)) return [];
-    const threshold = exits.get(after) ?? Number.POSITIVE_INFINITY;
-    return [{ after, taken: score >= Math.fround(threshold), score, threshold }];
-  });
-}
-
-/** The trace of one run of `program`. */
-export function buildTrace(program: Program, record: RunRecord): SkipTrace {
+/** The trace of one run. */
+export function buildTrace(record: RunRecord): SkipTrace {
+  const { program, layers } = record.policy;
   const traceItem = (item: number): ItemTrace => {
-    const decisions = new RecordedDecisions(program, record, item);
+    const decisions = new RecordedDecisions(record, item);
     let layersSkipped = 0;
     const blocks = program.blocks.map(({ name, cost }, index): BlockDecision => {
       const ran = decisions.ran(index);
@@ -320,6 +224,6 @@ export function buildTrace(program: Program, record: RunRecord): SkipTrace {
   return {
     items: Array.from({ length: record.items }, (_, item) => traceItem(item)),
     multiplyAdds: program.cost.multiplyAdds,
-    layers: layersOf(program),
+    layers,
   };
 }

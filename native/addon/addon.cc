@@ -65,7 +65,7 @@ class PendingRun final : public Pending {
 
 // program.run(items, arrays, inputs, outputs, modes, thresholds): Promise<number>, the milliseconds that it took.
 // program.runSync(...): void.
-// `arrays` holds inputs, outputs, ran, scores and, for run(), the abort flag (Int32Array of one). A Float64Array of times may
+// `arrays` holds inputs, outputs, outcomes, scores and, for run(), the abort flag (Int32Array of one). A Float64Array of times may
 // follow `thresholds`: the run is profiled then.
 // program.profiled: Int32Array, the value that each code computes; -1 for none. `times` has begin and end for each, by item.
 class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
@@ -153,7 +153,7 @@ class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
       const TypedBytes array = typed_bytes(env, out.arrays[at++], "An output");
       request.outputs.push_back({array.data, array.bytes});
     }
-    request.ran = typed_span<uint8_t>(env, out.arrays[at++], "The trace");
+    request.outcomes = typed_span<uint8_t>(env, out.arrays[at++], "The trace");
     request.scores = typed_span<float>(env, out.arrays[at++], "The trace");
     if (at < out.arrays.size()) {
       const std::span<const int32_t> flag = typed_span<int32_t>(env, out.arrays[at], "The abort flag");

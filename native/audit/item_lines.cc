@@ -12,7 +12,7 @@ namespace rskip {
 namespace {
 
 // Of reasons, as lib/audit/items.ts has them.
-constexpr char kLetters[kReasons + 1] = "gcpftxv";
+constexpr char kLetters[kReasons + 1] = "gpftxv";
 
 void append_hex(std::string& text, const uint8_t* bytes, size_t count) {
   constexpr char kDigits[] = "0123456789abcdef";

@@ -13,14 +13,14 @@
 
 namespace rskip {
 
-constexpr uint8_t kReasons = 7;
+constexpr uint8_t kReasons = 6;
 
 // One item. Views stay valid while it is encoded.
 struct ItemRow {
   double time = 0, run = 0, item = 0, milliseconds = 0;
   // Multiply-adds saved; NaN where the line says nothing of them.
   double saved = 0;
-  // One for each block: 1 where it ran; why, by index in SKIP_REASONS of lib/skip/trace.ts, below kReasons.
+  // One for each block: 1 where it ran; why, by index in SKIP_REASONS of lib/skip/compiled-policy.ts, below kReasons.
   std::span<const uint8_t> ran, reasons;
   // One for each block; NaN where no gate was asked.
   std::span<const float> scores;

@@ -48,6 +48,7 @@ class Emission {
       out.has_gate = block.has_gate;
       out.skippable = block.skippable;
     }
+    plan_->exits.resize(program.exits.size());
     for (const Draft& draft : graph_.drafts) emit(draft);
     plan_->shared_outputs = first_shared_ < 0 ? next() : first_shared_;
     code_of_draft_.add(next());
@@ -58,6 +59,7 @@ class Emission {
  private:
   int32_t next() const { return static_cast<int32_t>(plan_->code.size()); }
   PlanBlock& block(BlockId id) { return plan_->blocks[static_cast<size_t>(id.number())]; }
+  PlanExit& exit(ExitId id) { return plan_->exits[static_cast<size_t>(id.number())]; }
 
   void emit(const Draft& draft) {
     code_of_draft_.add(next());
@@ -65,9 +67,11 @@ class Emission {
     Code code;
     code.kind = draft.kind;
     if (draft.block) code.block = draft.block.number();
+    if (draft.exit) code.exit = draft.exit.number();
     if (draft.kind != Code::Kind::kRun) {
       if (draft.condition) code.condition = emitter_.place(draft.condition);
       if (draft.kind == Code::Kind::kDecide) block(draft.block).score = code.condition;
+      if (draft.kind == Code::Kind::kExit) exit(draft.exit).score = code.condition;
       plan_->code.push_back(code);
       return;
     }
@@ -76,6 +80,10 @@ class Emission {
     see_scratch(draft, static_cast<int64_t>(instruction->scratch_bytes()));
     if (draft.on_skip) {
       block(draft.block).on_skip.push_back(std::move(instruction));
+      return;
+    }
+    if (draft.exit) {
+      exit(draft.exit).on_taken.push_back(std::move(instruction));
       return;
     }
     code.work = instruction->shareable_work();

@@ -22,6 +22,7 @@ namespace rskip {
 using NodeId = Index<struct NodeTag>;
 using DraftId = Index<struct DraftTag>;
 using BlockId = Index<struct BlockTag>;
+using ExitId = Index<struct ExitTag>;
 
 // One buffer: a value in one form.
 struct Node {
@@ -85,9 +86,10 @@ struct Draft {
   std::shared_ptr<const ProductDraft8> product8{};
   std::shared_ptr<const AddDraft8> add8{};
   size_t target_step = 0;                   // branch, jump
-  NodeId condition{};                       // branch, decide
+  NodeId condition{};                       // branch, decide, exit
   BlockId block{};                          // enter, decide; and on-skip work
   bool on_skip = false;                     // runs only when the block is skipped
+  ExitId exit{};                            // exit; and work that is done only when that exit is taken
   bool shared_output = false;
 };
 

@@ -18,6 +18,7 @@ DraftGraph Lowering::run() {
   const size_t steps = program_.steps.size();
   graph_.draft_of_body = Table<BlockId, DraftId>(program_.blocks.size());
   BlockId ending(0), entering(0), deciding(0);
+  size_t exits = 0;
   const BlockId none(program_.blocks.size());
   const auto next = [](BlockId id) { return BlockId(static_cast<size_t>(id.number()) + 1); };
   const auto arrive_once = [&](size_t step) {
@@ -33,6 +34,9 @@ DraftGraph Lowering::run() {
         arrive_once(s);
         decide_block(deciding);
         deciding = next(deciding);
+      } else if (exits < program_.exits.size() && entering == ending && program_.exits[exits].end == s) {
+        arrive_once(s);
+        lower_exit(ExitId(exits++));
       } else if (entering < none && entering == ending && block(entering).gate_first == s) {
         arrive_once(s);
         enter_block(entering);
@@ -48,7 +52,7 @@ DraftGraph Lowering::run() {
   for (const bool batched : {true, false}) {
     shared_outputs_ = !batched;
     for (size_t port = 0; port < program_.outputs.size(); ++port) {
-      if (program_.outputs[port].batched == batched) lower_output(port);
+      if (program_.outputs[port].batched == batched) lower_output(port, program_.outputs[port].value);
     }
   }
   return std::move(graph_);
@@ -167,11 +171,18 @@ void Lowering::lower_skip(BlockId id) {
        .on_skip = true});
 }
 
-void Lowering::lower_output(size_t port) {
-  const ValueId id = program_.outputs[port].value;
+void Lowering::lower_exit(ExitId id) {
+  const Exit& exit = program_.exits[static_cast<size_t>(id.number())];
+  const NodeId score = request(exit.score, Form::kDense);
+  add({.kind = Code::Kind::kExit, .reads = {score}, .condition = score, .exit = id});
+  taken_exit_ = id;
+  for (size_t port = 0; port < exit.answers.size(); ++port) lower_output(port, exit.answers[port]);
+  taken_exit_ = {};
+}
+
+void Lowering::lower_output(size_t port, ValueId answer) {
   const Place place = Place::at_port(program_.inputs.size() + port);
-  const NodeId from = home(id);
-  convert(from, add_fixed(id, Form::kDense, place));
+  convert(home(answer), add_fixed(answer, Form::kDense, place));
 }
 
 }  // namespace rskip

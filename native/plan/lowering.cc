@@ -272,6 +272,7 @@ void Lowering::convert(NodeId from, NodeId to, BlockId on_skip_of) {
 
 void Lowering::add(Draft draft) {
   draft.shared_output = shared_outputs_;
+  if (taken_exit_) draft.exit = taken_exit_;
   graph_.drafts.add(std::move(draft));
 }
 

@@ -110,7 +110,8 @@ class Lowering {
   void enter_block(BlockId id);
   void decide_block(BlockId id);
   void lower_skip(BlockId id);
-  void lower_output(size_t port);
+  void lower_exit(ExitId id);
+  void lower_output(size_t port, ValueId answer);
   const Block& block(BlockId id) const { return program_.blocks[static_cast<size_t>(id.number())]; }
 
   const Program& program_;
@@ -129,6 +130,7 @@ class Lowering {
   std::map<std::pair<ValueId, Form>, Conversion> conversions_;  // that every path to here has made
   std::multimap<size_t, DraftId> edges_;                        // target step -> drafts before the jump
   bool shared_outputs_ = false;                                 // those are lowered now
+  ExitId taken_exit_;                                           // what it leaves to do is lowered now
   ValueId layer_;                                               // the output of the step that is lowered now
 };
 

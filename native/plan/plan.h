@@ -27,6 +27,11 @@ struct PlanBlock {
   std::vector<InstructionPtr> on_skip;
 };
 
+struct PlanExit {
+  Place score;  // float32
+  std::vector<InstructionPtr> on_taken;  // write its answers to the outputs
+};
+
 struct Code {
   enum class Kind : uint8_t {
     kRun,     // instruction
@@ -34,10 +39,12 @@ struct Code {
     kJump,    // to `target`
     kEnter,   // block `block`: its mode says whether to go on to the gate, to the body or to the end
     kDecide,  // the score of block `block` is there: to the body or to the end
+    kExit,    // the score of exit `exit` is there: on, or the item ends with the exit's answers
   };
   Kind kind = Kind::kRun;
   int32_t target = 0;
   int32_t block = 0;
+  int32_t exit = 0;
   Place condition;
   const Instruction* instruction = nullptr;
   int64_t work = 0;  // as Instruction::shareable_work()
@@ -53,6 +60,7 @@ struct Plan {
   std::vector<InstructionPtr> instructions;
   std::vector<Code> code;
   std::vector<PlanBlock> blocks;
+  std::vector<PlanExit> exits;
   std::vector<PlanPort> inputs, outputs;
   // Code [0, shared_outputs) computes and writes batched outputs; the rest writes those that all items share, and is
   // for the first item only.
@@ -62,6 +70,8 @@ struct Plan {
   size_t scratch_bytes = 0;
   bool whole = false;
   std::vector<std::shared_ptr<const void>> kept;  // constants that instructions point into
+  // Of one item: its blocks, then its exits.
+  size_t decisions() const { return blocks.size() + exits.size(); }
   Frame make_frame() const;
 };
 

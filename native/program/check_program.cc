@@ -39,6 +39,7 @@ class ProgramCheck {
     jumps();
     order();
     for (const Block& b : program_.blocks) block(b);
+    for (const Exit& e : program_.exits) exit(e);
   }
 
  private:
@@ -68,6 +69,12 @@ class ProgramCheck {
         // A jump to a block's own start from outside is fine; from its gate it would avoid the decision.
         if (s >= b->gate_first && s < b->first && step.target > b->first) fail_program("a jump leaves a gate");
       }
+      for (const Exit& e : program_.exits) {
+        const bool from_inside = s >= e.first && s < e.end;
+        if (from_inside ? step.target > e.end : step.target > e.first && step.target < e.end) {
+          fail_program("a jump crosses the border of an exit");
+        }
+      }
     }
   }
 
@@ -86,6 +93,7 @@ class ProgramCheck {
     std::map<size_t, Table<ValueId, bool>> arriving;  // what is ready after jumps, at their targets
     bool falls_through = true;                        // from the step before
     auto block = program_.blocks.begin();
+    auto exit = program_.exits.begin();
     for (size_t s = 0; s <= program_.steps.size(); ++s) {
       if (const auto jump = arriving.find(s); jump != arriving.end()) {
         if (falls_through) {
@@ -95,6 +103,12 @@ class ProgramCheck {
         }
         arriving.erase(jump);
         falls_through = true;
+      }
+      for (; exit != program_.exits.end() && exit->end == s; ++exit) {
+        if (!ready[exit->score]) fail_program("an exit's score isn't there yet");
+        for (ValueId answer : exit->answers) {
+          if (!ready[answer]) fail_program("an exit's answer isn't there yet");
+        }
       }
       for (; block != program_.blocks.end() && block->first == s; ++block) {
         if (!ready[block->input]) fail_program("a block's input isn't there yet");
@@ -169,6 +183,22 @@ class ProgramCheck {
       fail_program("a block's input is written after its start");
     }
     contained(b.first, b.end, b.output, "a skippable block");
+  }
+
+  void exit(const Exit& e) const {
+    for (const Block& b : program_.blocks) {
+      if (e.first < b.end && e.end > b.gate_first) fail_program("an exit lies in a block");
+    }
+    const Value& score = program_.value(e.score);
+    if (score.dtype != DType::kFloat32 || score.elements != 1) fail_program("an exit's score is not one float32");
+    for (size_t i = 0; i < e.answers.size(); ++i) {
+      const Port& port = program_.outputs[i];
+      const Value &answer = program_.value(e.answers[i]), &output = program_.value(port.value);
+      if (!port.batched && !program_.whole) fail_program("an exit answers for all items");
+      if (answer.dtype != output.dtype || answer.shape != output.shape) {
+        fail_program("an exit's answer differs from the output in type or shape");
+      }
+    }
   }
 
   const Program& program_;

@@ -157,6 +157,17 @@ Block read_block(Words& in, size_t values, size_t steps, size_t after) {
   return block;
 }
 
+Exit read_exit(Words& in, const Program& program, size_t after) {
+  Exit exit;
+  exit.first = in.position(after, program.steps.size(), "start of an exit");
+  exit.end = in.position(exit.first, program.steps.size(), "end of an exit");
+  exit.score = in.id<ValueId>(program.values.size(), "score of an exit");
+  for (size_t i = 0; i < program.outputs.size(); ++i) {
+    exit.answers.push_back(in.id<ValueId>(program.values.size(), "answer of an exit"));
+  }
+  return exit;
+}
+
 }  // namespace
 
 Program decode_program(std::span<const int32_t> words, std::span<const ConstantData> constants) {
@@ -185,6 +196,11 @@ Program decode_program(std::span<const int32_t> words, std::span<const ConstantD
   for (size_t i = 0; i < block_count; ++i) {
     program.blocks.push_back(read_block(in, value_count, step_count, after));
     after = program.blocks.back().end;
+  }
+  after = 0;
+  for (size_t n = in.done() ? 0 : in.count("exits"); n > 0; --n) {
+    program.exits.push_back(read_exit(in, program, after));
+    after = program.exits.back().end;
   }
   if (!in.done()) fail_program("words are left over");
   for (size_t s = 0; s < step_count; ++s) operator_of(program.steps[s].op).rules->check(StepCheck(program, s));

@@ -86,6 +86,14 @@ struct Block {
   Gate gate;
 };
 
+// Steps [first, end) compute score and answers; they are in no block. The item ends behind them when the score reaches the
+// threshold.
+struct Exit {
+  size_t first = 0, end = 0;
+  ValueId score;
+  std::vector<ValueId> answers;  // by output of the program
+};
+
 struct Port {
   ValueId value;
   bool batched = true;
@@ -106,6 +114,7 @@ struct Program {
   std::vector<Port> inputs, outputs;
   std::vector<Step> steps;
   std::vector<Block> blocks;
+  std::vector<Exit> exits;
   bool whole = false;  // batching 'whole': always one item
   const Value& value(ValueId id) const { return values[id]; }
 };

@@ -68,11 +68,11 @@ class ProgramRun final : public Job {
     for (size_t i = 0; i < request_.outputs.size(); ++i) {
       frame->bases[base++] = reinterpret_cast<uintptr_t>(request_.outputs[i].data) + bytes(plan_->outputs[i]);
     }
-    const size_t row = item * plan_->blocks.size();
+    const size_t row = item * plan_->decisions();
     ItemContext context;
     context.modes = request_.modes.data();
     context.thresholds = request_.thresholds.data();
-    context.ran = request_.ran.data() + row;
+    context.outcomes = request_.outcomes.data() + row;
     context.scores = request_.scores.data() + row;
     if (!request_.times.empty()) context.times = request_.times.data() + item * 2 * plan_->code.size();
     context.shared_outputs = item == 0;
@@ -119,6 +119,7 @@ void CompiledProgram::check(const RunRequest& request) const {
   if (request.items < 1 || request.items > (int64_t{1} << 31)) invalid("items: their number is out of range");
   if (plan.whole && request.items != 1) invalid("items: this program takes its batch as one");
   const size_t items = static_cast<size_t>(request.items), blocks = plan.blocks.size();
+  const size_t decisions = plan.decisions();
   const auto check_ports = [&](const auto& given, const std::vector<PlanPort>& ports, const char* what) {
     if (given.size() != ports.size()) invalid(std::string(what) + "s: their number is wrong");
     for (size_t i = 0; i < ports.size(); ++i) {
@@ -135,12 +136,13 @@ void CompiledProgram::check(const RunRequest& request) const {
   };
   check_ports(request.inputs, plan.inputs, "input");
   check_ports(request.outputs, plan.outputs, "output");
-  if (request.modes.size() != blocks || request.thresholds.size() != blocks) {
-    invalid("policy: it must have as many blocks as the program");
+  if (request.modes.size() != decisions || request.thresholds.size() != decisions) {
+    invalid("policy: it must have as many blocks and exits as the program");
   }
-  if (request.ran.size() / std::max<size_t>(blocks, 1) != (blocks == 0 ? 0 : items) ||
-      request.ran.size() % std::max<size_t>(blocks, 1) != 0 || request.scores.size() != request.ran.size()) {
-    invalid("trace: it must have items x blocks entries");
+  const size_t columns = std::max<size_t>(decisions, 1);
+  if (request.outcomes.size() / columns != (decisions == 0 ? 0 : items) || request.outcomes.size() % columns != 0 ||
+      request.scores.size() != request.outcomes.size()) {
+    invalid("trace: it must have items x (blocks + exits) entries");
   }
   if (!request.times.empty() && request.times.size() != items * plan.code.size() * 2) {
     invalid("profile: it must have items x code x 2 entries");
@@ -151,6 +153,10 @@ void CompiledProgram::check(const RunRequest& request) const {
     const bool ok = mode == BlockMode::kRun || (mode == BlockMode::kSkip && block.skippable) ||
                     (mode == BlockMode::kGate && block.has_gate);
     if (!ok) invalid("policy: the mode of block " + std::to_string(b) + " doesn't fit the block");
+  }
+  if (!std::all_of(request.modes.begin() + static_cast<ptrdiff_t>(blocks), request.modes.end(),
+                   [](BlockMode mode) { return mode == BlockMode::kGate; })) {
+    invalid("policy: the mode of an exit must be that of a gate");
   }
 }
 

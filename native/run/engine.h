@@ -41,9 +41,9 @@ struct RunRequest {
   int64_t items = 1;
   std::vector<InputBytes> inputs;
   std::vector<OutputBytes> outputs;
-  std::vector<BlockMode> modes;
+  std::vector<BlockMode> modes;  // of every decision: of the blocks, then kGate for each exit
   std::vector<float> thresholds;
-  std::span<uint8_t> ran;
+  std::span<uint8_t> outcomes;  // items x decisions
   std::span<float> scores;
   std::span<double> times;  // items x code x [begin, end], for a profile; empty without
   const int32_t* abort_flag = nullptr;  // not 0: stop

@@ -55,8 +55,8 @@ double microseconds_now() {
 }  // namespace
 
 uint64_t execute_item(const Plan& plan, Frame& frame, const ItemContext& item, Workspace& workspace, Team& team) {
-  std::fill_n(item.ran, plan.blocks.size(), uint8_t{0});
-  std::fill_n(item.scores, plan.blocks.size(), std::numeric_limits<float>::quiet_NaN());
+  std::fill_n(item.outcomes, plan.decisions(), uint8_t{0});
+  std::fill_n(item.scores, plan.decisions(), std::numeric_limits<float>::quiet_NaN());
   uint64_t executed = 0;
   const auto skip = [&](const PlanBlock& block) {
     for (const InstructionPtr& instruction : block.on_skip) {
@@ -87,7 +87,7 @@ uint64_t execute_item(const Plan& plan, Frame& frame, const ItemContext& item, W
         } else if (mode == BlockMode::kGate) {
           ++at;
         } else {
-          item.ran[code.block] = 1;
+          item.outcomes[code.block] = 1;
           at = block.body;
         }
         break;
@@ -97,9 +97,23 @@ uint64_t execute_item(const Plan& plan, Frame& frame, const ItemContext& item, W
         const float score = *frame.at<float>(block.score);
         item.scores[code.block] = score;
         const bool runs = gate_runs(block.gate.compare, score, item.thresholds[code.block]);
-        item.ran[code.block] = runs ? 1 : 0;
+        item.outcomes[code.block] = runs ? 1 : 0;
         at = runs ? block.body : skip(block);
         break;
+      }
+      case Code::Kind::kExit: {
+        const PlanExit& exit = plan.exits[static_cast<size_t>(code.exit)];
+        const size_t decision = plan.blocks.size() + static_cast<size_t>(code.exit);
+        const float score = *frame.at<float>(exit.score);
+        item.scores[decision] = score;
+        ++at;
+        if (!exit_taken(score, item.thresholds[decision])) break;
+        item.outcomes[decision] = 1;
+        for (const InstructionPtr& instruction : exit.on_taken) {
+          instruction->run(frame, workspace, 0, 1);
+          ++executed;
+        }
+        return executed;
       }
     }
   }

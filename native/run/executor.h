@@ -11,12 +11,12 @@ namespace rskip {
 // Values are part of the ABI: BlockMode of lib/backends/backend.ts.
 enum class BlockMode : uint8_t { kRun = 0, kSkip = 1, kGate = 2 };
 
-// The policy and the trace of one item: arrays of an entry for each block.
+// The policy and the record of one item: arrays of an entry for each of the plan's decisions, blocks before exits.
 struct ItemContext {
   const BlockMode* modes = nullptr;
   const float* thresholds = nullptr;
-  uint8_t* ran = nullptr;
-  float* scores = nullptr;
+  uint8_t* outcomes = nullptr;  // 1: the block ran, or the exit was taken
+  float* scores = nullptr;      // NaN: none was computed
   double* times = nullptr;      // of a run that is profiled: begin and end of each code that ran, in microseconds
   bool shared_outputs = false;  // whether this item writes the outputs that all items share
 };

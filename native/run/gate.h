@@ -1,4 +1,4 @@
-// The decision of a gate.
+// The decisions of gates and exits.
 #pragma once
 
 #include "ops/ops.h"
@@ -17,5 +17,8 @@ inline bool gate_runs(ops::CompareKind compare, float score, float threshold) {
   }
   return true;
 }
+
+// Whether the item ends here. A NaN score is not sure: the item goes on.
+inline bool exit_taken(float score, float threshold) { return score >= threshold; }
 
 }  // namespace rskip

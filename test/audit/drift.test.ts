@@ -1,6 +1,6 @@
 import type { Drift } from '../../lib/audit/drift-monitor.js';
 import { watch } from '../../lib/audit/watch.js';
-import { encodeHeads } from '../../lib/skip/head-codec.js';
+import { encodeExits } from '../../lib/skip/head-codec.js';
 import type { SkipPolicy } from '../../lib/skip/policy.js';
 import { Tensor } from '../../lib/tensor.js';
 import { Network } from '../helpers/networks.js';
@@ -90,7 +90,7 @@ test('of a policy that has exits only, their confidences drift', async () => {
     features: 'mean' as const,
     layers: [{ weight: randomFloats(10 * 32, 1), bias: new Float32Array(10) }],
   };
-  const heads = encodeHeads({ exits: [{ after: 'block8', head, threshold: 0.9 }], gates: [] });
+  const heads = encodeExits([{ after: 'block8', head, threshold: 0.9 }]);
   const drifts = await driftsOf(noise, ungated, { blocks: {}, heads });
   expect(drifts).toHaveLength(2);
   for (const [drift, ...others] of drifts) {

@@ -1,7 +1,7 @@
 import { auditLog } from '../../lib/audit/log.js';
 import { readAudit } from '../../lib/audit/read.js';
 import { watch } from '../../lib/audit/watch.js';
-import { encodeHeads } from '../../lib/skip/head-codec.js';
+import { encodeExits } from '../../lib/skip/head-codec.js';
 import type { SkipPolicy } from '../../lib/skip/policy.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
 import { Network } from '../helpers/networks.js';
@@ -16,11 +16,8 @@ const head = (outputs: number, seed: number) => ({
 });
 /** Heads that know nothing, as `calibrate` writes heads: they change answers all the time. */
 const policy: SkipPolicy = {
-  blocks: { block7: 'gate' },
-  heads: encodeHeads({
-    exits: [{ after: 'block8', head: head(10, 1), threshold: 0 }],
-    gates: [{ block: 'block7', head: head(1, 2), threshold: 1e9 }],
-  }),
+  blocks: {},
+  heads: encodeExits([{ after: 'block8', head: head(10, 1), threshold: 0 }]),
 };
 
 test('a policy with heads of its own: a tripped session runs in full and says so, and skips again when rearmed', async () => {

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { hashItem } from '../../lib/audit/hash.js';
 import type { AuditRecord } from '../../lib/audit/record.js';
 import { type SkipPolicy, Tensor } from '../../lib/index.js';
-import { encodeHeads } from '../../lib/skip/head-codec.js';
+import { encodeExits } from '../../lib/skip/head-codec.js';
 import { randomFloats } from '../helpers/random.js';
 import { GATED, GATED_BLOCKS } from './models.js';
 
@@ -25,13 +25,10 @@ export const POLICIES: readonly SkipPolicy[] = [
   { version: 1, model: { sha256 }, default: 'gate', blocks: { [first]: { threshold: 0.1 }, 1: 'skip' } },
   {
     blocks: {},
-    heads: encodeHeads({
-      exits: [{ after: first, head: head(3, 4), threshold: 0.4 }],
-      gates: [
-        { block: first, head: head(1, 20), threshold: 0 },
-        { block: second, confidenceOf: first, threshold: 0.9 },
-      ],
-    }),
+    heads: encodeExits([
+      { after: first, head: head(3, 4), threshold: 0.4 },
+      { after: second, head: head(3, 20), threshold: 0.9 },
+    ]),
   },
   {
     blocks: { [second]: 'run' },
@@ -88,7 +85,7 @@ export const TRACE: readonly AuditRecord[] = [
       item: 0,
       input: run === 3 ? null : hashItem({ x: INPUT }, 0, 1),
       ran,
-      reasons: ['gg', 'cx', 'pv', 'ft'][run]!,
+      reasons: ['gg', 'gx', 'pv', 'ft'][run]!,
       scores: [0.5, null],
       exits: run === 1 ? [[first, 0.75]] : [],
       output: sha256,

@@ -60,6 +60,7 @@ export const fakeCompile = jest.fn((model: Model, binding: Binding): Program => 
       block('stem', { shortcut: 'projection', skippable: false }),
       block('gated', { gate: { form: 'multiply', score: 0, compare: 'gt', threshold: 0 } }),
     ],
+    exits: [],
     batching: model.batching,
     cost: { multiplyAdds: 100, bytes: 10, layers: 5 },
   };
@@ -109,15 +110,16 @@ export class FakeBackend implements Backend {
   }
 }
 
-function compute({ items, inputs, outputs, policy, ran, scores }: RunRequest): void {
+function compute({ items, inputs, outputs, policy, outcomes, scores }: RunRequest): void {
   const [x] = inputs as [Float32Array];
   const [y, total] = outputs as [Float32Array, BigInt64Array];
   y.set(x.map((value) => 2 * value));
   total[0] = BigInt(items);
   for (let item = 0; item < items; item++) {
-    ran[2 * item] = 1;
+    outcomes[2 * item] = 1;
     scores[2 * item + 1] = policy.modes[1] === 2 ? x[(item * x.length) / items]! : Number.NaN;
-    ran[2 * item + 1] = policy.modes[1] === 2 ? Number(scores[2 * item + 1]! > policy.thresholds[1]!) : 1;
-    if (policy.modes[1] === 1) ran[2 * item + 1] = 0;
+    outcomes[2 * item + 1] =
+      policy.modes[1] === 2 ? Number(scores[2 * item + 1]! > policy.thresholds[1]!) : 1;
+    if (policy.modes[1] === 1) outcomes[2 * item + 1] = 0;
   }
 }

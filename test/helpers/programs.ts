@@ -64,6 +64,6 @@ export class ProgramBuilder {
   build(outputs: readonly ValueId[], batching: Program['batching'] = 'item'): Program {
     const { values, steps, blocks, inputs } = this;
     const ports = outputs.map((value, i) => ({ name: `output${i}`, value, batched: true }));
-    return { values, steps, blocks, inputs, outputs: ports, batching, cost: NO_COST };
+    return { values, steps, blocks, exits: [], inputs, outputs: ports, batching, cost: NO_COST };
   }
 }

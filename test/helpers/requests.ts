@@ -1,4 +1,4 @@
-import { BlockMode, type RunRequest } from '../../lib/backends/backend.js';
+import { BlockMode, decisionsIn, type RunRequest } from '../../lib/backends/backend.js';
 import type { Program } from '../../lib/model/program.js';
 import { sizeOf } from '../../lib/numeric/shapes.js';
 import { allocate, type TensorData } from '../../lib/tensor.js';
@@ -22,7 +22,7 @@ export function makeRequest(
   items = 1,
   modes: Uint8Array = Uint8Array.from(program.blocks, ({ gate }) => (gate ? BlockMode.gate : BlockMode.run)),
 ): RunRequest {
-  const { blocks, values } = program;
+  const { blocks, exits, values } = program;
   return {
     items,
     inputs,
@@ -30,8 +30,14 @@ export function makeRequest(
       const { dtype, shape } = values[value]!;
       return allocate(dtype, sizeOf(shape) * (batched ? items : 1));
     }),
-    policy: { modes, thresholds: Float32Array.from(blocks, ({ gate }) => gate?.threshold ?? Number.NaN) },
-    ran: new Uint8Array(items * blocks.length),
-    scores: new Float32Array(items * blocks.length),
+    policy: {
+      modes: Uint8Array.from([...modes, ...exits.map(() => BlockMode.gate)]),
+      thresholds: Float32Array.from([
+        ...blocks.map(({ gate }) => gate?.threshold ?? Number.NaN),
+        ...exits.map(({ threshold }) => threshold),
+      ]),
+    },
+    outcomes: new Uint8Array(items * decisionsIn(program)),
+    scores: new Float32Array(items * decisionsIn(program)),
   };
 }

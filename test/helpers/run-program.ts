@@ -4,7 +4,7 @@ import type { Ir } from '../../lib/model/ir.js';
 import type { Program } from '../../lib/model/program.js';
 import { Region } from '../../lib/model/region.js';
 import { schedule } from '../../lib/model/schedule.js';
-import { BlockMode } from '../../lib/skip/resolve.js';
+import { BlockMode, decisionsFor, decisionsIn } from '../../lib/skip/compiled-policy.js';
 import type { TensorData } from '../../lib/tensor.js';
 import { randomFloats } from './random.js';
 
@@ -28,13 +28,13 @@ export function runProgram(
   const others = program.outputs.slice(1).map(({ value }) => {
     return new Float32Array(values[value]!.shape.reduce((a, b) => a * b, 1));
   });
-  const ran = new Uint8Array(blocks.length);
-  const scores = new Float32Array(blocks.length);
-  const thresholds = Float32Array.from(blocks, ({ gate }) => gate?.threshold ?? Number.NaN);
-  const policy = { modes: Uint8Array.from(modes), thresholds };
+  const outcomes = new Uint8Array(decisionsIn(program));
+  const scores = new Float32Array(decisionsIn(program));
+  const policy = decisionsFor(program, (_, i) => modes[i]!);
   const compiled = new ReferenceBackend().compileSync(program);
-  compiled.runSync({ items: 1, inputs, outputs: [output, ...others], policy, ran, scores });
-  return { output, others, ran: [...ran], scores: [...scores] };
+  compiled.runSync({ items: 1, inputs, outputs: [output, ...others], policy, outcomes, scores });
+  const ran = [...outcomes.subarray(0, blocks.length)];
+  return { output, others, ran, scores: [...scores.subarray(0, blocks.length)] };
 }
 
 export function modelModes(program: Program): number[] {
@@ -54,7 +54,16 @@ export function denseProgram(ir: Ir): Program {
   );
   const cost = { multiplyAdds: 0, bytes: 0, layers: 0 };
   const { values, inputs, outputs, batching } = ir;
-  return { values, inputs, outputs, batching, blocks: [], steps: schedule(region, []).steps, cost };
+  return {
+    values,
+    inputs,
+    outputs,
+    batching,
+    blocks: [],
+    exits: [],
+    steps: schedule(region, []).steps,
+    cost,
+  };
 }
 
 export interface Agreement {

@@ -63,7 +63,7 @@ class ItemLines : public testing::Test {
 
 TEST_F(ItemLines, AreLinkedAndWhole) {
   const std::vector<float> answer{0, 1, 1}, scores{0.25F, std::numeric_limits<float>::quiet_NaN()};
-  const std::vector<uint8_t> ran{1, 0}, reasons{0, 5}, input{1, 2, 3};
+  const std::vector<uint8_t> ran{1, 0}, reasons{0, 4}, input{1, 2, 3};
   ItemRow row{1000, 2, 0, 0.5, std::numeric_limits<double>::quiet_NaN(), ran, reasons, scores, "[\"a\",0.5]", {}, answer};
   std::string text;
   Link link;

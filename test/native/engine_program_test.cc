@@ -186,10 +186,46 @@ TEST(DecodeProgram, RejectsBlocksThatCannotBeSkipped) {
   });
 }
 
+TEST(DecodeProgram, RejectsExitsThatDoNotFit) {
+  const auto relu = [](ProgramWriter& w, int32_t x) { return w.step(Op::kUnary, {x}, {1}, act_words(kRelu)); };
+  const auto whole = [&](const auto& add) {
+    ProgramWriter w;
+    const int32_t x = w.input({1});
+    const int32_t score = relu(w, x);
+    add(w, score);
+    w.output(relu(w, score));
+    return w;
+  };
+  EXPECT_NO_THROW(decode(whole([](ProgramWriter& w, int32_t score) { w.exit(0, score, {score}); })));
+  EXPECT_THROW(decode(whole([](ProgramWriter& w, int32_t score) { w.exit(1, score + 1, {score}); })), EngineError);
+  EXPECT_THROW(decode(whole([](ProgramWriter& w, int32_t score) { w.exit(1, score, {score + 1}); })), EngineError);
+  EXPECT_THROW(decode(whole([&](ProgramWriter& w, int32_t score) {
+                 const int32_t two = w.step(Op::kExpand, {score}, {2});
+                 w.exit(1, score, {two});
+               })),
+               EngineError);
+  EXPECT_THROW(decode(whole([&](ProgramWriter& w, int32_t score) {
+                 const int32_t two = w.step(Op::kExpand, {score}, {2});
+                 w.exit(1, two, {score});
+               })),
+               EngineError);
+  EXPECT_THROW(decode(whole([&](ProgramWriter& w, int32_t score) {  // within a block
+                 const int32_t inner = relu(w, score);
+                 w.exit(1, score, {score});
+                 w.block(true, 1, 1, score, relu(w, inner));
+               })),
+               EngineError);
+  EXPECT_THROW(decode(whole([&](ProgramWriter& w, int32_t score) {  // for all items at once
+                 w.output(relu(w, score), false);
+                 w.exit(2, score, {score, score});
+               })),
+               EngineError);
+}
+
 // Changed words are rejected or give a program that runs within its buffers (the sanitizers watch).
 TEST(DecodeProgram, SurvivesChangedWords) {
   Engine engine({.threads = 1, .table = table_for(Isa::kScalar)});
-  ProgramWriter w = TestNetwork(2, 5, 4).writer;
+  ProgramWriter w = TestNetwork(2, 5, 4, 1, true).writer;
   const Words good = w.words();
   Random random(5);
   int accepted = 0;

@@ -198,16 +198,16 @@ TEST(Gates, DecideByScoreAndThreshold) {
   TestRun asked(program->plan(), 1, BlockMode::kGate);
   ASSERT_FALSE(program->run_here(std::move(asked.request)).error);
   const float score = asked.scores[0];
-  EXPECT_EQ(asked.ran[0], score > 0 ? 1 : 0);
+  EXPECT_EQ(asked.outcomes[0], score > 0 ? 1 : 0);
   TestRun at(program->plan(), 1, BlockMode::kGate, score);
   ASSERT_FALSE(program->run_here(std::move(at.request)).error);
-  EXPECT_EQ(at.ran[0], 0);  // not greater than itself
+  EXPECT_EQ(at.outcomes[0], 0);  // not greater than itself
   TestRun below(program->plan(), 1, BlockMode::kGate, std::nextafter(score, -kInfinity));
   ASSERT_FALSE(program->run_here(std::move(below.request)).error);
-  EXPECT_EQ(below.ran[0], 1);
+  EXPECT_EQ(below.outcomes[0], 1);
   TestRun always(program->plan(), 1, BlockMode::kRun);
   ASSERT_FALSE(program->run_here(std::move(always.request)).error);
-  EXPECT_EQ(always.ran[0], 1);
+  EXPECT_EQ(always.outcomes[0], 1);
   EXPECT_TRUE(std::isnan(always.scores[0]));
 }
 
@@ -220,6 +220,72 @@ TEST(Gates, RunTheBlockWhenTheScoreIsNoNumber) {
   EXPECT_TRUE(gate_runs(ops::CompareKind::kGe, 1, 1));
   EXPECT_FALSE(gate_runs(ops::CompareKind::kLt, 1, 1));
   EXPECT_TRUE(gate_runs(ops::CompareKind::kLe, 1, 1));
+}
+
+// Runs with a threshold for each exit, all blocks running.
+std::unique_ptr<TestRun> run_with_exits(CompiledProgram& program, int64_t items, const std::vector<float>& thresholds) {
+  auto run = std::make_unique<TestRun>(program.plan(), items, BlockMode::kRun);
+  const size_t blocks = program.plan().blocks.size();
+  std::copy(thresholds.begin(), thresholds.end(), run->request.thresholds.begin() + static_cast<ptrdiff_t>(blocks));
+  const RunResult result = program.run_here(run->request);
+  EXPECT_FALSE(result.error) << result.error->what();
+  return run;
+}
+
+TEST(Exits, EndTheItemWithTheirAnswer) {
+  Engine engine({.threads = 1});
+  const auto program = compile(engine, TestNetwork(2, 20, 9, 1, true).writer);
+  const size_t blocks = 2, exits = 3;
+  const auto full = run_with_exits(*program, 1, std::vector<float>(exits, kInfinity));
+  for (size_t e = 0; e < exits; ++e) {
+    const float score = full->scores[blocks + e];
+    EXPECT_EQ(full->outcomes[blocks + e], 0);
+    std::vector<float> thresholds(exits, kInfinity);
+    thresholds[e] = score;
+    const auto left = run_with_exits(*program, 1, thresholds);
+    EXPECT_EQ(left->outcomes[blocks + e], 1);
+    // The score is the answer's largest element.
+    const float* answer = reinterpret_cast<const float*>(left->outputs[0].data());
+    EXPECT_EQ(*std::max_element(answer, answer + 10), score);
+    EXPECT_NE(left->outputs, full->outputs);
+    for (size_t b = 0; b < blocks; ++b) EXPECT_EQ(left->outcomes[b], b < e ? 1 : 0);
+    for (size_t later = e + 1; later < exits; ++later) EXPECT_TRUE(std::isnan(left->scores[blocks + later]));
+    thresholds[e] = std::nextafter(score, kInfinity);
+    const auto stayed = run_with_exits(*program, 1, thresholds);
+    EXPECT_EQ(stayed->outcomes[blocks + e], 0);
+    EXPECT_EQ(stayed->outputs, full->outputs);
+  }
+}
+
+TEST(Exits, AreTakenByEachItemAlone) {
+  const TestNetwork network(3, 20, 9, 1, true);
+  Engine engine({.threads = 3});
+  const auto program = compile(engine, network.writer);
+  const auto full = run_with_exits(*program, 8, std::vector<float>(4, kInfinity));
+  std::vector<float> scores;
+  for (size_t item = 0; item < 8; ++item) scores.push_back(full->scores[item * 7 + 4]);
+  std::vector<float> thresholds(4, kInfinity);
+  std::nth_element(scores.begin(), scores.begin() + 4, scores.end());
+  thresholds[1] = scores[4];
+  const auto run = run_with_exits(*program, 8, thresholds);
+  int left = 0;
+  for (size_t item = 0; item < 8; ++item) {
+    const bool taken = full->scores[item * 7 + 4] >= scores[4];
+    left += taken;
+    EXPECT_EQ(run->outcomes[item * 7 + 4], taken);
+    EXPECT_EQ(run->outcomes[item * 7 + 2], !taken);
+    const bool same = std::equal(run->outputs[0].begin() + static_cast<ptrdiff_t>(item) * 40,
+                                 run->outputs[0].begin() + static_cast<ptrdiff_t>(item + 1) * 40,
+                                 full->outputs[0].begin() + static_cast<ptrdiff_t>(item) * 40);
+    EXPECT_EQ(same, !taken);
+  }
+  EXPECT_EQ(left, 4);
+}
+
+TEST(Exits, AreNotTakenWhenTheScoreIsNoNumber) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_FALSE(exit_taken(nan, -kInfinity));
+  EXPECT_TRUE(exit_taken(1, 1));
 }
 
 // Large enough for layers to be shared among workers.
@@ -407,7 +473,7 @@ TEST(Runs, CheckTheirBuffers) {
   rejects([](RunRequest& r) { r.modes.pop_back(); });
   rejects([](RunRequest& r) { r.modes[1] = BlockMode{3}; });
   rejects([](RunRequest& r) { r.thresholds.push_back(0); });
-  rejects([](RunRequest& r) { r.ran = r.ran.subspan(1); });
+  rejects([](RunRequest& r) { r.outcomes = r.outcomes.subspan(1); });
   rejects([](RunRequest& r) { r.scores = {}; });
 }
 

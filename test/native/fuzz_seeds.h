@@ -90,7 +90,8 @@ inline ProgramWriter inverted() {
 inline std::vector<std::pair<std::string, ProgramWriter>> fuzz_seeds() {
   return {{"maps", maps()},         {"tensors", tensors()},
           {"ranks", ranks()},       {"inverted", inverted()},
-          {"gates", TestNetwork(2, 5, 4).writer}, {"winograd", TestNetwork(1, 20, 9).writer}};
+          {"gates", TestNetwork(2, 5, 4).writer}, {"winograd", TestNetwork(1, 20, 9).writer},
+          {"exits", TestNetwork(2, 5, 4, 1, true).writer}};
 }
 
 }  // namespace rskip::test

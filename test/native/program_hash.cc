@@ -90,9 +90,9 @@ int run(int argc, char** argv) {
     outputs.emplace_back(port.item_bytes * static_cast<size_t>(port.batched ? request.items : 1));
     request.outputs.push_back({outputs.back().data(), outputs.back().size()});
   }
-  std::vector<uint8_t> ran(static_cast<size_t>(request.items) * request.modes.size());
-  std::vector<float> scores(ran.size());
-  request.ran = ran;
+  std::vector<uint8_t> outcomes(static_cast<size_t>(request.items) * request.modes.size());
+  std::vector<float> scores(outcomes.size());
+  request.outcomes = outcomes;
   request.scores = scores;
   const size_t rows = static_cast<size_t>(request.items);
   const rskip::RunResult result = program->run_here(std::move(request));
@@ -100,13 +100,14 @@ int run(int argc, char** argv) {
 
   uint64_t hash = 0xcbf29ce484222325;
   for (const Bytes& output : outputs) mix(hash, output.data(), output.size());
-  mix(hash, ran.data(), ran.size());
+  mix(hash, outcomes.data(), outcomes.size());
   // A NaN stands for "not asked" and has no agreed bits.
   for (float score : scores) {
     if (score == score) mix(hash, &score, sizeof(score));
   }
   size_t skipped = 0;
-  for (uint8_t each : ran) skipped += each == 0;
+  const size_t blocks = program->plan().blocks.size();
+  for (size_t i = 0; i < outcomes.size(); ++i) skipped += i % program->plan().decisions() < blocks && outcomes[i] == 0;
   std::printf("%016" PRIx64 " isa=%s threads=%d items=%zu skipped=%zu instructions=%" PRIu64 "\n", hash,
               engine.table().name, engine.threads(), rows, skipped, result.instructions);
   return 0;

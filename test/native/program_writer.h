@@ -113,6 +113,12 @@ class ProgramWriter {
     if (skip_table >= 0) append(blocks_, {skip_table});
     ++block_count_;
   }
+  // Steps [first, now) compute its score and answers.
+  void exit(int32_t first, int32_t score, const Words& answers) {
+    append(exits_, {first, step_count_, score});
+    append(exits_, answers);
+    ++exit_count_;
+  }
   int32_t steps() const { return step_count_; }
   int32_t blocks() const { return block_count_; }
   const std::vector<ConstantData>& constants() const { return constants_; }
@@ -120,13 +126,18 @@ class ProgramWriter {
   Words words(bool whole = false) const {
     Words out = {0x52534b50, 1, value_count_, input_count_, output_count_, step_count_, block_count_, whole};
     for (const Words* part : {&values_, &inputs_, &outputs_, &steps_, &blocks_}) append(out, *part);
+    if (exit_count_ > 0) {
+      append(out, {exit_count_});
+      append(out, exits_);
+    }
     return out;
   }
 
  private:
   static void append(Words& to, const Words& from) { to.insert(to.end(), from.begin(), from.end()); }
-  Words values_, inputs_, outputs_, steps_, blocks_;
+  Words values_, inputs_, outputs_, steps_, blocks_, exits_;
   int32_t value_count_ = 0, input_count_ = 0, output_count_ = 0, step_count_ = 0, block_count_ = 0;
+  int32_t exit_count_ = 0;
   std::vector<Words> shapes_;
   std::vector<std::shared_ptr<const void>> data_;  // that `constants_` points to; copies share it
   std::vector<ConstantData> constants_;
@@ -134,14 +145,17 @@ class ProgramWriter {
   static inline int64_t next_id_ = 0;
 };
 
-// A stem, gated blocks of two convolutions on a residual stream, and a classifier.
+// A stem, gated blocks of two convolutions on a residual stream, and a classifier. With `exits`, there is one before the first
+// block and one behind each.
 struct TestNetwork {
   ProgramWriter writer;
   int32_t block_count;
-  explicit TestNetwork(int32_t blocks, int32_t channels = 20, int32_t size = 9, uint32_t seed = 1)
+  explicit TestNetwork(int32_t blocks, int32_t channels = 20, int32_t size = 9, uint32_t seed = 1,
+                       bool exits = false)
       : block_count(blocks) {
     Random random(seed);
     int32_t x = writer.conv(writer.input({1, 3, size, size}), channels, 3, random, -1, kRelu);
+    if (exits) exit(x, random);
     for (int32_t b = 0; b < blocks; ++b) {
       const int32_t gate_first = writer.steps();
       const int32_t score = writer.classify(x, 1, random);
@@ -150,8 +164,15 @@ struct TestNetwork {
       const int32_t y = writer.conv(hidden, channels, 3, random, x, kRelu);
       writer.block(true, gate_first, first, x, y, score);
       x = y;
+      if (exits) exit(x, random);
     }
     writer.output(writer.classify(x, 10, random));
+  }
+  void exit(int32_t x, Random& random) {
+    const int32_t first = writer.steps();
+    const int32_t answer = writer.classify(x, 10, random);
+    const int32_t spread = writer.step(Op::kReshape, {answer}, {1, 1, 10});
+    writer.exit(first, writer.step(Op::kGlobalPool, {spread}, {1, 1}, {1}), {answer});
   }
 };
 
@@ -159,7 +180,7 @@ struct TestNetwork {
 struct TestRun {
   RunRequest request;
   std::vector<std::vector<char>> inputs, outputs;
-  std::vector<uint8_t> ran;
+  std::vector<uint8_t> outcomes;
   std::vector<float> scores;
 
   TestRun(const Plan& plan, int64_t items, BlockMode mode, float threshold = 0, uint32_t seed = 7) {
@@ -179,12 +200,12 @@ struct TestRun {
       outputs.emplace_back(size(port));
       request.outputs.push_back({outputs.back().data(), outputs.back().size()});
     }
-    const size_t blocks = plan.blocks.size();
-    request.modes.assign(blocks, mode);
-    request.thresholds.assign(blocks, threshold);
-    ran.resize(blocks * static_cast<size_t>(items));
-    scores.resize(ran.size());
-    request.ran = ran;
+    request.modes.assign(plan.blocks.size(), mode);
+    request.modes.resize(plan.decisions(), BlockMode::kGate);
+    request.thresholds.assign(plan.decisions(), threshold);
+    outcomes.resize(plan.decisions() * static_cast<size_t>(items));
+    scores.resize(outcomes.size());
+    request.outcomes = outcomes;
     request.scores = scores;
   }
   TestRun(const TestRun&) = delete;

@@ -119,7 +119,7 @@ await InferenceSession.create('model.onnx', { polcy: 'full' });
 await session.run({ x: [1, 2] });
 
 expectTypeOf<SkipTrace['items'][number]['blocks'][number]['reason']>().toEqualTypeOf<
-  'gate' | 'confidence' | 'policy' | 'fixed' | 'tripped' | 'exit' | 'guard'
+  'gate' | 'policy' | 'fixed' | 'tripped' | 'exit' | 'guard'
 >();
 expectTypeOf(session.blocks).toEqualTypeOf<readonly BlockInfo[]>();
 expectTypeOf(session.inputMetadata[0]!.shape).toEqualTypeOf<readonly (number | string)[]>();

@@ -39,8 +39,8 @@ function run(backend: Backend, program: Program, request: RunRequest): RunReques
 }
 
 /** Bits of outputs and trace. Sign and payload of a NaN are the processor's affair: all are taken for one. */
-function bits({ outputs, ran, scores }: RunRequest): string[] {
-  return [...outputs, ran, scores].map((data) => {
+function bits({ outputs, outcomes, scores }: RunRequest): string[] {
+  return [...outputs, outcomes, scores].map((data) => {
     const plain = data instanceof Float32Array ? data.map((v) => (Number.isNaN(v) ? Number.NaN : v)) : data;
     return Buffer.from(plain.buffer, plain.byteOffset, plain.byteLength).toString('hex');
   });
@@ -124,7 +124,7 @@ function batched({ program, items, modes }: NetworkCase, order: readonly number[
 /** The request that has only item `at` of a result. */
 function itemOf(
   { program }: NetworkCase,
-  { items, outputs, ran, scores, ...rest }: RunRequest,
+  { items, outputs, outcomes, scores, ...rest }: RunRequest,
   at: number,
 ): RunRequest {
   const cut = <A extends TensorData>(data: A): A => {
@@ -136,7 +136,7 @@ function itemOf(
     ...rest,
     items: 1,
     outputs: outputs.map(cut),
-    ran: ran.slice(at * blocks, (at + 1) * blocks),
+    outcomes: outcomes.slice(at * blocks, (at + 1) * blocks),
     scores: scores.slice(at * blocks, (at + 1) * blocks),
   };
 }
@@ -154,7 +154,7 @@ function expectAgreement(network: NetworkCase): number {
     fc.pre(!(Math.abs(score - thresholds[i % thresholds.length]!) < 1e-4));
   });
   const actual = runNatives(network.program, request);
-  expect([...actual.ran]).toEqual([...expected.ran]);
+  expect([...actual.outcomes]).toEqual([...expected.outcomes]);
   for (const [i, data] of [...actual.outputs, actual.scores].entries()) {
     const truth = [...expected.outputs, expected.scores][i]! as Float32Array;
     const largest = truth.reduce((max, v) => Math.max(max, Math.abs(v) || 0), 1);

@@ -73,11 +73,11 @@ describe('random networks', () => {
         const compiled = native.compileSync(program);
         compiled.runSync(actual);
         compiled.release();
-        expect({ seed, ran: actual.ran }).toEqual({ seed, ran: expected.ran });
+        expect({ seed, ran: actual.outcomes }).toEqual({ seed, ran: expected.outcomes });
         expectClose(actual.scores, expected.scores, TOLERANCE);
         for (const [i, output] of actual.outputs.entries())
           expectClose(output, expected.outputs[i]!, TOLERANCE);
-        skipped += [...actual.ran].filter((ran) => ran === 0).length;
+        skipped += [...actual.outcomes].filter((ran) => ran === 0).length;
       }
       expect(skipped).toBeGreaterThan(seeds.length);
     });
@@ -88,7 +88,7 @@ describe('random networks', () => {
       const program = randomProgram(seed);
       const request = makeRequest(program, inputsOf(program, ITEMS, seed), ITEMS, randomModes(program, seed));
       await native.compileSync(program).run(request);
-      return [...request.outputs, request.scores, request.ran].map((data) => Buffer.from(data.buffer));
+      return [...request.outputs, request.scores, request.outcomes].map((data) => Buffer.from(data.buffer));
     };
     for (const seed of seeds.slice(0, 30)) {
       const expected = await withBackend({ threads: 1, isa: 'scalar' }, run(seed));
@@ -170,7 +170,7 @@ describe('errors', () => {
       { ...good, inputs: [good.inputs[0]!.subarray(1)] },
       { ...good, inputs: [detached] },
       { ...good, outputs: good.outputs.map((output) => output.subarray(1)) },
-      { ...good, ran: good.ran.subarray(1) },
+      { ...good, outcomes: good.outcomes.subarray(1) },
       { ...good, scores: new Float32Array(0) },
       { ...good, policy: { ...good.policy, modes: good.policy.modes.map(() => 7) } },
       { ...good, policy: { ...good.policy, thresholds: new Float32Array(1000) } },
@@ -191,7 +191,7 @@ describe('errors', () => {
     const request = (...at: bigint[]) => {
       const output = new Float32Array(at.length);
       const policy = { modes: new Uint8Array(0), thresholds: new Float32Array(0) };
-      const trace = { ran: new Uint8Array(0), scores: new Float32Array(0) };
+      const trace = { outcomes: new Uint8Array(0), scores: new Float32Array(0) };
       return { items: at.length, inputs: [BigInt64Array.from(at)], outputs: [output], policy, ...trace };
     };
     await expect(compiled.run(request(0n, 3n, 1n))).rejects.toEqual(coded('INVALID_ARGUMENT'));

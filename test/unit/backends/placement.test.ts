@@ -86,8 +86,8 @@ test('random networks give the same bits with and without sharing of memory', ()
       new ReferenceBackend().compileSync(program).runSync(request);
       const expected = runApart(program, request);
       expect(request.outputs).toEqual(expected.outputs);
-      expect([...request.ran]).toEqual(expected.ran);
-      request.ran.forEach((ran, i) => void decisions.add(`${request.policy.modes[i]} ${ran}`));
+      expect([...request.outcomes]).toEqual(expected.ran);
+      request.outcomes.forEach((ran, i) => void decisions.add(`${request.policy.modes[i]} ${ran}`));
     }),
     { seed: 5, numRuns: 150 },
   );

@@ -28,12 +28,12 @@ function requestFor(
     inputs: [Float32Array.from(x)],
     outputs: [output],
     policy: { modes: Uint8Array.from(modes), thresholds: Float32Array.from(thresholds) },
-    ran: new Uint8Array(items * modes.length).fill(9),
+    outcomes: new Uint8Array(items * modes.length).fill(9),
     scores: new Float32Array(items * modes.length).fill(9),
   };
   const result = (): Result => ({
     outputs: [...output],
-    ran: [...request.ran],
+    ran: [...request.outcomes],
     scores: [...request.scores],
   });
   return { request, result };
@@ -344,7 +344,7 @@ describe('runs', () => {
       inputs: [Int32Array.of(i)],
       outputs: [output],
       policy: { modes: new Uint8Array(), thresholds: new Float32Array() },
-      ran: new Uint8Array(),
+      outcomes: new Uint8Array(),
       scores: new Float32Array(),
     });
     expect(() => compiled.runSync(request(9))).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT' }));

@@ -13,8 +13,8 @@ import { compileModel } from '../../../lib/model/compile.js';
 import { Growth } from '../../../lib/model/grow.js';
 import { loadModel } from '../../../lib/model/load.js';
 import type { Program } from '../../../lib/model/program.js';
-import { attachHeads } from '../../../lib/skip/attach.js';
-import { decodeHeads, encodeHeads } from '../../../lib/skip/head-codec.js';
+import { attachExits } from '../../../lib/skip/attach.js';
+import { decodeExits, encodeExits } from '../../../lib/skip/head-codec.js';
 import { loadPolicy } from '../../../lib/skip/load-policy.js';
 import type { SkipPolicy } from '../../../lib/skip/policy.js';
 import { profileOf } from '../../../lib/skip/profile.js';
@@ -254,9 +254,9 @@ describe('calibration of the plain network', () => {
       ...{ seed: 1, copies: 0, chains: [() => true], className: String, onItems: () => {} },
     });
     expect(exits!.length).toBeGreaterThan(3);
-    const heads = { exits: exits!.map((exit) => ({ ...exit, threshold: 0.9 })), gates: [] };
-    const { blocks, cost } = attachHeads(program, heads);
-    const asked = blocks.flatMap((block) => (block.heads ? [block.heads.exit / cost.multiplyAdds] : []));
+    const specs = exits!.map((exit) => ({ ...exit, threshold: 0.9 }));
+    const { exits: built, cost } = attachExits(program, specs);
+    const asked = built.map(({ multiplyAdds }) => multiplyAdds / cost.multiplyAdds);
     expect(asked).toHaveLength(exits!.length);
     expect(Math.max(...asked)).toBeLessThan(0.01);
     expect(exits!.slice(1).map(({ reads }) => reads)).toEqual(exits!.slice(0, -1).map(({ after }) => after));
@@ -268,7 +268,7 @@ describe('calibration of the plain network', () => {
       [exits![1]!.after, undefined],
       [exits![3]!.after, exits![1]!.after],
     ]);
-    expect(decodeHeads(JSON.parse(JSON.stringify(encodeHeads(heads))))).toEqual(heads);
+    expect(decodeExits(JSON.parse(JSON.stringify(encodeExits(specs))))).toEqual(specs);
   });
 
   test('further images only fit: those of the data among them are left out', async () => {

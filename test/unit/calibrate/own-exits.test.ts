@@ -3,8 +3,8 @@ import { ReferenceBackend } from '../../../lib/backends/reference.js';
 import { calibrateItems } from '../../../lib/calibrate/calibrate-items.js';
 import { buildProgram } from '../../../lib/model/compile.js';
 import { NO_ACTIVATION, NONE, type ValueId } from '../../../lib/model/program.js';
-import { attachHeads } from '../../../lib/skip/attach.js';
-import { decodeHeads } from '../../../lib/skip/head-codec.js';
+import { attachExits } from '../../../lib/skip/attach.js';
+import { decodeExits } from '../../../lib/skip/head-codec.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
 import { randomFloats } from '../../helpers/random.js';
 import { runProgram } from '../../helpers/run-program.js';
@@ -58,8 +58,7 @@ test('exits that are in a model get thresholds that are certified, and nothing i
     settings: 12,
   });
   const { heads, promise, expected } = result.policy;
-  const places = own.exits!.list.map(({ after }) => after);
-  expect(heads!.gates).toEqual([]);
+  const places = own.ownExits!.list.map(({ after }) => after);
   expect(heads!.exits.length).toBeGreaterThan(0);
   for (const [e, exit] of heads!.exits.entries()) {
     expect(exit).toEqual({ after: places[e], threshold: expect.any(Number) });
@@ -68,7 +67,7 @@ test('exits that are in a model get thresholds that are certified, and nothing i
   expect(promise!.data.fit).toBe(0);
   expect(promise!.items / ITEMS.length).toBeGreaterThan(0.7);
 
-  const grown = attachHeads(own, decodeHeads(heads!));
+  const grown = attachExits(own, decodeExits(heads!));
   const answerOf = (scores: Float32Array) => scores.indexOf(Math.max(...scores));
   const changed = ITEMS.filter(({ sha256 }) => result.certifiedOn.includes(sha256)).filter(({ input }) => {
     const [before, after] = [own, grown].map((each) => answerOf(runProgram(each, [input]).output));
@@ -80,19 +79,21 @@ test('exits that are in a model get thresholds that are certified, and nothing i
 test('a policy that certifies nothing leaves the exits of the model out, and runs its gated blocks', async () => {
   const options = { maxDisagreement: 0.05, seed: 2, settings: 4 };
   const { policy } = await calibrateItems(new ReferenceBackend(), program(1, 2), SHA256, ITEMS, options);
-  expect(policy).toMatchObject({ default: 'run', heads: { exits: [], gates: [] }, promise: { events: 0 } });
+  expect(policy).toMatchObject({ default: 'run', heads: { exits: [] }, promise: { events: 0 } });
 });
 
 test('an exit at which nothing may leave is not in the policy, and costs nothing', async () => {
   const own = program(1);
   const options = { maxDisagreement: 0.05, seed: 2, settings: 12 };
   const { policy } = await calibrateItems(new ReferenceBackend(), own, SHA256, ITEMS, options);
-  const [first, second] = own.exits!.list;
+  const [first, second] = own.ownExits!.list;
   expect(policy.heads!.exits).toEqual([{ after: second!.after, threshold: expect.any(Number) }]);
   expect(Object.keys(policy.expected!.exits!)).toEqual([second!.after]);
   expect(policy.expected!.multiplyAddsSkipped).toBeGreaterThan(0.1);
-  const grown = attachHeads(own, decodeHeads(policy.heads!));
-  expect(grown.blocks.map(({ heads }) => heads?.exit ?? 0)).toEqual([0, second!.cost.multiplyAdds, 0]);
+  const grown = attachExits(own, decodeExits(policy.heads!));
+  expect(grown.exits.map((exit) => [exit.after, exit.multiplyAdds])).toEqual([
+    [second!.after, second!.cost.multiplyAdds],
+  ]);
   expect(first!.cost.multiplyAdds).toBeGreaterThan(0);
 });
 

@@ -79,7 +79,6 @@ const column = (stream: Float32Array, rows: readonly number[], c: number) =>
 test.each<[string, Features, readonly number[] | undefined, readonly (readonly number[])[]]>([
   ['all tokens', 'rows', undefined, [[0, 1, 2, 3, 4]]],
   ['the tokens that the mask marks', 'rows', [1, 1, 1, 0, 0], [[0, 1, 2]]],
-  ['the class token', 'first', undefined, [[0]]],
   ['the class token and all tokens', 'tokens', undefined, [[0], [0, 1, 2, 3, 4]]],
   ['the class token and those that the mask marks', 'tokens', [1, 1, 1, 0, 0], [[0], [0, 1, 2]]],
 ])('a head reads %s', (_, features, mask, parts) => {

@@ -3,8 +3,8 @@ import { ReferenceBackend } from '../../../lib/backends/reference.js';
 import { calibrateItems } from '../../../lib/calibrate/calibrate-items.js';
 import { buildProgram } from '../../../lib/model/compile.js';
 import { NO_ACTIVATION, NONE } from '../../../lib/model/program.js';
-import { attachHeads } from '../../../lib/skip/attach.js';
-import { decodeHeads } from '../../../lib/skip/head-codec.js';
+import { attachExits } from '../../../lib/skip/attach.js';
+import { decodeExits } from '../../../lib/skip/head-codec.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
 import { randomFloats } from '../../helpers/random.js';
 import { runProgram } from '../../helpers/run-program.js';
@@ -67,7 +67,7 @@ test('the promise counts the answers that differ from those of the reference, wh
   expect(policy).toMatchObject({ model: { sha256: SHA256 }, reference: { sha256: REFERENCE_SHA256 } });
   expect(settings[0]).toMatchObject({ multiplyAddsSkipped: 0, blocksSkipped: 0 });
   expect(settings[0]!.events).toBeGreaterThan(0);
-  const grown = attachHeads(own, decodeHeads(policy.heads!));
+  const grown = attachExits(own, decodeExits(policy.heads!));
   const changed = ITEMS.filter(({ sha256 }) => certifiedOn.includes(sha256)).filter(({ input }) => {
     const [given, promised] = [grown, reference.program].map((each) =>
       answerOf(runProgram(each, [input]).output),

@@ -18,7 +18,7 @@ function request(x: readonly number[] = [3, 4, -5, 6], threshold = 0): RunReques
     inputs: [Float32Array.from(x)],
     outputs: [new Float32Array(4), new BigInt64Array(1)],
     policy: { modes: Uint8Array.of(0, 2), thresholds: Float32Array.of(0, threshold) },
-    ran: new Uint8Array(4),
+    outcomes: new Uint8Array(4),
     scores: new Float32Array(4).fill(Number.NaN),
   };
 }

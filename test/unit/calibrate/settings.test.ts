@@ -1,5 +1,5 @@
 import type { Budget } from '../../../lib/calibrate/budget.js';
-import { headsOf, measure, summarise } from '../../../lib/calibrate/measure.js';
+import { exitsOf, measure, summarise } from '../../../lib/calibrate/measure.js';
 import {
   leversOf,
   type Setting,
@@ -152,11 +152,11 @@ describe('what thresholds do with the items of a table', () => {
   });
 
   test('a policy has the exits up to the last that is taken, since each reads the one before', () => {
-    expect(headsOf(two, [NEVER, 0.8]).exits.map(({ after, threshold }) => [after, threshold])).toEqual([
+    expect(exitsOf(two, [NEVER, 0.8]).map(({ after, threshold }) => [after, threshold])).toEqual([
       ['b0', NEVER],
       ['b2', 0.8],
     ]);
-    expect(headsOf(two, [0.9, NEVER]).exits.map(({ after }) => after)).toEqual(['b0']);
+    expect(exitsOf(two, [0.9, NEVER]).map(({ after }) => after)).toEqual(['b0']);
     // An exit that the policy hasn't costs nothing.
     expect(measure(two, [0.9, NEVER]).byItem.saved[3]).toBeCloseTo(-0.01, 12);
   });

@@ -34,10 +34,6 @@ describe('pattern', () => {
     expect(asciiPattern(trace)).toBe('#1.#.');
   });
 
-  test('shows a gate that reads a confidence as a gate', () => {
-    expect(asciiPattern(traceOf([true, 'confidence'], [false, 'confidence']))).toBe('1.');
-  });
-
   test('is drawn with a space before every stage but the first', () => {
     expect(drawPattern(PLAIN, trace, new Set([0, 3]))).toBe('#█· #·');
   });

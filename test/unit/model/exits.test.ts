@@ -1,7 +1,7 @@
 import { InferenceSession, type PolicySource, Tensor } from '../../../lib/index.js';
 import { buildProgram } from '../../../lib/model/compile.js';
 import type { Program, ValueId } from '../../../lib/model/program.js';
-import { attachHeads, type ExitSpec, MODEL_EXITS, resolveHeads } from '../../../lib/skip/attach.js';
+import { attachExits, type ExitSpec, MODEL_EXITS, resolveExits } from '../../../lib/skip/attach.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
 import { GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { randomFloats } from '../../helpers/random.js';
@@ -52,18 +52,18 @@ function expectSame(program: Program, other: Program): void {
   }
 }
 
-const attach = (program: Program, ...exits: ExitSpec[]) => attachHeads(program, { exits, gates: [] });
+const attach = (program: Program, ...exits: ExitSpec[]) => attachExits(program, exits);
 const blocksRun = (program: Program) => ITEMS.map((item) => runProgram(program, [item]).ran.join(''));
 
 describe('exits in a graph', () => {
   const built = withExits([0.1, 0.01]);
   const ir = built.build(built.output);
   const program = buildProgram(ir);
-  const [first, second] = program.exits!.list;
+  const [first, second] = program.ownExits!.list;
 
   test('the program is that of the network without them', () => {
     const b = new IrBuilder();
-    const { exits: _, ...own } = program;
+    const { ownExits: _, ...own } = program;
     expect(own).toEqual(buildProgram(b.build(network(b).full)));
   });
 
@@ -77,13 +77,12 @@ describe('exits in a graph', () => {
   });
 
   test('built in as the model has them, they answer as the graph does, and skip all that remains', () => {
-    const grown = attachHeads(program, resolveHeads(program, MODEL_EXITS)!);
+    const grown = attachExits(program, resolveExits(program, MODEL_EXITS));
     expectSame(grown, denseProgram(ir));
     expect(new Set(blocksRun(grown))).toEqual(new Set(['100', '110', '111']));
-    expect(grown.blocks[0]!.heads).toEqual({
-      gate: 0,
-      exit: first!.cost.multiplyAdds,
-      beyond: 4 * CLASSES,
+    expect(grown.exits[0]).toMatchObject({
+      ...{ after: first!.after, blocks: 1, threshold: first!.threshold },
+      ...{ multiplyAdds: first!.cost.multiplyAdds, beyond: 4 * CLASSES },
     });
   });
 
@@ -92,10 +91,8 @@ describe('exits in a graph', () => {
     const b = withExits([Number.POSITIVE_INFINITY, 0.1]);
     expectSame(grown, denseProgram(b.build(b.output)));
     expect(new Set(blocksRun(grown))).toEqual(new Set(['110', '111']));
-    expect(grown.blocks.map(({ heads }) => heads?.exit ?? 0)).toEqual([
-      0,
-      4 * 4 + second!.cost.multiplyAdds,
-      0,
+    expect(grown.exits.map(({ blocks, multiplyAdds }) => [blocks, multiplyAdds])).toEqual([
+      [2, 4 * 4 + second!.cost.multiplyAdds],
     ]);
   });
 
@@ -124,7 +121,7 @@ describe('exits that read a layer outside the blocks', () => {
   }
   const ir = built(true);
   const program = buildProgram(ir);
-  const { exits, ...network } = program;
+  const { ownExits: exits, ...network } = program;
   const convolution = 6 * 6 * 9 * 4 * 4;
 
   test('the program is that of the network without them', () => {
@@ -137,10 +134,10 @@ describe('exits that read a layer outside the blocks', () => {
   });
 
   test('they answer as the graph does, and skip what is behind the layer alone', () => {
-    const grown = attachHeads(program, resolveHeads(program, MODEL_EXITS)!);
+    const grown = attachExits(program, resolveExits(program, MODEL_EXITS));
     expectSame(grown, denseProgram(ir));
     expect(new Set(blocksRun(grown))).toEqual(new Set(['10', '11']));
-    const beyond = grown.blocks.map(({ heads }) => heads!.beyond);
+    const beyond = grown.exits.map((exit) => exit.beyond);
     // Behind the first one, all convolutions but one that belong to no block; the layer that answers behind both.
     expect(beyond).toEqual([2 * convolution + 4 * CLASSES, convolution + 4 * CLASSES]);
   });
@@ -155,7 +152,7 @@ describe('exits that read a layer outside the blocks', () => {
     const layer = b.act(b.conv(first, 4));
     const last = b.act(b.binary('add', layer, b.body(layer)));
     const withBranches = b.build(choose(b, exit(b, layer), 0.2, b.gemm(b.globalPool(last), CLASSES)));
-    expect(buildProgram(withBranches).exits).toBeUndefined();
+    expect(buildProgram(withBranches).ownExits).toBeUndefined();
     expectSame(buildProgram(withBranches), denseProgram(withBranches));
   });
 });
@@ -195,7 +192,7 @@ describe('choices that are no exits', () => {
     const { maps, full } = network(b);
     const ir = b.build(make(b, maps, full));
     const program = buildProgram(ir);
-    expect(program.exits).toBeUndefined();
+    expect(program.ownExits).toBeUndefined();
     expectSame(program, denseProgram(ir));
   });
 });
@@ -243,8 +240,8 @@ describe('a session', () => {
         saved: [-2, 16 + 2 - 2],
       });
       expect(await run('full')).toEqual({ answer: [0, 1, 0, 3], taken: [[], []], saved: [0, 0] });
-      expect(await run({ heads: { exits: [], gates: [] } })).toEqual(await run('full'));
-      const bold = await run({ heads: { exits: [{ after: after!, threshold: 0 }], gates: [] } });
+      expect(await run({ heads: { exits: [] } })).toEqual(await run('full'));
+      const bold = await run({ heads: { exits: [{ after: after!, threshold: 0 }] } });
       expect(bold.taken).toEqual([[true], [true]]);
     } finally {
       await session.release();

@@ -8,8 +8,8 @@ import {
   type Step,
   type ValueId,
 } from '../../../lib/model/program.js';
+import { BlockMode } from '../../../lib/skip/compiled-policy.js';
 import { featureSteps } from '../../../lib/skip/head.js';
-import { BlockMode } from '../../../lib/skip/resolve.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
 import { randomFloats } from '../../helpers/random.js';
 import { denseProgram, runProgram } from '../../helpers/run-program.js';

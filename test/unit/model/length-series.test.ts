@@ -161,9 +161,9 @@ test('exits have the length of their program', async () => {
   const model = await modelOf(leaving(), 17);
   const series = new LengthSeries(model, (binding) => compileModel(model, binding));
   for (const length of [10, 30, 11, 21]) series.program(bindingOf(model, length));
-  const { exits } = series.program(bindingOf(model, 19));
-  expect(exits!.list).toHaveLength(1);
-  expect(exits).toEqual(compileModel(model, bindingOf(model, 19)).exits);
+  const { ownExits } = series.program(bindingOf(model, 19));
+  expect(ownExits!.list).toHaveLength(1);
+  expect(ownExits).toEqual(compileModel(model, bindingOf(model, 19)).ownExits);
 });
 
 test('weights of interpolated programs are the same arrays', async () => {

@@ -2,7 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { NativeBackend } from '../../../lib/backends/native.js';
 import { type InferenceSession, loadPolicy, type SessionControl, Tensor } from '../../../lib/index.js';
-import { encodeHeads } from '../../../lib/skip/head-codec.js';
+import { encodeExits } from '../../../lib/skip/head-codec.js';
 import type { SkipPolicy } from '../../../lib/skip/policy.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { Network } from '../../helpers/networks.js';
@@ -17,10 +17,7 @@ const head = (outputs: number, seed: number) => ({
 });
 const policy: SkipPolicy = {
   blocks: {},
-  heads: encodeHeads({
-    exits: [{ after: 'block8', head: head(10, 1), threshold: 0.5 }],
-    gates: [{ block: 'block7', head: head(1, 2), threshold: 0 }],
-  }),
+  heads: encodeExits([{ after: 'block8', head: head(10, 1), threshold: 0.5 }]),
 };
 const network = new Network('cifar10-resnet32');
 

@@ -3,9 +3,9 @@ import { Growth } from '../../../lib/model/grow.js';
 import { loadModel } from '../../../lib/model/load.js';
 import type { Program } from '../../../lib/model/program.js';
 import { softmax } from '../../../lib/numeric/softmax.js';
-import { attachHeads, type ExitSpec } from '../../../lib/skip/attach.js';
+import { attachExits, type ExitSpec } from '../../../lib/skip/attach.js';
 import { featureSteps, type Head, type Layer, widthOf } from '../../../lib/skip/head.js';
-import { decodeHeads, encodeHeads } from '../../../lib/skip/head-codec.js';
+import { decodeExits, encodeExits } from '../../../lib/skip/head-codec.js';
 import { Network } from '../../helpers/networks.js';
 import { randomFloats } from '../../helpers/random.js';
 import { runProgram } from '../../helpers/run-program.js';
@@ -31,7 +31,7 @@ describe('heads in a program', () => {
   });
 
   test('an exit of two layers answers with what they say of quarters and maxima', () => {
-    const { output, ran } = runProgram(attachHeads(program, { exits: [exit], gates: [] }), [input]);
+    const { output, ran } = runProgram(attachExits(program, [exit]), [input]);
     expect(ran).toEqual(program.blocks.map((_, i) => Number(i <= 2)));
 
     const block = program.blocks[2]!;
@@ -81,9 +81,7 @@ describe('heads in a program', () => {
       head: { features: 'pyramid', layers: [layer(4, inputs + 6, 3), layer(CLASSES, 4, 4)] },
     };
     const passed = { ...exit, threshold: 2 };
-    const { output, ran } = runProgram(attachHeads(program, { exits: [passed, reading], gates: [] }), [
-      input,
-    ]);
+    const { output, ran } = runProgram(attachExits(program, [passed, reading]), [input]);
     expect(ran).toEqual(program.blocks.map((_, i) => Number(i <= 4)));
 
     // What both see, as outputs of a program without heads.
@@ -107,12 +105,7 @@ describe('heads in a program', () => {
     for (const [k, expected] of apply(reading.head.layers[1]!, hidden).entries()) {
       expect(output[k]).toBeCloseTo(expected, 3);
     }
-    expect(
-      decodeHeads(JSON.parse(JSON.stringify(encodeHeads({ exits: [exit, reading], gates: [] })))),
-    ).toEqual({
-      exits: [exit, reading],
-      gates: [],
-    });
+    expect(decodeExits(JSON.parse(JSON.stringify(encodeExits([exit, reading]))))).toEqual([exit, reading]);
   });
 
   test.each([
@@ -122,13 +115,13 @@ describe('heads in a program', () => {
   ])('an exit that reads %s is refused', (_, exitsOf) => {
     const reading = { ...exit, reads: 'another block' };
     const later = { ...exit, after: program.blocks[3]!.name };
-    expect(() => attachHeads(program, { exits: exitsOf(reading, later), gates: [] })).toThrow(
+    expect(() => attachExits(program, exitsOf(reading, later))).toThrow(
       /reads the exit behind block .*, but no exit there precedes it/,
     );
   });
 
   test('an exit of a network that ends in a softmax answers with probabilities', () => {
-    const logits = runProgram(attachHeads(program, { exits: [exit], gates: [] }), [input]).output;
+    const logits = runProgram(attachExits(program, [exit]), [input]).output;
     const [port] = program.outputs;
     const probabilities = program.values.length;
     const ended: Program = {
@@ -140,14 +133,13 @@ describe('heads in a program', () => {
         { op: 'softmax', inputs: [port!.value], outputs: [probabilities], attrs: { axis: 1, log: false } },
       ],
     };
-    const { output } = runProgram(attachHeads(ended, { exits: [exit], gates: [] }), [input]);
+    const { output } = runProgram(attachExits(ended, [exit]), [input]);
     for (const [k, expected] of softmax(logits).entries()) expect(output[k]).toBeCloseTo(expected, 5);
   });
 
   test('a policy file holds heads bit by bit', () => {
-    const heads = { exits: [exit], gates: [] };
-    const text = JSON.stringify(encodeHeads(heads));
-    expect(decodeHeads(JSON.parse(text))).toEqual(heads);
+    const text = JSON.stringify(encodeExits([exit]));
+    expect(decodeExits(JSON.parse(text))).toEqual([exit]);
   });
 
   test.each([
@@ -156,8 +148,6 @@ describe('heads in a program', () => {
     ['other features', (head: Head) => ({ ...head, features: 'mean' as const })],
   ])('%s is refused', (_, changed) => {
     const wrong = { ...exit, head: changed(exit.head) };
-    expect(() => attachHeads(program, { exits: [wrong], gates: [] })).toThrow(
-      /exit after .* maps .* numbers/,
-    );
+    expect(() => attachExits(program, [wrong])).toThrow(/exit after .* maps .* numbers/);
   });
 });

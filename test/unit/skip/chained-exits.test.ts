@@ -7,7 +7,7 @@ import { compileModel } from '../../../lib/model/compile.js';
 import { loadModel } from '../../../lib/model/load.js';
 import type { ExitSpec } from '../../../lib/skip/attach.js';
 import { type Layer, widthOf } from '../../../lib/skip/head.js';
-import { encodeHeads } from '../../../lib/skip/head-codec.js';
+import { encodeExits } from '../../../lib/skip/head-codec.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { Network } from '../../helpers/networks.js';
 import { randomFloats } from '../../helpers/random.js';
@@ -44,7 +44,7 @@ async function policyOf(threshold: number): Promise<SkipPolicy> {
       },
     };
   });
-  return { heads: encodeHeads({ exits, gates: [] }) };
+  return { heads: encodeExits(exits) };
 }
 
 async function decisions(session: InferenceSession, input: Tensor) {

@@ -1,18 +1,15 @@
 import { holdsBfloat16 } from '../../../lib/numeric/bfloat16.js';
-import type { Heads } from '../../../lib/skip/attach.js';
-import { decodeHeads, type EncodedHeads, encodeHeads } from '../../../lib/skip/head-codec.js';
+import type { ExitSpec } from '../../../lib/skip/attach.js';
+import { decodeExits, type EncodedHeads, encodeExits } from '../../../lib/skip/head-codec.js';
 
-const headsWith = (weight: Float32Array): Heads => ({
-  exits: [
-    {
-      after: 'block0',
-      threshold: 0.5,
-      head: { features: 'mean', layers: [{ weight, bias: Float32Array.of(0.1, 1e-30) }] },
-    },
-  ],
-  gates: [],
-});
-const weightOf = ({ exits: [exit] }: Heads) => exit!.head!.layers[0]!.weight;
+const headsWith = (weight: Float32Array): ExitSpec[] => [
+  {
+    after: 'block0',
+    threshold: 0.5,
+    head: { features: 'mean', layers: [{ weight, bias: Float32Array.of(0.1, 1e-30) }] },
+  },
+];
+const weightOf = ([exit]: readonly ExitSpec[]) => exit!.head!.layers[0]!.weight;
 const layerOf = ({ exits: [exit] }: EncodedHeads) =>
   (exit as { layers: { dtype?: string; weight: string }[] }).layers[0]!;
 
@@ -25,11 +22,11 @@ describe('heads in a policy file', () => {
       [precise, undefined, 16],
       [coarse, 'bfloat16', 8],
     ] as const) {
-      const encoded = JSON.parse(JSON.stringify(encodeHeads(headsWith(weight))));
+      const encoded = JSON.parse(JSON.stringify(encodeExits(headsWith(weight))));
       expect(layerOf(encoded).dtype).toBe(dtype);
       expect(Buffer.from(layerOf(encoded).weight, 'base64')).toHaveLength(bytes);
-      expect(decodeHeads(encoded)).toEqual(headsWith(weight));
-      expect([...weightOf(decodeHeads(encoded))]).toEqual([...weight]);
+      expect(decodeExits(encoded)).toEqual(headsWith(weight));
+      expect([...weightOf(decodeExits(encoded))]).toEqual([...weight]);
     }
   });
 
@@ -38,8 +35,8 @@ describe('heads in a policy file', () => {
     ['infinity', Buffer.from([0x80, 0x7f]).toString('base64')],
     ['nothing', ''],
   ])('are refused with %s', (_, weight) => {
-    const encoded = encodeHeads(headsWith(Float32Array.of(1, 2)));
+    const encoded = encodeExits(headsWith(Float32Array.of(1, 2)));
     Object.assign(layerOf(encoded), { weight });
-    expect(() => decodeHeads(encoded)).toThrow(/block0.*finite bfloat16/);
+    expect(() => decodeExits(encoded)).toThrow(/block0.*finite bfloat16/);
   });
 });

@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { ResidualSkipError } from '../../../lib/errors.js';
 import { type Block, NO_ACTIVATION, type Program } from '../../../lib/model/program.js';
+import { BlockMode, CompiledPolicy } from '../../../lib/skip/compiled-policy.js';
 import { loadPolicy, type PolicySource } from '../../../lib/skip/load-policy.js';
-import { hashPolicy, headsKey, parsePolicy, type SkipPolicy } from '../../../lib/skip/policy.js';
-import { BlockMode, resolvePolicy } from '../../../lib/skip/resolve.js';
+import { hashPolicy, parsePolicy, partsOf, type SkipPolicy } from '../../../lib/skip/policy.js';
 import { buildTrace } from '../../../lib/skip/trace.js';
 
 const SHA = 'a'.repeat(64);
@@ -40,13 +40,14 @@ const PROGRAM: Program = {
     block('layer2.0', { shortcut: 'projection', skippable: false }),
     block('layer2.1', { skippable: false }),
   ],
+  exits: [],
   batching: 'item',
   cost: { multiplyAdds: 500, bytes: 50, layers: 9 },
 };
 
 function modes(policy: PolicySource): string[] {
   const names = Object.entries(BlockMode);
-  const resolved = resolvePolicy(loadPolicy(policy), PROGRAM, SHA);
+  const resolved = new CompiledPolicy(loadPolicy(policy), PROGRAM, SHA);
   return [...resolved.modes].map((mode) => names.find(([, value]) => value === mode)![0]);
 }
 
@@ -83,7 +84,7 @@ describe('resolvePolicy', () => {
   });
 
   it("takes the gate's threshold or the policy's", () => {
-    const thresholds = (policy: SkipPolicy) => resolvePolicy(policy, PROGRAM, SHA).thresholds[1];
+    const thresholds = (policy: SkipPolicy) => new CompiledPolicy(policy, PROGRAM, SHA).thresholds[1];
     expect(thresholds({ blocks: {} })).toBe(0.25);
     expect(thresholds({ blocks: { 1: { threshold: -0.5 } } })).toBe(-0.5);
     expect(thresholds({ default: { threshold: 2 }, blocks: {} })).toBe(2);
@@ -100,14 +101,14 @@ describe('resolvePolicy', () => {
     [{ blocks: { 'layer2.0': 'skip' } }, "can't be skipped: its shortcut is a projection"],
     [{ blocks: { 3: 'skip' } }, 'values of its body are used elsewhere'],
   ])('refuses %j', (policy, message) => {
-    const error = failure(() => resolvePolicy(policy, PROGRAM, SHA));
+    const error = failure(() => new CompiledPolicy(policy, PROGRAM, SHA));
     expect(error.code).toBe('INVALID_POLICY');
     expect(error.message).toContain(message);
   });
 
   it('refuses a policy for another model', () => {
     const other = { model: { sha256: 'b'.repeat(64) }, blocks: {} };
-    const error = failure(() => resolvePolicy(other, PROGRAM, SHA));
+    const error = failure(() => new CompiledPolicy(other, PROGRAM, SHA));
     expect(error.code).toBe('POLICY_MISMATCH');
     expect(error.message).toContain('b'.repeat(64));
     expect(modes({ model: { sha256: SHA }, blocks: {} })).toEqual(modes('model'));
@@ -115,7 +116,7 @@ describe('resolvePolicy', () => {
 
   it('prefers a name to an index', () => {
     const program = { ...PROGRAM, blocks: [block('1'), block('x')] };
-    const { modes } = resolvePolicy({ blocks: { 1: 'skip' } }, program, SHA);
+    const { modes } = new CompiledPolicy({ blocks: { 1: 'skip' } }, program, SHA);
     expect([...modes]).toEqual([BlockMode.skip, BlockMode.run]);
   });
 });
@@ -223,24 +224,24 @@ describe('a policy that is given again', () => {
     expect(Object.isFrozen(policy.blocks)).toBe(false);
   });
 
-  it('has the key of its heads alone', () => {
-    const key = (rest: Partial<SkipPolicy>) =>
-      headsKey(loadPolicy({ blocks: {}, heads, ...rest } as SkipPolicy));
+  it('has the key of its exits alone, without their thresholds', () => {
+    const keyOf = (policy: SkipPolicy) => partsOf(policy).exitsKey;
+    const key = (rest: object) => keyOf(loadPolicy({ blocks: {}, heads, ...rest } as object as SkipPolicy));
+    const changed = (exit: object) => ({ heads: { ...heads, exits: [{ ...heads.exits[0], ...exit }] } });
     expect(key({ default: 'run' })).toBe(key({}));
-    expect(key({ heads: { ...heads, exits: [{ ...heads.exits[0], threshold: 0.6 }] } as never })).not.toBe(
-      key({}),
-    );
-    expect(headsKey(loadPolicy('full'))).toBe('');
-    expect(headsKey(loadPolicy('model'))).toBe('model');
+    expect(key(changed({ threshold: 0.6 }))).toBe(key({}));
+    expect(key(changed({ after: 'layer1.1' }))).not.toBe(key({}));
+    expect(keyOf(loadPolicy('full'))).toBe('');
+    expect(keyOf(loadPolicy('model'))).toBe('model');
   });
 });
 
 describe('buildTrace', () => {
   it('says for every item and block what was done and why', () => {
-    const policy = resolvePolicy({ blocks: { 0: 'skip', 1: { threshold: 0.5 } } }, PROGRAM, SHA);
-    const ran = new Uint8Array([0, 1, 1, 1, 0, 0, 1, 1]);
+    const policy = new CompiledPolicy({ blocks: { 0: 'skip', 1: { threshold: 0.5 } } }, PROGRAM, SHA);
+    const outcomes = new Uint8Array([0, 1, 1, 1, 0, 0, 1, 1]);
     const scores = new Float32Array([NaN, 0.75, NaN, NaN, NaN, 0.25, NaN, NaN]);
-    const trace = buildTrace(PROGRAM, { items: 2, policy, ran, scores });
+    const trace = buildTrace({ items: 2, policy, outcomes, scores });
     expect(trace.multiplyAdds).toBe(500);
     const [first, second] = trace.items;
     expect(first!.blocks).toEqual([
@@ -255,11 +256,11 @@ describe('buildTrace', () => {
   });
 
   it("calls it the policy's doing when a gated block always runs", () => {
-    const policy = resolvePolicy(loadPolicy('full'), PROGRAM, SHA);
-    const trace = buildTrace(PROGRAM, {
+    const policy = new CompiledPolicy(loadPolicy('full'), PROGRAM, SHA);
+    const trace = buildTrace({
       items: 1,
       policy,
-      ran: new Uint8Array(4).fill(1),
+      outcomes: new Uint8Array(4).fill(1),
       scores: new Float32Array(4).fill(NaN),
     });
     expect(trace.items[0]!.blocks.map(({ reason }) => reason)).toEqual(['fixed', 'policy', 'fixed', 'fixed']);
