@@ -237,7 +237,7 @@ class AdaptTest(unittest.TestCase):
             graph.graph.output.append(onnx.helper.make_empty_tensor_value_info(f"exits/{last}/logits"))
             _, expected = ReferenceEvaluator(graph).run(None, {"input": self.images.numpy()})
             policy = self.folder / "tail.json"
-            policy.write_text(json.dumps({"heads": {"exits": [{"after": last, "threshold": 0}], "gates": []}}))
+            policy.write_text(json.dumps({"heads": {"exits": [{"after": last, "threshold": 0}]}}))
             left = self.answers(model, str(policy))
             self.assertEqual(set(left.exits), {last})
             np.testing.assert_allclose(left.values, expected, rtol=1e-4, atol=1e-4)

@@ -52,11 +52,10 @@ async function exitTable(backend, program, exits, inputs) {
     // An exit reads the previous ones; a threshold of 2 keeps items from leaving there.
     const passed = exits.slice(0, e).map((before) => ({ ...before, threshold: 2 }));
     const alone = attachExits(program, [...passed, { ...exit, threshold: 0 }]);
-    const index = alone.blocks.findIndex(({ name }) => name === exit.after);
-    const { heads } = alone.blocks[index];
-    const behind = alone.blocks.slice(index + 1).reduce((sum, { cost }) => sum + cost.multiplyAdds, 0);
-    const saved = (behind + heads.beyond) / program.cost.multiplyAdds;
-    const asking = heads.exit / program.cost.multiplyAdds;
+    const { blocks, beyond, multiplyAdds } = alone.exits.at(-1);
+    const behind = alone.blocks.slice(blocks).reduce((sum, { cost }) => sum + cost.multiplyAdds, 0);
+    const saved = (behind + beyond) / program.cost.multiplyAdds;
+    const asking = multiplyAdds / program.cost.multiplyAdds;
     const logits = await answersOf(backend, alone, inputs);
     table.push(
       logits.map((scores) => ({
@@ -74,7 +73,7 @@ async function exitTable(backend, program, exits, inputs) {
  * @param parts inputs of the items that order the settings (`order`), of those that certify, and of the test items
  * @returns for each baseline, the multiply-adds skipped and the answers changed on the test items at the certified limit
  */
-export async function baselines(backend, program, heads, parts, { limit, delta }) {
+export async function baselines(backend, program, exits, parts, { limit, delta }) {
   const full = {};
   for (const part of ['order', 'certify', 'test'])
     full[part] = await fullAnswers(backend, program, parts[part]);
@@ -109,7 +108,6 @@ export async function baselines(backend, program, heads, parts, { limit, delta }
     }
   }
 
-  const exits = heads.exits;
   const tables = { certify: [], test: [] };
   for (const part of ['certify', 'test'])
     tables[part] = await exitTable(backend, program, exits, parts[part]);

@@ -198,10 +198,12 @@ Program decode_program(std::span<const int32_t> words, std::span<const ConstantD
     after = program.blocks.back().end;
   }
   after = 0;
-  for (size_t n = in.done() ? 0 : in.count("exits"); n > 0; --n) {
+  const bool has_exits = !in.done();
+  for (size_t n = has_exits ? in.count("exits") : 0; n > 0; --n) {
     program.exits.push_back(read_exit(in, program, after));
     after = program.exits.back().end;
   }
+  if (has_exits && program.exits.empty()) fail_program("its list of exits is empty");
   if (!in.done()) fail_program("words are left over");
   for (size_t s = 0; s < step_count; ++s) operator_of(program.steps[s].op).rules->check(StepCheck(program, s));
   check_program(program);

@@ -1,10 +1,14 @@
+import { NativeBackend } from '../../../lib/backends/native.js';
+import { ReferenceBackend } from '../../../lib/backends/reference.js';
 import { InferenceSession, type PolicySource, Tensor } from '../../../lib/index.js';
 import { buildProgram } from '../../../lib/model/compile.js';
-import type { Program, ValueId } from '../../../lib/model/program.js';
+import { Growth } from '../../../lib/model/grow.js';
+import type { Program, Step, ValueId } from '../../../lib/model/program.js';
 import { attachExits, type ExitSpec, MODEL_EXITS, resolveExits } from '../../../lib/skip/attach.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
 import { GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { randomFloats } from '../../helpers/random.js';
+import { makeRequest } from '../../helpers/requests.js';
 import { denseProgram, runProgram } from '../../helpers/run-program.js';
 
 const CLASSES = 3;
@@ -105,6 +109,63 @@ describe('exits in a graph', () => {
     expect(() => attach(program, { after: program.blocks[2]!.name, threshold: 0 })).toThrow(
       /exit behind block '.*' has no head, and the model has no exit of its own there/,
     );
+  });
+});
+
+describe('an exit before the first block', () => {
+  const b = new IrBuilder();
+  const program = buildProgram(b.build(network(b).full));
+
+  /** Its head reads the input, as a whole small network does: the answers are the means of the channels, the score is the first. */
+  function withExit(threshold: number): Program {
+    const growth = new Growth(program);
+    const [input] = program.inputs;
+    const answer = growth.value('means', 'float32', [1, CLASSES]);
+    const score = growth.value('first mean', 'float32', [1, 1]);
+    const steps: Step[] = [
+      { op: 'globalPool', inputs: [input!.value], outputs: [answer], attrs: { kind: 'avg' } },
+      { op: 'slice', inputs: [answer], outputs: [score], attrs: { starts: [0, 0], steps: [1, 1] } },
+    ];
+    const costs = { multiplyAdds: 0, beyond: 0 };
+    growth.insertExit(0, steps, { after: 'input', blocks: 0, threshold, score, answers: [answer], ...costs });
+    return growth.build();
+  }
+
+  test.each([
+    ['native', () => new NativeBackend()],
+    ['reference', () => new ReferenceBackend()],
+  ])('skips every block of the items that take it: %s', (_, create) => {
+    const backend = create();
+    const batch = Float32Array.from(ITEMS.flatMap((item) => [...item]));
+    const run = (threshold: number) => {
+      const grown = withExit(threshold);
+      const request = makeRequest(grown, [batch], ITEMS.length);
+      const compiled = backend.compileSync(grown);
+      compiled.runSync(request);
+      compiled.release();
+      return { ...request, answers: [...(request.outputs[0] as Float32Array)] };
+    };
+    const rows = (data: ArrayLike<number>, width: number) =>
+      ITEMS.map((_item, i) => Array.from(data).slice(i * width, (i + 1) * width));
+    const means = rows(batch, SIZE).map(
+      (item) => item.slice(0, SIZE / 3).reduce((sum, x) => sum + x) / (SIZE / 3),
+    );
+    const middle = (means[5]! + means[6]!) / 2;
+    const full = run(Number.POSITIVE_INFINITY);
+    const { outcomes, scores, answers } = run(middle);
+    const blocks = program.blocks.length;
+    for (const [i, [taken, score]] of rows(scores, blocks + 1)
+      .map((row, item) => [rows(outcomes, blocks + 1)[item]!, row[blocks]!] as const)
+      .entries()) {
+      expect(score).toBeCloseTo(means[i]!, 4);
+      const leaves = means[i]! >= middle;
+      expect(taken).toEqual([...program.blocks.map(() => Number(!leaves)), Number(leaves)]);
+      const answer = rows(answers, CLASSES)[i]!;
+      if (leaves) expect(answer[0]).toBe(score);
+      else expect(answer).toEqual(rows(full.answers, CLASSES)[i]);
+    }
+    expect(means.filter((mean) => mean >= middle).length).toBeGreaterThan(2);
+    backend.release();
   });
 });
 

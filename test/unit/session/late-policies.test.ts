@@ -82,7 +82,6 @@ it('a session describes its own policy, whatever ran before and in the backgroun
   await withSession(network.model, { policy, observers: [{ onAttach }] }, async (session) => {
     const described = () => ({ blocks: session.blocks, context: session.context, model: session.model });
     const before = described();
-    expect(before.blocks.filter(({ gate }) => gate).map(({ name }) => name)).toEqual(['block7']);
     await session.run({ input }, { policy: 'full' });
     expect(described()).toEqual(before);
     await control!.runFull({ input });
