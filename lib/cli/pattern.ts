@@ -33,7 +33,9 @@ export function drawPattern(io: Pick<Io, 'color'>, trace: ItemTrace, stages: Rea
     .join('');
 }
 
-export function patternLegend(io: Pick<Io, 'color'>): string {
+/** @param gated whether any block has a gate */
+export function patternLegend(io: Pick<Io, 'color'>, gated: boolean): string {
   const entry = (fate: Fate, text: string) => `${paint(io, STYLES[fate], SYMBOLS[fate])} ${text}`;
-  return [entry('fixed', 'ran'), entry('ran', 'ran by its gate'), entry('skipped', 'skipped')].join('   ');
+  const byGate = gated ? [entry('ran', 'ran by its gate')] : [];
+  return [entry('fixed', 'ran'), ...byGate, entry('skipped', 'skipped')].join('   ');
 }

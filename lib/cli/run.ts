@@ -201,7 +201,7 @@ function draw(classifier: TimedClassifier, rows: readonly Row[], full: boolean, 
     rows.every(({ result, cameToExit }) => result.blocks.skipped === 0 && !cameToExit);
   return [
     `${heading}\n\n${formatTable(io, columns, cells)}\n`,
-    full ? '' : `${patternLegend(io)}\n`,
+    full ? '' : `${patternLegend(io, gates > 0)}\n`,
     `${summary(rows, what, full, io)}\n`,
     idle ? 'The network has no gates of its own; residual-skip calibrate makes a policy that skips.\n' : '',
   ].join('');

@@ -39,8 +39,9 @@ describe('pattern', () => {
   });
 
   test('has a legend of the same signs', () => {
-    const legend = patternLegend(PLAIN);
+    const legend = patternLegend(PLAIN, true);
     for (const sign of new Set(drawPattern(PLAIN, trace, new Set()))) expect(legend).toContain(sign);
+    expect(patternLegend(PLAIN, false)).toBe('# ran   · skipped');
   });
 
   test('is coloured only where colour is welcome', () => {
