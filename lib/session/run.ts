@@ -45,6 +45,7 @@ export function prepareRun(
   cached: CachedProgram,
   fetches: FetchMap,
   profiler?: Profiler,
+  signal?: AbortSignal,
 ): PreparedRun {
   const { feeds, policy, applied, tripped } = bound;
   const { items, tensors } = feeds;
@@ -55,7 +56,7 @@ export function prepareRun(
   const taken = results.take(items);
   const { outputs, outcomes, scores } = taken;
   const times = profiler?.begin(program, cached.compiled, items);
-  const request: RunRequest = { items, inputs, outputs, policy: compiledPolicy, outcomes, scores, times };
+  const request: RunRequest = { items, inputs, outputs, policy: compiledPolicy, outcomes, scores, signal, times };
   return {
     feeds,
     policy,
@@ -80,17 +81,13 @@ export interface Verifier {
  * Executes the run, then runs items with guarded answers again in full.
  * @returns those items; undefined if there are none
  */
-export async function execute(
-  run: PreparedRun,
-  verifier: Verifier,
-  signal?: AbortSignal,
-): Promise<readonly number[] | undefined> {
-  await run.cached.compiled.run({ ...run.request, signal });
+export async function execute(run: PreparedRun, verifier: Verifier): Promise<readonly number[] | undefined> {
+  await run.cached.compiled.run(run.request);
   const guarded = guardedBy(run, verifier);
   if (!guarded) return undefined;
   const full = await verifier.programs.get(run.feeds, FULL_POLICY);
   const check = verification(run, full, guarded);
-  await full.compiled.run({ ...check.request, signal });
+  await full.compiled.run(check.request);
   check.apply();
   return guarded;
 }
@@ -123,7 +120,7 @@ function verification(
 ) {
   const times = profiler?.begin(program, compiled, guarded.length);
   const { request: again, apply } = verificationOf(resolve(FULL_POLICY), request, guarded);
-  return { request: { ...again, times }, apply };
+  return { request: { ...again, signal: request.signal, times }, apply };
 }
 
 /** The results of a finished run. The trace is built when it is first read. */

@@ -12,6 +12,7 @@ import { FULL_POLICY, loadPolicy } from '../skip/load-policy.js';
 import type { RunContext, RunObserver, SessionStats, TensorMap } from '../skip/observer.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import type { SkipTrace } from '../skip/trace.js';
+import type { TensorData } from '../tensor.js';
 import { ActiveRuns } from './active-runs.js';
 import { Contexts } from './contexts.js';
 import { bindFeeds, declaredBinding, type Feeds, hasOneBinding, overrideDimensions } from './feeds.js';
@@ -233,9 +234,9 @@ export class InferenceSession {
   }
 
   /**
-   * Runs the model without blocking the event loop, except for runs of at most about 2 ms in a session that has all
-   * cores that the process may use. There, a single run, or one of several in a session of two to four threads,
-   * executes on the calling thread, in a turn of the event loop of its own. Runs with a signal never do.
+   * Runs the model without blocking the event loop, except for runs that would take at most about 2 ms even with every
+   * block and no exit. A single one executes on the calling thread, in a turn of the event loop of its own. So does one of
+   * several in a session of two to four threads that has all cores that the process may use. Runs with a signal never do.
    * @param feeds every input by name; copied before this returns
    * @returns all outputs by name
    * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DTYPE, INVALID_SHAPE, INVALID_POLICY, POLICY_MISMATCH,
@@ -261,21 +262,21 @@ export class InferenceSession {
 
   async #run<T>(feeds: Feeds, second: unknown, third: unknown, answer: Answer<T>): Promise<T> {
     const { fetches, options } = parseFetches(this.#model, second, third);
-    const { signal: given, terminate, ...rest } = parseRunOptions(options);
-    const signal = given ?? undefined;
-    if (terminate || signal?.aborted) {
+    const parsed = parseRunOptions(options);
+    const signal = parsed.signal ?? undefined;
+    if (parsed.terminate || signal?.aborted) {
       throw new ResidualSkipError('ABORTED', 'run: it was aborted before it began', {
         cause: signal?.reason,
       });
     }
-    const bound = this.#bind(feeds, rest);
     // The caller may change or transfer its arrays during the run.
-    const own = { ...bound, feeds: bound.feeds.copied((data) => this.#notifier.copyInput(data)) };
+    const bound = this.#bind(feeds, parsed, (data) => this.#notifier.copyInput(data));
     const cached =
-      this.#programs.find(own.feeds, own.applied) ?? (await this.#programs.get(own.feeds, own.applied));
-    const call = prepareRun(own, cached, fetches, this.#profiler);
+      this.#programs.find(bound.feeds, bound.applied) ??
+      (await this.#programs.get(bound.feeds, bound.applied));
+    const call = prepareRun(bound, cached, fetches, this.#profiler, signal);
     const start = performance.now();
-    const guarded = await execute(call, this.#verifier, signal);
+    const guarded = await execute(call, this.#verifier);
     const milliseconds = performance.now() - start;
     return this.#finish(call, { inputsKept: true, milliseconds, guarded }, answer);
   }
@@ -422,7 +423,8 @@ export class InferenceSession {
     );
   }
 
-  #bind(feeds: Feeds, options: RunSyncOptions): BoundRun {
+  /** @param copy for a run that leaves the caller its arrays meanwhile */
+  #bind(feeds: Feeds, options: RunSyncOptions, copy?: (data: TensorData) => TensorData): BoundRun {
     if (this.#released) {
       throw new ResidualSkipError('SESSION_RELEASED', 'session: it was released; create another');
     }
@@ -430,7 +432,8 @@ export class InferenceSession {
     if (policy !== this.#policy) checkReference(policy, this.#referenceSha256);
     const tripped = this.#fullDepth.size > 0;
     const applied = tripped ? FULL_POLICY : policy;
-    return { feeds: bindFeeds(this.#model, feeds), policy, applied, tripped };
+    const bound = bindFeeds(this.#model, feeds);
+    return { feeds: copy ? bound.copied(copy) : bound, policy, applied, tripped };
   }
 
   /** For observers: the caller's outputs if it requested all of them, otherwise all outputs again. */
@@ -445,7 +448,9 @@ export class InferenceSession {
     if (!this.#programs.hasDeclared) this.#shapes = call.feeds.binding;
     const outputs = collectOutputs(program, call.results, call.fetches);
     const outcome = new RunOutcome(call, ended.guarded);
-    this.#notifier.notify(call, { ...ended, outputs: this.#allOutputs(call, outputs), outcome });
+    const { inputsKept, milliseconds } = ended;
+    const all = this.#allOutputs(call, outputs);
+    this.#notifier.notify(call, { inputsKept, milliseconds, outputs: all, outcome });
     const ran = answer(outputs, outcome);
     if (this.#notifier.nobody) call.cached.results.giveBack(call.results);
     return ran;
