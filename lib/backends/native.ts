@@ -61,9 +61,9 @@ type RunArguments = [
   times?: Float64Array,
 ];
 interface NativeProgram {
-  /** Resolves to the milliseconds that the run took on a worker. */
+  /** Resolves to the milliseconds that an item takes at most, with every block and no exit, as far as runs have shown. */
   run(...args: RunArguments): Promise<number>;
-  runSync(...args: RunArguments): void;
+  runSync(...args: RunArguments): number;
   /** The value that each code computes; -1 for none. */
   readonly profiled: Int32Array;
   release(): void;
@@ -205,8 +205,8 @@ export class NativeBackend implements Backend {
 }
 
 class CompiledNative implements CompiledProgram {
-  /** Of the last run. */
-  private msPerItem = Number.POSITIVE_INFINITY;
+  /** Of one item, with every block and no exit; unknown before the first run. */
+  private longestMs = Number.POSITIVE_INFINITY;
 
   constructor(
     private readonly program: NativeProgram,
@@ -224,9 +224,7 @@ class CompiledNative implements CompiledProgram {
 
   runSync(request: RunRequest): void {
     if (request.signal?.aborted) throw aborted(request.signal);
-    const began = performance.now();
-    guarded(() => this.program.runSync(...runArguments(request, [])));
-    this.msPerItem = (performance.now() - began) / request.items;
+    this.longestMs = guarded(() => this.program.runSync(...runArguments(request, [])));
   }
 
   release(): void {
@@ -253,7 +251,7 @@ class CompiledNative implements CompiledProgram {
   /** A run with a signal never blocks the event loop: the signal would go unnoticed. */
   private queued(request: RunRequest, flag: readonly Int32Array[]): Promise<void> {
     return this.queue.run({
-      expectedMs: request.items * this.msPerItem,
+      longestMs: request.items * this.longestMs,
       mayBeHere: flag.length === 0,
       here: () => this.runSync(request),
       there: () => this.start(request, flag),
@@ -262,7 +260,7 @@ class CompiledNative implements CompiledProgram {
 
   private async start(request: RunRequest, flag: readonly Int32Array[]): Promise<void> {
     try {
-      this.msPerItem = (await this.program.run(...runArguments(request, flag))) / request.items;
+      this.longestMs = await this.program.run(...runArguments(request, flag));
     } catch (error) {
       throw translate(error);
     }

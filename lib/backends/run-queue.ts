@@ -1,4 +1,4 @@
-/** A run that is expected to take at most this long, in milliseconds, may block the event loop. */
+/** A run whose longest path takes at most this long, in milliseconds, may block the event loop. */
 const SHORT_RUN_MS = 2;
 
 /**
@@ -12,8 +12,8 @@ const LATE_MS = 0.1;
 const SOON_MS = 0.1;
 
 /**
- * With two to this many workers, the calling thread also executes runs, in the place of a worker. With more workers
- * it is needed to serve them.
+ * With two to this many workers and no spare core, the calling thread also executes one of several runs, in the place of a
+ * worker. With more workers it is needed to serve them.
  */
 const FEW_WORKERS = 4;
 
@@ -25,8 +25,8 @@ let turnTaken = false;
 
 /** One run, wherever it executes. */
 export interface QueuedRun {
-  /** Infinity if unknown. */
-  readonly expectedMs: number;
+  /** How long it takes if every block runs and no exit is taken; Infinity if unknown. */
+  readonly longestMs: number;
   /** Whether it may block the event loop if it is short. */
   readonly mayBeHere: boolean;
   /** Executes it on the calling thread. */
@@ -50,13 +50,13 @@ export interface Workers {
  * Decides where the runs of one backend execute. Handing a run to a worker and waking the event loop when it ends
  * takes as long as some layers of a small network, which matters for short runs.
  *
- * If the workers leave a core to the calling thread, they execute all runs, and the event loop keeps turning instead
- * of sleeping shortly before a run should end; for short runs that is all the time.
+ * A single short run executes on the calling thread, with the workers' help, in a turn of the event loop of its own, so
+ * that timers and I/O are served before and after it. With few workers on all cores, so does one of several runs: a worker
+ * in its place would only compete with the calling thread for a core. A run that is about to end is waited for first,
+ * because its worker would be idle meanwhile.
  *
- * Otherwise a single short run executes on the calling thread, with the workers' help, in a turn of the event loop of
- * its own, so that timers and I/O are served before and after it. With few workers, so does one of several runs: a
- * worker in its place would only compete with the calling thread for a core. A run that is about to end is waited for
- * first, because its worker would be idle meanwhile.
+ * Workers execute the other runs. If they leave a core to the calling thread, the event loop keeps turning instead of
+ * sleeping shortly before a run should end; for short runs that is all the time.
  */
 export class RunQueue {
   #underway = 0;
@@ -92,14 +92,12 @@ export class RunQueue {
 
   #start(run: QueuedRun): Promise<void> {
     const { threads, spareCore } = this.workers;
-    const few = threads > 1 && threads <= FEW_WORKERS;
-    const alone = this.#underway === 1;
-    if (!alone && !few) this.handOver();
-    else if (!spareCore && !turnTaken && run.mayBeHere && run.expectedMs <= SHORT_RUN_MS)
-      return this.#inTurn(run);
+    const oneOfSeveral = !spareCore && threads > 1 && threads <= FEW_WORKERS;
+    if (this.#underway > 1 && !oneOfSeveral) this.handOver();
+    else if (!turnTaken && run.mayBeHere && run.longestMs <= SHORT_RUN_MS) return this.#inTurn(run);
     if (this.#handOver) this.#expectCaller(true);
     const running = this.#there(run);
-    if (spareCore && run.expectedMs < Number.POSITIVE_INFINITY) this.#beAwakeAfter(run.expectedMs);
+    if (spareCore && run.longestMs < Number.POSITIVE_INFINITY) this.#beAwakeAfter(run.longestMs);
     return running;
   }
 
@@ -131,7 +129,7 @@ export class RunQueue {
   }
 
   #there(run: QueuedRun): Promise<void> {
-    const end = { at: performance.now() + run.expectedMs };
+    const end = { at: performance.now() + run.longestMs };
     const running = run.there();
     this.#ends.add(end);
     const ended = () => this.#ends.delete(end);

@@ -3,6 +3,7 @@
 
 #include "plan/emitter.h"
 #include "plan/passes.h"
+#include "plan/simple_instruction.h"
 
 namespace rskip {
 namespace {
@@ -49,7 +50,7 @@ class Emission {
       out.skippable = block.skippable;
     }
     plan_->exits.resize(program.exits.size());
-    for (const Draft& draft : graph_.drafts) emit(draft);
+    for (const Draft& draft : graph_.drafts) emit(draft, program);
     plan_->shared_outputs = first_shared_ < 0 ? next() : first_shared_;
     code_of_draft_.add(next());
     set_targets(program);
@@ -61,7 +62,7 @@ class Emission {
   PlanBlock& block(BlockId id) { return plan_->blocks[static_cast<size_t>(id.number())]; }
   PlanExit& exit(ExitId id) { return plan_->exits[static_cast<size_t>(id.number())]; }
 
-  void emit(const Draft& draft) {
+  void emit(const Draft& draft, const Program& program) {
     code_of_draft_.add(next());
     if (draft.shared_output && first_shared_ < 0) first_shared_ = next();
     Code code;
@@ -87,10 +88,23 @@ class Emission {
       return;
     }
     code.work = instruction->shareable_work();
+    code.cost = code.work > 0 ? code.work : cost_of_moves(draft, program);
+    plan_->cost = saturating_add(plan_->cost, code.cost);
     code.value = graph_.nodes[draft.write].value;
     code.instruction = instruction.get();
     plan_->instructions.push_back(std::move(instruction));
     plan_->code.push_back(code);
+  }
+
+  int64_t cost_of_moves(const Draft& draft, const Program& program) const {
+    int64_t bytes = 0;
+    const auto count = [&](NodeId id) {
+      const ValueId value = graph_.nodes[id].value;
+      if (value) bytes = saturating_add(bytes, static_cast<int64_t>(program.value(value).bytes()));
+    };
+    for (NodeId read : draft.reads) count(read);
+    count(draft.write);
+    return bytes / static_cast<int64_t>(sizeof(float)) * kMoveWork;
   }
 
   InstructionPtr make(const Draft& draft) const {

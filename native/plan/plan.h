@@ -48,6 +48,7 @@ struct Code {
   Place condition;
   const Instruction* instruction = nullptr;
   int64_t work = 0;  // as Instruction::shareable_work()
+  int64_t cost = 0;  // the same, also of what can't be shared
   ValueId value;     // what the instruction computes, or converts
 };
 
@@ -66,6 +67,7 @@ struct Plan {
   // for the first item only.
   int32_t shared_outputs = 0;
   std::vector<TensorView> views;  // a frame's, without data
+  int64_t cost = 0;  // of all code: that of the longest path, and the ends of exits
   size_t arena_bytes = 0;
   size_t scratch_bytes = 0;
   bool whole = false;

@@ -1,6 +1,7 @@
 #include "run/engine.h"
 
 #include <algorithm>
+#include <chrono>
 #include <string>
 #include <utility>
 
@@ -23,7 +24,8 @@ class ProgramRun final : public Job {
              std::function<void(const RunResult&)> done)
       : Job(request.items, max_workers, program.plan_->scratch_bytes),
         plan_(program.plan_),
-        frames_(program.frames_),
+        shared_(program.shared_),
+        lanes_(static_cast<double>(std::min<int64_t>(request.items, program.engine_.threads()))),
         request_(std::move(request)),
         done_(std::move(done)) {}
 
@@ -42,7 +44,8 @@ class ProgramRun final : public Job {
   void finished() noexcept override {
     if (!result_.error && cancelled_) result_.error = kAbortedError;
     result_.instructions = instructions_.load();
-    result_.time = std::chrono::steady_clock::now() - began_;
+    result_.cost = cost_.load();
+    if (!result_.error) see_time();
     if (done_) done_(result_);
   }
 
@@ -54,6 +57,15 @@ class ProgramRun final : public Job {
   RunResult take_result() { return std::move(result_); }
 
  private:
+  void see_time() {
+    const std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - began_;
+    const double items = static_cast<double>(request_.items);
+    const double share = plan_->cost > 0 ? static_cast<double>(result_.cost) / (static_cast<double>(plan_->cost) * items) : 1;
+    std::lock_guard lock(shared_->mutex);
+    shared_->path_time.see(time.count() * lanes_ / items, share);
+    result_.longest_ms = shared_->path_time.longest();
+  }
+
   void run_item(size_t item, Workspace& workspace, Team& team) {
     workspace.arena.reserve(plan_->arena_bytes);
     workspace.scratch.reserve(plan_->scratch_bytes);
@@ -77,17 +89,19 @@ class ProgramRun final : public Job {
     if (!request_.times.empty()) context.times = request_.times.data() + item * 2 * plan_->code.size();
     context.shared_outputs = item == 0;
     frame->cancellation = {&stopped_, request_.abort_flag};
-    instructions_ += execute_item(*plan_, *frame, context, workspace, team);
-    std::lock_guard lock(frames_->mutex);
-    frames_->idle.push_back(std::move(frame));
+    const Executed executed = execute_item(*plan_, *frame, context, workspace, team);
+    instructions_ += executed.instructions;
+    cost_ += executed.cost;
+    std::lock_guard lock(shared_->mutex);
+    shared_->idle_frames.push_back(std::move(frame));
   }
 
   std::unique_ptr<Frame> take_frame() {
     {
-      std::lock_guard lock(frames_->mutex);
-      if (!frames_->idle.empty()) {
-        std::unique_ptr<Frame> frame = std::move(frames_->idle.back());
-        frames_->idle.pop_back();
+      std::lock_guard lock(shared_->mutex);
+      if (!shared_->idle_frames.empty()) {
+        std::unique_ptr<Frame> frame = std::move(shared_->idle_frames.back());
+        shared_->idle_frames.pop_back();
         return frame;
       }
     }
@@ -101,18 +115,20 @@ class ProgramRun final : public Job {
   }
 
   const std::shared_ptr<const Plan> plan_;
-  const std::shared_ptr<CompiledProgram::Frames> frames_;
+  const std::shared_ptr<CompiledProgram::Shared> shared_;
+  const double lanes_;  // items at a time
   const RunRequest request_;
   const std::function<void(const RunResult&)> done_;
   std::atomic<bool> stopped_{false}, cancelled_{false};
   std::atomic<uint64_t> instructions_{0};
+  std::atomic<int64_t> cost_{0};
   std::chrono::steady_clock::time_point began_;
   std::mutex error_mutex_;
   RunResult result_;
 };
 
 CompiledProgram::CompiledProgram(Engine& engine, std::unique_ptr<const Plan> plan)
-    : engine_(engine), plan_(std::move(plan)), frames_(std::make_shared<Frames>()) {}
+    : engine_(engine), plan_(std::move(plan)), shared_(std::make_shared<Shared>()) {}
 
 void CompiledProgram::check(const RunRequest& request) const {
   const Plan& plan = *plan_;

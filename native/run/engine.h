@@ -2,7 +2,6 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -16,6 +15,7 @@
 #include "program/error.h"
 #include "program/program.h"
 #include "run/executor.h"
+#include "run/path_time.h"
 #include "run/worker_pool.h"
 
 namespace rskip {
@@ -53,7 +53,8 @@ struct RunRequest {
 struct RunResult {
   std::optional<EngineError> error;
   uint64_t instructions = 0;  // that were executed, over all items
-  std::chrono::steady_clock::duration time{};  // from the beginning of the first item to the end of the last
+  int64_t cost = 0;           // of their code, as in Plan
+  double longest_ms = 0;      // as PathTime::longest() of the program, this run included
 };
 
 class Engine;
@@ -74,12 +75,13 @@ class CompiledProgram {
   void check(const RunRequest& request) const;
   Engine& engine_;
   std::shared_ptr<const Plan> plan_;
-  // Frames that no item is using.
-  struct Frames {
+  // What runs share, with the mutex held.
+  struct Shared {
     std::mutex mutex;
-    std::vector<std::unique_ptr<Frame>> idle;
+    std::vector<std::unique_ptr<Frame>> idle_frames;
+    PathTime path_time;
   };
-  std::shared_ptr<Frames> frames_;
+  std::shared_ptr<Shared> shared_;
 };
 
 class Engine {

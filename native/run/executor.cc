@@ -54,14 +54,14 @@ double microseconds_now() {
 
 }  // namespace
 
-uint64_t execute_item(const Plan& plan, Frame& frame, const ItemContext& item, Workspace& workspace, Team& team) {
+Executed execute_item(const Plan& plan, Frame& frame, const ItemContext& item, Workspace& workspace, Team& team) {
   std::fill_n(item.outcomes, plan.decisions(), uint8_t{0});
   std::fill_n(item.scores, plan.decisions(), std::numeric_limits<float>::quiet_NaN());
-  uint64_t executed = 0;
+  Executed executed;
   const auto skip = [&](const PlanBlock& block) {
     for (const InstructionPtr& instruction : block.on_skip) {
       instruction->run(frame, workspace, 0, 1);
-      ++executed;
+      ++executed.instructions;
     }
     return block.end;
   };
@@ -74,7 +74,8 @@ uint64_t execute_item(const Plan& plan, Frame& frame, const ItemContext& item, W
         if (item.times != nullptr) item.times[2 * at] = microseconds_now();
         Execution(code, frame).run(workspace, team);
         if (item.times != nullptr) item.times[2 * at + 1] = microseconds_now();
-        ++executed;
+        ++executed.instructions;
+        executed.cost += code.cost;
         ++at;
         break;
       case Code::Kind::kBranch: at = *frame.at<uint8_t>(code.condition) != 0 ? at + 1 : code.target; break;
@@ -111,7 +112,7 @@ uint64_t execute_item(const Plan& plan, Frame& frame, const ItemContext& item, W
         item.outcomes[decision] = 1;
         for (const InstructionPtr& instruction : exit.on_taken) {
           instruction->run(frame, workspace, 0, 1);
-          ++executed;
+          ++executed.instructions;
         }
         return executed;
       }

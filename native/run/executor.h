@@ -24,8 +24,13 @@ struct ItemContext {
 // Multiply-adds after which an instruction polls: some milliseconds with SIMD, less than a second without.
 inline constexpr int64_t kSliceWork = int64_t{1} << 29;
 
-// Returns how many instructions ran: those of skipped blocks are not among them. Polls the frame's cancellation before
+struct Executed {
+  uint64_t instructions = 0;
+  int64_t cost = 0;  // of their code
+};
+
+// What skipped blocks do is no part of what it returns. Polls the frame's cancellation before
 // every instruction and inside long ones. Throws Cancelled, and what operators throw.
-uint64_t execute_item(const Plan& plan, Frame& frame, const ItemContext& item, Workspace& workspace, Team& team);
+Executed execute_item(const Plan& plan, Frame& frame, const ItemContext& item, Workspace& workspace, Team& team);
 
 }  // namespace rskip

@@ -101,6 +101,21 @@ TEST(Skipping, RunsNoKernelOfASkippedBlock) {
   EXPECT_EQ(calls_of(*with, BlockMode::kGate, kInfinity), outside + 10 * 2);   // the gate alone
 }
 
+TEST(Skipping, CostsNothingOfThePath) {
+  Engine engine({.threads = 1});
+  const TestNetwork none(0), ten(10);
+  const auto without = compile(engine, none.writer), with = compile(engine, ten.writer);
+  const auto cost_of = [](CompiledProgram& program, BlockMode mode) {
+    TestRun run(program.plan(), 3, mode);
+    return program.run_here(std::move(run.request)).cost / 3;
+  };
+  EXPECT_EQ(cost_of(*without, BlockMode::kRun), without->plan().cost);
+  EXPECT_EQ(cost_of(*with, BlockMode::kSkip), without->plan().cost);
+  constexpr int64_t kConvolutions = 10 * 2 * (20 * 20 * 9) * (9 * 9);
+  EXPECT_EQ(cost_of(*with, BlockMode::kRun), without->plan().cost + kConvolutions);
+  EXPECT_GT(with->plan().cost, without->plan().cost + kConvolutions);  // and gates
+}
+
 TEST(Skipping, IsNoWorkAtAllWhereTheStreamIsUpdatedInPlace) {
   Engine engine({.threads = 1});
   const TestNetwork none(0), ten(10);

@@ -2,7 +2,7 @@ import { BlockMode } from '../../../lib/backends/backend.js';
 import { NativeBackend, nativeInfo } from '../../../lib/backends/native.js';
 import { ReferenceBackend } from '../../../lib/backends/reference.js';
 import type { ErrorCode } from '../../../lib/errors.js';
-import { NO_ACTIVATION, NONE, type Program } from '../../../lib/model/program.js';
+import { NO_ACTIVATION, NONE, type Program, type ValueId } from '../../../lib/model/program.js';
 import { sizeOf } from '../../../lib/numeric/shapes.js';
 import { expectClose } from '../../helpers/compare.js';
 import { ProgramBuilder } from '../../helpers/programs.js';
@@ -39,11 +39,10 @@ function withBackend<T>(
   return result;
 }
 
-/** One input of 8 x 16 x 16 and `layers` convolutions of many channels: some milliseconds each. */
-function slowProgram(layers: number): Program {
-  const b = new ProgramBuilder();
+/** Adds `layers` convolutions of x, [1, 128, 64, 64]: some milliseconds each. */
+function slowSteps(b: ProgramBuilder, input: ValueId, layers: number): ValueId {
   const channels = 128;
-  let x = b.input([1, channels, 64, 64]);
+  let x = input;
   const weight = b.constant([channels, channels, 3, 3], new Array(channels * channels * 9).fill(1e-3));
   const attrs = {
     strides: [1, 1],
@@ -53,7 +52,25 @@ function slowProgram(layers: number): Program {
     act: { kind: 'tanh', alpha: 0, beta: 0 },
   } as const;
   for (let i = 0; i < layers; i++) x = b.step('conv', attrs, [x, weight, NONE, NONE], [1, channels, 64, 64]);
-  return b.build([x]);
+  return x;
+}
+
+function slowProgram(layers: number): Program {
+  const b = new ProgramBuilder();
+  return b.build([slowSteps(b, b.input([1, 128, 64, 64]), layers)]);
+}
+
+/** A block of slow convolutions, which runs where the second input is above 0. */
+function gatedProgram(): Program {
+  const b = new ProgramBuilder();
+  const input = b.input([1, 128, 64, 64]);
+  const score = b.step('unary', { act: NO_ACTIVATION }, [b.input([1, 1])], [1, 1]);
+  const first = b.steps.length;
+  const body = slowSteps(b, input, 3);
+  const output = b.step('binary', { kind: 'add', act: NO_ACTIVATION }, [body, input], [1, 128, 64, 64]);
+  const gate = { form: 'where', score, compare: 'gt', threshold: 0 } as const;
+  b.block({ first, end: b.steps.length, input, output, gate });
+  return b.build([b.step('globalPool', { kind: 'max' }, [output], [1, 128, 1, 1])]);
 }
 
 describe('random networks', () => {
@@ -277,6 +294,29 @@ describe('short runs', () => {
       expect(order).toEqual(['first run', 'turn', 'second run']);
       for (const { outputs } of requests) expect(outputs).toEqual(expected.outputs);
     });
+  });
+
+  it('that are followed by a long one leave the event loop free during it', async () => {
+    const program = gatedProgram();
+    const input = randomFloats(128 * 64 * 64, 1);
+    const request = (score: number) => makeRequest(program, [input, Float32Array.of(score)]);
+    for (const threads of [1, ALL]) {
+      await withBackend({ threads }, async (native) => {
+        const compiled = native.compileSync(program);
+        for (let i = 0; i < 5; i++) await compiled.run(request(-1));
+        const long = request(1);
+        let turns = 0;
+        let turn = setImmediate(function again() {
+          turns++;
+          turn = setImmediate(again);
+        });
+        await compiled.run(long);
+        clearImmediate(turn);
+        expect([...long.ran]).toEqual([1]);
+        // On the calling thread the run is over in the first turn.
+        expect(turns).toBeGreaterThan(3);
+      });
+    }
   });
 
   it('at the same time all end well, on any number of threads', async () => {

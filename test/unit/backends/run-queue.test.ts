@@ -1,13 +1,13 @@
 import { RunQueue } from '../../../lib/backends/run-queue.js';
 
 /** A run that writes down what becomes of it. On workers it ends when `end` is called. */
-function recorded(log: string[], name: string, { expectedMs = 1, mayBeHere = true } = {}) {
+function recorded(log: string[], name: string, { longestMs = 1, mayBeHere = true } = {}) {
   let end = () => {};
   const ended = new Promise<void>((resolve) => {
     end = resolve;
   });
   const run = {
-    expectedMs,
+    longestMs,
     mayBeHere,
     here: () => {
       log.push(`${name} here`);
@@ -47,7 +47,7 @@ describe('a run queue without a spare core', () => {
     expect(log).toEqual(['a here']);
   });
 
-  it.each([{ expectedMs: 5 }, { expectedMs: Number.POSITIVE_INFINITY }, { mayBeHere: false }])(
+  it.each([{ longestMs: 5 }, { longestMs: Number.POSITIVE_INFINITY }, { mayBeHere: false }])(
     'leaves others to the workers, at once: %j',
     async (options) => {
       const log: string[] = [];
@@ -63,7 +63,7 @@ describe('a run queue without a spare core', () => {
     const log: string[] = [];
     const queue = new RunQueue(workers(2, false, log));
     const others = ['b', 'c', 'd'].map((name) =>
-      recorded(log, name, { expectedMs: Number.POSITIVE_INFINITY }),
+      recorded(log, name, { longestMs: Number.POSITIVE_INFINITY }),
     );
     const all = [queue.run(recorded(log, 'a').run), ...others.map(({ run }) => queue.run(run))];
     expect(log).toEqual(['caller expected', 'b there', 'c there', 'd there']);
@@ -105,10 +105,10 @@ describe('a run queue without a spare core', () => {
     afterEach(() => clock.mockRestore());
 
     /** Run b on a worker, which should take so long, then a, and at a time of the clock one turn of the event loop. */
-    async function twoRuns(expectedMs: number, now: number) {
+    async function twoRuns(longestMs: number, now: number) {
       const log: string[] = [];
       const queue = new RunQueue(workers(2, false, log));
-      const [a, b] = [recorded(log, 'a'), recorded(log, 'b', { expectedMs, mayBeHere: false })];
+      const [a, b] = [recorded(log, 'a'), recorded(log, 'b', { longestMs, mayBeHere: false })];
       const both = Promise.all([queue.run(b.run), queue.run(a.run)]);
       clock.mockReturnValue(now);
       await turn();
@@ -116,10 +116,10 @@ describe('a run queue without a spare core', () => {
     }
 
     it.each([
-      { expectedMs: 1, now: 100.95, microseconds: 150 },
-      { expectedMs: 1, now: 101.05, microseconds: 50 },
-    ])('waits for its end if that is due: %j', async ({ expectedMs, now, microseconds }) => {
-      const { log, end, both } = await twoRuns(expectedMs, now);
+      { longestMs: 1, now: 100.95, microseconds: 150 },
+      { longestMs: 1, now: 101.05, microseconds: 50 },
+    ])('waits for its end if that is due: %j', async ({ longestMs, now, microseconds }) => {
+      const { log, end, both } = await twoRuns(longestMs, now);
       expect(log).toEqual(['b there', 'caller expected', `waits ${microseconds}`]);
       end();
       await both;
@@ -127,11 +127,11 @@ describe('a run queue without a spare core', () => {
     });
 
     it.each([
-      { expectedMs: 1, now: 100.5 },
-      { expectedMs: 1, now: 101.5 },
-      { expectedMs: Number.POSITIVE_INFINITY, now: 101 },
-    ])('does not wait otherwise: %j', async ({ expectedMs, now }) => {
-      const { log, end, both } = await twoRuns(expectedMs, now);
+      { longestMs: 1, now: 100.5 },
+      { longestMs: 1, now: 101.5 },
+      { longestMs: Number.POSITIVE_INFINITY, now: 101 },
+    ])('does not wait otherwise: %j', async ({ longestMs, now }) => {
+      const { log, end, both } = await twoRuns(longestMs, now);
       expect(log).toEqual(['b there', 'caller expected', 'a here']);
       end();
       await both;
@@ -192,18 +192,34 @@ describe('a run queue without a spare core', () => {
 });
 
 describe('a run queue with a spare core', () => {
+  it('executes a short run that is alone on the calling thread, and leaves several to the workers', async () => {
+    for (const threads of [1, 2]) {
+      const log: string[] = [];
+      const queue = new RunQueue(workers(threads, true, log));
+      const alone = queue.run(recorded(log, 'a').run);
+      await turn();
+      expect(log).toEqual(['a here']);
+      await alone;
+      const [b, c] = [recorded(log, 'b'), recorded(log, 'c')];
+      const both = [queue.run(b.run), queue.run(c.run)];
+      expect(log.slice(1)).toEqual(['b there', 'c there']);
+      for (const { end } of [b, c]) end();
+      await Promise.all(both);
+    }
+  });
+
   it.each([
-    { expectedMs: 1, turns: 1, timers: [] },
-    { expectedMs: 7.4, turns: 0, timers: [6] },
-    { expectedMs: Number.POSITIVE_INFINITY, turns: 0, timers: [] },
+    { longestMs: 1, turns: 1, timers: [] },
+    { longestMs: 7.4, turns: 0, timers: [6] },
+    { longestMs: Number.POSITIVE_INFINITY, turns: 0, timers: [] },
   ])(
-    'leaves all runs to the workers, and is awake when one should end: %j',
-    async ({ expectedMs, turns, timers }) => {
+    'leaves other runs to the workers, and is awake when one should end: %j',
+    async ({ longestMs, turns, timers }) => {
       const immediates = jest.spyOn(globalThis, 'setImmediate');
       const timeouts = jest.spyOn(globalThis, 'setTimeout');
       try {
         const log: string[] = [];
-        const { run, end } = recorded(log, 'a', { expectedMs });
+        const { run, end } = recorded(log, 'a', { longestMs, mayBeHere: false });
         const done = new RunQueue(workers(1, true)).run(run);
         expect(log).toEqual(['a there']);
         expect(immediates).toHaveBeenCalledTimes(turns);
@@ -224,7 +240,7 @@ it('rests, with a spare core, until the end of the run that began last is near',
   try {
     const log: string[] = [];
     const queue = new RunQueue(workers(1, true, log));
-    const [a, b] = [recorded(log, 'a', { expectedMs: 1 }), recorded(log, 'b', { expectedMs: 30 })];
+    const [a, b] = [recorded(log, 'a', { mayBeHere: false }), recorded(log, 'b', { longestMs: 30 })];
     const first = queue.run(a.run);
     await turn();
     expect(log.slice(0, 2)).toEqual(['a there', 'waits 50']);
