@@ -24,7 +24,7 @@ class PathTime {
  private:
   // What less work tells doesn't count while there is better to go by. A run of half the path counts after 700 of its kind.
   static constexpr double kAging = 0.999;
-  static constexpr double kHeldUp = 0.125;
+  static constexpr double kHeldUp = 0.0625;
   double longest_ = std::numeric_limits<double>::infinity();
   double share_ = 0;  // of the run that `longest_` is from
 };

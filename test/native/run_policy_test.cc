@@ -90,7 +90,7 @@ TEST(PathTime, ForgetsARunThatWasHeldUp) {
 TEST(PathTime, FollowsRunsThatAreAllSlower) {
   PathTime time;
   time.see(1, 1);
-  for (int i = 0; i < 40; ++i) time.see(4, 1);
+  for (int i = 0; i < 60; ++i) time.see(4, 1);
   EXPECT_GT(time.longest(), 3.9);
 }
 
