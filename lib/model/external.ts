@@ -22,7 +22,7 @@ export async function readExternalData(model: ModelProto, folder: string | undef
   try {
     for (const tensor of tensorsOf(model.graph)) {
       if (tensor.dataLocation !== EXTERNAL) continue;
-      const length = byteLengthOf(tensor);
+      const length = data.has(tensor) ? undefined : byteLengthOf(tensor);
       if (length !== undefined) data.set(tensor, await readTensor(tensor, length, folder, files));
     }
   } finally {
@@ -34,7 +34,14 @@ export async function readExternalData(model: ModelProto, folder: string | undef
 interface OpenFile {
   readonly handle: FileHandle;
   readonly size: number;
+  /** What was read of it, by offset and length: several tensors may be the same part. */
+  readonly parts: Map<string, Uint8Array>;
+  /** Bytes of all parts. */
+  read: number;
 }
+
+/** Parts that overlap could take far more memory than the file has bytes: a file is read this often at most. */
+const MOST_READS = 2;
 
 export function* tensorsOf(graph: GraphProto | undefined): Generator<TensorProto> {
   if (!graph) return;
@@ -79,7 +86,18 @@ async function readTensor(
       `'${location}' has ${file.size} bytes; the tensor needs bytes ${offset} to ${offset + length}`,
     );
   }
+  const part = `${offset} ${length}`;
+  const known = file.parts.get(part);
+  if (known) return known;
+  file.read += length;
+  if (file.read > MOST_READS * file.size) {
+    fail(
+      tensor,
+      `tensors overlap in '${location}': together they have more than twice its ${file.size} bytes`,
+    );
+  }
   const bytes = new Uint8Array(length);
+  file.parts.set(part, bytes);
   for (let done = 0; done < length; ) {
     const { bytesRead } = await file.handle.read(bytes, done, length - done, offset + done);
     if (bytesRead === 0) fail(tensor, `'${location}' became shorter while it was read`);
@@ -116,7 +134,7 @@ async function openInside(
     handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     const stat = await handle.stat();
     if (!stat.isFile()) fail(tensor, `'${location}' is not a regular file`);
-    const file = { handle, size: stat.size };
+    const file = { handle, size: stat.size, parts: new Map(), read: 0 };
     files.set(location, file);
     return file;
   } catch (error) {

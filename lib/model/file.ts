@@ -80,6 +80,8 @@ export function alignInPlace(model: ModelProto): ExternalData {
   for (const tensor of tensorsOf(model.graph)) {
     const { rawData, dataType } = tensor;
     if (!rawData || dataType !== FLOAT || rawData.byteLength < IN_PLACE_BYTES) continue;
+    // Each call of a function holds the same tensors: what was moved once stays there.
+    if (placed.has(tensor)) continue;
     const { buffer, byteOffset, byteLength } = rawData;
     const start = byteOffset - (byteOffset % Float32Array.BYTES_PER_ELEMENT);
     const aligned = new Uint8Array(buffer, start, byteLength);

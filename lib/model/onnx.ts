@@ -12,6 +12,7 @@ import type {
   ValueInfoProto,
 } from './proto.js';
 import {
+  type DecodedElements,
   decodeTensor,
   dtypeOf,
   elementTypeName,
@@ -65,6 +66,7 @@ class GraphDecoder {
   constructor(
     private readonly external: ExternalData,
     private readonly where: string,
+    private readonly decoded: DecodedElements = new Map(),
   ) {}
 
   decode(graph: GraphProto, outer: ReadonlySet<string>): Graph {
@@ -108,7 +110,8 @@ class GraphDecoder {
 
   private tensor(tensor: TensorProto, name: string): Constant {
     const type = tensor.dataType ?? 0;
-    if (isDecodable(type) && !tensor.segment) return decodeTensor(tensor, this.external.get(tensor));
+    if (isDecodable(type) && !tensor.segment)
+      return decodeTensor(tensor, this.external.get(tensor), this.decoded);
     this.report(tensor.segment ? 'tensor in segments' : `tensor of ${elementTypeName(type)}`, name);
     return PLACEHOLDER;
   }
@@ -211,7 +214,7 @@ class GraphDecoder {
   }
 
   private subgraph(graph: GraphProto, where: string, visible: ReadonlySet<string>): Graph {
-    const decoded = new GraphDecoder(this.external, where).decode(graph, visible);
+    const decoded = new GraphDecoder(this.external, where, this.decoded).decode(graph, visible);
     for (const { op, nodes } of decoded.unsupported) for (const node of nodes) this.report(op, node);
     return decoded;
   }

@@ -231,12 +231,21 @@ export function byteLengthOf(tensor: TensorProto): number | undefined {
   return type && Math.ceil(shapeOf(tensor).count * type.bytes);
 }
 
+/** Elements by the bytes, or the tensor, that they were decoded from, and by ONNX's element type. */
+export type DecodedElements = Map<object, Map<number | undefined, TensorData>>;
+
 /**
  * Decodes a tensor of a supported type.
  * @param external its bytes if they are stored elsewhere; they are used in place
+ * @param known elements decoded before: what several tensors share, such as the weights of a function that is called again, is one
+ * array
  * @throws ResidualSkipError MODEL_INVALID when shape and data don't fit together; UNSUPPORTED_MODEL
  */
-export function decodeTensor(tensor: TensorProto, external?: Uint8Array): Constant {
+export function decodeTensor(
+  tensor: TensorProto,
+  external?: Uint8Array,
+  known: DecodedElements = new Map(),
+): Constant {
   const type = elementTypeOf(tensor);
   if (!type || tensor.segment) {
     const what = tensor.segment
@@ -253,7 +262,11 @@ export function decodeTensor(tensor: TensorProto, external?: Uint8Array): Consta
   if (raw && raw.byteLength !== expected) {
     invalid(tensor, `it has ${raw.byteLength} bytes; its shape [${shape}] needs ${expected}`);
   }
-  const all = raw ? type.fromRaw(raw, external !== undefined) : type.fromField(tensor);
+  const source: object = raw ?? tensor;
+  const made = known.get(source) ?? new Map<number | undefined, TensorData>();
+  const all =
+    made.get(tensor.dataType) ?? (raw ? type.fromRaw(raw, external !== undefined) : type.fromField(tensor));
+  known.set(source, made.set(tensor.dataType, all));
   const halves = type.bytes < 1;
   const data = halves && all.length === count + (count % 2) ? all.subarray(0, count) : all;
   if (data.length !== count) {

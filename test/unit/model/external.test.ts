@@ -44,6 +44,39 @@ test('without a length the tensor says how many bytes; without an offset they ar
   expect([...graph.constants.get('weight')!.data]).toEqual([9, 9, 1]);
 });
 
+/** Tensors of `length` elements in one file of five, by their offsets in bytes. */
+function tensorsAt(offsets: readonly number[], length: number): string {
+  const graph = new GraphBuilder();
+  graph.input('x', ['n', length]);
+  for (const [i, offset] of offsets.entries()) {
+    graph.constant({ ...float32s(...new Array(length).fill(0)), rawData: undefined } as never, `w${i}`);
+    Object.assign(graph.proto.initializer[i]!, {
+      dataLocation: 1,
+      externalData: [
+        { key: 'location', value: 'w.bin' },
+        { key: 'offset', value: `${offset}` },
+      ],
+    });
+  }
+  graph.output(graph.node('Sum', ['x', ...offsets.map((_, i) => `w${i}`)]), ['n', length]);
+  return folderOf({ 'model.onnx': modelBytes(graph), 'w.bin': new Uint8Array(WEIGHTS.buffer) });
+}
+
+test('tensors of the same bytes share one array', async () => {
+  const { graph } = await loadModel(tensorsAt(new Array(50).fill(4), 4));
+  const arrays = new Set([...graph.constants.values()].map(({ data }) => data));
+  expect([...arrays].map((data) => [...data])).toEqual([[9, 1, 2, 3]]);
+});
+
+test('tensors may overlap, but not so that they take far more memory than the file', async () => {
+  const { graph } = await loadModel(tensorsAt([0, 4], 4));
+  expect([...graph.constants.values()].map(({ data }) => [...data])).toEqual([
+    [9, 9, 1, 2],
+    [9, 1, 2, 3],
+  ]);
+  await expectRefused(tensorsAt([0, 4, 8, 12, 2, 6], 2), /'w\d'.*overlap in 'w\.bin'.*its 20 bytes/);
+});
+
 test('a constant of a node may lie outside too', async () => {
   const folder = folderOf({ 'w.bin': new Uint8Array(WEIGHTS.buffer) });
   const graph = new GraphBuilder();

@@ -8,8 +8,9 @@ import {
   type FunctionProto,
   type NodeProto,
 } from '../../../lib/model/proto.js';
-import { float32s, GraphBuilder, int64s, modelBytes } from '../../helpers/onnx-builder.js';
+import { float32s, GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { countingTensor, runOnnx } from '../../helpers/onnx-run.js';
+import { randomFloats } from '../../helpers/random.js';
 
 const DOMAIN = 'test.functions';
 
@@ -30,9 +31,9 @@ async function run(bytes: Uint8Array, size: number): Promise<number[]> {
 }
 
 /** y = f(f(x)) */
-function twice(attributes = {}): GraphBuilder {
-  const graph = new GraphBuilder();
-  graph.input('x', ['n', 3]);
+function twice(attributes = {}, size = 3, name = 'graph'): GraphBuilder {
+  const graph = new GraphBuilder(name);
+  graph.input('x', ['n', size]);
   const [h] = graph.nodes('Scale', ['x'], attributes, { domain: DOMAIN, name: 'first' });
   graph.nodes('Scale', [h!], {}, { domain: DOMAIN, name: 'second', outputs: ['y'] });
   return graph.output('y');
@@ -87,6 +88,25 @@ test.each<[string, NodeProto[]]>([
     code: 'MODEL_INVALID',
     message: expect.stringMatching(/function 'Scale' is nested beyond a depth of 100/),
   });
+});
+
+test('the calls of a function share its weights, wherever these lie in the file', async () => {
+  const weights = randomFloats(2048, 1);
+  const constant = { name: 'value', type: 4, t: tensor(weights, [1, 2048]) };
+  const nodes = [
+    { opType: 'Constant', output: ['w'], attribute: [constant] },
+    { opType: 'Mul', input: ['a', 'w'], output: ['b'] },
+  ];
+  const alignments = new Set<number>();
+  for (const name of ['g', 'gg', 'ggg', 'gggg', 'ggggg', 'gggggg']) {
+    const bytes = withFunctions(twice({}, 2048, name), [functionOf('Scale', nodes)]);
+    alignments.add(Buffer.from(bytes).indexOf(new Uint8Array(weights.buffer)) % 4);
+    const { constants } = (await loadModel(bytes)).graph;
+    const [first, second] = [...constants.values()].map(({ data }) => data);
+    expect(first).toEqual(weights);
+    expect(second).toBe(first);
+  }
+  expect([...alignments].sort()).toEqual([0, 1, 2, 3]);
 });
 
 test('sequences are split, measured, read and joined', async () => {
