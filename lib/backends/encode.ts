@@ -70,7 +70,8 @@ export function encodeProgram(program: Program): EncodedProgram {
   for (const { value, batched } of [...inputs, ...outputs]) words.push(value, Number(batched));
   for (const step of steps) {
     words.push(indexIn(OPS, step.op), step.inputs.length, step.outputs.length);
-    words.push(...step.inputs, ...step.outputs, ...attributeWords(step));
+    for (const part of [step.inputs, step.outputs, attributeWords(step)])
+      for (const word of part) words.push(word);
   }
   for (const each of blocks) words.push(...block(each));
   if (exits.length > 0) words.push(exits.length);

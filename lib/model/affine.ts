@@ -16,6 +16,9 @@ interface Folded {
   readonly shift: Float32Array;
 }
 
+/** Each is a copy of the weights: a layer that many others follow keeps its own weights for the rest. */
+const MOST_FOLDS = 32;
+
 /** Folds already made of a weight array, so that all programs of a model share the results. */
 const folds = new WeakMap<Float32Array, Folded[]>();
 
@@ -100,6 +103,7 @@ export function foldIntoLayer(
   const channels = affine.scale.length;
   const rowMajor = layer.op === 'conv' || layer.attrs.transB;
   const folded = fold(weight, bias, affine, rowMajor ? 'rows' : 'columns');
+  if (!folded) return false;
   const { name, shape } = region.value(weightId);
   const weightValue =
     folded.weight === weight ? weightId : region.addValue(name, 'float32', shape, folded.weight);
@@ -147,7 +151,7 @@ function fold(
   bias: Float32Array | undefined,
   affine: ChannelAffine,
   kind: 'rows' | 'columns',
-): Folded {
+): Folded | undefined {
   const made = folds.get(weight) ?? [];
   folds.set(weight, made);
   const known = made.find(
@@ -157,7 +161,7 @@ function fold(
       sameElements(f.affine.scale, affine.scale) &&
       sameElements(f.affine.shift, affine.shift),
   );
-  if (known) return known;
+  if (known || made.length === MOST_FOLDS) return known;
   const unscaled = affine.scale.every((a) => a === 1);
   const scaled = unscaled ? weight : scaledWeight(weight, affine.scale, kind);
   const shift = Float32Array.from(affine.shift, (b, c) => (bias?.[c] ?? 0) * affine.scale[c]! + b);

@@ -1,6 +1,7 @@
 import { ResidualSkipError } from '../errors.js';
 import { differenceOf, type OneItem, oneItemOf } from './batch-walk.js';
 import { inputsBoundByValue } from './bound.js';
+import { foldCacheOf, LoweringBudget } from './fold.js';
 import type { Dimension, Graph, ModelPort } from './graph.js';
 import type { LoweredGraph } from './lowering.js';
 import type { Binding, Model, ModelInput } from './model.js';
@@ -17,6 +18,9 @@ const SECOND_TRIAL_BATCH = 5;
  * reshape can merge an axis of length 1 with the batch.
  */
 const TRIAL_LENGTHS = [224, 32, 64, 256, 299, 512, 16, 8, 28];
+
+/** What all trials together may spend. */
+const MOST_LOWERINGS = 4;
 
 /**
  * Determines whether the items of a batch can run one by one: lowers the graph for several and follows the batch axis from the
@@ -43,11 +47,12 @@ export function analyseBatching(graph: Graph, opset: number, runnable: boolean):
     shape.some((dim) => typeof dim === 'string' && dim !== batch),
   );
   let failed: Batching | undefined;
+  const budget = new LoweringBudget(foldCacheOf(graph), MOST_LOWERINGS);
   for (const length of open ? TRIAL_LENGTHS : [1]) {
     const lower = (items: number) =>
       attempt(() => {
         const binding = trialBinding(graph.inputs, batch, items, length);
-        return lowerGraph(graph, opset, binding, 'MODEL_INVALID');
+        return lowerGraph(graph, opset, binding, 'MODEL_INVALID', budget);
       });
     const result = tryBatches({ graph, inputs, batch, open, lower });
     if (result instanceof ResidualSkipError) {

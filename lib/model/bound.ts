@@ -26,8 +26,9 @@ export function inputsBoundByValue(graph: Graph): ReadonlySet<string> {
     seen.add(name);
     const node = producers.get(name);
     if (!node || findOperator(node.op)?.shapeOnly) continue;
-    pending.push(...node.inputs);
-    for (const subgraph of subgraphsOf(node)) pending.push(...subgraph.outputs.map((output) => output.name));
+    for (const input of node.inputs) pending.push(input);
+    for (const subgraph of subgraphsOf(node))
+      for (const output of subgraph.outputs) pending.push(output.name);
   }
   return new Set(
     graph.inputs.filter(({ name, shape }) => seen.has(name) && shape.length <= 1).map(({ name }) => name),

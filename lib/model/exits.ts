@@ -112,7 +112,7 @@ function marksBehind(region: Region, id: ValueId): ReadonlySet<WorkOp> {
     if (!known) return new Set();
     if (!op || found.has(op)) continue;
     found.add(op);
-    pending.push(...op.inputs);
+    for (const input of op.inputs) pending.push(input);
   }
   return found;
 }

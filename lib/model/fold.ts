@@ -1,14 +1,11 @@
 import { type KernelStep, type KernelTensor, runStep } from '../kernels/index.js';
 import { sizeOf } from '../numeric/shapes.js';
-import { allocate, isBig, type TensorData, type ValueType } from '../tensor.js';
+import { allocate, ELEMENT_BYTES, isBig, type TensorData, type ValueType } from '../tensor.js';
 import type { Graph } from './graph.js';
 import type { Value } from './program.js';
 
 /** Steps with more elementary operations than this stay in the program even if their inputs are constant. */
 const MAX_WORK = 2 ** 26;
-
-/** Folding ends after this many elementary operations in one specialisation: a small file can ask for endless work. */
-const MAX_TOTAL_WORK = 2 ** 29;
 
 /** An operation on a BigInt takes as long as so many on numbers. */
 const BIGINT_WORK = 16;
@@ -18,14 +15,33 @@ export function workFor(dtype: ValueType, count: number): number {
   return isBig(dtype) ? count * BIGINT_WORK : count;
 }
 
-/** Elementary operations that one specialisation may still spend on folding. */
-export class FoldBudget {
-  private left = MAX_TOTAL_WORK;
+/**
+ * What lowering a model may spend, because a small file can ask for endless work: elementary operations and bytes of the constants that
+ * it computes, and steps. A model with large weights may spend more.
+ */
+export class LoweringBudget {
+  private work: number;
+  private bytes: number;
+  private steps: number;
 
-  spend(work: number): boolean {
-    if (!(work <= MAX_WORK && work <= this.left)) return false;
-    this.left -= work;
+  /** @param lowerings how often the model is lowered within the budget */
+  constructor({ elements, bytes }: FoldCache, lowerings = 1) {
+    this.work = 2 ** 25 + 16 * elements;
+    this.bytes = 2 ** 27 + 16 * bytes;
+    this.steps = lowerings * (2 ** 15 + bytes / 64);
+  }
+
+  /** False, and nothing spent, when there isn't enough left. */
+  spend(work: number, bytes: number): boolean {
+    if (!(work <= MAX_WORK && work <= this.work && bytes <= this.bytes)) return false;
+    this.work -= work;
+    this.bytes -= bytes;
     return true;
+  }
+
+  /** For one step more. */
+  spendStep(): boolean {
+    return --this.steps >= 0;
   }
 }
 
@@ -37,6 +53,10 @@ export class FoldCache {
   private readonly ids = new WeakMap<TensorData, number>();
   private readonly results = new Map<string, WeakRef<TensorData>[]>();
   private nextId = 0;
+  /** Of the model's own constants. */
+  elements = 0;
+  /** Of the model's own constants. */
+  bytes = 0;
 
   constructor(graph: Graph) {
     this.ownConstants(graph);
@@ -70,12 +90,19 @@ export class FoldCache {
     if (!this.ids.has(data)) this.ids.set(data, this.nextId++);
   }
 
+  private ownConstant(data: TensorData): void {
+    if (this.ids.has(data)) return;
+    this.elements += data.length;
+    this.bytes += data.byteLength;
+    this.own(data);
+  }
+
   private ownConstants(graph: Graph): void {
-    for (const { data } of graph.constants.values()) this.own(data);
+    for (const { data } of graph.constants.values()) this.ownConstant(data);
     for (const node of graph.nodes) {
       for (const attribute of node.attributes.values()) {
         if (typeof attribute !== 'object') continue;
-        if ('data' in attribute) this.own(attribute.data);
+        if ('data' in attribute) this.ownConstant(attribute.data);
         else if ('nodes' in attribute) this.ownConstants(attribute);
       }
     }
@@ -89,6 +116,10 @@ export function foldCacheOf(graph: Graph): FoldCache {
   caches.set(graph, cache);
   return cache;
 }
+
+/** For each element that is sorted, and for each of which a function is computed. */
+const SORT_WORK = 32;
+const FUNCTION_WORK = 4;
 
 /** Rough count of elementary operations of a step. */
 function workOf(
@@ -108,6 +139,13 @@ function workOf(
       return result * (x?.shape.at(-1) ?? 1);
     case 'pool':
       return result * sizeOf(step.attrs.kernel);
+    case 'resample':
+      return result * (inputs[1]?.shape[1] ?? 1);
+    case 'topK':
+      return SORT_WORK * size(x);
+    case 'unary':
+    case 'softmax':
+      return FUNCTION_WORK * result;
     default:
       return result + inputs.reduce((sum, input) => sum + size(input), 0);
   }
@@ -118,20 +156,24 @@ function finite(_key: string, value: unknown): unknown {
   return typeof value === 'number' && !Number.isFinite(value) ? String(value) : value;
 }
 
-/** The data of a step's outputs if all of its inputs are constant and the work is small; otherwise undefined. */
+/** The data of a step's outputs if all of its inputs are constant and the budget allows for it; otherwise undefined. */
 export function fold(
   cache: FoldCache,
-  budget: FoldBudget,
+  budget: LoweringBudget,
   step: KernelStep,
   inputs: readonly (Value | undefined)[],
   outputs: readonly Omit<Value, 'name'>[],
 ): TensorData[] | undefined {
-  const data = inputs.flatMap((input) => (input ? [input.data] : []));
-  if (!data.every((array) => array !== undefined)) return undefined;
+  const data: TensorData[] = [];
+  for (const input of inputs) {
+    if (input && !input.data) return undefined;
+    if (input?.data) data.push(input.data);
+  }
   // Constants of bytes stay bytes until integer steps have been made.
   if (step.op === 'dequantize') return undefined;
   if (step.op === 'reshape') return [data[0]!];
-  if (!budget.spend(workOf(step, inputs, outputs))) return undefined;
+  const bytes = outputs.reduce((sum, { dtype, shape }) => sum + sizeOf(shape) * ELEMENT_BYTES[dtype], 0);
+  if (!budget.spend(workOf(step, inputs, outputs), bytes)) return undefined;
   const shapes = inputs.map((input) => input?.shape ?? null);
   const types = outputs.map(({ dtype, shape }) => [dtype, shape]);
   const key = JSON.stringify([step.op, step.attrs, shapes, types], finite);

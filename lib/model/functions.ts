@@ -2,9 +2,10 @@ import { ResidualSkipError } from '../errors.js';
 import type { AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto } from './proto.js';
 import { toBigInt } from './tensor-proto.js';
 
-/** Functions within functions, and nodes in all: a small file can ask for endless expansion. */
+/** Functions within functions; nodes and calls, and characters of their names, in all: a small file can ask for endless expansion. */
 const MAX_DEPTH = 100;
-const MAX_NODES = 1_000_000;
+const MAX_NODES = 2 ** 17;
+const MAX_CHARACTERS = 2 ** 25;
 
 const keyOf = (domain = '', name = '', overload = '') => JSON.stringify([domain, name, overload]);
 
@@ -24,6 +25,7 @@ class Inliner {
   private readonly functions: ReadonlyMap<string, FunctionProto>;
   private calls = 0;
   private nodes = 0;
+  private characters = 0;
 
   constructor(functions: readonly FunctionProto[]) {
     this.functions = new Map(functions.map((f) => [keyOf(f.domain, f.name, f.overload), f]));
@@ -35,8 +37,9 @@ class Inliner {
 
   private node(node: NodeProto, depth: number): NodeProto[] {
     const called = this.functions.get(keyOf(node.domain, node.opType, node.overload));
+    this.nodes += 1 + (called?.input?.length ?? 0) + (called?.output?.length ?? 0);
+    if (this.nodes > MAX_NODES) invalid(`its functions expand to more than ${MAX_NODES} nodes`);
     if (called) return this.call(node, called, depth + 1);
-    if (++this.nodes > MAX_NODES) invalid(`its functions expand to more than ${MAX_NODES} nodes`);
     if (!node.attribute?.some(({ g }) => g)) return [node];
     const attribute = node.attribute.map((given) =>
       given.g ? { ...given, g: this.graph(given.g, depth) } : given,
@@ -48,16 +51,24 @@ class Inliner {
     if (depth > MAX_DEPTH)
       invalid(`function '${called.name ?? ''}' is nested beyond a depth of ${MAX_DEPTH}`);
     const prefix = `${node.name || called.name || ''}#${this.calls++}/`;
+    const own: Rename = (name) => {
+      this.characters += prefix.length + name.length;
+      if (this.characters > MAX_CHARACTERS)
+        invalid(`the names in its functions expand to more than ${MAX_CHARACTERS} characters`);
+      return prefix + name;
+    };
     const { input = [], output = [] } = called;
+    const inputs = new Set(input);
     const names = new Map<string, string>([['', '']]);
     for (const [i, name] of input.entries()) names.set(name, node.input?.[i] ?? '');
     // What is both an input and an output is copied.
     const passed = output.flatMap((name, i) => {
       const outer = node.output?.[i] ?? '';
-      if (!input.includes(name)) names.set(name, outer || prefix + name);
-      return input.includes(name) && outer ? [{ from: names.get(name)!, to: outer }] : [];
+      const isPassed = inputs.has(name);
+      if (!isPassed) names.set(name, outer || own(name));
+      return isPassed && outer ? [{ from: names.get(name)!, to: outer }] : [];
     });
-    const rename: Rename = (name) => names.get(name) ?? prefix + name;
+    const rename: Rename = (name) => names.get(name) ?? own(name);
     const attributes = new Map([
       ...(called.attributeProto ?? []).map((given) => [given.name ?? '', given] as const),
       ...(node.attribute ?? []).map((given) => [given.name ?? '', given] as const),
@@ -66,7 +77,7 @@ class Inliner {
     const opset = standard && Number(toBigInt(standard.version ?? 0));
     const body = (called.node ?? []).map((inner) => ({
       ...renamed(inner, rename, attributes),
-      name: prefix + (inner.name || inner.opType || ''),
+      name: own(inner.name || inner.opType || ''),
       ...(opset !== undefined && { opset }),
     }));
     const copies = passed.map(({ from, to }) => ({ opType: 'Identity', input: [from], output: [to] }));

@@ -5,7 +5,7 @@ import { mergeTransposes, sinkTranspose } from './channels-last.js';
 import { scaleProduct, shiftProduct } from './dynamic.js';
 import { matchGelu, matchLayerNorm, scaleLayerNorm } from './layer-norm.js';
 import { NO_ACTIVATION, NONE, type ValueId } from './program.js';
-import { changesNothing, rangeOf } from './range.js';
+import { changesNothing, forgetRanges, rangeOf } from './range.js';
 import type { Region, WorkOp, WorkStep, WorkStepNamed } from './region.js';
 import { matchSwish } from './swish.js';
 
@@ -55,11 +55,17 @@ export function fuseResiduals(region: Region, streams: ReadonlySet<ValueId>): vo
   rewrite(region, [(within, step) => fuseResidual(within, step, streams)]);
 }
 
+/** Of all rules on one operation. */
+const RULES_EFFORT = 8;
+
 function rewrite(region: Region, rules: readonly Rule[]): void {
   region.removeDead();
-  for (let changed = true; changed; ) {
+  for (let changed = true; changed && !region.effort.spent; ) {
     changed = false;
-    for (const op of [...region.ops]) {
+    forgetRanges(region);
+    for (const op of region.ops) {
+      if (region.effort.spent) break;
+      region.effort.spend(RULES_EFFORT);
       if (op.op === 'select') changed = (region.has(op) && sinkActivation(region, op)) || changed;
       else if (op.op === 'if') region.changeBranches(op, (branch) => rewrite(branch, rules));
       else changed = rules.some((rule) => region.has(op) && rule(region, op)) || changed;
@@ -286,16 +292,14 @@ function fuseResidual(region: Region, step: WorkStep, streams: ReadonlySet<Value
 function laterFirst(region: Region, a: ValueId, b: ValueId): [ValueId, ValueId][] {
   const forward: [ValueId, ValueId] = [a, b];
   const backward: [ValueId, ValueId] = [b, a];
-  return chainLength(region, a) >= chainLength(region, b) ? [forward, backward] : [backward, forward];
+  let [left, right] = [before(region, a), before(region, b)];
+  while (left !== undefined && right !== undefined) {
+    [left, right] = [before(region, left), before(region, right)];
+  }
+  return right === undefined ? [forward, backward] : [backward, forward];
 }
 
-/** Number of steps back to a value that has several readers. */
-function chainLength(region: Region, id: ValueId): number {
-  let length = 0;
-  let at = id;
-  for (let op = region.soleProducer(at); op?.inputs.length; op = region.soleProducer(at)) {
-    length++;
-    at = op.inputs[0]!;
-  }
-  return length;
+/** The first operand of the step that makes a value which has one reader. */
+function before(region: Region, id: ValueId): ValueId | undefined {
+  return region.soleProducer(id)?.inputs[0];
 }

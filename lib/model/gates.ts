@@ -2,7 +2,7 @@ import { sameShape, sizeOf } from '../numeric/shapes.js';
 import type { ValueType } from '../tensor.js';
 import { type Condition, type Element, hardGate, negate } from './decision.js';
 import { type Activation, type GateForm, NO_ACTIVATION, type ValueId } from './program.js';
-import { changesNothing, rangeOf } from './range.js';
+import { changesNothing, forgetRanges, rangeOf } from './range.js';
 import type { Region, Select, WorkIf, WorkOp, WorkStep } from './region.js';
 import { conditionsIn, Resolution, type Resolved } from './resolution.js';
 import { shortcutPath } from './shortcut.js';
@@ -26,7 +26,9 @@ interface Found {
 export function recogniseGates(region: Region): void {
   const tracer = new Tracer(region);
   // The outermost step of a gate has the whole gate before it.
+  forgetRanges(region);
   for (const op of region.ops.toReversed()) {
+    if (region.effort.spent) break;
     if (!region.has(op)) continue;
     const found = op.op === 'if' ? matchIf(region, tracer, op) : matchStep(region, tracer, op);
     if (found) region.removeDead();

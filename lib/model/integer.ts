@@ -20,6 +20,7 @@ import {
   targetOf,
   uniformly,
 } from './quantised-value.js';
+import { forgetRanges } from './range.js';
 import type { Region, WorkOp, WorkStep, WorkStepNamed } from './region.js';
 import { makeUnsigned } from './unsigned.js';
 
@@ -38,16 +39,18 @@ export function integerise(region: Region): void {
   if (!holdsQuantised(region)) return;
   makeUnsigned(region);
   remember(region);
-  for (let changed = true; changed; ) {
+  for (let changed = true; changed && !region.effort.spent; ) {
     changed = false;
-    for (const op of [...region.ops]) {
+    forgetRanges(region);
+    for (const op of region.ops) {
       if (!region.has(op)) continue;
+      region.effort.spend(1);
       if (op.op === 'quantize') changed = quantised(region, op) || changed;
       else if (op.op === 'dequantize') changed = sinkDequantize(region, op) || changed;
     }
     region.removeDead();
   }
-  for (const op of [...region.ops])
+  for (const op of region.ops)
     if (region.has(op) && op.op !== 'if' && op.op !== 'select') {
       if (!floatPool(region, op)) floatLayer(region, op);
     }

@@ -1,11 +1,14 @@
 import { type ErrorCode, ResidualSkipError } from '../errors.js';
 import { type Shape, sameShape } from '../numeric/shapes.js';
-import type { TensorData, ValueType } from '../tensor.js';
-import { type FoldBudget, type FoldCache, fold } from './fold.js';
+import { ELEMENT_BYTES, type TensorData, type ValueType } from '../tensor.js';
+import { type FoldCache, fold, type LoweringBudget, workFor } from './fold.js';
 import { type Constant, type Graph, isConstant, isGraph, type Node } from './graph.js';
 import type { IrBranch, IrOp, IrStep } from './ir.js';
 import { NONE, type StepNamed, type Value, type ValueId } from './program.js';
 import { checkShape } from './tensor-proto.js';
+
+/** Shapes and lists of a broken file may have any length. */
+const LONGEST_PROBLEM = 2000;
 
 /** Names that a graph gives to values; a subgraph's scope also sees the outer one. */
 export class Scope {
@@ -27,7 +30,7 @@ export interface Lowering {
   readonly opset: number;
   readonly values: Value[];
   readonly cache: FoldCache;
-  readonly budget: FoldBudget;
+  readonly budget: LoweringBudget;
   /**
    * Code of errors about shapes: the model is at fault for its own shapes, the caller for those that the model leaves
    * open.
@@ -78,7 +81,8 @@ export class NodeLowering {
   }
 
   private error(code: ErrorCode, problem: string): ResidualSkipError {
-    return new ResidualSkipError(code, `node '${this.node.name}' (${this.node.op}): ${problem}`);
+    const shown = problem.length > LONGEST_PROBLEM ? `${problem.slice(0, LONGEST_PROBLEM)}...` : problem;
+    return new ResidualSkipError(code, `node '${this.node.name}' (${this.node.op}): ${shown}`);
   }
 
   /** The operand, or NONE where it is absent. */
@@ -125,7 +129,7 @@ export class NodeLowering {
     const value = this.value(id);
     if (!value.data) {
       this.unsupported(
-        `its ${what} '${value.name}' is computed from the input's elements; only constants are supported`,
+        `its ${what} '${value.name}' is computed from the input's elements, or takes too long to compute before a run; only constants are supported`,
       );
     }
     return { ...value, data: value.data };
@@ -204,6 +208,16 @@ export class NodeLowering {
     return this.constantOf('float32', [], data!);
   }
 
+  /**
+   * To be called before an operator makes a constant of `count` elements by itself.
+   * @param work elementary operations for each
+   * @throws ResidualSkipError the model asks for more than may be computed before a run
+   */
+  afford(dtype: ValueType, count: number, work = 1): void {
+    const fits = this.context.budget.spend(workFor(dtype, work * count), count * ELEMENT_BYTES[dtype]);
+    if (!fits) this.invalid(`a constant of it has too many elements (${count}) to be computed before a run`);
+  }
+
   /** A new value without a producer: constant data. */
   constantOf(dtype: ValueType, shape: Shape, data: TensorData): ValueId {
     return this.define({ dtype, shape }, data);
@@ -229,6 +243,11 @@ export class NodeLowering {
     outputs: readonly OutputType[],
     attrs: StepNamed<Op>['attrs'],
   ): ValueId[] {
+    if (!this.context.budget.spendStep()) {
+      this.invalid(
+        'it and the nodes before it become more steps than a model with such small weights may have',
+      );
+    }
     for (const { shape } of outputs) checkShape(shape, (problem) => this.invalid(problem));
     // The parameters tie op and attrs together; TypeScript doesn't see it through the union.
     const step = { op, attrs } as IrStep;
@@ -251,7 +270,7 @@ export class NodeLowering {
 
   /** Adds the operations of a branch that is always taken. */
   inline(branch: IrBranch): readonly ValueId[] {
-    this.ops.push(...branch.ops);
+    for (const op of branch.ops) this.ops.push(op);
     return branch.outputs;
   }
 

@@ -5,9 +5,9 @@
  */
 export function blockNames(nodes: readonly (readonly string[])[]): string[] {
   const paths = nodes.map(sharedPath);
-  const names = new Set(
-    paths.filter((path) => path !== '' && paths.indexOf(path) === paths.lastIndexOf(path)),
-  );
+  const counts = new Map<string, number>();
+  for (const path of paths) counts.set(path, (counts.get(path) ?? 0) + 1);
+  const names = new Set(paths.filter((path) => path !== '' && counts.get(path) === 1));
   return paths.map((path, i) => {
     if (names.has(path)) return path;
     let name = `block${i}`;

@@ -1,7 +1,7 @@
 import { ResidualSkipError } from '../errors.js';
 import type { ExternalData } from './external.js';
 import type { Attribute, Constant, Dimension, Graph, ModelPort, Node, Unsupported } from './graph.js';
-import { checkedNodes, reachable } from './order.js';
+import { checkedNodes, type Names, reachable } from './order.js';
 import type {
   AttributeProto,
   GraphProto,
@@ -69,7 +69,7 @@ class GraphDecoder {
     private readonly decoded: DecodedElements = new Map(),
   ) {}
 
-  decode(graph: GraphProto, outer: ReadonlySet<string>): Graph {
+  decode(graph: GraphProto, outer: Names): Graph {
     for (const tensor of graph.initializer ?? []) {
       this.define(tensor.name ?? '', tensor, `initialiser '${tensor.name ?? ''}'`);
     }
@@ -81,9 +81,9 @@ class GraphDecoder {
     const inputs = (graph.input ?? [])
       .filter(({ name = '' }) => !this.constants.has(name))
       .map((info) => this.port(info, 'input'));
-    const visible = new Set([...outer, ...inputs.map(({ name }) => name)]);
-    for (const name of this.constants.keys()) visible.add(name);
-    for (const node of graph.node ?? []) for (const name of node.output ?? []) visible.add(name);
+    const own = new Set([...inputs.map(({ name }) => name), ...this.constants.keys()]);
+    for (const node of graph.node ?? []) for (const name of node.output ?? []) own.add(name);
+    const visible: Names = { has: (name) => own.has(name) || outer.has(name) };
     const decoded = (graph.node ?? []).flatMap((node) => this.node(node, visible) ?? []);
     const outputs = (graph.output ?? []).map((info) => this.port(info, 'output'));
     const defined = new Set([...inputs.map(({ name }) => name), ...this.constants.keys()]);
@@ -147,7 +147,7 @@ class GraphDecoder {
   }
 
   /** A Constant node becomes a constant instead of a node. */
-  private node(proto: NodeProto, visible: ReadonlySet<string>): Node | undefined {
+  private node(proto: NodeProto, visible: Names): Node | undefined {
     const { input = [], output = [], domain = '', opType = '' } = proto;
     const op = STANDARD_DOMAINS.has(domain) ? opType : `${domain}.${opType}`;
     const name = proto.name || `${op}(${output.find((candidate) => candidate !== '') ?? ''})`;
@@ -183,11 +183,7 @@ class GraphDecoder {
     this.report(`Constant with ${value.name ?? ''}`, node);
   }
 
-  private attribute(
-    attribute: AttributeProto,
-    node: string,
-    visible: ReadonlySet<string>,
-  ): Attribute | undefined {
+  private attribute(attribute: AttributeProto, node: string, visible: Names): Attribute | undefined {
     const { f, i, s, t, g, floats, ints, strings } = attribute;
     const kind = attribute.type ?? guessType(attribute);
     switch (ATTRIBUTE_TYPES[kind]) {
@@ -213,7 +209,7 @@ class GraphDecoder {
     }
   }
 
-  private subgraph(graph: GraphProto, where: string, visible: ReadonlySet<string>): Graph {
+  private subgraph(graph: GraphProto, where: string, visible: Names): Graph {
     const decoded = new GraphDecoder(this.external, where, this.decoded).decode(graph, visible);
     for (const { op, nodes } of decoded.unsupported) for (const node of nodes) this.report(op, node);
     return decoded;

@@ -1,6 +1,11 @@
 import { ResidualSkipError } from '../errors.js';
 import { type Graph, type ModelPort, type Node, subgraphsOf, type Unsupported } from './graph.js';
 
+/** A set of names, possibly with those of the graphs around. */
+export interface Names {
+  has(name: string): boolean;
+}
+
 /**
  * The nodes of a graph in topological order; the order of the file is kept if it is topological.
  * @param defined names of the graph's inputs and constants
@@ -10,7 +15,7 @@ import { type Graph, type ModelPort, type Node, subgraphsOf, type Unsupported } 
 export function checkedNodes(
   nodes: readonly Node[],
   defined: ReadonlySet<string>,
-  outer: ReadonlySet<string>,
+  outer: Names,
   outputs: readonly ModelPort[],
   where: string,
 ): readonly Node[] {
@@ -49,16 +54,25 @@ function usedNames(node: Node): Set<string> {
   return names;
 }
 
-function freeNames(graph: Graph): Set<string> {
+const free = new WeakMap<Graph, ReadonlySet<string>>();
+
+/** What a subgraph sees of the graphs around it. */
+function freeNames(graph: Graph): ReadonlySet<string> {
+  const known = free.get(graph) ?? namesOutside(graph);
+  free.set(graph, known);
+  return known;
+}
+
+function namesOutside(graph: Graph): ReadonlySet<string> {
   const bound = new Set([...graph.inputs.map(({ name }) => name), ...graph.constants.keys()]);
   for (const node of graph.nodes) for (const name of node.outputs) bound.add(name);
-  const free = new Set<string>();
+  const outside = new Set<string>();
   const read = (name: string) => {
-    if (!bound.has(name)) free.add(name);
+    if (!bound.has(name)) outside.add(name);
   };
   for (const node of graph.nodes) for (const name of usedNames(node)) read(name);
   for (const { name } of graph.outputs) read(name);
-  return free;
+  return outside;
 }
 
 /**

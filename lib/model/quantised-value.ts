@@ -138,6 +138,14 @@ export function derive(from: TensorData, key: string, compute: () => TensorData)
   return data;
 }
 
+/** What may be derived of one constant, each as large as it: what many scales make of the same bytes is computed in each run. */
+const MOST_DERIVED = 32;
+
+function isExhausted(from: TensorData, key: string): boolean {
+  const known = derived.get(from);
+  return known !== undefined && known.size >= MOST_DERIVED && !known.has(key);
+}
+
 /** What a table makes of bytes that are constants; undefined for others. */
 export function lookedUp(
   region: Region,
@@ -156,7 +164,7 @@ export function lookedUp(
 
 /** Computes what is left of `dequantize` on constants. */
 export function foldDequantised(region: Region): void {
-  for (const op of [...region.ops]) {
+  for (const op of region.ops) {
     if (op.op === 'if') {
       region.changeBranches(op, foldDequantised);
       continue;
@@ -165,6 +173,7 @@ export function foldDequantised(region: Region): void {
     const { data, shape, dtype } = found ? region.value(found.bytes) : {};
     if (op.op !== 'dequantize' || !found || !data || !shape || !dtype) continue;
     const key = `float ${found.axis} ${found.scales.join()} ${Array.from(found.zeros).join()}`;
+    if (isExhausted(data, key)) continue;
     const floats = derive(data, key, () => {
       const to = new Float32Array(sizeOf(shape));
       const inputs = op.inputs.map((id) => (id === NONE ? undefined : (region.value(id) as never)));

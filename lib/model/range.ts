@@ -1,4 +1,4 @@
-import { INTEGER_RANGE } from '../tensor.js';
+import { INTEGER_RANGE, type TensorData } from '../tensor.js';
 import type { Activation, ValueId } from './program.js';
 import { type ByteType, dequantised, isByteType } from './quantised-value.js';
 import type { Region, WorkOp } from './region.js';
@@ -12,22 +12,41 @@ export interface Range {
 const ANY: Range = { low: Number.NEGATIVE_INFINITY, high: Number.POSITIVE_INFINITY };
 /** Below the minimum of silu (-0.2785) and of hardSwish (-0.375). */
 const SWISH_LOW = -0.4;
-const DEPTH = 200;
+
+const found = new WeakMap<Region, Map<ValueId, Range>>();
+
+/** Ranges that were found before the region changed hold still, but may be wider than what is known now. */
+export function forgetRanges(region: Region): void {
+  found.delete(region);
+}
 
 /** The range of `value`, derived from the steps that compute it. */
-export function rangeOf(region: Region, value: ValueId, known = new Map<ValueId, Range>(), depth = 0): Range {
-  const found = known.get(value);
-  if (found) return found;
-  const { data, dtype } = region.value(value);
-  const producer = region.producer(value);
-  let range = dtype === 'uint8' || dtype === 'bool' ? { low: 0, high: 255 } : ANY;
-  if (dtype === 'int8') range = { low: -128, high: 127 };
-  if (data) range = rangeOfData(data);
-  else if (producer && depth < DEPTH) {
-    range = rangeOfOp(region, producer, (id) => rangeOf(region, id, known, depth + 1));
+export function rangeOf(region: Region, value: ValueId): Range {
+  const known = found.get(region) ?? new Map<ValueId, Range>();
+  found.set(region, known);
+  const pending = [value];
+  for (let id = pending.at(-1); id !== undefined; id = pending.at(-1)) {
+    const missing: ValueId[] = [];
+    const range =
+      known.get(id) ??
+      rangeFrom(region, id, (input) => {
+        const given = known.get(input);
+        if (!given) missing.push(input);
+        return given ?? ANY;
+      });
+    if (missing.length === 0) known.set(pending.pop()!, range);
+    for (const input of missing) pending.push(input);
   }
-  known.set(value, range);
-  return range;
+  return known.get(value)!;
+}
+
+function rangeFrom(region: Region, id: ValueId, of: (input: ValueId) => Range): Range {
+  const { data, dtype } = region.value(id);
+  if (data) return rangeOfData(data);
+  const producer = region.producer(id);
+  if (producer) return rangeOfOp(region, producer, of);
+  if (dtype === 'uint8' || dtype === 'bool') return { low: 0, high: 255 };
+  return dtype === 'int8' ? { low: -128, high: 127 } : ANY;
 }
 
 /** Whether applying `act` to elements within `range` leaves them as they are. */
@@ -48,17 +67,39 @@ export function changesNothing(act: Activation, range: Range): boolean {
 /** Constants with more elements, such as tables of embeddings, are not read for their range. */
 const MOST_ELEMENTS = 2 ** 16;
 
-function rangeOfData(data: ArrayLike<number | bigint>): Range {
-  if (data.length > MOST_ELEMENTS) return ANY;
+function rangeOfData(data: TensorData): Range {
+  const range = data.length > MOST_ELEMENTS ? ANY : extremesOf(data);
+  return range.low <= range.high ? range : ANY;
+}
+
+const extremes = new WeakMap<TensorData, Range>();
+
+/** The least and the greatest element of a constant; NaN if one is NaN, and infinities of the wrong signs if it is empty. */
+export function extremesOf(data: TensorData): Range {
+  const known = extremes.get(data);
+  if (known) return known;
   let low = Number.POSITIVE_INFINITY;
   let high = Number.NEGATIVE_INFINITY;
   for (let i = 0; i < data.length; i++) {
     const element = Number(data[i]);
-    if (Number.isNaN(element)) return ANY;
     low = Math.min(low, element);
     high = Math.max(high, element);
   }
-  return low <= high ? { low, high } : ANY;
+  const range = { low, high };
+  extremes.set(data, range);
+  return range;
+}
+
+const uniform = new WeakMap<TensorData, { readonly element: number | undefined }>();
+
+/** The number that all elements of a constant equal; undefined when they differ. Each constant is read once. */
+export function uniformElement(data: TensorData): number | undefined {
+  const known = uniform.get(data);
+  if (known) return known.element;
+  const first = Number(data[0]);
+  const element = data.every((other: number | bigint) => Number(other) === first) ? first : undefined;
+  uniform.set(data, { element });
+  return element;
 }
 
 function rangeOfOp(region: Region, op: WorkOp, of: (id: ValueId) => Range): Range {

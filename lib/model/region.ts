@@ -41,25 +41,92 @@ export interface Select {
 export type WorkOp = WorkStep | WorkIf | Select;
 
 /**
+ * Steps of search that rewriting may take, in a region and its branches: some patterns look far, and a file may be made so that they
+ * always do. Rewriting is optional. It ends when this is spent, and what is left runs as it is.
+ */
+class Effort {
+  private left = 2 ** 20;
+
+  /** For `count` operations. */
+  allow(count: number): void {
+    this.left += 256 * count;
+  }
+
+  spend(steps: number): void {
+    this.left -= steps;
+  }
+
+  get spent(): boolean {
+    return this.left < 0;
+  }
+}
+
+/** Who reads a value. */
+interface Uses {
+  /** How often each operation reads it. */
+  readonly times: Map<WorkOp, number>;
+  count: number;
+}
+
+/** An operation in the list. */
+interface Link {
+  readonly op: WorkOp | undefined;
+  before: Link;
+  after: Link;
+  /** Grows along the list. */
+  label: number;
+}
+
+/**
  * A list of operations in SSA form and topological order that can be rewritten. Keeps producer and users of
- * every value. Nested regions (branches of an `if`) share `values` and read the outer region's.
+ * every value. Nested regions (branches of an `if`) share `values` and read the outer region's. Changes take time for what they change,
+ * not for the length of the list.
  */
 export class Region {
   readonly values: Value[];
-  outputs: ValueId[];
-  private readonly list: WorkOp[] = [];
+  readonly effort: Effort;
+  /** Closes the list to a ring. */
+  private readonly end: Link;
+  private readonly links = new Map<WorkOp, Link>();
+  private readonly conditionals = new Set<WorkIf>();
   private readonly producers = new Map<ValueId, WorkOp>();
-  private readonly uses = new Map<ValueId, WorkOp[]>();
-  private order: ReadonlyMap<WorkOp, number> | undefined;
+  private readonly uses = new Map<ValueId, Uses>();
+  /** Operations that have lost a reader, or never had one. */
+  private readonly suspects = new Set<WorkOp>();
+  private results: readonly ValueId[] = [];
+  private resultSet: ReadonlySet<ValueId> = new Set();
+  private list: readonly WorkOp[] | undefined;
+  private outside: readonly ValueId[] | undefined;
 
-  constructor(values: Value[], ops: readonly IrOp[], outputs: readonly ValueId[]) {
+  constructor(values: Value[], ops: readonly IrOp[], outputs: readonly ValueId[], effort = new Effort()) {
     this.values = values;
-    this.outputs = [...outputs];
-    for (const op of ops) this.insert(this.list.length, this.adopt(op));
+    this.effort = effort;
+    const end = { op: undefined, label: 0 } as Link;
+    end.before = end.after = end;
+    this.end = end;
+    this.outputs = outputs;
+    effort.allow(ops.length);
+    for (const op of ops) this.insert(this.end.before, this.adopt(op));
   }
 
   get ops(): readonly WorkOp[] {
+    if (!this.list) {
+      const list: WorkOp[] = [];
+      for (let at = this.end.after; at.op; at = at.after) list.push(at.op);
+      this.list = list;
+    }
     return this.list;
+  }
+
+  get outputs(): readonly ValueId[] {
+    return this.results;
+  }
+
+  set outputs(ids: readonly ValueId[]) {
+    for (const id of this.results) this.suspect(id);
+    this.results = [...ids];
+    this.resultSet = new Set(ids);
+    this.outside = undefined;
   }
 
   value(id: ValueId): Value {
@@ -84,16 +151,24 @@ export class Region {
 
   /** One entry for each use. */
   users(id: ValueId): readonly WorkOp[] {
-    return this.uses.get(id) ?? [];
+    const users: WorkOp[] = [];
+    for (const [op, times] of this.uses.get(id)?.times ?? []) for (let i = 0; i < times; i++) users.push(op);
+    this.effort.spend(users.length);
+    return users;
+  }
+
+  /** The number of `users`. */
+  useCount(id: ValueId): number {
+    return this.uses.get(id)?.count ?? 0;
   }
 
   isOutput(id: ValueId): boolean {
-    return this.outputs.includes(id);
+    return this.resultSet.has(id);
   }
 
   /** True when exactly one input of one operation reads the value, and nothing outside does. */
   usedOnce(id: ValueId): boolean {
-    return this.users(id).length === 1 && !this.isOutput(id);
+    return this.useCount(id) === 1 && !this.isOutput(id);
   }
 
   /** The producer of `id`, if nothing but one reader needs `id`. */
@@ -117,29 +192,32 @@ export class Region {
   }
 
   /** Values read in this region but produced outside it. */
-  captured(): ValueId[] {
-    const captured = new Set<ValueId>();
-    for (const id of [...this.uses.keys(), ...this.outputs]) {
-      if (!this.producers.has(id) && (this.users(id).length > 0 || this.isOutput(id))) captured.add(id);
-    }
-    return [...captured];
+  captured(): readonly ValueId[] {
+    this.outside ??= [...new Set([...this.uses.keys(), ...this.results])].filter(
+      (id) => !this.producers.has(id),
+    );
+    return this.outside;
   }
 
   /** Replaces `old` with `fresh`, at the position of the last of `old`. */
   replace(old: readonly WorkOp[], fresh: readonly WorkOp[]): void {
-    const anchor = this.list[Math.max(...old.map((op) => this.list.indexOf(op)))];
-    for (const op of old) if (op !== anchor) this.remove(op);
-    const at = this.list.indexOf(anchor!);
-    this.remove(anchor!);
-    fresh.forEach((op, i) => {
-      this.insert(at + i, op);
-    });
+    const last = old.reduce((a, b) => (this.position(a) > this.position(b) ? a : b));
+    for (const op of old) if (op !== last) this.remove(op);
+    let { before } = this.linkOf(last);
+    this.remove(last);
+    for (const op of fresh) before = this.insert(before, op);
   }
 
   remove(op: WorkOp): void {
-    this.order = undefined;
-    this.list.splice(this.list.indexOf(op), 1);
+    const { before, after } = this.linkOf(op);
+    before.after = after;
+    after.before = before;
+    this.links.delete(op);
+    this.list = undefined;
+    this.outside = undefined;
     this.unlink(op);
+    this.suspects.delete(op);
+    if (op.op === 'if') this.conditionals.delete(op);
     for (const id of op.outputs) if (this.producers.get(id) === op) this.producers.delete(id);
   }
 
@@ -159,36 +237,42 @@ export class Region {
 
   /** Makes every reader of `from` read `to`. */
   substitute(from: ValueId, to: ValueId): void {
-    for (const op of new Set(this.users(from))) {
+    for (const [op, times] of [...(this.uses.get(from)?.times ?? [])]) {
       if (op.op === 'if') this.changeBranches(op, (branch) => branch.substitute(from, to));
-      this.setInputs(
-        op,
-        op.inputs.map((id) => (id === from ? to : id)),
-      );
+      const inputs = op.inputs.map((id) => (id === from ? to : id));
+      if (op.op === 'if') {
+        this.setInputs(op, inputs);
+        continue;
+      }
+      op.inputs = inputs;
+      this.use(to, op, times);
+      this.unuse(from, op);
     }
-    this.outputs = this.outputs.map((id) => (id === from ? to : id));
+    if (this.isOutput(from)) this.outputs = this.outputs.map((id) => (id === from ? to : id));
   }
 
   /** Removes operations that nothing needs. */
   removeDead(): void {
-    for (let i = this.list.length - 1; i >= 0; i--) {
-      const op = this.list[i]!;
-      if (op.op === 'if') this.changeBranches(op, (branch) => branch.removeDead());
-      if (op.outputs.every((id) => this.users(id).length === 0 && !this.isOutput(id))) this.remove(op);
+    for (const op of this.conditionals) {
+      if (op.whenTrue.mayHaveDead() || op.whenFalse.mayHaveDead())
+        this.changeBranches(op, (branch) => branch.removeDead());
+    }
+    for (const op of this.suspects) {
+      this.suspects.delete(op);
+      if (op.outputs.every((id) => !this.uses.has(id) && !this.isOutput(id))) this.remove(op);
     }
   }
 
-  /** Position of every operation in `ops`. */
-  positions(): ReadonlyMap<WorkOp, number> {
-    this.order ??= new Map(this.list.map((op, i) => [op, i]));
-    return this.order;
+  /** A number that grows along the list of operations. */
+  position(op: WorkOp): number {
+    return this.linkOf(op).label;
   }
 
   /** The operations that `output` needs and that need `input`, in order. */
   between(input: ValueId, output: ValueId): WorkOp[] {
     const needed = this.ancestors(output, input);
     const reached = new Set<WorkOp>();
-    for (const op of [...needed].sort((a, b) => this.positions().get(a)! - this.positions().get(b)!)) {
+    for (const op of [...needed].sort((a, b) => this.position(a) - this.position(b))) {
       const reads = this.reads(op);
       if (reads.some((id) => id === input || reached.has(this.producers.get(id)!))) reached.add(op);
     }
@@ -198,14 +282,16 @@ export class Region {
   /** The operations that `id` needs; if `since` is given, only those after its producer. */
   ancestors(id: ValueId, since?: ValueId): Set<WorkOp> {
     const origin = since === undefined ? undefined : this.producers.get(since);
-    const floor = origin ? this.positions().get(origin)! : -1;
+    const floor = origin ? this.position(origin) : Number.NEGATIVE_INFINITY;
     const found = new Set<WorkOp>();
     const pending = [id];
     for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
       const producer = this.producers.get(next);
-      if (!producer || found.has(producer) || this.positions().get(producer)! <= floor) continue;
+      if (!producer || found.has(producer) || this.position(producer) <= floor) continue;
       found.add(producer);
-      pending.push(...this.reads(producer));
+      const reads = this.reads(producer);
+      this.effort.spend(1 + reads.length);
+      for (const read of reads) pending.push(read);
     }
     return found;
   }
@@ -219,7 +305,7 @@ export class Region {
 
   private adopt(op: IrOp): WorkOp {
     if (op.op !== 'if') return { ...op };
-    const nested = (branch: IrBranch) => new Region(this.values, branch.ops, branch.outputs);
+    const nested = (branch: IrBranch) => new Region(this.values, branch.ops, branch.outputs, this.effort);
     const { node, inputs, outputs, branches } = op;
     return {
       op: 'if',
@@ -231,26 +317,73 @@ export class Region {
     };
   }
 
-  private insert(at: number, op: WorkOp): void {
-    this.order = undefined;
-    this.list.splice(at, 0, op);
+  private linkOf(op: WorkOp): Link {
+    const link = this.links.get(op);
+    if (!link) throw new ResidualSkipError('INTERNAL', `node '${op.node}': it is not in the region`);
+    return link;
+  }
+
+  /** Puts `op` behind `before`. @returns its place */
+  private insert(before: Link, op: WorkOp): Link {
+    const { after } = before;
+    const link = { op, before, after, label: after.op ? (before.label + after.label) / 2 : before.label + 1 };
+    before.after = link;
+    after.before = link;
+    this.links.set(op, link);
+    // Halves of halves end after some fifty insertions at one place.
+    if (link.label === before.label || link.label === after.label) this.relabel();
+    this.list = undefined;
+    if (op.op === 'if') this.conditionals.add(op);
     for (const id of op.outputs) this.producers.set(id, op);
+    this.suspects.add(op);
+    this.outside = undefined;
     this.link(op);
+    return link;
+  }
+
+  private relabel(): void {
+    let label = 0;
+    for (let at = this.end.after; at.op; at = at.after) at.label = ++label;
   }
 
   private link(op: WorkOp): void {
-    for (const id of this.reads(op)) {
-      const users = this.uses.get(id);
-      if (users) users.push(op);
-      else this.uses.set(id, [op]);
-    }
+    for (const id of this.reads(op)) this.use(id, op, 1);
   }
 
   private unlink(op: WorkOp): void {
-    for (const id of new Set(this.reads(op))) {
-      const rest = this.users(id).filter((user) => user !== op);
-      if (rest.length > 0) this.uses.set(id, rest);
-      else this.uses.delete(id);
+    for (const id of this.reads(op)) this.unuse(id, op);
+  }
+
+  private use(id: ValueId, op: WorkOp, times: number): void {
+    const uses = this.uses.get(id) ?? { times: new Map<WorkOp, number>(), count: 0 };
+    if (uses.count === 0) {
+      this.uses.set(id, uses);
+      this.outside = undefined;
     }
+    uses.times.set(op, (uses.times.get(op) ?? 0) + times);
+    uses.count += times;
+  }
+
+  private unuse(id: ValueId, op: WorkOp): void {
+    const uses = this.uses.get(id);
+    if (!uses) return;
+    uses.count -= uses.times.get(op) ?? 0;
+    uses.times.delete(op);
+    if (uses.count > 0) return;
+    this.uses.delete(id);
+    this.outside = undefined;
+    this.suspect(id);
+  }
+
+  private suspect(id: ValueId): void {
+    const producer = this.producers.get(id);
+    if (producer) this.suspects.add(producer);
+  }
+
+  private mayHaveDead(): boolean {
+    if (this.suspects.size > 0) return true;
+    for (const { whenTrue, whenFalse } of this.conditionals)
+      if (whenTrue.mayHaveDead() || whenFalse.mayHaveDead()) return true;
+    return false;
   }
 }

@@ -8,7 +8,7 @@ import {
   type ValueId,
 } from './program.js';
 import { type ByteType, bytesOf, isIdentity, numbersOf } from './quantised-value.js';
-import { changesNothing, rangeOf } from './range.js';
+import { changesNothing, forgetRanges, rangeOf } from './range.js';
 import type { Region, Select, WorkOp, WorkStep, WorkStepNamed } from './region.js';
 import { normSource, shortcutPath } from './shortcut.js';
 
@@ -42,12 +42,16 @@ interface Candidate {
  * innermost wins. A `select` that can't become a block becomes plain arithmetic, and is added to `unusable`.
  */
 export function findBlocks(region: Region, unusable: UnusableGate[] = []): ResidualBlock[] {
+  forgetRanges(region);
   const gated = findGated(region, unusable);
   const taken = new Set<WorkOp>(gated.flatMap(({ body, gate }) => [...body, ...gate]));
   const plain: Candidate[] = [];
   const inputs = new Map<ValueId, ValueId>(gated.map(({ op, input }) => [op.outputs[0]!, input]));
+  let layersBefore = false;
   for (const op of region.ops) {
-    const candidate = taken.has(op) ? undefined : sumCandidate(region, op, inputs);
+    if (region.effort.spent) break;
+    layersBefore ||= isLayer(op);
+    const candidate = taken.has(op) || !layersBefore ? undefined : sumCandidate(region, op, inputs);
     if (!candidate) continue;
     inputs.set(op.outputs[0]!, candidate.input);
     plain.push(candidate);
@@ -58,8 +62,7 @@ export function findBlocks(region: Region, unusable: UnusableGate[] = []): Resid
     for (const op of candidate.body) taken.add(op);
     chosen.push(candidate);
   }
-  const position = region.positions();
-  chosen.sort((a, b) => position.get(a.op)! - position.get(b.op)!);
+  chosen.sort((a, b) => region.position(a.op) - region.position(b.op));
   const blocks = joinLayers(region, chosen);
   const names = blockNames(blocks.map(({ body }) => [...body].map((op) => op.node)));
   return blocks.map(({ op, shortcut, skippable, input, skipActivation, skipTable }, i) => ({
@@ -76,7 +79,7 @@ export function findBlocks(region: Region, unusable: UnusableGate[] = []): Resid
 
 /**
  * The operations that only `output` needs: `input` needs none of them, and all their results end in `output` (nothing
- * in the region is dead). For a `select`, `gate` holds those that only its score needs.
+ * in the region is dead). For a `select`, `gate` holds those that only its score needs. Both are in order.
  */
 export function gatherBody(
   region: Region,
@@ -84,20 +87,46 @@ export function gatherBody(
   input: ValueId,
 ): { body: Set<WorkOp>; gate: Set<WorkOp> } {
   const last = region.producer(output)!;
-  const ancestors = region.ancestors(input);
-  const body = new Set<WorkOp>([last]);
-  const gate = new Set<WorkOp>();
-  const score = last.op === 'select' ? last.inputs[0] : undefined;
-  for (let i = region.ops.indexOf(last) - 1; i >= 0; i--) {
-    const op = region.ops[i]!;
-    if (ancestors.has(op) || op.outputs.some((id) => region.isOutput(id))) continue;
-    const users = op.outputs.flatMap((id) => region.users(id));
-    const isScore = score !== undefined && op.outputs.includes(score);
-    if (users.every((user) => gate.has(user) || (isScore && user === last))) gate.add(op);
-    else if (!isScore && users.every((user) => body.has(user))) body.add(op);
-  }
-  return { body, gate };
+  const before = region.producer(input);
+  const scorer = last.op === 'select' ? region.producer(last.inputs[0]!) : undefined;
+  const gate = scorer ? neededOnlyBy(region, last, (op) => op === scorer, before) : new Set<WorkOp>();
+  gate.delete(last);
+  return { gate, body: neededOnlyBy(region, last, (op) => op !== scorer, before) };
 }
+
+/**
+ * `last`, those of its operands' producers that `enters` allows, and all before them, as far as nothing else needs their results. What
+ * `beyond` needs is not among them, because `beyond` isn't.
+ */
+function neededOnlyBy(
+  region: Region,
+  last: WorkOp,
+  enters: (op: WorkOp) => boolean,
+  beyond: WorkOp | undefined,
+): Set<WorkOp> {
+  const members = [last];
+  /** Uses of an operation's results outside `members`. */
+  const others = new Map<WorkOp, number>();
+  for (const member of members) {
+    for (const id of region.reads(member)) {
+      const op = region.producer(id);
+      if (!op || op === beyond || (member === last && !enters(op))) continue;
+      const left = (others.get(op) ?? usesOf(region, op)) - 1;
+      others.set(op, left);
+      if (left === 0) members.push(op);
+    }
+  }
+  return new Set(members.sort((a, b) => region.position(a) - region.position(b)));
+}
+
+/** How often the results of an operation are read; without end if one is an output of the region. */
+function usesOf(region: Region, { outputs }: WorkOp): number {
+  if (outputs.some((id) => region.isOutput(id))) return Number.POSITIVE_INFINITY;
+  region.effort.spend(1);
+  return outputs.reduce((sum, id) => sum + region.useCount(id), 0);
+}
+
+const NOTHING: ReturnType<typeof gatherBody> = { body: new Set(), gate: new Set() };
 
 /** The selects that are blocks; the others become arithmetic. */
 function findGated(region: Region, unusable: UnusableGate[]): Candidate[] {
@@ -106,15 +135,18 @@ function findGated(region: Region, unusable: UnusableGate[]): Candidate[] {
   const selects = region.ops.filter((op): op is Select => op.op === 'select');
   for (const op of selects.reverse()) {
     const input = op.inputs[2]!;
-    const { body, gate } = gatherBody(region, op.outputs[0]!, input);
+    const nested = inside.has(op);
+    const { body, gate } = nested ? NOTHING : gatherBody(region, op.outputs[0]!, input);
     const source = region.producer(op.inputs[1]!);
-    const problem = inside.has(op)
+    const problem = nested
       ? 'it is inside the block of another gate'
       : !source || !body.has(source)
         ? 'what it would skip is needed elsewhere, too'
         : holdsConditional(body)
           ? 'its block holds an If'
-          : undefined;
+          : region.effort.spent
+            ? 'the network has too many of them'
+            : undefined;
     if (problem) {
       unusable.push({ node: op.node, reason: problem });
       toArithmetic(region, op);

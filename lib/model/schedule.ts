@@ -20,18 +20,16 @@ export function schedule(region: Region, blocks: readonly ResidualBlock[]): Sche
   const gathered = blocks.map((block) => ({ block, ...gatherBody(region, block.output, block.input) }));
   const members = new Set<WorkOp>(gathered.flatMap(({ body, gate }) => [...body, ...gate]));
   const byLast = new Map(gathered.map((entry) => [region.producer(entry.block.output)!, entry]));
-  for (const op of [...region.ops]) {
+  for (const op of region.ops) {
     const entry = byLast.get(op);
     if (!entry) {
       if (!members.has(op)) emit(region, op, steps);
       continue;
     }
     const gateFirst = steps.length;
-    for (const member of region.ops) if (entry.gate.has(member)) emit(region, member, steps);
+    for (const member of entry.gate) emit(region, member, steps);
     const first = steps.length;
-    for (const member of region.ops) {
-      if (entry.body.has(member) && member.op !== 'select') emit(region, member, steps);
-    }
+    for (const member of entry.body) if (member.op !== 'select') emit(region, member, steps);
     const { name, shortcut, skippable, input, output, skipActivation, skipTable } = entry.block;
     const gate = op.op === 'select' ? gateOf(op) : undefined;
     if (op.op === 'select') renameOutput(steps, op.inputs[1]!, output);

@@ -1,4 +1,5 @@
 import { NONE, type ShortcutKind, type ValueId } from './program.js';
+import { uniformElement } from './range.js';
 import type { Region, WorkOp, WorkStepNamed } from './region.js';
 
 /** The path of a shortcut from the value before a block to the sum behind it. */
@@ -137,8 +138,12 @@ function scaled(region: Region, { attrs, inputs }: WorkStepNamed<'binary'>): Val
 
 /** A constant of zeros, or something multiplied by zeros. */
 function isZero(region: Region, id: ValueId): boolean {
-  const { data } = region.value(id);
-  if (data) return data.every((x) => Number(x) === 0);
-  const product = region.producerOf(id, 'binary');
-  return product?.attrs.kind === 'mul' && product.inputs.some((factor) => isZero(region, factor));
+  const pending = new Set([id]);
+  for (const at of pending) {
+    const { data } = region.value(at);
+    if (data && uniformElement(data) === 0) return true;
+    const product = region.producerOf(at, 'binary');
+    if (product?.attrs.kind === 'mul') for (const factor of product.inputs) pending.add(factor);
+  }
+  return false;
 }

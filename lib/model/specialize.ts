@@ -1,6 +1,6 @@
 import { ResidualSkipError } from '../errors.js';
 import { oneItemOf } from './batch-walk.js';
-import { FoldBudget, foldCacheOf } from './fold.js';
+import { foldCacheOf, LoweringBudget } from './fold.js';
 import type { Graph } from './graph.js';
 import type { Ir, IrBranch, IrOp } from './ir.js';
 import { type LoweredGraph, type Lowering, NodeLowering, Scope } from './lowering.js';
@@ -76,6 +76,7 @@ export function lowerGraph(
   opset: number,
   binding: Binding,
   shapeError: Lowering['shapeError'],
+  budget = new LoweringBudget(foldCacheOf(graph)),
 ): LoweredGraph {
   const values: Value[] = [];
   const scope = new Scope();
@@ -91,7 +92,7 @@ export function lowerGraph(
     opset,
     values,
     cache: foldCacheOf(graph),
-    budget: new FoldBudget(),
+    budget,
     shapeError,
     sequences: new Map(),
     lowerBranch,

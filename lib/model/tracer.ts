@@ -19,7 +19,7 @@ import {
   unknown,
 } from './decision.js';
 import type { ValueId } from './program.js';
-import { rangeOf } from './range.js';
+import { rangeOf, uniformElement } from './range.js';
 import type { Region, WorkStepNamed } from './region.js';
 
 /** A position in a value; `all` stands for every element, which must all be equal. */
@@ -50,8 +50,8 @@ export class Tracer {
     const { data, shape } = this.region.value(value);
     const at: Position = sizeOf(shape) === 1 ? 0 : position;
     if (data) {
-      const element = Number(data[at === 'all' ? 0 : at]);
-      return at !== 'all' || data.every((other) => Number(other) === element) ? constant(element) : undefined;
+      const element = at === 'all' ? uniformElement(data) : Number(data[at]);
+      return element === undefined ? undefined : constant(element);
     }
     const key = `${value}:${at}`;
     if (!this.known.has(key)) {

@@ -17,7 +17,7 @@ function raised(data: Int8Array): TensorData {
 /** Converts the outputs of `quantize`, what moves make of them, and constants that aren't weights. */
 export function makeUnsigned(region: Region): void {
   const unsigned = new Map<ValueId, ValueId>();
-  for (const op of [...region.ops]) {
+  for (const op of region.ops) {
     if (op.op === 'if') region.changeBranches(op, makeUnsigned);
     else if (op.op === 'quantize') raiseQuantize(region, op, unsigned);
     else if (op.op === 'dequantize') raiseDequantize(region, op, unsigned);

@@ -1,3 +1,4 @@
+import { append } from '../append.js';
 import { ResidualSkipError } from '../errors.js';
 import { type Graph, subgraphsOf, type Unsupported } from './graph.js';
 import { findOperator } from './operators/index.js';
@@ -5,8 +6,10 @@ import { findOperator } from './operators/index.js';
 /** What a graph uses that is not implemented, including its subgraphs; each once, with all nodes that use it. */
 export function unsupportedOperators({ graph }: { readonly graph: Graph }): Unsupported[] {
   const found = new Map<string, string[]>();
-  const report = (op: string, nodes: readonly string[]) =>
-    found.set(op, [...(found.get(op) ?? []), ...nodes]);
+  const report = (op: string, nodes: readonly string[]) => {
+    for (const node of nodes) append(found, op, node);
+    if (nodes.length === 0) found.set(op, found.get(op) ?? []);
+  };
   const visit = ({ nodes }: Graph) => {
     for (const node of nodes) {
       const operator = findOperator(node.op);

@@ -2,6 +2,7 @@ import { sameShape, sizeOf } from '../numeric/shapes.js';
 import { type Score, usable, valueWhen } from './decision.js';
 import type { Model } from './model.js';
 import type { Program, UnusableGate, ValueId } from './program.js';
+import { uniformElement } from './range.js';
 import type { Region, WorkStep } from './region.js';
 import { Tracer } from './tracer.js';
 
@@ -75,7 +76,8 @@ function varies(region: Region, id: ValueId, like: ValueId): boolean {
 }
 
 function isZero(region: Region, id: ValueId): boolean {
-  return region.value(id).data?.every((x: number | bigint) => Number(x) === 0) === true;
+  const { data } = region.value(id);
+  return data !== undefined && uniformElement(data) === 0;
 }
 
 /** Whether `id` is a summand beside something else that varies, possibly scaled, activated or reshaped before. */

@@ -33,7 +33,11 @@ class WeightCache {
   // The entry that was first, if another thread was faster.
   std::shared_ptr<const void> insert(const Key& key, std::shared_ptr<const void> made);
 
+  static constexpr size_t kFewEntries = 64;
+
   std::mutex mutex_;
+  // Entries that nothing uses any more go when there are so many entries: at most half of them, so that insertion stays cheap.
+  size_t sweep_at_ = kFewEntries;
   std::map<Key, std::weak_ptr<const void>> entries_;
 };
 

@@ -69,6 +69,7 @@ function repeated(node: NodeLowering, x: ValueId, times: number): ValueId {
 /** (queries, keys): a query sees the keys up to its own position, which is `offset` behind its number. */
 function causal(node: NodeLowering, queries: number, keys: number, offset = 0): ValueId {
   const [data] = node.context.cache.memoise(`causal ${queries} ${keys} ${offset}`, [], () => {
+    node.afford('float32', queries * keys);
     const hidden = new Float32Array(queries * keys);
     for (let row = 0; row < queries; row++) {
       hidden.fill(HIDDEN, row * keys + Math.min(row + offset + 1, keys), (row + 1) * keys);
@@ -99,6 +100,7 @@ function positive(node: NodeLowering, x: ValueId): ValueId {
 /** Which keys come before the bound of each item, or at or behind it. */
 function bounded(node: NodeLowering, bounds: ValueId, keys: number, kind: 'lt' | 'ge'): ValueId {
   const { dtype, shape } = node.value(bounds);
+  node.afford('int64', keys);
   const numbers = BigInt64Array.from({ length: keys }, (_, i) => BigInt(i));
   const places = node.cast(node.constantOf('int64', [1, 1, 1, keys], numbers), dtype);
   const column = node.reshape(bounds, [shape[0]!, 1, 1, 1]);

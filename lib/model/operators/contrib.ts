@@ -91,6 +91,7 @@ function embedNormalization(node: NodeLowering): readonly ValueId[] {
     const shape = [...node.shape(indices), node.shape(data)[1]!];
     return node.step('gather', [data, indices], { dtype: 'float32', shape }, { axis: 0 });
   };
+  node.afford('int64', length);
   const counted = node.constantOf(
     'int64',
     [1, length],

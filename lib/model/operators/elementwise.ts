@@ -16,8 +16,9 @@ import type { Operator, OperatorTable } from './operator.js';
 export function broadcastOf(node: NodeLowering, ids: readonly ValueId[]): number[] {
   const shapes = ids.map((id) => node.shape(id));
   const shape = broadcast(...shapes);
+  if (shape) return shape;
   const list = shapes.map((operand) => `[${operand}]`).join(' and ');
-  return shape ?? node.invalid(`shapes ${list} can't be broadcast to one another`);
+  return node.invalid(`shapes ${list} can't be broadcast to one another`);
 }
 
 /** The type that all operands must share. */

@@ -1,6 +1,5 @@
 import { sizeOf } from '../../numeric/shapes.js';
 import { allocate } from '../../tensor.js';
-import { workFor } from '../fold.js';
 import type { NodeLowering } from '../lowering.js';
 import { NONE, type ValueId } from '../program.js';
 import { checkShape } from '../tensor-proto.js';
@@ -38,8 +37,7 @@ function arange(node: NodeLowering): ValueId {
   const { dtype } = node.value(ids[0]!);
   if (ids.some((id) => node.value(id).dtype !== dtype)) node.invalid('its inputs have different types');
   const count = Math.max(Math.ceil((limit - start) / delta), 0);
-  if (!node.context.budget.spend(workFor(dtype, count)))
-    node.invalid(`its range from ${start} to ${limit} by ${delta} has too many elements`);
+  node.afford(dtype, count);
   const data = allocate(dtype, count);
   const integral = data instanceof BigInt64Array;
   for (let i = 0; i < count; i++) {
@@ -58,6 +56,7 @@ function dropout(node: NodeLowering): readonly ValueId[] {
   }
   if (!node.node.outputs[1]) return [x];
   const lengths = node.shape(x);
+  node.afford('bool', sizeOf(lengths));
   return [x, node.constantOf('bool', lengths, new Uint8Array(sizeOf(lengths)).fill(1))];
 }
 

@@ -1,6 +1,7 @@
 import { range, sameShape } from '../../numeric/shapes.js';
 import type { NodeLowering } from '../lowering.js';
 import type { ValueId } from '../program.js';
+import { extremesOf } from '../range.js';
 import { part } from './layout.js';
 import type { OperatorTable } from './operator.js';
 
@@ -13,9 +14,11 @@ function gather(node: NodeLowering): ValueId {
   if (index.dtype !== 'int32' && index.dtype !== 'int64') {
     node.invalid(`its indices are ${index.dtype}; expected int32 or int64`);
   }
-  if (index.data) {
-    const beyond = Array.from(index.data, Number).find((i) => i < -shape[axis]! || i >= shape[axis]!);
-    if (beyond !== undefined) node.invalid(`index ${beyond} is outside axis ${axis} of its input [${shape}]`);
+  if (index.data && index.data.length > 0) {
+    const { low, high } = extremesOf(index.data);
+    const beyond = low < -shape[axis]! ? low : high;
+    if (beyond < -shape[axis]! || beyond >= shape[axis]!)
+      node.invalid(`index ${beyond} is outside axis ${axis} of its input [${shape}]`);
   }
   const output = { dtype, shape: [...shape.slice(0, axis), ...index.shape, ...shape.slice(axis + 1)] };
   return node.step('gather', [data, indices], output, { axis });

@@ -164,6 +164,7 @@ function trilu(node: NodeLowering): ValueId {
   const [rows, columns] = shape.slice(-2) as [number, number];
   const diagonal = node.optionalScalar(1, 'k') ?? 0;
   const upper = node.number('upper', 1) !== 0;
+  node.afford('bool', rows * columns);
   const keeps = Uint8Array.from({ length: rows * columns }, (_, i) => {
     const offset = (i % columns) - Math.floor(i / columns);
     return Number(upper ? offset >= diagonal : offset <= diagonal);

@@ -40,7 +40,7 @@ function matMulNBits(node: NodeLowering): ValueId {
       `its zero point ${zeros.dtype}[${zeros.shape}] doesn't fit ${columns} columns of ${count} blocks`,
     );
   }
-  if (!node.context.budget.spend(depth * columns)) node.unsupported('its weight is too large');
+  node.afford('float32', depth * columns);
   const key = `matMulNBits ${depth} ${columns} ${block} ${bits}`;
   const inputs = [packed.data, scales, ...(zeros ? [zeros.data] : [])];
   const [weight] = node.context.cache.memoise(key, inputs, () => {

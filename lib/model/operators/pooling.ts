@@ -1,4 +1,3 @@
-import { range } from '../../numeric/shapes.js';
 import type { NodeLowering } from '../lowering.js';
 import type { ValueId } from '../program.js';
 import type { Operator, OperatorTable } from './operator.js';
@@ -43,11 +42,12 @@ function hasEmptyWindow(window: ResolvedWindow, axis: number, length: number): b
   if (count > 0 && (count - 1) * stride - begin >= length) return true;
   // A window that starts inside the input has its first element there.
   const before = Math.min(count, Math.ceil(begin / stride));
-  return range(before).some((i) => {
+  for (let i = 0; i < before; i++) {
     const start = i * stride - begin;
     const tap = Math.ceil(-start / dilation);
-    return tap >= kernel || start + tap * dilation >= length;
-  });
+    if (tap >= kernel || start + tap * dilation >= length) return true;
+  }
+  return false;
 }
 
 function globalPool(kind: Kind): Operator {

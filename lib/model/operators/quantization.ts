@@ -3,6 +3,7 @@ import { sizeOf } from '../../numeric/shapes.js';
 import { INTEGER_RANGE, type ValueType } from '../../tensor.js';
 import type { NodeLowering } from '../lowering.js';
 import { NONE, type ValueId } from '../program.js';
+import { extremesOf } from '../range.js';
 import { elementTypeName } from '../tensor-proto.js';
 import { arithmetic } from './elementwise.js';
 import type { OperatorTable } from './operator.js';
@@ -36,8 +37,10 @@ function checked(
     );
   }
   const { data } = node.value(scale);
-  const wrong = data && Array.from(data, Number).find((v) => !(v > 0 && v < Number.POSITIVE_INFINITY));
-  if (wrong !== undefined) node.invalid(`its scale holds ${wrong}; expected positive, finite numbers`);
+  const { low, high } = data ? extremesOf(data) : { low: 1, high: 1 };
+  const wrong = low > 0 ? high : low;
+  if (!(low > 0 && high < Number.POSITIVE_INFINITY))
+    node.invalid(`its scale holds ${wrong}; expected positive, finite numbers`);
   const vector = (id: ValueId) => node.reshape(id, [count]);
   if (zero === NONE) return { scale: vector(scale), zero, axis: resolved };
   const given = node.value(zero);

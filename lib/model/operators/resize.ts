@@ -14,10 +14,11 @@ interface Axis {
   readonly region: readonly [number, number];
 }
 
-/** For each position of the output: the positions in the input that make it, and their weights. */
+/** For each position of the output: `reach` positions in the input that make it, and their weights. */
 interface Taps {
-  readonly indices: number[][];
-  readonly weights: number[][];
+  readonly reach: number;
+  readonly indices: Int32Array;
+  readonly weights: Float32Array;
 }
 
 interface Settings {
@@ -69,30 +70,48 @@ function kernel(mode: 'linear' | 'cubic', distance: number, a: number): number {
   return t < 2 ? ((t - 5) * t + 8) * t * a - 4 * a : 0;
 }
 
+/** Elementary operations for each weight. */
+const TAP_WORK = 4;
+
 function tapsOf(node: NodeLowering, axis: Axis, settings: Settings): Taps {
   const { mode, cubicA, excludeOutside, antialias } = settings;
   const last = axis.from - 1;
   const clamp = (at: number) => Math.min(Math.max(at, 0), last);
-  const places = range(axis.to).map((i) => coordinate(node, settings.coordinates, i, axis));
-  if (mode === 'nearest') {
-    const round =
-      NEAREST[settings.nearest] ?? node.invalid(`its nearest_mode '${settings.nearest}' is unknown`);
-    return { indices: places.map((x) => [clamp(round(x))]), weights: places.map(() => [1]) };
-  }
+  const isNearest = mode === 'nearest';
   // Shrinking with antialias widens the kernel, so that every element counts.
   const shrink = antialias ? Math.min(axis.scale, 1) : 1;
-  const reach = Math.ceil((mode === 'linear' ? 1 : 2) / shrink);
-  const taps: Taps = { indices: [], weights: [] };
-  for (const x of places) {
-    const positions = range(2 * reach).map((k) => Math.floor(x) - reach + 1 + k);
-    const raw = positions.map((at) =>
-      excludeOutside && at !== clamp(at) ? 0 : kernel(mode, (at - x) * shrink, cubicA),
-    );
-    const total = excludeOutside || antialias ? raw.reduce((sum, weight) => sum + weight, 0) : 1;
-    taps.indices.push(positions.map(clamp));
-    taps.weights.push(raw.map((weight) => weight / total));
+  const half = Math.ceil((mode === 'linear' ? 1 : 2) / shrink);
+  const reach = isNearest ? 1 : 2 * half;
+  node.afford('int32', axis.to * reach, TAP_WORK);
+  node.afford('float32', axis.to * reach, TAP_WORK);
+  const indices = new Int32Array(axis.to * reach);
+  const weights = new Float32Array(axis.to * reach).fill(1);
+  const round = NEAREST[settings.nearest];
+  if (isNearest && !round) node.invalid(`its nearest_mode '${settings.nearest}' is unknown`);
+  const raw = new Float64Array(reach);
+  for (let i = 0; i < axis.to; i++) {
+    const x = coordinate(node, settings.coordinates, i, axis);
+    if (isNearest) {
+      indices[i] = clamp(round!(x));
+      continue;
+    }
+    const first = Math.floor(x) - half + 1;
+    let total = 0;
+    for (let k = 0; k < reach; k++) {
+      const at = first + k;
+      raw[k] = excludeOutside && at !== clamp(at) ? 0 : kernel(mode, (at - x) * shrink, cubicA);
+      total += raw[k]!;
+      indices[i * reach + k] = clamp(at);
+    }
+    if (!excludeOutside && !antialias) total = 1;
+    for (let k = 0; k < reach; k++) weights[i * reach + k] = raw[k]! / total;
   }
-  return taps;
+  return { reach, indices, weights };
+}
+
+/** Whether every element of the output is the one of the input at the same place. */
+function isIdentity({ reach, indices, weights }: Taps): boolean {
+  return indices.every((at, i) => weights[i] === 0 || at === Math.floor(i / reach));
 }
 
 /** Repeats every element `times` times along `axis`. */
@@ -104,22 +123,21 @@ function repeated(node: NodeLowering, x: ValueId, axis: number, times: number): 
 }
 
 function resizeAxis(node: NodeLowering, x: ValueId, axis: Axis, settings: Settings): ValueId {
-  const { indices, weights } = tapsOf(node, axis, settings);
-  const unchanged = indices.every((row, i) => row.every((at, k) => weights[i]![k] === 0 || at === i));
-  if (axis.from === axis.to && unchanged) return x;
+  const taps = tapsOf(node, axis, settings);
+  if (axis.from === axis.to && isIdentity(taps)) return x;
+  const { reach, indices, weights } = taps;
   const { dtype, shape } = node.value(x);
   const output = { dtype, shape: shape.with(axis.axis, axis.to) };
   if (settings.mode === 'nearest') {
     const times = axis.to / axis.from;
-    if (Number.isInteger(times) && indices.every(([at], i) => at === Math.floor(i / times))) {
+    if (Number.isInteger(times) && indices.every((at, i) => at === Math.floor(i / times))) {
       return repeated(node, x, axis.axis, times);
     }
-    const flat = node.constantOf('int32', [axis.to], Int32Array.from(indices.flat()));
+    const flat = node.constantOf('int32', [axis.to], indices);
     return node.step('gather', [x, flat], output, { axis: axis.axis });
   }
-  const size = [axis.to, indices[0]?.length ?? 1];
-  const places = node.constantOf('int32', size, Int32Array.from(indices.flat()));
-  const factors = node.constantOf('float32', size, Float32Array.from(weights.flat()));
+  const places = node.constantOf('int32', [axis.to, reach], indices);
+  const factors = node.constantOf('float32', [axis.to, reach], weights);
   return node.step('resample', [x, places, factors], output, { axis: axis.axis });
 }
 
@@ -128,13 +146,14 @@ function extrapolated(node: NodeLowering, x: ValueId, axes: readonly Axis[], val
   const { dtype, shape } = node.value(x);
   let result = x;
   for (const axis of axes) {
-    const outside = range(axis.to).map((i) => {
+    node.afford('bool', axis.to, TAP_WORK);
+    const outside = Uint8Array.from({ length: axis.to }, (_, i) => {
       const at = coordinate(node, 'tf_crop_and_resize', i, axis);
       return Number(at < 0 || at > axis.from - 1);
     });
     if (!outside.includes(1)) continue;
     const along = shape.map((_, d) => (d === axis.axis ? axis.to : 1)).slice(axis.axis);
-    const mask = node.constantOf('bool', along, Uint8Array.from(outside));
+    const mask = node.constantOf('bool', along, outside);
     result = node.step('where', [mask, node.cast(node.scalar(value), dtype), result], { dtype, shape }, {});
   }
   return result;

@@ -31,6 +31,7 @@ function angles(
 function positionsOf(node: NodeLowering, id: ValueId, length: number): ValueId {
   if (id === NONE || node.rank(id) === 2) return id;
   const { dtype } = node.value(id);
+  node.afford('int64', length);
   const steps = node.constantOf(
     'int64',
     [1, length],

@@ -14,6 +14,7 @@ function splitToSequence(node: NodeLowering): ValueId {
   const single = given === NONE || node.rank(given) === 0;
   const share = given === NONE ? 1 : node.integers(given, 'split')[0]!;
   if (single && !(share > 0)) node.invalid(`its split is ${share}`);
+  if (single) node.afford('float32', Math.ceil(whole / share));
   const lengths = single
     ? range(Math.ceil(whole / share)).map((i) => Math.min(share, whole - i * share))
     : node.integers(given, 'split');
