@@ -35,7 +35,7 @@ async function watched(what, action) {
   delays.sort((a, b) => a - b);
   const at = (quantile) => `${delays[Math.floor(quantile * (delays.length - 1))].toFixed(2)} ms`;
   console.log(
-    `${what.padEnd(16)}${milliseconds.toFixed(0)} ms: p50 ${at(0.5)}, p99 ${at(0.99)}, p99.9 ${at(0.999)}, max ${at(1)}`,
+    `${what.padEnd(17)}${milliseconds.toFixed(0)} ms: p50 ${at(0.5)}, p99 ${at(0.99)}, p99.9 ${at(0.999)}, max ${at(1)}`,
   );
 }
 
