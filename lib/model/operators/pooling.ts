@@ -5,7 +5,11 @@ import { type ResolvedWindow, resolveWindow, widenedPads } from './window.js';
 
 type Kind = 'max' | 'avg';
 
-export function poolOf(node: NodeLowering, x: ValueId, kind: Kind): readonly ValueId[] {
+/**
+ * @param wholeKernel with `count_include_pad`, also count what a rounded-up window covers beyond the padding, as
+ *   onnxruntime's QLinearAveragePool does; AveragePool doesn't count it in PyTorch nor in onnxruntime
+ */
+export function poolOf(node: NodeLowering, x: ValueId, kind: Kind, wholeKernel = false): readonly ValueId[] {
   const { dtype } = node.value(x);
   const bytes = (dtype === 'uint8' || dtype === 'int8') && kind === 'max';
   if (dtype !== 'float32' && !bytes) node.unsupported(`its input is ${dtype}; only float is supported`);
@@ -23,8 +27,7 @@ export function poolOf(node: NodeLowering, x: ValueId, kind: Kind): readonly Val
     kind,
     kernel,
     strides,
-    // ONNX also counts as padding what a rounded-up window covers beyond the padding.
-    pads: countIncludePad ? widenedPads(window, spatial) : pads,
+    pads: countIncludePad && wholeKernel ? widenedPads(window, spatial) : pads,
     dilations,
     countIncludePad,
     columnMajorIndices: node.number('storage_order', 0) !== 0,

@@ -143,7 +143,7 @@ export const QUANTIZED_LAYERS: OperatorTable = {
   'com.microsoft.QLinearConcat': { lower: qLinearConcat },
   'com.microsoft.QLinearAveragePool': qLinearUnary((node, x) => {
     channelsFirst(node);
-    return poolOf(node, x, 'avg')[0]!;
+    return poolOf(node, x, 'avg', true)[0]!;
   }),
   'com.microsoft.QLinearGlobalAveragePool': qLinearUnary((node, x) => {
     channelsFirst(node);
