@@ -10,9 +10,9 @@ export function attention(
   y: KernelTensor,
   attrs: Operations['attention'],
 ): void {
-  const { batch, heads, queries, keys, depth, valueDepth, scale } = attrs;
+  const { batch, heads, queries, keys, depth, valueDepth, scale, replaces } = attrs;
   const [from, other, values, to] = [floats(q), floats(k), floats(v), floats(y)];
-  const added = mask && floats(mask);
+  const masked = mask && floats(mask);
   const scores = new Float64Array(keys);
   for (let b = 0; b < batch; b++) {
     for (let h = 0; h < heads; h++) {
@@ -34,7 +34,9 @@ export function attention(
             sum += from[qRow + d * attrs.q.column]! * other[kRow + d * attrs.k.column]!;
           }
           sum *= scale;
-          if (added) sum += added[maskAt + i * attrs.mask.row + j * attrs.mask.column]!;
+          const own = masked?.[maskAt + i * attrs.mask.row + j * attrs.mask.column] ?? 0;
+          if (!replaces) sum += own;
+          else if (own < 0) sum = own;
           scores[j] = sum;
           most = Math.max(most, sum);
         }

@@ -150,6 +150,7 @@ export interface Operations {
    *  y = (x - mean) / sqrt(variance + epsilon) * scale + shift. */
   readonly layerNorm: { readonly axis: number; readonly epsilon: number };
   /** [q, k, v, mask | NONE] -> [y]; y[b,h,i] = sum over j of softmax(scale * q[b,h,i].k[b,h,j] + mask[b,h,i,j]) * v[b,h,j].
+   *  With `replaces`, an element of the mask that is below 0 takes the place of the score instead, and others leave it as it is.
    *  Rows of q, mask and y are queries, of k and v keys; columns of the mask are keys. The views say where that lies in
    *  tensors of any shape; y's view covers y, its columns are neighbours. */
   readonly attention: {
@@ -160,6 +161,7 @@ export interface Operations {
     readonly depth: number;
     readonly valueDepth: number;
     readonly scale: number;
+    readonly replaces: boolean;
     readonly q: AttentionView;
     readonly k: AttentionView;
     readonly v: AttentionView;

@@ -7,14 +7,12 @@ import { NONE, type ValueId } from './program.js';
 import type { Region, WorkOp, WorkStep, WorkStepNamed } from './region.js';
 import { denseStrides, type Strided, stridedView } from './strided.js';
 
-/** The least float32 that a mask may hold in place of a score: whatever is added to it disappears in rounding. */
-const MASKED = -1e9;
-
 interface Scores {
   readonly product: WorkStepNamed<'matmul'>;
   readonly scale: number;
-  /** Added to scaled scores; NONE for none. */
+  /** Added to scaled scores, or with `replaces` in their place where it is below 0; NONE for none. */
   readonly mask: ValueId;
+  readonly replaces: boolean;
   /** What computes the mask, where the graph chooses between score and a constant. */
   readonly steps: readonly WorkStep[];
 }
@@ -53,6 +51,7 @@ export function matchAttention(region: Region, step: WorkStep): boolean {
   const attrs = {
     ...{ batch, heads, queries, keys, depth, valueDepth },
     scale: scores.scale * query.factor * key.factor,
+    replaces: scores.replaces,
     q: view(query, query.strides),
     k: view(key, swapped),
     v: view(value, value.strides),
@@ -107,7 +106,7 @@ function scoresOf(region: Region, id: ValueId): Scores | undefined {
   const steps: WorkStep[] = [];
   for (;;) {
     const op = region.producer(at);
-    if (op?.op === 'matmul') return { product: op, scale, mask, steps };
+    if (op?.op === 'matmul') return { product: op, scale, mask, replaces: steps.length > 0, steps };
     const next: ValueId | undefined =
       op?.op === 'where' && mask === NONE && scale === 1 ? chosenScores(region, op, steps) : undefined;
     if (op?.op === 'where' && next !== undefined) {
@@ -148,7 +147,7 @@ function leadsToProduct(region: Region, id: ValueId): boolean {
   return factor !== undefined && leadsToProduct(region, factor.x);
 }
 
-/** Where(condition, scores, masked) or the other way round: a step that computes 0 and `masked` to be added. */
+/** Where(condition, scores, masked) or the other way round: a step that computes 0, and `masked` where that is chosen. */
 function chosenScores(region: Region, op: WorkStepNamed<'where'>, steps: WorkStep[]): ValueId | undefined {
   const [condition, yes, no] = op.inputs as [ValueId, ValueId, ValueId];
   for (const [scores, constant] of [
@@ -156,7 +155,7 @@ function chosenScores(region: Region, op: WorkStepNamed<'where'>, steps: WorkSte
     [no, yes],
   ] as const) {
     const masked = scalarOf(region, constant);
-    if (masked === undefined || masked > MASKED || !leadsToProduct(region, scores)) continue;
+    if (masked === undefined || !(masked < 0) || !leadsToProduct(region, scores)) continue;
     if (region.shape(scores).length !== region.shape(op.outputs[0]!).length) continue;
     const zero = region.addValue(`${op.node}.zero`, 'float32', [], Float32Array.of(0));
     const mask = region.addValue(`${op.node}.mask`, 'float32', region.shape(condition));

@@ -55,6 +55,7 @@ const ATTRIBUTES = {
       attrs.depth,
       attrs.valueDepth,
       bitsOf(attrs.scale),
+      Number(attrs.replaces),
     ],
     ...[attrs.q, attrs.k, attrs.v, attrs.mask, attrs.y].flatMap(({ offset, batch, head, row, column }) => [
       offset,

@@ -17,6 +17,15 @@ struct AttentionScratch {
         scores(queries + static_cast<ptrdiff_t>(kQueryRows) * s.depth) {}
 };
 
+inline void mask_row(const AttentionShape& s, const float* mask, float* row) {
+  if (s.mask.column == 1) return s.mask_replaces ? replace_row(row, mask, s.keys) : add_row(row, mask, s.keys);
+  for (int j = 0; j < s.keys; ++j) {
+    const float own = mask[j * s.mask.column];
+    if (!s.mask_replaces) row[j] += own;
+    else if (own < 0) row[j] = own;
+  }
+}
+
 // One block of queries of one head; keys and values are packed.
 inline void attend(const AttentionArgs& args, const AttentionScratch& at, int64_t batch, int64_t head, int first,
                    int rows) {
@@ -45,11 +54,7 @@ inline void attend(const AttentionArgs& args, const AttentionScratch& at, int64_
   float sums[kQueryRows];
   for (int r = 0; r < rows; ++r) {
     float* row = at.scores + r * t.y_stride;
-    if (args.mask != nullptr) {
-      const float* mask = args.mask + s.mask.at(batch, head) + (first + r) * s.mask.row;
-      if (s.mask.column == 1) add_row(row, mask, s.keys);
-      else for (int j = 0; j < s.keys; ++j) row[j] += mask[j * s.mask.column];
-    }
+    if (args.mask != nullptr) mask_row(s, args.mask + s.mask.at(batch, head) + (first + r) * s.mask.row, row);
     sums[r] = exp_row(row, row, s.keys);
   }
   t.a = at.scores;

@@ -123,6 +123,15 @@ RSKIP_INLINE void add_row(float* y, const float* x, int64_t n) {
   }
 }
 
+// x where it is below 0.
+RSKIP_INLINE void replace_row(float* y, const float* x, int64_t n) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const int lanes = static_cast<int>(std::min<int64_t>(kLanes, n - i));
+    const Vec own = load_lanes(x + i, lanes);
+    store_lanes(y + i, select(less(own, splat(0.0f)), own, load_lanes(y + i, lanes)), lanes);
+  }
+}
+
 // x may be y.
 RSKIP_INLINE void softmax_row(const float* x, float* y, int64_t n, bool log) {
   if (!log) return scale_row(y, n, 1.0f / exp_row(x, y, n));

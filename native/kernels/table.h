@@ -79,11 +79,12 @@ struct AttentionView {
   int64_t at(int64_t b, int64_t h) const { return offset + b * batch + h * head; }
 };
 // Rows are queries of q, mask and y, keys of k and v; columns are those of a head, of the mask keys. y's columns are
-// neighbours.
+// neighbours. The mask is added to the scores, or with `mask_replaces` takes their place where it is below 0.
 struct AttentionShape {
   int batch = 0, heads = 0, queries = 0, keys = 0, depth = 0, value_depth = 0;
   float scale = 1;
   AttentionView q, k, v, mask, y;
+  bool mask_replaces = false;
 };
 // Queries whose scores exist at a time.
 inline constexpr int kQueryRows = 24;

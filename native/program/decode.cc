@@ -69,6 +69,7 @@ AttentionShape read_attention(Words& in) {
     *extent = in.next();
   }
   shape.scale = in.real();
+  shape.mask_replaces = in.flag();
   for (AttentionView* view : {&shape.q, &shape.k, &shape.v, &shape.mask, &shape.y}) *view = read_view(in);
   return shape;
 }

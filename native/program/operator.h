@@ -15,7 +15,7 @@ class StepCheck;
 // How the words of one attribute are read: read_attribute() in program/decode.cc.
 enum class Attribute {
   kActivation,
-  kAttention,  // extents, scale, views
+  kAttention,  // extents, scale, whether the mask replaces, views
   kAxes,
   kAxis,
   kBatchDims,

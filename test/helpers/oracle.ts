@@ -372,7 +372,9 @@ export function evaluate(
             attrs.depth,
             (d) => element(0, 'q', [b, h, i, d]) * element(1, 'k', [b, h, j, d]),
           );
-          return attrs.scale * sum(terms) + element(3, 'mask', [b, h, i, j]);
+          const [score, own] = [attrs.scale * sum(terms), element(3, 'mask', [b, h, i, j])];
+          if (!attrs.replaces) return score + own;
+          return own < 0 ? own : score;
         });
         const weights = scores.map((score) => Math.exp(score - Math.max(...scores)));
         for (let d = 0; d < attrs.valueDepth; d++) {

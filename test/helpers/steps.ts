@@ -703,7 +703,7 @@ const attention = fc
     masked: fc.boolean(),
     joint: fc.boolean(),
   })
-  .chain(({ rowsFirst, shared, masked, joint, ...extents }) => {
+  .chain(({ rowsFirst, shared, masked, joint, replaces, ...extents }) => {
     const { batch, heads, queries, keys, depth, valueDepth } = extents;
     const view = (own: number, rows: number, columns: number) =>
       rowsFirst
@@ -712,6 +712,7 @@ const attention = fc
     const own = shared ? 1 : heads;
     const key = { ...view(own, keys, depth), ...(shared && { head: 0 }) };
     // Where one tensor holds keys and values, values are behind all keys.
+    replaces: fc.boolean(),
     const value = {
       ...view(own, keys, valueDepth),
       ...(shared && { head: 0 }),
@@ -732,6 +733,7 @@ const attention = fc
       .tuple(
         tensorOf('float32', [batch, heads * queries * depth]),
         tensorOf('float32', joint ? both : [batch, own * keys * depth]),
+      replaces,
         tensorOf('float32', joint ? both : [batch, own * keys * valueDepth]),
         masked ? tensorOf('float32', [batch, keys]) : fc.constant(undefined),
       )

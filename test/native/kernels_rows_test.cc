@@ -145,12 +145,12 @@ TEST(Norm, ChannelsHaveTheBitsOfRows) {
 
 struct Heads {
   int batch, heads, queries, keys, depth, value_depth;
-  bool mask = false, rows_first = true;
+  bool mask = false, rows_first = true, replaces = false;
 };
 
 void check_attention(const Heads& c) {
   SCOPED_TRACE(std::to_string(c.queries) + " queries, " + std::to_string(c.keys) + " keys");
-  AttentionShape s{c.batch, c.heads, c.queries, c.keys, c.depth, c.value_depth, 0.3f, {}, {}, {}, {}, {}};
+  AttentionShape s{c.batch, c.heads, c.queries, c.keys, c.depth, c.value_depth, 0.3f, {}, {}, {}, {}, {}, c.replaces};
   const auto view = [&](int64_t rows, int64_t columns) -> AttentionView {
     const int64_t all = c.heads * rows * columns;
     if (c.rows_first) return {0, all, columns, c.heads * columns, 1};
@@ -165,7 +165,7 @@ void check_attention(const Heads& c) {
   const std::vector<float> q = random_floats(size(c.queries, c.depth), 1, -2, 2);
   const std::vector<float> k = random_floats(size(c.keys, c.depth), 2, -2, 2);
   const std::vector<float> v = random_floats(size(c.keys, c.value_depth), 3);
-  const std::vector<float> mask = random_floats(static_cast<size_t>(c.batch) * c.keys, 4, -3, 0);
+  const std::vector<float> mask = random_floats(static_cast<size_t>(c.batch) * c.keys, 4, -3, c.replaces ? 3 : 0);
   const auto run = [&](const KernelTable& table, int parts) {
     Guarded y(size(c.queries, c.value_depth), -7);
     AlignedFloats scratch(static_cast<size_t>(attention_scratch_bytes(s)) / sizeof(float));
@@ -188,7 +188,9 @@ void check_attention(const Heads& c) {
             magnitude += std::abs(product);
           }
           reach = std::max(reach, magnitude * s.scale);
-          weights.push_back(score * s.scale + (c.mask ? mask[b * c.keys + j] : 0));
+          const double own = c.mask ? mask[b * c.keys + j] : 0;
+          if (!c.replaces) weights.push_back(score * s.scale + own);
+          else weights.push_back(own < 0 ? own : score * s.scale);
           most = std::max(most, weights.back());
         }
         for (double& w : weights) sum += w = std::exp(w - most);
@@ -214,6 +216,7 @@ TEST(Attention, HeadsAndShapes) {
   check_attention({2, 2, 29, 33, 16, 12, true});
   check_attention({1, 2, 57, 17, 7, 33, true, false});
   check_attention({2, 1, 3, 70, 32, 16, false, false});
+  check_attention({2, 2, 29, 33, 16, 12, true, true, true});
 }
 
 TEST(Products, Batches) {

@@ -154,7 +154,7 @@ describe('attention', () => {
 
   /** Softmax of the scores of each head, with the projections of seeds 1, 2 and 3. */
   const expected =
-    (masked: (i: number, j: number) => number = () => 0) =>
+    (masked: (score: number, i: number, j: number) => number = (score) => score) =>
     (x: Float32Array): number[] => {
       const project = (item: number, token: number, seed: number) => {
         const matrix = weights(seed);
@@ -172,7 +172,7 @@ describe('attention', () => {
             const exps = places.map((j) => {
               let score = 0;
               for (let d = head; d < head + depth; d++) score += q![i]![d]! * k![j]![d]!;
-              return Math.exp(score / Math.sqrt(depth) + masked(i, j));
+              return Math.exp(masked(score / Math.sqrt(depth), i, j));
             });
             const sum = exps.reduce((a, b) => a + b, 0);
             return exps.reduce((total, e, j) => total + (e / sum) * v![j]![c]!, 0);
@@ -220,7 +220,7 @@ describe('attention', () => {
     const scores = graph.node('MatMul', [q, graph.node('Transpose', [part(1)], { perm: [0, 1, 3, 2] })]);
     return joined(graph, graph.node('MatMul', [graph.node('Softmax', [scores], { axis: -1 }), part(2)]));
   };
-  const causal = (i: number, j: number) => (j > i ? -1e30 : 0);
+  const causal = (score: number, i: number, j: number) => (j > i ? -1e30 : score);
 
   test('with three projections', async () => {
     expect(await stepsOf(shape, separate())).toEqual(['gemm', 'gemm', 'gemm', 'attention']);
@@ -235,7 +235,7 @@ describe('attention', () => {
   test('with a mask that is added', async () => {
     const added = separate((graph, scores) => {
       const mask = Float32Array.from({ length: tokens * tokens }, (_, at) =>
-        causal(Math.floor(at / tokens), at % tokens),
+        causal(0, Math.floor(at / tokens), at % tokens),
       );
       return graph.node('Add', [scores, graph.constant(tensor(mask, [1, 1, tokens, tokens]))]);
     });
@@ -243,16 +243,18 @@ describe('attention', () => {
     await expectNear(shape, added, expected(causal));
   });
 
-  const chosen = (least: number) =>
+  /** Scores, times `factor`, of the tokens before a token, and of itself unless `behind` is -1; in place of others `least`. */
+  const chosen = (least: number, factor = 1, behind = 0) =>
     separate((graph, scores) => {
       const below = Float32Array.from({ length: tokens * tokens }, (_, at) =>
-        Number(at % tokens <= Math.floor(at / tokens)),
+        Number(at % tokens <= Math.floor(at / tokens) + behind),
       );
       const mask = graph.node('Greater', [
         graph.constant(tensor(below, [1, 1, tokens, tokens])),
         scalar(graph, 0.5),
       ]);
-      return graph.node('Where', [mask, scores, scalar(graph, least)]);
+      const large = factor === 1 ? scores : graph.node('Mul', [scores, scalar(graph, factor)]);
+      return graph.node('Where', [mask, large, scalar(graph, least)]);
     });
 
   test('with scores that are chosen', async () => {
@@ -260,9 +262,29 @@ describe('attention', () => {
     await expectNear(shape, chosen(-3e38), expected(causal));
   });
 
-  test('a mask that a score could reach is not added', async () => {
-    expect(await stepsOf(shape, chosen(-10))).not.toContain('attention');
+  test('with scores that are chosen over one of their own size', async () => {
+    expect(await stepsOf(shape, chosen(-0.5))).toContain('attention');
+    await expectNear(
+      shape,
+      chosen(-0.5),
+      expected((score, i, j) => (j > i ? -0.5 : score)),
+    );
+    expect(await stepsOf(shape, chosen(0.5))).not.toContain('attention');
   });
+
+  test.each([-1e4, -1e9])(
+    'a row without any key is uniform, whatever the scores: masked by %d',
+    async (least) => {
+      const build = chosen(least, 1e5, -1);
+      expect(await stepsOf(shape, build)).toContain('attention');
+      const x = randomTensor(shape);
+      // Of one token alone the mask leaves its values; the mean over all tokens has a weight of 1/5 for each.
+      const mean = expected(() => 0)(x.data as Float32Array);
+      for (const y of await outputs(shape, build, x)) {
+        for (const [i, value] of mean.slice(0, width).entries()) expect(y[i]).toBeCloseTo(value, 6);
+      }
+    },
+  );
 });
 
 describe('layers on channels that are last, between transposes', () => {
