@@ -68,7 +68,7 @@ const KERNELS: KernelTable = {
   oneHot: ({ input, y }, attrs) => oneHot(input(0), input(1), y, attrs),
   gather: ({ input, y }, attrs) => gather(input(0), input(1), y, attrs.axis),
   transpose: ({ input, y }, attrs) => transpose(input(0), y, attrs.perm),
-  pad: ({ input, y }, attrs) => pad(input(0), y, attrs),
+  pad: ({ input, inputs, y }, attrs) => pad(input(0), inputs[1], y, attrs),
   slice: ({ input, y }, attrs) => slice(input(0), y, attrs),
   concat: ({ input, inputs, y }, attrs) => {
     concat(

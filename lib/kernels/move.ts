@@ -5,7 +5,7 @@
 
 import { ResidualSkipError } from '../errors.js';
 import { sizeOf } from '../numeric/shapes.js';
-import { castNumber } from './cast.js';
+import { isBig } from '../tensor.js';
 import type { Operations, PadMode } from './operations.js';
 import { forEachRow, planRows } from './rows.js';
 import { broadcastStrides, denseStrides, type KernelTensor, splitAt } from './tensor.js';
@@ -115,7 +115,12 @@ export function oneHot(
 }
 
 /** Begins, then ends; negative pads crop before the others extend. */
-export function pad(x: KernelTensor, y: KernelTensor, { pads, mode, value }: Operations['pad']): void {
+export function pad(
+  x: KernelTensor,
+  value: KernelTensor | undefined,
+  y: KernelTensor,
+  { pads, mode }: Operations['pad'],
+): void {
   const strides = denseStrides(x.shape);
   const rank = x.shape.length;
   const sources = y.shape.map((length, axis) => {
@@ -128,7 +133,7 @@ export function pad(x: KernelTensor, y: KernelTensor, { pads, mode, value }: Ope
     }
     return source;
   });
-  const fill = castNumber(value, y.dtype) as number;
+  const fill = (value?.data[0] ?? (isBig(y.dtype) ? 0n : 0)) as number;
   const [from, to] = [numbers(x), numbers(y)];
   const inner = sources.pop();
   if (inner === undefined) {

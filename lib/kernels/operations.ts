@@ -180,8 +180,8 @@ export interface Operations {
   readonly gather: { readonly axis: number };
   /** [x] -> [y]; y.shape[i] = x.shape[perm[i]]. */
   readonly transpose: { readonly perm: readonly number[] };
-  /** [x] -> [y]; pads as in ONNX over all axes (begins, then ends; negative crops). */
-  readonly pad: { readonly pads: readonly number[]; readonly mode: PadMode; readonly value: number };
+  /** [x, value (one element) | NONE for 0] -> [y], of any one type; pads as in ONNX over all axes (begins, then ends; negative crops). */
+  readonly pad: { readonly pads: readonly number[]; readonly mode: PadMode };
   /** [x] -> [y]; starts are resolved (in range), steps may be negative; extents are y's shape. */
   readonly slice: { readonly starts: readonly number[]; readonly steps: readonly number[] };
   /** [x0, x1, ...] -> [y]. */

@@ -1,6 +1,6 @@
 /** Sums, pools and moves of bytes. */
 import { sizeOf } from '../numeric/shapes.js';
-import type { ValueId } from './program.js';
+import { NONE, type ValueId } from './program.js';
 import {
   anyByte,
   boundsOf,
@@ -100,11 +100,8 @@ export function move(
   const moved = movedInputs(before);
   const sources = moved.map((id) => uniformly(region, id));
   if (sources.some((source) => !source)) return false;
-  let { attrs } = before;
-  if (before.op === 'pad') {
-    const value = Number(bytesOf(Float32Array.of(before.attrs.value), target.dtype, target.term)[0]);
-    attrs = { ...before.attrs, value };
-  }
+  const others = before.op === 'pad' ? padValue(region, before, target) : before.inputs.slice(moved.length);
+  if (!others) return false;
   const steps: WorkStep[] = [];
   const bytes = sources.map((source) => {
     const { bytes: from, dtype, term } = source!;
@@ -117,8 +114,19 @@ export function move(
     steps.push({ op: 'lookup', node: before.node, inputs: [from, entries], outputs: [y], attrs: {} });
     return y;
   });
-  const inputs = [...bytes, ...before.inputs.slice(moved.length)];
-  const fused = { ...before, inputs, outputs: quantize.outputs, attrs } as WorkStep;
+  const fused = { ...before, inputs: [...bytes, ...others], outputs: quantize.outputs } as WorkStep;
   region.replace([before, quantize], [...steps, fused]);
   return true;
+}
+
+/** What a pad fills with, as a byte of the target. */
+function padValue(
+  region: Region,
+  { node, inputs: [, value = NONE] }: WorkStepNamed<'pad'>,
+  target: Target,
+): readonly ValueId[] | undefined {
+  const real = value === NONE ? Float32Array.of(0) : region.value(value).data;
+  if (!(real instanceof Float32Array)) return undefined;
+  const byte = bytesOf(real, target.dtype, target.term);
+  return [byte[0] === 0 ? NONE : region.addValue(`${node}.value`, target.dtype, [], byte)];
 }

@@ -108,7 +108,6 @@ const ATTRIBUTES = {
   ],
   target: ({ target }: Attributes<'jump'>) => [target],
   transB: ({ transB }: Attributes<'gemm'>) => [Number(transB)],
-  value: ({ value }: Attributes<'pad'>) => [bitsOf(value)],
   window: ({ strides, pads, dilations }: Attributes<'conv'>) => [...list(strides), ...pads, ...dilations],
 };
 type AttributeName = keyof typeof ATTRIBUTES;
@@ -133,7 +132,7 @@ export const OPERATORS: { readonly [Op in OpName]: readonly AttributesOf<Op>[] }
   oneHot: ['axis', 'depth'],
   gather: ['axis'],
   transpose: ['perm'],
-  pad: ['padMode', 'value', 'pads'],
+  pad: ['padMode', 'pads'],
   slice: ['startsAndSteps'],
   concat: ['axis'],
   reshape: [],

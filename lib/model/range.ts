@@ -1,5 +1,5 @@
 import { INTEGER_RANGE, type TensorData } from '../tensor.js';
-import type { Activation, ValueId } from './program.js';
+import { type Activation, NONE, type ValueId } from './program.js';
 import { type ByteType, dequantised, isByteType } from './quantised-value.js';
 import type { Region, WorkOp } from './region.js';
 
@@ -128,9 +128,8 @@ function rangeOfOp(region: Region, op: WorkOp, of: (id: ValueId) => Range): Rang
     case 'concat':
       return op.inputs.map(of).reduce(union);
     case 'pad':
-      return op.attrs.mode === 'constant'
-        ? union(of(op.inputs[0]!), { low: op.attrs.value, high: op.attrs.value })
-        : of(op.inputs[0]!);
+      if (op.attrs.mode !== 'constant') return of(op.inputs[0]!);
+      return union(of(op.inputs[0]!), op.inputs[1] === NONE ? { low: 0, high: 0 } : of(op.inputs[1]!));
     case 'pool':
       return op.attrs.kind === 'avg' ? union(of(op.inputs[0]!), { low: 0, high: 0 }) : of(op.inputs[0]!);
     case 'softmax':

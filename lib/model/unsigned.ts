@@ -90,7 +90,12 @@ function raiseMove(region: Region, op: WorkStep, unsigned: Map<ValueId, ValueId>
   const moved = movedInputs(op);
   const bytes = moved.map((id) => unsigned.get(id));
   if (op.outputs.length !== 1 || bytes.some((id) => id === undefined)) return;
-  const attrs = op.op === 'pad' ? { ...op.attrs, value: op.attrs.value + SHIFT } : op.attrs;
-  const inputs = [...(bytes as ValueId[]), ...op.inputs.slice(moved.length)];
-  writeUnsigned(region, op, { inputs, attrs } as Pick<WorkStep, 'inputs' | 'attrs'>, unsigned);
+  const others = op.op === 'pad' ? [raisedPadValue(region, op)] : op.inputs.slice(moved.length);
+  const inputs = [...(bytes as ValueId[]), ...others];
+  writeUnsigned(region, op, { inputs, attrs: op.attrs }, unsigned);
+}
+
+function raisedPadValue(region: Region, { inputs: [, value = NONE] }: WorkStepNamed<'pad'>): ValueId {
+  const data = value === NONE ? Int8Array.of(0) : (region.value(value).data as Int8Array);
+  return region.addValue('value.unsigned', 'uint8', [], raised(data));
 }

@@ -150,7 +150,6 @@ Int saturate(float v) {
 template <class To, class From>
 To convert(From v) {
   if constexpr (std::is_same_v<To, From>) return v;
-  else if constexpr (std::is_same_v<To, float>) return static_cast<float>(static_cast<double>(v));
   else if constexpr (std::is_same_v<From, float>) return saturate<To>(v);
   else return static_cast<To>(v);
 }

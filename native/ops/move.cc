@@ -99,12 +99,6 @@ PadAxis pad_axis(int64_t in, int64_t out, int64_t begin, int64_t end, int64_t st
   return axis;
 }
 
-// The pad value as an element of y's type: NaN gives 0, numbers out of range saturate.
-void pad_element(float value, DType dtype, char* element) {
-  const TensorView from{DType::kFloat32, {}, &value}, to{dtype, {}, element};
-  cast(from, to);
-}
-
 template <size_t Size>
 struct Padder {
   const std::vector<PadAxis>& axes;
@@ -219,7 +213,7 @@ void one_hot(const TensorView& indices, const TensorView& values, int64_t axis, 
   }
 }
 
-void pad(const TensorView& x, const Ints& pads, PadMode mode, float value, const TensorView& y, Poll poll) {
+void pad(const TensorView& x, const TensorView& value, const Ints& pads, PadMode mode, const TensorView& y, Poll poll) {
   if (y.elements() == 0) return;
   const size_t rank = x.shape.size();
   if (rank == 0) return copy_run(x, 0, y, 0, 1);
@@ -228,8 +222,8 @@ void pad(const TensorView& x, const Ints& pads, PadMode mode, float value, const
   for (size_t a = 0; a < rank; ++a) {
     axes.push_back(pad_axis(x.shape[a], y.shape[a], pads[a], pads[a + rank], strides[a], mode));
   }
-  alignas(8) char fill[8];
-  pad_element(value, y.dtype, fill);
+  const char zeros[8] = {};
+  const char* fill = value.data ? value.as<char>() : zeros;
   with_size(y.dtype, [&](auto size) { Padder<size>{axes, x.as<char>(), y.as<char>(), fill, poll}.walk(0, 0); });
 }
 

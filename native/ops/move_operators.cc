@@ -28,8 +28,11 @@ void check_transpose(const StepCheck& c) {
 void compute_transpose(const DenseStep& d) { ops::transpose(d.x[0], d.step.perm, *d.y, d.poll); }
 
 void check_pad(const StepCheck& c) {
-  c.counts(1, 1);
+  c.counts(2, 1);
   c.require(c.in(0).dtype == c.out().dtype, "types differ");
+  if (const Value* value = c.optional(1)) {
+    c.require(value->dtype == c.out().dtype && value->elements == 1, "the pad value is no element of its type");
+  }
   const Ints &x = c.in(0).shape, &y = c.out().shape, &pads = c.step.pads;
   c.require(pads.size() == 2 * x.size() && y.size() == x.size(), "bad rank");
   for (size_t d = 0; d < x.size(); ++d) {
@@ -61,7 +64,7 @@ bool lower_pad(Lowering& plan, const Step& step) {
   Image x, y;
   if (!plan.blocked_at_home(step.inputs[0]) || !plan.as_images(step, &x, &y)) return false;
   const size_t rank = step.pads.size() / 2;
-  if (rank < 3 || step.pad_mode != ops::PadMode::kConstant || step.value != 0 || x.n != y.n) return false;
+  if (rank < 3 || step.pad_mode != ops::PadMode::kConstant || step.inputs[1] || x.n != y.n) return false;
   if (std::any_of(step.pads.begin(), step.pads.end(), [](int64_t p) { return p < 0; })) return false;
   BlockedMove move;
   move.rows = x.h;
@@ -73,7 +76,7 @@ bool lower_pad(Lowering& plan, const Step& step) {
 }
 
 void compute_pad(const DenseStep& d) {
-  ops::pad(d.x[0], d.step.pads, d.step.pad_mode, d.step.value, *d.y, d.poll);
+  ops::pad(d.x[0], d.x[1], d.step.pads, d.step.pad_mode, *d.y, d.poll);
 }
 
 void check_slice(const StepCheck& c) {

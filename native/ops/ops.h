@@ -55,7 +55,8 @@ void one_hot(const TensorView& indices, const TensorView& values, int64_t axis, 
 // False when an index is out of range (nothing outside the tensors is read).
 bool gather(const TensorView& data, const TensorView& indices, int64_t axis, const TensorView& y, Poll poll = {});
 void transpose(const TensorView& x, const Ints& perm, const TensorView& y, Poll poll = {});
-void pad(const TensorView& x, const Ints& pads, PadMode mode, float value, const TensorView& y, Poll poll = {});
+// value may have null data, which stands for 0.
+void pad(const TensorView& x, const TensorView& value, const Ints& pads, PadMode mode, const TensorView& y, Poll poll = {});
 void slice(const TensorView& x, const Ints& starts, const Ints& steps, const TensorView& y, Poll poll = {});
 void concat(const std::vector<TensorView>& xs, int64_t axis, const TensorView& y, Poll poll = {});
 void expand(const TensorView& x, const TensorView& y, Poll poll = {});

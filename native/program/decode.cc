@@ -120,7 +120,6 @@ void read_attribute(Words& in, Attribute attribute, const Program& program, size
       }
       return;
     case Attribute::kTransB: step.trans_b = in.flag(); return;
-    case Attribute::kValue: step.value = in.real(); return;
     case Attribute::kWindow:
       read_window(in, step, false);
       return take_kernel(program, step);

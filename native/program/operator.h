@@ -46,7 +46,6 @@ enum class Attribute {
   kTarget,
   kTerms,
   kTransB,
-  kValue,
   kWindow,  // strides, pads, dilations
 };
 

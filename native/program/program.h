@@ -61,7 +61,6 @@ struct Step {
   int64_t axis = 0, depth = 0;
   int64_t batch_dims = 0;  // gatherNd
   Ints axes, perm, pads, starts, steps;
-  float value = 0;    // pad
   ops::Requant requant;
   std::vector<ops::Term> terms;
   float epsilon = 0;  // layerNorm

@@ -32,13 +32,14 @@ export function opNames({ ops }: Ir): string[] {
   return allOps(ops).map(({ op }) => op);
 }
 
-/** Runs a graph on the reference backend. */
+/** Runs a graph. */
 export async function runOnnx(
   graph: GraphBuilder,
   feeds: Record<string, Tensor>,
   opset?: number,
+  backend: 'native' | 'reference' = 'reference',
 ): Promise<TensorMap> {
-  const session = await InferenceSession.create(modelBytes(graph, opset), { backend: 'reference' });
+  const session = await InferenceSession.create(modelBytes(graph, opset), { backend });
   try {
     return await session.run(feeds);
   } finally {

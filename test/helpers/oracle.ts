@@ -188,7 +188,7 @@ function wrap(value: bigint, dtype: string): Element {
 export function castElement(value: Element, from: string, to: string): Element {
   if (to === from) return value;
   if (to === 'bool') return Number(value) === 0 ? 0 : 1;
-  if (to === 'float32') return Math.fround(Number(value));
+  if (to === 'float32') return typeof value === 'bigint' ? nearestFloat(value) : Math.fround(value);
   if (from !== 'float32') return wrap(BigInt(value), to);
   const { bits, signed } = integerType(to);
   const low = signed ? -(2n ** BigInt(bits - 1)) : 0n;
@@ -201,6 +201,20 @@ export function castElement(value: Element, from: string, to: string): Element {
   if (whole < low) whole = low;
   if (whole > high) whole = high;
   return bits === 64 ? whole : Number(whole);
+}
+
+/** The nearest float32, of two equally near ones the even one. */
+function nearestFloat(value: bigint): number {
+  if (value >= -(2n ** 24n) && value <= 2n ** 24n) return Number(value);
+  const [near] = new Int32Array(Float32Array.of(Number(value)).buffer);
+  // All float32 of this size are integers.
+  const candidates = [near! - 1, near!, near! + 1].map((bits) => {
+    const [number] = new Float32Array(Int32Array.of(bits).buffer);
+    const distance = BigInt(number!) - value;
+    return { number: number!, odd: bits & 1, distance: distance < 0n ? -distance : distance };
+  });
+  candidates.sort((a, b) => Number(a.distance - b.distance) || a.odd - b.odd);
+  return candidates[0]!.number;
 }
 
 function compareElements(kind: string, a: Element, b: Element): boolean {
@@ -443,7 +457,7 @@ export function evaluate(
         return at(x, source);
       });
     case 'pad': {
-      const { pads, mode, value } = step.attrs;
+      const { pads, mode } = step.attrs;
       const rank = x.shape.length;
       return each((index) => {
         const source = index.map((i, axis) => {
@@ -452,7 +466,7 @@ export function evaluate(
           const p = padSource(i - Math.max(begin, 0), size, mode);
           return p === null ? null : p - Math.min(begin, 0);
         });
-        if (source.includes(null)) return castElement(value, 'float32', x.dtype);
+        if (source.includes(null)) return inputs[1] ? at(inputs[1], []) : castElement(0, 'float32', x.dtype);
         return at(x, source as number[]);
       });
     }

@@ -264,7 +264,7 @@ class Grower {
         const more = this.int(0, 5);
         const pads = [0, more, 0, 0, 0, 1, 0, 0];
         const shape = [1, c + more + 1, half[2]!, half[3]!];
-        const padded = b.step('pad', { pads, mode: 'constant', value: 0 }, [sliced], shape);
+        const padded = b.step('pad', { pads, mode: 'constant' }, [sliced, NONE], shape);
         const body = this.conv(this.stream, shape[1]!, { stride: 2 });
         return b.step('binary', { kind: 'add', act: RELU }, [body, padded], shape);
       },

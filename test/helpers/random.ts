@@ -43,12 +43,12 @@ const SPECIAL_INTEGERS: Record<Exclude<ValueType, 'float32'>, bigint[]> = {
   uint8: [0n, 255n, 128n],
   int8: [-128n, 127n, 0n],
   int32: [-(2n ** 31n), 2n ** 31n - 1n, -1n, 0n],
-  int64: [-(2n ** 63n), 2n ** 63n - 1n, -1n, 0n, 2n ** 53n + 1n],
+  int64: [-(2n ** 63n), 2n ** 63n - 1n, -1n, 0n, 2n ** 53n + 1n, 2n ** 60n + 2n ** 36n + 1n],
   bool: [0n, 1n],
   int16: [-(2n ** 15n), 2n ** 15n - 1n, -1n, 0n],
   uint16: [0n, 2n ** 16n - 1n, 2n ** 15n],
   uint32: [0n, 2n ** 32n - 1n, 2n ** 31n],
-  uint64: [0n, 2n ** 64n - 1n, 2n ** 63n, 2n ** 53n + 1n],
+  uint64: [0n, 2n ** 64n - 1n, 2n ** 63n, 2n ** 53n + 1n, 2n ** 63n + 2n ** 39n + 1n],
 };
 
 function element(dtype: ValueType, fill: Fill, next: () => number): number | bigint {

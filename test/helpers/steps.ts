@@ -450,21 +450,31 @@ const padsOf = (d: number, mode: PadMode) => {
   });
 };
 
-const pad = ofOne(
-  1,
-  4,
-  (shape) =>
-    fc.constantFrom(...PAD_MODES).chain((mode) =>
-      fc.tuple(all(shape.map((d) => padsOf(d, mode))), fc.constantFrom(0, 3, -2.5)).map(([pairs, value]) => {
-        const pads = [...pairs.map(([begin]) => begin), ...pairs.map(([, end]) => end)];
-        return {
-          step: { op: 'pad', attrs: { pads, mode, value } },
-          shape: shape.map((d, i) => d + pads[i]! + pads[i + shape.length]!),
-        };
-      }),
+const pad = fc
+  .tuple(
+    ofOne(
+      1,
+      4,
+      (shape) =>
+        fc.constantFrom(...PAD_MODES).chain((mode) =>
+          all(shape.map((d) => padsOf(d, mode))).map((pairs) => {
+            const pads = [...pairs.map(([begin]) => begin), ...pairs.map(([, end]) => end)];
+            return {
+              step: { op: 'pad', attrs: { pads, mode } },
+              shape: shape.map((d, i) => d + pads[i]! + pads[i + shape.length]!),
+            };
+          }),
+        ),
+      { type: dtype },
     ),
-  { type: dtype },
-);
+    fill,
+  )
+  .chain(([one, kind]) =>
+    optional(tensorOf(one.outputs[0]!.dtype, [], kind)).map((value) => ({
+      ...one,
+      inputs: [...one.inputs, value],
+    })),
+  );
 
 const slice = ofOne(
   1,
@@ -702,6 +712,7 @@ const attention = fc
     shared: fc.boolean(),
     masked: fc.boolean(),
     joint: fc.boolean(),
+    replaces: fc.boolean(),
   })
   .chain(({ rowsFirst, shared, masked, joint, replaces, ...extents }) => {
     const { batch, heads, queries, keys, depth, valueDepth } = extents;
@@ -712,7 +723,6 @@ const attention = fc
     const own = shared ? 1 : heads;
     const key = { ...view(own, keys, depth), ...(shared && { head: 0 }) };
     // Where one tensor holds keys and values, values are behind all keys.
-    replaces: fc.boolean(),
     const value = {
       ...view(own, keys, valueDepth),
       ...(shared && { head: 0 }),
@@ -723,6 +733,7 @@ const attention = fc
     const attrs = {
       ...extents,
       scale: 1 / Math.sqrt(depth),
+      replaces,
       q: view(heads, queries, depth),
       k: key,
       v: value,
@@ -733,7 +744,6 @@ const attention = fc
       .tuple(
         tensorOf('float32', [batch, heads * queries * depth]),
         tensorOf('float32', joint ? both : [batch, own * keys * depth]),
-      replaces,
         tensorOf('float32', joint ? both : [batch, own * keys * valueDepth]),
         masked ? tensorOf('float32', [batch, keys]) : fc.constant(undefined),
       )

@@ -261,7 +261,7 @@ function givenMask(node: NodeLowering, id: ValueId, keys: number): ValueId {
   if (missing < 0) node.invalid(`its mask [${shape}] is longer than ${keys} keys`);
   const pads = new Array<number>(2 * shape.length).fill(0).with(-1, missing);
   const output = { dtype: 'float32', shape: shape.with(-1, keys) } as const;
-  return node.step('pad', [mask], output, { pads, mode: 'constant', value: HIDDEN });
+  return node.step('pad', [mask, node.scalar(HIDDEN)], output, { pads, mode: 'constant' });
 }
 
 function attention(node: NodeLowering): readonly ValueId[] {

@@ -32,19 +32,27 @@ function arange(node: NodeLowering): ValueId {
     const what = ['start', 'limit', 'delta'][index]!;
     const value = node.constant(id, what);
     if (value.data.length !== 1) node.invalid(`its ${what} has ${value.data.length} elements; expected one`);
-    return Number(value.data[0]);
-  }) as [number, number, number];
+    return value.data[0]!;
+  });
   const { dtype } = node.value(ids[0]!);
   if (ids.some((id) => node.value(id).dtype !== dtype)) node.invalid('its inputs have different types');
-  const count = Math.max(Math.ceil((limit - start) / delta), 0);
+  const whole = typeof start === 'bigint' && typeof limit === 'bigint' && typeof delta === 'bigint';
+  const count = whole
+    ? countWhole(start, limit, delta)
+    : Math.max(Math.ceil((Number(limit) - Number(start)) / Number(delta)), 0);
   node.afford(dtype, count);
   const data = allocate(dtype, count);
-  const integral = data instanceof BigInt64Array;
   for (let i = 0; i < count; i++) {
-    const element = start + i * delta;
-    data[i] = integral ? BigInt(element) : element;
+    data[i] = whole ? start + BigInt(i) * delta : Number(start) + i * Number(delta);
   }
   return node.constantOf(dtype, [count], data);
+}
+
+/** NaN for a delta of 0. */
+function countWhole(start: bigint, limit: bigint, delta: bigint): number {
+  if (delta === 0n) return Number.NaN;
+  const [length, step] = delta > 0n ? [limit - start, delta] : [start - limit, -delta];
+  return length > 0n ? Number((length + step - 1n) / step) : 0;
 }
 
 /** Inference drops nothing; the mask, if requested, is all true. */

@@ -1,6 +1,6 @@
 import { broadcast, range, sizeOf } from '../../numeric/shapes.js';
 import type { NodeLowering } from '../lowering.js';
-import { PAD_MODES, type PadMode, type ValueId } from '../program.js';
+import { NONE, PAD_MODES, type PadMode, type ValueId } from '../program.js';
 import type { OperatorTable } from './operator.js';
 
 function flatten(node: NodeLowering): ValueId {
@@ -126,7 +126,6 @@ function pad(node: NodeLowering): ValueId {
   const rank = shape.length;
   const asInputs = node.opset >= 11;
   const given = asInputs ? node.integers(node.input(1), 'pads') : (node.numbers('pads') ?? []);
-  const value = (asInputs ? node.optionalScalar(2, 'constant_value') : node.number('value', 0)) ?? 0;
   const axes = node.axes((asInputs ? node.optionalIntegers(3, 'axes') : undefined) ?? range(rank), rank);
   const mode = PAD_MODES.find((known) => known === node.string('mode', 'constant'));
   if (!mode) node.invalid(`its mode '${node.string('mode', '')}' is unknown`);
@@ -144,7 +143,16 @@ function pad(node: NodeLowering): ValueId {
     checkPads(node, mode, length, begin, end);
     return length + begin + end;
   });
-  return node.step('pad', [x], { dtype, shape: padded }, { pads, mode, value });
+  const value = mode === 'constant' ? padValue(node, asInputs) : NONE;
+  const inputs = [x, value === NONE ? NONE : node.cast(value, dtype)];
+  return node.step('pad', inputs, { dtype, shape: padded }, { pads, mode });
+}
+
+/** What a pad fills with, as a scalar; NONE for 0. */
+function padValue(node: NodeLowering, asInput: boolean): ValueId {
+  const value = asInput ? node.optionalScalar(2, 'constant_value') : node.number('value', 0);
+  if (value === undefined || value === 0) return NONE;
+  return asInput ? node.reshape(node.input(2), []) : node.scalar(value);
 }
 
 /** Negative pads crop first; all other elements then repeat what is left, or are the constant. */

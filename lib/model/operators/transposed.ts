@@ -118,12 +118,8 @@ function window(node: NodeLowering, x: ValueId, axis: number, begin: number, len
   const pads = [...shape.map(() => 0), ...shape.map(() => 0)];
   pads[axis] = -begin;
   pads[axis + shape.length] = end;
-  return node.step(
-    'pad',
-    [x],
-    { dtype, shape: shape.with(axis, length) },
-    { pads, mode: 'constant', value: 0 },
-  );
+  const output = { dtype, shape: shape.with(axis, length) };
+  return node.step('pad', [x, NONE], output, { pads, mode: 'constant' });
 }
 
 /**

@@ -83,8 +83,8 @@ describe('a tensor without elements', () => {
     ['slice', { op: 'slice', attrs: { starts: [0, 0], steps: [1, 1] } }, [float([1, 2], [1, 2])], [1, 0], []],
     [
       'pad',
-      { op: 'pad', attrs: { pads: [1, 0, 0, 0], mode: 'constant', value: 9 } },
-      [nothing],
+      { op: 'pad', attrs: { pads: [1, 0, 0, 0], mode: 'constant' } },
+      [nothing, float([], [9])],
       [1, 3],
       [9, 9, 9],
     ],

@@ -157,7 +157,7 @@ describe('clutter', () => {
     const { b, x } = image();
     let y = b.reshape(b.reshape(x, [1, 144]), IMAGE);
     y = b.cast(b.step('transpose', [y], { perm: [0, 1, 2, 3] }, IMAGE));
-    y = b.step('pad', [y], { pads: Array(8).fill(0), mode: 'constant', value: 0 }, IMAGE);
+    y = b.step('pad', [y, NONE], { pads: Array(8).fill(0), mode: 'constant' }, IMAGE);
     y = b.step('concat', [b.slice(y, [0, 0, 0, 0], IMAGE)], { axis: 1 }, IMAGE);
     expect(ops(expectAgreement(b.build(b.act(y))).program)).toEqual(['unary']);
   });

@@ -144,8 +144,8 @@ describe('int8 activations', () => {
     const bytes = b.step('quantize', [x, factor, zero], { axis: 0 }, [1, 3, 6, 6], 'int8');
     const padded = b.step(
       'pad',
-      [bytes],
-      { mode: 'constant', pads: [0, 0, 1, 1, 0, 0, 1, 1], value: -7 },
+      [bytes, b.constant(Int8Array.of(-7))],
+      { mode: 'constant', pads: [0, 0, 1, 1, 0, 0, 1, 1] },
       [1, 3, 8, 8],
       'int8',
     );

@@ -391,3 +391,94 @@ test('floats of attributes are read as they are written', async () => {
   });
   expect(data).toEqual([Math.fround(0.1), 3]);
 });
+
+describe.each(['reference', 'native'] as const)('on the %s backend', (backend) => {
+  const run = async (build: (graph: GraphBuilder) => Record<string, Tensor>, opset = 17) => {
+    const graph = new GraphBuilder();
+    const [y] = Object.values(await runOnnx(graph, build(graph), opset, backend));
+    return y!;
+  };
+  const int64Of = (...values: bigint[]) => tensor(BigInt64Array.from(values));
+
+  test.each([2n ** 24n + 1n, 2n ** 53n + 1n, -(2n ** 62n) - 1n])('int64 is padded with %d', async (value) => {
+    const y = await run((graph) => {
+      const x = graph.input('x', [2], 'int64');
+      const operands = [x, int64s(1, 1), int64Of(value)].map((operand) =>
+        typeof operand === 'string' ? operand : graph.constant(operand),
+      );
+      graph.output(graph.node('Pad', operands), [4], 'int64');
+      return { x: new Tensor('int64', BigInt64Array.of(3n, 2n ** 55n + 1n), [2]) };
+    });
+    expect([...y.data]).toEqual([value, 3n, 2n ** 55n + 1n, value]);
+  });
+
+  /** Each is just beyond the middle of two float32, and exactly there when it is first rounded to a double. */
+  test('integers are rounded to float32 once', async () => {
+    const cast = async (type: 'int64' | 'uint64', data: bigint[]) => {
+      const array = type === 'int64' ? BigInt64Array.from(data) : BigUint64Array.from(data);
+      const y = await run((graph) => {
+        graph.output(graph.node('Cast', [graph.input('x', [data.length], type)], { to: 1 }));
+        return { x: new Tensor(type, array as BigInt64Array, [data.length]) as Tensor };
+      });
+      return [...(y.data as Float32Array)];
+    };
+    const [middle, odd] = [2n ** 60n + 2n ** 36n, 2n ** 60n + 3n * 2n ** 36n];
+    expect(await cast('int64', [middle, middle + 1n, -middle - 1n, odd - 1n])).toEqual([
+      2 ** 60,
+      2 ** 60 + 2 ** 37,
+      -(2 ** 60) - 2 ** 37,
+      2 ** 60 + 2 ** 37,
+    ]);
+    expect(await cast('uint64', [2n ** 63n + 2n ** 39n + 1n])).toEqual([2 ** 63 + 2 ** 40]);
+  });
+
+  test('Range counts int64 exactly', async () => {
+    const range = async (start: bigint, limit: bigint, delta: bigint) => {
+      const y = await run((graph) => {
+        const [x, ...bounds] = [graph.input('x', [1], 'int64'), ...[start, limit, delta]];
+        const operands = bounds.map((bound) => graph.constant(tensor(BigInt64Array.of(bound), [])));
+        graph.output(graph.node('Add', [x, graph.node('Range', operands)]), undefined, 'int64');
+        return { x: new Tensor('int64', BigInt64Array.of(0n), [1]) };
+      });
+      return [...y.data];
+    };
+    const far = 2n ** 53n;
+    expect(await range(far, far + 4n, 1n)).toEqual([far, far + 1n, far + 2n, far + 3n]);
+    expect(await range(far + 7n, far + 1n, -3n)).toEqual([far + 7n, far + 4n]);
+    expect(await range(-far - 1n, -far + 2n, 2n)).toEqual([-far - 1n, -far + 1n]);
+    expect(await range(4n, 4n, 1n)).toEqual([]);
+    await expect(range(0n, 4n, 0n)).rejects.toMatchObject({ code: 'MODEL_INVALID' });
+  });
+
+  /** What PyTorch's avg_pool1d and avg_pool2d give, and onnxruntime. */
+  test.each<[string, readonly number[], Record<string, number | readonly number[]>, readonly number[]]>([
+    [
+      '2-D',
+      [4, 4],
+      { kernel_shape: [3, 3], strides: [2, 2], pads: [1, 1, 1, 1] },
+      [14 / 9, 10 / 3, 2, 19 / 3, 11, 6, 4.5, 7.5, 4],
+    ],
+    ['2-D without padding', [4, 4], { kernel_shape: [3, 3], strides: [2, 2] }, [6, 7.5, 12, 13.5]],
+    ['1-D', [9], { kernel_shape: [7], strides: [3], pads: [3, 3] }, [10 / 7, 4, 39 / 7, 4]],
+    ['1-D without padding', [5], { kernel_shape: [2], strides: [2] }, [1.5, 3.5, 5]],
+  ])(
+    'AveragePool with ceil_mode divides by what lies in the padded input: %s',
+    async (_, spatial, attributes, expected) => {
+      for (const opset of [11, 22]) {
+        const size = spatial.reduce((a, b) => a * b);
+        const y = await run((graph) => {
+          const x = graph.input('x', [1, 1, ...spatial]);
+          graph.output(graph.node('AveragePool', [x], { ...attributes, ceil_mode: 1, count_include_pad: 1 }));
+          return {
+            x: new Tensor(
+              'float32',
+              Float32Array.from({ length: size }, (_, i) => i + 1),
+              [1, 1, ...spatial],
+            ),
+          };
+        }, opset);
+        expect([...(y.data as Float32Array)]).toEqual(expected.map(Math.fround));
+      }
+    },
+  );
+});

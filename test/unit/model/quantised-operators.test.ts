@@ -2,6 +2,7 @@
 import { ResidualSkipError, Tensor } from '../../../lib/index.js';
 import type { TensorProto } from '../../../lib/model/proto.js';
 import { float32s, GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
+import { runOnnx } from '../../helpers/onnx-run.js';
 import { randomFloats } from '../../helpers/random.js';
 import { withSession } from '../../helpers/sessions.js';
 
@@ -168,5 +169,101 @@ describe('scales and zero points that are none', () => {
       code: expect.stringMatching(/^(MODEL_INVALID|UNSUPPORTED_MODEL)$/),
       message: expect.stringContaining(problem),
     });
+  });
+});
+
+describe.each(['reference', 'native'] as const)('on the %s backend', (backend) => {
+  /** A float32 as an integer, in units of 2^-149. */
+  const exact = (value: number) => BigInt(value * 2 ** 149);
+  const UNIT = 2n ** 149n;
+
+  /** The nearest integer to a / b, of two equally near ones the even one; b is positive. */
+  function nearest(a: bigint, b: bigint): number {
+    const rest = ((a % b) + b) % b;
+    const below = (a - rest) / b;
+    return Number(2n * rest > b || (2n * rest === b && below % 2n !== 0n) ? below + 1n : below);
+  }
+
+  test.each([
+    ['int8', -3, 5],
+    ['uint8', 125, 133],
+  ] as const)(
+    'layers of %s by int8 with a scale for each channel are those of exact arithmetic',
+    async (type, xZero, yZero) => {
+      const [channels, filters, size] = [5, 12, 9];
+      const Bytes = type === 'int8' ? Int8Array : Uint8Array;
+      const low = type === 'int8' ? -128 : 0;
+      const [xScale, yScale] = Float32Array.of(0.021, 0.043);
+      const scales = randomFloats(filters, 1).map((v) => 0.004 + 0.003 * v);
+      const biasScales = scales.map((scale) => scale * xScale!);
+      const weights = Int8Array.from(randomFloats(filters * channels * 9, 2), (v) => v * 127);
+      const bias = Int32Array.from(randomFloats(filters, 3), (v) => v * 4000);
+      const bytes = Bytes.from(
+        Array.from(randomFloats(channels * size * size, 4), (v) => low + 128 + v * 127),
+      );
+
+      const g = new GraphBuilder();
+      const scaled = (data: string, ...scaling: TensorProto[]) => {
+        const constants = scaling.map((each) => g.constant(each));
+        return g.node('DequantizeLinear', [data, ...constants], { axis: 0 });
+      };
+      const x = scaled(
+        g.input('x', [1, channels, size, size], type),
+        tensor(Float32Array.of(xScale!), []),
+        tensor(Bytes.of(xZero), []),
+      );
+      const w = scaled(g.constant(tensor(weights, [filters, channels, 3, 3])), tensor(scales));
+      const sum = g.node('Conv', [x, w, scaled(g.constant(tensor(bias)), tensor(biasScales))], {
+        pads: [1, 1, 1, 1],
+      });
+      const target = [tensor(Float32Array.of(yScale!), []), tensor(Bytes.of(yZero), [])].map((each) =>
+        g.constant(each),
+      );
+      g.output(g.node('QuantizeLinear', [sum, ...target]), [1, filters, size, size], type);
+      const feeds = { x: new Tensor(type, bytes as Uint8Array, [1, channels, size, size]) as Tensor };
+      const [y] = Object.values(await runOnnx(g, feeds, 17, backend));
+
+      const expected = Array.from({ length: filters * size * size }, (_, at) => {
+        const [f, row, column] = [Math.floor(at / size ** 2), Math.floor(at / size) % size, at % size];
+        let products = 0;
+        for (let tap = 0; tap < channels * 9; tap++) {
+          const [c, i, j] = [
+            Math.floor(tap / 9),
+            row + (Math.floor(tap / 3) % 3) - 1,
+            column + (tap % 3) - 1,
+          ];
+          const inside = i >= 0 && i < size && j >= 0 && j < size;
+          if (inside)
+            products += (bytes[(c * size + i) * size + j]! - xZero) * weights[f * channels * 9 + tap]!;
+        }
+        const real =
+          BigInt(products) * exact(xScale!) * exact(scales[f]!) +
+          BigInt(bias[f]!) * exact(biasScales[f]!) * UNIT;
+        return Math.min(Math.max(nearest(real, exact(yScale!) * UNIT) + yZero, low), low + 255);
+      });
+      expect([...(y!.data as Int8Array)]).toEqual(expected);
+      expect(new Set(expected).size).toBeGreaterThan(200);
+    },
+  );
+
+  /** What onnxruntime gives: it divides by the whole kernel, unlike for AveragePool. */
+  test('QLinearAveragePool counts what a window covers beyond the padding', async () => {
+    const g = new GraphBuilder();
+    const scaling = [tensor(Float32Array.of(1), []), tensor(Uint8Array.of(0), [])].map((each) =>
+      g.constant(each),
+    );
+    const attributes = {
+      kernel_shape: [3, 3],
+      strides: [2, 2],
+      pads: [1, 1, 1, 1],
+      ceil_mode: 1,
+      count_include_pad: 1,
+    };
+    const operands = [g.input('x', [1, 1, 4, 4], 'uint8'), ...scaling, ...scaling];
+    g.nodes('QLinearAveragePool', operands, attributes, { outputs: ['y'], domain: 'com.microsoft' });
+    g.output('y', [1, 1, 3, 3], 'uint8');
+    const x = Uint8Array.from({ length: 16 }, (_, i) => 10 * (i + 1));
+    const [y] = Object.values(await runOnnx(g, { x: new Tensor('uint8', x, [1, 1, 4, 4]) }, 17, backend));
+    expect([...(y!.data as Uint8Array)]).toEqual([16, 33, 13, 63, 110, 40, 30, 50, 18]);
   });
 });

@@ -193,8 +193,8 @@ describe('padded shortcuts', () => {
     ],
   ];
   const pad: Make = (b, x) => {
-    const attrs = { pads: [0, 2, 0, 0, 0, 2, 0, 0], mode: 'constant', value: 0 } as const;
-    return b.step('pad', [x], attrs, [1, 8, 3, 3]);
+    const attrs = { pads: [0, 2, 0, 0, 0, 2, 0, 0], mode: 'constant' } as const;
+    return b.step('pad', [x, NONE], attrs, [1, 8, 3, 3]);
   };
   const concat = (b: IrBuilder, xs: number[]) => b.step('concat', xs, { axis: 1 }, [1, 8, 3, 3]);
 
