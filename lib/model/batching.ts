@@ -81,7 +81,9 @@ function tryBatches(trial: Trial): Batching | ResidualSkipError {
   const fixed = typeof batch === 'number' && batch > 1;
   const declared = lower(fixed ? batch : 1);
   const alone = (reason: string) =>
-    declared instanceof ResidualSkipError ? declared : whole(graph, inputs, reason, declared, open);
+    declared instanceof ResidualSkipError
+      ? declared
+      : whole(graph, inputs, reason, declared, open || typeof batch === 'string');
   if (batch === undefined) return alone('no input begins with an axis of length 1 or of any length');
   if (typeof batch === 'string' && graph.inputs.some(({ shape }) => shape.indexOf(batch, 1) > 0)) {
     return alone(`axis '${batch}' is also a later axis of an input`);
@@ -161,15 +163,18 @@ function attempt<T>(action: () => T): T | ResidualSkipError {
 }
 
 /**
- * The declared shape if there is one; otherwise the shape that lowering found, with open lengths named after the
- * output.
+ * The declared shape if there is one, without the names that exporters invent for lengths that they don't know; otherwise the
+ * shape that lowering found, with open lengths named after the output.
+ * @param open whether lengths may depend on those of the inputs
  */
 function outputShape(
   { name, shape }: ModelPort,
   found: readonly number[],
   open: boolean,
 ): readonly Dimension[] {
-  if (shape.length === found.length) return shape;
+  if (shape.length === found.length) {
+    return open ? shape : shape.map((dim, axis) => (typeof dim === 'string' ? found[axis]! : dim));
+  }
   return found.map((length, axis) => (open ? `${name}.${axis}` : length));
 }
 
