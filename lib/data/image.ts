@@ -14,21 +14,21 @@ export interface RawImage {
 export type ResizeKernel = 'nearest' | 'linear' | 'cubic' | 'lanczos3';
 
 type SharpModule = (input: string | Uint8Array, options?: SharpOptions) => Sharp;
-let loading: Promise<SharpModule> | undefined;
 
-/** Loads sharp, an optional peer, when it is first needed; only then is it an error if it is missing. */
-function loadSharp(): Promise<SharpModule> {
-  loading ??= import('sharp').then(
-    (module) => module.default,
-    (cause: unknown) => {
-      throw new ResidualSkipError(
-        'MISSING_DEPENDENCY',
-        'images: reading or resizing them needs the package "sharp", which can\'t be loaded here; install it with "npm install sharp"',
-        { cause },
-      );
-    },
-  );
-  return loading;
+/**
+ * Loads sharp, an optional peer, when it is first needed; only then is it an error if it is missing. It is required, not imported,
+ * because Jest refuses a dynamic import.
+ */
+function loadSharp(): SharpModule {
+  try {
+    return require('sharp');
+  } catch (cause) {
+    throw new ResidualSkipError(
+      'MISSING_DEPENDENCY',
+      'images: reading or resizing them needs the package "sharp", which can\'t be loaded here; install it with "npm install sharp"',
+      { cause },
+    );
+  }
 }
 
 /**
@@ -43,7 +43,7 @@ export async function decodeImage(
   file: string | Uint8Array,
   { name = String(file), maxPixels = MAX_PIXELS }: { name?: string } & DataLimits = {},
 ): Promise<RawImage> {
-  const sharp = await loadSharp();
+  const sharp = loadSharp();
   const problem = `image ${name}: it can't be decoded`;
   if (file.length === 0) throw new ResidualSkipError('INVALID_DATA', `${problem} (it is empty)`);
   const decoded = toRaw(sharp(file, { failOn: 'warning', limitInputPixels: maxPixels }).rotate(), problem);
@@ -65,7 +65,7 @@ export async function resizeImage(
   kernel: ResizeKernel,
 ): Promise<RawImage> {
   if (image.width === width && image.height === height) return image;
-  const sharp = await loadSharp();
+  const sharp = loadSharp();
   const raw = { width: image.width, height: image.height, channels: image.channels };
   const resized = sharp(image.data, { raw }).resize(width, height, { fit: 'fill', kernel });
   return toRaw(resized, `An image of ${image.width}x${image.height} can't be resized to ${width}x${height}`);
@@ -73,7 +73,7 @@ export async function resizeImage(
 
 /** A picture of at most 64 pixels a side as a data URI (JPEG), for reports. */
 export async function encodeThumbnail({ width, height, channels, data }: RawImage): Promise<string> {
-  const sharp = await loadSharp();
+  const sharp = loadSharp();
   const bytes = await sharp(data, { raw: { width, height, channels } })
     .resize(64, 64, { fit: 'inside', kernel: width < 64 ? 'nearest' : 'lanczos3' })
     .jpeg({ quality: 80 })

@@ -4,8 +4,7 @@ import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import { readJson } from './files.js';
 
-const importLibrary = () => import('@huggingface/tokenizers');
-type Library = Awaited<ReturnType<typeof importLibrary>>;
+type Library = typeof import('@huggingface/tokenizers', { with: { 'resolution-mode': 'require' }});
 type Tokenizer = InstanceType<Library['Tokenizer']>;
 
 /** What the library's own types leave open. */
@@ -14,20 +13,18 @@ interface Encoding {
   readonly token_type_ids: readonly number[];
 }
 
-let loading: Promise<Library> | undefined;
-
-/** Loads the library, an optional peer, when it is first needed; only then is it an error if it is missing. */
-function loadLibrary(): Promise<Library> {
-  loading ??= importLibrary().catch((cause) => {
-    loading = undefined;
+/** Loads the library, an optional peer, when it is first needed, as `loadSharp` in image.ts. */
+function loadLibrary(): Library {
+  try {
+    return require('@huggingface/tokenizers');
+  } catch (cause) {
     throw new ResidualSkipError(
       'MISSING_DEPENDENCY',
       'texts: splitting them into tokens needs the package "@huggingface/tokenizers", which can\'t be loaded here; install it with ' +
         '"npm install @huggingface/tokenizers"',
       { cause },
     );
-  });
-  return loading;
+  }
 }
 
 const specialToken = z.union([z.string(), z.looseObject({ content: z.string() })]).nullish();
@@ -101,7 +98,7 @@ export class TextTokenizer {
         `file ${file}: it doesn't exist; texts need the tokenizer that the model was trained with`,
       );
     }
-    const { Tokenizer } = await loadLibrary();
+    const { Tokenizer } = loadLibrary();
     try {
       const tokenizer = new Tokenizer(json, config);
       const { pad_token: pad } = config;
