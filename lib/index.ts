@@ -13,7 +13,7 @@ export { type Watch, type WatchOptions, type WatchStats, watch } from './audit/w
 export { type CalibrateOptions, calibrate } from './calibrate/calibrate.js';
 export { type RenderCalibrationOptions, renderCalibration } from './calibrate/report.js';
 export type { Calibration, ClassResult, Contribution, Example, SettingResult } from './calibrate/result.js';
-export type { Prediction } from './classify/class-scores.js';
+export type { Prediction, TaskOptions } from './classify/class-scores.js';
 export type { Data } from './classify/data-model.js';
 export {
   Embedder,

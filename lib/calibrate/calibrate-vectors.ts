@@ -102,6 +102,7 @@ export async function calibrateVectors(
   const stopwatch = new Stopwatch(backend, programs, []);
   try {
     const inFull = await run(compared, 'none');
+    checkLength(metric, inFull.vectors[0]!.length);
     const riskOf = async (skipped: ReadonlySet<number>) =>
       mean(lossesOf(metric, { full: inFull.vectors, skipping: (await run(compared, skipped)).vectors }));
     const sets = await setsOf(program, blocks, riskOf, 2 * rules.at(-1)!.limit);
@@ -178,6 +179,15 @@ function checkOptions({ metric, budget, budgetMs, perClass, guards, fit, referen
   throw new ResidualSkipError(
     'INVALID_ARGUMENT',
     `${name}: it doesn't go with the metric '${metric}', which is about the output itself, not about classes; omit it`,
+  );
+}
+
+/** Angles between single numbers say nothing of their size. */
+function checkLength(metric: VectorMetric, length: number): void {
+  if (length > 1 || metric === 'relative') return;
+  throw new ResidualSkipError(
+    'INVALID_ARGUMENT',
+    `metric: '${metric}' is about angles of vectors, but the output is a single number; take relative`,
   );
 }
 

@@ -3,6 +3,7 @@ import { z } from 'zod';
 import type { Backend } from '../backends/backend.js';
 import { NativeBackend } from '../backends/native.js';
 import { ReferenceBackend } from '../backends/reference.js';
+import { type TaskOptions, taskShape } from '../classify/class-scores.js';
 import { type Data, type DataModel, openDataModel } from '../classify/data-model.js';
 import type { ImageClassifierOptions } from '../classify/image-classifier.js';
 import { type DataOptions, dataShape, type Item, prepareItems } from '../classify/images.js';
@@ -11,7 +12,6 @@ import { Work, type WorkOptions, workShape } from '../classify/work.js';
 import { encodeThumbnail } from '../data/image.js';
 import { findModel } from '../data/model-files.js';
 import { prefetch } from '../data/prefetch.js';
-import { ResidualSkipError } from '../errors.js';
 import { compileModel } from '../model/compile.js';
 import { LengthSeries } from '../model/length-series.js';
 import { loadModel } from '../model/load.js';
@@ -20,11 +20,12 @@ import type { Program } from '../model/program.js';
 import { bindFeeds } from '../session/feeds.js';
 import { guardSchema } from '../skip/guards.js';
 import type { SkipPolicy } from '../skip/policy.js';
-import { isVectorMetric, metricSchema } from '../skip/promise.js';
+import { isVectorMetric, type Metric, metricSchema } from '../skip/promise.js';
 import { Tensor, type TensorData } from '../tensor.js';
 import { parsePart } from '../validation.js';
 import { calibrateItems } from './calibrate-items.js';
 import { calibrateVectors, type VectorOf } from './calibrate-vectors.js';
+import { checkClasses } from './checks.js';
 import type { CalibrationItem, CalibrationOptions, FitImages } from './options.js';
 import { Programs } from './programs.js';
 import type { Calibration, Example } from './result.js';
@@ -37,6 +38,7 @@ export interface CalibrateOptions
   extends Omit<CalibrationOptions, 'labels' | 'fit' | 'reference' | 'onProgress'>,
     Pick<ImageClassifierOptions, 'labels' | 'preprocessor' | 'backend' | 'isa' | 'threads'>,
     DataOptions,
+    TaskOptions,
     WorkOptions {
   /**
    * Further images or texts that are used only to fit heads, such as those that the network was trained on. Labels are not needed. If the
@@ -65,6 +67,7 @@ const count = (least: number) =>
 
 const ownShape = {
   ...dataShape,
+  ...taskShape,
   ...workShape,
   maxDisagreement: number,
   limits: z.array(z.number()).optional(),
@@ -115,13 +118,18 @@ export async function calibrate(
   work.check();
   // This session only prepares items: the calibration runs the network on a backend of its own.
   const preparing = { ...rest, backend: 'reference' as const, maxPixels: own.maxPixels };
-  const opened = await openDataModel(model, preparing);
+  const opened = await openDataModel(model, preparing, own.task);
   try {
-    const read = await readItems(opened, data, own, work);
+    const loaded = await loadModel(opened.file);
+    const asked = { ...own, metric: own.metric ?? (opened.labels ? 'disagreement' : 'cosine') };
+    const read = await readItems(opened, data, asked, work, (first, labelled) => {
+      if (isVectorMetric(asked.metric)) return;
+      checkClasses(asked.metric, opened, programsOf(loaded, opened, first).main, labelled);
+    });
     const engine = engineOf(rest);
     try {
       const backend = own.state === undefined ? engine : await ResumableBackend.open(engine, own.state);
-      const result = await calibrateOn(backend, opened, read, own, work);
+      const result = await calibrateOn(backend, loaded, opened, read, asked, work);
       return await withThumbnails(await counted(result, work), read.byHash);
     } finally {
       engine.release();
@@ -146,7 +154,14 @@ interface CalibrationData {
   readonly byHash: ReadonlyMap<string, Item<Tensor>>;
 }
 
-async function readItems(opened: DataModel, data: Data, options: Own, work: Work): Promise<CalibrationData> {
+/** @param check called with the first item that can be used, before the others are read */
+async function readItems(
+  opened: DataModel,
+  data: Data,
+  options: Own,
+  work: Work,
+  check: (first: Tensor, labelled: boolean) => void,
+): Promise<CalibrationData> {
   const labels = options.metric === 'accuracy' ? 'data' : 'none';
   const { count, list } = await opened.open(data, options, work, labels);
   const items: CalibrationItem[] = [];
@@ -157,7 +172,7 @@ async function readItems(opened: DataModel, data: Data, options: Own, work: Work
   for await (const { item, tensor } of work.each(prepareItems<Item<Tensor>>(list, unusable))) {
     work.report('reading', ++read, count);
     if (!tensor) continue;
-    tensors.push(tensor);
+    if (tensors.push(tensor) === 1) check(tensor, item.label !== undefined);
     const sha256 = contentHash(tensor.data);
     items.push({ input: tensor.data, sha256, label: item.label, groups: item.groups });
     byHash.set(sha256, item);
@@ -170,21 +185,15 @@ async function readItems(opened: DataModel, data: Data, options: Own, work: Work
 
 async function calibrateOn(
   backend: Backend,
+  model: Model,
   opened: DataModel,
   { items, bySize }: CalibrationData,
-  options: Own,
+  options: Own & { readonly metric: Metric },
   work: Work,
 ): Promise<Calibration> {
-  const model = await loadModel(opened.file);
   const typical = bySize[bySize.length >> 1]!;
   const programs = programsOf(model, opened, typical);
-  const {
-    fit: fitData,
-    reference,
-    seed = SEED,
-    metric = opened.labels ? 'disagreement' : 'cosine',
-    ...asked
-  } = options;
+  const { fit: fitData, reference, seed = SEED, metric, ...asked } = options;
   const onProgress = (done: number, total: number) => work.report('calibrating', done, total);
   if (isVectorMetric(metric)) {
     const vectorOf = vectorsOf(opened, programs.main, typical);
@@ -192,19 +201,13 @@ async function calibrateOn(
     const all = { ...asked, ...forClasses, metric, seed, onProgress };
     return calibrateVectors(backend, programs, model.sha256, items, vectorOf, all);
   }
-  if (!opened.labels) {
-    throw new ResidualSkipError(
-      'INVALID_ARGUMENT',
-      `metric: '${metric}' is about classes, but ${opened.name} has none; take cosine, relative or recall@10`,
-    );
-  }
   const unusable = new Unusable([], opened.what);
   const fit = fitData === undefined ? undefined : await openFit(opened, fitData, options, work, unusable);
   try {
     return await calibrateItems(backend, programs, model.sha256, items, {
       ...{ ...asked, metric, seed, fit, onProgress },
       reference: reference === undefined ? undefined : await openReference(reference, opened, typical),
-      labels: opened.labelsKnown ? opened.labels : undefined,
+      labels: (opened.labelsKnown && opened.labels) || undefined,
     });
   } finally {
     const leftOut = unusable.describe();

@@ -1,8 +1,11 @@
 /** Checks before a calibration runs anything. */
+import { doubtOf } from '../classify/class-scores.js';
+import type { DataModel } from '../classify/data-model.js';
 import { ResidualSkipError } from '../errors.js';
-import type { Program } from '../model/program.js';
+import type { Program, ValueId } from '../model/program.js';
 import { sizeOf } from '../numeric/shapes.js';
-import { meaningOf } from '../skip/scores.js';
+import type { Metric } from '../skip/promise.js';
+import { classScoresOf, endOf, meaningOf } from '../skip/scores.js';
 import type { Rule } from './certify.js';
 import type { CalibrationItem, CalibrationOptions } from './options.js';
 import type { Programs } from './programs.js';
@@ -105,6 +108,24 @@ export function checkProgram(program: Program, reference?: Program): void {
 }
 
 /**
+ * Checks that the network's answers are classes, as a metric about changed answers needs.
+ * @param labelled whether the labels of the data are read
+ * @throws ResidualSkipError INVALID_ARGUMENT
+ */
+export function checkClasses(metric: Metric, model: DataModel, program: Program, labelled: boolean): void {
+  // Right answers need labels, and an item without one is refused by itself.
+  const doubt = doubtOf(model, classScoresOf(program), labelled || metric === 'accuracy');
+  if (!doubt) return;
+  const { value } = program.outputs.find(({ name }) => name === model.output)!;
+  const others = sizeOf(program.values[value]!.shape) === 1 ? 'relative' : 'cosine, relative or recall@10';
+  const remedy = doubt.remedy ? `, or, ${doubt.remedy}` : '';
+  throw new ResidualSkipError(
+    'INVALID_ARGUMENT',
+    `metric: '${metric}' is about classes, but ${doubt.reason}; take ${others}${remedy}`,
+  );
+}
+
+/**
  * Checks that two networks answer the same question.
  * @throws ResidualSkipError INVALID_ARGUMENT
  */
@@ -112,7 +133,10 @@ export function checkReference(program: Program, reference: Program): void {
   const described = (one: Program) => {
     const shapes = (ports: Program['inputs']) =>
       ports.map(({ value }) => `[${one.values[value]!.shape.join(', ')}]`).join(', ');
-    const meanings = one.outputs.map(({ value }) => meaningOf(one, value)).join(', ');
+    // Both are probabilities, but only one is of classes that exclude each other.
+    const meaning = (value: ValueId) =>
+      endOf(one, value) === 'sigmoid' ? 'probabilities by a sigmoid' : meaningOf(one, value);
+    const meanings = one.outputs.map(({ value }) => meaning(value)).join(', ');
     return `${shapes(one.inputs)} to ${meanings} ${shapes(one.outputs)}`;
   };
   const [own, other] = [program, reference].map(described);

@@ -6,7 +6,7 @@ import { ResidualSkipError } from '../errors.js';
 import type { InferenceSession } from '../session/session.js';
 import type { TensorMap } from '../skip/observer.js';
 import type { Tensor } from '../tensor.js';
-import type { Prediction } from './class-scores.js';
+import type { Prediction, TaskOptions } from './class-scores.js';
 import { Embedder } from './embedder.js';
 import { ImageClassifier, type ImageClassifierOptions } from './image-classifier.js';
 import { type DataOptions, type Images, type Items, openItems } from './images.js';
@@ -31,6 +31,10 @@ export interface DataModel {
   readonly labels: readonly string[] | null;
   /** False if the labels are only the class indices. */
   readonly labelsKnown: boolean;
+  /** What the caller says of the answers. */
+  readonly task: TaskOptions['task'];
+  /** What the network was trained for, if config.json beside it says so. */
+  readonly problem: string | undefined;
   /** Set for a network of texts. */
   readonly reader: TextReader | undefined;
   /** Set for a network of images. */
@@ -47,21 +51,26 @@ export interface DataModel {
 
 /**
  * Loads a network: one of texts if `tokenizer.json` is beside it and no `preprocessor_config.json`, otherwise one of images. A network
- * of texts has classes if config.json beside it has labels, or its output is called logits.
+ * of texts has classes if config.json beside it has labels, or its output is called logits, or by the caller's word, `task`.
  * @throws ResidualSkipError what ImageClassifier.from, TextClassifier.from or Embedder.from throws
  */
-export async function openDataModel(path: string, options: ImageClassifierOptions): Promise<DataModel> {
-  const { folder, preprocessor } = await findModel(path);
+export async function openDataModel(
+  path: string,
+  options: ImageClassifierOptions,
+  task?: TaskOptions['task'],
+): Promise<DataModel> {
+  const { folder, preprocessor, problem } = await findModel(path);
+  const about = { task, problem };
   const isText = !preprocessor && (await kindOf(join(folder, 'tokenizer.json'))) === 'file';
-  if (!isText) return ofImages(await ImageClassifier.from(path, options));
+  if (!isText) return ofImages(await ImageClassifier.from(path, options), about);
   const { preprocessor: _, maxPixels: __, labels: own, ...rest } = options;
   if (options.preprocessor) {
     throw new ResidualSkipError('INVALID_ARGUMENT', `options.preprocessor: ${path} is a network of texts`);
   }
   return TextModel.use(path, rest, async (model) =>
-    hasClasses(model, own !== undefined)
-      ? ofTexts(TextClassifier.over(model, own))
-      : ofVectors(await Embedder.over(model)),
+    hasClasses(model, (own ?? task) !== undefined)
+      ? ofTexts(TextClassifier.over(model, own), about)
+      : ofVectors(await Embedder.over(model), about),
   );
 }
 
@@ -71,10 +80,13 @@ function hasClasses({ files, session }: TextModel, labelled: boolean): boolean {
   return flat.includes('logits') || (flat.length > 0 && (labelled || files.labels !== undefined));
 }
 
-function ofImages(images: ImageClassifier): DataModel {
+type About = Pick<DataModel, 'task' | 'problem'>;
+
+function ofImages(images: ImageClassifier, about: About): DataModel {
   const { name, file, session, output, labels, labelsKnown } = images;
   return {
     ...{ what: 'image', name, file, session, output, labels, labelsKnown, images, reader: undefined },
+    ...about,
     open: (data, options, work, from) => openItems(data as Images, images, options, work, from),
     feeds: (prepared) => images.feeds(prepared),
     answerOf: (outputs) => images.scoresOf(outputs, 1)[0]!,
@@ -82,10 +94,11 @@ function ofImages(images: ImageClassifier): DataModel {
   };
 }
 
-function ofTexts(texts: TextClassifier): DataModel {
+function ofTexts(texts: TextClassifier, about: About): DataModel {
   const { name, file, session, output, labels, labelsKnown } = texts;
   return {
     ...{ what: 'text', name, file, session, output, labels, labelsKnown, images: undefined, reader: texts },
+    ...about,
     open: (data, options, _, from) => openTexts(data as Texts, texts, options, from),
     feeds: (prepared) => texts.feeds(prepared as Tensor<'int32'>),
     answerOf: (outputs, prepared) => texts.scoresOf(outputs, prepared as Tensor<'int32'>),
@@ -93,7 +106,7 @@ function ofTexts(texts: TextClassifier): DataModel {
   };
 }
 
-function ofVectors(embedder: Embedder): DataModel {
+function ofVectors(embedder: Embedder, about: About): DataModel {
   const { name, file, session, output } = embedder;
   const reader: TextReader = { labels: null, prepare: (text) => embedder.prepare(text) };
   return {
@@ -108,6 +121,7 @@ function ofVectors(embedder: Embedder): DataModel {
       images: undefined,
       reader,
     },
+    ...about,
     open: (data, options, _, from) => openTexts(data as Texts, reader, options, from),
     feeds: (prepared) => embedder.feeds(prepared as Tensor<'int32'>),
     answerOf: (outputs, prepared) => embedder.vectorOf(outputs, prepared as Tensor<'int32'>),

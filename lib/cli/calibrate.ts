@@ -17,6 +17,7 @@ import {
   type BackendOptions,
   fraction,
   positiveInteger,
+  taskOption,
 } from './options.js';
 
 interface CalibrateOptions extends BackendOptions, DataLimits {
@@ -32,6 +33,7 @@ interface CalibrateOptions extends BackendOptions, DataLimits {
   readonly maxGroupDisagreement?: number;
   readonly confidence: number;
   readonly metric?: Metric;
+  readonly task?: 'classes';
   readonly perClass?: boolean;
   readonly budget?: number;
   readonly budgetMs?: number;
@@ -90,6 +92,7 @@ export function addCalibrateCommand(program: Command, io: Io): void {
             `what the limit is for: ${METRICS}. Of classes: changed answers, right answers lost (needs labels), mean change of the probabilities (default: disagreement, with --labels accuracy). Of vectors: mean cosine distance (the default), mean relative error, nearest neighbours lost`,
           ).argParser(metric),
         )
+        .addOption(taskOption())
         .option('--labels [file]', 'the data is labelled: by its folders, or by a CSV or JSON file')
         .option('--per-class', 'keep the limit for every class as well')
         .option(

@@ -7,13 +7,14 @@ import type { EnergyReport } from '../measure/energy.js';
 import { type Evaluation, evaluate } from '../measure/evaluate.js';
 import type { LatencySummary } from '../measure/statistics.js';
 import { type Io, paint, watchWork } from './io.js';
-import { addDataOptions, type EngineOptions, positiveInteger } from './options.js';
+import { addDataOptions, type EngineOptions, positiveInteger, taskOption } from './options.js';
 import { formatTable, milliseconds, percent, plural } from './table.js';
 
 interface EvalOptions extends EngineOptions, DataLimits {
   readonly data: string;
   readonly limit?: number;
   readonly labels?: string | false;
+  readonly task?: 'classes';
   readonly json?: boolean;
 }
 
@@ -31,16 +32,19 @@ export function addEvalCommand(program: Command, io: Io): void {
       )
       .option('--labels <file>', 'CSV or JSON file with the label of each image')
       .option('--no-labels', 'any folder of images, whatever its folders are named')
+      .addOption(taskOption())
       .option('--limit <n>', 'items to use, spread evenly over the data', positiveInteger),
   ).action((model: string, options: EvalOptions) => run(model, options, io));
 }
 
 async function run(model: string, options: EvalOptions, io: Io): Promise<void> {
-  const { data, limit, labels, policy, reference, backend, isa, threads, maxPixels, maxBytes } = options;
+  const { data, limit, labels, task, policy, reference, backend, isa, threads, maxPixels, maxBytes } =
+    options;
   const work = watchWork(io, options.json !== true);
   const { unusable, ...report } = await evaluate(model, data, {
     ...{ policy, reference, backend, isa, threads, limit, maxPixels, maxBytes, energy: true },
     labelsFrom: labels === false ? 'none' : labels,
+    task,
     ...work.options,
   }).finally(work.stop);
   const { name } = await findModel(model);
@@ -88,7 +92,9 @@ function draw(
     ...(skip.distance === null
       ? []
       : [
-          ['cosine distance', '', skip.distance.cosine.toPrecision(3), ''],
+          ...(skip.distance.cosine === null
+            ? []
+            : [['cosine distance', '', skip.distance.cosine.toPrecision(3), '']]),
           ['relative error', '', percent(skip.distance.relative, 2), ''],
         ]),
     latency('mean', 'latency, mean, ms', ''),

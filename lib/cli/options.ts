@@ -67,3 +67,11 @@ export function addLimitOptions(command: Command): Command {
     .option('--max-pixels <n>', 'refuse larger images', positiveInteger, MAX_PIXELS)
     .option('--max-bytes <n>', 'refuse larger files of many images, unpacked', positiveInteger, MAX_BYTES);
 }
+
+/** The option of TaskOptions. */
+export function taskOption(): Option {
+  return new Option(
+    '--task <task>',
+    'what the answers are, where neither the network nor the data says so: an item belongs to the class of its largest score',
+  ).choices(['classes']);
+}

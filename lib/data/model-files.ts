@@ -15,9 +15,14 @@ export interface ModelFiles {
   readonly preprocessor?: { readonly config: PreprocessorConfig; readonly source: string };
   /** Labels by class index, from config.json. */
   readonly labels?: readonly string[];
+  /** What the network was trained for, from config.json: `single_label_classification`, `regression` and the like. */
+  readonly problem?: string;
 }
 
-const configSchema = z.looseObject({ id2label: z.record(z.string().regex(/^\d+$/), z.string()).optional() });
+const configSchema = z.looseObject({
+  id2label: z.record(z.string().regex(/^\d+$/), z.string()).optional(),
+  problem_type: z.string().nullish(),
+});
 
 /**
  * Finds a model named by its file or by its folder (`model.onnx`, `onnx/model.onnx`, or the only `.onnx` file of
@@ -31,13 +36,14 @@ export async function findModel(path: string): Promise<ModelFiles> {
   const source = join(folder, 'preprocessor_config.json');
   const configFile = join(folder, 'config.json');
   const config = await readJson(source, preprocessorConfigSchema);
-  const id2label = (await readJson(configFile, configSchema))?.id2label;
+  const { id2label, problem_type: problem } = (await readJson(configFile, configSchema)) ?? {};
   return {
     model,
     folder,
     name: basename(model) === 'model.onnx' ? basename(folder) : basename(model),
     ...(config && { preprocessor: { config, source } }),
     ...(id2label && { labels: labelList(id2label, configFile) }),
+    ...(problem && { problem }),
   };
 }
 

@@ -1,5 +1,6 @@
 /** Evaluation: skipping against running every block, on images or texts. */
 import { z } from 'zod';
+import { doubtOf, type TaskOptions, taskShape } from '../classify/class-scores.js';
 import { type Data, openDataModel } from '../classify/data-model.js';
 import type { ImageClassifierOptions } from '../classify/image-classifier.js';
 import { type DataOptions, dataShape } from '../classify/images.js';
@@ -16,7 +17,7 @@ import { type LatencySummary, latencyOf, type PairedChange, pairedChange } from 
 import { MOST_MEASURED, TimedClassifier } from './timed-classifier.js';
 
 /** `policy`, `threads` and the other options of a classifier say what is evaluated. */
-export interface EvaluateOptions extends ImageClassifierOptions, DataOptions, WorkOptions {
+export interface EvaluateOptions extends ImageClassifierOptions, DataOptions, TaskOptions, WorkOptions {
   /** Most items to use: of a path spread evenly over the data, of an iterable the first. */
   limit?: number | undefined;
   /** Also measure what an item takes of the processor. It blocks the event loop for up to ten seconds. */
@@ -37,10 +38,13 @@ export interface Evaluation {
   /** With the policy. */
   readonly skip: {
     readonly accuracy: number | null;
-    /** Items for which skipping and the full network name the same class; null for a network without classes. */
+    /** Items for which skipping and the full network name the same class; null where nothing says that answers are classes. */
     readonly agreement: number | null;
-    /** Means over the items, from the full network's vectors; null for a network with classes. */
-    readonly distance: { readonly cosine: number; readonly relative: number } | null;
+    /**
+     * Means over the items, from the full network's vectors; null for a network with classes. `cosine` is null where the output is a
+     * single number.
+     */
+    readonly distance: { readonly cosine: number | null; readonly relative: number } | null;
     readonly latencyMs: LatencySummary;
     /** Of all residual blocks. */
     readonly blocksSkipped: number;
@@ -61,6 +65,7 @@ export interface Evaluation {
 
 const ownShape = {
   ...dataShape,
+  ...taskShape,
   ...workShape,
   limit: z.int({ error: 'expected a whole number above 0' }).positive().optional(),
   energy: z.boolean().optional(),
@@ -84,7 +89,7 @@ export async function evaluate(
   const { own, rest } = parsePart(ownShape, options);
   const work = new Work('evaluation', own);
   work.check();
-  const opened = await openDataModel(model, { ...rest, maxPixels: own.maxPixels });
+  const opened = await openDataModel(model, { ...rest, maxPixels: own.maxPixels }, own.task);
   try {
     return await measure(new TimedClassifier(opened), data, own, work);
   } finally {
@@ -102,7 +107,7 @@ async function measure(
   const { list, count } = await classifier.model.open(data, options, work);
   const total = count === null ? null : Math.min(count, limit);
   const chosen = typeof data === 'string' && Array.isArray(list) ? takeEvenly(list, limit) : list;
-  const tally = new Tally(classifier.model.labels !== null);
+  const tally = new Tally();
   const measured = new Sample<Tensor>(MOST_MEASURED);
   for await (const { item, tensor } of work.each(classifier.prepare(chosen))) {
     if (tally.items === 0) classifier.warmUp(tensor);
@@ -123,8 +128,14 @@ async function measure(
     if (tally.items >= limit) break;
   }
   classifier.unusable.checkSome(tally.items);
+  const { model, session } = classifier;
+  const doubt = doubtOf(model, session.context.classScores, tally.isLabelled);
+  if (doubt && model.labels) {
+    const { reason, remedy } = doubt;
+    work.note(`answers aren't compared as classes: ${reason}${remedy ? `; ${remedy}` : ''}`);
+  }
   return {
-    ...tally.report(),
+    ...tally.report(doubt === undefined),
     energy: energy ? classifier.measureEnergy(measured.taken) : null,
     unusable: classifier.unusable.problems,
   };
@@ -167,8 +178,10 @@ class Tally {
   readonly #skipped = { blocks: 0, layers: 0, multiplyAdds: 0 };
   readonly #times = { full: [] as number[], skip: [] as number[] };
 
-  /** @param classifies whether scores are those of classes; otherwise they are vectors */
-  constructor(private readonly classifies: boolean) {}
+  /** Whether every item has a label. */
+  get isLabelled(): boolean {
+    return this.#labelled === this.items;
+  }
 
   add(
     label: number | undefined,
@@ -185,28 +198,28 @@ class Tally {
     if (right.skip && !right.full) this.#gained++;
     if (right.full && !right.skip) this.#lost++;
     if (answers.full === answers.skip) this.#agreed++;
-    if (!this.classifies) {
-      this.#distances.cosine.push(cosineDistance(skip.scores, full.scores));
-      this.#distances.relative.push(relativeError(skip.scores, full.scores));
-    }
+    if (full.scores.length > 1) this.#distances.cosine.push(cosineDistance(skip.scores, full.scores));
+    this.#distances.relative.push(relativeError(skip.scores, full.scores));
     for (const kind of ['blocks', 'layers', 'multiplyAdds'] as const) this.#skipped[kind] += skipped[kind];
     this.#times.full.push(full.milliseconds);
     this.#times.skip.push(skip.milliseconds);
   }
 
-  report(): Omit<Evaluation, 'energy' | 'unusable'> {
+  /** @param classifies whether scores are those of classes; otherwise they are vectors */
+  report(classifies: boolean): Omit<Evaluation, 'energy' | 'unusable'> {
     const { items } = this;
+    const { cosine, relative } = this.#distances;
     const latency = { full: latencyOf(this.#times.full), skip: latencyOf(this.#times.skip) };
-    const ifLabelled = <T>(value: T) => (this.classifies && this.#labelled === items ? value : null);
+    const ifLabelled = <T>(value: T) => (classifies && this.isLabelled ? value : null);
     return {
       items,
       full: { accuracy: ifLabelled(this.#right.full / items), latencyMs: latency.full },
       skip: {
         accuracy: ifLabelled(this.#right.skip / items),
-        agreement: this.classifies ? this.#agreed / items : null,
-        distance: this.classifies
+        agreement: classifies ? this.#agreed / items : null,
+        distance: classifies
           ? null
-          : { cosine: mean(this.#distances.cosine), relative: mean(this.#distances.relative) },
+          : { cosine: cosine.length > 0 ? mean(cosine) : null, relative: mean(relative) },
         latencyMs: latency.skip,
         blocksSkipped: this.#skipped.blocks / items,
         layersSkipped: this.#skipped.layers / items,

@@ -33,8 +33,15 @@ export interface RunContext {
   readonly layers: number;
   /** The residual blocks, in order. */
   readonly blocks: readonly BlockInfo[];
-  /** The output with class scores, and whether they are logits or probabilities; null if no output has them. */
-  readonly classScores: { readonly name: string; readonly meaning: Meaning } | null;
+  /**
+   * The output with class scores, whether they are logits or probabilities, and whether the network ends in a softmax or a sigmoid;
+   * null if no output has them.
+   */
+  readonly classScores: {
+    readonly name: string;
+    readonly meaning: Meaning;
+    readonly end: 'softmax' | 'sigmoid' | null;
+  } | null;
 }
 
 /** One successful run. The tensors are shared with the caller: read them before returning. */

@@ -16,6 +16,8 @@ export interface ClassScores {
   readonly index: number;
   readonly name: string;
   readonly meaning: Meaning;
+  /** What the network ends in; null where no softmax and no sigmoid does. */
+  readonly end: 'softmax' | 'sigmoid' | null;
 }
 
 const known = new WeakMap<Program, ClassScores | null>();
@@ -32,7 +34,7 @@ export function classScoresOf(program: Program): ClassScores | null {
     const { dtype, shape } = program.values[value]!;
     const classes = shape[1] ?? 1;
     const fits = dtype === 'float32' && classes > 1 && classes === sizeOf(shape.slice(1));
-    return fits ? [{ index, name, meaning: meaningOf(program, value) }] : [];
+    return fits ? [{ index, name, meaning: meaningOf(program, value), end: endOf(program, value) }] : [];
   });
   const made = fitting.find(({ name }) => name === 'logits') ?? fitting[0] ?? null;
   known.set(program, made);
@@ -43,6 +45,13 @@ export function classScoresOf(program: Program): ClassScores | null {
 export function meaningOf(program: Program, value: ValueId): Meaning {
   const finish = finishOf(program, value);
   return finish === undefined || (finish.op === 'softmax' && finish.log) ? 'logits' : 'probabilities';
+}
+
+/** Whether `value` is what a softmax or a sigmoid gives. */
+export function endOf(program: Program, value: ValueId): ClassScores['end'] {
+  const finish = finishOf(program, value);
+  if (!finish) return null;
+  return finish.op === 'softmax' ? 'softmax' : 'sigmoid';
 }
 
 /** The last operation of a network, which turns logits into class scores. */

@@ -7,8 +7,16 @@ import { randomFloats, uniform } from './random.js';
 export const SIDE = 16;
 const [CHANNELS, CLASSES, BLOCKS] = [8, 5, 6] as const;
 
+/** How a network ends. */
+interface End {
+  readonly output?: string;
+  readonly classes?: number;
+  /** `normalize` is torch.nn.functional.normalize as PyTorch exports it, with a name for the length that it doesn't know. */
+  readonly end?: 'Softmax' | 'Sigmoid' | 'normalize';
+}
+
 /** Pre-activation blocks with batch normalisation and random weights. */
-export function foreign(): Uint8Array {
+export function foreign({ output = 'votes', classes = CLASSES, end }: End = {}): Uint8Array {
   const graph = new GraphBuilder();
   let made = 0;
   const weights = (size: number, scale: number, shape: readonly number[]) =>
@@ -31,13 +39,19 @@ export function foreign(): Uint8Array {
     stream = graph.node('Add', [stream, conv(narrow, CHANNELS, CHANNELS, 3, 0.05)]);
   }
   const pooled = graph.node('Flatten', [graph.node('GlobalAveragePool', [stream])]);
-  graph.nodes(
-    'Gemm',
-    [pooled, weights(CHANNELS * CLASSES, 4, [CLASSES, CHANNELS])],
-    { transB: 1 },
-    { outputs: ['votes'] },
-  );
-  return modelBytes(graph.output('votes', ['n', CLASSES]));
+  const scores = graph.node('Gemm', [pooled, weights(CHANNELS * classes, 4, [classes, CHANNELS])], {
+    transB: 1,
+  });
+  const options = { outputs: [output] };
+  if (end !== 'normalize') {
+    graph.nodes(end ?? 'Identity', [scores], end === 'Softmax' ? { axis: 1 } : {}, options);
+    return modelBytes(graph.output(output, ['n', classes]));
+  }
+  const length = graph.node('ReduceL2', [scores], { axes: [1], keepdims: 1 });
+  const least = graph.constant(tensor(Float32Array.of(1e-12), []));
+  const wide = graph.node('Expand', [graph.node('Clip', [length, least]), graph.node('Shape', [scores])]);
+  graph.nodes('Div', [scores, wide], {}, options);
+  return modelBytes(graph.output(output, ['n', `Div${output}_dim_1`]));
 }
 
 /** Single-colour pictures with some noise, in arbitrarily named folders. */

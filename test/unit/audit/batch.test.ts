@@ -36,7 +36,7 @@ type Item = typeof item extends fc.Arbitrary<infer T> ? T : never;
 
 const contexts = (['logits', 'probabilities'] as const).map((meaning) => ({
   ...runContext(3),
-  classScores: { name: 'logits', meaning },
+  classScores: { name: 'logits', meaning, end: null },
 }));
 const context = contexts[0]!;
 
