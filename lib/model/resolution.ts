@@ -47,6 +47,14 @@ export function conditionsIn(region: Region, tracer: Tracer, value: ValueId): Co
   return found;
 }
 
+/**
+ * Whether one operator, lowered to several steps, both computes the condition and chooses by it, as an LSTM with `sequence_lens`
+ * does: that is part of what it computes, not a decision of the network.
+ */
+export function isMask(region: Region, { node, inputs }: WorkStepNamed<'where'>): boolean {
+  return region.producer(inputs[0]!)?.node === node;
+}
+
 /** The step that makes `id`, if it is one that resolution looks into, and nothing else reads its result. */
 function transparent(region: Region, id: ValueId, depth: number): WorkStep | undefined {
   const op = region.producer(id);
@@ -55,6 +63,7 @@ function transparent(region: Region, id: ValueId, depth: number): WorkStep | und
     case 'binary':
       return op.attrs.act.kind === 'none' ? op : undefined;
     case 'where':
+      return isMask(region, op) ? undefined : op;
     case 'unary':
     case 'reshape':
     case 'expand':

@@ -4,6 +4,7 @@ import type { Model } from './model.js';
 import type { Program, UnusableGate, ValueId } from './program.js';
 import { uniformElement } from './range.js';
 import type { Region, WorkStep } from './region.js';
+import { isMask } from './resolution.js';
 import { Tracer } from './tracer.js';
 
 /** Steps between a hard factor and the sum that it gates. */
@@ -36,6 +37,7 @@ function deciderOf(region: Region, tracer: Tracer, op: WorkStep): ValueId | unde
   const output = op.outputs[0]!;
   if (region.value(output).dtype !== 'float32') return undefined;
   if (op.op === 'where') {
+    if (isMask(region, op)) return undefined;
     const [when, a, b] = op.inputs as [ValueId, ValueId, ValueId];
     const chosen = varies(region, a, output) && varies(region, b, output);
     const gating = (isZero(region, a) || isZero(region, b)) && reachesSum(region, output);

@@ -132,3 +132,51 @@ test('inspect names the gates of a graph that mixes the batch, and create warns 
     warn.mockRestore();
   }
 });
+
+/** A recurrent layer over four steps; the sequences' lengths are an input, or computed from one. */
+function recurrentModel(kind: 'LSTM' | 'GRU' | 'RNN', batch: number, computed: boolean): Uint8Array {
+  const graph = new GraphBuilder();
+  const [features, hidden] = [3, 5];
+  const rows = hidden * { LSTM: 4, GRU: 3, RNN: 1 }[kind];
+  const weights = (seed: number, shape: readonly number[]) =>
+    graph.constant(
+      tensor(
+        randomFloats(
+          shape.reduce((a, b) => a * b),
+          seed,
+        ),
+        shape,
+      ),
+    );
+  const x = graph.input('x', [4, batch, features]);
+  const lengths = () => {
+    const scores = graph.node('MatMul', [graph.input('m', [batch, 4]), weights(4, [4, 1])]);
+    const flat = graph.node('Reshape', [scores, graph.constant(int64s(-1))]);
+    return graph.node('Cast', [flat], { to: 6 });
+  };
+  const operands = [
+    ...[x, weights(1, [1, rows, features]), weights(2, [1, rows, hidden]), weights(3, [1, 2 * rows])],
+    computed ? lengths() : graph.input('lengths', [batch], 'int32'),
+  ];
+  graph.nodes(kind, operands, { hidden_size: hidden }, { outputs: ['y'] });
+  return modelBytes(graph.output('y', [4, 1, batch, hidden]));
+}
+
+test.each(
+  (['LSTM', 'GRU', 'RNN'] as const).flatMap((kind) =>
+    [1, 2].flatMap((batch) => [false, true].map((computed) => [kind, batch, computed] as const)),
+  ),
+)('the lengths of sequences are no gates: %s, batch %i, computed: %s', async (kind, batch, computed) => {
+  const warn = jest.spyOn(process, 'emitWarning').mockImplementation(() => {});
+  try {
+    const model = recurrentModel(kind, batch, computed);
+    const { unusableGates, blocks } = await inspect(model);
+    expect(unusableGates).toEqual([]);
+    expect(blocks.filter(({ gate }) => gate)).toEqual([]);
+    const session = await InferenceSession.create(model, { backend: 'reference' });
+    await session.release();
+    expect(warn).not.toHaveBeenCalled();
+  } finally {
+    warn.mockRestore();
+  }
+});
