@@ -14,7 +14,7 @@ import { packageRoot } from '../version.js';
 import { type Io, paint, startProgress } from './io.js';
 import { positiveInteger } from './options.js';
 import { collectShape, SHAPE_HELP, type ShapeOption, shapesOf } from './shapes.js';
-import { type Column, formatTable, milliseconds } from './table.js';
+import { type Column, formatTable, milliseconds, speedup } from './table.js';
 
 interface BenchCommandOptions {
   readonly batch: number;
@@ -116,7 +116,7 @@ function draw(report: BenchReport, flops: number, io: Io): string {
     ((runner.itemsPerSecond * flops) / 1e9).toFixed(1),
     runner.rssMiB.toFixed(0),
     runner.loadMs.toFixed(0),
-    runner.name in ratios ? paint(io, 'bold', `${ratios[runner.name]!.toFixed(2)}x faster`) : '',
+    runner.name in ratios ? paint(io, 'bold', speedup(ratios[runner.name]!)) : '',
   ]);
   const setting = `batch ${batch}, ${threads === 1 ? 'one thread' : `${threads} threads`}, ${isa}`;
   return (

@@ -37,6 +37,13 @@ export function formatTable(
   return `${[paint(io, 'dim', titles), ...rows.map(line)].join('\n')}\n`;
 }
 
+/** How fast something is whose rival takes `ratio` times as long. */
+export function speedup(ratio: number): string {
+  const [factor, than] = ratio < 1 ? [1 / ratio, 'slower'] : [ratio, 'faster'];
+  const text = factor.toFixed(2);
+  return text === '1.00' ? 'as fast' : `${text}x ${than}`;
+}
+
 /** About three significant digits, without an exponent. */
 export function milliseconds(value: number): string {
   return value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(3);

@@ -2,7 +2,7 @@ import { CommanderError } from 'commander';
 import { reportFailure } from '../../../lib/cli/failure.js';
 import { paint } from '../../../lib/cli/io.js';
 import { asciiPattern, drawPattern, patternLegend } from '../../../lib/cli/pattern.js';
-import { count, formatTable, milliseconds, percent, plural } from '../../../lib/cli/table.js';
+import { count, formatTable, milliseconds, percent, plural, speedup } from '../../../lib/cli/table.js';
 import { ResidualSkipError } from '../../../lib/errors.js';
 import type { BlockDecision, ItemTrace } from '../../../lib/skip/trace.js';
 
@@ -109,4 +109,14 @@ describe('reportFailure', () => {
     expect(JSON.parse(err).error).toMatchObject({ code: 'INTERNAL' });
     expect(err).toContain('x is not a function');
   });
+});
+
+test.each([
+  [2.417, '2.42x faster'],
+  [1.004, 'as fast'],
+  [0.996, 'as fast'],
+  [0.96, '1.04x slower'],
+  [0.5, '2.00x slower'],
+])('native is, at %d times the time of its rival, %s', (ratio, text) => {
+  expect(speedup(ratio)).toBe(text);
 });
