@@ -1,3 +1,4 @@
+import { open } from 'node:fs/promises';
 import type { Sharp, SharpOptions } from 'sharp';
 import { ResidualSkipError } from '../errors.js';
 import { type DataLimits, MAX_PIXELS } from './limits.js';
@@ -31,29 +32,87 @@ function loadSharp(): SharpModule {
   }
 }
 
+/** How the files of each format begin, in hexadecimal digits. XML, of which SVG is made, begins with none of them. */
+const SIGNATURES: readonly RegExp[] = [
+  /^ffd8ff/, // JPEG
+  /^89504e470d0a1a0a/, // PNG
+  /^474946383[79]61/, // GIF
+  /^52494646.{8}57454250/, // WebP
+  /^(49492[ab]00|4d4d002[ab])/, // TIFF, BigTIFF
+  /^0000.{4}66747970(.{8})*?617669(66|73)/, // AVIF: one of its brands is avif or avis
+];
+/** They include the brands of an AVIF file. */
+const SIGNATURE_BYTES = 64;
+
+interface ImageFileOptions extends DataLimits {
+  /** Its name in messages. */
+  readonly name?: string | undefined;
+}
+
 /**
- * Decodes an image file: rotated by its EXIF orientation, in sRGB, without transparency. Of an animation, the first
- * frame is decoded.
+ * An image file for sharp. If its first bytes weren't checked, sharp would also render SVG: a few hundred bytes of it can take any
+ * time and memory.
+ * @throws INVALID_DATA, MISSING_DEPENDENCY
+ */
+async function openImage(file: string | Uint8Array, { name, maxPixels = MAX_PIXELS }: ImageFileOptions) {
+  const sharp = loadSharp();
+  const what = `image ${name ?? (typeof file === 'string' ? file : 'bytes')}: it can't be decoded`;
+  const head = await headOf(file).catch((cause: Error) => {
+    throw invalid(what, cause.message, cause);
+  });
+  if (head.length === 0) throw invalid(what, 'it is empty');
+  if (!SIGNATURES.some((signature) => signature.test(head.toString('hex'))))
+    throw invalid(what, 'unsupported image format, not JPEG, PNG, WebP, AVIF, GIF or TIFF');
+  const failed = (cause: Error) => {
+    if (!/pixel limit/.test(cause.message)) return invalid(what, cause.message, cause);
+    const wayOut = 'make it smaller, or raise the limit (maxPixels, --max-pixels)';
+    return new ResidualSkipError('INVALID_DATA', `${what} (more than ${maxPixels} pixels); ${wayOut}`, {
+      cause,
+    });
+  };
+  return { image: sharp(file, { failOn: 'warning', limitInputPixels: maxPixels }), maxPixels, failed };
+}
+
+async function headOf(file: string | Uint8Array): Promise<Buffer> {
+  if (typeof file !== 'string') return Buffer.from(file.subarray(0, SIGNATURE_BYTES));
+  const handle = await open(file);
+  try {
+    const { buffer, bytesRead } = await handle.read(Buffer.alloc(SIGNATURE_BYTES), 0, SIGNATURE_BYTES, 0);
+    return buffer.subarray(0, bytesRead);
+  } finally {
+    await handle.close();
+  }
+}
+
+/**
+ * The number of pixels of an image file (JPEG, PNG, WebP, AVIF, GIF, TIFF), from its header: it isn't decoded.
  * @param file its path, or its bytes
- * @param name its name in messages
- * @throws INVALID_DATA when the file can't be read, is damaged (even partly), or has more pixels than the limit;
- * MISSING_DEPENDENCY without sharp
+ * @throws ResidualSkipError INVALID_DATA for another format, a damaged header, or more pixels than `maxPixels` (2^26 when left
+ * out); MISSING_DEPENDENCY without sharp
+ */
+export async function pixelsOf(file: string | Uint8Array, options: ImageFileOptions = {}): Promise<number> {
+  const { image, maxPixels, failed } = await openImage(file, options);
+  const { width, height } = await image.metadata().catch((cause: Error) => {
+    throw failed(cause);
+  });
+  if (width * height > maxPixels) throw failed(new Error('it exceeds the pixel limit'));
+  return width * height;
+}
+
+/**
+ * Decodes an image file (JPEG, PNG, WebP, AVIF, GIF, TIFF): rotated by its EXIF orientation, in sRGB, without transparency. Of
+ * an animation, the first frame is decoded.
+ * @param file its path, or its bytes
+ * @throws INVALID_DATA when the file can't be read, has another format, is damaged (even partly), or has more pixels than the
+ * limit; MISSING_DEPENDENCY without sharp
  */
 export async function decodeImage(
   file: string | Uint8Array,
-  { name = String(file), maxPixels = MAX_PIXELS }: { name?: string } & DataLimits = {},
+  options: ImageFileOptions = {},
 ): Promise<RawImage> {
-  const sharp = loadSharp();
-  const problem = `image ${name}: it can't be decoded`;
-  if (file.length === 0) throw new ResidualSkipError('INVALID_DATA', `${problem} (it is empty)`);
-  const decoded = toRaw(sharp(file, { failOn: 'warning', limitInputPixels: maxPixels }).rotate(), problem);
-  return decoded.catch((error: Error) => {
-    if (!/pixel limit/.test(error.message)) throw error;
-    throw new ResidualSkipError(
-      'INVALID_DATA',
-      `${problem} (more than ${maxPixels} pixels); make it smaller, or raise the limit (maxPixels, --max-pixels)`,
-      { cause: error },
-    );
+  const { image, failed } = await openImage(file, options);
+  return toRaw(image.rotate()).catch((cause: Error) => {
+    throw failed(cause);
   });
 }
 
@@ -68,7 +127,10 @@ export async function resizeImage(
   const sharp = loadSharp();
   const raw = { width: image.width, height: image.height, channels: image.channels };
   const resized = sharp(image.data, { raw }).resize(width, height, { fit: 'fill', kernel });
-  return toRaw(resized, `An image of ${image.width}x${image.height} can't be resized to ${width}x${height}`);
+  return toRaw(resized).catch((cause: Error) => {
+    const size = `${image.width}x${image.height}`;
+    throw invalid(`image of ${size}: it can't be resized to ${width}x${height}`, cause.message, cause);
+  });
 }
 
 /** A picture of at most 64 pixels a side as a data URI (JPEG), for reports. */
@@ -81,20 +143,19 @@ export async function encodeThumbnail({ width, height, channels, data }: RawImag
   return `data:image/jpeg;base64,${bytes.toString('base64')}`;
 }
 
-async function toRaw(pipeline: Sharp, problem: string): Promise<RawImage> {
-  try {
-    const { data, info } = await pipeline
-      .toColourspace('srgb')
-      .removeAlpha()
-      .raw()
-      .toBuffer({ resolveWithObject: true });
-    const channels = info.channels as number;
-    if (channels !== 1 && channels !== 3) throw new Error(`it has ${channels} channels`);
-    return { width: info.width, height: info.height, channels, data };
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new ResidualSkipError('INVALID_DATA', `${problem} (${reason.split('\n')[0]})`, { cause });
-  }
+async function toRaw(pipeline: Sharp): Promise<RawImage> {
+  const { data, info } = await pipeline
+    .toColourspace('srgb')
+    .removeAlpha()
+    .raw()
+    .toBuffer({ resolveWithObject: true });
+  const channels = info.channels as number;
+  if (channels !== 1 && channels !== 3) throw new Error(`it has ${channels} channels`);
+  return { width: info.width, height: info.height, channels, data };
+}
+
+function invalid(what: string, why: string, cause?: unknown): ResidualSkipError {
+  return new ResidualSkipError('INVALID_DATA', `${what} (${why.split('\n')[0]})`, { cause });
 }
 
 /** Luma with the weights of ITU-R BT.601 in 16-bit fixed point; an image that is already grey is returned unchanged. */

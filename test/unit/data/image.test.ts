@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import sharp from 'sharp';
-import { decodeImage, resizeImage, toGrey } from '../../../lib/data/image.js';
+import { decodeImage, pixelsOf, resizeImage, toGrey } from '../../../lib/data/image.js';
 import { folderOf, png, removeFolders } from '../../helpers/files.js';
 
 afterEach(removeFolders);
@@ -53,6 +54,55 @@ describe('decodeImage', () => {
       code: 'INVALID_DATA',
       message: expect.stringContaining('/nowhere/cat.jpg'),
     });
+  });
+});
+
+const SVG =
+  '<svg xmlns="http://www.w3.org/2000/svg" width="30" height="20"><rect width="9" height="9"/></svg>';
+
+describe('formats', () => {
+  const pixels = sharp(new Uint8Array(20 * 30 * 3).fill(90), { raw: { width: 30, height: 20, channels: 3 } });
+  test.each<[string, () => Promise<Buffer>]>([
+    ['JPEG', () => pixels.clone().jpeg().toBuffer()],
+    ['PNG', () => pixels.clone().png().toBuffer()],
+    ['WebP', () => pixels.clone().webp().toBuffer()],
+    ['lossless WebP', () => pixels.clone().webp({ lossless: true }).toBuffer()],
+    ['AVIF', () => pixels.clone().avif().toBuffer()],
+    ['GIF', () => pixels.clone().gif().toBuffer()],
+    ['TIFF', () => pixels.clone().tiff().toBuffer()],
+    ['BigTIFF', () => pixels.clone().tiff({ bigtiff: true }).toBuffer()],
+  ])('%s is read, from bytes and from a file', async (_format, encode) => {
+    const bytes = await encode();
+    expect(await pixelsOf(bytes)).toBe(600);
+    expect(await decodeImage(bytes)).toMatchObject({ width: 30, height: 20 });
+    expect(await decode(bytes)).toMatchObject({ width: 30, height: 20 });
+  });
+
+  test.each<[string, Uint8Array]>([
+    ['SVG', Buffer.from(SVG)],
+    ['SVG behind a comment', Buffer.from(`<!-- \x89PNG GIF89a -->${SVG}`)],
+    ['compressed SVG', gzipSync(SVG)],
+    ['PPM', Buffer.from('P3 1 1 255 9 9 9\n')],
+    ['SVG that begins as GIF does', Buffer.from(`GIF89a${SVG}`)],
+    ['SVG that begins as WebP does', Buffer.from(`RIFF0000WEBP${SVG}`)],
+    ['SVG that begins as TIFF does', Buffer.from(`II*\0${SVG}`)],
+    ['SVG with a comment that looks like AVIF', Buffer.from(`<!--ftypavif-->${SVG}`)],
+  ])('%s is refused, from bytes and from a file', async (_what, bytes) => {
+    await expect(decodeImage(bytes)).rejects.toMatchObject({ code: 'INVALID_DATA' });
+    await expect(pixelsOf(bytes)).rejects.toMatchObject({ code: 'INVALID_DATA' });
+    await expect(decode(bytes)).rejects.toMatchObject({ code: 'INVALID_DATA' });
+  });
+
+  test('the number of pixels is known from the header alone', async () => {
+    const whole = readFileSync(example);
+    const torn = whole.subarray(0, 700);
+    expect(await pixelsOf(torn)).toBe(1024);
+    await expect(decodeImage(torn)).rejects.toMatchObject({ code: 'INVALID_DATA' });
+    await expect(pixelsOf(whole, { maxPixels: 1023 })).rejects.toMatchObject({
+      code: 'INVALID_DATA',
+      message: expect.stringContaining('more than 1023 pixels'),
+    });
+    await expect(decodeImage(whole, { maxPixels: 1023 })).rejects.toThrow('more than 1023 pixels');
   });
 });
 
