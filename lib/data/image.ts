@@ -87,10 +87,14 @@ async function headOf(file: string | Uint8Array): Promise<Buffer> {
 /**
  * The number of pixels of an image file (JPEG, PNG, WebP, AVIF, GIF, TIFF), from its header: it isn't decoded.
  * @param file its path, or its bytes
+ * @param options `name`: its name in messages
  * @throws ResidualSkipError INVALID_DATA for another format, a damaged header, or more pixels than `maxPixels` (2^26 when left
  * out); MISSING_DEPENDENCY without sharp
  */
-export async function pixelsOf(file: string | Uint8Array, options: ImageFileOptions = {}): Promise<number> {
+export async function pixelsOf(
+  file: string | Uint8Array,
+  options: { name?: string; maxPixels?: number } = {},
+): Promise<number> {
   const { image, maxPixels, failed } = await openImage(file, options);
   const { width, height } = await image.metadata().catch((cause: Error) => {
     throw failed(cause);

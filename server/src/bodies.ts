@@ -9,61 +9,119 @@ const KEPT_BYTES = 64 << 20;
 const STEP_BYTES = 16 << 10;
 /** The longest element of a tensor. */
 const ALIGNED_BYTES = 8;
+/** Unfinished bodies may take this many times the limit on one of them. */
+const MOST_UNFINISHED = 4;
+
+export interface BodyLimits {
+  /** Maximum size of a body in bytes. */
+  readonly bodyLimit: number;
+  /** Maximum size of its JSON. */
+  readonly jsonLimit: number;
+}
+
+/** A body that is being received. */
+interface Unfinished {
+  bytes: number;
+  drop(error: ServerError): void;
+}
 
 /**
  * Reads the bodies of requests into reused memory: new memory is mapped and cleared page by page and then collected as
  * garbage, which takes longer than the rest of a request with a photograph.
  */
 export class Bodies {
-  readonly #limit: number;
+  readonly #limits: BodyLimits;
+  /** From the oldest to the newest. */
+  readonly #unfinished = new Set<Unfinished>();
+  #unfinishedBytes = 0;
   /** Free memory by its size. */
   readonly #free = new Map<number, ArrayBuffer[]>();
   #kept = 0;
 
-  /** @param limit maximum size of a body in bytes */
-  constructor(limit: number) {
-    this.#limit = limit;
+  constructor(limits: BodyLimits) {
+    this.#limits = limits;
+  }
+
+  /** Bytes of the bodies that are being received. */
+  get unfinishedBytes(): number {
+    return this.#unfinishedBytes;
   }
 
   /**
-   * Calls `done` with the body, or with TOO_LARGE or the stream's error.
-   * @param alignAt offset in the body that will be aligned for elements of any type
+   * Counts a body while it is received. When all of them together take too much, the oldest is dropped with BUSY: a client that
+   * means to finish is quicker than one that holds memory on purpose.
+   */
+  begin(drop: (error: ServerError) => void): {
+    readonly add: (bytes: number) => void;
+    readonly end: () => void;
+  } {
+    const body: Unfinished = { bytes: 0, drop };
+    this.#unfinished.add(body);
+    const add = (bytes: number) => {
+      if (!this.#unfinished.has(body)) return;
+      body.bytes += bytes;
+      this.#unfinishedBytes += bytes;
+      for (const oldest of this.#unfinished) {
+        if (this.#unfinishedBytes <= MOST_UNFINISHED * this.#limits.bodyLimit) break;
+        this.#end(oldest);
+        const message = 'body: the server receives too many at a time; send it again later';
+        oldest.drop(new ServerError('BUSY', message, { retryAfter: 1 }));
+      }
+    };
+    return { add, end: () => this.#end(body) };
+  }
+
+  #end(body: Unfinished): void {
+    if (this.#unfinished.delete(body)) this.#unfinishedBytes -= body.bytes;
+  }
+
+  /**
+   * Calls `done` with the body, or with TOO_LARGE, BUSY or CANCELLED.
+   * @param json length of the JSON at the start of the body, behind which it will be aligned for elements of any type;
+   * undefined if the whole body is JSON
    */
   read(
     message: IncomingMessage,
-    alignAt: number,
+    json: number | undefined,
     done: (error: Error | null, body?: Uint8Array) => void,
   ): void {
+    const { bodyLimit, jsonLimit } = this.#limits;
     const length = Number(message.headers['content-length'] ?? Number.NaN);
-    const tooLarge = () =>
-      new ServerError(
-        'TOO_LARGE',
-        `body: it is longer than the ${this.#limit} bytes that this server takes; send smaller batches`,
-      );
-    if (length > this.#limit) {
+    const limit = json === undefined ? Math.min(jsonLimit, bodyLimit) : bodyLimit;
+    const tooLarge = () => tooLargeBody(limit, json === undefined && jsonLimit < bodyLimit);
+    if ((json ?? 0) > jsonLimit) {
+      done(tooLargeBody(jsonLimit, true));
+      return;
+    }
+    if (length > limit) {
       done(tooLarge());
       return;
     }
-    const whole = length <= LONGEST_REUSED ? this.#take(length, alignAt) : undefined;
+    const whole = length <= LONGEST_REUSED ? this.#take(length, json ?? 0) : undefined;
     const chunks: Uint8Array[] = [];
     let received = 0;
     const onData = (chunk: Buffer) => {
       received += chunk.length;
-      if (received > this.#limit) return end(tooLarge());
+      if (received > limit) return end(tooLarge());
+      unfinished.add(chunk.length);
       if (whole) whole.set(chunk, received - chunk.length);
       else chunks.push(chunk);
     };
     const onEnd = () => end(null);
+    const onError = (cause: Error) =>
+      end(new ServerError('CANCELLED', 'request: its client disconnected', { cause }));
     const end = (error: Error | null) => {
+      unfinished.end();
       message.off('data', onData);
       message.off('end', onEnd);
-      message.off('error', end);
+      message.off('error', onError);
       if (error) done(error);
       else done(null, whole ?? Buffer.concat(chunks));
     };
+    const unfinished = this.begin(end);
     message.on('data', onData);
     message.on('end', onEnd);
-    message.on('error', end);
+    message.on('error', onError);
   }
 
   /** `bytes`, or a copy that is aligned for elements of any type and may be given back. */
@@ -97,4 +155,15 @@ export class Bodies {
     const shift = (ALIGNED_BYTES - (alignAt % ALIGNED_BYTES)) % ALIGNED_BYTES;
     return new Uint8Array(memory, shift, length);
   }
+}
+
+function tooLargeBody(limit: number, json: boolean): ServerError {
+  const wayOut = json
+    ? 'send tensors and images in binary, behind a JSON of Inference-Header-Content-Length bytes'
+    : 'send smaller batches';
+  const what = json ? 'its JSON' : 'it';
+  return new ServerError(
+    'TOO_LARGE',
+    `body: ${what} is longer than the ${limit} bytes that this server takes; ${wayOut}`,
+  );
 }

@@ -24,8 +24,19 @@ function elementType(name: string, datatype: string): (typeof DATATYPES)[TensorD
   );
 }
 
+/** Maximum number of axes of a tensor. */
+export const MOST_AXES = 32;
+/** Maximum number of files in an input. */
+const MOST_FILES = 1024;
+
 /** Number of elements; INVALID_ARGUMENT unless all dimensions are valid lengths. */
-export function elementsOf(name: string, shape: readonly number[]): number {
+function elementsOf(name: string, shape: readonly number[]): number {
+  if (shape.length > MOST_AXES) {
+    throw new ServerError(
+      'INVALID_ARGUMENT',
+      `input '${name}': its shape has ${shape.length} axes; send at most ${MOST_AXES}`,
+    );
+  }
   const elements = shape.reduce((product, length) => product * length, 1);
   if (
     shape.every((length) => Number.isSafeInteger(length) && length >= 0) &&
@@ -36,6 +47,26 @@ export function elementsOf(name: string, shape: readonly number[]): number {
   throw new ServerError(
     'INVALID_ARGUMENT',
     `input '${name}': its shape [${shape.join(', ')}] is not a list of lengths; give the number of elements along each axis`,
+  );
+}
+
+/** Number of files that an input of this shape has; INVALID_ARGUMENT for an invalid one, TOO_LARGE for too many. */
+function filesIn(name: string, shape: readonly number[]): number {
+  const count = elementsOf(name, shape);
+  if (count <= MOST_FILES) return count;
+  throw new ServerError(
+    'TOO_LARGE',
+    `input '${name}': it has ${count} images, and a request may have ${MOST_FILES}; send smaller batches`,
+  );
+}
+
+/** Throws INVALID_ARGUMENT or TOO_LARGE unless an input of this shape has so many files. */
+export function checkFiles(name: string, shape: readonly number[], received: number): void {
+  const count = filesIn(name, shape);
+  if (received === count) return;
+  throw new ServerError(
+    'INVALID_ARGUMENT',
+    `input '${name}': its shape [${shape.join(', ')}] is for ${count} images, but it has ${received}; send as many`,
   );
 }
 
@@ -73,7 +104,7 @@ export function tensorFromJson(
 ): Tensor {
   const { type } = elementType(name, datatype);
   elementsOf(name, shape);
-  const flat = Array.isArray(data[0]) ? (data.flat(Number.POSITIVE_INFINITY) as unknown[]) : data;
+  const flat = Array.isArray(data[0]) ? (data.flat(shape.length) as unknown[]) : data;
   return guarded(name, () => new Tensor(type, flat as number[], shape));
 }
 
@@ -102,7 +133,7 @@ export function jsonOf(tensor: Tensor): readonly (number | boolean)[] {
 
 /** Splits the binary form of BYTES elements: each follows its length, 4 little-endian bytes. */
 export function splitBytes(name: string, shape: readonly number[], bytes: Uint8Array): Uint8Array[] {
-  const count = elementsOf(name, shape);
+  const count = filesIn(name, shape);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const parts: Uint8Array[] = [];
   let at = 0;

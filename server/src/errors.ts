@@ -27,6 +27,9 @@ const CODES = {
 
 export type ServerErrorCode = keyof typeof CODES;
 
+/** A message may name what a client sent; headers, in which gRPC sends it, take neither more nor half a surrogate pair. */
+const LONGEST_MESSAGE = 1000;
+
 export class ServerError extends Error {
   override readonly name = 'ServerError';
 
@@ -36,7 +39,7 @@ export class ServerError extends Error {
     /** `retryAfter`: seconds after which the client may retry. */
     readonly options: { readonly retryAfter?: number; readonly cause?: unknown } = {},
   ) {
-    super(message, { cause: options.cause });
+    super(message.slice(0, LONGEST_MESSAGE).replace(/\p{Surrogate}/gu, '\ufffd'), { cause: options.cause });
   }
 
   get http(): number {
@@ -47,6 +50,9 @@ export class ServerError extends Error {
     return CODES[this.code].grpc;
   }
 }
+
+/** Is told of every failed request, by its method and path. */
+export type ReportFailure = (error: ServerError, request: string) => void;
 
 /** Errors of the package that are the client's fault; all others are the server's. */
 const CAUSED_BY_REQUESTS: Readonly<Record<string, ServerErrorCode>> = {

@@ -13,8 +13,9 @@ import { Tensor } from 'residual-skip';
 import type { Authenticate } from './auth.js';
 import type { Bodies } from './bodies.js';
 import { Caller } from './caller.js';
-import { bytesOf, joinBytes, splitBytes, tensorFromBytes, tensorFromJson } from './datatypes.js';
-import { asServerError, ServerError } from './errors.js';
+import { bytesOf, checkFiles, joinBytes, splitBytes, tensorFromBytes, tensorFromJson } from './datatypes.js';
+import { asServerError, type ReportFailure, ServerError } from './errors.js';
+import { guard } from './grpc-guard.js';
 import type { Inference } from './infer.js';
 import type { InferRequest, InferResponse, Parameters, RequestInput } from './messages.js';
 import { EXTENSIONS, modelMetadata, modelStatistics } from './metadata.js';
@@ -57,8 +58,11 @@ export interface GrpcContext {
   readonly version: string;
   readonly ready: () => boolean;
   readonly authenticate: Authenticate;
+  readonly reportFailure: ReportFailure;
   /** Maximum size of a message in bytes. */
   readonly bodyLimit: number;
+  readonly requestTimeout: number;
+  readonly mostStreams: number;
 }
 
 /** The file that describes the service, for clients. */
@@ -77,13 +81,17 @@ type Handler = (request: never, call: ServerUnaryCall<unknown, unknown>) => unkn
 
 /** The Open Inference Protocol v2 over gRPC. */
 export function createGrpcServer(context: GrpcContext): Server {
-  const { bodies, repository, inference, version, ready, authenticate, bodyLimit } = context;
+  const { bodies, repository, inference, version, ready, authenticate, reportFailure } = context;
+  const { service } = loadService();
+  const unary = (work: Handler) => handlerOf(work, reportFailure);
+  // Probes have no token.
+  const open = new Set(['ServerLive', 'ServerReady'].map((method) => service[method]!.path));
   const server = new Server({
-    'grpc.max_receive_message_length': bodyLimit,
+    'grpc.max_receive_message_length': context.bodyLimit,
     'grpc.max_send_message_length': -1,
+    'grpc.max_concurrent_streams': context.mostStreams,
+    interceptors: [guard({ bodies, authenticate, requestTimeout: context.requestTimeout, open })],
   });
-  const open = (work: Handler) => unary(work, () => {});
-  const guarded = (work: Handler) => unary(work, authenticate);
   const isReady = ({ name, version: asked }: Named) => {
     try {
       repository.get(name, asked);
@@ -93,16 +101,16 @@ export function createGrpcServer(context: GrpcContext): Server {
       throw error;
     }
   };
-  server.addService(loadService().service, {
-    ServerLive: open(() => ({ live: true })),
-    ServerReady: open(() => ({ ready: ready() })),
-    ModelReady: guarded((request: Named) => ({ ready: isReady(request) })),
-    ServerMetadata: guarded(() => ({ name: 'residual-skip', version, extensions: EXTENSIONS })),
-    ModelMetadata: guarded(({ name, version: asked }: Named) =>
+  server.addService(service, {
+    ServerLive: unary(() => ({ live: true })),
+    ServerReady: unary(() => ({ ready: ready() })),
+    ModelReady: unary((request: Named) => ({ ready: isReady(request) })),
+    ServerMetadata: unary(() => ({ name: 'residual-skip', version, extensions: EXTENSIONS })),
+    ModelMetadata: unary(({ name, version: asked }: Named) =>
       modelMetadata(repository.get(name, asked), repository),
     ),
-    ModelInfer: guarded((request: ModelInferRequest, call) => infer(request, call, inference, bodies)),
-    ModelStatistics: guarded(({ name, version: asked }: Named) => {
+    ModelInfer: unary((request: ModelInferRequest, call) => infer(request, call, inference, bodies)),
+    ModelStatistics: unary(({ name, version: asked }: Named) => {
       const all =
         name === ''
           ? repository.loaded()
@@ -111,14 +119,14 @@ export function createGrpcServer(context: GrpcContext): Server {
             : [repository.get(name, asked)];
       return { model_stats: all.map(modelStatistics) };
     }),
-    RepositoryIndex: guarded(async ({ ready: onlyReady }: { ready: boolean }) => {
+    RepositoryIndex: unary(async ({ ready: onlyReady }: { ready: boolean }) => {
       await repository.scan();
       return { models: repository.index().filter(({ state }) => !onlyReady || state === 'READY') };
     }),
-    RepositoryModelLoad: guarded(({ model_name }: { model_name: string }) =>
+    RepositoryModelLoad: unary(({ model_name }: { model_name: string }) =>
       repository.load(model_name).then(() => ({})),
     ),
-    RepositoryModelUnload: guarded(({ model_name }: { model_name: string }) =>
+    RepositoryModelUnload: unary(({ model_name }: { model_name: string }) =>
       repository.unload(model_name).then(() => ({})),
     ),
   });
@@ -134,13 +142,13 @@ export async function grpcCredentials(
   return ServerCredentials.createSsl(null, [{ cert_chain, private_key }]);
 }
 
-function unary(work: Handler, authenticate: Authenticate) {
+function handlerOf(work: Handler, reportFailure: ReportFailure) {
   return async (call: ServerUnaryCall<unknown, unknown>, callback: sendUnaryData<unknown>): Promise<void> => {
     try {
-      authenticate(call.metadata.get('authorization')[0]?.toString());
       callback(null, await work(call.request as never, call));
     } catch (error) {
       const failure = asServerError(error);
+      reportFailure(failure, call.getPath());
       callback({ code: failure.grpc, details: failure.message });
     }
   };
@@ -218,8 +226,9 @@ function parseInput(
     return { name, shape, content };
   }
   const data = contents?.[CONTENTS[datatype] ?? ''] ?? [];
-  const content = datatype === 'BYTES' ? (data as Uint8Array[]) : tensorFromJson(name, datatype, shape, data);
-  return { name, shape, content };
+  if (datatype !== 'BYTES') return { name, shape, content: tensorFromJson(name, datatype, shape, data) };
+  checkFiles(name, shape, data.length);
+  return { name, shape, content: data as Uint8Array[] };
 }
 
 function parametersOf(parameters: ParameterMap): Parameters {

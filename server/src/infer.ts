@@ -1,14 +1,16 @@
 import { Tensor } from 'residual-skip';
-import { concat, joinKey, runTogether, SHORT_MS, type Work } from './call.js';
+import { joinKey, runTogether, SHORT_MS, type Work } from './call.js';
 import type { Caller } from './caller.js';
-import { datatypeOf, elementsOf } from './datatypes.js';
+import { datatypeOf } from './datatypes.js';
 import { asServerError, ServerError } from './errors.js';
+import { type Hold, imagesAsTensor } from './images.js';
 import type {
   Failed,
   Finished,
   InferRequest,
   InferResponse,
   Parameters,
+  RequestInput,
   ResponseOutput,
 } from './messages.js';
 import type { ServedModel } from './model.js';
@@ -22,6 +24,8 @@ export interface InferenceOptions {
   readonly capacity: number;
   readonly threads: number;
   readonly mostItems: number;
+  /** Maximum number of bytes that the inputs of all requests take together. */
+  readonly inputLimit: number;
   readonly onFinished?: (finished: Finished) => void;
   readonly onFailed?: (failed: Failed) => void;
 }
@@ -32,6 +36,8 @@ export class Inference {
   readonly #repository: ModelRepository;
   readonly #options: InferenceOptions;
   #decoding = 0;
+  /** Bytes of the inputs of all requests that have no answer yet. */
+  #held = 0;
 
   constructor(repository: ModelRepository, options: InferenceOptions) {
     this.#repository = repository;
@@ -48,12 +54,36 @@ export class Inference {
   async infer(request: InferRequest, caller: Caller): Promise<InferResponse> {
     const started = performance.now();
     let model: ServedModel | null = null;
+    let held = 0;
+    const hold: Hold = (bytes) => {
+      this.#checkMemory(held + bytes, bytes);
+      held += bytes;
+      this.#held += bytes;
+    };
     try {
+      hold(bytesIn(request.inputs));
       const found = this.#repository.get(request.model, request.version);
       model = found;
-      return await found.use(() => this.#inferOn(found, request, caller, started));
+      return await found.use(() => this.#inferOn(found, request, caller, started, hold));
     } catch (error) {
       throw this.#failed(model, error, request, started);
+    } finally {
+      this.#held -= held;
+    }
+  }
+
+  /** Throws unless a request that takes `all` bytes may take `more` of them now. */
+  #checkMemory(all: number, more: number): void {
+    const { inputLimit } = this.#options;
+    if (all > inputLimit) {
+      throw new ServerError(
+        'TOO_LARGE',
+        `inputs: they take ${all} bytes, more than the ${inputLimit} that this server has for them; send smaller batches`,
+      );
+    }
+    if (this.#held + more > inputLimit) {
+      const message = `inputs: those of all requests fill the ${inputLimit} bytes that this server has for them; try again later`;
+      throw new ServerError('BUSY', message, { retryAfter: 1 });
     }
   }
 
@@ -85,13 +115,14 @@ export class Inference {
     request: InferRequest,
     caller: Caller,
     started: number,
+    hold: Hold,
   ): Promise<InferResponse> {
     const { policy, priority, timeout, trace } = request.parameters;
     // Otherwise requests that wait when the setting changes would still run in the old one.
     const setting = policy === undefined ? undefined : model.settingCalled(String(policy));
     const deadline = leaveAfter(caller, timeout);
     try {
-      const feeds = await this.#feedsOf(model, request);
+      const feeds = await this.#feedsOf(model, request, caller, hold);
       const fetches =
         request.outputs.length > 0 ? request.outputs.map(({ name }) => name) : model.outputNames;
       checkOutputs(model, fetches);
@@ -113,18 +144,22 @@ export class Inference {
     }
   }
 
-  async #feedsOf(model: ServedModel, { inputs }: InferRequest): Promise<Record<string, Tensor>> {
+  async #feedsOf(
+    model: ServedModel,
+    { inputs }: InferRequest,
+    caller: Caller,
+    hold: Hold,
+  ): Promise<Record<string, Tensor>> {
     const images = inputs.some(({ content }) => !(content instanceof Tensor));
     // Requests whose images are being decoded will join the queue.
     if (images) this.queue.checkRoom(this.#decoding);
     this.#decoding++;
     try {
       const feeds: [string, Tensor][] = [];
-      for (const { name, shape, content } of inputs) {
-        feeds.push([
-          name,
-          content instanceof Tensor ? content : await imagesAsTensor(model, name, shape, content),
-        ]);
+      for (const { name, content } of inputs) {
+        const tensor =
+          content instanceof Tensor ? content : await imagesAsTensor(model, name, content, caller, hold);
+        feeds.push([name, tensor]);
       }
       return Object.fromEntries(feeds);
     } finally {
@@ -217,29 +252,13 @@ function classification(
   return { name, datatype: 'BYTES', shape: [items, each], content };
 }
 
-async function imagesAsTensor(
-  model: ServedModel,
-  name: string,
-  shape: readonly number[],
-  files: readonly Uint8Array[],
-): Promise<Tensor> {
-  const count = elementsOf(name, shape);
-  if (count !== files.length || count === 0) {
-    throw new ServerError(
-      'INVALID_ARGUMENT',
-      `input '${name}': its shape [${shape.join(', ')}] is for ${count} images, but it has ${files.length}; send as many`,
-    );
+function bytesIn(inputs: readonly RequestInput[]): number {
+  let bytes = 0;
+  for (const { content } of inputs) {
+    if (content instanceof Tensor) bytes += content.data.byteLength;
+    else for (const { byteLength } of content) bytes += byteLength;
   }
-  const tensors = await Promise.all(files.map((file) => model.decode(file)));
-  const [first] = tensors;
-  const odd = tensors.find(({ dims }) => dims.some((length, axis) => length !== first!.dims[axis]));
-  if (odd) {
-    throw new ServerError(
-      'INVALID_ARGUMENT',
-      `input '${name}': its images have different sizes after preprocessing; send them one by one`,
-    );
-  }
-  return concat(tensors);
+  return bytes;
 }
 
 function checkOutputs(model: ServedModel, fetches: readonly string[]): void {

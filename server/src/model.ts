@@ -1,10 +1,13 @@
 import {
   ImageClassifier,
   InferenceSession,
+  pixelsOf,
   Tensor,
   type TensorMetadata,
   type TracedRun,
 } from 'residual-skip';
+import type { Caller } from './caller.js';
+import { decodes } from './decodes.js';
 import { ServerError } from './errors.js';
 import { PromiseMonitor, type Trip } from './promise-monitor.js';
 import { FULL, modelOf, REFERENCE, referenceOf, type Setting } from './settings.js';
@@ -184,10 +187,16 @@ export class ServedModel {
     await this.session.release();
   }
 
-  /** Decodes and preprocesses the bytes of an image file. */
-  async decode(bytes: Uint8Array): Promise<Tensor<'float32'>> {
-    if (this.classifier) return this.classifier.prepare(bytes);
-    throw new ServerError('INVALID_ARGUMENT', `model ${this.name}: it doesn't take images; send its tensors`);
+  /** Decodes and preprocesses the bytes of an image file, as soon as the process has room for it. */
+  async decode(bytes: Uint8Array, name: string, caller: Caller): Promise<Tensor<'float32'>> {
+    const { classifier } = this;
+    if (!classifier)
+      throw new ServerError(
+        'INVALID_ARGUMENT',
+        `model ${this.name}: it doesn't take images; send its tensors`,
+      );
+    const pixels = await pixelsOf(bytes, { name });
+    return decodes.run(pixels, caller, () => classifier.prepare(bytes));
   }
 }
 

@@ -34,6 +34,18 @@ export const serverOptionsSchema = z.strictObject({
     .int()
     .min(1)
     .default(64 << 20),
+  /** Maximum size of the JSON of a body in bytes; what is sent in binary doesn't count. */
+  jsonLimit: z
+    .int()
+    .min(1)
+    .default(1 << 20),
+  /** Maximum number of bytes that the inputs of all requests take together; others are answered with 429. */
+  inputLimit: z
+    .int()
+    .min(1)
+    .default(1 << 30),
+  /** Maximum number of calls at a time of one gRPC connection; clients wait with others. */
+  mostStreams: z.int().min(1).default(100),
   /** Milliseconds a client has to send its request. */
   requestTimeout: z.int().min(1).default(30_000),
   /** Milliseconds that running requests have to end after SIGTERM. */

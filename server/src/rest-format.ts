@@ -1,29 +1,52 @@
 import { TextDecoder } from 'node:util';
 import { Tensor } from 'residual-skip';
 import { z } from 'zod';
-import { bytesOf, joinBytes, jsonOf, splitBytes, tensorFromBytes, tensorFromJson } from './datatypes.js';
+import {
+  bytesOf,
+  checkFiles,
+  joinBytes,
+  jsonOf,
+  MOST_AXES,
+  splitBytes,
+  tensorFromBytes,
+  tensorFromJson,
+} from './datatypes.js';
 import { ServerError } from './errors.js';
-import type { InferRequest, InferResponse, RequestInput, ResponseOutput } from './messages.js';
+import type { InferRequest, InferResponse, Parameters, RequestInput, ResponseOutput } from './messages.js';
+
+/** Maximum number of inputs and of outputs of a request. */
+const MOST_PORTS = 1024;
+
+/** An array whose length is checked before its elements: zod describes every wrong element, which takes long for many. */
+const atMost = <T>(most: number, element: z.ZodType<T>) =>
+  z.array(z.unknown()).max(most).pipe(z.array(element));
 
 /** Schemas of requests in the Open Inference Protocol's JSON, with its binary tensor data extension. */
-const parameters = z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])).default({});
+const parameters = z
+  .custom<Parameters>(isParameters, 'expected text, numbers or booleans by name')
+  .default({});
 const requestSchema = z.object({
   id: z.string().default(''),
   parameters,
-  inputs: z
-    .array(
-      z.object({
-        name: z.string(),
-        datatype: z.string(),
-        shape: z.array(z.int().min(0)),
-        parameters,
-        data: z.array(z.unknown()).optional(),
-      }),
-    )
-    .min(1),
-  outputs: z.array(z.object({ name: z.string(), parameters })).default([]),
+  inputs: atMost(
+    MOST_PORTS,
+    z.object({
+      name: z.string(),
+      datatype: z.string(),
+      shape: atMost(MOST_AXES, z.int().min(0)),
+      parameters,
+      data: z.array(z.unknown()).optional(),
+    }),
+  ).refine(({ length }) => length > 0, 'expected at least one'),
+  outputs: atMost(MOST_PORTS, z.object({ name: z.string(), parameters })).default([]),
 });
 type JsonRequest = z.infer<typeof requestSchema>;
+
+/** Quicker than a schema, and ends at the first wrong value. */
+function isParameters(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return false;
+  return Object.values(value).every((one) => ['string', 'number', 'boolean'].includes(typeof one));
+}
 
 /** A parsed request, and the outputs that it wants in binary. */
 export interface ParsedRequest {
@@ -118,7 +141,8 @@ function parseInput(
     );
   if (datatype !== 'BYTES') return { name, shape, content: tensorFromJson(name, datatype, shape, data) };
   // JSON can't hold bytes: files are base64, as for other servers of the protocol.
-  const texts = data.flat(Number.POSITIVE_INFINITY);
+  const texts = data.flat(shape.length);
+  checkFiles(name, shape, texts.length);
   if (!texts.every((text) => typeof text === 'string')) {
     throw new ServerError('INVALID_ARGUMENT', `input '${name}': its BYTES are not strings; send base64`);
   }

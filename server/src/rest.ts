@@ -1,3 +1,4 @@
+import type { IncomingHttpHeaders } from 'node:http';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { Tensor } from 'residual-skip';
 import { z } from 'zod';
@@ -30,8 +31,10 @@ export interface RestContext {
 /** Adds the REST routes of the Open Inference Protocol v2 and of EXTENSIONS. */
 export function addRestRoutes(app: FastifyInstance, context: RestContext): void {
   const { repository, inference, bodies, version, ready } = context;
+  // Fastify's own would read other types, such as plain text, without these limits.
+  app.removeAllContentTypeParsers();
   app.addContentTypeParser(['application/json', 'application/octet-stream'], ({ headers }, message, done) =>
-    bodies.read(message, Number(headers[HEADER_LENGTH] ?? 0), done),
+    bodies.read(message, jsonLength(headers), done),
   );
 
   app.get('/v2', () => ({ name: 'residual-skip', version, extensions: EXTENSIONS }));
@@ -82,12 +85,8 @@ async function infer(
   reply: FastifyReply,
   { inference, bodies }: RestContext,
 ): Promise<FastifyReply> {
-  const header = request.headers[HEADER_LENGTH];
   const received = bodyOf(request.body);
-  const { request: parsed, binary } = parseInferBody(
-    received,
-    header === undefined ? undefined : Number(header),
-  );
+  const { request: parsed, binary } = parseInferBody(received, jsonLength(request.headers));
   const { model, version = '' } = request.params;
   const { traceparent } = request.headers as { traceparent?: string };
   const response = await inference.infer({ ...parsed, model, version, traceparent }, callerOf(reply));
@@ -99,6 +98,12 @@ async function infer(
     .type('application/octet-stream')
     .header('Inference-Header-Content-Length', headerLength)
     .send(body);
+}
+
+/** Length of the JSON at the start of a body; undefined if all of it is JSON. */
+function jsonLength(headers: IncomingHttpHeaders): number | undefined {
+  const header = headers[HEADER_LENGTH];
+  return header === undefined ? undefined : Number(header);
 }
 
 const REFUSAL = JSON.stringify({ error: QUEUE_FULL, code: 'BUSY' });

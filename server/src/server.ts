@@ -1,12 +1,13 @@
 import { readFile } from 'node:fs/promises';
+import { inspect as describe } from 'node:util';
 import type { Server as GrpcServer } from '@grpc/grpc-js';
 import fastify, { type FastifyError, type FastifyInstance } from 'fastify';
 import { inspect, ResidualSkipError } from 'residual-skip';
 import { type Authenticate, authenticator } from './auth.js';
 import { Bodies } from './bodies.js';
 import { ElasticDepth, type SettingChange, settingChange } from './elastic.js';
-import { asServerError, ServerError } from './errors.js';
-import { createGrpcServer, grpcCredentials } from './grpc.js';
+import { asServerError, type ReportFailure, ServerError } from './errors.js';
+import { createGrpcServer, type GrpcContext, grpcCredentials } from './grpc.js';
 import { Inference } from './infer.js';
 import { LivePage } from './live.js';
 import type { Failed, Finished } from './messages.js';
@@ -66,12 +67,13 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     checkUsed(settings, repository);
 
     const ready = () => !draining && repository.index().every(({ state }) => state !== 'LOADING');
-    const app = await createApp(parsed, () => draining);
+    const reportFailure = failureLog(parsed.log);
+    const app = await createApp(parsed, () => draining, reportFailure);
     cleanups.push(() => app.close());
-    const bodies = new Bodies(parsed.bodyLimit);
+    const bodies = new Bodies(parsed);
     const context = { bodies, repository, inference, version: packageVersion(), ready };
     await addRoutes(app, core, context, authenticate);
-    const grpc = await listenGrpc(parsed, { ...context, authenticate });
+    const grpc = await listenGrpc(parsed, { ...context, authenticate, reportFailure });
     if (grpc) cleanups.push(() => shutDown(grpc.server));
     elastic?.start();
     live.start();
@@ -107,7 +109,7 @@ interface Core {
 
 /** Creates the parts that both protocols share, and connects them to their watchers. */
 async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promise<Core> {
-  const { threads, capacity, mostItems, targetP99, targetQueue, shadow, log } = parsed;
+  const { threads, capacity, mostItems, inputLimit, targetP99, targetQueue, shadow, log } = parsed;
   const settings = await settingsOf(parsed.policies);
   const references = new Map<string, string>();
   for (const path of parsed.references) references.set((await inspect(path)).sha256, path);
@@ -132,15 +134,12 @@ async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promi
     onTrip,
   }));
   const inference = new Inference(repository, {
-    ...{ capacity, threads, mostItems },
+    ...{ capacity, threads, mostItems, inputLimit },
     onFinished: (finished) => {
       for (const watcher of watchers) watcher.finished(finished);
     },
     onFailed: (failed) => {
       for (const watcher of watchers) watcher.failed?.(failed);
-      const { model, error } = failed;
-      if (error.code === 'INTERNAL')
-        log?.({ event: 'failure', model: model?.name, error: String(error.cause ?? error) });
     },
   });
   const metrics = new Metrics(repository, () => inference);
@@ -195,9 +194,19 @@ function shutDown(server: GrpcServer): Promise<void> {
   return new Promise((resolve) => server.tryShutdown(() => resolve()));
 }
 
+/** Logs failures that are the server's own, with what caused them. */
+function failureLog(log: ParsedOptions['log']): ReportFailure {
+  return (error, request) => {
+    // Without a cause, a 5xx is an answer on purpose: of a server that drains, for a model that isn't loaded.
+    if (error.http < 500 || (error.code !== 'INTERNAL' && error.cause === undefined)) return;
+    log?.({ event: 'failure', request, code: error.code, error: describe(error.cause ?? error) });
+  };
+}
+
 async function createApp(
   { bodyLimit, requestTimeout, tls }: ParsedOptions,
   draining: () => boolean,
+  reportFailure: ReportFailure,
 ): Promise<FastifyInstance> {
   const https = tls && { cert: await readFile(tls.cert), key: await readFile(tls.key) };
   const app = fastify({
@@ -215,11 +224,13 @@ async function createApp(
   });
   app.setErrorHandler((error: FastifyError, request, reply) => {
     const failure = failureOf(error);
+    reportFailure(failure, `${request.method} ${request.url}`);
     if (failure.options.retryAfter !== undefined) reply.header('retry-after', failure.options.retryAfter);
     if (failure.code === 'UNAVAILABLE') reply.header('retry-after', 1);
     if (failure.code === 'UNAUTHENTICATED') reply.header('www-authenticate', 'Basic realm="residual-skip"');
     // Otherwise the unread rest of a refused body would be parsed as the next request.
-    if (failure.code === 'TOO_LARGE') reply.header('connection', 'close');
+    if (['TOO_LARGE', 'BUSY'].includes(failure.code) && !request.raw.complete)
+      reply.header('connection', 'close');
     request.raw.resume();
     return reply.code(failure.http).send({ error: failure.message, code: failure.code });
   });
@@ -241,11 +252,11 @@ function failureOf(error: FastifyError): ServerError {
 }
 
 async function listenGrpc(
-  { grpcPort, host, tls, bodyLimit }: ParsedOptions,
-  context: Omit<Parameters<typeof createGrpcServer>[0], 'bodyLimit'>,
+  { grpcPort, host, tls, bodyLimit, requestTimeout, mostStreams }: ParsedOptions,
+  context: Omit<GrpcContext, 'bodyLimit' | 'requestTimeout' | 'mostStreams'>,
 ): Promise<{ server: GrpcServer; address: string } | undefined> {
   if (grpcPort === null) return undefined;
-  const server = createGrpcServer({ ...context, bodyLimit });
+  const server = createGrpcServer({ ...context, bodyLimit, requestTimeout, mostStreams });
   const credentials = await grpcCredentials(tls);
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync(`${host}:${grpcPort}`, credentials, (error, bound) => {

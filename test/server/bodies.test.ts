@@ -3,19 +3,20 @@ import { PassThrough } from 'node:stream';
 import { Bodies } from '../../server/src/bodies.js';
 
 const LIMIT = 100_000;
+const LIMITS = { bodyLimit: LIMIT, jsonLimit: 1000 };
 
 /** Reads a body that arrives in these chunks. */
 function read(
   bodies: Bodies,
   chunks: readonly Uint8Array[],
-  { alignAt = 0, length }: { alignAt?: number; length?: number } = {},
+  { json = 0, length }: { json?: number | undefined; length?: number } = {},
 ): Promise<Uint8Array> {
   const headers = length === undefined ? {} : { 'content-length': String(length) };
   const message = Object.assign(new PassThrough(), { headers });
   for (const chunk of chunks) message.write(chunk);
   message.end();
   return new Promise((resolve, reject) => {
-    bodies.read(message as unknown as IncomingMessage, alignAt, (error, body) =>
+    bodies.read(message as unknown as IncomingMessage, json, (error, body) =>
       error ? reject(error) : resolve(body!),
     );
   });
@@ -26,13 +27,13 @@ const part = (value: number, length: number) => new Uint8Array(length).fill(valu
 test('reads a body whose length is known, and one whose length is not', async () => {
   const chunks = [part(1, 5), part(2, 70_000)];
   const whole = Buffer.concat(chunks);
-  const bodies = new Bodies(LIMIT);
+  const bodies = new Bodies(LIMITS);
   expect(Buffer.from(await read(bodies, chunks, { length: 70_005 })).equals(whole)).toBe(true);
   expect(Buffer.from(await read(bodies, chunks)).equals(whole)).toBe(true);
 });
 
 test('memory is used again when it was given back, and not before', async () => {
-  const bodies = new Bodies(LIMIT);
+  const bodies = new Bodies(LIMITS);
   const first = await read(bodies, [part(1, 1000)], { length: 1000 });
   const second = await read(bodies, [part(2, 1000)], { length: 1000 });
   expect(second.buffer).not.toBe(first.buffer);
@@ -44,13 +45,13 @@ test('memory is used again when it was given back, and not before', async () => 
   expect(second).toEqual(part(2, 1000));
 });
 
-test.each([0, 1, 8, 203])('what begins at byte %i is aligned', async (alignAt) => {
-  const { byteOffset } = await read(new Bodies(LIMIT), [part(1, 300)], { alignAt, length: 300 });
-  expect((byteOffset + alignAt) % 8).toBe(0);
+test.each([0, 1, 8, 203])('what follows a JSON of %i bytes is aligned', async (json) => {
+  const { byteOffset } = await read(new Bodies(LIMITS), [part(1, 300)], { json, length: 300 });
+  expect((byteOffset + json) % 8).toBe(0);
 });
 
 test('bytes that are not aligned are copied into memory that is used again', () => {
-  const bodies = new Bodies(LIMIT);
+  const bodies = new Bodies(LIMITS);
   const memory = part(1, 1000);
   expect(bodies.aligned(memory)).toBe(memory);
   const copy = bodies.aligned(memory.subarray(3));
@@ -61,6 +62,6 @@ test('bytes that are not aligned are copied into memory that is used again', () 
 });
 
 test.each([LIMIT + 1, undefined])('refuses what is too long, with length %s', async (length) => {
-  const body = read(new Bodies(LIMIT), [part(1, LIMIT), part(1, 1)], length === undefined ? {} : { length });
+  const body = read(new Bodies(LIMITS), [part(1, LIMIT), part(1, 1)], length === undefined ? {} : { length });
   await expect(body).rejects.toMatchObject({ code: 'TOO_LARGE' });
 });

@@ -1,0 +1,75 @@
+import { constants, type ServerHttp2Stream } from 'node:http2';
+import {
+  ServerInterceptingCall,
+  type ServerInterceptingCallInterface,
+  type ServerInterceptor,
+} from '@grpc/grpc-js';
+import type { Authenticate } from './auth.js';
+import type { Bodies } from './bodies.js';
+import { asServerError, ServerError } from './errors.js';
+
+export interface GuardOptions {
+  readonly bodies: Bodies;
+  readonly authenticate: Authenticate;
+  /** Milliseconds a client has to send its request. */
+  readonly requestTimeout: number;
+  /** Paths of methods that need no token. */
+  readonly open: ReadonlySet<string>;
+}
+
+/**
+ * Time for the status of a refused call to be sent before its stream is closed, which discards what is queued. (Node.js can also
+ * abort when a stream is closed while its connection is being read, as it is when a call is refused: nodejs/node#38964.)
+ */
+const FLUSH_MS = 100;
+
+/**
+ * Watches over a call until its request is complete: its token is checked before anything of the request is read, its bytes count
+ * as those of other bodies, and it ends when it takes too long.
+ */
+export function guard({ bodies, authenticate, requestTimeout, open }: GuardOptions): ServerInterceptor {
+  return ({ path }, call) => {
+    const stream = streamOf(call);
+    const refuse = (cause: unknown) => {
+      const { grpc, message } = asServerError(cause);
+      call.sendStatus({ code: grpc, details: message });
+      // Otherwise what was received would be kept until the client also ends the call.
+      setTimeout(() => stream.close(constants.NGHTTP2_NO_ERROR), FLUSH_MS).unref();
+    };
+    const { add, end } = bodies.begin(refuse);
+    const late = () =>
+      refuse(
+        new ServerError('TIMEOUT', `request: it wasn't complete after ${requestTimeout} ms; send it faster`),
+      );
+    const timer = setTimeout(late, requestTimeout);
+    const done = () => {
+      clearTimeout(timer);
+      end();
+    };
+    stream.on('data', ({ length }: Uint8Array) => add(length));
+    stream.once('close', done);
+    return new ServerInterceptingCall(call, {
+      start: (next) =>
+        next({
+          onReceiveMetadata: (metadata, receive) => {
+            try {
+              if (!open.has(path)) authenticate(metadata.get('authorization')[0]?.toString());
+            } catch (error) {
+              refuse(error);
+              return;
+            }
+            receive(metadata);
+          },
+          onReceiveHalfClose: (receive) => {
+            done();
+            receive();
+          },
+        }),
+    });
+  };
+}
+
+/** grpc-js hands a request on when it is complete; only the stream shows what was received before. */
+function streamOf(call: ServerInterceptingCallInterface): ServerHttp2Stream {
+  return (call as unknown as { readonly stream: ServerHttp2Stream }).stream;
+}

@@ -1,0 +1,540 @@
+import { readFileSync } from 'node:fs';
+import { type ClientHttp2Session, type ClientHttp2Stream, connect as connectHttp2 } from 'node:http2';
+import { connect, type Socket } from 'node:net';
+import { resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { status } from '@grpc/grpc-js';
+import { ImageClassifier, InferenceSession } from 'residual-skip';
+import { createServer, type RunningServer } from 'residual-skip-server';
+import sharp from 'sharp';
+import { Bodies } from '../../server/src/bodies.js';
+import { Caller } from '../../server/src/caller.js';
+import { Decodes, decodes } from '../../server/src/decodes.js';
+import { ServerError } from '../../server/src/errors.js';
+import { loadService } from '../../server/src/grpc.js';
+import { folderOf, removeFolders } from '../helpers/files.js';
+
+const MODEL = 'cifar10-resnet14-gated';
+const PATH = `/v2/models/${MODEL}/infer`;
+const CAT = readFileSync(resolve('examples/images/cat-0000.jpg'));
+const MIB = 1 << 20;
+
+const entries: Record<string, unknown>[] = [];
+const options = {
+  folders: [resolve('models', MODEL)],
+  ...{ port: 0, grpcPort: 0, bodyLimit: 4 * MIB, inputLimit: 8 * MIB, mostStreams: 20, requestTimeout: 2000 },
+  log: (entry: object) => entries.push(entry as Record<string, unknown>),
+};
+let server: RunningServer;
+beforeAll(async () => {
+  server = await createServer(options);
+});
+afterAll(async () => {
+  await server.close();
+  await removeFolders();
+});
+beforeEach(() => entries.splice(0));
+afterEach(() => jest.restoreAllMocks());
+
+interface Answer {
+  readonly status: number;
+  readonly code?: string;
+  readonly error?: string;
+  readonly outputs?: readonly { readonly data: readonly string[] }[];
+}
+
+async function post(
+  body: string | Uint8Array<ArrayBuffer>,
+  headers: Record<string, string> = {},
+  signal: AbortSignal | null = null,
+): Promise<Answer> {
+  const type = { 'content-type': 'application/json' };
+  const init = { method: 'POST', headers: { ...type, ...headers }, body, signal };
+  const response = await fetch(`${server.url}${PATH}`, init);
+  return { status: response.status, ...((await response.json()) as object) };
+}
+
+/** Sends JSON with binary tensors behind it. */
+function postBinary(json: object, tail: Uint8Array, signal: AbortSignal | null = null): Promise<Answer> {
+  const head = Buffer.from(JSON.stringify(json));
+  const headers = { 'inference-header-content-length': `${head.length}` };
+  return post(Buffer.concat([head, tail]), headers, signal);
+}
+
+/** Sends image files in binary. */
+function classify(files: readonly Uint8Array[], signal: AbortSignal | null = null): Promise<Answer> {
+  const parts = files.flatMap((file) => {
+    const length = Buffer.alloc(4);
+    length.writeUInt32LE(file.length);
+    return [length, file];
+  });
+  const tail = Buffer.concat(parts);
+  const input = { name: 'input', datatype: 'BYTES', shape: [files.length] };
+  const inputs = [{ ...input, parameters: { binary_data_size: tail.length } }];
+  return postBinary(
+    { inputs, outputs: [{ name: 'logits', parameters: { classification: 1 } }] },
+    tail,
+    signal,
+  );
+}
+
+/** A client that means no harm has its answer. */
+async function expectServed(): Promise<void> {
+  const { outputs } = await classify([CAT]);
+  expect(outputs![0]!.data[0]).toMatch(/:3:cat$/);
+}
+
+const flat = (width: number, height: number) =>
+  sharp({ create: { width, height, channels: 3, background: '#804020' } })
+    .png()
+    .toBuffer();
+
+describe('images', () => {
+  test('SVG is refused, whatever it would take to render', async () => {
+    const turbulence = '<filter id="f"><feTurbulence numOctaves="9"/></filter><rect filter="url(#f)"';
+    const svg = Buffer.from(
+      `<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64">${turbulence} width="64" height="64"/></svg>`,
+    );
+    const prepare = jest.spyOn(ImageClassifier.prototype, 'prepare');
+    const answers = await Promise.all([svg, svg, svg, svg].map((file) => classify([file])));
+    for (const answer of answers) expect(answer).toMatchObject({ status: 400, code: 'INVALID_ARGUMENT' });
+    expect(prepare).not.toHaveBeenCalled();
+    await expectServed();
+  });
+
+  test('at most two are decoded at a time, and a small one overtakes those that are large', async () => {
+    const original = ImageClassifier.prototype.prepare;
+    let running = 0;
+    let most = 0;
+    jest.spyOn(ImageClassifier.prototype, 'prepare').mockImplementation(async function (
+      this: ImageClassifier,
+      image,
+    ) {
+      running++;
+      most = Math.max(most, running);
+      try {
+        return await original.call(this, image);
+      } finally {
+        running--;
+      }
+    });
+    const large = await flat(2048, 2048);
+    const completed: string[] = [];
+    const sent = (name: string, files: readonly Uint8Array[]) =>
+      classify(files).then(({ status }) => completed.push(`${name} ${status}`));
+    const attacks = Array.from({ length: 4 }, () => sent('large', [large, large, large]));
+    while (decodes.length === 0) await sleep(1);
+    await Promise.all([...attacks, sent('cat', [CAT])]);
+    expect(completed).toEqual(['cat 200', ...Array(4).fill('large 200')]);
+    expect(most).toBe(2);
+  });
+
+  test('those that still wait are dropped when their client leaves', async () => {
+    const begun: (() => void)[] = [];
+    const original = ImageClassifier.prototype.prepare;
+    const prepare = jest.spyOn(ImageClassifier.prototype, 'prepare');
+    prepare.mockImplementation(async function (this: ImageClassifier, image) {
+      await new Promise<void>((go) => begun.push(go));
+      return original.call(this, image);
+    });
+    const leaving = new AbortController();
+    const left = classify(Array(8).fill(CAT), leaving.signal).catch(({ name }: Error) => name);
+    while (begun.length < 2) await sleep(1);
+    const stays = classify([CAT]);
+    const leavesToo = classify(Array(8).fill(CAT), leaving.signal).catch(({ name }: Error) => name);
+    while (decodes.length < 3) await sleep(1);
+    leaving.abort();
+    expect(await Promise.all([left, leavesToo])).toEqual(['AbortError', 'AbortError']);
+    while (decodes.length > 1) await sleep(1);
+    for (const go of begun.splice(0)) go();
+    while (begun.length < 1) await sleep(1);
+    begun[0]!();
+    expect((await stays).status).toBe(200);
+    expect(prepare).toHaveBeenCalledTimes(3);
+    expect({ running: decodes.running, pixels: decodes.pixels }).toEqual({ running: 0, pixels: 0 });
+  });
+
+  test('a request has at most 1024 of them, and as many as their tensors have room', async () => {
+    for (const [count, message] of [
+      [1025, /1025 images/],
+      [700, /more than the 8388608/],
+    ] as const) {
+      const answer = await classify(Array(count).fill(CAT));
+      expect(answer).toMatchObject({
+        status: 413,
+        code: 'TOO_LARGE',
+        error: expect.stringMatching(message),
+      });
+    }
+    await expectServed();
+  });
+});
+
+describe('Decodes', () => {
+  /** Decodes that end when they are told to. */
+  function started(gate: Decodes, ...given: readonly (readonly [name: string, pixels: number])[]) {
+    const running = new Map<string, () => void>();
+    const order: string[] = [];
+    const all = given.map(([name, pixels]) =>
+      gate.run(pixels, new Caller(), () => {
+        order.push(name);
+        return new Promise<void>((end) => running.set(name, end));
+      }),
+    );
+    const end = async (name: string) => {
+      running.get(name)!();
+      running.delete(name);
+      await sleep(0);
+    };
+    return { order, running, end, all };
+  }
+
+  test('their pixels are within the budget, and one that is larger runs alone', async () => {
+    const gate = new Decodes(2, 100);
+    const { order, running, end, all } = started(gate, ['a', 60], ['b', 70], ['c', 500]);
+    await sleep(0);
+    expect([...running.keys()]).toEqual(['a']);
+    await end('a');
+    expect([...running.keys()]).toEqual(['b']);
+    await end('b');
+    expect([...running.keys()]).toEqual(['c']);
+    expect(gate.pixels).toBe(500);
+    await end('c');
+    await Promise.all(all);
+    expect(order).toEqual(['a', 'b', 'c']);
+    expect(gate.pixels).toBe(0);
+  });
+
+  test('small ones overtake a large one for as many pixels as it has', async () => {
+    const gate = new Decodes(1, 1000);
+    const first = started(gate, ['first', 10], ['large', 100]);
+    const order: string[] = [];
+    const small = (i: number): Promise<unknown> =>
+      gate.run(30, new Caller(), async () => {
+        order.push(`small ${i}`);
+        if (i < 10) void small(i + 1);
+      });
+    const begun = small(1);
+    await sleep(0);
+    await first.end('first');
+    await begun;
+    while (!first.running.has('large')) await sleep(1);
+    expect(order).toEqual(['small 1', 'small 2', 'small 3']);
+    await first.end('large');
+    await Promise.all(first.all);
+  });
+
+  test('room is given back when decoding fails', async () => {
+    const gate = new Decodes(1, 10);
+    const failing = gate.run(5, new Caller(), () => Promise.reject(new Error('torn')));
+    await expect(failing).rejects.toThrow('torn');
+    expect(await gate.run(5, new Caller(), async () => 'decoded')).toBe('decoded');
+    const gone = new Caller();
+    gone.disconnect();
+    await expect(gate.run(5, gone, async () => 'decoded')).rejects.toMatchObject({ code: 'CANCELLED' });
+  });
+});
+
+describe('JSON', () => {
+  const input = { name: 'input', datatype: 'FP32', shape: [1, 3, 32, 32] };
+  const pixels = Array<number>(3072).fill(0.5);
+  const request = (fields: object) => JSON.stringify({ inputs: [{ ...input, data: pixels }], ...fields });
+  /** As many copies of `text`, which commas separate, as fit. */
+  const many = (text: string, bytes = 0.9 * MIB) => Array(Math.floor(bytes / (text.length + 1))).fill(text);
+  const names = () => many('"0000000":1').map((_, i) => `"${i.toString(36).padStart(7, '0')}":1`);
+
+  test('has at most 1 MiB; what is sent in binary does not count', async () => {
+    const long = request({ id: 'x'.repeat(MIB) });
+    const header = { 'inference-header-content-length': `${Buffer.byteLength(long)}` };
+    for (const headers of [undefined, header]) {
+      const answer = await post(long, headers);
+      expect(answer).toMatchObject({
+        ...{ status: 413, code: 'TOO_LARGE' },
+        error: expect.stringMatching(/JSON.*binary/),
+      });
+    }
+    const tail = Buffer.alloc(100 * 3072 * 4);
+    const inputs = [{ ...input, shape: [100, 3, 32, 32], parameters: { binary_data_size: tail.length } }];
+    expect((await postBinary({ inputs }, tail)).status).toBe(200);
+  });
+
+  test('the limit is an option', async () => {
+    const small = await createServer({ ...options, grpcPort: null, jsonLimit: 1000 });
+    const { url } = small;
+    const send = (body: string) =>
+      fetch(`${url}/v2/repository/index`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body,
+      });
+    expect((await send('{}'.padEnd(1000))).status).toBe(200);
+    expect((await send('{}'.padEnd(1001))).status).toBe(413);
+    await small.close();
+  });
+
+  const nested = Math.floor(0.45 * MIB);
+  const but = (field: string, text: string) => {
+    const whole = request({ outputs: [], parameters: {} });
+    return whole.replace(new RegExp(`"${field}":(\\[[^\\]]*\\]|\\{\\}|"\\w*")`), `"${field}":${text}`);
+  };
+  test.each<[string, string, RegExp]>([
+    [
+      'parameters that are none',
+      but('parameters', `{${names().join().replaceAll(':1', ':[]')}}`),
+      /^parameters: expected text/,
+    ],
+    ['brackets that nest', but('data', '['.repeat(nested) + ']'.repeat(nested)), /^input 'input': /],
+    ['brackets that never close', '['.repeat(MIB), /^body: it is not JSON/],
+    ['inputs that are none', `{"inputs":[${many('{}').join()}]}`, /^inputs: .*1024/],
+    ['outputs that are none', but('outputs', `[${many('1').join()}]`), /^outputs: .*1024/],
+    ['a shape that is none', but('shape', `[${many('""').join()}]`), /^inputs.0.shape: .*32/],
+    [
+      'empty files',
+      but('data', `[${many('""').join()}]`)
+        .replace('FP32', 'BYTES')
+        .replace('[1,3,32,32]', '[3]'),
+      /^input 'input': .* is for 3 images/,
+    ],
+    ['a long name', but('name', `"${'n'.repeat(0.9 * MIB)}"`), /n{500}/],
+  ])('%s: the answer is typed and short, and another client has its own', async (_what, body, message) => {
+    expect(Buffer.byteLength(body)).toBeLessThanOrEqual(MIB);
+    const [{ status, code, error }] = await Promise.all([post(body), expectServed()]);
+    expect({ status, code, error }).toEqual({
+      ...{ status: 400, code: 'INVALID_ARGUMENT' },
+      error: expect.stringMatching(message),
+    });
+    expect(error!.length).toBeLessThanOrEqual(1000);
+    expect(entries).toEqual([]);
+  });
+
+  test('many parameters are read', async () => {
+    expect(await post(but('parameters', `{${names().join()}}`))).toMatchObject({ status: 200 });
+  });
+
+  test('other types of content are not read', async () => {
+    const answer = await post(request({}), { 'content-type': 'text/plain' });
+    expect(answer).toMatchObject({ status: 400, code: 'INVALID_ARGUMENT' });
+  });
+});
+
+/** The head of a request whose body follows. */
+const headOf = (length: number) =>
+  `POST ${PATH} HTTP/1.1\r\nhost: a\r\ncontent-type: application/octet-stream\r\n` +
+  `inference-header-content-length: 2\r\ncontent-length: ${length}\r\n\r\n`;
+
+test('bodies that are being received have a common limit: the oldest is dropped', async () => {
+  const unfinished = watchUnfinished();
+  const closed: number[] = [];
+  const answers: string[] = [];
+  const sockets: { socket: Socket; gone: Promise<void> }[] = [];
+  for (let i = 0; i < 6; i++) {
+    const socket = connect(Number(new URL(server.url).port), '127.0.0.1');
+    socket.on('error', () => {});
+    socket.on('data', (part) => answers.push(String(part)));
+    const gone = new Promise<void>((done) => socket.on('close', () => done(void closed.push(i))));
+    sockets.push({ socket, gone });
+    socket.write(headOf(4 * MIB));
+    while (unfinished.begun === i) await sleep(1);
+  }
+  for (const { socket } of sockets) socket.write(Buffer.alloc(3.9 * MIB));
+  await Promise.all([sockets[0]!.gone, sockets[1]!.gone]);
+  expect(closed.sort()).toEqual([0, 1]);
+  for (const answer of answers) expect(answer).toMatch(/^HTTP\/1.1 429 [\s\S]*"code":"BUSY"/);
+  await expectServed();
+  for (const { socket } of sockets) socket.destroy();
+  await Promise.all(sockets.map(({ gone }) => gone));
+  expect(unfinished.most).toBeLessThan(16 * MIB + 65_537);
+});
+
+/** Counts bodies, and the most bytes of unfinished ones. */
+function watchUnfinished(): { begun: number; most: number } {
+  const seen = { begun: 0, most: 0 };
+  const begin = Bodies.prototype.begin;
+  jest.spyOn(Bodies.prototype, 'begin').mockImplementation(function (this: Bodies, drop) {
+    seen.begun++;
+    const { add, end } = begin.call(this, drop);
+    const watched = (bytes: number) => {
+      add(bytes);
+      seen.most = Math.max(seen.most, this.unfinishedBytes);
+    };
+    return { end, add: watched };
+  });
+  return seen;
+}
+
+describe('gRPC', () => {
+  const METHOD = '/inference.GRPCInferenceService/ModelInfer';
+  const sessions: ClientHttp2Session[] = [];
+  const open = (to: RunningServer = server) => {
+    // With its usual limit, a client that has much to send drops the answer.
+    const session = connectHttp2(`http://${to.grpcAddress}`, { maxSessionMemory: 1000 });
+    session.on('error', () => {});
+    sessions.push(session);
+    return session;
+  };
+  afterEach(() => {
+    for (const session of sessions.splice(0)) session.destroy();
+  });
+
+  /** Begins a call; `ended` has its status once the server has ended it. */
+  function begin(session: ClientHttp2Session, headers: Record<string, string> = {}, path = METHOD) {
+    const stream: ClientHttp2Stream = session.request({
+      ...{ ':method': 'POST', ':path': path, 'content-type': 'application/grpc', te: 'trailers' },
+      ...headers,
+    });
+    let code: number | undefined;
+    let details = '';
+    const parts: Buffer[] = [];
+    const note = (fields: Record<string, unknown>) => {
+      if (fields['grpc-status'] === undefined) return;
+      code = Number(fields['grpc-status']);
+      details = decodeURI(String(fields['grpc-message']));
+    };
+    stream.on('response', note);
+    stream.on('trailers', note);
+    stream.on('data', (part: Buffer) => parts.push(part));
+    stream.on('error', () => {});
+    // A stream with unsent bytes stays open here although the server has closed it.
+    const ended = new Promise<{ code: number | undefined; details: string; body: Buffer }>((done) => {
+      for (const event of ['end', 'close'])
+        stream.on(event, () => done({ code, details, body: Buffer.concat(parts) }));
+    });
+    return { stream, ended };
+  }
+
+  const service = loadService().service;
+  /** A whole message. */
+  function messageOf(request: object): Buffer {
+    const bytes = service.ModelInfer!.requestSerialize(request);
+    const head = Buffer.alloc(5);
+    head.writeUInt32BE(bytes.length, 1);
+    return Buffer.concat([head, bytes]);
+  }
+  /** The beginning of a message of `length` bytes. */
+  function beginning(length: number, sent: number): Buffer {
+    const bytes = Buffer.alloc(5 + sent);
+    bytes.writeUInt32BE(length, 1);
+    return bytes;
+  }
+
+  const honest = messageOf({
+    model_name: MODEL,
+    inputs: [{ name: 'input', datatype: 'BYTES', shape: [1], contents: { bytes_contents: [CAT] } }],
+    outputs: [{ name: 'logits', parameters: { classification: { int64_param: 1 } } }],
+  });
+  async function expectCallServed(to?: RunningServer, headers?: Record<string, string>) {
+    const { stream, ended } = begin(open(to), headers);
+    stream.end(honest);
+    const { code, body } = await ended;
+    expect({ code, text: body.toString('latin1') }).toEqual({
+      code: status.OK,
+      text: expect.stringContaining(':3:cat'),
+    });
+  }
+
+  test('a call without a token ends before its message is read, and takes no more', async () => {
+    const tokenFile = `${folderOf({ tokens: 'secret\n' })}/tokens`;
+    const guarded = await createServer({ ...options, tokenFile });
+    const { stream, ended } = begin(open(guarded));
+    // The message never ends.
+    stream.write(beginning(MIB, 1000));
+    expect(await ended).toMatchObject({ code: status.UNAUTHENTICATED });
+    const live = begin(open(guarded), {}, METHOD.replace('ModelInfer', 'ServerLive'));
+    live.stream.end(Buffer.alloc(5));
+    expect(await live.ended).toMatchObject({ code: status.OK });
+    await expectCallServed(guarded, { authorization: 'Bearer secret' });
+    await guarded.close();
+  });
+
+  test('a connection has so many calls at a time', async () => {
+    const session = open();
+    await new Promise((done) => session.once('remoteSettings', done));
+    expect(session.remoteSettings.maxConcurrentStreams).toBe(20);
+    const calls = Array.from({ length: 20 }, () => begin(session));
+    for (const { stream } of calls) stream.write(beginning(1000, 10));
+    await expectCallServed();
+    for (const { stream } of calls) stream.close();
+    await Promise.all(calls.map(({ ended }) => ended));
+  });
+
+  test.each<[string, Buffer]>([
+    ['that never sends a message', Buffer.alloc(0)],
+    ['whose message never ends', beginning(1000, 500)],
+    ['that never says that it is complete', honest],
+  ])('a call %s ends after the time for sending requests', async (_what, sent) => {
+    const { stream, ended } = begin(open());
+    if (sent.length > 0) stream.write(sent);
+    await expectCallServed();
+    expect(await ended).toMatchObject({ code: status.DEADLINE_EXCEEDED });
+  });
+
+  test('calls whose messages never end have a common limit in bytes: the oldest ends', async () => {
+    const unfinished = watchUnfinished();
+    const order: number[] = [];
+    const session = open();
+    const calls = Array.from({ length: 8 }, (_, i) => {
+      const call = begin(session);
+      void call.ended.then(() => order.push(i));
+      return call;
+    });
+    for (const { stream } of calls) stream.write(beginning(4 * MIB, 3.9 * MIB));
+    expect(await calls[0]!.ended).toMatchObject({ code: status.RESOURCE_EXHAUSTED });
+    expect(await calls[3]!.ended).toMatchObject({ code: status.RESOURCE_EXHAUSTED });
+    expect(order.slice(0, 4)).toEqual([0, 1, 2, 3]);
+    await expectCallServed();
+    await Promise.all(calls.map(({ ended }) => ended));
+    expect(unfinished.most).toBeLessThan(16 * MIB + 65_537);
+  });
+
+  test.each([
+    ['half of a surrogate pair', true],
+    ['a megabyte', false],
+  ])('a name of %s is a typed error', async (_what, surrogate) => {
+    // The client's serializer would repair it.
+    const name = Buffer.from(surrogate ? 'eda080' : '6e'.repeat(MIB), 'hex');
+    const length = surrogate ? [name.length] : [0x80, 0x80, 0x40];
+    const input = { name: 'input', datatype: 'FP32', shape: [0] };
+    const rest = service.ModelInfer!.requestSerialize({ inputs: [input] });
+    const message = Buffer.concat([Buffer.alloc(5), rest, Buffer.from([0x0a, ...length]), name]);
+    message.writeUInt32BE(message.length - 5, 1);
+    const { stream, ended } = begin(open());
+    stream.end(message);
+    const { code, details } = await ended;
+    expect({ code, details }).toEqual({ code: status.NOT_FOUND, details: expect.stringMatching(/^model /) });
+    expect(details.length).toBeLessThanOrEqual(1000);
+    await expectCallServed();
+  });
+});
+
+describe('what fails in the server is logged with its cause', () => {
+  const broken = () =>
+    jest
+      .spyOn(InferenceSession.prototype, 'runTraced')
+      .mockRejectedValueOnce(new Error('run failed', { cause: new Error('disk on fire') }));
+
+  test('REST: of inference, and of any other path', async () => {
+    broken();
+    expect(await classify([CAT])).toMatchObject({ status: 500, code: 'INTERNAL' });
+    expect(entries).toEqual([
+      { event: 'failure', request: `POST ${PATH}`, code: 'INTERNAL', error: expect.any(String) },
+    ]);
+    expect(entries[0]!.error).toMatch(/^Error: run failed\n {4}at [\s\S]*disk on fire/);
+    jest.spyOn(server.repository, 'versionsOf').mockImplementation(() => {
+      throw new TypeError('no versions');
+    });
+    expect((await fetch(`${server.url}/v2/models/${MODEL}/stats`)).status).toBe(500);
+    expect(entries[1]).toMatchObject({
+      request: `GET /v2/models/${MODEL}/stats`,
+      error: expect.stringMatching(/^TypeError: no versions\n {4}at /),
+    });
+  });
+
+  test('what a client or the state of the server causes is not', async () => {
+    expect((await fetch(`${server.url}/v2/models/none`)).status).toBe(404);
+    jest.spyOn(server.repository, 'get').mockImplementationOnce(() => {
+      throw new ServerError('UNAVAILABLE', 'model: it is not loaded');
+    });
+    expect((await fetch(`${server.url}/v2/models/${MODEL}`)).status).toBe(503);
+    expect(entries).toEqual([]);
+  });
+});
