@@ -6,6 +6,7 @@ import {
   ServerCredentials,
   type ServerUnaryCall,
   type ServiceClientConstructor,
+  type ServiceDefinition,
   type sendUnaryData,
 } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
@@ -16,6 +17,7 @@ import { Caller } from './caller.js';
 import { bytesOf, checkFiles, joinBytes, splitBytes, tensorFromBytes, tensorFromJson } from './datatypes.js';
 import { asServerError, type ReportFailure, ServerError } from './errors.js';
 import { guard } from './grpc-guard.js';
+import { INFER_DATA, structureBytes } from './grpc-structure.js';
 import type { Inference } from './infer.js';
 import type { InferRequest, InferResponse, Parameters, RequestInput } from './messages.js';
 import { EXTENSIONS, modelMetadata, modelStatistics } from './metadata.js';
@@ -61,6 +63,8 @@ export interface GrpcContext {
   readonly reportFailure: ReportFailure;
   /** Maximum size of a message in bytes. */
   readonly bodyLimit: number;
+  /** Maximum size of what isn't data in binary form. */
+  readonly jsonLimit: number;
   readonly requestTimeout: number;
   readonly mostStreams: number;
 }
@@ -101,7 +105,7 @@ export function createGrpcServer(context: GrpcContext): Server {
       throw error;
     }
   };
-  server.addService(service, {
+  server.addService(limitedService(service, context.jsonLimit), {
     ServerLive: unary(() => ({ live: true })),
     ServerReady: unary(() => ({ ready: ready() })),
     ModelReady: unary((request: Named) => ({ ready: isReady(request) })),
@@ -142,9 +146,29 @@ export async function grpcCredentials(
   return ServerCredentials.createSsl(null, [{ cert_chain, private_key }]);
 }
 
+/**
+ * The service with a limit on what its messages hold apart from data. Instead of a message that exceeds it, a handler is given the
+ * error.
+ */
+function limitedService(service: ServiceDefinition, limit: number): ServiceDefinition {
+  const limited = ([name, method]: [string, ServiceDefinition[string]]) => {
+    const requestDeserialize = (bytes: Buffer) => {
+      const structure = structureBytes(bytes, name === 'ModelInfer' ? INFER_DATA : {}, limit);
+      if (structure <= limit) return method.requestDeserialize(bytes);
+      return new ServerError(
+        'TOO_LARGE',
+        `request: it has more than ${limit} bytes beside raw_input_contents and bytes_contents; send tensors in raw_input_contents`,
+      );
+    };
+    return [name, { ...method, requestDeserialize }];
+  };
+  return Object.fromEntries(Object.entries(service).map(limited));
+}
+
 function handlerOf(work: Handler, reportFailure: ReportFailure) {
   return async (call: ServerUnaryCall<unknown, unknown>, callback: sendUnaryData<unknown>): Promise<void> => {
     try {
+      if (call.request instanceof ServerError) throw call.request;
       callback(null, await work(call.request as never, call));
     } catch (error) {
       const failure = asServerError(error);

@@ -252,11 +252,11 @@ function failureOf(error: FastifyError): ServerError {
 }
 
 async function listenGrpc(
-  { grpcPort, host, tls, bodyLimit, requestTimeout, mostStreams }: ParsedOptions,
-  context: Omit<GrpcContext, 'bodyLimit' | 'requestTimeout' | 'mostStreams'>,
+  { grpcPort, host, tls, bodyLimit, jsonLimit, requestTimeout, mostStreams }: ParsedOptions,
+  context: Omit<GrpcContext, 'bodyLimit' | 'jsonLimit' | 'requestTimeout' | 'mostStreams'>,
 ): Promise<{ server: GrpcServer; address: string } | undefined> {
   if (grpcPort === null) return undefined;
-  const server = createGrpcServer({ ...context, bodyLimit, requestTimeout, mostStreams });
+  const server = createGrpcServer({ ...context, bodyLimit, jsonLimit, requestTimeout, mostStreams });
   const credentials = await grpcCredentials(tls);
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync(`${host}:${grpcPort}`, credentials, (error, bound) => {

@@ -1,18 +1,14 @@
 import { readFileSync } from 'node:fs';
-import { type ClientHttp2Session, type ClientHttp2Stream, connect as connectHttp2 } from 'node:http2';
 import { connect, type Socket } from 'node:net';
 import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { status } from '@grpc/grpc-js';
 import { ImageClassifier, InferenceSession } from 'residual-skip';
 import { createServer, type RunningServer } from 'residual-skip-server';
 import sharp from 'sharp';
-import { Bodies } from '../../server/src/bodies.js';
 import { Caller } from '../../server/src/caller.js';
 import { Decodes, decodes } from '../../server/src/decodes.js';
 import { ServerError } from '../../server/src/errors.js';
-import { loadService } from '../../server/src/grpc.js';
-import { folderOf, removeFolders } from '../helpers/files.js';
+import { watchUnfinished } from '../helpers/bodies.js';
 
 const MODEL = 'cifar10-resnet14-gated';
 const PATH = `/v2/models/${MODEL}/infer`;
@@ -22,17 +18,14 @@ const MIB = 1 << 20;
 const entries: Record<string, unknown>[] = [];
 const options = {
   folders: [resolve('models', MODEL)],
-  ...{ port: 0, grpcPort: 0, bodyLimit: 4 * MIB, inputLimit: 8 * MIB, mostStreams: 20, requestTimeout: 2000 },
+  ...{ port: 0, grpcPort: null, bodyLimit: 4 * MIB, inputLimit: 8 * MIB },
   log: (entry: object) => entries.push(entry as Record<string, unknown>),
 };
 let server: RunningServer;
 beforeAll(async () => {
   server = await createServer(options);
 });
-afterAll(async () => {
-  await server.close();
-  await removeFolders();
-});
+afterAll(() => server.close());
 beforeEach(() => entries.splice(0));
 afterEach(() => jest.restoreAllMocks());
 
@@ -259,7 +252,7 @@ describe('JSON', () => {
   });
 
   test('the limit is an option', async () => {
-    const small = await createServer({ ...options, grpcPort: null, jsonLimit: 1000 });
+    const small = await createServer({ ...options, jsonLimit: 1000 });
     const { url } = small;
     const send = (body: string) =>
       fetch(`${url}/v2/repository/index`, {
@@ -344,166 +337,6 @@ test('bodies that are being received have a common limit: the oldest is dropped'
   for (const { socket } of sockets) socket.destroy();
   await Promise.all(sockets.map(({ gone }) => gone));
   expect(unfinished.most).toBeLessThan(16 * MIB + 65_537);
-});
-
-/** Counts bodies, and the most bytes of unfinished ones. */
-function watchUnfinished(): { begun: number; most: number } {
-  const seen = { begun: 0, most: 0 };
-  const begin = Bodies.prototype.begin;
-  jest.spyOn(Bodies.prototype, 'begin').mockImplementation(function (this: Bodies, drop) {
-    seen.begun++;
-    const { add, end } = begin.call(this, drop);
-    const watched = (bytes: number) => {
-      add(bytes);
-      seen.most = Math.max(seen.most, this.unfinishedBytes);
-    };
-    return { end, add: watched };
-  });
-  return seen;
-}
-
-describe('gRPC', () => {
-  const METHOD = '/inference.GRPCInferenceService/ModelInfer';
-  const sessions: ClientHttp2Session[] = [];
-  const open = (to: RunningServer = server) => {
-    // With its usual limit, a client that has much to send drops the answer.
-    const session = connectHttp2(`http://${to.grpcAddress}`, { maxSessionMemory: 1000 });
-    session.on('error', () => {});
-    sessions.push(session);
-    return session;
-  };
-  afterEach(() => {
-    for (const session of sessions.splice(0)) session.destroy();
-  });
-
-  /** Begins a call; `ended` has its status once the server has ended it. */
-  function begin(session: ClientHttp2Session, headers: Record<string, string> = {}, path = METHOD) {
-    const stream: ClientHttp2Stream = session.request({
-      ...{ ':method': 'POST', ':path': path, 'content-type': 'application/grpc', te: 'trailers' },
-      ...headers,
-    });
-    let code: number | undefined;
-    let details = '';
-    const parts: Buffer[] = [];
-    const note = (fields: Record<string, unknown>) => {
-      if (fields['grpc-status'] === undefined) return;
-      code = Number(fields['grpc-status']);
-      details = decodeURI(String(fields['grpc-message']));
-    };
-    stream.on('response', note);
-    stream.on('trailers', note);
-    stream.on('data', (part: Buffer) => parts.push(part));
-    stream.on('error', () => {});
-    // A stream with unsent bytes stays open here although the server has closed it.
-    const ended = new Promise<{ code: number | undefined; details: string; body: Buffer }>((done) => {
-      for (const event of ['end', 'close'])
-        stream.on(event, () => done({ code, details, body: Buffer.concat(parts) }));
-    });
-    return { stream, ended };
-  }
-
-  const service = loadService().service;
-  /** A whole message. */
-  function messageOf(request: object): Buffer {
-    const bytes = service.ModelInfer!.requestSerialize(request);
-    const head = Buffer.alloc(5);
-    head.writeUInt32BE(bytes.length, 1);
-    return Buffer.concat([head, bytes]);
-  }
-  /** The beginning of a message of `length` bytes. */
-  function beginning(length: number, sent: number): Buffer {
-    const bytes = Buffer.alloc(5 + sent);
-    bytes.writeUInt32BE(length, 1);
-    return bytes;
-  }
-
-  const honest = messageOf({
-    model_name: MODEL,
-    inputs: [{ name: 'input', datatype: 'BYTES', shape: [1], contents: { bytes_contents: [CAT] } }],
-    outputs: [{ name: 'logits', parameters: { classification: { int64_param: 1 } } }],
-  });
-  async function expectCallServed(to?: RunningServer, headers?: Record<string, string>) {
-    const { stream, ended } = begin(open(to), headers);
-    stream.end(honest);
-    const { code, body } = await ended;
-    expect({ code, text: body.toString('latin1') }).toEqual({
-      code: status.OK,
-      text: expect.stringContaining(':3:cat'),
-    });
-  }
-
-  test('a call without a token ends before its message is read, and takes no more', async () => {
-    const tokenFile = `${folderOf({ tokens: 'secret\n' })}/tokens`;
-    const guarded = await createServer({ ...options, tokenFile });
-    const { stream, ended } = begin(open(guarded));
-    // The message never ends.
-    stream.write(beginning(MIB, 1000));
-    expect(await ended).toMatchObject({ code: status.UNAUTHENTICATED });
-    const live = begin(open(guarded), {}, METHOD.replace('ModelInfer', 'ServerLive'));
-    live.stream.end(Buffer.alloc(5));
-    expect(await live.ended).toMatchObject({ code: status.OK });
-    await expectCallServed(guarded, { authorization: 'Bearer secret' });
-    await guarded.close();
-  });
-
-  test('a connection has so many calls at a time', async () => {
-    const session = open();
-    await new Promise((done) => session.once('remoteSettings', done));
-    expect(session.remoteSettings.maxConcurrentStreams).toBe(20);
-    const calls = Array.from({ length: 20 }, () => begin(session));
-    for (const { stream } of calls) stream.write(beginning(1000, 10));
-    await expectCallServed();
-    for (const { stream } of calls) stream.close();
-    await Promise.all(calls.map(({ ended }) => ended));
-  });
-
-  test.each<[string, Buffer]>([
-    ['that never sends a message', Buffer.alloc(0)],
-    ['whose message never ends', beginning(1000, 500)],
-    ['that never says that it is complete', honest],
-  ])('a call %s ends after the time for sending requests', async (_what, sent) => {
-    const { stream, ended } = begin(open());
-    if (sent.length > 0) stream.write(sent);
-    await expectCallServed();
-    expect(await ended).toMatchObject({ code: status.DEADLINE_EXCEEDED });
-  });
-
-  test('calls whose messages never end have a common limit in bytes: the oldest ends', async () => {
-    const unfinished = watchUnfinished();
-    const order: number[] = [];
-    const session = open();
-    const calls = Array.from({ length: 8 }, (_, i) => {
-      const call = begin(session);
-      void call.ended.then(() => order.push(i));
-      return call;
-    });
-    for (const { stream } of calls) stream.write(beginning(4 * MIB, 3.9 * MIB));
-    expect(await calls[0]!.ended).toMatchObject({ code: status.RESOURCE_EXHAUSTED });
-    expect(await calls[3]!.ended).toMatchObject({ code: status.RESOURCE_EXHAUSTED });
-    expect(order.slice(0, 4)).toEqual([0, 1, 2, 3]);
-    await expectCallServed();
-    await Promise.all(calls.map(({ ended }) => ended));
-    expect(unfinished.most).toBeLessThan(16 * MIB + 65_537);
-  });
-
-  test.each([
-    ['half of a surrogate pair', true],
-    ['a megabyte', false],
-  ])('a name of %s is a typed error', async (_what, surrogate) => {
-    // The client's serializer would repair it.
-    const name = Buffer.from(surrogate ? 'eda080' : '6e'.repeat(MIB), 'hex');
-    const length = surrogate ? [name.length] : [0x80, 0x80, 0x40];
-    const input = { name: 'input', datatype: 'FP32', shape: [0] };
-    const rest = service.ModelInfer!.requestSerialize({ inputs: [input] });
-    const message = Buffer.concat([Buffer.alloc(5), rest, Buffer.from([0x0a, ...length]), name]);
-    message.writeUInt32BE(message.length - 5, 1);
-    const { stream, ended } = begin(open());
-    stream.end(message);
-    const { code, details } = await ended;
-    expect({ code, details }).toEqual({ code: status.NOT_FOUND, details: expect.stringMatching(/^model /) });
-    expect(details.length).toBeLessThanOrEqual(1000);
-    await expectCallServed();
-  });
 });
 
 describe('what fails in the server is logged with its cause', () => {

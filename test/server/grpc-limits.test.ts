@@ -1,0 +1,242 @@
+import { readFileSync } from 'node:fs';
+import { type ClientHttp2Session, type ClientHttp2Stream, connect as connectHttp2 } from 'node:http2';
+import { resolve } from 'node:path';
+import { status } from '@grpc/grpc-js';
+import { InferenceSession } from 'residual-skip';
+import { createServer, type RunningServer } from 'residual-skip-server';
+import { loadService } from '../../server/src/grpc.js';
+import { watchUnfinished } from '../helpers/bodies.js';
+import { folderOf, removeFolders } from '../helpers/files.js';
+
+const MODEL = 'cifar10-resnet14-gated';
+const CAT = readFileSync(resolve('examples/images/cat-0000.jpg'));
+const MIB = 1 << 20;
+
+const entries: object[] = [];
+const options = {
+  folders: [resolve('models', MODEL)],
+  ...{ port: 0, grpcPort: 0, bodyLimit: 4 * MIB, mostStreams: 20, requestTimeout: 2000 },
+  log: (entry: object) => entries.push(entry),
+};
+let server: RunningServer;
+beforeAll(async () => {
+  server = await createServer(options);
+});
+afterAll(async () => {
+  await server.close();
+  await removeFolders();
+});
+
+const METHOD = '/inference.GRPCInferenceService/ModelInfer';
+const sessions: ClientHttp2Session[] = [];
+const open = (to: RunningServer = server) => {
+  // With its usual limit, a client that has much to send drops the answer.
+  const session = connectHttp2(`http://${to.grpcAddress}`, { maxSessionMemory: 1000 });
+  session.on('error', () => {});
+  sessions.push(session);
+  return session;
+};
+afterEach(() => {
+  jest.restoreAllMocks();
+  for (const session of sessions.splice(0)) session.destroy();
+});
+
+/** Begins a call; `ended` has its status once the server has ended it. */
+function begin(session: ClientHttp2Session, headers: Record<string, string> = {}, path = METHOD) {
+  const stream: ClientHttp2Stream = session.request({
+    ...{ ':method': 'POST', ':path': path, 'content-type': 'application/grpc', te: 'trailers' },
+    ...headers,
+  });
+  let code: number | undefined;
+  let details = '';
+  const parts: Buffer[] = [];
+  const note = (fields: Record<string, unknown>) => {
+    if (fields['grpc-status'] === undefined) return;
+    code = Number(fields['grpc-status']);
+    details = decodeURI(String(fields['grpc-message']));
+  };
+  stream.on('response', note);
+  stream.on('trailers', note);
+  stream.on('data', (part: Buffer) => parts.push(part));
+  stream.on('error', () => {});
+  // A stream with unsent bytes stays open here although the server has closed it.
+  const ended = new Promise<{ code: number | undefined; details: string; body: Buffer }>((done) => {
+    for (const event of ['end', 'close'])
+      stream.on(event, () => done({ code, details, body: Buffer.concat(parts) }));
+  });
+  return { stream, ended };
+}
+
+const service = loadService().service;
+/** A whole message. */
+function messageOf(request: object): Buffer {
+  const bytes = service.ModelInfer!.requestSerialize(request);
+  const head = Buffer.alloc(5);
+  head.writeUInt32BE(bytes.length, 1);
+  return Buffer.concat([head, bytes]);
+}
+/** The beginning of a message of `length` bytes. */
+function beginning(length: number, sent: number): Buffer {
+  const bytes = Buffer.alloc(5 + sent);
+  bytes.writeUInt32BE(length, 1);
+  return bytes;
+}
+
+const honest = messageOf({
+  model_name: MODEL,
+  inputs: [{ name: 'input', datatype: 'BYTES', shape: [1], contents: { bytes_contents: [CAT] } }],
+  outputs: [{ name: 'logits', parameters: { classification: { int64_param: 1 } } }],
+});
+async function expectCallServed(to?: RunningServer, headers?: Record<string, string>) {
+  const { stream, ended } = begin(open(to), headers);
+  stream.end(honest);
+  const { code, body } = await ended;
+  expect({ code, text: body.toString('latin1') }).toEqual({
+    code: status.OK,
+    text: expect.stringContaining(':3:cat'),
+  });
+}
+
+test('a call without a token ends before its message is read, and takes no more', async () => {
+  const tokenFile = `${folderOf({ tokens: 'secret\n' })}/tokens`;
+  const guarded = await createServer({ ...options, tokenFile });
+  const { stream, ended } = begin(open(guarded));
+  // The message never ends.
+  stream.write(beginning(MIB, 1000));
+  expect(await ended).toMatchObject({ code: status.UNAUTHENTICATED });
+  const live = begin(open(guarded), {}, METHOD.replace('ModelInfer', 'ServerLive'));
+  live.stream.end(Buffer.alloc(5));
+  expect(await live.ended).toMatchObject({ code: status.OK });
+  await expectCallServed(guarded, { authorization: 'Bearer secret' });
+  await guarded.close();
+});
+
+test('a connection has so many calls at a time', async () => {
+  const session = open();
+  await new Promise((done) => session.once('remoteSettings', done));
+  expect(session.remoteSettings.maxConcurrentStreams).toBe(20);
+  const calls = Array.from({ length: 20 }, () => begin(session));
+  for (const { stream } of calls) stream.write(beginning(1000, 10));
+  await expectCallServed();
+  for (const { stream } of calls) stream.close();
+  await Promise.all(calls.map(({ ended }) => ended));
+});
+
+test.each<[string, Buffer]>([
+  ['that never sends a message', Buffer.alloc(0)],
+  ['whose message never ends', beginning(1000, 500)],
+  ['that never says that it is complete', honest],
+])('a call %s ends after the time for sending requests', async (_what, sent) => {
+  const { stream, ended } = begin(open());
+  if (sent.length > 0) stream.write(sent);
+  await expectCallServed();
+  expect(await ended).toMatchObject({ code: status.DEADLINE_EXCEEDED });
+});
+
+test('calls whose messages never end have a common limit in bytes: the oldest ends', async () => {
+  const unfinished = watchUnfinished();
+  const order: number[] = [];
+  const session = open();
+  const calls = Array.from({ length: 8 }, (_, i) => {
+    const call = begin(session);
+    void call.ended.then(() => order.push(i));
+    return call;
+  });
+  for (const { stream } of calls) stream.write(beginning(4 * MIB, 3.9 * MIB));
+  expect(await calls[0]!.ended).toMatchObject({ code: status.RESOURCE_EXHAUSTED });
+  expect(await calls[3]!.ended).toMatchObject({ code: status.RESOURCE_EXHAUSTED });
+  expect(order.slice(0, 4)).toEqual([0, 1, 2, 3]);
+  await expectCallServed();
+  await Promise.all(calls.map(({ ended }) => ended));
+  expect(unfinished.most).toBeLessThan(16 * MIB + 65_537);
+});
+
+describe('what a message holds beside data in binary form has the limit of JSON', () => {
+  const send = async (bytes: Buffer, method = 'ModelInfer') => {
+    const message = Buffer.concat([Buffer.alloc(5), bytes]);
+    message.writeUInt32BE(bytes.length, 1);
+    const { stream, ended } = begin(open(), {}, METHOD.replace('ModelInfer', method));
+    stream.end(message);
+    const [{ code, details }] = await Promise.all([ended, expectCallServed()]);
+    return { code, details };
+  };
+  const encode = (request: object) => service.ModelInfer!.requestSerialize(request);
+  const tooLarge = { code: status.RESOURCE_EXHAUSTED, details: expect.stringMatching(/^request: /) };
+  /** A message of such fields, each with so many bytes. */
+  const fields = (field: number, bytes: number[]) =>
+    Buffer.concat(Array(MIB).fill(Buffer.from([8 * field + 2, bytes.length, ...bytes])));
+
+  test.each([
+    ['inputs', fields(5, [])],
+    ['raw contents', fields(7, [])],
+    ['parameters', fields(4, [0x0a, 0])],
+    ['files', encode({ inputs: [{ contents: { bytes_contents: Array(MIB).fill(Buffer.alloc(0)) } }] })],
+    ['axes', encode({ inputs: [{ shape: Array(2 * MIB).fill(1) }] })],
+    ['typed contents', encode({ inputs: [{ contents: { fp32_contents: Array(MIB / 2).fill(1) } }] })],
+  ])('too many %s', async (_what, bytes) => {
+    expect(bytes.length).toBeGreaterThan(MIB);
+    expect(await send(bytes)).toEqual(tooLarge);
+  });
+
+  test('of other methods too', async () => {
+    expect(await send(encode({ model_name: 'n'.repeat(MIB) }), 'ModelReady')).toEqual(tooLarge);
+  });
+
+  test('but data is data', async () => {
+    const input = { name: 'input', datatype: 'FP32', shape: [200, 3, 32, 32] };
+    const raw = encode({
+      ...{ model_name: MODEL, inputs: [input] },
+      raw_input_contents: [Buffer.alloc(200 * 12_288)],
+    });
+    expect(await send(raw)).toMatchObject({ code: status.OK });
+    const torn = Buffer.concat([CAT.subarray(0, 700), Buffer.alloc(2 * MIB)]);
+    const files = { datatype: 'BYTES', shape: [1], contents: { bytes_contents: [torn] } };
+    // It is refused as an image and not by its size.
+    expect(await send(encode({ model_name: MODEL, inputs: [{ ...input, ...files }] }))).toMatchObject({
+      code: status.INVALID_ARGUMENT,
+      details: expect.stringContaining('image'),
+    });
+  });
+
+  test.each([[[]], [[0xff]], [[0x2a, 0xff, 0xff, 0xff, 0xff, 0x0f]], [[0x2b, 0x08]]])(
+    'bytes that are no message: %j',
+    async (bytes) => {
+      expect((await send(Buffer.from(bytes))).code).not.toBe(status.OK);
+    },
+  );
+});
+
+test.each([
+  ['half of a surrogate pair', true],
+  ['100,000 letters', false],
+])('a name of %s is a typed error', async (_what, surrogate) => {
+  // The client's serializer would repair half a pair.
+  const name = Buffer.from(surrogate ? 'eda080' : '6e'.repeat(100_000), 'hex');
+  const length = surrogate ? [3] : [0xa0, 0x8d, 0x06];
+  const input = { name: 'input', datatype: 'FP32', shape: [0] };
+  const rest = service.ModelInfer!.requestSerialize({ inputs: [input] });
+  const message = Buffer.concat([Buffer.alloc(5), rest, Buffer.from([0x0a, ...length]), name]);
+  message.writeUInt32BE(message.length - 5, 1);
+  const { stream, ended } = begin(open());
+  stream.end(message);
+  const { code, details } = await ended;
+  expect({ code, details }).toEqual({ code: status.NOT_FOUND, details: expect.stringMatching(/^model /) });
+  expect(details.length).toBeLessThanOrEqual(1000);
+  await expectCallServed();
+});
+
+test('what fails in the server is logged with its cause', async () => {
+  const failure = new Error('run failed', { cause: new Error('disk on fire') });
+  jest.spyOn(InferenceSession.prototype, 'runTraced').mockRejectedValueOnce(failure);
+  const { stream, ended } = begin(open());
+  stream.end(honest);
+  expect(await ended).toMatchObject({ code: status.INTERNAL });
+  expect(entries).toEqual([
+    {
+      event: 'failure',
+      request: METHOD,
+      code: 'INTERNAL',
+      error: expect.stringMatching(/run failed[\s\S]*disk on fire/),
+    },
+  ]);
+});
