@@ -1,6 +1,6 @@
 import { ResidualSkipError } from '../errors.js';
 import { differenceOf, type OneItem, oneItemOf } from './batch-walk.js';
-import { inputsBoundByValue } from './bound.js';
+import { decidingInputs } from './bound.js';
 import { foldCacheOf, LoweringBudget } from './fold.js';
 import type { Dimension, Graph, ModelPort } from './graph.js';
 import type { LoweredGraph } from './lowering.js';
@@ -29,7 +29,21 @@ const MOST_LOWERINGS = 4;
  * @throws ResidualSkipError MODEL_INVALID, UNSUPPORTED_MODEL when the graph can't be lowered for any shape
  */
 export function analyseBatching(graph: Graph, opset: number, runnable: boolean): Batching {
-  const bound = inputsBoundByValue(graph);
+  const { needed, withChoices } = decidingInputs(graph);
+  if (withChoices.size === needed.size) return analyse(graph, opset, runnable, needed);
+  // Of branches that an input chooses, one may not fit where the other does: which is known for fixed shapes only.
+  if (hasOpenAxes(graph) || needed.size > 0) return analyse(graph, opset, runnable, withChoices);
+  const both = attempt(() => analyse(graph, opset, runnable, needed));
+  return both instanceof ResidualSkipError ? analyse(graph, opset, runnable, withChoices) : both;
+}
+
+/** Whether an axis other than the batch has no fixed length. */
+function hasOpenAxes(graph: Graph): boolean {
+  const batch = batchOf(graph);
+  return graph.inputs.some(({ shape }) => shape.some((dim) => typeof dim === 'string' && dim !== batch));
+}
+
+function analyse(graph: Graph, opset: number, runnable: boolean, bound: ReadonlySet<string>): Batching {
   const inputs = graph.inputs.map((port) => ({
     ...port,
     batched: false,
@@ -43,9 +57,7 @@ export function analyseBatching(graph: Graph, opset: number, runnable: boolean):
   const unknown = graph.inputs.find(({ anyRank }) => anyRank);
   if (unknown) return whole(graph, inputs, `input '${unknown.name}' has no declared shape`);
   const batch = batchOf(graph);
-  const open = graph.inputs.some(({ shape }) =>
-    shape.some((dim) => typeof dim === 'string' && dim !== batch),
-  );
+  const open = hasOpenAxes(graph);
   let failed: Batching | undefined;
   const budget = new LoweringBudget(foldCacheOf(graph), MOST_LOWERINGS);
   for (const length of open ? TRIAL_LENGTHS : [1]) {

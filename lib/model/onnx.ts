@@ -67,6 +67,7 @@ class GraphDecoder {
     private readonly external: ExternalData,
     private readonly where: string,
     private readonly decoded: DecodedElements = new Map(),
+    private readonly nested = false,
   ) {}
 
   decode(graph: GraphProto, outer: Names): Graph {
@@ -85,7 +86,7 @@ class GraphDecoder {
     for (const node of graph.node ?? []) for (const name of node.output ?? []) own.add(name);
     const visible: Names = { has: (name) => own.has(name) || outer.has(name) };
     const decoded = (graph.node ?? []).flatMap((node) => this.node(node, visible) ?? []);
-    const outputs = (graph.output ?? []).map((info) => this.port(info, 'output'));
+    const outputs = (graph.output ?? []).map((info) => this.port(info, this.nested ? 'branch' : 'output'));
     const defined = new Set([...inputs.map(({ name }) => name), ...this.constants.keys()]);
     if (defined.size < inputs.length + this.constants.size) {
       invalid(`${this.where}: two of its inputs have the same name`);
@@ -116,12 +117,13 @@ class GraphDecoder {
     return PLACEHOLDER;
   }
 
-  private port({ name = '', type }: ValueInfoProto, kind: 'input' | 'output'): ModelPort {
-    if (name === '') invalid(`${this.where}: an ${kind} has no name`);
+  /** @param kind `branch`: the output of a subgraph. Its declared type may be empty; lowering finds the type. */
+  private port({ name = '', type }: ValueInfoProto, kind: 'input' | 'output' | 'branch'): ModelPort {
+    if (name === '') invalid(`${this.where}: an ${kind === 'input' ? 'input' : 'output'} has no name`);
     const tensorType = type?.tensorType;
     const elementType = tensorType?.elemType ?? 0;
     const dtype = dtypeOf(elementType);
-    if (type !== undefined || kind === 'input') {
+    if (kind === 'input' || (kind === 'output' && type !== undefined)) {
       if (!tensorType) this.report(`${kind} that is not a tensor`, name);
       else if (!dtype) this.report(`${kind} of ${elementTypeName(elementType)}`, name);
     }
@@ -210,7 +212,7 @@ class GraphDecoder {
   }
 
   private subgraph(graph: GraphProto, where: string, visible: Names): Graph {
-    const decoded = new GraphDecoder(this.external, where, this.decoded).decode(graph, visible);
+    const decoded = new GraphDecoder(this.external, where, this.decoded, true).decode(graph, visible);
     for (const { op, nodes } of decoded.unsupported) for (const node of nodes) this.report(op, node);
     return decoded;
   }

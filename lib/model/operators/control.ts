@@ -34,4 +34,4 @@ function checkOutputs(node: NodeLowering, branches: { then: IrBranch; else: IrBr
   }
 }
 
-export const CONTROL: OperatorTable = { If: { lower: conditional } };
+export const CONTROL: OperatorTable = { If: { lower: conditional, choosingInputs: [0] } };

@@ -11,6 +11,8 @@ export interface Operator {
   readonly lower: (node: NodeLowering) => ValueId | readonly ValueId[];
   /** Inputs whose elements, not only their shapes, decide the steps. */
   readonly constantInputs?: readonly number[];
+  /** Inputs that choose between subgraphs of which only one runs, and needs to fit. */
+  readonly choosingInputs?: readonly number[];
   /** Inputs of which only shape and type matter. */
   readonly shapeOnly?: boolean;
   /** What this node needs that isn't implemented, judging by its attributes. */

@@ -613,7 +613,64 @@ describe('inputs that decide by their elements', () => {
     expect(model.inputs.map(({ name, boundByValue }) => [name, boundByValue])).toEqual([
       ['x', false],
       ['target', true],
-      ['flag', false],
+      ['flag', true],
     ]);
+  });
+
+  describe('branches of which only one fits', () => {
+    /** Each branch takes frames of another length; its output has an empty type, as those of converted functions. */
+    function branch(frame: number, factor: number): GraphBuilder {
+      const graph = new GraphBuilder(`frames of ${frame}`);
+      const frames = graph.node('Reshape', ['x', graph.constant(int64s(0, 2, frame))]);
+      const sum = graph.node('ReduceSum', [frames, graph.constant(int64s(2))], { keepdims: 0 });
+      graph.output(graph.node('Mul', [sum, graph.constant(float32s(factor))]));
+      graph.proto.output[0]!.type = {};
+      return graph;
+    }
+
+    function network(samples: number | string): GraphBuilder {
+      const graph = new GraphBuilder();
+      graph.input('x', ['n', samples]);
+      const rate = graph.input('rate', [], 'int64');
+      const high = graph.node('Equal', [rate, graph.constant(tensor(BigInt64Array.of(16000n), []), 'wide')]);
+      const branches = { then_branch: branch(4, 1), else_branch: branch(2, 10) };
+      return graph.output(graph.node('If', [high], branches), ['n', 2]);
+    }
+
+    const rate = (hertz: number) => new Tensor('int64', BigInt64Array.of(BigInt(hertz)), []);
+
+    test.each(['native', 'reference'] as const)('the fed rate chooses: %s', async (backend) => {
+      const session = await InferenceSession.create(modelBytes(network('samples')), { backend });
+      for (const [hertz, samples, expected] of [
+        [16000, 8, [6, 22, 38, 54]],
+        [8000, 4, [10, 50, 90, 130]],
+        [16000, 8, [6, 22, 38, 54]],
+      ] as const) {
+        const x = new Tensor(
+          'float32',
+          Float32Array.from({ length: 2 * samples }, (_, i) => i),
+          [2, samples],
+        );
+        const [y] = Object.values(await session.run({ x, rate: rate(hertz) }));
+        expect([...y!.data]).toEqual(expected);
+      }
+      const x = new Tensor('float32', new Float32Array(4), [1, 4]);
+      await expect(session.run({ x, rate: rate(16000) })).rejects.toMatchObject({
+        code: 'INVALID_SHAPE',
+        message: expect.stringContaining('Reshape'),
+      });
+      await session.release();
+    });
+
+    test('fixed shapes: the value counts only where a branch does not fit', async () => {
+      const bound = async (graph: GraphBuilder) =>
+        (await modelOf(graph)).inputs.map(({ boundByValue }) => boundByValue);
+      expect(await bound(network(8))).toEqual([false, true]);
+      const same = network(8);
+      const node = same.proto.node.at(-1)!;
+      node.attribute = node.attribute!.map((attribute) => ({ ...attribute, g: branch(4, 3).proto }));
+      expect(await bound(same)).toEqual([false, false]);
+      expect((await modelOf(same)).batching).toBe('item');
+    });
   });
 });
