@@ -85,6 +85,7 @@ const reduced = (view: View, axes: readonly number[]): Batch | undefined => {
 
 /** The same elements under the shape of the output, if one of its axes holds the items. */
 const reshaped = ({ batches: [batch], shapes: [from], output, items }: View): Batch | undefined => {
+  if (output.includes(0)) return emptied(from!, output, batch!, items);
   let distance = batch!.post * elements(from!.slice(batch!.axis + 1));
   for (let axis = output.length - 1; axis >= 0; axis--) {
     const length = output[axis]!;
@@ -94,6 +95,13 @@ const reshaped = ({ batches: [batch], shapes: [from], output, items }: View): Ba
   }
   return undefined;
 };
+
+/** Without elements, any axis can hold the items: the same as before, or else the first with one position for each. */
+function emptied(from: Shape, output: Shape, batch: Batch, items: number): Batch | undefined {
+  if (output[batch.axis] === from[batch.axis]) return batch;
+  const axis = output.indexOf(items);
+  return axis < 0 ? undefined : { axis, post: 1 };
+}
 
 /** All inputs hold the items on the same axis, which isn't the one that the step works along. */
 const together = (view: View, axis: number): Batch | undefined => {

@@ -52,7 +52,7 @@ function analyse(graph: Graph, opset: number, runnable: boolean, bound: Readonly
   const [first] = bound;
   if (!runnable) return whole(graph, inputs, 'parts of the model are not implemented');
   if (first !== undefined) {
-    return whole(graph, inputs, `the elements of input '${first}' decide shapes or bounds`);
+    return whole(graph, inputs, `the elements of input '${first}' decide shapes, bounds or branches`);
   }
   const unknown = graph.inputs.find(({ anyRank }) => anyRank);
   if (unknown) return whole(graph, inputs, `input '${unknown.name}' has no declared shape`);

@@ -77,7 +77,8 @@ function openLength(model: Model, binding: Binding): number | undefined {
       if (typeof dim === 'string' && !(batched && axis === 0)) lengths.add(bound.shape[axis]!);
     }
   }
-  return lengths.size === 1 ? [...lengths][0] : undefined;
+  // Without elements much is left out.
+  return lengths.size === 1 && !lengths.has(0) ? [...lengths][0] : undefined;
 }
 
 function interpolation(samples: readonly Sample[], { graph }: Model): Made<Program> | undefined {

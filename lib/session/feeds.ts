@@ -70,7 +70,7 @@ export function checkNames(
 function fits(input: ModelInput, axis: number, declared: Dimension, length: number): boolean {
   // Each item is a separate run of the model, whatever batch the file was exported with.
   if (axis === 0 && input.batched) return length > 0;
-  return typeof declared === 'number' ? length === declared : length > 0;
+  return typeof declared === 'number' ? length === declared : true;
 }
 
 function checkTensor(input: ModelInput, tensor: Tensor): void {
@@ -83,7 +83,7 @@ function checkTensor(input: ModelInput, tensor: Tensor): void {
   if (type !== declared && type !== dtype)
     throw new ResidualSkipError('INVALID_DTYPE', `input '${input.name}': ${compared()}`);
   const fitting =
-    (input.anyRank && !dims.includes(0)) ||
+    input.anyRank ||
     (dims.length === shape.length && dims.every((length, axis) => fits(input, axis, shape[axis]!, length)));
   if (!fitting) {
     const empty =

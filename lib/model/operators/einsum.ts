@@ -83,7 +83,7 @@ function contract(node: NodeLowering, a: Labelled, b: Labelled, needed: Readonly
       if (known !== 1 && length !== 1 && known !== length) {
         node.invalid(`its label '${label}' has the lengths ${known} and ${length}`);
       }
-      sizes.set(label, Math.max(known, length));
+      if (known === 1) sizes.set(label, length);
     }
   }
   const shared = left.labels.filter((label) => right.labels.includes(label));

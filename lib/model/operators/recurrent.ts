@@ -188,17 +188,15 @@ function recurrent(node: NodeLowering, kind: Kind): readonly ValueId[] {
       axis,
     );
   const wide = [1, 1, batch, hidden];
-  const all = stacked(
-    range(length).map((t) =>
-      stacked(
-        runs.map(({ outputs }) => outputs[t]!),
-        1,
-        wide,
-      ),
+  const step = [1, directions, batch, hidden];
+  const steps = range(length).map((t) =>
+    stacked(
+      runs.map(({ outputs }) => outputs[t]!),
+      1,
+      wide,
     ),
-    0,
-    [1, directions, batch, hidden],
   );
+  const all = length > 0 ? stacked(steps, 0, step) : node.expand(node.scalar(0), step.with(0, 0));
   const last = (which: 'h' | 'c') => {
     const value = stacked(
       runs.map(({ state: end }) => end[which]),

@@ -23,6 +23,8 @@ function isSpatial(shape: Shape, axes: readonly number[]): boolean {
 
 const mean: Reducer = (node, x, axes, keep) => {
   const shape = node.shape(x);
+  // ONNX leaves open what the mean of no elements is; onnxruntime says 0.
+  if (axes.some((axis) => shape[axis] === 0)) return sum(node, x, axes, keep);
   const output = { dtype: 'float32', shape: reduced(shape, axes, keep) } as const;
   if (isSpatial(shape, axes)) return node.step('globalPool', [x], output, { kind: 'avg' });
   return node.step('reduceMean', [x], output, { axes });

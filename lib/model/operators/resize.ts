@@ -1,4 +1,4 @@
-import { range, sameShape } from '../../numeric/shapes.js';
+import { range } from '../../numeric/shapes.js';
 import type { NodeLowering } from '../lowering.js';
 import { NONE, type ValueId } from '../program.js';
 import type { OperatorTable } from './operator.js';
@@ -203,14 +203,12 @@ function resize(node: NodeLowering): ValueId {
   const mode = node.string('mode', 'nearest');
   if (mode !== 'nearest' && mode !== 'linear' && mode !== 'cubic')
     node.invalid(`its mode '${mode}' is unknown`);
-  if (
-    axes.some(({ from, to }) => from === 0 || to === 0) &&
-    !sameShape(
-      axes.map(({ to }) => to),
-      shape,
-    )
-  ) {
-    node.invalid(`its input [${shape}] is empty`);
+  if (axes.some(({ from, to }) => (from === 0) !== (to === 0))) node.invalid(`its input [${shape}] is empty`);
+  if (shape.includes(0)) {
+    return node.reshape(
+      x,
+      axes.reduce((lengths: readonly number[], { axis, to }) => lengths.with(axis, to), shape),
+    );
   }
   const isNew = node.opset >= 11;
   const coordinates = node.string('coordinate_transformation_mode', isNew ? 'half_pixel' : 'asymmetric');
