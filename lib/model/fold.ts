@@ -174,6 +174,17 @@ export function fold(
   if (step.op === 'reshape') return [data[0]!];
   const bytes = outputs.reduce((sum, { dtype, shape }) => sum + sizeOf(shape) * ELEMENT_BYTES[dtype], 0);
   if (!budget.spend(workOf(step, inputs, outputs), bytes)) return undefined;
+  return computed(cache, step, inputs, outputs);
+}
+
+/** The data of a step's outputs; all of its inputs are constant. */
+export function computed(
+  cache: FoldCache,
+  step: KernelStep,
+  inputs: readonly (Value | undefined)[],
+  outputs: readonly Omit<Value, 'name'>[],
+): TensorData[] {
+  const data = inputs.flatMap((input) => (input ? [input.data!] : []));
   const shapes = inputs.map((input) => input?.shape ?? null);
   const types = outputs.map(({ dtype, shape }) => [dtype, shape]);
   const key = JSON.stringify([step.op, step.attrs, shapes, types], finite);

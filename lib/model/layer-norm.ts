@@ -106,8 +106,11 @@ export function matchLayerNorm(region: Region, step: WorkStep): boolean {
   return false;
 }
 
-function replaceByNorm(region: Region, step: WorkStep, { x, axes }: Centred, epsilon: number): boolean {
+function replaceByNorm(region: Region, step: WorkStep, centred: Centred, epsilon: number): boolean {
+  const { x } = centred;
   const { name, shape } = region.value(x);
+  const long = centred.axes.filter((axis) => shape[axis] !== 1);
+  const axes = long.length > 0 ? long : centred.axes;
   const [first] = axes;
   if (first === undefined) return false;
   const { node, outputs } = step;

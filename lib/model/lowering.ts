@@ -1,7 +1,7 @@
 import { type ErrorCode, ResidualSkipError } from '../errors.js';
 import { type Shape, sameShape } from '../numeric/shapes.js';
 import { ELEMENT_BYTES, type TensorData, type ValueType } from '../tensor.js';
-import { type FoldCache, fold, type LoweringBudget, workFor } from './fold.js';
+import { computed, type FoldCache, fold, type LoweringBudget, workFor } from './fold.js';
 import { type Constant, type Graph, isConstant, isGraph, type Node } from './graph.js';
 import type { IrBranch, IrOp, IrStep } from './ir.js';
 import { NONE, type StepNamed, type Value, type ValueId } from './program.js';
@@ -36,6 +36,8 @@ export interface Lowering {
    * open.
    */
   readonly shapeError: Extract<ErrorCode, 'MODEL_INVALID' | 'INVALID_SHAPE'>;
+  /** The steps whose results are constants, but stay bytes in the program, by those results. */
+  readonly dequantised: Map<ValueId, () => TensorData>;
   /** The elements of each sequence, by the value that represents it. */
   readonly sequences: Map<ValueId, readonly ValueId[]>;
   /** Lowers a subgraph inside `scope`. */
@@ -133,6 +135,11 @@ export class NodeLowering {
       );
     }
     return { ...value, data: value.data };
+  }
+
+  /** The elements of a constant, which may be one in bytes; undefined if they are computed in the run. */
+  known(id: ValueId): TensorData | undefined {
+    return this.value(id).data ?? this.context.dequantised.get(id)?.();
   }
 
   integers(id: ValueId, what: string): number[] {
@@ -252,8 +259,12 @@ export class NodeLowering {
     // The parameters tie op and attrs together; TypeScript doesn't see it through the union.
     const step = { op, attrs } as IrStep;
     const operands = inputs.map((id) => (id === NONE ? undefined : this.value(id)));
-    const folded = fold(this.context.cache, this.context.budget, step, operands, outputs);
+    const { cache, budget, dequantised } = this.context;
+    const folded = fold(cache, budget, step, operands, outputs);
     const ids = outputs.map((output, i) => this.define(output, folded?.[i]));
+    if (op === 'dequantize' && operands.every((operand) => !operand || operand.data)) {
+      dequantised.set(ids[0]!, () => computed(cache, step, operands, outputs)[0]!);
+    }
     if (!folded) this.ops.push({ ...step, node: this.node.name, inputs, outputs: ids });
     return ids;
   }

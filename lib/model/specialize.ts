@@ -94,6 +94,7 @@ export function lowerGraph(
     cache: foldCacheOf(graph),
     budget,
     shapeError,
+    dequantised: new Map(),
     sequences: new Map(),
     lowerBranch,
   };

@@ -77,7 +77,7 @@ const REASONS: Readonly<Record<string, string>> = {
   `,
   'its value is a sequence or an optional, no tensor': `
     node/test_if_seq node/test_split_to_sequence_1 node/test_split_to_sequence_2
-    node/test_split_to_sequence_nokeepdims simple/test_sequence_model8
+    node/test_split_to_sequence_nokeepdims
     node/test_identity_opt node/test_identity_sequence
   `,
   'training mode: what is dropped is random, statistics change': `

@@ -8,27 +8,25 @@ import { l1, l2, reduced } from './reduction.js';
 
 /**
  * Inference form: y = x*scale + shift with scale = gamma / sqrt(variance + epsilon) and shift = beta - mean*scale,
- * both computed in double (Ioffe and Szegedy, 2015).
+ * both computed in double (Ioffe and Szegedy, 2015); where parameters are known at run time only,
+ * y = (x - mean) / sqrt(variance + epsilon) * gamma + beta.
  */
 function batchNormalization(node: NodeLowering): ValueId {
   const x = node.float(0);
   if (node.rank(x) < 2) node.invalid(`its input [${node.shape(x)}] has no channels`);
   const channels = node.shape(x)[1]!;
   const parameters = ['scale', 'bias', 'mean', 'variance'].map((what, i) => {
-    const value = node.constant(node.float(i + 1), what);
-    if (!sameShape(value.shape, [channels])) {
-      node.invalid(`its ${what} [${value.shape}] doesn't fit ${channels} channels`);
-    }
-    return value.data as Float32Array;
+    const id = node.float(i + 1);
+    if (sameShape(node.shape(id), [channels])) return id;
+    return node.invalid(`its ${what} [${node.shape(id)}] doesn't fit ${channels} channels`);
   });
   const epsilon = node.number('epsilon', 1e-5);
-  const folded = node.context.cache.memoise(`batchNormalization ${epsilon}`, parameters, () => {
-    const [gamma, beta, mean, variance] = parameters as [
-      Float32Array,
-      Float32Array,
-      Float32Array,
-      Float32Array,
-    ];
+  const known = parameters.map((id) => node.known(id));
+  if (!known.every((data) => data instanceof Float32Array)) {
+    return normalizedByChannel(node, x, parameters, epsilon);
+  }
+  const folded = node.context.cache.memoise(`batchNormalization ${epsilon}`, known, () => {
+    const [gamma, beta, mean, variance] = known as [Float32Array, Float32Array, Float32Array, Float32Array];
     const scale = Float64Array.from(gamma, (value, c) => value / Math.sqrt(variance[c]! + epsilon));
     const shift = Float32Array.from(beta, (value, c) => value - mean[c]! * scale[c]!);
     return [Float32Array.from(scale), shift];
@@ -36,6 +34,33 @@ function batchNormalization(node: NodeLowering): ValueId {
   const [scale, shift] = folded.map((data) => node.constantOf('float32', [channels], data));
   const output = { dtype: 'float32', shape: node.shape(x) } as const;
   return node.step('affine', [x, scale!, shift!], output, { act: NO_ACTIVATION });
+}
+
+/** In the form that layer normalisation is recognised in: Keras computes it so, with one channel for each position. */
+function normalizedByChannel(
+  node: NodeLowering,
+  x: ValueId,
+  parameters: readonly ValueId[],
+  epsilon: number,
+): ValueId {
+  const wide = node.shape(x).map((length, axis) => (axis === 1 ? length : 1));
+  const [gamma, beta, mean, variance] = parameters.map((id) => node.reshape(id, wide)) as [
+    ValueId,
+    ValueId,
+    ValueId,
+    ValueId,
+  ];
+  const deviation = unary(node, arithmetic(node, 'add', variance, node.scalar(epsilon)), 'sqrt');
+  const standard = arithmetic(
+    node,
+    'mul',
+    arithmetic(node, 'sub', x, mean),
+    unary(node, deviation, 'reciprocal'),
+  );
+  const idle = (id: ValueId, number: number) =>
+    (node.value(id).data as Float32Array | undefined)?.every((element) => element === number);
+  const scaled = idle(gamma, 1) ? standard : arithmetic(node, 'mul', standard, gamma);
+  return idle(beta, 0) ? scaled : arithmetic(node, 'add', scaled, beta);
 }
 
 /** The mean over `axes`, which are kept with length 1. */
@@ -178,7 +203,6 @@ export const NORMALIZATION: OperatorTable = {
   MeanVarianceNormalization: { lower: meanVarianceNormalization },
   BatchNormalization: {
     lower: batchNormalization,
-    constantInputs: [1, 2, 3, 4],
     unsupported: ({ attributes, outputs }) => {
       if (attributes.get('spatial') === 0) return 'per element (spatial = 0)';
       return attributes.get('training_mode') === 1 || outputs.slice(1).some((name) => name !== '')

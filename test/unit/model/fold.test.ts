@@ -1,9 +1,12 @@
+import { Tensor } from '../../../lib/index.js';
 import type { Ir } from '../../../lib/model/ir.js';
 import type { Model } from '../../../lib/model/model.js';
 import type { Value } from '../../../lib/model/program.js';
-import { float32s, GraphBuilder, int64s, tensor } from '../../helpers/onnx-builder.js';
+import { expectClose } from '../../helpers/compare.js';
+import { float32s, GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { allOps, modelOf, opNames, randomTensor, runOnnx, specializeOn } from '../../helpers/onnx-run.js';
 import { randomFloats } from '../../helpers/random.js';
+import { withSession } from '../../helpers/sessions.js';
 
 function constantsOf(ir: Ir, op: string): (Value | undefined)[] {
   const step = allOps(ir.ops).find((candidate) => candidate.op === op)!;
@@ -284,4 +287,50 @@ test('a normalisation is folded in double', async () => {
   const exact = Math.fround(1.7) / Math.sqrt(Math.fround(3e-7) + Math.fround(1e-5));
   expect(scale!.data![0]).toBe(Math.fround(exact));
   expect(shift!.data![0]).toBe(Math.fround(Math.fround(0.3) - Math.fround(12345.678) * exact));
+});
+
+describe('a normalisation by channels', () => {
+  const [gamma, beta, mean, variance] = [
+    [2, -0.5, 1.5],
+    [0.25, 1, -3],
+    [0.5, -1, 4],
+    [4, 0.25, 9],
+  ] as const;
+  const expected = (x: readonly number[]) =>
+    x.map((value, i) => {
+      const c = Math.floor(i / 2) % 3;
+      return ((value - mean[c]!) / Math.sqrt(variance[c]! + 1e-5)) * gamma[c]! + beta[c]!;
+    });
+  const x = randomTensor([2, 3, 2]);
+  const feeds = { x };
+
+  test.each(['native', 'reference'] as const)('whose parameters are fed: %s', async (backend) => {
+    const graph = new GraphBuilder();
+    const parameters = ['gamma', 'beta', 'mean', 'variance'];
+    const names = parameters.map((name) => graph.input(name, [3]));
+    graph.output(graph.node('BatchNormalization', [graph.input('x', [2, 3, 2]), ...names]));
+    const vectors = [gamma, beta, mean, variance].map((values) => new Tensor('float32', [...values], [3]));
+    const all = { ...feeds, ...Object.fromEntries(parameters.map((name, i) => [name, vectors[i]!])) };
+    await withSession(modelBytes(graph), { backend }, async (session) => {
+      const [y] = Object.values(await session.run(all));
+      expectClose(y!.data as Float32Array, expected([...(x.data as Float32Array)]), {
+        absolute: 1e-6,
+        relative: 1e-6,
+      });
+    });
+  });
+
+  test('whose scale is kept in bytes', async () => {
+    const graph = new GraphBuilder();
+    const bytes = graph.constant(tensor(Int8Array.of(4, -1, 3)));
+    const scale = graph.node('DequantizeLinear', [bytes, graph.constant(tensor(Float32Array.of(0.5), []))]);
+    const rest = [beta, mean, variance].map((values) => graph.constant(float32s(...values)));
+    graph.output(graph.node('BatchNormalization', [graph.input('x', ['n', 3, 2]), scale, ...rest]));
+    expect(opNames(specializeOn(await modelOf(graph)))).toEqual(['affine']);
+    const [y] = Object.values(await runOnnx(graph, feeds));
+    expectClose(y!.data as Float32Array, expected([...(x.data as Float32Array)]), {
+      absolute: 1e-6,
+      relative: 1e-6,
+    });
+  });
 });

@@ -94,6 +94,28 @@ describe('layer normalisation', () => {
     await expectNear(shape, build, expected);
   });
 
+  test('as a batch normalisation of computed statistics, with a channel for each position', async () => {
+    const build: Build = (graph) => {
+      const positions = graph.node('Reshape', ['x', graph.constant(int64s(1, -1, 20, 1))]);
+      const axes = { axes: [0, 2, 3] };
+      const mean = graph.node('ReduceMean', [positions], axes);
+      const centred = graph.node('Sub', [positions, mean]);
+      const variance = graph.node('ReduceMean', [graph.node('Mul', [centred, centred])], axes);
+      const channels = graph.node('Shape', [positions], { start: 1, end: 2 });
+      const filled = (value: number) =>
+        graph.node('ConstantOfShape', [channels], { value: tensor(Float32Array.of(value)) });
+      const vectors = [mean, variance].map((id) =>
+        graph.node('Squeeze', [id, graph.constant(int64s(0, 2, 3))]),
+      );
+      const normalised = graph.node('BatchNormalization', [positions, filled(1), filled(0), ...vectors]);
+      const y = graph.node('Reshape', [normalised, graph.node('Shape', ['x'])]);
+      return graph.node('Add', [graph.node('Mul', [y, vector(graph, [20], 1)]), vector(graph, [20], 2)]);
+    };
+    const steps = (await stepsOf(shape, build)).filter((op) => op !== 'reshape');
+    expect(steps).toEqual(['layerNorm', 'binary', 'binary']);
+    await expectNear(shape, build, expected);
+  });
+
   test('along several axes, as rows', async () => {
     const build: Build = (graph) => graph.node('LayerNormalization', ['x', scalar(graph, 1)], { axis: 1 });
     expect(await stepsOf(shape, build)).toEqual(expect.arrayContaining(['layerNorm']));
