@@ -8,6 +8,8 @@ namespace rskip {
 bool scalar_kernels(KernelTable& table);
 bool avx2_kernels(KernelTable& table);
 bool avx512_kernels(KernelTable& table);
+// The same with other convolutions, of the same bits.
+bool avx512_memory_kernels(KernelTable& table);
 bool neon_kernels(KernelTable& table);
 
 bool scalar_kernels8(KernelTable& table);

@@ -1,6 +1,8 @@
 #include "kernels/table.h"
 
 #include <array>
+#include <cstdlib>
+#include <string_view>
 
 #include "kernels/isa.h"
 #include "simd/target.h"
@@ -26,6 +28,7 @@ namespace {
 #if RSKIP_X86
 struct Cpu {
   bool avx2 = false, avx512 = false, avxvnni = false, avx512vnni = false, amx = false;
+  bool halves512 = false;  // runs instructions on 512 bits in two halves
 };
 
 // Linux saves the registers of matrices only for processes that ask for them.
@@ -58,6 +61,8 @@ Cpu ask_cpu() {
   cpu.amx = cpu.avx512vnni && matrices && may_use_matrices();
   const unsigned subleaves = a;
   if (subleaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) cpu.avxvnni = cpu.avx2 && (a >> 4 & 1);
+  // AMD's alone have this leaf; bit 3 (FP512) says that the units for floats are 512 bits wide. Zen 4 and the mobile Zen 5 lack it.
+  if (__get_cpuid(0x8000001a, &a, &b, &c, &d)) cpu.halves512 = (a >> 3 & 1) == 0;
   return cpu;
 }
 #endif
@@ -79,9 +84,16 @@ bool has_neon_dot() {
 }
 #endif
 
+#if RSKIP_X86
+const Cpu& this_cpu() {
+  static const Cpu cpu = ask_cpu();
+  return cpu;
+}
+#endif
+
 bool can_run(Isa isa) {
 #if RSKIP_X86
-  static const Cpu cpu = ask_cpu();
+  const Cpu& cpu = this_cpu();
   if (isa == Isa::kAvx2) return cpu.avx2;
   if (isa == Isa::kAvx512) return cpu.avx512;
   if (isa == Isa::kAvxVnni) return cpu.avxvnni;
@@ -97,6 +109,18 @@ bool can_run(Isa isa) {
 
 using SetKernels = bool (*)(KernelTable&);
 
+// The form of the AVX-512 kernels on floats that is faster on this processor. Benchmarks force one.
+SetKernels avx512_form() {
+  const char* const forced = std::getenv("RESIDUAL_SKIP_BROADCAST");
+  const std::string_view form = forced == nullptr ? "" : forced;
+  if (form == "memory") return avx512_memory_kernels;
+  if (form == "register") return avx512_kernels;
+#if RSKIP_X86
+  if (this_cpu().halves512) return avx512_memory_kernels;
+#endif
+  return avx512_kernels;
+}
+
 // Null where this build lacks the kernels.
 const KernelTable* make_table(Isa isa, const char* name, SetKernels floats, SetKernels bytes) {
   static KernelTable tables[8];
@@ -108,13 +132,14 @@ const KernelTable* make_table(Isa isa, const char* name, SetKernels floats, SetK
 
 // In the order of Isa.
 const std::array<const KernelTable*, 8>& all_tables() {
+  static const SetKernels avx512 = avx512_form();
   static const std::array<const KernelTable*, 8> tables = {
       make_table(Isa::kScalar, "scalar", scalar_kernels, scalar_kernels8),
       make_table(Isa::kAvx2, "avx2", avx2_kernels, avx2_kernels8),
       make_table(Isa::kAvxVnni, "avxvnni", avx2_kernels, avxvnni_kernels8),
-      make_table(Isa::kAvx512, "avx512", avx512_kernels, avx512_kernels8),
-      make_table(Isa::kAvx512Vnni, "avx512vnni", avx512_kernels, avx512vnni_kernels8),
-      make_table(Isa::kAmx, "amx", avx512_kernels, amx_kernels8),
+      make_table(Isa::kAvx512, "avx512", avx512, avx512_kernels8),
+      make_table(Isa::kAvx512Vnni, "avx512vnni", avx512, avx512vnni_kernels8),
+      make_table(Isa::kAmx, "amx", avx512, amx_kernels8),
       make_table(Isa::kNeon, "neon", neon_kernels, neon_kernels8),
       make_table(Isa::kNeonDot, "neondot", neon_kernels, neondot_kernels8),
   };

@@ -1,5 +1,5 @@
 // A convolution under test: `ConvTester().channels(24, 40).map(9, 11).kernel(3).pad(1).residual().check()` compares
-// every instruction set with the double oracle and with scalar's bytes, whole and in parts.
+// every instruction set, in all forms, with the double oracle and with scalar's bytes, whole and in parts.
 #pragma once
 
 #include "kernel_tester.h"
@@ -45,7 +45,7 @@ class ConvTester {
     SCOPED_TRACE(describe());
     const std::vector<float> expected = run(scalar(), 1);
     expect_near_oracle(expected);
-    for (const KernelTable* table : available_tables()) {
+    for (const KernelTable* table : tables_in_all_forms()) {
       SCOPED_TRACE(table->name);
       for (int parts : {1, 2, 3, 7}) EXPECT_TRUE(same_bits(expected, run(*table, parts))) << parts << " parts";
     }

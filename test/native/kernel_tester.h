@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/isa.h"
 #include "kernels/table8.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -171,6 +172,19 @@ inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) 
 }
 
 inline const KernelTable& scalar() { return *table_for(Isa::kScalar); }
+
+// Those of available_tables(), and both forms of AVX-512: the processor chooses one.
+inline std::vector<const KernelTable*> tables_in_all_forms() {
+  std::vector<const KernelTable*> tables = available_tables();
+  if (table_for(Isa::kAvx512) == nullptr) return tables;
+  static KernelTable forms[2];
+  forms[0].name = "avx512, broadcast in registers";
+  forms[1].name = "avx512, broadcast from memory";
+  if (avx512_kernels(forms[0]) && avx512_memory_kernels(forms[1])) {
+    for (const KernelTable& form : forms) tables.push_back(&form);
+  }
+  return tables;
+}
 
 inline double oracle_activation(double x, const Activation& act) {
   switch (act.kind) {

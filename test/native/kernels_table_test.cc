@@ -328,6 +328,16 @@ TEST(Dispatch, TablesAreCompleteAndDistinct) {
   }
 }
 
+TEST(Dispatch, AVX512HasTwoFormsOfConvolution) {
+  const KernelTable* const table = table_for(Isa::kAvx512);
+  if (table == nullptr) GTEST_SKIP() << "no AVX-512";
+  KernelTable from_register, from_memory;
+  ASSERT_TRUE(avx512_kernels(from_register) && avx512_memory_kernels(from_memory));
+  EXPECT_NE(from_register.conv, from_memory.conv);
+  EXPECT_EQ(from_register.gemm, from_memory.gemm);
+  EXPECT_TRUE(table->conv == from_register.conv || table->conv == from_memory.conv);
+}
+
 TEST(Dispatch, AsksTheMachine) {
 #if defined(__x86_64__)
   EXPECT_EQ(table_for(Isa::kNeon), nullptr);
