@@ -10,6 +10,7 @@ module.exports = {
     '^residual-skip/client$': '<rootDir>/lib/client/index.ts',
     '^residual-skip-server$': '<rootDir>/server/src/index.ts',
   },
+  modulePathIgnorePatterns: ['<rootDir>/.cache/'],
   resolver: '<rootDir>/test/resolver.cjs',
   setupFiles: ['<rootDir>/test/setup.cjs'],
   testTimeout: 300_000,

@@ -5,6 +5,8 @@
 //   npm run bench -- --page       only write the page from bench/results.json
 //   npm run bench -- resnet18     only these networks; replaces their entries in results.json and doesn't write the page
 //   npm run bench -- --item deit_tiny   only one item on one thread, with each instruction set; prints the tables, writes nothing
+//   npm run bench -- --item --forms resnet20   the same with each form of the AVX-512 kernels
+//   npm run bench -- --against COMMIT   compares this checkout with another commit, see against.mjs
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -12,6 +14,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { nativeInfo } from '../dist/backends/native.js';
 import { INK, renderChart } from '../dist/report/charts.js';
+import { against } from './against.mjs';
 import { fillPage, standalone, table } from './page.mjs';
 
 const BENCH = dirname(fileURLToPath(import.meta.url));
@@ -59,6 +62,10 @@ const SCALING = [
 ];
 
 const args = process.argv.slice(2);
+if (args.includes('--against')) {
+  const commit = args[args.indexOf('--against') + 1];
+  process.exit((await against(commit, args.includes('--short'))) ? 0 : 1);
+}
 const itemOnly = args.includes('--item');
 
 /** Settings for the other instruction sets: one item on one thread. */
@@ -287,8 +294,11 @@ const named = args.filter((arg) => !arg.startsWith('--'));
 if (!args.includes('--page')) {
   const networks = named.length > 0 ? named : ALL;
   if (itemOnly) {
-    const results = measureAll(networks);
-    console.log(mainTables(results));
+    for (const form of args.includes('--forms') ? ['memory', 'register'] : ['']) {
+      process.env.RESIDUAL_SKIP_BROADCAST = form;
+      if (form) console.log(`\nBroadcast: ${form}`);
+      console.log(mainTables(measureAll(networks)));
+    }
     process.exit();
   }
   const kept = existsSync(RESULTS) ? JSON.parse(readFileSync(RESULTS, 'utf8')) : [];
