@@ -12,6 +12,8 @@ export interface NativeOptions {
   readonly threads?: number;
   /** The instruction set to use; by default the best of this CPU. */
   readonly isa?: 'scalar' | 'avx2' | 'avxvnni' | 'avx512' | 'avx512vnni' | 'amx' | 'neon' | 'neondot';
+  /** Bytes that runs may take at a time, in addition to weights, inputs and outputs. */
+  readonly maxMemory?: number;
 }
 
 export interface NativeInfo {
@@ -26,7 +28,7 @@ export interface NativeInfo {
 
 /** The exports of native/addon. Its errors have a `code` of lib/errors.ts. */
 interface NativeBinding {
-  readonly Engine: new (threads: number, isa: string) => NativeEngine;
+  readonly Engine: new (threads: number, isa: string, maxMemory: number) => NativeEngine;
   /** Detaches a buffer, which frees its memory now rather than when garbage is collected. */
   discard(buffer: ArrayBuffer): void;
   info(): NativeInfo;
@@ -143,9 +145,9 @@ export class NativeBackend implements Backend {
   readonly auditLines: AuditLines | undefined;
 
   /** Throws NATIVE_UNAVAILABLE, ISA_UNAVAILABLE when this machine can't run `isa`, OUT_OF_MEMORY. */
-  constructor({ threads = 0, isa = undefined }: NativeOptions = {}) {
+  constructor({ threads = 0, isa = undefined, maxMemory = 0 }: NativeOptions = {}) {
     const { Engine, info } = binding();
-    this.engine = guarded(() => new Engine(threads, isa ?? ''));
+    this.engine = guarded(() => new Engine(threads, isa ?? '', maxMemory));
     const spareCore = this.engine.threads < info().threads;
     this.queue = new RunQueue({
       threads: this.engine.threads,

@@ -49,6 +49,12 @@ export interface SessionOptions extends IgnoredSessionOptions {
   /** The most capable instruction set that native may use; by default the best of this CPU. */
   isa?: Isa | undefined;
   /**
+   * Bytes that runs of the native backend may take at a time, in addition to weights, inputs and outputs. Fewer items of a batch, and
+   * fewer runs, are under way at a time where all would take more; the error OUT_OF_MEMORY if a single item does. By default a single
+   * item may take all memory that the process may use, several at a time half of it. Memory that isn't needed for five seconds is freed.
+   */
+  maxMemory?: number | undefined;
+  /**
    * The network that guards and monitors verify with, instead of this one with every block run: for an 8-bit network the float one
    * that it was made from. It has the same inputs and outputs.
    */
@@ -140,6 +146,7 @@ const sessionSchema = z.strictObject({
   backend: oneOf(['native', 'reference']).optional(),
   threads: integer(1024).optional(),
   isa: oneOf(ISAS).optional(),
+  maxMemory: integer(Number.MAX_SAFE_INTEGER).optional(),
   reference: z.custom<ModelSource>().optional(),
   enableProfiling: z.boolean().optional(),
   onProgress: z

@@ -68,8 +68,9 @@ interface Ended {
   readonly guarded: readonly number[] | undefined;
 }
 
-function createBackend({ backend = 'native', threads, isa }: SessionOptions): Backend {
-  return backend === 'native' ? new NativeBackend({ threads, isa }) : new ReferenceBackend();
+function createBackend({ backend = 'native', ...options }: SessionOptions): Backend {
+  const { threads, isa, maxMemory } = options;
+  return backend === 'native' ? new NativeBackend({ threads, isa, maxMemory }) : new ReferenceBackend();
 }
 
 /**

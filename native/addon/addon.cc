@@ -260,7 +260,7 @@ class Compilation final : public Napi::AsyncWorker {
   std::optional<EngineError> error_;
 };
 
-// new Engine(threads: 0 for the CPU budget, isa: '' for the best)
+// new Engine(threads: 0 for the CPU budget, isa: '' for the best, maxMemory: bytes, 0 for the memory budget)
 // engine.compile(words: Int32Array, constants: TypedArray[], ids: Int32Array of [id, data type] pairs,
 //                progress?: Int32Array of [weights packed, all weights], which it fills as it goes): Promise<Program>.
 // Nobody may write to the arrays until it settles. engine.compileSync(words, constants, ids): Program.
@@ -285,6 +285,7 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
     options.threads = info[0].ToNumber().Int32Value();
     const std::string isa = info[1].ToString();
     if (!isa.empty()) options.table = require_table(env, isa);
+    options.memory_limit = info[2].ToNumber().Int64Value();
     translated(env, [&] {
       try {
         host_ = EngineHost::make(env, options);

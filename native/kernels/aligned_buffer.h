@@ -21,16 +21,16 @@ class AlignedBuffer {
   AlignedBuffer(AlignedBuffer&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
 
-  // At least `bytes` bytes; the contents are lost when it grows. Throws std::bad_alloc and keeps what it had.
+  // At least `bytes` bytes; the contents are lost when it grows, and freed first. Throws std::bad_alloc and is empty then.
   void reserve(size_t bytes) {
     if (bytes <= bytes_) return;
+    free_memory();
     const size_t alignment = bytes >= kHugePage ? kHugePage : kAlignment;
     void* fresh = ::operator new(bytes, std::align_val_t(alignment));
 #if defined(__linux__)
     // Best effort: fewer TLB misses on large arenas.
     if (alignment == kHugePage) ::madvise(fresh, bytes, MADV_HUGEPAGE);
 #endif
-    free_memory();
     data_ = static_cast<std::byte*>(fresh);
     bytes_ = bytes;
   }
@@ -43,6 +43,8 @@ class AlignedBuffer {
   void free_memory() {
     if (data_ == nullptr) return;
     ::operator delete(data_, std::align_val_t(bytes_ >= kHugePage ? kHugePage : kAlignment));
+    data_ = nullptr;
+    bytes_ = 0;
   }
   std::byte* data_ = nullptr;
   size_t bytes_ = 0;

@@ -13,6 +13,13 @@ namespace {
 // Made at load, so that an abort takes no memory.
 const EngineError kAbortedError(ErrorCode::kAborted, "The run was aborted.");
 
+// Weights, inputs, outputs and the rest of the process need memory, too.
+MemoryLimits limits_of(int64_t limit) {
+  if (limit > 0) return {limit, limit};
+  const int64_t budget = memory_budget();
+  return {budget, budget / 2};
+}
+
 [[noreturn]] void invalid(const std::string& what) { throw EngineError(ErrorCode::kInvalidArgument, what); }
 
 }  // namespace
@@ -22,7 +29,7 @@ class ProgramRun final : public Job {
  public:
   ProgramRun(const CompiledProgram& program, RunRequest request, int max_workers,
              std::function<void(const RunResult&)> done)
-      : Job(request.items, max_workers, program.plan_->scratch_bytes),
+      : Job(request.items, max_workers, program.plan_->scratch_bytes, program.plan_->arena_bytes),
         plan_(program.plan_),
         shared_(program.shared_),
         lanes_(static_cast<double>(std::min<int64_t>(request.items, program.engine_.threads()))),
@@ -185,21 +192,21 @@ RunResult CompiledProgram::run_here(RunRequest request) {
   check(request);
   std::lock_guard lock(engine_.here_mutex_);
   const auto run = std::make_shared<ProgramRun>(*this, std::move(request), engine_.threads() - 1, nullptr);
-  engine_.pool_.run_here(run, engine_.here_);
+  engine_.pool_.run_here(run);
   return run->take_result();
 }
 
 Engine::Engine(const EngineOptions& options)
     : table_(options.table != nullptr ? options.table : best_table()),
       load_threads_(cpu_budget()),
-      memory_limit_(options.memory_limit > 0 ? options.memory_limit : memory_budget()),
-      pool_(options.threads > 0 ? options.threads : load_threads_, load_threads_) {}
+      limits_(limits_of(options.memory_limit)),
+      pool_(options.threads > 0 ? options.threads : load_threads_, load_threads_, limits_, options.keep_memory) {}
 
 std::unique_ptr<CompiledProgram> Engine::compile(std::span<const int32_t> words,
                                                  std::span<const ConstantData> constants, int32_t* progress) {
   try {
     const Program program = decode_program(words, constants);
-    const PlanContext context{*table_, weights_, load_threads_, memory_limit_, progress};
+    const PlanContext context{*table_, weights_, load_threads_, limits_.item, progress};
     return std::unique_ptr<CompiledProgram>(new CompiledProgram(*this, make_plan(program, constants, context)));
   } catch (...) {
     throw current_error();

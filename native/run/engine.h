@@ -23,7 +23,8 @@ namespace rskip {
 struct EngineOptions {
   int threads = 0;                     // 0: cpu_budget()
   const KernelTable* table = nullptr;  // null: the best that this machine can run
-  int64_t memory_limit = 0;            // bytes that a program may need for one item; 0: memory_budget()
+  int64_t memory_limit = 0;            // bytes that runs may need at a time; 0: half of memory_budget(), all for one item
+  std::chrono::milliseconds keep_memory = kKeepMemory;  // that isn't needed
 };
 
 // A span of bytes that the caller keeps alive during a run.
@@ -102,6 +103,8 @@ class Engine {
   void submit_background(std::shared_ptr<BackgroundJob> job) { pool_.submit_background(std::move(job)); }
   // Whether run_here() of a program will be called soon; see WorkerPool.
   void expect_caller(bool expected) { pool_.expect_caller(expected); }
+  // Bytes that runs hold, or held and may need again soon. Weights, inputs and outputs aren't among them.
+  int64_t memory() { return pool_.memory(); }
   // Packed weights and constants in use.
   size_t cached_weights() { return weights_.size(); }
 
@@ -110,9 +113,8 @@ class Engine {
   const KernelTable* table_;
   WeightCache weights_;
   const int load_threads_;
-  const int64_t memory_limit_;
-  std::mutex here_mutex_;
-  Workspace here_;   // of run_here()
+  const MemoryLimits limits_;
+  std::mutex here_mutex_;  // of run_here()
   WorkerPool pool_;  // last: its threads end before the rest goes
 };
 

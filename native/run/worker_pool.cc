@@ -18,14 +18,14 @@ void relock(std::unique_lock<std::mutex>& lock) {
 
 }  // namespace
 
-WorkerPool::WorkerPool(int threads, int cores) : policy_(threads, cores) {
+WorkerPool::WorkerPool(int threads, int cores, MemoryLimits limits, std::chrono::milliseconds keep)
+    : policy_(threads, cores), workspaces_(threads + 1, limits, keep) {
   active_teams_.reserve(static_cast<size_t>(threads) + 1);  // workers and a caller of run_here() take no memory
   try {
     for (int i = 0; i < threads; ++i) {
       auto worker = std::make_unique<Worker>();
       teams_.push_back(std::unique_ptr<Team>(new Team(*this)));
       worker->team = teams_.back().get();
-      workspaces_.push_back(std::make_unique<Workspace>());
       workers_.push_back(std::move(worker));
     }
     for (auto& worker : workers_) worker->thread = std::thread([this, self = worker.get()] { main(*self); });
@@ -60,8 +60,13 @@ void WorkerPool::cancel_all() {
 // Jobs and units.
 
 void WorkerPool::update_pending() {
-  const auto takes_workers = [](const auto& job) { return job->workers_ < job->max_workers_; };
-  policy_.set_pending(static_cast<int>(std::ranges::count_if(queue_, takes_workers)));
+  int pending = 0;
+  for (const std::shared_ptr<Job>& job : queue_) {
+    if (job->workers_ >= job->max_workers_) continue;
+    if (!workspaces_.fits_item(job->leader_)) break;
+    ++pending;
+  }
+  policy_.set_pending(pending);
 }
 
 void WorkerPool::enqueue(std::shared_ptr<Job> job) {
@@ -91,6 +96,10 @@ bool WorkerPool::take_unit(Unit& unit, const Job* only) {
     Job& job = **at;
     // The caller of run_here() adds to max_workers.
     if (only == nullptr ? job.workers_ >= job.max_workers_ : &job != only) continue;
+    if (!workspaces_.fits_item(job.leader_)) {
+      memory_is_short_ = true;
+      return false;
+    }
     unit = {*at, job.next_++};
     std::rotate(at, at + 1, queue_.end());
     if (job.next_ == job.units_) queue_.pop_back();
@@ -104,24 +113,35 @@ template <class Body>
 void WorkerPool::work_for(Job& job, const Body& body) {
   policy_.thread_begins();
   ++job.workers_;
-  assert(job.workers_ <= job.max_workers_ && !workspaces_.empty());
-  update_pending();
-  std::unique_ptr<Workspace> workspace = std::move(workspaces_.back());
-  workspaces_.pop_back();
-  body(*workspace);
-  workspaces_.push_back(std::move(workspace));
+  assert(job.workers_ <= job.max_workers_);
+  body();
   --job.workers_;
   policy_.thread_ends();
   update_pending();
 }
 
-void WorkerPool::execute(const Unit& unit, Workspace& workspace, Team& team, Lock& lock) {
-  Job& job = *unit.job;
-  team.open(job.scratch_bytes_, policy_.max_helpers());
-  active_teams_.push_back({&team, unit.job});
+template <class Body>
+void WorkerPool::with_workspace(const WorkspaceNeed& need, Lock& lock, const Body& body) {
+  std::unique_ptr<Workspaces::Pooled> workspace = workspaces_.take(need);
+  update_pending();
   lock.unlock();
-  job.run_unit(unit.index, workspace, team);
+  workspace->prepare();
+  body(*workspace);
   relock(lock);
+  workspaces_.put_back(std::move(workspace));
+  if (!memory_is_short_) return;
+  update_pending();
+  const int workers = policy_.workers_for_pending();
+  memory_is_short_ = workers == 0 && !queue_.empty();
+  notify(call_workers(workers));
+  caller_.notify_all();
+}
+
+void WorkerPool::execute(const Unit& unit, Team& team, Lock& lock) {
+  Job& job = *unit.job;
+  team.open(job.helper_.scratch, policy_.max_helpers());
+  active_teams_.push_back({&team, unit.job});
+  with_workspace(job.leader_, lock, [&](Workspace& workspace) { job.run_unit(unit.index, workspace, team); });
   team.close();
   std::erase_if(active_teams_, [&](const ActiveTeam& active) { return active.team == &team; });
   ++job.ended_;
@@ -132,7 +152,7 @@ void WorkerPool::execute(const Unit& unit, Workspace& workspace, Team& team, Loc
   job.finished();
   lock.lock();
   job.finished_ = true;
-  job_finished_.notify_all();
+  caller_.notify_all();
 }
 
 // Helpers.
@@ -146,7 +166,8 @@ WorkerPool::ActiveTeam* WorkerPool::team_that_wants_help() {
   for (ActiveTeam& active : active_teams_) {
     const Team& team = *active.team;
     if (team.called_.load(std::memory_order_relaxed) == 0 || !team.has_room()) continue;
-    if (active.job->workers_ < active.job->max_workers_) return &active;
+    const Job& job = *active.job;
+    if (job.workers_ < job.max_workers_ && workspaces_.fits_helper(job.helper_)) return &active;
   }
   return nullptr;
 }
@@ -163,11 +184,9 @@ int WorkerPool::call_helpers(Team& team) {
   return helpers + more;
 }
 
-void WorkerPool::help(Team& team, Workspace& workspace, Lock& lock) {
+void WorkerPool::help(Team& team, Job& job, Lock& lock) {
   const int seat = team.join();
-  lock.unlock();
-  team.help(workspace, seat);
-  relock(lock);
+  with_workspace(job.helper_, lock, [&](Workspace& workspace) { team.help(workspace, seat); });
   team.leave(seat);
 }
 
@@ -226,15 +245,33 @@ bool WorkerPool::spin_for_call(Lock& lock) {
   return false;
 }
 
+void WorkerPool::sleep(Lock& lock) {
+  ++sleeping_;
+  if (const auto expiry = workspaces_.expiry()) {
+    ++keepers_;
+    wake_.wait_until(lock, *expiry);
+    --keepers_;
+  } else {
+    wake_.wait(lock);
+  }
+  --sleeping_;
+  while (std::unique_ptr<Workspaces::Pooled> expired = workspaces_.take_expired()) {
+    lock.unlock();
+    expired->prepare();
+    lock.lock();
+    workspaces_.put_back(std::move(expired));
+  }
+}
+
 bool WorkerPool::work(Worker& self, std::shared_ptr<Job>& job, Lock& lock) {
   if (background_is_due()) {
     step_background(lock);
   } else if (Unit unit; take_unit(unit, nullptr)) {
     job = unit.job;
-    work_for(*job, [&](Workspace& workspace) { execute(unit, workspace, *self.team, lock); });
+    work_for(*job, [&] { execute(unit, *self.team, lock); });
   } else if (const ActiveTeam* active = team_that_wants_help()) {
     job = active->job;
-    work_for(*job, [&, team = active->team](Workspace& workspace) { help(*team, workspace, lock); });
+    work_for(*job, [&, team = active->team] { help(*team, *job, lock); });
   } else if (!background_.empty()) {
     step_background(lock);
   } else {
@@ -260,9 +297,7 @@ void WorkerPool::main(Worker& self) {
     } else if (may_spin && policy_.may_spin(sleeping_)) {
       may_spin = spin_for_call(lock);
     } else {
-      ++sleeping_;
-      wake_.wait(lock);
-      --sleeping_;
+      sleep(lock);
       may_spin = false;
     }
   }
@@ -279,7 +314,7 @@ void WorkerPool::expect_caller(bool expected) {
   notify(sleepers);
 }
 
-void WorkerPool::run_here(const std::shared_ptr<Job>& job, Workspace& workspace) {
+void WorkerPool::run_here(const std::shared_ptr<Job>& job) {
   if (job->units_ == 0) return job->finished();
   const FpModeScope fp_mode;
   Lock lock(mutex_);
@@ -293,19 +328,29 @@ void WorkerPool::run_here(const std::shared_ptr<Job>& job, Workspace& workspace)
   if (!counted) policy_.thread_begins();
   enqueue(job);
   notify(call_workers(std::min<int64_t>(job->units_ - 1, job->max_workers_)));
-  for (Unit unit; take_unit(unit, job.get());) execute(unit, workspace, team, lock);
+  while (job->next_ < job->units_) {
+    if (Unit unit; take_unit(unit, job.get())) execute(unit, team, lock);
+    else caller_.wait(lock);
+  }
   // Workers may still be at other units: help where layers come quickly, then sleep.
   for (const ActiveTeam& active : active_teams_) {
-    if (active.job != job || !active.team->has_room()) continue;
-    help(*active.team, workspace, lock);
+    if (active.job != job || !active.team->has_room() || !workspaces_.fits_helper(job->helper_)) continue;
+    help(*active.team, *job, lock);
     break;
   }
   if (!counted) {
     policy_.thread_ends();
     notify(call_workers(policy_.workers_for_pending()));
   }
-  job_finished_.wait(lock, [&] { return job->finished_; });
+  caller_.wait(lock, [&] { return job->finished_; });
   caller_teams_.push_back(&team);
+  // Workers that fell asleep when there was nothing to give back don't know of this memory.
+  if (keepers_ == 0 && sleeping_ > 0) wake_.notify_one();
+}
+
+int64_t WorkerPool::memory() {
+  std::lock_guard lock(mutex_);
+  return workspaces_.bytes();
 }
 
 }  // namespace rskip

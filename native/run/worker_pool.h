@@ -19,14 +19,16 @@
 
 #include "run/pool_policy.h"
 #include "run/team.h"
+#include "run/workspaces.h"
 
 namespace rskip {
 
 class Job {
  public:
-  // At most `max_workers` of the pool's threads work on it at a time. `scratch_bytes` is what a helper needs.
-  Job(int64_t units, int max_workers, size_t scratch_bytes)
-      : units_(units), max_workers_(max_workers), scratch_bytes_(scratch_bytes) {}
+  // At most `max_workers` of the pool's threads work on it at a time. A helper needs `scratch_bytes`, a leader also
+  // `arena_bytes`.
+  Job(int64_t units, int max_workers, size_t scratch_bytes, size_t arena_bytes = 0)
+      : units_(units), max_workers_(max_workers), leader_{arena_bytes, scratch_bytes}, helper_{0, scratch_bytes} {}
   virtual ~Job() = default;
   virtual void run_unit(int64_t unit, Workspace& workspace, Team& team) noexcept = 0;
   // Called once, after the last unit, on the thread that executed it and without the pool's mutex.
@@ -42,7 +44,7 @@ class Job {
   bool finished_ = false;  // finished() has returned
   const int max_workers_;
   int workers_ = 0;  // at work on it, leaders and helpers; at most max_workers_
-  const size_t scratch_bytes_;
+  const WorkspaceNeed leader_, helper_;
 };
 
 // Work of low priority, in steps of some microseconds each, one after another.
@@ -55,8 +57,9 @@ class BackgroundJob {
 
 class WorkerPool {
  public:
-  // `cores`: how many the process may use.
-  WorkerPool(int threads, int cores);
+  // `cores`: how many the process may use. Fewer units are under way than threads could take if they would need more memory
+  // than the limits allow; the threads then help. Memory that nobody needs is given back after `keep`.
+  WorkerPool(int threads, int cores, MemoryLimits limits = {}, std::chrono::milliseconds keep = kKeepMemory);
   // Cancels all jobs and waits until they have ended and the threads are gone.
   ~WorkerPool();
   WorkerPool(const WorkerPool&) = delete;
@@ -67,13 +70,15 @@ class WorkerPool {
   void submit(std::shared_ptr<Job> job);
   // The calling thread executes units too; returns when the job has ended. `max_workers` should leave room for the
   // caller. One call at a time.
-  void run_here(const std::shared_ptr<Job>& job, Workspace& workspace);
+  void run_here(const std::shared_ptr<Job>& job);
   // Whether run_here() will be called soon, maybe again and again: workers leave the caller a core while it is expected.
   void expect_caller(bool expected);
   // Returns at once. The job precedes units once it has waited for some milliseconds, and is done before the pool ends.
   void submit_background(std::shared_ptr<BackgroundJob> job);
   // Asks all jobs under way to end early; returns at once.
   void cancel_all();
+  // Bytes that the threads' workspaces hold.
+  int64_t memory();
 
  private:
   friend class Team;
@@ -104,14 +109,18 @@ class WorkerPool {
   void main(Worker& self);
   // One thing to do for an idle worker, if there is any. `job` gets what it worked on.
   bool work(Worker& self, std::shared_ptr<Job>& job, Lock& lock);
-  // Calls body(workspace) as one of the job's workers.
+  // Calls body() as one of the job's workers.
   template <class Body>
   void work_for(Job& job, const Body& body);
-  void execute(const Unit& unit, Workspace& workspace, Team& team, Lock& lock);
-  void help(Team& team, Workspace& workspace, Lock& lock);
+  // Calls body(workspace), without the mutex.
+  template <class Body>
+  void with_workspace(const WorkspaceNeed& need, Lock& lock, const Body& body);
+  void execute(const Unit& unit, Team& team, Lock& lock);
+  void help(Team& team, Job& job, Lock& lock);
   void step_background(Lock& lock);
   bool background_is_due() const;
-  // The next unit of any job that may have another worker, or of `only`.
+  // The next unit of any job that may have another worker, or of `only`. None while it doesn't fit in memory: later ones
+  // wait, too, so that its turn comes.
   bool take_unit(Unit& unit, const Job* only);
   ActiveTeam* team_that_wants_help();
   void enqueue(std::shared_ptr<Job> job);
@@ -123,19 +132,22 @@ class WorkerPool {
   void notify(int64_t n);
   // True after a call, false when none came for a while.
   bool spin_for_call(Lock& lock);
+  // Until a call, or until there is memory to give back, which it does.
+  void sleep(Lock& lock);
 
   PoolPolicy policy_;
   std::mutex mutex_;
   std::condition_variable wake_;            // workers
-  std::condition_variable job_finished_;    // callers of run_here()
+  std::condition_variable caller_;          // a caller of run_here(), for the end of its job or for memory
   std::deque<std::shared_ptr<Job>> queue_;  // jobs with units to take
   std::vector<Job*> running_;               // jobs with units that have not ended
   std::vector<ActiveTeam> active_teams_;    // one for each unit under way
   std::list<Background> background_;
   std::vector<std::unique_ptr<Team>> teams_;
   std::vector<Team*> caller_teams_;  // that no caller of run_here() uses
-  // As many as workers. The one used last is used first: it is in a cache, maybe of a core that another worker has now.
-  std::vector<std::unique_ptr<Workspace>> workspaces_;
+  Workspaces workspaces_;         // one for each worker and one for a caller
+  bool memory_is_short_ = false;  // a unit has been put off
+  int keepers_ = 0;               // workers asleep that will wake up to give back memory
   int sleeping_ = 0, spinning_ = 0;  // workers; those called no longer count as spinning
   bool stopping_ = false;
   std::atomic<uint32_t> calls_{0};  // of call_workers()

@@ -207,10 +207,9 @@ class SharingJob final : public Job {
 
 TEST(WorkerPool, SharesTheWorkOfALeader) {
   WorkerPool pool(4, 2);
-  Workspace workspace;
   for (int repeat = 0; repeat < 20; ++repeat) {
     const auto job = std::make_shared<SharingJob>(2000, 3);
-    pool.run_here(job, workspace);
+    pool.run_here(job);
     EXPECT_EQ(job->wrong, 0);
   }
 }
@@ -247,9 +246,8 @@ TEST(WorkerPool, HelpersFindTheLayerUnderWay) {
     const Time end_ = now() + std::chrono::seconds(60);
   };
   WorkerPool pool(2, 2);
-  Workspace workspace;
   const auto job = std::make_shared<Wait>();
-  pool.run_here(job, workspace);
+  pool.run_here(job);
   EXPECT_NE(job->other, std::thread::id());
 }
 
@@ -282,9 +280,8 @@ TEST(WorkerPool, LeavesACoreToTheCallerWhoIsExpected) {
   pool.expect_caller(true);
   pool.expect_caller(true);
   const auto beside = run();
-  Workspace workspace;
   const auto here = std::make_shared<Count>(1);
-  pool.run_here(here, workspace);
+  pool.run_here(here);
   EXPECT_TRUE(here->over);
   wait_for(*beside);
   EXPECT_LE(beside->most, 2);

@@ -40,6 +40,38 @@ function measure(model: string, ...options: string[]): Growth {
   return JSON.parse(stdout);
 }
 
+/** Small inputs and outputs, and maps of 32 MiB in between. */
+function wideModel(): string {
+  const graph = new GraphBuilder();
+  const x = graph.input('x', ['batch', 16, 16, 16]);
+  const sizes = graph.constant(tensor(Float32Array.of(1, 1, 45, 45), [4]));
+  const weight = graph.constant(tensor(randomFloats(16 * 16, 1), [16, 16, 1, 1]));
+  const wide = graph.node('Resize', [x, '', sizes], { mode: 'nearest' });
+  const conv = graph.node('Conv', [wide, weight], { kernel_shape: [1, 1] });
+  const y = graph.node('GlobalAveragePool', [conv]);
+  return join(folderOf({ 'model.onnx': modelBytes(graph.output(y, ['batch', 16, 1, 1])) }), 'model.onnx');
+}
+
+/** By how many MiB a batch of eight on eight threads makes a process grow beyond what it takes for one item. */
+function growthOfBatch(model: string, maxMemory?: number): number {
+  const script = `const { InferenceSession, Tensor } = require(process.argv[1]);
+    const [model, maxMemory] = process.argv.slice(2);
+    const most = () => process.resourceUsage().maxRSS / 1024;
+    (async () => {
+      const options = { threads: 8, maxMemory: maxMemory && Number(maxMemory) };
+      const session = await InferenceSession.create(model, options);
+      const run = (items) => session.run({ x: new Tensor('float32', new Float32Array(items * 16 ** 3), [items, 16, 16, 16]) });
+      await run(1);
+      const before = most();
+      await run(8);
+      console.log(most() - before);
+    })();`;
+  const args = ['-e', script, join(root, 'dist/index.js'), model, ...(maxMemory ? [String(maxMemory)] : [])];
+  const { stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' });
+  expect(stderr).toBe('');
+  return Number(stdout);
+}
+
 afterAll(removeFolders);
 
 // `npm run compile` makes dist; a checkout that was only type-checked has none.
@@ -56,5 +88,11 @@ afterAll(removeFolders);
     const { session, overlapping } = measure(heavyModel(), '--cycles', '3');
     expect(session).toBeLessThan(PACKED_MIB + WEIGHTS_MIB);
     expect(overlapping).toBeLessThan(WEIGHTS_MIB);
+  });
+
+  it('grows by no more than one item for a batch of which maxMemory holds one at a time', () => {
+    const model = wideModel();
+    expect(growthOfBatch(model, 100 * MIB)).toBeLessThan(32);
+    expect(growthOfBatch(model)).toBeGreaterThan(100);
   });
 });

@@ -42,6 +42,8 @@ describe('session options', () => {
     [{ freeDimensionOverrides: { h: -1 } }, 'options.freeDimensionOverrides.h: expected an integer'],
     ['full', 'options: '],
     [{ threads: 0, isa: 'x' }, '; options.isa'],
+    [{ maxMemory: 0 }, 'options.maxMemory: expected an integer in 1..9007199254740991'],
+    [{ maxMemory: '1GB' }, 'options.maxMemory'],
   ])('refuses %j', (options, message) => {
     expect(() => parseSessionOptions(options)).toThrow(
       expect.objectContaining({ code: 'INVALID_ARGUMENT', message: expect.stringContaining(message) }),
