@@ -312,7 +312,7 @@ describe('short runs', () => {
         });
         await compiled.run(long);
         clearImmediate(turn);
-        expect([...long.ran]).toEqual([1]);
+        expect([...long.outcomes]).toEqual([1]);
         // On the calling thread the run is over in the first turn.
         expect(turns).toBeGreaterThan(3);
       });
