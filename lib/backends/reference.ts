@@ -168,9 +168,16 @@ function* runItems(arena: Arena, request: RunRequest): Generator<void, void> {
     const answers = yield* runProgram(arena, request, item);
     for (const [i, { batched }] of program.outputs.entries()) {
       const { data } = arena.tensor(answers[i]!);
-      copySlice(data, 0, request.outputs[i]!, batched ? item * data.length : 0, data.length);
+      const start = batched ? item * data.length : 0;
+      copySlice(data, 0, request.outputs[i]!, start, data.length);
+      if (data instanceof Float32Array) unifyNans(request.outputs[i] as Float32Array, start, data.length);
     }
   }
+}
+
+/** Makes every NaN the same one: processors differ in the sign and payload that operations give it. */
+function unifyNans(to: Float32Array, start: number, count: number): void {
+  for (let i = start; i < start + count; i++) if (Number.isNaN(to[i])) to[i] = Number.NaN;
 }
 
 /** Both arrays have the same type, whichever it is. */

@@ -242,4 +242,14 @@ void cast(const TensorView& x, const TensorView& y, Poll poll) {
   });
 }
 
+void unify_nans(float* x, int64_t n, Poll poll) {
+  for_each_segment(n, poll, [&](int64_t begin, int64_t end) {
+    bool any = false;
+    for (int64_t i = begin; i < end; ++i) any |= x[i] != x[i];
+    for (int64_t i = begin; any && i < end; ++i) {
+      if (x[i] != x[i]) x[i] = std::numeric_limits<float>::quiet_NaN();
+    }
+  });
+}
+
 }  // namespace rskip::ops

@@ -39,6 +39,8 @@ void compare(CompareKind kind, const TensorView& a, const TensorView& b, const T
 void logical(LogicalKind kind, const TensorView& a, const TensorView& b, const TensorView& y, Poll poll = {});
 void where(const TensorView& condition, const TensorView& a, const TensorView& b, const TensorView& y, Poll poll = {});
 void cast(const TensorView& x, const TensorView& y, Poll poll = {});
+// Makes every NaN the same one, 0x7fc00000: instruction sets differ in the sign and payload that operations give it.
+void unify_nans(float* x, int64_t n, Poll poll = {});
 // indices may have null data.
 void pool(const TensorView& x, const Window& win, bool max, bool count_include_pad, bool column_major,
           const TensorView& y, const TensorView& indices, Poll poll = {});

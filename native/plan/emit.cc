@@ -40,8 +40,12 @@ class Emission {
 
   std::unique_ptr<Plan> run(const Program& program) {
     plan_->whole = program.whole;
-    for (const Port& port : program.inputs) plan_->inputs.push_back({program.value(port.value).bytes(), port.batched});
-    for (const Port& port : program.outputs) plan_->outputs.push_back({program.value(port.value).bytes(), port.batched});
+    const auto plan_port = [&](const Port& port) {
+      const Value& value = program.value(port.value);
+      return PlanPort{value.bytes(), port.batched, value.dtype};
+    };
+    for (const Port& port : program.inputs) plan_->inputs.push_back(plan_port(port));
+    for (const Port& port : program.outputs) plan_->outputs.push_back(plan_port(port));
     plan_->arena_bytes = static_cast<size_t>(placement_.arena_bytes);
     for (const Block& block : program.blocks) {
       PlanBlock& out = plan_->blocks.emplace_back();

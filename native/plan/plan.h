@@ -55,6 +55,7 @@ struct Code {
 struct PlanPort {
   size_t item_bytes = 0;
   bool batched = true;
+  DType dtype = DType::kFloat32;
 };
 
 struct Plan {

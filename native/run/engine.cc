@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "ops/ops.h"
 #include "run/cpu_budget.h"
 
 namespace rskip {
@@ -99,6 +100,12 @@ class ProgramRun final : public Job {
     const Executed executed = execute_item(*plan_, *frame, context, workspace, team);
     instructions_ += executed.instructions;
     cost_ += executed.cost;
+    for (size_t i = 0; i < request_.outputs.size(); ++i) {
+      const PlanPort& port = plan_->outputs[i];
+      if (port.dtype != DType::kFloat32 || !(port.batched || context.shared_outputs)) continue;
+      ops::unify_nans(frame->at<float>(Place::at_port(request_.inputs.size() + i)),
+                      static_cast<int64_t>(port.item_bytes / sizeof(float)), Poll(frame->cancellation));
+    }
     std::lock_guard lock(shared_->mutex);
     shared_->idle_frames.push_back(std::move(frame));
   }

@@ -58,6 +58,11 @@ Executed execute_item(const Plan& plan, Frame& frame, const ItemContext& item, W
   std::fill_n(item.outcomes, plan.decisions(), uint8_t{0});
   std::fill_n(item.scores, plan.decisions(), std::numeric_limits<float>::quiet_NaN());
   Executed executed;
+  // Whatever the processor made of a NaN, the record has one.
+  const auto score_at = [&](Place place) {
+    const float score = *frame.at<float>(place);
+    return score == score ? score : std::numeric_limits<float>::quiet_NaN();
+  };
   const auto skip = [&](const PlanBlock& block) {
     for (const InstructionPtr& instruction : block.on_skip) {
       instruction->run(frame, workspace, 0, 1);
@@ -95,8 +100,8 @@ Executed execute_item(const Plan& plan, Frame& frame, const ItemContext& item, W
       }
       case Code::Kind::kDecide: {
         const PlanBlock& block = plan.blocks[static_cast<size_t>(code.block)];
-        const float score = *frame.at<float>(block.score);
-        item.scores[code.block] = score;
+        const float score = score_at(block.score);
+        item.scores[code.block] = score == score ? score : std::numeric_limits<float>::quiet_NaN();
         const bool runs = gate_runs(block.gate.compare, score, item.thresholds[code.block]);
         item.outcomes[code.block] = runs ? 1 : 0;
         at = runs ? block.body : skip(block);
@@ -105,7 +110,7 @@ Executed execute_item(const Plan& plan, Frame& frame, const ItemContext& item, W
       case Code::Kind::kExit: {
         const PlanExit& exit = plan.exits[static_cast<size_t>(code.exit)];
         const size_t decision = plan.blocks.size() + static_cast<size_t>(code.exit);
-        const float score = *frame.at<float>(exit.score);
+        const float score = score_at(exit.score);
         item.scores[decision] = score;
         ++at;
         if (!exit_taken(score, item.thresholds[decision])) break;

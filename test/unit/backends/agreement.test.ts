@@ -38,12 +38,11 @@ function run(backend: Backend, program: Program, request: RunRequest): RunReques
   return fresh;
 }
 
-/** Bits of outputs and trace. Sign and payload of a NaN are the processor's affair: all are taken for one. */
+/** Bits of outputs and trace, those of NaN too. */
 function bits({ outputs, outcomes, scores }: RunRequest): string[] {
-  return [...outputs, outcomes, scores].map((data) => {
-    const plain = data instanceof Float32Array ? data.map((v) => (Number.isNaN(v) ? Number.NaN : v)) : data;
-    return Buffer.from(plain.buffer, plain.byteOffset, plain.byteLength).toString('hex');
-  });
+  return [...outputs, outcomes, scores].map(({ buffer, byteOffset, byteLength }) =>
+    Buffer.from(buffer, byteOffset, byteLength).toString('hex'),
+  );
 }
 
 /** Runs on every native backend, expects one result, and returns that. */
