@@ -12,6 +12,8 @@ export interface Io {
   readonly color: boolean;
   /** Whether the error stream is a terminal, where progress bars make sense. */
   readonly interactive: boolean;
+  /** Where they don't: milliseconds from one line about progress to the next; without it there are none. */
+  readonly lineMs?: number;
 }
 
 /** The process's own streams. Colour follows NO_COLOR, FORCE_COLOR and the terminal. */
@@ -22,6 +24,7 @@ export function processIo(): Io {
     err: (text) => void stderr.write(text),
     color: stdout.isTTY === true && stdout.hasColors(),
     interactive: stderr.isTTY === true,
+    lineMs: 10_000,
   };
 }
 
@@ -61,38 +64,43 @@ export interface Progress {
   stop(): void;
 }
 
-/** A progress bar if it is `wanted` and the error stream is a terminal; otherwise one that shows nothing. */
+/** Progress on the error stream if it is `wanted`: a bar on a terminal, otherwise a line every few seconds. */
 export function startProgress(io: Io, total: number, what: string, wanted: boolean): Progress {
-  if (!io.interactive || !wanted || total < 2) return { advance: () => {}, show: () => {}, stop: () => {} };
-  const bar = startBar(total, what);
-  return {
-    advance: () => bar.increment(),
-    show: (value, sum) => {
-      bar.setTotal(sum);
-      bar.update(value);
-    },
-    stop: () => bar.stop(),
+  if (!wanted || total < 2) return { advance: () => {}, show: () => {}, stop: () => {} };
+  const meter = startMeter(io, total, what);
+  let done = 0;
+  let most = total;
+  const show = (value: number, sum: number) => {
+    [done, most] = [value, sum];
+    meter.show(done, most);
   };
+  return { advance: () => show(done + 1, most), show, stop: meter.stop };
 }
 
-/** Options for long work: a bar for each stage, on the same conditions as startProgress, and notes on the error stream. */
+/** Options for long work: a meter for each stage, on the same conditions as startProgress, and notes on the error stream. */
 export function watchWork(io: Io, wanted: boolean) {
-  let bar: SingleBar | undefined;
+  let meter: Meter | undefined;
   let shown: string | undefined;
-  const stop = () => bar?.stop();
+  const stop = () => meter?.stop();
   const onProgress = ({ stage, done, total }: WorkProgress) => {
-    if (!io.interactive || !wanted || total === null || total < 2) return;
+    if (!wanted || total === null || total < 2) return;
     if (shown !== stage) {
       stop();
-      bar = startBar(total, `${stage[0]!.toUpperCase()}${stage.slice(1)}`);
+      meter = startMeter(io, total, `${stage[0]!.toUpperCase()}${stage.slice(1)}`);
       shown = stage;
     }
-    bar!.update(done);
+    meter!.show(done, total);
   };
   return { stop, options: { onNote: (note: string) => io.err(`note: ${note}\n`), onProgress } };
 }
 
-function startBar(total: number, what: string): SingleBar {
+type Meter = Pick<Progress, 'show' | 'stop'>;
+
+function startMeter(io: Io, total: number, what: string): Meter {
+  return io.interactive ? startBar(total, what) : startLines(io, what);
+}
+
+function startBar(total: number, what: string): Meter {
   const bar = new SingleBar({
     format: `${what} {bar} {value}/{total}  {eta_formatted} left`,
     barCompleteChar: '█',
@@ -104,5 +112,36 @@ function startBar(total: number, what: string): SingleBar {
     etaBuffer: 200,
   });
   bar.start(total, 0);
-  return bar;
+  return {
+    show: (done, sum) => {
+      bar.setTotal(sum);
+      bar.update(done);
+    },
+    stop: () => bar.stop(),
+  };
+}
+
+/** A line for every `io.lineMs` that pass, so that short work prints none. */
+function startLines({ err, lineMs }: Io, what: string): Meter {
+  if (lineMs === undefined) return { show: () => {}, stop: () => {} };
+  const start = performance.now();
+  let [done, total] = [0, 0];
+  const print = () => {
+    const left = done > 0 ? ((performance.now() - start) / done) * (total - done) : undefined;
+    err(`${what}: ${done} of ${total}${left === undefined ? '' : `, about ${duration(left / 1000)} left`}\n`);
+  };
+  const timer = setInterval(print, lineMs).unref();
+  return {
+    show: (value, sum) => {
+      [done, total] = [value, sum];
+    },
+    stop: () => clearInterval(timer),
+  };
+}
+
+/** "40 s", "3 min", "2 h". */
+function duration(seconds: number): string {
+  if (seconds < 100) return `${Math.ceil(seconds)} s`;
+  const minutes = seconds / 60;
+  return minutes < 100 ? `${Math.ceil(minutes)} min` : `${Math.ceil(minutes / 60)} h`;
 }

@@ -1,6 +1,6 @@
 import { CommanderError } from 'commander';
 import { reportFailure } from '../../../lib/cli/failure.js';
-import { paint } from '../../../lib/cli/io.js';
+import { paint, processIo, startProgress, watchWork } from '../../../lib/cli/io.js';
 import { asciiPattern, drawPattern, patternLegend } from '../../../lib/cli/pattern.js';
 import { count, formatTable, milliseconds, percent, plural, speedup } from '../../../lib/cli/table.js';
 import { ResidualSkipError } from '../../../lib/errors.js';
@@ -119,4 +119,56 @@ test.each([
   [0.5, '2.00x slower'],
 ])('native is, at %d times the time of its rival, %s', (ratio, text) => {
   expect(speedup(ratio)).toBe(text);
+});
+
+describe('progress where the error stream is no terminal', () => {
+  beforeEach(() => jest.useFakeTimers());
+  afterEach(() => jest.useRealTimers());
+  function lines() {
+    const written: string[] = [];
+    const err = (text: string) => void written.push(text);
+    return { written, io: { ...processIo(), err, interactive: false } };
+  }
+
+  test('is a line every ten seconds, from the first that pass', () => {
+    const { written, io } = lines();
+    const { options, stop } = watchWork(io, true);
+    options.onProgress({ stage: 'reading', done: 1, total: 4 });
+    jest.advanceTimersByTime(9_000);
+    options.onProgress({ stage: 'reading', done: 4, total: 4 });
+    options.onProgress({ stage: 'calibrating', done: 0, total: 40_000 });
+    expect(written).toEqual([]);
+    jest.advanceTimersByTime(10_000);
+    options.onProgress({ stage: 'calibrating', done: 1000, total: 40_000 });
+    jest.advanceTimersByTime(10_000);
+    jest.advanceTimersByTime(10_000);
+    stop();
+    jest.advanceTimersByTime(60_000);
+    // 1,000 of 40,000 took 20 s, then 30 s: 39 times as long is left.
+    expect(written).toEqual([
+      'Calibrating: 0 of 40000\n',
+      'Calibrating: 1000 of 40000, about 13 min left\n',
+      'Calibrating: 1000 of 40000, about 20 min left\n',
+    ]);
+  });
+
+  test('counts the steps of short commands as well', () => {
+    const { written, io } = lines();
+    const progress = startProgress(io, 8, 'Recording', true);
+    progress.advance();
+    progress.advance();
+    jest.advanceTimersByTime(10_000);
+    progress.stop();
+    expect(written).toEqual(['Recording: 2 of 8, about 30 s left\n']);
+  });
+
+  test('is nothing beside JSON', () => {
+    const { written, io } = lines();
+    const { options, stop } = watchWork(io, false);
+    options.onProgress({ stage: 'reading', done: 1, total: 4 });
+    startProgress(io, 8, 'Recording', false).advance();
+    jest.advanceTimersByTime(60_000);
+    stop();
+    expect(written).toEqual([]);
+  });
 });
