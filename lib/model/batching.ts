@@ -5,6 +5,7 @@ import { foldCacheOf, LoweringBudget } from './fold.js';
 import type { Dimension, Graph, ModelPort } from './graph.js';
 import type { LoweredGraph } from './lowering.js';
 import type { Binding, Model, ModelInput } from './model.js';
+import { findOperator } from './operators/index.js';
 import { lowerGraph } from './specialize.js';
 
 type Batching = Pick<Model, 'inputs' | 'outputs' | 'batching' | 'batchingReason' | 'loweredItems'>;
@@ -12,6 +13,9 @@ type Batching = Pick<Model, 'inputs' | 'outputs' | 'batching' | 'batchingReason'
 /** Items in the trial batches: primes, because few axes have such lengths. */
 const TRIAL_BATCH = 3;
 const SECOND_TRIAL_BATCH = 5;
+/** How many batches of a file that takes only one are tried, and the largest. */
+const TRACED_TRIALS = 8;
+const MOST_TRACED = 1024;
 
 /**
  * Lengths to try for symbolic axes other than the batch; a model may accept only some of them. 1 is left out: a
@@ -68,13 +72,43 @@ function analyse(graph: Graph, opset: number, runnable: boolean, bound: Readonly
       });
     const result = tryBatches({ graph, inputs, batch, open, lower });
     if (result instanceof ResidualSkipError) {
-      if (!open || result.code === 'UNSUPPORTED_MODEL') throw result;
-      continue;
+      if (open && result.code !== 'UNSUPPORTED_MODEL') continue;
+      const traced = open ? undefined : tracedBatch(graph, batch, lower);
+      if (!traced) throw result;
+      return analyse(traced, opset, runnable, bound);
     }
     if (result.batching === 'item') return result;
     failed ??= result;
   }
   return failed ?? whole(graph, inputs, 'no trial length of its symbolic axes fits the model');
+}
+
+/** The graph with the only batch that it takes: a file may declare any, and hold shapes of the one that it was exported with. */
+function tracedBatch(graph: Graph, batch: Dimension | undefined, lower: Trial['lower']): Graph | undefined {
+  if (typeof batch !== 'string') return undefined;
+  const items = likelyBatches(graph).find((count) => !(lower(count) instanceof ResidualSkipError));
+  if (items === undefined) return undefined;
+  const inputs = graph.inputs.map((port) => ({
+    ...port,
+    shape: port.shape.map((dim) => (dim === batch ? items : dim)),
+  }));
+  return { ...graph, inputs };
+}
+
+/** Numbers of items that a graph's constants suggest: leading lengths of the shapes among them, and of recurrent states. */
+function likelyBatches({ nodes, constants }: Graph): number[] {
+  const counts = new Map<number, number>();
+  const count = (length: number) => {
+    if (length > 1 && length <= MOST_TRACED) counts.set(length, (counts.get(length) ?? 0) + 1);
+  };
+  for (const { op, inputs } of nodes) {
+    for (const index of findOperator(op)?.constantInputs ?? []) {
+      const { dtype, data } = constants.get(inputs[index] ?? '') ?? {};
+      if (dtype === 'int64') for (const length of data!.slice(0, 2)) count(Number(length));
+    }
+  }
+  for (const { shape } of constants.values()) if (shape.length === 3) count(shape[1]!);
+  return [...counts.keys()].sort((a, b) => counts.get(b)! - counts.get(a)!).slice(0, TRACED_TRIALS);
 }
 
 interface Trial {

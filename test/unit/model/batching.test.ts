@@ -480,6 +480,60 @@ describe('a fixed batch of several', () => {
   });
 });
 
+describe('an open batch in a graph that holds the shapes of one', () => {
+  test.each([2, 3, 6])('images of a batch of %i run item by item', async (traced) => {
+    const build =
+      (target: number[]): Build =>
+      (graph, x) => {
+        const sum = graph.node('Relu', [
+          graph.node('Add', [x, graph.node('Conv', [x, random(graph, 3, 3, 1, 1)])]),
+        ]);
+        return graph.node('MatMul', [
+          graph.node('Reshape', [sum, ints(graph, ...target)]),
+          random(graph, 48, 5),
+        ]);
+      };
+    const shape = [3, 4, 4];
+    const graph = graphOf(shape, build([traced, 48]));
+    const { batching, inputs } = await modelOf(graph);
+    expect([batching, inputs[0]!.shape]).toEqual(['item', [traced, ...shape]]);
+    const x = randomTensor([traced, ...shape]);
+    const [y] = Object.values(await runOnnx(graph, { x }));
+    const [expected] = Object.values(await runOnnx(graphOf(shape, build([-1, 48])), { x }));
+    expect(y!.dims).toEqual([traced, 5]);
+    expect(y!.data).toEqual(expected!.data);
+  });
+
+  test('another batch of rows is refused', async () => {
+    const build: Build = (graph, x) => {
+      const apart = graph.node('Reshape', [x, ints(graph, 4, 2, 3)]);
+      return graph.node('Reshape', [graph.node('ReduceSum', [apart, ints(graph, 1)]), ints(graph, 4, 3)]);
+    };
+    const session = await InferenceSession.create(modelBytes(graphOf([6], build)), { backend: 'reference' });
+    const rows = (count: number) =>
+      new Tensor(
+        'float32',
+        Float32Array.from({ length: 6 * count }, (_, i) => i % 6),
+        [count, 6],
+      );
+    const [y] = Object.values(await session.run({ x: rows(4) }));
+    expect([...y!.data]).toEqual(new Array(4).fill([3, 5, 7]).flat());
+    await expect(session.run({ x: rows(8) })).rejects.toMatchObject({
+      code: 'INVALID_SHAPE',
+      message: "input 'x': expected float32[4,6], received float32[8,6]",
+    });
+    await session.release();
+  });
+
+  test('a shape that fits no batch is refused as before', async () => {
+    const build: Build = (graph, x) => graph.node('Reshape', [x, ints(graph, 4, 5)]);
+    await expect(modelOf(graphOf([6], build))).rejects.toMatchObject({
+      code: 'MODEL_INVALID',
+      message: expect.stringContaining('[1,6]'),
+    });
+  });
+});
+
 describe('several inputs and outputs', () => {
   test('inputs with the same first axis are batched, others are shared', async () => {
     const graph = new GraphBuilder();
