@@ -46,7 +46,7 @@ function assemble(ir: Ir, withExits: boolean): Program | undefined {
   fuse(region);
   integerise(region);
   fuse(region);
-  const blocks = findBlocks(region, unusable);
+  const blocks = findBlocks(region, unusable, ir.recurrent);
   fuseResiduals(region, new Set(blocks.map(({ input }) => input)));
   const scheduled = schedule(region, blocks);
   const given = new Set(ir.inputs.map(({ value }) => value));

@@ -10,6 +10,8 @@ export interface Ir {
   readonly outputs: readonly Port[];
   readonly ops: readonly IrOp[];
   readonly batching: 'item' | 'whole';
+  /** Names of recurrent nodes: a sum in their steps passes a state on, and is no shortcut. */
+  readonly recurrent?: ReadonlySet<string>;
 }
 
 /** Every step but `branch` and `jump`, which scheduling creates for an `if`. `node` is the ONNX node's name. */

@@ -40,6 +40,8 @@ export interface Lowering {
   readonly dequantised: Map<ValueId, () => TensorData>;
   /** The elements of each sequence, by the value that represents it. */
   readonly sequences: Map<ValueId, readonly ValueId[]>;
+  /** Names of the recurrent nodes. */
+  readonly recurrent: Set<string>;
   /** Lowers a subgraph inside `scope`. */
   readonly lowerBranch: (graph: Graph, scope: Scope) => IrBranch;
 }
@@ -51,6 +53,7 @@ export interface LoweredGraph {
   /** Inputs that are fed at run time; those bound by value have become constants. */
   readonly inputs: ReadonlyMap<string, ValueId>;
   readonly outputs: readonly ValueId[];
+  readonly recurrent: ReadonlySet<string>;
   /** The values that have names in the graph. */
   readonly scope: Scope;
 }

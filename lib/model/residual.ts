@@ -40,8 +40,13 @@ interface Candidate {
  * Finds the residual blocks of a fused region whose sums are still separate steps (He et al. 2015 and 2016, Sandler
  * et al. 2018). Blocks are disjoint: of nested ones, a gated block wins over the blocks in it; otherwise the
  * innermost wins. A `select` that can't become a block becomes plain arithmetic, and is added to `unusable`.
+ * @param recurrent names of nodes in which sums are no shortcuts
  */
-export function findBlocks(region: Region, unusable: UnusableGate[] = []): ResidualBlock[] {
+export function findBlocks(
+  region: Region,
+  unusable: UnusableGate[] = [],
+  recurrent: ReadonlySet<string> = new Set(),
+): ResidualBlock[] {
   forgetRanges(region);
   const gated = findGated(region, unusable);
   const taken = new Set<WorkOp>(gated.flatMap(({ body, gate }) => [...body, ...gate]));
@@ -51,7 +56,8 @@ export function findBlocks(region: Region, unusable: UnusableGate[] = []): Resid
   for (const op of region.ops) {
     if (region.effort.spent) break;
     layersBefore ||= isLayer(op);
-    const candidate = taken.has(op) || !layersBefore ? undefined : sumCandidate(region, op, inputs);
+    const isSum = layersBefore && !taken.has(op) && !recurrent.has(op.node);
+    const candidate = isSum ? sumCandidate(region, op, inputs) : undefined;
     if (!candidate) continue;
     inputs.set(op.outputs[0]!, candidate.input);
     plain.push(candidate);

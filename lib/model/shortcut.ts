@@ -75,7 +75,7 @@ function linearInput(region: Region, op: WorkOp): ValueId | undefined {
   }
 }
 
-/** Whether the step takes one of many positions, as a recurrent layer does for each token: no path for a whole map. */
+/** Whether the step takes one of many positions, as a recurrence that is written out does: no path for a whole map. */
 function picksOne(region: Region, { inputs, outputs, attrs }: WorkStepNamed<'slice'>): boolean {
   const [from, to] = [region.shape(inputs[0]!), region.shape(outputs[0]!)];
   return to.some((length, axis) => length === 1 && from[axis]! > 1 && attrs.steps[axis] === 1);

@@ -33,6 +33,7 @@ export function specialize(model: Model, binding: Binding): Ir {
     }),
     outputs: model.outputs.map((output, i) => outputPort(output, lowered.outputs[i]!, lowered.values)),
     batching: model.batching,
+    recurrent: lowered.recurrent,
   };
 }
 
@@ -96,10 +97,12 @@ export function lowerGraph(
     shapeError,
     dequantised: new Map(),
     sequences: new Map(),
+    recurrent: new Set(),
     lowerBranch,
   };
   const { ops, outputs } = lowerInto(graph, scope, context);
-  return { values, ops: liveOps(ops, new Set(outputs)), inputs, outputs, scope };
+  const { recurrent } = context;
+  return { values, ops: liveOps(ops, new Set(outputs)), inputs, outputs, recurrent, scope };
 }
 
 function boundInput(name: string, bound: InputBinding | undefined): InputBinding {

@@ -133,6 +133,7 @@ interface Kind {
 }
 
 function recurrent(node: NodeLowering, kind: Kind): readonly ValueId[] {
+  node.context.recurrent.add(node.node.name);
   const batchFirst = node.number('layout', 0) !== 0;
   const given = node.float(0);
   if (node.rank(given) !== 3) node.invalid(`its input [${node.shape(given)}] has not three axes`);

@@ -348,10 +348,12 @@ describe('layers of transformers', () => {
 });
 
 test.each([
-  ['LSTM', 4],
-  ['GRU', 3],
-  ['RNN', 1],
-] as const)('the sums of %s for each token are no blocks around the layer before it', async (op, gates) => {
+  ['LSTM', 4, 1],
+  ['GRU', 3, 1],
+  ['RNN', 1, 1],
+  ['LSTM', 4, 2],
+  ['RNN', 1, 2],
+] as const)('the sums of %s for each token are no blocks (%i gates, %i texts)', async (op, gates, texts) => {
   const graph = new GraphBuilder();
   const floats = (shape: number[], seed: number) =>
     graph.constant(
@@ -365,7 +367,7 @@ test.each([
         shape,
       ),
     );
-  const x = graph.node('MatMul', [graph.input('x', [3, 1, 4]), floats([4, 4], 1)]);
+  const x = graph.node('MatMul', [graph.input('x', [3, texts, 4]), floats([4, 4], 1)]);
   const weights = [floats([1, gates * 4, 4], 2), floats([1, gates * 4, 4], 3), floats([1, gates * 8], 4)];
   const states = graph.node(op, [x, ...weights], { hidden_size: 4 });
   graph.output(graph.node('MatMul', [states, floats([4, 2], 5)]));
