@@ -7,7 +7,7 @@ import { Cone } from './cone.js';
 import { floatLayer, layer } from './integer-layers.js';
 import { globalPool, move, sumOrProduct } from './integer-pointwise.js';
 import { floatPool } from './integer-pools.js';
-import { NO_ACTIVATION, type ValueId } from './program.js';
+import { NO_ACTIVATION, NONE, type ValueId } from './program.js';
 import {
   type ByteType,
   bytesOf,
@@ -37,6 +37,7 @@ const RULES: readonly Rule[] = [requantise, layer, table, sumOrProduct, globalPo
 /** Replaces what is quantised by integer steps. */
 export function integerise(region: Region): void {
   if (!holdsQuantised(region)) return;
+  mergeTwins(region);
   makeUnsigned(region);
   remember(region);
   for (let changed = true; changed && !region.effort.spent; ) {
@@ -65,6 +66,27 @@ function holdsQuantised(region: Region): boolean {
       op.op === 'dequantize' ||
       (op.op === 'if' && (holdsQuantised(op.whenTrue) || holdsQuantised(op.whenFalse))),
   );
+}
+
+/** A quantiser may give each reader of a value bytes of its own: equal ones become the same. */
+function mergeTwins(region: Region): void {
+  const first = new Map<string, ValueId>();
+  for (const op of [...region.ops]) {
+    if (op.op !== 'quantize' && op.op !== 'dequantize') continue;
+    const [x, ...scaling] = op.inputs as [ValueId, ...ValueId[]];
+    const output = op.outputs[0]!;
+    if (region.value(x).data || region.isOutput(output)) continue;
+    const numbers = scaling.map((id) =>
+      id === NONE ? '' : (region.value(id).data?.join() ?? `value ${id}`),
+    );
+    const key = JSON.stringify([op.op, x, op.attrs, region.value(output).dtype, numbers]);
+    const twin = first.get(key);
+    if (twin === undefined) first.set(key, output);
+    else {
+      region.substitute(output, twin);
+      region.remove(op);
+    }
+  }
 }
 
 /** Notes in the values what their bytes stand for. */

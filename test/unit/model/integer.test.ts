@@ -45,11 +45,15 @@ function conv(b: IrBuilder, x: ValueId, channels: number, seed: number): ValueId
 
 type Make = (b: IrBuilder, x: ValueId, body: ValueId) => ValueId;
 
-/** A quantised network of a stem, one block, whose sum `make` writes, and a head on floats. */
-function network(make: Make, scale = SCALE) {
+/**
+ * A quantised network of a stem, one block, whose sum `make` writes, and a head on floats.
+ * @param apart the block's convolution and its sum read bytes of their own
+ */
+function network(make: Make, scale = SCALE, apart = false) {
   const b = new IrBuilder();
-  const x = rounded(b, b.act(conv(b, rounded(b, b.input([1, 3, 6, 6])), 4, 1)));
-  const inner = rounded(b, b.act(conv(b, x, 4, 2)));
+  const stem = b.act(conv(b, rounded(b, b.input([1, 3, 6, 6])), 4, 1));
+  const x = rounded(b, stem);
+  const inner = rounded(b, b.act(conv(b, apart ? rounded(b, stem) : x, 4, 2)));
   const y = rounded(b, make(b, x, rounded(b, conv(b, inner, 4, 3))), scale);
   return b.build(b.gemm(b.globalPool(y), 3));
 }
@@ -89,6 +93,15 @@ test('layers between bytes, and the sum of a block, are integer steps', () => {
   expect(ops.filter((op) => op === 'quantize')).toHaveLength(1);
   expect(ops).not.toContain('conv');
   expect(ops).not.toContain('dequantize');
+});
+
+test('equal bytes of several readers are the same', () => {
+  const [apart, shared] = [network(sum, SCALE, true), network(sum)].map(buildProgram) as [Program, Program];
+  expect(apart.blocks).toMatchObject([{ shortcut: 'identity', skippable: true }]);
+  expect(opsOf(apart)).toEqual(opsOf(shared));
+  for (const seed of [1, 2]) {
+    expect(runProgram(apart, item(seed)).output).toEqual(runProgram(shared, item(seed)).output);
+  }
 });
 
 test('a stream that keeps its scale goes around a block as it is', () => {
