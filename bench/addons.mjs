@@ -1,20 +1,22 @@
 // Compares two builds of the addon in one process, such as a prebuilt one and the checkout's own.
-// node bench/addons.mjs ADDON[@FORM] ADDON[@FORM] MODEL...; build first. FORM forces one form of the AVX-512 kernels: `memory`
-// or `register`. Prints a line of JSON for each model and instruction set: the median CPU time of one run on one thread with
-// each addon, and the median ratio of the second's time to the first's.
+// node bench/addons.mjs [--isa ISA] ADDON[@FORM] ADDON[@FORM] MODEL...; build first. FORM forces one form of the AVX-512
+// kernels: `memory` or `register`. Prints a line of JSON for each model and instruction set: the median CPU time of one run on
+// one thread with each addon, and the median ratio of the second's time to the first's.
 import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
 import { nativeInfo } from '../dist/backends/native.js';
 import { compareSessions, feedsOf } from './sessions.mjs';
 
 const ROOT = resolve(import.meta.dirname, '..');
 const TURNS = 101;
 
-const [first, second, ...models] = process.argv.slice(2);
+const { values, positionals } = parseArgs({ allowPositionals: true, options: { isa: { type: 'string' } } });
+const [first, second, ...models] = positionals;
 if (models.length === 0) {
-  console.error('usage: node bench/addons.mjs ADDON[@FORM] ADDON[@FORM] MODEL...');
+  console.error('usage: node bench/addons.mjs [--isa ISA] ADDON[@FORM] ADDON[@FORM] MODEL...');
   process.exit(2);
 }
 
@@ -45,8 +47,9 @@ async function compare(packages, model, isa) {
 const folder = mkdtempSync(join(tmpdir(), 'residual-skip-addons-'));
 try {
   const packages = [first, second].map((addon, index) => packageWith(addon, join(folder, String(index))));
+  const isas = values.isa ? [values.isa] : nativeInfo().isas;
   for (const model of models) {
-    for (const isa of nativeInfo().isas) await compare(packages, model, isa);
+    for (const isa of isas) await compare(packages, model, isa);
   }
 } finally {
   rmSync(folder, { recursive: true });

@@ -61,7 +61,7 @@ Cpu ask_cpu() {
   cpu.amx = cpu.avx512vnni && matrices && may_use_matrices();
   const unsigned subleaves = a;
   if (subleaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) cpu.avxvnni = cpu.avx2 && (a >> 4 & 1);
-  // AMD's alone have this leaf; bit 3 (FP512) says that the units for floats are 512 bits wide. Zen 4 and the mobile Zen 5 lack it.
+  // AMD's alone have this leaf. Bit 3 (FP512) says that the units for floats are 512 bits wide: not on Zen 4.
   if (__get_cpuid(0x8000001a, &a, &b, &c, &d)) cpu.halves512 = (a >> 3 & 1) == 0;
   return cpu;
 }

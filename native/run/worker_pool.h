@@ -57,8 +57,8 @@ class BackgroundJob {
 
 class WorkerPool {
  public:
-  // `cores`: how many the process may use. Fewer units are under way than threads could take if they would need more memory
-  // than the limits allow; the threads then help. Memory that nobody needs is given back after `keep`.
+  // `cores`: how many the process may use. Fewer units are under way than threads could take if they would need more
+  // memory than the limits allow; the threads then help. Memory that nobody needs is given back after `keep`.
   WorkerPool(int threads, int cores, MemoryLimits limits = {}, std::chrono::milliseconds keep = kKeepMemory);
   // Cancels all jobs and waits until they have ended and the threads are gone.
   ~WorkerPool();

@@ -9,15 +9,15 @@ namespace rskip {
 Workspaces::Workspaces(int count, MemoryLimits limits, std::chrono::milliseconds keep) : limits_(limits), keep_(keep) {
   for (int i = 0; i < count; ++i) {
     unused_.push_back(std::make_unique<Pooled>());
-    unused_.back()->discarded_.reserve(2 * static_cast<size_t>(count));
+    unused_.back()->discarded_.reserve(16);
   }
 }
 
 void Workspaces::discard(Pooled& from, const WorkspaceNeed& need, Pooled& by) {
   const auto move = [&](AlignedBuffer& buffer, size_t most) {
     if (buffer.bytes() <= most) return;
-    assert(by.discarded_.size() < by.discarded_.capacity());
-    by.discarded_.push_back(std::move(buffer));
+    AlignedBuffer freed = std::move(buffer);
+    if (by.discarded_.size() < by.discarded_.capacity()) by.discarded_.push_back(std::move(freed));
   };
   move(from.arena, need.arena);
   move(from.scratch, need.scratch);

@@ -26,7 +26,7 @@ struct WorkspaceNeed {
   size_t arena = 0, scratch = 0;
 };
 
-// Used with the pool's mutex held, but for PooledWorkspace::prepare().
+// Used with the pool's mutex held, but for Pooled::prepare().
 class Workspaces {
  public:
   using Clock = std::chrono::steady_clock;
@@ -37,7 +37,7 @@ class Workspaces {
 
    private:
     friend class Workspaces;
-    std::vector<AlignedBuffer> discarded_;  // has room for the buffers of all
+    std::vector<AlignedBuffer> discarded_;  // takes no memory: what it has no room for is freed at once
     int64_t promised_ = 0;                  // bytes that it may hold while it is in use
     WorkspaceNeed needed_;                  // the most since `since_`
     Clock::time_point since_, used_;

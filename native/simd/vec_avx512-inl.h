@@ -52,13 +52,13 @@ RSKIP_INLINE V load_first(const float* p, int n) {
 RSKIP_INLINE void store_first(float* p, Vec a, int n) { _mm512_mask_storeu_ps(p, first_of_16(n), a.v); }
 RSKIP_INLINE Vec keep_first(Vec a, int n) { return {_mm512_maskz_mov_ps(first_of_16(n), a.v)}; }
 RSKIP_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
-// sum[n] += *x * factor[n]. Both forms are written as instructions that overwrite the sum: the compiler would choose a form
-// itself, and move sums from register to register.
+// sum[n] += *x * factor[n]. Both forms are written as instructions that overwrite the sum: the compiler would choose a
+// form itself, and move sums from register to register.
 template <int N>
 RSKIP_INLINE void add_products(Vec (&sum)[N], const float* x, const Vec (&factor)[N]) {
 #ifdef RSKIP_BROADCAST_FROM_MEMORY
-  // Every multiplication broadcasts its operand from memory. On processors that run 512 bits on units of 256, a broadcast into
-  // a register takes time from the multiplications; one from memory is free.
+  // Every multiplication broadcasts its operand from memory. On Zen 4, which runs 512 bits in two halves, a broadcast
+  // into a register costs small networks an eighth of their time.
   RSKIP_UNROLL(4) for (int n = 0; n < N; ++n) {
     __asm__("vfmadd231ps %1%{1to16%}, %2, %0" : "+v"(sum[n].v) : "m"(*x), "v"(factor[n].v));
   }

@@ -24,6 +24,23 @@ test('a convolution whose padding takes more memory than there is fails with its
   });
 });
 
+test('a network of which one item needs more than maxMemory is refused', async () => {
+  const graph = new GraphBuilder();
+  const weight = graph.constant(tensor(new Float32Array(16 * 16 * 9), [16, 16, 3, 3]));
+  const attributes = { kernel_shape: [3, 3], pads: [1, 1, 1, 1] };
+  const x = graph.node('Conv', [graph.input('x', ['n', 16, 64, 64]), weight], attributes);
+  graph.output(graph.node('Conv', [x, weight], attributes), ['n', 16, 64, 64]);
+  const bytes = modelBytes(graph);
+  const map = 16 * 64 * 64 * 4;
+  await expect(InferenceSession.create(bytes, { maxMemory: map })).rejects.toMatchObject({
+    code: 'OUT_OF_MEMORY',
+    message: expect.stringMatching(/^model: it needs \d+\.\d KB for one item, .* may use only 262\.1 KB/),
+  });
+  const session = await InferenceSession.create(bytes, { maxMemory: 10 * map });
+  await session.run({ x: new Tensor('float32', new Float32Array((2 * map) / 4), [2, 16, 64, 64]) });
+  await session.release();
+});
+
 test.each(['native', 'reference'] as const)(
   'a pool far larger than the image takes no longer than one of its size (%s)',
   async (backend) => {
