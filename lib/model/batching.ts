@@ -6,6 +6,7 @@ import type { Dimension, Graph, ModelPort } from './graph.js';
 import type { LoweredGraph } from './lowering.js';
 import type { Binding, Model, ModelInput } from './model.js';
 import { findOperator } from './operators/index.js';
+import type { Sliced } from './slices.js';
 import { lowerGraph } from './specialize.js';
 
 type Batching = Pick<Model, 'inputs' | 'outputs' | 'batching' | 'batchingReason' | 'loweredItems'>;
@@ -32,13 +33,13 @@ const MOST_LOWERINGS = 4;
  * @param runnable false for a graph that can't be lowered because parts of it are not implemented
  * @throws ResidualSkipError MODEL_INVALID, UNSUPPORTED_MODEL when the graph can't be lowered for any shape
  */
-export function analyseBatching(graph: Graph, opset: number, runnable: boolean): Batching {
+export function* analyseBatching(graph: Graph, opset: number, runnable: boolean): Sliced<Batching> {
   const { needed, withChoices } = decidingInputs(graph);
-  if (withChoices.size === needed.size) return analyse(graph, opset, runnable, needed);
+  if (withChoices.size === needed.size) return yield* analyse(graph, opset, runnable, needed);
   // Of branches that an input chooses, one may not fit where the other does: which is known for fixed shapes only.
-  if (hasOpenAxes(graph) || needed.size > 0) return analyse(graph, opset, runnable, withChoices);
-  const both = attempt(() => analyse(graph, opset, runnable, needed));
-  return both instanceof ResidualSkipError ? analyse(graph, opset, runnable, withChoices) : both;
+  if (hasOpenAxes(graph) || needed.size > 0) return yield* analyse(graph, opset, runnable, withChoices);
+  const both = yield* attempt(analyse(graph, opset, runnable, needed));
+  return both instanceof ResidualSkipError ? yield* analyse(graph, opset, runnable, withChoices) : both;
 }
 
 /** Whether an axis other than the batch has no fixed length. */
@@ -47,7 +48,12 @@ function hasOpenAxes(graph: Graph): boolean {
   return graph.inputs.some(({ shape }) => shape.some((dim) => typeof dim === 'string' && dim !== batch));
 }
 
-function analyse(graph: Graph, opset: number, runnable: boolean, bound: ReadonlySet<string>): Batching {
+function* analyse(
+  graph: Graph,
+  opset: number,
+  runnable: boolean,
+  bound: ReadonlySet<string>,
+): Sliced<Batching> {
   const inputs = graph.inputs.map((port) => ({
     ...port,
     batched: false,
@@ -66,16 +72,15 @@ function analyse(graph: Graph, opset: number, runnable: boolean, bound: Readonly
   const budget = new LoweringBudget(foldCacheOf(graph), MOST_LOWERINGS);
   for (const length of open ? TRIAL_LENGTHS : [1]) {
     const lower = (items: number) =>
-      attempt(() => {
-        const binding = trialBinding(graph.inputs, batch, items, length);
-        return lowerGraph(graph, opset, binding, 'MODEL_INVALID', budget);
-      });
-    const result = tryBatches({ graph, inputs, batch, open, lower });
+      attempt(
+        lowerGraph(graph, opset, trialBinding(graph.inputs, batch, items, length), 'MODEL_INVALID', budget),
+      );
+    const result = yield* tryBatches({ graph, inputs, batch, open, lower });
     if (result instanceof ResidualSkipError) {
       if (open && result.code !== 'UNSUPPORTED_MODEL') continue;
-      const traced = open ? undefined : tracedBatch(graph, batch, lower);
+      const traced = open ? undefined : yield* tracedBatch(graph, batch, lower);
       if (!traced) throw result;
-      return analyse(traced, opset, runnable, bound);
+      return yield* analyse(traced, opset, runnable, bound);
     }
     if (result.batching === 'item') return result;
     failed ??= result;
@@ -84,15 +89,21 @@ function analyse(graph: Graph, opset: number, runnable: boolean, bound: Readonly
 }
 
 /** The graph with the only batch that it takes: a file may declare any, and hold shapes of the one that it was exported with. */
-function tracedBatch(graph: Graph, batch: Dimension | undefined, lower: Trial['lower']): Graph | undefined {
+function* tracedBatch(
+  graph: Graph,
+  batch: Dimension | undefined,
+  lower: Trial['lower'],
+): Sliced<Graph | undefined> {
   if (typeof batch !== 'string') return undefined;
-  const items = likelyBatches(graph).find((count) => !(lower(count) instanceof ResidualSkipError));
-  if (items === undefined) return undefined;
-  const inputs = graph.inputs.map((port) => ({
-    ...port,
-    shape: port.shape.map((dim) => (dim === batch ? items : dim)),
-  }));
-  return { ...graph, inputs };
+  for (const items of likelyBatches(graph)) {
+    if ((yield* lower(items)) instanceof ResidualSkipError) continue;
+    const inputs = graph.inputs.map((port) => ({
+      ...port,
+      shape: port.shape.map((dim) => (dim === batch ? items : dim)),
+    }));
+    return { ...graph, inputs };
+  }
+  return undefined;
 }
 
 /** Numbers of items that a graph's constants suggest: leading lengths of the shapes among them, and of recurrent states. */
@@ -118,14 +129,14 @@ interface Trial {
   /** Axes other than the batch have no fixed length. */
   readonly open: boolean;
   /** The graph lowered for a number of items. */
-  readonly lower: (items: number) => LoweredGraph | ResidualSkipError;
+  readonly lower: (items: number) => Sliced<LoweredGraph | ResidualSkipError>;
 }
 
 /** @returns the error when the graph can't be lowered at all */
-function tryBatches(trial: Trial): Batching | ResidualSkipError {
+function* tryBatches(trial: Trial): Sliced<Batching | ResidualSkipError> {
   const { graph, inputs, batch, open, lower } = trial;
   const fixed = typeof batch === 'number' && batch > 1;
-  const declared = lower(fixed ? batch : 1);
+  const declared = yield* lower(fixed ? batch : 1);
   const alone = (reason: string) =>
     declared instanceof ResidualSkipError
       ? declared
@@ -134,7 +145,7 @@ function tryBatches(trial: Trial): Batching | ResidualSkipError {
   if (typeof batch === 'string' && graph.inputs.some(({ shape }) => shape.indexOf(batch, 1) > 0)) {
     return alone(`axis '${batch}' is also a later axis of an input`);
   }
-  const many = fixed ? declared : lower(TRIAL_BATCH);
+  const many = fixed ? declared : yield* lower(TRIAL_BATCH);
   if (many instanceof ResidualSkipError) {
     return alone(`a batch of ${TRIAL_BATCH} doesn't fit: ${many.message}`);
   }
@@ -148,7 +159,7 @@ function tryBatches(trial: Trial): Batching | ResidualSkipError {
   if (batch === 1) return alone(difference);
   // A batch of one may be a special case, as for Squeeze, which then loses the batch axis.
   const otherwiseSame = declared instanceof ResidualSkipError || !differenceOf(item, declared, true);
-  const more = otherwiseSame ? lower(SECOND_TRIAL_BATCH) : undefined;
+  const more = otherwiseSame ? yield* lower(SECOND_TRIAL_BATCH) : undefined;
   const second = more && 'ops' in more ? oneItemOf(more, SECOND_TRIAL_BATCH, carriers) : undefined;
   const independent = second && 'ops' in second && !differenceOf(item, second);
   return independent ? itemByItem(trial, carriers, item, TRIAL_BATCH) : alone(difference);
@@ -199,9 +210,9 @@ function trialBinding(
   return new Map(inputs.map(({ name, shape }) => [name, { shape: shape.map(concrete) }]));
 }
 
-function attempt<T>(action: () => T): T | ResidualSkipError {
+function* attempt<T>(work: Sliced<T>): Sliced<T | ResidualSkipError> {
   try {
-    return action();
+    return yield* work;
   } catch (error) {
     if (error instanceof ResidualSkipError) return error;
     throw error;

@@ -18,21 +18,27 @@ import {
 import { Region } from './region.js';
 import { findBlocks } from './residual.js';
 import { schedule } from './schedule.js';
-import { specialize } from './specialize.js';
+import { atOnce, type Sliced } from './slices.js';
+import { specializing } from './specialize.js';
 import { unusableGates } from './unusable-gates.js';
 
 /** The program of a model for concrete input shapes. */
 export function compileModel(model: Model, binding: Binding): Program {
-  return buildProgram(specialize(model, binding));
+  return atOnce(compiling(model, binding));
+}
+
+/** The same in slices. */
+export function* compiling(model: Model, binding: Binding): Sliced<Program> {
+  return (yield* assemble(yield* specializing(model, binding), true))!;
 }
 
 /** Fuses operations, makes exits, residual blocks and their gates explicit, and puts the steps in order. */
 export function buildProgram(ir: Ir): Program {
-  return assemble(ir, true)!;
+  return atOnce(assemble(ir, true))!;
 }
 
 /** @returns undefined when exits should be removed but can't be */
-function assemble(ir: Ir, withExits: boolean): Program | undefined {
+function* assemble(ir: Ir, withExits: boolean): Sliced<Program | undefined> {
   const region = new Region(
     [...ir.values],
     ir.ops,
@@ -40,18 +46,20 @@ function assemble(ir: Ir, withExits: boolean): Program | undefined {
   );
   const alone = ir.batching === 'item' || region.shape(region.outputs[0]!)[0] === 1;
   const detached = withExits && alone ? detachExits(region) : undefined;
-  simplify(region);
-  recogniseGates(region);
-  const unusable = unusableGates(region);
-  fuse(region);
-  integerise(region);
-  fuse(region);
-  const blocks = findBlocks(region, unusable, ir.recurrent);
-  fuseResiduals(region, new Set(blocks.map(({ input }) => input)));
+  yield* simplify(region);
+  yield* recogniseGates(region);
+  const unusable = yield* unusableGates(region);
+  yield* fuse(region);
+  yield* integerise(region);
+  yield* fuse(region);
+  const blocks = yield* findBlocks(region, unusable, ir.recurrent);
+  yield* fuseResiduals(region, new Set(blocks.map(({ input }) => input)));
+  yield;
   const scheduled = schedule(region, blocks);
+  yield;
   const given = new Set(ir.inputs.map(({ value }) => value));
-  const exits = detached && placeExits(detached, scheduled, given);
-  if (detached && !exits) return assemble(ir, false);
+  const exits = detached && (yield* placeExits(detached, scheduled, given));
+  if (detached && !exits) return yield* assemble(ir, false);
   const { steps } = scheduled;
   const outputs = ir.outputs.map((port, i) => ({ ...port, value: region.outputs[i]! }));
   const program = compact(

@@ -13,6 +13,7 @@ import { integerise } from './integer.js';
 import { NONE, type OwnExit, type Step, type Value, type ValueId } from './program.js';
 import { Region, type WorkOp } from './region.js';
 import { type Schedule, schedule } from './schedule.js';
+import type { Sliced } from './slices.js';
 import { Tracer } from './tracer.js';
 
 /** One of the choices that lead to the graph's answer. */
@@ -143,14 +144,14 @@ function choiceOf(
  * @returns undefined when an exit reads what is computed within a block, nothing behind the first block, or what the network
  * doesn't compute, or when two exits follow one block
  */
-export function placeExits(
+export function* placeExits(
   { choices, heads }: DetachedExits,
   network: Schedule,
   inputs: ReadonlySet<ValueId>,
-): OwnExit[] | undefined {
-  simplify(heads);
-  fuse(heads);
-  integerise(heads);
+): Sliced<OwnExit[] | undefined> {
+  yield* simplify(heads);
+  yield* fuse(heads);
+  yield* integerise(heads);
   const known = knownAt(network);
   const { steps } = schedule(heads, []);
   const values: readonly Value[] = heads.values;

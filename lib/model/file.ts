@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path';
 import { ResidualSkipError } from '../errors.js';
 import { type ExternalData, tensorsOf } from './external.js';
 import type { ModelProto, TensorProto } from './proto.js';
+import type { Sliced } from './slices.js';
 
 export interface ModelFile {
   readonly bytes: Uint8Array;
@@ -62,6 +63,16 @@ async function readChunk(handle: FileHandle, bytes: Uint8Array, from: number): P
   return bytes.subarray(from, end);
 }
 
+/** Hex SHA-256 of a file's bytes. */
+export function* hashed(bytes: Uint8Array): Sliced<string> {
+  const hash = createHash('sha256');
+  for (let at = 0; at < bytes.length; at += CHUNK) {
+    hash.update(bytes.subarray(at, at + CHUNK));
+    yield;
+  }
+  return hash.digest('hex');
+}
+
 const FLOAT = 1;
 /**
  * Smaller tensors are copied, which costs no more. A larger tensor is preceded by at least 3 bytes of its own: a tag
@@ -75,7 +86,7 @@ const IN_PLACE_BYTES = 1 << 12;
  * @param model decoded from bytes that nothing else uses
  * @returns the tensors in place
  */
-export function alignInPlace(model: ModelProto): ExternalData {
+export function* alignInPlace(model: ModelProto): Sliced<ExternalData> {
   const placed = new Map<TensorProto, Uint8Array>();
   for (const tensor of tensorsOf(model.graph)) {
     const { rawData, dataType } = tensor;
@@ -86,6 +97,7 @@ export function alignInPlace(model: ModelProto): ExternalData {
     const start = byteOffset - (byteOffset % Float32Array.BYTES_PER_ELEMENT);
     const aligned = new Uint8Array(buffer, start, byteLength);
     aligned.set(rawData);
+    yield;
     placed.set(tensor, aligned);
   }
   return placed;

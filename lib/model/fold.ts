@@ -4,7 +4,7 @@ import { allocate, ELEMENT_BYTES, isBig, type TensorData, type ValueType } from 
 import type { Graph } from './graph.js';
 import type { Value } from './program.js';
 
-/** Steps with more elementary operations than this stay in the program even if their inputs are constant. */
+/** No step may take more elementary operations than this: nothing interrupts it. */
 const MAX_WORK = 2 ** 26;
 
 /** An operation on a BigInt takes as long as so many on numbers. */
@@ -20,12 +20,16 @@ export function workFor(dtype: ValueType, count: number): number {
  * it computes, and steps. A model with large weights may spend more.
  */
 export class LoweringBudget {
+  /** Whether something was too much. */
+  refused = false;
+  private readonly mostWork: number;
   private work: number;
   private bytes: number;
   private steps: number;
 
   /** @param lowerings how often the model is lowered within the budget */
   constructor({ elements, bytes }: FoldCache, lowerings = 1) {
+    this.mostWork = Math.min(2 ** 24 + 4 * elements, MAX_WORK);
     this.work = 2 ** 25 + 16 * elements;
     this.bytes = 2 ** 27 + 16 * bytes;
     this.steps = lowerings * (2 ** 15 + bytes / 64);
@@ -33,7 +37,9 @@ export class LoweringBudget {
 
   /** False, and nothing spent, when there isn't enough left. */
   spend(work: number, bytes: number): boolean {
-    if (!(work <= MAX_WORK && work <= this.work && bytes <= this.bytes)) return false;
+    const fits = work <= this.mostWork && work <= this.work && bytes <= this.bytes;
+    this.refused ||= !fits;
+    if (!fits) return false;
     this.work -= work;
     this.bytes -= bytes;
     return true;

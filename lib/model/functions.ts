@@ -1,5 +1,6 @@
 import { ResidualSkipError } from '../errors.js';
 import type { AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto } from './proto.js';
+import type { Sliced } from './slices.js';
 import { toBigInt } from './tensor-proto.js';
 
 /** Functions within functions; nodes and calls, and characters of their names, in all: a small file can ask for endless expansion. */
@@ -13,10 +14,10 @@ const keyOf = (domain = '', name = '', overload = '') => JSON.stringify([domain,
  * The model with its local functions written out: each call becomes the nodes of the function's body.
  * @throws ResidualSkipError MODEL_INVALID for functions that contain themselves, or that grow without end
  */
-export function inlineFunctions(model: ModelProto): ModelProto {
+export function* inlineFunctions(model: ModelProto): Sliced<ModelProto> {
   const { functions = [], graph } = model;
   if (functions.length === 0 || !graph) return model;
-  return { ...model, functions: [], graph: new Inliner(functions).graph(graph, 0) };
+  return { ...model, functions: [], graph: yield* new Inliner(functions).graph(graph, 0) };
 }
 
 type Rename = (name: string) => string;
@@ -31,22 +32,29 @@ class Inliner {
     this.functions = new Map(functions.map((f) => [keyOf(f.domain, f.name, f.overload), f]));
   }
 
-  graph(graph: GraphProto, depth: number): GraphProto {
-    return { ...graph, node: (graph.node ?? []).flatMap((node) => this.node(node, depth)) };
+  *graph(graph: GraphProto, depth: number): Sliced<GraphProto> {
+    const nodes: NodeProto[] = [];
+    for (const node of graph.node ?? []) yield* this.node(node, depth, nodes);
+    return { ...graph, node: nodes };
   }
 
-  private node(node: NodeProto, depth: number): NodeProto[] {
+  /** Adds the node, or what it stands for, to `nodes`. */
+  private *node(node: NodeProto, depth: number, nodes: NodeProto[]): Sliced<void> {
     const called = this.functions.get(keyOf(node.domain, node.opType, node.overload));
     this.nodes += 1 + (called?.input?.length ?? 0) + (called?.output?.length ?? 0);
     if (this.nodes > MAX_NODES) invalid(`its functions expand to more than ${MAX_NODES} nodes`);
-    if (called) return this.call(node, called, depth + 1);
-    if (!node.attribute?.some(({ g }) => g)) return [node];
-    const attribute = node.attribute.map((given) =>
-      given.g ? { ...given, g: this.graph(given.g, depth) } : given,
-    );
-    return [{ ...node, attribute }];
+    yield;
+    if (called) {
+      for (const inner of this.call(node, called, depth + 1)) yield* this.node(inner, depth + 1, nodes);
+      return;
+    }
+    const attribute: AttributeProto[] = [];
+    for (const given of node.attribute ?? [])
+      attribute.push(given.g ? { ...given, g: yield* this.graph(given.g, depth) } : given);
+    nodes.push(node.attribute?.some(({ g }) => g) ? { ...node, attribute } : node);
   }
 
+  /** The nodes of the function's body, with the names of this call. */
   private call(node: NodeProto, called: FunctionProto, depth: number): NodeProto[] {
     if (depth > MAX_DEPTH)
       invalid(`function '${called.name ?? ''}' is nested beyond a depth of ${MAX_DEPTH}`);
@@ -81,7 +89,7 @@ class Inliner {
       ...(opset !== undefined && { opset }),
     }));
     const copies = passed.map(({ from, to }) => ({ opType: 'Identity', input: [from], output: [to] }));
-    return [...body, ...copies].flatMap((inner) => this.node(inner, depth));
+    return [...body, ...copies];
   }
 }
 

@@ -7,6 +7,7 @@ import { matchGelu, matchLayerNorm, scaleLayerNorm } from './layer-norm.js';
 import { NO_ACTIVATION, NONE, type ValueId } from './program.js';
 import { changesNothing, forgetRanges, rangeOf } from './range.js';
 import type { Region, WorkOp, WorkStep, WorkStepNamed } from './region.js';
+import { atOnce, type Sliced } from './slices.js';
 import { matchSwish } from './swish.js';
 
 /** A rewriting rule: true when it changed the region. */
@@ -38,27 +39,27 @@ const FUSIONS: readonly Rule[] = [
 ];
 
 /** Removes steps that compute nothing and brings equivalent forms into one. Changes no element. */
-export function simplify(region: Region): void {
-  rewrite(region, SIMPLIFICATIONS);
+export function simplify(region: Region): Sliced<void> {
+  return rewrite(region, SIMPLIFICATIONS);
 }
 
 /** Folds affine maps into layers and pointwise functions into the epilogue of the step before. */
-export function fuse(region: Region): void {
-  rewrite(region, FUSIONS);
+export function fuse(region: Region): Sliced<void> {
+  return rewrite(region, FUSIONS);
 }
 
 /**
  * Turns the addition of a layer's output and another tensor into that layer's `residual` input. A value in `streams`
  * is the residual stream: the layer that produces it takes no sum, because it precedes the block.
  */
-export function fuseResiduals(region: Region, streams: ReadonlySet<ValueId>): void {
-  rewrite(region, [(within, step) => fuseResidual(within, step, streams)]);
+export function fuseResiduals(region: Region, streams: ReadonlySet<ValueId>): Sliced<void> {
+  return rewrite(region, [(within, step) => fuseResidual(within, step, streams)]);
 }
 
 /** Of all rules on one operation. */
 const RULES_EFFORT = 8;
 
-function rewrite(region: Region, rules: readonly Rule[]): void {
+function* rewrite(region: Region, rules: readonly Rule[]): Sliced<void> {
   region.removeDead();
   for (let changed = true; changed && !region.effort.spent; ) {
     changed = false;
@@ -66,8 +67,9 @@ function rewrite(region: Region, rules: readonly Rule[]): void {
     for (const op of region.ops) {
       if (region.effort.spent) break;
       region.effort.spend(RULES_EFFORT);
+      yield;
       if (op.op === 'select') changed = (region.has(op) && sinkActivation(region, op)) || changed;
-      else if (op.op === 'if') region.changeBranches(op, (branch) => rewrite(branch, rules));
+      else if (op.op === 'if') region.changeBranches(op, (branch) => atOnce(rewrite(branch, rules)));
       else changed = rules.some((rule) => region.has(op) && rule(region, op)) || changed;
     }
     region.removeDead();

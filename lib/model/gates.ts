@@ -6,6 +6,7 @@ import { changesNothing, forgetRanges, rangeOf } from './range.js';
 import type { Region, Select, WorkIf, WorkOp, WorkStep } from './region.js';
 import { conditionsIn, Resolution, type Resolved } from './resolution.js';
 import { shortcutPath } from './shortcut.js';
+import type { Sliced } from './slices.js';
 import { Tracer } from './tracer.js';
 
 /** A hard gate as found in the graph: y = condition ? body : shortcut. */
@@ -23,12 +24,13 @@ interface Found {
  * float32 that the network computes; soft factors (squeeze-and-excitation, attention) are not gates. Gates
  * inside the branches of an `if` stay arithmetic.
  */
-export function recogniseGates(region: Region): void {
+export function* recogniseGates(region: Region): Sliced<void> {
   const tracer = new Tracer(region);
   // The outermost step of a gate has the whole gate before it.
   forgetRanges(region);
   for (const op of region.ops.toReversed()) {
     if (region.effort.spent) break;
+    yield;
     if (!region.has(op)) continue;
     const found = op.op === 'if' ? matchIf(region, tracer, op) : matchStep(region, tracer, op);
     if (found) region.removeDead();

@@ -22,6 +22,7 @@ import {
 } from './quantised-value.js';
 import { forgetRanges } from './range.js';
 import type { Region, WorkOp, WorkStep, WorkStepNamed } from './region.js';
+import type { Sliced } from './slices.js';
 import { makeUnsigned } from './unsigned.js';
 
 type Rule = (
@@ -35,7 +36,7 @@ type Rule = (
 const RULES: readonly Rule[] = [requantise, layer, table, sumOrProduct, globalPool, move];
 
 /** Replaces what is quantised by integer steps. */
-export function integerise(region: Region): void {
+export function* integerise(region: Region): Sliced<void> {
   if (!holdsQuantised(region)) return;
   mergeTwins(region);
   makeUnsigned(region);
@@ -46,6 +47,7 @@ export function integerise(region: Region): void {
     for (const op of region.ops) {
       if (!region.has(op)) continue;
       region.effort.spend(1);
+      yield;
       if (op.op === 'quantize') changed = quantised(region, op) || changed;
       else if (op.op === 'dequantize') changed = sinkDequantize(region, op) || changed;
     }
@@ -53,6 +55,7 @@ export function integerise(region: Region): void {
   }
   for (const op of region.ops)
     if (region.has(op) && op.op !== 'if' && op.op !== 'select') {
+      yield;
       if (!floatPool(region, op)) floatLayer(region, op);
     }
   region.removeDead();

@@ -37,10 +37,18 @@ export class LengthSeries {
 
   /** What `compile` returns for the binding, or the same without its work. */
   program(binding: Binding): Program {
+    return this.known(binding) ?? this.learn(binding, this.compile(binding));
+  }
+
+  /** The program for the binding, if it needs no compilation. */
+  known(binding: Binding): Program | undefined {
     const length = openLength(this.model, binding);
-    const made = length === undefined || !this.spans(length) ? undefined : this.made?.(length);
-    if (made) return made;
-    const program = this.compile(binding);
+    return length === undefined || !this.spans(length) ? undefined : this.made?.(length);
+  }
+
+  /** Takes a program that was compiled for the binding, and returns it. */
+  learn(binding: Binding, program: Program): Program {
+    const length = openLength(this.model, binding);
     if (length !== undefined && !this.spans(length)) this.add({ length, program });
     return program;
   }

@@ -1,14 +1,14 @@
-import { createHash } from 'node:crypto';
 import { ResidualSkipError } from '../errors.js';
 import { sizeOf } from '../numeric/shapes.js';
 import { copyData } from '../tensor.js';
 import { analyseBatching } from './batching.js';
 import { readExternalData } from './external.js';
-import { alignInPlace, type ModelFile, readModelFile } from './file.js';
+import { alignInPlace, hashed, type ModelFile, readModelFile } from './file.js';
 import { inlineFunctions } from './functions.js';
 import type { Model } from './model.js';
 import { type DecodedModel, decodeModel } from './onnx.js';
-import { decodeModelProto, type GraphProto, type ModelProto } from './proto.js';
+import { decodingModelProto, type GraphProto, type ModelProto } from './proto.js';
+import { inTurns } from './slices.js';
 import { toBigInt } from './tensor-proto.js';
 import { requireSupported, unsupportedOperators } from './unsupported.js';
 
@@ -31,24 +31,24 @@ export async function loadModel(
   options: LoadOptions = {},
 ): Promise<Model> {
   const file = typeof source === 'string' ? await readModelFile(source) : undefined;
-  const { bytes, sha256 } = file ?? copied(source as Uint8Array | ArrayBuffer);
-  const proto = decodeProto(bytes);
+  const { bytes, sha256 } = file ?? (await copied(source as Uint8Array | ArrayBuffer));
+  const proto = await decodeProto(bytes);
   const { opset, graph } = await decode(proto, file);
   const runnable = unsupportedOperators({ graph }).length === 0;
   if (!runnable && !options.allowUnsupported) requireSupported(graph);
   return {
     sha256,
     opset,
-    ...analyseBatching(graph, opset, runnable),
+    ...(await inTurns(analyseBatching(graph, opset, runnable))),
     parameters: parametersOf(proto.graph),
     graph,
   };
 }
 
 /** The caller may change its bytes while the model is decoded, but what is decoded must be what was hashed. */
-function copied(source: Uint8Array | ArrayBuffer) {
+async function copied(source: Uint8Array | ArrayBuffer) {
   const bytes = copyData(source instanceof Uint8Array ? source : new Uint8Array(source)) as Uint8Array;
-  return { bytes, sha256: createHash('sha256').update(bytes).digest('hex') };
+  return { bytes, sha256: await inTurns(hashed(bytes)) };
 }
 
 function corrupt(error: unknown): ResidualSkipError {
@@ -57,9 +57,9 @@ function corrupt(error: unknown): ResidualSkipError {
   return new ResidualSkipError('MODEL_CORRUPT', message, { cause: error });
 }
 
-function decodeProto(bytes: Uint8Array): ModelProto {
+async function decodeProto(bytes: Uint8Array): Promise<ModelProto> {
   try {
-    return inlineFunctions(decodeModelProto(bytes));
+    return await inTurns(inlineFunctions(await inTurns(decodingModelProto(bytes))));
   } catch (error) {
     throw corrupt(error);
   }
@@ -68,7 +68,8 @@ function decodeProto(bytes: Uint8Array): ModelProto {
 async function decode(proto: ModelProto, file: ModelFile | undefined): Promise<DecodedModel> {
   try {
     const external = await readExternalData(proto, file?.folder);
-    return decodeModel(proto, new Map([...alignInPlace(proto), ...external]));
+    const aligned = await inTurns(alignInPlace(proto));
+    return await inTurns(decodeModel(proto, new Map([...aligned, ...external])));
   } catch (error) {
     throw corrupt(error);
   }

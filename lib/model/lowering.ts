@@ -134,7 +134,7 @@ export class NodeLowering {
     const value = this.value(id);
     if (!value.data) {
       this.unsupported(
-        `its ${what} '${value.name}' is computed from the input's elements, or takes too long to compute before a run; only constants are supported`,
+        `its ${what} '${value.name}' ${this.context.budget.refused ? 'takes too long to be computed before a run' : "is computed from the input's elements"}; only constants are supported`,
       );
     }
     return { ...value, data: value.data };
@@ -318,6 +318,6 @@ export class NodeLowering {
   private define({ dtype, shape }: OutputType, data?: TensorData): ValueId {
     const output = this.node.outputs.find((name) => name !== '') ?? this.node.name;
     const name = `${output}:${this.made++}`;
-    return this.context.values.push({ name, dtype, shape, ...(data && { data }) }) - 1;
+    return this.context.values.push(data ? { name, dtype, shape, data } : { name, dtype, shape }) - 1;
   }
 }

@@ -11,6 +11,7 @@ import type {
   TensorProto,
   ValueInfoProto,
 } from './proto.js';
+import type { Sliced } from './slices.js';
 import {
   type DecodedElements,
   decodeTensor,
@@ -36,13 +37,13 @@ export interface DecodedModel {
  * is listed in the graph, not thrown.
  * @throws ResidualSkipError MODEL_CORRUPT when essential parts are missing, MODEL_INVALID naming the node
  */
-export function decodeModel(model: ModelProto, external: ExternalData): DecodedModel {
+export function* decodeModel(model: ModelProto, external: ExternalData): Sliced<DecodedModel> {
   if (!model.graph) corrupt('it has no graph');
   const imports = model.opsetImport ?? [];
   if (imports.length === 0) corrupt('it names no operator set');
   const standard = imports.find(({ domain = '' }) => STANDARD_DOMAINS.has(domain));
   const opset = Number(toBigInt(standard?.version ?? 0));
-  const graph = new GraphDecoder(external, `graph '${model.graph.name ?? ''}'`).decode(
+  const graph = yield* new GraphDecoder(external, `graph '${model.graph.name ?? ''}'`).decode(
     model.graph,
     new Set(),
   );
@@ -70,8 +71,9 @@ class GraphDecoder {
     private readonly nested = false,
   ) {}
 
-  decode(graph: GraphProto, outer: Names): Graph {
+  *decode(graph: GraphProto, outer: Names): Sliced<Graph> {
     for (const tensor of graph.initializer ?? []) {
+      yield;
       this.define(tensor.name ?? '', tensor, `initialiser '${tensor.name ?? ''}'`);
     }
     for (const { values } of graph.sparseInitializer ?? []) {
@@ -85,7 +87,12 @@ class GraphDecoder {
     const own = new Set([...inputs.map(({ name }) => name), ...this.constants.keys()]);
     for (const node of graph.node ?? []) for (const name of node.output ?? []) own.add(name);
     const visible: Names = { has: (name) => own.has(name) || outer.has(name) };
-    const decoded = (graph.node ?? []).flatMap((node) => this.node(node, visible) ?? []);
+    const decoded: Node[] = [];
+    for (const proto of graph.node ?? []) {
+      const node = yield* this.node(proto, visible);
+      if (node) decoded.push(node);
+      yield;
+    }
     const outputs = (graph.output ?? []).map((info) => this.port(info, this.nested ? 'branch' : 'output'));
     const defined = new Set([...inputs.map(({ name }) => name), ...this.constants.keys()]);
     if (defined.size < inputs.length + this.constants.size) {
@@ -149,7 +156,7 @@ class GraphDecoder {
   }
 
   /** A Constant node becomes a constant instead of a node. */
-  private node(proto: NodeProto, visible: Names): Node | undefined {
+  private *node(proto: NodeProto, visible: Names): Sliced<Node | undefined> {
     const { input = [], output = [], domain = '', opType = '' } = proto;
     const op = STANDARD_DOMAINS.has(domain) ? opType : `${domain}.${opType}`;
     const name = proto.name || `${op}(${output.find((candidate) => candidate !== '') ?? ''})`;
@@ -159,7 +166,7 @@ class GraphDecoder {
     }
     const attributes = new Map<string, Attribute>();
     for (const attribute of proto.attribute ?? []) {
-      const value = this.attribute(attribute, name, visible);
+      const value = yield* this.attribute(attribute, name, visible);
       if (value !== undefined) attributes.set(attribute.name ?? '', value);
     }
     const { opset } = proto;
@@ -185,7 +192,7 @@ class GraphDecoder {
     this.report(`Constant with ${value.name ?? ''}`, node);
   }
 
-  private attribute(attribute: AttributeProto, node: string, visible: Names): Attribute | undefined {
+  private *attribute(attribute: AttributeProto, node: string, visible: Names): Sliced<Attribute | undefined> {
     const { f, i, s, t, g, floats, ints, strings } = attribute;
     const kind = attribute.type ?? guessType(attribute);
     switch (ATTRIBUTE_TYPES[kind]) {
@@ -198,7 +205,9 @@ class GraphDecoder {
       case 'tensor':
         return t && this.tensor(t, node);
       case 'graph':
-        return g && this.subgraph(g, `${this.where}, node '${node}', ${attribute.name ?? ''}`, visible);
+        return (
+          g && (yield* this.subgraph(g, `${this.where}, node '${node}', ${attribute.name ?? ''}`, visible))
+        );
       case 'floats':
         return floats ?? [];
       case 'ints':
@@ -211,8 +220,8 @@ class GraphDecoder {
     }
   }
 
-  private subgraph(graph: GraphProto, where: string, visible: Names): Graph {
-    const decoded = new GraphDecoder(this.external, where, this.decoded, true).decode(graph, visible);
+  private *subgraph(graph: GraphProto, where: string, visible: Names): Sliced<Graph> {
+    const decoded = yield* new GraphDecoder(this.external, where, this.decoded, true).decode(graph, visible);
     for (const { op, nodes } of decoded.unsupported) for (const node of nodes) this.report(op, node);
     return decoded;
   }

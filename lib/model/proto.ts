@@ -4,6 +4,7 @@
  * tables.
  */
 import { BinaryReader, BinaryWriter, type IBinaryWriter } from '@protobuf-ts/runtime';
+import { atOnce, type Sliced } from './slices.js';
 
 /** An int64 on the wire: a number if it is a safe integer, otherwise two halves. */
 export type Int64 = number | { readonly low: number; readonly high: number };
@@ -218,7 +219,10 @@ const WRITE: Readonly<Record<Scalar, (writer: IBinaryWriter, value: never) => un
   double: (writer, value) => writer.double(value),
 };
 
-function decode(reader: BinaryReader, fields: Message, end: number, depth = 0): Decoded {
+/** Yields after so many numbers of a list. */
+const NUMBERS_AT_ONCE = 2 ** 14;
+
+function* decode(reader: BinaryReader, fields: Message, end: number, depth = 0): Sliced<Decoded> {
   if (depth > MAX_DEPTH) throw new Error(`messages are nested beyond a depth of ${MAX_DEPTH}`);
   const message: Decoded = {};
   while (reader.pos < end) {
@@ -234,11 +238,15 @@ function decode(reader: BinaryReader, fields: Message, end: number, depth = 0): 
       const last = delimitedEnd(reader, end);
       const values = listOf(message, field);
       const read = READ[type as Scalar];
-      while (reader.pos < last) values.push(read(reader));
+      while (reader.pos < last) {
+        values.push(read(reader));
+        if (values.length % NUMBERS_AT_ONCE === 0) yield;
+      }
     } else if (typeof field.type === 'string') {
       put(message, field, READ[field.type](reader));
     } else {
-      put(message, field, decode(reader, field.type(), delimitedEnd(reader, end), depth + 1));
+      put(message, field, yield* decode(reader, field.type(), delimitedEnd(reader, end), depth + 1));
+      if (depth < 2) yield;
     }
   }
   if (reader.pos !== end) throw new RangeError('a field is longer than the message around it');
@@ -278,12 +286,17 @@ function encode(writer: IBinaryWriter, fields: Message, message: Decoded): IBina
  * @throws Error from the decoder when the bytes are not such a message
  */
 export function decodeModelProto(bytes: Uint8Array): ModelProto {
+  return atOnce(decodingModelProto(bytes));
+}
+
+/** The same in slices. */
+export function decodingModelProto(bytes: Uint8Array): Sliced<ModelProto> {
   return decode(new BinaryReader(bytes, TEXT), MODEL, bytes.length);
 }
 
 /** Decodes one serialised tensor, such as those in the data sets of ONNX's own tests. */
 export function decodeTensorProto(bytes: Uint8Array): TensorProto {
-  return decode(new BinaryReader(bytes, TEXT), TENSOR, bytes.length);
+  return atOnce(decode(new BinaryReader(bytes, TEXT), TENSOR, bytes.length));
 }
 
 /** The bytes of a model file. */

@@ -61,11 +61,20 @@ class Effort {
   }
 }
 
-/** Who reads a value. */
-interface Uses {
-  /** How often each operation reads it. */
-  readonly times: Map<WorkOp, number>;
-  count: number;
+/** How often each of several operations reads a value. */
+class Readers extends Map<WorkOp, number> {
+  /** Of all of them together. */
+  count = 0;
+
+  addReader(op: WorkOp, times: number): this {
+    this.count += times;
+    return this.set(op, (this.get(op) ?? 0) + times);
+  }
+
+  removeReader(op: WorkOp): void {
+    this.count -= this.get(op) ?? 0;
+    this.delete(op);
+  }
 }
 
 /** An operation in the list. */
@@ -90,7 +99,8 @@ export class Region {
   private readonly links = new Map<WorkOp, Link>();
   private readonly conditionals = new Set<WorkIf>();
   private readonly producers = new Map<ValueId, WorkOp>();
-  private readonly uses = new Map<ValueId, Uses>();
+  /** Of each value: the operation that reads it, if it is read once, or all. */
+  private readonly uses = new Map<ValueId, WorkOp | Readers>();
   /** Operations that have lost a reader, or never had one. */
   private readonly suspects = new Set<WorkOp>();
   private results: readonly ValueId[] = [];
@@ -152,14 +162,15 @@ export class Region {
   /** One entry for each use. */
   users(id: ValueId): readonly WorkOp[] {
     const users: WorkOp[] = [];
-    for (const [op, times] of this.uses.get(id)?.times ?? []) for (let i = 0; i < times; i++) users.push(op);
+    for (const [op, times] of this.readersOf(id)) for (let i = 0; i < times; i++) users.push(op);
     this.effort.spend(users.length);
     return users;
   }
 
   /** The number of `users`. */
   useCount(id: ValueId): number {
-    return this.uses.get(id)?.count ?? 0;
+    const uses = this.uses.get(id);
+    return uses instanceof Readers ? uses.count : Number(uses !== undefined);
   }
 
   isOutput(id: ValueId): boolean {
@@ -237,7 +248,7 @@ export class Region {
 
   /** Makes every reader of `from` read `to`. */
   substitute(from: ValueId, to: ValueId): void {
-    for (const [op, times] of [...(this.uses.get(from)?.times ?? [])]) {
+    for (const [op, times] of [...this.readersOf(from)]) {
       if (op.op === 'if') this.changeBranches(op, (branch) => branch.substitute(from, to));
       const inputs = op.inputs.map((id) => (id === from ? to : id));
       if (op.op === 'if') {
@@ -355,21 +366,26 @@ export class Region {
   }
 
   private use(id: ValueId, op: WorkOp, times: number): void {
-    const uses = this.uses.get(id) ?? { times: new Map<WorkOp, number>(), count: 0 };
-    if (uses.count === 0) {
-      this.uses.set(id, uses);
-      this.outside = undefined;
+    const uses = this.uses.get(id);
+    if (uses instanceof Readers) {
+      uses.addReader(op, times);
+      return;
     }
-    uses.times.set(op, (uses.times.get(op) ?? 0) + times);
-    uses.count += times;
+    if (!uses) this.outside = undefined;
+    if (!uses && times === 1) this.uses.set(id, op);
+    else this.uses.set(id, (uses ? new Readers().addReader(uses, 1) : new Readers()).addReader(op, times));
+  }
+
+  private readersOf(id: ValueId): Iterable<readonly [WorkOp, number]> {
+    const uses = this.uses.get(id);
+    if (uses instanceof Readers) return uses;
+    return uses ? [[uses, 1]] : [];
   }
 
   private unuse(id: ValueId, op: WorkOp): void {
     const uses = this.uses.get(id);
-    if (!uses) return;
-    uses.count -= uses.times.get(op) ?? 0;
-    uses.times.delete(op);
-    if (uses.count > 0) return;
+    if (uses instanceof Readers) uses.removeReader(op);
+    if (uses instanceof Readers ? uses.count > 0 : uses !== op) return;
     this.uses.delete(id);
     this.outside = undefined;
     this.suspect(id);

@@ -11,6 +11,7 @@ import { type ByteType, bytesOf, isIdentity, numbersOf } from './quantised-value
 import { changesNothing, forgetRanges, rangeOf } from './range.js';
 import type { Region, Select, WorkOp, WorkStep, WorkStepNamed } from './region.js';
 import { normSource, shortcutPath } from './shortcut.js';
+import type { Sliced } from './slices.js';
 
 /** A residual block as values; its operations are gathered when it is scheduled. */
 export interface ResidualBlock {
@@ -42,11 +43,11 @@ interface Candidate {
  * innermost wins. A `select` that can't become a block becomes plain arithmetic, and is added to `unusable`.
  * @param recurrent names of nodes in which sums are no shortcuts
  */
-export function findBlocks(
+export function* findBlocks(
   region: Region,
   unusable: UnusableGate[] = [],
   recurrent: ReadonlySet<string> = new Set(),
-): ResidualBlock[] {
+): Sliced<ResidualBlock[]> {
   forgetRanges(region);
   const gated = findGated(region, unusable);
   const taken = new Set<WorkOp>(gated.flatMap(({ body, gate }) => [...body, ...gate]));
@@ -55,6 +56,7 @@ export function findBlocks(
   let layersBefore = false;
   for (const op of region.ops) {
     if (region.effort.spent) break;
+    yield;
     layersBefore ||= isLayer(op);
     const isSum = layersBefore && !taken.has(op) && !recurrent.has(op.node);
     const candidate = isSum ? sumCandidate(region, op, inputs) : undefined;

@@ -7,6 +7,7 @@ import { type LoweredGraph, type Lowering, NodeLowering, Scope } from './lowerin
 import type { Binding, InputBinding, Model, ModelOutput } from './model.js';
 import { findOperator } from './operators/index.js';
 import type { Port, Value, ValueId } from './program.js';
+import { atOnce, type Sliced } from './slices.js';
 import { checkShape } from './tensor-proto.js';
 import { requireSupported } from './unsupported.js';
 
@@ -17,12 +18,17 @@ import { requireSupported } from './unsupported.js';
  * naming the node; INVALID_ARGUMENT when an input is not bound
  */
 export function specialize(model: Model, binding: Binding): Ir {
+  return atOnce(specializing(model, binding));
+}
+
+/** The same in slices. */
+export function* specializing(model: Model, binding: Binding): Sliced<Ir> {
   requireSupported(model.graph);
   const open = model.inputs.some(
     ({ shape, batched, anyRank }) =>
       anyRank || shape.some((dim, axis) => typeof dim === 'string' && !(batched && axis === 0)),
   );
-  const lowered = lowerForOne(model, binding, open ? 'INVALID_SHAPE' : 'MODEL_INVALID');
+  const lowered = yield* lowerForOne(model, binding, open ? 'INVALID_SHAPE' : 'MODEL_INVALID');
   const given = new Map(model.inputs.map((input) => [input.name, input]));
   return {
     values: lowered.values,
@@ -38,12 +44,12 @@ export function specialize(model: Model, binding: Binding): Ir {
 }
 
 /** The graph as one item sees it. */
-function lowerForOne(
+function* lowerForOne(
   { graph, opset, inputs, loweredItems }: Model,
   binding: Binding,
   shapeError: Lowering['shapeError'],
-): LoweredGraph {
-  if (loweredItems === undefined) return lowerGraph(graph, opset, binding, shapeError);
+): Sliced<LoweredGraph> {
+  if (loweredItems === undefined) return yield* lowerGraph(graph, opset, binding, shapeError);
   const carriers = new Set(inputs.filter(({ batched }) => batched).map(({ name }) => name));
   const several = new Map(
     [...binding].map(([name, bound]) => {
@@ -51,7 +57,7 @@ function lowerForOne(
       return [name, { ...bound, shape }];
     }),
   );
-  const item = oneItemOf(lowerGraph(graph, opset, several, shapeError), loweredItems, carriers);
+  const item = oneItemOf(yield* lowerGraph(graph, opset, several, shapeError), loweredItems, carriers);
   if (!('reason' in item)) return item;
   throw new ResidualSkipError(
     'INVALID_SHAPE',
@@ -72,13 +78,13 @@ function outputPort({ name, batched, widened }: ModelOutput, value: ValueId, val
 }
 
 /** Like `specialize`, but ignores batches. */
-export function lowerGraph(
+export function* lowerGraph(
   graph: Graph,
   opset: number,
   binding: Binding,
   shapeError: Lowering['shapeError'],
   budget = new LoweringBudget(foldCacheOf(graph)),
-): LoweredGraph {
+): Sliced<LoweredGraph> {
   const values: Value[] = [];
   const scope = new Scope();
   const inputs = new Map<string, ValueId>();
@@ -88,7 +94,8 @@ export function lowerGraph(
     scope.set(name, id);
     if (!data) inputs.set(name, id);
   }
-  const lowerBranch = (subgraph: Graph, outer: Scope) => lowerInto(subgraph, new Scope(outer), context);
+  const lowerBranch = (subgraph: Graph, outer: Scope) =>
+    atOnce(lowerInto(subgraph, new Scope(outer), context));
   const context: Lowering = {
     opset,
     values,
@@ -100,7 +107,7 @@ export function lowerGraph(
     recurrent: new Set(),
     lowerBranch,
   };
-  const { ops, outputs } = lowerInto(graph, scope, context);
+  const { ops, outputs } = yield* lowerInto(graph, scope, context);
   const { recurrent } = context;
   return { values, ops: liveOps(ops, new Set(outputs)), inputs, outputs, recurrent, scope };
 }
@@ -116,14 +123,16 @@ function boundInput(name: string, bound: InputBinding | undefined): InputBinding
 }
 
 /** Lowers the nodes of one graph; its inputs, if any, are in `scope` already. */
-function lowerInto(graph: Graph, scope: Scope, context: Lowering): IrBranch {
+function* lowerInto(graph: Graph, scope: Scope, context: Lowering): Sliced<IrBranch> {
   const { values } = context;
   for (const [name, constant] of graph.constants) scope.set(name, values.push({ name, ...constant }) - 1);
   const ops: IrOp[] = [];
   for (const node of graph.nodes) {
     const first = values.length;
     const lowering = new NodeLowering(node, scope, context, ops);
-    const made = findOperator(node.op)?.lower(lowering) ?? lowering.unsupported('it is not implemented');
+    yield;
+    const lowered = findOperator(node.op)?.lower(lowering) ?? lowering.unsupported('it is not implemented');
+    const made = typeof lowered === 'object' && 'next' in lowered ? yield* lowered : lowered;
     const ids = typeof made === 'number' ? [made] : made;
     for (const [i, name] of node.outputs.entries()) {
       if (name === '') continue;

@@ -5,6 +5,7 @@ import type { Program, UnusableGate, ValueId } from './program.js';
 import { uniformElement } from './range.js';
 import type { Region, WorkStep } from './region.js';
 import { isMask } from './resolution.js';
+import type { Sliced } from './slices.js';
 import { Tracer } from './tracer.js';
 
 /** Steps between a hard factor and the sum that it gates. */
@@ -14,10 +15,12 @@ const DEPTH = 4;
  * Hard decisions of the network about what enters its sums, or about which of two values goes on, that are still arithmetic after
  * the gates were recognised. Soft factors, masks of the input and decisions about single elements (as in a relu) aren't gates.
  */
-export function unusableGates(region: Region): UnusableGate[] {
+export function* unusableGates(region: Region): Sliced<UnusableGate[]> {
   const tracer = new Tracer(region);
   const found = new Map<string, UnusableGate>();
   for (const op of region.ops) {
+    yield;
+    if (region.effort.spent) break;
     const decider = op.op === 'if' || op.op === 'select' ? undefined : deciderOf(region, tracer, op);
     if (decider === undefined) continue;
     found.set(op.node, { node: op.node, reason: reasonFor(region.shape(unexpanded(region, decider))) });

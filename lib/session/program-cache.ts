@@ -5,6 +5,7 @@ import { mayHaveExits } from '../model/exits.js';
 import { LengthSeries } from '../model/length-series.js';
 import type { Binding, Model } from '../model/model.js';
 import type { Program } from '../model/program.js';
+import { atOnce, inTurns, type Sliced } from '../model/slices.js';
 import { attachExits, resolveExits } from '../skip/attach.js';
 import { CompiledPolicy } from '../skip/compiled-policy.js';
 import { partsOf, type SkipPolicy } from '../skip/policy.js';
@@ -63,9 +64,9 @@ export class ProgramCache {
   constructor(
     private readonly model: Model,
     private readonly backend: Backend,
-    compile: (binding: Binding) => Program,
+    private readonly compile: (binding: Binding) => Sliced<Program>,
   ) {
-    this.#series = new LengthSeries(model, compile);
+    this.#series = new LengthSeries(model, (binding) => atOnce(compile(binding)));
     this.#mayHaveExits = mayHaveExits(model.graph);
   }
 
@@ -84,7 +85,7 @@ export class ProgramCache {
     only: boolean,
     onPacked?: OnPacked,
   ): Promise<CachedProgram> {
-    const bound = this.#series.program(binding);
+    const bound = await this.#inTurns(binding);
     const plain = only ? withOwnExits(bound) : bound;
     const program = grown(plain, policy);
     const entry = this.#entry(program, await this.backend.compile(program, onPacked));
@@ -131,12 +132,7 @@ export class ProgramCache {
   }
 
   async #make(key: string, bound: Bound, policy: SkipPolicy): Promise<CachedProgram> {
-    const program = this.#program(bound, policy);
-    const making = this.backend.compile(program).then((compiled) => {
-      const faster = this.#entries.get(key);
-      if (faster) compiled.release();
-      return faster ?? this.#keep(key, program, compiled);
-    });
+    const making = this.#compile(key, bound, policy);
     this.#making.set(key, making);
     try {
       return await making;
@@ -145,9 +141,26 @@ export class ProgramCache {
     }
   }
 
+  async #compile(key: string, { binding }: Bound, policy: SkipPolicy): Promise<CachedProgram> {
+    const plain = this.#plain(binding) ?? (await this.#inTurns(binding));
+    const program = grown(plain, policy);
+    const compiled = await this.backend.compile(program);
+    const faster = this.#entries.get(key);
+    if (faster) compiled.release();
+    return faster ?? this.#keep(key, program, compiled);
+  }
+
   #program({ binding }: Bound, policy: SkipPolicy): Program {
-    const declared = this.#declared?.binding === keyOf(binding) ? this.#declared.plain : undefined;
-    return grown(declared ?? this.#series.program(binding), policy);
+    return grown(this.#plain(binding) ?? this.#series.program(binding), policy);
+  }
+
+  /** The declared program, if it is that of `binding`. */
+  #plain(binding: Binding): Program | undefined {
+    return this.#declared?.binding === keyOf(binding) ? this.#declared.plain : undefined;
+  }
+
+  async #inTurns(binding: Binding): Promise<Program> {
+    return this.#series.known(binding) ?? this.#series.learn(binding, await inTurns(this.compile(binding)));
   }
 
   #keyOf(bound: Bound, policy: SkipPolicy): string {

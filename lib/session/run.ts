@@ -56,7 +56,16 @@ export function prepareRun(
   const taken = results.take(items);
   const { outputs, outcomes, scores } = taken;
   const times = profiler?.begin(program, cached.compiled, items);
-  const request: RunRequest = { items, inputs, outputs, policy: compiledPolicy, outcomes, scores, signal, times };
+  const request: RunRequest = {
+    items,
+    inputs,
+    outputs,
+    policy: compiledPolicy,
+    outcomes,
+    scores,
+    signal,
+    times,
+  };
   return {
     feeds,
     policy,

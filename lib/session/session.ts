@@ -2,10 +2,11 @@ import type { Backend } from '../backends/backend.js';
 import { NativeBackend } from '../backends/native.js';
 import { ReferenceBackend } from '../backends/reference.js';
 import { ResidualSkipError } from '../errors.js';
-import { compileModel } from '../model/compile.js';
+import { compiling } from '../model/compile.js';
 import { loadModel } from '../model/load.js';
 import type { Binding, Model } from '../model/model.js';
 import type { Program } from '../model/program.js';
+import type { Sliced } from '../model/slices.js';
 import { gatesOutOfUse } from '../model/unusable-gates.js';
 import { type BlockInfo, describeBlocks } from '../skip/block-info.js';
 import { FULL_POLICY, loadPolicy } from '../skip/load-policy.js';
@@ -111,14 +112,10 @@ export class InferenceSession {
     }
     this.#model = model;
     this.#backend = backend;
-    this.#programs = new ProgramCache(model, backend, (binding) => {
-      const program = compileModel(model, binding);
-      this.#warnOfGates(program);
-      return program;
-    });
+    this.#programs = new ProgramCache(model, backend, (binding) => this.#compile(binding));
     this.#verifier = reference
       ? {
-          programs: new ProgramCache(reference, backend, (binding) => compileModel(reference, binding)),
+          programs: new ProgramCache(reference, backend, (binding) => compiling(reference, binding)),
           isReference: true,
         }
       : { programs: this.#programs, isReference: false };
@@ -351,6 +348,12 @@ export class InferenceSession {
     this.#programs.release();
     if (this.#verifier.isReference) this.#verifier.programs.release();
     this.#backend.release();
+  }
+
+  *#compile(binding: Binding): Sliced<Program> {
+    const program = yield* compiling(this.#model, binding);
+    this.#warnOfGates(program);
+    return program;
   }
 
   /** Names the gates that can't be used, once: in `create`, or at the first run where the model leaves its shape open. */

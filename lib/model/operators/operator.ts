@@ -1,14 +1,15 @@
 import type { Node } from '../graph.js';
 import type { NodeLowering } from '../lowering.js';
 import type { ValueId } from '../program.js';
+import type { Sliced } from '../slices.js';
 
 /** How nodes of one ONNX operator become steps. */
 export interface Operator {
   /**
    * Adds the node's steps and returns all outputs that it can compute (a single one may be returned alone). All
-   * shapes are concrete. Handles the differences between opsets.
+   * shapes are concrete. Handles the differences between opsets. What may become very many steps comes in slices.
    */
-  readonly lower: (node: NodeLowering) => ValueId | readonly ValueId[];
+  readonly lower: (node: NodeLowering) => ValueId | readonly ValueId[] | Sliced<readonly ValueId[]>;
   /** Inputs whose elements, not only their shapes, decide the steps. */
   readonly constantInputs?: readonly number[];
   /** Inputs that choose between subgraphs of which only one runs, and needs to fit. */

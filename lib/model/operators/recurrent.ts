@@ -1,6 +1,7 @@
 import { range } from '../../numeric/shapes.js';
 import type { NodeLowering } from '../lowering.js';
 import { type ActivationKind, NO_ACTIVATION, NONE, type ValueId } from '../program.js';
+import type { Sliced } from '../slices.js';
 import { unary } from './activations.js';
 import { arithmetic } from './elementwise.js';
 import { part, transposed } from './layout.js';
@@ -132,7 +133,7 @@ interface Kind {
   readonly activations: readonly string[];
 }
 
-function recurrent(node: NodeLowering, kind: Kind): readonly ValueId[] {
+function* recurrent(node: NodeLowering, kind: Kind): Sliced<readonly ValueId[]> {
   node.context.recurrent.add(node.node.name);
   const batchFirst = node.number('layout', 0) !== 0;
   const given = node.float(0);
@@ -166,7 +167,8 @@ function recurrent(node: NodeLowering, kind: Kind): readonly ValueId[] {
   const activations = activationsOf(node, kind.activations, directions);
   const flat = node.reshape(x, [length * batch, features]);
   const lengths = node.optional(4);
-  const runs = reversed.map((backwards, d) => {
+  const runs: Run[] = [];
+  for (const [d, backwards] of reversed.entries()) {
     const bias = operand(3, [2 * rows], d);
     const biases = [0, 1].map((i) => (bias === NONE ? NONE : part(node, bias, 0, i * rows, (i + 1) * rows)));
     const layer: Layer = {
@@ -180,8 +182,8 @@ function recurrent(node: NodeLowering, kind: Kind): readonly ValueId[] {
     };
     const inputs = product(node, flat, operand(1, [rows, features], d), inputBias(layer, kind));
     const initial = { h: state(5, d), c: kind.gates === 4 ? state(6, d) : NONE };
-    return unrolled(layer, kind.cell, inputs, { length, lengths, backwards, initial });
-  });
+    runs.push(yield* unrolled(layer, kind.cell, inputs, { length, lengths, backwards, initial }));
+  }
   const stacked = (values: readonly ValueId[], axis: number, shape: readonly number[]) =>
     joined(
       node,
@@ -231,17 +233,24 @@ function joined(node: NodeLowering, values: readonly ValueId[], axis: number): V
   return node.step('concat', values, { dtype: 'float32', shape: shape.with(axis, length) }, { axis });
 }
 
+/** One direction's outputs by position, and the state at its end. */
+interface Run {
+  readonly outputs: readonly ValueId[];
+  readonly state: State;
+}
+
 /** Runs the cell over the sequence; items whose own length has passed keep their state, and their outputs are 0. */
-function unrolled(
+function* unrolled(
   layer: Layer,
   cell: Cell,
   inputs: ValueId,
   run: { length: number; lengths: ValueId; backwards: boolean; initial: State },
-): { outputs: ValueId[]; state: State } {
+): Sliced<Run> {
   const { node, batch, hidden } = layer;
   const outputs: ValueId[] = [];
   let state = run.initial;
   for (let k = 0; k < run.length; k++) {
+    yield;
     const t = run.backwards ? run.length - 1 - k : k;
     const next = cell(layer, part(node, inputs, 0, t * batch, (t + 1) * batch), state);
     if (run.lengths === NONE) {

@@ -1,6 +1,7 @@
 import { InferenceSession, Tensor } from '../../../lib/index.js';
 import type { Ir } from '../../../lib/model/ir.js';
 import type { Model } from '../../../lib/model/model.js';
+import { atOnce } from '../../../lib/model/slices.js';
 import { lowerGraph } from '../../../lib/model/specialize.js';
 import { expectClose } from '../../helpers/compare.js';
 import { float32s, GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
@@ -36,7 +37,9 @@ const batchLength = (graph: GraphBuilder, x: string) => graph.node('Shape', [x],
 
 /** What the graph says about all items at once. */
 function runTogether(model: Model, x: Tensor) {
-  const lowered = lowerGraph(model.graph, model.opset, new Map([['x', { shape: x.dims }]]), 'MODEL_INVALID');
+  const lowered = atOnce(
+    lowerGraph(model.graph, model.opset, new Map([['x', { shape: x.dims }]]), 'MODEL_INVALID'),
+  );
   const { values, ops } = lowered;
   const ir: Ir = {
     values,

@@ -23,7 +23,10 @@ let model: Model;
 
 jest.mock('../../../lib/model/load.js', () => ({ loadModel: async () => model }));
 jest.mock('../../../lib/model/compile.js', () => ({
-  compileModel: (...args: Parameters<typeof fakeCompile>) => fakeCompile(...args),
+  // biome-ignore lint/correctness/useYield: it comes in one slice
+  *compiling(...args: Parameters<typeof fakeCompile>) {
+    return fakeCompile(...args);
+  },
 }));
 jest.mock('../../../lib/backends/reference.js', () => ({
   ReferenceBackend: function ReferenceBackend() {

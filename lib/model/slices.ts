@@ -1,0 +1,29 @@
+/**
+ * Work that can be cut into slices, so that it doesn't block the event loop: a generator that yields wherever something else may come
+ * in between. Reading and lowering are such work. Another thread would need copies of what every later compilation shares: weights,
+ * and what was computed of them.
+ */
+export type Sliced<T> = Generator<undefined, T, undefined>;
+
+/** How long a slice takes before the event loop has its turn. A step of the work may take longer. */
+const SLICE_MS = 4;
+
+/** Does all work in one go, on the calling thread. */
+export function atOnce<T>(work: Sliced<T>): T {
+  for (;;) {
+    const { done, value } = work.next();
+    if (done) return value;
+  }
+}
+
+/** Does the work in turns with the event loop. The first slice begins at once. */
+export async function inTurns<T>(work: Sliced<T>): Promise<T> {
+  for (;;) {
+    const end = performance.now() + SLICE_MS;
+    do {
+      const { done, value } = work.next();
+      if (done) return value;
+    } while (performance.now() < end);
+    await new Promise(setImmediate);
+  }
+}
