@@ -36,6 +36,8 @@ export const ERROR_CODES = [
   'ABORTED',
   /** Memory for the run could not be had. */
   'OUT_OF_MEMORY',
+  /** The disk is full or failing, so that a result could not be written. */
+  'WRITE_FAILED',
   /** A server refused a request for now, because too many wait; try again later. */
   'BUSY',
   /** A server can't be reached, is shutting down, or hasn't loaded the model. */
@@ -46,6 +48,14 @@ export const ERROR_CODES = [
 
 /** One of `ERROR_CODES`. */
 export type ErrorCode = (typeof ERROR_CODES)[number];
+
+const FAILURES_OF_DISKS = new Set(['ENOSPC', 'EDQUOT', 'EFBIG', 'EIO', 'EROFS']);
+
+/** The code for a file that can't be written: the disk is at fault, or the path. */
+export function codeOfWriting(cause: unknown): Extract<ErrorCode, 'WRITE_FAILED' | 'INVALID_ARGUMENT'> {
+  const { code = '' } = (cause ?? {}) as NodeJS.ErrnoException;
+  return FAILURES_OF_DISKS.has(code) ? 'WRITE_FAILED' : 'INVALID_ARGUMENT';
+}
 
 /** The one error class of this package: `code` is stable, `message` names the thing and the way out. */
 export class ResidualSkipError extends Error {

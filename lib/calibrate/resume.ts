@@ -8,7 +8,7 @@ import { createHash, type Hash, randomUUID } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Backend, CompiledProgram, RunRequest } from '../backends/backend.js';
-import { ResidualSkipError } from '../errors.js';
+import { codeOfWriting, ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program.js';
 import type { TensorData } from '../tensor.js';
 import { packageVersion } from '../version.js';
@@ -32,7 +32,7 @@ export class ResumableBackend implements Backend {
 
   /**
    * @param folder created if it doesn't exist
-   * @throws ResidualSkipError INVALID_ARGUMENT when it can't be written
+   * @throws ResidualSkipError INVALID_ARGUMENT, or WRITE_FAILED, when it can't be written
    */
   static async open(backend: Backend, folder: string): Promise<ResumableBackend> {
     try {
@@ -194,7 +194,7 @@ async function restore(file: string, request: RunRequest): Promise<boolean> {
 function stateError(folder: string, cause: unknown): ResidualSkipError {
   const why = cause instanceof Error ? cause.message : String(cause);
   return new ResidualSkipError(
-    'INVALID_ARGUMENT',
+    codeOfWriting(cause),
     `state: it can't be kept in ${folder} (${why}); name another folder with --state`,
     { cause },
   );

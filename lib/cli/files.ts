@@ -3,13 +3,13 @@ import { access, open, realpath, rename, rm, stat, writeFile } from 'node:fs/pro
 import { dirname } from 'node:path';
 import { type AuditTrace, readAudit } from '../audit/read.js';
 import { kindOf } from '../data/files.js';
-import { ResidualSkipError } from '../errors.js';
+import { codeOfWriting, ResidualSkipError } from '../errors.js';
 import type { Io } from './io.js';
 import { plural } from './table.js';
 
 /** The error for a file that could not be written. */
 export function unwritable(path: string, why: string, cause?: unknown): ResidualSkipError {
-  return new ResidualSkipError('INVALID_ARGUMENT', `${path} can't be written: ${why}`, { cause });
+  return new ResidualSkipError(codeOfWriting(cause), `${path} can't be written: ${why}`, { cause });
 }
 
 /**
@@ -25,7 +25,7 @@ export async function checkWritable(path: string): Promise<void> {
 
 /**
  * Writes a file completely or not at all: the old content stays until the new one is on disk.
- * @throws INVALID_ARGUMENT
+ * @throws INVALID_ARGUMENT, or WRITE_FAILED when the disk is full or fails
  */
 export async function writeResult(path: string, content: string | Uint8Array): Promise<void> {
   try {

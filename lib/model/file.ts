@@ -11,6 +11,7 @@ export interface ModelFile {
   readonly bytes: Uint8Array;
   /** Hex SHA-256 of the bytes. */
   readonly sha256: string;
+  readonly path: string;
   readonly folder: string;
 }
 
@@ -28,7 +29,7 @@ export async function readModelFile(path: string): Promise<ModelFile> {
     if (!(await stat(file)).isFile()) throw new Error(`${file} is not a regular file`);
     const handle = await open(file);
     try {
-      return { ...(await readHashed(handle)), folder: dirname(file) };
+      return { ...(await readHashed(handle)), path: file, folder: dirname(file) };
     } finally {
       await handle.close();
     }

@@ -4,6 +4,7 @@ import { copyData } from '../tensor.js';
 import { analyseBatching } from './batching.js';
 import { readExternalData } from './external.js';
 import { alignInPlace, hashed, type ModelFile, readModelFile } from './file.js';
+import { BEGINNING_BYTES, kindOf, wayOut } from './foreign.js';
 import { inlineFunctions } from './functions.js';
 import type { Model } from './model.js';
 import { type DecodedModel, decodeModel } from './onnx.js';
@@ -32,8 +33,7 @@ export async function loadModel(
 ): Promise<Model> {
   const file = typeof source === 'string' ? await readModelFile(source) : undefined;
   const { bytes, sha256 } = file ?? (await copied(source as Uint8Array | ArrayBuffer));
-  const proto = await decodeProto(bytes);
-  const { opset, graph } = await decode(proto, file);
+  const { proto, opset, graph } = await decode(bytes, file);
   const runnable = unsupportedOperators({ graph }).length === 0;
   if (!runnable && !options.allowUnsupported) requireSupported(graph);
   return {
@@ -51,27 +51,25 @@ async function copied(source: Uint8Array | ArrayBuffer) {
   return { bytes, sha256: await inTurns(hashed(bytes)) };
 }
 
-function corrupt(error: unknown): ResidualSkipError {
-  if (error instanceof ResidualSkipError) return error;
-  const message = `model: the bytes are not an ONNX model (${(error as Error).message})`;
-  return new ResidualSkipError('MODEL_CORRUPT', message, { cause: error });
+interface Decoded extends DecodedModel {
+  readonly proto: ModelProto;
 }
 
-async function decodeProto(bytes: Uint8Array): Promise<ModelProto> {
+async function decode(bytes: Uint8Array, file: ModelFile | undefined): Promise<Decoded> {
+  // Alignment moves bytes of the file.
+  const beginning = Uint8Array.from(bytes.subarray(0, BEGINNING_BYTES));
   try {
-    return await inTurns(inlineFunctions(await inTurns(decodingModelProto(bytes))));
-  } catch (error) {
-    throw corrupt(error);
-  }
-}
-
-async function decode(proto: ModelProto, file: ModelFile | undefined): Promise<DecodedModel> {
-  try {
+    const proto = await inTurns(inlineFunctions(await inTurns(decodingModelProto(bytes))));
     const external = await readExternalData(proto, file?.folder);
     const aligned = await inTurns(alignInPlace(proto));
-    return await inTurns(decodeModel(proto, new Map([...aligned, ...external])));
+    return { proto, ...(await inTurns(decodeModel(proto, new Map([...aligned, ...external])))) };
   } catch (error) {
-    throw corrupt(error);
+    if (error instanceof ResidualSkipError && error.code !== 'MODEL_CORRUPT') throw error;
+    const subject = file ? `model '${file.path}'` : 'model';
+    const kind = kindOf(beginning);
+    const what = kind ? `it seems to be ${kind}` : (error as Error).message;
+    const message = `${subject}: the bytes are not an ONNX model (${what}); ${wayOut(kind)}`;
+    throw new ResidualSkipError('MODEL_CORRUPT', message, { cause: error });
   }
 }
 

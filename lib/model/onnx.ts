@@ -53,7 +53,7 @@ export function* decodeModel(model: ModelProto, external: ExternalData): Sliced<
 }
 
 function corrupt(problem: string): never {
-  throw new ResidualSkipError('MODEL_CORRUPT', `model: the bytes are not an ONNX model (${problem})`);
+  throw new ResidualSkipError('MODEL_CORRUPT', problem);
 }
 
 /** Stands for a tensor that can't be decoded; a graph that has one is never lowered. */

@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
+import { writeResult } from '../../lib/cli/files.js';
 import { ERROR_CODES, InferenceSession, ResidualSkipError, Tensor } from '../../lib/index.js';
 import { Network } from '../helpers/networks.js';
 import { withSession } from '../helpers/sessions.js';
@@ -29,6 +30,17 @@ describe('ResidualSkipError', () => {
     expect(error).toMatchObject({ name: 'ResidualSkipError', code: 'INTERNAL', message: 'text', cause });
     expect(new Set(ERROR_CODES).size).toBe(ERROR_CODES.length);
   });
+
+  const full = '/dev/full';
+  (existsSync(full) ? it : it.skip)(
+    'says that a disk is full, and blames a path for nothing else',
+    async () => {
+      await expect(writeResult(full, 'text')).rejects.toMatchObject({ code: 'WRITE_FAILED' });
+      await expect(writeResult('/no/such/folder/file', 'text')).rejects.toMatchObject({
+        code: 'INVALID_ARGUMENT',
+      });
+    },
+  );
 
   it('keeps code and message as JSON', () => {
     const error = new ResidualSkipError('INVALID_DATA', 'text', { cause: new Error('inner') });

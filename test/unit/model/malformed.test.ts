@@ -1,7 +1,9 @@
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import fc from 'fast-check';
 import { ResidualSkipError } from '../../../lib/errors.js';
 import { loadModel } from '../../../lib/model/load.js';
+import { folderOf, removeFolders } from '../../helpers/files.js';
 import { Network } from '../../helpers/networks.js';
 import {
   type ElementTypeName,
@@ -14,6 +16,8 @@ import {
   tensor,
 } from '../../helpers/onnx-builder.js';
 import { withSession } from '../../helpers/sessions.js';
+
+afterAll(removeFolders);
 
 const network = new Network('cifar10-resnet32-gated');
 
@@ -52,6 +56,39 @@ test('a file cut off anywhere is MODEL_CORRUPT', async () => {
   for (let length = 0; length < bytes.length; length++) {
     const error = await loadError(bytes.subarray(0, length));
     expect([length, error?.code]).toEqual([length, 'MODEL_CORRUPT']);
+  }
+});
+
+test.each<[string, string | number[], string]>([
+  ['nothing', '', 'an empty file'],
+  [
+    'a pointer',
+    'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n',
+    'a Git LFS pointer',
+  ],
+  ['a page', '\n<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>', 'an HTML page'],
+  ['an answer', '{"error":"Repository not found"}', 'a JSON file'],
+  ['an image', [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0, 0, 0, 13], 'a PNG image'],
+  ['a checkpoint', [0x50, 0x4b, 3, 4, 0, 0, 8, 8, 0, 0], 'a ZIP archive, such as a checkpoint of PyTorch'],
+  [
+    'an old checkpoint',
+    [0x80, 2, 0x8a, 0x0a, 0x6c, 0xfc],
+    'a Python pickle, such as a checkpoint of PyTorch',
+  ],
+  ['weights', [8, 0, 0, 0, 0, 0, 0, 0, 0x7b, 0x22, 0x61, 0x22], 'a file of safetensors'],
+  ['another runtime', [0x1c, 0, 0, 0, 0x54, 0x46, 0x4c, 0x33, 0x14, 0], 'a TensorFlow Lite model'],
+])('%s instead of a model: the error names the file and what it seems to be', async (_, content, kind) => {
+  const folder = folderOf({ 'model.onnx': Uint8Array.from(Buffer.from(content as string)) });
+  const path = join(folder, 'model.onnx');
+  for (const [source, subject] of [
+    [path, `model '${path}'`],
+    [folder, `model '${path}'`],
+    [readFileSync(path), 'model'],
+  ] as const) {
+    const error = await loadModel(source).catch((reason) => reason);
+    expect(error).toBeInstanceOf(ResidualSkipError);
+    expect(error.code).toBe('MODEL_CORRUPT');
+    expect(error.message).toContain(`${subject}: the bytes are not an ONNX model (it seems to be ${kind}); `);
   }
 });
 
