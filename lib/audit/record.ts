@@ -5,12 +5,17 @@
  * text, so that a changed, removed or inserted line is found.
  */
 import { z } from 'zod';
+import { expectation, problemsOf } from '../validation.js';
 import { sha256 } from './hash.js';
 import { LineText } from './line.js';
 
 export const AUDIT_SCHEMA_VERSION = 1;
-const SHA256 = z.string().regex(/^[0-9a-f]{64}$/);
-const LINK = z.string().regex(/^[0-9a-f]{16}$/);
+const hex = (digits: number) =>
+  z.string().regex(new RegExp(`^[0-9a-f]{${digits}}$`), {
+    error: `expected ${digits} hexadecimal digits in lower case`,
+  });
+const SHA256 = hex(64);
+const LINK = hex(16);
 
 /** Of a time that a Date can hold. */
 const time = z
@@ -194,10 +199,10 @@ export function decodeLine(line: string, previous?: string): DecodedLine {
   } catch {
     return { problem: 'it is not JSON' };
   }
-  const parsed = auditRecordSchema.safeParse(value);
+  const parsed = auditRecordSchema.safeParse(value, { error: expectation });
   if (!parsed.success) {
-    const issue = parsed.error.issues[0]!;
-    return { problem: `${issue.path.join('.') || 'record'}: ${issue.message}` };
+    const [first] = problemsOf(parsed.error.issues);
+    return { problem: `${first!.path.join('.') || 'record'}: ${first!.message}` };
   }
   const record = parsed.data;
   const before = previous ?? (record.type === 'header' ? record.continues : undefined);

@@ -20,7 +20,9 @@ export interface ModelFiles {
 }
 
 const configSchema = z.looseObject({
-  id2label: z.record(z.string().regex(/^\d+$/), z.string()).optional(),
+  id2label: z
+    .record(z.string().regex(/^\d+$/, { error: 'expected the index of a class as the key' }), z.string())
+    .optional(),
   problem_type: z.string().nullish(),
 });
 
