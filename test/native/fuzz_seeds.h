@@ -20,7 +20,7 @@ inline ProgramWriter maps() {
   x = w.conv(x, 32, 3, random, -1, {}, 4);
   x = w.step(Op::kPool, {x}, {1, 32, 5, 4}, {1, 0, 0, 2, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1});
   const int32_t half = w.step(Op::kSlice, {x}, {1, 32, 3, 2}, {4, 0, 0, 0, 0, 1, 1, 2, 2});
-  const int32_t padded = w.step(Op::kPad, {half}, {1, 36, 3, 2}, {0, 0, 8, 0, 1, 0, 0, 0, 3, 0, 0});
+  const int32_t padded = w.step(Op::kPad, {half, -1}, {1, 36, 3, 2}, {0, 8, 0, 1, 0, 0, 0, 3, 0, 0});
   const int32_t joined = w.step(Op::kConcat, {half, padded}, {1, 68, 3, 2}, {1});
   const int32_t mean = w.step(Op::kReduceMean, {joined}, {1, 68, 1, 1}, {2, 2, 3});
   const int32_t scaled = w.step(Op::kBinary, {joined, mean}, {1, 68, 3, 2}, {2, 0, 0, 0});

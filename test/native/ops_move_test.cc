@@ -314,8 +314,8 @@ TEST(OpsPad, EveryModeExtendsAndCrops) {
     for (size_t a = 0; a < rank; ++a) shape.push_back(c.x[a] + c.pads[a] + c.pads[a + rank]);
     for (const PadMode mode : {PadMode::kConstant, PadMode::kReflect, PadMode::kEdge, PadMode::kWrap}) {
       for (const DType type : kAllTypes) {
-        const OpTensor x = OpTensor::random(type, c.x, 1), y(type, shape);
-        ops::pad(x.view(), c.pads, mode, 1, y.view());
+        const OpTensor x = OpTensor::random(type, c.x, 1), one = OpTensor::of(type, {}, {1}), y(type, shape);
+        ops::pad(x.view(), one.view(), c.pads, mode, y.view());
         expect_tensor(y, [&](const Ints& i) {
           Ints at;
           for (size_t a = 0; a < rank; ++a) {

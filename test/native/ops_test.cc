@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 
 #include "ops_tester.h"
 
@@ -263,6 +264,28 @@ TEST(OpsCast, IntegersWrap) {
   expect_tensor(flags, [](const Ints& i) { return i[0] != 3; });
   ops::cast(x.view(), floats.view());
   expect_tensor(floats, [&](const Ints& i) { return x.at(i); });
+}
+
+// Just beyond the middle of two floats, where double precision would round to the middle first.
+TEST(OpsCast, IntegersAreRoundedOnce) {
+  const OpTensor x(DType::kInt64, {2}), y(kFloat, {2});
+  const int64_t middle = (int64_t{1} << 60) + (int64_t{1} << 36);
+  x.view().as<int64_t>()[0] = middle;
+  x.view().as<int64_t>()[1] = middle + 1;
+  ops::cast(x.view(), y.view());
+  EXPECT_EQ(y.get(0), std::ldexp(1.0, 60));
+  EXPECT_EQ(y.get(1), std::ldexp(1.0, 60) + std::ldexp(1.0, 37));
+}
+
+TEST(OpsNan, IsOneBitPattern) {
+  std::vector<float> x(100000, 1.5f);
+  for (size_t i : {size_t{0}, size_t{70000}}) x[i] = std::bit_cast<float>(0xffc00001u);
+  x[99999] = -std::numeric_limits<float>::infinity();
+  ops::unify_nans(x.data(), static_cast<int64_t>(x.size()));
+  for (size_t i = 0; i < x.size(); ++i) {
+    const uint32_t expected = i == 0 || i == 70000 ? 0x7fc00000u : i == 99999 ? 0xff800000u : std::bit_cast<uint32_t>(1.5f);
+    ASSERT_EQ(std::bit_cast<uint32_t>(x[i]), expected) << i;
+  }
 }
 
 TEST(OpsAffine, ScalesChannels) {

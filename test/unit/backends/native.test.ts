@@ -442,3 +442,34 @@ describe('packed weights', () => {
 it('modes are those of the native ABI', () => {
   expect(BlockMode).toEqual({ run: 0, skip: 1, gate: 2 });
 });
+
+it.each([
+  ['F(4x4)', 16, 4],
+  ['F(2x2)', 6, 2],
+])('an infinity reaches the tiles of Winograd that read it, and no further: %s', (_, size, reach) => {
+  const channels = 16;
+  const shape = [1, channels, size, size];
+  const b = new ProgramBuilder();
+  const weight = b.value([channels, channels, 3, 3], 'float32', randomFloats(channels * channels * 9, 1));
+  const attrs = { strides: [1, 1], pads: [1, 1, 1, 1], dilations: [1, 1], group: 1, act: NO_ACTIVATION };
+  const program = b.build([b.step('conv', attrs, [b.input(shape), weight, NONE, NONE], shape)]);
+  const x = randomFloats(channels * size * size, 2);
+  const [row, column] = [2, 3];
+  const broken = x.with((5 * size + row) * size + column, Number.POSITIVE_INFINITY);
+  withBackend({ threads: 1 }, (native) => {
+    const compiled = native.compileSync(program);
+    const [plain, spoilt] = [x, broken].map((input) => {
+      const request = makeRequest(program, [input]);
+      compiled.runSync(request);
+      return request.outputs[0] as Float32Array;
+    });
+    for (const [at, value] of spoilt!.entries()) {
+      const distance = Math.max(
+        Math.abs((Math.floor(at / size) % size) - row),
+        Math.abs((at % size) - column),
+      );
+      if (distance <= 1) expect(Number.isFinite(value)).toBe(false);
+      if (distance > reach) expect(value).toBe(plain![at]);
+    }
+  });
+});
