@@ -94,7 +94,7 @@ async function results(
 ): Promise<void> {
   if (output === undefined) {
     if (follow) throw new ResidualSkipError('INVALID_ARGUMENT', '--follow: it needs a file; give -o FILE');
-    for await (const lines of queue.results()) io.out(`${lines.join('\n')}\n`);
+    for await (const lines of queue.results()) io.out(lines.map((line) => `${line}\n`).join(''));
     return;
   }
   const { signal, release } = untilSignal();

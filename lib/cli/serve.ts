@@ -15,6 +15,7 @@ interface ServeOptions {
   readonly targetQueue?: number;
   readonly shadow?: number;
   readonly queue: number;
+  readonly jsonLimit?: number;
   readonly tokenFile?: string;
   readonly tlsCert?: string;
   readonly tlsKey?: string;
@@ -72,6 +73,7 @@ export function addServeCommand(program: Command, io: Io): void {
       fraction,
     )
     .option('--queue <n>', 'requests that may wait; others are answered with 429', positiveInteger, 1024)
+    .option('--json-limit <bytes>', 'longest JSON of a request (default: 1048576)', positiveInteger)
     .option('--token-file <file>', 'file with a token on each line; requests need one of them')
     .option('--tls-cert <file>', 'PEM file of the certificate')
     .option('--tls-key <file>', 'PEM file of the key')
@@ -114,8 +116,8 @@ function asUsers(error: unknown): unknown {
 }
 
 async function serve(folders: readonly string[], options: ServeOptions, io: Io): Promise<void> {
-  const { host, policy, threads, targetP99, targetQueue, shadow, queue, tokenFile, tlsCert, tlsKey, json } =
-    options;
+  const { host, policy, threads, targetP99, targetQueue, shadow, queue, jsonLimit, json } = options;
+  const { tokenFile, tlsCert, tlsKey } = options;
   if ((tlsCert === undefined) !== (tlsKey === undefined)) {
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
@@ -136,6 +138,7 @@ async function serve(folders: readonly string[], options: ServeOptions, io: Io):
     ...(targetP99 && { targetP99 }),
     ...(targetQueue && { targetQueue }),
     ...(shadow && { shadow }),
+    ...(jsonLimit && { jsonLimit }),
     ...(tokenFile && { tokenFile }),
     ...(tlsCert && { tls: { cert: tlsCert, key: tlsKey } }),
     log: (entry: object) => io.err(`${JSON.stringify({ time: new Date().toISOString(), ...entry })}\n`),

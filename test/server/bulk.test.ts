@@ -6,6 +6,8 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Queue, Worker } from 'bullmq';
+import { Redis } from 'ioredis';
 import { IdTable } from '../../server/src/bulk/id-table.js';
 import { type BulkQueue, enqueue } from '../../server/src/bulk/index.js';
 import type { BulkResult, DeadLetter } from '../../server/src/bulk/job.js';
@@ -214,6 +216,75 @@ describeValkey(`a queue on a server (${VALKEY})`, () => {
     expect(new Set((await resultsOf(queue)).map(({ name }) => name)).size).toBe(300);
     expect(await answered(queue)).toBe(300);
   });
+});
+
+describe('what no command of ours has written', () => {
+  const damaged = { code: 1, err: expect.stringMatching(/damaged; take another queue \[INVALID_DATA\]/) };
+
+  test('in a folder: jobs, answers and dead letters are skipped, a binding is a typed error', async () => {
+    const queue = await freshQueue('folder');
+    const folder = queue[1]!;
+    const file = join(await folderOf({}), 'results.ndjson');
+    await cliJson('enqueue', DIGITS[0]!, ...queue);
+    await work(queue);
+    for (const name of ['jobs', 'results', 'failed'])
+      await appendFile(join(folder, `${name}.ndjson`), '{"id":"1"}\nnull\n{"id":\n');
+    expect(await resultsOf(queue)).toHaveLength(1);
+    expect(await lettersOf(queue)).toEqual([]);
+    expect(await cliJson('queue', 'results', '-o', file, ...queue)).toEqual({ added: 1 });
+    const { code, err } = await cli('work', MODEL, ...queue, '--until-empty', '--json');
+    expect({ code, err }).toEqual({ code: 0, err: expect.stringMatching(/jobs\.ndjson: .* is no job/) });
+    await writeFile(join(folder, 'binding.json'), 'garbage');
+    expect(await cli('work', MODEL, ...queue, '--until-empty')).toMatchObject(damaged);
+  });
+
+  (VALKEY.includes('installed') ? test.skip : test)(
+    `on a server (${VALKEY}): jobs are given up, answers are skipped, a binding is a typed error`,
+    async () => {
+      const here = await Valkey.start(await folderOf({}));
+      const name = 'foreign';
+      const queue = ['--queue', here.url, '--name', name];
+      const redis = new Redis(here.url, { maxRetriesPerRequest: null });
+      const bull = new Queue(name, { connection: redis });
+      const file = join(await folderOf({}), 'results.ndjson');
+      try {
+        await cliJson('enqueue', DIGITS[0]!, ...queue);
+        const image = { name: 'digit', image: DIGITS[1]!, sha256: null };
+        await bull.add('image', image, { jobId: 'x1' });
+        await bull.add('image', null, { jobId: 'x2' });
+        await bull.add('image', 'text', { jobId: 'f'.repeat(32) });
+        expect(await work(queue)).toEqual({ waiting: 0, running: 0, answered: 1, failed: 3 });
+        expect((await lettersOf(queue)).map(({ id, name, error }) => [id, name, error.code]).sort()).toEqual([
+          ['f'.repeat(32), 'f'.repeat(32), 'INVALID_DATA'],
+          ['x1', 'digit', 'INVALID_DATA'],
+          ['x2', 'x2', 'INVALID_DATA'],
+        ]);
+        // A worker of another program answers one as it likes.
+        expect(await cliJson('queue', 'retry', ...queue)).toEqual({ jobs: 3 });
+        const answers = [undefined, null, { id: 'x1' }];
+        const worker = new Worker(name, async () => answers.pop(), { connection: redis });
+        while ((await bull.getCompletedCount()) < 4) await sleep(20);
+        await worker.close();
+        expect(await resultsOf(queue)).toHaveLength(1);
+        expect(await cliJson('queue', 'results', '-o', file, ...queue)).toEqual({ added: 1 });
+        expect(await cliJson('queue', 'results', '-o', file, ...queue)).toEqual({ added: 0 });
+        await cliJson('enqueue', DIGITS[2]!, ...queue);
+        await work(queue);
+        expect(await cliJson('queue', 'results', '-o', file, ...queue)).toEqual({ added: 1 });
+        await redis.hset(bull.toKey('x1'), 'data', '{');
+        const { err } = await cli('queue', 'results', ...queue);
+        expect(err).toMatch(/the record of a job is no JSON.*\[INVALID_DATA\]/);
+        for (const binding of ['garbage', '{"model":1}', '']) {
+          await redis.set(`residual-skip:${name}:binding`, binding);
+          expect(await cli('work', MODEL, ...queue, '--until-empty')).toMatchObject(damaged);
+        }
+      } finally {
+        await bull.close();
+        redis.disconnect();
+        await here.stop();
+      }
+    },
+  );
 });
 
 test('a queue whose server is away or whose URL is none is a typed error', async () => {

@@ -189,12 +189,10 @@ describe('what a message holds beside data in binary form has the limit of JSON'
       raw_input_contents: [Buffer.alloc(200 * 12_288)],
     });
     expect(await send(raw)).toMatchObject({ code: status.OK });
-    const torn = Buffer.concat([CAT.subarray(0, 700), Buffer.alloc(2 * MIB)]);
-    const files = { datatype: 'BYTES', shape: [1], contents: { bytes_contents: [torn] } };
-    // It is refused as an image and not by its size.
+    const padded = Buffer.concat([CAT, Buffer.alloc(2 * MIB)]);
+    const files = { datatype: 'BYTES', shape: [1], contents: { bytes_contents: [padded] } };
     expect(await send(encode({ model_name: MODEL, inputs: [{ ...input, ...files }] }))).toMatchObject({
-      code: status.INVALID_ARGUMENT,
-      details: expect.stringContaining('image'),
+      code: status.OK,
     });
   });
 
@@ -206,22 +204,14 @@ describe('what a message holds beside data in binary form has the limit of JSON'
   );
 });
 
-test.each([
-  ['half of a surrogate pair', true],
-  ['100,000 letters', false],
-])('a name of %s is a typed error', async (_what, surrogate) => {
-  // The client's serializer would repair half a pair.
-  const name = Buffer.from(surrogate ? 'eda080' : '6e'.repeat(100_000), 'hex');
-  const length = surrogate ? [3] : [0xa0, 0x8d, 0x06];
+test('a name that is too long for a header is a typed error, and is cut between letters', async () => {
   const input = { name: 'input', datatype: 'FP32', shape: [0] };
-  const rest = service.ModelInfer!.requestSerialize({ inputs: [input] });
-  const message = Buffer.concat([Buffer.alloc(5), rest, Buffer.from([0x0a, ...length]), name]);
-  message.writeUInt32BE(message.length - 5, 1);
   const { stream, ended } = begin(open());
-  stream.end(message);
+  stream.end(messageOf({ model_name: `n${'\u{1f408}'.repeat(50_000)}`, inputs: [input] }));
   const { code, details } = await ended;
   expect({ code, details }).toEqual({ code: status.NOT_FOUND, details: expect.stringMatching(/^model /) });
-  expect(details.length).toBeLessThanOrEqual(1000);
+  expect(details).toHaveLength(1000);
+  expect(details.endsWith('\u{1f408}\ufffd')).toBe(true);
   await expectCallServed();
 });
 

@@ -26,7 +26,7 @@ export async function collectResults(
         const ids = lines.map((line) => idOf(Buffer.from(line))!);
         const fresh = lines.filter((_, i) => known.add(ids[i]!));
         await Promise.all(fresh.map((line) => file.append(line)));
-        await queue.collected(ids);
+        if (ids.length > 0) await queue.collected(ids);
         added += fresh.length;
         if (signal.aborted) break;
       }

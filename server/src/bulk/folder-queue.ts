@@ -7,12 +7,14 @@ import {
   type Binding,
   type BulkJob,
   type BulkResult,
-  bindingSchema,
   bulkJobSchema,
   type DeadLetter,
+  deadLetterSchema,
   JobFailure,
+  jsonOf,
+  parseBinding,
 } from './job.js';
-import { IdFile, idOf, LineAppender, linesFrom } from './line-file.js';
+import { answersAmong, IdFile, idOf, LineAppender, linesFrom } from './line-file.js';
 import { type BulkQueue, type Counts, delayAfter, otherBinding, pause, type WorkOptions } from './queue.js';
 
 /** While this many jobs wait for another attempt or for the disk, no more are read. */
@@ -57,11 +59,7 @@ export class FolderQueue implements BulkQueue {
     if (text === own) return;
     // A process that was killed here has left the beginning; no job ran before the rest was on disk.
     if (text === undefined || own.startsWith(text)) return writeFile(path, own, { flush: true });
-    const theirs = bindingSchema.safeParse(jsonOf(text));
-    if (!theirs.success) {
-      throw new ResidualSkipError('INVALID_DATA', `file ${path}: it is damaged; take another queue`);
-    }
-    throw otherBinding(this.folder, theirs.data, binding);
+    throw otherBinding(this.folder, parseBinding(text, `file ${path}`), binding);
   }
 
   async add(jobs: readonly BulkJob[]): Promise<number> {
@@ -134,8 +132,8 @@ export class FolderQueue implements BulkQueue {
     const answered = await this.#results.refresh();
     for await (const { lines } of linesFrom(this.#failed.path, 0)) {
       for (const line of lines) {
-        const letter = jsonOf(line.toString()) as DeadLetter;
-        if (!answered.has(letter.id)) yield letter;
+        const letter = deadLetterSchema.safeParse(jsonOf(line.toString()));
+        if (letter.success && !answered.has(letter.data.id)) yield letter.data;
       }
     }
   }
@@ -153,7 +151,7 @@ export class FolderQueue implements BulkQueue {
 
   async *results(): AsyncGenerator<readonly string[]> {
     for await (const { lines, end } of linesFrom(this.#results.path, this.#handedOut)) {
-      yield lines.map((line) => line.toString());
+      yield answersAmong(lines.map((line) => line.toString()));
       this.#handedOut = end;
     }
   }
@@ -255,14 +253,6 @@ async function idsIn(path: string): Promise<string[]> {
     }
   }
   return ids;
-}
-
-function jsonOf(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }
 
 /** A counting semaphore; waiters are served in order. */

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { ResidualSkipError } from 'residual-skip';
 import { z } from 'zod';
 
 /** An image that waits for its answer. */
@@ -32,6 +33,26 @@ export const bindingSchema = z.strictObject({
 
 export type Binding = z.output<typeof bindingSchema>;
 
+/**
+ * The binding that a queue holds.
+ * @param where what holds it, in messages
+ * @throws ResidualSkipError INVALID_DATA
+ */
+export function parseBinding(text: string, where: string): Binding {
+  const parsed = bindingSchema.safeParse(jsonOf(text));
+  if (parsed.success) return parsed.data;
+  throw new ResidualSkipError('INVALID_DATA', `${where}: it is damaged; take another queue`);
+}
+
+/** The value of a JSON text; undefined if it is none. */
+export function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
 /** The answer for one image. It depends on the job and the binding alone: it has neither a time nor a worker's name. */
 export interface BulkResult {
   readonly id: string;
@@ -51,13 +72,15 @@ export interface BulkResult {
   readonly model: string;
 }
 
+export const failureSchema = z.object({ code: z.string(), message: z.string() });
+export const deadLetterSchema = z.object({
+  id: z.string(),
+  name: z.string(),
+  attempts: z.number(),
+  error: failureSchema,
+});
 /** A job that was given up. */
-export interface DeadLetter {
-  readonly id: string;
-  readonly name: string;
-  readonly attempts: number;
-  readonly error: { readonly code: string; readonly message: string };
-}
+export type DeadLetter = Readonly<z.output<typeof deadLetterSchema>>;
 
 /** The reason why a job has no answer, and whether a retry may help. */
 export class JobFailure extends Error {

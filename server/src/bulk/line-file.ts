@@ -60,6 +60,11 @@ export function idOf(line: Buffer): string | undefined {
   return ID.exec(line.toString('latin1', 0, ID_BYTES))?.[1];
 }
 
+/** The lines that begin with an id, as those of answers do. */
+export function answersAmong(lines: readonly string[]): string[] {
+  return lines.filter((line) => ID.test(line));
+}
+
 /** The ids in a file that grows and may be deleted. */
 export class IdFile {
   ids = new IdTable();

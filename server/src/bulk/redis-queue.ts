@@ -1,7 +1,18 @@
 import { type Job, Queue, UnrecoverableError, Worker } from 'bullmq';
 import { Redis } from 'ioredis';
 import { ResidualSkipError } from 'residual-skip';
-import type { Binding, BulkJob, BulkResult, DeadLetter, JobFailure } from './job.js';
+import {
+  type Binding,
+  type BulkJob,
+  type BulkResult,
+  bulkJobSchema,
+  type DeadLetter,
+  failureSchema,
+  JobFailure,
+  jsonOf,
+  parseBinding,
+} from './job.js';
+import { answersAmong } from './line-file.js';
 import { type BulkQueue, type Counts, delayAfter, otherBinding, pause, type WorkOptions } from './queue.js';
 
 const PAGE = 1000;
@@ -66,7 +77,8 @@ export class RedisQueue implements BulkQueue {
     const key = this.#key('binding');
     await this.redis.set(key, JSON.stringify(binding), 'NX');
     const theirs = await this.redis.get(key);
-    if (theirs !== JSON.stringify(binding)) throw otherBinding(this.where, JSON.parse(theirs!), binding);
+    if (theirs === JSON.stringify(binding)) return;
+    throw otherBinding(this.where, parseBinding(theirs ?? '', `queue ${this.where}: its binding`), binding);
   }
 
   async add(jobs: readonly BulkJob[]): Promise<number> {
@@ -95,7 +107,7 @@ export class RedisQueue implements BulkQueue {
   ): Promise<void> {
     const run = async ({ id, data, attemptsMade }: Bull): Promise<BulkResult> => {
       try {
-        return await answer({ id: id!, ...data });
+        return await answer(jobOf(id!, data));
       } catch (error) {
         const { code = 'INTERNAL', message, retry = false } = error as Partial<JobFailure>;
         const text = JSON.stringify({ code, message });
@@ -125,7 +137,7 @@ export class RedisQueue implements BulkQueue {
   async *failed(): AsyncGenerator<DeadLetter> {
     for (let from = 0; ; from += PAGE) {
       const jobs = await this.#page('failed', from);
-      for (const job of jobs) yield letterOf(job);
+      for (const job of jobs) if (job) yield letterOf(job);
       if (jobs.length < PAGE) return;
     }
   }
@@ -133,9 +145,10 @@ export class RedisQueue implements BulkQueue {
   async retryFailed(): Promise<number> {
     for (let count = 0; ; ) {
       const jobs = await this.#page('failed', 0);
-      if (jobs.length === 0) return count;
-      await Promise.all(jobs.map((job) => job.retry('failed', { resetAttemptsMade: true })));
-      count += jobs.length;
+      const found = jobs.filter((job) => job !== undefined);
+      if (found.length === 0) return count;
+      await Promise.all(found.map((job) => job.retry('failed', { resetAttemptsMade: true })));
+      count += found.length;
     }
   }
 
@@ -144,7 +157,8 @@ export class RedisQueue implements BulkQueue {
       const jobs = await this.#page('completed', this.#handedOut);
       if (jobs.length === 0) return;
       this.#handedOut += jobs.length;
-      yield jobs.map(({ returnvalue }) => JSON.stringify(returnvalue));
+      // Other programs may have put anything into the queue.
+      yield answersAmong(jobs.map((job) => JSON.stringify(job?.returnvalue) ?? ''));
     }
   }
 
@@ -173,9 +187,14 @@ export class RedisQueue implements BulkQueue {
     return distinct.filter((_, i) => answers[2 * i]?.[1] === 0 && answers[2 * i + 1]?.[1] === 0);
   }
 
-  async #page(state: 'failed' | 'completed', from: number): Promise<Bull[]> {
-    const jobs = await this.#queue.getJobs([state], from, from + PAGE - 1, true);
-    return jobs as Bull[];
+  /** Undefined stands for a job whose record is missing. */
+  async #page(state: 'failed' | 'completed', from: number): Promise<(Bull | undefined)[]> {
+    const jobs = this.#queue.getJobs([state], from, from + PAGE - 1, true);
+    return jobs.catch((cause: Error) => {
+      if (!(cause instanceof SyntaxError)) throw cause;
+      const message = `queue ${this.where}: the record of a job is no JSON (${cause.message}); remove the job`;
+      throw new ResidualSkipError('INVALID_DATA', message, { cause });
+    });
   }
 
   #key(what: string): string {
@@ -186,12 +205,17 @@ export class RedisQueue implements BulkQueue {
 /** The raw bytes take half the space of the digits. */
 const binary = (id: string) => Buffer.from(id, 'hex');
 
+/** @throws JobFailure for what another program has added to the queue */
+function jobOf(id: string, data: Data): BulkJob {
+  const job = bulkJobSchema.safeParse({ ...data, id });
+  if (job.success) return job.data;
+  throw new JobFailure('INVALID_DATA', `job ${id}: it wasn't added by enqueue; remove it`, false);
+}
+
 function letterOf({ id, data, attemptsMade, failedReason }: Bull): DeadLetter {
-  const letter = { id: id!, name: data.name, attempts: attemptsMade };
-  try {
-    return { ...letter, error: JSON.parse(failedReason) as DeadLetter['error'] };
-  } catch {
-    // BullMQ's own message, for a job whose workers died.
-    return { ...letter, error: { code: 'UNAVAILABLE', message: `image ${data.name}: ${failedReason}` } };
-  }
+  const name = String((data as Data | null)?.name ?? id);
+  const error = failureSchema.safeParse(jsonOf(failedReason));
+  // BullMQ's own message, for a job whose workers died.
+  const other = { code: 'UNAVAILABLE', message: `image ${name}: ${failedReason}` };
+  return { id: id!, name, attempts: attemptsMade, error: error.success ? error.data : other };
 }

@@ -8,7 +8,7 @@ import { pipeline } from 'node:stream/promises';
 import { ResidualSkipError } from 'residual-skip';
 import { z } from 'zod';
 import { bytesOfDataUrl } from './image-bytes.js';
-import { type BulkJob, jobId, sha256 } from './job.js';
+import { type BulkJob, jobId, jsonOf, sha256 } from './job.js';
 
 /** An image as a source names it. */
 interface Given {
@@ -106,14 +106,6 @@ async function* imagesIn(
         invalid(`${list}, line ${number}: expected {"image": PATH or URL, "name": TEXT}, or a string`),
       );
     } else yield typeof parsed.data === 'string' ? { image: parsed.data } : parsed.data;
-  }
-}
-
-function jsonOf(line: string): unknown {
-  try {
-    return JSON.parse(line);
-  } catch {
-    return undefined;
   }
 }
 
