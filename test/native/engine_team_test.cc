@@ -88,10 +88,9 @@ class StallScope {
 
 // Runs of three units by the caller and of two units by workers, as sessions make them.
 void alternate(WorkerPool& pool, int runs) {
-  Workspace workspace;
   for (int i = 0; i < runs; ++i) {
     const auto here = std::make_shared<Layers>(3, 2, pool.threads() - 1, 64);
-    pool.run_here(here, workspace);
+    pool.run_here(here);
     ASSERT_EQ(here->wrong, 0);
     const auto there = std::make_shared<Layers>(2, 2, pool.threads(), 64);
     pool.submit(there);
@@ -165,11 +164,10 @@ TEST(Team, LateHelpersTakeNoPartThatNeedsMoreScratch) {
     armed = true;
     held = released = false;
     WorkerPool pool(2, 2);
-    Workspace workspace;
-    pool.run_here(std::make_shared<Unit>(64, true), workspace);
+    pool.run_here(std::make_shared<Unit>(64, true));
     helped += held ? 1 : 0;
     const auto second = std::make_shared<Unit>(1 << 20, false);
-    pool.run_here(second, workspace);
+    pool.run_here(second);
     EXPECT_EQ(second->short_of_memory, 0);
   }
   EXPECT_GT(helped, 0);
@@ -179,7 +177,6 @@ TEST(Team, LateHelpersTakeNoPartThatNeedsMoreScratch) {
 void stress(int threads, std::atomic<int>& steps) {
   WorkerPool pool(threads, 2);
   std::vector<std::shared_ptr<Layers>> jobs;
-  Workspace workspace;
   for (int i = 0; i < 100; ++i) {
     jobs.push_back(std::make_shared<Layers>(1 + i % 4, 6, threads, 64u << i % 8));
     pool.submit(jobs.back());
@@ -187,7 +184,7 @@ void stress(int threads, std::atomic<int>& steps) {
     if (i % 4 == 0) pool.submit_background(std::make_shared<Steps>(steps));
     if (i % 3 != 0) continue;
     jobs.push_back(std::make_shared<Layers>(1 + i % 3, 6, threads - 1, 64u << i % 7));
-    pool.run_here(jobs.back(), workspace);
+    pool.run_here(jobs.back());
   }
   pool.expect_caller(false);
   for (const auto& job : jobs) {

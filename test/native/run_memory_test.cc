@@ -169,7 +169,9 @@ std::vector<std::vector<char>> run_batch(int64_t items, int64_t* memory) {
   EXPECT_FALSE(done.get_future().get().error);
   EXPECT_FALSE(program->run_here(run.request).error);
   *memory = engine.memory();
-  if (items > 0) EXPECT_LE(*memory, items * need);
+  if (items > 0) {
+    EXPECT_LE(*memory, items * need);
+  }
   return run.outputs;
 }
 
@@ -188,9 +190,12 @@ TEST(Runs, GiveTheirMemoryBackWhenNothingRuns) {
     const auto program = engine.compile(network.writer.words(), network.writer.constants());
     TestRun run(program->plan(), 4, BlockMode::kRun);
     std::promise<void> done;
-    if (here) program->run_here(run.request);
-    else program->run(run.request, [&](const RunResult&) { done.set_value(); });
-    if (!here) done.get_future().wait();
+    if (here) {
+      program->run_here(run.request);
+    } else {
+      program->run(run.request, [&](const RunResult&) { done.set_value(); });
+      done.get_future().wait();
+    }
     while (engine.memory() > 0) std::this_thread::sleep_for(1ms);  // ends in a timeout if it stays
     EXPECT_FALSE(program->run_here(run.request).error);
   }
