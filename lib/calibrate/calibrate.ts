@@ -12,7 +12,6 @@ import { Work, type WorkOptions, workShape } from '../classify/work.js';
 import { encodeThumbnail } from '../data/image.js';
 import { findModel } from '../data/model-files.js';
 import { prefetch } from '../data/prefetch.js';
-import { compileModel } from '../model/compile.js';
 import { LengthSeries } from '../model/length-series.js';
 import { loadModel } from '../model/load.js';
 import type { Model } from '../model/model.js';
@@ -222,7 +221,7 @@ async function openReference(path: string, opened: DataModel, typical: Tensor) {
 
 /** The network at the shapes of the items: texts of each length have a program of their own. */
 function programsOf(model: Model, opened: DataModel, typical: Tensor): Programs {
-  const series = new LengthSeries(model, (binding) => compileModel(model, binding));
+  const series = new LengthSeries(model);
   const compiled = (tensor: Tensor) => series.program(bindFeeds(model, opened.feeds(tensor)).binding);
   const main = compiled(typical);
   if (opened.what === 'image') return new Programs(main);

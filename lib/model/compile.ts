@@ -29,12 +29,17 @@ export function compileModel(model: Model, binding: Binding): Program {
 
 /** The same in slices. */
 export function* compiling(model: Model, binding: Binding): Sliced<Program> {
-  return (yield* assemble(yield* specializing(model, binding), true))!;
+  return yield* building(yield* specializing(model, binding));
 }
 
 /** Fuses operations, makes exits, residual blocks and their gates explicit, and puts the steps in order. */
 export function buildProgram(ir: Ir): Program {
-  return atOnce(assemble(ir, true))!;
+  return atOnce(building(ir));
+}
+
+/** The same in slices. */
+export function* building(ir: Ir): Sliced<Program> {
+  return (yield* assemble(ir, true))!;
 }
 
 /** @returns undefined when exits should be removed but can't be */

@@ -14,6 +14,14 @@ export interface Ir {
   readonly recurrent?: ReadonlySet<string>;
 }
 
+/** With what lowering knows of the graph that it came from. */
+export interface LoweredIr extends Ir {
+  /** The values that have names in the graph. */
+  readonly scope: { get(name: string): ValueId | undefined };
+  /** For each node of the graph, the first of the values that it made. */
+  readonly firsts: readonly ValueId[];
+}
+
 /** Every step but `branch` and `jump`, which scheduling creates for an `if`. `node` is the ONNX node's name. */
 export type IrStep = Exclude<Step, { op: 'branch' | 'jump' }> & { readonly node: string };
 

@@ -4,14 +4,20 @@
  */
 import { sizeOf } from '../numeric/shapes.js';
 import type { TensorData } from '../tensor.js';
+import { building } from './compile.js';
+import type { Ir } from './ir.js';
+import { isLinear, type Outline, outlineOf } from './length-proof.js';
 import type { Binding, Model } from './model.js';
 import type { Program, Value } from './program.js';
+import { atOnce, type Sliced } from './slices.js';
+import { specializing } from './specialize.js';
 
 /** Programs that interpolation starts from: three determine a polynomial, the fourth confirms it. */
 const SAMPLES = 4;
 
 interface Sample {
   readonly length: number;
+  readonly outline: Outline;
   readonly program: Program;
 }
 
@@ -22,9 +28,13 @@ type Made<T> = (length: number) => T | undefined;
 type Fitted<T> = { readonly same: T } | { readonly make: Made<T> };
 
 /**
- * Interpolates only between lengths that were compiled. A length at which two numbers are equal that differ elsewhere is
- * compiled, because a pass may take its shapes for the same by chance. So every comparison in the passes has the same result as
- * for the samples.
+ * Interpolates only between lengths that were compiled, and only what is known to be a polynomial: four samples alone prove nothing,
+ * since at a, a + 1, d - 1 and d, with a and d even, floor(length / 2) is on one, too.
+ *  - The numbers of the lowered graph are proven to be linear, positive and growing.
+ *  - A length at which two of them are equal that differ elsewhere is compiled, because a pass may take its shapes for the same by
+ *    chance. So every comparison in the passes has the same result as for the samples.
+ *  - The numbers of a program are sums of products of them, none of whose derivatives is negative. One of a degree above 2 has a
+ *    positive third difference: a fourth sample isn't on the polynomial of three.
  */
 export class LengthSeries {
   private samples: Sample[] = [];
@@ -32,24 +42,23 @@ export class LengthSeries {
 
   constructor(
     private readonly model: Model,
-    private readonly compile: (binding: Binding) => Program,
+    private readonly build: (ir: Ir) => Sliced<Program> = building,
   ) {}
 
-  /** What `compile` returns for the binding, or the same without its work. */
+  /** What `build` returns for the binding, or the same without its work. */
   program(binding: Binding): Program {
-    return this.known(binding) ?? this.learn(binding, this.compile(binding));
+    return atOnce(this.compiling(binding));
   }
 
-  /** The program for the binding, if it needs no compilation. */
-  known(binding: Binding): Program | undefined {
+  /** The same in slices. */
+  *compiling(binding: Binding): Sliced<Program> {
     const length = openLength(this.model, binding);
-    return length === undefined || !this.spans(length) ? undefined : this.made?.(length);
-  }
-
-  /** Takes a program that was compiled for the binding, and returns it. */
-  learn(binding: Binding, program: Program): Program {
-    const length = openLength(this.model, binding);
-    if (length !== undefined && !this.spans(length)) this.add({ length, program });
+    const made = length === undefined || !this.spans(length) ? undefined : this.made?.(length);
+    if (made) return made;
+    const ir = yield* specializing(this.model, binding);
+    const program = yield* this.build(ir);
+    if (length !== undefined && !this.spans(length))
+      this.add({ length, outline: outlineOf(ir, length), program });
     return program;
   }
 
@@ -75,8 +84,12 @@ export class LengthSeries {
   }
 }
 
-/** The length that all open axes but the batch have in common; undefined if they differ, or if elements count as well. */
+/**
+ * The length that all open axes but the batch have in common; undefined if they differ, or if elements or the number of items count
+ * as well.
+ */
 function openLength(model: Model, binding: Binding): number | undefined {
+  if (model.loweredItems !== undefined) return undefined;
   const lengths = new Set<number>();
   for (const { name, shape, batched, anyRank, boundByValue } of model.inputs) {
     const bound = binding.get(name);
@@ -94,8 +107,12 @@ function interpolation(samples: readonly Sample[], { graph }: Model): Made<Progr
   // Otherwise a pattern that repeats would look like a constant.
   if (lengths.slice(1).reduce((divisor, length) => gcd(divisor, length - lengths[0]!), 0) !== 1)
     return undefined;
+  const outlines = samples.map(({ outline }) => outline);
+  if (!isLinear(graph, outlines)) return undefined;
   const numbers = new Numbers(lengths);
-  for (const { shape } of graph.constants.values()) for (const axis of shape) numbers.add(axis);
+  for (const [id, { shape }] of outlines[0]!.values.entries()) {
+    for (const axis of shape.keys()) numbers.note(outlines.map(({ values }) => values[id]!.shape[axis]!));
+  }
   const programs = samples.map(({ program }) => program);
   const values = valuesOf(
     programs.map(({ values }) => values),
@@ -200,6 +217,11 @@ class Numbers {
 
   add(constant: number): void {
     this.constants.add(constant);
+  }
+
+  note(samples: readonly number[]): void {
+    if (samples.every((sample) => sample === samples[0])) this.add(samples[0]!);
+    else this.polynomial(samples);
   }
 
   /** The polynomial of second degree at most through the first three samples, if the others are on it. */

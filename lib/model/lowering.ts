@@ -3,7 +3,7 @@ import { type Shape, sameShape } from '../numeric/shapes.js';
 import { ELEMENT_BYTES, type TensorData, type ValueType } from '../tensor.js';
 import { computed, type FoldCache, fold, type LoweringBudget, workFor } from './fold.js';
 import { type Constant, type Graph, isConstant, isGraph, type Node } from './graph.js';
-import type { IrBranch, IrOp, IrStep } from './ir.js';
+import type { IrBranch, IrOp, IrStep, LoweredIr } from './ir.js';
 import { NONE, type StepNamed, type Value, type ValueId } from './program.js';
 import { checkShape } from './tensor-proto.js';
 
@@ -47,7 +47,7 @@ export interface Lowering {
 }
 
 /** A graph lowered for concrete input shapes. */
-export interface LoweredGraph {
+export interface LoweredGraph extends Pick<LoweredIr, 'firsts'> {
   readonly values: Value[];
   readonly ops: readonly IrOp[];
   /** Inputs that are fed at run time; those bound by value have become constants. */

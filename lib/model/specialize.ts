@@ -2,7 +2,7 @@ import { ResidualSkipError } from '../errors.js';
 import { oneItemOf } from './batch-walk.js';
 import { foldCacheOf, LoweringBudget } from './fold.js';
 import type { Graph } from './graph.js';
-import type { Ir, IrBranch, IrOp } from './ir.js';
+import type { IrBranch, IrOp, LoweredIr } from './ir.js';
 import { type LoweredGraph, type Lowering, NodeLowering, Scope } from './lowering.js';
 import type { Binding, InputBinding, Model, ModelOutput } from './model.js';
 import { findOperator } from './operators/index.js';
@@ -17,12 +17,12 @@ import { requireSupported } from './unsupported.js';
  * @throws ResidualSkipError UNSUPPORTED_MODEL, MODEL_INVALID or (where the model leaves shapes open) INVALID_SHAPE,
  * naming the node; INVALID_ARGUMENT when an input is not bound
  */
-export function specialize(model: Model, binding: Binding): Ir {
+export function specialize(model: Model, binding: Binding): LoweredIr {
   return atOnce(specializing(model, binding));
 }
 
 /** The same in slices. */
-export function* specializing(model: Model, binding: Binding): Sliced<Ir> {
+export function* specializing(model: Model, binding: Binding): Sliced<LoweredIr> {
   requireSupported(model.graph);
   const open = model.inputs.some(
     ({ shape, batched, anyRank }) =>
@@ -40,6 +40,8 @@ export function* specializing(model: Model, binding: Binding): Sliced<Ir> {
     outputs: model.outputs.map((output, i) => outputPort(output, lowered.outputs[i]!, lowered.values)),
     batching: model.batching,
     recurrent: lowered.recurrent,
+    scope: lowered.scope,
+    firsts: lowered.firsts,
   };
 }
 
@@ -107,9 +109,9 @@ export function* lowerGraph(
     recurrent: new Set(),
     lowerBranch,
   };
-  const { ops, outputs } = yield* lowerInto(graph, scope, context);
+  const { ops, outputs, firsts } = yield* lowerInto(graph, scope, context);
   const { recurrent } = context;
-  return { values, ops: liveOps(ops, new Set(outputs)), inputs, outputs, recurrent, scope };
+  return { values, ops: liveOps(ops, new Set(outputs)), inputs, outputs, recurrent, scope, firsts };
 }
 
 function boundInput(name: string, bound: InputBinding | undefined): InputBinding {
@@ -123,12 +125,18 @@ function boundInput(name: string, bound: InputBinding | undefined): InputBinding
 }
 
 /** Lowers the nodes of one graph; its inputs, if any, are in `scope` already. */
-function* lowerInto(graph: Graph, scope: Scope, context: Lowering): Sliced<IrBranch> {
+function* lowerInto(
+  graph: Graph,
+  scope: Scope,
+  context: Lowering,
+): Sliced<IrBranch & Pick<LoweredGraph, 'firsts'>> {
   const { values } = context;
   for (const [name, constant] of graph.constants) scope.set(name, values.push({ name, ...constant }) - 1);
   const ops: IrOp[] = [];
+  const firsts: ValueId[] = [];
   for (const node of graph.nodes) {
     const first = values.length;
+    firsts.push(first);
     const lowering = new NodeLowering(node, scope, context, ops);
     yield;
     const lowered = findOperator(node.op)?.lower(lowering) ?? lowering.unsupported('it is not implemented');
@@ -142,7 +150,7 @@ function* lowerInto(graph: Graph, scope: Scope, context: Lowering): Sliced<IrBra
       if (id >= first) values[id] = { ...values[id]!, name };
     }
   }
-  return { ops, outputs: graph.outputs.map(({ name }) => scope.get(name)!) };
+  return { ops, outputs: graph.outputs.map(({ name }) => scope.get(name)!), firsts };
 }
 
 /** The operations that the values in `needed` depend on; adds what they read to `needed`. */

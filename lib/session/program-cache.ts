@@ -2,10 +2,11 @@ import { createHash } from 'node:crypto';
 import type { Backend, CompiledProgram, OnPacked } from '../backends/backend.js';
 import { LruMap } from '../lru-map.js';
 import { mayHaveExits } from '../model/exits.js';
+import type { Ir } from '../model/ir.js';
 import { LengthSeries } from '../model/length-series.js';
 import type { Binding, Model } from '../model/model.js';
 import type { Program } from '../model/program.js';
-import { atOnce, inTurns, type Sliced } from '../model/slices.js';
+import { inTurns, type Sliced } from '../model/slices.js';
 import { attachExits, resolveExits } from '../skip/attach.js';
 import { CompiledPolicy } from '../skip/compiled-policy.js';
 import { partsOf, type SkipPolicy } from '../skip/policy.js';
@@ -64,9 +65,9 @@ export class ProgramCache {
   constructor(
     private readonly model: Model,
     private readonly backend: Backend,
-    private readonly compile: (binding: Binding) => Sliced<Program>,
+    build?: (ir: Ir) => Sliced<Program>,
   ) {
-    this.#series = new LengthSeries(model, (binding) => atOnce(compile(binding)));
+    this.#series = new LengthSeries(model, build);
     this.#mayHaveExits = mayHaveExits(model.graph);
   }
 
@@ -159,8 +160,8 @@ export class ProgramCache {
     return this.#declared?.binding === keyOf(binding) ? this.#declared.plain : undefined;
   }
 
-  async #inTurns(binding: Binding): Promise<Program> {
-    return this.#series.known(binding) ?? this.#series.learn(binding, await inTurns(this.compile(binding)));
+  #inTurns(binding: Binding): Promise<Program> {
+    return inTurns(this.#series.compiling(binding));
   }
 
   #keyOf(bound: Bound, policy: SkipPolicy): string {

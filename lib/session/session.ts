@@ -2,7 +2,8 @@ import type { Backend } from '../backends/backend.js';
 import { NativeBackend } from '../backends/native.js';
 import { ReferenceBackend } from '../backends/reference.js';
 import { ResidualSkipError } from '../errors.js';
-import { compiling } from '../model/compile.js';
+import { building } from '../model/compile.js';
+import type { Ir } from '../model/ir.js';
 import { loadModel } from '../model/load.js';
 import type { Binding, Model } from '../model/model.js';
 import type { Program } from '../model/program.js';
@@ -112,10 +113,10 @@ export class InferenceSession {
     }
     this.#model = model;
     this.#backend = backend;
-    this.#programs = new ProgramCache(model, backend, (binding) => this.#compile(binding));
+    this.#programs = new ProgramCache(model, backend, (ir) => this.#build(ir));
     this.#verifier = reference
       ? {
-          programs: new ProgramCache(reference, backend, (binding) => compiling(reference, binding)),
+          programs: new ProgramCache(reference, backend),
           isReference: true,
         }
       : { programs: this.#programs, isReference: false };
@@ -350,8 +351,8 @@ export class InferenceSession {
     this.#backend.release();
   }
 
-  *#compile(binding: Binding): Sliced<Program> {
-    const program = yield* compiling(this.#model, binding);
+  *#build(ir: Ir): Sliced<Program> {
+    const program = yield* building(ir);
     this.#warnOfGates(program);
     return program;
   }
