@@ -16,13 +16,15 @@ import { bindFeeds } from '../../lib/session/feeds.js';
 import { describePort, type TensorMetadata } from '../../lib/session/metadata.js';
 import { describeBlocks } from '../../lib/skip/block-info.js';
 import { allocate, isBig } from '../../lib/tensor.js';
+import { lengthDifferences } from './lengths.js';
 import { GATED, MODELS } from './models.js';
 import { mutateBytes, mutateJson, mutateModel } from './mutate.js';
+import { makeOpenModel } from './networks.js';
 import { INPUT, POLICIES, TRACE } from './policies.js';
 import { Random } from './random.js';
 
-export const KINDS = ['onnx', 'policy.json', 'ndjson'] as const;
-/** Kinds are named by file extension. */
+/** Kinds are named by file extension; `lengths.onnx` is a valid model, whose lengths are open. */
+export const KINDS = ['lengths.onnx', 'onnx', 'policy.json', 'ndjson'] as const;
 export type Kind = (typeof KINDS)[number];
 
 export interface Case {
@@ -30,9 +32,13 @@ export interface Case {
   readonly bytes: Uint8Array;
 }
 
-/** Case `number` of a run with `seed`; the same two numbers always make the same case. */
-export function makeCase(seed: number, number: number): Case {
+/**
+ * Case `number` of a run with `seed`; the same two numbers always make the same case.
+ * @param lengths only models whose lengths are open
+ */
+export function makeCase(seed: number, number: number, lengths = false): Case {
   const random = new Random(seed, number);
+  if (lengths) return { kind: 'lengths.onnx', bytes: makeOpenModel(random) };
   const share = random.next();
   if (share < 0.8) return { kind: 'onnx', bytes: makeModel(random) };
   if (share < 0.93) return { kind: 'policy.json', bytes: makePolicy(random) };
@@ -93,7 +99,13 @@ export async function runCase({ kind, bytes }: Case, thorough: boolean): Promise
       if (failure) failures.push(failure);
     }
   };
-  if (kind === 'onnx') {
+  if (kind === 'lengths.onnx') {
+    for (const backend of thorough ? (['native', 'reference'] as const) : (['native'] as const)) {
+      await attempt(async () => {
+        failures.push(...(await lengthDifferences(bytes, backend)));
+      });
+    }
+  } else if (kind === 'onnx') {
     let runs = true;
     await attempt(async () => {
       runs = await inspect(bytes);

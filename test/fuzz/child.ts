@@ -3,10 +3,11 @@
  * writes the case's number to the file, which survives a crash. It sends its findings to the parent.
  */
 import { openSync, writeSync } from 'node:fs';
+import * as proof from '../../lib/model/length-proof.js';
 import { makeCase, runCase } from './cases.js';
 
 /** One in this many cases also runs the slow parts. */
-const THOROUGH = { onnx: 16, 'policy.json': 1, ndjson: 256 };
+const THOROUGH = { 'lengths.onnx': 16, onnx: 16, 'policy.json': 1, ndjson: 256 };
 
 /** Deliberate faults, to check that they are found. */
 const FAULTS = {
@@ -20,11 +21,19 @@ const FAULTS = {
   error: () => {
     throw new TypeError('made on purpose');
   },
+  /** Programs are interpolated whenever four samples look alike. */
+  unproven: () => Object.defineProperty(proof, 'isLinear', { value: areAlike }),
 };
+function areAlike(_graph: unknown, outlines: readonly proof.Outline[]): boolean {
+  const ranks = outlines.map(({ values }) => `${values.map(({ shape }) => shape.length)}`);
+  return ranks.every((list) => list === ranks[0]);
+}
+
 export type Fault = keyof typeof FAULTS;
 
 export interface ChildTask {
   readonly seed: number;
+  readonly lengths: boolean;
   readonly from: number;
   readonly step: number;
   readonly end: number;
@@ -41,7 +50,7 @@ export interface Finding {
   readonly problem: string;
 }
 
-const { seed, from, step, end, deadline, progress, memory, fault } = JSON.parse(
+const { seed, lengths, from, step, end, deadline, progress, memory, fault } = JSON.parse(
   process.argv[2]!,
 ) as ChildTask;
 const file = openSync(progress, 'w');
@@ -59,7 +68,7 @@ async function main(): Promise<void> {
   for (; number < end && Date.now() < (deadline ?? Number.POSITIVE_INFINITY); number += step) {
     writeSync(file, `${number}`.padStart(16), 0);
     if (fault) await FAULTS[fault]();
-    const made = makeCase(seed, number);
+    const made = makeCase(seed, number, lengths);
     for (const failure of await runCase(made, number % THOROUGH[made.kind] === 0)) report(failure);
     const peak = process.resourceUsage().maxRSS / 1024;
     if (peak > memory) {

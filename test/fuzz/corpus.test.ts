@@ -40,7 +40,9 @@ test('the policies that are mutated are valid', () => {
 test('a number names a case', () => {
   for (const number of [0, 7, 4711]) expect(makeCase(3, number)).toEqual(makeCase(3, number));
   expect(makeCase(3, 1)).not.toEqual(makeCase(4, 1));
+  expect(makeCase(3, 7, true)).toEqual(makeCase(3, 7, true));
   const kinds = new Set(Array.from({ length: 100 }, (_, number) => makeCase(1, number).kind));
+  kinds.add(makeCase(1, 0, true).kind);
   expect([...kinds].sort()).toEqual([...KINDS].sort());
 });
 

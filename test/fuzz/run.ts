@@ -3,6 +3,7 @@
  *
  *   npm run fuzz -- --cases 1000000 --jobs 2
  *   npm run fuzz -- --case 4711                repeats one case and keeps its file
+ *   npm run fuzz -- --lengths --cases 50000    only networks of open lengths, each at several lengths
  *   npm run fuzz -- --fault hang --cases 1     a deliberate fault, which must be found
  */
 import { type ChildProcess, fork } from 'node:child_process';
@@ -31,8 +32,10 @@ const { values } = parseArgs({
     memory: { type: 'string', default: '1024' },
     case: { type: 'string' },
     fault: { type: 'string' },
+    lengths: { type: 'boolean', default: false },
   },
 });
+const { lengths } = values;
 const [seed, jobs, memory] = [Number(values.seed), Number(values.jobs), Number(values.memory)];
 const fault = values.fault as Fault | undefined;
 const from = Number(values.case ?? values.from);
@@ -65,7 +68,7 @@ function note({ number, problem }: Finding): void {
 
 /** Writes the file of a case. @returns its path */
 function keep(number: number): string {
-  const { kind, bytes } = makeCase(seed, number);
+  const { kind, bytes } = makeCase(seed, number, lengths);
   mkdirSync(KEPT, { recursive: true });
   const file = join(KEPT, `${seed}-${number}.${kind}`);
   writeFileSync(file, bytes);
@@ -155,7 +158,7 @@ async function runJob(job: number): Promise<void> {
   const progress = join(folder, `progress-${job}`);
   for (let next = from + job; next < end && Date.now() < deadline; ) {
     const part = Math.min(end, next + CASES_PER_CHILD * jobs);
-    const task = { seed, from: next, step: jobs, end: part, deadline, progress, memory, fault };
+    const task = { seed, lengths, from: next, step: jobs, end: part, deadline, progress, memory, fault };
     running.add(task);
     next = await runChild(task);
     running.delete(task);
