@@ -168,6 +168,7 @@ test.each([
 ] as const)('%s: every length has the program that compiling gives', async (_name, build, most) => {
   const model = await modelOf(build(), 17);
   const compiled = new Set<number>();
+  // biome-ignore lint/correctness/useYield: it comes in one slice
   const series = new LengthSeries(model, function* (ir) {
     compiled.add(ir.values[ir.inputs[0]!.value]!.shape[1]!);
     return buildProgram(ir);
@@ -244,6 +245,7 @@ test('a computed end that is linear by chance', async () => {
 test.each(['sst2-encoder', 'sst2-encoder-gated'])('%s is compiled for few of its lengths', async (name) => {
   const model = await loadModel(readFileSync(join(__dirname, `../../../models/${name}/model.onnx`)));
   const compiled = new Set<Ir>();
+  // biome-ignore lint/correctness/useYield: it comes in one slice
   const series = new LengthSeries(model, function* (ir) {
     compiled.add(ir);
     return buildProgram(ir);

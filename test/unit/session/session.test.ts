@@ -22,10 +22,24 @@ let backend: FakeBackend;
 let model: Model;
 
 jest.mock('../../../lib/model/load.js', () => ({ loadModel: async () => model }));
+/** What stands in for a model that is lowered for a binding. */
+interface FakeIr {
+  readonly of: Parameters<typeof fakeCompile>;
+}
+jest.mock('../../../lib/model/specialize.js', () => ({
+  // biome-ignore lint/correctness/useYield: it comes in one slice
+  *specializing(...of: FakeIr['of']): Generator<undefined, FakeIr> {
+    return { of };
+  },
+}));
+jest.mock('../../../lib/model/length-proof.js', () => ({
+  outlineOf: () => undefined,
+  isLinear: () => false,
+}));
 jest.mock('../../../lib/model/compile.js', () => ({
   // biome-ignore lint/correctness/useYield: it comes in one slice
-  *compiling(...args: Parameters<typeof fakeCompile>) {
-    return fakeCompile(...args);
+  *building({ of }: FakeIr) {
+    return fakeCompile(...of);
   },
 }));
 jest.mock('../../../lib/backends/reference.js', () => ({
