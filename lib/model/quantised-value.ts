@@ -28,7 +28,16 @@ function scalingOf(
   const scales = region.value(scale).data;
   const zeros = zero === NONE ? [0] : region.value(zero).data;
   if (!(scales instanceof Float32Array) || !zeros || isBigData(zeros)) return undefined;
-  return { scales, zeros: zero === NONE ? new Int32Array(scales.length) : zeros, axis: attrs.axis };
+  return { scales, zeros: zero === NONE ? zerosFor(scales) : zeros, axis: attrs.axis };
+}
+
+const absent = new WeakMap<Float32Array, Int32Array>();
+
+/** The zero points that aren't there, made once for each list of scales. */
+function zerosFor(scales: Float32Array): Int32Array {
+  const zeros = absent.get(scales) ?? new Int32Array(scales.length);
+  absent.set(scales, zeros);
+  return zeros;
 }
 
 /** What a `dequantize` makes of integers, if its scales are constants. */

@@ -1,4 +1,4 @@
-import { broadcast, sameShape } from '../numeric/shapes.js';
+import { broadcast, sameShape, sizeOf } from '../numeric/shapes.js';
 import { type Condition, negate, sameCondition, usable, valueWhen } from './decision.js';
 import type { ValueId } from './program.js';
 import type { Region, WorkStep, WorkStepNamed } from './region.js';
@@ -172,6 +172,14 @@ export class Resolution {
     return this.region.shape(id);
   }
 
+  /** Whether `op` of these inputs has the shape. */
+  private gives({ op }: WorkStep, inputs: readonly ValueId[], shape: readonly number[]): boolean {
+    const shapes = inputs.map((id) => this.shapeOf(id));
+    if (op === 'binary') return sameShape(broadcast(...shapes) ?? [], shape);
+    if (op === 'unary') return sameShape(shapes[0]!, shape);
+    return op !== 'reshape' || sizeOf(shapes[0]!) === sizeOf(shape);
+  }
+
   /** `op` of the operands, unless without those that are numbers it would have another shape. */
   private rebuild(op: WorkStep, operands: readonly Resolved[]): Resolved | undefined {
     const inputs = operands.map((operand, i) => {
@@ -180,8 +188,7 @@ export class Resolution {
       return this.region.addValue(`${this.node}.open`, 'float32', [], Float32Array.of(operand));
     });
     const { name, dtype, shape } = this.region.value(op.outputs[0]!);
-    if (op.op === 'binary' && !sameShape(broadcast(...inputs.map((id) => this.shapeOf(id))) ?? [], shape))
-      return undefined;
+    if (!this.gives(op, inputs, shape)) return undefined;
     const output = this.region.addValue(`${name}.open`, dtype, shape);
     this.steps.push({ ...op, inputs, outputs: [output] });
     return { id: output, fresh: true };

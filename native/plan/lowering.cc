@@ -197,7 +197,10 @@ NodeId Lowering::request_channels(ValueId id, int channels, int images) {
 
 NodeId Lowering::target(ValueId id, Form form) {
   // What was made of an earlier content.
-  std::erase_if(conversions_, [&](const auto& entry) { return entry.first.first == id; });
+  const auto begin = conversions_.lower_bound({id, Form::kDense});
+  auto end = begin;
+  while (end != conversions_.end() && end->first.first == id) ++end;
+  conversions_.erase(begin, end);
   // A value that several steps write has one form for all of them.
   if (!home_[id]) home_[id] = add_node(id, writers(id) > 1 ? Form::kDense : form);
   return graph_.nodes[home_[id]].form == form ? home_[id] : add_node(id, form);

@@ -84,6 +84,25 @@ export function describeFailure(error: unknown): string | undefined {
 const folder = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'residual-skip-fuzz-'));
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
 
+/** A description of the failure of `action`, if it fails with something else than an error of this package. */
+async function failuresOf(action: () => unknown): Promise<string[]> {
+  try {
+    await action();
+    return [];
+  } catch (error) {
+    const failure = describeFailure(error);
+    return failure ? [failure] : [];
+  }
+}
+
+/** Creates a session and runs nothing. */
+export function createOnly(source: string | Uint8Array): Promise<string[]> {
+  return failuresOf(async () => {
+    const session = await InferenceSession.create(source, { threads: 1 });
+    await session.release();
+  });
+}
+
 /**
  * Uses the file as a user would.
  * @param thorough also runs slow parts: threads, reports
@@ -92,12 +111,7 @@ process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
 export async function runCase({ kind, bytes }: Case, thorough: boolean): Promise<string[]> {
   const failures: string[] = [];
   const attempt = async (action: () => unknown) => {
-    try {
-      await action();
-    } catch (error) {
-      const failure = describeFailure(error);
-      if (failure) failures.push(failure);
-    }
+    failures.push(...(await failuresOf(action)));
   };
   if (kind === 'lengths.onnx') {
     for (const backend of thorough ? (['native', 'reference'] as const) : (['native'] as const)) {

@@ -501,7 +501,7 @@ export const CRAFTED: Readonly<Record<string, () => Uint8Array | string>> = {
   'unsupported 20,000 times': () => chain(20_000, (g, y) => g.node('Nonsense', [y])),
   '90 nested Ifs': () => nested(90, (g) => g.nodes('Neg', ['x'], {}, { name: 'deep' })[0]!),
   '20 nested Ifs': () => nested(20, (g) => g.nodes('Neg', ['x'], {}, { name: 'deep' })[0]!),
-  '5,000 nested Ifs': () => nested(1000, (g) => g.nodes('Neg', ['x'], {}, { name: 'deep' })[0]!),
+  '300 nested Ifs': () => nested(300, (g) => g.nodes('Neg', ['x'], {}, { name: 'deep' })[0]!),
   'nested Ifs with a long branch': () =>
     nested(20, (g) => range(10_000).reduce((y, i) => g.nodes('Neg', [y], {}, { name: `deep${i}` })[0]!, 'x')),
   '3,000 Ifs in a row': () =>
@@ -621,6 +621,154 @@ export const CRAFTED: Readonly<Record<string, () => Uint8Array | string>> = {
         x,
       ),
     ),
+  'one weight with many factors': () =>
+    network((g, x) => {
+      const weight = g.constant(ones(4, 4, 50, 50));
+      return range(3000).reduce((y, i) => {
+        const layer = g.node('Conv', [y, weight], { kernel_shape: [50, 50], pads: [25, 25, 24, 24] });
+        return g.node('Mul', [layer, g.constant(tensor(Float32Array.of(i, 1, 1, 1), [4, 1, 1]))]);
+      }, x);
+    }),
+  'one weight with many scales': () =>
+    network((g, x) => {
+      const bytes = g.constant(tensor(new Uint8Array(2 ** 18), [2 ** 18]));
+      return range(3000).reduce((y, i) => {
+        const floats = g.node('DequantizeLinear', [bytes, g.constant(scalar(i + 1))]);
+        return touched(g, y, floats);
+      }, x);
+    }),
+  'one table of indices for many steps': () =>
+    network((g, x) => {
+      const indices = g.constant(tensor(new Int32Array(2 ** 17), [2 ** 17]));
+      return range(5000).reduce(
+        (y) =>
+          g.node('Add', [
+            y,
+            g.node('ReduceMax', [g.node('Gather', [y, indices], { axis: 1 })], { keepdims: 0 }),
+          ]),
+        x,
+      );
+    }),
+  'one list of scales for many steps': () =>
+    network(
+      (g, x) => {
+        const scales = g.constant(ones(2 ** 17));
+        return range(5000).reduce(
+          (y) => g.node('QuantizeLinear', [g.node('Neg', [y]), scales], { axis: 1 }),
+          x,
+        );
+      },
+      [1, 2 ** 17],
+    ),
+  'idle functions beside one another': () =>
+    network((g, x) => {
+      const y = g.node('Relu', [x]);
+      return g.node(
+        'Concat',
+        range(10_000).map(() => g.node('Relu', [y])),
+        { axis: 1 },
+      );
+    }),
+  'many readers of many readers': () =>
+    network((g, x) => {
+      const wide = (y: string) => range(25).map(() => g.node('Mul', [y, y]));
+      const all = wide(x).flatMap(wide).flatMap(wide);
+      return g.node('Concat', all.slice(0, 12_000), { axis: 1 });
+    }),
+  'sums of single numbers': () =>
+    network(
+      (g, x) => {
+        const y = range(8000).reduce(
+          (sum) => g.node('Add', [sum, g.node('Relu', [g.node('Neg', [sum])])]),
+          x,
+        );
+        return g.node('Mul', [y, y]);
+      },
+      [1],
+    ),
+  'values that live until the end': () =>
+    network((g, x) => {
+      const all = range(10_000).map((i) => g.node('Softmax', [x], { axis: (i % 3) + 1 }));
+      return g.node('Concat', all, { axis: 1 });
+    }),
+  'steps that no value outlives': () =>
+    chain(15_000, (g, y) =>
+      g.node('ReduceSum', [g.node('Softmax', [y], { axis: -1 })], { keepdims: 1, noop_with_empty_axes: 1 }),
+    ),
+  'long skip connections': () =>
+    network((g, x) => {
+      const weight = g.constant(ones(4, 4, 3, 3));
+      return range(5000).reduce((y) => g.node('Add', [conv(g, y, weight), x]), x);
+    }),
+  'chains with two summands': () =>
+    network((g, x) => {
+      const weight = g.constant(ones(4, 4, 3, 3));
+      const other = g.node('Neg', [x]);
+      return range(5000).reduce(
+        (y) => g.node('Add', [g.node('Tanh', [conv(g, y, weight)]), g.node('Tanh', [other])]),
+        x,
+      );
+    }),
+  'scores behind many factors': () =>
+    network((g, x) => {
+      const y = range(5000).reduce(
+        (sum) => g.node('Mul', [sum, g.constant(scalar(1.5))]),
+        g.node('MatMul', [x, x]),
+      );
+      const softmax = range(100).map(() =>
+        g.node('MatMul', [g.node('Softmax', [g.node('Add', [y, x])], { axis: -1 }), x]),
+      );
+      return g.node('Sum', softmax);
+    }),
+  'Ifs in functions in Ifs': () => {
+    const branches = (call: string) => {
+      const [then, otherwise] = [new GraphBuilder('then'), new GraphBuilder('else')];
+      then.output(then.nodes(call, ['a'], {}, { domain: DOMAIN, outputs: ['t'], name: 't' })[0]!);
+      otherwise.output(otherwise.nodes('Neg', ['a'], {}, { outputs: ['e'], name: 'e' })[0]!);
+      return { then_branch: then, else_branch: otherwise };
+    };
+    const made = new GraphBuilder();
+    const bodies = range(60).map((level) => {
+      if (level === 0)
+        return range(2000).map(
+          (i): NodeProto => ({
+            opType: 'Neg',
+            input: [i === 0 ? 'a' : `n${i}`],
+            output: [i === 1999 ? 'b' : `n${i + 1}`],
+          }),
+        );
+      const g = new GraphBuilder();
+      g.nodes('ReduceMax', ['a'], { keepdims: 0 }, { outputs: ['m'], name: 'm' });
+      g.nodes('Cast', ['m'], { to: 9 }, { outputs: ['flag'], name: 'flag' });
+      g.nodes('If', ['flag'], branches(`f${level - 1}`), { outputs: ['b'], name: 'if' });
+      return g.proto.node;
+    });
+    made.input('x', SHAPE);
+    made.nodes('f59', ['x'], {}, { domain: DOMAIN, outputs: ['y'], name: 'c' });
+    made.output('y');
+    const all = bodies.map(
+      (node, level): FunctionProto =>
+        ({
+          name: `f${level}`,
+          domain: DOMAIN,
+          input: ['a'],
+          output: ['b'],
+          node,
+          opsetImport: [{ domain: '', version: 18 }],
+        }) as FunctionProto,
+    );
+    return encodeModelProto({ ...decodeModelProto(modelBytes(made, 17)), functions: all });
+  },
+  'numbers in a typed field': () =>
+    network((g, x) => {
+      const floatData = range(2 ** 17);
+      const name = g.constant({
+        dataType: 1,
+        dims: [{ low: floatData.length, high: 0, unsigned: false } as never],
+        floatData,
+      });
+      return touched(g, x, name);
+    }),
   'an open length of many trials': () =>
     network(
       (g, x) =>

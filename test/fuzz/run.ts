@@ -4,6 +4,7 @@
  *   npm run fuzz -- --cases 1000000 --jobs 2
  *   npm run fuzz -- --case 4711                repeats one case and keeps its file
  *   npm run fuzz -- --lengths --cases 50000    only networks of open lengths, each at several lengths
+ *   npm run fuzz -- --crafted                  the files of crafted.ts, each in a process of its own
  *   npm run fuzz -- --fault hang --cases 1     a deliberate fault, which must be found
  */
 import { type ChildProcess, fork } from 'node:child_process';
@@ -21,6 +22,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { makeCase } from './cases.js';
 import type { ChildTask, Fault, Finding } from './child.js';
+import { CRAFTED } from './crafted.js';
 
 const { values } = parseArgs({
   options: {
@@ -33,13 +35,17 @@ const { values } = parseArgs({
     case: { type: 'string' },
     fault: { type: 'string' },
     lengths: { type: 'boolean', default: false },
+    crafted: { type: 'boolean', default: false },
   },
 });
 const { lengths } = values;
 const [seed, jobs, memory] = [Number(values.seed), Number(values.jobs), Number(values.memory)];
 const fault = values.fault as Fault | undefined;
+const { crafted } = values;
+const names = Object.keys(CRAFTED);
 const from = Number(values.case ?? values.from);
-const end = values.case ? from + 1 : from + Number(values.cases);
+const last = crafted ? names.length : from + Number(values.cases);
+const end = values.case ? from + 1 : last;
 /** In milliseconds, as Date.now(). */
 const deadline = Date.now() + Number(values.seconds) * 1000;
 
@@ -48,7 +54,7 @@ const CPU_SECONDS = 2;
 const POLLS_ASLEEP = 50;
 const POLL_MS = 100;
 /** A child is replaced after this many cases: enough for a leak to show, but memory doesn't grow forever. */
-const CASES_PER_CHILD = 25_000;
+const CASES_PER_CHILD = crafted ? 1 : 25_000;
 const KEPT = 'build-fuzz/findings';
 
 const folder = mkdtempSync(join(tmpdir(), 'residual-skip-fuzz-'));
@@ -59,11 +65,14 @@ let found = 0;
 
 function note({ number, problem }: Finding): void {
   found++;
-  const kind = problem.split('\n').slice(0, 2).join(' ').replaceAll(/\d+/g, '0').slice(0, 200);
+  const kind = `${crafted ? names[number] : ''}${problem.split('\n').slice(0, 2).join(' ')}`
+    .replaceAll(/\d+/g, '0')
+    .slice(0, 200);
   const before = kinds.get(kind) ?? 0;
   kinds.set(kind, before + 1);
   if (before > 0) return;
-  console.log(`case ${number} (${keep(number)}): ${problem}`);
+  const name = crafted ? `'${names[number]}'` : keep(number);
+  console.log(`case ${number} (${name}): ${problem}`);
 }
 
 /** Writes the file of a case. @returns its path */
@@ -158,7 +167,8 @@ async function runJob(job: number): Promise<void> {
   const progress = join(folder, `progress-${job}`);
   for (let next = from + job; next < end && Date.now() < deadline; ) {
     const part = Math.min(end, next + CASES_PER_CHILD * jobs);
-    const task = { seed, lengths, from: next, step: jobs, end: part, deadline, progress, memory, fault };
+    const options = { seed, lengths, memory, fault, crafted };
+    const task = { ...options, from: next, step: jobs, end: part, deadline, progress };
     running.add(task);
     next = await runChild(task);
     running.delete(task);
@@ -166,7 +176,7 @@ async function runJob(job: number): Promise<void> {
 }
 
 async function main(): Promise<void> {
-  if (values.case) console.log(keep(from));
+  if (values.case && !crafted) console.log(keep(from));
   const began = performance.now();
   const seconds = () => (performance.now() - began) / 1000;
   const status = setInterval(() => {
