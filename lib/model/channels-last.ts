@@ -28,39 +28,118 @@ export function mergeTransposes(region: Region, step: WorkStep): boolean {
   return true;
 }
 
+/** Readers of one value that are looked at. */
+const MOST_READERS = 4;
+
 /** f(transpose(x)) = transpose(f'(x)), so that the transpose meets the one that reverses it. */
 export function sinkTranspose(region: Region, step: WorkStep): boolean {
-  const [from, y] = [step.inputs[0]!, step.outputs[0]!];
-  const transpose = region.usedOnce(from) ? region.producerOf(from, 'transpose') : undefined;
-  if (!transpose || !sameShape(transpose.attrs.perm, TO_LAST)) return false;
-  const moved = channelsFirst(region, step, transpose.inputs[0]!);
+  if (step.op === 'reduceMean' && meansOfChannels(region, step)) return true;
+  if (!readsLast(region, step)) return false;
+  const moved = channelsFirst(region, step);
   if (!moved) return false;
-  const { name, shape } = region.value(y);
-  const [items, height, width, channels] = shape as [number, number, number, number];
-  const first = region.addValue(`${name}.first`, 'float32', [items, channels, height, width]);
-  region.replace(
-    [transpose, step],
-    [
-      { ...moved, outputs: [first] },
-      { ...transpose, inputs: [first], outputs: [y] },
-    ],
-  );
+  const [y] = step.outputs as [ValueId];
+  const { name, dtype, shape } = region.value(y);
+  const first = region.addValue(`${name}.first`, dtype, inFirstOrder(shape));
+  const transpose: WorkStep = {
+    op: 'transpose',
+    node: step.node,
+    inputs: [first],
+    outputs: [y],
+    attrs: { perm: [...TO_LAST] },
+  };
+  region.replace([step], [{ ...moved, outputs: [first] } as WorkStep, transpose]);
   return true;
 }
 
-/** The step on x, whose channels are first. */
-function channelsFirst(region: Region, step: WorkStep, x: ValueId): WorkStep | undefined {
-  const inputs = [x, ...step.inputs.slice(1)];
+/** Means over both spatial axes, which are left out, are those of maps whose channels are first. */
+function meansOfChannels(region: Region, step: WorkStepNamed<'reduceMean'>): boolean {
+  const x = firstOf(region, step.inputs[0]!);
+  const { axes } = step.attrs;
+  if (x === undefined || !sameShape(axes, [1, 2]) || region.shape(step.outputs[0]!).length !== 2)
+    return false;
+  region.setInputs(step, [x]);
+  step.attrs = { axes: [2, 3] };
+  return true;
+}
+
+/** The value whose transpose to channels that are last `id` is. */
+function firstOf(region: Region, id: ValueId): ValueId | undefined {
+  const transpose = region.producerOf(id, 'transpose');
+  return transpose && sameShape(transpose.attrs.perm, TO_LAST) ? transpose.inputs[0] : undefined;
+}
+
+/** Steps that sooner or later move, too, where they read one of several transposed maps. */
+const POINTWISE: ReadonlySet<string> = new Set([
+  'unary',
+  'binary',
+  'concat',
+  'pad',
+  'quantize',
+  'dequantize',
+]);
+
+/** Whether a transpose goes: all that is read is transposed, or its other readers move, too. */
+function readsLast(region: Region, step: WorkStep): boolean {
+  if (step.outputs.length !== 1 || region.shape(step.outputs[0]!).length !== TO_LAST.length) return false;
+  const turned = step.inputs.filter((id) => id !== NONE && firstOf(region, id) !== undefined);
+  if (turned.length === 0 || turned.length > 1) return turned.length > 1;
+  const [from] = turned as [ValueId];
+  const readers = region.users(from);
+  if (region.isOutput(from) || readers.length > MOST_READERS) return false;
+  return readers.length === 1 || readers.every(({ op }) => POINTWISE.has(op));
+}
+
+/** Numbers for each axis of a map whose channels are last, in the order of one whose channels are first. */
+function inFirstOrder(numbers: readonly number[]): number[] {
+  const ordered: number[] = [];
+  for (const [i, axis] of TO_LAST.entries()) ordered[axis] = numbers[i]!;
+  return ordered;
+}
+
+/** The step on maps whose channels are first. */
+function channelsFirst(region: Region, step: WorkStep): WorkStep | undefined {
+  const x = firstOf(region, step.inputs[0]!);
+  const inputs = x === undefined ? [] : [x, ...step.inputs.slice(1)];
+  if (step.op !== 'binary' && x === undefined) return undefined;
   switch (step.op) {
     case 'unary':
       return { ...step, inputs };
+    case 'binary': {
+      const operands = step.inputs.map((id) => firstOf(region, id) ?? channelVector(region, id));
+      return operands.includes(undefined) ? undefined : { ...step, inputs: operands as ValueId[] };
+    }
+    case 'concat': {
+      const operands = step.inputs.map((id) => firstOf(region, id));
+      if (operands.includes(undefined)) return undefined;
+      return { ...step, inputs: operands as ValueId[], attrs: { axis: TO_LAST[step.attrs.axis]! } };
+    }
+    case 'pad': {
+      const { pads } = step.attrs;
+      const ordered = [...inFirstOrder(pads.slice(0, 4)), ...inFirstOrder(pads.slice(4))];
+      return { ...step, inputs, attrs: { ...step.attrs, pads: ordered } };
+    }
+    case 'quantize':
+    case 'dequantize':
+      return { ...step, inputs, attrs: { axis: TO_LAST[step.attrs.axis]! } };
+    case 'reduceMean': {
+      const axes = step.attrs.axes.map((axis) => TO_LAST[axis]!).sort((a, b) => a - b);
+      return { ...step, inputs, attrs: { axes } };
+    }
     case 'layerNorm':
       return step.attrs.axis === 3 ? { ...step, inputs, attrs: { ...step.attrs, axis: 1 } } : undefined;
     case 'gemm':
-      return pointwise(region, step, x);
+      return pointwise(region, step, x!);
     default:
       return undefined;
   }
+}
+
+/** A constant of one number, or of one for each channel, as an operand of maps whose channels are first. */
+function channelVector(region: Region, id: ValueId): ValueId | undefined {
+  const { name, dtype, shape, data } = region.value(id);
+  if (!data || shape.length > TO_LAST.length) return undefined;
+  if (data.length === 1) return id;
+  return shape.at(-1) === data.length ? region.addValue(name, dtype, [data.length, 1, 1], data) : undefined;
 }
 
 function pointwise(region: Region, step: WorkStepNamed<'gemm'>, x: ValueId): WorkStep | undefined {

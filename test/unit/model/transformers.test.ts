@@ -1,8 +1,8 @@
 /** What exporters write for layer normalisation, GELU and attention becomes one step, with the results of its parts. */
-import { InferenceSession, type Tensor } from '../../../lib/index.js';
+import { InferenceSession, Tensor } from '../../../lib/index.js';
 import { buildProgram } from '../../../lib/model/compile.js';
 import { GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
-import { modelOf, randomTensor, specializeOn } from '../../helpers/onnx-run.js';
+import { modelOf, randomTensor, runOnnx, specializeOn } from '../../helpers/onnx-run.js';
 import { randomFloats } from '../../helpers/random.js';
 
 type Shape = readonly number[];
@@ -358,5 +358,85 @@ describe('layers on channels that are last, between transposes', () => {
 
   test('keep a transpose that none reverses', async () => {
     expect(await stepsOf(shape, build([0, 3, 2, 1]))).toEqual(['layerNorm', 'conv', 'transpose']);
+  });
+});
+
+describe('a network whose maps have their channels last, with transposes around each convolution', () => {
+  const [items, size, channels] = [2, 6, 4];
+  const TO_FIRST = { perm: [0, 3, 1, 2] };
+  const TO_LAST = { perm: [0, 2, 3, 1] };
+  const weight = (graph: GraphBuilder, depth: number, seed: number) =>
+    vector(graph, [channels, depth, 3, 3], seed);
+
+  /** Two blocks, with all maps in one order. */
+  function network(last: boolean, body: (graph: GraphBuilder, x: string, parts: Parts) => string) {
+    const graph = new GraphBuilder();
+    const shape = last ? [size, size, channels] : [channels, size, size];
+    const parts: Parts = {
+      last,
+      conv: (x, seed, { pads = 1, depth = channels } = {}) => {
+        const first = last ? graph.node('Transpose', [x], TO_FIRST) : x;
+        const y = graph.node('Conv', [first, weight(graph, depth, seed)], { pads: [pads, pads, pads, pads] });
+        return last ? graph.node('Transpose', [y], TO_LAST) : y;
+      },
+      perChannel: (seed) => vector(graph, last ? [channels] : [channels, 1, 1], seed),
+    };
+    let x = graph.node('Relu', [parts.conv(graph.input('x', ['n', ...shape]), 1)]);
+    for (let block = 0; block < 2; block++) x = body(graph, x, parts);
+    graph.output(graph.node('ReduceMean', [x], { axes: last ? [1, 2] : [2, 3], keepdims: 0 }));
+    return graph;
+  }
+
+  interface Parts {
+    readonly last: boolean;
+    readonly conv: (x: string, seed: number, options?: { pads?: number; depth?: number }) => string;
+    readonly perChannel: (seed: number) => string;
+  }
+
+  test.each<[string, (graph: GraphBuilder, x: string, parts: Parts) => string]>([
+    [
+      'activations behind the sum',
+      (graph, x, { conv }) =>
+        graph.node('Relu', [graph.node('Add', [x, conv(graph.node('Relu', [conv(x, 2)]), 3)])]),
+    ],
+    [
+      'normalisations before the convolutions',
+      (graph, x, { conv, perChannel }) => {
+        const scaled = graph.node('Mul', [x, perChannel(4)]);
+        const y = graph.node('Relu', [graph.node('Add', [scaled, perChannel(5)])]);
+        return graph.node('Add', [conv(graph.node('Relu', [conv(y, 2)]), 3), x]);
+      },
+    ],
+    [
+      'padding by a node, slopes by channel and a concatenation',
+      (graph, x, { last, conv, perChannel }) => {
+        const pads = last ? [0, 1, 1, 0, 0, 1, 1, 0] : [0, 0, 1, 1, 0, 0, 1, 1];
+        const y = conv(graph.node('Pad', [x, graph.constant(int64s(...pads))]), 2, { pads: 0 });
+        const sloped = graph.node('PRelu', [y, perChannel(6)]);
+        const wide = graph.node('Concat', [sloped, y], { axis: last ? 3 : 1 });
+        return graph.node('Add', [x, conv(wide, 3, { depth: 2 * channels })]);
+      },
+    ],
+  ])('%s', async (_, body) => {
+    const [last, first] = [network(true, body), network(false, body)];
+    const compiled = await Promise.all(
+      [last, first].map(async (graph) => buildProgram(specializeOn(await modelOf(graph)))),
+    );
+    const [a, b] = compiled.map(({ steps }) => steps.map(({ op }) => op));
+    expect(a).toEqual(['transpose', ...b!]);
+    expect(compiled[0]!.blocks.map(({ skippable }) => skippable)).toEqual([true, true]);
+    const x = randomTensor([items, size, size, channels]);
+    const turned = new Float32Array(x.data.length);
+    for (let i = 0; i < turned.length; i++) {
+      const [c, pixel, item] = [
+        i % channels,
+        Math.floor(i / channels) % (size * size),
+        Math.floor(i / (channels * size * size)),
+      ];
+      turned[(item * channels + c) * size * size + pixel] = x.data[i] as number;
+    }
+    const y = new Tensor('float32', turned, [items, channels, size, size]);
+    const [left, right] = [await runOnnx(last, { x }), await runOnnx(first, { x: y })];
+    expect(Object.values(left)[0]!.data).toEqual(Object.values(right)[0]!.data);
   });
 });
