@@ -7,7 +7,7 @@ import { randomFloats } from '../helpers/random.js';
 import { Random } from './random.js';
 
 /** The most that lengths of one model differ: those of a text or signal, and those of an image's sides. */
-const MOST = { 3: 56, 4: 22 } as Record<number, number>;
+const MOST = { 3: 56, 4: 16 } as Record<number, number>;
 
 /** So many lengths are compiled in any case. */
 const FIRST = 4;
@@ -24,7 +24,7 @@ function lengthsOf(random: Random, most: number): number[] {
   const spans = range(most).filter((m) => m % 2 === 1 && range(m).some((k) => k > 1 && fits(k, m)));
   const span = random.pick(spans);
   const between = (count: number) => range(count).map(() => shortest + random.below(span + 1));
-  const later = [...between(2), 8 + random.below(2 * most)];
+  const later = [...between(2), 8 + random.below(most)];
   if (random.chance(0.2)) return [shortest, shortest + span + 1, ...between(4), ...later];
   const whole = range(span).filter((k) => k > 1 && fits(k, span));
   const special = [0, 1, span, span + 1, ...whole].map((k) => shortest + k);

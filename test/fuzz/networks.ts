@@ -10,6 +10,8 @@ class Network {
   readonly graph = new GraphBuilder();
   x: string;
   channels: number;
+  /** Two axes became one, of which a large image would make too much. */
+  isLong = false;
 
   constructor(
     readonly random: Random,
@@ -146,6 +148,7 @@ const computedSlice: Layer = (net) => {
 };
 
 const resize: Layer = (net) => {
+  if (net.isLong) return undefined;
   const { random } = net;
   const attributes: Attributes = {
     mode: random.pick(['nearest', 'linear']),
@@ -165,6 +168,7 @@ const resize: Layer = (net) => {
 const folded: Layer = (net) => {
   if (net.axes > 1) {
     net.axes = 1;
+    net.isLong = true;
     return net.node('Reshape', [net.x, net.integers(0, net.channels, -1)]);
   }
   const count = net.integers(2 + net.random.below(3));
@@ -219,6 +223,7 @@ const branches: Layer = (net) => {
 
 /** Down and up again, beside what was there. */
 const hourglass: Layer = (net) => {
+  if (net.isLong) return undefined;
   const window = net.each(() => 2);
   const down = net.same(net.node('MaxPool', [net.x], { kernel_shape: window, strides: window }));
   const up = net.node('Resize', [down, '', net.graph.constant(float32s(1, 1, ...window))], {
@@ -244,7 +249,7 @@ const positions: Layer = (net) => {
 
 /** Each position reads the others, or those before it. */
 const attention: Layer = (net) => {
-  if (net.axes > 1) return undefined;
+  if (net.axes > 1 || net.isLong) return undefined;
   const tokens = net.node('Transpose', [net.x], { perm: [0, 2, 1] });
   const part = () => net.node('MatMul', [tokens, net.weights(net.channels, net.channels)]);
   const keys = net.node('Transpose', [part()], { perm: [0, 2, 1] });
