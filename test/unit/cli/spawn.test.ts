@@ -34,7 +34,7 @@ function spawn(...args: string[]) {
       join(folder, 'report.html'),
     ];
     const { stdout } = spawnSync('bash', args, { encoding: 'utf8' });
-    expect(stdout).toBe('INVALID_ARGUMENT\n');
+    expect(stdout).toBe('WRITE_FAILED\n');
     expect(readdirSync(folder)).toEqual(['report.html']);
     expect(readFileSync(join(folder, 'report.html'), 'utf8')).toBe('the one before');
   });
