@@ -1,4 +1,5 @@
-// Matrix products: k in one order, so results don't depend on m, tiles or threads.
+// Matrix products: k in one order, so results don't depend on m, tiles or threads. Long sums are made of several chains: the
+// error of one chain grows with the root of its length.
 #pragma once
 
 #include <array>
@@ -25,6 +26,8 @@ struct GemmTile {
   const Epilogue* epilogue;
 };
 using GemmTileFn = void (*)(const GemmTile&);
+// Most products in one chain of multiply-adds.
+inline constexpr int kGemmChain = 4096;
 
 // y = act(y) for some rows of so many columns. Apart from the tiles, or each of them would hold every function.
 template <class F>
@@ -61,24 +64,45 @@ RSKIP_INLINE void tile_sum_of_bytes(Vec (&acc)[1][N], const float* x, const int8
   }
 }
 
+template <int P, int N>
+RSKIP_INLINE void tile_zero(Vec (&acc)[P][N]) {
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) acc[p][n] = splat(0);
+  }
+}
+
+// The chain of products that begins with k = first.
+template <int P, int N, bool kFetch, class W>
+RSKIP_INLINE void gemm_chain(Vec (&acc)[P][N], const GemmTile& t, int first) {
+  const int length = std::min(kGemmChain, t.k - first);
+  const ptrdiff_t w_block = static_cast<ptrdiff_t>(t.k) * kLanes;
+  const W* w;
+  weights_of(t, w);
+  w += static_cast<ptrdiff_t>(first) * kLanes;
+  if constexpr (std::is_same_v<W, int8_t>) {
+    tile_sum_of_bytes(acc, t.a + first, w, w_block, t.scales + first, length);
+  } else {
+    Walk walk;
+    walk.inner = walk.inner_last = length;
+    tile_sum<P, N, 0, kFetch>(acc, t.a + first, t.a_stride, w, w_block, walk, t.ahead);
+  }
+}
+
 // P rows of A by N blocks of columns. kFetch: no other tile has just read the weights.
 template <int P, int N, bool kFetch, class W>
 [[gnu::noinline]] void gemm_tile(const GemmTile& t) {
   Vec acc[P][N];
-  if (t.bias != nullptr) {
-    tile_bias(acc, t.bias);
-  } else {
+  if (t.bias != nullptr) tile_bias(acc, t.bias);
+  else tile_zero(acc);
+  gemm_chain<P, N, kFetch, W>(acc, t, 0);
+  for (int first = kGemmChain; first < t.k; first += kGemmChain) {
+    Vec next[P][N];
+    tile_zero(next);
+    gemm_chain<P, N, kFetch, W>(next, t, first);
     RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
-      RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) acc[p][n] = splat(0);
+      RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) acc[p][n] = acc[p][n] + next[p][n];
     }
   }
-  Walk walk;
-  walk.inner = walk.inner_last = t.k;
-  const W* w;
-  weights_of(t, w);
-  const ptrdiff_t w_block = static_cast<ptrdiff_t>(t.k) * kLanes;
-  if constexpr (std::is_same_v<W, int8_t>) tile_sum_of_bytes(acc, t.a, w, w_block, t.scales, t.k);
-  else tile_sum<P, N, 0, kFetch>(acc, t.a, t.a_stride, w, w_block, walk, t.ahead);
   // A copy, or the compiler would read it again after every store.
   const GemmTile to = t;
   const Epilogue epilogue = *t.epilogue;

@@ -103,6 +103,27 @@ TEST(Gemm, Matrices) {
   // Several tiles of rows and of columns, the last of them narrow.
   for (int n : {64, 80, 150}) check({13, 70, n, false, true, true, {ActivationKind::kGelu, 0, 0}});
 }
+TEST(Gemm, LongSums) {
+  for (int k : {4096, 4097, 9000}) {
+    for (Weights form : {Weights::kFloats, Weights::kBfloat16, Weights::kBytes}) {
+      check({1, k, 37, k % 2 == 0, true, true, {ActivationKind::kRelu, 0, 0}, form});
+    }
+    check({3, k, 21, true, false, false});
+  }
+}
+// Equal summands are rounded in the same direction for a long time.
+TEST(Gemm, LongSumsAreMadeOfChains) {
+  constexpr int k = 1 << 15;
+  const std::vector<float> a(k, 1), b(k, 0.1f);
+  const auto packed = pack_gemm(k, 1, b.data(), false, nullptr, true);
+  float chain = 0, y = 0;
+  for (float x : b) chain += x;
+  const double exact = k * static_cast<double>(0.1f);
+  for (const KernelTable* table : available_tables()) {
+    table->gemm({packed.get(), a.data(), &y, nullptr, 1, {}}, 0, 1);
+    EXPECT_LT(std::abs(y - exact), std::abs(chain - exact) / 6) << table->name;
+  }
+}
 TEST(Gemm, Epilogues) {
   for (const Activation& act : all_activations()) {
     check({1, 20, 37, false, true, true, act});
