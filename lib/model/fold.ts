@@ -25,14 +25,18 @@ export class LoweringBudget {
   private readonly mostWork: number;
   private work: number;
   private bytes: number;
-  private steps: number;
+  private readonly mostSteps: number;
+  /** Of this lowering, and of all. */
+  private steps = 0;
+  private allSteps: number;
 
-  /** @param lowerings how often the model is lowered within the budget */
+  /** @param lowerings how often all steps of the model may be lowered within the budget */
   constructor({ elements, bytes }: FoldCache, lowerings = 1) {
-    this.mostWork = Math.min(2 ** 24 + 4 * elements, MAX_WORK);
-    this.work = 2 ** 25 + 16 * elements;
+    this.mostWork = Math.min(2 ** 23 + 4 * elements, MAX_WORK);
+    this.work = 2 ** 24 + 16 * elements;
     this.bytes = 2 ** 27 + 16 * bytes;
-    this.steps = lowerings * (2 ** 15 + bytes / 64);
+    this.mostSteps = 3 * 2 ** 13 + bytes / 64;
+    this.allSteps = lowerings * this.mostSteps;
   }
 
   /** False, and nothing spent, when there isn't enough left. */
@@ -45,8 +49,14 @@ export class LoweringBudget {
     return true;
   }
 
+  /** Begins another lowering. */
+  begin(): void {
+    this.steps = Math.min(this.mostSteps, this.allSteps);
+  }
+
   /** For one step more. */
   spendStep(): boolean {
+    this.allSteps--;
     return --this.steps >= 0;
   }
 }

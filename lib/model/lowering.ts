@@ -225,7 +225,10 @@ export class NodeLowering {
    */
   afford(dtype: ValueType, count: number, work = 1): void {
     const fits = this.context.budget.spend(workFor(dtype, work * count), count * ELEMENT_BYTES[dtype]);
-    if (!fits) this.invalid(`a constant of it has too many elements (${count}) to be computed before a run`);
+    if (!fits)
+      this.invalid(
+        `the constants of it and of the nodes before it have too many elements (${count} more) to be computed before a run`,
+      );
   }
 
   /** A new value without a producer: constant data. */

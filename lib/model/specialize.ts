@@ -87,6 +87,7 @@ export function* lowerGraph(
   shapeError: Lowering['shapeError'],
   budget = new LoweringBudget(foldCacheOf(graph)),
 ): Sliced<LoweredGraph> {
+  budget.begin();
   const values: Value[] = [];
   const scope = new Scope();
   const inputs = new Map<string, ValueId>();

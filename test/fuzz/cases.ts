@@ -96,7 +96,7 @@ async function failuresOf(action: () => unknown): Promise<string[]> {
 }
 
 /** Creates a session and runs nothing. */
-export function createOnly(source: string | Uint8Array): Promise<string[]> {
+export function createOnly(source: Uint8Array): Promise<string[]> {
   return failuresOf(async () => {
     const session = await InferenceSession.create(source, { threads: 1 });
     await session.release();

@@ -65,7 +65,7 @@ let found = 0;
 
 function note({ number, problem }: Finding): void {
   found++;
-  const kind = `${crafted ? names[number] : ''}${problem.split('\n').slice(0, 2).join(' ')}`
+  const kind = `${crafted ? `'${names[number]}': ` : ''}${problem.split('\n').slice(0, 2).join(' ')}`
     .replaceAll(/\d+/g, '0')
     .slice(0, 200);
   const before = kinds.get(kind) ?? 0;
