@@ -227,7 +227,7 @@ export class NodeLowering {
     const fits = this.context.budget.spend(workFor(dtype, work * count), count * ELEMENT_BYTES[dtype]);
     if (!fits)
       this.invalid(
-        `the constants of it and of the nodes before it have too many elements (${count} more) to be computed before a run`,
+        `it has too many elements (${count}) to be computed before a run, beside those of the nodes before it`,
       );
   }
 
