@@ -13,7 +13,6 @@ RSKIP_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 #include "simd/vec_avx512-inl.h"
 // Keep the order: kernels are written on the vector type.
 #include "kernels/conv_direct-inl.h"
-#include "kernels/conv_planar-inl.h"
 #include "kernels/conv_winograd-inl.h"
 RSKIP_TARGET_END
 
@@ -22,30 +21,19 @@ namespace {
 
 KernelTable from_register;
 
-// With strides of 1 and 2, on planar and on blocked input.
+// With a stride of 1, on blocked input.
 struct CommonTiles : avx512memory::FloatTiles {
-  static const TileFn* tiles(int n, ptrdiff_t stride) {
-    using avx512memory::kConvTiles;
-    switch (stride) {
-      case 1: return kConvTiles<1>[n - 1].fn;
-      case 2: return kConvTiles<2>[n - 1].fn;
-      case kLanes: return kConvTiles<kLanes>[n - 1].fn;
-      default: return kConvTiles<2 * kLanes>[n - 1].fn;
-    }
-  }
+  static const TileFn* tiles(int n, ptrdiff_t) { return avx512memory::kConvTiles<kLanes>[n - 1].fn; }
 };
 
 void conv(const ConvArgs& args, int part, int parts) {
-  const bool common = args.conv->shape.stride_w <= 2;
   switch (args.conv->algorithm) {
     case ConvAlgorithm::kWinograd2: return avx512memory::conv_winograd<2>(args, part, parts);
     case ConvAlgorithm::kWinograd4: return avx512memory::conv_winograd<4>(args, part, parts);
     case ConvAlgorithm::kDirect:
-      if (common) return avx512memory::conv_direct<CommonTiles>(args, part, parts);
+      if (args.conv->shape.stride_w == 1) return avx512memory::conv_direct<CommonTiles>(args, part, parts);
       break;
     case ConvAlgorithm::kPlanar:
-      if (common) return avx512memory::conv_planar<CommonTiles>(args, part, parts);
-      break;
     case ConvAlgorithm::kDepthwise: break;
   }
   from_register.conv(args, part, parts);
