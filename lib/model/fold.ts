@@ -33,7 +33,7 @@ export class LoweringBudget {
   /** @param lowerings how often all steps of the model may be lowered within the budget */
   constructor({ elements, bytes }: FoldCache, lowerings = 1) {
     this.mostWork = Math.min(2 ** 23 + 4 * elements, MAX_WORK);
-    this.work = 2 ** 28 + 16 * elements;
+    this.work = 2 ** 27 + 16 * elements;
     this.bytes = 2 ** 27 + 16 * bytes;
     this.mostSteps = 3 * 2 ** 13 + bytes / 64;
     this.allSteps = lowerings * this.mostSteps;

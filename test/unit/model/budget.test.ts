@@ -120,7 +120,8 @@ describe('constants that a file asks for', () => {
       (sum, { byteLength }) => sum + byteLength,
       0,
     );
-    expect(bytes).toBeLessThanOrEqual(2 ** 27);
+    // The file's own constants are a few bytes, and allow for a few more.
+    expect(bytes).toBeLessThanOrEqual(2 ** 27 + 2 ** 10);
     // The rest is computed in each run, and to the same result.
     expect(ops.map(({ op }) => op)).toEqual(expect.arrayContaining(['binary', 'reduce']));
     const [y] = Object.values(await runOnnx(filled(2 ** 21, 40), { x: new Tensor('float32', [1], [1]) }));
