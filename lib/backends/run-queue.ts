@@ -1,13 +1,6 @@
 /** A run whose longest path takes at most this long, in milliseconds, may block the event loop. */
 const SHORT_RUN_MS = 2;
 
-/**
- * A run is late after this multiple of its expected time plus this many milliseconds: its worker may want the core
- * that the event loop occupies.
- */
-const LATE = 1.25;
-const LATE_MS = 0.1;
-
 /** If a run should end within this many milliseconds, the calling thread waits for it before it executes another. */
 const SOON_MS = 0.1;
 
@@ -16,9 +9,6 @@ const SOON_MS = 0.1;
  * worker. With more workers it is needed to serve them.
  */
 const FEW_WORKERS = 4;
-
-/** How long a turn of the event loop waits for runs to end, in microseconds. Idle turns would produce garbage. */
-const TURN_US = 50;
 
 /** The JS thread has one turn to give; a run of any session may wait for it. */
 let turnTaken = false;
@@ -55,15 +45,10 @@ export interface Workers {
  * in its place would only compete with the calling thread for a core. A run that is about to end is waited for first,
  * because its worker would be idle meanwhile.
  *
- * Workers execute the other runs. If they leave a core to the calling thread, the event loop keeps turning instead of
- * sleeping shortly before a run should end; for short runs that is all the time.
+ * Workers execute the other runs.
  */
 export class RunQueue {
   #underway = 0;
-  #turning = false;
-  /** When the run that began last should end: not before, and at the latest. */
-  #from = 0;
-  #until = 0;
   #handOver: (() => void) | undefined;
   #callerExpected = false;
   /** When the runs on workers should end. */
@@ -96,9 +81,7 @@ export class RunQueue {
     if (this.#underway > 1 && !oneOfSeveral) this.handOver();
     else if (!turnTaken && run.mayBeHere && run.longestMs <= SHORT_RUN_MS) return this.#inTurn(run);
     if (this.#handOver) this.#expectCaller(true);
-    const running = this.#there(run);
-    if (spareCore && run.longestMs < Number.POSITIVE_INFINITY) this.#beAwakeAfter(run.longestMs);
-    return running;
+    return this.#there(run);
   }
 
   #inTurn(run: QueuedRun): Promise<void> {
@@ -154,30 +137,5 @@ export class RunQueue {
     if (this.#callerExpected === comes) return;
     this.#callerExpected = comes;
     this.workers.expectCaller(comes);
-  }
-
-  #beAwakeAfter(milliseconds: number): void {
-    const now = performance.now();
-    this.#until = now + LATE * milliseconds + LATE_MS;
-    // Timers have whole milliseconds and fire up to one late, or a little early.
-    const asleep = Math.floor(milliseconds - 1);
-    this.#from = now + asleep - 1;
-    if (asleep < 1) this.#keepTurning();
-    else setTimeout(() => this.#keepTurning(), asleep).unref();
-  }
-
-  /** Keeps the event loop turning until the run that began last should have ended, or none is in progress. */
-  #keepTurning(): void {
-    if (this.#turning) return;
-    this.#turning = true;
-    const turn = () => {
-      const now = performance.now();
-      // The run may have ended and another begun, for whose end there is a timer.
-      this.#turning = this.#underway > 0 && now >= this.#from && now < this.#until;
-      if (!this.#turning) return;
-      this.workers.awaitEnd(TURN_US);
-      setImmediate(turn);
-    };
-    setImmediate(turn);
   }
 }
