@@ -33,9 +33,9 @@ export class LoweringBudget {
   /** @param lowerings how often all steps of the model may be lowered within the budget */
   constructor({ elements, bytes }: FoldCache, lowerings = 1) {
     this.mostWork = Math.min(2 ** 23 + 4 * elements, MAX_WORK);
-    this.work = 2 ** 27 + 16 * elements;
-    this.bytes = 2 ** 27 + 16 * bytes;
-    this.mostSteps = 3 * 2 ** 13 + bytes / 64;
+    this.work = 2 ** 26 + 16 * elements;
+    this.bytes = 2 ** 25 + 16 * bytes;
+    this.mostSteps = 2 ** 14 + bytes / 64;
     this.allSteps = lowerings * this.mostSteps;
   }
 
@@ -87,13 +87,18 @@ export class FoldCache {
    * What `compute` returns, or what it returned before for this key and these inputs. Results are kept only when
    * the cache owns all inputs.
    */
-  memoise(key: string, inputs: readonly TensorData[], compute: () => TensorData[]): TensorData[] {
+  memoise<T extends TensorData[] | undefined>(
+    key: string,
+    inputs: readonly TensorData[],
+    compute: () => T,
+  ): T | TensorData[] {
     const ids = inputs.map((data) => this.ids.get(data));
     if (ids.includes(undefined)) return compute();
     const fullKey = `${key}(${ids})`;
     const known = this.results.get(fullKey)?.map((reference) => reference.deref());
     if (known?.every((data) => data !== undefined)) return known;
     const results = compute();
+    if (!results) return results;
     for (const data of results) this.own(data);
     this.results.set(
       fullKey,
@@ -133,8 +138,8 @@ export function foldCacheOf(graph: Graph): FoldCache {
   return cache;
 }
 
-/** For each element that is sorted, and for each of which a function is computed. */
-const SORT_WORK = 32;
+/** For each element that is sorted, and for each that a function or a sum takes. */
+const SORT_WORK = 64;
 const FUNCTION_WORK = 4;
 
 /** Rough count of elementary operations of a step. */
@@ -162,6 +167,8 @@ function workOf(
     case 'unary':
     case 'softmax':
       return FUNCTION_WORK * result;
+    case 'reduce':
+      return FUNCTION_WORK * size(x);
     default:
       return result + inputs.reduce((sum, input) => sum + size(input), 0);
   }
@@ -172,7 +179,10 @@ function finite(_key: string, value: unknown): unknown {
   return typeof value === 'number' && !Number.isFinite(value) ? String(value) : value;
 }
 
-/** The data of a step's outputs if all of its inputs are constant and the budget allows for it; otherwise undefined. */
+/**
+ * The data of a step's outputs if all of its inputs are constant and the budget allows for it; otherwise undefined. What was computed
+ * before costs nothing.
+ */
 export function fold(
   cache: FoldCache,
   budget: LoweringBudget,
@@ -180,17 +190,13 @@ export function fold(
   inputs: readonly (Value | undefined)[],
   outputs: readonly Omit<Value, 'name'>[],
 ): TensorData[] | undefined {
-  const data: TensorData[] = [];
-  for (const input of inputs) {
-    if (input && !input.data) return undefined;
-    if (input?.data) data.push(input.data);
-  }
+  if (inputs.some((input) => input && !input.data)) return undefined;
   // Constants of bytes stay bytes until integer steps have been made.
   if (step.op === 'dequantize') return undefined;
-  if (step.op === 'reshape') return [data[0]!];
+  if (step.op === 'reshape') return [inputs[0]!.data!];
   const bytes = outputs.reduce((sum, { dtype, shape }) => sum + sizeOf(shape) * ELEMENT_BYTES[dtype], 0);
-  if (!budget.spend(workOf(step, inputs, outputs), bytes)) return undefined;
-  return computed(cache, step, inputs, outputs);
+  const allowed = () => budget.spend(workOf(step, inputs, outputs), bytes);
+  return memoised(cache, step, inputs, outputs, (compute) => (allowed() ? compute() : undefined));
 }
 
 /** The data of a step's outputs; all of its inputs are constant. */
@@ -200,11 +206,22 @@ export function computed(
   inputs: readonly (Value | undefined)[],
   outputs: readonly Omit<Value, 'name'>[],
 ): TensorData[] {
+  return memoised(cache, step, inputs, outputs, (compute) => compute());
+}
+
+/** @param ask computes the step, or doesn't; it isn't called when the result is known */
+function memoised<T extends TensorData[] | undefined>(
+  cache: FoldCache,
+  step: KernelStep,
+  inputs: readonly (Value | undefined)[],
+  outputs: readonly Omit<Value, 'name'>[],
+  ask: (compute: () => TensorData[]) => T,
+): T | TensorData[] {
   const data = inputs.flatMap((input) => (input ? [input.data!] : []));
   const shapes = inputs.map((input) => input?.shape ?? null);
   const types = outputs.map(({ dtype, shape }) => [dtype, shape]);
   const key = JSON.stringify([step.op, step.attrs, shapes, types], finite);
-  return cache.memoise(key, data, () => {
+  const compute = () => {
     const tensor = ({ dtype, shape }: Omit<Value, 'name'>, elements: TensorData): KernelTensor => ({
       dtype,
       shape,
@@ -217,5 +234,6 @@ export function computed(
       results,
     );
     return results.map((result) => result.data);
-  });
+  };
+  return cache.memoise(key, data, () => ask(compute));
 }

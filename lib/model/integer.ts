@@ -3,6 +3,7 @@
  * What can't be expressed in bytes stays as it is, on floats.
  */
 import { runStep } from '../kernels/index.js';
+import type { TensorData } from '../tensor.js';
 import { Cone } from './cone.js';
 import { floatLayer, layer } from './integer-layers.js';
 import { globalPool, move, sumOrProduct } from './integer-pointwise.js';
@@ -74,14 +75,16 @@ function holdsQuantised(region: Region): boolean {
 /** A quantiser may give each reader of a value bytes of its own: equal ones become the same. */
 function mergeTwins(region: Region): void {
   const first = new Map<string, ValueId>();
+  const numbersOf = numbered();
   for (const op of [...region.ops]) {
     if (op.op !== 'quantize' && op.op !== 'dequantize') continue;
     const [x, ...scaling] = op.inputs as [ValueId, ...ValueId[]];
     const output = op.outputs[0]!;
     if (region.value(x).data || region.isOutput(output)) continue;
-    const numbers = scaling.map((id) =>
-      id === NONE ? '' : (region.value(id).data?.join() ?? `value ${id}`),
-    );
+    const numbers = scaling.map((id) => {
+      const data = id === NONE ? undefined : region.value(id).data;
+      return data ? numbersOf(data) : `value ${id}`;
+    });
     const key = JSON.stringify([op.op, x, op.attrs, region.value(output).dtype, numbers]);
     const twin = first.get(key);
     if (twin === undefined) first.set(key, output);
@@ -90,6 +93,22 @@ function mergeTwins(region: Region): void {
       region.remove(op);
     }
   }
+}
+
+/** Numbers lists so that equal ones have the same number. Each list is read once. */
+function numbered(): (data: TensorData) => number {
+  const byList = new Map<TensorData, number>();
+  const byContent = new Map<string, number>();
+  return (data) => {
+    let number = byList.get(data);
+    if (number === undefined) {
+      const content = data.join();
+      number = byContent.get(content) ?? byContent.size;
+      byContent.set(content, number);
+      byList.set(data, number);
+    }
+    return number;
+  };
 }
 
 /** Notes in the values what their bytes stand for. */

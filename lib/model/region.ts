@@ -49,7 +49,7 @@ class Effort {
 
   /** For `count` operations. */
   allow(count: number): void {
-    this.left += 256 * count;
+    this.left += 128 * count;
   }
 
   spend(steps: number): void {

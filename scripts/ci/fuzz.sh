@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fuzzes models, policies and audit logs for a minute, and sessions of open lengths for half a minute,
-# always with the same cases. First checks that the fuzzer finds faults that are made on purpose.
+# Fuzzes models, policies and audit logs for a minute, sessions of open lengths for half a minute, and the
+# crafted files, always with the same cases. First checks that the fuzzer finds faults that are made on purpose.
 set -euo pipefail
 npx tsc -p test/fuzz
 for fault in crash exit hang wait memory error; do
@@ -16,3 +16,5 @@ if ! grep -q 'difference: length' <<<"$unproven"; then
 fi
 node build-fuzz/test/fuzz/run.js --seconds 60 --jobs 2
 node build-fuzz/test/fuzz/run.js --lengths --seconds 30 --jobs 2
+# With more time than they may take: the machine may be slow, and both processes share its memory.
+node build-fuzz/test/fuzz/run.js --crafted --jobs 2 --cpu 6
