@@ -1,7 +1,6 @@
 /** Guarded answers: which items of a run have one, and the full run that replaces it. */
 import type { RunRequest } from '../backends/backend.js';
 import { ResidualSkipError } from '../errors.js';
-import type { Program } from '../model/program.js';
 import { type CompiledPolicy, decisionsIn } from '../skip/compiled-policy.js';
 import { isGuarded } from '../skip/guards.js';
 import { classScoresOf } from '../skip/scores.js';
