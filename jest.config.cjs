@@ -6,6 +6,7 @@ module.exports = {
   },
   moduleFileExtensions: ['ts', 'js', 'cjs', 'mjs', 'json', 'node'],
   moduleNameMapper: {
+    '^lib/(.*)[.]js$': '<rootDir>/lib/$1.ts',
     '^residual-skip$': '<rootDir>/lib/index.ts',
     '^residual-skip/client$': '<rootDir>/lib/client/index.ts',
     '^residual-skip-server$': '<rootDir>/server/src/index.ts',

@@ -1,6 +1,6 @@
 import { env } from './session/env.js';
 import { InferenceSession } from './session/session.js';
-import { Tensor, toFloat32 } from './tensor.js';
+import { Tensor, toFloat32 } from './tensor/tensor.js';
 
 export type { Drift, DriftKind } from './audit/drift-monitor.js';
 export type { AuditLog, AuditLogOptions, AuditLogStats } from './audit/log.js';
@@ -47,7 +47,6 @@ export {
   type PreprocessorConfig,
 } from './data/preprocess.js';
 export { ERROR_CODES, type ErrorCode, ResidualSkipError } from './errors.js';
-export type { FromImageOptions, PixelData } from './image-pixels.js';
 export {
   type InspectedBlock,
   type InspectedExit,
@@ -60,7 +59,7 @@ export type { Shapes } from './inspect/shapes.js';
 export type { EnergyReport } from './measure/energy.js';
 export { type EvaluateOptions, type Evaluation, evaluate } from './measure/evaluate.js';
 export type { LatencySummary, PairedChange } from './measure/statistics.js';
-export type { CompareKind, GateForm, ShortcutKind } from './model/program.js';
+export type { CompareKind, GateForm, ShortcutKind } from './model/program/program.js';
 export { type Quantization, type QuantizeOptions, quantize } from './quantize/quantize.js';
 export type { Env } from './session/env.js';
 export type { Feeds } from './session/feeds.js';
@@ -95,6 +94,7 @@ export {
   type SkipReason,
   type SkipTrace,
 } from './skip/trace.js';
+export type { FromImageOptions, PixelData } from './tensor/image-pixels.js';
 export type {
   DataType,
   TensorConstructor,
@@ -103,7 +103,7 @@ export type {
   TensorSource,
   TypedArrayOf,
   TypedTensor,
-} from './tensor.js';
+} from './tensor/tensor.js';
 export { env, InferenceSession, Tensor, toFloat32 };
 /** onnxruntime's name of a value of a model: tensors are the only ones. */
 export type OnnxValue = Tensor;

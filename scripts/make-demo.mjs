@@ -7,7 +7,7 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 
 const require = createRequire(import.meta.url);
-const { decodeModelProto, encodeModelProto } = require('../dist/model/proto.js');
+const { decodeModelProto, encodeModelProto } = require('../dist/model/read/proto.js');
 
 const FLOAT = 1;
 const FLOAT16 = 10;

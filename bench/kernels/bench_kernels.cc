@@ -18,11 +18,11 @@
 #include <string>
 #include <vector>
 
-#include "kernels/pack8.h"
-#include "kernels/pack.h"
+#include "kernels/int8/pack8.h"
+#include "kernels/matrix/pack.h"
 #include "kernels/peak.h"
 #include "kernels/table.h"
-#include "kernels/table8.h"
+#include "kernels/int8/table8.h"
 
 namespace {
 

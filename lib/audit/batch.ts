@@ -4,7 +4,7 @@
  */
 import { nativeAuditLines } from '../backends/native.js';
 import type { AuditLines, RunContext } from '../skip/observer.js';
-import type { TensorData } from '../tensor.js';
+import type { TensorData } from '../tensor/tensor.js';
 import { DIGEST_BYTES, hashAll } from './hash.js';
 import { type Recorded, savedBy, scoresOf, writeExits, writeItem } from './items.js';
 import { LineText } from './line.js';

@@ -1,7 +1,7 @@
 import * as crypto from 'node:crypto';
 import { nativeSha256 } from '../backends/native.js';
 import type { TensorMap } from '../skip/observer.js';
-import type { TensorData } from '../tensor.js';
+import type { TensorData } from '../tensor/tensor.js';
 
 /** Hex SHA-256 of one buffer or string. */
 export const sha256 = (piece: string | Uint8Array): string => crypto.hash('sha256', piece, 'hex');

@@ -3,7 +3,7 @@ import { widenFloat16 } from '../numeric/float16.js';
 import type { RunContext, RunEvent } from '../skip/observer.js';
 import { type Meaning, topClasses } from '../skip/scores.js';
 import type { ItemDecisions, SkipReason } from '../skip/trace.js';
-import type { TensorData } from '../tensor.js';
+import type { TensorData } from '../tensor/tensor.js';
 import { DIGEST_BYTES } from './hash.js';
 import { type LineText, shortFloat } from './line.js';
 import type { AuditHeader } from './record.js';

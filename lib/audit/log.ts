@@ -1,8 +1,8 @@
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import type { RunContext, RunEvent, RunObserver, SessionControl, TensorMap } from '../skip/observer.js';
-import { copyData } from '../tensor.js';
-import { parseStrict } from '../validation.js';
+import { copyData } from '../tensor/tensor.js';
+import { parseStrict } from '../util/validation.js';
 import { type Before, ItemBatch } from './batch.js';
 import { LogFile } from './file.js';
 import { partsOf } from './hash.js';

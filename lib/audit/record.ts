@@ -5,7 +5,7 @@
  * text, so that a changed, removed or inserted line is found.
  */
 import { z } from 'zod';
-import { expectation, problemsOf } from '../validation.js';
+import { expectation, problemsOf } from '../util/validation.js';
 import { sha256 } from './hash.js';
 import { LineText } from './line.js';
 

@@ -14,7 +14,7 @@ import { Work, type WorkOptions, workShape } from '../classify/work.js';
 import { likelyFirst } from '../data/dataset.js';
 import { encodeThumbnail } from '../data/image.js';
 import { ResidualSkipError } from '../errors.js';
-import { parseStrict } from '../validation.js';
+import { parseStrict } from '../util/validation.js';
 import { hashItem } from './hash.js';
 import { type AuditEntry, type AuditTrace, readAudit } from './read.js';
 import { renderAuditReport } from './report.js';

@@ -11,8 +11,8 @@ import {
 } from '../skip/observer.js';
 import { profileSchema, type ScoreProfiles } from '../skip/profile.js';
 import type { ItemTrace } from '../skip/trace.js';
-import { isFloat, Tensor, toFloat32 } from '../tensor.js';
-import { parseStrict } from '../validation.js';
+import { isFloat, Tensor, toFloat32 } from '../tensor/tensor.js';
+import { parseStrict } from '../util/validation.js';
 import { RateMonitor } from './confidence.js';
 import { type Drift, DriftMonitor } from './drift-monitor.js';
 

@@ -1,7 +1,7 @@
-import type { Program } from '../model/program.js';
+import type { Program } from '../model/program/program.js';
 import type { Decisions } from '../skip/compiled-policy.js';
 import type { AuditLines } from '../skip/observer.js';
-import type { TensorData } from '../tensor.js';
+import type { TensorData } from '../tensor/tensor.js';
 
 export { BlockMode, type Decisions, decisionsIn } from '../skip/compiled-policy.js';
 

@@ -1,7 +1,19 @@
 import { ResidualSkipError } from '../errors.js';
-import { activationWords, attributeWords, indexIn, list, OPERATORS } from '../model/operator-words.js';
-import { type Block, COMPARE_KINDS, NO_ACTIVATION, type OpName, type Program } from '../model/program.js';
-import type { TensorData, ValueType } from '../tensor.js';
+import {
+  activationWords,
+  attributeWords,
+  indexIn,
+  list,
+  OPERATORS,
+} from '../model/program/operator-words.js';
+import {
+  type Block,
+  COMPARE_KINDS,
+  NO_ACTIVATION,
+  type OpName,
+  type Program,
+} from '../model/program/program.js';
+import type { TensorData, ValueType } from '../tensor/tensor.js';
 
 /** A program in the form that native code reads (native/program/decode.cc). */
 export interface EncodedProgram {

@@ -1,7 +1,7 @@
 import { ERROR_CODES, type ErrorCode, ResidualSkipError } from '../errors.js';
-import type { Program } from '../model/program.js';
+import type { Program } from '../model/program/program.js';
 import type { AuditLines } from '../skip/observer.js';
-import type { TensorData } from '../tensor.js';
+import type { TensorData } from '../tensor/tensor.js';
 import type { Backend, CompiledProgram, OnPacked, RunRequest } from './backend.js';
 import { loadBinding } from './binding.js';
 import { encodeProgram } from './encode.js';

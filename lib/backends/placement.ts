@@ -1,8 +1,8 @@
 /** The memory of every value of a program in the reference backend: which values share it, and when. */
 
-import { NONE, type Program, type Step, type ValueId } from '../model/program.js';
+import { NONE, type Program, type Step, type ValueId } from '../model/program/program.js';
 import { sizeOf } from '../numeric/shapes.js';
-import { ELEMENT_BYTES } from '../tensor.js';
+import { ELEMENT_BYTES } from '../tensor/tensor.js';
 import { planMemory } from './memory-plan.js';
 
 export interface Placement {

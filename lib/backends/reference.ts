@@ -1,10 +1,17 @@
 import { setImmediate } from 'node:timers/promises';
-import { append } from '../append.js';
 import { ResidualSkipError } from '../errors.js';
 import { activate, type KernelTensor, runStep } from '../kernels/index.js';
-import { type Block, type Gate, NONE, type Program, type Step, type ValueId } from '../model/program.js';
+import {
+  type Block,
+  type Gate,
+  NONE,
+  type Program,
+  type Step,
+  type ValueId,
+} from '../model/program/program.js';
 import { sizeOf } from '../numeric/shapes.js';
-import { ARRAY_OF, type TensorData } from '../tensor.js';
+import { ARRAY_OF, type TensorData } from '../tensor/tensor.js';
+import { append } from '../util/append.js';
 import { type Backend, BlockMode, type CompiledProgram, decisionsIn, type RunRequest } from './backend.js';
 import { type Placement, place } from './placement.js';
 

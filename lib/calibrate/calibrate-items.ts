@@ -5,7 +5,7 @@
 
 import type { Backend } from '../backends/backend.js';
 import { ResidualSkipError } from '../errors.js';
-import type { Program } from '../model/program.js';
+import type { Program } from '../model/program/program.js';
 import { type AnyExit, attachExits, type ExitSpec } from '../skip/attach.js';
 import { resolveGuards } from '../skip/guards.js';
 import { decodeExits, type EncodedHeads, encodeExits } from '../skip/head-codec.js';

@@ -4,13 +4,13 @@
  */
 import type { Backend } from '../backends/backend.js';
 import { ResidualSkipError } from '../errors.js';
-import type { Program } from '../model/program.js';
+import type { Program } from '../model/program/program.js';
 import { mean } from '../numeric/statistics.js';
 import { BlockMode } from '../skip/compiled-policy.js';
 import { encodeExits } from '../skip/head-codec.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import { mostLoss, type VectorMetric } from '../skip/promise.js';
-import type { TensorData } from '../tensor.js';
+import type { TensorData } from '../tensor/tensor.js';
 import { type Certified, certificateOf, certifyEach, promiseOf, trivialCertificate } from './certify.js';
 import { checkSkippable, distinctItems, rulesOf } from './checks.js';
 import { Evaluator, type Outcome, runAll } from './evaluator.js';

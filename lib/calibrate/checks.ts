@@ -2,7 +2,7 @@
 import { doubtOf } from '../classify/class-scores.js';
 import type { DataModel } from '../classify/data-model.js';
 import { ResidualSkipError } from '../errors.js';
-import type { Program, ValueId } from '../model/program.js';
+import type { Program, ValueId } from '../model/program/program.js';
 import { sizeOf } from '../numeric/shapes.js';
 import type { Metric } from '../skip/promise.js';
 import { classScoresOf, endOf, meaningOf } from '../skip/scores.js';

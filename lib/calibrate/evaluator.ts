@@ -1,9 +1,9 @@
-import { append } from '../append.js';
 import type { Backend, CompiledProgram } from '../backends/backend.js';
-import type { Program } from '../model/program.js';
+import type { Program } from '../model/program/program.js';
 import { sizeOf } from '../numeric/shapes.js';
 import { BlockMode, type Decisions, decisionsFor, decisionsIn } from '../skip/compiled-policy.js';
-import { allocate, type TensorData } from '../tensor.js';
+import { allocate, type TensorData } from '../tensor/tensor.js';
+import { append } from '../util/append.js';
 import { Programs } from './programs.js';
 
 /** The result of one item under one policy. */

@@ -1,6 +1,7 @@
 /** The effect of a policy on the items that certify it, by class and item by item: for tables and reports. */
-import { append } from '../append.js';
+
 import { type AnyExit, costsOfExits, placeOf, workBeyond } from '../skip/attach.js';
+import { append } from '../util/append.js';
 import { className } from './groups.js';
 import type { Measured } from './measure.js';
 import type { ClassResult, Contribution, Example } from './result.js';

@@ -1,6 +1,6 @@
 /** Training data of heads: features of the residual stream behind blocks, all from one pass. */
-import { Growth } from '../model/grow.js';
-import type { Program } from '../model/program.js';
+import { Growth } from '../model/program/grow.js';
+import type { Program } from '../model/program/program.js';
 import { featureSteps } from '../skip/head.js';
 import type { Place } from './places.js';
 

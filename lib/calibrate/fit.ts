@@ -5,10 +5,10 @@
 
 import type { Backend } from '../backends/backend.js';
 import { ResidualSkipError } from '../errors.js';
-import type { Program } from '../model/program.js';
+import type { Program } from '../model/program/program.js';
 import { generator, shuffle } from '../numeric/random.js';
 import { type Meaning, meaningOf, probabilities } from '../skip/scores.js';
-import type { TensorData } from '../tensor.js';
+import type { TensorData } from '../tensor/tensor.js';
 import { answerOf, checkedAnswer } from './answers.js';
 import { altered } from './augment.js';
 import { Chain, type FittedExit } from './chain.js';

@@ -1,7 +1,8 @@
 /** Groups of items that get a promise of their own: classes, and groups that the caller names. */
-import { append } from '../append.js';
+
 import { ResidualSkipError } from '../errors.js';
 import type { TestedGroup } from '../skip/promise.js';
+import { append } from '../util/append.js';
 import type { CalibrationItem, CalibrationOptions } from './options.js';
 import { itemsNeeded } from './risk.js';
 

@@ -1,6 +1,6 @@
 /** The time that a setting saves on this machine: the full network and the setting alternate on the same items. */
 import type { Backend, CompiledProgram, RunRequest } from '../backends/backend.js';
-import type { Program } from '../model/program.js';
+import type { Program } from '../model/program/program.js';
 import { sizeOf } from '../numeric/shapes.js';
 import { mean, median } from '../numeric/statistics.js';
 import { attachExits, type ExitSpec } from '../skip/attach.js';
@@ -8,7 +8,7 @@ import { BlockMode, decisionsFor, decisionsIn } from '../skip/compiled-policy.js
 import { isGuarded, type ResolvedGuard } from '../skip/guards.js';
 import type { Expected, Latency } from '../skip/promise.js';
 import { meaningOf } from '../skip/scores.js';
-import { allocate, type TensorData } from '../tensor.js';
+import { allocate, type TensorData } from '../tensor/tensor.js';
 import { Programs } from './programs.js';
 
 export interface Effort {

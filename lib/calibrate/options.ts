@@ -1,9 +1,9 @@
 /** Inputs and options of a calibration. */
 
-import type { Program } from '../model/program.js';
+import type { Program } from '../model/program/program.js';
 import type { Guard } from '../skip/guards.js';
 import type { Metric } from '../skip/promise.js';
-import type { TensorData } from '../tensor.js';
+import type { TensorData } from '../tensor/tensor.js';
 import type { Programs } from './programs.js';
 
 /** Images to fit heads on, or to order settings by, read when they are needed. */

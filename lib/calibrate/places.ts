@@ -1,5 +1,5 @@
 /** Possible places of exits: the blocks, and the inputs of the heads there. */
-import type { Block, Program, ValueId } from '../model/program.js';
+import type { Block, Program, ValueId } from '../model/program/program.js';
 import { type AnyExit, placeOf, workBeyond } from '../skip/attach.js';
 import { type Features, isReadable, widthOf } from '../skip/head.js';
 import { type Reading, readingOf } from './reading.js';

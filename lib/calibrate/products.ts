@@ -10,7 +10,7 @@ import {
   type Step,
   type Value,
   type ValueId,
-} from '../model/program.js';
+} from '../model/program/program.js';
 
 /** A dense matrix, row-major. */
 export interface Matrix {

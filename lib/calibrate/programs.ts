@@ -1,6 +1,6 @@
 /** A network at the shapes of its items: texts of several lengths have a program each. */
-import type { Program } from '../model/program.js';
-import type { TensorData } from '../tensor.js';
+import type { Program } from '../model/program/program.js';
+import type { TensorData } from '../tensor/tensor.js';
 
 /** Compilation for items of several shapes. The number of elements determines an item's shape. */
 export interface Shapes {

@@ -1,5 +1,5 @@
 /** How a network reads the output of its last block: what heads read of earlier blocks should fit it. */
-import type { Program, Step, Value, ValueId } from '../model/program.js';
+import type { Program, Step, Value, ValueId } from '../model/program/program.js';
 import { sameShape } from '../numeric/shapes.js';
 
 export interface Reading {

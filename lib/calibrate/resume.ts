@@ -9,9 +9,9 @@ import { mkdir, readdir, readFile, rename, rm, rmdir, writeFile } from 'node:fs/
 import { join } from 'node:path';
 import type { Backend, CompiledProgram, RunRequest } from '../backends/backend.js';
 import { codeOfWriting, ResidualSkipError } from '../errors.js';
-import type { Program } from '../model/program.js';
-import type { TensorData } from '../tensor.js';
-import { packageVersion } from '../version.js';
+import type { Program } from '../model/program/program.js';
+import type { TensorData } from '../tensor/tensor.js';
+import { packageVersion } from '../util/version.js';
 
 const KEPT = /^[0-9a-f]{64}\.(run|[0-9a-f-]{36})$/;
 /** Bytes of the SHA-256 at the end of a file. */

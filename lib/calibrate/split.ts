@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { ResidualSkipError } from '../errors.js';
 import { mostLoss } from '../skip/promise.js';
-import type { TensorData } from '../tensor.js';
+import type { TensorData } from '../tensor/tensor.js';
 import type { Rule } from './certify.js';
 import type { CalibrationItem } from './options.js';
 import { itemsNeeded } from './risk.js';

@@ -3,7 +3,7 @@
  * thresholds follows without another run, because nothing before an exit depends on the exits that were passed.
  */
 import type { Backend } from '../backends/backend.js';
-import type { Program } from '../model/program.js';
+import type { Program } from '../model/program/program.js';
 import { type AnyExit, attachReadOuts } from '../skip/attach.js';
 import { BlockMode } from '../skip/compiled-policy.js';
 import { isGuarded, type ResolvedGuard } from '../skip/guards.js';

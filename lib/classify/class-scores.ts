@@ -4,7 +4,7 @@ import { ResidualSkipError } from '../errors.js';
 import type { TensorMetadata } from '../session/metadata.js';
 import type { InferenceSession } from '../session/session.js';
 import { type ClassScores, topClasses } from '../skip/scores.js';
-import { isFloatType } from '../tensor.js';
+import { isFloatType } from '../tensor/tensor.js';
 
 /** One class of an answer. */
 export interface Prediction {

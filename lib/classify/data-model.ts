@@ -5,7 +5,7 @@ import { findModel } from '../data/model-files.js';
 import { ResidualSkipError } from '../errors.js';
 import type { InferenceSession } from '../session/session.js';
 import type { TensorMap } from '../skip/observer.js';
-import type { Tensor } from '../tensor.js';
+import type { Tensor } from '../tensor/tensor.js';
 import type { Prediction, TaskOptions } from './class-scores.js';
 import { Embedder } from './embedder.js';
 import { ImageClassifier, type ImageClassifierOptions } from './image-classifier.js';

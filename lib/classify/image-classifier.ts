@@ -10,8 +10,8 @@ import type { SessionOptions } from '../session/options.js';
 import { InferenceSession } from '../session/session.js';
 import type { PolicySource } from '../skip/load-policy.js';
 import type { ItemTrace } from '../skip/trace.js';
-import { isFloat, isFloatType, Tensor, toFloat32 } from '../tensor.js';
-import { parseStrict } from '../validation.js';
+import { isFloat, isFloatType, Tensor, toFloat32 } from '../tensor/tensor.js';
+import { parseStrict } from '../util/validation.js';
 import { classOutput, type Prediction, predictions } from './class-scores.js';
 import { type ImageSource, isImageSource, nameOf, toRawImage } from './image-source.js';
 

@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url';
 import { decodeImage, type RawImage } from '../data/image.js';
 import { ResidualSkipError } from '../errors.js';
-import { bytesOf, checkPixels, isPixelData, type PixelData } from '../image-pixels.js';
+import { bytesOf, checkPixels, isPixelData, type PixelData } from '../tensor/image-pixels.js';
 
 /** The part of a sharp instance that is used here. */
 export interface SharpLike {

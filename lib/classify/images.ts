@@ -6,7 +6,7 @@ import type { RawImage } from '../data/image.js';
 import type { DataLimits } from '../data/limits.js';
 import { prefetch } from '../data/prefetch.js';
 import { ResidualSkipError } from '../errors.js';
-import { describeTensor, isTensorLike, Tensor, type TensorLike, toTensor } from '../tensor.js';
+import { describeTensor, isTensorLike, Tensor, type TensorLike, toTensor } from '../tensor/tensor.js';
 import type { ImageClassifier } from './image-classifier.js';
 import { type ImageSource, nameOf, toRawImage } from './image-source.js';
 import type { Unusable } from './unusable.js';

@@ -3,8 +3,8 @@ import type { SessionOptions } from '../session/options.js';
 import type { InferenceSession } from '../session/session.js';
 import type { TensorMap } from '../skip/observer.js';
 import type { ItemTrace } from '../skip/trace.js';
-import type { Tensor } from '../tensor.js';
-import { parseStrict } from '../validation.js';
+import type { Tensor } from '../tensor/tensor.js';
+import { parseStrict } from '../util/validation.js';
 import { classOutput, type Prediction, predictions } from './class-scores.js';
 import {
   resultsOf,

@@ -1,6 +1,5 @@
 /** What text classifiers and embedders share: a session, a tokenizer, and runs of texts. */
 import { z } from 'zod';
-import { append } from '../append.js';
 import { findModel, type ModelFiles } from '../data/model-files.js';
 import { TextTokenizer, TOKEN_INPUTS } from '../data/tokenizer.js';
 import { ResidualSkipError } from '../errors.js';
@@ -10,7 +9,8 @@ import { InferenceSession } from '../session/session.js';
 import type { PolicySource } from '../skip/load-policy.js';
 import type { TensorMap } from '../skip/observer.js';
 import type { ItemTrace } from '../skip/trace.js';
-import { isFloat, Tensor, toFloat32 } from '../tensor.js';
+import { isFloat, Tensor, toFloat32 } from '../tensor/tensor.js';
+import { append } from '../util/append.js';
 
 /** A text, or a pair of them for networks that compare two. */
 export type TextInput = string | { readonly text: string; readonly pair: string };

@@ -1,7 +1,7 @@
 /** Sources of many texts: files, and iterables. */
 import { isTextFile, readTexts } from '../data/texts.js';
 import { ResidualSkipError } from '../errors.js';
-import type { Tensor } from '../tensor.js';
+import type { Tensor } from '../tensor/tensor.js';
 import { type DataOptions, type Item, type Items, labelOf } from './images.js';
 import { isTextInput, type TextInput } from './text-model.js';
 

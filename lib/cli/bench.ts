@@ -10,7 +10,7 @@ import { serveBenchWorker } from '../measure/worker.js';
 import { compileModel } from '../model/compile.js';
 import { loadModel } from '../model/load.js';
 import { ISAS, type Isa } from '../session/options.js';
-import { packageRoot } from '../version.js';
+import { packageRoot } from '../util/version.js';
 import { type Io, paint, startProgress } from './io.js';
 import { positiveInteger } from './options.js';
 import { collectShape, SHAPE_HELP, type ShapeOption, shapesOf } from './shapes.js';

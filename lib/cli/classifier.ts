@@ -4,7 +4,7 @@ import { Work } from '../classify/work.js';
 import type { DataLimits } from '../data/limits.js';
 import { TimedClassifier } from '../measure/timed-classifier.js';
 import type { RunObserver } from '../skip/observer.js';
-import type { Tensor } from '../tensor.js';
+import type { Tensor } from '../tensor/tensor.js';
 import type { Io } from './io.js';
 import type { EngineOptions } from './options.js';
 

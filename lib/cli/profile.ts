@@ -7,7 +7,7 @@ import { sizeOf } from '../numeric/shapes.js';
 import type { Profile, ProfileEvent } from '../session/profile.js';
 import { InferenceSession } from '../session/session.js';
 import type { TensorMap } from '../skip/observer.js';
-import { ARRAY_OF, Tensor } from '../tensor.js';
+import { ARRAY_OF, Tensor } from '../tensor/tensor.js';
 import { checkWritable, writeResult } from './files.js';
 import { type Io, paint } from './io.js';
 import { addEngineOptions, type EngineOptions, positiveInteger } from './options.js';

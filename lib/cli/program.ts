@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import { packageVersion } from '../version.js';
+import { packageVersion } from '../util/version.js';
 import { addAuditCommand } from './audit.js';
 import { addBenchCommand } from './bench.js';
 import { addCalibrateCommand } from './calibrate.js';

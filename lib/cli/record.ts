@@ -6,7 +6,7 @@ import type { DataLimits } from '../data/limits.js';
 import { findModel } from '../data/model-files.js';
 import type { EnergyReport } from '../measure/energy.js';
 import { MOST_MEASURED } from '../measure/timed-classifier.js';
-import type { Tensor } from '../tensor.js';
+import type { Tensor } from '../tensor/tensor.js';
 import { openClassifier, openUnlabelled } from './classifier.js';
 import { checkWritable, unwritable } from './files.js';
 import { type Io, startProgress } from './io.js';

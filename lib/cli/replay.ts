@@ -5,7 +5,7 @@ import { likelyFirst } from '../data/dataset.js';
 import type { DataLimits } from '../data/limits.js';
 import { ResidualSkipError } from '../errors.js';
 import type { TimedClassifier } from '../measure/timed-classifier.js';
-import type { Tensor } from '../tensor.js';
+import type { Tensor } from '../tensor/tensor.js';
 import { openClassifier, openUnlabelled } from './classifier.js';
 import { readLog } from './files.js';
 import { type Io, paint, startProgress } from './io.js';

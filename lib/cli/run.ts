@@ -9,7 +9,7 @@ import type { TimedClassifier } from '../measure/timed-classifier.js';
 import { mean, median } from '../numeric/statistics.js';
 import { cosineDistance } from '../numeric/vectors.js';
 import type { BlockInfo } from '../skip/block-info.js';
-import type { Tensor } from '../tensor.js';
+import type { Tensor } from '../tensor/tensor.js';
 import { openClassifier } from './classifier.js';
 import { type Io, paint, startProgress } from './io.js';
 import { addDataOptions, type EngineOptions, positiveInteger } from './options.js';

@@ -1,5 +1,5 @@
 import { ResidualSkipError } from '../errors.js';
-import { Tensor, type TensorLike, toTensor } from '../tensor.js';
+import { Tensor, type TensorLike, toTensor } from '../tensor/tensor.js';
 import { DATATYPES, type Datatype, datatypeOf } from './datatypes.js';
 
 export interface ClientOptions {

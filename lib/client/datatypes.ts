@@ -1,4 +1,4 @@
-import { ARRAY_OF, type DataType } from '../tensor.js';
+import { ARRAY_OF, type DataType } from '../tensor/tensor.js';
 
 function elements<T extends DataType>(type: T) {
   return { type, array: ARRAY_OF[type] } as const;

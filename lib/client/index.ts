@@ -1,5 +1,5 @@
 export { ResidualSkipError } from '../errors.js';
-export { Tensor } from '../tensor.js';
+export { Tensor } from '../tensor/tensor.js';
 export {
   Client,
   type ClientOptions,

@@ -2,7 +2,7 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { extname, join } from 'node:path';
 import type { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
-import { parseStrict } from '../validation.js';
+import { parseStrict } from '../util/validation.js';
 
 const IMAGE_EXTENSIONS = new Set(['.jpg', '.jpeg', '.png', '.webp', '.gif', '.tif', '.tiff', '.avif']);
 

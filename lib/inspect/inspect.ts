@@ -1,14 +1,14 @@
 /** Finds what can be skipped in a model. */
 import { z } from 'zod';
 import { findModel } from '../data/model-files.js';
+import { gatesOutOfUse } from '../model/blocks/unusable-gates.js';
 import { compileModel } from '../model/compile.js';
-import type { Dimension, ModelPort } from '../model/graph.js';
 import { loadModel, unsupportedOperators } from '../model/load.js';
-import type { OwnExit, Program, UnusableGate, ValueId } from '../model/program.js';
-import { gatesOutOfUse } from '../model/unusable-gates.js';
+import type { OwnExit, Program, UnusableGate, ValueId } from '../model/program/program.js';
+import type { Dimension, ModelPort } from '../model/read/graph.js';
 import { checkSource, type ModelSource } from '../session/source.js';
 import { type BlockInfo, describeBlocks } from '../skip/block-info.js';
-import { parseStrict } from '../validation.js';
+import { parseStrict } from '../util/validation.js';
 import { bindingOf, type Shapes } from './shapes.js';
 
 /** An input or output; a symbolic dimension is given by its name. */

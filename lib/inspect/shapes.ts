@@ -2,12 +2,12 @@ import type { ModelFiles } from '../data/model-files.js';
 import { Preprocessor } from '../data/preprocess.js';
 import { TOKEN_INPUTS, tokenLimit } from '../data/tokenizer.js';
 import { ResidualSkipError } from '../errors.js';
-import type { Dimension } from '../model/graph.js';
-import type { Binding, Model, ModelInput } from '../model/model.js';
+import type { Dimension } from '../model/read/graph.js';
+import type { Binding, Model, ModelInput } from '../model/read/model.js';
 import { sizeOf } from '../numeric/shapes.js';
 import { bindFeeds, declaredBinding } from '../session/feeds.js';
-import { suggest } from '../suggest.js';
-import { allocate, type DataType, Tensor, type TensorLike } from '../tensor.js';
+import { allocate, type DataType, Tensor, type TensorLike } from '../tensor/tensor.js';
+import { suggest } from '../util/suggest.js';
 
 /** Shapes of inputs by name, or the shape of the only input. */
 export type Shapes = readonly number[] | { readonly [input: string]: readonly number[] };

@@ -1,5 +1,5 @@
 import { sizeOf } from '../numeric/shapes.js';
-import { INTEGER_RANGE, isBig, type ValueType } from '../tensor.js';
+import { INTEGER_RANGE, isBig, type ValueType } from '../tensor/tensor.js';
 import type { KernelTensor } from './tensor.js';
 
 /**

@@ -1,7 +1,7 @@
 /** Pointwise operators. Integers wrap around; integer division truncates, and a division by zero gives 0. */
 
 import { sizeOf } from '../numeric/shapes.js';
-import { isBig } from '../tensor.js';
+import { isBig } from '../tensor/tensor.js';
 import { activate } from './activation.js';
 import type { BinaryKind, CompareKind, LogicalKind, Operations } from './operations.js';
 import { forEachRow, planRows } from './rows.js';

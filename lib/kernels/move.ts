@@ -5,7 +5,7 @@
 
 import { ResidualSkipError } from '../errors.js';
 import { sizeOf } from '../numeric/shapes.js';
-import { isBig } from '../tensor.js';
+import { isBig } from '../tensor/tensor.js';
 import type { Operations, PadMode } from './operations.js';
 import { forEachRow, planRows } from './rows.js';
 import { broadcastStrides, denseStrides, type KernelTensor, splitAt } from './tensor.js';

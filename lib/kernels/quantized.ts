@@ -1,6 +1,6 @@
 /** Integer steps: their sums are exact, so that results have the same bits everywhere. */
 import { sizeOf } from '../numeric/shapes.js';
-import type { NumberData, TensorData } from '../tensor.js';
+import type { NumberData, TensorData } from '../tensor/tensor.js';
 import { activate } from './activation.js';
 import { conv } from './conv.js';
 import { matmul } from './gemm.js';

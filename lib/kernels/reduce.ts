@@ -1,5 +1,5 @@
 import { sizeOf } from '../numeric/shapes.js';
-import { INTEGER_RANGE, isBig } from '../tensor.js';
+import { INTEGER_RANGE, isBig } from '../tensor/tensor.js';
 import { greater, lesser } from './elementwise.js';
 import type { GlobalPoolKind, Operations, ReduceKind } from './operations.js';
 import { forEachRow, planRows } from './rows.js';

@@ -1,6 +1,6 @@
 /** Operators that read or write elements at positions given by other tensors. They throw INVALID_ARGUMENT when one is out of range. */
 import { sizeOf } from '../numeric/shapes.js';
-import { isBig } from '../tensor.js';
+import { isBig } from '../tensor/tensor.js';
 import { copy, resolveIndex } from './move.js';
 import type { Operations, ScatterKind } from './operations.js';
 import { denseStrides, type KernelTensor } from './tensor.js';

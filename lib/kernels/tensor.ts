@@ -1,5 +1,5 @@
 import { sizeOf } from '../numeric/shapes.js';
-import type { TensorData, ValueType } from '../tensor.js';
+import type { TensorData, ValueType } from '../tensor/tensor.js';
 
 /** A dense row-major tensor that a kernel reads or fills. */
 export interface KernelTensor {

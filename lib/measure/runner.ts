@@ -1,5 +1,5 @@
 import { sizeOf } from '../numeric/shapes.js';
-import { allocate, type DataType, isBig, type TensorData } from '../tensor.js';
+import { allocate, type DataType, isBig, type TensorData } from '../tensor/tensor.js';
 
 /** One float32 input batch, the same for every runner. */
 export interface BenchInput {

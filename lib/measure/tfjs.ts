@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { ResidualSkipError } from '../errors.js';
 import { compileModel } from '../model/compile.js';
 import { loadModel } from '../model/load.js';
-import { type Activation, NONE, type Program, type Step, type StepNamed } from '../model/program.js';
+import { type Activation, NONE, type Program, type Step, type StepNamed } from '../model/program/program.js';
 import { importPeer } from './import-peer.js';
 import type { BenchInput, Runner, RunnerConfig, Runtime } from './runner.js';
 

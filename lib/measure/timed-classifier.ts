@@ -6,7 +6,7 @@ import type { InferenceSession } from '../session/session.js';
 import type { BlockInfo } from '../skip/block-info.js';
 import type { TensorMap } from '../skip/observer.js';
 import type { ItemTrace } from '../skip/trace.js';
-import type { Tensor } from '../tensor.js';
+import type { Tensor } from '../tensor/tensor.js';
 import { type EnergyReport, measureEnergy } from './energy.js';
 
 /** What one item did, and the totals that its trace is compared with. */

@@ -1,10 +1,15 @@
-import { costOf } from './cost.js';
-import { detachExits, placeExits } from './exits.js';
-import { fuse, fuseResiduals, simplify } from './fuse.js';
-import { recogniseGates } from './gates.js';
-import { integerise } from './integer.js';
-import type { Ir } from './ir.js';
-import type { Binding, Model } from './model.js';
+import { atOnce, type Sliced } from '../util/slices.js';
+import { detachExits, placeExits } from './blocks/exits.js';
+import { recogniseGates } from './blocks/gates.js';
+import { findBlocks } from './blocks/residual.js';
+import { schedule } from './blocks/schedule.js';
+import { unusableGates } from './blocks/unusable-gates.js';
+import { specializing } from './lower/specialize.js';
+import { fuse, fuseResiduals, simplify } from './optimise/fuse.js';
+import { integerise } from './optimise/integer.js';
+import { Region } from './optimise/region.js';
+import { costOf } from './program/cost.js';
+import type { Ir } from './program/ir.js';
 import {
   type Block,
   NONE,
@@ -14,13 +19,8 @@ import {
   type Step,
   type Value,
   type ValueId,
-} from './program.js';
-import { Region } from './region.js';
-import { findBlocks } from './residual.js';
-import { schedule } from './schedule.js';
-import { atOnce, type Sliced } from './slices.js';
-import { specializing } from './specialize.js';
-import { unusableGates } from './unusable-gates.js';
+} from './program/program.js';
+import type { Binding, Model } from './read/model.js';
 
 /** The program of a model for concrete input shapes. */
 export function compileModel(model: Model, binding: Binding): Program {

@@ -6,8 +6,7 @@
  * linear numbers, and two lengths with the same outcome have it between them, too. What rounds has no rule, such as strides, `Resize`
  * and integer division, nor has an operator that isn't listed: programs of such graphs are compiled.
  */
-import { type Graph, type Node, subgraphsOf } from './graph.js';
-import type { LoweredIr } from './ir.js';
+
 import {
   type Kind,
   LENGTH_RULES,
@@ -17,7 +16,9 @@ import {
   transposed,
   varies,
 } from './length-rules.js';
-import type { ValueId } from './program.js';
+import type { LoweredIr } from './program/ir.js';
+import type { ValueId } from './program/program.js';
+import { type Graph, type Node, subgraphsOf } from './read/graph.js';
 
 /** What the proof reads of a graph that was lowered for one length. */
 export interface Outline {

@@ -1,13 +1,13 @@
 /** How operators treat an open length: the rules from which lib/model/length-proof.ts proves that a graph depends linearly on it. */
 import { range, type Shape } from '../numeric/shapes.js';
-import type { Node } from './graph.js';
-import { ACTIVATIONS } from './operators/activations.js';
-import { ATTENTION } from './operators/attention.js';
-import { ELEMENTWISE } from './operators/elementwise.js';
-import { findOperator } from './operators/index.js';
-import { MATRIX } from './operators/matrix.js';
-import { NORMALIZATION } from './operators/normalization.js';
-import { REDUCTION } from './operators/reduction.js';
+import { ACTIVATIONS } from './lower/operators/activations.js';
+import { ATTENTION } from './lower/operators/attention.js';
+import { ELEMENTWISE } from './lower/operators/elementwise.js';
+import { findOperator } from './lower/operators/index.js';
+import { MATRIX } from './lower/operators/matrix.js';
+import { NORMALIZATION } from './lower/operators/normalization.js';
+import { REDUCTION } from './lower/operators/reduction.js';
+import type { Node } from './read/graph.js';
 
 export interface OutlinedValue {
   readonly shape: Shape;

@@ -3,14 +3,14 @@
  * two lengths differ in numbers alone: after a few, the others follow by interpolation.
  */
 import { sizeOf } from '../numeric/shapes.js';
-import type { TensorData } from '../tensor.js';
+import type { TensorData } from '../tensor/tensor.js';
+import { atOnce, type Sliced } from '../util/slices.js';
 import { building } from './compile.js';
-import type { Ir } from './ir.js';
 import { isLinear, type Outline, outlineOf } from './length-proof.js';
-import type { Binding, Model } from './model.js';
-import type { Program, Value } from './program.js';
-import { atOnce, type Sliced } from './slices.js';
-import { specializing } from './specialize.js';
+import { specializing } from './lower/specialize.js';
+import type { Ir } from './program/ir.js';
+import type { Program, Value } from './program/program.js';
+import type { Binding, Model } from './read/model.js';
 
 /** Programs that interpolation starts from: three determine a polynomial, the fourth confirms it. */
 const SAMPLES = 4;

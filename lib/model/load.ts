@@ -1,19 +1,19 @@
 import { ResidualSkipError } from '../errors.js';
 import { sizeOf } from '../numeric/shapes.js';
-import { copyData } from '../tensor.js';
-import { analyseBatching } from './batching.js';
-import { readExternalData } from './external.js';
-import { alignInPlace, hashed, type ModelFile, readModelFile } from './file.js';
-import { BEGINNING_BYTES, kindOf, wayOut } from './foreign.js';
-import { inlineFunctions } from './functions.js';
-import type { Model } from './model.js';
-import { type DecodedModel, decodeModel } from './onnx.js';
-import { decodingModelProto, type GraphProto, type ModelProto } from './proto.js';
-import { inTurns } from './slices.js';
-import { toBigInt } from './tensor-proto.js';
-import { requireSupported, unsupportedOperators } from './unsupported.js';
+import { copyData } from '../tensor/tensor.js';
+import { inTurns } from '../util/slices.js';
+import { analyseBatching } from './lower/batching.js';
+import { requireSupported, unsupportedOperators } from './lower/unsupported.js';
+import { readExternalData } from './read/external.js';
+import { alignInPlace, hashed, type ModelFile, readModelFile } from './read/file.js';
+import { BEGINNING_BYTES, kindOf, wayOut } from './read/foreign.js';
+import { inlineFunctions } from './read/functions.js';
+import type { Model } from './read/model.js';
+import { type DecodedModel, decodeModel } from './read/onnx.js';
+import { decodingModelProto, type GraphProto, type ModelProto } from './read/proto.js';
+import { toBigInt } from './read/tensor-proto.js';
 
-export { unsupportedOperators } from './unsupported.js';
+export { unsupportedOperators } from './lower/unsupported.js';
 
 export interface LoadOptions {
   /** Returns a model that can't run, so that it can be inspected. */

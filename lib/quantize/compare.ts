@@ -6,7 +6,7 @@ import { argMax } from '../numeric/softmax.js';
 import { median } from '../numeric/statistics.js';
 import type { InferenceSession } from '../session/session.js';
 import { probabilities } from '../skip/scores.js';
-import type { Tensor } from '../tensor.js';
+import type { Tensor } from '../tensor/tensor.js';
 
 /** A share of what was compared. */
 export interface Share {

@@ -1,6 +1,6 @@
 /** One float network, and the quantised ones that its settings give. */
 import { ResidualSkipError } from '../errors.js';
-import type { ModelProto, NodeProto } from '../model/proto.js';
+import type { ModelProto, NodeProto } from '../model/read/proto.js';
 import { emit } from './emit.js';
 import { equalise, pairsOf } from './equalise.js';
 import { Histogram } from './histogram.js';

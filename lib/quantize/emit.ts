@@ -1,5 +1,5 @@
 /** Writes a quantised network: QuantizeLinear and DequantizeLinear around float operators, which any runtime understands. */
-import type { ModelProto, NodeProto } from '../model/proto.js';
+import type { ModelProto, NodeProto } from '../model/read/proto.js';
 import { type Network, rename, tensorProto } from './network.js';
 import type { Plan } from './plan.js';
 import type { Quantisation } from './range.js';

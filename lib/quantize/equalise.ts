@@ -3,7 +3,7 @@
  * channels between two layers are scaled up to similar ranges, so that one scale fits them all, and the second layer's weights
  * are scaled down. The network computes the same.
  */
-import type { NodeProto } from '../model/proto.js';
+import type { NodeProto } from '../model/read/proto.js';
 import { type Network, tensorProto, type Weights } from './network.js';
 import type { Observed } from './observe.js';
 import type { Layer } from './plan.js';

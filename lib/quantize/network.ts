@@ -1,10 +1,10 @@
 /** A float network as its ONNX file holds it, to be rewritten: all data inline, without nodes that do nothing. */
 import { ResidualSkipError } from '../errors.js';
-import { readExternalData, tensorsOf } from '../model/external.js';
-import { readModelFile } from '../model/file.js';
-import type { AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto } from '../model/proto.js';
-import { decodeModelProto } from '../model/proto.js';
-import { decodeTensor, toBigInt } from '../model/tensor-proto.js';
+import { readExternalData, tensorsOf } from '../model/read/external.js';
+import { readModelFile } from '../model/read/file.js';
+import type { AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto } from '../model/read/proto.js';
+import { decodeModelProto } from '../model/read/proto.js';
+import { decodeTensor, toBigInt } from '../model/read/tensor-proto.js';
 
 const FLOAT = 1;
 /** float16, double and bfloat16. */

@@ -2,10 +2,10 @@
 import type { ImageClassifier } from '../classify/image-classifier.js';
 import type { Work } from '../classify/work.js';
 import { prefetch } from '../data/prefetch.js';
-import { encodeModelProto } from '../model/proto.js';
+import { encodeModelProto } from '../model/read/proto.js';
 import type { SessionOptions } from '../session/options.js';
 import { InferenceSession } from '../session/session.js';
-import type { Tensor } from '../tensor.js';
+import type { Tensor } from '../tensor/tensor.js';
 import { Histogram } from './histogram.js';
 import type { Network } from './network.js';
 import type { Shapes, ValueShape } from './plan.js';

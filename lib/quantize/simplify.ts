@@ -1,5 +1,5 @@
 /** What is computed before a network is quantised: batch normalisation becomes a part of the convolution before it. */
-import type { NodeProto } from '../model/proto.js';
+import type { NodeProto } from '../model/read/proto.js';
 import { attributeOf, type Network, tensorProto } from './network.js';
 import type { Shapes } from './plan.js';
 

@@ -1,13 +1,13 @@
 import type { Backend } from '../backends/backend.js';
-import type { Model } from '../model/model.js';
-import type { Program } from '../model/program.js';
+import type { Program } from '../model/program/program.js';
+import type { Model } from '../model/read/model.js';
 import { describeBlocks } from '../skip/block-info.js';
 import { layersOf } from '../skip/compiled-policy.js';
 import { guardedAnswers } from '../skip/guards.js';
 import type { RunContext } from '../skip/observer.js';
 import { partsOf, type SkipPolicy } from '../skip/policy.js';
 import { classScoresOf } from '../skip/scores.js';
-import { packageVersion } from '../version.js';
+import { packageVersion } from '../util/version.js';
 
 /** Creates the RunContext of a session's runs, once for each policy and program. */
 export class Contexts {

@@ -1,4 +1,4 @@
-import { packageVersion } from '../version.js';
+import { packageVersion } from '../util/version.js';
 
 /** Settings of the process, with onnxruntime's names. */
 export interface Env {

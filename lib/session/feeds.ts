@@ -1,7 +1,6 @@
 import { ResidualSkipError } from '../errors.js';
-import type { Dimension, ModelPort } from '../model/graph.js';
-import type { Binding, InputBinding, Model, ModelInput } from '../model/model.js';
-import { suggest } from '../suggest.js';
+import type { Dimension, ModelPort } from '../model/read/graph.js';
+import type { Binding, InputBinding, Model, ModelInput } from '../model/read/model.js';
 import {
   copyData,
   describeTensor,
@@ -12,7 +11,8 @@ import {
   toFloat32,
   toTensor,
   withData,
-} from '../tensor.js';
+} from '../tensor/tensor.js';
+import { suggest } from '../util/suggest.js';
 
 /** Input tensors by name; tensors of onnxruntime-common are accepted, too. */
 export type Feeds = { readonly [inputName: string]: Tensor | TensorLike };

@@ -1,6 +1,6 @@
 import { ResidualSkipError } from '../errors.js';
-import type { Model } from '../model/model.js';
-import type { Port, Program } from '../model/program.js';
+import type { Port, Program } from '../model/program/program.js';
+import type { Model } from '../model/read/model.js';
 import type { TensorMap } from '../skip/observer.js';
 import {
   asType,
@@ -11,7 +11,7 @@ import {
   type TensorData,
   type TensorLike,
   toTensor,
-} from '../tensor.js';
+} from '../tensor/tensor.js';
 import { checkNames } from './feeds.js';
 import { RUN_OPTIONS } from './options.js';
 import { keptOutput, type Results, shapeOf, typeOf } from './results.js';

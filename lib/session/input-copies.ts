@@ -1,4 +1,4 @@
-import { copyData, type TensorData } from '../tensor.js';
+import { copyData, type TensorData } from '../tensor/tensor.js';
 
 /** Number of arrays kept for later runs: what an observer holds at a time, and some more. */
 const KEPT = 72;

@@ -1,5 +1,5 @@
-import type { Dimension, ModelPort } from '../model/graph.js';
-import type { DataType } from '../tensor.js';
+import type { Dimension, ModelPort } from '../model/read/graph.js';
+import type { DataType } from '../tensor/tensor.js';
 
 /** An input or output, in onnxruntime's form. A symbolic dimension is given by its name. */
 export interface TensorMetadata {

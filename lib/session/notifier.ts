@@ -8,7 +8,7 @@ import {
   type TensorMap,
 } from '../skip/observer.js';
 import type { ItemDecisions, SkipTrace } from '../skip/trace.js';
-import type { TensorData } from '../tensor.js';
+import type { TensorData } from '../tensor/tensor.js';
 import type { Contexts } from './contexts.js';
 import { InputCopies } from './input-copies.js';
 import type { PreparedRun, RunOutcome } from './run.js';

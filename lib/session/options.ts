@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { PolicySource } from '../skip/load-policy.js';
 import type { RunObserver } from '../skip/observer.js';
-import { parseStrict } from '../validation.js';
+import { parseStrict } from '../util/validation.js';
 import { env } from './env.js';
 import type { Progress } from './progress.js';
 import type { ModelSource } from './source.js';

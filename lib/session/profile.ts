@@ -1,7 +1,7 @@
-import { append } from '../append.js';
 import type { CompiledProgram } from '../backends/backend.js';
-import type { Program } from '../model/program.js';
-import { packageVersion } from '../version.js';
+import type { Program } from '../model/program/program.js';
+import { append } from '../util/append.js';
+import { packageVersion } from '../util/version.js';
 
 /** A complete event of Chrome's trace format (Duerig and others, "Trace Event Format", phase X). */
 export interface ProfileEvent {

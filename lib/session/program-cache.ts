@@ -1,16 +1,16 @@
 import { createHash } from 'node:crypto';
 import type { Backend, CompiledProgram, OnPacked } from '../backends/backend.js';
-import { LruMap } from '../lru-map.js';
-import { mayHaveExits } from '../model/exits.js';
-import type { Ir } from '../model/ir.js';
+import { mayHaveExits } from '../model/blocks/exits.js';
 import { LengthSeries } from '../model/length-series.js';
-import type { Binding, Model } from '../model/model.js';
-import type { Program } from '../model/program.js';
-import { inTurns, type Sliced } from '../model/slices.js';
+import type { Ir } from '../model/program/ir.js';
+import type { Program } from '../model/program/program.js';
+import type { Binding, Model } from '../model/read/model.js';
 import { attachExits, resolveExits } from '../skip/attach.js';
 import { CompiledPolicy } from '../skip/compiled-policy.js';
 import { partsOf, type SkipPolicy } from '../skip/policy.js';
-import { copyData } from '../tensor.js';
+import { copyData } from '../tensor/tensor.js';
+import { LruMap } from '../util/lru-map.js';
+import { inTurns, type Sliced } from '../util/slices.js';
 import { ResultPool } from './results.js';
 
 /** The compiled program of one binding, with the policies that were applied to it. */

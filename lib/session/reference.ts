@@ -1,8 +1,8 @@
 /** The network that answers are verified with, when it isn't the session's own. */
 import { ResidualSkipError } from '../errors.js';
-import type { Model } from '../model/model.js';
+import type { Model } from '../model/read/model.js';
 import type { SkipPolicy } from '../skip/policy.js';
-import { describeTensor } from '../tensor.js';
+import { describeTensor } from '../tensor/tensor.js';
 
 /**
  * Checks that two models take the same inputs and give outputs of the same names.

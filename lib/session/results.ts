@@ -1,7 +1,7 @@
-import type { Port, Program } from '../model/program.js';
+import type { Port, Program } from '../model/program/program.js';
 import { sizeOf } from '../numeric/shapes.js';
 import { decisionsIn } from '../skip/compiled-policy.js';
-import { allocate, type DataType, type TensorData } from '../tensor.js';
+import { allocate, type DataType, type TensorData } from '../tensor/tensor.js';
 
 /** The arrays that a run fills; see RunRequest. */
 export interface Results {

@@ -4,7 +4,7 @@ import { ResidualSkipError } from '../errors.js';
 import { type CompiledPolicy, decisionsIn } from '../skip/compiled-policy.js';
 import { isGuarded } from '../skip/guards.js';
 import { classScoresOf } from '../skip/scores.js';
-import { allocate, type TensorData } from '../tensor.js';
+import { allocate, type TensorData } from '../tensor/tensor.js';
 
 /**
  * Items whose class scores touch a guarded class, and that skipped a block or took an exit.

@@ -1,9 +1,9 @@
 /** Builds the early exits of a policy, and those of the model that it keeps, into a program. */
 import { ResidualSkipError } from '../errors.js';
-import { costOf } from '../model/cost.js';
-import { stepsFor } from '../model/exits.js';
-import { Growth } from '../model/grow.js';
-import type { Block, OwnExit, Port, Program, Step, ValueId } from '../model/program.js';
+import { stepsFor } from '../model/blocks/exits.js';
+import { costOf } from '../model/program/cost.js';
+import { Growth } from '../model/program/grow.js';
+import type { Block, OwnExit, Port, Program, Step, ValueId } from '../model/program/program.js';
 import { featureSteps, type Head, isReadable, layerSteps, multiplyAddsOf, widthOf } from './head.js';
 import { finishOf } from './scores.js';
 

@@ -1,4 +1,4 @@
-import type { CompareKind, GateForm, Program, ShortcutKind } from '../model/program.js';
+import type { CompareKind, GateForm, Program, ShortcutKind } from '../model/program/program.js';
 
 /** One residual block. */
 export interface BlockInfo {

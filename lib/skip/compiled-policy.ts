@@ -1,7 +1,7 @@
 /** Policies applied to programs. */
 import { ResidualSkipError } from '../errors.js';
-import type { Block, Program } from '../model/program.js';
-import { suggest } from '../suggest.js';
+import type { Block, Program } from '../model/program/program.js';
+import { suggest } from '../util/suggest.js';
 import { resolveExits } from './attach.js';
 import { type BlockAction, type PolicyParts, partsOf, type SkipPolicy } from './policy.js';
 

@@ -1,6 +1,6 @@
 /** Heads: small classifiers on a feature map or on tokens, by which exits and gates decide. */
 import type { Operations } from '../kernels/operations.js';
-import type { Growth } from '../model/grow.js';
+import type { Growth } from '../model/program/grow.js';
 import {
   NO_ACTIVATION,
   NO_REQUANTISATION,
@@ -10,9 +10,9 @@ import {
   type Term,
   type Value,
   type ValueId,
-} from '../model/program.js';
+} from '../model/program/program.js';
 import { range, sizeOf } from '../numeric/shapes.js';
-import { ARRAY_OF } from '../tensor.js';
+import { ARRAY_OF } from '../tensor/tensor.js';
 
 /**
  * The inputs of a head, computed from a feature map [N, C, height, width].

@@ -1,7 +1,7 @@
 /** The values of `policy` options, and the policies that they stand for. */
 import { readFileSync } from 'node:fs';
 import { ResidualSkipError } from '../errors.js';
-import { LruMap } from '../lru-map.js';
+import { LruMap } from '../util/lru-map.js';
 import { parsePolicy, type SkipPolicy } from './policy.js';
 
 /**

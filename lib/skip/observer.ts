@@ -1,4 +1,4 @@
-import type { Tensor } from '../tensor.js';
+import type { Tensor } from '../tensor/tensor.js';
 import type { BlockInfo } from './block-info.js';
 import type { SkipPolicy } from './policy.js';
 import type { ScoreProfiles } from './profile.js';

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { inspect } from 'node:util';
 import { z } from 'zod';
-import { parseStrict } from '../validation.js';
+import { parseStrict } from '../util/validation.js';
 import { type ExitSpec, MODEL_EXITS } from './attach.js';
 import { type Guard, guardSchema, type ResolvedGuard, resolveGuards } from './guards.js';
 import { decodeExits, type EncodedHeads, headsSchema } from './head-codec.js';

@@ -1,6 +1,6 @@
 /** Class scores: which output of a network holds them, what they mean, and the classes they rank. */
 
-import type { Activation, Program, Step, ValueId } from '../model/program.js';
+import type { Activation, Program, Step, ValueId } from '../model/program/program.js';
 import { sizeOf } from '../numeric/shapes.js';
 import { softmax } from '../numeric/softmax.js';
 

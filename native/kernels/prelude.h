@@ -10,7 +10,7 @@
 #include <limits>
 #include <utility>
 
-#include "kernels/conv_winograd.h"
+#include "kernels/convolution/conv_winograd.h"
 #include "kernels/table.h"
 #include "kernels/types.h"
 #include "simd/target.h"

@@ -1,5 +1,5 @@
 // Scalar entry points to the project's own exp, tanh, sigmoid and activations: the same bits as every
-// vector type gives per lane. Implemented in native/kernels/isa_scalar.cc from native/simd.
+// vector type gives per lane. Implemented in native/kernels/isa/isa_scalar.cc from native/simd.
 #pragma once
 
 #include "kernels/types.h"

@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <string_view>
 
-#include "kernels/isa.h"
+#include "kernels/isa/isa.h"
 #include "simd/target.h"
 
 #if RSKIP_X86

@@ -26,7 +26,7 @@ constexpr Share<T> share_of(T count, int part, int parts) {
   return {static_cast<T>(part_begin(count, part, parts)), static_cast<T>(part_begin(count, part + 1, parts))};
 }
 
-// Order is that of ACTIVATION_KINDS in lib/model/program.ts.
+// Order is that of ACTIVATION_KINDS in lib/model/program/program.ts.
 enum class ActivationKind : int32_t {
   kNone,
   kRelu,

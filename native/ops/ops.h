@@ -1,5 +1,5 @@
 // The long tail of operators in plain C++ loops, on dense tensors of any rank. Semantics are those of the
-// steps in lib/model/program.ts. Results don't depend on the instruction set: this code is compiled once,
+// steps in lib/model/program/program.ts. Results don't depend on the instruction set: this code is compiled once,
 // with contraction off. Long loops poll, and throw Cancelled when asked to end.
 #pragma once
 

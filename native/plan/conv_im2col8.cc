@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/conv_rules.h"
-#include "kernels/pack8.h"
+#include "kernels/convolution/conv_rules.h"
+#include "kernels/int8/pack8.h"
 #include "plan/kernel_instructions8.h"
 #include "plan/simple_instruction.h"
 

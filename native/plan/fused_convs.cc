@@ -6,7 +6,7 @@
 #include <optional>
 #include <utility>
 
-#include "kernels/pack.h"
+#include "kernels/matrix/pack.h"
 #include "plan/simple_instruction.h"
 
 namespace rskip {

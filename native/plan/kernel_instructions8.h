@@ -4,7 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "kernels/table8.h"
+#include "kernels/int8/table8.h"
 #include "plan/kernel_instructions.h"
 
 namespace rskip {

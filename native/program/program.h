@@ -1,4 +1,4 @@
-// The native form of lib/model/program.ts. A Program is decoded from words that lib/backends/encode.ts writes; nothing in
+// The native form of lib/model/program/program.ts. A Program is decoded from words that lib/backends/encode.ts writes; nothing in
 // them is trusted: decode_program() either returns a program whose indices, shapes and attributes fit each other, or
 // throws EngineError(kInternal).
 #pragma once
@@ -34,7 +34,7 @@ struct Value {
   size_t bytes() const { return static_cast<size_t>(elements) * dtype_size(dtype); }
 };
 
-// One step; which attributes are meaningful depends on `op`, as in lib/model/program.ts.
+// One step; which attributes are meaningful depends on `op`, as in lib/model/program/program.ts.
 struct Step {
   Op op{};
   std::vector<ValueId> inputs, outputs;

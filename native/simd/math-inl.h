@@ -201,7 +201,7 @@ RSKIP_INLINE V clamp(V x, float low, float high) {
   return min(splat<V>(high), max(splat<V>(low), x));
 }
 
-// The functions of Activation in lib/model/program.ts.
+// The functions of Activation in lib/model/program/program.ts.
 template <class V>
 V activate(V x, const Activation& act) {
   switch (act.kind) {

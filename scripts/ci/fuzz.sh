@@ -3,6 +3,7 @@
 # crafted files, always with the same cases. First checks that the fuzzer finds faults that are made on purpose.
 set -euo pipefail
 npx tsc -p test/fuzz
+export NODE_PATH=build-fuzz
 for fault in crash exit hang wait memory error; do
   if node build-fuzz/test/fuzz/run.js --cases 1 --fault "$fault" >/dev/null; then
     echo "the fuzzer does not find: $fault"

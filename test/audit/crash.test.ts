@@ -4,10 +4,10 @@ import { existsSync, readFileSync, statSync, truncateSync, writeFileSync } from 
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { serialize } from 'node:v8';
-import { auditLog } from '../../lib/audit/log.js';
-import { readAudit } from '../../lib/audit/read.js';
-import { replayAudit } from '../../lib/audit/replay.js';
-import type { RunEvent } from '../../lib/skip/observer.js';
+import { auditLog } from 'lib/audit/log.js';
+import { readAudit } from 'lib/audit/read.js';
+import { replayAudit } from 'lib/audit/replay.js';
+import type { RunEvent } from 'lib/skip/observer.js';
 import { DIST, describeBuilt } from '../helpers/dist.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
 import { itemsOf } from '../helpers/items.js';

@@ -1,8 +1,8 @@
-import type { Drift } from '../../lib/audit/drift-monitor.js';
-import { watch } from '../../lib/audit/watch.js';
-import { encodeExits } from '../../lib/skip/head-codec.js';
-import type { SkipPolicy } from '../../lib/skip/policy.js';
-import { Tensor } from '../../lib/tensor.js';
+import type { Drift } from 'lib/audit/drift-monitor.js';
+import { watch } from 'lib/audit/watch.js';
+import { encodeExits } from 'lib/skip/head-codec.js';
+import type { SkipPolicy } from 'lib/skip/policy.js';
+import { Tensor } from 'lib/tensor/tensor.js';
 import { Network } from '../helpers/networks.js';
 import { randomFloats, uniform } from '../helpers/random.js';
 import { withSession } from '../helpers/sessions.js';

@@ -1,10 +1,10 @@
 import { join } from 'node:path';
-import { auditLog } from '../../lib/audit/log.js';
-import { type AuditEntry, readAudit } from '../../lib/audit/read.js';
-import { replayAudit } from '../../lib/audit/replay.js';
-import { watch } from '../../lib/audit/watch.js';
-import type { SessionOptions } from '../../lib/session/options.js';
-import { Tensor } from '../../lib/tensor.js';
+import { auditLog } from 'lib/audit/log.js';
+import { type AuditEntry, readAudit } from 'lib/audit/read.js';
+import { replayAudit } from 'lib/audit/replay.js';
+import { watch } from 'lib/audit/watch.js';
+import type { SessionOptions } from 'lib/session/options.js';
+import { Tensor } from 'lib/tensor/tensor.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
 import { itemsOf } from '../helpers/items.js';
 import { Network } from '../helpers/networks.js';

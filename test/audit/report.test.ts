@@ -1,8 +1,8 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { auditLog } from '../../lib/audit/log.js';
-import type { RunContext, RunEvent } from '../../lib/skip/observer.js';
+import { auditLog } from 'lib/audit/log.js';
+import type { RunContext, RunEvent } from 'lib/skip/observer.js';
 import { COLOR_SCHEMES, expectReadable, expectSelfContained, testChromium } from '../helpers/browser.js';
 import { DIST, describeBuilt } from '../helpers/dist.js';
 import { folderOf, removeFolders } from '../helpers/files.js';

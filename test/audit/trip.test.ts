@@ -1,8 +1,8 @@
-import { auditLog } from '../../lib/audit/log.js';
-import { readAudit } from '../../lib/audit/read.js';
-import { watch } from '../../lib/audit/watch.js';
-import { encodeExits } from '../../lib/skip/head-codec.js';
-import type { SkipPolicy } from '../../lib/skip/policy.js';
+import { auditLog } from 'lib/audit/log.js';
+import { readAudit } from 'lib/audit/read.js';
+import { watch } from 'lib/audit/watch.js';
+import { encodeExits } from 'lib/skip/head-codec.js';
+import type { SkipPolicy } from 'lib/skip/policy.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
 import { Network } from '../helpers/networks.js';
 import { randomFloats } from '../helpers/random.js';

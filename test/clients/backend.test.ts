@@ -1,7 +1,7 @@
 /** onnxruntime-common takes this package as one of its backends. */
 import { join, resolve } from 'node:path';
+import { InferenceSession, onnxruntimeBackend } from 'lib/index.js';
 import * as ort from 'onnxruntime-common';
-import { InferenceSession, onnxruntimeBackend } from '../../lib/index.js';
 import { randomFloats } from '../helpers/random.js';
 
 const MODEL = resolve(__dirname, '../../demo/model.onnx');

@@ -16,7 +16,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { Embedder } from '../../lib/index.js';
+import { Embedder } from 'lib/index.js';
 import { expectClose } from '../helpers/compare.js';
 import { removeFolders } from '../helpers/files.js';
 import { LABELS, writeSeededModel } from '../helpers/seeded-network.js';

@@ -1,10 +1,10 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { type InferenceSession, Tensor } from '../../lib/index.js';
-import { decodeModelProto, decodeTensorProto, type GraphProto } from '../../lib/model/proto.js';
-import { decodeTensor } from '../../lib/model/tensor-proto.js';
-import { widenFloat16 } from '../../lib/numeric/float16.js';
-import { asType, type DataType } from '../../lib/tensor.js';
+import { type InferenceSession, Tensor } from 'lib/index.js';
+import { decodeModelProto, decodeTensorProto, type GraphProto } from 'lib/model/read/proto.js';
+import { decodeTensor } from 'lib/model/read/tensor-proto.js';
+import { widenFloat16 } from 'lib/numeric/float16.js';
+import { asType, type DataType } from 'lib/tensor/tensor.js';
 import { expectClose, type Tolerance } from '../helpers/compare.js';
 
 /** Where Debian's libonnx-testdata puts ONNX's own backend tests. */

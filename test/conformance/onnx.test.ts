@@ -1,6 +1,6 @@
-import { nativeInfo } from '../../lib/backends/native.js';
-import { InferenceSession, ResidualSkipError, type SessionOptions } from '../../lib/index.js';
-import { ISAS } from '../../lib/session/options.js';
+import { nativeInfo } from 'lib/backends/native.js';
+import { InferenceSession, ResidualSkipError, type SessionOptions } from 'lib/index.js';
+import { ISAS } from 'lib/session/options.js';
 import { expectClose } from '../helpers/compare.js';
 import { withSession } from '../helpers/sessions.js';
 import { available, type Case, lightResnet50, readCases, runCase } from './cases.js';

@@ -7,7 +7,7 @@ import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { appendFileSync, existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { type InferenceSession, type Isa, type SkipTrace, Tensor } from '../../lib/index.js';
+import { type InferenceSession, type Isa, type SkipTrace, Tensor } from 'lib/index.js';
 import { availableIsas, withSession } from '../helpers/sessions.js';
 
 const ROOT = resolve(__dirname, '../..');

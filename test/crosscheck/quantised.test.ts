@@ -5,8 +5,8 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { Tensor } from '../../lib/index.js';
-import { allocate } from '../../lib/tensor.js';
+import { Tensor } from 'lib/index.js';
+import { allocate } from 'lib/tensor/tensor.js';
 import { withSession } from '../helpers/sessions.js';
 
 const ROOT = resolve(__dirname, '../..');

@@ -3,7 +3,7 @@
  * writes the case's number to the file, which survives a crash. It sends its findings to the parent.
  */
 import { openSync, writeSync } from 'node:fs';
-import * as proof from '../../lib/model/length-proof.js';
+import * as proof from 'lib/model/length-proof.js';
 import { createOnly, makeCase, runCase } from './cases.js';
 import { CRAFTED } from './crafted.js';
 

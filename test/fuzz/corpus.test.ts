@@ -1,10 +1,10 @@
 /** Inputs that fuzzing once found, and tests of the fuzzer's mutations. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { loadPolicy, ResidualSkipError } from '../../lib/index.js';
-import { loadModel } from '../../lib/model/load.js';
-import { findOperator } from '../../lib/model/operators/index.js';
-import { decodeModelProto, type GraphProto } from '../../lib/model/proto.js';
+import { loadPolicy, ResidualSkipError } from 'lib/index.js';
+import { loadModel } from 'lib/model/load.js';
+import { findOperator } from 'lib/model/lower/operators/index.js';
+import { decodeModelProto, type GraphProto } from 'lib/model/read/proto.js';
 import { describeFailure, KINDS, makeCase, runCase } from './cases.js';
 import { MODELS } from './models.js';
 import { OPERATORS } from './mutate.js';

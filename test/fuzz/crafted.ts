@@ -2,7 +2,7 @@
  * Files of at most 1 MB that ask for much: each must be answered, or refused with an error of this package, within 2 s of the processor
  * and 512 MiB. See run.ts.
  */
-import { range } from '../../lib/numeric/shapes.js';
+import { range } from 'lib/numeric/shapes.js';
 import { float32s, GraphBuilder, int64s, modelBytes, tensor } from '../helpers/onnx-builder.js';
 import {
   chain,

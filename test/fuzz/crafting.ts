@@ -4,8 +4,8 @@ import {
   encodeModelProto,
   type FunctionProto,
   type NodeProto,
-} from '../../lib/model/proto.js';
-import { range } from '../../lib/numeric/shapes.js';
+} from 'lib/model/read/proto.js';
+import { range } from 'lib/numeric/shapes.js';
 import { float32s, GraphBuilder, int64s, modelBytes, tensor } from '../helpers/onnx-builder.js';
 
 export type Make = (g: GraphBuilder, x: string) => string;

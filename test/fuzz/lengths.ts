@@ -1,8 +1,8 @@
 /** Sessions that run one length after another, compared with programs compiled for one length alone. */
 import { createHash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
-import { type Feeds, InferenceSession, ResidualSkipError, Tensor } from '../../lib/index.js';
-import { range, sizeOf } from '../../lib/numeric/shapes.js';
+import { type Feeds, InferenceSession, ResidualSkipError, Tensor } from 'lib/index.js';
+import { range, sizeOf } from 'lib/numeric/shapes.js';
 import { randomFloats } from '../helpers/random.js';
 import { Random } from './random.js';
 

@@ -1,5 +1,5 @@
 /** Mutations of trees (a decoded model, JSON) at any place, and of bytes. */
-import type { ModelProto } from '../../lib/model/proto.js';
+import type { ModelProto } from 'lib/model/read/proto.js';
 import type { Random } from './random.js';
 
 type Container = Record<string | number, unknown>;

@@ -1,9 +1,9 @@
 /** Policies and an audit log for the gated network, to mutate. */
 import { createHash } from 'node:crypto';
-import { hashItem } from '../../lib/audit/hash.js';
-import type { AuditRecord } from '../../lib/audit/record.js';
-import { type SkipPolicy, Tensor } from '../../lib/index.js';
-import { encodeExits } from '../../lib/skip/head-codec.js';
+import { hashItem } from 'lib/audit/hash.js';
+import type { AuditRecord } from 'lib/audit/record.js';
+import { type SkipPolicy, Tensor } from 'lib/index.js';
+import { encodeExits } from 'lib/skip/head-codec.js';
 import { randomFloats } from '../helpers/random.js';
 import { GATED, GATED_BLOCKS } from './models.js';
 

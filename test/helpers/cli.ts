@@ -1,5 +1,5 @@
-import type { Io } from '../../lib/cli/io.js';
-import { runCli } from '../../lib/cli/program.js';
+import type { Io } from 'lib/cli/io.js';
+import { runCli } from 'lib/cli/program.js';
 
 export interface Captured {
   readonly code: number;

@@ -1,6 +1,6 @@
-import { type KernelStep, type KernelTensor, runStep } from '../../lib/kernels/index.js';
-import { sizeOf } from '../../lib/numeric/shapes.js';
-import { allocate, isBigData, type TensorData, type ValueType } from '../../lib/tensor.js';
+import { type KernelStep, type KernelTensor, runStep } from 'lib/kernels/index.js';
+import { sizeOf } from 'lib/numeric/shapes.js';
+import { allocate, isBigData, type TensorData, type ValueType } from 'lib/tensor/tensor.js';
 
 /** Runs the TypeScript kernel of a step on outputs that are first filled with garbage. */
 export function compute(

@@ -1,7 +1,7 @@
-import type { Backend, CompiledProgram, RunRequest } from '../../lib/backends/backend.js';
-import { ResidualSkipError } from '../../lib/errors.js';
-import type { Binding, Model, ModelInput } from '../../lib/model/model.js';
-import { type Block, NO_ACTIVATION, type Program } from '../../lib/model/program.js';
+import type { Backend, CompiledProgram, RunRequest } from 'lib/backends/backend.js';
+import { ResidualSkipError } from 'lib/errors.js';
+import { type Block, NO_ACTIVATION, type Program } from 'lib/model/program/program.js';
+import type { Binding, Model, ModelInput } from 'lib/model/read/model.js';
 
 function input(name: string, rest: Partial<ModelInput> = {}): ModelInput {
   return { name, dtype: 'float32', shape: ['batch', 2], batched: true, boundByValue: false, ...rest };

@@ -1,4 +1,4 @@
-import type { Ir, IrBranch, IrOp, IrStep } from '../../lib/model/ir.js';
+import type { Ir, IrBranch, IrOp, IrStep } from 'lib/model/program/ir.js';
 import {
   type ActivationKind,
   type BinaryKind,
@@ -7,8 +7,8 @@ import {
   NONE,
   type Value,
   type ValueId,
-} from '../../lib/model/program.js';
-import type { TensorData, ValueType } from '../../lib/tensor.js';
+} from 'lib/model/program/program.js';
+import type { TensorData, ValueType } from 'lib/tensor/tensor.js';
 import { randomFloats } from './random.js';
 
 type StepName = IrStep['op'];

@@ -1,5 +1,5 @@
-import type { ReplayItem } from '../../lib/audit/replay.js';
-import { Tensor } from '../../lib/tensor.js';
+import type { ReplayItem } from 'lib/audit/replay.js';
+import { Tensor } from 'lib/tensor/tensor.js';
 import type { Network } from './networks.js';
 
 /** The example images of a network, preprocessed, one by one. */

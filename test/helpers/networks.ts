@@ -1,8 +1,8 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
-import { decodeImage } from '../../lib/data/image.js';
-import { Preprocessor, preprocessorConfigSchema } from '../../lib/data/preprocess.js';
-import { Tensor } from '../../lib/index.js';
+import { decodeImage } from 'lib/data/image.js';
+import { Preprocessor, preprocessorConfigSchema } from 'lib/data/preprocess.js';
+import { Tensor } from 'lib/index.js';
 
 const ROOT = resolve(__dirname, '../..');
 

@@ -7,8 +7,8 @@ import {
   type NodeProto,
   type TensorProto,
   type ValueInfoProto,
-} from '../../lib/model/proto.js';
-import type { TensorData } from '../../lib/tensor.js';
+} from 'lib/model/read/proto.js';
+import type { TensorData } from 'lib/tensor/tensor.js';
 
 /** ONNX's numbers for element types. */
 export const ELEMENT_TYPE = {

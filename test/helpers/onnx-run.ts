@@ -1,8 +1,8 @@
-import { InferenceSession, Tensor, type TensorMap } from '../../lib/index.js';
-import type { Ir, IrOp } from '../../lib/model/ir.js';
-import { loadModel } from '../../lib/model/load.js';
-import type { InputBinding, Model } from '../../lib/model/model.js';
-import { specialize } from '../../lib/model/specialize.js';
+import { InferenceSession, Tensor, type TensorMap } from 'lib/index.js';
+import { loadModel } from 'lib/model/load.js';
+import { specialize } from 'lib/model/lower/specialize.js';
+import type { Ir, IrOp } from 'lib/model/program/ir.js';
+import type { InputBinding, Model } from 'lib/model/read/model.js';
 import { GraphBuilder, modelBytes } from './onnx-builder.js';
 import { randomFloats } from './random.js';
 

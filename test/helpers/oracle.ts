@@ -2,8 +2,8 @@
  * A reference implementation of every step, element by element: no blocking, no strides, no typed arrays; sums in double
  * precision. It shares no code with the implementation under test.
  */
-import type { KernelStep, KernelTensor } from '../../lib/kernels/index.js';
-import { type Activation, NO_ACTIVATION } from '../../lib/model/program.js';
+import type { KernelStep, KernelTensor } from 'lib/kernels/index.js';
+import { type Activation, NO_ACTIVATION } from 'lib/model/program/program.js';
 import { boundsOf } from './quantized-steps.js';
 
 type Element = number | bigint;

@@ -1,4 +1,4 @@
-import type { SkipPolicy } from '../../lib/skip/policy.js';
+import type { SkipPolicy } from 'lib/skip/policy.js';
 
 /** A calibrated policy without times, which differ between calibrations. */
 export function untimed({ expected, ...rest }: SkipPolicy) {

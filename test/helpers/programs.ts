@@ -6,8 +6,8 @@ import {
   type Step,
   type Value,
   type ValueId,
-} from '../../lib/model/program.js';
-import type { TensorData, ValueType } from '../../lib/tensor.js';
+} from 'lib/model/program/program.js';
+import type { TensorData, ValueType } from 'lib/tensor/tensor.js';
 
 const NO_COST = { multiplyAdds: 0, bytes: 0, layers: 0 };
 

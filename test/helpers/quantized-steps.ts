@@ -1,9 +1,9 @@
 /** Random integer steps with matching inputs, and what they compute, element by element. */
 import fc from 'fast-check';
-import type { KernelStep, KernelTensor } from '../../lib/kernels/index.js';
-import type { Operations } from '../../lib/kernels/operations.js';
-import { NO_ACTIVATION, type Requantisation, type Term } from '../../lib/model/program.js';
-import type { ValueType } from '../../lib/tensor.js';
+import type { KernelStep, KernelTensor } from 'lib/kernels/index.js';
+import type { Operations } from 'lib/kernels/operations.js';
+import { NO_ACTIVATION, type Requantisation, type Term } from 'lib/model/program/program.js';
+import type { ValueType } from 'lib/tensor/tensor.js';
 import { tensorOf } from './random.js';
 import type { StepCase } from './steps.js';
 

@@ -6,7 +6,7 @@ import {
   NONE,
   type Program,
   type ValueId,
-} from '../../lib/model/program.js';
+} from 'lib/model/program/program.js';
 import { ProgramBuilder } from './programs.js';
 import { randomFloats, uniform } from './random.js';
 

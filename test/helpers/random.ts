@@ -1,6 +1,6 @@
 import fc from 'fast-check';
-import type { KernelTensor } from '../../lib/kernels/index.js';
-import { allocate, isBig, type ValueType } from '../../lib/tensor.js';
+import type { KernelTensor } from 'lib/kernels/index.js';
+import { allocate, isBig, type ValueType } from 'lib/tensor/tensor.js';
 
 // Looked up once, because globals are slow inside the test runner.
 const { imul } = Math;

@@ -1,7 +1,7 @@
-import { BlockMode, decisionsIn, type RunRequest } from '../../lib/backends/backend.js';
-import type { Program } from '../../lib/model/program.js';
-import { sizeOf } from '../../lib/numeric/shapes.js';
-import { allocate, type TensorData } from '../../lib/tensor.js';
+import { BlockMode, decisionsIn, type RunRequest } from 'lib/backends/backend.js';
+import type { Program } from 'lib/model/program/program.js';
+import { sizeOf } from 'lib/numeric/shapes.js';
+import { allocate, type TensorData } from 'lib/tensor/tensor.js';
 import { uniform } from './random.js';
 
 /** A random mode for every block, among those that it allows. */

@@ -1,6 +1,6 @@
-import type { RunContext, RunEvent } from '../../lib/skip/observer.js';
-import { type ItemDecisions, SKIP_REASONS } from '../../lib/skip/trace.js';
-import { Tensor } from '../../lib/tensor.js';
+import type { RunContext, RunEvent } from 'lib/skip/observer.js';
+import { type ItemDecisions, SKIP_REASONS } from 'lib/skip/trace.js';
+import { Tensor } from 'lib/tensor/tensor.js';
 
 /** Context of a network with `blocks` gated blocks. */
 export function runContext(blocks = 3): RunContext {

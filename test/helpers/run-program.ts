@@ -1,11 +1,11 @@
-import { ReferenceBackend } from '../../lib/backends/reference.js';
-import { buildProgram } from '../../lib/model/compile.js';
-import type { Ir } from '../../lib/model/ir.js';
-import type { Program } from '../../lib/model/program.js';
-import { Region } from '../../lib/model/region.js';
-import { schedule } from '../../lib/model/schedule.js';
-import { BlockMode, decisionsFor, decisionsIn } from '../../lib/skip/compiled-policy.js';
-import type { TensorData } from '../../lib/tensor.js';
+import { ReferenceBackend } from 'lib/backends/reference.js';
+import { schedule } from 'lib/model/blocks/schedule.js';
+import { buildProgram } from 'lib/model/compile.js';
+import { Region } from 'lib/model/optimise/region.js';
+import type { Ir } from 'lib/model/program/ir.js';
+import type { Program } from 'lib/model/program/program.js';
+import { BlockMode, decisionsFor, decisionsIn } from 'lib/skip/compiled-policy.js';
+import type { TensorData } from 'lib/tensor/tensor.js';
 import { randomFloats } from './random.js';
 
 export interface RunResult {

@@ -1,5 +1,5 @@
-import { InferenceSession, type Isa, ResidualSkipError, type SessionOptions } from '../../lib/index.js';
-import { ISAS } from '../../lib/session/options.js';
+import { InferenceSession, type Isa, ResidualSkipError, type SessionOptions } from 'lib/index.js';
+import { ISAS } from 'lib/session/options.js';
 
 /** The instruction sets that the native backend can use on this machine. */
 export async function availableIsas(model: string): Promise<Isa[]> {

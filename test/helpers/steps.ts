@@ -1,7 +1,7 @@
 /** Random steps of every kind with matching inputs. */
 import fc from 'fast-check';
-import { DATA_TYPES } from '../../lib/backends/encode.js';
-import type { KernelStep, KernelTensor } from '../../lib/kernels/index.js';
+import { DATA_TYPES } from 'lib/backends/encode.js';
+import type { KernelStep, KernelTensor } from 'lib/kernels/index.js';
 import {
   ACTIVATION_KINDS,
   type Activation,
@@ -13,8 +13,8 @@ import {
   type PadMode,
   REDUCE_KINDS,
   SCATTER_KINDS,
-} from '../../lib/model/program.js';
-import type { ValueType } from '../../lib/tensor.js';
+} from 'lib/model/program/program.js';
+import type { ValueType } from 'lib/tensor/tensor.js';
 import { QUANTIZED_CASES } from './quantized-steps.js';
 import { type Fill, tensorOf } from './random.js';
 

@@ -1,6 +1,6 @@
 /** Tables of the exits' answers, made without a network. */
-import type { Table } from '../../lib/calibrate/table.js';
-import { type Block, NONE } from '../../lib/model/program.js';
+import type { Table } from 'lib/calibrate/table.js';
+import { type Block, NONE } from 'lib/model/program/program.js';
 
 export interface MadeExit {
   /** Index of the block that the exit follows. */

@@ -14,8 +14,8 @@
 #include <string>
 #include <vector>
 
-#include "kernels/isa.h"
-#include "kernels/table8.h"
+#include "kernels/isa/isa.h"
+#include "kernels/int8/table8.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>

@@ -3,7 +3,7 @@
 #include <thread>
 
 #include "kernel_tester.h"
-#include "kernels/pack.h"
+#include "kernels/matrix/pack.h"
 
 namespace rskip::test {
 namespace {

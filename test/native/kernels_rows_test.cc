@@ -1,5 +1,5 @@
 #include "kernel_tester.h"
-#include "kernels/pack.h"
+#include "kernels/matrix/pack.h"
 
 namespace rskip::test {
 namespace {

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { NativeBackend } from 'lib/backends/native.js';
 import { Tensor } from 'residual-skip';
 import { Client } from 'residual-skip/client';
 import { createServer, type RunningServer } from 'residual-skip-server';
-import { NativeBackend } from '../../lib/backends/native.js';
 import { Answerer } from '../../server/src/bulk/answer.js';
 import { ModelRepository } from '../../server/src/repository.js';
 import { FULL } from '../../server/src/settings.js';

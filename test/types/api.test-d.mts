@@ -1,6 +1,5 @@
 // Compiled by `npm run typecheck`, never run.
 import { expectTypeOf } from 'expect-type';
-import * as ort from 'onnxruntime-common';
 import {
   type AuditLogStats,
   type BlockInfo,
@@ -18,7 +17,8 @@ import {
   type TracedRun,
   type TypedTensor,
   type WatchStats,
-} from '../../lib/index.js';
+} from 'lib/index.js';
+import * as ort from 'onnxruntime-common';
 
 const session = await InferenceSession.create('model.onnx', { policy: 'model', threads: 2, isa: 'avx2' });
 const x = new Tensor('float32', new Float32Array(4), [1, 4]);

@@ -1,4 +1,4 @@
-import { Tensor } from '../../lib/index.js';
+import { Tensor } from 'lib/index.js';
 import { GraphBuilder, modelBytes } from '../helpers/onnx-builder.js';
 import { withSession } from '../helpers/sessions.js';
 

@@ -5,7 +5,7 @@ test('without vega a chart says how to install it', async () => {
     throw new Error("Cannot find package 'vega'");
   });
   await jest.isolateModulesAsync(async () => {
-    const { renderChart } = await import('../../lib/report/charts.js');
+    const { renderChart } = await import('lib/report/charts.js');
     const spec = { mark: 'bar', data: { values: [] } } as const;
     await expect(renderChart(spec, 'nothing')).rejects.toMatchObject({
       name: 'ResidualSkipError',

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { InferenceSession, SkipTrace, Tensor } from '../../lib/index.js';
+import type { InferenceSession, SkipTrace, Tensor } from 'lib/index.js';
 import { itemOf, Network } from '../helpers/networks.js';
 import { availableIsas, withSession } from '../helpers/sessions.js';
 

@@ -1,4 +1,4 @@
-import { InferenceSession, Tensor } from '../../lib/index.js';
+import { InferenceSession, Tensor } from 'lib/index.js';
 import { expectClose } from '../helpers/compare.js';
 import { float32s, GraphBuilder, int64s, modelBytes, tensor } from '../helpers/onnx-builder.js';
 import { randomTensor } from '../helpers/onnx-run.js';

@@ -3,8 +3,8 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { writeResult } from '../../lib/cli/files.js';
-import { ERROR_CODES, InferenceSession, ResidualSkipError, Tensor } from '../../lib/index.js';
+import { writeResult } from 'lib/cli/files.js';
+import { ERROR_CODES, InferenceSession, ResidualSkipError, Tensor } from 'lib/index.js';
 import { Network } from '../helpers/networks.js';
 import { withSession } from '../helpers/sessions.js';
 

@@ -1,6 +1,7 @@
 /** `Tensor.fromImage`, against onnxruntime-common's, which takes an image from a canvas. */
+
+import { type FromImageOptions, Tensor } from 'lib/index.js';
 import * as ort from 'onnxruntime-common';
-import { type FromImageOptions, Tensor } from '../../lib/index.js';
 
 const [WIDTH, HEIGHT] = [5, 3];
 

@@ -1,6 +1,6 @@
 /** Model files of some hundred bytes that ask for more than there is. */
-import { InferenceSession } from '../../lib/session/session.js';
-import { Tensor } from '../../lib/tensor.js';
+import { InferenceSession } from 'lib/session/session.js';
+import { Tensor } from 'lib/tensor/tensor.js';
 import { GraphBuilder, modelBytes, tensor } from '../helpers/onnx-builder.js';
 
 test('a convolution whose padding takes more memory than there is fails with its name and size', async () => {

@@ -1,4 +1,4 @@
-import { LruMap } from '../../lib/lru-map.js';
+import { LruMap } from 'lib/util/lru-map.js';
 
 test('the entry that was used longest ago goes first, and is disposed of', () => {
   const dropped: number[] = [];

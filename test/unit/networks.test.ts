@@ -1,4 +1,4 @@
-import type { SessionOptions, SkipTrace, Tensor } from '../../lib/index.js';
+import type { SessionOptions, SkipTrace, Tensor } from 'lib/index.js';
 import { Network, type ReferenceItem } from '../helpers/networks.js';
 import { availableIsas, withSession } from '../helpers/sessions.js';
 

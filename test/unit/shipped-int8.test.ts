@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { ImageClassifier, InferenceSession } from '../../lib/index.js';
+import { ImageClassifier, InferenceSession } from 'lib/index.js';
 
 const MODELS = resolve(__dirname, '../../models');
 const EXAMPLES = resolve(__dirname, '../../examples/images');

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { type SessionOptions, TextClassifier } from '../../lib/index.js';
+import { type SessionOptions, TextClassifier } from 'lib/index.js';
 import { cliJson } from '../helpers/cli.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
 import { availableIsas } from '../helpers/sessions.js';

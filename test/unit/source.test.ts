@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { InferenceSession } from '../../lib/index.js';
+import { InferenceSession } from 'lib/index.js';
 
 const FOLDER = resolve('models/mnist-resnet20-gated');
 const FILE = `${FOLDER}/model.onnx`;

@@ -1,7 +1,7 @@
 import { inspect } from 'node:util';
+import { ResidualSkipError } from 'lib/errors.js';
+import { isTensorLike, Tensor, type TensorConstructor, toTensor } from 'lib/tensor/tensor.js';
 import * as ort from 'onnxruntime-common';
-import { ResidualSkipError } from '../../lib/errors.js';
-import { isTensorLike, Tensor, type TensorConstructor, toTensor } from '../../lib/tensor.js';
 
 function codeOf(action: () => unknown): string {
   try {

@@ -1,12 +1,7 @@
 /** Element types of inputs and outputs: what is computed as it is, and what in float32. */
-import { InferenceSession, Tensor, toFloat32 } from '../../lib/index.js';
-import {
-  float16ToNumber,
-  narrowToFloat16,
-  numberToFloat16,
-  widenFloat16,
-} from '../../lib/numeric/float16.js';
-import type { DataType } from '../../lib/tensor.js';
+import { InferenceSession, Tensor, toFloat32 } from 'lib/index.js';
+import { float16ToNumber, narrowToFloat16, numberToFloat16, widenFloat16 } from 'lib/numeric/float16.js';
+import type { DataType } from 'lib/tensor/tensor.js';
 import { ELEMENT_TYPE, type ElementTypeName, GraphBuilder, modelBytes } from '../helpers/onnx-builder.js';
 
 const BACKENDS = ['reference', 'native'] as const;

@@ -1,9 +1,8 @@
 /** What is wrong with options and files is said in this project's words, not in those of the schemas. */
 import { join } from 'node:path';
-import { z } from 'zod';
-import { decodeLine } from '../../lib/audit/record.js';
-import { readAssignments } from '../../lib/data/assignments.js';
-import { preprocessorConfigSchema } from '../../lib/data/preprocess.js';
+import { decodeLine } from 'lib/audit/record.js';
+import { readAssignments } from 'lib/data/assignments.js';
+import { preprocessorConfigSchema } from 'lib/data/preprocess.js';
 import {
   auditLog,
   calibrate,
@@ -15,9 +14,10 @@ import {
   quantize,
   renderAudit,
   watch,
-} from '../../lib/index.js';
-import { parsePolicy } from '../../lib/skip/policy.js';
-import { parseStrict } from '../../lib/validation.js';
+} from 'lib/index.js';
+import { parsePolicy } from 'lib/skip/policy.js';
+import { parseStrict } from 'lib/util/validation.js';
+import { z } from 'zod';
 import { cli } from '../helpers/cli.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
 import { foreign } from '../helpers/foreign-network.js';

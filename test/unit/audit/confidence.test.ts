@@ -1,4 +1,4 @@
-import { logEvidence, lowerBound, RateMonitor, upperBound } from '../../../lib/audit/confidence.js';
+import { logEvidence, lowerBound, RateMonitor, upperBound } from 'lib/audit/confidence.js';
 import { uniform } from '../../helpers/random.js';
 
 /** Checks until the monitor trips; Infinity when it doesn't within `most`. */

@@ -1,5 +1,5 @@
-import { PSI_DRIFT, populationStability } from '../../../lib/audit/drift-monitor.js';
-import { profileOf } from '../../../lib/skip/profile.js';
+import { PSI_DRIFT, populationStability } from 'lib/audit/drift-monitor.js';
+import { profileOf } from 'lib/skip/profile.js';
 
 const grid = (n: number, f: (u: number) => number) => Array.from({ length: n }, (_, i) => f((i + 0.5) / n));
 

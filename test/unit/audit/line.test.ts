@@ -1,4 +1,4 @@
-import { LineText, shortFloat } from '../../../lib/audit/line.js';
+import { LineText, shortFloat } from 'lib/audit/line.js';
 
 function written(write: (line: LineText) => void): string {
   const line = new LineText();

@@ -9,11 +9,11 @@ import fs, {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { hashItem } from '../../../lib/audit/hash.js';
-import { type AuditLogOptions, auditLog } from '../../../lib/audit/log.js';
-import { readAudit } from '../../../lib/audit/read.js';
-import { auditLineSchema, encodeRecord } from '../../../lib/audit/record.js';
-import { summarise } from '../../../lib/audit/summary.js';
+import { hashItem } from 'lib/audit/hash.js';
+import { type AuditLogOptions, auditLog } from 'lib/audit/log.js';
+import { readAudit } from 'lib/audit/read.js';
+import { auditLineSchema, encodeRecord } from 'lib/audit/record.js';
+import { summarise } from 'lib/audit/summary.js';
 import { runContext, runEvent } from '../../helpers/run-event.js';
 
 let folder: string;

@@ -2,10 +2,10 @@
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { auditLog } from '../../../lib/audit/log.js';
-import { renderAudit } from '../../../lib/audit/render.js';
-import { ImageClassifier } from '../../../lib/classify/image-classifier.js';
-import { listImagesBelow } from '../../../lib/data/files.js';
+import { auditLog } from 'lib/audit/log.js';
+import { renderAudit } from 'lib/audit/render.js';
+import { ImageClassifier } from 'lib/classify/image-classifier.js';
+import { listImagesBelow } from 'lib/data/files.js';
 import { DIST, describeBuilt, ROOT } from '../../helpers/dist.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 

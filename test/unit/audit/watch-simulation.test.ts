@@ -5,9 +5,9 @@
  *
  * simulates more of them, as docs/audit.md reports.
  */
-import { watch } from '../../../lib/audit/watch.js';
-import type { RunEvent } from '../../../lib/skip/observer.js';
-import { Tensor } from '../../../lib/tensor.js';
+import { watch } from 'lib/audit/watch.js';
+import type { RunEvent } from 'lib/skip/observer.js';
+import { Tensor } from 'lib/tensor/tensor.js';
 import { uniform } from '../../helpers/random.js';
 import { runContext, runEvent } from '../../helpers/run-event.js';
 

@@ -1,7 +1,7 @@
-import type { Drift } from '../../../lib/audit/drift-monitor.js';
-import { type Watch, watch } from '../../../lib/audit/watch.js';
-import type { RunEvent, SessionControl, TensorMap } from '../../../lib/skip/observer.js';
-import { Tensor } from '../../../lib/tensor.js';
+import type { Drift } from 'lib/audit/drift-monitor.js';
+import { type Watch, watch } from 'lib/audit/watch.js';
+import type { RunEvent, SessionControl, TensorMap } from 'lib/skip/observer.js';
+import { Tensor } from 'lib/tensor/tensor.js';
 import { runContext, runEvent } from '../../helpers/run-event.js';
 
 /** A session whose full network always answers with class 1. */

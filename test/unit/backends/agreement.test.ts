@@ -1,13 +1,13 @@
 /** The native backend against the reference, and against itself: instruction sets, threads, batches. */
 
 import fc from 'fast-check';
-import type { Backend, RunRequest } from '../../../lib/backends/backend.js';
-import { NativeBackend, type NativeOptions, nativeInfo } from '../../../lib/backends/native.js';
-import { ReferenceBackend } from '../../../lib/backends/reference.js';
-import type { KernelStep } from '../../../lib/kernels/index.js';
-import { NONE, type Program, type Step } from '../../../lib/model/program.js';
-import { sizeOf } from '../../../lib/numeric/shapes.js';
-import type { TensorData } from '../../../lib/tensor.js';
+import type { Backend, RunRequest } from 'lib/backends/backend.js';
+import { NativeBackend, type NativeOptions, nativeInfo } from 'lib/backends/native.js';
+import { ReferenceBackend } from 'lib/backends/reference.js';
+import type { KernelStep } from 'lib/kernels/index.js';
+import { NONE, type Program, type Step } from 'lib/model/program/program.js';
+import { sizeOf } from 'lib/numeric/shapes.js';
+import type { TensorData } from 'lib/tensor/tensor.js';
 import { expectClose, type Tolerance } from '../../helpers/compare.js';
 import { ProgramBuilder } from '../../helpers/programs.js';
 import { randomFloats, uniform } from '../../helpers/random.js';

@@ -1,16 +1,16 @@
 /** What TypeScript writes of a program and native/program reads has one description on either side: they are equal. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { DATA_TYPES } from '../../../lib/backends/encode.js';
-import { OPERATORS } from '../../../lib/model/operator-words.js';
+import { DATA_TYPES } from 'lib/backends/encode.js';
+import { OPERATORS } from 'lib/model/program/operator-words.js';
 import {
   ACTIVATION_KINDS,
   BINARY_KINDS,
   COMPARE_KINDS,
   LOGICAL_KINDS,
   PAD_MODES,
-} from '../../../lib/model/program.js';
-import { packageRoot } from '../../../lib/version.js';
+} from 'lib/model/program/program.js';
+import { packageRoot } from 'lib/util/version.js';
 
 const read = (file: string) => readFileSync(join(packageRoot(), 'native', file), 'utf8');
 

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { planMemory } from '../../../lib/backends/memory-plan.js';
+import { planMemory } from 'lib/backends/memory-plan.js';
 
 const interval = fc
   .record({ first: fc.nat(20), length: fc.nat(6), bytes: fc.nat(1000) })

@@ -3,8 +3,8 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { encodeProgram } from '../../../lib/backends/encode.js';
-import { packageRoot } from '../../../lib/version.js';
+import { encodeProgram } from 'lib/backends/encode.js';
+import { packageRoot } from 'lib/util/version.js';
 import { ProgramBuilder } from '../../helpers/programs.js';
 
 const addon = join(packageRoot(), 'build', 'Release', 'residual_skip.node');

@@ -2,8 +2,8 @@ import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { encodeProgram } from '../../../lib/backends/encode.js';
-import { packageRoot } from '../../../lib/version.js';
+import { encodeProgram } from 'lib/backends/encode.js';
+import { packageRoot } from 'lib/util/version.js';
 import { ProgramBuilder } from '../../helpers/programs.js';
 
 const addon = join(packageRoot(), 'build/Release/residual_skip.node');

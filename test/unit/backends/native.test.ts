@@ -1,9 +1,9 @@
-import { BlockMode } from '../../../lib/backends/backend.js';
-import { NativeBackend, nativeInfo } from '../../../lib/backends/native.js';
-import { ReferenceBackend } from '../../../lib/backends/reference.js';
-import type { ErrorCode } from '../../../lib/errors.js';
-import { NO_ACTIVATION, NONE, type Program, type ValueId } from '../../../lib/model/program.js';
-import { sizeOf } from '../../../lib/numeric/shapes.js';
+import { BlockMode } from 'lib/backends/backend.js';
+import { NativeBackend, nativeInfo } from 'lib/backends/native.js';
+import { ReferenceBackend } from 'lib/backends/reference.js';
+import type { ErrorCode } from 'lib/errors.js';
+import { NO_ACTIVATION, NONE, type Program, type ValueId } from 'lib/model/program/program.js';
+import { sizeOf } from 'lib/numeric/shapes.js';
 import { expectClose } from '../../helpers/compare.js';
 import { ProgramBuilder } from '../../helpers/programs.js';
 import { randomFloats } from '../../helpers/random.js';

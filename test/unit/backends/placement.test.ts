@@ -1,13 +1,13 @@
 /** Sharing memory between values must not be seen in results. */
 
 import fc from 'fast-check';
-import { BlockMode, type RunRequest } from '../../../lib/backends/backend.js';
-import { place } from '../../../lib/backends/placement.js';
-import { ReferenceBackend } from '../../../lib/backends/reference.js';
-import { activate, type KernelTensor } from '../../../lib/kernels/index.js';
-import { NONE, type Program } from '../../../lib/model/program.js';
-import { sizeOf } from '../../../lib/numeric/shapes.js';
-import type { TensorData } from '../../../lib/tensor.js';
+import { BlockMode, type RunRequest } from 'lib/backends/backend.js';
+import { place } from 'lib/backends/placement.js';
+import { ReferenceBackend } from 'lib/backends/reference.js';
+import { activate, type KernelTensor } from 'lib/kernels/index.js';
+import { NONE, type Program } from 'lib/model/program/program.js';
+import { sizeOf } from 'lib/numeric/shapes.js';
+import type { TensorData } from 'lib/tensor/tensor.js';
 import { compute } from '../../helpers/evaluate.js';
 import { randomFloats } from '../../helpers/random.js';
 import { randomProgram } from '../../helpers/random-programs.js';

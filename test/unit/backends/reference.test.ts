@@ -1,7 +1,7 @@
-import { BlockMode, type RunRequest } from '../../../lib/backends/backend.js';
-import { place } from '../../../lib/backends/placement.js';
-import { ReferenceBackend } from '../../../lib/backends/reference.js';
-import { type Block, type Gate, NO_ACTIVATION, NONE, type Program } from '../../../lib/model/program.js';
+import { BlockMode, type RunRequest } from 'lib/backends/backend.js';
+import { place } from 'lib/backends/placement.js';
+import { ReferenceBackend } from 'lib/backends/reference.js';
+import { type Block, type Gate, NO_ACTIVATION, NONE, type Program } from 'lib/model/program/program.js';
 import { ProgramBuilder } from '../../helpers/programs.js';
 
 const RELU = { kind: 'relu', alpha: 0, beta: 0 } as const;

@@ -1,4 +1,4 @@
-import { RunQueue } from '../../../lib/backends/run-queue.js';
+import { RunQueue } from 'lib/backends/run-queue.js';
 
 /** A run that writes down what becomes of it. On workers it ends when `end` is called. */
 function recorded(log: string[], name: string, { longestMs = 1, mayBeHere = true } = {}) {

@@ -1,14 +1,14 @@
 /** `calibrate` from code: the same images as a folder, as tensors and as pixels. */
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { type CalibrateOptions, calibrate } from '../../../lib/calibrate/calibrate.js';
-import type { Calibration } from '../../../lib/calibrate/result.js';
-import { ImageClassifier } from '../../../lib/classify/image-classifier.js';
-import { listImagesBelow } from '../../../lib/data/files.js';
-import { decodeImage } from '../../../lib/data/image.js';
-import type { Progress } from '../../../lib/session/progress.js';
-import { InferenceSession } from '../../../lib/session/session.js';
-import type { Tensor } from '../../../lib/tensor.js';
+import { type CalibrateOptions, calibrate } from 'lib/calibrate/calibrate.js';
+import type { Calibration } from 'lib/calibrate/result.js';
+import { ImageClassifier } from 'lib/classify/image-classifier.js';
+import { listImagesBelow } from 'lib/data/files.js';
+import { decodeImage } from 'lib/data/image.js';
+import type { Progress } from 'lib/session/progress.js';
+import { InferenceSession } from 'lib/session/session.js';
+import type { Tensor } from 'lib/tensor/tensor.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { foreign, pictures } from '../../helpers/foreign-network.js';
 import { untimed } from '../../helpers/policies.js';

@@ -1,4 +1,4 @@
-import { totalVariation } from '../../../lib/calibrate/answers.js';
+import { totalVariation } from 'lib/calibrate/answers.js';
 import {
   boundOf,
   certificateOf,
@@ -7,13 +7,13 @@ import {
   type Rule,
   trivialCertificate,
   worstPValueOf,
-} from '../../../lib/calibrate/certify.js';
-import { rulesOf } from '../../../lib/calibrate/checks.js';
-import { checkGroups, type Grouping, groupsOf } from '../../../lib/calibrate/groups.js';
-import type { CalibrationItem } from '../../../lib/calibrate/options.js';
+} from 'lib/calibrate/certify.js';
+import { rulesOf } from 'lib/calibrate/checks.js';
+import { checkGroups, type Grouping, groupsOf } from 'lib/calibrate/groups.js';
+import type { CalibrationItem } from 'lib/calibrate/options.js';
 
-import { fixedSequenceTest, itemsNeeded, upperMean, upperRate } from '../../../lib/calibrate/risk.js';
-import { wordPromise } from '../../../lib/calibrate/wording.js';
+import { fixedSequenceTest, itemsNeeded, upperMean, upperRate } from 'lib/calibrate/risk.js';
+import { wordPromise } from 'lib/calibrate/wording.js';
 import { uniform } from '../../helpers/random.js';
 
 const RULE: Rule = { metric: 'disagreement', limit: 0.01, groupLimit: 0.05, delta: 0.05 };

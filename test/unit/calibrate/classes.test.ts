@@ -1,9 +1,9 @@
 /** Only answers that are known to be classes are counted as such, by `calibrate` and by `evaluate`. */
 import { join } from 'node:path';
-import { type CalibrateOptions, calibrate } from '../../../lib/calibrate/calibrate.js';
-import { InferenceSession } from '../../../lib/index.js';
-import { evaluate } from '../../../lib/measure/evaluate.js';
-import { Tensor } from '../../../lib/tensor.js';
+import { type CalibrateOptions, calibrate } from 'lib/calibrate/calibrate.js';
+import { InferenceSession } from 'lib/index.js';
+import { evaluate } from 'lib/measure/evaluate.js';
+import { Tensor } from 'lib/tensor/tensor.js';
 import { cli } from '../../helpers/cli.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { foreign, pictures, SIDE } from '../../helpers/foreign-network.js';

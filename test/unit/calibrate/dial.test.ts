@@ -1,5 +1,5 @@
-import { Dial, type Lever, prices } from '../../../lib/calibrate/dial.js';
-import { NEVER } from '../../../lib/calibrate/table.js';
+import { Dial, type Lever, prices } from 'lib/calibrate/dial.js';
+import { NEVER } from 'lib/calibrate/table.js';
 import { uniform } from '../../helpers/random.js';
 
 function lever(saving: number, rows: readonly [score: number, risk: number][]): Lever {

@@ -1,5 +1,5 @@
-import { altered } from '../../../lib/calibrate/augment.js';
-import { generator, shuffle } from '../../../lib/numeric/random.js';
+import { altered } from 'lib/calibrate/augment.js';
+import { generator, shuffle } from 'lib/numeric/random.js';
 import { randomFloats } from '../../helpers/random.js';
 
 describe('altered copies', () => {

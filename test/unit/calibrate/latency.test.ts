@@ -1,7 +1,7 @@
-import type { Backend } from '../../../lib/backends/backend.js';
-import { QUICK, Stopwatch } from '../../../lib/calibrate/latency.js';
-import { Programs } from '../../../lib/calibrate/programs.js';
-import { buildProgram } from '../../../lib/model/compile.js';
+import type { Backend } from 'lib/backends/backend.js';
+import { QUICK, Stopwatch } from 'lib/calibrate/latency.js';
+import { Programs } from 'lib/calibrate/programs.js';
+import { buildProgram } from 'lib/model/compile.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
 
 const WIDTH = 3;

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
-import { ReferenceBackend } from '../../../lib/backends/reference.js';
-import { calibrateItems } from '../../../lib/calibrate/calibrate-items.js';
-import { buildProgram } from '../../../lib/model/compile.js';
-import { NO_ACTIVATION, NONE, type ValueId } from '../../../lib/model/program.js';
-import { attachExits } from '../../../lib/skip/attach.js';
-import { decodeExits } from '../../../lib/skip/head-codec.js';
+import { ReferenceBackend } from 'lib/backends/reference.js';
+import { calibrateItems } from 'lib/calibrate/calibrate-items.js';
+import { buildProgram } from 'lib/model/compile.js';
+import { NO_ACTIVATION, NONE, type ValueId } from 'lib/model/program/program.js';
+import { attachExits } from 'lib/skip/attach.js';
+import { decodeExits } from 'lib/skip/head-codec.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
 import { randomFloats } from '../../helpers/random.js';
 import { runProgram } from '../../helpers/run-program.js';

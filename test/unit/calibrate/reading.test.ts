@@ -1,9 +1,9 @@
-import { exitPlaces } from '../../../lib/calibrate/places.js';
-import { readingOf } from '../../../lib/calibrate/reading.js';
-import { buildProgram } from '../../../lib/model/compile.js';
-import { Growth } from '../../../lib/model/grow.js';
-import type { Program } from '../../../lib/model/program.js';
-import { type Features, featureSteps } from '../../../lib/skip/head.js';
+import { exitPlaces } from 'lib/calibrate/places.js';
+import { readingOf } from 'lib/calibrate/reading.js';
+import { buildProgram } from 'lib/model/compile.js';
+import { Growth } from 'lib/model/program/grow.js';
+import type { Program } from 'lib/model/program/program.js';
+import { type Features, featureSteps } from 'lib/skip/head.js';
 import { expectClose } from '../../helpers/compare.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
 import { randomFloats } from '../../helpers/random.js';

@@ -1,13 +1,13 @@
 /** What a calibration refuses: each with a message that says what would be enough, and with no policy. */
 import { createHash } from 'node:crypto';
-import type { Backend } from '../../../lib/backends/backend.js';
-import { NativeBackend } from '../../../lib/backends/native.js';
-import { calibrateItems } from '../../../lib/calibrate/calibrate-items.js';
-import type { CalibrationItem, CalibrationOptions } from '../../../lib/calibrate/options.js';
-import { type Part, partOf } from '../../../lib/calibrate/split.js';
-import { compileModel } from '../../../lib/model/compile.js';
-import { loadModel } from '../../../lib/model/load.js';
-import type { Program } from '../../../lib/model/program.js';
+import type { Backend } from 'lib/backends/backend.js';
+import { NativeBackend } from 'lib/backends/native.js';
+import { calibrateItems } from 'lib/calibrate/calibrate-items.js';
+import type { CalibrationItem, CalibrationOptions } from 'lib/calibrate/options.js';
+import { type Part, partOf } from 'lib/calibrate/split.js';
+import { compileModel } from 'lib/model/compile.js';
+import { loadModel } from 'lib/model/load.js';
+import type { Program } from 'lib/model/program/program.js';
 import { Network } from '../../helpers/networks.js';
 import { randomFloats } from '../../helpers/random.js';
 

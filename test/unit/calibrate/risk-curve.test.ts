@@ -1,4 +1,4 @@
-import { risksOf } from '../../../lib/calibrate/risk-curve.js';
+import { risksOf } from 'lib/calibrate/risk-curve.js';
 import { uniform } from '../../helpers/random.js';
 
 const logistic = (at: number) => 1 / (1 + Math.exp(-at));

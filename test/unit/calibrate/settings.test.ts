@@ -1,14 +1,8 @@
-import type { Budget } from '../../../lib/calibrate/budget.js';
-import { exitsOf, measure, summarise } from '../../../lib/calibrate/measure.js';
-import {
-  leversOf,
-  type Setting,
-  settingsOf,
-  usefulExits,
-  worthTesting,
-} from '../../../lib/calibrate/settings.js';
-import { NEVER } from '../../../lib/calibrate/table.js';
-import { ResidualSkipError } from '../../../lib/errors.js';
+import type { Budget } from 'lib/calibrate/budget.js';
+import { exitsOf, measure, summarise } from 'lib/calibrate/measure.js';
+import { leversOf, type Setting, settingsOf, usefulExits, worthTesting } from 'lib/calibrate/settings.js';
+import { NEVER } from 'lib/calibrate/table.js';
+import { ResidualSkipError } from 'lib/errors.js';
 import { tableFrom } from '../../helpers/tables.js';
 
 /** One exit that saves half; the surer it is of an item, the likelier it is right. */

@@ -1,13 +1,13 @@
 /** Calibration of networks of texts: with classes by exits, without by blocks that are left out. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type CalibrateOptions, calibrate } from '../../../lib/calibrate/calibrate.js';
-import { contentHash } from '../../../lib/calibrate/split.js';
-import { lossesOf, type Pairs } from '../../../lib/calibrate/vector-losses.js';
-import { Embedder, TextClassifier } from '../../../lib/index.js';
-import { mean } from '../../../lib/numeric/statistics.js';
-import type { SkipPolicy } from '../../../lib/skip/policy.js';
-import type { Metric, VectorMetric } from '../../../lib/skip/promise.js';
+import { type CalibrateOptions, calibrate } from 'lib/calibrate/calibrate.js';
+import { contentHash } from 'lib/calibrate/split.js';
+import { lossesOf, type Pairs } from 'lib/calibrate/vector-losses.js';
+import { Embedder, TextClassifier } from 'lib/index.js';
+import { mean } from 'lib/numeric/statistics.js';
+import type { SkipPolicy } from 'lib/skip/policy.js';
+import type { Metric, VectorMetric } from 'lib/skip/promise.js';
 import { cli } from '../../helpers/cli.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { untimed } from '../../helpers/policies.js';

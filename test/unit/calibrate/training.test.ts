@@ -1,11 +1,11 @@
-import { NativeBackend } from '../../../lib/backends/native.js';
-import { ReferenceBackend } from '../../../lib/backends/reference.js';
-import { Chain, type Lesson } from '../../../lib/calibrate/chain.js';
-import { basisOf } from '../../../lib/calibrate/low-rank.js';
-import type { Place } from '../../../lib/calibrate/places.js';
-import { type Matrix, matrix, multiply, transpose } from '../../../lib/calibrate/products.js';
-import { scaleOf, standardise } from '../../../lib/calibrate/training.js';
-import { argMax, softmax } from '../../../lib/numeric/softmax.js';
+import { NativeBackend } from 'lib/backends/native.js';
+import { ReferenceBackend } from 'lib/backends/reference.js';
+import { Chain, type Lesson } from 'lib/calibrate/chain.js';
+import { basisOf } from 'lib/calibrate/low-rank.js';
+import type { Place } from 'lib/calibrate/places.js';
+import { type Matrix, matrix, multiply, transpose } from 'lib/calibrate/products.js';
+import { scaleOf, standardise } from 'lib/calibrate/training.js';
+import { argMax, softmax } from 'lib/numeric/softmax.js';
 import { randomFloats } from '../../helpers/random.js';
 
 const backend = new NativeBackend({ threads: 1 });

@@ -3,8 +3,8 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { ImageClassifier, type ImageSource, ResidualSkipError } from 'lib/index.js';
 import sharp from 'sharp';
-import { ImageClassifier, type ImageSource, ResidualSkipError } from '../../../lib/index.js';
 
 const MODEL = resolve('models/cifar10-resnet14-gated');
 const IMAGES = resolve('examples/images');

@@ -1,5 +1,5 @@
-import { Embedder, type Pooling, TextClassifier } from '../../../lib/index.js';
-import { softmax } from '../../../lib/numeric/softmax.js';
+import { Embedder, type Pooling, TextClassifier } from 'lib/index.js';
+import { softmax } from 'lib/numeric/softmax.js';
 import { expectClose } from '../../helpers/compare.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';

@@ -1,7 +1,7 @@
 /** A network that no recipe of this project made, and a bare folder of images: `calibrate` needs nothing else. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { SkipPolicy } from '../../../lib/index.js';
+import type { SkipPolicy } from 'lib/index.js';
 import { cli } from '../../helpers/cli.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { foreign, pictures } from '../../helpers/foreign-network.js';

@@ -1,10 +1,10 @@
 import { CommanderError } from 'commander';
-import { reportFailure } from '../../../lib/cli/failure.js';
-import { paint, processIo, startProgress, watchWork } from '../../../lib/cli/io.js';
-import { asciiPattern, drawPattern, patternLegend } from '../../../lib/cli/pattern.js';
-import { count, formatTable, milliseconds, percent, plural, speedup } from '../../../lib/cli/table.js';
-import { ResidualSkipError } from '../../../lib/errors.js';
-import type { BlockDecision, ItemTrace } from '../../../lib/skip/trace.js';
+import { reportFailure } from 'lib/cli/failure.js';
+import { paint, processIo, startProgress, watchWork } from 'lib/cli/io.js';
+import { asciiPattern, drawPattern, patternLegend } from 'lib/cli/pattern.js';
+import { count, formatTable, milliseconds, percent, plural, speedup } from 'lib/cli/table.js';
+import { ResidualSkipError } from 'lib/errors.js';
+import type { BlockDecision, ItemTrace } from 'lib/skip/trace.js';
 
 const PLAIN = { color: false };
 const COLOR = { color: true };

@@ -1,7 +1,7 @@
 /** Networks of texts in `run`, `eval`, `record`, `replay` and `audit`. */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { evaluate, TextClassifier } from '../../../lib/index.js';
+import { evaluate, TextClassifier } from 'lib/index.js';
 import { cli, cliJson } from '../../helpers/cli.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { randomTexts, textNetwork } from '../../helpers/text-network.js';

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { readAssignments, valuesOf } from '../../../lib/data/assignments.js';
+import { readAssignments, valuesOf } from 'lib/data/assignments.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 
 afterAll(removeFolders);

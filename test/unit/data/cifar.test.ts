@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { openDataset, openImages } from '../../../lib/data/dataset.js';
+import { openDataset, openImages } from 'lib/data/dataset.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 
 afterEach(removeFolders);

@@ -1,6 +1,6 @@
 import { mkdirSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
-import { openDataset, type Sample, takeEvenly } from '../../../lib/data/dataset.js';
+import { openDataset, type Sample, takeEvenly } from 'lib/data/dataset.js';
 import { folderOf, png, removeFolders } from '../../helpers/files.js';
 
 afterEach(removeFolders);

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
-import { openDataset } from '../../../lib/data/dataset.js';
-import { readIdx } from '../../../lib/data/idx.js';
+import { openDataset } from 'lib/data/dataset.js';
+import { readIdx } from 'lib/data/idx.js';
 import { folderOf, idx, removeFolders } from '../../helpers/files.js';
 
 afterEach(removeFolders);

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
+import { decodeImage, pixelsOf, resizeImage, toGrey } from 'lib/data/image.js';
 import sharp from 'sharp';
-import { decodeImage, pixelsOf, resizeImage, toGrey } from '../../../lib/data/image.js';
 import { folderOf, png, removeFolders } from '../../helpers/files.js';
 
 afterEach(removeFolders);
@@ -114,7 +114,7 @@ describe('without sharp', () => {
       throw new Error("Cannot find package 'sharp'");
     });
     await jest.isolateModulesAsync(async () => {
-      const image = await import('../../../lib/data/image.js');
+      const image = await import('lib/data/image.js');
       await expect(image.decodeImage(example)).rejects.toMatchObject({
         name: 'ResidualSkipError',
         code: 'MISSING_DEPENDENCY',

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { findModel } from '../../../lib/data/model-files.js';
+import { findModel } from 'lib/data/model-files.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 
 afterEach(removeFolders);

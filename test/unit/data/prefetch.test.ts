@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { prefetch } from '../../../lib/data/prefetch.js';
+import { prefetch } from 'lib/data/prefetch.js';
 
 const tick = () => new Promise((resolve) => setImmediate(resolve));
 

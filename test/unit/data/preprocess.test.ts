@@ -1,12 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import type { RawImage } from '../../../lib/data/image.js';
-import {
-  Preprocessor,
-  type PreprocessorConfig,
-  preprocessorConfigSchema,
-} from '../../../lib/data/preprocess.js';
+import type { RawImage } from 'lib/data/image.js';
+import { Preprocessor, type PreprocessorConfig, preprocessorConfigSchema } from 'lib/data/preprocess.js';
 
 const RGB = { channels: 3 };
 

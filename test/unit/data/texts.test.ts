@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { readTexts } from '../../../lib/data/texts.js';
+import { readTexts } from 'lib/data/texts.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 
 afterAll(removeFolders);

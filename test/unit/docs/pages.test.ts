@@ -1,9 +1,9 @@
 /** The documentation agrees with itself and with the code, as far as that can be read. test/package runs what it shows. */
 import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { ERROR_CODES } from '../../../lib/errors.js';
-import { findOperator } from '../../../lib/model/operators/index.js';
-import { SKIP_REASONS } from '../../../lib/skip/trace.js';
+import { ERROR_CODES } from 'lib/errors.js';
+import { findOperator } from 'lib/model/lower/operators/index.js';
+import { SKIP_REASONS } from 'lib/skip/trace.js';
 import { cli } from '../../helpers/cli.js';
 import { commandsOf, DOCUMENTATION, inLanguage, MEASURING, snippetsOf } from '../../helpers/snippets.js';
 

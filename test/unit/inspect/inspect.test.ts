@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { inspect } from '../../../lib/inspect/inspect.js';
+import { inspect } from 'lib/inspect/inspect.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { GraphBuilder, modelBytes } from '../../helpers/onnx-builder.js';
 import { textNetwork, WIDTH } from '../../helpers/text-network.js';

@@ -1,7 +1,7 @@
 /** What is a matter of definition: NaN, integer overflow, empty tensors, working in place, errors. */
-import { ResidualSkipError } from '../../../lib/errors.js';
-import { type KernelStep, type KernelTensor, runStep } from '../../../lib/kernels/index.js';
-import { NO_ACTIVATION } from '../../../lib/model/program.js';
+import { ResidualSkipError } from 'lib/errors.js';
+import { type KernelStep, type KernelTensor, runStep } from 'lib/kernels/index.js';
+import { NO_ACTIVATION } from 'lib/model/program/program.js';
 import { compute, float } from '../../helpers/evaluate.js';
 import { randomTensor } from '../../helpers/random.js';
 

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import type { KernelStep } from '../../../lib/kernels/index.js';
+import type { KernelStep } from 'lib/kernels/index.js';
 import { expectClose, type Tolerance } from '../../helpers/compare.js';
 import { compute } from '../../helpers/evaluate.js';
 import { evaluate } from '../../helpers/oracle.js';

@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Effort, EnergyMeter, measureEnergy } from '../../../lib/measure/energy.js';
+import { type Effort, EnergyMeter, measureEnergy } from 'lib/measure/energy.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 
 afterAll(removeFolders);

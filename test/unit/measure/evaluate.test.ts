@@ -1,8 +1,8 @@
 /** `evaluate` from code; the command's tests compare its figures with references. */
 import { join } from 'node:path';
-import { listImagesBelow } from '../../../lib/data/files.js';
-import { type Evaluation, evaluate } from '../../../lib/measure/evaluate.js';
-import { Tensor } from '../../../lib/tensor.js';
+import { listImagesBelow } from 'lib/data/files.js';
+import { type Evaluation, evaluate } from 'lib/measure/evaluate.js';
+import { Tensor } from 'lib/tensor/tensor.js';
 import { folderOf, png, removeFolders } from '../../helpers/files.js';
 
 const root = join(__dirname, '../../..');

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { latencyOf, pairedChange } from '../../../lib/measure/statistics.js';
+import { latencyOf, pairedChange } from 'lib/measure/statistics.js';
 
 test('latencyOf gives mean, median and 95th percentile', () => {
   const sample = Array.from({ length: 101 }, (_, i) => 100 - i);

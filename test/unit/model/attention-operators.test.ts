@@ -1,6 +1,6 @@
 /** Attention as one operator, by its formula in double precision; ONNX's tests have no case of it here. */
-import type { Tensor as AnyTensor } from '../../../lib/index.js';
-import { Tensor } from '../../../lib/index.js';
+import type { Tensor as AnyTensor } from 'lib/index.js';
+import { Tensor } from 'lib/index.js';
 import { float } from '../../helpers/onnx-builder.js';
 import { randomTensor, runNode } from '../../helpers/onnx-run.js';
 

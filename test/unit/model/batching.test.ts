@@ -1,8 +1,8 @@
-import { InferenceSession, Tensor } from '../../../lib/index.js';
-import type { Ir } from '../../../lib/model/ir.js';
-import type { Model } from '../../../lib/model/model.js';
-import { atOnce } from '../../../lib/model/slices.js';
-import { lowerGraph } from '../../../lib/model/specialize.js';
+import { InferenceSession, Tensor } from 'lib/index.js';
+import { lowerGraph } from 'lib/model/lower/specialize.js';
+import type { Ir } from 'lib/model/program/ir.js';
+import type { Model } from 'lib/model/read/model.js';
+import { atOnce } from 'lib/util/slices.js';
 import { expectClose } from '../../helpers/compare.js';
 import { float32s, GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { modelOf, randomTensor, runOnnx } from '../../helpers/onnx-run.js';

@@ -1,10 +1,10 @@
 /** What reading and lowering may cost: steps, work, memory and turns of the event loop, counted. */
-import { ResidualSkipError } from '../../../lib/errors.js';
-import { InferenceSession, Tensor } from '../../../lib/index.js';
-import { compileModel } from '../../../lib/model/compile.js';
-import { loadModel } from '../../../lib/model/load.js';
-import { range } from '../../../lib/numeric/shapes.js';
-import { declaredBinding } from '../../../lib/session/feeds.js';
+import { ResidualSkipError } from 'lib/errors.js';
+import { InferenceSession, Tensor } from 'lib/index.js';
+import { compileModel } from 'lib/model/compile.js';
+import { loadModel } from 'lib/model/load.js';
+import { range } from 'lib/numeric/shapes.js';
+import { declaredBinding } from 'lib/session/feeds.js';
 import { float32s, GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { modelOf, runOnnx, specializeOn } from '../../helpers/onnx-run.js';
 

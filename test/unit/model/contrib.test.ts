@@ -1,5 +1,5 @@
 /** Operators of which ONNX has no cases here, by their formulas in double precision. */
-import { Tensor } from '../../../lib/index.js';
+import { Tensor } from 'lib/index.js';
 import { randomTensor, runNode } from '../../helpers/onnx-run.js';
 import { activation } from '../../helpers/oracle.js';
 

@@ -1,7 +1,7 @@
 /** Dynamic quantisation as onnxruntime's quantiser writes it: ranges of activations are taken at run time. */
-import { Tensor } from '../../../lib/index.js';
-import { compileModel } from '../../../lib/model/compile.js';
-import { loadModel } from '../../../lib/model/load.js';
+import { Tensor } from 'lib/index.js';
+import { compileModel } from 'lib/model/compile.js';
+import { loadModel } from 'lib/model/load.js';
 import { ELEMENT_TYPE, float32s, GraphBuilder, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { randomFloats } from '../../helpers/random.js';
 import { withSession } from '../../helpers/sessions.js';

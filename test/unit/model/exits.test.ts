@@ -1,10 +1,10 @@
-import { NativeBackend } from '../../../lib/backends/native.js';
-import { ReferenceBackend } from '../../../lib/backends/reference.js';
-import { InferenceSession, type PolicySource, Tensor } from '../../../lib/index.js';
-import { buildProgram } from '../../../lib/model/compile.js';
-import { Growth } from '../../../lib/model/grow.js';
-import type { Program, Step, ValueId } from '../../../lib/model/program.js';
-import { attachExits, type ExitSpec, MODEL_EXITS, resolveExits } from '../../../lib/skip/attach.js';
+import { NativeBackend } from 'lib/backends/native.js';
+import { ReferenceBackend } from 'lib/backends/reference.js';
+import { InferenceSession, type PolicySource, Tensor } from 'lib/index.js';
+import { buildProgram } from 'lib/model/compile.js';
+import { Growth } from 'lib/model/program/grow.js';
+import type { Program, Step, ValueId } from 'lib/model/program/program.js';
+import { attachExits, type ExitSpec, MODEL_EXITS, resolveExits } from 'lib/skip/attach.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
 import { GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { randomFloats } from '../../helpers/random.js';

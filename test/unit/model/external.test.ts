@@ -1,9 +1,9 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { ResidualSkipError } from '../../../lib/errors.js';
-import { loadModel } from '../../../lib/model/load.js';
-import type { KeyValueProto } from '../../../lib/model/proto.js';
+import { ResidualSkipError } from 'lib/errors.js';
+import { loadModel } from 'lib/model/load.js';
+import type { KeyValueProto } from 'lib/model/read/proto.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { float32s, GraphBuilder, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 

@@ -1,7 +1,7 @@
-import { Tensor } from '../../../lib/index.js';
-import type { Ir } from '../../../lib/model/ir.js';
-import type { Model } from '../../../lib/model/model.js';
-import type { Value } from '../../../lib/model/program.js';
+import { Tensor } from 'lib/index.js';
+import type { Ir } from 'lib/model/program/ir.js';
+import type { Value } from 'lib/model/program/program.js';
+import type { Model } from 'lib/model/read/model.js';
 import { expectClose } from '../../helpers/compare.js';
 import { float32s, GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { allOps, modelOf, opNames, randomTensor, runOnnx, specializeOn } from '../../helpers/onnx-run.js';

@@ -1,13 +1,13 @@
 /** Model-local functions are written out before a model is decoded. */
 
-import { InferenceSession } from '../../../lib/index.js';
-import { loadModel } from '../../../lib/model/load.js';
+import { InferenceSession } from 'lib/index.js';
+import { loadModel } from 'lib/model/load.js';
 import {
   decodeModelProto,
   encodeModelProto,
   type FunctionProto,
   type NodeProto,
-} from '../../../lib/model/proto.js';
+} from 'lib/model/read/proto.js';
 import { float32s, GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { countingTensor, runOnnx } from '../../helpers/onnx-run.js';
 import { randomFloats } from '../../helpers/random.js';

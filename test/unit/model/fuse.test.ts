@@ -1,5 +1,5 @@
-import { buildProgram } from '../../../lib/model/compile.js';
-import { NO_ACTIVATION, NONE, type Program, type StepNamed } from '../../../lib/model/program.js';
+import { buildProgram } from 'lib/model/compile.js';
+import { NO_ACTIVATION, NONE, type Program, type StepNamed } from 'lib/model/program/program.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
 import { expectAgreement } from '../../helpers/run-program.js';
 

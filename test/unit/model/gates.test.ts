@@ -1,5 +1,5 @@
-import { buildProgram } from '../../../lib/model/compile.js';
-import { type GateForm, NO_ACTIVATION } from '../../../lib/model/program.js';
+import { buildProgram } from 'lib/model/compile.js';
+import { type GateForm, NO_ACTIVATION } from 'lib/model/program/program.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
 import { randomFloats } from '../../helpers/random.js';
 import { type Agreement, expectAgreement, runModes, runProgram } from '../../helpers/run-program.js';

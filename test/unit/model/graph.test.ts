@@ -1,5 +1,5 @@
-import { Tensor } from '../../../lib/index.js';
-import { loadModel, unsupportedOperators } from '../../../lib/model/load.js';
+import { Tensor } from 'lib/index.js';
+import { loadModel, unsupportedOperators } from 'lib/model/load.js';
 import { float32s, floats, GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { modelOf, runOnnx } from '../../helpers/onnx-run.js';
 

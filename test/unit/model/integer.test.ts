@@ -1,5 +1,5 @@
-import { buildProgram } from '../../../lib/model/compile.js';
-import { Growth } from '../../../lib/model/grow.js';
+import { buildProgram } from 'lib/model/compile.js';
+import { Growth } from 'lib/model/program/grow.js';
 import {
   type Block,
   NO_ACTIVATION,
@@ -7,9 +7,9 @@ import {
   type Program,
   type Step,
   type ValueId,
-} from '../../../lib/model/program.js';
-import { BlockMode } from '../../../lib/skip/compiled-policy.js';
-import { featureSteps } from '../../../lib/skip/head.js';
+} from 'lib/model/program/program.js';
+import { BlockMode } from 'lib/skip/compiled-policy.js';
+import { featureSteps } from 'lib/skip/head.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
 import { randomFloats } from '../../helpers/random.js';
 import { denseProgram, runProgram } from '../../helpers/run-program.js';

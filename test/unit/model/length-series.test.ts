@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { buildProgram, compileModel } from '../../../lib/model/compile.js';
-import type { Ir } from '../../../lib/model/ir.js';
-import { LengthSeries } from '../../../lib/model/length-series.js';
-import { loadModel } from '../../../lib/model/load.js';
-import type { Binding, Model } from '../../../lib/model/model.js';
+import { buildProgram, compileModel } from 'lib/model/compile.js';
+import { LengthSeries } from 'lib/model/length-series.js';
+import { loadModel } from 'lib/model/load.js';
+import type { Ir } from 'lib/model/program/ir.js';
+import type { Binding, Model } from 'lib/model/read/model.js';
 import { float32s, GraphBuilder, int64s, tensor } from '../../helpers/onnx-builder.js';
 import { modelOf } from '../../helpers/onnx-run.js';
 import { randomFloats } from '../../helpers/random.js';

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { ResidualSkipError } from '../../../lib/errors.js';
-import { loadModel } from '../../../lib/model/load.js';
+import { ResidualSkipError } from 'lib/errors.js';
+import { loadModel } from 'lib/model/load.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { Network } from '../../helpers/networks.js';
 import {

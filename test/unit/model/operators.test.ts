@@ -1,4 +1,4 @@
-import { Tensor } from '../../../lib/index.js';
+import { Tensor } from 'lib/index.js';
 import { float, float32s, floats, GraphBuilder, int64s, tensor } from '../../helpers/onnx-builder.js';
 import { countingTensor, modelOf, opNames, runOnnx, specializeOn } from '../../helpers/onnx-run.js';
 

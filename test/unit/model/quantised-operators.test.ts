@@ -1,6 +1,6 @@
 /** Operators of quantised files: weights of four bits, and what is wrong with scales and zero points. */
-import { ResidualSkipError, Tensor } from '../../../lib/index.js';
-import type { TensorProto } from '../../../lib/model/proto.js';
+import { ResidualSkipError, Tensor } from 'lib/index.js';
+import type { TensorProto } from 'lib/model/read/proto.js';
 import { float32s, GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { runOnnx } from '../../helpers/onnx-run.js';
 import { randomFloats } from '../../helpers/random.js';

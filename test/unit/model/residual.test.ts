@@ -1,6 +1,6 @@
-import { buildProgram } from '../../../lib/model/compile.js';
-import { NO_ACTIVATION, NONE, type Program } from '../../../lib/model/program.js';
-import { BlockMode } from '../../../lib/skip/compiled-policy.js';
+import { buildProgram } from 'lib/model/compile.js';
+import { NO_ACTIVATION, NONE, type Program } from 'lib/model/program/program.js';
+import { BlockMode } from 'lib/skip/compiled-policy.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
 import { GraphBuilder, tensor } from '../../helpers/onnx-builder.js';
 import { modelOf, specializeOn } from '../../helpers/onnx-run.js';

@@ -1,7 +1,7 @@
 import * as fc from 'fast-check';
-import { buildProgram } from '../../../lib/model/compile.js';
-import { NONE, type Program } from '../../../lib/model/program.js';
-import { BlockMode } from '../../../lib/skip/compiled-policy.js';
+import { buildProgram } from 'lib/model/compile.js';
+import { NONE, type Program } from 'lib/model/program/program.js';
+import { BlockMode } from 'lib/skip/compiled-policy.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
 import { randomFloats } from '../../helpers/random.js';
 import { expectAgreement, runProgram } from '../../helpers/run-program.js';

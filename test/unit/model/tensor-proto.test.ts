@@ -1,6 +1,6 @@
-import type { TensorProto } from '../../../lib/model/proto.js';
-import { bfloat16ToNumber, decodeTensor } from '../../../lib/model/tensor-proto.js';
-import { float16ToNumber } from '../../../lib/numeric/float16.js';
+import type { TensorProto } from 'lib/model/read/proto.js';
+import { bfloat16ToNumber, decodeTensor } from 'lib/model/read/tensor-proto.js';
+import { float16ToNumber } from 'lib/numeric/float16.js';
 import { ELEMENT_TYPE, type ElementTypeName } from '../../helpers/onnx-builder.js';
 
 function raw(array: ArrayBufferView): Uint8Array {

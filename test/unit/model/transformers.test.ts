@@ -1,6 +1,6 @@
 /** What exporters write for layer normalisation, GELU and attention becomes one step, with the results of its parts. */
-import { InferenceSession, Tensor } from '../../../lib/index.js';
-import { buildProgram } from '../../../lib/model/compile.js';
+import { InferenceSession, Tensor } from 'lib/index.js';
+import { buildProgram } from 'lib/model/compile.js';
 import { GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { modelOf, randomTensor, runOnnx, specializeOn } from '../../helpers/onnx-run.js';
 import { randomFloats } from '../../helpers/random.js';

@@ -1,7 +1,7 @@
-import { InferenceSession } from '../../../lib/index.js';
-import { inspect } from '../../../lib/inspect/inspect.js';
-import { buildProgram } from '../../../lib/model/compile.js';
-import { NO_ACTIVATION } from '../../../lib/model/program.js';
+import { InferenceSession } from 'lib/index.js';
+import { inspect } from 'lib/inspect/inspect.js';
+import { buildProgram } from 'lib/model/compile.js';
+import { NO_ACTIVATION } from 'lib/model/program/program.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
 import { float32s, GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { randomFloats } from '../../helpers/random.js';

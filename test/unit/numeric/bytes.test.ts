@@ -1,5 +1,5 @@
-import { holdsBfloat16 } from '../../../lib/numeric/bfloat16.js';
-import { nearestBytes } from '../../../lib/numeric/bytes.js';
+import { holdsBfloat16 } from 'lib/numeric/bfloat16.js';
+import { nearestBytes } from 'lib/numeric/bytes.js';
 import { randomFloats } from '../../helpers/random.js';
 
 test('each column is rounded to whole multiples of the least power of two that reaches its largest number', () => {

@@ -1,7 +1,7 @@
-import { Histogram } from '../../../lib/quantize/histogram.js';
-import type { Layer } from '../../../lib/quantize/plan.js';
-import { type Quantisation, quantisationOf, RANGES } from '../../../lib/quantize/range.js';
-import { biasScales, correctedBias, integerBias, integerWeights } from '../../../lib/quantize/weights.js';
+import { Histogram } from 'lib/quantize/histogram.js';
+import type { Layer } from 'lib/quantize/plan.js';
+import { type Quantisation, quantisationOf, RANGES } from 'lib/quantize/range.js';
+import { biasScales, correctedBias, integerBias, integerWeights } from 'lib/quantize/weights.js';
 import { randomFloats } from '../../helpers/random.js';
 
 /** Many small values and a few large ones, from half a distribution with long tails. */

@@ -1,12 +1,12 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { calibrate } from '../../../lib/calibrate/calibrate.js';
-import { contentHash } from '../../../lib/calibrate/split.js';
-import { argMax } from '../../../lib/numeric/softmax.js';
-import { quantize } from '../../../lib/quantize/quantize.js';
-import { InferenceSession } from '../../../lib/session/session.js';
-import { Tensor } from '../../../lib/tensor.js';
+import { calibrate } from 'lib/calibrate/calibrate.js';
+import { contentHash } from 'lib/calibrate/split.js';
+import { argMax } from 'lib/numeric/softmax.js';
+import { quantize } from 'lib/quantize/quantize.js';
+import { InferenceSession } from 'lib/session/session.js';
+import { Tensor } from 'lib/tensor/tensor.js';
 import { cli } from '../../helpers/cli.js';
 import { folderOf, png, removeFolders } from '../../helpers/files.js';
 import { randomFloats, uniform } from '../../helpers/random.js';

@@ -1,9 +1,9 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { NativeBackend } from '../../../lib/backends/native.js';
-import { type InferenceSession, loadPolicy, type SessionControl, Tensor } from '../../../lib/index.js';
-import { encodeExits } from '../../../lib/skip/head-codec.js';
-import type { SkipPolicy } from '../../../lib/skip/policy.js';
+import { NativeBackend } from 'lib/backends/native.js';
+import { type InferenceSession, loadPolicy, type SessionControl, Tensor } from 'lib/index.js';
+import { encodeExits } from 'lib/skip/head-codec.js';
+import type { SkipPolicy } from 'lib/skip/policy.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { Network } from '../../helpers/networks.js';
 import { randomFloats } from '../../helpers/random.js';

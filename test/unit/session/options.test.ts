@@ -1,7 +1,7 @@
-import { env } from '../../../lib/session/env.js';
-import { parseRunOptions, parseRunSyncOptions, parseSessionOptions } from '../../../lib/session/options.js';
-import { notify, type RunEvent, type RunObserver } from '../../../lib/skip/observer.js';
-import { nearNames, suggest } from '../../../lib/suggest.js';
+import { env } from 'lib/session/env.js';
+import { parseRunOptions, parseRunSyncOptions, parseSessionOptions } from 'lib/session/options.js';
+import { notify, type RunEvent, type RunObserver } from 'lib/skip/observer.js';
+import { nearNames, suggest } from 'lib/util/suggest.js';
 
 describe('session options', () => {
   it('takes every option', () => {

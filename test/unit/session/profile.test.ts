@@ -1,5 +1,5 @@
 import { join, resolve } from 'node:path';
-import { type ProfileEvent, Tensor } from '../../../lib/index.js';
+import { type ProfileEvent, Tensor } from 'lib/index.js';
 import { cli, cliJson } from '../../helpers/cli.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { randomFloats } from '../../helpers/random.js';

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
-import { InferenceSession, type Progress } from '../../../lib/index.js';
-import { PackingReport } from '../../../lib/session/progress.js';
+import { InferenceSession, type Progress } from 'lib/index.js';
+import { PackingReport } from 'lib/session/progress.js';
 
 const MODEL = join(__dirname, '../../models/cifar10-resnet32/model.onnx');
 

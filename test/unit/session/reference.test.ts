@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
-import { watch } from '../../../lib/audit/watch.js';
-import { InferenceSession } from '../../../lib/session/session.js';
-import type { SkipPolicy } from '../../../lib/skip/policy.js';
-import { Tensor } from '../../../lib/tensor.js';
+import { watch } from 'lib/audit/watch.js';
+import { InferenceSession } from 'lib/session/session.js';
+import type { SkipPolicy } from 'lib/skip/policy.js';
+import { Tensor } from 'lib/tensor/tensor.js';
 import { GraphBuilder, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { randomFloats } from '../../helpers/random.js';
 

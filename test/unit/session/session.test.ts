@@ -1,4 +1,3 @@
-import * as ort from 'onnxruntime-common';
 import {
   auditLog,
   type Feeds,
@@ -11,8 +10,9 @@ import {
   type SkipPolicy,
   Tensor,
   watch,
-} from '../../../lib/index.js';
-import type { Model } from '../../../lib/model/model.js';
+} from 'lib/index.js';
+import type { Model } from 'lib/model/read/model.js';
+import * as ort from 'onnxruntime-common';
 import { FakeBackend, fakeCompile, fakeInput, fakeModel } from '../../helpers/fake-backend.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 
@@ -21,28 +21,28 @@ afterAll(removeFolders);
 let backend: FakeBackend;
 let model: Model;
 
-jest.mock('../../../lib/model/load.js', () => ({ loadModel: async () => model }));
+jest.mock('lib/model/load.js', () => ({ loadModel: async () => model }));
 /** What stands in for a model that is lowered for a binding. */
 interface FakeIr {
   readonly of: Parameters<typeof fakeCompile>;
 }
-jest.mock('../../../lib/model/specialize.js', () => ({
+jest.mock('lib/model/lower/specialize.js', () => ({
   // biome-ignore lint/correctness/useYield: it comes in one slice
   *specializing(...of: FakeIr['of']): Generator<undefined, FakeIr> {
     return { of };
   },
 }));
-jest.mock('../../../lib/model/length-proof.js', () => ({
+jest.mock('lib/model/length-proof.js', () => ({
   outlineOf: () => undefined,
   isLinear: () => false,
 }));
-jest.mock('../../../lib/model/compile.js', () => ({
+jest.mock('lib/model/compile.js', () => ({
   // biome-ignore lint/correctness/useYield: it comes in one slice
   *building({ of }: FakeIr) {
     return fakeCompile(...of);
   },
 }));
-jest.mock('../../../lib/backends/reference.js', () => ({
+jest.mock('lib/backends/reference.js', () => ({
   ReferenceBackend: function ReferenceBackend() {
     return backend;
   },

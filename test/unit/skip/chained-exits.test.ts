@@ -1,13 +1,13 @@
 /** A policy whose exits read each other: the same bits everywhere, and what its audit log says is replayed. */
 import { join } from 'node:path';
-import { auditLog } from '../../../lib/audit/log.js';
-import { readAudit } from '../../../lib/audit/read.js';
-import type { InferenceSession, SkipPolicy, Tensor } from '../../../lib/index.js';
-import { compileModel } from '../../../lib/model/compile.js';
-import { loadModel } from '../../../lib/model/load.js';
-import type { ExitSpec } from '../../../lib/skip/attach.js';
-import { type Layer, widthOf } from '../../../lib/skip/head.js';
-import { encodeExits } from '../../../lib/skip/head-codec.js';
+import { auditLog } from 'lib/audit/log.js';
+import { readAudit } from 'lib/audit/read.js';
+import type { InferenceSession, SkipPolicy, Tensor } from 'lib/index.js';
+import { compileModel } from 'lib/model/compile.js';
+import { loadModel } from 'lib/model/load.js';
+import type { ExitSpec } from 'lib/skip/attach.js';
+import { type Layer, widthOf } from 'lib/skip/head.js';
+import { encodeExits } from 'lib/skip/head-codec.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { Network } from '../../helpers/networks.js';
 import { randomFloats } from '../../helpers/random.js';

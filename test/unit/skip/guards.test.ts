@@ -1,4 +1,4 @@
-import { isGuarded, resolveGuards } from '../../../lib/skip/guards.js';
+import { isGuarded, resolveGuards } from 'lib/skip/guards.js';
 
 const LABELS = ['cat', 'dog', 'bird'];
 const guard = (margin: number | undefined, ...labels: (string | number)[]) =>

@@ -1,6 +1,6 @@
-import { holdsBfloat16 } from '../../../lib/numeric/bfloat16.js';
-import type { ExitSpec } from '../../../lib/skip/attach.js';
-import { decodeExits, type EncodedHeads, encodeExits } from '../../../lib/skip/head-codec.js';
+import { holdsBfloat16 } from 'lib/numeric/bfloat16.js';
+import type { ExitSpec } from 'lib/skip/attach.js';
+import { decodeExits, type EncodedHeads, encodeExits } from 'lib/skip/head-codec.js';
 
 const headsWith = (weight: Float32Array): ExitSpec[] => [
   {

@@ -2,12 +2,12 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { ResidualSkipError } from '../../../lib/errors.js';
-import { type Block, NO_ACTIVATION, type Program } from '../../../lib/model/program.js';
-import { BlockMode, CompiledPolicy } from '../../../lib/skip/compiled-policy.js';
-import { loadPolicy, type PolicySource } from '../../../lib/skip/load-policy.js';
-import { hashPolicy, parsePolicy, partsOf, type SkipPolicy } from '../../../lib/skip/policy.js';
-import { buildTrace } from '../../../lib/skip/trace.js';
+import { ResidualSkipError } from 'lib/errors.js';
+import { type Block, NO_ACTIVATION, type Program } from 'lib/model/program/program.js';
+import { BlockMode, CompiledPolicy } from 'lib/skip/compiled-policy.js';
+import { loadPolicy, type PolicySource } from 'lib/skip/load-policy.js';
+import { hashPolicy, parsePolicy, partsOf, type SkipPolicy } from 'lib/skip/policy.js';
+import { buildTrace } from 'lib/skip/trace.js';
 
 const SHA = 'a'.repeat(64);
 const GATE = { form: 'multiply', score: 0, compare: 'gt', threshold: 0.25 } as const;

@@ -1,12 +1,12 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { auditLog, readAudit, Tensor } from '../../../lib/index.js';
-import { compileModel } from '../../../lib/model/compile.js';
-import { loadModel } from '../../../lib/model/load.js';
-import type { Program } from '../../../lib/model/program.js';
-import { argMax } from '../../../lib/numeric/softmax.js';
-import { classScoresOf, type Meaning, probabilities, topClasses } from '../../../lib/skip/scores.js';
+import { auditLog, readAudit, Tensor } from 'lib/index.js';
+import { compileModel } from 'lib/model/compile.js';
+import { loadModel } from 'lib/model/load.js';
+import type { Program } from 'lib/model/program/program.js';
+import { argMax } from 'lib/numeric/softmax.js';
+import { classScoresOf, type Meaning, probabilities, topClasses } from 'lib/skip/scores.js';
 import { GraphBuilder, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { randomFloats } from '../../helpers/random.js';
 import { withSession } from '../../helpers/sessions.js';

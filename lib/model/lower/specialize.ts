@@ -1,0 +1,177 @@
+import { ResidualSkipError } from '../../errors.js';
+import { atOnce, type Sliced } from '../../util/slices.js';
+import type { IrBranch, IrOp, LoweredIr } from '../program/ir.js';
+import type { Port, Value, ValueId } from '../program/program.js';
+import type { Graph } from '../read/graph.js';
+import type { Binding, InputBinding, Model, ModelOutput } from '../read/model.js';
+import { checkShape } from '../read/tensor-proto.js';
+import { oneItemOf } from './batch-walk.js';
+import { foldCacheOf, LoweringBudget } from './fold.js';
+import { type LoweredGraph, type Lowering, NodeLowering, Scope } from './lowering.js';
+import { findOperator } from './operators/index.js';
+import { requireSupported } from './unsupported.js';
+
+/**
+ * Lowers a model for concrete shapes: turns every node into steps, computes constants, and drops what no output
+ * needs.
+ * @throws ResidualSkipError UNSUPPORTED_MODEL, MODEL_INVALID or (where the model leaves shapes open) INVALID_SHAPE,
+ * naming the node; INVALID_ARGUMENT when an input is not bound
+ */
+export function specialize(model: Model, binding: Binding): LoweredIr {
+  return atOnce(specializing(model, binding));
+}
+
+/** The same in slices. */
+export function* specializing(model: Model, binding: Binding): Sliced<LoweredIr> {
+  requireSupported(model.graph);
+  const open = model.inputs.some(
+    ({ shape, batched, anyRank }) =>
+      anyRank || shape.some((dim, axis) => typeof dim === 'string' && !(batched && axis === 0)),
+  );
+  const lowered = yield* lowerForOne(model, binding, open ? 'INVALID_SHAPE' : 'MODEL_INVALID');
+  const given = new Map(model.inputs.map((input) => [input.name, input]));
+  return {
+    values: lowered.values,
+    ops: lowered.ops,
+    inputs: [...lowered.inputs].map(([name, value]) => {
+      const { batched, widened } = given.get(name)!;
+      return { name, value, batched, ...(widened && { widened }) };
+    }),
+    outputs: model.outputs.map((output, i) => outputPort(output, lowered.outputs[i]!, lowered.values)),
+    batching: model.batching,
+    recurrent: lowered.recurrent,
+    scope: lowered.scope,
+    firsts: lowered.firsts,
+  };
+}
+
+/** The graph as one item sees it. */
+function* lowerForOne(
+  { graph, opset, inputs, loweredItems }: Model,
+  binding: Binding,
+  shapeError: Lowering['shapeError'],
+): Sliced<LoweredGraph> {
+  if (loweredItems === undefined) return yield* lowerGraph(graph, opset, binding, shapeError);
+  const carriers = new Set(inputs.filter(({ batched }) => batched).map(({ name }) => name));
+  const several = new Map(
+    [...binding].map(([name, bound]) => {
+      const shape = carriers.has(name) ? bound.shape.with(0, loweredItems) : bound.shape;
+      return [name, { ...bound, shape }];
+    }),
+  );
+  const item = oneItemOf(yield* lowerGraph(graph, opset, several, shapeError), loweredItems, carriers);
+  if (!('reason' in item)) return item;
+  throw new ResidualSkipError(
+    'INVALID_SHAPE',
+    `feeds: with inputs of these lengths the items of a batch aren't separate: ${item.reason}`,
+  );
+}
+
+/** Items were found to be separate for some lengths of the open axes; for other lengths this may not hold. */
+function outputPort({ name, batched, widened }: ModelOutput, value: ValueId, values: readonly Value[]): Port {
+  const { dtype, shape } = values[value]!;
+  if (!batched || shape[0] === 1) {
+    return { name, value, batched, ...(widened && dtype === 'float32' && { widened }) };
+  }
+  throw new ResidualSkipError(
+    'INVALID_SHAPE',
+    `output '${name}': with inputs of these lengths, one item has the shape [${shape}], whose axis 0 is not the batch`,
+  );
+}
+
+/** Like `specialize`, but ignores batches. */
+export function* lowerGraph(
+  graph: Graph,
+  opset: number,
+  binding: Binding,
+  shapeError: Lowering['shapeError'],
+  budget = new LoweringBudget(foldCacheOf(graph)),
+): Sliced<LoweredGraph> {
+  budget.begin();
+  const values: Value[] = [];
+  const scope = new Scope();
+  const inputs = new Map<string, ValueId>();
+  for (const { name, dtype } of graph.inputs) {
+    const { shape, data } = boundInput(name, binding.get(name));
+    const id = values.push({ name, dtype, shape, ...(data && { data }) }) - 1;
+    scope.set(name, id);
+    if (!data) inputs.set(name, id);
+  }
+  const lowerBranch = (subgraph: Graph, outer: Scope) =>
+    atOnce(lowerInto(subgraph, new Scope(outer), context));
+  const context: Lowering = {
+    opset,
+    values,
+    cache: foldCacheOf(graph),
+    budget,
+    shapeError,
+    dequantised: new Map(),
+    sequences: new Map(),
+    recurrent: new Set(),
+    lowerBranch,
+  };
+  const { ops, outputs, firsts } = yield* lowerInto(graph, scope, context);
+  const { recurrent } = context;
+  return { values, ops: liveOps(ops, new Set(outputs)), inputs, outputs, recurrent, scope, firsts };
+}
+
+function boundInput(name: string, bound: InputBinding | undefined): InputBinding {
+  if (!bound) {
+    throw new ResidualSkipError('INVALID_ARGUMENT', `input '${name}': its shape is not bound`);
+  }
+  checkShape(bound.shape, (problem) => {
+    throw new ResidualSkipError('INVALID_SHAPE', `input '${name}': ${problem}`);
+  });
+  return bound;
+}
+
+/** Lowers the nodes of one graph; its inputs, if any, are in `scope` already. */
+function* lowerInto(
+  graph: Graph,
+  scope: Scope,
+  context: Lowering,
+): Sliced<IrBranch & Pick<LoweredGraph, 'firsts'>> {
+  const { values } = context;
+  for (const [name, constant] of graph.constants) scope.set(name, values.push({ name, ...constant }) - 1);
+  const ops: IrOp[] = [];
+  const firsts: ValueId[] = [];
+  for (const node of graph.nodes) {
+    const first = values.length;
+    firsts.push(first);
+    const lowering = new NodeLowering(node, scope, context, ops);
+    yield;
+    const lowered = findOperator(node.op)?.lower(lowering) ?? lowering.unsupported('it is not implemented');
+    const made = typeof lowered === 'object' && 'next' in lowered ? yield* lowered : lowered;
+    const ids = typeof made === 'number' ? [made] : made;
+    for (const [i, name] of node.outputs.entries()) {
+      if (name === '') continue;
+      const id = ids[i] ?? lowering.invalid(`it has no output ${i}`);
+      scope.set(name, id);
+      // Existing values keep their names: an Identity's output is its input.
+      if (id >= first) values[id] = { ...values[id]!, name };
+    }
+  }
+  return { ops, outputs: graph.outputs.map(({ name }) => scope.get(name)!), firsts };
+}
+
+/** The operations that the values in `needed` depend on; adds what they read to `needed`. */
+function liveOps(ops: readonly IrOp[], needed: Set<ValueId>): IrOp[] {
+  const live: IrOp[] = [];
+  for (const op of ops.toReversed()) {
+    if (!op.outputs.some((id) => needed.has(id))) continue;
+    for (const id of op.inputs) needed.add(id);
+    live.push(op.op === 'if' ? { ...op, branches: liveBranches(op.branches, needed) } : op);
+  }
+  return live.reverse();
+}
+
+function liveBranches(
+  branches: { then: IrBranch; else: IrBranch },
+  needed: Set<ValueId>,
+): { then: IrBranch; else: IrBranch } {
+  const live = ({ ops, outputs }: IrBranch): IrBranch => {
+    for (const id of outputs) needed.add(id);
+    return { ops: liveOps(ops, needed), outputs };
+  };
+  return { then: live(branches.then), else: live(branches.else) };
+}

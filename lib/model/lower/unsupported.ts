@@ -1,0 +1,40 @@
+import { ResidualSkipError } from '../../errors.js';
+import { append } from '../../util/append.js';
+import { type Graph, subgraphsOf, type Unsupported } from '../read/graph.js';
+import { findOperator } from './operators/index.js';
+
+/** What a graph uses that is not implemented, including its subgraphs; each once, with all nodes that use it. */
+export function unsupportedOperators({ graph }: { readonly graph: Graph }): Unsupported[] {
+  const found = new Map<string, string[]>();
+  const report = (op: string, nodes: readonly string[]) => {
+    for (const node of nodes) append(found, op, node);
+    if (nodes.length === 0) found.set(op, found.get(op) ?? []);
+  };
+  const visit = ({ nodes }: Graph) => {
+    for (const node of nodes) {
+      const operator = findOperator(node.op);
+      if (!operator) report(node.op, [node.name]);
+      const problem = operator?.unsupported?.(node);
+      if (problem) report(`${node.op} ${problem}`, [node.name]);
+      for (const subgraph of subgraphsOf(node)) visit(subgraph);
+    }
+  };
+  for (const { op, nodes } of graph.unsupported) report(op, nodes);
+  visit(graph);
+  return [...found].map(([op, nodes]) => ({ op, nodes }));
+}
+
+const NAMED_NODES = 3;
+
+/** @throws ResidualSkipError UNSUPPORTED_MODEL naming everything that is not implemented */
+export function requireSupported(graph: Graph): void {
+  const unsupported = unsupportedOperators({ graph });
+  if (unsupported.length === 0) return;
+  const list = unsupported.map(({ op, nodes }) => {
+    if (nodes.length === 0) return op;
+    const named = nodes.slice(0, NAMED_NODES).map((name) => `'${name}'`);
+    const more = nodes.length > NAMED_NODES ? ` and ${nodes.length - NAMED_NODES} more` : '';
+    return `${op} (${named.join(', ')}${more})`;
+  });
+  throw new ResidualSkipError('UNSUPPORTED_MODEL', `model: not implemented: ${list.join('; ')}`);
+}

@@ -1,0 +1,412 @@
+import { ResidualSkipError } from '../../errors.js';
+import type { TensorData, ValueType } from '../../tensor/tensor.js';
+import type { IrBranch, IrOp, IrStep } from '../program/ir.js';
+import {
+  type Activation,
+  type Gate,
+  type GateForm,
+  NONE,
+  type Value,
+  type ValueId,
+} from '../program/program.js';
+
+type Writable<T> = T extends unknown ? { -readonly [K in keyof T]: T[K] } : never;
+
+/** A step that rewriting may change in place. */
+export type WorkStep = Writable<IrStep>;
+export type WorkStepNamed<Op extends WorkStep['op']> = Extract<WorkStep, { op: Op }>;
+
+/** A conditional whose branches are regions of their own. */
+export interface WorkIf {
+  readonly op: 'if';
+  readonly node: string;
+  inputs: readonly ValueId[];
+  outputs: readonly ValueId[];
+  readonly whenTrue: Region;
+  readonly whenFalse: Region;
+}
+
+/**
+ * [score, body, shortcut] -> [y]; y = score <compare> threshold ? body : skipActivation(shortcut), or skipTable[shortcut]. A
+ * recognised gate in normal form; lives only between gate recognition and scheduling.
+ */
+export interface Select {
+  readonly op: 'select';
+  readonly node: string;
+  inputs: readonly ValueId[];
+  outputs: readonly ValueId[];
+  attrs: {
+    readonly form: GateForm;
+    readonly compare: Gate['compare'];
+    readonly threshold: number;
+    readonly skipActivation: Activation;
+    /** Of a stream of bytes: a constant table that the shortcut goes through, as in `Block`. */
+    readonly skipTable?: ValueId;
+  };
+}
+
+export type WorkOp = WorkStep | WorkIf | Select;
+
+/**
+ * Steps of search that rewriting may take, in a region and its branches: some patterns look far, and a file may be made so that they
+ * always do. Rewriting is optional. It ends when this is spent, and what is left runs as it is.
+ */
+class Effort {
+  private left = 2 ** 20;
+
+  /** For `count` operations. */
+  allow(count: number): void {
+    this.left += 128 * count;
+  }
+
+  spend(steps: number): void {
+    this.left -= steps;
+  }
+
+  get spent(): boolean {
+    return this.left < 0;
+  }
+}
+
+/** How often each of several operations reads a value. */
+class Readers extends Map<WorkOp, number> {
+  /** Of all of them together. */
+  count = 0;
+
+  addReader(op: WorkOp, times: number): this {
+    this.count += times;
+    return this.set(op, (this.get(op) ?? 0) + times);
+  }
+
+  removeReader(op: WorkOp): void {
+    this.count -= this.get(op) ?? 0;
+    this.delete(op);
+  }
+}
+
+/** An operation in the list. */
+interface Link {
+  readonly op: WorkOp | undefined;
+  before: Link;
+  after: Link;
+  /** Grows along the list. */
+  label: number;
+}
+
+/**
+ * A list of operations in SSA form and topological order that can be rewritten. Keeps producer and users of
+ * every value. Nested regions (branches of an `if`) share `values` and read the outer region's. Changes take time for what they change,
+ * not for the length of the list.
+ */
+export class Region {
+  readonly values: Value[];
+  readonly effort: Effort;
+  /** Closes the list to a ring. */
+  private readonly end: Link;
+  private readonly links = new Map<WorkOp, Link>();
+  private readonly conditionals = new Set<WorkIf>();
+  private readonly producers = new Map<ValueId, WorkOp>();
+  /** Of each value: the operation that reads it, if it is read once, or all. */
+  private readonly uses = new Map<ValueId, WorkOp | Readers>();
+  /** Operations that have lost a reader, or never had one. */
+  private readonly suspects = new Set<WorkOp>();
+  private results: readonly ValueId[] = [];
+  private resultSet: ReadonlySet<ValueId> = new Set();
+  private list: readonly WorkOp[] | undefined;
+  private outside: readonly ValueId[] | undefined;
+
+  constructor(values: Value[], ops: readonly IrOp[], outputs: readonly ValueId[], effort = new Effort()) {
+    this.values = values;
+    this.effort = effort;
+    const end = { op: undefined, label: 0 } as Link;
+    end.before = end.after = end;
+    this.end = end;
+    this.outputs = outputs;
+    effort.allow(ops.length);
+    for (const op of ops) this.insert(this.end.before, this.adopt(op));
+  }
+
+  get ops(): readonly WorkOp[] {
+    if (!this.list) {
+      const list: WorkOp[] = [];
+      for (let at = this.end.after; at.op; at = at.after) list.push(at.op);
+      this.list = list;
+    }
+    return this.list;
+  }
+
+  get outputs(): readonly ValueId[] {
+    return this.results;
+  }
+
+  set outputs(ids: readonly ValueId[]) {
+    for (const id of this.results) this.suspect(id);
+    this.results = [...ids];
+    this.resultSet = new Set(ids);
+    this.outside = undefined;
+  }
+
+  value(id: ValueId): Value {
+    const value = this.values[id];
+    if (!value) throw new ResidualSkipError('INTERNAL', `value ${id}: it does not exist`);
+    return value;
+  }
+
+  shape(id: ValueId): readonly number[] {
+    return this.value(id).shape;
+  }
+
+  producer(id: ValueId): WorkOp | undefined {
+    return this.producers.get(id);
+  }
+
+  /** The step that produces `id`, if its operator is `op`. */
+  producerOf<Op extends WorkStep['op']>(id: ValueId, op: Op): WorkStepNamed<Op> | undefined {
+    const producer = this.producers.get(id);
+    return producer?.op === op ? (producer as WorkStepNamed<Op>) : undefined;
+  }
+
+  /** One entry for each use. */
+  users(id: ValueId): readonly WorkOp[] {
+    const users: WorkOp[] = [];
+    for (const [op, times] of this.readersOf(id)) for (let i = 0; i < times; i++) users.push(op);
+    this.effort.spend(users.length);
+    return users;
+  }
+
+  /** The number of `users`. */
+  useCount(id: ValueId): number {
+    const uses = this.uses.get(id);
+    return uses instanceof Readers ? uses.count : Number(uses !== undefined);
+  }
+
+  isOutput(id: ValueId): boolean {
+    return this.resultSet.has(id);
+  }
+
+  /** True when exactly one input of one operation reads the value, and nothing outside does. */
+  usedOnce(id: ValueId): boolean {
+    return this.useCount(id) === 1 && !this.isOutput(id);
+  }
+
+  /** The producer of `id`, if nothing but one reader needs `id`. */
+  soleProducer(id: ValueId): WorkOp | undefined {
+    return this.usedOnce(id) ? this.producers.get(id) : undefined;
+  }
+
+  has(op: WorkOp): boolean {
+    return this.producers.get(op.outputs[0]!) === op;
+  }
+
+  addValue(name: string, dtype: ValueType, shape: readonly number[], data?: TensorData): ValueId {
+    this.values.push(data ? { name, dtype, shape, data } : { name, dtype, shape });
+    return this.values.length - 1;
+  }
+
+  /** All values that an operation reads, including those that the branches of an `if` capture. */
+  reads(op: WorkOp): ValueId[] {
+    const reads = op.inputs.filter((id) => id !== NONE);
+    return op.op === 'if' ? [...reads, ...op.whenTrue.captured(), ...op.whenFalse.captured()] : reads;
+  }
+
+  /** Values read in this region but produced outside it. */
+  captured(): readonly ValueId[] {
+    this.outside ??= [...new Set([...this.uses.keys(), ...this.results])].filter(
+      (id) => !this.producers.has(id),
+    );
+    return this.outside;
+  }
+
+  /** Replaces `old` with `fresh`, at the position of the last of `old`. */
+  replace(old: readonly WorkOp[], fresh: readonly WorkOp[]): void {
+    const last = old.reduce((a, b) => (this.position(a) > this.position(b) ? a : b));
+    for (const op of old) if (op !== last) this.remove(op);
+    let { before } = this.linkOf(last);
+    this.remove(last);
+    for (const op of fresh) before = this.insert(before, op);
+  }
+
+  remove(op: WorkOp): void {
+    const { before, after } = this.linkOf(op);
+    before.after = after;
+    after.before = before;
+    this.links.delete(op);
+    this.list = undefined;
+    this.outside = undefined;
+    this.unlink(op);
+    this.suspects.delete(op);
+    if (op.op === 'if') this.conditionals.delete(op);
+    for (const id of op.outputs) if (this.producers.get(id) === op) this.producers.delete(id);
+  }
+
+  setInputs(op: WorkOp, inputs: readonly ValueId[]): void {
+    this.unlink(op);
+    op.inputs = inputs;
+    this.link(op);
+  }
+
+  /** Applies `change` to both branches, which may change what they capture. */
+  changeBranches(op: WorkIf, change: (branch: Region) => void): void {
+    this.unlink(op);
+    change(op.whenTrue);
+    change(op.whenFalse);
+    this.link(op);
+  }
+
+  /** Makes every reader of `from` read `to`. */
+  substitute(from: ValueId, to: ValueId): void {
+    for (const [op, times] of [...this.readersOf(from)]) {
+      if (op.op === 'if') this.changeBranches(op, (branch) => branch.substitute(from, to));
+      const inputs = op.inputs.map((id) => (id === from ? to : id));
+      if (op.op === 'if') {
+        this.setInputs(op, inputs);
+        continue;
+      }
+      op.inputs = inputs;
+      this.use(to, op, times);
+      this.unuse(from, op);
+    }
+    if (this.isOutput(from)) this.outputs = this.outputs.map((id) => (id === from ? to : id));
+  }
+
+  /** Removes operations that nothing needs. */
+  removeDead(): void {
+    for (const op of this.conditionals) {
+      if (op.whenTrue.mayHaveDead() || op.whenFalse.mayHaveDead())
+        this.changeBranches(op, (branch) => branch.removeDead());
+    }
+    for (const op of this.suspects) {
+      this.suspects.delete(op);
+      if (op.outputs.every((id) => !this.uses.has(id) && !this.isOutput(id))) this.remove(op);
+    }
+  }
+
+  /** A number that grows along the list of operations. */
+  position(op: WorkOp): number {
+    return this.linkOf(op).label;
+  }
+
+  /** The operations that `output` needs and that need `input`, in order. */
+  between(input: ValueId, output: ValueId): WorkOp[] {
+    const needed = this.ancestors(output, input);
+    const reached = new Set<WorkOp>();
+    for (const op of [...needed].sort((a, b) => this.position(a) - this.position(b))) {
+      const reads = this.reads(op);
+      if (reads.some((id) => id === input || reached.has(this.producers.get(id)!))) reached.add(op);
+    }
+    return [...reached];
+  }
+
+  /** The operations that `id` needs; if `since` is given, only those after its producer. */
+  ancestors(id: ValueId, since?: ValueId): Set<WorkOp> {
+    const origin = since === undefined ? undefined : this.producers.get(since);
+    const floor = origin ? this.position(origin) : Number.NEGATIVE_INFINITY;
+    const found = new Set<WorkOp>();
+    const pending = [id];
+    for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+      const producer = this.producers.get(next);
+      if (!producer || found.has(producer) || this.position(producer) <= floor) continue;
+      found.add(producer);
+      const reads = this.reads(producer);
+      this.effort.spend(1 + reads.length);
+      for (const read of reads) pending.push(read);
+    }
+    return found;
+  }
+
+  /** Whether `id` is computed from `ancestor` (or is it). */
+  dependsOn(id: ValueId, ancestor: ValueId): boolean {
+    if (id === ancestor) return true;
+    for (const op of this.ancestors(id, ancestor)) if (this.reads(op).includes(ancestor)) return true;
+    return false;
+  }
+
+  private adopt(op: IrOp): WorkOp {
+    if (op.op !== 'if') return { ...op };
+    const nested = (branch: IrBranch) => new Region(this.values, branch.ops, branch.outputs, this.effort);
+    const { node, inputs, outputs, branches } = op;
+    return {
+      op: 'if',
+      node,
+      inputs,
+      outputs,
+      whenTrue: nested(branches.then),
+      whenFalse: nested(branches.else),
+    };
+  }
+
+  private linkOf(op: WorkOp): Link {
+    const link = this.links.get(op);
+    if (!link) throw new ResidualSkipError('INTERNAL', `node '${op.node}': it is not in the region`);
+    return link;
+  }
+
+  /** Puts `op` behind `before`. @returns its place */
+  private insert(before: Link, op: WorkOp): Link {
+    const { after } = before;
+    const link = { op, before, after, label: after.op ? (before.label + after.label) / 2 : before.label + 1 };
+    before.after = link;
+    after.before = link;
+    this.links.set(op, link);
+    // Halves of halves end after some fifty insertions at one place.
+    if (link.label === before.label || link.label === after.label) this.relabel();
+    this.list = undefined;
+    if (op.op === 'if') this.conditionals.add(op);
+    for (const id of op.outputs) this.producers.set(id, op);
+    this.suspects.add(op);
+    this.outside = undefined;
+    this.link(op);
+    return link;
+  }
+
+  private relabel(): void {
+    let label = 0;
+    for (let at = this.end.after; at.op; at = at.after) at.label = ++label;
+  }
+
+  private link(op: WorkOp): void {
+    for (const id of this.reads(op)) this.use(id, op, 1);
+  }
+
+  private unlink(op: WorkOp): void {
+    for (const id of this.reads(op)) this.unuse(id, op);
+  }
+
+  private use(id: ValueId, op: WorkOp, times: number): void {
+    const uses = this.uses.get(id);
+    if (uses instanceof Readers) {
+      uses.addReader(op, times);
+      return;
+    }
+    if (!uses) this.outside = undefined;
+    if (!uses && times === 1) this.uses.set(id, op);
+    else this.uses.set(id, (uses ? new Readers().addReader(uses, 1) : new Readers()).addReader(op, times));
+  }
+
+  private readersOf(id: ValueId): Iterable<readonly [WorkOp, number]> {
+    const uses = this.uses.get(id);
+    if (uses instanceof Readers) return uses;
+    return uses ? [[uses, 1]] : [];
+  }
+
+  private unuse(id: ValueId, op: WorkOp): void {
+    const uses = this.uses.get(id);
+    if (uses instanceof Readers) uses.removeReader(op);
+    if (uses instanceof Readers ? uses.count > 0 : uses !== op) return;
+    this.uses.delete(id);
+    this.outside = undefined;
+    this.suspect(id);
+  }
+
+  private suspect(id: ValueId): void {
+    const producer = this.producers.get(id);
+    if (producer) this.suspects.add(producer);
+  }
+
+  private mayHaveDead(): boolean {
+    if (this.suspects.size > 0) return true;
+    for (const { whenTrue, whenFalse } of this.conditionals)
+      if (whenTrue.mayHaveDead() || whenFalse.mayHaveDead()) return true;
+    return false;
+  }
+}

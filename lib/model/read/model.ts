@@ -1,0 +1,48 @@
+import type { TensorData } from '../../tensor/tensor.js';
+import type { Graph, ModelPort } from './graph.js';
+
+/** An input of the model that a program is specialised on. */
+export interface ModelInput extends ModelPort {
+  /** Axis 0 is the batch: each item has its own slice. Always false when the batch runs as a whole. */
+  readonly batched: boolean;
+  /**
+   * The elements, not only the shape, decide the program (the target of a Reshape, the bounds of a Slice
+   * or Clip): a program is specialised on their values.
+   */
+  readonly boundByValue: boolean;
+}
+
+export interface ModelOutput extends ModelPort {
+  /** Axis 0 is the batch: each item has its own slice. Always false when the batch runs as a whole. */
+  readonly batched: boolean;
+}
+
+/** A decoded model, independent of concrete shapes. Immutable; shared by all programs made from it. */
+export interface Model {
+  /** Hex SHA-256 of the model file's bytes. */
+  readonly sha256: string;
+  readonly opset: number;
+  readonly inputs: readonly ModelInput[];
+  readonly outputs: readonly ModelOutput[];
+  /** `whole` when the graph mixes the items of a batch; `batchingReason` then names the node. */
+  readonly batching: 'item' | 'whole';
+  readonly batchingReason?: string;
+  /**
+   * The graph is lowered for so many items, of which one is cut out; absent when it can be lowered for one: its batch is fixed, or
+   * a batch of one is a special case in it.
+   */
+  readonly loweredItems?: number;
+  /** Number of elements in all initialisers. */
+  readonly parameters: number;
+  readonly graph: Graph;
+}
+
+/** What a program is specialised on, for one input. */
+export interface InputBinding {
+  /** Concrete shape. Axis 0 of a batched input is 1. */
+  readonly shape: readonly number[];
+  /** Required where `boundByValue`. */
+  readonly data?: TensorData;
+}
+/** By input name. */
+export type Binding = ReadonlyMap<string, InputBinding>;

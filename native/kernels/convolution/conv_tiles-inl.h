@@ -1,0 +1,225 @@
+// Convolution as an implicit matrix product, tile by tile: what kDirect and kPlanar share, on floats and on 8-bit numbers.
+#pragma once
+
+#include <utility>
+
+#include "kernels/matrix/pack.h"
+#include "kernels/matrix/tile-inl.h"
+
+namespace rskip::RSKIP_ISA {
+
+struct ConvTile {
+  const float* x;
+  ptrdiff_t stride;
+  const float* w;
+  ptrdiff_t w_block;
+  const float* bias;
+  const Walk* walk;
+  TileOutput out;
+  const Epilogue* epilogue;
+};
+using ConvTileFn = void (*)(const ConvTile&);
+
+template <int P, int N, int kStride>
+[[gnu::noinline]] void conv_tile(const ConvTile& t) {
+  Vec acc[P][N];
+  tile_bias(acc, t.bias);
+  tile_sum<P, N, kStride>(acc, t.x, t.stride, t.w, t.w_block, *t.walk);
+  tile_store(acc, t.out, *t.epilogue);
+}
+
+struct ConvTileRow {
+  ConvTileFn fn[kTilePixels];
+};
+template <int N, int kStride, int... P>
+constexpr ConvTileRow conv_tile_row(std::integer_sequence<int, P...>) {
+  return {{conv_tile<P + 1, N, kStride>...}};
+}
+template <int kStride>
+inline constexpr ConvTileRow kConvTiles[] = {
+    conv_tile_row<1, kStride>(std::make_integer_sequence<int, kTilePixels>()),
+#if RSKIP_TILE_BLOCKS >= 2
+    conv_tile_row<2, kStride>(std::make_integer_sequence<int, kTilePixels>()),
+#endif
+};
+
+// Tiles of n blocks. Strides 1 and 2 are worth addresses known at compile time, on blocked and on planar input.
+inline const ConvTileFn* conv_tiles(int n, ptrdiff_t stride) {
+  switch (stride) {
+    case 1:
+      return kConvTiles<1>[n - 1].fn;
+    case 2:
+      return kConvTiles<2>[n - 1].fn;
+    case kLanes:
+      return kConvTiles<kLanes>[n - 1].fn;
+    case 2 * kLanes:
+      return kConvTiles<2 * kLanes>[n - 1].fn;
+    default:
+      return kConvTiles<0>[n - 1].fn;
+  }
+}
+
+// Rows of pixels as the tiles see them. A 1x1 convolution without halo is one long row.
+struct ConvRows {
+  int rows, width;
+  ptrdiff_t x_row, pixel;  // floats between rows and pixels of x under neighbouring outputs
+  bool flat;
+};
+
+template <class T>
+bool dense(const Blocked<T>& v) {
+  return v.row_stride == static_cast<ptrdiff_t>(v.width) * kLanes;
+}
+
+// Offsets of `count` pixels from pixel `first` of the view's flattened interior, all from (0, 0).
+template <class T>
+void flat_offsets(const Blocked<T>& v, int first, int count, ptrdiff_t* offset) {
+  int h = first / v.width;
+  int w = first % v.width;
+  for (int p = 0; p < count; ++p) {
+    offset[p] = h * v.row_stride + w * kLanes;
+    if (++w == v.width) {
+      w = 0;
+      ++h;
+    }
+  }
+}
+
+inline bool read_same_channels(const ConvBlock& a, const ConvBlock& b) {
+  return a.first_block == b.first_block && a.blocks == b.blocks && a.last_channels == b.last_channels;
+}
+
+// Whether output blocks (0, 1), (2, 3), ... can share a tile.
+inline bool blocks_pair_up(const std::vector<ConvBlock>& blocks) {
+  for (size_t b = 1; b < blocks.size(); b += 2) {
+    if (!read_same_channels(blocks[b - 1], blocks[b])) return false;
+  }
+  return kTileBlocks == 2;
+}
+
+// The order of one share of a convolution's tiles: in chunks, and within each chunk all groups of output blocks. A
+// chunk is the whole share unless the map's input is too large for a second-level cache and the weights are not.
+//
+// Workers share the tiles where the weights, which each of them then reads, are no more than input and output, which
+// then stay in the cache of one core from layer to layer; otherwise the groups.
+struct ConvOrder {
+  int64_t first_tile = 0, tiles, groups, chunk, begin, end;  // of the share; begin and end in units: a tile of a group
+  template <class Args>
+  ConvOrder(const Args& args, int64_t all_tiles, int64_t groups, int part, int parts)
+      : tiles(all_tiles), groups(groups), chunk(all_tiles) {
+    const ConvShape& s = args.conv->shape;
+    const bool planar = args.conv->algorithm == ConvAlgorithm::kPlanar;
+    const int64_t whole = planar ? args.x_planar.plane_stride * s.in_channels : args.x.block_stride * args.x.blocks();
+    const int64_t input = whole * rows_of(args) / s.out_height;
+    const int64_t weights = static_cast<int64_t>(args.conv->weights.size());
+    constexpr int64_t kMost = (256 << 10) / sizeof(*args.y.data);
+    if (!planar && s.groups == 1 && groups > 1 && input > 2 * kMost && weights <= 2 * kMost) {
+      chunk = std::max<int64_t>(8, all_tiles * kMost / input);
+    }
+    const int64_t output = static_cast<int64_t>(args.y.block_stride) * args.y.blocks();
+    if (s.groups == 1 && weights <= input + output && shares_evenly(all_tiles, parts)) {
+      first_tile = part_begin(all_tiles, part, parts);
+      tiles = part_begin(all_tiles, part + 1, parts) - first_tile;
+      chunk = std::min(chunk, tiles);
+      part = 0;
+      parts = 1;
+    }
+    begin = part_begin(tiles * groups, part, parts);
+    end = part_begin(tiles * groups, part + 1, parts);
+  }
+  // The run of tiles of one group that starts at `unit`.
+  struct Run {
+    int group;
+    int64_t begin, end;
+  };
+  Run at(int64_t unit) const {
+    const int64_t first = unit / (chunk * groups) * chunk;
+    const int64_t size = std::min(chunk, tiles - first);
+    const int64_t rest = unit - first * groups;
+    return {static_cast<int>(rest / size), first_tile + first + rest % size, first_tile + first + size};
+  }
+};
+
+// The types and tiles of convolutions on floats; Tiles8 in conv8-inl.h are those on 8-bit numbers.
+struct FloatTiles {
+  using Args = ConvArgs;
+  using Element = float;
+  using Tile = ConvTile;
+  using TileFn = ConvTileFn;
+  static constexpr int kPixels = kTilePixels;
+  static constexpr int kStep = 1;  // elements of the input that one step of k takes
+  static constexpr bool kTapsFirst = false;  // whether kDirect reads all blocks of a tap before the next tap
+  static Epilogue epilogue_of(const ConvArgs& args) { return RSKIP_ISA::epilogue_of(args.act); }
+  static void set_block(ConvTile& t, const PackedConv& conv, int b) { t.bias = conv.bias.data() + b * kLanes; }
+  static const TileFn* tiles(int n, ptrdiff_t stride) { return conv_tiles(n, stride); }
+};
+
+// Runs part of the tiles of a convolution whose taps start at x0 for output (0, 0). Strides are in elements.
+template <class Tiles>
+void conv_tiles_run(const typename Tiles::Args& args, const typename Tiles::Element* x0, ptrdiff_t x_block,
+                    const ConvRows& rows, Walk walk, int part, int parts) {
+  using Element = typename Tiles::Element;
+  const auto& conv = *args.conv;
+  const Blocked<Element>& y = args.y;
+  const auto epilogue = Tiles::epilogue_of(args);
+  const Split columns(rows.width, Tiles::kPixels);
+  const int blocks = static_cast<int>(conv.blocks.size());
+  const int group_blocks = blocks_pair_up(conv.blocks) ? 2 : 1;
+  const ConvOrder order(args, static_cast<int64_t>(rows.rows) * columns.chunks,
+                        (blocks + group_blocks - 1) / group_blocks, part, parts);
+  const bool scattered = rows.flat && !(dense(y) && (args.residual == nullptr || dense(*args.residual)));
+  ptrdiff_t y_offset[Tiles::kPixels];
+  ptrdiff_t residual_offset[Tiles::kPixels];
+
+  typename Tiles::Tile t;
+  t.stride = rows.pixel;
+  t.walk = &walk;
+  t.epilogue = &epilogue;
+  t.out.y_block = y.block_stride;
+  t.out.residual_block = args.residual == nullptr ? 0 : args.residual->block_stride;
+  for (int64_t unit = order.begin; unit < order.end;) {
+    const ConvOrder::Run run = order.at(unit);
+    const int64_t tile_end = std::min(run.end, run.begin + order.end - unit);
+    unit += tile_end - run.begin;
+    const int b = run.group * group_blocks;
+    const int n = std::min(group_blocks, blocks - b);
+    const ConvBlock& block = conv.blocks[b];
+    if (conv.algorithm == ConvAlgorithm::kDirect) {
+      (Tiles::kTapsFirst ? walk.n2 : walk.n0) = block.blocks;
+      walk.inner_last = (block.last_channels + Tiles::kStep - 1) / Tiles::kStep;
+    }
+    t.w = conv.weights.data() + block.offset;
+    t.w_block = n == 1 ? 0 : static_cast<ptrdiff_t>(conv.blocks[b + 1].offset - block.offset);
+    Tiles::set_block(t, conv, b);
+    t.out.last_lanes = std::min(kLanes, y.channels - (b + n - 1) * kLanes);
+    const auto* fns = Tiles::tiles(n, rows.pixel);
+    const Element* x = x0 + block.first_block * x_block;
+    Element* y_base = y.data + b * y.block_stride;
+    const Element* residual_base = args.residual == nullptr ? nullptr : args.residual->data + b * t.out.residual_block;
+    for (int64_t tile = run.begin; tile < tile_end; ++tile) {
+      const int row = static_cast<int>(tile / columns.chunks);
+      const int chunk = static_cast<int>(tile % columns.chunks);
+      const int column = columns.begin(chunk);
+      const int pixels = columns.size(chunk);
+      t.x = x + row * rows.x_row + column * rows.pixel;
+      if (scattered) {
+        t.out.y = y_base;
+        t.out.residual = residual_base;
+        flat_offsets(y, column, pixels, y_offset);
+        t.out.y_offset = y_offset;
+        if (args.residual != nullptr) {
+          flat_offsets(*args.residual, column, pixels, residual_offset);
+          t.out.residual_offset = residual_offset;
+        }
+      } else {
+        t.out.y = y_base + row * y.row_stride + column * kLanes;
+        if (residual_base != nullptr) {
+          t.out.residual = residual_base + row * args.residual->row_stride + column * kLanes;
+        }
+      }
+      fns[pixels - 1](t);
+    }
+  }
+}
+
+}  // namespace rskip::RSKIP_ISA

@@ -1,0 +1,196 @@
+// Convolution on 8-bit numbers: which algorithm, and packing. Winograd's transforms would need more than 8 bits.
+#include <algorithm>
+
+#include "kernels/convolution/conv_rules.h"
+#include "kernels/int8/pack8.h"
+
+namespace rskip {
+namespace {
+
+constexpr int kQuad = 4;
+constexpr size_t kFactorBytes = kQuad * kLanes;
+
+size_t quads(int count) { return static_cast<size_t>((count + kQuad - 1) / kQuad); }
+
+// Where the weight of an output lane and number `i` of a group of four is, from the first of the four.
+size_t at(int lane, size_t i) { return static_cast<size_t>(lane) * kQuad + i % kQuad; }
+
+void pack_direct(const int8_t* weight, PackedConv8& packed) {
+  const ConvShape& s = packed.shape;
+  const int group_in = s.in_channels / s.groups, group_out = s.out_channels / s.groups;
+  const size_t taps = static_cast<size_t>(s.kernel_h) * s.kernel_w;
+  packed.blocks = covering_blocks(s);
+  size_t size = 0;
+  for (ConvBlock& block : packed.blocks) {
+    block.offset = size;
+    size += taps * kFactorBytes * (static_cast<size_t>(block.blocks - 1) * quads(kLanes) + quads(block.last_channels));
+  }
+  // Products of matrices read beyond the last groups, and multiply those by zeros.
+  packed.weights = Aligned<int8_t>(size + kLanes * kFactorBytes);
+  packed.weights.zero();
+  for (size_t b = 0; b < packed.blocks.size(); ++b) {
+    const ConvBlock& block = packed.blocks[b];
+    int8_t* out = packed.weights.data() + block.offset;
+    for (size_t tap = 0; tap < taps; ++tap) {
+      for (int i = 0; i < block.blocks; ++i) {
+        const int channels = i + 1 == block.blocks ? block.last_channels : kLanes;
+        for (int c = 0; c < channels; ++c) {
+          int8_t* group = out + c / kQuad * kFactorBytes;
+          const int channel = (block.first_block + i) * kLanes + c;
+          each_lane(static_cast<int>(b), s.out_channels, [&](int m, int lane) {
+            const int in_group = channel - m / group_out * group_in;
+            if (in_group < 0 || in_group >= group_in) return;
+            group[at(lane, c)] = weight[(static_cast<size_t>(m) * group_in + in_group) * taps + tap];
+          });
+        }
+        out += quads(channels) * kFactorBytes;
+      }
+    }
+  }
+}
+
+// Blocks of equal size. put(weights of the block, output channel, lane) stores those of one channel.
+template <class Put>
+void pack_blocks(size_t block_size, PackedConv8& packed, const Put& put) {
+  const int blocks = channel_blocks(packed.shape.out_channels);
+  packed.weights = Aligned<int8_t>(block_size * blocks);
+  packed.weights.zero();
+  for (int b = 0; b < blocks; ++b) {
+    ConvBlock block;
+    block.offset = b * block_size;
+    packed.blocks.push_back(block);
+    int8_t* out = packed.weights.data() + block.offset;
+    each_lane(b, packed.shape.out_channels, [&](int m, int lane) { put(out, m, lane); });
+  }
+}
+
+void pack_planar(const int8_t* weight, PackedConv8& packed) {
+  const ConvShape& s = packed.shape;
+  const size_t rows = static_cast<size_t>(s.in_channels) * s.kernel_h;
+  const size_t spread = s.dilation_w == 1 ? 1 : kQuad;  // positions that a column takes
+  const size_t row_size = quads(s.kernel_w * static_cast<int>(spread)) * kFactorBytes;
+  pack_blocks(rows * row_size, packed, [&](int8_t* out, int m, int lane) {
+    for (size_t row = 0; row < rows; ++row, out += row_size) {
+      for (int kw = 0; kw < s.kernel_w; ++kw) {
+        const size_t position = kw * spread;
+        out[position / kQuad * kFactorBytes + at(lane, position)] = weight[(m * rows + row) * s.kernel_w + kw];
+      }
+    }
+  });
+}
+
+// The summands of 8 bits of a weight less its zero point.
+int8_t part_of(int whole, int part) {
+  for (int i = 0; i < part; ++i) whole -= std::clamp(whole, -128, 127);
+  return static_cast<int8_t>(std::clamp(whole, -128, 127));
+}
+
+template <class Zero>
+void pack_depthwise(const int8_t* weight, const Zero& zero_of, PackedConv8& packed) {
+  const ConvShape& s = packed.shape;
+  const size_t taps = static_cast<size_t>(s.kernel_h) * s.kernel_w;
+  for (int m = 0; m < s.out_channels; ++m) {
+    for (size_t tap = 0; tap < taps; ++tap) {
+      while (part_of(weight[m * taps + tap] - zero_of(m), packed.parts) != 0) ++packed.parts;
+    }
+  }
+  const int rows = s.kernel_h * packed.parts;
+  pack_blocks(quads(rows) * s.kernel_w * kFactorBytes, packed, [&](int8_t* out, int m, int lane) {
+    for (int row = 0; row < rows; ++row) {
+      int8_t* group = out + static_cast<size_t>(row / kQuad) * s.kernel_w * kFactorBytes + at(lane, row);
+      for (int kw = 0; kw < s.kernel_w; ++kw) {
+        const int whole = weight[(static_cast<size_t>(m) * s.kernel_h + row % s.kernel_h) * s.kernel_w + kw] - zero_of(m);
+        group[kw * kFactorBytes] = part_of(whole, row / s.kernel_h);
+      }
+    }
+  });
+}
+
+}  // namespace
+
+ConvAlgorithm choose_conv8_algorithm(const ConvShape& shape) {
+  for (ConvAlgorithm algorithm : {ConvAlgorithm::kDepthwise, ConvAlgorithm::kPlanar}) {
+    if (conv_applies(shape, algorithm)) return algorithm;
+  }
+  return ConvAlgorithm::kDirect;
+}
+
+Halo conv8_input_halo(const ConvShape& shape, ConvAlgorithm algorithm) {
+  Halo halo = window_halo(shape);
+  // The last group of four columns.
+  if (algorithm == ConvAlgorithm::kPlanar) halo.right += kQuad - 1;
+  if (algorithm == ConvAlgorithm::kDepthwise && depthwise_by_lines8(shape)) {
+    // The last four pixels read one more group of four columns than they have strides.
+    const int end = (shape.out_width - kQuad) * shape.stride_w - shape.pad.left + (shape.stride_w + 1) * kQuad;
+    halo.right = std::max(halo.right, end - shape.in_width);
+  }
+  return halo;
+}
+
+MatrixConv8::MatrixConv8(const ConvShape& s) {
+  constexpr int kMostSteps = 16, kTilePixels = 32;
+  constexpr ptrdiff_t kBandBytes = 384 << 10;  // a second-level cache holds a band and the weights of some blocks
+  const int groups = static_cast<int>(quads(s.in_channels));
+  products = (groups + kMostSteps - 1) / kMostSteps;
+  steps = (groups + products - 1) / products;
+  tap_bytes = static_cast<ptrdiff_t>(groups * kFactorBytes);
+  pixel = static_cast<ptrdiff_t>(products) * steps * kQuad;
+  // Or pixels would share few of a cache's sets.
+  if (pixel % 1024 == 0) pixel += 64;
+  const int reach_h = (s.kernel_h - 1) * s.dilation_h, reach_w = (s.out_width - 1) * s.stride_w + (s.kernel_w - 1) * s.dilation_w;
+  images_h = std::min(s.stride_h, reach_h + 1);
+  images_w = std::min(s.stride_w, (s.kernel_w - 1) * s.dilation_w + 1);
+  pitch = reach_w / s.stride_w + 1;
+  const ptrdiff_t row = static_cast<ptrdiff_t>(pitch) * images_h * images_w * pixel, more = reach_h / s.stride_h;
+  band = static_cast<int>(std::clamp<ptrdiff_t>(kBandBytes / row - more, 1, s.out_height));
+  image = (band + more) * pitch;
+  packed_bytes = static_cast<size_t>((image * images_h * images_w + kTilePixels) * pixel + 63) / 64 * 64;
+  offsets = static_cast<size_t>(band) * pitch + kTilePixels;
+  scratch_bytes = packed_bytes + (2 * offsets + static_cast<size_t>(s.kernel_h) * s.kernel_w) * sizeof(ptrdiff_t);
+}
+
+bool matrices_suit(const PackedConv8& conv) {
+  const ConvShape& s = conv.shape;
+  return conv.algorithm == ConvAlgorithm::kDirect && s.groups == 1 && s.in_channels * s.kernel_h * s.kernel_w >= 32;
+}
+
+bool depthwise_by_lines8(const ConvShape& s) {
+  const bool square = s.kernel_h == s.kernel_w && s.stride_h == s.stride_w && s.dilation_h == 1 && s.dilation_w == 1;
+  return square && (s.kernel_w == 3 || s.kernel_w == 5) && s.stride_w <= 2 && s.out_width >= kQuad;
+}
+
+std::shared_ptr<const PackedConv8> pack_conv8(const ConvShape& shape, ConvAlgorithm algorithm, const int8_t* weight,
+                                              const int32_t* bias, const float* scale, int scales, int input_zero,
+                                              const int8_t* weight_zero, int weight_zeros) {
+  auto packed = std::make_shared<PackedConv8>();
+  packed->shape = shape;
+  packed->algorithm = algorithm;
+  const auto zero_of = [=](int m) { return weight_zeros == 0 ? 0 : weight_zero[weight_zeros == 1 ? 0 : m]; };
+  const size_t k = static_cast<size_t>(shape.in_channels / shape.groups) * shape.kernel_h * shape.kernel_w;
+  const auto sum_of_weights = [&](int m) { return sum_of(weight + m * k, k, 1) - zero_of(m) * static_cast<int32_t>(k); };
+  packed->bias = packed_bias8(shape.out_channels, bias, input_zero, sum_of_weights, [](int) { return 0; });
+  packed->scale = packed_scale8(shape.out_channels, scale, scales);
+  switch (algorithm) {
+    case ConvAlgorithm::kDepthwise:
+      pack_depthwise(weight, zero_of, *packed);
+      break;
+    case ConvAlgorithm::kPlanar:
+      pack_planar(weight, *packed);
+      break;
+    default:
+      pack_direct(weight, *packed);
+  }
+  return packed;
+}
+
+size_t conv8_scratch_bytes(const PackedConv8& conv, Isa isa) {
+  return isa == Isa::kAmx && matrices_suit(conv) ? MatrixConv8(conv.shape).scratch_bytes : 0;
+}
+
+std::shared_ptr<const PackedConv8> rebind_conv8(const PackedConv8& conv, const ConvShape& shape) {
+  auto bound = std::make_shared<PackedConv8>(conv);
+  bound->shape = shape;
+  return bound;
+}
+
+}  // namespace rskip

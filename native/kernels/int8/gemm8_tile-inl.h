@@ -1,0 +1,155 @@
+// The tiles of matrix products on 8-bit numbers.
+#pragma once
+
+#include "kernels/int8/tile8-inl.h"
+
+namespace rskip::RSKIP_ISA {
+
+// A product of matrices, or a tile of it.
+struct GemmTile8 {
+  const uint8_t* a = nullptr;
+  ptrdiff_t a_row = 0;
+  const int8_t* w = nullptr;
+  ptrdiff_t w_block = 0;
+  const int32_t* bias = nullptr;
+  const float* scale = nullptr;
+  const float* shift = nullptr;
+  bool rounds_product = false;
+  const int32_t* weight_zero = nullptr;  // null: 0
+  const int32_t* row_sums = nullptr;     // where there are weight_zero
+  uint8_t* y = nullptr;                  // null: y_float
+  float* y_float = nullptr;
+  int steps = 0, n = 0, columns = 0;  // columns: real ones of the tile's blocks
+  const Rounding* rounding = nullptr;
+  const Epilogue* epilogue = nullptr;
+  const RowAddition8* additions = nullptr;  // what is added is that of the tile
+  int addition_count = 0;
+  mutable int configured = 0;  // as configure_matrices() keeps it
+};
+using GemmTileFn8 = void (*)(const GemmTile8&);
+
+// Adds rows of bytes to rounded numbers, which are the first operands if kFirst.
+template <bool kFirst, int P, int N>
+RSKIP_INLINE void add_rows8(Bits (&value)[P][N], const RowAddition8& addition) {
+  const Clamp8 clamp(addition.sum.rounding);
+  const Vec own_scale = splat(addition.sum.scale), other_scale = splat(addition.sum.residual_scale);
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
+      const Bits bytes = load_bytes(addition.addend + p * addition.row + n * kLanes);
+      const Vec own = to_float(value[p][n]), other = to_float(add_bits(bytes, -addition.sum.residual_zero));
+      const Vec sum = kFirst ? fma(own, own_scale, other * other_scale) : fma(other, other_scale, own * own_scale);
+      value[p][n] = round_to_bits(clamp(sum));
+    }
+  }
+}
+
+// What becomes of the sums of a tile.
+template <int P, int N>
+RSKIP_INLINE void gemm_finish8(Bits (&acc)[P][N], const GemmTile8& t) {
+  if (t.weight_zero != nullptr) {
+    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
+      const Bits zero = load_bits(t.weight_zero + n * kLanes);
+      RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) acc[p][n] = sub_bits(acc[p][n], mul_bits(zero, t.row_sums[p]));
+    }
+  }
+  if (t.y == nullptr) {
+    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+      RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
+        const int lanes = std::min(kLanes, t.columns - n * kLanes);
+        const Vec sum = to_float(acc[p][n]), scale = load(t.scale + n * kLanes);
+        Vec value = sum * scale;
+        if (t.shift != nullptr) {
+          const Vec shift = load_first(t.shift + n * kLanes, lanes);
+          value = t.rounds_product ? value + shift : fma(sum, scale, shift);
+        }
+        store_first(t.y_float + static_cast<ptrdiff_t>(p) * t.n + n * kLanes, finish(value, *t.epilogue), lanes);
+      }
+    }
+    return;
+  }
+  const Clamp8 clamp(*t.rounding);
+  Bits value[P][N];
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
+      value[p][n] = round_to_bits(clamp(to_float(acc[p][n]) * load(t.scale + n * kLanes)));
+    }
+  }
+  int32_t zero = t.rounding->zero;
+  for (int i = 0; i < t.addition_count; ++i) {
+    t.additions[i].sum.residual_first ? add_rows8<false>(value, t.additions[i]) : add_rows8<true>(value, t.additions[i]);
+    zero = t.additions[i].sum.rounding.zero;
+  }
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
+      uint8_t* y = t.y + static_cast<ptrdiff_t>(p) * t.n + n * kLanes;
+      const Bits bytes = add_bits(value[p][n], zero);
+      const int lanes = std::min(kLanes, t.columns - n * kLanes);
+      if (lanes == kLanes) {
+        store_bytes(y, bytes);
+      } else {
+        uint8_t row[kLanes];
+        store_bytes(row, bytes);
+        std::copy_n(row, lanes, y);
+      }
+    }
+  }
+}
+
+// P rows of A by N blocks of columns.
+template <int P, int N>
+[[gnu::noinline]] void gemm_tile8(const GemmTile8& t) {
+  Bits acc[P][N];
+  tile_bias8(acc, t.bias);
+  Walk walk;
+  walk.inner = walk.inner_last = t.steps;
+  tile_sum8<P, N, 0>(acc, t.a, t.a_row, t.w, t.w_block, walk);
+  gemm_finish8(acc, t);
+}
+
+template <int kRows>
+struct GemmTiles8 {
+  GemmTileFn8 fn[kRows];
+};
+inline constexpr int kGemmRows8 = std::min(kTilePixels8, 8);
+template <int N, int... P>
+constexpr GemmTiles8<kGemmRows8> gemm_row8(std::integer_sequence<int, P...>) {
+  return {{gemm_tile8<P + 1, N>...}};
+}
+inline constexpr GemmTiles8<kGemmRows8> kGemmTiles8[] = {
+    gemm_row8<1>(std::make_integer_sequence<int, kGemmRows8>()),
+#if RSKIP_TILE_BLOCKS >= 2
+    gemm_row8<2>(std::make_integer_sequence<int, kGemmRows8>()),
+#endif
+};
+
+// Blocks of columns begin to end of all m rows of `whole`, with the tiles of one or two blocks.
+template <int kRows, int kBlocks>
+void each_gemm_tile8(const GemmTiles8<kRows> (&tiles)[kBlocks], const GemmTile8& whole, int m, ptrdiff_t begin, ptrdiff_t end) {
+  const Split rows(m, kRows), columns(static_cast<int>(end - begin), kBlocks);
+  GemmTile8 t = whole;
+  RowAddition8 additions[kMostAdditions8];
+  t.additions = additions;
+  for (int c = 0; c < columns.chunks; ++c) {
+    const ptrdiff_t block = begin + columns.begin(c), column = block * kLanes;
+    t.w = whole.w + block * t.w_block;
+    t.bias = whole.bias + column;
+    t.scale = whole.scale + column;
+    t.weight_zero = whole.weight_zero == nullptr ? nullptr : whole.weight_zero + column;
+    t.shift = whole.shift == nullptr ? nullptr : whole.shift + column;
+    t.columns = t.n - static_cast<int>(column);
+    for (int r = 0; r < rows.chunks; ++r) {
+      const ptrdiff_t row = rows.begin(r), at = row * t.n + column;
+      t.a = whole.a + row * t.a_row;
+      t.row_sums = whole.row_sums == nullptr ? nullptr : whole.row_sums + row;
+      t.y = whole.y == nullptr ? nullptr : whole.y + at;
+      t.y_float = whole.y_float == nullptr ? nullptr : whole.y_float + at;
+      for (int i = 0; i < t.addition_count; ++i) {
+        additions[i] = whole.additions[i];
+        additions[i].addend += row * additions[i].row + column;
+      }
+      tiles[columns.size(c) - 1].fn[rows.size(r) - 1](t);
+    }
+  }
+}
+
+}  // namespace rskip::RSKIP_ISA

@@ -1,0 +1,77 @@
+// Matrix products on 8-bit numbers where the processor multiplies matrices: up to 32 rows x N blocks of 16 columns. Integer sums are
+// exact, and what follows them is that of the other microkernels.
+#pragma once
+
+#include "kernels/int8/gemm8_tile-inl.h"
+
+namespace rskip::RSKIP_ISA {
+
+// As gemm_tile8 for so many rows. Each is finished by itself: code for every number of rows would take 300 KB.
+template <int kHalves, int N>
+[[gnu::noinline]] void gemm_rows8_matrix(const GemmTile8& t, int rows) {
+  Bits acc[kHalves * kMatrixRows][1][N];
+  const void* sums = t.bias;
+  ptrdiff_t sum_row = 0;
+  const uint8_t* a = t.a;
+  const int8_t* w = t.w;
+  const int first_rows = std::min(rows, kMatrixRows);
+  for (int left = t.steps; left > 0;) {
+    const int steps = std::min(left, kMatrixSteps);
+    configure_matrices(first_rows, rows - first_rows, steps, t.configured);
+    load_sums<kHalves, N>(sums, sum_row);
+    for (; left >= steps; left -= steps, a += steps * kQuad, w += steps * kFactorBytes) {
+      add_matrix_products<kHalves, N>(a, kMatrixRows * t.a_row, t.a_row, w, t.w_block);
+    }
+    store_sums<kHalves, N>(&acc[0][0][0]);
+    sums = acc;
+    sum_row = sizeof acc[0];
+  }
+  GemmTile8 row = t;
+  RowAddition8 additions[kMostAdditions8];
+  std::copy_n(t.additions, t.addition_count, additions);
+  row.additions = additions;
+  for (int p = 0; p < rows; ++p) {
+    gemm_finish8(acc[p], row);
+    if (row.row_sums != nullptr) ++row.row_sums;
+    if (row.y != nullptr) row.y += t.n;
+    if (row.y_float != nullptr) row.y_float += t.n;
+    for (int i = 0; i < t.addition_count; ++i) additions[i].addend += additions[i].row;
+  }
+}
+template <int P, int N>
+void gemm_tile8_matrix(const GemmTile8& t) {
+  gemm_rows8_matrix<(P > kMatrixRows ? 2 : 1), N>(t, P);
+}
+
+template <int N, int... P>
+constexpr GemmTiles8<kMatrixTileRows> matrix_gemm_row8(std::integer_sequence<int, P...>) {
+  return {{gemm_tile8_matrix<P + 1, N>...}};
+}
+inline constexpr GemmTiles8<kMatrixTileRows> kMatrixGemmTiles8[] = {
+    matrix_gemm_row8<1>(std::make_integer_sequence<int, kMatrixTileRows>()),
+    matrix_gemm_row8<2>(std::make_integer_sequence<int, kMatrixTileRows>()),
+};
+
+// As dot_burst, of products of the largest matrices: each sums so many steps of four products in the lanes of its rows.
+inline void matrix_burst(int rounds, int32_t* y, int* chains) {
+  alignas(64) static constexpr int8_t kOperand[kMatrixRows * kFactorBytes] = {};
+  int configured = 0;
+  configure_matrices(kMatrixRows, kMatrixRows, kMatrixSteps, configured);
+  load_matrix<kRowRegister>(kOperand, kFactorBytes);
+  load_matrix<kRowRegister + 1>(kOperand, kFactorBytes);
+  load_matrix<kFactorRegister>(kOperand, kFactorBytes);
+  load_matrix<kFactorRegister + 1>(kOperand, kFactorBytes);
+  for (int round = 0; round < rounds; ++round) {
+    add_matrix_product<0, 0>();
+    add_matrix_product<0, 1>();
+    add_matrix_product<1, 0>();
+    add_matrix_product<1, 1>();
+  }
+  Bits sums[kMatrixTileRows][2];
+  store_sums<2, 2>(&sums[0][0]);
+  release_matrices();
+  store_bits(y, sums[0][0]);
+  *chains = 2 * kMatrixTileRows * kMatrixSteps;
+}
+
+}  // namespace rskip::RSKIP_ISA

@@ -1,0 +1,91 @@
+// Weights of 8 bits in the order in which the kernels read them. The same bytes serve every instruction set.
+#pragma once
+
+#include "kernels/matrix/pack.h"
+#include "kernels/int8/table8.h"
+
+namespace rskip {
+
+// Weights of 8 bits. Sums are of the unsigned numbers in the input, so that the zero point's share is in the bias.
+struct PackedConv8 {
+  ConvShape shape;
+  ConvAlgorithm algorithm = ConvAlgorithm::kDirect;
+  // Groups of four numbers of the input that lie side by side, or of rows for kDepthwise; what a group lacks has weight 0.
+  // kDirect:    per output block [kh][kw][input block][group of four channels of the block][16][4]
+  // kPlanar:    per output block [input channel][kh][group of four columns][16][4]; with a dilation, groups have one column
+  // kDepthwise: per block [group of four kh][kw][16][4]; the rows of the second part follow those of the first
+  Aligned<int8_t> weights;
+  // Number of 8-bit summands of a weight: less its zero point, it may need more than 8 bits.
+  int parts = 1;
+  // Whole blocks: the first number of each sum; then all of them again, for products of inputs less 128.
+  Aligned<int32_t> bias;
+  AlignedFloats scale;  // whole blocks
+  std::vector<ConvBlock> blocks;
+};
+
+// How convolutions without groups are products of matrices: output rows in bands, for which the input is copied as pixels of all
+// channels. With a stride, every stride_h-th row and stride_w-th column make an image of their own, so that what a tap reads of
+// neighbouring pixels lies side by side; rows of an image follow each other, and what is between them is computed in vain.
+struct MatrixConv8 {
+  int products = 1, steps = 1;  // products under a tap, and the steps of k that each sums
+  ptrdiff_t pixel = 0;          // bytes from pixel to pixel
+  ptrdiff_t tap_bytes = 0;      // weights of a tap
+  int images_h = 1, images_w = 1;
+  ptrdiff_t image = 0;  // pixels of an image
+  int pitch = 1;        // pixels of a row of it
+  int band = 1;         // most output rows at once
+  // What a worker needs: the pixels, then `offsets` places in the result and in the residual, and one of each tap.
+  size_t packed_bytes = 0, offsets = 0, scratch_bytes = 0;
+  explicit MatrixConv8(const ConvShape& shape);
+};
+
+// Whether a convolution gains by it: sums of few numbers take longer to store and load than to compute.
+bool matrices_suit(const PackedConv8& conv);
+
+// Whether kDepthwise takes four pixels at a time.
+bool depthwise_by_lines8(const ConvShape& shape);
+
+// As PackedConv8.
+struct PackedGemm8 {
+  int k = 0, n = 0;
+  Aligned<int8_t> weights;  // [ceil(n / 16)][ceil(k / 4)][16][4]
+  Aligned<int32_t> bias;
+  AlignedFloats scale;
+  // Whole blocks: what one of the input's zero point takes from each sum.
+  Aligned<int32_t> columns;
+  Aligned<int32_t> weight_zero;  // whole blocks; empty where all are 0
+  int blocks() const { return channel_blocks(n); }
+  int steps() const { return (k + 3) / 4; }
+};
+
+// Sums wrap, like those of the kernels.
+inline int32_t sum_of(const int8_t* weight, size_t count, size_t stride) {
+  uint32_t sum = 0;
+  for (size_t i = 0; i < count; ++i) sum += static_cast<uint32_t>(weight[i * stride]);
+  return static_cast<int32_t>(sum);
+}
+// What sums of the unsigned numbers begin with: bias - zero * (sum of the channel's weights, less their zero points), and behind
+// all of them the same for numbers less 128. `bias` may be null.
+template <class SumOfWeights, class SumOfZeros>
+Aligned<int32_t> packed_bias8(int channels, const int32_t* bias, int zero, const SumOfWeights& sum_of_weights,
+                              const SumOfZeros& sum_of_zeros) {
+  const int padded = whole_blocks(channels);
+  Aligned<int32_t> out(2 * static_cast<size_t>(padded));
+  out.zero();
+  for (int m = 0; m < channels; ++m) {
+    const uint32_t sum = static_cast<uint32_t>(sum_of_weights(m)), start = bias == nullptr ? 0 : bias[m];
+    const uint32_t own = start - static_cast<uint32_t>(zero) * (sum - static_cast<uint32_t>(sum_of_zeros(m)));
+    out.data()[m] = static_cast<int32_t>(own);
+    out.data()[padded + m] = static_cast<int32_t>(own + 128 * sum);
+  }
+  return out;
+}
+// One for each channel, from as many or from one; zeros from none.
+inline AlignedFloats packed_scale8(int channels, const float* scale, int scales) {
+  AlignedFloats out(static_cast<size_t>(whole_blocks(channels)));
+  out.zero();
+  for (int m = 0; m < channels && scale != nullptr; ++m) out.data()[m] = scale[scales == 1 ? 0 : m];
+  return out;
+}
+
+}  // namespace rskip

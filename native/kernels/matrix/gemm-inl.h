@@ -1,0 +1,248 @@
+// Matrix products: k in one order, so results don't depend on m, tiles or threads. Long sums are made of several chains: the
+// error of one chain grows with the root of its length.
+#pragma once
+
+#include <array>
+#include <type_traits>
+#include <utility>
+
+#include "kernels/matrix/pack.h"
+#include "kernels/matrix/tile-inl.h"
+
+namespace rskip::RSKIP_ISA {
+
+struct GemmTile {
+  const float* a;
+  const float* w;                    // [block][k][16]
+  const uint16_t* halves = nullptr;  // instead of w: bfloat16
+  const int8_t* bytes = nullptr;     // or whole numbers, times the scale of their k
+  const float* scales = nullptr;
+  const float* bias;
+  float* y;
+  const float* residual;  // strides are those of y
+  ptrdiff_t a_stride, y_stride;
+  int k, columns;   // columns: real ones of the tile's blocks
+  ptrdiff_t ahead;  // of w: weights that a later tile reads
+  const Epilogue* epilogue;
+};
+using GemmTileFn = void (*)(const GemmTile&);
+// Most products in one chain of multiply-adds.
+inline constexpr int kGemmChain = 4096;
+
+// y = act(y) for some rows of so many columns. Apart from the tiles, or each of them would hold every function.
+template <class F>
+RSKIP_INLINE void map_rows(float* y, ptrdiff_t stride, int rows, int columns, const F& function) {
+  for (int row = 0; row < rows; ++row, y += stride) {
+    int column = 0;
+    for (; column + kLanes <= columns; column += kLanes) store(y + column, function(load(y + column)));
+    const int rest = columns - column;
+    if (rest > 0) store_first(y + column, function(load_first(y + column, rest)), rest);
+  }
+}
+[[gnu::noinline]] inline void activate_rows(float* y, ptrdiff_t stride, int rows, int columns, const Activation& act) {
+  if (act.kind == ActivationKind::kGelu) return map_rows(y, stride, rows, columns, [](Vec x) { return gelu(x); });
+  map_rows(y, stride, rows, columns, [&](Vec x) { return activate(x, act); });
+}
+
+RSKIP_INLINE void weights_of(const GemmTile& t, const float*& w) { w = t.w; }
+RSKIP_INLINE void weights_of(const GemmTile& t, const uint16_t*& w) { w = t.halves; }
+RSKIP_INLINE void weights_of(const GemmTile& t, const int8_t*& w) { w = t.bytes; }
+
+// As tile_sum, for one row by weights that are whole numbers times a scale, which is exactly what they are as floats.
+template <int N>
+RSKIP_INLINE void tile_sum_of_bytes(Vec (&acc)[1][N], const float* x, const int8_t* w, ptrdiff_t w_block, const float* scales,
+                                    int k) {
+  constexpr int kLine = 64 / kLanes;  // steps that read one cache line of each block
+  for (int i = 0; i < k; ++i, w += kLanes) {
+    const Vec scale = splat(scales[i]);
+    Vec weight[N];
+    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
+      weight[n] = load_bytes(w + n * w_block) * scale;
+      if (i % kLine == 0) __builtin_prefetch(w + n * w_block + 2 * kPrefetch, 0, 2);
+    }
+    add_products(acc[0], x + i, weight);
+  }
+}
+
+template <int P, int N>
+RSKIP_INLINE void tile_zero(Vec (&acc)[P][N]) {
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) acc[p][n] = splat(0);
+  }
+}
+
+// The chain of products that begins with k = first.
+template <int P, int N, bool kFetch, class W>
+RSKIP_INLINE void gemm_chain(Vec (&acc)[P][N], const GemmTile& t, int first) {
+  const int length = std::min(kGemmChain, t.k - first);
+  const ptrdiff_t w_block = static_cast<ptrdiff_t>(t.k) * kLanes;
+  const W* w;
+  weights_of(t, w);
+  w += static_cast<ptrdiff_t>(first) * kLanes;
+  if constexpr (std::is_same_v<W, int8_t>) {
+    tile_sum_of_bytes(acc, t.a + first, w, w_block, t.scales + first, length);
+  } else {
+    Walk walk;
+    walk.inner = walk.inner_last = length;
+    tile_sum<P, N, 0, kFetch>(acc, t.a + first, t.a_stride, w, w_block, walk, t.ahead);
+  }
+}
+
+// P rows of A by N blocks of columns. kFetch: no other tile has just read the weights.
+template <int P, int N, bool kFetch, class W>
+[[gnu::noinline]] void gemm_tile(const GemmTile& t) {
+  Vec acc[P][N];
+  if (t.bias != nullptr) tile_bias(acc, t.bias);
+  else tile_zero(acc);
+  gemm_chain<P, N, kFetch, W>(acc, t, 0);
+  for (int first = kGemmChain; first < t.k; first += kGemmChain) {
+    Vec next[P][N];
+    tile_zero(next);
+    gemm_chain<P, N, kFetch, W>(next, t, first);
+    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+      RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) acc[p][n] = acc[p][n] + next[p][n];
+    }
+  }
+  // A copy, or the compiler would read it again after every store.
+  const GemmTile to = t;
+  const Epilogue epilogue = *t.epilogue;
+  const Vec low = splat(epilogue.low), high = splat(epilogue.high);
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
+      const ptrdiff_t at = p * to.y_stride + n * kLanes;
+      const int lanes = to.columns - n * kLanes;
+      Vec sum = acc[p][n];
+      if (lanes >= kLanes) {
+        if (to.residual != nullptr) sum = sum + load(to.residual + at);
+        store(to.y + at, min(high, max(low, sum)));
+      } else {
+        if (to.residual != nullptr) sum = sum + load_first(to.residual + at, lanes);
+        store_first(to.y + at, min(high, max(low, sum)), lanes);
+      }
+    }
+  }
+  if (!epilogue.clamp_only) activate_rows(to.y, to.y_stride, P, std::min(N * kLanes, to.columns), epilogue.act);
+}
+
+// Tiles of so many blocks by 1, 2, ... rows.
+template <int kRows>
+struct GemmTiles {
+  GemmTileFn fn[kRows];
+};
+template <int N, bool kFetch, class W, int... P>
+constexpr GemmTiles<sizeof...(P)> gemm_tiles(std::integer_sequence<int, P...>) {
+  return {{gemm_tile<P + 1, N, kFetch, W>...}};
+}
+template <int kRows, bool kFetch, class W, int... N>
+constexpr std::array<GemmTiles<kRows>, sizeof...(N)> gemm_tile_table(std::integer_sequence<int, N...>) {
+  return {{gemm_tiles<N + 1, kFetch, W>(std::make_integer_sequence<int, kRows>())...}};
+}
+template <bool kFetch>
+inline constexpr auto kGemmTiles =
+    gemm_tile_table<kGemmRows, kFetch, float>(std::make_integer_sequence<int, kGemmBlocks>());
+// One row of A: many blocks at once, or the latency of the multiply-adds would show.
+template <class W>
+inline constexpr auto kGemvTiles = gemm_tile_table<1, true, W>(std::make_integer_sequence<int, kGemvBlocks>());
+
+// m rows by the blocks of `whole`, whose `columns` are all of theirs.
+inline void multiply_tiles(const GemmTile& whole, int m) {
+  const Split rows(m, kGemmRows);
+  const Split columns(channel_blocks(whole.columns), m == 1 ? kGemvBlocks : kGemmBlocks);
+  GemmTile t = whole;
+  for (int c = 0; c < columns.chunks; ++c) {
+    const ptrdiff_t first = static_cast<ptrdiff_t>(columns.begin(c)) * kLanes;
+    const int n = columns.size(c);
+    if (whole.bytes != nullptr) t.bytes = whole.bytes + first * t.k;
+    else if (whole.halves != nullptr) t.halves = whole.halves + first * t.k;
+    else t.w = whole.w + first * t.k;
+    t.bias = whole.bias == nullptr ? nullptr : whole.bias + first;
+    t.columns = whole.columns - static_cast<int>(first);
+    for (int r = 0; r < rows.chunks; ++r) {
+      const ptrdiff_t row = rows.begin(r);
+      t.a = whole.a + row * t.a_stride;
+      t.y = whole.y + row * t.y_stride + first;
+      t.residual = whole.residual == nullptr ? nullptr : whole.residual + row * t.y_stride + first;
+      // The last tiles fetch a block each of the next columns.
+      const int block = std::max(0, n - (rows.chunks - r));
+      t.ahead = static_cast<ptrdiff_t>(n + block) * kLanes * t.k;
+      const auto& tiles = r == 0 ? kGemmTiles<true> : kGemmTiles<false>;
+      if (m > 1) tiles[n - 1].fn[rows.size(r) - 1](t);
+      else if (t.bytes != nullptr) kGemvTiles<int8_t>[n - 1].fn[0](t);
+      else if (t.halves != nullptr) kGemvTiles<uint16_t>[n - 1].fn[0](t);
+      else kGemvTiles<float>[n - 1].fn[0](t);
+    }
+  }
+}
+
+// Shares are runs of whole column blocks.
+inline void gemm(const GemmArgs& args, int part, int parts) {
+  const PackedGemm& g = *args.gemm;
+  const Epilogue epilogue = epilogue_of(args.act);
+  const auto [begin, end] = share_of(g.blocks(), part, parts);
+  if (begin == end || args.m == 0) return;
+  const ptrdiff_t first = static_cast<ptrdiff_t>(begin) * kLanes;
+  GemmTile t;
+  t.a = args.a;
+  t.scales = g.scales.data();
+  if (g.bytes.size() > 0) t.bytes = g.bytes.data() + first * g.k;
+  else if (g.halves.size() > 0) t.halves = g.halves.data() + first * g.k;
+  else t.w = g.weights.data() + first * g.k;
+  t.bias = g.bias.data() + first;
+  t.y = args.y + first;
+  t.residual = args.residual == nullptr ? nullptr : args.residual + first;
+  t.a_stride = t.k = g.k;
+  t.y_stride = g.n;
+  t.columns = std::min(g.n, end * kLanes) - static_cast<int>(first);
+  t.epilogue = &epilogue;
+  multiply_tiles(t, args.m);
+}
+
+// [ceil(n / 16)][k][16] of the matrix whose element (i, j) is at b[i * row + j * column]; zeros beyond its last column.
+inline void pack_columns(const float* b, int k, int n, ptrdiff_t row, ptrdiff_t column, float* to) {
+  for (int first = 0; first < n; first += kLanes, b += kLanes * column) {
+    const int lanes = std::min(kLanes, n - first);
+    int i = 0;
+    if (column == 1) {
+      if (lanes == kLanes) {
+        for (; i < k; ++i, to += kLanes) store(to, load(b + i * row));
+      }
+      for (; i < k; ++i, to += kLanes) store(to, load_first(b + i * row, lanes));
+      continue;
+    }
+    for (; row == 1 && lanes == kLanes && i + kLanes <= k; i += kLanes) {
+      Vec rows[kLanes];
+      RSKIP_UNROLL(16) for (int j = 0; j < kLanes; ++j) rows[j] = load(b + i + j * column);
+      transpose(rows);
+      RSKIP_UNROLL(16) for (int j = 0; j < kLanes; ++j, to += kLanes) store(to, rows[j]);
+    }
+    for (; i < k; ++i, to += kLanes) {
+      for (int lane = 0; lane < lanes; ++lane) to[lane] = b[i * row + lane * column];
+      for (int lane = lanes; lane < kLanes; ++lane) to[lane] = 0;
+    }
+  }
+}
+
+// Shares are panels of columns, of all products one after the other.
+inline void products(const ProductsArgs& args, int part, int parts) {
+  const Epilogue epilogue = epilogue_of({});
+  constexpr int kPanel = kProductColumns;
+  const int panels = (args.n + kPanel - 1) / kPanel;
+  const auto [begin, end] = share_of(args.count * panels, part, parts);
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t which = unit / panels, first = unit % panels * kPanel;
+    GemmTile t;
+    t.columns = static_cast<int>(std::min<int64_t>(kPanel, args.n - first));
+    pack_columns(args.b + args.offsets[3 * which + 1] + first * args.b_column, args.k, t.columns, args.b_row,
+                 args.b_column, args.scratch);
+    t.a = args.a + args.offsets[3 * which];
+    t.w = args.scratch;
+    t.bias = t.residual = nullptr;
+    t.y = args.y + args.offsets[3 * which + 2] + first;
+    t.a_stride = t.k = args.k;
+    t.y_stride = args.n;
+    t.epilogue = &epilogue;
+    multiply_tiles(t, args.m);
+  }
+}
+
+}  // namespace rskip::RSKIP_ISA
