@@ -63,10 +63,10 @@ export type { CompareKind, GateForm, ShortcutKind } from './model/program/progra
 export { type Quantization, type QuantizeOptions, quantize } from './quantize/quantize.js';
 export type { Env } from './session/env.js';
 export type { Feeds } from './session/feeds.js';
-export type { Fetches } from './session/fetches.js';
 export type { ModelInfo, TensorMetadata } from './session/metadata.js';
 export { onnxruntimeBackend } from './session/onnxruntime-backend.js';
 export type { Isa, RunOptions, RunSyncOptions, SessionOptions } from './session/options.js';
+export type { Fetches } from './session/outputs.js';
 export type { Profile, ProfileEvent } from './session/profile.js';
 export type { Progress } from './session/progress.js';
 export type { TracedRun } from './session/session.js';

@@ -2,10 +2,10 @@ import type { Backend } from '../backends/backend.js';
 import type { Program } from '../model/program/program.js';
 import type { Model } from '../model/read/model.js';
 import { describeBlocks } from '../skip/block-info.js';
-import { layersOf } from '../skip/compiled-policy.js';
+import { layersOf, partsOf } from '../skip/compiled-policy.js';
 import { guardedAnswers } from '../skip/guards.js';
 import type { RunContext } from '../skip/observer.js';
-import { partsOf, type SkipPolicy } from '../skip/policy.js';
+import type { SkipPolicy } from '../skip/policy.js';
 import { classScoresOf } from '../skip/scores.js';
 import { packageVersion } from '../util/version.js';
 

@@ -1,6 +1,6 @@
 import type { Feeds } from './feeds.js';
-import type { Fetches } from './fetches.js';
 import type { RunOptions, SessionOptions } from './options.js';
+import type { Fetches } from './outputs.js';
 import { InferenceSession } from './session.js';
 
 /**

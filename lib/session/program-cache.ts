@@ -6,12 +6,12 @@ import type { Ir } from '../model/program/ir.js';
 import type { Program } from '../model/program/program.js';
 import type { Binding, Model } from '../model/read/model.js';
 import { attachExits, resolveExits } from '../skip/attach.js';
-import { CompiledPolicy } from '../skip/compiled-policy.js';
-import { partsOf, type SkipPolicy } from '../skip/policy.js';
+import { CompiledPolicy, partsOf } from '../skip/compiled-policy.js';
+import type { SkipPolicy } from '../skip/policy.js';
 import { copyData } from '../tensor/tensor.js';
 import { LruMap } from '../util/lru-map.js';
 import { inTurns, type Sliced } from '../util/slices.js';
-import { ResultPool } from './results.js';
+import { ResultPool } from './outputs.js';
 
 /** The compiled program of one binding, with the policies that were applied to it. */
 export interface CachedProgram {

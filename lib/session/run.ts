@@ -1,4 +1,5 @@
-/** One run: its request, its execution, its results, and its trace. */
+/** One run: its request, its execution, its results, and its trace; and the runs in progress. */
+import { setTimeout } from 'node:timers/promises';
 import type { RunRequest } from '../backends/backend.js';
 import type { CompiledPolicy } from '../skip/compiled-policy.js';
 import { FULL_POLICY } from '../skip/load-policy.js';
@@ -11,10 +12,9 @@ import {
   type SkipTrace,
 } from '../skip/trace.js';
 import type { BoundFeeds } from './feeds.js';
-import { checkFetches, type FetchMap } from './fetches.js';
+import { checkFetches, type FetchMap, type Results } from './outputs.js';
 import type { Profiler } from './profile.js';
 import type { CachedProgram, ProgramCache } from './program-cache.js';
-import type { Results } from './results.js';
 import { guardedItems, verificationOf } from './verification.js';
 
 /** A run whose feeds are checked. */
@@ -166,5 +166,35 @@ export class RunOutcome {
       guarded: this.guarded && new Set(this.guarded),
     };
     return this.#record;
+  }
+}
+
+const STEP_MS = 2;
+
+/** A session's runs in progress. */
+export class ActiveRuns {
+  readonly #runs = new Set<Promise<unknown>>();
+
+  /** Counts `run` until it settles. */
+  track<T>(run: Promise<T>): Promise<T> {
+    this.#runs.add(run);
+    const ended = () => this.#runs.delete(run);
+    run.then(ended, ended);
+    return run;
+  }
+
+  /** Resolves when the runs in progress now have settled, successfully or not. */
+  async settled(): Promise<void> {
+    await Promise.allSettled(this.#runs);
+  }
+
+  /**
+   * Resolves when no run is in progress, checked every two milliseconds and not before the first check, or after
+   * `patience` milliseconds.
+   */
+  async idle(patience: number): Promise<void> {
+    const end = performance.now() + patience;
+    do await setTimeout(STEP_MS);
+    while (this.#runs.size > 0 && performance.now() < end);
   }
 }

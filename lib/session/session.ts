@@ -15,10 +15,8 @@ import type { SkipPolicy } from '../skip/policy.js';
 import type { SkipTrace } from '../skip/trace.js';
 import type { TensorData } from '../tensor/tensor.js';
 import type { Sliced } from '../util/slices.js';
-import { ActiveRuns } from './active-runs.js';
 import { Contexts } from './contexts.js';
 import { bindFeeds, declaredBinding, type Feeds, hasOneBinding, overrideDimensions } from './feeds.js';
-import { allOutputs, collectOutputs, type Fetches, parseFetches } from './fetches.js';
 import { describePort, type ModelInfo, type TensorMetadata } from './metadata.js';
 import { Notifier } from './notifier.js';
 import {
@@ -29,11 +27,13 @@ import {
   type RunSyncOptions,
   type SessionOptions,
 } from './options.js';
+import { allOutputs, collectOutputs, type Fetches, type FetchMap, parseFetches } from './outputs.js';
 import { type Profile, Profiler } from './profile.js';
 import { ProgramCache } from './program-cache.js';
 import { PackingReport } from './progress.js';
 import { checkReference, checkSamePorts } from './reference.js';
 import {
+  ActiveRuns,
   type BoundRun,
   execute,
   executeSync,
@@ -88,6 +88,7 @@ export class InferenceSession {
   readonly #policy: SkipPolicy;
   readonly #referenceSha256: string | undefined;
   readonly #notifier: Notifier;
+  readonly #everything: FetchMap;
   #profiler: Profiler | undefined;
   readonly #running = new ActiveRuns();
   /** Observers that have set full depth. */
@@ -124,6 +125,7 @@ export class InferenceSession {
     this.#contexts = new Contexts(model, source, backend);
     this.#policy = policy;
     this.#notifier = new Notifier(observers, this.#contexts);
+    this.#everything = allOutputs(model);
   }
 
   /**
@@ -260,7 +262,7 @@ export class InferenceSession {
   }
 
   async #run<T>(feeds: Feeds, second: unknown, third: unknown, answer: Answer<T>): Promise<T> {
-    const { fetches, options } = parseFetches(this.#model, second, third);
+    const { fetches, options } = parseFetches(this.#model, this.#everything, second, third);
     const parsed = parseRunOptions(options);
     const signal = parsed.signal ?? undefined;
     if (parsed.terminate || signal?.aborted) {
@@ -295,7 +297,7 @@ export class InferenceSession {
   }
 
   #runSync<T>(feeds: Feeds, second: unknown, third: unknown, answer: Answer<T>): T {
-    const { fetches, options } = parseFetches(this.#model, second, third);
+    const { fetches, options } = parseFetches(this.#model, this.#everything, second, third);
     const parsed = parseRunSyncOptions(options);
     const bound = this.#bind(feeds, parsed);
     const cached = this.#programs.getSync(bound.feeds, bound.applied);
@@ -398,7 +400,7 @@ export class InferenceSession {
   }
 
   async #runAside(programs: ProgramCache, feeds: TensorMap, options: RunSyncOptions): Promise<TensorMap> {
-    const fetches = allOutputs(this.#model);
+    const fetches = this.#everything;
     const bound = this.#bind(feeds, options);
     const cached = await programs.get(bound.feeds, bound.applied);
     const call = prepareRun(bound, cached, fetches);
@@ -443,7 +445,7 @@ export class InferenceSession {
 
   /** For observers: the caller's outputs if it requested all of them, otherwise all outputs again. */
   #allOutputs({ cached, results, fetches }: PreparedRun, outputs: TensorMap): TensorMap {
-    const all = allOutputs(this.#model);
+    const all = this.#everything;
     if (this.#notifier.nobody || fetches === all) return outputs;
     return collectOutputs(cached.program, results, all);
   }

@@ -3,7 +3,6 @@ import type { RunRequest } from '../backends/backend.js';
 import { ResidualSkipError } from '../errors.js';
 import { type CompiledPolicy, decisionsIn } from '../skip/compiled-policy.js';
 import { isGuarded } from '../skip/guards.js';
-import { classScoresOf } from '../skip/scores.js';
 import { allocate, type TensorData } from '../tensor/tensor.js';
 
 /**
@@ -12,12 +11,11 @@ import { allocate, type TensorData } from '../tensor/tensor.js';
  * @throws ResidualSkipError INVALID_POLICY when the program has no class scores
  */
 export function guardedItems(
-  { program, parts }: CompiledPolicy,
+  { program, parts, classScores: answer }: CompiledPolicy,
   request: RunRequest,
   all: boolean,
 ): number[] {
   const { items, outputs, outcomes } = request;
-  const answer = classScoresOf(program);
   if (!answer) {
     throw new ResidualSkipError(
       'INVALID_POLICY',

@@ -1,9 +1,52 @@
 /** Policies applied to programs. */
+import { createHash } from 'node:crypto';
 import { ResidualSkipError } from '../errors.js';
 import type { Block, Program } from '../model/program/program.js';
 import { suggest } from '../util/suggest.js';
-import { resolveExits } from './attach.js';
-import { type BlockAction, type PolicyParts, partsOf, type SkipPolicy } from './policy.js';
+import { type ExitSpec, MODEL_EXITS, resolveExits } from './attach.js';
+import { type ResolvedGuard, resolveGuards } from './guards.js';
+import { decodeExits, type EncodedHeads } from './head-codec.js';
+import { type BlockAction, hashPolicy, type SkipPolicy } from './policy.js';
+import { type ClassScores, classScoresOf } from './scores.js';
+
+/** What a policy says in the form that sessions use. */
+export interface PolicyParts {
+  /** The exits that it adds; MODEL_EXITS if it keeps the model's own. */
+  readonly exits: readonly ExitSpec[];
+  /** Equal for policies whose exits differ in thresholds alone; empty for those without exits, 'model' for MODEL_EXITS. */
+  readonly exitsKey: string;
+  /** With classes as indices. */
+  readonly guards: readonly ResolvedGuard[];
+  /** See hashPolicy. */
+  readonly sha256: string;
+}
+
+const partsKnown = new WeakMap<SkipPolicy, PolicyParts>();
+
+/**
+ * The parts of a policy; the same object for the same policy. A policy that doesn't mention heads and doesn't run all blocks keeps
+ * a model's own exits.
+ * @throws ResidualSkipError INVALID_POLICY
+ */
+export function partsOf(policy: SkipPolicy): PolicyParts {
+  const known = partsKnown.get(policy);
+  if (known) return known;
+  const { heads, default: others, guards = [], labels } = policy;
+  const made = {
+    exits: heads ? decodeExits(heads) : others === 'run' ? [] : MODEL_EXITS,
+    exitsKey: heads ? keyOf(heads) : others === 'run' ? '' : 'model',
+    guards: resolveGuards(guards, labels),
+    sha256: hashPolicy(policy),
+  };
+  partsKnown.set(policy, made);
+  return made;
+}
+
+function keyOf({ exits }: EncodedHeads): string {
+  if (exits.length === 0) return '';
+  const alike = exits.map(({ threshold: _, ...exit }) => exit);
+  return createHash('sha256').update(JSON.stringify(alike)).digest('base64');
+}
 
 /** What to do with one block, or at an exit: there the only one is `gate`. Values are part of the native ABI. */
 export const BlockMode = { run: 0, skip: 1, gate: 2 } as const;
@@ -69,6 +112,7 @@ export class CompiledPolicy implements Decisions {
   readonly ungated: readonly number[];
   /** Of the network, as in a trace. */
   readonly layers: number;
+  readonly classScores: ClassScores | null;
 
   /**
    * @param sha256 of the model file that the program was made from
@@ -101,6 +145,7 @@ export class CompiledPolicy implements Decisions {
     this.reasons = Uint8Array.from(blocks, (block, i) => reasonOf(block, this.modes[i]!));
     this.ungated = blocks.flatMap((_, i) => (this.modes[i] === BlockMode.gate ? [] : [i]));
     this.layers = layersOf(program);
+    this.classScores = classScoresOf(program);
   }
 
   /** `reasons` where this is the full policy, and an observer has put it in the place of `asked`. */

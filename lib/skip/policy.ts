@@ -2,9 +2,8 @@ import { createHash } from 'node:crypto';
 import { inspect } from 'node:util';
 import { z } from 'zod';
 import { parseStrict } from '../util/validation.js';
-import { type ExitSpec, MODEL_EXITS } from './attach.js';
-import { type Guard, guardSchema, type ResolvedGuard, resolveGuards } from './guards.js';
-import { decodeExits, type EncodedHeads, headsSchema } from './head-codec.js';
+import { type Guard, guardSchema } from './guards.js';
+import { type EncodedHeads, headsSchema } from './head-codec.js';
 import { type Expected, expectedSchema, type Promised, promiseSchema } from './promise.js';
 
 /**
@@ -137,43 +136,4 @@ export function hashPolicy(policy: SkipPolicy): string {
       ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
       : value;
   return createHash('sha256').update(JSON.stringify(policy, sorted)).digest('hex');
-}
-
-/** What a policy says in the form that sessions use. */
-export interface PolicyParts {
-  /** The exits that it adds; MODEL_EXITS if it keeps the model's own. */
-  readonly exits: readonly ExitSpec[];
-  /** Equal for policies whose exits differ in thresholds alone; empty for those without exits, 'model' for MODEL_EXITS. */
-  readonly exitsKey: string;
-  /** With classes as indices. */
-  readonly guards: readonly ResolvedGuard[];
-  /** See hashPolicy. */
-  readonly sha256: string;
-}
-
-const partsKnown = new WeakMap<SkipPolicy, PolicyParts>();
-
-/**
- * The parts of a policy; the same object for the same policy. A policy that doesn't mention heads and doesn't run all blocks keeps
- * a model's own exits.
- * @throws ResidualSkipError INVALID_POLICY
- */
-export function partsOf(policy: SkipPolicy): PolicyParts {
-  const known = partsKnown.get(policy);
-  if (known) return known;
-  const { heads, default: others, guards = [], labels } = policy;
-  const made = {
-    exits: heads ? decodeExits(heads) : others === 'run' ? [] : MODEL_EXITS,
-    exitsKey: heads ? keyOf(heads) : others === 'run' ? '' : 'model',
-    guards: resolveGuards(guards, labels),
-    sha256: hashPolicy(policy),
-  };
-  partsKnown.set(policy, made);
-  return made;
-}
-
-function keyOf({ exits }: EncodedHeads): string {
-  if (exits.length === 0) return '';
-  const alike = exits.map(({ threshold: _, ...exit }) => exit);
-  return createHash('sha256').update(JSON.stringify(alike)).digest('base64');
 }

@@ -20,25 +20,19 @@ export interface ClassScores {
   readonly end: 'softmax' | 'sigmoid' | null;
 }
 
-const known = new WeakMap<Program, ClassScores | null>();
-
 /**
  * The output with class scores: float32 [N, classes] or [N, classes, 1, ...], with at least two classes. Of several,
  * it is the one named `logits`, otherwise the first. Null if there is none: maps, single numbers and integers are not
  * class scores.
  */
 export function classScoresOf(program: Program): ClassScores | null {
-  const found = known.get(program);
-  if (found !== undefined) return found;
   const fitting = program.outputs.flatMap(({ name, value }, index) => {
     const { dtype, shape } = program.values[value]!;
     const classes = shape[1] ?? 1;
     const fits = dtype === 'float32' && classes > 1 && classes === sizeOf(shape.slice(1));
     return fits ? [{ index, name, meaning: meaningOf(program, value), end: endOf(program, value) }] : [];
   });
-  const made = fitting.find(({ name }) => name === 'logits') ?? fitting[0] ?? null;
-  known.set(program, made);
-  return made;
+  return fitting.find(({ name }) => name === 'logits') ?? fitting[0] ?? null;
 }
 
 /** What the class scores in `value` mean. The graph decides, never the numbers. */

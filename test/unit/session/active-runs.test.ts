@@ -1,5 +1,5 @@
 import { setTimeout } from 'node:timers/promises';
-import { ActiveRuns } from 'lib/session/active-runs.js';
+import { ActiveRuns } from 'lib/session/run.js';
 
 test('idle waits while a run is under way, and no longer', async () => {
   const runs = new ActiveRuns();

@@ -1,4 +1,4 @@
-import { InputCopies } from 'lib/session/input-copies.js';
+import { InputCopies } from 'lib/session/notifier.js';
 
 describe('InputCopies', () => {
   it('copies into other memory', () => {

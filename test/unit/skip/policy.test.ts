@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { ResidualSkipError } from 'lib/errors.js';
 import { type Block, NO_ACTIVATION, type Program } from 'lib/model/program/program.js';
-import { BlockMode, CompiledPolicy } from 'lib/skip/compiled-policy.js';
+import { BlockMode, CompiledPolicy, partsOf } from 'lib/skip/compiled-policy.js';
 import { loadPolicy, type PolicySource } from 'lib/skip/load-policy.js';
-import { hashPolicy, parsePolicy, partsOf, type SkipPolicy } from 'lib/skip/policy.js';
+import { hashPolicy, parsePolicy, type SkipPolicy } from 'lib/skip/policy.js';
 import { buildTrace } from 'lib/skip/trace.js';
 
 const SHA = 'a'.repeat(64);

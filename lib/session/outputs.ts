@@ -1,9 +1,14 @@
+/** What a run returns: which outputs, in whose arrays, and the memory that runs fill. */
 import { ResidualSkipError } from '../errors.js';
 import type { Port, Program } from '../model/program/program.js';
 import type { Model } from '../model/read/model.js';
+import { sizeOf } from '../numeric/shapes.js';
+import { decisionsIn } from '../skip/compiled-policy.js';
 import type { TensorMap } from '../skip/observer.js';
 import {
+  allocate,
   asType,
+  type DataType,
   describe,
   describeTensor,
   isTensorLike,
@@ -14,7 +19,75 @@ import {
 } from '../tensor/tensor.js';
 import { checkNames } from './feeds.js';
 import { RUN_OPTIONS } from './options.js';
-import { keptOutput, type Results, shapeOf, typeOf } from './results.js';
+
+/** The arrays that a run fills; see RunRequest. */
+export interface Results {
+  readonly items: number;
+  readonly outputs: readonly TensorData[];
+  readonly outcomes: Uint8Array;
+  readonly scores: Float32Array;
+}
+
+/** V8 keeps typed arrays of up to this many bytes in its heap, where creating one costs almost nothing. */
+const SMALL_BYTES = 64;
+
+/** Results kept for reuse: as many as runs may overlap without allocating more. */
+const KEPT = 16;
+
+/** The shape of an output of a run of `items`. */
+export function shapeOf({ value, batched }: Port, program: Program, items: number): readonly number[] {
+  const { shape } = program.values[value]!;
+  return batched ? [items, ...shape.slice(1)] : shape;
+}
+
+/** The type of an output's tensors. */
+export function typeOf({ value, widened }: Port, program: Program): DataType {
+  return widened ?? program.values[value]!.dtype;
+}
+
+/**
+ * Reusable memory for the results of one program's runs: creating an ArrayBuffer takes longer than anything else
+ * around a run. Outputs are reused only if all of them are small; the caller gets copies of those.
+ */
+export class ResultPool {
+  readonly #free: Results[] = [];
+
+  constructor(private readonly program: Program) {}
+
+  take(items: number): Results {
+    const last = this.#free.pop();
+    if (last?.items === items) return areSmall(last.outputs) ? last : this.#withOutputs(last);
+    // The next runs will probably have as many items as this one.
+    this.#free.length = 0;
+    const cells = items * decisionsIn(this.program);
+    const decisions = new ArrayBuffer(5 * cells);
+    const outcomes = new Uint8Array(decisions, 4 * cells);
+    return this.#withOutputs({ items, outcomes, scores: new Float32Array(decisions, 0, cells) });
+  }
+
+  /** Called when the outputs are collected and nobody will read the trace. */
+  giveBack(results: Results): void {
+    if (this.#free.length < KEPT) this.#free.push(results);
+  }
+
+  #withOutputs({ items, outcomes, scores }: Omit<Results, 'outputs'>): Results {
+    const outputs = this.program.outputs.map((port) => {
+      const size = sizeOf(shapeOf(port, this.program, items));
+      return allocate(this.program.values[port.value]!.dtype, size);
+    });
+    return { items, outputs, outcomes, scores };
+  }
+}
+
+function areSmall(outputs: readonly TensorData[]): boolean {
+  return outputs.every(({ byteLength }) => byteLength <= SMALL_BYTES);
+}
+
+/** Output number `index`, owned by the caller. */
+export function keptOutput({ outputs }: Results, index: number): TensorData {
+  const data = outputs[index]!;
+  return areSmall(outputs) ? (data.slice() as TensorData) : data;
+}
 
 /** Which outputs a run returns: their names, or a map from name to null or to the tensor to fill. */
 export type Fetches = readonly string[] | { readonly [outputName: string]: Tensor | TensorLike | null };
@@ -47,24 +120,20 @@ function asMap(model: Model, fetches: Fetches): FetchMap {
 /** By output name: null for a new tensor, or the one to fill. */
 export type FetchMap = ReadonlyMap<string, Tensor | TensorLike | null>;
 
-const everything = new WeakMap<Model, FetchMap>();
-
-/** All outputs, as new tensors; the same object for each call with the same model. */
-export function allOutputs(model: Model): FetchMap {
-  const known = everything.get(model);
-  if (known) return known;
-  const made: FetchMap = new Map(model.outputs.map(({ name }) => [name, null]));
-  everything.set(model, made);
-  return made;
+/** All outputs, as new tensors. */
+export function allOutputs({ outputs }: Model): FetchMap {
+  return new Map(outputs.map(({ name }) => [name, null]));
 }
 
 /**
  * Distinguishes `run(feeds, fetches, options)` from `run(feeds, options)`: fetches are an array, or an object with a
  * tensor, or with null for an output.
+ * @param all the fetches of a call without any: allOutputs(model)
  * @throws ResidualSkipError INVALID_ARGUMENT for an output that the model doesn't have
  */
 export function parseFetches(
   model: Model,
+  all: FetchMap,
   second: unknown,
   third: unknown,
 ): { readonly fetches: FetchMap; readonly options: unknown } {
@@ -75,7 +144,7 @@ export function parseFetches(
       'fetches: expected an array of output names or an object of tensors and nulls by output name',
     );
   }
-  return { fetches: allOutputs(model), options: third ?? second };
+  return { fetches: all, options: third ?? second };
 }
 
 /** A tensor of the caller's, in any class, and a Tensor over the same elements. */
