@@ -12,7 +12,7 @@ const { decodeModelProto, encodeModelProto } = require('../dist/model/read/proto
 const FLOAT = 1;
 const FLOAT16 = 10;
 /** Smaller tensors, such as thresholds, keep full precision. */
-const LEAST_BYTES = 256;
+const MIN_BYTES = 256;
 
 /** Bits of the nearest float16, ties to even. */
 function toHalf(value) {
@@ -40,7 +40,7 @@ const folder = process.argv[2];
 const model = decodeModelProto(readFileSync(join(folder, 'model.onnx')));
 const casts = [];
 model.graph.initializer = model.graph.initializer.map((tensor) => {
-  if (tensor.dataType !== FLOAT || !(tensor.rawData?.length >= LEAST_BYTES)) return tensor;
+  if (tensor.dataType !== FLOAT || !(tensor.rawData?.length >= MIN_BYTES)) return tensor;
   const name = `${tensor.name}.half`;
   const attribute = [{ name: 'to', type: 2, i: FLOAT }];
   casts.push({ opType: 'Cast', name: `${name}.cast`, input: [name], output: [tensor.name], attribute });

@@ -39,7 +39,7 @@ const FLUSH_MS = 100;
 const SPARE_BYTES = 2 ** 14;
 const NOTHING = Buffer.alloc(0);
 /** Most bytes of encoded lines that may wait for a slow disk; further lines are lost instead of filling the memory. */
-const MOST_BYTES = 2 ** 26;
+const MAX_BYTES = 2 ** 26;
 const EXIT_WAIT_MS = 1000;
 
 /** Number of new files so far, for their temporary names. */
@@ -125,7 +125,7 @@ export class LogFile {
    * the next change of `closings`.
    */
   append(items: number, lines: Uint8Array): void {
-    if (this.#chunkBytes > MOST_BYTES) {
+    if (this.#chunkBytes > MAX_BYTES) {
       this.events.failed(items, new Error('the disk is slower than the stream'));
       return;
     }

@@ -11,7 +11,7 @@ const BILLION = 1e9;
 /** Room before the text, for the link of the previous line. */
 const ROOM = 16;
 /** Most bytes in UTF-8 for one unit of UTF-16. */
-const MOST_BYTES_OF_A_UNIT = 3;
+const MAX_BYTES_OF_A_UNIT = 3;
 /** More than any number needs. */
 const NUMBER_BYTES = 32;
 
@@ -105,7 +105,7 @@ export class LineText {
   /** Any value as JSON. */
   json(value: unknown): void {
     const text = JSON.stringify(value);
-    this.#makeRoom(MOST_BYTES_OF_A_UNIT * text.length);
+    this.#makeRoom(MAX_BYTES_OF_A_UNIT * text.length);
     this.#end += this.#bytes.write(text, this.#end);
   }
 

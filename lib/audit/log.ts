@@ -60,7 +60,7 @@ const BATCH_BYTES = 2 ** 19;
 /** Less is encoded after this time. */
 const BATCH_MS = 20;
 /** Most bytes of tensors that may wait; beyond that, encoding happens at once, on the hot path. */
-const MOST_WAITING_BYTES = 2 ** 24;
+const MAX_WAITING_BYTES = 2 ** 24;
 
 /** A call after BATCH_MS, or in the next turn of the event loop if it is urgent. */
 class Later {
@@ -251,7 +251,7 @@ export class AuditLog implements RunObserver {
       last.add(item);
     }
     // Synchronous runs give the event loop no turn.
-    if (this.#waitingBytes() > MOST_WAITING_BYTES) this.#drain();
+    if (this.#waitingBytes() > MAX_WAITING_BYTES) this.#drain();
   }
 
   #waitingBytes(): number {

@@ -11,7 +11,7 @@ import {
   whole,
 } from '../report/page.js';
 import type { AuditEntry } from './read.js';
-import { type AuditSummary, depthOf, MOST_CLASSES } from './summary.js';
+import { type AuditSummary, depthOf, MAX_CLASSES } from './summary.js';
 
 const EXAMPLES = 5;
 const PATHS = 12;
@@ -123,7 +123,7 @@ export function exceptions({ header, reasons, items, exceptions: classes, exits 
       : 'Every item took the path that its gates chose: none was guarded, left at an early exit, or ran in full because the monitor had tripped.',
   ].join(' ');
   const byAnswer = classes
-    .slice(0, MOST_CLASSES)
+    .slice(0, MAX_CLASSES)
     .map(({ label, guarded, exited }) => [escapeHtml(label), whole(guarded), whole(exited)]);
   const byExit = exits.map(({ after, items: left }) => [
     escapeHtml(after),

@@ -13,7 +13,7 @@ import {
 import type { AuditEntry, AuditProblem } from './read.js';
 import type { AuditEnergy } from './record.js';
 import { classAgainstClass, depth, examples, exceptions, paths } from './report-paths.js';
-import { type AuditSummary, MOST_CLASSES, summarise } from './summary.js';
+import { type AuditSummary, MAX_CLASSES, summarise } from './summary.js';
 
 export interface ReportOptions {
   /** Lines of the log that are not valid records. */
@@ -180,7 +180,7 @@ async function byClass({ classes, blocks }: AuditSummary): Promise<Section | und
   return {
     title: 'By class and block',
     lead: 'Share of the items with each answer that skipped each block.',
-    body: await skipRateMap(classes.slice(0, MOST_CLASSES), names),
+    body: await skipRateMap(classes.slice(0, MAX_CLASSES), names),
   };
 }
 

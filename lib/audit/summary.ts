@@ -67,7 +67,7 @@ export interface AuditSummary {
 }
 
 /** Most rows of a table by class, the most frequent first. */
-export const MOST_CLASSES = 40;
+export const MAX_CLASSES = 40;
 const SLICES = 60;
 /** Slices on either side whose items timed both ways also count, because there are few. */
 const NEIGHBOURS = 3;

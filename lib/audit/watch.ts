@@ -93,7 +93,7 @@ const optionsSchema = z.strictObject({
 });
 
 /** Most shadow items that may wait; further ones are dropped, so that a fast stream can't accumulate them. */
-const MOST_WAITING = 16;
+const MAX_WAITING = 16;
 
 /** An observer that compares answers of items that skipped with those of the full network; see watch. */
 export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
@@ -156,7 +156,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
       // one.
       if (!classScores || this.#tripped || isTripped(itemTrace) || Math.random() >= this.#options.shadow)
         continue;
-      if (this.#waiting >= MOST_WAITING) continue;
+      if (this.#waiting >= MAX_WAITING) continue;
       this.#waiting++;
       if (this.#control?.hasReference ? isGuarded(itemTrace) : ranInFull(itemTrace)) {
         this.#queue = this.#queue.then(() => this.#agree());

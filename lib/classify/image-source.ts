@@ -17,7 +17,7 @@ export interface SharpLike {
 export type ImageSource = string | URL | Uint8Array | ArrayBuffer | Blob | SharpLike | PixelData;
 
 /** Larger downloads are refused. */
-const MOST_BYTES = 64 << 20;
+const MAX_BYTES = 64 << 20;
 
 /** The name of an image in messages. */
 export function nameOf(source: unknown, index: number): string {
@@ -91,7 +91,7 @@ async function download(url: URL, name: string, signal: AbortSignal | null | und
     if (!response.ok) throw new Error(`the server answered ${response.status}`);
     for await (const chunk of response.body ?? []) {
       size += chunk.byteLength;
-      if (size > MOST_BYTES) throw new Error(`it is larger than ${MOST_BYTES >> 20} MiB`);
+      if (size > MAX_BYTES) throw new Error(`it is larger than ${MAX_BYTES >> 20} MiB`);
       chunks.push(chunk);
     }
   } catch (cause) {

@@ -10,7 +10,7 @@ interface EnqueueOptions extends QueueOptions {
 }
 
 /** Default limit on the waiting jobs of a server, which holds them in memory; a folder takes any number. */
-const MOST_ON_SERVER = 100_000;
+const MAX_ON_SERVER = 100_000;
 /** Problems that the error message describes; the others are only counted. */
 const SHOWN = 5;
 
@@ -26,7 +26,7 @@ export function addEnqueueCommand(program: Command, io: Io): void {
   )
     .option(
       '--most-waiting <n>',
-      `wait while so many jobs wait (default: ${MOST_ON_SERVER} on a server, any number in a folder)`,
+      `wait while so many jobs wait (default: ${MAX_ON_SERVER} on a server, any number in a folder)`,
       positiveInteger,
     )
     .action((sources: string[], options: EnqueueOptions) => enqueue(sources, options, io));
@@ -35,7 +35,7 @@ export function addEnqueueCommand(program: Command, io: Io): void {
 async function enqueue(sources: readonly string[], options: EnqueueOptions, io: Io): Promise<void> {
   const { json, queue: where } = options;
   const mostWaiting =
-    options.mostWaiting ?? (where.includes('://') ? MOST_ON_SERVER : Number.POSITIVE_INFINITY);
+    options.mostWaiting ?? (where.includes('://') ? MAX_ON_SERVER : Number.POSITIVE_INFINITY);
   const shown: string[] = [];
   let unusable = 0;
   const { signal, release } = untilSignal();

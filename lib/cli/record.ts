@@ -5,7 +5,7 @@ import { takeEvenly } from '../data/dataset.js';
 import type { DataLimits } from '../data/limits.js';
 import { findModel } from '../data/model-files.js';
 import type { EnergyReport } from '../measure/energy.js';
-import { MOST_MEASURED } from '../measure/timed-classifier.js';
+import { MAX_MEASURED } from '../measure/timed-classifier.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { openClassifier, openUnlabelled } from './classifier.js';
 import { checkWritable, unwritable } from './files.js';
@@ -86,7 +86,7 @@ async function measure(
   try {
     const items = await openUnlabelled(classifier, options.data, options);
     const chosen = takeEvenly(items, options.limit ?? items.length);
-    const measured = takeEvenly(chosen, Math.min(MOST_MEASURED, Math.ceil(chosen.length / TIMED_EVERY)));
+    const measured = takeEvenly(chosen, Math.min(MAX_MEASURED, Math.ceil(chosen.length / TIMED_EVERY)));
     const tensors: Tensor[] = [];
     for await (const { tensor } of classifier.prepare(measured)) tensors.push(tensor);
     classifier.unusable.checkSome(tensors.length);

@@ -51,11 +51,11 @@ interface RunItem {
 }
 
 /** Most pairs of timed runs for one image, and the time after which no further pair starts. */
-const MOST_PAIRS = 41;
+const MAX_PAIRS = 41;
 const BUDGET_MS = 400;
 const JSON_TOP = 5;
 /** Characters of a text in the table. */
-const MOST_SHOWN = 48;
+const MAX_SHOWN = 48;
 
 export function addRunCommand(program: Command, io: Io): void {
   addDataOptions(
@@ -131,7 +131,7 @@ async function itemsOf(
 /** A text as the table shows it: on one line, the beginning of a long one. */
 function shortened(text: string): string {
   const line = text.replace(/\s+/g, ' ').trim();
-  return line.length > MOST_SHOWN ? `${line.slice(0, MOST_SHOWN - 1)}…` : line;
+  return line.length > MAX_SHOWN ? `${line.slice(0, MAX_SHOWN - 1)}…` : line;
 }
 
 function measure(
@@ -151,7 +151,7 @@ function measure(
     for (const mode of [first, first === 'full' ? 'skip' : 'full'] as const) {
       times[mode].push(classifier.time(tensor, mode).milliseconds);
     }
-  } while (times.full.length < MOST_PAIRS && performance.now() - start < BUDGET_MS);
+  } while (times.full.length < MAX_PAIRS && performance.now() - start < BUDGET_MS);
   const { blocks } = classifier;
   const result = {
     input: item.path,

@@ -12,13 +12,13 @@ export interface ShapeOption {
 export const SHAPE_HELP = 'shape for open dimensions: 1x3x224x224, or INPUT=1x3x224x224';
 
 /** Most elements of an input that a shape may ask for. */
-const MOST_ELEMENTS = 2 ** 28;
+const MAX_ELEMENTS = 2 ** 28;
 
 /** Parses one `--shape` for commander, and appends it to the previous ones. */
 export function collectShape(text: string, previous: readonly ShapeOption[] = []): ShapeOption[] {
   const match = /^(?:(.*)=)?(\d+(?:[x,]\d+)*)$/.exec(text);
   const dims = match?.[2]?.split(/[x,]/).map(Number);
-  if (!match || !dims || dims.includes(0) || sizeOf(dims) > MOST_ELEMENTS) {
+  if (!match || !dims || dims.includes(0) || sizeOf(dims) > MAX_ELEMENTS) {
     throw new InvalidArgumentError('Expected lengths above 0, such as 1x3x224x224 or INPUT=1x3x224x224.');
   }
   return [...previous, { input: match[1], dims }];

@@ -14,7 +14,7 @@ import type { Tensor } from '../tensor/tensor.js';
 import { parsePart } from '../util/validation.js';
 import type { EnergyReport } from './energy.js';
 import { type LatencySummary, latencyOf, type PairedChange, pairedChange } from './statistics.js';
-import { MOST_MEASURED, TimedClassifier } from './timed-classifier.js';
+import { MAX_MEASURED, TimedClassifier } from './timed-classifier.js';
 
 /** `policy`, `threads` and the other options of a classifier say what is evaluated. */
 export interface EvaluateOptions extends ImageClassifierOptions, DataOptions, TaskOptions, WorkOptions {
@@ -108,7 +108,7 @@ async function measure(
   const total = count === null ? null : Math.min(count, limit);
   const chosen = typeof data === 'string' && Array.isArray(list) ? takeEvenly(list, limit) : list;
   const tally = new Tally();
-  const measured = new Sample<Tensor>(MOST_MEASURED);
+  const measured = new Sample<Tensor>(MAX_MEASURED);
   for await (const { item, tensor } of work.each(classifier.prepare(chosen))) {
     if (tally.items === 0) classifier.warmUp(tensor);
     const { trace, multiplyAdds, layers } = classifier.classify(tensor);

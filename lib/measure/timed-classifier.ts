@@ -22,7 +22,7 @@ export interface Classification {
 const WARM_UP_PAIRS = 50;
 const WARM_UP_MS = 200;
 /** Items that stretches whose energy is measured consist of, at most. */
-export const MOST_MEASURED = 100;
+export const MAX_MEASURED = 100;
 
 /** A network whose runs are timed, one item at a time on the calling thread. */
 export class TimedClassifier {

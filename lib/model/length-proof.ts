@@ -30,11 +30,11 @@ export interface Outline {
 }
 
 /** A longer constant isn't a list of lengths. */
-const MOST_LENGTHS = 64;
+const MAX_LENGTHS = 64;
 
 export function outlineOf({ values, scope, firsts }: LoweredIr, length: number): Outline {
   const outlined = values.map(({ dtype, shape, data }): OutlinedValue => {
-    const listed = (dtype === 'int64' || dtype === 'int32') && data && data.length <= MOST_LENGTHS;
+    const listed = (dtype === 'int64' || dtype === 'int32') && data && data.length <= MAX_LENGTHS;
     const integers = listed ? Array.from(data as Iterable<number | bigint>, Number) : undefined;
     return { shape, isConstant: data !== undefined, integers };
   });

@@ -179,14 +179,14 @@ const concat: Rule = (node) => {
  * At most so many axes are open on both sides of a reshape. What its target leaves open is a quotient of products: four samples, at
  * which they agree, determine products of that degree.
  */
-const MOST_OPEN = 3;
+const MAX_OPEN = 3;
 
 const reshape: Rule = (node) => {
   const [shape, target] = [node.shape(0), transposed(node.output.map((value) => value.shape))];
   if (!node.integers(1, '') && !node.isFixed(1)) return undefined;
   if (node.kinds[0] === 'lengths') return node.isFixed(1) ? 'lengths' : undefined;
   if (!node.isConstant) {
-    return [shape, target].every((axes) => axes.filter(varies).length <= MOST_OPEN) ? 'grows' : undefined;
+    return [shape, target].every((axes) => axes.filter(varies).length <= MAX_OPEN) ? 'grows' : undefined;
   }
   // Elements stay where they are.
   const long = (axes: readonly Samples[]) => `${axes.filter((samples) => Math.max(...samples) > 1)}`;

@@ -74,7 +74,7 @@ const SEED = 1;
 /** Shares of the images that set ranges, and that choose; the others are only compared. */
 const SHARE = 0.25;
 const MOST = { ranges: 512, choice: 512, compared: 2000 };
-const LEAST_IMAGES = 20;
+const MIN_IMAGES = 20;
 /** A candidate that is slower, or whose file is larger, must lose less by this factor. */
 const WORTH = 0.9;
 
@@ -215,10 +215,10 @@ async function partsOf(classifier: ImageClassifier, images: Images, own: Own, wo
   const { list } = await openItems(images, classifier, { maxPixels, maxBytes, labelsFrom: 'none' }, work);
   const items: Item[] = [];
   for await (const item of work.each(prefetch<Item, Item>(list, async (each) => each))) items.push(item);
-  if (items.length < LEAST_IMAGES) {
+  if (items.length < MIN_IMAGES) {
     throw new ResidualSkipError(
       'INVALID_DATA',
-      `images: there are ${items.length}; quantize needs ${LEAST_IMAGES} at least, and a few hundred to choose well`,
+      `images: there are ${items.length}; quantize needs ${MIN_IMAGES} at least, and a few hundred to choose well`,
     );
   }
   const order = [...items.keys()];
@@ -234,7 +234,7 @@ async function partsOf(classifier: ImageClassifier, images: Images, own: Own, wo
     work.report('reading', prepared.length, ranges + choice);
     if (tensor) prepared.push(tensor);
   }
-  if (prepared.length < LEAST_IMAGES / 2) unusable.check('too few images are left');
+  if (prepared.length < MIN_IMAGES / 2) unusable.check('too few images are left');
   const middle = Math.ceil(prepared.length / 2);
   return {
     ranges: prepared.slice(0, middle),

@@ -18,7 +18,7 @@ export type RangeMethod = (typeof RANGES)[number];
 const LEVELS = 255;
 const LEFT_OUT = 1e-4;
 /** Smaller scales would make scales of biases that float32 can't hold precisely. */
-const LEAST_SCALE = 2 ** -60;
+const MIN_SCALE = 2 ** -60;
 /** Fractions of the observed range that are tried. */
 const FRACTIONS = Array.from({ length: 81 }, (_, i) => 1 - i / 100);
 
@@ -45,7 +45,7 @@ export function quantisationOf(histogram: Histogram, method: RangeMethod): Quant
 
 /** The quantisation whose levels cover a range, which contains zero, so that zero has a level of its own. */
 function coded(low: number, high: number): Quantisation {
-  const scale = Math.fround(Math.max((high - low) / LEVELS, LEAST_SCALE));
+  const scale = Math.fround(Math.max((high - low) / LEVELS, MIN_SCALE));
   return { scale, zero: Math.min(LEVELS, Math.max(0, Math.round(-low / scale))) };
 }
 

@@ -6,8 +6,8 @@ import type { Quantisation } from './range.js';
 /** Symmetric: -127 to 127, one scale for each output channel. */
 const MOST = 127;
 /** A bias is an int32; half of its range remains for the sum that it is added to. */
-const MOST_BIAS = 2 ** 30;
-const LEAST_SCALE = 2 ** -60;
+const MAX_BIAS = 2 ** 30;
+const MIN_SCALE = 2 ** -60;
 /** Fractions of the largest weight that are tried as the end of the range. */
 const FRACTIONS = Array.from({ length: 16 }, (_, i) => 1 - i / 50);
 
@@ -54,7 +54,7 @@ export function integerWeights(layer: Layer, input: Quantisation): IntegerWeight
   });
   const candidates = FRACTIONS.map((part) =>
     Float32Array.from(largest, (most, c) =>
-      Math.max((part * most) / MOST, Math.abs(layer.bias?.[c] ?? 0) / (input.scale * MOST_BIAS), LEAST_SCALE),
+      Math.max((part * most) / MOST, Math.abs(layer.bias?.[c] ?? 0) / (input.scale * MAX_BIAS), MIN_SCALE),
     ),
   );
   const scales = candidates[0]!.slice();
@@ -102,7 +102,7 @@ export function correctedBias(
 /** A bias in units of the sum that it is added to. */
 export function integerBias(bias: Float32Array, scales: Float32Array): Int32Array {
   return Int32Array.from(bias, (value, c) =>
-    Math.max(-MOST_BIAS, Math.min(MOST_BIAS, Math.round(value / scales[c]!))),
+    Math.max(-MAX_BIAS, Math.min(MAX_BIAS, Math.round(value / scales[c]!))),
   );
 }
 

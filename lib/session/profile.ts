@@ -49,7 +49,7 @@ interface ProfiledRun {
 }
 
 /** Numbers that a profile holds; further runs are left out. 64 MB. */
-const MOST_TIMES = 2 ** 23;
+const MAX_TIMES = 2 ** 23;
 
 /** Times of the runs of a session, collected until `endProfiling`. */
 export class Profiler {
@@ -60,7 +60,7 @@ export class Profiler {
   /** Where a run of `items` records its times; undefined if there is no room left or the backend can't measure. */
   begin(program: Program, { profiled }: CompiledProgram, items: number): Float64Array | undefined {
     const size = 2 * items * (profiled?.length ?? 0);
-    if (!profiled || this.#size + size > MOST_TIMES) {
+    if (!profiled || this.#size + size > MAX_TIMES) {
       this.#leftOut++;
       return undefined;
     }

@@ -14,7 +14,7 @@ namespace rskip {
 namespace {
 
 constexpr size_t kNumbers = 7;
-constexpr size_t kMostItems = 1 << 12;
+constexpr size_t kMaxItems = 1 << 12;
 
 // Items that are encoded in one step.
 constexpr size_t kStepItems = 2;
@@ -67,7 +67,7 @@ Batch read_batch(const Napi::CallbackInfo& info, std::vector<Napi::Value>& array
   Batch batch;
   batch.top = top;
   if (meaning == "probabilities") batch.meaning = Meaning::kProbabilities;
-  check(link.bytes == batch.link.size() && items > 0 && items <= capacity && capacity <= kMostItems && batch.top > 0);
+  check(link.bytes == batch.link.size() && items > 0 && items <= capacity && capacity <= kMaxItems && batch.top > 0);
   // Below 2^48: the numbers of blocks and outputs are below 2^32.
   check(columns.bytes >= capacity * (kNumbers * sizeof(double) + blocks * (sizeof(float) + 2) + outputs * sizeof(float)));
   check(reinterpret_cast<uintptr_t>(columns.data) % alignof(double) == 0);

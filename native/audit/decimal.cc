@@ -10,10 +10,10 @@ namespace {
 
 constexpr double kPowers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
                               1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
-constexpr int kMostDecimals = 22;
+constexpr int kMaxDecimals = 22;
 constexpr double kBillion = 1e9;
-constexpr double kMostInteger = 9007199254740991;  // above it, not every integer is a double
-constexpr int kMostDigits = 9;
+constexpr double kMaxInteger = 9007199254740991;  // above it, not every integer is a double
+constexpr int kMaxDigits = 9;
 
 // To the nearest integer, halves upwards: as Math.round does with what isn't negative.
 double round_half_up(double value) {
@@ -44,7 +44,7 @@ void append_quotient(std::string& text, bool negative, uint64_t whole, int decim
 int decimals_of(double size) {
   int decimals = 0;
   while (size * kPowers[decimals] < 1e5) ++decimals;
-  for (const int most = decimals + 3; decimals <= most && decimals <= kMostDecimals; ++decimals) {
+  for (const int most = decimals + 3; decimals <= most && decimals <= kMaxDecimals; ++decimals) {
     const double whole = round_half_up(size * kPowers[decimals]);
     if (whole < kBillion && static_cast<double>(static_cast<float>(whole / kPowers[decimals])) == size) {
       return decimals;
@@ -71,7 +71,7 @@ void append_number(std::string& text, const std::string& digits, int point) {
 
 // A float32 below 10^-6 or from 10^9 on, which is rare. Its point does not come between its digits.
 void append_extreme(std::string& text, double size) {
-  for (int count = 6; count <= kMostDigits; ++count) {
+  for (int count = 6; count <= kMaxDigits; ++count) {
     char scientific[40];
     std::snprintf(scientific, sizeof scientific, "%.*e", count - 1, size);
     // The character of the decimal point depends on the locale.
@@ -82,7 +82,7 @@ void append_extreme(std::string& text, double size) {
     }
     const int exponent = std::atoi(at + 1);
     const std::string same = digits + "e" + std::to_string(exponent - (count - 1));
-    if (count < kMostDigits && static_cast<double>(static_cast<float>(std::strtod(same.c_str(), nullptr))) != size) {
+    if (count < kMaxDigits && static_cast<double>(static_cast<float>(std::strtod(same.c_str(), nullptr))) != size) {
       continue;
     }
     digits.erase(digits.find_last_not_of('0') + 1);
@@ -94,7 +94,7 @@ void append_extreme(std::string& text, double size) {
 
 void append_fixed(std::string& text, double value, int decimals) {
   const double whole = round_half_up(std::fabs(value) * kPowers[decimals]);
-  if (whole <= kMostInteger) {
+  if (whole <= kMaxInteger) {
     append_quotient(text, value < 0, static_cast<uint64_t>(whole), decimals);
   } else if (!std::isfinite(value)) {
     text += "null";

@@ -55,7 +55,7 @@ bool lower_products(Lowering& plan, const Step& step) {
   const Value& y = plan.value(step.outputs[0]);
   const auto fits = [](int64_t v) { return v > 0 && v <= std::numeric_limits<int>::max() - kLanes; };
   const int64_t m = y.shape[y.shape.size() - 2], n = y.shape.back(), k = a.back();
-  if (!fits(m) || !fits(n) || !fits(k) || y.elements == 0 || y.elements / (m * n) > kMostProducts) return false;
+  if (!fits(m) || !fits(n) || !fits(k) || y.elements == 0 || y.elements / (m * n) > kMaxProducts) return false;
   ProductsOperands operands{static_cast<int>(m), static_cast<int>(k), static_cast<int>(n),
                             product_offsets(a, b, y.shape)};
   const NodeId left = plan.request(step.inputs[0], Form::kDense), right = plan.request(step.inputs[1], Form::kDense);

@@ -17,7 +17,7 @@ struct GemmShape {
 void draft_gemm(Lowering& plan, const Step& step, const GemmShape& shape);
 
 // Products one after the other in a batch; more would be better computed as dense loops than listed.
-inline constexpr int64_t kMostProducts = 1 << 16;
+inline constexpr int64_t kMaxProducts = 1 << 16;
 // Where each product of a batch finds its matrices a and b, and where its result goes.
 std::vector<int64_t> product_offsets(const Ints& a, const Ints& b, const Ints& y);
 

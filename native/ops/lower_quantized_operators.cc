@@ -64,7 +64,7 @@ struct GemmShape8 {
 std::shared_ptr<const ProductDraft8> addable(int32_t zero, int additions,
                                              std::function<GemmOperands8(const Emitter&)> operands) {
   const auto add = [=](const Addition8& sum, NodeId residual, bool one_row, NodeId to) -> AddedDraft8 {
-    if (additions == kMostAdditions8) return {};
+    if (additions == kMaxAdditions8) return {};
     const auto with = [=](const Emitter& e) {
       GemmOperands8 o = operands(e);
       o.y = e.place(to);
@@ -326,7 +326,7 @@ bool lower_products8(Lowering& plan, const Step& step) {
   if (in.w_zero && !(plan.is_constant(in.w_zero) && scales_of(plan, in.w_zero) == 1)) return false;
   const auto fits = [](int64_t v) { return v > 0 && v <= std::numeric_limits<int>::max() / 4; };
   const int64_t m = y.shape[y.shape.size() - 2], n = y.shape.back(), k = a.shape.back();
-  if (!fits(m) || !fits(n) || !fits(k) || y.elements == 0 || y.elements / (m * n) > kMostProducts) return false;
+  if (!fits(m) || !fits(n) || !fits(k) || y.elements == 0 || y.elements / (m * n) > kMaxProducts) return false;
   ProductsArgs8 args;
   args.m = static_cast<int>(m);
   args.k = static_cast<int>(k);

@@ -65,7 +65,7 @@ namespace {
 constexpr size_t kAlignment = 64;
 // Bytes of the rows that are multiplied at a time, and their most: they stay in the second-level cache.
 constexpr int64_t kRowBytes = 256 << 10;
-constexpr int64_t kMostRows = 256;
+constexpr int64_t kMaxRows = 256;
 
 size_t aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
@@ -78,7 +78,7 @@ class Im2col8 final : public Instruction {
       n = std::max<int64_t>(n, piece.gemm->n);
     }
     pixels_ = static_cast<int64_t>(o_.shape.out_height) * o_.shape.out_width;
-    rows_ = std::clamp<int64_t>(kRowBytes / k, 16, kMostRows);
+    rows_ = std::clamp<int64_t>(kRowBytes / k, 16, kMaxRows);
     rows_ = std::min(rows_, pixels_);
     window_bytes_ = aligned(static_cast<size_t>(rows_ * k));
     result_bytes_ = aligned(static_cast<size_t>(rows_ * n) * (o_.product.to_float ? sizeof(float) : 1));

@@ -8,13 +8,13 @@ namespace rskip {
 namespace {
 
 // Smaller maps stay in the cache from one layer to the next anyway.
-constexpr int64_t kLeastFloats = (1 << 20) / sizeof(float);
+constexpr int64_t kMinFloats = (1 << 20) / sizeof(float);
 
 bool joins(const ConvDraft& first, const ConvDraft& second) {
   const ConvShape& s = second.shape;
   return (first.algorithm == ConvAlgorithm::kDirect || first.algorithm == ConvAlgorithm::kPlanar) &&
          !first.has_residual && second.algorithm == ConvAlgorithm::kDepthwise && first.images == second.images &&
-         static_cast<int64_t>(s.in_channels) * s.in_height * s.in_width >= kLeastFloats;
+         static_cast<int64_t>(s.in_channels) * s.in_height * s.in_width >= kMinFloats;
 }
 
 // A residual stream is updated in place. Bands can't do that: a later one still reads what an earlier one overwrites.

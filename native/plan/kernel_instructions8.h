@@ -42,7 +42,7 @@ struct GemmOperands8 {
   int scales = 1;
   int m = 0, k = 0, n = 0;
   Rounding rounding;
-  std::vector<AddedRows8> additions;  // at most kMostAdditions8
+  std::vector<AddedRows8> additions;  // at most kMaxAdditions8
   Activation act;
   bool at_run_time() const { return has_scale || has_zero; }
 };

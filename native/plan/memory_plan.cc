@@ -21,7 +21,7 @@ class Placed {
 
   void add(const Buffer& buffer) {
     const size_t first = slot_of(buffer.first), last = slot_of(buffer.last);
-    if (last - first >= kMostSlots) {
+    if (last - first >= kMaxSlots) {
       long_.insert(std::upper_bound(long_.begin(), long_.end(), buffer, by_offset), buffer);
     } else {
       for (size_t slot = first; slot <= last; ++slot) slots_[slot].push_back(buffer);
@@ -54,7 +54,7 @@ class Placed {
 
  private:
   static constexpr int32_t kSlotTime = 64;
-  static constexpr size_t kMostSlots = 4;
+  static constexpr size_t kMaxSlots = 4;
   static size_t slot_of(int32_t time) { return static_cast<size_t>(time / kSlotTime); }
   static bool by_offset(const Buffer& a, const Buffer& b) { return a.offset < b.offset; }
 

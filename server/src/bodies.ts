@@ -10,7 +10,7 @@ const STEP_BYTES = 16 << 10;
 /** The longest element of a tensor. */
 const ALIGNED_BYTES = 8;
 /** Unfinished bodies may take this many times the limit on one of them. */
-const MOST_UNFINISHED = 4;
+const MAX_UNFINISHED = 4;
 
 export interface BodyLimits {
   /** Maximum size of a body in bytes. */
@@ -62,7 +62,7 @@ export class Bodies {
       body.bytes += bytes;
       this.#unfinishedBytes += bytes;
       for (const oldest of this.#unfinished) {
-        if (this.#unfinishedBytes <= MOST_UNFINISHED * this.#limits.bodyLimit) break;
+        if (this.#unfinishedBytes <= MAX_UNFINISHED * this.#limits.bodyLimit) break;
         this.#end(oldest);
         const message = 'body: the server receives too many at a time; send it again later';
         oldest.drop(new ServerError('BUSY', message, { retryAfter: 1 }));

@@ -11,7 +11,7 @@ export interface Load {
   /** Items completed per second, recently. */
   readonly itemsPerSecond: number;
   /** Number of items of the largest recent request. */
-  readonly mostItems: number;
+  readonly maxItems: number;
   /** Mean compute time per item in the setting with this index, in milliseconds; undefined before it is measured. */
   readonly itemMs: (setting: number) => number | undefined;
   /** Number of calls that the engine has at a time. Under load it completes as many items in the time of each. */
@@ -132,7 +132,7 @@ export class DepthController {
 
   /** What puts the target at risk, if the latency is above this share of it. */
   #danger(load: Load, share: number): string | null {
-    const { queued, ageMs, p99Ms, itemsPerSecond, calls, mostItems, itemMs } = load;
+    const { queued, ageMs, p99Ms, itemsPerSecond, calls, maxItems, itemMs } = load;
     const { targetP99Ms, targetQueue } = this.#options;
     if (targetQueue !== undefined && queued > (targetQueue * share) / ALARM) return `${queued} requests wait`;
     if (targetP99Ms === undefined) return null;
@@ -140,7 +140,7 @@ export class DepthController {
     const each = itemMs(this.#setting) ?? 0;
     const worst = Math.max(ageMs, ((queued + 1) * each) / calls);
     if (worst > alarm) return `a request waits ${worst.toFixed(1)} ms`;
-    const stalled = alarm > STALLED_RUNS * mostItems * each && itemsPerSecond <= this.#idleRate(load);
+    const stalled = alarm > STALLED_RUNS * maxItems * each && itemsPerSecond <= this.#idleRate(load);
     return p99Ms > alarm && !stalled ? `the 99th percentile is ${p99Ms.toFixed(1)} ms` : null;
   }
 

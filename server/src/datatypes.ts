@@ -25,16 +25,16 @@ function elementType(name: string, datatype: string): (typeof DATATYPES)[TensorD
 }
 
 /** Maximum number of axes of a tensor. */
-export const MOST_AXES = 32;
+export const MAX_AXES = 32;
 /** Maximum number of files in an input. */
-const MOST_FILES = 1024;
+const MAX_FILES = 1024;
 
 /** Number of elements; INVALID_ARGUMENT unless all dimensions are valid lengths. */
 function elementsOf(name: string, shape: readonly number[]): number {
-  if (shape.length > MOST_AXES) {
+  if (shape.length > MAX_AXES) {
     throw new ServerError(
       'INVALID_ARGUMENT',
-      `input '${name}': its shape has ${shape.length} axes; send at most ${MOST_AXES}`,
+      `input '${name}': its shape has ${shape.length} axes; send at most ${MAX_AXES}`,
     );
   }
   const elements = shape.reduce((product, length) => product * length, 1);
@@ -53,10 +53,10 @@ function elementsOf(name: string, shape: readonly number[]): number {
 /** Number of files that an input of this shape has; INVALID_ARGUMENT for an invalid one, TOO_LARGE for too many. */
 function filesIn(name: string, shape: readonly number[]): number {
   const count = elementsOf(name, shape);
-  if (count <= MOST_FILES) return count;
+  if (count <= MAX_FILES) return count;
   throw new ServerError(
     'TOO_LARGE',
-    `input '${name}': it has ${count} images, and a request may have ${MOST_FILES}; send smaller batches`,
+    `input '${name}': it has ${count} images, and a request may have ${MAX_FILES}; send smaller batches`,
   );
 }
 

@@ -16,16 +16,16 @@ interface Waiting {
  */
 export class Decodes {
   readonly #most: number;
-  readonly #mostPixels: number;
+  readonly #maxPixels: number;
   #waiting: Waiting[] = [];
   #running = 0;
   #pixels = 0;
   #begun = 0;
 
-  /** @param mostPixels a larger image is decoded alone */
-  constructor(most: number, mostPixels: number) {
+  /** @param maxPixels a larger image is decoded alone */
+  constructor(most: number, maxPixels: number) {
     this.#most = most;
-    this.#mostPixels = mostPixels;
+    this.#maxPixels = maxPixels;
   }
 
   /** Number of images that are being decoded. */
@@ -67,7 +67,7 @@ export class Decodes {
   #fill(): void {
     while (this.#running < this.#most && this.#waiting.length > 0) {
       const next = this.#waiting.reduce((best, other) => (other.due < best.due ? other : best));
-      if (this.#running > 0 && this.#pixels + next.pixels > this.#mostPixels) return;
+      if (this.#running > 0 && this.#pixels + next.pixels > this.#maxPixels) return;
       this.#waiting.splice(this.#waiting.indexOf(next), 1);
       this.#running++;
       this.#pixels += next.pixels;

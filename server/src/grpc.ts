@@ -66,7 +66,7 @@ export interface GrpcContext {
   /** Maximum size of what isn't data in binary form. */
   readonly jsonLimit: number;
   readonly requestTimeout: number;
-  readonly mostStreams: number;
+  readonly maxStreams: number;
 }
 
 /** The file that describes the service, for clients. */
@@ -93,7 +93,7 @@ export function createGrpcServer(context: GrpcContext): Server {
   const server = new Server({
     'grpc.max_receive_message_length': context.bodyLimit,
     'grpc.max_send_message_length': -1,
-    'grpc.max_concurrent_streams': context.mostStreams,
+    'grpc.max_concurrent_streams': context.maxStreams,
     interceptors: [guard({ bodies, authenticate, requestTimeout: context.requestTimeout, open })],
   });
   const isReady = ({ name, version: asked }: Named) => {

@@ -8,7 +8,7 @@ import type { ServedModel } from './model.js';
 export type Hold = (bytes: number) => void;
 
 /** Images of one request that may wait for the decoder at a time, so that others' come between. */
-const MOST_AT_A_TIME = 2;
+const MAX_AT_A_TIME = 2;
 
 /** The images of an input, decoded and prepared for the model. */
 export async function imagesAsTensor(
@@ -40,6 +40,6 @@ export async function imagesAsTensor(
       tensors[i] = tensor;
     }
   };
-  await Promise.all(Array.from({ length: MOST_AT_A_TIME }, decode));
+  await Promise.all(Array.from({ length: MAX_AT_A_TIME }, decode));
   return concat(tensors);
 }

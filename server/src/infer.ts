@@ -23,7 +23,7 @@ const BUSY = new ServerError('BUSY', QUEUE_FULL);
 export interface InferenceOptions {
   readonly capacity: number;
   readonly threads: number;
-  readonly mostItems: number;
+  readonly maxItems: number;
   /** Maximum number of bytes that the inputs of all requests take together. */
   readonly inputLimit: number;
   readonly onFinished?: (finished: Finished) => void;
@@ -42,10 +42,10 @@ export class Inference {
   constructor(repository: ModelRepository, options: InferenceOptions) {
     this.#repository = repository;
     this.#options = options;
-    const { capacity, threads, mostItems } = options;
+    const { capacity, threads, maxItems } = options;
     this.queue = new JobQueue<Work>(
       // With a call more than threads, a thread that becomes free needn't wait for the event loop.
-      { capacity, concurrency: threads + 1, mostItems, longestJoinedMs: SHORT_MS },
+      { capacity, concurrency: threads + 1, maxItems, longestJoinedMs: SHORT_MS },
       runTogether,
     );
   }

@@ -28,7 +28,7 @@ export const serverOptionsSchema = z.strictObject({
   /** Maximum number of waiting requests; others are answered with 429. */
   capacity: z.int().min(1).default(1024),
   /** Maximum number of items per call when requests wait. */
-  mostItems: z.int().min(1).default(8),
+  maxItems: z.int().min(1).default(8),
   /** Maximum size of a body in bytes. */
   bodyLimit: z
     .int()
@@ -45,7 +45,7 @@ export const serverOptionsSchema = z.strictObject({
     .min(1)
     .default(1 << 30),
   /** Maximum number of calls at a time of one gRPC connection; clients wait with others. */
-  mostStreams: z.int().min(1).default(100),
+  maxStreams: z.int().min(1).default(100),
   /** Milliseconds a client has to send its request. */
   requestTimeout: z.int().min(1).default(30_000),
   /** Milliseconds that running requests have to end after SIGTERM. */

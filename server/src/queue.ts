@@ -38,7 +38,7 @@ export interface QueueOptions {
   /** Number of concurrent calls of `run`. */
   readonly concurrency: number;
   /** Maximum number of items per call when more jobs wait than threads are free. */
-  readonly mostItems: number;
+  readonly maxItems: number;
   /** Maximum expected duration of a call with several jobs, in milliseconds. */
   readonly longestJoinedMs: number;
 }
@@ -160,12 +160,12 @@ export class JobQueue<T> {
   #take(): Waiting<T>[] {
     const first = this.#waiting.reduce((best, other) => (this.#before(other.job, best.job) ? other : best));
     const { key, model, priority } = first.job;
-    const { concurrency, mostItems, longestJoinedMs } = this.#options;
+    const { concurrency, maxItems, longestJoinedMs } = this.#options;
     const each = this.#served.get(model)?.itemMs ?? 0;
     const share = Math.min(
       Math.ceil(this.#waiting.length / (concurrency - this.#running)),
-      each > 0 ? Math.floor(longestJoinedMs / each) : mostItems,
-      mostItems,
+      each > 0 ? Math.floor(longestJoinedMs / each) : maxItems,
+      maxItems,
     );
     const taken = [first];
     let items = first.job.items;

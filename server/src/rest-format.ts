@@ -6,7 +6,7 @@ import {
   checkFiles,
   joinBytes,
   jsonOf,
-  MOST_AXES,
+  MAX_AXES,
   splitBytes,
   tensorFromBytes,
   tensorFromJson,
@@ -15,7 +15,7 @@ import { ServerError } from './errors.js';
 import type { InferRequest, InferResponse, Parameters, RequestInput, ResponseOutput } from './messages.js';
 
 /** Maximum number of inputs and of outputs of a request. */
-const MOST_PORTS = 1024;
+const MAX_PORTS = 1024;
 
 /** An array whose length is checked before its elements: zod describes every wrong element, which takes long for many. */
 const atMost = <T>(most: number, element: z.ZodType<T>) =>
@@ -29,16 +29,16 @@ const requestSchema = z.object({
   id: z.string().default(''),
   parameters,
   inputs: atMost(
-    MOST_PORTS,
+    MAX_PORTS,
     z.object({
       name: z.string(),
       datatype: z.string(),
-      shape: atMost(MOST_AXES, z.int().min(0)),
+      shape: atMost(MAX_AXES, z.int().min(0)),
       parameters,
       data: z.array(z.unknown()).optional(),
     }),
   ).refine(({ length }) => length > 0, 'expected at least one'),
-  outputs: atMost(MOST_PORTS, z.object({ name: z.string(), parameters })).default([]),
+  outputs: atMost(MAX_PORTS, z.object({ name: z.string(), parameters })).default([]),
 });
 type JsonRequest = z.infer<typeof requestSchema>;
 

@@ -109,7 +109,7 @@ interface Core {
 
 /** Creates the parts that both protocols share, and connects them to their watchers. */
 async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promise<Core> {
-  const { threads, capacity, mostItems, inputLimit, targetP99, targetQueue, shadow, log } = parsed;
+  const { threads, capacity, maxItems, inputLimit, targetP99, targetQueue, shadow, log } = parsed;
   const settings = await settingsOf(parsed.policies);
   const references = new Map<string, string>();
   for (const path of parsed.references) references.set((await inspect(path)).sha256, path);
@@ -134,7 +134,7 @@ async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promi
     onTrip,
   }));
   const inference = new Inference(repository, {
-    ...{ capacity, threads, mostItems, inputLimit },
+    ...{ capacity, threads, maxItems, inputLimit },
     onFinished: (finished) => {
       for (const watcher of watchers) watcher.finished(finished);
     },
@@ -252,11 +252,11 @@ function failureOf(error: FastifyError): ServerError {
 }
 
 async function listenGrpc(
-  { grpcPort, host, tls, bodyLimit, jsonLimit, requestTimeout, mostStreams }: ParsedOptions,
-  context: Omit<GrpcContext, 'bodyLimit' | 'jsonLimit' | 'requestTimeout' | 'mostStreams'>,
+  { grpcPort, host, tls, bodyLimit, jsonLimit, requestTimeout, maxStreams }: ParsedOptions,
+  context: Omit<GrpcContext, 'bodyLimit' | 'jsonLimit' | 'requestTimeout' | 'maxStreams'>,
 ): Promise<{ server: GrpcServer; address: string } | undefined> {
   if (grpcPort === null) return undefined;
-  const server = createGrpcServer({ ...context, bodyLimit, jsonLimit, requestTimeout, mostStreams });
+  const server = createGrpcServer({ ...context, bodyLimit, jsonLimit, requestTimeout, maxStreams });
   const credentials = await grpcCredentials(tls);
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync(`${host}:${grpcPort}`, credentials, (error, bound) => {

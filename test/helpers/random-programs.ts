@@ -25,7 +25,7 @@ const ACTIVATIONS: readonly Activation[] = [
  */
 const EDGES = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096].flatMap((n) => [n - 1, n, n + 1]);
 /** Maximum size of the residual stream in a network with these sizes. */
-const MOST_ELEMENTS = 1 << 17;
+const MAX_ELEMENTS = 1 << 17;
 
 const COMPARES: readonly Gate['compare'][] = ['gt', 'ge', 'lt', 'le'];
 
@@ -77,7 +77,7 @@ class Grower {
 
   private edgeShape(): number[] {
     const shape = [1];
-    let room = MOST_ELEMENTS;
+    let room = MAX_ELEMENTS;
     // In random order, so that each axis is the longest in some networks. The neighbours of 1 include 0.
     for (const axis of this.pick([
       [3, 2, 1],

@@ -15,8 +15,8 @@ namespace rskip::test {
 namespace {
 
 // Programs beyond these are too slow to be worth a round.
-constexpr int64_t kMostMemory = 4 << 20, kMostConstants = 1 << 18, kMostWork = 1 << 22;
-constexpr size_t kMostWords = 1 << 12;
+constexpr int64_t kMaxMemory = 4 << 20, kMaxConstants = 1 << 18, kMaxWork = 1 << 22;
+constexpr size_t kMaxWords = 1 << 12;
 
 [[noreturn]] void defect(const char* what, const char* detail = "") {
   std::fprintf(stderr, "fuzz_program: %s %s\n", what, detail);
@@ -27,12 +27,12 @@ constexpr size_t kMostWords = 1 << 12;
 struct Constants {
   std::vector<std::vector<float>> data;
   std::vector<ConstantData> list;
-  bool fit = true;  // within kMostConstants
+  bool fit = true;  // within kMaxConstants
 
   explicit Constants(std::span<const int32_t> words) {
     constexpr size_t kHeader = 8;
     if (words.size() < kHeader) return;
-    int64_t room = kMostConstants;
+    int64_t room = kMaxConstants;
     size_t at = kHeader;
     for (int32_t v = 0; v < words[2] && at + 3 <= words.size(); ++v) {
       const int32_t type = words[at], constant = words[at + 1], rank = words[at + 2];
@@ -95,13 +95,13 @@ bool quick(const Program& program) {
   int64_t work = 0;
   for (const Step& step : program.steps) work = saturating_add(work, work_of(program, step));
   for (const Value& value : program.values) work = saturating_add(work, value.elements);
-  return work <= kMostWork;
+  return work <= kMaxWork;
 }
 
 // An engine whose memory can be filled with a number.
 class Machine {
  public:
-  Machine(const KernelTable* table, int threads, float stain) : engine_({threads, table, kMostMemory}), stain_(stain) {}
+  Machine(const KernelTable* table, int threads, float stain) : engine_({threads, table, kMaxMemory}), stain_(stain) {}
 
   // Null when it is refused.
   std::unique_ptr<CompiledProgram> compile(std::span<const int32_t> words, const Constants& constants) {
@@ -163,7 +163,7 @@ bool same(const std::vector<char>& a, const std::vector<char>& b) {
 }  // namespace
 
 void fuzz_program(std::span<const int32_t> words) {
-  if (words.size() > kMostWords) return;
+  if (words.size() > kMaxWords) return;
   const Constants constants(words);
   if (!constants.fit) return;
   try {

@@ -96,7 +96,7 @@ test('a full queue answers 429 with Retry-After, and nothing is lost', async () 
     grpcPort: null,
     capacity: 4,
     threads: 1,
-    mostItems: 1,
+    maxItems: 1,
   });
   const busy = new Client(small.url);
   const outcomes = await Promise.all(

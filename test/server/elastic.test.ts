@@ -50,7 +50,7 @@ describe('a server with a target', () => {
     const { server, log, metrics, client } = await serverWith({
       targetQueue: 6,
       threads: 1,
-      mostItems: 1,
+      maxItems: 1,
       shadow: 0,
     });
     const answers: Inference[] = [];
@@ -171,7 +171,7 @@ describe('simulated load', () => {
     // When each thread will be free.
     const free: number[] = Array(THREADS).fill(0);
     const queue = new JobQueue<Work>(
-      { capacity: 5000, concurrency: THREADS + 1, mostItems: 8, longestJoinedMs: 2 },
+      { capacity: 5000, concurrency: THREADS + 1, maxItems: 8, longestJoinedMs: 2 },
       async (jobs) => {
         const now = performance.now();
         const [soonest] = free.sort((a, b) => a - b);

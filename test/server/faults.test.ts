@@ -21,7 +21,7 @@ const failures: unknown[] = [];
 beforeAll(async () => {
   server = await createServer({
     folders: [resolve('models', MODEL)],
-    ...{ port: 0, grpcPort: null, threads: 1, mostItems: 1 },
+    ...{ port: 0, grpcPort: null, threads: 1, maxItems: 1 },
     ...{ bodyLimit: BODY_LIMIT, requestTimeout: REQUEST_TIMEOUT_MS },
     log: (entry) => failures.push(entry),
   });

@@ -15,7 +15,7 @@ const MIB = 1 << 20;
 const entries: object[] = [];
 const options = {
   folders: [resolve('models', MODEL)],
-  ...{ port: 0, grpcPort: 0, bodyLimit: 4 * MIB, mostStreams: 20, requestTimeout: 2000 },
+  ...{ port: 0, grpcPort: 0, bodyLimit: 4 * MIB, maxStreams: 20, requestTimeout: 2000 },
   log: (entry: object) => entries.push(entry),
 };
 let server: RunningServer;

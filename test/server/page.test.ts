@@ -27,7 +27,7 @@ beforeAll(async () => {
   if (!chromiumPath) return;
   server = await createServer({
     folders: [resolve('models', MODEL)],
-    ...{ port: 0, grpcPort: null, threads: 1, mostItems: 1, targetQueue: 1, shadow: 0 },
+    ...{ port: 0, grpcPort: null, threads: 1, maxItems: 1, targetQueue: 1, shadow: 0 },
     policies: [resolve(folderOf({ 'policy.json': JSON.stringify(policy) }), 'policy.json')],
   });
   const client = new Client(server.url);

@@ -7,7 +7,7 @@ function heldQueue(options: Partial<QueueOptions> = {}) {
   const calls: string[][] = [];
   const ends: (() => void)[] = [];
   const queue = new JobQueue<string>(
-    { capacity: 100, concurrency: 1, mostItems: 4, longestJoinedMs: 60_000, ...options },
+    { capacity: 100, concurrency: 1, maxItems: 4, longestJoinedMs: 60_000, ...options },
     async (jobs) => {
       calls.push(jobs.map(({ work }) => work));
       await new Promise<void>((end) => ends.push(end));
@@ -56,7 +56,7 @@ describe('the queue', () => {
   });
 
   test('serves priorities first and models fairly', async () => {
-    const { calls, push, endAll } = heldQueue({ mostItems: 1 });
+    const { calls, push, endAll } = heldQueue({ maxItems: 1 });
     const jobs = [push('a1'), push('a2'), push('a3')];
     jobs.push(push('b1', { model: 'b', key: 'b' }), push('urgent', { priority: 1 }));
     await endAll();
@@ -85,7 +85,7 @@ describe('the queue', () => {
 
 describe('the depth controller', () => {
   const calm: Load = {
-    ...{ now: 0, queued: 0, ageMs: 0, p99Ms: 1, itemsPerSecond: 100, mostItems: 1, calls: 2 },
+    ...{ now: 0, queued: 0, ageMs: 0, p99Ms: 1, itemsPerSecond: 100, maxItems: 1, calls: 2 },
     itemMs: (setting) => [4, 3, 2][setting],
   };
   const overloaded: Load = { ...calm, queued: 50, ageMs: 15, p99Ms: 19, itemsPerSecond: 900 };
@@ -134,7 +134,7 @@ describe('the depth controller', () => {
       new DepthController({ targetP99Ms: 50 }).tick({ ...calm, now: 1000, ...load }, 2).setting;
     expect(settingAt({ p99Ms: 45 })).toBe(0);
     expect(settingAt({ p99Ms: 45, itemsPerSecond: 300 })).toBe(2);
-    expect(settingAt({ p99Ms: 45, mostItems: 8 })).toBe(2);
+    expect(settingAt({ p99Ms: 45, maxItems: 8 })).toBe(2);
     expect(settingAt({ p99Ms: 45, itemMs: () => undefined })).toBe(2);
     expect(settingAt({ ageMs: 45 })).toBe(2);
     expect(settingAt({ queued: 20 })).toBe(2);

@@ -29,7 +29,7 @@ type Position = number | 'all';
 /** Longest chain of steps that is followed. */
 const DEPTH = 64;
 /** Most updates of one element that are followed. */
-const MOST_UPDATES = 16;
+const MAX_UPDATES = 16;
 
 /** Reads numbers out of a region symbolically, element by element. */
 export class Tracer {
@@ -241,7 +241,7 @@ export class Tracer {
     const shape = this.region.shape(indices);
     const index = unravel(at, this.region.shape(data));
     const length = this.region.shape(data)[axis]!;
-    if (reduction !== 'set' || shape[axis]! > MOST_UPDATES) return undefined;
+    if (reduction !== 'set' || shape[axis]! > MAX_UPDATES) return undefined;
     let element = this.trace(data, at, depth);
     if (index.some((i, other) => other !== axis && i >= shape[other]!)) return element;
     for (let i = 0; i < shape[axis]!; i++) {

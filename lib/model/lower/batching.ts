@@ -16,7 +16,7 @@ const TRIAL_BATCH = 3;
 const SECOND_TRIAL_BATCH = 5;
 /** How many batches of a file that takes only one are tried, and the largest. */
 const TRACED_TRIALS = 8;
-const MOST_TRACED = 1024;
+const MAX_TRACED = 1024;
 
 /**
  * Lengths to try for symbolic axes other than the batch; a model may accept only some of them. 1 is left out: a
@@ -25,7 +25,7 @@ const MOST_TRACED = 1024;
 const TRIAL_LENGTHS = [224, 32, 64, 256, 299, 512, 16, 8, 28];
 
 /** What all trials together may spend. */
-const MOST_LOWERINGS = 4;
+const MAX_LOWERINGS = 4;
 
 /**
  * Determines whether the items of a batch can run one by one: lowers the graph for several and follows the batch axis from the
@@ -69,7 +69,7 @@ function* analyse(
   const batch = batchOf(graph);
   const open = hasOpenAxes(graph);
   let failed: Batching | undefined;
-  const budget = new LoweringBudget(foldCacheOf(graph), MOST_LOWERINGS);
+  const budget = new LoweringBudget(foldCacheOf(graph), MAX_LOWERINGS);
   for (const length of open ? TRIAL_LENGTHS : [1]) {
     const lower = (items: number) =>
       attempt(
@@ -110,7 +110,7 @@ function* tracedBatch(
 function likelyBatches({ nodes, constants }: Graph): number[] {
   const counts = new Map<number, number>();
   const count = (length: number) => {
-    if (length > 1 && length <= MOST_TRACED) counts.set(length, (counts.get(length) ?? 0) + 1);
+    if (length > 1 && length <= MAX_TRACED) counts.set(length, (counts.get(length) ?? 0) + 1);
   };
   for (const { op, inputs } of nodes) {
     for (const index of findOperator(op)?.constantInputs ?? []) {

@@ -22,26 +22,26 @@ export function workFor(dtype: ValueType, count: number): number {
 export class LoweringBudget {
   /** Whether something was too much. */
   refused = false;
-  private readonly mostWork: number;
+  private readonly maxWork: number;
   private work: number;
   private bytes: number;
-  private readonly mostSteps: number;
+  private readonly maxSteps: number;
   /** Of this lowering, and of all. */
   private steps = 0;
   private allSteps: number;
 
   /** @param lowerings how often all steps of the model may be lowered within the budget */
   constructor({ elements, bytes }: FoldCache, lowerings = 1) {
-    this.mostWork = Math.min(2 ** 23 + 4 * elements, MAX_WORK);
+    this.maxWork = Math.min(2 ** 23 + 4 * elements, MAX_WORK);
     this.work = 2 ** 26 + 16 * elements;
     this.bytes = 2 ** 25 + 16 * bytes;
-    this.mostSteps = 2 ** 14 + bytes / 64;
-    this.allSteps = lowerings * this.mostSteps;
+    this.maxSteps = 2 ** 14 + bytes / 64;
+    this.allSteps = lowerings * this.maxSteps;
   }
 
   /** False, and nothing spent, when there isn't enough left. */
   spend(work: number, bytes: number): boolean {
-    const fits = work <= this.mostWork && work <= this.work && bytes <= this.bytes;
+    const fits = work <= this.maxWork && work <= this.work && bytes <= this.bytes;
     this.refused ||= !fits;
     if (!fits) return false;
     this.work -= work;
@@ -51,7 +51,7 @@ export class LoweringBudget {
 
   /** Begins another lowering. */
   begin(): void {
-    this.steps = Math.min(this.mostSteps, this.allSteps);
+    this.steps = Math.min(this.maxSteps, this.allSteps);
   }
 
   /** For one step more. */

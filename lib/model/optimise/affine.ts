@@ -17,7 +17,7 @@ interface Folded {
 }
 
 /** Each is a copy of the weights: a layer that many others follow keeps its own weights for the rest. */
-const MOST_FOLDS = 32;
+const MAX_FOLDS = 32;
 
 /** Folds already made of a weight array, so that all programs of a model share the results. */
 const folds = new WeakMap<Float32Array, Folded[]>();
@@ -161,7 +161,7 @@ function fold(
       sameElements(f.affine.scale, affine.scale) &&
       sameElements(f.affine.shift, affine.shift),
   );
-  if (known || made.length === MOST_FOLDS) return known;
+  if (known || made.length === MAX_FOLDS) return known;
   const unscaled = affine.scale.every((a) => a === 1);
   const scaled = unscaled ? weight : scaledWeight(weight, affine.scale, kind);
   const shift = Float32Array.from(affine.shift, (b, c) => (bias?.[c] ?? 0) * affine.scale[c]! + b);

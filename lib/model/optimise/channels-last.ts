@@ -29,7 +29,7 @@ export function mergeTransposes(region: Region, step: WorkStep): boolean {
 }
 
 /** Readers of one value that are looked at. */
-const MOST_READERS = 4;
+const MAX_READERS = 4;
 
 /** f(transpose(x)) = transpose(f'(x)), so that the transpose meets the one that reverses it. */
 export function sinkTranspose(region: Region, step: WorkStep): boolean {
@@ -85,7 +85,7 @@ function readsLast(region: Region, step: WorkStep): boolean {
   if (turned.length === 0 || turned.length > 1) return turned.length > 1;
   const [from] = turned as [ValueId];
   const readers = region.users(from);
-  if (region.isOutput(from) || readers.length > MOST_READERS) return false;
+  if (region.isOutput(from) || readers.length > MAX_READERS) return false;
   return readers.length === 1 || readers.every(({ op }) => POINTWISE.has(op));
 }
 

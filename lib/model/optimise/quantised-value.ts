@@ -148,11 +148,11 @@ export function derive(from: TensorData, key: string, compute: () => TensorData)
 }
 
 /** What may be derived of one constant, each as large as it: what many scales make of the same bytes is computed in each run. */
-const MOST_DERIVED = 32;
+const MAX_DERIVED = 32;
 
 function isExhausted(from: TensorData, key: string): boolean {
   const known = derived.get(from);
-  return known !== undefined && known.size >= MOST_DERIVED && !known.has(key);
+  return known !== undefined && known.size >= MAX_DERIVED && !known.has(key);
 }
 
 /** What a table makes of bytes that are constants; undefined for others. */

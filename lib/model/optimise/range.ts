@@ -60,10 +60,10 @@ export function changesNothing(act: Activation, range: Range): boolean {
 }
 
 /** Constants with more elements, such as tables of embeddings, are not read for their range. */
-const MOST_ELEMENTS = 2 ** 16;
+const MAX_ELEMENTS = 2 ** 16;
 
 function rangeOfData(data: TensorData): Range {
-  const range = data.length > MOST_ELEMENTS ? ANY : extremesOf(data);
+  const range = data.length > MAX_ELEMENTS ? ANY : extremesOf(data);
   return range.low <= range.high ? range : ANY;
 }
 

@@ -41,7 +41,7 @@ interface OpenFile {
 }
 
 /** Parts that overlap could take far more memory than the file has bytes: a file is read this often at most. */
-const MOST_READS = 2;
+const MAX_READS = 2;
 
 export function* tensorsOf(graph: GraphProto | undefined): Generator<TensorProto> {
   if (!graph) return;
@@ -90,7 +90,7 @@ async function readTensor(
   const known = file.parts.get(part);
   if (known) return known;
   file.read += length;
-  if (file.read > MOST_READS * file.size) {
+  if (file.read > MAX_READS * file.size) {
     fail(
       tensor,
       `tensors overlap in '${location}': together they have more than twice its ${file.size} bytes`,

@@ -128,10 +128,10 @@ Halo conv8_input_halo(const ConvShape& shape, ConvAlgorithm algorithm) {
 }
 
 MatrixConv8::MatrixConv8(const ConvShape& s) {
-  constexpr int kMostSteps = 16, kTilePixels = 32;
+  constexpr int kMaxSteps = 16, kTilePixels = 32;
   constexpr ptrdiff_t kBandBytes = 384 << 10;  // a second-level cache holds a band and the weights of some blocks
   const int groups = static_cast<int>(quads(s.in_channels));
-  products = (groups + kMostSteps - 1) / kMostSteps;
+  products = (groups + kMaxSteps - 1) / kMaxSteps;
   steps = (groups + products - 1) / products;
   tap_bytes = static_cast<ptrdiff_t>(groups * kFactorBytes);
   pixel = static_cast<ptrdiff_t>(products) * steps * kQuad;

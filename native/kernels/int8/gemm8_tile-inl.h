@@ -127,7 +127,7 @@ template <int kRows, int kBlocks>
 void each_gemm_tile8(const GemmTiles8<kRows> (&tiles)[kBlocks], const GemmTile8& whole, int m, ptrdiff_t begin, ptrdiff_t end) {
   const Split rows(m, kRows), columns(static_cast<int>(end - begin), kBlocks);
   GemmTile8 t = whole;
-  RowAddition8 additions[kMostAdditions8];
+  RowAddition8 additions[kMaxAdditions8];
   t.additions = additions;
   for (int c = 0; c < columns.chunks; ++c) {
     const ptrdiff_t block = begin + columns.begin(c), column = block * kLanes;

@@ -27,7 +27,7 @@ template <int kHalves, int N>
     sum_row = sizeof acc[0];
   }
   GemmTile8 row = t;
-  RowAddition8 additions[kMostAdditions8];
+  RowAddition8 additions[kMaxAdditions8];
   std::copy_n(t.additions, t.addition_count, additions);
   row.additions = additions;
   for (int p = 0; p < rows; ++p) {

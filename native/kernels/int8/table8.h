@@ -52,7 +52,7 @@ struct RowAddition8 {
   ptrdiff_t row = 0;
   Addition8 sum;
 };
-inline constexpr int kMostAdditions8 = 2;
+inline constexpr int kMaxAdditions8 = 2;
 
 // Matrix B (K x N) of signed numbers, packed as [ceil(N / 16)][ceil(K / 4)][16][4].
 struct PackedGemm8;
@@ -76,7 +76,7 @@ struct GemmArgs8 {
   uint8_t* y = nullptr;
   float* y_float = nullptr;
   Rounding rounding;
-  RowAddition8 additions[kMostAdditions8];  // to rounded sums, one after the other; N is then a multiple of 16
+  RowAddition8 additions[kMaxAdditions8];  // to rounded sums, one after the other; N is then a multiple of 16
   int addition_count = 0;
   const float* shift = nullptr;  // (N), or null
   bool rounds_product = false;

@@ -18,7 +18,7 @@ import { answersAmong, IdFile, idOf, LineAppender, linesFrom } from './line-file
 import { type BulkQueue, type Counts, delayAfter, otherBinding, pause, type WorkOptions } from './queue.js';
 
 /** While this many jobs wait for another attempt or for the disk, no more are read. */
-const MOST_OPEN = 1000;
+const MAX_OPEN = 1000;
 /** Interval at which the file is polled for new jobs. */
 const POLL_MS = 200;
 /** The lock of a killed process expires after this time. */
@@ -99,7 +99,7 @@ export class FolderQueue implements BulkQueue {
     const taken = await new IdFile(this.#results.path).refresh();
     for (const id of await idsIn(this.#failed.path)) taken.add(id);
     const slots = new Slots(options.concurrency);
-    const room = new Slots(MOST_OPEN);
+    const room = new Slots(MAX_OPEN);
     const open = new Set<Promise<void>>();
     const settle = async (job: BulkJob) => {
       const line = await this.#settle(job, answer, slots, { ...options, signal });

@@ -3,7 +3,7 @@ import { ResidualSkipError } from 'residual-skip';
 import { type BulkJob, JobFailure, sha256 } from './job.js';
 
 /** Larger images are refused. */
-const MOST_BYTES = 64 << 20;
+const MAX_BYTES = 64 << 20;
 const DOWNLOAD_MS = 60_000;
 
 /** @throws ResidualSkipError INVALID_DATA */
@@ -53,7 +53,7 @@ async function download(url: string, name: string): Promise<Uint8Array> {
     }
     for await (const chunk of response.body ?? []) {
       size += chunk.byteLength;
-      if (size > MOST_BYTES) throw failure(`it is larger than ${MOST_BYTES >> 20} MiB`, false);
+      if (size > MAX_BYTES) throw failure(`it is larger than ${MAX_BYTES >> 20} MiB`, false);
       chunks.push(chunk);
     }
   } catch (cause) {

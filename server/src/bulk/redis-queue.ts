@@ -22,7 +22,7 @@ const CONNECT_MS = 10_000;
 const LOCK_MS = 10_000;
 const STALLED_MS = 5000;
 /** A job is given up after this many workers died while they ran it. */
-const MOST_DEATHS = 20;
+const MAX_DEATHS = 20;
 /** Running jobs get this long to end, even if the server is unreachable. */
 const CLOSE_MS = 30_000;
 
@@ -119,7 +119,7 @@ export class RedisQueue implements BulkQueue {
       concurrency,
       lockDuration: LOCK_MS,
       stalledInterval: STALLED_MS,
-      maxStalledCount: MOST_DEATHS,
+      maxStalledCount: MAX_DEATHS,
       settings: { backoffStrategy: (attempt) => delayAfter(attempt, backoff) },
     });
     worker.on('error', onProblem);
