@@ -84,7 +84,7 @@ const itemSchema = z.strictObject({
     .meta({ description: 'float32, null where no gate was asked or NaN.' }),
   exits: z
     .array(z.tuple([z.string(), z.number()]))
-    .meta({ description: 'Exits that the item came to: block behind which it stands, confidence.' }),
+    .meta({ description: 'Exits that the item reached: the block in front of it, and the score.' }),
   output: SHA256.meta({ description: "SHA-256 of the item's output bytes, outputs in name order." }),
   top: z.array(z.tuple([z.int(), z.number()])).meta({ description: 'Best classes with their probability.' }),
   milliseconds: z.number().meta({ description: 'Wall-clock time of the run divided by its items.' }),

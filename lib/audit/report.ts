@@ -157,7 +157,7 @@ function energyOf({ energy }: ReportOptions): Section | undefined {
 async function byBlock({ blocks }: AuditSummary): Promise<Section> {
   return {
     title: 'Skip rate by block',
-    lead: 'Share of the items that skipped each block; "runs" stands where no gate asks and nothing skipped it.',
+    lead: 'Share of the items that skipped each block; "runs" where no gate decides and nothing skipped it.',
     body: await skipRateChart(
       blocks.map((block) => ({ ...block, skippable: block.skippable && block.threshold !== null })),
     ),

@@ -1,5 +1,5 @@
 /**
- * Integer steps: where an operator stands between `dequantize` and `quantize`, as quantisers write it, it becomes one step on bytes.
+ * Integer steps: where an operator is between `dequantize` and `quantize`, as quantisers write it, it becomes one step on bytes.
  * What can't be expressed in bytes stays as it is, on floats.
  */
 import { runStep } from '../../kernels/index.js';
