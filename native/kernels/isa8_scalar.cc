@@ -1,5 +1,6 @@
 // The kernels on 8-bit numbers in plain C++, for any machine.
 #define RSKIP_UNROLL(n)
+#define RSKIP_INLINE inline
 
 #include "kernels/isa.h"
 #include "kernels/pack8.h"
