@@ -1,6 +1,25 @@
-/** @type {import('jest').Config} */
-module.exports = {
-  testMatch: ['<rootDir>/test/**/*.test.ts'],
+const { availableParallelism } = require('node:os');
+
+/**
+ * What `npm run test:all` adds to `npm test`: suites that need more than `npm ci` installs (ONNX's cases, onnxruntime, a browser,
+ * Valkey, nginx), install the package, kill processes, or repeat much to show a rate.
+ */
+const LONG = [
+  'test/clients/',
+  'test/conformance/',
+  'test/crosscheck/',
+  'test/package/',
+  'test/audit/crash.test.ts',
+  'test/server/bulk.test.ts',
+  'test/server/deploy.test.ts',
+  'test/server/elastic.test.ts',
+  'test/server/faults.test.ts',
+  'test/server/grpc-limits.test.ts',
+  'test/server/page.test.ts',
+  'test/unit/audit/watch-simulation.test.ts',
+];
+
+const shared = {
   transform: {
     '^.+\\.ts$': ['@swc/jest', { jsc: { target: 'es2022', parser: { syntax: 'typescript' } } }],
   },
@@ -15,4 +34,22 @@ module.exports = {
   resolver: '<rootDir>/test/resolver.cjs',
   setupFiles: ['<rootDir>/test/setup.cjs'],
   testTimeout: 300_000,
+};
+
+/** @type {import('jest').Config} */
+module.exports = {
+  maxWorkers: Math.max(2, availableParallelism() - 1),
+  projects: [
+    {
+      ...shared,
+      displayName: 'short',
+      testMatch: ['<rootDir>/test/**/*.test.ts'],
+      testPathIgnorePatterns: LONG.map((path) => `<rootDir>/${path}`),
+    },
+    {
+      ...shared,
+      displayName: 'long',
+      testMatch: LONG.map((path) => `<rootDir>/${path.replace(/\/$/, '/**/*.test.ts')}`),
+    },
+  ],
 };

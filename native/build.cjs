@@ -1,7 +1,7 @@
 // Builds the addon for this machine into build/Release, with node-gyp and a C++20 compiler. `npm run build:native` does it in
 // a checkout, `npm explore residual-skip -- npm run build:native` where the package is installed.
 const { execFileSync } = require('node:child_process');
-const { copyFileSync, existsSync, mkdirSync } = require('node:fs');
+const { copyFileSync, existsSync, rmSync } = require('node:fs');
 const { join, resolve } = require('node:path');
 
 const root = resolve(__dirname, '..');
@@ -17,15 +17,14 @@ function nodeGyp() {
   }
 }
 
-execFileSync(
-  process.execPath,
-  [nodeGyp(), 'rebuild', '--directory', __dirname, '-j', '2', ...process.argv.slice(2)],
-  {
-    stdio: 'inherit',
-  },
-);
-mkdirSync(join(root, 'build/Release'), { recursive: true });
-copyFileSync(
-  join(__dirname, 'build/Release/residual_skip.node'),
-  join(root, 'build/Release/residual_skip.node'),
-);
+// The packed package keeps binding.gyp here: npm runs node-gyp where it is at the top.
+const packed = join(__dirname, 'binding.gyp');
+const recipe = join(root, 'binding.gyp');
+const isPacked = existsSync(packed);
+if (isPacked) copyFileSync(packed, recipe);
+try {
+  const args = ['configure', 'build', '--directory', root, '-j', 'max', ...process.argv.slice(2)];
+  execFileSync(process.execPath, [nodeGyp(), ...args], { stdio: 'inherit' });
+} finally {
+  if (isPacked) rmSync(recipe);
+}

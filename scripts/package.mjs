@@ -10,7 +10,7 @@
 import { execFileSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { manifestOf, origin, sourcesHash, TARGETS } from './prebuild.mjs';
+import { machine, manifestOf, ONE_MACHINE, origin, sourcesHash, TARGETS } from './prebuild.mjs';
 
 const ROOT = resolve(import.meta.dirname, '..');
 const BUILT = join(ROOT, 'build/Release/residual_skip.node');
@@ -25,6 +25,7 @@ function problemOf(name) {
   if (!existsSync(join(folder, 'residual-skip.node'))) return `${name} is missing`;
   const { version, sources } = readJson(join(folder, 'package.json'));
   if (version !== readJson(join(ROOT, 'package.json')).version) return `${name} has version ${version}`;
+  if (sources === ONE_MACHINE) return `${name} was made for one machine`;
   return sources === sourcesHash() ? undefined : `${name} was made from other sources`;
 }
 
@@ -34,6 +35,8 @@ function stage(source, folder, more) {
     devDependencies: _,
     workspaces: __,
     scripts: ___,
+    gypfile: ____,
+    binary: _____,
     ...manifest
   } = readJson(join(source, 'package.json'));
   const packed = npm('pack', source, '--dry-run', '--ignore-scripts', '--json');
@@ -47,9 +50,7 @@ function stage(source, folder, more) {
 
 /** Stages this checkout's own addon as the package of its platform. @returns its name */
 function stageBuilt(folder) {
-  const here = `${process.platform}-${process.arch}`;
-  const isGlibc = process.report.getReport().header.glibcVersionRuntime !== undefined;
-  const name = process.platform === 'linux' ? `${here}-${isGlibc ? 'glibc' : 'musl'}` : here;
+  const name = machine();
   mkdirSync(join(folder, name), { recursive: true });
   copyFileSync(BUILT, join(folder, name, 'residual-skip.node'));
   writeJson(join(folder, name, 'package.json'), manifestOf(name));
@@ -70,6 +71,8 @@ function pack(output, prebuilt, built) {
       Object.keys(platforms).map((name) => [`residual-skip-${name}`, version]),
     ),
   });
+  // npm would run node-gyp for it at the top of an installed package; native/build.cjs looks for it there, too.
+  copyFileSync(join(ROOT, 'binding.gyp'), join(staged, 'residual-skip/native/binding.gyp'));
   stage(join(ROOT, 'server'), join(staged, 'residual-skip-server'));
   const packages = ['residual-skip', 'residual-skip-server'].map((name) => join(staged, name));
   for (const folder of [...packages, ...Object.values(platforms)]) {
@@ -98,7 +101,7 @@ if (mode === '--refuse') {
     throw new Error('GITHUB_REPOSITORY is not set; the manifests name the repository by it, as OWNER/NAME');
   }
   if (problems.length > 0) {
-    throw new Error(`${problems.join('; ')}; make all of them with: node scripts/prebuild.mjs`);
+    throw new Error(`${problems.join('; ')}; make all of them with: npm run prebuild -- --all`);
   }
   const output = join(ROOT, 'build-package');
   rmSync(output, { recursive: true, force: true });

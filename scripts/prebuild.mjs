@@ -1,9 +1,12 @@
-// Builds the prebuilt addons of all platforms on one Linux machine, with the Zig compiler from an npm package:
+// Builds prebuilt addons, each a package of its own in prebuilds/, which the loader (lib/backends/binding.ts) finds there:
 //
-//   node scripts/prebuild.mjs [TARGET...]      all by default
+//   node scripts/prebuild.mjs              for this machine and those like it: with its compiler and binding.gyp, by prebuildify
+//   node scripts/prebuild.mjs TARGET...    for other platforms: with Zig's Clang and CMakeLists.txt, by cmake-js
+//   node scripts/prebuild.mjs --all        for all platforms of a release
 //
-// Each is a separate package in prebuilds/. Zig and its cache stay in .cache/. LLVM's tools (Debian: llvm) list the imports
-// of each addon, and the script fails if a supported system lacks one.
+// The tools are in scripts/package.json: npm ci --prefix scripts. Zig comes from npm, and stays in .cache/ with what it built.
+// LLVM's tools (Debian: llvm) list the imports of each addon for another platform, and the script fails if a supported system
+// lacks one.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
@@ -17,7 +20,9 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { createRequire } from 'node:module';
+import { availableParallelism } from 'node:os';
 import { join, relative, resolve } from 'node:path';
+import { promisify } from 'node:util';
 
 const require = createRequire(import.meta.url);
 const ROOT = resolve(import.meta.dirname, '..');
@@ -29,6 +34,8 @@ const ZIG = {
     'sha512-9jImXRTybgh+12zLpE4Jg5Y6TNBomKxiWTxCTCMRxy6qI9gBqw3Vm8SZmnHgakxF+rK0INPJm293iqOvafHeKw==',
 };
 
+/** In place of the hash of its sources: the addon needs what this machine has, which users may lack. */
+export const ONE_MACHINE = 'of one machine';
 /** The glibc of Debian 10 and RHEL 8. */
 const OLDEST_GLIBC = '2.28';
 /** The libraries that an addon may need, by C library or system. */
@@ -43,21 +50,15 @@ const LIBRARIES = {
 const X64 = ['-mevex512'];
 /** Without an install name, the linker records the path of its output file in the library. */
 const DARWIN = ['-Wl,-undefined,dynamic_lookup', '-Wl,-install_name,residual-skip.node'];
-/** By platform name. `triple` is Zig's target, with the oldest supported libc or system. */
+/** By platform name: its system, processor and, on Linux, C library. `triple` is Zig's target, with the oldest supported libc or system. */
 export const TARGETS = {
-  'linux-x64-glibc': { triple: 'x86_64-linux-gnu.2.17', flags: X64, os: 'linux', cpu: 'x64', libc: 'glibc' },
-  'linux-x64-musl': { triple: 'x86_64-linux-musl', flags: X64, os: 'linux', cpu: 'x64', libc: 'musl' },
-  'linux-arm64-glibc': {
-    triple: 'aarch64-linux-gnu.2.17',
-    flags: [],
-    os: 'linux',
-    cpu: 'arm64',
-    libc: 'glibc',
-  },
-  'linux-arm64-musl': { triple: 'aarch64-linux-musl', flags: [], os: 'linux', cpu: 'arm64', libc: 'musl' },
-  'darwin-x64': { triple: 'x86_64-macos.11.0', flags: [...X64, ...DARWIN], os: 'darwin', cpu: 'x64' },
-  'darwin-arm64': { triple: 'aarch64-macos.11.0', flags: DARWIN, os: 'darwin', cpu: 'arm64' },
-  'win32-x64': { triple: 'x86_64-windows-gnu', flags: X64, os: 'win32', cpu: 'x64' },
+  'linux-x64-glibc': { triple: 'x86_64-linux-gnu.2.17', flags: X64 },
+  'linux-x64-musl': { triple: 'x86_64-linux-musl', flags: X64 },
+  'linux-arm64-glibc': { triple: 'aarch64-linux-gnu.2.17', flags: [] },
+  'linux-arm64-musl': { triple: 'aarch64-linux-musl', flags: [] },
+  'darwin-x64': { triple: 'x86_64-macos.11.0', flags: X64, link: DARWIN },
+  'darwin-arm64': { triple: 'aarch64-macos.11.0', flags: [], link: DARWIN },
+  'win32-x64': { triple: 'x86_64-windows-gnu', flags: X64 },
 };
 
 /** The compiler's path; it is downloaded once and its hash is checked. */
@@ -75,22 +76,6 @@ function zig() {
   execFileSync('tar', ['-xzf', tarball, '-C', folder]);
   rmSync(tarball);
   return compiler;
-}
-
-/** Uses the defines, flags and sources of a build for the machine itself. */
-function recipe() {
-  const gyp = JSON.parse(readFileSync(join(ROOT, 'native/binding.gyp'), 'utf8')).targets[0];
-  const { core, addon } = JSON.parse(readFileSync(join(ROOT, 'native/sources.json'), 'utf8'));
-  return {
-    sources: [...core, ...addon],
-    flags: [
-      ...gyp.cflags_cc,
-      ...gyp.defines.map((define) => `-D${define}`),
-      `-I${join(ROOT, 'native')}`,
-      `-isystem${require('node-api-headers').include_dir}`,
-      `-isystem${require('node-addon-api').include_dir.replaceAll('"', '')}`,
-    ],
-  };
 }
 
 /** Makes an import library for the exports of node.exe. */
@@ -115,12 +100,19 @@ function nodeLibrary(compiler) {
 export function sourcesHash() {
   const hash = createHash('sha256');
   const files = readdirSync(join(ROOT, 'native'), { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile() && /\.(cc|h|def|gyp|json)$/.test(entry.name))
+    .filter((entry) => entry.isFile() && /\.(cc|h|def|json)$/.test(entry.name))
     .map((entry) => join(entry.parentPath, entry.name))
-    .filter((path) => !path.startsWith(join(ROOT, 'native/build')))
+    .concat(['binding.gyp', 'CMakeLists.txt'].map((name) => join(ROOT, name)))
     .sort();
   for (const file of files) hash.update(`${relative(ROOT, file)}\0`).update(readFileSync(file));
   return hash.digest('hex');
+}
+
+/** This machine's platform, by the name of its prebuilt addon. */
+export function machine() {
+  const here = `${process.platform}-${process.arch}`;
+  if (process.platform !== 'linux') return here;
+  return `${here}-${process.report.getReport().header.glibcVersionRuntime === undefined ? 'musl' : 'glibc'}`;
 }
 
 /** The repository for published manifests; npm resolves the README's links with it. GitHub Actions sets the variables. */
@@ -138,7 +130,7 @@ export function origin() {
 /** The manifest of the package with a platform's addon. */
 export function manifestOf(name) {
   const { version, license, engines } = require(join(ROOT, 'package.json'));
-  const { os, cpu, libc } = TARGETS[name];
+  const [os, cpu, libc] = name.split('-');
   return {
     name: `residual-skip-${name}`,
     version,
@@ -165,7 +157,7 @@ function llvm(tool, ...args) {
 
 /** The Node-API functions that the addon may call. */
 function nodeApi() {
-  const { defines } = JSON.parse(readFileSync(join(ROOT, 'native/binding.gyp'), 'utf8')).targets[0];
+  const { defines } = JSON.parse(readFileSync(join(ROOT, 'binding.gyp'), 'utf8')).targets[0];
   const version = defines.find((define) => define.startsWith('NAPI_VERSION=')).split('=')[1];
   const { node_api_symbols, js_native_api_symbols } = require('node-api-headers').symbols[`v${version}`];
   return new Set([...node_api_symbols, ...js_native_api_symbols]);
@@ -179,7 +171,8 @@ function imports(file, os) {
 }
 
 /** Imported libraries and symbols that some supported systems lack. */
-export function importProblems(file, { os, libc }) {
+export function importProblems(file, name) {
+  const [os, , libc] = name.split('-');
   const known = nodeApi();
   const symbols = imports(file, os).filter((symbol) => !known.has(symbol.split(' ')[0]));
   const [, libraries] = llvm('llvm-readobj', '--needed-libs', file).match(
@@ -198,51 +191,78 @@ export function importProblems(file, { os, libc }) {
   ];
 }
 
-function build(name, compiler) {
-  const { triple, flags } = TARGETS[name];
+/** Builds a platform's addon with Zig. @returns its path */
+function cross(name) {
+  const { triple, flags, link } = TARGETS[name];
+  const compiler = zig();
+  const output = join(CACHE, 'cmake', name);
+  const args = {
+    // The flags are Zig's own: CMake adds none for a platform that it takes for Linux.
+    CMAKE_SYSTEM_NAME: 'Linux',
+    CMAKE_CXX_COMPILER: [compiler, 'c++', '-target', triple, ...flags].join(';'),
+    RSKIP_LINK: (triple.includes('windows') ? [nodeLibrary(compiler)] : (link ?? [])).join(';'),
+  };
+  const defines = Object.entries(args).map(([key, value]) => `--CD${key}=${value}`);
+  const options = ['--out', output, '--parallel', availableParallelism()];
+  execFileSync(
+    process.execPath,
+    [require.resolve('cmake-js/bin/cmake-js'), 'build', ...options, ...defines],
+    {
+      cwd: ROOT,
+      stdio: 'inherit',
+      env: {
+        ...process.env,
+        ZIG_LOCAL_CACHE_DIR: join(CACHE, 'zig-local'),
+        ZIG_GLOBAL_CACHE_DIR: join(CACHE, 'zig-global'),
+      },
+    },
+  );
+  const addon = join(output, 'Release/residual_skip.node');
+  const problems = importProblems(addon, name);
+  if (problems.length > 0) throw new Error(`${name} needs what it must not: ${problems.join(', ')}`);
+  return addon;
+}
+
+/** Builds this machine's addon with its own compiler. @returns its path */
+async function own() {
+  const out = join(CACHE, 'prebuildify');
+  rmSync(out, { recursive: true, force: true });
+  const nodeGyp = join(ROOT, 'node_modules/.bin', process.platform === 'win32' ? 'node-gyp.cmd' : 'node-gyp');
+  await promisify(require('prebuildify'))({
+    cwd: ROOT,
+    out,
+    nodeGyp,
+    targets: [process.versions.node],
+    napi: true,
+  });
+  const folder = join(out, 'prebuilds', `${process.platform}-${process.arch}`);
+  return join(folder, readdirSync(folder)[0]);
+}
+
+/** Puts an addon into prebuilds/ as the package of its platform. */
+async function prebuild(name, build, more) {
+  const hash = sourcesHash();
+  const addon = await build(name);
+  if (sourcesHash() !== hash) throw new Error(`${name}: the sources changed while they were compiled`);
   const folder = join(ROOT, 'prebuilds', name);
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
-  const output = join(folder, 'residual-skip.node');
-  const { sources, flags: common } = recipe();
-  const hash = sourcesHash();
-  const linked = triple.includes('windows') ? [nodeLibrary(compiler)] : [];
-  const args = [
-    'c++',
-    '-target',
-    triple,
-    '-shared',
-    '-fPIC',
-    '-s',
-    ...common,
-    ...flags,
-    ...sources,
-    ...linked,
-  ];
-  const caches = {
-    ZIG_LOCAL_CACHE_DIR: join(CACHE, 'zig-local'),
-    ZIG_GLOBAL_CACHE_DIR: join(CACHE, 'zig-global'),
-  };
-  const { status } = spawnSync(compiler, [...args, '-o', output], {
-    cwd: ROOT,
-    stdio: 'inherit',
-    env: { ...process.env, ...caches },
-  });
-  if (status !== 0) throw new Error(`${name} was not built`);
-  if (sourcesHash() !== hash) throw new Error(`${name}: the sources changed while they were compiled`);
-  const problems = importProblems(output, TARGETS[name]);
-  if (problems.length > 0) throw new Error(`${name} needs what it must not: ${problems.join(', ')}`);
+  copyFileSync(addon, join(folder, 'residual-skip.node'));
   copyFileSync(join(ROOT, 'LICENSE'), join(folder, 'LICENSE'));
-  writeFileSync(join(folder, 'package.json'), `${JSON.stringify(manifestOf(name), null, 2)}\n`);
-  console.log(`${name}: ${(statSync(output).size / 1e6).toFixed(2)} MB`);
+  writeFileSync(
+    join(folder, 'package.json'),
+    `${JSON.stringify({ ...manifestOf(name), ...more }, null, 2)}\n`,
+  );
+  console.log(`${name}: ${(statSync(addon).size / 1e6).toFixed(2)} MB`);
 }
 
 if (process.argv[1] === import.meta.filename) {
-  const wanted = process.argv.slice(2);
-  const unknown = wanted.find((name) => !(name in TARGETS));
-  if (unknown !== undefined) {
-    throw new Error(`there is no target '${unknown}'; there are ${Object.keys(TARGETS).join(', ')}`);
-  }
-  const compiler = zig();
-  for (const name of wanted.length > 0 ? wanted : Object.keys(TARGETS)) build(name, compiler);
+  const names = Object.keys(TARGETS);
+  const asked = process.argv.slice(2);
+  const wanted = asked[0] === '--all' ? names : asked;
+  const unknown = wanted.find((name) => !names.includes(name));
+  if (unknown !== undefined)
+    throw new Error(`there is no target '${unknown}'; there are ${names.join(', ')}`);
+  for (const name of wanted) await prebuild(name, cross);
+  if (wanted.length === 0) await prebuild(machine(), own, { sources: ONE_MACHINE });
 }

@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageRoot } from '../util/version.js';
 
@@ -30,11 +30,14 @@ export function loadBinding(): Loaded {
 function tryLoad(): Loaded {
   const root = packageRoot();
   const here = `${process.platform}-${process.arch}`;
-  const fitting = PREBUILT.filter((name) => name === here || name.startsWith(`${here}-`));
-  const built = ['build/Release/residual_skip.node'];
-  if (existsSync(join(root, 'prebuilds'))) {
-    built.push(...fitting.map((name) => `prebuilds/${name}/residual-skip.node`));
-  }
+  const fits = (name: string) => name === here || name.startsWith(`${here}-`);
+  const fitting = PREBUILT.filter(fits);
+  const prebuilds = join(root, 'prebuilds');
+  const own = existsSync(prebuilds) ? readdirSync(prebuilds).filter(fits) : [];
+  const built = [
+    'build/Release/residual_skip.node',
+    ...own.map((name) => `prebuilds/${name}/residual-skip.node`),
+  ];
   const candidates = [
     ...built.map((name) => ({ name, path: join(root, name) })),
     ...fitting.map((name) => ({ name: `residual-skip-${name}`, path: `residual-skip-${name}` })),

@@ -34,7 +34,9 @@
 #endif
 
 // Vector helpers must vanish into their caller: a call would pass registers through memory.
+#ifndef RSKIP_INLINE
 #define RSKIP_INLINE [[gnu::always_inline]] inline
+#endif
 // The same pointer, of whose origin the compiler knows nothing: it would otherwise keep every multiple of a stride that
 // is added to it in a register of its own, and move them through those of vectors.
 template <class T>

@@ -11,22 +11,22 @@ build() {
   cmake --build "$folder" -j 2
 }
 
-# hashes FOLDER [EMULATOR...]: for each shipped network, a line with the hash of its outputs and traces.
+# hashes FOLDER [EMULATOR...]: for each program, its name and the hash of its outputs and traces.
 hashes() {
-  local program
-  for program in "$folder"/*.program; do "${@:2}" "$1/program_hash" "$program" | cut -d ' ' -f 1; done
+  local run="${*:2} $1/program_hash"
+  printf '%s\n' "$folder"/*.program | xargs -P 2 -I @ sh -c "hash=\$($run @) && echo \"@ \${hash%% *}\"" | sort
 }
 
-# One network of each family; those that test/crosscheck compares on the instruction sets of this machine.
+# The shipped networks, and one of each family of scripts/ci/fixtures.sh; test/crosscheck compares those on the instruction sets of
+# this machine.
 compare_with_host() {
-  local model
-  /usr/bin/python3 test/fixtures/export_models.py "$folder/networks" resnet18 mobilenet_v2 efficientnet_b0 regnet_y_400mf densenet \
-    shufflenet group_norm_resnet vit swin swin_v2 convnext tokens_mixer gate_blend gate_skipnet_lstm gate_attention_module
-  /usr/bin/python3 test/fixtures/export_families.py "$folder/networks" bert_opset17 bert_exits_opset17 minilm_opset17 \
-    roberta_opset17 distilbert_opset17 gpt2_opset17 llama_opset17 cait beit deit_distilled
-  for model in models/*/ test/models/*/ "$folder"/networks/*.onnx; do
-    node scripts/dump-program.mjs "$model" "$folder/$(basename "$model").program"
-  done
+  local fixtures=build-ci-fixtures
+  [[ -d $fixtures ]] || scripts/ci/fixtures.sh
+  rm -f "$folder"/*.program
+  printf '%s\n' models/*/ test/models/*/ "$fixtures"/{resnet18,mobilenet_v2,efficientnet_b0,regnet_y_400mf,densenet,shufflenet}.onnx \
+    "$fixtures"/{group_norm_resnet,vit,swin,swin_v2,convnext,tokens_mixer,gate_blend,gate_skipnet_lstm,gate_attention_module}.onnx \
+    "$fixtures"/{bert,bert_exits,minilm,roberta,distilbert,gpt2,llama}_opset17.onnx "$fixtures"/{cait,beit,deit_distilled}.onnx |
+    xargs -P 2 -I @ sh -c "node scripts/dump-program.mjs @ $folder/\$(basename @).program"
   hashes build-ci-plain >"$folder/host.txt"
   hashes "$folder" qemu-aarch64 -L /usr/aarch64-linux-gnu >"$folder/neon.txt"
   if diff "$folder/host.txt" "$folder/neon.txt"; then echo '1 passed, 0 failed'; else echo '0 passed, 1 failed'; fi

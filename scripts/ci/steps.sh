@@ -4,6 +4,7 @@ passed=0
 failed=0
 failures=()
 log=$(mktemp)
+side_log=$(mktemp)
 
 # Prints "PASSED FAILED" from the summary that Jest, ctest, GoogleTest or one of our scripts wrote to a log.
 count_tests() {
@@ -22,13 +23,9 @@ failed_tests() {
     head -n 60
 }
 
-# step NAME COMMAND...: runs the command, labels its output, and counts its tests.
-step() {
-  local name=$1 began=$SECONDS status p f
-  shift
-  printf '\n== %s\n' "$name"
-  timeout --kill-after=30 1500 "$@" </dev/null 2>&1 | tee "$log" | sed 's/^/| /'
-  status=${PIPESTATUS[0]}
+# report NAME LOG STATUS BEGAN: counts the tests of a step that ended.
+report() {
+  local name=$1 log=$2 status=$3 began=$4 p f
   read -r p f < <(count_tests "$log")
   if ((status != 0 && f == 0)); then f=1; fi
   if ((status == 0 && p + f == 0)); then p=1; fi
@@ -38,8 +35,35 @@ step() {
   printf '== %s: %d passed, %d failed, exit code %d, %d s\n' "$name" "$p" "$f" "$status" $((SECONDS - began))
 }
 
+run() { timeout --kill-after=30 1500 "$@" </dev/null 2>&1; }
+
+# step NAME COMMAND...: runs the command, labels its output, and counts its tests.
+step() {
+  local name=$1 began=$SECONDS
+  shift
+  printf '\n== %s\n' "$name"
+  run "$@" | tee "$log" | sed 's/^/| /'
+  report "$name" "$log" "${PIPESTATUS[0]}" "$began"
+}
+
+# beside NAME COMMAND...: starts a step that uses one core, or waits much, while others run; `join` reports it.
+beside() {
+  side_name=$1 side_began=$SECONDS
+  shift
+  run "$@" >"$side_log" &
+  side_pid=$!
+}
+
+join() {
+  local status=0
+  wait "$side_pid" || status=$?
+  printf '\n== %s\n' "$side_name"
+  sed 's/^/| /' "$side_log"
+  report "$side_name" "$side_log" "$status" "$side_began"
+}
+
 finish() {
-  rm -f "$log"
+  rm -f "$log" "$side_log"
   printf '\n'
   if ((${#failures[@]} > 0)); then printf 'failed: %s\n%s\n' "${failures[@]}"; fi
   printf '%d passed, %d failed\n' "$passed" "$failed"

@@ -1,5 +1,6 @@
 // The kernels on 8-bit numbers in plain C++, for any machine.
 #define RSKIP_UNROLL(n)
+#define RSKIP_INLINE inline
 
 #include "kernels/isa/isa.h"
 #include "kernels/int8/pack8.h"

@@ -1,6 +1,7 @@
 // The kernels in plain C++, for any machine, and the scalar entry points to the project's own functions.
 // Nothing is gained by unrolling calls of std::fma, and compile time is lost.
 #define RSKIP_UNROLL(n)
+#define RSKIP_INLINE inline
 
 #include "kernels/isa/isa.h"
 #include "kernels/prelude.h"

@@ -2,16 +2,10 @@
   "targets": [
     {
       "target_name": "residual_skip",
-      "sources": [
-        "<!@(node -p \"const s = require('./sources.json'); [...s.core, ...s.addon].map((path) => '../' + path).join(' ')\")"
-      ],
-      "include_dirs": [".", "<!(node -p \"require('node-addon-api').include_dir\")"],
+      "sources": ["<!@(node -p \"const s = require('./native/sources.json'); [...s.core, ...s.addon].join(' ')\")"],
+      "include_dirs": ["native", "<!(node -p \"require('node-addon-api').include_dir\")"],
       "defines": ["NAPI_VERSION=8", "NODE_ADDON_API_DISABLE_DEPRECATED", "NAPI_CPP_EXCEPTIONS", "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS"],
-      "variables": { "werror%": 0 },
-      "conditions": [
-        ["werror==1", { "cflags_cc": ["-Werror"] }],
-        ["OS=='linux'", { "ldflags": ["-Wl,--strip-all"] }]
-      ],
+      "conditions": [["OS=='linux'", { "ldflags": ["-Wl,--strip-all"] }]],
       "cflags!": ["-fno-exceptions", "-O3"],
       "cflags_cc!": ["-fno-exceptions", "-fno-rtti", "-std=gnu++17", "-O3"],
       "cflags_cc": ["-std=c++20", "-O2", "-fexceptions", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra"],
