@@ -1,4 +1,4 @@
-// Certifies policies on the validation part for the gated networks that training/protocol.py has finished, and writes model
+// Certifies policies on the validation part for the gated networks that research/protocol.py has finished, and writes model
 // cards that register them by hash and date. `npm run reproduce -- --protocol DIR` reads the test set only if the cards are
 // committed.
 //   node bench/register.mjs DIR [--cards DIR] [--again]
@@ -64,7 +64,7 @@ function card(run) {
   });
   return `# ${dataset}, gated, seed ${seed}
 
-${shapeOf(run)}; trained by \`training/protocol.py\` in ${first}${result.epochs} epochs.
+${shapeOf(run)}; trained by \`research/protocol.py\` in ${first}${result.epochs} epochs.
 ${(result.multiplyAdds / 1e6).toFixed(1)} M multiply-adds in full${isText(dataset) ? ' for 64 tokens' : ''}. Accuracy on the validation part, in full: ${percent(result.validation.at(-1), 2)}.
 
 ## Registration

@@ -5,7 +5,7 @@
 //   npm run reproduce -- mnist                 only this one; the page is not written
 //   npm run reproduce -- mnist --limit 200     a trial: nothing is claimed for a part of the test set
 //   npm run reproduce -- --page                only the page, from bench/reproduction.json
-//   npm run reproduce -- --protocol DIR        the networks finished by training/protocol.py in DIR; writes docs/protocol.md. First
+//   npm run reproduce -- --protocol DIR        the networks finished by research/protocol.py in DIR; writes docs/protocol.md. First
 //                                              register the policies (bench/register.mjs) and, unless with --part validation, commit them
 import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';

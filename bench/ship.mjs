@@ -1,4 +1,4 @@
-// Copies a data set's first twin and gated network from the folder of training/protocol.py to models/, the latter with its
+// Copies a data set's first twin and gated network from the folder of research/protocol.py to models/, the latter with its
 // registered policy, and writes their model cards. The figures are from bench/protocol.json, so measure first:
 // npm run reproduce -- --protocol DIR
 //   node bench/ship.mjs DIR DATASET
@@ -77,7 +77,7 @@ tags: [${kind}, dynamic-depth, early-exit, conditional-computation]
 # ${title}
 
 ${description()},
-output \`logits\` [batch, ${classes}]. Trained by \`training/protocol.py\` (seed ${report.seed}).
+output \`logits\` [batch, ${classes}]. Trained by \`research/protocol.py\` (seed ${report.seed}).
 
 ${text}
 
@@ -108,7 +108,7 @@ writeFileSync(
     `${name}-gated`,
     `An early exit follows each ${isText(dataset) ? 'layer but the last' : 'block from the end of the first stage on'}. \`policy.json\` has the exits' thresholds. They were certified on
 ${policy.promise.items} validation ${isText(dataset) ? 'texts' : 'images'}: at 95 % confidence, at most ${percent(limit)} of the right answers are lost. Its SHA-256 was registered in
-\`training/cards/${cardName(gated.run)}\` before the test set was read. Without the policy, the file's own thresholds decide,
+\`research/cards/${cardName(gated.run)}\` before the test set was read. Without the policy, the file's own thresholds decide,
 which promise nothing.
 
 | on the whole test set | accuracy | multiply-adds saved | p50, ms | mean, ms |

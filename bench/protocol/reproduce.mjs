@@ -1,4 +1,4 @@
-// `npm run reproduce -- --protocol DIR`: measures the networks that training/protocol.py has finished in DIR, evaluates every
+// `npm run reproduce -- --protocol DIR`: measures the networks that research/protocol.py has finished in DIR, evaluates every
 // claim, and writes the sections of these data sets in docs/protocol.md.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';

@@ -1,4 +1,4 @@
-// The networks trained by training/protocol.py, and the registrations of their policies.
+// The networks trained by research/protocol.py, and the registrations of their policies.
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
@@ -6,7 +6,7 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { DATASETS } from '../reproduction/networks.mjs';
 
-export const CARDS = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..', 'training', 'cards');
+export const CARDS = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..', 'research', 'cards');
 
 export const SETS = {
   ...DATASETS,
@@ -14,7 +14,7 @@ export const SETS = {
   sst2: { title: 'SST-2', test: 'test.tsv', train: 'train.tsv', validation: 'dev.tsv' },
 };
 
-/** What certifies policies: a data set that training/protocol.py writes into its folder. */
+/** What certifies policies: a data set that research/protocol.py writes into its folder. */
 export const validationPath = (folder, dataset) =>
   join(folder, 'data', `${dataset}-validation`, SETS[dataset].validation ?? '');
 
@@ -40,7 +40,7 @@ const sha256 = (data) => createHash('sha256').update(data).digest('hex');
 export function readRuns(folder) {
   const file = join(folder, 'plan.json');
   if (!existsSync(file))
-    throw new Error(`${folder} has no plan.json: python3 training/protocol.py --to ${folder}`);
+    throw new Error(`${folder} has no plan.json: python3 research/protocol.py --to ${folder}`);
   return readJson(file).map((run) => {
     const own = join(folder, run.dataset, `${run.role}-seed${run.seed}`);
     const result = join(own, 'result.json');

@@ -21,7 +21,7 @@ export const DATASETS = {
   mnist: { title: 'MNIST', test: 't10k-images-idx3-ubyte.gz', train: 'train-images-idx3-ubyte.gz' },
 };
 
-/** Data sets of the networks with gates, in the order of the page; training/protocol.py made the others' networks. */
+/** Data sets of the networks with gates, in the order of the page; research/protocol.py made the others' networks. */
 export const REPRODUCED = ['mnist'];
 
 /** The folders of a data set's plain twin and gated network. */
@@ -29,7 +29,7 @@ export function modelFolders(dataset) {
   const models = join(ROOT, 'models');
   const gated = readdirSync(models).find((name) => name.startsWith(`${dataset}-`) && name.endsWith('-gated'));
   if (!gated)
-    throw new Error(`models/ holds no gated network for ${dataset}: python3 training/train.py ${dataset}`);
+    throw new Error(`models/ holds no gated network for ${dataset}: python3 research/train.py ${dataset}`);
   return { plain: join(models, gated.slice(0, -'-gated'.length)), gated: join(models, gated) };
 }
 

@@ -4,13 +4,14 @@
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-/usr/bin/python3 -m unittest discover training
+/usr/bin/python3 -m unittest discover adapt
+/usr/bin/python3 -m unittest discover research
 node scripts/fetch-data.mjs mnist --to "$folder/data"
-/usr/bin/python3 training/train.py mnist --smoke --data "$folder/data/mnist" --out "$folder/models" --checkpoints "$folder/checkpoints"
+/usr/bin/python3 research/train.py mnist --smoke --data "$folder/data/mnist" --out "$folder/models" --checkpoints "$folder/checkpoints"
 for network in "$folder"/models/*; do
   node scripts/ci/reference.mjs "$network" "$folder/data/mnist"
 done
-/usr/bin/python3 training/protocol.py --smoke --data "$folder/data" --to "$folder/protocol"
+/usr/bin/python3 research/protocol.py --smoke --data "$folder/data" --to "$folder/protocol"
 for network in "$folder"/protocol/mnist/*; do
   node scripts/ci/reference.mjs "$network" "$folder/protocol/data/mnist-validation"
 done
