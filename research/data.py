@@ -1,4 +1,4 @@
-"""The data sets as uint8 tensors in memory, and the augmentation that works on whole batches of them."""
+"""The data sets as uint8 tensors in memory, and how images are read and described."""
 
 import gzip
 import json
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
 CIFAR10_LABELS = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -97,36 +96,12 @@ def read_idx_pair(folder: Path, prefix: str) -> Split:
     return Split(images, labels, [f"{file}#{index}" for index in range(len(labels))])
 
 
-def load(dataset: Dataset, folder: Path) -> tuple[Split, Split]:
-    """Training and test split of a `dataset` in IDX files in `folder`, as `scripts/fetch-data.mjs` lays it out."""
-    return tuple(read_idx_pair(folder, prefix) for prefix in ("train", "t10k"))
-
-
 def normalize(dataset: Dataset, images: torch.Tensor) -> torch.Tensor:
     """uint8 [N, C, H, W] to float32, channels last in memory, as preprocessor_config.json says."""
     mean = torch.tensor(dataset.mean).view(1, -1, 1, 1)
     std = torch.tensor(dataset.std).view(1, -1, 1, 1)
     scaled = images.contiguous(memory_format=torch.channels_last).float() * 0.00392156862745098
     return scaled.sub_(mean).div_(std)
-
-
-def augment(dataset: Dataset, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Random crop, of the image's size, out of the image with `crop_padding` reflected pixels around it and, where labels
-    allow it, a random mirror.
-    """
-    count, channels = images.shape[:2]
-    size = dataset.size
-    pad = dataset.crop_padding
-    places = 2 * pad + 1
-    padded = F.pad(images.float(), (pad, pad, pad, pad), mode="reflect").to(torch.uint8)
-    rows = torch.randint(0, places, (count, 1), generator=generator) + torch.arange(size)
-    columns = torch.randint(0, places, (count, 1), generator=generator) + torch.arange(size)
-    if dataset.flip:
-        mirrored = torch.rand((count, 1), generator=generator) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
-    item = torch.arange(count).view(-1, 1, 1, 1)
-    channel = torch.arange(channels).view(1, -1, 1, 1)
-    return padded[item, channel, rows.view(count, 1, size, 1), columns.view(count, 1, 1, size)]
 
 
 def preprocessor_config(dataset: Dataset) -> dict:

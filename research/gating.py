@@ -1,4 +1,4 @@
-"""Losses of the gated network: distillation, nested depths, and what teaches the gates."""
+"""Networks with gates: they learn to answer early, and then their gates learn when to."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,10 +6,18 @@ import torch
 import torch.nn.functional as F
 
 from network import Gate, ResNet
-from trainer import smoothed_cross_entropy
+from plan import Gates
 
 # What all early answers together weigh beside the full network's.
 EARLY = 0.5
+# Chance of each stage but the last to lose its last identity blocks in a batch.
+NESTED = 0.2
+# Of the labels that networks with gates learn from.
+SMOOTHING = 0.1
+
+
+def smoothed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(logits.float(), labels, label_smoothing=SMOOTHING)
 
 
 def distilled(logits: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor, temperature: float = 2.0):
@@ -114,11 +122,12 @@ def teach(gate: Gate, lesson: Lesson, steps: int, generator: torch.Generator, ba
     return torch.stack(losses[-100:]).mean().item()
 
 
-def describe_decisions(scores: torch.Tensor, costs: Sequence[int]) -> str:
-    """One line on the gates' behaviour over a split, from scores [N, gates]."""
-    opened = (scores > 0).float()
-    rates = opened.mean(0)
-    cost = (rates * torch.tensor(costs, dtype=torch.float32)).sum() / sum(costs)
-    paths = len(torch.unique(opened, dim=0))
-    listed = " ".join(f"{100 * rate:.0f}" for rate in rates.tolist())
-    return f"open {100 * cost:.1f} % of cost, {paths} paths, per gate {listed} %"
+def gates_loss(network: ResNet, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """What the network learns from while its gates do not learn."""
+    return anytime_loss(network.anytime(images, nested_depth(network, NESTED)), labels)
+
+
+def teach_gates(network: ResNet, batches: Iterable[torch.Tensor], targets: Gates, generator: torch.Generator) -> list[float]:
+    """The gates learn from what is seen of `batches` of augmented images; the network stays as it is. Gives their last losses."""
+    taught = lessons(*observe(network, batches), targets.sure, targets.run)
+    return [teach(gate, lesson, targets.steps, generator) for gate, lesson in zip(network.gates, taught, strict=True)]

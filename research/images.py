@@ -14,8 +14,8 @@ from adapt.common import save_atomically
 from data import Dataset, Split, read_idx_pair, read_image_folder, write_json
 from early_exits import ExitResNet
 from network import ResNet
+from optimizers import sgd
 from plan import Recipe, Shape
-from trainer import sgd
 
 IMAGENETTE_LABELS = [
     "cassette-player", "chain-saw", "church", "english-springer", "french-horn", "garbage-truck", "gas-pump", "golf-ball",
@@ -180,8 +180,9 @@ inputs = data.normalize
 optimizer = sgd
 
 
-def network(dataset: Dataset, recipe: Recipe, shape: Shape, gated: bool) -> ResNet:
-    return (ExitResNet if gated else ResNet)(dataset.channels, len(dataset.labels), *shape, large=recipe.large)
+def network(dataset: Dataset, recipe: Recipe, shape: Shape, role: str) -> ResNet:
+    sizes = dataset.channels, len(dataset.labels), *shape
+    return ExitResNet(*sizes, large=recipe.large) if role == "gated" else ResNet(*sizes, role == "gates", recipe.large)
 
 
 def feeds(dataset: Dataset, images: torch.Tensor) -> dict[str, torch.Tensor]:

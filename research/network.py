@@ -6,10 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kernels import conv_norm
-
 # Hidden units of a gate.
 HIDDEN = 64
+
+
+def conv_norm(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, skip: torch.Tensor | None = None,
+              relu: bool = True) -> torch.Tensor:  # fmt: skip
+    """relu(norm(conv(x)) + skip): `skip` and `relu` may be left out."""
+    z = norm(conv(x))
+    z = z if skip is None else skip + z
+    return F.relu(z) if relu else z
 
 
 class Gate(nn.Module):
@@ -121,6 +127,11 @@ class ResNet(nn.Module):
     @property
     def identity_blocks(self) -> list[int]:
         return [index for index, block in enumerate(self.blocks) if block.is_identity]
+
+    def per_block(self, values: list) -> list:
+        """One entry per block of what there is one of for each gate, None where the block has none."""
+        gated = iter(values)
+        return [None if block.gate is None else next(gated) for block in self.blocks]
 
     @property
     def gates(self) -> list[Gate]:

@@ -7,6 +7,20 @@ Shape = tuple[Sequence[int], Sequence[int]]
 
 
 @dataclass(frozen=True)
+class Gates:
+    """What the gates of identity blocks learn, for `steps` steps, from what is seen in `passes` over the images.
+
+    A gate of the last stage runs its block where the answer so far is less than `sure`; `run` holds for each gate of the
+    earlier stages the share of images that should run its block, the hardest ones.
+    """
+
+    run: Sequence[float]
+    sure: float
+    passes: int
+    steps: int
+
+
+@dataclass(frozen=True)
 class Recipe:
     """All networks of a data set share it: `epochs`, learning rate, augmentation. `twin` holds the depths and widths of
     the plain twin and the gated network, `family` those of smaller plain networks; the first `rivals` of these have
@@ -21,7 +35,7 @@ class Recipe:
     whitening filters in it; each image is mirrored in every second epoch instead of at random.
     `smoothing` is that of the labels that the whole network's answer learns from; exits, whose confidence decides, learn from
     plain ones. Before it learns from labels, a network for texts fills in blanked words for `pretraining` epochs, at twice the rate,
-    unless it is one of `from_labels`.
+    unless it is one of `from_labels`. With `gates`, one more network of the twin's shape has gates instead of exits.
     """
 
     twin: Shape
@@ -41,6 +55,13 @@ class Recipe:
     smoothing: float = 0.0
     pretraining: int = 0
     from_labels: tuple[str, ...] = ()
+    gates: Gates | None = None
+
+    def __post_init__(self) -> None:
+        before = self.twin[0][:-1]
+        early = 1 + sum(before) - len(before)
+        if self.gates and len(self.gates.run) != early:
+            raise ValueError(f"{len(self.gates.run)} shares for the {early} identity blocks before the last stage of {self.twin[0]}")
 
     @property
     def total(self) -> int:
@@ -85,6 +106,7 @@ PLAN = {
     "mnist": Recipe(
         twin=((1, 2, 6), (16, 32, 48)), family={"plain-1-1-2": ((1, 1, 2), (16, 32, 48))},
         epochs=40, early_side=28, batch=64, peak_rate=0.05, seeds=(1,),
+        gates=Gates(run=(0.98, 0.98), sure=0.88, passes=6, steps=8000),
     ),
     "sst2": Recipe(
         twin=((1, 3), (64, 64)),
@@ -101,13 +123,14 @@ SMOKE = {
     "mnist": Recipe(
         twin=((1, 2, 2), (8, 16, 32)), family={"plain-1-1-1": ((1, 1, 1), (8, 16, 32))},
         epochs=2, averaged=1, early_side=20, early=0.5, seeds=(1,), fast=True,
+        gates=Gates(run=(0.5, 0.6), sure=0.8, passes=1, steps=100),
     )
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training: of the twin, the gated network, or a plain network of the family."""
+    """One training: of the twin, the gated network (with exits), the one with gates, or a plain network of the family."""
 
     dataset: str
     role: str
@@ -135,7 +158,7 @@ def runs(plan: dict[str, Recipe] = PLAN) -> list[Run]:
     for dataset, recipe in plan.items():
         rivals = list(recipe.family)[: recipe.rivals]
         roles = {role: recipe.seeds if role in ("twin", "gated", *rivals) else recipe.seeds[:1]
-                 for role in ("twin", "gated", *recipe.family)}  # fmt: skip
+                 for role in ("twin", "gated", *recipe.family, *(["gates"] if recipe.gates else []))}  # fmt: skip
         for role, seeds in roles.items():
             for seed in seeds:
                 first = recipe.seeds.index(seed)

@@ -32,10 +32,12 @@ from data import Split, write_json  # noqa: E402
 from early_exits import RAMP, EarlyExits, exit_loss, one_threshold  # noqa: E402
 from encoder import MaskedWords  # noqa: E402
 from export import check_onnx, export_onnx, two_per_class  # noqa: E402
+from gating import gates_loss, teach_gates  # noqa: E402
 from learning import Training  # noqa: E402
+from network import ResNet  # noqa: E402
+from optimizers import Muon  # noqa: E402
 from plan import PLAN, SMOKE, Run, runs  # noqa: E402
 from progress import report  # noqa: E402
-from trainer import Muon  # noqa: E402
 
 # Validation accuracy is measured after every so many epochs, and after the last.
 CHECK = 5
@@ -59,14 +61,18 @@ def kind_of(run: Run) -> ModuleType:
 
 
 def build(run: Run) -> nn.Module:
-    """The start depends on the seed alone: the trunk of the gated network begins as its twin."""
+    """The start depends on the seed alone: the trunk of a network with exits or gates begins as its twin."""
     torch.manual_seed(run.seed)
     kind, dataset = kind_of(run), kind_of(run).DATASETS[run.dataset]
-    network = kind.network(dataset, run.recipe, run.shape, gated=False)
-    if run.role == "gated":
-        plain, network = network, kind.network(dataset, run.recipe, run.shape, gated=True)
+    network = kind.network(dataset, run.recipe, run.shape, "twin")
+    if run.role in ("gated", "gates"):
+        plain, network = network, kind.network(dataset, run.recipe, run.shape, run.role)
         network.load_state_dict(plain.state_dict(), strict=False)
     return network.to(memory_format=torch.channels_last)
+
+
+def gates_of(network: nn.Module) -> nn.ModuleList | list:
+    return network.gates if isinstance(network, ResNet) else []
 
 
 def loss_of(
@@ -74,18 +80,28 @@ def loss_of(
 ) -> torch.Tensor:
     if isinstance(network, EarlyExits):
         return exit_loss(network.answers(batch, gradient=min(1.0, done / RAMP)), labels, smoothing)
+    if gates_of(network):
+        return gates_loss(network, batch, labels)
     return F.cross_entropy(network(batch).float(), labels, label_smoothing=smoothing)
+
+
+def answers_of(network: nn.Module, batch: torch.Tensor) -> list[torch.Tensor]:
+    """Logits [N, classes] of each exit, or with the gates' decisions; last, of the whole network."""
+    if isinstance(network, EarlyExits):
+        return network.answers(batch)
+    if gates_of(network):
+        return [network(batch), network.run(batch, [True] * len(network.blocks))[0]]
+    return [network(batch)]
 
 
 @torch.no_grad()
 def answers(network: nn.Module, run: Run, split: Split, bf16: bool = True) -> torch.Tensor:
-    """Logits [answers, N, classes] of a whole split: of each exit and, last, of the network."""
+    """Logits [answers, N, classes] of a whole split, as `answers_of` gives them."""
     network.eval()
     parts = []
     for batch in split.images.split(250):
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            batch = kind_of(run).inputs(kind_of(run).DATASETS[run.dataset], batch)
-            given = network.answers(batch) if isinstance(network, EarlyExits) else [network(batch)]
+            given = answers_of(network, kind_of(run).inputs(kind_of(run).DATASETS[run.dataset], batch))
         parts.append(torch.stack([answer.float() for answer in given]))
     return torch.cat(parts, 1)
 
@@ -146,6 +162,8 @@ def train(run: Run, folder: Path, train_part: Split, validation: Split) -> None:
     loss = partial(loss_of, smoothing=recipe.smoothing)
     training = Training(network, optimizer, *sizes, recipe.peak_rate, run.seed, folder, batch, loss, recipe.averaged)
     training.run(check)
+    if gates_of(network):
+        finish_gates(network, run, train_part)
     save_atomically(network.state_dict(), folder / "network.pt")
     logits = answers(network, run, seen, bf16=False)
     total = network.costs(dataset.size)[0]
@@ -153,6 +171,8 @@ def train(run: Run, folder: Path, train_part: Split, validation: Split) -> None:
     if isinstance(network, EarlyExits):
         costs = [cost / total for cost in network.exit_costs(dataset.size)]
         result["oneThreshold"] = one_threshold(logits, seen.labels, costs)
+    if gates_of(network):
+        result["bypassed"] = bypassed(network, dataset, seen)
     deploy(network, run, folder, seen)
     kind.write_configurations(dataset, folder, folder.parents[1] / "data")
     write_json(folder / "result.json", result)
@@ -160,15 +180,39 @@ def train(run: Run, folder: Path, train_part: Split, validation: Split) -> None:
         checkpoint.unlink()
 
 
+def finish_gates(network: ResNet, run: Run, train_part: Split) -> None:
+    """Teaches the gates of a network that has learned to answer early."""
+    dataset, targets, generator = images.DATASETS[run.dataset], run.recipe.gates, seeded(run.seed, "gates", 0)
+    orders = [torch.randperm(len(train_part), generator=generator) for _ in range(targets.passes)]
+    batches = (
+        images.augmented(dataset, train_part.images[picked], dataset.size, 0.0, generator)
+        for order in orders
+        for picked in order.split(250)
+    )
+    losses = teach_gates(network, batches, targets, generator)
+    report(f"{run.name}: losses of the gates {' '.join(f'{loss:.3f}' for loss in losses)}")
+
+
+@torch.no_grad()
+def bypassed(network: ResNet, dataset: images.Dataset, split: Split) -> float:
+    """The mean share of multiply-adds that closed gates leave out."""
+    total, blocks = network.costs(dataset.size)
+    costs = torch.tensor([blocks[index] for index in network.identity_blocks], dtype=torch.float64)
+    scores = [torch.cat(network.run(images.inputs(dataset, batch))[1], 1) for batch in split.images.split(250)]
+    return round(((torch.cat(scores) <= 0).double() @ costs).mean().item() / total, 4)
+
+
 @torch.no_grad()
 def deploy(network: nn.Module, run: Run, folder: Path, validation: Split) -> None:
-    """Writes model.onnx, and in reference.json PyTorch's logits of two validation items of each class, for the engine to be
-    compared with.
+    """Writes model.onnx, and in reference.json PyTorch's logits of two validation items of each class, with the gates' scores and
+    decisions, for the engine to be compared with.
     """
     kind, dataset = kind_of(run), kind_of(run).DATASETS[run.dataset]
     for exit_ in getattr(network, "exits", []):
         exit_.fold()
         exit_.round()
+    for gate in gates_of(network):
+        gate.fold()
     few = validation.take(torch.tensor(two_per_class(validation, len(dataset.labels))))
     feeds = kind.feeds(dataset, few.images)
     export_onnx(network.eval(), feeds, folder / "model.onnx")
@@ -178,6 +222,11 @@ def deploy(network: nn.Module, run: Run, folder: Path, validation: Split) -> Non
         {kind.NAMED: name, "label": label, "full": answer}
         for name, label, answer in zip(few.names, few.labels.tolist(), logits.tolist(), strict=True)
     ]
+    if gates_of(network):
+        scores = torch.cat(network.run(feeds["input"])[1], 1)
+        for item, full, own in zip(items, answers_of(network, feeds["input"])[-1].tolist(), scores.tolist(), strict=True):
+            decisions = network.per_block([int(score > 0) for score in own])
+            item |= {"full": full, "gated": item["full"], "scores": network.per_block(own), "decisions": decisions}
     write_json(folder / "reference.json", {"items": items})
 
 

@@ -23,9 +23,9 @@ from encoder import Encoder, ExitEncoder  # noqa: E402
 from images import DATASETS, augmented, cutout, held_out, resized_crops, write_validation  # noqa: E402
 from learning import Training  # noqa: E402
 from network import ResNet  # noqa: E402
+from optimizers import Muon, orthogonal, sgd  # noqa: E402
 from plan import PLAN, SMOKE, Recipe, Run, runs  # noqa: E402
 from protocol import build, locked, pretrain, status, train  # noqa: E402
-from trainer import Muon, orthogonal, sgd  # noqa: E402
 
 
 torch.set_num_threads(1)
@@ -432,7 +432,7 @@ class PlanTest(unittest.TestCase):
             kind = text if name in text.DATASETS else images
             dataset = kind.DATASETS[name]
             twin, *family = (
-                kind.network(dataset, recipe, shape, gated=False).costs(dataset.size)[0]
+                kind.network(dataset, recipe, shape, "twin").costs(dataset.size)[0]
                 for shape in (recipe.twin, *recipe.family.values())
             )
             self.assertGreaterEqual(len(family), {"mnist": 1}.get(name, 4))

@@ -168,8 +168,8 @@ def optimizer(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.AdamW:
     return torch.optim.AdamW(decayed(parameters, WEIGHT_DECAY), betas=(0.9, 0.98), fused=True)
 
 
-def network(dataset: TextSet, recipe: Recipe, shape: Shape, gated: bool) -> Encoder:
-    return (ExitEncoder if gated else Encoder)(dataset.vocabulary, len(dataset.labels), *shape)
+def network(dataset: TextSet, recipe: Recipe, shape: Shape, role: str) -> Encoder:
+    return (ExitEncoder if role == "gated" else Encoder)(dataset.vocabulary, len(dataset.labels), *shape)
 
 
 def feeds(dataset: TextSet, ids: torch.Tensor) -> dict[str, torch.Tensor]:

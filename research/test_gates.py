@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Tests of the recipe: python3 -m unittest discover research"""
+"""Tests of networks with gates: python3 -m unittest discover research"""
 
 import gzip
 import sys
 import tempfile
 import unittest
-from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +12,7 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
-from data import DATASETS, Split, augment, read_idx  # noqa: E402
-from evaluate import kept_flags, paired_interval  # noqa: E402
+from data import read_idx  # noqa: E402
 from gating import (  # noqa: E402
     EARLY,
     anytime_loss,
@@ -23,26 +21,17 @@ from gating import (  # noqa: E402
     lessons,
     nested_depth,
     observe,
+    smoothed_cross_entropy,
     sureness,
     teach,
 )
 from network import Gate, ResNet  # noqa: E402
-from recipes import SMOKE  # noqa: E402
-from stages import Pipeline  # noqa: E402
-from trainer import Stage, predict, sgd, smoothed_cross_entropy  # noqa: E402
-
-MNIST = DATASETS["mnist"]
+from plan import SMOKE  # noqa: E402
 
 
 def small_network(gated: bool) -> ResNet:
     torch.manual_seed(3)
     return ResNet(1, 10, (2, 2), (4, 8), gated)
-
-
-def random_split(count: int) -> Split:
-    generator = torch.Generator().manual_seed(4)
-    images = torch.randint(0, 256, (count, 1, 28, 28), generator=generator, dtype=torch.uint8)
-    return Split(images, torch.randint(0, 10, (count,), generator=generator), [str(i) for i in range(count)])
 
 
 class NetworkTest(unittest.TestCase):
@@ -52,7 +41,10 @@ class NetworkTest(unittest.TestCase):
         gated, scores = network.run(images)
         for index in range(len(images)):
             running = {gate for gate in range(len(scores)) if scores[gate][index] > 0}
-            alone, _ = network.run(images[index : index + 1], kept_flags(network, running))
+            kept = [block.gate is None for block in network.blocks]
+            for gate in running:
+                kept[network.identity_blocks[gate]] = True
+            alone, _ = network.run(images[index : index + 1], kept)
             torch.testing.assert_close(alone[0], gated[index], rtol=1e-4, atol=1e-4)
 
     def test_folding_keeps_the_score(self):
@@ -145,46 +137,6 @@ class GatingTest(unittest.TestCase):
         torch.testing.assert_close(anytime_loss(outputs[:1], labels), smoothed_cross_entropy(outputs[0], labels))
 
 
-class TrainerTest(unittest.TestCase):
-    def stage(self, folder: str, epochs_done_before_stopping: int) -> ResNet:
-        """Trains three epochs, starting again from the checkpoint after some of them."""
-        for epochs in sorted({epochs_done_before_stopping, 3} - {0}):
-            network = small_network(gated=False)
-
-            def loss(images, labels, step, steps):
-                return smoothed_cross_entropy(network(images), labels)  # noqa: B023
-
-            stage = Stage(
-                "plain", network, [(sgd(network.parameters()), lambda done: 0.05)], loss, epochs,
-                Path(folder) / f"{epochs_done_before_stopping}.pt",
-            )  # fmt: skip
-            stage.run(MNIST, random_split(96), lambda: "", batch=32, seed=1)
-        return network
-
-    def test_a_resumed_run_ends_where_an_uninterrupted_one_does(self):
-        with tempfile.TemporaryDirectory() as folder:
-            whole, resumed = self.stage(folder, 0), self.stage(folder, 2)
-        for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
-            self.assertTrue(torch.equal(a, b), name)
-
-    def test_prediction_does_not_depend_on_the_batch(self):
-        network, split = small_network(gated=True), random_split(260)
-        together, _ = predict(network, MNIST, split, bf16=False)
-        alone, _ = predict(network, MNIST, split.take(torch.tensor([255])), bf16=False)
-        torch.testing.assert_close(alone[0], together[255], rtol=1e-4, atol=1e-4)
-
-
-class PipelineTest(unittest.TestCase):
-    def test_nothing_is_exported_or_taught_before_the_network_is_trained(self):
-        split = random_split(8)
-        with tempfile.TemporaryDirectory() as folder:
-            options = Namespace(checkpoints=Path(folder), smoke=True, seed=1)
-            pipeline = Pipeline(MNIST, SMOKE, split, split, options)
-            for names, missing in ((["gates"], "depth"), (["export"], "plain")):
-                with self.assertRaisesRegex(RuntimeError, f"stage {missing} is not finished.*--stages"):
-                    pipeline.run(names)
-
-
 class DataTest(unittest.TestCase):
     def test_idx(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -195,31 +147,9 @@ class DataTest(unittest.TestCase):
             with self.assertRaisesRegex(ValueError, "unsigned bytes"):
                 read_idx(file)
 
-    def test_augmentation_shifts_and_mirrors_whole_images(self):
-        images = torch.arange(28).repeat(64, 1, 28, 1).to(torch.uint8)
-        changed = augment(DATASETS["fashion-mnist"], images, torch.Generator().manual_seed(7))
-        steps = changed[:, 0, 0, 4:24].int().diff(dim=1)
-        self.assertTrue(((steps == 1).all(1) | (steps == -1).all(1)).all())
-        self.assertGreater(len(steps[:, 0].unique()), 1)
-        shifted = augment(MNIST, images, torch.Generator().manual_seed(7))[:, 0, 0, 4:24].int().diff(dim=1)
-        self.assertTrue((shifted == 1).all())
-
-    def test_crops_are_parts_of_the_padded_image(self):
-        images = torch.arange(28).repeat(64, 1, 28, 1).to(torch.uint8)
-        crops = augment(MNIST, images, torch.Generator().manual_seed(8))
-        self.assertEqual(crops.shape, images.shape)
-        middle = crops[:, 0, 0, 2:26].int()
-        self.assertTrue((middle.diff(dim=1) == 1).all())
-        self.assertEqual(sorted(set((middle[:, 0] - 2).tolist())), list(range(-2, 3)))
-
     def test_a_recipe_has_a_share_for_every_gate_before_the_last_stage(self):
-        with self.assertRaisesRegex(ValueError, "1 shares for the 3 identity blocks before"):
-            replace(SMOKE, depths=(2, 2, 2), run=(0.5,))
-
-    def test_paired_interval(self):
-        low, high = paired_interval(torch.tensor([1, 1, 1, 0] * 100), torch.tensor([1, 1, 0, 0] * 100))
-        self.assertAlmostEqual((low + high) / 2, 0.25, places=3)
-        self.assertAlmostEqual(high - low, 2 * 1.96 * (0.25 * 0.75 / 400) ** 0.5, places=2)
+        with self.assertRaisesRegex(ValueError, "2 shares for the 3 identity blocks before"):
+            replace(SMOKE["mnist"], twin=((2, 2, 2), (8, 16, 32)))
 
 
 if __name__ == "__main__":
