@@ -1,9 +1,9 @@
-// The claims about networks that others trained, and the results of bench/published.mjs.
+// The claims about networks that others trained, and the results of measure-published.mjs.
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const RESULTS = join(dirname(dirname(fileURLToPath(import.meta.url))), 'published.json');
+const RESULTS = join(dirname(fileURLToPath(import.meta.url)), 'published.json');
 
 /** `saved`: minimum share of multiply-adds saved; `limit`: the certified limit; `points`: minimum change of accuracy. */
 export const PUBLISHED = {

@@ -1,12 +1,12 @@
 // Simple ways to skip, certified like policies: their settings are ordered from careful to bold without looking at the items
 // that certify, and the last one that passes is used.
 
-import { Evaluator, runAll } from '../../dist/calibrate/evaluator.js';
-import { binomialPValue, fixedSequenceTest } from '../../dist/calibrate/risk.js';
-import { generator } from '../../dist/numeric/random.js';
-import { argMax, softmax } from '../../dist/numeric/softmax.js';
-import { attachExits } from '../../dist/skip/attach.js';
-import { BlockMode } from '../../dist/skip/compiled-policy.js';
+import { Evaluator, runAll } from '../../../dist/calibrate/evaluator.js';
+import { binomialPValue, fixedSequenceTest } from '../../../dist/calibrate/risk.js';
+import { generator } from '../../../dist/numeric/random.js';
+import { argMax, softmax } from '../../../dist/numeric/softmax.js';
+import { attachExits } from '../../../dist/skip/attach.js';
+import { BlockMode } from '../../../dist/skip/compiled-policy.js';
 
 /** Thresholds on a confidence, from careful to bold. */
 const THRESHOLDS = Array.from({ length: 60 }, (_, i) => 1 - 0.0001 * 1.15 ** i).filter((at) => at > 0.3);

@@ -1,21 +1,21 @@
 // Measures the protocol's networks on one data set: answers, saved work, and alternating latencies.
 import { join } from 'node:path';
+import { alternate } from '../../bench/harness.mjs';
+import { onnxruntime, open, openOnnxruntime, readImagesOf, SETS } from '../../bench/networks.mjs';
 import { latencyOf } from '../../dist/measure/statistics.js';
 import { argMax } from '../../dist/numeric/softmax.js';
 import { mean } from '../../dist/numeric/statistics.js';
-import { sum } from '../reproduction/choices.mjs';
-import { alternate } from '../reproduction/measure.mjs';
-import { onnxruntime, open, openOnnxruntime, readImagesOf } from '../reproduction/networks.mjs';
 import {
   bestStatic,
   blocksEach,
   exitTable,
   oneThreshold,
+  sum,
   THRESHOLDS,
   thresholdPolicy,
   withRandomExits,
 } from './rivals.mjs';
-import { isText, LIMITS, policyFile, SETS, validationPath } from './runs.mjs';
+import { isText, LIMITS, policyFile, validationPath } from './runs.mjs';
 
 /** Number of validation images for the static choice, and of timed images. */
 const CHOSEN_ON = 1000;

@@ -1,11 +1,12 @@
-// Writes the sections of docs/protocol.md, one for each measured data set, and their drawings.
+// Writes the sections of docs/lab/protocol.md, one for each measured data set, and their drawings.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { fillPage, standalone, table } from '../../bench/harness.mjs';
+import { SETS } from '../../bench/networks.mjs';
 import { mean } from '../../dist/numeric/statistics.js';
 import { INK, renderChart } from '../../dist/report/charts.js';
-import { fillPage, standalone, table } from '../page.mjs';
 import { averaged, familyOf, gatedWork, latencyOfRole, ofRole } from './claims.mjs';
-import { LIMITS, SETS } from './runs.mjs';
+import { LIMITS } from './runs.mjs';
 
 const percent = (value, digits = 1) => (value === undefined ? '' : `${(100 * value).toFixed(digits)} %`);
 const million = (value) => (value / 1e6).toFixed(1);
@@ -182,13 +183,13 @@ function headline(report) {
   const [before, after] = ['twin', 'gated'].map((role) => latencyOfRole(report, role, LIMITS).mean);
   const [was, is] = [twins, gated].map((runs) => percent(averaged(runs, 'accuracy'), 2));
   return (
-    `On CIFAR-10, early exits cut the mean latency [by ${percent(1 - after / before)}](docs/protocol.md), ` +
+    `On CIFAR-10, early exits cut the mean latency [by ${percent(1 - after / before)}](docs/lab/protocol.md), ` +
     `with an accuracy of ${is} instead of ${was}.`
   );
 }
 
 /**
- * Fills the sections of the measured data sets in docs/protocol.md, draws their curves, and replaces the rows of `published`
+ * Fills the sections of the measured data sets in docs/lab/protocol.md, draws their curves, and replaces the rows of `published`
  * claims. Everything else on the page is kept: measuring all sets again takes days of training.
  */
 export async function writePage(docs, { published, ...results }) {

@@ -2,29 +2,30 @@
 // there is a policy.json, also policy.int8.json, certified against the float network in full on images without labels that the
 // network has never seen: the even-numbered test images, as docs/calibration.md does, or those of --certify, of which `quantize` gets
 // none. Build first.
-//   node bench/ship-int8.mjs [DATASET...] [--data DIR] [--certify PATH] [--limits SHARES]
+//   node research/measure/ship-int8.mjs [DATASET...] [--data DIR] [--certify PATH] [--limits SHARES]
 import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { existsSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { calibrate, quantize } from '../dist/index.js';
-import { DATASETS, open, readImages, readImagesOf } from './reproduction/networks.mjs';
+import { open, ROOT, readImages, readImagesOf, SETS } from '../../bench/networks.mjs';
+import { calibrate, quantize } from '../../dist/index.js';
 
-const MODELS = join(dirname(dirname(fileURLToPath(import.meta.url))), 'models');
+/** Data sets whose networks have an 8-bit form. */
+const QUANTISED = ['cifar10', 'fashion-mnist', 'mnist'];
+const MODELS = join(ROOT, 'models');
 const TRAINING_IMAGES = 1000;
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
-    data: { type: 'string', default: join(MODELS, '..', '.cache', 'data') },
+    data: { type: 'string', default: join(ROOT, '.cache', 'data') },
     certify: { type: 'string' },
     limits: { type: 'string', default: '0.0175,0.02,0.0225' },
   },
 });
-const unknown = positionals.find((name) => !Object.hasOwn(DATASETS, name));
+const unknown = positionals.find((name) => !QUANTISED.includes(name));
 if (unknown !== undefined) {
-  console.error(`Usage: node bench/ship-int8.mjs [${Object.keys(DATASETS).join('|')} ...] [--data DIR]`);
+  console.error(`Usage: node research/measure/ship-int8.mjs [${QUANTISED.join('|')} ...] [--data DIR]`);
   process.exit(2);
 }
 
@@ -36,7 +37,7 @@ async function unseen(network, dataset) {
   return tensorsOf(await readImages(network, values.data, dataset, 'test')).filter((_, i) => i % 2 === 0);
 }
 
-/** Times are this machine's at this moment; bench/int8.mjs measures them. */
+/** Times are this machine's at this moment; `npm run reproduce` measures them. */
 function untimed(policy) {
   const { latency: _, ...expected } = policy.expected;
   return { ...policy, expected: { ...expected, latencyReduction: 0 } };
@@ -71,8 +72,6 @@ async function ship(folder, dataset) {
   await network.release();
 }
 
-for (const dataset of positionals.length > 0 ? positionals : Object.keys(DATASETS)) {
-  for (const name of readdirSync(MODELS).filter((each) => each.startsWith(`${dataset}-`))) {
-    if (existsSync(join(MODELS, name, 'model.onnx'))) await ship(join(MODELS, name), dataset);
-  }
+for (const dataset of positionals.length > 0 ? positionals : QUANTISED) {
+  for (const name of SETS[dataset].networks) await ship(join(MODELS, name), dataset);
 }

@@ -1,31 +1,32 @@
 // Calibrates the plain networks on the even-numbered test images and measures the policies on the odd-numbered ones, next
-// to simple baselines at the same certified limit. Writes the tables of docs/calibration.md.
-//   node bench/calibration.mjs                     all three data sets
-//   node bench/calibration.mjs mnist               only this one
-//   node bench/calibration.mjs mnist --model DIR   another network on its images
-//   node bench/calibration.mjs --latency           only the times of policies from an earlier run
-//   node bench/calibration.mjs --page              only the page, from earlier measurements
+// to simple baselines at the same certified limit. Writes the tables of docs/lab/calibration.md.
+//   node research/measure/calibration/measure.mjs                     all three data sets
+//   node research/measure/calibration/measure.mjs mnist               only this one
+//   node research/measure/calibration/measure.mjs mnist --model DIR   another network on its images
+//   node research/measure/calibration/measure.mjs --latency           only the times of policies from an earlier run
+//   node research/measure/calibration/measure.mjs --page              only the page, from earlier measurements
 
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { NativeBackend } from '../dist/backends/native.js';
-import { calibrateItems } from '../dist/calibrate/calibrate-items.js';
-import { latencyReduction, Stopwatch } from '../dist/calibrate/latency.js';
-import { split } from '../dist/calibrate/split.js';
-import { compileModel } from '../dist/model/compile.js';
-import { loadModel } from '../dist/model/load.js';
-import { argMax } from '../dist/numeric/softmax.js';
-import { bindFeeds } from '../dist/session/feeds.js';
-import { decodeExits } from '../dist/skip/head-codec.js';
-import { baselines, fullAnswers, mean } from './calibration/baselines.mjs';
-import { writeTables } from './calibration/page.mjs';
-import { DATASETS, modelFolders, open, readImages } from './reproduction/networks.mjs';
+import { modelFolders, open, ROOT, readImages } from '../../../bench/networks.mjs';
+import { NativeBackend } from '../../../dist/backends/native.js';
+import { calibrateItems } from '../../../dist/calibrate/calibrate-items.js';
+import { latencyReduction, Stopwatch } from '../../../dist/calibrate/latency.js';
+import { split } from '../../../dist/calibrate/split.js';
+import { compileModel } from '../../../dist/model/compile.js';
+import { loadModel } from '../../../dist/model/load.js';
+import { argMax } from '../../../dist/numeric/softmax.js';
+import { bindFeeds } from '../../../dist/session/feeds.js';
+import { decodeExits } from '../../../dist/skip/head-codec.js';
+import { baselines, fullAnswers, mean } from './baselines.mjs';
+import { writeTables } from './page.mjs';
 
-const BENCH = dirname(fileURLToPath(import.meta.url));
-const RESULTS = join(BENCH, 'calibration.json');
+const HERE = dirname(fileURLToPath(import.meta.url));
+const RESULTS = join(HERE, 'calibration.json');
+const SETS = ['cifar10', 'fashion-mnist', 'mnist'];
 const RULE = { limit: 0.01, delta: 0.05 };
 const SEED = 1;
 /** Limits on the timed part: each image runs with the policy and in full. */
@@ -34,7 +35,7 @@ const TIMED = { items: 2000, milliseconds: 15_000 };
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
-    data: { type: 'string', default: join(BENCH, '..', '.cache', 'data') },
+    data: { type: 'string', default: join(ROOT, '.cache', 'data') },
     model: { type: 'string' },
     latency: { type: 'boolean', default: false },
     page: { type: 'boolean', default: false },
@@ -86,7 +87,7 @@ async function measure(dataset, folder) {
   const report = {
     dataset,
     network: basename(folder),
-    folder: relative(BENCH, folder),
+    folder: relative(HERE, folder),
     seconds: Math.round(seconds),
     promise: policy.promise,
     test: odd.length,
@@ -118,7 +119,7 @@ async function measure(dataset, folder) {
 
 /** Times of the policy and of the full network, alternating on the same images. */
 async function time({ dataset, folder, policy }) {
-  const { program, odd, backend } = await openNetwork(dataset, join(BENCH, folder));
+  const { program, odd, backend } = await openNetwork(dataset, join(HERE, folder));
   const stopwatch = new Stopwatch(backend, program, []);
   const inputs = odd.map(({ input }) => input);
   const latency = stopwatch.time(decodeExits(policy.heads), inputs, TIMED);
@@ -128,7 +129,7 @@ async function time({ dataset, folder, policy }) {
 }
 
 const reports = existsSync(RESULTS) ? JSON.parse(readFileSync(RESULTS, 'utf8')) : {};
-const names = positionals.length > 0 ? positionals : Object.keys(DATASETS);
+const names = positionals.length > 0 ? positionals : SETS;
 const save = () => writeFileSync(RESULTS, `${JSON.stringify(reports, null, 1)}\n`);
 for (const name of values.page ? [] : names) {
   if (!values.latency) {
@@ -139,4 +140,4 @@ for (const name of values.page ? [] : names) {
   const { policy: _, promise: __, ...shown } = reports[name] ?? {};
   console.log(JSON.stringify(shown, null, 1));
 }
-writeTables(join(BENCH, '..', 'docs', 'calibration.md'), Object.values(reports));
+writeTables(join(ROOT, 'docs', 'lab', 'calibration.md'), Object.values(reports));

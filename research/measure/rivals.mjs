@@ -1,8 +1,10 @@
 // Simpler ways to choose a depth in the gated network: one threshold for all exits, a random exit, a static choice.
+
+import { open } from '../../bench/networks.mjs';
 import { argMax, softmax } from '../../dist/numeric/softmax.js';
 import { mean } from '../../dist/numeric/statistics.js';
-import { sum } from '../reproduction/choices.mjs';
-import { open } from '../reproduction/networks.mjs';
+
+export const sum = (values) => values.reduce((total, value) => total + value, 0);
 
 /** Thresholds for ordinary early exit. */
 export const THRESHOLDS = [0.7, 0.8, 0.9, 0.95, 0.98, 0.99];

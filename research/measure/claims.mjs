@@ -1,6 +1,7 @@
 // The claims about the protocol's networks, and whether the measurements support them.
+
+import { SETS } from '../../bench/networks.mjs';
 import { mean } from '../../dist/numeric/statistics.js';
-import { SETS } from './runs.mjs';
 
 /** Minimum accuracy of the plain twin, averaged over seeds. */
 const STRONG = { cifar10: 0.93, 'fashion-mnist': 0.935, imagenette: 0.9 };

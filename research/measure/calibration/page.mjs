@@ -1,5 +1,5 @@
-// Writes the measured tables of docs/calibration.md.
-import { fillPage, table } from '../page.mjs';
+// Writes the measured tables of docs/lab/calibration.md.
+import { fillPage, table } from '../../../bench/harness.mjs';
 
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
 const ms = (value) => value.toFixed(3);

@@ -2,7 +2,7 @@
 Accuracy of a float network, of its 8-bit form by `residual-skip quantize`, and of that by onnxruntime's own static quantiser
 (QDQ, uint8 activations by extremes, int8 weights by channel) on the same images. onnxruntime runs all three.
 
-    python3 bench/quantization.py MODEL_FOLDER QUANTISED.onnx CALIBRATION_IMAGES LABELLED_IMAGES [--classes 1,218,...]
+    python3 research/measure/quantization.py MODEL_FOLDER QUANTISED.onnx CALIBRATION_IMAGES LABELLED_IMAGES [--classes 1,218,...]
 
 The images are in one folder for each class, in the order of the model's classes, or of the indices in --classes.
 Needs onnx, onnxruntime, numpy and Pillow (Debian: python3-onnx python3-onnxruntime python3-numpy python3-pil).

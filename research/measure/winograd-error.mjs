@@ -1,5 +1,5 @@
-// Error of Winograd convolution F(4x4, 3x3) for several interpolation points; the table of docs/performance.md.
-//   node bench/winograd-error.mjs [DRAWS]
+// Error of Winograd convolution F(4x4, 3x3) for several interpolation points; the table of docs/lab/performance.md.
+//   node research/measure/winograd-error.mjs [DRAWS]
 // For each number of channels and kind of data: the largest error compared with double-precision sums, divided by the largest
 // error of direct convolution in float32; the mean of several draws. It reimplements native/kernels/winograd-inl.h and
 // winograd_pack.cc in float32 with variable points.

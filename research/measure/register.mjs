@@ -1,12 +1,13 @@
 // Certifies policies on the validation part for the gated networks that research/protocol.py has finished, and writes model
-// cards that register them by hash and date. `npm run reproduce -- --protocol DIR` reads the test set only if the cards are
+// cards that register them by hash and date. reproduce.mjs reads the test set only if the cards are
 // committed.
-//   node bench/register.mjs DIR [--cards DIR] [--again]
+//   node research/measure/register.mjs DIR [--cards DIR] [--again]
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { SETS } from '../../bench/networks.mjs';
 import {
   CARDS,
   cardName,
@@ -15,18 +16,17 @@ import {
   policyFile,
   readRuns,
   registrationOf,
-  SETS,
   validationPath,
-} from './protocol/runs.mjs';
+} from './runs.mjs';
 
-const MAIN = resolve(dirname(fileURLToPath(import.meta.url)), '..', 'dist', 'cli', 'main.js');
+const MAIN = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..', 'dist', 'cli', 'main.js');
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: { cards: { type: 'string', default: CARDS }, again: { type: 'boolean', default: false } },
 });
 if (positionals.length !== 1) {
-  console.error('Usage: node bench/register.mjs DIR [--cards DIR] [--again]');
+  console.error('Usage: node research/measure/register.mjs DIR [--cards DIR] [--again]');
   process.exit(2);
 }
 const [folder] = positionals;

@@ -1,39 +1,64 @@
-// Opens the networks and test images of one data set, to run on one thread.
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+// The data sets, the shipped networks for each, and how they are opened to run on one thread.
+import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Work } from '../../dist/classify/work.js';
-import { openClassifier } from '../../dist/cli/classifier.js';
-import { takeEvenly } from '../../dist/data/dataset.js';
+import { Work } from '../dist/classify/work.js';
+import { openClassifier } from '../dist/cli/classifier.js';
+import { takeEvenly } from '../dist/data/dataset.js';
 
-const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..');
+export const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '..');
 const SILENT = { err: () => {} };
+const IDX = { test: 't10k-images-idx3-ubyte.gz', train: 'train-images-idx3-ubyte.gz' };
 
-/** Data sets with the paths of their test and training images in the data folder. */
-export const DATASETS = {
-  cifar10: { title: 'CIFAR-10', test: 'test', train: 'train' },
+/**
+ * Data sets: paths in their folder below that of all data; the shipped networks, a plain one and its twin that skips; and which
+ * share of the plain one's time skipping must save, in the mean.
+ */
+export const SETS = {
+  cifar10: {
+    title: 'CIFAR-10',
+    test: 'test',
+    train: 'train',
+    networks: ['cifar10-resnet14', 'cifar10-resnet14-gated'],
+    cut: 0.35,
+  },
   'fashion-mnist': {
     title: 'Fashion-MNIST',
-    test: 't10k-images-idx3-ubyte.gz',
-    train: 'train-images-idx3-ubyte.gz',
+    ...IDX,
+    networks: ['fashion-mnist-resnet26', 'fashion-mnist-resnet26-gated'],
+    cut: 0.35,
   },
-  mnist: { title: 'MNIST', test: 't10k-images-idx3-ubyte.gz', train: 'train-images-idx3-ubyte.gz' },
+  imagenette: {
+    title: 'Imagenette',
+    test: 'test',
+    train: 'train',
+    networks: ['imagenette-resnet18', 'imagenette-resnet18-gated'],
+    cut: 0.35,
+  },
+  mnist: {
+    title: 'MNIST',
+    ...IDX,
+    networks: ['mnist-resnet20', 'mnist-resnet20-gated'],
+    cut: 0.3,
+  },
+  sst2: {
+    title: 'SST-2',
+    test: 'test.tsv',
+    train: 'train.tsv',
+    validation: 'dev.tsv',
+    networks: ['sst2-encoder', 'sst2-encoder-gated'],
+    cut: 0.35,
+  },
 };
 
-/** Data sets of the networks with gates, in the order of the page; research/protocol.py made the others' networks. */
-export const REPRODUCED = ['mnist'];
-
-/** The folders of a data set's plain twin and gated network. */
+/** The folders of a data set's plain network and of its twin that skips. */
 export function modelFolders(dataset) {
-  const models = join(ROOT, 'models');
-  const gated = readdirSync(models).find((name) => name.startsWith(`${dataset}-`) && name.endsWith('-gated'));
-  if (!gated)
-    throw new Error(`models/ holds no gated network for ${dataset}: python3 research/train.py ${dataset}`);
-  return { plain: join(models, gated.slice(0, -'-gated'.length)), gated: join(models, gated) };
+  const [plain, skipping] = SETS[dataset].networks.map((name) => join(ROOT, 'models', name));
+  return { plain, skipping };
 }
 
-/** Opens a network with a policy: a SkipPolicy, 'model' or 'full'. */
+/** Opens a network with a policy: a SkipPolicy, a file, 'model' or 'full'. */
 export function open(folder, policy, options = {}) {
   return openClassifier(folder, { policy, threads: 1, ...options }, SILENT);
 }
@@ -47,13 +72,13 @@ export async function readImagesOf(classifier, path, limit = Number.POSITIVE_INF
   return images;
 }
 
+/** The path of one part of a data set. */
+export const partPath = (dataFolder, dataset, part) => join(dataFolder, dataset, SETS[dataset][part]);
+
 /** Images of one part of a data set, in the format of readImagesOf. */
 export async function readImages(classifier, dataFolder, dataset, part, limit) {
-  const path = join(dataFolder, dataset, DATASETS[dataset][part]);
-  if (!existsSync(path)) {
-    const from = dataset === 'cifar10' ? ' --from DIR' : '';
-    throw new Error(`${path} is not there: node scripts/fetch-data.mjs ${dataset}${from} --to ${dataFolder}`);
-  }
+  const path = partPath(dataFolder, dataset, part);
+  if (!existsSync(path)) throw new Error(`${path} is not there; --data names the folder of the data sets`);
   return readImagesOf(classifier, path, limit);
 }
 

@@ -4,15 +4,9 @@ import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { DATASETS } from '../reproduction/networks.mjs';
+import { SETS } from '../../bench/networks.mjs';
 
-export const CARDS = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..', 'research', 'cards');
-
-export const SETS = {
-  ...DATASETS,
-  imagenette: { title: 'Imagenette', test: 'test', train: 'train' },
-  sst2: { title: 'SST-2', test: 'test.tsv', train: 'train.tsv', validation: 'dev.tsv' },
-};
+export const CARDS = resolve(dirname(fileURLToPath(import.meta.url)), '..', 'cards');
 
 /** What certifies policies: a data set that research/protocol.py writes into its folder. */
 export const validationPath = (folder, dataset) =>
@@ -36,12 +30,16 @@ export const isText = (dataset) => SETS[dataset].test.endsWith('.tsv');
 const readJson = (file) => JSON.parse(readFileSync(file, 'utf8'));
 const sha256 = (data) => createHash('sha256').update(data).digest('hex');
 
-/** All planned runs in a folder of protocol.py; `result` is missing until a run is finished. */
+/**
+ * All planned runs in a folder of protocol.py, but for networks with gates, which `npm run reproduce` measures; `result` is
+ * missing until a run is finished.
+ */
 export function readRuns(folder) {
   const file = join(folder, 'plan.json');
   if (!existsSync(file))
     throw new Error(`${folder} has no plan.json: python3 research/protocol.py --to ${folder}`);
-  return readJson(file).map((run) => {
+  const compared = readJson(file).filter(({ role }) => role !== 'gates');
+  return compared.map((run) => {
     const own = join(folder, run.dataset, `${run.role}-seed${run.seed}`);
     const result = join(own, 'result.json');
     return { ...run, folder: own, result: existsSync(result) ? readJson(result) : undefined };
@@ -61,7 +59,7 @@ export const cardName = ({ dataset, role, seed }) => `${dataset}-${role}-seed${s
 /** @throws Error if a policy of the run is missing */
 export function checkPolicies(run) {
   const absent = LIMITS[run.dataset].map((limit) => policyFile(run, limit)).find((file) => !existsSync(file));
-  if (absent) throw new Error(`${absent} is not there: node bench/register.mjs`);
+  if (absent) throw new Error(`${absent} is not there: node research/measure/register.mjs`);
 }
 
 /**
@@ -72,7 +70,7 @@ export function checkPolicies(run) {
 export function checkRegistered(run, cards = CARDS) {
   checkPolicies(run);
   const name = cardName(run);
-  const how = `node bench/register.mjs, commit ${join(cards, name)}, and only then read the test set`;
+  const how = `node research/measure/register.mjs, commit ${join(cards, name)}, and only then read the test set`;
   let card;
   try {
     card = execFileSync('git', ['-C', cards, 'show', `HEAD:./${name}`], { encoding: 'utf8', stdio: 'pipe' });

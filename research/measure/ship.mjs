@@ -1,13 +1,14 @@
 // Copies a data set's first twin and gated network from the folder of research/protocol.py to models/, the latter with its
-// registered policy, and writes their model cards. The figures are from bench/protocol.json, so measure first:
-// npm run reproduce -- --protocol DIR
-//   node bench/ship.mjs DIR DATASET
+// registered policy, and writes their model cards. The figures are from research/measure/protocol.json, so measure first:
+// node research/measure/reproduce.mjs DIR
+//   node research/measure/ship.mjs DIR DATASET
 import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { cardName, checkRegistered, isText, LIMITS, policyFile, readRuns, SETS } from './protocol/runs.mjs';
+import { SETS } from '../../bench/networks.mjs';
+import { cardName, checkRegistered, isText, LIMITS, policyFile, readRuns } from './runs.mjs';
 
-const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
+const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..');
 const FILES = ['model.onnx', 'config.json', 'preprocessor_config.json', 'tokenizer.json', 'reference.json'];
 const SOURCES = {
   cifar10: 'Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009',
@@ -18,10 +19,10 @@ const SOURCES = {
 
 const [folder, dataset] = process.argv.slice(2);
 if (!Object.hasOwn(SOURCES, dataset ?? '')) {
-  console.error(`Usage: node bench/ship.mjs DIR ${Object.keys(SOURCES).join('|')}`);
+  console.error(`Usage: node research/measure/ship.mjs DIR ${Object.keys(SOURCES).join('|')}`);
   process.exit(2);
 }
-const { reports } = JSON.parse(readFileSync(join(ROOT, 'bench', 'protocol.json'), 'utf8'));
+const { reports } = JSON.parse(readFileSync(join(ROOT, 'research', 'measure', 'protocol.json'), 'utf8'));
 const report = reports.find((one) => one.dataset === dataset);
 const [limit] = LIMITS[dataset];
 const percent = (share, digits = 2) => `${(100 * share).toFixed(digits)} %`;
@@ -81,7 +82,7 @@ output \`logits\` [batch, ${classes}]. Trained by \`research/protocol.py\` (seed
 
 ${text}
 
-All networks of the protocol, their seeds and the plain networks of the same cost: \`docs/protocol.md\`.
+All networks of the protocol, their seeds and the plain networks of the same cost: \`docs/lab/protocol.md\`.
 
 Data: ${data} (${SOURCES[dataset]}).
 `;

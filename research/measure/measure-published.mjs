@@ -1,17 +1,17 @@
 // Measures a policy for a network that others trained, on images that neither fitted nor certified it, and stores the figures
-// for the claims of docs/protocol.md. Read these images only once, when there is nothing left to choose.
-//   node bench/published.mjs CLAIM POLICY --model MODEL --data REST [--original MODEL]
-// CLAIM is a key of bench/protocol/published.mjs. --original is the network that MODEL was adapted from; changed answers are
+// for the claims of docs/lab/protocol.md. Read these images only once, when there is nothing left to choose.
+//   node research/measure/measure-published.mjs CLAIM POLICY --model MODEL --data REST [--original MODEL]
+// CLAIM is a key of published.mjs. --original is the network that MODEL was adapted from; changed answers are
 // counted against it. The images need labels if the claim is about accuracy.
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { itemsOfPath } from '../dist/classify/images.js';
-import { latencyOf, pairedChange } from '../dist/measure/statistics.js';
-import { argMax } from '../dist/numeric/softmax.js';
-import { mean } from '../dist/numeric/statistics.js';
-import { PUBLISHED, publishedClaims, readPublished, writePublished } from './protocol/published.mjs';
-import { alternate } from './reproduction/measure.mjs';
-import { open } from './reproduction/networks.mjs';
+import { alternate } from '../../bench/harness.mjs';
+import { open } from '../../bench/networks.mjs';
+import { itemsOfPath } from '../../dist/classify/images.js';
+import { latencyOf, pairedChange } from '../../dist/measure/statistics.js';
+import { argMax } from '../../dist/numeric/softmax.js';
+import { mean } from '../../dist/numeric/statistics.js';
+import { PUBLISHED, publishedClaims, readPublished, writePublished } from './published.mjs';
 
 /** Number of timed images. */
 const TIMED = 500;
@@ -24,7 +24,7 @@ const [name, policy] = positionals;
 const { model, data, original = model } = values;
 if (!Object.hasOwn(PUBLISHED, name) || !policy || !model || !data) {
   console.error(
-    `Usage: node bench/published.mjs ${Object.keys(PUBLISHED).join('|')} POLICY --model MODEL --data REST [--original MODEL]`,
+    `Usage: node research/measure/measure-published.mjs ${Object.keys(PUBLISHED).join('|')} POLICY --model MODEL --data REST [--original MODEL]`,
   );
   process.exit(2);
 }
