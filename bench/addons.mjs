@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { nativeInfo } from '../dist/backends/native.js';
-import { compareSessions, feedsOf } from './sessions.mjs';
+import { compareSessions, feedsOf } from './harness.mjs';
 
 const ROOT = resolve(import.meta.dirname, '..');
 const TURNS = 101;

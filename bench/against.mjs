@@ -8,8 +8,7 @@ import { cpSync, existsSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { table } from './page.mjs';
-import { compareSessions, feedsOf } from './sessions.mjs';
+import { compareSessions, feedsOf, table } from './harness.mjs';
 
 const ROOT = resolve(import.meta.dirname, '..');
 const PARTS = ['dist', 'package.json', 'build/Release/residual_skip.node'];

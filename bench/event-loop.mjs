@@ -5,7 +5,7 @@
 import { resolve } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
-import { feedsOf, median, timed } from './sessions.mjs';
+import { feedsOf, median, timed } from './harness.mjs';
 
 const [model, seconds = '5', dist = 'dist'] = process.argv.slice(2);
 if (model === undefined) {

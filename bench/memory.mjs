@@ -6,7 +6,7 @@
 // `overlapping` the additional memory of 16 concurrent runs compared with consecutive ones.
 import { parseArgs } from 'node:util';
 import { InferenceSession } from '../dist/index.js';
-import { feedsOf } from './sessions.mjs';
+import { feedsOf } from './harness.mjs';
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,

@@ -1,113 +1,209 @@
-// Measures the shipped gated networks against their plain twins on whole test sets, one image at a time on one thread;
-// checks the claims about them, and writes docs/reproduction.md. Fetch the data first (scripts/fetch-data.mjs). If the
-// peers are installed (cd bench && npm ci --ignore-scripts), onnxruntime-node is measured too.
-//   npm run reproduce                          all data sets; exits with 1 if a claim fails
-//   npm run reproduce -- mnist                 only this one; the page is not written
-//   npm run reproduce -- mnist --limit 200     a trial: nothing is claimed for a part of the test set
-//   npm run reproduce -- --page                only the page, from bench/reproduction.json
-//   npm run reproduce -- --protocol DIR        the networks finished by training/protocol.py in DIR; writes docs/protocol.md. First
-//                                              register the policies (bench/register.mjs) and, unless with --part validation, commit them
-import { readFileSync, writeFileSync } from 'node:fs';
+// Measures the shipped networks on whole test sets, one item at a time on one thread, and checks what they claim. MNIST is
+// fetched; the other data sets are measured where --data has them. If the peers are installed (cd bench && npm ci
+// --ignore-scripts), onnxruntime-node is measured too.
+//   npm run reproduce                           exits with 1 if a claim fails, and names it
+//   npm run reproduce -- --data DIR             DIR has cifar10, fashion-mnist, imagenette, mnist, sst2, or some of them
+//   npm run reproduce -- mnist --limit 200      a trial of one data set: nothing is claimed of a part of the test items
+import { execFileSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
 import { cpus } from 'node:os';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { processIo, startProgress } from '../dist/cli/io.js';
-import { reproduceProtocol } from './protocol/reproduce.mjs';
-import { SETS } from './protocol/runs.mjs';
-import { claimsOf } from './reproduction/claims.mjs';
-import { measure } from './reproduction/measure.mjs';
-import { REPRODUCED } from './reproduction/networks.mjs';
-import { mainTable, writePage } from './reproduction/page.mjs';
+import { latencyOf } from '../dist/measure/statistics.js';
+import { argMax } from '../dist/numeric/softmax.js';
+import { mean } from '../dist/numeric/statistics.js';
+import { cardFigures, claimsOf } from './claims.mjs';
+import { alternate, bars, table } from './harness.mjs';
+import {
+  modelFolders,
+  onnxruntime,
+  open,
+  openOnnxruntime,
+  partPath,
+  pytorchDecisions,
+  ROOT,
+  readImages,
+  SETS,
+} from './networks.mjs';
 
-const BENCH = dirname(fileURLToPath(import.meta.url));
-const RESULTS = join(BENCH, 'reproduction.json');
+/** Flags that were here once, and what does their work. */
+const GONE = {
+  protocol: 'node research/measure/reproduce.mjs DIR',
+  part: 'node research/measure/reproduce.mjs DIR --part PART',
+  cards: 'node research/measure/reproduce.mjs DIR --cards DIR',
+  page: 'nothing: the command writes no page; docs/lab/reproduction.md keeps the earlier results',
+};
+const USAGE = `Usage: npm run reproduce -- [${Object.keys(SETS).join('|')} ...] [--data DIR] [--limit N]`;
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    data: { type: 'string', default: join(BENCH, '..', '.cache', 'data') },
-    limit: { type: 'string' },
-    page: { type: 'boolean', default: false },
-    protocol: { type: 'string' },
-    part: { type: 'string', default: 'test' },
-    cards: { type: 'string' },
-  },
-});
-const limit = values.limit === undefined ? undefined : Number(values.limit);
-const known = values.protocol === undefined ? REPRODUCED : Object.keys(SETS);
-const unknown = positionals.find((name) => !known.includes(name));
-if (unknown !== undefined || (limit !== undefined && !(Number.isInteger(limit) && limit > 0))) {
-  console.error(
-    `Usage: npm run reproduce -- [${known.join('|')} ...] [--data DIR] [--limit N] [--page] ` +
-      '[--protocol DIR [--part test|validation] [--cards DIR]]',
-  );
+function refuse(message) {
+  console.error(message);
   process.exit(2);
 }
 
-/** `progress(title, total)` starts a bar, `progress.advance(count)` advances it. */
-function bars() {
-  let bar = { stop() {} };
-  const progress = (title, total) => {
-    bar.stop();
-    bar = startProgress(processIo(), total, title, true);
-  };
-  progress.advance = (count) => {
-    for (let i = 0; i < count; i++) bar.advance();
-  };
-  progress.stop = () => bar.stop();
-  return progress;
-}
-
-async function measureAll(names) {
-  const reports = [];
-  for (const name of names) {
-    const progress = bars();
-    reports.push(await measure(name, { data: values.data, limit, progress }));
-    progress.stop();
+function options() {
+  try {
+    return parseArgs({
+      allowPositionals: true,
+      options: { data: { type: 'string', default: join(ROOT, '.cache', 'data') }, limit: { type: 'string' } },
+    });
+  } catch (error) {
+    const gone = Object.keys(GONE).find((name) =>
+      process.argv.some((arg) => arg.split('=')[0] === `--${name}`),
+    );
+    return refuse(gone ? `--${gone} is gone; use ${GONE[gone]}` : `${error.message}\n${USAGE}`);
   }
-  return { cpu: cpus()[0]?.model.trim() ?? 'unknown CPU', reports };
 }
 
-if (values.protocol !== undefined) {
-  const { protocol: folder, data, part, cards, page } = values;
-  const progress = bars();
-  const failed = await reproduceProtocol({
-    folder,
-    names: positionals,
-    data,
-    part,
-    limit,
-    cards,
-    page,
-    progress,
+const { values, positionals } = options();
+const { data } = values;
+const limit = values.limit === undefined ? undefined : Number(values.limit);
+const valid = positionals.every((name) => Object.hasOwn(SETS, name));
+if (!valid || (limit !== undefined && !(Number.isInteger(limit) && limit > 0))) refuse(USAGE);
+
+const share = (flags) => mean(flags.map(Number));
+
+/** The networks of a data set, by what they are called in the report, with a policy each. */
+function runsOf({ plain, skipping }) {
+  const policy = join(skipping, 'policy.json');
+  const [small, smallPolicy] = ['model.int8.onnx', 'policy.int8.json'].map((file) => join(skipping, file));
+  const runs = {
+    plain: { title: 'the plain twin', model: plain, policy: 'full' },
+    full: { title: 'the network in full', model: skipping, policy: 'full' },
+    skipping: {
+      title: 'the network that skips',
+      model: skipping,
+      policy: existsSync(policy) ? policy : 'model',
+    },
+  };
+  if (existsSync(small))
+    runs.int8 = {
+      title: 'its 8-bit form that skips',
+      model: small,
+      policy: existsSync(smallPolicy) ? smallPolicy : 'model',
+    };
+  return runs;
+}
+
+/** Answers, saved work and decisions of a network with its policy. */
+function classifyAll(network, images, advance) {
+  return images.map(({ image, tensor }) => {
+    const { scores, trace, multiplyAdds, layers } = network.classify(tensor);
+    const answer = argMax(scores);
+    advance(1);
+    return {
+      answer,
+      right: answer === image.label,
+      ran: trace.blocks.map(({ ran }) => ran),
+      saved: trace.multiplyAddsSkipped / multiplyAdds,
+      layers: trace.layersSkipped / layers,
+    };
   });
-  progress.stop();
-  process.exit(failed === 0 ? 0 : 1);
 }
 
-const whole = positionals.length === 0 && limit === undefined;
-const results = values.page
-  ? JSON.parse(readFileSync(RESULTS, 'utf8'))
-  : await measureAll(positionals.length > 0 ? positionals : REPRODUCED);
-if (whole && !values.page) writeFileSync(RESULTS, `${JSON.stringify(results, null, 1)}\n`);
+/** What each policy promises, and how many of the items break it. */
+function promisesOf(runs, results) {
+  return Object.entries(runs).flatMap(([name, { policy }]) => {
+    if (!policy?.endsWith('.json')) return [];
+    const { promise } = JSON.parse(readFileSync(policy, 'utf8'));
+    const lost = promise.metric === 'accuracy';
+    const losses = results[name].filter(({ answer, right }, i) => {
+      const full = results.full[i];
+      return lost ? full.right && !right : answer !== full.answer;
+    }).length;
+    const what = lost ? 'right ones that are lost' : 'others than those in full';
+    return [
+      { file: policy.split('/').at(-1), what, losses, items: results[name].length, limit: promise.limit },
+    ];
+  });
+}
 
-const { cpu, reports } = results;
-console.log(mainTable(reports).replaceAll('**', ''));
+function compareDecisions(folder, gates, results) {
+  const pytorch = pytorchDecisions(folder);
+  if (!pytorch || pytorch.images !== results.length) return undefined;
+  const differing = results.flatMap(({ ran }, image) =>
+    gates.some((block, position) => pytorch.ran(image, position) !== Number(ran[block])) ? [image] : [],
+  );
+  const unexplained = differing.filter((image) => !pytorch.near.has(image)).length;
+  return { images: results.length, near: pytorch.near.size, unexplained };
+}
+
+async function measure(dataset, progress) {
+  const folders = modelFolders(dataset);
+  const runs = runsOf(folders);
+  const networks = [];
+  for (const { model, policy } of Object.values(runs)) networks.push(await open(model, policy));
+  const [first] = networks;
+  const images = await readImages(first, data, dataset, 'test', limit);
+  const results = {};
+  progress(`${dataset}: answers`, images.length * networks.length);
+  for (const [i, name] of Object.keys(runs).entries()) {
+    results[name] = classifyAll(networks[i], images, progress.advance);
+    const all = results[name];
+    runs[name].accuracy = share(all.map(({ right }) => right));
+    for (const key of ['saved', 'layers']) runs[name][key] = mean(all.map((one) => one[key]));
+  }
+  const runners = networks.map((network) => ({ run: (tensor) => network.time(tensor, 'skip').scores }));
+  const peer = onnxruntime();
+  for (const [name, folder] of peer ? Object.entries(folders) : []) {
+    runs[`onnxruntime ${name}`] = { title: `onnxruntime-node ${peer.version}, ${folder.split('/').at(-1)}` };
+    runners.push(await openOnnxruntime(peer, folder, (tensor) => first.feeds(tensor)));
+  }
+  progress(`${dataset}: times`, images.length);
+  // A session compiles for each length of a text when it first gets one; that isn't part of a text's latency.
+  if (first.model.what === 'text')
+    for (const { run } of runners) for (const { tensor } of images) await run(tensor);
+  const times = await alternate(runners, images, () => {}, progress.advance);
+  for (const [k, run] of Object.values(runs).entries())
+    Object.assign(run, { latency: latencyOf(times[k]), cpuMs: runners[k].cpuMs / images.length });
+  const gates = networks[2].blocks.filter(({ gate }) => gate).map(({ index }) => index);
+  const report = {
+    card: cardFigures(readFileSync(join(folders.skipping, 'README.md'), 'utf8')),
+    runs,
+    promises: promisesOf(runs, results),
+    decisions: compareDecisions(folders.skipping, gates, results.skipping),
+    cut: SETS[dataset].cut,
+    items: images.length,
+    isa: first.session.isa,
+  };
+  for (const network of [...networks, ...runners]) await network.release?.();
+  return report;
+}
+
+function print(dataset, { runs, items, isa }) {
+  const percent = (value, digits) => (value === undefined ? '' : `${(100 * value).toFixed(digits)} %`);
+  const rows = Object.values(runs).map(({ title, accuracy, saved, layers, latency, cpuMs }) => [
+    title,
+    percent(accuracy, 2),
+    percent(saved, 1),
+    percent(layers, 1),
+    latency.p50.toFixed(3),
+    latency.mean.toFixed(3),
+    cpuMs.toFixed(3),
+  ]);
+  const head = [`${SETS[dataset].title}, ${items} test items, ${isa}`, 'accuracy', 'multiply-adds saved'];
+  console.log(`\n${table([...head, 'layers bypassed', 'p50, ms', 'mean, ms', 'CPU, ms'], rows)}\n`);
+}
+
+const chosen = positionals.length > 0 ? positionals : Object.keys(SETS);
+if (chosen.includes('mnist') && !existsSync(partPath(data, 'mnist', 'test')))
+  execFileSync(process.execPath, [join(ROOT, 'scripts/fetch-data.mjs'), 'mnist', '--to', data], {
+    stdio: 'inherit',
+  });
+const atHand = chosen.filter((name) => existsSync(partPath(data, name, 'test')));
+const absent = chosen.filter((name) => !atHand.includes(name));
+if (positionals.length > 0 && absent.length > 0)
+  refuse(`${partPath(data, absent[0], 'test')} is not there; --data names the folder of the data sets`);
+console.log(`One item at a time on one thread of ${cpus()[0]?.model.trim() ?? 'an unknown CPU'}`);
 let failed = 0;
-for (const report of reports.filter(({ complete }) => complete)) {
-  for (const { claim, measured, holds } of claimsOf(report)) {
-    console.log(`${holds ? 'holds' : 'FAILS'}  ${report.dataset}: ${claim}: ${measured}`);
+for (const dataset of atHand) {
+  const progress = bars();
+  const report = await measure(dataset, progress);
+  progress.stop();
+  print(dataset, report);
+  for (const { claim, measured, holds } of limit === undefined ? claimsOf(report) : []) {
+    console.log(`${holds ? 'holds' : 'FAILS'}  ${SETS[dataset].title}: ${claim}: ${measured}`);
     if (!holds) failed++;
   }
 }
-if (whole) {
-  const [{ isa, peer }] = reports;
-  const beside = peer ? `; beside it onnxruntime-node ${peer}` : '';
-  await writePage(
-    join(BENCH, '..', 'docs'),
-    reports,
-    `Measured on: ${cpu}, \`isa: '${isa}'\`, one thread, batch 1${beside}.`,
-  );
-}
+if (absent.length > 0) console.log(`\nnot measured, as ${data} doesn't have them: ${absent.join(', ')}`);
 process.exitCode = failed === 0 ? 0 : 1;

@@ -15,7 +15,7 @@ import { fileURLToPath } from 'node:url';
 import { nativeInfo } from '../dist/backends/native.js';
 import { INK, renderChart } from '../dist/report/charts.js';
 import { against } from './against.mjs';
-import { fillPage, standalone, table } from './page.mjs';
+import { fillPage, standalone, table } from './harness.mjs';
 
 const BENCH = dirname(fileURLToPath(import.meta.url));
 const RESULTS = join(BENCH, 'results.json');
@@ -103,8 +103,10 @@ function multiplyAddsOf(network) {
 
 /** Measures two concurrent runs. */
 function measureConcurrency(network) {
-  const args = [join(BENCH, 'concurrency.mjs'), join(BENCH, 'models', `${network}.onnx`)];
-  const result = JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8' }));
+  const model = join(BENCH, 'models', `${network}.onnx`);
+  const args = [join(BENCH, 'cases.mjs'), 'concurrency', model, '--json'];
+  const [one, two] = JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8' }));
+  const result = { oneMs: one.ms, twoMs: two.ms, throughput: (2 * one.ms) / two.ms };
   console.log(`${network}, two runs at once: ${result.throughput.toFixed(2)} times the throughput of one`);
   return { network, concurrency: result };
 }
@@ -122,9 +124,11 @@ function measureAll(networks) {
   }
   if (itemOnly) return results;
   if (networks.includes('resnet32')) {
-    const all = 'onnxruntime-node,onnxruntime-web,tfjs-wasm,reference';
+    const peers = ['--peers', 'onnxruntime-node,onnxruntime-web,reference', '--rounds', '24'];
+    const args = [join(BENCH, 'tfjs.mjs'), modelOf('resnet32').file, ...peers];
     results.push({
-      ...measure('resnet32', settingsOf(isas)[0], all, 24),
+      network: 'resnet32',
+      ...JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8' })),
       peers: true,
       multiplyAdds: multiplyAddsOf('resnet32'),
     });

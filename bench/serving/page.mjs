@@ -2,7 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { INK, renderChart } from '../../dist/report/charts.js';
-import { standalone, table } from '../page.mjs';
+import { standalone, table } from '../harness.mjs';
 
 const DOCS = join(import.meta.dirname, '..', '..', 'docs');
 const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;

@@ -42,13 +42,18 @@ export function addBenchCommand(program: Command, io: Io): void {
     .option('--shape <shape>', SHAPE_HELP, collectShape)
     .option('--json', 'print JSON')
     .action((model: string, options: BenchCommandOptions) => bench(model, options, io));
-  program.command(WORKER_COMMAND, { hidden: true }).action(serveBenchWorker);
+  program.command(WORKER_COMMAND, { hidden: true }).action(() => serveBenchWorker());
 }
 
 function peerNames(text: string): string[] {
   const names = text.split(',').filter((name) => name !== '');
   const unknown = names.filter((name) => !(PEERS as readonly string[]).includes(name));
   if (unknown.length === 0) return names;
+  if (unknown.includes('tfjs-wasm')) {
+    throw new InvalidArgumentError(
+      'The peer tfjs-wasm has moved: node bench/tfjs.mjs MODEL, in a checkout of residual-skip.',
+    );
+  }
   throw new InvalidArgumentError(`There is no peer ${unknown.join(', ')}; expected ${PEERS.join(', ')}.`);
 }
 

@@ -10,7 +10,6 @@ import { Tensor } from '../tensor/tensor.js';
 import { packageVersion } from '../util/version.js';
 import { importPeer } from './import-peer.js';
 import { type BenchInput, benchInputs, type Runner, type RunnerConfig, type Runtime } from './runner.js';
-import { openTfjs } from './tfjs.js';
 
 type Open = (config: RunnerConfig, inputs: BenchInput[]) => Promise<Runtime>;
 
@@ -19,10 +18,9 @@ const RUNTIMES: Record<string, Open> = {
   reference: (config, inputs) => openOwn('reference', config, inputs),
   'onnxruntime-node': (config, inputs) => openOnnxruntime('onnxruntime-node', config, inputs),
   'onnxruntime-web': (config, inputs) => openOnnxruntime('onnxruntime-web', config, inputs),
-  'tfjs-wasm': (config, inputs) => openTfjs(config, inputs),
 };
 
-export const PEERS = ['reference', 'onnxruntime-node', 'onnxruntime-web', 'tfjs-wasm'] as const;
+export const PEERS = ['reference', 'onnxruntime-node', 'onnxruntime-web'] as const;
 
 /** The runtime that `config.runner` names. */
 export async function openRuntime(config: RunnerConfig): Promise<Runtime> {

@@ -4,7 +4,7 @@
  */
 import { ResidualSkipError } from '../errors.js';
 import { openRuntime } from './peers.js';
-import type { RunnerConfig } from './runner.js';
+import type { RunnerConfig, Runtime } from './runner.js';
 
 export type WorkerRequest =
   | { readonly load: RunnerConfig }
@@ -14,14 +14,15 @@ export type WorkerReply =
   | { readonly times: readonly number[]; readonly rssMiB: number }
   | { readonly error: { code: string; message: string } };
 
-export function serveBenchWorker(): void {
+/** @param open the runtimes that a configuration may name; a script of its own may know others */
+export function serveBenchWorker(open: (config: RunnerConfig) => Promise<Runtime> = openRuntime): void {
   let run: (() => Promise<void>) | undefined;
   const reply = (message: WorkerReply) => process.send?.(message);
   process.on('disconnect', () => process.exit(0));
   process.on('message', async (request: WorkerRequest) => {
     try {
       if ('load' in request) {
-        const runtime = await openRuntime(request.load);
+        const runtime = await open(request.load);
         const start = performance.now();
         const runner = await runtime.load();
         const loaded = performance.now();

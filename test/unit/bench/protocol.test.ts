@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-const BENCH = join(__dirname, '../../../bench/protocol');
+const BENCH = join(__dirname, '../../../research/measure');
 
 /** What an expression over a module's exports gives; `input` is bound to the value of that name. */
 function evaluate(module: string, expression: string, input: unknown): unknown {

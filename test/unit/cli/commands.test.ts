@@ -424,6 +424,19 @@ describe('what goes wrong', () => {
     expect(JSON.parse(json.err)).toMatchObject({ error: { code: 'INVALID_ARGUMENT' } });
   });
 
+  test('a peer that has moved out of the command is answered with where it is', async () => {
+    expect(await cli('bench', plain, '--peers', 'onnxruntime-node,tfjs-wasm')).toMatchObject({
+      code: 2,
+      err: expect.stringContaining('tfjs-wasm has moved: node bench/tfjs.mjs MODEL'),
+    });
+    expect(await cli('bench', plain, '--peers', 'none')).toMatchObject({
+      code: 2,
+      err: expect.stringContaining(
+        'There is no peer none; expected reference, onnxruntime-node, onnxruntime-web.',
+      ),
+    });
+  });
+
   test('help and version go to the output, and nothing at all shows the help', async () => {
     const version = (JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string })
       .version;
