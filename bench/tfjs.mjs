@@ -14,7 +14,7 @@ import { benchInputs } from '../dist/measure/runner.js';
 import { serveBenchWorker } from '../dist/measure/worker.js';
 import { compileModel } from '../dist/model/compile.js';
 import { loadModel } from '../dist/model/load.js';
-import { NONE } from '../dist/model/program.js';
+import { NONE } from '../dist/model/program/program.js';
 
 const RUNNER = 'tfjs-wasm';
 
