@@ -1,4 +1,4 @@
-// Makes the tables and the chart of docs/performance.md: alternates this package with onnxruntime-node over networks,
+// Makes the tables and the chart of docs/performance.md and docs/lab/performance.md: alternates this package with onnxruntime-node over networks,
 // batches, threads and instruction sets, and times two concurrent runs. First build, export the networks
 // (bench/export_models.py), and install the peers (cd bench && npm ci --ignore-scripts).
 //   npm run bench                 measure everything, write bench/results.json and the page
@@ -278,12 +278,14 @@ async function writePage(results) {
   fillPage(join(DOCS, 'performance.md'), {
     machine: `${cpu}, ${availableParallelism()} CPUs; peak of one core, measured in the same run: ${peak}.`,
     main: mainTables(results),
+  });
+  fillPage(join(DOCS, 'lab', 'performance.md'), {
     scaling: scalingTable(results, best),
     concurrency: concurrencyTable(results),
     peers: peersTable(results),
     load: loadTable(results),
   });
-  writeFileSync(join(DOCS, 'performance.svg'), await chart(results));
+  writeFileSync(join(DOCS, 'lab', 'performance.svg'), await chart(results));
   const isHeadline = (r) =>
     r.network === 'resnet32' && !r.peers && r.isa === best && r.batch === 1 && r.threads === 1;
   const ratio = results.find(isHeadline)?.ratios[ORT].toFixed(2);

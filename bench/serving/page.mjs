@@ -181,8 +181,8 @@ function section({ threads, cpu, targetMs, changed, measured, ramp }) {
 }
 
 export async function writePage(results) {
-  const path = join(DOCS, 'serving.md');
+  const path = join(DOCS, 'lab', 'serving.md');
   const [written] = readFileSync(path, 'utf8').split(HEADING);
   writeFileSync(path, `${written}${HEADING}\n${section(results)}\n`);
-  writeFileSync(join(DOCS, 'serving.svg'), await chart(results));
+  writeFileSync(join(DOCS, 'lab', 'serving.svg'), await chart(results));
 }

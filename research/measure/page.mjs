@@ -2,7 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fillPage, standalone, table } from '../../bench/harness.mjs';
-import { SETS } from '../../bench/networks.mjs';
+import { ROOT, SETS } from '../../bench/networks.mjs';
 import { mean } from '../../dist/numeric/statistics.js';
 import { INK, renderChart } from '../../dist/report/charts.js';
 import { averaged, familyOf, gatedWork, latencyOfRole, ofRole } from './claims.mjs';
@@ -199,7 +199,7 @@ export async function writePage(docs, { published, ...results }) {
   fillPage(path, { ...Object.fromEntries(sections), ...parts });
   const cifar = results.reports.find(({ dataset }) => dataset === 'cifar10');
   if (cifar && familyOf(cifar).includes('twin') && ofRole(cifar, 'gated').length > 0)
-    fillPage(join(docs, '../README.md'), { skipping: headline(cifar) });
+    fillPage(join(ROOT, 'README.md'), { skipping: headline(cifar) });
   for (const report of results.reports) {
     const chart = await renderChart(
       curvesChart(curves(report)),

@@ -8,15 +8,19 @@ export const DOCUMENTATION = [
   'README.md',
   'demo/README.md',
   'examples/README.md',
-  ...readdirSync(join(ROOT, 'docs'))
-    .filter((name) => name.endsWith('.md'))
-    .map((name) => `docs/${name}`),
+  ...['docs', 'docs/lab'].flatMap((folder) =>
+    readdirSync(join(ROOT, folder))
+      .filter((name) => name.endsWith('.md'))
+      .map((name) => `${folder}/${name}`),
+  ),
 ];
 
 /** Pages whose commands train or measure for hours; .ci/run tests short versions of some. */
-export const MEASURING = ['adapt', 'calibration', 'performance', 'protocol', 'reproduction'].map(
-  (name) => `docs/${name}.md`,
-);
+export const MEASURING = [
+  'adapt',
+  'performance',
+  ...['calibration', 'protocol', 'quantization', 'reproduction'].map((name) => `lab/${name}`),
+].map((name) => `docs/${name}.md`);
 
 /** A fenced block of a Markdown page. */
 export interface Snippet {

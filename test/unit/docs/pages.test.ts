@@ -42,6 +42,15 @@ describe('links', () => {
   });
 });
 
+describe('pages on how to use it', () => {
+  it.each(DOCUMENTATION.filter((page) => /^docs\/(?!lab\/|api\.md)/.test(page)))(
+    '%s has at most 150 lines',
+    (page) => {
+      expect(textOf(page).trimEnd().split('\n').length).toBeLessThanOrEqual(150);
+    },
+  );
+});
+
 describe('commands that take hours', () => {
   it.each(MEASURING)('%s names scripts that exist', (page) => {
     const { scripts } = JSON.parse(textOf('package.json'));
@@ -106,11 +115,11 @@ describe('figures of the README', () => {
     expect(readme).toContain(`[${ratio!.replace('x', '')} times as fast as on onnxruntime-node]`);
   });
 
-  it('are those of docs/protocol.md, whose first section is that of CIFAR-10', () => {
+  it('are those of docs/lab/protocol.md, whose first section is that of CIFAR-10', () => {
     const claim = 'CIFAR-10 | the mean latency is cut by at least 35 %';
-    expect(readme).toContain(`the mean latency [by ${row('docs/protocol.md', claim)[1]}]`);
+    expect(readme).toContain(`the mean latency [by ${row('docs/lab/protocol.md', claim)[1]}]`);
     // Without the smallest and the largest of several seeds.
-    const accuracy = (name: string) => row('docs/protocol.md', name)[2]!.replace(/ \(.*/, '');
+    const accuracy = (name: string) => row('docs/lab/protocol.md', name)[2]!.replace(/ \(.*/, '');
     expect(readme).toContain(`an accuracy of ${accuracy('gated')} instead of ${accuracy('twin')}`);
     for (const rival of ['plain-thin', 'plain-1-1-1-2'])
       expect(readme).toContain(`is right on ${accuracy(rival)}`);
