@@ -1,14 +1,29 @@
 // Compiles lib/ into dist/: CommonJS, with index.mjs as the entry point for ES modules. Writes the JSON schemas of policies
 // and audit records. Then builds the server, which imports the library as users do. Comments are kept in declarations
-// only. The library's types are checked by `npm run typecheck` alone, which takes most of a compiler's time.
+// only. The library's types are checked by `npm run typecheck` alone, which takes most of a compiler's time. Does nothing where
+// nothing changed: npm runs it twice, for the checkout and for the server's link to it.
 import { execFile, execFileSync } from 'node:child_process';
-import { rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { z } from 'zod';
 
 const require = createRequire(import.meta.url);
 const tsc = require.resolve('typescript/bin/tsc');
+
+const SETTINGS = ['tsconfig.json', 'tsconfig.build.json', 'server/tsconfig.json', 'package-lock.json'];
+/** Written last. */
+const BUILT = 'server/dist/index.js';
+
+/** A folder and all in it; its time changes with the names in it. */
+const within = (folder) => [
+  folder,
+  ...readdirSync(folder, { recursive: true }).map((name) => join(folder, name)),
+];
+const sources = [...['lib', 'server/src'].flatMap(within), ...SETTINGS, import.meta.filename];
+const isBuilt = existsSync('dist') && existsSync(BUILT);
+if (isBuilt && sources.every((path) => statSync(path).mtimeMs < statSync(BUILT).mtimeMs)) process.exit();
 
 rmSync('dist', { recursive: true, force: true });
 await Promise.all(

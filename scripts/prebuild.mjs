@@ -4,8 +4,8 @@
 //   node scripts/prebuild.mjs TARGET...    for other platforms: with Zig's Clang and CMakeLists.txt, by cmake-js
 //   node scripts/prebuild.mjs --all        for all platforms of a release
 //
-// The tools are in scripts/package.json: npm ci --prefix scripts. Zig comes from npm, and stays in .cache/ with what it built.
-// LLVM's tools (Debian: llvm) list the imports of each addon for another platform, and the script fails if a supported system
+// The tools are in scripts/release: npm ci --prefix scripts/release --ignore-scripts. Zig comes from npm, and stays in .cache/ with
+// what it built. LLVM's tools (Debian: llvm) list the imports of each addon for another platform, and the script fails if a supported system
 // lacks one.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -24,7 +24,7 @@ import { availableParallelism } from 'node:os';
 import { join, relative, resolve } from 'node:path';
 import { promisify } from 'node:util';
 
-const require = createRequire(import.meta.url);
+const require = createRequire(new URL('./release/package.json', import.meta.url));
 const ROOT = resolve(import.meta.dirname, '..');
 const CACHE = join(ROOT, '.cache');
 

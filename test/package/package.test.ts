@@ -101,14 +101,14 @@ describe('the packed package', () => {
   });
 
   it.each(['tarball', 'serverTarball'] as const)('passes publint (%s)', (tarball) => {
-    expect(tool('scripts/node_modules/publint/src/cli.js', 'run', installed[tarball], '--strict')).toEqual({
+    expect(tool('scripts/release/node_modules/publint/src/cli.js', 'run', installed[tarball], '--strict')).toEqual({
       status: 0,
       output: expect.stringContaining('All good'),
     });
   });
 
   it('has types for ES modules and CommonJS', () => {
-    const attw = 'scripts/node_modules/@arethetypeswrong/cli/dist/index.js';
+    const attw = 'scripts/release/node_modules/@arethetypeswrong/cli/dist/index.js';
     const { status, output } = tool(attw, installed.tarball, '--format', 'ascii', '--entrypoints', '.');
     expect({ status, output }).toEqual({ status: 0, output: expect.stringContaining('No problems found') });
   });
