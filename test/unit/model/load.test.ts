@@ -100,19 +100,22 @@ test('what can not be read is MODEL_NOT_FOUND with the way out', async () => {
   }
 });
 
-test.each(['EMFILE', 'EACCES', 'EIO'])('a file that the machine does not read (%s) is READ_FAILED', async (code) => {
-  const refusal = Object.assign(new Error(`${code}: refused`), { code, syscall: 'open' });
-  const folder = folderOf({ 'model.onnx': modelBytes(reluGraph()) });
-  const files = jest.requireActual('node:fs/promises');
-  for (const call of ['stat', 'open']) {
-    jest.spyOn(files, call).mockRejectedValueOnce(refusal);
-    await expect(loadModel(folder)).rejects.toMatchObject({
-      code: 'READ_FAILED',
-      message: expect.stringMatching(new RegExp(`${folder}.*${code}: refused.*permissions`)),
-    });
-  }
-  await expect(loadModel(folder)).resolves.toMatchObject({ parameters: 3 });
-});
+test.each(['EMFILE', 'EACCES', 'EIO'])(
+  'a file that the machine does not read (%s) is READ_FAILED',
+  async (code) => {
+    const refusal = Object.assign(new Error(`${code}: refused`), { code, syscall: 'open' });
+    const folder = folderOf({ 'model.onnx': modelBytes(reluGraph()) });
+    const files = jest.requireActual('node:fs/promises');
+    for (const call of ['stat', 'open']) {
+      jest.spyOn(files, call).mockRejectedValueOnce(refusal);
+      await expect(loadModel(folder)).rejects.toMatchObject({
+        code: 'READ_FAILED',
+        message: expect.stringMatching(new RegExp(`${folder}.*${code}: refused.*permissions`)),
+      });
+    }
+    await expect(loadModel(folder)).resolves.toMatchObject({ parameters: 3 });
+  },
+);
 
 test('a defect in reading is INTERNAL and asks for a report, not for another file', async () => {
   for (const defect of [new TypeError('x is undefined'), new RangeError('Invalid array length')]) {
