@@ -8,7 +8,7 @@ export const ERROR_CODES = [
   'INVALID_SHAPE',
   /** A tensor's element type does not fit. */
   'INVALID_DTYPE',
-  /** A model file can't be read from disk. */
+  /** There is no model of this path. */
   'MODEL_NOT_FOUND',
   /** The bytes are not an ONNX model. */
   'MODEL_CORRUPT',
@@ -36,6 +36,8 @@ export const ERROR_CODES = [
   'ABORTED',
   /** Memory for the run could not be had. */
   'OUT_OF_MEMORY',
+  /** A file is there, but can't be read: no permission, too many open files, or a failing disk. */
+  'READ_FAILED',
   /** The disk is full or failing, so that a result could not be written. */
   'WRITE_FAILED',
   /** A server refused a request for now, because too many wait; try again later. */
@@ -55,6 +57,23 @@ const FAILURES_OF_DISKS = new Set(['ENOSPC', 'EDQUOT', 'EFBIG', 'EIO', 'EROFS'])
 export function codeOfWriting(cause: unknown): Extract<ErrorCode, 'WRITE_FAILED' | 'INVALID_ARGUMENT'> {
   const { code = '' } = (cause ?? {}) as NodeJS.ErrnoException;
   return FAILURES_OF_DISKS.has(code) ? 'WRITE_FAILED' : 'INVALID_ARGUMENT';
+}
+
+const FAILURES_OF_READING = new Set([
+  'EACCES',
+  'EPERM',
+  'EMFILE',
+  'ENFILE',
+  'ENOMEM',
+  'EIO',
+  'EBUSY',
+  'ESTALE',
+]);
+
+/** The code for a file that can't be read: the machine is at fault, or, by `otherwise`, the path. */
+export function codeOfReading<T extends ErrorCode>(cause: unknown, otherwise: T): T | 'READ_FAILED' {
+  const { code = '' } = (cause ?? {}) as NodeJS.ErrnoException;
+  return FAILURES_OF_READING.has(code) ? 'READ_FAILED' : otherwise;
 }
 
 /** The one error class of this package: `code` is stable, `message` names the thing and the way out. */

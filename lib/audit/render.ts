@@ -88,7 +88,9 @@ async function thumbnailsOf(
       "audit log: it doesn't name the path of its model; give it (model, --model)",
     );
   }
-  const classifier = await ImageClassifier.from(source, { backend: 'reference', preprocessor, maxPixels });
+  // Nothing runs: the classifier only prepares images.
+  const preparing = { backend: 'reference', policy: 'model', preprocessor, maxPixels } as const;
+  const classifier = await ImageClassifier.from(source, preparing);
   const found = new Map<string, string>();
   try {
     const from = { maxPixels, maxBytes, labelsFrom: 'none' };

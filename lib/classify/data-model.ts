@@ -52,6 +52,7 @@ export interface DataModel {
 /**
  * Loads a network: one of texts if `tokenizer.json` is beside it and no `preprocessor_config.json`, otherwise one of images. A network
  * of texts has classes if config.json beside it has labels, or its output is called logits, or by the caller's word, `task`.
+ * The policy is that of the options alone, not that of the model's folder: callers such as `calibrate` run no policy.
  * @throws ResidualSkipError what ImageClassifier.from, TextClassifier.from or Embedder.from throws
  */
 export async function openDataModel(
@@ -59,15 +60,15 @@ export async function openDataModel(
   options: ImageClassifierOptions,
   task?: TaskOptions['task'],
 ): Promise<DataModel> {
-  const { folder, preprocessor, problem } = await findModel(path);
+  const { model: file, folder, preprocessor, problem } = await findModel(path);
   const about = { task, problem };
   const isText = !preprocessor && (await kindOf(join(folder, 'tokenizer.json'))) === 'file';
-  if (!isText) return ofImages(await ImageClassifier.from(path, options), about);
+  if (!isText) return ofImages(await ImageClassifier.from(file, options), about);
   const { preprocessor: _, maxPixels: __, labels: own, ...rest } = options;
   if (options.preprocessor) {
     throw new ResidualSkipError('INVALID_ARGUMENT', `options.preprocessor: ${path} is a network of texts`);
   }
-  return TextModel.use(path, rest, async (model) =>
+  return TextModel.use(file, rest, async (model) =>
     hasClasses(model, (own ?? task) !== undefined)
       ? ofTexts(TextClassifier.over(model, own), about)
       : ofVectors(await Embedder.over(model), about),

@@ -86,7 +86,7 @@ export class Embedder {
 
   /**
    * Loads a model, with `tokenizer.json`, `tokenizer_config.json`, `1_Pooling/config.json` and `modules.json` beside it.
-   * @param path folder or ONNX file
+   * @param path folder or ONNX file; a folder's `policy.json` is the policy unless `options.policy` names another
    * @throws ResidualSkipError INVALID_ARGUMENT when the model takes no tokens or has no vectors, INVALID_DATA for a file that can't be
    * used, MISSING_DEPENDENCY, and what InferenceSession.create throws
    */

@@ -88,7 +88,7 @@ export class ImageClassifier {
 
   /**
    * Loads a model, and `preprocessor_config.json` and `config.json` beside it if they exist.
-   * @param path folder or ONNX file
+   * @param path folder or ONNX file; a folder's `policy.json` is the policy unless `options.policy` names another
    * @throws ResidualSkipError INVALID_ARGUMENT when the model takes no image or has no class scores, INVALID_DATA for a
    * configuration file that can't be used, and what InferenceSession.create throws
    */
@@ -97,7 +97,7 @@ export class ImageClassifier {
     const maxPixels = checkMaxPixels(ownLimit);
     const files = await findModel(path);
     const known = ownLabels ?? files.labels;
-    const session = await InferenceSession.create(files.model, sessionOptions);
+    const session = await InferenceSession.create(path, sessionOptions);
     try {
       const { name: input, ...image } = imageInput(session.inputMetadata, files.name);
       const { output, classes } = classOutput(session.outputMetadata, known?.length, files.name, {

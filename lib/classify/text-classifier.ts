@@ -59,7 +59,7 @@ export class TextClassifier {
 
   /**
    * Loads a model, with `tokenizer.json`, `tokenizer_config.json` and `config.json` beside it.
-   * @param path folder or ONNX file
+   * @param path folder or ONNX file; a folder's `policy.json` is the policy unless `options.policy` names another
    * @throws ResidualSkipError INVALID_ARGUMENT when the model takes no tokens or has no class scores, INVALID_DATA for a file that
    * can't be used, MISSING_DEPENDENCY, and what InferenceSession.create throws
    */

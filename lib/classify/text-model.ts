@@ -65,7 +65,7 @@ export class TextModel {
   static async from(path: string, options: SessionOptions): Promise<TextModel> {
     const files = await findModel(path);
     const tokenizer = await TextTokenizer.load(files.folder);
-    const session = await InferenceSession.create(files.model, options);
+    const session = await InferenceSession.create(path, options);
     try {
       const inputs = session.inputMetadata.map((input) => tokenInput(input, files.name));
       const ids = session.inputMetadata.find(({ name }) => name === 'input_ids');

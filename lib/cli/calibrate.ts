@@ -171,7 +171,7 @@ async function run(path: string, options: CalibrateOptions, io: Io): Promise<voi
     metric: options.metric ?? (labels === undefined ? undefined : 'accuracy'),
     labelsFrom: labels === true ? 'data' : labels,
     groupsFrom: groups,
-    guards: guard?.length ? [{ labels: [...guard], action: 'verify', margin }] : undefined,
+    guards: guard?.length ? [{ labels: [...guard], margin }] : undefined,
   }).finally(work.stop);
   await writeResult(output, `${JSON.stringify(result.policy, null, 2)}\n`);
   if (report !== undefined) {

@@ -1,15 +1,25 @@
+import { wordPromise } from '../calibrate/wording.js';
 import { openDataModel } from '../classify/data-model.js';
 import type { Item } from '../classify/images.js';
 import { Work } from '../classify/work.js';
 import type { DataLimits } from '../data/limits.js';
+import { findModel } from '../data/model-files.js';
 import { TimedClassifier } from '../measure/timed-classifier.js';
+import type { PolicyInfo } from '../session/own-policy.js';
 import type { RunObserver } from '../skip/observer.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { Io } from './io.js';
 import type { EngineOptions } from './options.js';
 
+/** Which policy runs and what it promises, on one line. */
+export function wordPolicy({ source, promise }: PolicyInfo): string {
+  if (source === 'full') return 'policy: full, every block runs';
+  if (source === 'model') return "policy: model, the file's own gates and exits decide; it promises nothing";
+  return `policy: ${source}; it promises ${promise ? `that ${wordPromise(promise)}` : 'nothing'}`;
+}
+
 /**
- * Opens the model of a command; notes on the error stream when the preprocessing is a guess.
+ * Opens the model of a command with the policy that was asked for or else that of its folder; notes on the error stream when the preprocessing is a guess.
  * @throws what openDataModel throws
  */
 export async function openClassifier(
@@ -18,7 +28,15 @@ export async function openClassifier(
   io: Io,
   observers: readonly RunObserver[] = [],
 ): Promise<TimedClassifier> {
-  const options = { policy, reference, backend, isa, threads, observers, maxPixels };
+  const options = {
+    policy: policy ?? (await findModel(path)).policy,
+    reference,
+    backend,
+    isa,
+    threads,
+    observers,
+    maxPixels,
+  };
   const model = await openDataModel(path, options);
   if (model.images?.preprocessorKnown === false) {
     io.err(`note: there is no preprocessor_config.json beside ${model.file}; pixels are scaled to 0..1\n`);

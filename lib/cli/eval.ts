@@ -6,6 +6,7 @@ import { isTextFile } from '../data/texts.js';
 import type { EnergyReport } from '../measure/energy.js';
 import { type Evaluation, evaluate } from '../measure/evaluate.js';
 import type { LatencySummary } from '../measure/statistics.js';
+import { wordPolicy } from './classifier.js';
 import { type Io, paint, watchWork } from './io.js';
 import { addDataOptions, type EngineOptions, positiveInteger, taskOption } from './options.js';
 import { formatTable, milliseconds, percent, plural } from './table.js';
@@ -69,7 +70,7 @@ function draw(
   { data, backend = 'native' }: EvalOptions,
   io: Io,
 ): string {
-  const { full, skip, accuracyChange, latencyReduction, energy } = report;
+  const { policy, full, skip, accuracyChange, latencyReduction, energy } = report;
   const signed = (points: number) => `${points < 0 ? '-' : '+'}${Math.abs(points).toFixed(2)}`;
   const latency = (key: keyof LatencySummary, title: string, note: string) => [
     title,
@@ -112,5 +113,5 @@ function draw(
     { title: '' },
   ];
   const heading = `${what}: ${plural(report.items, isTextFile(data) ? 'text' : 'image')}, ${backend} backend, one at a time`;
-  return `${heading}\n\n${formatTable(io, columns, rows)}`;
+  return `${heading}\n${wordPolicy(policy)}\n\n${formatTable(io, columns, rows)}`;
 }

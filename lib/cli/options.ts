@@ -43,15 +43,16 @@ export function addBackendOptions(command: Command): Command {
     .option('--json', 'print JSON');
 }
 
+/** Of the option `--policy`. */
+export const POLICY_HELP =
+  "a policy file, 'full' (run everything) or 'model' (its own gates and exits decide); default: policy.json of MODEL, if that is a " +
+  "folder with one, or else 'model'";
+
 /** Adds the options of commands that run a model with a policy. */
 export function addEngineOptions(command: Command): Command {
   return addBackendOptions(
     command
-      .option(
-        '--policy <policy>',
-        "'model' (its own gates decide), 'full' (run everything) or a policy file",
-        'model',
-      )
+      .option('--policy <policy>', POLICY_HELP)
       .option('--reference <model>', 'network that guards verify with: the float form of an 8-bit model'),
   );
 }

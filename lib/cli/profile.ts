@@ -4,10 +4,12 @@ import { inputShapes } from '../inspect/shapes.js';
 import { loadModel } from '../model/load.js';
 import { generator } from '../numeric/random.js';
 import { sizeOf } from '../numeric/shapes.js';
+import type { PolicyInfo } from '../session/own-policy.js';
 import type { Profile, ProfileEvent } from '../session/profile.js';
 import { InferenceSession } from '../session/session.js';
 import type { TensorMap } from '../skip/observer.js';
 import { ARRAY_OF, Tensor } from '../tensor/tensor.js';
+import { wordPolicy } from './classifier.js';
 import { checkWritable, writeResult } from './files.js';
 import { type Io, paint } from './io.js';
 import { addEngineOptions, type EngineOptions, positiveInteger } from './options.js';
@@ -38,6 +40,7 @@ export interface ProfileReport {
   readonly model: string;
   readonly backend: string;
   readonly isa: string;
+  readonly policy: PolicyInfo;
   readonly runs: number;
   /** Mean time of one item. */
   readonly milliseconds: number;
@@ -68,7 +71,7 @@ async function profile(path: string, options: ProfileOptions, io: Io): Promise<v
   if (output !== undefined) await checkWritable(output);
   const files = await findModel(path);
   const shapes = await inputShapes(await loadModel(files.model), files, shapesOf(options.shape));
-  const session = await InferenceSession.create(files.model, { policy, reference, backend, isa, threads });
+  const session = await InferenceSession.create(path, { policy, reference, backend, isa, threads });
   try {
     const random = generator(1);
     const feeds = (): TensorMap =>
@@ -85,7 +88,7 @@ async function profile(path: string, options: ProfileOptions, io: Io): Promise<v
     for (let run = 0; run < options.runs; run++) await session.run(feeds());
     const measured = session.endProfiling();
     if (output !== undefined) await writeResult(output, `${JSON.stringify(measured)}\n`);
-    const report = reportOf(files.name, measured);
+    const report = reportOf(files.name, session.policy, measured);
     io.out(options.json ? `${JSON.stringify(report, null, 2)}\n` : draw(report, output, io));
   } finally {
     await session.release();
@@ -100,7 +103,7 @@ interface Total {
   microseconds: number;
 }
 
-function reportOf(model: string, { traceEvents, otherData }: Profile): ProfileReport {
+function reportOf(model: string, policy: PolicyInfo, { traceEvents, otherData }: Profile): ProfileReport {
   const totals = { item: new Map<string, Total>(), block: new Map(), gate: new Map(), step: new Map() };
   let items = 0;
   for (const event of traceEvents) {
@@ -125,7 +128,7 @@ function reportOf(model: string, { traceEvents, otherData }: Profile): ProfileRe
     }));
   const { backend, isa, runs } = otherData;
   return {
-    ...{ model, backend, isa, runs },
+    ...{ model, backend, isa, policy, runs },
     milliseconds: whole / items / 1000,
     blocks: rows(totals.block),
     steps: rows(totals.step),
@@ -153,7 +156,7 @@ function draw(report: ProfileReport, output: string | undefined, io: Io): string
   const blocks = report.blocks.map((row) => cells({ ...row, block: row.name, name: 'whole block' }));
   return (
     `${paint(io, 'bold', report.model)}: ${milliseconds(report.milliseconds)} ms an item, mean of ` +
-    `${plural(report.runs, 'run')} on random inputs; ${report.backend} backend, ${report.isa}\n\n` +
+    `${plural(report.runs, 'run')} on random inputs; ${report.backend} backend, ${report.isa}\n${wordPolicy(report.policy)}\n\n` +
     formatTable(io, COLUMNS, [...report.steps.map(cells), ...blocks]) +
     (output === undefined ? '' : `\nevents: ${output}\n`)
   );

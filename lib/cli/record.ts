@@ -7,7 +7,7 @@ import { findModel } from '../data/model-files.js';
 import type { EnergyReport } from '../measure/energy.js';
 import { MAX_MEASURED } from '../measure/timed-classifier.js';
 import type { Tensor } from '../tensor/tensor.js';
-import { openClassifier, openUnlabelled } from './classifier.js';
+import { openClassifier, openUnlabelled, wordPolicy } from './classifier.js';
 import { checkWritable, unwritable } from './files.js';
 import { type Io, startProgress } from './io.js';
 import { addDataOptions, type EngineOptions, positiveInteger } from './options.js';
@@ -63,11 +63,12 @@ async function record(model: string, options: RecordOptions, io: Io): Promise<vo
     await classifier.release();
   }
   const stats = log.stats().auditLog;
+  const { policy } = classifier.session;
   const lost = stats.lost > 0 ? `; ${plural(stats.lost, 'item')} lost: ${stats.lastError}` : '';
   io.out(
     options.json
-      ? `${JSON.stringify({ path, ...stats })}\n`
-      : `${path}: ${plural(stats.written, 'item')}${lost}\n`,
+      ? `${JSON.stringify({ path, policy, ...stats })}\n`
+      : `${path}: ${plural(stats.written, 'item')}${lost}\n${wordPolicy(policy)}\n`,
   );
   if (stats.errors > 0) throw unwritable(path, `${plural(stats.lost, 'item')} lost: ${stats.lastError}`);
   classifier.unusable.check();

@@ -1,10 +1,16 @@
+import { join } from 'node:path';
 import type { Command } from 'commander';
+import type { AuditEntry } from '../audit/read.js';
 import { type ReplayItem, type ReplayReport, replayAudit } from '../audit/replay.js';
 import type { Item } from '../classify/images.js';
 import { likelyFirst } from '../data/dataset.js';
+import { listFolder } from '../data/files.js';
 import type { DataLimits } from '../data/limits.js';
+import { findModel } from '../data/model-files.js';
 import { ResidualSkipError } from '../errors.js';
 import type { TimedClassifier } from '../measure/timed-classifier.js';
+import { loadPolicy } from '../skip/load-policy.js';
+import { hashPolicy } from '../skip/policy.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { openClassifier, openUnlabelled } from './classifier.js';
 import { readLog } from './files.js';
@@ -25,7 +31,9 @@ export function addReplayCommand(program: Command, io: Io): void {
   addDataOptions(
     program
       .command('replay')
-      .description('run the inputs of an audit log again and compare every decision and output bit for bit')
+      .description(
+        'run the inputs of an audit log again, with its policy, and compare every decision and output bit for bit',
+      )
       .argument('<trace>', 'audit log')
       .requiredOption('--data <dir>', 'the data that was recorded, as for eval')
       .option('--model <model>', 'ONNX file or folder (default: the one that the log names)'),
@@ -47,7 +55,8 @@ async function replay(path: string, options: ReplayOptions, io: Io): Promise<voi
       `${path} has no input hashes, so its items can't be found in the data; record with inputs: 'hash'`,
     );
   }
-  const classifier = await openClassifier(model, options, io);
+  const policy = options.policy ?? (await recordedPolicy(path, entries.at(-1)!, model));
+  const classifier = await openClassifier(model, { ...options, policy }, io);
   try {
     const data = await openUnlabelled(classifier, options.data, options);
     const progress = startProgress(io, entries.length, 'Replaying', options.json !== true);
@@ -63,6 +72,29 @@ async function replay(path: string, options: ReplayOptions, io: Io): Promise<voi
     classifier.unusable.check();
   } finally {
     await classifier.release();
+  }
+}
+
+/** `model`, `full` or the policy file in the model's folder that has the recorded hash. */
+async function recordedPolicy(path: string, { header }: AuditEntry, model: string): Promise<string> {
+  const { folder } = await findModel(model);
+  const files = (await listFolder(folder)).files.filter((name) => /^policy.*\.json$/.test(name));
+  for (const source of ['model', 'full', ...files.map((name) => join(folder, name))]) {
+    if (hashOf(source) === header.policy.sha256) return source;
+  }
+  throw new ResidualSkipError(
+    'INVALID_ARGUMENT',
+    `audit log '${path}': it was recorded with the policy of SHA-256 ${header.policy.sha256}, which isn't in ${folder}; give its file ` +
+      'with --policy',
+  );
+}
+
+/** Undefined for a file that is no policy. */
+function hashOf(source: string): string | undefined {
+  try {
+    return hashPolicy(loadPolicy(source));
+  } catch {
+    return undefined;
   }
 }
 

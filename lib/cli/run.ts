@@ -9,8 +9,9 @@ import type { TimedClassifier } from '../measure/timed-classifier.js';
 import { mean, median } from '../numeric/statistics.js';
 import { cosineDistance } from '../numeric/vectors.js';
 import type { BlockInfo } from '../skip/block-info.js';
+import type { Promised } from '../skip/promise.js';
 import type { Tensor } from '../tensor/tensor.js';
-import { openClassifier } from './classifier.js';
+import { openClassifier, wordPolicy } from './classifier.js';
 import { type Io, paint, startProgress } from './io.js';
 import { addDataOptions, type EngineOptions, positiveInteger } from './options.js';
 import { asciiPattern, drawPattern, patternLegend } from './pattern.js';
@@ -25,6 +26,10 @@ interface RunOptions extends EngineOptions, DataLimits {
 /** One image or text of `run --json`. */
 export interface RunResult {
   readonly input: string;
+  /** `model`, `full` or the path of the policy that ran. */
+  readonly policy: string | null;
+  /** What it promises: a limit on a metric; null for nothing. */
+  readonly promise: Pick<Promised, 'metric' | 'limit' | 'confidence'> | null;
   readonly top: readonly Prediction[];
   /** Of the vector from that of the full network; for a network without classes, which has no `top`. */
   readonly cosineDistance?: number;
@@ -153,8 +158,11 @@ function measure(
     }
   } while (times.full.length < MAX_PAIRS && performance.now() - start < BUDGET_MS);
   const { blocks } = classifier;
+  const { source, promise } = classifier.session.policy;
   const result = {
     input: item.path,
+    policy: source,
+    promise: promise && { metric: promise.metric, limit: promise.limit, confidence: promise.confidence },
     top: classifier.predict(scores, options.top ?? (options.json ? JSON_TOP : 1)),
     ...(classifier.model.labels === null && { cosineDistance: cosineDistance(scores, full) }),
     blocks: {
@@ -196,11 +204,11 @@ function draw(classifier: TimedClassifier, rows: readonly Row[], full: boolean, 
     return [shown, said, drawn, ...(full ? [milliseconds(result.milliseconds.full)] : savings(result))];
   });
   const idle =
-    !full &&
+    classifier.session.policy.source === 'model' &&
     gates === 0 &&
     rows.every(({ result, cameToExit }) => result.blocks.skipped === 0 && !cameToExit);
   return [
-    `${heading}\n\n${formatTable(io, columns, cells)}\n`,
+    `${heading}\n${wordPolicy(classifier.session.policy)}\n\n${formatTable(io, columns, cells)}\n`,
     full ? '' : `${patternLegend(io, gates > 0)}\n`,
     `${summary(rows, what, full, io)}\n`,
     idle ? 'The network has no gates of its own; residual-skip calibrate makes a policy that skips.\n' : '',

@@ -3,12 +3,13 @@ import { type Command, InvalidArgumentError } from 'commander';
 import { ResidualSkipError } from '../errors.js';
 import { type Io, paint } from './io.js';
 import { fraction, positiveInteger } from './options.js';
+import { percent } from './table.js';
 
 interface ServeOptions {
   readonly host: string;
   readonly port: number;
   readonly grpcPort: number | false;
-  readonly policy: readonly string[];
+  readonly policy?: readonly string[];
   readonly reference?: readonly string[];
   readonly threads?: number;
   readonly targetP99?: number;
@@ -22,11 +23,23 @@ interface ServeOptions {
   readonly json?: boolean;
 }
 
+/** A model, and the setting in which it runs now. */
+interface Served {
+  readonly name: string;
+  readonly version: string;
+  readonly setting: {
+    readonly name: string;
+    readonly file: string | null;
+    readonly promise: { readonly metric: string; readonly limit: number; readonly confidence: number } | null;
+  };
+}
+
 /** The part of the package residual-skip-server that this command uses. */
 interface ServerModule {
   createServer(options: object): Promise<{
     readonly url: string;
     readonly grpcAddress: string | null;
+    readonly repository: { loaded(): readonly Served[] };
     close(): Promise<void>;
   }>;
 }
@@ -53,8 +66,8 @@ export function addServeCommand(program: Command, io: Io): void {
     .option('--no-grpc-port', 'without gRPC')
     .option(
       '--policy <policies...>',
-      "policy files, each for the model that it was made for; or 'model' (the model's own gates decide)",
-      ['model'],
+      "policy files, each for the model that it was made for; 'full' (run everything); or 'model' (the file's own gates and exits " +
+        "decide); default, and for models that no file is for: policy.json of the model's folder, or else 'model'",
     )
     .option(
       '--reference <models...>',
@@ -115,6 +128,13 @@ function asUsers(error: unknown): unknown {
   return new ResidualSkipError('INVALID_ARGUMENT', message, { cause: error });
 }
 
+function wordServed({ name, setting: { name: policy, file, promise } }: Served): string {
+  const of = file === null ? '' : ` of ${file}`;
+  const limit = promise && `limit ${percent(promise.limit, 2)} (${promise.metric})`;
+  const promised = limit ? `${limit} with ${percent(promise.confidence, 0)} confidence` : 'no promise';
+  return `${name}: policy ${policy}${of}, ${promised}\n`;
+}
+
 async function serve(folders: readonly string[], options: ServeOptions, io: Io): Promise<void> {
   const { host, policy, threads, targetP99, targetQueue, shadow, queue, jsonLimit, json } = options;
   const { tokenFile, tlsCert, tlsKey } = options;
@@ -131,7 +151,7 @@ async function serve(folders: readonly string[], options: ServeOptions, io: Io):
     host,
     port: options.port,
     grpcPort: options.grpcPort === false ? null : options.grpcPort,
-    policies: policy,
+    ...(policy && { policies: policy }),
     capacity: queue,
     ...(options.reference && { references: options.reference }),
     ...(threads && { threads }),
@@ -147,10 +167,15 @@ async function serve(folders: readonly string[], options: ServeOptions, io: Io):
     throw asUsers(error);
   });
   const { url, grpcAddress } = server;
-  if (json) io.out(`${JSON.stringify({ url, grpcAddress })}\n`);
-  else {
+  const models = server.repository.loaded();
+  if (json) {
+    const served = models.map(({ name, version, setting: { name: policy, file, promise } }) => ({
+      ...{ name, version, policy, file, promise },
+    }));
+    io.out(`${JSON.stringify({ url, grpcAddress, models: served })}\n`);
+  } else {
     io.out(
-      `${paint(io, 'bold', url)}: REST, /metrics and a live page; gRPC: ${grpcAddress ?? 'off'}. Ctrl-C ends it.\n`,
+      `${paint(io, 'bold', url)}: REST, /metrics and a live page; gRPC: ${grpcAddress ?? 'off'}. Ctrl-C ends it.\n${models.map(wordServed).join('')}`,
     );
   }
   await new Promise<void>((resolve) => {

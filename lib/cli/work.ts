@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import type { Io } from './io.js';
-import { positiveInteger } from './options.js';
+import { POLICY_HELP, positiveInteger } from './options.js';
 import {
   addQueueOptions,
   type QueueOptions,
@@ -12,7 +12,7 @@ import {
 import { duration } from './serve.js';
 
 interface WorkOptions extends QueueOptions {
-  readonly policy: string;
+  readonly policy?: string;
   readonly setting?: string;
   readonly reference?: string;
   readonly threads?: number;
@@ -29,7 +29,7 @@ export function addWorkCommand(program: Command, io: Io): void {
       .description('answer the images of a queue')
       .argument('<model>', 'ONNX file, or a folder with one'),
   )
-    .option('--policy <policy>', "'model' (its own gates decide), 'full' or a policy file", 'model')
+    .option('--policy <policy>', POLICY_HELP)
     .option('--setting <limit>', "a setting of the policy file, by its limit (default: the file's own)")
     .option('--reference <model>', 'network that guards verify with: the float form of an 8-bit model')
     .option('--threads <n>', 'worker threads (default: what the process may use)', positiveInteger)

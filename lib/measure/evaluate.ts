@@ -6,10 +6,12 @@ import type { ImageClassifierOptions } from '../classify/image-classifier.js';
 import { type DataOptions, dataShape } from '../classify/images.js';
 import { Work, type WorkOptions, workShape } from '../classify/work.js';
 import { takeEvenly } from '../data/dataset.js';
+import { findModel } from '../data/model-files.js';
 import type { ResidualSkipError } from '../errors.js';
 import { argMax } from '../numeric/softmax.js';
 import { mean } from '../numeric/statistics.js';
 import { cosineDistance, relativeError } from '../numeric/vectors.js';
+import type { PolicyInfo } from '../session/own-policy.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { parsePart } from '../util/validation.js';
 import type { EnergyReport } from './energy.js';
@@ -26,6 +28,8 @@ export interface EvaluateOptions extends ImageClassifierOptions, DataOptions, Ta
 
 /** What skipping gains and costs. Fractions are 0 to 1, averaged over items. */
 export interface Evaluation {
+  /** The policy that was evaluated, and what it promises. */
+  readonly policy: PolicyInfo;
   /** Images or texts that were evaluated. */
   readonly items: number;
   /** With every block run. */
@@ -89,7 +93,8 @@ export async function evaluate(
   const { own, rest } = parsePart(ownShape, options);
   const work = new Work('evaluation', own);
   work.check();
-  const opened = await openDataModel(model, { ...rest, maxPixels: own.maxPixels }, own.task);
+  const policy = rest.policy ?? (await findModel(model)).policy;
+  const opened = await openDataModel(model, { ...rest, policy, maxPixels: own.maxPixels }, own.task);
   try {
     return await measure(new TimedClassifier(opened), data, own, work);
   } finally {
@@ -136,6 +141,7 @@ async function measure(
   }
   return {
     ...tally.report(doubt === undefined),
+    policy: session.policy,
     energy: energy ? classifier.measureEnergy(measured.taken) : null,
     unusable: classifier.unusable.problems,
   };
@@ -206,7 +212,7 @@ class Tally {
   }
 
   /** @param classifies whether scores are those of classes; otherwise they are vectors */
-  report(classifies: boolean): Omit<Evaluation, 'energy' | 'unusable'> {
+  report(classifies: boolean): Omit<Evaluation, 'policy' | 'energy' | 'unusable'> {
     const { items } = this;
     const { cosine, relative } = this.#distances;
     const latency = { full: latencyOf(this.#times.full), skip: latencyOf(this.#times.skip) };

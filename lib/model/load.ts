@@ -1,3 +1,4 @@
+import { dirname } from 'node:path';
 import { ResidualSkipError } from '../errors.js';
 import { sizeOf } from '../numeric/shapes.js';
 import { copyData } from '../tensor/tensor.js';
@@ -22,15 +23,25 @@ export interface LoadOptions {
 
 /**
  * Reads and decodes an ONNX model and determines how its batches can run.
- * @param source path of the file or of the folder with its `model.onnx`; or the file's bytes (external data needs a
- * path)
- * @throws ResidualSkipError MODEL_NOT_FOUND, MODEL_CORRUPT, MODEL_INVALID, EXTERNAL_DATA; UNSUPPORTED_MODEL naming
- * everything that is not implemented
+ * @param source path of the file or of its folder, see `locateModel`; or the file's bytes (external data needs a path)
+ * @throws ResidualSkipError MODEL_NOT_FOUND, READ_FAILED, OUT_OF_MEMORY, MODEL_CORRUPT, MODEL_INVALID, EXTERNAL_DATA;
+ * UNSUPPORTED_MODEL naming everything that is not implemented; INTERNAL for any other failure
  */
 export async function loadModel(
   source: string | Uint8Array | ArrayBuffer,
   options: LoadOptions = {},
 ): Promise<Model> {
+  try {
+    return await load(source, options);
+  } catch (error) {
+    if (error instanceof ResidualSkipError) throw error;
+    const model = typeof source === 'string' ? `model '${source}'` : 'model';
+    const message = `${model}: reading it failed (${error}), which is a defect; please report it with the model`;
+    throw new ResidualSkipError('INTERNAL', message, { cause: error });
+  }
+}
+
+async function load(source: string | Uint8Array | ArrayBuffer, options: LoadOptions): Promise<Model> {
   const file = typeof source === 'string' ? await readModelFile(source) : undefined;
   const { bytes, sha256 } = file ?? (await copied(source as Uint8Array | ArrayBuffer));
   const { proto, opset, graph } = await decode(bytes, file);
@@ -38,6 +49,7 @@ export async function loadModel(
   if (!runnable && !options.allowUnsupported) requireSupported(graph);
   return {
     sha256,
+    ...(file && { location: file.location }),
     opset,
     ...(await inTurns(analyseBatching(graph, opset, runnable))),
     parameters: parametersOf(proto.graph),
@@ -60,14 +72,14 @@ async function decode(bytes: Uint8Array, file: ModelFile | undefined): Promise<D
   const beginning = Uint8Array.from(bytes.subarray(0, BEGINNING_BYTES));
   try {
     const proto = await inTurns(inlineFunctions(await inTurns(decodingModelProto(bytes))));
-    const external = await readExternalData(proto, file?.folder);
+    const external = await readExternalData(proto, file && dirname(file.location.model));
     const aligned = await inTurns(alignInPlace(proto));
     return { proto, ...(await inTurns(decodeModel(proto, new Map([...aligned, ...external])))) };
   } catch (error) {
-    if (error instanceof ResidualSkipError && error.code !== 'MODEL_CORRUPT') throw error;
-    const subject = file ? `model '${file.path}'` : 'model';
+    if (!(error instanceof ResidualSkipError) || error.code !== 'MODEL_CORRUPT') throw error;
+    const subject = file ? `model '${file.location.model}'` : 'model';
     const kind = kindOf(beginning);
-    const what = kind ? `it seems to be ${kind}` : (error as Error).message;
+    const what = kind ? `it seems to be ${kind}` : error.message;
     const message = `${subject}: the bytes are not an ONNX model (${what}); ${wayOut(kind)}`;
     throw new ResidualSkipError('MODEL_CORRUPT', message, { cause: error });
   }

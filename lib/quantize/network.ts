@@ -1,4 +1,5 @@
 /** A float network as its ONNX file holds it, to be rewritten: all data inline, without nodes that do nothing. */
+import { dirname } from 'node:path';
 import { ResidualSkipError } from '../errors.js';
 import { readExternalData, tensorsOf } from '../model/read/external.js';
 import { readModelFile } from '../model/read/file.js';
@@ -195,7 +196,7 @@ export function rename(node: NodeProto, from: string, to: string): void {
 export async function readNetwork(path: string): Promise<Network> {
   const file = await readModelFile(path);
   const proto = decodeModelProto(file.bytes);
-  const external = await readExternalData(proto, file.folder);
+  const external = await readExternalData(proto, dirname(file.location.model));
   for (const tensor of tensorsOf(proto.graph)) {
     const data = external.get(tensor);
     if (!data) continue;

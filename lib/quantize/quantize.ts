@@ -94,7 +94,9 @@ export async function quantize(
   const { own, rest } = parsePart(ownShape, options);
   const work = new Work('quantization', own);
   work.check();
-  const classifier = await ImageClassifier.from(model, { ...rest, maxPixels: own.maxPixels });
+  // Each network decides by its own gates: a policy of the folder is for the float file alone.
+  const asked = { ...rest, policy: 'model', maxPixels: own.maxPixels };
+  const classifier = await ImageClassifier.from(model, asked);
   try {
     return await quantizeWith(classifier, images, own, rest, work);
   } finally {

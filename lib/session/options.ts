@@ -34,7 +34,10 @@ export interface IgnoredSessionOptions {
 
 /** Options of `InferenceSession.create`. An unknown or malformed option is the error INVALID_ARGUMENT. */
 export interface SessionOptions extends IgnoredSessionOptions {
-  /** Which blocks run; by default `model`: the gates in the file decide. */
+  /**
+   * Which blocks run; by default the `policy.json` of the model's folder, if the model is named by its folder and has one, or else
+   * `model`: the gates and exits in the file decide.
+   */
   policy?: PolicySource | undefined;
   /** `native` by default. `reference` is plain TypeScript: the same results on every platform, but slow. */
   backend?: 'native' | 'reference' | undefined;

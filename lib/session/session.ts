@@ -9,6 +9,7 @@ import type { Ir } from '../model/program/ir.js';
 import type { Program } from '../model/program/program.js';
 import type { Binding, Model } from '../model/read/model.js';
 import { type BlockInfo, describeBlocks } from '../skip/block-info.js';
+import { checkModel } from '../skip/compiled-policy.js';
 import { FULL_POLICY, loadPolicy } from '../skip/load-policy.js';
 import type { RunContext, RunObserver, SessionStats, TensorMap } from '../skip/observer.js';
 import type { SkipPolicy } from '../skip/policy.js';
@@ -28,6 +29,7 @@ import {
   type SessionOptions,
 } from './options.js';
 import { allOutputs, collectOutputs, type Fetches, type FetchMap, parseFetches } from './outputs.js';
+import { namingFiles, type OwnPolicy, ownPolicy, type PolicyInfo } from './own-policy.js';
 import { type Profile, Profiler } from './profile.js';
 import { ProgramCache } from './program-cache.js';
 import { PackingReport } from './progress.js';
@@ -86,6 +88,7 @@ export class InferenceSession {
   readonly #verifier: Verifier;
   readonly #contexts: Contexts;
   readonly #policy: SkipPolicy;
+  readonly #policyInfo: PolicyInfo;
   readonly #referenceSha256: string | undefined;
   readonly #notifier: Notifier;
   readonly #everything: FetchMap;
@@ -102,7 +105,7 @@ export class InferenceSession {
     model: Model,
     source: string | null,
     backend: Backend,
-    policy: SkipPolicy,
+    own: OwnPolicy,
     observers: readonly RunObserver[],
     reference: Model | undefined,
   ) {
@@ -123,7 +126,8 @@ export class InferenceSession {
       : { programs: this.#programs, isReference: false };
     this.#referenceSha256 = reference?.sha256;
     this.#contexts = new Contexts(model, source, backend);
-    this.#policy = policy;
+    this.#policy = own.policy;
+    this.#policyInfo = own.info;
     this.#notifier = new Notifier(observers, this.#contexts);
     this.#everything = allOutputs(model);
   }
@@ -133,7 +137,8 @@ export class InferenceSession {
    * batch, the model is compiled at the first run with each shape. A process warning (RESIDUAL_SKIP_GATE) names gates of the graph
    * that can't be used.
    * @param source an ONNX file: its path or that of its folder, a `file:` URL, its bytes, or a Blob. External data
-   * needs a path. For an ArrayBuffer, `byteOffset` and `byteLength` may follow.
+   * needs a path. For an ArrayBuffer, `byteOffset` and `byteLength` may follow. A folder's `policy.json` is the session's policy
+   * unless `options.policy` names another.
    * @throws ResidualSkipError, see the codes MODEL_NOT_FOUND to ISA_UNAVAILABLE of ErrorCode
    */
   static async create(source: ModelSource, options?: SessionOptions): Promise<InferenceSession>;
@@ -146,7 +151,7 @@ export class InferenceSession {
   static async create(source: ModelSource, ...rest: unknown[]): Promise<InferenceSession> {
     const { bytes, options } = parseSourceArguments(source, rest);
     const parsed = parseSessionOptions(options);
-    const policy = loadPolicy(parsed.policy ?? 'model');
+    const asked = parsed.policy === undefined ? undefined : ownPolicy(parsed.policy);
     const checked = checkSource(bytes);
     // The caller's bytes are copied before the first await.
     const load = async (from: typeof checked) => {
@@ -154,20 +159,22 @@ export class InferenceSession {
       return overrideDimensions(loaded, parsed.freeDimensionOverrides ?? {});
     };
     const model = await load(checked);
+    const own = asked ?? ownPolicy(model.location?.policy ?? 'model');
     const reference = parsed.reference === undefined ? undefined : await load(checkSource(parsed.reference));
     if (reference) checkSamePorts(model, reference);
     const backend = createBackend(parsed);
     const path = typeof checked === 'string' ? checked : null;
-    const session = new InferenceSession(model, path, backend, policy, parsed.observers ?? [], reference);
+    const session = new InferenceSession(model, path, backend, own, parsed.observers ?? [], reference);
     try {
       parsed.onProgress?.({ stage: 'loading', done: 1, total: 1 });
-      checkReference(policy, reference?.sha256);
+      checkModel(own.policy, model.sha256);
+      checkReference(own.policy, reference?.sha256);
       await session.#compileDeclared(parsed.onProgress);
       session.#attach();
       if (parsed.enableProfiling) session.startProfiling();
     } catch (error) {
       await session.release();
-      throw error;
+      throw namingFiles(error, own.info, model.location?.model);
     }
     return session;
   }
@@ -200,6 +207,11 @@ export class InferenceSession {
    */
   get blocks(): readonly BlockInfo[] {
     return describeBlocks(this.#program());
+  }
+
+  /** The session's own policy: which one it is, and what it promises. A run may have another one. */
+  get policy(): PolicyInfo {
+    return this.#policyInfo;
   }
 
   /** Facts about the model. */

@@ -175,7 +175,8 @@ export function layersOf({ steps, blocks, cost }: Program): number {
   return cost.layers - ofGates.length;
 }
 
-function checkModel({ model }: SkipPolicy, sha256: string): void {
+/** Throws POLICY_MISMATCH for a policy that was made for another model. */
+export function checkModel({ model }: SkipPolicy, sha256: string): void {
   if (!model || model.sha256 === sha256) return;
   throw new ResidualSkipError(
     'POLICY_MISMATCH',

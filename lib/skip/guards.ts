@@ -11,14 +11,17 @@ export const guardSchema = z
       .array(z.union([z.string(), z.int().min(0)]))
       .min(1)
       .meta({ description: 'Classes by index, or by name where the policy has labels.' }),
-    action: z.literal('verify').meta({ description: 'Run the item in full and return that answer.' }),
+    action: z.literal('verify').optional().meta({ description: "Only 'verify'; older files have it." }),
     margin: z.number().min(0).max(1).optional().meta({
       description: 'Also when the class is within this probability of the best one; 0 by default.',
     }),
   })
-  .meta({ description: 'What to do when a run that skipped blocks answers with one of the labels.' });
+  .meta({
+    description:
+      'Labels whose answers are verified: when a run that skipped blocks gives one, the item runs in full, and that answer counts.',
+  });
 
-/** What is done when a skipped run answers with one of some labels. */
+/** Answers that are verified by a run in full when a skipped run gives them. */
 export type Guard = z.infer<typeof guardSchema>;
 
 /** A guard with its classes as indices. */

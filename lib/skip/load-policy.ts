@@ -1,11 +1,11 @@
 /** The values of `policy` options, and the policies that they stand for. */
 import { readFileSync } from 'node:fs';
-import { ResidualSkipError } from '../errors.js';
+import { codeOfReading, ResidualSkipError } from '../errors.js';
 import { LruMap } from '../util/lru-map.js';
 import { parsePolicy, type SkipPolicy } from './policy.js';
 
 /**
- * `model`: the gates in the file decide. `full`: every block runs. Otherwise a policy, or the path of a policy file.
+ * `model`: the gates and exits in the file decide. `full`: every block runs. Otherwise a policy, or the path of a policy file.
  */
 export type PolicySource = 'model' | 'full' | SkipPolicy | (string & {});
 
@@ -21,7 +21,7 @@ export const FULL_POLICY = settled({ default: 'run', blocks: {} });
 /**
  * The policy that `source` stands for, checked as far as possible without a model. It is frozen, and the same object
  * for the same JSON as long as it is in use.
- * @throws ResidualSkipError INVALID_POLICY
+ * @throws ResidualSkipError INVALID_POLICY, READ_FAILED
  */
 export function loadPolicy(source: PolicySource): SkipPolicy {
   if (source === 'model') return MODEL_POLICY;
@@ -68,7 +68,7 @@ function readPolicyFile(path: string): string {
     return readFileSync(path, 'utf8');
   } catch (error) {
     throw new ResidualSkipError(
-      'INVALID_POLICY',
+      codeOfReading(error, 'INVALID_POLICY'),
       `policy '${path}': it can't be read (${(error as Error).message}); expected 'model', 'full', a SkipPolicy or a JSON file`,
       { cause: error },
     );

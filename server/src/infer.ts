@@ -16,6 +16,7 @@ import type {
 import type { ServedModel } from './model.js';
 import { type Job, JobQueue, QUEUE_FULL } from './queue.js';
 import type { ModelRepository } from './repository.js';
+import { settingParameters } from './settings.js';
 
 /** For all refused requests: an error of its own takes longer than the rest of a refusal. */
 const BUSY = new ServerError('BUSY', QUEUE_FULL);
@@ -190,12 +191,7 @@ export class Inference {
       version: model.version,
       id: request.id,
       parameters: {
-        policy: setting.name,
-        ...(setting.promise && {
-          promise_limit: setting.promise.limit,
-          promise_confidence: setting.promise.confidence,
-          promise_metric: setting.promise.metric,
-        }),
+        ...settingParameters(setting),
         blocks_skipped: skippedBlocks,
         multiply_adds_skipped: saved > 0 ? saved / (items.length * multiplyAdds) : 0,
         ...(traced && { trace: JSON.stringify(items) }),

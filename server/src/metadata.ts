@@ -2,6 +2,7 @@ import type { TensorMetadata } from 'residual-skip';
 import { datatypeOf } from './datatypes.js';
 import type { ServedModel } from './model.js';
 import type { ModelRepository } from './repository.js';
+import { settingParameters } from './settings.js';
 
 export const PLATFORM = 'residual-skip_onnx';
 export const EXTENSIONS = [
@@ -12,12 +13,16 @@ export const EXTENSIONS = [
   'statistics',
 ] as const;
 
-/** The protocol's metadata of a model. Dimensions that the model leaves open are -1. */
+/**
+ * The protocol's metadata of a model, and the setting in which it runs now. Dimensions that the model leaves open are -1. gRPC has
+ * no parameters here.
+ */
 export function modelMetadata(model: ServedModel, repository: ModelRepository) {
   return {
     name: model.name,
     versions: repository.versionsOf(model.name).map(({ version }) => version),
     platform: PLATFORM,
+    parameters: settingParameters(model.setting),
     inputs: model.inputs.map(tensorMetadata),
     outputs: model.outputs.map(tensorMetadata),
   };

@@ -1,6 +1,7 @@
 import {
   ImageClassifier,
   InferenceSession,
+  locateModel,
   pixelsOf,
   Tensor,
   type TensorMetadata,
@@ -10,11 +11,16 @@ import type { Caller } from './caller.js';
 import { decodes } from './decodes.js';
 import { ServerError } from './errors.js';
 import { PromiseMonitor, type Trip } from './promise-monitor.js';
-import { FULL, modelOf, REFERENCE, referenceOf, type Setting } from './settings.js';
+import { FULL, modelOf, REFERENCE, referenceOf, type Setting, settingsOf } from './settings.js';
 
 export interface ModelOptions {
-  /** Ordered from careful to bold; the first is full depth. Those that are tied to another model are left out. */
-  readonly settings: readonly Setting[];
+  /**
+   * Ordered from careful to bold; the first is full depth. Those that are tied to another model are left out. Without them, and where all
+   * of them are, the model runs with the policy of its folder.
+   */
+  readonly settings?: readonly Setting[] | undefined;
+  /** A model that none of the settings fits runs in full, whatever its folder has. */
+  readonly inFull?: boolean;
   /** By SHA-256: networks whose answers policies may promise. */
   readonly references?: ReadonlyMap<string, string>;
   readonly threads: number;
@@ -67,12 +73,13 @@ export class ServedModel {
     readonly classifier: ImageClassifier | null,
     settings: readonly Setting[],
     readonly monitor: PromiseMonitor | null,
+    current: number,
   ) {
     this.settings = settings;
     this.outputNames = session.outputNames;
     this.itemwise = session.model.batching === 'item';
     this.boldest = settings.length - 1;
-    this.current = this.boldest;
+    this.current = current;
   }
 
   /** Loads the model at `path`, a folder or an ONNX file. Errors as ImageClassifier.from. */
@@ -82,7 +89,7 @@ export class ServedModel {
     path: string,
     options: ModelOptions,
   ): Promise<ServedModel> {
-    const { classifier, session, settings, monitor } = await open(path, options.settings, options);
+    const { classifier, session, settings, monitor, current } = await open(path, options);
     try {
       await prepare(session, settings);
       monitor?.begin();
@@ -98,6 +105,7 @@ export class ServedModel {
       classifier,
       settings.map(promisedBy(settings)),
       monitor,
+      current,
     );
     monitor?.onTrip((trip) => {
       const from = model.setting;
@@ -200,14 +208,58 @@ export class ServedModel {
   }
 }
 
-/** Opens a model with those of the settings that fit it. */
-async function open(
+/** A model, and the settings that it has. */
+interface Opened {
+  readonly classifier: ImageClassifier | null;
+  readonly session: InferenceSession;
+  readonly settings: readonly Setting[];
+  readonly monitor: PromiseMonitor | null;
+  /** Index of the setting that it begins with. */
+  readonly current: number;
+}
+
+/** Opens a model with those of the given settings that fit it or, if none does, with the policy of its folder. */
+async function open(path: string, options: ModelOptions): Promise<Opened> {
+  const { settings, inFull = false } = options;
+  const { policy } = (await locateModel(path)) ?? {};
+  if (settings) {
+    const fitting = await openFitting(path, settings, options);
+    if (fitting.settings.length > 1 || inFull || policy === undefined) return fitting;
+    await fitting.session.release();
+  }
+  const own = await settingsOf([policy ?? 'model']);
+  // Bolder settings of the file are for a server that has to choose.
+  return { ...(await openWith(path, own, undefined, options)), settings: own, current: 1 };
+}
+
+async function openFitting(
   path: string,
   settings: readonly Setting[],
-  options: Pick<ModelOptions, 'references' | 'threads' | 'shadow'>,
-) {
-  const { references, threads, shadow } = options;
+  options: ModelOptions,
+): Promise<Opened> {
   const { policy } = settings.at(-1)!;
+  let fitting: readonly Setting[];
+  try {
+    const opened = await openWith(path, settings, policy, options);
+    const { sha256: own } = opened.session.model;
+    fitting = settings.filter((setting) => [own, undefined].includes(modelOf(setting)));
+    if (fitting.length === settings.length) return { ...opened, settings, current: settings.length - 1 };
+    await opened.session.release();
+  } catch (error) {
+    const other = modelOf(settings.at(-1)!);
+    if ((error as { code?: unknown }).code !== 'POLICY_MISMATCH' || other === undefined) throw error;
+    fitting = settings.filter((setting) => modelOf(setting) !== other);
+  }
+  return openFitting(path, fitting, options);
+}
+
+/** @param policy of the session; undefined for that of the folder */
+async function openWith(
+  path: string,
+  settings: readonly Setting[],
+  policy: Setting['policy'] | undefined,
+  { references, threads, shadow }: ModelOptions,
+) {
   const reference = references?.get(referenceOf(settings.at(-1)!) ?? '');
   // Nothing else can tell whether the answers are that network's.
   const watchable = settings.filter(
@@ -215,23 +267,12 @@ async function open(
   );
   const monitor = PromiseMonitor.of(watchable, shadow);
   const sessionOptions = { threads, observers: monitor ? [monitor] : [], policy, reference };
-  let fitting: readonly Setting[];
-  try {
-    const classifier = await ImageClassifier.from(path, sessionOptions).catch((error: unknown) => {
-      if (isNoClassifier(error)) return null;
-      throw error;
-    });
-    const session = classifier?.session ?? (await InferenceSession.create(path, sessionOptions));
-    const { sha256: own } = session.model;
-    fitting = settings.filter((setting) => [own, undefined].includes(modelOf(setting)));
-    if (fitting.length === settings.length) return { classifier, session, settings, monitor };
-    await session.release();
-  } catch (error) {
-    const other = modelOf(settings.at(-1)!);
-    if ((error as { code?: unknown }).code !== 'POLICY_MISMATCH' || other === undefined) throw error;
-    fitting = settings.filter((setting) => modelOf(setting) !== other);
-  }
-  return open(path, fitting, options);
+  const classifier = await ImageClassifier.from(path, sessionOptions).catch((error: unknown) => {
+    if (isNoClassifier(error)) return null;
+    throw error;
+  });
+  const session = classifier?.session ?? (await InferenceSession.create(path, sessionOptions));
+  return { classifier, session, monitor };
 }
 
 /** Full depth promises nothing where policies promise the answers of another network. */

@@ -14,8 +14,11 @@ export const serverOptionsSchema = z.strictObject({
   port: z.int().min(0).max(65535).default(8000),
   /** Port of gRPC; null to disable gRPC. */
   grpcPort: z.int().min(0).max(65535).nullable().default(8001),
-  /** Policy files, or `model` for the gates in the model file; sorted from careful to bold by their promises. */
-  policies: z.array(z.string().min(1)).default(['model']),
+  /**
+   * Policy files, `model` for the gates and exits in the model file, or `full`; sorted from careful to bold by their promises. Without
+   * them, and where every file is for other models, a model runs with the `policy.json` of its folder; without any, as `model`.
+   */
+  policies: z.array(z.string().min(1)).optional(),
   /** Float forms of 8-bit models: ONNX files, or folders with one. Each verifies the answers of policies that name it. */
   references: z.array(z.string().min(1)).default([]),
   threads: z.int().min(1).max(1024).default(availableParallelism()),

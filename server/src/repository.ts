@@ -1,5 +1,6 @@
-import { readdir, stat } from 'node:fs/promises';
-import { basename, extname, join, resolve } from 'node:path';
+import { readdir } from 'node:fs/promises';
+import { basename, join, resolve } from 'node:path';
+import { locateModel } from 'residual-skip';
 import { ServerError } from './errors.js';
 import { type ModelOptions, ServedModel } from './model.js';
 
@@ -181,8 +182,6 @@ function keyOf(name: string, version: string): string {
 const VERSION = /^[1-9]\d*$/;
 
 async function modelsIn(folder: string): Promise<{ name: string; version: string; path: string }[]> {
-  if (extname(folder) === '.onnx' && (await isFile(folder)))
-    return [{ name: basename(folder, '.onnx'), version: '1', path: folder }];
   const own = await versionsIn(folder);
   if (own.length > 0) return own;
   const inner = await Promise.all((await foldersIn(folder)).map((name) => versionsIn(join(folder, name))));
@@ -193,19 +192,20 @@ async function modelsIn(folder: string): Promise<{ name: string; version: string
   );
 }
 
-/** The versions in a model's folder: the folder itself as version 1, or each numbered folder. */
+/** The versions in a model's folder: the folder itself as version 1, or each numbered folder. An ONNX file is one, too. */
 async function versionsIn(folder: string): Promise<{ name: string; version: string; path: string }[]> {
-  const name = basename(folder);
+  const name = basename(folder, '.onnx');
   if (await holdsModel(folder)) return [{ name, version: '1', path: folder }];
   const numbers = (await foldersIn(folder)).filter((inner) => VERSION.test(inner));
   const held = await Promise.all(numbers.map((version) => holdsModel(join(folder, version))));
   return numbers.filter((_, i) => held[i]).map((version) => ({ name, version, path: join(folder, version) }));
 }
 
-async function holdsModel(folder: string): Promise<boolean> {
-  const files = await readdir(folder).catch(() => []);
-  return (
-    files.some((file) => extname(file) === '.onnx') || (await isFile(join(folder, 'onnx', 'model.onnx')))
+/** Also true for a folder with several models: loading it says so. */
+async function holdsModel(path: string): Promise<boolean> {
+  return locateModel(path).then(
+    (found) => found !== undefined,
+    ({ code }) => code === 'MODEL_NOT_FOUND',
   );
 }
 
@@ -215,8 +215,4 @@ async function foldersIn(folder: string): Promise<string[]> {
     .filter((entry) => entry.isDirectory() && !entry.name.startsWith('.'))
     .map(({ name }) => name)
     .sort();
-}
-
-async function isFile(path: string): Promise<boolean> {
-  return (await stat(path).catch(() => undefined))?.isFile() ?? false;
 }

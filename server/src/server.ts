@@ -64,7 +64,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     const { repository, inference, elastic, live, settings } = core;
     cleanups.push(() => repository.close());
     await repository.loadAll();
-    checkUsed(settings, repository);
+    checkUsed(settings ?? [], repository);
 
     const ready = () => !draining && repository.index().every(({ state }) => state !== 'LOADING');
     const reportFailure = failureLog(parsed.log);
@@ -98,7 +98,8 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
 }
 
 interface Core {
-  readonly settings: readonly Setting[];
+  /** Those that were asked for. */
+  readonly settings: readonly Setting[] | undefined;
   readonly repository: ModelRepository;
   readonly inference: Inference;
   readonly metrics: Metrics;
@@ -110,7 +111,8 @@ interface Core {
 /** Creates the parts that both protocols share, and connects them to their watchers. */
 async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promise<Core> {
   const { threads, capacity, maxItems, inputLimit, targetP99, targetQueue, shadow, log } = parsed;
-  const settings = await settingsOf(parsed.policies);
+  const { policies } = parsed;
+  const settings = policies && (await settingsOf(policies));
   const references = new Map<string, string>();
   for (const path of parsed.references) references.set((await inspect(path)).sha256, path);
   const watchers: Watcher[] = [];
@@ -128,10 +130,8 @@ async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promi
   };
   const repository = new ModelRepository(parsed.folders, async () => ({
     settings,
-    references,
-    threads,
-    shadow,
-    onTrip,
+    inFull: policies?.includes('full') ?? false,
+    ...{ references, threads, shadow, onTrip },
   }));
   const inference = new Inference(repository, {
     ...{ capacity, threads, maxItems, inputLimit },

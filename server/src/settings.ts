@@ -6,6 +6,8 @@ export interface Setting {
   /** `full`, `reference`, `model` (its own gates decide), or the limit that the policy promises, such as `0.01`. */
   readonly name: string;
   readonly policy: SkipPolicy | 'full' | 'model';
+  /** The policy file that it is from; null for the others. */
+  readonly file: string | null;
   /** Certified limit on the share of answers that differ from the full network's; null if nothing was certified. */
   readonly promise: { readonly limit: number; readonly confidence: number; readonly metric: string } | null;
 }
@@ -13,6 +15,7 @@ export interface Setting {
 export const FULL: Setting = {
   name: 'full',
   policy: 'full',
+  file: null,
   promise: { limit: 0, confidence: 1, metric: 'disagreement' },
 };
 
@@ -39,9 +42,21 @@ export async function settingsOf(sources: readonly string[]): Promise<readonly S
   return [FULL, ...settings.flat().sort((a, b) => boldness(a) - boldness(b))];
 }
 
+/** A setting and its promise, as parameters of answers and metadata. */
+export function settingParameters({ name, promise }: Setting) {
+  return {
+    policy: name,
+    ...(promise && {
+      promise_limit: promise.limit,
+      promise_confidence: promise.confidence,
+      promise_metric: promise.metric,
+    }),
+  };
+}
+
 /** The settings of one source, the policy's own first; none for `full`. */
 export async function settingFrom(source: string): Promise<Setting[]> {
-  if (source === 'model') return [{ name: 'model', policy: 'model', promise: null }];
+  if (source === 'model') return [{ name: 'model', policy: 'model', file: null, promise: null }];
   if (source === 'full') return [];
   const { settings = [], ...own } = loadPolicy(source);
   return [own, ...settings].map((given): Setting => {
@@ -51,6 +66,7 @@ export async function settingFrom(source: string): Promise<Setting[]> {
     return {
       name: promise ? String(promise.limit) : basename(source, '.json'),
       policy,
+      file: source,
       promise: promise
         ? { limit: promise.limit, confidence: promise.confidence, metric: promise.metric }
         : null,

@@ -146,6 +146,7 @@ describe('simulated load', () => {
     return {
       name,
       policy: 'full',
+      file: null,
       promise: { limit: Number(name), confidence: 0.95, metric: 'disagreement' },
     };
   }

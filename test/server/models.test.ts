@@ -133,7 +133,7 @@ describe('a policy that promises the answers of another network', () => {
   };
 
   test('guards verify with it', async () => {
-    const running = await start({ guards: [{ labels: [0, 1, 2], action: 'verify' }] }, true);
+    const running = await start({ guards: [{ labels: [0, 1, 2] }] }, true);
     const { outputs } = await new Client(running.url).infer('own', { input: batch(1) });
     await running.close();
     expect([...outputs.logits!.data]).toEqual([-0, -1, -2]);
@@ -161,7 +161,7 @@ describe('a policy that promises the answers of another network', () => {
   });
 
   test('a worker of a queue needs it for guards', async () => {
-    const guards = { guards: [{ labels: [0], action: 'verify' }] };
+    const guards = { guards: [{ labels: [0] }] };
     const folder = folderOf({
       'own/model.onnx': own,
       'other/model.onnx': other,
@@ -186,6 +186,115 @@ describe('a policy that promises the answers of another network', () => {
         given ? [[1, 1]] : [],
       );
     }
+  });
+});
+
+describe('the policy of a folder', () => {
+  const [plain, other] = [means(false), means(true)];
+  const tied = (model: Uint8Array, limit: number, rest: object = {}) =>
+    promising(limit, { model: { sha256: createHash('sha256').update(model).digest('hex') }, ...rest });
+  const folder = folderOf({
+    'plain/model.onnx': plain,
+    'plain/policy.json': JSON.stringify({ ...tied(plain, 0.01), settings: [promising(0.05, {})] }),
+    'versions/1/model.onnx': plain,
+    'versions/2/model.onnx': other,
+    'versions/2/policy.json': JSON.stringify(tied(other, 0.02)),
+  });
+  const elsewhere = folderOf({
+    'plain.json': JSON.stringify(tied(plain, 0.03)),
+    'stale/model.onnx': plain,
+    'stale/policy.json': JSON.stringify(tied(other, 0.02)),
+    'several/a.onnx': plain,
+    'several/b.onnx': other,
+    'data/notes.txt': '',
+  });
+  const start = (policies?: string[], folders = [folder]) =>
+    createServer({ folders, port: 0, grpcPort: null, ...(policies && { policies }) });
+  const settingsWith = async (policies?: string[]) => {
+    const running = await start(policies);
+    const found = running.repository
+      .loaded()
+      .map(({ name, version, setting, settings }) => [
+        `${name} ${version}`,
+        [setting.name, settings.map((one) => one.name).join()],
+      ]);
+    await running.close();
+    return Object.fromEntries(found);
+  };
+
+  test('runs without being named, as careful as the file says; the bolder settings are there for requests', async () => {
+    expect(await settingsWith()).toEqual({
+      'plain 1': ['0.01', 'full,0.01,0.05'],
+      'versions 1': ['model', 'full,model'],
+      'versions 2': ['0.02', 'full,0.02'],
+    });
+  });
+
+  test('is replaced by one that is named for its model, and by full and model for all', async () => {
+    expect(await settingsWith([join(elsewhere, 'plain.json')])).toEqual({
+      'plain 1': ['0.03', 'full,0.03'],
+      'versions 1': ['0.03', 'full,0.03'],
+      'versions 2': ['0.02', 'full,0.02'],
+    });
+    const all = (setting: string, settings: string) =>
+      Object.fromEntries(['plain 1', 'versions 1', 'versions 2'].map((name) => [name, [setting, settings]]));
+    expect(await settingsWith(['full'])).toEqual(all('full', 'full'));
+    expect(await settingsWith(['model'])).toEqual(all('model', 'full,model'));
+    expect(await settingsWith([join(elsewhere, 'plain.json'), 'full'])).toMatchObject({
+      'versions 2': ['full', 'full'],
+    });
+  });
+
+  test('is in the metadata and in each answer, with its promise', async () => {
+    const running = await start();
+    const parameters = {
+      policy: '0.01',
+      promise_limit: 0.01,
+      promise_confidence: 0.95,
+      promise_metric: 'disagreement',
+    };
+    const metadata = await (await fetch(`${running.url}/v2/models/plain`)).json();
+    expect(metadata).toMatchObject({ name: 'plain', parameters });
+    const { policy, promise } = await new Client(running.url).infer('plain', { input: batch(1) });
+    await running.close();
+    expect({ policy, promise }).toMatchObject({ policy: '0.01', promise: { limit: 0.01 } });
+  });
+
+  test('is an error if it was made for another model', async () => {
+    const stale = join(elsewhere, 'stale');
+    await expect(start(undefined, [stale])).rejects.toMatchObject({
+      code: 'POLICY_MISMATCH',
+      message: expect.stringMatching(new RegExp(`${stale}/policy.json.*${stale}/model.onnx.*'full'`)),
+    });
+    const running = await start(['full'], [stale]);
+    await running.close();
+  });
+
+  test('a folder with several models says so; one without is no model', async () => {
+    await expect(start(undefined, [join(elsewhere, 'several')])).rejects.toMatchObject({
+      code: 'MODEL_NOT_FOUND',
+      message: expect.stringMatching(/several: it holds several models \(a.onnx, b.onnx\)/),
+    });
+    await expect(start(undefined, [join(elsewhere, 'data')])).rejects.toMatchObject({ code: 'NOT_FOUND' });
+  });
+
+  test('binds the workers of a queue', async () => {
+    const bindingOf = async (options: { policy?: string; setting?: string }) => {
+      const answerer = await Answerer.load(join(folder, 'plain'), { threads: 1, ...options });
+      await answerer.release();
+      return answerer.binding.setting;
+    };
+    expect(await bindingOf({})).toBe('0.01');
+    expect(await bindingOf({ setting: '0.05' })).toBe('0.05');
+    expect(await bindingOf({ policy: 'full' })).toBe('full');
+    await expect(bindingOf({ setting: '0.2' })).rejects.toThrow(
+      /policy.json doesn't have it; take one of 0.01, 0.05/,
+    );
+    const stale = Answerer.load(join(elsewhere, 'stale'), { threads: 1 });
+    await expect(stale).rejects.toMatchObject({
+      code: 'POLICY_MISMATCH',
+      message: expect.stringContaining('stale/policy.json'),
+    });
   });
 });
 

@@ -1,7 +1,8 @@
 import { constants } from 'node:fs';
 import { type FileHandle, open, realpath } from 'node:fs/promises';
 import { isAbsolute, resolve, sep } from 'node:path';
-import { ResidualSkipError } from '../../errors.js';
+import { codeOfReading, ResidualSkipError } from '../../errors.js';
+import { allocate } from '../../tensor/tensor.js';
 import type { GraphProto, ModelProto, TensorProto } from './proto.js';
 import { byteLengthOf } from './tensor-proto.js';
 
@@ -14,7 +15,7 @@ export type ExternalData = ReadonlyMap<TensorProto, Uint8Array>;
  * Reads the external tensor data of `model`. Files must lie in `folder`, the model's own; so must the targets of
  * symbolic links.
  * @param folder undefined when the model was given as bytes
- * @throws ResidualSkipError EXTERNAL_DATA naming tensor and file
+ * @throws ResidualSkipError EXTERNAL_DATA or READ_FAILED, naming tensor and file
  */
 export async function readExternalData(model: ModelProto, folder: string | undefined): Promise<ExternalData> {
   const data = new Map<TensorProto, Uint8Array>();
@@ -56,7 +57,8 @@ export function* tensorsOf(graph: GraphProto | undefined): Generator<TensorProto
 
 function fail(tensor: TensorProto, problem: string, cause?: unknown): never {
   const message = `tensor '${tensor.name ?? ''}': ${problem}`;
-  throw new ResidualSkipError('EXTERNAL_DATA', message, cause === undefined ? undefined : { cause });
+  const options = cause === undefined ? undefined : { cause };
+  throw new ResidualSkipError(codeOfReading(cause, 'EXTERNAL_DATA'), message, options);
 }
 
 async function readTensor(
@@ -96,10 +98,12 @@ async function readTensor(
       `tensors overlap in '${location}': together they have more than twice its ${file.size} bytes`,
     );
   }
-  const bytes = new Uint8Array(length);
+  const bytes = allocate('uint8', length) as Uint8Array;
   file.parts.set(part, bytes);
   for (let done = 0; done < length; ) {
-    const { bytesRead } = await file.handle.read(bytes, done, length - done, offset + done);
+    const { bytesRead } = await file.handle
+      .read(bytes, done, length - done, offset + done)
+      .catch((error) => unreadable(tensor, location, error));
     if (bytesRead === 0) fail(tensor, `'${location}' became shorter while it was read`);
     done += bytesRead;
   }
@@ -140,6 +144,10 @@ async function openInside(
   } catch (error) {
     await handle?.close();
     if (error instanceof ResidualSkipError) throw error;
-    fail(tensor, `'${location}' can't be read from the model's folder: ${(error as Error).message}`, error);
+    unreadable(tensor, location, error);
   }
+}
+
+function unreadable(tensor: TensorProto, location: string, cause: unknown): never {
+  fail(tensor, `'${location}' can't be read from the model's folder: ${(cause as Error).message}`, cause);
 }

@@ -1,49 +1,127 @@
-/** A model file: its bytes, their hash, and its large weights without copies. */
+/** A model on disk: where it is, its bytes, their hash, and its large weights without copies. */
 import { createHash } from 'node:crypto';
-import { type FileHandle, open, stat } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
-import { ResidualSkipError } from '../../errors.js';
+import { type FileHandle, open, readdir, stat } from 'node:fs/promises';
+import { basename, dirname, extname, join } from 'node:path';
+import { codeOfReading, ResidualSkipError } from '../../errors.js';
 import type { Sliced } from '../../util/slices.js';
 import { type ExternalData, tensorsOf } from './external.js';
 import type { ModelProto, TensorProto } from './proto.js';
+
+/** Where a model and the files beside it are. */
+export interface ModelLocation {
+  /** The ONNX file. */
+  readonly model: string;
+  /** Where the files beside it are: its folder, or the one above if that is called onnx. */
+  readonly folder: string;
+  /** The policy that runs where no other is asked for: `policy.json`, if the model was named by its folder. */
+  readonly policy?: string;
+}
 
 export interface ModelFile {
   readonly bytes: Uint8Array;
   /** Hex SHA-256 of the bytes. */
   readonly sha256: string;
-  readonly path: string;
-  readonly folder: string;
+  readonly location: ModelLocation;
 }
 
 /** Bytes to read and hash at a time: small enough for the event loop and the cache. */
 const CHUNK = 4 << 20;
 
 /**
- * Reads the file at `path`, or the `model.onnx` of the folder there. Reading and hashing overlap.
- * @throws ResidualSkipError MODEL_NOT_FOUND
+ * Finds the model that a path names: the file itself, or of a folder its `model.onnx`, its `onnx/model.onnx` or its only
+ * `.onnx` file. A folder's `policy.json` is part of the model; an ONNX file has no policy.
+ * @returns undefined if nothing is there, or no ONNX file is in the folder
+ * @throws ResidualSkipError MODEL_NOT_FOUND for a folder with several models, READ_FAILED
+ */
+export async function locateModel(path: string): Promise<ModelLocation | undefined> {
+  const kind = await kindOf(path);
+  if (kind === undefined) return undefined;
+  const model = kind === 'file' ? path : await modelIn(path);
+  if (model === undefined) return undefined;
+  const own = dirname(model);
+  const folder = basename(own) === 'onnx' ? dirname(own) : own;
+  const policy = join(folder, 'policy.json');
+  const hasPolicy = kind === 'folder' && (await kindOf(policy)) === 'file';
+  return { model, folder, ...(hasPolicy && { policy }) };
+}
+
+/**
+ * The same for a model that must be there.
+ * @throws ResidualSkipError MODEL_NOT_FOUND, READ_FAILED
+ */
+export async function requireModel(path: string): Promise<ModelLocation> {
+  const found = await locateModel(path);
+  if (found) return found;
+  const isFolder = (await kindOf(path)) === 'folder';
+  const problem = isFolder ? `folder ${path}: it holds no .onnx file` : `model ${path}: it doesn't exist`;
+  const message = `${problem}; give the path of an ONNX file, or of a folder with one`;
+  throw new ResidualSkipError('MODEL_NOT_FOUND', message);
+}
+
+async function modelIn(folder: string): Promise<string | undefined> {
+  for (const candidate of [join(folder, 'model.onnx'), join(folder, 'onnx', 'model.onnx')]) {
+    if ((await kindOf(candidate)) === 'file') return candidate;
+  }
+  const names = await readdir(folder).catch((error) => unreadable(`folder ${folder}`, error));
+  const models: string[] = [];
+  for (const name of names.sort()) {
+    if (extname(name) === '.onnx' && (await kindOf(join(folder, name))) === 'file') models.push(name);
+  }
+  if (models.length > 1) {
+    const message = `folder ${folder}: it holds several models (${models.join(', ')}); name one`;
+    throw new ResidualSkipError('MODEL_NOT_FOUND', message);
+  }
+  return models[0] && join(folder, models[0]);
+}
+
+async function kindOf(path: string): Promise<'file' | 'folder' | undefined> {
+  try {
+    return (await stat(path)).isDirectory() ? 'folder' : 'file';
+  } catch (error) {
+    if (codeOfReading(error, 'MODEL_NOT_FOUND') === 'READ_FAILED') unreadable(`model ${path}`, error);
+    return undefined;
+  }
+}
+
+function unreadable(what: string, cause: unknown): never {
+  const way = 'check the path, its permissions and how many files are open';
+  const message = `${what}: it can't be read (${(cause as Error).message}); ${way}`;
+  throw new ResidualSkipError(codeOfReading(cause, 'MODEL_NOT_FOUND'), message, { cause });
+}
+
+/**
+ * Reads the model that `path` names, see `locateModel`. Reading and hashing overlap.
+ * @throws ResidualSkipError MODEL_NOT_FOUND, READ_FAILED, OUT_OF_MEMORY
  */
 export async function readModelFile(path: string): Promise<ModelFile> {
+  const location = await requireModel(path);
+  const { model } = location;
   try {
-    const isFolder = (await stat(path)).isDirectory();
-    const file = isFolder ? join(path, 'model.onnx') : path;
-    if (!(await stat(file)).isFile()) throw new Error(`${file} is not a regular file`);
-    const handle = await open(file);
+    // Not opened before that is known: opening a named pipe would wait for a writer.
+    if (!(await stat(model)).isFile()) {
+      const message = `model ${model}: it is not a regular file; give the path of an ONNX file, or of a folder with one`;
+      throw new ResidualSkipError('MODEL_NOT_FOUND', message);
+    }
+    const handle = await open(model);
     try {
-      return { ...(await readHashed(handle)), path: file, folder: dirname(file) };
+      return { ...(await readHashed(handle, model)), location };
     } finally {
       await handle.close();
     }
   } catch (error) {
-    const hint = 'give the path of an ONNX file or of the folder with its model.onnx';
-    const message = `model '${path}': it can't be read (${(error as Error).message}); ${hint}`;
-    throw new ResidualSkipError('MODEL_NOT_FOUND', message, { cause: error });
+    if (error instanceof ResidualSkipError || !isOfSystem(error)) throw error;
+    return unreadable(`model ${model}`, error);
   }
 }
 
-async function readHashed(handle: FileHandle): Promise<{ bytes: Uint8Array; sha256: string }> {
+/** Whether the operating system refused something. */
+function isOfSystem(error: unknown): boolean {
+  return typeof (error as NodeJS.ErrnoException).syscall === 'string';
+}
+
+async function readHashed(handle: FileHandle, path: string): Promise<{ bytes: Uint8Array; sha256: string }> {
   const { size } = await handle.stat();
-  // Not from Buffer's pool: weights stay in this memory, which is freed as a whole.
-  const bytes = Buffer.allocUnsafeSlow(size);
+  const bytes = memoryFor(size, path);
   const hash = createHash('sha256');
   let next = readChunk(handle, bytes, 0);
   for (let at = 0; at < size; at += CHUNK) {
@@ -54,11 +132,24 @@ async function readHashed(handle: FileHandle): Promise<{ bytes: Uint8Array; sha2
   return { bytes, sha256: hash.digest('hex') };
 }
 
+/** Not from Buffer's pool: weights stay in this memory, which is freed as a whole. */
+function memoryFor(size: number, path: string): Uint8Array {
+  try {
+    return Buffer.allocUnsafeSlow(size);
+  } catch (cause) {
+    const message = `model ${path}: there is no memory for its ${size} bytes; store its weights as external data`;
+    throw new ResidualSkipError('OUT_OF_MEMORY', message, { cause });
+  }
+}
+
 async function readChunk(handle: FileHandle, bytes: Uint8Array, from: number): Promise<Uint8Array> {
   const end = Math.min(from + CHUNK, bytes.length);
   for (let at = from; at < end; ) {
     const { bytesRead } = await handle.read(bytes, at, end - at, at);
-    if (bytesRead === 0) throw new Error('it became shorter while it was read');
+    if (bytesRead === 0) {
+      const problem = 'the file became shorter while it was read; wait until it is written';
+      throw new ResidualSkipError('READ_FAILED', `model: ${problem}, and load it again`);
+    }
     at += bytesRead;
   }
   return bytes.subarray(from, end);

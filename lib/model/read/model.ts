@@ -1,4 +1,5 @@
 import type { TensorData } from '../../tensor/tensor.js';
+import type { ModelLocation } from './file.js';
 import type { Graph, ModelPort } from './graph.js';
 
 /** An input of the model that a program is specialised on. */
@@ -21,6 +22,8 @@ export interface ModelOutput extends ModelPort {
 export interface Model {
   /** Hex SHA-256 of the model file's bytes. */
   readonly sha256: string;
+  /** Where it was read from; absent if it was given as bytes. */
+  readonly location?: ModelLocation;
   readonly opset: number;
   readonly inputs: readonly ModelInput[];
   readonly outputs: readonly ModelOutput[];

@@ -4,6 +4,7 @@
  * tables.
  */
 import { BinaryReader, BinaryWriter, type IBinaryWriter } from '@protobuf-ts/runtime';
+import { ResidualSkipError } from '../../errors.js';
 import { atOnce, type Sliced } from '../../util/slices.js';
 
 /** An int64 on the wire: a number if it is a safe integer, otherwise two halves. */
@@ -222,8 +223,25 @@ const WRITE: Readonly<Record<Scalar, (writer: IBinaryWriter, value: never) => un
 /** Yields after so many numbers of a list. */
 const NUMBERS_AT_ONCE = 2 ** 14;
 
+function corrupt(problem: string, cause?: unknown): never {
+  throw new ResidualSkipError('MODEL_CORRUPT', problem, { cause });
+}
+
+/** What the reader throws where bytes end too early or are no message; any other error is a defect. */
+const OF_READER: readonly unknown[] = ['Error', 'RangeError'];
+
+function* decodeAll(bytes: Uint8Array, fields: Message): Sliced<Decoded> {
+  try {
+    return yield* decode(new BinaryReader(bytes, TEXT), fields, bytes.length);
+  } catch (error) {
+    const { name, message } = error as Error;
+    if (!OF_READER.includes(name)) throw error;
+    corrupt(message, error);
+  }
+}
+
 function* decode(reader: BinaryReader, fields: Message, end: number, depth = 0): Sliced<Decoded> {
-  if (depth > MAX_DEPTH) throw new Error(`messages are nested beyond a depth of ${MAX_DEPTH}`);
+  if (depth > MAX_DEPTH) corrupt(`messages are nested beyond a depth of ${MAX_DEPTH}`);
   const message: Decoded = {};
   while (reader.pos < end) {
     const tag = reader.uint32();
@@ -249,13 +267,13 @@ function* decode(reader: BinaryReader, fields: Message, end: number, depth = 0):
       if (depth < 2) yield;
     }
   }
-  if (reader.pos !== end) throw new RangeError('a field is longer than the message around it');
+  if (reader.pos !== end) corrupt('a field is longer than the message around it');
   return message;
 }
 
 function delimitedEnd(reader: BinaryReader, limit: number): number {
   const length = reader.uint32();
-  if (length > limit - reader.pos) throw new RangeError('a message is longer than the one around it');
+  if (length > limit - reader.pos) corrupt('a message is longer than the one around it');
   return reader.pos + length;
 }
 
@@ -283,7 +301,7 @@ function encode(writer: IBinaryWriter, fields: Message, message: Decoded): IBina
 
 /**
  * Decodes a model file. Byte fields are views into `bytes`; absent fields are undefined.
- * @throws Error from the decoder when the bytes are not such a message
+ * @throws ResidualSkipError MODEL_CORRUPT when the bytes are not such a message
  */
 export function decodeModelProto(bytes: Uint8Array): ModelProto {
   return atOnce(decodingModelProto(bytes));
@@ -291,12 +309,12 @@ export function decodeModelProto(bytes: Uint8Array): ModelProto {
 
 /** The same in slices. */
 export function decodingModelProto(bytes: Uint8Array): Sliced<ModelProto> {
-  return decode(new BinaryReader(bytes, TEXT), MODEL, bytes.length);
+  return decodeAll(bytes, MODEL);
 }
 
 /** Decodes one serialised tensor, such as those in the data sets of ONNX's own tests. */
 export function decodeTensorProto(bytes: Uint8Array): TensorProto {
-  return atOnce(decode(new BinaryReader(bytes, TEXT), TENSOR, bytes.length));
+  return atOnce(decodeAll(bytes, TENSOR));
 }
 
 /** The bytes of a model file. */

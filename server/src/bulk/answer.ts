@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { ImageClassifier, ResidualSkipError } from 'residual-skip';
+import { ImageClassifier, locateModel, ResidualSkipError } from 'residual-skip';
 import { FULL, type Setting, settingFrom } from '../settings.js';
 import { imageBytes } from './image-bytes.js';
 import { type Binding, type BulkJob, type BulkResult, JobFailure, sha256 } from './job.js';
@@ -9,7 +9,7 @@ import { type Binding, type BulkJob, type BulkResult, JobFailure, sha256 } from 
 const PASSING = new Set(['OUT_OF_MEMORY', 'INTERNAL', 'ABORTED']);
 
 interface LoadOptions {
-  readonly policy: string;
+  readonly policy?: string | undefined;
   readonly setting?: string;
   readonly reference?: string | undefined;
   readonly threads?: number;
@@ -24,7 +24,7 @@ export class Answerer {
   ) {}
 
   /**
-   * @param policy `model`, `full` or a policy file
+   * @param policy `model`, `full` or a policy file; by default the `policy.json` of the model's folder, or else `model`
    * @param setting the limit of one of the file's settings; by default the file's own
    * @throws ResidualSkipError as ImageClassifier.from, and INVALID_ARGUMENT for a setting that the file doesn't have
    */
@@ -32,16 +32,19 @@ export class Answerer {
     model: string,
     { policy, setting: wanted, reference, threads }: LoadOptions,
   ): Promise<Answerer> {
-    const settings = policy === 'full' ? [FULL] : await settingFrom(policy);
+    const source = policy ?? (await locateModel(model))?.policy ?? 'model';
+    const settings = source === 'full' ? [FULL] : await settingFrom(source);
     const setting = wanted === undefined ? settings[0]! : settings.find(({ name }) => name === wanted);
     if (setting === undefined) {
       const names = settings.map(({ name }) => name).join(', ');
       throw new ResidualSkipError(
         'INVALID_ARGUMENT',
-        `setting ${wanted}: policy ${policy} doesn't have it; take one of ${names}`,
+        `setting ${wanted}: policy ${source} doesn't have it; take one of ${names}`,
       );
     }
-    const classifier = await ImageClassifier.from(model, { policy: setting.policy, reference, threads });
+    // If it doesn't fit, the error about a folder's own policy names the files.
+    const asked = (policy ?? wanted) === undefined ? undefined : setting.policy;
+    const classifier = await ImageClassifier.from(model, { policy: asked, reference, threads });
     const binding = {
       model: classifier.session.model.sha256,
       setting: setting.name,

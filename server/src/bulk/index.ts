@@ -45,7 +45,8 @@ export async function enqueue(
 }
 
 export interface WorkerOptions extends Omit<WorkOptions, 'concurrency'> {
-  readonly policy: string;
+  /** `model`, `full` or a policy file; by default the `policy.json` of the model's folder, or else `model`. */
+  readonly policy?: string;
   /** A setting of the policy file, by its limit; by default the file's own. */
   readonly setting?: string;
   /** The network that guards verify with: the float form of an 8-bit model; an ONNX file. */

@@ -49,6 +49,8 @@ const inspectSchema = z.strictObject({
 const runSchema = z.array(
   z.strictObject({
     input: z.string(),
+    policy: z.string(),
+    promise: z.null(),
     top: z.array(z.strictObject({ index: z.int(), label: z.string(), probability: fraction })),
     blocks: z.strictObject({
       total: z.int(),
@@ -65,6 +67,7 @@ const latencySchema = z.strictObject({
   p95: z.number().positive(),
 });
 const evalSchema = z.strictObject({
+  policy: z.strictObject({ source: z.literal('model'), sha256: z.string(), promise: z.null() }),
   items: z.int(),
   full: z.strictObject({ accuracy: fraction.nullable(), latencyMs: latencySchema }),
   skip: z.strictObject({

@@ -10,6 +10,22 @@ import { randomFloats } from '../../helpers/random.js';
 
 const network = new Network('cifar10-resnet32-gated');
 
+let mockDefect: Error | undefined;
+jest.mock('lib/model/read/functions.js', () => {
+  const real = jest.requireActual('lib/model/read/functions.js');
+  return {
+    ...real,
+    inlineFunctions: (...args: unknown[]) => {
+      if (mockDefect) throw mockDefect;
+      return real.inlineFunctions(...args);
+    },
+  };
+});
+
+afterEach(() => {
+  jest.restoreAllMocks();
+  mockDefect = undefined;
+});
 afterAll(removeFolders);
 
 function reluGraph(): GraphBuilder {
@@ -79,8 +95,38 @@ test('what can not be read is MODEL_NOT_FOUND with the way out', async () => {
   for (const path of ['missing.onnx', 'empty', 'pipe', 'file/model.onnx']) {
     await expect(loadModel(join(folder, path))).rejects.toMatchObject({
       code: 'MODEL_NOT_FOUND',
-      message: expect.stringMatching(/empty|missing|pipe|file.*folder with its model.onnx/),
+      message: expect.stringMatching(/empty|missing|pipe|file.*folder with one/),
     });
+  }
+});
+
+test.each(['EMFILE', 'EACCES', 'EIO'])(
+  'a file that the machine does not read (%s) is READ_FAILED',
+  async (code) => {
+    const refusal = Object.assign(new Error(`${code}: refused`), { code, syscall: 'open' });
+    const folder = folderOf({ 'model.onnx': modelBytes(reluGraph()) });
+    const files = jest.requireActual('node:fs/promises');
+    for (const call of ['stat', 'open']) {
+      jest.spyOn(files, call).mockRejectedValueOnce(refusal);
+      await expect(loadModel(folder)).rejects.toMatchObject({
+        code: 'READ_FAILED',
+        message: expect.stringMatching(new RegExp(`${folder}.*${code}: refused.*permissions`)),
+      });
+    }
+    await expect(loadModel(folder)).resolves.toMatchObject({ parameters: 3 });
+  },
+);
+
+test('a defect in reading is INTERNAL and asks for a report, not for another file', async () => {
+  for (const defect of [new TypeError('x is undefined'), new RangeError('Invalid array length')]) {
+    mockDefect = defect;
+    for (const source of [network.model, readFileSync(network.model)]) {
+      await expect(loadModel(source)).rejects.toMatchObject({
+        code: 'INTERNAL',
+        message: expect.stringMatching(`${defect}.*please report it`),
+        cause: defect,
+      });
+    }
   }
 });
 

@@ -50,9 +50,12 @@ test('a quarter of the weights, answers that hardly change, and blocks that can 
   );
 });
 
-test('the same images and seed give the same file', async () => {
-  const again = await quantize(MODEL, IMAGES, { threads: 1 });
-  expect(again.sha256).toBe((await made).sha256);
+test('the same images and seed give the same file, whatever policy the folder has', async () => {
+  const policy = JSON.stringify({ default: 'skip' });
+  const folder = folderOf({ 'model.onnx': seededNetwork(), 'policy.json': policy });
+  const again = await quantize(folder, IMAGES, { threads: 1 });
+  const { sha256, answers } = await made;
+  expect(again).toMatchObject({ sha256, answers });
 });
 
 test('exits are fitted on the bytes of its streams, and certified against the float network', async () => {

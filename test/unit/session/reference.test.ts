@@ -24,7 +24,7 @@ const SHA256 = createHash('sha256').update(REFERENCE).digest('hex');
 const FEEDS = { x: new Tensor('float32', randomFloats(ITEMS * FEATURES, 3), [ITEMS, FEATURES]) };
 const POLICY: SkipPolicy = {
   reference: { sha256: SHA256 },
-  guards: [{ labels: [0, 1], action: 'verify' }],
+  guards: [{ labels: [0, 1] }],
 };
 
 const rowsOf = ({ data }: Tensor) =>

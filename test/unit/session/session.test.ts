@@ -552,7 +552,7 @@ describe('observers', () => {
   it('see a guarded run that release has to wait for, before they are released', async () => {
     const seen: string[] = [];
     const session = await create({
-      policy: { default: 'skip', blocks: {}, guards: [{ labels: [1], action: 'verify' }] },
+      policy: { default: 'skip', blocks: {}, guards: [{ labels: [1] }] },
       observers: [{ onRun: () => void seen.push('run'), onRelease: () => void seen.push('release') }],
     });
     backend.hold = true;

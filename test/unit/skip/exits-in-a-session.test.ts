@@ -75,7 +75,7 @@ test('what is saved is net of the heads that were asked, and of the run in full 
   const threshold = await middle();
   const plain = await traceOf(policyOf(threshold));
   const labels = Array.from({ length: 10 }, (_, i) => `class ${i}`);
-  const guards = [{ labels, action: 'verify' as const }];
+  const guards = [{ labels }];
   const guarded = await traceOf(policyOf(threshold, { labels, guards }));
   const costs = plain.blocks.map(({ multiplyAdds }) => multiplyAdds);
   for (const [i, { blocks, exits, multiplyAddsSkipped }] of plain.trace.items.entries()) {
@@ -100,7 +100,7 @@ test('a guard checks answers of an exit behind the last block, too, where no blo
   const full = await traceOf({ default: 'run' });
   expect(full.blocks.at(-1)!.name).toBe(last);
   const left = await traceOf({ heads });
-  const guarded = await traceOf({ heads, guards: [{ labels: [3], action: 'verify' }] });
+  const guarded = await traceOf({ heads, guards: [{ labels: [3] }] });
   expect([...left.outputs.logits!.data].slice(0, 10)).toEqual([...layer.bias]);
   expect(guarded.outputs.logits!.data).toEqual(full.outputs.logits!.data);
   for (const [i, item] of guarded.trace.items.entries()) {
@@ -137,7 +137,7 @@ test.each([
     'a guard',
     {
       labels: ['a', 'b', 'c'],
-      guards: [{ labels: ['a', 'b', 'c'], action: 'verify' as const, margin: 0.5 }],
+      guards: [{ labels: ['a', 'b', 'c'], margin: 0.5 }],
     },
   ],
 ])('decisions are copied all at once as they are told one by one: %s', async (_, more) => {

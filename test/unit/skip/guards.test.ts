@@ -1,8 +1,10 @@
+import { createHash } from 'node:crypto';
 import { isGuarded, resolveGuards } from 'lib/skip/guards.js';
+import { hashPolicy, parsePolicy } from 'lib/skip/policy.js';
 
 const LABELS = ['cat', 'dog', 'bird'];
 const guard = (margin: number | undefined, ...labels: (string | number)[]) =>
-  resolveGuards([{ labels, action: 'verify', margin }], LABELS);
+  resolveGuards([{ labels, margin }], LABELS);
 /** Logits whose softmax these probabilities are. */
 const logits = (...probabilities: number[]) => Float32Array.from(probabilities, Math.log);
 
@@ -32,7 +34,15 @@ test('a label that the policy does not have is refused', () => {
   expect(() => guard(0, 'unicorn')).toThrow(
     /'unicorn', which is not one of its labels; expected one of cat, dog, bird/,
   );
-  expect(() => resolveGuards([{ labels: ['cat'], action: 'verify' }], undefined)).toThrow(
-    /use class indices/,
+  expect(() => resolveGuards([{ labels: ['cat'] }], undefined)).toThrow(/use class indices/);
+});
+
+test("older policies' action keeps its hash and does nothing; another one is refused", () => {
+  const parsed = parsePolicy({ guards: [{ labels: [1], action: 'verify' }] });
+  const canonical = '{"blocks":{},"guards":[{"action":"verify","labels":[1]}]}';
+  expect(hashPolicy(parsed)).toBe(createHash('sha256').update(canonical).digest('hex'));
+  expect(resolveGuards(parsed.guards!, undefined)).toEqual(resolveGuards([{ labels: [1] }], undefined));
+  expect(() => parsePolicy({ guards: [{ labels: [1], action: 'refuse' }] })).toThrow(
+    "policy.guards.0.action: expected 'verify', received 'refuse'",
   );
 });
