@@ -10,9 +10,16 @@ export type { AuditEnergy, AuditHeader, AuditItem } from './audit/record.js';
 export { type RenderAuditOptions, renderAudit } from './audit/render.js';
 export { type ReplayDifference, type ReplayItem, type ReplayReport, replayAudit } from './audit/replay.js';
 export { type Watch, type WatchOptions, type WatchStats, watch } from './audit/watch.js';
-export { type CalibrateOptions, calibrate } from './calibrate/calibrate.js';
-export { type RenderCalibrationOptions, renderCalibration } from './calibrate/report.js';
-export type { Calibration, ClassResult, Contribution, Example, SettingResult } from './calibrate/result.js';
+export { calibrate } from './calibrate/calibrate.js';
+export type { CalibrateOptions } from './calibrate/options.js';
+export { type RenderCalibrationOptions, renderCalibration } from './calibrate/report/report.js';
+export type {
+  Calibration,
+  ClassResult,
+  Contribution,
+  Example,
+  SettingResult,
+} from './calibrate/report/result.js';
 export type { Prediction, TaskOptions } from './classify/class-scores.js';
 export type { Data } from './classify/data-model.js';
 export {

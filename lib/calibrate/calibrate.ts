@@ -1,96 +1,46 @@
-/** Calibrates a model on images: `residual-skip calibrate` as a function. */
-import { z } from 'zod';
+/** Calibrates a model: `residual-skip calibrate` as a function, which strings the steps of a calibration together. */
 import type { Backend } from '../backends/backend.js';
 import { NativeBackend } from '../backends/native.js';
 import { ReferenceBackend } from '../backends/reference.js';
-import { type TaskOptions, taskShape } from '../classify/class-scores.js';
-import { type Data, type DataModel, openDataModel } from '../classify/data-model.js';
-import type { ImageClassifierOptions } from '../classify/image-classifier.js';
-import { type DataOptions, dataShape, type Item, prepareItems } from '../classify/images.js';
+import { taskShape } from '../classify/class-scores.js';
+import { type Data, openDataModel } from '../classify/data-model.js';
+import { dataShape, type Item } from '../classify/images.js';
 import { Unusable } from '../classify/unusable.js';
-import { Work, type WorkOptions, workShape } from '../classify/work.js';
+import { Work, workShape } from '../classify/work.js';
 import { encodeThumbnail } from '../data/image.js';
-import { findModel } from '../data/model-files.js';
-import { prefetch } from '../data/prefetch.js';
-import { LengthSeries } from '../model/length-series.js';
+import { ResidualSkipError } from '../errors.js';
 import { loadModel } from '../model/load.js';
 import type { Program } from '../model/program/program.js';
-import type { Model } from '../model/read/model.js';
-import { bindFeeds } from '../session/feeds.js';
-import { guardSchema } from '../skip/guards.js';
 import type { SkipPolicy } from '../skip/policy.js';
-import { isVectorMetric, type Metric, metricSchema } from '../skip/promise.js';
-import { Tensor, type TensorData } from '../tensor/tensor.js';
+import { isVectorMetric } from '../skip/promise.js';
+import type { Tensor } from '../tensor/tensor.js';
 import { parsePart } from '../util/validation.js';
-import { calibrateItems } from './calibrate-items.js';
-import { calibrateVectors, type VectorOf } from './calibrate-vectors.js';
+import { boundOf, type Certified, certificateFor, certificateOf, certifyEach } from './certify/certify.js';
+import { checkGroups, groupsOf, type Rule } from './certify/groups.js';
+import { recordUse } from './certify/uses.js';
 import { checkClasses } from './checks.js';
-import type { CalibrationItem, CalibrationOptions, FitImages } from './options.js';
-import { Programs } from './programs.js';
-import type { Calibration, Example } from './result.js';
-import { ResumableBackend } from './resume.js';
-import { contentHash } from './split.js';
-import { recordUse } from './uses.js';
+import { ClassStrategy } from './classes.js';
+import { itemOptions, programsOf, readItems } from './data.js';
+import {
+  type CalibrateOptions,
+  type CalibrationItem,
+  type CalibrationOptions,
+  checkConflicts,
+  checkForVectors,
+  optionShape,
+  removedShape,
+} from './options.js';
+import { type MeasuredSetting, policyOf, promiseOf } from './policy.js';
+import type { Calibration, Example, SettingResult } from './report/result.js';
+import type { Programs } from './run/evaluator.js';
+import { type Effort, QUICK, Stopwatch, THOROUGH } from './run/latency.js';
+import { ResumableBackend } from './run/resume.js';
+import { describeData, type Split, splitItems } from './split.js';
+import type { Strategy } from './strategy.js';
+import { type Task, taskOf } from './task.js';
+import { VectorStrategy } from './vectors.js';
 
-/** `labels`, `preprocessor`, `backend`, `isa` and `threads` are those of ImageClassifier.from. */
-export interface CalibrateOptions
-  extends Omit<CalibrationOptions, 'labels' | 'fit' | 'reference' | 'onProgress'>,
-    Pick<ImageClassifierOptions, 'labels' | 'preprocessor' | 'backend' | 'isa' | 'threads'>,
-    DataOptions,
-    TaskOptions,
-    WorkOptions {
-  /**
-   * Further images or texts that are used only to fit heads, such as those that the network was trained on. Labels are not needed. If the
-   * model has exits of its own, these order the settings instead, and all of the data certifies. What can't be used is left out,
-   * with a note; so is what is also among the data.
-   */
-  readonly fit?: Data | undefined;
-  /**
-   * ONNX file, or a folder with one, of the network whose answers are promised: for an 8-bit network the float one that it was made
-   * from. When left out, the answers are those of the model itself with every block run.
-   */
-  readonly reference?: string | undefined;
-  /**
-   * Folder for intermediate results, created if it doesn't exist. If a calibration is killed, the next call with the same
-   * arguments resumes from them.
-   */
-  readonly state?: string | undefined;
-}
-
-const number = z.number().optional();
-const count = (least: number) =>
-  z
-    .int({ error: `expected a whole number of at least ${least}` })
-    .min(least)
-    .optional();
-
-const ownShape = {
-  ...dataShape,
-  ...taskShape,
-  ...workShape,
-  maxDisagreement: number,
-  limits: z.array(z.number()).optional(),
-  maxGroupDisagreement: number,
-  confidence: number,
-  metric: metricSchema.optional(),
-  perClass: z.boolean().optional(),
-  budget: number,
-  budgetMs: number,
-  guards: z.array(guardSchema).optional(),
-  seed: count(0),
-  copies: count(0),
-  settings: count(2),
-  fit: z.custom<Data>().optional(),
-  reference: z.string().min(1).optional(),
-  state: z.string().min(1).optional(),
-};
-
-type Own = Pick<CalibrateOptions, keyof typeof ownShape & keyof CalibrateOptions>;
-
-/** Default seed of the split. */
-const SEED = 1;
-/** Most bytes of prepared images to fit on that are kept; the others are prepared again each time they are needed. */
-const MOST_KEPT = 2 ** 30;
+const ALL_OPTIONS = { ...optionShape, ...removedShape, ...dataShape, ...taskShape, ...workShape };
 
 /**
  * Makes a policy that skips blocks, with a certified limit on changed answers, for a frozen residual network of images or texts;
@@ -112,7 +62,8 @@ export async function calibrate(
   data: Data,
   options: CalibrateOptions = {},
 ): Promise<Calibration> {
-  const { own, rest } = parsePart(ownShape, options);
+  const { own, rest } = parsePart(ALL_OPTIONS, options);
+  checkConflicts(own);
   const work = new Work('calibration', own);
   work.check();
   // This session only prepares items: the calibration runs the network on a backend of its own.
@@ -121,16 +72,23 @@ export async function calibrate(
   try {
     const loaded = await loadModel(opened.file);
     const asked = { ...own, metric: own.metric ?? (opened.labels ? 'disagreement' : 'cosine') };
-    const read = await readItems(opened, data, asked, work, (first, labelled) => {
-      if (isVectorMetric(asked.metric)) return;
-      checkClasses(asked.metric, opened, programsOf(loaded, opened, first).main, labelled);
+    const { metric } = asked;
+    if (isVectorMetric(metric)) checkForVectors(asked);
+    const { items, typical, byHash } = await readItems(opened, data, asked, work, (first, labelled) => {
+      if (!isVectorMetric(metric))
+        checkClasses(metric, opened, programsOf(loaded, opened, first).main, labelled);
     });
     const engine = engineOf(rest);
+    const unusable = new Unusable([], opened.what);
     try {
       const backend = own.state === undefined ? engine : await ResumableBackend.open(engine, own.state);
-      const result = await calibrateOn(backend, loaded, opened, read, asked, work);
-      return await withThumbnails(await counted(result, work), read.byHash);
+      const programs = programsOf(loaded, opened, typical);
+      const prepared = await itemOptions(opened, typical, asked, programs.main, work, unusable);
+      const result = await calibrateItems(backend, programs, loaded.sha256, items, prepared);
+      return await withThumbnails(await counted(result, work), byHash);
     } finally {
+      const leftOut = unusable.describe();
+      if (leftOut !== undefined) work.note(`of the ${opened.what}s to fit on, ${leftOut}; they are left out`);
       engine.release();
     }
   } finally {
@@ -146,144 +104,99 @@ function engineOf({
   return backend === 'reference' ? new ReferenceBackend() : new NativeBackend({ isa, threads });
 }
 
-interface CalibrationData {
-  readonly items: readonly CalibrationItem[];
-  /** The prepared items in the order of their size. */
-  readonly bySize: readonly Tensor[];
-  readonly byHash: ReadonlyMap<string, Item<Tensor>>;
-}
-
-/** @param check called with the first item that can be used, before the others are read */
-async function readItems(
-  opened: DataModel,
-  data: Data,
-  options: Own,
-  work: Work,
-  check: (first: Tensor, labelled: boolean) => void,
-): Promise<CalibrationData> {
-  const labels = options.metric === 'accuracy' ? 'data' : 'none';
-  const { count, list } = await opened.open(data, options, work, labels);
-  const items: CalibrationItem[] = [];
-  const byHash = new Map<string, Item<Tensor>>();
-  const unusable = new Unusable([], opened.what);
-  const tensors: Tensor[] = [];
-  let read = 0;
-  for await (const { item, tensor } of work.each(prepareItems<Item<Tensor>>(list, unusable))) {
-    work.report('reading', ++read, count);
-    if (!tensor) continue;
-    if (tensors.push(tensor) === 1) check(tensor, item.label !== undefined);
-    const sha256 = contentHash(tensor.data);
-    items.push({ input: tensor.data, sha256, label: item.label, groups: item.groups });
-    byHash.set(sha256, item);
-  }
-  // A promise covers all of the data, so no image may be left out silently.
-  unusable.check('repair them, or take them out of the data');
-  unusable.checkSome(items.length);
-  return { items, bySize: tensors.sort((a, b) => a.size - b.size), byHash };
-}
-
-async function calibrateOn(
+/**
+ * Calibrates a frozen network on prepared items.
+ * @param network of the model at the shapes of the items; with one float32 output [N, classes] for metrics of classes
+ * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DATA (too little data, NaN logits, labels missing),
+ * UNSUPPORTED_MODEL (nothing to skip)
+ */
+export async function calibrateItems(
   backend: Backend,
-  model: Model,
-  opened: DataModel,
-  { items, bySize }: CalibrationData,
-  options: Own & { readonly metric: Metric },
-  work: Work,
+  network: Program | Programs,
+  sha256: string,
+  given: readonly CalibrationItem[],
+  options: CalibrationOptions = {},
 ): Promise<Calibration> {
-  const typical = bySize[bySize.length >> 1]!;
-  const programs = programsOf(model, opened, typical);
-  const { fit: fitData, reference, seed = SEED, metric, ...asked } = options;
-  const onProgress = (done: number, total: number) => work.report('calibrating', done, total);
-  if (isVectorMetric(metric)) {
-    const vectorOf = vectorsOf(opened, programs.main, typical);
-    const forClasses = { fit: fitData, reference } as object;
-    const all = { ...asked, ...forClasses, metric, seed, onProgress };
-    return calibrateVectors(backend, programs, model.sha256, items, vectorOf, all);
-  }
-  const unusable = new Unusable([], opened.what);
-  const fit = fitData === undefined ? undefined : await openFit(opened, fitData, options, work, unusable);
+  const task = taskOf(backend, network, sha256, options);
+  const strategy: Strategy = isVectorMetric(task.options.metric)
+    ? new VectorStrategy(task)
+    : new ClassStrategy(task);
+  const stopwatch = new Stopwatch(backend, task.programs, task.guards, task.reference);
   try {
-    return await calibrateItems(backend, programs, model.sha256, items, {
-      ...{ ...asked, metric, seed, fit, onProgress },
-      reference: reference === undefined ? undefined : await openReference(reference, opened, typical),
-      labels: (opened.labelsKnown && opened.labels) || undefined,
-    });
+    const split = splitItems(given, task, strategy.first);
+    return await run(task, strategy, split, stopwatch);
   } finally {
-    const leftOut = unusable.describe();
-    if (leftOut !== undefined) work.note(`of the ${opened.what}s to fit on, ${leftOut}; they are left out`);
+    stopwatch.release();
+    strategy.release();
   }
 }
 
-async function openReference(path: string, opened: DataModel, typical: Tensor) {
-  const model = await loadModel((await findModel(path)).model);
-  return { program: programsOf(model, opened, typical), sha256: model.sha256 };
-}
-
-/** The network at the shapes of the items: texts of each length have a program of their own. */
-function programsOf(model: Model, opened: DataModel, typical: Tensor): Programs {
-  const series = new LengthSeries(model);
-  const compiled = (tensor: Tensor) => series.program(bindFeeds(model, opened.feeds(tensor)).binding);
-  const main = compiled(typical);
-  if (opened.what === 'image') return new Programs(main);
-  return new Programs(main, {
-    programFor: (input) => (input.length === typical.size ? main : compiled(preparedOf(input, typical))),
-    inputsOf: (input) => {
-      const feeds = opened.feeds(preparedOf(input, typical));
-      return main.inputs.map(({ name }) => feeds[name]!.data);
-    },
-  });
-}
-
-/** The prepared item with these elements; a text may have another length than `typical`. */
-function preparedOf(input: TensorData, { type, dims }: Tensor): Tensor {
-  const shape = dims.length === 2 ? [dims[0]!, input.length / dims[0]!] : dims;
-  return new Tensor(type, input as never, shape) as Tensor;
-}
-
-/** Reads an item's vector: of an image all elements of the output, of a text the pooled ones. */
-function vectorsOf(opened: DataModel, { outputs }: Program, typical: Tensor): VectorOf {
-  const index = outputs.findIndex(({ name }) => name === opened.output);
-  return ({ outputs: found }, input) => {
-    const data = found[index]!;
-    if (opened.what === 'image') return data;
-    const prepared = preparedOf(input, typical);
-    // Vectors of tokens, or of the text.
-    const tokens = prepared.dims[1]!;
-    const pooled =
-      opened.session.outputMetadata.find(({ name }) => name === opened.output)!.shape.length === 2;
-    const dims = pooled ? [1, data.length] : [1, tokens, data.length / tokens];
-    return opened.answerOf({ [opened.output]: new Tensor('float32', data, dims) }, prepared);
+/** Orders settings, certifies them, and makes the policy. */
+async function run(task: Task, strategy: Strategy, split: Split, stopwatch: Stopwatch): Promise<Calibration> {
+  const { options, backend, progress } = task;
+  // Before settings are tested, only the sizes of groups are read from the items that certify.
+  const groups = groupsOf(split.certify, await strategy.classesOf(split), options);
+  const limits = task.rules.map((rule) => ({ rule, grouping: checkGroups(groups, rule) }));
+  const settings = await strategy.order(split);
+  const effects = await strategy.measure(settings, split.certify);
+  const losses = effects.map(({ byItem }) => byItem.losses);
+  // A budget was chosen before `certify` was used: the upper bound of that one setting's risk is promised.
+  const bounded = options.budget !== undefined;
+  const certified: readonly [Certified, ...Certified[]] = bounded
+    ? [{ ...limits[0]!, chosen: losses.length - 1 }]
+    : certifyEach(losses, limits);
+  const [first, ...others] = certified;
+  if (task.reference && first.chosen < 0) throw referenceOutOfReach(losses[0]!, first.rule);
+  const inputs = split.certify.map(({ input }) => input);
+  const timed = (i: number, effort: Effort): MeasuredSetting => {
+    const [setting, effect] = [settings[i]!, effects[i]!];
+    return { setting, effect, latency: stopwatch.time(setting.exits ?? [], inputs, effort, setting.omitted) };
   };
-}
-
-async function openFit(
-  opened: DataModel,
-  data: Data,
-  { maxPixels, maxBytes }: Own,
-  work: Work,
-  unusable: Unusable,
-): Promise<FitImages> {
-  const { list } = await opened.open(data, { maxPixels, maxBytes, labelsFrom: 'none' }, work);
-  const items: Item<Tensor>[] = [];
-  for await (const item of work.each(prefetch<Item<Tensor>, Item<Tensor>>(list, async (each) => each))) {
-    items.push(item);
+  const tested = settings.map((_, i) => resultOf(timed(i, QUICK), first));
+  const policies: SkipPolicy[] = [];
+  for (const one of certified) {
+    const { rule, chosen } = one;
+    if (chosen >= 0) await strategy.verify(settings[chosen]!, effects[chosen]!);
+    const certificate = bounded
+      ? boundOf(losses[chosen]!, rule)
+      : certificateFor(one, losses, split.certify.length);
+    const promise = promiseOf(certificate, rule, describeData(split, options.seed));
+    policies.push(policyOf(task, chosen < 0 ? undefined : timed(chosen, THOROUGH), promise));
   }
-  /** Undefined for items that can't be used. */
-  const kept = new Map<number, TensorData | undefined>();
-  let bytes = 0;
+  progress.finish();
+  const [policy, ...further] = policies as [SkipPolicy, ...SkipPolicy[]];
   return {
-    count: items.length,
-    load: async (index) => {
-      if (kept.has(index)) return kept.get(index);
-      const tensor = await items[index]!.prepare().catch((error: unknown) => unusable.note(error));
-      const size = tensor?.data.byteLength ?? 0;
-      if (bytes + size <= MOST_KEPT) {
-        bytes += size;
-        kept.set(index, tensor?.data);
-      }
-      return tensor?.data;
-    },
+    policy: { ...policy, ...(further.length > 0 && { settings: further }) },
+    settings: tested,
+    chosen: first.chosen,
+    bolder: others.map(({ chosen }) => chosen),
+    ...strategy.describe(settings[first.chosen], effects[first.chosen]),
+    certifiedOn: split.certify.map((item) => item.sha256),
+    duplicates: split.duplicates,
+    resumed: backend instanceof ResumableBackend ? backend.counts : null,
   };
+}
+
+function resultOf(
+  { setting, effect, latency }: MeasuredSetting,
+  { rule, grouping }: Certified,
+): SettingResult {
+  const { byItem, multiplyAddsSkipped, blocksSkipped, exits } = effect;
+  return {
+    penalty: setting.penalty,
+    ...{ multiplyAddsSkipped, blocksSkipped, exits },
+    ...certificateOf(byItem.losses, rule, grouping),
+    latency,
+  };
+}
+
+function referenceOutOfReach(losses: readonly number[], { limit }: Rule): ResidualSkipError {
+  const events = losses.filter((loss) => loss > 0).length;
+  return new ResidualSkipError(
+    'INVALID_DATA',
+    `reference: without any exit, ${events} of ${losses.length} answers already differ from its own, so no policy keeps the limit ` +
+      `of ${limit}; give a higher limit or more images, or quantise the network again with more layers in float`,
+  );
 }
 
 /** Adds to each promise the number of policies that these images have certified. */

@@ -1,10 +1,204 @@
-/** Inputs and options of a calibration. */
-
+/** Options of a calibration: types, defaults and the command's flags all follow from one schema. */
+import { z } from 'zod';
+import type { TaskOptions } from '../classify/class-scores.js';
+import type { Data } from '../classify/data-model.js';
+import type { ImageClassifierOptions } from '../classify/image-classifier.js';
+import type { DataOptions } from '../classify/images.js';
+import type { WorkOptions } from '../classify/work.js';
+import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program/program.js';
-import type { Guard } from '../skip/guards.js';
-import type { Metric } from '../skip/promise.js';
+import { guardSchema } from '../skip/guards.js';
+import { CLASS_METRICS, type Metric, metricSchema, VECTOR_METRICS } from '../skip/promise.js';
 import type { TensorData } from '../tensor/tensor.js';
-import type { Programs } from './programs.js';
+import { parseStrict } from '../util/validation.js';
+import type { Outcome, Programs } from './run/evaluator.js';
+
+/** How the command takes an option. */
+export interface Flag {
+  /** As commander writes it; an option without a flag has none in the command. */
+  readonly flag: string;
+  readonly description: string;
+  /** Turns the flag's text into the option's value; the text itself when left out. */
+  readonly read?: (text: string) => unknown;
+  /** Not listed: for tests, and for experiments. */
+  readonly hidden?: boolean;
+}
+
+export const flags = z.registry<Flag>();
+const METRICS = [...CLASS_METRICS, ...VECTOR_METRICS, 'recall@k'].join(', ');
+const DEFAULT_LIMIT = 0.01;
+
+const toNumber = (text: string) => (text.trim() === '' ? Number.NaN : Number(text));
+const fraction = z.number().refine((value) => value > 0 && value < 1, {
+  error: ({ input }) => `expected a number between 0 and 1, received ${input}`,
+});
+const count = (min: number) => z.int({ error: `expected a whole number of at least ${min}` }).min(min);
+
+/** Options of what is certified, and how it is chosen. */
+const shape = {
+  /** Limit on the rate of changed answers, or on the mean loss; 0.01 when left out. */
+  maxDisagreement: fraction.optional().register(flags, {
+    flag: '--max-disagreement <rate>',
+    description: `most answers that may change, as a fraction (default: ${DEFAULT_LIMIT})`,
+    read: toNumber,
+  }),
+  /** Several such limits instead: the policy then has a setting for each of them, and all promises hold together. */
+  limits: z
+    .array(fraction)
+    .min(1, { error: 'expected at least one limit' })
+    .readonly()
+    .optional()
+    .register(flags, {
+      flag: '--limits <rates>',
+      description:
+        'or several such limits, as 0.005,0.01,0.02: a setting for each in one policy; all promises hold together',
+      read: (text) => text.split(',').map(toNumber),
+    }),
+  /** Probability that all limits hold; 0.95 when left out. */
+  confidence: fraction.default(0.95).register(flags, {
+    flag: '--confidence <level>',
+    description: 'probability that all limits hold',
+    read: toNumber,
+  }),
+  /**
+   * What counts as a loss. `disagreement` (the default of networks with classes): the answer differs from the full network's.
+   * `accuracy`: the full network is right and the policy is wrong; needs labels. `probability`: how much the class probabilities
+   * change, as the total variation distance. Of vectors: `cosine` (their default), `relative` and `recall@k`.
+   */
+  metric: metricSchema.optional().register(flags, {
+    flag: '--metric <name>',
+    description:
+      `what the limit is for: ${METRICS}. Of classes: changed answers, right answers lost (needs labels), mean change of the ` +
+      'probabilities (default: disagreement, with --labels accuracy). Of vectors: mean cosine distance (the default), mean relative ' +
+      'error, nearest neighbours lost',
+  }),
+  /** Also make a promise for each class: by label if every item has one, otherwise by the full network's answer. */
+  perClass: z
+    .boolean()
+    .optional()
+    .register(flags, { flag: '--per-class', description: 'keep the limit for every class as well' }),
+  /** Limit for every class and group; `maxDisagreement`, or each of `limits`, when left out. */
+  maxGroupDisagreement: fraction.optional().register(flags, {
+    flag: '--max-group-disagreement <rate>',
+    description: 'another limit for classes and groups (default: that of all)',
+    read: toNumber,
+  }),
+  /** Instead of a limit: the most that the policy may spend, as a fraction of the full network's multiply-adds. */
+  budget: fraction.optional().register(flags, {
+    flag: '--budget <share>',
+    description: 'instead of a limit: spend at most this share of the multiply-adds',
+    read: toNumber,
+  }),
+  /** Answers that are checked against the full network. */
+  guards: z.array(guardSchema).readonly().optional(),
+  /** Seed of the split into parts; 1 when left out. */
+  seed: count(0)
+    .default(1)
+    .register(flags, { flag: '--seed <n>', description: 'seed of the split', read: toNumber }),
+  /**
+   * Most altered copies of an image to fit heads on; 0 for the images alone.
+   * @internal
+   */
+  copies: count(0).default(15).register(flags, {
+    flag: '--copies <n>',
+    description: 'altered copies of each image to fit on, at most',
+    read: toNumber,
+    hidden: true,
+  }),
+  /**
+   * Number of penalties to try; see order/thresholds.ts.
+   * @internal
+   */
+  settings: count(2).default(96).register(flags, {
+    flag: '--settings <n>',
+    description: 'settings between none and the most aggressive that are tried',
+    read: toNumber,
+    hidden: true,
+  }),
+};
+
+/** Options that name further files. */
+const inputShape = {
+  /**
+   * Further images or texts that are used only to fit heads, such as those that the network was trained on. Labels are not needed. If the
+   * model has exits of its own, these order the settings instead, and all of the data certifies. What can't be used is left out,
+   * with a note; so is what is also among the data.
+   */
+  fit: z
+    .custom<Data>()
+    .optional()
+    .register(flags, {
+      flag: '--fit <path>',
+      description:
+        'further images or texts, without labels, that heads are fitted on and nothing else: those the network was trained on, say; ' +
+        'for a model with exits of its own, they choose thresholds, and all data certifies',
+    }),
+  /**
+   * ONNX file, or a folder with one, of the network whose answers are promised: for an 8-bit network the float one that it was made
+   * from. When left out, the answers are those of the model itself with every block run.
+   */
+  reference: z.string().min(1).optional().register(flags, {
+    flag: '--reference <model>',
+    description:
+      'network whose answers are promised: the float one that an 8-bit model was made from (default: the model in full)',
+  }),
+  /**
+   * Folder for intermediate results, created if it doesn't exist. If a calibration is killed, the next call with the same
+   * arguments resumes from them.
+   */
+  state: z.string().min(1).optional().register(flags, {
+    flag: '--state <dir>',
+    description:
+      'keep what was computed here, for other calibrations too (default: beside the policy, until it is written)',
+  }),
+};
+
+/** The schema of `calibrate`'s own options; see CalibrateOptions. */
+export const optionShape = { ...inputShape, ...shape };
+const NO_TIMES =
+  'it was removed, because times differ from run to run; give budget, a share of the multiply-adds';
+/** Options of earlier versions: each names what to give instead. */
+export const removedShape = { budgetMs: z.undefined({ error: NO_TIMES }).optional() };
+type Input = z.input<z.ZodObject<typeof optionShape>>;
+
+/** `labels`, `preprocessor`, `backend`, `isa` and `threads` are those of ImageClassifier.from. */
+export interface CalibrateOptions
+  extends Readonly<Input>,
+    Pick<ImageClassifierOptions, 'labels' | 'preprocessor' | 'backend' | 'isa' | 'threads'>,
+    DataOptions,
+    TaskOptions,
+    WorkOptions {}
+
+/** Options that replace others. */
+const LIMITING = ['maxDisagreement', 'limits', 'maxGroupDisagreement', 'perClass', 'groupsFrom'] as const;
+export const CONFLICTS: Readonly<Record<string, readonly string[]>> = {
+  limits: ['maxDisagreement'],
+  budget: LIMITING,
+};
+
+/** @throws ResidualSkipError INVALID_ARGUMENT */
+export function checkConflicts(options: Readonly<Record<string, unknown>>): void {
+  for (const [name, others] of Object.entries(CONFLICTS)) {
+    const other = options[name] !== undefined && others.find((each) => options[each] ?? false);
+    if (!other) continue;
+    throw new ResidualSkipError('INVALID_ARGUMENT', `${name}: it replaces ${other}; give one of the two`);
+  }
+}
+
+/**
+ * Options of networks with classes, for a metric of vectors.
+ * @throws ResidualSkipError INVALID_ARGUMENT
+ */
+export function checkForVectors(options: CalibrateOptions): void {
+  const { metric, budget, perClass, guards, fit, reference } = options;
+  const forClasses = { budget, perClass: perClass || undefined, guards, fit, reference };
+  const name = Object.entries(forClasses).find(([, value]) => value !== undefined)?.[0];
+  if (name === undefined) return;
+  throw new ResidualSkipError(
+    'INVALID_ARGUMENT',
+    `${name}: it doesn't go with the metric '${metric}', which is about the output itself, not about classes; omit it`,
+  );
+}
 
 /** Images to fit heads on, or to order settings by, read when they are needed. */
 export interface FitImages {
@@ -24,45 +218,40 @@ export interface CalibrationItem {
   readonly groups?: readonly string[];
 }
 
-export interface CalibrationOptions {
-  /** Limit on the rate of changed answers, or on the mean loss; 0.01 when left out. */
-  readonly maxDisagreement?: number | undefined;
-  /** Several such limits instead: the policy then has a setting for each of them, and all promises hold together. */
-  readonly limits?: readonly number[] | undefined;
-  /** Limit for every class and group; `maxDisagreement`, or each of `limits`, when left out. */
-  readonly maxGroupDisagreement?: number | undefined;
-  /** Probability that all limits hold; 0.95 when left out. */
-  readonly confidence?: number | undefined;
-  /**
-   * What counts as a loss. `disagreement` (when left out): the answer differs from the full network's. `accuracy`: the full
-   * network is right and the policy is wrong; needs labels. `probability`: how much the class probabilities change, as the
-   * total variation distance.
-   */
-  readonly metric?: Metric | undefined;
-  /** Also make a promise for each class: by label if every item has one, otherwise by the full network's answer. */
-  readonly perClass?: boolean | undefined;
-  /** Instead of a limit: the most that the policy may spend, as a fraction of the full network's multiply-adds. */
-  readonly budget?: number | undefined;
-  /** The same as the median time of one item at batch 1, in milliseconds, on this machine. */
-  readonly budgetMs?: number | undefined;
+/** The vector of an item, from what its run gave. */
+export type VectorOf = (outcome: Outcome, input: TensorData) => Float32Array;
+
+/** Options of a calibration on prepared items. */
+export interface CalibrationOptions extends Readonly<z.input<z.ZodObject<typeof shape>>> {
   /**
    * The network whose answers are promised, instead of the calibrated one in full, and its SHA-256: the float form of an 8-bit
    * network. Guards verify with it.
    */
   readonly reference?: { readonly program: Program | Programs; readonly sha256: string } | undefined;
-  readonly guards?: readonly Guard[] | undefined;
   readonly labels?: readonly string[] | undefined;
-  readonly seed?: number | undefined;
   /**
    * Further images that are used only to fit heads, such as the network's training images. The items then only choose
    * exits and thresholds, and certify. If the model has exits of its own, nothing is fitted: these images, at most 2,000, order
    * the settings, and all items certify. Images that are also among the items are left out.
    */
   readonly fit?: FitImages | undefined;
-  /** Most altered copies of an image to fit heads on; 0 for the images alone, 15 when left out. */
-  readonly copies?: number | undefined;
-  /** Number of settings of the dial to try. */
-  readonly settings?: number | undefined;
+  /** For metrics of vectors; all elements of the first output when left out. */
+  readonly vectorOf?: VectorOf | undefined;
   /** Called with the items done and the total, over all passes over the data. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
+}
+
+export type ParsedOptions = Omit<CalibrationOptions, 'metric' | 'limits'> &
+  z.output<z.ZodObject<typeof shape>> & { readonly metric: Metric; readonly limits: readonly number[] };
+
+/**
+ * The options with their defaults.
+ * @throws ResidualSkipError INVALID_ARGUMENT
+ */
+export function parseOptions(options: CalibrationOptions): ParsedOptions {
+  checkConflicts({ ...options });
+  const about = { code: 'INVALID_ARGUMENT', subject: 'options', known: [] } as const;
+  const parsed = parseStrict(z.looseObject(shape), options, about);
+  const { limits = [parsed.maxDisagreement ?? DEFAULT_LIMIT], metric = 'disagreement' } = parsed;
+  return { ...options, ...parsed, limits, metric };
 }

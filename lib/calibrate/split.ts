@@ -1,10 +1,15 @@
+/** Divides the data into parts, of which one certifies and influences nothing that is chosen. */
 import { createHash } from 'node:crypto';
 import { ResidualSkipError } from '../errors.js';
-import { mostLoss } from '../skip/promise.js';
+import { sizeOf } from '../numeric/shapes.js';
+import { mostLoss, type Promised } from '../skip/promise.js';
+
 import type { TensorData } from '../tensor/tensor.js';
-import type { Rule } from './certify.js';
-import type { CalibrationItem } from './options.js';
-import { itemsNeeded } from './risk.js';
+import type { Rule } from './certify/groups.js';
+import { itemsNeeded } from './certify/p-values.js';
+import { type CalibrationItem, checkConflicts, type ParsedOptions } from './options.js';
+import type { Programs } from './run/evaluator.js';
+import type { Task } from './task.js';
 
 /** The purpose of each part of the data; nothing that was chosen depends on `certify`. */
 export type Part = 'fit' | 'order' | 'certify';
@@ -41,8 +46,44 @@ export function partOf(contentSha256: string, seed: number, first: Part = 'fit')
   return 'certify';
 }
 
+/**
+ * The items without duplicates: copies would wrongly count as independent evidence.
+ * @throws ResidualSkipError INVALID_SHAPE, INVALID_DATA when an item doesn't fit the model or lacks a required label
+ */
+function distinctItems(
+  items: readonly CalibrationItem[],
+  { main: { inputs, outputs, values }, shapes }: Programs,
+  { metric, labels, budget }: ParsedOptions,
+): CalibrationItem[] {
+  const size = sizeOf(values[inputs[0]!.value]!.shape);
+  const classes = values[outputs[0]!.value]!.shape[1]!;
+  const invalid = (why: string) => new ResidualSkipError('INVALID_DATA', why);
+  if (labels && labels.length !== classes) {
+    throw invalid(`labels: there are ${labels.length}, but the model has ${classes} classes`);
+  }
+  const known = new Map<string, CalibrationItem>();
+  for (const [i, item] of items.entries()) {
+    const { input, sha256, label, groups = [] } = item;
+    if (groups.length > 0) checkConflicts({ budget, groupsFrom: true });
+    if (!shapes && input.length !== size) {
+      throw new ResidualSkipError(
+        'INVALID_SHAPE',
+        `item ${i}: it has ${input.length} values, but the model takes ${size}; prepare all images to one size`,
+      );
+    }
+    if (label === undefined && metric === 'accuracy') {
+      throw invalid(`metric: 'accuracy' needs a label for every item, but item ${i} has none`);
+    }
+    if (label !== undefined && !(Number.isInteger(label) && label >= 0 && label < classes)) {
+      throw invalid(`item ${i}: its label is ${label}, but the model's classes are 0 to ${classes - 1}`);
+    }
+    if (!known.has(sha256)) known.set(sha256, item);
+  }
+  return [...known.values()];
+}
+
 /** Fewest items to fit heads on, or to choose thresholds by. */
-export const LEAST_FIT = 50;
+export const MIN_FIT = 50;
 
 /** Indices of the items of each part, in the order of their hashes: results depend only on the set. */
 export function split(
@@ -59,12 +100,54 @@ export function split(
   return parts;
 }
 
+/** The data, divided. */
+export interface Split {
+  /** All different items. */
+  readonly items: readonly CalibrationItem[];
+  readonly fit: readonly CalibrationItem[];
+  readonly order: readonly CalibrationItem[];
+  readonly certify: readonly CalibrationItem[];
+  /** Items left out because another one has the same content. */
+  readonly duplicates: number;
+}
+
+/**
+ * Divides the items into parts.
+ * @param first the first thing that the items are needed for
+ * @throws ResidualSkipError what distinctItems throws; INVALID_DATA that says how many would be enough
+ */
+export function splitItems(
+  given: readonly CalibrationItem[],
+  { programs, options, rules }: Task,
+  first: Part,
+): Split {
+  const items = distinctItems(given, programs, options);
+  const parts = split(items, options.seed, first);
+  checkParts(parts, rules[0], first, options.budget !== undefined);
+  const take = (part: Part) => parts[part].map((i) => items[i]!);
+  return {
+    items,
+    ...{ fit: take('fit'), order: take('order'), certify: take('certify') },
+    duplicates: given.length - items.length,
+  };
+}
+
+/** What a promise says of its data. */
+export function describeData({ items, fit, order, certify }: Split, seed: number): Promised['data'] {
+  return {
+    sha256: fingerprint(items),
+    seed,
+    fit: fit.length,
+    order: order.length,
+    certify: certify.length,
+  };
+}
+
 /**
  * @param first the first thing that the items are needed for
  * @param anyway the items certify what they can: one is enough
- * @throws ResidualSkipError INVALID_DATA that says how many would be enough
  */
-export function checkParts(
+function checkParts(
   parts: Record<Part, number[]>,
   { metric, limit, delta }: Rule,
   first: Part,
@@ -72,11 +155,11 @@ export function checkParts(
 ): void {
   const needed = anyway ? 1 : itemsNeeded(limit / mostLoss(metric), delta);
   const { fit, order, certify } = parts;
-  const chosen = first === 'certify' || (fit.length + order.length >= LEAST_FIT && order.length > 0);
+  const chosen = first === 'certify' || (fit.length + order.length >= MIN_FIT && order.length > 0);
   if (certify.length >= needed && chosen) return;
   // Parts vary in size by chance; a tenth and a few more compensate for that.
   const certifying = SHARES[first].at(-1)![1];
-  const others = first === 'certify' ? 0 : LEAST_FIT / (1 - certifying);
+  const others = first === 'certify' ? 0 : MIN_FIT / (1 - certifying);
   const enough = Math.ceil(1.1 * Math.max(needed / certifying, others)) + 20;
   const all = fit.length + order.length + certify.length;
   const evidence = anyway
@@ -85,7 +168,7 @@ export function checkParts(
   const remain =
     first === 'certify'
       ? ''
-      : `${fit.length + order.length} of at least ${LEAST_FIT} remain to ${first === 'fit' ? 'fit' : 'choose thresholds by'}, ` +
+      : `${fit.length + order.length} of at least ${MIN_FIT} remain to ${first === 'fit' ? 'fit' : 'choose thresholds by'}, ` +
         `${order.length || 'none'} of them to order settings; `;
   throw new ResidualSkipError(
     'INVALID_DATA',
@@ -102,7 +185,7 @@ export function contentHash({ buffer, byteOffset, byteLength }: TensorData): str
 }
 
 /** SHA-256 over the sorted hashes: equal for equal sets of items, however they are named and ordered. */
-export function fingerprint(items: readonly CalibrationItem[]): string {
+function fingerprint(items: readonly CalibrationItem[]): string {
   const hash = createHash('sha256');
   for (const sha256 of items.map((item) => item.sha256).sort()) hash.update(sha256);
   return hash.digest('hex');

@@ -1,8 +1,8 @@
 /** What `calibrate` prints. */
 
-import { latencyReduction } from '../calibrate/latency.js';
-import type { Calibration } from '../calibrate/result.js';
-import { wordConfidence, wordPromise } from '../calibrate/wording.js';
+import type { Calibration } from '../calibrate/report/result.js';
+import { wordConfidence, wordPromise } from '../calibrate/report/wording.js';
+import { latencyReduction } from '../calibrate/run/latency.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import { type Io, paint } from './io.js';
 import { type Column, formatTable, milliseconds, percent, plural } from './table.js';

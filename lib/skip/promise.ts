@@ -14,7 +14,7 @@ export const metricSchema = z
   .string()
   .regex(new RegExp(`^(${[...CLASS_METRICS, ...VECTOR_METRICS].join('|')}|recall@[1-9]\\d{0,5})$`), {
     error: `expected one of ${[...CLASS_METRICS, ...VECTOR_METRICS].join(', ')} or recall@k, as recall@10`,
-  }) as unknown as z.ZodType<Metric>;
+  }) as unknown as z.ZodType<Metric, Metric>;
 export type VectorMetric = Exclude<Metric, (typeof CLASS_METRICS)[number]>;
 
 export function isVectorMetric(metric: Metric): metric is VectorMetric {

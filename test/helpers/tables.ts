@@ -1,5 +1,5 @@
 /** Tables of the exits' answers, made without a network. */
-import type { Table } from 'lib/calibrate/table.js';
+import type { Table } from 'lib/calibrate/order/table.js';
 import { type Block, NONE } from 'lib/model/program/program.js';
 
 export interface MadeExit {

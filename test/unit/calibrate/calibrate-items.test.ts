@@ -1,12 +1,11 @@
 import { createHash } from 'node:crypto';
 import { NativeBackend } from 'lib/backends/native.js';
-import { calibrateItems } from 'lib/calibrate/calibrate-items.js';
-import { Evaluator, runAll } from 'lib/calibrate/evaluator.js';
-import { withFeatures } from 'lib/calibrate/features.js';
-import { fitExits } from 'lib/calibrate/fit.js';
+import { calibrateItems } from 'lib/calibrate/calibrate.js';
+import { allowedEvents } from 'lib/calibrate/certify/p-values.js';
+import { exitPoints, withFeatures } from 'lib/calibrate/fit/exit-points.js';
+import { fitExits } from 'lib/calibrate/fit/fit.js';
 import type { CalibrationItem } from 'lib/calibrate/options.js';
-import { exitPlaces } from 'lib/calibrate/places.js';
-import { allowedEvents } from 'lib/calibrate/risk.js';
+import { Evaluator, runAll } from 'lib/calibrate/run/evaluator.js';
 import { partOf } from 'lib/calibrate/split.js';
 import { InferenceSession, Tensor } from 'lib/index.js';
 import { compileModel } from 'lib/model/compile.js';
@@ -194,12 +193,12 @@ describe('calibration of the plain network', () => {
 
   test('exits are denser where there are many images to learn from', async () => {
     const { program } = await programOf();
-    const [few, many] = [1000, 16_000].map((images) => exitPlaces(program, images));
-    for (const [places, spacing] of [
+    const [few, many] = [1000, 16_000].map((images) => exitPoints(program, images));
+    for (const [points, spacing] of [
       [few!, 0.09],
       [many!, 0.05],
     ] as const) {
-      const savings = places.map(({ saving }) => saving);
+      const savings = points.map(({ saving }) => saving);
       for (const [i, saving] of savings.slice(1, -1).entries())
         expect(savings[i]! - saving).toBeGreaterThanOrEqual(spacing);
     }
@@ -209,12 +208,12 @@ describe('calibration of the plain network', () => {
   test('features are averages of windows, maxima and mean squares of the stream, and change nothing', async () => {
     const [item] = all;
     const { program } = await programOf();
-    const places = exitPlaces(program, 1000);
-    const { block, width } = places[0]!;
-    expect(places[0]!.features).toBe('pyramid');
+    const points = exitPoints(program, 1000);
+    const { block, width } = points[0]!;
+    expect(points[0]!.features).toBe('pyramid');
     // The stream itself as an output, by a step of its own.
     const { shape } = program.values[block.output]!;
-    const growth = new Growth(withFeatures(program, places));
+    const growth = new Growth(withFeatures(program, points));
     const shown = growth.value('shown', 'float32', shape);
     const end = growth.program.blocks.find(({ name }) => name === block.name)!.end;
     growth.insert(end, [{ op: 'reshape', inputs: [block.output], outputs: [shown], attrs: {} }]);

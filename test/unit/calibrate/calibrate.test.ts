@@ -1,8 +1,9 @@
 /** `calibrate` from code: the same images as a folder, as tensors and as pixels. */
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { type CalibrateOptions, calibrate } from 'lib/calibrate/calibrate.js';
-import type { Calibration } from 'lib/calibrate/result.js';
+import { calibrate } from 'lib/calibrate/calibrate.js';
+import type { CalibrateOptions } from 'lib/calibrate/options.js';
+import type { Calibration } from 'lib/calibrate/report/result.js';
 import { ImageClassifier } from 'lib/classify/image-classifier.js';
 import { listImagesBelow } from 'lib/data/files.js';
 import { decodeImage } from 'lib/data/image.js';
@@ -141,6 +142,8 @@ test.each<[string, unknown, object, string, RegExp]>([
   ['what is no image', [true], {}, 'INVALID_ARGUMENT', /images\[0\]: expected a path/],
   ['a misspelt option', [], { confidnce: 0.9 }, 'INVALID_ARGUMENT', /unknown key 'confidnce'/],
   ['a setting that is no number', [], { settings: 1 }, 'INVALID_ARGUMENT', /options\.settings: .*at least 2/],
+  ['an option that was removed', [], { budgetMs: 2 }, 'INVALID_ARGUMENT', /options\.budgetMs: .*give budget/],
+  ['two limits', [], { limits: [0.1], maxDisagreement: 0.1 }, 'INVALID_ARGUMENT', /limits: .*one of the two/],
   ['a callback that is none', [], { onProgress: 1 }, 'INVALID_ARGUMENT', /onProgress: expected a function/],
   ['groups by folder of an iterable', [], { groupsFrom: 'folder' }, 'INVALID_ARGUMENT', /is for folders/],
 ])('%s is refused', async (_, source, options, code, message) => {

@@ -1,24 +1,24 @@
-import { totalVariation } from 'lib/calibrate/answers.js';
 import {
   boundOf,
+  certificateFor,
   certificateOf,
   certifyEach,
-  promiseOf,
-  type Rule,
-  trivialCertificate,
+  rulesOf as rulesOfParsed,
   worstPValueOf,
-} from 'lib/calibrate/certify.js';
-import { rulesOf } from 'lib/calibrate/checks.js';
-import { checkGroups, type Grouping, groupsOf } from 'lib/calibrate/groups.js';
-import type { CalibrationItem } from 'lib/calibrate/options.js';
-
-import { fixedSequenceTest, itemsNeeded, upperMean, upperRate } from 'lib/calibrate/risk.js';
-import { wordPromise } from 'lib/calibrate/wording.js';
+} from 'lib/calibrate/certify/certify.js';
+import { checkGroups, type Grouping, groupsOf, type Rule } from 'lib/calibrate/certify/groups.js';
+import { fixedSequenceTest, itemsNeeded, upperMean, upperRate } from 'lib/calibrate/certify/p-values.js';
+import { totalVariation } from 'lib/calibrate/losses.js';
+import { type CalibrationItem, type CalibrationOptions, parseOptions } from 'lib/calibrate/options.js';
+import { promiseOf } from 'lib/calibrate/policy.js';
+import { wordPromise } from 'lib/calibrate/report/wording.js';
 import { uniform } from '../../helpers/random.js';
 
 const RULE: Rule = { metric: 'disagreement', limit: 0.01, groupLimit: 0.05, delta: 0.05 };
 const NONE: Grouping = { tested: [], tooSmall: [] };
 const DATA = { sha256: 'f'.repeat(64), seed: 1, fit: 1, order: 1, certify: 1 };
+
+const rulesOf = (options: CalibrationOptions) => rulesOfParsed(parseOptions(options));
 
 /** `events` losses of 1 among `items`, the first ones. */
 const losses = (events: number, items: number) =>
@@ -50,8 +50,7 @@ test('a setting fails when one group does, though all items together pass', () =
       { kind: 'class', name: 'dog', members: members(200, 2000) },
       { kind: 'group', name: 'night', members: members(1960, 2000) },
     ],
-    RULE.groupLimit,
-    RULE.delta,
+    RULE,
   );
   expect(grouping.tooSmall.map(({ name }) => name)).toEqual(['night']);
   const [good, bad] = [
@@ -96,11 +95,11 @@ test('groups too small for any promise are refused with what would be enough', (
     name,
     members: members(0, items),
   });
-  expect(() => checkGroups([group('cat', 100), group('dog', 298)], 0.01, 0.05)).toThrow(
+  expect(() => checkGroups([group('cat', 100), group('dog', 298)], { ...RULE, groupLimit: 0.01 })).toThrow(
     /each of 2: .*cat 100, dog 298.* needs 299 in each/,
   );
-  expect(checkGroups([group('cat', 299)], 0.01, 0.05).tested).toHaveLength(1);
-  expect(checkGroups([], 0.01, 0.05)).toEqual(NONE);
+  expect(checkGroups([group('cat', 299)], { ...RULE, groupLimit: 0.01 }).tested).toHaveLength(1);
+  expect(checkGroups([], { ...RULE, groupLimit: 0.01 })).toEqual(NONE);
 });
 
 test.each([1, 10, 100])('299 items in each of %d groups can certify 1 %%, however many they are', (count) => {
@@ -109,7 +108,7 @@ test.each([1, 10, 100])('299 items in each of %d groups can certify 1 %%, howeve
     name: `class ${i}`,
     members: members(299 * i, 299 * (i + 1)),
   }));
-  const grouping = checkGroups(groups, 0.01, 0.05);
+  const grouping = checkGroups(groups, { ...RULE, groupLimit: 0.01 });
   expect(grouping.tested).toHaveLength(count);
   const certificate = certificateOf(losses(0, 299 * count), { ...RULE, groupLimit: 0.01 }, grouping);
   expect(lastCertified([certificate], 0.05)).toBe(0);
@@ -133,7 +132,7 @@ test('probabilities that are NaN lose all, so that a bound stays a number', () =
 
 test('skipping nothing is certain', () => {
   const grouping = { tested: [{ kind: 'group' as const, name: 'a', members: [0] }], tooSmall: [] };
-  expect(trivialCertificate(10, RULE, grouping)).toMatchObject({
+  expect(certificateFor({ rule: RULE, grouping, chosen: -1 }, [], 10)).toMatchObject({
     items: 10,
     events: 0,
     upperBound: 0,
@@ -286,7 +285,7 @@ describe('several limits at once', () => {
   test.each([
     [{ limits: [] }, /at least one/],
     [{ limits: [0.01, 0] }, /between 0 and 1/],
-    [{ limits: [0.01], maxDisagreement: 0.01 }, /exclude maxDisagreement/],
+    [{ limits: [0.01], maxDisagreement: 0.01 }, /limits: it replaces maxDisagreement/],
     [{ limits: [0.01], budget: 0.5 }, /budget/],
   ])('%j is refused', (options, message) => {
     expect(() => rulesOf(options)).toThrow(message);

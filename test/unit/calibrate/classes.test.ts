@@ -1,6 +1,7 @@
 /** Only answers that are known to be classes are counted as such, by `calibrate` and by `evaluate`. */
 import { join } from 'node:path';
-import { type CalibrateOptions, calibrate } from 'lib/calibrate/calibrate.js';
+import { calibrate } from 'lib/calibrate/calibrate.js';
+import type { CalibrateOptions } from 'lib/calibrate/options.js';
 import { InferenceSession } from 'lib/index.js';
 import { evaluate } from 'lib/measure/evaluate.js';
 import { Tensor } from 'lib/tensor/tensor.js';

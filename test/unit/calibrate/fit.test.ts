@@ -1,4 +1,4 @@
-import { altered } from 'lib/calibrate/augment.js';
+import { altered } from 'lib/calibrate/fit/rows.js';
 import { generator, shuffle } from 'lib/numeric/random.js';
 import { randomFloats } from '../../helpers/random.js';
 

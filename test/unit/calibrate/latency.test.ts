@@ -1,6 +1,6 @@
 import type { Backend } from 'lib/backends/backend.js';
-import { QUICK, Stopwatch } from 'lib/calibrate/latency.js';
-import { Programs } from 'lib/calibrate/programs.js';
+import { Programs } from 'lib/calibrate/run/evaluator.js';
+import { QUICK, Stopwatch } from 'lib/calibrate/run/latency.js';
 import { buildProgram } from 'lib/model/compile.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
 

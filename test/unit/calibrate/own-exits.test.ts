@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { ReferenceBackend } from 'lib/backends/reference.js';
-import { calibrateItems } from 'lib/calibrate/calibrate-items.js';
+import { calibrateItems } from 'lib/calibrate/calibrate.js';
 import { buildProgram } from 'lib/model/compile.js';
 import { NO_ACTIVATION, NONE, type ValueId } from 'lib/model/program/program.js';
 import { attachExits } from 'lib/skip/attach.js';
@@ -58,10 +58,10 @@ test('exits that are in a model get thresholds that are certified, and nothing i
     settings: 12,
   });
   const { heads, promise, expected } = result.policy;
-  const places = own.ownExits!.list.map(({ after }) => after);
+  const points = own.ownExits!.list.map(({ after }) => after);
   expect(heads!.exits.length).toBeGreaterThan(0);
   for (const [e, exit] of heads!.exits.entries()) {
-    expect(exit).toEqual({ after: places[e], threshold: expect.any(Number) });
+    expect(exit).toEqual({ after: points[e], threshold: expect.any(Number) });
   }
   expect(expected!.multiplyAddsSkipped).toBeGreaterThan(0.1);
   expect(promise!.data.fit).toBe(0);

@@ -1,5 +1,5 @@
-import { exitPlaces } from 'lib/calibrate/places.js';
-import { readingOf } from 'lib/calibrate/reading.js';
+import { exitPoints } from 'lib/calibrate/fit/exit-points.js';
+import { readingOf } from 'lib/calibrate/fit/reading.js';
 import { buildProgram } from 'lib/model/compile.js';
 import { Growth } from 'lib/model/program/grow.js';
 import type { Program } from 'lib/model/program/program.js';
@@ -51,10 +51,10 @@ test.each<[string, Shape, (b: IrBuilder, x: number) => number, Features | undefi
   expect(readingOf(program)).toEqual(
     features && { rank: shape.length, axis: shape.length - 1, first: features === 'tokens' },
   );
-  const places = exitPlaces(program, 1000);
-  expect(places.length > 0).toBe(features !== undefined);
+  const points = exitPoints(program, 1000);
+  expect(points.length > 0).toBe(features !== undefined);
   const width = features === 'tokens' ? 2 * WIDTH : WIDTH;
-  for (const place of places) expect([place.features, place.width]).toEqual([features, width]);
+  for (const place of points) expect([place.features, place.width]).toEqual([features, width]);
 });
 
 /** The features of the first block's output, and that output. */

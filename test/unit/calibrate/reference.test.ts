@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { ReferenceBackend } from 'lib/backends/reference.js';
-import { calibrateItems } from 'lib/calibrate/calibrate-items.js';
+import { calibrateItems } from 'lib/calibrate/calibrate.js';
 import { buildProgram } from 'lib/model/compile.js';
 import { NO_ACTIVATION, NONE } from 'lib/model/program/program.js';
 import { attachExits } from 'lib/skip/attach.js';

@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import type { Backend } from 'lib/backends/backend.js';
 import { NativeBackend } from 'lib/backends/native.js';
-import { calibrateItems } from 'lib/calibrate/calibrate-items.js';
+import { calibrateItems } from 'lib/calibrate/calibrate.js';
 import type { CalibrationItem, CalibrationOptions } from 'lib/calibrate/options.js';
 import { type Part, partOf } from 'lib/calibrate/split.js';
 import { compileModel } from 'lib/model/compile.js';
@@ -22,7 +22,7 @@ function noise(count: number, label?: number): CalibrationItem[] {
   });
 }
 
-const outside = (part: Part) => (item: CalibrationItem) => partOf(item.sha256, 0) !== part;
+const outside = (part: Part) => (item: CalibrationItem) => partOf(item.sha256, 1) !== part;
 
 describe('refused', () => {
   let backend: Backend;
@@ -76,7 +76,7 @@ describe('refused', () => {
   });
 
   test('one answer for all items', async () => {
-    const alike = noise(150).map(({ input, ...item }) => ({
+    const alike = noise(250).map(({ input, ...item }) => ({
       ...item,
       input: (input as Float32Array).map((x) => 1e-3 * x),
     }));
@@ -98,7 +98,7 @@ describe('refused', () => {
   });
 
   test('NaN among the answers', async () => {
-    const broken = noise(150).map((item) => ({ ...item, input: new Float32Array(PIXELS).fill(Number.NaN) }));
+    const broken = noise(250).map((item) => ({ ...item, input: new Float32Array(PIXELS).fill(Number.NaN) }));
     await refused(broken).toMatchObject(
       invalidData(/answers NaN for an item; check its weights and the preprocessing/),
     );

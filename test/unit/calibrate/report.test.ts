@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import type { Calibration, Example, SettingResult } from 'lib/calibrate/result.js';
+import type { Calibration, Example, SettingResult } from 'lib/calibrate/report/result.js';
 import type { Latency } from 'lib/skip/promise.js';
 import { COLOR_SCHEMES, expectReadable, expectSelfContained, testChromium } from '../../helpers/browser.js';
 import { DIST, describeBuilt } from '../../helpers/dist.js';
@@ -15,11 +15,11 @@ const latency = (policy: number): Latency => ({
   ...{ fullMs: { p50: 0.5, mean: 0.52 }, policyMs: { p50: policy, mean: policy } },
 });
 
-/** Setting `i` of a dial whose risk and saving both rise. */
+/** Setting `i` of a search whose risk and saving both rise. */
 function setting(i: number): SettingResult {
   return {
     ...{
-      price: 1 / (i + 1),
+      penalty: 1 / (i + 1),
       limit: 0.01,
       items: 3000,
       events: 6 * i,
@@ -85,7 +85,7 @@ const result: Calibration = {
 
 /** In a process of its own: the charts' library has ES modules only, which Node runs and Jest does not. */
 function render(calibration: Calibration): string {
-  const module = pathToFileURL(join(DIST, 'calibrate/report.js')).href;
+  const module = pathToFileURL(join(DIST, 'calibrate/report/report.js')).href;
   const script = `
     import { readFileSync } from 'node:fs';
     import { renderCalibration } from ${JSON.stringify(module)};

@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { RunRequest } from 'lib/backends/backend.js';
-import { forgetState, ResumableBackend } from 'lib/calibrate/resume.js';
+import { forgetState, ResumableBackend } from 'lib/calibrate/run/resume.js';
 import type { Program } from 'lib/model/program/program.js';
 import { FakeBackend, fakeCompile, fakeModel } from '../../helpers/fake-backend.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';

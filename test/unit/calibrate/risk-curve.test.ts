@@ -1,4 +1,4 @@
-import { risksOf } from 'lib/calibrate/risk-curve.js';
+import { risksOf } from 'lib/calibrate/order/risk-curve.js';
 import { uniform } from '../../helpers/random.js';
 
 const logistic = (at: number) => 1 / (1 + Math.exp(-at));
@@ -16,11 +16,11 @@ test('finds the risks that the losses were drawn from, each lever its own', () =
     [-2, 1],
     [0, 2],
   ] as const;
-  const levers = truths.map(([at, slope], i) => rowsOf(8000, at, slope, i + 1));
-  for (const [i, risks] of risksOf(levers).entries()) {
+  const scores = truths.map(([at, slope], i) => rowsOf(8000, at, slope, i + 1));
+  for (const [i, risks] of risksOf(scores).entries()) {
     const [at, slope] = truths[i]!;
     for (const [row, risk] of risks.entries()) {
-      expect(Math.abs(risk - logistic(at + slope * levers[i]!.doubts[row]!))).toBeLessThan(0.03);
+      expect(Math.abs(risk - logistic(at + slope * scores[i]!.doubts[row]!))).toBeLessThan(0.03);
     }
   }
 });

@@ -7,7 +7,7 @@ import {
   itemsNeeded,
   upperMean,
   upperRate,
-} from 'lib/calibrate/risk.js';
+} from 'lib/calibrate/certify/p-values.js';
 import { uniform } from '../../helpers/random.js';
 
 /** The tail in exact rational arithmetic, p = numerator / denominator. */

@@ -1,8 +1,12 @@
-import type { Budget } from 'lib/calibrate/budget.js';
-import { exitsOf, measure, summarise } from 'lib/calibrate/measure.js';
-import { leversOf, type Setting, settingsOf, usefulExits, worthTesting } from 'lib/calibrate/settings.js';
-import { NEVER } from 'lib/calibrate/table.js';
-import { ResidualSkipError } from 'lib/errors.js';
+import { exitsOf, measure, summarise } from 'lib/calibrate/order/measure.js';
+import {
+  exitScoresOf,
+  settingsOf,
+  settingsToTest,
+  type ThresholdSetting,
+  usefulExits,
+} from 'lib/calibrate/order/settings.js';
+import { NEVER } from 'lib/calibrate/order/table.js';
 import { tableFrom } from '../../helpers/tables.js';
 
 /** One exit that saves half; the surer it is of an item, the likelier it is right. */
@@ -12,14 +16,14 @@ const wrong = (i: number) => i < ROWS / 2 && i % 3 === 0;
 const rows = confidences.map((score, i) => [score, wrong(i)] as const);
 const tableOf = (some: typeof rows) => tableFrom([0.5, 0.5], [{ after: 0, rows: some }]);
 const table = tableOf(rows);
-const settings = Array.from({ length: 40 }, (_, i): Setting => {
-  return { price: 100 - i, thresholds: [1 - 0.0022 * (i + 1) * 2] };
+const settings = Array.from({ length: 40 }, (_, i): ThresholdSetting => {
+  return { penalty: 100 - i, thresholds: [1 - 0.0022 * (i + 1) * 2] };
 });
 
-test('levers are what the exits of tables say of items', () => {
-  const levers = leversOf([tableOf(rows.slice(700)), table], [0.5]);
-  expect(levers).toHaveLength(1);
-  const [{ scores, risks, saving }] = levers as [(typeof levers)[number]];
+test('scores are what the exits of tables say of items', () => {
+  const made = exitScoresOf([tableOf(rows.slice(700)), table], [0.5]);
+  expect(made).toHaveLength(1);
+  const [{ scores, risks, saving }] = made as [(typeof made)[number]];
   expect(saving).toBe(0.5);
   expect(scores).toHaveLength(1300);
   expect([scores[0], scores[300]]).toEqual([
@@ -32,7 +36,7 @@ test('levers are what the exits of tables say of items', () => {
 });
 
 test('settings go from careful to bold, each with other thresholds than the one before', () => {
-  const made = settingsOf(leversOf([table], [0.5]), 24);
+  const made = settingsOf(exitScoresOf([table], [0.5]), 24);
   const thresholds = made.map((setting) => setting.thresholds[0]!);
   expect(thresholds.length).toBeGreaterThan(3);
   expect(new Set(thresholds).size).toBe(thresholds.length);
@@ -40,9 +44,9 @@ test('settings go from careful to bold, each with other thresholds than the one 
 });
 
 test('an exit that comes into use for many items at once has settings between', () => {
-  // Half of the items are as sure as another: no price divides them.
+  // Half of the items are as sure as another: no penalty divides them.
   const alike = rows.map(([score, loses], i) => [i < ROWS / 2 ? score : 0.9 + i / 1e7, loses] as const);
-  const made = settingsOf(leversOf([tableOf(alike)], [0.5]), 96);
+  const made = settingsOf(exitScoresOf([tableOf(alike)], [0.5]), 96);
   const leaving = made.map(
     ({ thresholds: [least] }) => alike.filter(([score]) => score >= least!).length / ROWS,
   );
@@ -64,7 +68,7 @@ test('exits are useful at which a hundredth of the items leave in the boldest se
     [0.5, NEVER, NEVER, NEVER],
     [0.5, NEVER, 0.5, 0.5],
     [0.5, 0.5, 0.5, 0.5],
-  ].map((thresholds, i): Setting => ({ price: 9 - i, thresholds }));
+  ].map((thresholds, i): ThresholdSetting => ({ penalty: 9 - i, thresholds }));
   expect(summarise(four, made[2]!.thresholds).risk).toBe(0.05);
   expect([...usefulExits(made, four, [0.01])]).toEqual(['b0', 'b2']);
   expect([...usefulExits(made, four, [0.01, 0.05])]).toEqual(['b0', 'b2', 'b1']);
@@ -73,28 +77,26 @@ test('exits are useful at which a hundredth of the items leave in the boldest se
 
 describe('of the settings', () => {
   test('those are tested that save half a percent more than the one before', () => {
-    const worth = worthTesting(settings, table, 0.02, undefined);
+    const worth = settingsToTest(settings, table, 0.02);
     const saved = worth.map(({ thresholds }) => summarise(table, thresholds).multiplyAddsSkipped);
     expect(worth.length).toBeGreaterThan(10);
     for (const [i, own] of saved.entries()) expect(own - (saved[i - 1] ?? 0)).toBeGreaterThanOrEqual(0.005);
   });
 
   test('none is tested from the first on that breaks the limit', () => {
-    const bold: Setting = { price: 1, thresholds: [0] };
+    const bold: ThresholdSetting = { penalty: 1, thresholds: [0] };
     expect(summarise(table, [0]).risk).toBeGreaterThan(0.1);
-    expect(worthTesting([settings[9]!, bold, settings[30]!], table, 0.02, undefined)).toEqual([settings[9]]);
+    expect(settingsToTest([settings[9]!, bold, settings[30]!], table, 0.02)).toEqual([settings[9]]);
   });
 
-  test('the first within a budget is the last, judged by what the heads saved on items they never saw', () => {
-    const budget: Budget = {
-      most: 0.97,
-      spent: (_, multiplyAddsSkipped) => 1 - multiplyAddsSkipped,
-      outOfReach: () => new ResidualSkipError('INVALID_ARGUMENT', 'out of reach'),
-    };
-    const worth = worthTesting(settings, table, 1, budget);
+  test('the first within a budget is the last, chosen by what the heads saved on items they never saw', () => {
+    const budget = 0.97;
+    const worth = settingsToTest(settings, table, 1, budget);
     expect(summarise(table, worth.at(-1)!.thresholds).multiplyAddsSkipped).toBeGreaterThanOrEqual(0.03);
     expect(summarise(table, worth.at(-2)!.thresholds).multiplyAddsSkipped).toBeLessThan(0.03);
-    expect(() => worthTesting(settings.slice(0, 2), table, 1, budget)).toThrow('out of reach');
+    expect(() => settingsToTest(settings.slice(0, 2), table, 1, budget)).toThrow(
+      /^budget: no setting keeps within 0\.97 of the multiply-adds; the boldest one spends 0\.99/,
+    );
   });
 });
 
@@ -126,8 +128,10 @@ describe('what thresholds do with the items of a table', () => {
     ],
   );
 
+  const specs = two.exits.map(({ exit }) => exit);
+
   test('each leaves at the first exit that is sure enough', () => {
-    const { byItem, risk, multiplyAddsSkipped, exits, came } = measure(two, [0.9, 0.8]);
+    const { byItem, risk, multiplyAddsSkipped, exits, reached } = measure(two, [0.9, 0.8]);
     expect(byItem.ran).toEqual(['1000', '1110', '1110', '1111']);
     expect(byItem.losses).toEqual([0, 0, 1, 0]);
     expect(risk).toBe(0.25);
@@ -135,7 +139,7 @@ describe('what thresholds do with the items of a table', () => {
     for (const [i, share] of saved.entries()) expect(byItem.saved[i]).toBeCloseTo(share, 12);
     expect(multiplyAddsSkipped).toBeCloseTo(saved.reduce((a, b) => a + b) / 4, 12);
     expect(exits).toEqual({ b0: 0.25, b2: 0.5 });
-    expect(came).toEqual({ b0: 1, b2: 0.75 });
+    expect(reached).toEqual({ b0: 1, b2: 0.75 });
     expect(summarise(two, [0.9, 0.8])).toEqual({ risk, multiplyAddsSkipped });
   });
 
@@ -146,11 +150,11 @@ describe('what thresholds do with the items of a table', () => {
   });
 
   test('a policy has the exits up to the last that is taken, since each reads the one before', () => {
-    expect(exitsOf(two, [NEVER, 0.8]).map(({ after, threshold }) => [after, threshold])).toEqual([
+    expect(exitsOf(specs, [NEVER, 0.8]).map(({ after, threshold }) => [after, threshold])).toEqual([
       ['b0', NEVER],
       ['b2', 0.8],
     ]);
-    expect(exitsOf(two, [0.9, NEVER]).map(({ after }) => after)).toEqual(['b0']);
+    expect(exitsOf(specs, [0.9, NEVER]).map(({ after }) => after)).toEqual(['b0']);
     // An exit that the policy hasn't costs nothing.
     expect(measure(two, [0.9, NEVER]).byItem.saved[3]).toBeCloseTo(-0.01, 12);
   });

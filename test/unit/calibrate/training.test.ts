@@ -1,10 +1,10 @@
 import { NativeBackend } from 'lib/backends/native.js';
 import { ReferenceBackend } from 'lib/backends/reference.js';
-import { Chain, type Lesson } from 'lib/calibrate/chain.js';
-import { basisOf } from 'lib/calibrate/low-rank.js';
-import type { Place } from 'lib/calibrate/places.js';
-import { type Matrix, matrix, multiply, transpose } from 'lib/calibrate/products.js';
-import { scaleOf, standardise } from 'lib/calibrate/training.js';
+import { basisOf } from 'lib/calibrate/fit/basis.js';
+import { Chain, type TrainingRows } from 'lib/calibrate/fit/chain.js';
+import type { ExitPoint } from 'lib/calibrate/fit/exit-points.js';
+import { scaleOf, standardise } from 'lib/calibrate/fit/head-training.js';
+import { type Matrix, matrix, multiply, transpose } from 'lib/calibrate/fit/matrices.js';
 import { argMax, softmax } from 'lib/numeric/softmax.js';
 import { randomFloats } from '../../helpers/random.js';
 
@@ -86,7 +86,7 @@ describe('the basis of answers', () => {
 });
 
 /** Rows of two numbers and one that never varies; the class is the sign of the product of the two. */
-function quadrants(rows: number, seed: number): { lesson: Lesson; classes: number[] } {
+function quadrants(rows: number, seed: number): { rows: TrainingRows; classes: number[] } {
   const numbers = randomFloats(2 * rows, seed);
   const data = Float32Array.from({ length: 3 * rows }, (_, i) =>
     i % 3 === 2 ? 4 : 100 + 10 * numbers[2 * Math.floor(i / 3) + (i % 3)]!,
@@ -99,32 +99,33 @@ function quadrants(rows: number, seed: number): { lesson: Lesson; classes: numbe
   // The second place sees noise: all it can know is what the first has found.
   const noise = matrix(rows, 2, randomFloats(2 * rows, seed + 100));
   const features = [matrix(rows, 3, data), noise];
-  return { lesson: { images, features, targets: matrix(rows, 2, targets) }, classes };
+  return { rows: { images, features, targets: matrix(rows, 2, targets) }, classes };
 }
 
 describe('a chain of heads', () => {
-  const { lesson } = quadrants(1500, 1);
-  const places = [3, 2].map(
-    (width, i) => ({ block: { name: `b${i}` }, features: 'mean', width, saving: 0.5 }) as unknown as Place,
+  const { rows } = quadrants(1500, 1);
+  const points = [3, 2].map(
+    (width, i) =>
+      ({ block: { name: `b${i}` }, features: 'mean', width, saving: 0.5 }) as unknown as ExitPoint,
   );
   const basis = basisOf(backend, matrix(2, 2), 1);
-  const scales = lesson.features.map(scaleOf);
-  const standard = lesson.features.map(({ rows, columns, data }, i) => {
+  const scales = rows.features.map(scaleOf);
+  const standard = rows.features.map(({ rows, columns, data }, i) => {
     const copy = matrix(rows, columns, data.slice());
     standardise(copy, scales[i]!);
     return copy;
   });
-  async function train(given: Lesson, seed: number, teaches: (image: number) => boolean, epochs: number) {
-    const chain = new Chain(backend, places, scales, 16, basis, seed, teaches);
+  async function train(given: TrainingRows, seed: number, uses: (image: number) => boolean, epochs: number) {
+    const chain = new Chain(backend, points, scales, 16, basis, seed, uses);
     try {
-      await chain.learn({ ...given, features: standard }, epochs, 0, 1);
+      await chain.train({ ...given, features: standard }, epochs, 0, 1);
       return chain.exits();
     } finally {
       chain.release();
     }
   }
-  const learn = (seed: number, teaches: (image: number) => boolean = () => true, epochs = 60) =>
-    train(lesson, seed, teaches, epochs);
+  const learn = (seed: number, uses: (image: number) => boolean = () => true, epochs = 60) =>
+    train(rows, seed, uses, epochs);
 
   /** Logits of the heads, one after another, for features of a row. */
   function apply(exits: Awaited<ReturnType<typeof learn>>, seen: readonly Float32Array[]): Float32Array[] {
@@ -152,7 +153,7 @@ describe('a chain of heads', () => {
       ['b0', undefined],
       ['b1', 'b0'],
     ]);
-    const { lesson: fresh, classes } = quadrants(500, 2);
+    const { rows: fresh, classes } = quadrants(500, 2);
     const right = [0, 0];
     for (const [row, answer] of classes.entries()) {
       const said = apply(
@@ -169,8 +170,8 @@ describe('a chain of heads', () => {
   });
 
   test("says the teacher's probabilities", async () => {
-    const unsure: Lesson = {
-      ...lesson,
+    const unsure: TrainingRows = {
+      ...rows,
       targets: matrix(
         1500,
         2,
@@ -181,7 +182,7 @@ describe('a chain of heads', () => {
     const likely = Array.from({ length: 200 }, (_, row) => {
       const said = apply(
         exits,
-        lesson.features.map((features) => rowOf(features, row)),
+        rows.features.map((features) => rowOf(features, row)),
       );
       return softmax(said[0]!)[0]!;
     });
@@ -196,11 +197,11 @@ describe('a chain of heads', () => {
   });
 
   test('never sees images that it is not to learn from', async () => {
-    const spoilt: Lesson = {
-      ...lesson,
+    const spoilt: TrainingRows = {
+      ...rows,
       targets: {
-        ...lesson.targets,
-        data: lesson.targets.data.map((target, i) => (Math.floor(i / 2) % 2 === 0 ? target : 1 - target)),
+        ...rows.targets,
+        data: rows.targets.data.map((target, i) => (Math.floor(i / 2) % 2 === 0 ? target : 1 - target)),
       },
     };
     const even = (image: number) => image % 2 === 0;

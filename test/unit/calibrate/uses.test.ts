@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { recordUse } from 'lib/calibrate/uses.js';
+import { recordUse } from 'lib/calibrate/certify/uses.js';
 import type { SkipPolicy } from 'lib/skip/policy.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'uses-'));

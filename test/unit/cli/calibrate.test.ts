@@ -184,8 +184,6 @@ describe('calibrate', () => {
     expect(1 - expected.multiplyAddsSkipped).toBeLessThan(0.97);
     expect(promise.limit).toBe(promise.upperBound);
     expect(promise.limit).toBeGreaterThan(settings[chosen]!.risk);
-    const timed = await calibrateJson('--budget-ms', '10000', '--state', state);
-    expect(timed.settings).toHaveLength(1);
   });
 
   test.each([
@@ -194,10 +192,10 @@ describe('calibrate', () => {
       1,
       /budget: no setting keeps within 0\.0001.*boldest one spends 0\.\d+.*INVALID_ARGUMENT/,
     ],
-    [['--budget-ms', '0.000001', ...FEW], 1, /budgetMs: no setting keeps within a median of .* ms/],
     [['--budget', '0.5', '--max-disagreement', '0.1'], 2, /INVALID_ARGUMENT/],
     [['--budget', '0.5', '--per-class'], 2, /INVALID_ARGUMENT/],
-    [['--budget-ms', '0'], 2, /above 0/],
+    [['--budget-ms', '1.5'], 2, /--budget-ms.*removed.*give budget, a share of the multiply-adds/],
+    [['--seed', ''], 2, /--seed.*Expected a whole number of at least 0/],
     [['--max-disagreement', '1.5'], 2, /between 0 and 1/],
     [['--metric', 'speed'], 2, /disagreement, accuracy, probability/],
     [

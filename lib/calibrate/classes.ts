@@ -1,0 +1,220 @@
+/**
+ * Networks with classes: fits exits, orders settings of their thresholds from "no skipping" to the most aggressive, and measures what
+ * they do. See docs/calibration.md.
+ */
+import { ResidualSkipError } from '../errors.js';
+import { type AnyExit, attachExits } from '../skip/attach.js';
+import { checkProgram, checkReference } from './checks.js';
+import { savingsOf } from './fit/exit-points.js';
+import { Fitter } from './fit/folds.js';
+import { sampleOf, without } from './fit/source.js';
+import { answerOf, checkAnswers, checkedAnswer, className } from './losses.js';
+import type { CalibrationItem, ParsedOptions } from './options.js';
+import { exitsOf, type Measured, measure } from './order/measure.js';
+import {
+  exitScoresOf,
+  settingsOf,
+  settingsToTest,
+  type ThresholdSetting,
+  usefulExits,
+} from './order/settings.js';
+import { gatesOf, NEVER, type Table, tableOf } from './order/table.js';
+import { byClass, contributionsOf, examplesOf } from './report/examine.js';
+import type { Calibration } from './report/result.js';
+import { Evaluator, runAll } from './run/evaluator.js';
+import type { Part, Split } from './split.js';
+import type { Setting, Strategy } from './strategy.js';
+import { hasGates, type Task } from './task.js';
+
+export interface ClassSetting extends Omit<Setting, 'penalty'>, ThresholdSetting {
+  readonly exits: NonNullable<Setting['exits']>;
+}
+
+/** Exits, and the order of their settings. */
+interface Ordering {
+  readonly exits: readonly AnyExit[];
+  /** Items that heads were not fitted on. */
+  readonly tables: readonly Table[];
+  /** The last of them. */
+  readonly order: Table;
+  readonly settings: readonly ThresholdSetting[];
+}
+
+const NO_BLOCKS: ReadonlySet<number> = new Set();
+
+export class ClassStrategy implements Strategy<ClassSetting, Measured> {
+  readonly first: Part;
+  /** The model's own exits, which were trained elsewhere; none where nothing can be skipped. Undefined where exits are fitted. */
+  readonly #own: readonly AnyExit[] | undefined;
+  #exits: readonly AnyExit[] = [];
+  #table: Table | undefined;
+  /** Of the items that certify; undefined for the network's answers. */
+  #classes: readonly number[] | undefined;
+
+  /**
+   * @throws ResidualSkipError INVALID_ARGUMENT (a reference that doesn't fit, a source to fit on where none can be used),
+   * UNSUPPORTED_MODEL (nothing to skip)
+   */
+  constructor(private readonly task: Task) {
+    const { programs, reference, options } = task;
+    const program = programs.main;
+    checkProgram(program, reference?.main);
+    if (reference) checkReference(program, reference.main);
+    const skips = program.blocks.some(({ skippable }) => skippable);
+    this.#own = skips ? program.ownExits?.list.map(({ after }): AnyExit => ({ after })) : [];
+    if (this.#own && options.fit) checkOrdering(options);
+    const [withFit, withoutFit] = this.#own ? (['certify', 'order'] as const) : (['order', 'fit'] as const);
+    this.first = options.fit ? withFit : withoutFit;
+  }
+
+  async classesOf({ items, certify }: Split): Promise<readonly number[]> {
+    const labelled = items.every(({ label }) => label !== undefined);
+    if (labelled) this.#classes = certify.map(({ label }) => label!);
+    if (this.#classes || !this.task.options.perClass) return this.#classes ?? certify.map(() => 0);
+    return fullAnswers(this.task, certify);
+  }
+
+  async order(split: Split): Promise<readonly ClassSetting[]> {
+    const { options, rules, reference, progress } = this.task;
+    const { budget, fit } = options;
+    const fitter = this.#own ? undefined : new Fitter(this.task, split);
+    const folds = fitter?.folds ?? [await this.#ownOrder(split)];
+    // Exits that are hardly taken are left out, and the others fitted again. A budget has no limit to select them by.
+    const refits = fitter !== undefined && fit !== undefined && budget === undefined;
+    progress.total = this.#workOf(folds, split, fitter, refits);
+    let ordering = await this.#orderingOf(fitter ? await fitter.fit() : [this.#own!], folds);
+    checkAnswers(
+      ordering.tables.flatMap(({ answers }) => [...answers]),
+      (index) => className(index, options.labels),
+    );
+    if (refits) {
+      const limits = rules.map(({ limit }) => limit);
+      const useful = usefulExits(ordering.settings, ordering.order, limits);
+      // A chain's exits are evaluated even where none of the items leave.
+      if (useful.size > 0 && useful.size < ordering.exits.length)
+        ordering = await this.#orderingOf(await fitter.fit(useful), folds);
+    }
+    const { exits, order, settings } = ordering;
+    this.#exits = exits;
+    const max = budget === undefined ? 2 * rules.at(-1)!.limit : 1;
+    const tested = settingsToTest(settings, order, max, budget);
+    // Another network's answers can change without any exit, too.
+    const none = { penalty: Number.MAX_VALUE, thresholds: exits.map(() => NEVER) };
+    return (reference && budget === undefined ? [none, ...tested] : tested).map((setting) => ({
+      ...setting,
+      exits: exitsOf(exits, setting.thresholds),
+      omitted: NO_BLOCKS,
+    }));
+  }
+
+  async measure(settings: readonly ClassSetting[], items: readonly CalibrationItem[]): Promise<Measured[]> {
+    const table = await tableOf(this.task, this.#exits, items);
+    this.#table = table;
+    return settings.map(({ thresholds }) => measure(table, thresholds));
+  }
+
+  async verify({ exits }: ClassSetting, { byItem }: Measured): Promise<void> {
+    const { backend, programs, progress } = this.task;
+    const { items } = this.#table!;
+    const grown = programs.map((program) => attachExits(program, exits));
+    const evaluator = new Evaluator(backend, grown);
+    try {
+      const inputs = items.map(({ input }) => input);
+      const outcomes = await evaluator.run(inputs, evaluator.policy(gatesOf(grown.main)), progress.add);
+      const differs = outcomes.findIndex(({ outputs, ran }, i) => {
+        // A guarded item was counted as it is run in full.
+        if (byItem.losses[i] === 0 && !byItem.ran[i]!.includes('0')) return false;
+        return answerOf(outputs[0]!) !== byItem.answers[i] || ran.join('') !== byItem.ran[i];
+      });
+      if (differs < 0) return;
+      throw new ResidualSkipError(
+        'INTERNAL',
+        `calibration: item ${differs} of the ${items.length} that certify behaves differently when the policy runs; ` +
+          'please report it with the model',
+      );
+    } finally {
+      evaluator.release();
+    }
+  }
+
+  describe(
+    setting: ClassSetting | undefined,
+    effect: Measured | undefined,
+  ): Pick<Calibration, 'contributions' | 'classes' | 'examples'> {
+    const { labels } = this.task.options;
+    const table = this.#table!;
+    return {
+      contributions: setting && effect ? contributionsOf(table, setting.exits, effect) : [],
+      classes: byClass(this.#classes ?? [...table.answers], effect, labels),
+      examples: examplesOf(table, effect, labels),
+    };
+  }
+
+  release(): void {}
+
+  /** The items that order settings of the model's own exits. */
+  async #ownOrder({ items, order }: Split): Promise<readonly CalibrationItem[]> {
+    const { fit } = this.task.options;
+    return fit ? sampleOf(without(fit, items), items[0]!.input.byteLength) : order;
+  }
+
+  /** In items run by the full network. */
+  #workOf(
+    folds: readonly (readonly CalibrationItem[])[],
+    { order, certify }: Split,
+    fitter: Fitter | undefined,
+    refits: boolean,
+  ): number {
+    const { reference, programs, rules } = this.task;
+    const passes = reference || hasGates(programs.main) ? 2 : 1;
+    const ordering = folds.flat().length + (refits ? order.length : 0);
+    return (
+      (fitter ? (refits ? 2 : 1) * fitter.work : 0) +
+      passes * (ordering + 2 * certify.length) +
+      rules.length * certify.length
+    );
+  }
+
+  /** @param chains for each fold, then the policy's */
+  async #orderingOf(
+    chains: readonly (readonly AnyExit[])[],
+    folds: readonly (readonly CalibrationItem[])[],
+  ): Promise<Ordering> {
+    const exits = chains.at(-1) ?? [];
+    const tables: Table[] = [];
+    for (const [fold, items] of folds.entries()) tables.push(await tableOf(this.task, chains[fold]!, items));
+    const scores = exitScoresOf(tables, savingsOf(this.task.programs.main, exits));
+    const settings = exits.length > 0 ? settingsOf(scores, this.task.options.settings) : [];
+    return { exits, tables, order: tables.at(-1)!, settings };
+  }
+}
+
+/**
+ * Images of `fit` can order the settings of a model's own exits: they have no labels, and a budget must be kept on fresh items.
+ * @throws ResidualSkipError INVALID_ARGUMENT
+ */
+function checkOrdering({ metric, budget }: ParsedOptions): void {
+  if (budget === undefined && metric !== 'accuracy') return;
+  const reason =
+    budget === undefined
+      ? "they have no labels, which the metric 'accuracy' needs"
+      : 'a budget has to be kept on images of the data';
+  throw new ResidualSkipError(
+    'INVALID_ARGUMENT',
+    `fit: the model has exits of its own, whose settings its images would order, but ${reason}; omit it`,
+  );
+}
+
+async function fullAnswers(
+  { backend, programs, reference }: Task,
+  items: readonly CalibrationItem[],
+): Promise<number[]> {
+  const evaluator = new Evaluator(backend, reference ?? programs);
+  try {
+    const inputs = items.map(({ input }) => input);
+    const outcomes = await evaluator.run(inputs, evaluator.policy(runAll));
+    return outcomes.map(({ outputs }) => checkedAnswer(outputs[0]!));
+  } finally {
+    evaluator.release();
+  }
+}

@@ -1,0 +1,162 @@
+/** Reads the items of a calibration, and prepares them for the network. */
+import type { Data, DataModel } from '../classify/data-model.js';
+import { type Item, prepareItems } from '../classify/images.js';
+import { Unusable } from '../classify/unusable.js';
+import type { Work } from '../classify/work.js';
+import { findModel } from '../data/model-files.js';
+import { prefetch } from '../data/prefetch.js';
+import { LengthSeries } from '../model/length-series.js';
+import { loadModel } from '../model/load.js';
+import type { Program } from '../model/program/program.js';
+import type { Model } from '../model/read/model.js';
+import { bindFeeds } from '../session/feeds.js';
+import { isVectorMetric, type Metric } from '../skip/promise.js';
+import { Tensor, type TensorData } from '../tensor/tensor.js';
+import type {
+  CalibrateOptions,
+  CalibrationItem,
+  CalibrationOptions,
+  FitImages,
+  VectorOf,
+} from './options.js';
+import { Programs } from './run/evaluator.js';
+import { contentHash } from './split.js';
+
+/** Most bytes of prepared images to fit on that are kept; the others are prepared again each time they are needed. */
+const MAX_KEPT = 2 ** 30;
+
+export interface CalibrationData {
+  readonly items: readonly CalibrationItem[];
+  /** The prepared item of median size: it stands for all. */
+  readonly typical: Tensor;
+  readonly byHash: ReadonlyMap<string, Item<Tensor>>;
+}
+
+/** @param check called with the first item that can be used, before the others are read */
+export async function readItems(
+  opened: DataModel,
+  data: Data,
+  options: CalibrateOptions,
+  work: Work,
+  check: (first: Tensor, labelled: boolean) => void,
+): Promise<CalibrationData> {
+  const labels = options.metric === 'accuracy' ? 'data' : 'none';
+  const { count, list } = await opened.open(data, options, work, labels);
+  const items: CalibrationItem[] = [];
+  const byHash = new Map<string, Item<Tensor>>();
+  const unusable = new Unusable([], opened.what);
+  const tensors: Tensor[] = [];
+  let read = 0;
+  for await (const { item, tensor } of work.each(prepareItems<Item<Tensor>>(list, unusable))) {
+    work.report('reading', ++read, count);
+    if (!tensor) continue;
+    if (tensors.push(tensor) === 1) check(tensor, item.label !== undefined);
+    const sha256 = contentHash(tensor.data);
+    items.push({ input: tensor.data, sha256, label: item.label, groups: item.groups });
+    byHash.set(sha256, item);
+  }
+  // A promise covers all of the data, so no image may be left out silently.
+  unusable.check('repair them, or take them out of the data');
+  unusable.checkSome(items.length);
+  tensors.sort((a, b) => a.size - b.size);
+  return { items, typical: tensors[tensors.length >> 1]!, byHash };
+}
+
+/**
+ * Options of a calibration on the items: opens the reference, and the images to fit on.
+ * @param unusable what of these images can't be used
+ */
+export async function itemOptions(
+  opened: DataModel,
+  typical: Tensor,
+  { fit, reference, state: _, ...options }: CalibrateOptions & { readonly metric: Metric },
+  main: Program,
+  work: Work,
+  unusable: Unusable,
+): Promise<CalibrationOptions> {
+  const asked = {
+    ...options,
+    onProgress: (done: number, total: number) => work.report('calibrating', done, total),
+  };
+  if (isVectorMetric(options.metric)) {
+    return { ...asked, labels: undefined, vectorOf: vectorsOf(opened, main, typical) };
+  }
+  return {
+    ...asked,
+    fit: fit === undefined ? undefined : await openFit(opened, fit, options, work, unusable),
+    reference: reference === undefined ? undefined : await openReference(reference, opened, typical),
+    labels: (opened.labelsKnown && opened.labels) || undefined,
+  };
+}
+
+async function openReference(path: string, opened: DataModel, typical: Tensor) {
+  const model = await loadModel((await findModel(path)).model);
+  return { program: programsOf(model, opened, typical), sha256: model.sha256 };
+}
+
+/** The network at the shapes of the items: texts of each length have a program of their own. */
+export function programsOf(model: Model, opened: DataModel, typical: Tensor): Programs {
+  const series = new LengthSeries(model);
+  const compiled = (tensor: Tensor) => series.program(bindFeeds(model, opened.feeds(tensor)).binding);
+  const main = compiled(typical);
+  if (opened.what === 'image') return new Programs(main);
+  return new Programs(main, {
+    programFor: (input) => (input.length === typical.size ? main : compiled(preparedOf(input, typical))),
+    inputsOf: (input) => {
+      const feeds = opened.feeds(preparedOf(input, typical));
+      return main.inputs.map(({ name }) => feeds[name]!.data);
+    },
+  });
+}
+
+/** The prepared item with these elements; a text may have another length than `typical`. */
+function preparedOf(input: TensorData, { type, dims }: Tensor): Tensor {
+  const shape = dims.length === 2 ? [dims[0]!, input.length / dims[0]!] : dims;
+  return new Tensor(type, input as never, shape) as Tensor;
+}
+
+/** Reads an item's vector: of an image all elements of the output, of a text the pooled ones. */
+function vectorsOf(opened: DataModel, { outputs }: Program, typical: Tensor): VectorOf {
+  const index = outputs.findIndex(({ name }) => name === opened.output);
+  return ({ outputs: found }, input) => {
+    const data = found[index]!;
+    if (opened.what === 'image') return data;
+    const prepared = preparedOf(input, typical);
+    // Vectors of tokens, or of the text.
+    const tokens = prepared.dims[1]!;
+    const pooled =
+      opened.session.outputMetadata.find(({ name }) => name === opened.output)!.shape.length === 2;
+    const dims = pooled ? [1, data.length] : [1, tokens, data.length / tokens];
+    return opened.answerOf({ [opened.output]: new Tensor('float32', data, dims) }, prepared);
+  };
+}
+
+async function openFit(
+  opened: DataModel,
+  data: Data,
+  { maxPixels, maxBytes }: CalibrateOptions,
+  work: Work,
+  unusable: Unusable,
+): Promise<FitImages> {
+  const { list } = await opened.open(data, { maxPixels, maxBytes, labelsFrom: 'none' }, work);
+  const items: Item<Tensor>[] = [];
+  for await (const item of work.each(prefetch<Item<Tensor>, Item<Tensor>>(list, async (each) => each))) {
+    items.push(item);
+  }
+  /** Undefined for items that can't be used. */
+  const kept = new Map<number, TensorData | undefined>();
+  let bytes = 0;
+  return {
+    count: items.length,
+    load: async (index) => {
+      if (kept.has(index)) return kept.get(index);
+      const tensor = await items[index]!.prepare().catch((error: unknown) => unusable.note(error));
+      const size = tensor?.data.byteLength ?? 0;
+      if (bytes + size <= MAX_KEPT) {
+        bytes += size;
+        kept.set(index, tensor?.data);
+      }
+      return tensor?.data;
+    },
+  };
+}

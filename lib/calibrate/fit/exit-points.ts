@@ -1,0 +1,94 @@
+/** Where exits may be: behind which blocks, and what the heads there read. */
+
+import { Growth } from '../../model/program/grow.js';
+import type { Block, Program, ValueId } from '../../model/program/program.js';
+import { type AnyExit, placeOf, workBeyond } from '../../skip/attach.js';
+import { type Features, featureSteps, isReadable, widthOf } from '../../skip/head.js';
+import { type Reading, readingOf } from './reading.js';
+
+export interface ExitPoint {
+  readonly block: Block;
+  readonly features: Features;
+  /** How many numbers those are. */
+  readonly width: number;
+  /** Fraction of the network's multiply-adds behind the block. */
+  readonly saving: number;
+}
+
+/**
+ * A head after less than this fraction of the network's work knows too little; one with less to save isn't
+ * worthwhile.
+ */
+const [MIN_DONE, MIN_SAVING] = [0.1, 0.04];
+/** Least fraction of the network's work between two exits: few images don't teach more exits to be worth what they cost. */
+const [SPACING, DENSE] = [0.09, 0.05];
+/** So many images teach dense exits. */
+const MANY = 16_000;
+/** Most inputs of a head; more would make fitting slow. */
+const MAX_WIDTH = 3000;
+
+/** The features that a head computes from a value, which fit how the network reads its last block; undefined if there are none. */
+function featuresOf({ values }: Program, id: ValueId, reading: Reading | undefined): Features | undefined {
+  const value = values[id]!;
+  const { shape } = value;
+  if (reading && reading.rank === shape.length && reading.axis === shape.length - 1) {
+    // A class token has gathered little of the others in the first blocks.
+    const rows = reading.first ? 'tokens' : 'rows';
+    return isReadable(rows, value) ? rows : undefined;
+  }
+  return (['pyramid', 'grid', 'mean'] as const).find(
+    (features) =>
+      isReadable(features, value) && (features === 'mean' || widthOf(features, shape) <= MAX_WIDTH),
+  );
+}
+
+/** Fraction of the network's multiply-adds from a step on, which is in no block. */
+function savingAt(program: Program, at: number): number {
+  const { blocks, cost } = program;
+  const inside = blocks.filter(({ first }) => first >= at).map((later) => later.cost.multiplyAdds);
+  return inside.reduce((sum, work) => sum + work, workBeyond(program, at)) / cost.multiplyAdds;
+}
+
+/** The saving of each of the exits. */
+export function savingsOf(program: Program, exits: readonly AnyExit[]): number[] {
+  return exits.map((exit) => savingAt(program, placeOf(program, exit)));
+}
+
+/**
+ * Blocks behind which an exit is worthwhile, spread over the network's work.
+ * @param images to learn from
+ */
+export function exitPoints(program: Program, images: number): ExitPoint[] {
+  const { blocks, values } = program;
+  const spacing = images >= MANY ? DENSE : SPACING;
+  const reading = readingOf(program);
+  const points: ExitPoint[] = [];
+  for (const block of blocks) {
+    const saving = savingAt(program, block.end);
+    const done = 1 - saving;
+    const features = featuresOf(program, block.output, reading);
+    if (!features || done < MIN_DONE || saving < MIN_SAVING) continue;
+    points.push({ block, features, width: widthOf(features, values[block.output]!.shape), saving });
+  }
+  let next = Number.POSITIVE_INFINITY;
+  return points.filter(({ saving }, i) => {
+    // Most items leave late: the last point always has an exit.
+    if (next - saving < spacing && i < points.length - 1) return false;
+    next = saving;
+    return true;
+  });
+}
+
+/** `program` with the inputs of a head at each exit point as additional outputs, in this order. */
+export function withFeatures(program: Program, points: readonly ExitPoint[]): Program {
+  const growth = new Growth(program);
+  for (const { block: at, features } of points) {
+    // The same block of the network at another shape has other values.
+    const block = program.blocks.find(({ name }) => name === at.name)!;
+    const name = `features behind ${block.name}`;
+    const { steps, result } = featureSteps(growth, name, features, block.output);
+    growth.insert(block.end, steps);
+    growth.output(name, result);
+  }
+  return growth.build();
+}

@@ -1,0 +1,189 @@
+/**
+ * Fits the heads of exits to the full network's answers. No labels are needed, so altered copies of the images can be used
+ * as well. Features are kept for as many rows at a time as memory allows; the network runs once for each copy.
+ */
+
+import type { Backend } from '../../backends/backend.js';
+import { ResidualSkipError } from '../../errors.js';
+import type { Program } from '../../model/program/program.js';
+import { meaningOf } from '../../skip/scores.js';
+import { answerOf, checkAnswers } from '../losses.js';
+import type { FitImages } from '../options.js';
+import { CHUNK, Evaluator, Programs } from '../run/evaluator.js';
+import { type Basis, basisOf } from './basis.js';
+import { Chain, type FittedExit } from './chain.js';
+import { type ExitPoint, exitPoints, withFeatures } from './exit-points.js';
+import { type Scale, scaleOf, standardise } from './head-training.js';
+import { type Matrix, multiply } from './matrices.js';
+import { copiesOf, type FilledRows, imageShape, isMirrorInvariant, MIRROR_ITEMS, RowBuffer } from './rows.js';
+
+export interface Fitting {
+  readonly seed: number;
+  /** Most altered copies of each image. */
+  readonly copies: number;
+  /** For each chain of heads to fit: whether it learns from an image. */
+  readonly chains: readonly ((image: number) => boolean)[];
+  /** Of a class, for messages. */
+  readonly className: (index: number) => string;
+  /** Blocks behind which there may be exits; all when left out. */
+  readonly behind?: ReadonlySet<string> | undefined;
+  /** Called with a number of items whenever about as much work is done as running them takes. */
+  readonly onItems: (count: number) => void;
+}
+
+/** Copies are made up to this many rows, or twice the number of images, but for at most this many multiply-adds. */
+const [ROWS, MAX_WORK] = [40_000, 4e12];
+/** Training steps of each head, in rows; least and most passes over the rows. */
+const [SAMPLES, MIN_EPOCHS, MAX_EPOCHS] = [120_000, 4, 40];
+/** Most bytes of features kept at a time, and the number of rows that are kept whatever their size. */
+const [MAX_BYTES, MIN_ROWS] = [2 ** 29, 4096];
+/**
+ * Width of the hidden layers, by the least number of images to learn from. Wider ones save little more, and their weights take
+ * longer to read than the multiply-adds say.
+ */
+const HIDDEN: readonly (readonly [images: number, hidden: number])[] = [
+  [16_000, 128],
+  [4000, 64],
+  [0, 32],
+];
+const MIN_HIDDEN = 8;
+/** Largest share of the network's multiply-adds that a head may take. */
+const MAX_SHARE = 0.01;
+
+/** Cost of fitting, in items run by the full network: the sum that `onItems` reports. */
+export function fittingWork(
+  program: Program,
+  images: number,
+  { copies, chains }: Pick<Fitting, 'copies' | 'chains'>,
+): number {
+  const rows = rowsOf(program, images, copies);
+  return rows * (1 + chains.length) + 2 * Math.min(images, MIRROR_ITEMS);
+}
+
+function rowsOf(program: Program, images: number, max: number): number {
+  const affordable = MAX_WORK / (images * program.cost.multiplyAdds);
+  const copies = Math.min(max, Math.max(ROWS / images, 2), affordable) - 1;
+  return images * (1 + (imageShape(program) ? Math.max(0, Math.floor(copies)) : 0));
+}
+
+/** Width of the hidden layers: by the number of images, reduced until no head costs more than its share. */
+function hiddenWidth(
+  program: Program,
+  points: readonly ExitPoint[],
+  images: number,
+  classes: number,
+): number {
+  let hidden = HIDDEN.find(([min]) => images >= min)![1];
+  const widest = Math.max(...points.map(({ width }) => width));
+  const cost = () => hidden * (widest + hidden + classes);
+  while (hidden > MIN_HIDDEN && cost() > MAX_SHARE * program.cost.multiplyAdds) hidden /= 2;
+  return hidden;
+}
+
+/**
+ * Fits exits with heads, in the network's order: one list of them for each of `chains`.
+ * @throws ResidualSkipError INVALID_DATA when the network answers all images alike, or with NaN, or no image can be used
+ */
+export async function fitExits(
+  backend: Backend,
+  network: Program | Programs,
+  source: FitImages,
+  fitting: Fitting,
+): Promise<FittedExit[][]> {
+  const { seed, onItems } = fitting;
+  const programs = Programs.of(network);
+  const program = programs.main;
+  const points = exitPoints(program, source.count).filter(
+    ({ block }) => fitting.behind?.has(block.name) ?? true,
+  );
+  if (points.length === 0) return fitting.chains.map(() => []);
+  const plan = planOf(program, points, source.count, fitting.copies);
+  const evaluator = new Evaluator(
+    backend,
+    programs.map((one) => withFeatures(one, points)),
+  );
+  const meaning = meaningOf(program, program.outputs[0]!.value);
+  const buffer = new RowBuffer(plan.capacity, plan.classes, points, meaning);
+  let training: Training | undefined;
+  try {
+    const mirror = await isMirrorInvariant(evaluator, source, program, onItems);
+    const inputs = copiesOf(source, plan.rows, imageShape(program), mirror, seed);
+    for (let done = 0; ; ) {
+      const rows = await buffer.fill(inputs, evaluator, onItems);
+      const count = rows.images.length;
+      if (count === 0) break;
+      training ??= begin(backend, points, plan.hidden, rows, fitting);
+      await train(backend, training, rows, plan, done, onItems);
+      done += count;
+    }
+    if (training) return training.chains.map((chain) => chain.exits());
+    throw new ResidualSkipError(
+      'INVALID_DATA',
+      `fit: none of its ${source.count} images can be used: they can't be read, or are among the data`,
+    );
+  } finally {
+    for (const chain of training?.chains ?? []) chain.release();
+    evaluator.release();
+  }
+}
+
+/** Sizes that follow from the network and the number of images. */
+function planOf(program: Program, points: readonly ExitPoint[], images: number, copies: number) {
+  const rows = rowsOf(program, images, copies);
+  const classes = program.values[program.outputs[0]!.value]!.shape[1]!;
+  const bytes = 4 * (classes + points.reduce((sum, { width }) => sum + width, 0));
+  const kept = Math.min(rows, Math.max(MIN_ROWS, Math.floor(MAX_BYTES / bytes)));
+  return {
+    rows,
+    classes,
+    /** Rows kept at a time. */
+    capacity: Math.ceil(kept / CHUNK) * CHUNK,
+    epochs: Math.min(MAX_EPOCHS, Math.max(MIN_EPOCHS, Math.round(SAMPLES / rows))),
+    hidden: hiddenWidth(program, points, images, classes),
+  };
+}
+
+interface Training {
+  readonly basis: Basis;
+  readonly scales: readonly Scale[];
+  readonly chains: readonly Chain[];
+}
+
+/** What the first rows decide. */
+function begin(
+  backend: Backend,
+  points: readonly ExitPoint[],
+  hidden: number,
+  { features, scores }: FilledRows,
+  { chains, seed, className }: Fitting,
+): Training {
+  checkAnswers(answersOf(scores), className);
+  const [basis, scales] = [basisOf(backend, scores, seed), features.map(scaleOf)];
+  return {
+    ...{ basis, scales },
+    chains: chains.map((uses) => new Chain(backend, points, scales, hidden, basis, seed, uses)),
+  };
+}
+
+/** Trains all chains on some rows, of which `done` went before. */
+async function train(
+  backend: Backend,
+  { basis, scales, chains }: Training,
+  { images, features, targets }: FilledRows,
+  { rows, epochs }: ReturnType<typeof planOf>,
+  done: number,
+  onItems: (count: number) => void,
+): Promise<void> {
+  for (const [i, own] of features.entries()) standardise(own, scales[i]!);
+  const data = { images, features, targets: multiply(backend, targets, basis.directions) };
+  for (const chain of chains) {
+    await chain.train(data, epochs, done / rows, (done + images.length) / rows);
+    onItems(images.length);
+  }
+}
+
+function answersOf({ rows, columns, data }: Matrix): number[] {
+  return Array.from({ length: rows }, (_, row) =>
+    answerOf(data.subarray(row * columns, (row + 1) * columns)),
+  );
+}

@@ -1,0 +1,213 @@
+/** Computes what thresholds do with the items of a table, including guards, without running the items. */
+import { mean } from '../../numeric/statistics.js';
+import { type AnyExit, costsOfExits, type ExitSpec, placeOf, workBeyond } from '../../skip/attach.js';
+import { profileOf, type ScoreProfiles } from '../../skip/profile.js';
+import { NEVER, type Table } from './table.js';
+
+/** The effect of a setting on each item. */
+interface ByItem {
+  /** In [0, 1]; 0 or 1 except for the metric `probability`. */
+  readonly losses: readonly number[];
+  /** Fraction of the network's multiply-adds; negative if a guard made the item run twice. */
+  readonly saved: readonly number[];
+  readonly answers: readonly number[];
+  /** A digit for each block: 1 ran, 0 skipped; all 1 if a guard made the item run in full. */
+  readonly ran: readonly string[];
+}
+
+export interface Measured {
+  readonly byItem: ByItem;
+  /** Mean loss. */
+  readonly risk: number;
+  readonly multiplyAddsSkipped: number;
+  readonly blocksSkipped: number;
+  /** By the exit's block: the fractions of items that left at the exit and that reached it. */
+  readonly exits: Readonly<Record<string, number>>;
+  readonly reached: Readonly<Record<string, number>>;
+  /** Of the network's own gates that were evaluated, and of the exits that items reached. */
+  readonly profiles: { readonly gate: ScoreProfiles; readonly exit: ScoreProfiles };
+}
+
+/** The threshold of each exit; NEVER if the exit is only passed. */
+export type Thresholds = readonly number[];
+
+/** The exits of a policy, of all that there could be. */
+export function exitsOf(exits: readonly AnyExit[], thresholds: Thresholds): ExitSpec[] {
+  return evaluatedOf(exits, thresholds).map((e) => ({ ...exits[e]!, threshold: thresholds[e]! }));
+}
+
+/** Indices of the exits that are evaluated: those that are taken, and fitted ones in front of them, which they read. */
+function evaluatedOf(exits: readonly AnyExit[], thresholds: Thresholds): number[] {
+  const last = thresholds.findLastIndex((threshold) => threshold < NEVER);
+  return [...exits.keys()].filter((e) => e <= last && (exits[e]!.head || thresholds[e]! < NEVER));
+}
+
+/** Sums over the items, without the data of single items. */
+export function summarise(
+  table: Table,
+  thresholds: Thresholds,
+): { risk: number; multiplyAddsSkipped: number } {
+  const path = new Paths(table, thresholds);
+  let [risk, saved] = [0, 0];
+  for (let i = 0; i < table.items.length; i++) {
+    const taken = path.takenBy(i);
+    risk += path.columnOf(taken).losses[i]!;
+    saved += path.saved(i, taken);
+  }
+  const items = table.items.length;
+  return { risk: risk / items, multiplyAddsSkipped: Math.max(0, saved / items) };
+}
+
+/** The effect of thresholds on the items of a table. */
+export function measure(table: Table, thresholds: Thresholds): Measured {
+  const { items, program, answers } = table;
+  const path = new Paths(table, thresholds);
+  const taken = items.map((_, i) => path.takenBy(i));
+  const columns = taken.map((exit) => path.columnOf(exit));
+  const guarded = columns.map((column, i) => column.guarded[i] === 1);
+  const blocks = program.blocks.length;
+  const ran = items.map((_, i) => {
+    const behind = path.behind(taken[i]!);
+    return Array.from({ length: blocks }, (_, b) =>
+      guarded[i] || (b < behind && table.ran[i * blocks + b] === 1) ? 1 : 0,
+    );
+  });
+  const losses = columns.map((column, i) => column.losses[i]!);
+  const saved = items.map((_, i) => path.saved(i, taken[i]!));
+  return {
+    byItem: {
+      losses,
+      saved,
+      answers: columns.map((column, i) => (guarded[i] ? answers[i]! : column.answers[i]!)),
+      ran: ran.map((row) => row.join('')),
+    },
+    risk: mean(losses),
+    multiplyAddsSkipped: Math.max(0, mean(saved)),
+    blocksSkipped: mean(ran.map((row) => row.filter((digit) => digit === 0).length / blocks)),
+    ...measureExits(table, path, thresholds, taken, guarded),
+  };
+}
+
+/** How many items reach and leave each exit, with which confidences; and the scores of gates in front of it. */
+function measureExits(
+  table: Table,
+  path: Paths,
+  thresholds: Thresholds,
+  taken: readonly number[],
+  guarded: readonly boolean[],
+): Pick<Measured, 'exits' | 'reached' | 'profiles'> {
+  const { items, exits, program, ran, scores } = table;
+  const all = [...items.keys()];
+  const evaluated = evaluatedOf(
+    exits.map(({ exit }) => exit),
+    thresholds,
+  );
+  const reaches = (i: number, e: number) => taken[i]! < 0 || taken[i]! >= e;
+  const leaves = (i: number, e: number) => taken[i] === e && !guarded[i];
+  const shares = (some: (item: number, exit: number) => boolean) =>
+    Object.fromEntries(
+      evaluated.map((e) => [exits[e]!.exit.after, mean(all.map((i) => Number(some(i, e))))]),
+    );
+  const profile = (
+    name: string,
+    those: readonly number[],
+    skips: (i: number) => boolean,
+    scoreOf: (i: number) => number,
+  ) =>
+    those.length > 0
+      ? [[name, profileOf(those.map(scoreOf), those.filter(skips).length / those.length)] as const]
+      : [];
+  const blocks = program.blocks.length;
+  return {
+    exits: shares(leaves),
+    reached: shares(reaches),
+    profiles: {
+      exit: Object.fromEntries(
+        evaluated.flatMap((e) => {
+          const { exit, confidences } = exits[e]!;
+          const those = all.filter((i) => reaches(i, e));
+          return profile(
+            exit.after,
+            those,
+            (i) => leaves(i, e),
+            (i) => confidences[i]!,
+          );
+        }),
+      ),
+      gate: Object.fromEntries(
+        program.blocks.flatMap(({ name }, b) => {
+          const at = (i: number) => i * blocks + b;
+          const those = all.filter((i) => b < path.behind(taken[i]!) && !Number.isNaN(scores[at(i)]!));
+          return profile(
+            name,
+            those,
+            (i) => !guarded[i] && ran[at(i)] === 0,
+            (i) => scores[at(i)]!,
+          );
+        }),
+      ),
+    },
+  };
+}
+
+/** The exit that each item takes, and the saving. */
+class Paths {
+  /** Rounded to float32, as the engine compares. */
+  readonly #thresholds: Float32Array;
+  /** Number of blocks before each exit; then the number of all blocks. */
+  readonly #behind: readonly number[];
+  /** Multiply-adds behind each exit that belong to no block. */
+  readonly #beyond: readonly number[];
+  /** Multiply-adds of the heads evaluated by an item that leaves at each exit; then at the end. */
+  readonly #headWork: readonly number[];
+
+  constructor(
+    private readonly table: Table,
+    thresholds: Thresholds,
+  ) {
+    const { program, exits } = table;
+    this.#thresholds = Float32Array.from(thresholds);
+    const after = exits.map(({ exit }) => program.blocks.findIndex(({ name }) => name === exit.after));
+    this.#beyond = exits.map(({ exit }) => workBeyond(program, placeOf(program, exit)));
+    this.#behind = [...after.map((block) => block + 1), program.blocks.length];
+    const specs = exits.map(({ exit }) => exit);
+    const evaluated = evaluatedOf(specs, thresholds);
+    const costs = costsOfExits(
+      program,
+      evaluated.map((e) => specs[e]!),
+    );
+    let spent = 0;
+    const headWork = exits.map((_, e) => {
+      spent += costs[evaluated.indexOf(e)] ?? 0;
+      return spent;
+    });
+    this.#headWork = [...headWork, spent];
+  }
+
+  /** The exit that an item takes; -1 for none. */
+  takenBy(item: number): number {
+    return this.table.exits.findIndex(({ confidences }, e) => confidences[item]! >= this.#thresholds[e]!);
+  }
+
+  columnOf(taken: number) {
+    return taken < 0 ? this.table.end : this.table.exits[taken]!;
+  }
+
+  /** Number of blocks before the exit that was taken. */
+  behind(taken: number): number {
+    return this.#behind.at(taken)!;
+  }
+
+  /** Share of the network's multiply-adds. */
+  saved(item: number, taken: number): number {
+    const { program, shaped, ran } = this.table;
+    const { blocks, cost } = shaped?.[item] ?? program;
+    const behind = this.behind(taken);
+    let sum = (taken < 0 ? 0 : this.#beyond[taken]!) - this.#headWork.at(taken)!;
+    for (let b = 0; b < blocks.length; b++) {
+      if (b >= behind || ran[item * blocks.length + b] === 0) sum += blocks[b]!.cost.multiplyAdds;
+    }
+    // A guarded item runs twice: its first run saved nothing.
+    return sum / cost.multiplyAdds - this.columnOf(taken).guarded[item]!;
+  }
+}

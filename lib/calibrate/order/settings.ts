@@ -1,0 +1,135 @@
+/** The order of settings of exits, from conservative to aggressive, and which of them to test. */
+import { ResidualSkipError } from '../../errors.js';
+import { measure, summarise, type Thresholds } from './measure.js';
+import { risksOf } from './risk-curve.js';
+import { NEVER, type Table } from './table.js';
+import { type ExitScores, penalties, ThresholdSearch } from './thresholds.js';
+
+/** A threshold for each exit. */
+export interface ThresholdSetting {
+  /** What a changed answer counts, as a multiple of the full network's multiply-adds. */
+  readonly penalty: number;
+  readonly thresholds: Thresholds;
+}
+
+/** Multiply-adds that a setting must save beyond the previous one to be worth a test. */
+const MIN_GAIN = 0.005;
+/** Share of the items that must leave at an exit for it to be worth what it costs the others. */
+const MIN_LEAVING = 0.01;
+/** Steps from one penalty to the next. */
+const PARTS = 8;
+/** Smaller doubts are not distinguished. */
+const MIN_DOUBT = 1e-7;
+
+/** The doubt that an exit's confidence leaves: the logarithm of its odds against. */
+function doubtOf(confidence: number): number {
+  return Math.log((1 - confidence + MIN_DOUBT) / (confidence + MIN_DOUBT));
+}
+
+/**
+ * The scores of each exit, from tables of items that its head was not fitted on.
+ * @param savings of the exits
+ */
+export function exitScoresOf(tables: readonly Table[], savings: readonly number[]): ExitScores[] {
+  const scores = savings.map((_, e) =>
+    Float64Array.from(tables.flatMap(({ exits }) => [...exits[e]!.confidences])),
+  );
+  const evidence = scores.map((confidences, e) => ({
+    doubts: confidences.map(doubtOf),
+    losses: Uint8Array.from(
+      tables.flatMap(({ exits, answers }) =>
+        [...exits[e]!.answers].map((answer, i) => Number(answer !== answers[i])),
+      ),
+    ),
+  }));
+  const risks = evidence.length > 0 ? risksOf(evidence) : [];
+  return savings.map((saving, e) => ({ saving, scores: scores[e]!, risks: risks[e]! }));
+}
+
+/**
+ * The settings that skip anything, without repetitions. Between two penalties, an exit may come into use for many items at
+ * once; so there are settings between them, which divide the items that leave at each exit evenly.
+ */
+export function settingsOf(exits: readonly ExitScores[], steps: number): ThresholdSetting[] {
+  const search = new ThresholdSearch(exits);
+  const ranked = exits.map(({ scores }) => Float64Array.from(scores).sort().reverse());
+  const settings: ThresholdSetting[] = [];
+  const all = penalties(steps);
+  let [before, counts] = [all[0]!, exits.map(() => 0)];
+  for (const penalty of all) {
+    const next = search
+      .at(penalty)
+      .map((threshold, e) => ranked[e]!.filter((score) => score >= threshold).length);
+    for (let part = 1; part <= PARTS; part++) {
+      const share = part / PARTS;
+      const setting = {
+        penalty: before * (penalty / before) ** share,
+        thresholds: next.map((count, e) => {
+          const above = Math.round(counts[e]! + share * (count - counts[e]!));
+          return above > 0 ? ranked[e]![above - 1]! : NEVER;
+        }),
+      };
+      const known = settings.at(-1)?.thresholds.join() === setting.thresholds.join();
+      if (!known && setting.thresholds.some((threshold) => threshold < NEVER)) settings.push(setting);
+    }
+    [before, counts] = [penalty, next];
+  }
+  return settings;
+}
+
+/**
+ * Blocks of the exits that are worth what they cost at one of these limits, in the most aggressive setting that keeps it.
+ * @param order items that order settings, evaluated with heads that were fitted without them
+ */
+export function usefulExits(
+  settings: readonly ThresholdSetting[],
+  order: Table,
+  limits: readonly number[],
+): ReadonlySet<string> {
+  const risks = settings.map(({ thresholds }) => summarise(order, thresholds).risk);
+  const kept = limits.flatMap((limit) => {
+    const failing = risks.findIndex((risk) => risk > limit);
+    return settings.slice(0, failing < 0 ? settings.length : failing).slice(-1);
+  });
+  const leaving = kept.flatMap(({ thresholds }) => Object.entries(measure(order, thresholds).exits));
+  return new Set(leaving.filter(([, share]) => share >= MIN_LEAVING).map(([block]) => block));
+}
+
+/**
+ * The settings to test, in their order: up to the first that exceeds `limit` on the items that order them, which
+ * is not worth testing, or that keeps within the budget.
+ * @param order items that order settings, evaluated with heads that were fitted without them
+ * @param budget fraction of the multiply-adds
+ * @throws ResidualSkipError INVALID_ARGUMENT when none keeps within the budget
+ */
+export function settingsToTest<S extends ThresholdSetting>(
+  settings: readonly S[],
+  order: Table,
+  limit: number,
+  budget?: number,
+): S[] {
+  const tested: S[] = [];
+  let [spent, saved] = [Number.POSITIVE_INFINITY, 0];
+  for (const setting of settings) {
+    const { risk, multiplyAddsSkipped } = summarise(order, setting.thresholds);
+    if (risk > limit) break;
+    spent = 1 - multiplyAddsSkipped;
+    if (budget !== undefined && spent <= budget) return [...tested, setting];
+    if (multiplyAddsSkipped < saved + MIN_GAIN) continue;
+    saved = multiplyAddsSkipped;
+    tested.push(setting);
+  }
+  if (budget !== undefined) throw outOfReach(budget, spent);
+  return tested;
+}
+
+/** @param min the least that any setting spent */
+function outOfReach(budget: number, min: number): ResidualSkipError {
+  const reached = Number.isFinite(min)
+    ? `the boldest one spends ${Number(min.toPrecision(3))}`
+    : 'nothing that was fitted skips anything';
+  return new ResidualSkipError(
+    'INVALID_ARGUMENT',
+    `budget: no setting keeps within ${budget} of the multiply-adds; ${reached}`,
+  );
+}

@@ -1,0 +1,144 @@
+/**
+ * The exits' answers to items. Each item runs once, through all exits, none of which is taken. The effect of any
+ * thresholds follows without another run, because nothing before an exit depends on the exits that were passed.
+ */
+import type { Program } from '../../model/program/program.js';
+import { type AnyExit, attachReadOuts, type ReadOut } from '../../skip/attach.js';
+import { BlockMode } from '../../skip/compiled-policy.js';
+import { isGuarded } from '../../skip/guards.js';
+import { type Meaning, meaningOf } from '../../skip/scores.js';
+import { answerOf, checkedAnswer, totalVariation } from '../losses.js';
+import type { CalibrationItem } from '../options.js';
+import { CHUNK, Evaluator, type Outcome, runAll } from '../run/evaluator.js';
+import { hasGates, type Task } from '../task.js';
+
+/** The answers at an exit, or at the end, for each item. */
+export interface Column {
+  readonly answers: Int32Array;
+  /** In [0, 1]; 0 or 1 except for the metric `probability`. */
+  readonly losses: Float64Array;
+  /** 1 if a guard would make the item run in full. */
+  readonly guarded: Uint8Array;
+}
+
+export interface ExitColumn extends Column {
+  readonly exit: AnyExit;
+  /** Of a fitted exit, the largest softmax probability; of the model's own, its score. */
+  readonly confidences: Float32Array;
+}
+
+export interface Table {
+  readonly items: readonly CalibrationItem[];
+  /** Without the exits. */
+  readonly program: Program;
+  /** The same at the shape of each item; undefined where all have one. */
+  readonly shaped?: readonly Program[] | undefined;
+  /** Of the reference, or of the network itself, with every block run. */
+  readonly answers: Int32Array;
+  readonly exits: readonly ExitColumn[];
+  /** The answers if no exit is taken: the network's, with its own gates if it has any. */
+  readonly end: Column;
+  /** Items x blocks: 1 if the block ran, and the scores of the network's own gates, NaN if no gate was evaluated. */
+  readonly ran: Uint8Array;
+  readonly scores: Float32Array;
+}
+
+/** Every item passes an exit with this threshold. */
+export const NEVER = 2;
+
+function column(items: number): Column {
+  return {
+    answers: new Int32Array(items),
+    losses: new Float64Array(items),
+    guarded: new Uint8Array(items),
+  };
+}
+
+/** @throws ResidualSkipError INVALID_DATA when the network answers NaN */
+export async function tableOf(
+  task: Task,
+  exits: readonly AnyExit[],
+  items: readonly CalibrationItem[],
+): Promise<Table> {
+  const { backend, programs: own, reference, progress } = task;
+  const table = emptyTable(task, exits, items);
+  const grown = own.map((one) => attachReadOuts(one, exits).program);
+  const { readOuts } = attachReadOuts(own.main, exits);
+  const evaluator = new Evaluator(backend, grown);
+  const full = reference || hasGates(own.main) ? new Evaluator(backend, reference ?? own) : undefined;
+  try {
+    for (let from = 0; from < items.length; from += CHUNK) {
+      const inputs = items.slice(from, from + CHUNK).map(({ input }) => input);
+      const outcomes = await evaluator.run(inputs, evaluator.policy(gatesOf(own.main)), progress.add);
+      const inFull = full ? await full.run(inputs, full.policy(runAll), progress.add) : outcomes;
+      for (const [k, outcome] of outcomes.entries()) {
+        fillRow(task, table, from + k, outcome, inFull[k]!.outputs[0]!, readOuts);
+      }
+    }
+  } finally {
+    evaluator.release();
+    full?.release();
+  }
+  return table;
+}
+
+function emptyTable({ programs }: Task, exits: readonly AnyExit[], items: readonly CalibrationItem[]): Table {
+  const { main: program, shapes } = programs;
+  const count = items.length;
+  const blocks = program.blocks.length;
+  return {
+    ...{ items, program },
+    shaped: shapes && items.map(({ input }) => programs.at(input)),
+    answers: new Int32Array(count),
+    exits: exits.map((exit) => ({ exit, ...column(count), confidences: new Float32Array(count) })),
+    end: column(count),
+    ran: new Uint8Array(count * blocks),
+    scores: new Float32Array(count * blocks),
+  };
+}
+
+/** @param full the scores that are promised for the item */
+function fillRow(
+  task: Task,
+  table: Table,
+  i: number,
+  { outputs, ran, scores }: Outcome,
+  full: Float32Array,
+  readOuts: readonly ReadOut[],
+): void {
+  const { main } = task.programs;
+  const meaning = meaningOf(main, main.outputs[0]!.value);
+  const fill = (to: Column, given: Float32Array, skipped: boolean) => {
+    to.answers[i] = answerOf(given);
+    // As in a session: an item that neither skipped a block nor took an exit has the network's own answer.
+    const checked = skipped || task.reference !== undefined;
+    to.guarded[i] = Number(checked && isGuarded(given, meaning, task.guards));
+    to.losses[i] = to.guarded[i] ? 0 : lossOf(task, meaning, table.items[i]!, given, full);
+  };
+  table.answers[i] = checkedAnswer(full);
+  for (const [e, exit] of table.exits.entries()) {
+    const { score, answer } = readOuts[e]!;
+    exit.confidences[i] = outputs[score]![0]!;
+    fill(exit, outputs[answer]!, true);
+  }
+  fill(table.end, outputs[0]!, ran.includes(0));
+  table.ran.set(ran, i * main.blocks.length);
+  table.scores.set(scores, i * main.blocks.length);
+}
+
+/** Modes of the blocks: those with a gate are decided by it. */
+export function gatesOf({ blocks }: Program): (block: number) => number {
+  return (i) => (blocks[i]!.gate ? BlockMode.gate : BlockMode.run);
+}
+
+function lossOf(
+  { options: { metric } }: Task,
+  meaning: Meaning,
+  { label }: CalibrationItem,
+  scores: Float32Array,
+  full: Float32Array,
+): number {
+  if (metric === 'probability') return totalVariation(scores, full, meaning);
+  const [answer, before] = [answerOf(scores), answerOf(full)];
+  return Number(metric === 'disagreement' ? answer !== before : before === label && answer !== label);
+}

@@ -1,0 +1,89 @@
+/**
+ * Thresholds of all exits from one number, a penalty for changed answers: each exit's is lowered to the confidence where
+ * the saving is worth the penalty times the answers that are likely to change. Falling penalties give an order of settings, from
+ * "no skipping" to the most aggressive.
+ */
+import { NEVER } from './table.js';
+
+/** An exit with its scores on some rows. */
+export interface ExitScores {
+  /** Fraction of the network's multiply-adds that taking it saves. */
+  readonly saving: number;
+  /** For each row: its confidence. */
+  readonly scores: ArrayLike<number>;
+  /** For each row: the probability that the exit changes the answer, estimated from its confidence. */
+  readonly risks: ArrayLike<number>;
+}
+
+/** Fraction of a small network's time that evaluating a head takes, for each row that reaches it. */
+const HEAD_COST = 0.004;
+/** Most rounds of setting the exits one after another; they converge long before. */
+const MAX_SWEEPS = 8;
+
+/**
+ * Thresholds for any penalty, with exits in network order. Request penalties from high to low: the search for one starts from
+ * the thresholds of the previous one.
+ */
+export class ThresholdSearch {
+  /** Rows of each exit, from the highest score to the lowest. */
+  readonly #ranked: readonly Uint32Array[];
+  #thresholds: number[];
+
+  constructor(private readonly exits: readonly ExitScores[]) {
+    this.#ranked = exits.map(({ scores }) => ranking(scores));
+    this.#thresholds = exits.map(() => NEVER);
+  }
+
+  /**
+   * Coordinate ascent on the sum over rows of saving - penalty * risk: each exit in turn, from the last to the first,
+   * gets the best threshold while the others don't change.
+   */
+  at(penalty: number): readonly number[] {
+    const thresholds = [...this.#thresholds];
+    for (let sweep = 0; sweep < MAX_SWEEPS; sweep++) {
+      const before = [...thresholds];
+      for (let e = this.exits.length - 1; e >= 0; e--) thresholds[e] = this.#best(e, penalty, thresholds);
+      if (thresholds.every((threshold, e) => threshold === before[e])) break;
+    }
+    this.#thresholds = thresholds;
+    return thresholds;
+  }
+
+  #best(e: number, penalty: number, thresholds: readonly number[]): number {
+    const { scores } = this.exits[e]!;
+    const rows = this.#ranked[e]!.filter((row) => this.#takenBy(row, 0, e, thresholds) < 0);
+    let worth = -HEAD_COST * rows.length;
+    let [best, threshold] = [0, NEVER];
+    for (const [rank, row] of rows.entries()) {
+      const later = this.#takenBy(row, e + 1, this.exits.length, thresholds);
+      worth += this.#worthOf(e, row, penalty) - (later < 0 ? 0 : this.#worthOf(later, row, penalty));
+      // Rows with the same score leave together.
+      if (scores[rows[rank + 1] ?? -1] === scores[row] || worth <= best) continue;
+      [best, threshold] = [worth, scores[row]!];
+    }
+    return threshold;
+  }
+
+  #worthOf(e: number, row: number, penalty: number): number {
+    const { saving, risks } = this.exits[e]!;
+    return saving - penalty * risks[row]!;
+  }
+
+  /** The first of the exits [from, end) that takes a row; -1 when none does. */
+  #takenBy(row: number, from: number, end: number, thresholds: readonly number[]): number {
+    for (let e = from; e < end; e++) if (this.exits[e]!.scores[row]! >= thresholds[e]!) return e;
+    return -1;
+  }
+}
+
+function ranking(scores: ArrayLike<number>): Uint32Array {
+  return Uint32Array.from({ length: scores.length }, (_, row) => row).sort(
+    (a, b) => scores[b]! - scores[a]! || a - b,
+  );
+}
+
+/** Penalties to try, high first: the first settings skip least. */
+export function penalties(steps: number): number[] {
+  const [high, low] = [Math.log(1e4), Math.log(2)];
+  return Array.from({ length: steps }, (_, i) => Math.exp(high + ((low - high) * i) / (steps - 1)));
+}

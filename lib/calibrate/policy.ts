@@ -1,0 +1,79 @@
+/** The policy of a certified setting. */
+import type { Block } from '../model/program/program.js';
+import { encodeExits } from '../skip/head-codec.js';
+import type { SkipPolicy } from '../skip/policy.js';
+import type { Expected, Latency, Promised } from '../skip/promise.js';
+import type { Certificate } from './certify/certify.js';
+import type { Rule } from './certify/groups.js';
+import { latencyReduction } from './run/latency.js';
+import type { Effect, Setting } from './strategy.js';
+import type { Task } from './task.js';
+
+/** A setting with its effect on the items that certify, and its times. */
+export interface MeasuredSetting {
+  readonly setting: Setting;
+  readonly effect: Effect;
+  readonly latency: Latency;
+}
+
+/** @param chosen undefined where nothing was certified: the policy skips nothing */
+export function policyOf(
+  { programs: { main: program }, sha256, options }: Task,
+  chosen: MeasuredSetting | undefined,
+  promise: Promised,
+): SkipPolicy {
+  const { reference, guards, labels } = options;
+  const { exits, omitted = new Set<number>() } = chosen?.setting ?? {};
+  return {
+    version: 1,
+    model: { sha256 },
+    ...(reference && { reference: { sha256: reference.sha256 } }),
+    blocks: skipping(program.blocks, omitted),
+    // Where nothing is certified, gates of the model must not decide either.
+    ...(!chosen && { default: 'run' }),
+    // Without this, a policy would keep the model's own exits, which nothing has certified.
+    ...((exits || program.ownExits) && { heads: encodeExits(exits ?? []) }),
+    ...(guards && { guards: [...guards] }),
+    ...(labels && { labels: [...labels] }),
+    promise,
+    expected: expectedOf(chosen),
+  };
+}
+
+function skipping(blocks: readonly Block[], omitted: ReadonlySet<number>): SkipPolicy['blocks'] {
+  const indices = [...omitted].sort((a, b) => a - b);
+  return Object.fromEntries(indices.map((i) => [blocks[i]!.name, 'skip']));
+}
+
+/** What a policy states that it saves: the means of its setting, and its times. */
+function expectedOf(chosen: MeasuredSetting | undefined): Expected {
+  if (!chosen) return { multiplyAddsSkipped: 0, blocksSkipped: 0, latencyReduction: 0 };
+  const { multiplyAddsSkipped, blocksSkipped, profiles } = chosen.effect;
+  const { latency } = chosen;
+  return {
+    ...{ multiplyAddsSkipped, blocksSkipped },
+    ...{ latencyReduction: latencyReduction(latency), latency },
+    ...(profiles && { scores: profiles.gate, exits: profiles.exit }),
+  };
+}
+
+/** What a policy says of its certificate. */
+export function promiseOf(
+  { groups, worstPValue: _, ...tested }: Certificate,
+  { metric, delta, joint }: Rule,
+  data: Promised['data'],
+): Promised {
+  return {
+    metric,
+    confidence: 1 - delta,
+    ...(joint && { joint }),
+    limit: tested.limit,
+    items: tested.items,
+    events: tested.events,
+    risk: tested.risk,
+    pValue: tested.pValue,
+    upperBound: tested.upperBound,
+    ...(groups.length > 0 && { groups: [...groups] }),
+    data,
+  };
+}

@@ -1,0 +1,176 @@
+/** The time that a setting saves on this machine: the full network and the setting alternate on the same items. */
+import type { Backend, CompiledProgram, RunRequest } from '../../backends/backend.js';
+import type { Program } from '../../model/program/program.js';
+import { sizeOf } from '../../numeric/shapes.js';
+import { mean, median } from '../../numeric/statistics.js';
+import { attachExits, type ExitSpec } from '../../skip/attach.js';
+import { BlockMode, decisionsFor, decisionsIn } from '../../skip/compiled-policy.js';
+import { isGuarded, type ResolvedGuard } from '../../skip/guards.js';
+import type { Latency } from '../../skip/promise.js';
+import { meaningOf } from '../../skip/scores.js';
+import { allocate, type TensorData } from '../../tensor/tensor.js';
+import { Programs } from './evaluator.js';
+
+export interface Effort {
+  /** Most items to time. */
+  readonly items: number;
+  /** No further item is begun after this time. */
+  readonly milliseconds: number;
+}
+
+/** Effort of timing every tested setting, and the chosen one. */
+export const QUICK: Effort = { items: 20, milliseconds: 100 };
+export const THOROUGH: Effort = { items: 400, milliseconds: 4000 };
+/** With fewer items a median is meaningless; these are timed however long it takes. */
+const MIN_ITEMS = 5;
+/** Share of the effort that goes before what is timed: code, caches and clock rate reach their steady state. */
+const WARM_UP = 0.2;
+
+/** A program of one shape, and what its runs fill. */
+interface Ready {
+  readonly program: Program;
+  readonly compiled: CompiledProgram;
+  readonly request: Omit<RunRequest, 'inputs'>;
+}
+
+/** A network that runs one item at a time on the calling thread. */
+class Runner {
+  readonly #ready = new Map<Program, Ready>();
+
+  /**
+   * @param gated gates of the network decide; otherwise every block runs
+   * @param skipped blocks that are left out
+   */
+  constructor(
+    private readonly backend: Backend,
+    private readonly programs: Programs,
+    private readonly gated: boolean,
+    private readonly skipped: ReadonlySet<number> = new Set(),
+  ) {}
+
+  #mode(gate: boolean, block: number): number {
+    if (this.skipped.has(block)) return BlockMode.skip;
+    return this.gated && gate ? BlockMode.gate : BlockMode.run;
+  }
+
+  /** Compiles the program for an item of a shape that is new, and runs it once: its memory hasn't been touched yet. */
+  ready(input: TensorData): Ready {
+    const program = this.programs.at(input);
+    const known = this.#ready.get(program);
+    if (known) return known;
+    const { outputs, values } = program;
+    const request = {
+      items: 1,
+      outputs: outputs.map(({ value }) => allocate(values[value]!.dtype, sizeOf(values[value]!.shape))),
+      policy: decisionsFor(program, ({ gate }, i) => this.#mode(gate !== undefined, i)),
+      outcomes: new Uint8Array(decisionsIn(program)),
+      scores: new Float32Array(decisionsIn(program)),
+    };
+    const made = { program, compiled: this.backend.compileSync(program), request };
+    this.#ready.set(program, made);
+    this.#run(made, input);
+    return made;
+  }
+
+  run(input: TensorData): { readonly scores: Float32Array; readonly skipped: boolean } {
+    const ready = this.ready(input);
+    this.#run(ready, input);
+    const { program, request } = ready;
+    const { outputs, outcomes } = request;
+    const blocks = program.blocks.length;
+    const skipped = outcomes.subarray(0, blocks).includes(0) || outcomes.subarray(blocks).includes(1);
+    return { scores: outputs[0] as Float32Array, skipped };
+  }
+
+  #run({ compiled, request }: Ready, input: TensorData): void {
+    compiled.runSync({ ...request, inputs: this.programs.inputsOf(input) });
+  }
+
+  release(): void {
+    for (const { compiled } of this.#ready.values()) compiled.release();
+  }
+}
+
+export class Stopwatch {
+  readonly #programs: Programs;
+  readonly #full: Runner;
+
+  /**
+   * @param network without exits
+   * @param reference runs instead where every block runs
+   */
+  constructor(
+    private readonly backend: Backend,
+    network: Program | Programs,
+    private readonly guards: readonly ResolvedGuard[],
+    private readonly reference?: Programs,
+  ) {
+    this.#programs = Programs.of(network);
+    this.#full = new Runner(backend, reference ?? this.#programs, false);
+  }
+
+  /**
+   * Times of one item at batch 1, guards and their runs in full included.
+   * @param inputs at least one; as many as the effort allows are timed
+   * @param omitted blocks that are left out
+   */
+  time(
+    exits: readonly ExitSpec[],
+    inputs: readonly TensorData[],
+    effort: Effort,
+    omitted?: ReadonlySet<number>,
+  ): Latency {
+    const grown = this.#programs.map((program) => attachExits(program, exits));
+    const setting = new Runner(this.backend, grown, true, omitted);
+    const { main } = this.#programs;
+    const meaning = meaningOf(main, main.outputs[0]!.value);
+    try {
+      const modes = {
+        full: (input: TensorData) => void this.#full.run(input),
+        policy: (input: TensorData) => {
+          const { scores, skipped } = setting.run(input);
+          if ((skipped || this.reference) && isGuarded(scores, meaning, this.guards)) this.#full.run(input);
+        },
+      };
+      const times = { full: [] as number[], policy: [] as number[] };
+      for (const input of inputs.slice(0, effort.items))
+        for (const one of [this.#full, setting]) one.ready(input);
+      const start = performance.now();
+      const spent = () => (performance.now() - start) / effort.milliseconds;
+      const most = Math.min(effort.items, inputs.length);
+      const warm = Math.ceil(WARM_UP * most);
+      for (let i = 0; i < warm && spent() < WARM_UP; i++) {
+        modes.full(inputs[i]!);
+        modes.policy(inputs[i]!);
+      }
+      for (let i = 0; i < most && (i < MIN_ITEMS || spent() < 1); i++) {
+        // Whichever comes second finds warmer caches; taking turns gives that to both.
+        const order = i % 2 === 0 ? (['full', 'policy'] as const) : (['policy', 'full'] as const);
+        for (const mode of order) times[mode].push(timed(() => modes[mode](inputs[i]!)));
+      }
+      return latencyOf(times, this.backend);
+    } finally {
+      setting.release();
+    }
+  }
+
+  release(): void {
+    this.#full.release();
+  }
+}
+
+function timed(run: () => void): number {
+  const start = performance.now();
+  run();
+  return performance.now() - start;
+}
+
+function latencyOf(times: Readonly<Record<'full' | 'policy', number[]>>, { isa, threads }: Backend): Latency {
+  const of = (sample: readonly number[]) => ({ p50: median(sample), mean: mean(sample) });
+  return { items: times.full.length, isa, threads, fullMs: of(times.full), policyMs: of(times.policy) };
+}
+
+/** Of the median; negative where a policy takes longer. */
+export function latencyReduction({ fullMs, policyMs }: Latency): number {
+  return 1 - policyMs.p50 / fullMs.p50;
+}

@@ -1,0 +1,48 @@
+/** What differs between networks with classes, which get exits, and those whose answers are vectors, which lose blocks. */
+import type { ExitSpec } from '../skip/attach.js';
+import type { ScoreProfiles } from '../skip/profile.js';
+import type { CalibrationItem } from './options.js';
+import type { Calibration } from './report/result.js';
+import type { Part, Split } from './split.js';
+
+/** One way to skip. */
+export interface Setting {
+  /** Of exits: what a changed answer counts, as a multiple of the full network's multiply-adds. */
+  readonly penalty?: number;
+  /** The exits to evaluate; undefined where a network gets none. */
+  readonly exits?: readonly ExitSpec[];
+  /** Indices of the blocks that no item runs. */
+  readonly omitted: ReadonlySet<number>;
+}
+
+/** The effect of a setting on the items that certify. */
+export interface Effect {
+  /** Losses are in [0, mostLoss(metric)]. */
+  readonly byItem: { readonly losses: readonly number[] };
+  /** Means over the items; fractions. */
+  readonly multiplyAddsSkipped: number;
+  readonly blocksSkipped: number;
+  /** Fraction of the items that left at each exit, by block. */
+  readonly exits: Readonly<Record<string, number>>;
+  readonly profiles?: { readonly gate: ScoreProfiles; readonly exit: ScoreProfiles };
+}
+
+/** Methods are called in this order, each once but for `verify`. */
+export interface Strategy<S extends Setting = Setting, E extends Effect = Effect> {
+  /** The first part that items are needed for. */
+  readonly first: Part;
+  /** Classes of the items that certify, by index, for groups; nothing else is read from these items before `measure`. */
+  classesOf(split: Split): Promise<readonly number[]>;
+  /** Settings that are worth a test, from conservative to aggressive. */
+  order(split: Split): Promise<readonly S[]>;
+  /** @param items those that certify */
+  measure(settings: readonly S[], items: readonly CalibrationItem[]): Promise<readonly E[]>;
+  /** @throws ResidualSkipError INTERNAL when running a setting does something else than what was measured */
+  verify(setting: S, effect: E): Promise<void>;
+  /** What a setting did to classes and single items; undefined where nothing is skipped. */
+  describe(
+    setting: S | undefined,
+    effect: E | undefined,
+  ): Pick<Calibration, 'contributions' | 'classes' | 'examples'>;
+  release(): void;
+}
