@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { ResidualSkipError } from '../errors.js';
 import { sizeOf } from '../numeric/shapes.js';
-import { mostLoss, type Promised } from '../skip/promise.js';
+import { maxLoss, type Promised } from '../skip/promise.js';
 
 import type { TensorData } from '../tensor/tensor.js';
 import type { Rule } from './certify/groups.js';
@@ -153,7 +153,7 @@ function checkParts(
   first: Part,
   anyway: boolean,
 ): void {
-  const needed = anyway ? 1 : itemsNeeded(limit / mostLoss(metric), delta);
+  const needed = anyway ? 1 : itemsNeeded(limit / maxLoss(metric), delta);
   const { fit, order, certify } = parts;
   const chosen = first === 'certify' || (fit.length + order.length >= MIN_FIT && order.length > 0);
   if (certify.length >= needed && chosen) return;

@@ -17,7 +17,7 @@ export interface Setting {
 
 /** The effect of a setting on the items that certify. */
 export interface Effect {
-  /** Losses are in [0, mostLoss(metric)]. */
+  /** Losses are in [0, maxLoss(metric)]. */
   readonly byItem: { readonly losses: readonly number[] };
   /** Means over the items; fractions. */
   readonly multiplyAddsSkipped: number;

@@ -1,4 +1,4 @@
-import { wordPromise } from '../calibrate/wording.js';
+import { wordPromise } from '../calibrate/report/wording.js';
 import { openDataModel } from '../classify/data-model.js';
 import type { Item } from '../classify/images.js';
 import { Work } from '../classify/work.js';

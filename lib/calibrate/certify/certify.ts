@@ -4,7 +4,7 @@
  * stays at delta. A setting passes only if all items together and every group pass. That is an intersection-union
  * test (Berger 1982): each part is tested at the full level, however many there are.
  */
-import { isCounted, mostLoss, type Tested, type TestedGroup } from '../../skip/promise.js';
+import { isCounted, maxLoss, type Tested, type TestedGroup } from '../../skip/promise.js';
 import type { ParsedOptions } from '../options.js';
 import type { Group, Grouping, Rule } from './groups.js';
 import { bettingPValue, binomialPValue, fixedSequenceTest, upperMean, upperRate } from './p-values.js';
@@ -39,10 +39,10 @@ export function rulesOf({
   return [ruleOf(lowest), ...higher.map(ruleOf)];
 }
 
-/** P-value of "the expected loss is above the limit", for losses in [0, mostLoss(metric)]. */
+/** P-value of "the expected loss is above the limit", for losses in [0, maxLoss(metric)]. */
 function pValueOf(losses: readonly number[], { metric, delta }: Rule, limit: number): number {
   if (isCounted(metric)) return binomialPValue(eventsOf(losses), losses.length, limit);
-  const most = mostLoss(metric);
+  const most = maxLoss(metric);
   return bettingPValue(scaled(losses, most), limit / most, delta);
 }
 
@@ -52,7 +52,7 @@ const scaled = (losses: readonly number[], most: number) =>
 
 function upperBoundOf(losses: readonly number[], { metric, delta }: Rule): number {
   if (isCounted(metric)) return upperRate(eventsOf(losses), losses.length, delta);
-  const most = mostLoss(metric);
+  const most = maxLoss(metric);
   return most * upperMean(scaled(losses, most), delta);
 }
 
