@@ -101,7 +101,9 @@ describe('the packed package', () => {
   });
 
   it.each(['tarball', 'serverTarball'] as const)('passes publint (%s)', (tarball) => {
-    expect(tool('scripts/release/node_modules/publint/src/cli.js', 'run', installed[tarball], '--strict')).toEqual({
+    expect(
+      tool('scripts/release/node_modules/publint/src/cli.js', 'run', installed[tarball], '--strict'),
+    ).toEqual({
       status: 0,
       output: expect.stringContaining('All good'),
     });
