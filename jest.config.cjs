@@ -33,11 +33,11 @@ const shared = {
   modulePathIgnorePatterns: ['<rootDir>/.cache/'],
   resolver: '<rootDir>/test/resolver.cjs',
   setupFiles: ['<rootDir>/test/setup.cjs'],
-  testTimeout: 300_000,
 };
 
 /** @type {import('jest').Config} */
 module.exports = {
+  testTimeout: 300_000,
   maxWorkers: Math.max(2, availableParallelism() - 1),
   projects: [
     {

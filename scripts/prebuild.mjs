@@ -206,7 +206,7 @@ function cross(name) {
   const options = ['--out', output, '--parallel', availableParallelism()];
   execFileSync(
     process.execPath,
-    [require.resolve('cmake-js/bin/cmake-js'), 'build', ...options, ...defines],
+    [require.resolve('cmake-js/bin/cmake-js'), 'rebuild', ...options, ...defines],
     {
       cwd: ROOT,
       stdio: 'inherit',

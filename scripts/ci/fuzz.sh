@@ -2,7 +2,7 @@
 # Fuzzes models, policies and audit logs for a minute, sessions of open lengths for half a minute, and the
 # crafted files, always with the same cases. First checks that the fuzzer finds faults that are made on purpose.
 set -euo pipefail
-npx tsc -p test/fuzz
+npx tsc -p test/fuzz --noCheck
 export NODE_PATH=build-fuzz
 for fault in crash exit hang wait memory error; do
   if node build-fuzz/test/fuzz/run.js --cases 1 --fault "$fault" >/dev/null; then
