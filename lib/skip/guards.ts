@@ -11,10 +11,7 @@ export const guardSchema = z
       .array(z.union([z.string(), z.int().min(0)]))
       .min(1)
       .meta({ description: 'Classes by index, or by name where the policy has labels.' }),
-    action: z
-      .literal('verify')
-      .optional()
-      .meta({ description: "Only 'verify'; older files have it." }),
+    action: z.literal('verify').optional().meta({ description: "Only 'verify'; older files have it." }),
     margin: z.number().min(0).max(1).optional().meta({
       description: 'Also when the class is within this probability of the best one; 0 by default.',
     }),
