@@ -10,6 +10,8 @@ export const ERROR_CODES = [
   'INVALID_DTYPE',
   /** There is no model of this path. */
   'MODEL_NOT_FOUND',
+  /** A file is there, but can't be read: no permission, too many open files, or a failing disk. */
+  'READ_FAILED',
   /** The bytes are not an ONNX model. */
   'MODEL_CORRUPT',
   /** The model decodes, but contradicts itself or the ONNX specification. */
@@ -36,8 +38,6 @@ export const ERROR_CODES = [
   'ABORTED',
   /** Memory for the run could not be had. */
   'OUT_OF_MEMORY',
-  /** A file is there, but can't be read: no permission, too many open files, or a failing disk. */
-  'READ_FAILED',
   /** The disk is full or failing, so that a result could not be written. */
   'WRITE_FAILED',
   /** A server refused a request for now, because too many wait; try again later. */

@@ -21,7 +21,7 @@ const command = (...args) =>
   JSON.parse(execFileSync(process.execPath, ['dist/cli/main.js', ...args, '--json'], { encoding: 'utf8' }));
 const { blocks } = command('inspect', MODEL);
 const images = IMAGES.map((name) => `examples/garments/${name}.png`);
-const results = command('run', MODEL, ...images, '--policy', `${MODEL}/policy.json`);
+const results = command('run', MODEL, ...images);
 
 const ROW = 44;
 const TOP = 38;

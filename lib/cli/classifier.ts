@@ -19,7 +19,8 @@ export function wordPolicy({ source, promise }: PolicyInfo): string {
 }
 
 /**
- * Opens the model of a command with the policy that was asked for or else that of its folder; notes on the error stream when the preprocessing is a guess.
+ * Opens the model of a command with the policy that was asked for or else that of its folder; notes on the error stream when the
+ * preprocessing is a guess.
  * @throws what openDataModel throws
  */
 export async function openClassifier(

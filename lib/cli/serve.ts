@@ -66,8 +66,8 @@ export function addServeCommand(program: Command, io: Io): void {
     .option('--no-grpc-port', 'without gRPC')
     .option(
       '--policy <policies...>',
-      "policy files, each for the model that it was made for; 'full' (run everything); or 'model' (the file's own gates and exits " +
-        "decide); default, and for models that no file is for: policy.json of the model's folder, or else 'model'",
+      "policy files, each for the model that it was made for, 'full' (run everything) or 'model' (the file's own gates and exits " +
+        "decide); default: policy.json of each model's folder, or else 'model'",
     )
     .option(
       '--reference <models...>',

@@ -78,8 +78,8 @@ const optionsSchema = z.strictObject({ shapes: z.union([dims, z.record(z.string(
  * Lists the residual blocks of a model, its gates, exits and costs, and the operators that can't be run. Nothing is run, and
  * unsupported operators are not an error.
  * @param source path of an ONNX file or of its folder, a `file:` URL, the bytes of the file, or a Blob
- * @throws ResidualSkipError MODEL_NOT_FOUND, MODEL_CORRUPT, MODEL_INVALID, EXTERNAL_DATA, INVALID_SHAPE when `shapes` don't fit the
- * model, INVALID_ARGUMENT when a dimension remains open
+ * @throws ResidualSkipError MODEL_NOT_FOUND, READ_FAILED, MODEL_CORRUPT, MODEL_INVALID, EXTERNAL_DATA, INVALID_SHAPE when `shapes`
+ * don't fit the model, INVALID_ARGUMENT when a dimension remains open
  */
 export async function inspect(source: ModelSource, options: InspectOptions = {}): Promise<Inspection> {
   const { shapes = {} } = parseStrict(optionsSchema, options, {

@@ -15,8 +15,9 @@ export const serverOptionsSchema = z.strictObject({
   /** Port of gRPC; null to disable gRPC. */
   grpcPort: z.int().min(0).max(65535).nullable().default(8001),
   /**
-   * Policy files, `model` for the gates and exits in the model file, or `full`; sorted from careful to bold by their promises. Without
-   * them, and where every file is for other models, a model runs with the `policy.json` of its folder; without any, as `model`.
+   * Policy files, `model` for the gates and exits in the model file, or `full`; sorted from careful to bold by their promises. By
+   * default a model runs with the `policy.json` of its folder, or else as `model`. A model that none of the files is for runs with the
+   * `policy.json` of its folder, or else in full.
    */
   policies: z.array(z.string().min(1)).optional(),
   /** Float forms of 8-bit models: ONNX files, or folders with one. Each verifies the answers of policies that name it. */

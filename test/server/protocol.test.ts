@@ -115,6 +115,8 @@ describe('REST', () => {
           platform: z.string(),
           inputs: z.array(tensorMetadata),
           outputs: z.array(tensorMetadata),
+          // Not in the protocol: which policy runs.
+          parameters: z.strictObject({ policy: z.literal('model') }),
         })
         .parse((await json(path)).body);
       expect(metadata.versions).toEqual(['1', '2']);

@@ -18,7 +18,7 @@ let server: RunningServer;
 let session: InferenceSession;
 beforeAll(async () => {
   server = await createServer({ folders: [FOLDER], port: 0, grpcPort: null, policies: ['model'] });
-  session = await InferenceSession.create(FOLDER);
+  session = await InferenceSession.create(FOLDER, { policy: 'model' });
 });
 afterAll(async () => {
   await server.close();
@@ -49,6 +49,7 @@ test('health, server and model metadata', async () => {
     name: MODEL,
     versions: ['1'],
     platform: 'residual-skip_onnx',
+    parameters: { policy: 'model' },
     inputs: [{ name: 'input', datatype: 'FP32', shape: [-1, 3, 32, 32] }],
     outputs: [{ name: 'logits', datatype: 'FP32', shape: [-1, 10] }],
   });

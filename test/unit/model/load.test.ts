@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { loadModel } from 'lib/model/load.js';
+import { loadPolicy } from 'lib/skip/load-policy.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { Network } from '../../helpers/networks.js';
 import { float32s, GraphBuilder, modelBytes, tensor } from '../../helpers/onnx-builder.js';
@@ -114,8 +115,30 @@ test.each(['EMFILE', 'EACCES', 'EIO'])(
       });
     }
     await expect(loadModel(folder)).resolves.toMatchObject({ parameters: 3 });
+    const graph = reluGraph();
+    graph.proto.initializer![0] = {
+      ...{ name: 'constant0', dims: [3], dataType: 1, dataLocation: 1 },
+      externalData: [{ key: 'location', value: 'weights' }],
+    };
+    const external = folderOf({ 'model.onnx': modelBytes(graph), weights: new Uint8Array(12) });
+    jest.spyOn(files, 'realpath').mockRejectedValueOnce(refusal);
+    await expect(loadModel(external)).rejects.toMatchObject({
+      code: 'READ_FAILED',
+      message: expect.stringMatching(/^tensor 'constant0': 'weights' can't be read/),
+    });
+    jest.spyOn(jest.requireActual('node:fs'), 'readFileSync').mockImplementationOnce(() => {
+      throw refusal;
+    });
+    expect(() => loadPolicy('p.json')).toThrow(expect.objectContaining({ code: 'READ_FAILED' }));
   },
 );
+
+test('a file that memory does not hold is OUT_OF_MEMORY', async () => {
+  jest.spyOn(Buffer, 'allocUnsafeSlow').mockImplementationOnce(() => {
+    throw new RangeError('Array buffer allocation failed');
+  });
+  await expect(loadModel(network.model)).rejects.toMatchObject({ code: 'OUT_OF_MEMORY' });
+});
 
 test('a defect in reading is INTERNAL and asks for a report, not for another file', async () => {
   for (const defect of [new TypeError('x is undefined'), new RangeError('Invalid array length')]) {
