@@ -2,7 +2,7 @@
 import { ResidualSkipError } from '../errors.js';
 import { argMax } from '../numeric/softmax.js';
 import { cosineDistance, relativeError } from '../numeric/vectors.js';
-import { mostLoss, type VectorMetric } from '../skip/promise.js';
+import { maxLoss, type VectorMetric } from '../skip/promise.js';
 import { type Meaning, probabilities } from '../skip/scores.js';
 
 export function className(index: number, labels: readonly string[] | undefined): string {
@@ -54,12 +54,12 @@ export interface Pairs {
 }
 
 /**
- * The loss of each item, in [0, mostLoss(metric)]; NaN among its numbers counts as the most.
+ * The loss of each item, in [0, maxLoss(metric)]; NaN among its numbers counts as the most.
  * @param rest where neighbours are looked for; when left out, among the other items
  */
 export function lossesOf(metric: VectorMetric, items: Pairs, rest?: Pairs): number[] {
-  const most = mostLoss(metric);
-  const bounded = (loss: number) => (Number.isNaN(loss) ? most : Math.min(loss, most));
+  const max = maxLoss(metric);
+  const bounded = (loss: number) => (Number.isNaN(loss) ? max : Math.min(loss, max));
   const each = (distance: (a: Float32Array, b: Float32Array) => number) =>
     items.full.map((vector, i) => bounded(distance(items.skipping[i]!, vector)));
   if (metric === 'cosine') return each(cosineDistance);

@@ -27,7 +27,7 @@ export function isCounted(metric: Metric): boolean {
 }
 
 /** The largest loss of an item. */
-export function mostLoss(metric: Metric): number {
+export function maxLoss(metric: Metric): number {
   return metric === 'cosine' ? 2 : 1;
 }
 

@@ -4,7 +4,7 @@
  * stays at delta. A setting passes only if all items together and every group pass. That is an intersection-union
  * test (Berger 1982): each part is tested at the full level, however many there are.
  */
-import { isCounted, mostLoss, type Tested, type TestedGroup } from '../../skip/promise.js';
+import { isCounted, maxLoss, type Tested, type TestedGroup } from '../../skip/promise.js';
 import type { ParsedOptions } from '../options.js';
 import type { Group, Grouping, Rule } from './groups.js';
 import { bettingPValue, binomialPValue, fixedSequenceTest, upperMean, upperRate } from './p-values.js';
@@ -39,21 +39,21 @@ export function rulesOf({
   return [ruleOf(lowest), ...higher.map(ruleOf)];
 }
 
-/** P-value of "the expected loss is above the limit", for losses in [0, mostLoss(metric)]. */
+/** P-value of "the expected loss is above the limit", for losses in [0, maxLoss(metric)]. */
 function pValueOf(losses: readonly number[], { metric, delta }: Rule, limit: number): number {
   if (isCounted(metric)) return binomialPValue(eventsOf(losses), losses.length, limit);
-  const most = mostLoss(metric);
-  return bettingPValue(scaled(losses, most), limit / most, delta);
+  const max = maxLoss(metric);
+  return bettingPValue(scaled(losses, max), limit / max, delta);
 }
 
 const eventsOf = (losses: readonly number[]) => losses.filter((loss) => loss > 0).length;
-const scaled = (losses: readonly number[], most: number) =>
-  most === 1 ? losses : losses.map((loss) => loss / most);
+const scaled = (losses: readonly number[], max: number) =>
+  max === 1 ? losses : losses.map((loss) => loss / max);
 
 function upperBoundOf(losses: readonly number[], { metric, delta }: Rule): number {
   if (isCounted(metric)) return upperRate(eventsOf(losses), losses.length, delta);
-  const most = mostLoss(metric);
-  return most * upperMean(scaled(losses, most), delta);
+  const max = maxLoss(metric);
+  return max * upperMean(scaled(losses, max), delta);
 }
 
 function test(losses: readonly number[], rule: Rule, limit: number): Tested {

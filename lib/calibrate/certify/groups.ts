@@ -1,7 +1,7 @@
 /** What to promise, and the groups of items that get a promise of their own: classes, and groups that the caller names. */
 
 import { ResidualSkipError } from '../../errors.js';
-import { type Metric, mostLoss, type Promised, type TestedGroup } from '../../skip/promise.js';
+import { type Metric, maxLoss, type Promised, type TestedGroup } from '../../skip/promise.js';
 import { append } from '../../util/append.js';
 import { className } from '../losses.js';
 import type { CalibrationItem, CalibrationOptions } from '../options.js';
@@ -65,7 +65,7 @@ export function checkGroups(
   groups: readonly Group[],
   { metric, groupLimit: limit, delta }: Pick<Rule, 'metric' | 'groupLimit' | 'delta'>,
 ): Grouping {
-  const needed = itemsNeeded(limit / mostLoss(metric), delta);
+  const needed = itemsNeeded(limit / maxLoss(metric), delta);
   const tested = groups.filter(({ members }) => members.length >= needed);
   const tooSmall = groups.filter(({ members }) => members.length < needed);
   if (groups.length === 0 || tested.length > 0) return { tested, tooSmall };

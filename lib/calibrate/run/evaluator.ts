@@ -107,9 +107,9 @@ export class Evaluator {
       append(byShape, this.#programs.at(item), i);
     }
     for (const [program, those] of byShape) {
-      const most = program.batching === 'item' ? CHUNK : 1;
-      for (let from = 0; from < those.length; from += most) {
-        const chunk = those.slice(from, from + most);
+      const size = program.batching === 'item' ? CHUNK : 1;
+      for (let from = 0; from < those.length; from += size) {
+        const chunk = those.slice(from, from + size);
         const inputs = chunk.map((i) => this.#programs.inputsOf(items[i]!));
         for (const [k, outcome] of (await this.#runChunk(program, inputs, policy)).entries()) {
           outcomes[chunk[k]!] = outcome;
@@ -162,3 +162,11 @@ export class Evaluator {
 
 /** Every block runs. */
 export const runAll = () => BlockMode.run;
+
+/** Blocks with a gate are decided by it; those in `omitted` never run. */
+export function gatesOf({ blocks }: Program, omitted?: ReadonlySet<number>): (block: number) => number {
+  return (i) => {
+    if (omitted?.has(i)) return BlockMode.skip;
+    return blocks[i]!.gate ? BlockMode.gate : BlockMode.run;
+  };
+}
