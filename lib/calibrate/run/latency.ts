@@ -1,15 +1,14 @@
 /** The time that a setting saves on this machine: the full network and the setting alternate on the same items. */
 import type { Backend, CompiledProgram, RunRequest } from '../../backends/backend.js';
 import type { Program } from '../../model/program/program.js';
-import { sizeOf } from '../../numeric/shapes.js';
 import { mean, median } from '../../numeric/statistics.js';
 import { attachExits, type ExitSpec } from '../../skip/attach.js';
-import { decisionsFor, decisionsIn } from '../../skip/compiled-policy.js';
+import { decisionsFor } from '../../skip/compiled-policy.js';
 import { isGuarded, type ResolvedGuard } from '../../skip/guards.js';
 import type { Latency } from '../../skip/promise.js';
 import { meaningOf } from '../../skip/scores.js';
-import { allocate, type TensorData } from '../../tensor/tensor.js';
-import { gatesOf, Programs, runAll } from './evaluator.js';
+import type { TensorData } from '../../tensor/tensor.js';
+import { gatesOf, Programs, requestFor, runAll } from './evaluator.js';
 
 export interface Effort {
   /** Most items to time. */
@@ -49,14 +48,8 @@ class Runner {
     const program = this.programs.at(input);
     const known = this.#ready.get(program);
     if (known) return known;
-    const { outputs, values } = program;
-    const request = {
-      items: 1,
-      outputs: outputs.map(({ value }) => allocate(values[value]!.dtype, sizeOf(values[value]!.shape))),
-      policy: decisionsFor(program, (_, i) => this.modes(i)),
-      outcomes: new Uint8Array(decisionsIn(program)),
-      scores: new Float32Array(decisionsIn(program)),
-    };
+    const policy = decisionsFor(program, (_, i) => this.modes(i));
+    const request = requestFor(program, 1, policy);
     const made = { program, compiled: this.backend.compileSync(program), request };
     this.#ready.set(program, made);
     this.#run(made, input);
