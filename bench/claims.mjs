@@ -1,6 +1,6 @@
 // What a shipped network claims: the figures of its card, the promises of its policies, and how much time skipping saves: CPU
 // time, which is the latency on one thread of an idle machine, and which a busy machine hardly changes.
-import { binomialTail } from '../dist/calibrate/risk.js';
+import { binomialTail } from '../dist/calibrate/certify/p-values.js';
 
 /** By how much a share may be off: accuracy by one image in a thousand, which rounding may turn; work by half a point. */
 const OFF = { accuracy: 0.001, saved: 0.005 };

@@ -177,13 +177,9 @@ async function run(task: Task, strategy: Strategy, split: Split, stopwatch: Stop
   };
 }
 
-function resultOf(
-  { setting, effect, latency }: MeasuredSetting,
-  { rule, grouping }: Certified,
-): SettingResult {
+function resultOf({ effect, latency }: MeasuredSetting, { rule, grouping }: Certified): SettingResult {
   const { byItem, multiplyAddsSkipped, blocksSkipped, exits } = effect;
   return {
-    penalty: setting.penalty,
     ...{ multiplyAddsSkipped, blocksSkipped, exits },
     ...certificateOf(byItem.losses, rule, grouping),
     latency,

@@ -1,32 +1,26 @@
 /**
- * Networks with classes: fits exits, orders settings of their thresholds from "no skipping" to the most aggressive, and measures what
+ * Networks with classes: fits exits, orders settings of their thresholds from "no skipping" to the boldest, and measures what
  * they do. See docs/calibration.md.
  */
 import { ResidualSkipError } from '../errors.js';
 import { type AnyExit, attachExits } from '../skip/attach.js';
 import { checkProgram, checkReference } from './checks.js';
 import { savingsOf } from './fit/exit-points.js';
-import { Fitter } from './fit/folds.js';
-import { sampleOf, without } from './fit/source.js';
+import { Fitter, sampleOf, without } from './fit/folds.js';
 import { answerOf, checkAnswers, checkedAnswer, className } from './losses.js';
 import type { CalibrationItem, ParsedOptions } from './options.js';
-import { exitsOf, type Measured, measure } from './order/measure.js';
-import {
-  exitScoresOf,
-  settingsOf,
-  settingsToTest,
-  type ThresholdSetting,
-  usefulExits,
-} from './order/settings.js';
-import { gatesOf, NEVER, type Table, tableOf } from './order/table.js';
+import { exitsOf, type Measured, measure, type Thresholds } from './order/measure.js';
+import { exitScoresOf, settingsOf, settingsToTest, usefulExits } from './order/settings.js';
+import { NEVER, type Table, tableOf } from './order/table.js';
 import { byClass, contributionsOf, examplesOf } from './report/examine.js';
 import type { Calibration } from './report/result.js';
-import { Evaluator, runAll } from './run/evaluator.js';
+import { Evaluator, gatesOf, runAll } from './run/evaluator.js';
 import type { Part, Split } from './split.js';
 import type { Setting, Strategy } from './strategy.js';
 import { hasGates, type Task } from './task.js';
 
-export interface ClassSetting extends Omit<Setting, 'penalty'>, ThresholdSetting {
+export interface ClassSetting extends Setting {
+  readonly thresholds: Thresholds;
   readonly exits: NonNullable<Setting['exits']>;
 }
 
@@ -37,10 +31,8 @@ interface Ordering {
   readonly tables: readonly Table[];
   /** The last of them. */
   readonly order: Table;
-  readonly settings: readonly ThresholdSetting[];
+  readonly settings: readonly Thresholds[];
 }
-
-const NO_BLOCKS: ReadonlySet<number> = new Set();
 
 export class ClassStrategy implements Strategy<ClassSetting, Measured> {
   readonly first: Part;
@@ -99,11 +91,11 @@ export class ClassStrategy implements Strategy<ClassSetting, Measured> {
     const max = budget === undefined ? 2 * rules.at(-1)!.limit : 1;
     const tested = settingsToTest(settings, order, max, budget);
     // Another network's answers can change without any exit, too.
-    const none = { penalty: Number.MAX_VALUE, thresholds: exits.map(() => NEVER) };
-    return (reference && budget === undefined ? [none, ...tested] : tested).map((setting) => ({
-      ...setting,
-      exits: exitsOf(exits, setting.thresholds),
-      omitted: NO_BLOCKS,
+    const none = exits.map(() => NEVER);
+    return (reference && budget === undefined ? [none, ...tested] : tested).map((thresholds) => ({
+      thresholds,
+      exits: exitsOf(exits, thresholds),
+      omitted: new Set<number>(),
     }));
   }
 

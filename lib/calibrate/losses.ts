@@ -58,8 +58,8 @@ export interface Pairs {
  * @param rest where neighbours are looked for; when left out, among the other items
  */
 export function lossesOf(metric: VectorMetric, items: Pairs, rest?: Pairs): number[] {
-  const most = maxLoss(metric);
-  const bounded = (loss: number) => (Number.isNaN(loss) ? most : Math.min(loss, most));
+  const max = maxLoss(metric);
+  const bounded = (loss: number) => (Number.isNaN(loss) ? max : Math.min(loss, max));
   const each = (distance: (a: Float32Array, b: Float32Array) => number) =>
     items.full.map((vector, i) => bounded(distance(items.skipping[i]!, vector)));
   if (metric === 'cosine') return each(cosineDistance);

@@ -15,106 +15,102 @@ import type { Outcome, Programs } from './run/evaluator.js';
 
 /** How the command takes an option. */
 export interface Flag {
-  /** As commander writes it; an option without a flag has none in the command. */
+  /** As commander writes it. */
   readonly flag: string;
   readonly description: string;
-  /** Turns the flag's text into the option's value; the text itself when left out. */
-  readonly read?: (text: string) => unknown;
-  /** Not listed: for tests, and for experiments. */
-  readonly hidden?: boolean;
+  /** Turns the flag's text into the option's value. */
+  readonly read: (text: string) => unknown;
+  /** Not listed: for tests and experiments. */
+  readonly hidden: boolean;
 }
 
 export const flags = z.registry<Flag>();
 const METRICS = [...CLASS_METRICS, ...VECTOR_METRICS, 'recall@k'].join(', ');
 const DEFAULT_LIMIT = 0.01;
 
-const toNumber = (text: string) => (text.trim() === '' ? Number.NaN : Number(text));
+function flagged<T extends z.ZodType>(
+  schema: T,
+  flag: string,
+  description: string,
+  read: Flag['read'] = (text) => text,
+  hidden = false,
+): T {
+  flags.add(schema, { flag, description, read, hidden });
+  return schema;
+}
+
+const number = (text: string) => (text.trim() === '' ? Number.NaN : Number(text));
 const fraction = z.number().refine((value) => value > 0 && value < 1, {
   error: ({ input }) => `expected a number between 0 and 1, received ${input}`,
 });
 const count = (min: number) => z.int({ error: `expected a whole number of at least ${min}` }).min(min);
+const limits = z.array(fraction).min(1, { error: 'expected at least one limit' }).readonly();
 
 /** Options of what is certified, and how it is chosen. */
 const shape = {
   /** Limit on the rate of changed answers, or on the mean loss; 0.01 when left out. */
-  maxDisagreement: fraction.optional().register(flags, {
-    flag: '--max-disagreement <rate>',
-    description: `most answers that may change, as a fraction (default: ${DEFAULT_LIMIT})`,
-    read: toNumber,
-  }),
+  maxDisagreement: flagged(
+    fraction.optional(),
+    '--max-disagreement <rate>',
+    `most answers that may change, as a fraction (default: ${DEFAULT_LIMIT})`,
+    number,
+  ),
   /** Several such limits instead: the policy then has a setting for each of them, and all promises hold together. */
-  limits: z
-    .array(fraction)
-    .min(1, { error: 'expected at least one limit' })
-    .readonly()
-    .optional()
-    .register(flags, {
-      flag: '--limits <rates>',
-      description:
-        'or several such limits, as 0.005,0.01,0.02: a setting for each in one policy; all promises hold together',
-      read: (text) => text.split(',').map(toNumber),
-    }),
+  limits: flagged(
+    limits.optional(),
+    '--limits <rates>',
+    'or several such limits, as 0.005,0.01,0.02: a setting for each in one policy; all promises hold together',
+    (text) => text.split(',').map(number),
+  ),
   /** Probability that all limits hold; 0.95 when left out. */
-  confidence: fraction.default(0.95).register(flags, {
-    flag: '--confidence <level>',
-    description: 'probability that all limits hold',
-    read: toNumber,
-  }),
+  confidence: flagged(
+    fraction.default(0.95),
+    '--confidence <level>',
+    'probability that all limits hold',
+    number,
+  ),
   /**
    * What counts as a loss. `disagreement` (the default of networks with classes): the answer differs from the full network's.
    * `accuracy`: the full network is right and the policy is wrong; needs labels. `probability`: how much the class probabilities
    * change, as the total variation distance. Of vectors: `cosine` (their default), `relative` and `recall@k`.
    */
-  metric: metricSchema.optional().register(flags, {
-    flag: '--metric <name>',
-    description:
-      `what the limit is for: ${METRICS}. Of classes: changed answers, right answers lost (needs labels), mean change of the ` +
+  metric: flagged(
+    metricSchema.optional(),
+    '--metric <name>',
+    `what the limit is for: ${METRICS}. Of classes: changed answers, right answers lost (needs labels), mean change of the ` +
       'probabilities (default: disagreement, with --labels accuracy). Of vectors: mean cosine distance (the default), mean relative ' +
       'error, nearest neighbours lost',
-  }),
+  ),
   /** Also make a promise for each class: by label if every item has one, otherwise by the full network's answer. */
-  perClass: z
-    .boolean()
-    .optional()
-    .register(flags, { flag: '--per-class', description: 'keep the limit for every class as well' }),
+  perClass: flagged(z.boolean().optional(), '--per-class', 'keep the limit for every class as well'),
   /** Limit for every class and group; `maxDisagreement`, or each of `limits`, when left out. */
-  maxGroupDisagreement: fraction.optional().register(flags, {
-    flag: '--max-group-disagreement <rate>',
-    description: 'another limit for classes and groups (default: that of all)',
-    read: toNumber,
-  }),
+  maxGroupDisagreement: flagged(
+    fraction.optional(),
+    '--max-group-disagreement <rate>',
+    'another limit for classes and groups (default: that of all)',
+    number,
+  ),
   /** Instead of a limit: the most that the policy may spend, as a fraction of the full network's multiply-adds. */
-  budget: fraction.optional().register(flags, {
-    flag: '--budget <share>',
-    description: 'instead of a limit: spend at most this share of the multiply-adds',
-    read: toNumber,
-  }),
+  budget: flagged(
+    fraction.optional(),
+    '--budget <share>',
+    'instead of a limit: spend at most this share of the multiply-adds',
+    number,
+  ),
   /** Answers that are checked against the full network. */
   guards: z.array(guardSchema).readonly().optional(),
   /** Seed of the split into parts; 1 when left out. */
-  seed: count(0)
-    .default(1)
-    .register(flags, { flag: '--seed <n>', description: 'seed of the split', read: toNumber }),
+  seed: flagged(count(0).default(1), '--seed <n>', 'seed of the split', number),
   /**
    * Most altered copies of an image to fit heads on; 0 for the images alone.
    * @internal
    */
-  copies: count(0).default(15).register(flags, {
-    flag: '--copies <n>',
-    description: 'altered copies of each image to fit on, at most',
-    read: toNumber,
-    hidden: true,
-  }),
+  copies: flagged(count(0).default(15), '--copies <n>', 'altered copies to fit on', number, true),
   /**
    * Number of penalties to try; see order/thresholds.ts.
    * @internal
    */
-  settings: count(2).default(96).register(flags, {
-    flag: '--settings <n>',
-    description: 'settings between none and the most aggressive that are tried',
-    read: toNumber,
-    hidden: true,
-  }),
+  settings: flagged(count(2).default(96), '--settings <n>', 'settings to try', number, true),
 };
 
 /** Options that name further files. */
@@ -124,41 +120,40 @@ const inputShape = {
    * model has exits of its own, these order the settings instead, and all of the data certifies. What can't be used is left out,
    * with a note; so is what is also among the data.
    */
-  fit: z
-    .custom<Data>()
-    .optional()
-    .register(flags, {
-      flag: '--fit <path>',
-      description:
-        'further images or texts, without labels, that heads are fitted on and nothing else: those the network was trained on, say; ' +
-        'for a model with exits of its own, they choose thresholds, and all data certifies',
-    }),
+  fit: flagged(
+    z.custom<Data>().optional(),
+    '--fit <path>',
+    'further images or texts, without labels, that heads are fitted on and nothing else: those the network was trained on, say; ' +
+      'for a model with exits of its own, they choose thresholds, and all data certifies',
+  ),
   /**
    * ONNX file, or a folder with one, of the network whose answers are promised: for an 8-bit network the float one that it was made
    * from. When left out, the answers are those of the model itself with every block run.
    */
-  reference: z.string().min(1).optional().register(flags, {
-    flag: '--reference <model>',
-    description:
-      'network whose answers are promised: the float one that an 8-bit model was made from (default: the model in full)',
-  }),
+  reference: flagged(
+    z.string().min(1).optional(),
+    '--reference <model>',
+    'network whose answers are promised: the float one that an 8-bit model was made from (default: the model in full)',
+  ),
   /**
    * Folder for intermediate results, created if it doesn't exist. If a calibration is killed, the next call with the same
    * arguments resumes from them.
    */
-  state: z.string().min(1).optional().register(flags, {
-    flag: '--state <dir>',
-    description:
-      'keep what was computed here, for other calibrations too (default: beside the policy, until it is written)',
-  }),
+  state: flagged(
+    z.string().min(1).optional(),
+    '--state <dir>',
+    'keep what was computed here, for other calibrations too (default: beside the policy, until it is written)',
+  ),
 };
 
 /** The schema of `calibrate`'s own options; see CalibrateOptions. */
 export const optionShape = { ...inputShape, ...shape };
-const NO_TIMES =
+const error =
   'it was removed, because times differ from run to run; give budget, a share of the multiply-adds';
 /** Options of earlier versions: each names what to give instead. */
-export const removedShape = { budgetMs: z.undefined({ error: NO_TIMES }).optional() };
+export const removedShape = {
+  budgetMs: flagged(z.undefined({ error }).optional(), '--budget-ms <time>', 'removed', undefined, true),
+};
 type Input = z.input<z.ZodObject<typeof optionShape>>;
 
 /** `labels`, `preprocessor`, `backend`, `isa` and `threads` are those of ImageClassifier.from. */
@@ -223,17 +218,10 @@ export type VectorOf = (outcome: Outcome, input: TensorData) => Float32Array;
 
 /** Options of a calibration on prepared items. */
 export interface CalibrationOptions extends Readonly<z.input<z.ZodObject<typeof shape>>> {
-  /**
-   * The network whose answers are promised, instead of the calibrated one in full, and its SHA-256: the float form of an 8-bit
-   * network. Guards verify with it.
-   */
+  /** The network whose answers are promised, and with which guards verify, and its SHA-256. */
   readonly reference?: { readonly program: Program | Programs; readonly sha256: string } | undefined;
   readonly labels?: readonly string[] | undefined;
-  /**
-   * Further images that are used only to fit heads, such as the network's training images. The items then only choose
-   * exits and thresholds, and certify. If the model has exits of its own, nothing is fitted: these images, at most 2,000, order
-   * the settings, and all items certify. Images that are also among the items are left out.
-   */
+  /** As in CalibrateOptions; of a model with exits of its own, at most 2,000 of them order the settings. */
   readonly fit?: FitImages | undefined;
   /** For metrics of vectors; all elements of the first output when left out. */
   readonly vectorOf?: VectorOf | undefined;

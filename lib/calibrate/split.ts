@@ -85,28 +85,22 @@ function distinctItems(
 /** Fewest items to fit heads on, or to choose thresholds by. */
 export const MIN_FIT = 50;
 
-/** Indices of the items of each part, in the order of their hashes: results depend only on the set. */
+/** The items of each part, in the order of their hashes: results depend only on the set. */
 export function split(
   items: readonly CalibrationItem[],
   seed: number,
   first: Part = 'fit',
-): Record<Part, number[]> {
-  const parts: Record<Part, number[]> = { fit: [], order: [], certify: [] };
-  items.forEach(({ sha256 }, i) => {
-    parts[partOf(sha256, seed, first)].push(i);
-  });
-  const hash = (i: number) => items[i]!.sha256;
-  for (const part of Object.values(parts)) part.sort((a, b) => (hash(a) < hash(b) ? -1 : 1));
+): Record<Part, CalibrationItem[]> {
+  const parts: Record<Part, CalibrationItem[]> = { fit: [], order: [], certify: [] };
+  const ordered = items.toSorted((a, b) => (a.sha256 < b.sha256 ? -1 : 1));
+  for (const item of ordered) parts[partOf(item.sha256, seed, first)].push(item);
   return parts;
 }
 
 /** The data, divided. */
-export interface Split {
+export interface Split extends Readonly<Record<Part, readonly CalibrationItem[]>> {
   /** All different items. */
   readonly items: readonly CalibrationItem[];
-  readonly fit: readonly CalibrationItem[];
-  readonly order: readonly CalibrationItem[];
-  readonly certify: readonly CalibrationItem[];
   /** Items left out because another one has the same content. */
   readonly duplicates: number;
 }
@@ -124,12 +118,7 @@ export function splitItems(
   const items = distinctItems(given, programs, options);
   const parts = split(items, options.seed, first);
   checkParts(parts, rules[0], first, options.budget !== undefined);
-  const take = (part: Part) => parts[part].map((i) => items[i]!);
-  return {
-    items,
-    ...{ fit: take('fit'), order: take('order'), certify: take('certify') },
-    duplicates: given.length - items.length,
-  };
+  return { ...parts, items, duplicates: given.length - items.length };
 }
 
 /** What a promise says of its data. */
@@ -148,13 +137,12 @@ export function describeData({ items, fit, order, certify }: Split, seed: number
  * @param anyway the items certify what they can: one is enough
  */
 function checkParts(
-  parts: Record<Part, number[]>,
+  { fit, order, certify }: Record<Part, CalibrationItem[]>,
   { metric, limit, delta }: Rule,
   first: Part,
   anyway: boolean,
 ): void {
   const needed = anyway ? 1 : itemsNeeded(limit / maxLoss(metric), delta);
-  const { fit, order, certify } = parts;
   const chosen = first === 'certify' || (fit.length + order.length >= MIN_FIT && order.length > 0);
   if (certify.length >= needed && chosen) return;
   // Parts vary in size by chance; a tenth and a few more compensate for that.

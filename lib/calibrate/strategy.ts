@@ -7,8 +7,6 @@ import type { Part, Split } from './split.js';
 
 /** One way to skip. */
 export interface Setting {
-  /** Of exits: what a changed answer counts, as a multiple of the full network's multiply-adds. */
-  readonly penalty?: number;
   /** The exits to evaluate; undefined where a network gets none. */
   readonly exits?: readonly ExitSpec[];
   /** Indices of the blocks that no item runs. */
@@ -33,7 +31,7 @@ export interface Strategy<S extends Setting = Setting, E extends Effect = Effect
   readonly first: Part;
   /** Classes of the items that certify, by index, for groups; nothing else is read from these items before `measure`. */
   classesOf(split: Split): Promise<readonly number[]>;
-  /** Settings that are worth a test, from conservative to aggressive. */
+  /** Settings that are worth a test, from careful to bold. */
   order(split: Split): Promise<readonly S[]>;
   /** @param items those that certify */
   measure(settings: readonly S[], items: readonly CalibrationItem[]): Promise<readonly E[]>;

@@ -5,13 +5,12 @@
 import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program/program.js';
 import { mean } from '../numeric/statistics.js';
-import { BlockMode } from '../skip/compiled-policy.js';
 import type { VectorMetric } from '../skip/promise.js';
 import { checkSkippable } from './checks.js';
 import { lossesOf, type Pairs } from './losses.js';
 import type { CalibrationItem } from './options.js';
 import { blockSets, setsTried } from './order/block-sets.js';
-import { Evaluator, runAll } from './run/evaluator.js';
+import { Evaluator, gatesOf, runAll } from './run/evaluator.js';
 import type { Split } from './split.js';
 import type { Effect, Setting, Strategy } from './strategy.js';
 import type { Task } from './task.js';
@@ -91,9 +90,7 @@ export class VectorStrategy implements Strategy {
   async #run(items: readonly CalibrationItem[], omitted: ReadonlySet<number> | 'none'): Promise<Ran> {
     const { programs, options, progress } = this.task;
     const { vectorOf = ({ outputs }) => outputs[0]! } = options;
-    const policy = this.#evaluator.policy(
-      omitted === 'none' ? runAll : (block) => modeOf(programs.main, block, omitted.has(block)),
-    );
+    const policy = this.#evaluator.policy(omitted === 'none' ? runAll : gatesOf(programs.main, omitted));
     const inputs = items.map(({ input }) => input);
     const outcomes = await this.#evaluator.run(inputs, policy, progress.add);
     return {
@@ -111,11 +108,6 @@ function checkLength(metric: VectorMetric, length: number): void {
     'INVALID_ARGUMENT',
     `metric: '${metric}' is about angles of vectors, but the output is a single number; take relative`,
   );
-}
-
-function modeOf({ blocks }: Program, block: number, omitted: boolean): number {
-  if (omitted) return BlockMode.skip;
-  return blocks[block]!.gate ? BlockMode.gate : BlockMode.run;
 }
 
 function savedBy({ blocks, cost }: Program, ran: Uint8Array): number {

@@ -1,4 +1,5 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import type { z } from 'zod';
 import { calibrate } from '../calibrate/calibrate.js';
 import {
   type CalibrateOptions,
@@ -19,8 +20,6 @@ import { drawCalibration } from './calibration-table.js';
 import { checkWritable, writeResult } from './files.js';
 import { type Io, watchWork } from './io.js';
 import { addBackendOptions, addLimitOptions, fraction, taskOption } from './options.js';
-
-type Schema = (typeof optionShape)[keyof typeof optionShape] | typeof removedShape.budgetMs;
 
 interface CommandOptions extends Omit<CalibrateOptions, 'labels' | 'guards'> {
   readonly data: string;
@@ -46,13 +45,11 @@ export function addCalibrateCommand(program: Command, io: Io): void {
       'images: any folder of them (labels are not needed), or what eval takes; or a file of texts',
     )
     .requiredOption('-o, --output <file>', 'policy file to write');
-  for (const [name, schema] of Object.entries(optionShape)) {
+  for (const [name, schema] of Object.entries({ ...optionShape, ...removedShape })) {
     const flag = flags.get(schema);
     if (flag) command.addOption(optionOf(name, schema, flag));
   }
-  const removed = { flag: '--budget-ms <time>', description: 'removed', hidden: true };
   command
-    .addOption(optionOf('budgetMs', removedShape.budgetMs, removed))
     .addOption(taskOption())
     .option('--labels [file]', 'the data is labelled: by its folders, or by a CSV or JSON file')
     .option(
@@ -68,10 +65,10 @@ export function addCalibrateCommand(program: Command, io: Io): void {
 }
 
 /** The command's form of an option of the schema. */
-function optionOf(name: string, schema: Schema, { flag, description, read, hidden }: Flag): Option {
-  const option = new Option(flag, description).hideHelp(hidden ?? false);
+function optionOf(name: string, schema: z.ZodType, { flag, description, read, hidden }: Flag): Option {
+  const option = new Option(flag, description).hideHelp(hidden);
   option.argParser((text) => {
-    const { error, data } = schema.safeParse(read ? read(text) : text, { error: expectation });
+    const { error, data } = schema.safeParse(read(text), { error: expectation });
     if (!error) return data;
     const [{ message } = { message: '' }] = error.issues;
     throw new InvalidArgumentError(`${message[0]!.toUpperCase()}${message.slice(1)}.`);

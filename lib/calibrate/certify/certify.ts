@@ -42,18 +42,18 @@ export function rulesOf({
 /** P-value of "the expected loss is above the limit", for losses in [0, maxLoss(metric)]. */
 function pValueOf(losses: readonly number[], { metric, delta }: Rule, limit: number): number {
   if (isCounted(metric)) return binomialPValue(eventsOf(losses), losses.length, limit);
-  const most = maxLoss(metric);
-  return bettingPValue(scaled(losses, most), limit / most, delta);
+  const max = maxLoss(metric);
+  return bettingPValue(scaled(losses, max), limit / max, delta);
 }
 
 const eventsOf = (losses: readonly number[]) => losses.filter((loss) => loss > 0).length;
-const scaled = (losses: readonly number[], most: number) =>
-  most === 1 ? losses : losses.map((loss) => loss / most);
+const scaled = (losses: readonly number[], max: number) =>
+  max === 1 ? losses : losses.map((loss) => loss / max);
 
 function upperBoundOf(losses: readonly number[], { metric, delta }: Rule): number {
   if (isCounted(metric)) return upperRate(eventsOf(losses), losses.length, delta);
-  const most = maxLoss(metric);
-  return most * upperMean(scaled(losses, most), delta);
+  const max = maxLoss(metric);
+  return max * upperMean(scaled(losses, max), delta);
 }
 
 function test(losses: readonly number[], rule: Rule, limit: number): Tested {

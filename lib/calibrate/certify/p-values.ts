@@ -6,10 +6,11 @@
 const { exp, log, log1p, max, min, sqrt } = Math;
 
 /**
- * P(Bin(n, p) <= k), summed term by term from the smallest, in logarithms: exact to rounding.
+ * P-value of "the expected 0/1 loss is above p" after `k` losses of 1 in `n`: the exact binomial tail P(Bin(n, p) <= k), summed
+ * term by term from the smallest, in logarithms: exact to rounding.
  * @param k integer; below 0 the probability is 0, from n on it is 1
  */
-export function binomialTail(k: number, n: number, p: number): number {
+export function binomialPValue(k: number, n: number, p: number): number {
   if (k < 0) return 0;
   if (k >= n || p <= 0) return 1;
   if (p >= 1) return 0;
@@ -25,14 +26,6 @@ export function binomialTail(k: number, n: number, p: number): number {
 }
 
 /**
- * P-value of "the expected 0/1 loss is above epsilon" after `events` losses of 1 in `n`: the exact binomial tail
- * P(Bin(n, epsilon) <= events).
- */
-export function binomialPValue(events: number, n: number, epsilon: number): number {
-  return binomialTail(events, n, epsilon);
-}
-
-/**
  * P-value of "the expected loss is above epsilon" for independent losses in [0, 1]: by betting against it, one loss after the other.
  * If it were true, the capital would be a supermartingale, which reaches 1/p with a probability of at most p (Ville's inequality).
  * The stakes follow the variance of the losses before, so that losses that differ little certify much more than their number
@@ -43,23 +36,16 @@ export function binomialPValue(events: number, n: number, epsilon: number): numb
  */
 export function bettingPValue(losses: readonly number[], epsilon: number, delta: number): number {
   const goal = (2 * log(1 / delta)) / losses.length;
-  let [capital, most] = [0, 0];
+  let [capital, highest] = [0, 0];
   let [sum, squares] = [0.5, 0.25];
   for (const [i, loss] of losses.entries()) {
     const stake = min(1, sqrt((goal * (i + 1)) / squares));
     capital += log1p(stake * (epsilon - loss));
-    most = max(most, capital);
+    highest = max(highest, capital);
     sum += loss;
     squares += (loss - sum / (i + 2)) ** 2;
   }
-  return exp(-most);
-}
-
-/** Largest number of events in `n` that still certifies "at most epsilon" at `delta`; -1 when none does. */
-export function allowedEvents(n: number, epsilon: number, delta: number): number {
-  let k = -1;
-  while (k < n && binomialTail(k + 1, n, epsilon) <= delta) k++;
-  return k;
+  return exp(-highest);
 }
 
 /** Fewest items with which zero events certify "at most epsilon" at `delta`. */

@@ -20,9 +20,9 @@ export interface ExitPoint {
  * worthwhile.
  */
 const [MIN_DONE, MIN_SAVING] = [0.1, 0.04];
-/** Least fraction of the network's work between two exits: few images don't teach more exits to be worth what they cost. */
+/** Least fraction of the network's work between two exits: with few images, more exits don't learn enough to be worth what they cost. */
 const [SPACING, DENSE] = [0.09, 0.05];
-/** So many images teach dense exits. */
+/** From this many images on, exits are dense. */
 const MANY = 16_000;
 /** Most inputs of a head; more would make fitting slow. */
 const MAX_WIDTH = 3000;

@@ -110,11 +110,10 @@ export async function fitExits(
     const inputs = copiesOf(source, plan.rows, imageShape(program), mirror, seed);
     for (let done = 0; ; ) {
       const rows = await buffer.fill(inputs, evaluator, onItems);
-      const count = rows.images.length;
-      if (count === 0) break;
-      training ??= begin(backend, points, plan.hidden, rows, fitting);
-      await train(backend, training, rows, plan, done, onItems);
-      done += count;
+      if (rows.images.length === 0) break;
+      training ??= new Training(backend, points, plan, rows, fitting);
+      await training.train(rows, done, onItems);
+      done += rows.images.length;
     }
     if (training) return training.chains.map((chain) => chain.exits());
     throw new ResidualSkipError(
@@ -126,6 +125,8 @@ export async function fitExits(
     evaluator.release();
   }
 }
+
+type Plan = ReturnType<typeof planOf>;
 
 /** Sizes that follow from the network and the number of images. */
 function planOf(program: Program, points: readonly ExitPoint[], images: number, copies: number) {
@@ -143,42 +144,34 @@ function planOf(program: Program, points: readonly ExitPoint[], images: number, 
   };
 }
 
-interface Training {
-  readonly basis: Basis;
-  readonly scales: readonly Scale[];
+/** The chains in training; the first rows decide their basis and scales. */
+class Training {
+  readonly #basis: Basis;
+  readonly #scales: readonly Scale[];
   readonly chains: readonly Chain[];
-}
 
-/** What the first rows decide. */
-function begin(
-  backend: Backend,
-  points: readonly ExitPoint[],
-  hidden: number,
-  { features, scores }: FilledRows,
-  { chains, seed, className }: Fitting,
-): Training {
-  checkAnswers(answersOf(scores), className);
-  const [basis, scales] = [basisOf(backend, scores, seed), features.map(scaleOf)];
-  return {
-    ...{ basis, scales },
-    chains: chains.map((uses) => new Chain(backend, points, scales, hidden, basis, seed, uses)),
-  };
-}
+  constructor(
+    private readonly backend: Backend,
+    points: readonly ExitPoint[],
+    private readonly plan: Plan,
+    { features, scores }: FilledRows,
+    { chains, seed, className }: Fitting,
+  ) {
+    checkAnswers(answersOf(scores), className);
+    const [basis, scales] = [basisOf(backend, scores, seed), features.map(scaleOf)];
+    [this.#basis, this.#scales] = [basis, scales];
+    this.chains = chains.map((uses) => new Chain(backend, points, scales, plan.hidden, basis, seed, uses));
+  }
 
-/** Trains all chains on some rows, of which `done` went before. */
-async function train(
-  backend: Backend,
-  { basis, scales, chains }: Training,
-  { images, features, targets }: FilledRows,
-  { rows, epochs }: ReturnType<typeof planOf>,
-  done: number,
-  onItems: (count: number) => void,
-): Promise<void> {
-  for (const [i, own] of features.entries()) standardise(own, scales[i]!);
-  const data = { images, features, targets: multiply(backend, targets, basis.directions) };
-  for (const chain of chains) {
-    await chain.train(data, epochs, done / rows, (done + images.length) / rows);
-    onItems(images.length);
+  /** Trains all chains on some rows, of which `done` went before. */
+  async train({ images, features, targets }: FilledRows, done: number, onItems: Fitting['onItems']) {
+    for (const [i, own] of features.entries()) standardise(own, this.#scales[i]!);
+    const data = { images, features, targets: multiply(this.backend, targets, this.#basis.directions) };
+    const { rows, epochs } = this.plan;
+    for (const chain of this.chains) {
+      await chain.train(data, epochs, done / rows, (done + images.length) / rows);
+      onItems(images.length);
+    }
   }
 }
 

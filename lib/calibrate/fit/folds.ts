@@ -1,16 +1,19 @@
 /** Fits the heads of a policy, and those that order its settings: no head is measured on items that it was fitted on. */
+import { ResidualSkipError } from '../../errors.js';
 import { decodeExits, type EncodedHeads, encodeExits } from '../../skip/head-codec.js';
 import { className } from '../losses.js';
-import type { CalibrationItem } from '../options.js';
+import type { CalibrationItem, FitImages } from '../options.js';
 import { ResumableBackend } from '../run/resume.js';
-import type { Split } from '../split.js';
+import { contentHash, MIN_FIT, type Split } from '../split.js';
 import type { Task } from '../task.js';
 import type { FittedExit } from './chain.js';
 import { fitExits, fittingWork } from './fit.js';
-import { sourceOf, without } from './source.js';
 
 /** Heads are fitted without each fold of the items, to be measured on it, and then on all items. The last fold is `order`. */
 const FOLDS = 3;
+
+/** Most images that order the settings of a model's own exits, and bytes of them. */
+const [MAX_ORDERING, MAX_BYTES] = [2000, 2 ** 30];
 
 export class Fitter {
   /** In items run by the full network. */
@@ -49,7 +52,9 @@ export class Fitter {
 
   #fitOn(backend: Task['backend'], behind?: ReadonlySet<string>): Promise<FittedExit[][]> {
     const { programs, options, progress } = this.task;
-    const source = options.fit ? without(options.fit, this.split.items) : sourceOf(this.#items);
+    const source = options.fit
+      ? without(options.fit, this.split.items)
+      : { count: this.#items.length, load: async (i: number) => this.#items[i]!.input };
     return fitExits(backend, programs, source, {
       ...{ seed: options.seed, copies: options.copies, chains: this.#chains, behind },
       className: (index) => className(index, options.labels),
@@ -72,4 +77,35 @@ export class Fitter {
       decodeExits(chain).map(({ threshold: _, head, ...exit }) => ({ ...exit, head: head! })),
     );
   }
+}
+
+/** The images but those that are among the items: what was fitted on an item can't be measured on it. */
+export function without(source: FitImages, items: readonly CalibrationItem[]): FitImages {
+  const known = new Set(items.map((item) => item.sha256));
+  return {
+    count: source.count,
+    load: async (index) => {
+      const input = await source.load(index);
+      return input && known.has(contentHash(input)) ? undefined : input;
+    },
+  };
+}
+
+/**
+ * Images that order settings, spread evenly over their source: at most 2,000, or 1 GiB.
+ * @throws ResidualSkipError INVALID_DATA when there are too few
+ */
+export async function sampleOf({ count, load }: FitImages, bytesOfOne: number): Promise<CalibrationItem[]> {
+  const max = Math.min(count, MAX_ORDERING, Math.floor(MAX_BYTES / bytesOfOne));
+  const items: CalibrationItem[] = [];
+  for (let i = 0; i < max; i++) {
+    const input = await load(Math.floor((i * count) / max));
+    if (input) items.push({ input, sha256: contentHash(input) });
+  }
+  if (items.length >= MIN_FIT) return items;
+  throw new ResidualSkipError(
+    'INVALID_DATA',
+    `fit: ${items.length} of its ${count} images can be used: the others can't be read, or are among the data; ` +
+      `${MIN_FIT} are needed to order settings`,
+  );
 }

@@ -1,6 +1,6 @@
 /**
  * The rows that heads are trained on: features of images and of altered copies of them, with the network's answers. The full
- * network labels any image, so its answers to shifted and mirrored copies teach the heads as well as those to the images themselves.
+ * network labels any image, so its answers to shifted and mirrored copies are training data as good as those to the images themselves.
  */
 
 import type { Program } from '../../model/program/program.js';

@@ -90,63 +90,45 @@ export function measure(table: Table, thresholds: Thresholds): Measured {
 
 /** How many items reach and leave each exit, with which confidences; and the scores of gates in front of it. */
 function measureExits(
-  table: Table,
+  { items, exits, program, ran, scores }: Table,
   path: Paths,
   thresholds: Thresholds,
   taken: readonly number[],
   guarded: readonly boolean[],
 ): Pick<Measured, 'exits' | 'reached' | 'profiles'> {
-  const { items, exits, program, ran, scores } = table;
   const all = [...items.keys()];
+  const blocks = program.blocks.length;
   const evaluated = evaluatedOf(
     exits.map(({ exit }) => exit),
     thresholds,
   );
-  const reaches = (i: number, e: number) => taken[i]! < 0 || taken[i]! >= e;
-  const leaves = (i: number, e: number) => taken[i] === e && !guarded[i];
-  const shares = (some: (item: number, exit: number) => boolean) =>
+  const atExits = evaluated.map((e) => {
+    const those = all.filter((i) => taken[i]! < 0 || taken[i]! >= e);
+    return {
+      ...{ name: exits[e]!.exit.after, those, scores: those.map((i) => exits[e]!.confidences[i]!) },
+      skipping: those.filter((i) => taken[i] === e && !guarded[i]),
+    };
+  });
+  const atGates = program.blocks.map(({ name }, b) => {
+    const at = (i: number) => i * blocks + b;
+    const those = all.filter((i) => b < path.behind(taken[i]!) && !Number.isNaN(scores[at(i)]!));
+    return {
+      ...{ name, those, scores: those.map((i) => scores[at(i)]!) },
+      skipping: those.filter((i) => !guarded[i] && ran[at(i)] === 0),
+    };
+  });
+  const shares = (of: 'those' | 'skipping') =>
+    Object.fromEntries(atExits.map((exit) => [exit.name, exit[of].length / items.length]));
+  const profiles = (some: typeof atExits) =>
     Object.fromEntries(
-      evaluated.map((e) => [exits[e]!.exit.after, mean(all.map((i) => Number(some(i, e))))]),
+      some
+        .filter(({ those }) => those.length > 0)
+        .map((one) => [one.name, profileOf(one.scores, one.skipping.length / one.those.length)]),
     );
-  const profile = (
-    name: string,
-    those: readonly number[],
-    skips: (i: number) => boolean,
-    scoreOf: (i: number) => number,
-  ) =>
-    those.length > 0
-      ? [[name, profileOf(those.map(scoreOf), those.filter(skips).length / those.length)] as const]
-      : [];
-  const blocks = program.blocks.length;
   return {
-    exits: shares(leaves),
-    reached: shares(reaches),
-    profiles: {
-      exit: Object.fromEntries(
-        evaluated.flatMap((e) => {
-          const { exit, confidences } = exits[e]!;
-          const those = all.filter((i) => reaches(i, e));
-          return profile(
-            exit.after,
-            those,
-            (i) => leaves(i, e),
-            (i) => confidences[i]!,
-          );
-        }),
-      ),
-      gate: Object.fromEntries(
-        program.blocks.flatMap(({ name }, b) => {
-          const at = (i: number) => i * blocks + b;
-          const those = all.filter((i) => b < path.behind(taken[i]!) && !Number.isNaN(scores[at(i)]!));
-          return profile(
-            name,
-            those,
-            (i) => !guarded[i] && ran[at(i)] === 0,
-            (i) => scores[at(i)]!,
-          );
-        }),
-      ),
-    },
+    exits: shares('skipping'),
+    reached: shares('those'),
+    profiles: { exit: profiles(atExits), gate: profiles(atGates) },
   };
 }
 

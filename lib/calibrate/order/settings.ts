@@ -1,16 +1,9 @@
-/** The order of settings of exits, from conservative to aggressive, and which of them to test. */
+/** The order of settings of exits, from careful to bold, and which of them to test. */
 import { ResidualSkipError } from '../../errors.js';
 import { measure, summarise, type Thresholds } from './measure.js';
 import { risksOf } from './risk-curve.js';
 import { NEVER, type Table } from './table.js';
 import { type ExitScores, penalties, ThresholdSearch } from './thresholds.js';
-
-/** A threshold for each exit. */
-export interface ThresholdSetting {
-  /** What a changed answer counts, as a multiple of the full network's multiply-adds. */
-  readonly penalty: number;
-  readonly thresholds: Thresholds;
-}
 
 /** Multiply-adds that a setting must save beyond the previous one to be worth a test. */
 const MIN_GAIN = 0.005;
@@ -50,48 +43,43 @@ export function exitScoresOf(tables: readonly Table[], savings: readonly number[
  * The settings that skip anything, without repetitions. Between two penalties, an exit may come into use for many items at
  * once; so there are settings between them, which divide the items that leave at each exit evenly.
  */
-export function settingsOf(exits: readonly ExitScores[], steps: number): ThresholdSetting[] {
+export function settingsOf(exits: readonly ExitScores[], steps: number): Thresholds[] {
   const search = new ThresholdSearch(exits);
   const ranked = exits.map(({ scores }) => Float64Array.from(scores).sort().reverse());
-  const settings: ThresholdSetting[] = [];
-  const all = penalties(steps);
-  let [before, counts] = [all[0]!, exits.map(() => 0)];
-  for (const penalty of all) {
+  const settings: Thresholds[] = [];
+  let counts = exits.map(() => 0);
+  for (const penalty of penalties(steps)) {
     const next = search
       .at(penalty)
       .map((threshold, e) => ranked[e]!.filter((score) => score >= threshold).length);
     for (let part = 1; part <= PARTS; part++) {
-      const share = part / PARTS;
-      const setting = {
-        penalty: before * (penalty / before) ** share,
-        thresholds: next.map((count, e) => {
-          const above = Math.round(counts[e]! + share * (count - counts[e]!));
-          return above > 0 ? ranked[e]![above - 1]! : NEVER;
-        }),
-      };
-      const known = settings.at(-1)?.thresholds.join() === setting.thresholds.join();
-      if (!known && setting.thresholds.some((threshold) => threshold < NEVER)) settings.push(setting);
+      const setting = next.map((count, e) => {
+        const above = Math.round(counts[e]! + (part / PARTS) * (count - counts[e]!));
+        return above > 0 ? ranked[e]![above - 1]! : NEVER;
+      });
+      const known = settings.at(-1)?.join() === setting.join();
+      if (!known && setting.some((threshold) => threshold < NEVER)) settings.push(setting);
     }
-    [before, counts] = [penalty, next];
+    counts = next;
   }
   return settings;
 }
 
 /**
- * Blocks of the exits that are worth what they cost at one of these limits, in the most aggressive setting that keeps it.
+ * Blocks of the exits that are worth what they cost at one of these limits, in the boldest setting that keeps it.
  * @param order items that order settings, evaluated with heads that were fitted without them
  */
 export function usefulExits(
-  settings: readonly ThresholdSetting[],
+  settings: readonly Thresholds[],
   order: Table,
   limits: readonly number[],
 ): ReadonlySet<string> {
-  const risks = settings.map(({ thresholds }) => summarise(order, thresholds).risk);
+  const risks = settings.map((setting) => summarise(order, setting).risk);
   const kept = limits.flatMap((limit) => {
     const failing = risks.findIndex((risk) => risk > limit);
     return settings.slice(0, failing < 0 ? settings.length : failing).slice(-1);
   });
-  const leaving = kept.flatMap(({ thresholds }) => Object.entries(measure(order, thresholds).exits));
+  const leaving = kept.flatMap((setting) => Object.entries(measure(order, setting).exits));
   return new Set(leaving.filter(([, share]) => share >= MIN_LEAVING).map(([block]) => block));
 }
 
@@ -102,16 +90,16 @@ export function usefulExits(
  * @param budget fraction of the multiply-adds
  * @throws ResidualSkipError INVALID_ARGUMENT when none keeps within the budget
  */
-export function settingsToTest<S extends ThresholdSetting>(
-  settings: readonly S[],
+export function settingsToTest(
+  settings: readonly Thresholds[],
   order: Table,
   limit: number,
   budget?: number,
-): S[] {
-  const tested: S[] = [];
+): Thresholds[] {
+  const tested: Thresholds[] = [];
   let [spent, saved] = [Number.POSITIVE_INFINITY, 0];
   for (const setting of settings) {
-    const { risk, multiplyAddsSkipped } = summarise(order, setting.thresholds);
+    const { risk, multiplyAddsSkipped } = summarise(order, setting);
     if (risk > limit) break;
     spent = 1 - multiplyAddsSkipped;
     if (budget !== undefined && spent <= budget) return [...tested, setting];

@@ -4,12 +4,11 @@
  */
 import type { Program } from '../../model/program/program.js';
 import { type AnyExit, attachReadOuts, type ReadOut } from '../../skip/attach.js';
-import { BlockMode } from '../../skip/compiled-policy.js';
 import { isGuarded } from '../../skip/guards.js';
 import { type Meaning, meaningOf } from '../../skip/scores.js';
 import { answerOf, checkedAnswer, totalVariation } from '../losses.js';
 import type { CalibrationItem } from '../options.js';
-import { CHUNK, Evaluator, type Outcome, runAll } from '../run/evaluator.js';
+import { CHUNK, Evaluator, gatesOf, type Outcome, runAll } from '../run/evaluator.js';
 import { hasGates, type Task } from '../task.js';
 
 /** The answers at an exit, or at the end, for each item. */
@@ -124,11 +123,6 @@ function fillRow(
   fill(table.end, outputs[0]!, ran.includes(0));
   table.ran.set(ran, i * main.blocks.length);
   table.scores.set(scores, i * main.blocks.length);
-}
-
-/** Modes of the blocks: those with a gate are decided by it. */
-export function gatesOf({ blocks }: Program): (block: number) => number {
-  return (i) => (blocks[i]!.gate ? BlockMode.gate : BlockMode.run);
 }
 
 function lossOf(

@@ -1,7 +1,7 @@
 /**
  * Thresholds of all exits from one number, a penalty for changed answers: each exit's is lowered to the confidence where
  * the saving is worth the penalty times the answers that are likely to change. Falling penalties give an order of settings, from
- * "no skipping" to the most aggressive.
+ * "no skipping" to the boldest.
  */
 import { NEVER } from './table.js';
 

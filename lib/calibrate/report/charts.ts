@@ -16,58 +16,65 @@ export async function curves({
     ...{ risk, upperBound, ms: latency.policyMs.p50, spent: 1 - multiplyAddsSkipped, limit },
     state: i === chosen || bolder.includes(i) ? 'chosen' : 'tested',
   }));
-  const curve = (field: 'ms' | 'spent', title: string, format: string) => {
-    const x = {
-      field,
-      type: 'quantitative',
-      title,
-      scale: { zero: false },
-      axis: { format, tickCount: 5 },
-    } as const;
-    const y = { field: 'risk', type: 'quantitative', title: 'risk', axis: { format: '.1%' } } as const;
-    return renderChart(
-      {
-        width: 390,
-        height: 220,
-        data: { values },
-        layer: [
-          {
-            mark: { type: 'rule', color: INK.guard, strokeDash: [4, 3] },
-            encoding: { y: { aggregate: 'min', field: 'limit', type: 'quantitative' } },
-          },
-          {
-            mark: { type: 'rule', color: INK.ran, opacity: 0.5 },
-            encoding: { x, y, y2: { field: 'upperBound' } },
-          },
-          {
-            mark: { type: 'point', filled: true, opacity: 1 },
-            encoding: {
-              x,
-              y,
-              color: {
-                field: 'state',
-                type: 'nominal',
-                title: null,
-                scale: { domain: ['tested', 'chosen'], range: [INK.ran, INK.skipped] },
-              },
-              size: { condition: { test: "datum.state === 'chosen'", value: 160 }, value: 40 },
-            },
-          },
-        ],
-      },
-      `risk against ${title}`,
-    );
-  };
   return {
     title: 'Risk against cost',
     lead:
       'Each point is a setting on the items that certify; its line reaches up to the upper bound of its risk, taken alone. ' +
       'The dashed line is the limit.',
     body: renderGroup([
-      await curve('ms', 'median ms of an item', '.3~f'),
-      await curve('spent', 'multiply-adds spent', '.0%'),
+      await curve(values, 'ms', 'median ms of an item', '.3~f'),
+      await curve(values, 'spent', 'multiply-adds spent', '.0%'),
     ]),
   };
+}
+
+/** One chart: risk and its upper bound against a field of the values. */
+function curve(
+  values: readonly object[],
+  field: 'ms' | 'spent',
+  title: string,
+  format: string,
+): Promise<string> {
+  const x = {
+    field,
+    type: 'quantitative',
+    title,
+    scale: { zero: false },
+    axis: { format, tickCount: 5 },
+  } as const;
+  const y = { field: 'risk', type: 'quantitative', title: 'risk', axis: { format: '.1%' } } as const;
+  return renderChart(
+    {
+      width: 390,
+      height: 220,
+      data: { values: [...values] },
+      layer: [
+        {
+          mark: { type: 'rule', color: INK.guard, strokeDash: [4, 3] },
+          encoding: { y: { aggregate: 'min', field: 'limit', type: 'quantitative' } },
+        },
+        {
+          mark: { type: 'rule', color: INK.ran, opacity: 0.5 },
+          encoding: { x, y, y2: { field: 'upperBound' } },
+        },
+        {
+          mark: { type: 'point', filled: true, opacity: 1 },
+          encoding: {
+            x,
+            y,
+            color: {
+              field: 'state',
+              type: 'nominal',
+              title: null,
+              scale: { domain: ['tested', 'chosen'], range: [INK.ran, INK.skipped] },
+            },
+            size: { condition: { test: "datum.state === 'chosen'", value: 160 }, value: 40 },
+          },
+        },
+      ],
+    },
+    `risk against ${title}`,
+  );
 }
 
 export async function contributions({ contributions: parts }: Calibration): Promise<Section | undefined> {

@@ -5,11 +5,6 @@ import type { Certificate } from '../certify/certify.js';
 
 /** One setting, as measured on the items that certify. */
 export interface SettingResult extends Certificate {
-  /**
-   * What a changed answer counted when thresholds were chosen, as a multiple of the network's multiply-adds; undefined for
-   * networks without classes.
-   */
-  readonly penalty?: number | undefined;
   /** Means over the items; fractions. */
   readonly multiplyAddsSkipped: number;
   readonly blocksSkipped: number;
@@ -62,7 +57,7 @@ export interface Example {
 export interface Calibration {
   /** To be written to a file with `JSON.stringify`, or passed as the option `policy` of `InferenceSession.create`. */
   readonly policy: SkipPolicy;
-  /** Tested settings, evaluated by the policy's limit: of several limits, the lowest with a certified setting. */
+  /** Tested settings, with the p-values for the policy's limit: of several limits, the lowest with a certified setting. */
   readonly settings: readonly SettingResult[];
   /** Index of the policy's setting; -1 if it skips nothing. */
   readonly chosen: number;

@@ -3,21 +3,21 @@ import type { Promised } from '../../skip/promise.js';
 
 /** The promise as a sentence without its full stop. */
 export function wordPromise({ metric, limit, confidence, groups = [] }: Promised): string {
-  const most = (rate: number) => `at most ${percent(rate, 2)}`;
+  const atMost = (rate: number) => `at most ${percent(rate, 2)}`;
   const what = {
-    disagreement: `${most(limit)} of the answers change`,
-    accuracy: `${most(limit)} of the images lose their right answer`,
-    probability: `the class probabilities move by ${most(limit)} on average`,
+    disagreement: `${atMost(limit)} of the answers change`,
+    accuracy: `${atMost(limit)} of the images lose their right answer`,
+    probability: `the class probabilities move by ${atMost(limit)} on average`,
     cosine: `the mean cosine distance of the vectors is at most ${limit}`,
-    relative: `the mean relative error of the output is ${most(limit)}`,
+    relative: `the mean relative error of the output is ${atMost(limit)}`,
   };
   const said =
     metric in what
       ? what[metric as keyof typeof what]
-      : `on average ${most(limit)} of the ${metric.slice('recall@'.length)} nearest neighbours change`;
+      : `on average ${atMost(limit)} of the ${metric.slice('recall@'.length)} nearest neighbours change`;
   const [first, ...others] = groups.filter(({ promised }) => promised);
   const whose = others.length > 0 ? `each of ${others.length + 1} groups` : `the group ${first?.name}`;
-  const each = first ? `, and ${most(first.limit)} in ${whose}` : '';
+  const each = first ? `, and ${atMost(first.limit)} in ${whose}` : '';
   return `${said}${each}, with ${wordConfidence(confidence)} confidence`;
 }
 

@@ -1,4 +1,4 @@
-import type { Backend, CompiledProgram } from '../../backends/backend.js';
+import type { Backend, CompiledProgram, RunRequest } from '../../backends/backend.js';
 import type { Program } from '../../model/program/program.js';
 import { sizeOf } from '../../numeric/shapes.js';
 import { BlockMode, type Decisions, decisionsFor, decisionsIn } from '../../skip/compiled-policy.js';
@@ -107,9 +107,9 @@ export class Evaluator {
       append(byShape, this.#programs.at(item), i);
     }
     for (const [program, those] of byShape) {
-      const most = program.batching === 'item' ? CHUNK : 1;
-      for (let from = 0; from < those.length; from += most) {
-        const chunk = those.slice(from, from + most);
+      const size = program.batching === 'item' ? CHUNK : 1;
+      for (let from = 0; from < those.length; from += size) {
+        const chunk = those.slice(from, from + size);
         const inputs = chunk.map((i) => this.#programs.inputsOf(items[i]!));
         for (const [k, outcome] of (await this.#runChunk(program, inputs, policy)).entries()) {
           outcomes[chunk[k]!] = outcome;
@@ -144,21 +144,39 @@ export class Evaluator {
       for (const [i, item] of items.entries()) joined.set(item[k] as never, i * size);
       return joined;
     });
-    const sizes = program.outputs.map(({ value }) => sizeOf(program.values[value]!.shape));
-    const outputs = program.outputs.map(({ value }, i) =>
-      allocate(program.values[value]!.dtype, sizes[i]! * count),
-    );
+    const request = requestFor(program, count, policy);
+    await this.#compile(program).run({ ...request, inputs });
     const [blocks, decisions] = [program.blocks.length, decisionsIn(program)];
-    const results = new Uint8Array(count * decisions);
-    const scores = new Float32Array(count * decisions).fill(Number.NaN);
-    await this.#compile(program).run({ items: count, inputs, outputs, policy, outcomes: results, scores });
+    const sizes = request.outputs.map(({ length }) => length / count);
     return items.map((_, i) => ({
-      outputs: outputs.map((data, k) => (data as Float32Array).slice(i * sizes[k]!, (i + 1) * sizes[k]!)),
-      ran: results.slice(i * decisions, i * decisions + blocks),
-      scores: scores.slice(i * decisions, i * decisions + blocks),
+      outputs: request.outputs.map((data, k) =>
+        (data as Float32Array).slice(i * sizes[k]!, (i + 1) * sizes[k]!),
+      ),
+      ran: request.outcomes.slice(i * decisions, i * decisions + blocks),
+      scores: request.scores.slice(i * decisions, i * decisions + blocks),
     }));
   }
 }
 
+/** What a run of some items fills. */
+export function requestFor(program: Program, items: number, policy: Decisions): Omit<RunRequest, 'inputs'> {
+  const { outputs, values } = program;
+  const decisions = items * decisionsIn(program);
+  return {
+    ...{ items, policy },
+    outputs: outputs.map(({ value }) => allocate(values[value]!.dtype, items * sizeOf(values[value]!.shape))),
+    outcomes: new Uint8Array(decisions),
+    scores: new Float32Array(decisions).fill(Number.NaN),
+  };
+}
+
 /** Every block runs. */
 export const runAll = () => BlockMode.run;
+
+/** Blocks with a gate are decided by it; those in `omitted` never run. */
+export function gatesOf({ blocks }: Program, omitted?: ReadonlySet<number>): (block: number) => number {
+  return (i) => {
+    if (omitted?.has(i)) return BlockMode.skip;
+    return blocks[i]!.gate ? BlockMode.gate : BlockMode.run;
+  };
+}

@@ -1,15 +1,14 @@
 /** The time that a setting saves on this machine: the full network and the setting alternate on the same items. */
 import type { Backend, CompiledProgram, RunRequest } from '../../backends/backend.js';
 import type { Program } from '../../model/program/program.js';
-import { sizeOf } from '../../numeric/shapes.js';
 import { mean, median } from '../../numeric/statistics.js';
 import { attachExits, type ExitSpec } from '../../skip/attach.js';
-import { BlockMode, decisionsFor, decisionsIn } from '../../skip/compiled-policy.js';
+import { decisionsFor } from '../../skip/compiled-policy.js';
 import { isGuarded, type ResolvedGuard } from '../../skip/guards.js';
 import type { Latency } from '../../skip/promise.js';
 import { meaningOf } from '../../skip/scores.js';
-import { allocate, type TensorData } from '../../tensor/tensor.js';
-import { Programs } from './evaluator.js';
+import type { TensorData } from '../../tensor/tensor.js';
+import { gatesOf, Programs, requestFor, runAll } from './evaluator.js';
 
 export interface Effort {
   /** Most items to time. */
@@ -37,35 +36,20 @@ interface Ready {
 class Runner {
   readonly #ready = new Map<Program, Ready>();
 
-  /**
-   * @param gated gates of the network decide; otherwise every block runs
-   * @param skipped blocks that are left out
-   */
+  /** @param modes of the blocks */
   constructor(
     private readonly backend: Backend,
     private readonly programs: Programs,
-    private readonly gated: boolean,
-    private readonly skipped: ReadonlySet<number> = new Set(),
+    private readonly modes: (block: number) => number,
   ) {}
-
-  #mode(gate: boolean, block: number): number {
-    if (this.skipped.has(block)) return BlockMode.skip;
-    return this.gated && gate ? BlockMode.gate : BlockMode.run;
-  }
 
   /** Compiles the program for an item of a shape that is new, and runs it once: its memory hasn't been touched yet. */
   ready(input: TensorData): Ready {
     const program = this.programs.at(input);
     const known = this.#ready.get(program);
     if (known) return known;
-    const { outputs, values } = program;
-    const request = {
-      items: 1,
-      outputs: outputs.map(({ value }) => allocate(values[value]!.dtype, sizeOf(values[value]!.shape))),
-      policy: decisionsFor(program, ({ gate }, i) => this.#mode(gate !== undefined, i)),
-      outcomes: new Uint8Array(decisionsIn(program)),
-      scores: new Float32Array(decisionsIn(program)),
-    };
+    const policy = decisionsFor(program, (_, i) => this.modes(i));
+    const request = requestFor(program, 1, policy);
     const made = { program, compiled: this.backend.compileSync(program), request };
     this.#ready.set(program, made);
     this.#run(made, input);
@@ -106,7 +90,7 @@ export class Stopwatch {
     private readonly reference?: Programs,
   ) {
     this.#programs = Programs.of(network);
-    this.#full = new Runner(backend, reference ?? this.#programs, false);
+    this.#full = new Runner(backend, reference ?? this.#programs, runAll);
   }
 
   /**
@@ -121,7 +105,7 @@ export class Stopwatch {
     omitted?: ReadonlySet<number>,
   ): Latency {
     const grown = this.#programs.map((program) => attachExits(program, exits));
-    const setting = new Runner(this.backend, grown, true, omitted);
+    const setting = new Runner(this.backend, grown, gatesOf(grown.main, omitted));
     const { main } = this.#programs;
     const meaning = meaningOf(main, main.outputs[0]!.value);
     try {
@@ -137,13 +121,13 @@ export class Stopwatch {
         for (const one of [this.#full, setting]) one.ready(input);
       const start = performance.now();
       const spent = () => (performance.now() - start) / effort.milliseconds;
-      const most = Math.min(effort.items, inputs.length);
-      const warm = Math.ceil(WARM_UP * most);
+      const count = Math.min(effort.items, inputs.length);
+      const warm = Math.ceil(WARM_UP * count);
       for (let i = 0; i < warm && spent() < WARM_UP; i++) {
         modes.full(inputs[i]!);
         modes.policy(inputs[i]!);
       }
-      for (let i = 0; i < most && (i < MIN_ITEMS || spent() < 1); i++) {
+      for (let i = 0; i < count && (i < MIN_ITEMS || spent() < 1); i++) {
         // Whichever comes second finds warmer caches; taking turns gives that to both.
         const order = i % 2 === 0 ? (['full', 'policy'] as const) : (['policy', 'full'] as const);
         for (const mode of order) times[mode].push(timed(() => modes[mode](inputs[i]!)));

@@ -1,8 +1,8 @@
 // Simple ways to skip, certified like policies: their settings are ordered from careful to bold without looking at the items
 // that certify, and the last one that passes is used.
 
-import { Evaluator, runAll } from '../../../dist/calibrate/evaluator.js';
-import { binomialPValue, fixedSequenceTest } from '../../../dist/calibrate/risk.js';
+import { binomialPValue, fixedSequenceTest } from '../../../dist/calibrate/certify/p-values.js';
+import { Evaluator, runAll } from '../../../dist/calibrate/run/evaluator.js';
 import { generator } from '../../../dist/numeric/random.js';
 import { argMax, softmax } from '../../../dist/numeric/softmax.js';
 import { attachExits } from '../../../dist/skip/attach.js';

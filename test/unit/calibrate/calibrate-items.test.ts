@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto';
 import { NativeBackend } from 'lib/backends/native.js';
 import { calibrateItems } from 'lib/calibrate/calibrate.js';
-import { allowedEvents } from 'lib/calibrate/certify/p-values.js';
 import { exitPoints, withFeatures } from 'lib/calibrate/fit/exit-points.js';
 import { fitExits } from 'lib/calibrate/fit/fit.js';
 import type { CalibrationItem } from 'lib/calibrate/options.js';
@@ -17,6 +16,7 @@ import { decodeExits, encodeExits } from 'lib/skip/head-codec.js';
 import { loadPolicy } from 'lib/skip/load-policy.js';
 import type { SkipPolicy } from 'lib/skip/policy.js';
 import { profileOf } from 'lib/skip/profile.js';
+import { allowedEvents } from '../../helpers/binomial.js';
 import { Network } from '../../helpers/networks.js';
 import { untimed } from '../../helpers/policies.js';
 import { uniform } from '../../helpers/random.js';

@@ -19,7 +19,6 @@ const latency = (policy: number): Latency => ({
 function setting(i: number): SettingResult {
   return {
     ...{
-      penalty: 1 / (i + 1),
       limit: 0.01,
       items: 3000,
       events: 6 * i,

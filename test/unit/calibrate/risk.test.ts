@@ -1,13 +1,12 @@
 import {
-  allowedEvents,
   bettingPValue,
   binomialPValue,
-  binomialTail,
   fixedSequenceTest,
   itemsNeeded,
   upperMean,
   upperRate,
 } from 'lib/calibrate/certify/p-values.js';
+import { allowedEvents } from '../../helpers/binomial.js';
 import { uniform } from '../../helpers/random.js';
 
 /** The tail in exact rational arithmetic, p = numerator / denominator. */
@@ -29,7 +28,7 @@ test.each([
   [49, 60, 1n, 2n],
 ])('P(Bin(n, p) <= %d) for n = %d agrees with rational arithmetic', (k, n, a, b) => {
   const exact = exactTail(k, n, a, b);
-  expect(Math.abs(binomialTail(k, n, Number(a) / Number(b)) / exact - 1)).toBeLessThan(1e-11);
+  expect(Math.abs(binomialPValue(k, n, Number(a) / Number(b)) / exact - 1)).toBeLessThan(1e-11);
 });
 
 test('the allowed numbers of disagreements are those of the exact binomial', () => {
@@ -43,14 +42,14 @@ test('the allowed numbers of disagreements are those of the exact binomial', () 
 });
 
 test('edges of the tail', () => {
-  expect(binomialTail(-1, 10, 0.5)).toBe(0);
-  expect(binomialTail(10, 10, 0.5)).toBe(1);
-  expect(binomialTail(0, 10, 1)).toBe(0);
-  expect(binomialTail(0, 10, 0)).toBe(1);
+  expect(binomialPValue(-1, 10, 0.5)).toBe(0);
+  expect(binomialPValue(10, 10, 0.5)).toBe(1);
+  expect(binomialPValue(0, 10, 1)).toBe(0);
+  expect(binomialPValue(0, 10, 0)).toBe(1);
 });
 
 test('the upper rate is where the tail is delta', () => {
-  expect(binomialTail(5, 1000, upperRate(5, 1000, 0.05))).toBeCloseTo(0.05, 9);
+  expect(binomialPValue(5, 1000, upperRate(5, 1000, 0.05))).toBeCloseTo(0.05, 9);
   expect(upperRate(10, 10, 0.05)).toBe(1);
 });
 

@@ -1,11 +1,5 @@
-import { exitsOf, measure, summarise } from 'lib/calibrate/order/measure.js';
-import {
-  exitScoresOf,
-  settingsOf,
-  settingsToTest,
-  type ThresholdSetting,
-  usefulExits,
-} from 'lib/calibrate/order/settings.js';
+import { exitsOf, measure, summarise, type Thresholds } from 'lib/calibrate/order/measure.js';
+import { exitScoresOf, settingsOf, settingsToTest, usefulExits } from 'lib/calibrate/order/settings.js';
 import { NEVER } from 'lib/calibrate/order/table.js';
 import { tableFrom } from '../../helpers/tables.js';
 
@@ -16,8 +10,8 @@ const wrong = (i: number) => i < ROWS / 2 && i % 3 === 0;
 const rows = confidences.map((score, i) => [score, wrong(i)] as const);
 const tableOf = (some: typeof rows) => tableFrom([0.5, 0.5], [{ after: 0, rows: some }]);
 const table = tableOf(rows);
-const settings = Array.from({ length: 40 }, (_, i): ThresholdSetting => {
-  return { penalty: 100 - i, thresholds: [1 - 0.0022 * (i + 1) * 2] };
+const settings = Array.from({ length: 40 }, (_, i): Thresholds => {
+  return [1 - 0.0022 * (i + 1) * 2];
 });
 
 test('scores are what the exits of tables say of items', () => {
@@ -37,7 +31,7 @@ test('scores are what the exits of tables say of items', () => {
 
 test('settings go from careful to bold, each with other thresholds than the one before', () => {
   const made = settingsOf(exitScoresOf([table], [0.5]), 24);
-  const thresholds = made.map((setting) => setting.thresholds[0]!);
+  const thresholds = made.map(([threshold]) => threshold!);
   expect(thresholds.length).toBeGreaterThan(3);
   expect(new Set(thresholds).size).toBe(thresholds.length);
   expect([...thresholds].sort((a, b) => b - a)).toEqual(thresholds);
@@ -47,9 +41,7 @@ test('an exit that comes into use for many items at once has settings between', 
   // Half of the items are as sure as another: no penalty divides them.
   const alike = rows.map(([score, loses], i) => [i < ROWS / 2 ? score : 0.9 + i / 1e7, loses] as const);
   const made = settingsOf(exitScoresOf([tableOf(alike)], [0.5]), 96);
-  const leaving = made.map(
-    ({ thresholds: [least] }) => alike.filter(([score]) => score >= least!).length / ROWS,
-  );
+  const leaving = made.map(([threshold]) => alike.filter(([score]) => score >= threshold!).length / ROWS);
   expect(leaving[0]).toBeLessThan(0.1);
   for (const [i, share] of leaving.entries()) expect(share - (leaving[i - 1] ?? 0)).toBeLessThan(0.1);
 });
@@ -68,8 +60,8 @@ test('exits are useful at which a hundredth of the items leave in the boldest se
     [0.5, NEVER, NEVER, NEVER],
     [0.5, NEVER, 0.5, 0.5],
     [0.5, 0.5, 0.5, 0.5],
-  ].map((thresholds, i): ThresholdSetting => ({ penalty: 9 - i, thresholds }));
-  expect(summarise(four, made[2]!.thresholds).risk).toBe(0.05);
+  ];
+  expect(summarise(four, made[2]!).risk).toBe(0.05);
   expect([...usefulExits(made, four, [0.01])]).toEqual(['b0', 'b2']);
   expect([...usefulExits(made, four, [0.01, 0.05])]).toEqual(['b0', 'b2', 'b1']);
   expect([...usefulExits(made.slice(2), four, [0.01])]).toEqual([]);
@@ -78,13 +70,13 @@ test('exits are useful at which a hundredth of the items leave in the boldest se
 describe('of the settings', () => {
   test('those are tested that save half a percent more than the one before', () => {
     const worth = settingsToTest(settings, table, 0.02);
-    const saved = worth.map(({ thresholds }) => summarise(table, thresholds).multiplyAddsSkipped);
+    const saved = worth.map((thresholds) => summarise(table, thresholds).multiplyAddsSkipped);
     expect(worth.length).toBeGreaterThan(10);
     for (const [i, own] of saved.entries()) expect(own - (saved[i - 1] ?? 0)).toBeGreaterThanOrEqual(0.005);
   });
 
   test('none is tested from the first on that breaks the limit', () => {
-    const bold: ThresholdSetting = { penalty: 1, thresholds: [0] };
+    const bold: Thresholds = [0];
     expect(summarise(table, [0]).risk).toBeGreaterThan(0.1);
     expect(settingsToTest([settings[9]!, bold, settings[30]!], table, 0.02)).toEqual([settings[9]]);
   });
@@ -92,8 +84,8 @@ describe('of the settings', () => {
   test('the first within a budget is the last, chosen by what the heads saved on items they never saw', () => {
     const budget = 0.97;
     const worth = settingsToTest(settings, table, 1, budget);
-    expect(summarise(table, worth.at(-1)!.thresholds).multiplyAddsSkipped).toBeGreaterThanOrEqual(0.03);
-    expect(summarise(table, worth.at(-2)!.thresholds).multiplyAddsSkipped).toBeLessThan(0.03);
+    expect(summarise(table, worth.at(-1)!).multiplyAddsSkipped).toBeGreaterThanOrEqual(0.03);
+    expect(summarise(table, worth.at(-2)!).multiplyAddsSkipped).toBeLessThan(0.03);
     expect(() => settingsToTest(settings.slice(0, 2), table, 1, budget)).toThrow(
       /^budget: no setting keeps within 0\.97 of the multiply-adds; the boldest one spends 0\.99/,
     );
