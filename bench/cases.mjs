@@ -134,7 +134,7 @@ async function audit(model, { threads, policy = 'model' }) {
 const CASES = {
   skipping: {
     about: 'time against multiply-adds as blocks are skipped; cost of the gates',
-    model: 'models/mnist-resnet20-gated',
+    model: 'models/mnist-resnet20-gates',
     open: skipping,
   },
   int8: {

@@ -1,6 +1,6 @@
 // What a shipped network claims: the figures of its card, the promises of its policies, and how much time skipping saves: CPU
 // time, which is the latency on one thread of an idle machine, and which a busy machine hardly changes.
-import { binomialTail } from '../dist/calibrate/certify/p-values.js';
+import { binomialPValue } from '../dist/calibrate/certify/p-values.js';
 
 /** By how much a share may be off: accuracy by one image in a thousand, which rounding may turn; work by half a point. */
 const OFF = { accuracy: 0.001, saved: 0.005 };
@@ -27,7 +27,7 @@ export function cardFigures(card) {
 
 /** Whether `losses` of `items` contradict that at most a share of `limit` has one. */
 const contradicts = ({ losses, items, limit }) =>
-  1 - (losses === 0 ? 0 : binomialTail(losses - 1, items, limit)) <= CONTRADICTED;
+  1 - (losses === 0 ? 0 : binomialPValue(losses - 1, items, limit)) <= CONTRADICTED;
 
 /** [{ claim, measured, holds }] for one data set's report, which reproduce.mjs makes. */
 export function claimsOf({ card, runs, promises, decisions, cut }) {

@@ -29,7 +29,7 @@ import { writePage } from './serving/page.mjs';
 const here = import.meta.dirname;
 const CLI = join(here, '..', 'dist', 'cli', 'main.js');
 const POLICY = join(here, 'serving-policy.json');
-const CIFAR = join(here, '..', 'models', 'cifar10-resnet14-gated');
+const CIFAR = join(here, '..', 'models', 'cifar10-resnet14-exits');
 const RESNET18 = join(here, 'models', 'resnet18.onnx');
 const LIMITS = [0.005, 0.01, 0.02, 0.05];
 const THREADS = availableParallelism();

@@ -22,7 +22,7 @@ try {
   const parts = {
     dist: 'dist',
     demo: 'demo',
-    cifar10: 'models/cifar10-resnet14-gated',
+    cifar10: 'models/cifar10-resnet14-exits',
     [addon]: addon,
     'package.json': 'package.json',
     'addon-hash.cjs': 'scripts/addon-hash.cjs',

@@ -4,7 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 
-const MODEL = 'models/fashion-mnist-resnet26-gated';
+const MODEL = 'models/fashion-mnist-resnet26-exits';
 const IMAGES = [
   'bag-0000',
   'coat-0000',

@@ -1,7 +1,7 @@
 // Makes demo/model.onnx, the network in the package, from a network of models/. Weights are in half precision, each followed by
 // a Cast, which halves the file.
 //
-//   node scripts/make-demo.mjs models/mnist-resnet20-gated
+//   node scripts/make-demo.mjs models/mnist-resnet20-gates
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';

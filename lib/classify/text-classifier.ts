@@ -43,7 +43,7 @@ const classifySchema = z.strictObject({ topK: z.int().positive().optional(), ...
  * `@huggingface/tokenizers`.
  *
  * ```ts
- * const classifier = await TextClassifier.from('models/sst2-encoder-gated');
+ * const classifier = await TextClassifier.from('models/sst2-encoder-exits');
  * const { label, probability } = await classifier.classify('a masterpiece');
  * ```
  */

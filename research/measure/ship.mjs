@@ -94,11 +94,11 @@ writeFileSync(
   join(plainFolder, 'README.md'),
   card(
     name,
-    `Plain twin of \`${name}-gated\`. Accuracy on the whole test set: ${percent(twin.measured.accuracy)}.`,
+    `Plain twin of \`${name}-exits\`. Accuracy on the whole test set: ${percent(twin.measured.accuracy)}.`,
   ),
 );
 
-const gatedFolder = join(ROOT, 'models', `${name}-gated`);
+const gatedFolder = join(ROOT, 'models', `${name}-exits`);
 copy(gated.run, gatedFolder, FILES);
 const policy = JSON.parse(readFileSync(policyFile(gated.run, limit), 'utf8'));
 copyFileSync(policyFile(gated.run, limit), join(gatedFolder, 'policy.json'));
@@ -106,10 +106,10 @@ const { latencyMs } = report;
 writeFileSync(
   join(gatedFolder, 'README.md'),
   card(
-    `${name}-gated`,
-    `An early exit follows each ${isText(dataset) ? 'layer but the last' : 'block from the end of the first stage on'}. \`policy.json\` has the exits' thresholds. They were certified on
+    `${name}-exits`,
+    `An early exit follows each ${isText(dataset) ? 'layer but the last' : 'block from the end of the first stage on'}. \`policy.json\`, which runs wherever this folder is opened, has the exits' thresholds. They were certified on
 ${policy.promise.items} validation ${isText(dataset) ? 'texts' : 'images'}: at 95 % confidence, at most ${percent(limit)} of the right answers are lost. Its SHA-256 was registered in
-\`research/cards/${cardName(gated.run)}\` before the test set was read. Without the policy, the file's own thresholds decide,
+\`research/cards/${cardName(gated.run)}\` before the test set was read. With \`policy: 'model'\`, the file's own thresholds decide,
 which promise nothing.
 
 | on the whole test set | accuracy | multiply-adds saved | p50, ms | mean, ms |
@@ -121,4 +121,4 @@ which promise nothing.
 Skipped blocks by stage: ${gated.measured.stages.map((share) => percent(share, 0)).join(', ')}.`,
   ),
 );
-console.log(`wrote models/${name} and models/${name}-gated`);
+console.log(`wrote models/${name} and models/${name}-exits`);

@@ -71,6 +71,6 @@ threaded=$([[ $kind == tsan ]] && echo 'Threads|Team|WorkerPool|PoolPolicy|Paral
 ctest --test-dir "$folder" -j 2 --output-on-failure -R "$threaded"
 if [[ $kind == neon ]]; then
   compare_with_host
-  node scripts/ci/replay-native.mjs test/models/cifar10-resnet32-gated examples/images \
+  node scripts/ci/replay-native.mjs test/models/cifar10-resnet32-gates examples/images \
     qemu-aarch64 -L /usr/aarch64-linux-gnu "$folder/program_hash"
 fi

@@ -16,7 +16,7 @@ import { uniform } from '../helpers/random.js';
 import { withSession } from '../helpers/sessions.js';
 
 afterAll(removeFolders);
-const network = new Network('cifar10-resnet32-gated');
+const network = new Network('cifar10-resnet32-gates');
 
 /** Runs of the example images, with plain objects for tensors, so that another process can be given them. */
 async function record(): Promise<RunEvent[]> {

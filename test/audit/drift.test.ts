@@ -12,7 +12,7 @@ const { floor, max, min, sqrt } = Math;
 const SIDE = 32;
 const PIXELS = 3 * SIDE * SIDE;
 const WINDOW = 150;
-const network = new Network('cifar10-resnet32-gated');
+const network = new Network('cifar10-resnet32-gates');
 const ungated = new Network('cifar10-resnet32');
 
 type Corruption = (pixels: Float32Array, random: () => number) => Float32Array;

@@ -11,7 +11,7 @@ import { Network } from '../helpers/networks.js';
 import { withSession } from '../helpers/sessions.js';
 
 afterAll(removeFolders);
-const network = new Network('cifar10-resnet32-gated');
+const network = new Network('cifar10-resnet32-gates');
 const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => {});
 beforeEach(() => warned.mockClear());
 afterAll(() => warned.mockRestore());
@@ -60,7 +60,7 @@ test('a path that can not be written, and can later: the log begins then', async
 describeBuilt('a file that can not grow', () => {
   test('keeps whole lines and no more; the command says what is lost, and fails', async () => {
     const path = join(folderOf({}), 'trace.ndjson');
-    const command = `ulimit -f 8; exec "$0" "$1/cli/main.js" record test/models/cifar10-resnet32-gated --data "$2" -o "$3" --json`;
+    const command = `ulimit -f 8; exec "$0" "$1/cli/main.js" record test/models/cifar10-resnet32-gates --data "$2" -o "$3" --json`;
     const data = folderOf(
       Object.fromEntries(
         network.items.map(({ file }, i) => {

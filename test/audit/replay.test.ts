@@ -11,7 +11,7 @@ import { Network } from '../helpers/networks.js';
 import { availableIsas, withSession } from '../helpers/sessions.js';
 
 afterAll(removeFolders);
-const gated = new Network('cifar10-resnet32-gated');
+const gated = new Network('cifar10-resnet32-gates');
 const plain = new Network('cifar10-resnet32');
 
 /** A log of the example images, `batch` of them in each run. */

@@ -50,7 +50,7 @@ const WITH_PROGRAMS = [
  */
 const NOT_RUN = [
   ['README.md', 'npm install residual-skip sharp'],
-  ['README.md', 'curl -s localhost:8000/v2/models/cifar10-resnet14-gated'],
+  ['README.md', 'curl -s localhost:8000/v2/models/cifar10-resnet14-exits'],
   ['README.md', 'npm ci && npm start'],
   ['README.md', 'npm ci && npm test'],
 ];

@@ -159,7 +159,7 @@ function behavesAsAQueue(kind: 'folder' | 'server') {
     const queue = await freshQueue(kind);
     await cliJson('enqueue', DIGITS[0]!, ...queue);
     await work(queue);
-    for (const args of [[join(ROOT, 'models/mnist-resnet20-gated')], [MODEL, '--policy', 'full']]) {
+    for (const args of [[join(ROOT, 'models/mnist-resnet20-gates')], [MODEL, '--policy', 'full']]) {
       const { code, err } = await cli('work', ...args, ...queue, '--until-empty');
       expect({ code, err }).toEqual({
         code: 1,

@@ -5,9 +5,9 @@ import { ImageClassifier, InferenceSession, Tensor } from 'residual-skip';
 import { Client } from 'residual-skip/client';
 import { createServer, type RunningServer } from 'residual-skip-server';
 
-const MODEL = 'mnist-resnet20-gated';
+const MODEL = 'mnist-resnet20-gates';
 const FOLDER = resolve('models', MODEL);
-const CIFAR = 'cifar10-resnet14-gated';
+const CIFAR = 'cifar10-resnet14-exits';
 const IMAGES = resolve('examples/images');
 
 const folder = mkdtempSync(join(tmpdir(), 'residual-skip-'));

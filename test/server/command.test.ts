@@ -6,7 +6,7 @@ import { cli } from '../helpers/cli.js';
 import { describeBuilt, ROOT } from '../helpers/dist.js';
 import { type Served, startServe } from '../helpers/served.js';
 
-const MODEL = 'models/cifar10-resnet14-gated';
+const MODEL = 'models/cifar10-resnet14-exits';
 const hasCurl = spawnSync('curl', ['--version']).status === 0;
 if (!hasCurl) console.log('there is no curl: the examples with it are not run');
 
@@ -24,7 +24,7 @@ const EXPECTED: readonly (readonly [string, RegExp])[] = [
   ['/stats', /"inference_count":1,/],
   ['/repository/index', /"state":"READY"/],
   ['/metrics', /^residual_skip_requests_total\{.*outcome="ok"\} 1$/m],
-  ['/v2/models/cifar10-resnet14-gated', /"platform":"residual-skip_onnx"/],
+  ['/v2/models/cifar10-resnet14-exits', /"platform":"residual-skip_onnx"/],
 ];
 
 describeBuilt('examples with curl', () => {

@@ -11,7 +11,7 @@ import { folderOf, removeFolders } from '../helpers/files.js';
 import { promising } from '../helpers/policies.js';
 import { uniform } from '../helpers/random.js';
 
-const MODEL = 'mnist-resnet20-gated';
+const MODEL = 'mnist-resnet20-gates';
 
 /** Three settings; the bold ones really are quicker. */
 const policy = {

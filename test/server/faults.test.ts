@@ -7,7 +7,7 @@ import { createServer, type RunningServer } from 'residual-skip-server';
 import { JobQueue } from '../../server/src/queue.js';
 import { uniform } from '../helpers/random.js';
 
-const MODEL = 'mnist-resnet20-gated';
+const MODEL = 'mnist-resnet20-gates';
 const PATH = `/v2/models/${MODEL}/infer`;
 const SHAPE = [1, 1, 28, 28];
 /** FAULT_CASES=20000 npx jest test/server/faults */

@@ -8,7 +8,7 @@ import { loadService } from '../../server/src/grpc.js';
 import { watchUnfinished } from '../helpers/bodies.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
 
-const MODEL = 'cifar10-resnet14-gated';
+const MODEL = 'cifar10-resnet14-exits';
 const CAT = readFileSync(resolve('examples/images/cat-0000.jpg'));
 const MIB = 1 << 20;
 

@@ -5,7 +5,7 @@ import { loadSync } from '@grpc/proto-loader';
 import { InferenceSession, Tensor } from 'residual-skip';
 import { createServer, type RunningServer } from 'residual-skip-server';
 
-const MODEL = 'cifar10-resnet14-gated';
+const MODEL = 'cifar10-resnet14-exits';
 const FOLDER = resolve('models', MODEL);
 
 type Call = (

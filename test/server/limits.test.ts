@@ -10,7 +10,7 @@ import { Decodes, decodes } from '../../server/src/decodes.js';
 import { ServerError } from '../../server/src/errors.js';
 import { watchUnfinished } from '../helpers/bodies.js';
 
-const MODEL = 'cifar10-resnet14-gated';
+const MODEL = 'cifar10-resnet14-exits';
 const PATH = `/v2/models/${MODEL}/infer`;
 const CAT = readFileSync(resolve('examples/images/cat-0000.jpg'));
 const MIB = 1 << 20;

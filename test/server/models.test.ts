@@ -300,7 +300,7 @@ describe('the policy of a folder', () => {
 
 test('every setting is compiled before its first request, and the monitor sees nothing of that', async () => {
   const compile = jest.spyOn(NativeBackend.prototype, 'compile');
-  const name = 'fashion-mnist-resnet26-gated';
+  const name = 'fashion-mnist-resnet26-exits';
   const folder = resolve('models', name);
   const { heads } = JSON.parse(readFileSync(join(folder, 'policy.json'), 'utf8'));
   const policy = promising(0.01, { heads });

@@ -12,7 +12,7 @@ import { CHROMIUM_FLAGS, COLOR_SCHEMES, chromiumPath, testChromium } from '../he
 import { folderOf, removeFolders } from '../helpers/files.js';
 import { promising } from '../helpers/policies.js';
 
-const MODEL = 'mnist-resnet20-gated';
+const MODEL = 'mnist-resnet20-gates';
 const digits = [3, 5, 7].map((digit) => readFileSync(resolve(`demo/digit-${digit}.png`)));
 const policy = {
   ...promising(0.01, { default: 'gate' }),

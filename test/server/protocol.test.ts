@@ -22,7 +22,7 @@ function sums(): Uint8Array {
   return modelBytes(graph.output('sum', ['batch', 3]).output('product', ['batch', 3]));
 }
 
-const CIFAR = 'cifar10-resnet14-gated';
+const CIFAR = 'cifar10-resnet14-exits';
 const cat = readFileSync(resolve('examples/images/cat-0000.jpg'));
 type Call = (
   request: object,

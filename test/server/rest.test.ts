@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path';
 import { ImageClassifier, InferenceSession, Tensor } from 'residual-skip';
 import { createServer, type RunningServer } from 'residual-skip-server';
 
-const MODEL = 'cifar10-resnet14-gated';
+const MODEL = 'cifar10-resnet14-exits';
 const FOLDER = resolve('models', MODEL);
 const IMAGES = resolve('examples/images');
 const CAT = readFileSync(join(IMAGES, 'cat-0000.jpg'));
@@ -204,7 +204,7 @@ describe('what is wrong with a request', () => {
 test('/metrics and the live page', async () => {
   const metrics = await (await get('/metrics')).text();
   expect(metrics).toMatch(
-    /residual_skip_requests_total\{model="cifar10-resnet14-gated",version="1",outcome="ok"\} \d+/,
+    /residual_skip_requests_total\{model="cifar10-resnet14-exits",version="1",outcome="ok"\} \d+/,
   );
   expect(metrics).toMatch(/residual_skip_blocks_total/);
   const page = await get('/');

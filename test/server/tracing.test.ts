@@ -5,7 +5,7 @@ import { createServer } from 'residual-skip-server';
 import { describeBuilt } from '../helpers/dist.js';
 import { startServe } from '../helpers/served.js';
 
-const MODEL = 'mnist-resnet20-gated';
+const MODEL = 'mnist-resnet20-gates';
 const FOLDER = `models/${MODEL}`;
 const TRACE = '4bf92f3577b34da6a3ce929d0e0e4736';
 /** Two processes, and a monotonic clock and that of the wall, may differ by less than this. */

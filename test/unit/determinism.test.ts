@@ -3,7 +3,7 @@ import type { InferenceSession, SkipTrace, Tensor } from 'lib/index.js';
 import { itemOf, Network } from '../helpers/networks.js';
 import { availableIsas, withSession } from '../helpers/sessions.js';
 
-const NETWORK = new Network('cifar10-resnet32-gated');
+const NETWORK = new Network('cifar10-resnet32-gates');
 
 /** The bits of one item's logits and all of its trace. */
 function hashItem(logits: Tensor, { items }: SkipTrace, index: number): string {

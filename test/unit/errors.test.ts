@@ -8,7 +8,7 @@ import { ERROR_CODES, InferenceSession, ResidualSkipError, Tensor } from 'lib/in
 import { Network } from '../helpers/networks.js';
 import { withSession } from '../helpers/sessions.js';
 
-const NETWORK = new Network('cifar10-resnet32-gated');
+const NETWORK = new Network('cifar10-resnet32-gates');
 const BYTES = readFileSync(NETWORK.model);
 
 /** The error of a `create` that is expected to fail, or undefined when it does not. */
@@ -88,7 +88,7 @@ describe('create', () => {
   });
 
   it('hashes the bytes that it decodes, whatever becomes of them meanwhile', async () => {
-    const [before, after] = ['cifar10-resnet32-gated', 'cifar10-resnet32'].map(
+    const [before, after] = ['cifar10-resnet32-gates', 'cifar10-resnet32'].map(
       (name) => new Uint8Array(readFileSync(new Network(name).model)),
     );
     const x = new Tensor(

@@ -44,7 +44,7 @@ function expectDecisions({ items }: SkipTrace, expected: readonly ReferenceItem[
 }
 
 const PLAIN = new Network('cifar10-resnet32');
-const GATED = new Network('cifar10-resnet32-gated');
+const GATED = new Network('cifar10-resnet32-gates');
 
 async function configurations(): Promise<SessionOptions[]> {
   const isas = await availableIsas(GATED.model);

@@ -8,7 +8,7 @@ import { availableIsas } from '../helpers/sessions.js';
 
 const MODELS = resolve(__dirname, '../../models');
 const PLAIN = join(MODELS, 'sst2-encoder');
-const GATED = join(MODELS, 'sst2-encoder-gated');
+const GATED = join(MODELS, 'sst2-encoder-exits');
 const POLICY = join(GATED, 'policy.json');
 
 /** PyTorch's logits of some texts, in this file's own tokens, with the exits' thresholds of the file. */

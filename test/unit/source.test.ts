@@ -3,7 +3,7 @@ import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { InferenceSession } from 'lib/index.js';
 
-const FOLDER = resolve('models/mnist-resnet20-gated');
+const FOLDER = resolve('models/mnist-resnet20-gates');
 const FILE = `${FOLDER}/model.onnx`;
 const bytes = readFileSync(FILE);
 const sha256 = (session: InferenceSession) => session.model.sha256;

@@ -4,6 +4,7 @@ import { type FileHandle, open, readdir, stat } from 'node:fs/promises';
 import { basename, dirname, extname, join } from 'node:path';
 import { codeOfReading, ResidualSkipError } from '../../errors.js';
 import type { Sliced } from '../../util/slices.js';
+import { nearNames } from '../../util/suggest.js';
 import { type ExternalData, tensorsOf } from './external.js';
 import type { ModelProto, TensorProto } from './proto.js';
 
@@ -54,8 +55,17 @@ export async function requireModel(path: string): Promise<ModelLocation> {
   if (found) return found;
   const isFolder = (await kindOf(path)) === 'folder';
   const problem = isFolder ? `folder ${path}: it holds no .onnx file` : `model ${path}: it doesn't exist`;
-  const message = `${problem}; give the path of an ONNX file, or of a folder with one`;
+  const near = isFolder ? '' : await nearPath(path);
+  const message = `${problem}; ${near}give the path of an ONNX file, or of a folder with one`;
   throw new ResidualSkipError('MODEL_NOT_FOUND', message);
+}
+
+/** "did you mean 'a'? " for a path whose folder has something of nearly that name; empty if it has nothing like it. */
+async function nearPath(path: string): Promise<string> {
+  const folder = dirname(path);
+  const names = await readdir(folder).catch(() => []);
+  const [near] = nearNames(basename(path), names);
+  return near === undefined ? '' : `did you mean '${join(folder, near)}'? `;
 }
 
 async function modelIn(folder: string): Promise<string | undefined> {

@@ -98,7 +98,7 @@ async function measure(dataset, folder) {
     policy,
   };
   const parts = split(unlabelled, SEED);
-  const inputs = (part) => parts[part].map((i) => unlabelled[i].input);
+  const inputs = (part) => parts[part].map(({ input }) => input);
   const others = policy.heads
     ? await baselines(
         backend,

@@ -9,7 +9,7 @@ import { listImagesBelow } from 'lib/data/files.js';
 import { DIST, describeBuilt, ROOT } from '../../helpers/dist.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 
-const MODEL = join(ROOT, 'test/models/cifar10-resnet32-gated');
+const MODEL = join(ROOT, 'test/models/cifar10-resnet32-gates');
 const IMAGES = join(ROOT, 'examples/images');
 const path = join(folderOf({}), 'trace.ndjson');
 afterAll(removeFolders);

@@ -66,7 +66,7 @@ describe('the claims of the shipped networks', () => {
   });
 
   it('are those of the card for MNIST', () => {
-    const card = readFileSync(join(ROOT, 'models/mnist-resnet20-gated/README.md'), 'utf8');
+    const card = readFileSync(join(ROOT, 'models/mnist-resnet20-gates/README.md'), 'utf8');
     expect(evaluate('claims.mjs', 'module.cardFigures(input)', card)).toEqual({
       plain: { accuracy: expect.closeTo(0.9955, 9), saved: 0 },
       full: { accuracy: expect.closeTo(0.995, 9), saved: 0 },

@@ -40,7 +40,7 @@ describe('bench/cases.mjs', () => {
   });
 
   it('measures what skipped blocks and asked gates take', () => {
-    const { stdout } = run('skipping', 'models/mnist-resnet20-gated', '--rounds', '1', '--json');
+    const { stdout } = run('skipping', 'models/mnist-resnet20-gates', '--rounds', '1', '--json');
     const results = JSON.parse(stdout) as { title: string; ms: number; cpuMs: number; msRatio: number[] }[];
     expect(results[0]!.title).toBe('0 of 9 blocks skipped, 100.0 % of the multiply-adds');
     expect(results.at(-1)!.title).toBe('all blocks run, and 7 gates are asked');

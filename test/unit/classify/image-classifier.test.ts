@@ -6,7 +6,7 @@ import { pathToFileURL } from 'node:url';
 import { ImageClassifier, type ImageSource, ResidualSkipError } from 'lib/index.js';
 import sharp from 'sharp';
 
-const MODEL = resolve('models/cifar10-resnet14-gated');
+const MODEL = resolve('models/cifar10-resnet14-exits');
 const IMAGES = resolve('examples/images');
 const CAT = join(IMAGES, 'cat-0000.jpg');
 

@@ -7,7 +7,7 @@ import { folderOf, idx, removeFolders } from '../../helpers/files.js';
 afterAll(removeFolders);
 
 const root = join(__dirname, '../../..');
-const gated = join(root, 'test/models/cifar10-resnet32-gated');
+const gated = join(root, 'test/models/cifar10-resnet32-gates');
 const plain = join(root, 'test/models/cifar10-resnet32');
 const images = join(root, 'examples/images');
 const example = (name: string) => join(images, `${name}.jpg`);

@@ -8,7 +8,7 @@ afterAll(removeFolders);
 const root = join(__dirname, '../../..');
 const main = join(root, 'dist/cli/main.js');
 const built = existsSync(main);
-const model = 'test/models/cifar10-resnet32-gated';
+const model = 'test/models/cifar10-resnet32-gates';
 
 function spawn(...args: string[]) {
   const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], {

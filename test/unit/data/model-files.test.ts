@@ -4,12 +4,12 @@ import { folderOf, removeFolders } from '../../helpers/files.js';
 
 afterEach(removeFolders);
 
-const shipped = join(__dirname, '../../../test/models/cifar10-resnet32-gated');
+const shipped = join(__dirname, '../../../test/models/cifar10-resnet32-gates');
 
 test.each([shipped, join(shipped, 'model.onnx')])('finds a shipped network by %s', async (path) => {
   const found = await findModel(path);
   expect(found.model).toBe(join(shipped, 'model.onnx'));
-  expect(found.name).toBe('cifar10-resnet32-gated');
+  expect(found.name).toBe('cifar10-resnet32-gates');
   expect(found.labels).toHaveLength(10);
   expect(found.labels![3]).toBe('cat');
   expect(found.preprocessor!.config).toMatchObject({ size: { height: 32, width: 32 } });

@@ -6,7 +6,7 @@ import { Tensor } from 'lib/tensor/tensor.js';
 import { folderOf, png, removeFolders } from '../../helpers/files.js';
 
 const root = join(__dirname, '../../..');
-const MODEL = join(root, 'test/models/cifar10-resnet32-gated');
+const MODEL = join(root, 'test/models/cifar10-resnet32-gates');
 const IMAGES = join(root, 'examples/images');
 const LABELS = ['airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck'];
 let files: string[];

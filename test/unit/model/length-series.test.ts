@@ -242,7 +242,7 @@ test('a computed end that is linear by chance', async () => {
   }
 });
 
-test.each(['sst2-encoder', 'sst2-encoder-gated'])('%s is compiled for few of its lengths', async (name) => {
+test.each(['sst2-encoder', 'sst2-encoder-exits'])('%s is compiled for few of its lengths', async (name) => {
   const model = await loadModel(readFileSync(join(__dirname, `../../../models/${name}/model.onnx`)));
   const compiled = new Set<Ir>();
   // biome-ignore lint/correctness/useYield: it comes in one slice

@@ -9,7 +9,7 @@ import { Network } from '../../helpers/networks.js';
 import { float32s, GraphBuilder, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { randomFloats } from '../../helpers/random.js';
 
-const network = new Network('cifar10-resnet32-gated');
+const network = new Network('cifar10-resnet32-gates');
 
 let mockDefect: Error | undefined;
 jest.mock('lib/model/read/functions.js', () => {

@@ -19,7 +19,7 @@ import { withSession } from '../../helpers/sessions.js';
 
 afterAll(removeFolders);
 
-const network = new Network('cifar10-resnet32-gated');
+const network = new Network('cifar10-resnet32-gates');
 
 /** A graph with a node of each kind that decoding treats in its own way. */
 function smallModel(): Uint8Array {

@@ -59,7 +59,7 @@ it('a policy with heads is compiled for its first run alone, in whatever form it
 });
 
 it("a model's exits can be used by later policies, whichever the session's own policy uses", async () => {
-  const folder = resolve('models/fashion-mnist-resnet26-gated');
+  const folder = resolve('models/fashion-mnist-resnet26-exits');
   const file = `${folder}/model.onnx`;
   const [first, ...others] = JSON.parse(readFileSync(`${folder}/policy.json`, 'utf8')).heads.exits;
   const of = (exits: object[]) => ({ version: 1, blocks: {}, heads: { exits, gates: [] } }) as SkipPolicy;
