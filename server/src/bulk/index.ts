@@ -1,13 +1,29 @@
 import { availableParallelism } from 'node:os';
 import type { Readable } from 'node:stream';
-import type { ResidualSkipError } from 'residual-skip';
+import { ResidualSkipError } from 'residual-skip';
 import { Answerer } from './answer.js';
 import { type BulkQueue, pause, type WorkOptions } from './queue.js';
 import { jobsFrom } from './sources.js';
 
 export { collectResults } from './collect.js';
 export type { BulkJob, BulkResult, DeadLetter } from './job.js';
-export { type BulkQueue, type Counts, openQueue } from './queue.js';
+export type { BulkQueue, Counts } from './queue.js';
+
+/** @param url `redis://` or `rediss://` URL of a Valkey or Redis server, or a folder */
+export async function openQueue(url: string, name: string): Promise<BulkQueue> {
+  if (!/^[a-z][a-z0-9+.-]*:\/\//i.test(url)) {
+    const { FolderQueue } = await import('./folder-queue.js');
+    return FolderQueue.open(url);
+  }
+  if (!/^rediss?:\/\//i.test(url) || !URL.canParse(url)) {
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `queue ${url}: expected redis://HOST:PORT, rediss://HOST:PORT or a folder`,
+    );
+  }
+  const { RedisQueue } = await import('./redis-queue.js');
+  return RedisQueue.open(url, name);
+}
 
 /** Interval at which a full queue is polled. */
 const FULL_MS = 250;

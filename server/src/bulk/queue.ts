@@ -49,22 +49,6 @@ export interface BulkQueue {
   close(): Promise<void>;
 }
 
-/** @param url `redis://` or `rediss://` URL of a Valkey or Redis server, or a folder */
-export async function openQueue(url: string, name: string): Promise<BulkQueue> {
-  if (!/^[a-z][a-z0-9+.-]*:\/\//i.test(url)) {
-    const { FolderQueue } = await import('./folder-queue.js');
-    return FolderQueue.open(url);
-  }
-  if (!/^rediss?:\/\//i.test(url) || !URL.canParse(url)) {
-    throw new ResidualSkipError(
-      'INVALID_ARGUMENT',
-      `queue ${url}: expected redis://HOST:PORT, rediss://HOST:PORT or a folder`,
-    );
-  }
-  const { RedisQueue } = await import('./redis-queue.js');
-  return RedisQueue.open(url, name);
-}
-
 /** Milliseconds before the next attempt, with jitter between half the delay and all of it, so that retries spread out. */
 export function delayAfter(attempt: number, backoff: number): number {
   return Math.min(backoff * 2 ** (attempt - 1), 60_000) * (0.5 + Math.random() / 2);
