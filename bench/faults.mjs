@@ -93,7 +93,7 @@ async function killWorkers(images) {
   const queue = await openQueue(url, 'residual-skip');
   const startWorker = () => command('work', MODEL, '--queue', url, '--threads', '1', '--concurrency', '8');
   const startCollector = () => command('queue', 'results', '--queue', url, '-o', results, '--follow');
-  const startEnqueuer = () => command('enqueue', list, '--queue', url, '--most-waiting', `${JOBS / 4}`);
+  const startEnqueuer = () => command('enqueue', list, '--queue', url, '--max-waiting', `${JOBS / 4}`);
   let enqueuer = startEnqueuer();
   let collector = startCollector();
   const workers = Array.from({ length: WORKERS }, startWorker);

@@ -6,7 +6,7 @@ import { addQueueOptions, type QueueOptions, untilSignal, withQueue, wordsOf } f
 import { plural } from './table.js';
 
 interface EnqueueOptions extends QueueOptions {
-  readonly mostWaiting?: number;
+  readonly maxWaiting?: number;
 }
 
 /** Default limit on the waiting jobs of a server, which holds them in memory; a folder takes any number. */
@@ -25,7 +25,7 @@ export function addEnqueueCommand(program: Command, io: Io): void {
       ),
   )
     .option(
-      '--most-waiting <n>',
+      '--max-waiting <n>',
       `wait while so many jobs wait (default: ${MAX_ON_SERVER} on a server, any number in a folder)`,
       positiveInteger,
     )
@@ -34,14 +34,14 @@ export function addEnqueueCommand(program: Command, io: Io): void {
 
 async function enqueue(sources: readonly string[], options: EnqueueOptions, io: Io): Promise<void> {
   const { json, queue: where } = options;
-  const mostWaiting =
-    options.mostWaiting ?? (where.includes('://') ? MAX_ON_SERVER : Number.POSITIVE_INFINITY);
+  const maxWaiting =
+    options.maxWaiting ?? (where.includes('://') ? MAX_ON_SERVER : Number.POSITIVE_INFINITY);
   const shown: string[] = [];
   let unusable = 0;
   const { signal, release } = untilSignal();
   await withQueue('enqueue', options, async (queue, module) => {
     const { read, added } = await module.enqueue(queue, sources, {
-      ...{ stdin: process.stdin, mostWaiting, signal },
+      ...{ stdin: process.stdin, maxWaiting, signal },
       onProblem: ({ message }: Error) => {
         unusable++;
         if (shown.length < SHOWN) shown.push(message);

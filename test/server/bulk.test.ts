@@ -345,7 +345,7 @@ test('reads no further while too many jobs wait', async () => {
   };
   const enqueued = enqueue(queue as BulkQueue, ['-'], {
     stdin: Readable.from(endless()),
-    mostWaiting: 500,
+    maxWaiting: 500,
     onProblem: (error) => {
       throw error;
     },

@@ -31,7 +31,7 @@ const FULL_MS = 250;
 export interface EnqueueOptions {
   readonly stdin: Readable;
   /** No more jobs are added while this many wait. */
-  readonly mostWaiting: number;
+  readonly maxWaiting: number;
   /** Called for each source that can't become a job. */
   readonly onProblem: (error: ResidualSkipError) => void;
   /** Called after each batch with the total of jobs read, and of those that were new to the queue. */
@@ -43,12 +43,12 @@ export interface EnqueueOptions {
 export async function enqueue(
   queue: BulkQueue,
   sources: readonly string[],
-  { stdin, mostWaiting, onProblem, onProgress, signal }: EnqueueOptions,
+  { stdin, maxWaiting, onProblem, onProgress, signal }: EnqueueOptions,
 ): Promise<{ read: number; added: number }> {
   let read = 0;
   let added = 0;
   for await (const jobs of jobsFrom(sources, stdin, onProblem)) {
-    while (mostWaiting < Number.POSITIVE_INFINITY && (await queue.counts()).waiting >= mostWaiting) {
+    while (maxWaiting < Number.POSITIVE_INFINITY && (await queue.counts()).waiting >= maxWaiting) {
       await pause(FULL_MS, signal);
       if (signal?.aborted) break;
     }

@@ -440,6 +440,13 @@ describe('what goes wrong', () => {
     });
   });
 
+  test('an option that has another name is answered with that name', async () => {
+    expect(await cli('enqueue', 'x.png', '--queue', 'q', '--most-waiting', '9')).toMatchObject({
+      code: 2,
+      err: expect.stringContaining('Did you mean --max-waiting?'),
+    });
+  });
+
   test('help and version go to the output, and nothing at all shows the help', async () => {
     const version = (JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string })
       .version;
