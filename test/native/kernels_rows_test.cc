@@ -98,8 +98,9 @@ TEST(Norm, Rows) {
       };
       const std::vector<float> y = run(scalar(), false);
       for (int64_t row = 0; row < c.rows; ++row) {
-        const auto line = x.begin() + row * c.n;
-        const std::vector<double> expected = normalised({line, line + c.n}, 1e-5);
+        std::vector<float> line(n);
+        std::copy_n(x.begin() + row * c.n, n, line.begin());
+        const std::vector<double> expected = normalised(line, 1e-5);
         for (size_t i = 0; i < n; ++i) {
           const double value = bare ? expected[i] : expected[i] * scale[i] + shift[i];
           const double tolerance = norm_tolerance(c.n, expected[i], bare ? 1 : scale[i]);
