@@ -36,7 +36,7 @@ const { values } = parseArgs({
     fault: { type: 'string' },
     lengths: { type: 'boolean', default: false },
     crafted: { type: 'boolean', default: false },
-    cpu: { type: 'string', default: '2' },
+    cpu: { type: 'string' },
   },
 });
 const { lengths } = values;
@@ -50,8 +50,8 @@ const end = values.case ? from + 1 : last;
 /** In milliseconds, as Date.now(). */
 const deadline = Date.now() + Number(values.seconds) * 1000;
 
-/** A case hangs if it takes more CPU time (the machine may be busy), or if it is asleep for this many polls. */
-const CPU_SECONDS = Number(values.cpu);
+/** A case hangs if it takes more CPU time (the machine may be busy), or if it is asleep for this many polls. Open lengths take several sessions. */
+const CPU_SECONDS = Number(values.cpu ?? (lengths ? 10 : 2));
 const POLLS_ASLEEP = 50;
 const POLL_MS = 100;
 /** A child is replaced after this many cases: enough for a leak to show, but memory doesn't grow forever. */

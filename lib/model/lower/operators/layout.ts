@@ -173,10 +173,12 @@ function trilu(node: NodeLowering): ValueId {
   const diagonal = node.optionalScalar(1, 'k') ?? 0;
   const upper = node.number('upper', 1) !== 0;
   node.afford('bool', rows * columns);
-  const keeps = Uint8Array.from({ length: rows * columns }, (_, i) => {
-    const offset = (i % columns) - Math.floor(i / columns);
-    return Number(upper ? offset >= diagonal : offset <= diagonal);
-  });
+  const keeps = new Uint8Array(rows * columns);
+  for (let row = 0; row < rows; row++) {
+    const kept = keeps.subarray(row * columns, (row + 1) * columns);
+    const edge = Math.min(columns, Math.max(0, row + diagonal + (upper ? 0 : 1)));
+    kept.fill(1, upper ? edge : 0, upper ? columns : edge);
+  }
   const mask = node.constantOf('bool', [rows, columns], keeps);
   return node.step('where', [mask, x, node.cast(node.scalar(0), dtype)], { dtype, shape }, {});
 }
