@@ -34,8 +34,7 @@ export function addEnqueueCommand(program: Command, io: Io): void {
 
 async function enqueue(sources: readonly string[], options: EnqueueOptions, io: Io): Promise<void> {
   const { json, queue: where } = options;
-  const maxWaiting =
-    options.maxWaiting ?? (where.includes('://') ? MAX_ON_SERVER : Number.POSITIVE_INFINITY);
+  const maxWaiting = options.maxWaiting ?? (where.includes('://') ? MAX_ON_SERVER : Number.POSITIVE_INFINITY);
   const shown: string[] = [];
   let unusable = 0;
   const { signal, release } = untilSignal();
