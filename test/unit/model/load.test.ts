@@ -89,6 +89,14 @@ test('a file of many chunks is read and hashed as a whole', async () => {
   expect(model.sha256).toBe(createHash('sha256').update(bytes).digest('hex'));
 });
 
+test('a path that does not exist is answered with the nearest name', async () => {
+  const folder = folderOf({ 'resnet14-exits.onnx': new Uint8Array(1), 'mobilenet.onnx': new Uint8Array(1) });
+  await expect(loadModel(join(folder, 'resnet14-gated.onnx'))).rejects.toMatchObject({
+    code: 'MODEL_NOT_FOUND',
+    message: expect.stringContaining(`did you mean '${join(folder, 'resnet14-exits.onnx')}'?`),
+  });
+});
+
 test('what can not be read is MODEL_NOT_FOUND with the way out', async () => {
   const folder = folderOf({ file: '' });
   mkdirSync(join(folder, 'empty'));
