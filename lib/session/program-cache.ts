@@ -10,7 +10,8 @@ import { CompiledPolicy, partsOf } from '../skip/compiled-policy.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import { copyData } from '../tensor/tensor.js';
 import { LruMap } from '../util/lru-map.js';
-import { inTurns, type Sliced } from '../util/slices.js';
+import { atOnce, inTurns, type Sliced } from '../util/slices.js';
+import { joining, type LoadedFront } from './fronts.js';
 import { ResultPool } from './outputs.js';
 
 /** The compiled program of one binding, with the policies that were applied to it. */
@@ -66,6 +67,7 @@ export class ProgramCache {
     private readonly model: Model,
     private readonly backend: Backend,
     build?: (ir: Ir) => Sliced<Program>,
+    private readonly fronts: readonly LoadedFront[] = [],
   ) {
     this.#series = new LengthSeries(model, build);
     this.#mayHaveExits = mayHaveExits(model.graph);
@@ -152,7 +154,7 @@ export class ProgramCache {
   }
 
   #program({ binding }: Bound, policy: SkipPolicy): Program {
-    return grown(this.#plain(binding) ?? this.#series.program(binding), policy);
+    return grown(this.#plain(binding) ?? atOnce(this.#compiling(binding)), policy);
   }
 
   /** The declared program, if it is that of `binding`. */
@@ -161,7 +163,11 @@ export class ProgramCache {
   }
 
   #inTurns(binding: Binding): Promise<Program> {
-    return inTurns(this.#series.compiling(binding));
+    return inTurns(this.#compiling(binding));
+  }
+
+  *#compiling(binding: Binding): Sliced<Program> {
+    return yield* joining(yield* this.#series.compiling(binding), this.fronts, binding);
   }
 
   #keyOf(bound: Bound, policy: SkipPolicy): string {
@@ -189,14 +195,15 @@ export class ProgramCache {
 }
 
 /**
- * The program, with copies of its exits' constants. The originals are views of the file's memory, which is freed with the
- * program's own constants, and a later policy may use exits that nothing has packed yet.
+ * The program, with copies of its exits' constants where they are views of the file's memory: that is freed with the program's own
+ * constants, and a later policy may use exits that nothing has packed yet.
  */
 function withOwnExits(program: Program): Program {
   const { ownExits } = program;
   if (!ownExits) return program;
+  const freed = new Set(program.values.map(({ data }) => data?.buffer));
   const values = ownExits.values.map((value) =>
-    value.data ? { ...value, data: copyData(value.data) } : value,
+    value.data && freed.has(value.data.buffer) ? { ...value, data: copyData(value.data) } : value,
   );
   return { ...program, ownExits: { ...ownExits, values } };
 }

@@ -18,6 +18,7 @@ import type { TensorData } from '../tensor/tensor.js';
 import type { Sliced } from '../util/slices.js';
 import { Contexts } from './contexts.js';
 import { bindFeeds, declaredBinding, type Feeds, hasOneBinding, overrideDimensions } from './feeds.js';
+import { checkFronts, type LoadedFront, loadFronts } from './fronts.js';
 import { describePort, type ModelInfo, type TensorMetadata } from './metadata.js';
 import { Notifier } from './notifier.js';
 import {
@@ -108,6 +109,7 @@ export class InferenceSession {
     own: OwnPolicy,
     observers: readonly RunObserver[],
     reference: Model | undefined,
+    fronts: readonly LoadedFront[],
   ) {
     if (backend === undefined) {
       throw new ResidualSkipError(
@@ -117,7 +119,7 @@ export class InferenceSession {
     }
     this.#model = model;
     this.#backend = backend;
-    this.#programs = new ProgramCache(model, backend, (ir) => this.#build(ir));
+    this.#programs = new ProgramCache(model, backend, (ir) => this.#build(ir), fronts);
     this.#verifier = reference
       ? {
           programs: new ProgramCache(reference, backend),
@@ -164,7 +166,11 @@ export class InferenceSession {
     if (reference) checkSamePorts(model, reference);
     const backend = createBackend(parsed);
     const path = typeof checked === 'string' ? checked : null;
-    const session = new InferenceSession(model, path, backend, own, parsed.observers ?? [], reference);
+    const fronts = await loadFronts(own.policy.fronts, model).catch((error: unknown) => {
+      throw namingFiles(error, own.info, model.location?.model);
+    });
+    const observers = parsed.observers ?? [];
+    const session = new InferenceSession(model, path, backend, own, observers, reference, fronts);
     try {
       parsed.onProgress?.({ stage: 'loading', done: 1, total: 1 });
       checkModel(own.policy, model.sha256);
@@ -448,7 +454,10 @@ export class InferenceSession {
       throw new ResidualSkipError('SESSION_RELEASED', 'session: it was released; create another');
     }
     const policy = options.policy === undefined ? this.#policy : loadPolicy(options.policy);
-    if (policy !== this.#policy) checkReference(policy, this.#referenceSha256);
+    if (policy !== this.#policy) {
+      checkReference(policy, this.#referenceSha256);
+      checkFronts(policy, this.#policy);
+    }
     const tripped = this.#fullDepth.size > 0;
     const applied = tripped ? FULL_POLICY : policy;
     const bound = bindFeeds(this.#model, feeds);

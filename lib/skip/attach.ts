@@ -9,9 +9,10 @@ import { finishOf } from './scores.js';
 
 /**
  * An exit behind a block: its answer is final when the head's largest softmax probability reaches the threshold.
- * Without a head it is the model's own exit there, whose own score must reach the threshold.
+ * Without a head it is the model's own exit there, or that of a front, whose own score must reach the threshold.
  */
 export interface ExitSpec {
+  /** The block, or the front. */
   readonly after: string;
   /**
    * The block of an earlier exit. The input of that exit's last layer is appended to the features, so that each exit
@@ -31,7 +32,12 @@ export const MODEL_EXITS: readonly ExitSpec[] = [];
 /** `exits`, with MODEL_EXITS replaced by the exits that `program` has. */
 export function resolveExits({ ownExits }: Program, exits: readonly ExitSpec[]): readonly ExitSpec[] {
   if (exits !== MODEL_EXITS) return exits;
-  return (ownExits?.list ?? []).map(({ after, threshold }) => ({ after, threshold }));
+  return modelExits(ownExits).map(({ after, threshold }) => ({ after, threshold }));
+}
+
+/** The exits that are in the graph. */
+export function modelExits(ownExits: Program['ownExits']): readonly OwnExit[] {
+  return (ownExits?.list ?? []).filter(({ front }) => !front);
 }
 
 /**
@@ -127,7 +133,7 @@ function neededSteps({ values, ownExits }: Program, used: readonly AnyExit[]): N
   if (missing !== undefined) {
     throw new ResidualSkipError(
       'INVALID_POLICY',
-      `policy: its exit behind block '${missing}' has no head, and the model has no exit of its own there`,
+      `policy: its exit '${missing}' has no head, but the model has no exit of its own behind such a block, and the policy no such front`,
     );
   }
   const wanted = list.filter(({ after }) => asked.has(after));
@@ -180,13 +186,12 @@ class Attachment<Exit extends AnyExit> {
       // What a requested one shares with an earlier one that isn't.
       if (!requested.has(after)) this.growth.insert(placeOf(this.program, { after }), steps);
     }
-    const placed = this.exits.map((exit) => ({
-      exit,
-      block: this.#block(exit.after),
-      place: placeOf(this.program, exit),
-    }));
+    const placed = this.exits.map((exit) => {
+      const block = exit.head && this.#block(exit.after);
+      return { exit, block, place: placeOf(this.program, exit) };
+    });
     for (const { exit, block, place } of placed.sort((a, b) => a.place - b.place)) {
-      add(place, exit.head ? this.#fitted(exit, exit.head, block) : this.#own(exit), exit);
+      add(place, block ? this.#fitted(exit, exit.head!, block) : this.#own(exit), exit);
     }
   }
 

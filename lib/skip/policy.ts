@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { inspect } from 'node:util';
 import { z } from 'zod';
 import { parseStrict } from '../util/validation.js';
+import { type FrontSpec, frontSchema } from './fronts.js';
 import { type Guard, guardSchema } from './guards.js';
 import { type EncodedHeads, headsSchema } from './head-codec.js';
 import { type Expected, expectedSchema, type Promised, promiseSchema } from './promise.js';
@@ -31,6 +32,8 @@ export interface SkipPolicy {
   readonly default?: BlockAction;
   /** By name or index of a block, which must be able to do this. */
   readonly blocks?: { readonly [nameOrIndex: string]: BlockAction };
+  /** Other networks, each an exit before the first block, in the order in which they are asked. */
+  readonly fronts?: readonly FrontSpec[];
   /** Early exits, as `calibrate` fits them. By default a model's own exits decide. */
   readonly heads?: EncodedHeads;
   /** Answers that are checked against the full network. */
@@ -82,6 +85,14 @@ const oneSchema = z.strictObject({
     .record(z.string(), actionSchema)
     .default({})
     .meta({ description: 'By the name or the index of a block.' }),
+  fronts: z
+    .array(frontSchema)
+    .min(1)
+    .refine((fronts) => new Set(fronts.map(({ name }) => name)).size === fronts.length, {
+      error: 'expected fronts of different names',
+    })
+    .optional()
+    .meta({ description: 'Networks that are asked before the model, in order; `heads` has their exits.' }),
   heads: headsSchema.optional(),
   guards: z.array(guardSchema).optional(),
   labels: z.array(z.string()).optional().meta({ description: 'Names of the classes, which guards may use.' }),

@@ -1,0 +1,196 @@
+/** The fronts of a policy: the files that it names, as graphs that read the network's own input. */
+import { dirname, join } from 'node:path';
+import { ResidualSkipError } from '../errors.js';
+import { LengthSeries } from '../model/length-series.js';
+import { loadModel } from '../model/load.js';
+import { analyseBatching } from '../model/lower/batching.js';
+import type { Program } from '../model/program/program.js';
+import { type Attribute, type Constant, type Graph, isGraph, type Node } from '../model/read/graph.js';
+import type { Binding, Model } from '../model/read/model.js';
+import { type Front, type FrontSpec, withFronts } from '../skip/fronts.js';
+import type { SkipPolicy } from '../skip/policy.js';
+import { describeTensor } from '../tensor/tensor.js';
+import { inTurns, type Sliced } from '../util/slices.js';
+
+/** A front whose file is read. */
+export class LoadedFront {
+  readonly #series: LengthSeries;
+
+  private constructor(
+    readonly spec: FrontSpec,
+    model: Model,
+  ) {
+    this.#series = new LengthSeries(model);
+  }
+
+  /**
+   * @param front its network
+   * @param network the one that it is put before
+   * @throws ResidualSkipError INVALID_POLICY for inputs that don't fit
+   */
+  static async of(spec: FrontSpec, front: Model, network: Model): Promise<LoadedFront> {
+    const graph = readingInput(spec, front, network);
+    return new LoadedFront(spec, {
+      ...front,
+      graph,
+      ...(await inTurns(analyseBatching(graph, front.opset, true))),
+    });
+  }
+
+  /** Its program for the inputs of the network. */
+  *compiling(binding: Binding): Sliced<Front> {
+    try {
+      return { spec: this.spec, program: yield* this.#series.compiling(binding) };
+    } catch (error) {
+      if (!(error instanceof ResidualSkipError)) throw error;
+      const message = `policy: its front '${this.spec.name}' can't read the model's input (${error.message}); give another size, or remove it`;
+      throw new ResidualSkipError('INVALID_POLICY', message, { cause: error });
+    }
+  }
+}
+
+/**
+ * Reads the files of fronts, which lie beside the model's own.
+ * @throws ResidualSkipError INVALID_POLICY, POLICY_MISMATCH (a file that changed), and what `loadModel` throws
+ */
+export async function loadFronts(specs: readonly FrontSpec[] = [], network: Model): Promise<LoadedFront[]> {
+  const fronts: LoadedFront[] = [];
+  for (const spec of specs) {
+    if (!network.location) {
+      const message = `policy: its front '${spec.name}' is the file ${spec.file} beside the model, but the model was given as bytes; give its path`;
+      throw new ResidualSkipError('INVALID_POLICY', message);
+    }
+    const path = join(dirname(network.location.model), spec.file);
+    const model = await loadModel(path);
+    if (model.sha256 !== spec.sha256) {
+      const message =
+        `policy: its front '${spec.name}' is a file with SHA-256 ${spec.sha256}, but ${path} has ${model.sha256}; ` +
+        'restore that file, or make the policy again';
+      throw new ResidualSkipError('POLICY_MISMATCH', message);
+    }
+    fronts.push(await LoadedFront.of(spec, model, network));
+  }
+  return fronts;
+}
+
+/**
+ * Checks that a run's policy has no other fronts than the session's.
+ * @throws ResidualSkipError INVALID_POLICY
+ */
+export function checkFronts({ fronts }: SkipPolicy, own: SkipPolicy): void {
+  if (!fronts || JSON.stringify(fronts) === JSON.stringify(own.fronts)) return;
+  const message =
+    'policy: it has fronts, which are read when a session is created, and this session was created without them; ' +
+    'give the policy to create';
+  throw new ResidualSkipError('INVALID_POLICY', message);
+}
+
+/** `program`, of the network for this binding, with its fronts. */
+export function* joining(
+  program: Program,
+  fronts: readonly LoadedFront[],
+  binding: Binding,
+): Sliced<Program> {
+  const compiled: Front[] = [];
+  for (const front of fronts) compiled.push(yield* front.compiling(binding));
+  return withFronts(program, compiled);
+}
+
+/** The front's graph with the inputs of the network: an image is resized, scaled and shifted as the front needs it. */
+function readingInput(spec: FrontSpec, { graph }: Model, network: Model): Graph {
+  const [own, ...others] = graph.inputs;
+  const wrong = (problem: string): never => {
+    const message = `policy: its front '${spec.name}' ${problem}; give a network with the model's inputs, or with one image`;
+    throw new ResidualSkipError('INVALID_POLICY', message);
+  };
+  const { size, scale, offset } = spec;
+  if (others.length > 0 || !own) {
+    const missing = graph.inputs.find(({ name }) => !network.inputs.some((input) => input.name === name));
+    if (missing || !own) return wrong(`has an input '${missing?.name}' that the model doesn't have`);
+    return size || scale || offset
+      ? wrong('has several inputs, so that none can be resized or scaled')
+      : graph;
+  }
+  const [given, another] = network.inputs;
+  if (!given || another) return wrong('reads one input, and the model several');
+  const described = (port: typeof own) => describeTensor(port.dtype, port.shape);
+  if (own.dtype !== given.dtype || own.shape.length !== given.shape.length) {
+    return wrong(`takes ${described(own)}, and the model ${described(given)}`);
+  }
+  if ((size || scale || offset) && given.shape.length !== 4)
+    return wrong('resizes or scales what is no image');
+  const channels = given.shape[1];
+  for (const [what, list] of Object.entries({ scale, offset })) {
+    if (list && list.length !== channels && list.length !== 1) {
+      return wrong(`has ${list.length} numbers in '${what}', and the model's input ${channels} channels`);
+    }
+  }
+  return changed(graph, own.name, { ...own, name: given.name, shape: given.shape }, spec);
+}
+
+/** A name that no file uses. */
+const named = (name: string) => `residual-skip/front/${name}`;
+
+function changed(graph: Graph, before: string, input: Graph['inputs'][number], spec: FrontSpec): Graph {
+  const nodes: Node[] = [];
+  const constants = new Map<string, Constant>();
+  const constant = (name: string, value: Constant) => {
+    constants.set(named(name), value);
+    return named(name);
+  };
+  let at = input.name;
+  const add = (
+    op: string,
+    more: readonly string[],
+    attributes: readonly (readonly [string, Attribute])[] = [],
+  ) => {
+    const output = named(op.toLowerCase());
+    nodes.push({
+      name: output,
+      op,
+      inputs: [at, ...more],
+      outputs: [output],
+      attributes: new Map(attributes),
+      opset: 18,
+    });
+    at = output;
+  };
+  if (spec.size) {
+    const data = BigInt64Array.from(spec.size, BigInt);
+    add(
+      'Resize',
+      ['', '', constant('size', { dtype: 'int64', shape: [2], data })],
+      [
+        ['mode', 'linear'],
+        ['antialias', 1],
+        ['axes', [2, 3]],
+      ],
+    );
+  }
+  const perChannel = (op: string, list: readonly number[] | undefined) => {
+    if (!list) return;
+    const data = Float32Array.from(list);
+    add(op, [constant(op, { dtype: 'float32', shape: [1, data.length, 1, 1], data })]);
+  };
+  perChannel('Mul', spec.scale);
+  perChannel('Add', spec.offset);
+  return {
+    ...graph,
+    inputs: [input],
+    constants: new Map([...graph.constants, ...constants]),
+    nodes: [...nodes, ...graph.nodes.map((node) => reading(node, before, at))],
+  };
+}
+
+/** The node, reading `to` instead of `from`. */
+function reading(node: Node, from: string, to: string): Node {
+  const inGraph = (value: Attribute): Attribute =>
+    typeof value === 'object' && isGraph(value)
+      ? { ...value, nodes: value.nodes.map((inner) => reading(inner, from, to)) }
+      : value;
+  return {
+    ...node,
+    inputs: node.inputs.map((name) => (name === from ? to : name)),
+    attributes: new Map([...node.attributes].map(([key, value]) => [key, inGraph(value)])),
+  };
+}

@@ -1,0 +1,242 @@
+/**
+ * Fronts: whole networks as exits before the first block. A front reads the input of the network and answers the items that it is sure
+ * of; the others go on to the next front, or to the network. A network with fronts is a ladder, also called a cascade (Viola and
+ * Jones 2001; Wang et al. 2020, arXiv 2012.01988).
+ */
+import { z } from 'zod';
+import { ResidualSkipError } from '../errors.js';
+import { costOf } from '../model/program/cost.js';
+import {
+  NO_ACTIVATION,
+  NONE,
+  type OwnExit,
+  type Program,
+  type Step,
+  type Value,
+  type ValueId,
+} from '../model/program/program.js';
+import { sizeOf } from '../numeric/shapes.js';
+import type { TensorData } from '../tensor/tensor.js';
+import { type ClassScores, classScoresOf, type Finish, finishOf } from './scores.js';
+
+const finite = z.number().refine(Number.isFinite, { error: 'expected a finite number' });
+const length = z.int({ error: 'expected a whole number of at least 1' }).min(1);
+
+export const frontSchema = z
+  .strictObject({
+    name: z.string().min(1).meta({ description: 'Names its exit in `heads`, and in traces.' }),
+    file: z
+      .string()
+      .regex(/^(?!\.+$)[^/\\]+$/, { error: 'expected the name of a file in the folder of the model' })
+      .meta({ description: "An ONNX file in the model's folder; the model's own for a lower resolution." }),
+    sha256: z.string().regex(/^[0-9a-f]{64}$/, { error: 'expected 64 hexadecimal digits in lower case' }),
+    size: z.tuple([length, length]).optional().meta({
+      description: 'Height and width at which it runs: the image is resized to them, with antialiasing.',
+    }),
+    scale: z.array(finite).min(1).optional().meta({
+      description: "For each channel: what the network's input is multiplied by.",
+    }),
+    offset: z.array(finite).min(1).optional().meta({ description: 'For each channel: what is added then.' }),
+    classes: z
+      .array(z.int().min(0).nullable())
+      .optional()
+      .meta({
+        description: "For each of its classes the network's, null if that has none; the same by default.",
+      }),
+    temperature: finite
+      .refine((value) => value > 0, { error: 'expected a number above 0' })
+      .optional()
+      .meta({ description: 'Divides its logits before the softmax whose largest probability is the score.' }),
+  })
+  .meta({ description: 'A network that answers the items that it is sure of, before the model begins.' });
+
+/** A front as a policy describes it. */
+export type FrontSpec = Readonly<z.infer<typeof frontSchema>>;
+
+/** A front as a program that reads the inputs of the network, by name, and has one output with class scores or more. */
+export interface Front {
+  readonly spec: FrontSpec;
+  readonly program: Program;
+}
+
+/** The logit of a class that a front doesn't know. */
+const IMPOSSIBLE = -1e4;
+
+/**
+ * `program` with the fronts' exits, each under its front's name, before those of its own graph. Nothing decides until a policy takes them.
+ * @throws ResidualSkipError INVALID_POLICY for a front that doesn't fit the program
+ */
+export function withFronts(program: Program, fronts: readonly Front[]): Program {
+  if (fronts.length === 0) return program;
+  const values: Value[] = [...(program.ownExits?.values ?? [])];
+  const list = fronts.map((front) => new Joining(program, front, values).exit());
+  return { ...program, ownExits: { values, list: [...list, ...(program.ownExits?.list ?? [])] } };
+}
+
+/** Makes an exit of one front. */
+class Joining {
+  readonly #steps: Step[] = [];
+
+  /** @param added values behind those of the program */
+  constructor(
+    private readonly program: Program,
+    private readonly front: Front,
+    private readonly added: Value[],
+  ) {}
+
+  exit(): OwnExit {
+    const { name } = this.front.spec;
+    const [own, scores] = this.#checked();
+    const output = this.#join()(this.front.program.outputs[scores.index]!.value);
+    const classes = this.#valueOf(output).shape[1]!;
+    const flat = this.#step('reshape', [output], [1, classes], {});
+    const score = this.#scoreOf(flat, scores);
+    const answer = this.#answerOf(flat, scores, own);
+    const steps = this.#steps;
+    const cost = costOf([...this.program.values, ...this.added], steps);
+    return { after: name, front: true, at: 0, steps, score, threshold: 2, answer, cost };
+  }
+
+  /** The class scores of network and front. */
+  #checked(): [ClassScores, ClassScores] {
+    const { program, front } = this;
+    const [own, scores] = [classScoresOf(program), classScoresOf(front.program)];
+    const wrong = (problem: string, way: string): never => {
+      throw new ResidualSkipError(
+        'INVALID_POLICY',
+        `policy: its front '${front.spec.name}' ${problem}; ${way}`,
+      );
+    };
+    if (!own || program.outputs.length > 1) {
+      return wrong('needs a model with one output of class scores, float32 [batch, classes]', 'remove it');
+    }
+    if (program.blocks.some(({ name }) => name === front.spec.name)) {
+      return wrong('has the name of a block', 'give it another');
+    }
+    if (!scores)
+      return wrong('has no output with class scores', 'give a network with the classes of the model');
+    if (front.program.batching !== 'item' || front.program.steps.some(({ op }) => op === 'branch')) {
+      return wrong('mixes the items of a batch, or has branches', 'give a plain network');
+    }
+    const count = (scored: Program, { index }: ClassScores) =>
+      scored.values[scored.outputs[index]!.value]!.shape[1]!;
+    const [classes, known] = [count(program, own), count(front.program, scores)];
+    const { classes: map } = front.spec;
+    if (map ? map.length !== known || map.some((to) => (to ?? 0) >= classes) : known !== classes) {
+      const all = map ? `, of which 'classes' names ${map.length}` : '';
+      return wrong(`has ${known} classes${all}, and the model has ${classes}`, "map them by 'classes'");
+    }
+    return [own, scores];
+  }
+
+  #valueOf(id: ValueId): Value {
+    const own = this.program.values;
+    return id < own.length ? own[id]! : this.added[id - own.length]!;
+  }
+
+  #add(value: Value): ValueId {
+    return this.program.values.length + this.added.push(value) - 1;
+  }
+
+  #constant(dtype: 'float32' | 'int32', shape: readonly number[], data: TensorData): ValueId {
+    return this.#add({ name: `${this.front.spec.name}/constant`, dtype, shape, data });
+  }
+
+  #step<Op extends Step['op']>(
+    op: Op,
+    inputs: readonly ValueId[],
+    shape: readonly number[],
+    attrs: Extract<Step, { op: Op }>['attrs'],
+  ): ValueId {
+    const result = this.#add({ name: `${this.front.spec.name}/${op}`, dtype: 'float32', shape });
+    this.#steps.push({ op, inputs, outputs: [result], attrs } as unknown as Step);
+    return result;
+  }
+
+  /** Adds the front's steps, without those of gates: its blocks all run. Returns what its values are called here. */
+  #join(): (id: ValueId) => ValueId {
+    const { program, front } = this;
+    const joined = new Map<ValueId, ValueId>([[NONE, NONE]]);
+    for (const { name, value } of front.program.inputs) {
+      joined.set(value, program.inputs.find((input) => input.name === name)!.value);
+    }
+    const renumber = (id: ValueId): ValueId => {
+      let known = joined.get(id);
+      if (known === undefined) {
+        const value = front.program.values[id]!;
+        known = this.#add({ ...value, name: `${front.spec.name}/${value.name}` });
+        joined.set(id, known);
+      }
+      return known;
+    };
+    const gates = new Set(
+      front.program.blocks.flatMap(({ gateFirst, first }) => front.program.steps.slice(gateFirst, first)),
+    );
+    for (const step of front.program.steps) {
+      if (gates.has(step)) continue;
+      const ports = { inputs: step.inputs.map(renumber), outputs: step.outputs.map(renumber) };
+      this.#steps.push({ ...step, ...ports } as Step);
+    }
+    return renumber;
+  }
+
+  /** The largest probability, [1, 1]. */
+  #scoreOf(scores: ValueId, { meaning }: ClassScores): ValueId {
+    const { shape } = this.#valueOf(scores);
+    const { temperature = 1 } = this.front.spec;
+    let likely = scores;
+    if (meaning === 'logits') {
+      const by =
+        temperature === 1 ? undefined : this.#constant('float32', [1], Float32Array.of(1 / temperature));
+      const logits =
+        by === undefined
+          ? scores
+          : this.#step('binary', [scores, by], shape, { kind: 'mul', act: NO_ACTIVATION });
+      likely = this.#step('softmax', [logits], shape, { axis: 1, log: false });
+    }
+    const spread = this.#step('reshape', [likely], [1, 1, sizeOf(shape)], {});
+    return this.#step('globalPool', [spread], [1, 1], { kind: 'max' });
+  }
+
+  /** The front's answer as the network would give it: the network's classes, and its kind of scores. */
+  #answerOf(scores: ValueId, front: ClassScores, own: ClassScores): ValueId {
+    const { program } = this;
+    const output = program.outputs[own.index]!.value;
+    const { shape } = program.values[output]!;
+    const finish = finishOf(program, output);
+    const flat = [1, sizeOf(shape)];
+    let answer = scores;
+    const isProbability = front.meaning === 'probabilities';
+    const wanted = own.meaning === 'probabilities';
+    if (isProbability && !wanted) {
+      answer = this.#step('unary', [answer], this.#valueOf(answer).shape, {
+        act: { kind: 'log', alpha: 0, beta: 0 },
+      });
+    }
+    const { classes } = this.front.spec;
+    if (classes) answer = this.#mapped(answer, classes, flat, isProbability && wanted ? 0 : IMPOSSIBLE);
+    if (finish && !(isProbability && wanted)) answer = this.#finished(answer, finish, flat);
+    return this.#step('reshape', [answer], shape, {});
+  }
+
+  #mapped(
+    scores: ValueId,
+    classes: NonNullable<FrontSpec['classes']>,
+    shape: readonly number[],
+    none: number,
+  ): ValueId {
+    const more = this.#constant('float32', [1, 1], Float32Array.of(none));
+    const all = this.#step('concat', [scores, more], [1, classes.length + 1], { axis: 1 });
+    const from = Int32Array.from({ length: shape[1]! }, (_, own) => {
+      const index = classes.indexOf(own);
+      return index < 0 ? classes.length : index;
+    });
+    return this.#step('gather', [all, this.#constant('int32', [from.length], from)], shape, { axis: 1 });
+  }
+
+  #finished(logits: ValueId, finish: Finish, shape: readonly number[]): ValueId {
+    return finish.op === 'softmax'
+      ? this.#step('softmax', [logits], shape, { axis: 1, log: finish.log })
+      : this.#step('unary', [logits], shape, { act: finish.act });
+  }
+}
