@@ -28,12 +28,12 @@ import {
   type RunSyncOptions,
   type SessionOptions,
 } from './options.js';
+import { checkOriginal, checkSamePorts } from './original.js';
 import { allOutputs, collectOutputs, type Fetches, type FetchMap, parseFetches } from './outputs.js';
 import { namingFiles, type OwnPolicy, ownPolicy, type PolicyInfo } from './own-policy.js';
 import { type Profile, Profiler } from './profile.js';
 import { ProgramCache } from './program-cache.js';
 import { PackingReport } from './progress.js';
-import { checkReference, checkSamePorts } from './reference.js';
 import {
   ActiveRuns,
   type BoundRun,
@@ -89,7 +89,7 @@ export class InferenceSession {
   readonly #contexts: Contexts;
   readonly #policy: SkipPolicy;
   readonly #policyInfo: PolicyInfo;
-  readonly #referenceSha256: string | undefined;
+  readonly #originalSha256: string | undefined;
   readonly #notifier: Notifier;
   readonly #everything: FetchMap;
   #profiler: Profiler | undefined;
@@ -107,7 +107,7 @@ export class InferenceSession {
     backend: Backend,
     own: OwnPolicy,
     observers: readonly RunObserver[],
-    reference: Model | undefined,
+    original: Model | undefined,
   ) {
     if (backend === undefined) {
       throw new ResidualSkipError(
@@ -118,13 +118,13 @@ export class InferenceSession {
     this.#model = model;
     this.#backend = backend;
     this.#programs = new ProgramCache(model, backend, (ir) => this.#build(ir));
-    this.#verifier = reference
+    this.#verifier = original
       ? {
-          programs: new ProgramCache(reference, backend),
-          isReference: true,
+          programs: new ProgramCache(original, backend),
+          isOriginal: true,
         }
-      : { programs: this.#programs, isReference: false };
-    this.#referenceSha256 = reference?.sha256;
+      : { programs: this.#programs, isOriginal: false };
+    this.#originalSha256 = original?.sha256;
     this.#contexts = new Contexts(model, source, backend);
     this.#policy = own.policy;
     this.#policyInfo = own.info;
@@ -160,15 +160,15 @@ export class InferenceSession {
     };
     const model = await load(checked);
     const own = asked ?? ownPolicy(model.location?.policy ?? 'model');
-    const reference = parsed.reference === undefined ? undefined : await load(checkSource(parsed.reference));
-    if (reference) checkSamePorts(model, reference);
+    const original = parsed.original === undefined ? undefined : await load(checkSource(parsed.original));
+    if (original) checkSamePorts(model, original);
     const backend = createBackend(parsed);
     const path = typeof checked === 'string' ? checked : null;
-    const session = new InferenceSession(model, path, backend, own, parsed.observers ?? [], reference);
+    const session = new InferenceSession(model, path, backend, own, parsed.observers ?? [], original);
     try {
       parsed.onProgress?.({ stage: 'loading', done: 1, total: 1 });
       checkModel(own.policy, model.sha256);
-      checkReference(own.policy, reference?.sha256);
+      checkOriginal(own.policy, original?.sha256);
       await session.#compileDeclared(parsed.onProgress);
       session.#attach();
       if (parsed.enableProfiling) session.startProfiling();
@@ -361,7 +361,7 @@ export class InferenceSession {
     await this.#notifier.release();
     await this.#running.settled();
     this.#programs.release();
-    if (this.#verifier.isReference) this.#verifier.programs.release();
+    if (this.#verifier.isOriginal) this.#verifier.programs.release();
     this.#backend.release();
   }
 
@@ -389,7 +389,7 @@ export class InferenceSession {
     this.#notifier.attach((observer) => ({
       profiles: { gate: expected?.scores, exit: expected?.exits },
       auditLines: this.#backend.auditLines,
-      hasReference: this.#verifier.isReference,
+      hasOriginal: this.#verifier.isOriginal,
       runFull: (feeds: TensorMap, priority?: 'low') =>
         this.#runUnseen(this.#verifier.programs, feeds, { policy: 'full' }, priority),
       runAgain: (feeds: TensorMap) => this.#runUnseen(this.#programs, feeds, {}),
@@ -448,7 +448,7 @@ export class InferenceSession {
       throw new ResidualSkipError('SESSION_RELEASED', 'session: it was released; create another');
     }
     const policy = options.policy === undefined ? this.#policy : loadPolicy(options.policy);
-    if (policy !== this.#policy) checkReference(policy, this.#referenceSha256);
+    if (policy !== this.#policy) checkOriginal(policy, this.#originalSha256);
     const tripped = this.#fullDepth.size > 0;
     const applied = tripped ? FULL_POLICY : policy;
     const bound = bindFeeds(this.#model, feeds);
