@@ -158,7 +158,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
         continue;
       if (this.#waiting >= MAX_WAITING) continue;
       this.#waiting++;
-      if (this.#control?.hasReference ? isGuarded(itemTrace) : ranInFull(itemTrace)) {
+      if (this.#control?.hasOriginal ? isGuarded(itemTrace) : ranInFull(itemTrace)) {
         this.#queue = this.#queue.then(() => this.#agree());
       } else {
         const feeds = itemOf(inputs, item, count);
@@ -277,7 +277,7 @@ function isTripped({ blocks }: ItemTrace): boolean {
   return blocks.some(({ reason }) => reason === 'tripped');
 }
 
-/** Whether a guard has replaced the answer by that of the full network, or of the reference. */
+/** Whether a guard has replaced the answer by that of the full network, or of the original. */
 function isGuarded({ blocks }: ItemTrace): boolean {
   return blocks[0]?.reason === 'guard';
 }

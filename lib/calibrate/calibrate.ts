@@ -121,7 +121,7 @@ export async function calibrateItems(
   const strategy: Strategy = isVectorMetric(task.options.metric)
     ? new VectorStrategy(task)
     : new ClassStrategy(task);
-  const stopwatch = new Stopwatch(backend, task.programs, task.guards, task.reference);
+  const stopwatch = new Stopwatch(backend, task.programs, task.guards, task.original);
   try {
     const split = splitItems(given, task, strategy.first);
     return await run(task, strategy, split, stopwatch);
@@ -146,7 +146,7 @@ async function run(task: Task, strategy: Strategy, split: Split, stopwatch: Stop
     ? [{ ...limits[0]!, chosen: losses.length - 1 }]
     : certifyEach(losses, limits);
   const [first, ...others] = certified;
-  if (task.reference && first.chosen < 0) throw referenceOutOfReach(losses[0]!, first.rule);
+  if (task.original && first.chosen < 0) throw originalOutOfReach(losses[0]!, first.rule);
   const inputs = split.certify.map(({ input }) => input);
   const timed = (i: number, effort: Effort): MeasuredSetting => {
     const [setting, effect] = [settings[i]!, effects[i]!];
@@ -186,11 +186,11 @@ function resultOf({ effect, latency }: MeasuredSetting, { rule, grouping }: Cert
   };
 }
 
-function referenceOutOfReach(losses: readonly number[], { limit }: Rule): ResidualSkipError {
+function originalOutOfReach(losses: readonly number[], { limit }: Rule): ResidualSkipError {
   const events = losses.filter((loss) => loss > 0).length;
   return new ResidualSkipError(
     'INVALID_DATA',
-    `reference: without any exit, ${events} of ${losses.length} answers already differ from its own, so no policy keeps the limit ` +
+    `original: without any exit, ${events} of ${losses.length} answers already differ from its own, so no policy keeps the limit ` +
       `of ${limit}; give a higher limit or more images, or quantise the network again with more layers in float`,
   );
 }

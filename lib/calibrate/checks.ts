@@ -18,8 +18,8 @@ export function checkSkippable({ blocks }: Program): void {
 }
 
 /** @throws ResidualSkipError UNSUPPORTED_MODEL when nothing can be skipped, or the output is not class scores */
-export function checkProgram(program: Program, reference?: Program): void {
-  if (!reference) checkSkippable(program);
+export function checkProgram(program: Program, original?: Program): void {
+  if (!original) checkSkippable(program);
   const { inputs, outputs, values } = program;
   const shape = outputs[0] && values[outputs[0].value]!.shape;
   if (inputs.length < 1 || outputs.length !== 1 || shape?.length !== 2) {
@@ -52,7 +52,7 @@ export function checkClasses(metric: Metric, model: DataModel, program: Program,
  * Checks that two networks answer the same question.
  * @throws ResidualSkipError INVALID_ARGUMENT
  */
-export function checkReference(program: Program, reference: Program): void {
+export function checkOriginal(program: Program, original: Program): void {
   const described = (one: Program) => {
     const shapes = (ports: Program['inputs']) =>
       ports.map(({ value }) => `[${one.values[value]!.shape.join(', ')}]`).join(', ');
@@ -62,10 +62,10 @@ export function checkReference(program: Program, reference: Program): void {
     const meanings = one.outputs.map(({ value }) => meaning(value)).join(', ');
     return `${shapes(one.inputs)} to ${meanings} ${shapes(one.outputs)}`;
   };
-  const [own, other] = [program, reference].map(described);
+  const [own, other] = [program, original].map(described);
   if (own === other) return;
   throw new ResidualSkipError(
     'INVALID_ARGUMENT',
-    `reference: it takes ${other}, but the model takes ${own}; give the float network that the model was made from`,
+    `original: it takes ${other}, but the model takes ${own}; give the float network that the model was made from`,
   );
 }

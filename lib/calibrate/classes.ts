@@ -4,7 +4,7 @@
  */
 import { ResidualSkipError } from '../errors.js';
 import { type AnyExit, attachExits } from '../skip/attach.js';
-import { checkProgram, checkReference } from './checks.js';
+import { checkOriginal, checkProgram } from './checks.js';
 import { savingsOf } from './fit/exit-points.js';
 import { Fitter, sampleOf, without } from './fit/folds.js';
 import { answerOf, checkAnswers, checkedAnswer, className } from './losses.js';
@@ -44,14 +44,14 @@ export class ClassStrategy implements Strategy<ClassSetting, Measured> {
   #classes: readonly number[] | undefined;
 
   /**
-   * @throws ResidualSkipError INVALID_ARGUMENT (a reference that doesn't fit, a source to fit on where none can be used),
+   * @throws ResidualSkipError INVALID_ARGUMENT (an original that doesn't fit, a source to fit on where none can be used),
    * UNSUPPORTED_MODEL (nothing to skip)
    */
   constructor(private readonly task: Task) {
-    const { programs, reference, options } = task;
+    const { programs, original, options } = task;
     const program = programs.main;
-    checkProgram(program, reference?.main);
-    if (reference) checkReference(program, reference.main);
+    checkProgram(program, original?.main);
+    if (original) checkOriginal(program, original.main);
     const skips = program.blocks.some(({ skippable }) => skippable);
     this.#own = skips ? program.ownExits?.list.map(({ after }): AnyExit => ({ after })) : [];
     if (this.#own && options.fit) checkOrdering(options);
@@ -67,7 +67,7 @@ export class ClassStrategy implements Strategy<ClassSetting, Measured> {
   }
 
   async order(split: Split): Promise<readonly ClassSetting[]> {
-    const { options, rules, reference, progress } = this.task;
+    const { options, rules, original, progress } = this.task;
     const { budget, fit } = options;
     const fitter = this.#own ? undefined : new Fitter(this.task, split);
     const folds = fitter?.folds ?? [await this.#ownOrder(split)];
@@ -92,7 +92,7 @@ export class ClassStrategy implements Strategy<ClassSetting, Measured> {
     const tested = settingsToTest(settings, order, max, budget);
     // Another network's answers can change without any exit, too.
     const none = exits.map(() => NEVER);
-    return (reference && budget === undefined ? [none, ...tested] : tested).map((thresholds) => ({
+    return (original && budget === undefined ? [none, ...tested] : tested).map((thresholds) => ({
       thresholds,
       exits: exitsOf(exits, thresholds),
       omitted: new Set<number>(),
@@ -157,8 +157,8 @@ export class ClassStrategy implements Strategy<ClassSetting, Measured> {
     fitter: Fitter | undefined,
     refits: boolean,
   ): number {
-    const { reference, programs, rules } = this.task;
-    const passes = reference || hasGates(programs.main) ? 2 : 1;
+    const { original, programs, rules } = this.task;
+    const passes = original || hasGates(programs.main) ? 2 : 1;
     const ordering = folds.flat().length + (refits ? order.length : 0);
     return (
       (fitter ? (refits ? 2 : 1) * fitter.work : 0) +
@@ -198,10 +198,10 @@ function checkOrdering({ metric, budget }: ParsedOptions): void {
 }
 
 async function fullAnswers(
-  { backend, programs, reference }: Task,
+  { backend, programs, original }: Task,
   items: readonly CalibrationItem[],
 ): Promise<number[]> {
-  const evaluator = new Evaluator(backend, reference ?? programs);
+  const evaluator = new Evaluator(backend, original ?? programs);
   try {
     const inputs = items.map(({ input }) => input);
     const outcomes = await evaluator.run(inputs, evaluator.policy(runAll));

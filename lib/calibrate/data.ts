@@ -63,13 +63,13 @@ export async function readItems(
 }
 
 /**
- * Options of a calibration on the items: opens the reference, and the images to fit on.
+ * Options of a calibration on the items: opens the original, and the images to fit on.
  * @param unusable what of these images can't be used
  */
 export async function itemOptions(
   opened: DataModel,
   typical: Tensor,
-  { fit, reference, state: _, ...options }: CalibrateOptions & { readonly metric: Metric },
+  { fit, original, state: _, ...options }: CalibrateOptions & { readonly metric: Metric },
   main: Program,
   work: Work,
   unusable: Unusable,
@@ -84,12 +84,12 @@ export async function itemOptions(
   return {
     ...asked,
     fit: fit === undefined ? undefined : await openFit(opened, fit, options, work, unusable),
-    reference: reference === undefined ? undefined : await openReference(reference, opened, typical),
+    original: original === undefined ? undefined : await openOriginal(original, opened, typical),
     labels: (opened.labelsKnown && opened.labels) || undefined,
   };
 }
 
-async function openReference(path: string, opened: DataModel, typical: Tensor) {
+async function openOriginal(path: string, opened: DataModel, typical: Tensor) {
   const model = await loadModel((await findModel(path)).model);
   return { program: programsOf(model, opened, typical), sha256: model.sha256 };
 }

@@ -130,9 +130,9 @@ const inputShape = {
    * ONNX file, or a folder with one, of the network whose answers are promised: for an 8-bit network the float one that it was made
    * from. When left out, the answers are those of the model itself with every block run.
    */
-  reference: flagged(
+  original: flagged(
     z.string().min(1).optional(),
-    '--reference <model>',
+    '--original <model>',
     'network whose answers are promised: the float one that an 8-bit model was made from (default: the model in full)',
   ),
   /**
@@ -185,8 +185,8 @@ export function checkConflicts(options: Readonly<Record<string, unknown>>): void
  * @throws ResidualSkipError INVALID_ARGUMENT
  */
 export function checkForVectors(options: CalibrateOptions): void {
-  const { metric, budget, perClass, guards, fit, reference } = options;
-  const forClasses = { budget, perClass: perClass || undefined, guards, fit, reference };
+  const { metric, budget, perClass, guards, fit, original } = options;
+  const forClasses = { budget, perClass: perClass || undefined, guards, fit, original };
   const name = Object.entries(forClasses).find(([, value]) => value !== undefined)?.[0];
   if (name === undefined) return;
   throw new ResidualSkipError(
@@ -219,7 +219,7 @@ export type VectorOf = (outcome: Outcome, input: TensorData) => Float32Array;
 /** Options of a calibration on prepared items. */
 export interface CalibrationOptions extends Readonly<z.input<z.ZodObject<typeof shape>>> {
   /** The network whose answers are promised, and with which guards verify, and its SHA-256. */
-  readonly reference?: { readonly program: Program | Programs; readonly sha256: string } | undefined;
+  readonly original?: { readonly program: Program | Programs; readonly sha256: string } | undefined;
   readonly labels?: readonly string[] | undefined;
   /** As in CalibrateOptions; of a model with exits of its own, at most 2,000 of them order the settings. */
   readonly fit?: FitImages | undefined;

@@ -22,12 +22,12 @@ export function policyOf(
   chosen: MeasuredSetting | undefined,
   promise: Promised,
 ): SkipPolicy {
-  const { reference, guards, labels } = options;
+  const { original, guards, labels } = options;
   const { exits, omitted = new Set<number>() } = chosen?.setting ?? {};
   return {
     version: 1,
     model: { sha256 },
-    ...(reference && { reference: { sha256: reference.sha256 } }),
+    ...(original && { reference: { sha256: original.sha256 } }),
     blocks: skipping(program.blocks, omitted),
     // Where nothing is certified, gates of the model must not decide either.
     ...(!chosen && { default: 'run' }),

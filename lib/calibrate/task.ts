@@ -14,7 +14,7 @@ export interface Task {
   /** Of the network's file. */
   readonly sha256: string;
   /** The network whose answers are promised, if it is another one: the float form of an 8-bit network. */
-  readonly reference: Programs | undefined;
+  readonly original: Programs | undefined;
   readonly options: ParsedOptions;
   /** What to promise for each limit, the lowest first. */
   readonly rules: readonly [Rule, ...Rule[]];
@@ -54,7 +54,7 @@ export function taskOf(
   const options = parseOptions(given);
   return {
     ...{ backend, sha256, options, programs: Programs.of(network) },
-    reference: options.reference && Programs.of(options.reference.program),
+    original: options.original && Programs.of(options.original.program),
     rules: rulesOf(options),
     guards: resolveGuards(options.guards ?? [], options.labels),
     progress: new WorkMeter(options.onProgress),

@@ -25,13 +25,13 @@ export function wordPolicy({ source, promise }: PolicyInfo): string {
  */
 export async function openClassifier(
   path: string,
-  { policy, reference, backend, isa, threads, maxPixels }: EngineOptions & DataLimits,
+  { policy, original, backend, isa, threads, maxPixels }: EngineOptions & DataLimits,
   io: Io,
   observers: readonly RunObserver[] = [],
 ): Promise<TimedClassifier> {
   const options = {
     policy: policy ?? (await findModel(path)).policy,
-    reference,
+    original,
     backend,
     isa,
     threads,

@@ -39,11 +39,10 @@ export function addEvalCommand(program: Command, io: Io): void {
 }
 
 async function run(model: string, options: EvalOptions, io: Io): Promise<void> {
-  const { data, limit, labels, task, policy, reference, backend, isa, threads, maxPixels, maxBytes } =
-    options;
+  const { data, limit, labels, task, policy, original, backend, isa, threads, maxPixels, maxBytes } = options;
   const work = watchWork(io, options.json !== true);
   const { unusable, ...report } = await evaluate(model, data, {
-    ...{ policy, reference, backend, isa, threads, limit, maxPixels, maxBytes, energy: true },
+    ...{ policy, original, backend, isa, threads, limit, maxPixels, maxBytes, energy: true },
     labelsFrom: labels === false ? 'none' : labels,
     task,
     ...work.options,

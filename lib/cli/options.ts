@@ -11,7 +11,7 @@ export interface BackendOptions {
 
 export interface EngineOptions extends BackendOptions {
   readonly policy?: string;
-  readonly reference?: string;
+  readonly original?: string;
 }
 
 /** A number strictly between 0 and 1, for commander. */
@@ -53,7 +53,7 @@ export function addEngineOptions(command: Command): Command {
   return addBackendOptions(
     command
       .option('--policy <policy>', POLICY_HELP)
-      .option('--reference <model>', 'network that guards verify with: the float form of an 8-bit model'),
+      .option('--original <model>', 'network that guards verify with: the float form of an 8-bit model'),
   );
 }
 

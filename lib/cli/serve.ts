@@ -10,7 +10,7 @@ interface ServeOptions {
   readonly port: number;
   readonly grpcPort: number | false;
   readonly policy?: readonly string[];
-  readonly reference?: readonly string[];
+  readonly original?: readonly string[];
   readonly threads?: number;
   readonly targetP99?: number;
   readonly targetQueue?: number;
@@ -70,7 +70,7 @@ export function addServeCommand(program: Command, io: Io): void {
         "decide); default: policy.json of each model's folder, or else 'model'",
     )
     .option(
-      '--reference <models...>',
+      '--original <models...>',
       'float forms of 8-bit models: they verify the answers of policies that name them',
     )
     .option('--threads <n>', 'worker threads (default: what the process may use)', positiveInteger)
@@ -153,7 +153,7 @@ async function serve(folders: readonly string[], options: ServeOptions, io: Io):
     grpcPort: options.grpcPort === false ? null : options.grpcPort,
     ...(policy && { policies: policy }),
     capacity: queue,
-    ...(options.reference && { references: options.reference }),
+    ...(options.original && { originals: options.original }),
     ...(threads && { threads }),
     ...(targetP99 && { targetP99 }),
     ...(targetQueue && { targetQueue }),

@@ -14,7 +14,7 @@ import { duration } from './serve.js';
 interface WorkOptions extends QueueOptions {
   readonly policy?: string;
   readonly setting?: string;
-  readonly reference?: string;
+  readonly original?: string;
   readonly threads?: number;
   readonly concurrency?: number;
   readonly attempts: number;
@@ -31,7 +31,7 @@ export function addWorkCommand(program: Command, io: Io): void {
   )
     .option('--policy <policy>', POLICY_HELP)
     .option('--setting <limit>', "a setting of the policy file, by its limit (default: the file's own)")
-    .option('--reference <model>', 'network that guards verify with: the float form of an 8-bit model')
+    .option('--original <model>', 'network that guards verify with: the float form of an 8-bit model')
     .option('--threads <n>', 'worker threads (default: what the process may use)', positiveInteger)
     .option('--concurrency <n>', 'jobs under way at a time (default: twice the threads)', positiveInteger)
     .option('--attempts <n>', 'give a job up after so many', positiveInteger, 5)

@@ -61,7 +61,7 @@ export interface SessionOptions extends IgnoredSessionOptions {
    * The network that guards and monitors verify with, instead of this one with every block run: for an 8-bit network the float one
    * that it was made from. It has the same inputs and outputs.
    */
-  reference?: ModelSource | undefined;
+  original?: ModelSource | undefined;
   /** Lengths for symbolic dimensions by name, as in onnxruntime: they become part of the model's shapes. */
   freeDimensionOverrides?: { readonly [dimension: string]: number } | undefined;
   /** Like `startProfiling` directly after `create`. */
@@ -150,7 +150,7 @@ const sessionSchema = z.strictObject({
   threads: integer(1024).optional(),
   isa: oneOf(ISAS).optional(),
   maxMemory: integer(Number.MAX_SAFE_INTEGER).optional(),
-  reference: z.custom<ModelSource>().optional(),
+  original: z.custom<ModelSource>().optional(),
   enableProfiling: z.boolean().optional(),
   onProgress: z
     .custom<(progress: Progress) => void>((value) => typeof value === 'function', {

@@ -83,7 +83,7 @@ export function prepareRun(
 /** The programs that verify answers: the session's own, or those of another network. */
 export interface Verifier {
   readonly programs: ProgramCache;
-  readonly isReference: boolean;
+  readonly isOriginal: boolean;
 }
 
 /**
@@ -115,10 +115,10 @@ export function executeSync(run: PreparedRun, verifier: Verifier): readonly numb
 
 function guardedBy(
   { request, compiledPolicy }: PreparedRun,
-  { isReference }: Verifier,
+  { isOriginal }: Verifier,
 ): readonly number[] | undefined {
   if (compiledPolicy.parts.guards.length === 0) return undefined;
-  const guarded = guardedItems(compiledPolicy, request, isReference);
+  const guarded = guardedItems(compiledPolicy, request, isOriginal);
   return guarded.length > 0 ? guarded : undefined;
 }
 

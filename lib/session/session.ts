@@ -29,12 +29,12 @@ import {
   type RunSyncOptions,
   type SessionOptions,
 } from './options.js';
+import { checkOriginal, checkSamePorts } from './original.js';
 import { allOutputs, collectOutputs, type Fetches, type FetchMap, parseFetches } from './outputs.js';
 import { namingFiles, type OwnPolicy, ownPolicy, type PolicyInfo } from './own-policy.js';
 import { type Profile, Profiler } from './profile.js';
 import { ProgramCache } from './program-cache.js';
 import { PackingReport } from './progress.js';
-import { checkReference, checkSamePorts } from './reference.js';
 import {
   ActiveRuns,
   type BoundRun,
@@ -90,7 +90,7 @@ export class InferenceSession {
   readonly #contexts: Contexts;
   readonly #policy: SkipPolicy;
   readonly #policyInfo: PolicyInfo;
-  readonly #referenceSha256: string | undefined;
+  readonly #originalSha256: string | undefined;
   readonly #notifier: Notifier;
   readonly #everything: FetchMap;
   #profiler: Profiler | undefined;
@@ -108,7 +108,7 @@ export class InferenceSession {
     backend: Backend,
     own: OwnPolicy,
     observers: readonly RunObserver[],
-    reference: Model | undefined,
+    original: Model | undefined,
     fronts: readonly LoadedFront[],
   ) {
     if (backend === undefined) {
@@ -120,13 +120,13 @@ export class InferenceSession {
     this.#model = model;
     this.#backend = backend;
     this.#programs = new ProgramCache(model, backend, (ir) => this.#build(ir), fronts);
-    this.#verifier = reference
+    this.#verifier = original
       ? {
-          programs: new ProgramCache(reference, backend),
-          isReference: true,
+          programs: new ProgramCache(original, backend),
+          isOriginal: true,
         }
-      : { programs: this.#programs, isReference: false };
-    this.#referenceSha256 = reference?.sha256;
+      : { programs: this.#programs, isOriginal: false };
+    this.#originalSha256 = original?.sha256;
     this.#contexts = new Contexts(model, source, backend);
     this.#policy = own.policy;
     this.#policyInfo = own.info;
@@ -162,19 +162,19 @@ export class InferenceSession {
     };
     const model = await load(checked);
     const own = asked ?? ownPolicy(model.location?.policy ?? 'model');
-    const reference = parsed.reference === undefined ? undefined : await load(checkSource(parsed.reference));
-    if (reference) checkSamePorts(model, reference);
+    const original = parsed.original === undefined ? undefined : await load(checkSource(parsed.original));
+    if (original) checkSamePorts(model, original);
     const backend = createBackend(parsed);
     const path = typeof checked === 'string' ? checked : null;
     const fronts = await loadFronts(own.policy.fronts, model).catch((error: unknown) => {
       throw namingFiles(error, own.info, model.location?.model);
     });
     const observers = parsed.observers ?? [];
-    const session = new InferenceSession(model, path, backend, own, observers, reference, fronts);
+    const session = new InferenceSession(model, path, backend, own, observers, original, fronts);
     try {
       parsed.onProgress?.({ stage: 'loading', done: 1, total: 1 });
       checkModel(own.policy, model.sha256);
-      checkReference(own.policy, reference?.sha256);
+      checkOriginal(own.policy, original?.sha256);
       await session.#compileDeclared(parsed.onProgress);
       session.#attach();
       if (parsed.enableProfiling) session.startProfiling();
@@ -367,7 +367,7 @@ export class InferenceSession {
     await this.#notifier.release();
     await this.#running.settled();
     this.#programs.release();
-    if (this.#verifier.isReference) this.#verifier.programs.release();
+    if (this.#verifier.isOriginal) this.#verifier.programs.release();
     this.#backend.release();
   }
 
@@ -395,7 +395,7 @@ export class InferenceSession {
     this.#notifier.attach((observer) => ({
       profiles: { gate: expected?.scores, exit: expected?.exits },
       auditLines: this.#backend.auditLines,
-      hasReference: this.#verifier.isReference,
+      hasOriginal: this.#verifier.isOriginal,
       runFull: (feeds: TensorMap, priority?: 'low') =>
         this.#runUnseen(this.#verifier.programs, feeds, { policy: 'full' }, priority),
       runAgain: (feeds: TensorMap) => this.#runUnseen(this.#programs, feeds, {}),
@@ -455,7 +455,7 @@ export class InferenceSession {
     }
     const policy = options.policy === undefined ? this.#policy : loadPolicy(options.policy);
     if (policy !== this.#policy) {
-      checkReference(policy, this.#referenceSha256);
+      checkOriginal(policy, this.#originalSha256);
       checkFronts(policy, this.#policy);
     }
     const tripped = this.#fullDepth.size > 0;

@@ -37,12 +37,9 @@ export const frontSchema = z
       description: "For each channel: what the network's input is multiplied by.",
     }),
     offset: z.array(finite).min(1).optional().meta({ description: 'For each channel: what is added then.' }),
-    classes: z
-      .array(z.int().min(0).nullable())
-      .optional()
-      .meta({
-        description: "For each of its classes the network's, null if that has none; the same by default.",
-      }),
+    classes: z.array(z.int().min(0).nullable()).optional().meta({
+      description: "For each of its classes the network's, null if that has none; the same by default.",
+    }),
     temperature: finite
       .refine((value) => value > 0, { error: 'expected a number above 0' })
       .optional()

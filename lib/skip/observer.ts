@@ -77,10 +77,10 @@ export type AuditLines = (
 export interface SessionControl {
   /** Gates' scores and exits' confidences when the session's policy was calibrated, if its file has them. */
   readonly profiles?: { readonly gate?: ScoreProfiles; readonly exit?: ScoreProfiles };
-  /** Whether `runFull` runs another network, the session's option `reference`. */
-  readonly hasReference?: boolean;
+  /** Whether `runFull` runs another network, the session's option `original`. */
+  readonly hasOriginal?: boolean;
   /**
-   * Runs every block on `feeds`, of the session's reference if it has one; no observer sees this run. With the priority `low`, other runs go first, for at most
+   * Runs every block on `feeds`, of the session's original if it has one; no observer sees this run. With the priority `low`, other runs go first, for at most
    * a quarter of a second.
    */
   runFull(feeds: TensorMap, priority?: 'low'): Promise<TensorMap>;

@@ -22,7 +22,7 @@ export interface SkipPolicy {
   readonly model?: { readonly sha256: string };
   /**
    * The network whose answers are promised, if it is another one, by the hex SHA-256 of its file: guards verify with it, so that a
-   * session with guards needs it as its option `reference`.
+   * session with guards needs it as its option `original`.
    */
   readonly reference?: { readonly sha256: string };
   /**

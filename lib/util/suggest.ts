@@ -27,8 +27,13 @@ export function nearNames(given: string, names: readonly string[]): readonly str
     .map(({ name }) => name);
 }
 
+/** Options of earlier versions, and what they are called now. */
+export const RENAMED: ReadonlyMap<string, string> = new Map([['reference', 'original']]);
+
 /** "did you mean 'a' or 'b'?", or what there is to choose from when nothing is near. */
 export function suggest(given: string, names: readonly string[]): string {
+  const renamed = RENAMED.get(given);
+  if (renamed !== undefined && names.includes(renamed)) return `it is called '${renamed}' now`;
   const near = nearNames(given, names);
   if (near.length > 0) return `did you mean ${near.map((name) => `'${name}'`).join(' or ')}?`;
   if (names.length === 0) return 'there are none';

@@ -57,7 +57,7 @@ async function ship(folder, dataset) {
   if (certifying.length > 0) {
     const policyFile = join(folder, 'policy.int8.json');
     const { policy } = await calibrate(file, certifying, {
-      reference: folder,
+      original: folder,
       limits: values.limits.split(',').map(Number),
     });
     const { settings, ...own } = policy;

@@ -110,9 +110,10 @@ export function createGrpcServer(context: GrpcContext): Server {
     ServerReady: unary(() => ({ ready: ready() })),
     ModelReady: unary((request: Named) => ({ ready: isReady(request) })),
     ServerMetadata: unary(() => ({ name: 'residual-skip', version, extensions: EXTENSIONS })),
-    ModelMetadata: unary(({ name, version: asked }: Named) =>
-      modelMetadata(repository.get(name, asked), repository),
-    ),
+    ModelMetadata: unary(({ name, version: asked }: Named) => {
+      const { parameters, ...rest } = modelMetadata(repository.get(name, asked), repository);
+      return { ...rest, parameters: formatParameters(parameters) };
+    }),
     ModelInfer: unary((request: ModelInferRequest, call) => infer(request, call, inference, bodies)),
     ModelStatistics: unary(({ name, version: asked }: Named) => {
       const all =
@@ -270,14 +271,16 @@ function format(response: InferResponse): object {
     model_name: model,
     model_version: version,
     id,
-    parameters: Object.fromEntries(
-      Object.entries(parameters).map(([name, value]) => [name, parameterOf(value)]),
-    ),
+    parameters: formatParameters(parameters),
     outputs: outputs.map(({ name, datatype, shape }) => ({ name, datatype, shape })),
     raw_output_contents: outputs.map(({ content }) =>
       content instanceof Tensor ? bytesOf(content) : joinBytes(content),
     ),
   };
+}
+
+function formatParameters(parameters: Parameters): object {
+  return Object.fromEntries(Object.entries(parameters).map(([name, value]) => [name, parameterOf(value)]));
 }
 
 function parameterOf(value: string | number | boolean): object {

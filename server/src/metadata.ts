@@ -13,10 +13,7 @@ export const EXTENSIONS = [
   'statistics',
 ] as const;
 
-/**
- * The protocol's metadata of a model, and the setting in which it runs now. Dimensions that the model leaves open are -1. gRPC has
- * no parameters here.
- */
+/** The protocol's metadata of a model, and the setting in which it runs now. Dimensions that the model leaves open are -1. */
 export function modelMetadata(model: ServedModel, repository: ModelRepository) {
   return {
     name: model.name,

@@ -11,7 +11,7 @@ import type { Caller } from './caller.js';
 import { decodes } from './decodes.js';
 import { ServerError } from './errors.js';
 import { PromiseMonitor, type Trip } from './promise-monitor.js';
-import { FULL, modelOf, REFERENCE, referenceOf, type Setting, settingsOf } from './settings.js';
+import { FULL, modelOf, ORIGINAL, originalOf, type Setting, settingsOf } from './settings.js';
 
 export interface ModelOptions {
   /**
@@ -22,11 +22,11 @@ export interface ModelOptions {
   /** A model that none of the settings fits runs in full, whatever its folder has. */
   readonly inFull?: boolean;
   /** By SHA-256: networks whose answers policies may promise. */
-  readonly references?: ReadonlyMap<string, string>;
+  readonly originals?: ReadonlyMap<string, string>;
   readonly threads: number;
   /** Share of the items that also run in full to test promises; 0 for none. */
   readonly shadow: number;
-  /** Called when a promise is found broken; from then on the model, or its reference if it has one, runs in full. */
+  /** Called when a promise is found broken; from then on the model, or its original if it has one, runs in full. */
   readonly onTrip?: (model: ServedModel, from: Setting, trip: Trip) => void;
 }
 
@@ -109,8 +109,8 @@ export class ServedModel {
     );
     monitor?.onTrip((trip) => {
       const from = model.setting;
-      if (monitor.hasReference && !model.settings.includes(REFERENCE))
-        model.settings = [REFERENCE, ...model.settings];
+      if (monitor.hasOriginal && !model.settings.includes(ORIGINAL))
+        model.settings = [ORIGINAL, ...model.settings];
       model.boldest = 0;
       options.onTrip?.(model, from, trip);
     });
@@ -160,13 +160,13 @@ export class ServedModel {
     fetches: readonly string[],
     signal?: AbortSignal,
   ): Promise<TracedRun> {
-    return setting === REFERENCE
-      ? this.#runReference(feeds)
+    return setting === ORIGINAL
+      ? this.#runOriginal(feeds)
       : this.session.runTraced(feeds, [...fetches], { policy: setting.policy, signal });
   }
 
-  async #runReference(feeds: Readonly<Record<string, Tensor>>): Promise<TracedRun> {
-    const outputs = await this.monitor!.runReference(feeds);
+  async #runOriginal(feeds: Readonly<Record<string, Tensor>>): Promise<TracedRun> {
+    const outputs = await this.monitor!.runOriginal(feeds);
     const { multiplyAdds } = this.session.model;
     const item = { blocks: [], exits: [], multiplyAddsSkipped: 0, layersSkipped: 0 };
     const items = Array.from({ length: this.itemsOf(feeds) }, () => item);
@@ -258,15 +258,13 @@ async function openWith(
   path: string,
   settings: readonly Setting[],
   policy: Setting['policy'] | undefined,
-  { references, threads, shadow }: ModelOptions,
+  { originals, threads, shadow }: ModelOptions,
 ) {
-  const reference = references?.get(referenceOf(settings.at(-1)!) ?? '');
+  const original = originals?.get(originalOf(settings.at(-1)!) ?? '');
   // Nothing else can tell whether the answers are that network's.
-  const watchable = settings.filter(
-    (setting) => referenceOf(setting) === undefined || reference !== undefined,
-  );
+  const watchable = settings.filter((setting) => originalOf(setting) === undefined || original !== undefined);
   const monitor = PromiseMonitor.of(watchable, shadow);
-  const sessionOptions = { threads, observers: monitor ? [monitor] : [], policy, reference };
+  const sessionOptions = { threads, observers: monitor ? [monitor] : [], policy, original };
   const classifier = await ImageClassifier.from(path, sessionOptions).catch((error: unknown) => {
     if (isNoClassifier(error)) return null;
     throw error;
@@ -277,7 +275,7 @@ async function openWith(
 
 /** Full depth promises nothing where policies promise the answers of another network. */
 function promisedBy(settings: readonly Setting[]): (setting: Setting) => Setting {
-  const ofOther = settings.some((setting) => referenceOf(setting) !== undefined);
+  const ofOther = settings.some((setting) => originalOf(setting) !== undefined);
   return (setting) => (ofOther && setting === FULL ? { ...FULL, promise: null } : setting);
 }
 

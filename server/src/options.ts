@@ -21,7 +21,9 @@ export const serverOptionsSchema = z.strictObject({
    */
   policies: z.array(z.string().min(1)).optional(),
   /** Float forms of 8-bit models: ONNX files, or folders with one. Each verifies the answers of policies that name it. */
-  references: z.array(z.string().min(1)).default([]),
+  originals: z.array(z.string().min(1)).default([]),
+  /** Its name in earlier versions. */
+  references: z.undefined({ error: 'it is called originals now' }).optional(),
   threads: z.int().min(1).max(1024).default(availableParallelism()),
   /** Target for the 99th percentile of the latency, in milliseconds: models run as deep as it allows. */
   targetP99: z.number().positive().optional(),

@@ -50,12 +50,12 @@ export class PromiseMonitor implements RunObserver {
     }
   }
 
-  /** Whether promises are about the answers of another network, which `runReference` runs. */
-  get hasReference(): boolean {
-    return this.#control?.hasReference === true;
+  /** Whether promises are about the answers of another network, which `runOriginal` runs. */
+  get hasOriginal(): boolean {
+    return this.#control?.hasOriginal === true;
   }
 
-  runReference(feeds: TensorMap): Promise<TensorMap> {
+  runOriginal(feeds: TensorMap): Promise<TensorMap> {
     return this.#control!.runFull(feeds);
   }
 

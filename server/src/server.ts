@@ -113,8 +113,8 @@ async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promi
   const { threads, capacity, maxItems, inputLimit, targetP99, targetQueue, shadow, log } = parsed;
   const { policies } = parsed;
   const settings = policies && (await settingsOf(policies));
-  const references = new Map<string, string>();
-  for (const path of parsed.references) references.set((await inspect(path)).sha256, path);
+  const originals = new Map<string, string>();
+  for (const path of parsed.originals) originals.set((await inspect(path)).sha256, path);
   const watchers: Watcher[] = [];
   const report = (model: ServedModel, change: SettingChange) => {
     metrics.settingChanged(model);
@@ -131,7 +131,7 @@ async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promi
   const repository = new ModelRepository(parsed.folders, async () => ({
     settings,
     inFull: policies?.includes('full') ?? false,
-    ...{ references, threads, shadow, onTrip },
+    ...{ originals, threads, shadow, onTrip },
   }));
   const inference = new Inference(repository, {
     ...{ capacity, threads, maxItems, inputLimit },

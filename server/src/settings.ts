@@ -3,7 +3,7 @@ import { loadPolicy, type SkipPolicy } from 'residual-skip';
 
 /** One depth at which a model can run. */
 export interface Setting {
-  /** `full`, `reference`, `model` (its own gates decide), or the limit that the policy promises, such as `0.01`. */
+  /** `full`, `original`, `model` (its own gates decide), or the limit that the policy promises, such as `0.01`. */
   readonly name: string;
   readonly policy: SkipPolicy | 'full' | 'model';
   /** The policy file that it is from; null for the others. */
@@ -20,7 +20,7 @@ export const FULL: Setting = {
 };
 
 /** The network whose answers the policy of an 8-bit model promises runs in place of the model, in full. */
-export const REFERENCE: Setting = { ...FULL, name: 'reference' };
+export const ORIGINAL: Setting = { ...FULL, name: 'original' };
 
 /** SHA-256 of the model that the setting is tied to; undefined if it fits any. */
 export function modelOf({ policy }: Setting): string | undefined {
@@ -28,7 +28,7 @@ export function modelOf({ policy }: Setting): string | undefined {
 }
 
 /** SHA-256 of another network whose answers the setting promises. */
-export function referenceOf({ policy }: Setting): string | undefined {
+export function originalOf({ policy }: Setting): string | undefined {
   return typeof policy === 'object' ? policy.reference?.sha256 : undefined;
 }
 

@@ -7,6 +7,7 @@ import { createServer, type RunningServer } from 'residual-skip-server';
 
 const MODEL = 'cifar10-resnet14-exits';
 const FOLDER = resolve('models', MODEL);
+const { promise } = JSON.parse(readFileSync(resolve(FOLDER, 'policy.json'), 'utf8'));
 
 type Call = (
   request: object,
@@ -57,6 +58,12 @@ test('health and metadata', async () => {
     name: MODEL,
     versions: ['1'],
     inputs: [{ name: 'input', datatype: 'FP32', shape: ['-1', '3', '32', '32'] }],
+    parameters: {
+      policy: { string_param: String(promise.limit) },
+      promise_limit: { double_param: promise.limit },
+      promise_confidence: { double_param: promise.confidence },
+      promise_metric: { string_param: promise.metric },
+    },
   });
 });
 

@@ -119,7 +119,7 @@ describe('a policy that promises the answers of another network', () => {
   graph.nodes('Neg', [graph.node('Flatten', [pooled])], {}, { outputs: ['logits'] });
   const other = modelBytes(graph.output('logits', ['batch', 3]));
   const named = { model: { sha256: sha256(own) }, reference: { sha256: sha256(other) } };
-  const start = (guards: object, references: boolean, log?: (entry: object) => void) => {
+  const start = (guards: object, originals: boolean, log?: (entry: object) => void) => {
     const folder = folderOf({
       'own/model.onnx': own,
       'other/model.onnx': other,
@@ -128,9 +128,16 @@ describe('a policy that promises the answers of another network', () => {
     return createServer({
       folders: [join(folder, 'own')],
       ...{ port: 0, grpcPort: null, policies: [join(folder, 'policy.json')], shadow: 1, log },
-      ...(references && { references: [join(folder, 'other')] }),
+      ...(originals && { originals: [join(folder, 'other')] }),
     });
   };
+
+  test('the option has another name than in earlier versions', async () => {
+    await expect(createServer({ folders: ['own'], references: ['other'] } as never)).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message: expect.stringContaining('references: it is called originals now'),
+    });
+  });
 
   test('guards verify with it', async () => {
     const running = await start({ guards: [{ labels: [0, 1, 2] }] }, true);
@@ -148,16 +155,16 @@ describe('a policy that promises the answers of another network', () => {
     expect(full.promise).toBeNull();
     expect([...full.outputs.logits!.data]).toEqual([0, 1, 2, 3, 4, 5]);
     while (log.length === 0) await infer();
-    expect(log).toMatchObject([{ event: 'trip' }, { event: 'setting', from: '0.01', to: 'reference' }]);
+    expect(log).toMatchObject([{ event: 'trip' }, { event: 'setting', from: '0.01', to: 'original' }]);
     const after = await infer();
-    expect(after).toMatchObject({ policy: 'reference', promise: { limit: 0 }, blocksSkipped: 0 });
+    expect(after).toMatchObject({ policy: 'original', promise: { limit: 0 }, blocksSkipped: 0 });
     expect([...after.outputs.logits!.data]).toEqual([-0, -1, -2, -3, -4, -5]);
     expect(await infer('full')).toMatchObject({ policy: 'full', promise: null });
     await expect(infer('0.01')).rejects.toMatchObject({ code: 'UNAVAILABLE' });
     const metrics = await (await fetch(`${running.url}/metrics`)).text();
     await running.close();
-    expect(metrics).toMatch(/setting_active\{.*setting="reference"\} 1\n/);
-    expect(metrics).toMatch(/items_total\{.*setting="reference"\} [1-9]/);
+    expect(metrics).toMatch(/setting_active\{.*setting="original"\} 1\n/);
+    expect(metrics).toMatch(/items_total\{.*setting="original"\} [1-9]/);
   });
 
   test('a worker of a queue needs it for guards', async () => {
@@ -167,8 +174,8 @@ describe('a policy that promises the answers of another network', () => {
       'other/model.onnx': other,
       'policy.json': JSON.stringify(promising(0.01, { ...named, ...guards })),
     });
-    const load = (reference?: string) =>
-      Answerer.load(join(folder, 'own'), { policy: join(folder, 'policy.json'), reference, threads: 1 });
+    const load = (original?: string) =>
+      Answerer.load(join(folder, 'own'), { policy: join(folder, 'policy.json'), original, threads: 1 });
     await expect(load()).rejects.toMatchObject({ code: 'INVALID_POLICY' });
     await (await load(join(folder, 'other'))).release();
   });

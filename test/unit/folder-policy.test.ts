@@ -73,7 +73,7 @@ describe('a session', () => {
       'guards of another network',
       { reference: { sha256: '1'.repeat(64) }, guards: [{ labels: [1] }] },
       'INVALID_POLICY',
-      /option reference/,
+      /option original/,
     ],
   ])('refuses a policy for %s: names both files and the way out', async (_, policy, code, why) => {
     const folder = folderWith(policy);

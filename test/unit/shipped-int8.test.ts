@@ -33,7 +33,7 @@ describe.each(SHIPPED)('%s', (name) => {
     const { model, reference, promise } = JSON.parse(readFileSync(policy, 'utf8'));
     expect([model.sha256, reference.sha256]).toEqual([sha256(int8), sha256(float)]);
     expect(promise.upperBound).toBeLessThanOrEqual(promise.limit);
-    await using session = await InferenceSession.create(int8, { policy, reference: float });
+    await using session = await InferenceSession.create(int8, { policy, original: float });
     expect(session.blocks.some(({ skippable }) => skippable)).toBe(true);
   });
 });

@@ -32,7 +32,7 @@ export interface Table {
   readonly program: Program;
   /** The same at the shape of each item; undefined where all have one. */
   readonly shaped?: readonly Program[] | undefined;
-  /** Of the reference, or of the network itself, with every block run. */
+  /** Of the original, or of the network itself, with every block run. */
   readonly answers: Int32Array;
   readonly exits: readonly ExitColumn[];
   /** The answers if no exit is taken: the network's, with its own gates if it has any. */
@@ -59,12 +59,12 @@ export async function tableOf(
   exits: readonly AnyExit[],
   items: readonly CalibrationItem[],
 ): Promise<Table> {
-  const { backend, programs: own, reference, progress } = task;
+  const { backend, programs: own, original, progress } = task;
   const table = emptyTable(task, exits, items);
   const grown = own.map((one) => attachReadOuts(one, exits).program);
   const { readOuts } = attachReadOuts(own.main, exits);
   const evaluator = new Evaluator(backend, grown);
-  const full = reference || hasGates(own.main) ? new Evaluator(backend, reference ?? own) : undefined;
+  const full = original || hasGates(own.main) ? new Evaluator(backend, original ?? own) : undefined;
   try {
     for (let from = 0; from < items.length; from += CHUNK) {
       const inputs = items.slice(from, from + CHUNK).map(({ input }) => input);
@@ -110,7 +110,7 @@ function fillRow(
   const fill = (to: Column, given: Float32Array, skipped: boolean) => {
     to.answers[i] = answerOf(given);
     // As in a session: an item that neither skipped a block nor took an exit has the network's own answer.
-    const checked = skipped || task.reference !== undefined;
+    const checked = skipped || task.original !== undefined;
     to.guarded[i] = Number(checked && isGuarded(given, meaning, task.guards));
     to.losses[i] = to.guarded[i] ? 0 : lossOf(task, meaning, table.items[i]!, given, full);
   };

@@ -81,16 +81,16 @@ export class Stopwatch {
 
   /**
    * @param network without exits
-   * @param reference runs instead where every block runs
+   * @param original runs instead where every block runs
    */
   constructor(
     private readonly backend: Backend,
     network: Program | Programs,
     private readonly guards: readonly ResolvedGuard[],
-    private readonly reference?: Programs,
+    private readonly original?: Programs,
   ) {
     this.#programs = Programs.of(network);
-    this.#full = new Runner(backend, reference ?? this.#programs, runAll);
+    this.#full = new Runner(backend, original ?? this.#programs, runAll);
   }
 
   /**
@@ -113,7 +113,7 @@ export class Stopwatch {
         full: (input: TensorData) => void this.#full.run(input),
         policy: (input: TensorData) => {
           const { scores, skipped } = setting.run(input);
-          if ((skipped || this.reference) && isGuarded(scores, meaning, this.guards)) this.#full.run(input);
+          if ((skipped || this.original) && isGuarded(scores, meaning, this.guards)) this.#full.run(input);
         },
       };
       const times = { full: [] as number[], policy: [] as number[] };

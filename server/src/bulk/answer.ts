@@ -11,7 +11,7 @@ const PASSING = new Set(['OUT_OF_MEMORY', 'INTERNAL', 'ABORTED']);
 interface LoadOptions {
   readonly policy?: string | undefined;
   readonly setting?: string;
-  readonly reference?: string | undefined;
+  readonly original?: string | undefined;
   readonly threads?: number;
 }
 
@@ -30,7 +30,7 @@ export class Answerer {
    */
   static async load(
     model: string,
-    { policy, setting: wanted, reference, threads }: LoadOptions,
+    { policy, setting: wanted, original, threads }: LoadOptions,
   ): Promise<Answerer> {
     const source = policy ?? (await locateModel(model))?.policy ?? 'model';
     const settings = source === 'full' ? [FULL] : await settingFrom(source);
@@ -44,7 +44,7 @@ export class Answerer {
     }
     // If it doesn't fit, the error about a folder's own policy names the files.
     const asked = (policy ?? wanted) === undefined ? undefined : setting.policy;
-    const classifier = await ImageClassifier.from(model, { policy: asked, reference, threads });
+    const classifier = await ImageClassifier.from(model, { policy: asked, original, threads });
     const binding = {
       model: classifier.session.model.sha256,
       setting: setting.name,

@@ -66,7 +66,7 @@ export interface WorkerOptions extends Omit<WorkOptions, 'concurrency'> {
   /** A setting of the policy file, by its limit; by default the file's own. */
   readonly setting?: string;
   /** The network that guards verify with: the float form of an 8-bit model; an ONNX file. */
-  readonly reference?: string;
+  readonly original?: string;
   readonly threads?: number;
   /** By default twice the threads: images are read and decoded while others run. */
   readonly concurrency?: number;

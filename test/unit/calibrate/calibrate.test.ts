@@ -143,6 +143,13 @@ test.each<[string, unknown, object, string, RegExp]>([
   ['a misspelt option', [], { confidnce: 0.9 }, 'INVALID_ARGUMENT', /unknown key 'confidnce'/],
   ['a setting that is no number', [], { settings: 1 }, 'INVALID_ARGUMENT', /options\.settings: .*at least 2/],
   ['an option that was removed', [], { budgetMs: 2 }, 'INVALID_ARGUMENT', /options\.budgetMs: .*give budget/],
+  [
+    'an old name',
+    [],
+    { reference: 'm.onnx' },
+    'INVALID_ARGUMENT',
+    /'reference'; it is called 'original' now/,
+  ],
   ['two limits', [], { limits: [0.1], maxDisagreement: 0.1 }, 'INVALID_ARGUMENT', /limits: .*one of the two/],
   ['a callback that is none', [], { onProgress: 1 }, 'INVALID_ARGUMENT', /onProgress: expected a function/],
   ['groups by folder of an iterable', [], { groupsFrom: 'folder' }, 'INVALID_ARGUMENT', /is for folders/],

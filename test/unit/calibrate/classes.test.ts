@@ -137,11 +137,11 @@ test.each<[string, Uint8Array, Files | undefined, CalibrateOptions, readonly obj
   await calibrated(model(network, config), options, data).toMatchObject(TOO_FEW);
 });
 
-test('a reference must end as the network does', async () => {
-  const reference = model(foreign({ end: 'Sigmoid' }));
-  await calibrated(model(foreign({ end: 'Softmax' })), { reference }).toMatchObject(
+test('an original must end as the network does', async () => {
+  const original = model(foreign({ end: 'Sigmoid' }));
+  await calibrated(model(foreign({ end: 'Softmax' })), { original }).toMatchObject(
     refusal(
-      /^reference: it takes .* to probabilities by a sigmoid \[1, 5\], but the model takes .* to probabilities/,
+      /^original: it takes .* to probabilities by a sigmoid \[1, 5\], but the model takes .* to probabilities/,
     ),
   );
 });

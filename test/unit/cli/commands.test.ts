@@ -445,6 +445,12 @@ describe('what goes wrong', () => {
       code: 2,
       err: expect.stringContaining('Did you mean --max-waiting?'),
     });
+    for (const old of [['--reference', 'float.onnx'], ['--reference=float.onnx']]) {
+      expect(await cli('run', gated, images, ...old)).toMatchObject({
+        code: 2,
+        err: expect.stringContaining('It is called --original now'),
+      });
+    }
   });
 
   test('help and version go to the output, and nothing at all shows the help', async () => {

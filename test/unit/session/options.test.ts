@@ -19,6 +19,7 @@ describe('session options', () => {
 
   it.each<[unknown, string]>([
     [{ polcy: 'full' }, "options: unknown key 'polcy'; did you mean 'policy'?"],
+    [{ reference: 'float.onnx' }, "options: unknown key 'reference'; it is called 'original' now"],
     [{ executionProviders: ['cpu', 'cuda'] }, "options.executionProviders.1: 'cuda' is not available"],
     [{ executionProviders: [{ name: 'webgpu' }] }, "'webgpu' is not available"],
     [

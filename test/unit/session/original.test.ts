@@ -19,8 +19,8 @@ function network(noise: number, input = 'x'): Uint8Array {
 }
 
 const MODEL = network(0.5);
-const REFERENCE = network(0);
-const SHA256 = createHash('sha256').update(REFERENCE).digest('hex');
+const ORIGINAL = network(0);
+const SHA256 = createHash('sha256').update(ORIGINAL).digest('hex');
 const FEEDS = { x: new Tensor('float32', randomFloats(ITEMS * FEATURES, 3), [ITEMS, FEATURES]) };
 const POLICY: SkipPolicy = {
   reference: { sha256: SHA256 },
@@ -36,24 +36,24 @@ async function rows(source: Uint8Array): Promise<number[][]> {
   return rowsOf((await session.run(FEEDS)).logits!);
 }
 
-test('guarded answers are those of the reference, other answers those of the model', async () => {
-  const [own, other] = await Promise.all([rows(MODEL), rows(REFERENCE)]);
+test('guarded answers are those of the original, other answers those of the model', async () => {
+  const [own, other] = await Promise.all([rows(MODEL), rows(ORIGINAL)]);
   const expected = own.map((row, i) => (best(row) <= 1 ? other[i]! : row));
   expect(expected.filter((row, i) => row === other[i] && best(row) !== best(own[i]!)).length).toBeGreaterThan(
     0,
   );
   expect(expected.filter((row, i) => row === own[i]).length).toBeGreaterThan(0);
-  await using session = await InferenceSession.create(MODEL, { reference: REFERENCE, policy: POLICY });
+  await using session = await InferenceSession.create(MODEL, { original: ORIGINAL, policy: POLICY });
   expect(rowsOf((await session.run(FEEDS)).logits!)).toEqual(expected);
   expect(rowsOf(session.runSync(FEEDS).logits!)).toEqual(expected);
 });
 
-test('a monitor compares every sampled answer with that of the reference', async () => {
-  const [own, other] = await Promise.all([rows(MODEL), rows(REFERENCE)]);
+test('a monitor compares every sampled answer with that of the original', async () => {
+  const [own, other] = await Promise.all([rows(MODEL), rows(ORIGINAL)]);
   const disagreements = own.filter((row, i) => best(row) !== best(other[i]!)).length;
   expect(disagreements).toBeGreaterThan(0);
   const monitor = watch({ shadow: 1, onTrip: 'warn', maxDisagreement: 0.99 });
-  await using session = await InferenceSession.create(MODEL, { reference: REFERENCE, observers: [monitor] });
+  await using session = await InferenceSession.create(MODEL, { original: ORIGINAL, observers: [monitor] });
   for (let i = 0; i < ITEMS; i++) {
     const part = FEEDS.x.data.slice(i * FEATURES, (i + 1) * FEATURES);
     await session.run({ x: new Tensor('float32', part, [1, FEATURES]) });
@@ -65,31 +65,31 @@ test('a monitor compares every sampled answer with that of the reference', async
 describe('what is refused', () => {
   const creating = (options: object) => InferenceSession.create(MODEL, options);
 
-  it('a policy with guards and a reference, in a session without one', async () => {
+  it('a policy with guards and an original, in a session without one', async () => {
     await expect(creating({ policy: POLICY })).rejects.toMatchObject({
       code: 'INVALID_POLICY',
       message: expect.stringContaining(SHA256),
     });
   });
 
-  it('a policy for another reference, also for a single run', async () => {
+  it('a policy for another original, also for a single run', async () => {
     const policy = { ...POLICY, reference: { sha256: '0'.repeat(64) } };
-    await expect(creating({ policy, reference: REFERENCE })).rejects.toMatchObject({
+    await expect(creating({ policy, original: ORIGINAL })).rejects.toMatchObject({
       code: 'POLICY_MISMATCH',
     });
-    await using session = await creating({ reference: REFERENCE });
+    await using session = await creating({ original: ORIGINAL });
     await expect(session.run(FEEDS, { policy })).rejects.toMatchObject({ code: 'POLICY_MISMATCH' });
   });
 
-  it('a reference with other inputs', async () => {
-    await expect(creating({ reference: network(0, 'y') })).rejects.toMatchObject({
+  it('an original with other inputs', async () => {
+    await expect(creating({ original: network(0, 'y') })).rejects.toMatchObject({
       code: 'INVALID_ARGUMENT',
-      message: expect.stringMatching(/^options\.reference: .*y: .*x: /),
+      message: expect.stringMatching(/^options\.original: .*y: .*x: /),
     });
   });
 
-  it('a reference that is no source of a model', async () => {
-    await expect(creating({ reference: 7 })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+  it('an original that is no source of a model', async () => {
+    await expect(creating({ original: 7 })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
   });
 
   it('but not a policy without guards: it only names what it promises', async () => {

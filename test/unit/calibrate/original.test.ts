@@ -11,7 +11,7 @@ import { runProgram } from '../../helpers/run-program.js';
 
 const CLASSES = 3;
 const SHA256 = '0'.repeat(64);
-const REFERENCE_SHA256 = '1'.repeat(64);
+const ORIGINAL_SHA256 = '1'.repeat(64);
 const backend = new ReferenceBackend();
 
 interface Form {
@@ -56,20 +56,20 @@ const ITEMS = Array.from({ length: 500 }, (_, i) => {
 });
 const answerOf = (scores: Float32Array) => scores.indexOf(Math.max(...scores));
 const options = { maxDisagreement: 0.1, seed: 2, settings: 12 };
-const reference = { program: program({}), sha256: REFERENCE_SHA256 };
+const original = { program: program({}), sha256: ORIGINAL_SHA256 };
 
-test('the promise counts the answers that differ from those of the reference, whatever exits are taken', async () => {
+test('the promise counts the answers that differ from those of the original, whatever exits are taken', async () => {
   const own = program({ noise: 0.05, exits: true });
   const { policy, certifiedOn, settings } = await calibrateItems(backend, own, SHA256, ITEMS, {
     ...options,
-    reference,
+    original,
   });
-  expect(policy).toMatchObject({ model: { sha256: SHA256 }, reference: { sha256: REFERENCE_SHA256 } });
+  expect(policy).toMatchObject({ model: { sha256: SHA256 }, reference: { sha256: ORIGINAL_SHA256 } });
   expect(settings[0]).toMatchObject({ multiplyAddsSkipped: 0, blocksSkipped: 0 });
   expect(settings[0]!.events).toBeGreaterThan(0);
   const grown = attachExits(own, decodeExits(policy.heads!));
   const changed = ITEMS.filter(({ sha256 }) => certifiedOn.includes(sha256)).filter(({ input }) => {
-    const [given, promised] = [grown, reference.program].map((each) =>
+    const [given, promised] = [grown, original.program].map((each) =>
       answerOf(runProgram(each, [input]).output),
     );
     return given !== promised;
@@ -80,10 +80,10 @@ test('the promise counts the answers that differ from those of the reference, wh
 
 test('a network with nothing to skip is certified as it is', async () => {
   const own = program({ noise: 0.05, blocks: 0 });
-  const plain = { program: program({ blocks: 0 }), sha256: REFERENCE_SHA256 };
+  const plain = { program: program({ blocks: 0 }), sha256: ORIGINAL_SHA256 };
   const { policy, settings, chosen } = await calibrateItems(backend, own, SHA256, ITEMS, {
     ...options,
-    reference: plain,
+    original: plain,
   });
   expect([settings.length, chosen]).toEqual([1, 0]);
   expect(policy.promise!.items).toBe(settings[0]!.items);
@@ -95,15 +95,15 @@ test('a network with nothing to skip is certified as it is', async () => {
 
 test('nothing is promised when the answers differ too often without any exit', async () => {
   const own = program({ noise: 1, exits: true });
-  await expect(calibrateItems(backend, own, SHA256, ITEMS, { ...options, reference })).rejects.toMatchObject({
+  await expect(calibrateItems(backend, own, SHA256, ITEMS, { ...options, original })).rejects.toMatchObject({
     code: 'INVALID_DATA',
-    message: expect.stringMatching(/^reference: without any exit, \d+ of \d+ answers already differ/),
+    message: expect.stringMatching(/^original: without any exit, \d+ of \d+ answers already differ/),
   });
 });
 
-test('a reference with other classes is refused', async () => {
-  const other = { program: program({ classes: 4 }), sha256: REFERENCE_SHA256 };
+test('an original with other classes is refused', async () => {
+  const other = { program: program({ classes: 4 }), sha256: ORIGINAL_SHA256 };
   await expect(
-    calibrateItems(backend, program({}), SHA256, ITEMS, { ...options, reference: other }),
-  ).rejects.toMatchObject({ code: 'INVALID_ARGUMENT', message: expect.stringMatching(/^reference: /) });
+    calibrateItems(backend, program({}), SHA256, ITEMS, { ...options, original: other }),
+  ).rejects.toMatchObject({ code: 'INVALID_ARGUMENT', message: expect.stringMatching(/^original: /) });
 });

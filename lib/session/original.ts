@@ -8,36 +8,36 @@ import { describeTensor } from '../tensor/tensor.js';
  * Checks that two models take the same inputs and give outputs of the same names.
  * @throws ResidualSkipError INVALID_ARGUMENT
  */
-export function checkSamePorts(model: Model, reference: Model): void {
+export function checkSamePorts(model: Model, original: Model): void {
   const ports = ({ inputs, outputs }: Model) => {
     const taken = inputs.map(({ name, dtype, shape }) => `${name}: ${describeTensor(dtype, shape)}`);
     return `${taken.join(', ')} to ${outputs.map(({ name, dtype }) => `${name}: ${dtype}`).join(', ')}`;
   };
-  const [own, other] = [model, reference].map(ports);
+  const [own, other] = [model, original].map(ports);
   if (own === other) return;
   throw new ResidualSkipError(
     'INVALID_ARGUMENT',
-    `options.reference: it goes from ${other}, but the model from ${own}; give the float network that the model was made from`,
+    `options.original: it goes from ${other}, but the model from ${own}; give the float network that the model was made from`,
   );
 }
 
 /**
- * Checks that a policy and the session mean the same reference.
- * @param sha256 of the session's reference, if it has one
- * @throws ResidualSkipError POLICY_MISMATCH for another reference, INVALID_POLICY when guards need one
+ * Checks that a policy and the session mean the same original.
+ * @param sha256 of the session's original, if it has one
+ * @throws ResidualSkipError POLICY_MISMATCH for another original, INVALID_POLICY when guards need one
  */
-export function checkReference({ reference, guards = [] }: SkipPolicy, sha256: string | undefined): void {
+export function checkOriginal({ reference, guards = [] }: SkipPolicy, sha256: string | undefined): void {
   if (!reference || reference.sha256 === sha256) return;
   if (sha256 !== undefined) {
     throw new ResidualSkipError(
       'POLICY_MISMATCH',
-      `policy: its promise is about the answers of the network with SHA-256 ${reference.sha256}, but options.reference has ` +
+      `policy: its promise is about the answers of the network with SHA-256 ${reference.sha256}, but options.original has ` +
         `${sha256}; use that network, or calibrate with this one`,
     );
   }
   if (guards.length === 0) return;
   throw new ResidualSkipError(
     'INVALID_POLICY',
-    `policy: its guards verify with the network with SHA-256 ${reference.sha256}; give that file as the option reference`,
+    `policy: its guards verify with the network with SHA-256 ${reference.sha256}; give that file as the option original`,
   );
 }
