@@ -23,6 +23,7 @@ const layers = [
   ['calibrate/order'],
   ['calibrate/report'],
   ['calibrate/(?:calibrate|checks|classes|data|policy|strategy|vectors)', 'quantize', 'audit', 'measure'],
+  ['speedup'],
   ['index'],
   ['cli'],
 ];

@@ -17,9 +17,12 @@ export function checkSkippable({ blocks }: Program): void {
   );
 }
 
-/** @throws ResidualSkipError UNSUPPORTED_MODEL when nothing can be skipped, or the output is not class scores */
-export function checkProgram(program: Program, original?: Program): void {
-  if (!original) checkSkippable(program);
+/**
+ * @param anyway answers can change even if no block can be skipped: there is an original, or a front
+ * @throws ResidualSkipError UNSUPPORTED_MODEL when nothing can be skipped, or the output is not class scores
+ */
+export function checkProgram(program: Program, anyway: boolean): void {
+  if (!anyway) checkSkippable(program);
   const { inputs, outputs, values } = program;
   const shape = outputs[0] && values[outputs[0].value]!.shape;
   if (inputs.length < 1 || outputs.length !== 1 || shape?.length !== 2) {

@@ -37,7 +37,7 @@ interface Ordering {
 export class ClassStrategy implements Strategy<ClassSetting, Measured> {
   readonly first: Part;
   /** The model's own exits, which were trained elsewhere; none where nothing can be skipped. Undefined where exits are fitted. */
-  readonly #own: readonly AnyExit[] | undefined;
+  #own: readonly AnyExit[] | undefined;
   #exits: readonly AnyExit[] = [];
   #table: Table | undefined;
   /** Of the items that certify; undefined for the network's answers. */
@@ -50,10 +50,11 @@ export class ClassStrategy implements Strategy<ClassSetting, Measured> {
   constructor(private readonly task: Task) {
     const { programs, original, options } = task;
     const program = programs.main;
-    checkProgram(program, original?.main);
+    checkProgram(program, original !== undefined || options.choice !== undefined);
     if (original) checkOriginal(program, original.main);
     const skips = program.blocks.some(({ skippable }) => skippable);
     this.#own = skips ? program.ownExits?.list.map(({ after }): AnyExit => ({ after })) : [];
+    if (options.choice) this.#own = undefined;
     if (this.#own && options.fit) checkOrdering(options);
     const [withFit, withoutFit] = this.#own ? (['certify', 'order'] as const) : (['order', 'fit'] as const);
     this.first = options.fit ? withFit : withoutFit;
@@ -67,8 +68,12 @@ export class ClassStrategy implements Strategy<ClassSetting, Measured> {
   }
 
   async order(split: Split): Promise<readonly ClassSetting[]> {
-    const { options, rules, original, progress } = this.task;
-    const { budget, fit } = options;
+    const { options, rules, progress } = this.task;
+    const { budget, fit, choice } = options;
+    if (choice) {
+      progress.total = this.#workOf([], split, undefined, false);
+      return this.#toTest(choice.exits, choice.settings);
+    }
     const fitter = this.#own ? undefined : new Fitter(this.task, split);
     const folds = fitter?.folds ?? [await this.#ownOrder(split)];
     // Exits that are hardly taken are left out, and the others fitted again. A budget has no limit to select them by.
@@ -87,12 +92,16 @@ export class ClassStrategy implements Strategy<ClassSetting, Measured> {
         ordering = await this.#orderingOf(await fitter.fit(useful), folds);
     }
     const { exits, order, settings } = ordering;
-    this.#exits = exits;
     const max = budget === undefined ? 2 * rules.at(-1)!.limit : 1;
-    const tested = settingsToTest(settings, order, max, budget);
+    return this.#toTest(exits, settingsToTest(settings, order, max, budget));
+  }
+
+  #toTest(exits: readonly AnyExit[], settings: readonly Thresholds[]): ClassSetting[] {
+    const { original, options } = this.task;
+    this.#exits = exits;
     // Another network's answers can change without any exit, too.
     const none = exits.map(() => NEVER);
-    return (original && budget === undefined ? [none, ...tested] : tested).map((thresholds) => ({
+    return (original && options.budget === undefined ? [none, ...settings] : settings).map((thresholds) => ({
       thresholds,
       exits: exitsOf(exits, thresholds),
       omitted: new Set<number>(),

@@ -10,8 +10,10 @@ import { loadModel } from '../model/load.js';
 import type { Program } from '../model/program/program.js';
 import type { Model } from '../model/read/model.js';
 import { bindFeeds } from '../session/feeds.js';
+import { joining, type LoadedFront } from '../session/fronts.js';
 import { isVectorMetric, type Metric } from '../skip/promise.js';
 import { Tensor, type TensorData } from '../tensor/tensor.js';
+import { atOnce } from '../util/slices.js';
 import type {
   CalibrateOptions,
   CalibrationItem,
@@ -94,10 +96,18 @@ async function openOriginal(path: string, opened: DataModel, typical: Tensor) {
   return { program: programsOf(model, opened, typical), sha256: model.sha256 };
 }
 
-/** The network at the shapes of the items: texts of each length have a program of their own. */
-export function programsOf(model: Model, opened: DataModel, typical: Tensor): Programs {
+/** The network, behind its fronts, at the shapes of the items: texts of each length have a program of their own. */
+export function programsOf(
+  model: Model,
+  opened: DataModel,
+  typical: Tensor,
+  fronts: readonly LoadedFront[] = [],
+): Programs {
   const series = new LengthSeries(model);
-  const compiled = (tensor: Tensor) => series.program(bindFeeds(model, opened.feeds(tensor)).binding);
+  const compiled = (tensor: Tensor) => {
+    const { binding } = bindFeeds(model, opened.feeds(tensor));
+    return atOnce(joining(series.program(binding), fronts, binding));
+  };
   const main = compiled(typical);
   if (opened.what === 'image') return new Programs(main);
   return new Programs(main, {

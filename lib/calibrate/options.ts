@@ -7,6 +7,8 @@ import type { DataOptions } from '../classify/images.js';
 import type { WorkOptions } from '../classify/work.js';
 import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program/program.js';
+import type { AnyExit } from '../skip/attach.js';
+import type { FrontSpec } from '../skip/fronts.js';
 import { guardSchema } from '../skip/guards.js';
 import { CLASS_METRICS, type Metric, metricSchema, VECTOR_METRICS } from '../skip/promise.js';
 import type { TensorData } from '../tensor/tensor.js';
@@ -28,7 +30,7 @@ export const flags = z.registry<Flag>();
 const METRICS = [...CLASS_METRICS, ...VECTOR_METRICS, 'recall@k'].join(', ');
 const DEFAULT_LIMIT = 0.01;
 
-function flagged<T extends z.ZodType>(
+export function flagged<T extends z.ZodType>(
   schema: T,
   flag: string,
   description: string,
@@ -39,7 +41,7 @@ function flagged<T extends z.ZodType>(
   return schema;
 }
 
-const number = (text: string) => (text.trim() === '' ? Number.NaN : Number(text));
+export const number = (text: string) => (text.trim() === '' ? Number.NaN : Number(text));
 const fraction = z.number().refine((value) => value > 0 && value < 1, {
   error: ({ input }) => `expected a number between 0 and 1, received ${input}`,
 });
@@ -213,6 +215,15 @@ export interface CalibrationItem {
   readonly groups?: readonly string[];
 }
 
+/** Exits and their settings that were chosen without the items that certify, so that these only have to be tested. */
+export interface Choice {
+  readonly fronts: readonly FrontSpec[];
+  /** Those of the fronts, then others, in the order in which an item comes to them. */
+  readonly exits: readonly AnyExit[];
+  /** From careful to bold: a threshold for each exit. */
+  readonly settings: readonly (readonly number[])[];
+}
+
 /** The vector of an item, from what its run gave. */
 export type VectorOf = (outcome: Outcome, input: TensorData) => Float32Array;
 
@@ -223,6 +234,8 @@ export interface CalibrationOptions extends Readonly<z.input<z.ZodObject<typeof 
   readonly labels?: readonly string[] | undefined;
   /** As in CalibrateOptions; of a model with exits of its own, at most 2,000 of them order the settings. */
   readonly fit?: FitImages | undefined;
+  /** Instead of exits that are fitted, and settings that are ordered, here. */
+  readonly choice?: Choice | undefined;
   /** For metrics of vectors; all elements of the first output when left out. */
   readonly vectorOf?: VectorOf | undefined;
   /** Called with the items done and the total, over all passes over the data. */

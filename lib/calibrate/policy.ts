@@ -22,8 +22,10 @@ export function policyOf(
   chosen: MeasuredSetting | undefined,
   promise: Promised,
 ): SkipPolicy {
-  const { original, guards, labels } = options;
+  const { original, guards, labels, choice } = options;
   const { exits, omitted = new Set<number>() } = chosen?.setting ?? {};
+  const asked = new Set(exits?.map(({ after }) => after));
+  const fronts = choice?.fronts.filter(({ name }) => asked.has(name)) ?? [];
   return {
     version: 1,
     model: { sha256 },
@@ -31,6 +33,7 @@ export function policyOf(
     blocks: skipping(program.blocks, omitted),
     // Where nothing is certified, gates of the model must not decide either.
     ...(!chosen && { default: 'run' }),
+    ...(fronts.length > 0 && { fronts }),
     // Without this, a policy would keep the model's own exits, which nothing has certified.
     ...((exits || program.ownExits) && { heads: encodeExits(exits ?? []) }),
     ...(guards && { guards: [...guards] }),

@@ -79,7 +79,8 @@ export class ImageClassifier {
     readonly session: InferenceSession,
     /** False if the preprocessing is a guess, because no configuration describes it. */
     readonly preprocessorKnown: boolean,
-    private readonly preprocessor: Preprocessor,
+    /** How pixels are prepared. */
+    readonly preprocessor: Preprocessor,
     private readonly input: string,
     /** Name of the output that holds the scores. */
     readonly output: string,

@@ -65,7 +65,7 @@ export function addCalibrateCommand(program: Command, io: Io): void {
 }
 
 /** The command's form of an option of the schema. */
-function optionOf(name: string, schema: z.ZodType, { flag, description, read, hidden }: Flag): Option {
+export function optionOf(name: string, schema: z.ZodType, { flag, description, read, hidden }: Flag): Option {
   const option = new Option(flag, description).hideHelp(hidden);
   option.argParser((text) => {
     const { error, data } = schema.safeParse(read(text), { error: expectation });

@@ -15,6 +15,7 @@ import { addRecordCommand } from './record.js';
 import { addReplayCommand } from './replay.js';
 import { addRunCommand } from './run.js';
 import { addServeCommand } from './serve.js';
+import { addSpeedupCommand } from './speedup.js';
 import { addWorkCommand } from './work.js';
 
 const COMMANDS = [
@@ -26,6 +27,7 @@ const COMMANDS = [
   addRecordCommand,
   addReplayCommand,
   addAuditCommand,
+  addSpeedupCommand,
   addCalibrateCommand,
   addQuantizeCommand,
   addServeCommand,

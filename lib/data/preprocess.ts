@@ -75,6 +75,7 @@ export class Preprocessor {
   /** For every output channel, the prepared value of each of the 256 pixel values. */
   readonly #tables: readonly Float32Array[];
   readonly #flip: boolean;
+  readonly #normalisation: { readonly scale: readonly number[]; readonly offset: readonly number[] };
 
   /**
    * @param source the file that `config` is from, for messages
@@ -95,7 +96,11 @@ export class Preprocessor {
     }
     this.#kernel = kernel;
     this.#flip = config.do_flip_channel_order ?? false;
-    this.#tables = this.#pixelTables(config);
+    const { factor, mean, std } = this.#normalising(config);
+    this.#normalisation = { scale: std.map((s) => factor / s), offset: mean.map((m, c) => -m / std[c]!) };
+    this.#tables = mean.map((m, c) =>
+      Float32Array.from({ length: 256 }, (_, pixel) => (pixel * factor - m) / std[c]!),
+    );
   }
 
   /** The size of every prepared image; undefined if it depends on the image. */
@@ -132,6 +137,16 @@ export class Preprocessor {
     return { data, shape: [1, channels, height, width] };
   }
 
+  /** Of each channel, by pixel value (0 to 255): what it is multiplied by, and what is added then. */
+  get normalisation(): { readonly scale: readonly number[]; readonly offset: readonly number[] } {
+    return this.#normalisation;
+  }
+
+  /** Whether the order of the channels is turned round. */
+  get flips(): boolean {
+    return this.#flip;
+  }
+
   #invalid(why: string): ResidualSkipError {
     return new ResidualSkipError('INVALID_DATA', `${this.#source}: ${why}`);
   }
@@ -166,15 +181,13 @@ export class Preprocessor {
     return { resize: square(size!), crop };
   }
 
-  #pixelTables(config: PreprocessorConfig): Float32Array[] {
-    const scale = (config.do_rescale ?? true) ? (config.rescale_factor ?? 1 / 255) : 1;
+  #normalising(config: PreprocessorConfig) {
+    const factor = (config.do_rescale ?? true) ? (config.rescale_factor ?? 1 / 255) : 1;
     const normalizes = config.do_normalize ?? (config.image_mean !== undefined && config.image_mean !== null);
     const mean = this.#channelValues('image_mean', normalizes ? config.image_mean : 0);
     const std = this.#channelValues('image_std', normalizes ? config.image_std : 1);
     if (std.includes(0)) throw this.#invalid('image_std has a zero');
-    return mean.map((m, c) =>
-      Float32Array.from({ length: 256 }, (_, pixel) => (pixel * scale - m) / std[c]!),
-    );
+    return { factor, mean, std };
   }
 
   #channelValues(field: string, value: number | readonly number[] | null | undefined): readonly number[] {

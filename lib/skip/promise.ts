@@ -104,7 +104,11 @@ export type Promised = z.infer<typeof promiseSchema>;
 export type Tested = Pick<Promised, keyof typeof testedShape>;
 export type TestedGroup = z.infer<typeof groupSchema>;
 
-const milliseconds = z.strictObject({ p50: z.number().positive(), mean: z.number().positive() });
+const milliseconds = z.strictObject({
+  p50: z.number().positive(),
+  mean: z.number().positive(),
+  p95: z.number().positive().optional(),
+});
 
 export const latencySchema = z
   .strictObject({

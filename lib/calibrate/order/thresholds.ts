@@ -7,15 +7,17 @@ import { NEVER } from './table.js';
 
 /** An exit with its scores on some rows. */
 export interface ExitScores {
-  /** Fraction of the network's multiply-adds that taking it saves. */
+  /** Fraction of the network's multiply-adds, or of its time, that is behind it. */
   readonly saving: number;
+  /** In the same unit, what each row that comes to it spends on evaluating it. */
+  readonly cost?: number;
   /** For each row: its confidence. */
   readonly scores: ArrayLike<number>;
   /** For each row: the probability that the exit changes the answer, estimated from its confidence. */
   readonly risks: ArrayLike<number>;
 }
 
-/** Fraction of a small network's time that evaluating a head takes, for each row that reaches it. */
+/** Fraction of a small network's time that evaluating a head takes, where it isn't measured. */
 const HEAD_COST = 0.004;
 /** Most rounds of setting the exits one after another; they converge long before. */
 const MAX_SWEEPS = 8;
@@ -52,11 +54,12 @@ export class ThresholdSearch {
   #best(e: number, penalty: number, thresholds: readonly number[]): number {
     const { scores } = this.exits[e]!;
     const rows = this.#ranked[e]!.filter((row) => this.#takenBy(row, 0, e, thresholds) < 0);
-    let worth = -HEAD_COST * rows.length;
+    let worth = -(this.exits[e]!.cost ?? HEAD_COST) * rows.length;
     let [best, threshold] = [0, NEVER];
     for (const [rank, row] of rows.entries()) {
       const later = this.#takenBy(row, e + 1, this.exits.length, thresholds);
       worth += this.#worthOf(e, row, penalty) - (later < 0 ? 0 : this.#worthOf(later, row, penalty));
+      worth += this.#costBetween(e, later < 0 ? this.exits.length - 1 : later, thresholds);
       // Rows with the same score leave together.
       if (scores[rows[rank + 1] ?? -1] === scores[row] || worth <= best) continue;
       [best, threshold] = [worth, scores[row]!];
@@ -67,6 +70,13 @@ export class ThresholdSearch {
   #worthOf(e: number, row: number, penalty: number): number {
     const { saving, risks } = this.exits[e]!;
     return saving - penalty * risks[row]!;
+  }
+
+  /** Measured costs of the exits in use behind `e`, up to `last`, which a row that leaves at `e` doesn't spend. */
+  #costBetween(e: number, last: number, thresholds: readonly number[]): number {
+    let sum = 0;
+    for (let i = e + 1; i <= last; i++) if (thresholds[i]! < NEVER) sum += this.exits[i]!.cost ?? 0;
+    return sum;
   }
 
   /** The first of the exits [from, end) that takes a row; -1 when none does. */

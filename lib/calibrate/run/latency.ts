@@ -1,7 +1,7 @@
 /** The time that a setting saves on this machine: the full network and the setting alternate on the same items. */
 import type { Backend, CompiledProgram, RunRequest } from '../../backends/backend.js';
 import type { Program } from '../../model/program/program.js';
-import { mean, median } from '../../numeric/statistics.js';
+import { mean, median, quantile } from '../../numeric/statistics.js';
 import { attachExits, type ExitSpec } from '../../skip/attach.js';
 import { decisionsFor } from '../../skip/compiled-policy.js';
 import { isGuarded, type ResolvedGuard } from '../../skip/guards.js';
@@ -150,7 +150,11 @@ function timed(run: () => void): number {
 }
 
 function latencyOf(times: Readonly<Record<'full' | 'policy', number[]>>, { isa, threads }: Backend): Latency {
-  const of = (sample: readonly number[]) => ({ p50: median(sample), mean: mean(sample) });
+  const of = (sample: readonly number[]) => ({
+    p50: median(sample),
+    mean: mean(sample),
+    p95: quantile(sample, 0.95),
+  });
   return { items: times.full.length, isa, threads, fullMs: of(times.full), policyMs: of(times.policy) };
 }
 

@@ -1,0 +1,128 @@
+import type { Command } from 'commander';
+import { flags } from '../calibrate/options.js';
+import { renderCalibration } from '../calibrate/report/report.js';
+import { wordPromise } from '../calibrate/report/wording.js';
+import { forgetState } from '../calibrate/run/resume.js';
+import { findModel } from '../data/model-files.js';
+import { loadVega } from '../report/charts.js';
+import { checkFolder, writeLadder } from '../speedup/folder.js';
+import { type SpeedupOptions, speedupShape } from '../speedup/options.js';
+import { type Speedup, speedup, type Tried } from '../speedup/speedup.js';
+import { optionOf } from './calibrate.js';
+import { checkWritable, writeResult } from './files.js';
+import { type Io, paint, watchWork } from './io.js';
+import { addBackendOptions, addLimitOptions, taskOption } from './options.js';
+import { type Column, formatTable, milliseconds, percent, plural } from './table.js';
+
+interface CommandOptions extends Omit<SpeedupOptions, 'labels'> {
+  readonly data: string;
+  /** True for the labels of the data set itself; otherwise a file with the label of each image by name. */
+  readonly labels?: true | string;
+  readonly output: string;
+  readonly report?: string;
+  readonly json?: boolean;
+  readonly backend?: 'native' | 'reference';
+}
+
+export function addSpeedupCommand(program: Command, io: Io): void {
+  const command = program
+    .command('speedup')
+    .description(
+      'make a network faster on this machine: 8 bits, exits, lower resolutions, fronts; with one certified limit',
+    )
+    .argument('<model>', 'ONNX file, or a folder with one')
+    .requiredOption(
+      '--data <path>',
+      'images without labels, of which a part chooses and the rest certifies; or a file of texts',
+    )
+    .requiredOption('-o, --output <dir>', 'folder to write: the networks and their policy');
+  for (const [name, schema] of Object.entries(speedupShape)) {
+    const flag = flags.get(schema);
+    if (!flag) continue;
+    // Commander collects the values of a list, and turns --no-int8 into int8.
+    if (name === 'front' || name === 'int8') command.option(flag.flag, flag.description);
+    else command.addOption(optionOf(name, schema, flag));
+  }
+  command
+    .addOption(taskOption())
+    .option('--labels [file]', 'the data is labelled: by its folders, or by a CSV or JSON file')
+    .option('--report <file>', 'HTML page to write that shows what was tested and chosen');
+  addLimitOptions(addBackendOptions(command)).action((model: string, options: CommandOptions) =>
+    run(model, options, io),
+  );
+}
+
+async function run(path: string, options: CommandOptions, io: Io): Promise<void> {
+  const { output, data, labels, report, json, backend: _, ...asked } = options;
+  await checkFolder(output);
+  if (report !== undefined) await checkWritable(report);
+  if (report !== undefined) await loadVega();
+  const work = watchWork(io, json !== true);
+  const state = options.state ?? `${output}.state`;
+  const result = await speedup(path, data, {
+    ...asked,
+    ...work.options,
+    state,
+    metric: options.metric ?? (labels === undefined ? undefined : 'accuracy'),
+    labelsFrom: labels === true ? 'data' : labels,
+  }).finally(work.stop);
+  if (result.calibration) {
+    await writeLadder(result, path, output);
+    const { name } = await findModel(path);
+    if (report !== undefined)
+      await writeResult(report, await renderCalibration(result.calibration, { model: name }));
+  }
+  if (options.state === undefined) await forgetState(state);
+  io.out(json ? `${JSON.stringify(summary(result, output), null, 2)}\n` : draw(result, output, io));
+}
+
+function summary({ calibration, tried, minutes }: Speedup, folder: string) {
+  const { promise, expected, fronts = [] } = calibration?.policy ?? {};
+  const exits = calibration?.settings[calibration.chosen]?.exits ?? {};
+  return { folder: calibration && folder, promise, expected, fronts, exits, tried, minutes };
+}
+
+const COLUMNS: readonly Column[] = [
+  { title: 'tried' },
+  { title: 'exits', align: 'right' },
+  { title: 'changed', align: 'right' },
+  { title: 'mean time', align: 'right' },
+  { title: 'p95', align: 'right' },
+  { title: 'measured', align: 'right' },
+];
+const SHOWN = 10;
+
+function draw({ calibration, tried, minutes }: Speedup, output: string, io: Io): string {
+  const row = ({ rungs, exits, risk, mean, p95, measured }: Tried) => [
+    rungs.join(' > '),
+    String(exits),
+    percent(risk, 2),
+    percent(mean, 0),
+    percent(p95, 0),
+    measured === undefined ? '' : percent(measured, 0),
+  ];
+  const table = tried.length === 0 ? '' : `${formatTable(io, COLUMNS, tried.slice(0, SHOWN).map(row))}\n`;
+  return `${table}${paint(io, 'bold', verdict(calibration))}\n${calibration ? closing(calibration, output) : ''}${minutes.toFixed(1)} minutes\n`;
+}
+
+function verdict(calibration: Speedup['calibration']): string {
+  if (!calibration) return 'Nothing pays: no ladder is faster than the network within the limit.';
+  const { promise, expected } = calibration.policy;
+  const { latency } = expected!;
+  if (!latency)
+    return `No setting keeps the limit of ${percent(promise!.limit, 2)}: the policy skips nothing.`;
+  const { fullMs, policyMs } = latency;
+  const both = (ms: { mean: number; p50: number; p95?: number | undefined }) =>
+    `mean ${milliseconds(ms.mean)} ms, median ${milliseconds(ms.p50)}, p95 ${milliseconds(ms.p95 ?? ms.mean)}`;
+  return (
+    `Certified on ${plural(promise!.items, 'item')}: ${wordPromise(promise!)}.\n` +
+    `${both(policyMs)}; in full and float ${both(fullMs)}: ${percent(1 - policyMs.mean / fullMs.mean)} of the mean saved.`
+  );
+}
+
+function closing({ policy, settings, chosen }: NonNullable<Speedup['calibration']>, output: string): string {
+  const left = Object.entries(settings[chosen]?.exits ?? {});
+  const shares = left.map(([name, share]) => `${name} ${percent(share, 0)}`).join(', ');
+  const rungs = policy.fronts?.map(({ name }) => name).join(', ');
+  return `${rungs ? `fronts: ${rungs}\n` : ''}${shares ? `answered by: ${shares}\n` : ''}folder: ${output}\n`;
+}

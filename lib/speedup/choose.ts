@@ -1,0 +1,95 @@
+/** Which of the possible ladders is fastest at the risk that can be certified. */
+
+import { rulesOf } from '../calibrate/certify/certify.js';
+import { binomialPValue } from '../calibrate/certify/p-values.js';
+import type { Thresholds } from '../calibrate/order/measure.js';
+import { settingsOf } from '../calibrate/order/settings.js';
+import { NEVER } from '../calibrate/order/table.js';
+import { isCounted } from '../skip/promise.js';
+import type { Pool } from './pool.js';
+
+export type Goal = 'mean' | 'p95';
+
+/** Some of a pool's exits with the order of their settings. */
+export interface Ladder {
+  readonly pool: Pool;
+  /** From careful to bold. */
+  readonly settings: readonly Thresholds[];
+  /** Of the boldest setting that may be certified; the others of `settings` are tested on the way. */
+  readonly boldest: number;
+  /** Of that setting, on the items that order: mean loss, and times as fractions of the full network's mean. */
+  readonly risk: number;
+  readonly mean: number;
+  readonly p95: number;
+}
+
+/** Penalties that are searched for each ladder. */
+const PENALTIES = 24;
+/** Least time that a setting saves beyond the one before it to be worth a test. */
+const MIN_GAIN = 0.005;
+/** Most fronts of a ladder: each has to be asked before the next. */
+const MOST_FRONTS = 3;
+/** Where no number of events is certified, but a mean: part of the limit that a setting may use. */
+const USABLE = 0.85;
+
+/**
+ * The largest mean loss that so many items certify; negative if none does.
+ * @param items those that certify
+ */
+export function certifiable({ task }: Pool, items: number): number {
+  const [{ metric, limit, delta }] = rulesOf(task.options);
+  if (!isCounted(metric)) return USABLE * limit;
+  let events = -1;
+  while (binomialPValue(events + 1, items, limit) <= delta) events++;
+  return events / items;
+}
+
+/** All ladders that can be made of a pool: any of its fronts, cheapest first, with and without the exits behind them. */
+export function laddersOf(pool: Pool, risk: number): Ladder[] {
+  const { cost } = pool.times;
+  const exits = pool.exits.map((_, e) => e).slice(pool.fronts);
+  const fronts = [...Array(pool.fronts).keys()].sort((a, b) => cost[a]! - cost[b]!);
+  const sets = subsets(fronts, MOST_FRONTS);
+  const columns = sets.flatMap((set) => (exits.length > 0 ? [set, [...set, ...exits]] : [set]));
+  return columns
+    .filter((set) => set.length > 0)
+    .map((set) => ladderOf(pool.only(set), risk))
+    .filter((ladder) => ladder !== undefined);
+}
+
+/** Of a pool with all its exits; undefined if no setting saves time within the risk. */
+export function ladderOf(pool: Pool, risk: number): Ladder | undefined {
+  const [{ limit }] = rulesOf(pool.task.options);
+  const settings: Thresholds[] = [];
+  let best: Omit<Ladder, 'pool' | 'settings'> | undefined;
+  let before = Number.POSITIVE_INFINITY;
+  for (const setting of settingsOf(pool.scores(), PENALTIES)) {
+    const { p95, ...predicted } = pool.predict(setting);
+    if (predicted.risk > 2 * limit) break;
+    if (predicted.mean > before - MIN_GAIN) continue;
+    before = predicted.mean;
+    settings.push(setting);
+    if (predicted.risk <= risk) best = { ...predicted, p95, boldest: settings.length - 1 };
+  }
+  // An 8-bit network may be faster without any exit.
+  const none = pool.exits.map(() => NEVER);
+  const plain = pool.predict(none);
+  if (pool.task.original && plain.risk <= risk && plain.mean <= (best?.mean ?? 1)) {
+    return { pool, settings: [], boldest: -1, ...plain };
+  }
+  return best && best.mean < 1 ? { pool, settings, ...best } : undefined;
+}
+
+/** The fastest first. */
+export function ranked(ladders: readonly Ladder[], goal: Goal): Ladder[] {
+  return [...ladders].sort((a, b) => a[goal] - b[goal] || a.mean - b.mean);
+}
+
+/** The subsets of up to `most` elements, each in the order given; the empty one is first. */
+function subsets(elements: readonly number[], most: number): number[][] {
+  const sets: number[][] = [[]];
+  for (const element of elements) {
+    for (const set of [...sets]) if (set.length < most) sets.push([...set, element]);
+  }
+  return sets;
+}

@@ -1,0 +1,207 @@
+/** The networks that a ladder can be made of: the user's own in float and in 8 bits, at lower resolutions, and given fronts. */
+import { readFile } from 'node:fs/promises';
+import { basename, extname } from 'node:path';
+import type { DataModel } from '../classify/data-model.js';
+import { ImageClassifier } from '../classify/image-classifier.js';
+import type { Images } from '../classify/images.js';
+import type { Work } from '../classify/work.js';
+import { findModel } from '../data/model-files.js';
+import { ResidualSkipError } from '../errors.js';
+import { loadModel } from '../model/load.js';
+import type { Model } from '../model/read/model.js';
+import { quantize } from '../quantize/quantize.js';
+import { LoadedFront } from '../session/fronts.js';
+import type { FrontSpec } from '../skip/fronts.js';
+
+/** A network and its file. */
+export interface Network {
+  /** Without an extension; unique among the networks of a ladder. */
+  readonly name: string;
+  readonly model: Model;
+  /** The ONNX file. */
+  bytes(): Promise<Uint8Array>;
+  readonly precision: 'float' | 'int8';
+}
+
+/** A network that can be put before another. */
+export interface Candidate {
+  readonly network: Network;
+  readonly spec: FrontSpec;
+}
+
+/** Images for `quantize`, and where they may come from: not from the items that certify. */
+export type ImagesFor = (classifier: ImageClassifier) => Images;
+
+export async function floatNetwork(file: string): Promise<Network> {
+  return { name: 'model', model: await loadModel(file), bytes: () => readFile(file), precision: 'float' };
+}
+
+/** The network in 8 bits; undefined, with a note, where it can't be made. */
+export async function int8Network(
+  name: string,
+  file: string,
+  images: ImagesFor,
+  engine: { readonly threads?: number | undefined },
+  work: Work,
+): Promise<Network | undefined> {
+  const classifier = await ImageClassifier.from(file, { policy: 'full', ...engine });
+  try {
+    const { model: bytes } = await quantize(file, images(classifier), {
+      ...engine,
+      onProgress: ({ done, total }) => work.report('calibrating', done, total),
+      onNote: () => {},
+    });
+    return {
+      name: `${name}-int8`,
+      model: await loadModel(bytes),
+      bytes: async () => bytes,
+      precision: 'int8',
+    };
+  } catch (error) {
+    if (!(error instanceof ResidualSkipError) || error.code === 'ABORTED') throw error;
+    work.note(`${name}: there is no 8-bit form of it (${error.message})`);
+    return undefined;
+  } finally {
+    await classifier.release();
+  }
+}
+
+/** Sides of lower resolutions, as fractions, rounded to whole strides of 8 pixels. */
+const SHRUNK = [5 / 7, 1 / 2];
+const STRIDE = 8;
+const MIN_SIDE = 16;
+
+/** The network itself at lower resolutions: for images of a fixed size. */
+export function lowerResolutions({ model, name, precision, bytes }: Network): Candidate[] {
+  const [input, another] = model.inputs;
+  const [, , height, width] = input?.shape ?? [];
+  if (another || typeof height !== 'number' || typeof width !== 'number') return [];
+  return SHRUNK.map((share) => [height, width].map((side) => Math.round((share * side) / STRIDE) * STRIDE))
+    .filter((size) => size.every((side) => side >= MIN_SIDE))
+    .map((size) => ({
+      network: { name, model, precision, bytes },
+      spec: specOf(`${name}-${size.join('x')}`, name, model, { size: size as [number, number] }),
+    }));
+}
+
+export function specOf(
+  name: string,
+  file: string,
+  { sha256 }: Model,
+  more: Partial<FrontSpec> = {},
+): FrontSpec {
+  return { name, file: `${file}.onnx`, sha256, ...more };
+}
+
+/** A network that the user gives: at its own size, with its own normalisation, its classes mapped by label. */
+export class GivenFront {
+  private constructor(
+    readonly network: Network,
+    readonly file: string,
+    private readonly more: Partial<FrontSpec>,
+  ) {}
+
+  /**
+   * @param path its ONNX file, or its folder
+   * @throws ResidualSkipError INVALID_ARGUMENT for a network of other inputs or classes, and what loading it throws
+   */
+  static async open(path: string, opened: DataModel): Promise<GivenFront> {
+    const { model: file, name: given } = await findModel(path);
+    const name = basename(given, extname(given));
+    const model = await loadModel(file);
+    const network: Network = { name, model, bytes: () => readFile(file), precision: 'float' };
+    if (!opened.images) return new GivenFront(network, file, {});
+    const front = await ImageClassifier.from(file, { policy: 'full', backend: 'reference' });
+    try {
+      return new GivenFront(network, file, {
+        ...readingOf(path, front, opened.images, model),
+        ...classesOf(path, front, opened),
+      });
+    } finally {
+      await front.release();
+    }
+  }
+
+  /** @param network this one, or its 8-bit form */
+  candidate(network = this.network): Candidate {
+    return { network, spec: specOf(network.name, network.name, network.model, this.more) };
+  }
+}
+
+function unfit(path: string, problem: string, way: string): ResidualSkipError {
+  return new ResidualSkipError('INVALID_ARGUMENT', `front ${path}: ${problem}; ${way}`);
+}
+
+/** How the front reads what is prepared for the network. */
+function readingOf(
+  path: string,
+  front: ImageClassifier,
+  own: ImageClassifier,
+  { inputs }: Model,
+): Partial<FrontSpec> {
+  if (front.preprocessor.flips !== own.preprocessor.flips) {
+    throw unfit(path, 'it reads the colours in another order than the model', 'give one of the same order');
+  }
+  const [, channels, height, width] = inputs[0]!.shape;
+  const [, wanted, h, w] = own.session.inputMetadata[0]!.shape;
+  if (channels !== wanted)
+    throw unfit(path, `it reads ${channels} channels, and the model ${wanted}`, 'give another');
+  const [to, from] = [front.preprocessor.normalisation, own.preprocessor.normalisation];
+  const known = front.preprocessorKnown && own.preprocessorKnown;
+  const scale = to.scale.map((factor, c) => factor / from.scale[c]!);
+  const offset = to.offset.map((shift, c) => shift - from.offset[c]! * scale[c]!);
+  const fixed = typeof height === 'number' && typeof width === 'number' && (height !== h || width !== w);
+  const near = (list: readonly number[], value: number) => list.every((one) => Math.abs(one - value) < 1e-6);
+  return {
+    ...(fixed && { size: [height, width] }),
+    ...(known && !near(scale, 1) && { scale }),
+    ...(known && !near(offset, 0) && { offset }),
+  };
+}
+
+/** For each class of the front the network's, where they differ. */
+function classesOf(path: string, front: ImageClassifier, own: DataModel): Partial<FrontSpec> {
+  const labels = own.labels!;
+  const named = front.labelsKnown && own.labelsKnown;
+  if (!named) {
+    if (front.labels.length === labels.length) return {};
+    throw unfit(
+      path,
+      `it has ${front.labels.length} classes, the model ${labels.length}, and config.json doesn't name both`,
+      'give networks whose classes have names (id2label), or the same number of classes',
+    );
+  }
+  const classes = front.labels.map((label) => {
+    const index = labels.indexOf(label);
+    return index < 0 ? null : index;
+  });
+  if (classes.every((to) => to === null)) {
+    throw unfit(
+      path,
+      `none of its labels (${front.labels.slice(0, 3).join(', ')}, …) is one of the model's`,
+      'give a network with the classes of the model',
+    );
+  }
+  return classes.every((to, from) => to === from) && classes.length === labels.length ? {} : { classes };
+}
+
+/** The candidates that can be compiled before a network; the others are noted. */
+export async function joinable(
+  candidates: readonly Candidate[],
+  network: Network,
+  fits: (front: LoadedFront) => void,
+  work: Work,
+): Promise<{ readonly candidate: Candidate; readonly front: LoadedFront }[]> {
+  const found: { readonly candidate: Candidate; readonly front: LoadedFront }[] = [];
+  for (const candidate of candidates) {
+    try {
+      const front = await LoadedFront.of(candidate.spec, candidate.network.model, network.model);
+      fits(front);
+      found.push({ candidate, front });
+    } catch (error) {
+      if (!(error instanceof ResidualSkipError)) throw error;
+      work.note(`${candidate.spec.name} can't be a front: ${error.message}`);
+    }
+  }
+  return found;
+}

@@ -1,0 +1,51 @@
+/** Options of `speedup`: types, defaults and the command's flags follow from one schema. */
+import { z } from 'zod';
+import { type CalibrateOptions, flagged, number, optionShape } from '../calibrate/options.js';
+
+const { maxDisagreement, confidence, metric, fit, state, seed } = optionShape;
+
+export const speedupShape = {
+  ...{ maxDisagreement, confidence, metric, fit, state, seed },
+  /** Networks to put before the model: ONNX files, or folders with one. Each is tried, and those that pay are kept. */
+  front: flagged(
+    z.array(z.string().min(1)).readonly().default([]),
+    '--front <model...>',
+    'networks to put before the model, which answer the items that they are sure of',
+  ),
+  /** Whether 8-bit forms are tried; images only. */
+  int8: flagged(z.boolean().default(true), '--no-int8', 'keep to float'),
+  /** What is to be short: the mean time or the 95th percentile; energy on one core goes with the mean. */
+  for: flagged(
+    z.enum(['mean', 'p95', 'energy'], { error: "expected 'mean', 'p95' or 'energy'" }).default('mean'),
+    '--for <figure>',
+    'what to make small: mean, p95 or energy',
+  ),
+  /** After this time nothing new is tried: what was found until then is certified. */
+  minutes: flagged(
+    z
+      .number({ error: 'expected a number above 0' })
+      .positive({ error: 'expected a number above 0' })
+      .optional(),
+    '--minutes <n>',
+    'try nothing new after this time',
+    number,
+  ),
+};
+
+/** `labels`, `preprocessor`, `backend`, `isa` and `threads` are those of ImageClassifier.from. */
+export interface SpeedupOptions
+  extends Readonly<z.input<z.ZodObject<typeof speedupShape>>>,
+    Pick<
+      CalibrateOptions,
+      | 'labels'
+      | 'preprocessor'
+      | 'isa'
+      | 'threads'
+      | 'labelsFrom'
+      | 'maxPixels'
+      | 'maxBytes'
+      | 'task'
+      | 'onProgress'
+      | 'onNote'
+      | 'signal'
+    > {}
