@@ -24,8 +24,9 @@ export function policyOf(
 ): SkipPolicy {
   const { original, guards, labels, choice } = options;
   const { exits, omitted = new Set<number>() } = chosen?.setting ?? {};
-  const asked = new Set(exits?.map(({ after }) => after));
-  const fronts = choice?.fronts.filter(({ name }) => asked.has(name)) ?? [];
+  const asks = (front: string) =>
+    exits?.some(({ after }) => after === front || after.startsWith(`${front}/`));
+  const fronts = choice?.fronts.filter(({ name }) => asks(name)) ?? [];
   return {
     version: 1,
     model: { sha256 },

@@ -7,7 +7,9 @@ import { analyseBatching } from '../model/lower/batching.js';
 import type { Program } from '../model/program/program.js';
 import { type Attribute, type Constant, type Graph, isGraph, type Node } from '../model/read/graph.js';
 import type { Binding, Model } from '../model/read/model.js';
+import type { AnyExit } from '../skip/attach.js';
 import { type Front, type FrontSpec, withFronts } from '../skip/fronts.js';
+import { encodeFrontExits } from '../skip/head-codec.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import { describeTensor } from '../tensor/tensor.js';
 import { inTurns, type Sliced } from '../util/slices.js';
@@ -18,9 +20,18 @@ export class LoadedFront {
 
   private constructor(
     readonly spec: FrontSpec,
-    model: Model,
+    series: LengthSeries,
   ) {
-    this.#series = new LengthSeries(model);
+    this.#series = series;
+  }
+
+  /** The same front with exits behind its blocks. */
+  withExits(exits: readonly AnyExit[]): LoadedFront {
+    const { exits: _, ...spec } = this.spec;
+    return new LoadedFront(
+      { ...spec, ...(exits.length > 0 && { exits: encodeFrontExits(exits) }) },
+      this.#series,
+    );
   }
 
   /**
@@ -30,11 +41,8 @@ export class LoadedFront {
    */
   static async of(spec: FrontSpec, front: Model, network: Model): Promise<LoadedFront> {
     const graph = readingInput(spec, front, network);
-    return new LoadedFront(spec, {
-      ...front,
-      graph,
-      ...(await inTurns(analyseBatching(graph, front.opset, true))),
-    });
+    const batching = await inTurns(analyseBatching(graph, front.opset, true));
+    return new LoadedFront(spec, new LengthSeries({ ...front, graph, ...batching }));
   }
 
   /** Its program for the inputs of the network. */

@@ -158,13 +158,14 @@ function neededSteps({ values, ownExits }: Program, used: readonly AnyExit[]): N
 }
 
 /** What an exit computes. */
-interface Decided {
+export interface Decided {
   readonly steps: readonly Step[];
   readonly score: ValueId;
   readonly answer: ValueId;
 }
 
-class Attachment<Exit extends AnyExit> {
+/** Makes the steps of exits. */
+export class Attachment<Exit extends AnyExit> {
   readonly growth: Growth;
   /** Of the model's own exits that are requested. */
   readonly #needed: NeededSteps;

@@ -17,6 +17,8 @@ import {
 } from '../model/program/program.js';
 import { sizeOf } from '../numeric/shapes.js';
 import type { TensorData } from '../tensor/tensor.js';
+import { type AnyExit, Attachment } from './attach.js';
+import { decodeFrontExits, frontExitsSchema } from './head-codec.js';
 import { type ClassScores, classScoresOf, type Finish, finishOf } from './scores.js';
 
 const finite = z.number().refine(Number.isFinite, { error: 'expected a finite number' });
@@ -44,6 +46,7 @@ export const frontSchema = z
       .refine((value) => value > 0, { error: 'expected a number above 0' })
       .optional()
       .meta({ description: 'Divides its logits before the softmax whose largest probability is the score.' }),
+    exits: frontExitsSchema.optional(),
   })
   .meta({ description: 'A network that answers the items that it is sure of, before the model begins.' });
 
@@ -66,32 +69,56 @@ const IMPOSSIBLE = -1e4;
 export function withFronts(program: Program, fronts: readonly Front[]): Program {
   if (fronts.length === 0) return program;
   const values: Value[] = [...(program.ownExits?.values ?? [])];
-  const list = fronts.map((front) => new Joining(program, front, values).exit());
+  const list = fronts.flatMap((front) => new Joining(program, front, values).exits());
   return { ...program, ownExits: { values, list: [...list, ...(program.ownExits?.list ?? [])] } };
 }
 
-/** Makes an exit of one front. */
+/** Makes the exits of one front: those behind its blocks, and the one at its end. */
 class Joining {
-  readonly #steps: Step[] = [];
+  readonly #joined = new Map<ValueId, ValueId>([[NONE, NONE]]);
+  readonly #inner: Attachment<AnyExit>;
+  /** Of the exit that is being made. */
+  #steps: Step[] = [];
 
   /** @param added values behind those of the program */
   constructor(
     private readonly program: Program,
     private readonly front: Front,
     private readonly added: Value[],
-  ) {}
+  ) {
+    this.#inner = new Attachment(front.program, decodeFrontExits(front.spec.exits ?? []));
+  }
 
-  exit(): OwnExit {
+  exits(): OwnExit[] {
     const { name } = this.front.spec;
+    const { steps, outputs } = this.front.program;
     const [own, scores] = this.#checked();
-    const output = this.#join()(this.front.program.outputs[scores.index]!.value);
-    const classes = this.#valueOf(output).shape[1]!;
-    const flat = this.#step('reshape', [output], [1, classes], {});
-    const score = this.#scoreOf(flat, scores);
-    const answer = this.#answerOf(flat, scores, own);
+    this.#bindInputs();
+    const list: OwnExit[] = [];
+    let from = 0;
+    const add = (after: string, to: number, score: ValueId | undefined, answer: ValueId) => {
+      const flat = this.#flat(answer);
+      list.push(this.#exit(after, score ?? this.#scoreOf(flat, scores), this.#answerOf(flat, scores, own)));
+      from = to;
+    };
+    this.#inner.build((place, decided, { after }) => {
+      this.#join([...steps.slice(from, place), ...decided.steps]);
+      add(`${name}/${after}`, place, this.#renumber(decided.score), this.#renumber(decided.answer));
+    });
+    this.#join(steps.slice(from));
+    add(name, steps.length, undefined, this.#renumber(outputs[scores.index]!.value));
+    return list;
+  }
+
+  #exit(after: string, score: ValueId, answer: ValueId): OwnExit {
     const steps = this.#steps;
+    this.#steps = [];
     const cost = costOf([...this.program.values, ...this.added], steps);
-    return { after: name, front: true, at: 0, steps, score, threshold: 2, answer, cost };
+    return { after, front: true, at: 0, steps, score, threshold: 2, answer, cost };
+  }
+
+  #flat(answer: ValueId): ValueId {
+    return this.#step('reshape', [answer], [1, sizeOf(this.#valueOf(answer).shape)], {});
   }
 
   /** The class scores of network and front. */
@@ -150,31 +177,36 @@ class Joining {
     return result;
   }
 
-  /** Adds the front's steps, without those of gates: its blocks all run. Returns what its values are called here. */
-  #join(): (id: ValueId) => ValueId {
-    const { program, front } = this;
-    const joined = new Map<ValueId, ValueId>([[NONE, NONE]]);
-    for (const { name, value } of front.program.inputs) {
-      joined.set(value, program.inputs.find((input) => input.name === name)!.value);
+  #bindInputs(): void {
+    for (const { name, value } of this.front.program.inputs) {
+      this.#joined.set(value, this.program.inputs.find((input) => input.name === name)!.value);
     }
-    const renumber = (id: ValueId): ValueId => {
-      let known = joined.get(id);
-      if (known === undefined) {
-        const value = front.program.values[id]!;
-        known = this.#add({ ...value, name: `${front.spec.name}/${value.name}` });
-        joined.set(id, known);
-      }
-      return known;
-    };
-    const gates = new Set(
-      front.program.blocks.flatMap(({ gateFirst, first }) => front.program.steps.slice(gateFirst, first)),
-    );
-    for (const step of front.program.steps) {
+  }
+
+  /** What a value of the front is here. */
+  #renumber(id: ValueId): ValueId {
+    let known = this.#joined.get(id);
+    if (known === undefined) {
+      const value = this.#inner.growth.valueOf(id);
+      known = this.#add({ ...value, name: `${this.front.spec.name}/${value.name}` });
+      this.#joined.set(id, known);
+    }
+    return known;
+  }
+
+  /** Adds steps of the front, without those of gates: its blocks all run. */
+  #join(steps: readonly Step[]): void {
+    const { blocks, steps: all } = this.front.program;
+    const gates = new Set(blocks.flatMap(({ gateFirst, first }) => all.slice(gateFirst, first)));
+    for (const step of steps) {
       if (gates.has(step)) continue;
-      const ports = { inputs: step.inputs.map(renumber), outputs: step.outputs.map(renumber) };
-      this.#steps.push({ ...step, ...ports } as Step);
+      const renumbered = (ids: readonly ValueId[]) => ids.map((id) => this.#renumber(id));
+      this.#steps.push({
+        ...step,
+        inputs: renumbered(step.inputs),
+        outputs: renumbered(step.outputs),
+      } as Step);
     }
-    return renumber;
   }
 
   /** The largest probability, [1, 1]. */

@@ -2,13 +2,17 @@
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import { holdsBfloat16 } from '../numeric/bfloat16.js';
-import type { ExitSpec } from './attach.js';
+import type { AnyExit, ExitSpec } from './attach.js';
 import { FEATURES, type Features, type Head, type Layer } from './head.js';
 
 const finite = z.number().refine(Number.isFinite, { error: 'expected a finite number' });
 const floats = z.base64().meta({ description: 'Base64 of little-endian float32.' });
+const after = z.string();
+const reads = z.string().optional().meta({
+  description:
+    "The block of an earlier exit: the input of its head's last layer is appended to the features.",
+});
 const headShape = {
-  threshold: finite,
   features: z.enum(FEATURES).meta({
     description:
       'mean: averages over height and width; grid: averages of the four quarters, then the maxima of the whole; ' +
@@ -37,20 +41,13 @@ export const headsSchema = z
   .strictObject({
     exits: z.array(
       z.union([
-        z
-          .strictObject({
-            after: z.string(),
-            reads: z.string().optional().meta({
-              description:
-                "The block of an earlier exit: the input of its head's last layer is appended to the features.",
-            }),
-            ...headShape,
-          })
-          .meta({
-            description: 'Behind a block; taken when the largest softmax probability reaches the threshold.',
-          }),
-        z.strictObject({ after: z.string(), threshold: finite }).meta({
-          description: "The model's own exit behind a block; taken when its score reaches the threshold.",
+        z.strictObject({ after, reads, threshold: finite, ...headShape }).meta({
+          description: 'Behind a block; taken when the largest softmax probability reaches the threshold.',
+        }),
+        z.strictObject({ after, threshold: finite }).meta({
+          description:
+            "The model's own exit behind a block, or that of a front, by its name; or a front's exit behind a block of its own, as " +
+            '`front/block`. Taken when its score reaches the threshold.',
         }),
       ]),
     ),
@@ -60,6 +57,11 @@ export const headsSchema = z
       .meta({ description: 'Empty; older files have it.' }),
   })
   .meta({ description: 'Early exits that the policy adds to the model.' });
+
+/** Exits inside a front: their thresholds are among those of the policy. */
+export const frontExitsSchema = z
+  .array(z.strictObject({ after, reads, ...headShape }))
+  .meta({ description: 'Exits behind its own blocks.' });
 
 export type EncodedHeads = z.infer<typeof headsSchema>;
 
@@ -81,6 +83,22 @@ export function decodeExits({ exits }: EncodedHeads): ExitSpec[] {
     ...('reads' in head && head.reads !== undefined && { reads: head.reads }),
     threshold,
     ...('layers' in head && { head: decodeHead(after, head) }),
+  }));
+}
+
+export function encodeFrontExits(exits: readonly AnyExit[]): z.infer<typeof frontExitsSchema> {
+  return exits.map(({ after, reads, head }) => ({
+    after,
+    ...(reads !== undefined && { reads }),
+    ...encodeHead(head!),
+  }));
+}
+
+export function decodeFrontExits(exits: z.infer<typeof frontExitsSchema>): AnyExit[] {
+  return exits.map(({ after, reads, ...head }) => ({
+    after,
+    ...(reads !== undefined && { reads }),
+    head: decodeHead(after, head),
   }));
 }
 

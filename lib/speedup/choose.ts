@@ -44,16 +44,14 @@ export function certifiable({ task }: Pool, items: number): number {
   return events / items;
 }
 
-/** All ladders that can be made of a pool: any of its fronts, cheapest first, with and without the exits behind them. */
+/** All ladders that can be made of a pool: any of its fronts, cheapest first, with and without the exits of the network. */
 export function laddersOf(pool: Pool, risk: number): Ladder[] {
-  const { cost } = pool.times;
-  const exits = pool.exits.map((_, e) => e).slice(pool.fronts);
-  const fronts = [...Array(pool.fronts).keys()].sort((a, b) => cost[a]! - cost[b]!);
-  const sets = subsets(fronts, MOST_FRONTS);
-  const columns = sets.flatMap((set) => (exits.length > 0 ? [set, [...set, ...exits]] : [set]));
-  return columns
-    .filter((set) => set.length > 0)
-    .map((set) => ladderOf(pool.only(set), risk))
+  const times = pool.frontTimes;
+  const fronts = [...times.keys()].sort((a, b) => times[a]! - times[b]!);
+  const exits = pool.times.some(({ network }) => network === pool.own);
+  return subsets(fronts, MOST_FRONTS)
+    .flatMap((set) => (exits ? [pool.only(set, false), pool.only(set, true)] : [pool.only(set, false)]))
+    .map((one) => ladderOf(one, risk))
     .filter((ladder) => ladder !== undefined);
 }
 
@@ -63,7 +61,7 @@ export function ladderOf(pool: Pool, risk: number): Ladder | undefined {
   const settings: Thresholds[] = [];
   let best: Omit<Ladder, 'pool' | 'settings'> | undefined;
   let before = Number.POSITIVE_INFINITY;
-  for (const setting of settingsOf(pool.scores(), PENALTIES)) {
+  for (const setting of settingsOf(pool.scores(), PENALTIES, pool.costs)) {
     const { p95, ...predicted } = pool.predict(setting);
     if (predicted.risk > 2 * limit) break;
     if (predicted.mean > before - MIN_GAIN) continue;

@@ -3,49 +3,111 @@ import type { Backend } from '../backends/backend.js';
 import type { Thresholds } from '../calibrate/order/measure.js';
 import { exitScoresOf } from '../calibrate/order/settings.js';
 import { NEVER, type Table } from '../calibrate/order/table.js';
-import type { ExitScores } from '../calibrate/order/thresholds.js';
+import type { Costs, ExitScores } from '../calibrate/order/thresholds.js';
 import { type Effort, Stopwatch } from '../calibrate/run/latency.js';
 import type { Task } from '../calibrate/task.js';
 import { quantile } from '../numeric/statistics.js';
 import type { AnyExit } from '../skip/attach.js';
 import type { TensorData } from '../tensor/tensor.js';
 
-/** Times are fractions of the mean time of the network in float with every block run. */
-export interface Times {
-  /** Of each exit: what is behind it, and what evaluating it takes. */
-  readonly saving: readonly number[];
-  readonly cost: readonly number[];
-  /** Of the network without exits. */
-  readonly whole: number;
+/** Times of an exit, as fractions of the time of the network in float with every block run. */
+export interface ExitTime {
+  /** Index of its network: fronts in their order, then the network itself. */
+  readonly network: number;
+  /** From the beginning of its network to the exit, without heads. */
+  readonly reach: number;
+  /** Of its head. */
+  readonly head: number;
+}
+
+/** An exit can be used without those before it, unless it has a head of the policy, which reads theirs. */
+const isChained = ({ head }: AnyExit) => head !== undefined;
+
+/** What rows spend, in time. */
+export class TimeCosts implements Costs {
+  /**
+   * @param own index of the network itself
+   * @param whole its time without exits
+   */
+  constructor(
+    private readonly exits: readonly ExitTime[],
+    private readonly own: number,
+    private readonly whole: number,
+  ) {}
+
+  passing(exit: number, thresholds: readonly number[]): number {
+    const { network, reach, head } = this.exits[exit]!;
+    // The network itself runs on anyway, and so does a front to its last exit in use.
+    return network === this.own ? head : head + Math.max(0, reach - this.#reached(network, thresholds, exit));
+  }
+
+  leaving(exit: number, thresholds: readonly number[]): number {
+    const unused = exit < this.exits.length && thresholds[exit]! >= NEVER;
+    return this.#total(exit, thresholds) - (unused ? this.passing(exit, thresholds) : 0);
+  }
+
+  #total(exit: number, thresholds: readonly number[]): number {
+    const { network, reach, head } = this.exits[exit] ?? { network: this.own, reach: this.whole, head: 0 };
+    let sum = reach + head;
+    for (let e = 0; e < exit; e++) if (thresholds[e]! < NEVER) sum += this.exits[e]!.head;
+    for (let front = 0; front < network; front++) sum += this.#reached(front, thresholds);
+    return sum;
+  }
+
+  /** How far rows that pass a network run in it. */
+  #reached(network: number, thresholds: readonly number[], except?: number): number {
+    let reached = 0;
+    for (const [e, exit] of this.exits.entries()) {
+      if (e !== except && exit.network === network && thresholds[e]! < NEVER)
+        reached = Math.max(reached, exit.reach);
+    }
+    return reached;
+  }
 }
 
 /** Effort of timing one exit. All items take the same path, so that few are enough. */
-const EFFORT: Effort = { items: 60, milliseconds: 400 };
+const EFFORT: Effort = { items: 60, milliseconds: 300 };
 
-/** The time of each exit: measured by runs that all leave there, in alternation with the full network. */
+/**
+ * The time of each exit: measured by runs that all leave there, in alternation with the full network.
+ * @param chains the exits of each front, the last one at its end; then those of the network
+ */
 export function timesOf(
   backend: Backend,
   { programs, original }: Task,
-  fronts: readonly AnyExit[],
-  exits: readonly AnyExit[],
+  chains: readonly (readonly AnyExit[])[],
   inputs: readonly TensorData[],
-): Times {
+): { readonly times: readonly ExitTime[]; readonly whole: number } {
   const stopwatch = new Stopwatch(backend, programs, [], original);
+  /** Of runs that evaluate all these exits, and leave at the last one if the threshold lets them. */
+  const time = (list: readonly AnyExit[], last: number): number => {
+    const specs = list.map((exit, e) => ({ ...exit, threshold: e === list.length - 1 ? last : NEVER }));
+    const { fullMs, policyMs } = stopwatch.time(specs, inputs, EFFORT);
+    return policyMs.p50 / fullMs.p50;
+  };
+  const inNetwork = (
+    network: number,
+    exits: readonly AnyExit[],
+    alone: number,
+    all: () => number,
+  ): ExitTime[] => {
+    if (exits.length === 0) return [];
+    const head = Math.max(0, all() - alone) / exits.length;
+    const reach = exits.map((_, e) => time(exits.slice(0, e + 1), 0) - head * (e + 1));
+    return reach.map((each) => ({ network, reach: Math.min(Math.max(0, each), alone), head }));
+  };
   try {
-    const leaving = (list: readonly AnyExit[], last: number): number => {
-      const specs = list.map((exit, e) => ({ ...exit, threshold: e === list.length - 1 ? last : NEVER }));
-      const { fullMs, policyMs } = stopwatch.time(specs, inputs, EFFORT);
-      return policyMs.p50 / fullMs.p50;
-    };
-    const whole = original ? leaving([], NEVER) : 1;
-    const frontCosts = fronts.map((front) => leaving([front], 0));
-    const head = exits.length === 0 ? 0 : Math.max(0, leaving(exits, NEVER) - whole) / exits.length;
-    const savings = exits.map((_, e) => whole - (leaving(exits.slice(0, e + 1), 0) - head * (e + 1)));
-    return {
-      whole,
-      saving: [...fronts.map(() => whole), ...savings],
-      cost: [...frontCosts, ...exits.map(() => head)],
-    };
+    const whole = original ? time([], NEVER) : 1;
+    const times = chains.flatMap((exits, network) => {
+      if (network === chains.length - 1) return inNetwork(network, exits, whole, () => time(exits, NEVER));
+      const end = exits.at(-1)!;
+      const alone = time([end], 0);
+      return [
+        ...inNetwork(network, exits.slice(0, -1), alone, () => time(exits, 0)),
+        { network, reach: alone, head: 0 },
+      ];
+    });
+    return { times, whole };
   } finally {
     stopwatch.release();
   }
@@ -53,54 +115,69 @@ export function timesOf(
 
 /** A network with every exit that could be before it or in it. */
 export class Pool {
-  /** With the model's own threshold order: fronts first. */
-  readonly exits: readonly AnyExit[];
+  readonly costs: Costs;
 
   /**
-   * @param tables of items that the exits were not fitted on, with a column for each exit
-   * @param fronts how many of the exits are fronts
+   * @param exits those of the fronts first
+   * @param tables of items that they were not fitted on, with a column for each exit
+   * @param own index of the network itself in `times`
    */
   constructor(
     readonly name: string,
     readonly task: Task,
+    readonly exits: readonly AnyExit[],
     readonly tables: readonly Table[],
-    readonly times: Times,
-    readonly fronts: number,
+    readonly times: readonly ExitTime[],
+    readonly own: number,
+    readonly whole: number,
   ) {
-    this.exits = tables[0]!.exits.map(({ exit }) => exit);
+    this.costs = new TimeCosts(times, own, whole);
   }
 
-  /** The same with some of the exits alone, by index. */
-  only(columns: readonly number[]): Pool {
-    const pick = <T>(list: readonly T[]) => columns.map((c) => list[c]!);
+  /** The time of each front, asked to its end. */
+  get frontTimes(): readonly number[] {
+    return [...Array(this.own).keys()].map((front) =>
+      Math.max(...this.times.filter(({ network }) => network === front).map(({ reach }) => reach)),
+    );
+  }
+
+  /** The same with some of the fronts, in the order given, and with or without the exits of the network. */
+  only(fronts: readonly number[], exits: boolean): Pool {
+    const columns = [...fronts, ...(exits ? [this.own] : [])].flatMap((network) =>
+      this.times.flatMap((time, column) => (time.network === network ? [column] : [])),
+    );
+    const pick = <T>(list: readonly T[]) => columns.map((column) => list[column]!);
     const tables = this.tables.map((table) => ({ ...table, exits: pick(table.exits) }));
-    const { whole, saving, cost } = this.times;
-    const times = { whole, saving: pick(saving), cost: pick(cost) };
-    return new Pool(this.name, this.task, tables, times, columns.filter((c) => c < this.fronts).length);
+    const times = pick(this.times).map((time) => ({
+      ...time,
+      network: time.network === this.own ? fronts.length : fronts.indexOf(time.network),
+    }));
+    return new Pool(this.name, this.task, pick(this.exits), tables, times, fronts.length, this.whole);
   }
 
-  /** For the search of thresholds, in units of time. */
+  /** For the search of thresholds; what is saved is counted by `costs`. */
   scores(): ExitScores[] {
-    const { saving, cost } = this.times;
-    return exitScoresOf(this.tables, saving).map((scores, e) => ({ ...scores, cost: cost[e]! }));
+    return exitScoresOf(
+      this.tables,
+      this.exits.map(() => 0),
+    );
   }
 
-  /** The predicted time of each item, and the mean loss. */
+  /** The predicted time of each item, as mean and 95th percentile, and the mean loss. */
   predict(thresholds: Thresholds): { readonly risk: number; readonly mean: number; readonly p95: number } {
-    const { whole, saving, cost } = this.times;
     const rounded = thresholds.map(Math.fround);
+    const last = rounded.findLastIndex((threshold) => threshold < NEVER);
+    // Heads in front of the last exit are evaluated even where nothing leaves.
+    const evaluated = rounded.map((threshold, e) =>
+      e <= last && isChained(this.exits[e]!) ? Math.min(threshold, 1) : threshold,
+    );
+    const spent = [...this.exits.keys(), this.exits.length].map((e) => this.costs.leaving(e, evaluated));
     const times: number[] = [];
     let loss = 0;
-    const last = rounded.findLastIndex((threshold) => threshold < NEVER);
-    const evaluated = rounded.map(
-      (threshold, e) => e <= last && (threshold < NEVER || this.exits[e]!.head !== undefined),
-    );
     for (const { items, exits, end } of this.tables) {
       for (let i = 0; i < items.length; i++) {
         const taken = exits.findIndex(({ confidences }, e) => confidences[i]! >= rounded[e]!);
-        let time = taken < 0 ? whole : whole - saving[taken]!;
-        for (let e = 0; e <= (taken < 0 ? last : taken); e++) if (evaluated[e]) time += cost[e]!;
-        times.push(time);
+        times.push(spent.at(taken)!);
         loss += (taken < 0 ? end : exits[taken]!).losses[i]!;
       }
     }

@@ -8,13 +8,13 @@ import { NativeBackend } from '../backends/native.js';
 import { calibrateItems } from '../calibrate/calibrate.js';
 import { checkClasses } from '../calibrate/checks.js';
 import { type CalibrationData, itemOptions, programsOf, readItems } from '../calibrate/data.js';
-import { Fitter } from '../calibrate/fit/folds.js';
-import type { CalibrationItem, CalibrationOptions } from '../calibrate/options.js';
+import { Fitter, foldsOf } from '../calibrate/fit/folds.js';
+import type { CalibrationOptions } from '../calibrate/options.js';
 import { exitsOf } from '../calibrate/order/measure.js';
 import { usefulExits } from '../calibrate/order/settings.js';
-import { NEVER, tableOf } from '../calibrate/order/table.js';
+import { NEVER, type Table, tableOf } from '../calibrate/order/table.js';
 import type { Calibration } from '../calibrate/report/result.js';
-import type { Programs } from '../calibrate/run/evaluator.js';
+import { Programs } from '../calibrate/run/evaluator.js';
 import { type Effort, Stopwatch } from '../calibrate/run/latency.js';
 import { ResumableBackend } from '../calibrate/run/resume.js';
 import { type Split, splitItems } from '../calibrate/split.js';
@@ -25,6 +25,8 @@ import { dataShape, type Images } from '../classify/images.js';
 import { Unusable } from '../classify/unusable.js';
 import { Work, workShape } from '../classify/work.js';
 import { ResidualSkipError } from '../errors.js';
+import type { Program } from '../model/program/program.js';
+import type { Binding } from '../model/read/model.js';
 import { joining, type LoadedFront } from '../session/fronts.js';
 import { type AnyExit, modelExits } from '../skip/attach.js';
 import type { FrontSpec } from '../skip/fronts.js';
@@ -139,8 +141,15 @@ interface Setup {
 interface Made {
   readonly pool: Pool;
   readonly network: Network;
-  readonly fronts: readonly { readonly candidate: Candidate; readonly front: LoadedFront }[];
+  readonly fronts: readonly Joined[];
   readonly fitter: Fitter | undefined;
+}
+
+/** A front with exits of its own: for each fold of the items those that were fitted without it, and then the policy's. */
+interface Joined {
+  readonly candidate: Candidate;
+  readonly front: LoadedFront;
+  readonly chains: readonly (readonly AnyExit[])[];
 }
 
 class Search {
@@ -227,54 +236,62 @@ class Search {
   async #add(network: Network, candidates: readonly Candidate[]): Promise<void> {
     const { opened, read, work } = this.setup;
     const plain = programsOf(network.model, opened, read.typical);
-    const fits = (front: LoadedFront) => {
-      const binding = new Map(plain.main.inputs.map(({ name, value }) => [name, plain.main.values[value]!]));
-      atOnce(joining(plain.main, [front], binding));
-    };
-    const fronts = await joinable(candidates, network, fits, work);
-    const programs = programsOf(
-      network.model,
-      opened,
-      read.typical,
-      fronts.map(({ front }) => front),
-    );
-    const task = this.#taskOf(programs, network);
-    const own = modelExits(programs.main.ownExits).map(({ after }): AnyExit => ({ after }));
+    const fits = (front: LoadedFront) => void atOnce(joining(plain.main, [front], bindingOf(plain.main)));
+    const fitted = await joinable(candidates, network, fits, work);
+    const fronts: Joined[] = [];
+    for (const each of fitted) {
+      // A network that a rung runs again at another size, or in 8 bits, gains little by exits there and here.
+      const own = each.candidate.network.name.startsWith(this.setup.float.name);
+      fronts.push({ ...each, chains: own ? [[]] : await this.#fitted(each.front, plain) });
+    }
+    const task = this.#taskOf(plain, network);
+    const own = modelExits(plain.main.ownExits).map(({ after }): AnyExit => ({ after }));
     const fitter = own.length > 0 || this.#late() ? undefined : new Fitter(task, this.#split);
     const chains = fitter ? await fitter.fit() : [own];
-    const pool = await this.#pool(
-      network,
-      task,
-      fronts.map(({ candidate }) => ({ after: candidate.spec.name })),
-      chains,
-      fitter,
-    );
-    this.#made.push({ pool, network, fronts, fitter });
+    this.#made.push({ pool: await this.#pool(network, fronts, chains), network, fronts, fitter });
   }
 
+  /** Exits inside a front, fitted to its own answers. */
+  async #fitted(front: LoadedFront, { main }: Programs): Promise<readonly (readonly AnyExit[])[]> {
+    if (this.#late()) return [[]];
+    const { program } = atOnce(front.compiling(bindingOf(main)));
+    const { options, ...task } = this.#taskOf(new Programs(program), this.setup.float);
+    const fitter = new Fitter({ ...task, options: { ...options, labels: undefined } }, this.#split);
+    return fitter.fit();
+  }
+
+  /** @param chains of the network's exits, for each fold and then the policy's */
   async #pool(
     network: Network,
-    task: Task,
-    fronts: readonly AnyExit[],
+    fronts: readonly Joined[],
     chains: readonly (readonly AnyExit[])[],
-    fitter: Fitter | undefined,
   ): Promise<Pool> {
-    const folds: readonly (readonly CalibrationItem[])[] = fitter?.folds ?? [
-      [...this.#split.fit, ...this.#split.order],
-    ];
-    const tables = [];
-    for (const [fold, items] of folds.entries()) {
-      tables.push(await tableOf(task, [...fronts, ...chains[fold]!], items));
+    const { opened, read, prepared, engine } = this.setup;
+    const folds = prepared.fit ? [this.#split.order] : foldsOf(this.#split);
+    const tables: Table[] = [];
+    let last: Parameters<typeof timesOf>[1] | undefined;
+    let networks: (readonly AnyExit[])[] = [];
+    for (const [fold, items] of [...folds, []].entries()) {
+      const at = (list: readonly (readonly AnyExit[])[]) => list[Math.min(fold, list.length - 1)]!;
+      const joined = fronts.map(({ front, chains: own }) => front.withExits(at(own)));
+      const programs = programsOf(network.model, opened, read.typical, joined);
+      const task = this.#taskOf(programs, network);
+      networks = [
+        ...fronts.map(({ candidate, chains: own }) => exitsOfFront(candidate.spec.name, at(own))),
+        [...at(chains)],
+      ];
+      if (fold < folds.length) tables.push(await tableOf(task, networks.flat(), items));
+      last = task;
     }
     const inputs = folds.at(-1)!.map(({ input }) => input);
-    const times = timesOf(this.setup.engine, task, fronts, chains.at(-1)!, inputs);
-    return new Pool(network.name, task, tables, times, fronts.length);
+    const { times, whole } = timesOf(engine, last!, networks, inputs);
+    return new Pool(network.name, last!, networks.flat(), tables, times, fronts.length, whole);
   }
 
   /** The fastest ladder with exits, with only those of its exits that pay: an item passes through the others, too. */
   async #refitted(all: readonly Ladder[]): Promise<Ladder[]> {
     const best = all.find(({ pool, boldest }) => boldest >= 0 && pool.exits.some(({ head }) => head));
-    const made = best && this.#made.find(({ pool }) => pool.task === best.pool.task);
+    const made = best && this.#madeFor(best);
     if (!best || !made?.fitter || this.#late()) return [];
     const { pool } = best;
     const [{ limit }] = pool.task.rules;
@@ -282,11 +299,15 @@ class Search {
     const heads = pool.exits.filter(({ head }) => head);
     const kept = new Set(heads.map(({ after }) => after).filter((after) => useful.has(after)));
     if (kept.size === 0 || kept.size === heads.length) return [];
-    const chains = await made.fitter.fit(kept);
-    const fronts = pool.exits.slice(0, pool.fronts);
-    const again = await this.#pool(made.network, pool.task, fronts, chains, made.fitter);
+    const fronts = usedBy(pool, made.fronts);
+    const again = await this.#pool(made.network, fronts, await made.fitter.fit(kept));
+    this.#made.push({ ...made, pool: again, fronts });
     const ladder = ladderOf(again, this.#risk(again));
     return ladder ? [ladder] : [];
+  }
+
+  #madeFor({ pool }: Ladder): Made {
+    return this.#made.find((made) => made.pool.task === pool.task)!;
   }
 
   /** Times the first of the ladders as they are, and returns the fastest. */
@@ -311,18 +332,19 @@ class Search {
     return measured.sort((a, b) => a.time - b.time).find(({ time }) => time < 1)?.ladder;
   }
 
-  async #certify({ pool, settings, boldest }: Ladder): Promise<Pick<Speedup, 'calibration' | 'files'>> {
+  async #certify(ladder: Ladder): Promise<Pick<Speedup, 'calibration' | 'files'>> {
     const { backend, opened, read } = this.setup;
-    const { network, fronts } = this.#made.find((made) => made.pool.task === pool.task)!;
-    const names = new Set(pool.exits.map(({ after }) => after));
-    const used = fronts.filter(({ candidate }) => names.has(candidate.spec.name));
-    const specs = used.map(({ candidate }): FrontSpec => inFolder(candidate, network));
-    const programs = programsOf(
-      network.model,
-      opened,
-      read.typical,
-      used.map(({ front }) => front),
-    );
+    const { pool, settings, boldest } = ladder;
+    const { network, fronts } = this.#madeFor(ladder);
+    const used = usedBy(pool, fronts).map(({ candidate, front, chains }) => ({
+      candidate,
+      front: front.withExits(
+        pool.exits.some(({ after }) => isInside(candidate.spec.name, after)) ? chains.at(-1)! : [],
+      ),
+    }));
+    const specs = used.map(({ candidate, front }) => inFolder(candidate, front.spec, network));
+    const joined = used.map(({ front }) => front);
+    const programs = programsOf(network.model, opened, read.typical, joined);
     const from = Math.max(0, boldest - BEFORE);
     const careful = settings.slice(0, from).filter((_, i) => i % Math.ceil(from / CAREFUL) === 0);
     const tested = [...careful, ...settings.slice(from, boldest + BEHIND)];
@@ -339,17 +361,35 @@ class Search {
   }
 }
 
+const bindingOf = ({ inputs, values }: Program): Binding =>
+  new Map(inputs.map(({ name, value }) => [name, { shape: values[value]!.shape }]));
+
+/** Whether an exit is behind a block of this front. */
+const isInside = (front: string, exit: string) => exit.startsWith(`${front}/`);
+
+/** The exits of a front, as the network names them. */
+function exitsOfFront(front: string, inside: readonly AnyExit[]): AnyExit[] {
+  return [...inside.map(({ after }) => ({ after: `${front}/${after}` })), { after: front }];
+}
+
+/** The fronts of a pool, in the order in which they are asked. */
+function usedBy({ exits }: Pool, fronts: readonly Joined[]): Joined[] {
+  return exits.flatMap(({ after }) => fronts.filter(({ candidate }) => candidate.spec.name === after));
+}
+
 /** The 8-bit form of a network at its own resolution. */
 function specOfWhole({ name, model }: Network): FrontSpec {
   return { name, file: `${name}.onnx`, sha256: model.sha256 };
 }
 
 /** The front as it is called in the folder of the ladder, where the network is model.onnx. */
-function inFolder({ spec, network }: Candidate, main: Network): FrontSpec {
+function inFolder({ network }: Candidate, spec: FrontSpec, main: Network): FrontSpec {
   return { ...spec, file: network.model.sha256 === main.model.sha256 ? 'model.onnx' : basename(spec.file) };
 }
 
 function describe({ pool, risk, mean, p95 }: Ladder): Tried {
-  const fronts = pool.exits.slice(0, pool.fronts).map(({ after }) => after);
-  return { rungs: [...fronts, pool.name], exits: pool.exits.length - pool.fronts, risk, mean, p95 };
+  const own = pool.times.filter(({ network }) => network === pool.own).length;
+  const fronts = pool.exits.filter((_, e) => pool.times[e + 1]?.network !== pool.times[e]!.network);
+  const rungs = fronts.slice(0, pool.own).map(({ after }) => after);
+  return { rungs: [...rungs, pool.name], exits: own, risk, mean, p95 };
 }

@@ -15,6 +15,16 @@ const FOLDS = 3;
 /** Most images that order the settings of a model's own exits, and bytes of them. */
 const [MAX_ORDERING, MAX_BYTES] = [2000, 2 ** 30];
 
+function foldOf({ fit }: Split, i: number): number {
+  return i >= fit.length ? FOLDS - 1 : i % (FOLDS - 1);
+}
+
+/** The items that heads are fitted and measured on, by fold. */
+export function foldsOf(split: Split): CalibrationItem[][] {
+  const items = [...split.fit, ...split.order];
+  return [...Array(FOLDS).keys()].map((fold) => items.filter((_, i) => foldOf(split, i) === fold));
+}
+
 export class Fitter {
   /** In items run by the full network. */
   readonly work: number;
@@ -30,12 +40,9 @@ export class Fitter {
     const { fit, order } = split;
     const { options, programs } = task;
     this.#items = [...fit, ...order];
-    const foldOf = (i: number) => (i >= fit.length ? FOLDS - 1 : i % (FOLDS - 1));
     const folds = options.fit ? [] : [...Array(FOLDS).keys()];
-    this.#chains = [...folds.map((fold) => (i: number) => foldOf(i) !== fold), () => true];
-    this.folds = options.fit
-      ? [order]
-      : folds.map((fold) => this.#items.filter((_, i) => foldOf(i) === fold));
+    this.#chains = [...folds.map((fold) => (i: number) => foldOf(split, i) !== fold), () => true];
+    this.folds = options.fit ? [order] : foldsOf(split);
     const images = options.fit?.count ?? this.#items.length;
     this.work = fittingWork(programs.main, images, { copies: options.copies, chains: this.#chains });
   }

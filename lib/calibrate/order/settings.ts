@@ -3,7 +3,7 @@ import { ResidualSkipError } from '../../errors.js';
 import { measure, summarise, type Thresholds } from './measure.js';
 import { risksOf } from './risk-curve.js';
 import { NEVER, type Table } from './table.js';
-import { type ExitScores, penalties, ThresholdSearch } from './thresholds.js';
+import { type Costs, type ExitScores, penalties, ThresholdSearch } from './thresholds.js';
 
 /** Multiply-adds that a setting must save beyond the previous one to be worth a test. */
 const MIN_GAIN = 0.005;
@@ -43,8 +43,8 @@ export function exitScoresOf(tables: readonly Table[], savings: readonly number[
  * The settings that skip anything, without repetitions. Between two penalties, an exit may come into use for many items at
  * once; so there are settings between them, which divide the items that leave at each exit evenly.
  */
-export function settingsOf(exits: readonly ExitScores[], steps: number): Thresholds[] {
-  const search = new ThresholdSearch(exits);
+export function settingsOf(exits: readonly ExitScores[], steps: number, costs?: Costs): Thresholds[] {
+  const search = new ThresholdSearch(exits, costs);
   const ranked = exits.map(({ scores }) => Float64Array.from(scores).sort().reverse());
   const settings: Thresholds[] = [];
   let counts = exits.map(() => 0);

@@ -7,18 +7,29 @@ import { NEVER } from './table.js';
 
 /** An exit with its scores on some rows. */
 export interface ExitScores {
-  /** Fraction of the network's multiply-adds, or of its time, that is behind it. */
+  /** Fraction of the network's multiply-adds that taking it saves. */
   readonly saving: number;
-  /** In the same unit, what each row that comes to it spends on evaluating it. */
-  readonly cost?: number;
   /** For each row: its confidence. */
   readonly scores: ArrayLike<number>;
   /** For each row: the probability that the exit changes the answer, estimated from its confidence. */
   readonly risks: ArrayLike<number>;
 }
 
-/** Fraction of a small network's time that evaluating a head takes, where it isn't measured. */
+/** What rows spend, as fractions of the whole network. An exit with the threshold NEVER isn't evaluated. */
+export interface Costs {
+  /** What a row that comes to an exit spends on it, beyond what it spends without that exit. */
+  passing(exit: number, thresholds: readonly number[]): number;
+  /** All that a row spends that leaves at an exit, or at the end (the number of exits); without `passing` an exit that isn't in use. */
+  leaving(exit: number, thresholds: readonly number[]): number;
+}
+
+/** Fraction of a small network's time that evaluating a head takes. */
 const HEAD_COST = 0.004;
+
+/** In multiply-adds, but for heads: the time that they take isn't in proportion to theirs. */
+function workOf(exits: readonly ExitScores[]): Costs {
+  return { passing: () => HEAD_COST, leaving: (exit) => -(exits[exit]?.saving ?? 0) };
+}
 /** Most rounds of setting the exits one after another; they converge long before. */
 const MAX_SWEEPS = 8;
 
@@ -31,13 +42,16 @@ export class ThresholdSearch {
   readonly #ranked: readonly Uint32Array[];
   #thresholds: number[];
 
-  constructor(private readonly exits: readonly ExitScores[]) {
+  constructor(
+    private readonly exits: readonly ExitScores[],
+    private readonly costs: Costs = workOf(exits),
+  ) {
     this.#ranked = exits.map(({ scores }) => ranking(scores));
     this.#thresholds = exits.map(() => NEVER);
   }
 
   /**
-   * Coordinate ascent on the sum over rows of saving - penalty * risk: each exit in turn, from the last to the first,
+   * Coordinate descent on the sum over rows of what they spend + penalty * risk: each exit in turn, from the last to the first,
    * gets the best threshold while the others don't change.
    */
   at(penalty: number): readonly number[] {
@@ -54,29 +68,22 @@ export class ThresholdSearch {
   #best(e: number, penalty: number, thresholds: readonly number[]): number {
     const { scores } = this.exits[e]!;
     const rows = this.#ranked[e]!.filter((row) => this.#takenBy(row, 0, e, thresholds) < 0);
-    let worth = -(this.exits[e]!.cost ?? HEAD_COST) * rows.length;
+    const without = thresholds.with(e, NEVER);
+    const passing = this.costs.passing(e, without);
+    const own = this.costs.leaving(e, without);
+    const later = this.exits.map((_, i) => this.costs.leaving(i, without));
+    const end = this.costs.leaving(this.exits.length, without);
+    let worth = -passing * rows.length;
     let [best, threshold] = [0, NEVER];
     for (const [rank, row] of rows.entries()) {
-      const later = this.#takenBy(row, e + 1, this.exits.length, thresholds);
-      worth += this.#worthOf(e, row, penalty) - (later < 0 ? 0 : this.#worthOf(later, row, penalty));
-      worth += this.#costBetween(e, later < 0 ? this.exits.length - 1 : later, thresholds);
+      const other = this.#takenBy(row, e + 1, this.exits.length, thresholds);
+      worth += (other < 0 ? end : later[other]!) - own;
+      worth += penalty * ((other < 0 ? 0 : this.exits[other]!.risks[row]!) - this.exits[e]!.risks[row]!);
       // Rows with the same score leave together.
       if (scores[rows[rank + 1] ?? -1] === scores[row] || worth <= best) continue;
       [best, threshold] = [worth, scores[row]!];
     }
     return threshold;
-  }
-
-  #worthOf(e: number, row: number, penalty: number): number {
-    const { saving, risks } = this.exits[e]!;
-    return saving - penalty * risks[row]!;
-  }
-
-  /** Measured costs of the exits in use behind `e`, up to `last`, which a row that leaves at `e` doesn't spend. */
-  #costBetween(e: number, last: number, thresholds: readonly number[]): number {
-    let sum = 0;
-    for (let i = e + 1; i <= last; i++) if (thresholds[i]! < NEVER) sum += this.exits[i]!.cost ?? 0;
-    return sum;
   }
 
   /** The first of the exits [from, end) that takes a row; -1 when none does. */
