@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { calibrate } from 'lib/calibrate/calibrate.js';
 import type { CalibrateOptions } from 'lib/calibrate/options.js';
 import type { Calibration } from 'lib/calibrate/report/result.js';
+import { contentHash } from 'lib/calibrate/split.js';
 import { ImageClassifier } from 'lib/classify/image-classifier.js';
 import { listImagesBelow } from 'lib/data/files.js';
 import { decodeImage } from 'lib/data/image.js';
@@ -92,8 +93,24 @@ test('tensors and pixels one after another give what the folder gives', async ()
 test('labels of images are those of an accuracy', async () => {
   const labelled = files.map((image, i) => ({ image, label: i % 5, groups: [`part ${i % 2}`] }));
   const options = { ...QUICK, metric: 'accuracy', maxGroupDisagreement: 0.5, onNote } as const;
-  const { policy, classes } = await calibrate(model, labelled, options);
+  const { policy, classes, certifiedOn } = await calibrate(model, labelled, options);
   expect(policy.promise!.metric).toBe('accuracy');
+  const promised = new Set(certifiedOn);
+  await using classifier = await ImageClassifier.from(model, { policy });
+  const changes = { lost: 0, gained: 0 };
+  for (const { image, label } of labelled) {
+    const tensor = await classifier.prepare(image);
+    if (!promised.has(contentHash(tensor.data))) continue;
+    const [skipping, full] = await Promise.all(
+      [policy, 'full' as const].map((each) => classifier.classify(image, { policy: each })),
+    );
+    if (full!.index === label && skipping!.index !== label) changes.lost++;
+    if (full!.index !== label && skipping!.index === label) changes.gained++;
+  }
+  const { events, gained, items, risk } = policy.promise!;
+  expect(changes.lost + changes.gained).toBeGreaterThan(0);
+  expect({ lost: events, gained }).toEqual(changes);
+  expect(risk).toBeCloseTo((changes.lost - changes.gained) / items, 12);
   expect(policy.promise!.groups!.map(({ name }) => name).sort()).toEqual(['part 0', 'part 1']);
   expect(classes.map(({ label }) => label)).toEqual(['class 0', 'class 1', 'class 2', 'class 3', 'class 4']);
   await expect(calibrate(model, files, { ...QUICK, metric: 'accuracy', onNote })).rejects.toMatchObject({
