@@ -39,7 +39,7 @@ export function drawCalibration(
   const notes = [
     ...(data.uses !== undefined && data.uses > 1
       ? [
-          `warning: ${data.uses} different policies were certified on these images; choosing among them by their results voids ` +
+          `warning: ${data.uses} different calibrations have read the images that certify; choosing among them by their results voids ` +
             'the promise: certify what you chose on images that certified nothing before',
         ]
       : []),

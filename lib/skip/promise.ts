@@ -101,8 +101,8 @@ export const promiseSchema = z
         .optional()
         .meta({
           description:
-            'How many different policies these images, or others of a set that overlaps much, have certified on the machine ' +
-            'that calibrated, including this one. Choosing among them by their results voids the promise.',
+            'How many different calibrations have read these images, or others of a set that overlaps much, to certify on this ' +
+            'machine, including this one, whether or not they made a policy. Choosing among them by their results voids the promise.',
         }),
     }),
   })

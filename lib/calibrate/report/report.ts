@@ -208,7 +208,7 @@ function provenance({ policy, duplicates }: Calibration): Section {
       ? [
           [
             'warning',
-            `${whole(uses)} different policies were certified on these images; choosing among them by their results voids the promise`,
+            `${whole(uses)} different calibrations have read the images that certify; choosing among them by their results voids the promise`,
           ],
         ]
       : []),

@@ -119,6 +119,38 @@ test('labels of images are those of an accuracy', async () => {
   });
 });
 
+test('a calibration that fails has used the images that it read', async () => {
+  process.env.XDG_STATE_HOME = folderOf({});
+  const reference = join(folderOf({ 'other.onnx': foreign({ seed: 33 }) }), 'other.onnx');
+  const failing = () => calibrate(model, images, { ...QUICK, reference, onNote });
+  await expect(failing()).rejects.toMatchObject({
+    code: 'INVALID_DATA',
+    message: expect.stringMatching(
+      /^reference: without any exit.* certify on fresh images: those .* have been read$/,
+    ),
+  });
+  await expect(failing()).rejects.toMatchObject({ code: 'INVALID_DATA' });
+  const usesOf = async (data: string) =>
+    (await calibrate(model, data, { ...QUICK, onNote })).policy.promise!.data.uses;
+  expect(await usesOf(images)).toBe(2);
+  expect(await usesOf(images)).toBe(2);
+});
+
+test('a calibration that is stopped before it reads the images that certify has not used them', async () => {
+  process.env.XDG_STATE_HOME = folderOf({});
+  const controller = new AbortController();
+  const onProgress = ({ stage }: Progress) => stage === 'reading' && controller.abort();
+  const stopped = calibrate(model, images, {
+    ...QUICK,
+    settings: 5,
+    signal: controller.signal,
+    onProgress,
+    onNote,
+  });
+  await expect(stopped).rejects.toMatchObject({ code: 'ABORTED' });
+  expect((await calibrate(model, images, { ...QUICK, onNote })).policy.promise!.data.uses).toBe(1);
+});
+
 test('what was computed is taken from the folder `state`', async () => {
   const state = join(folderOf({}), 'state');
   const first = await calibrate(model, images, { ...QUICK, state, onNote });
