@@ -5,8 +5,8 @@
 import type { Program } from '../../model/program/program.js';
 import { type AnyExit, attachReadOuts, type ReadOut } from '../../skip/attach.js';
 import { isGuarded } from '../../skip/guards.js';
-import { type Meaning, meaningOf } from '../../skip/scores.js';
-import { answerOf, checkedAnswer, totalVariation } from '../losses.js';
+import { type Meaning, meaningOf, totalVariation } from '../../skip/scores.js';
+import { answerOf, checkedAnswer } from '../losses.js';
 import type { CalibrationItem } from '../options.js';
 import { CHUNK, Evaluator, gatesOf, type Outcome, runAll } from '../run/evaluator.js';
 import { hasGates, type Task } from '../task.js';
