@@ -2,7 +2,7 @@
 import { argMax } from '../numeric/softmax.js';
 import { cosineDistance, relativeError } from '../numeric/vectors.js';
 import type { RunEvent, TensorMap } from '../skip/observer.js';
-import { type Metric, maxLoss, type Promised } from '../skip/promise.js';
+import { isVectorMetric, type Metric, maxLoss, type Promised } from '../skip/promise.js';
 import { totalVariation } from '../skip/scores.js';
 import { isFloat, type Tensor, toFloat32 } from '../tensor/tensor.js';
 
@@ -33,7 +33,7 @@ export function shadowLoss(
   metric: Metric,
   { context: { classScores }, inputs, outputs }: RunEvent,
 ): ShadowLoss | undefined {
-  if (metric === 'disagreement' || metric === 'accuracy' || metric === 'probability') {
+  if (!isVectorMetric(metric)) {
     if (!classScores) return undefined;
     const { name, meaning } = classScores;
     return metric === 'probability'
