@@ -1,6 +1,8 @@
 // What a shipped network claims: the figures of its card, the promises of its policies, and how much time skipping saves: CPU
 // time, which is the latency on one thread of an idle machine, and which a busy machine hardly changes.
 import { binomialPValue } from '../dist/calibrate/certify/p-values.js';
+import { pairedChange } from '../dist/measure/statistics.js';
+import { cutOf } from './intervals.mjs';
 
 /** By how much a share may be off: accuracy by one image in a thousand, which rounding may turn; work by half a point. */
 const OFF = { accuracy: 0.001, saved: 0.005 };
@@ -25,9 +27,11 @@ export function cardFigures(card) {
   );
 }
 
-/** Whether `losses` of `items` contradict that at most a share of `limit` has one. */
-const contradicts = ({ losses, items, limit }) =>
-  1 - (losses === 0 ? 0 : binomialPValue(losses - 1, items, limit)) <= CONTRADICTED;
+/** Whether `losses` of `items` contradict that at most a share of `limit` has one; with `gained` ones, that of the difference. */
+const contradicts = ({ losses, gained, items, limit }) =>
+  gained === undefined
+    ? 1 - (losses === 0 ? 0 : binomialPValue(losses - 1, items, limit)) <= CONTRADICTED
+    : pairedChange(items, gained, losses).ci95[1] < -100 * limit;
 
 /** [{ claim, measured, holds }] for one data set's report, which reproduce.mjs makes. */
 export function claimsOf({ card, runs, promises, decisions, cut }) {
@@ -41,17 +45,19 @@ export function claimsOf({ card, runs, promises, decisions, cut }) {
     percent(runs.skipping.saved, 1),
     runs.skipping.saved >= card.skipping.saved - OFF.saved,
   ]);
-  const measured = 1 - runs.skipping.cpuMs / runs.plain.cpuMs;
+  const measured = cutOf(...[runs.plain, runs.skipping].map(({ turns }) => turns.map(({ cpuMs }) => cpuMs)));
+  const [low, high] = measured.ci95;
   claims.push([
     `the mean CPU time is cut by at least ${percent(cut, 0)}`,
-    percent(measured, 1),
-    measured >= cut,
+    `${percent(measured.value, 1)} (${percent(low, 1)} to ${percent(high, 1)})`,
+    low >= cut - 1e-9,
   ]);
   for (const promise of promises) {
-    const { file, what, losses, items, limit } = promise;
+    const { file, what, losses, gained, items, limit } = promise;
+    const less = gained === undefined ? '' : `, less ${gained} gained`;
     claims.push([
       `${file}: at most ${percent(limit)} of the answers are ${what}, which the test items don't contradict`,
-      `${losses} of ${items}`,
+      `${losses} of ${items}${less}`,
       !contradicts(promise),
     ]);
   }

@@ -56,7 +56,7 @@ const ITEMS = 10;
 
 /**
  * Alternates runners over the items; returns each runner's milliseconds per item and passes answers to `seen`. Adds to a runner's
- * `cpuMs` the CPU time of the process while it ran.
+ * `turns` the wall-clock and the CPU milliseconds of each of its turns, the CPU's those of the process.
  */
 export async function alternate(runners, items, seen = () => {}, advance = () => {}) {
   const times = runners.map(() => []);
@@ -73,7 +73,9 @@ export async function alternate(runners, items, seen = () => {}, advance = () =>
         seen(index, start + i, answer);
       }
       const { user, system } = process.cpuUsage(cpu);
-      runners[index].cpuMs = (runners[index].cpuMs ?? 0) + (user + system) / 1000;
+      const ms = times[index].slice(-turn.length).reduce((a, b) => a + b, 0);
+      runners[index].turns ??= [];
+      runners[index].turns.push({ ms, cpuMs: (user + system) / 1000 });
     }
     advance(turn.length);
   }
@@ -125,6 +127,12 @@ export function ratioOf(variant, base, key) {
 export function table(head, rows) {
   const line = (cells) => `| ${cells.join(' | ')} |`;
   return [line(head), line(head.map((_, i) => (i === 0 ? '---' : '---:'))), ...rows.map(line)].join('\n');
+}
+
+/** A change of accuracy, as pairedChange gives it, with its interval. */
+export function wordChange({ points, ci95: [low, high] }) {
+  const signed = (value) => `${value < 0 ? '' : '+'}${value.toFixed(2)}`;
+  return `${signed(points)} (${signed(low)} to ${signed(high)}) points`;
 }
 
 /** Replaces the parts between markers in a Markdown file; the prose around them is written by hand. */

@@ -9,11 +9,11 @@ import { existsSync, readFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { latencyOf } from '../dist/measure/statistics.js';
+import { latencyOf, pairedChange } from '../dist/measure/statistics.js';
 import { argMax } from '../dist/numeric/softmax.js';
 import { mean } from '../dist/numeric/statistics.js';
 import { cardFigures, claimsOf } from './claims.mjs';
-import { alternate, bars, table } from './harness.mjs';
+import { alternate, bars, table, wordChange } from './harness.mjs';
 import {
   modelFolders,
   onnxruntime,
@@ -106,13 +106,23 @@ function promisesOf(runs, results) {
     if (!policy?.endsWith('.json')) return [];
     const { promise } = JSON.parse(readFileSync(policy, 'utf8'));
     const lost = promise.metric === 'accuracy';
-    const losses = results[name].filter(({ answer, right }, i) => {
-      const full = results.full[i];
-      return lost ? full.right && !right : answer !== full.answer;
-    }).length;
-    const what = lost ? 'right ones that are lost' : 'others than those in full';
+    const count = (test) => results[name].filter((one, i) => test(one, results.full[i])).length;
+    const losses = count(({ answer, right }, full) => (lost ? full.right && !right : answer !== full.answer));
+    // Older promises are about losses alone.
+    const net = promise.gained !== undefined;
+    const gained = net ? count(({ right }, full) => right && !full.right) : undefined;
+    const what = lost
+      ? `right ones that are lost${net ? ', less those gained' : ''}`
+      : 'others than those in full';
     return [
-      { file: policy.split('/').at(-1), what, losses, items: results[name].length, limit: promise.limit },
+      {
+        file: policy.split('/').at(-1),
+        what,
+        losses,
+        gained,
+        items: results[name].length,
+        limit: promise.limit,
+      },
     ];
   });
 }
@@ -154,7 +164,11 @@ async function measure(dataset, progress) {
     for (const { run } of runners) for (const { tensor } of images) await run(tensor);
   const times = await alternate(runners, images, () => {}, progress.advance);
   for (const [k, run] of Object.values(runs).entries())
-    Object.assign(run, { latency: latencyOf(times[k]), cpuMs: runners[k].cpuMs / images.length });
+    Object.assign(run, {
+      latency: latencyOf(times[k]),
+      turns: runners[k].turns,
+      cpuMs: runners[k].turns.reduce((sum, { cpuMs }) => sum + cpuMs, 0) / images.length,
+    });
   const gates = networks[2].blocks.filter(({ gate }) => gate).map(({ index }) => index);
   const report = {
     card: cardFigures(readFileSync(join(folders.skipping, 'README.md'), 'utf8')),
@@ -162,6 +176,15 @@ async function measure(dataset, progress) {
     promises: promisesOf(runs, results),
     decisions: compareDecisions(folders.skipping, gates, results.skipping),
     cut: SETS[dataset].cut,
+    change: pairedChange(
+      images.length,
+      ...[
+        ['skipping', 'plain'],
+        ['plain', 'skipping'],
+      ].map(
+        ([one, other]) => results[one].filter(({ right }, i) => right && !results[other][i].right).length,
+      ),
+    ),
     items: images.length,
     isa: first.session.isa,
   };
@@ -169,7 +192,7 @@ async function measure(dataset, progress) {
   return report;
 }
 
-function print(dataset, { runs, items, isa }) {
+function print(dataset, { runs, items, isa, change }) {
   const percent = (value, digits) => (value === undefined ? '' : `${(100 * value).toFixed(digits)} %`);
   const rows = Object.values(runs).map(({ title, accuracy, saved, layers, latency, cpuMs }) => [
     title,
@@ -182,6 +205,7 @@ function print(dataset, { runs, items, isa }) {
   ]);
   const head = [`${SETS[dataset].title}, ${items} test items, ${isa}`, 'accuracy', 'multiply-adds saved'];
   console.log(`\n${table([...head, 'layers bypassed', 'p50, ms', 'mean, ms', 'CPU, ms'], rows)}\n`);
+  console.log(`accuracy of the network that skips, less that of the plain twin: ${wordChange(change)}`);
 }
 
 const chosen = positionals.length > 0 ? positionals : Object.keys(SETS);

@@ -6,6 +6,9 @@
  * Royal Statistical Society B, 2023. For a binary event a bet against "the rate is m" is a likelihood ratio of an
  * alternative above m; a mixture of such bets is a supermartingale whenever the true rate is at most m, so by Ville's
  * inequality it ever reaches 1/alpha with probability at most alpha.
+ *
+ * A loss x between 0 and 1 counts as x events and 1 - x others. A bet multiplies the capital by a + x (b - a), which is at least
+ * a^(1 - x) b^x because the logarithm is concave; so the capital is never overestimated, and everything holds for mean losses as well.
  */
 
 /** Alternatives that the mixture bets on, evenly spaced in log-odds between the rate tested and almost 1. */
@@ -121,11 +124,12 @@ export class RateMonitor {
     return upperBound(this.#events, this.#trials, this.spent);
   }
 
-  observe(event: boolean): void {
+  /** @param loss whether there was an event, or a loss in [0, 1] */
+  observe(loss: number | boolean): void {
     this.#trials++;
-    // Only an event adds evidence, so the alarm can only begin with one.
-    if (!event) return;
-    this.#events++;
+    // Only a loss adds evidence, so the alarm can only begin with one.
+    if (!loss) return;
+    this.#events += Number(loss);
     this.#exceeded ||= mixture(this.#bets, this.#events, this.#trials) >= Math.log(1 / this.spent);
   }
 

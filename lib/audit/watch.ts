@@ -1,7 +1,6 @@
 import { EventEmitter } from 'node:events';
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
-import { argMax } from '../numeric/softmax.js';
 import {
   type RunEvent,
   type RunObserver,
@@ -10,17 +9,23 @@ import {
   warn,
 } from '../skip/observer.js';
 import { profileSchema, type ScoreProfiles } from '../skip/profile.js';
+import { isVectorMetric, type Metric, maxLoss } from '../skip/promise.js';
 import type { ItemTrace } from '../skip/trace.js';
-import { isFloat, Tensor, toFloat32 } from '../tensor/tensor.js';
+import { Tensor } from '../tensor/tensor.js';
 import { parseStrict } from '../util/validation.js';
 import { RateMonitor } from './confidence.js';
 import { type Drift, DriftMonitor } from './drift-monitor.js';
+import { shadowLoss, type Tested, testedBy } from './shadow-loss.js';
 
 /** Options of `watch`. */
 export interface WatchOptions {
   /** Fraction of the items that also run in full, in the background; 0.01 by default. */
   shadow?: number | undefined;
-  /** Acceptable rate of answers that differ from the full network's; 0.01 by default. */
+  /**
+   * Acceptable rate of answers that differ from the full network's. By default, what the session's policy promises is tested, by its
+   * metric and limit; without a promise 0.01. A promise on accuracy needs labels: for one, changed answers are counted and nothing
+   * is tested, unless this option says how many may change.
+   */
   maxDisagreement?: number | undefined;
   /**
    * Probability that no false alarm is ever raised, however long it watches and however often it is rearmed; 0.95 by
@@ -49,17 +54,20 @@ export interface WatchStats {
    * anyway.
    */
   readonly checks: number;
-  /** Items of the sample whose answer is not the full network's. */
+  /** What is tested: that the mean loss of this metric is at most the limit. The limit is null where nothing is tested. */
+  readonly metric: Metric;
+  readonly limit: number | null;
+  /** Items of the sample whose answer is not the full network's; for a metric whose losses aren't counts, their sum. */
   readonly disagreements: number;
   /**
-   * Both ends of the confidence sequence of the disagreement since it was armed, valid at every time. Each is a
+   * Both ends of the confidence sequence of the disagreement, or of the mean loss, since it was armed, valid at every time. Each is a
    * one-sided bound that holds with probability 1 minus the share of the error budget that this arming may spend, see
    * `rearm`. In the first arming, the rate is between the two with probability `confidence`.
    */
   readonly disagreement: readonly [number, number];
   /** Number of armings: 1 until the first `rearm`. */
   readonly armings: number;
-  /** Whether the disagreement has exceeded the limit since it was armed. */
+  /** Whether it has exceeded the limit since it was armed. */
   readonly tripped: boolean;
   /** Shadow runs that failed. */
   readonly failures: number;
@@ -95,12 +103,17 @@ const optionsSchema = z.strictObject({
 /** Most shadow items that may wait; further ones are dropped, so that a fast stream can't accumulate them. */
 const MAX_WAITING = 16;
 
+/** Rates that can be tested: of a limit below them any loss is too much, and one above them is as good as none. */
+const [LEAST, MOST] = [1e-9, 0.999];
+
 /** An observer that compares answers of items that skipped with those of the full network; see watch. */
 export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
   readonly keepsInputs = false;
-  readonly #options: Required<Omit<WatchOptions, 'profile' | 'exitProfile'>>;
+  readonly #options: Required<Omit<WatchOptions, 'profile' | 'exitProfile' | 'maxDisagreement'>>;
+  readonly #maxDisagreement: number | undefined;
   readonly #profiles: Pick<WatchOptions, 'profile' | 'exitProfile'>;
-  readonly #monitor: RateMonitor;
+  #tested: Tested;
+  #monitor: RateMonitor;
   #control: SessionControl | undefined;
   #driftMonitor: DriftMonitor;
   #items = 0;
@@ -114,14 +127,13 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
   constructor(options: WatchOptions = {}) {
     super();
     const known = Object.keys(optionsSchema.shape);
-    const { profile, exitProfile, ...parsed } = parseStrict(optionsSchema, options, {
+    const { profile, exitProfile, maxDisagreement, ...parsed } = parseStrict(optionsSchema, options, {
       code: 'INVALID_ARGUMENT',
       subject: 'watch options',
       known,
     });
     const defaults = {
       shadow: 0.01,
-      maxDisagreement: 0.01,
       confidence: 0.95,
       onTrip: 'full',
       window: 500,
@@ -129,7 +141,9 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     this.#options = { ...defaults, ...parsed };
     this.#profiles = { profile, exitProfile };
     this.#driftMonitor = this.#makeDriftMonitor();
-    this.#monitor = new RateMonitor(this.#options.maxDisagreement, 1 - this.#options.confidence);
+    this.#maxDisagreement = maxDisagreement;
+    this.#tested = testedBy(maxDisagreement, undefined);
+    this.#monitor = this.#makeMonitor();
   }
 
   /** @throws ResidualSkipError INVALID_ARGUMENT if it belongs to another session */
@@ -142,10 +156,21 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     }
     this.#control = control;
     this.#driftMonitor = this.#makeDriftMonitor();
+    const tested = testedBy(this.#maxDisagreement, control.promise);
+    if (tested.metric !== this.#tested.metric || tested.limit !== this.#tested.limit) {
+      this.#tested = tested;
+      this.#monitor = this.#makeMonitor();
+    }
+    if (tested.limit === null)
+      this.#warn(
+        "tests no promise: the policy's is about accuracy, which needs labels; give maxDisagreement to limit changed answers",
+      );
   }
 
-  onRun({ trace, inputs, outputs, context: { classScores } }: RunEvent): void {
-    if (!classScores) this.#warnOfNoAnswers();
+  onRun(event: RunEvent): void {
+    const { trace, inputs, outputs } = event;
+    const loss = shadowLoss(this.#tested.metric, event);
+    if (!loss) this.#warn(`checks no answers: ${untestable(this.#tested.metric)}`);
     const count = trace.items.length;
     this.#items += count;
     for (const [item, itemTrace] of trace.items.entries()) {
@@ -154,17 +179,15 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
       if (closed && closed.moved.length > 0) this.#report('drift', closed.moved);
       // What is drawn or dropped must not depend on what the item did; otherwise the tested rate isn't the promised
       // one.
-      if (!classScores || this.#tripped || isTripped(itemTrace) || Math.random() >= this.#options.shadow)
-        continue;
+      if (!loss || this.#tripped || isTripped(itemTrace) || Math.random() >= this.#options.shadow) continue;
       if (this.#waiting >= MAX_WAITING) continue;
       this.#waiting++;
       if (this.#control?.hasOriginal ? isGuarded(itemTrace) : ranInFull(itemTrace)) {
         this.#queue = this.#queue.then(() => this.#agree());
       } else {
         const feeds = itemOf(inputs, item, count);
-        const { name } = classScores;
-        const answer = answerOf(itemOf(outputs, item, count), name);
-        this.#queue = this.#queue.then(() => this.#check(feeds, name, answer));
+        const answer = itemOf(outputs, item, count);
+        this.#queue = this.#queue.then(() => this.#check(feeds, (full) => loss(answer, full)));
       }
     }
   }
@@ -195,11 +218,13 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
   }
 
   #snapshot(): WatchStats {
+    const max = maxLoss(this.#tested.metric);
     return {
+      ...this.#tested,
       items: this.#items,
       checks: this.#monitor.trials,
-      disagreements: this.#monitor.events,
-      disagreement: [this.#monitor.lower, this.#monitor.upper],
+      disagreements: max * this.#monitor.events,
+      disagreement: [max * this.#monitor.lower, max * this.#monitor.upper],
       armings: this.#monitor.armings,
       tripped: this.#tripped,
       failures: this.#failures,
@@ -209,10 +234,10 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
 
   #agree(): void {
     this.#waiting--;
-    if (this.#control) this.observe(false);
+    if (this.#control) this.#observe(0);
   }
 
-  async #check(feeds: TensorMap, name: string, answer: number): Promise<void> {
+  async #check(feeds: TensorMap, lossOf: (full: TensorMap) => number): Promise<void> {
     let full: TensorMap;
     try {
       if (!this.#control) return;
@@ -224,17 +249,14 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     } finally {
       this.#waiting--;
     }
-    this.observe(answerOf(full, name) !== answer);
+    this.#observe(lossOf(full) / maxLoss(this.#tested.metric));
   }
 
-  #warnOfNoAnswers(): void {
+  /** Once, and not where nothing was to be checked. */
+  #warn(what: string): void {
     if (this.#warned || this.#options.shadow === 0) return;
     this.#warned = true;
-    warn(
-      new Error(
-        'watch() checks no answers: the model has no output of class scores, float32 [batch, classes]',
-      ),
-    );
+    warn(new Error(`watch() ${what}`));
   }
 
   /** A listener that throws must not prevent further observation. */
@@ -248,11 +270,22 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
 
   /** One shadow check: whether the answer with skipping differs from the full one. */
   observe(disagrees: boolean): void {
-    this.#monitor.observe(disagrees);
-    if (this.#tripped || !this.#monitor.exceeded) return;
+    this.#observe(Number(disagrees));
+  }
+
+  /** @param loss as a share of the largest */
+  #observe(loss: number): void {
+    this.#monitor.observe(loss);
+    if (this.#tripped || this.#tested.limit === null || !this.#monitor.exceeded) return;
     this.#tripped = true;
     if (this.#options.onTrip === 'full') this.#control?.setFullDepth(true);
     this.#report('trip', this.#snapshot());
+  }
+
+  #makeMonitor(): RateMonitor {
+    const { metric, limit } = this.#tested;
+    const rate = (limit ?? MOST) / maxLoss(metric);
+    return new RateMonitor(Math.min(Math.max(rate, LEAST), MOST), 1 - this.#options.confidence);
   }
 
   #makeDriftMonitor(): DriftMonitor {
@@ -301,8 +334,8 @@ function itemOf(tensors: TensorMap, item: number, items: number): TensorMap {
   );
 }
 
-/** The best class by the output `name`. */
-function answerOf(outputs: TensorMap, name: string): number {
-  const output = outputs[name]!;
-  return argMax((isFloat(output) ? toFloat32(output) : output).data as Float32Array);
+function untestable(metric: Metric): string {
+  return isVectorMetric(metric)
+    ? `the session's outputs don't tell the loss of the metric '${metric}' that the policy promises`
+    : 'the model has no output of class scores, float32 [batch, classes]';
 }

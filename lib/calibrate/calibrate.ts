@@ -12,11 +12,11 @@ import { ResidualSkipError } from '../errors.js';
 import { loadModel } from '../model/load.js';
 import type { Program } from '../model/program/program.js';
 import type { SkipPolicy } from '../skip/policy.js';
-import { isVectorMetric } from '../skip/promise.js';
+import { isVectorMetric, type Promised } from '../skip/promise.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { parsePart } from '../util/validation.js';
 import { boundOf, type Certified, certificateFor, certificateOf, certifyEach } from './certify/certify.js';
-import { checkGroups, groupsOf, type Rule } from './certify/groups.js';
+import { checkGroups, type Group, groupsOf, type Rule } from './certify/groups.js';
 import { recordUse } from './certify/uses.js';
 import { checkClasses } from './checks.js';
 import { ClassStrategy } from './classes.js';
@@ -36,7 +36,7 @@ import type { Programs } from './run/evaluator.js';
 import { type Effort, QUICK, Stopwatch, THOROUGH } from './run/latency.js';
 import { ResumableBackend } from './run/resume.js';
 import { describeData, type Split, splitItems } from './split.js';
-import type { Strategy } from './strategy.js';
+import type { Setting, Strategy } from './strategy.js';
 import { type Task, taskOf } from './task.js';
 import { VectorStrategy } from './vectors.js';
 
@@ -47,8 +47,9 @@ const ALL_OPTIONS = { ...optionShape, ...removedShape, ...dataShape, ...taskShap
  * see docs/calibration.md. Its answer is one output of class scores or, for the metrics `cosine`, `relative` and `recall@k`, a vector.
  * The network runs many times: on thousands of items this takes minutes.
  *
- * Each use of these items to certify a policy is recorded in a file of the user (below `$XDG_STATE_HOME/residual-skip`). If several
- * policies are certified on the same items and the best is chosen, its promise is void; `policy.promise.data.uses` is their number.
+ * Each calibration that reads these items to certify is recorded in a file of the user (below `$XDG_STATE_HOME/residual-skip`), whether
+ * or not it makes a policy. If several read the same items and the best is chosen, its promise is void;
+ * `policy.promise.data.uses` is their number.
  * @param model ONNX file, or a folder with one; a network of texts has `tokenizer.json` beside it
  * @param data a folder of images, a file that holds many, or an iterable of images or tensors; or a file of texts, or an iterable of
  * them. Labels are needed only for the metric `accuracy`. The prepared items are kept in memory.
@@ -84,8 +85,8 @@ export async function calibrate(
       const backend = own.state === undefined ? engine : await ResumableBackend.open(engine, own.state);
       const programs = programsOf(loaded, opened, typical);
       const prepared = await itemOptions(opened, typical, asked, programs.main, work, unusable);
-      const result = await calibrateItems(backend, programs, loaded.sha256, items, prepared);
-      return await withThumbnails(await counted(result, work), byHash);
+      const result = await calibrateItems(backend, programs, loaded.sha256, items, prepared, counting(work));
+      return await withThumbnails(result, byHash);
     } finally {
       const leftOut = unusable.describe();
       if (leftOut !== undefined) work.note(`of the ${opened.what}s to fit on, ${leftOut}; they are left out`);
@@ -104,9 +105,13 @@ function engineOf({
   return backend === 'reference' ? new ReferenceBackend() : new NativeBackend({ isa, threads });
 }
 
+/** Called before the items that certify are read; returns how many calibrations have read them, if that is known. */
+type CountUse = (calibration: unknown, certifiedOn: readonly string[]) => Promise<number | undefined>;
+
 /**
  * Calibrates a frozen network on prepared items.
  * @param network of the model at the shapes of the items; with one float32 output [N, classes] for metrics of classes
+ * @param countUse by default, nothing is counted
  * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DATA (too little data, NaN logits, labels missing),
  * UNSUPPORTED_MODEL (nothing to skip)
  */
@@ -116,6 +121,7 @@ export async function calibrateItems(
   sha256: string,
   given: readonly CalibrationItem[],
   options: CalibrationOptions = {},
+  countUse: CountUse = async () => undefined,
 ): Promise<Calibration> {
   const task = taskOf(backend, network, sha256, options);
   const strategy: Strategy = isVectorMetric(task.options.metric)
@@ -124,7 +130,7 @@ export async function calibrateItems(
   const stopwatch = new Stopwatch(backend, task.programs, task.guards, task.original);
   try {
     const split = splitItems(given, task, strategy.first);
-    return await run(task, strategy, split, stopwatch);
+    return await run(task, strategy, split, stopwatch, countUse);
   } finally {
     stopwatch.release();
     strategy.release();
@@ -132,12 +138,21 @@ export async function calibrateItems(
 }
 
 /** Orders settings, certifies them, and makes the policy. */
-async function run(task: Task, strategy: Strategy, split: Split, stopwatch: Stopwatch): Promise<Calibration> {
+async function run(
+  task: Task,
+  strategy: Strategy,
+  split: Split,
+  stopwatch: Stopwatch,
+  countUse: CountUse,
+): Promise<Calibration> {
   const { options, backend, progress } = task;
   // Before settings are tested, only the sizes of groups are read from the items that certify.
   const groups = groupsOf(split.certify, await strategy.classesOf(split), options);
   const limits = task.rules.map((rule) => ({ rule, grouping: checkGroups(groups, rule) }));
   const settings = await strategy.order(split);
+  const certifiedOn = split.certify.map((item) => item.sha256);
+  const data = describeData(split, options.seed);
+  const uses = await countUse(identityOf(task, data, groups, settings), certifiedOn);
   const effects = await strategy.measure(settings, split.certify);
   const losses = effects.map(({ byItem }) => byItem.losses);
   // A budget was chosen before `certify` was used: the upper bound of that one setting's risk is promised.
@@ -160,7 +175,7 @@ async function run(task: Task, strategy: Strategy, split: Split, stopwatch: Stop
     const certificate = bounded
       ? boundOf(losses[chosen]!, rule)
       : certificateFor(one, losses, split.certify.length);
-    const promise = promiseOf(certificate, rule, describeData(split, options.seed));
+    const promise = promiseOf(certificate, rule, { ...data, ...(uses !== undefined && { uses }) });
     policies.push(policyOf(task, chosen < 0 ? undefined : timed(chosen, THOROUGH), promise));
   }
   progress.finish();
@@ -171,7 +186,7 @@ async function run(task: Task, strategy: Strategy, split: Split, stopwatch: Stop
     chosen: first.chosen,
     bolder: others.map(({ chosen }) => chosen),
     ...strategy.describe(settings[first.chosen], effects[first.chosen]),
-    certifiedOn: split.certify.map((item) => item.sha256),
+    certifiedOn,
     duplicates: split.duplicates,
     resumed: backend instanceof ResumableBackend ? backend.counts : null,
   };
@@ -191,25 +206,36 @@ function originalOutOfReach(losses: readonly number[], { limit }: Rule): Residua
   return new ResidualSkipError(
     'INVALID_DATA',
     `original: without any exit, ${events} of ${losses.length} answers already differ from its own, so no policy keeps the limit ` +
-      `of ${limit}; give a higher limit or more images, or quantise the network again with more layers in float`,
+      `of ${limit}; quantise the network again with more layers in float, or decide for a higher limit, and certify on fresh images: ` +
+      'those that certified have been read',
   );
 }
 
-/** Adds to each promise the number of policies that these images have certified. */
-async function counted(result: Calibration, work: Work): Promise<Calibration> {
-  const { policy, certifiedOn } = result;
-  try {
-    const uses = await recordUse(policy, certifiedOn);
-    const used = (one: SkipPolicy): SkipPolicy => {
-      const promise = one.promise!;
-      return { ...one, promise: { ...promise, data: { ...promise.data, uses } } };
-    };
-    const { settings } = policy;
-    return { ...result, policy: { ...used(policy), ...(settings && { settings: settings.map(used) }) } };
-  } catch (error) {
-    work.note(`how often these images have certified isn't counted: ${(error as Error).message}`);
-    return result;
-  }
+/** What determines the result of a calibration, as JSON. */
+function identityOf(
+  { sha256, options: { original, guards, choice, budget }, rules }: Task,
+  data: Promised['data'],
+  groups: readonly Group[],
+  settings: readonly Setting[],
+): unknown {
+  const exitsOf = ({ exits = [] }: Setting) => exits.map(({ after, threshold }) => [after, threshold]);
+  return {
+    ...{ sha256, original: original?.sha256, fronts: choice?.fronts, guards, budget, rules, data },
+    groups: groups.map(({ kind, name, members }) => [kind, name, members.length]),
+    settings: settings.map((setting) => [exitsOf(setting), [...setting.omitted]]),
+  };
+}
+
+/** Counts in the user's file. */
+export function counting(work: Work): CountUse {
+  return async (calibration, certifiedOn) => {
+    try {
+      return await recordUse(calibration, certifiedOn);
+    } catch (error) {
+      work.note(`how often these images have certified isn't counted: ${(error as Error).message}`);
+      return undefined;
+    }
+  };
 }
 
 async function withThumbnails(

@@ -3,7 +3,6 @@ import { ResidualSkipError } from '../errors.js';
 import { argMax } from '../numeric/softmax.js';
 import { cosineDistance, relativeError } from '../numeric/vectors.js';
 import { maxLoss, type VectorMetric } from '../skip/promise.js';
-import { type Meaning, probabilities } from '../skip/scores.js';
 
 export function className(index: number, labels: readonly string[] | undefined): string {
   return labels?.[index] ?? `class ${index}`;
@@ -22,16 +21,6 @@ export function checkedAnswer(scores: Float32Array): number {
     'INVALID_DATA',
     'model: it answers NaN for an item; check its weights and the preprocessing',
   );
-}
-
-/**
- * Half the sum of the differences between the probabilities of two rows of class scores, in [0, 1]. NaN scores have
- * the largest distance from any others.
- */
-export function totalVariation(a: Float32Array, b: Float32Array, meaning: Meaning): number {
-  const [p, q] = [probabilities(a, meaning), probabilities(b, meaning)];
-  const distance = p.reduce((sum, value, i) => sum + Math.abs(value - q[i]!), 0) / 2;
-  return Number.isNaN(distance) ? 1 : Math.min(1, distance);
 }
 
 /**

@@ -73,13 +73,13 @@ const shape = {
   ),
   /**
    * What counts as a loss. `disagreement` (the default of networks with classes): the answer differs from the full network's.
-   * `accuracy`: the full network is right and the policy is wrong; needs labels. `probability`: how much the class probabilities
-   * change, as the total variation distance. Of vectors: `cosine` (their default), `relative` and `recall@k`.
+   * `accuracy`: the full network is right and the policy is wrong, less the reverse; needs labels. `probability`: how much the class
+   * probabilities change, as the total variation distance. Of vectors: `cosine` (their default), `relative` and `recall@k`.
    */
   metric: flagged(
     metricSchema.optional(),
     '--metric <name>',
-    `what the limit is for: ${METRICS}. Of classes: changed answers, right answers lost (needs labels), mean change of the ` +
+    `what the limit is for: ${METRICS}. Of classes: changed answers, fall of the accuracy (needs labels), mean change of the ` +
       'probabilities (default: disagreement, with --labels accuracy). Of vectors: mean cosine distance (the default), mean relative ' +
       'error, nearest neighbours lost',
   ),

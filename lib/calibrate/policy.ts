@@ -74,6 +74,7 @@ export function promiseOf(
     limit: tested.limit,
     items: tested.items,
     events: tested.events,
+    ...(tested.gained !== undefined && { gained: tested.gained }),
     risk: tested.risk,
     pValue: tested.pValue,
     upperBound: tested.upperBound,

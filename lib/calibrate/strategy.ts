@@ -15,7 +15,7 @@ export interface Setting {
 
 /** The effect of a setting on the items that certify. */
 export interface Effect {
-  /** Losses are in [0, maxLoss(metric)]. */
+  /** Losses are in [0, maxLoss(metric)], or -1 where `accuracy` gains an answer. */
   readonly byItem: { readonly losses: readonly number[] };
   /** Means over the items; fractions. */
   readonly multiplyAddsSkipped: number;

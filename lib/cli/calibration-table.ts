@@ -1,7 +1,7 @@
 /** What `calibrate` prints. */
 
 import type { Calibration } from '../calibrate/report/result.js';
-import { wordConfidence, wordPromise } from '../calibrate/report/wording.js';
+import { wordConfidence, wordEvents, wordPromise } from '../calibrate/report/wording.js';
 import { latencyReduction } from '../calibrate/run/latency.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import { type Io, paint } from './io.js';
@@ -39,7 +39,7 @@ export function drawCalibration(
   const notes = [
     ...(data.uses !== undefined && data.uses > 1
       ? [
-          `warning: ${data.uses} different policies were certified on these images; choosing among them by their results voids ` +
+          `warning: ${data.uses} different calibrations have read the images that certify; choosing among them by their results voids ` +
             'the promise: certify what you chose on images that certified nothing before',
         ]
       : []),
@@ -56,9 +56,9 @@ export function drawCalibration(
 }
 
 function settingRows({ settings, chosen, bolder }: Calibration, io: Io): string[][] {
-  return settings.map(({ events, items, risk, upperBound, worstPValue, latency, ...skipped }, i) => [
+  return settings.map(({ events, gained, items, risk, upperBound, worstPValue, latency, ...skipped }, i) => [
     i === chosen || bolder.includes(i) ? paint(io, 'green', '→') : '',
-    `${events} of ${items}`,
+    wordEvents(`${events} of ${items}`, gained),
     percent(risk, 2),
     percent(upperBound, 2),
     worstPValue.toPrecision(2),
@@ -70,10 +70,10 @@ function settingRows({ settings, chosen, bolder }: Calibration, io: Io): string[
 }
 
 function groupRows({ policy }: Calibration): string[][] {
-  return policy.promise!.groups!.map(({ name, items, events, upperBound, pValue, promised }) => [
+  return policy.promise!.groups!.map(({ name, items, events, gained, upperBound, pValue, promised }) => [
     name,
     String(items),
-    String(events),
+    wordEvents(String(events), gained),
     percent(upperBound, 2),
     pValue.toPrecision(2),
     promised ? '' : 'too few items for a promise',

@@ -391,8 +391,9 @@ export class InferenceSession {
   }
 
   #attach(): void {
-    const { expected } = this.#policy;
+    const { expected, promise } = this.#policy;
     this.#notifier.attach((observer) => ({
+      promise,
       profiles: { gate: expected?.scores, exit: expected?.exits },
       auditLines: this.#backend.auditLines,
       hasOriginal: this.#verifier.isOriginal,

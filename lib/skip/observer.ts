@@ -2,6 +2,7 @@ import type { Tensor } from '../tensor/tensor.js';
 import type { BlockInfo } from './block-info.js';
 import type { SkipPolicy } from './policy.js';
 import type { ScoreProfiles } from './profile.js';
+import type { Promised } from './promise.js';
 import type { Meaning } from './scores.js';
 import type { ItemDecisions, SkipTrace } from './trace.js';
 
@@ -77,6 +78,8 @@ export type AuditLines = (
 export interface SessionControl {
   /** Gates' scores and exits' confidences when the session's policy was calibrated, if its file has them. */
   readonly profiles?: { readonly gate?: ScoreProfiles; readonly exit?: ScoreProfiles };
+  /** What the session's policy promises, if it does. */
+  readonly promise?: Promised | undefined;
   /** Whether `runFull` runs another network, the session's option `original`. */
   readonly hasOriginal?: boolean;
   /**

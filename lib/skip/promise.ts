@@ -21,7 +21,7 @@ export function isVectorMetric(metric: Metric): metric is VectorMetric {
   return !(CLASS_METRICS as readonly string[]).includes(metric);
 }
 
-/** Whether losses are 0 or 1. */
+/** Whether losses are 0 or 1, or -1 where `accuracy` gains an answer. */
 export function isCounted(metric: Metric): boolean {
   return metric === 'disagreement' || metric === 'accuracy';
 }
@@ -38,7 +38,18 @@ const testedShape = {
   limit: loss.meta({ description: 'The rate, or the mean loss, is at most this.' }),
   items: z.int().min(0).meta({ description: 'Items that certified it.' }),
   events: z.int().min(0).meta({ description: 'Of these, how many had any loss.' }),
-  risk: loss.meta({ description: 'Their mean loss.' }),
+  gained: z
+    .int()
+    .min(0)
+    .optional()
+    .meta({
+      description:
+        'For accuracy: items that only the policy answers rightly, which are set off against `events`. Absent where losses alone ' +
+        'were counted, as older versions did, and as is done for few items: then no more right answers than the limit are lost.',
+    }),
+  risk: z.number().min(-1).max(2).meta({
+    description: 'Their mean loss; below 0 where more answers were gained than lost.',
+  }),
   pValue: fraction,
   upperBound: loss.meta({
     description:
@@ -58,8 +69,8 @@ export const promiseSchema = z
   .strictObject({
     metric: metricSchema.meta({
       description:
-        "disagreement: answers other than the full network's; accuracy: answers that are right in the full network and " +
-        'wrong with skipping; probability: how far the class probabilities move (total variation distance). Of networks whose answer ' +
+        "disagreement: answers other than the full network's; accuracy: the fall of the accuracy, which is the share of answers that are " +
+        'right in the full network and wrong with skipping, less that of the reverse; probability: how far the class probabilities move (total variation distance). Of networks whose answer ' +
         "is a vector, against the full network's: cosine: 1 - cos of their angle; relative: |difference| / |full|, at most 1; " +
         'recall@k: the share of the k nearest neighbours among the items that order settings that are others.',
     }),
@@ -90,8 +101,8 @@ export const promiseSchema = z
         .optional()
         .meta({
           description:
-            'How many different policies these images, or others of a set that overlaps much, have certified on the machine ' +
-            'that calibrated, including this one. Choosing among them by their results voids the promise.',
+            'How many different calibrations have read these images, or others of a set that overlaps much, to certify on this ' +
+            'machine, including this one, whether or not they made a policy. Choosing among them by their results voids the promise.',
         }),
     }),
   })

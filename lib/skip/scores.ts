@@ -77,6 +77,16 @@ export function probabilities(scores: ArrayLike<number>, meaning: Meaning): Floa
   return meaning === 'logits' ? softmax(scores) : Float64Array.from(scores);
 }
 
+/**
+ * Half the sum of the differences between the probabilities of two rows of class scores, in [0, 1]. NaN scores have
+ * the largest distance from any others.
+ */
+export function totalVariation(a: Float32Array, b: Float32Array, meaning: Meaning): number {
+  const [p, q] = [probabilities(a, meaning), probabilities(b, meaning)];
+  const distance = p.reduce((sum, value, i) => sum + Math.abs(value - q[i]!), 0) / 2;
+  return Number.isNaN(distance) ? 1 : Math.min(1, distance);
+}
+
 /** The `k` most probable classes as [class, probability], best first; of equal ones, the lower index. */
 export function topClasses(scores: Float32Array, meaning: Meaning, k: number): [number, number][] {
   const best: number[] = [];

@@ -5,7 +5,7 @@
 import { basename } from 'node:path';
 import type { Backend } from '../backends/backend.js';
 import { NativeBackend } from '../backends/native.js';
-import { calibrateItems } from '../calibrate/calibrate.js';
+import { calibrateItems, counting } from '../calibrate/calibrate.js';
 import { checkClasses } from '../calibrate/checks.js';
 import { type CalibrationData, itemOptions, programsOf, readItems } from '../calibrate/data.js';
 import { Fitter, foldsOf } from '../calibrate/fit/folds.js';
@@ -333,7 +333,7 @@ class Search {
   }
 
   async #certify(ladder: Ladder): Promise<Pick<Speedup, 'calibration' | 'files'>> {
-    const { backend, opened, read } = this.setup;
+    const { backend, opened, read, work } = this.setup;
     const { pool, settings, boldest } = ladder;
     const { network, fronts } = this.#madeFor(ladder);
     const used = usedBy(pool, fronts).map(({ candidate, front, chains }) => ({
@@ -350,7 +350,8 @@ class Search {
     const tested = [...careful, ...settings.slice(from, boldest + BEHIND)];
     const choice = { fronts: specs, exits: pool.exits, settings: tested };
     const options = { ...this.#optionsFor(network), choice };
-    const calibration = await calibrateItems(backend, programs, network.model.sha256, read.items, options);
+    const { sha256 } = network.model;
+    const calibration = await calibrateItems(backend, programs, sha256, read.items, options, counting(work));
     const kept = new Set(calibration.policy.fronts?.map(({ file }) => file));
     const files = new Map([['model.onnx', network.bytes]]);
     for (const [i, { candidate }] of used.entries()) {

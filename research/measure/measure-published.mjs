@@ -6,6 +6,7 @@
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { alternate } from '../../bench/harness.mjs';
+import { bootstrapOf } from '../../bench/intervals.mjs';
 import { open } from '../../bench/networks.mjs';
 import { itemsOfPath } from '../../dist/classify/images.js';
 import { latencyOf, pairedChange } from '../../dist/measure/statistics.js';
@@ -57,6 +58,10 @@ const found = {
   ...{ limit: promise.limit, events: promise.events, certified: promise.items, items: results.length },
   expected: expected.multiplyAddsSkipped,
   saved: mean(results.map(({ saved }) => saved)),
+  savedCi95: bootstrapOf(
+    [{ role: 'policy', seed: 1, saved: results.map(({ saved }) => saved) }],
+    'saved',
+  )((of) => of('policy')).ci95,
   changed: mean(results.map(({ full, answer }) => Number(full !== answer))),
   ...(labelled && {
     accuracy: { before: mean(was.map(Number)), after: mean(is.map(Number)) },

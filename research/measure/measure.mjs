@@ -85,6 +85,7 @@ async function measureGated(run, images, validation) {
     inFull,
     saved,
     layers: mean(headline.map((one) => one.layers)),
+    layersEach: headline.map((one) => Number(one.layers.toFixed(4))),
     // Two convolutions for each block of a ResNet, the stem and the classifier; shortcuts don't count (He et al. 2016).
     paperLayers: full.model.what === 'image' ? (2 * skippedBlocks) / (2 * blocks + 2) : undefined,
     blocks: skippedBlocks / blocks,
@@ -131,7 +132,9 @@ async function timeAll(dataset, runs, images, progress) {
   const times = await alternate(runners, some, () => {}, progress.advance);
   const energy = gated && (await energyOf(gated, some));
   for (const { release } of runners) await release();
-  const latencyMs = Object.fromEntries(runners.map(({ name }, k) => [name, latencyOf(times[k])]));
+  const latencyMs = Object.fromEntries(
+    runners.map(({ name, turns }, k) => [name, { ...latencyOf(times[k]), turns: turns.map(({ ms }) => ms) }]),
+  );
   return { latencyMs, energy, seed: first, timed: some.length, peer: peer?.version };
 }
 

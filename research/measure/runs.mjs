@@ -13,7 +13,7 @@ export const validationPath = (folder, dataset) =>
   join(folder, 'data', `${dataset}-validation`, SETS[dataset].validation ?? '');
 
 /**
- * Maximum share of right answers that a policy may lose, certified at 95 % on the validation part. Claims are about the first
+ * How far a policy may lower the accuracy, certified at 95 % on the validation part. Claims are about the first
  * one; the others are further points of the curve. Imagenette and SST-2 have too few validation items for lower limits.
  */
 export const LIMITS = {

@@ -6,6 +6,7 @@ import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { SETS } from '../../bench/networks.mjs';
+import { wordPromise } from '../../dist/calibrate/report/wording.js';
 import { cardName, checkRegistered, isText, LIMITS, policyFile, readRuns } from './runs.mjs';
 
 const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..');
@@ -108,7 +109,7 @@ writeFileSync(
   card(
     `${name}-exits`,
     `An early exit follows each ${isText(dataset) ? 'layer but the last' : 'block from the end of the first stage on'}. \`policy.json\`, which runs wherever this folder is opened, has the exits' thresholds. They were certified on
-${policy.promise.items} validation ${isText(dataset) ? 'texts' : 'images'}: at 95 % confidence, at most ${percent(limit)} of the right answers are lost. Its SHA-256 was registered in
+${policy.promise.items} validation ${isText(dataset) ? 'texts' : 'images'}: ${wordPromise(policy.promise)}. Its SHA-256 was registered in
 \`research/cards/${cardName(gated.run)}\` before the test set was read. With \`policy: 'model'\`, the file's own thresholds decide,
 which promise nothing.
 

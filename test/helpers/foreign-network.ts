@@ -7,8 +7,9 @@ import { randomFloats, uniform } from './random.js';
 export const SIDE = 16;
 const [CHANNELS, CLASSES, BLOCKS] = [8, 5, 6] as const;
 
-/** How a network ends. */
-interface End {
+/** How a network ends, and which weights it has. */
+interface Form {
+  readonly seed?: number;
   readonly output?: string;
   readonly classes?: number;
   /** `normalize` is torch.nn.functional.normalize as PyTorch exports it, with a name for the length that it doesn't know. */
@@ -16,9 +17,9 @@ interface End {
 }
 
 /** Pre-activation blocks with batch normalisation and random weights. */
-export function foreign({ output = 'votes', classes = CLASSES, end }: End = {}): Uint8Array {
+export function foreign({ output = 'votes', classes = CLASSES, end, seed = 0 }: Form = {}): Uint8Array {
   const graph = new GraphBuilder();
-  let made = 0;
+  let made = seed;
   const weights = (size: number, scale: number, shape: readonly number[]) =>
     graph.constant(
       tensor(

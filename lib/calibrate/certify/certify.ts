@@ -7,7 +7,17 @@
 import { isCounted, maxLoss, type Tested, type TestedGroup } from '../../skip/promise.js';
 import type { ParsedOptions } from '../options.js';
 import type { Group, Grouping, Rule } from './groups.js';
-import { bettingPValue, binomialPValue, fixedSequenceTest, upperMean, upperRate } from './p-values.js';
+import {
+  bettingPValue,
+  binomialPValue,
+  type Changes,
+  canSetOff,
+  fixedSequenceTest,
+  netPValue,
+  upperMean,
+  upperNet,
+  upperRate,
+} from './p-values.js';
 
 export interface Certificate extends Tested {
   readonly groups: readonly TestedGroup[];
@@ -39,30 +49,49 @@ export function rulesOf({
   return [ruleOf(lowest), ...higher.map(ruleOf)];
 }
 
-/** P-value of "the expected loss is above the limit", for losses in [0, maxLoss(metric)]. */
-function pValueOf(losses: readonly number[], { metric, delta }: Rule, limit: number): number {
+/**
+ * Whether answers gained are set off against those lost. With too few items for that test, losses alone are tested, which bound the
+ * net loss as well. Nothing but the number of items decides.
+ */
+function setsOff({ metric, delta }: Rule, items: number, limit: number): boolean {
+  return metric === 'accuracy' && canSetOff(items, limit, delta);
+}
+
+/** P-value of "the expected loss is above the limit", for losses in [0, maxLoss(metric)], or -1 for an answer gained. */
+function pValueOf(losses: readonly number[], rule: Rule, limit: number, decides = limit): number {
+  const { metric, delta } = rule;
+  if (setsOff(rule, losses.length, decides)) return netPValue(changesOf(losses), limit, delta);
   if (isCounted(metric)) return binomialPValue(eventsOf(losses), losses.length, limit);
   const max = maxLoss(metric);
   return bettingPValue(scaled(losses, max), limit / max, delta);
 }
 
 const eventsOf = (losses: readonly number[]) => losses.filter((loss) => loss > 0).length;
+const gainedOf = (losses: readonly number[]) => losses.filter((loss) => loss < 0).length;
+const changesOf = (losses: readonly number[]): Changes => ({
+  ...{ lost: eventsOf(losses), gained: gainedOf(losses), items: losses.length },
+});
 const scaled = (losses: readonly number[], max: number) =>
   max === 1 ? losses : losses.map((loss) => loss / max);
 
-function upperBoundOf(losses: readonly number[], { metric, delta }: Rule): number {
+function upperBoundOf(losses: readonly number[], rule: Rule, decides: number): number {
+  const { metric, delta } = rule;
+  if (setsOff(rule, losses.length, decides)) return upperNet(changesOf(losses), delta);
   if (isCounted(metric)) return upperRate(eventsOf(losses), losses.length, delta);
   const max = maxLoss(metric);
   return max * upperMean(scaled(losses, max), delta);
 }
 
-function test(losses: readonly number[], rule: Rule, limit: number): Tested {
+/** @param decides the limit that decides whether gained answers are set off; no result may decide it */
+function test(losses: readonly number[], rule: Rule, limit: number, decides = limit): Tested {
   const items = losses.length;
+  const net = setsOff(rule, items, decides);
+  const total = losses.reduce((sum, loss) => sum + (net ? loss : Math.max(0, loss)), 0);
   return {
-    ...{ limit, items, events: eventsOf(losses) },
-    risk: losses.reduce((a, b) => a + b, 0) / Math.max(1, items),
-    pValue: pValueOf(losses, rule, limit),
-    upperBound: upperBoundOf(losses, rule),
+    ...{ limit, items, events: eventsOf(losses), ...(net && { gained: gainedOf(losses) }) },
+    risk: total / Math.max(1, items),
+    pValue: pValueOf(losses, rule, limit, decides),
+    upperBound: upperBoundOf(losses, rule, decides),
   };
 }
 
@@ -155,6 +184,7 @@ export function certificateFor(
 
 /** The promise for a setting that was chosen without the items of `losses`: the upper bound of its risk. */
 export function boundOf(losses: readonly number[], rule: Rule): Certificate {
-  const tested = test(losses, rule, upperBoundOf(losses, rule));
+  const { limit } = rule;
+  const tested = test(losses, rule, upperBoundOf(losses, rule, limit), limit);
   return { ...tested, worstPValue: tested.pValue, groups: [] };
 }

@@ -3,7 +3,7 @@
  * conservative for every sample size; none is an approximation by the normal distribution.
  */
 
-const { exp, log, log1p, max, min, sqrt } = Math;
+const { abs, exp, log, log1p, max, min, sqrt } = Math;
 
 /**
  * P-value of "the expected 0/1 loss is above p" after `k` losses of 1 in `n`: the exact binomial tail P(Bin(n, p) <= k), summed
@@ -46,6 +46,82 @@ export function bettingPValue(losses: readonly number[], epsilon: number, delta:
     squares += (loss - sum / (i + 2)) ** 2;
   }
   return exp(-highest);
+}
+
+/** How items fared against the full network: right answers that were lost, and wrong ones that became right. */
+export interface Changes {
+  readonly lost: number;
+  readonly gained: number;
+  readonly items: number;
+}
+
+/** Share of the error that bounds how many items change, in netPValue. */
+const NUISANCE = 0.1;
+
+/**
+ * P-value of "the expected net loss, P(lost) - P(gained), is above epsilon". The least favourable way to be there is the one with
+ * most changes, of which an upper bound at level `beta` = `delta` / 10 is known; with it the exact tail of lost - gained is a p-value
+ * once beta is added (Berger and Boos 1994, "P values maximized over a confidence set for the nuisance parameter").
+ *
+ * That the tail P(lost - gained <= t) rises with the rate w of changes: its derivative is n / 2 times P(T = t + 1) - P(T = t), for
+ * the sum T of n - 1 items. For w <= 1/2 the generating function of an item has real roots only, so that T is, but for a constant, a
+ * sum of independent Bernoulli variables: unimodal, with its mode less than 1 from its mean (n - 1) epsilon (Darroch 1964). Up to
+ * t = (n - 1) epsilon - 2 the tail rises, and beyond this the p-value is 1.
+ * @returns beta or more: it is meant to be compared with `delta`
+ */
+export function netPValue(changes: Changes, epsilon: number, delta: number): number {
+  const { lost, gained, items } = changes;
+  if (epsilon >= 1) return 0;
+  if (lost - gained > (items - 1) * epsilon - 2) return 1;
+  const beta = NUISANCE * delta;
+  const rate = max(epsilon, upperRate(lost + gained, items, beta));
+  return rate > 0.5 ? 1 : min(1, beta + netTail(lost - gained, items, epsilon, rate));
+}
+
+/**
+ * P(lost - gained <= t) in `n` items, which are lost with probability (rate + epsilon) / 2 and gained with (rate - epsilon) / 2: the sum
+ * over the number m of changes of Bin(m; n, rate) P(Bin(m, share) <= (m + t) / 2), whose second factor is updated from m to m + 1. The
+ * error by rounding is far below 1e-10.
+ */
+function netTail(t: number, n: number, epsilon: number, rate: number): number {
+  if (rate <= epsilon) return binomialPValue(t, n, epsilon);
+  const share = (rate + epsilon) / (2 * rate);
+  const [logLost, logGained, logOdds] = [log(share), log1p(-share), log(rate) - log1p(-rate)];
+  let changes = n * log1p(-rate);
+  const first = abs(t);
+  let sum = 0;
+  for (let m = 0; m < first; m++) {
+    // Fewer than t changes can't lose more than t; fewer than -t can't gain as many.
+    if (t > 0) sum += exp(changes);
+    changes += log((n - m) / (m + 1)) + logOdds;
+  }
+  // Of the first m, all may be lost (t >= 0), or all must be gained. `at` is the logarithm of P(Bin(m, share) = most).
+  let most = max(t, 0);
+  let at = first * (t >= 0 ? logLost : logGained);
+  let below = t >= 0 ? 1 : exp(at);
+  for (let m = first; m <= n; m++) {
+    const weight = exp(changes);
+    sum += weight * below;
+    if (m > n * rate && weight < 1e-18) break;
+    changes += log((n - m) / (m + 1)) + logOdds;
+    below -= share * exp(at);
+    at += log((m + 1) / (m + 1 - most)) + logGained;
+    if (most >= (m + 1 + t) / 2 - 0.5) continue;
+    at += log((m + 1 - most) / (most + 1)) + logLost - logGained;
+    most++;
+    below += exp(at);
+  }
+  return sum;
+}
+
+/** Whether items are enough for netPValue to certify "at most epsilon" at `delta`, when none changes. */
+export function canSetOff(items: number, epsilon: number, delta: number): boolean {
+  return netPValue({ lost: 0, gained: 0, items }, epsilon, delta) <= delta;
+}
+
+/** Upper bound at level 1 - delta of the net loss, where its p-value is delta; never below 0. */
+export function upperNet(changes: Changes, delta: number): number {
+  return whereAtMost(0, delta, (epsilon) => netPValue(changes, epsilon, delta));
 }
 
 /** Fewest items with which zero events certify "at most epsilon" at `delta`. */

@@ -1,19 +1,17 @@
 /**
- * Counts how often images have certified. A promise holds for a policy that was chosen without the images that
- * certify it; anyone who calibrates again on the same images and keeps the better result has chosen by them. That
- * can't be prevented, but counted: a file of the user's holds a sketch of the images of every certificate made on
- * this machine.
+ * Counts the calibrations that have read images to certify. A promise holds for a policy that was chosen without the images that
+ * certify it; anyone who calibrates again on the same images, after a failure or to keep the better result, has chosen by them. That
+ * can't be prevented, but counted: a file of the user's holds a sketch of the images of every calibration on this machine.
  */
 import { createHash, randomUUID } from 'node:crypto';
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { z } from 'zod';
-import type { SkipPolicy } from '../../skip/policy.js';
 
 const usesSchema = z.array(
   z.object({
-    /** Hash of the certified policy without measured times. */
+    /** Identity of the calibration; older versions wrote that of its policy. */
     policy: z.string(),
     /**
      * The smallest hashes among the images: sets that overlap much share some of them (bottom-k sketch; Cohen 1997).
@@ -25,7 +23,7 @@ type Use = z.infer<typeof usesSchema>[number];
 
 /** Hashes in a sketch, and hexadecimal digits that are kept of each. */
 const [SKETCH, DIGITS] = [32, 16];
-/** Most certificates to remember. */
+/** Most calibrations to remember. */
 const MAX_USES = 1000;
 
 /** The file: in the folder for state of the XDG base directory specification. */
@@ -35,18 +33,19 @@ export function usesFile(): string {
 }
 
 /**
- * Records that images certify `policy`.
+ * Records that images are about to certify.
+ * @param calibration what determines its result, as JSON: the network, what is promised, the settings to test
  * @param certifiedOn hashes of the images
- * @returns how many different policies images of this set have certified, including this one. Repeating the same
- * calibration counts once.
+ * @returns how many different calibrations have read images of this set to certify, including this one, whether or not they made a
+ * policy. Repeating the same calibration counts once.
  */
 export async function recordUse(
-  policy: SkipPolicy,
+  calibration: unknown,
   certifiedOn: readonly string[],
   file = usesFile(),
 ): Promise<number> {
   const use: Use = {
-    policy: identityOf(policy),
+    policy: createHash('sha256').update(JSON.stringify(calibration)).digest('hex'),
     sketch: certifiedOn
       .map((sha256) => sha256.slice(0, DIGITS))
       .sort()
@@ -60,19 +59,6 @@ export async function recordUse(
   await writeFile(draft, `${JSON.stringify([...known, use].slice(-MAX_USES))}\n`);
   await rename(draft, file);
   return others.length + 1;
-}
-
-/** The certified part of a policy, without measured times, which differ from run to run. */
-function identityOf({ settings = [], ...own }: SkipPolicy): string {
-  const certified = [own, ...settings].map(({ model, heads, guards, promise }) => [
-    model,
-    heads,
-    guards,
-    promise,
-  ]);
-  return createHash('sha256')
-    .update(JSON.stringify(settings.length > 0 ? certified : certified[0]))
-    .digest('hex');
 }
 
 /** Empty if the file doesn't exist or wasn't written by this module. */

@@ -6,7 +6,7 @@ import { NEVER, type Table } from './table.js';
 
 /** The effect of a setting on each item. */
 interface ByItem {
-  /** In [0, 1]; 0 or 1 except for the metric `probability`. */
+  /** As in a table's column. */
   readonly losses: readonly number[];
   /** Fraction of the network's multiply-adds; negative if a guard made the item run twice. */
   readonly saved: readonly number[];

@@ -5,8 +5,8 @@
 import type { Program } from '../../model/program/program.js';
 import { type AnyExit, attachReadOuts, type ReadOut } from '../../skip/attach.js';
 import { isGuarded } from '../../skip/guards.js';
-import { type Meaning, meaningOf } from '../../skip/scores.js';
-import { answerOf, checkedAnswer, totalVariation } from '../losses.js';
+import { type Meaning, meaningOf, totalVariation } from '../../skip/scores.js';
+import { answerOf, checkedAnswer } from '../losses.js';
 import type { CalibrationItem } from '../options.js';
 import { CHUNK, Evaluator, gatesOf, type Outcome, runAll } from '../run/evaluator.js';
 import { hasGates, type Task } from '../task.js';
@@ -14,7 +14,7 @@ import { hasGates, type Task } from '../task.js';
 /** The answers at an exit, or at the end, for each item. */
 export interface Column {
   readonly answers: Int32Array;
-  /** In [0, 1]; 0 or 1 except for the metric `probability`. */
+  /** 0 or 1; -1, 0 or 1 for `accuracy`, whose answers may be gained; in [0, 1] for `probability`. */
   readonly losses: Float64Array;
   /** 1 if a guard would make the item run in full. */
   readonly guarded: Uint8Array;
@@ -134,5 +134,6 @@ function lossOf(
 ): number {
   if (metric === 'probability') return totalVariation(scores, full, meaning);
   const [answer, before] = [answerOf(scores), answerOf(full)];
-  return Number(metric === 'disagreement' ? answer !== before : before === label && answer !== label);
+  if (metric === 'disagreement') return Number(answer !== before);
+  return Number(before === label) - Number(answer === label);
 }

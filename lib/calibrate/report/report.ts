@@ -13,7 +13,7 @@ import {
 import { latencyReduction } from '../run/latency.js';
 import { contributions, curves } from './charts.js';
 import type { Calibration, Example } from './result.js';
-import { wordConfidence, wordPromise } from './wording.js';
+import { wordConfidence, wordEvents, wordPromise } from './wording.js';
 
 /** Options of `renderCalibration`. */
 export interface RenderCalibrationOptions {
@@ -73,7 +73,7 @@ function figures({ policy }: Calibration): Figure[] {
     },
     {
       value: `${whole(promise!.events)} of ${whole(promise!.items)}`,
-      meaning: 'items that certified it had any loss',
+      meaning: wordEvents('items that certified it had any loss', promise!.gained),
     },
     { value: percent(expected!.multiplyAddsSkipped), meaning: 'of the multiply-adds skipped' },
     ...times,
@@ -82,9 +82,9 @@ function figures({ policy }: Calibration): Figure[] {
 
 function settings({ settings: tested, chosen, bolder }: Calibration): Section | undefined {
   if (tested.length === 0) return undefined;
-  const rows = tested.map(({ events, risk, upperBound, worstPValue, latency, ...skipped }, i) => [
+  const rows = tested.map(({ events, gained, risk, upperBound, worstPValue, latency, ...skipped }, i) => [
     i === chosen ? 'chosen' : bolder.includes(i) ? 'bolder' : '',
-    whole(events),
+    wordEvents(whole(events), gained),
     percent(risk, 2),
     percent(upperBound, 2),
     worstPValue.toPrecision(2),
@@ -116,7 +116,7 @@ function bolder({ policy: { settings: others = [], ...own } }: Calibration): Sec
   if (!joint) return undefined;
   const rows = [own, ...others].map(({ promise, expected }) => [
     percent(promise!.limit, 2),
-    whole(promise!.events),
+    wordEvents(whole(promise!.events), promise!.gained),
     promise!.pValue.toPrecision(2),
     percent(expected!.multiplyAddsSkipped),
     expected!.latency ? expected!.latency.policyMs.p50.toFixed(3) : '',
@@ -133,11 +133,11 @@ function groups({ policy }: Calibration): Section | undefined {
   if (tested.length === 0) return undefined;
   const rows = tested
     .slice(0, MAX_ROWS)
-    .map(({ kind, name, items, events, risk, upperBound, limit, pValue, promised }) => [
+    .map(({ kind, name, items, events, gained, risk, upperBound, limit, pValue, promised }) => [
       escapeHtml(name),
       kind,
       whole(items),
-      whole(events),
+      wordEvents(whole(events), gained),
       percent(risk, 2),
       percent(upperBound, 2),
       pValue.toPrecision(2),
@@ -208,7 +208,7 @@ function provenance({ policy, duplicates }: Calibration): Section {
       ? [
           [
             'warning',
-            `${whole(uses)} different policies were certified on these images; choosing among them by their results voids the promise`,
+            `${whole(uses)} different calibrations have read the images that certify; choosing among them by their results voids the promise`,
           ],
         ]
       : []),

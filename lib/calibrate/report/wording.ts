@@ -2,11 +2,13 @@ import { percent } from '../../report/page.js';
 import type { Promised } from '../../skip/promise.js';
 
 /** The promise as a sentence without its full stop. */
-export function wordPromise({ metric, limit, confidence, groups = [] }: Promised): string {
-  const atMost = (rate: number) => `at most ${percent(rate, 2)}`;
+export function wordPromise({ metric, limit, confidence, gained, groups = [] }: Promised): string {
+  const atMost = (rate: number) =>
+    `at most ${gained === undefined ? percent(rate, 2) : `${(100 * rate).toFixed(2)} points`}`;
+  const lost = gained === undefined ? 'of the images lose their right answer' : 'of accuracy are lost';
   const what = {
     disagreement: `${atMost(limit)} of the answers change`,
-    accuracy: `${atMost(limit)} of the images lose their right answer`,
+    accuracy: `${atMost(limit)} ${lost}`,
     probability: `the class probabilities move by ${atMost(limit)} on average`,
     cosine: `the mean cosine distance of the vectors is at most ${limit}`,
     relative: `the mean relative error of the output is ${atMost(limit)}`,
@@ -24,4 +26,9 @@ export function wordPromise({ metric, limit, confidence, groups = [] }: Promised
 /** Never rounded up to 100 %. */
 export function wordConfidence(confidence: number): string {
   return percent(confidence, Math.abs(100 * confidence - Math.round(100 * confidence)) < 1e-9 ? 0 : 2);
+}
+
+/** How many items had a loss, and of accuracy how many were gained. */
+export function wordEvents(events: string, gained: number | undefined): string {
+  return gained === undefined ? events : `${events}, ${gained} gained`;
 }

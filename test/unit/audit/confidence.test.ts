@@ -96,3 +96,18 @@ test('rearmed every 500 checks at a true rate of the limit, at most 5 % of 500 s
   // Each arming with the whole budget would be above 20 %.
   expect(tripped).toBeLessThanOrEqual(25);
 });
+
+test('losses between 0 and 1 whose mean is the limit trip at most 5 % of 1,000 streams', () => {
+  let tripped = 0;
+  for (let stream = 0; stream < 1000; stream++) {
+    const random = uniform(9000 + stream);
+    const monitor = new RateMonitor(0.02, 0.05);
+    // A tenth of the items has a loss of 0 to 0.4.
+    for (let i = 0; i < 3000 && !monitor.exceeded; i++) monitor.observe(random() < 0.1 ? 0.4 * random() : 0);
+    if (monitor.exceeded) tripped++;
+  }
+  expect(tripped).toBeLessThanOrEqual(50);
+  const monitor = new RateMonitor(0.02, 0.05);
+  for (let i = 0; i < 2000; i++) monitor.observe(i % 10 === 0 ? 0.5 : 0);
+  expect(monitor.exceeded).toBe(true);
+});

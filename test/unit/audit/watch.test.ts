@@ -1,6 +1,7 @@
 import type { Drift } from 'lib/audit/drift-monitor.js';
 import { type Watch, watch } from 'lib/audit/watch.js';
 import type { RunEvent, SessionControl, TensorMap } from 'lib/skip/observer.js';
+import type { Metric, Promised } from 'lib/skip/promise.js';
 import { Tensor } from 'lib/tensor/tensor.js';
 import { runContext, runEvent } from '../../helpers/run-event.js';
 
@@ -242,4 +243,103 @@ test('a model without class scores is reported once, and its drift is watched al
   ]);
   expect(monitor.stats().watch).toMatchObject({ items: 100, checks: 0, drift: [{}, {}, {}] });
   warned.mockRestore();
+});
+
+describe('by default, what the policy promises is tested', () => {
+  const promiseOf = (metric: Metric, limit: number): Promised => ({
+    ...{ metric, limit, confidence: 0.95, items: 1000, events: 0, risk: 0, pValue: 0.01, upperBound: limit },
+    data: { sha256: 'f'.repeat(64), seed: 1, fit: 0, order: 100, certify: 1000 },
+  });
+
+  /** A session with this promise, whose full network answers with the outputs given. */
+  class Promising extends FakeSession {
+    constructor(
+      readonly promise: Promised | undefined,
+      readonly full: readonly number[] = [0, 1],
+    ) {
+      super();
+    }
+    override async runFull(): Promise<TensorMap> {
+      return { logits: new Tensor('float32', Float32Array.from(this.full), [1, 2]) };
+    }
+  }
+
+  /** Watches items with these scores, of which every `period`-th has `odd` ones. */
+  async function watched(session: Promising, checks: number, period: number, odd = [1, 0], options = {}) {
+    const monitor = watch({ shadow: 1, ...options });
+    monitor.onAttach(session);
+    for (let i = 1; i <= checks && !session.fullDepth; i++) {
+      const scores = Float32Array.from(i % period === 0 ? odd : session.full);
+      monitor.onRun({ ...skipped(0), outputs: { logits: new Tensor('float32', scores, [1, 2]) } });
+      await monitor.settled();
+    }
+    return monitor.stats().watch;
+  }
+
+  test('a policy that changes 5 % of the answers, as it may, is left alone; one that may change 1 % is not', async () => {
+    const kept = await watched(new Promising(promiseOf('disagreement', 0.06)), 2000, 20);
+    expect(kept).toMatchObject({ metric: 'disagreement', limit: 0.06, tripped: false, disagreements: 100 });
+    const broken = await watched(new Promising(promiseOf('disagreement', 0.01)), 2000, 20);
+    expect(broken).toMatchObject({ limit: 0.01, tripped: true });
+    expect(await watched(new Promising(undefined), 1, 20)).toMatchObject({ limit: 0.01 });
+  });
+
+  test('the rate that the options allow comes first', async () => {
+    const session = new Promising(promiseOf('probability', 0.2));
+    const stats = await watched(session, 2000, 20, [1, 0], { maxDisagreement: 0.02 });
+    expect(stats).toMatchObject({ metric: 'disagreement', limit: 0.02, tripped: true });
+  });
+
+  test('how far probabilities move', async () => {
+    // Probabilities of 0.5 instead of 1 / (1 + e) and e / (1 + e): a loss of 0.231, where the answer stays the same.
+    const loss = Math.E / (1 + Math.E) - 0.5;
+    const stats = await watched(new Promising(promiseOf('probability', 0.05)), 400, 1, [1, 1]);
+    expect(stats).toMatchObject({ metric: 'probability', limit: 0.05, tripped: true });
+    expect(stats.disagreements / stats.checks).toBeCloseTo(loss, 6);
+    expect(await watched(new Promising(promiseOf('probability', 0.25)), 400, 1, [1, 1])).toMatchObject({
+      tripped: false,
+    });
+  });
+
+  test('how far vectors turn, of which the most is 2', async () => {
+    // Every tenth is turned round: a mean distance of 0.2.
+    const stats = await watched(new Promising(promiseOf('cosine', 0.1)), 2000, 10, [0, -1]);
+    expect(stats).toMatchObject({ metric: 'cosine', limit: 0.1, tripped: true });
+    const kept = await watched(new Promising(promiseOf('cosine', 0.21)), 1000, 10, [0, -1]);
+    expect(kept).toMatchObject({ tripped: false, disagreements: 200 });
+    expect(kept.disagreement[0]).toBeLessThan(0.2);
+    expect(kept.disagreement[1]).toBeGreaterThan(0.2);
+    const relative = await watched(new Promising(promiseOf('relative', 0.05), [0, 2]), 1000, 10, [0, 1]);
+    expect(relative).toMatchObject({ metric: 'relative', tripped: false, disagreements: 50 });
+  });
+
+  test('what takes labels or neighbours to test is said, and drift is watched', async () => {
+    const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => {});
+    const texts = () => warned.mock.calls.splice(0).map(([text]) => String(text));
+    expect(await watched(new Promising(promiseOf('accuracy', 0.01)), 300, 2)).toMatchObject({
+      ...{ metric: 'disagreement', limit: null, checks: 300, disagreements: 150, tripped: false },
+    });
+    expect(texts()).toEqual([
+      expect.stringMatching(/tests no promise: .*accuracy, which needs labels; give maxD/),
+    ]);
+    const session = new Promising(promiseOf('accuracy', 0.01));
+    expect(await watched(session, 300, 2, [1, 0], { maxDisagreement: 0.01 })).toMatchObject({
+      tripped: true,
+    });
+    expect(texts()).toEqual([]);
+    expect(await watched(new Promising(promiseOf('recall@10', 0.01)), 300, 2)).toMatchObject({ checks: 0 });
+    expect(texts()).toEqual([
+      expect.stringMatching(/checks no answers: .*'recall@10' that the policy promises/),
+    ]);
+    warned.mockRestore();
+  });
+
+  test('a limit of 0 allows nothing, and one of 1 everything', async () => {
+    expect(await watched(new Promising(promiseOf('disagreement', 0)), 20, 20)).toMatchObject({
+      tripped: true,
+    });
+    expect(await watched(new Promising(promiseOf('disagreement', 1)), 500, 2)).toMatchObject({
+      tripped: false,
+    });
+  });
 });

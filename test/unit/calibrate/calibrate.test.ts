@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { calibrate } from 'lib/calibrate/calibrate.js';
 import type { CalibrateOptions } from 'lib/calibrate/options.js';
 import type { Calibration } from 'lib/calibrate/report/result.js';
+import { contentHash } from 'lib/calibrate/split.js';
 import { ImageClassifier } from 'lib/classify/image-classifier.js';
 import { listImagesBelow } from 'lib/data/files.js';
 import { decodeImage } from 'lib/data/image.js';
@@ -92,14 +93,62 @@ test('tensors and pixels one after another give what the folder gives', async ()
 test('labels of images are those of an accuracy', async () => {
   const labelled = files.map((image, i) => ({ image, label: i % 5, groups: [`part ${i % 2}`] }));
   const options = { ...QUICK, metric: 'accuracy', maxGroupDisagreement: 0.5, onNote } as const;
-  const { policy, classes } = await calibrate(model, labelled, options);
+  const { policy, classes, certifiedOn } = await calibrate(model, labelled, options);
   expect(policy.promise!.metric).toBe('accuracy');
+  const promised = new Set(certifiedOn);
+  await using classifier = await ImageClassifier.from(model, { policy });
+  const changes = { lost: 0, gained: 0 };
+  for (const { image, label } of labelled) {
+    const tensor = await classifier.prepare(image);
+    if (!promised.has(contentHash(tensor.data))) continue;
+    const [skipping, full] = await Promise.all(
+      [policy, 'full' as const].map((each) => classifier.classify(image, { policy: each })),
+    );
+    if (full!.index === label && skipping!.index !== label) changes.lost++;
+    if (full!.index !== label && skipping!.index === label) changes.gained++;
+  }
+  const { events, gained, items, risk } = policy.promise!;
+  expect(changes.lost + changes.gained).toBeGreaterThan(0);
+  expect({ lost: events, gained }).toEqual(changes);
+  expect(risk).toBeCloseTo((changes.lost - changes.gained) / items, 12);
   expect(policy.promise!.groups!.map(({ name }) => name).sort()).toEqual(['part 0', 'part 1']);
   expect(classes.map(({ label }) => label)).toEqual(['class 0', 'class 1', 'class 2', 'class 3', 'class 4']);
   await expect(calibrate(model, files, { ...QUICK, metric: 'accuracy', onNote })).rejects.toMatchObject({
     code: 'INVALID_DATA',
     message: expect.stringContaining('needs a label for every item'),
   });
+});
+
+test('a calibration that fails has used the images that it read', async () => {
+  process.env.XDG_STATE_HOME = folderOf({});
+  const original = join(folderOf({ 'other.onnx': foreign({ seed: 33 }) }), 'other.onnx');
+  const failing = () => calibrate(model, images, { ...QUICK, original, onNote });
+  await expect(failing()).rejects.toMatchObject({
+    code: 'INVALID_DATA',
+    message: expect.stringMatching(
+      /^original: without any exit.* certify on fresh images: those .* have been read$/,
+    ),
+  });
+  await expect(failing()).rejects.toMatchObject({ code: 'INVALID_DATA' });
+  const usesOf = async (data: string) =>
+    (await calibrate(model, data, { ...QUICK, onNote })).policy.promise!.data.uses;
+  expect(await usesOf(images)).toBe(2);
+  expect(await usesOf(images)).toBe(2);
+});
+
+test('a calibration that is stopped before it reads the images that certify has not used them', async () => {
+  process.env.XDG_STATE_HOME = folderOf({});
+  const controller = new AbortController();
+  const onProgress = ({ stage }: Progress) => stage === 'reading' && controller.abort();
+  const stopped = calibrate(model, images, {
+    ...QUICK,
+    settings: 5,
+    signal: controller.signal,
+    onProgress,
+    onNote,
+  });
+  await expect(stopped).rejects.toMatchObject({ code: 'ABORTED' });
+  expect((await calibrate(model, images, { ...QUICK, onNote })).policy.promise!.data.uses).toBe(1);
 });
 
 test('what was computed is taken from the folder `state`', async () => {

@@ -8,10 +8,10 @@ import {
 } from 'lib/calibrate/certify/certify.js';
 import { checkGroups, type Grouping, groupsOf, type Rule } from 'lib/calibrate/certify/groups.js';
 import { fixedSequenceTest, itemsNeeded, upperMean, upperRate } from 'lib/calibrate/certify/p-values.js';
-import { totalVariation } from 'lib/calibrate/losses.js';
 import { type CalibrationItem, type CalibrationOptions, parseOptions } from 'lib/calibrate/options.js';
 import { promiseOf } from 'lib/calibrate/policy.js';
 import { wordPromise } from 'lib/calibrate/report/wording.js';
+import { totalVariation } from 'lib/skip/scores.js';
 import { uniform } from '../../helpers/random.js';
 
 const RULE: Rule = { metric: 'disagreement', limit: 0.01, groupLimit: 0.05, delta: 0.05 };

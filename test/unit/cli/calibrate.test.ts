@@ -130,7 +130,7 @@ describe('calibrate', () => {
     expect(out).toMatch(/^airplane +\d+ +\d+ /m);
     expect(out).toContain(`policy: ${output}`);
     // The tests before certified other policies on the same images.
-    expect(out).toMatch(/warning: [2-9] different policies were certified on these images/);
+    expect(out).toMatch(/warning: [2-9] different calibrations have read the images that certify/);
   });
 
   test('labels make it a promise on right answers, for every class by its label', async () => {

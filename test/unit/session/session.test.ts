@@ -622,6 +622,19 @@ describe('watch', () => {
     }
     expect(session.stats()).toMatchObject({ watch: { checks: 30, disagreements: 0, tripped: false } });
   });
+
+  it("tests what the session's policy promises", async () => {
+    const promise = {
+      ...{ metric: 'disagreement' as const, limit: 0.04, confidence: 0.95, items: 500, events: 9 },
+      ...{ risk: 0.018, pValue: 0.01, upperBound: 0.04 },
+      data: { sha256: 'f'.repeat(64), seed: 1, fit: 0, order: 100, certify: 500 },
+    };
+    const session = await create({ policy: { blocks: {}, promise }, observers: [watch(), watch()] });
+    const tested = { metric: 'disagreement', limit: 0.04 };
+    expect(session.stats()).toMatchObject({ watch: tested, watch2: tested });
+    const without = await create({ observers: [watch()] });
+    expect(without.stats()).toMatchObject({ watch: { metric: 'disagreement', limit: 0.01 } });
+  });
 });
 
 describe('an audit log', () => {
