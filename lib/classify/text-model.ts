@@ -10,7 +10,7 @@ import type { PolicySource } from '../skip/load-policy.js';
 import type { TensorMap } from '../skip/observer.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { isFloat, Tensor, toFloat32 } from '../tensor/tensor.js';
-import { append } from '../util/append.js';
+import { append } from '../util/maps.js';
 
 /** A text, or a pair of them for networks that compare two. */
 export type TextInput = string | { readonly text: string; readonly pair: string };
