@@ -1,5 +1,5 @@
-// Every kernel of kernels.def for one instruction set: those on 8-bit numbers if RSKIP_DOT is defined, or else those on floats. An
-// isa_*.cc or isa8_*.cc is nothing but this, with
+// Every kernel of kernels.def for one instruction set: those on 8-bit numbers if RSKIP_DOT is defined, or else those on
+// floats. An isa_*.cc or isa8_*.cc is nothing but this, with
 //   RSKIP_ISA          the namespace, as the functions of isa.h are named
 //   RSKIP_MACHINE      RSKIP_X86, RSKIP_ARM64, or 1 for any: elsewhere the function of isa.h returns false
 //   RSKIP_FEATURES     of the target region; undefined for those that every such machine has
