@@ -6,7 +6,7 @@ export function wordPromise({ metric, limit, confidence, groups = [] }: Promised
   const atMost = (rate: number) => `at most ${percent(rate, 2)}`;
   const what = {
     disagreement: `${atMost(limit)} of the answers change`,
-    accuracy: `${atMost(limit)} of the images lose their right answer`,
+    accuracy: `${atMost(limit)} of the items lose their right answer`,
     probability: `the class probabilities move by ${atMost(limit)} on average`,
     cosine: `the mean cosine distance of the vectors is at most ${limit}`,
     relative: `the mean relative error of the output is ${atMost(limit)}`,
