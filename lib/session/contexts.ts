@@ -13,6 +13,8 @@ import type { CachedProgram } from './program-cache.js';
 
 /** The RunContext of a session's runs. */
 export class Contexts {
+  #last: { readonly program: Program; readonly context: RunContext } | undefined;
+
   /** @param source path that the model was loaded from; null when it was given as bytes */
   constructor(
     private readonly model: Model,
@@ -28,9 +30,12 @@ export class Contexts {
     return contexts.get(policy) ?? keepRecent(contexts, policy, this.describe(program, policy));
   }
 
+  /** Of a program that need not be compiled; the last one is kept. */
   describe(program: Program, policy: SkipPolicy): RunContext {
+    const last = this.#last;
+    if (last?.program === program && last.context.policy === policy) return last.context;
     const { name, isa, threads } = this.backend;
-    return {
+    const context = {
       version: packageVersion(),
       sha256: this.model.sha256,
       source: this.source,
@@ -45,5 +50,7 @@ export class Contexts {
       blocks: describeBlocks(program),
       classScores: classScoresOf(program),
     };
+    this.#last = { program, context };
+    return context;
   }
 }
