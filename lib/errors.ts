@@ -53,7 +53,10 @@ export type ErrorCode = (typeof ERROR_CODES)[number];
 
 const FAILURES_OF_DISKS = new Set(['ENOSPC', 'EDQUOT', 'EFBIG', 'EIO', 'EROFS']);
 
-/** The code for a file that can't be written: the disk is at fault, or the path. */
+/**
+ * The code for a file that can't be written: the disk is at fault, or the path.
+ * @internal
+ */
 export function codeOfWriting(cause: unknown): Extract<ErrorCode, 'WRITE_FAILED' | 'INVALID_ARGUMENT'> {
   const { code = '' } = (cause ?? {}) as NodeJS.ErrnoException;
   return FAILURES_OF_DISKS.has(code) ? 'WRITE_FAILED' : 'INVALID_ARGUMENT';

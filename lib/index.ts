@@ -53,7 +53,7 @@ export {
   Preprocessor,
   type PreprocessorConfig,
 } from './data/preprocess.js';
-export { ERROR_CODES, type ErrorCode, ResidualSkipError } from './errors.js';
+export { codeOfWriting, ERROR_CODES, type ErrorCode, ResidualSkipError } from './errors.js';
 export {
   type InspectedBlock,
   type InspectedExit,

@@ -41,9 +41,11 @@ async function generate() {
   }
 }
 
-/** Removes "Returns" sections that only repeat the type of the signature. */
-function withoutBareReturns(page) {
-  return page.replace(/^#+ Returns\n\n(?=`|readonly )[^\n]*\n\n(?=#|\*\*\*|$)/gm, '');
+/** Removes "Returns" sections that only repeat the type of the signature, and which base class has a member: none is exported. */
+function withoutBareSections(page) {
+  return page
+    .replace(/^#+ Returns\n\n(?=`|readonly )[^\n]*\n\n(?=#|\*\*\*|$)/gm, '')
+    .replace(/^#+ (?:Inherited from|Extends)\n\n(?:- )?`TextNetwork[^\n]*\n\n/gm, '');
 }
 
 /** The topic of each export, by its name: that of the folder from which lib/index.ts takes it. */
@@ -127,7 +129,7 @@ function pagesOf(page) {
   return pages.set('README.md', ['# API\n', head, ...lists].join('\n'));
 }
 
-const pages = pagesOf(withoutNamespaces(withoutBareReturns(await generate())));
+const pages = pagesOf(withoutNamespaces(withoutBareSections(await generate())));
 if (process.argv[2] !== '--check') {
   rmSync(PAGES, { recursive: true, force: true });
   mkdirSync(PAGES);

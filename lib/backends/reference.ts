@@ -11,7 +11,7 @@ import {
 } from '../model/program/program.js';
 import { sizeOf } from '../numeric/shapes.js';
 import { ARRAY_OF, type TensorData } from '../tensor/tensor.js';
-import { append } from '../util/append.js';
+import { append } from '../util/maps.js';
 import { type Backend, BlockMode, type CompiledProgram, decisionsIn, type RunRequest } from './backend.js';
 import { type Placement, place } from './placement.js';
 

@@ -5,7 +5,6 @@ import type { ModelFiles } from '../data/model-files.js';
 import { ResidualSkipError } from '../errors.js';
 import type { TensorMetadata } from '../session/metadata.js';
 import type { SessionOptions } from '../session/options.js';
-import type { InferenceSession } from '../session/session.js';
 import type { TensorMap } from '../skip/observer.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { isFloatType, type Tensor } from '../tensor/tensor.js';
@@ -14,6 +13,7 @@ import {
   resultsOf,
   type TextInput,
   TextModel,
+  TextNetwork,
   type TextResult,
   type TextRunOptions,
   textRunShape,
@@ -74,15 +74,17 @@ const KEYS: Readonly<Record<Pooling, keyof z.infer<typeof poolingSchema> & strin
  * const [a, b] = await embedder.embed(['a cat', 'a kitten']);
  * ```
  */
-export class Embedder {
+export class Embedder extends TextNetwork {
   private constructor(
-    private readonly model: TextModel,
+    model: TextModel,
     /** Name of the output that is read. */
     readonly output: string,
     /** In the order in which their vectors are joined; null where the network pools. */
     readonly pooling: readonly Pooling[] | null,
     readonly normalizes: boolean,
-  ) {}
+  ) {
+    super(model);
+  }
 
   /**
    * Loads a model, with `tokenizer.json`, `tokenizer_config.json`, `1_Pooling/config.json` and `modules.json` beside it.
@@ -119,20 +121,6 @@ export class Embedder {
     return new Embedder(model, output.name, pools ? poolings : null, normalizes);
   }
 
-  /** The ONNX file. */
-  get file(): string {
-    return this.model.files.model;
-  }
-
-  get session(): InferenceSession {
-    return this.model.session;
-  }
-
-  /** Name of the model: that of its folder if the file is called model.onnx, otherwise that of the file. */
-  get name(): string {
-    return this.model.files.name;
-  }
-
   /**
    * The vector of one text, or of several. Each runs at its own length; longer ones than the network takes are cut. The answers are in
    * the order of the texts.
@@ -155,28 +143,9 @@ export class Embedder {
     return one ? answers[0]! : answers;
   }
 
-  /** The tokens of a text: int32 [3, tokens], rows of ids, of marks (1, or 0 where it is filled up), and of segments. */
-  prepare(text: TextInput): Tensor<'int32'> {
-    return this.model.prepare(text);
-  }
-
-  /** The feeds of `session.run` for a prepared text. */
-  feeds(prepared: Tensor<'int32'>): TensorMap {
-    return this.model.feeds([prepared]);
-  }
-
   /** The vector of a prepared text in the outputs of `session.run`. */
   vectorOf(outputs: TensorMap, prepared: Tensor<'int32'>): Float32Array {
     return this.#pooled(resultsOf(outputs[this.output]!, [prepared])[0]!);
-  }
-
-  /** Releases the session once its current runs have ended. Idempotent. */
-  release(): Promise<void> {
-    return this.session.release();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.release();
   }
 
   #pooled(result: Omit<TextResult, 'trace'>): Float32Array {

@@ -1,6 +1,5 @@
 import { z } from 'zod';
 import type { SessionOptions } from '../session/options.js';
-import type { InferenceSession } from '../session/session.js';
 import type { TensorMap } from '../skip/observer.js';
 import type { ItemTrace } from '../skip/trace.js';
 import type { Tensor } from '../tensor/tensor.js';
@@ -10,6 +9,7 @@ import {
   resultsOf,
   type TextInput,
   TextModel,
+  TextNetwork,
   type TextRunOptions,
   textRunShape,
   textsOf,
@@ -47,15 +47,17 @@ const classifySchema = z.strictObject({ topK: z.int().positive().optional(), ...
  * const { label, probability } = await classifier.classify('a masterpiece');
  * ```
  */
-export class TextClassifier {
+export class TextClassifier extends TextNetwork {
   private constructor(
-    private readonly model: TextModel,
+    model: TextModel,
     readonly labels: readonly string[],
     /** False if the labels are only the class indices. */
     readonly labelsKnown: boolean,
     /** Name of the output that holds the scores. */
     readonly output: string,
-  ) {}
+  ) {
+    super(model);
+  }
 
   /**
    * Loads a model, with `tokenizer.json`, `tokenizer_config.json` and `config.json` beside it.
@@ -78,20 +80,6 @@ export class TextClassifier {
     });
     const labels = known ?? Array.from({ length: classes }, (_, index) => String(index));
     return new TextClassifier(model, labels, known !== undefined, output);
-  }
-
-  /** The ONNX file. */
-  get file(): string {
-    return this.model.files.model;
-  }
-
-  get session(): InferenceSession {
-    return this.model.session;
-  }
-
-  /** Name of the model: that of its folder if the file is called model.onnx, otherwise that of the file. */
-  get name(): string {
-    return this.model.files.name;
   }
 
   /**
@@ -118,16 +106,6 @@ export class TextClassifier {
     return one ? answers[0]! : answers;
   }
 
-  /** The tokens of a text: int32 [3, tokens], rows of ids, of marks (1, or 0 where it is filled up), and of segments. */
-  prepare(text: TextInput): Tensor<'int32'> {
-    return this.model.prepare(text);
-  }
-
-  /** The feeds of `session.run` for a prepared text. */
-  feeds(prepared: Tensor<'int32'>): TensorMap {
-    return this.model.feeds([prepared]);
-  }
-
   /** The scores of a prepared text in the outputs of `session.run`. */
   scoresOf(outputs: TensorMap, prepared: Tensor<'int32'>): Float32Array {
     return resultsOf(outputs[this.output]!, [prepared])[0]!.data;
@@ -139,14 +117,5 @@ export class TextClassifier {
    */
   predict(scores: Float32Array, count: number): Prediction[] {
     return predictions(this, scores, count);
-  }
-
-  /** Releases the session once its current runs have ended. Idempotent. */
-  release(): Promise<void> {
-    return this.session.release();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.release();
   }
 }

@@ -10,7 +10,7 @@ import type { PolicySource } from '../skip/load-policy.js';
 import type { TensorMap } from '../skip/observer.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { isFloat, Tensor, toFloat32 } from '../tensor/tensor.js';
-import { append } from '../util/append.js';
+import { append } from '../util/maps.js';
 
 /** A text, or a pair of them for networks that compare two. */
 export type TextInput = string | { readonly text: string; readonly pair: string };
@@ -166,6 +166,49 @@ export class TextModel {
     return [...byLength.values()].flatMap((all) =>
       Array.from({ length: Math.ceil(all.length / most) }, (_, k) => all.slice(k * most, (k + 1) * most)),
     );
+  }
+}
+
+/** What text classifiers and embedders have in common. */
+export abstract class TextNetwork {
+  /** @internal */
+  protected readonly model: TextModel;
+
+  protected constructor(model: TextModel) {
+    this.model = model;
+  }
+
+  /** The ONNX file. */
+  get file(): string {
+    return this.model.files.model;
+  }
+
+  get session(): InferenceSession {
+    return this.model.session;
+  }
+
+  /** Name of the model: that of its folder if the file is called model.onnx, otherwise that of the file. */
+  get name(): string {
+    return this.model.files.name;
+  }
+
+  /** The tokens of a text: int32 [3, tokens], rows of ids, of marks (1, or 0 where it is filled up), and of segments. */
+  prepare(text: TextInput): Tensor<'int32'> {
+    return this.model.prepare(text);
+  }
+
+  /** The feeds of `session.run` for a prepared text. */
+  feeds(prepared: Tensor<'int32'>): TensorMap {
+    return this.model.feeds([prepared]);
+  }
+
+  /** Releases the session once its current runs have ended. Idempotent. */
+  release(): Promise<void> {
+    return this.session.release();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.release();
   }
 }
 

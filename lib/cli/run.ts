@@ -1,6 +1,6 @@
 import { relative } from 'node:path';
 import { type Command, Option } from 'commander';
-import type { Prediction } from '../classify/class-scores.js';
+import { doubtOf, type Prediction } from '../classify/class-scores.js';
 import { textsOfArguments } from '../classify/texts.js';
 import { kindOf, listImagesBelow } from '../data/files.js';
 import type { DataLimits } from '../data/limits.js';
@@ -94,6 +94,10 @@ async function run(model: string, given: readonly string[], options: RunOptions,
       progress.stop();
     }
     classifier.unusable.checkSome(rows.length);
+    const { model: answers, session } = classifier;
+    const doubt = doubtOf(answers, session.context.classScores, false);
+    if (doubt && answers.labels && rows.length > 0)
+      io.err(`note: what is shown as classes may be something else: ${doubt.reason}\n`);
     if (options.json)
       io.out(
         `${JSON.stringify(

@@ -1,7 +1,7 @@
 /** What of a network is quantised: layers with their inputs, sums, and what lies between. */
 
 import type { NodeProto } from '../model/read/proto.js';
-import { append } from '../util/append.js';
+import { append } from '../util/maps.js';
 import { attributeOf, intOf, type Network, type Weights } from './network.js';
 
 /** A convolution or fully connected layer. */

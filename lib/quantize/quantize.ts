@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { stat } from 'node:fs/promises';
 import { z } from 'zod';
+import { doubtOf } from '../classify/class-scores.js';
 import { ImageClassifier, type ImageClassifierOptions } from '../classify/image-classifier.js';
 import {
   type DataOptions,
@@ -13,6 +14,7 @@ import {
 } from '../classify/images.js';
 import { Unusable } from '../classify/unusable.js';
 import { Work, type WorkOptions, workShape } from '../classify/work.js';
+import { findModel } from '../data/model-files.js';
 import { prefetch } from '../data/prefetch.js';
 import { ResidualSkipError } from '../errors.js';
 import { encodeModelProto } from '../model/read/proto.js';
@@ -112,6 +114,7 @@ async function quantizeWith(
   work: Work,
 ): Promise<Quantization> {
   const engine = { backend, isa, threads };
+  const { name, output, labels, labelsKnown } = classifier;
   const network = await readNetwork(classifier.file);
   simplify(network);
   const parts = await partsOf(classifier, images, own, work);
@@ -144,6 +147,11 @@ async function quantizeWith(
       if (tensor) comparing.add(tensor);
       work.report('comparing', ++done, parts.compared.length);
     }
+    const { problem } = await findModel(classifier.file);
+    const answers = { name, output, labels, labelsKnown, problem };
+    const doubt = doubtOf(answers, classifier.session.context.classScores, false);
+    if (doubt)
+      work.note(`an answer is the position of the largest score, which need be no class: ${doubt.reason}`);
     const leftOut = unusable.describe();
     if (leftOut !== undefined) work.note(`${leftOut}; they are left out`);
     const compared = comparing.result();

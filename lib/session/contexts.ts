@@ -7,11 +7,13 @@ import { guardedAnswers } from '../skip/guards.js';
 import type { RunContext } from '../skip/observer.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import { classScoresOf } from '../skip/scores.js';
+import { keepRecent } from '../util/maps.js';
 import { packageVersion } from '../util/version.js';
+import type { CachedProgram } from './program-cache.js';
 
-/** Creates the RunContext of a session's runs, once for each policy and program. */
+/** The RunContext of a session's runs. */
 export class Contexts {
-  readonly #known = new WeakMap<Program, WeakMap<SkipPolicy, RunContext>>();
+  #last: { readonly program: Program; readonly context: RunContext } | undefined;
 
   /** @param source path that the model was loaded from; null when it was given as bytes */
   constructor(
@@ -20,12 +22,20 @@ export class Contexts {
     private readonly backend: Backend,
   ) {}
 
-  /** @param policy the requested one; a session in full depth runs a program without the policy's heads */
-  of(program: Program, policy: SkipPolicy): RunContext {
-    const known = this.#known.get(program)?.get(policy);
-    if (known) return known;
+  /**
+   * Of the runs of a program: the same object for the same policy.
+   * @param policy the requested one; a session in full depth runs a program without the policy's heads
+   */
+  of({ program, contexts }: CachedProgram, policy: SkipPolicy): RunContext {
+    return contexts.get(policy) ?? keepRecent(contexts, policy, this.describe(program, policy));
+  }
+
+  /** Of a program that need not be compiled; the last one is kept. */
+  describe(program: Program, policy: SkipPolicy): RunContext {
+    const last = this.#last;
+    if (last?.program === program && last.context.policy === policy) return last.context;
     const { name, isa, threads } = this.backend;
-    const made: RunContext = {
+    const context = {
       version: packageVersion(),
       sha256: this.model.sha256,
       source: this.source,
@@ -40,8 +50,7 @@ export class Contexts {
       blocks: describeBlocks(program),
       classScores: classScoresOf(program),
     };
-    const ofProgram = this.#known.get(program) ?? new WeakMap<SkipPolicy, RunContext>();
-    this.#known.set(program, ofProgram.set(policy, made));
-    return made;
+    this.#last = { program, context };
+    return context;
   }
 }

@@ -129,7 +129,7 @@ export class Notifier {
     const { cached, request, feeds, policy } = call;
     let going: Promise<unknown> | undefined;
     if (this.#observers.length > 0) {
-      const context = this.#contexts.of(cached.program, policy);
+      const context = this.#contexts.of(cached, policy);
       const event = new ObservedRun(
         context,
         feeds.tensors,

@@ -1,6 +1,6 @@
 import type { CompiledProgram } from '../backends/backend.js';
 import type { Program } from '../model/program/program.js';
-import { append } from '../util/append.js';
+import { append } from '../util/maps.js';
 import { packageVersion } from '../util/version.js';
 
 /** A complete event of Chrome's trace format (Duerig and others, "Trace Event Format", phase X). */

@@ -7,9 +7,11 @@ import type { Program } from '../model/program/program.js';
 import type { Binding, Model } from '../model/read/model.js';
 import { attachExits, resolveExits } from '../skip/attach.js';
 import { CompiledPolicy, partsOf } from '../skip/compiled-policy.js';
+import type { RunContext } from '../skip/observer.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import { copyData } from '../tensor/tensor.js';
 import { LruMap } from '../util/lru-map.js';
+import { keepRecent } from '../util/maps.js';
 import { atOnce, inTurns, type Sliced } from '../util/slices.js';
 import { joining, type LoadedFront } from './fronts.js';
 import { ResultPool } from './outputs.js';
@@ -19,6 +21,8 @@ export interface CachedProgram {
   readonly program: Program;
   readonly compiled: CompiledProgram;
   readonly results: ResultPool;
+  /** What observers are told of its runs, by the policy that was asked for. */
+  readonly contexts: Map<SkipPolicy, RunContext>;
   resolve(policy: SkipPolicy): CompiledPolicy;
 }
 
@@ -45,6 +49,7 @@ function keyOf(binding: Binding): string {
 export class ProgramCache {
   readonly #series: LengthSeries;
   readonly #entries = new LruMap<CachedProgram>(CAPACITY, ({ compiled }) => compiled.release());
+  readonly #exitsKeys = new Map<SkipPolicy, string>();
   /** Compilations in progress, so that runs that need the same program share one. */
   readonly #making = new Map<string, Promise<CachedProgram>>();
   /** The program made for `programOf` alone. */
@@ -171,20 +176,21 @@ export class ProgramCache {
   }
 
   #keyOf(bound: Bound, policy: SkipPolicy): string {
-    const heads = this.#mayHaveExits || policy.heads ? partsOf(policy).exitsKey : '';
+    const heads = this.#mayHaveExits || policy.heads ? this.#exitsKeyOf(policy) : '';
     return `${heads}${this.#only ? '' : keyOf(bound.binding)}`;
   }
 
+  #exitsKeyOf(policy: SkipPolicy): string {
+    const known = this.#exitsKeys.get(policy);
+    return known ?? keepRecent(this.#exitsKeys, policy, partsOf(policy).exitsKey);
+  }
+
   #entry(program: Program, compiled: CompiledProgram): CachedProgram {
-    const resolved = new WeakMap<SkipPolicy, CompiledPolicy>();
-    const resolve = (policy: SkipPolicy): CompiledPolicy => {
-      const known = resolved.get(policy);
-      if (known) return known;
-      const made = new CompiledPolicy(policy, program, this.model.sha256);
-      resolved.set(policy, made);
-      return made;
-    };
-    return { program, compiled, results: new ResultPool(program), resolve };
+    const resolved = new Map<SkipPolicy, CompiledPolicy>();
+    const resolve = (policy: SkipPolicy): CompiledPolicy =>
+      resolved.get(policy) ??
+      keepRecent(resolved, policy, new CompiledPolicy(policy, program, this.model.sha256));
+    return { program, compiled, results: new ResultPool(program), contexts: new Map(), resolve };
   }
 
   #keep(key: string, program: Program, compiled: CompiledProgram): CachedProgram {

@@ -241,7 +241,7 @@ export class InferenceSession {
    * @throws ResidualSkipError INVALID_ARGUMENT as `blocks` does
    */
   get context(): RunContext {
-    return this.#contexts.of(this.#program(), this.#policy);
+    return this.#contexts.describe(this.#program(), this.#policy);
   }
 
   /**

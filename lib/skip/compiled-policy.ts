@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { ResidualSkipError } from '../errors.js';
 import type { Block, Program } from '../model/program/program.js';
+import { keepRecent } from '../util/maps.js';
 import { suggest } from '../util/suggest.js';
 import { type ExitSpec, MODEL_EXITS, resolveExits } from './attach.js';
 import { type ResolvedGuard, resolveGuards } from './guards.js';
@@ -21,10 +22,10 @@ export interface PolicyParts {
   readonly sha256: string;
 }
 
-const partsKnown = new WeakMap<SkipPolicy, PolicyParts>();
+const partsKnown = new Map<SkipPolicy, PolicyParts>();
 
 /**
- * The parts of a policy; the same object for the same policy. A policy that doesn't mention heads and doesn't run all blocks keeps
+ * The parts of a policy. A policy that doesn't mention heads and doesn't run all blocks keeps
  * a model's own exits.
  * @throws ResidualSkipError INVALID_POLICY
  */
@@ -32,14 +33,12 @@ export function partsOf(policy: SkipPolicy): PolicyParts {
   const known = partsKnown.get(policy);
   if (known) return known;
   const { heads, default: others, guards = [], labels } = policy;
-  const made = {
+  return keepRecent(partsKnown, policy, {
     exits: heads ? decodeExits(heads) : others === 'run' ? [] : MODEL_EXITS,
     exitsKey: heads ? keyOf(heads) : others === 'run' ? '' : 'model',
     guards: resolveGuards(guards, labels),
     sha256: hashPolicy(policy),
-  };
-  partsKnown.set(policy, made);
-  return made;
+  });
 }
 
 function keyOf({ exits }: EncodedHeads): string {

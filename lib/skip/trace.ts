@@ -1,10 +1,4 @@
-import {
-  BlockMode,
-  type CompiledPolicy,
-  decisionsIn,
-  SKIP_REASONS,
-  type SkipReason,
-} from './compiled-policy.js';
+import { BlockMode, type CompiledPolicy, SKIP_REASONS, type SkipReason } from './compiled-policy.js';
 import type { SkipPolicy } from './policy.js';
 
 export { SKIP_REASONS, type SkipReason } from './compiled-policy.js';
@@ -116,7 +110,7 @@ export class RecordedDecisions implements ItemDecisions {
   constructor(record: RunRecord, item: number) {
     const { blocks, exits } = record.policy.program;
     this.#record = record;
-    this.#first = item * decisionsIn(record.policy.program);
+    this.#first = item * record.policy.modes.length;
     this.#guarded = record.guarded?.has(item) ?? false;
     this.#taken = exits.findIndex((_, e) => record.outcomes[this.#first + blocks.length + e] === 1);
     this.#reached = exits[this.#taken]?.blocks ?? blocks.length;

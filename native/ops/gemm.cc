@@ -75,16 +75,9 @@ void gemm(const TensorView& a, const TensorView& b, const TensorView& c, const T
 void matmul(const TensorView& a, const TensorView& b, const TensorView& y, Poll poll) {
   const size_t rank = y.shape.size();
   const Product p{y.shape[rank - 2], a.shape.back(), y.shape[rank - 1], false, nullptr, {}};
-  const auto leading = [](const Ints& shape) { return Ints(shape.begin(), shape.end() - 2); };
-  const Ints batch = leading(y.shape);
-  const std::array<Ints, 3> strides{dense_strides(batch), broadcast_strides(leading(a.shape), batch),
-                                    broadcast_strides(leading(b.shape), batch)};
-  for_each_row<3>(batch, strides, poll, [&](const auto& at, int64_t length, const auto& steps) {
-    for (int64_t i = 0; i < length; ++i) {
-      const float* left = a.as<float>() + (at[1] + i * steps[1]) * p.m * p.k;
-      const float* right = b.as<float>() + (at[2] + i * steps[2]) * p.k * p.n;
-      multiply(p, left, right, nullptr, y.as<float>() + (at[0] + i * steps[0]) * p.m * p.n, poll);
-    }
+  for_each_product(a.shape, b.shape, y.shape, poll, [&](int64_t to, int64_t left, int64_t right) {
+    multiply(p, a.as<float>() + left * p.m * p.k, b.as<float>() + right * p.k * p.n, nullptr,
+             y.as<float>() + to * p.m * p.n, poll);
   });
 }
 

@@ -3,15 +3,11 @@
 #include <type_traits>
 
 #include "kernels/scalar_math.h"
+#include "ops/convolve.h"
 #include "ops/ops.h"
-#include "ops/rows.h"
-#include "ops/window.h"
 
 namespace rskip::ops {
 namespace {
-
-// Output columns that are summed together.
-constexpr int64_t kTile = 64;
 
 // Calls f with a value of the element type, of tensors that hold bytes.
 template <class F>
@@ -93,76 +89,6 @@ struct Finish {
   }
 };
 
-template <class X, class W>
-struct Channel {
-  const X* x;       // first input channel of the group
-  const W* weight;  // of this output channel
-  int32_t x_zero, w_zero;
-  int64_t in_channels, in_plane, taps;
-};
-
-// sums[i] += what the window of output column first + i takes, for `count` columns of one output row.
-template <class X, class W>
-void add_windows(const Geometry& g, const Channel<X, W>& channel, int64_t d, int64_t h, int64_t first, int64_t count,
-                 uint32_t* sums, Poll& poll) {
-  const auto& [gd, gh, gw] = g;
-  const Range kd = gd.taps_inside(d), kh = gh.taps_inside(h);
-  for (int64_t c = 0; c < channel.in_channels; ++c) {
-    const X* plane = channel.x + c * channel.in_plane;
-    const W* weight = channel.weight + c * channel.taps;
-    for (int64_t i = kd.first; i < kd.last; ++i) {
-      for (int64_t j = kh.first; j < kh.last; ++j) {
-        poll.before(gw.kernel * count);
-        const int64_t row_at = (gd.start(d) + i * gd.dilation) * gh.input + gh.start(h) + j * gh.dilation;
-        for (int64_t k = 0; k < gw.kernel; ++k) {
-          const int32_t factor = weight[(i * gh.kernel + j) * gw.kernel + k] - channel.w_zero;
-          const Range columns = gw.positions_inside(k);
-          const int64_t from = std::max(columns.first, first), to = std::min(columns.last, first + count);
-          if (from >= to) continue;
-          const X* x = plane + row_at * gw.input + gw.start(from) + k * gw.dilation;
-          uint32_t* sum = sums + (from - first);
-          for (int64_t p = 0; p < to - from; ++p) {
-            sum[p] += static_cast<uint32_t>(factor * (x[p * gw.stride] - channel.x_zero));
-          }
-        }
-      }
-    }
-  }
-}
-
-template <class X, class W>
-void qconv_of(const TensorView& x, const TensorView& w, const TensorView& x_zero, const TensorView& w_zero,
-              const Window& win, int64_t group, const Finish& finish, Poll& poll) {
-  const Geometry g = geometry(x.shape, finish.y.shape, Ints(w.shape.begin() + 2, w.shape.end()), win);
-  const int64_t items = x.shape[0], in_channels = x.shape[1], out_channels = w.shape[0];
-  const int64_t group_in = in_channels / group, group_out = out_channels / group;
-  const int64_t in_plane = product(x.shape, 2, x.shape.size()), taps = product(w.shape, 2, w.shape.size());
-  const int64_t width = g[2].output;
-  int64_t at = 0;
-  for (int64_t n = 0; n < items; ++n) {
-    for (int64_t m = 0; m < out_channels; ++m) {
-      const Channel<X, W> channel{x.as<X>() + (n * in_channels + m / group_out * group_in) * in_plane,
-                                  w.as<W>() + m * group_in * taps,
-                                  zero_at(x_zero, 0),
-                                  zero_at(w_zero, m),
-                                  group_in,
-                                  in_plane,
-                                  taps};
-      for (int64_t d = 0; d < g[0].output; ++d) {
-        for (int64_t h = 0; h < g[1].output; ++h) {
-          for (int64_t first = 0; first < width; first += kTile) {
-            const int64_t count = std::min(kTile, width - first);
-            uint32_t sums[kTile] = {};
-            add_windows(g, channel, d, h, first, count, sums, poll);
-            finish.row(sums, count, at, m, false);
-            at += count;
-          }
-        }
-      }
-    }
-  }
-}
-
 // A product of (m, k) and (k, n) matrices, or (n, k) if transposed; the result begins at element `at`.
 template <class A, class B>
 void multiply(const A* a, const B* b, int32_t a_zero, const TensorView& b_zero, bool trans_b, int64_t m, int64_t k, int64_t n,
@@ -199,15 +125,9 @@ void qmatmul_of(const TensorView& a, const TensorView& b, const TensorView& a_ze
   const TensorView& y = finish.y;
   const size_t rank = y.shape.size();
   const int64_t m = y.shape[rank - 2], n = y.shape[rank - 1], k = a.shape.back();
-  const auto leading = [](const Ints& shape) { return Ints(shape.begin(), shape.end() - 2); };
-  const Ints batch = leading(y.shape);
-  const std::array<Ints, 3> strides{dense_strides(batch), broadcast_strides(leading(a.shape), batch),
-                                    broadcast_strides(leading(b.shape), batch)};
-  for_each_row<3>(batch, strides, poll, [&](const auto& at, int64_t length, const auto& steps) {
-    for (int64_t i = 0; i < length; ++i) {
-      multiply(a.as<A>() + (at[1] + i * steps[1]) * m * k, b.as<B>() + (at[2] + i * steps[2]) * k * n, zero_at(a_zero, 0),
-               b_zero, trans_b, m, k, n, finish, (at[0] + i * steps[0]) * m * n, poll);
-    }
+  for_each_product(a.shape, b.shape, y.shape, poll, [&](int64_t to, int64_t left, int64_t right) {
+    multiply(a.as<A>() + left * m * k, b.as<B>() + right * k * n, zero_at(a_zero, 0), b_zero, trans_b, m, k, n, finish,
+             to * m * n, poll);
   });
 }
 
@@ -268,8 +188,18 @@ void dynamic_quantize(const TensorView& x, const TensorView& y, const TensorView
 void qconv(const QuantizedOperands& o, const Window& win, int64_t group, Activation act, const Requant& requant,
            const TensorView& y, Poll poll) {
   const Finish finish{o.bias, o.scale, y, act, requant, true};
+  const auto begin = [](int64_t) { return uint32_t{0}; };
+  const auto factors = [&](int64_t m) {
+    return [zero = zero_at(o.w_zero, m)](int32_t weight) { return weight - zero; };
+  };
+  const auto add = [zero = zero_at(o.x_zero, 0)](uint32_t& sum, int32_t factor, int32_t v) {
+    sum += static_cast<uint32_t>(factor * (v - zero));
+  };
+  const auto row = [&](const uint32_t* sums, int64_t count, int64_t at, int64_t m) {
+    finish.row(sums, count, at, m, false);
+  };
   with_bytes(o.x.dtype, o.w.dtype, [&](auto x, auto w) {
-    qconv_of<decltype(x), decltype(w)>(o.x, o.w, o.x_zero, o.w_zero, win, group, finish, poll);
+    convolve<decltype(x), decltype(w)>(o.x, o.w, y.shape, win, group, poll, begin, factors, add, row);
   });
 }
 

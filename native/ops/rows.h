@@ -172,4 +172,16 @@ void for_each_row(const Ints& shape, const std::array<Ints, N>& strides, Poll& p
   Rows<N>(shape, strides).each(poll, row);
 }
 
+// Calls f(y, a, b) with the numbers of the matrices, the last two axes of each, of every product of a broadcast batch.
+template <class F>
+void for_each_product(const Ints& a, const Ints& b, const Ints& y, Poll& poll, F f) {
+  const auto leading = [](const Ints& shape) { return Ints(shape.begin(), shape.end() - 2); };
+  const Ints batch = leading(y);
+  const std::array<Ints, 3> strides{dense_strides(batch), broadcast_strides(leading(a), batch),
+                                    broadcast_strides(leading(b), batch)};
+  for_each_row<3>(batch, strides, poll, [&](const auto& at, int64_t length, const auto& steps) {
+    for (int64_t i = 0; i < length; ++i) f(at[0] + i * steps[0], at[1] + i * steps[1], at[2] + i * steps[2]);
+  });
+}
+
 }  // namespace rskip::ops

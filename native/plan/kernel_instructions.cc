@@ -6,37 +6,19 @@
 #include "plan/simple_instruction.h"
 
 namespace rskip {
-namespace {
 
-class Conv final : public Instruction {
- public:
-  Conv(const KernelTable& table, ConvOperands operands) : kernel_(table.conv), o_(std::move(operands)) {}
-  int64_t shareable_work() const override { return o_.multiply_adds; }
-  size_t scratch_bytes() const override { return conv_scratch_bytes(*o_.conv); }
-
- private:
-  void compute(Frame& frame, Workspace& workspace, int part, int parts) const override {
+InstructionPtr make_conv(const KernelTable& table, ConvOperands o) {
+  const int64_t work = o.multiply_adds;
+  const size_t bytes = conv_scratch_bytes(*o.conv);
+  const auto kernel = table.conv;
+  return with_scratch(work, bytes, [kernel, o = std::move(o)](Frame& frame, void* scratch, int part, int parts) {
     ConvArgs args;
     BlockedView residual;
-    resolve_conv(frame, o_, args, residual);
-    args.act = o_.act;
-    args.scratch = workspace.scratch.data();
-    kernel_(args, part, parts);
-  }
-  decltype(KernelTable::conv) const kernel_;
-  const ConvOperands o_;
-};
-
-// The share of n floats, cut at whole vectors.
-Share<int64_t> span_share(int64_t n, int part, int parts) {
-  const auto [begin, end] = share_of((n + kLanes - 1) / kLanes, part, parts);
-  return {std::min(n, begin * kLanes), std::min(n, end * kLanes)};
-}
-
-}  // namespace
-
-InstructionPtr make_conv(const KernelTable& table, ConvOperands operands) {
-  return std::make_unique<Conv>(table, std::move(operands));
+    resolve_conv(frame, o, args, residual);
+    args.act = o.act;
+    args.scratch = scratch;
+    kernel(args, part, parts);
+  });
 }
 
 InstructionPtr make_gemm(const KernelTable& table, GemmOperands o) {

@@ -1,86 +1,11 @@
 #include "plan/kernel_instructions8.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "plan/simple_instruction.h"
 
 namespace rskip {
 namespace {
-
-class Conv8 final : public Instruction {
- public:
-  Conv8(const KernelTable& table, ConvOperands8 operands)
-      : kernel_(table.conv8), o_(std::move(operands)), scratch_bytes_(conv8_scratch_bytes(*o_.conv, table.isa)) {}
-  int64_t shareable_work() const override { return o_.multiply_adds; }
-  size_t scratch_bytes() const override { return scratch_bytes_; }
-
- private:
-  void compute(Frame& frame, Workspace& workspace, int part, int parts) const override {
-    ConvArgs8 args;
-    BlockedView8 residual;
-    resolve_conv(frame, o_, args, residual);
-    args.rounding = o_.rounding;
-    args.addition = o_.addition;
-    args.scratch = workspace.scratch.data();
-    kernel_(args, part, parts);
-  }
-  decltype(KernelTable::conv8) const kernel_;
-  const ConvOperands8 o_;
-  const size_t scratch_bytes_;
-};
-
-class Gemm8 final : public Instruction {
- public:
-  Gemm8(const KernelTable& table, GemmOperands8 operands) : kernel_(table.gemm8), o_(std::move(operands)) {}
-  int64_t shareable_work() const override { return saturating_product({o_.m, o_.k, o_.n}); }
-  size_t scratch_bytes() const override { return gemm8_scratch_bytes(*o_.gemm, o_.m, o_.at_run_time()); }
-
- private:
-  void compute(Frame& frame, Workspace& workspace, int part, int parts) const override {
-    GemmArgs8 args = gemm_args(frame, o_);
-    args.gemm = o_.gemm.get();
-    args.a = frame.at<uint8_t>(o_.a);
-    args.m = o_.m;
-    if (o_.to_float) {
-      args.y_float = frame.at<float>(o_.y);
-    } else {
-      args.y = frame.at<uint8_t>(o_.y);
-    }
-    for (const AddedRows8& added : o_.additions) {
-      args.additions[args.addition_count++] = {frame.at<uint8_t>(added.addend), added.row, added.sum};
-    }
-    args.scratch = workspace.scratch.data();
-    kernel_(args, part, parts);
-  }
-  decltype(KernelTable::gemm8) const kernel_;
-  const GemmOperands8 o_;
-};
-
-class Products8 final : public Instruction {
- public:
-  Products8(const KernelTable& table, Place a, Place b, Place y, const ProductsArgs8& fixed, std::vector<int64_t> offsets)
-      : kernel_(table.products8), a_(a), b_(b), y_(y), fixed_(fixed), offsets_(std::move(offsets)) {}
-  int64_t shareable_work() const override { return saturating_product({count(), fixed_.m, fixed_.k, fixed_.n}); }
-  size_t scratch_bytes() const override { return products8_scratch_bytes(fixed_.m, fixed_.k, fixed_.n); }
-
- private:
-  int64_t count() const { return static_cast<int64_t>(offsets_.size() / 3); }
-  void compute(Frame& frame, Workspace& workspace, int part, int parts) const override {
-    ProductsArgs8 args = fixed_;
-    args.a = frame.at<uint8_t>(a_);
-    args.b = frame.at<uint8_t>(b_);
-    args.y = frame.at<uint8_t>(y_);
-    args.count = count();
-    args.offsets = offsets_.data();
-    args.scratch = workspace.scratch.data();
-    kernel_(args, part, parts);
-  }
-  decltype(KernelTable::products8) const kernel_;
-  const Place a_, b_, y_;
-  const ProductsArgs8 fixed_;
-  const std::vector<int64_t> offsets_;
-};
 
 // A kernel that takes windows of `x`; `Y` is where its results go.
 template <class Args, class Y>
@@ -92,12 +17,6 @@ InstructionPtr windowed(void (*kernel)(const Args&, int, int), BlockedOperand8 x
     args.y = resolve(frame, y);
     kernel(args, part, parts);
   });
-}
-
-// The share of n numbers, cut at whole vectors.
-Share<int64_t> span_share8(int64_t n, int part, int parts) {
-  const auto [begin, end] = share_of((n + kLanes - 1) / kLanes, part, parts);
-  return {std::min(n, begin * kLanes), std::min(n, end * kLanes)};
 }
 
 }  // namespace
@@ -114,17 +33,59 @@ GemmArgs8 gemm_args(const Frame& frame, const GemmOperands8& o, ptrdiff_t first)
   return args;
 }
 
-InstructionPtr make_conv8(const KernelTable& table, ConvOperands8 operands) {
-  return std::make_unique<Conv8>(table, std::move(operands));
+InstructionPtr make_conv8(const KernelTable& table, ConvOperands8 o) {
+  const int64_t work = o.multiply_adds;
+  const size_t bytes = conv8_scratch_bytes(*o.conv, table.isa);
+  const auto kernel = table.conv8;
+  return with_scratch(work, bytes, [kernel, o = std::move(o)](Frame& frame, void* scratch, int part, int parts) {
+    ConvArgs8 args;
+    BlockedView8 residual;
+    resolve_conv(frame, o, args, residual);
+    args.rounding = o.rounding;
+    args.addition = o.addition;
+    args.scratch = scratch;
+    kernel(args, part, parts);
+  });
 }
 
-InstructionPtr make_gemm8(const KernelTable& table, GemmOperands8 operands) {
-  return std::make_unique<Gemm8>(table, std::move(operands));
+InstructionPtr make_gemm8(const KernelTable& table, GemmOperands8 o) {
+  const int64_t work = saturating_product({o.m, o.k, o.n});
+  const size_t bytes = gemm8_scratch_bytes(*o.gemm, o.m, o.at_run_time());
+  const auto kernel = table.gemm8;
+  return with_scratch(work, bytes, [kernel, o = std::move(o)](Frame& frame, void* scratch, int part, int parts) {
+    GemmArgs8 args = gemm_args(frame, o);
+    args.gemm = o.gemm.get();
+    args.a = frame.at<uint8_t>(o.a);
+    args.m = o.m;
+    if (o.to_float) {
+      args.y_float = frame.at<float>(o.y);
+    } else {
+      args.y = frame.at<uint8_t>(o.y);
+    }
+    for (const AddedRows8& added : o.additions) {
+      args.additions[args.addition_count++] = {frame.at<uint8_t>(added.addend), added.row, added.sum};
+    }
+    args.scratch = scratch;
+    kernel(args, part, parts);
+  });
 }
 
 InstructionPtr make_products8(const KernelTable& table, Place a, Place b, Place y, const ProductsArgs8& fixed,
                               std::vector<int64_t> offsets) {
-  return std::make_unique<Products8>(table, a, b, y, fixed, std::move(offsets));
+  const int64_t count = static_cast<int64_t>(offsets.size() / 3);
+  const int64_t work = saturating_product({count, fixed.m, fixed.k, fixed.n});
+  const size_t bytes = products8_scratch_bytes(fixed.m, fixed.k, fixed.n);
+  return with_scratch(work, bytes, [kernel = table.products8, a, b, y, fixed, count, offsets = std::move(offsets)](
+                                       Frame& frame, void* scratch, int part, int parts) {
+    ProductsArgs8 args = fixed;
+    args.a = frame.at<uint8_t>(a);
+    args.b = frame.at<uint8_t>(b);
+    args.y = frame.at<uint8_t>(y);
+    args.count = count;
+    args.offsets = offsets.data();
+    args.scratch = scratch;
+    kernel(args, part, parts);
+  });
 }
 
 InstructionPtr make_pool8(const KernelTable& table, BlockedOperand8 x, BlockedOperand8 y, const PoolArgs8& fixed) {
@@ -168,7 +129,7 @@ InstructionPtr make_lookup8(const KernelTable& table, BlockedOperand8 x, Place l
 
 InstructionPtr make_quantize8(const KernelTable& table, Place x, Place y, int64_t n, float scale, int32_t zero) {
   return simple(n * kMoveWork, [kernel = table.quantize8, x, y, n, scale, zero](Frame& frame, int part, int parts) {
-    const auto [begin, end] = span_share8(n, part, parts);
+    const auto [begin, end] = span_share(n, part, parts);
     kernel({frame.at<float>(x) + begin, frame.at<uint8_t>(y) + begin, static_cast<size_t>(end - begin), scale, zero});
   });
 }
@@ -193,7 +154,7 @@ InstructionPtr make_dynamic_quantize8(const KernelTable& table, BlockedOperand x
 
 InstructionPtr make_dequantize8(const KernelTable& table, Place x, Place y, int64_t n, float scale, int32_t zero) {
   return simple(n * kMoveWork, [kernel = table.dequantize8, x, y, n, scale, zero](Frame& frame, int part, int parts) {
-    const auto [begin, end] = span_share8(n, part, parts);
+    const auto [begin, end] = span_share(n, part, parts);
     kernel({frame.at<uint8_t>(x) + begin, frame.at<float>(y) + begin, static_cast<size_t>(end - begin), zero, scale});
   });
 }

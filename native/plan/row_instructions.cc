@@ -6,26 +6,6 @@
 namespace rskip {
 namespace {
 
-// An instruction from a lambda that needs scratch memory: body(frame, scratch, part, parts).
-template <class Body>
-class WithScratch final : public Instruction {
- public:
-  WithScratch(int64_t work, int64_t bytes, Body body) : work_(work), bytes_(bytes), body_(std::move(body)) {}
-  int64_t shareable_work() const override { return work_; }
-  size_t scratch_bytes() const override { return static_cast<size_t>(bytes_); }
-
- private:
-  void compute(Frame& frame, Workspace& workspace, int part, int parts) const override {
-    body_(frame, reinterpret_cast<float*>(workspace.scratch.data()), part, parts);
-  }
-  const int64_t work_, bytes_;
-  const Body body_;
-};
-template <class Body>
-InstructionPtr with_scratch(int64_t work, int64_t bytes, Body body) {
-  return std::make_unique<WithScratch<Body>>(work, bytes, std::move(body));
-}
-
 NormArgs resolve(const Frame& frame, const NormOperands& o) {
   const auto vector = [&](const std::optional<Place>& place) { return place ? frame.at<float>(*place) : nullptr; };
   return {o.n, o.epsilon, vector(o.scale), vector(o.shift)};
@@ -61,9 +41,9 @@ InstructionPtr make_softmax_rows(const KernelTable& table, Place x, Place y, int
 InstructionPtr make_products(const KernelTable& table, Place a, Place b, Place y, ProductsOperands o) {
   const int64_t count = static_cast<int64_t>(o.offsets.size() / 3);
   const int64_t work = saturating_product({count, o.m, o.k, o.n});
-  const int64_t bytes = saturating_product({o.k, kProductColumns, sizeof(float)});
+  const size_t bytes = static_cast<size_t>(saturating_product({o.k, kProductColumns, sizeof(float)}));
   return with_scratch(work, bytes, [kernel = table.products, a, b, y, count, o = std::move(o)](
-                                       Frame& frame, float* scratch, int part, int parts) {
+                                       Frame& frame, void* scratch, int part, int parts) {
     ProductsArgs args;
     args.a = frame.at<float>(a);
     args.b = frame.at<float>(b);
@@ -75,7 +55,7 @@ InstructionPtr make_products(const KernelTable& table, Place a, Place b, Place y
     args.b_row = o.n;
     args.b_column = 1;
     args.offsets = o.offsets.data();
-    args.scratch = scratch;
+    args.scratch = static_cast<float*>(scratch);
     kernel(args, part, parts);
   });
 }
@@ -83,8 +63,8 @@ InstructionPtr make_products(const KernelTable& table, Place a, Place b, Place y
 InstructionPtr make_attention(const KernelTable& table, const AttentionShape& shape, AttentionPlaces places) {
   const int64_t work = saturating_product(
       {shape.batch, shape.heads, shape.queries, shape.keys, int64_t{shape.depth} + shape.value_depth});
-  return with_scratch(work, attention_scratch_bytes(shape),
-                      [kernel = table.attention, shape, places](Frame& frame, float* scratch, int part, int parts) {
+  return with_scratch(work, static_cast<size_t>(attention_scratch_bytes(shape)),
+                      [kernel = table.attention, shape, places](Frame& frame, void* scratch, int part, int parts) {
                         AttentionArgs args;
                         args.shape = &shape;
                         args.q = frame.at<float>(places.q);
@@ -92,7 +72,7 @@ InstructionPtr make_attention(const KernelTable& table, const AttentionShape& sh
                         args.v = frame.at<float>(places.v);
                         if (places.mask) args.mask = frame.at<float>(*places.mask);
                         args.y = frame.at<float>(places.y);
-                        args.scratch = scratch;
+                        args.scratch = static_cast<float*>(scratch);
                         kernel(args, part, parts);
                       });
 }

@@ -1,6 +1,7 @@
 // Instructions from lambdas, and operands to views; for the files that make instructions.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <type_traits>
 #include <utility>
@@ -40,7 +41,13 @@ int64_t move_work(const Blocked<T>& view) {
   return static_cast<int64_t>(view.blocks()) * kLanes * view.height * view.width * kMoveWork;
 }
 
-// An instruction from a lambda: body(frame, workspace, part, parts).
+// The share of n numbers, cut at whole vectors.
+inline Share<int64_t> span_share(int64_t n, int part, int parts) {
+  const auto [begin, end] = share_of((n + kLanes - 1) / kLanes, part, parts);
+  return {std::min(n, begin * kLanes), std::min(n, end * kLanes)};
+}
+
+// An instruction from a lambda: body(frame, part, parts).
 template <class Body>
 class Simple final : public Instruction {
  public:
@@ -55,6 +62,27 @@ class Simple final : public Instruction {
 template <class Body>
 InstructionPtr simple(int64_t work, Body body) {
   return std::make_unique<Simple<Body>>(work, std::move(body));
+}
+
+// An instruction from a lambda that needs scratch memory: body(frame, scratch, part, parts).
+template <class Body>
+class WithScratch final : public Instruction {
+ public:
+  WithScratch(int64_t work, size_t bytes, Body body) : work_(work), bytes_(bytes), body_(std::move(body)) {}
+  int64_t shareable_work() const override { return work_; }
+  size_t scratch_bytes() const override { return bytes_; }
+
+ private:
+  void compute(Frame& frame, Workspace& workspace, int part, int parts) const override {
+    body_(frame, workspace.scratch.data(), part, parts);
+  }
+  const int64_t work_;
+  const size_t bytes_;
+  const Body body_;
+};
+template <class Body>
+InstructionPtr with_scratch(int64_t work, size_t bytes, Body body) {
+  return std::make_unique<WithScratch<Body>>(work, bytes, std::move(body));
 }
 
 }  // namespace rskip

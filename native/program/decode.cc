@@ -50,8 +50,9 @@ void read_window(Words& in, Step& step, bool with_kernel) {
   step.window.dilations = in.ints(rank);
 }
 
-// The kernel of a convolution has the extents of its weight.
-void take_kernel(const Program& program, Step& step) {
+// As read_window; the kernel of a convolution has the extents of its weight.
+void read_conv_window(Words& in, const Program& program, Step& step) {
+  read_window(in, step, false);
   if (step.inputs.size() < 2 || !step.inputs[1]) return;
   const Ints& weight = program.value(step.inputs[1]).shape;
   if (weight.size() > 2) step.window.kernel.assign(weight.begin() + 2, weight.end());
@@ -74,55 +75,32 @@ AttentionShape read_attention(Words& in) {
   return shape;
 }
 
+// For program/attributes.def.
+Ints read_ints(Words& in, size_t most, const char* what) { return in.ints(in.position(0, most, what)); }
+
+ops::Requant read_requant(Words& in) {
+  const int32_t zero = in.next(), low = in.next(), high = in.next();
+  return {zero, low, high};
+}
+
+void read_slice(Words& in, Step& step) {
+  step.starts = read_ints(in, kMaxRank, "rank");
+  step.steps = in.ints(step.starts.size());
+}
+
+void read_terms(Words& in, Step& step) {
+  for (size_t n = in.count("terms"); n > 0; --n) {
+    const int32_t zero = in.next();
+    step.terms.push_back({zero, in.real()});
+  }
+}
+
 void read_attribute(Words& in, Attribute attribute, const Program& program, size_t step_count, Step& step) {
   switch (attribute) {
-    case Attribute::kActivation: step.act = in.activation(); return;
-    case Attribute::kAttention: step.attention = read_attention(in); return;
-    case Attribute::kAxes: step.axes = in.ints(in.position(0, kMaxRank, "number of axes")); return;
-    case Attribute::kAxis: step.axis = in.in_range(0, kMaxRank - 1, "axis"); return;
-    case Attribute::kBatchDims: step.batch_dims = in.in_range(0, kMaxRank, "batch dimensions"); return;
-    case Attribute::kBinaryKind: step.binary = in.one_of(BinaryKind::kPow, "binary kind"); return;
-    case Attribute::kColumnMajor: step.column_major = in.flag(); return;
-    case Attribute::kCompareKind: step.compare = in.one_of(ops::CompareKind::kEq, "compare kind"); return;
-    case Attribute::kCountIncludePad: step.count_include_pad = in.flag(); return;
-    case Attribute::kDepth: step.depth = in.in_range(0, std::numeric_limits<int32_t>::max(), "depth"); return;
-    case Attribute::kExclusive: step.exclusive = in.flag(); return;
-    case Attribute::kEpsilon: step.epsilon = in.real(); return;
-    case Attribute::kGlobalPoolKind: step.pooled = in.one_of(GlobalPoolKind::kMeanSquare, "global pool kind"); return;
-    case Attribute::kGroup: step.group = in.next(); return;
-    case Attribute::kKernelWindow: return read_window(in, step, true);
-    case Attribute::kLargest: step.largest = in.flag(); return;
-    case Attribute::kLog: step.log = in.flag(); return;
-    case Attribute::kLogicalKind: step.logical = in.one_of(ops::LogicalKind::kNot, "logical kind"); return;
-    case Attribute::kMax: step.max = in.flag(); return;
-    case Attribute::kPadMode: step.pad_mode = in.one_of(ops::PadMode::kWrap, "pad mode"); return;
-    case Attribute::kPads: step.pads = in.ints(in.position(0, 2 * kMaxRank, "number of pads")); return;
-    case Attribute::kPerm: step.perm = in.ints(in.position(0, kMaxRank, "rank")); return;
-    case Attribute::kRequant: {
-      const int32_t zero = in.next(), low = in.next(), high = in.next();
-      step.requant = {zero, low, high};
-      return;
-    }
-    case Attribute::kReduceKind: step.reduce = in.one_of(ops::ReduceKind::kMax, "reduce kind"); return;
-    case Attribute::kReverse: step.reverse = in.flag(); return;
-    case Attribute::kScatterKind: step.scatter = in.one_of(ops::ScatterKind::kMax, "scatter kind"); return;
-    case Attribute::kSelectLast: step.select_last = in.flag(); return;
-    case Attribute::kSquares: step.squares = in.flag(); return;
-    case Attribute::kStartsAndSteps:
-      step.starts = in.ints(in.position(0, kMaxRank, "rank"));
-      step.steps = in.ints(step.starts.size());
-      return;
-    case Attribute::kTarget: step.target = in.position(0, step_count, "target"); return;
-    case Attribute::kTerms:
-      for (size_t n = in.count("terms"); n > 0; --n) {
-        const int32_t zero = in.next();
-        step.terms.push_back({zero, in.real()});
-      }
-      return;
-    case Attribute::kTransB: step.trans_b = in.flag(); return;
-    case Attribute::kWindow:
-      read_window(in, step, false);
-      return take_kernel(program, step);
+#define RS_ATTRIBUTE(constant, ...) \
+  case Attribute::constant: __VA_ARGS__; return;
+#include "program/attributes.def"
+#undef RS_ATTRIBUTE
   }
 }
 

@@ -12,41 +12,10 @@ namespace rskip {
 class Lowering;
 class StepCheck;
 
-// How the words of one attribute are read: read_attribute() in program/decode.cc.
 enum class Attribute {
-  kActivation,
-  kAttention,  // extents, scale, whether the mask replaces, views
-  kAxes,
-  kAxis,
-  kBatchDims,
-  kBinaryKind,
-  kColumnMajor,
-  kCompareKind,
-  kCountIncludePad,
-  kDepth,
-  kExclusive,
-  kEpsilon,
-  kGlobalPoolKind,
-  kGroup,
-  kKernelWindow,  // kernel, strides, pads, dilations
-  kLargest,
-  kLog,
-  kLogicalKind,
-  kMax,
-  kPadMode,
-  kPads,
-  kPerm,
-  kRequant,
-  kReduceKind,
-  kReverse,
-  kScatterKind,
-  kSelectLast,
-  kSquares,
-  kStartsAndSteps,
-  kTarget,
-  kTerms,
-  kTransB,
-  kWindow,  // strides, pads, dilations
+#define RS_ATTRIBUTE(constant, ...) constant,
+#include "program/attributes.def"
+#undef RS_ATTRIBUTE
 };
 
 // A step on dense tensors: views of its inputs, then of its outputs. Those of absent inputs have no data.

@@ -70,7 +70,6 @@ struct Step {
 
 struct Gate {
   ValueId score;
-  GlobalPoolKind pooled = GlobalPoolKind::kMax;
   ops::CompareKind compare = ops::CompareKind::kGt;
 };
 

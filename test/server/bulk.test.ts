@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { appendFile, cp, readFile, writeFile } from 'node:fs/promises';
+import { appendFile, cp, open, readFile, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -181,6 +181,22 @@ describe('a queue in a folder', () => {
     await writeFile(join(folder!, 'results.ndjson'), '{"id":"11');
     expect(await work(queue)).toEqual({ waiting: 0, running: 0, answered: 2, failed: 0 });
     expect(await resultsOf(queue)).toHaveLength(2);
+  });
+
+  test('a full disk has a code of its own', async () => {
+    const queue = await freshQueue('folder');
+    const file = await open(MODEL, 'r');
+    const handles = Object.getPrototypeOf(file) as typeof file;
+    await file.close();
+    const full = Object.assign(new Error('ENOSPC: no space left on device'), { code: 'ENOSPC' });
+    const append = jest.spyOn(handles, 'appendFile').mockRejectedValue(full);
+    const { code, err } = await cli('enqueue', DIGITS[0]!, ...queue);
+    append.mockRestore();
+    expect([code, err]).toEqual([
+      1,
+      expect.stringMatching(/jobs\.ndjson: ENOSPC.*make room.*\[WRITE_FAILED\]/),
+    ]);
+    expect(await cliJson('enqueue', DIGITS[0]!, ...queue)).toMatchObject({ added: 1 });
   });
 
   test('has one worker at a time', async () => {

@@ -1,4 +1,5 @@
 import { LruMap } from 'lib/util/lru-map.js';
+import { keepRecent } from 'lib/util/maps.js';
 
 test('the entry that was used longest ago goes first, and is disposed of', () => {
   const dropped: number[] = [];
@@ -28,4 +29,13 @@ test('clear disposes of all', () => {
   map.clear();
   expect(dropped).toEqual([1, 2]);
   expect(map.get('a')).toBeUndefined();
+});
+
+test('keepRecent drops the entry that was made first', () => {
+  const map = new Map<string, number>();
+  expect(['a', 'b', 'c'].map((key, i) => keepRecent(map, key, i, 2))).toEqual([0, 1, 2]);
+  expect([...map]).toEqual([
+    ['b', 1],
+    ['c', 2],
+  ]);
 });

@@ -2,7 +2,7 @@
 
 import { ResidualSkipError } from '../../errors.js';
 import { type Metric, maxLoss, type Promised, type TestedGroup } from '../../skip/promise.js';
-import { append } from '../../util/append.js';
+import { append } from '../../util/maps.js';
 import { className } from '../losses.js';
 import type { CalibrationItem, CalibrationOptions } from '../options.js';
 import { itemsNeeded } from './p-values.js';

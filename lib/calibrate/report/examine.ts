@@ -1,7 +1,7 @@
 /** The effect of a policy on the items that certify it, by class and item by item: for tables and reports. */
 
 import { type AnyExit, costsOfExits, placeOf, workBeyond } from '../../skip/attach.js';
-import { append } from '../../util/append.js';
+import { append } from '../../util/maps.js';
 import { className } from '../losses.js';
 import type { Measured } from '../order/measure.js';
 import type { Table } from '../order/table.js';

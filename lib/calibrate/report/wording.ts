@@ -5,7 +5,7 @@ import type { Promised } from '../../skip/promise.js';
 export function wordPromise({ metric, limit, confidence, gained, groups = [] }: Promised): string {
   const atMost = (rate: number) =>
     `at most ${gained === undefined ? percent(rate, 2) : `${(100 * rate).toFixed(2)} points`}`;
-  const lost = gained === undefined ? 'of the images lose their right answer' : 'of accuracy are lost';
+  const lost = gained === undefined ? 'of the items lose their right answer' : 'of accuracy are lost';
   const what = {
     disagreement: `${atMost(limit)} of the answers change`,
     accuracy: `${atMost(limit)} ${lost}`,

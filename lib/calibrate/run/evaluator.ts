@@ -3,7 +3,7 @@ import type { Program } from '../../model/program/program.js';
 import { sizeOf } from '../../numeric/shapes.js';
 import { BlockMode, type Decisions, decisionsFor, decisionsIn } from '../../skip/compiled-policy.js';
 import { allocate, type TensorData } from '../../tensor/tensor.js';
-import { append } from '../../util/append.js';
+import { append } from '../../util/maps.js';
 
 /** Compilation for items of several shapes. The number of elements determines an item's shape. */
 export interface Shapes {

@@ -1,5 +1,5 @@
 import { ResidualSkipError } from '../../errors.js';
-import { append } from '../../util/append.js';
+import { append } from '../../util/maps.js';
 import { type Graph, subgraphsOf, type Unsupported } from '../read/graph.js';
 import { findOperator } from './operators/index.js';
 

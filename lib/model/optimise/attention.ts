@@ -1,11 +1,12 @@
 /** Recognises attention: softmax(q k^T * scale + mask) v (Vaswani et al. 2017), whatever moves its operands there. */
 
 import type { AttentionView } from '../../kernels/operations.js';
+import { denseStrides } from '../../kernels/tensor.js';
 import { sizeOf } from '../../numeric/shapes.js';
 import { NONE, type ValueId } from '../program/program.js';
 import { bothOrders, scalarOf } from './layer-norm.js';
 import type { Region, WorkOp, WorkStep, WorkStepNamed } from './region.js';
-import { denseStrides, type Strided, stridedView } from './strided.js';
+import { type Strided, stridedView } from './strided.js';
 
 interface Scores {
   readonly product: WorkStepNamed<'matmul'>;

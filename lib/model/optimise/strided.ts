@@ -1,4 +1,5 @@
 /** Where the elements of a value lie in the tensor that it was cut out of. */
+import { denseStrides } from '../../kernels/tensor.js';
 import { sizeOf } from '../../numeric/shapes.js';
 import type { ValueId } from '../program/program.js';
 import { scalarOf } from './layer-norm.js';
@@ -10,16 +11,6 @@ export interface Strided {
   readonly offset: number;
   readonly strides: readonly number[];
   readonly factor: number;
-}
-
-export function denseStrides(shape: readonly number[]): number[] {
-  const strides = new Array<number>(shape.length);
-  let stride = 1;
-  for (let axis = shape.length - 1; axis >= 0; axis--) {
-    strides[axis] = stride;
-    stride *= shape[axis]!;
-  }
-  return strides;
 }
 
 /** Strides under another shape, if that needs no copy: axes that are joined must follow each other in memory. */

@@ -40,11 +40,8 @@ export function list(values: readonly number[]): number[] {
 
 type Attributes<Op extends OpName> = StepNamed<Op>['attrs'];
 
-/**
- * The words of each attribute that native/ops/operators.def names. The number of axes, or the length of a list, is
- * first.
- */
-const ATTRIBUTES = {
+/** The words of attributes that aren't plain. The number of axes, or the length of a list, is first. */
+const FORMS = {
   activation: ({ act }: Attributes<'unary'>) => activationWords(act),
   attention: (attrs: Attributes<'attention'>) => [
     ...[
@@ -65,18 +62,11 @@ const ATTRIBUTES = {
       column,
     ]),
   ],
-  axes: ({ axes }: Attributes<'reduceMean'>) => list(axes),
-  axis: ({ axis }: Attributes<'gather'>) => [axis],
-  batchDims: ({ batchDims }: Attributes<'gatherNd'>) => [batchDims],
   binaryKind: ({ kind }: Pick<Attributes<'binary'>, 'kind'>) => [indexIn(BINARY_KINDS, kind)],
   columnMajor: ({ columnMajorIndices }: Attributes<'pool'>) => [Number(columnMajorIndices)],
   compareKind: ({ kind }: Attributes<'compare'>) => [indexIn(COMPARE_KINDS, kind)],
-  countIncludePad: ({ countIncludePad }: Attributes<'pool'>) => [Number(countIncludePad)],
-  depth: ({ depth }: Attributes<'oneHot'>) => [depth],
-  exclusive: ({ exclusive }: Attributes<'cumSum'>) => [Number(exclusive)],
   epsilon: ({ epsilon }: Attributes<'layerNorm'>) => [bitsOf(epsilon)],
   globalPoolKind: ({ kind }: Attributes<'globalPool'>) => [indexIn(GLOBAL_POOL_KINDS, kind)],
-  group: ({ group }: Attributes<'conv'>) => [group],
   kernelWindow: ({
     kernel,
     strides,
@@ -88,29 +78,31 @@ const ATTRIBUTES = {
     ...pads,
     ...dilations,
   ],
-  largest: ({ largest }: Attributes<'topK'>) => [Number(largest)],
-  log: ({ log }: Attributes<'softmax'>) => [Number(log)],
   logicalKind: ({ kind }: Attributes<'logical'>) => [indexIn(LOGICAL_KINDS, kind)],
   max: ({ kind }: Attributes<'pool'>) => [Number(kind === 'max')],
   padMode: ({ mode }: Attributes<'pad'>) => [indexIn(PAD_MODES, mode)],
-  pads: ({ pads }: Attributes<'pad'>) => list(pads),
   requant: ({ requant: { zero, low, high } }: Pick<Attributes<'qconv'>, 'requant'>) => [zero, low, high],
-  perm: ({ perm }: Attributes<'transpose'>) => list(perm),
   reduceKind: ({ kind }: Attributes<'reduce'>) => [indexIn(REDUCE_KINDS, kind)],
-  reverse: ({ reverse }: Attributes<'cumSum'>) => [Number(reverse)],
   scatterKind: ({ reduction }: Attributes<'scatterNd'>) => [indexIn(SCATTER_KINDS, reduction)],
-  selectLast: ({ selectLast }: Attributes<'argMax'>) => [Number(selectLast)],
-  squares: ({ squares }: Attributes<'qpool'>) => [Number(squares)],
   startsAndSteps: ({ starts, steps }: Attributes<'slice'>) => [...list(starts), ...steps],
   terms: ({ terms }: { readonly terms: readonly Term[] }) => [
     terms.length,
     ...terms.flatMap(({ zero, factor }) => [zero, bitsOf(factor)]),
   ],
-  target: ({ target }: Attributes<'jump'>) => [target],
-  transB: ({ transB }: Attributes<'gemm'>) => [Number(transB)],
   window: ({ strides, pads, dilations }: Attributes<'conv'>) => [...list(strides), ...pads, ...dilations],
 };
-type AttributeName = keyof typeof ATTRIBUTES;
+
+/** What is its own words: an integer, 0 or 1 for false or true, a list behind its length. */
+type Plain = number | boolean | readonly number[];
+
+/** Attributes that steps of this operator have: forms that fit, and plain ones under their own names. */
+type AttributesOf<Op extends OpName> =
+  | {
+      [Name in keyof typeof FORMS]: Attributes<Op> extends Parameters<(typeof FORMS)[Name]>[0] ? Name : never;
+    }[keyof typeof FORMS]
+  | {
+      [Name in keyof Attributes<Op> & string]: Attributes<Op>[Name] extends Plain ? Name : never;
+    }[keyof Attributes<Op> & string];
 
 /** Operators and their attributes, in the order of native/ops/operators.def; a test compares both. */
 export const OPERATORS: { readonly [Op in OpName]: readonly AttributesOf<Op>[] } = {
@@ -160,12 +152,12 @@ export const OPERATORS: { readonly [Op in OpName]: readonly AttributesOf<Op>[] }
   qpool: ['squares', 'terms', 'kernelWindow'],
 };
 
-/** Attributes that a step of this operator has. */
-type AttributesOf<Op extends OpName> = {
-  [Name in AttributeName]: Attributes<Op> extends Parameters<(typeof ATTRIBUTES)[Name]>[0] ? Name : never;
-}[AttributeName];
-
-export function attributeWords(step: Step): number[] {
+export function attributeWords({ op, attrs }: Step): number[] {
   // The type of OPERATORS has checked that each of them fits the step's attributes.
-  return OPERATORS[step.op].flatMap((name) => (ATTRIBUTES[name] as (attrs: object) => number[])(step.attrs));
+  return OPERATORS[op].flatMap((name: string) => {
+    if (Object.hasOwn(FORMS, name))
+      return (FORMS[name as keyof typeof FORMS] as (of: object) => number[])(attrs);
+    const value = (attrs as Readonly<Record<string, Plain>>)[name]!;
+    return typeof value === 'object' ? list(value) : [Number(value)];
+  });
 }

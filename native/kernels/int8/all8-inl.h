@@ -1,5 +1,5 @@
-// Every kernel on 8-bit numbers of kernels.def for one instruction set, with dot products (RSKIP_DOT) or without. Included by
-// an isa8_*.cc inside a target region, after that instruction set's vec8_*-inl.h.
+// Every kernel on 8-bit numbers of kernels.def for one instruction set, with dot products (RSKIP_DOT) or without;
+// isa/kernels-inl.h includes it.
 #pragma once
 
 #include "kernels/int8/conv8-inl.h"

@@ -1,5 +1,4 @@
-// Every kernel on floats of kernels.def for one instruction set. Included by an isa_*.cc inside a
-// target region, after that instruction set's vector type.
+// Every kernel on floats of kernels.def for one instruction set; kernels-inl.h includes it.
 #pragma once
 
 #ifndef RSKIP_ISA

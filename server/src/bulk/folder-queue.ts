@@ -1,7 +1,7 @@
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { lock } from 'proper-lockfile';
-import { ResidualSkipError } from 'residual-skip';
+import { codeOfWriting, ResidualSkipError } from 'residual-skip';
 import type { IdTable } from './id-table.js';
 import {
   type Binding,
@@ -44,10 +44,10 @@ export class FolderQueue implements BulkQueue {
     this.#failed = new IdFile(join(folder, 'failed.ndjson'));
   }
 
-  /** @throws ResidualSkipError INVALID_ARGUMENT when the folder can't be created */
+  /** @throws ResidualSkipError INVALID_ARGUMENT when the folder can't be created, WRITE_FAILED when the disk is full or fails */
   static async open(folder: string): Promise<FolderQueue> {
     await mkdir(folder, { recursive: true }).catch((cause: Error) => {
-      throw new ResidualSkipError('INVALID_ARGUMENT', `queue ${folder}: ${cause.message}`, { cause });
+      throw new ResidualSkipError(codeOfWriting(cause), `queue ${folder}: ${cause.message}`, { cause });
     });
     return new FolderQueue(folder);
   }

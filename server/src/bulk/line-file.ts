@@ -1,6 +1,6 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { ResidualSkipError } from 'residual-skip';
+import { codeOfWriting, ResidualSkipError } from 'residual-skip';
 import { IdTable } from './id-table.js';
 
 const CHUNK = 1 << 20;
@@ -104,11 +104,12 @@ export class LineAppender {
 
   /**
    * Removes an incomplete last line, which a killed process may have left.
-   * @throws ResidualSkipError INVALID_ARGUMENT for a file that can't be written or that has other content
+   * @throws ResidualSkipError INVALID_ARGUMENT for a file that can't be written or that has other content, WRITE_FAILED when the disk
+   * is full or fails
    */
   static async open(path: string): Promise<LineAppender> {
     const invalid = (why: string, cause?: unknown) =>
-      new ResidualSkipError('INVALID_ARGUMENT', `file ${path}: ${why}; take another one`, { cause });
+      new ResidualSkipError(codeOfWriting(cause), `file ${path}: ${why}; take another one`, { cause });
     const file = await open(path, 'a+').catch((cause: Error) => {
       throw invalid(cause.message, cause);
     });
@@ -128,7 +129,7 @@ export class LineAppender {
 
   /**
    * Resolves once the line is on disk. Lines appended in the meantime are written and synced together.
-   * @throws ResidualSkipError INVALID_DATA
+   * @throws ResidualSkipError WRITE_FAILED
    */
   append(line: string): Promise<void> {
     return new Promise<void>((resolve, reject) => {
@@ -145,9 +146,11 @@ export class LineAppender {
       const error = await this.#store(group.map(({ line }) => `${line}\n`).join('')).then(
         () => undefined,
         (cause: Error) =>
-          new ResidualSkipError('INVALID_DATA', `file ${this.path}: ${cause.message}; free some space`, {
-            cause,
-          }),
+          new ResidualSkipError(
+            'WRITE_FAILED',
+            `file ${this.path}: ${cause.message}; make room on the disk`,
+            { cause },
+          ),
       );
       for (const { done } of group) done(error);
     }

@@ -98,6 +98,22 @@ describe('run', () => {
     expect(top[0]!.probability).toBeCloseTo(Math.exp(2) / total, 6);
   });
 
+  test('says where what it shows as classes may be none', async () => {
+    const of = async (config: object) =>
+      (
+        await cli(
+          'run',
+          fileOf(oneBlock(), { 'config.json': JSON.stringify(config) }),
+          await image(),
+          ...reference,
+        )
+      ).err;
+    expect(await of({ problem_type: 'regression' })).toMatch(
+      /note: what is shown as classes may be something else: config\.json .* says problem_type regression/,
+    );
+    expect(await of({})).not.toContain('as classes');
+  });
+
   test('a policy that skips shows in pattern and answer', async () => {
     const policy = join(folderOf({ 'p.json': '{"blocks": {"0": "skip"}}' }), 'p.json');
     const args = ['run', fileOf(oneBlock()), await image(), '--policy', policy, '--json', ...reference];

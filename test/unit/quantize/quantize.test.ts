@@ -58,6 +58,18 @@ test('the same images and seed give the same file, whatever policy the folder ha
   expect(again).toMatchObject({ sha256, answers });
 });
 
+test('a note says where an answer may be no class', async () => {
+  const config = JSON.stringify({ problem_type: 'multi_label_classification' });
+  const folder = folderOf({ 'model.onnx': seededNetwork(), 'config.json': config });
+  const notes: string[] = [];
+  await quantize(folder, IMAGES.slice(0, 24), { threads: 1, onNote: (note) => notes.push(note) });
+  expect(notes).toContainEqual(
+    expect.stringMatching(
+      /which need be no class: config\.json .* says problem_type multi_label_classification/,
+    ),
+  );
+});
+
 test('exits are fitted on the bytes of its streams, and certified against the float network', async () => {
   const file = join(FOLDER, 'fitted.int8.onnx');
   writeFileSync(file, (await made).model);

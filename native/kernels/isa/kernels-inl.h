@@ -1,0 +1,55 @@
+// Every kernel of kernels.def for one instruction set: those on 8-bit numbers if RSKIP_DOT is defined, or else those on
+// floats. An isa_*.cc or isa8_*.cc is nothing but this, with
+//   RSKIP_ISA          the namespace, as the functions of isa.h are named
+//   RSKIP_MACHINE      RSKIP_X86, RSKIP_ARM64, or 1 for any: elsewhere the function of isa.h returns false
+//   RSKIP_FEATURES     of the target region; undefined for those that every such machine has
+//   RSKIP_VECTOR       the header of the vector type
+//   RSKIP_TILE_BLOCKS  blocks of output channels in a register tile
+//   RSKIP_DOT          whether there are dot products of 8-bit numbers
+#pragma once
+
+#include "kernels/int8/pack8.h"
+#include "kernels/isa/isa.h"
+#include "kernels/prelude.h"
+
+#define RSKIP_JOIN_NAMES(a, b) a##b
+#define RSKIP_JOIN(a, b) RSKIP_JOIN_NAMES(a, b)
+
+#ifdef RSKIP_DOT
+#define RSKIP_MATRIX 0
+#define RSKIP_SUFFIX kernels8
+#define RSKIP_ALL "kernels/int8/all8-inl.h"
+#else
+#define RSKIP_SUFFIX kernels
+#define RSKIP_ALL "kernels/isa/all-inl.h"
+#endif
+#define RSKIP_TABLE_OF_ISA RSKIP_JOIN(RSKIP_ISA, RSKIP_JOIN(_, RSKIP_SUFFIX))
+
+#if RSKIP_MACHINE
+#if RSKIP_X86
+#include <immintrin.h>
+#elif RSKIP_ARM64
+#include <arm_neon.h>
+#endif
+
+#ifdef RSKIP_FEATURES
+RSKIP_TARGET_BEGIN(RSKIP_FEATURES)
+#endif
+// Keep the order: kernels are written on the vector type.
+#include RSKIP_VECTOR
+#include RSKIP_ALL
+#ifdef RSKIP_FEATURES
+RSKIP_TARGET_END
+#endif
+
+namespace rskip {
+bool RSKIP_TABLE_OF_ISA(KernelTable& table) {
+  RSKIP_ISA::RSKIP_JOIN(set_, RSKIP_SUFFIX)(table);
+  return true;
+}
+}  // namespace rskip
+#else
+namespace rskip {
+bool RSKIP_TABLE_OF_ISA(KernelTable&) { return false; }
+}  // namespace rskip
+#endif
