@@ -1,5 +1,7 @@
 // Operators that read or write elements at positions that other tensors give.
+#include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "ops/ops.h"
 #include "ops/rows.h"
@@ -123,26 +125,70 @@ bool scatter_nd(const TensorView& data, const TensorView& indices, const TensorV
   });
 }
 
+namespace {
+
+/** Positions in the input that make each element of the output, and their weights. */
+struct Taps {
+  int64_t count, each;
+  const int32_t* places;
+  const float* factors;
+};
+
+/** Elements that are weighed side by side. */
+constexpr int64_t kLanes = 16;
+
+/** y[i] = sum over j of factor[i, j] * x[place[i, j]], each of them `inner` floats, summed in the order of j. */
+void weigh_slices(const float* x, const Taps& t, int64_t inner, float* y) {
+  for (int64_t i = 0; i < t.count; ++i, y += inner) {
+    const int32_t* places = t.places + i * t.each;
+    const float* factors = t.factors + i * t.each;
+    int64_t c = 0;
+    for (; c + kLanes <= inner; c += kLanes) {
+      float sums[kLanes] = {};
+      for (int64_t j = 0; j < t.each; ++j) {
+        const float* from = x + places[j] * inner + c;
+        for (int64_t k = 0; k < kLanes; ++k) sums[k] += factors[j] * from[k];
+      }
+      std::memcpy(y + c, sums, sizeof sums);
+    }
+    for (; c < inner; ++c) {
+      float sum = 0;
+      for (int64_t j = 0; j < t.each; ++j) sum += factors[j] * x[places[j] * inner + c];
+      y[c] = sum;
+    }
+  }
+}
+
+}  // namespace
+
 bool resample(const TensorView& x, const TensorView& indices, const TensorView& weights, int64_t axis,
               const TensorView& y, Poll poll) {
   const Split s = split_at(x.shape, axis);
-  const int64_t count = indices.shape[0], taps = indices.shape[1];
-  const int32_t* places = indices.as<int32_t>();
-  const float* factors = weights.as<float>();
-  for (int64_t i = 0; i < count * taps; ++i) {
-    if (places[i] < 0 || places[i] >= s.length) return false;
+  const Taps t{indices.shape[0], indices.shape[1], indices.as<int32_t>(), weights.as<float>()};
+  for (int64_t i = 0; i < t.count * t.each; ++i) {
+    if (t.places[i] < 0 || t.places[i] >= s.length) return false;
   }
+  const float* from = x.as<float>();
   float* to = y.as<float>();
-  for (int64_t o = 0; o < s.outer; ++o) {
-    const float* plane = x.as<float>() + o * s.length * s.inner;
-    for (int64_t i = 0; i < count; ++i, to += s.inner) {
-      poll.before(s.inner * taps);
-      for (int64_t c = 0; c < s.inner; ++c) to[c] = 0;
-      for (int64_t j = i * taps; j < (i + 1) * taps; ++j) {
-        const float* from = plane + places[j] * s.inner;
-        const float factor = factors[j];
-        for (int64_t c = 0; c < s.inner; ++c) to[c] += factor * from[c];
-      }
+  if (s.inner > 1 || s.outer < kLanes / 2) {
+    for (int64_t o = 0; o < s.outer; ++o, from += s.length * s.inner, to += t.count * s.inner) {
+      poll.before(t.count * t.each * s.inner);
+      weigh_slices(from, t, s.inner, to);
+    }
+    return true;
+  }
+  // Along the last axis, the elements of several rows that lie one below the other become neighbours first.
+  std::vector<float> columns(static_cast<size_t>(s.length + t.count) * kLanes);
+  float* const results = columns.data() + s.length * kLanes;
+  for (int64_t o = 0; o < s.outer; o += kLanes) {
+    const int64_t rows = std::min(kLanes, s.outer - o);
+    poll.before(t.count * t.each * rows);
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t i = 0; i < s.length; ++i) columns[i * kLanes + r] = from[(o + r) * s.length + i];
+    }
+    weigh_slices(columns.data(), t, kLanes, results);
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t i = 0; i < t.count; ++i) to[(o + r) * t.count + i] = results[i * kLanes + r];
     }
   }
   return true;

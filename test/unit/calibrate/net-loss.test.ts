@@ -163,6 +163,6 @@ test('of few items only the losses count, as in policies of older versions', () 
   const promise = promiseOf(certificate, ruleOf(0.01), DATA);
   expect(promise).not.toHaveProperty('gained');
   expect(wordPromise(promise)).toBe(
-    'at most 1.00 % of the images lose their right answer, with 95 % confidence',
+    'at most 1.00 % of the items lose their right answer, with 95 % confidence',
   );
 });
