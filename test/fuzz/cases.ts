@@ -147,7 +147,8 @@ async function inspect(bytes: Uint8Array): Promise<boolean> {
 
 const MAX_FED = 2 ** 16;
 const MAX_MULTIPLY_ADDS = 1e8;
-const MAX_ELEMENTS = 2 ** 25;
+/** Of one item. Two run at a time, and a layout of sixteen channels may hold four. */
+const MAX_ELEMENTS = 2 ** 23;
 /** No machine has this much memory: the model must be refused, not tried. */
 const ENDLESS = 2 ** 42;
 
