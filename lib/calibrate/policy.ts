@@ -1,5 +1,7 @@
 /** The policy of a certified setting. */
 import type { Block } from '../model/program/program.js';
+import type { AnyExit } from '../skip/attach.js';
+import type { FrontSpec } from '../skip/fronts.js';
 import { encodeExits } from '../skip/head-codec.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import type { Expected, Latency, Promised } from '../skip/promise.js';
@@ -24,9 +26,7 @@ export function policyOf(
 ): SkipPolicy {
   const { original, guards, labels, choice } = options;
   const { exits, omitted = new Set<number>() } = chosen?.setting ?? {};
-  const asks = (front: string) =>
-    exits?.some(({ after }) => after === front || after.startsWith(`${front}/`));
-  const fronts = choice?.fronts.filter(({ name }) => asks(name)) ?? [];
+  const fronts = choice?.fronts.flatMap((front) => inUse(front, exits ?? [])) ?? [];
   return {
     version: 1,
     model: { sha256 },
@@ -42,6 +42,12 @@ export function policyOf(
     promise,
     expected: expectedOf(chosen),
   };
+}
+
+/** The front as these exits need it: with exits of its own only if one of them is used. */
+function inUse({ exits: inside, ...front }: FrontSpec, exits: readonly AnyExit[]): FrontSpec[] {
+  if (exits.some(({ after }) => after.startsWith(`${front.name}/`))) return [{ ...front, exits: inside }];
+  return exits.some(({ after }) => after === front.name) ? [front] : [];
 }
 
 function skipping(blocks: readonly Block[], omitted: ReadonlySet<number>): SkipPolicy['blocks'] {
