@@ -81,6 +81,7 @@ export type { Progress } from './session/progress.js';
 export type { TracedRun } from './session/session.js';
 export type { ModelSource } from './session/source.js';
 export type { BlockInfo } from './skip/block-info.js';
+export type { FrontSpec } from './skip/fronts.js';
 export type { Guard } from './skip/guards.js';
 export { loadPolicy, type PolicySource } from './skip/load-policy.js';
 export type {
@@ -103,6 +104,9 @@ export {
   type SkipReason,
   type SkipTrace,
 } from './skip/trace.js';
+export { writeLadder } from './speedup/folder.js';
+export type { SpeedupOptions } from './speedup/options.js';
+export { type Speedup, speedup, type Tried } from './speedup/speedup.js';
 export type { FromImageOptions, PixelData } from './tensor/image-pixels.js';
 export type {
   DataType,

@@ -7,7 +7,6 @@ import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import { costOf } from '../model/program/cost.js';
 import {
-  NO_ACTIVATION,
   NONE,
   type OwnExit,
   type Program,
@@ -42,10 +41,6 @@ export const frontSchema = z
     classes: z.array(z.int().min(0).nullable()).optional().meta({
       description: "For each of its classes the network's, null if that has none; the same by default.",
     }),
-    temperature: finite
-      .refine((value) => value > 0, { error: 'expected a number above 0' })
-      .optional()
-      .meta({ description: 'Divides its logits before the softmax whose largest probability is the score.' }),
     exits: frontExitsSchema.optional(),
   })
   .meta({ description: 'A network that answers the items that it is sure of, before the model begins.' });
@@ -212,17 +207,8 @@ class Joining {
   /** The largest probability, [1, 1]. */
   #scoreOf(scores: ValueId, { meaning }: ClassScores): ValueId {
     const { shape } = this.#valueOf(scores);
-    const { temperature = 1 } = this.front.spec;
-    let likely = scores;
-    if (meaning === 'logits') {
-      const by =
-        temperature === 1 ? undefined : this.#constant('float32', [1], Float32Array.of(1 / temperature));
-      const logits =
-        by === undefined
-          ? scores
-          : this.#step('binary', [scores, by], shape, { kind: 'mul', act: NO_ACTIVATION });
-      likely = this.#step('softmax', [logits], shape, { axis: 1, log: false });
-    }
+    const likely =
+      meaning === 'logits' ? this.#step('softmax', [scores], shape, { axis: 1, log: false }) : scores;
     const spread = this.#step('reshape', [likely], [1, 1, sizeOf(shape)], {});
     return this.#step('globalPool', [spread], [1, 1], { kind: 'max' });
   }
