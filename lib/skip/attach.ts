@@ -118,14 +118,13 @@ export function costsOfExits(program: Program, exits: readonly AnyExit[]): numbe
   return exits.map(({ after, head }) => (head ? multiplyAddsOf(head) : multiplyAdds.get(after)!));
 }
 
+/** For each requested exit, by its block or front; with the steps that it shares with earlier exits that were not requested. */
 interface NeededSteps {
-  /** Of each of the model's own exits, by its block. */
   readonly steps: ReadonlyMap<string, readonly Step[]>;
-  /** For each requested exit, by its block; includes the steps it shares with earlier exits that were not requested. */
   readonly multiplyAdds: ReadonlyMap<string, number>;
 }
 
-/** The steps of those of the model's own exits that are among `used`. */
+/** The steps of those of the model's own exits, and of fronts, that are among `used`. */
 function neededSteps({ values, ownExits }: Program, used: readonly AnyExit[]): NeededSteps {
   const asked = new Set(used.filter(({ head }) => !head).map(({ after }) => after));
   const list = ownExits?.list ?? [];
@@ -147,10 +146,9 @@ function neededSteps({ values, ownExits }: Program, used: readonly AnyExit[]): N
   const multiplyAdds = new Map<string, number>();
   let waiting: Step[] = [];
   for (const { after, steps: all } of list) {
-    const own = all.filter((step) => needed.has(step));
-    steps.set(after, own);
-    waiting.push(...own);
+    waiting.push(...all.filter((step) => needed.has(step)));
     if (!asked.has(after)) continue;
+    steps.set(after, waiting);
     multiplyAdds.set(after, costOf([...values, ...ownExits!.values], waiting).multiplyAdds);
     waiting = [];
   }
@@ -182,11 +180,6 @@ export class Attachment<Exit extends AnyExit> {
 
   /** Calls `add` for each exit, with the step of the program before which it belongs. */
   build(add: (place: number, decided: Decided, exit: Exit) => void): void {
-    const requested = new Set(this.exits.filter(({ head }) => !head).map(({ after }) => after));
-    for (const [after, steps] of this.#needed.steps) {
-      // What a requested one shares with an earlier one that isn't.
-      if (!requested.has(after)) this.growth.insert(placeOf(this.program, { after }), steps);
-    }
     const placed = this.exits.map((exit) => {
       const block = exit.head && this.#block(exit.after);
       return { exit, block, place: placeOf(this.program, exit) };

@@ -143,6 +143,8 @@ interface Made {
   readonly network: Network;
   readonly fronts: readonly Joined[];
   readonly fitter: Fitter | undefined;
+  /** Exits of the network, as those of a front. */
+  readonly chains: readonly (readonly AnyExit[])[];
 }
 
 /** A front with exits of its own: for each fold of the items those that were fitted without it, and then the policy's. */
@@ -150,6 +152,7 @@ interface Joined {
   readonly candidate: Candidate;
   readonly front: LoadedFront;
   readonly chains: readonly (readonly AnyExit[])[];
+  readonly fitter: Fitter | undefined;
 }
 
 class Search {
@@ -241,23 +244,22 @@ class Search {
     const fronts: Joined[] = [];
     for (const each of fitted) {
       // A network that a rung runs again at another size, or in 8 bits, gains little by exits there and here.
-      const own = each.candidate.network.name.startsWith(this.setup.float.name);
-      fronts.push({ ...each, chains: own ? [[]] : await this.#fitted(each.front, plain) });
+      const isOwn = each.candidate.network.name.startsWith(this.setup.float.name);
+      const fitter = isOwn || this.#late() ? undefined : this.#fitterOf(each.front, plain);
+      fronts.push({ ...each, fitter, chains: (await fitter?.fit()) ?? [[]] });
     }
     const task = this.#taskOf(plain, network);
     const own = modelExits(plain.main.ownExits).map(({ after }): AnyExit => ({ after }));
     const fitter = own.length > 0 || this.#late() ? undefined : new Fitter(task, this.#split);
     const chains = fitter ? await fitter.fit() : [own];
-    this.#made.push({ pool: await this.#pool(network, fronts, chains), network, fronts, fitter });
+    this.#made.push({ pool: await this.#pool(network, fronts, chains), network, fronts, fitter, chains });
   }
 
-  /** Exits inside a front, fitted to its own answers. */
-  async #fitted(front: LoadedFront, { main }: Programs): Promise<readonly (readonly AnyExit[])[]> {
-    if (this.#late()) return [[]];
+  /** Fits exits inside a front, to its own answers. */
+  #fitterOf(front: LoadedFront, { main }: Programs): Fitter {
     const { program } = atOnce(front.compiling(bindingOf(main)));
     const { options, ...task } = this.#taskOf(new Programs(program), this.setup.float);
-    const fitter = new Fitter({ ...task, options: { ...options, labels: undefined } }, this.#split);
-    return fitter.fit();
+    return new Fitter({ ...task, options: { ...options, labels: undefined } }, this.#split);
   }
 
   /** @param chains of the network's exits, for each fold and then the policy's */
@@ -290,19 +292,31 @@ class Search {
 
   /** The fastest ladder with exits, with only those of its exits that pay: an item passes through the others, too. */
   async #refitted(all: readonly Ladder[]): Promise<Ladder[]> {
-    const best = all.find(({ pool, boldest }) => boldest >= 0 && pool.exits.some(({ head }) => head));
-    const made = best && this.#madeFor(best);
-    if (!best || !made?.fitter || this.#late()) return [];
+    const best = all.find(({ pool, boldest }) => boldest >= 0 && pool.exits.length > pool.own);
+    if (!best || this.#late()) return [];
     const { pool } = best;
+    const made = this.#madeFor(best);
     const [{ limit }] = pool.task.rules;
     const useful = usefulExits(best.settings.slice(0, best.boldest + 1), pool.tables.at(-1)!, [limit]);
+    let changes = false;
+    const again = async (fitter: Fitter | undefined, exits: readonly AnyExit[], front = '') => {
+      const kept = exits.filter(({ after }) => useful.has(`${front}${after}`));
+      if (!fitter || kept.length === exits.length) return undefined;
+      changes = true;
+      return kept.length === 0 ? [[]] : fitter.fit(new Set(kept.map(({ after }) => after)));
+    };
+    const fronts: Joined[] = [];
+    for (const front of usedBy(pool, made.fronts)) {
+      const chains = await again(front.fitter, front.chains.at(-1)!, `${front.candidate.spec.name}/`);
+      fronts.push({ ...front, chains: chains ?? front.chains });
+    }
     const heads = pool.exits.filter(({ head }) => head);
-    const kept = new Set(heads.map(({ after }) => after).filter((after) => useful.has(after)));
-    if (kept.size === 0 || kept.size === heads.length) return [];
-    const fronts = usedBy(pool, made.fronts);
-    const again = await this.#pool(made.network, fronts, await made.fitter.fit(kept));
-    this.#made.push({ ...made, pool: again, fronts });
-    const ladder = ladderOf(again, this.#risk(again));
+    const chains =
+      (heads.length > 0 && (await again(made.fitter, heads))) || (heads.length > 0 ? made.chains : [[]]);
+    if (!changes) return [];
+    const refitted = await this.#pool(made.network, fronts, chains);
+    this.#made.push({ ...made, pool: refitted, fronts, chains });
+    const ladder = ladderOf(refitted, this.#risk(refitted));
     return ladder ? [ladder] : [];
   }
 

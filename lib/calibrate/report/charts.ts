@@ -90,7 +90,7 @@ export async function contributions({ contributions: parts }: Calibration): Prom
           field: 'block',
           type: 'nominal',
           sort: null,
-          title: 'exit behind block',
+          title: 'exit: its block, or its front',
           axis: { labelAngle: -50 },
         },
         y: {
@@ -105,7 +105,7 @@ export async function contributions({ contributions: parts }: Calibration): Prom
     'multiply-adds saved by each exit',
   );
   const rows = parts.map(({ block, rate, multiplyAddsSkipped }) => [
-    `exit behind ${escapeHtml(block)}`,
+    `exit ${escapeHtml(block)}`,
     percent(rate),
     percent(multiplyAddsSkipped),
   ]);
