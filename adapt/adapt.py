@@ -93,10 +93,7 @@ class Adaptation(TrainedNetwork):
 
     def find_places(self) -> list[Place]:
         """Where exits can be: behind residual blocks whose output is a map of the graph."""
-        report = engine.inspect(self.file)
-        blocks = report["blocks"]
-        if report["exits"] or any(block["gate"] for block in blocks):
-            raise ValueError(f"{self.file} has exits or gates already; take the network that it was made from")
+        blocks = self.report["blocks"]
         image = torch.zeros(1, self.channels, *self.side)
         tensors = [block["output"] for block in blocks if block["output"] in self.network.producers]
         values = self.network(image, tensors) if tensors else {}

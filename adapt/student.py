@@ -150,7 +150,7 @@ def work_at(teacher: TrainedNetwork, size: Size) -> int | None:
             if teacher.network(small, [output])[output].shape != teacher.network(whole, [output])[output].shape:
                 return None
             return count_work(teacher.network, small, [])[0]
-    except RuntimeError:
+    except (RuntimeError, ValueError, IndexError):
         return None
 
 

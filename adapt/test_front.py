@@ -8,6 +8,7 @@ import math
 import sys
 import tempfile
 import unittest
+import unittest.mock
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -46,11 +47,12 @@ class FrontTest(unittest.TestCase):
     def tearDownClass(cls):
         cls.temporary.cleanup()
 
-    def make(self, out: str, *more, model: str = "logits") -> Path:
+    def make(self, out: str, *more, model: str = "logits", given: bool = True) -> Path:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             front.main([str(argument) for argument in (
                 self.folder / model, "--data", self.folder / "images", "--out", self.folder / out, "--cache",
-                self.folder / f"cache-{out}", "--resolution", SMALLER, "--copies", 2, "--epochs", 2, "--threads", 1, *more,
+                self.folder / f"cache-{out}", "--resolution", SMALLER, "--threads", 1,
+                *(("--copies", 2, "--epochs", 2) if given else ()), *more,
             )])  # fmt: skip
         return self.folder / out
 
@@ -114,6 +116,14 @@ class FrontTest(unittest.TestCase):
             self.make("whole", "--work", "50%", "--temperature", 3)
         with self.subTest("so is another seed"), self.assertRaisesRegex(ValueError, "another network, other data or settings"):
             self.make("whole", "--work", "50%", "--seed", 3)
+
+    def test_views_and_epochs_follow_from_the_minutes_and_the_machine(self):
+        # 9 of the 10 minutes are planned, a quarter of them for views.
+        for teacher, epochs in ((30.0, 3), (300.0, 2)):
+            with self.subTest(teacher), unittest.mock.patch.object(front.Front, "seconds", lambda _, t=teacher: (t, 100.0)):
+                out = self.make(f"minutes-{teacher}", "--work", "50%", "--minutes", 10, given=False)
+                report = json.loads((out / "front.json").read_text())
+                self.assertEqual([report["copies"], report["epochs"]], [4 if teacher == 30 else 2, epochs])
 
     def test_what_cannot_be_made_is_said(self):
         for arguments, message in (

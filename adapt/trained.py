@@ -27,6 +27,9 @@ class TrainedNetwork:
         self.file = model / "model.onnx" if model.is_dir() else model
         if not self.file.is_file():
             raise ValueError(f"{self.file} doesn't exist; name an ONNX file, or a folder with model.onnx")
+        self.report = engine.inspect(self.file)
+        if self.report["exits"] or any(block["gate"] for block in self.report["blocks"]):
+            raise ValueError(f"{self.file} has exits or gates already; take the network that it was made from")
         self.model, self.network = load(self.file)
         self.network.eval().requires_grad_(False)
         self.classifier = find_classifier(self.network)
