@@ -22,8 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import engine  # noqa: E402
 import front  # noqa: E402
 from student import AllClasses, PlainNetwork, plan  # noqa: E402
-from teaching import Training  # noqa: E402
-from test_adapt import NETWORKS, SIDE, exported, write_images  # noqa: E402
+from test_adapt import NETWORKS, SIDE, exported, interruptions, write_images  # noqa: E402
 from views import shrunk  # noqa: E402
 
 SMALLER = 8
@@ -94,22 +93,11 @@ class FrontTest(unittest.TestCase):
 
     def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(self):
         whole = self.make("whole", "--work", "50%")
-        report, calls = Training.report, []
-
-        def interrupt(training, *arguments):
-            report(training, *arguments)
-            calls.append(training.name)
-            if len(calls) in (1, 3):
-                raise KeyboardInterrupt
-
-        Training.report = interrupt
-        try:
+        with interruptions(1, 3) as calls:
             for _ in range(2):
                 with self.assertRaises(KeyboardInterrupt):
                     self.make("resumed", "--work", "50%")
             resumed = self.make("resumed", "--work", "50%")
-        finally:
-            Training.report = report
         self.assertEqual(calls, ["distilled"] * 2 + [f"confidence-{weight}" for weight in front.CONFIDENCE])
         self.assertEqual((whole / "model.onnx").read_bytes(), (resumed / "model.onnx").read_bytes())
         with self.subTest("other settings are refused"), self.assertRaisesRegex(ValueError, "work of other settings"):
