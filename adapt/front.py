@@ -51,7 +51,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="any folder of images; labels are not needed")
     parser.add_argument("--out", type=Path, help="folder to write (default: MODEL-front)")
     parser.add_argument("--work", type=share, default=0.1, help="multiply-adds, as a share of the network's (default: 10%%)")
-    parser.add_argument("--minutes", type=float, default=60, help="about so long on an idle machine (default: 60)")
+    parser.add_argument("--minutes", type=float, default=60, help="about so long, by the speed measured at the start (default: 60)")
     parser.add_argument("--kind", choices=["plain", "shrunk"], help="a small ResNet, or the network itself at a lower resolution")
     parser.add_argument("--resolution", type=int, help="shorter side of the front's input (default: by the images and --work)")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the answers that are learnt (default: 1)")
