@@ -385,7 +385,10 @@ def main(arguments: list[str] | None = None) -> None:
     best, tried = front.train_student()
     out = options.out or Path(f"{front.name}-front")
     front.write(out, best, tried)
-    print(f"wrote {out}: {front.judge(best)[1]}")
+    saved, text = front.judge(best)
+    print(f"wrote {out}: {text}")
+    if saved <= 0:
+        print("this front saves no work on the held-out images; try another --work, more --minutes or more images")
 
 
 if __name__ == "__main__":
