@@ -3,7 +3,6 @@
 
 import argparse
 import copy
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +12,10 @@ import torch
 from torch import nn
 
 import engine
-from common import decayed, keep_freed_memory, seeded
+from common import decayed, seeded
 from exit_graph import write_adapted
-from exits import Exits, Place, choose_places, find_classifier
-from onnx_network import OnnxNetwork, load
+from exits import Exits, Place, choose_places
+from onnx_network import OnnxNetwork
 from teaching import (
     BATCH,
     MIXED,
@@ -33,18 +32,9 @@ from teaching import (
     remember,
 )
 from tail import LEAST_SAVING, Tail, TailPlace, find_tail, tail_model
-from unlabelled import (
-    MIRROR_AGREEMENT,
-    MIRROR_IMAGES,
-    Preprocessing,
-    altered,
-    list_images,
-    mixed,
-    pixels_of,
-    read_images,
-)
+from trained import ROOT, TrainedNetwork, count_work
+from unlabelled import altered, mixed, pixels_of
 
-ROOT = Path(__file__).parent.parent
 HEADS_RATE, TAIL_RATE, TRUNK_RATE = 3e-3, 3e-4, 5e-4
 # Fewer images than this teach exits in smaller batches, at a lower rate: there would be too few steps.
 FEW_IMAGES, SMALL_BATCH, SMALL_BATCH_RATE = 16_000, 64, 2e-3
@@ -52,8 +42,6 @@ HEADS_DECAY, TAIL_DECAY, TRUNK_DECAY = 0.01, 0.1, 1e-3
 EXITS, FEW_EXITS = 12, 8
 # Altered images that teach exits, of all copies together; copies of each image; and epochs.
 TAUGHT, COPIES, LEAST_EPOCHS = 200_000, (4, 24), 20
-# Largest difference of answers between PyTorch and the engine, beside their size, on so many images.
-TOLERANCE, CHECKED = 1e-4, 16
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -84,27 +72,19 @@ def fill_in(options: argparse.Namespace, images: int) -> None:
     options.exits = options.exits or (FEW_EXITS if images < FEW_IMAGES else EXITS)
 
 
-class Adaptation:
+class Adaptation(TrainedNetwork):
     """One network, its images and its exits."""
 
     def __init__(self, options: argparse.Namespace):
+        super().__init__(options.model, options.data, options.max_images, options.seed, options.threads)
         self.options = options
-        torch.set_num_threads(options.threads)
-        keep_freed_memory()
-        self.file = options.model / "model.onnx" if options.model.is_dir() else options.model
-        self.model, self.network = load(self.file)
-        self.network.eval().requires_grad_(False)
-        self.classifier = find_classifier(self.network)
-        sha256 = hashlib.sha256(self.file.read_bytes()).hexdigest()
-        self.work = options.work or ROOT / ".cache/adapt" / sha256[:12]
-        self.files = list_images(options.data, options.max_images, seeded(options.seed, "images", 0))
+        self.work = options.work or ROOT / ".cache/adapt" / self.sha256[:12]
         fill_in(options, len(self.files))
-        names = "\n".join(str(file.relative_to(options.data)) for file in self.files)
         settings = {name: getattr(options, name) for name in ("seed", "copies", "exits", "exit_cost", "epochs")}
         self.places = self.find_places()
         settings["places"] = [place.tensor for place in self.places]
-        remember(self.work, {"model": sha256, "images": hashlib.sha256(names.encode()).hexdigest(), **settings})
-        self.read()
+        remember(self.work, {"model": self.sha256, "images": self.images_sha256, **settings})
+        self.read(self.work / "images.npy")
         self.check_rebuilt()
         self.library = Library(
             self.work, self.network, self.places, self.classifier, self.images, self.preprocessing, options.seed,
@@ -113,18 +93,11 @@ class Adaptation:
 
     def find_places(self) -> list[Place]:
         """Where exits can be: behind residual blocks whose output is a map of the graph."""
-        report = engine.inspect(self.file)
-        blocks = report["blocks"]
-        if report["exits"] or any(block["gate"] for block in blocks):
-            raise ValueError(f"{self.file} has exits or gates already; take the network that it was made from")
-        dims = self.model.graph.input[0].type.tensor_type.shape.dim
-        shape = [dim.dim_value for dim in list(dims)[1:]]
-        if len(shape) != 3 or not all(shape):
-            raise ValueError(f"{self.file}: the input is {shape or 'open'}; images of a fixed size [N, C, H, W] are needed")
-        self.channels, self.side = shape[0], (shape[1], shape[2])
+        blocks = self.report["blocks"]
+        image = torch.zeros(1, self.channels, *self.side)
         tensors = [block["output"] for block in blocks if block["output"] in self.network.producers]
-        values = self.network(torch.zeros(1, *shape), tensors) if tensors else {}
-        self.multiply_adds, until = count_work(self.network, torch.zeros(1, *shape), tensors)
+        values = self.network(image, tensors) if tensors else {}
+        self.multiply_adds, until = count_work(self.network, image, tensors)
         fit = [
             Place(block["name"], block["output"], tuple(values[block["output"]].shape[1:]), until[block["output"]])
             for block in blocks
@@ -159,40 +132,12 @@ class Adaptation:
         weight = self.classifier.weight
         return Tail(place, model, self.classifier, work + (0 if weight is None else weight.numel()))
 
-    def read(self) -> None:
-        self.preprocessing = Preprocessing(self.file.parent / "preprocessor_config.json", self.channels, self.side)
-        self.images = read_images(self.files, self.preprocessing, self.work / "images.npy")
-        held_out = min(5000, len(self.images) // 10)
-        self.held_out, self.train = torch.arange(len(self.images)).split([held_out, len(self.images) - held_out])
-
-    @torch.no_grad()
-    def check_rebuilt(self) -> None:
-        """That PyTorch computes what the engine does."""
-        images = self.some_images()
-        answer = self.network(images, [self.network.output])[self.network.output].numpy()
-        difference = np.abs(answer - engine.run(self.file, images.numpy(), "full").values).max()
-        if not difference <= TOLERANCE * max(1.0, np.abs(answer).max()):
-            raise ValueError(f"{self.file}: rebuilt in PyTorch, its answers differ by {difference:.2g}; please report this")
-
-    def some_images(self) -> torch.Tensor:
-        return self.preprocessing.normalize(pixels_of(self.images, self.held_out[:CHECKED])).contiguous()
-
     def check_written(self, file: Path) -> None:
         """That a file with exits alone answers as the original does, at full depth."""
         images = self.some_images().numpy()
         answers = [engine.run(model, images, "full").values.tobytes() for model in (self.file, file)]
         if answers[0] != answers[1]:
             raise ValueError(f"{file} does not answer as {self.file} does at full depth; please report this")
-
-    @torch.no_grad()
-    def minds_no_mirror(self) -> bool:
-        rows, same = self.train[:MIRROR_IMAGES], 0
-        for some in rows.split(64):
-            pixels = self.preprocessing.normalize(pixels_of(self.images, some))
-            with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
-                seen = [observe(self.network, [], self.classifier, view) for view in (pixels, pixels.flip(3))]
-            same += (seen[0].logits.argmax(1) == seen[1].logits.argmax(1)).sum().item()
-        return same >= MIRROR_AGREEMENT * len(rows)
 
     def new_exits(self) -> Exits:
         torch.manual_seed(self.options.seed)
@@ -296,25 +241,6 @@ def exit_groups(exits: Exits, rate: float) -> list[tuple[list[dict], float]]:
     return [(decayed(heads, HEADS_DECAY), rate), (decayed(tail, TAIL_DECAY), TAIL_RATE)]
 
 
-def count_work(network: OnnxNetwork, images: torch.Tensor, tensors: list[str]) -> tuple[int, dict[str, float]]:
-    """Multiply-adds of one image, and the share of them that each of the tensors takes."""
-    layers = [node for node in network.nodes if node.op in ("Conv", "Gemm", "MatMul")]
-    names = [name for node in layers for name in (node.inputs[0], node.outputs[0])]
-    values = network(images, names)
-    work = {}
-    for node in layers:
-        made = values[node.outputs[0]]
-        if node.op == "Conv":
-            per_output = network.weight(node.inputs[1])[0].numel()
-        else:
-            source = values.get(node.inputs[0])
-            per_output = source.shape[0 if node.get("transA", 0) else -1]
-        work[node.outputs[0]] = made.numel() * per_output
-    total = sum(work.values())
-    until = {name: sum(work.get(node.outputs[0], 0) for node in network.needed([name])) / total for name in tensors}
-    return total, until
-
-
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     adaptation = Adaptation(options)
@@ -324,8 +250,7 @@ def main(arguments: list[str] | None = None) -> None:
         network, exits = adaptation.fine_tune(exits)
         seen = adaptation.seen_by(network)
     outcome, agreement = adaptation.outcome(exits, seen)
-    name = adaptation.file.parent.name if adaptation.file.name == "model.onnx" else adaptation.file.stem
-    out = options.out or Path(f"{name}-{'tuned' if options.fine_tune else 'exits'}")
+    out = options.out or Path(f"{adaptation.name}-{'tuned' if options.fine_tune else 'exits'}")
     write_adapted(out, adaptation, network, exits, outcome, agreement)
     if network is None:
         adaptation.check_written(out / "model.onnx")

@@ -6,7 +6,9 @@ import json
 import sys
 import tempfile
 import unittest
-from contextlib import redirect_stderr, redirect_stdout
+import unittest.mock
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -145,6 +147,21 @@ def quietly(*arguments) -> None:
         adapt.main([str(argument) for argument in arguments])
 
 
+@contextmanager
+def interruptions(*reports: int) -> Iterator[list[str]]:
+    """Interrupts training behind these of its epochs, counted over all runs; gives what was trained in each epoch."""
+    report, calls = Training.report, []
+
+    def interrupt(training: Training, *arguments) -> None:
+        report(training, *arguments)
+        calls.append(training.name)
+        if len(calls) in reports:
+            raise KeyboardInterrupt
+
+    with unittest.mock.patch.object(Training, "report", interrupt):
+        yield calls
+
+
 class InterpreterTest(unittest.TestCase):
     def test_it_computes_what_the_graph_says(self):
         images = torch.randn(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(5))
@@ -248,22 +265,11 @@ class AdaptTest(unittest.TestCase):
 
     def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(self):
         whole = self.adapt("whole", "--fine-tune", "--tune-epochs", 2)
-        monitor, calls = Training.report, []
-
-        def interrupt(training, *arguments):
-            monitor(training, *arguments)
-            calls.append(training.name)
-            if len(calls) in (2, 4):
-                raise KeyboardInterrupt
-
-        Training.report = interrupt
-        try:
+        with interruptions(2, 4) as calls:
             for _ in range(2):
                 with self.assertRaises(KeyboardInterrupt):
                     self.adapt("resumed", "--fine-tune", "--tune-epochs", 2)
             resumed = self.adapt("resumed", "--fine-tune", "--tune-epochs", 2)
-        finally:
-            Training.report = monitor
         self.assertEqual(calls, ["exits", "exits", "exits", "tuning", "tuning"])
         self.assertEqual((whole / "model.onnx").read_bytes(), (resumed / "model.onnx").read_bytes())
         with self.subTest("fine-tuning changes the network's own weights"):
