@@ -12,7 +12,7 @@ import { finishOf } from './scores.js';
  * Without a head it is the model's own exit there, or that of a front, whose own score must reach the threshold.
  */
 export interface ExitSpec {
-  /** The block, or the front. */
+  /** The block, the front, or `/input` for the model's own before its first block. */
   readonly after: string;
   /**
    * The block of an earlier exit. The input of that exit's last layer is appended to the features, so that each exit
@@ -182,18 +182,25 @@ export class Attachment<Exit extends AnyExit> {
 
   /** Calls `add` for each exit, with the step of the program before which it belongs. */
   build(add: (place: number, decided: Decided, exit: Exit) => void): void {
-    const requested = new Set(this.exits.filter(({ head }) => !head).map(({ after }) => after));
-    for (const [after, steps] of this.#needed.steps) {
-      // What a requested one shares with an earlier one that isn't.
-      if (!requested.has(after)) this.growth.insert(placeOf(this.program, { after }), steps);
-    }
-    const placed = this.exits.map((exit) => {
-      const block = exit.head && this.#block(exit.after);
-      return { exit, block, place: placeOf(this.program, exit) };
+    const requested = new Map(this.exits.filter(({ head }) => !head).map((exit) => [exit.after, exit]));
+    // Several own ones may be at one place: each may read what earlier ones found.
+    const own = [...this.#needed.steps].map(([after, steps]) => ({
+      place: placeOf(this.program, { after }),
+      put: (place: number) => {
+        const exit = requested.get(after);
+        if (exit) add(place, this.#own(exit), exit);
+        // What a requested one shares with an earlier one that isn't.
+        else this.growth.insert(place, steps);
+      },
+    }));
+    const fitted = this.exits.flatMap((exit) => {
+      const { head } = exit;
+      const block = head && this.#block(exit.after);
+      return block
+        ? { place: block.end, put: (place: number) => add(place, this.#fitted(exit, head!, block), exit) }
+        : [];
     });
-    for (const { exit, block, place } of placed.sort((a, b) => a.place - b.place)) {
-      add(place, block ? this.#fitted(exit, exit.head!, block) : this.#own(exit), exit);
-    }
+    for (const { place, put } of [...own, ...fitted].sort((a, b) => a.place - b.place)) put(place);
   }
 
   /** Of one exit. */

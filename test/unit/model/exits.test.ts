@@ -107,7 +107,7 @@ describe('exits in a graph', () => {
 
   test('a policy can not name one that is not there', () => {
     expect(() => attach(program, { after: program.blocks[2]!.name, threshold: 0 })).toThrow(
-      /exit behind block '.*' has no head, and the model has no exit of its own there/,
+      /exit '.*' has no head, but the model has no exit of its own behind such a block/,
     );
   });
 });
