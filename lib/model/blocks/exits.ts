@@ -145,8 +145,11 @@ function choiceOf(
   const { answer, rest } = parts;
   const branches = producer.op === 'if' ? [producer.whenTrue, producer.whenFalse] : [];
   const isMade = (id: ValueId) => [region, ...branches].some((each) => each.producer(id));
-  const alike = [answer, rest].every((id) => isMade(id) && sameShape(region.shape(id), region.shape(output)));
-  if (!alike) return undefined;
+  if (![answer, rest].every((id) => isMade(id) && sameShape(region.shape(id), region.shape(output))))
+    return undefined;
+  // What is computed from the other answer is the body of a gate.
+  const sources = branches[0]?.producer(answer) ? branches[0].captured() : [answer];
+  if (sources.some((id) => region.dependsOn(id, rest))) return undefined;
   if (branches.length > 0) {
     region.replace(
       [producer],
