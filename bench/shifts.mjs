@@ -1,6 +1,6 @@
 // What a promise becomes when the data shift: seeded noise, blur, contrast and JPEG in five strengths, in the manner of CIFAR-10-C
 // (Hendrycks and Dietterich 2019, arXiv 1903.12261; its constants for images of 32 x 32 pixels). Build first.
-//   node bench/shifts.mjs --data DIR [--items N] MODEL...
+//   node bench/shifts.mjs --data DIR [--items N] [--kinds KIND,...] MODEL...
 // Each MODEL is a folder with a policy. DIR has a folder of images for each class, named as the model's labels. Prints a table for each.
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
@@ -12,11 +12,11 @@ import { generator, shuffle } from '../dist/numeric/random.js';
 import { table } from './harness.mjs';
 
 const { values: options, positionals } = parseArgs({
-  options: { data: { type: 'string' }, items: { type: 'string' } },
+  options: { data: { type: 'string' }, items: { type: 'string' }, kinds: { type: 'string' } },
   allowPositionals: true,
 });
 if (!options.data || positionals.length === 0) {
-  throw new Error('usage: node bench/shifts.mjs --data DIR [--items N] MODEL...');
+  throw new Error('usage: node bench/shifts.mjs --data DIR [--items N] [--kinds KIND,...] MODEL...');
 }
 
 /** Of each strength: the standard deviation of noise, the radius of blur in pixels, the factor of contrast, the quality of JPEG. */
@@ -129,6 +129,7 @@ for (const model of positionals) {
   ];
   console.log(`${basename(model)}, ${images.length} images\n\n${table(head, [])}`);
   for (const [seed, shift] of SHIFTS.entries()) {
+    if (options.kinds && !options.kinds.split(',').includes(shift.kind)) continue;
     // In an order of its own, since the items at which the monitor speaks depend on it.
     const order = [...images.keys()];
     shuffle(order, generator(seed));
