@@ -21,7 +21,7 @@ export interface BlockDecision {
 
 /** An early exit that an item reached. */
 export interface ExitDecision {
-  /** The exit's block. */
+  /** The exit's block or front, or `/input`; see [exits](../models.md#exits). */
   readonly after: string;
   /** Whether the item left here. */
   readonly taken: boolean;

@@ -85,27 +85,45 @@ function branch(name: string, make: (graph: GraphBuilder) => string): GraphBuild
   return graph.output(graph.nodes('Identity', [make(graph)], {}, { name: `${name}_end` })[0]!, [1, CLASSES]);
 }
 
-function withIf(limit: number): Uint8Array {
-  const graph = new GraphBuilder();
-  const x = input(graph, 1);
-  const early = new Layers(graph, SMALL).plain(x);
-  const sure = graph.node('GreaterOrEqual', [scoreOf(graph, early), limitOf(graph, limit)]);
-  const flag = graph.node('Squeeze', [sure]);
-  const late = branch('late', (inner) => new Layers(inner, LARGE).residual(x));
-  const chosen = graph.node('If', [flag], { then_branch: branch('early', () => early), else_branch: late });
-  return bytesOf(graph, chosen, 1);
+/** The first of the networks, or what the others answer. */
+function choose(
+  graph: GraphBuilder,
+  x: string,
+  networks: readonly Network[],
+  limits: readonly number[],
+): string {
+  const [network, ...others] = networks;
+  const answer = network!(graph, x);
+  if (others.length === 0) return answer;
+  const sure = graph.node('GreaterOrEqual', [scoreOf(graph, answer), limitOf(graph, limits[0]!)]);
+  const rest = branch(`late${others.length}`, (inner) => choose(inner, x, others, limits.slice(1)));
+  const early = branch(`early${others.length}`, () => answer);
+  return graph.node('If', [graph.node('Squeeze', [sure])], { then_branch: early, else_branch: rest });
 }
+
+type Network = (graph: GraphBuilder, x: string) => string;
+const NETWORKS: readonly [Network, Network, Network] = [
+  (graph, x) => new Layers(graph, SMALL).plain(x),
+  (graph, x) => new Layers(graph, MIDDLE).residual(x, 4),
+  (graph, x) => new Layers(graph, LARGE).residual(x),
+];
+
+function withIfs(networks: readonly Network[], limits: readonly number[]): Uint8Array {
+  const graph = new GraphBuilder();
+  return bytesOf(graph, choose(graph, input(graph, 1), networks, limits), 1);
+}
+
+const withIf = (limit: number) => withIfs([NETWORKS[0], NETWORKS[2]], [limit]);
 
 /** The small network, then the middle one, then the large one. */
 function ofThree(limits: readonly [number, number]): Uint8Array {
   const graph = new GraphBuilder();
   const x = input(graph);
-  const answers = [new Layers(graph, SMALL).plain(x), new Layers(graph, MIDDLE).residual(x, 4)];
-  const late = new Layers(graph, LARGE).residual(x);
-  const output = answers.reduceRight((rest, answer, i) => {
+  const [first, second, last] = NETWORKS.map((network) => network(graph, x)) as [string, string, string];
+  const output = [first, second].reduceRight((rest, answer, i) => {
     const sure = graph.node('GreaterOrEqual', [scoreOf(graph, answer), limitOf(graph, limits[i]!)]);
     return graph.node('Where', [sure, answer, rest]);
-  }, late);
+  }, last);
   return bytesOf(graph, output);
 }
 
@@ -203,7 +221,10 @@ describe('a small network in front of a large one, in one file', () => {
 });
 
 describe('three networks in one file', () => {
-  test('each answers the items that it is sure of', async () => {
+  test.each<[string, (limits: readonly [number, number]) => Uint8Array]>([
+    ['Where', ofThree],
+    ['If in If', (limits) => withIfs(NETWORKS, limits)],
+  ])('each answers the items that it is sure of: %s', async (_, make) => {
     const limits = [await between(small), await between(middle)] as const;
     const networks = [await run(small), await run(middle), await run(large)];
     const rungs = ITEMS.map((_, i) => {
@@ -211,7 +232,7 @@ describe('three networks in one file', () => {
       return rung < 0 ? 2 : rung;
     });
     expect(new Set(rungs).size).toBe(3);
-    const { answers, items } = await run(ofThree(limits));
+    const { answers, items } = await run(make(limits));
     expect(answers).toEqual(close(rungs.map((rung, i) => networks[rung]!.answers[i]!)));
     expect(items.map(({ exits }) => exits.map(({ after }) => after))).toEqual(
       rungs.map((rung) => ['/input', '/input2'].slice(0, rung + 1)),
