@@ -18,7 +18,7 @@ export function checkSkippable({ blocks }: Program): void {
 }
 
 /**
- * @param anyway answers can change even if no block can be skipped: there is an original, or a front
+ * @param anyway answers can change even if no block can be skipped: there is an original, a front, or an exit of the model's own
  * @throws ResidualSkipError UNSUPPORTED_MODEL when nothing can be skipped, or the output is not class scores
  */
 export function checkProgram(program: Program, anyway: boolean): void {

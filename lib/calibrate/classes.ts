@@ -50,10 +50,11 @@ export class ClassStrategy implements Strategy<ClassSetting, Measured> {
   constructor(private readonly task: Task) {
     const { programs, original, options } = task;
     const program = programs.main;
-    checkProgram(program, original !== undefined || options.choice !== undefined);
+    const own = program.ownExits?.list.map(({ after }): AnyExit => ({ after }));
+    checkProgram(program, Boolean(own || original || options.choice));
     if (original) checkOriginal(program, original.main);
     const skips = program.blocks.some(({ skippable }) => skippable);
-    this.#own = skips ? program.ownExits?.list.map(({ after }): AnyExit => ({ after })) : [];
+    this.#own = own ?? (skips ? undefined : []);
     if (options.choice) this.#own = undefined;
     if (this.#own && options.fit) checkOrdering(options);
     const [withFit, withoutFit] = this.#own ? (['certify', 'order'] as const) : (['order', 'fit'] as const);
@@ -97,11 +98,12 @@ export class ClassStrategy implements Strategy<ClassSetting, Measured> {
   }
 
   #toTest(exits: readonly AnyExit[], settings: readonly Thresholds[]): ClassSetting[] {
-    const { original, options } = this.task;
+    const { programs, original, options } = this.task;
     this.#exits = exits;
-    // Another network's answers can change without any exit, too.
+    // Without any exit, another network's answers can change, and gates of the model save something.
     const none = exits.map(() => NEVER);
-    return (original && options.budget === undefined ? [none, ...settings] : settings).map((thresholds) => ({
+    const counts = original || hasGates(programs.main);
+    return (counts && options.budget === undefined ? [none, ...settings] : settings).map((thresholds) => ({
       thresholds,
       exits: exitsOf(exits, thresholds),
       omitted: new Set<number>(),

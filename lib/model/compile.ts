@@ -51,6 +51,7 @@ function* assemble(ir: Ir, withExits: boolean): Sliced<Program | undefined> {
   );
   const alone = ir.batching === 'item' || region.shape(region.outputs[0]!)[0] === 1;
   const detached = withExits && alone ? detachExits(region) : undefined;
+  if (detached === 'inseparable') return yield* assemble(ir, false);
   yield* simplify(region);
   yield* recogniseGates(region);
   const unusable = yield* unusableGates(region);

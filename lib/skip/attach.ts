@@ -12,7 +12,7 @@ import { finishOf } from './scores.js';
  * Without a head it is the model's own exit there, or that of a front, whose own score must reach the threshold.
  */
 export interface ExitSpec {
-  /** The block, or the front. */
+  /** The block, the front, or `/input` for the model's own before its first block. */
   readonly after: string;
   /**
    * The block of an earlier exit. The input of that exit's last layer is appended to the features, so that each exit
@@ -180,11 +180,13 @@ export class Attachment<Exit extends AnyExit> {
 
   /** Calls `add` for each exit, with the step of the program before which it belongs. */
   build(add: (place: number, decided: Decided, exit: Exit) => void): void {
+    // Several own ones may be at one place: each may read what earlier ones found.
+    const turns = (this.program.ownExits?.list ?? []).map(({ after }) => after);
     const placed = this.exits.map((exit) => {
       const block = exit.head && this.#block(exit.after);
-      return { exit, block, place: placeOf(this.program, exit) };
+      return { exit, block, place: placeOf(this.program, exit), turn: turns.indexOf(exit.after) };
     });
-    for (const { exit, block, place } of placed.sort((a, b) => a.place - b.place)) {
+    for (const { exit, block, place } of placed.sort((a, b) => a.place - b.place || a.turn - b.turn)) {
       add(place, block ? this.#fitted(exit, exit.head!, block) : this.#own(exit), exit);
     }
   }

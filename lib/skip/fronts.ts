@@ -129,8 +129,12 @@ class Joining {
     if (!own || program.outputs.length > 1) {
       return wrong('needs a model with one output of class scores, float32 [batch, classes]', 'remove it');
     }
-    if (program.blocks.some(({ name }) => name === front.spec.name)) {
-      return wrong('has the name of a block', 'give it another');
+    const taken = [
+      ...program.blocks.map(({ name }) => name),
+      ...(program.ownExits?.list ?? []).map(({ after }) => after),
+    ];
+    if (taken.includes(front.spec.name)) {
+      return wrong('has the name of a block, or of an exit of the model', 'give it another');
     }
     if (!scores)
       return wrong('has no output with class scores', 'give a network with the classes of the model');

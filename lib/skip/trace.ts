@@ -21,7 +21,7 @@ export interface BlockDecision {
 
 /** An early exit that an item reached. */
 export interface ExitDecision {
-  /** The exit's block. */
+  /** The block or front whose exit it is; `/input` for one before the first block in the file. */
   readonly after: string;
   /** Whether the item left here. */
   readonly taken: boolean;

@@ -44,12 +44,10 @@ export function certifiable({ task }: Pool, items: number): number {
   return events / items;
 }
 
-/** All ladders that can be made of a pool: any of its fronts, cheapest first, with and without the exits of the network. */
+/** All ladders that can be made of a pool: any of its fronts, in their order, with and without the exits of the network. */
 export function laddersOf(pool: Pool, risk: number): Ladder[] {
-  const times = pool.frontTimes;
-  const fronts = [...times.keys()].sort((a, b) => times[a]! - times[b]!);
   const exits = pool.times.some(({ network }) => network === pool.own);
-  return subsets(fronts, MOST_FRONTS)
+  return subsets([...Array(pool.own).keys()], MOST_FRONTS)
     .flatMap((set) => (exits ? [pool.only(set, false), pool.only(set, true)] : [pool.only(set, false)]))
     .map((one) => ladderOf(one, risk))
     .filter((ladder) => ladder !== undefined);

@@ -134,13 +134,6 @@ export class Pool {
     this.costs = new TimeCosts(times, own, whole);
   }
 
-  /** The time of each front, asked to its end. */
-  get frontTimes(): readonly number[] {
-    return [...Array(this.own).keys()].map((front) =>
-      Math.max(...this.times.filter(({ network }) => network === front).map(({ reach }) => reach)),
-    );
-  }
-
   /** The same with some of the fronts, in the order given, and with or without the exits of the network. */
   only(fronts: readonly number[], exits: boolean): Pool {
     const columns = [...fronts, ...(exits ? [this.own] : [])].flatMap((network) =>

@@ -1,18 +1,21 @@
 /**
- * Early exits in a graph: its answer is `Where(score >= threshold, early answer, later answer)`, where the later
- * answer may be such a choice again (Teerapittayanon et al. 2016). They are removed from the graph, which leaves the
- * full network, and kept beside the program, so that a policy can restore them.
+ * Early exits in a graph: its answer is `Where(score >= threshold, early answer, later answer)`, or an `If` of these, where the
+ * later answer may be such a choice again (Teerapittayanon et al. 2016). The early answer may be that of another network, which
+ * reads the same input (Wang et al. 2020, arXiv 2012.01988). They are removed from the graph, which leaves the full network, and
+ * kept beside the program, so that a policy can restore them.
  */
 
+import { nextAbove } from '../../numeric/float32.js';
 import { sameShape, sizeOf } from '../../numeric/shapes.js';
 import type { Sliced } from '../../util/slices.js';
-import { fuse, simplify } from '../optimise/fuse.js';
+import { fuse, fuseResiduals, simplify } from '../optimise/fuse.js';
 import { integerise } from '../optimise/integer.js';
 import { Region, type WorkOp } from '../optimise/region.js';
 import { costOf } from '../program/cost.js';
 import { NONE, type OwnExit, type Step, type Value, type ValueId } from '../program/program.js';
 import type { Graph } from '../read/graph.js';
 import { hardGate } from './decision.js';
+import { INPUT } from './names.js';
 import { type Schedule, schedule } from './schedule.js';
 import { Tracer } from './tracer.js';
 
@@ -32,11 +35,18 @@ export interface DetachedExits {
 
 /** Whether a graph may have exits. Their blocks are known only once the graph is a program. */
 export function mayHaveExits({ nodes, outputs }: Graph): boolean {
-  return nodes.some((node) => node.op === 'Where' && outputs.some(({ name }) => node.outputs.includes(name)));
+  return nodes.some(
+    ({ op, outputs: made }) =>
+      (op === 'Where' || op === 'If') && outputs.some(({ name }) => made.includes(name)),
+  );
 }
 
-/** Removes the exits from a region that has not been rewritten yet; undefined if there are none. */
-export function detachExits(region: Region): DetachedExits | undefined {
+/**
+ * Removes the exits from a region that has not been rewritten yet.
+ * @returns undefined if there are none; 'inseparable', and a region that is of no more use, if some operations that only they need
+ * depend on a condition
+ */
+export function detachExits(region: Region): DetachedExits | 'inseparable' | undefined {
   const choices: Choice[] = [];
   const [output, another] = region.outputs;
   if (output === undefined || another !== undefined) return undefined;
@@ -51,7 +61,8 @@ export function detachExits(region: Region): DetachedExits | undefined {
     region,
     region.ops.filter((op) => !needed.has(op)),
   );
-  if (choices.length === 0 || heads.some((op) => op.op === 'if' || op.op === 'select')) return undefined;
+  if (choices.length === 0) return undefined;
+  if (heads.some((op) => op.op === 'if' || op.op === 'select')) return 'inseparable';
   const outputs = choices.flatMap(({ score, answer }) => [score, answer]);
   const detached = new Region(region.values, heads as Exclude<WorkOp, { op: 'if' | 'select' }>[], outputs);
   detached.removeDead();
@@ -123,26 +134,48 @@ function choiceOf(
   tracer: Tracer,
   output: ValueId,
 ): { choice: Choice; rest: ValueId } | undefined {
-  const where = region.producerOf(output, 'where');
-  if (!where) return undefined;
-  const [when, answer, rest] = where.inputs as [ValueId, ValueId, ValueId];
-  const condition = hardGate(tracer.uniform(when));
-  if (condition?.score.kind !== 'element' || condition.compare !== 'ge') return undefined;
+  const producer = region.producer(output);
+  const parts = producer && partsOf(producer);
+  const condition = parts && hardGate(tracer.uniform(parts.when));
+  if (!parts || condition?.score.kind !== 'element') return undefined;
+  const { compare } = condition;
+  if (compare !== 'ge' && compare !== 'gt') return undefined;
   const { value: score } = condition.score.element;
-  const alike = [answer, rest].every(
-    (id) => region.producer(id) && sameShape(region.shape(id), region.shape(output)),
-  );
-  if (!alike || sizeOf(region.shape(score)) !== 1 || region.value(score).dtype !== 'float32')
+  if (sizeOf(region.shape(score)) !== 1 || region.value(score).dtype !== 'float32') return undefined;
+  const { answer, rest } = parts;
+  const branches = producer.op === 'if' ? [producer.whenTrue, producer.whenFalse] : [];
+  const isMade = (id: ValueId) => [region, ...branches].some((each) => each.producer(id));
+  if (![answer, rest].every((id) => isMade(id) && sameShape(region.shape(id), region.shape(output))))
     return undefined;
-  return { choice: { score, threshold: condition.threshold, answer }, rest };
+  // What is computed from the other answer is the body of a gate.
+  const sources = branches[0]?.producer(answer) ? branches[0].captured() : [answer];
+  if (sources.some((id) => region.dependsOn(id, rest))) return undefined;
+  if (branches.length > 0) {
+    region.replace(
+      [producer],
+      branches.flatMap(({ ops }) => ops),
+    );
+  }
+  const threshold = compare === 'ge' ? condition.threshold : nextAbove(condition.threshold);
+  return { choice: { score, threshold, answer }, rest };
+}
+
+/** The parts of a choice, if the operation is one. */
+function partsOf(op: WorkOp): { when: ValueId; answer: ValueId; rest: ValueId } | undefined {
+  if (op.op === 'where') {
+    const [when, answer, rest] = op.inputs as [ValueId, ValueId, ValueId];
+    return { when, answer, rest };
+  }
+  if (op.op !== 'if' || op.outputs.length > 1) return undefined;
+  return { when: op.inputs[0]!, answer: op.whenTrue.outputs[0]!, rest: op.whenFalse.outputs[0]! };
 }
 
 /**
- * Assigns each exit to the block that it follows.
+ * Assigns each exit to the block that it follows. Those before the first block are named by `INPUT`.
  * @param network without its exits
  * @param inputs the graph's own
- * @returns undefined when an exit reads what is computed within a block, nothing behind the first block, or what the network
- * doesn't compute, or when two exits follow one block
+ * @returns undefined when an exit reads what is computed within a block, or what the network doesn't compute, or when two exits
+ * follow one block
  */
 export function* placeExits(
   { choices, heads }: DetachedExits,
@@ -152,12 +185,14 @@ export function* placeExits(
   yield* simplify(heads);
   yield* fuse(heads);
   yield* integerise(heads);
+  yield* fuseResiduals(heads, new Set());
   const known = knownAt(network);
   const { steps } = schedule(heads, []);
   const values: readonly Value[] = heads.values;
   const taken = new Set<Step>();
   const exits: OwnExit[] = [];
   let before = -1;
+  let at = 0;
   for (const [i, { threshold }] of choices.entries()) {
     const [score, answer] = heads.outputs.slice(2 * i, 2 * i + 2) as [ValueId, ValueId];
     const own = stepsFor(steps, [score, answer]).filter((step) => !taken.has(step));
@@ -167,12 +202,12 @@ export function* placeExits(
       .flatMap((step) => step.inputs)
       .filter((id) => id !== NONE && !made.has(id) && !inputs.has(id) && !values[id]!.data);
     const seen = read.map((id) => known.get(id) ?? Number.POSITIVE_INFINITY);
-    const at = seen.reduce((last, step) => Math.max(last, step), 0);
+    at = seen.reduce((last, step) => Math.max(last, step), at);
     const place = network.blocks.findLastIndex(({ end }) => end <= at);
-    if (at === Number.POSITIVE_INFINITY || place <= before) return undefined;
+    if (at === Number.POSITIVE_INFINITY || (place >= 0 && place <= before)) return undefined;
     before = place;
     exits.push({
-      after: network.blocks[place]!.name,
+      after: network.blocks[place]?.name ?? (i === 0 ? INPUT : `${INPUT}${i + 1}`),
       at,
       steps: own,
       score,

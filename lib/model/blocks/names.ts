@@ -1,3 +1,6 @@
+/** Names the first exit before the first block; further ones have a number behind it. Names of blocks begin with no slash. */
+export const INPUT = '/input';
+
 /**
  * Names every block after the ONNX nodes in it: by the path that they share, because exporters write module paths
  * (`/layer1/layer1.0/conv1/Conv` and `/layer1/layer1.0/Add` give `layer1.0`). Blocks without such a path, or with the

@@ -115,7 +115,7 @@ export interface Block {
  * leaves them. The item ends behind them, with these answers, when the score reaches the policy's threshold; a NaN doesn't. Exits are in order and disjoint.
  */
 export interface Exit {
-  /** Name of the last block in front of it, or of the front whose exit it is. Policies and traces name the exit by it. */
+  /** Name of the last block in front of it, or of the front whose exit it is, or INPUT. Policies and traces name the exit by it. */
   readonly after: string;
   /** Number of blocks in front of it; 0 if it precedes the first block. */
   readonly blocks: number;
@@ -151,7 +151,7 @@ export interface Cost {
 
 /** An early exit of the graph, kept apart from the program: it decides only once it is built into it. */
 export interface OwnExit {
-  /** Name of the last block in front of it; of a front's exit, the front's. */
+  /** Name of the last block in front of it, INPUT if there is none; of a front's exit, the front's. */
   readonly after: string;
   /** It comes from another network, which a policy puts before this one. */
   readonly front?: true;
@@ -169,7 +169,7 @@ export interface OwnExit {
 export interface OwnExits {
   /** Numbered after the program's own values. */
   readonly values: readonly Value[];
-  /** In order: those of fronts, then at most one behind each block. */
+  /** In order: those of fronts, others before the first block, then at most one behind each block. */
   readonly list: readonly OwnExit[];
 }
 

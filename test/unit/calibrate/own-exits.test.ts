@@ -97,6 +97,63 @@ test('an exit at which nothing may leave is not in the policy, and costs nothing
   expect(first!.cost.multiplyAdds).toBeGreaterThan(0);
 });
 
+test('an exit before the first block is certified, also where no block can be skipped', async () => {
+  const b = new IrBuilder();
+  const map = b.act(b.conv(b.input([1, 3, 6, 6]), 8));
+  const answer = b.gemm(b.globalPool(map), CLASSES);
+  const late = b.conv(b.act(b.conv(map, 8)), 8);
+  const full = b.binary('add', answer, b.binary('mul', b.gemm(b.globalPool(late), CLASSES), b.constant(0.1)));
+  const shares = b.step('softmax', [b.binary('mul', answer, b.constant(8))], { axis: 1, log: false }, [
+    1,
+    CLASSES,
+  ]);
+  const score = b.step('globalPool', [b.reshape(shares, [1, 1, CLASSES])], { kind: 'max' }, [1, 1]);
+  const sure = b.compare('ge', score, b.constant(Float32Array.of(0.5), [1, 1]));
+  const own = buildProgram(b.build(b.where(sure, answer, full)));
+  expect(own.blocks.filter(({ skippable }) => skippable)).toEqual([]);
+  const options = { maxDisagreement: 0.05, seed: 2, settings: 12 };
+  const { policy } = await calibrateItems(new ReferenceBackend(), own, SHA256, ITEMS, options);
+  expect(policy.heads!.exits).toEqual([{ after: '/input', threshold: expect.any(Number) }]);
+  expect(policy.promise!.upperBound).toBeLessThanOrEqual(0.05);
+  expect(policy.expected!.multiplyAddsSkipped).toBeGreaterThan(0.1);
+});
+
+describe('gates that are in a model', () => {
+  /** One block, behind which no exit saves anything; its gate skips it where the input is dark. */
+  function gated(strength: number) {
+    const build = (withGate: boolean) => {
+      const b = new IrBuilder();
+      const map = b.act(b.conv(b.input([1, 3, 6, 6]), 8));
+      const body = b.binary('mul', b.body(map), b.constant(strength));
+      const end = b.binary('add', map, withGate ? b.binary('mul', b.gate(map), body) : body);
+      return buildProgram(b.build(b.gemm(b.globalPool(end), CLASSES)));
+    };
+    return { own: build(true), full: build(false) };
+  }
+  const options = { maxDisagreement: 0.05, seed: 2, settings: 12 };
+
+  test('are certified at their own thresholds, end to end against the full network', async () => {
+    const { own, full } = gated(0.05);
+    const { policy, certifiedOn } = await calibrateItems(new ReferenceBackend(), own, SHA256, ITEMS, options);
+    expect(policy.default).toBeUndefined();
+    expect(policy.expected!.multiplyAddsSkipped).toBeGreaterThan(0.1);
+    const answerOf = (scores: Float32Array) => scores.indexOf(Math.max(...scores));
+    const certified = ITEMS.filter(({ sha256 }) => certifiedOn.includes(sha256));
+    const changed = certified.filter(({ input }) => {
+      const [before, after] = [full, own].map((each) => answerOf(runProgram(each, [input]).output));
+      return before !== after;
+    });
+    expect(policy.promise).toMatchObject({ items: certified.length, events: changed.length });
+    expect(policy.promise!.upperBound).toBeLessThanOrEqual(0.05);
+  });
+
+  test('do not decide where they change too many answers', async () => {
+    const { own } = gated(8);
+    const { policy } = await calibrateItems(new ReferenceBackend(), own, SHA256, ITEMS, options);
+    expect(policy).toMatchObject({ default: 'run', expected: { multiplyAddsSkipped: 0 } });
+  });
+});
+
 describe('further images', () => {
   const backend = new ReferenceBackend();
   const fit = { count: 300, load: async (i: number) => ITEMS[i]!.input };

@@ -238,6 +238,25 @@ describe('choices that are no exits', () => {
       },
     ],
     [
+      'of what is computed from the other answer',
+      (b, maps, full) => {
+        const sure = b.compare('ge', b.logits(maps[3]!), b.constant(Float32Array.of(0.3), [1, 1]));
+        return b.where(sure, b.gemm(b.act(full), CLASSES), full);
+      },
+    ],
+    [
+      'of a branch that is computed from the other answer',
+      (b, maps, full) => {
+        const sure = b.compare('ge', b.logits(maps[3]!), b.constant(Float32Array.of(0.3), [1, 1]));
+        return b.branches(
+          sure,
+          [1, CLASSES],
+          (inner) => inner.gemm(inner.act(full), CLASSES),
+          () => full,
+        );
+      },
+    ],
+    [
       'two behind one block',
       (b, maps, full) => choose(b, exit(b, maps[1]!), 0.6, choose(b, exit(b, maps[1]!), 0.3, full)),
     ],
