@@ -42,6 +42,7 @@ import {
   joinable,
   lowerResolutions,
   type Network,
+  nameOfInt8,
 } from './networks.js';
 import { type SpeedupOptions, speedupShape } from './options.js';
 import { Pool, timesOf } from './pool.js';
@@ -168,7 +169,9 @@ class Search {
     threads: number | undefined,
   ): Promise<Omit<Speedup, 'minutes'>> {
     const { float, opened, work } = this.setup;
-    const given = await Promise.all(front.map((path) => GivenFront.open(path, opened)));
+    const taken = new Set(ownNames(float));
+    const given: GivenFront[] = [];
+    for (const path of front) given.push(await GivenFront.open(path, opened, taken));
     const bytes = int8 ? await this.#int8(given, threads) : undefined;
     const inFloat = [...given.map((one) => one.candidate()), ...lowerResolutions(float)];
     const inBytes = bytes ? [...bytes.given, ...(bytes.own ? lowerResolutions(bytes.own) : [])] : [];
@@ -241,7 +244,7 @@ class Search {
     const fronts: Joined[] = [];
     for (const each of fitted) {
       // A network that a rung runs again at another size, or in 8 bits, gains little by exits there and here.
-      const own = each.candidate.network.name.startsWith(this.setup.float.name);
+      const own = ownNames(this.setup.float).includes(each.candidate.network.name);
       fronts.push({ ...each, chains: own ? [[]] : await this.#fitted(each.front, plain) });
     }
     const task = this.#taskOf(plain, network);
@@ -364,6 +367,9 @@ class Search {
 
 const bindingOf = ({ inputs, values }: Program): Binding =>
   new Map(inputs.map(({ name, value }) => [name, { shape: values[value]!.shape }]));
+
+/** Of the user's network, in float and in 8 bits. */
+const ownNames = ({ name }: Network) => [name, nameOfInt8(name)];
 
 /** Whether an exit is behind a block of this front. */
 const isInside = (front: string, exit: string) => exit.startsWith(`${front}/`);

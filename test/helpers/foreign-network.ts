@@ -17,6 +17,7 @@ interface Form {
   readonly width?: number;
   readonly colours?: number;
   readonly channels?: number;
+  /** Up to six. */
   readonly blocks?: number;
   /** `normalize` is torch.nn.functional.normalize as PyTorch exports it, with a name for the length that it doesn't know. */
   readonly end?: 'Softmax' | 'LogSoftmax' | 'Sigmoid' | 'normalize';
@@ -55,6 +56,8 @@ export function foreign({
     const narrow = graph.node('Relu', [conv(graph.node('Relu', [normal]), channels, channels, 1, 0.3)]);
     stream = graph.node('Add', [stream, conv(narrow, channels, channels, 3, 0.05)]);
   }
+  // Networks of fewer blocks share all weights that they have.
+  made = seed + 1 + 2 * BLOCKS;
   const pooled = graph.node('Flatten', [graph.node('GlobalAveragePool', [stream])]);
   const scores = graph.node('Gemm', [pooled, weights(channels * classes, 4, [classes, channels])], {
     transB: 1,
