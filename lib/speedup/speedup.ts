@@ -33,7 +33,15 @@ import type { FrontSpec } from '../skip/fronts.js';
 import { isVectorMetric, type Metric } from '../skip/promise.js';
 import { atOnce } from '../util/slices.js';
 import { parsePart } from '../util/validation.js';
-import { certifiable, type Goal, type Ladder, ladderOf, laddersOf, ranked } from './choose.js';
+import {
+  certifiable,
+  type Goal,
+  type Ladder,
+  ladderOf,
+  laddersOf,
+  ranked,
+  settingsToTest,
+} from './choose.js';
 import {
   type Candidate,
   floatNetwork,
@@ -75,8 +83,6 @@ const ALL_OPTIONS = { ...speedupShape, ...dataShape, ...taskShape, ...workShape 
 /** Ladders that are timed as they are, of all that were predicted. */
 const FINALISTS = 4;
 const EFFORT: Effort = { items: 400, milliseconds: 3000 };
-/** Settings to test: so many before the boldest one that may be certified, and behind it; of the more careful ones, so many. */
-const [BEFORE, BEHIND, CAREFUL] = [8, 12, 6];
 
 /**
  * Makes a ladder that is faster than the network, with a certified limit on changed answers; see docs/ladders.md.
@@ -337,7 +343,7 @@ class Search {
 
   async #certify(ladder: Ladder): Promise<Pick<Speedup, 'calibration' | 'files'>> {
     const { backend, opened, read, work } = this.setup;
-    const { pool, settings, boldest } = ladder;
+    const { pool } = ladder;
     const { network, fronts } = this.#madeFor(ladder);
     const used = usedBy(pool, fronts).map(({ candidate, front, chains }) => ({
       candidate,
@@ -348,10 +354,7 @@ class Search {
     const specs = used.map(({ candidate, front }) => inFolder(candidate, front.spec, network));
     const joined = used.map(({ front }) => front);
     const programs = programsOf(network.model, opened, read.typical, joined);
-    const from = Math.max(0, boldest - BEFORE);
-    const careful = settings.slice(0, from).filter((_, i) => i % Math.ceil(from / CAREFUL) === 0);
-    const tested = [...careful, ...settings.slice(from, boldest + BEHIND)];
-    const choice = { fronts: specs, exits: pool.exits, settings: tested };
+    const choice = { fronts: specs, exits: pool.exits, settings: settingsToTest(ladder) };
     const options = { ...this.#optionsFor(network), choice };
     const { sha256 } = network.model;
     const calibration = await calibrateItems(backend, programs, sha256, read.items, options, counting(work));
