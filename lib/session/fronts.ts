@@ -137,8 +137,8 @@ function readingInput(spec: FrontSpec, { graph }: Model, network: Model): Graph 
   const described = (port: typeof own) => describeTensor(port.dtype, port.shape);
   const lengths = own.shape.map((length, axis) => [length, given.shape[axis]]);
   const differ = ([a, b]: readonly unknown[]) => typeof a === 'number' && typeof b === 'number' && a !== b;
-  // An image is resized to `size`, whatever its sides.
-  const checked = lengths.slice(0, size ? 2 : undefined);
+  // Any batch will do, and an image is resized to `size`, whatever its sides.
+  const checked = lengths.slice(1, size ? 2 : undefined);
   if (own.dtype !== given.dtype || own.shape.length !== given.shape.length || checked.some(differ)) {
     return wrong(`takes ${described(own)}, and the model ${described(given)}`);
   }

@@ -61,7 +61,7 @@ test('a shuffle keeps all and moves most', () => {
 test('exits are fitted where they were asked for, also with the state of an earlier run', async () => {
   const backend = new NativeBackend({ threads: 1 });
   try {
-    const model = await loadModel(foreign());
+    const model = await loadModel(foreign({ blocks: 3 }));
     const program = compileModel(model, new Map([['picture', { shape: [1, 3, 16, 16] }]]));
     const all = colours(170);
     const items = Array.from({ length: 170 }, (_, i) => {

@@ -113,7 +113,7 @@ test.each([1, 2, 3, 4, 5])(
       expect(best).toBeLessThanOrEqual(price(none) + 1e-9);
       expect(outcome(exits, thresholds).spent).toBeLessThanOrEqual(ROWS * WHOLE + 1e-9);
       for (const [e, { scores }] of exits.entries())
-        for (const threshold of [...scores, NEVER])
+        for (const threshold of [...Array.from(scores), NEVER])
           expect(best).toBeLessThanOrEqual(price(thresholds.with(e, threshold)) + 1e-9);
     }
     expect(used).toBeGreaterThan(0);

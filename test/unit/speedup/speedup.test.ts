@@ -121,7 +121,9 @@ describe('with a front', () => {
 });
 
 test('8-bit forms are tried, against the promise of the float network', async () => {
-  const result = await speedup(small, items, QUICK);
+  const notes: string[] = [];
+  const result = await speedup(small, items, { ...QUICK, onNote: (note) => void notes.push(note) });
+  expect(notes.filter((note) => /8-bit form|can't be a front/.test(note))).toEqual([]);
   const names = new Set(result.tried.flatMap(({ rungs }) => rungs));
   // Where a machine has no fast 8-bit kernels, it may be too slow to be a rung.
   expect([...names].every((name) => ['model', 'model-int8'].includes(name))).toBe(true);
@@ -137,16 +139,9 @@ test('exits are fitted where there is time; what an earlier run computed is take
   const search = () => speedup(small, items, { ...OPTIONS, int8: false, state });
   const [first, second] = [await search(), await search()];
   expect(first.tried.some(({ exits }) => exits > 0)).toBe(true);
-  const chain = ({ calibration }: Speedup) =>
-    calibration?.policy.heads?.exits.map(({ after }) => after) ?? [];
-  const layers = ({ calibration }: Speedup) =>
-    new Map(calibration?.policy.heads?.exits.map((exit) => [exit.after, 'layers' in exit && exit.layers]));
-  for (const after of chain(first)
-    .filter((each) => chain(second).includes(each))
-    .slice(0, 1))
-    expect(layers(second).get(after)).toEqual(layers(first).get(after));
-  expect(second.calibration?.resumed?.taken ?? 1).toBeGreaterThan(0);
-}, 60_000);
+  expect(readdirSync(state).length).toBeGreaterThan(0);
+  if (second.calibration) expect(second.calibration.resumed!.taken).toBeGreaterThan(0);
+});
 
 test('where nothing pays, there is no ladder and a note says so', async () => {
   const tiny = foreign({ side: 12, channels: 2, blocks: 0 });
