@@ -17,6 +17,7 @@ const LONG = [
   'test/server/grpc-limits.test.ts',
   'test/server/page.test.ts',
   'test/unit/audit/watch-simulation.test.ts',
+  'test/unit/speedup/simulation.test.ts',
 ];
 
 const shared = {

@@ -106,7 +106,8 @@ export {
 } from './skip/trace.js';
 export { writeLadder } from './speedup/folder.js';
 export type { SpeedupOptions } from './speedup/options.js';
-export { type Speedup, speedup, type Tried } from './speedup/speedup.js';
+export type { Tried } from './speedup/search.js';
+export { type Speedup, speedup } from './speedup/speedup.js';
 export type { FromImageOptions, PixelData } from './tensor/image-pixels.js';
 export type {
   DataType,

@@ -41,8 +41,12 @@ export class LoadedFront {
    */
   static async of(spec: FrontSpec, front: Model, network: Model): Promise<LoadedFront> {
     const graph = readingInput(spec, front, network);
-    const batching = await inTurns(analyseBatching(graph, front.opset, true));
-    return new LoadedFront(spec, new LengthSeries({ ...front, graph, ...batching }));
+    try {
+      const batching = await inTurns(analyseBatching(graph, front.opset, true));
+      return new LoadedFront(spec, new LengthSeries({ ...front, graph, ...batching }));
+    } catch (error) {
+      throw unreadable(spec, error);
+    }
   }
 
   /** Its program for the inputs of the network. */
@@ -50,11 +54,16 @@ export class LoadedFront {
     try {
       return { spec: this.spec, program: yield* this.#series.compiling(binding) };
     } catch (error) {
-      if (!(error instanceof ResidualSkipError)) throw error;
-      const message = `policy: its front '${this.spec.name}' can't read the model's input (${error.message}); give another size, or remove it`;
-      throw new ResidualSkipError('INVALID_POLICY', message, { cause: error });
+      throw unreadable(this.spec, error);
     }
   }
+}
+
+/** What is thrown instead of an error of a front's graph at the inputs of the network. */
+function unreadable({ name }: FrontSpec, error: unknown): unknown {
+  if (!(error instanceof ResidualSkipError)) return error;
+  const message = `policy: its front '${name}' can't read the model's input (${error.message}); give another size, or remove it`;
+  return new ResidualSkipError('INVALID_POLICY', message, { cause: error });
 }
 
 /**
@@ -69,7 +78,11 @@ export async function loadFronts(specs: readonly FrontSpec[] = [], network: Mode
       throw new ResidualSkipError('INVALID_POLICY', message);
     }
     const path = join(dirname(network.location.model), spec.file);
-    const model = await loadModel(path);
+    const model = await loadModel(path).catch((error: unknown) => {
+      if (!(error instanceof ResidualSkipError)) throw error;
+      const message = `policy: its front '${spec.name}' can't be loaded (${error.message}); restore that file, or make the policy again`;
+      throw new ResidualSkipError(error.code, message, { cause: error });
+    });
     if (model.sha256 !== spec.sha256) {
       const message =
         `policy: its front '${spec.name}' is a file with SHA-256 ${spec.sha256}, but ${path} has ${model.sha256}; ` +
@@ -123,7 +136,11 @@ function readingInput(spec: FrontSpec, { graph }: Model, network: Model): Graph 
   const [given, another] = network.inputs;
   if (!given || another) return wrong('reads one input, and the model several');
   const described = (port: typeof own) => describeTensor(port.dtype, port.shape);
-  if (own.dtype !== given.dtype || own.shape.length !== given.shape.length) {
+  const lengths = own.shape.map((length, axis) => [length, given.shape[axis]]);
+  const differ = ([a, b]: readonly unknown[]) => typeof a === 'number' && typeof b === 'number' && a !== b;
+  // Any batch will do, and an image is resized to `size`, whatever its sides.
+  const checked = lengths.slice(1, size ? 2 : undefined);
+  if (own.dtype !== given.dtype || own.shape.length !== given.shape.length || checked.some(differ)) {
     return wrong(`takes ${described(own)}, and the model ${described(given)}`);
   }
   if ((size || scale || offset) && given.shape.length !== 4)
@@ -172,6 +189,7 @@ function changed(graph: Graph, before: string, input: Graph['inputs'][number], s
       [
         ['mode', 'linear'],
         ['antialias', 1],
+        ['exclude_outside', 1],
         ['axes', [2, 3]],
       ],
     );

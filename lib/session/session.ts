@@ -164,11 +164,11 @@ export class InferenceSession {
     const own = asked ?? ownPolicy(model.location?.policy ?? 'model');
     const original = parsed.original === undefined ? undefined : await load(checkSource(parsed.original));
     if (original) checkSamePorts(model, original);
-    const backend = createBackend(parsed);
     const path = typeof checked === 'string' ? checked : null;
     const fronts = await loadFronts(own.policy.fronts, model).catch((error: unknown) => {
       throw namingFiles(error, own.info, model.location?.model);
     });
+    const backend = createBackend(parsed);
     const observers = parsed.observers ?? [];
     const session = new InferenceSession(model, path, backend, own, observers, original, fronts);
     try {

@@ -23,6 +23,12 @@ import { type ClassScores, classScoresOf, type Finish, finishOf } from './scores
 const finite = z.number().refine(Number.isFinite, { error: 'expected a finite number' });
 const length = z.int({ error: 'expected a whole number of at least 1' }).min(1);
 
+/** Whether each class that isn't null is there once, and one is. */
+function isOneToOne(classes: readonly (number | null)[]): boolean {
+  const named = classes.filter((to) => to !== null);
+  return named.length > 0 && new Set(named).size === named.length;
+}
+
 export const frontSchema = z
   .strictObject({
     name: z.string().min(1).meta({ description: 'Names its exit in `heads`, and in traces.' }),
@@ -38,9 +44,13 @@ export const frontSchema = z
       description: "For each channel: what the network's input is multiplied by.",
     }),
     offset: z.array(finite).min(1).optional().meta({ description: 'For each channel: what is added then.' }),
-    classes: z.array(z.int().min(0).nullable()).optional().meta({
-      description: "For each of its classes the network's, null if that has none; the same by default.",
-    }),
+    classes: z
+      .array(z.int().min(0).nullable())
+      .refine(isOneToOne, { error: "expected the model's classes, each at most once, or null" })
+      .optional()
+      .meta({
+        description: "For each of its classes the network's, null if that has none; the same by default.",
+      }),
     exits: frontExitsSchema.optional(),
   })
   .meta({ description: 'A network that answers the items that it is sure of, before the model begins.' });
@@ -208,12 +218,22 @@ class Joining {
     }
   }
 
-  /** The largest probability, [1, 1]. */
+  /** The largest probability of a class of the network, [1, 1]. */
   #scoreOf(scores: ValueId, { meaning }: ClassScores): ValueId {
     const { shape } = this.#valueOf(scores);
-    const likely =
+    let likely =
       meaning === 'logits' ? this.#step('softmax', [scores], shape, { axis: 1, log: false }) : scores;
-    const spread = this.#step('reshape', [likely], [1, 1, sizeOf(shape)], {});
+    const { classes } = this.front.spec;
+    let count = sizeOf(shape);
+    if (classes?.includes(null)) {
+      // Where it is sure of a class that the network doesn't have, it has no answer.
+      const shared = Int32Array.from(classes.keys()).filter((own) => classes[own] !== null);
+      count = shared.length;
+      likely = this.#step('gather', [likely, this.#constant('int32', [count], shared)], [1, count], {
+        axis: 1,
+      });
+    }
+    const spread = this.#step('reshape', [likely], [1, 1, count], {});
     return this.#step('globalPool', [spread], [1, 1], { kind: 'max' });
   }
 

@@ -29,6 +29,8 @@ const PENALTIES = 24;
 const MIN_GAIN = 0.005;
 /** Most fronts of a ladder: each has to be asked before the next. */
 const MOST_FRONTS = 3;
+/** Settings to test: so many before the boldest one that may be certified, and behind it; of the more careful ones, so many. */
+const [BEFORE, BEHIND, CAREFUL] = [8, 12, 6];
 /** Where no number of events is certified, but a mean: part of the limit that a setting may use. */
 const USABLE = 0.85;
 
@@ -74,6 +76,13 @@ export function ladderOf(pool: Pool, risk: number): Ladder | undefined {
     return { pool, settings: [], boldest: -1, ...plain };
   }
   return best && best.mean < 1 ? { pool, settings, ...best } : undefined;
+}
+
+/** The settings of a ladder that items certify, from careful to bold. */
+export function settingsToTest({ settings, boldest }: Ladder): Thresholds[] {
+  const from = Math.max(0, boldest - BEFORE);
+  const careful = settings.slice(0, from).filter((_, i) => i % Math.ceil(from / CAREFUL) === 0);
+  return [...careful, ...settings.slice(from, boldest + BEHIND)];
 }
 
 /** The fastest first. */

@@ -1,6 +1,6 @@
 /** The networks that a ladder can be made of: the user's own in float and in 8 bits, at lower resolutions, and given fronts. */
 import { readFile } from 'node:fs/promises';
-import { basename, extname } from 'node:path';
+import { basename } from 'node:path';
 import type { DataModel } from '../classify/data-model.js';
 import { ImageClassifier } from '../classify/image-classifier.js';
 import type { Images } from '../classify/images.js';
@@ -29,6 +29,9 @@ export interface Candidate {
   readonly spec: FrontSpec;
 }
 
+/** Of the 8-bit form of a network. */
+export const nameOfInt8 = (name: string) => `${name}-int8`;
+
 /** Images for `quantize`, and where they may come from: not from the items that certify. */
 export type ImagesFor = (classifier: ImageClassifier) => Images;
 
@@ -52,7 +55,7 @@ export async function int8Network(
       onNote: () => {},
     });
     return {
-      name: `${name}-int8`,
+      name: nameOfInt8(name),
       model: await loadModel(bytes),
       bytes: async () => bytes,
       precision: 'int8',
@@ -76,8 +79,12 @@ export function lowerResolutions({ model, name, precision, bytes }: Network): Ca
   const [input, another] = model.inputs;
   const [, , height, width] = input?.shape ?? [];
   if (another || typeof height !== 'number' || typeof width !== 'number') return [];
-  return SHRUNK.map((share) => [height, width].map((side) => Math.round((share * side) / STRIDE) * STRIDE))
+  const sizes = SHRUNK.map((share) =>
+    [height, width].map((side) => Math.round((share * side) / STRIDE) * STRIDE),
+  );
+  return sizes
     .filter((size) => size.every((side) => side >= MIN_SIDE))
+    .filter((size, i, all) => size.join() !== all[i - 1]?.join())
     .map((size) => ({
       network: { name, model, precision, bytes },
       spec: specOf(`${name}-${size.join('x')}`, name, model, { size: size as [number, number] }),
@@ -103,11 +110,12 @@ export class GivenFront {
 
   /**
    * @param path its ONNX file, or its folder
+   * @param taken names of networks; its own is added
    * @throws ResidualSkipError INVALID_ARGUMENT for a network of other inputs or classes, and what loading it throws
    */
-  static async open(path: string, opened: DataModel): Promise<GivenFront> {
+  static async open(path: string, opened: DataModel, taken: Set<string>): Promise<GivenFront> {
     const { model: file, name: given } = await findModel(path);
-    const name = basename(given, extname(given));
+    const name = unusedName(basename(given, '.onnx'), taken);
     const model = await loadModel(file);
     const network: Network = { name, model, bytes: () => readFile(file), precision: 'float' };
     if (!opened.images) return new GivenFront(network, file, {});
@@ -126,6 +134,13 @@ export class GivenFront {
   candidate(network = this.network): Candidate {
     return { network, spec: specOf(network.name, network.name, network.model, this.more) };
   }
+}
+
+function unusedName(wanted: string, taken: Set<string>): string {
+  let name = wanted;
+  for (let count = 2; taken.has(name); count++) name = `${wanted}-${count}`;
+  taken.add(name);
+  return name;
 }
 
 function unfit(path: string, problem: string, way: string): ResidualSkipError {
@@ -171,9 +186,11 @@ function classesOf(path: string, front: ImageClassifier, own: DataModel): Partia
       'give networks whose classes have names (id2label), or the same number of classes',
     );
   }
+  // A label that several classes have, such as two kinds of crane: the first means the first, and so on.
+  const free = labels.map((label, index) => ({ label, index }));
   const classes = front.labels.map((label) => {
-    const index = labels.indexOf(label);
-    return index < 0 ? null : index;
+    const at = free.findIndex((one) => one.label === label);
+    return at < 0 ? null : free.splice(at, 1)[0]!.index;
   });
   if (classes.every((to) => to === null)) {
     throw unfit(

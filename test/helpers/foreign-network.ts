@@ -12,12 +12,29 @@ interface Form {
   readonly seed?: number;
   readonly output?: string;
   readonly classes?: number;
+  readonly side?: number;
+  /** If it isn't `side`. */
+  readonly width?: number;
+  readonly colours?: number;
+  readonly channels?: number;
+  /** Up to six. */
+  readonly blocks?: number;
   /** `normalize` is torch.nn.functional.normalize as PyTorch exports it, with a name for the length that it doesn't know. */
-  readonly end?: 'Softmax' | 'Sigmoid' | 'normalize';
+  readonly end?: 'Softmax' | 'LogSoftmax' | 'Sigmoid' | 'normalize';
 }
 
 /** Pre-activation blocks with batch normalisation and random weights. */
-export function foreign({ output = 'votes', classes = CLASSES, end, seed = 0 }: Form = {}): Uint8Array {
+export function foreign({
+  output = 'votes',
+  classes = CLASSES,
+  side = SIDE,
+  width = side,
+  colours = 3,
+  channels = CHANNELS,
+  blocks = BLOCKS,
+  end,
+  seed = 0,
+}: Form = {}): Uint8Array {
   const graph = new GraphBuilder();
   let made = seed;
   const weights = (size: number, scale: number, shape: readonly number[]) =>
@@ -31,21 +48,23 @@ export function foreign({ output = 'votes', classes = CLASSES, end, seed = 0 }: 
     graph.node('Conv', [x, weights(to * from * kernel ** 2, scale, [to, from, kernel, kernel])], {
       pads: Array.from({ length: 4 }, () => (kernel - 1) / 2),
     });
-  const ones = graph.constant(float32s(...Array.from({ length: CHANNELS }, () => 1)));
-  const zeros = graph.constant(float32s(...Array.from({ length: CHANNELS }, () => 0)));
-  let stream = conv(graph.input('picture', ['n', 3, SIDE, SIDE]), 3, CHANNELS, 3, 0.5);
-  for (let block = 0; block < BLOCKS; block++) {
+  const ones = graph.constant(float32s(...Array.from({ length: channels }, () => 1)));
+  const zeros = graph.constant(float32s(...Array.from({ length: channels }, () => 0)));
+  let stream = conv(graph.input('picture', ['n', colours, side, width]), colours, channels, 3, 0.5);
+  for (let block = 0; block < blocks; block++) {
     const normal = graph.node('BatchNormalization', [stream, ones, zeros, zeros, ones]);
-    const narrow = graph.node('Relu', [conv(graph.node('Relu', [normal]), CHANNELS, CHANNELS, 1, 0.3)]);
-    stream = graph.node('Add', [stream, conv(narrow, CHANNELS, CHANNELS, 3, 0.05)]);
+    const narrow = graph.node('Relu', [conv(graph.node('Relu', [normal]), channels, channels, 1, 0.3)]);
+    stream = graph.node('Add', [stream, conv(narrow, channels, channels, 3, 0.05)]);
   }
+  // Networks of fewer blocks share all weights that they have.
+  made = seed + 1 + 2 * BLOCKS;
   const pooled = graph.node('Flatten', [graph.node('GlobalAveragePool', [stream])]);
-  const scores = graph.node('Gemm', [pooled, weights(CHANNELS * classes, 4, [classes, CHANNELS])], {
+  const scores = graph.node('Gemm', [pooled, weights(channels * classes, 4, [classes, channels])], {
     transB: 1,
   });
   const options = { outputs: [output] };
   if (end !== 'normalize') {
-    graph.nodes(end ?? 'Identity', [scores], end === 'Softmax' ? { axis: 1 } : {}, options);
+    graph.nodes(end ?? 'Identity', [scores], end?.endsWith('Softmax') ? { axis: 1 } : {}, options);
     return modelBytes(graph.output(output, ['n', classes]));
   }
   const length = graph.node('ReduceL2', [scores], { axes: [1], keepdims: 1 });

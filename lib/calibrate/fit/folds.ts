@@ -54,7 +54,7 @@ export class Fitter {
   async fit(behind?: ReadonlySet<string>): Promise<FittedExit[][]> {
     const { backend, options } = this.task;
     if (!(backend instanceof ResumableBackend)) return this.#fitOn(backend, behind);
-    return options.fit ? this.#fitOn(backend.engine, behind) : this.#remembered(backend);
+    return options.fit ? this.#fitOn(backend.engine, behind) : this.#remembered(backend, behind);
   }
 
   #fitOn(backend: Task['backend'], behind?: ReadonlySet<string>): Promise<FittedExit[][]> {
@@ -70,11 +70,12 @@ export class Fitter {
   }
 
   /** Taken from the state of an earlier calibration where it fitted the same. */
-  async #remembered(backend: ResumableBackend): Promise<FittedExit[][]> {
+  async #remembered(backend: ResumableBackend, behind?: ReadonlySet<string>): Promise<FittedExit[][]> {
     const { seed, copies } = this.task.options;
-    const inputs = JSON.stringify([this.#items.map(({ sha256 }) => sha256), { seed, copies }]);
+    const some = behind && { behind: [...behind].sort() };
+    const inputs = JSON.stringify([this.#items.map(({ sha256 }) => sha256), { seed, copies, ...some }]);
     const encoded = await backend.remember(this.task.programs.main, inputs, async (engine) => {
-      const chains = await this.#fitOn(engine);
+      const chains = await this.#fitOn(engine, behind);
       return JSON.stringify(
         chains.map((chain) => encodeExits(chain.map((exit) => ({ ...exit, threshold: 0 })))),
       );

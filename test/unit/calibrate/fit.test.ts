@@ -1,6 +1,18 @@
+import { NativeBackend } from 'lib/backends/native.js';
+import { Fitter } from 'lib/calibrate/fit/folds.js';
 import { altered } from 'lib/calibrate/fit/rows.js';
+import { ResumableBackend } from 'lib/calibrate/run/resume.js';
+import { contentHash, splitItems } from 'lib/calibrate/split.js';
+import { taskOf } from 'lib/calibrate/task.js';
+import { compileModel } from 'lib/model/compile.js';
+import { loadModel } from 'lib/model/load.js';
 import { generator, shuffle } from 'lib/numeric/random.js';
+import { folderOf, removeFolders } from '../../helpers/files.js';
+import { foreign } from '../../helpers/foreign-network.js';
+import { colours, itemsFrom } from '../../helpers/ladders.js';
 import { randomFloats } from '../../helpers/random.js';
+
+afterAll(removeFolders);
 
 describe('altered copies', () => {
   const [channels, height, width] = [2, 8, 16] as const;
@@ -44,4 +56,34 @@ test('a shuffle keeps all and moves most', () => {
   shuffle(values, generator(1));
   expect(values.filter((value, i) => value === i).length).toBeLessThan(10);
   expect(values.sort((a, b) => a - b)).toEqual(Array.from({ length: 100 }, (_, i) => i));
+});
+
+test('exits are fitted where they were asked for, also with the state of an earlier run', async () => {
+  const backend = new NativeBackend({ threads: 1 });
+  try {
+    const model = await loadModel(foreign({ blocks: 3 }));
+    const program = compileModel(model, new Map([['picture', { shape: [1, 3, 16, 16] }]]));
+    const all = colours(170);
+    const items = Array.from({ length: 170 }, (_, i) => {
+      const { data } = itemsFrom(all, i, i + 1);
+      return { input: data, sha256: contentHash(data) };
+    });
+    const state = folderOf({});
+    const chains = async (behind?: ReadonlySet<string>, resumable = true) => {
+      const engine = resumable ? await ResumableBackend.open(backend, state) : backend;
+      const task = taskOf(engine, program, model.sha256, { maxDisagreement: 0.5, copies: 0 });
+      return new Fitter(task, splitItems(items, task, 'fit')).fit(behind);
+    };
+    const every = await chains();
+    const names = every.at(-1)!.map(({ after }) => after);
+    expect(names.length).toBeGreaterThan(1);
+    const last = new Set(names.slice(-1));
+    const some = await chains(last);
+    expect(some.map((chain) => chain.map(({ after }) => after))).toEqual(every.map(() => [...last]));
+    expect(some).toEqual(await chains(last, false));
+    expect(await chains(last)).toEqual(some);
+    expect(await chains()).toEqual(every);
+  } finally {
+    backend.release();
+  }
 });

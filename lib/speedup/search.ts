@@ -1,0 +1,377 @@
+/** The search for a ladder: measures what it can be made of, chooses on the items that order, and certifies. */
+import { basename } from 'node:path';
+import type { Backend } from '../backends/backend.js';
+import { calibrateItems, counting } from '../calibrate/calibrate.js';
+import { type CalibrationData, programsOf } from '../calibrate/data.js';
+import { Fitter, foldsOf } from '../calibrate/fit/folds.js';
+import type { CalibrationOptions } from '../calibrate/options.js';
+import { exitsOf } from '../calibrate/order/measure.js';
+import { usefulExits } from '../calibrate/order/settings.js';
+import { NEVER, type Table, tableOf } from '../calibrate/order/table.js';
+import type { Calibration } from '../calibrate/report/result.js';
+import { Programs } from '../calibrate/run/evaluator.js';
+import { type Effort, Stopwatch } from '../calibrate/run/latency.js';
+import { type Split, splitItems } from '../calibrate/split.js';
+import { type Task, taskOf } from '../calibrate/task.js';
+import type { DataModel } from '../classify/data-model.js';
+import type { Images } from '../classify/images.js';
+import type { Work } from '../classify/work.js';
+import { ResidualSkipError } from '../errors.js';
+import type { Program } from '../model/program/program.js';
+import type { Binding } from '../model/read/model.js';
+import { median } from '../numeric/statistics.js';
+import { joining, type LoadedFront } from '../session/fronts.js';
+import { type AnyExit, modelExits } from '../skip/attach.js';
+import type { FrontSpec } from '../skip/fronts.js';
+import { atOnce } from '../util/slices.js';
+import {
+  certifiable,
+  type Goal,
+  type Ladder,
+  ladderOf,
+  laddersOf,
+  ranked,
+  settingsToTest,
+} from './choose.js';
+import {
+  type Candidate,
+  GivenFront,
+  int8Network,
+  joinable,
+  lowerResolutions,
+  type Network,
+  nameOfInt8,
+} from './networks.js';
+import type { SpeedupOptions } from './options.js';
+import { Pool, timesOf } from './pool.js';
+
+/** A ladder that was tried, with its predicted figures on the items that order; times as fractions of the full network's mean. */
+export interface Tried {
+  /** Names of its fronts, then that of the network. */
+  readonly rungs: readonly string[];
+  /** How many exits the network has. */
+  readonly exits: number;
+  readonly risk: number;
+  readonly mean: number;
+  readonly p95: number;
+  /** Measured in alternation with the full network, for the fastest ones. */
+  readonly measured?: number;
+}
+
+/** What a search found. */
+export interface Found {
+  /** Of the ladder that was chosen; null where none is faster. */
+  readonly calibration: Calibration | null;
+  /** Files of the ladder's folder, by name. */
+  readonly files: ReadonlyMap<string, () => Promise<Uint8Array>>;
+  /** The fastest first. */
+  readonly tried: readonly Tried[];
+}
+
+/** Ladders that are timed as they are, of all that were predicted. */
+const FINALISTS = 4;
+/** Of timing one, so many times: what the machine does besides must not decide. */
+const [ROUNDS, EFFORT] = [3, { items: 400, milliseconds: 1000 } satisfies Effort];
+
+/** What all steps share. */
+export interface Setup {
+  readonly opened: DataModel;
+  readonly read: CalibrationData;
+  readonly work: Work;
+  /** Runs and times programs; `backend` may also remember what they gave. */
+  readonly engine: Backend;
+  readonly backend: Backend;
+  readonly prepared: CalibrationOptions;
+  /** Of the float network. */
+  readonly programs: Programs;
+  readonly float: Network;
+  /** When nothing new is begun. */
+  readonly end: number;
+}
+
+/** A pool with the networks that it was made from. */
+interface Made {
+  readonly pool: Pool;
+  readonly network: Network;
+  readonly fronts: readonly Joined[];
+  readonly fitter: Fitter | undefined;
+  /** Exits of the network, as those of a front. */
+  readonly chains: readonly (readonly AnyExit[])[];
+}
+
+/** A front with exits of its own: for each fold of the items those that were fitted without it, and then the policy's. */
+interface Joined {
+  readonly candidate: Candidate;
+  readonly front: LoadedFront;
+  readonly chains: readonly (readonly AnyExit[])[];
+  readonly fitter: Fitter | undefined;
+}
+
+export class Search {
+  readonly #split: Split;
+  readonly #made: Made[] = [];
+  #tried: Tried[] = [];
+
+  constructor(private readonly setup: Setup) {
+    const { float, read } = setup;
+    const task = this.#taskOf(setup.programs, float);
+    this.#split = splitItems(read.items, task, setup.prepared.fit ? 'order' : 'fit');
+  }
+
+  async run(
+    { front = [], int8 = true, for: goal }: Pick<SpeedupOptions, 'front' | 'int8' | 'for'>,
+    threads: number | undefined,
+  ): Promise<Found> {
+    const { float, opened, work } = this.setup;
+    const taken = new Set(ownNames(float));
+    const given: GivenFront[] = [];
+    for (const path of front) given.push(await GivenFront.open(path, opened, taken));
+    const bytes = int8 ? await this.#int8(given, threads) : undefined;
+    const inFloat = [...given.map((one) => one.candidate()), ...lowerResolutions(float)];
+    const inBytes = bytes ? [...bytes.given, ...(bytes.own ? lowerResolutions(bytes.own) : [])] : [];
+    const whole = bytes?.own ? [{ network: bytes.own, spec: specOfWhole(bytes.own) }] : [];
+    await this.#add(float, [...inFloat, ...inBytes, ...whole]);
+    if (bytes?.own && !this.#late()) await this.#add(bytes.own, inBytes);
+    const shortest: Goal = goal === 'p95' ? 'p95' : 'mean';
+    const ladders = this.#made.flatMap(({ pool }) => laddersOf(pool, this.#risk(pool)));
+    const refitted = await this.#refitted(ranked(ladders, shortest));
+    const best = this.#fastest(ranked([...refitted, ...ladders], shortest), shortest);
+    this.#tried.sort((a, b) => a.mean - b.mean);
+    if (!best) {
+      work.note('no ladder is faster than the network within the limit');
+      return { calibration: null, files: new Map(), tried: this.#tried };
+    }
+    return { ...(await this.#certify(best)), tried: this.#tried };
+  }
+
+  #late(): boolean {
+    return performance.now() > this.setup.end;
+  }
+
+  #taskOf(programs: Programs, network: Network): Task {
+    return taskOf(this.setup.backend, programs, network.model.sha256, this.#optionsFor(network));
+  }
+
+  /** With the float network as the original of an 8-bit one. */
+  #optionsFor({ precision }: Network): CalibrationOptions {
+    const { prepared, programs, float } = this.setup;
+    const original = precision === 'int8' ? { program: programs, sha256: float.model.sha256 } : undefined;
+    return { ...prepared, original };
+  }
+
+  #risk(pool: Pool): number {
+    return certifiable(pool, this.#split.certify.length);
+  }
+
+  /** 8-bit forms of the network and of the given fronts. */
+  async #int8(given: readonly GivenFront[], threads: number | undefined) {
+    const { float, opened, work } = this.setup;
+    if (!opened.images) return undefined;
+    const images = () => this.#choosing();
+    const own = await int8Network(float.name, opened.file, images, { threads }, work);
+    const fronts: Candidate[] = [];
+    for (const front of given) {
+      if (this.#late()) break;
+      const network = await int8Network(front.network.name, front.file, images, { threads }, work);
+      if (network) fronts.push(front.candidate(network));
+    }
+    return { own, given: fronts };
+  }
+
+  /** Images that ranges of activations are chosen by: never those that certify. */
+  async *#choosing(): AsyncGenerator<
+    Images extends string | Iterable<infer T> | AsyncIterable<unknown> ? T : never
+  > {
+    const { byHash, typical } = this.setup.read;
+    for (const { sha256, input } of [...this.#split.fit, ...this.#split.order]) {
+      const item = byHash.get(sha256);
+      yield (item?.load ? await item.load() : { ...typical, data: input }) as never;
+    }
+  }
+
+  /** Measures a network with all candidates that fit it, and with exits of its own. */
+  async #add(network: Network, candidates: readonly Candidate[]): Promise<void> {
+    const { opened, read, work } = this.setup;
+    const plain = programsOf(network.model, opened, read.typical);
+    const fits = (front: LoadedFront) => void atOnce(joining(plain.main, [front], bindingOf(plain.main)));
+    const workOf = ({ front }: { front: LoadedFront }) =>
+      atOnce(front.compiling(bindingOf(plain.main))).program.cost.multiplyAdds;
+    // The smaller ones are asked first.
+    const fitted = (await joinable(candidates, network, fits, work)).sort((a, b) => workOf(a) - workOf(b));
+    const fronts: Joined[] = [];
+    for (const each of fitted) {
+      // A network that a rung runs again at another size, or in 8 bits, gains little by exits there and here.
+      const isOwn = ownNames(this.setup.float).includes(each.candidate.network.name);
+      const fitter = isOwn || this.#late() ? undefined : this.#fitterOf(each.front, plain);
+      fronts.push({ ...each, fitter, chains: (await fitter?.fit()) ?? [[]] });
+    }
+    const task = this.#taskOf(plain, network);
+    const own = modelExits(plain.main.ownExits).map(({ after }): AnyExit => ({ after }));
+    const fitter = own.length > 0 || this.#late() ? undefined : new Fitter(task, this.#split);
+    const chains = fitter ? await fitter.fit() : [own];
+    this.#made.push({ pool: await this.#pool(network, fronts, chains), network, fronts, fitter, chains });
+  }
+
+  /** Fits exits inside a front, to its own answers. */
+  #fitterOf(front: LoadedFront, { main }: Programs): Fitter {
+    const { program } = atOnce(front.compiling(bindingOf(main)));
+    const { options, ...task } = this.#taskOf(new Programs(program), this.setup.float);
+    return new Fitter({ ...task, options: { ...options, labels: undefined } }, this.#split);
+  }
+
+  /** @param chains of the network's exits, for each fold and then the policy's */
+  async #pool(
+    network: Network,
+    fronts: readonly Joined[],
+    chains: readonly (readonly AnyExit[])[],
+  ): Promise<Pool> {
+    const { opened, read, prepared, engine } = this.setup;
+    const folds = prepared.fit ? [this.#split.order] : foldsOf(this.#split);
+    const tables: Table[] = [];
+    let last: Parameters<typeof timesOf>[1] | undefined;
+    let networks: (readonly AnyExit[])[] = [];
+    for (const [fold, items] of [...folds, []].entries()) {
+      const at = (list: readonly (readonly AnyExit[])[]) => list[Math.min(fold, list.length - 1)]!;
+      const joined = fronts.map(({ front, chains: own }) => front.withExits(at(own)));
+      const programs = programsOf(network.model, opened, read.typical, joined);
+      const task = this.#taskOf(programs, network);
+      networks = [
+        ...fronts.map(({ candidate, chains: own }) => exitsOfFront(candidate.spec.name, at(own))),
+        [...at(chains)],
+      ];
+      if (fold < folds.length) tables.push(await tableOf(task, networks.flat(), items));
+      last = task;
+    }
+    const inputs = folds.at(-1)!.map(({ input }) => input);
+    const { times, whole } = timesOf(engine, last!, networks, inputs);
+    return new Pool(network.name, last!, networks.flat(), tables, times, fronts.length, whole);
+  }
+
+  /** The fastest ladder with exits, with only those of its exits that pay: an item passes through the others, too. */
+  async #refitted(all: readonly Ladder[]): Promise<Ladder[]> {
+    const best = all.find(({ pool, boldest }) => boldest >= 0 && pool.exits.length > pool.own);
+    if (!best || this.#late()) return [];
+    const { pool } = best;
+    const made = this.#madeFor(best);
+    const [{ limit }] = pool.task.rules;
+    const useful = usefulExits(best.settings.slice(0, best.boldest + 1), pool.tables.at(-1)!, [limit]);
+    let changes = false;
+    const again = async (fitter: Fitter | undefined, exits: readonly AnyExit[], front = '') => {
+      const kept = exits.filter(({ after }) => useful.has(`${front}${after}`));
+      if (!fitter || kept.length === exits.length) return undefined;
+      changes = true;
+      return kept.length === 0 ? [[]] : fitter.fit(new Set(kept.map(({ after }) => after)));
+    };
+    const fronts: Joined[] = [];
+    for (const front of usedBy(pool, made.fronts)) {
+      const chains = await again(front.fitter, front.chains.at(-1)!, `${front.candidate.spec.name}/`);
+      fronts.push({ ...front, chains: chains ?? front.chains });
+    }
+    const heads = pool.exits.filter(({ head }) => head);
+    const chains =
+      (heads.length > 0 && (await again(made.fitter, heads))) || (heads.length > 0 ? made.chains : [[]]);
+    if (!changes) return [];
+    const refitted = await this.#pool(made.network, fronts, chains);
+    this.#made.push({ ...made, pool: refitted, fronts, chains });
+    const ladder = ladderOf(refitted, this.#risk(refitted));
+    return ladder ? [ladder] : [];
+  }
+
+  #madeFor({ pool }: Ladder): Made {
+    return this.#made.find((made) => made.pool.task === pool.task)!;
+  }
+
+  /** Times the first of the ladders as they are, and returns the fastest. */
+  #fastest(ladders: readonly Ladder[], goal: Goal): Ladder | undefined {
+    const { engine } = this.setup;
+    const inputs = [...this.#split.order, ...this.#split.fit].map(({ input }) => input);
+    const measured = ladders.slice(0, FINALISTS).map((ladder) => {
+      const { task, exits } = ladder.pool;
+      const stopwatch = new Stopwatch(engine, task.programs, task.guards, task.original);
+      try {
+        const thresholds = ladder.settings[ladder.boldest] ?? exits.map(() => NEVER);
+        const rounds = Array.from({ length: ROUNDS }, () =>
+          stopwatch.time(exitsOf(exits, thresholds), inputs, EFFORT),
+        );
+        const share = (of: Goal) => median(rounds.map(({ fullMs, policyMs }) => policyMs[of]! / fullMs[of]!));
+        return { ladder, mean: share('mean'), time: share(goal) };
+      } finally {
+        stopwatch.release();
+      }
+    });
+    this.#tried = ladders.map((ladder, i) => ({
+      ...describe(ladder),
+      ...(measured[i] && { measured: measured[i].mean }),
+    }));
+    return measured.sort((a, b) => a.time - b.time).find(({ mean }) => mean < 1)?.ladder;
+  }
+
+  async #certify(ladder: Ladder): Promise<Omit<Found, 'tried'>> {
+    const { backend, opened, read, work } = this.setup;
+    const { pool } = ladder;
+    const { network, fronts } = this.#madeFor(ladder);
+    const used = usedBy(pool, fronts).map(({ candidate, front, chains }) => ({
+      candidate,
+      front: front.withExits(
+        pool.exits.some(({ after }) => isInside(candidate.spec.name, after)) ? chains.at(-1)! : [],
+      ),
+    }));
+    const specs = used.map(({ candidate, front }) => inFolder(candidate, front.spec, network));
+    const joined = used.map(({ front }) => front);
+    const programs = programsOf(network.model, opened, read.typical, joined);
+    const choice = { fronts: specs, exits: pool.exits, settings: settingsToTest(ladder) };
+    const options = { ...this.#optionsFor(network), choice };
+    const { sha256 } = network.model;
+    const certifying = calibrateItems(backend, programs, sha256, read.items, options, counting(work));
+    const calibration = await certifying.catch((error: unknown) => {
+      // The 8-bit network's own answers already differ too often on the items that certify.
+      if (!(error instanceof ResidualSkipError) || error.code !== 'INVALID_DATA') throw error;
+      work.note(`the fastest ladder can't be certified: ${error.message.replace('original: ', '')}`);
+      return null;
+    });
+    if (!calibration) return { calibration, files: new Map() };
+    const kept = new Set(calibration.policy.fronts?.map(({ file }) => file));
+    const files = new Map([['model.onnx', network.bytes]]);
+    for (const [i, { candidate }] of used.entries()) {
+      const { file } = specs[i]!;
+      if (kept.has(file) && file !== 'model.onnx') files.set(file, candidate.network.bytes);
+    }
+    return { calibration, files };
+  }
+}
+
+const bindingOf = ({ inputs, values }: Program): Binding =>
+  new Map(inputs.map(({ name, value }) => [name, { shape: values[value]!.shape }]));
+
+/** Of the user's network, in float and in 8 bits. */
+const ownNames = ({ name }: Network) => [name, nameOfInt8(name)];
+
+/** Whether an exit is behind a block of this front. */
+const isInside = (front: string, exit: string) => exit.startsWith(`${front}/`);
+
+/** The exits of a front, as the network names them. */
+function exitsOfFront(front: string, inside: readonly AnyExit[]): AnyExit[] {
+  return [...inside.map(({ after }) => ({ after: `${front}/${after}` })), { after: front }];
+}
+
+/** The fronts of a pool, in the order in which they are asked. */
+function usedBy({ exits }: Pool, fronts: readonly Joined[]): Joined[] {
+  return exits.flatMap(({ after }) => fronts.filter(({ candidate }) => candidate.spec.name === after));
+}
+
+/** The 8-bit form of a network at its own resolution. */
+function specOfWhole({ name, model }: Network): FrontSpec {
+  return { name, file: `${name}.onnx`, sha256: model.sha256 };
+}
+
+/** The front as it is called in the folder of the ladder, where the network is model.onnx. */
+function inFolder({ network }: Candidate, spec: FrontSpec, main: Network): FrontSpec {
+  return { ...spec, file: network.model.sha256 === main.model.sha256 ? 'model.onnx' : basename(spec.file) };
+}
+
+function describe({ pool, risk, mean, p95 }: Ladder): Tried {
+  const own = pool.times.filter(({ network }) => network === pool.own).length;
+  const fronts = pool.exits.filter((_, e) => pool.times[e + 1]?.network !== pool.times[e]!.network);
+  const rungs = fronts.slice(0, pool.own).map(({ after }) => after);
+  return { rungs: [...rungs, pool.name], exits: own, risk, mean, p95 };
+}

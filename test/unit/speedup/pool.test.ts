@@ -1,0 +1,206 @@
+/** Times of ladders against a count of what each row spends; and the choice of thresholds by them. */
+
+import { parseOptions } from 'lib/calibrate/options.js';
+import { NEVER } from 'lib/calibrate/order/table.js';
+import { type Costs, type ExitScores, ThresholdSearch } from 'lib/calibrate/order/thresholds.js';
+import type { Task } from 'lib/calibrate/task.js';
+import { quantile } from 'lib/numeric/statistics.js';
+import { certifiable, laddersOf, ranked } from 'lib/speedup/choose.js';
+import { type ExitTime, Pool, TimeCosts } from 'lib/speedup/pool.js';
+import { allowedEvents } from '../../helpers/binomial.js';
+import { uniform } from '../../helpers/random.js';
+import { tableFrom } from '../../helpers/tables.js';
+
+/** Two fronts, the second of which has exits of its own, and a network with two. */
+const TIMES: readonly ExitTime[] = [
+  { network: 0, reach: 0.11, head: 0 },
+  { network: 1, reach: 0.05, head: 0.01 },
+  { network: 1, reach: 0.13, head: 0.02 },
+  { network: 1, reach: 0.22, head: 0 },
+  { network: 2, reach: 0.4, head: 0.03 },
+  { network: 2, reach: 0.7, head: 0.01 },
+];
+const [OWN, WHOLE] = [2, 0.95];
+
+/** Walks from exit to exit: a row spends what brings it to the next one in use, and its head. */
+function spentBy(times: readonly ExitTime[], own: number, taken: number, thresholds: readonly number[]) {
+  const reached = new Map<number, number>();
+  let spent = 0;
+  const runTo = (network: number, reach: number) => {
+    spent += Math.max(0, reach - (reached.get(network) ?? 0));
+    reached.set(network, Math.max(reach, reached.get(network) ?? 0));
+  };
+  for (const [e, { network, reach, head }] of times.entries()) {
+    if (thresholds[e]! >= NEVER) continue;
+    runTo(network, reach);
+    spent += head;
+    if (e === taken) return spent;
+  }
+  runTo(own, WHOLE);
+  return spent;
+}
+
+/** Every choice of exits in use. */
+const CHOICES = Array.from({ length: 2 ** TIMES.length }, (_, bits) =>
+  TIMES.map((__, e) => ((bits >> e) & 1 ? 0.5 : NEVER)),
+);
+const costs: Costs = new TimeCosts(TIMES, OWN, WHOLE);
+
+test('a row spends the time to each exit in use, until it leaves', () => {
+  for (const thresholds of CHOICES) {
+    for (let e = 0; e <= TIMES.length; e++) {
+      if (e < TIMES.length && thresholds[e]! >= NEVER) continue;
+      expect(costs.leaving(e, thresholds)).toBeCloseTo(spentBy(TIMES, OWN, e, thresholds), 12);
+    }
+  }
+});
+
+test('what an exit costs those that come to it, and what is spent without it, is all that is spent with it', () => {
+  for (const without of CHOICES) {
+    for (let e = 0; e < TIMES.length; e++) {
+      if (without[e]! < NEVER) continue;
+      const used = without.with(e, 0.5);
+      for (let end = e; end <= TIMES.length; end++) {
+        if (end < TIMES.length && used[end]! >= NEVER) continue;
+        const sum = costs.leaving(end, without) + costs.passing(e, without);
+        expect(sum).toBeCloseTo(spentBy(TIMES, OWN, end, used), 12);
+      }
+    }
+  }
+});
+
+const ROWS = 60;
+
+/** Scores and risks of the exits; later ones are better. */
+function scoresOf(seed: number): ExitScores[] {
+  const random = uniform(seed);
+  return TIMES.map((_, e) => {
+    const scores = Float64Array.from({ length: ROWS }, random);
+    return {
+      saving: 0,
+      scores,
+      risks: scores.map((score) => Number(random() > 0.4 + score / 2 + 0.1 * e)),
+    };
+  });
+}
+
+/** Time and risk of all rows. */
+function outcome(exits: readonly ExitScores[], thresholds: readonly number[]) {
+  let [spent, lost] = [0, 0];
+  for (let row = 0; row < ROWS; row++) {
+    const taken = exits.findIndex(({ scores }, e) => scores[row]! >= thresholds[e]!);
+    spent += spentBy(TIMES, OWN, taken, thresholds);
+    lost += exits[taken]?.risks[row] ?? 0;
+  }
+  return { spent, lost };
+}
+
+test.each([1, 2, 3, 4, 5])(
+  'no single threshold can be bettered in time, and none is worse than no exit, example %d',
+  (seed) => {
+    const exits = scoresOf(seed);
+    const search = new ThresholdSearch(exits, costs);
+    const none = TIMES.map(() => NEVER);
+    let used = 0;
+    for (const penalty of [10, 2, 0.5, 0.1]) {
+      const thresholds = search.at(penalty);
+      const price = (some: readonly number[]) => {
+        const { spent, lost } = outcome(exits, some);
+        return spent + penalty * lost;
+      };
+      const best = price(thresholds);
+      used += thresholds.filter((threshold) => threshold < NEVER).length;
+      expect(best).toBeLessThanOrEqual(price(none) + 1e-9);
+      expect(outcome(exits, thresholds).spent).toBeLessThanOrEqual(ROWS * WHOLE + 1e-9);
+      for (const [e, { scores }] of exits.entries())
+        for (const threshold of [...Array.from(scores), NEVER])
+          expect(best).toBeLessThanOrEqual(price(thresholds.with(e, threshold)) + 1e-9);
+    }
+    expect(used).toBeGreaterThan(0);
+  },
+);
+
+const LIMIT = 0.1;
+const task = {
+  options: parseOptions({ maxDisagreement: LIMIT }),
+  rules: [{ metric: 'disagreement', limit: LIMIT, groupLimit: LIMIT, delta: 0.05 }],
+} as unknown as Task;
+
+/** The surer an exit is of an item, the likelier it is right. */
+function poolOf(items = 500): Pool {
+  const random = uniform(8);
+  const exits = TIMES.map((_, e) => ({
+    after: e,
+    rows: Array.from({ length: items }, () => {
+      const score = random();
+      return [score, random() > 0.5 + score / 2 + 0.05 * e] as const;
+    }),
+  }));
+  const table = tableFrom(
+    TIMES.map(() => 1 / TIMES.length),
+    exits,
+  );
+  const names = TIMES.map((_, e) => ({ after: `b${e}` }));
+  return new Pool('model', task, names, [table], TIMES, OWN, WHOLE);
+}
+
+/** Risk, mean and 95th percentile, counted in the plainest way. */
+function counted({ tables, times, own, exits }: Pool, thresholds: readonly number[]) {
+  const rounded = thresholds.map(Math.fround);
+  const each = tables.flatMap(({ items, exits: columns }) =>
+    items.map((_, i) => {
+      const taken = exits.findIndex((__, e) => columns[e]!.confidences[i]! >= rounded[e]!);
+      const time = spentBy(times, own, taken, rounded);
+      return { time, loss: columns[taken]?.losses[i] ?? 0 };
+    }),
+  );
+  const sum = (list: readonly number[]) => list.reduce((a, b) => a + b, 0);
+  const spent = each.map(({ time }) => time);
+  return {
+    risk: sum(each.map(({ loss }) => loss)) / each.length,
+    mean: sum(spent) / each.length,
+    p95: quantile(spent, 0.95),
+  };
+}
+
+test('what a pool predicts is the count over its items, also with some of its fronts', () => {
+  const pool = poolOf();
+  const random = uniform(4);
+  for (const some of [
+    pool,
+    pool.only([0], true),
+    pool.only([1, 0], false),
+    pool.only([], true),
+    pool.only([1], true),
+  ]) {
+    for (let trial = 0; trial < 5; trial++) {
+      const thresholds = some.exits.map(() => (random() < 0.4 ? NEVER : 0.5 + random() / 2));
+      const { risk, mean, p95 } = some.predict(thresholds);
+      const expected = counted(some, thresholds);
+      expect(risk).toBeCloseTo(expected.risk, 12);
+      expect(mean).toBeCloseTo(expected.mean, 12);
+      expect(p95).toBeCloseTo(expected.p95, 12);
+    }
+  }
+  expect(pool.only([1, 0], false).exits.map(({ after }) => after)).toEqual(['b1', 'b2', 'b3', 'b0']);
+});
+
+test('ladders keep the risk that can be certified, and each is faster than the network', () => {
+  const pool = poolOf();
+  const items = 900;
+  expect(certifiable(pool, items)).toBe(allowedEvents(items, LIMIT, 0.05) / items);
+  expect(certifiable(pool, 20)).toBeLessThan(0);
+  const ladders = laddersOf(pool, certifiable(pool, items));
+  expect(ladders.length).toBeGreaterThan(3);
+  for (const { pool: own, settings, boldest, risk, mean, p95 } of ladders) {
+    expect({ risk, mean, p95 }).toEqual(own.predict(settings[boldest]!));
+    expect(risk).toBeLessThanOrEqual(certifiable(pool, items));
+    expect(mean).toBeLessThan(1);
+    const means = settings.map((setting) => own.predict(setting).mean);
+    expect(means).toEqual([...means].sort((a, b) => b - a));
+  }
+  const [byMean, byP95] = [ranked(ladders, 'mean'), ranked(ladders, 'p95')];
+  expect(byMean[0]!.mean).toBe(Math.min(...ladders.map(({ mean }) => mean)));
+  expect(byP95[0]!.p95).toBe(Math.min(...ladders.map(({ p95 }) => p95)));
+  expect(laddersOf(pool, -1)).toEqual([]);
+});

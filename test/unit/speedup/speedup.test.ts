@@ -1,0 +1,283 @@
+/** `speedup` on small networks, whose times are far apart. */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { contentHash } from 'lib/calibrate/split.js';
+import { openDataModel } from 'lib/classify/data-model.js';
+import { InferenceSession, type Tensor } from 'lib/index.js';
+import { hashPolicy } from 'lib/skip/policy.js';
+import { checkFolder, writeLadder } from 'lib/speedup/folder.js';
+import { GivenFront } from 'lib/speedup/networks.js';
+import { type Speedup, speedup } from 'lib/speedup/speedup.js';
+import { cli } from '../../helpers/cli.js';
+import { folderOf, removeFolders } from '../../helpers/files.js';
+import { foreign, pictures } from '../../helpers/foreign-network.js';
+import { best, colours, hashOf, itemsFrom, rowsOf } from '../../helpers/ladders.js';
+
+const LIMIT = 0.1;
+const MODEL = foreign({ channels: 24 });
+const FRONT = foreign({ channels: 24, blocks: 1 });
+const all = colours(260);
+const items: Tensor<'float32'>[] = Array.from({ length: all.dims[0]! }, (_, i) => itemsFrom(all, i, i + 1));
+/** With no time left to fit exits, only fronts are tried. */
+const AT_ONCE = 1e-6;
+const OPTIONS = { maxDisagreement: LIMIT, threads: 1, seed: 2, task: 'classes', onNote: () => {} } as const;
+const QUICK = { ...OPTIONS, minutes: AT_ONCE } as const;
+const preparing = (mean: number, std: number) =>
+  JSON.stringify({ image_mean: [mean, mean, mean], image_std: [std, std, std], do_normalize: true });
+const home = folderOf({
+  'network/model.onnx': MODEL,
+  'network/preprocessor_config.json': preparing(0.5, 0.25),
+  'network/LICENSE': 'free',
+  'small.onnx': FRONT,
+});
+const [model, front] = [join(home, 'network'), join(home, 'small.onnx')];
+/** With several blocks, and quickly fitted. */
+const small = join(folderOf({ 'small.onnx': foreign({ blocks: 4 }) }), 'small.onnx');
+
+beforeAll(() => {
+  process.env.XDG_STATE_HOME = folderOf({});
+});
+afterAll(() => {
+  delete process.env.XDG_STATE_HOME;
+  removeFolders();
+});
+
+/** Of the items that certify, those to which the folder answers otherwise than the network. */
+async function changedIn(
+  folder: string,
+  { certifiedOn }: NonNullable<Speedup['calibration']>,
+  network = model,
+) {
+  const certify = items.filter(({ data }) => certifiedOn.includes(contentHash(data)));
+  expect(certify).toHaveLength(certifiedOn.length);
+  await using ladder = await InferenceSession.create(folder);
+  await using full = await InferenceSession.create(network);
+  let changed = 0;
+  for (const picture of certify) {
+    const [ours, theirs] = await Promise.all([ladder, full].map((session) => session.run({ picture })));
+    changed += Number(best(rowsOf(ours!.votes!)[0]!) !== best(rowsOf(theirs!.votes!)[0]!));
+  }
+  return changed;
+}
+
+describe('with a front', () => {
+  const folder = join(folderOf({}), 'ladder');
+  let result: Speedup;
+  let calibration: NonNullable<Speedup['calibration']>;
+  beforeAll(async () => {
+    result = await speedup(model, items, { ...QUICK, int8: false, front: [front] });
+    calibration = result.calibration!;
+    await writeLadder(result, model, folder);
+  });
+
+  test('the promise is what the folder then does, item by item', async () => {
+    const { promise, fronts, reference } = calibration.policy;
+    expect(promise).toMatchObject({ metric: 'disagreement', limit: LIMIT, confidence: 0.95 });
+    expect(promise!.items).toBe(calibration.certifiedOn.length);
+    expect(promise!.data.fit + promise!.data.order + promise!.data.certify).toBe(items.length);
+    expect(promise!.events).toBe(await changedIn(folder, calibration));
+    expect(promise!.upperBound).toBeLessThanOrEqual(LIMIT);
+    expect(fronts!.length).toBeGreaterThan(0);
+    expect(reference).toBeUndefined();
+    const left = Object.values(calibration.settings[calibration.chosen]!.exits);
+    expect(left.reduce((a, b) => a + b, 0)).toBeGreaterThan(0.1);
+  });
+
+  test('the folder has the networks of the policy, and what lay beside the network', async () => {
+    const { policy } = calibration;
+    const files = new Set(policy.fronts!.map(({ file }) => file));
+    expect(readdirSync(folder).sort()).toEqual(
+      [...new Set(['LICENSE', 'preprocessor_config.json', 'model.onnx', 'policy.json', ...files])].sort(),
+    );
+    expect(hashOf(readFileSync(join(folder, 'model.onnx')))).toBe(hashOf(MODEL));
+    for (const { file, sha256 } of policy.fronts!)
+      expect(hashOf(readFileSync(join(folder, file)))).toBe(sha256);
+    await using session = await InferenceSession.create(folder);
+    expect(session.policy.sha256).toBe(hashPolicy(policy));
+    expect(session.policy.promise).toMatchObject({ limit: LIMIT });
+  });
+
+  test('what was tried is told, the fastest first', () => {
+    const { tried } = result;
+    const means = tried.map(({ mean }) => mean);
+    expect(means).toEqual([...means].sort((a, b) => a - b));
+    expect(tried.filter(({ measured }) => measured !== undefined).length).toBeLessThanOrEqual(4);
+    for (const { rungs, risk } of tried) {
+      expect(rungs.at(-1)).toBe('model');
+      expect(risk).toBeLessThanOrEqual(LIMIT);
+    }
+    expect(tried.some(({ rungs }) => rungs.join() === 'small,model')).toBe(true);
+  });
+
+  test('a folder that holds files is refused', async () => {
+    for (const refused of [checkFolder(folder), writeLadder(result, model, folder)]) {
+      await expect(refused).rejects.toMatchObject({
+        code: 'INVALID_ARGUMENT',
+        message: expect.stringMatching(/holds files already \(LICENSE, model\.onnx, .*give a new folder/),
+      });
+    }
+    await expect(checkFolder(front)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+  });
+});
+
+test('8-bit forms are tried, against the promise of the float network', async () => {
+  const notes: string[] = [];
+  const result = await speedup(small, items, { ...QUICK, onNote: (note) => void notes.push(note) });
+  expect(notes.filter((note) => /8-bit form|can't be a front/.test(note))).toEqual([]);
+  const names = new Set(result.tried.flatMap(({ rungs }) => rungs));
+  // Where a machine has no fast 8-bit kernels, it may be too slow to be a rung.
+  expect([...names].every((name) => ['model', 'model-int8'].includes(name))).toBe(true);
+  const { calibration } = result;
+  if (!calibration) return;
+  const folder = join(folderOf({}), 'ladder');
+  await writeLadder(result, small, folder);
+  expect(await changedIn(folder, calibration, small)).toBe(calibration.policy.promise!.events);
+});
+
+test('exits are fitted where there is time; what an earlier run computed is taken from its state', async () => {
+  const state = join(folderOf({}), 'state');
+  const search = () => speedup(small, items, { ...OPTIONS, int8: false, state });
+  const [first, second] = [await search(), await search()];
+  expect(first.tried.some(({ exits }) => exits > 0)).toBe(true);
+  expect(readdirSync(state).length).toBeGreaterThan(0);
+  if (second.calibration) expect(second.calibration.resumed!.taken).toBeGreaterThan(0);
+});
+
+test('where nothing pays, there is no ladder and a note says so', async () => {
+  const tiny = foreign({ side: 12, channels: 2, blocks: 0 });
+  const file = join(folderOf({ 'tiny.onnx': tiny }), 'tiny.onnx');
+  const images = colours(200, 12);
+  const pictures = Array.from({ length: 200 }, (_, i) => itemsFrom(images, i, i + 1));
+  const notes: string[] = [];
+  const onNote = (note: string) => void notes.push(note);
+  const result = await speedup(file, pictures, { ...QUICK, int8: false, onNote });
+  expect(result).toMatchObject({ calibration: null, tried: [] });
+  expect(notes).toContainEqual(expect.stringContaining('no ladder is faster than the network'));
+  await expect(writeLadder(result, file, join(folderOf({}), 'ladder'))).rejects.toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    message: expect.stringContaining('no ladder was faster'),
+  });
+});
+
+describe('fronts that are refused, or left out with a note', () => {
+  const trying = (path: string, onNote: (note: string) => void = () => {}) =>
+    speedup(model, items, { ...QUICK, int8: false, front: [path], onNote });
+
+  test('a file that is missing, before anything is tried', async () => {
+    await expect(trying(join(home, 'none.onnx'))).rejects.toMatchObject({
+      code: 'MODEL_NOT_FOUND',
+      message: expect.stringContaining('none.onnx'),
+    });
+  });
+
+  test.each<[string, Uint8Array, RegExp]>([
+    ['other classes', foreign({ classes: 4 }), /it has 4 classes, the model 5, and config\.json/],
+    ['other channels', foreign({ colours: 1 }), /it reads 1 channels, and the model 3; give another/],
+  ])('a network with %s', async (_, bytes, message) => {
+    const path = join(folderOf({ 'other.onnx': bytes }), 'other.onnx');
+    const error = await trying(path).catch((thrown) => thrown);
+    expect(error).toMatchObject({ code: 'INVALID_ARGUMENT', message: expect.stringMatching(message) });
+    expect(error.message).toContain(path);
+  });
+
+  test('a network with the name of a block, which is noted', async () => {
+    const notes: string[] = [];
+    const path = join(folderOf({ 'block0.onnx': FRONT }), 'block0.onnx');
+    await trying(path, (note) => void notes.push(note));
+    expect(notes).toContainEqual(expect.stringMatching(/^block0 can't be a front: .*the name of a block/));
+  });
+});
+
+describe('names of fronts', () => {
+  test('are told apart, also from that of the network', async () => {
+    const other = foreign({ channels: 24, blocks: 2 });
+    const folders = folderOf({ 'model/model.onnx': FRONT, 'more/model/model.onnx': other });
+    const { tried } = await speedup(model, items, {
+      ...{ ...QUICK, int8: false },
+      front: [join(folders, 'model'), join(folders, 'more/model')],
+    });
+    const rungs = new Set(tried.flatMap((one) => one.rungs.slice(0, -1)));
+    expect([...rungs]).toEqual(expect.arrayContaining(['model-2', 'model-3']));
+  });
+});
+
+test('a given front reads what was prepared for the network, and its labels say which classes are meant', async () => {
+  const config = (labels: readonly string[]) =>
+    JSON.stringify({ id2label: Object.fromEntries(labels.entries()) });
+  const folders = folderOf({
+    'big/model.onnx': MODEL,
+    'big/config.json': config(['crane', 'cat', 'crane', 'dog', 'fox']),
+    'big/preprocessor_config.json': preparing(0.5, 0.5),
+    'little/model.onnx': foreign({ side: 8 }),
+    'little/config.json': config(['cat', 'crane', 'crane', 'owl', 'dog']),
+    'little/preprocessor_config.json': preparing(0.25, 0.125),
+  });
+  const opened = await openDataModel(join(folders, 'big'), { backend: 'reference' });
+  try {
+    const open = async (name: string) =>
+      (await GivenFront.open(join(folders, name), opened, new Set())).candidate().spec;
+    const { size, classes, scale, offset } = await open('little');
+    expect({ size, classes }).toEqual({ size: [8, 8], classes: [1, 0, 2, null, 3] });
+    // (p - 0.25) / 0.125 = 4 (p - 0.5) / 0.5 + 2
+    for (const c of [0, 1, 2]) {
+      expect(scale![c]).toBeCloseTo(4, 5);
+      expect(offset![c]).toBeCloseTo(2, 5);
+    }
+    expect(Object.keys(await open('big'))).toEqual(['name', 'file', 'sha256']);
+  } finally {
+    await opened.session.release();
+  }
+});
+
+test.each<[string, object, RegExp]>([
+  ['a metric of vectors', { metric: 'cosine' }, /networks with classes/],
+  ['what is to be short', { for: 'median' }, /for: expected 'mean', 'p95' or 'energy'/],
+  ['no minutes', { minutes: 0 }, /minutes: expected a number above 0/],
+  ['a misspelt option', { fronts: [] }, /unknown key 'fronts'/],
+])('%s is refused', async (_, options, message) => {
+  await expect(speedup(model, items, { ...QUICK, ...options } as never)).rejects.toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    message: expect.stringMatching(message),
+  });
+});
+
+describe('the command', () => {
+  const args = async (file: string, output: string) => [
+    ...['speedup', file, '--data', await pictures(200), '-o', output, '--task', 'classes'],
+    ...['--no-int8', '--threads', '1', '--max-disagreement', '0.5', '--minutes', '0.000001'],
+  ];
+
+  test('writes the folder, prints what was tried and what is promised, and forgets its state', async () => {
+    const output = join(folderOf({}), 'ladder');
+    const { code, out } = await cli(...(await args(model, output)), '--front', front);
+    expect(code).toBe(0);
+    expect(out).toMatch(/small > model/);
+    expect(out).toMatch(/Certified on \d+ items: at most 50\.00 % of the answers change/);
+    expect(out).toMatch(/fronts: small/);
+    expect(out).toContain(`folder: ${output}`);
+    expect(readdirSync(join(output, '..'))).toEqual(['ladder']);
+    await using session = await InferenceSession.create(output);
+    expect(session.policy.promise).toMatchObject({ limit: 0.5 });
+    const again = await cli(...(await args(model, output)));
+    expect(again).toMatchObject({ code: 1, err: expect.stringContaining('holds files already') });
+  });
+
+  test('prints JSON', async () => {
+    const output = join(folderOf({}), 'ladder');
+    const printed = await cli(...(await args(model, output)), '--front', front, '--json');
+    const result = JSON.parse(printed.out);
+    expect(result).toMatchObject({ folder: output, promise: { limit: 0.5 }, fronts: [{ name: 'small' }] });
+    expect(result.tried[0]).toMatchObject({ rungs: ['small', 'model'], exits: 0 });
+  });
+
+  test('says in a sentence that nothing pays, and writes nothing', async () => {
+    const output = join(folderOf({}), 'ladder');
+    const tiny = join(folderOf({ 'tiny.onnx': foreign({ channels: 2, blocks: 0 }) }), 'tiny.onnx');
+    const { code, out } = await cli(...(await args(tiny, output)));
+    expect({ code, out }).toMatchObject({
+      code: 0,
+      out: expect.stringContaining('Nothing pays: no ladder is faster than the network within the limit.'),
+    });
+    expect(existsSync(output)).toBe(false);
+  });
+});
