@@ -29,6 +29,8 @@ const PENALTIES = 24;
 const MIN_GAIN = 0.005;
 /** Most fronts of a ladder: each has to be asked before the next. */
 const MOST_FRONTS = 3;
+/** Ladders that are timed, whatever their kind. */
+const FASTEST = 3;
 /** Settings to test: so many before the boldest one that may be certified, and behind it; of the more careful ones, so many. */
 const [BEFORE, BEHIND, CAREFUL] = [8, 12, 6];
 /** Where no number of events is certified, but a mean: part of the limit that a setting may use. */
@@ -46,13 +48,42 @@ export function certifiable({ task }: Pool, items: number): number {
   return events / items;
 }
 
-/** All ladders that can be made of a pool: any of its fronts, in their order, with and without the exits of the network. */
+/** All ladders that can be made of a pool: any of its fronts, in their order, with and without exits in them and in the network. */
 export function laddersOf(pool: Pool, risk: number): Ladder[] {
-  const exits = pool.times.some(({ network }) => network === pool.own);
-  return subsets([...Array(pool.own).keys()], MOST_FRONTS)
-    .flatMap((set) => (exits ? [pool.only(set, false), pool.only(set, true)] : [pool.only(set, false)]))
-    .map((one) => ladderOf(one, risk))
-    .filter((ladder) => ladder !== undefined);
+  const ladders: Ladder[] = [];
+  for (const set of subsets([...Array(pool.own).keys()], MOST_FRONTS)) {
+    const tried = new Set<number>();
+    for (const [exits, inside] of KINDS) {
+      const some = pool.only(set, exits, inside);
+      // Where there are no such exits, kinds are the same.
+      if (tried.has(some.exits.length)) continue;
+      tried.add(some.exits.length);
+      const ladder = ladderOf(some, risk);
+      if (ladder) ladders.push(ladder);
+    }
+  }
+  return ladders;
+}
+
+/** Whether the network keeps its exits, and whether its fronts do. */
+const KINDS = [
+  [false, false],
+  [true, false],
+  [false, true],
+  [true, true],
+] as const;
+
+/**
+ * The ladders to time as they are: the fastest, and the fastest of each kind. Exits are timed by runs that all leave there; where paths
+ * change from item to item they cost more, by an amount that only a trial shows.
+ */
+export function finalists(ladders: readonly Ladder[]): Ladder[] {
+  const kindOf = ({ pool: { times, own } }: Ladder) => {
+    const inNetwork = times.filter(({ network }) => network === own).length;
+    return `${inNetwork > 0} ${times.length - inNetwork > own}`;
+  };
+  const kinds = ladders.map(kindOf);
+  return ladders.filter((_, i) => i < FASTEST || kinds.indexOf(kinds[i]!) === i);
 }
 
 /** Of a pool with all its exits; undefined if no setting saves time within the risk. */

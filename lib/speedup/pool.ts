@@ -134,11 +134,16 @@ export class Pool {
     this.costs = new TimeCosts(times, own, whole);
   }
 
-  /** The same with some of the fronts, in the order given, and with or without the exits of the network. */
-  only(fronts: readonly number[], exits: boolean): Pool {
-    const columns = [...fronts, ...(exits ? [this.own] : [])].flatMap((network) =>
-      this.times.flatMap((time, column) => (time.network === network ? [column] : [])),
-    );
+  /**
+   * The same with some of the fronts, in the order given.
+   * @param exits whether the network keeps its exits
+   * @param inside whether fronts keep those before their end
+   */
+  only(fronts: readonly number[], exits: boolean, inside = true): Pool {
+    const columns = [...fronts, ...(exits ? [this.own] : [])].flatMap((network) => {
+      const all = this.times.flatMap((time, column) => (time.network === network ? [column] : []));
+      return inside || network === this.own ? all : all.slice(-1);
+    });
     const pick = <T>(list: readonly T[]) => columns.map((column) => list[column]!);
     const tables = this.tables.map((table) => ({ ...table, exits: pick(table.exits) }));
     const times = pick(this.times).map((time) => ({

@@ -26,6 +26,7 @@ import type { FrontSpec } from '../skip/fronts.js';
 import { atOnce } from '../util/slices.js';
 import {
   certifiable,
+  finalists,
   type Goal,
   type Ladder,
   ladderOf,
@@ -68,8 +69,6 @@ export interface Found {
   readonly tried: readonly Tried[];
 }
 
-/** Ladders that are timed as they are, of all that were predicted. */
-const FINALISTS = 4;
 /** Of timing one, so many times: what the machine does besides must not decide. */
 const [ROUNDS, EFFORT] = [3, { items: 400, milliseconds: 1000 } satisfies Effort];
 
@@ -285,7 +284,7 @@ export class Search {
   #fastest(ladders: readonly Ladder[], goal: Goal): Ladder | undefined {
     const { engine } = this.setup;
     const inputs = [...this.#split.order, ...this.#split.fit].map(({ input }) => input);
-    const measured = ladders.slice(0, FINALISTS).map((ladder) => {
+    const measured = finalists(ladders).map((ladder) => {
       const { task, exits } = ladder.pool;
       const stopwatch = new Stopwatch(engine, task.programs, task.guards, task.original);
       try {
@@ -299,10 +298,10 @@ export class Search {
         stopwatch.release();
       }
     });
-    this.#tried = ladders.map((ladder, i) => ({
-      ...describe(ladder),
-      ...(measured[i] && { measured: measured[i].mean }),
-    }));
+    this.#tried = ladders.map((ladder) => {
+      const timed = measured.find((one) => one.ladder === ladder);
+      return { ...describe(ladder), ...(timed && { measured: timed.mean }) };
+    });
     return measured.sort((a, b) => a.time - b.time).find(({ mean }) => mean < 1)?.ladder;
   }
 
