@@ -93,7 +93,11 @@ describe('what is refused', () => {
       /mixes the items of a batch.*give a plain network/,
     ],
     ['no class scores', { bytes: foreign({ classes: 1 }) }, /no output with class scores; give a network/],
-    ['the name of a block', { name: 'block1' }, /'block1' has the name of a block, or of an exit of the model; give it another/],
+    [
+      'the name of a block',
+      { name: 'block1' },
+      /'block1' has the name of a block, or of an exit of the model; give it another/,
+    ],
     ['the wrong number of factors', { scale: [1, 2] }, /has 2 numbers in 'scale', and the model's input 3/],
   ])('a front with %s', async (_, more, message) => {
     const folder = ladder(MODEL, [{ ...small, ...more }]);
