@@ -5,8 +5,9 @@ import { findModel } from '../data/model-files.js';
 import { codeOfWriting, ResidualSkipError } from '../errors.js';
 import type { Speedup } from './speedup.js';
 
-/** Files that belong to a network: its preprocessing, labels, tokenizer and licence. */
-const BESIDE = /^(preprocessor_config|config|tokenizer|tokenizer_config|special_tokens_map)\.json$|^LICENSE/;
+/** Files that belong to a network: its weights, preprocessing, labels, tokenizer and licence. */
+const BESIDE =
+  /^(preprocessor_config|config|tokenizer|tokenizer_config|special_tokens_map)\.json$|^LICENSE|\.onnx[._]data$/;
 
 /**
  * Writes the folder, which `InferenceSession.create`, the classifiers and all commands open. `policy.json` is written last.

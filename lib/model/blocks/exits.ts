@@ -24,6 +24,8 @@ interface Choice {
   readonly score: ValueId;
   readonly threshold: number;
   readonly answer: ValueId;
+  /** The graph says it by branches, as it may also say a gate. */
+  readonly branched: boolean;
 }
 
 /** Exits removed from the network, in the order in which they are evaluated. */
@@ -157,7 +159,7 @@ function choiceOf(
     );
   }
   const threshold = compare === 'ge' ? condition.threshold : nextAbove(condition.threshold);
-  return { choice: { score, threshold, answer }, rest };
+  return { choice: { score, threshold, answer, branched: branches.length > 0 }, rest };
 }
 
 /** The parts of a choice, if the operation is one. */
@@ -174,8 +176,8 @@ function partsOf(op: WorkOp): { when: ValueId; answer: ValueId; rest: ValueId } 
  * Assigns each exit to the block that it follows. Those before the first block are named by `INPUT`.
  * @param network without its exits
  * @param inputs the graph's own
- * @returns undefined when an exit reads what is computed within a block, or what the network doesn't compute, or when two exits
- * follow one block
+ * @returns undefined when an exit reads what is computed within a block, or what the network doesn't compute, when two exits follow
+ * one block, or when a branch, or an exit before the first block, costs no less than what it would save: it may be the body of a gate
  */
 export function* placeExits(
   { choices, heads }: DetachedExits,
@@ -193,7 +195,7 @@ export function* placeExits(
   const exits: OwnExit[] = [];
   let before = -1;
   let at = 0;
-  for (const [i, { threshold }] of choices.entries()) {
+  for (const [i, { threshold, branched }] of choices.entries()) {
     const [score, answer] = heads.outputs.slice(2 * i, 2 * i + 2) as [ValueId, ValueId];
     const own = stepsFor(steps, [score, answer]).filter((step) => !taken.has(step));
     for (const step of own) taken.add(step);
@@ -206,6 +208,9 @@ export function* placeExits(
     const place = network.blocks.findLastIndex(({ end }) => end <= at);
     if (at === Number.POSITIVE_INFINITY || (place >= 0 && place <= before)) return undefined;
     before = place;
+    const cost = costOf(values, own);
+    const behind = costOf(values, network.steps.slice(at));
+    if ((branched || place < 0) && behind.multiplyAdds <= cost.multiplyAdds) return undefined;
     exits.push({
       after: network.blocks[place]?.name ?? (i === 0 ? INPUT : `${INPUT}${i + 1}`),
       at,
@@ -213,7 +218,7 @@ export function* placeExits(
       score,
       threshold,
       answer,
-      cost: costOf(values, own),
+      cost,
     });
   }
   return exits;
