@@ -273,7 +273,7 @@ function filledIn(command: string): string {
     .replaceAll(/\[(-[^\]]*)\]/g, '$1')
     .replaceAll(
       /\b(IMAGES|LABELLED|DIR)\b/g,
-      command.startsWith('residual-skip calibrate') ? 'many-images' : 'some-images',
+      /^residual-skip (calibrate|speedup)/.test(command) ? 'many-images' : 'some-images',
     )
     .replace('--max-disagreement 0.01', `--max-disagreement ${LIMIT}`)
     .replaceAll(/\bMODEL\b/g, 'models/mnist-resnet20')
