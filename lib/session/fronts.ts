@@ -99,8 +99,9 @@ export async function loadFronts(specs: readonly FrontSpec[] = [], network: Mode
  * @throws ResidualSkipError INVALID_POLICY
  */
 export function checkFronts({ fronts }: SkipPolicy, own: SkipPolicy): void {
+  if (!fronts) return;
   const known = new Set(own.fronts?.map((front) => JSON.stringify(front)));
-  if (!fronts || fronts.every((front) => known.has(JSON.stringify(front)))) return;
+  if (fronts.every((front) => known.has(JSON.stringify(front)))) return;
   const message =
     'policy: it has fronts, which are read when a session is created, and this one was created without some of them; ' +
     'give the policy to create';

@@ -31,7 +31,7 @@ const MIN_GAIN = 0.005;
 const MOST_FRONTS = 3;
 /** Ladders that are timed, whatever their kind. */
 const FASTEST = 3;
-/** Settings to test: so many before the boldest one that may be certified, and behind it; of the more careful ones, so many. */
+/** Numbers of settings to test: just before the boldest one that may be certified, behind it, and from the more careful ones. */
 const [BEFORE, BEHIND, CAREFUL] = [8, 12, 6];
 /** Where no number of events is certified, but a mean: part of the limit that a setting may use. */
 const USABLE = 0.85;

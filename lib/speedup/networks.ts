@@ -9,7 +9,7 @@ import { findModel } from '../data/model-files.js';
 import { ResidualSkipError } from '../errors.js';
 import { loadModel } from '../model/load.js';
 import type { Model } from '../model/read/model.js';
-import { quantize } from '../quantize/quantize.js';
+import { type QuantizeOptions, quantize } from '../quantize/quantize.js';
 import { LoadedFront } from '../session/fronts.js';
 import type { FrontSpec } from '../skip/fronts.js';
 
@@ -32,40 +32,33 @@ export interface Candidate {
 /** Of the 8-bit form of a network. */
 export const nameOfInt8 = (name: string) => `${name}-int8`;
 
-/** Images for `quantize`, and where they may come from: not from the items that certify. */
-export type ImagesFor = (classifier: ImageClassifier) => Images;
-
 export async function floatNetwork(file: string): Promise<Network> {
   return { name: 'model', model: await loadModel(file), bytes: () => readFile(file), precision: 'float' };
 }
 
-/** The network in 8 bits; undefined, with a note, where it can't be made. */
+/**
+ * The network in 8 bits; undefined, with a note, where it can't be made.
+ * @param images those that choose ranges: none that certifies
+ */
 export async function int8Network(
   name: string,
   file: string,
-  images: ImagesFor,
-  engine: { readonly threads?: number | undefined },
+  images: Images,
+  options: Pick<QuantizeOptions, 'labels' | 'preprocessor' | 'isa' | 'threads'>,
   work: Work,
 ): Promise<Network | undefined> {
-  const classifier = await ImageClassifier.from(file, { policy: 'full', ...engine });
   try {
-    const { model: bytes } = await quantize(file, images(classifier), {
-      ...engine,
+    const { model: bytes } = await quantize(file, images, {
+      ...options,
       onProgress: ({ done, total }) => work.report('calibrating', done, total),
       onNote: () => {},
     });
-    return {
-      name: nameOfInt8(name),
-      model: await loadModel(bytes),
-      bytes: async () => bytes,
-      precision: 'int8',
-    };
+    const model = await loadModel(bytes);
+    return { name: nameOfInt8(name), model, bytes: async () => bytes, precision: 'int8' };
   } catch (error) {
     if (!(error instanceof ResidualSkipError) || error.code === 'ABORTED') throw error;
     work.note(`${name}: there is no 8-bit form of it (${error.message})`);
     return undefined;
-  } finally {
-    await classifier.release();
   }
 }
 

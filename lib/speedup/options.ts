@@ -14,11 +14,11 @@ export const speedupShape = {
   ),
   /** Whether 8-bit forms are tried; images only. */
   int8: flagged(z.boolean().default(true), '--no-int8', 'keep to float'),
-  /** What is to be short: the mean time or the 95th percentile; energy on one core goes with the mean. */
+  /** What to minimise: the mean time or the 95th percentile. The energy of one core goes with the mean. */
   for: flagged(
     z.enum(['mean', 'p95', 'energy'], { error: "expected 'mean', 'p95' or 'energy'" }).default('mean'),
     '--for <figure>',
-    'what to make small: mean, p95 or energy',
+    'what to minimise: mean, p95 or energy',
   ),
   /** After this time nothing new is tried: what was found until then is certified. */
   minutes: flagged(

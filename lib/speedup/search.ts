@@ -42,6 +42,7 @@ import {
   lowerResolutions,
   type Network,
   nameOfInt8,
+  specOf,
 } from './networks.js';
 import type { SpeedupOptions } from './options.js';
 import { Pool, timesOf } from './pool.js';
@@ -69,7 +70,7 @@ export interface Found {
   readonly tried: readonly Tried[];
 }
 
-/** Of timing one, so many times: what the machine does besides must not decide. */
+/** Each finalist is timed in several rounds, so that a pause of the machine doesn't decide. */
 const [ROUNDS, EFFORT] = [3, { items: 400, milliseconds: 1000 } satisfies Effort];
 
 /** What all steps share. */
@@ -84,7 +85,7 @@ export interface Setup {
   /** Of the float network. */
   readonly programs: Programs;
   readonly float: Network;
-  /** When nothing new is begun. */
+  /** Nothing new is started after this time, by performance.now(). */
   readonly end: number;
 }
 
@@ -106,6 +107,9 @@ interface Joined {
   readonly fitter: Fitter | undefined;
 }
 
+/** How the user's network is prepared and run. */
+type Engine = Pick<SpeedupOptions, 'labels' | 'preprocessor' | 'isa' | 'threads'>;
+
 export class Search {
   readonly #split: Split;
   readonly #made: Made[] = [];
@@ -119,16 +123,18 @@ export class Search {
 
   async run(
     { front = [], int8 = true, for: goal }: Pick<SpeedupOptions, 'front' | 'int8' | 'for'>,
-    threads: number | undefined,
+    engine: Engine,
   ): Promise<Found> {
     const { float, opened, work } = this.setup;
     const taken = new Set(ownNames(float));
     const given: GivenFront[] = [];
     for (const path of front) given.push(await GivenFront.open(path, opened, taken));
-    const bytes = int8 ? await this.#int8(given, threads) : undefined;
+    const bytes = int8 ? await this.#int8(given, engine) : undefined;
     const inFloat = [...given.map((one) => one.candidate()), ...lowerResolutions(float)];
     const inBytes = bytes ? [...bytes.given, ...(bytes.own ? lowerResolutions(bytes.own) : [])] : [];
-    const whole = bytes?.own ? [{ network: bytes.own, spec: specOfWhole(bytes.own) }] : [];
+    const whole = bytes?.own
+      ? [{ network: bytes.own, spec: specOf(bytes.own.name, bytes.own.name, bytes.own.model) }]
+      : [];
     await this.#add(float, [...inFloat, ...inBytes, ...whole]);
     if (bytes?.own && !this.#late()) await this.#add(bytes.own, inBytes);
     const shortest: Goal = goal === 'p95' ? 'p95' : 'mean';
@@ -163,15 +169,21 @@ export class Search {
   }
 
   /** 8-bit forms of the network and of the given fronts. */
-  async #int8(given: readonly GivenFront[], threads: number | undefined) {
+  async #int8(given: readonly GivenFront[], { labels, preprocessor, isa, threads }: Engine) {
     const { float, opened, work } = this.setup;
     if (!opened.images) return undefined;
-    const images = () => this.#choosing();
-    const own = await int8Network(float.name, opened.file, images, { threads }, work);
+    const options = { labels, preprocessor, isa, threads };
+    const own = await int8Network(float.name, opened.file, this.#choosing(), options, work);
     const fronts: Candidate[] = [];
     for (const front of given) {
       if (this.#late()) break;
-      const network = await int8Network(front.network.name, front.file, images, { threads }, work);
+      const network = await int8Network(
+        front.network.name,
+        front.file,
+        this.#choosing(),
+        { isa, threads },
+        work,
+      );
       if (network) fronts.push(front.candidate(network));
     }
     return { own, given: fronts };
@@ -263,12 +275,13 @@ export class Search {
     };
     const fronts: Joined[] = [];
     for (const front of usedBy(pool, made.fronts)) {
-      const chains = await again(front.fitter, front.chains.at(-1)!, `${front.candidate.spec.name}/`);
+      const { name } = front.candidate.spec;
+      const used = pool.exits.some(({ after }) => isInside(name, after));
+      const chains = used ? await again(front.fitter, front.chains.at(-1)!, `${name}/`) : [[]];
       fronts.push({ ...front, chains: chains ?? front.chains });
     }
-    const heads = pool.exits.filter(({ head }) => head);
-    const chains =
-      (heads.length > 0 && (await again(made.fitter, heads))) || (heads.length > 0 ? made.chains : [[]]);
+    const own = pool.exits.filter((_, e) => pool.times[e]!.network === pool.own);
+    const chains = own.length === 0 ? [[]] : ((await again(made.fitter, own)) ?? made.chains);
     if (!changes) return [];
     const refitted = await this.#pool(made.network, fronts, chains);
     this.#made.push({ ...made, pool: refitted, fronts, chains });
@@ -329,6 +342,10 @@ export class Search {
       return null;
     });
     if (!calibration) return { calibration, files: new Map() };
+    if (calibration.chosen < 0) {
+      work.note('the fastest ladder keeps the limit on the items that order, but not on those that certify');
+      return { calibration: null, files: new Map() };
+    }
     const kept = new Set(calibration.policy.fronts?.map(({ file }) => file));
     const files = new Map([['model.onnx', network.bytes]]);
     for (const [i, { candidate }] of used.entries()) {
@@ -342,7 +359,7 @@ export class Search {
 const bindingOf = ({ inputs, values }: Program): Binding =>
   new Map(inputs.map(({ name, value }) => [name, { shape: values[value]!.shape }]));
 
-/** Of the user's network, in float and in 8 bits. */
+/** Names of the user's network in float and in 8 bits. */
 const ownNames = ({ name }: Network) => [name, nameOfInt8(name)];
 
 /** Whether an exit is behind a block of this front. */
@@ -356,11 +373,6 @@ function exitsOfFront(front: string, inside: readonly AnyExit[]): AnyExit[] {
 /** The fronts of a pool, in the order in which they are asked. */
 function usedBy({ exits }: Pool, fronts: readonly Joined[]): Joined[] {
   return exits.flatMap(({ after }) => fronts.filter(({ candidate }) => candidate.spec.name === after));
-}
-
-/** The 8-bit form of a network at its own resolution. */
-function specOfWhole({ name, model }: Network): FrontSpec {
-  return { name, file: `${name}.onnx`, sha256: model.sha256 };
 }
 
 /** The front as it is called in the folder of the ladder, where the network is model.onnx. */

@@ -54,9 +54,11 @@ export async function speedup(model: string, data: Data, options: SpeedupOptions
     const backend = own.state === undefined ? engine : await ResumableBackend.open(engine, own.state);
     const end = start + 60_000 * (own.minutes ?? Number.POSITIVE_INFINITY);
     const search = new Search({ opened, read, work, engine, backend, prepared, programs, float, end });
-    const result = await search.run(own, rest.threads);
+    const result = await search.run(own, rest);
     return { ...result, minutes: (performance.now() - start) / 60_000 };
   } finally {
+    const leftOut = unusable.describe();
+    if (leftOut !== undefined) work.note(`of the ${opened.what}s to fit on, ${leftOut}; they are left out`);
     engine.release();
     await opened.session.release();
   }
