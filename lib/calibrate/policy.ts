@@ -1,7 +1,7 @@
 /** The policy of a certified setting. */
 import type { Block } from '../model/program/program.js';
 import type { AnyExit } from '../skip/attach.js';
-import type { FrontSpec } from '../skip/fronts.js';
+import { type FrontSpec, isInside } from '../skip/fronts.js';
 import { encodeExits } from '../skip/head-codec.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import type { Expected, Latency, Promised } from '../skip/promise.js';
@@ -46,7 +46,7 @@ export function policyOf(
 
 /** The front as these exits need it: with exits of its own only if one of them is used. */
 function inUse({ exits: inside, ...front }: FrontSpec, exits: readonly AnyExit[]): FrontSpec[] {
-  if (exits.some(({ after }) => after.startsWith(`${front.name}/`))) return [{ ...front, exits: inside }];
+  if (exits.some(({ after }) => isInside(front.name, after))) return [{ ...front, exits: inside }];
   return exits.some(({ after }) => after === front.name) ? [front] : [];
 }
 

@@ -5,7 +5,7 @@ import { costOf } from '../model/program/cost.js';
 import { Growth } from '../model/program/grow.js';
 import type { Block, OwnExit, Port, Program, Step, ValueId } from '../model/program/program.js';
 import { featureSteps, type Head, isReadable, layerSteps, multiplyAddsOf, widthOf } from './head.js';
-import { finishOf } from './scores.js';
+import { finishOf, finishStep } from './scores.js';
 
 /**
  * An exit behind a block: its answer is final when the head's largest softmax probability reaches the threshold.
@@ -308,11 +308,6 @@ export class Attachment<Exit extends AnyExit> {
     const finish = finishOf(this.program, output);
     if (!finish) return { steps: [], result: logits };
     const result = this.growth.value(`${after}/answer`, 'float32', this.growth.valueOf(output).shape);
-    const ports = { inputs: [logits], outputs: [result] };
-    const last: Step =
-      finish.op === 'softmax'
-        ? { op: 'softmax', ...ports, attrs: { axis: 1, log: finish.log } }
-        : { op: 'unary', ...ports, attrs: { act: finish.act } };
-    return { steps: [last], result };
+    return { steps: [finishStep(finish, logits, result)], result };
   }
 }

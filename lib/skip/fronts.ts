@@ -18,7 +18,7 @@ import { sizeOf } from '../numeric/shapes.js';
 import type { TensorData } from '../tensor/tensor.js';
 import { type AnyExit, Attachment } from './attach.js';
 import { decodeFrontExits, frontExitsSchema } from './head-codec.js';
-import { type ClassScores, classScoresOf, type Finish, finishOf } from './scores.js';
+import { type ClassScores, classScoresOf, finishOf, finishStep } from './scores.js';
 
 const finite = z.number().refine(Number.isFinite, { error: 'expected a finite number' });
 const length = z.int({ error: 'expected a whole number of at least 1' }).min(1);
@@ -57,6 +57,11 @@ export const frontSchema = z
 
 /** A front as a policy describes it. */
 export type FrontSpec = Readonly<z.infer<typeof frontSchema>>;
+
+/** The name of a front's exit behind a block of its own. */
+export const exitInside = (front: string, block: string) => `${front}/${block}`;
+/** Whether an exit is behind a block of this front. */
+export const isInside = (front: string, exit: string) => exit.startsWith(exitInside(front, ''));
 
 /** A front as a program that reads the inputs of the network, by name, and has one output with class scores or more. */
 export interface Front {
@@ -108,7 +113,7 @@ class Joining {
     };
     this.#inner.build((place, decided, { after }) => {
       this.#join([...steps.slice(from, place), ...decided.steps]);
-      add(`${name}/${after}`, place, this.#renumber(decided.score), this.#renumber(decided.answer));
+      add(exitInside(name, after), place, this.#renumber(decided.score), this.#renumber(decided.answer));
     });
     this.#join(steps.slice(from));
     add(name, steps.length, undefined, this.#renumber(outputs[scores.index]!.value));
@@ -254,7 +259,11 @@ class Joining {
     }
     const { classes } = this.front.spec;
     if (classes) answer = this.#mapped(answer, classes, flat, isProbability && wanted ? 0 : IMPOSSIBLE);
-    if (finish && !(isProbability && wanted)) answer = this.#finished(answer, finish, flat);
+    if (finish && !(isProbability && wanted)) {
+      const scored = this.#add({ name: `${this.front.spec.name}/scores`, dtype: 'float32', shape: flat });
+      this.#steps.push(finishStep(finish, answer, scored));
+      answer = scored;
+    }
     return this.#step('reshape', [answer], shape, {});
   }
 
@@ -271,11 +280,5 @@ class Joining {
       return index < 0 ? classes.length : index;
     });
     return this.#step('gather', [all, this.#constant('int32', [from.length], from)], shape, { axis: 1 });
-  }
-
-  #finished(logits: ValueId, finish: Finish, shape: readonly number[]): ValueId {
-    return finish.op === 'softmax'
-      ? this.#step('softmax', [logits], shape, { axis: 1, log: finish.log })
-      : this.#step('unary', [logits], shape, { act: finish.act });
   }
 }

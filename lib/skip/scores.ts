@@ -53,6 +53,14 @@ export type Finish =
   | { readonly op: 'softmax'; readonly log: boolean }
   | { readonly op: 'unary'; readonly act: Activation };
 
+/** The step that turns logits into scores as `finish` does. */
+export function finishStep(finish: Finish, logits: ValueId, result: ValueId): Step {
+  const ports = { inputs: [logits], outputs: [result] };
+  return finish.op === 'softmax'
+    ? { op: 'softmax', ...ports, attrs: { axis: 1, log: finish.log } }
+    : { op: 'unary', ...ports, attrs: { act: finish.act } };
+}
+
 /** How the network turns logits into `value`; undefined if it answers with logits. */
 export function finishOf(program: Program, value: ValueId): Finish | undefined {
   // The steps of a policy's exits, which also write the answer, come after those of the network.

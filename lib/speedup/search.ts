@@ -22,7 +22,7 @@ import type { Binding } from '../model/read/model.js';
 import { median } from '../numeric/statistics.js';
 import { joining, type LoadedFront } from '../session/fronts.js';
 import { type AnyExit, modelExits } from '../skip/attach.js';
-import type { FrontSpec } from '../skip/fronts.js';
+import { exitInside, type FrontSpec, isInside } from '../skip/fronts.js';
 import { atOnce } from '../util/slices.js';
 import {
   certifiable,
@@ -267,8 +267,10 @@ export class Search {
     const [{ limit }] = pool.task.rules;
     const useful = usefulExits(best.settings.slice(0, best.boldest + 1), pool.tables.at(-1)!, [limit]);
     let changes = false;
-    const again = async (fitter: Fitter | undefined, exits: readonly AnyExit[], front = '') => {
-      const kept = exits.filter(({ after }) => useful.has(`${front}${after}`));
+    const again = async (fitter: Fitter | undefined, exits: readonly AnyExit[], front?: string) => {
+      const kept = exits.filter(({ after }) =>
+        useful.has(front === undefined ? after : exitInside(front, after)),
+      );
       if (!fitter || kept.length === exits.length) return undefined;
       changes = true;
       return kept.length === 0 ? [[]] : fitter.fit(new Set(kept.map(({ after }) => after)));
@@ -277,7 +279,7 @@ export class Search {
     for (const front of usedBy(pool, made.fronts)) {
       const { name } = front.candidate.spec;
       const used = pool.exits.some(({ after }) => isInside(name, after));
-      const chains = used ? await again(front.fitter, front.chains.at(-1)!, `${name}/`) : [[]];
+      const chains = used ? await again(front.fitter, front.chains.at(-1)!, name) : [[]];
       fronts.push({ ...front, chains: chains ?? front.chains });
     }
     const own = pool.exits.filter((_, e) => pool.times[e]!.network === pool.own);
@@ -362,12 +364,9 @@ const bindingOf = ({ inputs, values }: Program): Binding =>
 /** Names of the user's network in float and in 8 bits. */
 const ownNames = ({ name }: Network) => [name, nameOfInt8(name)];
 
-/** Whether an exit is behind a block of this front. */
-const isInside = (front: string, exit: string) => exit.startsWith(`${front}/`);
-
 /** The exits of a front, as the network names them. */
 function exitsOfFront(front: string, inside: readonly AnyExit[]): AnyExit[] {
-  return [...inside.map(({ after }) => ({ after: `${front}/${after}` })), { after: front }];
+  return [...inside.map(({ after }) => ({ after: exitInside(front, after) })), { after: front }];
 }
 
 /** The fronts of a pool, in the order in which they are asked. */
