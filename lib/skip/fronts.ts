@@ -21,6 +21,10 @@ import { decodeFrontExits, frontExitsSchema } from './head-codec.js';
 import { type ClassScores, classScoresOf, finishOf, finishStep } from './scores.js';
 
 const finite = z.number().refine(Number.isFinite, { error: 'expected a finite number' });
+/** Hex SHA-256 of a file. */
+export const sha256Schema = z
+  .string()
+  .regex(/^[0-9a-f]{64}$/, { error: 'expected 64 hexadecimal digits in lower case' });
 const length = z.int({ error: 'expected a whole number of at least 1' }).min(1);
 
 /** Whether each class that isn't null is there once, and one is. */
@@ -36,7 +40,7 @@ export const frontSchema = z
       .string()
       .regex(/^(?!\.+$)[^/\\]+$/, { error: 'expected the name of a file in the folder of the model' })
       .meta({ description: "An ONNX file in the model's folder; the model's own for a lower resolution." }),
-    sha256: z.string().regex(/^[0-9a-f]{64}$/, { error: 'expected 64 hexadecimal digits in lower case' }),
+    sha256: sha256Schema,
     size: z.tuple([length, length]).optional().meta({
       description: 'Height and width at which it runs: the image is resized to them, with antialiasing.',
     }),
@@ -87,6 +91,8 @@ export function withFronts(program: Program, fronts: readonly Front[]): Program 
 class Joining {
   readonly #joined = new Map<ValueId, ValueId>([[NONE, NONE]]);
   readonly #inner: Attachment<AnyExit>;
+  /** Steps of gates, which are left out: all blocks of a front run. */
+  readonly #gates: ReadonlySet<Step>;
   /** Of the exit that is being made. */
   #steps: Step[] = [];
 
@@ -97,6 +103,8 @@ class Joining {
     private readonly added: Value[],
   ) {
     this.#inner = new Attachment(front.program, decodeFrontExits(front.spec.exits ?? []));
+    const { blocks, steps } = front.program;
+    this.#gates = new Set(blocks.flatMap(({ gateFirst, first }) => steps.slice(gateFirst, first)));
   }
 
   exits(): OwnExit[] {
@@ -208,12 +216,10 @@ class Joining {
     return known;
   }
 
-  /** Adds steps of the front, without those of gates: its blocks all run. */
+  /** Adds steps of the front. */
   #join(steps: readonly Step[]): void {
-    const { blocks, steps: all } = this.front.program;
-    const gates = new Set(blocks.flatMap(({ gateFirst, first }) => all.slice(gateFirst, first)));
     for (const step of steps) {
-      if (gates.has(step)) continue;
+      if (this.#gates.has(step)) continue;
       const renumbered = (ids: readonly ValueId[]) => ids.map((id) => this.#renumber(id));
       this.#steps.push({
         ...step,

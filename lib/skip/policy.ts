@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { inspect } from 'node:util';
 import { z } from 'zod';
 import { parseStrict } from '../util/validation.js';
-import { type FrontSpec, frontSchema } from './fronts.js';
+import { type FrontSpec, frontSchema, sha256Schema } from './fronts.js';
 import { type Guard, guardSchema } from './guards.js';
 import { type EncodedHeads, headsSchema } from './head-codec.js';
 import { type Expected, expectedSchema, type Promised, promiseSchema } from './promise.js';
@@ -65,7 +65,7 @@ const actionSchema = z
   });
 
 const fileSchema = z.strictObject({
-  sha256: z.string().regex(/^[0-9a-f]{64}$/, { error: 'expected 64 hexadecimal digits in lower case' }),
+  sha256: sha256Schema,
 });
 
 const oneSchema = z.strictObject({

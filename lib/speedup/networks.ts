@@ -195,23 +195,29 @@ function classesOf(path: string, front: ImageClassifier, own: DataModel): Partia
   return classes.every((to, from) => to === from) && classes.length === labels.length ? {} : { classes };
 }
 
-/** The candidates that can be compiled before a network; the others are noted. */
+/**
+ * The candidates that can be compiled before a network, those of least work first; the others are noted.
+ * @param workOf compiles a front before the network, and returns its multiply-adds
+ */
 export async function joinable(
   candidates: readonly Candidate[],
   network: Network,
-  fits: (front: LoadedFront) => void,
+  workOf: (front: LoadedFront) => number,
   work: Work,
 ): Promise<{ readonly candidate: Candidate; readonly front: LoadedFront }[]> {
-  const found: { readonly candidate: Candidate; readonly front: LoadedFront }[] = [];
+  const found: {
+    readonly candidate: Candidate;
+    readonly front: LoadedFront;
+    readonly multiplyAdds: number;
+  }[] = [];
   for (const candidate of candidates) {
     try {
       const front = await LoadedFront.of(candidate.spec, candidate.network.model, network.model);
-      fits(front);
-      found.push({ candidate, front });
+      found.push({ candidate, front, multiplyAdds: workOf(front) });
     } catch (error) {
       if (!(error instanceof ResidualSkipError)) throw error;
       work.note(`${candidate.spec.name} can't be a front: ${error.message}`);
     }
   }
-  return found;
+  return found.sort((a, b) => a.multiplyAdds - b.multiplyAdds);
 }

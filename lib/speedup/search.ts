@@ -204,11 +204,9 @@ export class Search {
   async #add(network: Network, candidates: readonly Candidate[]): Promise<void> {
     const { opened, read, work } = this.setup;
     const plain = programsOf(network.model, opened, read.typical);
-    const fits = (front: LoadedFront) => void atOnce(joining(plain.main, [front], bindingOf(plain.main)));
-    const workOf = ({ front }: { front: LoadedFront }) =>
-      atOnce(front.compiling(bindingOf(plain.main))).program.cost.multiplyAdds;
-    // The smaller ones are asked first.
-    const fitted = (await joinable(candidates, network, fits, work)).sort((a, b) => workOf(a) - workOf(b));
+    const workOf = (front: LoadedFront) =>
+      atOnce(joining(plain.main, [front], bindingOf(plain.main))).ownExits!.list[0]!.cost.multiplyAdds;
+    const fitted = await joinable(candidates, network, workOf, work);
     const fronts: Joined[] = [];
     for (const each of fitted) {
       // A network that a rung runs again at another size, or in 8 bits, gains little by exits there and here.
