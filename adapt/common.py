@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -23,6 +24,12 @@ def seeded(seed: int, stage: str, epoch: int) -> torch.Generator:
     generator = torch.Generator()
     generator.manual_seed(seed * 1_000_003 + sum(map(ord, stage)) * 1009 + epoch)
     return generator
+
+
+def distance(own: torch.Tensor, wanted: torch.Tensor, temperature: float) -> torch.Tensor:
+    """The mean KL divergence from the teacher's logits `wanted` [N, classes], both at a temperature (Hinton et al. 2015)."""
+    own, wanted = (own / temperature).log_softmax(1), (wanted / temperature).log_softmax(1)
+    return F.kl_div(own, wanted, reduction="batchmean", log_target=True) * temperature**2
 
 
 def decayed(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict]:

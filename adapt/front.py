@@ -14,11 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 import engine
-from common import decayed, seeded
+from common import decayed, distance, seeded
 from student import AllClasses, PlainNetwork, ShrunkNetwork, plan, shrink, work_at, write_plain, write_shrunk
 from teaching import Training, fast_bf16, remember
 from trained import ROOT, TOLERANCE, TrainedNetwork, count_work
@@ -88,12 +87,6 @@ def cascade(scores: torch.Tensor, agrees: torch.Tensor, cost: float, limit: floa
     end = fit[-1].item()
     answered = (end + 1) / len(scores)
     return Cascade(limit, order.values[end].item(), answered, changed[end].item() / len(scores), cost + 1 - answered)
-
-
-def distance(own: torch.Tensor, wanted: torch.Tensor, temperature: float) -> torch.Tensor:
-    """The mean KL divergence from the network's answers, both at a temperature (Hinton et al. 2015)."""
-    own, wanted = (own / temperature).log_softmax(1), (wanted / temperature).log_softmax(1)
-    return F.kl_div(own, wanted, reduction="batchmean", log_target=True) * temperature**2
 
 
 def deferral(own: torch.Tensor, answer: torch.Tensor, right_weight: float) -> torch.Tensor:

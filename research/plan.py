@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 Shape = tuple[Sequence[int], Sequence[int]]
+# How names of the family begin, and those of the same shapes that learn from the twin.
+PLAIN, DISTILLED = "plain-", "distilled-"
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Recipe:
     whitening filters in it; each image is mirrored in every second epoch instead of at random.
     `smoothing` is that of the labels that the whole network's answer learns from; exits, whose confidence decides, learn from
     plain ones. Before it learns from labels, a network for texts fills in blanked words for `pretraining` epochs, at twice the rate,
-    unless it is one of `from_labels`. With `gates`, one more network of the twin's shape has gates instead of exits.
+    unless it is one of `from_labels`. With `gates`, one more network of the twin's shape has gates instead of exits. Each of `taught`, names
+    of the family, is also trained as `distilled-...`: it learns from the twin's answers instead of labels, and is trained with every seed.
     """
 
     twin: Shape
@@ -55,6 +58,7 @@ class Recipe:
     smoothing: float = 0.0
     pretraining: int = 0
     from_labels: tuple[str, ...] = ()
+    taught: tuple[str, ...] = ()
     gates: Gates | None = None
 
     def __post_init__(self) -> None:
@@ -80,7 +84,7 @@ PLAN = {
             "plain-1-1-2": ((1, 1, 2), (16, 32, 64)),
             "plain-1-3-5": ((1, 3, 5), (16, 32, 64)),
         },
-        epochs=20, early_side=20,
+        epochs=20, early_side=20, taught=("plain-1-1-2", "plain-1-2-3"),
     ),
     "cifar10": Recipe(
         twin=((1, 1, 2, 2), (32, 64, 128, 256)),
@@ -91,6 +95,7 @@ PLAN = {
             "plain-1-1-1-2": ((1, 1, 1, 2), (32, 64, 128, 256)),
         },
         epochs=24, early_side=32, cutout=0.375, batch=500, peak_rate=0.08, fast=True, smoothing=0.1, averaged=8,
+        taught=("plain-thin-1-1-1-1", "plain-thin"),
     ),
     "imagenette": Recipe(
         twin=((2, 2, 2, 2), (48, 96, 192, 256)),
@@ -100,8 +105,8 @@ PLAN = {
             "plain-thin-1-1-1-1": ((1, 1, 1, 1), (32, 64, 128, 192)),
             "plain-1-1-2-2": ((1, 1, 2, 2), (48, 96, 192, 256)),
         },
-        epochs=38, early_side=80, early=0.7, batch=128, peak_rate=0.08, seeds=(1,), large=True, cutout=0.25,
-        strong=True, fast=True, smoothing=0.1, averaged=10,
+        epochs=38, early_side=80, early=0.7, batch=128, peak_rate=0.08, large=True, cutout=0.25,
+        strong=True, fast=True, smoothing=0.1, averaged=10, taught=("plain-thin-1-1-1-1", "plain-thin"),
     ),
     "mnist": Recipe(
         twin=((1, 2, 6), (16, 32, 48)), family={"plain-1-1-2": ((1, 1, 2), (16, 32, 48))},
@@ -122,7 +127,7 @@ PLAN = {
 SMOKE = {
     "mnist": Recipe(
         twin=((1, 2, 2), (8, 16, 32)), family={"plain-1-1-1": ((1, 1, 1), (8, 16, 32))},
-        epochs=2, averaged=1, early_side=20, early=0.5, seeds=(1,), fast=True,
+        epochs=2, averaged=1, early_side=20, early=0.5, seeds=(1,), fast=True, taught=("plain-1-1-1",),
         gates=Gates(run=(0.5, 0.6), sure=0.8, passes=1, steps=100),
     )
 }  # fmt: skip
@@ -142,8 +147,12 @@ class Run:
         return f"{self.dataset}/{self.role}-seed{self.seed}"
 
     @property
+    def taught(self) -> bool:
+        return self.role.startswith(DISTILLED)
+
+    @property
     def shape(self) -> Shape:
-        return self.recipe.family.get(self.role, self.recipe.twin)
+        return self.recipe.family.get(self.role.replace(DISTILLED, PLAIN), self.recipe.twin)
 
     @property
     def pretraining(self) -> int:
@@ -157,8 +166,11 @@ def runs(plan: dict[str, Recipe] = PLAN) -> list[Run]:
     listed = []
     for dataset, recipe in plan.items():
         rivals = list(recipe.family)[: recipe.rivals]
-        roles = {role: recipe.seeds if role in ("twin", "gated", *rivals) else recipe.seeds[:1]
-                 for role in ("twin", "gated", *recipe.family, *(["gates"] if recipe.gates else []))}  # fmt: skip
+        taught = [name.replace(PLAIN, DISTILLED) for name in recipe.taught]
+        # A front has its teacher's seeds, and so has the plain network of its shape.
+        often = {"twin", "gated", *rivals, *recipe.taught, *taught}
+        roles = {role: recipe.seeds if role in often else recipe.seeds[:1]
+                 for role in ("twin", "gated", *recipe.family, *taught, *(["gates"] if recipe.gates else []))}  # fmt: skip
         for role, seeds in roles.items():
             for seed in seeds:
                 first = recipe.seeds.index(seed)

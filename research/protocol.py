@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import images  # noqa: E402
 import text  # noqa: E402
-from adapt.common import keep_freed_memory, save_atomically, seeded  # noqa: E402
+from adapt import onnx_network  # noqa: E402
+from adapt.common import distance, keep_freed_memory, save_atomically, seeded  # noqa: E402
 from data import Split, write_json  # noqa: E402
 from early_exits import RAMP, EarlyExits, exit_loss, one_threshold  # noqa: E402
 from encoder import MaskedWords  # noqa: E402
@@ -39,6 +40,9 @@ from optimizers import Muon  # noqa: E402
 from plan import PLAN, SMOKE, Run, runs  # noqa: E402
 from progress import report  # noqa: E402
 
+Teacher = Callable[[torch.Tensor], torch.Tensor]
+# At which answers of a teacher and its student are compared (Hinton et al. 2015).
+TEMPERATURE = 2.0
 # Validation accuracy is measured after every so many epochs, and after the last.
 CHECK = 5
 
@@ -76,13 +80,30 @@ def gates_of(network: nn.Module) -> nn.ModuleList | list:
 
 
 def loss_of(
-    network: nn.Module, batch: torch.Tensor, labels: torch.Tensor, done: float, smoothing: float = 0.0
+    network: nn.Module, batch: torch.Tensor, labels: torch.Tensor, done: float, smoothing: float = 0.0, teacher: Teacher | None = None
 ) -> torch.Tensor:
     if isinstance(network, EarlyExits):
         return exit_loss(network.answers(batch, gradient=min(1.0, done / RAMP)), labels, smoothing)
     if gates_of(network):
         return gates_loss(network, batch, labels)
+    if teacher:
+        return distance(network(batch).float(), teacher(batch), TEMPERATURE)
     return F.cross_entropy(network(batch).float(), labels, label_smoothing=smoothing)
+
+
+def twin_of(run: Run, folder: Path) -> Teacher:
+    """Logits of the trained twin of the run's seed, from its model.onnx."""
+    file = folder.with_name(f"twin-seed{run.seed}") / "model.onnx"
+    if not file.exists():
+        raise ValueError(f"{run.name} learns from {file}, which isn't there: train {run.dataset}/twin-seed{run.seed} first")
+    _, twin = onnx_network.load(file)
+    twin.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def logits(batch: torch.Tensor) -> torch.Tensor:
+        return twin(batch, [twin.output])[twin.output].float()
+
+    return logits
 
 
 def answers_of(network: nn.Module, batch: torch.Tensor) -> list[torch.Tensor]:
@@ -145,7 +166,9 @@ def train(run: Run, folder: Path, train_part: Split, validation: Split) -> None:
         more = {"strong": True} if recipe.strong else {}
         if recipe.fast:
             more["mirrored"] = first[picked] ^ bool(epoch % 2)
-        made = kind.augmented(dataset, whole, recipe.side(epoch, dataset.size), recipe.cutout, generator, **more)
+        # The twin knows whole images.
+        side = dataset.size if run.taught else recipe.side(epoch, dataset.size)
+        made = kind.augmented(dataset, whole, side, recipe.cutout, generator, **more)
         return made, train_part.labels[picked]
 
     def check(epochs: int) -> dict:
@@ -159,7 +182,8 @@ def train(run: Run, folder: Path, train_part: Split, validation: Split) -> None:
         network.whiten(kind.inputs(dataset, train_part.images[:: max(1, len(train_part) // 2000)]))
     optimizer = (Muon if recipe.fast else kind.optimizer)(network.parameters())
     sizes = len(train_part), recipe.epochs, recipe.batch
-    loss = partial(loss_of, smoothing=recipe.smoothing)
+    teacher = twin_of(run, folder) if run.taught else None
+    loss = partial(loss_of, smoothing=recipe.smoothing, teacher=teacher)
     training = Training(network, optimizer, *sizes, recipe.peak_rate, run.seed, folder, batch, loss, recipe.averaged)
     training.run(check)
     if gates_of(network):

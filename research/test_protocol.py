@@ -25,7 +25,7 @@ from learning import Training  # noqa: E402
 from network import ResNet  # noqa: E402
 from optimizers import Muon, orthogonal, sgd  # noqa: E402
 from plan import PLAN, SMOKE, Recipe, Run, runs  # noqa: E402
-from protocol import build, locked, pretrain, status, train  # noqa: E402
+from protocol import build, locked, loss_of, pretrain, status, train, twin_of  # noqa: E402
 
 
 torch.set_num_threads(1)
@@ -404,6 +404,32 @@ class TrainingTest(unittest.TestCase):
                 training.run(lambda epochs: {})
 
 
+class DistillingTest(unittest.TestCase):
+    def test_a_student_learns_the_answers_of_the_exported_twin_and_no_label(self):
+        split = Split(torch.randint(0, 256, (200, 1, 28, 28), dtype=torch.uint8), torch.arange(200) % 10, [""] * 200)
+        recipe = Recipe(((1, 1), (8, 8)), {"plain-1": ((1,), (8,))}, epochs=2, early_side=14, batch=50, seeds=(1,), taught=("plain-1",))
+        twin, student = Run("mnist", "twin", 1, recipe), Run("mnist", "distilled-1", 1, recipe)
+        with tempfile.TemporaryDirectory() as name:
+            folders = [Path(name) / run.name for run in (twin, student)]
+            with self.assertRaisesRegex(ValueError, "twin-seed1"):
+                twin_of(student, folders[1])
+            for folder in folders:
+                folder.mkdir(parents=True)
+            train(twin, folders[0], split, split)
+            network = build(twin)
+            network.load_state_dict(torch.load(folders[0] / "network.pt", weights_only=True))
+            x = images.inputs(DATASETS["mnist"], split.images)
+            teacher = twin_of(student, folders[1])
+            torch.testing.assert_close(teacher(x), network.eval()(x), atol=1e-4, rtol=1e-3)
+            same = loss_of(network, x, split.labels, 1.0, teacher=teacher)
+            self.assertLess(same.item(), 1e-6)
+            other = loss_of(build(student), x, split.labels, 1.0, teacher=teacher)
+            self.assertGreater(other.item(), 0.01)
+            torch.testing.assert_close(other, loss_of(build(student), x, 9 - split.labels, 1.0, teacher=teacher))
+            train(student, folders[1], split, split)
+            self.assertTrue((folders[1] / "model.onnx").exists())
+
+
 class LockTest(unittest.TestCase):
     def test_a_network_that_is_being_trained_is_left_to_its_process(self):
         with tempfile.TemporaryDirectory() as name:
@@ -421,7 +447,17 @@ class PlanTest(unittest.TestCase):
         first = [(run.dataset, run.role) for run in planned[: 3 * len(PLAN)]]
         self.assertEqual(first, [(name, role) for name in PLAN for role in ("twin", "gated", next(iter(PLAN[name].family)))])
         self.assertEqual({run.seed for run in planned[: 3 * len(PLAN)]}, {1})
-        self.assertEqual(sum(run.seed == 3 for run in planned), 11)
+        self.assertEqual(sum(run.seed == 3 for run in planned), 23)
+
+    def test_a_distilled_network_has_the_shape_and_the_seeds_of_a_plain_one_and_follows_its_teacher(self):
+        planned = runs()
+        taught = [run for run in planned if run.taught]
+        self.assertEqual(len(taught), 18)
+        for run in taught:
+            plain = Run(run.dataset, run.role.replace("distilled-", "plain-"), run.seed, run.recipe)
+            self.assertIn(plain, planned)
+            self.assertEqual(run.shape, plain.shape)
+            self.assertLess(planned.index(Run(run.dataset, "twin", run.seed, run.recipe)), planned.index(run))
 
     def test_images_are_whole_while_weights_are_averaged(self):
         recipe = SMOKE["mnist"]

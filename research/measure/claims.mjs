@@ -3,6 +3,13 @@
 import { bootstrapOf, cutOf } from '../../bench/intervals.mjs';
 import { SETS } from '../../bench/networks.mjs';
 import { mean } from '../../dist/numeric/statistics.js';
+import { OURS, PLAIN_INT8 } from './ladders.mjs';
+
+/** What ladders of networks with exits must cut off the twin's mean latency. */
+const CUTS = {
+  [OURS.float]: { cifar10: 0.6, 'fashion-mnist': 0.72, imagenette: 0.5 },
+  [OURS.int8]: { cifar10: 0.82, 'fashion-mnist': 0.88, imagenette: 0.72 },
+};
 
 /** Minimum accuracy of the plain twin, averaged over seeds. */
 const STRONG = { cifar10: 0.93, 'fashion-mnist': 0.935, imagenette: 0.9 };
@@ -76,6 +83,53 @@ function beatsStatic(report, estimate, costOf, gatedCost, unit) {
   ];
 }
 
+/**
+ * Claims about one ladder: its accuracy and times beside the twin's, and the rivals that cost less. Those in 8 bits count beside the
+ * ladder in 8 bits.
+ */
+function ladderClaims({ dataset, networks, ladders, latencyMs }, name) {
+  const estimate = bootstrapOf([...networks, ...ladders]);
+  const [twin, own] = ['twin', name].map((role) => latencyMs[role]);
+  const least = CUTS[name][dataset];
+  const cut = cutOf(twin.turns, own.turns);
+  const difference = estimate((of) => of(name) - of('twin'));
+  const ours = Object.values(OURS);
+  const all = [...networks, ...ladders];
+  const work = (role) =>
+    mean(all.filter((one) => one.role === role).map((one) => one.work ?? one.multiplyAdds));
+  const rivals = [...new Set(all.map(({ role }) => role))].filter(
+    (role) => role !== 'gated' && !ours.includes(role) && (name === OURS.int8 || role !== PLAIN_INT8),
+  );
+  const undercut = (costOf, unit) => {
+    const cheaper = rivals.filter((role) => costOf(role) <= costOf(name));
+    const above = cheaper.map((role) => ({ role, ...estimate((of) => of(name) - of(role)) }));
+    const nearest = above.toSorted((a, b) => a.ci95[0] - b.ci95[0])[0];
+    return [
+      `no rival of a lower mean ${unit} is as accurate`,
+      nearest ? `${points(nearest)} against ${nearest.role}` : 'no rival costs less',
+      !nearest || shown(nearest, 0),
+    ];
+  };
+  return [
+    ...(least
+      ? [[`the mean latency is cut by at least ${percent(least, 0)}`, share(cut), shown(cut, least)]]
+      : []),
+    [
+      'accuracy is not more than 0.2 points below the plain twin',
+      points(difference),
+      shown(difference, -0.002),
+    ],
+    [
+      "the 95th percentile is at most a tenth above the plain twin's",
+      `${signed(100 * (own.p95 / twin.p95 - 1))} %`,
+      own.p95 <= 1.1 * twin.p95,
+    ],
+    undercut((role) => latencyMs[role]?.mean ?? Number.POSITIVE_INFINITY, 'latency'),
+    // An 8-bit multiply-add is no float one.
+    ...(name === OURS.float ? [undercut(work, 'multiply-adds')] : []),
+  ].map(([claim, ...rest]) => [`${name}: ${claim}`, ...rest]);
+}
+
 /** [{ claim, measured, holds }] of one data set's report; `measured` is missing if a network is missing. */
 export function claimsOf(report, limits) {
   const { dataset } = report;
@@ -119,6 +173,10 @@ export function claimsOf(report, limits) {
           ],
         ]),
   ];
+  const ladders = Object.values(OURS).filter(
+    (name) => both && report.ladders?.some(({ role }) => role === name),
+  );
+  claims.push(...ladders.flatMap((name) => ladderClaims(report, name)));
   return claims.map(([claim, measured, holds]) => ({
     set: SETS[dataset].title,
     claim,

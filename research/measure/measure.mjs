@@ -5,6 +5,7 @@ import { onnxruntime, open, openOnnxruntime, readImagesOf, SETS } from '../../be
 import { latencyOf } from '../../dist/measure/statistics.js';
 import { argMax } from '../../dist/numeric/softmax.js';
 import { mean } from '../../dist/numeric/statistics.js';
+import { measureLadder, openOnnxruntimeCascade, policyOf } from './ladders.mjs';
 import {
   bestStatic,
   blocksEach,
@@ -100,8 +101,8 @@ async function measureGated(run, images, validation) {
   };
 }
 
-/** Latencies of all networks of the first seed, and of the gated one with each policy, alternating. */
-async function timeAll(dataset, runs, images, progress) {
+/** Latencies of all networks and ladders of the first seed, and of the gated one with each policy, alternating. */
+async function timeAll(dataset, runs, ladders, images, progress) {
   const [first] = runs.map(({ seed }) => seed).sort();
   const own = runs.filter(({ seed }) => seed === first);
   const plain = own.filter(({ role }) => role !== 'gated');
@@ -121,9 +122,15 @@ async function timeAll(dataset, runs, images, progress) {
     for (const threshold of THRESHOLDS)
       await add(`threshold ${threshold}`, gated.folder, await thresholdPolicy(gated, threshold, images));
   }
+  for (const ladder of ladders.filter(({ seed }) => seed === first))
+    await add(ladder.name, ladder.folder, policyOf(ladder));
   const peer = onnxruntime();
   for (const run of peer ? own.filter(({ role }) => role === 'twin' || role === 'gated') : [])
     runners.push({ name: `onnxruntime ${run.role}`, ...(await openOnnxruntime(peer, run.folder, feedsOf)) });
+  for (const ladder of peer ? ladders.filter((one) => one.seed === first && one.model.role === 'twin') : []) {
+    const cascade = await openOnnxruntimeCascade(peer, ladder, feedsOf);
+    if (cascade) runners.push({ name: `onnxruntime ${ladder.name}`, ...cascade });
+  }
   const every = Math.max(1, Math.floor(images.length / (TIMED[dataset] ?? TIMED.default)));
   const some = images.filter((_, i) => i % every === 0);
   progress(`${dataset}: times`, some.length);
@@ -147,9 +154,10 @@ async function energyOf(run, images) {
 
 /**
  * @param runs finished runs of one data set
+ * @param ladders of these runs
  * @param part 'test', or 'validation', for which nothing is claimed
  */
-export async function measureRuns(dataset, runs, { folder, data, part, limit, progress }) {
+export async function measureRuns(dataset, runs, ladders, { folder, data, part, limit, progress }) {
   const gated = runs.filter(({ role }) => role === 'gated');
   const reader = await open(runs[0].folder, 'full');
   const held = validationPath(folder, dataset);
@@ -166,7 +174,9 @@ export async function measureRuns(dataset, runs, { folder, data, part, limit, pr
     networks.push(gates ? await measureGated(run, images, validation) : await measurePlain(run, images));
     progress.advance(1);
   }
-  const times = await timeAll(dataset, runs, images, progress);
+  const above = [];
+  for (const ladder of ladders) above.push(await measureLadder(ladder, images));
+  const times = await timeAll(dataset, runs, ladders, images, progress);
   return {
     dataset,
     part,
@@ -174,6 +184,7 @@ export async function measureRuns(dataset, runs, { folder, data, part, limit, pr
     items: images.length,
     isa,
     networks,
+    ladders: above,
     ...times,
   };
 }

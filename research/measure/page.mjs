@@ -6,6 +6,7 @@ import { ROOT, SETS } from '../../bench/networks.mjs';
 import { mean } from '../../dist/numeric/statistics.js';
 import { INK, renderChart } from '../../dist/report/charts.js';
 import { averaged, familyOf, gatedWork, latencyOfRole, ofRole } from './claims.mjs';
+import { OURS } from './ladders.mjs';
 import { LIMITS } from './runs.mjs';
 
 const percent = (value, digits = 1) => (value === undefined ? '' : `${(100 * value).toFixed(digits)} %`);
@@ -47,7 +48,19 @@ function networkRows(report) {
     const work = mean(gated.map((run, i) => run.multiplyAdds * (1 - choices[i].saved)));
     return [`gated, ${name} choice`, gated.length, million(work), spread(choices, 'accuracy'), '', '', ''];
   });
-  const peers = ['twin', 'gated'].map((role) => {
+  const names = [...new Set((report.ladders ?? []).map(({ role }) => role))];
+  const ladders = names.map((name) => {
+    const runs = report.ladders.filter(({ role }) => role === name);
+    const title = Object.values(OURS).includes(name) ? `**${name}**` : name;
+    return [
+      title,
+      runs.length,
+      million(averaged(runs, 'work')),
+      spread(runs, 'accuracy'),
+      ...ms(report.latencyMs[name]),
+    ];
+  });
+  const peers = ['twin', 'gated', ...names].map((role) => {
     const latency = report.latencyMs[`onnxruntime ${role}`];
     return latency && [`onnxruntime-node, ${role}`, '', '', '', ...ms(latency)];
   });
@@ -56,6 +69,7 @@ function networkRows(report) {
     ['gated, in full', gated.length, ...full],
     ['**gated**', gated.length, ...own],
     ...others,
+    ...ladders,
     ...peers.filter(Boolean),
   ];
 }

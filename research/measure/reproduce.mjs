@@ -11,10 +11,19 @@ import { parseArgs } from 'node:util';
 import { bars } from '../../bench/harness.mjs';
 import { ROOT, SETS } from '../../bench/networks.mjs';
 import { claimsOf } from './claims.mjs';
+import { isMade, laddersOf } from './ladders.mjs';
 import { measureRuns } from './measure.mjs';
 import { claimsTable, writePage } from './page.mjs';
 import { publishedClaims, readPublished } from './published.mjs';
-import { CARDS, checkPolicies, checkRegistered, LIMITS, readRuns } from './runs.mjs';
+import {
+  CARDS,
+  checkLadders,
+  checkPolicies,
+  checkRegistered,
+  LIMITS,
+  ladderCard,
+  readRuns,
+} from './runs.mjs';
 
 const RESULTS = join(ROOT, 'research', 'measure', 'protocol.json');
 
@@ -48,10 +57,22 @@ async function measureAll(progress) {
     if (part === 'test') checkRegistered(run, values.cards);
     else checkPolicies(run);
   }
+  const datasets = new Set(finished.map((run) => run.dataset));
+  const ladders = [...datasets]
+    .flatMap((dataset) => laddersOf(finished.filter((run) => run.dataset === dataset)))
+    .filter(isMade);
+  for (const name of part === 'test' ? new Set(ladders.map(ladderCard)) : [])
+    checkLadders(
+      ladders.filter((ladder) => ladderCard(ladder) === name),
+      values.cards,
+    );
   const reports = [];
-  for (const dataset of new Set(finished.map((run) => run.dataset))) {
+  for (const dataset of datasets) {
     const own = finished.filter((run) => run.dataset === dataset);
-    reports.push(await measureRuns(dataset, own, { folder, data: values.data, part, limit, progress }));
+    const above = ladders.filter((ladder) => ladder.dataset === dataset);
+    reports.push(
+      await measureRuns(dataset, own, above, { folder, data: values.data, part, limit, progress }),
+    );
   }
   progress.stop();
   const missing = chosen.filter(({ result }) => result === undefined).map(({ name }) => name);

@@ -62,6 +62,14 @@ export function checkPolicies(run) {
   if (absent) throw new Error(`${absent} is not there: node research/measure/register.mjs`);
 }
 
+/** A card's registration of the ladders of one seed: one line per policy, which names the networks by hash. */
+export const registrationOfLadders = (ladders) =>
+  ladders
+    .map(({ name, folder }) => `* ${name}: \`${sha256(readFileSync(join(folder, 'policy.json')))}\``)
+    .join('\n');
+
+export const ladderCard = ({ dataset, seed }) => `${dataset}-ladders-seed${seed}.md`;
+
 /**
  * Checks that a run's policies are those of its model card, and that the card is committed.
  * @param cards folder of cards in a git repository
@@ -69,16 +77,30 @@ export function checkPolicies(run) {
  */
 export function checkRegistered(run, cards = CARDS) {
   checkPolicies(run);
-  const name = cardName(run);
+  checkCard(cards, cardName(run), run.name, registrationOf(run));
+}
+
+/** The same for the ladders of one seed. */
+export function checkLadders(ladders, cards = CARDS) {
+  const [{ dataset, seed }] = ladders;
+  checkCard(
+    cards,
+    ladderCard(ladders[0]),
+    `${dataset}, ladders of seed ${seed}`,
+    registrationOfLadders(ladders),
+  );
+}
+
+function checkCard(cards, name, what, registration) {
   const how = `node research/measure/register.mjs, commit ${join(cards, name)}, and only then read the test set`;
   let card;
   try {
     card = execFileSync('git', ['-C', cards, 'show', `HEAD:./${name}`], { encoding: 'utf8', stdio: 'pipe' });
   } catch {
-    throw new Error(`${run.name}: no committed model card registers its policies: ${how}`);
+    throw new Error(`${what}: no committed model card registers its policies: ${how}`);
   }
-  if (!card.includes(registrationOf(run)))
+  if (!card.includes(registration))
     throw new Error(
-      `${run.name}: model or policies are not those that the committed model card registers: ${how}`,
+      `${what}: model or policies are not those that the committed model card registers: ${how}`,
     );
 }

@@ -152,6 +152,67 @@ describe('the claims of the protocol', () => {
   });
 });
 
+describe('the claims about ladders', () => {
+  const timed = (ms: number, p95: number) => ({ ...turns(ms), p95 });
+  const ladder = (role: string, seed: number, work: number, right: number) => ({
+    ...{ role, seed, work, accuracy: right / 1000, right: flags(right) },
+  });
+  const CASCADE = 'plain-small before twin';
+  const WITH = {
+    ...REPORT,
+    latencyMs: {
+      ...{ twin: timed(1, 1), 'plain-small': timed(0.7, 0.7), 'limit 0.005': timed(0.6, 1) },
+      ...{ [CASCADE]: timed(0.5, 1.3), 'plain, 8 bits': timed(0.3, 0.3), ladder: timed(0.39, 1.1) },
+    },
+    ladders: [
+      ladder('ladder', 1, 40, 962),
+      { ...ladder(CASCADE, 1, 50, 961), right: flags(961).reverse() },
+      ladder('plain, 8 bits', 1, 100, 961),
+    ],
+  };
+  const outcomes = (reports: readonly object[]) =>
+    (
+      evaluate(
+        'claims.mjs',
+        'input.map((report) => module.claimsOf(report, { cifar10: [0.005] }))',
+        reports,
+      ) as { claim: string; holds: boolean }[][]
+    ).map((all) => all.filter(({ claim }) => claim.startsWith('ladder: ')).map(({ holds }) => holds));
+  const changedLadder = (role: string, more: object) => ({
+    ...WITH,
+    ladders: WITH.ladders.map((one) => (one.role === role ? { ...one, ...more } : one)),
+  });
+
+  it('are there where ladders were measured, and fail for each rival that costs less and is as accurate', () => {
+    const late = { ...WITH, latencyMs: { ...WITH.latencyMs, ladder: timed(0.41, 1.11) } };
+    const cheaper = { ...WITH, latencyMs: { ...WITH.latencyMs, [CASCADE]: timed(0.38, 1.3) } };
+    const inVain = {
+      ...cheaper,
+      ladders: cheaper.ladders.map((one) => (one.role === CASCADE ? { ...one, ...rightOn(900) } : one)),
+    };
+    expect(
+      outcomes([
+        REPORT,
+        WITH,
+        late,
+        cheaper,
+        inVain,
+        // Its work is less than the ladder's, and the two are wrong on one image each.
+        changedLadder(CASCADE, { work: 39, right: flags(962).reverse() }),
+        changedLadder('ladder', rightOn(950)),
+      ]),
+    ).toEqual([
+      [],
+      [true, true, true, true, true],
+      [false, true, false, true, true],
+      [true, true, true, false, true],
+      [true, true, true, true, true],
+      [true, true, true, true, false],
+      [true, false, true, true, true],
+    ]);
+  });
+});
+
 describe('the claims about published networks', () => {
   const latency = { fullMs: { p50: 1, mean: 1 }, policyMs: { p50: 0.5, mean: 0.6 } };
   const tuned = {

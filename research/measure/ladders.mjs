@@ -1,0 +1,115 @@
+// Ladders of the protocol's networks: cascades of two plain networks, 8-bit networks and cascades of them, and ladders with exits behind
+// plain networks. `speedup` makes all of them on the validation part, for the data set's first limit and by the time of this machine.
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { open, openOnnxruntime } from '../../bench/networks.mjs';
+import { speedup, writeLadder } from '../../dist/index.js';
+import { argMax, softmax } from '../../dist/numeric/softmax.js';
+import { mean } from '../../dist/numeric/statistics.js';
+import { isText, LIMITS, validationPath } from './runs.mjs';
+
+/** The names of ladders that have exits of the protocol's networks; all others are rivals, which need no training of exits. */
+export const OURS = { float: 'ladder', int8: 'ladder, 8 bits' };
+/** The rival of the second: the plain networks in 8 bits, alone or one before the other, whatever is the fastest. */
+export const PLAIN_INT8 = 'plain, 8 bits';
+
+const byCost = (a, b) => a.result.multiplyAdds - b.result.multiplyAdds;
+
+/** Plans of the ladders of one seed's networks: [{ name, model, fronts, int8 }], of finished runs alone. */
+function planned(runs) {
+  const plain = runs.filter(({ role }) => role !== 'gated').sort(byCost);
+  const [twin, gated] = ['twin', 'gated'].map((role) => runs.find((run) => run.role === role));
+  const pairs = plain.flatMap((large, i) =>
+    plain.slice(0, i).map((small) => ({
+      name: `${small.role} before ${large.role}`,
+      ...{ model: large, fronts: [small], int8: false },
+    })),
+  );
+  const smaller = plain.filter((run) => run !== twin);
+  const behindAll = (name, model, int8) => model && { name, model, fronts: smaller, int8 };
+  const ladders = [
+    ...pairs,
+    behindAll(OURS.float, gated, false),
+    ...(isText(runs[0].dataset)
+      ? []
+      : [behindAll(PLAIN_INT8, twin, true), behindAll(OURS.int8, gated, true)]),
+  ];
+  return ladders.filter(Boolean);
+}
+
+/** The ladders of a data set's finished runs, in folders beside theirs. */
+export function laddersOf(runs) {
+  const seeds = [...new Set(runs.map(({ seed }) => seed))].sort();
+  return seeds.flatMap((seed) => {
+    const own = runs.filter((run) => run.seed === seed && run.result);
+    return own.length < 2
+      ? []
+      : planned(own).map((ladder) => ({
+          ...ladder,
+          dataset: own[0].dataset,
+          seed,
+          folder: join(own[0].folder, '..', `${ladder.name.replaceAll(/\W+/g, '-')}-seed${seed}`),
+        }));
+  });
+}
+
+/** Makes a ladder; where nothing pays, none is written, and the full network is what is compared. */
+export async function makeLadder({ dataset, model, fronts, int8, folder, name, seed }, trainings) {
+  if (existsSync(folder)) return;
+  const [limit] = LIMITS[dataset];
+  const result = await speedup(model.folder, validationPath(trainings, dataset), {
+    ...{ front: fronts.map((front) => front.folder), int8, metric: 'accuracy', labelsFrom: 'data' },
+    ...{
+      maxDisagreement: limit,
+      threads: 1,
+      seed: 1,
+      onNote: (note) => console.log(`${name}, seed ${seed}: ${note}`),
+    },
+  });
+  if (result.calibration) await writeLadder(result, model.folder, folder);
+}
+
+export const policyOf = ({ folder }) => join(folder, 'policy.json');
+export const isMade = ({ folder }) => existsSync(policyOf({ folder }));
+
+/** Answers and cost of a ladder on labelled images. */
+export async function measureLadder({ name, seed, folder }, images) {
+  const network = await open(folder, policyOf({ folder }));
+  const items = images.map(({ image, tensor }) => {
+    const { scores, trace, multiplyAdds } = network.classify(tensor);
+    return { right: argMax(scores) === image.label, work: multiplyAdds - trace.multiplyAddsSkipped };
+  });
+  await network.release();
+  const right = items.map((item) => item.right);
+  return {
+    role: name,
+    seed,
+    right,
+    accuracy: mean(right.map(Number)),
+    work: mean(items.map(({ work }) => work)),
+  };
+}
+
+/** The threshold of a cascade of two float networks; undefined for any other ladder. */
+function thresholdOf({ folder, fronts: given, int8 }) {
+  const { fronts = [], heads } = JSON.parse(readFileSync(policyOf({ folder }), 'utf8'));
+  const [exit, ...more] = heads?.exits ?? [];
+  const one = !int8 && given.length === 1 && fronts.length === 1 && !fronts[0].size && more.length === 0;
+  return one && exit?.after === fronts[0].name ? exit.threshold : undefined;
+}
+
+/** A cascade as two sessions of onnxruntime-node on one thread: what a user would write without this package. */
+export async function openOnnxruntimeCascade(peer, ladder, feedsOf) {
+  const threshold = thresholdOf(ladder);
+  if (threshold === undefined) return undefined;
+  const [small, large] = await Promise.all(
+    [ladder.fronts[0], ladder.model].map(({ folder }) => openOnnxruntime(peer, folder, feedsOf)),
+  );
+  return {
+    run: async (tensor) => {
+      const scores = await small.run(tensor);
+      return Math.max(...softmax(scores)) >= threshold ? scores : large.run(tensor);
+    },
+    release: () => Promise.all([small.release(), large.release()]),
+  };
+}
