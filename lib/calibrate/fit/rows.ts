@@ -5,9 +5,10 @@
 
 import type { Program } from '../../model/program/program.js';
 import { generator, shuffle } from '../../numeric/random.js';
+import { answerOf } from '../../skip/losses.js';
 import { type Meaning, probabilities } from '../../skip/scores.js';
 import type { TensorData } from '../../tensor/tensor.js';
-import { answerOf, checkedAnswer } from '../losses.js';
+import { checkedAnswer } from '../losses.js';
 import type { FitImages } from '../options.js';
 import { CHUNK, type Evaluator, runAll } from '../run/evaluator.js';
 import type { TrainingRows } from './chain.js';
