@@ -4,7 +4,7 @@ import { Tensor } from 'lib/tensor/tensor.js';
 import { GraphBuilder, int64s, modelBytes, tensor } from './onnx-builder.js';
 import { randomFloats, uniform } from './random.js';
 
-const [WIDTH, BLOCKS, TOKENS, SIDE, BOXES, SAMPLES] = [12, 6, 7, 10, 5, 400] as const;
+const [WIDTH, BLOCKS, TOKENS, SIDE, BOXES, SAMPLES] = [12, 6, 7, 10, 5, 4000] as const;
 
 export const FORMS = [
   'numbers',
@@ -85,15 +85,22 @@ export function taskNetwork(form: FormName, seed = 1): Uint8Array {
   };
   const built = () => modelBytes(graph);
 
-  if (form === 'map' || form === 'mask' || form === 'class map' || form === 'bands') {
-    const bands = form === 'bands' ? 4 : 3;
-    const stem = conv(graph.input('picture', ['n', bands, SIDE, SIDE]), bands, WIDTH, [3, 3], 0.4);
+  if (['map', 'mask', 'class map', 'bands', 'grades', 'pair'].includes(form)) {
+    const channels = form === 'bands' || form === 'pair' ? 4 : 3;
+    const first = graph.input('picture', ['n', form === 'bands' ? 4 : 3, SIDE, SIDE]);
+    const given =
+      form === 'pair'
+        ? graph.node('Concat', [first, graph.input('depth', ['n', 1, SIDE, SIDE])], { axis: 1 })
+        : first;
+    const stem = conv(given, channels, WIDTH, [3, 3], 0.4);
     const stream = blocks(stem, (x, scale) =>
       conv(graph.node('Relu', [conv(x, WIDTH, WIDTH, [3, 3], 0.15)]), WIDTH, WIDTH, [1, 1], scale),
     );
-    if (form === 'bands') {
+    if (['bands', 'grades', 'pair'].includes(form)) {
       const pooled = graph.node('Flatten', [graph.node('GlobalAveragePool', [stream])]);
-      end('Softmax', [matrix(pooled, WIDTH, 4, 3)], 'probabilities', ['n', 4], { axis: 1 });
+      const scores = matrix(pooled, WIDTH, 4, 3);
+      if (form === 'grades') end('Identity', [scores], 'grades', ['n', 4]);
+      else end('Softmax', [scores], 'probabilities', ['n', 4], { axis: 1 });
       return built();
     }
     const head = conv(stream, WIDTH, form === 'mask' ? 1 : 4, [1, 1], 0.5);
@@ -120,18 +127,14 @@ export function taskNetwork(form: FormName, seed = 1): Uint8Array {
     end(form === 'tokens' ? 'Softmax' : 'LogSoftmax', [head], form, ['n', TOKENS, 5], { axis: 2 });
     return built();
   }
-  const a = graph.input('x', ['n', 6]);
-  const given = form === 'pair' ? graph.node('Concat', [a, graph.input('y', ['n', 3])], { axis: 1 }) : a;
-  const stream = dense(matrix(given, form === 'pair' ? 9 : 6, WIDTH));
+  const stream = dense(matrix(graph.input('x', ['n', 6]), 6, WIDTH));
   const scores = (to: number, scale = 1) => matrix(stream, WIDTH, to, scale);
   if (form === 'numbers') end('Identity', [scores(4)], 'numbers', ['n', 4]);
   if (form === 'number') end('Softplus', [scores(1)], 'number', ['n', 1]);
   if (form === 'labels') end('Sigmoid', [scores(6)], 'labels', ['n', 6]);
   if (form === 'label') end('Sigmoid', [scores(1)], 'label', ['n', 1]);
-  if (form === 'logits' || form === 'grades' || form === 'two outputs')
-    end('Identity', [scores(5)], 'logits', ['n', 5]);
+  if (form === 'logits' || form === 'two outputs') end('Identity', [scores(5)], 'logits', ['n', 5]);
   if (form === 'two outputs') end('Relu', [stream], 'features', ['n', WIDTH]);
-  if (form === 'pair') end('Softmax', [scores(3)], 'relation', ['n', 3], { axis: 1 });
   if (form === 'ranking') end('Identity', [scores(10)], 'relevance', ['n', 10]);
   if (form === 'vector') {
     const vector = scores(16);
@@ -170,12 +173,33 @@ export function taskItems(form: FormName, count: number, seed = 1): Feeds[] {
       dims,
     );
   };
+  /** Noise around a level for each channel. */
+  const picture = (channels: number) => {
+    const [levels, data] = [
+      Array.from({ length: channels }, () => 2 * random() - 1),
+      floats([channels, SIDE ** 2], 0.3).data,
+    ];
+    const pixels = Float32Array.from(
+      data as Float32Array,
+      (value, i) => value + levels[Math.floor(i / SIDE ** 2)]!,
+    );
+    return new Tensor('float32', pixels, [1, channels, SIDE, SIDE]);
+  };
+  /** A tone with some noise. */
+  const tone = () => {
+    const [pitch, noise] = [0.05 + 0.7 * random(), floats([SAMPLES], 0.1).data as Float32Array];
+    return new Tensor(
+      'float32',
+      noise.map((value, i) => value + Math.sin(pitch * i)),
+      [1, 1, SAMPLES],
+    );
+  };
   return Array.from({ length: count }, (): Feeds => {
-    if (['map', 'mask', 'class map'].includes(form)) return { picture: floats([1, 3, SIDE, SIDE]) };
-    if (form === 'bands') return { picture: floats([1, 4, SIDE, SIDE], 1 + random()) };
-    if (form === 'audio') return { samples: floats([1, 1, SAMPLES], 0.2 + random()) };
+    if (form === 'pair') return { picture: picture(3), depth: picture(1) };
+    if (form === 'bands') return { picture: picture(4) };
+    if (form === 'audio') return { samples: tone() };
+    if (['map', 'mask', 'class map', 'grades'].includes(form)) return { picture: picture(3) };
     if (form === 'tokens' || form === 'steps') return { frames: floats([1, TOKENS, 6], 2) };
-    if (form === 'pair') return { x: floats([1, 6], 2), y: floats([1, 3], 2) };
     return { x: floats([1, 6], 2) };
   });
 }
