@@ -20,7 +20,7 @@ export type {
   Example,
   SettingResult,
 } from './calibrate/report/result.js';
-export type { Prediction, TaskOptions } from './classify/class-scores.js';
+export type { Prediction } from './classify/class-scores.js';
 export type { Data } from './classify/data-model.js';
 export {
   Embedder,
@@ -29,6 +29,7 @@ export {
   type EmbedOptions,
   type Pooling,
 } from './classify/embedder.js';
+export type { FeedSource, LabelledFeeds } from './classify/feed-source.js';
 export {
   type ClassifyOptions,
   type ImageClassification,
@@ -37,6 +38,7 @@ export {
 } from './classify/image-classifier.js';
 export type { ImageSource, SharpLike } from './classify/image-source.js';
 export type { DataOptions, Images, LabelledImage } from './classify/images.js';
+export type { TaskName, TaskOptions } from './classify/task.js';
 export {
   type ClassifyTextOptions,
   type TextClassification,

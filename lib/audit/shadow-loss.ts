@@ -1,10 +1,9 @@
 /** What a shadow run can test of a policy's promise: how far the answer of an item is from that of the full network. */
-import { argMax } from '../numeric/softmax.js';
-import { cosineDistance, relativeError } from '../numeric/vectors.js';
-import type { RunEvent, TensorMap } from '../skip/observer.js';
-import { isVectorMetric, type Metric, maxLoss, type Promised } from '../skip/promise.js';
-import { totalVariation } from '../skip/scores.js';
-import { isFloat, type Tensor, toFloat32 } from '../tensor/tensor.js';
+
+import type { RunEvent } from '../skip/observer.js';
+import { type Metric, type Promised, partsOf } from '../skip/promise.js';
+import { type CustomLoss, type RunLoss, runLoss } from '../skip/run-loss.js';
+import { isFloat } from '../tensor/tensor.js';
 
 /** What a monitor tests: that the mean loss of the metric is at most the limit. */
 export interface Tested {
@@ -25,35 +24,20 @@ export function testedBy(maxDisagreement: number | undefined, promise: Promised 
   return metric === 'accuracy' ? { metric: 'disagreement', limit: null } : { metric, limit };
 }
 
-/** The loss of an item, of at most maxLoss(metric), by all outputs with skipping and of the full network. */
-export type ShadowLoss = (skipping: TensorMap, full: TensorMap) => number;
+/** What an item's outputs alone don't tell of a text: its vector is pooled from them, and some tokens only fill it up. */
+const NOT_OF_TEXTS = ['cosine', 'relative', 'absolute', 'excess', 'tokens', 'ctc'];
 
-/** Undefined where the outputs don't tell: without class scores, or for neighbours and pooled vectors of texts. */
+/**
+ * Undefined where the outputs don't tell: without class scores, for neighbours, for what is made of the outputs of texts, and for a loss
+ * of the caller's that isn't given.
+ * @param promise of the metric, if the policy promises it
+ */
 export function shadowLoss(
   metric: Metric,
   { context: { classScores }, inputs, outputs }: RunEvent,
-): ShadowLoss | undefined {
-  if (!isVectorMetric(metric)) {
-    if (!classScores) return undefined;
-    const { name, meaning } = classScores;
-    return metric === 'probability'
-      ? (skipping, full) => totalVariation(floatsOf(skipping[name]!), floatsOf(full[name]!), meaning)
-      : (skipping, full) => Number(answerOf(skipping, name) !== answerOf(full, name));
-  }
-  const distance = { cosine: cosineDistance, relative: relativeError }[metric as string];
-  const [name, ...others] = Object.keys(outputs);
-  const ofTexts = !Object.values(inputs).every(isFloat);
-  if (!distance || ofTexts || others.length > 0 || !isFloat(outputs[name!]!)) return undefined;
-  const max = maxLoss(metric);
-  return (skipping, full) => {
-    const loss = distance(floatsOf(skipping[name!]!), floatsOf(full[name!]!));
-    return Number.isNaN(loss) ? max : Math.min(loss, max);
-  };
-}
-
-/** The best class by the output `name`. */
-const answerOf = (outputs: TensorMap, name: string) => argMax(floatsOf(outputs[name]!));
-
-function floatsOf(output: Tensor): Float32Array {
-  return (isFloat(output) ? toFloat32(output) : output).data as Float32Array;
+  promise: Pick<Promised, 'outputs' | 'boxes'> | undefined,
+  custom: CustomLoss | undefined,
+): RunLoss | undefined {
+  const ofTexts = !Object.values(inputs).some(isFloat) && NOT_OF_TEXTS.includes(partsOf(metric).name);
+  return ofTexts ? undefined : runLoss({ ...promise, metric }, Object.keys(outputs), classScores, custom);
 }

@@ -10,6 +10,7 @@ import {
 } from '../skip/observer.js';
 import { profileSchema, type ScoreProfiles } from '../skip/profile.js';
 import { isVectorMetric, type Metric, maxLoss } from '../skip/promise.js';
+import type { CustomLoss } from '../skip/run-loss.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { Tensor } from '../tensor/tensor.js';
 import { parseStrict } from '../util/validation.js';
@@ -43,6 +44,8 @@ export interface WatchOptions {
   exitProfile?: ScoreProfiles | undefined;
   /** Items in one window of drift detection; 500 by default. */
   window?: number | undefined;
+  /** The loss of an item, 0 to 1, for a policy that promises the metric `custom`: the function that it was calibrated with. */
+  loss?: CustomLoss | undefined;
 }
 
 /** What a monitor has seen. */
@@ -69,7 +72,7 @@ export interface WatchStats {
   readonly armings: number;
   /** Whether it has exceeded the limit since it was armed. */
   readonly tripped: boolean;
-  /** Shadow runs that failed. */
+  /** Shadow runs that failed, or whose loss couldn't be computed. */
   readonly failures: number;
   /** Of the last complete window. */
   readonly drift: readonly Drift[];
@@ -98,6 +101,9 @@ const optionsSchema = z.strictObject({
   profile: z.record(z.string(), profileSchema).optional(),
   exitProfile: z.record(z.string(), profileSchema).optional(),
   window: z.int().min(50).optional(),
+  loss: z
+    .custom<CustomLoss>((value) => typeof value === 'function', { error: 'expected a function' })
+    .optional(),
 });
 
 /** Most shadow items that may wait; further ones are dropped, so that a fast stream can't accumulate them. */
@@ -109,8 +115,9 @@ const [LEAST, MOST] = [1e-9, 0.999];
 /** An observer that compares answers of items that skipped with those of the full network; see watch. */
 export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
   readonly keepsInputs = false;
-  readonly #options: Required<Omit<WatchOptions, 'profile' | 'exitProfile' | 'maxDisagreement'>>;
+  readonly #options: Required<Omit<WatchOptions, 'profile' | 'exitProfile' | 'maxDisagreement' | 'loss'>>;
   readonly #maxDisagreement: number | undefined;
+  readonly #loss: CustomLoss | undefined;
   readonly #profiles: Pick<WatchOptions, 'profile' | 'exitProfile'>;
   #tested: Tested;
   #monitor: RateMonitor;
@@ -127,7 +134,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
   constructor(options: WatchOptions = {}) {
     super();
     const known = Object.keys(optionsSchema.shape);
-    const { profile, exitProfile, maxDisagreement, ...parsed } = parseStrict(optionsSchema, options, {
+    const { profile, exitProfile, maxDisagreement, loss, ...parsed } = parseStrict(optionsSchema, options, {
       code: 'INVALID_ARGUMENT',
       subject: 'watch options',
       known,
@@ -142,6 +149,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     this.#profiles = { profile, exitProfile };
     this.#driftMonitor = this.#makeDriftMonitor();
     this.#maxDisagreement = maxDisagreement;
+    this.#loss = loss;
     this.#tested = testedBy(maxDisagreement, undefined);
     this.#monitor = this.#makeMonitor();
   }
@@ -169,8 +177,11 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
 
   onRun(event: RunEvent): void {
     const { trace, inputs, outputs } = event;
-    const loss = shadowLoss(this.#tested.metric, event);
-    if (!loss) this.#warn(`checks no answers: ${untestable(this.#tested.metric)}`);
+    const { metric } = this.#tested;
+    const { promise } = this.#control ?? {};
+    const own = promise?.metric === metric ? promise : undefined;
+    const loss = shadowLoss(metric, event, own, this.#loss);
+    if (!loss) this.#warn(`checks no answers: ${untestable(metric)}`);
     const count = trace.items.length;
     this.#items += count;
     for (const [item, itemTrace] of trace.items.entries()) {
@@ -187,7 +198,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
       } else {
         const feeds = itemOf(inputs, item, count);
         const answer = itemOf(outputs, item, count);
-        this.#queue = this.#queue.then(() => this.#check(feeds, (full) => loss(answer, full)));
+        this.#queue = this.#queue.then(() => this.#check(feeds, (full) => loss(answer, full, feeds)));
       }
     }
   }
@@ -238,10 +249,10 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
   }
 
   async #check(feeds: TensorMap, lossOf: (full: TensorMap) => number): Promise<void> {
-    let full: TensorMap;
+    let loss: number;
     try {
       if (!this.#control) return;
-      full = await this.#control.runFull(feeds, 'low');
+      loss = lossOf(await this.#control.runFull(feeds, 'low'));
     } catch {
       // A session that is being released runs nothing more.
       if (this.#control) this.#failures++;
@@ -249,7 +260,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     } finally {
       this.#waiting--;
     }
-    this.#observe(lossOf(full) / maxLoss(this.#tested.metric));
+    this.#observe(loss / maxLoss(this.#tested.metric));
   }
 
   /** Once, and not where nothing was to be checked. */

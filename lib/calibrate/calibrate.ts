@@ -2,9 +2,9 @@
 import type { Backend } from '../backends/backend.js';
 import { NativeBackend } from '../backends/native.js';
 import { ReferenceBackend } from '../backends/reference.js';
-import { taskShape } from '../classify/class-scores.js';
-import { type Data, openDataModel } from '../classify/data-model.js';
+import { type Data, openDataModel, sampled } from '../classify/data-model.js';
 import { dataShape, type Item } from '../classify/images.js';
+import { taskShape } from '../classify/task.js';
 import { Unusable } from '../classify/unusable.js';
 import { Work, workShape } from '../classify/work.js';
 import { encodeThumbnail } from '../data/image.js';
@@ -18,9 +18,9 @@ import { parsePart } from '../util/validation.js';
 import { boundOf, type Certified, certificateFor, certificateOf, certifyEach } from './certify/certify.js';
 import { checkGroups, type Group, groupsOf, type Rule } from './certify/groups.js';
 import { recordUse } from './certify/uses.js';
-import { checkClasses } from './checks.js';
+import { type Promisable, promisable } from './checks.js';
 import { ClassStrategy } from './classes.js';
-import { itemOptions, programsOf, readItems } from './data.js';
+import { byBlocks, itemOptions, programsOf, readItems } from './data.js';
 import {
   type CalibrateOptions,
   type CalibrationItem,
@@ -69,24 +69,31 @@ export async function calibrate(
   work.check();
   // This session only prepares items: the calibration runs the network on a backend of its own.
   const preparing = { ...rest, backend: 'reference' as const, maxPixels: own.maxPixels };
-  const opened = await openDataModel(model, preparing, own.task);
+  const { data: source, sample } = await sampled(data, work);
+  const opened = await openDataModel(model, preparing, own.task, sample);
   try {
     const loaded = await loadModel(opened.file);
-    const asked = { ...own, metric: own.metric ?? (opened.labels ? 'disagreement' : 'cosine') };
-    const { metric } = asked;
-    if (isVectorMetric(metric)) checkForVectors(asked);
-    const { items, typical, byHash } = await readItems(opened, data, asked, work, (first, labelled) => {
-      if (!isVectorMetric(metric))
-        checkClasses(metric, opened, programsOf(loaded, opened, first).main, labelled);
+    let promised: Promisable | undefined;
+    const read = await readItems(opened, source, own, work, (first, labelled) => {
+      const { main } = programsOf(loaded, opened, first);
+      promised = promisable(own, opened, main, labelled);
+      if (byBlocks(promised.metric, main)) checkForVectors({ ...own, metric: promised.metric });
     });
     const engine = engineOf(rest);
     const unusable = new Unusable([], opened.what);
     try {
       const backend = own.state === undefined ? engine : await ResumableBackend.open(engine, own.state);
-      const programs = programsOf(loaded, opened, typical);
-      const prepared = await itemOptions(opened, typical, asked, programs.main, work, unusable);
-      const result = await calibrateItems(backend, programs, loaded.sha256, items, prepared, counting(work));
-      return await withThumbnails(result, byHash);
+      const programs = programsOf(loaded, opened, read.typical);
+      const prepared = await itemOptions(opened, read, own, promised!, programs, work, unusable);
+      const result = await calibrateItems(
+        backend,
+        programs,
+        loaded.sha256,
+        read.items,
+        prepared,
+        counting(work),
+      );
+      return await withThumbnails(result, read.byHash);
     } finally {
       const leftOut = unusable.describe();
       if (leftOut !== undefined) work.note(`of the ${opened.what}s to fit on, ${leftOut}; they are left out`);
@@ -124,9 +131,10 @@ export async function calibrateItems(
   countUse: CountUse = async () => undefined,
 ): Promise<Calibration> {
   const task = taskOf(backend, network, sha256, options);
-  const strategy: Strategy = isVectorMetric(task.options.metric)
-    ? new VectorStrategy(task)
-    : new ClassStrategy(task);
+  const strategy: Strategy =
+    task.options.vectorOf || isVectorMetric(task.options.metric)
+      ? new VectorStrategy(task)
+      : new ClassStrategy(task);
   const stopwatch = new Stopwatch(backend, task.programs, task.guards, task.original);
   try {
     const split = splitItems(given, task, strategy.first);
@@ -175,7 +183,8 @@ async function run(
     const certificate = bounded
       ? boundOf(losses[chosen]!, rule)
       : certificateFor(one, losses, split.certify.length);
-    const promise = promiseOf(certificate, rule, { ...data, ...(uses !== undefined && { uses }) });
+    const about = { ...data, ...(uses !== undefined && { uses }) };
+    const promise = { ...promiseOf(certificate, rule, about), ...options.about };
     policies.push(policyOf(task, chosen < 0 ? undefined : timed(chosen, THOROUGH), promise));
   }
   progress.finish();
@@ -213,14 +222,14 @@ function originalOutOfReach(losses: readonly number[], { limit }: Rule): Residua
 
 /** What determines the result of a calibration, as JSON. */
 function identityOf(
-  { sha256, options: { original, guards, choice, budget }, rules }: Task,
+  { sha256, options: { original, guards, choice, budget, about }, rules }: Task,
   data: Promised['data'],
   groups: readonly Group[],
   settings: readonly Setting[],
 ): unknown {
   const exitsOf = ({ exits = [] }: Setting) => exits.map(({ after, threshold }) => [after, threshold]);
   return {
-    ...{ sha256, original: original?.sha256, fronts: choice?.fronts, guards, budget, rules, data },
+    ...{ sha256, original: original?.sha256, fronts: choice?.fronts, guards, budget, about, rules, data },
     groups: groups.map(({ kind, name, members }) => [kind, name, members.length]),
     settings: settings.map((setting) => [exitsOf(setting), [...setting.omitted]]),
   };

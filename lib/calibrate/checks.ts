@@ -1,11 +1,28 @@
 /** Whether a network can be calibrated, and by which metrics. */
-import { doubtOf } from '../classify/class-scores.js';
+
 import type { DataModel } from '../classify/data-model.js';
+import {
+  defaultMetric,
+  doubtOf,
+  metricsInstead,
+  provenTask,
+  TASKS,
+  type TaskName,
+} from '../classify/task.js';
 import { ResidualSkipError } from '../errors.js';
 import type { Program, ValueId } from '../model/program/program.js';
 import { sizeOf } from '../numeric/shapes.js';
-import type { Metric } from '../skip/promise.js';
+import {
+  complete,
+  DEFAULT_BOXES,
+  isVectorMetric,
+  type Metric,
+  type Promised,
+  partsOf,
+} from '../skip/promise.js';
 import { classScoresOf, endOf, meaningOf } from '../skip/scores.js';
+import { suggest } from '../util/suggest.js';
+import type { CalibrateOptions } from './options.js';
 
 /** @throws ResidualSkipError UNSUPPORTED_MODEL when nothing can be skipped */
 export function checkSkippable({ blocks }: Program): void {
@@ -33,6 +50,78 @@ export function checkProgram(program: Program, anyway: boolean): void {
   }
 }
 
+/** What is promised: by which metric, of which outputs. */
+export interface Promisable extends Pick<Promised, 'outputs' | 'notPromised' | 'boxes'> {
+  readonly metric: Metric;
+  /** Indices of the outputs that are promised, among the program's. */
+  readonly indices: readonly number[];
+}
+
+/**
+ * What to promise of a network: what is asked for, or what its answers are proven to be.
+ * @param labelled whether the labels of the data are read
+ * @throws ResidualSkipError INVALID_ARGUMENT when nothing says what the answers are, or a metric doesn't fit them
+ */
+export function promisable(
+  asked: Pick<CalibrateOptions, 'metric' | 'loss' | 'outputs' | 'boxes' | 'score'>,
+  model: DataModel,
+  program: Program,
+  labelled: boolean,
+): Promisable {
+  const task = model.task ?? (asked.loss && asked.metric === undefined ? 'custom' : undefined);
+  const given = asked.metric ?? defaultMetric(task ?? inferred(model, program, labelled));
+  const instead = task && metricsInstead(task, given);
+  if (instead !== undefined)
+    throw refused(`metric: '${given}' isn't about the task ${task}; take ${instead}`);
+  if ((given === 'custom') !== (asked.loss !== undefined)) {
+    throw refused(
+      asked.loss
+        ? `loss: it is for the metric 'custom', not for '${given}'; omit one of them`
+        : "loss: the metric 'custom' needs it; give a function (full, skipped, item) => 0 to 1",
+    );
+  }
+  if (!isVectorMetric(given)) checkClasses(given, model, program, labelled);
+  const names = program.outputs.map(({ name }) => name);
+  const all = given === 'custom' || partsOf(given).name === 'boxes';
+  const outputs = asked.outputs ?? (all ? names : [model.output]);
+  const unknown = outputs.find((name) => !names.includes(name));
+  if (unknown !== undefined)
+    throw refused(`outputs: the model has no output '${unknown}'; ${suggest(unknown, names)}`);
+  const indices = outputs.map((name) => names.indexOf(name));
+  const value = program.outputs[indices[0]!]!.value;
+  const channels = program.values[value]!.shape[1] ?? 1;
+  const byChannel = ['pixels', 'miou'].includes(partsOf(given).name) && channels > 1;
+  const metric = byChannel ? given : complete(given, endOf(program, value) === 'sigmoid' ? 0.5 : 0);
+  const others = names.filter((name) => !outputs.includes(name));
+  const boxes = {
+    ...DEFAULT_BOXES,
+    ...(asked.boxes && { form: asked.boxes }),
+    ...(asked.score !== undefined && { score: asked.score }),
+  };
+  return {
+    ...{ metric, indices },
+    ...(names.length > 1 && { outputs: [...outputs] }),
+    ...(others.length > 0 && { notPromised: others }),
+    ...(partsOf(metric).name === 'boxes' && { boxes }),
+  };
+}
+
+/** @throws ResidualSkipError INVALID_ARGUMENT, with the way out */
+function inferred(model: DataModel, program: Program, labelled: boolean): TaskName {
+  if (!doubtOf(model, classScoresOf(program), labelled)) return 'single-label';
+  const proven = provenTask(model, program);
+  if (proven) return proven;
+  throw refused(
+    `task: nothing says what output '${model.output}' of ${model.name} is: the graph doesn't end in a softmax, a sigmoid or a ` +
+      'normalisation of several values, no config.json beside it has problem_type, architectures or id2label, and no labels of the data ' +
+      `were read; say so, --task (task) ${TASKS.join(', ')}; or give a metric, as --metric absolute@TOLERANCE for numbers`,
+  );
+}
+
+function refused(message: string): ResidualSkipError {
+  return new ResidualSkipError('INVALID_ARGUMENT', message);
+}
+
 /**
  * Checks that the network's answers are classes, as a metric about changed answers needs.
  * @param labelled whether the labels of the data are read
@@ -43,12 +132,12 @@ export function checkClasses(metric: Metric, model: DataModel, program: Program,
   const doubt = doubtOf(model, classScoresOf(program), labelled || metric === 'accuracy');
   if (!doubt) return;
   const { value } = program.outputs.find(({ name }) => name === model.output)!;
-  const others = sizeOf(program.values[value]!.shape) === 1 ? 'relative' : 'cosine, relative or recall@10';
+  const others =
+    sizeOf(program.values[value]!.shape) === 1
+      ? 'absolute@TOLERANCE or relative'
+      : 'cosine, relative or recall@10';
   const remedy = doubt.remedy ? `, or, ${doubt.remedy}` : '';
-  throw new ResidualSkipError(
-    'INVALID_ARGUMENT',
-    `metric: '${metric}' is about classes, but ${doubt.reason}; take ${others}${remedy}`,
-  );
+  throw refused(`metric: '${metric}' is about classes, but ${doubt.reason}; take ${others}${remedy}`);
 }
 
 /**

@@ -4,10 +4,11 @@
  */
 import { ResidualSkipError } from '../errors.js';
 import { type AnyExit, attachExits } from '../skip/attach.js';
+import { answerOf } from '../skip/losses.js';
 import { checkOriginal, checkProgram } from './checks.js';
 import { savingsOf } from './fit/exit-points.js';
 import { Fitter, sampleOf, without } from './fit/folds.js';
-import { answerOf, checkAnswers, checkedAnswer, className } from './losses.js';
+import { checkAnswers, checkedAnswer, className } from './losses.js';
 import type { CalibrationItem, ParsedOptions } from './options.js';
 import { exitsOf, type Measured, measure, type Thresholds } from './order/measure.js';
 import { exitScoresOf, settingsOf, settingsToTest, usefulExits } from './order/settings.js';

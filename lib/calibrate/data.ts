@@ -9,11 +9,18 @@ import { LengthSeries } from '../model/length-series.js';
 import { loadModel } from '../model/load.js';
 import type { Program } from '../model/program/program.js';
 import type { Model } from '../model/read/model.js';
+import { sizeOf } from '../numeric/shapes.js';
 import { bindFeeds } from '../session/feeds.js';
 import { joining, type LoadedFront } from '../session/fronts.js';
-import { isVectorMetric, type Metric } from '../skip/promise.js';
-import { Tensor, type TensorData } from '../tensor/tensor.js';
+import { answerOf, readerOf } from '../skip/losses.js';
+import type { TensorMap } from '../skip/observer.js';
+import { type Part, partOf } from '../skip/parts.js';
+import { isVectorMetric, type Metric, partsOf } from '../skip/promise.js';
+import { type CustomLoss, checkedLoss } from '../skip/run-loss.js';
+import { meaningOf } from '../skip/scores.js';
+import { allocate, Tensor, type TensorData } from '../tensor/tensor.js';
 import { atOnce } from '../util/slices.js';
+import type { Promisable } from './checks.js';
 import type {
   CalibrateOptions,
   CalibrationItem,
@@ -53,7 +60,7 @@ export async function readItems(
     work.report('reading', ++read, count);
     if (!tensor) continue;
     if (tensors.push(tensor) === 1) check(tensor, item.label !== undefined);
-    const sha256 = contentHash(tensor.data);
+    const sha256 = hashOf(opened, tensor);
     items.push({ input: tensor.data, sha256, label: item.label, groups: item.groups });
     byHash.set(sha256, item);
   }
@@ -64,31 +71,57 @@ export async function readItems(
   return { items, typical: tensors[tensors.length >> 1]!, byHash };
 }
 
+/** Of a prepared item: of tensors by input, all of them count. */
+function hashOf(opened: DataModel, prepared: Tensor): string {
+  if (opened.what !== 'feed') return contentHash(prepared.data);
+  return contentHash(...Object.values(opened.feeds(prepared)).map(({ data }) => data));
+}
+
 /**
  * Options of a calibration on the items: opens the original, and the images to fit on.
  * @param unusable what of these images can't be used
  */
 export async function itemOptions(
   opened: DataModel,
-  typical: Tensor,
-  { fit, original, state: _, ...options }: CalibrateOptions & { readonly metric: Metric },
-  main: Program,
+  { typical, byHash }: Pick<CalibrationData, 'typical' | 'byHash'>,
+  { fit, original, state: _, loss, ...options }: CalibrateOptions,
+  { metric, indices, ...about }: Promisable,
+  programs: Programs,
   work: Work,
   unusable: Unusable,
 ): Promise<CalibrationOptions> {
   const asked = {
-    ...options,
+    ...{ ...options, metric, about },
+    // Nothing says that tensors are images, which may be shifted and mirrored.
+    ...(opened.what === 'feed' && { copies: 0 }),
     onProgress: (done: number, total: number) => work.report('calibrating', done, total),
   };
-  if (isVectorMetric(options.metric)) {
-    return { ...asked, labels: undefined, vectorOf: vectorsOf(opened, main, typical) };
+  const labels = (opened.labelsKnown && opened.labels) || undefined;
+  if (byBlocks(metric, programs.main)) {
+    const named = ['labels', 'missed', 'added'].includes(partsOf(metric).name);
+    return {
+      ...{ ...asked, labels: named ? labels : undefined },
+      vectorOf: readingOf(opened, programs, typical, { metric, indices, ...about }),
+      lossOf: loss ? customLoss(loss, opened, programs, typical, indices, byHash) : ownLossOf(metric),
+    };
   }
   return {
-    ...asked,
+    ...{ ...asked, labels },
     fit: fit === undefined ? undefined : await openFit(opened, fit, options, work, unusable),
     original: original === undefined ? undefined : await openOriginal(original, opened, typical),
-    labels: (opened.labelsKnown && opened.labels) || undefined,
   };
+}
+
+/** Whether blocks are left out for all items, since exits can't give the answers that are promised. */
+export function byBlocks(metric: Metric, { outputs }: Program): boolean {
+  return isVectorMetric(metric) || outputs.length > 1;
+}
+
+/** `accuracy` needs labels. */
+function ownLossOf(metric: Metric): CalibrationOptions['lossOf'] {
+  if (metric !== 'accuracy') return undefined;
+  return (skipping, full, { label }) =>
+    Number(answerOf(full) === label) - Number(answerOf(skipping) === label);
 }
 
 async function openOriginal(path: string, opened: DataModel, typical: Tensor) {
@@ -109,35 +142,116 @@ export function programsOf(
     return atOnce(joining(series.program(binding), fronts, binding));
   };
   const main = compiled(typical);
-  if (opened.what === 'image') return new Programs(main);
+  if (opened.what === 'image' && main.inputs.length === 1) return new Programs(main);
   return new Programs(main, {
-    programFor: (input) => (input.length === typical.size ? main : compiled(preparedOf(input, typical))),
+    programFor: (input) =>
+      input.length === typical.size ? main : compiled(preparedOf(opened, input, typical)),
     inputsOf: (input) => {
-      const feeds = opened.feeds(preparedOf(input, typical));
-      return main.inputs.map(({ name }) => feeds[name]!.data);
+      const { tensors } = bindFeeds(model, opened.feeds(preparedOf(opened, input, typical)));
+      return main.inputs.map(({ name }) => tensors[name]!.data);
     },
   });
 }
 
-/** The prepared item with these elements; a text may have another length than `typical`. */
-function preparedOf(input: TensorData, { type, dims }: Tensor): Tensor {
-  const shape = dims.length === 2 ? [dims[0]!, input.length / dims[0]!] : dims;
-  return new Tensor(type, input as never, shape) as Tensor;
+/** The prepared item with these elements; it may have another length than `typical`. */
+function preparedOf(opened: DataModel, input: TensorData, { type, dims }: Tensor): Tensor {
+  const ofText = opened.what === 'text' ? [dims[0]!, input.length / dims[0]!] : dims;
+  return new Tensor(type, input as never, opened.dimsOf?.(input.length) ?? ofText) as Tensor;
 }
 
-/** Reads an item's vector: of an image all elements of the output, of a text the pooled ones. */
-function vectorsOf(opened: DataModel, { outputs }: Program, typical: Tensor): VectorOf {
+/** Reads what is promised of an item; embeddings of texts are pooled. */
+function readingOf(
+  opened: DataModel,
+  programs: Programs,
+  typical: Tensor,
+  { metric, indices, boxes }: Promisable,
+): VectorOf {
+  const { outputs, values } = programs.main;
+  const partsOfRun = (found: readonly ArrayLike<number>[], input: TensorData): Part[] => {
+    const program = programs.at(input);
+    return indices.map((index) => {
+      const { value } = program.outputs[index]!;
+      const part = partOf(
+        found[index] as TensorData,
+        program.values[value]!.shape,
+        meaningOf(program, value),
+      );
+      return opened.what === 'text' ? ownTokens(part, preparedOf(opened, input, typical)) : part;
+    });
+  };
+  const pools = opened.what === 'text' && opened.labels === null && OF_VECTORS.includes(partsOf(metric).name);
+  if (pools) return pooling(opened, programs.main, typical);
+  const forms = indices.map((index) => {
+    const { dtype, shape } = values[outputs[index]!.value]!;
+    return partOf(allocate(dtype, 0), shape, meaningOf(programs.main, outputs[index]!.value));
+  });
+  const read = readerOf(metric, forms, boxes);
+  return ({ outputs: found }, input) => read(partsOfRun(found, input));
+}
+
+/** Metrics of embeddings, whose vector of a text is pooled. */
+const OF_VECTORS = ['cosine', 'recall', 'relative', 'absolute', 'excess'];
+
+/** Without the tokens that fill a text up to a fixed length. */
+function ownTokens(part: Part, prepared: Tensor): Part {
+  const [length = 0, ...rest] = part.dims;
+  if (length !== prepared.dims[1]) return part;
+  const marks = (prepared.data as Int32Array).subarray(length, 2 * length);
+  const tokens = marks.reduce((sum, mark) => sum + mark, 0);
+  const data = Float32Array.from(part.data).subarray(0, tokens * sizeOf(rest));
+  return { ...part, data, dims: [tokens, ...rest] };
+}
+
+function pooling(opened: DataModel, { outputs }: Program, typical: Tensor): VectorOf {
   const index = outputs.findIndex(({ name }) => name === opened.output);
   return ({ outputs: found }, input) => {
     const data = found[index]!;
-    if (opened.what === 'image') return data;
-    const prepared = preparedOf(input, typical);
+    const prepared = preparedOf(opened, input, typical);
     // Vectors of tokens, or of the text.
     const tokens = prepared.dims[1]!;
     const pooled =
       opened.session.outputMetadata.find(({ name }) => name === opened.output)!.shape.length === 2;
     const dims = pooled ? [1, data.length] : [1, tokens, data.length / tokens];
     return opened.answerOf({ [opened.output]: new Tensor('float32', data, dims) }, prepared);
+  };
+}
+
+/** The loss of a caller, who sees tensors; what was read are the elements of all promised outputs. */
+function customLoss(
+  loss: CustomLoss,
+  opened: DataModel,
+  programs: Programs,
+  typical: Tensor,
+  indices: readonly number[],
+  byHash: ReadonlyMap<string, Item<Tensor>>,
+): CalibrationOptions['lossOf'] {
+  const tensorsOf = (elements: Float32Array, input: TensorData): TensorMap => {
+    const { outputs, values } = programs.at(input);
+    let from = 0;
+    return Object.fromEntries(
+      indices.map((index) => {
+        const { name, value } = outputs[index]!;
+        const { dtype, shape } = values[value]!;
+        const own = elements.subarray(from, from + sizeOf(shape));
+        from += own.length;
+        const isBig = dtype === 'int64';
+        const data = isBig ? BigInt64Array.from(own, (x) => BigInt(x)) : own;
+        return [
+          name,
+          dtype === 'float32' || isBig
+            ? new Tensor(dtype, data as never, shape)
+            : new Tensor(dtype, Array.from(own) as never, shape),
+        ];
+      }),
+    ) as TensorMap;
+  };
+  return (skipping, full, { input, sha256, label }) => {
+    const prepared = preparedOf(opened, input, typical);
+    const item = { feeds: opened.feeds(prepared), name: byHash.get(sha256)?.name, label };
+    return checkedLoss(
+      loss(tensorsOf(full, input), tensorsOf(skipping, input), item),
+      item.name ?? 'an item',
+    );
   };
 }
 

@@ -1,16 +1,10 @@
 /** Answers of networks, and how far those of a policy are from those that it promises. */
 import { ResidualSkipError } from '../errors.js';
-import { argMax } from '../numeric/softmax.js';
-import { cosineDistance, relativeError } from '../numeric/vectors.js';
-import { maxLoss, type VectorMetric } from '../skip/promise.js';
+import { answerOf, lossOf } from '../skip/losses.js';
+import type { Metric } from '../skip/promise.js';
 
 export function className(index: number, labels: readonly string[] | undefined): string {
   return labels?.[index] ?? `class ${index}`;
-}
-
-/** Index of the largest score; -1 when any is NaN. */
-export function answerOf(scores: Float32Array): number {
-  return scores.some(Number.isNaN) ? -1 : argMax(scores);
 }
 
 /** @throws ResidualSkipError INVALID_DATA when the network answers NaN */
@@ -36,30 +30,28 @@ export function checkAnswers(answers: readonly number[], name: (index: number) =
   );
 }
 
-/** Vectors of the same items, in full and with blocks left out. */
+/** What is promised of the same items, in full and with blocks left out. */
 export interface Pairs {
   readonly full: readonly Float32Array[];
   readonly skipping: readonly Float32Array[];
+  /** For losses that need more than an item's answers, `accuracy` and `custom`. */
+  readonly lossOf?: ((skipping: Float32Array, full: Float32Array, index: number) => number) | undefined;
 }
 
 /**
- * The loss of each item, in [0, maxLoss(metric)]; NaN among its numbers counts as the most.
+ * The loss of each item, in [0, maxLoss(metric)], or -1 where `accuracy` gains an answer; NaN among its numbers counts as the most.
  * @param rest where neighbours are looked for; when left out, among the other items
  */
-export function lossesOf(metric: VectorMetric, items: Pairs, rest?: Pairs): number[] {
-  const max = maxLoss(metric);
-  const bounded = (loss: number) => (Number.isNaN(loss) ? max : Math.min(loss, max));
-  const each = (distance: (a: Float32Array, b: Float32Array) => number) =>
-    items.full.map((vector, i) => bounded(distance(items.skipping[i]!, vector)));
-  if (metric === 'cosine') return each(cosineDistance);
-  if (metric === 'relative') return each(relativeError);
+export function lossesOf(metric: Metric, { full, skipping, lossOf: own }: Pairs, rest?: Pairs): number[] {
+  const loss = own ?? lossOf(metric);
+  if (loss) return full.map((before, i) => loss(skipping[i]!, before, i));
   const count = Number(metric.slice('recall@'.length));
-  const [full, skipping] = [items.full, items.skipping].map((vectors) => vectors.map(unit));
-  const among = rest ? [rest.full, rest.skipping].map((vectors) => vectors.map(unit)) : [full!, skipping!];
-  return full!.map((vector, i) => {
+  const [units, others] = [full, skipping].map((vectors) => vectors.map(unit));
+  const among = rest ? [rest.full, rest.skipping].map((vectors) => vectors.map(unit)) : [units!, others!];
+  return units!.map((vector, i) => {
     const own = rest ? -1 : i;
     const before = nearest(vector, among[0]!, count, own);
-    const after = new Set(nearest(skipping![i]!, among[1]!, count, own));
+    const after = new Set(nearest(others![i]!, among[1]!, count, own));
     return 1 - before.filter((index) => after.has(index)).length / count;
   });
 }

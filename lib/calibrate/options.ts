@@ -1,16 +1,17 @@
 /** Options of a calibration: types, defaults and the command's flags all follow from one schema. */
 import { z } from 'zod';
-import type { TaskOptions } from '../classify/class-scores.js';
 import type { Data } from '../classify/data-model.js';
 import type { ImageClassifierOptions } from '../classify/image-classifier.js';
 import type { DataOptions } from '../classify/images.js';
+import type { TaskOptions } from '../classify/task.js';
 import type { WorkOptions } from '../classify/work.js';
 import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program/program.js';
 import type { AnyExit } from '../skip/attach.js';
 import type { FrontSpec } from '../skip/fronts.js';
 import { guardSchema } from '../skip/guards.js';
-import { CLASS_METRICS, type Metric, metricSchema, VECTOR_METRICS } from '../skip/promise.js';
+import { BOX_FORMS, METRICS, type Metric, metricSchema, type Promised, partsOf } from '../skip/promise.js';
+import type { CustomLoss } from '../skip/run-loss.js';
 import type { TensorData } from '../tensor/tensor.js';
 import { parseStrict } from '../util/validation.js';
 import type { Outcome, Programs } from './run/evaluator.js';
@@ -27,7 +28,6 @@ export interface Flag {
 }
 
 export const flags = z.registry<Flag>();
-const METRICS = [...CLASS_METRICS, ...VECTOR_METRICS, 'recall@k'].join(', ');
 const DEFAULT_LIMIT = 0.01;
 
 export function flagged<T extends z.ZodType>(
@@ -72,16 +72,14 @@ const shape = {
     number,
   ),
   /**
-   * What counts as a loss. `disagreement` (the default of networks with classes): the answer differs from the full network's.
-   * `accuracy`: the full network is right and the policy is wrong, less the reverse; needs labels. `probability`: how much the class
-   * probabilities change, as the total variation distance. Of vectors: `cosine` (their default), `relative` and `recall@k`.
+   * What counts as a loss, from the full network's answer; see docs/tasks.md. When left out, that of the task: of single labels
+   * `disagreement`, of several `labels`, of numbers `relative`, of grades `ordinal`, of embeddings `cosine`, of maps `pixels`, of boxes
+   * `boxes`, of sequences `tokens`, of rankings `ranking`. A number behind `@` is a tolerance, a threshold or a count.
    */
   metric: flagged(
     metricSchema.optional(),
     '--metric <name>',
-    `what the limit is for: ${METRICS}. Of classes: changed answers, fall of the accuracy (needs labels), mean change of the ` +
-      'probabilities (default: disagreement, with --labels accuracy). Of vectors: mean cosine distance (the default), mean relative ' +
-      'error, nearest neighbours lost',
+    `what the limit is for: ${METRICS} (default: that of the task, with --labels accuracy); see docs/tasks.md`,
   ),
   /** Also make a promise for each class: by label if every item has one, otherwise by the full network's answer. */
   perClass: flagged(z.boolean().optional(), '--per-class', 'keep the limit for every class as well'),
@@ -115,7 +113,7 @@ const shape = {
   settings: flagged(count(2).default(96), '--settings <n>', 'settings to try', number, true),
 };
 
-/** Options that name further files. */
+/** Options that name further files, and say how the outputs are read. */
 const inputShape = {
   /**
    * Further images or texts that are used only to fit heads, such as those that the network was trained on. Labels are not needed. If the
@@ -128,6 +126,33 @@ const inputShape = {
     'further images or texts, without labels, that heads are fitted on and nothing else: those the network was trained on, say; ' +
       'for a model with exits of its own, they choose thresholds, and all data certifies',
   ),
+  /**
+   * Names of the outputs that the promise is about. When left out, the one called logits, or else the first; for boxes and the
+   * task `custom`, all. The others are named in the policy as not promised.
+   */
+  outputs: flagged(
+    z.array(z.string().min(1)).min(1).readonly().optional(),
+    '--outputs <names>',
+    'outputs that the promise is about, as boxes,scores (default: logits or the first; for boxes all)',
+    (text) => text.split(','),
+  ),
+  /** How the outputs hold boxes, for the task `detection`: `corners` (x1, y1, x2, y2; the default), `centres`, `detr` or `yolo`. */
+  boxes: flagged(
+    z.enum(BOX_FORMS).optional(),
+    '--boxes <form>',
+    `how outputs hold boxes: ${BOX_FORMS.join(', ')} (default: corners)`,
+  ),
+  /** Boxes with a higher score count; 0.5 when left out. */
+  score: flagged(
+    z.number().optional(),
+    '--score <s>',
+    'boxes with a higher score count (default: 0.5)',
+    number,
+  ),
+  /** The loss of an item, for the task `custom`. */
+  loss: z
+    .custom<CustomLoss>((value) => typeof value === 'function', { error: 'expected a function' })
+    .optional(),
   /**
    * ONNX file, or a folder with one, of the network whose answers are promised: for an 8-bit network the float one that it was made
    * from. When left out, the answers are those of the model itself with every block run.
@@ -188,7 +213,8 @@ export function checkConflicts(options: Readonly<Record<string, unknown>>): void
  */
 export function checkForVectors(options: CalibrateOptions): void {
   const { metric, budget, perClass, guards, fit, original } = options;
-  const forClasses = { budget, perClass: perClass || undefined, guards, fit, original };
+  const labels = ['labels', 'missed', 'added'].includes(partsOf(metric!).name);
+  const forClasses = { budget, perClass: (perClass && !labels) || undefined, guards, fit, original };
   const name = Object.entries(forClasses).find(([, value]) => value !== undefined)?.[0];
   if (name === undefined) return;
   throw new ResidualSkipError(
@@ -224,7 +250,7 @@ export interface Choice {
   readonly settings: readonly (readonly number[])[];
 }
 
-/** The vector of an item, from what its run gave. */
+/** What is promised of an item, as numbers, from what its run gave. */
 export type VectorOf = (outcome: Outcome, input: TensorData) => Float32Array;
 
 /** Options of a calibration on prepared items. */
@@ -236,8 +262,14 @@ export interface CalibrationOptions extends Readonly<z.input<z.ZodObject<typeof 
   readonly fit?: FitImages | undefined;
   /** Instead of exits that are fitted, and settings that are ordered, here. */
   readonly choice?: Choice | undefined;
-  /** For metrics of vectors; all elements of the first output when left out. */
+  /** Reads what is promised, where that isn't one class; all elements of the first output when left out. */
   readonly vectorOf?: VectorOf | undefined;
+  /** For losses that need more than what `vectorOf` reads: `custom`, and `accuracy` without exits. */
+  readonly lossOf?:
+    | ((skipping: Float32Array, full: Float32Array, item: CalibrationItem) => number)
+    | undefined;
+  /** What the promise says of the outputs. */
+  readonly about?: Pick<Promised, 'outputs' | 'notPromised' | 'boxes'> | undefined;
   /** Called with the items done and the total, over all passes over the data. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }

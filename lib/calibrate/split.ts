@@ -166,10 +166,11 @@ function checkParts(
 }
 
 /** Hex SHA-256 of a prepared item. */
-export function contentHash({ buffer, byteOffset, byteLength }: TensorData): string {
-  return createHash('sha256')
-    .update(new Uint8Array(buffer, byteOffset, byteLength))
-    .digest('hex');
+export function contentHash(...arrays: readonly TensorData[]): string {
+  const hash = createHash('sha256');
+  for (const { buffer, byteOffset, byteLength } of arrays)
+    hash.update(new Uint8Array(buffer, byteOffset, byteLength));
+  return hash.digest('hex');
 }
 
 /** SHA-256 over the sorted hashes: equal for equal sets of items, however they are named and ordered. */

@@ -1,4 +1,4 @@
-/** What differs between networks with classes, which get exits, and those whose answers are vectors, which lose blocks. */
+/** What differs between networks whose answer is one class, which get exits, and all others, which lose blocks. */
 import type { ExitSpec } from '../skip/attach.js';
 import type { ScoreProfiles } from '../skip/profile.js';
 import type { CalibrationItem } from './options.js';
@@ -29,8 +29,8 @@ export interface Effect {
 export interface Strategy<S extends Setting = Setting, E extends Effect = Effect> {
   /** The first part that items are needed for. */
   readonly first: Part;
-  /** Classes of the items that certify, by index, for groups; nothing else is read from these items before `measure`. */
-  classesOf(split: Split): Promise<readonly number[]>;
+  /** The class of each item that certifies, or its classes, by index, for groups; nothing else is read from these items before `measure`. */
+  classesOf(split: Split): Promise<readonly (number | readonly number[])[]>;
   /** Settings that are worth a test, from careful to bold. */
   order(split: Split): Promise<readonly S[]>;
   /** @param items those that certify */

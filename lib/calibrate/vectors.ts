@@ -1,11 +1,10 @@
 /**
- * Networks whose answers are vectors: orders sets of blocks that no item runs, from none to many, and measures how far they move
- * the vectors. See docs/calibration.md.
+ * Networks whose answers aren't one class each: orders sets of blocks that no item runs, from none to many, and measures how far they
+ * move the answers. See docs/calibration.md.
  */
-import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program/program.js';
 import { mean } from '../numeric/statistics.js';
-import type { VectorMetric } from '../skip/promise.js';
+import { partsOf } from '../skip/promise.js';
 import { checkSkippable } from './checks.js';
 import { lossesOf, type Pairs } from './losses.js';
 import type { CalibrationItem } from './options.js';
@@ -18,6 +17,9 @@ import type { Task } from './task.js';
 /** Most items that sets of blocks are compared on. */
 const MAX_COMPARED = 200;
 
+/** Items whose answers are kept at a time. */
+const AT_ONCE = 256;
+
 /** Items that ran with some blocks left out. */
 interface Ran extends Pick<Effect, 'multiplyAddsSkipped' | 'blocksSkipped'> {
   readonly vectors: readonly Float32Array[];
@@ -25,7 +27,6 @@ interface Ran extends Pick<Effect, 'multiplyAddsSkipped' | 'blocksSkipped'> {
 
 export class VectorStrategy implements Strategy {
   readonly first = 'order';
-  readonly #metric: VectorMetric;
   readonly #evaluator: Evaluator;
   /** Where neighbours are looked for. */
   #corpus: readonly CalibrationItem[] = [];
@@ -33,45 +34,52 @@ export class VectorStrategy implements Strategy {
   /** @throws ResidualSkipError UNSUPPORTED_MODEL (nothing to skip) */
   constructor(private readonly task: Task) {
     checkSkippable(task.programs.main);
-    this.#metric = task.options.metric as VectorMetric;
     this.#evaluator = new Evaluator(task.backend, task.programs);
   }
 
-  async classesOf(): Promise<readonly number[]> {
-    return [];
+  /** The labels of each item by the full network. */
+  async classesOf({ certify }: Split): Promise<readonly (readonly number[])[]> {
+    if (!this.task.options.perClass) return certify.map(() => []);
+    const { vectors } = await this.#run(certify, 'none');
+    return vectors.map((labels) => [...labels.keys()].filter((index) => labels[index] === 1));
   }
 
   async order({ order, certify }: Split): Promise<readonly Setting[]> {
-    const { programs, rules, progress } = this.task;
+    const { programs, rules, progress, options } = this.task;
     const { blocks } = programs.main;
     const compared = order.slice(0, MAX_COMPARED);
     const tried = setsTried(blocks.filter(({ skippable }) => skippable).length);
     progress.total = compared.length * (1 + tried) + order.length + 2 * certify.length;
     const { vectors: full } = await this.#run(compared, 'none');
-    checkLength(this.#metric, full[0]!.length);
     const riskOf = async (omitted: ReadonlySet<number>) => {
       const { vectors: skipping } = await this.#run(compared, omitted);
-      return mean(lossesOf(this.#metric, { full, skipping }));
+      return mean(lossesOf(options.metric, { full, skipping, lossOf: this.#lossOf(compared) }));
     };
     const sets = await blockSets(programs.main, riskOf, 2 * rules.at(-1)!.limit);
-    if (this.#metric.startsWith('recall')) this.#corpus = order;
+    if (partsOf(options.metric).name === 'recall') this.#corpus = order;
     progress.total = progress.done + (1 + sets.length) * (certify.length + this.#corpus.length);
     return sets.map((omitted) => ({ omitted }));
   }
 
   async measure(settings: readonly Setting[], items: readonly CalibrationItem[]): Promise<readonly Effect[]> {
+    const { metric } = this.task.options;
     const corpus = this.#corpus;
     const near = corpus.length > 0 ? await this.#run(corpus, 'none') : undefined;
-    const { vectors: full } = await this.#run(items, 'none');
     const effects: Effect[] = [];
     for (const { omitted } of settings) {
-      const { vectors: skipping, ...skipped } = await this.#run(items, omitted);
-      const rest: Pairs | undefined = near && {
-        full: near.vectors,
-        skipping: (await this.#run(corpus, omitted)).vectors,
-      };
-      const losses = lossesOf(this.#metric, { full, skipping }, rest);
-      effects.push({ byItem: { losses }, ...skipped, exits: {} });
+      const rest = near && { full: near.vectors, skipping: (await this.#run(corpus, omitted)).vectors };
+      const losses: number[] = [];
+      let [multiplyAddsSkipped, blocksSkipped] = [0, 0];
+      // Maps are large: what all items answer need not fit into memory.
+      for (let from = 0; from < items.length; from += AT_ONCE) {
+        const some = items.slice(from, from + AT_ONCE);
+        const { vectors: full } = await this.#run(some, 'none');
+        const { vectors: skipping, ...skipped } = await this.#run(some, omitted);
+        losses.push(...lossesOf(metric, { full, skipping, lossOf: this.#lossOf(some) }, rest));
+        multiplyAddsSkipped += (skipped.multiplyAddsSkipped * some.length) / items.length;
+        blocksSkipped += (skipped.blocksSkipped * some.length) / items.length;
+      }
+      effects.push({ byItem: { losses }, multiplyAddsSkipped, blocksSkipped, exits: {} });
     }
     return effects;
   }
@@ -87,6 +95,12 @@ export class VectorStrategy implements Strategy {
     this.#evaluator.release();
   }
 
+  /** The loss of the options, for losses that need more than an item's answers. */
+  #lossOf(items: readonly CalibrationItem[]): Pairs['lossOf'] {
+    const { lossOf } = this.task.options;
+    return lossOf && ((skipping, full, i) => lossOf(skipping, full, items[i]!));
+  }
+
   async #run(items: readonly CalibrationItem[], omitted: ReadonlySet<number> | 'none'): Promise<Ran> {
     const { programs, options, progress } = this.task;
     const { vectorOf = ({ outputs }) => outputs[0]! } = options;
@@ -99,15 +113,6 @@ export class VectorStrategy implements Strategy {
       blocksSkipped: mean(outcomes.map(({ ran }) => ran.filter((digit) => digit === 0).length / ran.length)),
     };
   }
-}
-
-/** Angles between single numbers say nothing of their size. */
-function checkLength(metric: VectorMetric, length: number): void {
-  if (length > 1 || metric === 'relative') return;
-  throw new ResidualSkipError(
-    'INVALID_ARGUMENT',
-    `metric: '${metric}' is about angles of vectors, but the output is a single number; take relative`,
-  );
 }
 
 function savedBy({ blocks, cost }: Program, ran: Uint8Array): number {

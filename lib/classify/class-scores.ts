@@ -1,9 +1,8 @@
 /** Outputs with a score for each class, and what they say. */
-import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import type { TensorMetadata } from '../session/metadata.js';
 import type { InferenceSession } from '../session/session.js';
-import { type ClassScores, topClasses } from '../skip/scores.js';
+import { topClasses } from '../skip/scores.js';
 import { isFloatType } from '../tensor/tensor.js';
 
 /** One class of an answer. */
@@ -70,68 +69,20 @@ export function classOutput(
   return { output: chosen.name, classes };
 }
 
-/** What the caller knows of a network's answers. */
-export interface TaskOptions {
-  /**
-   * `classes`: each item belongs to one class, that of the largest score. Needed only where nothing else says so: a softmax at the
-   * network's end, `id2label` in config.json beside it, labels of the data, or an output called logits, probabilities or scores.
-   */
-  readonly task?: 'classes' | undefined;
-}
-
-/** Schema fields of TaskOptions. */
-export const taskShape = { task: z.literal('classes').optional() };
-
-/** Names of outputs that say what they hold. */
-const TELLING = ['logits', 'probabilities', 'scores'];
-/** What config.json calls networks whose answer isn't one class. */
-const OTHER_PROBLEMS = ['regression', 'multi_label_classification'];
-
-/** What is known of a network's answers. */
-interface Answers extends TaskOptions {
-  readonly name: string;
-  readonly output: string;
-  /** Null for a network without classes. */
-  readonly labels: readonly string[] | null;
-  readonly labelsKnown: boolean;
-  /** As config.json beside it says. */
-  readonly problem: string | undefined;
-}
-
-/** Why a network's answers can't be compared as classes. */
-export interface Doubt {
-  readonly reason: string;
-  /** How the caller can settle it; undefined where the network has no class scores. */
-  readonly remedy: string | undefined;
-}
-
 /**
- * Why nothing says that each item belongs to the class of its largest score; undefined where something does.
- * @param scores the output with class scores; null if there is none
- * @param labelled whether the data has labels
+ * The output with the answer of a network of any task: `logits`, or else the first of floats of at least two dimensions, or else the
+ * first. `classes` is undefined where it is no row of scores.
  */
-export function doubtOf(
-  { name, output, labels, labelsKnown, problem, task }: Answers,
-  scores: Pick<ClassScores, 'name' | 'end'> | null,
-  labelled: boolean,
-): Doubt | undefined {
-  const what = `output '${output}' of ${name}`;
-  if (scores?.name !== output) {
-    const reason = labels ? `${what} isn't a row of two scores or more for each item` : `${name} has none`;
-    return { reason, remedy: undefined };
-  }
-  if (task === 'classes') return undefined;
-  const remedy = "if an item's class is that of the largest score, say so (--task classes, task: 'classes')";
-  if (!labels) return { reason: `${name} has none`, remedy };
-  if (scores.end === 'sigmoid') {
-    return { reason: `${what} ends in a sigmoid, whose classes don't exclude each other`, remedy };
-  }
-  if (problem !== undefined && OTHER_PROBLEMS.includes(problem)) {
-    return { reason: `config.json beside ${name} says problem_type ${problem}`, remedy };
-  }
-  if (scores.end === 'softmax' || labelsKnown || labelled || TELLING.includes(output)) return undefined;
-  const reason =
-    `nothing says that ${what} holds class scores: it doesn't end in a softmax, isn't called logits, probabilities or scores, ` +
-    'no config.json beside it has id2label, and no labels of the data were read';
-  return { reason, remedy };
+export function answerOutput(
+  outputs: readonly TensorMetadata[],
+  labels: number | undefined,
+  model: string,
+  from: { labelsFrom: string },
+): { output: string; classes: number | undefined } {
+  const floats = outputs.filter(({ type, shape }) => isFloatType(type) && shape.length >= 2);
+  const chosen = floats.find(({ name }) => name === 'logits') ?? floats[0] ?? outputs[0]!;
+  const row = floats.includes(chosen) && chosen.shape.slice(2).every((length) => length === 1);
+  const known = labels !== undefined || typeof chosen.shape[1] === 'number';
+  if (row && known && chosen.shape[1] !== 1) return classOutput(outputs, labels, model, from);
+  return { output: chosen.name, classes: undefined };
 }

@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { z } from 'zod';
 import type { RawImage } from '../data/image.js';
-import { findModel } from '../data/model-files.js';
+import { findModel, type ModelFiles } from '../data/model-files.js';
 import { prefetch } from '../data/prefetch.js';
 import { Preprocessor, type PreprocessorConfig, preprocessorConfigSchema } from '../data/preprocess.js';
 import { ResidualSkipError } from '../errors.js';
@@ -12,7 +12,7 @@ import type { PolicySource } from '../skip/load-policy.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { isFloat, isFloatType, Tensor, toFloat32 } from '../tensor/tensor.js';
 import { parseStrict } from '../util/validation.js';
-import { classOutput, type Prediction, predictions } from './class-scores.js';
+import { type answerOutput, classOutput, type Prediction, predictions } from './class-scores.js';
 import { type ImageSource, isImageSource, nameOf, toRawImage } from './image-source.js';
 
 /** Options of `ImageClassifier.from`: those of a session, and options for images and labels. */
@@ -94,14 +94,30 @@ export class ImageClassifier {
    * configuration file that can't be used, and what InferenceSession.create throws
    */
   static async from(path: string, options: ImageClassifierOptions = {}): Promise<ImageClassifier> {
-    const { labels: ownLabels, preprocessor: ownConfig, maxPixels: ownLimit, ...sessionOptions } = options;
-    const maxPixels = checkMaxPixels(ownLimit);
+    const { labels: _, preprocessor: __, maxPixels, ...sessionOptions } = options;
+    checkMaxPixels(maxPixels);
     const files = await findModel(path);
-    const known = ownLabels ?? files.labels;
     const session = await InferenceSession.create(path, sessionOptions);
+    return ImageClassifier.over(session, files, options, classOutput);
+  }
+
+  /**
+   * Over a session, which is released if this fails.
+   * @param outputOf chooses the output; without classes, `classify` fails
+   * @throws ResidualSkipError as `from`
+   * @internal
+   */
+  static async over(
+    session: InferenceSession,
+    files: ModelFiles,
+    { labels: ownLabels, preprocessor: ownConfig, maxPixels: ownLimit }: ImageClassifierOptions,
+    outputOf: typeof answerOutput,
+  ): Promise<ImageClassifier> {
     try {
+      const maxPixels = checkMaxPixels(ownLimit);
+      const known = ownLabels ?? files.labels;
       const { name: input, ...image } = imageInput(session.inputMetadata, files.name);
-      const { output, classes } = classOutput(session.outputMetadata, known?.length, files.name, {
+      const { output, classes } = outputOf(session.outputMetadata, known?.length, files.name, {
         labelsFrom: ownLabels ? 'options.labels' : 'config.json',
       });
       const { height, width } = image;
@@ -115,7 +131,7 @@ export class ImageClassifier {
       return new ImageClassifier(
         files.name,
         files.model,
-        known ?? Array.from({ length: classes }, (_, index) => String(index)),
+        known ?? Array.from({ length: classes ?? 0 }, (_, index) => String(index)),
         known !== undefined,
         session,
         (ownConfig ?? files.preprocessor) !== undefined,
@@ -281,13 +297,14 @@ interface NamedImageInput {
   readonly width?: number;
 }
 
-function imageInput(inputs: readonly TensorMetadata[], model: string): NamedImageInput {
+export function imageInput(inputs: readonly TensorMetadata[], model: string): NamedImageInput {
   const [first] = inputs;
   if (inputs.length !== 1 || first === undefined || first.shape.length !== 4 || !isFloatType(first.type)) {
     const found = inputs.map(({ name, type, shape }) => `${name}: ${type}[${shape.join(', ')}]`).join('; ');
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
-      `${model}: it takes ${found || 'nothing'}; images need one input of floats [batch, channels, height, width]`,
+      `${model}: it takes ${found || 'nothing'}; images need one input of floats [batch, channels, height, width], and calibrate and ` +
+        'evaluate also take tensors by input, { name: tensor }, or .npz files',
     );
   }
   const [, channels, height, width] = first.shape;

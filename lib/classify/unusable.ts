@@ -8,7 +8,7 @@ const SHOWN = 5;
 export class Unusable {
   constructor(
     readonly problems: ResidualSkipError[] = [],
-    private readonly what: 'image' | 'text' = 'image',
+    private readonly what: 'image' | 'text' | 'feed' = 'image',
   ) {}
 
   /** Keeps an error that concerns a single item; throws any other. */

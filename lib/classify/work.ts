@@ -59,7 +59,7 @@ export class Work {
     try {
       while (true) {
         this.check();
-        const next = await this.#unlessAborted(items.next());
+        const next = await this.unlessAborted(items.next());
         if (next.done) return;
         yield next.value;
         if (performance.now() - this.#turned < TURN_MS) continue;
@@ -78,7 +78,8 @@ export class Work {
     });
   }
 
-  #unlessAborted<T>(promise: Promise<T>): Promise<T> {
+  /** The result of what may hang; an abort ends the wait. */
+  unlessAborted<T>(promise: Promise<T>): Promise<T> {
     const { signal } = this.options;
     if (!signal) return promise;
     return new Promise((resolve, reject) => {

@@ -1,5 +1,6 @@
 import { wordPromise } from '../calibrate/report/wording.js';
 import { openDataModel } from '../classify/data-model.js';
+import { holdsArrays } from '../classify/feed-source.js';
 import type { Item } from '../classify/images.js';
 import { Work } from '../classify/work.js';
 import type { DataLimits } from '../data/limits.js';
@@ -25,7 +26,15 @@ export function wordPolicy({ source, promise }: PolicyInfo): string {
  */
 export async function openClassifier(
   path: string,
-  { policy, original, backend, isa, threads, maxPixels }: EngineOptions & DataLimits,
+  {
+    policy,
+    original,
+    backend,
+    isa,
+    threads,
+    maxPixels,
+    data,
+  }: EngineOptions & DataLimits & { readonly data?: string },
   io: Io,
   observers: readonly RunObserver[] = [],
 ): Promise<TimedClassifier> {
@@ -38,7 +47,8 @@ export async function openClassifier(
     observers,
     maxPixels,
   };
-  const model = await openDataModel(path, options);
+  const feeds = data !== undefined && (await holdsArrays(data));
+  const model = await openDataModel(path, options, undefined, { isFeeds: feeds, isTensor: false });
   if (model.images?.preprocessorKnown === false) {
     io.err(`note: there is no preprocessor_config.json beside ${model.file}; pixels are scaled to 0..1\n`);
   }

@@ -1,5 +1,7 @@
 import type { Command } from 'commander';
+import type { TaskOptions } from '../classify/task.js';
 import { Unusable } from '../classify/unusable.js';
+import { isArrayFile } from '../data/arrays.js';
 import type { DataLimits } from '../data/limits.js';
 import { findModel } from '../data/model-files.js';
 import { isTextFile } from '../data/texts.js';
@@ -11,11 +13,10 @@ import { type Io, paint, watchWork } from './io.js';
 import { addDataOptions, type EngineOptions, positiveInteger, taskOption } from './options.js';
 import { formatTable, milliseconds, percent, plural } from './table.js';
 
-interface EvalOptions extends EngineOptions, DataLimits {
+interface EvalOptions extends EngineOptions, DataLimits, TaskOptions {
   readonly data: string;
   readonly limit?: number;
   readonly labels?: string | false;
-  readonly task?: 'classes';
   readonly json?: boolean;
 }
 
@@ -97,6 +98,16 @@ function draw(
             : [['cosine distance', '', skip.distance.cosine.toPrecision(3), '']]),
           ['relative error', '', percent(skip.distance.relative, 2), ''],
         ]),
+    ...(skip.loss
+      ? [
+          [
+            `promised loss (${skip.loss.metric})`,
+            '',
+            percent(skip.loss.mean, 2),
+            `limit ${percent(skip.loss.limit, 2)}`,
+          ],
+        ]
+      : []),
     latency('mean', 'latency, mean, ms', ''),
     latency('p50', '  median', paint(io, 'bold', `${percent(latencyReduction)} less with skipping`)),
     latency('p95', '  95th percentile', ''),
@@ -111,6 +122,6 @@ function draw(
     { title: 'skip', align: 'right' as const },
     { title: '' },
   ];
-  const heading = `${what}: ${plural(report.items, isTextFile(data) ? 'text' : 'image')}, ${backend} backend, one at a time`;
+  const heading = `${what}: ${plural(report.items, isTextFile(data) ? 'text' : isArrayFile(data) ? 'item' : 'image')}, ${backend} backend, one at a time`;
   return `${heading}\n${wordPolicy(policy)}\n\n${formatTable(io, columns, rows)}`;
 }

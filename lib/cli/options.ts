@@ -1,4 +1,5 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { TASKS } from '../classify/task.js';
 import { MAX_BYTES, MAX_PIXELS } from '../data/limits.js';
 import { ISAS, type Isa } from '../session/options.js';
 
@@ -73,6 +74,6 @@ export function addLimitOptions(command: Command): Command {
 export function taskOption(): Option {
   return new Option(
     '--task <task>',
-    'what the answers are, where neither the network nor the data says so: an item belongs to the class of its largest score',
-  ).choices(['classes']);
+    "what the answers are, where neither the network nor the files beside it say so; single-label: an item's class is that of its largest score",
+  ).choices(TASKS);
 }

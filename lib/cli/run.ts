@@ -1,6 +1,7 @@
 import { relative } from 'node:path';
 import { type Command, Option } from 'commander';
-import { doubtOf, type Prediction } from '../classify/class-scores.js';
+import type { Prediction } from '../classify/class-scores.js';
+import { doubtOf } from '../classify/task.js';
 import { textsOfArguments } from '../classify/texts.js';
 import { kindOf, listImagesBelow } from '../data/files.js';
 import type { DataLimits } from '../data/limits.js';

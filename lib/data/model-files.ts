@@ -14,6 +14,8 @@ export interface ModelFiles extends ModelLocation {
   readonly labels?: readonly string[];
   /** What the network was trained for, from config.json: `single_label_classification`, `regression` and the like. */
   readonly problem?: string;
+  /** The class of the network in Hugging Face's library, from config.json. */
+  readonly architecture?: string;
 }
 
 const configSchema = z.looseObject({
@@ -21,6 +23,7 @@ const configSchema = z.looseObject({
     .record(z.string().regex(/^\d+$/, { error: 'expected the index of a class as the key' }), z.string())
     .optional(),
   problem_type: z.string().nullish(),
+  architectures: z.array(z.string()).nullish(),
 });
 
 /**
@@ -34,13 +37,14 @@ export async function findModel(path: string): Promise<ModelFiles> {
   const source = join(folder, 'preprocessor_config.json');
   const configFile = join(folder, 'config.json');
   const config = await readJson(source, preprocessorConfigSchema);
-  const { id2label, problem_type: problem } = (await readJson(configFile, configSchema)) ?? {};
+  const { id2label, problem_type: problem, architectures } = (await readJson(configFile, configSchema)) ?? {};
   return {
     ...location,
     name: basename(model) === 'model.onnx' ? basename(folder) : basename(model),
     ...(config && { preprocessor: { config, source } }),
     ...(id2label && { labels: labelList(id2label, configFile) }),
     ...(problem && { problem }),
+    ...(architectures?.[0] !== undefined && { architecture: architectures[0] }),
   };
 }
 

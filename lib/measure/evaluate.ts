@@ -1,9 +1,9 @@
 /** Evaluation: skipping against running every block, on images or texts. */
 import { z } from 'zod';
-import { doubtOf, type TaskOptions, taskShape } from '../classify/class-scores.js';
-import { type Data, openDataModel } from '../classify/data-model.js';
+import { type Data, openDataModel, sampled } from '../classify/data-model.js';
 import type { ImageClassifierOptions } from '../classify/image-classifier.js';
 import { type DataOptions, dataShape } from '../classify/images.js';
+import { doubtOf, type TaskOptions, taskShape } from '../classify/task.js';
 import { Work, type WorkOptions, workShape } from '../classify/work.js';
 import { takeEvenly } from '../data/dataset.js';
 import { findModel } from '../data/model-files.js';
@@ -12,16 +12,20 @@ import { argMax } from '../numeric/softmax.js';
 import { mean } from '../numeric/statistics.js';
 import { cosineDistance, relativeError } from '../numeric/vectors.js';
 import type { PolicyInfo } from '../session/own-policy.js';
+import { isVectorMetric, type Promised } from '../skip/promise.js';
+import type { CustomLoss } from '../skip/run-loss.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { parsePart } from '../util/validation.js';
 import type { EnergyReport } from './energy.js';
 import { type LatencySummary, latencyOf, type PairedChange, pairedChange } from './statistics.js';
-import { MAX_MEASURED, TimedClassifier } from './timed-classifier.js';
+import { MAX_MEASURED, type Timed, TimedClassifier } from './timed-classifier.js';
 
 /** `policy`, `threads` and the other options of a classifier say what is evaluated. */
 export interface EvaluateOptions extends ImageClassifierOptions, DataOptions, TaskOptions, WorkOptions {
   /** Most items to use: of a path spread evenly over the data, of an iterable the first. */
   limit?: number | undefined;
+  /** The loss of an item, for a policy that promises the metric `custom`: the function that it was calibrated with. */
+  loss?: CustomLoss | undefined;
   /** Also measure what an item takes of the processor. It blocks the event loop for up to ten seconds. */
   energy?: boolean | undefined;
 }
@@ -49,6 +53,11 @@ export interface Evaluation {
      * single number.
      */
     readonly distance: { readonly cosine: number | null; readonly relative: number } | null;
+    /**
+     * What the policy promises, on these items: the mean loss by the promise's metric, and its limit. Null without a promise, and for
+     * what a single item doesn't tell, `recall@k`, or what is above, `accuracy`.
+     */
+    readonly loss: (Pick<Promised, 'metric' | 'limit'> & { readonly mean: number }) | null;
     readonly latencyMs: LatencySummary;
     /** Of all residual blocks. */
     readonly blocksSkipped: number;
@@ -73,6 +82,9 @@ const ownShape = {
   ...workShape,
   limit: z.int({ error: 'expected a whole number above 0' }).positive().optional(),
   energy: z.boolean().optional(),
+  loss: z
+    .custom<CustomLoss>((value) => typeof value === 'function', { error: 'expected a function' })
+    .optional(),
 };
 
 /**
@@ -94,9 +106,11 @@ export async function evaluate(
   const work = new Work('evaluation', own);
   work.check();
   const policy = rest.policy ?? (await findModel(model)).policy;
-  const opened = await openDataModel(model, { ...rest, policy, maxPixels: own.maxPixels }, own.task);
+  const { data: source, sample } = await sampled(data, work);
+  const asked = { ...rest, policy, maxPixels: own.maxPixels };
+  const opened = await openDataModel(model, asked, own.task, sample);
   try {
-    return await measure(new TimedClassifier(opened), data, own, work);
+    return await measure(new TimedClassifier(opened), source, own, work);
   } finally {
     await opened.session.release();
   }
@@ -113,6 +127,9 @@ async function measure(
   const total = count === null ? null : Math.min(count, limit);
   const chosen = typeof data === 'string' && Array.isArray(list) ? takeEvenly(list, limit) : list;
   const tally = new Tally();
+  const { promise } = classifier.session.policy;
+  let loss: ReturnType<TimedClassifier['lossOf']>;
+  const losses: number[] = [];
   const measured = new Sample<Tensor>(MAX_MEASURED);
   for await (const { item, tensor } of work.each(classifier.prepare(chosen))) {
     if (tally.items === 0) classifier.warmUp(tensor);
@@ -124,6 +141,8 @@ async function measure(
       [order[1]]: classifier.time(tensor, order[1]),
     };
     if (energy) measured.add(tensor);
+    if (promise) loss ??= classifier.lossOf(promise, options.loss);
+    if (loss) losses.push(loss(timed.skip!, timed.full!, tensor));
     tally.add(item.label, timed.full!, timed.skip!, {
       blocks: trace.blocks.filter(({ ran }) => !ran).length / Math.max(1, trace.blocks.length),
       layers: trace.layersSkipped / Math.max(1, layers),
@@ -135,12 +154,22 @@ async function measure(
   classifier.unusable.checkSome(tally.items);
   const { model, session } = classifier;
   const doubt = doubtOf(model, session.context.classScores, tally.isLabelled);
-  if (doubt && model.labels) {
+  if (doubt && (model.labels || model.images) && !(promise && isVectorMetric(promise.metric))) {
     const { reason, remedy } = doubt;
     work.note(`answers aren't compared as classes: ${reason}${remedy ? `; ${remedy}` : ''}`);
   }
+  if (promise && !loss && promise.metric !== 'accuracy') {
+    work.note(
+      `the loss of the promised metric '${promise.metric}' isn't measured: an item's outputs alone don't tell it`,
+    );
+  }
+  const report = tally.report(doubt === undefined);
   return {
-    ...tally.report(doubt === undefined),
+    ...report,
+    skip: {
+      ...report.skip,
+      loss: promise && loss ? { metric: promise.metric, limit: promise.limit, mean: mean(losses) } : null,
+    },
     policy: session.policy,
     energy: energy ? classifier.measureEnergy(measured.taken) : null,
     unusable: classifier.unusable.problems,
@@ -166,11 +195,6 @@ class Sample<T> {
     this.#taken = this.#taken.filter((_, i) => i % 2 === 0);
     this.#every *= 2;
   }
-}
-
-interface Timed {
-  readonly scores: ArrayLike<number>;
-  readonly milliseconds: number;
 }
 
 class Tally {
@@ -212,7 +236,9 @@ class Tally {
   }
 
   /** @param classifies whether scores are those of classes; otherwise they are vectors */
-  report(classifies: boolean): Omit<Evaluation, 'policy' | 'energy' | 'unusable'> {
+  report(classifies: boolean): Omit<Evaluation, 'policy' | 'energy' | 'unusable' | 'skip'> & {
+    skip: Omit<Evaluation['skip'], 'loss'>;
+  } {
     const { items } = this;
     const { cosine, relative } = this.#distances;
     const latency = { full: latencyOf(this.#times.full), skip: latencyOf(this.#times.skip) };

@@ -4,7 +4,10 @@ import { type Item, prepareItems } from '../classify/images.js';
 import { Unusable } from '../classify/unusable.js';
 import type { InferenceSession } from '../session/session.js';
 import type { BlockInfo } from '../skip/block-info.js';
+import { lossOf } from '../skip/losses.js';
 import type { TensorMap } from '../skip/observer.js';
+import { isVectorMetric, type Promised, partsOf } from '../skip/promise.js';
+import { type CustomLoss, runLoss } from '../skip/run-loss.js';
 import type { ItemTrace } from '../skip/trace.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { type EnergyReport, measureEnergy } from './energy.js';
@@ -18,6 +21,14 @@ export interface Classification {
   readonly layers: number;
 }
 
+/** A run with its time. */
+export interface Timed {
+  /** Class scores, or the vector of a network without classes. */
+  readonly scores: Float32Array;
+  readonly outputs: TensorMap;
+  readonly milliseconds: number;
+}
+
 /** Pairs of runs before the first that is timed, and the time after which no further one is begun. */
 const WARM_UP_PAIRS = 50;
 const WARM_UP_MS = 200;
@@ -28,11 +39,14 @@ export const MAX_MEASURED = 100;
 export class TimedClassifier {
   /** Items that `prepare` left out. */
   readonly unusable: Unusable;
+  /** The outputs to fetch: that of the answer, and others that are promised. */
+  readonly #fetched: readonly string[];
   /** Shape of the item that ran last. */
   #shape = '';
 
   constructor(readonly model: DataModel) {
     this.unusable = new Unusable([], model.what);
+    this.#fetched = [...new Set([model.output, ...(model.session.policy.promise?.outputs ?? [])])];
   }
 
   get name(): string {
@@ -69,7 +83,7 @@ export class TimedClassifier {
 
   /** Runs with the session's policy; of a shape that the last item didn't have, programs are then ready to be timed. */
   classify(tensor: Tensor): Classification {
-    const { outputs, trace } = this.session.runTracedSync(this.feeds(tensor), [this.model.output]);
+    const { outputs, trace } = this.session.runTracedSync(this.feeds(tensor), this.#fetched);
     const { multiplyAdds, layers } = trace;
     const shape = tensor.dims.join();
     if (shape !== this.#shape) this.time(tensor, 'full');
@@ -83,13 +97,34 @@ export class TimedClassifier {
   }
 
   /** Runs and takes the time; `full` runs every block, `skip` follows the session's policy. */
-  time(tensor: Tensor, mode: 'full' | 'skip'): { scores: Float32Array; milliseconds: number } {
+  time(tensor: Tensor, mode: 'full' | 'skip'): Timed {
     const options = mode === 'full' ? { policy: 'full' } : {};
     const feeds = this.feeds(tensor);
     const start = performance.now();
-    const outputs = this.session.runSync(feeds, [this.model.output], options);
+    const outputs = this.session.runSync(feeds, this.#fetched, options);
     const milliseconds = performance.now() - start;
-    return { scores: this.model.answerOf(outputs, tensor), milliseconds };
+    return { scores: this.model.answerOf(outputs, tensor), outputs, milliseconds };
+  }
+
+  /**
+   * How the loss of a promise follows from two runs of an item.
+   * @returns undefined where they don't tell
+   */
+  lossOf(
+    promise: Promised,
+    custom: CustomLoss | undefined,
+  ): ((skipping: Timed, full: Timed, tensor: Tensor) => number) | undefined {
+    const { model, session } = this;
+    const { name } = partsOf(promise.metric);
+    if (model.what === 'text' && name !== 'custom') {
+      // Vectors of texts are pooled, and what fills a text up counts as tokens.
+      if (name === 'tokens' || name === 'ctc') return undefined;
+      const loss = isVectorMetric(promise.metric) && !model.labels ? lossOf(promise.metric) : undefined;
+      if (loss) return (skipping, full) => loss(skipping.scores, full.scores);
+    }
+    const names = session.outputMetadata.map((output) => output.name);
+    const loss = runLoss(promise, names, session.context.classScores, custom);
+    return loss && ((skipping, full, tensor) => loss(skipping.outputs, full.outputs, this.feeds(tensor)));
   }
 
   /** Runs untimed for a moment: code, caches and clock rate reach their steady state. */

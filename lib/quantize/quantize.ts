@@ -2,7 +2,6 @@
 import { createHash } from 'node:crypto';
 import { stat } from 'node:fs/promises';
 import { z } from 'zod';
-import { doubtOf } from '../classify/class-scores.js';
 import { ImageClassifier, type ImageClassifierOptions } from '../classify/image-classifier.js';
 import {
   type DataOptions,
@@ -12,6 +11,7 @@ import {
   openItems,
   prepareItems,
 } from '../classify/images.js';
+import { doubtOf } from '../classify/task.js';
 import { Unusable } from '../classify/unusable.js';
 import { Work, type WorkOptions, workShape } from '../classify/work.js';
 import { findModel } from '../data/model-files.js';

@@ -4,18 +4,81 @@ import { profileSchema } from './profile.js';
 
 const fraction = z.number().min(0).max(1);
 
-/** Metrics of networks with classes, and of those whose answer is a vector. */
-export const CLASS_METRICS = ['disagreement', 'accuracy', 'probability'] as const;
-export const VECTOR_METRICS = ['cosine', 'relative'] as const;
+/** Metrics of networks whose answer is one class. */
+export const CLASS_METRICS = ['disagreement', 'accuracy', 'probability', 'ordinal'] as const;
 
-export type Metric = (typeof CLASS_METRICS)[number] | (typeof VECTOR_METRICS)[number] | `recall@${number}`;
+/** The number behind the `@` of a metric. */
+interface Parameter {
+  readonly pattern: string;
+  /**
+   * Taken where it is left out; `output`: 0.5 or 0, as the output holds probabilities or logits; `none`: the metric without it is
+   * another one. Undefined: it can't be left out.
+   */
+  readonly byDefault?: number | 'output' | 'none';
+}
+
+const size = '\\d+(?:\\.\\d+)?(?:e-?\\d+)?';
+const threshold = { pattern: `-?${size}`, byDefault: 'output' } as const;
+
+/** Metrics of all other answers, with their parameters. */
+const PARAMETERS = {
+  cosine: undefined,
+  relative: { pattern: size, byDefault: 'none' },
+  recall: { pattern: '[1-9]\\d{0,5}' },
+  absolute: { pattern: size },
+  excess: { pattern: size },
+  labels: threshold,
+  missed: threshold,
+  added: threshold,
+  pixels: threshold,
+  miou: threshold,
+  boxes: { pattern: '(?:0?\\.\\d+|1)', byDefault: 0.5 },
+  tokens: undefined,
+  ctc: { pattern: '\\d{1,6}', byDefault: 0 },
+  ranking: undefined,
+  custom: undefined,
+} as const satisfies Record<string, Parameter | undefined>;
+
+type Named = keyof typeof PARAMETERS;
+/** Metrics of answers that aren't one class. */
+export type VectorMetric =
+  | Exclude<Named, 'recall' | 'absolute' | 'excess'>
+  | `${Exclude<Named, 'cosine' | 'tokens' | 'ranking' | 'custom'>}@${number}`;
+export type Metric = (typeof CLASS_METRICS)[number] | VectorMetric;
+
+/** The metrics, for messages and help. */
+export const METRICS =
+  'disagreement, accuracy, probability, ordinal, cosine, recall@k, relative, relative@tolerance, absolute@tolerance, ' +
+  'excess@tolerance, labels, missed, added, pixels, miou, boxes, tokens, ctc, ranking, custom';
+
+const patterns = Object.entries<Parameter | undefined>(PARAMETERS).map(([name, parameter]) => {
+  if (!parameter) return name;
+  const { pattern, byDefault } = parameter;
+  return byDefault === undefined ? `${name}@${pattern}` : `${name}(?:@${pattern})?`;
+});
 
 export const metricSchema = z
   .string()
-  .regex(new RegExp(`^(${[...CLASS_METRICS, ...VECTOR_METRICS].join('|')}|recall@[1-9]\\d{0,5})$`), {
-    error: `expected one of ${[...CLASS_METRICS, ...VECTOR_METRICS].join(', ')} or recall@k, as recall@10`,
+  .regex(new RegExp(`^(?:${[...CLASS_METRICS, ...patterns].join('|')})$`), {
+    error: `expected one of ${METRICS}`,
   }) as unknown as z.ZodType<Metric, Metric>;
-export type VectorMetric = Exclude<Metric, (typeof CLASS_METRICS)[number]>;
+
+/** The name of a metric, and its parameter; undefined where it has none. */
+export function partsOf(metric: Metric): { name: Named | (typeof CLASS_METRICS)[number]; at?: number } {
+  const [name, at] = metric.split('@') as [Named, string | undefined];
+  return at === undefined ? { name } : { name, at: Number(at) };
+}
+
+/**
+ * The metric with its parameter, where that was left out.
+ * @param threshold of the output: 0.5 for probabilities, 0 for logits
+ */
+export function complete(metric: Metric, threshold: number): Metric {
+  const { name, at } = partsOf(metric);
+  const { byDefault = 'none' } = (PARAMETERS as Record<string, Parameter | undefined>)[name] ?? {};
+  if (at !== undefined || byDefault === 'none') return metric;
+  return `${name}@${byDefault === 'output' ? threshold : byDefault}` as Metric;
+}
 
 export function isVectorMetric(metric: Metric): metric is VectorMetric {
   return !(CLASS_METRICS as readonly string[]).includes(metric);
@@ -23,7 +86,9 @@ export function isVectorMetric(metric: Metric): metric is VectorMetric {
 
 /** Whether losses are 0 or 1, or -1 where `accuracy` gains an answer. */
 export function isCounted(metric: Metric): boolean {
-  return metric === 'disagreement' || metric === 'accuracy';
+  const { name, at } = partsOf(metric);
+  if (name === 'relative') return at !== undefined;
+  return ['disagreement', 'accuracy', 'labels', 'missed', 'added', 'absolute'].includes(name);
 }
 
 /** The largest loss of an item. */
@@ -65,15 +130,43 @@ const groupSchema = z.strictObject({
   ...testedShape,
 });
 
+/** How outputs hold boxes; see the schema. */
+export const BOX_FORMS = ['corners', 'centres', 'detr', 'yolo'] as const;
+const boxesSchema = z.strictObject({
+  form: z.enum(BOX_FORMS).meta({
+    description:
+      'corners: x1, y1, x2, y2; centres: x, y of the centre, width, height; detr: centres, with logits whose last class is no box; yolo: one output of ' +
+      'columns, centres and then the scores of the classes, of which non-maximum suppression leaves some.',
+  }),
+  score: z.number().meta({ description: 'Boxes with a higher score count.' }),
+});
+export type Boxes = z.infer<typeof boxesSchema>;
+export const DEFAULT_BOXES: Boxes = { form: 'corners', score: 0.5 };
+
 export const promiseSchema = z
   .strictObject({
     metric: metricSchema.meta({
       description:
         "disagreement: answers other than the full network's; accuracy: the fall of the accuracy, which is the share of answers that are " +
-        'right in the full network and wrong with skipping, less that of the reverse; probability: how far the class probabilities move (total variation distance). Of networks whose answer ' +
-        "is a vector, against the full network's: cosine: 1 - cos of their angle; relative: |difference| / |full|, at most 1; " +
-        'recall@k: the share of the k nearest neighbours among the items that order settings that are others.',
+        'right in the full network and wrong with skipping, less that of the reverse; probability: how far the class probabilities move (total variation distance); ' +
+        'ordinal: how far the class moves, as a share of the scale. Of other answers, ' +
+        "against the full network's: cosine: 1 - cos of their angle; relative: |difference| / |full|, at most 1; relative@t: whether that is above t; " +
+        'absolute@t: whether any number is off by more than t; excess@t: how far beyond t the largest error is, as a share of t, at most 1; ' +
+        'recall@k: the share of the k nearest neighbours among the items that order settings that are others; ' +
+        'labels@t: whether the set of labels above the threshold t is another; missed@t and added@t: whether a label is missing from it, or is new; ' +
+        'pixels@t: the share of the pixels that change their class (t is for maps of one channel); miou@t: 1 - the mean over the classes of the intersection over the union; ' +
+        'boxes@t: the share of the boxes without a partner of the same class whose IoU is t at least; tokens: the share of the tokens that change; ' +
+        'ctc@b: errors of the sequence, b being the blank; ranking: the share of the pairs whose order changes; custom: the loss of a function.',
     }),
+    outputs: z.array(z.string()).min(1).optional().meta({
+      description: "Names of the outputs that the promise is about; the network's only one when absent.",
+    }),
+    notPromised: z
+      .array(z.string())
+      .min(1)
+      .optional()
+      .meta({ description: 'Names of the other outputs, about which nothing is promised.' }),
+    boxes: boxesSchema.optional().meta({ description: 'How boxes are read, for the metric boxes.' }),
     confidence: fraction.meta({
       description: 'Everything here holds with at least this probability over the draw of the data.',
     }),

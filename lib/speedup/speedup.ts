@@ -3,12 +3,12 @@
  * given fronts and their combinations on the items that order, and certifies the fastest on items that were used for nothing else.
  */
 import { NativeBackend } from '../backends/native.js';
-import { checkClasses } from '../calibrate/checks.js';
+import { type Promisable, promisable } from '../calibrate/checks.js';
 import { itemOptions, programsOf, readItems } from '../calibrate/data.js';
 import { ResumableBackend } from '../calibrate/run/resume.js';
-import { taskShape } from '../classify/class-scores.js';
 import { type Data, openDataModel } from '../classify/data-model.js';
 import { dataShape } from '../classify/images.js';
+import { taskShape } from '../classify/task.js';
 import { Unusable } from '../classify/unusable.js';
 import { Work, workShape } from '../classify/work.js';
 import { ResidualSkipError } from '../errors.js';
@@ -46,11 +46,12 @@ export async function speedup(model: string, data: Data, options: SpeedupOptions
     if (isVectorMetric(metric) || !opened.labels) throw forClasses(metric);
     const float = await floatNetwork(opened.file);
     const asked = { ...own, metric };
-    const read = await readItems(opened, data, asked, work, (first, labelled) =>
-      checkClasses(metric, opened, programsOf(float.model, opened, first).main, labelled),
-    );
+    let promised: Promisable | undefined;
+    const read = await readItems(opened, data, asked, work, (first, labelled) => {
+      promised = promisable(asked, opened, programsOf(float.model, opened, first).main, labelled);
+    });
     const programs = programsOf(float.model, opened, read.typical);
-    const prepared = await itemOptions(opened, read.typical, asked, programs.main, work, unusable);
+    const prepared = await itemOptions(opened, read, asked, promised!, programs, work, unusable);
     const backend = own.state === undefined ? engine : await ResumableBackend.open(engine, own.state);
     const end = start + 60_000 * (own.minutes ?? Number.POSITIVE_INFINITY);
     const search = new Search({ opened, read, work, engine, backend, prepared, programs, float, end });

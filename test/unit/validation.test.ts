@@ -65,10 +65,15 @@ const CASES: readonly [() => unknown, string][] = [
   ],
   [calibrated({ limits: 3 }), 'options.limits: expected an array, received 3'],
   [calibrated({ state: '' }), "options.state: expected a string that isn't empty, received ''"],
-  [calibrated({ task: 'dogs' }), "options.task: expected 'classes', received 'dogs'"],
+  [
+    calibrated({ task: 'dogs' }),
+    "options.task: expected one of 'single-label', 'multi-label', 'regression', 'ordinal', 'embedding', 'segmentation', 'detection', " +
+      "'sequence', 'ranking', 'custom', received 'dogs'",
+  ],
   [
     calibrated({ metric: 'speed' }),
-    'options.metric: expected one of disagreement, accuracy, probability, cosine, relative or recall@k, as recall@10',
+    'options.metric: expected one of disagreement, accuracy, probability, ordinal, cosine, recall@k, relative, relative@tolerance, ' +
+      'absolute@tolerance, excess@tolerance, labels, missed, added, pixels, miou, boxes, tokens, ctc, ranking, custom',
   ],
   [() => evaluate(MODEL, [], { energy: 3 as never }), 'options.energy: expected true or false, received 3'],
   [() => watch({ confidence: 3 }), 'watch options.confidence: expected a number below 1, received 3'],

@@ -34,17 +34,17 @@ export interface Grouping {
 
 /**
  * The groups that the options request, in order of class and of name.
- * @param classes of the items, by index
+ * @param classes of the items, by index; an item may have several
  */
 export function groupsOf(
   items: readonly CalibrationItem[],
-  classes: readonly number[],
+  classes: readonly (number | readonly number[])[],
   { perClass, labels }: Pick<CalibrationOptions, 'perClass' | 'labels'>,
 ): Group[] {
   const byClass = new Map<number, number[]>();
   const byName = new Map<string, number[]>();
   for (const [i, { groups = [] }] of items.entries()) {
-    if (perClass) append(byClass, classes[i]!, i);
+    if (perClass) for (const index of [classes[i]!].flat()) append(byClass, index, i);
     for (const name of new Set(groups)) append(byName, name, i);
   }
   return [

@@ -6,8 +6,9 @@
 import type { Backend } from '../../backends/backend.js';
 import { ResidualSkipError } from '../../errors.js';
 import type { Program } from '../../model/program/program.js';
+import { answerOf } from '../../skip/losses.js';
 import { meaningOf } from '../../skip/scores.js';
-import { answerOf, checkAnswers } from '../losses.js';
+import { checkAnswers } from '../losses.js';
 import type { FitImages } from '../options.js';
 import { CHUNK, Evaluator, Programs } from '../run/evaluator.js';
 import { type Basis, basisOf } from './basis.js';

@@ -5,9 +5,10 @@
 
 import type { Program } from '../../model/program/program.js';
 import { generator, shuffle } from '../../numeric/random.js';
+import { answerOf } from '../../skip/losses.js';
 import { type Meaning, probabilities } from '../../skip/scores.js';
 import type { TensorData } from '../../tensor/tensor.js';
-import { answerOf, checkedAnswer } from '../losses.js';
+import { checkedAnswer } from '../losses.js';
 import type { FitImages } from '../options.js';
 import { CHUNK, type Evaluator, runAll } from '../run/evaluator.js';
 import type { TrainingRows } from './chain.js';
@@ -44,10 +45,11 @@ export function altered(
   return copy;
 }
 
-/** Channels, height and width of the input; undefined when it is not an image. */
+/** Channels, height and width of the only input; undefined when it is not an image. */
 export function imageShape({ inputs, values }: Program): [number, number, number] | undefined {
   const [items, channels, height, width] = values[inputs[0]!.value]!.shape;
-  return items === 1 && width !== undefined ? [channels!, height!, width] : undefined;
+  const isImage = inputs.length === 1 && items === 1 && width !== undefined;
+  return isImage ? [channels!, height!, width] : undefined;
 }
 
 /** An image with its index. */

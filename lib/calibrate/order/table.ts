@@ -5,8 +5,9 @@
 import type { Program } from '../../model/program/program.js';
 import { type AnyExit, attachReadOuts, type ReadOut } from '../../skip/attach.js';
 import { isGuarded } from '../../skip/guards.js';
+import { answerOf, lossOf as lossBetween } from '../../skip/losses.js';
 import { type Meaning, meaningOf, totalVariation } from '../../skip/scores.js';
-import { answerOf, checkedAnswer } from '../losses.js';
+import { checkedAnswer } from '../losses.js';
 import type { CalibrationItem } from '../options.js';
 import { CHUNK, Evaluator, gatesOf, type Outcome, runAll } from '../run/evaluator.js';
 import { hasGates, type Task } from '../task.js';
@@ -14,7 +15,7 @@ import { hasGates, type Task } from '../task.js';
 /** The answers at an exit, or at the end, for each item. */
 export interface Column {
   readonly answers: Int32Array;
-  /** 0 or 1; -1, 0 or 1 for `accuracy`, whose answers may be gained; in [0, 1] for `probability`. */
+  /** 0 or 1; -1, 0 or 1 for `accuracy`, whose answers may be gained; in [0, 1] for `probability` and `ordinal`. */
   readonly losses: Float64Array;
   /** 1 if a guard would make the item run in full. */
   readonly guarded: Uint8Array;
@@ -133,7 +134,6 @@ function lossOf(
   full: Float32Array,
 ): number {
   if (metric === 'probability') return totalVariation(scores, full, meaning);
-  const [answer, before] = [answerOf(scores), answerOf(full)];
-  if (metric === 'disagreement') return Number(answer !== before);
-  return Number(before === label) - Number(answer === label);
+  const loss = lossBetween(metric);
+  return loss ? loss(scores, full) : Number(answerOf(full) === label) - Number(answerOf(scores) === label);
 }

@@ -1,24 +1,51 @@
 import { percent } from '../../report/page.js';
-import type { Promised } from '../../skip/promise.js';
+import { type Promised, partsOf } from '../../skip/promise.js';
 
 /** The promise as a sentence without its full stop. */
-export function wordPromise({ metric, limit, confidence, gained, groups = [] }: Promised): string {
+export function wordPromise({
+  metric,
+  limit,
+  confidence,
+  gained,
+  groups = [],
+  outputs,
+  notPromised,
+}: Promised): string {
   const atMost = (rate: number) =>
     `at most ${gained === undefined ? percent(rate, 2) : `${(100 * rate).toFixed(2)} points`}`;
   const lost = gained === undefined ? 'of the items lose their right answer' : 'of accuracy are lost';
-  const what = {
-    disagreement: `${atMost(limit)} of the answers change`,
-    accuracy: `${atMost(limit)} ${lost}`,
-    probability: `the class probabilities move by ${atMost(limit)} on average`,
+  const { name, at } = partsOf(metric);
+  const most = atMost(limit);
+  const what: Readonly<Record<typeof name, string>> = {
+    disagreement: `${most} of the answers change`,
+    accuracy: `${most} ${lost}`,
+    probability: `the class probabilities move by ${most} on average`,
+    ordinal: `the grades move by ${most} of the scale on average`,
     cosine: `the mean cosine distance of the vectors is at most ${limit}`,
-    relative: `the mean relative error of the output is ${atMost(limit)}`,
+    relative:
+      at === undefined
+        ? `the mean relative error of the output is ${most}`
+        : `the relative error is above ${percent(at, 2)} in ${most} of the items`,
+    recall: `on average ${most} of the ${at} nearest neighbours change`,
+    absolute: `a number is off by more than ${at} in ${most} of the items`,
+    excess: `the largest error of an item exceeds ${at} by ${most} of that on average`,
+    labels: `the set of labels changes in ${most} of the items`,
+    missed: `a label is missing in ${most} of the items`,
+    added: `a label is added in ${most} of the items`,
+    pixels: `${most} of an image's pixels change on average`,
+    miou: `1 - mIoU is ${most} on average`,
+    boxes: `on average ${most} of the boxes have no partner at an IoU of ${at}`,
+    tokens: `${most} of an item's tokens change on average`,
+    ctc: `the error rate of the sequence is ${most} on average`,
+    ranking: `the order of ${most} of the pairs of a list changes on average`,
+    custom: `the mean loss is at most ${limit}`,
   };
-  const said =
-    metric in what
-      ? what[metric as keyof typeof what]
-      : `on average ${atMost(limit)} of the ${metric.slice('recall@'.length)} nearest neighbours change`;
-  const [first, ...others] = groups.filter(({ promised }) => promised);
-  const whose = others.length > 0 ? `each of ${others.length + 1} groups` : `the group ${first?.name}`;
+  const others = notPromised
+    ? `, of ${outputs?.join(', ')} (nothing is promised of ${notPromised.join(', ')})`
+    : '';
+  const said = `${what[name]}${others}`;
+  const [first, ...more] = groups.filter(({ promised }) => promised);
+  const whose = more.length > 0 ? `each of ${more.length + 1} groups` : `the group ${first?.name}`;
   const each = first ? `, and ${atMost(first.limit)} in ${whose}` : '';
   return `${said}${each}, with ${wordConfidence(confidence)} confidence`;
 }

@@ -17,7 +17,7 @@ import { untimed } from '../../helpers/policies.js';
 
 const IMAGES = 160;
 const QUICK = {
-  ...{ task: 'classes', maxDisagreement: 0.2, settings: 6, copies: 0, threads: 1 },
+  ...{ task: 'single-label', maxDisagreement: 0.2, settings: 6, copies: 0, threads: 1 },
 } as const satisfies CalibrateOptions;
 const folder = folderOf({ 'foreign.onnx': foreign() });
 const model = join(folder, 'foreign.onnx');

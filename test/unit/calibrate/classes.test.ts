@@ -38,12 +38,22 @@ const refusal = (message: RegExp) => ({
   message: expect.stringMatching(message),
 });
 
-const WAY_OUT = "take cosine, relative or recall@10, or, .*say so (--task classes, task: 'classes')";
+const WAY_OUT =
+  "take cosine, relative or recall@10, or, .*say so (--task single-label, task: 'single-label')";
 const REMEDY = new RegExp(WAY_OUT.replace(/[()]/g, '\\$&'));
+
+const NOTHING_SAYS =
+  /^task: nothing says what output 'votes' of net\.onnx is: .*; say so, --task \(task\) single-label, /;
 
 describe('a limit on changed answers is refused', () => {
   test.each<[string, Uint8Array, Files | undefined, RegExp]>([
     ['whose output has any name', foreign(), undefined, /nothing says that output 'votes' of net\.onnx/],
+    [
+      'whose output is called logits',
+      foreign({ output: 'logits' }),
+      undefined,
+      /nothing says that output 'logits'/,
+    ],
     [
       'that ends in a sigmoid',
       foreign({ end: 'Sigmoid' }),
@@ -51,12 +61,6 @@ describe('a limit on changed answers is refused', () => {
       /'votes' of net\.onnx ends in a sigmoid/,
     ],
     ['with a sigmoid and labels', foreign({ end: 'Sigmoid' }), LABELS, /ends in a sigmoid/],
-    [
-      'with a sigmoid and scores',
-      foreign({ end: 'Sigmoid', output: 'scores' }),
-      undefined,
-      /ends in a sigmoid/,
-    ],
     [
       'trained for several labels',
       foreign({ output: 'logits' }),
@@ -66,26 +70,38 @@ describe('a limit on changed answers is refused', () => {
     ['that ends in normalize', foreign({ end: 'normalize' }), undefined, /nothing says/],
   ])('for a network %s', async (_, network, config, reason) => {
     const path = model(network, config);
-    await calibrated(path).toMatchObject(refusal(reason));
-    await calibrated(path, { metric: 'probability' }).toMatchObject(refusal(REMEDY));
+    for (const metric of ['disagreement', 'probability', 'ordinal'] as const) {
+      await calibrated(path, { metric }).toMatchObject(refusal(reason));
+      await calibrated(path, { metric }).toMatchObject(refusal(REMEDY));
+    }
     // By the user's word, and as a vector, it isn't.
-    await calibrated(path, { task: 'classes' }).toMatchObject(TOO_FEW);
+    await calibrated(path, { task: 'single-label' }).toMatchObject(TOO_FEW);
     await calibrated(path, { metric: 'cosine' }).toMatchObject(TOO_FEW);
   });
 
   test('for one number, whatever the user says; nor is it a vector', async () => {
     const path = model(foreign({ classes: 1, output: 'logits' }));
     const row = refusal(
-      /'logits' of net\.onnx isn't a row of two scores or more for each item; take relative$/,
+      /'logits' of net\.onnx isn't a row of two scores or more for each item; take absolute@TOLERANCE or relative$/,
     );
-    await calibrated(path).toMatchObject(row);
-    await calibrated(path, { task: 'classes' }).toMatchObject(row);
-    const many = images(400);
+    await calibrated(path, { metric: 'disagreement' }).toMatchObject(row);
+    await calibrated(path, { task: 'single-label' }).toMatchObject(row);
     for (const metric of ['cosine', 'recall@3'] as const) {
-      await calibrated(path, { metric, maxDisagreement: 0.2 }, many).toMatchObject(
-        refusal(/is about angles of vectors, but the output is a single number; take relative$/),
+      await calibrated(path, { metric, maxDisagreement: 0.2 }).toMatchObject(
+        refusal(
+          /is about angles of vectors, but the output is a single number; take absolute@TOLERANCE or relative$/,
+        ),
       );
     }
+  });
+
+  test.each([
+    ['any', foreign(), undefined],
+    ['logits alone', foreign({ output: 'votes', classes: 4 }), undefined],
+    ['labels that nothing connects with an end', foreign({ classes: 1 }), undefined],
+    ['one sigmoid', foreign({ classes: 1, end: 'Sigmoid' }), undefined],
+  ] as const)('without a word on the task, of %s', async (_, network, config) => {
+    await calibrated(model(network, config)).toMatchObject(refusal(NOTHING_SAYS));
   });
 
   test('by the command, which names its option', async () => {
@@ -94,7 +110,7 @@ describe('a limit on changed answers is refused', () => {
     );
     expect({ code, err }).toEqual({
       code: 1,
-      err: expect.stringMatching(/--task classes.*INVALID_ARGUMENT/),
+      err: expect.stringMatching(/--task \(task\) single-label.*INVALID_ARGUMENT/),
     });
   });
 
@@ -107,7 +123,7 @@ describe('a limit on changed answers is refused', () => {
       }
     }
     await expect(calibrate(model(foreign()), source(), { threads: 1 })).rejects.toMatchObject(
-      refusal(REMEDY),
+      refusal(NOTHING_SAYS),
     );
     // A few are read ahead.
     expect(read).toBeLessThan(20);
@@ -115,11 +131,11 @@ describe('a limit on changed answers is refused', () => {
 
   test('for texts, too', async () => {
     const path = textNetwork('classes', { files: { 'config.json': { problem_type: 'regression' } } });
-    await expect(calibrate(path, ['word1', 'word2'])).rejects.toMatchObject(
+    const asked = { metric: 'disagreement' } as const;
+    await expect(calibrate(path, ['word1', 'word2'], asked)).rejects.toMatchObject(
       refusal(/problem_type regression/),
     );
     const vectors = textNetwork('vectors');
-    const asked = { metric: 'disagreement' } as const;
     await expect(calibrate(vectors, ['word1', 'word2'], asked)).rejects.toMatchObject(refusal(/has none; /));
   });
 });
@@ -130,9 +146,6 @@ test.each<[string, Uint8Array, Files | undefined, CalibrateOptions, readonly obj
   ['labels of the caller', foreign(), undefined, { labels: ['a', 'b', 'c', 'd', 'e'] }, IMAGES],
   ['labels of the data', foreign(), undefined, { labelsFrom: 'data' }, LABELLED],
   ['an accuracy', foreign(), undefined, { metric: 'accuracy' }, LABELLED],
-  ...['logits', 'probabilities', 'scores'].map(
-    (output) => [`the name ${output}`, foreign({ output }), undefined, {}, IMAGES] as const,
-  ),
 ] as never)('%s says that answers are classes', async (_, network, config, options, data) => {
   await calibrated(model(network, config), options, data).toMatchObject(TOO_FEW);
 });
@@ -158,7 +171,7 @@ describe('evaluate', () => {
   test('measures distances where nothing says that answers are classes, and says so', async () => {
     expect(await evaluated(model(foreign({ end: 'Sigmoid' })), LABELLED)).toEqual({
       ...{ accuracy: null, agreement: null, distance: SAME },
-      notes: [expect.stringMatching(/aren't compared as classes: .*sigmoid.*; if .*--task classes/)],
+      notes: [expect.stringMatching(/aren't compared as classes: .*sigmoid.*; if .*--task single-label/)],
     });
     expect(await evaluated(model(foreign()))).toMatchObject({ agreement: null, distance: SAME });
     expect(await evaluated(model(foreign({ classes: 1 })))).toMatchObject({
@@ -170,7 +183,7 @@ describe('evaluate', () => {
   test('counts answers that are classes by the data or by the user', async () => {
     const counted = { agreement: 1, distance: null, notes: [] };
     expect(await evaluated(model(foreign()), LABELLED)).toEqual({ ...counted, accuracy: expect.any(Number) });
-    const told = await evaluated(model(foreign()), IMAGES, { task: 'classes' });
+    const told = await evaluated(model(foreign()), IMAGES, { task: 'single-label' });
     expect(told).toEqual({ ...counted, accuracy: null });
   });
 });

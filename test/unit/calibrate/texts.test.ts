@@ -108,7 +108,7 @@ test.each<[string, 'classes' | 'tokens', CalibrateOptions, RegExp]>([
     'a metric of classes',
     'tokens',
     { metric: 'disagreement' },
-    /'disagreement' is about classes.* has none; take cosine/,
+    /'disagreement' is about classes.* isn't a row of two scores or more for each item; take cosine/,
   ],
   [
     'a promise for each class',

@@ -20,7 +20,13 @@ const all = colours(260);
 const items: Tensor<'float32'>[] = Array.from({ length: all.dims[0]! }, (_, i) => itemsFrom(all, i, i + 1));
 /** With no time left to fit exits, only fronts are tried. */
 const AT_ONCE = 1e-6;
-const OPTIONS = { maxDisagreement: LIMIT, threads: 1, seed: 2, task: 'classes', onNote: () => {} } as const;
+const OPTIONS = {
+  maxDisagreement: LIMIT,
+  threads: 1,
+  seed: 2,
+  task: 'single-label',
+  onNote: () => {},
+} as const;
 const QUICK = { ...OPTIONS, minutes: AT_ONCE } as const;
 const preparing = (mean: number, std: number) =>
   JSON.stringify({ image_mean: [mean, mean, mean], image_std: [std, std, std], do_normalize: true });
@@ -243,7 +249,7 @@ test.each<[string, object, RegExp]>([
 
 describe('the command', () => {
   const args = async (file: string, output: string) => [
-    ...['speedup', file, '--data', await pictures(200), '-o', output, '--task', 'classes'],
+    ...['speedup', file, '--data', await pictures(200), '-o', output, '--task', 'single-label'],
     ...['--no-int8', '--threads', '1', '--max-disagreement', '0.5', '--minutes', '0.000001'],
   ];
 

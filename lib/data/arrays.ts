@@ -1,0 +1,239 @@
+/** Files of tensors: NumPy's `.npy` and `.npz`, and raw elements, `.raw`. */
+import { readFile, stat } from 'node:fs/promises';
+import { basename, dirname, extname, join } from 'node:path';
+import { promisify } from 'node:util';
+import { inflateRaw } from 'node:zlib';
+import { ResidualSkipError } from '../errors.js';
+import { sizeOf } from '../numeric/shapes.js';
+import { ARRAY_OF, type DataType, ELEMENT_BYTES, Tensor, type TensorData } from '../tensor/tensor.js';
+import { kindOf, listFolder } from './files.js';
+import { type DataLimits, MAX_BYTES } from './limits.js';
+
+/** An input of a network. */
+interface Port {
+  readonly name: string;
+  readonly type: DataType;
+  readonly shape: readonly (number | string)[];
+}
+
+/** One item: tensors by input, and its class, if the file has one. */
+export interface ArrayItem {
+  readonly name: string;
+  readonly feeds: { readonly [input: string]: Tensor };
+  readonly label?: number;
+}
+
+const EXTENSIONS = ['.npy', '.npz', '.raw'];
+export const isArrayFile = (path: string) => EXTENSIONS.includes(extname(path).toLowerCase());
+
+/** NumPy's names of types; all are little-endian. */
+const TYPES: Readonly<Record<string, DataType>> = {
+  ...{ '<f2': 'float16', '<f4': 'float32', '<f8': 'float64', '|b1': 'bool' },
+  ...{ '|i1': 'int8', '<i2': 'int16', '<i4': 'int32', '<i8': 'int64' },
+  ...{ '|u1': 'uint8', '<u2': 'uint16', '<u4': 'uint32', '<u8': 'uint64' },
+};
+/** Names of an array of classes in a `.npz` file. */
+const LABELS = ['label', 'labels'];
+
+/**
+ * The items of a file, or of the files of a folder in the order of their names. In a `.npz` file arrays are named like the inputs, and one
+ * called `label` or `labels` has the classes; a `.npy` file is of the only input. Their first axis has the items. A `.raw` file is one
+ * item: the elements of the only input, little-endian, whose shape the network declares.
+ * @throws ResidualSkipError INVALID_DATA naming the file
+ */
+export async function readArrays(
+  path: string,
+  ports: readonly Port[],
+  { maxBytes = MAX_BYTES }: DataLimits,
+): Promise<readonly ArrayItem[]> {
+  const kind = await kindOf(path);
+  if (kind === undefined) throw new ResidualSkipError('INVALID_DATA', `data ${path}: it doesn't exist`);
+  const files =
+    kind === 'file'
+      ? [path]
+      : (await listFolder(path)).files.filter(isArrayFile).map((name) => join(path, name));
+  const items: ArrayItem[] = [];
+  let left = maxBytes;
+  for (const file of files) {
+    const read = await itemsOf(file, ports, left);
+    for (const { feeds } of read) {
+      for (const { data } of Object.values(feeds)) left -= data.byteLength;
+    }
+    items.push(...read);
+  }
+  return items;
+}
+
+const invalid = (file: string, why: string) => new ResidualSkipError('INVALID_DATA', `file ${file}: ${why}`);
+
+async function itemsOf(file: string, ports: readonly Port[], maxBytes: number): Promise<ArrayItem[]> {
+  const size = (await stat(file).catch(() => undefined))?.size ?? 0;
+  const tooLarge = `it holds more than the limit of ${maxBytes} bytes that is left (maxBytes, --max-bytes)`;
+  if (size > maxBytes) throw invalid(file, tooLarge);
+  const bytes = await readFile(file).catch((cause: unknown) => {
+    throw new ResidualSkipError('INVALID_DATA', `file ${file}: it can't be read`, { cause });
+  });
+  const kind = extname(file).toLowerCase();
+  const [only, ...others] = ports;
+  if (kind === '.npz') {
+    const arrays = new Map<string, Tensor>();
+    for (const [name, packed] of await unzipped(bytes, file, maxBytes, tooLarge)) {
+      arrays.set(name.replace(/\.npy$/, ''), parseNpy(packed, `${file}, array '${name}'`));
+    }
+    return rowsOf(arrays, file, ports);
+  }
+  if (!only || others.length > 0) {
+    const names = ports.map(({ name }) => name).join(', ');
+    throw invalid(
+      file,
+      `it holds one array, but the network takes ${names}; give a .npz file with an array for each`,
+    );
+  }
+  if (kind === '.npy') return rowsOf(new Map([[only.name, parseNpy(bytes, file)]]), file, ports);
+  return [{ name: basename(file), feeds: { [only.name]: parseRaw(bytes, file, only) } }];
+}
+
+/** Each row of the first axis is an item. */
+function rowsOf(arrays: ReadonlyMap<string, Tensor>, file: string, ports: readonly Port[]): ArrayItem[] {
+  const labels = LABELS.filter((name) => !ports.some((port) => port.name === name)).map((name) =>
+    arrays.get(name),
+  );
+  const classes = labels.find((array) => array !== undefined);
+  const inputs = ports.map((port) => {
+    const array = arrays.get(port.name);
+    if (!array) {
+      const found = [...arrays.keys()].join(', ') || 'none';
+      throw invalid(file, `it has no array '${port.name}', which the network takes; it has ${found}`);
+    }
+    return { port, array };
+  });
+  const counts = [...inputs.map(({ array }) => array), ...(classes ? [classes] : [])].map(
+    ({ dims }) => dims[0] ?? 0,
+  );
+  const count = counts[0] ?? 0;
+  if (count === 0 || counts.some((other) => other !== count)) {
+    throw invalid(
+      file,
+      `the first axes of its arrays, which have the items, are of length ${counts.join(', ')}; expected one length`,
+    );
+  }
+  return Array.from({ length: count }, (_, i) => ({
+    name: `${basename(dirname(file))}/${basename(file)}[${i}]`,
+    feeds: Object.fromEntries(inputs.map(({ port, array }) => [port.name, rowOf(array, i, port)])),
+    ...(classes && { label: Number(classes.data[i]) }),
+  }));
+}
+
+/** Row `i` as a batch of one; numbers of NumPy's default type, float64, as the network takes them. */
+function rowOf({ type, data, dims }: Tensor, i: number, port: Port): Tensor {
+  const shape = [1, ...dims.slice(1)];
+  const size = sizeOf(shape);
+  const row = data.subarray(i * size, (i + 1) * size);
+  if (type === 'float64' && port.type === 'float32')
+    return new Tensor('float32', Float32Array.from(row as Float64Array), shape);
+  return new Tensor(type, row as never, shape) as Tensor;
+}
+
+const HEADER = /^\{'descr': '([^']+)', 'fortran_order': (True|False), 'shape': \(([\d, ]*)\), \}\s*$/;
+
+/** NumPy's format 1 to 3: a magic string, the length of the header, the header as a literal of Python, the elements. */
+function parseNpy(bytes: Uint8Array, what: string): Tensor {
+  const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const problem = (why: string) => new ResidualSkipError('INVALID_DATA', `${what}: ${why}`);
+  if (view.length < 12 || view.toString('latin1', 0, 6) !== '\x93NUMPY') throw problem('it is no .npy file');
+  const [length, from] = view[6] === 1 ? [view.readUInt16LE(8), 10] : [view.readUInt32LE(8), 12];
+  const header = HEADER.exec(view.toString('latin1', from, from + length));
+  if (!header) throw problem('its header is none of an array of numbers');
+  const [, descr, fortran, dims] = header as unknown as [string, string, string, string];
+  const shape = dims
+    .split(',')
+    .filter((part) => part.trim() !== '')
+    .map(Number);
+  const type = TYPES[descr];
+  if (!type)
+    throw problem(`its elements are of type ${descr}; expected one of ${Object.keys(TYPES).join(', ')}`);
+  if (fortran === 'True' && shape.length > 1) {
+    throw problem('its elements are in the order of Fortran; write numpy.ascontiguousarray(array)');
+  }
+  return new Tensor(
+    type,
+    elements(bytes.subarray(from + length), type, sizeOf(shape), problem) as never,
+    shape,
+  ) as Tensor;
+}
+
+function parseRaw(bytes: Uint8Array, file: string, { type, shape }: Port): Tensor {
+  const dims = [1, ...shape.slice(1)];
+  if (!dims.every((length) => typeof length === 'number')) {
+    throw invalid(
+      file,
+      `the network's input [${shape.join(', ')}] has open lengths, which raw elements don't tell; give .npy files`,
+    );
+  }
+  const problem = (why: string) => invalid(file, why);
+  return new Tensor(
+    type,
+    elements(bytes, type, sizeOf(dims as number[]), problem) as never,
+    dims as number[],
+  ) as Tensor;
+}
+
+/** Copied to where elements of the type may begin. */
+function elements(
+  bytes: Uint8Array,
+  type: DataType,
+  count: number,
+  problem: (why: string) => Error,
+): TensorData {
+  const size = count * ELEMENT_BYTES[type];
+  if (bytes.length !== size)
+    throw problem(`it has ${bytes.length} bytes of elements, but ${count} of type ${type} are ${size}`);
+  return new ARRAY_OF[type](bytes.slice().buffer as ArrayBuffer);
+}
+
+/** Signatures, and the positions of what is read in a record of the archive's directory (PKWARE's APPNOTE). */
+const [END, ENTRY, LOCAL] = [0x06054b50, 0x02014b50, 0x04034b50] as const;
+const [END_BYTES, ENTRY_BYTES, LOCAL_BYTES] = [22, 46, 30] as const;
+
+/** The members of a ZIP archive by name, stored or deflated. */
+async function unzipped(
+  bytes: Buffer,
+  file: string,
+  maxBytes: number,
+  tooLarge: string,
+): Promise<Map<string, Uint8Array>> {
+  const end = bytes.lastIndexOf(Buffer.from('PK\x05\x06', 'latin1'));
+  if (end < 0 || end + END_BYTES > bytes.length || bytes.readUInt32LE(end) !== END)
+    throw invalid(file, 'it is no .npz file');
+  const members = new Map<string, Uint8Array>();
+  let at = bytes.readUInt32LE(end + 16);
+  let left = maxBytes;
+  try {
+    for (let count = bytes.readUInt16LE(end + 10); count > 0; count--) {
+      if (bytes.readUInt32LE(at) !== ENTRY) throw invalid(file, "its directory can't be read");
+      const [packed, size] = [bytes.readUInt32LE(at + 20), bytes.readUInt32LE(at + 24)];
+      const [name, extra, comment] = [28, 30, 32].map((field) => bytes.readUInt16LE(at + field)) as [
+        number,
+        number,
+        number,
+      ];
+      const local = bytes.readUInt32LE(at + 42);
+      if (size > left) throw invalid(file, tooLarge);
+      left -= size;
+      if (bytes.readUInt32LE(local) !== LOCAL) throw invalid(file, "its directory can't be read");
+      const from = local + LOCAL_BYTES + bytes.readUInt16LE(local + 26) + bytes.readUInt16LE(local + 28);
+      const data = bytes.subarray(from, from + packed);
+      const stored = bytes.readUInt16LE(at + 10) === 0;
+      const whole = stored ? data : await promisify(inflateRaw)(data, { maxOutputLength: Math.max(1, size) });
+      if (whole.length !== size) throw invalid(file, 'it ends too early');
+      members.set(bytes.toString('utf8', at + ENTRY_BYTES, at + ENTRY_BYTES + name), whole);
+      at += ENTRY_BYTES + name + extra + comment;
+    }
+  } catch (cause) {
+    if (cause instanceof ResidualSkipError) throw cause;
+    throw new ResidualSkipError('INVALID_DATA', `file ${file}: it is damaged, or larger than 4 GiB`, {
+      cause,
+    });
+  }
+  return members;
+}

@@ -1,0 +1,131 @@
+/** Boxes that a detector answers with, and how many of them two answers share. */
+import type { Form, Reader } from './parts.js';
+import type { Boxes } from './promise.js';
+
+/** A box as a row: its corners x1, y1, x2, y2, its class and its score. */
+const ROW = 6;
+/** Of an item's boxes, at most so many count: those with the highest scores. */
+const MOST = 1000;
+/** Of two boxes of one class in the form `yolo` whose IoU is higher, the one with the lower score is left out. */
+const SUPPRESSED_ABOVE = 0.7;
+
+/** What an item's outputs say of its boxes. */
+interface Candidates {
+  readonly count: number;
+  /** Coordinate k of a box. */
+  coordinate(box: number, k: number): number;
+  /** Its class and score. */
+  judge(box: number): readonly [number, number];
+}
+
+/** Reads boxes as rows, the highest score first; undefined if outputs of this form aren't boxes with scores. */
+export function boxReader(form: readonly Form[], { form: kind, score: least }: Boxes): Reader | undefined {
+  const candidates = kind === 'yolo' ? inColumns(form) : inRows(form, kind === 'detr');
+  if (!candidates) return undefined;
+  return (parts) => {
+    const { count, coordinate, judge } = candidates(parts.map(({ data }) => data));
+    const rows: number[][] = [];
+    for (let box = 0; box < count; box++) {
+      const [index, score] = judge(box);
+      // NaN counts: such a box matches none.
+      if (score <= least) continue;
+      const [a, b, c, d] = [0, 1, 2, 3].map((k) => coordinate(box, k)) as [number, number, number, number];
+      const corners = kind === 'corners' ? [a, b, c, d] : [a - c / 2, b - d / 2, a + c / 2, b + d / 2];
+      rows.push([...corners, index, score]);
+    }
+    rows.sort((one, other) => other[5]! - one[5]!);
+    return Float32Array.from((kind === 'yolo' ? suppressed(rows) : rows).slice(0, MOST).flat());
+  };
+}
+
+type Opened = (data: readonly ArrayLike<number>[]) => Candidates;
+
+/** Floats [boxes, 4], scores [boxes] or [boxes, classes], and in the first case classes, integers [boxes], if there are several. */
+function inRows(form: readonly Form[], detr: boolean): Opened | undefined {
+  const at = (fits: (one: Form) => boolean, not = -1) => form.findIndex((one, i) => i !== not && fits(one));
+  const boxes = at(({ dims, whole }) => !whole && dims.length === 2 && dims[1] === 4);
+  const count = form[boxes]?.dims[0];
+  const scores = at(({ dims, whole }) => !whole && dims[0] === count && dims.length <= 2, boxes);
+  const labels = at(({ dims, whole }) => whole === true && dims.length === 1 && dims[0] === count);
+  if (count === undefined || scores < 0) return undefined;
+  const classes = form[scores]!.dims[1] ?? 1;
+  if (detr && classes < 2) return undefined;
+  return (data) => ({
+    count,
+    coordinate: (box, k) => data[boxes]![box * 4 + k]!,
+    judge: (box) => {
+      const [index, score] = detr
+        ? largestProbability(data[scores]!, box * classes, classes)
+        : largest(classes, (c) => data[scores]![box * classes + c]!);
+      return [labels < 0 ? index : data[labels]![box]!, score];
+    },
+  });
+}
+
+/** One output, floats [4 + classes, boxes], as YOLO's. */
+function inColumns([first, ...others]: readonly Form[]): Opened | undefined {
+  if (!first || others.length > 0 || first.whole || first.dims.length !== 2 || first.dims[0]! < 5)
+    return undefined;
+  const [rows, count] = first.dims as [number, number];
+  return ([data]) => ({
+    count,
+    coordinate: (box, k) => data![k * count + box]!,
+    judge: (box) => largest(rows - 4, (c) => data![(4 + c) * count + box]!),
+  });
+}
+
+function largest(classes: number, scoreOf: (c: number) => number): [number, number] {
+  let [index, most] = [0, scoreOf(0)];
+  for (let c = 1; c < classes; c++) if (!(scoreOf(c) <= most)) [index, most] = [c, scoreOf(c)];
+  return [index, most];
+}
+
+/** By a softmax over the classes, of which the last one is no box. */
+function largestProbability(logits: ArrayLike<number>, from: number, classes: number): [number, number] {
+  const [index, most] = largest(classes - 1, (c) => logits[from + c]!);
+  let sum = 0;
+  for (let c = 0; c < classes; c++) sum += Math.exp(logits[from + c]! - most);
+  return [index, 1 / sum];
+}
+
+/** Non-maximum suppression, class by class. @param rows the highest score first */
+function suppressed(rows: readonly number[][]): number[][] {
+  const kept: number[][] = [];
+  for (const row of rows) {
+    if (kept.length === MOST) break;
+    if (!kept.some((other) => other[4] === row[4] && overlap(other, 0, row, 0) > SUPPRESSED_ABOVE))
+      kept.push(row);
+  }
+  return kept;
+}
+
+/** Intersection over union of two rows; NaN or 0 for boxes without an area. */
+function overlap(a: ArrayLike<number>, i: number, b: ArrayLike<number>, j: number): number {
+  const side = (low: number, high: number) =>
+    Math.max(0, Math.min(a[i + high]!, b[j + high]!) - Math.max(a[i + low]!, b[j + low]!));
+  const area = (of: ArrayLike<number>, k: number) => (of[k + 2]! - of[k]!) * (of[k + 3]! - of[k + 1]!);
+  const shared = side(0, 2) * side(1, 3);
+  return shared / (area(a, i) + area(b, j) - shared);
+}
+
+/**
+ * The share of the boxes of both answers that have no partner: each box, the highest score first, takes the free box of its class with
+ * the largest IoU, if that is `iou` at least. 0 where neither has a box.
+ */
+export function unmatched(skipping: Float32Array, full: Float32Array, iou: number): number {
+  const free = new Set(Array.from({ length: full.length / ROW }, (_, box) => box * ROW));
+  const boxes = (skipping.length + full.length) / ROW;
+  let matched = 0;
+  for (let i = 0; i < skipping.length; i += ROW) {
+    let [partner, most] = [-1, iou];
+    for (const j of free) {
+      if (full[j + 4] !== skipping[i + 4]) continue;
+      const shared = overlap(skipping, i, full, j);
+      if (shared >= most && (partner < 0 || shared > most)) [partner, most] = [j, shared];
+    }
+    if (partner < 0) continue;
+    free.delete(partner);
+    matched++;
+  }
+  return boxes === 0 ? 0 : 1 - (2 * matched) / boxes;
+}

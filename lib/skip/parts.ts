@@ -1,0 +1,31 @@
+/** An item's parts of a network's outputs, of which losses are made. */
+import { isBigData, type TensorData } from '../tensor/tensor.js';
+import type { Meaning } from './scores.js';
+
+/** What an item's part of an output looks like. */
+export interface Form {
+  /** Without the batch. */
+  readonly dims: readonly number[];
+  /** Whether it holds whole numbers, such as indices of classes. */
+  readonly whole: boolean;
+  /** Of class scores. */
+  readonly meaning: Meaning;
+}
+
+/** An item's part of an output. */
+export interface Part extends Form {
+  readonly data: ArrayLike<number>;
+}
+
+/** @param dims with the batch of one item, if the output has one */
+export function partOf(data: TensorData, dims: readonly number[], meaning: Meaning = 'logits'): Part {
+  return {
+    data: isBigData(data) ? Float32Array.from(data, Number) : (data as ArrayLike<number>),
+    dims: dims.length > 1 && dims[0] === 1 ? dims.slice(1) : dims,
+    whole: !(data instanceof Float32Array || data instanceof Float64Array),
+    meaning,
+  };
+}
+
+/** Reads what is promised. */
+export type Reader = (parts: readonly Part[]) => Float32Array;

@@ -1,0 +1,299 @@
+/** docs/tasks.md as a test: each task ends in a promise about what the network answers, which holds on items that weren't seen. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { calibrate } from 'lib/calibrate/calibrate.js';
+import type { CalibrateOptions } from 'lib/calibrate/options.js';
+import { TASKS } from 'lib/classify/task.js';
+import { InferenceSession, type TensorMap } from 'lib/index.js';
+import { evaluate } from 'lib/measure/evaluate.js';
+import { loadPolicy } from 'lib/skip/load-policy.js';
+import { type Metric, metricSchema } from 'lib/skip/promise.js';
+import { folderOf, removeFolders } from '../../helpers/files.js';
+import { type FormName, taskItems, taskNetwork } from '../../helpers/task-networks.js';
+
+afterAll(removeFolders);
+
+const PAGE = readFileSync(join(__dirname, '../../../docs/tasks.md'), 'utf8');
+/** The cells of the rows of the table under this heading row. */
+function tableOf(first: string): string[][] {
+  const [, rows] = PAGE.split(`\n| ${first} |`);
+  return rows!
+    .split('\n\n')[0]!
+    .split('\n')
+    .slice(2)
+    .map((row) =>
+      row
+        .split('|')
+        .slice(1, -1)
+        .map((cell) => cell.trim()),
+    );
+}
+
+const pathOf = (form: FormName) =>
+  join(folderOf({ 'net.onnx': taskNetwork(form, form === 'audio' ? 5 : 1) }), 'net.onnx');
+const QUICK = { threads: 1, onNote: () => {} } as const;
+/** The most that the mean of `items` fresh losses is above their expectation, but for one in a million (Hoeffding). */
+const slack = (items: number) => Math.sqrt(Math.log(1e6) / (2 * items));
+
+const byVectors: CalibrateOptions = {
+  loss: (full, skipped) =>
+    Math.min(1, Math.abs(Number(full.numbers!.data[0]) - Number(skipped.numbers!.data[0]))),
+};
+
+/** A network, what is asked, the metric of the promise, and its limit. */
+type Row = [FormName, CalibrateOptions, Metric, number];
+const ROWS: Row[] = [
+  ['numbers', { task: 'regression' }, 'relative', 0.05],
+  ['numbers', { metric: 'absolute@0.2' }, 'absolute@0.2', 0.05],
+  ['numbers', { metric: 'excess@0.05' }, 'excess@0.05', 0.1],
+  ['number', { metric: 'absolute@0.02' }, 'absolute@0.02', 0.05],
+  ['number', { metric: 'relative@0.03' }, 'relative@0.03', 0.05],
+  ['labels', {}, 'labels@0.5', 0.05],
+  ['labels', { metric: 'missed' }, 'missed@0.5', 0.05],
+  ['labels', { metric: 'added@0.6' }, 'added@0.6', 0.05],
+  ['label', { task: 'multi-label' }, 'labels@0.5', 0.05],
+  ['logits', { task: 'multi-label' }, 'labels@0', 0.1],
+  ['two outputs', { task: 'single-label' }, 'disagreement', 0.1],
+  ['two outputs', { metric: 'probability', task: 'single-label' }, 'probability', 0.05],
+  ['vector', {}, 'cosine', 0.02],
+  ['map', { task: 'segmentation' }, 'pixels', 0.05],
+  ['map', { metric: 'miou' }, 'miou', 0.1],
+  ['mask', { task: 'segmentation' }, 'pixels@0.5', 0.05],
+  ['class map', {}, 'pixels', 0.05],
+  ['boxes', { task: 'detection', boxes: 'centres' }, 'boxes@0.5', 0.1],
+  ['columns', { metric: 'boxes@0.6', boxes: 'yolo' }, 'boxes@0.6', 0.1],
+  ['tokens', {}, 'tokens', 0.05],
+  ['steps', { metric: 'ctc' }, 'ctc@0', 0.1],
+  ['ranking', { task: 'ranking' }, 'ranking', 0.05],
+  ['numbers', { task: 'custom', ...byVectors }, 'custom', 0.05],
+];
+/** Those that get exits. */
+const OF_CLASSES: Row[] = [
+  ['grades', { task: 'single-label' }, 'disagreement', 0.1],
+  ['grades', { task: 'ordinal' }, 'ordinal', 0.05],
+  ['bands', {}, 'disagreement', 0.1],
+  ['pair', {}, 'disagreement', 0.1],
+  ['audio', {}, 'disagreement', 0.2],
+];
+
+test.each([...ROWS, ...OF_CLASSES])('%s, %j: %s', async (form, options, metric, limit) => {
+  const path = pathOf(form);
+  const asked = { ...QUICK, ...options, maxDisagreement: limit };
+  const { policy } = await calibrate(path, taskItems(form, 500, 3), asked);
+  const { promise, expected } = loadPolicy(policy);
+  expect(promise).toMatchObject({ metric, limit, confidence: 0.95 });
+  expect(promise!.pValue).toBeLessThanOrEqual(0.05);
+  expect(expected!.multiplyAddsSkipped).toBeGreaterThan(0.1);
+
+  const fresh = 2000;
+  const { skip } = await evaluate(path, taskItems(form, fresh, 4), { ...QUICK, policy, loss: options.loss });
+  expect(skip.loss).toMatchObject({ metric, limit });
+  expect(skip.loss!.mean).toBeLessThan(limit + slack(fresh));
+  // What is skipped changes something: the promise isn't about nothing.
+  expect(skip.loss!.mean).toBeGreaterThan(0);
+});
+
+test('an embedding keeps its neighbours', async () => {
+  const path = pathOf('vector');
+  const asked = { ...QUICK, metric: 'recall@5', maxDisagreement: 0.2 } as const;
+  const { policy } = await calibrate(path, taskItems('vector', 500, 3), asked);
+  expect(policy.promise).toMatchObject({ metric: 'recall@5', limit: 0.2 });
+  expect(policy.expected!.multiplyAddsSkipped).toBeGreaterThan(0.1);
+  const notes: string[] = [];
+  const onNote = (note: string) => void notes.push(note);
+  const { skip } = await evaluate(path, taskItems('vector', 20, 4), { ...QUICK, policy, onNote });
+  expect(skip.loss).toBeNull();
+  expect(notes).toEqual([expect.stringMatching(/metric 'recall@5' isn't measured/)]);
+});
+
+/** The promise, counted from what a session answers, by code of this test alone. */
+test.each<[FormName, CalibrateOptions, number, (full: TensorMap, skipped: TensorMap) => number]>([
+  [
+    'numbers',
+    { metric: 'absolute@0.2' },
+    0.05,
+    ({ numbers: a }, { numbers: b }) =>
+      Number([0, 1, 2, 3].some((i) => Math.abs(Number(a!.data[i]) - Number(b!.data[i])) > 0.2)),
+  ],
+  [
+    'labels',
+    {},
+    0.05,
+    ({ labels: a }, { labels: b }) =>
+      Number([0, 1, 2, 3, 4, 5].some((i) => Number(a!.data[i]) > 0.5 !== Number(b!.data[i]) > 0.5)),
+  ],
+  [
+    'number',
+    { metric: 'absolute@0.02' },
+    0.05,
+    ({ number: a }, { number: b }) => Number(Math.abs(Number(a!.data[0]) - Number(b!.data[0])) > 0.02),
+  ],
+  [
+    'label',
+    { task: 'multi-label' },
+    0.05,
+    ({ label: a }, { label: b }) => Number(Number(a!.data[0]) > 0.5 !== Number(b!.data[0]) > 0.5),
+  ],
+])(
+  'what a session with the policy answers keeps the promise: %s, %j',
+  async (form, options, limit, lossOf) => {
+    const path = pathOf(form);
+    const asked = { ...QUICK, ...options, maxDisagreement: limit };
+    const { policy } = await calibrate(path, taskItems(form, 500, 3), asked);
+    await using session = await InferenceSession.create(path, { policy, threads: 1 });
+    let [sum, skipped] = [0, 0];
+    const fresh = taskItems(form, 2000, 9);
+    for (const feeds of fresh) {
+      const { outputs, trace } = await session.runTraced(feeds);
+      const full = await session.run(feeds, { policy: 'full' });
+      sum += lossOf(full as TensorMap, outputs as TensorMap);
+      skipped += trace.items[0]!.multiplyAddsSkipped;
+    }
+    expect(skipped).toBeGreaterThan(0);
+    expect(sum).toBeGreaterThan(0);
+    expect(sum / fresh.length).toBeLessThan(limit + slack(fresh.length));
+  },
+);
+
+describe('what got a wrong promise is refused', () => {
+  test.each<[string, FormName, CalibrateOptions, RegExp]>([
+    ['four numbers as classes', 'numbers', {}, /^task: nothing says what output 'numbers' .* is/],
+    [
+      'four numbers as classes, asked for',
+      'numbers',
+      { metric: 'disagreement' },
+      /'disagreement' is about classes/,
+    ],
+    ['label sets as classes', 'labels', { metric: 'disagreement' }, /ends in a sigmoid/],
+    ['one number without a task', 'number', {}, /^task: nothing says what output 'number' .* is/],
+    [
+      'one number as a direction',
+      'number',
+      { metric: 'cosine' },
+      /the output is a single number; take absolute@TOLERANCE/,
+    ],
+    ['one sigmoid without a task', 'label', {}, /^task: nothing says what output 'label' .* is/],
+    ['one sigmoid as a direction', 'label', { metric: 'cosine' }, /the output is a single number/],
+    ['an output called logits', 'logits', {}, /^task: nothing says what output 'logits' .* is/],
+  ])('%s', async (_, form, options, message) => {
+    const asked = { ...QUICK, ...options, maxDisagreement: 0.05 };
+    await expect(calibrate(pathOf(form), taskItems(form, 400), asked)).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message: expect.stringMatching(message),
+    });
+  });
+
+  test.each<[string, FormName, CalibrateOptions, RegExp]>([
+    [
+      'a metric of another task',
+      'labels',
+      { task: 'multi-label', metric: 'pixels' },
+      /isn't about the task multi-label; take labels, missed, added$/,
+    ],
+    [
+      'pixels of numbers',
+      'numbers',
+      { metric: 'pixels' },
+      /reads a map, .* but the network answers floats \[4\]/,
+    ],
+    [
+      'tokens of numbers',
+      'numbers',
+      { metric: 'tokens' },
+      /reads tokens, .* but the network answers floats \[4\]/,
+    ],
+    [
+      'boxes of numbers',
+      'numbers',
+      { metric: 'boxes' },
+      /reads boxes, floats \[boxes, 4\], .* answers floats \[4\]/,
+    ],
+    ['labels of a map', 'map', { metric: 'labels' }, /reads a row of scores/],
+    [
+      'a loss that nothing asks for',
+      'numbers',
+      { metric: 'relative', ...byVectors },
+      /^loss: it is for the metric 'custom'/,
+    ],
+    ['no loss', 'numbers', { task: 'custom' }, /^loss: the metric 'custom' needs it/],
+    [
+      'a loss that is none',
+      'numbers',
+      { loss: () => 2 },
+      /^loss: it gave 2 for data\[\d+\]; expected a number from 0 to 1/,
+    ],
+    [
+      'an output that there is none of',
+      'two outputs',
+      { task: 'single-label', outputs: ['logit'] },
+      /no output 'logit'; did you mean 'logits'/,
+    ],
+    ['a tolerance of nothing', 'numbers', { metric: 'excess@0' }, /in units of its tolerance/],
+    [
+      'heads that nothing can have',
+      'map',
+      { task: 'segmentation', budget: 0.5 },
+      /^budget: it doesn't go with the metric 'pixels'/,
+    ],
+  ])('%s', async (_, form, options, message) => {
+    const asked = { ...QUICK, maxDisagreement: options.budget === undefined ? 0.05 : undefined, ...options };
+    await expect(calibrate(pathOf(form), taskItems(form, 400), asked)).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message: expect.stringMatching(message),
+    });
+  });
+});
+
+test('of several outputs, the policy names what it promises and what not', async () => {
+  const path = pathOf('two outputs');
+  const data = taskItems('two outputs', 500, 3);
+  const asked = { ...QUICK, task: 'single-label', maxDisagreement: 0.1 } as const;
+  const { policy } = await calibrate(path, data, asked);
+  expect(policy.promise).toMatchObject({ outputs: ['logits'], notPromised: ['features'] });
+  const numbers = {
+    ...QUICK,
+    metric: 'relative',
+    outputs: ['features', 'logits'],
+    maxDisagreement: 0.1,
+  } as const;
+  const { promise } = (await calibrate(path, data, numbers)).policy;
+  expect(promise!.outputs).toEqual(['features', 'logits']);
+  expect(promise!.notPromised).toBeUndefined();
+});
+
+test('each label has a promise of its own about what is missed', async () => {
+  const path = pathOf('labels');
+  const asked = { ...QUICK, metric: 'missed', perClass: true, maxDisagreement: 0.1 } as const;
+  const labels = ['a', 'b', 'c', 'd', 'e', 'f'];
+  const { policy } = await calibrate(path, taskItems('labels', 800, 3), { ...asked, labels });
+  const { groups, items } = policy.promise!;
+  expect(groups!.map(({ name }) => name)).toEqual(labels);
+  // An item with several labels is in several groups.
+  expect(groups!.reduce((sum, group) => sum + group.items, 0)).toBeGreaterThan(items);
+  for (const { limit, pValue } of groups!.filter(({ promised }) => promised)) {
+    expect(limit).toBe(0.1);
+    expect(pValue).toBeLessThanOrEqual(0.05);
+  }
+});
+
+describe('docs/tasks.md', () => {
+  const plain = (cell: string) => cell.replaceAll('`', '');
+  const nameOf = (metric: string) => metric.split('@')[0]!;
+
+  test('names the tasks', () => {
+    expect(tableOf('task').map(([task]) => plain(task!))).toEqual([...TASKS]);
+  });
+
+  test('names the metrics, each of which is tested here', () => {
+    const rows = tableOf('metric').map(([metric, task]) => ({ metric: plain(metric!), task: plain(task!) }));
+    for (const { metric, task } of rows) {
+      expect(metricSchema.safeParse(metric).success).toBe(true);
+      expect(TASKS).toContain(task);
+    }
+    const tested = [...ROWS, ...OF_CLASSES].map(([, , metric]) => nameOf(metric));
+    // accuracy needs labels: calibrate.test.ts; recall@k has a test of its own.
+    expect(new Set(rows.map(({ metric }) => nameOf(metric)))).toEqual(
+      new Set([...tested, 'accuracy', 'recall']),
+    );
+  });
+});
