@@ -12,7 +12,7 @@ import type { CalibrationItem, ParsedOptions } from './options.js';
 import { exitsOf, type Measured, measure, type Thresholds } from './order/measure.js';
 import { exitScoresOf, settingsOf, settingsToTest, usefulExits } from './order/settings.js';
 import { NEVER, type Table, tableOf } from './order/table.js';
-import { byClass, contributionsOf, examplesOf } from './report/examine.js';
+import { byClass, contributionsOf, examplesOf, rungsOf } from './report/examine.js';
 import type { Calibration } from './report/result.js';
 import { Evaluator, gatesOf, runAll } from './run/evaluator.js';
 import type { Part, Split } from './split.js';
@@ -143,11 +143,13 @@ export class ClassStrategy implements Strategy<ClassSetting, Measured> {
   describe(
     setting: ClassSetting | undefined,
     effect: Measured | undefined,
-  ): Pick<Calibration, 'contributions' | 'classes' | 'examples'> {
+  ): Pick<Calibration, 'contributions' | 'rungs' | 'classes' | 'examples'> {
     const { labels } = this.task.options;
     const table = this.#table!;
+    const exits = setting?.exits ?? [];
     return {
-      contributions: setting && effect ? contributionsOf(table, setting.exits, effect) : [],
+      contributions: effect ? contributionsOf(table, exits, effect) : [],
+      rungs: effect && exits.length > 0 ? rungsOf(table, exits, effect) : [],
       classes: byClass(this.#classes ?? [...table.answers], effect, labels),
       examples: examplesOf(table, effect, labels),
     };
