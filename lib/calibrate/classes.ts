@@ -4,6 +4,7 @@
  */
 import { ResidualSkipError } from '../errors.js';
 import { type AnyExit, attachExits } from '../skip/attach.js';
+import { NEVER } from '../skip/scores.js';
 import { checkOriginal, checkProgram } from './checks.js';
 import { savingsOf } from './fit/exit-points.js';
 import { Fitter, sampleOf, without } from './fit/folds.js';
@@ -11,7 +12,7 @@ import { answerOf, checkAnswers, checkedAnswer, className } from './losses.js';
 import type { CalibrationItem, ParsedOptions } from './options.js';
 import { exitsOf, type Measured, measure, type Thresholds } from './order/measure.js';
 import { exitScoresOf, settingsOf, settingsToTest, usefulExits } from './order/settings.js';
-import { NEVER, type Table, tableOf } from './order/table.js';
+import { type Table, tableOf } from './order/table.js';
 import { byClass, contributionsOf, examplesOf, rungsOf } from './report/examine.js';
 import type { Calibration } from './report/result.js';
 import { Evaluator, gatesOf, runAll } from './run/evaluator.js';

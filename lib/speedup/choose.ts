@@ -4,8 +4,8 @@ import { rulesOf } from '../calibrate/certify/certify.js';
 import { binomialPValue } from '../calibrate/certify/p-values.js';
 import type { Thresholds } from '../calibrate/order/measure.js';
 import { settingsOf } from '../calibrate/order/settings.js';
-import { NEVER } from '../calibrate/order/table.js';
 import { isCounted } from '../skip/promise.js';
+import { NEVER } from '../skip/scores.js';
 import type { Pool, Prediction } from './pool.js';
 
 export type Goal = 'mean' | 'p95';

@@ -2,12 +2,13 @@
 import type { Backend } from '../backends/backend.js';
 import { summarise, type Thresholds } from '../calibrate/order/measure.js';
 import { exitScoresOf } from '../calibrate/order/settings.js';
-import { NEVER, type Table } from '../calibrate/order/table.js';
+import type { Table } from '../calibrate/order/table.js';
 import type { Costs, ExitScores } from '../calibrate/order/thresholds.js';
 import { type Effort, Stopwatch } from '../calibrate/run/latency.js';
 import type { Task } from '../calibrate/task.js';
 import { quantile } from '../numeric/statistics.js';
 import type { AnyExit } from '../skip/attach.js';
+import { NEVER } from '../skip/scores.js';
 import type { TensorData } from '../tensor/tensor.js';
 
 /** Times of an exit, as fractions of the time of the network in float with every block run. */

@@ -7,7 +7,7 @@ import { Fitter, foldsOf } from '../calibrate/fit/folds.js';
 import type { CalibrationOptions } from '../calibrate/options.js';
 import { exitsOf } from '../calibrate/order/measure.js';
 import { usefulExits } from '../calibrate/order/settings.js';
-import { NEVER, type Table, tableOf } from '../calibrate/order/table.js';
+import { type Table, tableOf } from '../calibrate/order/table.js';
 import type { Calibration } from '../calibrate/report/result.js';
 import { Programs } from '../calibrate/run/evaluator.js';
 import { type Effort, Stopwatch } from '../calibrate/run/latency.js';
@@ -23,6 +23,7 @@ import { median } from '../numeric/statistics.js';
 import { joining, type LoadedFront } from '../session/fronts.js';
 import { type AnyExit, modelExits } from '../skip/attach.js';
 import { exitInside, type FrontSpec, isInside } from '../skip/fronts.js';
+import { NEVER } from '../skip/scores.js';
 import { atOnce } from '../util/slices.js';
 import {
   certifiable,

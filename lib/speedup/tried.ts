@@ -1,7 +1,7 @@
 /** What a search tried, for tables and its report. */
 import type { Thresholds } from '../calibrate/order/measure.js';
-import { NEVER } from '../calibrate/order/table.js';
 import type { Rung } from '../calibrate/report/result.js';
+import { NEVER } from '../skip/scores.js';
 import type { Ladder } from './choose.js';
 import type { Pool, Prediction } from './pool.js';
 

@@ -2,7 +2,8 @@
 import { mean } from '../../numeric/statistics.js';
 import { type AnyExit, costsOfExits, type ExitSpec, placeOf, workBeyond } from '../../skip/attach.js';
 import { profileOf, type ScoreProfiles } from '../../skip/profile.js';
-import { NEVER, type Table } from './table.js';
+import { NEVER } from '../../skip/scores.js';
+import type { Table } from './table.js';
 
 /** The effect of a setting on each item. */
 interface ByItem {

@@ -1,10 +1,10 @@
 /** Times of ladders against a count of what each row spends; and the choice of thresholds by them. */
 
 import { parseOptions } from 'lib/calibrate/options.js';
-import { NEVER } from 'lib/calibrate/order/table.js';
 import { type Costs, type ExitScores, ThresholdSearch } from 'lib/calibrate/order/thresholds.js';
 import type { Task } from 'lib/calibrate/task.js';
 import { quantile } from 'lib/numeric/statistics.js';
+import { NEVER } from 'lib/skip/scores.js';
 import { certifiable, laddersOf, ranked } from 'lib/speedup/choose.js';
 import { type ExitTime, Pool, TimeCosts } from 'lib/speedup/pool.js';
 import { allowedEvents } from '../../helpers/binomial.js';
