@@ -2,14 +2,14 @@
 import { basename } from 'node:path';
 import type { Backend } from '../backends/backend.js';
 import { calibrateItems, counting } from '../calibrate/calibrate.js';
-import { type CalibrationData, programsOf } from '../calibrate/data.js';
+import { type CalibrationData, programsOf, shapedPrograms } from '../calibrate/data.js';
 import { Fitter, foldsOf } from '../calibrate/fit/folds.js';
 import type { CalibrationOptions } from '../calibrate/options.js';
 import { exitsOf } from '../calibrate/order/measure.js';
 import { usefulExits } from '../calibrate/order/settings.js';
 import { type Table, tableOf } from '../calibrate/order/table.js';
 import type { Calibration } from '../calibrate/report/result.js';
-import { Programs } from '../calibrate/run/evaluator.js';
+import type { Programs } from '../calibrate/run/evaluator.js';
 import { type Effort, Stopwatch } from '../calibrate/run/latency.js';
 import { type Split, splitItems } from '../calibrate/split.js';
 import { type Task, taskOf } from '../calibrate/task.js';
@@ -210,7 +210,7 @@ export class Search {
     for (const each of fitted) {
       // A network that a rung runs again at another size, or in 8 bits, gains little by exits there and here.
       const isOwn = ownNames(this.setup.float).includes(each.candidate.network.name);
-      const fitter = isOwn || this.#late() ? undefined : this.#fitterOf(each.front, plain);
+      const fitter = isOwn || this.#late() ? undefined : this.#fitterOf(each.front);
       fronts.push({ ...each, fitter, chains: (await fitter?.fit()) ?? [[]] });
     }
     const task = this.#taskOf(plain, network);
@@ -221,9 +221,12 @@ export class Search {
   }
 
   /** Fits exits inside a front, to its own answers. */
-  #fitterOf(front: LoadedFront, { main }: Programs): Fitter {
-    const { program } = atOnce(front.compiling(bindingOf(main)));
-    const { options, ...task } = this.#taskOf(new Programs(program), this.setup.float);
+  #fitterOf(front: LoadedFront): Fitter {
+    const { float, opened, read } = this.setup;
+    const programs = shapedPrograms(float.model, opened, read.typical, function* (binding) {
+      return (yield* front.compiling(binding)).program;
+    });
+    const { options, ...task } = this.#taskOf(programs, float);
     return new Fitter({ ...task, options: { ...options, labels: undefined } }, this.#split);
   }
 
