@@ -66,7 +66,7 @@ export {
 } from './inspect/inspect.js';
 export type { Shapes } from './inspect/shapes.js';
 export type { EnergyReport } from './measure/energy.js';
-export { type EvaluateOptions, type Evaluation, evaluate } from './measure/evaluate.js';
+export { type EvaluatedRung, type EvaluateOptions, type Evaluation, evaluate } from './measure/evaluate.js';
 export type { LatencySummary, PairedChange } from './measure/statistics.js';
 export type { CompareKind, GateForm, ShortcutKind } from './model/program/program.js';
 export { locateModel, type ModelLocation } from './model/read/file.js';
@@ -108,8 +108,9 @@ export {
 } from './skip/trace.js';
 export { writeLadder } from './speedup/folder.js';
 export type { SpeedupOptions } from './speedup/options.js';
-export type { Tried } from './speedup/search.js';
+export { type RenderSpeedupOptions, renderSpeedup } from './speedup/report.js';
 export { type Speedup, speedup } from './speedup/speedup.js';
+export type { LadderRung, Tried, TriedPart } from './speedup/tried.js';
 export type { FromImageOptions, PixelData } from './tensor/image-pixels.js';
 export type {
   DataType,

@@ -247,7 +247,8 @@ export function counting(work: Work): CountUse {
   };
 }
 
-async function withThumbnails(
+/** The calibration with a picture in each example whose image can be read again. */
+export async function withThumbnails(
   result: Calibration,
   items: ReadonlyMap<string, Item<Tensor>>,
 ): Promise<Calibration> {

@@ -5,6 +5,7 @@
 import { ResidualSkipError } from '../errors.js';
 import { type AnyExit, attachExits } from '../skip/attach.js';
 import { answerOf } from '../skip/losses.js';
+import { NEVER } from '../skip/scores.js';
 import { checkOriginal, checkProgram } from './checks.js';
 import { savingsOf } from './fit/exit-points.js';
 import { Fitter, sampleOf, without } from './fit/folds.js';
@@ -12,8 +13,8 @@ import { checkAnswers, checkedAnswer, className } from './losses.js';
 import type { CalibrationItem, ParsedOptions } from './options.js';
 import { exitsOf, type Measured, measure, type Thresholds } from './order/measure.js';
 import { exitScoresOf, settingsOf, settingsToTest, usefulExits } from './order/settings.js';
-import { NEVER, type Table, tableOf } from './order/table.js';
-import { byClass, contributionsOf, examplesOf } from './report/examine.js';
+import { type Table, tableOf } from './order/table.js';
+import { byClass, contributionsOf, examplesOf, rungsOf } from './report/examine.js';
 import type { Calibration } from './report/result.js';
 import { Evaluator, gatesOf, runAll } from './run/evaluator.js';
 import type { Part, Split } from './split.js';
@@ -144,11 +145,13 @@ export class ClassStrategy implements Strategy<ClassSetting, Measured> {
   describe(
     setting: ClassSetting | undefined,
     effect: Measured | undefined,
-  ): Pick<Calibration, 'contributions' | 'classes' | 'examples'> {
+  ): Pick<Calibration, 'contributions' | 'rungs' | 'classes' | 'examples'> {
     const { labels } = this.task.options;
     const table = this.#table!;
+    const exits = setting?.exits ?? [];
     return {
-      contributions: setting && effect ? contributionsOf(table, setting.exits, effect) : [],
+      contributions: effect ? contributionsOf(table, exits, effect) : [],
+      rungs: effect && exits.length > 0 ? rungsOf(table, exits, effect) : [],
       classes: byClass(this.#classes ?? [...table.answers], effect, labels),
       examples: examplesOf(table, effect, labels),
     };

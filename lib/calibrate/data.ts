@@ -8,7 +8,7 @@ import { prefetch } from '../data/prefetch.js';
 import { LengthSeries } from '../model/length-series.js';
 import { loadModel } from '../model/load.js';
 import type { Program } from '../model/program/program.js';
-import type { Model } from '../model/read/model.js';
+import type { Binding, Model } from '../model/read/model.js';
 import { sizeOf } from '../numeric/shapes.js';
 import { bindFeeds } from '../session/feeds.js';
 import { joining, type LoadedFront } from '../session/fronts.js';
@@ -19,7 +19,7 @@ import { isVectorMetric, type Metric, partsOf } from '../skip/promise.js';
 import { type CustomLoss, checkedLoss } from '../skip/run-loss.js';
 import { meaningOf } from '../skip/scores.js';
 import { allocate, Tensor, type TensorData } from '../tensor/tensor.js';
-import { atOnce } from '../util/slices.js';
+import { atOnce, type Sliced } from '../util/slices.js';
 import type { Promisable } from './checks.js';
 import type {
   CalibrateOptions,
@@ -137,10 +137,22 @@ export function programsOf(
   fronts: readonly LoadedFront[] = [],
 ): Programs {
   const series = new LengthSeries(model);
-  const compiled = (tensor: Tensor) => {
-    const { binding } = bindFeeds(model, opened.feeds(tensor));
-    return atOnce(joining(series.program(binding), fronts, binding));
-  };
+  return shapedPrograms(model, opened, typical, (binding) =>
+    joining(series.program(binding), fronts, binding),
+  );
+}
+
+/**
+ * The programs that one is compiled to for the inputs of a network, at the shapes of the items.
+ * @param model the network
+ */
+export function shapedPrograms(
+  model: Model,
+  opened: DataModel,
+  typical: Tensor,
+  compiling: (binding: Binding) => Sliced<Program>,
+): Programs {
+  const compiled = (tensor: Tensor) => atOnce(compiling(bindFeeds(model, opened.feeds(tensor)).binding));
   const main = compiled(typical);
   if (opened.what === 'image' && main.inputs.length === 1) return new Programs(main);
   return new Programs(main, {

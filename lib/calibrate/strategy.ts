@@ -41,6 +41,6 @@ export interface Strategy<S extends Setting = Setting, E extends Effect = Effect
   describe(
     setting: S | undefined,
     effect: E | undefined,
-  ): Pick<Calibration, 'contributions' | 'classes' | 'examples'>;
+  ): Pick<Calibration, 'contributions' | 'rungs' | 'classes' | 'examples'>;
   release(): void;
 }

@@ -88,7 +88,7 @@ export class VectorStrategy implements Strategy {
   async verify(): Promise<void> {}
 
   describe() {
-    return { contributions: [], classes: [], examples: { most: [], least: [] } };
+    return { contributions: [], rungs: [], classes: [], examples: { most: [], least: [] } };
   }
 
   release(): void {

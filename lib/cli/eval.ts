@@ -6,12 +6,12 @@ import type { DataLimits } from '../data/limits.js';
 import { findModel } from '../data/model-files.js';
 import { isTextFile } from '../data/texts.js';
 import type { EnergyReport } from '../measure/energy.js';
-import { type Evaluation, evaluate } from '../measure/evaluate.js';
+import { type EvaluatedRung, type Evaluation, evaluate } from '../measure/evaluate.js';
 import type { LatencySummary } from '../measure/statistics.js';
 import { wordPolicy } from './classifier.js';
 import { type Io, paint, watchWork } from './io.js';
 import { addDataOptions, type EngineOptions, positiveInteger, taskOption } from './options.js';
-import { formatTable, milliseconds, percent, plural } from './table.js';
+import { type Column, formatTable, milliseconds, percent, plural } from './table.js';
 
 interface EvalOptions extends EngineOptions, DataLimits, TaskOptions {
   readonly data: string;
@@ -123,5 +123,28 @@ function draw(
     { title: '' },
   ];
   const heading = `${what}: ${plural(report.items, isTextFile(data) ? 'text' : isArrayFile(data) ? 'item' : 'image')}, ${backend} backend, one at a time`;
-  return `${heading}\n${wordPolicy(policy)}\n\n${formatTable(io, columns, rows)}`;
+  const rungs =
+    report.rungs.length === 0 ? '' : `\n${formatTable(io, RUNG_COLUMNS, report.rungs.map(rungRow))}`;
+  return `${heading}\n${wordPolicy(policy)}\n\n${formatTable(io, columns, rows)}${rungs}`;
+}
+
+const RUNG_COLUMNS: readonly Column[] = [
+  { title: 'answered by' },
+  { title: 'items', align: 'right' },
+  { title: 'agreement', align: 'right' },
+  { title: 'accuracy', align: 'right' },
+  { title: 'work', align: 'right' },
+  { title: 'mean, ms', align: 'right' },
+];
+
+function rungRow({ name, answered, agreement, accuracy, work, meanMs }: EvaluatedRung): string[] {
+  const share = (value: number | null, digits: number) => (value === null ? '' : percent(value, digits));
+  return [
+    name ?? 'the network',
+    percent(answered),
+    share(agreement, 2),
+    share(accuracy, 2),
+    share(work, 0),
+    meanMs === null ? '' : milliseconds(meanMs),
+  ];
 }

@@ -1,14 +1,14 @@
 import type { Command } from 'commander';
 import { flags } from '../calibrate/options.js';
-import { renderCalibration } from '../calibrate/report/report.js';
 import { wordPromise } from '../calibrate/report/wording.js';
 import { forgetState } from '../calibrate/run/resume.js';
 import { findModel } from '../data/model-files.js';
 import { loadVega } from '../report/charts.js';
 import { checkFolder, writeLadder } from '../speedup/folder.js';
 import { type SpeedupOptions, speedupShape } from '../speedup/options.js';
-import type { Tried } from '../speedup/search.js';
+import { renderSpeedup, wordOutcome } from '../speedup/report.js';
 import { type Speedup, speedup } from '../speedup/speedup.js';
+import type { LadderRung, Tried } from '../speedup/tried.js';
 import { optionOf } from './calibrate.js';
 import { checkWritable, writeResult } from './files.js';
 import { type Io, paint, watchWork } from './io.js';
@@ -67,43 +67,61 @@ async function run(path: string, options: CommandOptions, io: Io): Promise<void>
     metric: options.metric ?? (labels === undefined ? undefined : 'accuracy'),
     labelsFrom: labels === true ? 'data' : labels,
   }).finally(work.stop);
-  if (result.calibration) {
-    await writeLadder(result, path, output);
+  if (result.calibration) await writeLadder(result, path, output);
+  if (report !== undefined) {
     const { name } = await findModel(path);
-    if (report !== undefined)
-      await writeResult(report, await renderCalibration(result.calibration, { model: name }));
+    await writeResult(report, await renderSpeedup(result, { model: name }));
   }
   if (options.state === undefined) await forgetState(state);
   io.out(json ? `${JSON.stringify(summary(result, output), null, 2)}\n` : draw(result, output, io));
 }
 
-function summary({ calibration, tried, minutes }: Speedup, folder: string) {
+function summary({ calibration, rungs, parts, tried, minutes }: Speedup, folder: string) {
   const { promise, expected, fronts = [] } = calibration?.policy ?? {};
-  const exits = calibration?.settings[calibration.chosen]?.exits ?? {};
-  return { folder: calibration && folder, promise, expected, fronts, exits, tried, minutes };
+  const ladders = tried.map(({ points: _, ...one }) => one);
+  return { folder: calibration && folder, promise, expected, fronts, rungs, parts, tried: ladders, minutes };
 }
 
 const COLUMNS: readonly Column[] = [
   { title: 'tried' },
   { title: 'exits', align: 'right' },
   { title: 'changed', align: 'right' },
+  { title: 'work', align: 'right' },
   { title: 'mean time', align: 'right' },
   { title: 'p95', align: 'right' },
   { title: 'measured', align: 'right' },
+  { title: '' },
+];
+const RUNG_COLUMNS: readonly Column[] = [
+  { title: 'rung' },
+  { title: 'answered', align: 'right' },
+  { title: 'changed', align: 'right' },
+  { title: 'work', align: 'right' },
+  { title: 'time', align: 'right' },
 ];
 const SHOWN = 10;
 
-function draw({ calibration, tried, minutes }: Speedup, output: string, io: Io): string {
-  const row = ({ rungs, exits, risk, mean, p95, measured }: Tried) => [
-    rungs.join(' > '),
+function draw({ calibration, rungs, tried, minutes }: Speedup, output: string, io: Io): string {
+  const row = ({ exits, risk, work, mean, p95, measured, outcome, ...one }: Tried) => [
+    one.rungs.join(' > '),
     String(exits),
     percent(risk, 2),
+    percent(work, 0),
     percent(mean, 0),
     percent(p95, 0),
     measured === undefined ? '' : percent(measured, 0),
+    wordOutcome[outcome],
   ];
   const table = tried.length === 0 ? '' : `${formatTable(io, COLUMNS, tried.slice(0, SHOWN).map(row))}\n`;
-  return `${table}${paint(io, 'bold', verdict(calibration))}\n${calibration ? closing(calibration, output) : ''}${minutes.toFixed(1)} minutes\n`;
+  const answering = rungs.length === 0 ? '' : `${formatTable(io, RUNG_COLUMNS, rungs.map(rungRow))}\n`;
+  return (
+    `${table}${paint(io, 'bold', verdict(calibration))}\n${answering}` +
+    `${calibration ? `folder: ${output}\n` : ''}${minutes.toFixed(1)} minutes\n`
+  );
+}
+
+function rungRow({ name, answered, events, work, time }: LadderRung): string[] {
+  return [name, percent(answered), String(events), percent(work, 0), percent(time, 0)];
 }
 
 function verdict(calibration: Speedup['calibration']): string {
@@ -119,11 +137,4 @@ function verdict(calibration: Speedup['calibration']): string {
     `Certified on ${plural(promise!.items, 'item')}: ${wordPromise(promise!)}.\n` +
     `${both(policyMs)}; in full and float ${both(fullMs)}: ${percent(1 - policyMs.mean / fullMs.mean)} of the mean saved.`
   );
-}
-
-function closing({ policy, settings, chosen }: NonNullable<Speedup['calibration']>, output: string): string {
-  const left = Object.entries(settings[chosen]?.exits ?? {});
-  const shares = left.map(([name, share]) => `${name} ${percent(share, 0)}`).join(', ');
-  const rungs = policy.fronts?.map(({ name }) => name).join(', ');
-  return `${rungs ? `fronts: ${rungs}\n` : ''}${shares ? `answered by: ${shares}\n` : ''}folder: ${output}\n`;
 }

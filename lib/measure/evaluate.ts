@@ -14,7 +14,9 @@ import { cosineDistance, relativeError } from '../numeric/vectors.js';
 import type { PolicyInfo } from '../session/own-policy.js';
 import { isVectorMetric, type Promised } from '../skip/promise.js';
 import type { CustomLoss } from '../skip/run-loss.js';
+import type { ItemTrace } from '../skip/trace.js';
 import type { Tensor } from '../tensor/tensor.js';
+import { append } from '../util/maps.js';
 import { parsePart } from '../util/validation.js';
 import type { EnergyReport } from './energy.js';
 import { type LatencySummary, latencyOf, type PairedChange, pairedChange } from './statistics.js';
@@ -66,6 +68,8 @@ export interface Evaluation {
     /** Of the network's multiply-adds. */
     readonly multiplyAddsSkipped: number;
   };
+  /** What answered: exits in the order in which they are asked, then the network; empty without exits. */
+  readonly rungs: readonly EvaluatedRung[];
   /** 1 - skip.p50 / full.p50. */
   readonly latencyReduction: number;
   /** Null unless every item has a label. */
@@ -74,6 +78,21 @@ export interface Evaluation {
   readonly energy: EnergyReport | null;
   /** What is wrong with items that were left out. */
   readonly unusable: readonly ResidualSkipError[];
+}
+
+/** Items that were answered at one place: an exit, a front, or at the end. Means are null where there were none. */
+export interface EvaluatedRung {
+  /** Of the exit: its block, or its front; null for the network itself. */
+  readonly name: string | null;
+  /** Fraction of all items. */
+  readonly answered: number;
+  /** As in `skip`, among these items. */
+  readonly agreement: number | null;
+  readonly accuracy: number | null;
+  /** Mean share of the network's multiply-adds that they spent. */
+  readonly work: number | null;
+  /** Mean time with the policy. */
+  readonly meanMs: number | null;
 }
 
 const ownShape = {
@@ -143,7 +162,7 @@ async function measure(
     if (energy) measured.add(tensor);
     if (promise) loss ??= classifier.lossOf(promise, options.loss);
     if (loss) losses.push(loss(timed.skip!, timed.full!, tensor));
-    tally.add(item.label, timed.full!, timed.skip!, {
+    tally.add(item.label, timed.full!, timed.skip!, trace, {
       blocks: trace.blocks.filter(({ ran }) => !ran).length / Math.max(1, trace.blocks.length),
       layers: trace.layersSkipped / Math.max(1, layers),
       multiplyAdds: trace.multiplyAddsSkipped / Math.max(1, multiplyAdds),
@@ -197,6 +216,14 @@ class Sample<T> {
   }
 }
 
+/** One item, as it was answered at a rung. */
+interface Answered {
+  readonly agreed: boolean;
+  readonly right: boolean;
+  readonly work: number;
+  readonly ms: number;
+}
+
 class Tally {
   items = 0;
   #labelled = 0;
@@ -206,6 +233,8 @@ class Tally {
   #agreed = 0;
   readonly #distances = { cosine: [] as number[], relative: [] as number[] };
   readonly #skipped = { blocks: 0, layers: 0, multiplyAdds: 0 };
+  /** Items by what answered them, null for the network. */
+  readonly #rungs = new Map<string | null, Answered[]>();
   readonly #times = { full: [] as number[], skip: [] as number[] };
 
   /** Whether every item has a label. */
@@ -217,6 +246,7 @@ class Tally {
     label: number | undefined,
     full: Timed,
     skip: Timed,
+    { exits, blocks }: ItemTrace,
     skipped: { blocks: number; layers: number; multiplyAdds: number },
   ) {
     this.items++;
@@ -227,7 +257,18 @@ class Tally {
     if (right.skip) this.#right.skip++;
     if (right.skip && !right.full) this.#gained++;
     if (right.full && !right.skip) this.#lost++;
-    if (answers.full === answers.skip) this.#agreed++;
+    const agreed = answers.full === answers.skip;
+    if (agreed) this.#agreed++;
+    for (const { after } of exits) if (!this.#rungs.has(after)) this.#rungs.set(after, []);
+    // A guard's run in full answers instead of the exit.
+    const guarded = blocks[0]?.reason === 'guard';
+    const taken = guarded ? undefined : exits.find((exit) => exit.taken)?.after;
+    append(this.#rungs, taken ?? null, {
+      agreed,
+      right: right.skip,
+      work: 1 - skipped.multiplyAdds,
+      ms: skip.milliseconds,
+    });
     if (full.scores.length > 1) this.#distances.cosine.push(cosineDistance(skip.scores, full.scores));
     this.#distances.relative.push(relativeError(skip.scores, full.scores));
     for (const kind of ['blocks', 'layers', 'multiplyAdds'] as const) this.#skipped[kind] += skipped[kind];
@@ -257,8 +298,26 @@ class Tally {
         layersSkipped: this.#skipped.layers / items,
         multiplyAddsSkipped: this.#skipped.multiplyAdds / items,
       },
+      rungs: classifies ? this.#evaluatedRungs() : [],
       latencyReduction: 1 - latency.skip.p50 / latency.full.p50,
       accuracyChange: ifLabelled(pairedChange(items, this.#gained, this.#lost)),
     };
+  }
+
+  #evaluatedRungs(): EvaluatedRung[] {
+    const names = [...this.#rungs.keys()].filter((name) => name !== null);
+    if (names.length === 0) return [];
+    return [...names, null].map((name) => {
+      const some = this.#rungs.get(name) ?? [];
+      const meanOf = (value: (one: Answered) => number) => (some.length === 0 ? null : mean(some.map(value)));
+      return {
+        name,
+        answered: some.length / this.items,
+        agreement: meanOf(({ agreed }) => Number(agreed)),
+        accuracy: this.isLabelled ? meanOf(({ right }) => Number(right)) : null,
+        work: meanOf(({ work }) => work),
+        meanMs: meanOf(({ ms }) => ms),
+      };
+    });
   }
 }

@@ -8,6 +8,7 @@ import type { Program } from '../model/program/program.js';
 import { type Attribute, type Constant, type Graph, isGraph, type Node } from '../model/read/graph.js';
 import type { Binding, Model } from '../model/read/model.js';
 import type { AnyExit } from '../skip/attach.js';
+import { checkModel } from '../skip/compiled-policy.js';
 import { type Front, type FrontSpec, withFronts } from '../skip/fronts.js';
 import { encodeFrontExits } from '../skip/head-codec.js';
 import type { SkipPolicy } from '../skip/policy.js';
@@ -67,12 +68,14 @@ function unreadable({ name }: FrontSpec, error: unknown): unknown {
 }
 
 /**
- * Reads the files of fronts, which lie beside the model's own.
- * @throws ResidualSkipError INVALID_POLICY, POLICY_MISMATCH (a file that changed), and what `loadModel` throws
+ * Reads the files of a policy's fronts, which lie beside the model's own.
+ * @throws ResidualSkipError INVALID_POLICY, POLICY_MISMATCH (a policy of another model, or a file that changed), and what `loadModel`
+ * throws
  */
-export async function loadFronts(specs: readonly FrontSpec[] = [], network: Model): Promise<LoadedFront[]> {
+export async function loadFronts(policy: SkipPolicy, network: Model): Promise<LoadedFront[]> {
+  checkModel(policy, network.sha256);
   const fronts: LoadedFront[] = [];
-  for (const spec of specs) {
+  for (const spec of frontsOf(policy)) {
     if (!network.location) {
       const message = `policy: its front '${spec.name}' is the file ${spec.file} beside the model, but the model was given as bytes; give its path`;
       throw new ResidualSkipError('INVALID_POLICY', message);
@@ -94,18 +97,51 @@ export async function loadFronts(specs: readonly FrontSpec[] = [], network: Mode
   return fronts;
 }
 
-/**
- * Checks that a run's policy has no other fronts than the session's.
- * @throws ResidualSkipError INVALID_POLICY
- */
-export function checkFronts({ fronts }: SkipPolicy, own: SkipPolicy): void {
-  if (!fronts) return;
-  const known = new Set(own.fronts?.map((front) => JSON.stringify(front)));
-  if (fronts.every((front) => known.has(JSON.stringify(front)))) return;
-  const message =
-    'policy: it has fronts, which are read when a session is created, and this one was created without some of them; ' +
-    'give the policy to create';
-  throw new ResidualSkipError('INVALID_POLICY', message);
+/** The fronts of a policy and of its bolder settings, which may use fewer or more, in the order in which all of them ask. */
+function frontsOf({ fronts, settings = [] }: SkipPolicy): FrontSpec[] {
+  const all: FrontSpec[] = [];
+  for (const list of [fronts, ...settings.map((setting) => setting.fronts)]) {
+    let place = 0;
+    for (const front of list ?? []) {
+      const known = all.findIndex(({ name }) => name === front.name);
+      if (known < 0) all.splice(place, 0, front);
+      else if (!all[known]!.exits) all[known] = front;
+      place = (known < 0 ? place : known) + 1;
+    }
+  }
+  return all;
+}
+
+/** Checks that policies of runs have no other fronts than their session, whose files were read when it was created. */
+export class KnownFronts {
+  readonly #specs: readonly FrontSpec[];
+  /** Policies that were checked. */
+  readonly #fitting = new WeakSet<SkipPolicy>();
+
+  constructor(own: SkipPolicy) {
+    this.#specs = frontsOf(own);
+    this.#fitting.add(own);
+  }
+
+  /** @throws ResidualSkipError INVALID_POLICY */
+  check(policy: SkipPolicy): void {
+    const { fronts } = policy;
+    if (!fronts || this.#fitting.has(policy)) return;
+    const places = fronts.map((front) => this.#specs.findIndex((known) => isSame(front, known)));
+    if (places.some((place, i) => place < 0 || place < (places[i - 1] ?? 0))) {
+      const message =
+        'policy: it has fronts, which are read when a session is created, and this one was created without some of them, or with ' +
+        'another order; give the policy to create';
+      throw new ResidualSkipError('INVALID_POLICY', message);
+    }
+    this.#fitting.add(policy);
+  }
+}
+
+/** Whether it is this front, with the exits inside it or without any. */
+function isSame(front: FrontSpec, known: FrontSpec): boolean {
+  const { exits: _, ...bare } = known;
+  return [known, bare].map((one) => JSON.stringify(one)).includes(JSON.stringify(front));
 }
 
 /** `program`, of the network for this binding, with its fronts. */

@@ -9,7 +9,6 @@ import type { Ir } from '../model/program/ir.js';
 import type { Program } from '../model/program/program.js';
 import type { Binding, Model } from '../model/read/model.js';
 import { type BlockInfo, describeBlocks } from '../skip/block-info.js';
-import { checkModel } from '../skip/compiled-policy.js';
 import { FULL_POLICY, loadPolicy } from '../skip/load-policy.js';
 import type { RunContext, RunObserver, SessionStats, TensorMap } from '../skip/observer.js';
 import type { SkipPolicy } from '../skip/policy.js';
@@ -18,7 +17,7 @@ import type { TensorData } from '../tensor/tensor.js';
 import type { Sliced } from '../util/slices.js';
 import { Contexts } from './contexts.js';
 import { bindFeeds, declaredBinding, type Feeds, hasOneBinding, overrideDimensions } from './feeds.js';
-import { checkFronts, type LoadedFront, loadFronts } from './fronts.js';
+import { KnownFronts, type LoadedFront, loadFronts } from './fronts.js';
 import { describePort, type ModelInfo, type TensorMetadata } from './metadata.js';
 import { Notifier } from './notifier.js';
 import {
@@ -93,6 +92,7 @@ export class InferenceSession {
   readonly #originalSha256: string | undefined;
   readonly #notifier: Notifier;
   readonly #everything: FetchMap;
+  readonly #fronts: KnownFronts;
   #profiler: Profiler | undefined;
   readonly #running = new ActiveRuns();
   /** Observers that have set full depth. */
@@ -130,6 +130,7 @@ export class InferenceSession {
     this.#contexts = new Contexts(model, source, backend);
     this.#policy = own.policy;
     this.#policyInfo = own.info;
+    this.#fronts = new KnownFronts(own.policy);
     this.#notifier = new Notifier(observers, this.#contexts);
     this.#everything = allOutputs(model);
   }
@@ -165,7 +166,7 @@ export class InferenceSession {
     const original = parsed.original === undefined ? undefined : await load(checkSource(parsed.original));
     if (original) checkSamePorts(model, original);
     const path = typeof checked === 'string' ? checked : null;
-    const fronts = await loadFronts(own.policy.fronts, model).catch((error: unknown) => {
+    const fronts = await loadFronts(own.policy, model).catch((error: unknown) => {
       throw namingFiles(error, own.info, model.location?.model);
     });
     const backend = createBackend(parsed);
@@ -173,7 +174,6 @@ export class InferenceSession {
     const session = new InferenceSession(model, path, backend, own, observers, original, fronts);
     try {
       parsed.onProgress?.({ stage: 'loading', done: 1, total: 1 });
-      checkModel(own.policy, model.sha256);
       checkOriginal(own.policy, original?.sha256);
       await session.#compileDeclared(parsed.onProgress);
       session.#attach();
@@ -457,7 +457,7 @@ export class InferenceSession {
     const policy = options.policy === undefined ? this.#policy : loadPolicy(options.policy);
     if (policy !== this.#policy) {
       checkOriginal(policy, this.#originalSha256);
-      checkFronts(policy, this.#policy);
+      this.#fronts.check(policy);
     }
     const tripped = this.#fullDepth.size > 0;
     const applied = tripped ? FULL_POLICY : policy;

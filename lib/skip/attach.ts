@@ -5,7 +5,7 @@ import { costOf } from '../model/program/cost.js';
 import { Growth } from '../model/program/grow.js';
 import type { Block, OwnExit, Port, Program, Step, ValueId } from '../model/program/program.js';
 import { featureSteps, type Head, isReadable, layerSteps, multiplyAddsOf, widthOf } from './head.js';
-import { finishOf, finishStep } from './scores.js';
+import { finishOf, finishStep, surenessSteps } from './scores.js';
 
 /**
  * An exit behind a block: its answer is final when the head's largest softmax probability reaches the threshold.
@@ -217,20 +217,14 @@ export class Attachment<Exit extends AnyExit> {
     const read = this.#readOut(`exit after ${after}`, head, block.output, classes, this.#hiddenFor(exit));
     const { result: logits, hidden } = read;
     this.#hidden.set(after, hidden);
-    const { shape } = growth.valueOf(logits);
-    const probabilities = growth.value(`${after}/probabilities`, 'float32', shape);
-    const spread = growth.value(`${after}/spread`, 'float32', [shape[0]!, 1, classes]);
-    const score = growth.value(`${after}/score`, 'float32', [shape[0]!, 1]);
+    const [items = 1] = growth.valueOf(logits).shape;
+    const add = (name: string, shape: readonly number[]) =>
+      growth.value(`${after}/${name}`, 'float32', shape);
+    const sure = surenessSteps(add, logits, [items, classes], 'logits');
     const answer = this.#finished(after, logits);
     return {
-      steps: [
-        ...read.steps,
-        { op: 'softmax', inputs: [logits], outputs: [probabilities], attrs: { axis: 1, log: false } },
-        { op: 'reshape', inputs: [probabilities], outputs: [spread], attrs: {} },
-        { op: 'globalPool', inputs: [spread], outputs: [score], attrs: { kind: 'max' } },
-        ...answer.steps,
-      ],
-      score,
+      steps: [...read.steps, ...sure.steps, ...answer.steps],
+      score: sure.result,
       answer: answer.result,
     };
   }

@@ -18,7 +18,7 @@ import { sizeOf } from '../numeric/shapes.js';
 import type { TensorData } from '../tensor/tensor.js';
 import { type AnyExit, Attachment } from './attach.js';
 import { decodeFrontExits, frontExitsSchema } from './head-codec.js';
-import { type ClassScores, classScoresOf, finishOf, finishStep } from './scores.js';
+import { type ClassScores, classScoresOf, finishOf, finishStep, NEVER, surenessSteps } from './scores.js';
 
 const finite = z.number().refine(Number.isFinite, { error: 'expected a finite number' });
 /** Hex SHA-256 of a file. */
@@ -132,7 +132,7 @@ class Joining {
     const steps = this.#steps;
     this.#steps = [];
     const cost = costOf([...this.program.values, ...this.added], steps);
-    return { after, front: true, at: 0, steps, score, threshold: 2, answer, cost };
+    return { after, front: true, at: 0, steps, score, threshold: NEVER, answer, cost };
   }
 
   #flat(answer: ValueId): ValueId {
@@ -231,21 +231,20 @@ class Joining {
 
   /** The largest probability of a class of the network, [1, 1]. */
   #scoreOf(scores: ValueId, { meaning }: ClassScores): ValueId {
-    const { shape } = this.#valueOf(scores);
-    let likely =
-      meaning === 'logits' ? this.#step('softmax', [scores], shape, { axis: 1, log: false }) : scores;
-    const { classes } = this.front.spec;
-    let count = sizeOf(shape);
-    if (classes?.includes(null)) {
-      // Where it is sure of a class that the network doesn't have, it has no answer.
-      const shared = Int32Array.from(classes.keys()).filter((own) => classes[own] !== null);
-      count = shared.length;
-      likely = this.#step('gather', [likely, this.#constant('int32', [count], shared)], [1, count], {
-        axis: 1,
-      });
-    }
-    const spread = this.#step('reshape', [likely], [1, 1, count], {});
-    return this.#step('globalPool', [spread], [1, 1], { kind: 'max' });
+    const { name, classes } = this.front.spec;
+    // Where it is sure of a class that the network doesn't have, it has no answer.
+    const shared = classes?.includes(null)
+      ? Int32Array.from(classes.keys()).filter((own) => classes[own] !== null)
+      : undefined;
+    const { steps, result } = surenessSteps(
+      (what, shape) => this.#add({ name: `${name}/${what}`, dtype: 'float32', shape }),
+      scores,
+      [1, sizeOf(this.#valueOf(scores).shape)],
+      meaning,
+      shared && { indices: this.#constant('int32', [shared.length], shared), count: shared.length },
+    );
+    this.#steps.push(...steps);
+    return result;
   }
 
   /** The front's answer as the network would give it: the network's classes, and its kind of scores. */

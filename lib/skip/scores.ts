@@ -35,6 +35,45 @@ export function classScoresOf(program: Program): ClassScores | null {
   return fitting.find(({ name }) => name === 'logits') ?? fitting[0] ?? null;
 }
 
+/** Every item passes an exit with this threshold: no probability reaches it. */
+export const NEVER = 2;
+
+/** A step's result, by what it is called and its shape. */
+type AddFloats = (name: string, shape: readonly number[]) => ValueId;
+
+/**
+ * Steps that compute how sure class scores are, [N, 1]: the largest probability.
+ * @param scores [N, classes]
+ * @param some only these classes may be the answer
+ */
+export function surenessSteps(
+  add: AddFloats,
+  scores: ValueId,
+  [items, classes]: readonly [number, number],
+  meaning: Meaning,
+  some?: { readonly indices: ValueId; readonly count: number },
+): { readonly steps: readonly Step[]; readonly result: ValueId } {
+  const steps: Step[] = [];
+  let likely = scores;
+  if (meaning === 'logits') {
+    likely = add('probabilities', [items, classes]);
+    steps.push({ op: 'softmax', inputs: [scores], outputs: [likely], attrs: { axis: 1, log: false } });
+  }
+  const count = some?.count ?? classes;
+  if (some) {
+    const from = likely;
+    likely = add('shared', [items, count]);
+    steps.push({ op: 'gather', inputs: [from, some.indices], outputs: [likely], attrs: { axis: 1 } });
+  }
+  const spread = add('spread', [items, 1, count]);
+  const result = add('score', [items, 1]);
+  steps.push(
+    { op: 'reshape', inputs: [likely], outputs: [spread], attrs: {} },
+    { op: 'globalPool', inputs: [spread], outputs: [result], attrs: { kind: 'max' } },
+  );
+  return { steps, result };
+}
+
 /** What the class scores in `value` mean. The graph decides, never the numbers. */
 export function meaningOf(program: Program, value: ValueId): Meaning {
   const finish = finishOf(program, value);

@@ -4,9 +4,9 @@ import { rulesOf } from '../calibrate/certify/certify.js';
 import { binomialPValue } from '../calibrate/certify/p-values.js';
 import type { Thresholds } from '../calibrate/order/measure.js';
 import { settingsOf } from '../calibrate/order/settings.js';
-import { NEVER } from '../calibrate/order/table.js';
 import { isCounted } from '../skip/promise.js';
-import type { Pool } from './pool.js';
+import { NEVER } from '../skip/scores.js';
+import type { Pool, Prediction } from './pool.js';
 
 export type Goal = 'mean' | 'p95';
 
@@ -15,12 +15,14 @@ export interface Ladder {
   readonly pool: Pool;
   /** From careful to bold. */
   readonly settings: readonly Thresholds[];
-  /** Of the boldest setting that may be certified; the others of `settings` are tested on the way. */
+  /** What they do to the items that order. */
+  readonly points: readonly Prediction[];
+  /** The boldest setting that may be certified, those before which are tested on the way; -1 if no exit decides. */
   readonly boldest: number;
-  /** Of that setting, on the items that order: mean loss, and times as fractions of the full network's mean. */
-  readonly risk: number;
-  readonly mean: number;
-  readonly p95: number;
+  /** What it does; where none keeps the risk, the most careful one. */
+  readonly predicted: Prediction;
+  /** `unsafe`: no setting keeps the risk; `slow`: none that does is faster than the network in full. */
+  readonly state: 'pays' | 'slow' | 'unsafe';
 }
 
 /** Penalties that are searched for each ladder. */
@@ -48,7 +50,10 @@ export function certifiable({ task }: Pool, items: number): number {
   return events / items;
 }
 
-/** All ladders that can be made of a pool: any of its fronts, in their order, with and without exits in them and in the network. */
+/**
+ * All ladders that can be made of a pool, also those that don't pay: any of its fronts, in their order, with and without exits in them and
+ * in the network.
+ */
 export function laddersOf(pool: Pool, risk: number): Ladder[] {
   const ladders: Ladder[] = [];
   for (const set of subsets([...Array(pool.own).keys()], MOST_FRONTS)) {
@@ -58,8 +63,8 @@ export function laddersOf(pool: Pool, risk: number): Ladder[] {
       // Where there are no such exits, kinds are the same.
       if (tried.has(some.exits.length)) continue;
       tried.add(some.exits.length);
-      const ladder = ladderOf(some, risk);
-      if (ladder) ladders.push(ladder);
+      // The network alone is no ladder, unless it is the 8-bit form of another.
+      if (some.exits.length > 0 || some.task.original) ladders.push(ladderOf(some, risk));
     }
   }
   return ladders;
@@ -86,27 +91,29 @@ export function finalists(ladders: readonly Ladder[]): Ladder[] {
   return ladders.filter((_, i) => i < FASTEST || kinds.indexOf(kinds[i]!) === i);
 }
 
-/** Of a pool with all its exits; undefined if no setting saves time within the risk. */
-export function ladderOf(pool: Pool, risk: number): Ladder | undefined {
+/** Of a pool with all its exits. */
+export function ladderOf(pool: Pool, risk: number): Ladder {
   const [{ limit }] = rulesOf(pool.task.options);
   const settings: Thresholds[] = [];
-  let best: Omit<Ladder, 'pool' | 'settings'> | undefined;
-  let before = Number.POSITIVE_INFINITY;
+  const points: Prediction[] = [];
+  let boldest = -1;
   for (const setting of settingsOf(pool.scores(), PENALTIES, pool.costs)) {
-    const { p95, ...predicted } = pool.predict(setting);
-    if (predicted.risk > 2 * limit) break;
-    if (predicted.mean > before - MIN_GAIN) continue;
-    before = predicted.mean;
+    const predicted = pool.predict(setting);
+    // The first one stands for the ladder if none keeps the risk.
+    if (predicted.risk > 2 * limit && points.length > 0) break;
+    if (predicted.mean > (points.at(-1)?.mean ?? Number.POSITIVE_INFINITY) - MIN_GAIN) continue;
     settings.push(setting);
-    if (predicted.risk <= risk) best = { ...predicted, p95, boldest: settings.length - 1 };
+    points.push(predicted);
+    if (predicted.risk <= risk) boldest = settings.length - 1;
   }
   // An 8-bit network may be faster without any exit.
-  const none = pool.exits.map(() => NEVER);
-  const plain = pool.predict(none);
-  if (pool.task.original && plain.risk <= risk && plain.mean <= (best?.mean ?? 1)) {
-    return { pool, settings: [], boldest: -1, ...plain };
+  const plain = pool.predict(pool.exits.map(() => NEVER));
+  if (pool.task.original && plain.risk <= risk && plain.mean <= (points[boldest]?.mean ?? 1)) {
+    return { pool, settings: [], points: [plain], boldest: -1, predicted: plain, state: 'pays' };
   }
-  return best && best.mean < 1 ? { pool, settings, ...best } : undefined;
+  const predicted = points[Math.max(0, boldest)] ?? plain;
+  const fast = predicted.mean < 1 ? 'pays' : 'slow';
+  return { pool, settings, points, boldest, predicted, state: predicted.risk <= risk ? fast : 'unsafe' };
 }
 
 /** The settings of a ladder that items certify, from careful to bold. */
@@ -118,7 +125,7 @@ export function settingsToTest({ settings, boldest }: Ladder): Thresholds[] {
 
 /** The fastest first. */
 export function ranked(ladders: readonly Ladder[], goal: Goal): Ladder[] {
-  return [...ladders].sort((a, b) => a[goal] - b[goal] || a.mean - b.mean);
+  return [...ladders].sort(({ predicted: a }, { predicted: b }) => a[goal] - b[goal] || a.mean - b.mean);
 }
 
 /** The subsets of up to `most` elements, each in the order given; the empty one is first. */

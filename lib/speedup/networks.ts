@@ -1,10 +1,13 @@
 /** The networks that a ladder can be made of: the user's own in float and in 8 bits, at lower resolutions, and given fronts. */
 import { readFile } from 'node:fs/promises';
-import { basename } from 'node:path';
+import { basename, dirname, join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
+import { z } from 'zod';
 import type { DataModel } from '../classify/data-model.js';
 import { ImageClassifier } from '../classify/image-classifier.js';
 import type { Images } from '../classify/images.js';
 import type { Work } from '../classify/work.js';
+import { readJson } from '../data/files.js';
 import { findModel } from '../data/model-files.js';
 import { ResidualSkipError } from '../errors.js';
 import { loadModel } from '../model/load.js';
@@ -107,11 +110,15 @@ export class GivenFront {
    * @throws ResidualSkipError INVALID_ARGUMENT for a network of other inputs or classes, and what loading it throws
    */
   static async open(path: string, opened: DataModel, taken: Set<string>): Promise<GivenFront> {
-    const { model: file, name: given } = await findModel(path);
+    const { model: file, name: given, folder, labels } = await findModel(path);
     const name = unusedName(basename(given, '.onnx'), taken);
     const model = await loadModel(file);
     const network: Network = { name, model, bytes: () => readFile(file), precision: 'float' };
-    if (!opened.images) return new GivenFront(network, file, {});
+    if (!opened.images) {
+      await checkTokenizer(path, folder, opened);
+      const named = labels && classesOf(path, { labels, labelsKnown: true }, opened);
+      return new GivenFront(network, file, named ?? {});
+    }
     const front = await ImageClassifier.from(file, { policy: 'full', backend: 'reference' });
     try {
       return new GivenFront(network, file, {
@@ -167,8 +174,34 @@ function readingOf(
   };
 }
 
+/** A front reads the tokens that are made for the network. A tokenizer of its own must be the same; how texts are cut doesn't matter. */
+async function checkTokenizer(path: string, folder: string, { file }: DataModel): Promise<void> {
+  const [own, front] = await Promise.all(
+    [dirname(file), folder].map(async (at) => {
+      const {
+        truncation: _,
+        padding: __,
+        ...rest
+      } = (await readJson(join(at, 'tokenizer.json'), anyObject)) ?? {};
+      return rest;
+    }),
+  );
+  if (Object.keys(front!).length === 0 || isDeepStrictEqual(own, front)) return;
+  throw unfit(
+    path,
+    'its tokenizer.json is another than that of the model',
+    'give a front that reads the same tokens',
+  );
+}
+
+const anyObject = z.looseObject({});
+
 /** For each class of the front the network's, where they differ. */
-function classesOf(path: string, front: ImageClassifier, own: DataModel): Partial<FrontSpec> {
+function classesOf(
+  path: string,
+  front: Pick<ImageClassifier, 'labels' | 'labelsKnown'>,
+  own: DataModel,
+): Partial<FrontSpec> {
   const labels = own.labels!;
   const named = front.labelsKnown && own.labelsKnown;
   if (!named) {

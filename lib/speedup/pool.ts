@@ -1,13 +1,14 @@
 /** What a ladder can be made of, with what was measured on the items that order: answers, scores and times. */
 import type { Backend } from '../backends/backend.js';
-import type { Thresholds } from '../calibrate/order/measure.js';
+import { summarise, type Thresholds } from '../calibrate/order/measure.js';
 import { exitScoresOf } from '../calibrate/order/settings.js';
-import { NEVER, type Table } from '../calibrate/order/table.js';
+import type { Table } from '../calibrate/order/table.js';
 import type { Costs, ExitScores } from '../calibrate/order/thresholds.js';
 import { type Effort, Stopwatch } from '../calibrate/run/latency.js';
 import type { Task } from '../calibrate/task.js';
 import { quantile } from '../numeric/statistics.js';
 import type { AnyExit } from '../skip/attach.js';
+import { NEVER } from '../skip/scores.js';
 import type { TensorData } from '../tensor/tensor.js';
 
 /** Times of an exit, as fractions of the time of the network in float with every block run. */
@@ -113,6 +114,13 @@ export function timesOf(
   }
 }
 
+/** What thresholds do to items: mean loss, and times as fractions of the full network's mean. */
+export interface Prediction {
+  readonly risk: number;
+  readonly mean: number;
+  readonly p95: number;
+}
+
 /** A network with every exit that could be before it or in it. */
 export class Pool {
   readonly costs: Costs;
@@ -161,15 +169,26 @@ export class Pool {
     );
   }
 
-  /** The predicted time of each item, as mean and 95th percentile, and the mean loss. */
-  predict(thresholds: Thresholds): { readonly risk: number; readonly mean: number; readonly p95: number } {
-    const rounded = thresholds.map(Math.fround);
-    const last = rounded.findLastIndex((threshold) => threshold < NEVER);
+  /** Times of items that leave at each exit, and then at the end. */
+  spent(thresholds: Thresholds): number[] {
+    const last = thresholds.findLastIndex((threshold) => threshold < NEVER);
     // Heads in front of the last exit are evaluated even where nothing leaves.
-    const evaluated = rounded.map((threshold, e) =>
+    const evaluated = thresholds.map((threshold, e) =>
       e <= last && isChained(this.exits[e]!) ? Math.min(threshold, 1) : threshold,
     );
-    const spent = [...this.exits.keys(), this.exits.length].map((e) => this.costs.leaving(e, evaluated));
+    return [...this.exits.keys(), this.exits.length].map((e) => this.costs.leaving(e, evaluated));
+  }
+
+  /** Multiply-adds that items spend, as a fraction of the network's. */
+  work(thresholds: Thresholds): number {
+    const items = this.tables.map((table) => table.items.length);
+    const spent = this.tables.map((table) => 1 - summarise(table, thresholds).multiplyAddsSkipped);
+    return spent.reduce((sum, one, t) => sum + one * items[t]!, 0) / items.reduce((a, b) => a + b, 0);
+  }
+
+  predict(thresholds: Thresholds): Prediction {
+    const rounded = thresholds.map(Math.fround);
+    const spent = this.spent(rounded);
     const times: number[] = [];
     let loss = 0;
     for (const { items, exits, end } of this.tables) {

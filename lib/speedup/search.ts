@@ -2,14 +2,14 @@
 import { basename } from 'node:path';
 import type { Backend } from '../backends/backend.js';
 import { calibrateItems, counting } from '../calibrate/calibrate.js';
-import { type CalibrationData, programsOf } from '../calibrate/data.js';
+import { type CalibrationData, programsOf, shapedPrograms } from '../calibrate/data.js';
 import { Fitter, foldsOf } from '../calibrate/fit/folds.js';
 import type { CalibrationOptions } from '../calibrate/options.js';
 import { exitsOf } from '../calibrate/order/measure.js';
 import { usefulExits } from '../calibrate/order/settings.js';
-import { NEVER, type Table, tableOf } from '../calibrate/order/table.js';
+import { type Table, tableOf } from '../calibrate/order/table.js';
 import type { Calibration } from '../calibrate/report/result.js';
-import { Programs } from '../calibrate/run/evaluator.js';
+import type { Programs } from '../calibrate/run/evaluator.js';
 import { type Effort, Stopwatch } from '../calibrate/run/latency.js';
 import { type Split, splitItems } from '../calibrate/split.js';
 import { type Task, taskOf } from '../calibrate/task.js';
@@ -23,6 +23,7 @@ import { median } from '../numeric/statistics.js';
 import { joining, type LoadedFront } from '../session/fronts.js';
 import { type AnyExit, modelExits } from '../skip/attach.js';
 import { exitInside, type FrontSpec, isInside } from '../skip/fronts.js';
+import { NEVER } from '../skip/scores.js';
 import { atOnce } from '../util/slices.js';
 import {
   certifiable,
@@ -46,19 +47,15 @@ import {
 } from './networks.js';
 import type { SpeedupOptions } from './options.js';
 import { Pool, timesOf } from './pool.js';
-
-/** A ladder that was tried, with its predicted figures on the items that order; times as fractions of the full network's mean. */
-export interface Tried {
-  /** Names of its fronts, then that of the network. */
-  readonly rungs: readonly string[];
-  /** How many exits the network has. */
-  readonly exits: number;
-  readonly risk: number;
-  readonly mean: number;
-  readonly p95: number;
-  /** Measured in alternation with the full network, for the fastest ones. */
-  readonly measured?: number;
-}
+import {
+  describe,
+  type LadderRung,
+  ladderRungs,
+  partsOf,
+  type TimedLadder,
+  type Tried,
+  type TriedPart,
+} from './tried.js';
 
 /** What a search found. */
 export interface Found {
@@ -66,7 +63,11 @@ export interface Found {
   readonly calibration: Calibration | null;
   /** Files of the ladder's folder, by name. */
   readonly files: ReadonlyMap<string, () => Promise<Uint8Array>>;
-  /** The fastest first. */
+  /** What answers in the ladder that was chosen, the network last; empty where none is faster, or one without exits. */
+  readonly rungs: readonly LadderRung[];
+  /** What ladders were made of, each by itself. */
+  readonly parts: readonly TriedPart[];
+  /** The fastest first; those that don't pay are last. */
   readonly tried: readonly Tried[];
 }
 
@@ -113,7 +114,6 @@ type Engine = Pick<SpeedupOptions, 'labels' | 'preprocessor' | 'isa' | 'threads'
 export class Search {
   readonly #split: Split;
   readonly #made: Made[] = [];
-  #tried: Tried[] = [];
 
   constructor(private readonly setup: Setup) {
     const { float, read } = setup;
@@ -138,15 +138,14 @@ export class Search {
     await this.#add(float, [...inFloat, ...inBytes, ...whole]);
     if (bytes?.own && !this.#late()) await this.#add(bytes.own, inBytes);
     const shortest: Goal = goal === 'p95' ? 'p95' : 'mean';
+    const parts = this.#made.flatMap(({ pool }) => partsOf(pool, this.#risk(pool)));
     const ladders = this.#made.flatMap(({ pool }) => laddersOf(pool, this.#risk(pool)));
-    const refitted = await this.#refitted(ranked(ladders, shortest));
-    const best = this.#fastest(ranked([...refitted, ...ladders], shortest), shortest);
-    this.#tried.sort((a, b) => a.mean - b.mean);
-    if (!best) {
-      work.note('no ladder is faster than the network within the limit');
-      return { calibration: null, files: new Map(), tried: this.#tried };
-    }
-    return { ...(await this.#certify(best)), tried: this.#tried };
+    ladders.push(...(await this.#refitted(ranked(ladders.filter(paying), shortest))));
+    const measured = this.#timed(ranked(ladders.filter(paying), shortest), shortest);
+    const best = measured.find(({ mean }) => mean < 1)?.ladder;
+    if (!best) work.note('no ladder is faster than the network within the limit');
+    const found = best ? await this.#certify(best) : NOTHING;
+    return { ...found, parts, tried: describe(ladders, measured, found.calibration ? best : undefined) };
   }
 
   #late(): boolean {
@@ -211,7 +210,7 @@ export class Search {
     for (const each of fitted) {
       // A network that a rung runs again at another size, or in 8 bits, gains little by exits there and here.
       const isOwn = ownNames(this.setup.float).includes(each.candidate.network.name);
-      const fitter = isOwn || this.#late() ? undefined : this.#fitterOf(each.front, plain);
+      const fitter = isOwn || this.#late() ? undefined : this.#fitterOf(each.front);
       fronts.push({ ...each, fitter, chains: (await fitter?.fit()) ?? [[]] });
     }
     const task = this.#taskOf(plain, network);
@@ -222,9 +221,12 @@ export class Search {
   }
 
   /** Fits exits inside a front, to its own answers. */
-  #fitterOf(front: LoadedFront, { main }: Programs): Fitter {
-    const { program } = atOnce(front.compiling(bindingOf(main)));
-    const { options, ...task } = this.#taskOf(new Programs(program), this.setup.float);
+  #fitterOf(front: LoadedFront): Fitter {
+    const { float, opened, read } = this.setup;
+    const programs = shapedPrograms(float.model, opened, read.typical, function* (binding) {
+      return (yield* front.compiling(binding)).program;
+    });
+    const { options, ...task } = this.#taskOf(programs, float);
     return new Fitter({ ...task, options: { ...options, labels: undefined } }, this.#split);
   }
 
@@ -285,16 +287,15 @@ export class Search {
     if (!changes) return [];
     const refitted = await this.#pool(made.network, fronts, chains);
     this.#made.push({ ...made, pool: refitted, fronts, chains });
-    const ladder = ladderOf(refitted, this.#risk(refitted));
-    return ladder ? [ladder] : [];
+    return [ladderOf(refitted, this.#risk(refitted))];
   }
 
   #madeFor({ pool }: Ladder): Made {
     return this.#made.find((made) => made.pool.task === pool.task)!;
   }
 
-  /** Times the first of the ladders as they are, and returns the fastest. */
-  #fastest(ladders: readonly Ladder[], goal: Goal): Ladder | undefined {
+  /** The finalists, timed as they are; the fastest first. */
+  #timed(ladders: readonly Ladder[], goal: Goal): TimedLadder[] {
     const { engine } = this.setup;
     const inputs = [...this.#split.order, ...this.#split.fit].map(({ input }) => input);
     const measured = finalists(ladders).map((ladder) => {
@@ -311,14 +312,10 @@ export class Search {
         stopwatch.release();
       }
     });
-    this.#tried = ladders.map((ladder) => {
-      const timed = measured.find((one) => one.ladder === ladder);
-      return { ...describe(ladder), ...(timed && { measured: timed.mean }) };
-    });
-    return measured.sort((a, b) => a.time - b.time).find(({ mean }) => mean < 1)?.ladder;
+    return measured.sort((a, b) => a.time - b.time);
   }
 
-  async #certify(ladder: Ladder): Promise<Omit<Found, 'tried'>> {
+  async #certify(ladder: Ladder): Promise<Pick<Found, 'calibration' | 'files' | 'rungs'>> {
     const { backend, opened, read, work } = this.setup;
     const { pool } = ladder;
     const { network, fronts } = this.#madeFor(ladder);
@@ -331,7 +328,8 @@ export class Search {
     const specs = used.map(({ candidate, front }) => inFolder(candidate, front.spec, network));
     const joined = used.map(({ front }) => front);
     const programs = programsOf(network.model, opened, read.typical, joined);
-    const choice = { fronts: specs, exits: pool.exits, settings: settingsToTest(ladder) };
+    const settings = settingsToTest(ladder);
+    const choice = { fronts: specs, exits: pool.exits, settings };
     const options = { ...this.#optionsFor(network), choice };
     const { sha256 } = network.model;
     const certifying = calibrateItems(backend, programs, sha256, read.items, options, counting(work));
@@ -341,10 +339,10 @@ export class Search {
       work.note(`the fastest ladder can't be certified: ${error.message.replace('original: ', '')}`);
       return null;
     });
-    if (!calibration) return { calibration, files: new Map() };
+    if (!calibration) return NOTHING;
     if (calibration.chosen < 0) {
       work.note('the fastest ladder keeps the limit on the items that order, but not on those that certify');
-      return { calibration: null, files: new Map() };
+      return NOTHING;
     }
     const kept = new Set(calibration.policy.fronts?.map(({ file }) => file));
     const files = new Map([['model.onnx', network.bytes]]);
@@ -352,12 +350,17 @@ export class Search {
       const { file } = specs[i]!;
       if (kept.has(file) && file !== 'model.onnx') files.set(file, candidate.network.bytes);
     }
-    return { calibration, files };
+    // Without any exit, an 8-bit network is tested first.
+    const setting = settings[calibration.chosen - (calibration.settings.length - settings.length)];
+    return { calibration, files, rungs: setting ? ladderRungs(pool, setting, calibration.rungs) : [] };
   }
 }
 
 const bindingOf = ({ inputs, values }: Program): Binding =>
   new Map(inputs.map(({ name, value }) => [name, { shape: values[value]!.shape }]));
+
+const NOTHING = { calibration: null, files: new Map<string, never>(), rungs: [] };
+const paying = ({ state }: Ladder) => state === 'pays';
 
 /** Names of the user's network in float and in 8 bits. */
 const ownNames = ({ name }: Network) => [name, nameOfInt8(name)];
@@ -375,11 +378,4 @@ function usedBy({ exits }: Pool, fronts: readonly Joined[]): Joined[] {
 /** The front as it is called in the folder of the ladder, where the network is model.onnx. */
 function inFolder({ network }: Candidate, spec: FrontSpec, main: Network): FrontSpec {
   return { ...spec, file: network.model.sha256 === main.model.sha256 ? 'model.onnx' : basename(spec.file) };
-}
-
-function describe({ pool, risk, mean, p95 }: Ladder): Tried {
-  const own = pool.times.filter(({ network }) => network === pool.own).length;
-  const fronts = pool.exits.filter((_, e) => pool.times[e + 1]?.network !== pool.times[e]!.network);
-  const rungs = fronts.slice(0, pool.own).map(({ after }) => after);
-  return { rungs: [...rungs, pool.name], exits: own, risk, mean, p95 };
 }

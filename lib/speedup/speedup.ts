@@ -3,6 +3,7 @@
  * given fronts and their combinations on the items that order, and certifies the fastest on items that were used for nothing else.
  */
 import { NativeBackend } from '../backends/native.js';
+import { withThumbnails } from '../calibrate/calibrate.js';
 import { type Promisable, promisable } from '../calibrate/checks.js';
 import { itemOptions, programsOf, readItems } from '../calibrate/data.js';
 import { ResumableBackend } from '../calibrate/run/resume.js';
@@ -56,7 +57,12 @@ export async function speedup(model: string, data: Data, options: SpeedupOptions
     const end = start + 60_000 * (own.minutes ?? Number.POSITIVE_INFINITY);
     const search = new Search({ opened, read, work, engine, backend, prepared, programs, float, end });
     const result = await search.run(own, rest);
-    return { ...result, minutes: (performance.now() - start) / 60_000 };
+    const { calibration } = result;
+    return {
+      ...result,
+      calibration: calibration && (await withThumbnails(calibration, read.byHash)),
+      minutes: (performance.now() - start) / 60_000,
+    };
   } finally {
     const leftOut = unusable.describe();
     if (leftOut !== undefined) work.note(`of the ${opened.what}s to fit on, ${leftOut}; they are left out`);

@@ -150,7 +150,7 @@ export class Metrics {
     add(tally.items, setting.name, items.length);
     tally.full += items.length * multiplyAdds;
     for (const { blocks, multiplyAddsSkipped } of items) {
-      tally.saved += Math.max(0, multiplyAddsSkipped);
+      tally.saved += multiplyAddsSkipped;
       for (const { block, ran } of blocks) {
         const counts = tally.blocks.get(block) ?? { ran: 0, skipped: 0 };
         counts[ran ? 'ran' : 'skipped']++;
@@ -169,10 +169,14 @@ export class Metrics {
 
   /** All metrics in the text format of Prometheus. */
   text(): Promise<string> {
-    for (const { labels, outcomes, saved, full, items, blocks } of this.#tallies.values()) {
+    const tallies = [...this.#tallies.values()];
+    this.#tallies.clear();
+    for (const { labels, outcomes, saved, full, items, blocks } of tallies) {
       for (const [outcome, count] of outcomes) this.#requests.inc({ ...labels, outcome }, count);
+      // Items that climb a ladder in vain cost more than in full, and a counter can't fall: what is owed counts against later items.
+      if (saved < 0) this.#tallyOf({ name: labels.model, version: labels.version }).saved = saved;
       if (items.size === 0) continue;
-      this.#saved.inc(labels, saved);
+      this.#saved.inc(labels, Math.max(0, saved));
       this.#full.inc(labels, full);
       for (const [setting, count] of items) this.#items.inc({ ...labels, setting }, count);
       for (const [block, counts] of blocks) {
@@ -181,11 +185,10 @@ export class Metrics {
         }
       }
     }
-    this.#tallies.clear();
     return this.registry.metrics();
   }
 
-  #tallyOf(of: ServedModel | null): Tally {
+  #tallyOf(of: Pick<ServedModel, 'name' | 'version'> | null): Tally {
     const model = of?.name ?? '';
     const version = of?.version ?? '';
     const key = `${model}/${version}`;

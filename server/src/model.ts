@@ -237,16 +237,17 @@ async function openFitting(
   settings: readonly Setting[],
   options: ModelOptions,
 ): Promise<Opened> {
-  const { policy } = settings.at(-1)!;
+  // All runs name their own, so any will do; one that is tied to a model says which settings aren't for this one.
+  const first = settings.findLast((setting) => modelOf(setting) !== undefined) ?? settings.at(-1)!;
   let fitting: readonly Setting[];
   try {
-    const opened = await openWith(path, settings, policy, options);
+    const opened = await openWith(path, settings, first.policy, options);
     const { sha256: own } = opened.session.model;
     fitting = settings.filter((setting) => [own, undefined].includes(modelOf(setting)));
     if (fitting.length === settings.length) return { ...opened, settings, current: settings.length - 1 };
     await opened.session.release();
   } catch (error) {
-    const other = modelOf(settings.at(-1)!);
+    const other = modelOf(first);
     if ((error as { code?: unknown }).code !== 'POLICY_MISMATCH' || other === undefined) throw error;
     fitting = settings.filter((setting) => modelOf(setting) !== other);
   }
@@ -264,13 +265,27 @@ async function openWith(
   // Nothing else can tell whether the answers are that network's.
   const watchable = settings.filter((setting) => originalOf(setting) === undefined || original !== undefined);
   const monitor = PromiseMonitor.of(watchable, shadow);
-  const sessionOptions = { threads, observers: monitor ? [monitor] : [], policy, original };
+  const sessionOptions = {
+    threads,
+    observers: monitor ? [monitor] : [],
+    policy: policy && withFrontsOf(settings, policy),
+    original,
+  };
   const classifier = await ImageClassifier.from(path, sessionOptions).catch((error: unknown) => {
     if (isNoClassifier(error)) return null;
     throw error;
   });
   const session = classifier?.session ?? (await InferenceSession.create(path, sessionOptions));
   return { classifier, session, monitor };
+}
+
+/** The policy with the fronts of all settings of its model: a session reads their files when it is created. */
+function withFrontsOf(settings: readonly Setting[], policy: Setting['policy']): Setting['policy'] {
+  if (typeof policy !== 'object') return policy;
+  const ladders = settings.flatMap(({ policy: other }) =>
+    typeof other === 'object' && other.fronts && other.model?.sha256 === policy.model?.sha256 ? [other] : [],
+  );
+  return ladders.length > 0 ? { ...policy, settings: ladders } : policy;
 }
 
 /** Full depth promises nothing where policies promise the answers of another network. */

@@ -62,11 +62,11 @@ export function randomTexts(count: number, seed: number, longest = 12): string[]
 function network(kind: 'classes' | 'tokens' | 'vectors', layers: number, scale: number): Uint8Array {
   const graph = new GraphBuilder();
   let seed = 1;
-  const weights = (shape: readonly number[], by: number) => {
+  const weights = (shape: readonly number[], by: number, own = seed++) => {
     const size = shape.reduce((a, b) => a * b, 1);
     return graph.constant(
       tensor(
-        randomFloats(size, seed++).map((x) => x * by),
+        randomFloats(size, own).map((x) => x * by),
         shape,
       ),
     );
@@ -88,7 +88,9 @@ function network(kind: 'classes' | 'tokens' | 'vectors', layers: number, scale: 
   const sum = graph.node('ReduceMean', [graph.node('Mul', [stream, marks])], axes);
   const pooled = graph.node('Div', [sum, graph.node('ReduceMean', [marks], axes)]);
   const [name, width] = kind === 'classes' ? ['logits', 3] : ['sentence_embedding', WIDTH];
-  if (kind === 'classes') graph.nodes('MatMul', [pooled, weights([WIDTH, 3], 4)], {}, { outputs: [name] });
+  // Networks of fewer layers share all weights that they have.
+  const last = kind === 'classes' && weights([WIDTH, 3], 4, 100);
+  if (last) graph.nodes('MatMul', [pooled, last], {}, { outputs: [name] });
   else graph.nodes('Identity', [pooled], {}, { outputs: [name] });
   return modelBytes(graph.output(name, ['batch', width]));
 }

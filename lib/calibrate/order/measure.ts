@@ -2,7 +2,8 @@
 import { mean } from '../../numeric/statistics.js';
 import { type AnyExit, costsOfExits, type ExitSpec, placeOf, workBeyond } from '../../skip/attach.js';
 import { profileOf, type ScoreProfiles } from '../../skip/profile.js';
-import { NEVER, type Table } from './table.js';
+import { NEVER } from '../../skip/scores.js';
+import type { Table } from './table.js';
 
 /** The effect of a setting on each item. */
 interface ByItem {
@@ -11,6 +12,8 @@ interface ByItem {
   /** Fraction of the network's multiply-adds; negative if a guard made the item run twice. */
   readonly saved: readonly number[];
   readonly answers: readonly number[];
+  /** The exit that answered; null for the network. */
+  readonly left: readonly (string | null)[];
   /** A digit for each block: 1 ran, 0 skipped; all 1 if a guard made the item run in full. */
   readonly ran: readonly string[];
 }
@@ -42,7 +45,7 @@ function evaluatedOf(exits: readonly AnyExit[], thresholds: Thresholds): number[
   return [...exits.keys()].filter((e) => e <= last && (exits[e]!.head || thresholds[e]! < NEVER));
 }
 
-/** Sums over the items, without the data of single items. */
+/** Sums over the items, without the data of single items; `multiplyAddsSkipped` is negative where heads cost more than is saved. */
 export function summarise(
   table: Table,
   thresholds: Thresholds,
@@ -55,12 +58,12 @@ export function summarise(
     saved += path.saved(i, taken);
   }
   const items = table.items.length;
-  return { risk: risk / items, multiplyAddsSkipped: Math.max(0, saved / items) };
+  return { risk: risk / items, multiplyAddsSkipped: saved / items };
 }
 
 /** The effect of thresholds on the items of a table. */
 export function measure(table: Table, thresholds: Thresholds): Measured {
-  const { items, program, answers } = table;
+  const { items, program, answers, exits } = table;
   const path = new Paths(table, thresholds);
   const taken = items.map((_, i) => path.takenBy(i));
   const columns = taken.map((exit) => path.columnOf(exit));
@@ -79,6 +82,7 @@ export function measure(table: Table, thresholds: Thresholds): Measured {
       losses,
       saved,
       answers: columns.map((column, i) => (guarded[i] ? answers[i]! : column.answers[i]!)),
+      left: taken.map((exit, i) => (guarded[i] ? null : (exits[exit]?.exit.after ?? null))),
       ran: ran.map((row) => row.join('')),
     },
     risk: mean(losses),

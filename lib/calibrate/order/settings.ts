@@ -1,8 +1,9 @@
 /** The order of settings of exits, from careful to bold, and which of them to test. */
 import { ResidualSkipError } from '../../errors.js';
+import { NEVER } from '../../skip/scores.js';
 import { measure, summarise, type Thresholds } from './measure.js';
 import { risksOf } from './risk-curve.js';
-import { NEVER, type Table } from './table.js';
+import type { Table } from './table.js';
 import { type Costs, type ExitScores, penalties, ThresholdSearch } from './thresholds.js';
 
 /** Multiply-adds that a setting must save beyond the previous one to be worth a test. */

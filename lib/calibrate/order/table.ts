@@ -43,9 +43,6 @@ export interface Table {
   readonly scores: Float32Array;
 }
 
-/** Every item passes an exit with this threshold. */
-export const NEVER = 2;
-
 function column(items: number): Column {
   return {
     answers: new Int32Array(items),

@@ -3,7 +3,7 @@
  * the saving is worth the penalty times the answers that are likely to change. Falling penalties give an order of settings, from
  * "no skipping" to the boldest.
  */
-import { NEVER } from './table.js';
+import { NEVER } from '../../skip/scores.js';
 
 /** An exit with its scores on some rows. */
 export interface ExitScores {

@@ -33,7 +33,23 @@ export async function renderCalibration(
   result: Calibration,
   options: RenderCalibrationOptions = {},
 ): Promise<string> {
-  const { promise } = result.policy;
+  return renderPage({
+    title: 'What the policy promises',
+    subtitle: `${options.model ?? `model ${result.policy.model!.sha256.slice(0, 12)}`}: ${sentenceOf(result)}.`,
+    figures: figuresOf(result),
+    sections: await sectionsOf(result),
+  });
+}
+
+/** The promise in words, without a full stop. */
+export function sentenceOf({ chosen, policy }: Calibration): string {
+  return chosen < 0
+    ? 'No setting could be certified: the policy skips nothing'
+    : wordPromise(policy.promise!);
+}
+
+/** The sections of its page. */
+export async function sectionsOf(result: Calibration): Promise<Section[]> {
   const sections = await Promise.all([
     curves(result),
     contributions(result),
@@ -44,17 +60,10 @@ export async function renderCalibration(
     examples(result),
     provenance(result),
   ]);
-  const sentence =
-    result.chosen < 0 ? 'No setting could be certified: the policy skips nothing' : wordPromise(promise!);
-  return renderPage({
-    title: 'What the policy promises',
-    subtitle: `${options.model ?? `model ${result.policy.model!.sha256.slice(0, 12)}`}: ${sentence}.`,
-    figures: figures(result),
-    sections: sections.filter((section) => section !== undefined),
-  });
+  return sections.filter((section) => section !== undefined);
 }
 
-function figures({ policy }: Calibration): Figure[] {
+export function figuresOf({ policy }: Calibration): Figure[] {
   const { promise, expected } = policy;
   const { latency } = expected!;
   const times = latency
@@ -174,12 +183,13 @@ function classes({ classes: all }: Calibration): Section | undefined {
 
 function examples({ examples: { most, least } }: Calibration): Section | undefined {
   if (most.length === 0) return undefined;
-  const drawn = ({ thumbnail, answer, fullAnswer, ran, multiplyAddsSkipped }: Example): DrawnExample => ({
+  const drawn = ({ thumbnail, ran, multiplyAddsSkipped: saved, ...given }: Example): DrawnExample => ({
     image: thumbnail,
     ran,
     caption:
-      `${answer}, ${percent(Math.max(0, multiplyAddsSkipped), 0)} skipped` +
-      (answer === fullAnswer ? '' : ` (in full: ${fullAnswer})`),
+      `${given.answer}, ${given.exit === null ? '' : `by ${given.exit}, `}` +
+      (saved < 0 ? `${percent(-saved, 0)} more work` : `${percent(saved, 0)} skipped`) +
+      (given.answer === given.fullAnswer ? '' : ` (in full: ${given.fullAnswer})`),
   });
   return {
     title: 'Examples',

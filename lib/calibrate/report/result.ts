@@ -25,6 +25,18 @@ export interface Contribution {
   readonly multiplyAddsSkipped: number;
 }
 
+/** What answers at one place of a policy, and how often. */
+export interface Rung {
+  /** Of the exit: its block, or its front; null for the network itself. */
+  readonly name: string | null;
+  /** Fraction of the items that it answered. */
+  readonly answered: number;
+  /** Of these, the number with any loss. */
+  readonly events: number;
+  /** Multiply-adds of an item that it answers, with every block in front of it run, as a fraction of the network's. */
+  readonly work: number;
+}
+
 /** What the policy did to the items of one class. */
 export interface ClassResult {
   readonly label: string;
@@ -45,6 +57,8 @@ export interface Example {
   readonly answer: string;
   /** Answer with every block run. */
   readonly fullAnswer: string;
+  /** The exit that answered; null for the network itself. */
+  readonly exit: string | null;
   /** A digit for each block: 1 if it ran, 0 if it was skipped. */
   readonly ran: string;
   /** As a fraction of the network's multiply-adds; negative if the item cost more than in full. */
@@ -65,6 +79,8 @@ export interface Calibration {
   readonly bolder: readonly number[];
   /** In the network's order. */
   readonly contributions: readonly Contribution[];
+  /** What answered the items that certify: exits in the network's order, then the network; empty when nothing is skipped. */
+  readonly rungs: readonly Rung[];
   /** Classes of the items that certify: by label if every item has one, otherwise by the full network's answer. */
   readonly classes: readonly ClassResult[];
   /** Items that skip most and least, among those that certify; empty when nothing is skipped. */

@@ -37,7 +37,7 @@ function setting(i: number): SettingResult {
 }
 
 const example = (sha256: string, answer: string, fullAnswer: string): Example => ({
-  ...{ sha256, answer, fullAnswer, ran: '1010', multiplyAddsSkipped: 0.5 },
+  ...{ sha256, answer, fullAnswer, exit: 'block2', ran: '1010', multiplyAddsSkipped: 0.5 },
 });
 
 const tested = { limit: 0.05, items: 1500, events: 7, risk: 0.0047, pValue: 0.004, upperBound: 0.0088 };
@@ -68,6 +68,11 @@ const result: Calibration = {
   contributions: [
     { kind: 'exit', block: 'block1', rate: 0.1, multiplyAddsSkipped: 0.04 },
     { kind: 'exit', block: 'block2', rate: 0.2, multiplyAddsSkipped: 0.2 },
+  ],
+  rungs: [
+    { name: 'block1', answered: 0.1, events: 2, work: 0.6 },
+    { name: 'block2', answered: 0.2, events: 5, work: 0.8 },
+    { name: null, answered: 0.7, events: 0, work: 1.1 },
   ],
   classes: [
     { label: '<script>alert(1)</script>', items: 1500, events: 7, risk: 0.0047, multiplyAddsSkipped: 0.31 },
@@ -161,7 +166,7 @@ describeBuilt('the report of a calibration', () => {
 
   test('shows the images that are at hand, and where skipping changed the answer', () => {
     expect(html.match(/<img /g)).toHaveLength(2);
-    expect(html).toContain('night &amp; day, 50 % skipped (in full: cat)');
+    expect(html).toContain('night &amp; day, by block2, 50 % skipped (in full: cat)');
   });
 
   test('without a setting that holds it says so, and draws no curve', () => {

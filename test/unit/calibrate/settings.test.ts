@@ -1,6 +1,6 @@
 import { exitsOf, measure, summarise, type Thresholds } from 'lib/calibrate/order/measure.js';
 import { exitScoresOf, settingsOf, settingsToTest, usefulExits } from 'lib/calibrate/order/settings.js';
-import { NEVER } from 'lib/calibrate/order/table.js';
+import { NEVER } from 'lib/skip/scores.js';
 import { tableFrom } from '../../helpers/tables.js';
 
 /** One exit that saves half; the surer it is of an item, the likelier it is right. */

@@ -1,5 +1,5 @@
-import { NEVER } from 'lib/calibrate/order/table.js';
 import { type ExitScores, penalties, ThresholdSearch } from 'lib/calibrate/order/thresholds.js';
+import { NEVER } from 'lib/skip/scores.js';
 import { uniform } from '../../helpers/random.js';
 
 function exitOf(saving: number, rows: readonly [score: number, risk: number][]): ExitScores {

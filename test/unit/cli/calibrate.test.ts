@@ -66,6 +66,14 @@ const resultSchema = z.strictObject({
       multiplyAddsSkipped: z.number(),
     }),
   ),
+  rungs: z.array(
+    z.strictObject({
+      name: z.string().nullable(),
+      answered: z.number(),
+      events: z.int(),
+      work: z.number(),
+    }),
+  ),
   classes: z.array(z.looseObject({ label: z.string(), items: z.int() })),
   duplicates: z.int(),
   resumed: z.strictObject({ taken: z.int(), computed: z.int() }),

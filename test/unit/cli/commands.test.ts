@@ -79,6 +79,7 @@ const evalSchema = z.strictObject({
     layersSkipped: fraction,
     multiplyAddsSkipped: fraction,
   }),
+  rungs: z.tuple([]),
   latencyReduction: z.number().max(1),
   energy: z.strictObject({
     items: z.int().min(1),

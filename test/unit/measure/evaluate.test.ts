@@ -4,6 +4,8 @@ import { listImagesBelow } from 'lib/data/files.js';
 import { type Evaluation, evaluate } from 'lib/measure/evaluate.js';
 import { Tensor } from 'lib/tensor/tensor.js';
 import { folderOf, png, removeFolders } from '../../helpers/files.js';
+import { foreign } from '../../helpers/foreign-network.js';
+import { best, between, colours, itemsFrom, ladder, run, sureness } from '../../helpers/ladders.js';
 
 const root = join(__dirname, '../../..');
 const MODEL = join(root, 'test/models/cifar10-resnet32-gates');
@@ -118,4 +120,38 @@ test('images above maxPixels are refused, from a folder and from code', async ()
       message: expect.stringMatching(/\(more than 1000 pixels\)/),
     });
   }
+});
+
+test('of a ladder it says what each rung answered', async () => {
+  const [network, front] = [foreign(), foreign({ blocks: 1 })];
+  const pictures = colours(24);
+  const alone = await run(front, pictures);
+  const full = await run(network, pictures);
+  const sure = sureness(alone.rows);
+  const threshold = between(sure);
+  const folder = ladder(network, [{ name: 'first', bytes: front, threshold }]);
+  const items = sure.map((_, i) => ({ image: itemsFrom(pictures, i, i + 1), label: best(full.rows[i]!) }));
+  const { rungs, skip } = await evaluate(folder, items, { task: 'single-label', threads: 1 });
+  const answered = [...sure.keys()].filter((i) => sure[i]! >= threshold);
+  const agreed = answered.filter((i) => best(alone.rows[i]!) === best(full.rows[i]!));
+  const share = agreed.length / answered.length;
+  expect(rungs).toMatchObject([
+    { name: 'first', answered: answered.length / 24, agreement: share, accuracy: share },
+    { name: null, answered: 1 - answered.length / 24, agreement: 1, accuracy: 1 },
+  ]);
+  const [first, top] = rungs;
+  expect(first!.work).toBeCloseTo(alone.multiplyAdds / full.multiplyAdds, 2);
+  expect(top!.work! - first!.work!).toBeCloseTo(1, 12);
+  const work = rungs.reduce((sum, rung) => sum + rung.answered * rung.work!, 0);
+  expect(1 - work).toBeCloseTo(skip.multiplyAddsSkipped, 12);
+});
+
+test('a network without exits has no rungs, and a rung that answers nothing no means', async () => {
+  expect((await evaluate(MODEL, files.slice(0, 1))).rungs).toEqual([]);
+  const folder = ladder(foreign(), [{ name: 'first', bytes: foreign({ blocks: 1 }), threshold: 2 }]);
+  const { rungs } = await evaluate(folder, [{ image: colours(1) }], { task: 'single-label' });
+  expect(rungs).toMatchObject([
+    { name: 'first', answered: 0, agreement: null, work: null, meanMs: null },
+    { name: null, answered: 1, agreement: 1, accuracy: null },
+  ]);
 });

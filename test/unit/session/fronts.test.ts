@@ -5,6 +5,7 @@ import { readAudit } from 'lib/audit/read.js';
 import { replayAudit } from 'lib/audit/replay.js';
 import { InferenceSession } from 'lib/index.js';
 import { encodeFrontExits } from 'lib/skip/head-codec.js';
+import type { SkipPolicy } from 'lib/skip/policy.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { foreign } from '../../helpers/foreign-network.js';
 import {
@@ -131,6 +132,33 @@ test('a run may take no front, or other thresholds of the same fronts, but no ot
   });
   expect(await rows()).toEqual(front.rows);
   expect(small.rows).not.toEqual(front.rows);
+});
+
+test("bolder settings of a session's policy may have other fronts, which are asked in one order", async () => {
+  const [small, middle] = [
+    { name: 'small', bytes: SMALL, threshold: ALWAYS },
+    { name: 'middle', bytes: MIDDLE, threshold: ALWAYS },
+  ];
+  const bolder = ladderPolicy(MODEL, [small, { ...middle, threshold: NEVER }]);
+  const careful = { ...middle, threshold: NEVER };
+  const folder = folderOf({
+    'model.onnx': MODEL,
+    'small.onnx': SMALL,
+    'middle.onnx': MIDDLE,
+    'policy.json': JSON.stringify({ ...ladderPolicy(MODEL, [careful]), settings: [bolder] }),
+  });
+  await using session = await InferenceSession.create(folder);
+  const rows = async (policy?: SkipPolicy) => rowsOf((await session.run({ picture }, { policy })).votes!);
+  expect(await rows()).toEqual((await run(MODEL, picture)).rows);
+  for (let repeated = 0; repeated < 2; repeated++) {
+    expect(await rows(bolder)).toEqual((await run(SMALL, picture)).rows);
+    expect(await rows(ladderPolicy(MODEL, [middle]))).toEqual((await run(MIDDLE, picture)).rows);
+    // It would ask the small one first.
+    await expect(rows(ladderPolicy(MODEL, [middle, small]))).rejects.toMatchObject({
+      code: 'INVALID_POLICY',
+      message: expect.stringContaining('another order'),
+    });
+  }
 });
 
 test('a session without fronts refuses them for a run; a policy without fronts uses those of the session', async () => {

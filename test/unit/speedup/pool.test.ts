@@ -1,10 +1,10 @@
 /** Times of ladders against a count of what each row spends; and the choice of thresholds by them. */
 
 import { parseOptions } from 'lib/calibrate/options.js';
-import { NEVER } from 'lib/calibrate/order/table.js';
 import { type Costs, type ExitScores, ThresholdSearch } from 'lib/calibrate/order/thresholds.js';
 import type { Task } from 'lib/calibrate/task.js';
 import { quantile } from 'lib/numeric/statistics.js';
+import { NEVER } from 'lib/skip/scores.js';
 import { certifiable, laddersOf, ranked } from 'lib/speedup/choose.js';
 import { type ExitTime, Pool, TimeCosts } from 'lib/speedup/pool.js';
 import { allowedEvents } from '../../helpers/binomial.js';
@@ -190,17 +190,19 @@ test('ladders keep the risk that can be certified, and each is faster than the n
   const items = 900;
   expect(certifiable(pool, items)).toBe(allowedEvents(items, LIMIT, 0.05) / items);
   expect(certifiable(pool, 20)).toBeLessThan(0);
-  const ladders = laddersOf(pool, certifiable(pool, items));
+  const ladders = laddersOf(pool, certifiable(pool, items)).filter(({ state }) => state === 'pays');
   expect(ladders.length).toBeGreaterThan(3);
-  for (const { pool: own, settings, boldest, risk, mean, p95 } of ladders) {
-    expect({ risk, mean, p95 }).toEqual(own.predict(settings[boldest]!));
+  for (const { pool: own, settings, points, boldest, predicted } of ladders) {
+    const { risk, mean } = predicted;
+    expect(predicted).toEqual(own.predict(settings[boldest]!));
+    expect(points).toEqual(settings.map((setting) => own.predict(setting)));
     expect(risk).toBeLessThanOrEqual(certifiable(pool, items));
     expect(mean).toBeLessThan(1);
     const means = settings.map((setting) => own.predict(setting).mean);
     expect(means).toEqual([...means].sort((a, b) => b - a));
   }
   const [byMean, byP95] = [ranked(ladders, 'mean'), ranked(ladders, 'p95')];
-  expect(byMean[0]!.mean).toBe(Math.min(...ladders.map(({ mean }) => mean)));
-  expect(byP95[0]!.p95).toBe(Math.min(...ladders.map(({ p95 }) => p95)));
-  expect(laddersOf(pool, -1)).toEqual([]);
+  expect(byMean[0]!.predicted.mean).toBe(Math.min(...ladders.map(({ predicted }) => predicted.mean)));
+  expect(byP95[0]!.predicted.p95).toBe(Math.min(...ladders.map(({ predicted }) => predicted.p95)));
+  for (const { state } of laddersOf(pool, -1)) expect(state).toBe('unsafe');
 });

@@ -1,4 +1,5 @@
 /** `speedup` on small networks, whose times are far apart. */
+import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { contentHash } from 'lib/calibrate/split.js';
@@ -8,10 +9,12 @@ import { hashPolicy } from 'lib/skip/policy.js';
 import { checkFolder, writeLadder } from 'lib/speedup/folder.js';
 import { GivenFront } from 'lib/speedup/networks.js';
 import { type Speedup, speedup } from 'lib/speedup/speedup.js';
+import { expectSelfContained } from '../../helpers/browser.js';
 import { cli } from '../../helpers/cli.js';
+import { DIST } from '../../helpers/dist.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { foreign, pictures } from '../../helpers/foreign-network.js';
-import { best, colours, hashOf, itemsFrom, rowsOf } from '../../helpers/ladders.js';
+import { best, colours, hashOf, itemsFrom, rowsOf, run } from '../../helpers/ladders.js';
 
 const LIMIT = 0.1;
 const MODEL = foreign({ channels: 24 });
@@ -108,11 +111,43 @@ describe('with a front', () => {
     const means = tried.map(({ mean }) => mean);
     expect(means).toEqual([...means].sort((a, b) => a - b));
     expect(tried.filter(({ measured }) => measured !== undefined).length).toBeLessThanOrEqual(4);
-    for (const { rungs, risk } of tried) {
+    for (const { rungs, risk, mean, outcome } of tried) {
       expect(rungs.at(-1)).toBe('model');
-      expect(risk).toBeLessThanOrEqual(LIMIT);
+      if (outcome === 'chosen' || outcome === 'beaten') expect(risk).toBeLessThanOrEqual(LIMIT);
+      if (outcome === 'slow') expect(mean).toBeGreaterThanOrEqual(1);
     }
+    expect(tried.filter(({ outcome }) => outcome === 'chosen')).toHaveLength(1);
     expect(tried.some(({ rungs }) => rungs.join() === 'small,model')).toBe(true);
+  });
+
+  test('what ladders were made of is told', async () => {
+    const { parts } = result;
+    expect(parts.map(({ name, network }) => [name, network])).toEqual([['small', 'model']]);
+    const { multiplyAdds } = await run(MODEL, items[0]!);
+    const alone = await run(FRONT, items[0]!);
+    const small = parts.find(({ name }) => name === 'small')!;
+    expect(small.work).toBeCloseTo(alone.multiplyAdds / multiplyAdds, 1);
+    for (const { risk, answers } of parts) expect(answers).toBeLessThan(risk > LIMIT ? 1 : 1.0001);
+  });
+
+  test('rungs answer all items, and their work and losses are those of the promise', () => {
+    const { rungs } = result;
+    const { promise, expected } = calibration.policy;
+    const sum = (of: (rung: Speedup['rungs'][number]) => number) =>
+      rungs.reduce((total, rung) => total + of(rung), 0);
+    expect(rungs.at(-1)).toMatchObject({ name: 'model', events: 0 });
+    expect(sum(({ answered }) => answered)).toBeCloseTo(1, 12);
+    expect(sum(({ events }) => events)).toBe(promise!.events);
+    expect(1 - sum(({ answered, work }) => answered * work)).toBeCloseTo(expected!.multiplyAddsSkipped, 12);
+    const times = rungs.map(({ time }) => time);
+    expect(times).toEqual([...times].sort((a, b) => a - b));
+  });
+
+  test('examples say which rung answered', () => {
+    const { most, least } = calibration.examples;
+    expect(most[0]!.exit).toBe(result.rungs[0]!.name);
+    expect(least[0]).toMatchObject({ exit: null, fullAnswer: least[0]!.answer });
+    expect(least[0]!.multiplyAddsSkipped).toBeLessThan(0);
   });
 
   test('a folder that holds files is refused', async () => {
@@ -259,7 +294,9 @@ describe('the command', () => {
     expect(code).toBe(0);
     expect(out).toMatch(/small > model/);
     expect(out).toMatch(/Certified on \d+ items: at most 50\.00 % of the answers change/);
-    expect(out).toMatch(/fronts: small/);
+    const shares = [...out.matchAll(/^(small|model) +(\d+\.\d) %/gm)].map(([, name, share]) => [name, share]);
+    expect(shares.map(([name]) => name)).toEqual(['small', 'model']);
+    expect(Number(shares[0]![1]) + Number(shares[1]![1])).toBeCloseTo(100, 0);
     expect(out).toContain(`folder: ${output}`);
     expect(readdirSync(join(output, '..'))).toEqual(['ladder']);
     await using session = await InferenceSession.create(output);
@@ -274,6 +311,42 @@ describe('the command', () => {
     const result = JSON.parse(printed.out);
     expect(result).toMatchObject({ folder: output, promise: { limit: 0.5 }, fronts: [{ name: 'small' }] });
     expect(result.tried[0]).toMatchObject({ rungs: ['small', 'model'], exits: 0 });
+  });
+
+  test('writes a page, also where nothing pays', async () => {
+    const folder = folderOf({});
+    const write = async (file: string, name: string, ...more: string[]) => {
+      const [page, output] = [join(folder, `${name}.html`), join(folder, name)];
+      const script = [join(DIST, 'cli/main.js'), ...(await args(file, output)), '--report', page, ...more];
+      const { status, stderr } = spawnSync(process.execPath, script, { encoding: 'utf8' });
+      expect({ status, stderr }).toMatchObject({ status: 0 });
+      expectSelfContained(readFileSync(page, 'utf8'));
+      const html = readFileSync(page, 'utf8');
+      return { html, titles: [...html.matchAll(/<h2>(.*?)<\/h2>/g)].map(([, title]) => title) };
+    };
+    const big = folderOf({
+      'big.onnx': foreign({ channels: 64 }),
+      'small.onnx': foreign({ channels: 64, blocks: 1 }),
+      'tiny.onnx': foreign({ channels: 2, blocks: 0 }),
+    });
+    const [network, quick, tiny] = ['big', 'small', 'tiny'].map((name) => join(big, `${name}.onnx`));
+    const { html, titles } = await write(network!, 'ladder', '--front', quick!);
+    expect(titles.slice(0, 4)).toEqual([
+      'What each rung answers',
+      'Time against promise',
+      'Ladders that were tried',
+      'What they were made of',
+    ]);
+    expect(titles).toContain('Examples');
+    expect(html).toMatch(/<td>small &gt; model<\/td>.*chosen/);
+    expect(html).toContain('aria-label="mean time against risk"');
+    expect(html.match(/<img alt="" src="data:image/g)!.length).toBeGreaterThan(8);
+    expect(html).toMatch(/by small, \d+ % skipped/);
+    expect(html).toMatch(/% more work/);
+    const nothing = await write(tiny!, 'none', '--front', network!);
+    expect(nothing.html).toContain('no ladder is faster than the network within the limit');
+    expect(nothing.html).toMatch(/<td>big &gt; model<\/td>.*(saves no time|changes too many answers)/);
+    expect(nothing.titles).not.toContain('What each rung answers');
   });
 
   test('says in a sentence that nothing pays, and writes nothing', async () => {
