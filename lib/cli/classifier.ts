@@ -1,6 +1,6 @@
 import { wordPromise } from '../calibrate/report/wording.js';
 import { openDataModel } from '../classify/data-model.js';
-import type { Item } from '../classify/images.js';
+import { guessOf, type Item } from '../classify/images.js';
 import { Work } from '../classify/work.js';
 import type { DataLimits } from '../data/limits.js';
 import { findModel } from '../data/model-files.js';
@@ -9,7 +9,7 @@ import type { PolicyInfo } from '../session/own-policy.js';
 import type { RunObserver } from '../skip/observer.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { Io } from './io.js';
-import type { EngineOptions } from './options.js';
+import type { EngineOptions, ReadingOptions } from './options.js';
 
 /** Which policy runs and what it promises, on one line. */
 export function wordPolicy({ source, promise }: PolicyInfo): string {
@@ -25,7 +25,7 @@ export function wordPolicy({ source, promise }: PolicyInfo): string {
  */
 export async function openClassifier(
   path: string,
-  { policy, original, backend, isa, threads, maxPixels }: EngineOptions & DataLimits,
+  { policy, original, backend, isa, threads, maxPixels, preprocessor }: EngineOptions & ReadingOptions,
   io: Io,
   observers: readonly RunObserver[] = [],
 ): Promise<TimedClassifier> {
@@ -37,11 +37,10 @@ export async function openClassifier(
     threads,
     observers,
     maxPixels,
+    preprocessor,
   };
   const model = await openDataModel(path, options);
-  if (model.images?.preprocessorKnown === false) {
-    io.err(`note: there is no preprocessor_config.json beside ${model.file}; pixels are scaled to 0..1\n`);
-  }
+  if (model.images?.preprocessorKnown === false) io.err(`note: ${guessOf(model.file)}\n`);
   return new TimedClassifier(model);
 }
 
