@@ -55,6 +55,7 @@ export {
   Preprocessor,
   type PreprocessorConfig,
 } from './data/preprocess.js';
+export type { PreprocessorPreset } from './data/presets.js';
 export { codeOfWriting, ERROR_CODES, type ErrorCode, ResidualSkipError } from './errors.js';
 export {
   type InspectedBlock,

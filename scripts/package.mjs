@@ -10,6 +10,7 @@
 import { execFileSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
+import { bundle } from './bundle.mjs';
 import { machine, manifestOf, ONE_MACHINE, origin, sourcesHash, TARGETS } from './prebuild.mjs';
 
 const ROOT = resolve(import.meta.dirname, '..');
@@ -29,7 +30,7 @@ function problemOf(name) {
   return sources === sourcesHash() ? undefined : `${name} was made from other sources`;
 }
 
-/** Stages a package for publication: the manifest with `more`, without the fields that only a checkout needs. */
+/** Stages a package for publication: the manifest with `more`, without the fields that only a checkout needs. The library's code is bundled later. */
 function stage(source, folder, more) {
   const {
     devDependencies: _,
@@ -41,6 +42,7 @@ function stage(source, folder, more) {
   } = readJson(join(source, 'package.json'));
   const packed = npm('pack', source, '--dry-run', '--ignore-scripts', '--json');
   for (const { path } of JSON.parse(packed)[0].files) {
+    if (path.startsWith('dist/') && source === ROOT && path.endsWith('.js')) continue;
     mkdirSync(dirname(join(folder, path)), { recursive: true });
     copyFileSync(join(source, path), join(folder, path));
   }
@@ -57,7 +59,7 @@ function stageBuilt(folder) {
   return name;
 }
 
-function pack(output, prebuilt, built) {
+async function pack(output, prebuilt, built) {
   const staged = join(output, 'staged');
   const platforms = Object.fromEntries(prebuilt.map((name) => [name, join(ROOT, 'prebuilds', name)]));
   if (built) {
@@ -71,6 +73,7 @@ function pack(output, prebuilt, built) {
       Object.keys(platforms).map((name) => [`residual-skip-${name}`, version]),
     ),
   });
+  await bundle(join(staged, 'residual-skip/dist'));
   // npm would run node-gyp for it at the top of an installed package; native/build.cjs looks for it there, too.
   copyFileSync(join(ROOT, 'binding.gyp'), join(staged, 'residual-skip/native/binding.gyp'));
   stage(join(ROOT, 'server'), join(staged, 'residual-skip-server'));
@@ -90,7 +93,7 @@ if (mode === '--refuse') {
   throw new Error('publish the tarballs that `npm run package` makes in build-package/, not the checkout');
 } else if (mode === '--local') {
   mkdirSync(folder, { recursive: true });
-  pack(
+  await pack(
     resolve(folder),
     names.filter((name) => problemOf(name) === undefined),
     existsSync(BUILT),
@@ -107,7 +110,7 @@ if (mode === '--refuse') {
   rmSync(output, { recursive: true, force: true });
   mkdirSync(output);
   try {
-    pack(output, names, false);
+    await pack(output, names, false);
     const env = { ...process.env, RSKIP_TARBALLS: output };
     execFileSync('npx', ['jest', 'test/package'], { cwd: ROOT, stdio: 'inherit', env });
   } catch (error) {

@@ -1,6 +1,7 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { packageRoot } from '../util/version.js';
+import { requirePackage } from '../util/packages.js';
+import { isBundled, packageRoot } from '../util/version.js';
 
 /** Either the addon's exports, or the reason why there are none. */
 export type Loaded = { readonly exports: unknown } | { readonly problem: string; readonly cause: unknown };
@@ -16,11 +17,14 @@ const PREBUILT = [
   'win32-x64',
 ];
 
+/** The addon's file where this package is inside a program's bundle, and no node_modules is beside that. */
+const BESIDE = 'residual-skip.node';
+
 let loaded: Loaded | undefined;
 
 /**
  * Loads the native addon: a local build (build/Release) before the prebuilt one, which is a separate package for each
- * platform, such as residual-skip-linux-x64-glibc, or in a checkout a folder of prebuilds/.
+ * platform, such as residual-skip-linux-x64-glibc, or in a checkout a folder of prebuilds/. A bundle has no local build.
  */
 export function loadBinding(): Loaded {
   loaded ??= tryLoad();
@@ -39,34 +43,26 @@ function tryLoad(): Loaded {
     ...own.map((name) => `prebuilds/${name}/residual-skip.node`),
   ];
   const candidates = [
-    ...built.map((name) => ({ name, path: join(root, name) })),
+    ...(isBundled()
+      ? [{ name: BESIDE, path: `./${BESIDE}` }]
+      : built.map((name) => ({ name, path: join(root, name) }))),
     ...fitting.map((name) => ({ name: `residual-skip-${name}`, path: `residual-skip-${name}` })),
   ];
   const problems: string[] = [];
   let cause: unknown;
   for (const { name, path } of candidates) {
-    const isMissing = path === name ? !isInstalled(path) : !existsSync(path);
-    if (isMissing) {
-      problems.push(`${name} is missing`);
-      continue;
-    }
     try {
-      return { exports: require(path) };
+      return { exports: requirePackage(path) };
     } catch (error) {
-      cause = error;
-      problems.push(`${name}: ${error instanceof Error ? error.message.split('\n')[0] : String(error)}`);
+      const { code, message } = error as NodeJS.ErrnoException;
+      if (code === 'MODULE_NOT_FOUND') problems.push(`${name} is missing`);
+      else {
+        cause = error;
+        problems.push(`${name}: ${message.split('\n')[0]}`);
+      }
     }
   }
   return { problem: explain(root, here, fitting.length > 0, problems), cause };
-}
-
-function isInstalled(name: string): boolean {
-  try {
-    require.resolve(name);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 function explain(root: string, here: string, isPrebuilt: boolean, problems: readonly string[]): string {
@@ -78,7 +74,9 @@ function explain(root: string, here: string, isPrebuilt: boolean, problems: read
     `build it with GCC or Clang and Python 3 (${build})`,
     "use the slower { backend: 'reference' }",
   ];
-  if (isPrebuilt) {
+  if (isPrebuilt && isBundled()) {
+    remedies.unshift(`copy ${BESIDE} of the package residual-skip-${here}* beside the bundle`);
+  } else if (isPrebuilt) {
     remedies.unshift('install the optional dependencies on this platform (npm install --include=optional)');
   }
   return (

@@ -3,7 +3,8 @@ import { z } from 'zod';
 import type { RawImage } from '../data/image.js';
 import { findModel, type ModelFiles } from '../data/model-files.js';
 import { prefetch } from '../data/prefetch.js';
-import { Preprocessor, type PreprocessorConfig, preprocessorConfigSchema } from '../data/preprocess.js';
+import { Preprocessor, type PreprocessorConfig, parsePreprocessor } from '../data/preprocess.js';
+import type { PreprocessorPreset } from '../data/presets.js';
 import { ResidualSkipError } from '../errors.js';
 import type { TensorMetadata } from '../session/metadata.js';
 import type { SessionOptions } from '../session/options.js';
@@ -20,10 +21,11 @@ export interface ImageClassifierOptions extends SessionOptions {
   /** Labels by class index. When left out, those of config.json beside the model, or else the indices. */
   labels?: readonly string[] | undefined;
   /**
-   * How pixels are prepared, in the form of Hugging Face's preprocessor_config.json. When left out, that file beside the
-   * model is used. Without either, pixels are scaled to 0..1, and images are resized if the model has a fixed size.
+   * How pixels are prepared: the name of a preset, or an object in the form of Hugging Face's preprocessor_config.json. When left
+   * out, that file beside the model is used. Without either, pixels are scaled to 0..1, and images are resized if the model has a
+   * fixed size.
    */
-  preprocessor?: PreprocessorConfig | undefined;
+  preprocessor?: PreprocessorConfig | PreprocessorPreset | undefined;
   /** Images with more pixels are refused before they are decoded; 2^26 (8192 x 8192) when left out. */
   readonly maxPixels?: number | undefined;
 }
@@ -274,12 +276,9 @@ function joined(tensors: readonly Tensor<'float32'>[]): Tensor<'float32'> {
   return new Tensor('float32', data, [tensors.length, ...first!.dims.slice(1)]);
 }
 
-function checkConfig(config: PreprocessorConfig): PreprocessorConfig {
-  return parseStrict(preprocessorConfigSchema, config, {
-    code: 'INVALID_ARGUMENT',
-    subject: 'options.preprocessor',
-    known: [],
-  });
+function checkConfig(given: PreprocessorConfig | PreprocessorPreset): PreprocessorConfig {
+  const config = typeof given === 'string' ? { preset: given } : given;
+  return parsePreprocessor(config, 'options.preprocessor', 'INVALID_ARGUMENT');
 }
 
 function checkMaxPixels(value: unknown): number | undefined {

@@ -71,6 +71,15 @@ export interface Items<T extends Tensor = Tensor<'float32'>> {
   readonly list: readonly Item<T>[] | AsyncIterable<Item<T>>;
 }
 
+/** What to say of a network whose preprocessing is a guess. */
+export function guessOf(file: string): string {
+  return (
+    `there is no preprocessor_config.json beside ${file}; pixels are scaled to 0..1, and a network that was trained on others, as ` +
+    'most are, loses up to half of its right answers without an error; add the file, or say how (preprocessor, --preprocessor, ' +
+    '--mean, --std)'
+  );
+}
+
 /**
  * The images of a source, in order.
  * @param labels default of the option `labelsFrom`; undefined to use labels if the data has any
@@ -87,7 +96,7 @@ export async function openItems(
   const labelsFrom = options.labelsFrom ?? labels;
   const noteGuess = () => {
     if (classifier.preprocessorKnown) return;
-    work.note(`there is no preprocessor_config.json beside ${classifier.file}; pixels are scaled to 0..1`);
+    work.note(guessOf(classifier.file));
   };
   if (typeof images === 'string') {
     noteGuess();

@@ -19,7 +19,7 @@ import { expectation } from '../util/validation.js';
 import { drawCalibration } from './calibration-table.js';
 import { checkWritable, writeResult } from './files.js';
 import { type Io, watchWork } from './io.js';
-import { addBackendOptions, addLimitOptions, fraction, taskOption } from './options.js';
+import { addBackendOptions, addReadingOptions, fraction, taskOption } from './options.js';
 
 interface CommandOptions extends Omit<CalibrateOptions, 'labels' | 'guards'> {
   readonly data: string;
@@ -59,7 +59,7 @@ export function addCalibrateCommand(program: Command, io: Io): void {
     .option('--guard <label...>', 'answers that are verified by the full network')
     .option('--margin <p>', 'guard also when the label is within this probability of the best', fraction, 0)
     .option('--report <file>', 'HTML page to write that shows what was tested and chosen');
-  addLimitOptions(addBackendOptions(command)).action((model: string, options: CommandOptions) =>
+  addReadingOptions(addBackendOptions(command)).action((model: string, options: CommandOptions) =>
     run(model, options, io),
   );
 }

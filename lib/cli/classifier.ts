@@ -1,7 +1,7 @@
 import { wordPromise } from '../calibrate/report/wording.js';
 import { openDataModel } from '../classify/data-model.js';
 import { holdsArrays } from '../classify/feed-source.js';
-import type { Item } from '../classify/images.js';
+import { guessOf, type Item } from '../classify/images.js';
 import { Work } from '../classify/work.js';
 import type { DataLimits } from '../data/limits.js';
 import { findModel } from '../data/model-files.js';
@@ -10,7 +10,7 @@ import type { PolicyInfo } from '../session/own-policy.js';
 import type { RunObserver } from '../skip/observer.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { Io } from './io.js';
-import type { EngineOptions } from './options.js';
+import type { EngineOptions, ReadingOptions } from './options.js';
 
 /** Which policy runs and what it promises, on one line. */
 export function wordPolicy({ source, promise }: PolicyInfo): string {
@@ -33,8 +33,9 @@ export async function openClassifier(
     isa,
     threads,
     maxPixels,
+    preprocessor,
     data,
-  }: EngineOptions & DataLimits & { readonly data?: string },
+  }: EngineOptions & ReadingOptions & { readonly data?: string },
   io: Io,
   observers: readonly RunObserver[] = [],
 ): Promise<TimedClassifier> {
@@ -46,12 +47,11 @@ export async function openClassifier(
     threads,
     observers,
     maxPixels,
+    preprocessor,
   };
   const feeds = data !== undefined && (await holdsArrays(data));
   const model = await openDataModel(path, options, undefined, { isFeeds: feeds, isTensor: false });
-  if (model.images?.preprocessorKnown === false) {
-    io.err(`note: there is no preprocessor_config.json beside ${model.file}; pixels are scaled to 0..1\n`);
-  }
+  if (model.images?.preprocessorKnown === false) io.err(`note: ${guessOf(model.file)}\n`);
   return new TimedClassifier(model);
 }
 

@@ -2,7 +2,6 @@ import type { Command } from 'commander';
 import type { TaskOptions } from '../classify/task.js';
 import { Unusable } from '../classify/unusable.js';
 import { isArrayFile } from '../data/arrays.js';
-import type { DataLimits } from '../data/limits.js';
 import { findModel } from '../data/model-files.js';
 import { isTextFile } from '../data/texts.js';
 import type { EnergyReport } from '../measure/energy.js';
@@ -10,10 +9,16 @@ import { type EvaluatedRung, type Evaluation, evaluate } from '../measure/evalua
 import type { LatencySummary } from '../measure/statistics.js';
 import { wordPolicy } from './classifier.js';
 import { type Io, paint, watchWork } from './io.js';
-import { addDataOptions, type EngineOptions, positiveInteger, taskOption } from './options.js';
+import {
+  addDataOptions,
+  type EngineOptions,
+  positiveInteger,
+  type ReadingOptions,
+  taskOption,
+} from './options.js';
 import { type Column, formatTable, milliseconds, percent, plural } from './table.js';
 
-interface EvalOptions extends EngineOptions, DataLimits, TaskOptions {
+interface EvalOptions extends EngineOptions, ReadingOptions, TaskOptions {
   readonly data: string;
   readonly limit?: number;
   readonly labels?: string | false;
@@ -40,10 +45,23 @@ export function addEvalCommand(program: Command, io: Io): void {
 }
 
 async function run(model: string, options: EvalOptions, io: Io): Promise<void> {
-  const { data, limit, labels, task, policy, original, backend, isa, threads, maxPixels, maxBytes } = options;
+  const {
+    data,
+    limit,
+    labels,
+    task,
+    policy,
+    original,
+    backend,
+    isa,
+    threads,
+    maxPixels,
+    maxBytes,
+    preprocessor,
+  } = options;
   const work = watchWork(io, options.json !== true);
   const { unusable, ...report } = await evaluate(model, data, {
-    ...{ policy, original, backend, isa, threads, limit, maxPixels, maxBytes, energy: true },
+    ...{ policy, original, backend, isa, threads, limit, preprocessor, maxPixels, maxBytes, energy: true },
     labelsFrom: labels === false ? 'none' : labels,
     task,
     ...work.options,

@@ -1,6 +1,8 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { TASKS } from '../classify/task.js';
-import { MAX_BYTES, MAX_PIXELS } from '../data/limits.js';
+import { type DataLimits, MAX_BYTES, MAX_PIXELS } from '../data/limits.js';
+import type { PreprocessorConfig } from '../data/preprocess.js';
+import { PRESETS, type PreprocessorPreset } from '../data/presets.js';
 import { ISAS, type Isa } from '../session/options.js';
 
 /** Options for where a model runs, named as in SessionOptions. */
@@ -13,6 +15,11 @@ export interface BackendOptions {
 export interface EngineOptions extends BackendOptions {
   readonly policy?: string;
   readonly original?: string;
+}
+
+/** How a command reads its data. */
+export interface ReadingOptions extends DataLimits {
+  readonly preprocessor?: PreprocessorConfig | undefined;
 }
 
 /** A number strictly between 0 and 1, for commander. */
@@ -60,12 +67,66 @@ export function addEngineOptions(command: Command): Command {
 
 /** Adds the options of commands that run a model on images or texts. */
 export function addDataOptions(command: Command): Command {
-  return addLimitOptions(addEngineOptions(command));
+  return addReadingOptions(addEngineOptions(command));
 }
 
-/** Adds the options of DataLimits. */
-export function addLimitOptions(command: Command): Command {
+/** Several flags that fill one option, `preprocessor`: each changes a field of a preset. */
+class PreprocessorOption extends Option {
+  constructor(flags: string, description: string, parse: (text: string) => PreprocessorConfig) {
+    super(flags, description);
+    this.argParser((text, before: PreprocessorConfig = { preset: 'unit' }) => ({
+      ...before,
+      ...parse(text),
+    }));
+  }
+
+  override attributeName(): string {
+    return 'preprocessor';
+  }
+}
+
+/** A value for all channels, or one for each, for commander. */
+function perChannel(text: string): number[] {
+  const values = text.split(',').map((part) => (part.trim() === '' ? Number.NaN : Number(part)));
+  if (values.every(Number.isFinite)) return values;
+  throw new InvalidArgumentError('It must be a number, or one for each channel: 0.485,0.456,0.406.');
+}
+
+function preset(text: string): PreprocessorPreset {
+  const found = PRESETS.find((name) => name === text);
+  if (found !== undefined) return found;
+  throw new InvalidArgumentError(`Allowed choices are ${PRESETS.join(', ')}.`);
+}
+
+/** Adds the options of ReadingOptions. */
+export function addReadingOptions(command: Command): Command {
   return command
+    .addOption(
+      new PreprocessorOption(
+        '--preprocessor <preset>',
+        `how pixels are prepared, instead of preprocessor_config.json: ${PRESETS.join(', ')}`,
+        (text) => ({ preset: preset(text) }),
+      ),
+    )
+    .addOption(
+      new PreprocessorOption(
+        '--mean <numbers>',
+        'mean of the pixels, on the scale of the preset',
+        (text) => ({
+          image_mean: perChannel(text),
+        }),
+      ),
+    )
+    .addOption(
+      new PreprocessorOption('--std <numbers>', 'their standard deviation', (text) => ({
+        image_std: perChannel(text),
+      })),
+    )
+    .addOption(
+      new PreprocessorOption('--size <n>', "side of the prepared square (default: the model's)", (text) => ({
+        size: positiveInteger(text),
+      })),
+    )
     .option('--max-pixels <n>', 'refuse larger images', positiveInteger, MAX_PIXELS)
     .option('--max-bytes <n>', 'refuse larger files of many images, unpacked', positiveInteger, MAX_BYTES);
 }

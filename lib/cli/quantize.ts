@@ -1,12 +1,17 @@
 import type { Command } from 'commander';
-import type { DataLimits } from '../data/limits.js';
 import { type Quantization, quantize } from '../quantize/quantize.js';
 import { checkWritable, writeResult } from './files.js';
 import { type Io, watchWork } from './io.js';
-import { addBackendOptions, addLimitOptions, type BackendOptions, positiveInteger } from './options.js';
+import {
+  addBackendOptions,
+  addReadingOptions,
+  type BackendOptions,
+  positiveInteger,
+  type ReadingOptions,
+} from './options.js';
 import { milliseconds, percent, plural } from './table.js';
 
-interface QuantizeOptions extends BackendOptions, DataLimits {
+interface QuantizeOptions extends BackendOptions, ReadingOptions {
   readonly data: string;
   readonly output: string;
   readonly float?: readonly string[];
@@ -15,7 +20,7 @@ interface QuantizeOptions extends BackendOptions, DataLimits {
 }
 
 export function addQuantizeCommand(program: Command, io: Io): void {
-  addLimitOptions(
+  addReadingOptions(
     addBackendOptions(
       program
         .command('quantize')

@@ -2,7 +2,6 @@ import type { Command } from 'commander';
 import { auditLog } from '../audit/log.js';
 import type { Item } from '../classify/images.js';
 import { takeEvenly } from '../data/dataset.js';
-import type { DataLimits } from '../data/limits.js';
 import { findModel } from '../data/model-files.js';
 import type { EnergyReport } from '../measure/energy.js';
 import { MAX_MEASURED } from '../measure/timed-classifier.js';
@@ -10,10 +9,10 @@ import type { Tensor } from '../tensor/tensor.js';
 import { openClassifier, openUnlabelled, wordPolicy } from './classifier.js';
 import { checkWritable, unwritable } from './files.js';
 import { type Io, startProgress } from './io.js';
-import { addDataOptions, type EngineOptions, positiveInteger } from './options.js';
+import { addDataOptions, type EngineOptions, positiveInteger, type ReadingOptions } from './options.js';
 import { plural } from './table.js';
 
-interface RecordOptions extends EngineOptions, DataLimits {
+interface RecordOptions extends EngineOptions, ReadingOptions {
   readonly data: string;
   readonly output: string;
   readonly limit?: number;

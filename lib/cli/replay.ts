@@ -5,7 +5,6 @@ import { type ReplayItem, type ReplayReport, replayAudit } from '../audit/replay
 import type { Item } from '../classify/images.js';
 import { likelyFirst } from '../data/dataset.js';
 import { listFolder } from '../data/files.js';
-import type { DataLimits } from '../data/limits.js';
 import { findModel } from '../data/model-files.js';
 import { ResidualSkipError } from '../errors.js';
 import type { TimedClassifier } from '../measure/timed-classifier.js';
@@ -15,10 +14,10 @@ import type { Tensor } from '../tensor/tensor.js';
 import { openClassifier, openUnlabelled } from './classifier.js';
 import { readLog } from './files.js';
 import { type Io, paint, startProgress } from './io.js';
-import { addDataOptions, type EngineOptions } from './options.js';
+import { addDataOptions, type EngineOptions, type ReadingOptions } from './options.js';
 import { plural } from './table.js';
 
-interface ReplayOptions extends EngineOptions, DataLimits {
+interface ReplayOptions extends EngineOptions, ReadingOptions {
   readonly data: string;
   readonly model?: string;
   readonly json?: boolean;

@@ -14,11 +14,11 @@ import type { Promised } from '../skip/promise.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { openClassifier, wordPolicy } from './classifier.js';
 import { type Io, paint, startProgress } from './io.js';
-import { addDataOptions, type EngineOptions, positiveInteger } from './options.js';
+import { addDataOptions, type EngineOptions, positiveInteger, type ReadingOptions } from './options.js';
 import { asciiPattern, drawPattern, patternLegend } from './pattern.js';
 import { type Column, formatTable, milliseconds, percent, plural } from './table.js';
 
-interface RunOptions extends EngineOptions, DataLimits {
+interface RunOptions extends EngineOptions, ReadingOptions {
   readonly full?: boolean;
   readonly top?: number;
   readonly json?: boolean;

@@ -12,7 +12,7 @@ import type { LadderRung, Tried } from '../speedup/tried.js';
 import { optionOf } from './calibrate.js';
 import { checkWritable, writeResult } from './files.js';
 import { type Io, paint, watchWork } from './io.js';
-import { addBackendOptions, addLimitOptions, taskOption } from './options.js';
+import { addBackendOptions, addReadingOptions, taskOption } from './options.js';
 import { type Column, formatTable, milliseconds, percent, plural } from './table.js';
 
 interface CommandOptions extends Omit<SpeedupOptions, 'labels'> {
@@ -48,7 +48,7 @@ export function addSpeedupCommand(program: Command, io: Io): void {
     .addOption(taskOption())
     .option('--labels [file]', 'the data is labelled: by its folders, or by a CSV or JSON file')
     .option('--report <file>', 'HTML page to write that shows what was tested and chosen');
-  addLimitOptions(addBackendOptions(command)).action((model: string, options: CommandOptions) =>
+  addReadingOptions(addBackendOptions(command)).action((model: string, options: CommandOptions) =>
     run(model, options, io),
   );
 }

@@ -1,6 +1,7 @@
 import { open } from 'node:fs/promises';
 import type { Sharp, SharpOptions } from 'sharp';
 import { ResidualSkipError } from '../errors.js';
+import { requirePackage } from '../util/packages.js';
 import { type DataLimits, MAX_PIXELS } from './limits.js';
 
 /** A decoded image: 8-bit samples, row-major, channels interleaved (1: grey, 3: sRGB). */
@@ -16,13 +17,10 @@ export type ResizeKernel = 'nearest' | 'linear' | 'cubic' | 'lanczos3';
 
 type SharpModule = (input: string | Uint8Array, options?: SharpOptions) => Sharp;
 
-/**
- * Loads sharp, an optional peer, when it is first needed; only then is it an error if it is missing. It is required, not imported,
- * because Jest refuses a dynamic import.
- */
+/** Loads sharp, an optional peer, when it is first needed; only then is it an error if it is missing. */
 function loadSharp(): SharpModule {
   try {
-    return require('sharp');
+    return requirePackage('sharp');
   } catch (cause) {
     throw new ResidualSkipError(
       'MISSING_DEPENDENCY',

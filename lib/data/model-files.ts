@@ -2,8 +2,9 @@ import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import { type ModelLocation, requireModel } from '../model/read/file.js';
+import { refuseMisspelt } from '../util/validation.js';
 import { readJson } from './files.js';
-import { type PreprocessorConfig, preprocessorConfigSchema } from './preprocess.js';
+import { type PreprocessorConfig, parsePreprocessor } from './preprocess.js';
 
 /** A model file, and the contents of Hugging Face's files beside it. */
 export interface ModelFiles extends ModelLocation {
@@ -36,8 +37,11 @@ export async function findModel(path: string): Promise<ModelFiles> {
   const { model, folder } = location;
   const source = join(folder, 'preprocessor_config.json');
   const configFile = join(folder, 'config.json');
-  const config = await readJson(source, preprocessorConfigSchema);
-  const { id2label, problem_type: problem, architectures } = (await readJson(configFile, configSchema)) ?? {};
+  const given = await readJson(source, z.unknown());
+  const config = given === undefined ? undefined : parsePreprocessor(given, source, 'INVALID_DATA');
+  const about = (await readJson(configFile, configSchema)) ?? {};
+  refuseMisspelt(about, Object.keys(configSchema.shape), configFile, 'INVALID_DATA');
+  const { id2label, problem_type: problem, architectures } = about;
   return {
     ...location,
     name: basename(model) === 'model.onnx' ? basename(folder) : basename(model),

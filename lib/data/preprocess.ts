@@ -1,6 +1,8 @@
 import { z } from 'zod';
-import { ResidualSkipError } from '../errors.js';
+import { type ErrorCode, ResidualSkipError } from '../errors.js';
+import { parseStrict, refuseMisspelt } from '../util/validation.js';
 import { type RawImage, type ResizeKernel, resizeImage, toGrey } from './image.js';
+import { PRESETS, withPreset } from './presets.js';
 
 const length = z.int().positive().max(65535);
 const rectangle = z.strictObject({ height: length, width: length });
@@ -11,6 +13,7 @@ const perChannel = z.union([z.number(), z.array(z.number()).nonempty()]);
  * ignored; fields that ask for something that isn't implemented are errors.
  */
 export const preprocessorConfigSchema = z.looseObject({
+  preset: z.enum(PRESETS).optional(),
   image_processor_type: z.string().optional(),
   feature_extractor_type: z.string().optional(),
   do_resize: z.boolean().optional(),
@@ -29,11 +32,23 @@ export const preprocessorConfigSchema = z.looseObject({
   rescale_offset: z.literal(false).nullish(),
   include_top: z.literal(false).nullish(),
 });
+type Parsed = z.infer<typeof preprocessorConfigSchema>;
 /**
- * How pixels are prepared: the fields of Hugging Face's preprocessor_config.json. Other fields are ignored or refused.
+ * How pixels are prepared: the fields of Hugging Face's preprocessor_config.json, and `preset`, whose fields these change. Other
+ * fields are ignored or refused.
  * @interface
  */
-export type PreprocessorConfig = z.infer<typeof preprocessorConfigSchema>;
+export type PreprocessorConfig = { [Key in keyof Parsed as string extends Key ? never : Key]: Parsed[Key] };
+
+/**
+ * Checks a configuration. An unknown key is an error where it looks like a misspelt one.
+ * @throws ResidualSkipError with `code`
+ */
+export function parsePreprocessor(value: unknown, subject: string, code: ErrorCode): PreprocessorConfig {
+  const config = parseStrict(preprocessorConfigSchema, value, { code, subject, known: [] });
+  refuseMisspelt(config, Object.keys(preprocessorConfigSchema.shape), subject, code);
+  return config;
+}
 
 /** The image input of a model: NCHW with one item; a length is undefined if the model leaves it open. */
 export interface ImageInput {
@@ -78,12 +93,13 @@ export class Preprocessor {
   readonly #normalisation: { readonly scale: readonly number[]; readonly offset: readonly number[] };
 
   /**
-   * @param source the file that `config` is from, for messages
+   * @param source the file that `given` is from, for messages
    * @throws INVALID_DATA when the configuration asks for something that isn't implemented, or doesn't fit the model
    */
-  constructor(config: PreprocessorConfig, input: ImageInput, source: string) {
+  constructor(given: PreprocessorConfig, input: ImageInput, source: string) {
     this.#source = source;
     this.#input = input;
+    const config = withPreset(given, input);
     if (input.channels !== 1 && input.channels !== 3) {
       throw this.#invalid(`the model's input has ${input.channels} channels; images have 1 or 3`);
     }

@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
+import { requirePackage } from '../util/packages.js';
 import { readJson } from './files.js';
 
 type Library = typeof import('@huggingface/tokenizers', { with: { 'resolution-mode': 'require' }});
@@ -16,7 +17,7 @@ interface Encoding {
 /** Loads the library, an optional peer, when it is first needed, as `loadSharp` in image.ts. */
 function loadLibrary(): Library {
   try {
-    return require('@huggingface/tokenizers');
+    return requirePackage('@huggingface/tokenizers');
   } catch (cause) {
     throw new ResidualSkipError(
       'MISSING_DEPENDENCY',

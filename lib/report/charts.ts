@@ -33,8 +33,12 @@ const CONFIG = {
  * @throws ResidualSkipError MISSING_DEPENDENCY without vega and vega-lite
  */
 export async function loadVega() {
+  // Bundlers accept that they aren't installed: webpack for the sake of `try`, esbuild for that of `catch`.
+  const failed = (cause: unknown): never => {
+    throw cause;
+  };
   try {
-    const [vega, lite] = await Promise.all([import('vega'), import('vega-lite')]);
+    const [vega, lite] = await Promise.all([import('vega').catch(failed), import('vega-lite').catch(failed)]);
     return { vega, lite };
   } catch (cause) {
     throw new ResidualSkipError(

@@ -27,6 +27,18 @@ export function nearNames(given: string, names: readonly string[]): readonly str
     .map(({ name }) => name);
 }
 
+/** Most letters by which a misspelt key differs: more, and it may be another program's key. */
+const MOST_TYPOS = 2;
+
+/** The one of `names` that `given` almost is, in its letters or without the words before the last. */
+export function misspelt(given: string, names: readonly string[]): string | undefined {
+  const key = given.toLowerCase();
+  return names.find(
+    (name) =>
+      name.endsWith(`_${key}`) || (key.length > 2 * MOST_TYPOS && editDistance(key, name) <= MOST_TYPOS),
+  );
+}
+
 /** Options of earlier versions, and what they are called now. */
 export const RENAMED: ReadonlyMap<string, string> = new Map([['reference', 'original']]);
 

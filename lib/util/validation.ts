@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { type ErrorCode, ResidualSkipError } from '../errors.js';
-import { suggest } from './suggest.js';
+import { misspelt, suggest } from './suggest.js';
 
 type Issue = z.core.$ZodIssue;
 
@@ -149,4 +149,21 @@ export function parsePart<S extends z.ZodRawShape, O extends object>(
   parseStrict(z.strictObject(shape), own, { code: 'INVALID_ARGUMENT', subject: 'options', known: [] });
   const rest = Object.fromEntries(entries.filter((entry) => !isOwn(entry)));
   return { own: own as Pick<O, keyof S & keyof O>, rest: rest as Omit<O, keyof S> };
+}
+
+/**
+ * Refuses keys of an object with keys of any name that look like misspelt ones of those that count.
+ * @throws ResidualSkipError with `code`
+ */
+export function refuseMisspelt(
+  given: object,
+  known: readonly string[],
+  subject: string,
+  code: ErrorCode,
+): void {
+  for (const key of Object.keys(given)) {
+    const meant = known.includes(key) ? undefined : misspelt(key, known);
+    if (meant === undefined || Object.hasOwn(given, meant)) continue;
+    throw new ResidualSkipError(code, `${subject}: unknown key '${key}'; did you mean '${meant}'?`);
+  }
 }

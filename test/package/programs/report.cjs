@@ -1,6 +1,6 @@
 const { join } = require('node:path');
 
-const MODEL = join(__dirname, 'node_modules/residual-skip/demo/model.onnx');
+const MODEL = join(process.cwd(), 'node_modules/residual-skip/demo/model.onnx');
 
 /** Runs the shipped network and prints what came out. */
 async function report({ InferenceSession, Tensor }, backend) {

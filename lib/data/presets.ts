@@ -1,0 +1,61 @@
+import type { ImageInput, PreprocessorConfig } from './preprocess.js';
+
+/** The mean and deviation of ImageNet's pixels, which torchvision's networks and most that were trained like them expect. */
+const IMAGENET = { image_mean: [0.485, 0.456, 0.406], image_std: [0.229, 0.224, 0.225] };
+/** From OpenAI's CLIP. */
+const CLIP = {
+  image_mean: [0.48145466, 0.4578275, 0.40821073],
+  image_std: [0.26862954, 0.26130258, 0.27577711],
+};
+/** PIL's numbers of its filters. */
+const BILINEAR = 2;
+const BICUBIC = 3;
+
+export const PRESETS = ['imagenet', 'clip', 'symmetric', 'unit', 'bytes'] as const;
+/**
+ * Common ways to prepare pixels. `imagenet`: torchvision's, the middle of an image whose shorter side became 256 for a network of 224;
+ * `clip`: CLIP's, the middle square, bicubic; `symmetric`: -1..1; `unit`: 0..1; `bytes`: 0..255. The last three resize the whole image.
+ */
+export type PreprocessorPreset = (typeof PRESETS)[number];
+
+/** Of networks with inputs of any size. */
+const USUAL_SIDE = 224;
+
+/** The presets by the side of the square that they make; without it, an image keeps its size. */
+const MAKE: Readonly<Record<PreprocessorPreset, (side: number | undefined) => PreprocessorConfig>> = {
+  imagenet: (side = USUAL_SIDE) => ({
+    ...{ size: { shortest_edge: Math.round((side * 256) / 224) }, crop_size: side, resample: BILINEAR },
+    ...IMAGENET,
+  }),
+  clip: (side = USUAL_SIDE) => ({
+    ...{ size: { shortest_edge: side }, crop_size: side, resample: BICUBIC },
+    ...CLIP,
+  }),
+  symmetric: (side) => ({ ...squareOf(side), image_mean: 0.5, image_std: 0.5 }),
+  unit: (side) => squareOf(side),
+  bytes: (side) => ({ ...squareOf(side), do_rescale: false }),
+};
+
+function squareOf(side: number | undefined): PreprocessorConfig {
+  return side === undefined ? {} : { size: { height: side, width: side } };
+}
+
+/**
+ * A configuration with its preset written out. Its own fields go before those of the preset, whose sizes are for the side `size`, or
+ * else for the model's.
+ */
+export function withPreset(
+  { preset, ...config }: PreprocessorConfig,
+  { height, width }: ImageInput,
+): PreprocessorConfig {
+  if (preset === undefined) return config;
+  const { size, ...rest } = config;
+  const fixed = height !== undefined && width !== undefined;
+  const side = typeof size === 'number' ? size : height === width ? height : undefined;
+  const made = MAKE[preset](side);
+  // A crop to a square would not fit an input that is none.
+  const { crop_size: _, ...uncropped } = made;
+  const isOblong = fixed && height !== width && typeof size !== 'number';
+  const own = isOblong ? { ...uncropped, size: { height, width } } : made;
+  return { ...own, ...(typeof size === 'object' && { size }), ...rest };
+}

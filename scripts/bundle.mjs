@@ -1,0 +1,90 @@
+// Bundles lib/ for the published package: CommonJS chunks that the entry points share, so that `require` reads few files. What
+// only some programs use is in chunks of its own, which load when it is called.
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join, relative, resolve } from 'node:path';
+import { rolldown } from 'rolldown';
+
+const ROOT = resolve(import.meta.dirname, '..');
+const LIB = join(ROOT, 'lib');
+
+/** Asynchronous functions by the file that exports them: for these importers, a file loads when one of its functions is called. */
+const IMPORTERS = ['index', 'session/session', 'session/fronts'].map((name) => join(LIB, `${name}.ts`));
+const LATE = {
+  'audit/render': ['renderAudit'],
+  'audit/replay': ['replayAudit'],
+  'calibrate/calibrate': ['calibrate'],
+  'calibrate/report/report': ['renderCalibration'],
+  'inspect/inspect': ['inspect'],
+  'measure/evaluate': ['evaluate'],
+  'model/load': ['loadModel'],
+  'quantize/quantize': ['quantize'],
+  'speedup/folder': ['writeLadder'],
+  'speedup/speedup': ['speedup'],
+};
+
+/** Dependencies that every program needs: as packages of about a hundred files each they take longer to load than all else. */
+const BUNDLED = ['zod', '@protobuf-ts/runtime'];
+
+const LATE_PREFIX = '\0late:';
+const late = {
+  name: 'late',
+  resolveId(source, importer) {
+    if (!IMPORTERS.includes(importer)) return null;
+    const file = relative(LIB, resolve(importer, '..', source)).replace(/\.js$/, '');
+    return file in LATE ? LATE_PREFIX + file : null;
+  },
+  load(id) {
+    if (!id.startsWith(LATE_PREFIX)) return null;
+    const file = id.slice(LATE_PREFIX.length);
+    const path = JSON.stringify(join(LIB, `${file}.ts`));
+    return LATE[file]
+      .map(
+        (name) =>
+          `export async function ${name}(...args) { return (await import(${path})).${name}(...args); }`,
+      )
+      .join('\n');
+  },
+};
+
+/** The licences of the dependencies whose code is in the bundle. */
+function licences() {
+  return BUNDLED.map((name) => {
+    const folder = join(ROOT, 'node_modules', name);
+    const { version, license } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'));
+    const file = readdirSync(folder).find((entry) => /^licen[cs]e/i.test(entry));
+    const text = file ? readFileSync(join(folder, file), 'utf8').trim() : '';
+    return `${name} ${version} (${license})\n\n${text}\n`;
+  }).join('\n');
+}
+
+/** Writes the bundle into the folder `dist`, beside the declarations there. */
+export async function bundle(dist) {
+  const { dependencies, peerDependencies, version } = JSON.parse(
+    readFileSync(join(ROOT, 'package.json'), 'utf8'),
+  );
+  const packages = Object.keys({ ...dependencies, ...peerDependencies });
+  const external = packages.filter((name) => !BUNDLED.includes(name));
+  const build = await rolldown({
+    input: Object.fromEntries(
+      ['index', 'client/index', 'cli/main'].map((name) => [name, join(LIB, `${name}.ts`)]),
+    ),
+    platform: 'node',
+    tsconfig: false,
+    external,
+    transform: { define: { RESIDUAL_SKIP_VERSION: JSON.stringify(version) } },
+    plugins: [late],
+    onLog(level, log) {
+      if (level === 'warn') throw new Error(log.message);
+    },
+  });
+  await build.write({
+    dir: dist,
+    format: 'cjs',
+    exports: 'named',
+    chunkFileNames: 'chunks/[name].js',
+    // Less to parse. Functions and classes keep their names, and lines stay lines: Node prints the line that an error is from.
+    minify: { compress: false, mangle: { keepNames: true }, codegen: false },
+    comments: false,
+  });
+  writeFileSync(join(dist, 'third-party-licences.txt'), licences());
+}
