@@ -7,6 +7,7 @@ import { percent } from './table.js';
 
 interface ServeOptions {
   readonly host: string;
+  readonly insecure?: boolean;
   readonly port: number;
   readonly grpcPort: number | false;
   readonly policy?: readonly string[];
@@ -61,6 +62,7 @@ export function addServeCommand(program: Command, io: Io): void {
       'folder of a model, of its versions (1/, 2/, ...), or of several models; or an ONNX file',
     )
     .option('--host <address>', 'address to listen on', '127.0.0.1')
+    .option('--insecure', 'listen beyond loopback without tokens')
     .option('--port <n>', 'port of REST; 0 for any that is free', port, 8000)
     .option('--grpc-port <n>', 'port of gRPC', port, 8001)
     .option('--no-grpc-port', 'without gRPC')
@@ -87,7 +89,10 @@ export function addServeCommand(program: Command, io: Io): void {
     )
     .option('--queue <n>', 'requests that may wait; others are answered with 429', positiveInteger, 1024)
     .option('--json-limit <bytes>', 'longest JSON of a request (default: 1048576)', positiveInteger)
-    .option('--token-file <file>', 'file with a token on each line; requests need one of them')
+    .option(
+      '--token-file <file>',
+      "file with a token on each line, of which requests need one; behind it 'priority' or 'control' if it may",
+    )
     .option('--tls-cert <file>', 'PEM file of the certificate')
     .option('--tls-key <file>', 'PEM file of the key')
     .option('--json', 'print JSON lines')
@@ -149,6 +154,7 @@ async function serve(folders: readonly string[], options: ServeOptions, io: Io):
   const starting = createServer({
     folders,
     host,
+    ...(options.insecure && { insecure: true }),
     port: options.port,
     grpcPort: options.grpcPort === false ? null : options.grpcPort,
     ...(policy && { policies: policy }),

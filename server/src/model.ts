@@ -1,8 +1,8 @@
 import {
+  decodingBytes,
   ImageClassifier,
   InferenceSession,
   locateModel,
-  pixelsOf,
   Tensor,
   type TensorMetadata,
   type TracedRun,
@@ -203,8 +203,8 @@ export class ServedModel {
         'INVALID_ARGUMENT',
         `model ${this.name}: it doesn't take images; send its tensors`,
       );
-    const pixels = await pixelsOf(bytes, { name });
-    return decodes.run(pixels, caller, () => classifier.prepare(bytes));
+    const needed = await decodingBytes(bytes, { name });
+    return decodes.run(name, needed, caller, () => classifier.prepare(bytes));
   }
 }
 
