@@ -16,6 +16,7 @@ interface ServeOptions {
   readonly targetP99?: number;
   readonly targetQueue?: number;
   readonly shadow?: number;
+  readonly maxDisagreement?: number;
   readonly queue: number;
   readonly jsonLimit?: number;
   readonly tokenFile?: string;
@@ -85,6 +86,11 @@ export function addServeCommand(program: Command, io: Io): void {
     .option(
       '--shadow <share>',
       'share of items that is run in full too, to watch over promises (default: 0.01)',
+      fraction,
+    )
+    .option(
+      '--max-disagreement <share>',
+      'share of answers that settings may change whose promise is about accuracy, which nothing watches otherwise',
       fraction,
     )
     .option('--queue <n>', 'requests that may wait; others are answered with 429', positiveInteger, 1024)
@@ -164,6 +170,7 @@ async function serve(folders: readonly string[], options: ServeOptions, io: Io):
     ...(targetP99 && { targetP99 }),
     ...(targetQueue && { targetQueue }),
     ...(shadow && { shadow }),
+    ...(options.maxDisagreement && { maxDisagreement: options.maxDisagreement }),
     ...(jsonLimit && { jsonLimit }),
     ...(tokenFile && { tokenFile }),
     ...(tlsCert && { tls: { cert: tlsCert, key: tlsKey } }),

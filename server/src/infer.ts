@@ -17,7 +17,7 @@ import type {
 import type { ServedModel } from './model.js';
 import { JobQueue, QUEUE_FULL } from './queue.js';
 import type { ModelRepository } from './repository.js';
-import { settingParameters } from './settings.js';
+import { type Setting, settingParameters } from './settings.js';
 
 /** For all refused requests: an error of its own takes longer than the rest of a refusal. */
 export const BUSY = new ServerError('BUSY', QUEUE_FULL);
@@ -133,8 +133,7 @@ export class Inference {
   ): Promise<InferResponse> {
     const { policy, timeout, trace } = request.parameters;
     const priority = priorityOf(request.parameters.priority, caller);
-    // Otherwise requests that wait when the setting changes would still run in the old one.
-    const setting = policy === undefined ? undefined : model.settingCalled(String(policy));
+    const setting = settingFor(model, policy, request.parameters.max_disagreement);
     const deadline = leaveAfter(caller, timeout);
     try {
       this.queue.enter(caller);
@@ -188,7 +187,7 @@ export class Inference {
       version: model.version,
       id: request.id,
       parameters: {
-        ...settingParameters(setting),
+        ...settingParameters(setting, model.isWatched(setting)),
         blocks_skipped: skippedBlocks,
         multiply_adds_skipped: saved > 0 ? saved / (items.length * multiplyAdds) : 0,
         ...(traced && { trace: JSON.stringify(items) }),
@@ -243,6 +242,23 @@ function classification(
       .map(({ score, index }) => Buffer.from(`${score}:${index}:${classifier.labels[index]}`)),
   );
   return { name, datatype: 'BYTES', shape: [items, each], content };
+}
+
+/** Undefined: the model's when the request runs. Otherwise requests that wait when it changes would still run in the old one. */
+function settingFor(
+  model: ServedModel,
+  policy: Parameters[string] | undefined,
+  maxDisagreement: Parameters[string] | undefined,
+): Setting | undefined {
+  if (maxDisagreement === undefined)
+    return policy === undefined ? undefined : model.settingCalled(String(policy));
+  if (policy !== undefined || typeof maxDisagreement !== 'number' || !(maxDisagreement >= 0)) {
+    throw new ServerError(
+      'INVALID_ARGUMENT',
+      `parameters.max_disagreement: expected a share, such as 0.01, and no policy beside it, received ${maxDisagreement}`,
+    );
+  }
+  return model.settingWithin(maxDisagreement);
 }
 
 async function feedsOf(

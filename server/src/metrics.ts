@@ -129,6 +129,14 @@ export class Metrics {
       'What the setting promises at most, in its metric; settings without a promise are missing.',
       ({ promise }) => promise?.limit,
     );
+    perSetting(
+      'promise_watched',
+      '1 if a share of the answers is tested for what the setting promises, 0 if nothing tests it.',
+      (setting, model) => {
+        const known = model.isWatched(setting);
+        return known === undefined ? undefined : Number(known);
+      },
+    );
     const watched = (setting: Setting, { monitor }: ServedModel) =>
       monitor?.watches.get(setting)?.stats().watch;
     perSetting(

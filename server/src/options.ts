@@ -34,6 +34,11 @@ export const serverOptionsSchema = z.strictObject({
   targetQueue: z.int().min(0).optional(),
   /** Share of the items that also run in full to test the promise. */
   shadow: z.number().min(0).max(1).default(0.01),
+  /**
+   * Share of answers that settings may change whose promise is about accuracy. Only labels can test such a promise; without this option
+   * it isn't watched.
+   */
+  maxDisagreement: z.number().gt(0).lt(1).optional(),
   /** Maximum number of waiting requests; others are answered with 429. */
   capacity: z.int().min(1).default(1024),
   /** Maximum number of items per call when requests wait. */

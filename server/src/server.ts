@@ -113,7 +113,7 @@ interface Core {
 /** Creates the parts that both protocols share, and connects them to their watchers. */
 async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promise<Core> {
   const { threads, capacity, maxItems, maxRequestItems, inputLimit } = parsed;
-  const { policies, targetP99, targetQueue, shadow, log } = parsed;
+  const { policies, targetP99, targetQueue, shadow, maxDisagreement, log } = parsed;
   const settings = policies && (await settingsOf(policies));
   const originals = new Map<string, string>();
   for (const path of parsed.originals) originals.set((await inspect(path)).sha256, path);
@@ -130,10 +130,22 @@ async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promi
     const saw = `${disagreements} of ${checks} checked answers of ${setting.name} were changed`;
     if (from !== model.setting) report(model, settingChange(model, from, saw));
   };
+  const onRearm: ModelOptions['onRearm'] = (model, from, { setting, checks, disagreements }) => {
+    log?.({ event: 'rearm', model: model.name, setting: setting.name, checks, disagreements });
+    const saw = `${disagreements} of ${checks} answers of ${setting.name} on trial were changed`;
+    if (from !== model.setting) report(model, settingChange(model, from, saw));
+  };
+  const onLoad: ModelOptions['onLoad'] = (model) => {
+    for (const setting of model.settings.filter((one) => model.isWatched(one) === false)) {
+      const { limit, metric } = setting.promise!;
+      const reason = whyUnwatched(setting, parsed);
+      log?.({ event: 'unwatched', model: model.name, setting: setting.name, metric, limit, reason });
+    }
+  };
   const repository = new ModelRepository(parsed.folders, async () => ({
     settings,
     inFull: policies?.includes('full') ?? false,
-    ...{ originals, threads, shadow, onTrip },
+    ...{ originals, threads, shadow, maxDisagreement, onTrip, onRearm, onLoad },
   }));
   const inference = new Inference(repository, {
     ...{ capacity, threads, maxItems, maxRequestItems, inputLimit },
@@ -156,6 +168,13 @@ async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promi
   if (elastic) watchers.push(elastic);
   if (tracing) watchers.push(tracing);
   return { settings, repository, inference, failures, metrics, live, elastic };
+}
+
+function whyUnwatched(setting: Setting, { shadow }: ParsedOptions): string {
+  if (shadow === 0) return 'no items run in full to test it (--shadow 0)';
+  if (setting.promise?.metric === 'accuracy')
+    return 'only labels can test it; --max-disagreement limits the changed answers instead';
+  return 'it is about the answers of another network; give it with --original';
 }
 
 /** Throws POLICY_MISMATCH for a policy that is tied to a model that isn't served. */
