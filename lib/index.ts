@@ -48,7 +48,7 @@ export {
 export type { TextInput, TextRunOptions } from './classify/text-model.js';
 export type { LabelledText, Texts } from './classify/texts.js';
 export type { WorkOptions } from './classify/work.js';
-export { pixelsOf, type RawImage } from './data/image.js';
+export { decodingBytes, pixelsOf, type RawImage } from './data/image.js';
 export {
   type ImageInput,
   type PreparedImage,

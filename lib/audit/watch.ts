@@ -13,9 +13,11 @@ import { isVectorMetric, type Metric, maxLoss } from '../skip/promise.js';
 import type { CustomLoss } from '../skip/run-loss.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { Tensor } from '../tensor/tensor.js';
+import { LruMap } from '../util/lru-map.js';
 import { parseStrict } from '../util/validation.js';
 import { RateMonitor } from './confidence.js';
 import { type Drift, DriftMonitor } from './drift-monitor.js';
+import { hashAll, partsOf } from './hash.js';
 import { shadowLoss, type Tested, testedBy } from './shadow-loss.js';
 
 /** Options of `watch`. */
@@ -33,6 +35,8 @@ export interface WatchOptions {
    * default.
    */
   confidence?: number | undefined;
+  /** Whether items that equal one of the last 10,000 that were checked are left out, so that one source that repeats itself isn't many. */
+  distinct?: boolean | undefined;
   /** `full` (the default): the session runs every block from then on. `warn`: only the event. */
   onTrip?: 'full' | 'warn' | undefined;
   /**
@@ -97,6 +101,7 @@ const optionsSchema = z.strictObject({
   shadow: z.number().min(0).max(1).optional(),
   maxDisagreement: share.optional(),
   confidence: share.optional(),
+  distinct: z.boolean().optional(),
   onTrip: z.enum(['full', 'warn']).optional(),
   profile: z.record(z.string(), profileSchema).optional(),
   exitProfile: z.record(z.string(), profileSchema).optional(),
@@ -108,6 +113,9 @@ const optionsSchema = z.strictObject({
 
 /** Most shadow items that may wait; further ones are dropped, so that a fast stream can't accumulate them. */
 const MAX_WAITING = 16;
+
+/** Items that are remembered, so that equal ones are left out. */
+const MAX_CHECKED = 10_000;
 
 /** Rates that can be tested: of a limit below them any loss is too much, and one above them is as good as none. */
 const [LEAST, MOST] = [1e-9, 0.999];
@@ -129,6 +137,8 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
   #warned = false;
   #waiting = 0;
   #queue: Promise<void> = Promise.resolve();
+  /** Hashes of the inputs of items that were checked since it was armed, if they must be distinct. */
+  readonly #checked = new LruMap<true>(MAX_CHECKED);
   #drift: readonly Drift[] = [];
 
   constructor(options: WatchOptions = {}) {
@@ -142,6 +152,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     const defaults = {
       shadow: 0.01,
       confidence: 0.95,
+      distinct: false,
       onTrip: 'full',
       window: 500,
     } as const;
@@ -192,6 +203,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
       // one.
       if (!loss || this.#tripped || isTripped(itemTrace) || Math.random() >= this.#options.shadow) continue;
       if (this.#waiting >= MAX_WAITING) continue;
+      if (this.#options.distinct && !this.#isNew(hashAll([partsOf(inputs, item, count)]))) continue;
       this.#waiting++;
       if (this.#control?.hasOriginal ? isGuarded(itemTrace) : ranInFull(itemTrace)) {
         this.#queue = this.#queue.then(() => this.#agree());
@@ -220,6 +232,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
    */
   rearm(): void {
     this.#monitor.rearm();
+    this.#checked.clear();
     this.#tripped = false;
     this.#control?.setFullDepth(false);
   }
@@ -241,6 +254,13 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
       failures: this.#failures,
       drift: this.#drift,
     };
+  }
+
+  #isNew(digest: Uint8Array): boolean {
+    const key = Buffer.from(digest.buffer).toString('base64');
+    if (this.#checked.get(key)) return false;
+    this.#checked.set(key, true);
+    return true;
   }
 
   #agree(): void {

@@ -7,6 +7,7 @@ import { percent } from './table.js';
 
 interface ServeOptions {
   readonly host: string;
+  readonly insecure?: boolean;
   readonly port: number;
   readonly grpcPort: number | false;
   readonly policy?: readonly string[];
@@ -15,6 +16,7 @@ interface ServeOptions {
   readonly targetP99?: number;
   readonly targetQueue?: number;
   readonly shadow?: number;
+  readonly maxDisagreement?: number;
   readonly queue: number;
   readonly jsonLimit?: number;
   readonly tokenFile?: string;
@@ -61,6 +63,7 @@ export function addServeCommand(program: Command, io: Io): void {
       'folder of a model, of its versions (1/, 2/, ...), or of several models; or an ONNX file',
     )
     .option('--host <address>', 'address to listen on', '127.0.0.1')
+    .option('--insecure', 'listen beyond loopback without tokens')
     .option('--port <n>', 'port of REST; 0 for any that is free', port, 8000)
     .option('--grpc-port <n>', 'port of gRPC', port, 8001)
     .option('--no-grpc-port', 'without gRPC')
@@ -85,9 +88,17 @@ export function addServeCommand(program: Command, io: Io): void {
       'share of items that is run in full too, to watch over promises (default: 0.01)',
       fraction,
     )
+    .option(
+      '--max-disagreement <share>',
+      'share of answers that settings may change whose promise is about accuracy, which nothing watches otherwise',
+      fraction,
+    )
     .option('--queue <n>', 'requests that may wait; others are answered with 429', positiveInteger, 1024)
     .option('--json-limit <bytes>', 'longest JSON of a request (default: 1048576)', positiveInteger)
-    .option('--token-file <file>', 'file with a token on each line; requests need one of them')
+    .option(
+      '--token-file <file>',
+      "file with a token on each line, of which requests need one; behind it 'priority' or 'control' if it may",
+    )
     .option('--tls-cert <file>', 'PEM file of the certificate')
     .option('--tls-key <file>', 'PEM file of the key')
     .option('--json', 'print JSON lines')
@@ -149,6 +160,7 @@ async function serve(folders: readonly string[], options: ServeOptions, io: Io):
   const starting = createServer({
     folders,
     host,
+    ...(options.insecure && { insecure: true }),
     port: options.port,
     grpcPort: options.grpcPort === false ? null : options.grpcPort,
     ...(policy && { policies: policy }),
@@ -158,6 +170,7 @@ async function serve(folders: readonly string[], options: ServeOptions, io: Io):
     ...(targetP99 && { targetP99 }),
     ...(targetQueue && { targetQueue }),
     ...(shadow && { shadow }),
+    ...(options.maxDisagreement && { maxDisagreement: options.maxDisagreement }),
     ...(jsonLimit && { jsonLimit }),
     ...(tokenFile && { tokenFile }),
     ...(tlsCert && { tls: { cert: tlsCert, key: tlsKey } }),

@@ -2,31 +2,83 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { ServerError } from './errors.js';
 
-/** Checks the `authorization` header of a request; throws UNAUTHENTICATED. */
-export type Authenticate = (authorization: string | undefined) => void;
+/** What a token may be granted beside inference. */
+const RIGHTS = ['priority', 'control'] as const;
+type Right = (typeof RIGHTS)[number];
+
+/** Who sends a request, and what it may do. */
+export interface Access {
+  /** The token, or else the address: the server is shared equally between clients. */
+  readonly client: string;
+  readonly rights: ReadonlySet<Right>;
+}
+
+/** Checks the `authorization` header of a request from an address; throws UNAUTHENTICATED. */
+export type Authenticate = (authorization: string | undefined, address: string) => Access;
 
 /**
- * Grants access to requests with one of the tokens in a file (one per line): as `Bearer TOKEN`, or as the password of
- * `Basic`, for which browsers prompt.
+ * Grants access to requests with one of the tokens in a file: as `Bearer TOKEN`, or as the password of `Basic`, for which browsers
+ * prompt. Each line has a token, and behind it what it may do beside inference: `priority` (requests with a priority), `control`
+ * (loading and unloading of models).
  * @param file undefined grants access to everybody
+ * @param trusted whether everybody may do everything, where there are no tokens
  */
-export async function authenticator(file: string | undefined): Promise<Authenticate> {
-  if (file === undefined) return () => {};
-  const lines = (await readFile(file, 'utf8')).split('\n').map((line) => line.trim());
-  const known = lines.filter((line) => line !== '').map(digest);
-  if (known.length === 0)
-    throw new ServerError(
-      'INVALID_ARGUMENT',
-      `token file ${file}: it holds no token; write one on each line`,
-    );
+export async function authenticator(file: string | undefined, trusted: boolean): Promise<Authenticate> {
+  if (file === undefined) {
+    const rights = new Set(trusted ? RIGHTS : []);
+    return (_authorization, address) => ({ client: addressOf(address), rights });
+  }
+  const known = parseTokens(file, await readFile(file, 'utf8'));
   return (authorization) => {
     const token = tokenOf(authorization);
-    if (token !== undefined && known.some((one) => timingSafeEqual(one, digest(token)))) return;
+    const own = token === undefined ? undefined : digest(token);
+    const found = own && known.find((one) => timingSafeEqual(one.digest, own));
+    if (found) return found.access;
     throw new ServerError(
       'UNAUTHENTICATED',
       'header Authorization: it has no valid token; send Bearer TOKEN',
     );
   };
+}
+
+/** Throws PERMISSION_DENIED. */
+export function checkRight({ rights }: Access, right: Right, what: string): void {
+  if (rights.has(right)) return;
+  throw new ServerError(
+    'PERMISSION_DENIED',
+    `${what}: it takes a token with the right '${right}'; write '${right}' behind the token in the server's token file`,
+  );
+}
+
+function parseTokens(file: string, text: string) {
+  const lines = text.split('\n').map((line) => line.trim().split(/\s+/));
+  const known = lines.flatMap(([token, ...rights], i) => {
+    if (!token) return [];
+    const unknown = rights.find((right) => !(RIGHTS as readonly string[]).includes(right));
+    if (unknown !== undefined) {
+      throw new ServerError(
+        'INVALID_ARGUMENT',
+        `token file ${file}: line ${i + 1} grants something unknown; write ${RIGHTS.join(' or ')} behind a token, or nothing`,
+      );
+    }
+    const access: Access = { client: `token ${i}`, rights: new Set(rights as Right[]) };
+    return [{ digest: digest(token), access }];
+  });
+  if (known.length > 0) return known;
+  throw new ServerError('INVALID_ARGUMENT', `token file ${file}: it holds no token; write one on each line`);
+}
+
+/** An address that a client can't choose freely: of IPv6, its network of 64 bits. */
+export function addressOf(address: string): string {
+  const plain = address.replace(/^::ffff:(?=[\d.]+$)/, '');
+  if (!plain.includes(':')) return plain;
+  const [head = '', tail] = plain.split('::');
+  const groups = head.split(':');
+  if (tail !== undefined) {
+    const rest = tail === '' ? 0 : tail.split(':').length;
+    while (groups.length + rest < 8) groups.push('0');
+  }
+  return groups.slice(0, 4).join(':');
 }
 
 function tokenOf(authorization: string | undefined): string | undefined {

@@ -21,6 +21,7 @@ export interface BodyLimits {
 
 /** A body that is being received. */
 interface Unfinished {
+  readonly client: string;
   bytes: number;
   drop(error: ServerError): void;
 }
@@ -48,27 +49,37 @@ export class Bodies {
   }
 
   /**
-   * Counts a body while it is received. When all of them together take too much, the oldest is dropped with BUSY: a client that
-   * means to finish is quicker than one that holds memory on purpose.
+   * Counts a body while it is received. When all of them together take too much, the oldest of the client with the most bytes is
+   * dropped with BUSY: a client that means to finish is quicker than one that holds memory on purpose.
    */
-  begin(drop: (error: ServerError) => void): {
+  begin(
+    client: string,
+    drop: (error: ServerError) => void,
+  ): {
     readonly add: (bytes: number) => void;
     readonly end: () => void;
   } {
-    const body: Unfinished = { bytes: 0, drop };
+    const body: Unfinished = { client, bytes: 0, drop };
     this.#unfinished.add(body);
     const add = (bytes: number) => {
       if (!this.#unfinished.has(body)) return;
       body.bytes += bytes;
       this.#unfinishedBytes += bytes;
-      for (const oldest of this.#unfinished) {
-        if (this.#unfinishedBytes <= MAX_UNFINISHED * this.#limits.bodyLimit) break;
+      while (this.#unfinishedBytes > MAX_UNFINISHED * this.#limits.bodyLimit) {
+        const oldest = this.#oldestOfLargest();
         this.#end(oldest);
         const message = 'body: the server receives too many at a time; send it again later';
         oldest.drop(new ServerError('BUSY', message, { retryAfter: 1 }));
       }
     };
     return { add, end: () => this.#end(body) };
+  }
+
+  #oldestOfLargest(): Unfinished {
+    const bytes = new Map<string, number>();
+    for (const body of this.#unfinished) bytes.set(body.client, (bytes.get(body.client) ?? 0) + body.bytes);
+    const [[largest]] = [...bytes].sort(([, a], [, b]) => b - a) as [[string, number]];
+    return [...this.#unfinished].find((body) => body.client === largest && body.bytes > 0)!;
   }
 
   #end(body: Unfinished): void {
@@ -82,6 +93,7 @@ export class Bodies {
    */
   read(
     message: IncomingMessage,
+    client: string,
     json: number | undefined,
     done: (error: Error | null, body?: Uint8Array) => void,
   ): void {
@@ -118,7 +130,7 @@ export class Bodies {
       if (error) done(error);
       else done(null, whole ?? Buffer.concat(chunks));
     };
-    const unfinished = this.begin(end);
+    const unfinished = this.begin(client, end);
     message.on('data', onData);
     message.on('end', onEnd);
     message.on('error', onError);

@@ -1,7 +1,7 @@
 import { type ItemTrace, type SkipTrace, Tensor } from 'residual-skip';
 import type { Caller } from './caller.js';
 import type { ServedModel } from './model.js';
-import type { Job } from './queue.js';
+import type { Job, JobQueue } from './queue.js';
 import type { Setting } from './settings.js';
 
 /** A request's input for the engine, and its result. */
@@ -12,15 +12,17 @@ export interface Work {
   readonly feeds: Readonly<Record<string, Tensor>>;
   readonly fetches: readonly string[];
   readonly queued: number;
-  result?: {
-    readonly setting: Setting;
-    readonly outputs: Readonly<Record<string, Tensor>>;
-    readonly items: readonly ItemTrace[];
-    readonly multiplyAdds: number;
-    readonly queueMs: number;
-    readonly callMs: number;
-    readonly callItems: number;
-  };
+  result?: Result;
+}
+
+interface Result {
+  readonly setting: Setting;
+  readonly outputs: Readonly<Record<string, Tensor>>;
+  readonly items: readonly ItemTrace[];
+  readonly multiplyAdds: number;
+  readonly queueMs: number;
+  readonly callMs: number;
+  readonly callItems: number;
 }
 
 /** Joins tensors into one batch. */
@@ -45,12 +47,71 @@ function slice(tensor: Tensor, from: number, end: number, items: number): Tensor
   return new Tensor(tensor.type as 'float32', data, [end - from, ...tensor.dims.slice(1)]);
 }
 
+/** Jobs of one request that wait or run at a time. */
+const PARTS_AT_A_TIME = 2;
+
+/**
+ * Runs a request's work through the queue. If its items run one by one anyway, many of them run in parts, so that other clients'
+ * requests come between.
+ * @throws ServerError as JobQueue.push
+ */
+export async function runQueued(
+  queue: JobQueue<Work>,
+  work: Work,
+  items: number,
+  job: Pick<Job<Work>, 'priority' | 'caller'>,
+): Promise<Result> {
+  const { model, feeds } = work;
+  const push = async (one: Work, count: number, more: boolean) => {
+    await queue.push({ ...job, model: model.name, key: joinKey(one, count), items: count, work: one, more });
+    return one.result!;
+  };
+  const size = queue.partOf(model.name);
+  if (items <= size || !splits(work, items)) return push(work, items, false);
+  // One answer names one setting.
+  const { setting = model.setting } = work;
+  const results: Result[] = [];
+  const rest = (function* () {
+    for (let from = 0; from < items; from += size) yield [from, Math.min(from + size, items)] as const;
+  })();
+  const next = async () => {
+    for (const [from, end] of rest) {
+      const part = Object.entries(feeds).map(([name, tensor]) => [name, slice(tensor, from, end, items)]);
+      const queued = from === 0 ? work.queued : performance.now();
+      const one: Work = { ...work, setting, feeds: Object.fromEntries(part), queued };
+      results[from / size] = await push(one, end - from, end < items);
+    }
+  };
+  await Promise.all(Array.from({ length: PARTS_AT_A_TIME }, next));
+  return joined(results);
+}
+
+function joined(results: readonly Result[]): Result {
+  const [first] = results;
+  const sum = (value: (result: Result) => number) => results.reduce((all, one) => all + value(one), 0);
+  const names = Object.keys(first!.outputs);
+  return {
+    ...first!,
+    outputs: Object.fromEntries(
+      names.map((name) => [name, concat(results.map(({ outputs }) => outputs[name]!))]),
+    ),
+    items: results.flatMap(({ items }) => items),
+    callMs: sum(({ callMs }) => callMs),
+    callItems: sum(({ callItems }) => callItems),
+  };
+}
+
+/** Whether the items may run in different calls. A model that mixes the items of a batch never shares a call. */
+function splits({ model, feeds }: Work, items: number): boolean {
+  return model.itemwise && Object.values(feeds).every(({ dims }) => dims[0] === items);
+}
+
 let lone = 0;
 
-/** Requests with the same key may run as one batch. A model that mixes the items of a batch never shares one. */
-export function joinKey({ model, setting, feeds, fetches }: Work, items: number): string {
+/** Jobs with the same key may run as one batch. */
+function joinKey(work: Work, items: number): string {
+  const { model, setting, feeds, fetches } = work;
   const tensors = Object.entries(feeds);
-  const splits = model.itemwise && tensors.every(([, { dims }]) => dims[0] === items);
   const shapes = tensors.map(([name, { type, dims }]) => [name, type, ...dims.slice(1)]);
   return JSON.stringify([
     model.name,
@@ -58,7 +119,7 @@ export function joinKey({ model, setting, feeds, fetches }: Work, items: number)
     setting?.name ?? null,
     shapes,
     fetches,
-    splits ? 0 : ++lone,
+    splits(work, items) ? 0 : ++lone,
   ]);
 }
 
@@ -86,7 +147,7 @@ export async function runTogether(
 }
 
 async function runOnce(jobs: readonly Job<Work>[], short: boolean): Promise<void> {
-  const [{ work, caller }] = jobs as [Job<Work>];
+  const [{ work, caller, more }] = jobs as [Job<Work>];
   const { model, fetches } = work;
   const { setting = model.setting } = work;
   const names = Object.keys(work.feeds);
@@ -94,8 +155,8 @@ async function runOnce(jobs: readonly Job<Work>[], short: boolean): Promise<void
     names.map((name) => [name, concat(jobs.map(({ work: { feeds } }) => feeds[name]!))]),
   );
   const start = performance.now();
-  // A shared call continues when one of its callers leaves.
-  const signal = jobs.length === 1 && !short ? signalOf(caller) : undefined;
+  // A shared call continues when one of its callers leaves, a part of a request too.
+  const signal = jobs.length === 1 && !short && !more ? signalOf(caller) : undefined;
   const { outputs, trace } = await model.run(setting, feeds, fetches, signal);
   const callMs = performance.now() - start;
   share(jobs, { setting, outputs, trace, start, callMs });

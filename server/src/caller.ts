@@ -1,10 +1,20 @@
+import type { Access } from './auth.js';
 import { ServerError } from './errors.js';
+
+const NOBODY: Access = { client: '', rights: new Set() };
 
 /** Whoever waits for an answer, and may leave before it is there. Much cheaper to create than an AbortSignal. */
 export class Caller {
   #reason: ServerError | undefined;
   /** Called when the caller leaves. */
   onLeave: (() => void) | undefined;
+
+  constructor(readonly access: Access = NOBODY) {}
+
+  /** With whom others share the server. */
+  get client(): string {
+    return this.access.client;
+  }
 
   /** Why the caller left; undefined while it waits. */
   get reason(): ServerError | undefined {

@@ -7,6 +7,8 @@ const CODES = {
   INVALID_ARGUMENT: { http: 400, grpc: Grpc.INVALID_ARGUMENT },
   /** No valid token was sent. */
   UNAUTHENTICATED: { http: 401, grpc: Grpc.UNAUTHENTICATED },
+  /** The token, or the page, may not do this. */
+  PERMISSION_DENIED: { http: 403, grpc: Grpc.PERMISSION_DENIED },
   /** No such model, version or path. */
   NOT_FOUND: { http: 404, grpc: Grpc.NOT_FOUND },
   /** The client disconnected or cancelled. */
@@ -50,9 +52,6 @@ export class ServerError extends Error {
     return CODES[this.code].grpc;
   }
 }
-
-/** Is told of every failed request, by its method and path. */
-export type ReportFailure = (error: ServerError, request: string) => void;
 
 /** Errors of the package that are the client's fault; all others are the server's. */
 const CAUSED_BY_REQUESTS: Readonly<Record<string, ServerErrorCode>> = {

@@ -7,6 +7,7 @@ import {
 import type { Authenticate } from './auth.js';
 import type { Bodies } from './bodies.js';
 import { asServerError, ServerError } from './errors.js';
+import type { ReportFailure } from './failures.js';
 
 export interface GuardOptions {
   readonly bodies: Bodies;
@@ -15,6 +16,7 @@ export interface GuardOptions {
   readonly requestTimeout: number;
   /** Paths of methods that need no token. */
   readonly open: ReadonlySet<string>;
+  readonly reportFailure: ReportFailure;
 }
 
 /**
@@ -27,16 +29,25 @@ const FLUSH_MS = 100;
  * Watches over a call until its request is complete: its token is checked before anything of the request is read, its bytes count
  * as those of other bodies, and it ends when it takes too long.
  */
-export function guard({ bodies, authenticate, requestTimeout, open }: GuardOptions): ServerInterceptor {
+export function guard({
+  bodies,
+  authenticate,
+  requestTimeout,
+  open,
+  reportFailure,
+}: GuardOptions): ServerInterceptor {
   return ({ path }, call) => {
     const stream = streamOf(call);
     const refuse = (cause: unknown) => {
-      const { grpc, message } = asServerError(cause);
+      const error = asServerError(cause);
+      const { grpc, message } = error;
+      reportFailure({ protocol: 'grpc', error, request: path });
       call.sendStatus({ code: grpc, details: message });
       // Otherwise what was received would be kept until the client also ends the call.
       setTimeout(() => stream.close(constants.NGHTTP2_NO_ERROR), FLUSH_MS).unref();
     };
-    const { add, end } = bodies.begin(refuse);
+    const address = addressOfPeer(call.getPeer());
+    const { add, end } = bodies.begin(address, refuse);
     const late = () =>
       refuse(
         new ServerError('TIMEOUT', `request: it wasn't complete after ${requestTimeout} ms; send it faster`),
@@ -53,7 +64,7 @@ export function guard({ bodies, authenticate, requestTimeout, open }: GuardOptio
         next({
           onReceiveMetadata: (metadata, receive) => {
             try {
-              if (!open.has(path)) authenticate(metadata.get('authorization')[0]?.toString());
+              if (!open.has(path)) authenticate(metadata.get('authorization')[0]?.toString(), address);
             } catch (error) {
               refuse(error);
               return;
@@ -67,6 +78,11 @@ export function guard({ bodies, authenticate, requestTimeout, open }: GuardOptio
         }),
     });
   };
+}
+
+/** Of `address:port`, as grpc-js names a client. */
+export function addressOfPeer(peer: string): string {
+  return peer.replace(/:\d+$/, '').replace(/^\[|\]$/g, '');
 }
 
 /** grpc-js hands a request on when it is complete; only the stream shows what was received before. */

@@ -11,12 +11,13 @@ import {
 } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import { Tensor } from 'residual-skip';
-import type { Authenticate } from './auth.js';
+import { type Authenticate, checkRight } from './auth.js';
 import type { Bodies } from './bodies.js';
 import { Caller } from './caller.js';
 import { bytesOf, checkFiles, joinBytes, splitBytes, tensorFromBytes, tensorFromJson } from './datatypes.js';
-import { asServerError, type ReportFailure, ServerError } from './errors.js';
-import { guard } from './grpc-guard.js';
+import { asServerError, ServerError } from './errors.js';
+import type { ReportFailure } from './failures.js';
+import { addressOfPeer, guard } from './grpc-guard.js';
 import { INFER_DATA, structureBytes } from './grpc-structure.js';
 import type { Inference } from './infer.js';
 import type { InferRequest, InferResponse, Parameters, RequestInput } from './messages.js';
@@ -94,8 +95,14 @@ export function createGrpcServer(context: GrpcContext): Server {
     'grpc.max_receive_message_length': context.bodyLimit,
     'grpc.max_send_message_length': -1,
     'grpc.max_concurrent_streams': context.maxStreams,
-    interceptors: [guard({ bodies, authenticate, requestTimeout: context.requestTimeout, open })],
+    interceptors: [
+      guard({ bodies, authenticate, requestTimeout: context.requestTimeout, open, reportFailure }),
+    ],
   });
+  const accessOf = (call: ServerUnaryCall<unknown, unknown>) =>
+    authenticate(call.metadata.get('authorization')[0]?.toString(), addressOfPeer(call.getPeer()));
+  const control = (call: ServerUnaryCall<unknown, unknown>) =>
+    checkRight(accessOf(call), 'control', 'model control');
   const isReady = ({ name, version: asked }: Named) => {
     try {
       repository.get(name, asked);
@@ -114,7 +121,9 @@ export function createGrpcServer(context: GrpcContext): Server {
       const { parameters, ...rest } = modelMetadata(repository.get(name, asked), repository);
       return { ...rest, parameters: formatParameters(parameters) };
     }),
-    ModelInfer: unary((request: ModelInferRequest, call) => infer(request, call, inference, bodies)),
+    ModelInfer: unary((request: ModelInferRequest, call) =>
+      infer(request, call, new Caller(accessOf(call)), inference, bodies),
+    ),
     ModelStatistics: unary(({ name, version: asked }: Named) => {
       const all =
         name === ''
@@ -128,12 +137,16 @@ export function createGrpcServer(context: GrpcContext): Server {
       await repository.scan();
       return { models: repository.index().filter(({ state }) => !onlyReady || state === 'READY') };
     }),
-    RepositoryModelLoad: unary(({ model_name }: { model_name: string }) =>
-      repository.load(model_name).then(() => ({})),
-    ),
-    RepositoryModelUnload: unary(({ model_name }: { model_name: string }) =>
-      repository.unload(model_name).then(() => ({})),
-    ),
+    RepositoryModelLoad: unary(async ({ model_name }: { model_name: string }, call) => {
+      control(call);
+      await repository.load(model_name);
+      return {};
+    }),
+    RepositoryModelUnload: unary(async ({ model_name }: { model_name: string }, call) => {
+      control(call);
+      await repository.unload(model_name);
+      return {};
+    }),
   });
   return server;
 }
@@ -173,7 +186,8 @@ function handlerOf(work: Handler, reportFailure: ReportFailure) {
       callback(null, await work(call.request as never, call));
     } catch (error) {
       const failure = asServerError(error);
-      reportFailure(failure, call.getPath());
+      const id = (call.request as { id?: string } | undefined)?.id;
+      reportFailure({ protocol: 'grpc', error: failure, request: call.getPath(), id });
       callback({ code: failure.grpc, details: failure.message });
     }
   };
@@ -182,10 +196,10 @@ function handlerOf(work: Handler, reportFailure: ReportFailure) {
 async function infer(
   request: ModelInferRequest,
   call: ServerUnaryCall<unknown, unknown>,
+  caller: Caller,
   inference: Inference,
   bodies: Bodies,
 ): Promise<object> {
-  const caller = new Caller();
   call.on('cancelled', () => caller.disconnect());
   const traceparent = call.metadata.get('traceparent')[0]?.toString();
   const copies: Uint8Array[] = [];

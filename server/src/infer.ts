@@ -1,5 +1,6 @@
 import { Tensor } from 'residual-skip';
-import { joinKey, runTogether, SHORT_MS, type Work } from './call.js';
+import { checkRight } from './auth.js';
+import { runQueued, runTogether, SHORT_MS, type Work } from './call.js';
 import type { Caller } from './caller.js';
 import { datatypeOf } from './datatypes.js';
 import { asServerError, ServerError } from './errors.js';
@@ -14,17 +15,19 @@ import type {
   ResponseOutput,
 } from './messages.js';
 import type { ServedModel } from './model.js';
-import { type Job, JobQueue, QUEUE_FULL } from './queue.js';
+import { JobQueue, QUEUE_FULL } from './queue.js';
 import type { ModelRepository } from './repository.js';
-import { settingParameters } from './settings.js';
+import { type Setting, settingParameters } from './settings.js';
 
 /** For all refused requests: an error of its own takes longer than the rest of a refusal. */
-const BUSY = new ServerError('BUSY', QUEUE_FULL);
+export const BUSY = new ServerError('BUSY', QUEUE_FULL);
 
 export interface InferenceOptions {
   readonly capacity: number;
   readonly threads: number;
   readonly maxItems: number;
+  /** Maximum number of items in a request. */
+  readonly maxRequestItems: number;
   /** Maximum number of bytes that the inputs of all requests take together. */
   readonly inputLimit: number;
   readonly onFinished?: (finished: Finished) => void;
@@ -36,9 +39,9 @@ export class Inference {
   readonly queue: JobQueue<Work>;
   readonly #repository: ModelRepository;
   readonly #options: InferenceOptions;
-  #decoding = 0;
-  /** Bytes of the inputs of all requests that have no answer yet. */
+  /** Bytes of the inputs of all requests that have no answer yet, and those of each client. */
   #held = 0;
+  readonly #heldBy = new Map<string, number>();
 
   constructor(repository: ModelRepository, options: InferenceOptions) {
     this.#repository = repository;
@@ -56,10 +59,11 @@ export class Inference {
     const started = performance.now();
     let model: ServedModel | null = null;
     let held = 0;
+    const { client } = caller;
     const hold: Hold = (bytes) => {
-      this.#checkMemory(held + bytes, bytes);
+      this.#checkMemory(client, held + bytes, bytes);
       held += bytes;
-      this.#held += bytes;
+      this.#count(client, bytes);
     };
     try {
       hold(bytesIn(request.inputs));
@@ -69,12 +73,19 @@ export class Inference {
     } catch (error) {
       throw this.#failed(model, error, request, started);
     } finally {
-      this.#held -= held;
+      this.#count(client, -held);
     }
   }
 
-  /** Throws unless a request that takes `all` bytes may take `more` of them now. */
-  #checkMemory(all: number, more: number): void {
+  #count(client: string, bytes: number): void {
+    this.#held += bytes;
+    const own = (this.#heldBy.get(client) ?? 0) + bytes;
+    if (own > 0) this.#heldBy.set(client, own);
+    else this.#heldBy.delete(client);
+  }
+
+  /** Throws unless a request of the client that takes `all` bytes may take `more` of them now. */
+  #checkMemory(client: string, all: number, more: number): void {
     const { inputLimit } = this.#options;
     if (all > inputLimit) {
       throw new ServerError(
@@ -82,7 +93,9 @@ export class Inference {
         `inputs: they take ${all} bytes, more than the ${inputLimit} that this server has for them; send smaller batches`,
       );
     }
-    if (this.#held + more > inputLimit) {
+    const own = (this.#heldBy.get(client) ?? 0) + more;
+    // Several requests of one client leave half of the memory to others.
+    if (this.#held + more > inputLimit || (own > all && own > inputLimit / 2)) {
       const message = `inputs: those of all requests fill the ${inputLimit} bytes that this server has for them; try again later`;
       throw new ServerError('BUSY', message, { retryAfter: 1 });
     }
@@ -92,8 +105,8 @@ export class Inference {
    * Whether a request is refused before its body is read, because the queue has no room.
    * @returns seconds after which it may be sent again; undefined if there is room
    */
-  refuses(name: string, version?: string): number | undefined {
-    const retryAfter = this.queue.retryAfter(this.#decoding);
+  refuses(client: string, name: string, version?: string): number | undefined {
+    const retryAfter = this.queue.retryAfter(client);
     if (retryAfter !== undefined)
       this.#failed(this.#repository.find(name, version) ?? null, BUSY, null, performance.now());
     return retryAfter;
@@ -118,54 +131,37 @@ export class Inference {
     started: number,
     hold: Hold,
   ): Promise<InferResponse> {
-    const { policy, priority, timeout, trace } = request.parameters;
-    // Otherwise requests that wait when the setting changes would still run in the old one.
-    const setting = policy === undefined ? undefined : model.settingCalled(String(policy));
+    const { policy, timeout, trace } = request.parameters;
+    const priority = priorityOf(request.parameters.priority, caller);
+    const setting = settingFor(model, policy, request.parameters.max_disagreement);
     const deadline = leaveAfter(caller, timeout);
     try {
-      const feeds = await this.#feedsOf(model, request, caller, hold);
+      this.queue.enter(caller);
+      for (const { content } of request.inputs)
+        if (!(content instanceof Tensor)) this.#checkItems(content.length);
+      const feeds = await feedsOf(model, request, caller, hold);
       const fetches =
         request.outputs.length > 0 ? request.outputs.map(({ name }) => name) : model.outputNames;
       checkOutputs(model, fetches);
       for (const name of fetches) checkClasses(model, name, classesAsked(request, name));
       const items = model.itemsOf(feeds);
+      this.#checkItems(items);
       const work: Work = { model, setting, feeds, fetches, queued: performance.now() };
-      const job: Job<Work> = {
-        key: joinKey(work, items),
-        model: model.name,
-        priority: priorityOf(priority),
-        items,
-        work,
-        caller,
-      };
-      await this.queue.push(job);
+      work.result = await runQueued(this.queue, work, items, { priority, caller });
       return this.#answer(request, work, started, trace === true);
     } finally {
       clearTimeout(deadline);
+      this.queue.exit(caller);
     }
   }
 
-  async #feedsOf(
-    model: ServedModel,
-    { inputs }: InferRequest,
-    caller: Caller,
-    hold: Hold,
-  ): Promise<Record<string, Tensor>> {
-    const images = inputs.some(({ content }) => !(content instanceof Tensor));
-    // Requests whose images are being decoded will join the queue.
-    if (images) this.queue.checkRoom(this.#decoding);
-    this.#decoding++;
-    try {
-      const feeds: [string, Tensor][] = [];
-      for (const { name, content } of inputs) {
-        const tensor =
-          content instanceof Tensor ? content : await imagesAsTensor(model, name, content, caller, hold);
-        feeds.push([name, tensor]);
-      }
-      return Object.fromEntries(feeds);
-    } finally {
-      this.#decoding--;
-    }
+  #checkItems(items: number): void {
+    const { maxRequestItems } = this.#options;
+    if (items <= maxRequestItems) return;
+    throw new ServerError(
+      'TOO_LARGE',
+      `inputs: they have ${items} items, and a request may have ${maxRequestItems}; send smaller batches`,
+    );
   }
 
   #answer(request: InferRequest, work: Work, started: number, traced: boolean): InferResponse {
@@ -191,7 +187,7 @@ export class Inference {
       version: model.version,
       id: request.id,
       parameters: {
-        ...settingParameters(setting),
+        ...settingParameters(setting, model.isWatched(setting)),
         blocks_skipped: skippedBlocks,
         multiply_adds_skipped: saved > 0 ? saved / (items.length * multiplyAdds) : 0,
         ...(traced && { trace: JSON.stringify(items) }),
@@ -248,6 +244,38 @@ function classification(
   return { name, datatype: 'BYTES', shape: [items, each], content };
 }
 
+/** Undefined: the model's when the request runs. Otherwise requests that wait when it changes would still run in the old one. */
+function settingFor(
+  model: ServedModel,
+  policy: Parameters[string] | undefined,
+  maxDisagreement: Parameters[string] | undefined,
+): Setting | undefined {
+  if (maxDisagreement === undefined)
+    return policy === undefined ? undefined : model.settingCalled(String(policy));
+  if (policy !== undefined || typeof maxDisagreement !== 'number' || !(maxDisagreement >= 0)) {
+    throw new ServerError(
+      'INVALID_ARGUMENT',
+      `parameters.max_disagreement: expected a share, such as 0.01, and no policy beside it, received ${maxDisagreement}`,
+    );
+  }
+  return model.settingWithin(maxDisagreement);
+}
+
+async function feedsOf(
+  model: ServedModel,
+  { inputs }: InferRequest,
+  caller: Caller,
+  hold: Hold,
+): Promise<Record<string, Tensor>> {
+  const feeds: [string, Tensor][] = [];
+  for (const { name, content } of inputs) {
+    const tensor =
+      content instanceof Tensor ? content : await imagesAsTensor(model, name, content, caller, hold);
+    feeds.push([name, tensor]);
+  }
+  return Object.fromEntries(feeds);
+}
+
 function bytesIn(inputs: readonly RequestInput[]): number {
   let bytes = 0;
   for (const { content } of inputs) {
@@ -270,10 +298,13 @@ function checkOutputs(model: ServedModel, fetches: readonly string[]): void {
 /** For the protocol's 0 and for a missing priority; served after 1 to 9. */
 const DEFAULT_PRIORITY = 10;
 
-function priorityOf(value: unknown): number {
+function priorityOf(value: unknown, { access }: Caller): number {
   if (value === undefined || value === 0) return DEFAULT_PRIORITY;
   const priority = Number(value);
-  if (Number.isSafeInteger(priority) && priority > 0) return priority;
+  if (Number.isSafeInteger(priority) && priority > 0) {
+    if (priority < DEFAULT_PRIORITY) checkRight(access, 'priority', 'parameters.priority');
+    return priority;
+  }
   throw new ServerError(
     'INVALID_ARGUMENT',
     `parameters.priority: expected a whole number of at least 0, received ${value}`,

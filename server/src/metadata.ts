@@ -4,7 +4,7 @@ import type { ServedModel } from './model.js';
 import type { ModelRepository } from './repository.js';
 import { settingParameters } from './settings.js';
 
-export const PLATFORM = 'residual-skip_onnx';
+export const PLATFORM = 'onnx_onnxv1';
 export const EXTENSIONS = [
   'binary_tensor_data',
   'classification',
@@ -19,7 +19,7 @@ export function modelMetadata(model: ServedModel, repository: ModelRepository) {
     name: model.name,
     versions: repository.versionsOf(model.name).map(({ version }) => version),
     platform: PLATFORM,
-    parameters: settingParameters(model.setting),
+    parameters: settingParameters(model.setting, model.isWatched(model.setting)),
     inputs: model.inputs.map(tensorMetadata),
     outputs: model.outputs.map(tensorMetadata),
   };

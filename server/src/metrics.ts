@@ -1,4 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import type { Failures } from './failures.js';
 import type { Inference } from './infer.js';
 import type { Failed, Finished } from './messages.js';
 import type { ServedModel } from './model.js';
@@ -65,8 +66,18 @@ export class Metrics {
     registers: [this.registry],
   });
 
-  constructor(repository: ModelRepository, inference: () => Inference) {
+  constructor(repository: ModelRepository, inference: () => Inference, failures: Failures) {
     const { registry } = this;
+    const failed: Counter<'protocol' | 'code'> = new Counter({
+      name: 'residual_skip_failures_total',
+      help: 'Requests of any kind that were answered with an error, by its code.',
+      labelNames: ['protocol', 'code'],
+      registers: [registry],
+      collect: () => {
+        failed.reset();
+        for (const { labels, count } of failures.counts.values()) failed.inc(labels, count);
+      },
+    });
     collectDefaultMetrics({ register: registry });
     const queueGauge: Gauge = new Gauge({
       name: 'residual_skip_queue_length',
@@ -117,6 +128,14 @@ export class Metrics {
       'promised_limit',
       'What the setting promises at most, in its metric; settings without a promise are missing.',
       ({ promise }) => promise?.limit,
+    );
+    perSetting(
+      'promise_watched',
+      '1 if a share of the answers is tested for what the setting promises, 0 if nothing tests it.',
+      (setting, model) => {
+        const known = model.isWatched(setting);
+        return known === undefined ? undefined : Number(known);
+      },
     );
     const watched = (setting: Setting, { monitor }: ServedModel) =>
       monitor?.watches.get(setting)?.stats().watch;

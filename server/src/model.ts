@@ -1,8 +1,8 @@
 import {
+  decodingBytes,
   ImageClassifier,
   InferenceSession,
   locateModel,
-  pixelsOf,
   Tensor,
   type TensorMetadata,
   type TracedRun,
@@ -10,7 +10,7 @@ import {
 import type { Caller } from './caller.js';
 import { decodes } from './decodes.js';
 import { ServerError } from './errors.js';
-import { PromiseMonitor, type Trip } from './promise-monitor.js';
+import { type Evidence, PromiseMonitor } from './promise-monitor.js';
 import { FULL, modelOf, ORIGINAL, originalOf, type Setting, settingsOf } from './settings.js';
 
 export interface ModelOptions {
@@ -26,8 +26,14 @@ export interface ModelOptions {
   readonly threads: number;
   /** Share of the items that also run in full to test promises; 0 for none. */
   readonly shadow: number;
-  /** Called when a promise is found broken; from then on the model, or its original if it has one, runs in full. */
-  readonly onTrip?: (model: ServedModel, from: Setting, trip: Trip) => void;
+  /** Share of answers that settings may change whose promise is about accuracy, which isn't tested otherwise. */
+  readonly maxDisagreement?: number | undefined;
+  /** Called when the model is there. */
+  readonly onLoad?: (model: ServedModel) => void;
+  /** Called when a promise is found broken: then the model, or its original if it has one, runs in full. */
+  readonly onTrip?: (model: ServedModel, from: Setting, trip: Evidence) => void;
+  /** Called when it is found that promises hold again: then all settings are allowed again. */
+  readonly onRearm?: (model: ServedModel, from: Setting, evidence: Evidence) => void;
 }
 
 /** Counters of a model since it was loaded; times in nanoseconds, as in the protocol's statistics extension. */
@@ -109,11 +115,19 @@ export class ServedModel {
     );
     monitor?.onTrip((trip) => {
       const from = model.setting;
-      if (monitor.hasOriginal && !model.settings.includes(ORIGINAL))
+      if (monitor.hasOriginal && !model.settings.includes(ORIGINAL)) {
         model.settings = [ORIGINAL, ...model.settings];
+        model.current++;
+      }
       model.boldest = 0;
       options.onTrip?.(model, from, trip);
     });
+    monitor?.onRearm((evidence) => {
+      const from = model.setting;
+      model.boldest = model.settings.length - 1;
+      options.onRearm?.(model, from, evidence);
+    });
+    options.onLoad?.(model);
     return model;
   }
 
@@ -148,13 +162,43 @@ export class ServedModel {
     return this.settings[at]!;
   }
 
+  /** The boldest setting of those allowed now that promises to change at most this share of the answers. */
+  settingWithin(limit: number): Setting {
+    const within = this.settings
+      .slice(0, Math.min(this.current, this.boldest) + 1)
+      .filter(({ promise }) => promise?.metric === 'disagreement' && promise.limit <= limit);
+    if (within.length > 0) return within.at(-1)!;
+    throw new ServerError(
+      'INVALID_ARGUMENT',
+      `parameters.max_disagreement: model ${this.name} has no setting that promises it; leave it out`,
+    );
+  }
+
+  /** Whether the setting's promise is tested; undefined if there is nothing to test. */
+  isWatched(setting: Setting): boolean | undefined {
+    if (typeof setting.policy !== 'object' || !setting.promise) return undefined;
+    return this.monitor?.watches.has(setting) ?? false;
+  }
+
   /** Number of items that feeds hold: one if the model mixes the items of a batch. */
   itemsOf(feeds: Readonly<Record<string, Tensor>>): number {
     return this.itemwise ? (Object.values(feeds)[0]?.dims[0] ?? 1) : 1;
   }
 
   /** Runs a batch in a setting. */
-  run(
+  async run(
+    setting: Setting,
+    feeds: Readonly<Record<string, Tensor>>,
+    fetches: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<TracedRun> {
+    const run = this.#runIn(setting, feeds, fetches, signal);
+    if (this.boldest === 0)
+      this.monitor?.try(feeds, this.itemsOf(feeds), (on, item) => this.#runIn(on, item, fetches));
+    return run;
+  }
+
+  #runIn(
     setting: Setting,
     feeds: Readonly<Record<string, Tensor>>,
     fetches: readonly string[],
@@ -203,8 +247,8 @@ export class ServedModel {
         'INVALID_ARGUMENT',
         `model ${this.name}: it doesn't take images; send its tensors`,
       );
-    const pixels = await pixelsOf(bytes, { name });
-    return decodes.run(pixels, caller, () => classifier.prepare(bytes));
+    const needed = await decodingBytes(bytes, { name });
+    return decodes.run(name, needed, caller, () => classifier.prepare(bytes));
   }
 }
 
@@ -259,12 +303,12 @@ async function openWith(
   path: string,
   settings: readonly Setting[],
   policy: Setting['policy'] | undefined,
-  { originals, threads, shadow }: ModelOptions,
+  { originals, threads, shadow, maxDisagreement }: ModelOptions,
 ) {
   const original = originals?.get(originalOf(settings.at(-1)!) ?? '');
   // Nothing else can tell whether the answers are that network's.
   const watchable = settings.filter((setting) => originalOf(setting) === undefined || original !== undefined);
-  const monitor = PromiseMonitor.of(watchable, shadow);
+  const monitor = PromiseMonitor.of(watchable, { shadow, maxDisagreement });
   const sessionOptions = {
     threads,
     observers: monitor ? [monitor] : [],

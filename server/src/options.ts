@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { z } from 'zod';
 import { ServerError } from './errors.js';
+import { isLoopback } from './origin.js';
 
 const file = z.string().min(1);
 
@@ -8,8 +9,10 @@ const file = z.string().min(1);
 export const serverOptionsSchema = z.strictObject({
   /** Folders of models; see ModelRepository. */
   folders: z.array(z.string().min(1)).min(1),
-  /** Loopback only by default. */
+  /** Loopback only by default; beyond it, `tokenFile` or `insecure` is needed. */
   host: z.string().default('127.0.0.1'),
+  /** Everybody who reaches the server may use it without a token, but not load or unload models. */
+  insecure: z.boolean().default(false),
   /** 0: any free port. */
   port: z.int().min(0).max(65535).default(8000),
   /** Port of gRPC; null to disable gRPC. */
@@ -31,10 +34,17 @@ export const serverOptionsSchema = z.strictObject({
   targetQueue: z.int().min(0).optional(),
   /** Share of the items that also run in full to test the promise. */
   shadow: z.number().min(0).max(1).default(0.01),
+  /**
+   * Share of answers that settings may change whose promise is about accuracy. Only labels can test such a promise; without this option
+   * it isn't watched.
+   */
+  maxDisagreement: z.number().gt(0).lt(1).optional(),
   /** Maximum number of waiting requests; others are answered with 429. */
   capacity: z.int().min(1).default(1024),
   /** Maximum number of items per call when requests wait. */
   maxItems: z.int().min(1).default(8),
+  /** Maximum number of items in a request; a request with more is answered with 413. */
+  maxRequestItems: z.int().min(1).default(1024),
   /** Maximum size of a body in bytes. */
   bodyLimit: z
     .int()
@@ -49,14 +59,14 @@ export const serverOptionsSchema = z.strictObject({
   inputLimit: z
     .int()
     .min(1)
-    .default(1 << 30),
+    .default(192 << 20),
   /** Maximum number of calls at a time of one gRPC connection; clients wait with others. */
   maxStreams: z.int().min(1).default(100),
   /** Milliseconds a client has to send its request. */
   requestTimeout: z.int().min(1).default(30_000),
   /** Milliseconds that running requests have to end after SIGTERM. */
   drainTimeout: z.int().min(0).default(30_000),
-  /** File with one token per line. */
+  /** File with one token per line, and what it may do beside inference: `priority`, `control`. */
   tokenFile: file.optional(),
   /** PEM files. */
   tls: z.strictObject({ cert: file, key: file }).optional(),
@@ -72,9 +82,18 @@ export type ParsedOptions = z.output<typeof serverOptionsSchema>;
 /** @throws ServerError INVALID_ARGUMENT */
 export function parseServerOptions(options: ServerOptions): ParsedOptions {
   const parsed = serverOptionsSchema.safeParse(options);
-  if (parsed.success) return parsed.data;
+  if (parsed.success) return checkedHost(parsed.data);
   const issues = parsed.error.issues.map(
     ({ path, message }) => `${['options', ...path].join('.')}: ${message}`,
   );
   throw new ServerError('INVALID_ARGUMENT', issues.join('; '));
+}
+
+function checkedHost(options: ParsedOptions): ParsedOptions {
+  const { host, tokenFile, insecure } = options;
+  if (isLoopback(host) || tokenFile !== undefined || insecure) return options;
+  throw new ServerError(
+    'INVALID_ARGUMENT',
+    `host ${host}: whoever reaches it could use the server; give --token-file, or --insecure if the network is trusted`,
+  );
 }

@@ -2,52 +2,88 @@ import {
   type RunEvent,
   type RunObserver,
   type SessionControl,
+  Tensor,
   type TensorMap,
   type Watch,
   watch,
 } from 'residual-skip';
 import type { Setting } from './settings.js';
 
-/** Report of a setting that changed more answers than it promises. */
-export interface Trip {
+/** Report of a setting that changed more answers than it promises, or did so no longer. */
+export interface Evidence {
   readonly setting: Setting;
-  /** Number of items that also ran in full, and how many of their answers differed. */
+  /** Number of different items that also ran in full, and how many of their answers differed. */
   readonly checks: number;
   readonly disagreements: number;
 }
 
+/** Runs items in a setting, seen by the session's observers. */
+export type RunIn = (setting: Setting, feeds: TensorMap) => Promise<unknown>;
+
 /** Probability that no setting ever raises a false alarm. */
 const CONFIDENCE = 0.95;
+/** Items on trial that may wait. */
+const MAX_TRIALS = 16;
+
+interface MonitorOptions {
+  /** Share of the items that also run in full. */
+  readonly shadow: number;
+  /** Share of answers that settings may change whose promise only labels could test; undefined leaves them alone. */
+  readonly maxDisagreement?: number | undefined;
+}
+
+/** A setting that has tripped and runs again on a share of the items, of which no answer is sent. */
+interface Trial {
+  readonly setting: Setting;
+  readonly watch: Watch;
+  waiting: number;
+}
 
 /**
  * Tests the promise of each setting separately: items that ran in full or in a more careful setting would hide the errors
- * of a bold one. A trip means that the images differ from those of the calibration, so no setting's promise holds.
+ * of a bold one. A trip means that the images differ from those of the calibration, so no setting's promise holds. Then the setting is on
+ * trial: once its losses are below the promise with confidence, the promises hold again. Equal items count once.
  */
 export class PromiseMonitor implements RunObserver {
   readonly keepsInputs = false;
   readonly watches: ReadonlyMap<Setting, Watch>;
-  readonly #byPolicy: ReadonlyMap<unknown, Watch>;
+  readonly #byPolicy: Map<unknown, Watch>;
+  readonly #options: MonitorOptions;
+  readonly #confidence: number;
   #control: SessionControl | undefined;
   #begun = false;
+  #trial: Trial | undefined;
+  #onRearm: (evidence: Evidence) => void = () => {};
 
-  private constructor(settings: readonly Setting[], shadow: number) {
-    const confidence = 1 - (1 - CONFIDENCE) / settings.length;
-    const watchOf = ({ promise }: Setting) =>
-      watch({ shadow, confidence, maxDisagreement: promise!.limit, onTrip: 'warn' });
-    this.watches = new Map(settings.map((setting) => [setting, watchOf(setting)]));
+  private constructor(settings: readonly Setting[], options: MonitorOptions) {
+    this.#options = options;
+    this.#confidence = 1 - (1 - CONFIDENCE) / settings.length;
+    this.watches = new Map(settings.map((setting) => [setting, this.#watchOf(setting, options.shadow)]));
     this.#byPolicy = new Map([...this.watches].map(([{ policy }, one]) => [policy, one]));
   }
 
   /** Null if there is no promise to test. */
-  static of(settings: readonly Setting[], shadow: number): PromiseMonitor | null {
-    const promising = settings.filter(({ policy, promise }) => policy !== 'full' && isWatchable(promise));
-    return shadow > 0 && promising.length > 0 ? new PromiseMonitor(promising, shadow) : null;
+  static of(settings: readonly Setting[], options: MonitorOptions): PromiseMonitor | null {
+    const testable = settings.filter(({ policy, promise }) => {
+      if (policy === 'full' || promise === null) return false;
+      // A run in full reveals changed answers, but not which answers are right.
+      return promise.metric !== 'accuracy' || options.maxDisagreement !== undefined;
+    });
+    return options.shadow > 0 && testable.length > 0 ? new PromiseMonitor(testable, options) : null;
   }
 
-  onTrip(listener: (trip: Trip) => void): void {
+  onTrip(listener: (trip: Evidence) => void): void {
     for (const [setting, one] of this.watches) {
-      one.on('trip', ({ checks, disagreements }) => listener({ setting, checks, disagreements }));
+      one.on('trip', ({ checks, disagreements }) => {
+        if (!this.#trial) this.#try(setting);
+        listener({ setting, checks, disagreements });
+      });
     }
+  }
+
+  /** `listener` is called when the promises hold again after a trip. */
+  onRearm(listener: (evidence: Evidence) => void): void {
+    this.#onRearm = listener;
   }
 
   /** Whether promises are about the answers of another network, which `runOriginal` runs. */
@@ -61,7 +97,7 @@ export class PromiseMonitor implements RunObserver {
 
   onAttach(control: SessionControl): void {
     this.#control = control;
-    for (const one of this.watches.values()) one.onAttach(control);
+    for (const [{ policy }, one] of this.watches) one.onAttach(controlFor(policy, control));
   }
 
   /** Runs before this aren't tested. */
@@ -73,12 +109,70 @@ export class PromiseMonitor implements RunObserver {
     if (this.#begun) this.#byPolicy.get(event.context.policy)?.onRun(event);
   }
 
+  /** After a trip, a share of the items that were answered in full also runs in the setting on trial. */
+  try(feeds: TensorMap, items: number, runIn: RunIn): void {
+    const trial = this.#trial;
+    if (!trial) return;
+    for (let item = 0; item < items; item++) {
+      if (Math.random() >= this.#options.shadow || trial.waiting >= MAX_TRIALS) continue;
+      trial.waiting++;
+      void runIn(trial.setting, itemOf(feeds, item, items))
+        .then(() => trial.watch.settled())
+        .then(() => this.#judge(trial))
+        // A session that is being released runs nothing more.
+        .catch(() => {})
+        .finally(() => {
+          trial.waiting--;
+        });
+    }
+  }
+
   async onRelease(): Promise<void> {
-    await Promise.all([...this.watches.values()].map((one) => one.onRelease()));
+    const all = [...this.watches.values(), ...(this.#trial ? [this.#trial.watch] : [])];
+    await Promise.all(all.map((one) => one.onRelease()));
+  }
+
+  #watchOf({ promise }: Setting, shadow: number): Watch {
+    const { maxDisagreement } = this.#options;
+    return watch({
+      ...{ shadow, confidence: this.#confidence, distinct: true, onTrip: 'warn' },
+      ...(promise?.metric === 'accuracy' && { maxDisagreement }),
+    });
+  }
+
+  #try(setting: Setting): void {
+    // What is to be tried is a share already.
+    const one = this.#watchOf(setting, 1);
+    one.onAttach(controlFor(setting.policy, this.#control!));
+    one.on('trip', () => one.rearm());
+    this.#byPolicy.set(setting.policy, one);
+    this.#trial = { setting, watch: one, waiting: 0 };
+  }
+
+  #judge({ setting, watch: one }: Trial): void {
+    const { checks, disagreements, disagreement, limit } = one.stats().watch;
+    if (this.#trial?.watch !== one || limit === null || disagreement[1] > limit) return;
+    this.#trial = undefined;
+    for (const [{ policy }, own] of this.watches) {
+      own.rearm();
+      this.#byPolicy.set(policy, own);
+    }
+    this.#onRearm({ setting, checks, disagreements });
   }
 }
 
-/** A run in full reveals changed answers, but not which answers are right. */
-function isWatchable(promise: Setting['promise']): boolean {
-  return promise?.metric === 'disagreement' && promise.limit > 0 && promise.limit < 1;
+/** A watch tests what the policy of its session promises: this one's is that of a setting. */
+function controlFor(policy: Setting['policy'], control: SessionControl): SessionControl {
+  return typeof policy === 'object' ? { ...control, promise: policy.promise } : control;
+}
+
+/** A copy of one item of a batch, since requests' memory is used again. */
+function itemOf(feeds: TensorMap, item: number, items: number): TensorMap {
+  return Object.fromEntries(
+    Object.entries(feeds).map(([name, { type, data, dims }]) => {
+      const each = data.length / items;
+      const part = data.slice(item * each, (item + 1) * each) as Float32Array;
+      return [name, new Tensor(type as 'float32', part, items === 1 ? dims : [1, ...dims.slice(1)])];
+    }),
+  );
 }

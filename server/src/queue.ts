@@ -1,5 +1,6 @@
 import type { Caller } from './caller.js';
 import { ServerError } from './errors.js';
+import { Shares } from './shares.js';
 
 /** A request that waits or runs. */
 export interface Job<T> {
@@ -12,6 +13,8 @@ export interface Job<T> {
   readonly items: number;
   readonly work: T;
   readonly caller: Caller;
+  /** More jobs of the same request follow, so that it keeps its place in the queue. */
+  readonly more?: boolean;
 }
 
 /** What a job is told that finds no room. */
@@ -33,7 +36,7 @@ export type RunJobs<T> = (
 ) => Promise<readonly unknown[]>;
 
 export interface QueueOptions {
-  /** Maximum number of waiting jobs; more are refused with BUSY. */
+  /** Maximum number of waiting requests; more are refused with BUSY. */
   readonly capacity: number;
   /** Number of concurrent calls of `run`. */
   readonly concurrency: number;
@@ -43,26 +46,29 @@ export interface QueueOptions {
   readonly longestJoinedMs: number;
 }
 
-/** What is known of a model from its calls so far, in milliseconds. */
-interface Served {
-  /** Engine time used. */
-  totalMs: number;
-  /** Mean time per item, exponentially smoothed; undefined before the first call. */
-  itemMs: number | undefined;
-}
+/** A request with more items runs in parts that probably take this many milliseconds, so that others come between. */
+const PART_MS = 10;
+/** A part has at least this many items for each call at a time. */
+const MIN_PART = 2;
 
 /**
  * A bounded queue in front of the engine. No job waits for a batch to fill: while a call is free, the next job runs at
  * once. Jobs are joined only when more of them wait than calls are free, and only into short calls: that saves part of
  * the time that handing a call to the engine takes, but the first job then waits for the last. Jobs are ordered by priority,
- * then by the engine time that their model has used so far, least first (start-time fair queueing, Goyal et al. 1996).
- * Jobs of one model keep their order.
+ * then by the engine time that their model and then their client have used so far, least first. Jobs of one client on one model keep
+ * their order. When the queue is full, the client with the most requests in it gives places to the others.
  */
 export class JobQueue<T> {
   readonly #options: QueueOptions;
   readonly #run: RunJobs<T>;
   readonly #waiting: Waiting<T>[] = [];
-  readonly #served = new Map<string, Served>();
+  /** By client: requests that have a place in the queue, because they wait or will wait, from the oldest to the newest. */
+  readonly #places = new Map<string, Set<Caller>>();
+  #placed = 0;
+  readonly #models = new Shares();
+  readonly #clients = new Shares();
+  /** Mean time of an item by model, exponentially smoothed, in milliseconds. */
+  readonly #itemMs = new Map<string, number>();
   readonly #idle: (() => void)[] = [];
   #running = 0;
   #runningItems = 0;
@@ -105,8 +111,8 @@ export class JobQueue<T> {
       throw new ServerError('UNAVAILABLE', 'server: it is shutting down; send the request to another');
     const { caller } = job;
     if (caller.reason) throw caller.reason;
-    this.checkRoom(0);
-    this.#catchUp(job.model);
+    this.enter(caller);
+    this.#catchUp(job);
     return new Promise<void>((resolve, reject) => {
       const waiting: Waiting<T> = {
         job,
@@ -117,8 +123,12 @@ export class JobQueue<T> {
         },
       };
       caller.onLeave = () => {
-        this.#waiting.splice(this.#waiting.indexOf(waiting), 1);
-        waiting.settle(caller.reason);
+        // A request may have several jobs.
+        for (const one of this.#waiting.filter((other) => other.job.caller === caller)) {
+          this.#waiting.splice(this.#waiting.indexOf(one), 1);
+          one.settle(caller.reason);
+        }
+        this.exit(caller);
         this.#settleIdle();
       };
       this.#waiting.push(waiting);
@@ -126,20 +136,50 @@ export class JobQueue<T> {
     });
   }
 
-  /** Seconds until a job should be pushed again; undefined if there is room for it after `more` jobs. */
-  retryAfter(more: number): number | undefined {
-    const ahead = this.#waiting.length + more;
-    if (ahead < this.#options.capacity) return undefined;
+  /**
+   * Gives a request a place in the queue, which it has until its last job runs or until `exit`. In a full queue it takes the place of
+   * the newest request of the client with the most; throws BUSY if there is no client with more than its own would have.
+   */
+  enter(caller: Caller): void {
+    let own = this.#places.get(caller.client);
+    if (own?.has(caller)) return;
+    const retryAfter = this.retryAfter(caller.client);
+    if (retryAfter !== undefined) throw new ServerError('BUSY', QUEUE_FULL, { retryAfter });
+    if (this.#placed >= this.#options.capacity) {
+      const newest = [...this.#largest()!].at(-1)!;
+      this.exit(newest);
+      newest.leave(new ServerError('BUSY', QUEUE_FULL, { retryAfter: 1 }));
+      own = this.#places.get(caller.client);
+    }
+    own ??= new Set();
+    own.add(caller);
+    this.#places.set(caller.client, own);
+    this.#placed++;
+  }
+
+  exit(caller: Caller): void {
+    const own = this.#places.get(caller.client);
+    if (!own?.delete(caller)) return;
+    this.#placed--;
+    if (own.size === 0) this.#places.delete(caller.client);
+  }
+
+  /** Seconds until a request of the client should be sent again; undefined if there is room for it. */
+  retryAfter(client: string): number | undefined {
+    if (this.#placed < this.#options.capacity) return undefined;
+    const own = this.#places.get(client)?.size ?? 0;
+    if (this.#largest()!.size > own + 1) return undefined;
     const next = this.#waiting[0]?.job.model;
-    const itemMs = (next !== undefined && this.#served.get(next)?.itemMs) || 1;
-    const seconds = (ahead * itemMs) / this.#options.concurrency / 1000;
+    const itemMs = (next !== undefined && this.#itemMs.get(next)) || 1;
+    const seconds = (this.#placed * itemMs) / this.#options.concurrency / 1000;
     return Math.max(1, Math.ceil(seconds));
   }
 
-  /** Throws BUSY if there is no room for another job after `more` jobs. */
-  checkRoom(more: number): void {
-    const retryAfter = this.retryAfter(more);
-    if (retryAfter !== undefined) throw new ServerError('BUSY', QUEUE_FULL, { retryAfter });
+  /** The number of items in which a longer request should be run at a time. */
+  partOf(model: string): number {
+    const least = MIN_PART * this.#options.concurrency;
+    const each = this.#itemMs.get(model);
+    return each === undefined ? least : Math.max(least, Math.floor(PART_MS / each));
   }
 
   /** Accepts no more jobs; resolves when the waiting jobs have run. */
@@ -161,7 +201,7 @@ export class JobQueue<T> {
     const first = this.#waiting.reduce((best, other) => (this.#before(other.job, best.job) ? other : best));
     const { key, model, priority } = first.job;
     const { concurrency, maxItems, longestJoinedMs } = this.#options;
-    const each = this.#served.get(model)?.itemMs ?? 0;
+    const each = this.#itemMs.get(model) ?? 0;
     const share = Math.min(
       Math.ceil(this.#waiting.length / (concurrency - this.#running)),
       each > 0 ? Math.floor(longestJoinedMs / each) : maxItems,
@@ -175,28 +215,34 @@ export class JobQueue<T> {
       taken.push(other);
       items += other.job.items;
     }
+    this.#models.serve(model);
     for (const one of taken) {
+      this.#clients.serve(one.job.caller.client);
       this.#waiting.splice(this.#waiting.indexOf(one), 1);
+      if (one.job.more) continue;
       one.job.caller.onLeave = undefined;
+      this.exit(one.job.caller);
     }
     return taken;
   }
 
   #before(a: Job<T>, b: Job<T>): boolean {
     if (a.priority !== b.priority) return a.priority < b.priority;
-    return a.model !== b.model && this.#totalMs(a.model) < this.#totalMs(b.model);
+    if (a.model !== b.model) return this.#models.of(a.model) < this.#models.of(b.model);
+    const [first, second] = [a.caller.client, b.caller.client];
+    return first !== second && this.#clients.of(first) < this.#clients.of(second);
   }
 
-  #totalMs(model: string): number {
-    return this.#served.get(model)?.totalMs ?? 0;
+  #largest(): Set<Caller> | undefined {
+    let largest: Set<Caller> | undefined;
+    for (const callers of this.#places.values()) if (callers.size > (largest?.size ?? 0)) largest = callers;
+    return largest;
   }
 
-  /** A model gains no credit while it is idle: it starts at the level of the least served of the others. */
-  #catchUp(model: string): void {
-    if (this.#waiting.length === 0 || this.#waiting.some(({ job }) => job.model === model)) return;
-    const least = Math.min(...this.#waiting.map(({ job }) => this.#totalMs(job.model)));
-    const { totalMs = 0, itemMs } = this.#served.get(model) ?? {};
-    this.#served.set(model, { totalMs: Math.max(totalMs, least), itemMs });
+  #catchUp({ model, caller: { client } }: Job<T>): void {
+    const waits = this.#waiting.map(({ job }) => job);
+    if (!waits.some((job) => job.model === model)) this.#models.enter(model);
+    if (!waits.some((job) => job.caller.client === client)) this.#clients.enter(client);
   }
 
   async #start(taken: readonly Waiting<T>[]): Promise<void> {
@@ -205,24 +251,27 @@ export class JobQueue<T> {
     this.#running++;
     this.#runningItems += items;
     const start = performance.now();
-    const served = this.#served.get(model);
+    const itemMs = this.#itemMs.get(model);
     const jobs = taken.map(({ job }) => job);
-    const errors = await this.#run(jobs, served?.itemMs && items * served.itemMs).catch((error: unknown) =>
+    const errors = await this.#run(jobs, itemMs && items * itemMs).catch((error: unknown) =>
       taken.map(() => error),
     );
     const took = performance.now() - start;
     this.#running--;
     this.#runningItems -= items;
-    this.#count(model, took, items);
+    this.#count(jobs, took, items);
     for (const [i, one] of taken.entries()) one.settle(errors[i]);
     this.#fill();
     this.#settleIdle();
   }
 
-  #count(model: string, took: number, items: number): void {
+  #count(jobs: readonly Job<T>[], took: number, items: number): void {
     const each = took / Math.max(1, items);
-    const { totalMs = 0, itemMs = each } = this.#served.get(model) ?? {};
-    this.#served.set(model, { totalMs: totalMs + took, itemMs: itemMs + (each - itemMs) / 16 });
+    const { model } = jobs[0]!;
+    const known = this.#itemMs.get(model) ?? each;
+    this.#itemMs.set(model, known + (each - known) / 16);
+    this.#models.add(model, took);
+    for (const job of jobs) this.#clients.add(job.caller.client, each * job.items);
   }
 
   #settleIdle(): void {

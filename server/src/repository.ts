@@ -68,6 +68,12 @@ export class ModelRepository {
     }));
   }
 
+  /** Whether requests can be answered: a model is there, and none is loaded for the first time. */
+  isReady(): boolean {
+    const states = [...this.#known.values()].map(({ state }) => state);
+    return states.includes('READY') && !states.includes('LOADING');
+  }
+
   /** The models that are loaded. */
   loaded(): readonly ServedModel[] {
     return [...this.#known.values()].flatMap(({ model }) => model ?? []);

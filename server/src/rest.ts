@@ -2,11 +2,14 @@ import type { IncomingHttpHeaders } from 'node:http';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { Tensor } from 'residual-skip';
 import { z } from 'zod';
+import { checkRight } from './auth.js';
 import type { Bodies } from './bodies.js';
 import { Caller } from './caller.js';
 import { ServerError } from './errors.js';
-import type { Inference } from './infer.js';
+import type { ReportFailure } from './failures.js';
+import { BUSY, type Inference } from './infer.js';
 import { EXTENSIONS, modelMetadata, modelStatistics } from './metadata.js';
+import { checkOrigin } from './origin.js';
 import { QUEUE_FULL } from './queue.js';
 import type { ModelRepository } from './repository.js';
 import { formatInferResponse, parseInferBody, parseJson } from './rest-format.js';
@@ -24,18 +27,23 @@ export interface RestContext {
   readonly repository: ModelRepository;
   readonly inference: Inference;
   readonly version: string;
-  /** False while the server starts or drains. */
+  /** False while the server drains, and while no model is ready. */
   readonly ready: () => boolean;
+  readonly reportFailure: ReportFailure;
 }
 
 /** Adds the REST routes of the Open Inference Protocol v2 and of EXTENSIONS. */
 export function addRestRoutes(app: FastifyInstance, context: RestContext): void {
-  const { repository, inference, bodies, version, ready } = context;
+  const { repository, inference, bodies, version, ready, reportFailure } = context;
   // Fastify's own would read other types, such as plain text, without these limits.
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser(['application/json', 'application/octet-stream'], ({ headers }, message, done) =>
-    bodies.read(message, jsonLength(headers), done),
+  app.addContentTypeParser('*', ({ headers, access }, message, done) =>
+    bodies.read(message, access?.client ?? '', jsonLength(headers), done),
   );
+  const control = ({ access, raw }: FastifyRequest) => {
+    checkOrigin(raw);
+    checkRight(access, 'control', 'model control');
+  };
 
   app.get('/v2', () => ({ name: 'residual-skip', version, extensions: EXTENSIONS }));
   app.get('/v2/health/live', () => ({ live: true }));
@@ -46,12 +54,16 @@ export function addRestRoutes(app: FastifyInstance, context: RestContext): void 
     await repository.scan();
     return repository.index().filter(({ state }) => !onlyReady || state === 'READY');
   });
-  app.post('/v2/repository/models/:model/load', (request: ModelRequest) =>
-    repository.load(request.params.model).then(() => ({})),
-  );
-  app.post('/v2/repository/models/:model/unload', (request: ModelRequest) =>
-    repository.unload(request.params.model).then(() => ({})),
-  );
+  app.post('/v2/repository/models/:model/load', async (request: ModelRequest) => {
+    control(request);
+    await repository.load(request.params.model);
+    return {};
+  });
+  app.post('/v2/repository/models/:model/unload', async (request: ModelRequest) => {
+    control(request);
+    await repository.unload(request.params.model);
+    return {};
+  });
   for (const path of ['/v2/models/:model', '/v2/models/:model/versions/:version']) {
     app.get(path, (request: ModelRequest) => {
       const { model, version: asked } = request.params;
@@ -69,10 +81,12 @@ export function addRestRoutes(app: FastifyInstance, context: RestContext): void 
     app.post<{ Params: ModelParams }>(
       `${path}/infer`,
       {
-        onRequest: ({ params: { model, version: asked } }, reply, done) => {
-          const retryAfter = inference.refuses(model, asked);
-          if (retryAfter === undefined) done();
-          else refuse(reply, retryAfter);
+        onRequest: (request, reply, done) => {
+          const { model, version: asked } = request.params;
+          const retryAfter = inference.refuses(request.access.client, model, asked);
+          if (retryAfter === undefined) return done();
+          reportFailure({ protocol: 'rest', error: BUSY, request: `POST ${request.url}`, id: request.id });
+          refuse(reply, retryAfter);
         },
       },
       (request: ModelRequest, reply) => infer(request, reply, context),
@@ -89,7 +103,10 @@ async function infer(
   const { request: parsed, binary } = parseInferBody(received, jsonLength(request.headers));
   const { model, version = '' } = request.params;
   const { traceparent } = request.headers as { traceparent?: string };
-  const response = await inference.infer({ ...parsed, model, version, traceparent }, callerOf(reply));
+  const response = await inference.infer(
+    { ...parsed, model, version, traceparent },
+    callerOf(request, reply),
+  );
   // Files may still be read by decoders after one of them has failed.
   if (parsed.inputs.every(({ content }) => content instanceof Tensor)) bodies.giveBack(received);
   const { body, headerLength } = formatInferResponse(response, binary);
@@ -134,8 +151,8 @@ function bodyOf(body: unknown): Uint8Array {
 }
 
 /** Leaves when the client closes the connection before it has received its answer. */
-function callerOf({ raw }: FastifyReply): Caller {
-  const caller = new Caller();
+function callerOf({ access }: ModelRequest, { raw }: FastifyReply): Caller {
+  const caller = new Caller(access);
   raw.on('close', () => {
     if (!raw.writableFinished) caller.disconnect();
   });

@@ -1,12 +1,11 @@
-import { readFile } from 'node:fs/promises';
-import { inspect as describe } from 'node:util';
 import type { Server as GrpcServer } from '@grpc/grpc-js';
-import fastify, { type FastifyError, type FastifyInstance } from 'fastify';
 import { inspect, ResidualSkipError } from 'residual-skip';
-import { type Authenticate, authenticator } from './auth.js';
+import { createApp } from './app.js';
+import { authenticator } from './auth.js';
 import { Bodies } from './bodies.js';
 import { ElasticDepth, type SettingChange, settingChange } from './elastic.js';
-import { asServerError, type ReportFailure, ServerError } from './errors.js';
+import { ServerError } from './errors.js';
+import { Failures } from './failures.js';
 import { createGrpcServer, type GrpcContext, grpcCredentials } from './grpc.js';
 import { Inference } from './infer.js';
 import { LivePage } from './live.js';
@@ -14,8 +13,9 @@ import type { Failed, Finished } from './messages.js';
 import { Metrics } from './metrics.js';
 import type { ModelOptions, ServedModel } from './model.js';
 import { type ParsedOptions, parseServerOptions, type ServerOptions } from './options.js';
+import { isLoopback } from './origin.js';
 import { ModelRepository } from './repository.js';
-import { addRestRoutes, type RestContext } from './rest.js';
+import { addRestRoutes } from './rest.js';
 import { modelOf, type Setting, settingsOf } from './settings.js';
 import { Tracing } from './tracing.js';
 import { packageVersion } from './version.js';
@@ -30,9 +30,6 @@ export interface RunningServer {
   /** Refuses new requests, lets running ones end (up to `drainTimeout`), and frees everything. Idempotent. */
   close(): Promise<void>;
 }
-
-/** Paths that need no token, because probes have none. */
-const OPEN_PATHS = new Set(['/v2/health/live', '/v2/health/ready']);
 
 /** Is notified when requests end. */
 interface Watcher {
@@ -59,21 +56,25 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   try {
     const tracing = await Tracing.fromEnvironment();
     if (tracing) cleanups.push(() => tracing.close());
-    const authenticate = await authenticator(parsed.tokenFile);
+    const authenticate = await authenticator(parsed.tokenFile, isLoopback(parsed.host));
     const core = await createCore(parsed, tracing);
-    const { repository, inference, elastic, live, settings } = core;
+    const { repository, inference, elastic, live, metrics, settings } = core;
     cleanups.push(() => repository.close());
     await repository.loadAll();
     checkUsed(settings ?? [], repository);
 
-    const ready = () => !draining && repository.index().every(({ state }) => state !== 'LOADING');
-    const reportFailure = failureLog(parsed.log);
-    const app = await createApp(parsed, () => draining, reportFailure);
+    const ready = () => !draining && repository.isReady();
+    const reportFailure = core.failures.report;
+    const app = await createApp(parsed, { draining: () => draining, authenticate, reportFailure });
     cleanups.push(() => app.close());
     const bodies = new Bodies(parsed);
-    const context = { bodies, repository, inference, version: packageVersion(), ready };
-    await addRoutes(app, core, context, authenticate);
-    const grpc = await listenGrpc(parsed, { ...context, authenticate, reportFailure });
+    const context = { bodies, repository, inference, version: packageVersion(), ready, reportFailure };
+    addRestRoutes(app, context);
+    app.get('/metrics', async (_request, reply) =>
+      reply.type(metrics.registry.contentType).send(await metrics.text()),
+    );
+    await live.addRoutes(app);
+    const grpc = await listenGrpc(parsed, { ...context, authenticate });
     if (grpc) cleanups.push(() => shutDown(grpc.server));
     elastic?.start();
     live.start();
@@ -102,6 +103,7 @@ interface Core {
   readonly settings: readonly Setting[] | undefined;
   readonly repository: ModelRepository;
   readonly inference: Inference;
+  readonly failures: Failures;
   readonly metrics: Metrics;
   readonly live: LivePage;
   /** Null without a target. */
@@ -110,8 +112,8 @@ interface Core {
 
 /** Creates the parts that both protocols share, and connects them to their watchers. */
 async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promise<Core> {
-  const { threads, capacity, maxItems, inputLimit, targetP99, targetQueue, shadow, log } = parsed;
-  const { policies } = parsed;
+  const { threads, capacity, maxItems, maxRequestItems, inputLimit } = parsed;
+  const { policies, targetP99, targetQueue, shadow, maxDisagreement, log } = parsed;
   const settings = policies && (await settingsOf(policies));
   const originals = new Map<string, string>();
   for (const path of parsed.originals) originals.set((await inspect(path)).sha256, path);
@@ -128,13 +130,25 @@ async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promi
     const saw = `${disagreements} of ${checks} checked answers of ${setting.name} were changed`;
     if (from !== model.setting) report(model, settingChange(model, from, saw));
   };
+  const onRearm: ModelOptions['onRearm'] = (model, from, { setting, checks, disagreements }) => {
+    log?.({ event: 'rearm', model: model.name, setting: setting.name, checks, disagreements });
+    const saw = `${disagreements} of ${checks} answers of ${setting.name} on trial were changed`;
+    if (from !== model.setting) report(model, settingChange(model, from, saw));
+  };
+  const onLoad: ModelOptions['onLoad'] = (model) => {
+    for (const setting of model.settings.filter((one) => model.isWatched(one) === false)) {
+      const { limit, metric } = setting.promise!;
+      const reason = whyUnwatched(setting, parsed);
+      log?.({ event: 'unwatched', model: model.name, setting: setting.name, metric, limit, reason });
+    }
+  };
   const repository = new ModelRepository(parsed.folders, async () => ({
     settings,
     inFull: policies?.includes('full') ?? false,
-    ...{ originals, threads, shadow, onTrip },
+    ...{ originals, threads, shadow, maxDisagreement, onTrip, onRearm, onLoad },
   }));
   const inference = new Inference(repository, {
-    ...{ capacity, threads, maxItems, inputLimit },
+    ...{ capacity, threads, maxItems, maxRequestItems, inputLimit },
     onFinished: (finished) => {
       for (const watcher of watchers) watcher.finished(finished);
     },
@@ -142,7 +156,8 @@ async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promi
       for (const watcher of watchers) watcher.failed?.(failed);
     },
   });
-  const metrics = new Metrics(repository, () => inference);
+  const failures = new Failures(log);
+  const metrics = new Metrics(repository, () => inference, failures);
   const live = new LivePage(repository, () => inference);
   const targets = { targetP99Ms: targetP99, targetQueue };
   const elastic =
@@ -152,24 +167,14 @@ async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promi
   watchers.push(metrics, live);
   if (elastic) watchers.push(elastic);
   if (tracing) watchers.push(tracing);
-  return { settings, repository, inference, metrics, live, elastic };
+  return { settings, repository, inference, failures, metrics, live, elastic };
 }
 
-async function addRoutes(
-  app: FastifyInstance,
-  { metrics, live }: Core,
-  context: RestContext,
-  authenticate: Authenticate,
-): Promise<void> {
-  app.addHook('onRequest', (request, _reply, done) => {
-    if (!OPEN_PATHS.has(request.url)) authenticate(request.headers.authorization);
-    done();
-  });
-  addRestRoutes(app, context);
-  app.get('/metrics', async (_request, reply) =>
-    reply.type(metrics.registry.contentType).send(await metrics.text()),
-  );
-  await live.addRoutes(app);
+function whyUnwatched(setting: Setting, { shadow }: ParsedOptions): string {
+  if (shadow === 0) return 'no items run in full to test it (--shadow 0)';
+  if (setting.promise?.metric === 'accuracy')
+    return 'only labels can test it; --max-disagreement limits the changed answers instead';
+  return 'it is about the answers of another network; give it with --original';
 }
 
 /** Throws POLICY_MISMATCH for a policy that is tied to a model that isn't served. */
@@ -192,63 +197,6 @@ function asStartError(error: unknown): unknown {
 
 function shutDown(server: GrpcServer): Promise<void> {
   return new Promise((resolve) => server.tryShutdown(() => resolve()));
-}
-
-/** Logs failures that are the server's own, with what caused them. */
-function failureLog(log: ParsedOptions['log']): ReportFailure {
-  return (error, request) => {
-    // Without a cause, a 5xx is an answer on purpose: of a server that drains, for a model that isn't loaded.
-    if (error.http < 500 || (error.code !== 'INTERNAL' && error.cause === undefined)) return;
-    log?.({ event: 'failure', request, code: error.code, error: describe(error.cause ?? error) });
-  };
-}
-
-async function createApp(
-  { bodyLimit, requestTimeout, tls }: ParsedOptions,
-  draining: () => boolean,
-  reportFailure: ReportFailure,
-): Promise<FastifyInstance> {
-  const https = tls && { cert: await readFile(tls.cert), key: await readFile(tls.key) };
-  const app = fastify({
-    bodyLimit,
-    requestTimeout,
-    // The hook below answers instead, as JSON and with Retry-After.
-    return503OnClosing: false,
-    forceCloseConnections: 'idle',
-    [https ? 'https' : 'http']: { ...https, connectionsCheckingInterval: Math.min(1000, requestTimeout) },
-  } as object) as unknown as FastifyInstance;
-  app.server.headersTimeout = requestTimeout;
-  app.addHook('onRequest', (_request, reply, done) => {
-    if (draining()) reply.raw.setHeader('connection', 'close');
-    done();
-  });
-  app.setErrorHandler((error: FastifyError, request, reply) => {
-    const failure = failureOf(error);
-    reportFailure(failure, `${request.method} ${request.url}`);
-    if (failure.options.retryAfter !== undefined) reply.header('retry-after', failure.options.retryAfter);
-    if (failure.code === 'UNAVAILABLE') reply.header('retry-after', 1);
-    if (failure.code === 'UNAUTHENTICATED') reply.header('www-authenticate', 'Basic realm="residual-skip"');
-    // Otherwise the unread rest of a refused body would be parsed as the next request.
-    if (['TOO_LARGE', 'BUSY'].includes(failure.code) && !request.raw.complete)
-      reply.header('connection', 'close');
-    request.raw.resume();
-    return reply.code(failure.http).send({ error: failure.message, code: failure.code });
-  });
-  app.setNotFoundHandler((request, reply) =>
-    reply
-      .code(404)
-      .send({ error: `path ${request.url}: there is no ${request.method} of it`, code: 'NOT_FOUND' }),
-  );
-  return app;
-}
-
-/** Fastify's own errors have a status code. */
-function failureOf(error: FastifyError): ServerError {
-  if (error.statusCode === 413)
-    return new ServerError('TOO_LARGE', 'body: it is longer than this server takes; send smaller batches');
-  if (error.statusCode !== undefined && error.statusCode < 500)
-    return new ServerError('INVALID_ARGUMENT', `request: ${error.message}`);
-  return asServerError(error);
 }
 
 async function listenGrpc(

@@ -42,8 +42,11 @@ export async function settingsOf(sources: readonly string[]): Promise<readonly S
   return [FULL, ...settings.flat().sort((a, b) => boldness(a) - boldness(b))];
 }
 
-/** A setting and its promise, as parameters of answers and metadata. */
-export function settingParameters({ name, promise }: Setting) {
+/**
+ * A setting and its promise, as parameters of answers and metadata.
+ * @param watched whether the promise is tested; undefined if there is nothing to test
+ */
+export function settingParameters({ name, promise }: Setting, watched: boolean | undefined) {
   return {
     policy: name,
     ...(promise && {
@@ -51,6 +54,7 @@ export function settingParameters({ name, promise }: Setting) {
       promise_confidence: promise.confidence,
       promise_metric: promise.metric,
     }),
+    ...(watched !== undefined && { promise_watched: watched }),
   };
 }
 

@@ -16,7 +16,7 @@ function read(
   for (const chunk of chunks) message.write(chunk);
   message.end();
   return new Promise((resolve, reject) => {
-    bodies.read(message as unknown as IncomingMessage, json, (error, body) =>
+    bodies.read(message as unknown as IncomingMessage, 'client', json, (error, body) =>
       error ? reject(error) : resolve(body!),
     );
   });

@@ -12,7 +12,7 @@ const IMAGES = resolve('examples/images');
 
 const folder = mkdtempSync(join(tmpdir(), 'residual-skip-'));
 const tokenFile = join(folder, 'tokens');
-writeFileSync(tokenFile, 'first-token\nsecond-token\n');
+writeFileSync(tokenFile, 'first-token\nsecond-token priority control\n');
 
 let server: RunningServer;
 let client: Client;

@@ -24,7 +24,7 @@ const EXPECTED: readonly (readonly [string, RegExp])[] = [
   ['/stats', /"inference_count":1,/],
   ['/repository/index', /"state":"READY"/],
   ['/metrics', /^residual_skip_requests_total\{.*outcome="ok"\} 1$/m],
-  ['/v2/models/cifar10-resnet14-exits', /"platform":"residual-skip_onnx"/],
+  ['/v2/models/cifar10-resnet14-exits', /"platform":"onnx_onnxv1"/],
 ];
 
 describeBuilt('examples with curl', () => {

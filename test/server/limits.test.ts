@@ -8,6 +8,7 @@ import sharp from 'sharp';
 import { Caller } from '../../server/src/caller.js';
 import { Decodes, decodes } from '../../server/src/decodes.js';
 import { ServerError } from '../../server/src/errors.js';
+import { Failures } from '../../server/src/failures.js';
 import { watchUnfinished } from '../helpers/bodies.js';
 
 const MODEL = 'cifar10-resnet14-exits';
@@ -144,7 +145,7 @@ describe('images', () => {
     begun[0]!();
     expect((await stays).status).toBe(200);
     expect(prepare).toHaveBeenCalledTimes(3);
-    expect({ running: decodes.running, pixels: decodes.pixels }).toEqual({ running: 0, pixels: 0 });
+    expect({ running: decodes.running, bytes: decodes.bytes }).toEqual({ running: 0, bytes: 0 });
   });
 
   test('a request has at most 1024 of them, and as many as their tensors have room', async () => {
@@ -164,12 +165,15 @@ describe('images', () => {
 });
 
 describe('Decodes', () => {
-  /** Decodes that end when they are told to. */
-  function started(gate: Decodes, ...given: readonly (readonly [name: string, pixels: number])[]) {
+  /** Decodes that end when they are told to; each has a name, the bytes that it takes, and a client. */
+  function started(
+    gate: Decodes,
+    ...given: readonly (readonly [name: string, bytes: number, client?: string])[]
+  ) {
     const running = new Map<string, () => void>();
     const order: string[] = [];
-    const all = given.map(([name, pixels]) =>
-      gate.run(pixels, new Caller(), () => {
+    const all = given.map(([name, bytes, client = '']) =>
+      gate.run(name, bytes, new Caller({ client, rights: new Set() }), () => {
         order.push(name);
         return new Promise<void>((end) => running.set(name, end));
       }),
@@ -182,28 +186,32 @@ describe('Decodes', () => {
     return { order, running, end, all };
   }
 
-  test('their pixels are within the budget, and one that is larger runs alone', async () => {
-    const gate = new Decodes(2, 100);
-    const { order, running, end, all } = started(gate, ['a', 60], ['b', 70], ['c', 500]);
+  test('one large image is decoded at a time; small ones come beside it, and too large ones not at all', async () => {
+    const gate = new Decodes(2, 800);
+    const { order, running, end, all } = started(gate, ['a', 600], ['b', 700], ['small', 100]);
+    await expect(gate.run('c', 701, new Caller(), async () => {})).rejects.toMatchObject({
+      code: 'TOO_LARGE',
+      message: expect.stringMatching(/^image c: /),
+    });
     await sleep(0);
+    expect([...running.keys()]).toEqual(['a', 'small']);
+    expect(gate.bytes).toBe(700);
+    await end('small');
     expect([...running.keys()]).toEqual(['a']);
     await end('a');
     expect([...running.keys()]).toEqual(['b']);
     await end('b');
-    expect([...running.keys()]).toEqual(['c']);
-    expect(gate.pixels).toBe(500);
-    await end('c');
     await Promise.all(all);
-    expect(order).toEqual(['a', 'b', 'c']);
-    expect(gate.pixels).toBe(0);
+    expect(order).toEqual(['a', 'small', 'b']);
+    expect(gate.bytes).toBe(0);
   });
 
-  test('small ones overtake a large one for as many pixels as it has', async () => {
+  test('small ones overtake a large one of their client for as many bytes as it has', async () => {
     const gate = new Decodes(1, 1000);
     const first = started(gate, ['first', 10], ['large', 100]);
     const order: string[] = [];
     const small = (i: number): Promise<unknown> =>
-      gate.run(30, new Caller(), async () => {
+      gate.run(`${i}`, 30, new Caller(), async () => {
         order.push(`small ${i}`);
         if (i < 10) void small(i + 1);
       });
@@ -217,14 +225,28 @@ describe('Decodes', () => {
     await Promise.all(first.all);
   });
 
+  test('a client with one image waits for one of each other client, however many these have', async () => {
+    const gate = new Decodes(1, 1000);
+    const greedy = ['a', 'b', 'c'].flatMap((client) =>
+      Array.from({ length: 20 }, (_, i) => [`${client}${i}`, 50, client] as const),
+    );
+    const { order, end, all } = started(gate, ...greedy, ['honest', 50, 'd']);
+    await sleep(0);
+    while (!order.includes('honest')) await end(order.at(-1)!);
+    expect(order).toEqual(['a0', 'b0', 'c0', 'honest']);
+    while (order.length < 61) await end(order.at(-1)!);
+    await end(order.at(-1)!);
+    await Promise.all(all);
+  });
+
   test('room is given back when decoding fails', async () => {
     const gate = new Decodes(1, 10);
-    const failing = gate.run(5, new Caller(), () => Promise.reject(new Error('torn')));
+    const failing = gate.run('a', 5, new Caller(), () => Promise.reject(new Error('torn')));
     await expect(failing).rejects.toThrow('torn');
-    expect(await gate.run(5, new Caller(), async () => 'decoded')).toBe('decoded');
+    expect(await gate.run('b', 5, new Caller(), async () => 'decoded')).toBe('decoded');
     const gone = new Caller();
     gone.disconnect();
-    await expect(gate.run(5, gone, async () => 'decoded')).rejects.toMatchObject({ code: 'CANCELLED' });
+    await expect(gate.run('c', 5, gone, async () => 'decoded')).rejects.toMatchObject({ code: 'CANCELLED' });
   });
 });
 
@@ -297,16 +319,19 @@ describe('JSON', () => {
       error: expect.stringMatching(message),
     });
     expect(error!.length).toBeLessThanOrEqual(1000);
-    expect(entries).toEqual([]);
+    expect(entries).toEqual([
+      { event: 'refusal', request: `POST ${PATH}`, id: expect.any(String), code, status, error },
+    ]);
   });
 
   test('many parameters are read', async () => {
     expect(await post(but('parameters', `{${names().join()}}`))).toMatchObject({ status: 200 });
   });
 
-  test('other types of content are not read', async () => {
-    const answer = await post(request({}), { 'content-type': 'text/plain' });
-    expect(answer).toMatchObject({ status: 400, code: 'INVALID_ARGUMENT' });
+  test('other types of content have the same limit', async () => {
+    const type = { 'content-type': 'text/plain' };
+    expect(await post(request({ id: 'x'.repeat(MIB) }), type)).toMatchObject({ status: 413 });
+    expect(await post(request({}), type)).toMatchObject({ status: 200 });
   });
 });
 
@@ -348,26 +373,51 @@ describe('what fails in the server is logged with its cause', () => {
   test('REST: of inference, and of any other path', async () => {
     broken();
     expect(await classify([CAT])).toMatchObject({ status: 500, code: 'INTERNAL' });
-    expect(entries).toEqual([
-      { event: 'failure', request: `POST ${PATH}`, code: 'INTERNAL', error: expect.any(String) },
+    const failures = () => entries.filter(({ event }) => event === 'failure');
+    expect(failures()).toMatchObject([
+      { event: 'failure', request: `POST ${PATH}`, code: 'INTERNAL', status: 500, error: expect.any(String) },
     ]);
-    expect(entries[0]!.error).toMatch(/^Error: run failed\n {4}at [\s\S]*disk on fire/);
+    expect(failures()[0]!.error).toMatch(/^Error: run failed\n {4}at [\s\S]*disk on fire/);
     jest.spyOn(server.repository, 'versionsOf').mockImplementation(() => {
       throw new TypeError('no versions');
     });
     expect((await fetch(`${server.url}/v2/models/${MODEL}/stats`)).status).toBe(500);
-    expect(entries[1]).toMatchObject({
+    expect(failures()[1]).toMatchObject({
       request: `GET /v2/models/${MODEL}/stats`,
       error: expect.stringMatching(/^TypeError: no versions\n {4}at /),
     });
   });
 
-  test('what a client or the state of the server causes is not', async () => {
-    expect((await fetch(`${server.url}/v2/models/none`)).status).toBe(404);
+  test('what a client or the state of the server causes is logged as a refusal, with its id, and counted', async () => {
+    const missing = await fetch(`${server.url}/v2/models/none`, { headers: { 'x-request-id': 'mine' } });
+    expect([missing.status, missing.headers.get('x-request-id')]).toEqual([404, 'mine']);
     jest.spyOn(server.repository, 'get').mockImplementationOnce(() => {
       throw new ServerError('UNAVAILABLE', 'model: it is not loaded');
     });
     expect((await fetch(`${server.url}/v2/models/${MODEL}`)).status).toBe(503);
-    expect(entries).toEqual([]);
+    expect((await fetch(`${server.url}/nowhere`)).status).toBe(404);
+    const refusal = { event: 'refusal', error: expect.any(String) };
+    expect(entries).toMatchObject([
+      { ...refusal, request: 'GET /v2/models/none', id: 'mine', code: 'NOT_FOUND', status: 404 },
+      { ...refusal, request: `GET /v2/models/${MODEL}`, code: 'UNAVAILABLE', status: 503 },
+      { ...refusal, request: 'GET /nowhere', code: 'NOT_FOUND', status: 404 },
+    ]);
+    const metrics = await (await fetch(`${server.url}/metrics`)).text();
+    expect(metrics).toMatch(/residual_skip_failures_total\{protocol="rest",code="UNAVAILABLE"\} [1-9]/);
+  });
+
+  test('a flood of them takes ten lines a second; those left out are counted', () => {
+    const lines: Record<string, unknown>[] = [];
+    const failures = new Failures((entry) => lines.push(entry as Record<string, unknown>));
+    const clock = jest.spyOn(performance, 'now').mockReturnValue(5000);
+    const error = new ServerError('BUSY', 'queue: it is full');
+    for (let i = 0; i < 100; i++) failures.report({ protocol: 'rest', error, request: 'POST /' });
+    expect(lines).toHaveLength(10);
+    clock.mockReturnValue(6000);
+    failures.report({ protocol: 'rest', error, request: 'POST /' });
+    expect(lines[10]).toMatchObject({ left: 90 });
+    expect([...failures.counts.values()]).toEqual([
+      { labels: { protocol: 'rest', code: 'BUSY' }, count: 101 },
+    ]);
   });
 });

@@ -11,6 +11,7 @@ import { FULL } from '../../server/src/settings.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
 import { GraphBuilder, int64s, modelBytes } from '../helpers/onnx-builder.js';
 import { promising } from '../helpers/policies.js';
+import { uniform } from '../helpers/random.js';
 
 /** Means of the channels; with `mixes`, by a shape that holds the whole batch, so that a batch runs as one item. */
 function means(mixes: boolean): Uint8Array {
@@ -119,11 +120,20 @@ describe('a policy that promises the answers of another network', () => {
   graph.nodes('Neg', [graph.node('Flatten', [pooled])], {}, { outputs: ['logits'] });
   const other = modelBytes(graph.output('logits', ['batch', 3]));
   const named = { model: { sha256: sha256(own) }, reference: { sha256: sha256(other) } };
-  const start = (guards: object, originals: boolean, log?: (entry: object) => void) => {
+  const next = uniform(5);
+  /** Of items that are all different: their channels have equal means, so that both networks answer 0, or not. */
+  const alike = (items: number) => filled(items, () => Array(3).fill(next()));
+  const unlike = (items: number) => filled(items, () => [next(), 1 + next(), 2 + next()]);
+  const filled = (items: number, means: () => number[]) => {
+    const values = Array.from({ length: items }, means).flat();
+    const data = Float32Array.from({ length: items * 48 }, (_, i) => values[Math.floor(i / 16)]!);
+    return new Tensor('float32', data, [items, 3, 4, 4]);
+  };
+  const start = (guards: object, originals: boolean, log?: (entry: object) => void, limit = 0.01) => {
     const folder = folderOf({
       'own/model.onnx': own,
       'other/model.onnx': other,
-      'policy.json': JSON.stringify(promising(0.01, { ...named, ...guards })),
+      'policy.json': JSON.stringify(promising(limit, { ...named, ...guards })),
     });
     return createServer({
       folders: [join(folder, 'own')],
@@ -154,7 +164,7 @@ describe('a policy that promises the answers of another network', () => {
     const full = await infer('full');
     expect(full.promise).toBeNull();
     expect([...full.outputs.logits!.data]).toEqual([0, 1, 2, 3, 4, 5]);
-    while (log.length === 0) await infer();
+    while (log.length === 0) await client.infer('own', { input: unlike(2) });
     expect(log).toMatchObject([{ event: 'trip' }, { event: 'setting', from: '0.01', to: 'original' }]);
     const after = await infer();
     expect(after).toMatchObject({ policy: 'original', promise: { limit: 0 }, blocksSkipped: 0 });
@@ -165,6 +175,43 @@ describe('a policy that promises the answers of another network', () => {
     await running.close();
     expect(metrics).toMatch(/setting_active\{.*setting="original"\} 1\n/);
     expect(metrics).toMatch(/items_total\{.*setting="original"\} [1-9]/);
+  });
+
+  test('one camera that is stuck is one item: it does not end the promises for everybody', async () => {
+    const log: object[] = [];
+    const running = await start({}, true, (entry) => log.push(entry), 0.2);
+    const client = new Client(running.url);
+    for (let i = 0; i < 96; i++) await client.infer('own', { input: batch(1) });
+    const [{ monitor } = { monitor: null }] = running.repository.loaded();
+    const [watch] = [...monitor!.watches.values()];
+    await watch!.settled();
+    expect(watch!.stats().watch).toMatchObject({ checks: 1, disagreements: 1 });
+    await running.close();
+    expect(log).toEqual([]);
+  });
+
+  test('after a trip the promises hold again once the setting has kept them on trial', async () => {
+    const log: Record<string, unknown>[] = [];
+    const running = await start({}, true, (entry) => log.push(entry as Record<string, unknown>), 0.2);
+    const client = new Client(running.url);
+    while (log.length < 2) await client.infer('own', { input: unlike(1) });
+    const before = log.length;
+    // Answers that go on to change keep it on trial.
+    for (let i = 0; i < 10; i++) await client.infer('own', { input: unlike(1) });
+    expect(log).toHaveLength(before);
+    let sent = 0;
+    while (log.length === before && sent++ < 2000) await client.infer('own', { input: alike(1) });
+    expect(log.slice(before)).toMatchObject([
+      { event: 'rearm', setting: '0.2' },
+      { event: 'setting', from: 'original', to: '0.2', promise: { limit: 0.2 } },
+    ]);
+    // So few could not show it: (1 - 0.2)^n must be below the share of false alarms.
+    expect(log[before]!.checks).toBeGreaterThan(Math.log(0.05) / Math.log(1 - 0.2));
+    expect(await client.infer('own', { input: alike(1) })).toMatchObject({ policy: '0.2' });
+    const events = log.length;
+    while (log.length === events) await client.infer('own', { input: unlike(1) });
+    expect(log[events]).toMatchObject({ event: 'trip', setting: '0.2' });
+    await running.close();
   });
 
   test('a worker of a queue needs it for guards', async () => {
@@ -303,6 +350,79 @@ describe('the policy of a folder', () => {
       message: expect.stringContaining('stale/policy.json'),
     });
   });
+});
+
+describe('a promise that nothing tests', () => {
+  const policy = promising(0.02, {});
+  const folder = folderOf({
+    'plain/model.onnx': means(false),
+    'policy.json': JSON.stringify({ ...policy, promise: { ...policy.promise, metric: 'accuracy' } }),
+  });
+  const start = async (rest: object) => {
+    const log: object[] = [];
+    const running = await createServer({
+      folders: [join(folder, 'plain')],
+      ...{
+        policies: [join(folder, 'policy.json')],
+        port: 0,
+        grpcPort: null,
+        log: (entry: object) => log.push(entry),
+      },
+      ...rest,
+    });
+    const input = { name: 'input', datatype: 'FP32', shape: [1, 3, 4, 4], data: [...batch(1).data] };
+    const answer = await fetch(`${running.url}/v2/models/plain/infer`, {
+      method: 'POST',
+      body: JSON.stringify({ inputs: [input] }),
+    });
+    const { parameters } = (await answer.json()) as { parameters: object };
+    const metrics = await (await fetch(`${running.url}/metrics`)).text();
+    await running.close();
+    return { log, parameters, metrics };
+  };
+
+  test('is named in the log, in metrics and in answers', async () => {
+    const { log, parameters, metrics } = await start({});
+    expect(log).toEqual([
+      {
+        ...{ event: 'unwatched', model: 'plain', setting: '0.02', metric: 'accuracy', limit: 0.02 },
+        reason: expect.stringContaining('labels'),
+      },
+    ]);
+    expect(parameters).toMatchObject({ policy: '0.02', promise_metric: 'accuracy', promise_watched: false });
+    expect(metrics).toMatch(/residual_skip_promise_watched\{.*setting="0.02"\} 0\n/);
+  });
+
+  test('is watched by the answers that it may change, if these are limited', async () => {
+    const { log, parameters, metrics } = await start({ maxDisagreement: 0.05 });
+    expect(log).toEqual([]);
+    expect(parameters).toMatchObject({ promise_watched: true });
+    expect(metrics).toMatch(/residual_skip_promise_watched\{.*setting="0.02"\} 1\n/);
+  });
+});
+
+test('a request may bound the share of answers that skipping changes', async () => {
+  const folder = folderOf({
+    'plain/model.onnx': means(false),
+    'policy.json': JSON.stringify({ ...promising(0.01, {}), settings: [promising(0.05, {})] }),
+  });
+  const running = await createServer({
+    folders: [join(folder, 'plain')],
+    ...{ policies: [join(folder, 'policy.json')], port: 0, grpcPort: null },
+  });
+  const ask = async (parameters: object) => {
+    const input = { name: 'input', datatype: 'FP32', shape: [1, 3, 4, 4], data: [...batch(1).data] };
+    const body = JSON.stringify({ parameters, inputs: [input] });
+    const answer = await fetch(`${running.url}/v2/models/plain/infer`, { method: 'POST', body });
+    const { parameters: given } = (await answer.json()) as { parameters?: { policy: string } };
+    return given?.policy ?? answer.status;
+  };
+  const asked = [1, 0.05, 0.049, 0.01, 0.001, 0, -1, '0.01'];
+  const policies: (string | number)[] = [];
+  for (const limit of asked) policies.push(await ask({ max_disagreement: limit }));
+  expect(policies).toEqual(['0.05', '0.05', '0.01', '0.01', 'full', 'full', 400, 400]);
+  expect(await ask({ max_disagreement: 0.01, policy: '0.05' })).toBe(400);
+  await running.close();
 });
 
 test('every setting is compiled before its first request, and the monitor sees nothing of that', async () => {

@@ -83,6 +83,61 @@ describe('the queue', () => {
   });
 });
 
+describe('clients', () => {
+  const callerOf = (client: string) => new Caller({ client, rights: new Set() });
+
+  test('have equal shares of the engine, by the items that they run', async () => {
+    const { calls, push, endAll } = heldQueue({ maxItems: 1 });
+    const jobs = ['a', 'b', 'c'].flatMap((client) =>
+      Array.from({ length: 5 }, (_, i) => push(`${client}${i}`, { items: 500, caller: callerOf(client) })),
+    );
+    jobs.push(push('honest', { caller: callerOf('d') }));
+    await endAll();
+    await Promise.all(jobs);
+    // One job of each client runs before the second of any.
+    expect(calls.flat().slice(0, 4).sort()).toEqual(['a0', 'b0', 'c0', 'honest']);
+  });
+
+  test('that come back have no claim to what they did not use', async () => {
+    const { calls, push, endAll } = heldQueue({ maxItems: 1 });
+    const run = async (client: string, count: number) => {
+      const jobs = Array.from({ length: count }, (_, i) =>
+        push(`${client}${i}`, { items: 100, caller: callerOf(client) }),
+      );
+      await endAll();
+      await Promise.all(jobs);
+    };
+    await run('a', 10);
+    calls.splice(0);
+    const jobs = [push('a', { caller: callerOf('a') })];
+    for (let i = 0; i < 5; i++) jobs.push(push(`new${i}`, { caller: callerOf('new') }));
+    for (let i = 0; i < 2; i++) jobs.push(push(`a${i}`, { caller: callerOf('a') }));
+    await endAll();
+    await Promise.all(jobs);
+    expect(calls.flat().indexOf('a0')).toBeLessThan(calls.flat().indexOf('new4'));
+  });
+
+  test('give places in a full queue to those who have fewer', async () => {
+    const { queue, calls, push, endAll } = heldQueue({ capacity: 4, maxItems: 1 });
+    const greedy = Array.from({ length: 5 }, (_, i) =>
+      push(`${i}`, { caller: callerOf('greedy') }).catch(({ code }) => code),
+    );
+    expect(() => push('5', { caller: callerOf('greedy') })).toThrow(
+      expect.objectContaining({ code: 'BUSY' }),
+    );
+    expect(queue.retryAfter('greedy')).toBeGreaterThan(0);
+    expect(queue.retryAfter('honest')).toBeUndefined();
+    const honest = [1, 2].map((i) => push(`honest ${i}`, { caller: callerOf('honest') }));
+    expect(() => push('honest 3', { caller: callerOf('honest') })).toThrow(
+      expect.objectContaining({ code: 'BUSY' }),
+    );
+    await endAll();
+    expect(await Promise.all(greedy)).toEqual([undefined, undefined, undefined, 'BUSY', 'BUSY']);
+    await Promise.all(honest);
+    expect(calls.flat()).toHaveLength(5);
+  });
+});
+
 describe('the depth controller', () => {
   const calm: Load = {
     ...{ now: 0, queued: 0, ageMs: 0, p99Ms: 1, itemsPerSecond: 100, maxItems: 1, calls: 2 },

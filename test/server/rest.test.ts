@@ -48,7 +48,7 @@ test('health, server and model metadata', async () => {
   expect(await (await get(`/v2/models/${MODEL}`)).json()).toEqual({
     name: MODEL,
     versions: ['1'],
-    platform: 'residual-skip_onnx',
+    platform: 'onnx_onnxv1',
     parameters: { policy: 'model' },
     inputs: [{ name: 'input', datatype: 'FP32', shape: [-1, 3, 32, 32] }],
     outputs: [{ name: 'logits', datatype: 'FP32', shape: [-1, 10] }],

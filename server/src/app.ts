@@ -1,0 +1,91 @@
+import { randomUUID } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import fastify, { type FastifyError, type FastifyInstance, type FastifyRequest } from 'fastify';
+import type { Access, Authenticate } from './auth.js';
+import { asServerError, ServerError } from './errors.js';
+import type { ReportFailure } from './failures.js';
+import type { ParsedOptions } from './options.js';
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Set once the request is authenticated. */
+    access: Access;
+  }
+}
+
+/** Paths that need no token, because probes have none. */
+const OPEN_PATHS = new Set(['/v2/health/live', '/v2/health/ready']);
+
+interface AppContext {
+  readonly draining: () => boolean;
+  readonly authenticate: Authenticate;
+  readonly reportFailure: ReportFailure;
+}
+
+/** The HTTP side of a server, without its routes: tokens are checked, and failures are answered, counted and logged. */
+export async function createApp(
+  { bodyLimit, requestTimeout, tls }: ParsedOptions,
+  { draining, authenticate, reportFailure }: AppContext,
+): Promise<FastifyInstance> {
+  const https = tls && { cert: await readFile(tls.cert), key: await readFile(tls.key) };
+  const app = fastify({
+    bodyLimit,
+    requestTimeout,
+    requestIdHeader: 'x-request-id',
+    genReqId: () => randomUUID(),
+    // The hook below answers instead, as JSON and with Retry-After.
+    return503OnClosing: false,
+    forceCloseConnections: 'idle',
+    [https ? 'https' : 'http']: { ...https, connectionsCheckingInterval: Math.min(1000, requestTimeout) },
+  } as object) as unknown as FastifyInstance;
+  app.server.headersTimeout = requestTimeout;
+  app.decorateRequest('access');
+  app.addHook('onRequest', (request, reply, done) => {
+    if (draining()) reply.raw.setHeader('connection', 'close');
+    if (!OPEN_PATHS.has(request.url))
+      request.access = authenticate(request.headers.authorization, addressOf(request));
+    done();
+  });
+  const report = (error: ServerError, request: FastifyRequest) =>
+    reportFailure({ protocol: 'rest', error, request: `${request.method} ${request.url}`, id: request.id });
+  app.setErrorHandler((error: FastifyError, request, reply) => {
+    const failure = failureOf(error);
+    report(failure, request);
+    if (failure.options.retryAfter !== undefined) reply.header('retry-after', failure.options.retryAfter);
+    if (failure.code === 'UNAVAILABLE') reply.header('retry-after', 1);
+    if (failure.code === 'UNAUTHENTICATED') reply.header('www-authenticate', 'Basic realm="residual-skip"');
+    // Otherwise the unread rest of a refused body would be parsed as the next request.
+    if (['TOO_LARGE', 'BUSY'].includes(failure.code) && !request.raw.complete)
+      reply.header('connection', 'close');
+    request.raw.resume();
+    return reply
+      .code(failure.http)
+      .header('x-request-id', request.id)
+      .send({ error: failure.message, code: failure.code });
+  });
+  app.setNotFoundHandler((request) => {
+    throw new ServerError('NOT_FOUND', `path ${request.url}: there is no ${request.method} of it`);
+  });
+  // Node.js answers these itself, before there is a request.
+  app.server.on('clientError', ({ code, message }: NodeJS.ErrnoException) => {
+    if (code === 'ECONNRESET') return;
+    const late = code === 'ERR_HTTP_REQUEST_TIMEOUT';
+    const error = new ServerError(late ? 'TIMEOUT' : 'INVALID_ARGUMENT', `request: ${message}`);
+    reportFailure({ protocol: 'rest', error, request: '' });
+  });
+  return app;
+}
+
+/** Undefined once the client has left. */
+function addressOf({ raw }: FastifyRequest): string {
+  return raw.socket.remoteAddress ?? '';
+}
+
+/** Fastify's own errors have a status code. */
+function failureOf(error: FastifyError): ServerError {
+  if (error.statusCode === 413)
+    return new ServerError('TOO_LARGE', 'body: it is longer than this server takes; send smaller batches');
+  if (error.statusCode !== undefined && error.statusCode < 500)
+    return new ServerError('INVALID_ARGUMENT', `request: ${error.message}`);
+  return asServerError(error);
+}
