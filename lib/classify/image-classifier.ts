@@ -175,7 +175,11 @@ export class ImageClassifier {
   }
 
   async #prepare(image: ImageSource, name: string, signal: AbortSignal | undefined) {
-    return this.prepareRaw(await toRawImage(image, name, { signal, maxPixels: this.maxPixels }), name);
+    const { resizing: resize } = this.preprocessor;
+    return this.prepareRaw(
+      await toRawImage(image, name, { signal, maxPixels: this.maxPixels, resize }),
+      name,
+    );
   }
 
   /** Prepares a decoded image for the network; `name` is its name in messages. */

@@ -1,5 +1,5 @@
 import { fileURLToPath } from 'node:url';
-import { decodeImage, type RawImage } from '../data/image.js';
+import { decodeImage, type RawImage, type ResizeRule } from '../data/image.js';
 import { ResidualSkipError } from '../errors.js';
 import { bytesOf, checkPixels, isPixelData, type PixelData } from '../tensor/image-pixels.js';
 
@@ -28,18 +28,26 @@ export function nameOf(source: unknown, index: number): string {
 
 /**
  * The pixels of an image.
+ * @param options `resize`: what it is to become; a large file may then be decoded to that size, others aren't resized
  * @throws ResidualSkipError INVALID_ARGUMENT for a value that is not an image source, INVALID_DATA for an image that can't be
  * read, MISSING_DEPENDENCY when decoding needs sharp and it isn't installed, ABORTED
  */
 export async function toRawImage(
   source: ImageSource,
   name: string,
-  { signal, maxPixels }: { signal?: AbortSignal | null | undefined; maxPixels?: number | undefined } = {},
+  {
+    signal,
+    ...options
+  }: {
+    signal?: AbortSignal | null | undefined;
+    maxPixels?: number | undefined;
+    resize?: ResizeRule | undefined;
+  } = {},
 ): Promise<RawImage> {
-  const decode = (bytes: Uint8Array) => decodeImage(bytes, { name, maxPixels });
-  if (typeof source === 'string') return decodeImage(source, { maxPixels });
+  const decode = (bytes: Uint8Array) => decodeImage(bytes, { name, ...options });
+  if (typeof source === 'string') return decodeImage(source, options);
   if (source instanceof URL) {
-    if (source.protocol === 'file:') return decodeImage(fileURLToPath(source), { maxPixels });
+    if (source.protocol === 'file:') return decodeImage(fileURLToPath(source), options);
     return decode(await download(source, name, signal));
   }
   if (source instanceof Blob) return decode(new Uint8Array(await source.arrayBuffer()));

@@ -168,8 +168,10 @@ async function* itemsOfIterable(
     }
     if (!noted) noteGuess();
     noted = true;
+    const { resizing: resize } = classifier.preprocessor;
     const load = () => toRawImage(image, name, { maxPixels });
-    const prepare = async () => classifier.prepareRaw(await load(), name);
+    const prepare = async () =>
+      classifier.prepareRaw(await toRawImage(image, name, { maxPixels, resize }), name);
     yield { name, label, groups, load, prepare };
   }
 }
@@ -225,7 +227,8 @@ export async function itemsOfPath(
   return images.map((image, i) => ({
     name: image.name,
     load: () => image.load(),
-    prepare: async () => classifier.prepareRaw(await image.load(), image.name),
+    prepare: async () =>
+      classifier.prepareRaw(await image.load(classifier.preprocessor.resizing), image.name),
     label: classes[i],
     groups: grouped && [grouped[i]!],
   }));

@@ -3,7 +3,7 @@ import { ResidualSkipError } from '../errors.js';
 import { CIFAR_BATCH, readCifarBatch } from './cifar.js';
 import { isImageFile, kindOf, listFolder, listImagesBelow } from './files.js';
 import { readIdx } from './idx.js';
-import { decodeImage, type RawImage } from './image.js';
+import { decodeImage, type RawImage, type ResizeRule } from './image.js';
 import type { DataLimits } from './limits.js';
 
 /** One labelled image, not yet read. */
@@ -11,8 +11,11 @@ export interface Sample {
   /** Its file, relative to the data set's folder, or a file and the index in it: `t10k-images-idx3-ubyte[7]`. */
   readonly name: string;
   readonly label: number;
-  /** @throws INVALID_DATA naming the file */
-  load(): Promise<RawImage>;
+  /**
+   * @param resize what it is to become: a large file may then be decoded to that size, others aren't resized
+   * @throws INVALID_DATA naming the file
+   */
+  load(resize?: ResizeRule): Promise<RawImage>;
 }
 
 /** An image without its label. */
@@ -76,7 +79,10 @@ export async function openImages(
     const packed = files.some((name) => IDX_IMAGES.test(name) || CIFAR_BATCH.test(name));
     const images = packed ? [] : await listImagesBelow(path);
     if (images.length > 0) {
-      return images.map((file) => ({ name: relative(path, file), load: () => decodeImage(file, limits) }));
+      return images.map((file) => ({
+        name: relative(path, file),
+        load: (resize) => decodeImage(file, { ...limits, resize }),
+      }));
     }
   }
   return (await openDataset(path, labels, limits)).samples;
@@ -119,7 +125,11 @@ async function openFolders(
   const samples: Sample[] = [];
   for (const [folder, label] of matchClasses(root, folders, labels)) {
     for (const file of await listImagesBelow(join(root, folder))) {
-      samples.push({ name: relative(root, file), label, load: () => decodeImage(file, limits) });
+      samples.push({
+        name: relative(root, file),
+        label,
+        load: (resize) => decodeImage(file, { ...limits, resize }),
+      });
     }
   }
   if (samples.length === 0)

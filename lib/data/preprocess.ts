@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { type ErrorCode, ResidualSkipError } from '../errors.js';
 import { parseStrict, refuseMisspelt } from '../util/validation.js';
-import { type RawImage, type ResizeKernel, resizeImage, toGrey } from './image.js';
+import { type RawImage, type ResizeKernel, type ResizeRule, resizeImage, toGrey } from './image.js';
 import { PRESETS, withPreset } from './presets.js';
 
 const length = z.int().positive().max(65535);
@@ -126,6 +126,17 @@ export class Preprocessor {
   }
 
   /**
+   * What `apply` resizes an image to, for who decodes it.
+   * @internal
+   */
+  get resizing(): ResizeRule {
+    return (size) => {
+      const { height, width } = targetSize(size, this.#resize);
+      return height * width > MAX_PIXELS ? undefined : { height, width, kernel: this.#kernel };
+    };
+  }
+
+  /**
    * Resizes, crops and normalises one image into float32[1, channels, height, width].
    * @param name name of the image in messages
    * @throws ResidualSkipError INVALID_SHAPE when the result doesn't fit the model; INVALID_DATA when the image can't be resized;
@@ -146,9 +157,9 @@ export class Preprocessor {
     const { height, width } = this.#crop ?? sized;
     this.#checkSize(name, height, width);
     const data = new Float32Array(channels * height * width);
-    for (let c = 0; c < channels; c++) {
+    for (const [c, table] of this.#tables.entries()) {
       const plane = data.subarray(c * height * width, (c + 1) * height * width);
-      fillPlane(plane, { height, width }, sized, this.#flip ? channels - 1 - c : c, this.#tables[c]!);
+      fillPlane(plane, { height, width }, sized, this.#flip ? channels - 1 - c : c, table);
     }
     return { data, shape: [1, channels, height, width] };
   }
@@ -235,7 +246,7 @@ function cropResize(
   return { resize: { shortestEdge: Math.floor(edge / cropPct) }, crop: square(edge) };
 }
 
-function targetSize(image: RawImage, resize: Resize): Size {
+function targetSize(image: Size, resize: Resize): Size {
   if (resize === undefined) return image;
   if (!('shortestEdge' in resize)) return resize;
   const { shortestEdge } = resize;
@@ -255,14 +266,15 @@ function fillPlane(
 ): void {
   const top = Math.ceil((size.height - image.height) / 2);
   const left = Math.ceil((size.width - image.width) / 2);
-  const source = image.channels === 1 ? 0 : channel;
-  for (let y = 0; y < size.height; y++) {
-    const row = (y - top) * image.width;
-    const outside = y < top || y - top >= image.height;
-    for (let x = 0; x < size.width; x++) {
-      const black = outside || x < left || x - left >= image.width;
-      const pixel = black ? 0 : image.data[(row + x - left) * image.channels + source]!;
-      plane[y * size.width + x] = table[pixel]!;
+  const { data, channels } = image;
+  const source = channels === 1 ? 0 : channel;
+  const [firstRow, rows] = [Math.max(top, 0), Math.min(size.height, top + image.height)];
+  const [first, end] = [Math.max(left, 0), Math.min(size.width, left + image.width)];
+  if (rows - firstRow < size.height || end - first < size.width) plane.fill(table[0]!);
+  for (let y = firstRow; y < rows; y++) {
+    let from = ((y - top) * image.width + first - left) * channels + source;
+    for (let to = y * size.width + first; to < y * size.width + end; to++, from += channels) {
+      plane[to] = table[data[from]!]!;
     }
   }
 }

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
-import { decodeImage, pixelsOf, resizeImage, toGrey } from 'lib/data/image.js';
+import { decodeImage, pixelsOf, type ResizeKernel, resizeImage, toGrey } from 'lib/data/image.js';
 import sharp from 'sharp';
 import { folderOf, png, removeFolders } from '../../helpers/files.js';
 
@@ -53,6 +53,78 @@ describe('decodeImage', () => {
     await expect(decodeImage('/nowhere/cat.jpg')).rejects.toMatchObject({
       code: 'INVALID_DATA',
       message: expect.stringContaining('/nowhere/cat.jpg'),
+    });
+  });
+});
+
+/** Mean and largest distance of 8-bit samples. */
+function distance(a: Uint8Array, b: Uint8Array): { mean: number; largest: number } {
+  expect(a).toHaveLength(b.length);
+  const apart = Array.from(a, (value, i) => Math.abs(value - b[i]!));
+  return { mean: apart.reduce((sum, value) => sum + value, 0) / a.length, largest: Math.max(...apart) };
+}
+
+describe('an image that is to be resized', () => {
+  // photo.jpg is 420x320. LINEAR.png and CUBIC.png are what PIL 11.1 resizes it to, 84x64, with these filters.
+  const folder = join(__dirname, 'pil');
+  const photo = readFileSync(join(folder, 'photo.jpg'));
+  const to = (width: number, height: number, kernel: ResizeKernel = 'linear') => ({
+    resize: () => ({ width, height, kernel }),
+  });
+
+  test.each(['linear', 'cubic'] as const)(
+    'a much larger JPEG is decoded to its size, as near to PIL as docs/cli.md says, and as when it is decoded whole: %s',
+    async (kernel) => {
+      const expected = await decodeImage(join(folder, `${kernel}.png`));
+      for (const file of [photo, join(folder, 'photo.jpg')]) {
+        const image = await decodeImage(file, to(84, 64, kernel));
+        expect(image).toMatchObject({ width: 84, height: 64, channels: 3 });
+        const { mean, largest } = distance(image.data, expected.data);
+        const whole = await resizeImage(await decodeImage(file), 84, 64, kernel);
+        expect(mean).toBeLessThan(distance(whole.data, expected.data).mean + 0.1);
+        expect(mean).toBeLessThan(4);
+        expect(largest).toBeLessThan(32);
+      }
+    },
+  );
+
+  test('any other is decoded at its own size, to the same pixels', async () => {
+    const whole = await decodeImage(photo);
+    expect(whole).toMatchObject({ width: 420, height: 320 });
+    expect(await decodeImage(photo, to(106, 80))).toEqual(whole);
+    expect(await decodeImage(photo, to(105, 81))).toEqual(whole);
+    expect(await decodeImage(photo, to(50, 50, 'nearest'))).toEqual(whole);
+    expect(await decodeImage(photo, { resize: () => undefined })).toEqual(whole);
+    const lossless = await sharp(photo).png().toBuffer();
+    expect(await decodeImage(lossless, to(84, 64))).toEqual(whole);
+  });
+
+  test('the rule is asked about the upright image', async () => {
+    const turned = await sharp(photo).withMetadata({ orientation: 6 }).toBuffer();
+    const asked: number[][] = [];
+    const resize = ({ width, height }: { width: number; height: number }) => {
+      asked.push([width, height]);
+      return { width: 64, height: 84, kernel: 'linear' as const };
+    };
+    const image = await decodeImage(turned, { resize });
+    expect(image).toMatchObject({ width: 64, height: 84 });
+    expect(asked.at(-1)).toEqual([320, 420]);
+  });
+
+  test('a frame header far behind in the file is found as well', async () => {
+    // Comments of 64 KiB before everything else.
+    const comment = Buffer.alloc(2 + 65535);
+    comment.writeUInt32BE(0xfffeffff);
+    const late = Buffer.concat([photo.subarray(0, 2), comment, comment, photo.subarray(2)]);
+    expect(await decodeImage(late, to(84, 64))).toEqual(await decodeImage(photo, to(84, 64)));
+  });
+
+  test('a torn file is refused', async () => {
+    await expect(decodeImage(photo.subarray(0, 9000), to(84, 64))).rejects.toMatchObject({
+      code: 'INVALID_DATA',
+    });
+    await expect(decodeImage(photo.subarray(0, 300), to(84, 64))).rejects.toMatchObject({
+      code: 'INVALID_DATA',
     });
   });
 });
