@@ -73,7 +73,7 @@ const OF_CLASSES: Row[] = [
   ['grades', { task: 'ordinal' }, 'ordinal', 0.05],
   ['bands', {}, 'disagreement', 0.1],
   ['pair', {}, 'disagreement', 0.1],
-  ['audio', {}, 'disagreement', 0.2],
+  ['audio', {}, 'disagreement', 0.1],
 ];
 
 test.each([...ROWS, ...OF_CLASSES])('%s, %j: %s', async (form, options, metric, limit) => {
