@@ -98,6 +98,7 @@ export type {
 } from './skip/observer.js';
 export type { BlockAction, SkipPolicy } from './skip/policy.js';
 export type { ScoreProfile, ScoreProfiles } from './skip/profile.js';
+export type { CustomItem, CustomLoss } from './skip/run-loss.js';
 export {
   type BlockDecision,
   type ExitDecision,

@@ -20,7 +20,7 @@ import { checkGroups, type Group, groupsOf, type Rule } from './certify/groups.j
 import { recordUse } from './certify/uses.js';
 import { type Promisable, promisable } from './checks.js';
 import { ClassStrategy } from './classes.js';
-import { byBlocks, itemOptions, programsOf, readItems } from './data.js';
+import { itemOptions, programsOf, readItems } from './data.js';
 import {
   type CalibrateOptions,
   type CalibrationItem,
@@ -77,7 +77,7 @@ export async function calibrate(
     const read = await readItems(opened, source, own, work, (first, labelled) => {
       const { main } = programsOf(loaded, opened, first);
       promised = promisable(own, opened, main, labelled);
-      if (byBlocks(promised.metric, main)) checkForVectors({ ...own, metric: promised.metric });
+      if (promised.byBlocks) checkForVectors({ ...own, metric: promised.metric });
     });
     const engine = engineOf(rest);
     const unusable = new Unusable([], opened.what);

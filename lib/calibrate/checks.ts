@@ -22,7 +22,9 @@ import {
 } from '../skip/promise.js';
 import { classScoresOf, endOf, meaningOf } from '../skip/scores.js';
 import { suggest } from '../util/suggest.js';
+import { exitPoints } from './fit/exit-points.js';
 import type { CalibrateOptions } from './options.js';
+import { hasGates } from './task.js';
 
 /** @throws ResidualSkipError UNSUPPORTED_MODEL when nothing can be skipped */
 export function checkSkippable({ blocks }: Program): void {
@@ -55,6 +57,8 @@ export interface Promisable extends Pick<Promised, 'outputs' | 'notPromised' | '
   readonly metric: Metric;
   /** Indices of the outputs that are promised, among the program's. */
   readonly indices: readonly number[];
+  /** Whether the same blocks are left out for all items; otherwise there are exits. */
+  readonly byBlocks: boolean;
 }
 
 /**
@@ -63,7 +67,7 @@ export interface Promisable extends Pick<Promised, 'outputs' | 'notPromised' | '
  * @throws ResidualSkipError INVALID_ARGUMENT when nothing says what the answers are, or a metric doesn't fit them
  */
 export function promisable(
-  asked: Pick<CalibrateOptions, 'metric' | 'loss' | 'outputs' | 'boxes' | 'score'>,
+  asked: CalibrateOptions,
   model: DataModel,
   program: Program,
   labelled: boolean,
@@ -99,11 +103,20 @@ export function promisable(
     ...(asked.score !== undefined && { score: asked.score }),
   };
   return {
-    ...{ metric, indices },
+    ...{ metric, indices, byBlocks: leavesOutBlocks(metric, program, asked) },
     ...(names.length > 1 && { outputs: [...outputs] }),
     ...(others.length > 0 && { notPromised: others }),
     ...(partsOf(metric).name === 'boxes' && { boxes }),
   };
+}
+
+/** Whether blocks are left out for all items: exits can't give the answers that are promised, or there is no place for one. */
+function leavesOutBlocks(metric: Metric, main: Program, options: CalibrateOptions): boolean {
+  if (isVectorMetric(metric) || main.outputs.length > 1) return true;
+  const { fit, original, guards, budget, perClass } = options;
+  const needsClasses =
+    main.ownExits || hasGates(main) || fit || original || guards || perClass || budget !== undefined;
+  return !needsClasses && main.blocks.some(({ skippable }) => skippable) && exitPoints(main, 0).length === 0;
 }
 
 /** @throws ResidualSkipError INVALID_ARGUMENT, with the way out */

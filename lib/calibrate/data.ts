@@ -15,7 +15,7 @@ import { joining, type LoadedFront } from '../session/fronts.js';
 import { answerOf, readerOf } from '../skip/losses.js';
 import type { TensorMap } from '../skip/observer.js';
 import { type Part, partOf } from '../skip/parts.js';
-import { isVectorMetric, type Metric, partsOf } from '../skip/promise.js';
+import { type Metric, partsOf } from '../skip/promise.js';
 import { type CustomLoss, checkedLoss } from '../skip/run-loss.js';
 import { meaningOf } from '../skip/scores.js';
 import { allocate, Tensor, type TensorData } from '../tensor/tensor.js';
@@ -85,7 +85,7 @@ export async function itemOptions(
   opened: DataModel,
   { typical, byHash }: Pick<CalibrationData, 'typical' | 'byHash'>,
   { fit, original, state: _, loss, ...options }: CalibrateOptions,
-  { metric, indices, ...about }: Promisable,
+  { metric, indices, byBlocks, ...about }: Promisable,
   programs: Programs,
   work: Work,
   unusable: Unusable,
@@ -97,11 +97,11 @@ export async function itemOptions(
     onProgress: (done: number, total: number) => work.report('calibrating', done, total),
   };
   const labels = (opened.labelsKnown && opened.labels) || undefined;
-  if (byBlocks(metric, programs.main)) {
+  if (byBlocks) {
     const named = ['labels', 'missed', 'added'].includes(partsOf(metric).name);
     return {
       ...{ ...asked, labels: named ? labels : undefined },
-      vectorOf: readingOf(opened, programs, typical, { metric, indices, ...about }),
+      vectorOf: readingOf(opened, programs, typical, { metric, indices, boxes: about.boxes }),
       lossOf: loss ? customLoss(loss, opened, programs, typical, indices, byHash) : ownLossOf(metric),
     };
   }
@@ -110,11 +110,6 @@ export async function itemOptions(
     fit: fit === undefined ? undefined : await openFit(opened, fit, options, work, unusable),
     original: original === undefined ? undefined : await openOriginal(original, opened, typical),
   };
-}
-
-/** Whether blocks are left out for all items, since exits can't give the answers that are promised. */
-export function byBlocks(metric: Metric, { outputs }: Program): boolean {
-  return isVectorMetric(metric) || outputs.length > 1;
 }
 
 /** `accuracy` needs labels. */
@@ -176,7 +171,7 @@ function readingOf(
   opened: DataModel,
   programs: Programs,
   typical: Tensor,
-  { metric, indices, boxes }: Promisable,
+  { metric, indices, boxes }: Pick<Promisable, 'metric' | 'indices' | 'boxes'>,
 ): VectorOf {
   const { outputs, values } = programs.main;
   const partsOfRun = (found: readonly ArrayLike<number>[], input: TensorData): Part[] => {

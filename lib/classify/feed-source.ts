@@ -53,11 +53,13 @@ export async function holdsArrays(path: string): Promise<boolean> {
   return (await listFolder(path)).files.some(isArrayFile);
 }
 
+/** All inputs of a prepared item, by the elements of the first. Of all readers: two sessions may run the same items. */
+const FEEDS = new WeakMap<TensorData, TensorMap>();
+
 /**
  * The items of a source. What is prepared of an item is its first input, which stands for all: `feeds` has the others.
  */
 export class FeedReader {
-  readonly #feeds = new WeakMap<TensorData, TensorMap>();
   /** By the number of elements of the first input: its lengths, and the shapes of all inputs. */
   readonly #shapes = new Map<number, { readonly dims: readonly number[]; readonly all: string }>();
 
@@ -69,7 +71,7 @@ export class FeedReader {
 
   /** All inputs of a prepared item; of other elements for the only input, that one. */
   feeds(prepared: Tensor): TensorMap {
-    return this.#feeds.get(prepared.data) ?? { [this.session.inputMetadata[0]!.name]: prepared };
+    return FEEDS.get(prepared.data) ?? { [this.session.inputMetadata[0]!.name]: prepared };
   }
 
   /** The lengths of prepared items of this many elements. */
@@ -155,7 +157,7 @@ export class FeedReader {
       );
     }
     this.#shapes.set(first.size, { dims: first.dims, all: shapes });
-    this.#feeds.set(first.data, tensors);
+    FEEDS.set(first.data, tensors);
     return first;
   }
 }

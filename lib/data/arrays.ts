@@ -5,7 +5,14 @@ import { promisify } from 'node:util';
 import { inflateRaw } from 'node:zlib';
 import { ResidualSkipError } from '../errors.js';
 import { sizeOf } from '../numeric/shapes.js';
-import { ARRAY_OF, type DataType, ELEMENT_BYTES, Tensor, type TensorData } from '../tensor/tensor.js';
+import {
+  ARRAY_OF,
+  copyData,
+  type DataType,
+  ELEMENT_BYTES,
+  Tensor,
+  type TensorData,
+} from '../tensor/tensor.js';
 import { kindOf, listFolder } from './files.js';
 import { type DataLimits, MAX_BYTES } from './limits.js';
 
@@ -188,7 +195,7 @@ function elements(
   const size = count * ELEMENT_BYTES[type];
   if (bytes.length !== size)
     throw problem(`it has ${bytes.length} bytes of elements, but ${count} of type ${type} are ${size}`);
-  return new ARRAY_OF[type](bytes.slice().buffer as ArrayBuffer);
+  return new ARRAY_OF[type](copyData(bytes).buffer as ArrayBuffer);
 }
 
 /** Signatures, and the positions of what is read in a record of the archive's directory (PKWARE's APPNOTE). */

@@ -1,5 +1,5 @@
 /** Boxes that a detector answers with, and how many of them two answers share. */
-import type { Form, Reader } from './parts.js';
+import type { Form, Part, Reader } from './parts.js';
 import type { Boxes } from './promise.js';
 
 /** A box as a row: its corners x1, y1, x2, y2, its class and its score. */
@@ -23,7 +23,7 @@ export function boxReader(form: readonly Form[], { form: kind, score: least }: B
   const candidates = kind === 'yolo' ? inColumns(form) : inRows(form, kind === 'detr');
   if (!candidates) return undefined;
   return (parts) => {
-    const { count, coordinate, judge } = candidates(parts.map(({ data }) => data));
+    const { count, coordinate, judge } = candidates(parts);
     const rows: number[][] = [];
     for (let box = 0; box < count; box++) {
       const [index, score] = judge(box);
@@ -38,7 +38,7 @@ export function boxReader(form: readonly Form[], { form: kind, score: least }: B
   };
 }
 
-type Opened = (data: readonly ArrayLike<number>[]) => Candidates;
+type Opened = (parts: readonly Part[]) => Candidates;
 
 /** Floats [boxes, 4], scores [boxes] or [boxes, classes], and in the first case classes, integers [boxes], if there are several. */
 function inRows(form: readonly Form[], detr: boolean): Opened | undefined {
@@ -48,30 +48,37 @@ function inRows(form: readonly Form[], detr: boolean): Opened | undefined {
   const scores = at(({ dims, whole }) => !whole && dims[0] === count && dims.length <= 2, boxes);
   const labels = at(({ dims, whole }) => whole === true && dims.length === 1 && dims[0] === count);
   if (count === undefined || scores < 0) return undefined;
-  const classes = form[scores]!.dims[1] ?? 1;
-  if (detr && classes < 2) return undefined;
-  return (data) => ({
-    count,
-    coordinate: (box, k) => data[boxes]![box * 4 + k]!,
-    judge: (box) => {
-      const [index, score] = detr
-        ? largestProbability(data[scores]!, box * classes, classes)
-        : largest(classes, (c) => data[scores]![box * classes + c]!);
-      return [labels < 0 ? index : data[labels]![box]!, score];
-    },
-  });
+  if (detr && (form[scores]!.dims[1] ?? 1) < 2) return undefined;
+  return (parts) => {
+    const [corners, judged] = [parts[boxes]!.data, parts[scores]!];
+    const classes = judged.dims[1] ?? 1;
+    return {
+      // There may be more boxes, or fewer, than in another answer.
+      count: parts[boxes]!.dims[0]!,
+      coordinate: (box, k) => corners[box * 4 + k]!,
+      judge: (box) => {
+        const [index, score] = detr
+          ? largestProbability(judged.data, box * classes, classes)
+          : largest(classes, (c) => judged.data[box * classes + c]!);
+        return [labels < 0 ? index : parts[labels]!.data[box]!, score];
+      },
+    };
+  };
 }
 
 /** One output, floats [4 + classes, boxes], as YOLO's. */
 function inColumns([first, ...others]: readonly Form[]): Opened | undefined {
-  if (!first || others.length > 0 || first.whole || first.dims.length !== 2 || first.dims[0]! < 5)
-    return undefined;
-  const [rows, count] = first.dims as [number, number];
-  return ([data]) => ({
-    count,
-    coordinate: (box, k) => data![k * count + box]!,
-    judge: (box) => largest(rows - 4, (c) => data![(4 + c) * count + box]!),
-  });
+  const fits = first && !first.whole && first.dims.length === 2 && first.dims[0]! > 4;
+  if (!fits || others.length > 0) return undefined;
+  return ([part]) => {
+    const { data, dims } = part!;
+    const [rows, count] = dims as [number, number];
+    return {
+      count,
+      coordinate: (box, k) => data[k * count + box]!,
+      judge: (box) => largest(rows - 4, (c) => data[(4 + c) * count + box]!),
+    };
+  };
 }
 
 function largest(classes: number, scoreOf: (c: number) => number): [number, number] {

@@ -49,7 +49,8 @@ export async function speedup(model: string, data: Data, options: SpeedupOptions
     const asked = { ...own, metric };
     let promised: Promisable | undefined;
     const read = await readItems(opened, data, asked, work, (first, labelled) => {
-      promised = promisable(asked, opened, programsOf(float.model, opened, first).main, labelled);
+      const { main } = programsOf(float.model, opened, first);
+      promised = { ...promisable(asked, opened, main, labelled), byBlocks: false };
     });
     const programs = programsOf(float.model, opened, read.typical);
     const prepared = await itemOptions(opened, read, asked, promised!, programs, work, unusable);

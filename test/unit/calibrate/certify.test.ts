@@ -204,6 +204,10 @@ test.each<[Rule['metric'], number]>([
   ['cosine', 0.05],
   ['relative', 0.05],
   ['recall@10', 0.02],
+  ['missed@0.5', 0.02],
+  ['excess@0.1', 0.03],
+  ['pixels', 0.05],
+  ['boxes@0.5', 0.05],
 ])(
   'a promise on a bounded loss, %s, is broken in at most delta of 2,000 repetitions, epsilon = %d',
   (metric, epsilon) => {
@@ -217,6 +221,14 @@ test.each<[Rule['metric'], number]>([
       cosine: (p, u) => (u < p / 2 ? 2 : 0),
       // All losses are alike.
       relative: (p, u) => (0.5 + u) * p,
+      // A count.
+      'missed@0.5': (p, u) => (u < p ? 1 : 0),
+      // Hardly any item is beyond the tolerance, but far: the largest variance of a bounded loss.
+      'excess@0.1': (p, u) => (u < p ? 1 : 0),
+      // In half of the images nothing changes.
+      pixels: (p, u) => (u < 0.5 ? 0 : 4 * (u - 0.5) * 2 * p),
+      // One box of a few, in some images.
+      'boxes@0.5': (p, u) => (u < 5 * p ? (u < 2.5 * p ? 0.1 : 0.3) : 0),
       // A neighbour or two of ten.
       'recall@10': (p, u) => (u < 4 * p ? (u < p * 2 ? 0.2 : 0.3) : 0),
     };
