@@ -78,6 +78,7 @@ export async function itemOptions(
 ): Promise<CalibrationOptions> {
   const asked = {
     ...options,
+    fit: fit === undefined ? undefined : await openFit(opened, fit, options, work, unusable),
     onProgress: (done: number, total: number) => work.report('calibrating', done, total),
   };
   if (isVectorMetric(options.metric)) {
@@ -85,7 +86,6 @@ export async function itemOptions(
   }
   return {
     ...asked,
-    fit: fit === undefined ? undefined : await openFit(opened, fit, options, work, unusable),
     original: original === undefined ? undefined : await openOriginal(original, opened, typical),
     labels: (opened.labelsKnown && opened.labels) || undefined,
   };

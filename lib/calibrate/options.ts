@@ -187,8 +187,8 @@ export function checkConflicts(options: Readonly<Record<string, unknown>>): void
  * @throws ResidualSkipError INVALID_ARGUMENT
  */
 export function checkForVectors(options: CalibrateOptions): void {
-  const { metric, budget, perClass, guards, fit, original } = options;
-  const forClasses = { budget, perClass: perClass || undefined, guards, fit, original };
+  const { metric, budget, perClass, guards, original } = options;
+  const forClasses = { budget, perClass: perClass || undefined, guards, original };
   const name = Object.entries(forClasses).find(([, value]) => value !== undefined)?.[0];
   if (name === undefined) return;
   throw new ResidualSkipError(
