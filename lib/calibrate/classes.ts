@@ -13,7 +13,7 @@ import { checkAnswers, checkedAnswer, className } from './losses.js';
 import type { CalibrationItem, ParsedOptions } from './options.js';
 import { exitsOf, type Measured, measure, type Thresholds } from './order/measure.js';
 import { exitScoresOf, settingsOf, settingsToTest, usefulExits } from './order/settings.js';
-import { type Table, tableOf } from './order/table.js';
+import { type Table, tableOf, tablesOf } from './order/table.js';
 import { byClass, contributionsOf, examplesOf, rungsOf } from './report/examine.js';
 import type { Calibration } from './report/result.js';
 import { Evaluator, gatesOf, runAll } from './run/evaluator.js';
@@ -188,8 +188,7 @@ export class ClassStrategy implements Strategy<ClassSetting, Measured> {
     folds: readonly (readonly CalibrationItem[])[],
   ): Promise<Ordering> {
     const exits = chains.at(-1) ?? [];
-    const tables: Table[] = [];
-    for (const [fold, items] of folds.entries()) tables.push(await tableOf(this.task, chains[fold]!, items));
+    const tables = await tablesOf(this.task, chains, folds);
     const scores = exitScoresOf(tables, savingsOf(this.task.programs.main, exits));
     const settings = exits.length > 0 ? settingsOf(scores, this.task.options.settings) : [];
     return { exits, tables, order: tables.at(-1)!, settings };

@@ -92,6 +92,7 @@ export async function itemOptions(
 ): Promise<CalibrationOptions> {
   const asked = {
     ...{ ...options, metric, about },
+    fit: fit === undefined ? undefined : await openFit(opened, fit, options, work, unusable),
     // Nothing says that tensors are images, which may be shifted and mirrored.
     ...(opened.what === 'feed' && { copies: 0 }),
     onProgress: (done: number, total: number) => work.report('calibrating', done, total),
@@ -107,7 +108,6 @@ export async function itemOptions(
   }
   return {
     ...{ ...asked, labels },
-    fit: fit === undefined ? undefined : await openFit(opened, fit, options, work, unusable),
     original: original === undefined ? undefined : await openOriginal(original, opened, typical),
   };
 }

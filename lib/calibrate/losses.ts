@@ -40,7 +40,7 @@ export interface Pairs {
 
 /**
  * The loss of each item, in [0, maxLoss(metric)], or -1 where `accuracy` gains an answer; NaN among its numbers counts as the most.
- * @param rest where neighbours are looked for; when left out, among the other items
+ * @param rest where neighbours are looked for; when left out, among the other items; with the `full` of the items, never the item itself
  */
 export function lossesOf(metric: Metric, { full, skipping, lossOf: own }: Pairs, rest?: Pairs): number[] {
   const loss = own ?? lossOf(metric);
@@ -49,7 +49,7 @@ export function lossesOf(metric: Metric, { full, skipping, lossOf: own }: Pairs,
   const [units, others] = [full, skipping].map((vectors) => vectors.map(unit));
   const among = rest ? [rest.full, rest.skipping].map((vectors) => vectors.map(unit)) : [units!, others!];
   return units!.map((vector, i) => {
-    const own = rest ? -1 : i;
+    const own = rest && rest.full !== full ? -1 : i;
     const before = nearest(vector, among[0]!, count, own);
     const after = new Set(nearest(others![i]!, among[1]!, count, own));
     return 1 - before.filter((index) => after.has(index)).length / count;
@@ -64,8 +64,19 @@ function unit(vector: Float32Array): Float32Array {
 
 /** Indices of the `count` vectors with the largest cosine to `vector`, without `own`; of equal ones, the lower index. */
 function nearest(vector: Float32Array, among: readonly Float32Array[], count: number, own: number): number[] {
-  const cosines = among.map((other) => other.reduce((sum, x, c) => sum + x * vector[c]!, 0));
-  // NaN is no neighbour.
-  const indices = [...among.keys()].filter((i) => i !== own && !Number.isNaN(cosines[i]!));
-  return indices.sort((a, b) => cosines[b]! - cosines[a]! || a - b).slice(0, count);
+  const found: number[] = [];
+  const cosines: number[] = [];
+  for (const [index, other] of among.entries()) {
+    let cosine = 0;
+    for (let c = 0; c < other.length; c++) cosine += other[c]! * vector[c]!;
+    // NaN is no neighbour.
+    if (index === own || Number.isNaN(cosine)) continue;
+    if (found.length === count && cosine <= cosines[count - 1]!) continue;
+    let place = Math.min(found.length, count - 1);
+    for (; place > 0 && cosine > cosines[place - 1]!; place--) {
+      [found[place], cosines[place]] = [found[place - 1]!, cosines[place - 1]!];
+    }
+    [found[place], cosines[place]] = [index, cosine];
+  }
+  return found;
 }

@@ -212,9 +212,9 @@ export function checkConflicts(options: Readonly<Record<string, unknown>>): void
  * @throws ResidualSkipError INVALID_ARGUMENT
  */
 export function checkForVectors(options: CalibrateOptions): void {
-  const { metric, budget, perClass, guards, fit, original } = options;
+  const { metric, budget, perClass, guards, original } = options;
   const labels = ['labels', 'missed', 'added'].includes(partsOf(metric!).name);
-  const forClasses = { budget, perClass: (perClass && !labels) || undefined, guards, fit, original };
+  const forClasses = { budget, perClass: (perClass && !labels) || undefined, guards, original };
   const name = Object.entries(forClasses).find(([, value]) => value !== undefined)?.[0];
   if (name === undefined) return;
   throw new ResidualSkipError(

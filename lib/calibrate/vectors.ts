@@ -1,16 +1,26 @@
 /**
- * Networks whose answers aren't one class each: orders sets of blocks that no item runs, from none to many, and measures how far they
- * move the answers. See docs/calibration.md.
+ * Networks whose answers aren't one class each: orders settings of exits, which each item takes at a depth of its own, and sets of blocks that no
+ * item runs, from careful to bold; the kind that saves more within the limit is tested. Where no head can predict the answer, as for maps and boxes, there are sets alone. See
+ * docs/calibration.md.
  */
+import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program/program.js';
+import { sizeOf } from '../numeric/shapes.js';
 import { mean } from '../numeric/statistics.js';
-import { partsOf } from '../skip/promise.js';
+import { type AnyExit, attachExits, isAnswerable } from '../skip/attach.js';
+import { type Metric, partsOf } from '../skip/promise.js';
 import { checkSkippable } from './checks.js';
+import { exitPoints, savingsOf } from './fit/exit-points.js';
+import { Fitter } from './fit/folds.js';
 import { lossesOf, type Pairs } from './losses.js';
 import type { CalibrationItem } from './options.js';
 import { blockSets, setsTried } from './order/block-sets.js';
+import { exitsOf, type Measured, measure, type Thresholds, vectorsOf } from './order/measure.js';
+import { exitScoresOf, settingsOf, settingsToTest } from './order/settings.js';
+import { type Table, tableOf, tablesOf } from './order/table.js';
+import { contributionsOf } from './report/examine.js';
 import { Evaluator, gatesOf, runAll } from './run/evaluator.js';
-import type { Split } from './split.js';
+import type { Part, Split } from './split.js';
 import type { Effect, Setting, Strategy } from './strategy.js';
 import type { Task } from './task.js';
 
@@ -20,20 +30,52 @@ const MAX_COMPARED = 200;
 /** Items whose answers are kept at a time. */
 const AT_ONCE = 256;
 
+/** What is promised of vectors and numbers, which heads can predict. */
+const OF_VECTORS = ['cosine', 'recall', 'relative', 'absolute', 'excess', 'labels', 'missed', 'added'];
+
+/** Exits with their thresholds, or blocks that are left out. */
+interface VectorSetting extends Setting {
+  /** Of all exits that there could be. */
+  readonly thresholds?: Thresholds;
+}
+
+/** A setting with its mean loss and its saving on items that order. */
+interface Ordered {
+  readonly setting: VectorSetting;
+  readonly risk: number;
+  readonly saved: number;
+}
+
 /** Items that ran with some blocks left out. */
 interface Ran extends Pick<Effect, 'multiplyAddsSkipped' | 'blocksSkipped'> {
   readonly vectors: readonly Float32Array[];
 }
 
-export class VectorStrategy implements Strategy {
-  readonly first = 'order';
+export class VectorStrategy implements Strategy<VectorSetting> {
+  readonly first: Part;
+  readonly #metric: Metric;
   readonly #evaluator: Evaluator;
   /** Where neighbours are looked for. */
   #corpus: readonly CalibrationItem[] = [];
+  /** Whether there may be exits. */
+  readonly #exitable: boolean;
+  #exits: readonly AnyExit[] = [];
+  #table: Table | undefined;
 
-  /** @throws ResidualSkipError UNSUPPORTED_MODEL (nothing to skip) */
+  /** @throws ResidualSkipError UNSUPPORTED_MODEL (nothing to skip), INVALID_ARGUMENT (a source to fit on where no head can be) */
   constructor(private readonly task: Task) {
-    checkSkippable(task.programs.main);
+    const { main } = task.programs;
+    checkSkippable(main);
+    // Of a vector for each token, heads would have to answer all.
+    const { shape = [] } = main.values[main.outputs[0]?.value ?? -1] ?? {};
+    const single = shape[1] === sizeOf(shape.slice(1));
+    const { metric, lossOf } = task.options;
+    const predictable =
+      OF_VECTORS.includes(partsOf(metric).name) && !lossOf && single && isAnswerable(main, true);
+    this.#exitable = predictable && !main.ownExits && exitPoints(main, 0).length > 0;
+    if (task.options.fit && !this.#exitable) throw nothingToFit();
+    this.first = this.#exitable && !task.options.fit ? 'fit' : 'order';
+    this.#metric = metric;
     this.#evaluator = new Evaluator(task.backend, task.programs);
   }
 
@@ -44,26 +86,31 @@ export class VectorStrategy implements Strategy {
     return vectors.map((labels) => [...labels.keys()].filter((index) => labels[index] === 1));
   }
 
-  async order({ order, certify }: Split): Promise<readonly Setting[]> {
-    const { programs, rules, progress, options } = this.task;
-    const { blocks } = programs.main;
+  async order(split: Split): Promise<readonly VectorSetting[]> {
+    const { task } = this;
+    const { programs, progress, rules } = task;
+    const { order, certify } = split;
     const compared = order.slice(0, MAX_COMPARED);
-    const tried = setsTried(blocks.filter(({ skippable }) => skippable).length);
-    progress.total = compared.length * (1 + tried) + order.length + 2 * certify.length;
+    const fitter = this.#exitable ? new Fitter(task, split) : undefined;
+    const tried = setsTried(programs.main.blocks.filter(({ skippable }) => skippable).length);
+    const fitting = fitter ? fitter.work + fitter.folds.flat().length : 0;
+    progress.total = fitting + compared.length * (1 + tried) + order.length + 2 * certify.length;
     const { vectors: full } = await this.#run(compared, 'none');
-    const riskOf = async (omitted: ReadonlySet<number>) => {
-      const { vectors: skipping } = await this.#run(compared, omitted);
-      return mean(lossesOf(options.metric, { full, skipping, lossOf: this.#lossOf(compared) }));
-    };
-    const sets = await blockSets(programs.main, riskOf, 2 * rules.at(-1)!.limit);
-    if (partsOf(options.metric).name === 'recall') this.#corpus = order;
-    progress.total = progress.done + (1 + sets.length) * (certify.length + this.#corpus.length);
-    return sets.map((omitted) => ({ omitted }));
+    const depths = fitter ? await this.#depths(fitter) : [];
+    const sets = await this.#sets(compared, full);
+    const chosen = worthOf(depths, rules[0].limit) > worthOf(sets, rules[0].limit) ? depths : sets;
+    if (partsOf(this.#metric).name === 'recall') this.#corpus = order;
+    const passes = chosen === depths ? 2 : 1 + sets.length;
+    progress.total = progress.done + passes * (certify.length + this.#corpus.length);
+    return chosen.map(({ setting }) => setting);
   }
 
-  async measure(settings: readonly Setting[], items: readonly CalibrationItem[]): Promise<readonly Effect[]> {
-    const { metric } = this.task.options;
+  async measure(
+    settings: readonly VectorSetting[],
+    items: readonly CalibrationItem[],
+  ): Promise<readonly Effect[]> {
     const corpus = this.#corpus;
+    if (settings.some(({ thresholds }) => thresholds)) return this.#measureExits(settings, items);
     const near = corpus.length > 0 ? await this.#run(corpus, 'none') : undefined;
     const effects: Effect[] = [];
     for (const { omitted } of settings) {
@@ -75,7 +122,7 @@ export class VectorStrategy implements Strategy {
         const some = items.slice(from, from + AT_ONCE);
         const { vectors: full } = await this.#run(some, 'none');
         const { vectors: skipping, ...skipped } = await this.#run(some, omitted);
-        losses.push(...lossesOf(metric, { full, skipping, lossOf: this.#lossOf(some) }, rest));
+        losses.push(...lossesOf(this.#metric, { full, skipping, lossOf: this.#lossOf(some) }, rest));
         multiplyAddsSkipped += (skipped.multiplyAddsSkipped * some.length) / items.length;
         blocksSkipped += (skipped.blocksSkipped * some.length) / items.length;
       }
@@ -84,15 +131,97 @@ export class VectorStrategy implements Strategy {
     return effects;
   }
 
-  /** A setting was measured by running it. */
-  async verify(): Promise<void> {}
+  /** A setting of blocks was measured by running it. */
+  async verify({ thresholds, exits = [] }: VectorSetting, effect: Effect): Promise<void> {
+    const table = this.#table;
+    if (!thresholds || !table) return;
+    const { backend, programs, progress, options } = this.task;
+    const { vectorOf = ({ outputs }) => outputs[0]! } = options;
+    const counted = vectorsOf(table, thresholds);
+    const { ran: paths } = (effect as Measured).byItem;
+    const evaluator = new Evaluator(
+      backend,
+      programs.map((program) => attachExits(program, exits)),
+    );
+    try {
+      const inputs = table.items.map(({ input }) => input);
+      const outcomes = await evaluator.run(inputs, evaluator.policy(gatesOf(programs.main)), progress.add);
+      const differs = outcomes.findIndex((outcome, i) => {
+        const vector = vectorOf(outcome, inputs[i]!);
+        return outcome.ran.join('') !== paths[i] || vector.some((x, c) => !Object.is(x, counted[i]![c]));
+      });
+      if (differs >= 0) throw unlikeMeasured(differs, inputs.length);
+    } finally {
+      evaluator.release();
+    }
+  }
 
-  describe() {
-    return { contributions: [], rungs: [], classes: [], examples: { most: [], least: [] } };
+  describe(setting: VectorSetting | undefined, effect: Effect | undefined) {
+    const contributions =
+      setting?.thresholds && this.#table && effect
+        ? contributionsOf(this.#table, setting.exits ?? [], effect as Measured)
+        : [];
+    return { contributions, rungs: [], classes: [], examples: { most: [], least: [] } };
   }
 
   release(): void {
     this.#evaluator.release();
+  }
+
+  /** Settings of exits, as far as they are worth a test. */
+  async #depths(fitter: Fitter): Promise<Ordered[]> {
+    const { programs, options, rules } = this.task;
+    const chains = await fitter.fit();
+    const exits = chains.at(-1)!;
+    const tables = await tablesOf(this.task, chains, fitter.folds);
+    const scores = exitScoresOf(tables, savingsOf(programs.main, exits), rules[0].limit);
+    const settings = exits.length > 0 ? settingsOf(scores, options.settings) : [];
+    this.#exits = exits;
+    const order = tables.at(-1)!;
+    const risks = new Map<Thresholds, number>();
+    const riskOf = (thresholds: Thresholds) => {
+      const skipping = vectorsOf(order, thresholds);
+      const risk = mean(lossesOf(this.#metric, { full: order.vectors, skipping }));
+      risks.set(thresholds, risk);
+      return risk;
+    };
+    return settingsToTest(settings, order, 2 * rules.at(-1)!.limit, undefined, riskOf).map((thresholds) => ({
+      setting: { thresholds, exits: exitsOf(exits, thresholds), omitted: new Set<number>() },
+      risk: risks.get(thresholds)!,
+      saved: measure(order, thresholds).multiplyAddsSkipped,
+    }));
+  }
+
+  /** Sets of blocks that no item runs. */
+  async #sets(compared: readonly CalibrationItem[], full: readonly Float32Array[]): Promise<Ordered[]> {
+    const { programs, rules } = this.task;
+    const known = new Map<string, Pick<Ordered, 'risk' | 'saved'>>();
+    const keyOf = (omitted: ReadonlySet<number>) => [...omitted].join();
+    const riskOf = async (omitted: ReadonlySet<number>) => {
+      const { vectors: skipping, multiplyAddsSkipped: saved } = await this.#run(compared, omitted);
+      const risk = mean(lossesOf(this.#metric, { full, skipping, lossOf: this.#lossOf(compared) }));
+      known.set(keyOf(omitted), { risk, saved });
+      return risk;
+    };
+    const sets = await blockSets(programs.main, riskOf, 2 * rules.at(-1)!.limit);
+    return sets.map((omitted) => ({ setting: { omitted }, ...known.get(keyOf(omitted))! }));
+  }
+
+  /** Each item ran once, through all exits: what thresholds do is counted. */
+  async #measureExits(
+    settings: readonly VectorSetting[],
+    items: readonly CalibrationItem[],
+  ): Promise<Measured[]> {
+    const table = await tableOf(this.task, this.#exits, items);
+    this.#table = table;
+    const near = this.#corpus.length > 0 ? await tableOf(this.task, this.#exits, this.#corpus) : undefined;
+    return settings.map(({ thresholds = [] }) => {
+      const measured = measure(table, thresholds);
+      if (!near) return measured;
+      const pairsOf = (one: Table) => ({ full: one.vectors, skipping: vectorsOf(one, thresholds) });
+      const losses = lossesOf(this.#metric, pairsOf(table), pairsOf(near));
+      return { ...measured, byItem: { ...measured.byItem, losses } };
+    });
   }
 
   /** The loss of the options, for losses that need more than an item's answers. */
@@ -101,6 +230,7 @@ export class VectorStrategy implements Strategy {
     return lossOf && ((skipping, full, i) => lossOf(skipping, full, items[i]!));
   }
 
+  /** @param omitted blocks that are left out; 'none' also of the gates' */
   async #run(items: readonly CalibrationItem[], omitted: ReadonlySet<number> | 'none'): Promise<Ran> {
     const { programs, options, progress } = this.task;
     const { vectorOf = ({ outputs }) => outputs[0]! } = options;
@@ -113,6 +243,26 @@ export class VectorStrategy implements Strategy {
       blocksSkipped: mean(outcomes.map(({ ran }) => ran.filter((digit) => digit === 0).length / ran.length)),
     };
   }
+}
+
+/** The most that a setting saves whose risk keeps the limit. */
+function worthOf(settings: readonly Ordered[], limit: number): number {
+  const failing = settings.findIndex(({ risk }) => risk > limit);
+  return Math.max(0, ...settings.slice(0, failing < 0 ? settings.length : failing).map(({ saved }) => saved));
+}
+
+function nothingToFit(): ResidualSkipError {
+  return new ResidualSkipError(
+    'INVALID_ARGUMENT',
+    "fit: no head can be fitted, because the model's answer isn't one vector for each item, or it has exits of its own; omit it",
+  );
+}
+
+function unlikeMeasured(item: number, items: number): ResidualSkipError {
+  return new ResidualSkipError(
+    'INTERNAL',
+    `calibration: item ${item} of the ${items} that certify behaves differently when the policy runs; please report it with the model`,
+  );
 }
 
 function savedBy({ blocks, cost }: Program, ran: Uint8Array): number {

@@ -4,11 +4,20 @@ import { stepsFor } from '../model/blocks/exits.js';
 import { costOf } from '../model/program/cost.js';
 import { Growth } from '../model/program/grow.js';
 import type { Block, OwnExit, Port, Program, Step, ValueId } from '../model/program/program.js';
-import { featureSteps, type Head, isReadable, layerSteps, multiplyAddsOf, widthOf } from './head.js';
+import { sizeOf } from '../numeric/shapes.js';
+import {
+  featureSteps,
+  type Head,
+  isReadable,
+  type Layer,
+  layerSteps,
+  multiplyAddsOf,
+  widthOf,
+} from './head.js';
 import { finishOf, finishStep, surenessSteps } from './scores.js';
 
 /**
- * An exit behind a block: its answer is final when the head's largest softmax probability reaches the threshold.
+ * An exit behind a block: its answer is final when the head's score, its largest softmax probability if it has none, reaches the threshold.
  * Without a head it is the model's own exit there, or that of a front, whose own score must reach the threshold.
  */
 export interface ExitSpec {
@@ -65,7 +74,7 @@ export function attachExits(program: Program, exits: readonly ExitSpec[]): Progr
 export interface ReadOut {
   /** [N, 1]: the exit's score. */
   readonly score: number;
-  /** [N, classes]: the program's answer if the exit were taken. */
+  /** As the program's output: its answer if the exit were taken. */
   readonly answer: number;
 }
 
@@ -95,6 +104,26 @@ export function attachReadOuts(
     readOuts.push({ score: of!, answer: by! });
   });
   return { program: growth.build(), readOuts };
+}
+
+/**
+ * Whether exits can answer in the place of a program: it has one output of floats.
+ * @param any also others than class scores [N, classes]
+ */
+export function isAnswerable({ outputs, values }: Program, any: boolean): boolean {
+  const value = outputs.length === 1 ? values[outputs[0]!.value]! : undefined;
+  return value?.dtype === 'float32' && (any ? value.shape.length >= 2 : value.shape.length === 2);
+}
+
+/** Whether layers, one after another, map `width` numbers to `outputs`. */
+function leadsTo(layers: readonly Layer[], width: number, outputs: number): boolean {
+  let inputs = width;
+  const chained = layers.every(({ weight, bias }) => {
+    const fits = weight.length === bias.length * inputs;
+    inputs = bias.length;
+    return fits;
+  });
+  return chained && inputs === outputs;
 }
 
 /** The step before which an exit is evaluated. Its block is in the program. */
@@ -213,20 +242,46 @@ export class Attachment<Exit extends AnyExit> {
   #fitted(exit: Exit, head: Head, block: Block): Decided {
     const { after } = exit;
     const { growth } = this;
-    const classes = growth.valueOf(this.#answer().value).shape.at(-1)!;
-    const read = this.#readOut(`exit after ${after}`, head, block.output, classes, this.#hiddenFor(exit));
-    const { result: logits, hidden } = read;
-    this.#hidden.set(after, hidden);
-    const [items = 1] = growth.valueOf(logits).shape;
-    const add = (name: string, shape: readonly number[]) =>
-      growth.value(`${after}/${name}`, 'float32', shape);
-    const sure = surenessSteps(add, logits, [items, classes], 'logits');
-    const answer = this.#finished(after, logits);
+    const what = `exit after ${after}`;
+    const { shape } = growth.valueOf(this.#answer(head).value);
+    const more = this.#hiddenFor(exit);
+    this.#checkFit(what, head, block.output, sizeOf(shape.slice(1)), more);
+    const seen = this.#seen(what, head, block.output, more);
+    const read = layerSteps(growth, what, head.layers, seen.result);
+    this.#hidden.set(after, read.hidden);
+    const { score, ...judged } = head.score
+      ? this.#scored(after, head.score, seen.result)
+      : this.#surest(after, read.result);
+    const answer = head.score
+      ? this.#shaped(after, read.result, shape)
+      : this.#finished(after, read.result, shape);
     return {
-      steps: [...read.steps, ...sure.steps, ...answer.steps],
-      score: sure.result,
+      steps: [...seen.steps, ...read.steps, ...judged.steps, ...answer.steps],
+      score,
       answer: answer.result,
     };
+  }
+
+  /** The score of a head that has one. */
+  #scored(after: string, layers: readonly Layer[], seen: ValueId) {
+    const { growth } = this;
+    const { steps, result } = layerSteps(growth, `score after ${after}`, layers, seen);
+    const score = growth.value(`${after}/score`, 'float32', growth.valueOf(result).shape);
+    const attrs = { act: { kind: 'sigmoid', alpha: 0, beta: 0 } } as const;
+    return {
+      steps: [...steps, { op: 'unary', inputs: [result], outputs: [score], attrs } satisfies Step],
+      score,
+    };
+  }
+
+  /** The largest softmax probability. */
+  #surest(after: string, logits: ValueId) {
+    const { growth } = this;
+    const [items = 0, classes = 0] = growth.valueOf(logits).shape;
+    const add = (name: string, shape: readonly number[]) =>
+      growth.value(`${after}/${name}`, 'float32', shape);
+    const { steps, result: score } = surenessSteps(add, logits, [items, classes], 'logits');
+    return { steps, score };
   }
 
   /** The part of its input that an exit takes from the exit that it reads. */
@@ -241,27 +296,22 @@ export class Attachment<Exit extends AnyExit> {
     );
   }
 
-  /** Applies the head to the map `from` and to `more`, [N, n] each; `result` is [N, outputs]. */
-  #readOut(what: string, head: Head, from: ValueId, outputs: number, more: readonly ValueId[]) {
+  /** The inputs of a head's first layer: features of the map `from`, and `more`, [N, n] each. */
+  #seen(what: string, { features }: Head, from: ValueId, more: readonly ValueId[]) {
     const { growth } = this;
-    this.#checkFit(what, head, from, outputs, more);
-    const { steps, result } = featureSteps(growth, what, head.features, from);
-    if (more.length === 0) {
-      const layers = layerSteps(growth, what, head.layers, result);
-      return { ...layers, steps: [...steps, ...layers.steps] };
-    }
+    const { steps, result } = featureSteps(growth, what, features, from);
+    if (more.length === 0) return { steps, result };
     const inputs = [result, ...more];
     const [items = 0] = growth.valueOf(result).shape;
     const width = inputs.reduce((sum, id) => sum + growth.valueOf(id).shape[1]!, 0);
     const seen = growth.value(`${what}/seen`, 'float32', [items, width]);
     const concat: Step = { op: 'concat', inputs, outputs: [seen], attrs: { axis: 1 } };
-    const layers = layerSteps(growth, what, head.layers, seen);
-    return { ...layers, steps: [...steps, concat, ...layers.steps] };
+    return { steps: [...steps, concat], result: seen };
   }
 
   #checkFit(
     what: string,
-    { features, layers }: Head,
+    { features, layers, score }: Head,
     from: ValueId,
     outputs: number,
     more: readonly ValueId[],
@@ -270,13 +320,9 @@ export class Attachment<Exit extends AnyExit> {
     const { shape, dtype } = value;
     let width = widthOf(features, shape);
     for (const id of more) width += this.growth.valueOf(id).shape[1]!;
-    const chained = layers.every(({ weight, bias }) => {
-      const fits = weight.length === bias.length * width;
-      width = bias.length;
-      return fits;
-    });
+    const fits = leadsTo(layers, width, outputs) && (!score || leadsTo(score, width, 1));
     const alone = this.program.batching === 'item' || shape[0] === 1;
-    if (chained && width === outputs && isReadable(features, value) && alone) return;
+    if (fits && isReadable(features, value) && alone) return;
     const widths = layers.map(({ weight, bias }) => weight.length / Math.max(1, bias.length));
     throw new ResidualSkipError(
       'INVALID_POLICY',
@@ -285,23 +331,29 @@ export class Attachment<Exit extends AnyExit> {
     );
   }
 
-  /** The program's answer: its only output, class scores [N, classes]. */
-  #answer(): Port {
-    const [port, another] = this.program.outputs;
-    const value = port && this.growth.valueOf(port.value);
-    if (port && value?.shape.length === 2 && !another && value.dtype === 'float32') return port;
+  /** The program's answer: its only output, class scores [N, classes], or for a head with a score any of floats. */
+  #answer({ score }: Head): Port {
+    if (isAnswerable(this.program, score !== undefined)) return this.program.outputs[0]!;
+    const needed = score ? 'floats, with the batch first' : 'class scores, float32 [batch, classes]';
     throw new ResidualSkipError(
       'INVALID_POLICY',
-      'policy: it has early exits, which need a model with one output of class scores, float32 [batch, classes]',
+      `policy: it has early exits, which need a model with one output of ${needed}`,
     );
   }
 
+  /** The numbers of an answer in the shape of the output. */
+  #shaped(after: string, numbers: ValueId, shape: readonly number[]) {
+    if (shape.length === 2) return { steps: [], result: numbers };
+    const result = this.growth.value(`${after}/answer`, 'float32', shape);
+    const step: Step = { op: 'reshape', inputs: [numbers], outputs: [result], attrs: {} };
+    return { steps: [step], result };
+  }
+
   /** Finishes an exit's logits as the program finishes its own, such as by a softmax. */
-  #finished(after: string, logits: ValueId): { readonly steps: Step[]; readonly result: ValueId } {
-    const { value: output } = this.#answer();
-    const finish = finishOf(this.program, output);
+  #finished(after: string, logits: ValueId, shape: readonly number[]) {
+    const finish = finishOf(this.program, this.program.outputs[0]!.value);
     if (!finish) return { steps: [], result: logits };
-    const result = this.growth.value(`${after}/answer`, 'float32', this.growth.valueOf(output).shape);
+    const result = this.growth.value(`${after}/answer`, 'float32', shape);
     return { steps: [finishStep(finish, logits, result)], result };
   }
 }

@@ -12,6 +12,21 @@ const reads = z.string().optional().meta({
   description:
     "The block of an earlier exit: the input of its head's last layer is appended to the features.",
 });
+const layersSchema = z
+  .array(
+    z.strictObject({
+      dtype: z
+        .enum(['float32', 'bfloat16'])
+        .optional()
+        .meta({ description: "Of the weights; 'float32' by default." }),
+      weight: z.base64().meta({
+        description: 'outputs x inputs, row-major; base64 of little-endian numbers of the dtype.',
+      }),
+      bias: floats,
+    }),
+  )
+  .min(1)
+  .meta({ description: 'In order, with a ReLU between each two.' });
 const headShape = {
   features: z.enum(FEATURES).meta({
     description:
@@ -20,21 +35,12 @@ const headShape = {
       'rows: averages over the tokens, or over height and width where channels are last; ' +
       'tokens: the first token, then the averages over all.',
   }),
-  layers: z
-    .array(
-      z.strictObject({
-        dtype: z
-          .enum(['float32', 'bfloat16'])
-          .optional()
-          .meta({ description: "Of the weights; 'float32' by default." }),
-        weight: z.base64().meta({
-          description: 'outputs x inputs, row-major; base64 of little-endian numbers of the dtype.',
-        }),
-        bias: floats,
-      }),
-    )
-    .min(1)
-    .meta({ description: 'In order, with a ReLU between each two.' }),
+  layers: layersSchema,
+  score: layersSchema.optional().meta({
+    description:
+      "Where `layers` answer with the network's output itself, such as a vector: layers on the same features, whose one number, through a " +
+      'sigmoid, is compared with the threshold.',
+  }),
 };
 
 export const headsSchema = z
@@ -42,7 +48,8 @@ export const headsSchema = z
     exits: z.array(
       z.union([
         z.strictObject({ after, reads, threshold: finite, ...headShape }).meta({
-          description: 'Behind a block; taken when the largest softmax probability reaches the threshold.',
+          description:
+            'Behind a block; taken when the score, or without one the largest softmax probability, reaches the threshold.',
         }),
         z.strictObject({ after, threshold: finite }).meta({
           description:
@@ -102,27 +109,30 @@ export function decodeFrontExits(exits: z.infer<typeof frontExitsSchema>): AnyEx
   }));
 }
 
-function encodeHead({ features, layers }: Head) {
+function encodeHead({ features, layers, score }: Head) {
   const encode = ({ weight, bias }: Layer) => ({
     ...(holdsBfloat16(weight)
       ? { dtype: 'bfloat16' as const, weight: encodeBfloat16(weight) }
       : { weight: encodeFloats(weight) }),
     bias: encodeFloats(bias),
   });
-  return { features, layers: layers.map(encode) };
+  return { features, layers: layers.map(encode), ...(score && { score: score.map(encode) }) };
 }
 
-type EncodedLayer = z.infer<typeof headShape.layers>[number];
+type EncodedLayer = z.infer<typeof layersSchema>[number];
 
-function decodeHead(
-  block: string,
-  { features, layers }: { features: Features; layers: readonly EncodedLayer[] },
-): Head {
+interface EncodedHead {
+  readonly features: Features;
+  readonly layers: readonly EncodedLayer[];
+  readonly score?: readonly EncodedLayer[] | undefined;
+}
+
+function decodeHead(block: string, { features, layers, score }: EncodedHead): Head {
   const decode = ({ dtype, weight, bias }: EncodedLayer): Layer => ({
     weight: decodeFloats(block, weight, dtype),
     bias: decodeFloats(block, bias),
   });
-  return { features, layers: layers.map(decode) };
+  return { features, layers: layers.map(decode), ...(score && { score: score.map(decode) }) };
 }
 
 function encodeFloats(values: Float32Array): string {

@@ -1,4 +1,4 @@
-/** Heads: small classifiers on a feature map or on tokens, by which exits and gates decide. */
+/** Heads: small networks on a feature map or on tokens, by which exits decide and answer. */
 import type { Operations } from '../kernels/operations.js';
 import type { Growth } from '../model/program/grow.js';
 import {
@@ -43,6 +43,11 @@ export interface Layer {
 export interface Head {
   readonly features: Features;
   readonly layers: readonly Layer[];
+  /**
+   * Of a head that answers with the network's output itself, such as a vector: layers on the same inputs, whose one number says, through
+   * a sigmoid, how near that answer is expected to be. Without it, the answer is class scores, which say so themselves.
+   */
+  readonly score?: readonly Layer[];
 }
 
 /** Most windows along a side of the grid of `pyramid`. */
@@ -68,8 +73,8 @@ export function widthOf(features: Features, shape: readonly number[]): number {
 }
 
 /** Multiply-adds of evaluating the head for one item. */
-export function multiplyAddsOf({ layers }: Head): number {
-  return layers.reduce((sum, { weight }) => sum + weight.length, 0);
+export function multiplyAddsOf({ layers, score = [] }: Head): number {
+  return [...layers, ...score].reduce((sum, { weight }) => sum + weight.length, 0);
 }
 
 interface Part {

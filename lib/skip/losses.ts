@@ -9,7 +9,7 @@ import { mean } from '../numeric/statistics.js';
 import { cosineDistance, relativeError } from '../numeric/vectors.js';
 import { boxReader, unmatched } from './boxes.js';
 import type { Form, Part, Reader } from './parts.js';
-import { type Boxes, DEFAULT_BOXES, type Metric, maxLoss, partsOf } from './promise.js';
+import { type Boxes, DEFAULT_BOXES, type Metric, maxLoss, partsOf, type VectorMetric } from './promise.js';
 import { probabilities, totalVariation } from './scores.js';
 
 /** How far what was read is from the full network's; in [0, maxLoss(metric)]. */
@@ -193,6 +193,23 @@ export function lossOf(metric: Metric): Loss | undefined {
       return Number.isNaN(found) ? most : Math.min(found, most);
     })
   );
+}
+
+/** What the loss of an item grows with, without tolerance or bound, so that a head can learn to predict it; NaN counts as the most. */
+export function distanceOf(metric: VectorMetric): Loss {
+  const { name } = partsOf(metric);
+  // Neighbours get lost as vectors turn.
+  const distance = {
+    recall: cosineDistance,
+    relative: relativeError,
+    absolute: largestError,
+    excess: largestError,
+  }[name as string];
+  if (!distance) return lossOf(metric)!;
+  return (skipping, full) => {
+    const found = distance(skipping, full);
+    return Number.isNaN(found) ? maxLoss(metric) : found;
+  };
 }
 
 /** The mean over the classes of either map of their intersection over their union. */

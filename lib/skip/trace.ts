@@ -25,7 +25,7 @@ export interface ExitDecision {
   readonly after: string;
   /** Whether the item left here. */
   readonly taken: boolean;
-  /** Of a policy's exit, the largest softmax probability of its head. */
+  /** Of a policy's exit, the largest softmax probability of its head, or the score of one that answers with a vector. */
   readonly score: number;
   /** The exit is taken if the score is at least this, a float32. */
   readonly threshold: number;

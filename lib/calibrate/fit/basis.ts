@@ -25,8 +25,17 @@ const SWEEPS = 4;
  * @param scores rows x classes
  */
 export function basisOf(backend: Backend, scores: Matrix, seed: number): Basis {
-  const { rows, columns: classes } = scores;
+  const { columns: classes } = scores;
   if (classes <= MAX_RANK) return { directions: identity(classes), mean: new Float32Array(classes) };
+  return principal(backend, scores, MAX_RANK, seed);
+}
+
+/**
+ * The principal directions of rows.
+ * @param most at most this many
+ */
+export function principal(backend: Backend, scores: Matrix, most: number, seed: number): Basis {
+  const { rows, columns: classes } = scores;
   const mean = new Float32Array(classes);
   for (let row = 0; row < rows; row++) {
     for (let k = 0; k < classes; k++) mean[k]! += scores.data[row * classes + k]! / rows;
@@ -37,7 +46,7 @@ export function basisOf(backend: Backend, scores: Matrix, seed: number): Basis {
     scores.data.map((score, i) => score - mean[i % classes]!),
   );
   const turned = transpose(centred);
-  const rank = Math.min(MAX_RANK, rows);
+  const rank = Math.min(most, rows, classes);
   const random = generator(seed);
   let directions = matrix(classes, rank);
   for (let i = 0; i < directions.data.length; i++) directions.data[i] = random() - 0.5;

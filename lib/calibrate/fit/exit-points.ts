@@ -28,7 +28,12 @@ const MANY = 16_000;
 const MAX_WIDTH = 3000;
 
 /** The features that a head computes from a value, which fit how the network reads its last block; undefined if there are none. */
-function featuresOf({ values }: Program, id: ValueId, reading: Reading | undefined): Features | undefined {
+function featuresOf(
+  { values }: Program,
+  id: ValueId,
+  reading: Reading | undefined,
+  maxWidth: number,
+): Features | undefined {
   const value = values[id]!;
   const { shape } = value;
   if (reading && reading.rank === shape.length && reading.axis === shape.length - 1) {
@@ -38,7 +43,7 @@ function featuresOf({ values }: Program, id: ValueId, reading: Reading | undefin
   }
   return (['pyramid', 'grid', 'mean'] as const).find(
     (features) =>
-      isReadable(features, value) && (features === 'mean' || widthOf(features, shape) <= MAX_WIDTH),
+      isReadable(features, value) && (features === 'mean' || widthOf(features, shape) <= maxWidth),
   );
 }
 
@@ -57,8 +62,9 @@ export function savingsOf(program: Program, exits: readonly AnyExit[]): number[]
 /**
  * Blocks behind which an exit is worthwhile, spread over the network's work.
  * @param images to learn from
+ * @param maxWidth most inputs of a head, where there is a choice
  */
-export function exitPoints(program: Program, images: number): ExitPoint[] {
+export function exitPoints(program: Program, images: number, maxWidth = MAX_WIDTH): ExitPoint[] {
   const { blocks, values } = program;
   const spacing = images >= MANY ? DENSE : SPACING;
   const reading = readingOf(program);
@@ -66,7 +72,7 @@ export function exitPoints(program: Program, images: number): ExitPoint[] {
   for (const block of blocks) {
     const saving = savingAt(program, block.end);
     const done = 1 - saving;
-    const features = featuresOf(program, block.output, reading);
+    const features = featuresOf(program, block.output, reading, maxWidth);
     if (!features || done < MIN_DONE || saving < MIN_SAVING) continue;
     points.push({ block, features, width: widthOf(features, values[block.output]!.shape), saving });
   }

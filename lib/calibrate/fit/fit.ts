@@ -22,8 +22,10 @@ export interface Fitting {
   readonly seed: number;
   /** Most altered copies of each image. */
   readonly copies: number;
-  /** For each chain of heads to fit: whether it learns from an image. */
-  readonly chains: readonly ((image: number) => boolean)[];
+  /** The fold that an image is in. */
+  readonly foldOf: (image: number) => number;
+  /** For each chain of heads to fit: the folds that it learns from. */
+  readonly chains: readonly (readonly number[])[];
   /** Of a class, for messages. */
   readonly className: (index: number) => string;
   /** Blocks behind which there may be exits; all when left out. */
@@ -37,7 +39,7 @@ const [ROWS, MAX_WORK] = [40_000, 4e12];
 /** Training steps of each head, in rows; least and most passes over the rows. */
 const [SAMPLES, MIN_EPOCHS, MAX_EPOCHS] = [120_000, 4, 40];
 /** Most bytes of features kept at a time, and the number of rows that are kept whatever their size. */
-const [MAX_BYTES, MIN_ROWS] = [2 ** 29, 4096];
+export const [MAX_BYTES, MIN_ROWS] = [2 ** 29, 4096];
 /**
  * Width of the hidden layers, by the least number of images to learn from. Wider ones save little more, and their weights take
  * longer to read than the multiply-adds say.
@@ -61,7 +63,7 @@ export function fittingWork(
   return rows * (1 + chains.length) + 2 * Math.min(images, MIRROR_ITEMS);
 }
 
-function rowsOf(program: Program, images: number, max: number): number {
+export function rowsOf(program: Program, images: number, max: number): number {
   const affordable = MAX_WORK / (images * program.cost.multiplyAdds);
   const copies = Math.min(max, Math.max(ROWS / images, 2), affordable) - 1;
   return images * (1 + (imageShape(program) ? Math.max(0, Math.floor(copies)) : 0));
@@ -156,12 +158,15 @@ class Training {
     points: readonly ExitPoint[],
     private readonly plan: Plan,
     { features, scores }: FilledRows,
-    { chains, seed, className }: Fitting,
+    { chains, foldOf, seed, className }: Fitting,
   ) {
     checkAnswers(answersOf(scores), className);
     const [basis, scales] = [basisOf(backend, scores, seed), features.map(scaleOf)];
     [this.#basis, this.#scales] = [basis, scales];
-    this.chains = chains.map((uses) => new Chain(backend, points, scales, plan.hidden, basis, seed, uses));
+    this.chains = chains.map((folds) => {
+      const uses = (image: number) => folds.includes(foldOf(image));
+      return new Chain(backend, points, scales, plan.hidden, basis, seed, uses);
+    });
   }
 
   /** Trains all chains on some rows, of which `done` went before. */

@@ -1,6 +1,7 @@
 /** Fits the heads of a policy, and those that order its settings: no head is measured on items that it was fitted on. */
 import { ResidualSkipError } from '../../errors.js';
 import { decodeExits, type EncodedHeads, encodeExits } from '../../skip/head-codec.js';
+import { isVectorMetric } from '../../skip/promise.js';
 import { className } from '../losses.js';
 import type { CalibrationItem, FitImages } from '../options.js';
 import { ResumableBackend } from '../run/resume.js';
@@ -8,6 +9,7 @@ import { contentHash, MIN_FIT, type Split } from '../split.js';
 import type { Task } from '../task.js';
 import type { FittedExit } from './chain.js';
 import { fitExits, fittingWork } from './fit.js';
+import { fitVectorExits } from './vector-heads.js';
 
 /** Heads are fitted without each fold of the items, to be measured on it, and then on all items. The last fold is `order`. */
 const FOLDS = 3;
@@ -30,7 +32,7 @@ export class Fitter {
   readonly work: number;
   /** The items that heads are measured on, by fold. Images of `fit` make one fold of them: no head has seen any. */
   readonly folds: readonly (readonly CalibrationItem[])[];
-  readonly #chains: readonly ((image: number) => boolean)[];
+  readonly #chains: readonly (readonly number[])[];
   readonly #items: readonly CalibrationItem[];
 
   constructor(
@@ -40,8 +42,9 @@ export class Fitter {
     const { fit, order } = split;
     const { options, programs } = task;
     this.#items = [...fit, ...order];
-    const folds = options.fit ? [] : [...Array(FOLDS).keys()];
-    this.#chains = [...folds.map((fold) => (i: number) => foldOf(split, i) !== fold), () => true];
+    const folds = [...Array(FOLDS).keys()];
+    const without = options.fit ? [] : folds.map((fold) => folds.filter((other) => other !== fold));
+    this.#chains = [...without, folds];
     this.folds = options.fit ? [order] : foldsOf(split);
     const images = options.fit?.count ?? this.#items.length;
     this.work = fittingWork(programs.main, images, { copies: options.copies, chains: this.#chains });
@@ -62,18 +65,26 @@ export class Fitter {
     const source = options.fit
       ? without(options.fit, this.split.items)
       : { count: this.#items.length, load: async (i: number) => this.#items[i]!.input };
+    const { fit, seed, copies, metric, vectorOf } = options;
+    const fitting = {
+      ...{ seed, copies, chains: this.#chains, behind, onItems: progress.add },
+      foldOf: fit ? (i: number) => i % FOLDS : (i: number) => foldOf(this.split, i),
+    };
+    if (isVectorMetric(metric))
+      return fitVectorExits(backend, programs, source, { ...fitting, metric, vectorOf });
     return fitExits(backend, programs, source, {
-      ...{ seed: options.seed, copies: options.copies, chains: this.#chains, behind },
+      ...fitting,
       className: (index) => className(index, options.labels),
-      onItems: progress.add,
     });
   }
 
   /** Taken from the state of an earlier calibration where it fitted the same. */
   async #remembered(backend: ResumableBackend, behind?: ReadonlySet<string>): Promise<FittedExit[][]> {
-    const { seed, copies } = this.task.options;
+    const { seed, copies, metric } = this.task.options;
     const some = behind && { behind: [...behind].sort() };
-    const inputs = JSON.stringify([this.#items.map(({ sha256 }) => sha256), { seed, copies, ...some }]);
+    const vectors = isVectorMetric(metric) && { metric };
+    const asked = { seed, copies, ...some, ...vectors };
+    const inputs = JSON.stringify([this.#items.map(({ sha256 }) => sha256), asked]);
     const encoded = await backend.remember(this.task.programs.main, inputs, async (engine) => {
       const chains = await this.#fitOn(engine, behind);
       return JSON.stringify(

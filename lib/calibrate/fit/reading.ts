@@ -17,15 +17,18 @@ interface Seen {
   readonly first: boolean;
 }
 
-/** Follows the output of the last block to the first layer behind it; undefined where something else lies between. */
-export function readingOf({ values, steps, blocks }: Program): Reading | undefined {
-  const last = blocks.at(-1);
-  if (!last) return undefined;
-  const rank = values[last.output]!.shape.length;
+/**
+ * Follows the output of the last block to the first layer behind it, or else to the network's output; undefined where something else
+ * lies between.
+ */
+export function readingOf({ values, steps, blocks, outputs }: Program): Reading | undefined {
+  const block = blocks.at(-1);
+  if (!block) return undefined;
+  const rank = values[block.output]!.shape.length;
   const seen = new Map<ValueId, Seen>([
-    [last.output, { axes: values[last.output]!.shape.map((_, axis) => axis), first: false }],
+    [block.output, { axes: values[block.output]!.shape.map((_, axis) => axis), first: false }],
   ]);
-  for (const step of steps.slice(last.end)) {
+  for (const step of steps.slice(block.end)) {
     const read = step.inputs.filter((id) => seen.has(id));
     const input = read.find((id) => sameShape(values[id]!.shape, values[step.outputs[0]!]!.shape)) ?? read[0];
     if (input === undefined) continue;
@@ -38,7 +41,9 @@ export function readingOf({ values, steps, blocks }: Program): Reading | undefin
     const next = behind(step, from, values[input]!, values[output]!, values);
     if (next) seen.set(output, next);
   }
-  return undefined;
+  const last = outputs.map(({ value }) => seen.get(value)).find((found) => found !== undefined);
+  const axis = last?.axes.at(-1) ?? 0;
+  return last && axis > 0 ? { rank, axis, first: last.first } : undefined;
 }
 
 function behind(step: Step, from: Seen, x: Value, y: Value, values: readonly Value[]): Seen | undefined {

@@ -39,10 +39,13 @@ export function exitsOf(exits: readonly AnyExit[], thresholds: Thresholds): Exit
   return evaluatedOf(exits, thresholds).map((e) => ({ ...exits[e]!, threshold: thresholds[e]! }));
 }
 
-/** Indices of the exits that are evaluated: those that are taken, and fitted ones in front of them, which they read. */
+/** Whether the next exit reads a fitted one; heads with scores stand alone. */
+const isRead = ({ head }: AnyExit) => head !== undefined && head.score === undefined;
+
+/** Indices of the exits that are evaluated: those that are taken, and fitted ones of classes in front of them, which they read. */
 function evaluatedOf(exits: readonly AnyExit[], thresholds: Thresholds): number[] {
   const last = thresholds.findLastIndex((threshold) => threshold < NEVER);
-  return [...exits.keys()].filter((e) => e <= last && (exits[e]!.head || thresholds[e]! < NEVER));
+  return [...exits.keys()].filter((e) => e <= last && (thresholds[e]! < NEVER || isRead(exits[e]!)));
 }
 
 /** Sums over the items, without the data of single items; `multiplyAddsSkipped` is negative where heads cost more than is saved. */
@@ -90,6 +93,12 @@ export function measure(table: Table, thresholds: Thresholds): Measured {
     blocksSkipped: mean(ran.map((row) => row.filter((digit) => digit === 0).length / blocks)),
     ...measureExits(table, path, thresholds, taken, guarded),
   };
+}
+
+/** The answer that each item gets: its vector. */
+export function vectorsOf(table: Table, thresholds: Thresholds): Float32Array[] {
+  const path = new Paths(table, thresholds);
+  return table.items.map((_, i) => path.columnOf(path.takenBy(i)).vectors[i]!);
 }
 
 /** How many items reach and leave each exit, with which confidences; and the scores of gates in front of it. */

@@ -8,8 +8,8 @@
 export interface Evidence {
   /** Of each row: the higher, the likelier a loss. */
   readonly doubts: Float64Array;
-  /** Of each row: 1 where taking the exit changes the answer. */
-  readonly losses: Uint8Array;
+  /** Of each row: 1 where taking the exit changes the answer; of vectors, a loss in [0, 1]. */
+  readonly losses: ArrayLike<number>;
 }
 
 /** Logit of the risk: at + slope * (doubt - centre). */
@@ -19,8 +19,8 @@ interface Curve {
   readonly centre: number;
 }
 
-/** The prior of an exit's curve weighs as much as rows with this many losses. */
-const PRIOR_LOSSES = 30;
+/** The prior of an exit's curve weighs as much as rows with this many losses; where every row has some loss, as this many rows. */
+const PRIOR = 30;
 /** Risk rises with doubt, at least slightly. */
 const MIN_SLOPE = 0.05;
 const MAX_STEPS = 60;
@@ -34,13 +34,14 @@ function riskAt({ at, slope, centre }: Curve, doubt: number): number {
 /**
  * The risk of every row of every exit. Exits of one kind are alike: each has its own curve, drawn towards the one
  * that fits all of them together, as in partial pooling (Gelman and Hill 2007).
+ * @param rare whether few rows have a loss
  */
-export function risksOf(exits: readonly Evidence[]): Float64Array[] {
+export function risksOf(exits: readonly Evidence[], rare = true): Float64Array[] {
   const pooled = fitCurve(exits, undefined, 1);
   return exits.map((exit) => {
     const { doubts } = exit;
     const expected = doubts.reduce((sum, doubt) => sum + riskAt(pooled, doubt), 0) / doubts.length;
-    const curve = fitCurve([exit], pooled, PRIOR_LOSSES / expected);
+    const curve = fitCurve([exit], pooled, rare ? PRIOR / expected : PRIOR);
     return doubts.map((doubt) => riskAt(curve, doubt));
   });
 }

@@ -12,6 +12,8 @@ const MIN_GAIN = 0.005;
 const MIN_LEAVING = 0.01;
 /** Steps from one penalty to the next. */
 const PARTS = 8;
+/** Penalties are for risks near this one. */
+const TYPICAL_LIMIT = 0.01;
 /** Smaller doubts are not distinguished. */
 const MIN_DOUBT = 1e-7;
 
@@ -20,23 +22,32 @@ function doubtOf(confidence: number): number {
   return Math.log((1 - confidence + MIN_DOUBT) / (confidence + MIN_DOUBT));
 }
 
+/** Of each item that leaves at an exit: whether its answer changes, or of a vector its loss in units of the limit, times a hundredth. */
+function harmOf({ exits, answers, vectors }: Table, e: number, limit: number): number[] {
+  const { answers: given, losses } = exits[e]!;
+  if (vectors.length > 0) return [...losses].map((loss) => Math.min(1, (TYPICAL_LIMIT * loss) / limit));
+  return [...given].map((answer, i) => Number(answer !== answers[i]));
+}
+
 /**
  * The scores of each exit, from tables of items that its head was not fitted on.
  * @param savings of the exits
+ * @param limit on the mean loss of vectors
  */
-export function exitScoresOf(tables: readonly Table[], savings: readonly number[]): ExitScores[] {
+export function exitScoresOf(
+  tables: readonly Table[],
+  savings: readonly number[],
+  limit = TYPICAL_LIMIT,
+): ExitScores[] {
   const scores = savings.map((_, e) =>
     Float64Array.from(tables.flatMap(({ exits }) => [...exits[e]!.confidences])),
   );
   const evidence = scores.map((confidences, e) => ({
     doubts: confidences.map(doubtOf),
-    losses: Uint8Array.from(
-      tables.flatMap(({ exits, answers }) =>
-        [...exits[e]!.answers].map((answer, i) => Number(answer !== answers[i])),
-      ),
-    ),
+    losses: Float64Array.from(tables.flatMap((table) => harmOf(table, e, limit))),
   }));
-  const risks = evidence.length > 0 ? risksOf(evidence) : [];
+  const rare = tables.every(({ vectors }) => vectors.length === 0);
+  const risks = evidence.length > 0 ? risksOf(evidence, rare) : [];
   return savings.map((saving, e) => ({ saving, scores: scores[e]!, risks: risks[e]! }));
 }
 
@@ -89,6 +100,7 @@ export function usefulExits(
  * is not worth testing, or that keeps within the budget.
  * @param order items that order settings, evaluated with heads that were fitted without them
  * @param budget fraction of the multiply-adds
+ * @param riskOf where it isn't the mean of the losses by exit
  * @throws ResidualSkipError INVALID_ARGUMENT when none keeps within the budget
  */
 export function settingsToTest(
@@ -96,6 +108,7 @@ export function settingsToTest(
   order: Table,
   limit: number,
   budget?: number,
+  riskOf?: (thresholds: Thresholds) => number,
 ): Thresholds[] {
   const tested: Thresholds[] = [];
   let [spent, saved] = [Number.POSITIVE_INFINITY, 0];
@@ -105,6 +118,7 @@ export function settingsToTest(
     spent = 1 - multiplyAddsSkipped;
     if (budget !== undefined && spent <= budget) return [...tested, setting];
     if (multiplyAddsSkipped < saved + MIN_GAIN) continue;
+    if (riskOf && riskOf(setting) > limit) break;
     saved = multiplyAddsSkipped;
     tested.push(setting);
   }

@@ -6,8 +6,9 @@ import type { Program } from '../../model/program/program.js';
 import { type AnyExit, attachReadOuts, type ReadOut } from '../../skip/attach.js';
 import { isGuarded } from '../../skip/guards.js';
 import { answerOf, lossOf as lossBetween } from '../../skip/losses.js';
+import { isVectorMetric, type VectorMetric } from '../../skip/promise.js';
 import { type Meaning, meaningOf, totalVariation } from '../../skip/scores.js';
-import { checkedAnswer } from '../losses.js';
+import { checkedAnswer, lossesOf } from '../losses.js';
 import type { CalibrationItem } from '../options.js';
 import { CHUNK, Evaluator, gatesOf, type Outcome, runAll } from '../run/evaluator.js';
 import { hasGates, type Task } from '../task.js';
@@ -19,11 +20,13 @@ export interface Column {
   readonly losses: Float64Array;
   /** 1 if a guard would make the item run in full. */
   readonly guarded: Uint8Array;
+  /** Of a network that answers with a vector; its `answers` are 0. */
+  readonly vectors: Float32Array[];
 }
 
 export interface ExitColumn extends Column {
   readonly exit: AnyExit;
-  /** Of a fitted exit, the largest softmax probability; of the model's own, its score. */
+  /** Of a fitted exit, the largest softmax probability or its score; of the model's own, its score. */
   readonly confidences: Float32Array;
 }
 
@@ -35,6 +38,7 @@ export interface Table {
   readonly shaped?: readonly Program[] | undefined;
   /** Of the original, or of the network itself, with every block run. */
   readonly answers: Int32Array;
+  readonly vectors: Float32Array[];
   readonly exits: readonly ExitColumn[];
   /** The answers if no exit is taken: the network's, with its own gates if it has any. */
   readonly end: Column;
@@ -48,6 +52,7 @@ function column(items: number): Column {
     answers: new Int32Array(items),
     losses: new Float64Array(items),
     guarded: new Uint8Array(items),
+    vectors: [],
   };
 }
 
@@ -69,14 +74,30 @@ export async function tableOf(
       const outcomes = await evaluator.run(inputs, evaluator.policy(gatesOf(own.main)), progress.add);
       const inFull = full ? await full.run(inputs, full.policy(runAll), progress.add) : outcomes;
       for (const [k, outcome] of outcomes.entries()) {
-        fillRow(task, table, from + k, outcome, inFull[k]!.outputs[0]!, readOuts);
+        const fill = isVectorMetric(task.options.metric) ? fillVectors : fillRow;
+        fill(task, table, from + k, outcome, inFull[k]!, readOuts);
       }
     }
+    if (isVectorMetric(task.options.metric)) fillLosses(task.options.metric, table);
   } finally {
     evaluator.release();
     full?.release();
   }
   return table;
+}
+
+/**
+ * A table of each fold.
+ * @param chains exits for each fold
+ */
+export async function tablesOf(
+  task: Task,
+  chains: readonly (readonly AnyExit[])[],
+  folds: readonly (readonly CalibrationItem[])[],
+): Promise<Table[]> {
+  const tables: Table[] = [];
+  for (const [fold, items] of folds.entries()) tables.push(await tableOf(task, chains[fold]!, items));
+  return tables;
 }
 
 function emptyTable({ programs }: Task, exits: readonly AnyExit[], items: readonly CalibrationItem[]): Table {
@@ -87,6 +108,7 @@ function emptyTable({ programs }: Task, exits: readonly AnyExit[], items: readon
     ...{ items, program },
     shaped: shapes && items.map(({ input }) => programs.at(input)),
     answers: new Int32Array(count),
+    vectors: [],
     exits: exits.map((exit) => ({ exit, ...column(count), confidences: new Float32Array(count) })),
     end: column(count),
     ran: new Uint8Array(count * blocks),
@@ -94,15 +116,16 @@ function emptyTable({ programs }: Task, exits: readonly AnyExit[], items: readon
   };
 }
 
-/** @param full the scores that are promised for the item */
+/** @param inFull the run whose answer is promised for the item */
 function fillRow(
   task: Task,
   table: Table,
   i: number,
   { outputs, ran, scores }: Outcome,
-  full: Float32Array,
+  inFull: Outcome,
   readOuts: readonly ReadOut[],
 ): void {
+  const full = inFull.outputs[0]!;
   const { main } = task.programs;
   const meaning = meaningOf(main, main.outputs[0]!.value);
   const fill = (to: Column, given: Float32Array, skipped: boolean) => {
@@ -121,6 +144,36 @@ function fillRow(
   fill(table.end, outputs[0]!, ran.includes(0));
   table.ran.set(ran, i * main.blocks.length);
   table.scores.set(scores, i * main.blocks.length);
+}
+
+/** The same of a vector. */
+function fillVectors(
+  { programs, options }: Task,
+  table: Table,
+  i: number,
+  outcome: Outcome,
+  inFull: Outcome,
+  readOuts: readonly ReadOut[],
+): void {
+  const { outputs, ran, scores } = outcome;
+  const { vectorOf = ({ outputs: all }) => all[0]! } = options;
+  const { input } = table.items[i]!;
+  table.vectors[i] = vectorOf(inFull, input);
+  for (const [e, exit] of table.exits.entries()) {
+    const { score, answer } = readOuts[e]!;
+    exit.confidences[i] = outputs[score]![0]!;
+    exit.vectors[i] = vectorOf({ ...outcome, outputs: [outputs[answer]!] }, input);
+  }
+  table.end.vectors[i] = vectorOf(outcome, input);
+  table.ran.set(ran, i * programs.main.blocks.length);
+  table.scores.set(scores, i * programs.main.blocks.length);
+}
+
+/** Of each item as if it alone ended there: neighbours of others are those of full vectors. */
+function fillLosses(metric: VectorMetric, { vectors: full, exits, end }: Table): void {
+  for (const { losses, vectors: skipping } of [...exits, end]) {
+    losses.set(lossesOf(metric, { full, skipping }, { full, skipping: full }));
+  }
 }
 
 function lossOf(

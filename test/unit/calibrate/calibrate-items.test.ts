@@ -250,7 +250,7 @@ describe('calibration of the plain network', () => {
     const { program } = await programOf();
     const source = { count: 300, load: async (i: number) => all[i]!.input };
     const [exits] = await fitExits(backend, program, source, {
-      ...{ seed: 1, copies: 0, chains: [() => true], className: String, onItems: () => {} },
+      ...{ seed: 1, copies: 0, chains: [[0]], foldOf: () => 0, className: String, onItems: () => {} },
     });
     expect(exits!.length).toBeGreaterThan(3);
     const specs = exits!.map((exit) => ({ ...exit, threshold: 0.9 }));
@@ -261,7 +261,7 @@ describe('calibration of the plain network', () => {
     expect(exits!.slice(1).map(({ reads }) => reads)).toEqual(exits!.slice(0, -1).map(({ after }) => after));
     const behind = new Set([exits![1]!.after, exits![3]!.after]);
     const [some] = await fitExits(backend, program, source, {
-      ...{ seed: 1, copies: 0, chains: [() => true], className: String, onItems: () => {}, behind },
+      ...{ seed: 1, copies: 0, chains: [[0]], foldOf: () => 0, className: String, onItems: () => {}, behind },
     });
     expect(some!.map(({ after, reads }) => [after, reads])).toEqual([
       [exits![1]!.after, undefined],

@@ -117,10 +117,10 @@ test.each<[string, 'classes' | 'tokens', CalibrateOptions, RegExp]>([
     /perClass: it doesn't go with the metric 'cosine'/,
   ],
   [
-    'further texts to fit on',
-    'classes',
+    'further texts to fit on, where each token has a vector',
+    'tokens',
     { metric: 'relative', fit: TEXTS },
-    /fit: it doesn't go with the metric 'relative'/,
+    /fit: no head can be fitted/,
   ],
   ['a metric that nobody knows', 'tokens', { metric: 'recall@0' as Metric }, /options\.metric/],
 ])('refuses %s', async (_, kind, options, message) => {
