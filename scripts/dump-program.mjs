@@ -1,20 +1,27 @@
-// Writes a model's program with seeded inputs, for test/native/program_hash.cc:
+// Writes a model's program under the policy of its folder with seeded inputs, for test/native/program_hash.cc:
 //   node scripts/dump-program.mjs MODEL OUT [SHAPE [ITEMS]]        (needs `npm run build:ts`)
 // SHAPE, such as 1x3x32x32, is the shape of the first input; it may be omitted if only the batch is open, and for texts, which
 // then have 16 tokens. ITEMS is the number of items, or a file with the float32 values of the only input.
 //
 // Format (little-endian): "RSKPROG1", then these lists, each after its 32-bit count: words; constants (id, data type, bytes);
-// items; inputs (bytes); block modes; thresholds. Bytes are padded to multiples of 4.
+// items; inputs (bytes); modes and thresholds of blocks, then exits. Bytes are padded to multiples of 4.
 import { readFileSync, writeFileSync } from 'node:fs';
 
 const { encodeProgram } = await import('../dist/backends/encode.js');
 const { findModel } = await import('../dist/data/model-files.js');
 const { loadModel } = await import('../dist/model/load.js');
 const { compileModel } = await import('../dist/model/compile.js');
+const { joining, loadFronts } = await import('../dist/session/fronts.js');
+const { attachExits, resolveExits } = await import('../dist/skip/attach.js');
+const { CompiledPolicy, partsOf } = await import('../dist/skip/compiled-policy.js');
+const { loadPolicy } = await import('../dist/skip/load-policy.js');
+const { atOnce } = await import('../dist/util/slices.js');
 
 const [path, out, shapeText, itemsText = '4'] = process.argv.slice(2);
 if (!out) throw new Error('usage: dump-program.mjs MODEL OUT [SHAPE [ITEMS]]');
-const model = await loadModel((await findModel(path)).model);
+const files = await findModel(path);
+const model = await loadModel(files.model);
+const policy = loadPolicy(files.policy ?? 'model');
 const TOKENS = 16;
 const [input] = model.inputs;
 const isText = input.dtype === 'int64';
@@ -27,7 +34,10 @@ const shape =
     throw new Error(`give a SHAPE for [${input.shape.join(', ')}]`);
   });
 const shaped = isText ? model.inputs : [input];
-const program = compileModel(model, new Map(shaped.map(({ name }) => [name, { shape }])));
+const binding = new Map(shaped.map(({ name }) => [name, { shape }]));
+const fronts = await loadFronts(policy, model);
+const plain = atOnce(joining(compileModel(model, binding), fronts, binding));
+const program = attachExits(plain, resolveExits(plain, partsOf(policy).exits));
 const { words, constants, ids } = encodeProgram(program);
 const given = /^\d+$/.test(itemsText)
   ? undefined
@@ -77,6 +87,7 @@ for (const { value, batched } of program.inputs) {
   else if (dtype === 'float32') bytes(given ?? inputData(size));
   else throw new Error(`input of type ${dtype}`);
 }
-bytes(Uint8Array.from(program.blocks, ({ gate }) => (gate ? 2 : 0)));
-bytes(Float32Array.from(program.blocks, ({ gate }) => gate?.threshold ?? 0));
+const { modes, thresholds } = new CompiledPolicy(policy, program, model.sha256);
+bytes(modes);
+bytes(thresholds);
 writeFileSync(out, Buffer.concat(chunks));

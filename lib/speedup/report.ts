@@ -18,6 +18,7 @@ export const wordOutcome: Readonly<Record<Tried['outcome'], string>> = {
   beaten: 'another is faster',
   slow: 'saves no time',
   unsafe: 'changes too many answers',
+  refuted: 'not certified',
 };
 
 /** Most rows of a table. */

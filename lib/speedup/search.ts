@@ -142,10 +142,11 @@ export class Search {
     const ladders = this.#made.flatMap(({ pool }) => laddersOf(pool, this.#risk(pool)));
     ladders.push(...(await this.#refitted(ranked(ladders.filter(paying), shortest))));
     const measured = this.#timed(ranked(ladders.filter(paying), shortest), shortest);
-    const best = measured.find(({ mean }) => mean < 1)?.ladder;
-    if (!best) work.note('no ladder is faster than the network within the limit');
-    const found = best ? await this.#certify(best) : NOTHING;
-    return { ...found, parts, tried: describe(ladders, measured, found.calibration ? best : undefined) };
+    const ladder = measured.find(({ mean }) => mean < 1)?.ladder;
+    if (!ladder) work.note('no ladder is faster than the network within the limit');
+    const found = ladder ? await this.#certify(ladder) : NOTHING;
+    const fastest = ladder && { ladder, certified: found.calibration !== null };
+    return { ...found, parts, tried: describe(ladders, measured, fastest) };
   }
 
   #late(): boolean {

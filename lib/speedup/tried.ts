@@ -17,9 +17,9 @@ export interface Tried extends Prediction {
   readonly measured?: number;
   /**
    * `unsafe`: no setting changes so few answers that it could be certified. `slow`: none saves time within the limit. `beaten`: another
-   * one is faster, or it wasn't certified.
+   * one is faster. `refuted`: it was the fastest, but the items that certify have shown that it changes too many answers.
    */
-  readonly outcome: 'chosen' | 'beaten' | 'slow' | 'unsafe';
+  readonly outcome: 'chosen' | 'beaten' | 'slow' | 'unsafe' | 'refuted';
   /** Its settings, from careful to bold. */
   readonly points: readonly Prediction[];
 }
@@ -56,7 +56,7 @@ export interface TimedLadder {
 export function describe(
   ladders: readonly Ladder[],
   measured: readonly TimedLadder[],
-  chosen: Ladder | undefined,
+  fastest: { readonly ladder: Ladder; readonly certified: boolean } | undefined,
 ): Tried[] {
   return ladders
     .map((ladder): Tried => {
@@ -70,16 +70,17 @@ export function describe(
         ...predicted,
         work: pool.work(thresholds),
         ...(timed && { measured: timed.mean }),
-        outcome: outcomeOf(ladder, chosen),
+        outcome:
+          fastest?.ladder === ladder ? (fastest.certified ? 'chosen' : 'refuted') : lostBy(ladder, timed),
         points,
       };
     })
     .sort((a, b) => Number(isLost(a)) - Number(isLost(b)) || a.mean - b.mean);
 }
 
-function outcomeOf(ladder: Ladder, chosen: Ladder | undefined): Tried['outcome'] {
-  if (ladder === chosen) return 'chosen';
-  return ladder.state === 'pays' ? 'beaten' : ladder.state;
+function lostBy({ state }: Ladder, timed: TimedLadder | undefined): Tried['outcome'] {
+  if (state !== 'pays') return state;
+  return timed && timed.mean >= 1 ? 'slow' : 'beaten';
 }
 
 const isLost = ({ outcome }: Tried) => outcome === 'slow' || outcome === 'unsafe';

@@ -71,6 +71,9 @@ threaded=$([[ $kind == tsan ]] && echo 'Threads|Team|WorkerPool|PoolPolicy|Paral
 ctest --test-dir "$folder" -j 2 --output-on-failure -R "$threaded"
 if [[ $kind == neon ]]; then
   compare_with_host
-  node scripts/ci/replay-native.mjs test/models/cifar10-resnet32-gates examples/images \
-    qemu-aarch64 -L /usr/aarch64-linux-gnu "$folder/program_hash"
+  rm -rf "$folder/ladder"
+  node scripts/ci/ladder.mjs "$folder/ladder"
+  for model in test/models/cifar10-resnet32-gates "$folder/ladder"; do
+    node scripts/ci/replay-native.mjs "$model" examples/images qemu-aarch64 -L /usr/aarch64-linux-gnu "$folder/program_hash"
+  done
 fi

@@ -1,5 +1,5 @@
 // Records a session's decisions and answers for a folder of images, and runs the same inputs in another build of the
-// native core; the hashes must be equal.
+// native core; the hashes must be equal. Of a ladder, each rung must have answered.
 //   node scripts/ci/replay-native.mjs MODEL IMAGES COMMAND...        COMMAND: program_hash, perhaps after an emulator
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -31,9 +31,17 @@ const { isa } = classifier.session;
 for (const name of classifier.session.outputNames) {
   for (const { outputs } of runs) mix(bytesOf(outputs[name].data));
 }
-const decisions = runs.flatMap(({ trace }) => trace.items[0].blocks);
-mix(decisions.map(({ ran }) => Number(ran)));
-for (const { score } of decisions) if (score !== null) mix(bytesOf(Float32Array.of(score)));
+const items = runs.map(({ trace }) => trace.items[0]);
+const exits = Math.max(...items.map((item) => item.exits.length));
+for (const item of items) {
+  mix(item.blocks.map(({ ran }) => Number(ran)));
+  mix(Array.from({ length: exits }, (_, e) => Number(item.exits[e]?.taken ?? false)));
+}
+for (const item of items) {
+  for (const { score } of [...item.blocks, ...item.exits])
+    if (score !== null) mix(bytesOf(Float32Array.of(score)));
+}
+const answered = new Set(items.map((item) => item.exits.find(({ taken }) => taken)?.after ?? 'the network'));
 await classifier.release();
 
 const recorded = hash.toString(16).padStart(16, '0');
@@ -45,4 +53,6 @@ execFileSync(process.execPath, dump, { stdio: 'inherit' });
 const replayed = execFileSync(command[0], [...command.slice(1), program], { encoding: 'utf8' }).trim();
 rmSync(folder, { recursive: true });
 console.log(`${files.length} items, ${isa}: ${recorded}; replayed: ${replayed}`);
-console.log(replayed.startsWith(`${recorded} `) ? '1 passed, 0 failed' : '0 passed, 1 failed');
+const complete = answered.size === exits + 1;
+if (!complete) console.log(`only ${[...answered].join(' and ')} answered`);
+console.log(complete && replayed.startsWith(`${recorded} `) ? '1 passed, 0 failed' : '0 passed, 1 failed');

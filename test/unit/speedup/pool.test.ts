@@ -7,6 +7,7 @@ import { quantile } from 'lib/numeric/statistics.js';
 import { NEVER } from 'lib/skip/scores.js';
 import { certifiable, laddersOf, ranked } from 'lib/speedup/choose.js';
 import { type ExitTime, Pool, TimeCosts } from 'lib/speedup/pool.js';
+import { partsOf, describe as told } from 'lib/speedup/tried.js';
 import { allowedEvents } from '../../helpers/binomial.js';
 import { uniform } from '../../helpers/random.js';
 import { tableFrom } from '../../helpers/tables.js';
@@ -205,4 +206,49 @@ test('ladders keep the risk that can be certified, and each is faster than the n
   expect(byMean[0]!.predicted.mean).toBe(Math.min(...ladders.map(({ predicted }) => predicted.mean)));
   expect(byP95[0]!.predicted.p95).toBe(Math.min(...ladders.map(({ predicted }) => predicted.p95)));
   for (const { state } of laddersOf(pool, -1)) expect(state).toBe('unsafe');
+});
+
+test('what is told of ladders says why each was chosen, or not', () => {
+  const pool = poolOf();
+  const ladders = laddersOf(pool, certifiable(pool, 900));
+  const paying = ladders.filter(({ state }) => state === 'pays');
+  const [fastest, slow] = paying;
+  const times = [
+    { ladder: slow!, mean: 1.01, time: 1.01 },
+    { ladder: fastest!, mean: 0.5, time: 0.5 },
+  ];
+  const outcomes = (certified: boolean) => {
+    const all = told(ladders, times, { ladder: fastest!, certified });
+    expect(all).toHaveLength(ladders.length);
+    // Those that don't pay come last.
+    const paid = all.map(
+      ({ outcome }) => outcome === 'beaten' || outcome === 'chosen' || outcome === 'refuted',
+    );
+    expect(paid.indexOf(false)).toBeGreaterThanOrEqual(paying.length - 1);
+    return all.filter(({ measured }) => measured !== undefined).map(({ outcome }) => outcome);
+  };
+  expect(outcomes(true).sort()).toEqual(['chosen', 'slow']);
+  expect(outcomes(false).sort()).toEqual(['refuted', 'slow']);
+  for (const { outcome } of told(laddersOf(pool, -1), [], undefined)) expect(outcome).toBe('unsafe');
+});
+
+test('a part by itself answers as many of the surest items as the risk allows', () => {
+  const pool = poolOf();
+  const [{ items, exits }] = pool.tables as [Pool['tables'][number]];
+  const risk = 0.05;
+  const parts = partsOf(pool, risk);
+  expect(parts.map(({ name }) => name)).toEqual(pool.exits.map(({ after }) => after));
+  for (const [e, part] of parts.entries()) {
+    const { confidences, losses } = exits[e]!;
+    const order = [...confidences.keys()].sort((a, b) => confidences[b]! - confidences[a]!);
+    let [lost, most] = [0, 0];
+    for (const [rank, i] of order.entries()) {
+      lost += losses[i]!;
+      if (lost <= risk * items.length) most = rank + 1;
+    }
+    expect(part.answers).toBe(most / items.length);
+    expect(part.risk).toBeCloseTo([...losses].reduce((a, b) => a + b, 0) / items.length, 12);
+    const { reach, head } = TIMES[e]!;
+    expect(part.time).toBeCloseTo(reach + head, 12);
+  }
 });
