@@ -20,7 +20,7 @@ import { checkGroups, type Group, groupsOf, type Rule } from './certify/groups.j
 import { recordUse } from './certify/uses.js';
 import { checkClasses } from './checks.js';
 import { ClassStrategy } from './classes.js';
-import { itemOptions, programsOf, readItems } from './data.js';
+import { ESTIMATED, itemOptions, programsOf, readItems } from './data.js';
 import {
   type CalibrateOptions,
   type CalibrationItem,
@@ -72,7 +72,8 @@ export async function calibrate(
   const opened = await openDataModel(model, preparing, own.task);
   try {
     const loaded = await loadModel(opened.file);
-    const asked = { ...own, metric: own.metric ?? (opened.labels ? 'disagreement' : 'cosine') };
+    const metricAsked = own.metric ?? (opened.labels ? 'disagreement' : 'cosine');
+    const asked = { ...own, metric: metricAsked, ...(own.dryRun && { confidence: ESTIMATED }) };
     const { metric } = asked;
     if (isVectorMetric(metric)) checkForVectors(asked);
     const { items, typical, byHash } = await readItems(opened, data, asked, work, (first, labelled) => {
@@ -85,7 +86,8 @@ export async function calibrate(
       const backend = own.state === undefined ? engine : await ResumableBackend.open(engine, own.state);
       const programs = programsOf(loaded, opened, typical);
       const prepared = await itemOptions(opened, typical, asked, programs.main, work, unusable);
-      const result = await calibrateItems(backend, programs, loaded.sha256, items, prepared, counting(work));
+      const count = own.dryRun ? undefined : counting(work);
+      const result = await calibrateItems(backend, programs, loaded.sha256, items, prepared, count);
       return await withThumbnails(result, byHash);
     } finally {
       const leftOut = unusable.describe();
