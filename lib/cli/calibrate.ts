@@ -1,4 +1,4 @@
-import { type Command, InvalidArgumentError, Option } from 'commander';
+import { type Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import type { z } from 'zod';
 import { calibrate } from '../calibrate/calibrate.js';
 import {
@@ -13,7 +13,6 @@ import { renderCalibration } from '../calibrate/report/report.js';
 import type { Calibration } from '../calibrate/report/result.js';
 import { forgetState } from '../calibrate/run/resume.js';
 import { findModel } from '../data/model-files.js';
-import { ResidualSkipError } from '../errors.js';
 import { loadVega } from '../report/charts.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import { expectation } from '../util/validation.js';
@@ -66,7 +65,7 @@ export function addCalibrateCommand(program: Command, io: Io): void {
 }
 
 const NO_OUTPUT =
-  "option '-o, --output <file>': it is missing; name the policy file to write, or give --dry-run";
+  "required option '-o, --output <file>' not specified; name the policy file to write, or give --dry-run";
 const NOTHING_WRITTEN =
   'option --dry-run: nothing is written; give it without --output, --report and --state';
 
@@ -88,7 +87,7 @@ export function optionOf(name: string, schema: z.ZodType, { flag, description, r
 async function run(path: string, options: CommandOptions, io: Io): Promise<void> {
   const { output, data, guard, margin, labels, groups, report, json, ...asked } = options;
   if (asked.dryRun ? (output ?? report ?? asked.state) !== undefined : output === undefined) {
-    throw new ResidualSkipError('INVALID_ARGUMENT', asked.dryRun ? NOTHING_WRITTEN : NO_OUTPUT);
+    throw new CommanderError(2, 'calibrate', asked.dryRun ? NOTHING_WRITTEN : NO_OUTPUT);
   }
   for (const file of [output, report]) if (file !== undefined) await checkWritable(file);
   if (report !== undefined) await loadVega();

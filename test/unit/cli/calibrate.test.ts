@@ -377,7 +377,7 @@ describe('a dry run', () => {
 
   test.each<[string[], RegExp]>([
     [['--dry-run', '-o', 'policy.json'], /--dry-run: nothing is written/],
-    [[], /--output <file>': it is missing.*--dry-run/],
+    [[], /required option '-o, --output <file>' not specified.*--dry-run/],
   ])('with %j is refused', async (more, message) => {
     const { code, err } = await cli(...args, ...more);
     expect({ code, err }).toEqual({ code: 2, err: expect.stringMatching(message) });
