@@ -71,6 +71,7 @@ export { type EvaluatedRung, type EvaluateOptions, type Evaluation, evaluate } f
 export type { LatencySummary, PairedChange } from './measure/statistics.js';
 export type { CompareKind, GateForm, ShortcutKind } from './model/program/program.js';
 export { locateModel, type ModelLocation } from './model/read/file.js';
+export type { ModelMetadata } from './model/read/metadata.js';
 export { type Quantization, type QuantizeOptions, quantize } from './quantize/quantize.js';
 export type { Env } from './session/env.js';
 export type { Feeds } from './session/feeds.js';

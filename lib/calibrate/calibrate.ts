@@ -20,7 +20,7 @@ import { checkGroups, type Group, groupsOf, type Rule } from './certify/groups.j
 import { recordUse } from './certify/uses.js';
 import { type Promisable, promisable } from './checks.js';
 import { ClassStrategy } from './classes.js';
-import { itemOptions, programsOf, readItems } from './data.js';
+import { ESTIMATED, itemOptions, programsOf, readItems } from './data.js';
 import {
   type CalibrateOptions,
   type CalibrationItem,
@@ -73,26 +73,21 @@ export async function calibrate(
   const opened = await openDataModel(model, preparing, own.task, sample);
   try {
     const loaded = await loadModel(opened.file);
+    const asked = { ...own, ...(own.dryRun && { confidence: ESTIMATED }) };
     let promised: Promisable | undefined;
-    const read = await readItems(opened, source, own, work, (first, labelled) => {
+    const read = await readItems(opened, source, asked, work, (first, labelled) => {
       const { main } = programsOf(loaded, opened, first);
-      promised = promisable(own, opened, main, labelled);
-      if (promised.byBlocks) checkForVectors({ ...own, metric: promised.metric });
+      promised = promisable(asked, opened, main, labelled);
+      if (promised.byBlocks) checkForVectors({ ...asked, metric: promised.metric });
     });
     const engine = engineOf(rest);
     const unusable = new Unusable([], opened.what);
     try {
       const backend = own.state === undefined ? engine : await ResumableBackend.open(engine, own.state);
       const programs = programsOf(loaded, opened, read.typical);
-      const prepared = await itemOptions(opened, read, own, promised!, programs, work, unusable);
-      const result = await calibrateItems(
-        backend,
-        programs,
-        loaded.sha256,
-        read.items,
-        prepared,
-        counting(work),
-      );
+      const prepared = await itemOptions(opened, read, asked, promised!, programs, work, unusable);
+      const count = own.dryRun ? undefined : counting(work);
+      const result = await calibrateItems(backend, programs, loaded.sha256, read.items, prepared, count);
       return await withThumbnails(result, read.byHash);
     } finally {
       const leftOut = unusable.describe();

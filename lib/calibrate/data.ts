@@ -1,8 +1,9 @@
 /** Reads the items of a calibration, and prepares them for the network. */
 import type { Data, DataModel } from '../classify/data-model.js';
-import { type Item, prepareItems } from '../classify/images.js';
+import { type Item, type Items, prepareItems } from '../classify/images.js';
 import { Unusable } from '../classify/unusable.js';
 import type { Work } from '../classify/work.js';
+import { takeEvenly } from '../data/dataset.js';
 import { findModel } from '../data/model-files.js';
 import { prefetch } from '../data/prefetch.js';
 import { LengthSeries } from '../model/length-series.js';
@@ -29,16 +30,35 @@ import type {
   VectorOf,
 } from './options.js';
 import { Programs } from './run/evaluator.js';
-import { contentHash } from './split.js';
+import { contentHash, dryRunItems } from './split.js';
 
 /** Most bytes of prepared images to fit on that are kept; the others are prepared again each time they are needed. */
 const MAX_KEPT = 2 ** 30;
+
+/** Confidence of a dry run: the true loss of what it chooses is as likely above the limit as below. */
+export const ESTIMATED = 0.5;
 
 export interface CalibrationData {
   readonly items: readonly CalibrationItem[];
   /** The prepared item of median size: it stands for all. */
   readonly typical: Tensor;
   readonly byHash: ReadonlyMap<string, Item<Tensor>>;
+}
+
+/** As many items of a source: spread evenly over it where they are known, otherwise the first. */
+function someOf({ count, list }: Items<Tensor>, most: number): Items<Tensor> {
+  if (Array.isArray(list)) {
+    const chosen = takeEvenly(list as readonly Item<Tensor>[], most);
+    return { count: chosen.length, list: chosen };
+  }
+  async function* first() {
+    let taken = 0;
+    for await (const item of list) {
+      yield item;
+      if (++taken === most) return;
+    }
+  }
+  return { count: count === null ? null : Math.min(count, most), list: first() };
 }
 
 /** @param check called with the first item that can be used, before the others are read */
@@ -50,7 +70,8 @@ export async function readItems(
   check: (first: Tensor, labelled: boolean) => void,
 ): Promise<CalibrationData> {
   const labels = options.metric === 'accuracy' ? 'data' : 'none';
-  const { count, list } = await opened.open(data, options, work, labels);
+  const source = await opened.open(data, options, work, labels);
+  const { count, list } = options.dryRun ? someOf(source, dryRunItems(options, ESTIMATED)) : source;
   const items: CalibrationItem[] = [];
   const byHash = new Map<string, Item<Tensor>>();
   const unusable = new Unusable([], opened.what);

@@ -28,7 +28,7 @@ export interface Flag {
 }
 
 export const flags = z.registry<Flag>();
-const DEFAULT_LIMIT = 0.01;
+export const DEFAULT_LIMIT = 0.01;
 
 export function flagged<T extends z.ZodType>(
   schema: T,
@@ -96,6 +96,15 @@ const shape = {
     '--budget <share>',
     'instead of a limit: spend at most this share of the multiply-adds',
     number,
+  ),
+  /**
+   * Only estimate what would be saved: on 300 items spread over the data, or on the first 300 of an iterable, and more only if a low
+   * limit needs them. The policy holds with a probability of one half, and that these items were read isn't counted.
+   */
+  dryRun: flagged(
+    z.boolean().optional(),
+    '--dry-run',
+    'say from 300 items what would be saved, and how many would certify it; nothing is written or counted',
   ),
   /** Answers that are checked against the full network. */
   guards: z.array(guardSchema).readonly().optional(),

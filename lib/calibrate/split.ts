@@ -7,7 +7,13 @@ import { maxLoss, type Promised } from '../skip/promise.js';
 import type { TensorData } from '../tensor/tensor.js';
 import type { Rule } from './certify/groups.js';
 import { itemsNeeded } from './certify/p-values.js';
-import { type CalibrationItem, checkConflicts, type ParsedOptions } from './options.js';
+import {
+  type CalibrationItem,
+  type CalibrationOptions,
+  checkConflicts,
+  DEFAULT_LIMIT,
+  type ParsedOptions,
+} from './options.js';
 import type { Programs } from './run/evaluator.js';
 import type { Task } from './task.js';
 
@@ -145,10 +151,7 @@ function checkParts(
   const needed = anyway ? 1 : itemsNeeded(limit / maxLoss(metric), delta);
   const chosen = first === 'certify' || (fit.length + order.length >= MIN_FIT && order.length > 0);
   if (certify.length >= needed && chosen) return;
-  // Parts vary in size by chance; a tenth and a few more compensate for that.
-  const certifying = SHARES[first].at(-1)![1];
-  const others = first === 'certify' ? 0 : MIN_FIT / (1 - certifying);
-  const enough = Math.ceil(1.1 * Math.max(needed / certifying, others)) + 20;
+  const enough = enoughItems(needed, first);
   const all = fit.length + order.length + certify.length;
   const evidence = anyway
     ? 'a bound needs 1'
@@ -163,6 +166,34 @@ function checkParts(
     `data: there is too little; of ${all} different images, ${certify.length || 'none'} certify, and ${evidence}; ${remain}` +
       `about ${enough} different images would be enough${anyway ? '' : ', or a higher limit'}`,
   );
+}
+
+/** Items of a dry run, unless a low limit needs more. */
+const DRY_RUN = 300;
+
+/** How many items a dry run reads. */
+export function dryRunItems(
+  {
+    limits,
+    maxDisagreement = DEFAULT_LIMIT,
+    metric = 'disagreement',
+  }: Pick<CalibrationOptions, 'limits' | 'maxDisagreement' | 'metric'>,
+  confidence: number,
+): number {
+  const all = limits ?? [maxDisagreement];
+  const needed = itemsNeeded(Math.min(...all) / maxLoss(metric), (1 - confidence) / all.length);
+  return Math.max(DRY_RUN, enoughItems(needed, 'order'));
+}
+
+/**
+ * About how many different items are enough, so that their last part has `needed` of them.
+ * @param first the first thing that the items are needed for
+ */
+export function enoughItems(needed: number, first: Part): number {
+  // Parts vary in size by chance; a tenth and a few more compensate for that.
+  const certifying = SHARES[first].at(-1)![1];
+  const others = first === 'certify' ? 0 : MIN_FIT / (1 - certifying);
+  return Math.ceil(1.1 * Math.max(needed / certifying, others)) + 20;
 }
 
 /** Hex SHA-256 of a prepared item. */

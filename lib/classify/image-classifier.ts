@@ -12,7 +12,7 @@ import { InferenceSession } from '../session/session.js';
 import type { PolicySource } from '../skip/load-policy.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { isFloat, isFloatType, Tensor, toFloat32 } from '../tensor/tensor.js';
-import { parseStrict } from '../util/validation.js';
+import { parseStrict, refuseMisspelt } from '../util/validation.js';
 import { type answerOutput, classOutput, type Prediction, predictions } from './class-scores.js';
 import { type ImageSource, isImageSource, nameOf, toRawImage } from './image-source.js';
 
@@ -53,6 +53,8 @@ export interface ImageClassification extends Prediction {
 /** Most images in one run. More would only take more memory: each takes its own path through the network anyway. */
 const BATCH = 16;
 const TOP_K = 5;
+/** Of `from`, besides those of a session. */
+const OWN_OPTIONS = ['labels', 'preprocessor', 'maxPixels'];
 
 const classifySchema = z.strictObject({
   topK: z.int().positive().optional(),
@@ -97,6 +99,7 @@ export class ImageClassifier {
    */
   static async from(path: string, options: ImageClassifierOptions = {}): Promise<ImageClassifier> {
     const { labels: _, preprocessor: __, maxPixels, ...sessionOptions } = options;
+    refuseMisspelt(sessionOptions, OWN_OPTIONS, 'options', 'INVALID_ARGUMENT');
     checkMaxPixels(maxPixels);
     const files = await findModel(path);
     const session = await InferenceSession.create(path, sessionOptions);

@@ -1,4 +1,4 @@
-import { type Command, InvalidArgumentError, Option } from 'commander';
+import { type Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import type { z } from 'zod';
 import { calibrate } from '../calibrate/calibrate.js';
 import {
@@ -16,7 +16,7 @@ import { findModel } from '../data/model-files.js';
 import { loadVega } from '../report/charts.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import { expectation } from '../util/validation.js';
-import { drawCalibration } from './calibration-table.js';
+import { drawCalibration, drawEstimate } from './calibration-table.js';
 import { checkWritable, writeResult } from './files.js';
 import { type Io, watchWork } from './io.js';
 import { addBackendOptions, addReadingOptions, fraction, taskOption } from './options.js';
@@ -26,7 +26,7 @@ interface CommandOptions extends Omit<CalibrateOptions, 'labels' | 'guards'> {
   /** True for the labels of the data set itself; otherwise a file with the label of each image by name. */
   readonly labels?: true | string;
   readonly groups?: string;
-  readonly output: string;
+  readonly output?: string;
   readonly guard?: readonly string[];
   readonly margin: number;
   readonly report?: string;
@@ -44,7 +44,7 @@ export function addCalibrateCommand(program: Command, io: Io): void {
       '--data <path>',
       'images: any folder of them (labels are not needed), or what eval takes; or a file of texts',
     )
-    .requiredOption('-o, --output <file>', 'policy file to write');
+    .option('-o, --output <file>', 'policy file to write');
   for (const [name, schema] of Object.entries({ ...optionShape, ...removedShape })) {
     const flag = flags.get(schema);
     if (flag) command.addOption(optionOf(name, schema, flag));
@@ -64,6 +64,11 @@ export function addCalibrateCommand(program: Command, io: Io): void {
   );
 }
 
+const NO_OUTPUT =
+  "required option '-o, --output <file>' not specified; name the policy file to write, or give --dry-run";
+const NOTHING_WRITTEN =
+  'option --dry-run: nothing is written; give it without --output, --report and --state';
+
 /** The command's form of an option of the schema. */
 export function optionOf(name: string, schema: z.ZodType, { flag, description, read, hidden }: Flag): Option {
   const option = new Option(flag, description).hideHelp(hidden);
@@ -81,10 +86,13 @@ export function optionOf(name: string, schema: z.ZodType, { flag, description, r
 
 async function run(path: string, options: CommandOptions, io: Io): Promise<void> {
   const { output, data, guard, margin, labels, groups, report, json, ...asked } = options;
+  if (asked.dryRun ? (output ?? report ?? asked.state) !== undefined : output === undefined) {
+    throw new CommanderError(2, 'calibrate', asked.dryRun ? NOTHING_WRITTEN : NO_OUTPUT);
+  }
   for (const file of [output, report]) if (file !== undefined) await checkWritable(file);
   if (report !== undefined) await loadVega();
   const work = watchWork(io, json !== true);
-  const state = options.state ?? `${output}.state`;
+  const state = options.state ?? (output === undefined ? undefined : `${output}.state`);
   const result = await calibrate(path, data, {
     ...asked,
     ...work.options,
@@ -94,12 +102,16 @@ async function run(path: string, options: CommandOptions, io: Io): Promise<void>
     groupsFrom: groups,
     guards: guard?.length ? [{ labels: [...guard], margin }] : undefined,
   }).finally(work.stop);
+  if (output === undefined) {
+    io.out(json ? `${JSON.stringify(summary(result), null, 2)}\n` : drawEstimate(result, options, io));
+    return;
+  }
   await writeResult(output, `${JSON.stringify(result.policy, null, 2)}\n`);
   if (report !== undefined) {
     const { name } = await findModel(path);
     await writeResult(report, await renderCalibration(result, { model: name }));
   }
-  if (options.state === undefined) await forgetState(state);
+  if (options.state === undefined) await forgetState(state!);
   io.out(
     json
       ? `${JSON.stringify(summary(result), null, 2)}\n`

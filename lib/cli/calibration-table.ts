@@ -1,9 +1,13 @@
 /** What `calibrate` prints. */
 
+import { itemsNeeded } from '../calibrate/certify/p-values.js';
+import type { CalibrateOptions } from '../calibrate/options.js';
 import type { Calibration } from '../calibrate/report/result.js';
 import { wordConfidence, wordEvents, wordPromise } from '../calibrate/report/wording.js';
 import { latencyReduction } from '../calibrate/run/latency.js';
+import { enoughItems } from '../calibrate/split.js';
 import type { SkipPolicy } from '../skip/policy.js';
+import { maxLoss } from '../skip/promise.js';
 import { type Io, paint } from './io.js';
 import { type Column, formatTable, milliseconds, percent, plural } from './table.js';
 
@@ -53,6 +57,24 @@ export function drawCalibration(
     ...(groups.length > 0 ? [formatTable(io, GROUP_COLUMNS, groupRows(result))] : []),
     `${[result.policy, ...(result.policy.settings ?? [])].map((policy) => paint(io, 'bold', verdict(policy, result))).join('\n')}\n${notes.join('\n')}\n`,
   ].join('\n');
+}
+
+/** What a dry run prints. */
+export function drawEstimate(
+  { policy: { promise, expected }, chosen, certifiedOn }: Calibration,
+  { confidence = 0.95 }: Pick<CalibrateOptions, 'confidence'>,
+  io: Io,
+): string {
+  const { limit, metric, data } = promise!;
+  const read = data.fit + data.order + data.certify;
+  const enough = enoughItems(itemsNeeded(limit / maxLoss(metric), 1 - confidence), 'fit');
+  const about = `estimate from ${plural(read, 'item')}, ${certifiedOn.length} of them for the limit of ${percent(limit, 2)}`;
+  const certify = `about ${enough.toLocaleString('en')} different items, better more, certify it: leave out --dry-run, and name a file (-o)`;
+  if (chosen < 0) return `${about}: nothing would be skipped\n${certify}\n`;
+  const { latency, multiplyAddsSkipped } = expected!;
+  const saved = paint(io, 'bold', `${percent(multiplyAddsSkipped)} of the multiply-adds would be skipped`);
+  const [fast, full] = [latency!.policyMs.p50, latency!.fullMs.p50].map(milliseconds);
+  return `${about}: ${saved}; ${fast} ms instead of ${full} ms\n${certify}\n`;
 }
 
 function settingRows({ settings, chosen, bolder }: Calibration, io: Io): string[][] {

@@ -127,7 +127,15 @@ function draw(
         ]
       : []),
     latency('mean', 'latency, mean, ms', ''),
-    latency('p50', '  median', paint(io, 'bold', `${percent(latencyReduction)} less with skipping`)),
+    latency(
+      'p50',
+      '  median',
+      paint(
+        io,
+        'bold',
+        `${percent(Math.abs(latencyReduction))} ${latencyReduction < 0 ? 'more' : 'less'} with skipping`,
+      ),
+    ),
     latency('p95', '  95th percentile', ''),
     energyRow(energy!),
     ['blocks skipped', '', percent(skip.blocksSkipped), ''],

@@ -8,7 +8,7 @@ import {
 } from '../inspect/inspect.js';
 import { type Io, paint } from './io.js';
 import { collectShape, SHAPE_HELP, type ShapeOption, shapesOf } from './shapes.js';
-import { type Column, count, formatTable, percent, plural } from './table.js';
+import { type Column, count, formatTable, percent, plural, shortened } from './table.js';
 
 interface InspectOptions {
   readonly shape?: readonly ShapeOption[];
@@ -38,6 +38,7 @@ function draw(report: Inspection, io: Io): string {
     ['model', report.model!],
     ['sha256', report.sha256],
     ['opset', String(report.opset)],
+    ...writerOf(report),
     ['input', ports(report.inputs)],
     ['output', ports(report.outputs)],
     ['parameters', count(report.parameters)],
@@ -60,6 +61,18 @@ function draw(report: Inspection, io: Io): string {
   if (blocks.length === 0) return `${head}\nNo residual block was found.\n${gates.join('')}`;
   const exits = report.exits.map((exit) => `${exitLine(exit)}\n`).join('');
   return `${head}\n${formatTable(io, COLUMNS, blocks.map(blockRow))}\n${blockSummary(blocks)}\n${exits}${gates.join('')}`;
+}
+
+/** What the file's writer says about it, a row for each thing that it says. */
+function writerOf({ metadata }: Inspection): string[][] {
+  const { producer, producerVersion, version, description, custom } = metadata;
+  const rows = [
+    ['written by', [producer, producerVersion].filter(Boolean).join(' ')],
+    ['version', version > 0 ? String(version) : ''],
+    ['description', description],
+    ...Object.entries(custom),
+  ];
+  return rows.filter(([, value]) => value).map(([name, value]) => [shortened(name!), shortened(value!)]);
 }
 
 /** What was taken for inputs that leave more than the batch open. */

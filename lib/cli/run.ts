@@ -16,7 +16,7 @@ import { openClassifier, wordPolicy } from './classifier.js';
 import { type Io, paint, startProgress } from './io.js';
 import { addDataOptions, type EngineOptions, positiveInteger, type ReadingOptions } from './options.js';
 import { asciiPattern, drawPattern, patternLegend } from './pattern.js';
-import { type Column, formatTable, milliseconds, percent, plural } from './table.js';
+import { type Column, formatTable, milliseconds, percent, plural, shortened } from './table.js';
 
 interface RunOptions extends EngineOptions, ReadingOptions {
   readonly full?: boolean;
@@ -60,8 +60,6 @@ interface RunItem {
 const MAX_PAIRS = 41;
 const BUDGET_MS = 400;
 const JSON_TOP = 5;
-/** Characters of a text in the table. */
-const MAX_SHOWN = 48;
 
 export function addRunCommand(program: Command, io: Io): void {
   addDataOptions(
@@ -136,12 +134,6 @@ async function itemsOf(
     for (const file of below) add(file, relative(path, file));
   }
   return items;
-}
-
-/** A text as the table shows it: on one line, the beginning of a long one. */
-function shortened(text: string): string {
-  const line = text.replace(/\s+/g, ' ').trim();
-  return line.length > MAX_SHOWN ? `${line.slice(0, MAX_SHOWN - 1)}…` : line;
 }
 
 function measure(
@@ -237,7 +229,12 @@ function summary(rows: readonly Row[], what: string, full: boolean, io: Io): str
   if (full) return `${items}, every block run: ${milliseconds(fullTime)} ms each`;
   const skipTime = meanOf((result) => result.milliseconds.skip);
   if (skipped === 0) return `${items}: no block skipped, ${milliseconds(skipTime)} ms each`;
-  const saved = paint(io, 'bold', `${percent(1 - skipTime / fullTime, 0)} of the time saved`);
+  const saving = 1 - skipTime / fullTime;
+  const saved = paint(
+    io,
+    'bold',
+    saving < 0 ? `${percent(-saving, 0)} slower` : `${percent(saving, 0)} of the time saved`,
+  );
   const { total } = rows[0]!.result.blocks;
   const blocks =
     rows.length === 1

@@ -8,6 +8,15 @@ export interface Column {
   readonly align?: 'left' | 'right';
 }
 
+/** Characters of a long text that are shown. */
+const MAX_SHOWN = 48;
+
+/** A text on one line, the beginning of a long one. */
+export function shortened(text: string): string {
+  const line = text.replace(/\s+/g, ' ').trim();
+  return line.length > MAX_SHOWN ? `${line.slice(0, MAX_SHOWN - 1)}…` : line;
+}
+
 /** Number of visible characters; colours take no space. */
 function widthOf(text: string): number {
   return [...stripVTControlCharacters(text)].length;

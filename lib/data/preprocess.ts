@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { type ErrorCode, ResidualSkipError } from '../errors.js';
 import { parseStrict, refuseMisspelt } from '../util/validation.js';
 import { type RawImage, type ResizeKernel, type ResizeRule, resizeImage, toGrey } from './image.js';
-import { PRESETS, withPreset } from './presets.js';
+import { PRESET_FIELDS, PRESETS } from './presets.js';
 
 const length = z.int().positive().max(65535);
 const rectangle = z.strictObject({ height: length, width: length });
@@ -225,6 +225,26 @@ export class Preprocessor {
     if (value.every((one) => one === value[0])) return Array<number>(channels).fill(value[0]!);
     throw this.#invalid(`${field} has ${value.length} values, but the model takes ${channels} channel(s)`);
   }
+}
+
+/**
+ * A configuration with its preset written out. Its own fields go before those of the preset, whose sizes are for the side `size`, or
+ * else for the model's.
+ */
+function withPreset(
+  { preset, ...config }: PreprocessorConfig,
+  { height, width }: ImageInput,
+): PreprocessorConfig {
+  if (preset === undefined) return config;
+  const { size, ...rest } = config;
+  const fixed = height !== undefined && width !== undefined;
+  const side = typeof size === 'number' ? size : height === width ? height : undefined;
+  const made = PRESET_FIELDS[preset](side);
+  // A crop to a square would not fit an input that is none.
+  const { crop_size: _, ...uncropped } = made;
+  const isOblong = fixed && height !== width && typeof size !== 'number';
+  const own = isOblong ? { ...uncropped, size: { height, width } } : made;
+  return { ...own, ...(typeof size === 'object' && { size }), ...rest };
 }
 
 function square(size: number | Size): Size {

@@ -1,5 +1,3 @@
-import type { ImageInput, PreprocessorConfig } from './preprocess.js';
-
 /** The mean and deviation of ImageNet's pixels, which torchvision's networks and most that were trained like them expect. */
 const IMAGENET = { image_mean: [0.485, 0.456, 0.406], image_std: [0.229, 0.224, 0.225] };
 /** From OpenAI's CLIP. */
@@ -18,11 +16,21 @@ export const PRESETS = ['imagenet', 'clip', 'symmetric', 'unit', 'bytes'] as con
  */
 export type PreprocessorPreset = (typeof PRESETS)[number];
 
+/** What a preset sets, in the names of preprocessor_config.json. */
+interface Fields {
+  readonly size?: { readonly shortest_edge: number } | { readonly height: number; readonly width: number };
+  readonly crop_size?: number;
+  readonly resample?: number;
+  readonly do_rescale?: boolean;
+  readonly image_mean?: number | number[];
+  readonly image_std?: number | number[];
+}
+
 /** Of networks with inputs of any size. */
 const USUAL_SIDE = 224;
 
-/** The presets by the side of the square that they make; without it, an image keeps its size. */
-const MAKE: Readonly<Record<PreprocessorPreset, (side: number | undefined) => PreprocessorConfig>> = {
+/** The fields of each preset, by the side of the square that it makes; without it, an image keeps its size or has the usual one. */
+export const PRESET_FIELDS: Readonly<Record<PreprocessorPreset, (side: number | undefined) => Fields>> = {
   imagenet: (side = USUAL_SIDE) => ({
     ...{ size: { shortest_edge: Math.round((side * 256) / 224) }, crop_size: side, resample: BILINEAR },
     ...IMAGENET,
@@ -36,26 +44,6 @@ const MAKE: Readonly<Record<PreprocessorPreset, (side: number | undefined) => Pr
   bytes: (side) => ({ ...squareOf(side), do_rescale: false }),
 };
 
-function squareOf(side: number | undefined): PreprocessorConfig {
+function squareOf(side: number | undefined): Fields {
   return side === undefined ? {} : { size: { height: side, width: side } };
-}
-
-/**
- * A configuration with its preset written out. Its own fields go before those of the preset, whose sizes are for the side `size`, or
- * else for the model's.
- */
-export function withPreset(
-  { preset, ...config }: PreprocessorConfig,
-  { height, width }: ImageInput,
-): PreprocessorConfig {
-  if (preset === undefined) return config;
-  const { size, ...rest } = config;
-  const fixed = height !== undefined && width !== undefined;
-  const side = typeof size === 'number' ? size : height === width ? height : undefined;
-  const made = MAKE[preset](side);
-  // A crop to a square would not fit an input that is none.
-  const { crop_size: _, ...uncropped } = made;
-  const isOblong = fixed && height !== width && typeof size !== 'number';
-  const own = isOblong ? { ...uncropped, size: { height, width } } : made;
-  return { ...own, ...(typeof size === 'object' && { size }), ...rest };
 }

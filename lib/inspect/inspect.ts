@@ -6,6 +6,7 @@ import { compileModel } from '../model/compile.js';
 import { loadModel, unsupportedOperators } from '../model/load.js';
 import type { OwnExit, Program, UnusableGate, ValueId } from '../model/program/program.js';
 import type { Dimension, ModelPort } from '../model/read/graph.js';
+import type { ModelMetadata } from '../model/read/metadata.js';
 import { checkSource, type ModelSource } from '../session/source.js';
 import { type BlockInfo, describeBlocks } from '../skip/block-info.js';
 import { parseStrict } from '../util/validation.js';
@@ -42,6 +43,8 @@ export interface Inspection {
   /** Hex SHA-256 of the file. */
   readonly sha256: string;
   readonly opset: number;
+  /** What the file's writer says about it. */
+  readonly metadata: ModelMetadata;
   readonly inputs: readonly InspectedPort[];
   readonly outputs: readonly InspectedPort[];
   /** The shapes of the inputs that costs are for, by name; empty when operators are unsupported. */
@@ -98,6 +101,7 @@ export async function inspect(source: ModelSource, options: InspectOptions = {})
     model: files?.model ?? null,
     sha256: model.sha256,
     opset: model.opset,
+    metadata: model.metadata,
     inputs: model.inputs.map(portOf),
     outputs: model.outputs.map(portOf),
     shapes: Object.fromEntries([...(binding ?? [])].map(([name, { shape }]) => [name, shape])),

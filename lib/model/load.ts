@@ -9,6 +9,7 @@ import { readExternalData } from './read/external.js';
 import { alignInPlace, hashed, type ModelFile, readModelFile } from './read/file.js';
 import { BEGINNING_BYTES, kindOf, wayOut } from './read/foreign.js';
 import { inlineFunctions } from './read/functions.js';
+import { metadataOf } from './read/metadata.js';
 import type { Model } from './read/model.js';
 import { type DecodedModel, decodeModel } from './read/onnx.js';
 import { decodingModelProto, type GraphProto, type ModelProto } from './read/proto.js';
@@ -51,6 +52,7 @@ async function load(source: string | Uint8Array | ArrayBuffer, options: LoadOpti
     sha256,
     ...(file && { location: file.location }),
     opset,
+    metadata: metadataOf(proto),
     ...(await inTurns(analyseBatching(graph, opset, runnable))),
     parameters: parametersOf(proto.graph),
     graph,

@@ -1,4 +1,5 @@
 import type { Dimension, ModelPort } from '../model/read/graph.js';
+import type { ModelMetadata } from '../model/read/metadata.js';
 import type { DataType } from '../tensor/tensor.js';
 
 /** An input or output, in onnxruntime's form. A symbolic dimension is given by its name. */
@@ -15,6 +16,8 @@ export interface ModelInfo {
   readonly sha256: string;
   /** Version of ONNX's operator set. */
   readonly opset: number;
+  /** What the file's writer says about it. */
+  readonly metadata: ModelMetadata;
   /** Number of elements in all initialisers. */
   readonly parameters: number;
   /** Of one item of the shape that ran last; null while the shape is open. */

@@ -222,9 +222,9 @@ export class InferenceSession {
 
   /** Facts about the model. */
   get model(): ModelInfo {
-    const { sha256, opset, parameters, batching, batchingReason } = this.#model;
+    const { sha256, opset, metadata, parameters, batching, batchingReason = null } = this.#model;
     const multiplyAdds = this.#shapes ? this.#program().cost.multiplyAdds : null;
-    return { sha256, opset, parameters, multiplyAdds, batching, batchingReason: batchingReason ?? null };
+    return { sha256, opset, metadata, parameters, multiplyAdds, batching, batchingReason };
   }
 
   get backend(): 'native' | 'reference' {

@@ -33,10 +33,8 @@ const MOST_TYPOS = 2;
 /** The one of `names` that `given` almost is, in its letters or without the words before the last. */
 export function misspelt(given: string, names: readonly string[]): string | undefined {
   const key = given.toLowerCase();
-  return names.find(
-    (name) =>
-      name.endsWith(`_${key}`) || (key.length > 2 * MOST_TYPOS && editDistance(key, name) <= MOST_TYPOS),
-  );
+  const most = Math.min(MOST_TYPOS, Math.floor(key.length / 3));
+  return names.find((name) => name.endsWith(`_${key}`) || editDistance(key, name.toLowerCase()) <= most);
 }
 
 /** Options of earlier versions, and what they are called now. */

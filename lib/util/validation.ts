@@ -148,6 +148,7 @@ export function parsePart<S extends z.ZodRawShape, O extends object>(
   const own = Object.fromEntries(entries.filter(isOwn));
   parseStrict(z.strictObject(shape), own, { code: 'INVALID_ARGUMENT', subject: 'options', known: [] });
   const rest = Object.fromEntries(entries.filter((entry) => !isOwn(entry)));
+  refuseMisspelt(rest, Object.keys(shape), 'options', 'INVALID_ARGUMENT');
   return { own: own as Pick<O, keyof S & keyof O>, rest: rest as Omit<O, keyof S> };
 }
 

@@ -7,11 +7,17 @@ function input(name: string, rest: Partial<ModelInput> = {}): ModelInput {
   return { name, dtype: 'float32', shape: ['batch', 2], batched: true, boundByValue: false, ...rest };
 }
 
+const NO_METADATA: Model['metadata'] = {
+  ...{ producer: '', producerVersion: '', domain: '', version: 0, description: '' },
+  ...{ graphName: 'g', graphDescription: '', custom: {} },
+};
+
 /** A model with the input `x` and the outputs `y` (2*x, per item) and `total` (shared by the items). */
 export function fakeModel(rest: Partial<Model> = {}): Model {
   return {
     sha256: 'a'.repeat(64),
     opset: 17,
+    metadata: NO_METADATA,
     inputs: [input('x')],
     outputs: [
       { name: 'y', dtype: 'float32', shape: ['batch', 2], batched: true },

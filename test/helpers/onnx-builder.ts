@@ -138,9 +138,10 @@ export class GraphBuilder {
   }
 }
 
-/** The bytes of a model with this graph. */
-export function modelBytes(graph: GraphBuilder, opset = 17): Uint8Array {
+/** The bytes of a model with this graph, and with `more` fields. */
+export function modelBytes(graph: GraphBuilder, opset = 17, more: ModelProto = {}): Uint8Array {
   const model: ModelProto = {
+    ...more,
     irVersion: int64(8),
     opsetImport: [{ version: int64(opset) }],
     graph: graph.proto,

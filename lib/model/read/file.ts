@@ -54,10 +54,25 @@ export async function requireModel(path: string): Promise<ModelLocation> {
   const found = await locateModel(path);
   if (found) return found;
   const isFolder = (await kindOf(path)) === 'folder';
+  const remote = isFolder ? undefined : await remoteWay(path);
+  if (remote) throw new ResidualSkipError('MODEL_NOT_FOUND', remote);
   const problem = isFolder ? `folder ${path}: it holds no .onnx file` : `model ${path}: it doesn't exist`;
   const near = isFolder ? '' : await nearPath(path);
   const message = `${problem}; ${near}give the path of an ONNX file, or of a folder with one`;
   throw new ResidualSkipError('MODEL_NOT_FOUND', message);
+}
+
+/** What to do about a path that names something on the web; undefined for any other. */
+async function remoteWay(path: string): Promise<string | undefined> {
+  if (/^[a-z][a-z\d+.-]+:\/\//i.test(path)) {
+    return `model ${path}: it is a URL, and models are read from files; download it (curl -LO ${path}) and give the path of the file`;
+  }
+  const isId = /^[\w.-]+\/[\w.-]+$/.test(path) && extname(path) !== '.onnx' && !path.startsWith('.');
+  if (!isId || (await kindOf(dirname(path))) !== undefined) return undefined;
+  return (
+    `model ${path}: it doesn't exist; give the path of an ONNX file, or of a folder with one: if that is the name of a model on the ` +
+    `Hugging Face hub, 'hf download ${path} --local-dir FOLDER' gets its files`
+  );
 }
 
 /** "did you mean 'a'? " for a path whose folder has something of nearly that name; empty if it has nothing like it. */

@@ -1,6 +1,7 @@
 import type { TensorData } from '../../tensor/tensor.js';
 import type { ModelLocation } from './file.js';
 import type { Graph, ModelPort } from './graph.js';
+import type { ModelMetadata } from './metadata.js';
 
 /** An input of the model that a program is specialised on. */
 export interface ModelInput extends ModelPort {
@@ -25,6 +26,7 @@ export interface Model {
   /** Where it was read from; absent if it was given as bytes. */
   readonly location?: ModelLocation;
   readonly opset: number;
+  readonly metadata: ModelMetadata;
   readonly inputs: readonly ModelInput[];
   readonly outputs: readonly ModelOutput[];
   /** `whole` when the graph mixes the items of a batch; `batchingReason` then names the node. */

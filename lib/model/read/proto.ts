@@ -70,6 +70,7 @@ export interface NodeProto {
 export interface GraphProto {
   node?: NodeProto[];
   name?: string;
+  docString?: string;
   initializer?: TensorProto[];
   sparseInitializer?: { values?: TensorProto }[];
   input?: ValueInfoProto[];
@@ -90,6 +91,12 @@ export interface FunctionProto {
 
 export interface ModelProto {
   irVersion?: Int64;
+  producerName?: string;
+  producerVersion?: string;
+  domain?: string;
+  modelVersion?: Int64;
+  docString?: string;
+  metadataProps?: { key?: string; value?: string }[];
   opsetImport?: { domain?: string; version?: Int64 }[];
   graph?: GraphProto;
   functions?: FunctionProto[];
@@ -169,14 +176,21 @@ const GRAPH: Message = {
   1: many('node', () => NODE),
   2: one('name', 'string'),
   5: many('initializer', () => TENSOR),
+  10: one('docString', 'string'),
   11: many('input', () => VALUE_INFO),
   12: many('output', () => VALUE_INFO),
   15: many('sparseInitializer', () => SPARSE_TENSOR),
 };
 const MODEL: Message = {
   1: one('irVersion', 'int64'),
+  2: one('producerName', 'string'),
+  3: one('producerVersion', 'string'),
+  4: one('domain', 'string'),
+  5: one('modelVersion', 'int64'),
+  6: one('docString', 'string'),
   7: one('graph', () => GRAPH),
   8: many('opsetImport', () => OPERATOR_SET),
+  14: many('metadataProps', () => ENTRY),
   25: many('functions', () => FUNCTION),
 };
 

@@ -189,7 +189,20 @@ test.each<[string, unknown, object, string, RegExp]>([
   ['no source', 7, {}, 'INVALID_ARGUMENT', /images: expected the path of a folder, or an iterable/],
   ['no images', [], {}, 'INVALID_DATA', /there is none/],
   ['what is no image', [true], {}, 'INVALID_ARGUMENT', /images\[0\]: expected a path/],
-  ['a misspelt option', [], { confidnce: 0.9 }, 'INVALID_ARGUMENT', /unknown key 'confidnce'/],
+  [
+    'a misspelt option',
+    [],
+    { confidnce: 0.9 },
+    'INVALID_ARGUMENT',
+    /'confidnce'; did you mean 'confidence'\?/,
+  ],
+  [
+    'another',
+    [],
+    { maxDisagrement: 0.1 },
+    'INVALID_ARGUMENT',
+    /unknown key 'maxDisagrement'; did you mean 'maxDisagreement'\?/,
+  ],
   ['a setting that is no number', [], { settings: 1 }, 'INVALID_ARGUMENT', /options\.settings: .*at least 2/],
   ['an option that was removed', [], { budgetMs: 2 }, 'INVALID_ARGUMENT', /options\.budgetMs: .*give budget/],
   [

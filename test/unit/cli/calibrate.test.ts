@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { calibrate } from 'lib/calibrate/calibrate.js';
 import { decodeImage } from 'lib/data/image.js';
 import { parsePolicy, type SkipPolicy } from 'lib/skip/policy.js';
 import { z } from 'zod';
@@ -333,5 +334,60 @@ describeBuilt('a calibration that is killed', () => {
     expect(taken + computed).toBe(JSON.parse(whole.out).resumed.computed);
     expect(untimed(read('killed.json'))).toEqual(untimed(read('whole.json')));
     expect(existsSync(state)).toBe(false);
+  });
+});
+
+describe('a dry run', () => {
+  const args = ['calibrate', MODEL, '--data', data, '--max-disagreement', '0.3', ...FEW];
+
+  test('says what would be saved and how many items certify it, and neither writes nor counts', async () => {
+    const state = join(folder, 'dry-state');
+    const before = process.env.XDG_STATE_HOME;
+    process.env.XDG_STATE_HOME = state;
+    try {
+      const files = readdirSync(folder);
+      const { code, out } = await cli(...args, '--dry-run');
+      expect({ code, out }).toEqual({
+        code: 0,
+        out: expect.stringMatching(/^estimate from 240 items, \d+ of them/),
+      });
+      expect(out).toMatch(/\d % of the multiply-adds would be skipped; [\d.]+ ms instead of [\d.]+ ms\n/);
+      // Nine losses of none are needed at this limit, of which six tenths certify; fifty others have to fit.
+      expect(out).toMatch(/about 158 different items/);
+      expect(readdirSync(folder)).toEqual(files);
+      expect(existsSync(state)).toBe(false);
+      await cli(...args, '-o', join(folder, 'counted.json'));
+      expect(existsSync(state)).toBe(true);
+    } finally {
+      if (before === undefined) delete process.env.XDG_STATE_HOME;
+      else process.env.XDG_STATE_HOME = before;
+    }
+  });
+
+  test('reads no more items of an endless source than it needs', async () => {
+    const examples = await Promise.all(readdirSync(IMAGES).map((name) => decodeImage(join(IMAGES, name))));
+    const random = uniform(9);
+    let given = 0;
+    async function* endless() {
+      for (;;) {
+        const image = examples[given++ % examples.length]!;
+        yield { ...image, data: image.data.map((value) => value * (0.7 + 0.3 * random())) };
+      }
+    }
+    const options = { maxDisagreement: 0.3, settings: 4, copies: 0, threads: 1, dryRun: true };
+    const { policy } = await calibrate(MODEL, endless(), options);
+    const { fit, order, certify, uses } = policy.promise!.data;
+    expect(fit + order + certify).toBe(300);
+    expect(uses).toBeUndefined();
+    expect(policy.promise!.confidence).toBe(0.5);
+    expect(given).toBeLessThan(330);
+  });
+
+  test.each<[string[], RegExp]>([
+    [['--dry-run', '-o', 'policy.json'], /--dry-run: nothing is written/],
+    [[], /required option '-o, --output <file>' not specified.*--dry-run/],
+  ])('with %j is refused', async (more, message) => {
+    const { code, err } = await cli(...args, ...more);
+    expect({ code, err }).toEqual({ code: 2, err: expect.stringMatching(message) });
   });
 });

@@ -18,6 +18,15 @@ const inspectSchema = z.strictObject({
   model: z.string(),
   sha256: z.string().regex(/^[0-9a-f]{64}$/),
   opset: z.int(),
+  metadata: z.strictObject({
+    ...{
+      producer: z.literal('pytorch'),
+      producerVersion: z.string().regex(/^\d/),
+      version: z.int().nonnegative(),
+    },
+    ...{ domain: z.string(), description: z.string(), graphName: z.string(), graphDescription: z.string() },
+    custom: z.record(z.string(), z.string()),
+  }),
   inputs: z.array(
     z.strictObject({ name: z.string(), dtype: z.string(), shape: z.array(z.union([z.int(), z.string()])) }),
   ),
@@ -303,6 +312,13 @@ describe('what goes wrong', () => {
     ],
     ['no model', ['inspect', 'nowhere.onnx'], 'MODEL_NOT_FOUND', /nowhere\.onnx/],
     ['a folder without model', ['run', empty, example('cat-0000')], 'MODEL_NOT_FOUND', /no \.onnx file/],
+    ['a URL for a model', ['inspect', 'https://host/a.onnx'], 'MODEL_NOT_FOUND', /it is a URL.*curl -LO/],
+    [
+      'a name on the hub for a model',
+      ['inspect', 'microsoft/resnet-50'],
+      'MODEL_NOT_FOUND',
+      /hub.*hf download microsoft\/resnet-50 --local-dir/,
+    ],
     ['bytes that are no model', ['inspect', noModel], 'MODEL_CORRUPT', /./],
     [
       'a policy for a block that is not there',
@@ -409,6 +425,11 @@ describe('what goes wrong', () => {
   });
 
   test.each<[string, string[], RegExp]>([
+    [
+      'a misspelt option of calibrate',
+      ['calibrate', gated, '--data', images, '-o', 'p.json', '--max-disagrement', '0.1'],
+      /Did you mean --max-disagreement/,
+    ],
     ['a misspelt option', ['run', gated, images, '--polcy', 'full'], /--polcy.*--policy/],
     ['a misspelt command', ['inspct', gated], /inspct.*inspect/],
     ['an unknown backend', ['run', gated, images, '--backend', 'gpu'], /gpu.*native, reference/],

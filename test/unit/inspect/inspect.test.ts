@@ -2,6 +2,8 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { inspect } from 'lib/inspect/inspect.js';
+import { InferenceSession } from 'lib/session/session.js';
+import { cli } from '../../helpers/cli.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { GraphBuilder, modelBytes } from '../../helpers/onnx-builder.js';
 import { textNetwork, WIDTH } from '../../helpers/text-network.js';
@@ -73,6 +75,41 @@ test('the files beside a network of texts say how many tokens it takes', async (
 test('operators that can not be run are listed and no error', async () => {
   const report = await inspect(open('NonMaxSuppression'));
   expect(report).toMatchObject({ unsupported: ['NonMaxSuppression'], blocks: [], multiplyAdds: null });
+});
+
+test("what the file's writer says is passed on, by a session too", async () => {
+  const graph = new GraphBuilder();
+  const bytes = modelBytes(graph.output(graph.node('Relu', [graph.input('x', [1, 2])]), [1, 2]), 17, {
+    producerName: 'trainer',
+    producerVersion: '1.2',
+    domain: 'org.example',
+    modelVersion: 7,
+    docString: 'about the model',
+    metadataProps: [
+      { key: 'classes', value: 'cat,dog' },
+      { key: '__proto__', value: 'odd' },
+    ],
+  });
+  const { metadata } = await inspect(bytes);
+  expect(metadata).toMatchObject({
+    ...{ producer: 'trainer', producerVersion: '1.2', domain: 'org.example', version: 7 },
+    description: 'about the model',
+  });
+  expect(Object.entries(metadata.custom)).toEqual([
+    ['classes', 'cat,dog'],
+    ['__proto__', 'odd'],
+  ]);
+  await using session = await InferenceSession.create(bytes, { backend: 'reference' });
+  expect(session.model.metadata).toEqual(metadata);
+  const { out } = await cli('inspect', join(folderOf({ 'model.onnx': bytes }), 'model.onnx'));
+  for (const line of [
+    /written by +trainer 1\.2/,
+    /version +7/,
+    /description +about the model/,
+    /classes +cat,dog/,
+  ]) {
+    expect(out).toMatch(line);
+  }
 });
 
 test('what is no model is refused', async () => {

@@ -75,6 +75,9 @@ test.each<[string, string | number[], string]>([
     [0x80, 2, 0x8a, 0x0a, 0x6c, 0xfc],
     'a Python pickle, such as a checkpoint of PyTorch',
   ],
+  ['a photo', [0xff, 0xd8, 0xff, 0xe0, 0, 0x10], 'a JPEG image'],
+  ['a language model', [0x47, 0x47, 0x55, 0x46, 3, 0, 0, 0], 'a GGUF model'],
+  ['a packed file', [0x1f, 0x8b, 8, 0], 'a gzip archive'],
   ['weights', [8, 0, 0, 0, 0, 0, 0, 0, 0x7b, 0x22, 0x61, 0x22], 'a file of safetensors'],
   ['another runtime', [0x1c, 0, 0, 0, 0x54, 0x46, 0x4c, 0x33, 0x14, 0], 'a TensorFlow Lite model'],
 ])('%s instead of a model: the error names the file and what it seems to be', async (_, content, kind) => {

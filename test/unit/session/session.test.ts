@@ -79,6 +79,7 @@ describe('InferenceSession', () => {
     expect(session.model).toEqual({
       sha256: 'a'.repeat(64),
       opset: 17,
+      metadata: expect.objectContaining({ producer: '', version: 0, custom: {} }),
       parameters: 12,
       multiplyAdds: 100,
       batching: 'item',
