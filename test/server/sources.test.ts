@@ -176,7 +176,8 @@ describe('URLs', () => {
 test.each(['redis://user:secret@host:port', 'redis://:se:cr@et@host:99999', 'http://user:secret@host'])(
   'the password in %s is not printed',
   async (url) => {
-    const { message } = await openQueue(url, 'name').catch((error: Error) => error as Error);
+    const error = await openQueue(url, 'name').catch((thrown: unknown) => thrown);
+    const { message } = error as Error;
     expect(message).toMatch(/^queue [a-z]+:\/\/\*\*\*@host/);
     expect(message).not.toMatch(/secret|se:cr/);
   },
